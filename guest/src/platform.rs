@@ -1,0 +1,56 @@
+//! The one trait through which the portable code reaches the machine it runs on.
+//!
+//! It is implemented by the bare-metal image and, on the host, by test machines whose CPUs are
+//! threads. It may not grow a method that only one caller needs.
+
+use crate::sync::mask::CpuMask;
+
+/// Index of a CPU, from 0, dense. Not an APIC id.
+pub type CpuId = usize;
+
+/// The IPIs of the generic-ipi path, with their vectors (Linux 2.6.30,
+/// `arch/x86/include/asm/irq_vectors.h`). `Many` has the higher priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Vector {
+    /// `CALL_FUNCTION_SINGLE_VECTOR`: look at your own queue of single calls.
+    Single = 0xfb,
+    /// `CALL_FUNCTION_VECTOR`: walk the global queue of calls to many.
+    Many = 0xfc,
+}
+
+/// A machine with several CPUs that can interrupt each other.
+///
+/// Every method acts on, or as, the CPU that calls it.
+pub trait Platform: Sync + 'static {
+    /// The CPU this code runs on.
+    fn this_cpu(&self) -> CpuId;
+
+    /// Sends `vector` to every CPU of `targets`. The caller's own bit is never set.
+    ///
+    /// It is ordered like a store-release: whatever the caller wrote before is visible to the
+    /// handler. On x2APIC, whose ICR write is not ordered behind earlier stores, that takes a fence
+    /// (Linux ce4e240c279a).
+    fn send_ipi(&self, targets: &CpuMask, vector: Vector);
+
+    /// Whether interrupts are enabled (x86: `RFLAGS.IF`).
+    fn irqs_enabled(&self) -> bool;
+
+    /// Disables interrupts.
+    fn irqs_disable(&self);
+
+    /// Enables interrupts; one that is pending is taken at once.
+    fn irqs_enable(&self);
+
+    /// One turn of a loop that waits for another CPU (x86: `pause`).
+    fn relax(&self);
+
+    /// Sleeps until an interrupt has been handled (x86: `sti; hlt`, interrupts on again afterwards).
+    /// The condition is tested with interrupts off, so that an interrupt that changes it is not
+    /// slept through; with `done` already true it returns at once.
+    fn idle_unless(&self, done: &dyn Fn() -> bool);
+
+    /// A clock that never goes back on one CPU and is close to equal on all (x86: the TSC), in
+    /// cycles.
+    fn timestamp(&self) -> u64;
+}

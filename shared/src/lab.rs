@@ -1,0 +1,402 @@
+//! The lab pages: a range of guest memory in which the guest records what it does and the VMM looks.
+//!
+//! The VMM reserves the range, writes the [`Header`] and names its address on the guest's command
+//! line as `lab=0x<address>`. The guest checks magic, version and size before it uses anything.
+//! Nothing in the range is trusted by the VMM after the guest has run: it keeps its own [`Layout`]
+//! and never follows an offset it reads back.
+
+use core::fmt;
+
+use crate::ledger::{Lane, record_stride};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// First eight bytes of the lab, `IPI-LAB` and a zero, little endian.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"IPI-LAB\0");
+
+/// Version of every layout in this crate. Either side refuses any other.
+pub const VERSION: u32 = 1;
+
+/// Alignment of the lab and of each of its sections, one page.
+pub const ALIGN: u64 = 4096;
+
+/// Largest number of CPUs a lab can describe, the size of the guest's CPU masks.
+pub const MAX_CPUS: u32 = 1024;
+
+/// Findings that are kept; later ones are only counted.
+pub const MAX_FINDINGS: u32 = 64;
+
+/// Call records per CPU and lane. Enough for every call of a default `selftest` of 16 CPUs, so that
+/// the VMM can judge all of them; a longer run reuses records once a call is complete.
+pub const SLOTS: u32 = 64;
+
+/// An array inside the lab: `count` entries, `stride` bytes apart, from `offset` on.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Section {
+    /// Bytes from the start of the lab.
+    pub offset: u64,
+    /// Bytes from one entry to the next.
+    pub stride: u64,
+    /// Number of entries.
+    pub count: u64,
+}
+
+impl Section {
+    /// Offset of entry `index` from the start of the lab, or `None` past the end.
+    pub fn entry(&self, index: u64) -> Option<u64> {
+        (index < self.count).then(|| self.offset + index * self.stride)
+    }
+
+    /// First byte after the section, counted from the start of the lab.
+    pub fn end(&self) -> u64 {
+        self.offset + self.stride * self.count
+    }
+}
+
+/// Start of the lab. Written by the VMM but for the last four fields, which the guest fills.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Header {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// [`VERSION`].
+    pub version: u32,
+    /// CPUs the lab has room for, which is the number of vCPUs of the machine.
+    pub cpus: u32,
+    /// Size of the whole lab in bytes.
+    pub size: u64,
+    /// Words of 64 bits in each CPU mask of the ledger.
+    pub mask_words: u32,
+    /// Call records per CPU and lane.
+    pub slots: u32,
+    /// One [`Counters`] per CPU.
+    pub counters: Section,
+    /// Call records: `2 * slots` per CPU, CPU 0 first; within a CPU the task lane first.
+    pub ledger: Section,
+    /// [`Finding`]s, in the order they were made.
+    pub findings: Section,
+    /// Guest: how many CPUs it brought up, the first one included.
+    pub cpus_online: u32,
+    /// Guest: findings made, which can exceed the number kept.
+    pub findings_made: u32,
+    /// Guest: TSC when the first instruction of its Rust code ran.
+    pub boot_tsc: u64,
+    /// Guest: TSC when the workload started.
+    pub workload_tsc: u64,
+}
+
+const _: () = assert!(size_of::<Header>() == 128);
+
+/// Ways in which an IPI can leave a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum Transport {
+    /// The memory-mapped ICR of the xAPIC.
+    Xapic = 0,
+    /// The ICR MSR of the x2APIC, one write per target.
+    X2apic = 1,
+}
+
+impl Transport {
+    /// Every transport, in the order of its counter.
+    pub const ALL: [Self; 2] = [Self::Xapic, Self::X2apic];
+
+    /// The name used on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xapic => "xapic",
+            Self::X2apic => "x2apic",
+        }
+    }
+}
+
+/// Room for transports in [`Counters::ipi_sent`].
+pub const TRANSPORT_SLOTS: usize = 8;
+
+const _: () = assert!(Transport::ALL.len() <= TRANSPORT_SLOTS);
+
+/// What one CPU counted, each where it happens. All are event counts since boot.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub struct Counters {
+    /// Calls this CPU made, on itself included.
+    pub calls_made: u64,
+    /// Executions those calls owe: the number of targets, summed over the calls.
+    pub calls_expected: u64,
+    /// Functions this CPU ran because of a call.
+    pub calls_executed: u64,
+    /// Times the handler of the single vector was entered.
+    pub single_received: u64,
+    /// Times the handler of the many vector was entered.
+    pub many_received: u64,
+    /// Handler entries that found nothing to do: the work had been done by an earlier one.
+    pub empty_received: u64,
+    /// Targets of the IPIs sent: deliveries owed, before several of them collapse into one.
+    pub ipi_targets: u64,
+    /// Iterations of a loop that waited for a call descriptor or for completion.
+    pub wait_spins: u64,
+    /// IPI send operations, by [`Transport`]: one per write that starts a delivery.
+    pub ipi_sent: [u64; TRANSPORT_SLOTS],
+}
+
+const _: () = assert!(size_of::<Counters>() == 128);
+
+/// A property that a run must have. A finding names the one that did not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Oracle {
+    /// A call did not run on one of its targets.
+    Lost = 1,
+    /// A call ran more than once on one CPU.
+    Duplicate = 2,
+    /// A call ran on a CPU that is not among its targets.
+    WrongCpu = 3,
+    /// A function ran with the argument of another function's call.
+    WrongFunction = 4,
+    /// A function ran with an argument that is no open call's: reused, freed or torn.
+    StaleArgument = 5,
+    /// A waiting call returned before it had run on every target.
+    EarlyReturn = 6,
+    /// A call descriptor was left locked when nothing was in flight.
+    LeftLocked = 7,
+    /// A queue was left with something on it, or with broken links.
+    BrokenQueue = 8,
+    /// A function ran with interrupts enabled.
+    InterruptsOn = 9,
+    /// A reference count fell below zero, or disagreed with its mask.
+    BadRefs = 10,
+    /// The guest broke a rule of the calling contract, such as waiting with interrupts off.
+    Contract = 11,
+    /// The ledger and the counters do not add up.
+    Accounting = 12,
+}
+
+impl Oracle {
+    /// Every oracle.
+    pub const ALL: [Self; 12] = [
+        Self::Lost,
+        Self::Duplicate,
+        Self::WrongCpu,
+        Self::WrongFunction,
+        Self::StaleArgument,
+        Self::EarlyReturn,
+        Self::LeftLocked,
+        Self::BrokenQueue,
+        Self::InterruptsOn,
+        Self::BadRefs,
+        Self::Contract,
+        Self::Accounting,
+    ];
+
+    /// What went wrong, as a clause without a subject.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Lost => "never ran on a target",
+            Self::Duplicate => "ran more than once on a target",
+            Self::WrongCpu => "ran on a CPU it was not made to",
+            Self::WrongFunction => "ran the wrong function",
+            Self::StaleArgument => "ran with an argument that is no open call's",
+            Self::EarlyReturn => "returned to its waiting caller before it had run everywhere",
+            Self::LeftLocked => "left a call descriptor locked",
+            Self::BrokenQueue => "left a queue broken or not empty",
+            Self::InterruptsOn => "ran with interrupts enabled",
+            Self::BadRefs => "had a reference count that went wrong",
+            Self::Contract => "broke the calling contract",
+            Self::Accounting => "does not add up in the counters",
+        }
+    }
+}
+
+impl TryFrom<u32> for Oracle {
+    /// The value that names no oracle.
+    type Error = u32;
+
+    fn try_from(value: u32) -> Result<Self, u32> {
+        Self::ALL
+            .into_iter()
+            .find(|oracle| *oracle as u32 == value)
+            .ok_or(value)
+    }
+}
+
+/// One observation of an oracle that did not hold.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Finding {
+    /// The [`Oracle`], or anything, if the guest is broken.
+    pub oracle: u32,
+    /// The CPU on which it was observed.
+    pub cpu: u32,
+    /// [`CallId`](crate::ledger::CallId) of the call, or 0 if none is known.
+    pub call: u64,
+    /// TSC of the observation.
+    pub tsc: u64,
+    /// What was seen in its place; the meaning depends on the oracle.
+    pub seen: u64,
+}
+
+const _: () = assert!(size_of::<Finding>() == 32);
+
+/// Where everything in a lab lies. Both sides compute it from the number of CPUs alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// CPUs.
+    pub cpus: u32,
+    /// Words of 64 bits in each CPU mask.
+    pub mask_words: u32,
+    /// One [`Counters`] per CPU.
+    pub counters: Section,
+    /// Call records, `2 * SLOTS` per CPU.
+    pub ledger: Section,
+    /// [`Finding`]s.
+    pub findings: Section,
+    /// Bytes in all, a multiple of [`ALIGN`].
+    pub size: u64,
+}
+
+impl Layout {
+    /// The layout of a lab for `cpus` CPUs, 1 to [`MAX_CPUS`].
+    ///
+    /// # Errors
+    /// [`LayoutError::Cpus`] for a number of CPUs outside that range.
+    pub fn new(cpus: u32) -> Result<Self, LayoutError> {
+        if cpus == 0 || cpus > MAX_CPUS {
+            return Err(LayoutError::Cpus(cpus));
+        }
+        let mask_words = cpus.div_ceil(64);
+        let after = |end: u64| end.next_multiple_of(ALIGN);
+        let counters = Section {
+            offset: after(size_of::<Header>() as u64),
+            stride: size_of::<Counters>() as u64,
+            count: u64::from(cpus),
+        };
+        let findings = Section {
+            offset: after(counters.end()),
+            stride: size_of::<Finding>() as u64,
+            count: u64::from(MAX_FINDINGS),
+        };
+        let ledger = Section {
+            offset: after(findings.end()),
+            stride: record_stride(mask_words),
+            count: u64::from(cpus) * Lane::COUNT as u64 * u64::from(SLOTS),
+        };
+        Ok(Self {
+            cpus,
+            mask_words,
+            counters,
+            ledger,
+            findings,
+            size: after(ledger.end()),
+        })
+    }
+
+    /// The header that describes this layout, as the VMM writes it before the guest starts.
+    pub fn header(&self) -> Header {
+        Header {
+            magic: MAGIC,
+            version: VERSION,
+            cpus: self.cpus,
+            size: self.size,
+            mask_words: self.mask_words,
+            slots: SLOTS,
+            counters: self.counters,
+            ledger: self.ledger,
+            findings: self.findings,
+            ..Header::default()
+        }
+    }
+
+    /// The layout that `header` announces, if it is one this crate would have made.
+    ///
+    /// # Errors
+    /// Says which field is not as it should be.
+    pub fn from_header(header: &Header) -> Result<Self, LayoutError> {
+        if header.magic != MAGIC {
+            return Err(LayoutError::Magic(header.magic));
+        }
+        if header.version != VERSION {
+            return Err(LayoutError::Version(header.version));
+        }
+        let layout = Self::new(header.cpus)?;
+        let same = header.size == layout.size
+            && header.mask_words == layout.mask_words
+            && header.slots == SLOTS
+            && header.counters == layout.counters
+            && header.ledger == layout.ledger
+            && header.findings == layout.findings;
+        if same {
+            Ok(layout)
+        } else {
+            Err(LayoutError::Sections)
+        }
+    }
+}
+
+/// Why a lab header is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LayoutError {
+    /// Not the magic number, but this value.
+    Magic(u64),
+    /// A version other than [`VERSION`].
+    Version(u32),
+    /// A number of CPUs outside 1 to [`MAX_CPUS`].
+    Cpus(u32),
+    /// Sections that do not lie where this version puts them.
+    Sections,
+}
+
+impl fmt::Display for LayoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Magic(magic) => write!(f, "the lab starts with {magic:#x}, not {MAGIC:#x}"),
+            Self::Version(version) => {
+                write!(
+                    f,
+                    "the lab has version {version}, this side speaks {VERSION}"
+                )
+            }
+            Self::Cpus(cpus) => write!(f, "a lab holds 1 to {MAX_CPUS} CPUs, not {cpus}"),
+            Self::Sections => f.write_str("the lab's sections do not lie where they should"),
+        }
+    }
+}
+
+impl core::error::Error for LayoutError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_in_order_and_do_not_overlap() {
+        for cpus in [1, 2, 64, 65, 255, 1024] {
+            let layout = Layout::new(cpus).unwrap();
+            assert!(size_of::<Header>() as u64 <= layout.counters.offset);
+            assert!(layout.counters.end() <= layout.findings.offset);
+            assert!(layout.findings.end() <= layout.ledger.offset);
+            assert!(layout.ledger.end() <= layout.size);
+            assert_eq!(Layout::from_header(&layout.header()), Ok(layout));
+        }
+    }
+
+    #[test]
+    fn a_foreign_header_is_refused() {
+        let good = Layout::new(4).unwrap().header();
+        let refused = |header| Layout::from_header(&header).unwrap_err();
+        assert_eq!(refused(Header { magic: 1, ..good }), LayoutError::Magic(1));
+        assert_eq!(
+            refused(Header { version: 9, ..good }),
+            LayoutError::Version(9)
+        );
+        assert_eq!(refused(Header { cpus: 0, ..good }), LayoutError::Cpus(0));
+        assert_eq!(refused(Header { cpus: 5, ..good }), LayoutError::Sections);
+    }
+
+    #[test]
+    fn no_machine_is_too_small_or_too_large() {
+        assert_eq!(Layout::new(0), Err(LayoutError::Cpus(0)));
+        assert_eq!(Layout::new(1025), Err(LayoutError::Cpus(1025)));
+    }
+}
