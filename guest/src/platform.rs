@@ -17,6 +17,10 @@ pub enum Vector {
     Single = 0xfb,
     /// `CALL_FUNCTION_VECTOR`: walk the global queue of calls to many.
     Many = 0xfc,
+    /// `RESCHEDULE_VECTOR`: nothing to do but leave `hlt`. The workloads use it to wake CPUs that
+    /// wait for each other, so that no call vector is ever sent without a call behind it, which
+    /// could hide a lost one.
+    Wake = 0xfd,
 }
 
 /// A machine with several CPUs that can interrupt each other.

@@ -113,7 +113,7 @@ impl Transport {
 }
 
 /// Room for transports in [`Counters::ipi_sent`].
-pub const TRANSPORT_SLOTS: usize = 8;
+pub const TRANSPORT_SLOTS: usize = 7;
 
 const _: () = assert!(Transport::ALL.len() <= TRANSPORT_SLOTS);
 
@@ -131,7 +131,9 @@ pub struct Counters {
     pub single_received: u64,
     /// Times the handler of the many vector was entered.
     pub many_received: u64,
-    /// Handler entries that found nothing to do: the work had been done by an earlier one.
+    /// Times the handler of the wake vector was entered.
+    pub wake_received: u64,
+    /// Entries of the single and many handlers that found nothing to do: an earlier one had done it.
     pub empty_received: u64,
     /// Targets of the IPIs sent: deliveries owed, before several of them collapse into one.
     pub ipi_targets: u64,
@@ -206,6 +208,15 @@ impl Oracle {
             Self::Contract => "broke the calling contract",
             Self::Accounting => "does not add up in the counters",
         }
+    }
+}
+
+impl Counters {
+    /// Handler entries of every IPI vector.
+    pub fn ipi_received(&self) -> u64 {
+        self.single_received
+            .wrapping_add(self.many_received)
+            .wrapping_add(self.wake_received)
     }
 }
 
