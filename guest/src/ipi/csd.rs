@@ -1,0 +1,100 @@
+//! The call descriptor and its lock (`struct call_single_data`, `csd_lock`, `csd_unlock`).
+//!
+//! A descriptor is in use from the moment its owner locks it until the CPU that ran the call unlocks
+//! it. Completion and reusability are the same event, as since Linux 6e2756376c70.
+
+use core::ptr;
+
+use crate::machine::Machine;
+use crate::platform::Platform;
+use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+
+/// A function to run and its argument.
+///
+/// The function is a number, not an address: a descriptor read after its memory was reused then
+/// names a function that does not exist, which an oracle reports, instead of sending the CPU
+/// anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Which function.
+    pub func: u32,
+    /// Its argument.
+    pub info: u64,
+}
+
+/// In use: queued, or about to be, and not yet run (`CSD_FLAG_LOCK`).
+const LOCK: u32 = 1;
+
+/// One queueable call.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct CallSingleData {
+    flags: AtomicU32,
+    func: AtomicU32,
+    info: AtomicU64,
+    /// The next descriptor on the same queue; belongs to the queue.
+    pub(super) next: AtomicPtr<CallSingleData>,
+}
+
+impl Default for CallSingleData {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl CallSingleData {
+    /// A descriptor that is not in use.
+    pub fn new() -> Self {
+        Self {
+            flags: AtomicU32::new(0),
+            func: AtomicU32::new(0),
+            info: AtomicU64::new(0),
+            next: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// Takes the descriptor for a new call, after waiting for its previous one to have run.
+    ///
+    /// A load and a store, not an atomic exchange: only the owner ever locks a descriptor, from one
+    /// context, so nobody can come between them.
+    pub fn lock<P: Platform>(&self, machine: &Machine<P>) {
+        self.wait(machine);
+        self.flags.store(LOCK, Ordering::Relaxed);
+        // The barrier of the thread (generic-ipi, Feb 2009, Paul E. McKenney's question): whoever
+        // sees the new payload must see it locked. On x86 it is a compiler barrier.
+        fence(Ordering::Release);
+    }
+
+    /// Waits until the descriptor is not in use (`csd_lock_wait`). What the function wrote is
+    /// visible afterwards.
+    pub fn wait<P: Platform>(&self, machine: &Machine<P>) {
+        // Acquire pairs with the Release in `unlock`.
+        machine.spin_until(|| self.flags.load(Ordering::Acquire) & LOCK == 0);
+    }
+
+    /// Lets the descriptor go. The owner may reuse or abandon it from here on; the caller may not
+    /// touch it again.
+    pub fn unlock(&self) {
+        debug_assert!(self.is_locked(), "a call descriptor was unlocked twice");
+        self.flags.store(0, Ordering::Release);
+    }
+
+    /// Whether it is in use.
+    pub fn is_locked(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & LOCK != 0
+    }
+
+    /// Writes the payload. Only the owner, while it holds the lock and before it queues.
+    pub fn fill(&self, call: Call) {
+        self.func.store(call.func, Ordering::Relaxed);
+        self.info.store(call.info, Ordering::Relaxed);
+    }
+
+    /// Reads the payload. It is made visible by the queue that the descriptor was found on.
+    pub fn call(&self) -> Call {
+        Call {
+            func: self.func.load(Ordering::Relaxed),
+            info: self.info.load(Ordering::Relaxed),
+        }
+    }
+}

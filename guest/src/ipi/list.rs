@@ -1,0 +1,176 @@
+//! The global list of elements (`call_function.queue`): a doubly linked list that one CPU at a time
+//! changes under its lock, while others walk it without (`rculist.h`).
+//!
+//! Elements are named by index, and links hold indices. An element that is taken out keeps its way
+//! on, so that a walker that stands on it is not stranded; whether the way still leads anywhere
+//! useful once the element is queued again is what the designs under [`super::queue`] differ in.
+
+use alloc::boxed::Box;
+
+use crate::platform::Platform;
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::spin::SpinLock;
+
+/// Link to the list's head: the end of a walk.
+const HEAD: u32 = u32::MAX;
+
+/// `prev` of an element that was taken out (`LIST_POISON2`).
+const POISON: u32 = u32::MAX - 1;
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct Link {
+    next: AtomicU32,
+    prev: AtomicU32,
+}
+
+/// The list and its lock.
+#[derive(Debug)]
+pub struct ElementList {
+    lock: SpinLock,
+    head: Link,
+    links: Box<[Link]>,
+}
+
+/// Where an element goes into the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// In front of all others: the newest is met first.
+    Head,
+    /// Behind all others.
+    Tail,
+}
+
+impl ElementList {
+    /// An empty list for elements 0 to `elements` - 1, none of them linked.
+    pub fn new(elements: usize) -> Self {
+        let link = |next, prev| Link {
+            next: AtomicU32::new(next),
+            prev: AtomicU32::new(prev),
+        };
+        Self {
+            lock: SpinLock::new(),
+            head: link(HEAD, HEAD),
+            links: (0..elements).map(|_| link(HEAD, POISON)).collect(),
+        }
+    }
+
+    /// Puts `element`, which is not linked, at one end. Interrupts must be off.
+    pub fn insert<P: Platform>(&self, platform: &P, element: usize, end: End) {
+        self.lock.with(platform, || {
+            let (prev, next) = match end {
+                End::Head => (HEAD, self.head.next.load(Ordering::Relaxed)),
+                End::Tail => (self.head.prev.load(Ordering::Relaxed), HEAD),
+            };
+            let new = self.link(element as u32);
+            new.next.store(next, Ordering::Relaxed);
+            new.prev.store(prev, Ordering::Relaxed);
+            // Release pairs with the Acquire of `after`: who finds the element finds it complete.
+            self.link(prev)
+                .next
+                .store(element as u32, Ordering::Release);
+            self.link(next)
+                .prev
+                .store(element as u32, Ordering::Relaxed);
+        });
+    }
+
+    /// Takes `element` out, but leaves it its way on. Interrupts must be off.
+    ///
+    /// Returns whether it was linked; one that was not is left alone.
+    pub fn remove<P: Platform>(&self, platform: &P, element: usize) -> bool {
+        self.lock.with(platform, || {
+            let old = self.link(element as u32);
+            let prev = old.prev.load(Ordering::Relaxed);
+            if prev == POISON {
+                return false;
+            }
+            let next = old.next.load(Ordering::Relaxed);
+            self.link(prev).next.store(next, Ordering::Release);
+            self.link(next).prev.store(prev, Ordering::Relaxed);
+            old.prev.store(POISON, Ordering::Relaxed);
+            true
+        })
+    }
+
+    /// The element a walk meets first, without the lock.
+    pub fn first(&self) -> Option<usize> {
+        self.after(HEAD)
+    }
+
+    /// The element a walk meets after `element`, without the lock, whether or not `element` is still
+    /// linked.
+    pub fn next(&self, element: usize) -> Option<usize> {
+        self.after(element as u32)
+    }
+
+    /// Whether nothing is linked, and forward and backward links agree; at a time when nobody
+    /// changes the list.
+    pub fn is_empty_and_whole(&self) -> bool {
+        self.head.next.load(Ordering::Relaxed) == HEAD
+            && self.head.prev.load(Ordering::Relaxed) == HEAD
+    }
+
+    fn after(&self, link: u32) -> Option<usize> {
+        match self.link(link).next.load(Ordering::Acquire) {
+            HEAD => None,
+            element => Some(element as usize),
+        }
+    }
+
+    fn link(&self, index: u32) -> &Link {
+        match index {
+            HEAD => &self.head,
+            element => &self.links[element as usize],
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::threads::Alone;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    fn walk(list: &ElementList) -> Vec<usize> {
+        core::iter::successors(list.first(), |at| list.next(*at)).collect()
+    }
+
+    proptest! {
+        /// Against a deque: any order of insertions and removals gives the same sequence, and the
+        /// list is empty when everything is out.
+        #[test]
+        fn it_is_a_list(steps in proptest::collection::vec((0usize..6, any::<bool>()), 0..60)) {
+            let list = ElementList::new(6);
+            let mut model = VecDeque::new();
+            for (element, at_head) in steps {
+                if let Some(place) = model.iter().position(|e| *e == element) {
+                    prop_assert!(list.remove(&Alone, element));
+                    model.remove(place);
+                } else if at_head {
+                    list.insert(&Alone, element, End::Head);
+                    model.push_front(element);
+                } else {
+                    list.insert(&Alone, element, End::Tail);
+                    model.push_back(element);
+                }
+                prop_assert_eq!(walk(&list), model.iter().copied().collect::<Vec<_>>());
+            }
+            while let Some(element) = model.pop_front() {
+                prop_assert!(list.remove(&Alone, element));
+                prop_assert!(!list.remove(&Alone, element));
+            }
+            prop_assert!(list.is_empty_and_whole());
+        }
+    }
+
+    #[test]
+    fn an_element_taken_out_keeps_its_way_on() {
+        let list = ElementList::new(3);
+        (0..3).for_each(|element| list.insert(&Alone, element, End::Tail));
+        list.remove(&Alone, 1);
+        assert_eq!(list.next(1), Some(2));
+        assert_eq!(walk(&list), [0, 2]);
+    }
+}

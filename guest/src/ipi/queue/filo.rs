@@ -1,0 +1,132 @@
+//! `filo`: one element per CPU, inserted at the head. Linux 2.6.30 (8969a5ede0f9, "generic-ipi:
+//! remove kmalloc()", Peter Zijlstra, Feb 2009).
+//!
+//! An element is reused as soon as its last target is done, while other CPUs may still stand on it.
+//! They are not stranded, because everything that was queued before stays *behind* whatever is
+//! inserted: wherever a reused element goes, its way on leads to all that a walker had yet to see.
+//! A walker may meet an element twice, which the element's lock makes harmless: it sees either the
+//! old call, with its own bit clear, or the whole new one.
+//!
+//! The price: calls run newest first, and a walk has no bound, since two CPUs that call in turn can
+//! carry a third to the front again and again.
+
+use alloc::boxed::Box;
+
+use shared::lab::Oracle;
+
+use super::ManyQueue;
+use crate::ipi::csd::Call;
+use crate::ipi::element::Element;
+use crate::ipi::list::{ElementList, End};
+use crate::machine::Machine;
+use crate::platform::{CpuId, Platform, Vector};
+use crate::sync::atomic::{Ordering, fence};
+use crate::sync::irq::irqs_off;
+use crate::sync::mask::CpuMask;
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Filo {
+    elements: Box<[Element]>,
+    list: ElementList,
+}
+
+impl Filo {
+    /// The queue of a machine with `cpus` CPUs.
+    pub fn new(cpus: usize) -> Self {
+        Self {
+            elements: (0..cpus).map(|_| Element::new(cpus)).collect(),
+            list: ElementList::new(cpus),
+        }
+    }
+
+    /// Takes `me` out of the element's targets, if it is one that has not begun.
+    ///
+    /// Before the function runs, not after: a second visit must find nothing to do.
+    fn claim<P: Platform>(&self, machine: &Machine<P>, element: &Element, me: CpuId) -> bool {
+        element.lock.with(&machine.platform, || {
+            let mine = element.mask.contains(me, Ordering::Relaxed);
+            mine && element.mask.remove(me, Ordering::Relaxed)
+        })
+    }
+
+    /// Gives back this CPU's reference. The last one takes the element off the list, and only then
+    /// lets its owner have it.
+    fn release<P: Platform>(&self, machine: &Machine<P>, at: usize, call: Call) {
+        let element = &self.elements[at];
+        let last = element.lock.with(&machine.platform, || {
+            let refs = element.refs.load(Ordering::Relaxed);
+            if refs == 0 {
+                machine.report(Oracle::BadRefs, call.info, at as u64);
+                return false;
+            }
+            element.refs.store(refs - 1, Ordering::Relaxed);
+            // Lock order everywhere: the element's, then the list's.
+            if refs == 1 && !self.list.remove(&machine.platform, at) {
+                machine.report(Oracle::BrokenQueue, call.info, at as u64);
+            }
+            refs == 1
+        });
+        if last {
+            element.csd.unlock();
+        }
+    }
+}
+
+impl<P: Platform> ManyQueue<P> for Filo {
+    fn call(&self, machine: &Machine<P>, mask: &CpuMask, call: Call, wait: bool) {
+        let me = machine.this_cpu();
+        let element = &self.elements[me];
+        element.csd.lock(machine);
+        let targets = irqs_off(&machine.platform, || {
+            element.lock.with(&machine.platform, || {
+                let targets = machine.others_online(mask);
+                element.csd.fill(call);
+                element.mask.store(&targets, Ordering::Relaxed);
+                element.refs.store(targets.len() as u32, Ordering::Relaxed);
+                self.list.insert(&machine.platform, me, End::Head);
+                targets
+            })
+        });
+        // Sending the interrupt is ordered behind the insertion by the platform.
+        machine.platform.send_ipi(&targets, Vector::Many);
+        if wait {
+            element.csd.wait(machine);
+        }
+    }
+
+    fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {
+        let me = machine.this_cpu();
+        let mut served = 0;
+        // The interrupt is a message; what was written before it was sent must be seen after it has
+        // arrived (Linux 15d0d3b33712).
+        fence(Ordering::SeqCst);
+        let mut standing_on = self.list.first();
+        while let Some(at) = standing_on {
+            let element = &self.elements[at];
+            if self.claim(machine, element, me) {
+                let call = element.csd.call();
+                run(call);
+                self.release(machine, at, call);
+                served += 1;
+            }
+            // The owner may have queued it again by now: the way on is the new one then.
+            standing_on = self.list.next(at);
+        }
+        served
+    }
+
+    fn audit(&self, machine: &Machine<P>) {
+        if !self.list.is_empty_and_whole() {
+            machine.report(Oracle::BrokenQueue, 0, u64::MAX);
+        }
+        for (cpu, element) in self.elements.iter().enumerate() {
+            if element.csd.is_locked() {
+                machine.report(Oracle::LeftLocked, 0, cpu as u64);
+            }
+            if element.refs.load(Ordering::Relaxed) != 0 || !element.mask.is_empty() {
+                machine.report(Oracle::BadRefs, 0, cpu as u64);
+            }
+        }
+    }
+}

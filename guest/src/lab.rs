@@ -1,0 +1,293 @@
+//! The lab pages as the guest sees them: counters, call records and findings, as atomics.
+//!
+//! A monitor that knows the lab offers the memory; under any other the guest keeps the same records
+//! in memory of its own, for its own verdict. Only this module turns lab offsets into references.
+
+use alloc::alloc::{alloc_zeroed, handle_alloc_error};
+use core::mem::{offset_of, size_of};
+use core::ptr::NonNull;
+use core::slice;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use shared::lab::{
+    ALIGN, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle, TRANSPORT_SLOTS,
+    Transport,
+};
+use shared::ledger::{CallId, RecordHead};
+
+use crate::platform::{CpuId, Vector};
+
+/// A lab this guest writes to. Copies name the same memory, which lives as long as the guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Lab {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the memory behind `base` is never freed, and everything `Lab` hands out of it is made of
+// atomics, so any CPU may hold and use a copy.
+unsafe impl Send for Lab {}
+// SAFETY: as above; a shared reference gives no more than a copy does.
+unsafe impl Sync for Lab {}
+
+/// One CPU's [`Counters`], as that CPU and its interrupt handlers write them.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct CpuCounters {
+    /// See [`Counters::calls_made`].
+    pub calls_made: AtomicU64,
+    /// See [`Counters::calls_expected`].
+    pub calls_expected: AtomicU64,
+    /// See [`Counters::calls_executed`].
+    pub calls_executed: AtomicU64,
+    /// See [`Counters::single_received`].
+    pub single_received: AtomicU64,
+    /// See [`Counters::many_received`].
+    pub many_received: AtomicU64,
+    /// See [`Counters::wake_received`].
+    pub wake_received: AtomicU64,
+    /// See [`Counters::empty_received`].
+    pub empty_received: AtomicU64,
+    /// See [`Counters::ipi_targets`].
+    pub ipi_targets: AtomicU64,
+    /// See [`Counters::wait_spins`].
+    pub wait_spins: AtomicU64,
+    /// See [`Counters::ipi_sent`].
+    pub ipi_sent: [AtomicU64; TRANSPORT_SLOTS],
+}
+
+const _: () = {
+    assert!(size_of::<CpuCounters>() == size_of::<Counters>());
+    assert!(offset_of!(CpuCounters, calls_expected) == offset_of!(Counters, calls_expected));
+    assert!(offset_of!(CpuCounters, calls_executed) == offset_of!(Counters, calls_executed));
+    assert!(offset_of!(CpuCounters, single_received) == offset_of!(Counters, single_received));
+    assert!(offset_of!(CpuCounters, many_received) == offset_of!(Counters, many_received));
+    assert!(offset_of!(CpuCounters, wake_received) == offset_of!(Counters, wake_received));
+    assert!(offset_of!(CpuCounters, empty_received) == offset_of!(Counters, empty_received));
+    assert!(offset_of!(CpuCounters, ipi_targets) == offset_of!(Counters, ipi_targets));
+    assert!(offset_of!(CpuCounters, wait_spins) == offset_of!(Counters, wait_spins));
+    assert!(offset_of!(CpuCounters, ipi_sent) == offset_of!(Counters, ipi_sent));
+};
+
+/// Adds `amount` to a counter that only its own CPU writes; the addition is atomic all the same,
+/// because an interrupt handler on that CPU may count in the middle of it.
+pub fn count(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+impl CpuCounters {
+    /// Records `operations` writes that each started an IPI, to `targets` CPUs in all.
+    pub fn count_ipi(&self, transport: Transport, operations: u64, targets: u64) {
+        count(&self.ipi_sent[transport as usize], operations);
+        count(&self.ipi_targets, targets);
+    }
+
+    /// Records one entry of the handler of `vector`.
+    pub fn count_received(&self, vector: Vector) {
+        let counter = match vector {
+            Vector::Single => &self.single_received,
+            Vector::Many => &self.many_received,
+            Vector::Wake => &self.wake_received,
+        };
+        count(counter, 1);
+    }
+}
+
+/// The fixed part of a call record, as [`RecordHead`].
+#[derive(Debug)]
+#[repr(C)]
+pub struct AtomicHead {
+    /// See [`RecordHead::id`].
+    pub id: AtomicU64,
+    /// See [`RecordHead::open`].
+    pub open: AtomicU32,
+    /// See [`RecordHead::wait`].
+    pub wait: AtomicU32,
+    /// See [`RecordHead::made_tsc`].
+    pub made_tsc: AtomicU64,
+    /// See [`RecordHead::returned_tsc`].
+    pub returned_tsc: AtomicU64,
+}
+
+const _: () = {
+    assert!(size_of::<AtomicHead>() == size_of::<RecordHead>());
+    assert!(offset_of!(AtomicHead, open) == offset_of!(RecordHead, open));
+    assert!(offset_of!(AtomicHead, wait) == offset_of!(RecordHead, wait));
+    assert!(offset_of!(AtomicHead, made_tsc) == offset_of!(RecordHead, made_tsc));
+    assert!(offset_of!(AtomicHead, returned_tsc) == offset_of!(RecordHead, returned_tsc));
+};
+
+/// One call record.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The fixed part.
+    pub head: &'a AtomicHead,
+    /// The CPUs the call was made to, 64 to a word.
+    pub targets: &'a [AtomicU64],
+    /// The CPUs it has run on.
+    pub ran: &'a [AtomicU64],
+}
+
+impl Lab {
+    /// Takes a lab that a monitor offers.
+    ///
+    /// # Errors
+    /// If the header there is not one this guest understands, or announces more than `limit` bytes.
+    ///
+    /// # Safety
+    /// `base` must be aligned to [`ALIGN`], and the `limit` bytes from there must be memory that
+    /// nothing else in the guest uses, mapped for as long as the guest runs.
+    pub unsafe fn open(base: NonNull<u8>, limit: u64) -> Result<Self, LayoutError> {
+        if limit < size_of::<Header>() as u64 {
+            return Err(LayoutError::Sections);
+        }
+        // SAFETY: the range holds a header by the check above, is aligned by the caller's word, and
+        // any bit pattern is a valid `Header`.
+        let header = unsafe { base.cast::<Header>().read() };
+        let layout = Layout::from_header(&header)?;
+        if layout.size > limit {
+            return Err(LayoutError::Sections);
+        }
+        Ok(Self { base, layout })
+    }
+
+    /// Makes a lab in the guest's own memory, for a machine of `cpus` CPUs under a monitor that
+    /// offers none. It is never freed.
+    ///
+    /// # Errors
+    /// For a number of CPUs no lab can describe.
+    pub fn allocate(cpus: u32) -> Result<Self, LayoutError> {
+        let layout = Layout::new(cpus)?;
+        let memory = core::alloc::Layout::from_size_align(layout.size as usize, ALIGN as usize)
+            .expect("a lab is far smaller than the address space, and ALIGN is a power of two");
+        // SAFETY: the size is that of a lab, which is never zero.
+        let Some(base) = NonNull::new(unsafe { alloc_zeroed(memory) }) else {
+            handle_alloc_error(memory);
+        };
+        // SAFETY: freshly allocated, large enough for a header and aligned to a page.
+        unsafe { base.cast::<Header>().write(layout.header()) };
+        Ok(Self { base, layout })
+    }
+
+    /// Number of CPUs the lab describes.
+    pub fn cpus(&self) -> usize {
+        self.layout.cpus as usize
+    }
+
+    /// The counters of `cpu`.
+    pub fn counters(&self, cpu: CpuId) -> &CpuCounters {
+        self.at(self.layout.counters.entry(cpu as u64))
+    }
+
+    /// The call record that `call` occupies, or `None` if no CPU of this machine can have made it.
+    pub fn record(&self, call: CallId) -> Option<Record<'_>> {
+        let slots = shared::lab::SLOTS;
+        let row = u64::from(call.source()) * 2 * u64::from(slots);
+        let start = self
+            .layout
+            .ledger
+            .entry(row + u64::from(call.record_index(slots)))?;
+        let words = self.layout.mask_words as usize;
+        let masks = start + size_of::<RecordHead>() as u64;
+        Some(Record {
+            head: self.at(Some(start)),
+            targets: self.words(masks, words),
+            ran: self.words(masks + 8 * words as u64, words),
+        })
+    }
+
+    /// Every call record `cpu` owns, used or not.
+    pub fn records_of(&self, cpu: CpuId) -> impl Iterator<Item = Record<'_>> {
+        use shared::ledger::Lane;
+        [Lane::Task, Lane::Handler]
+            .into_iter()
+            .flat_map(move |lane| {
+                (0..u64::from(shared::lab::SLOTS)).filter_map(move |sequence| {
+                    self.record(CallId::new(cpu as u16, 0, lane, sequence))
+                })
+            })
+    }
+
+    /// Records that a property does not hold. The first [`MAX_FINDINGS`] are kept, all are counted.
+    pub fn report(&self, oracle: Oracle, cpu: CpuId, call: u64, tsc: u64, seen: u64) {
+        let made = self.header_u32(offset_of!(Header, findings_made));
+        let index = made.fetch_add(1, Ordering::Relaxed);
+        if index >= MAX_FINDINGS {
+            return;
+        }
+        if let Some(offset) = self.layout.findings.entry(u64::from(index)) {
+            let finding = Finding {
+                oracle: oracle as u32,
+                cpu: cpu as u32,
+                call,
+                tsc,
+                seen,
+            };
+            // SAFETY: the entry lies within the lab, and no other CPU writes it, since its index was
+            // drawn by `fetch_add`.
+            unsafe { self.pointer::<Finding>(offset).write_volatile(finding) };
+        }
+    }
+
+    /// Number of findings so far, kept or not.
+    pub fn findings_made(&self) -> u32 {
+        self.header_u32(offset_of!(Header, findings_made))
+            .load(Ordering::Relaxed)
+    }
+
+    /// The findings that were kept, for the verdict. Only once nobody reports any more.
+    pub fn findings(&self) -> impl Iterator<Item = Finding> + '_ {
+        (0..self.findings_made().min(MAX_FINDINGS)).filter_map(|index| {
+            let offset = self.layout.findings.entry(u64::from(index))?;
+            // SAFETY: the entry lies within the lab, and any bit pattern is a `Finding`.
+            Some(unsafe { self.pointer::<Finding>(offset).read_volatile() })
+        })
+    }
+
+    /// Says in the header how many CPUs are up.
+    pub fn set_cpus_online(&self, cpus: usize) {
+        self.header_u32(offset_of!(Header, cpus_online))
+            .store(cpus as u32, Ordering::Relaxed);
+    }
+
+    /// Stamps the header with the TSC at which the guest's own code began.
+    pub fn set_boot_tsc(&self, tsc: u64) {
+        self.header_u64(offset_of!(Header, boot_tsc))
+            .store(tsc, Ordering::Relaxed);
+    }
+
+    /// Stamps the header with the TSC at which the workload began.
+    pub fn set_workload_tsc(&self, tsc: u64) {
+        self.header_u64(offset_of!(Header, workload_tsc))
+            .store(tsc, Ordering::Relaxed);
+    }
+
+    fn header_u32(&self, offset: usize) -> &AtomicU32 {
+        self.at(Some(offset as u64))
+    }
+
+    fn header_u64(&self, offset: usize) -> &AtomicU64 {
+        self.at(Some(offset as u64))
+    }
+
+    /// The `T` at `offset`, which the layout has just produced.
+    fn at<T>(&self, offset: Option<u64>) -> &T {
+        let offset = offset.expect("the lab has an entry for every CPU of the machine");
+        // SAFETY: inside the lab and aligned, as `pointer` says; this module keeps only atomics
+        // there, for which any bit pattern is valid, and the lab is never freed.
+        unsafe { &*self.pointer(offset) }
+    }
+
+    /// `count` mask words at `offset`.
+    fn words(&self, offset: u64, count: usize) -> &[AtomicU64] {
+        // SAFETY: as in `at`; a record's stride has room for both masks (`record_stride`).
+        unsafe { slice::from_raw_parts(self.pointer(offset), count) }
+    }
+
+    /// Where `offset` is. Offsets come from the layout that was checked when the lab was opened, so
+    /// they lie inside it, and are aligned for what the layout keeps there.
+    fn pointer<T>(&self, offset: u64) -> *mut T {
+        debug_assert!(offset + size_of::<T>() as u64 <= self.layout.size);
+        self.base.as_ptr().wrapping_add(offset as usize).cast()
+    }
+}

@@ -1,0 +1,249 @@
+//! The ledger: every call is entered when it is made and marked by each target when it runs, so that
+//! a call that is lost, doubled, misdirected or garbled is seen at once or at the end of the run.
+//!
+//! The records lie in the lab, where a monitor can judge them too. Nothing here takes part in the
+//! protocols under test.
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use shared::lab::Oracle;
+use shared::ledger::{CallId, Lane};
+
+use crate::ipi::csd::Call;
+use crate::lab::{Record, count};
+use crate::machine::Machine;
+use crate::platform::Platform;
+use crate::sync::mask::CpuMask;
+
+/// The calls of every CPU.
+#[derive(Debug)]
+pub struct Ledger {
+    /// Last sequence number used, by CPU and lane.
+    sequences: Box<[[AtomicU64; Lane::COUNT]]>,
+}
+
+impl Ledger {
+    /// An empty ledger for `cpus` CPUs.
+    pub fn new(cpus: usize) -> Self {
+        Self {
+            sequences: (0..cpus).map(|_| Default::default()).collect(),
+        }
+    }
+
+    /// Enters a call from this CPU to `targets`, and returns its id, which is to be its argument.
+    ///
+    /// The record it takes may belong to an earlier call that is still under way; with interrupts on
+    /// that is waited for. With interrupts off it cannot be, and calls made there are complete when
+    /// they return, so a record that is not is a lost call.
+    pub fn open<P: Platform>(
+        &self,
+        machine: &Machine<P>,
+        func: u8,
+        targets: &CpuMask,
+        wait: bool,
+    ) -> CallId {
+        let me = machine.this_cpu();
+        let lane = if machine.platform.irqs_enabled() {
+            Lane::Task
+        } else {
+            Lane::Handler
+        };
+        let sequence = self.sequences[me][lane as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        let call = CallId::new(me as u16, func, lane, sequence);
+        let record = machine
+            .lab
+            .record(call)
+            .expect("this CPU has records in the lab");
+        match lane {
+            Lane::Task => machine.spin_until(|| is_complete(&record)),
+            Lane::Handler if !is_complete(&record) => {
+                machine.report(Oracle::Lost, record.head.id.load(Ordering::Relaxed), 0);
+            }
+            Lane::Handler => {}
+        }
+
+        let head = record.head;
+        head.open.store(0, Ordering::Relaxed);
+        for ((target, ran), word) in record.targets.iter().zip(record.ran).zip(targets.words()) {
+            target.store(*word, Ordering::Relaxed);
+            ran.store(0, Ordering::Relaxed);
+        }
+        head.id.store(call.raw(), Ordering::Relaxed);
+        head.wait.store(u32::from(wait), Ordering::Relaxed);
+        head.made_tsc
+            .store(machine.platform.timestamp(), Ordering::Relaxed);
+        head.returned_tsc.store(0, Ordering::Relaxed);
+        // Release: whoever finds the record open finds the rest of it.
+        head.open.store(1, Ordering::Release);
+
+        let counters = machine.counters();
+        count(&counters.calls_made, 1);
+        count(&counters.calls_expected, targets.len() as u64);
+        call
+    }
+
+    /// Marks that `call` runs on this CPU, now. Whatever is wrong with that is reported.
+    ///
+    /// Returns the function to run, or `None` if `call` is no call at all.
+    pub fn ran<P: Platform>(&self, machine: &Machine<P>, call: Call) -> Option<u8> {
+        let me = machine.this_cpu();
+        count(&machine.counters().calls_executed, 1);
+        let id = CallId::from_raw(call.info);
+        let open = machine.lab.record(id).filter(|record| {
+            // Acquire pairs with the Release in `open`.
+            record.head.open.load(Ordering::Acquire) != 0
+                && record.head.id.load(Ordering::Relaxed) == call.info
+        });
+        let Some(record) = open else {
+            machine.report(Oracle::StaleArgument, call.info, u64::from(call.func));
+            return None;
+        };
+        if call.func != u32::from(id.function()) {
+            machine.report(Oracle::WrongFunction, call.info, u64::from(call.func));
+        }
+        let (word, bit) = (me / 64, 1 << (me % 64));
+        if record.targets[word].load(Ordering::Relaxed) & bit == 0 {
+            machine.report(Oracle::WrongCpu, call.info, me as u64);
+        }
+        // Release pairs with the Acquire in `is_complete`: the caller that finds the call complete
+        // finds what its function did.
+        if record.ran[word].fetch_or(bit, Ordering::Release) & bit != 0 {
+            machine.report(Oracle::Duplicate, call.info, me as u64);
+        }
+        Some(id.function())
+    }
+
+    /// Notes that the caller of `call` has control back. If it waited, every target must have run.
+    pub fn returned<P: Platform>(&self, machine: &Machine<P>, call: CallId) {
+        let record = machine
+            .lab
+            .record(call)
+            .expect("the ledger gave out this id");
+        record
+            .head
+            .returned_tsc
+            .store(machine.platform.timestamp(), Ordering::Relaxed);
+        if record.head.wait.load(Ordering::Relaxed) != 0 && !is_complete(&record) {
+            machine.report(Oracle::EarlyReturn, call.raw(), 0);
+        }
+    }
+
+    /// Waits until every call this CPU made has run everywhere, and closes it.
+    pub fn settle<P: Platform>(&self, machine: &Machine<P>) {
+        for record in machine.lab.records_of(machine.this_cpu()) {
+            if record.head.open.load(Ordering::Relaxed) != 0 {
+                machine.spin_until(|| is_complete(&record));
+                record.head.open.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Whether a call has run on all of its targets, or the record was never used.
+fn is_complete(record: &Record<'_>) -> bool {
+    record
+        .targets
+        .iter()
+        .zip(record.ran)
+        .all(|(targets, ran)| targets.load(Ordering::Relaxed) & !ran.load(Ordering::Acquire) == 0)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::lab::Lab;
+    use crate::threads::Alone;
+
+    fn machine() -> Machine<Alone> {
+        Machine::new(Alone, 2, Lab::allocate(2).unwrap())
+    }
+
+    /// The oracles that fired, in order.
+    fn oracles(machine: &Machine<Alone>) -> Vec<Oracle> {
+        machine
+            .lab
+            .findings()
+            .map(|finding| Oracle::try_from(finding.oracle).unwrap())
+            .collect()
+    }
+
+    fn call(id: CallId) -> Call {
+        Call {
+            func: u32::from(id.function()),
+            info: id.raw(),
+        }
+    }
+
+    #[test]
+    fn a_call_that_runs_once_where_it_should_is_fine() {
+        let (machine, ledger) = (machine(), Ledger::new(2));
+        let id = ledger.open(&machine, 1, &CpuMask::only(0, 2), true);
+        assert_eq!(ledger.ran(&machine, call(id)), Some(1));
+        ledger.returned(&machine, id);
+        ledger.settle(&machine);
+        assert_eq!(oracles(&machine), []);
+    }
+
+    #[test]
+    fn a_second_run_is_a_duplicate() {
+        let (machine, ledger) = (machine(), Ledger::new(2));
+        let id = ledger.open(&machine, 0, &CpuMask::only(0, 2), false);
+        ledger.ran(&machine, call(id));
+        ledger.ran(&machine, call(id));
+        assert_eq!(oracles(&machine), [Oracle::Duplicate]);
+    }
+
+    #[test]
+    fn a_run_elsewhere_is_on_the_wrong_cpu() {
+        let (machine, ledger) = (machine(), Ledger::new(2));
+        let id = ledger.open(&machine, 0, &CpuMask::only(1, 2), false);
+        ledger.ran(&machine, call(id));
+        assert_eq!(oracles(&machine), [Oracle::WrongCpu]);
+    }
+
+    #[test]
+    fn another_function_with_this_argument_is_wrong() {
+        let (machine, ledger) = (machine(), Ledger::new(2));
+        let id = ledger.open(&machine, 2, &CpuMask::only(0, 2), false);
+        let torn = Call {
+            func: 3,
+            ..call(id)
+        };
+        ledger.ran(&machine, torn);
+        assert_eq!(oracles(&machine), [Oracle::WrongFunction]);
+    }
+
+    #[test]
+    fn an_argument_that_is_no_open_call_is_stale() {
+        let (machine, ledger) = (machine(), Ledger::new(2));
+        let id = ledger.open(&machine, 0, &CpuMask::only(0, 2), false);
+        ledger.ran(&machine, call(id));
+        ledger.settle(&machine);
+        for info in [id.raw(), 0, u64::MAX, id.raw() + 1] {
+            assert_eq!(ledger.ran(&machine, Call { func: 0, info }), None);
+        }
+        assert_eq!(oracles(&machine), [Oracle::StaleArgument; 4]);
+    }
+
+    #[test]
+    fn a_waiting_call_that_returns_before_it_ran_returns_early() {
+        let (machine, ledger) = (machine(), Ledger::new(2));
+        let id = ledger.open(&machine, 0, &CpuMask::only(1, 2), true);
+        ledger.returned(&machine, id);
+        assert_eq!(oracles(&machine), [Oracle::EarlyReturn]);
+    }
+
+    #[test]
+    fn more_findings_than_are_kept_are_counted() {
+        let machine = machine();
+        for _ in 0..shared::lab::MAX_FINDINGS + 5 {
+            machine.report(Oracle::Contract, 0, 0);
+        }
+        assert_eq!(machine.lab.findings_made(), shared::lab::MAX_FINDINGS + 5);
+        assert_eq!(
+            machine.lab.findings().count(),
+            shared::lab::MAX_FINDINGS as usize
+        );
+    }
+}

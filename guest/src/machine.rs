@@ -1,0 +1,76 @@
+//! What the generic-ipi path stands on: the platform, the CPUs that are online, and the lab in which
+//! everything is counted and every broken property reported.
+
+use shared::lab::Oracle;
+
+use crate::lab::{CpuCounters, Lab, count};
+use crate::platform::{CpuId, Platform};
+use crate::sync::atomic::Ordering;
+use crate::sync::mask::{AtomicCpuMask, CpuMask};
+
+/// The machine as every part of the path sees it.
+#[derive(Debug)]
+pub struct Machine<P> {
+    /// The hardware.
+    pub platform: P,
+    /// Number of CPUs that can ever be online.
+    pub cpus: usize,
+    /// Counters, ledger and findings.
+    pub lab: Lab,
+    online: AtomicCpuMask,
+}
+
+impl<P: Platform> Machine<P> {
+    /// A machine whose CPUs are all online.
+    pub fn new(platform: P, cpus: usize, lab: Lab) -> Self {
+        let online = AtomicCpuMask::none(cpus);
+        online.store(&CpuMask::all(cpus), Ordering::Relaxed);
+        Self {
+            platform,
+            cpus,
+            lab,
+            online,
+        }
+    }
+
+    /// The CPU this code runs on.
+    pub fn this_cpu(&self) -> CpuId {
+        self.platform.this_cpu()
+    }
+
+    /// The counters of the CPU this code runs on.
+    pub fn counters(&self) -> &CpuCounters {
+        self.lab.counters(self.this_cpu())
+    }
+
+    /// Whether `cpu` exists and is online.
+    pub fn is_online(&self, cpu: CpuId) -> bool {
+        cpu < self.cpus && self.online.contains(cpu, Ordering::Relaxed)
+    }
+
+    /// `mask`, restricted to the other CPUs that are online: `(mask & online) - self`.
+    pub fn others_online(&self, mask: &CpuMask) -> CpuMask {
+        let mut targets = *mask;
+        targets.intersect(&self.online);
+        targets.remove(self.this_cpu());
+        targets
+    }
+
+    /// Waits, with `relax`, until `done`; every turn is counted as a spin.
+    pub fn spin_until(&self, done: impl Fn() -> bool) {
+        let mut spins = 0;
+        while !done() {
+            spins += 1;
+            self.platform.relax();
+        }
+        if spins != 0 {
+            count(&self.counters().wait_spins, spins);
+        }
+    }
+
+    /// Reports that `oracle` does not hold for `call` (0 if unknown) on this CPU.
+    pub fn report(&self, oracle: Oracle, call: u64, seen: u64) {
+        let tsc = self.platform.timestamp();
+        self.lab.report(oracle, self.this_cpu(), call, tsc, seen);
+    }
+}

@@ -1,0 +1,85 @@
+//! What the guest itself concludes at the end of a run, for the console and the exit port.
+
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+use shared::exit::ExitCode;
+use shared::lab::{Finding, Oracle};
+use shared::ledger::CallId;
+
+use crate::lab::Lab;
+
+/// The guest's conclusion, taken when nothing is in flight.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    lab: Lab,
+    made: u64,
+    expected: u64,
+    executed: u64,
+}
+
+impl Verdict {
+    /// Adds up the counters of `lab`. A sum that does not come out is itself a finding.
+    pub(crate) fn of(lab: Lab, tsc: u64) -> Self {
+        let sum = |counter: fn(&crate::lab::CpuCounters) -> &core::sync::atomic::AtomicU64| {
+            (0..lab.cpus())
+                .map(|cpu| counter(lab.counters(cpu)).load(Ordering::Relaxed))
+                .sum()
+        };
+        let verdict = Self {
+            lab,
+            made: sum(|counters| &counters.calls_made),
+            expected: sum(|counters| &counters.calls_expected),
+            executed: sum(|counters| &counters.calls_executed),
+        };
+        if verdict.expected != verdict.executed {
+            lab.report(Oracle::Accounting, 0, 0, tsc, verdict.executed);
+        }
+        verdict
+    }
+
+    /// What to write to the exit port.
+    pub fn code(&self) -> ExitCode {
+        match self.lab.findings_made() {
+            0 => ExitCode::Pass,
+            _ => ExitCode::Fail,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in self.lab.findings() {
+            describe(f, &finding)?;
+        }
+        let Self {
+            made,
+            expected,
+            executed,
+            ..
+        } = self;
+        let made_findings = self.lab.findings_made();
+        let word = match self.code() {
+            ExitCode::Pass => "pass",
+            _ => "FAIL",
+        };
+        write!(
+            f,
+            "{word}: {made} calls made, {executed} of {expected} executions, {made_findings} findings"
+        )
+    }
+}
+
+fn describe(f: &mut fmt::Formatter<'_>, finding: &Finding) -> fmt::Result {
+    let call = CallId::from_raw(finding.call);
+    match finding.call {
+        0 => write!(f, "the path")?,
+        _ => write!(f, "call {} of CPU {}", call.sequence(), call.source())?,
+    }
+    let what = Oracle::try_from(finding.oracle).map_or("broke an unknown oracle", Oracle::describe);
+    writeln!(
+        f,
+        " {what}: seen on CPU {}, {:#x}",
+        finding.cpu, finding.seen
+    )
+}

@@ -1,0 +1,159 @@
+//! The functions that the workloads' calls run. Each run is entered in the ledger; two of them make
+//! a further call, which is all that the contract allows a function.
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use shared::lab::Oracle;
+use shared::ledger::CallId;
+
+use crate::ipi::csd::{Call, CallSingleData};
+use crate::ipi::{Functions, Ipi};
+use crate::ledger::Ledger;
+use crate::machine::Machine;
+use crate::platform::{CpuId, Platform};
+use crate::sync::mask::CpuMask;
+
+/// What a call does beside being entered in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Function {
+    /// Nothing more.
+    Plain = 0,
+    /// Nothing more; it differs from `Plain` so that a mix-up of functions is seen.
+    Other = 1,
+    /// Calls its own CPU, which runs inline.
+    Nested = 2,
+    /// Sends on a call that the caller has prepared with [`Workload::prepare_relay`].
+    Relay = 3,
+}
+
+impl Function {
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::Plain, Self::Other, Self::Nested, Self::Relay]
+            .into_iter()
+            .find(|function| *function as u8 == number)
+    }
+}
+
+/// A call that travels on from whoever it was prepared for.
+#[derive(Debug)]
+struct Relay {
+    csd: CallSingleData,
+    /// Id of the prepared call.
+    call: AtomicU64,
+    /// Where it goes.
+    target: AtomicU64,
+}
+
+/// The workloads' functions, and the ledger in which their runs are entered.
+#[derive(Debug)]
+pub struct Workload {
+    ledger: Ledger,
+    /// By the CPU that prepares the relay.
+    relays: &'static [Relay],
+}
+
+impl Workload {
+    /// The functions for `cpus` CPUs.
+    pub fn new(cpus: usize) -> Self {
+        let relays: Box<[Relay]> = (0..cpus)
+            .map(|_| Relay {
+                csd: CallSingleData::new(),
+                call: AtomicU64::new(0),
+                target: AtomicU64::new(0),
+            })
+            .collect();
+        Self {
+            ledger: Ledger::new(cpus),
+            relays: Box::leak(relays),
+        }
+    }
+
+    /// Enters a call to `targets` in the ledger and returns what to hand to the path.
+    pub fn enter<P: Platform>(
+        &self,
+        machine: &Machine<P>,
+        function: Function,
+        targets: &CpuMask,
+        wait: bool,
+    ) -> Call {
+        let id = self.ledger.open(machine, function as u8, targets, wait);
+        Call {
+            func: u32::from(id.function()),
+            info: id.raw(),
+        }
+    }
+
+    /// Notes that the path has returned from `call`.
+    pub fn returned<P: Platform>(&self, machine: &Machine<P>, call: Call) {
+        self.ledger.returned(machine, CallId::from_raw(call.info));
+    }
+
+    /// Enters a call to `target` that the next [`Function::Relay`] of this CPU will send on, after
+    /// the previous one has run. The relay must be a waiting call to one CPU.
+    pub fn prepare_relay<P: Platform>(&self, machine: &Machine<P>, target: CpuId) {
+        let relay = &self.relays[machine.this_cpu()];
+        relay.csd.wait(machine);
+        let targets = CpuMask::only(target, machine.cpus);
+        let call = self.enter(machine, Function::Plain, &targets, false);
+        relay.call.store(call.info, Ordering::Relaxed);
+        relay.target.store(target as u64, Ordering::Relaxed);
+    }
+
+    /// Waits until every call this CPU entered has run everywhere.
+    pub fn settle<P: Platform>(&self, machine: &Machine<P>) {
+        self.relays[machine.this_cpu()].csd.wait(machine);
+        self.ledger.settle(machine);
+    }
+
+    fn nest<P: Platform>(&self, ipi: &Ipi<P, Self>) {
+        let machine = &ipi.machine;
+        let me = machine.this_cpu();
+        let call = self.enter(
+            machine,
+            Function::Plain,
+            &CpuMask::only(me, machine.cpus),
+            true,
+        );
+        if ipi.call_single(me, call, true).is_err() {
+            machine.report(Oracle::Contract, call.info, me as u64);
+        }
+        self.returned(machine, call);
+    }
+
+    fn relay<P: Platform>(&self, ipi: &Ipi<P, Self>, from: CpuId) {
+        let Some(relay) = self.relays.get(from) else {
+            return;
+        };
+        let info = relay.call.load(Ordering::Relaxed);
+        let call = Call {
+            func: u32::from(CallId::from_raw(info).function()),
+            info,
+        };
+        let target = relay.target.load(Ordering::Relaxed) as CpuId;
+        if ipi.call_single_async(target, &relay.csd, call).is_err() {
+            ipi.machine.report(Oracle::Contract, info, target as u64);
+        }
+    }
+}
+
+impl<P: Platform> Functions<P> for Workload {
+    fn run(&self, ipi: &Ipi<P, Self>, call: Call) {
+        let machine = &ipi.machine;
+        if machine.platform.irqs_enabled() {
+            machine.report(Oracle::InterruptsOn, call.info, 0);
+        }
+        let function = self
+            .ledger
+            .ran(machine, call)
+            .and_then(Function::from_number);
+        match function {
+            Some(Function::Nested) => self.nest(ipi),
+            Some(Function::Relay) => {
+                self.relay(ipi, usize::from(CallId::from_raw(call.info).source()));
+            }
+            Some(Function::Plain | Function::Other) | None => {}
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What the CPUs do: the functions that calls run, and the programs that make the calls.
+
+pub mod functions;
+pub mod selftest;

@@ -1,0 +1,102 @@
+//! `workload=selftest`: every CPU calls every other, then random sets of them, then all at once. The
+//! calls are a function of the seed; the ledger's oracles judge what became of them.
+
+use crate::ipi::Ipi;
+use crate::options::Options;
+use crate::platform::{CpuId, Platform};
+use crate::sync::barrier::Barrier;
+use crate::sync::mask::CpuMask;
+use crate::workload::functions::{Function, Workload};
+
+/// The selftest of one machine.
+#[derive(Debug)]
+pub struct Selftest {
+    barrier: Barrier,
+    calls: u32,
+    seed: u64,
+}
+
+impl Selftest {
+    /// The selftest that `options` ask for, on `cpus` CPUs.
+    pub fn new(cpus: usize, options: &Options) -> Self {
+        Self {
+            barrier: Barrier::new(cpus),
+            calls: options.calls,
+            seed: options.seed,
+        }
+    }
+
+    /// This CPU's part. It returns when every CPU has done its own and all calls have run.
+    pub fn run<P: Platform>(&self, ipi: &Ipi<P, Workload>) {
+        let platform = &ipi.machine.platform;
+        let me = ipi.machine.this_cpu();
+        let mut random = fastrand::Rng::with_seed(self.seed ^ (me as u64) << 32);
+
+        self.barrier.wait(platform);
+        for step in 0..ipi.machine.cpus {
+            pair(ipi, (me + step) % ipi.machine.cpus, &mut random);
+        }
+        self.barrier.wait(platform);
+        for _ in 0..self.calls {
+            random_many(ipi, &mut random);
+        }
+        self.barrier.wait(platform);
+        for wait in [false, true] {
+            many(ipi, &CpuMask::all(ipi.machine.cpus), Function::Plain, wait);
+        }
+
+        ipi.functions.settle(&ipi.machine);
+        self.barrier.wait(platform);
+        if me == 0 {
+            ipi.audit();
+        }
+        self.barrier.wait(platform);
+    }
+}
+
+/// One CPU: waiting, not waiting, with a nested call, and with one that travels on.
+fn pair<P: Platform>(ipi: &Ipi<P, Workload>, target: CpuId, random: &mut fastrand::Rng) {
+    single(ipi, target, Function::Plain, true);
+    single(ipi, target, Function::Other, false);
+    match random.u8(0..4) {
+        0 => single(ipi, target, Function::Nested, true),
+        1 => {
+            ipi.functions
+                .prepare_relay(&ipi.machine, random.usize(0..ipi.machine.cpus));
+            single(ipi, target, Function::Relay, true);
+        }
+        _ => {}
+    }
+}
+
+fn single<P: Platform>(ipi: &Ipi<P, Workload>, target: CpuId, function: Function, wait: bool) {
+    let machine = &ipi.machine;
+    let targets = CpuMask::only(target, machine.cpus);
+    let call = ipi.functions.enter(machine, function, &targets, wait);
+    if ipi.call_single(target, call, wait).is_err() {
+        machine.report(shared::lab::Oracle::Contract, call.info, target as u64);
+    }
+    ipi.functions.returned(machine, call);
+}
+
+fn random_many<P: Platform>(ipi: &Ipi<P, Workload>, random: &mut fastrand::Rng) {
+    let mut mask = CpuMask::all(ipi.machine.cpus);
+    mask.filter_words(|| random.u64(..));
+    let function = if random.u8(0..8) == 0 {
+        Function::Nested
+    } else {
+        Function::Other
+    };
+    many(ipi, &mask, function, random.bool());
+}
+
+fn many<P: Platform>(ipi: &Ipi<P, Workload>, mask: &CpuMask, function: Function, wait: bool) {
+    let machine = &ipi.machine;
+    let targets = machine.others_online(mask);
+    if targets.is_empty() {
+        return;
+    }
+    let call = ipi.functions.enter(machine, function, &targets, wait);
+    ipi.call_many(mask, call, wait);
+    ipi.functions.returned(machine, call);
+}
