@@ -1,7 +1,11 @@
 //! The element: one CPU's call to many, as it stands on the global queue (`cfd_data`).
 
+use shared::lab::Oracle;
+
 use super::csd::CallSingleData;
-use crate::sync::atomic::AtomicU32;
+use crate::machine::Machine;
+use crate::platform::{CpuId, Platform};
+use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::mask::AtomicCpuMask;
 use crate::sync::spin::SpinLock;
 
@@ -27,6 +31,16 @@ impl Element {
             lock: SpinLock::new(),
             refs: AtomicU32::new(0),
             mask: AtomicCpuMask::none(cpus),
+        }
+    }
+
+    /// Reports what must not be when nothing is in flight; the element is `owner`'s.
+    pub fn audit<P: Platform>(&self, machine: &Machine<P>, owner: CpuId) {
+        if self.csd.is_locked() {
+            machine.report(Oracle::LeftLocked, self.csd.call().info, owner as u64);
+        }
+        if self.refs.load(Ordering::Relaxed) != 0 || !self.mask.is_empty() {
+            machine.report(Oracle::BadRefs, self.csd.call().info, owner as u64);
         }
     }
 }

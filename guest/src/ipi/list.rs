@@ -7,6 +7,10 @@
 
 use alloc::boxed::Box;
 
+use shared::lab::Oracle;
+
+use super::csd::Call;
+use crate::machine::Machine;
 use crate::platform::Platform;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::spin::SpinLock;
@@ -55,14 +59,33 @@ impl ElementList {
         }
     }
 
-    /// Puts `element`, which is not linked, at one end. Interrupts must be off.
-    pub fn insert<P: Platform>(&self, platform: &P, element: usize, end: End) {
-        self.lock.with(platform, || {
+    /// Puts `element`, which carries `call`, at one end. Interrupts must be off.
+    ///
+    /// An element that is linked already is reported and left where it is: linking it twice would
+    /// close the list into a ring, and nobody would live to tell.
+    pub fn insert<P: Platform>(&self, machine: &Machine<P>, element: usize, end: End, call: Call) {
+        self.insert_then(machine, element, end, call, || {});
+    }
+
+    /// As [`ElementList::insert`], and runs `then` before the lock is let go.
+    pub fn insert_then<P: Platform>(
+        &self,
+        machine: &Machine<P>,
+        element: usize,
+        end: End,
+        call: Call,
+        then: impl FnOnce(),
+    ) {
+        self.lock.with(&machine.platform, || {
+            let new = self.link(element as u32);
+            if new.prev.load(Ordering::Relaxed) != POISON {
+                machine.report(Oracle::BrokenQueue, call.info, element as u64);
+                return;
+            }
             let (prev, next) = match end {
                 End::Head => (HEAD, self.head.next.load(Ordering::Relaxed)),
                 End::Tail => (self.head.prev.load(Ordering::Relaxed), HEAD),
             };
-            let new = self.link(element as u32);
             new.next.store(next, Ordering::Relaxed);
             new.prev.store(prev, Ordering::Relaxed);
             // Release pairs with the Acquire of `after`: who finds the element finds it complete.
@@ -72,25 +95,39 @@ impl ElementList {
             self.link(next)
                 .prev
                 .store(element as u32, Ordering::Relaxed);
+            then();
         });
     }
 
-    /// Takes `element` out, but leaves it its way on. Interrupts must be off.
+    /// Takes `element`, which carried `call`, out, but leaves it its way on. Interrupts must be off.
     ///
-    /// Returns whether it was linked; one that was not is left alone.
-    pub fn remove<P: Platform>(&self, platform: &P, element: usize) -> bool {
-        self.lock.with(platform, || {
+    /// One that is not linked is reported and left alone, where the kernel would follow its poisoned
+    /// pointer.
+    pub fn remove<P: Platform>(&self, machine: &Machine<P>, element: usize, call: Call) {
+        self.lock.with(&machine.platform, || {
             let old = self.link(element as u32);
             let prev = old.prev.load(Ordering::Relaxed);
             if prev == POISON {
-                return false;
+                machine.report(Oracle::BrokenQueue, call.info, element as u64);
+                return;
             }
             let next = old.next.load(Ordering::Relaxed);
             self.link(prev).next.store(next, Ordering::Release);
             self.link(next).prev.store(prev, Ordering::Relaxed);
             old.prev.store(POISON, Ordering::Relaxed);
-            true
-        })
+        });
+    }
+
+    /// Reports a list that is not empty, at a time when nothing is in flight.
+    pub fn audit<P: Platform>(&self, machine: &Machine<P>) {
+        let (first, last) = (&self.head.next, &self.head.prev);
+        if first.load(Ordering::Relaxed) != HEAD || last.load(Ordering::Relaxed) != HEAD {
+            machine.report(
+                Oracle::BrokenQueue,
+                0,
+                u64::from(first.load(Ordering::Relaxed)),
+            );
+        }
     }
 
     /// The element a walk meets first, without the lock.
@@ -102,13 +139,6 @@ impl ElementList {
     /// linked.
     pub fn next(&self, element: usize) -> Option<usize> {
         self.after(element as u32)
-    }
-
-    /// Whether nothing is linked, and forward and backward links agree; at a time when nobody
-    /// changes the list.
-    pub fn is_empty_and_whole(&self) -> bool {
-        self.head.next.load(Ordering::Relaxed) == HEAD
-            && self.head.prev.load(Ordering::Relaxed) == HEAD
     }
 
     fn after(&self, link: u32) -> Option<usize> {
@@ -129,9 +159,16 @@ impl ElementList {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::lab::Lab;
     use crate::threads::Alone;
     use proptest::prelude::*;
     use std::collections::VecDeque;
+
+    const CALL: Call = Call { func: 0, info: 0 };
+
+    fn machine() -> Machine<Alone> {
+        Machine::new(Alone, 1, Lab::allocate(1).unwrap())
+    }
 
     fn walk(list: &ElementList) -> Vec<usize> {
         core::iter::successors(list.first(), |at| list.next(*at)).collect()
@@ -142,35 +179,51 @@ mod tests {
         /// list is empty when everything is out.
         #[test]
         fn it_is_a_list(steps in proptest::collection::vec((0usize..6, any::<bool>()), 0..60)) {
-            let list = ElementList::new(6);
+            let (machine, list) = (machine(), ElementList::new(6));
             let mut model = VecDeque::new();
             for (element, at_head) in steps {
                 if let Some(place) = model.iter().position(|e| *e == element) {
-                    prop_assert!(list.remove(&Alone, element));
+                    list.remove(&machine, element, CALL);
                     model.remove(place);
                 } else if at_head {
-                    list.insert(&Alone, element, End::Head);
+                    list.insert(&machine, element, End::Head, CALL);
                     model.push_front(element);
                 } else {
-                    list.insert(&Alone, element, End::Tail);
+                    list.insert(&machine, element, End::Tail, CALL);
                     model.push_back(element);
                 }
                 prop_assert_eq!(walk(&list), model.iter().copied().collect::<Vec<_>>());
             }
             while let Some(element) = model.pop_front() {
-                prop_assert!(list.remove(&Alone, element));
-                prop_assert!(!list.remove(&Alone, element));
+                list.remove(&machine, element, CALL);
             }
-            prop_assert!(list.is_empty_and_whole());
+            list.audit(&machine);
+            prop_assert_eq!(machine.lab.findings_made(), 0);
         }
     }
 
     #[test]
     fn an_element_taken_out_keeps_its_way_on() {
-        let list = ElementList::new(3);
-        (0..3).for_each(|element| list.insert(&Alone, element, End::Tail));
-        list.remove(&Alone, 1);
+        let (machine, list) = (machine(), ElementList::new(3));
+        (0..3).for_each(|element| list.insert(&machine, element, End::Tail, CALL));
+        list.remove(&machine, 1, CALL);
         assert_eq!(list.next(1), Some(2));
         assert_eq!(walk(&list), [0, 2]);
+    }
+
+    #[test]
+    fn misuse_is_a_finding() {
+        let (machine, list) = (machine(), ElementList::new(1));
+        list.remove(&machine, 0, CALL);
+        list.insert(&machine, 0, End::Head, CALL);
+        list.insert(&machine, 0, End::Head, CALL);
+        list.audit(&machine);
+        let oracles: Vec<_> = machine
+            .lab
+            .findings()
+            .map(|finding| finding.oracle)
+            .collect();
+        assert_eq!(oracles, [Oracle::BrokenQueue as u32; 3]);
+        assert_eq!(walk(&list), [0]);
     }
 }

@@ -3,14 +3,16 @@
 //! A design decides where a call is kept, who may reuse it when, and how a CPU that walks the queue
 //! is kept from losing its way. Everything it shares with the others is outside.
 
-mod filo;
+mod locked;
 
 use alloc::boxed::Box;
 
 use super::csd::Call;
+use super::list::End;
 use crate::machine::Machine;
 use crate::platform::Platform;
 use crate::sync::mask::CpuMask;
+use locked::Locked;
 
 /// A design that carries calls to many.
 pub trait ManyQueue<P: Platform>: Send + Sync {
@@ -52,7 +54,7 @@ impl QueueKind {
     /// The design, for a machine of `cpus` CPUs.
     pub fn build<P: Platform>(self, cpus: usize) -> Box<dyn ManyQueue<P>> {
         match self {
-            Self::Filo => Box::new(filo::Filo::new(cpus)),
+            Self::Filo => Box::new(Locked::new(cpus, End::Head)),
         }
     }
 }

@@ -1,14 +1,18 @@
-//! `filo`: one element per CPU, inserted at the head. Linux 2.6.30 (8969a5ede0f9, "generic-ipi:
-//! remove kmalloc()", Peter Zijlstra, Feb 2009).
+//! `fifo` and `filo`: one element per CPU, each with a lock. The patch of the thread ("generic-ipi:
+//! remove kmalloc()", Peter Zijlstra, Feb 2009), inserting at the tail as first posted, or at the
+//! head as merged for Linux 2.6.30 (8969a5ede0f9).
 //!
 //! An element is reused as soon as its last target is done, while other CPUs may still stand on it.
-//! They are not stranded, because everything that was queued before stays *behind* whatever is
-//! inserted: wherever a reused element goes, its way on leads to all that a walker had yet to see.
-//! A walker may meet an element twice, which the element's lock makes harmless: it sees either the
-//! old call, with its own bit clear, or the whole new one.
 //!
-//! The price: calls run newest first, and a walk has no bound, since two CPUs that call in turn can
-//! carry a third to the front again and again.
+//! **At the tail this loses calls** (Paul E. McKenney's reply). CPU 2 stands on CPU 0's element on its
+//! way to CPU 1's behind it; the element is finished, taken out and queued again, now *behind* CPU
+//! 1's; CPU 2 steps on, to the end of the list, and has never seen CPU 1's. Its interrupt is spent.
+//!
+//! **At the head it cannot.** Everything that was queued before stays behind whatever is inserted, so
+//! wherever a reused element goes, its way on leads to all that a walker had yet to see. The walker
+//! may meet an element twice, which the element's lock makes harmless: it sees either the old call,
+//! with its own bit clear, or the whole new one. The price: calls run newest first, and a walk has no
+//! bound, since two CPUs that call in turn can carry a third to the front again and again.
 
 use alloc::boxed::Box;
 
@@ -26,15 +30,18 @@ use crate::sync::mask::CpuMask;
 
 /// See the module's description.
 #[derive(Debug)]
-pub struct Filo {
+pub struct Locked {
+    /// Where a call is inserted: all that the two designs differ in.
+    end: End,
     elements: Box<[Element]>,
     list: ElementList,
 }
 
-impl Filo {
-    /// The queue of a machine with `cpus` CPUs.
-    pub fn new(cpus: usize) -> Self {
+impl Locked {
+    /// The queue of a machine with `cpus` CPUs, with calls inserted at `end`.
+    pub fn new(cpus: usize, end: End) -> Self {
         Self {
+            end,
             elements: (0..cpus).map(|_| Element::new(cpus)).collect(),
             list: ElementList::new(cpus),
         }
@@ -62,8 +69,8 @@ impl Filo {
             }
             element.refs.store(refs - 1, Ordering::Relaxed);
             // Lock order everywhere: the element's, then the list's.
-            if refs == 1 && !self.list.remove(&machine.platform, at) {
-                machine.report(Oracle::BrokenQueue, call.info, at as u64);
+            if refs == 1 {
+                self.list.remove(machine, at, call);
             }
             refs == 1
         });
@@ -73,7 +80,7 @@ impl Filo {
     }
 }
 
-impl<P: Platform> ManyQueue<P> for Filo {
+impl<P: Platform> ManyQueue<P> for Locked {
     fn call(&self, machine: &Machine<P>, mask: &CpuMask, call: Call, wait: bool) {
         let me = machine.this_cpu();
         let element = &self.elements[me];
@@ -84,7 +91,7 @@ impl<P: Platform> ManyQueue<P> for Filo {
                 element.csd.fill(call);
                 element.mask.store(&targets, Ordering::Relaxed);
                 element.refs.store(targets.len() as u32, Ordering::Relaxed);
-                self.list.insert(&machine.platform, me, End::Head);
+                self.list.insert(machine, me, self.end, call);
                 targets
             })
         });
@@ -117,16 +124,9 @@ impl<P: Platform> ManyQueue<P> for Filo {
     }
 
     fn audit(&self, machine: &Machine<P>) {
-        if !self.list.is_empty_and_whole() {
-            machine.report(Oracle::BrokenQueue, 0, u64::MAX);
-        }
+        self.list.audit(machine);
         for (cpu, element) in self.elements.iter().enumerate() {
-            if element.csd.is_locked() {
-                machine.report(Oracle::LeftLocked, 0, cpu as u64);
-            }
-            if element.refs.load(Ordering::Relaxed) != 0 || !element.mask.is_empty() {
-                machine.report(Oracle::BadRefs, 0, cpu as u64);
-            }
+            element.audit(machine, cpu);
         }
     }
 }
