@@ -169,6 +169,17 @@ impl Lab {
         Ok(Self { base, layout })
     }
 
+    /// Forgets everything that was recorded, for a test that runs many short machines in turn.
+    #[cfg(all(test, shuttle))]
+    pub(crate) fn clear(&self) {
+        let body = self.layout.counters.offset;
+        for word in self.words(body, (self.layout.size - body) as usize / 8) {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.header_u32(offset_of!(Header, findings_made))
+            .store(0, Ordering::Relaxed);
+    }
+
     /// Number of CPUs the lab describes.
     pub fn cpus(&self) -> usize {
         self.layout.cpus as usize

@@ -129,6 +129,16 @@ impl Ledger {
         }
     }
 
+    /// Reports every call that is open and has not run everywhere, at a time when nothing is in
+    /// flight and so none will.
+    pub fn audit<P: Platform>(&self, machine: &Machine<P>) {
+        for record in (0..machine.cpus).flat_map(|cpu| machine.lab.records_of(cpu)) {
+            if record.head.open.load(Ordering::Relaxed) != 0 && !is_complete(&record) {
+                machine.report(Oracle::Lost, record.head.id.load(Ordering::Relaxed), 0);
+            }
+        }
+    }
+
     /// Waits until every call this CPU made has run everywhere, and closes it.
     pub fn settle<P: Platform>(&self, machine: &Machine<P>) {
         for record in machine.lab.records_of(machine.this_cpu()) {
@@ -224,6 +234,16 @@ mod tests {
             assert_eq!(ledger.ran(&machine, Call { func: 0, info }), None);
         }
         assert_eq!(oracles(&machine), [Oracle::StaleArgument; 4]);
+    }
+
+    #[test]
+    fn a_call_that_never_ran_is_lost() {
+        let (machine, ledger) = (machine(), Ledger::new(2));
+        let ran = ledger.open(&machine, 0, &CpuMask::only(0, 2), false);
+        ledger.open(&machine, 0, &CpuMask::all(2), false);
+        ledger.ran(&machine, call(ran));
+        ledger.audit(&machine);
+        assert_eq!(oracles(&machine), [Oracle::Lost]);
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! Test machines on the host: CPUs are threads, and an interrupt is a bit that its CPU looks at
-//! whenever it relaxes, idles or enables interrupts.
+//! whenever it relaxes, idles or enables interrupts. Under `cfg(shuttle)` the threads are shuttle's; the
+//! machine itself is not what is tested there, so its own state is no point at which they switch.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
+
+#[cfg(shuttle)]
+use shuttle::{thread, thread_local};
+#[cfg(not(shuttle))]
+use std::thread;
 
 use crate::platform::{CpuId, Platform, Vector};
 use crate::sync::mask::CpuMask;
@@ -32,27 +38,37 @@ impl Platform for Alone {
 }
 
 thread_local! {
-    static THIS_CPU: Cell<CpuId> = const { Cell::new(0) };
+    static THIS_CPU: Cell<CpuId> = Cell::new(0);
 }
 
 #[derive(Debug, Default)]
 struct Cpu {
     pending: AtomicU8,
     irqs_on: AtomicBool,
+    /// Set once it runs; unparked when there is something for it to do.
+    thread: OnceLock<thread::Thread>,
 }
+
+impl Cpu {
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+type Handler = Arc<dyn Fn(Vector) + Send + Sync>;
 
 /// A machine whose CPUs are threads of this process.
 pub struct Threads {
     cpus: Vec<Cpu>,
     clock: AtomicU64,
-    handler: OnceLock<Box<dyn Fn(Vector) + Send + Sync>>,
-}
-
-/// Highest priority first.
-const VECTORS: [Vector; 3] = [Vector::Wake, Vector::Many, Vector::Single];
-
-fn bit(vector: Vector) -> u8 {
-    1 << (vector as u8 - 0xf8)
+    /// Set while the machine runs.
+    handler: RwLock<Option<Handler>>,
+    /// CPUs with nothing more to do of their own.
+    finished: AtomicUsize,
+    /// CPUs inside an interrupt handler.
+    in_handler: AtomicUsize,
 }
 
 impl std::fmt::Debug for Threads {
@@ -63,71 +79,110 @@ impl std::fmt::Debug for Threads {
     }
 }
 
+/// Highest priority first.
+const VECTORS: [Vector; 3] = [Vector::Wake, Vector::Many, Vector::Single];
+
+fn bit(vector: Vector) -> u8 {
+    1 << (vector as u8 - 0xf8)
+}
+
 impl Threads {
     /// A machine of `cpus` CPUs, none of them running.
-    pub fn new(cpus: usize) -> &'static Self {
-        Box::leak(Box::new(Self {
+    pub fn new(cpus: usize) -> Arc<Self> {
+        Arc::new(Self {
             cpus: (0..cpus).map(|_| Cpu::default()).collect(),
             clock: AtomicU64::new(0),
-            handler: OnceLock::new(),
-        }))
+            handler: RwLock::new(None),
+            finished: AtomicUsize::new(0),
+            in_handler: AtomicUsize::new(0),
+        })
     }
 
-    /// Starts every CPU: sets the interrupt handler and runs `body` on each, to the end.
+    /// Runs `body` on every CPU, and `handler` for its interrupts, until all CPUs have done and
+    /// nothing is pending or being handled anywhere.
     pub fn run(
-        &self,
+        self: &Arc<Self>,
         handler: impl Fn(Vector) + Send + Sync + 'static,
-        body: impl Fn() + Send + Sync,
+        body: impl Fn(CpuId) + Send + Sync + 'static,
     ) {
-        assert!(self.handler.set(Box::new(handler)).is_ok());
-        std::thread::scope(|scope| {
-            for cpu in 0..self.cpus.len() {
-                let body = &body;
-                scope.spawn(move || {
-                    THIS_CPU.set(cpu);
-                    self.irqs_enable();
-                    body();
-                });
-            }
-        });
+        *self.handler.write().unwrap() = Some(Arc::new(handler));
+        let body = Arc::new(body);
+        let cpus: Vec<_> = (0..self.cpus.len())
+            .map(|cpu| {
+                let (machine, body) = (self.clone(), body.clone());
+                thread::spawn(move || {
+                    THIS_CPU.with(|this| this.set(cpu));
+                    machine.cpus[cpu].thread.get_or_init(thread::current);
+                    machine.enable();
+                    body(cpu);
+                    machine.finished.fetch_add(1, Ordering::SeqCst);
+                    machine.idle_until_quiet();
+                })
+            })
+            .collect();
+        for cpu in cpus {
+            cpu.join().unwrap();
+        }
+        *self.handler.write().unwrap() = None;
     }
 
-    fn irqs_enable(&self) {
+    fn idle_until_quiet(&self) {
+        loop {
+            self.take_interrupts();
+            if self.is_quiet() {
+                return self.cpus.iter().for_each(Cpu::wake);
+            }
+            thread::park();
+        }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.finished.load(Ordering::SeqCst) == self.cpus.len()
+            && self.in_handler.load(Ordering::SeqCst) == 0
+            && (self.cpus.iter()).all(|cpu| cpu.pending.load(Ordering::SeqCst) == 0)
+            // Once more: one that was pending may have been taken before its bit was looked at.
+            && self.in_handler.load(Ordering::SeqCst) == 0
+    }
+
+    fn enable(&self) {
         self.me().irqs_on.store(true, Ordering::Relaxed);
         self.take_interrupts();
     }
 
     fn me(&self) -> &Cpu {
-        &self.cpus[THIS_CPU.get()]
+        &self.cpus[THIS_CPU.with(Cell::get)]
     }
 
     fn take_interrupts(&self) {
         let me = self.me();
         while me.irqs_on.load(Ordering::Relaxed) {
-            let pending = me.pending.load(Ordering::Acquire);
-            let Some(vector) = VECTORS
+            let pending = me.pending.load(Ordering::SeqCst);
+            let highest = VECTORS
                 .into_iter()
-                .find(|vector| pending & bit(*vector) != 0)
-            else {
+                .find(|vector| pending & bit(*vector) != 0);
+            let Some(vector) = highest else {
                 return;
             };
-            me.pending.fetch_and(!bit(vector), Ordering::AcqRel);
+            self.in_handler.fetch_add(1, Ordering::SeqCst);
+            me.pending.fetch_and(!bit(vector), Ordering::SeqCst);
             me.irqs_on.store(false, Ordering::Relaxed);
-            self.handler.get().expect("the machine runs")(vector);
+            let handler = self.handler.read().unwrap().clone();
+            handler.expect("the machine runs")(vector);
             me.irqs_on.store(true, Ordering::Relaxed);
+            self.in_handler.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
 
-impl Platform for &'static Threads {
+impl Platform for Arc<Threads> {
     fn this_cpu(&self) -> CpuId {
-        THIS_CPU.get()
+        THIS_CPU.with(Cell::get)
     }
     fn send_ipi(&self, targets: &CpuMask, vector: Vector) {
         for target in targets.iter() {
-            self.cpus[target]
-                .pending
-                .fetch_or(bit(vector), Ordering::SeqCst);
+            let target = &self.cpus[target];
+            target.pending.fetch_or(bit(vector), Ordering::SeqCst);
+            target.wake();
         }
     }
     fn irqs_enabled(&self) -> bool {
@@ -137,11 +192,11 @@ impl Platform for &'static Threads {
         self.me().irqs_on.store(false, Ordering::Relaxed);
     }
     fn irqs_enable(&self) {
-        Threads::irqs_enable(self);
+        self.enable();
     }
     fn relax(&self) {
         self.take_interrupts();
-        std::thread::yield_now();
+        thread::yield_now();
     }
     fn idle_unless(&self, done: &dyn Fn() -> bool) {
         if !done() {
@@ -156,6 +211,7 @@ impl Platform for &'static Threads {
 mod tests {
     use super::*;
     use crate::Guest;
+    use crate::ipi::queue::QueueKind;
     use crate::lab::Lab;
     use crate::options::Options;
     use shared::exit::ExitCode;
@@ -163,8 +219,12 @@ mod tests {
     fn selftest(cpus: usize, options: &Options) -> crate::verdict::Verdict {
         let machine = Threads::new(cpus);
         let lab = Lab::allocate(cpus as u32).unwrap();
-        let guest: &'static _ = Box::leak(Box::new(Guest::new(machine, options, lab)));
-        machine.run(|vector| guest.handle(vector), || guest.run_cpu());
+        let guest = Arc::new(Guest::new(machine.clone(), options, lab));
+        let (handler, body) = (guest.clone(), guest.clone());
+        machine.run(
+            move |vector| handler.handle(vector),
+            move |_| body.run_cpu(),
+        );
         guest.verdict()
     }
 
@@ -173,6 +233,26 @@ mod tests {
         for cpus in [1, 2, 3, 5] {
             let verdict = selftest(cpus, &Options::default());
             assert_eq!(verdict.code(), ExitCode::Pass, "{cpus} CPUs: {verdict}");
+        }
+    }
+
+    #[test]
+    fn every_sound_queue_passes_on_threads() {
+        let sound = QueueKind::ALL.into_iter().filter(|kind| !kind.is_broken());
+        for queue in sound {
+            let verdict = selftest(
+                4,
+                &Options {
+                    queue,
+                    ..Options::default()
+                },
+            );
+            assert_eq!(
+                verdict.code(),
+                ExitCode::Pass,
+                "{}: {verdict}",
+                queue.name()
+            );
         }
     }
 

@@ -107,6 +107,11 @@ impl Workload {
         self.ledger.settle(machine);
     }
 
+    /// Reports every call that has not run everywhere, when nothing is in flight.
+    pub fn audit<P: Platform>(&self, machine: &Machine<P>) {
+        self.ledger.audit(machine);
+    }
+
     fn nest<P: Platform>(&self, ipi: &Ipi<P, Self>) {
         let machine = &ipi.machine;
         let me = machine.this_cpu();

@@ -3,7 +3,10 @@
 //! A design decides where a call is kept, who may reuse it when, and how a CPU that walks the queue
 //! is kept from losing its way. Everything it shares with the others is outside.
 
+mod grace;
+mod llist;
 mod locked;
+mod lockless;
 
 use alloc::boxed::Box;
 
@@ -12,7 +15,10 @@ use super::list::End;
 use crate::machine::Machine;
 use crate::platform::Platform;
 use crate::sync::mask::CpuMask;
+use grace::{Counters, CountingRcu, Graced, SharedRefs};
+use llist::Llist;
 use locked::Locked;
+use lockless::{Lockless, Stage};
 
 /// A design that carries calls to many.
 pub trait ManyQueue<P: Platform>: Send + Sync {
@@ -31,18 +37,60 @@ pub trait ManyQueue<P: Platform>: Send + Sync {
 /// The designs by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueKind {
-    /// Per-CPU elements, inserted at the head, each with a lock: Linux 2.6.30.
+    /// Per-CPU elements with a lock, inserted at the tail. Broken on purpose: loses calls.
+    Fifo,
+    /// Per-CPU elements with a lock, inserted at the head: Linux 2.6.30.
     Filo,
+    /// Tail insertion; reuse after every CPU's own counter of walks has moved.
+    Counters,
+    /// As `Counters`, without the fence when a walk begins. Broken on purpose.
+    CountersNofence,
+    /// Tail insertion; reuse after counters that CPUs share have run dry.
+    SharedRefs,
+    /// As `SharedRefs`, without the bias. Broken on purpose.
+    SharedRefsNaive,
+    /// Tail insertion; reuse after one global counter was seen at zero.
+    CountingRcu,
+    /// Per-CPU elements without a lock: Linux 2.6.32. Broken, as it was.
+    Lockless,
+    /// As `Lockless`, with the repair of Linux 2.6.38. Broken, as it was.
+    Lockless2011a,
+    /// As `Lockless`, with all repairs: Linux 2.6.39.
+    Fixed2011,
+    /// A descriptor per pair of CPUs, a lock-free list per target: Linux 3.13 and on.
+    Llist,
 }
 
 impl QueueKind {
     /// Every design.
-    pub const ALL: [Self; 1] = [Self::Filo];
+    pub const ALL: [Self; 11] = [
+        Self::Fifo,
+        Self::Filo,
+        Self::Counters,
+        Self::CountersNofence,
+        Self::SharedRefs,
+        Self::SharedRefsNaive,
+        Self::CountingRcu,
+        Self::Lockless,
+        Self::Lockless2011a,
+        Self::Fixed2011,
+        Self::Llist,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Fifo => "fifo",
             Self::Filo => "filo",
+            Self::Counters => "counters",
+            Self::CountersNofence => "counters-nofence",
+            Self::SharedRefs => "shared-refs",
+            Self::SharedRefsNaive => "shared-refs-naive",
+            Self::CountingRcu => "counting-rcu",
+            Self::Lockless => "lockless",
+            Self::Lockless2011a => "lockless-2011a",
+            Self::Fixed2011 => "fixed-2011",
+            Self::Llist => "llist",
         }
     }
 
@@ -51,10 +99,32 @@ impl QueueKind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
+    /// Whether the design is kept for what is wrong with it.
+    pub fn is_broken(self) -> bool {
+        matches!(
+            self,
+            Self::Fifo
+                | Self::CountersNofence
+                | Self::SharedRefsNaive
+                | Self::Lockless
+                | Self::Lockless2011a
+        )
+    }
+
     /// The design, for a machine of `cpus` CPUs.
     pub fn build<P: Platform>(self, cpus: usize) -> Box<dyn ManyQueue<P>> {
         match self {
+            Self::Fifo => Box::new(Locked::new(cpus, End::Tail)),
             Self::Filo => Box::new(Locked::new(cpus, End::Head)),
+            Self::Counters => Box::new(Graced::new(cpus, Counters::new(cpus, true))),
+            Self::CountersNofence => Box::new(Graced::new(cpus, Counters::new(cpus, false))),
+            Self::SharedRefs => Box::new(Graced::new(cpus, SharedRefs::new(cpus, true))),
+            Self::SharedRefsNaive => Box::new(Graced::new(cpus, SharedRefs::new(cpus, false))),
+            Self::CountingRcu => Box::new(Graced::new(cpus, CountingRcu::new())),
+            Self::Lockless => Box::new(Lockless::new(cpus, Stage::AsOf2009)),
+            Self::Lockless2011a => Box::new(Lockless::new(cpus, Stage::FirstRepair)),
+            Self::Fixed2011 => Box::new(Lockless::new(cpus, Stage::Fixed)),
+            Self::Llist => Box::new(Llist::new(cpus)),
         }
     }
 }

@@ -1,0 +1,132 @@
+//! Tail insertion made safe: an element is reused only after every walk that could stand on it has
+//! ended. The alternatives Paul E. McKenney and Peter Zijlstra sketched in the thread, completed;
+//! they differ in how walks are counted ([`Grace`]).
+//!
+//! With that rule nobody ever stands on an element that is being filled, so elements need no lock,
+//! calls run in order, and a walk meets each element twice at most.
+//!
+//! The owner waits, before it fills its element, with interrupts on and no lock held. It cannot be
+//! the last target that waits: it is inside a walk itself, and two of them would wait for each other.
+
+mod counters;
+mod counting_rcu;
+mod shared_refs;
+
+pub use counters::Counters;
+pub use counting_rcu::CountingRcu;
+pub use shared_refs::SharedRefs;
+
+use alloc::boxed::Box;
+use core::fmt;
+
+use super::ManyQueue;
+use crate::ipi::csd::Call;
+use crate::ipi::element::Element;
+use crate::ipi::list::{ElementList, End};
+use crate::machine::Machine;
+use crate::platform::{Platform, Vector};
+use crate::sync::atomic::{Ordering, fence};
+use crate::sync::irq::irqs_off;
+use crate::sync::mask::CpuMask;
+
+/// A way to know that every walk that had begun is over.
+pub trait Grace<P: Platform>: fmt::Debug + Send + Sync {
+    /// What [`Grace::exit`] must know of the entry.
+    type Entry;
+
+    /// This CPU begins a walk. What it does next is ordered behind this.
+    fn enter(&self, machine: &Machine<P>) -> Self::Entry;
+
+    /// This CPU ends its walk.
+    fn exit(&self, machine: &Machine<P>, entry: Self::Entry);
+
+    /// Waits until every walk that had begun when this was called has ended. Interrupts are on, and
+    /// this CPU is not inside a walk.
+    fn wait(&self, machine: &Machine<P>);
+
+    /// Reports what must not be when nobody walks.
+    fn audit(&self, machine: &Machine<P>);
+}
+
+/// Calls to many, inserted at the tail, with elements that outlive every walk.
+#[derive(Debug)]
+pub struct Graced<G> {
+    grace: G,
+    elements: Box<[Element]>,
+    list: ElementList,
+}
+
+impl<G> Graced<G> {
+    /// The queue of a machine with `cpus` CPUs.
+    pub fn new(cpus: usize, grace: G) -> Self {
+        Self {
+            grace,
+            elements: (0..cpus).map(|_| Element::new(cpus)).collect(),
+            list: ElementList::new(cpus),
+        }
+    }
+}
+
+impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
+    fn call(&self, machine: &Machine<P>, mask: &CpuMask, call: Call, wait: bool) {
+        let me = machine.this_cpu();
+        let element = &self.elements[me];
+        element.csd.lock(machine);
+        // It left the list before it was unlocked, so a walk that begins from here on cannot come
+        // across it; wait out those that have begun.
+        self.grace.wait(machine);
+
+        let targets = machine.others_online(mask);
+        element.csd.fill(call);
+        element.mask.store(&targets, Ordering::Relaxed);
+        element.refs.store(targets.len() as u32, Ordering::Relaxed);
+        irqs_off(&machine.platform, || {
+            self.list.insert(machine, me, End::Tail, call);
+        });
+        machine.platform.send_ipi(&targets, Vector::Many);
+        if wait {
+            element.csd.wait(machine);
+        }
+    }
+
+    fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {
+        let me = machine.this_cpu();
+        let mut served = 0;
+        let entry = self.grace.enter(machine);
+        let mut standing_on = self.list.first();
+        while let Some(at) = standing_on {
+            let element = &self.elements[at];
+            // Only this CPU clears its bit, and only the owner sets it, when nobody stands here.
+            let mine = element.mask.contains(me, Ordering::Relaxed)
+                && element.mask.remove(me, Ordering::Relaxed);
+            if mine {
+                let call = element.csd.call();
+                run(call);
+                // AcqRel: the last to leave has seen what all others did, and the owner sees it too.
+                if element.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    self.list.remove(machine, at, call);
+                    element.csd.unlock();
+                }
+                served += 1;
+            }
+            standing_on = self.list.next(at);
+        }
+        self.grace.exit(machine, entry);
+        served
+    }
+
+    fn audit(&self, machine: &Machine<P>) {
+        self.grace.audit(machine);
+        self.list.audit(machine);
+        for (cpu, element) in self.elements.iter().enumerate() {
+            element.audit(machine, cpu);
+        }
+    }
+}
+
+/// The fence after a walk's announcement and before its first look at the list; and its twin between
+/// the removal of an element and the look at the announcements. One of the two CPUs must see the
+/// other (Dekker): a store and a later load of another place are what x86 does reorder.
+fn announce() {
+    fence(Ordering::SeqCst);
+}

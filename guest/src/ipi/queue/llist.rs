@@ -1,0 +1,158 @@
+//! `llist`: a descriptor for every pair of CPUs, and a lock-free list per target. Linux 3.9
+//! (9a46ad6d6df3, Shaohua Li, 2013) with the lock-free list of 3.13 and the early unlock of 4.0: the
+//! design of today.
+//!
+//! No CPU ever walks past another's calls, so nobody can stand on an element that is reused, and there
+//! are no references and no shared masks. The price is a descriptor per pair.
+//!
+//! Only the push that finds a list empty sends an interrupt. A call that is not waited for unlocks its
+//! descriptor *before* it runs: unlocked then means reusable, and no longer done.
+
+use alloc::boxed::Box;
+
+use shared::lab::Oracle;
+
+use super::ManyQueue;
+use crate::ipi::csd::{Call, CallSingleData};
+use crate::machine::Machine;
+use crate::platform::{CpuId, Platform, Vector};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::mask::CpuMask;
+
+/// No descriptor: the end of a list.
+const NONE: u32 = u32::MAX;
+
+/// One CPU's call to one other.
+#[derive(Debug)]
+struct Pair {
+    csd: CallSingleData,
+    /// Next on the target's list, as an index into the pairs.
+    next: AtomicU32,
+    /// 1 if the caller waits (`CSD_TYPE_SYNC`).
+    wait: AtomicU32,
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct Head(AtomicU32);
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Llist {
+    cpus: usize,
+    /// By source, then target.
+    pairs: Box<[Pair]>,
+    /// By target: the newest descriptor on its list.
+    heads: Box<[Head]>,
+}
+
+impl Llist {
+    /// The lists of a machine with `cpus` CPUs.
+    pub fn new(cpus: usize) -> Self {
+        Self {
+            cpus,
+            pairs: (0..cpus * cpus)
+                .map(|_| Pair {
+                    csd: CallSingleData::new(),
+                    next: AtomicU32::new(NONE),
+                    wait: AtomicU32::new(0),
+                })
+                .collect(),
+            heads: (0..cpus).map(|_| Head(AtomicU32::new(NONE))).collect(),
+        }
+    }
+
+    fn index(&self, source: CpuId, target: CpuId) -> usize {
+        source * self.cpus + target
+    }
+
+    /// Puts pair `index` on `target`'s list and says whether the list was empty (`llist_add`).
+    fn push(&self, target: CpuId, index: usize) -> bool {
+        let mut first = self.heads[target].0.load(Ordering::Relaxed);
+        loop {
+            self.pairs[index].next.store(first, Ordering::Relaxed);
+            // Release publishes the descriptor; it pairs with the Acquire in `take`.
+            match self.heads[target].0.compare_exchange_weak(
+                first,
+                index as u32,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return first == NONE,
+                Err(now) => first = now,
+            }
+        }
+    }
+
+    /// Empties `target`'s list and returns its oldest descriptor, links turned round to follow the
+    /// order of arrival (`llist_del_all`, `llist_reverse_order`).
+    fn take(&self, target: CpuId) -> u32 {
+        let mut newest = self.heads[target].0.swap(NONE, Ordering::AcqRel);
+        let mut oldest = NONE;
+        while newest != NONE {
+            let next = &self.pairs[newest as usize].next;
+            let older = next.load(Ordering::Relaxed);
+            next.store(oldest, Ordering::Relaxed);
+            oldest = newest;
+            newest = older;
+        }
+        oldest
+    }
+}
+
+impl<P: Platform> ManyQueue<P> for Llist {
+    fn call(&self, machine: &Machine<P>, mask: &CpuMask, call: Call, wait: bool) {
+        let me = machine.this_cpu();
+        let targets = machine.others_online(mask);
+        let mut to_interrupt = CpuMask::none(machine.cpus);
+        for target in targets.iter() {
+            let index = self.index(me, target);
+            let pair = &self.pairs[index];
+            pair.csd.lock(machine);
+            pair.csd.fill(call);
+            pair.wait.store(u32::from(wait), Ordering::Relaxed);
+            if self.push(target, index) {
+                to_interrupt.insert(target);
+            }
+        }
+        machine.platform.send_ipi(&to_interrupt, Vector::Many);
+        if wait {
+            for target in targets.iter() {
+                self.pairs[self.index(me, target)].csd.wait(machine);
+            }
+        }
+    }
+
+    fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {
+        let mut served = 0;
+        let mut at = self.take(machine.this_cpu());
+        while at != NONE {
+            let pair = &self.pairs[at as usize];
+            // Read before the descriptor is unlocked, when its owner may queue it elsewhere.
+            at = pair.next.load(Ordering::Relaxed);
+            let call = pair.csd.call();
+            if pair.wait.load(Ordering::Relaxed) != 0 {
+                run(call);
+                pair.csd.unlock();
+            } else {
+                pair.csd.unlock();
+                run(call);
+            }
+            served += 1;
+        }
+        served
+    }
+
+    fn audit(&self, machine: &Machine<P>) {
+        for (index, pair) in self.pairs.iter().enumerate() {
+            if pair.csd.is_locked() {
+                machine.report(Oracle::LeftLocked, pair.csd.call().info, index as u64);
+            }
+        }
+        for (cpu, head) in self.heads.iter().enumerate() {
+            if head.0.load(Ordering::Relaxed) != NONE {
+                machine.report(Oracle::BrokenQueue, 0, cpu as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `lockless`, `lockless-2011a` and `fixed-2011`: the element without its lock. Linux 2.6.32
+//! (54fdade1c333, Xiao Guangrong) to 3.8, in three stages of repair.
+//!
+//! The lock went because "after `csd_lock` returns, the element is off the list, so nobody races". But
+//! a CPU may *stand* on it, late, while its owner fills it for the next call:
+//!
+//! * `lockless` (2.6.32): **broken.** The straggler finds its bit in the new mask, runs the new call
+//!   before it is queued, and takes a reference from a count that is not yet there. The count falls
+//!   below zero; or stays above it for ever; or reaches zero while another target has not run, which
+//!   ends a waiting call early and loses it there; or the element is deleted before it is added.
+//! * `lockless-2011a` (6dc19899958e, Anton Blanchard, 2.6.38): **broken.** A walker skips an element
+//!   without references, which saves all but the last: the references are set *before* the element is
+//!   queued, so that it can still be deleted before it is added.
+//! * `fixed-2011` (e6cd1e07a185 and 45a5791920ae, Milton Miller, 723aae25d5cd, Mike Galbraith;
+//!   2.6.39): the references are set under the list's lock, after the insertion. An element that has
+//!   any is on the list. Correct; like `filo`, newest first and without a bound on walks.
+
+use alloc::boxed::Box;
+
+use shared::lab::Oracle;
+
+use super::ManyQueue;
+use crate::ipi::csd::Call;
+use crate::ipi::element::Element;
+use crate::ipi::list::{ElementList, End};
+use crate::machine::Machine;
+use crate::platform::{Platform, Vector};
+use crate::sync::atomic::{Ordering, fence};
+use crate::sync::irq::irqs_off;
+use crate::sync::mask::CpuMask;
+
+/// The stages of the design.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Linux 2.6.32.
+    AsOf2009,
+    /// Linux 2.6.38.
+    FirstRepair,
+    /// Linux 2.6.39.
+    Fixed,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Lockless {
+    stage: Stage,
+    elements: Box<[Element]>,
+    list: ElementList,
+}
+
+impl Lockless {
+    /// The queue of a machine with `cpus` CPUs, as it was at `stage`.
+    pub fn new(cpus: usize, stage: Stage) -> Self {
+        Self {
+            stage,
+            elements: (0..cpus).map(|_| Element::new(cpus)).collect(),
+            list: ElementList::new(cpus),
+        }
+    }
+
+    /// Fills and queues this CPU's element, by the rules of the stage.
+    fn publish<P: Platform>(&self, machine: &Machine<P>, targets: &CpuMask, call: Call) {
+        let me = machine.this_cpu();
+        let element = &self.elements[me];
+        let insert = |then: &dyn Fn()| {
+            irqs_off(&machine.platform, || {
+                self.list.insert_then(machine, me, End::Head, call, then);
+            });
+        };
+        let set_refs = |refs: usize| element.refs.store(refs as u32, Ordering::Relaxed);
+        match self.stage {
+            Stage::AsOf2009 => {
+                element.csd.fill(call);
+                element.mask.store(targets, Ordering::Relaxed);
+                // The mask is read back, as there: a straggler may have taken itself out already.
+                set_refs(element.mask.load(machine.cpus).len());
+                insert(&|| {});
+            }
+            Stage::FirstRepair => {
+                element.csd.fill(call);
+                element.mask.store(targets, Ordering::Relaxed);
+                fence(Ordering::Release);
+                set_refs(targets.len());
+                insert(&|| {});
+            }
+            Stage::Fixed => {
+                // The zero was written by another CPU; written again by its owner, it is ordered
+                // before the mask for everybody (45a5791920ae).
+                set_refs(0);
+                element.csd.fill(call);
+                fence(Ordering::Release);
+                element.mask.store(targets, Ordering::Relaxed);
+                insert(&|| set_refs(targets.len()));
+            }
+        }
+    }
+
+    /// Gives back this CPU's reference; the last one takes the element off the list.
+    fn release<P: Platform>(&self, machine: &Machine<P>, at: usize, call: Call) {
+        let element = &self.elements[at];
+        let before = element.refs.fetch_sub(1, Ordering::AcqRel);
+        if before == 0 {
+            machine.report(Oracle::BadRefs, call.info, at as u64);
+        }
+        if before == 1 {
+            self.list.remove(machine, at, call);
+            element.csd.unlock();
+        }
+    }
+}
+
+impl<P: Platform> ManyQueue<P> for Lockless {
+    fn call(&self, machine: &Machine<P>, mask: &CpuMask, call: Call, wait: bool) {
+        let element = &self.elements[machine.this_cpu()];
+        element.csd.lock(machine);
+        let targets = machine.others_online(mask);
+        self.publish(machine, &targets, call);
+        machine.platform.send_ipi(&targets, Vector::Many);
+        if wait {
+            element.csd.wait(machine);
+        }
+    }
+
+    fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {
+        let me = machine.this_cpu();
+        let mut served = 0;
+        fence(Ordering::SeqCst);
+        let mut standing_on = self.list.first();
+        while let Some(at) = standing_on {
+            let element = &self.elements[at];
+            if self.is_for(me, element) {
+                let call = element.csd.call();
+                // At first the bit was cleared before the function ran, later after it, to touch the
+                // element once less (225c8e010f2d); the function keeps interrupts off, so there is
+                // no second visit in between.
+                let claim = || element.mask.remove(me, Ordering::AcqRel);
+                let mine = if self.stage == Stage::AsOf2009 {
+                    claim().then(|| run(call)).is_some()
+                } else {
+                    run(call);
+                    claim()
+                };
+                if mine {
+                    self.release(machine, at, call);
+                    served += 1;
+                }
+            }
+            standing_on = self.list.next(at);
+        }
+        served
+    }
+
+    fn audit(&self, machine: &Machine<P>) {
+        self.list.audit(machine);
+        for (cpu, element) in self.elements.iter().enumerate() {
+            element.audit(machine, cpu);
+        }
+    }
+}
+
+impl Lockless {
+    /// Whether `element` holds a call for `me`; from the first repair on, only if it has references.
+    fn is_for(&self, me: usize, element: &Element) -> bool {
+        element.mask.contains(me, Ordering::Acquire)
+            && (self.stage == Stage::AsOf2009 || element.refs.load(Ordering::Acquire) != 0)
+    }
+}
