@@ -1,0 +1,104 @@
+//! The bytes a guest has written to its console, on their way out. vCPU threads put them here and
+//! never wait: if nobody takes them, later ones are counted and dropped.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+const CAPACITY: usize = 1 << 20;
+
+/// A bounded buffer with an eventfd that is readable when there is something to take.
+#[derive(Debug)]
+pub struct Console {
+    buffer: Mutex<Vec<u8>>,
+    written: AtomicU64,
+    dropped: AtomicU64,
+    filled: EventFd,
+}
+
+impl Console {
+    /// An empty console.
+    ///
+    /// # Errors
+    /// What `eventfd` said.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            buffer: Mutex::default(),
+            written: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            filled: EventFd::new(EFD_NONBLOCK)?,
+        })
+    }
+
+    /// Takes everything written so far.
+    pub fn take(&self) -> Vec<u8> {
+        // Read first: a byte that comes in between announces itself again.
+        let _ = self.filled.read();
+        std::mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Readable when [`Console::take`] has something to give.
+    pub fn filled(&self) -> &EventFd {
+        &self.filled
+    }
+
+    /// Bytes the guest has written.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that did not fit.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn put(&self, bytes: &[u8]) {
+        self.written
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = buffer.is_empty();
+        let room = CAPACITY.saturating_sub(buffer.len()).min(bytes.len());
+        buffer.extend_from_slice(&bytes[..room]);
+        drop(buffer);
+        self.dropped
+            .fetch_add((bytes.len() - room) as u64, Ordering::Relaxed);
+        if was_empty && room > 0 {
+            // Fails only if the counter is full, and then it is readable already.
+            let _ = self.filled.write(1);
+        }
+    }
+}
+
+/// The UART's end of a [`Console`].
+pub(super) struct Writer(pub Arc<Console>);
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.put(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_buffer_drops_and_counts() {
+        let console = Console::new().unwrap();
+        console.put(&vec![b'x'; CAPACITY - 1]);
+        console.put(b"yz");
+        assert_eq!(
+            (console.written(), console.dropped()),
+            (CAPACITY as u64 + 1, 1)
+        );
+        assert_eq!(console.take().len(), CAPACITY);
+        assert!(console.filled().read().is_err(), "still announced");
+    }
+}

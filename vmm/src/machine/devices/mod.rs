@@ -1,0 +1,233 @@
+//! What answers at ports and addresses that KVM does not know: the 16550 console, the exit port and
+//! the doorbell. Shared by all vCPUs, independent of threads. Nothing here decides anything: a write
+//! that means something comes back as an [`Effect`].
+
+mod console;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use shared::ports::{self, Doorbell};
+use vm_superio::serial::NoEvents;
+use vm_superio::{Serial, Trigger};
+
+pub use console::Console;
+
+/// What a port write means to the rest of the VMM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// The doorbell was rung.
+    Doorbell(Doorbell),
+    /// The guest is done; the code is not checked yet.
+    GuestExit(u32),
+}
+
+/// Accesses that no device knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Strays {
+    /// To ports.
+    pub ports: u64,
+    /// To addresses.
+    pub mmio: u64,
+    /// To the doorbell, with a value that means nothing.
+    pub doorbell: u64,
+}
+
+/// The devices of one machine.
+#[derive(Debug)]
+pub struct Devices {
+    uart: Mutex<Uart>,
+    console: Arc<Console>,
+    stray_ports: AtomicU64,
+    stray_mmio: AtomicU64,
+    stray_doorbell: AtomicU64,
+}
+
+impl Devices {
+    /// Devices whose console writes to `console`.
+    pub fn new(console: Arc<Console>) -> Self {
+        Self {
+            uart: Mutex::new(Uart(Serial::new(
+                NoInterrupt,
+                console::Writer(Arc::clone(&console)),
+            ))),
+            console,
+            stray_ports: AtomicU64::new(0),
+            stray_mmio: AtomicU64::new(0),
+            stray_doorbell: AtomicU64::new(0),
+        }
+    }
+
+    /// What the guest has written and nobody has taken yet.
+    pub fn console(&self) -> &Arc<Console> {
+        &self.console
+    }
+
+    /// What was accessed in vain.
+    pub fn strays(&self) -> Strays {
+        Strays {
+            ports: self.stray_ports.load(Ordering::Relaxed),
+            mmio: self.stray_mmio.load(Ordering::Relaxed),
+            doorbell: self.stray_doorbell.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Answers `out`. A repeated `outs` brings all its bytes at once.
+    pub fn write_port(&self, port: u16, data: &[u8]) -> Effect {
+        match port {
+            ports::EXIT => Effect::GuestExit(value(data)),
+            ports::DOORBELL => match Doorbell::try_from(value(data)) {
+                Ok(doorbell) => Effect::Doorbell(doorbell),
+                Err(_) => {
+                    self.stray_doorbell.fetch_add(1, Ordering::Relaxed);
+                    Effect::None
+                }
+            },
+            _ => {
+                match uart_register(port) {
+                    Some(register) => self.with_uart(|uart| uart.write(register, data)),
+                    None => _ = self.stray_ports.fetch_add(1, Ordering::Relaxed),
+                }
+                Effect::None
+            }
+        }
+    }
+
+    /// Answers `in`; where there is no device the bus floats high.
+    pub fn read_port(&self, port: u16, data: &mut [u8]) {
+        match uart_register(port) {
+            Some(register) => self.with_uart(|uart| uart.read(register, data)),
+            None => {
+                data.fill(0xff);
+                if port != ports::EXIT && port != ports::DOORBELL {
+                    self.stray_ports.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Takes a write to an address behind which there is nothing.
+    pub fn write_nowhere(&self) {
+        self.stray_mmio.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Answers a read from an address behind which there is nothing.
+    pub fn read_nowhere(&self, data: &mut [u8]) {
+        data.fill(0xff);
+        self.stray_mmio.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn with_uart(&self, access: impl FnOnce(&mut Uart)) {
+        access(&mut self.uart.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The number a port write carries, of whatever width.
+fn value(data: &[u8]) -> u32 {
+    data.iter()
+        .take(4)
+        .rev()
+        .fold(0, |value, byte| value << 8 | u32::from(*byte))
+}
+
+fn uart_register(port: u16) -> Option<u8> {
+    let register = port
+        .checked_sub(ports::CONSOLE)
+        .filter(|register| *register < ports::CONSOLE_LEN)?;
+    u8::try_from(register).ok()
+}
+
+struct Uart(Serial<NoInterrupt, NoEvents, console::Writer>);
+
+impl Uart {
+    fn write(&mut self, register: u8, data: &[u8]) {
+        for byte in data {
+            // The trigger cannot fail, and the writer takes or drops every byte.
+            let _ = self.0.write(register, *byte);
+        }
+    }
+
+    fn read(&mut self, register: u8, data: &mut [u8]) {
+        for byte in data {
+            *byte = self.0.read(register);
+        }
+    }
+}
+
+impl std::fmt::Debug for Uart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Uart")
+    }
+}
+
+/// The console's interrupt line leads nowhere: a guest polls, as all early consoles do.
+struct NoInterrupt;
+
+impl Trigger for NoInterrupt {
+    type E = std::convert::Infallible;
+
+    fn trigger(&self) -> Result<(), Self::E> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn devices() -> Devices {
+        Devices::new(Arc::new(Console::new().unwrap()))
+    }
+
+    #[test]
+    fn the_console_is_ready_and_keeps_what_is_written() {
+        let devices = devices();
+        let mut status = [0];
+        devices.read_port(ports::CONSOLE + 5, &mut status);
+        assert_ne!(status[0] & 0x20, 0, "transmitter empty");
+        assert_eq!(devices.write_port(ports::CONSOLE, b"hello"), Effect::None);
+        assert_eq!(devices.console().take(), b"hello");
+    }
+
+    #[test]
+    fn what_means_nothing_is_counted_and_ignored() {
+        let devices = devices();
+        assert_eq!(
+            devices.write_port(ports::DOORBELL, &77_u32.to_le_bytes()),
+            Effect::None
+        );
+        assert_eq!(devices.write_port(0x80, &[1]), Effect::None);
+        let mut data = [0; 4];
+        devices.read_port(0xcf8, &mut data);
+        assert_eq!(data, [0xff; 4]);
+        devices.write_nowhere();
+        assert_eq!(
+            devices.strays(),
+            Strays {
+                ports: 2,
+                mmio: 1,
+                doorbell: 1
+            }
+        );
+    }
+
+    #[test]
+    fn the_width_of_a_write_does_not_matter() {
+        let devices = devices();
+        assert_eq!(
+            devices.write_port(ports::EXIT, &[0x10]),
+            Effect::GuestExit(0x10)
+        );
+        assert_eq!(
+            devices.write_port(ports::EXIT, &[0x10, 0, 0, 0]),
+            Effect::GuestExit(0x10)
+        );
+        assert_eq!(
+            devices.write_port(ports::DOORBELL, &[1, 0, 0, 0]),
+            Effect::Doorbell(Doorbell::WorkloadStarted)
+        );
+        assert_eq!(devices.write_port(ports::EXIT, &[]), Effect::GuestExit(0));
+    }
+}

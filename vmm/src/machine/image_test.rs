@@ -1,0 +1,175 @@
+use super::*;
+use proptest::prelude::*;
+
+#[path = "../../tests/elf/mod.rs"]
+mod elf;
+
+use elf::{CODE, Segment, put};
+
+fn check(bytes: Vec<u8>) -> Result<Image, Problem> {
+    Image::check(Path::new("guest.bin"), bytes)
+}
+
+fn refusal(bytes: Vec<u8>) -> String {
+    check(bytes).unwrap_err().to_string()
+}
+
+fn pvh() -> Segment {
+    Segment::pvh(u32::try_from(CODE).unwrap())
+}
+
+fn load() -> Segment {
+    Segment::load(CODE, &[0xf4; 32])
+}
+
+#[test]
+fn a_good_image_is_copied_to_where_it_says() {
+    let image = check(elf::guest(&[1, 2, 3, 4])).unwrap();
+    assert_eq!((image.entry(), image.end()), (CODE, CODE + 4));
+    let memory = GuestMemoryMmap::from_ranges(&[(vm_memory::GuestAddress(0), 2 << 20)]).unwrap();
+    image.load(&memory).unwrap();
+    let mut code = [0; 4];
+    vm_memory::Bytes::read_slice(&memory, &mut code, vm_memory::GuestAddress(CODE)).unwrap();
+    assert_eq!(code, [1, 2, 3, 4]);
+}
+
+#[test]
+fn the_entry_is_found_among_several_note_segments() {
+    let other = || Segment::note(b"GNU\0", 3, &[9; 20]);
+    let image = check(elf::elf(&[load(), other(), pvh(), other()])).unwrap();
+    assert_eq!(image.entry(), CODE);
+}
+
+#[test]
+fn other_files_are_told_from_guests() {
+    assert!(refusal(b"#!/bin/sh\n".to_vec()).contains("not an ELF file"));
+    assert!(refusal(b"\x7fELF".to_vec()).contains("truncated"));
+
+    let mut image = elf::guest(&[0xf4]);
+    image[4] = 1;
+    assert!(refusal(image).contains("32-bit"));
+
+    let mut image = elf::guest(&[0xf4]);
+    image[5] = 2;
+    assert!(refusal(image).contains("big-endian"));
+
+    let mut image = elf::guest(&[0xf4]);
+    put(&mut image, 18, &183_u16.to_le_bytes());
+    assert!(refusal(image).contains("machine type 183"));
+}
+
+#[test]
+fn damaged_headers_are_refused() {
+    let mut image = elf::guest(&[0xf4; 100]);
+    image.truncate(image.len() - 100);
+    assert!(refusal(image).contains("truncated"));
+
+    let mut image = elf::guest(&[0xf4]);
+    image.truncate(100);
+    assert!(refusal(image).contains("program headers"));
+
+    let mut image = elf::guest(&[0xf4]);
+    put(&mut image, 32, &u64::MAX.to_le_bytes());
+    assert!(check(image).is_err());
+
+    let mut image = elf::guest(&[0xf4]);
+    put(&mut image, 54, &32_u16.to_le_bytes());
+    assert!(refusal(image).contains("unknown size"));
+
+    let mut shrunk = load();
+    shrunk.memory = 1;
+    assert!(refusal(elf::elf(&[shrunk, pvh()])).contains("larger in the file"));
+}
+
+#[test]
+fn every_segment_must_have_a_place_of_its_own() {
+    let at = |address| elf::elf(&[Segment::load(address, &[0; 8]), pvh()]);
+    assert!(matches!(
+        check(at(u64::MAX - 3)),
+        Err(Problem::Outside { .. })
+    ));
+    assert!(matches!(
+        check(at(GAP_START - 4)),
+        Err(Problem::Outside { .. })
+    ));
+    assert!(matches!(
+        check(at(0xf_0000)),
+        Err(Problem::OnBootData { .. })
+    ));
+
+    let mut huge = load();
+    huge.memory = u64::MAX;
+    assert!(matches!(
+        check(elf::elf(&[huge, pvh()])),
+        Err(Problem::Outside { .. })
+    ));
+
+    let twice = [load(), Segment::load(CODE + 16, &[0; 32]), pvh()];
+    assert!(matches!(
+        check(elf::elf(&twice)),
+        Err(Problem::Overlap(0, 1))
+    ));
+}
+
+#[test]
+fn an_image_must_say_where_it_starts() {
+    assert!(matches!(check(elf::elf(&[load()])), Err(Problem::NoEntry)));
+    assert!(matches!(
+        check(elf::elf(&[pvh()])),
+        Err(Problem::NothingToLoad)
+    ));
+    assert!(matches!(check(elf::elf(&[])), Err(Problem::NothingToLoad)));
+    let elsewhere = elf::elf(&[load(), Segment::pvh(0x20_0000)]);
+    assert!(matches!(
+        check(elsewhere),
+        Err(Problem::EntryOutside(0x20_0000))
+    ));
+    let short = elf::elf(&[load(), Segment::note(b"Xen\0", 18, &[0; 2])]);
+    assert!(matches!(check(short), Err(Problem::Damaged(_))));
+}
+
+#[test]
+fn files_that_cannot_be_images_are_named() {
+    let missing = Image::open(Path::new("/nonexistent/guest.bin")).unwrap_err();
+    assert!(
+        missing
+            .to_string()
+            .starts_with("/nonexistent/guest.bin: cannot read")
+    );
+    assert!(
+        Image::open(Path::new("/"))
+            .unwrap_err()
+            .to_string()
+            .contains("not a file")
+    );
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    assert!(
+        Image::open(file.path())
+            .unwrap_err()
+            .to_string()
+            .contains("empty")
+    );
+    file.as_file().set_len(LARGEST + 1).unwrap();
+    assert!(
+        Image::open(file.path())
+            .unwrap_err()
+            .to_string()
+            .contains("too many")
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_image_panics(at in 0_usize..200, with: u64, cut in 0_usize..300) {
+        let mut image = elf::guest(&[0xf4; 64]);
+        let at = at.min(image.len() - 8);
+        put(&mut image, at, &with.to_le_bytes());
+        image.truncate(image.len().saturating_sub(cut));
+        if let Ok(image) = check(image) {
+            let memory =
+                GuestMemoryMmap::from_ranges(&[(vm_memory::GuestAddress(0), 2 << 20)]).unwrap();
+            let _ = image.load(&memory);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A look at a vCPU that is out of the guest: registers, pending interrupts, the code it stands at
+//! and the calls that led there. Reads only, and believes nothing the guest left behind: every walk
+//! is bounded.
+
+use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_UNINITIALIZED, kvm_lapic_state, kvm_regs};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::errno;
+
+use super::vcpu::Vcpu;
+
+/// Longest x86 instruction.
+const INSTRUCTION_MAX: usize = 15;
+/// Frames of a backtrace; a chain longer than this is a loop.
+const DEPTH: usize = 32;
+const INTERRUPT_FLAG: u64 = 1 << 9;
+const IN_SERVICE: usize = 0x100;
+const REQUESTED: usize = 0x200;
+const PAGE: u64 = 4096;
+
+/// What a vCPU was doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Activity {
+    /// Executing instructions.
+    Running,
+    /// Waiting in `hlt`.
+    Halted,
+    /// Waiting to be started by another CPU.
+    NotStarted,
+}
+
+/// Where a vCPU stands.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The vCPU.
+    pub vcpu: u32,
+    /// What it was doing.
+    pub activity: Activity,
+    /// General registers.
+    pub regs: kvm_regs,
+    /// Vectors accepted and not yet delivered.
+    pub requested: Vec<u8>,
+    /// Vectors delivered and not yet acknowledged.
+    pub in_service: Vec<u8>,
+    /// Bytes at the instruction pointer, as far as they can be read.
+    pub code: Vec<u8>,
+    /// Return addresses, innermost first.
+    pub callers: Vec<u64>,
+}
+
+impl Standing {
+    /// Looks at `vcpu`.
+    ///
+    /// # Errors
+    /// What KVM said when asked for the registers.
+    pub fn of(vcpu: &Vcpu, memory: &GuestMemoryMmap) -> Result<Self, errno::Error> {
+        let regs = vcpu.fd().get_regs()?;
+        let activity = match vcpu.fd().get_mp_state()?.mp_state {
+            KVM_MP_STATE_HALTED => Activity::Halted,
+            KVM_MP_STATE_UNINITIALIZED => Activity::NotStarted,
+            _ => Activity::Running,
+        };
+        let lapic = vcpu.fd().get_lapic()?;
+        let place = Place { vcpu, memory };
+        // Outside long mode the instruction pointer is relative to the code segment.
+        let code_base = vcpu.fd().get_sregs()?.cs.base;
+        Ok(Self {
+            vcpu: vcpu.id(),
+            activity,
+            requested: vectors(&lapic, REQUESTED),
+            in_service: vectors(&lapic, IN_SERVICE),
+            code: place.read(code_base.wrapping_add(regs.rip), INSTRUCTION_MAX),
+            callers: place.callers(regs.rbp),
+            regs,
+        })
+    }
+
+    /// Whether it takes interrupts.
+    pub fn interrupts_on(&self) -> bool {
+        self.regs.rflags & INTERRUPT_FLAG != 0
+    }
+}
+
+/// Memory as one vCPU addresses it.
+struct Place<'a> {
+    vcpu: &'a Vcpu,
+    memory: &'a GuestMemoryMmap,
+}
+
+impl Place<'_> {
+    /// Up to `length` bytes at `address`, fewer if a page is missing.
+    fn read(&self, address: u64, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let Some(at) = address.checked_add(bytes.len() as u64) else {
+                break;
+            };
+            let Some(physical) = self.translate(at) else {
+                break;
+            };
+            let in_page = usize::try_from(PAGE - at % PAGE).unwrap_or(1);
+            let mut piece = vec![0; in_page.min(length - bytes.len())];
+            if self
+                .memory
+                .read_slice(&mut piece, GuestAddress(physical))
+                .is_err()
+            {
+                break;
+            }
+            bytes.append(&mut piece);
+        }
+        bytes
+    }
+
+    /// Follows the chain of frame pointers, which must lead upwards.
+    fn callers(&self, mut frame: u64) -> Vec<u64> {
+        let mut callers = Vec::new();
+        while callers.len() < DEPTH && frame != 0 && frame.is_multiple_of(8) {
+            let saved = self.read(frame, 16);
+            let (Some(next), Some(caller)) = (word(&saved, 0), word(&saved, 8)) else {
+                break;
+            };
+            if caller == 0 {
+                break;
+            }
+            callers.push(caller);
+            if next <= frame {
+                break;
+            }
+            frame = next;
+        }
+        callers
+    }
+
+    fn translate(&self, address: u64) -> Option<u64> {
+        self.vcpu
+            .fd()
+            .translate_gva(address)
+            .ok()
+            .filter(|translation| translation.valid != 0)
+            .map(|translation| translation.physical_address)
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes
+        .get(at..at + 8)?
+        .try_into()
+        .ok()
+        .map(u64::from_le_bytes)
+}
+
+/// The vectors set in one of the LAPIC's 256-bit registers: eight words, 16 bytes apart.
+fn vectors(lapic: &kvm_lapic_state, register: usize) -> Vec<u8> {
+    (0..=u8::MAX)
+        .filter(|vector| {
+            let byte = register + usize::from(vector / 32) * 16 + usize::from(vector % 32 / 8);
+            lapic.regs[byte].cast_unsigned() >> (vector % 8) & 1 != 0
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pending_vectors_are_read_from_the_right_bits() {
+        let mut lapic = kvm_lapic_state::default();
+        lapic.regs[REQUESTED + 0x70 + 3] = i8::MIN;
+        lapic.regs[REQUESTED + 0x10] = 1;
+        lapic.regs[IN_SERVICE] = 2;
+        assert_eq!(vectors(&lapic, REQUESTED), [32, 255]);
+        assert_eq!(vectors(&lapic, IN_SERVICE), [1]);
+    }
+}

@@ -1,0 +1,131 @@
+//! A machine: guest memory with an image and boot data in it, the VM, its vCPUs and devices. Knows
+//! KVM and x86; knows nothing of scripts, of reports, or of what the guest does.
+
+pub mod acpi;
+pub mod boot;
+pub mod cpuid;
+pub mod devices;
+pub mod image;
+pub mod inspect;
+pub mod kick;
+pub mod layout;
+pub mod lifecycle;
+pub mod limits;
+pub mod tally;
+pub mod threads;
+pub mod vcpu;
+pub mod vm;
+
+use std::io;
+use std::sync::Arc;
+
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+use cpuid::Features;
+use devices::{Console, Devices};
+use image::Image;
+use layout::Layout;
+use vcpu::Vcpu;
+use vm::Vm;
+
+/// Why there is no machine.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The memory asked for does not do.
+    #[error(transparent)]
+    Layout(#[from] layout::LayoutError),
+    /// The guest image does not do.
+    #[error(transparent)]
+    Image(#[from] image::ImageError),
+    /// The guest cannot be told what it should.
+    #[error(transparent)]
+    Boot(#[from] boot::BootError),
+    /// The host does not do.
+    #[error(transparent)]
+    Host(#[from] vm::HostError),
+    /// The host's limits do not do.
+    #[error(transparent)]
+    Limits(#[from] limits::LimitError),
+    /// The host does not give the memory.
+    #[error("this host does not give the guest {0} MiB of memory; ask for less with --memory")]
+    Memory(u64, #[source] vm_memory::mmap::FromRangesError),
+    /// The host does not give an eventfd.
+    #[error("cannot create the console")]
+    Console(#[source] io::Error),
+}
+
+/// What a machine is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// The guest.
+    pub image: &'a Image,
+    /// Number of vCPUs, 1 to 1024.
+    pub vcpus: u32,
+    /// RAM.
+    pub layout: &'a Layout,
+    /// The guest's command line, complete.
+    pub command_line: &'a str,
+}
+
+/// A machine that is ready to run.
+///
+/// The fields are dropped in this order: vCPUs and VM before the memory that KVM has mapped.
+#[derive(Debug)]
+pub struct Machine {
+    /// The vCPUs, in the order of their ids.
+    pub vcpus: Vec<Vcpu>,
+    /// The VM.
+    pub vm: Vm,
+    /// What answers at ports.
+    pub devices: Arc<Devices>,
+    /// Guest memory; clones share it.
+    pub memory: GuestMemoryMmap,
+}
+
+impl Machine {
+    /// Builds the machine, up to the first instruction of its first vCPU.
+    ///
+    /// # Errors
+    /// [`MachineError`] says what is in the way.
+    pub fn build(parts: &Parts<'_>) -> Result<Self, MachineError> {
+        limits::raise(parts.vcpus)?;
+        let memory = allocate(parts.layout)?;
+        parts.image.load(&memory)?;
+        boot::write(&memory, parts.layout, parts.vcpus, parts.command_line)?;
+
+        let vm = Vm::new(parts.vcpus, &memory)?;
+        let supported = vm.supported_cpuid()?;
+        let features = Features {
+            vcpus: parts.vcpus,
+            tsc_deadline: vm.has_tsc_deadline(),
+            tsc_khz: None,
+        };
+        let vcpus = (0..parts.vcpus)
+            .map(|id| Vcpu::new(&vm, id, &supported, features))
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Some(first) = vcpus.first() {
+            first.boot_at(parts.image.entry())?;
+        }
+        let console = Console::new().map_err(MachineError::Console)?;
+        Ok(Self {
+            vcpus,
+            vm,
+            devices: Arc::new(Devices::new(Arc::new(console))),
+            memory,
+        })
+    }
+}
+
+fn allocate(layout: &Layout) -> Result<GuestMemoryMmap, MachineError> {
+    let too_much = |error| MachineError::Memory(layout.mib(), error);
+    let pieces = layout
+        .ram
+        .iter()
+        .map(|piece| {
+            usize::try_from(piece.end - piece.start)
+                .map(|size| (GuestAddress(piece.start), size))
+                .expect("a 64-bit host has 64-bit sizes")
+        })
+        .collect::<Vec<_>>();
+    GuestMemoryMmap::from_ranges(&pieces).map_err(too_much)
+}

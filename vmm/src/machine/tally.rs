@@ -1,0 +1,51 @@
+//! Userspace exits of one vCPU, counted by reason where they happen. Written by one thread, read by
+//! any.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::devices::Effect;
+use super::vcpu::Exit;
+
+/// Reasons for which a vCPU comes out to the VMM, as reports name them.
+pub const REASONS: [&str; 7] = ["pio", "doorbell", "exit", "mmio", "hlt", "signal", "other"];
+
+/// Index in [`REASONS`] of the exits that the VMM itself causes.
+const SIGNAL: usize = 5;
+
+/// Counts by reason, in the order of [`REASONS`].
+pub type Counts = [u64; REASONS.len()];
+
+/// Running counts of one vCPU.
+#[derive(Debug, Default)]
+pub struct Tally([AtomicU64; REASONS.len()]);
+
+impl Tally {
+    /// Counts one exit. `Again` is KVM's own affair and no exit.
+    pub fn count(&self, exit: &Exit) {
+        let reason = match exit {
+            Exit::Pio(Effect::None) => 0,
+            Exit::Pio(Effect::Doorbell(_)) => 1,
+            Exit::Pio(Effect::GuestExit(_)) => 2,
+            Exit::Mmio => 3,
+            Exit::Hlt => 4,
+            Exit::Interrupted => SIGNAL,
+            Exit::Dead(_) => 6,
+            Exit::Again => return,
+        };
+        self.0[reason].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counts so far.
+    pub fn counts(&self) -> Counts {
+        std::array::from_fn(|reason| self.0[reason].load(Ordering::Relaxed))
+    }
+
+    /// Exits that the guest caused.
+    pub fn caused_by_guest(&self) -> u64 {
+        self.counts()
+            .iter()
+            .enumerate()
+            .filter(|(reason, _)| *reason != SIGNAL)
+            .fold(0, |sum, (_, count)| sum.wrapping_add(*count))
+    }
+}

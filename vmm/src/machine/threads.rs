@@ -1,0 +1,311 @@
+//! The threads that carry the vCPUs, one each, and the means to control them all: let go, pause with
+//! confirmation, stop, and have the vCPUs back. Decides nothing; what happens on a vCPU goes to the
+//! controlling thread as an [`Event`].
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use shared::ports::Doorbell;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::signal::Killable;
+
+use super::devices::{Devices, Effect};
+use super::kick::{self, ImmediateExit};
+use super::lifecycle::{Request, Runner, Seat, State, Step};
+use super::vcpu::{Death, Exit, Vcpu};
+
+/// How long vCPUs may take to leave the guest. Hundreds of spinning ones on two cores take seconds.
+const CONFIRMATION: Duration = Duration::from_secs(30);
+
+/// Why the threads do not do as they should.
+#[derive(Debug, thiserror::Error)]
+pub enum CrewError {
+    /// No eventfd or signal handler.
+    #[error("cannot prepare the vCPU threads")]
+    Prepare(#[source] io::Error),
+    /// No thread.
+    #[error("cannot start the thread of vCPU {id}; raise the limit on threads (ulimit -u)")]
+    Spawn {
+        /// The vCPU.
+        id: u32,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// A vCPU stayed in the guest.
+    #[error("vCPU {0} did not leave the guest within {limit} s of being told to; this host's KVM is stuck", limit = CONFIRMATION.as_secs())]
+    Stuck(u32),
+}
+
+/// How a vCPU came to its end by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It wrote this to the exit port.
+    GuestExit(u32),
+    /// The guest cannot go on.
+    Dead(Death),
+    /// The thread that carried it panicked, which is a bug of the VMM.
+    Panicked,
+}
+
+/// The end of a vCPU, as its thread reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The vCPU.
+    pub vcpu: u32,
+    /// Its end.
+    pub end: End,
+}
+
+/// Called on the thread of the vCPU that rings the doorbell, which waits meanwhile.
+pub type OnDoorbell = dyn Fn(u32, Doorbell) + Send + Sync;
+
+/// Events on their way to the controlling thread.
+#[derive(Debug)]
+pub struct Events {
+    queue: Mutex<VecDeque<Event>>,
+    pending: EventFd,
+}
+
+impl Events {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            queue: Mutex::default(),
+            pending: EventFd::new(EFD_NONBLOCK)?,
+        })
+    }
+
+    /// The oldest event not yet taken.
+    pub fn take(&self) -> Option<Event> {
+        // Read first: an event that comes in between announces itself again.
+        let _ = self.pending.read();
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = queue.pop_front();
+        if !queue.is_empty() {
+            let _ = self.pending.write(1);
+        }
+        event
+    }
+
+    /// Readable when there is an event to take.
+    pub fn pending(&self) -> &EventFd {
+        &self.pending
+    }
+
+    fn put(&self, event: Event) {
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(event);
+        // Fails only if the counter is full, and then it is readable already.
+        let _ = self.pending.write(1);
+    }
+}
+
+#[derive(Debug)]
+struct Member {
+    id: u32,
+    seat: Arc<Seat>,
+    immediate_exit: Arc<ImmediateExit>,
+    thread: JoinHandle<Vcpu>,
+}
+
+impl Member {
+    fn ask(&self, request: Request) {
+        self.seat.ask(request);
+        self.immediate_exit.set(true);
+        // The thread is not joined yet, so the handle is good; if it has ended there is nobody to
+        // kick, and that is all an error can mean.
+        let _ = self.thread.kill(kick::signal());
+    }
+}
+
+/// The vCPUs of a machine, each on a thread of its own, at first paused. Dropping it stops them.
+#[derive(Debug)]
+pub struct Crew {
+    members: Vec<Member>,
+    events: Arc<Events>,
+}
+
+impl Crew {
+    /// Gives each of `vcpus` a thread.
+    ///
+    /// # Errors
+    /// [`CrewError`] if the host has no more threads to give.
+    pub fn new(
+        vcpus: Vec<Vcpu>,
+        devices: &Arc<Devices>,
+        on_doorbell: &Arc<OnDoorbell>,
+    ) -> Result<Self, CrewError> {
+        kick::install_handler().map_err(|error| CrewError::Prepare(error.into()))?;
+        let events = Arc::new(Events::new().map_err(CrewError::Prepare)?);
+        let mut crew = Self {
+            members: Vec::with_capacity(vcpus.len()),
+            events,
+        };
+        for vcpu in vcpus {
+            let member = crew.seat(vcpu, devices, on_doorbell)?;
+            crew.members.push(member);
+        }
+        Ok(crew)
+    }
+
+    fn seat(
+        &self,
+        vcpu: Vcpu,
+        devices: &Arc<Devices>,
+        on_doorbell: &Arc<OnDoorbell>,
+    ) -> Result<Member, CrewError> {
+        let id = vcpu.id();
+        let seat = Arc::<Seat>::default();
+        let immediate_exit = Arc::clone(vcpu.immediate_exit());
+        let mut guard = ExitGuard {
+            vcpu: id,
+            seat: Arc::clone(&seat),
+            events: Arc::clone(&self.events),
+            end: Some(End::Panicked),
+        };
+        let mut carried = Carried {
+            vcpu,
+            devices: Arc::clone(devices),
+            on_doorbell: Arc::clone(on_doorbell),
+        };
+        let thread = thread::Builder::new()
+            .name(format!("vcpu{id}"))
+            .stack_size(256 << 10)
+            .spawn(move || {
+                guard.carry(&mut carried);
+                carried.vcpu
+            })
+            .map_err(|source| CrewError::Spawn { id, source })?;
+        Ok(Member {
+            id,
+            seat,
+            immediate_exit,
+            thread,
+        })
+    }
+
+    /// What happens on the vCPUs.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
+    /// Lets every vCPU into the guest.
+    pub fn run(&self) {
+        for member in &self.members {
+            member.seat.ask(Request::Run);
+        }
+    }
+
+    /// Pauses every vCPU and waits until each has confirmed that it is out of the guest.
+    ///
+    /// # Errors
+    /// [`CrewError::Stuck`] names one that did not.
+    pub fn pause(&self) -> Result<(), CrewError> {
+        for member in &self.members {
+            member.ask(Request::Pause);
+        }
+        self.confirm()
+    }
+
+    fn confirm(&self) -> Result<(), CrewError> {
+        let deadline = Instant::now() + CONFIRMATION;
+        self.members
+            .iter()
+            .find(|member| !member.seat.wait_out_of_guest(deadline))
+            .map_or(Ok(()), |member| Err(CrewError::Stuck(member.id)))
+    }
+
+    /// Stops every vCPU, ends the threads, and gives the vCPUs back. One whose thread panicked is
+    /// missing.
+    ///
+    /// # Errors
+    /// [`CrewError::Stuck`] if one does not leave the guest; its thread is then left behind.
+    pub fn stop(mut self) -> Result<Vec<Vcpu>, CrewError> {
+        self.ask_to_stop()?;
+        Ok(self.join())
+    }
+
+    fn ask_to_stop(&self) -> Result<(), CrewError> {
+        for member in &self.members {
+            member.ask(Request::Stop);
+        }
+        self.confirm()
+    }
+
+    fn join(&mut self) -> Vec<Vcpu> {
+        self.members
+            .drain(..)
+            .filter_map(|member| member.thread.join().ok())
+            .collect()
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        // A thread that does not leave the guest cannot be joined; leaving it is all that is left.
+        if self.ask_to_stop().is_ok() {
+            self.join();
+        }
+    }
+}
+
+/// Reports the end of a vCPU when its thread ends, whatever ended it.
+struct ExitGuard {
+    vcpu: u32,
+    seat: Arc<Seat>,
+    events: Arc<Events>,
+    end: Option<End>,
+}
+
+impl ExitGuard {
+    fn carry(&mut self, carried: &mut Carried) {
+        self.end = self.seat.carry(carried);
+    }
+}
+
+impl Drop for ExitGuard {
+    fn drop(&mut self) {
+        if self.seat.state() != State::Exited {
+            self.seat.leave();
+        }
+        if let Some(end) = self.end.take() {
+            self.events.put(Event {
+                vcpu: self.vcpu,
+                end,
+            });
+        }
+    }
+}
+
+/// A vCPU as the state machine drives it.
+struct Carried {
+    vcpu: Vcpu,
+    devices: Arc<Devices>,
+    on_doorbell: Arc<OnDoorbell>,
+}
+
+impl Runner for Carried {
+    type End = End;
+
+    fn step(&mut self) -> Step<End> {
+        match self.vcpu.run(&self.devices) {
+            Exit::Pio(Effect::Doorbell(doorbell)) => {
+                (self.on_doorbell)(self.vcpu.id(), doorbell);
+                Step::Continue
+            }
+            Exit::Pio(Effect::GuestExit(code)) => Step::Ended(End::GuestExit(code)),
+            Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Hlt => Step::Continue,
+            Exit::Interrupted => Step::Interrupted,
+            Exit::Dead(death) => Step::Ended(End::Dead(death)),
+        }
+    }
+
+    fn set_kick(&mut self, pending: bool) {
+        self.vcpu.immediate_exit().set(pending);
+    }
+}

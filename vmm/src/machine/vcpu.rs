@@ -1,0 +1,202 @@
+//! One vCPU: its setup, one entry into the guest at a time, and what its exits mean. It belongs to
+//! whoever holds it and knows neither threads nor states, so that many can be run from one thread.
+
+use std::fmt;
+use std::sync::Arc;
+
+use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_run};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use vmm_sys_util::errno;
+
+use super::boot;
+use super::cpuid::{self, Features};
+use super::devices::{Devices, Effect};
+use super::kick::ImmediateExit;
+use super::tally::Tally;
+use super::vm::{HostError, Vm};
+
+/// Why a vCPU came out of the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// A port was read or written; the devices have dealt with it.
+    Pio(Effect),
+    /// An address without memory was read or written; the devices have dealt with it.
+    Mmio,
+    /// A signal, or [`ImmediateExit`].
+    Interrupted,
+    /// KVM asks to be called again, as it does for a CPU that waits to be started.
+    Again,
+    /// A `hlt` that KVM did not wait out itself.
+    Hlt,
+    /// The guest cannot go on.
+    Dead(Death),
+}
+
+/// Why a guest cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Death {
+    /// An exception while handling an exception while handling an exception.
+    TripleFault,
+    /// KVM gave up on an instruction or a state.
+    InternalError {
+        /// Which kind, `KVM_INTERNAL_ERROR_*`.
+        suberror: u32,
+        /// What KVM adds; its meaning depends on the kind.
+        data: Vec<u64>,
+    },
+    /// The hardware refused the state of the vCPU.
+    FailEntry(u64),
+    /// An exit that nothing here asks for.
+    Unexpected(String),
+    /// `KVM_RUN` itself failed.
+    Run(errno::Error),
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TripleFault => f.write_str("a triple fault"),
+            Self::InternalError {
+                suberror: KVM_INTERNAL_ERROR_EMULATION,
+                ..
+            } => f.write_str("an instruction that KVM could not emulate"),
+            Self::InternalError { suberror, data } => {
+                write!(f, "KVM internal error {suberror} (")?;
+                for (index, word) in data.iter().enumerate() {
+                    write!(f, "{}{word:#x}", if index == 0 { "" } else { ", " })?;
+                }
+                f.write_str(")")
+            }
+            Self::FailEntry(reason) => {
+                write!(
+                    f,
+                    "a state the processor refused to enter (reason {reason:#x})"
+                )
+            }
+            Self::Unexpected(exit) => write!(f, "an exit that nothing here handles ({exit})"),
+            Self::Run(error) => write!(f, "KVM_RUN: {error}"),
+        }
+    }
+}
+
+/// One vCPU.
+#[derive(Debug)]
+pub struct Vcpu {
+    id: u32,
+    fd: VcpuFd,
+    immediate_exit: Arc<ImmediateExit>,
+    tally: Arc<Tally>,
+}
+
+impl Vcpu {
+    /// Creates vCPU `id` of `vm` with its CPUID table.
+    pub(super) fn new(
+        vm: &Vm,
+        id: u32,
+        supported: &kvm_bindings::CpuId,
+        mut features: Features,
+    ) -> Result<Self, HostError> {
+        let refused = |action| move |source| HostError::Vcpu { action, id, source };
+        let fd = vm.create_vcpu(id)?;
+        let immediate_exit =
+            ImmediateExit::new(&fd, vm.run_size()).map_err(refused("map the run structure"))?;
+        features.tsc_khz = fd.get_tsc_khz().ok().filter(|khz| *khz > 0);
+        let table = cpuid::for_vcpu(supported, features, id)
+            .map_err(|_| HostError::Missing("room for this machine's CPUID entries"))?;
+        fd.set_cpuid2(&table)
+            .map_err(refused("set the CPUID table"))?;
+        Ok(Self {
+            id,
+            fd,
+            immediate_exit: Arc::new(immediate_exit),
+            tally: Arc::default(),
+        })
+    }
+
+    /// Makes this the vCPU that boots, at the PVH entry `entry`.
+    pub(super) fn boot_at(&self, entry: u64) -> Result<(), HostError> {
+        let id = self.id;
+        let refused = |action| move |source| HostError::Vcpu { action, id, source };
+        let mut sregs = self
+            .fd
+            .get_sregs()
+            .map_err(refused("read the segment registers"))?;
+        boot::protected_mode(&mut sregs);
+        self.fd
+            .set_sregs(&sregs)
+            .map_err(refused("set the segment registers"))?;
+        self.fd
+            .set_regs(&boot::registers(entry))
+            .map_err(refused("set the registers"))
+    }
+
+    /// Its number, which is also its APIC id.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Its file descriptor, for what is not running it.
+    pub fn fd(&self) -> &VcpuFd {
+        &self.fd
+    }
+
+    /// What ends [`Vcpu::run`] from outside.
+    pub fn immediate_exit(&self) -> &Arc<ImmediateExit> {
+        &self.immediate_exit
+    }
+
+    /// What it came out of the guest for, so far.
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
+    /// Enters the guest until something happens, and counts it. Reads and writes that KVM does not know are
+    /// answered by `devices` before this returns; KVM takes the answer over at the next entry.
+    pub fn run(&mut self, devices: &Devices) -> Exit {
+        let exit = self.enter(devices);
+        self.tally.count(&exit);
+        exit
+    }
+
+    fn enter(&mut self, devices: &Devices) -> Exit {
+        let death = match self.fd.run() {
+            Ok(VcpuExit::IoOut(port, data)) => return Exit::Pio(devices.write_port(port, data)),
+            Ok(VcpuExit::IoIn(port, data)) => {
+                devices.read_port(port, data);
+                return Exit::Pio(Effect::None);
+            }
+            Ok(VcpuExit::MmioWrite(_, _)) => {
+                devices.write_nowhere();
+                return Exit::Mmio;
+            }
+            Ok(VcpuExit::MmioRead(_, data)) => {
+                devices.read_nowhere(data);
+                return Exit::Mmio;
+            }
+            Ok(VcpuExit::Intr) => return Exit::Interrupted,
+            Ok(VcpuExit::Hlt) => return Exit::Hlt,
+            Ok(VcpuExit::Shutdown) => Death::TripleFault,
+            Ok(VcpuExit::FailEntry(reason, _)) => Death::FailEntry(reason),
+            Ok(VcpuExit::InternalError) => internal_error(self.fd.get_kvm_run()),
+            Ok(other) => Death::Unexpected(format!("{other:?}")),
+            Err(error) => match error.errno() {
+                libc::EINTR => return Exit::Interrupted,
+                libc::EAGAIN => return Exit::Again,
+                _ => Death::Run(error),
+            },
+        };
+        Exit::Dead(death)
+    }
+}
+
+/// The details of `KVM_EXIT_INTERNAL_ERROR`, which `VcpuExit` leaves out.
+fn internal_error(run: &kvm_run) -> Death {
+    // SAFETY: the exit reason says that KVM filled this member of the union, and it is made of
+    // integers only, for which every bit pattern is valid.
+    let internal = unsafe { run.__bindgen_anon_1.internal };
+    let count = (internal.ndata as usize).min(internal.data.len());
+    Death::InternalError {
+        suberror: internal.suberror,
+        data: internal.data[..count].to_vec(),
+    }
+}
