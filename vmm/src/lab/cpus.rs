@@ -1,0 +1,93 @@
+//! A set of CPUs, as the ledger stores it and as people write it: `0-2,5`. Plain data.
+
+use std::fmt;
+
+/// A set of CPU numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CpuSet {
+    words: Vec<u64>,
+}
+
+impl CpuSet {
+    /// The set whose CPU `64 * i + b` is bit `b` of word `i`.
+    pub fn from_words(words: Vec<u64>) -> Self {
+        Self { words }
+    }
+
+    /// The CPUs in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        (0_u32..).zip(&self.words).flat_map(|(index, word)| {
+            (0..64)
+                .filter(move |bit| word >> bit & 1 != 0)
+                .map(move |bit| index * 64 + bit)
+        })
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+
+    /// Those not in `other`.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let others = other.words.iter().copied().chain(std::iter::repeat(0));
+        Self {
+            words: self
+                .words
+                .iter()
+                .zip(others)
+                .map(|(word, other)| word & !other)
+                .collect(),
+        }
+    }
+}
+
+impl FromIterator<u32> for CpuSet {
+    fn from_iter<I: IntoIterator<Item = u32>>(cpus: I) -> Self {
+        let mut words = Vec::new();
+        for cpu in cpus {
+            let word = (cpu / 64) as usize;
+            if words.len() <= word {
+                words.resize(word + 1, 0);
+            }
+            words[word] |= 1 << (cpu % 64);
+        }
+        Self { words }
+    }
+}
+
+impl fmt::Display for CpuSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut cpus = self.iter().peekable();
+        let Some(&first) = cpus.peek() else {
+            return f.write_str("none");
+        };
+        while let Some(start) = cpus.next() {
+            let mut end = start;
+            while let Some(next) = cpus.next_if(|next| *next == end + 1) {
+                end = next;
+            }
+            let comma = if start == first { "" } else { "," };
+            match end - start {
+                0 => write!(f, "{comma}{start}")?,
+                _ => write!(f, "{comma}{start}-{end}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_written_as_ranges() {
+        let set = |cpus: &[u32]| cpus.iter().copied().collect::<CpuSet>();
+        assert_eq!(set(&[]).to_string(), "none");
+        assert_eq!(set(&[0, 1, 2, 5]).to_string(), "0-2,5");
+        assert_eq!(set(&[63, 64, 65, 1023]).to_string(), "63-65,1023");
+        assert_eq!(set(&[1, 3, 70]).without(&set(&[3])).to_string(), "1,70");
+    }
+}

@@ -1,0 +1,220 @@
+//! The lab pages seen from the host. The VMM's own layout says where everything is; what the guest
+//! has written there is copied out before it is looked at, and never believed. Knows guest memory
+//! and no KVM.
+
+pub mod cpus;
+pub mod judge;
+
+use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS, TRANSPORT_SLOTS};
+use shared::ledger::{Lane, RecordHead};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use cpus::CpuSet;
+
+/// The lab of one machine.
+#[derive(Debug, Clone)]
+pub struct Lab {
+    memory: GuestMemoryMmap,
+    base: u64,
+    layout: Layout,
+}
+
+/// One call record, copied out of the ledger.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The CPU in whose row it lies.
+    pub row: u32,
+    /// Its index in that row.
+    pub index: u32,
+    /// Its fixed part.
+    pub head: RecordHead,
+    /// CPUs the call was made to.
+    pub targets: CpuSet,
+    /// CPUs on which it has run.
+    pub ran: CpuSet,
+}
+
+/// Counters of all CPUs together. Sums wrap, because a broken guest can write anything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Calls made.
+    pub made: u64,
+    /// Executions owed.
+    pub expected: u64,
+    /// Executions counted.
+    pub executed: u64,
+    /// Handler entries.
+    pub received: u64,
+    /// Handler entries that found nothing to do.
+    pub empty: u64,
+    /// Targets of the IPIs sent.
+    pub targets: u64,
+    /// Iterations of waiting loops.
+    pub wait_spins: u64,
+    /// IPIs sent by transport.
+    pub sent: [u64; TRANSPORT_SLOTS],
+}
+
+impl Totals {
+    /// IPIs sent by any transport.
+    pub fn sent_in_all(&self) -> u64 {
+        wrapping_sum(&self.sent)
+    }
+
+    fn add(&mut self, one: &Counters) {
+        let add = |sum: &mut u64, value: u64| *sum = sum.wrapping_add(value);
+        add(&mut self.made, one.calls_made);
+        add(&mut self.expected, one.calls_expected);
+        add(&mut self.executed, one.calls_executed);
+        add(&mut self.received, one.ipi_received());
+        add(&mut self.empty, one.empty_received);
+        add(&mut self.targets, one.ipi_targets);
+        add(&mut self.wait_spins, one.wait_spins);
+        for (sum, value) in self.sent.iter_mut().zip(one.ipi_sent) {
+            add(sum, value);
+        }
+    }
+}
+
+/// IPIs one CPU has sent.
+pub fn ipis_sent(counters: &Counters) -> u64 {
+    wrapping_sum(&counters.ipi_sent)
+}
+
+fn wrapping_sum(values: &[u64]) -> u64 {
+    values.iter().fold(0, |sum, value| sum.wrapping_add(*value))
+}
+
+impl Lab {
+    /// Writes the header of `layout` at `base`, where a guest that was told so will look for it.
+    ///
+    /// # Errors
+    /// What guest memory says if the lab does not lie in it.
+    pub fn prepare(
+        memory: GuestMemoryMmap,
+        base: u64,
+        layout: Layout,
+    ) -> Result<Self, GuestMemoryError> {
+        memory.write_slice(layout.header().as_bytes(), GuestAddress(base))?;
+        // The last byte, so that what follows can take the whole range for granted.
+        memory.write_slice(&[0], GuestAddress(base + layout.size - 1))?;
+        Ok(Self {
+            memory,
+            base,
+            layout,
+        })
+    }
+
+    /// The number of CPUs it has room for.
+    pub fn cpus(&self) -> u32 {
+        self.layout.cpus
+    }
+
+    /// What the guest has made of the header. Only its last four fields are the guest's.
+    pub fn header(&self) -> Header {
+        self.read(0)
+    }
+
+    /// Whether the guest has ever written to it.
+    pub fn is_used(&self) -> bool {
+        let header = self.header();
+        header.cpus_online != 0 || header.boot_tsc != 0 || self.totals() != Totals::default()
+    }
+
+    /// The counters of every CPU, in order.
+    pub fn counters(&self) -> impl Iterator<Item = Counters> {
+        let section = self.layout.counters;
+        (0..section.count)
+            .filter_map(move |cpu| section.entry(cpu))
+            .map(|at| self.read(at))
+    }
+
+    /// The counters of all CPUs, added up.
+    pub fn totals(&self) -> Totals {
+        self.counters().fold(Totals::default(), |mut totals, one| {
+            totals.add(&one);
+            totals
+        })
+    }
+
+    /// A number that changes whenever a CPU gets anywhere. Iterations of waiting loops do not count:
+    /// a CPU that waits for ever makes those too.
+    pub fn progress(&self) -> u64 {
+        let totals = self.totals();
+        [
+            totals.made,
+            totals.executed,
+            totals.received,
+            totals.sent_in_all(),
+        ]
+        .iter()
+        .fold(u64::from(self.header().cpus_online), |sum, value| {
+            sum.wrapping_add(*value)
+        })
+    }
+
+    /// The findings that were kept.
+    pub fn findings(&self) -> Vec<Finding> {
+        let section = self.layout.findings;
+        let kept = self.header().findings_made.min(MAX_FINDINGS);
+        (0..u64::from(kept))
+            .filter_map(|index| section.entry(index))
+            .map(|at| self.read(at))
+            .collect()
+    }
+
+    /// Every record of the ledger that has been used.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        let section = self.layout.ledger;
+        let per_row = (section.count / u64::from(self.layout.cpus)).max(1);
+        (0..section.count).filter_map(move |number| {
+            let at = section.entry(number)?;
+            let head: RecordHead = self.read(at);
+            if head.id == 0 {
+                return None;
+            }
+            let masks = at + size_of::<RecordHead>() as u64;
+            let mask_bytes = u64::from(self.layout.mask_words) * 8;
+            Some(Record {
+                row: u32::try_from(number / per_row).ok()?,
+                index: u32::try_from(number % per_row).ok()?,
+                head,
+                targets: self.mask(masks),
+                ran: self.mask(masks + mask_bytes),
+            })
+        })
+    }
+
+    /// Records in each lane of a CPU.
+    pub fn slots(&self) -> u32 {
+        let lanes = u64::from(self.layout.cpus) * Lane::COUNT as u64;
+        u32::try_from(self.layout.ledger.count / lanes)
+            .unwrap_or(1)
+            .max(1)
+    }
+
+    fn mask(&self, offset: u64) -> CpuSet {
+        let mut words = vec![0_u64; self.layout.mask_words as usize];
+        self.copy(offset, words.as_mut_bytes());
+        CpuSet::from_words(words)
+    }
+
+    fn read<T: FromZeros + FromBytes + IntoBytes>(&self, offset: u64) -> T {
+        let mut value = T::new_zeroed();
+        self.copy(offset, value.as_mut_bytes());
+        value
+    }
+
+    fn copy(&self, offset: u64, bytes: &mut [u8]) {
+        // `prepare` has reached both ends of the range, which lies in one piece of RAM. Should a
+        // read fail all the same, zeroes are what an untouched lab holds.
+        if self
+            .memory
+            .read_slice(bytes, GuestAddress(self.base + offset))
+            .is_err()
+        {
+            bytes.fill(0);
+        }
+    }
+}
