@@ -1,0 +1,261 @@
+//! Samples of all counters of a machine, and the stretch between two of them. Which stretch is the
+//! workload is for the guest to say, through its doorbell.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use shared::ports::Doorbell;
+
+use super::binary::{Schema, Source, StatsError};
+use crate::lab::Lab;
+use crate::machine::Machine;
+use crate::machine::tally::{Counts, Tally};
+
+/// Everything that is counted, as it stood at one moment.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// When.
+    pub at: Instant,
+    /// Exits to userspace, by vCPU.
+    pub exits: Vec<Counts>,
+    /// KVM's statistics, by vCPU; empty if the host has none.
+    pub kvm: Vec<Vec<u64>>,
+    /// KVM's statistics of the VM; empty if the host has none.
+    pub kvm_vm: Vec<u64>,
+    /// IPIs the guest says it has sent.
+    pub ipis: u64,
+}
+
+/// KVM's statistics of a machine.
+#[derive(Debug)]
+struct KvmStats {
+    vcpus: Vec<Source>,
+    vm: Source,
+}
+
+impl KvmStats {
+    fn open(machine: &Machine) -> Result<Self, StatsError> {
+        let mut vcpus: Vec<Source> = Vec::with_capacity(machine.vcpus.len());
+        for vcpu in &machine.vcpus {
+            let source = Source::open(vcpu.fd(), vcpus.first())?;
+            vcpus.push(source);
+        }
+        Ok(Self {
+            vcpus,
+            vm: Source::open(machine.vm.fd(), None)?,
+        })
+    }
+
+    fn sample(&self) -> Result<(Vec<Vec<u64>>, Vec<u64>), StatsError> {
+        let vcpus = self
+            .vcpus
+            .iter()
+            .map(Source::sample)
+            .collect::<Result<_, _>>()?;
+        Ok((vcpus, self.vm.sample()?))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Marks {
+    started: Option<Sample>,
+    finished: Option<Sample>,
+}
+
+/// Samples the counters of one machine.
+#[derive(Debug)]
+pub struct Meter {
+    kvm: Result<KvmStats, StatsError>,
+    tallies: Vec<Arc<Tally>>,
+    lab: Lab,
+    marks: Mutex<Marks>,
+    born: Sample,
+}
+
+impl Meter {
+    /// A meter for `machine`, which has not run yet.
+    pub fn new(machine: &Machine, lab: Lab) -> Self {
+        let tallies: Vec<_> = machine
+            .vcpus
+            .iter()
+            .map(|vcpu| Arc::clone(vcpu.tally()))
+            .collect();
+        let kvm = KvmStats::open(machine);
+        let born = sample(&kvm, &tallies, &lab);
+        Self {
+            kvm,
+            tallies,
+            lab,
+            marks: Mutex::default(),
+            born,
+        }
+    }
+
+    /// Takes a sample when the doorbell says that the workload begins or ends. The vCPU that rang
+    /// must not go on meanwhile. Only the first ring of each kind counts.
+    pub fn on_doorbell(&self, doorbell: Doorbell) {
+        let mut marks = self.marks();
+        match doorbell {
+            Doorbell::WorkloadStarted if marks.started.is_none() => {
+                marks.started = Some(self.sample());
+            }
+            Doorbell::WorkloadFinished if marks.started.is_some() && marks.finished.is_none() => {
+                marks.finished = Some(self.sample());
+            }
+            _ => {}
+        }
+    }
+
+    /// Exits the guest has caused so far, on all vCPUs.
+    pub fn guest_exits(&self) -> u64 {
+        self.tallies
+            .iter()
+            .fold(0, |sum, tally| sum.wrapping_add(tally.caused_by_guest()))
+    }
+
+    /// Why there are no statistics of KVM's, if there are none.
+    pub fn blind(&self) -> Option<&StatsError> {
+        self.kvm.as_ref().err()
+    }
+
+    /// The stretch to report on: the workload as far as it got, or the whole run if none began.
+    pub fn window(&self) -> Window {
+        let Marks { started, finished } = std::mem::take(&mut *self.marks());
+        let complete = finished.is_some();
+        let end = finished.unwrap_or_else(|| self.sample());
+        let (vcpu_schema, vm_schema) = match &self.kvm {
+            Ok(kvm) => (
+                kvm.vcpus.first().map(|source| Arc::clone(source.schema())),
+                Some(Arc::clone(kvm.vm.schema())),
+            ),
+            Err(_) => (None, None),
+        };
+        Window {
+            boot: started.as_ref().map(|start| start.at - self.born.at),
+            workload: started.is_some(),
+            complete,
+            start: started.unwrap_or_else(|| self.born.clone()),
+            end,
+            vcpu_schema,
+            vm_schema,
+        }
+    }
+
+    fn sample(&self) -> Sample {
+        sample(&self.kvm, &self.tallies, &self.lab)
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Marks> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn sample(kvm: &Result<KvmStats, StatsError>, tallies: &[Arc<Tally>], lab: &Lab) -> Sample {
+    let (vcpus, vm) = kvm
+        .as_ref()
+        .ok()
+        .and_then(|kvm| kvm.sample().ok())
+        .unwrap_or_default();
+    Sample {
+        at: Instant::now(),
+        exits: tallies.iter().map(|tally| tally.counts()).collect(),
+        kvm: vcpus,
+        kvm_vm: vm,
+        ipis: lab.totals().sent_in_all(),
+    }
+}
+
+/// The stretch between two samples.
+#[derive(Debug)]
+pub struct Window {
+    /// From the first entry into the guest to the start of the workload, if there was one.
+    pub boot: Option<Duration>,
+    /// Whether it begins with the workload; otherwise, with the machine.
+    pub workload: bool,
+    /// Whether it ends with the workload; otherwise, with the run.
+    pub complete: bool,
+    start: Sample,
+    end: Sample,
+    vcpu_schema: Option<Arc<Schema>>,
+    vm_schema: Option<Arc<Schema>>,
+}
+
+/// One statistic over a window: one number, or one per bucket.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A count, or a momentary value at the end of the window.
+    One(u64),
+    /// A histogram.
+    Many(Vec<u64>),
+}
+
+impl Window {
+    /// How long it lasted.
+    pub fn length(&self) -> Duration {
+        self.end.at - self.start.at
+    }
+
+    /// IPIs the guest says it sent in it.
+    pub fn ipis(&self) -> u64 {
+        self.end.ipis.wrapping_sub(self.start.ipis)
+    }
+
+    /// Exits of vCPU `id` to userspace.
+    pub fn exits(&self, id: usize) -> Counts {
+        let of = |sample: &Sample| sample.exits.get(id).copied().unwrap_or_default();
+        let (start, end) = (of(&self.start), of(&self.end));
+        std::array::from_fn(|reason| end[reason].wrapping_sub(start[reason]))
+    }
+
+    /// Every statistic KVM keeps of vCPU `id`.
+    pub fn kvm(&self, id: usize) -> Vec<(&str, Value)> {
+        let none = Vec::new();
+        difference(
+            self.vcpu_schema.as_deref(),
+            self.start.kvm.get(id).unwrap_or(&none),
+            self.end.kvm.get(id).unwrap_or(&none),
+        )
+    }
+
+    /// Every statistic KVM keeps of the VM.
+    pub fn kvm_vm(&self) -> Vec<(&str, Value)> {
+        difference(
+            self.vm_schema.as_deref(),
+            &self.start.kvm_vm,
+            &self.end.kvm_vm,
+        )
+    }
+
+    /// The statistic of vCPU `id` that KVM calls `name`, if it is a single number.
+    pub fn kvm_count(&self, id: usize, name: &str) -> Option<u64> {
+        let field = self.vcpu_schema.as_deref()?.field(name)?;
+        let [end] = field.of(self.end.kvm.get(id)?) else {
+            return None;
+        };
+        let [start] = field.of(self.start.kvm.get(id)?) else {
+            return None;
+        };
+        Some(end.wrapping_sub(*start))
+    }
+}
+
+fn difference<'a>(schema: Option<&'a Schema>, start: &[u64], end: &[u64]) -> Vec<(&'a str, Value)> {
+    let fields = schema.map_or(&[][..], |schema| &schema.fields);
+    fields
+        .iter()
+        .map(|field| {
+            let mut values = field.of(end).to_vec();
+            if field.grows {
+                for (value, before) in values.iter_mut().zip(field.of(start)) {
+                    *value = value.wrapping_sub(*before);
+                }
+            }
+            let value = match values[..] {
+                [one] => Value::One(one),
+                _ => Value::Many(values),
+            };
+            (field.name.as_str(), value)
+        })
+        .collect()
+}
