@@ -1,7 +1,132 @@
 //! A hypervisor as a laboratory bench for cross-CPU calls: boots one guest on as many vCPUs as asked
 //! for, lets its workload run, counts what the inter-processor interrupts cost, and judges from the
 //! guest's ledger whether every call ran exactly once where it had to.
+//!
+//! [`run`] does all of it. Its steps can also be taken one by one: [`machine::Machine::build`],
+//! [`lab::Lab::prepare`], [`control::run`], [`report::Report::new`].
 
+pub mod control;
 pub mod lab;
 pub mod machine;
+pub mod report;
 pub mod stats;
+
+use std::path::PathBuf;
+
+use machine::image::Image;
+use machine::layout::Layout;
+use machine::{Machine, MachineError, Parts, boot};
+use report::{Kind, Report, postmortem, symbols::Symbols};
+
+/// What to run, and how.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The guest image.
+    pub guest: PathBuf,
+    /// Number of vCPUs, 1 to 1024.
+    pub vcpus: u32,
+    /// MiB of RAM; `None` for as much as the vCPUs need.
+    pub memory: Option<u64>,
+    /// The guest's command line, to which the lab is added.
+    pub append: String,
+    /// How long it may take.
+    pub limits: control::Limits,
+    /// Where the guest's console goes.
+    pub console: control::Stream,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The figures and the verdict.
+    pub report: Report,
+    /// Where the vCPUs stood, if the run did not end well.
+    pub post_mortem: String,
+}
+
+/// Why there was no run, or none that could be brought to an end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A number of vCPUs that no machine has.
+    #[error("cannot make a machine of {0} vCPUs; ask for --vcpus 1 to {most}", most = shared::lab::MAX_CPUS)]
+    Vcpus(u32),
+    /// No machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// No lab.
+    #[error("cannot write the lab to guest memory")]
+    Lab(#[source] vm_memory::GuestMemoryError),
+    /// No end.
+    #[error(transparent)]
+    Control(#[from] control::ControlError),
+}
+
+impl Error {
+    /// The status with which the command ends: 2 if the user can mend it with another option or
+    /// image, 3 if it is the host's.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Vcpus(_)
+            | Self::Machine(
+                MachineError::Layout(_) | MachineError::Image(_) | MachineError::Boot(_),
+            ) => 2,
+            Self::Machine(_) | Self::Lab(_) | Self::Control(_) => 3,
+        }
+    }
+}
+
+/// Boots the guest, runs its workload to the end, and reports.
+///
+/// # Errors
+/// [`Error`] if that was not possible. A guest that fails or dies is no error: [`Outcome`] says it.
+pub fn run(config: &Config) -> Result<Outcome, Error> {
+    let pages = shared::lab::Layout::new(config.vcpus).map_err(|_| Error::Vcpus(config.vcpus))?;
+    let image = Image::open(&config.guest).map_err(MachineError::from)?;
+    let layout = Layout::new(config.memory, config.vcpus, image.end(), pages.size)
+        .map_err(MachineError::from)?;
+    let command_line =
+        boot::command_line(&config.append, layout.lab.start).map_err(MachineError::from)?;
+    let machine = Machine::build(&Parts {
+        image: &image,
+        vcpus: config.vcpus,
+        layout: &layout,
+        command_line: &command_line,
+    })?;
+    let lab =
+        lab::Lab::prepare(machine.memory.clone(), layout.lab.start, pages).map_err(Error::Lab)?;
+    let aftermath = control::run(machine, &lab, config.limits, config.console)?;
+    let report = Report::new(&aftermath, &lab);
+    let post_mortem = describe(&aftermath, &report, &image);
+    Ok(Outcome {
+        report,
+        post_mortem,
+    })
+}
+
+/// What there is to say about the vCPUs of a run that ended as it did.
+fn describe(aftermath: &control::Aftermath, report: &Report, image: &Image) -> String {
+    use control::Ending;
+    const BAD_MACHINE: u32 = shared::exit::ExitCode::BadMachine as u32;
+    let died_on = match (&aftermath.ending, report.result) {
+        // Which CPUs came up, and where the others are, matters more than who noticed.
+        (
+            Ending::GuestExit {
+                code: BAD_MACHINE, ..
+            },
+            Kind::Died,
+        ) => None,
+        (Ending::Dead { vcpu, .. } | Ending::GuestExit { vcpu, .. }, Kind::Died) => Some(*vcpu),
+        (_, Kind::Stalled | Kind::Interrupted) => None,
+        _ => return String::new(),
+    };
+    let symbols = Symbols::read(image.bytes());
+    match died_on {
+        Some(vcpu) => aftermath
+            .standings
+            .iter()
+            .find(|standing| standing.vcpu == vcpu)
+            .map(|standing| postmortem::death(standing, &symbols))
+            .unwrap_or_default(),
+        None => postmortem::standings(&aftermath.standings, &symbols),
+    }
+}

@@ -1,0 +1,179 @@
+//! The `vmm` command: reads its command line, lets the library do the work, prints what came of it.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use vmm::control::{Limits, Stream};
+use vmm::{Config, Outcome};
+
+/// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vmm",
+    version,
+    max_term_width = 100,
+    after_help = "Exit status:\n  \
+        0  every oracle held\n  \
+        1  an oracle failed; the report says for which call, on which CPU\n  \
+        2  bad usage, bad guest image, or options the guest does not know\n  \
+        3  this host cannot do it; the message says what is missing\n  \
+        4  the guest died: registers, code and backtrace are shown\n  \
+        5  time-out or no progress: it is shown where each vCPU stands\n  \
+        128+N  ended by signal N, such as 130 for ^C, with what was known by then\n\n\
+        Example:\n  vmm --vcpus 4 --append 'queue=filo workload=selftest' target/guest.bin"
+)]
+struct Arguments {
+    /// Guest image: ELF64 with a PVH entry note
+    guest: PathBuf,
+
+    /// Number of vCPUs, 1 to 1024
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(shared::lab::MAX_CPUS)))]
+    vcpus: u32,
+
+    /// RAM in MiB [default: what the vCPUs need, 144 or more]
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u64>,
+
+    /// Guest command line; where the lab pages are is added to it
+    #[arg(
+        long,
+        value_name = "OPTIONS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    append: String,
+
+    /// Form of the report. With json the guest's console goes to standard error
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Table)]
+    stats: Form,
+
+    /// Write the report here instead of to standard output
+    #[arg(long, value_name = "FILE")]
+    stats_file: Option<PathBuf>,
+
+    /// End the run after this time [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+
+    /// End the run when nothing has moved for this time, 0 for never
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    watchdog: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "not a number of seconds".to_owned())
+}
+
+impl Arguments {
+    fn config(&self) -> Config {
+        Config {
+            guest: self.guest.clone(),
+            vcpus: self.vcpus,
+            memory: self.memory,
+            append: self.append.clone(),
+            limits: Limits {
+                timeout: self.timeout,
+                watchdog: Some(self.watchdog).filter(|limit| *limit > Duration::ZERO),
+            },
+            console: match (self.stats, &self.stats_file) {
+                (Form::Json, None) => Stream::Stderr,
+                _ => Stream::Stdout,
+            },
+        }
+    }
+}
+
+/// The report did not get where it should.
+const NOT_REPORTED: u8 = 3;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Opened first: a run of an hour should not end with a file that cannot be made.
+    let file = match arguments.stats_file.as_ref().map(File::create).transpose() {
+        Ok(file) => file,
+        Err(error) => {
+            let name = arguments.stats_file.unwrap_or_default();
+            complain(&format!("cannot write {}: {error}", name.display()));
+            return ExitCode::from(2);
+        }
+    };
+    match vmm::run(&arguments.config()) {
+        Ok(outcome) => {
+            let status = outcome.report.exit_status;
+            match print(&outcome, arguments.stats, file) {
+                Ok(()) => ExitCode::from(status),
+                Err(error) => {
+                    complain(&format!("cannot write the report: {error}"));
+                    ExitCode::from(if status == 0 { NOT_REPORTED } else { status })
+                }
+            }
+        }
+        Err(error) => {
+            complain(&chain(&error));
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+/// Writes the report, and for people the verdict last.
+fn print(outcome: &Outcome, form: Form, file: Option<File>) -> io::Result<()> {
+    let report = &outcome.report;
+    let words = format!(
+        "{}{}: {}\n",
+        outcome.post_mortem, report.result, report.message
+    );
+    let document = match form {
+        Form::Table => report.table(),
+        Form::Json => report.json()?,
+    };
+    match (file, form) {
+        (Some(mut file), _) => {
+            file.write_all(document.as_bytes())?;
+            io::stderr().write_all(words.as_bytes())
+        }
+        (None, Form::Table) => io::stdout().write_all((document + &words).as_bytes()),
+        (None, Form::Json) => {
+            // Nobody may be reading standard error, and then the document still counts.
+            let _ = io::stderr().write_all(words.as_bytes());
+            io::stdout().write_all(document.as_bytes())
+        }
+    }
+    .and_then(|()| io::stdout().flush())
+}
+
+/// An error and what it comes from, on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some messages contain their cause already.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn complain(message: &str) {
+    // If standard error is gone too, the exit status has to do.
+    let _ = writeln!(io::stderr(), "vmm: {message}");
+}

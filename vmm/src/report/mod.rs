@@ -1,0 +1,302 @@
+//! What a run came to: the verdict, the figures behind it, and how they are shown. Computes from what
+//! [`crate::control`] brought back and from the lab; controls nothing.
+
+pub mod postmortem;
+pub mod symbols;
+mod table;
+mod verdict;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use shared::lab::{Counters, Oracle, Transport};
+use shared::ledger::CallId;
+
+use crate::control::Aftermath;
+use crate::lab::judge::{self, CallName};
+use crate::lab::{self, Lab, Totals};
+use crate::machine::devices::Strays;
+use crate::machine::tally::REASONS;
+use crate::stats::window::{Value, Window};
+
+pub use verdict::{Kind, Verdict};
+
+/// Version of the JSON document. It changes when a key changes its meaning or goes away.
+pub const SCHEMA: &str = "ipi-lab/1";
+
+/// Everything that is known about a run, as the JSON document has it.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// How it ended, in one word.
+    pub result: Kind,
+    /// The exit status that says so.
+    pub exit_status: u8,
+    /// How it ended, in a sentence.
+    pub message: String,
+    /// Number of vCPUs.
+    pub vcpus: u32,
+    /// CPUs the guest says it brought up; `null` if it did not use the lab.
+    pub cpus_online: Option<u32>,
+    /// Seconds from the first entry into the guest to its workload.
+    pub boot_seconds: Option<f64>,
+    /// Seconds of the window.
+    pub run_seconds: f64,
+    /// What the figures of KVM and of exits cover: `workload`, `unfinished workload` or `whole run`.
+    pub window: &'static str,
+    /// Cross-CPU calls since boot.
+    pub calls: Calls,
+    /// Inter-processor interrupts since boot.
+    pub ipi: Ipis,
+    /// By vCPU, in order.
+    pub per_vcpu: Vec<PerVcpu>,
+    /// KVM's statistics of the VM.
+    pub kvm_vm: BTreeMap<String, Value>,
+    /// What the guest's oracles found, as far as it was kept.
+    pub findings: Vec<FoundByGuest>,
+    /// How many findings the guest made.
+    pub findings_made: u32,
+    /// What the VMM's own look at the ledger found, as far as it was kept.
+    pub breaches: Vec<FoundHere>,
+    /// How many breaches there are.
+    pub breaches_made: u64,
+    /// Calls that never completed, as far as they were kept.
+    pub open_calls: Vec<String>,
+    /// How many calls never completed.
+    pub open_calls_made: u64,
+    /// Accesses that no device knew.
+    pub strays: Strays,
+    /// What else the reader should know.
+    pub notes: Vec<String>,
+}
+
+/// Cross-CPU calls.
+#[derive(Debug, Serialize)]
+pub struct Calls {
+    /// Calls made.
+    pub made: u64,
+    /// Executions those calls owe.
+    pub expected: u64,
+    /// Executions counted where they happened.
+    pub executed: u64,
+}
+
+/// Inter-processor interrupts.
+#[derive(Debug, Serialize)]
+pub struct Ipis {
+    /// Sent, each operation once.
+    pub sent: u64,
+    /// Targets of those sent.
+    pub targets: u64,
+    /// Handler entries.
+    pub received: u64,
+    /// Handler entries that found nothing to do.
+    pub received_empty: u64,
+    /// Sent, by transport.
+    pub by_transport: BTreeMap<&'static str, u64>,
+    /// Exits over IPIs sent, both in the window.
+    pub exits_per_ipi: Option<f64>,
+    /// Who counted those exits.
+    pub exits_source: Option<&'static str>,
+}
+
+/// One vCPU.
+#[derive(Debug, Serialize)]
+pub struct PerVcpu {
+    /// Its number.
+    pub id: u32,
+    /// IPIs it sent, since boot.
+    pub ipi_sent: u64,
+    /// Its handler entries, since boot.
+    pub ipi_received: u64,
+    /// Exits to userspace in the window, by reason.
+    pub exits: BTreeMap<&'static str, u64>,
+    /// KVM's statistics: counts over the window, other values at its end.
+    pub kvm: BTreeMap<String, Value>,
+}
+
+/// A finding of the guest's.
+#[derive(Debug, Serialize)]
+pub struct FoundByGuest {
+    /// What it is.
+    pub oracle: String,
+    /// The call, if one is known.
+    pub call: Option<String>,
+    /// Where it was seen.
+    pub cpu: u32,
+    /// When, in TSC cycles.
+    pub tsc: u64,
+    /// What was seen.
+    pub seen: u64,
+    /// All that as a sentence.
+    pub text: String,
+}
+
+/// A breach that the VMM found.
+#[derive(Debug, Serialize)]
+pub struct FoundHere {
+    /// What it is.
+    pub oracle: String,
+    /// The call, if it is one call's.
+    pub call: Option<String>,
+    /// On which CPUs.
+    pub cpus: Vec<u32>,
+    /// All that as a sentence.
+    pub text: String,
+}
+
+impl Report {
+    /// The report on a run of which `aftermath` is left, with the lab it used.
+    pub fn new(aftermath: &Aftermath, lab: &Lab) -> Self {
+        let verdict = Verdict::on(aftermath, lab);
+        let window = &aftermath.window;
+        let totals = lab.totals();
+        let counters: Vec<Counters> = lab.counters().collect();
+        let header = lab.header();
+        let used = lab.is_used();
+        let breaches = if verdict.judged {
+            judge::judge(lab)
+        } else {
+            judge::Kept::default()
+        };
+        let open = judge::open_calls(lab);
+        let kvm_vm = owned(window.kvm_vm());
+        Self {
+            schema: SCHEMA,
+            result: verdict.kind,
+            exit_status: verdict.exit_status(),
+            message: verdict.message,
+            vcpus: aftermath.vcpus,
+            cpus_online: used.then_some(header.cpus_online),
+            boot_seconds: window.boot.map(|boot| boot.as_secs_f64()),
+            run_seconds: window.length().as_secs_f64(),
+            window: match (window.workload, window.complete) {
+                (true, true) => "workload",
+                (true, false) => "unfinished workload",
+                (false, _) => "whole run",
+            },
+            calls: Calls {
+                made: totals.made,
+                expected: totals.expected,
+                executed: totals.executed,
+            },
+            ipi: ipis(&totals, window, aftermath.vcpus),
+            per_vcpu: (0..aftermath.vcpus)
+                .map(|id| per_vcpu(id, counters.get(id as usize), window))
+                .collect(),
+            kvm_vm,
+            findings: lab.findings().into_iter().map(found_by_guest).collect(),
+            findings_made: header.findings_made,
+            breaches: breaches.first.into_iter().map(found_here).collect(),
+            breaches_made: breaches.total,
+            open_calls: open.first.iter().map(ToString::to_string).collect(),
+            open_calls_made: open.total,
+            strays: aftermath.strays,
+            notes: aftermath
+                .blind
+                .iter()
+                .chain(&aftermath.console_loss)
+                .cloned()
+                .collect(),
+        }
+    }
+
+    /// The report for people.
+    pub fn table(&self) -> String {
+        table::render(self)
+    }
+
+    /// The report for programs: one JSON document, ended by a line feed.
+    ///
+    /// # Errors
+    /// None that is known: every figure has a JSON form.
+    pub fn json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string_pretty(self).map(|document| document + "\n")
+    }
+}
+
+fn ipis(totals: &Totals, window: &Window, vcpus: u32) -> Ipis {
+    let mut by_transport: BTreeMap<_, _> = Transport::ALL
+        .into_iter()
+        .map(|transport| (transport.name(), totals.sent[transport as usize]))
+        .collect();
+    // Slots that no transport has are zero, unless the guest is broken or newer than we are.
+    let unknown = totals.sent[Transport::ALL.len()..]
+        .iter()
+        .fold(0_u64, |sum, sent| sum.wrapping_add(*sent));
+    if unknown > 0 {
+        by_transport.insert("unknown", unknown);
+    }
+    let exits = (0..vcpus as usize)
+        .map(|id| window.kvm_count(id, "exits"))
+        .try_fold(0_u64, |sum, exits| {
+            exits.map(|exits| sum.wrapping_add(exits))
+        });
+    let sent = window.ipis();
+    let exits_per_ipi = exits
+        .filter(|_| sent > 0)
+        .map(|exits| exits as f64 / sent as f64);
+    Ipis {
+        sent: totals.sent_in_all(),
+        targets: totals.targets,
+        received: totals.received,
+        received_empty: totals.empty,
+        by_transport,
+        exits_per_ipi,
+        exits_source: exits_per_ipi.map(|_| "KVM binary stats, exits"),
+    }
+}
+
+fn per_vcpu(id: u32, counters: Option<&Counters>, window: &Window) -> PerVcpu {
+    PerVcpu {
+        id,
+        ipi_sent: counters.map_or(0, lab::ipis_sent),
+        ipi_received: counters.map_or(0, Counters::ipi_received),
+        exits: REASONS.into_iter().zip(window.exits(id as usize)).collect(),
+        kvm: owned(window.kvm(id as usize)),
+    }
+}
+
+fn owned(values: Vec<(&str, Value)>) -> BTreeMap<String, Value> {
+    values
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+fn call_name(raw: u64) -> Option<String> {
+    (raw != 0).then(|| CallName(CallId::from_raw(raw)).to_string())
+}
+
+fn found_by_guest(finding: shared::lab::Finding) -> FoundByGuest {
+    let call = call_name(finding.call);
+    let subject = call.as_deref().unwrap_or("a call");
+    let (oracle, what) = match Oracle::try_from(finding.oracle) {
+        Ok(oracle) => (format!("{oracle:?}"), oracle.describe().to_owned()),
+        Err(number) => (
+            format!("unknown {number}"),
+            format!("met unknown oracle {number}"),
+        ),
+    };
+    FoundByGuest {
+        text: format!(
+            "{subject} {what} (seen on CPU {}: {:#x})",
+            finding.cpu, finding.seen
+        ),
+        oracle,
+        call,
+        cpu: finding.cpu,
+        tsc: finding.tsc,
+        seen: finding.seen,
+    }
+}
+
+fn found_here(breach: judge::Breach) -> FoundHere {
+    FoundHere {
+        oracle: format!("{:?}", breach.oracle),
+        call: breach.call.map(|call| CallName(call).to_string()),
+        cpus: breach.cpus.iter().collect(),
+        text: breach.text,
+    }
+}

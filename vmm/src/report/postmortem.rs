@@ -1,0 +1,195 @@
+//! Where a machine stood when it ended badly, in words: registers and backtrace of the vCPU that
+//! died, and one line for every group of vCPUs that stand alike. Formats; looks at nothing itself.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::symbols::Symbols;
+use crate::lab::cpus::CpuSet;
+use crate::machine::inspect::{Activity, Standing};
+
+/// Groups of vCPUs whose backtrace is printed.
+const TRACED: usize = 8;
+
+/// The vCPU that died, in full.
+pub fn death(standing: &Standing, symbols: &Symbols) -> String {
+    let regs = &standing.regs;
+    let mut text = String::new();
+    let mut line = |content: std::fmt::Arguments<'_>| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{content}");
+    };
+    line(format_args!(
+        "CPU {} stands at {}",
+        standing.vcpu,
+        symbols.place(regs.rip)
+    ));
+    if standing.code.is_empty() {
+        line(format_args!("  code  cannot be read"));
+    } else {
+        let bytes: Vec<_> = standing
+            .code
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        line(format_args!("  code  {}", bytes.join(" ")));
+    }
+    let registers = [
+        [
+            ("rax", regs.rax),
+            ("rbx", regs.rbx),
+            ("rcx", regs.rcx),
+            ("rdx", regs.rdx),
+        ],
+        [
+            ("rsi", regs.rsi),
+            ("rdi", regs.rdi),
+            ("rbp", regs.rbp),
+            ("rsp", regs.rsp),
+        ],
+        [
+            ("r8", regs.r8),
+            ("r9", regs.r9),
+            ("r10", regs.r10),
+            ("r11", regs.r11),
+        ],
+        [
+            ("r12", regs.r12),
+            ("r13", regs.r13),
+            ("r14", regs.r14),
+            ("r15", regs.r15),
+        ],
+        [("rip", regs.rip), ("flags", regs.rflags), ("", 0), ("", 0)],
+    ];
+    for row in registers {
+        let row: Vec<_> = row
+            .iter()
+            .filter(|(name, _)| !name.is_empty())
+            .map(|(name, value)| format!("{name:<5} {value:016x}"))
+            .collect();
+        line(format_args!("  {}", row.join("  ")));
+    }
+    text.push_str(&backtrace(standing, symbols));
+    text
+}
+
+/// Every vCPU, those that stand alike together.
+pub fn standings(standings: &[Standing], symbols: &Symbols) -> String {
+    let mut groups: BTreeMap<String, Vec<&Standing>> = BTreeMap::new();
+    for standing in standings {
+        groups
+            .entry(describe(standing, symbols))
+            .or_default()
+            .push(standing);
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, members)| members.first().map(|first| first.vcpu));
+    let mut text = String::new();
+    let mut traced = 0;
+    for (description, members) in groups {
+        let cpus: CpuSet = members.iter().map(|member| member.vcpu).collect();
+        let plural = if members.len() > 1 { "s" } else { "" };
+        let _ = writeln!(text, "CPU{plural} {cpus}: {description}");
+        let first = members
+            .first()
+            .filter(|first| first.activity != Activity::NotStarted);
+        if let Some(first) = first.filter(|_| traced < TRACED) {
+            traced += 1;
+            text.push_str(&backtrace(first, symbols));
+        }
+    }
+    text
+}
+
+fn describe(standing: &Standing, symbols: &Symbols) -> String {
+    if standing.activity == Activity::NotStarted {
+        return "never started, waits for its SIPI".to_owned();
+    }
+    let activity = match standing.activity {
+        Activity::Halted => "halted",
+        _ => "running",
+    };
+    let interrupts = if standing.interrupts_on() {
+        "on"
+    } else {
+        "off"
+    };
+    let mut text = format!(
+        "{activity}, interrupts {interrupts}, at {}",
+        symbols.place(standing.regs.rip)
+    );
+    for (what, vectors) in [
+        ("pending", &standing.requested),
+        ("in service", &standing.in_service),
+    ] {
+        if !vectors.is_empty() {
+            let vectors: Vec<_> = vectors
+                .iter()
+                .map(|vector| format!("{vector:#x}"))
+                .collect();
+            let _ = write!(text, ", {what} {}", vectors.join(" "));
+        }
+    }
+    text
+}
+
+fn backtrace(standing: &Standing, symbols: &Symbols) -> String {
+    let mut text = String::new();
+    for caller in &standing.callers {
+        // A return address can lie behind the last instruction of its function.
+        let place = symbols
+            .name(caller.wrapping_sub(1))
+            .unwrap_or_else(|| "?".to_owned());
+        let _ = writeln!(text, "    called from {caller:#x} {place}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvm_bindings::kvm_regs;
+
+    fn standing(vcpu: u32, activity: Activity, rip: u64) -> Standing {
+        Standing {
+            vcpu,
+            activity,
+            regs: kvm_regs {
+                rip,
+                rflags: 0x202,
+                ..kvm_regs::default()
+            },
+            requested: vec![0xf0],
+            in_service: Vec::new(),
+            code: vec![0x0f, 0x0b],
+            callers: vec![0x1234],
+        }
+    }
+
+    #[test]
+    fn those_that_stand_alike_share_a_line() {
+        let mut all: Vec<_> = (1..300)
+            .map(|id| standing(id, Activity::Halted, 0x10))
+            .collect();
+        all.push(standing(0, Activity::Running, 0x20));
+        all.push(standing(300, Activity::NotStarted, 0));
+        let text = standings(&all, &Symbols::default());
+        let expected = "CPU 0: running, interrupts on, at 0x20, pending 0xf0\n    \
+            called from 0x1234 ?\n\
+            CPUs 1-299: halted, interrupts on, at 0x10, pending 0xf0\n    \
+            called from 0x1234 ?\n\
+            CPU 300: never started, waits for its SIPI\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_death_shows_code_registers_and_callers() {
+        let text = death(&standing(2, Activity::Running, 0xdead), &Symbols::default());
+        assert!(
+            text.starts_with("CPU 2 stands at 0xdead\n  code  0f 0b\n"),
+            "{text}"
+        );
+        assert!(text.contains("rip   000000000000dead"), "{text}");
+        assert!(text.ends_with("called from 0x1234 ?\n"), "{text}");
+    }
+}

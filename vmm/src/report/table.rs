@@ -1,0 +1,229 @@
+//! The report as people read it: what happened above, what it cost below, the verdict last. Lays out
+//! figures that [`Report`] already has.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
+
+use super::{PerVcpu, Report};
+use crate::stats::window::Value;
+
+/// vCPUs with a line each; of more, a summary is shown.
+const LINES: usize = 16;
+/// A line under the header and none elsewhere.
+const RULED: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+/// Findings, breaches and open calls shown of each.
+const SHOWN: usize = 10;
+
+pub(super) fn render(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = head(&mut text, report);
+    text.push_str(&per_vcpu(report));
+    text.push('\n');
+    let findings = report.findings.iter().map(|finding| finding.text.as_str());
+    list(
+        &mut text,
+        "found by the guest",
+        findings,
+        report.findings_made.into(),
+    );
+    let breaches = report.breaches.iter().map(|breach| breach.text.as_str());
+    list(
+        &mut text,
+        "found in the ledger",
+        breaches,
+        report.breaches_made,
+    );
+    let open = report.open_calls.iter().map(String::as_str);
+    list(&mut text, "open calls", open, report.open_calls_made);
+    for note in &report.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text
+}
+
+fn head(text: &mut String, report: &Report) -> std::fmt::Result {
+    let Report { calls, ipi, .. } = report;
+    writeln!(text)?;
+    write!(text, "vCPUs      {}", report.vcpus)?;
+    match report.cpus_online {
+        Some(online) if online != report.vcpus => writeln!(text, ", of which {online} came up")?,
+        _ => writeln!(text)?,
+    }
+    let boot = report
+        .boot_seconds
+        .map_or_else(String::new, |boot| format!("boot {}, ", time(boot)));
+    writeln!(
+        text,
+        "time       {boot}{} {}",
+        report.window,
+        time(report.run_seconds)
+    )?;
+    if report.cpus_online.is_some() {
+        writeln!(
+            text,
+            "calls      {} made, {} of {} executions",
+            calls.made, calls.executed, calls.expected
+        )?;
+        let transports: Vec<_> = ipi
+            .by_transport
+            .iter()
+            .filter(|(_, sent)| **sent > 0)
+            .map(|(name, sent)| format!("{sent} {name}"))
+            .collect();
+        let transports = if transports.is_empty() {
+            "none".to_owned()
+        } else {
+            transports.join(", ")
+        };
+        writeln!(
+            text,
+            "IPIs sent  {transports}, to {} targets; {} received, {} found nothing to do",
+            ipi.targets, ipi.received, ipi.received_empty
+        )?;
+    }
+    if let (Some(ratio), Some(source)) = (ipi.exits_per_ipi, ipi.exits_source) {
+        writeln!(text, "exits/IPI  {ratio:.1} ({source}; {})", report.window)?;
+    }
+    writeln!(text)
+}
+
+/// A time with as many digits as mean something.
+fn time(seconds: f64) -> String {
+    if seconds < 1.0 {
+        format!("{:.1} ms", seconds * 1e3)
+    } else {
+        format!("{seconds:.2} s")
+    }
+}
+
+/// One column of figures, a value per vCPU.
+struct Column {
+    title: String,
+    values: Vec<u64>,
+}
+
+fn columns(per_vcpu: &[PerVcpu]) -> Vec<Column> {
+    let column = |title: &str, value: &dyn Fn(&PerVcpu) -> u64| Column {
+        title: title.to_owned(),
+        values: per_vcpu.iter().map(value).collect(),
+    };
+    let mut columns = vec![
+        column("IPIs sent", &|vcpu| vcpu.ipi_sent),
+        column("received", &|vcpu| vcpu.ipi_received),
+    ];
+    let reasons: BTreeSet<_> = per_vcpu.iter().flat_map(|vcpu| vcpu.exits.keys()).collect();
+    let mut exits: Vec<_> = reasons
+        .into_iter()
+        .map(|reason| {
+            column(&format!("user {reason}"), &|vcpu| {
+                vcpu.exits.get(reason).copied().unwrap_or_default()
+            })
+        })
+        .collect();
+    let kinds: BTreeSet<_> = per_vcpu
+        .iter()
+        .flat_map(|vcpu| vcpu.kvm.keys())
+        .filter(|name| name.ends_with("exits"))
+        .collect();
+    exits.extend(kinds.into_iter().map(|kind| {
+        column(
+            &format!("kvm {}", kind.replace('_', " ")),
+            &|vcpu| match vcpu.kvm.get(kind) {
+                Some(Value::One(count)) => *count,
+                _ => 0,
+            },
+        )
+    }));
+    // What never happened needs no column.
+    columns.extend(
+        exits
+            .into_iter()
+            .filter(|column| column.values.iter().any(|value| *value > 0)),
+    );
+    columns
+}
+
+fn per_vcpu(report: &Report) -> String {
+    let columns = columns(&report.per_vcpu);
+    let mut table = Table::new();
+    table.load_style(RULED);
+    let right = |content: String| Cell::new(content).set_alignment(CellAlignment::Right);
+    let row = |name: &str, value: &dyn Fn(&Column) -> u64| {
+        std::iter::once(Cell::new(name))
+            .chain(
+                columns
+                    .iter()
+                    .map(|column| right(value(column).to_string())),
+            )
+            .collect::<Vec<_>>()
+    };
+    table.set_header(
+        std::iter::once(Cell::new("CPU"))
+            .chain(columns.iter().map(|column| right(column.title.clone()))),
+    );
+    if report.per_vcpu.len() <= LINES {
+        for (index, vcpu) in report.per_vcpu.iter().enumerate() {
+            table.add_row(row(&vcpu.id.to_string(), &|column| column.values[index]));
+        }
+    } else {
+        table.add_row(row("min", &|column| at(&column.values, 0, 1)));
+        table.add_row(row("median", &|column| at(&column.values, 1, 2)));
+        table.add_row(row("max", &|column| at(&column.values, 1, 1)));
+    }
+    table.add_row(row("sum", &|column| {
+        column
+            .values
+            .iter()
+            .fold(0, |sum, value| sum.wrapping_add(*value))
+    }));
+    table.trim_fmt() + "\n"
+}
+
+/// The value `part / whole` of the way up the sorted values.
+fn at(values: &[u64], part: usize, whole: usize) -> u64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted
+        .get(sorted.len().saturating_sub(1) * part / whole)
+        .copied()
+        .unwrap_or_default()
+}
+
+fn list<'a>(text: &mut String, title: &str, entries: impl Iterator<Item = &'a str>, total: u64) {
+    if total == 0 {
+        return;
+    }
+    let _ = writeln!(text, "{title}: {total}");
+    let mut shown = 0;
+    for entry in entries.take(SHOWN) {
+        shown += 1;
+        let _ = writeln!(text, "  {entry}");
+    }
+    if total > shown {
+        let _ = writeln!(text, "  and {} more", total - shown);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_lies_in_the_middle() {
+        assert_eq!(at(&[5, 1, 9], 1, 2), 5);
+        assert_eq!((at(&[5, 1, 9], 0, 1), at(&[5, 1, 9], 1, 1)), (1, 9));
+        assert_eq!(at(&[], 1, 2), 0);
+    }
+
+    #[test]
+    fn long_lists_are_cut_and_counted() {
+        let mut text = String::new();
+        list(&mut text, "open calls", ["a"; 64].into_iter(), 100);
+        assert_eq!(text.lines().count(), 12);
+        assert!(text.ends_with("and 90 more\n"), "{text}");
+    }
+}

@@ -1,0 +1,177 @@
+//! The one word and the one sentence on how a run ended. The guest's own word is heard, and believed
+//! only as far as the ledger bears it out.
+
+use std::fmt;
+
+use serde::Serialize;
+use shared::exit::ExitCode;
+
+use crate::control::{Aftermath, Ending};
+use crate::lab::Lab;
+use crate::lab::judge;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Every oracle held.
+    Pass,
+    /// An oracle did not hold.
+    Fail,
+    /// The guest does not know an option it was given.
+    BadOptions,
+    /// The guest died.
+    Died,
+    /// It took too long, or nothing moved any more.
+    Stalled,
+    /// The user ended it.
+    Interrupted,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The word of the JSON document, so that both reports say the same.
+        self.serialize(f)
+    }
+}
+
+/// How a run ended, and why that is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// In one word.
+    pub kind: Kind,
+    /// In a sentence.
+    pub message: String,
+    /// Whether the workload came to its end, so that the ledger has to be in order.
+    pub judged: bool,
+    signal: u8,
+}
+
+impl Verdict {
+    /// The verdict on a run.
+    pub fn on(aftermath: &Aftermath, lab: &Lab) -> Self {
+        let (kind, message) = match &aftermath.ending {
+            Ending::GuestExit { vcpu, code } => return Self::on_exit(*vcpu, *code, aftermath, lab),
+            Ending::Dead { vcpu, death } => {
+                (Kind::Died, format!("the guest died on CPU {vcpu}: {death}"))
+            }
+            Ending::Panicked { vcpu } => (
+                Kind::Died,
+                format!("the VMM's thread of CPU {vcpu} panicked, which is a bug"),
+            ),
+            Ending::Signal(signal) => {
+                let message = format!("signal {signal} came before the guest was done");
+                let signal = u8::try_from(*signal).unwrap_or(0);
+                return Self {
+                    signal,
+                    ..Self::new(Kind::Interrupted, message)
+                };
+            }
+            Ending::TimeOut(limit) => (
+                Kind::Stalled,
+                format!("not done after {} s (--timeout)", limit.as_secs_f64()),
+            ),
+            Ending::NoProgress(limit) => (
+                Kind::Stalled,
+                format!(
+                    "nothing has moved for {} s (--watchdog)",
+                    limit.as_secs_f64()
+                ),
+            ),
+        };
+        Self::new(kind, message)
+    }
+
+    /// The status with which the command ends.
+    pub fn exit_status(&self) -> u8 {
+        match self.kind {
+            Kind::Pass => 0,
+            Kind::Fail => 1,
+            Kind::BadOptions => 2,
+            Kind::Died => 4,
+            Kind::Stalled => 5,
+            // As a shell has it for a command that a signal ended.
+            Kind::Interrupted => 128_u8.saturating_add(self.signal),
+        }
+    }
+
+    fn new(kind: Kind, message: String) -> Self {
+        Self {
+            kind,
+            message,
+            judged: false,
+            signal: 0,
+        }
+    }
+
+    fn on_exit(vcpu: u32, code: u32, aftermath: &Aftermath, lab: &Lab) -> Self {
+        let online = lab.header().cpus_online;
+        match ExitCode::try_from(code) {
+            Ok(ExitCode::Pass) => Self {
+                judged: true,
+                ..Self::on_pass(aftermath, lab)
+            },
+            Ok(ExitCode::Fail) => {
+                let message = match lab.header().findings_made {
+                    0 => "the guest says that an oracle failed".to_owned(),
+                    made => format!("the guest's oracles made {made} findings"),
+                };
+                Self {
+                    judged: true,
+                    ..Self::new(Kind::Fail, message)
+                }
+            }
+            Ok(ExitCode::Panic) => Self::new(
+                Kind::Died,
+                format!("the guest panicked on CPU {vcpu}; its console says why"),
+            ),
+            Ok(ExitCode::BadOptions) => Self::new(
+                Kind::BadOptions,
+                "the guest does not accept its options (--append); its console says which"
+                    .to_owned(),
+            ),
+            Ok(ExitCode::BadMachine) => Self::new(
+                Kind::Died,
+                format!(
+                    "the guest cannot use this machine; {online} of {} CPUs came up",
+                    aftermath.vcpus
+                ),
+            ),
+            Err(code) => Self::new(
+                Kind::Died,
+                format!("CPU {vcpu} wrote {code:#x} to the exit port, which means nothing"),
+            ),
+        }
+    }
+
+    fn on_pass(aftermath: &Aftermath, lab: &Lab) -> Self {
+        if !lab.is_used() {
+            return Self::new(
+                Kind::Pass,
+                "the guest says pass; it kept no ledger".to_owned(),
+            );
+        }
+        let header = lab.header();
+        let breaches = judge::judge(lab).total;
+        let message = if header.findings_made > 0 {
+            format!(
+                "the guest says pass, with {} findings of its own",
+                header.findings_made
+            )
+        } else if header.cpus_online != aftermath.vcpus {
+            format!(
+                "the guest says pass, with {} of {} CPUs up",
+                header.cpus_online, aftermath.vcpus
+            )
+        } else if breaches > 0 {
+            format!("the guest says pass, and its ledger is wrong in {breaches} places")
+        } else {
+            let made = lab.totals().made;
+            return Self::new(
+                Kind::Pass,
+                format!("{made} calls, each exactly once where it had to"),
+            );
+        };
+        Self::new(Kind::Fail, message)
+    }
+}
