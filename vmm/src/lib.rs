@@ -6,6 +6,7 @@
 //! [`lab::Lab::prepare`], [`control::run`], [`report::Report::new`].
 
 pub mod control;
+pub mod cpus;
 pub mod lab;
 pub mod machine;
 pub mod report;
@@ -13,8 +14,10 @@ pub mod stats;
 
 use std::path::PathBuf;
 
+use cpus::CpuSet;
 use machine::image::Image;
 use machine::layout::Layout;
+use machine::pin::{PinError, Pins};
 use machine::{Machine, MachineError, Parts, boot};
 use report::{Kind, Report, postmortem, symbols::Symbols};
 
@@ -31,6 +34,8 @@ pub struct Config {
     pub append: String,
     /// How long it may take.
     pub limits: control::Limits,
+    /// Host CPUs to bind the vCPUs to, in turn; `None` to let them wander.
+    pub pin: Option<CpuSet>,
     /// Where the guest's console goes.
     pub console: control::Stream,
 }
@@ -56,6 +61,9 @@ pub enum Error {
     /// No lab.
     #[error("cannot write the lab to guest memory")]
     Lab(#[source] vm_memory::GuestMemoryError),
+    /// No such host CPUs.
+    #[error(transparent)]
+    Pin(#[from] PinError),
     /// No end.
     #[error(transparent)]
     Control(#[from] control::ControlError),
@@ -70,7 +78,7 @@ impl Error {
             | Self::Machine(
                 MachineError::Layout(_) | MachineError::Image(_) | MachineError::Boot(_),
             ) => 2,
-            Self::Machine(_) | Self::Lab(_) | Self::Control(_) => 3,
+            Self::Machine(_) | Self::Lab(_) | Self::Pin(_) | Self::Control(_) => 3,
         }
     }
 }
@@ -86,6 +94,7 @@ pub fn run(config: &Config) -> Result<Outcome, Error> {
         .map_err(MachineError::from)?;
     let command_line =
         boot::command_line(&config.append, layout.lab.start).map_err(MachineError::from)?;
+    let pins = config.pin.as_ref().map(Pins::new).transpose()?;
     let machine = Machine::build(&Parts {
         image: &image,
         vcpus: config.vcpus,
@@ -94,7 +103,7 @@ pub fn run(config: &Config) -> Result<Outcome, Error> {
     })?;
     let lab =
         lab::Lab::prepare(machine.memory.clone(), layout.lab.start, pages).map_err(Error::Lab)?;
-    let aftermath = control::run(machine, &lab, config.limits, config.console)?;
+    let aftermath = control::run(machine, &lab, config.limits, pins.as_ref(), config.console)?;
     let report = Report::new(&aftermath, &lab);
     let post_mortem = describe(&aftermath, &report, &image);
     Ok(Outcome {

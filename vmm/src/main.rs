@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use vmm::control::{Limits, Stream};
+use vmm::cpus::CpuSet;
 use vmm::{Config, Outcome};
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
@@ -40,7 +41,7 @@ struct Arguments {
     #[arg(long, value_name = "MIB")]
     memory: Option<u64>,
 
-    /// Guest command line; where the lab pages are is added to it
+    /// Guest command line; the address of the lab is added to it
     #[arg(
         long,
         value_name = "OPTIONS",
@@ -56,6 +57,10 @@ struct Arguments {
     /// Write the report here instead of to standard output
     #[arg(long, value_name = "FILE")]
     stats_file: Option<PathBuf>,
+
+    /// Bind the vCPUs to these host CPUs in turn, such as 0-2,5
+    #[arg(long, value_name = "CPULIST")]
+    pin: Option<CpuSet>,
 
     /// End the run after this time [default: no limit]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -92,6 +97,7 @@ impl Arguments {
                 timeout: self.timeout,
                 watchdog: Some(self.watchdog).filter(|limit| *limit > Duration::ZERO),
             },
+            pin: self.pin.clone(),
             console: match (self.stats, &self.stats_file) {
                 (Form::Json, None) => Stream::Stderr,
                 _ => Stream::Stdout,

@@ -102,7 +102,7 @@ fn the_console_comes_out_and_json_has_stdout_for_itself() {
         "{run:?}"
     );
 
-    let run = guest.run(&["--stats", "json", "--vcpus", "2"]);
+    let run = guest.run(&["--stats", "json", "--vcpus", "2", "--pin", "0"]);
     let report: serde_json::Value = serde_json::from_str(&run.out).unwrap();
     assert!(run.err.starts_with("h\n"), "{run:?}");
     assert_eq!(report["schema"], "ipi-lab/1");
@@ -302,6 +302,7 @@ fn bad_usage_is_told_at_once() {
         &["--memory", "18446744073709551615"],
         &["--append", "lab=0x1000"],
         &["--timeout", "soon"],
+        &["--pin", "1-"],
         &["--stats", "xml"],
     ] {
         let started = Instant::now();

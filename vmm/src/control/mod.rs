@@ -17,6 +17,7 @@ use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::machine::devices::Strays;
 use crate::machine::inspect::Standing;
+use crate::machine::pin::Pins;
 use crate::machine::threads::{Crew, CrewError, OnDoorbell};
 use crate::machine::vcpu::{Death, Vcpu};
 use crate::stats::window::{Meter, Window};
@@ -106,6 +107,7 @@ pub fn run(
     machine: Machine,
     lab: &Lab,
     limits: Limits,
+    pins: Option<&Pins>,
     console: Stream,
 ) -> Result<Aftermath, ControlError> {
     let meter = Arc::new(Meter::new(&machine, lab.clone()));
@@ -123,7 +125,7 @@ pub fn run(
         let meter = Arc::clone(&meter);
         move |_, doorbell| meter.on_doorbell(doorbell)
     });
-    let crew = Crew::new(vcpus, &devices, &on_doorbell)?;
+    let crew = Crew::new(vcpus, &devices, &on_doorbell, pins)?;
     let bench = Bench::new(
         &crew,
         signals,

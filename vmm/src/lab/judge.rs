@@ -6,8 +6,8 @@ use std::fmt;
 use shared::lab::Oracle;
 use shared::ledger::CallId;
 
-use super::cpus::CpuSet;
 use super::{Lab, Record};
+use crate::cpus::CpuSet;
 
 /// Breaches and open calls that are kept; more are only counted.
 const KEPT: usize = 64;

@@ -2,7 +2,6 @@
 //! has written there is copied out before it is looked at, and never believed. Knows guest memory
 //! and no KVM.
 
-pub mod cpus;
 pub mod judge;
 
 use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS, TRANSPORT_SLOTS};
@@ -10,7 +9,7 @@ use shared::ledger::{Lane, RecordHead};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use cpus::CpuSet;
+use crate::cpus::CpuSet;
 
 /// The lab of one machine.
 #[derive(Debug, Clone)]

@@ -11,6 +11,7 @@ pub mod kick;
 pub mod layout;
 pub mod lifecycle;
 pub mod limits;
+pub mod pin;
 pub mod tally;
 pub mod threads;
 pub mod vcpu;

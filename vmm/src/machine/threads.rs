@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use shared::ports::Doorbell;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use vmm_sys_util::signal::Killable;
+use vmm_sys_util::signal::{Killable, unblock_signal};
 
 use super::devices::{Devices, Effect};
 use super::kick::{self, ImmediateExit};
 use super::lifecycle::{Request, Runner, Seat, State, Step};
+use super::pin::Pins;
 use super::vcpu::{Death, Exit, Vcpu};
 
 /// How long vCPUs may take to leave the guest. Hundreds of spinning ones on two cores take seconds.
@@ -139,6 +140,7 @@ impl Crew {
         vcpus: Vec<Vcpu>,
         devices: &Arc<Devices>,
         on_doorbell: &Arc<OnDoorbell>,
+        pins: Option<&Pins>,
     ) -> Result<Self, CrewError> {
         kick::install_handler().map_err(|error| CrewError::Prepare(error.into()))?;
         let events = Arc::new(Events::new().map_err(CrewError::Prepare)?);
@@ -147,7 +149,7 @@ impl Crew {
             events,
         };
         for vcpu in vcpus {
-            let member = crew.seat(vcpu, devices, on_doorbell)?;
+            let member = crew.seat(vcpu, devices, on_doorbell, pins.cloned())?;
             crew.members.push(member);
         }
         Ok(crew)
@@ -158,6 +160,7 @@ impl Crew {
         vcpu: Vcpu,
         devices: &Arc<Devices>,
         on_doorbell: &Arc<OnDoorbell>,
+        pins: Option<Pins>,
     ) -> Result<Member, CrewError> {
         let id = vcpu.id();
         let seat = Arc::<Seat>::default();
@@ -177,6 +180,13 @@ impl Crew {
             .name(format!("vcpu{id}"))
             .stack_size(256 << 10)
             .spawn(move || {
+                // A parent may have left it blocked. Fails only for numbers that are no signals.
+                let _ = unblock_signal(kick::signal());
+                if let Some(pins) = pins {
+                    // `Pins` has checked that the host offers the CPU. Should it have gone away
+                    // since, the vCPU runs where it can.
+                    let _ = pins.bind(id);
+                }
                 guard.carry(&mut carried);
                 carried.vcpu
             })

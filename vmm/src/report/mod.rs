@@ -207,12 +207,12 @@ impl Report {
         table::render(self)
     }
 
-    /// The report for programs: one JSON document, ended by a line feed.
+    /// The report for programs: one JSON document on one line.
     ///
     /// # Errors
     /// None that is known: every figure has a JSON form.
     pub fn json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string_pretty(self).map(|document| document + "\n")
+        serde_json::to_string(self).map(|document| document + "\n")
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::symbols::Symbols;
-use crate::lab::cpus::CpuSet;
+use crate::cpus::CpuSet;
 use crate::machine::inspect::{Activity, Standing};
 
 /// Groups of vCPUs whose backtrace is printed.

@@ -175,3 +175,7 @@ impl Verdict {
         Self::new(Kind::Fail, message)
     }
 }
+
+#[cfg(test)]
+#[path = "verdict_test.rs"]
+mod tests;

@@ -191,6 +191,27 @@ pub enum Value {
 }
 
 impl Window {
+    /// One in which nothing happened on any number of vCPUs.
+    #[cfg(test)]
+    pub(crate) fn empty() -> Self {
+        let sample = Sample {
+            at: Instant::now(),
+            exits: Vec::new(),
+            kvm: Vec::new(),
+            kvm_vm: Vec::new(),
+            ipis: 0,
+        };
+        Self {
+            boot: None,
+            workload: false,
+            complete: false,
+            start: sample.clone(),
+            end: sample,
+            vcpu_schema: None,
+            vm_schema: None,
+        }
+    }
+
     /// How long it lasted.
     pub fn length(&self) -> Duration {
         self.end.at - self.start.at

@@ -1,6 +1,11 @@
-//! A set of CPUs, as the ledger stores it and as people write it: `0-2,5`. Plain data.
+//! A set of CPUs, as the ledger stores it and as people read and write it: `0-2,5`. Plain data, of
+//! guests and hosts alike.
 
 use std::fmt;
+use std::str::FromStr;
+
+/// Numbers from here on are of no CPU, here or in Linux's `cpu_set_t`.
+pub const MOST: u32 = 1024;
 
 /// A set of CPU numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,6 +62,34 @@ impl FromIterator<u32> for CpuSet {
     }
 }
 
+/// Text that is no list of CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a list of CPUs below {MOST}, such as 0-2,5")]
+pub struct NotCpus;
+
+impl FromStr for CpuSet {
+    type Err = NotCpus;
+
+    fn from_str(text: &str) -> Result<Self, NotCpus> {
+        let number = |text: &str| {
+            text.parse()
+                .ok()
+                .filter(|number: &u32| *number < MOST)
+                .ok_or(NotCpus)
+        };
+        let mut cpus = Vec::new();
+        for piece in text.split(',') {
+            let (start, end) = piece.split_once('-').unwrap_or((piece, piece));
+            let range = number(start)?..=number(end)?;
+            if range.is_empty() {
+                return Err(NotCpus);
+            }
+            cpus.extend(range);
+        }
+        Ok(cpus.into_iter().collect())
+    }
+}
+
 impl fmt::Display for CpuSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut cpus = self.iter().peekable();
@@ -89,5 +122,25 @@ mod tests {
         assert_eq!(set(&[0, 1, 2, 5]).to_string(), "0-2,5");
         assert_eq!(set(&[63, 64, 65, 1023]).to_string(), "63-65,1023");
         assert_eq!(set(&[1, 3, 70]).without(&set(&[3])).to_string(), "1,70");
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        for text in ["0", "0-2,5", "63-65,1023"] {
+            assert_eq!(text.parse::<CpuSet>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "x",
+            "1-",
+            "-1",
+            "3-1",
+            "1024",
+            "0-4294967295",
+            "0,,1",
+            "1-2-3",
+        ] {
+            assert_eq!(text.parse::<CpuSet>(), Err(NotCpus), "{text}");
+        }
     }
 }

@@ -1,0 +1,114 @@
+use super::*;
+use crate::machine::devices::Strays;
+use crate::machine::vcpu::Death;
+use crate::report::Report;
+use crate::stats::window::Window;
+use shared::lab::{Header, Layout};
+use std::time::Duration;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use zerocopy::IntoBytes;
+
+const CPUS: u32 = 3;
+
+fn ended(ending: Ending) -> Aftermath {
+    Aftermath {
+        ending,
+        window: Window::empty(),
+        standings: Vec::new(),
+        blind: None,
+        strays: Strays::default(),
+        console_loss: None,
+        vcpus: CPUS,
+    }
+}
+
+fn exited(code: ExitCode) -> Aftermath {
+    ended(Ending::GuestExit {
+        vcpu: 1,
+        code: code as u32,
+    })
+}
+
+fn lab(guest: impl FnOnce(&mut Header)) -> Lab {
+    let layout = Layout::new(CPUS).unwrap();
+    let size = usize::try_from(layout.size).unwrap();
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).unwrap();
+    let lab = Lab::prepare(memory.clone(), 0, layout).unwrap();
+    let mut header = layout.header();
+    guest(&mut header);
+    memory
+        .write_slice(header.as_bytes(), GuestAddress(0))
+        .unwrap();
+    lab
+}
+
+fn all_up() -> Lab {
+    lab(|header| header.cpus_online = CPUS)
+}
+
+#[test]
+fn a_pass_is_believed_only_if_everything_bears_it_out() {
+    let pass = exited(ExitCode::Pass);
+    let kind = |lab: &Lab| Verdict::on(&pass, lab).kind;
+    assert_eq!(kind(&all_up()), Kind::Pass);
+    assert_eq!(
+        kind(&lab(|_| ())),
+        Kind::Pass,
+        "a guest that does not use the lab"
+    );
+    assert_eq!(kind(&lab(|header| header.cpus_online = 2)), Kind::Fail);
+    let with_finding = lab(|header| {
+        header.cpus_online = CPUS;
+        header.findings_made = 1;
+    });
+    assert_eq!(kind(&with_finding), Kind::Fail);
+}
+
+#[test]
+fn every_ending_has_the_status_of_its_kind() {
+    let status = |aftermath: &Aftermath| Verdict::on(aftermath, &all_up()).exit_status();
+    assert_eq!(status(&exited(ExitCode::Pass)), 0);
+    assert_eq!(status(&exited(ExitCode::Fail)), 1);
+    assert_eq!(status(&exited(ExitCode::BadOptions)), 2);
+    assert_eq!(status(&exited(ExitCode::Panic)), 4);
+    assert_eq!(status(&exited(ExitCode::BadMachine)), 4);
+    assert_eq!(
+        status(&ended(Ending::GuestExit {
+            vcpu: 0,
+            code: 0x99
+        })),
+        4
+    );
+    assert_eq!(
+        status(&ended(Ending::Dead {
+            vcpu: 0,
+            death: Death::TripleFault
+        })),
+        4
+    );
+    assert_eq!(status(&ended(Ending::Panicked { vcpu: 0 })), 4);
+    assert_eq!(status(&ended(Ending::TimeOut(Duration::from_secs(1)))), 5);
+    assert_eq!(
+        status(&ended(Ending::NoProgress(Duration::from_secs(1)))),
+        5
+    );
+    assert_eq!(status(&ended(Ending::Signal(2))), 130);
+    assert_eq!(status(&ended(Ending::Signal(15))), 143);
+}
+
+#[test]
+fn the_document_has_its_keys_without_any_statistics() {
+    let report = Report::new(&exited(ExitCode::Pass), &all_up());
+    let document = report.json().unwrap();
+    assert_eq!(document.lines().count(), 1);
+    let json: serde_json::Value = serde_json::from_str(&document).unwrap();
+    assert_eq!(json["schema"], "ipi-lab/1");
+    assert_eq!(json["result"], "pass");
+    assert_eq!(json["exit_status"], 0);
+    assert_eq!(json["vcpus"], CPUS);
+    assert_eq!(json["ipi"]["exits_per_ipi"], serde_json::Value::Null);
+    assert_eq!(json["ipi"]["by_transport"]["x2apic"], 0);
+    assert_eq!(json["per_vcpu"][2]["id"], 2);
+    assert_eq!(json["findings"], serde_json::json!([]));
+    assert!(report.table().contains("vCPUs      3\n"));
+}
