@@ -18,6 +18,8 @@ use crate::stats::window::Meter;
 
 /// How often the clock is looked at, and a slow reader of the console tried again.
 const TICK: Duration = Duration::from_millis(100);
+/// Time that one tick can stand for, however late it comes.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
 
 const VCPUS: u32 = 0;
 const SIGNALS: u32 = 1;
@@ -149,7 +151,8 @@ struct Watchdog {
     console: Arc<Console>,
     meter: Arc<Meter>,
     seen: u64,
-    since: Instant,
+    looked: Instant,
+    idle: Duration,
 }
 
 impl Watchdog {
@@ -160,7 +163,8 @@ impl Watchdog {
             console,
             meter,
             seen: 0,
-            since: Instant::now(),
+            looked: Instant::now(),
+            idle: Duration::ZERO,
         }
     }
 
@@ -172,10 +176,15 @@ impl Watchdog {
             .progress()
             .wrapping_add(self.console.written())
             .wrapping_add(self.meter.guest_exits());
-        if seen != self.seen {
-            self.seen = seen;
-            self.since = Instant::now();
-        }
-        (self.since.elapsed() >= self.limit).then_some(self.limit)
+        // A process that was stopped for an hour, by ^Z or by a debugger, was not idle for an hour.
+        let passed = self.looked.elapsed().min(LONGEST_TICK);
+        self.looked = Instant::now();
+        self.idle = if seen == self.seen {
+            self.idle + passed
+        } else {
+            Duration::ZERO
+        };
+        self.seen = seen;
+        (self.idle >= self.limit).then_some(self.limit)
     }
 }

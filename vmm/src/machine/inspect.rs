@@ -37,6 +37,10 @@ pub struct Standing {
     pub activity: Activity,
     /// General registers.
     pub regs: kvm_regs,
+    /// Address of the last page fault, CR2.
+    pub fault_address: u64,
+    /// Where its page tables are, CR3.
+    pub page_tables: u64,
     /// Vectors accepted and not yet delivered.
     pub requested: Vec<u8>,
     /// Vectors delivered and not yet acknowledged.
@@ -61,14 +65,16 @@ impl Standing {
         };
         let lapic = vcpu.fd().get_lapic()?;
         let place = Place { vcpu, memory };
-        // Outside long mode the instruction pointer is relative to the code segment.
-        let code_base = vcpu.fd().get_sregs()?.cs.base;
+        let sregs = vcpu.fd().get_sregs()?;
         Ok(Self {
             vcpu: vcpu.id(),
             activity,
+            fault_address: sregs.cr2,
+            page_tables: sregs.cr3,
             requested: vectors(&lapic, REQUESTED),
             in_service: vectors(&lapic, IN_SERVICE),
-            code: place.read(code_base.wrapping_add(regs.rip), INSTRUCTION_MAX),
+            // Outside long mode the instruction pointer is relative to the code segment.
+            code: place.read(sregs.cs.base.wrapping_add(regs.rip), INSTRUCTION_MAX),
             callers: place.callers(regs.rbp),
             regs,
         })

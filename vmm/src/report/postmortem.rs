@@ -59,12 +59,16 @@ pub fn death(standing: &Standing, symbols: &Symbols) -> String {
             ("r14", regs.r14),
             ("r15", regs.r15),
         ],
-        [("rip", regs.rip), ("flags", regs.rflags), ("", 0), ("", 0)],
+        [
+            ("rip", regs.rip),
+            ("flags", regs.rflags),
+            ("cr2", standing.fault_address),
+            ("cr3", standing.page_tables),
+        ],
     ];
     for row in registers {
         let row: Vec<_> = row
             .iter()
-            .filter(|(name, _)| !name.is_empty())
             .map(|(name, value)| format!("{name:<5} {value:016x}"))
             .collect();
         line(format_args!("  {}", row.join("  ")));
@@ -103,7 +107,7 @@ pub fn standings(standings: &[Standing], symbols: &Symbols) -> String {
 
 fn describe(standing: &Standing, symbols: &Symbols) -> String {
     if standing.activity == Activity::NotStarted {
-        return "never started, waits for its SIPI".to_owned();
+        return "never started, waiting for SIPI".to_owned();
     }
     let activity = match standing.activity {
         Activity::Halted => "halted",
@@ -163,6 +167,8 @@ mod tests {
             in_service: Vec::new(),
             code: vec![0x0f, 0x0b],
             callers: vec![0x1234],
+            fault_address: 0,
+            page_tables: 0,
         }
     }
 
@@ -178,7 +184,7 @@ mod tests {
             called from 0x1234 ?\n\
             CPUs 1-299: halted, interrupts on, at 0x10, pending 0xf0\n    \
             called from 0x1234 ?\n\
-            CPU 300: never started, waits for its SIPI\n";
+            CPU 300: never started, waiting for SIPI\n";
         assert_eq!(text, expected);
     }
 
