@@ -42,7 +42,7 @@ pub struct Breach {
     pub text: String,
 }
 
-/// A call that was made and never found complete.
+/// A call on its way: it has not run everywhere, or its caller does not have control back.
 #[derive(Debug, Clone)]
 pub struct OpenCall(pub Record);
 
@@ -64,7 +64,7 @@ impl fmt::Display for OpenCall {
         )?;
         let missing = record.targets.without(&record.ran);
         if missing.is_empty() {
-            f.write_str("has run everywhere but is not closed")
+            f.write_str("has run everywhere, and its caller is not back yet")
         } else {
             write!(f, "has not run on CPUs {missing}")
         }
@@ -98,11 +98,15 @@ impl<T> Kept<T> {
     }
 }
 
-/// The calls that are open.
+/// The calls on their way. Not every open record is one: a source closes a record when it gets to
+/// it, which can be long after the call is done.
 pub fn open_calls(lab: &Lab) -> Kept<OpenCall> {
     let mut open = Kept::default();
     for record in lab.records().filter(|record| record.head.open != 0) {
-        open.push(OpenCall(record));
+        let done = record.targets.without(&record.ran).is_empty();
+        if !done || record.head.returned_tsc == 0 {
+            open.push(OpenCall(record));
+        }
     }
     open
 }

@@ -95,6 +95,20 @@ fn a_lost_call_is_named_with_its_cpu() {
 }
 
 #[test]
+fn only_calls_on_their_way_are_open() {
+    let fake = Fake::new(4);
+    fake.record(0, 1, head(call(0, 1), 1), 0b0010, 0b0010);
+    assert_eq!(open_calls(&fake.lab).total, 0);
+    let entering = RecordHead {
+        returned_tsc: 0,
+        ..head(call(0, 2), 1)
+    };
+    fake.record(0, 2, entering, 0b0010, 0b0010);
+    let text = open_calls(&fake.lab).first[0].to_string();
+    assert!(text.ends_with("made to CPUs 1, has run everywhere, and its caller is not back yet"));
+}
+
+#[test]
 fn every_other_disorder_is_seen() {
     let fake = Fake::new(4);
     fake.record(0, 1, head(call(0, 1), 0), 0b0010, 0b0110);

@@ -61,9 +61,9 @@ pub struct Report {
     pub breaches: Vec<FoundHere>,
     /// How many breaches there are.
     pub breaches_made: u64,
-    /// Calls that never completed, as far as they were kept.
+    /// Calls still on their way, as far as they were kept.
     pub open_calls: Vec<String>,
-    /// How many calls never completed.
+    /// How many calls were still on their way.
     pub open_calls_made: u64,
     /// Accesses that no device knew.
     pub strays: Strays,

@@ -10,6 +10,8 @@ use crate::machine::inspect::{Activity, Standing};
 
 /// Groups of vCPUs whose backtrace is printed.
 const TRACED: usize = 8;
+/// vCPUs whose instruction is told; of more, only the function, so that they form groups.
+const EXACT: usize = 16;
 
 /// The vCPU that died, in full.
 pub fn death(standing: &Standing, symbols: &Symbols) -> String {
@@ -81,8 +83,13 @@ pub fn death(standing: &Standing, symbols: &Symbols) -> String {
 pub fn standings(standings: &[Standing], symbols: &Symbols) -> String {
     let mut groups: BTreeMap<String, Vec<&Standing>> = BTreeMap::new();
     for standing in standings {
+        let function = symbols.function(standing.regs.rip);
+        let place = match function.filter(|_| standings.len() > EXACT) {
+            Some(function) => function.to_owned(),
+            None => symbols.place(standing.regs.rip),
+        };
         groups
-            .entry(describe(standing, symbols))
+            .entry(describe(standing, &place))
             .or_default()
             .push(standing);
     }
@@ -105,7 +112,7 @@ pub fn standings(standings: &[Standing], symbols: &Symbols) -> String {
     text
 }
 
-fn describe(standing: &Standing, symbols: &Symbols) -> String {
+fn describe(standing: &Standing, place: &str) -> String {
     if standing.activity == Activity::NotStarted {
         return "never started, waiting for SIPI".to_owned();
     }
@@ -118,10 +125,7 @@ fn describe(standing: &Standing, symbols: &Symbols) -> String {
     } else {
         "off"
     };
-    let mut text = format!(
-        "{activity}, interrupts {interrupts}, at {}",
-        symbols.place(standing.regs.rip)
-    );
+    let mut text = format!("{activity}, interrupts {interrupts}, at {place}");
     for (what, vectors) in [
         ("pending", &standing.requested),
         ("in service", &standing.in_service),
@@ -141,9 +145,7 @@ fn backtrace(standing: &Standing, symbols: &Symbols) -> String {
     let mut text = String::new();
     for caller in &standing.callers {
         // A return address can lie behind the last instruction of its function.
-        let place = symbols
-            .name(caller.wrapping_sub(1))
-            .unwrap_or_else(|| "?".to_owned());
+        let place = symbols.function(caller.wrapping_sub(1)).unwrap_or("?");
         let _ = writeln!(text, "    called from {caller:#x} {place}");
     }
     text

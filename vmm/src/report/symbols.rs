@@ -45,6 +45,18 @@ impl Symbols {
 
     /// The function that `address` lies in, and how far into it: `guest::main+0x1c`.
     pub fn name(&self, address: u64) -> Option<String> {
+        self.find(address).map(|(name, offset)| match offset {
+            0 => name.to_owned(),
+            _ => format!("{name}+{offset:#x}"),
+        })
+    }
+
+    /// The function that `address` lies in.
+    pub fn function(&self, address: u64) -> Option<&str> {
+        self.find(address).map(|(name, _)| name)
+    }
+
+    fn find(&self, address: u64) -> Option<(&str, u64)> {
         let next = self
             .sorted
             .partition_point(|function| function.address <= address);
@@ -55,11 +67,8 @@ impl Symbols {
         } else {
             function.size
         };
-        match offset {
-            0 => Some(function.name.clone()),
-            _ if offset < limit => Some(format!("{}+{offset:#x}", function.name)),
-            _ => None,
-        }
+        // A label without a size may have the address and nothing behind it.
+        (offset == 0 || offset < limit).then_some((function.name.as_str(), offset))
     }
 
     /// The address, with its function if that is known.
