@@ -33,6 +33,15 @@ impl CpuSet {
         self.words.iter().all(|word| *word == 0)
     }
 
+    /// The set with the noun before it: `CPU 5`, `CPUs 0-2`.
+    pub fn noun(&self) -> String {
+        match self.iter().take(2).count() {
+            0 => "no CPU".to_owned(),
+            1 => format!("CPU {self}"),
+            _ => format!("CPUs {self}"),
+        }
+    }
+
     /// Those not in `other`.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
@@ -121,6 +130,9 @@ mod tests {
         assert_eq!(set(&[]).to_string(), "none");
         assert_eq!(set(&[0, 1, 2, 5]).to_string(), "0-2,5");
         assert_eq!(set(&[63, 64, 65, 1023]).to_string(), "63-65,1023");
+        assert_eq!(set(&[]).noun(), "no CPU");
+        assert_eq!(set(&[5]).noun(), "CPU 5");
+        assert_eq!(set(&[5, 7]).noun(), "CPUs 5,7");
         assert_eq!(set(&[1, 3, 70]).without(&set(&[3])).to_string(), "1,70");
     }
 

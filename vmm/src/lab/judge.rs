@@ -42,7 +42,7 @@ pub struct Breach {
     pub text: String,
 }
 
-/// A call on its way: it has not run everywhere, or its caller does not have control back.
+/// A call on its way: it has not run everywhere, or its caller still waits.
 #[derive(Debug, Clone)]
 pub struct OpenCall(pub Record);
 
@@ -57,16 +57,16 @@ impl fmt::Display for OpenCall {
         };
         write!(
             f,
-            "{} from CPU {}{waiting}, made to CPUs {}, ",
+            "{} from CPU {}{waiting}, made to {}, ",
             CallName(id),
             id.source(),
-            record.targets
+            record.targets.noun()
         )?;
         let missing = record.targets.without(&record.ran);
         if missing.is_empty() {
-            f.write_str("has run everywhere, and its caller is not back yet")
+            f.write_str("has run everywhere, and its caller has not noticed")
         } else {
-            write!(f, "has not run on CPUs {missing}")
+            write!(f, "has not run on {}", missing.noun())
         }
     }
 }
@@ -104,7 +104,8 @@ pub fn open_calls(lab: &Lab) -> Kept<OpenCall> {
     let mut open = Kept::default();
     for record in lab.records().filter(|record| record.head.open != 0) {
         let done = record.targets.without(&record.ran).is_empty();
-        if !done || record.head.returned_tsc == 0 {
+        let waits = record.head.wait != 0 && record.head.returned_tsc == 0;
+        if !done || waits {
             open.push(OpenCall(record));
         }
     }
@@ -158,8 +159,9 @@ fn judge_record(record: &Record, slots: u32, cpus: u32, breaches: &mut Kept<Brea
     let missing = record.targets.without(&record.ran);
     if !missing.is_empty() {
         let text = format!(
-            "{name}, made to CPUs {}, never ran on CPUs {missing}",
-            record.targets
+            "{name}, made to {}, never ran on {}",
+            record.targets.noun(),
+            missing.noun()
         );
         breach(Oracle::Lost, missing, text);
     } else if record.head.open != 0 {
@@ -172,14 +174,18 @@ fn judge_record(record: &Record, slots: u32, cpus: u32, breaches: &mut Kept<Brea
     let astray = record.ran.without(&record.targets);
     if !astray.is_empty() {
         let text = format!(
-            "{name}, made to CPUs {}, ran on CPUs {astray}",
-            record.targets
+            "{name}, made to {}, ran on {}",
+            record.targets.noun(),
+            astray.noun()
         );
         breach(Oracle::WrongCpu, astray, text);
     }
     let nobody: CpuSet = record.targets.iter().filter(|cpu| *cpu >= cpus).collect();
     if !nobody.is_empty() {
-        let text = format!("{name} was made to CPUs {nobody}, which do not exist");
+        let text = format!(
+            "{name} was made to {}, beyond the machine's last",
+            nobody.noun()
+        );
         breach(Oracle::Accounting, nobody, text);
     }
 }

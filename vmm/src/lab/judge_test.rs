@@ -86,11 +86,11 @@ fn a_lost_call_is_named_with_its_cpu() {
     assert_eq!(breaches.first[0].oracle, Oracle::Lost);
     assert_eq!(
         breaches.first[0].text,
-        "call 3:0:17, made to CPUs 0-2, never ran on CPUs 2"
+        "call 3:0:17, made to CPUs 0-2, never ran on CPU 2"
     );
     assert_eq!(
         open_calls(&fake.lab).first[0].to_string(),
-        "call 3:0:17 from CPU 3, waiting, made to CPUs 0-2, has not run on CPUs 2"
+        "call 3:0:17 from CPU 3, waiting, made to CPUs 0-2, has not run on CPU 2"
     );
 }
 
@@ -105,7 +105,7 @@ fn only_calls_on_their_way_are_open() {
     };
     fake.record(0, 2, entering, 0b0010, 0b0010);
     let text = open_calls(&fake.lab).first[0].to_string();
-    assert!(text.ends_with("made to CPUs 1, has run everywhere, and its caller is not back yet"));
+    assert!(text.ends_with("made to CPU 1, has run everywhere, and its caller has not noticed"));
 }
 
 #[test]

@@ -99,8 +99,7 @@ pub fn standings(standings: &[Standing], symbols: &Symbols) -> String {
     let mut traced = 0;
     for (description, members) in groups {
         let cpus: CpuSet = members.iter().map(|member| member.vcpu).collect();
-        let plural = if members.len() > 1 { "s" } else { "" };
-        let _ = writeln!(text, "CPU{plural} {cpus}: {description}");
+        let _ = writeln!(text, "{}: {description}", cpus.noun());
         let first = members
             .first()
             .filter(|first| first.activity != Activity::NotStarted);
