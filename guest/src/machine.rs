@@ -8,6 +8,10 @@ use crate::platform::{CpuId, Platform};
 use crate::sync::atomic::Ordering;
 use crate::sync::mask::{AtomicCpuMask, CpuMask};
 
+/// Cycles after which a wait is told to the host, and again each time they have passed: some 100 µs, a
+/// hundred times what a call takes between two CPUs that both run.
+const LONG_WAIT: u64 = 1 << 18;
+
 /// The machine as every part of the path sees it.
 #[derive(Debug)]
 pub struct Machine<P> {
@@ -56,16 +60,24 @@ impl<P: Platform> Machine<P> {
         targets
     }
 
-    /// Waits, with `relax`, until `done`; every turn is counted as a spin.
+    /// Waits, with `relax`, until `done`; every turn is counted as a spin. A wait far longer than any
+    /// between CPUs that run is also told to the host.
     pub fn spin_until(&self, done: impl Fn() -> bool) {
+        if done() {
+            return;
+        }
         let mut spins = 0;
+        let mut since = self.platform.timestamp();
         while !done() {
             spins += 1;
             self.platform.relax();
+            let now = self.platform.timestamp();
+            if now.wrapping_sub(since) > LONG_WAIT {
+                self.platform.yield_to_host();
+                since = now;
+            }
         }
-        if spins != 0 {
-            count(&self.counters().wait_spins, spins);
-        }
+        count(&self.counters().wait_spins, spins);
     }
 
     /// Reports that `oracle` does not hold for `call` (0 if unknown) on this CPU.

@@ -64,7 +64,8 @@ fn boot_cpu(start: &StartInfo) -> ! {
     lab.set_boot_tsc(boot_tsc);
     boot::unmap_page_zero();
 
-    percpu::init(&cpus, lab);
+    let has_doorbell = options.lab.is_some();
+    percpu::init(&cpus, lab, has_doorbell);
     PerCpu::install(0);
     let transport = match apic::choose(options.transport, &cpus) {
         Ok(transport) => transport,
@@ -92,11 +93,11 @@ fn boot_cpu(start: &StartInfo) -> ! {
     }
 
     lab.set_workload_tsc(metal::tsc());
-    if options.lab.is_some() {
+    if has_doorbell {
         exit::ring(Doorbell::WorkloadStarted);
     }
     run_workload();
-    if options.lab.is_some() {
+    if has_doorbell {
         exit::ring(Doorbell::WorkloadFinished);
     }
     let verdict = guest.verdict();

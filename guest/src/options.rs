@@ -18,8 +18,9 @@ pub struct Options {
     pub queue: QueueKind,
     /// `transport=`: how IPIs leave a CPU; `None` takes x2APIC where there is one.
     pub transport: Option<Transport>,
-    /// `calls=`: how many calls with a random mask every CPU makes.
-    pub calls: u32,
+    /// `calls=`: how many calls with a random mask every CPU makes; `None` makes so many that a large
+    /// machine does not take for ever.
+    pub calls: Option<u32>,
     /// `seed=`: where the random masks come from; equal seeds give equal calls.
     pub seed: u64,
     /// `lab=`: guest-physical address of the lab pages, if the monitor offers them.
@@ -31,7 +32,7 @@ impl Default for Options {
         Self {
             queue: QueueKind::Filo,
             transport: None,
-            calls: 16,
+            calls: None,
             seed: 1,
             lab: None,
         }
@@ -112,8 +113,8 @@ impl Options {
                 }
                 "calls" => {
                     let calls = number(value).map_err(not_a_number)?;
-                    options.calls =
-                        u32::try_from(calls).map_err(|_| OptionsError::NotANumber(key, value))?;
+                    let calls = u32::try_from(calls);
+                    options.calls = Some(calls.map_err(|_| OptionsError::NotANumber(key, value))?);
                 }
                 "seed" => options.seed = number(value).map_err(not_a_number)?,
                 "lab" => options.lab = Some(number(value).map_err(not_a_number)?),
@@ -136,7 +137,7 @@ mod tests {
             Ok(Options {
                 queue: QueueKind::Filo,
                 transport: Some(Transport::Xapic),
-                calls: 3,
+                calls: Some(3),
                 seed: 16,
                 lab: Some(0x3f0_0000),
             })

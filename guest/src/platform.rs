@@ -30,12 +30,15 @@ pub trait Platform: Sync + 'static {
     /// The CPU this code runs on.
     fn this_cpu(&self) -> CpuId;
 
-    /// Sends `vector` to every CPU of `targets`. The caller's own bit is never set.
+    /// Sends `vector` to `target`, which is not the caller.
     ///
     /// It is ordered like a store-release: whatever the caller wrote before is visible to the
     /// handler. On x2APIC, whose ICR write is not ordered behind earlier stores, that takes a fence
     /// (Linux ce4e240c279a).
-    fn send_ipi(&self, targets: &CpuMask, vector: Vector);
+    fn send_ipi(&self, target: CpuId, vector: Vector);
+
+    /// As [`Platform::send_ipi`], to every CPU of `targets`, of which there may be none.
+    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector);
 
     /// Whether interrupts are enabled (x86: `RFLAGS.IF`).
     fn irqs_enabled(&self) -> bool;
@@ -48,6 +51,10 @@ pub trait Platform: Sync + 'static {
 
     /// One turn of a loop that waits for another CPU (x86: `pause`).
     fn relax(&self);
+
+    /// Says that this CPU has been waiting for another for a long time, to a host that may have taken
+    /// that one off its processor. It may do nothing.
+    fn yield_to_host(&self);
 
     /// Sleeps until an interrupt has been handled (x86: `sti; hlt`, interrupts on again afterwards).
     /// The condition is tested with interrupts off, so that an interrupt that changes it is not

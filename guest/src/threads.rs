@@ -22,7 +22,9 @@ impl Platform for Alone {
     fn this_cpu(&self) -> CpuId {
         0
     }
-    fn send_ipi(&self, _: &CpuMask, _: Vector) {}
+    fn send_ipi(&self, _: CpuId, _: Vector) {}
+    fn send_ipi_mask(&self, _: &CpuMask, _: Vector) {}
+    fn yield_to_host(&self) {}
     fn irqs_enabled(&self) -> bool {
         true
     }
@@ -178,13 +180,17 @@ impl Platform for Arc<Threads> {
     fn this_cpu(&self) -> CpuId {
         THIS_CPU.with(Cell::get)
     }
-    fn send_ipi(&self, targets: &CpuMask, vector: Vector) {
-        for target in targets.iter() {
-            let target = &self.cpus[target];
-            target.pending.fetch_or(bit(vector), Ordering::SeqCst);
-            target.wake();
-        }
+    fn send_ipi(&self, target: CpuId, vector: Vector) {
+        let target = &self.cpus[target];
+        target.pending.fetch_or(bit(vector), Ordering::SeqCst);
+        target.wake();
     }
+    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) {
+        targets
+            .iter()
+            .for_each(|target| self.send_ipi(target, vector));
+    }
+    fn yield_to_host(&self) {}
     fn irqs_enabled(&self) -> bool {
         self.me().irqs_on.load(Ordering::Relaxed)
     }

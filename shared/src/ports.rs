@@ -26,6 +26,9 @@ pub enum Doorbell {
     WorkloadStarted = 1,
     /// Every CPU has finished the workload. Counting ends here.
     WorkloadFinished = 2,
+    /// This CPU has been waiting for another for a while. On a host with fewer processors than vCPUs
+    /// the other may be waiting for the processor this one spins on.
+    Waiting = 3,
 }
 
 impl TryFrom<u32> for Doorbell {
@@ -36,6 +39,7 @@ impl TryFrom<u32> for Doorbell {
         match value {
             1 => Ok(Self::WorkloadStarted),
             2 => Ok(Self::WorkloadFinished),
+            3 => Ok(Self::Waiting),
             unknown => Err(unknown),
         }
     }

@@ -223,8 +223,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             queue.push(&self.machine.platform, csd)
         });
         if was_empty {
-            let target = CpuMask::only(target, self.machine.cpus);
-            self.machine.platform.send_ipi(&target, Vector::Single);
+            self.machine.platform.send_ipi(target, Vector::Single);
         }
     }
 

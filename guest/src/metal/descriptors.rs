@@ -5,7 +5,6 @@
 //! Vectors that can interrupt each other have stacks of their own.
 
 use alloc::boxed::Box;
-use alloc::vec;
 use core::cell::UnsafeCell;
 
 use x86_64::VirtAddr;
@@ -56,7 +55,8 @@ impl Descriptors {
         // By value: the task state is packed, and its fields have no address of their own.
         tss.interrupt_stack_table = core::array::from_fn(|index| {
             let size = SIZES.get(index).copied().unwrap_or(0);
-            let stack = Box::leak(vec![0u128; size / 16].into_boxed_slice());
+            // Not cleared: that alone would be thousands of emulated instructions per CPU.
+            let stack = Box::leak(Box::<[u128]>::new_uninit_slice(size / 16));
             VirtAddr::from_ptr(stack.as_ptr_range().end)
         });
         let mut gdt = GlobalDescriptorTable::new();

@@ -30,6 +30,8 @@ pub struct PerCpu {
     pub apic_id: u32,
     /// Its counters in the lab.
     pub counters: &'static CpuCounters,
+    /// Whether the monitor listens at the doorbell.
+    pub has_doorbell: bool,
     descriptors: Descriptors,
 }
 
@@ -37,7 +39,7 @@ pub struct PerCpu {
 static ALL: AtomicPtr<Vec<PerCpu>> = AtomicPtr::new(ptr::null_mut());
 
 /// Makes the areas of all CPUs.
-pub fn init(cpus: &Cpus, lab: Lab) {
+pub fn init(cpus: &Cpus, lab: Lab, has_doorbell: bool) {
     let lab: &'static Lab = Box::leak(Box::new(lab));
     let mut areas = Vec::with_capacity(cpus.len());
     for (index, apic_id) in cpus.apic_ids().iter().enumerate() {
@@ -46,6 +48,7 @@ pub fn init(cpus: &Cpus, lab: Lab) {
             index,
             apic_id: *apic_id,
             counters: lab.counters(index),
+            has_doorbell,
             descriptors: Descriptors::new(),
         });
     }

@@ -4,10 +4,11 @@ use core::arch::asm;
 
 use guest::platform::{CpuId, Platform, Vector};
 use guest::sync::mask::CpuMask;
+use shared::ports::Doorbell;
 use x86_64::instructions::interrupts;
 
-use super::apic;
 use super::percpu::{self, PerCpu};
+use super::{apic, exit};
 
 /// The bare metal. There is only one.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +19,12 @@ impl Platform for Metal {
         PerCpu::this().index
     }
 
-    fn send_ipi(&self, targets: &CpuMask, vector: Vector) {
+    fn send_ipi(&self, target: CpuId, vector: Vector) {
+        apic::send(percpu::all()[target].apic_id, vector as u8);
+        PerCpu::this().counters.count_ipi(apic::transport(), 1, 1);
+    }
+
+    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) {
         let areas = percpu::all();
         let mut sent = 0;
         for target in targets.iter() {
@@ -44,6 +50,12 @@ impl Platform for Metal {
 
     fn relax(&self) {
         core::hint::spin_loop();
+    }
+
+    fn yield_to_host(&self) {
+        if PerCpu::this().has_doorbell {
+            exit::ring(Doorbell::Waiting);
+        }
     }
 
     fn idle_unless(&self, done: &dyn Fn() -> bool) {

@@ -4,7 +4,6 @@
 //! once: each finds its stack by its own APIC id.
 
 use alloc::boxed::Box;
-use alloc::vec;
 use core::arch::global_asm;
 use core::arch::x86_64::__cpuid;
 use core::ptr;
@@ -123,10 +122,9 @@ static UP: AtomicUsize = AtomicUsize::new(1);
 pub fn start_all(cpus: &Cpus) -> usize {
     let others = &cpus.apic_ids()[1..];
     for (apic_id, index) in others.iter().zip(1..) {
-        let stack = Box::leak(vec![0u128; TASK_STACK / 16].into_boxed_slice());
+        let stack = Box::leak(Box::<[u128]>::new_uninit_slice(TASK_STACK / 16));
         let last = stack.last_mut().expect("a stack has room for an index");
-        *last = index;
-        STACKS[*apic_id as usize].store(ptr::from_mut(last) as u64, Ordering::Release);
+        STACKS[*apic_id as usize].store(ptr::from_mut(last.write(index)) as u64, Ordering::Release);
     }
     install_trampoline();
     for apic_id in others {

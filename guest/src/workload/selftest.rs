@@ -8,6 +8,12 @@ use crate::sync::barrier::Barrier;
 use crate::sync::mask::CpuMask;
 use crate::workload::functions::{Function, Workload};
 
+/// Random calls of every CPU where nothing else is asked for. Their cost grows with the square of the
+/// number of CPUs, and each brings as many walks of as long a queue.
+fn default_calls(cpus: usize) -> u32 {
+    (256 / cpus as u32).clamp(1, 16)
+}
+
 /// The selftest of one machine.
 #[derive(Debug)]
 pub struct Selftest {
@@ -21,7 +27,7 @@ impl Selftest {
     pub fn new(cpus: usize, options: &Options) -> Self {
         Self {
             barrier: Barrier::new(cpus),
-            calls: options.calls,
+            calls: options.calls.unwrap_or_else(|| default_calls(cpus)),
             seed: options.seed,
         }
     }

@@ -3,14 +3,21 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use shared::ports::Doorbell;
+
 use super::devices::Effect;
 use super::vcpu::Exit;
 
 /// Reasons for which a vCPU comes out to the VMM, as reports name them.
-pub const REASONS: [&str; 7] = ["pio", "doorbell", "exit", "mmio", "hlt", "signal", "other"];
+pub const REASONS: [&str; 8] = [
+    "pio", "doorbell", "exit", "mmio", "hlt", "signal", "waiting", "other",
+];
 
 /// Index in [`REASONS`] of the exits that the VMM itself causes.
 const SIGNAL: usize = 5;
+
+/// Index in [`REASONS`] of the exits of a vCPU that waits: its word that it does *not* get on.
+pub const WAITING: usize = 6;
 
 /// Counts by reason, in the order of [`REASONS`].
 pub type Counts = [u64; REASONS.len()];
@@ -24,12 +31,13 @@ impl Tally {
     pub fn count(&self, exit: &Exit) {
         let reason = match exit {
             Exit::Pio(Effect::None) => 0,
+            Exit::Pio(Effect::Doorbell(Doorbell::Waiting)) => WAITING,
             Exit::Pio(Effect::Doorbell(_)) => 1,
             Exit::Pio(Effect::GuestExit(_)) => 2,
             Exit::Mmio => 3,
             Exit::Hlt => 4,
             Exit::Interrupted => SIGNAL,
-            Exit::Dead(_) => 6,
+            Exit::Dead(_) => 7,
             Exit::Again => return,
         };
         self.0[reason].fetch_add(1, Ordering::Relaxed);
@@ -40,12 +48,12 @@ impl Tally {
         std::array::from_fn(|reason| self.0[reason].load(Ordering::Relaxed))
     }
 
-    /// Exits that the guest caused.
+    /// Exits that the guest caused by doing something.
     pub fn caused_by_guest(&self) -> u64 {
         self.counts()
             .iter()
             .enumerate()
-            .filter(|(reason, _)| *reason != SIGNAL)
+            .filter(|(reason, _)| ![SIGNAL, WAITING].contains(reason))
             .fold(0, |sum, (_, count)| sum.wrapping_add(*count))
     }
 }

@@ -304,6 +304,11 @@ impl Runner for Carried {
 
     fn step(&mut self) -> Step<End> {
         match self.vcpu.run(&self.devices) {
+            Exit::Pio(Effect::Doorbell(Doorbell::Waiting)) => {
+                // The vCPU it waits for may be ready to run, on this very processor.
+                thread::yield_now();
+                Step::Continue
+            }
             Exit::Pio(Effect::Doorbell(doorbell)) => {
                 (self.on_doorbell)(self.vcpu.id(), doorbell);
                 Step::Continue

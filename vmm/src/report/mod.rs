@@ -16,7 +16,7 @@ use crate::control::Aftermath;
 use crate::lab::judge::{self, CallName};
 use crate::lab::{self, Lab, Totals};
 use crate::machine::devices::Strays;
-use crate::machine::tally::REASONS;
+use crate::machine::tally::{REASONS, WAITING};
 use crate::stats::window::{Value, Window};
 
 pub use verdict::{Kind, Verdict};
@@ -228,8 +228,12 @@ fn ipis(totals: &Totals, window: &Window, vcpus: u32) -> Ipis {
     if unknown > 0 {
         by_transport.insert("unknown", unknown);
     }
+    // Exits by which a vCPU only says that it waits belong to the waiting, not to any IPI.
     let exits = (0..vcpus as usize)
-        .map(|id| window.kvm_count(id, "exits"))
+        .map(|id| {
+            let exits = window.kvm_count(id, "exits")?;
+            Some(exits.saturating_sub(window.exits(id)[WAITING]))
+        })
         .try_fold(0_u64, |sum, exits| {
             exits.map(|exits| sum.wrapping_add(exits))
         });

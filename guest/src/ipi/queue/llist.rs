@@ -115,7 +115,7 @@ impl<P: Platform> ManyQueue<P> for Llist {
                 to_interrupt.insert(target);
             }
         }
-        machine.platform.send_ipi(&to_interrupt, Vector::Many);
+        machine.platform.send_ipi_mask(&to_interrupt, Vector::Many);
         if wait {
             for target in targets.iter() {
                 self.pairs[self.index(me, target)].csd.wait(machine);

@@ -96,7 +96,7 @@ impl<P: Platform> ManyQueue<P> for Locked {
             })
         });
         // Sending the interrupt is ordered behind the insertion by the platform.
-        machine.platform.send_ipi(&targets, Vector::Many);
+        machine.platform.send_ipi_mask(&targets, Vector::Many);
         if wait {
             element.csd.wait(machine);
         }

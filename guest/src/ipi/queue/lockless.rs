@@ -115,7 +115,7 @@ impl<P: Platform> ManyQueue<P> for Lockless {
         element.csd.lock(machine);
         let targets = machine.others_online(mask);
         self.publish(machine, &targets, call);
-        machine.platform.send_ipi(&targets, Vector::Many);
+        machine.platform.send_ipi_mask(&targets, Vector::Many);
         if wait {
             element.csd.wait(machine);
         }

@@ -83,7 +83,7 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
         irqs_off(&machine.platform, || {
             self.list.insert(machine, me, End::Tail, call);
         });
-        machine.platform.send_ipi(&targets, Vector::Many);
+        machine.platform.send_ipi_mask(&targets, Vector::Many);
         if wait {
             element.csd.wait(machine);
         }
