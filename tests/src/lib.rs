@@ -1,1 +1,72 @@
-//! (to come)
+//! What whole runs need: the `vmm` command started as a user would start it, with a hard time limit,
+//! and guest images made for the purpose. Nothing here links the VMM; the command line, the exit
+//! status and the two output streams are all that a test gets to see.
+//!
+//! `VMM` and `GUEST` name the command and the guest image; without them they are taken from `target/`
+//! of this workspace. `WHOLE_VCPUS` lists the sizes of machine to try.
+
+pub mod image;
+mod run;
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+pub use run::{Run, Running, Vmm};
+
+/// The `vmm` command under test.
+pub fn vmm() -> PathBuf {
+    product("VMM", "target/release/vmm")
+}
+
+/// The guest image under test.
+pub fn guest() -> PathBuf {
+    product("GUEST", "target/guest.bin")
+}
+
+fn product(variable: &str, default: &str) -> PathBuf {
+    let path = env::var_os(variable).map_or_else(
+        || {
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("..")
+                .join(default)
+        },
+        PathBuf::from,
+    );
+    assert!(
+        path.is_file(),
+        "{} is not there: run `make build`, or set {variable}",
+        path.display()
+    );
+    path
+}
+
+/// The numbers of vCPUs to try, from `WHOLE_VCPUS` such as `1,2,16`.
+///
+/// # Panics
+/// If the variable is something else.
+pub fn vcpus() -> Vec<u32> {
+    env::var("WHOLE_VCPUS")
+        .unwrap_or_else(|_| "1,2,3,16,64".to_owned())
+        .split(',')
+        .map(|count| {
+            count
+                .trim()
+                .parse()
+                .unwrap_or_else(|_| panic!("WHOLE_VCPUS: \"{count}\" is not a number"))
+        })
+        .collect()
+}
+
+/// Fails the calling test, with what to do, on a host on which no guest can run.
+///
+/// # Panics
+/// Without a `/dev/kvm` that this user may open.
+pub fn need_kvm() {
+    if let Err(error) = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+    {
+        panic!("cannot test here, /dev/kvm: {error}; `make test-svm` brings a KVM of its own");
+    }
+}

@@ -292,6 +292,9 @@ impl Drop for ExitGuard {
     }
 }
 
+/// How long a vCPU that says it waits gives up its processor.
+const BACK_OFF: Duration = Duration::from_micros(50);
+
 /// A vCPU as the state machine drives it.
 struct Carried {
     vcpu: Vcpu,
@@ -305,8 +308,9 @@ impl Runner for Carried {
     fn step(&mut self) -> Step<End> {
         match self.vcpu.run(&self.devices) {
             Exit::Pio(Effect::Doorbell(Doorbell::Waiting)) => {
-                // The vCPU it waits for may be ready to run, on this very processor.
-                thread::yield_now();
+                // The vCPU it waits for may be ready to run, on this very processor. (A `sched_yield` can
+                // go to another that waits as well, and back, for seconds.)
+                thread::sleep(BACK_OFF);
                 Step::Continue
             }
             Exit::Pio(Effect::Doorbell(doorbell)) => {
