@@ -9,6 +9,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use shared::lab::Transport;
+use x86_64::instructions::interrupts::without_interrupts;
 use x86_64::registers::model_specific::{ApicBase, Msr};
 
 use super::acpi::Cpus;
@@ -162,11 +163,15 @@ fn command(apic_id: u32, low: u32) {
         // SAFETY: starts an interrupt on a CPU of this machine.
         unsafe { Msr::new(msr(ICR)).write(value) };
     } else {
-        while read_page(ICR) & ICR_PENDING != 0 {
-            core::hint::spin_loop();
-        }
-        write_page(ICR_HIGH, apic_id << 24);
-        write_page(ICR, low);
+        // A handler that sends between the two writes would leave its own destination in the upper
+        // half, and this command would go there.
+        without_interrupts(|| {
+            while read_page(ICR) & ICR_PENDING != 0 {
+                core::hint::spin_loop();
+            }
+            write_page(ICR_HIGH, apic_id << 24);
+            write_page(ICR, low);
+        });
     }
 }
 
