@@ -1,0 +1,268 @@
+//! Small guest images: ELF64 files with a PVH entry note around a few instructions, or with something
+//! wrong about them. The code starts in 32-bit protected mode with flat segments and no paging.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use iced_x86::code_asm::{CodeAssembler, CodeLabel};
+use shared::exit::ExitCode;
+use shared::ports;
+use tempfile::NamedTempFile;
+
+/// Where the code lies in guest-physical memory, and starts.
+pub const CODE: u32 = 0x10_0000;
+/// The owner of the PVH note.
+pub const XEN: &[u8] = b"Xen\0";
+/// The type of the PVH note, `XEN_ELFNOTE_PHYS32_ENTRY`.
+pub const PHYS32_ENTRY: u32 = 18;
+/// `PT_LOAD`, a segment to load.
+pub const LOAD: u32 = 1;
+/// `PT_NOTE`, a segment of notes.
+pub const NOTE: u32 = 4;
+
+const HEADER: u16 = 64;
+const PROGRAM_HEADER: u16 = 56;
+
+/// A program header and the bytes it describes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// What it is, such as [`LOAD`].
+    pub kind: u32,
+    /// Where it goes in guest-physical memory.
+    pub address: u64,
+    /// Its bytes in the file.
+    pub bytes: Vec<u8>,
+    /// Its size in memory.
+    pub memory: u64,
+}
+
+impl Segment {
+    /// A loadable segment as large in memory as in the file.
+    pub fn load(address: u64, bytes: &[u8]) -> Self {
+        Self {
+            kind: LOAD,
+            address,
+            bytes: bytes.to_vec(),
+            memory: bytes.len() as u64,
+        }
+    }
+
+    /// A segment of one note.
+    pub fn note(name: &[u8], kind: u32, description: &[u8]) -> Self {
+        let length = |bytes: &[u8]| (bytes.len() as u32).to_le_bytes();
+        let mut bytes = Vec::new();
+        bytes.extend(length(name));
+        bytes.extend(length(description));
+        bytes.extend(kind.to_le_bytes());
+        for part in [name, description] {
+            bytes.extend(part);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        Self {
+            kind: NOTE,
+            address: 0,
+            memory: bytes.len() as u64,
+            bytes,
+        }
+    }
+
+    /// The note that makes a file bootable at `entry`.
+    pub fn entry(entry: u32) -> Self {
+        Self::note(XEN, PHYS32_ENTRY, &entry.to_le_bytes())
+    }
+}
+
+/// An ELF64 file for x86-64 with these segments, one after the other.
+pub fn elf(segments: &[Segment]) -> Vec<u8> {
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend(2_u16.to_le_bytes()); // an executable
+    file.extend(62_u16.to_le_bytes()); // for x86-64
+    file.extend(1_u32.to_le_bytes());
+    file.extend(u64::from(CODE).to_le_bytes());
+    file.extend(u64::from(HEADER).to_le_bytes()); // program headers follow at once
+    file.extend([0; 12]); // no section headers, no flags
+    for half in [HEADER, PROGRAM_HEADER, segments.len() as u16, 0, 0, 0] {
+        file.extend(half.to_le_bytes());
+    }
+    let mut offset = u64::from(HEADER) + segments.len() as u64 * u64::from(PROGRAM_HEADER);
+    for segment in segments {
+        let size = segment.bytes.len() as u64;
+        file.extend(segment.kind.to_le_bytes());
+        file.extend(7_u32.to_le_bytes()); // readable, writable, executable
+        for word in [
+            offset,
+            segment.address,
+            segment.address,
+            size,
+            segment.memory,
+            4,
+        ] {
+            file.extend(word.to_le_bytes());
+        }
+        offset += size;
+    }
+    for segment in segments {
+        file.extend(&segment.bytes);
+    }
+    file
+}
+
+/// Overwrites bytes of a file in the making.
+pub fn patch(file: &mut [u8], at: usize, with: &[u8]) {
+    file[at..at + with.len()].copy_from_slice(with);
+}
+
+/// A bootable image of some machine code.
+pub fn bootable(code: &[u8]) -> Vec<u8> {
+    elf(&[Segment::load(CODE.into(), code), Segment::entry(CODE)])
+}
+
+/// 32-bit code in the making: an assembler that knows what guests do.
+pub struct Code(CodeAssembler);
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.instructions()).finish()
+    }
+}
+
+impl Code {
+    /// A bootable image of the code that `write` writes.
+    ///
+    /// # Panics
+    /// If it cannot be assembled.
+    pub fn image(write: impl FnOnce(&mut Self)) -> Image {
+        let mut code = Self(CodeAssembler::new(32).expect("32 is a bitness"));
+        write(&mut code);
+        let bytes = code.0.assemble(CODE.into()).expect("assembled code");
+        Image::new(&bootable(&bytes))
+    }
+
+    /// `out port, value`, 32 bits wide.
+    pub fn out(&mut self, port: u16, value: u32) {
+        use iced_x86::code_asm::{dx, eax, edx};
+        self.emit(|asm| {
+            asm.mov(edx, u32::from(port))?;
+            asm.mov(eax, value)?;
+            asm.out(dx, eax)
+        });
+    }
+
+    /// Writes to the console.
+    pub fn say(&mut self, text: &str) {
+        use iced_x86::code_asm::{al, dx, edx};
+        self.emit(|asm| {
+            asm.mov(edx, u32::from(ports::CONSOLE))?;
+            for byte in text.bytes() {
+                asm.mov(al, u32::from(byte))?;
+                asm.out(dx, al)?;
+            }
+            Ok(())
+        });
+    }
+
+    /// Stores a word at an absolute address.
+    pub fn store(&mut self, address: u32, value: u32) {
+        use iced_x86::code_asm::{dword_ptr, ebx};
+        self.emit(|asm| {
+            asm.mov(ebx, address)?;
+            asm.mov(dword_ptr(ebx), value)
+        });
+    }
+
+    /// Ends the run.
+    pub fn exit(&mut self, code: ExitCode) {
+        self.out(ports::EXIT, code as u32);
+    }
+
+    /// A loop that never ends, with interrupts off.
+    pub fn spin(&mut self) {
+        self.emit(CodeAssembler::cli);
+        self.for_ever(|code| code.emit(CodeAssembler::pause));
+    }
+
+    /// Sleep without end, with interrupts off.
+    pub fn halt(&mut self) {
+        self.emit(CodeAssembler::cli);
+        self.for_ever(|code| code.emit(CodeAssembler::hlt));
+    }
+
+    /// A triple fault: an undefined instruction without an interrupt table.
+    pub fn triple_fault(&mut self) {
+        use iced_x86::code_asm::{ebx, ptr};
+        self.emit(|asm| {
+            asm.mov(ebx, 0x1000)?; // zero
+            asm.lidt(ptr(ebx))?;
+            asm.ud2()
+        });
+    }
+
+    /// Fills memory with one word. Uses the string instruction, which any host does fast.
+    pub fn fill(&mut self, address: u32, words: u32, value: u32) {
+        use iced_x86::code_asm::{eax, ecx, edi};
+        self.emit(|asm| {
+            asm.cld()?;
+            asm.mov(edi, address)?;
+            asm.mov(ecx, words)?;
+            asm.mov(eax, value)?;
+            asm.rep().stosd()
+        });
+    }
+
+    /// Does something for ever.
+    pub fn for_ever(&mut self, body: impl FnOnce(&mut Self)) {
+        let mut again = self.label();
+        self.emit(|asm| asm.set_label(&mut again));
+        body(self);
+        self.emit(|asm| asm.jmp(again));
+    }
+
+    /// A new label.
+    pub fn label(&mut self) -> CodeLabel {
+        self.0.create_label()
+    }
+
+    /// Any instructions.
+    ///
+    /// # Panics
+    /// If there are no such instructions.
+    pub fn emit(
+        &mut self,
+        write: impl FnOnce(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>,
+    ) {
+        write(&mut self.0).expect("instructions that exist");
+    }
+}
+
+/// An image in a file that goes away with it.
+#[derive(Debug)]
+pub struct Image(NamedTempFile);
+
+impl Image {
+    /// A file of these bytes, readable for every user.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn new(bytes: &[u8]) -> Self {
+        let file = tempfile::Builder::new()
+            .prefix("guest-")
+            .suffix(".bin")
+            .tempfile()
+            .expect("a temporary file");
+        fs::write(file.path(), bytes).expect("room for a temporary file");
+        Self(file)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl AsRef<std::ffi::OsStr> for Image {
+    fn as_ref(&self) -> &std::ffi::OsStr {
+        self.path().as_os_str()
+    }
+}

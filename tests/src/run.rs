@@ -1,0 +1,362 @@
+//! One run of the command: arguments in, status and output out, never longer than its time limit.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use wait_timeout::ChildExt;
+
+/// How long a run may take if the test does not say. Far above what any takes on a busy host.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+
+/// The command, about to be run.
+#[derive(Debug)]
+pub struct Vmm {
+    command: Command,
+    limit: Duration,
+}
+
+impl Vmm {
+    /// The command under test, without arguments.
+    pub fn new() -> Self {
+        Self::from(Command::new(crate::vmm()))
+    }
+
+    /// The command with some arguments, separated by spaces.
+    pub fn with(arguments: &str) -> Self {
+        Self::new().args(arguments.split_whitespace())
+    }
+
+    /// The guest image under test, booted with some arguments.
+    pub fn boot(arguments: &str) -> Self {
+        Self::with(arguments).arg(crate::guest())
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    /// Sends standard output elsewhere.
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.command.stdout(stdout);
+        self
+    }
+
+    /// The process to be, for what the methods here do not do.
+    pub fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+
+    /// Changes the time limit.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Run {
+        self.start().finish()
+    }
+
+    /// Starts it.
+    ///
+    /// # Panics
+    /// If there is no such program.
+    pub fn start(mut self) -> Running {
+        let shown = format!("{:?}", self.command);
+        let mut child = self
+            .command
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
+        Running {
+            stdout: Stream::collect(child.stdout.take()),
+            stderr: Stream::collect(child.stderr.take()),
+            started: Instant::now(),
+            limit: self.limit,
+            child,
+            shown,
+        }
+    }
+}
+
+impl From<Command> for Vmm {
+    /// Any program, run as the command is: nothing on standard input, both outputs kept.
+    fn from(mut command: Command) -> Self {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self {
+            command,
+            limit: TIME_LIMIT,
+        }
+    }
+}
+
+impl Default for Vmm {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The command while it runs. Killed when dropped.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: Stream,
+    stderr: Stream,
+    started: Instant,
+    limit: Duration,
+    shown: String,
+}
+
+impl Running {
+    /// Waits until standard output contains `text`.
+    ///
+    /// # Panics
+    /// If it does not within the time limit, or ends first.
+    pub fn wait_for(&self, text: &str) {
+        let deadline = self.started + self.limit;
+        if let Err(seen) = self.stdout.wait_for(text, deadline) {
+            panic!(
+                "\"{text}\" never came from {}, which said: {seen}\nand on standard error: {}",
+                self.shown,
+                self.stderr.text()
+            );
+        }
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// If the process is gone.
+    pub fn signal(&self, signal: i32) {
+        let pid = libc::pid_t::try_from(self.child.id()).expect("a process id");
+        // SAFETY: sends a signal to our own child, which has not been waited for, so that the id is
+        // still its own.
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "cannot signal {}", self.shown);
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Panics
+    /// If it does not come within the time limit, or a thread of the command panicked.
+    pub fn finish(mut self) -> Run {
+        let left = self.limit.saturating_sub(self.started.elapsed());
+        let status = self.child.wait_timeout(left).expect("a child to wait for");
+        let elapsed = self.started.elapsed();
+        if status.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        let run = Run {
+            status: status.unwrap_or_default(),
+            stdout: self.stdout.finish(),
+            stderr: self.stderr.finish(),
+            elapsed,
+            shown: self.shown.clone(),
+        };
+        assert!(status.is_some(), "not done within the time limit: {run}");
+        let panicked = |line: &str| line.starts_with("thread '") && line.contains("panicked at");
+        assert!(!run.stderr.lines().any(panicked), "a panic: {run}");
+        run
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Does nothing to a process that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub struct Run {
+    status: ExitStatus,
+    shown: String,
+    /// What came on standard output.
+    pub stdout: String,
+    /// What came on standard error.
+    pub stderr: String,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl Run {
+    /// The exit status; as a shell has it for a process that a signal ended.
+    pub fn status(&self) -> i32 {
+        self.status
+            .code()
+            .or_else(|| self.status.signal().map(|signal| 128 + signal))
+            .expect("an ended process")
+    }
+
+    /// Checks the exit status.
+    ///
+    /// # Panics
+    /// If it is another.
+    #[track_caller]
+    pub fn ends_with(&self, status: i32) -> &Self {
+        assert_eq!(self.status(), status, "{self}");
+        self
+    }
+
+    /// Checks that either output contains `text`.
+    ///
+    /// # Panics
+    /// If neither does.
+    #[track_caller]
+    pub fn says(&self, text: &str) -> &Self {
+        let said = self.stdout.contains(text) || self.stderr.contains(text);
+        assert!(said, "not a word of \"{text}\": {self}");
+        self
+    }
+
+    /// Checks that nothing is on standard output and one message on standard error, which names
+    /// `text`.
+    ///
+    /// # Panics
+    /// If it is otherwise.
+    #[track_caller]
+    pub fn complains_of(&self, text: &str) -> &Self {
+        assert_eq!(self.stdout, "", "{self}");
+        assert!(self.stderr.contains(text), "no \"{text}\": {self}");
+        let messages = self
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("error: ") || line.starts_with("vmm: "));
+        assert_eq!(messages.count(), 1, "{self}");
+        self
+    }
+
+    /// Standard output as one JSON document.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("not one JSON document, {error}: {self}"))
+    }
+}
+
+impl fmt::Display for Run {
+    /// All there is to know, for the message of a failed test.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} ended with {} after {:.1?}\n--- standard output\n{}\n--- standard error\n{}",
+            self.shown,
+            self.status,
+            self.elapsed,
+            ends(&self.stdout),
+            ends(&self.stderr)
+        )
+    }
+}
+
+/// The beginning and the end of what may be megabytes.
+fn ends(text: &str) -> String {
+    const SHOWN: usize = 4000;
+    if text.len() <= 2 * SHOWN {
+        return text.to_owned();
+    }
+    // A character that is cut in two is shown as such.
+    let part = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let bytes = text.as_bytes();
+    let (head, tail) = (&bytes[..SHOWN], &bytes[bytes.len() - SHOWN..]);
+    format!("{}\n[…]\n{}", part(head), part(tail))
+}
+
+/// Output that is collected by a thread, so that the writer never waits for the test.
+#[derive(Debug)]
+struct Stream {
+    seen: Arc<Seen>,
+    reader: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl Stream {
+    fn collect(source: Option<impl Read + Send + 'static>) -> Self {
+        let seen = Arc::new(Seen::default());
+        let reader = source.map(|mut source| {
+            let seen = Arc::clone(&seen);
+            thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                loop {
+                    let read = source.read(&mut buffer).unwrap_or(0);
+                    let mut state = seen.state.lock().expect("no reader panics");
+                    state.bytes.extend(&buffer[..read]);
+                    state.ended = read == 0;
+                    seen.changed.notify_all();
+                    if state.ended {
+                        break;
+                    }
+                }
+            })
+        });
+        Self { seen, reader }
+    }
+
+    /// Waits for `text`; without success gives what came instead.
+    fn wait_for(&self, text: &str, deadline: Instant) -> Result<(), String> {
+        let contains = |state: &State| {
+            state
+                .bytes
+                .windows(text.len())
+                .any(|window| window == text.as_bytes())
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let state = self.seen.state.lock().expect("no reader panics");
+        let (state, _) = self
+            .seen
+            .changed
+            .wait_timeout_while(state, left, |state| !contains(state) && !state.ended)
+            .expect("no reader panics");
+        if contains(&state) {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&state.bytes).into_owned())
+        }
+    }
+
+    fn text(&self) -> String {
+        let state = self.seen.state.lock().expect("no reader panics");
+        String::from_utf8_lossy(&state.bytes).into_owned()
+    }
+
+    fn finish(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("no reader panics");
+        }
+        self.text()
+    }
+}

@@ -1,0 +1,261 @@
+//! The guest image contains no instruction that a host which emulates ring 0 cannot execute: integer
+//! instructions of the baseline and those that only a kernel uses, nothing else.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::ops::Range;
+
+use iced_x86::{
+    CpuidFeature, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, Register,
+};
+use object::read::elf::{ElfFile64, SectionHeader};
+use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+
+/// Functions that run before long mode.
+const CODE32: [&str; 2] = ["pvh_start", "other_cpu_start"];
+
+/// What every x86-64 processor has and every KVM executes, SSE and x87 apart.
+const BASELINE: [CpuidFeature; 15] = [
+    CpuidFeature::INTEL8086,
+    CpuidFeature::INTEL8086_ONLY,
+    CpuidFeature::INTEL186,
+    CpuidFeature::INTEL286,
+    CpuidFeature::INTEL386,
+    CpuidFeature::INTEL486,
+    CpuidFeature::X64,
+    CpuidFeature::CPUID,
+    CpuidFeature::CMOV,
+    CpuidFeature::CX8,
+    CpuidFeature::MSR,
+    CpuidFeature::TSC,
+    CpuidFeature::PAUSE,
+    CpuidFeature::MULTIBYTENOP,
+    CpuidFeature::SMM,
+];
+
+fn is_fence(mnemonic: Mnemonic) -> bool {
+    matches!(
+        mnemonic,
+        Mnemonic::Lfence | Mnemonic::Mfence | Mnemonic::Sfence
+    )
+}
+
+fn is_forbidden(mnemonic: Mnemonic) -> bool {
+    matches!(
+        mnemonic,
+        Mnemonic::INVALID
+            | Mnemonic::Int
+            | Mnemonic::Int1
+            | Mnemonic::Int3
+            | Mnemonic::Into
+            | Mnemonic::Cmpxchg16b
+            | Mnemonic::Popcnt
+            | Mnemonic::Rdtscp
+            | Mnemonic::Rdpid
+            | Mnemonic::Xgetbv
+            | Mnemonic::Monitor
+            | Mnemonic::Mwait
+            | Mnemonic::Rsm
+    )
+}
+
+fn is_vector(register: Register) -> bool {
+    register.is_vector_register()
+        || register.is_mm()
+        || register.is_st()
+        || register.is_k()
+        || register.is_tmm()
+}
+
+/// Why an instruction must not be in the image.
+fn objection(instruction: &Instruction, info: &mut InstructionInfoFactory) -> Option<String> {
+    if is_forbidden(instruction.mnemonic()) {
+        return Some(format!("{:?}", instruction.mnemonic()));
+    }
+    let used = info.info(instruction).used_registers();
+    if let Some(register) = used.iter().find(|used| is_vector(used.register())) {
+        return Some(format!("{:?}", register.register()));
+    }
+    instruction
+        .cpuid_features()
+        .iter()
+        .find(|feature| !BASELINE.contains(feature) && !is_fence(instruction.mnemonic()))
+        .map(|feature| format!("{feature:?}"))
+}
+
+/// A function, by the symbol that names it.
+struct Function<'data> {
+    name: &'data str,
+    range: Range<u64>,
+}
+
+struct Lint<'data> {
+    file: ElfFile64<'data>,
+    info: InstructionInfoFactory,
+    objections: String,
+    instructions: usize,
+}
+
+impl Lint<'_> {
+    /// Looks at the code in `range` of the file's addresses, which one section holds.
+    fn look(&mut self, name: &str, range: Range<u64>, bitness: u32) {
+        let Some(code) = self.file.sections().find_map(|section| {
+            let size = range.end - range.start;
+            section.data_range(range.start, size).ok().flatten()
+        }) else {
+            self.object(name, range.start, "is in no section");
+            return;
+        };
+        let decoder = Decoder::with_ip(bitness, code, range.start, DecoderOptions::NONE);
+        for instruction in decoder {
+            self.instructions += 1;
+            if let Some(objection) = objection(&instruction, &mut self.info) {
+                let text = format!("{instruction}   ({objection})");
+                self.object(name, instruction.ip(), &text);
+            }
+        }
+    }
+
+    /// What lies between functions has to be filling.
+    fn look_between(&mut self, range: Range<u64>) {
+        let data = self.file.sections().find_map(|section| {
+            section
+                .data_range(range.start, range.end - range.start)
+                .ok()?
+        });
+        let decoder = Decoder::with_ip(64, data.unwrap_or_default(), range.start, 0);
+        for instruction in decoder {
+            let filling = matches!(
+                instruction.mnemonic(),
+                Mnemonic::Nop | Mnemonic::Int3 | Mnemonic::Ud2
+            );
+            if !filling {
+                self.object(
+                    "between functions",
+                    instruction.ip(),
+                    &instruction.to_string(),
+                );
+                // Everything after it would be noise.
+                break;
+            }
+        }
+    }
+
+    fn object(&mut self, name: &str, address: u64, text: &str) {
+        let _ = writeln!(self.objections, "{address:#10x} {name}: {text}");
+    }
+}
+
+#[test]
+fn the_image_has_no_instruction_that_cannot_be_emulated() {
+    let bytes = std::fs::read(tests::guest()).expect("the guest image");
+    let file: ElfFile64<'_> = ElfFile64::parse(&*bytes).expect("an ELF file");
+    let mut functions: BTreeMap<u64, Function<'_>> = BTreeMap::new();
+    for symbol in file.symbols() {
+        if symbol.kind() == SymbolKind::Text && symbol.size() > 0 {
+            let name = symbol.name().unwrap_or("?");
+            let range = symbol.address()..symbol.address() + symbol.size();
+            functions.insert(range.start, Function { name, range });
+        }
+    }
+    assert!(!functions.is_empty(), "the image has no symbols");
+    let executable: Vec<Range<u64>> = file
+        .sections()
+        .filter(|section| {
+            let flags = section
+                .elf_section_header()
+                .sh_flags(object::Endianness::Little);
+            flags.0 & object::elf::SHF_EXECINSTR.0 != 0
+        })
+        .map(|section| section.address()..section.address() + section.size())
+        .collect();
+    assert!(!executable.is_empty(), "the image has no code");
+
+    let mut lint = Lint {
+        file: ElfFile64::parse(&*bytes).expect("an ELF file"),
+        info: InstructionInfoFactory::new(),
+        objections: String::new(),
+        instructions: 0,
+    };
+    for section in executable {
+        let mut at = section.start;
+        for function in functions
+            .range(section.clone())
+            .map(|(_, function)| function)
+        {
+            if at < function.range.start {
+                lint.look_between(at..function.range.start);
+            }
+            let bitness = if CODE32.contains(&function.name) {
+                32
+            } else {
+                64
+            };
+            lint.look(function.name, function.range.clone(), bitness);
+            at = at.max(function.range.end);
+        }
+        if at < section.end {
+            lint.look_between(at..section.end);
+        }
+    }
+    let Lint {
+        objections,
+        instructions,
+        ..
+    } = lint;
+    assert!(instructions > 1000, "only {instructions} instructions");
+    assert!(objections.is_empty(), "in the guest image:\n{objections}");
+}
+
+#[test]
+fn the_lint_knows_what_it_looks_for() {
+    let mut info = InstructionInfoFactory::new();
+    let mut objects = |code: &[u8]| {
+        let instruction = Decoder::new(64, code, DecoderOptions::NONE).decode();
+        objection(&instruction, &mut info).is_some()
+    };
+    for bad in [
+        &[0x0f, 0x57, 0xc0][..],         // xorps xmm0, xmm0
+        &[0x66, 0x0f, 0x6f, 0x00],       // movdqa xmm0, [rax]
+        &[0xc5, 0xf8, 0x77],             // vzeroupper
+        &[0x0f, 0x6f, 0xc1],             // movq mm0, mm1
+        &[0x0f, 0x77],                   // emms
+        &[0xd9, 0xe8],                   // fld1
+        &[0x0f, 0xae, 0x10],             // ldmxcsr [rax]
+        &[0xf3, 0x0f, 0xb8, 0xc1],       // popcnt eax, ecx
+        &[0xf3, 0x0f, 0xbc, 0xc1],       // tzcnt eax, ecx
+        &[0xf3, 0x0f, 0xbd, 0xc1],       // lzcnt eax, ecx
+        &[0xc4, 0xe2, 0x78, 0xf2, 0xc1], // andn eax, eax, ecx
+        &[0x48, 0x0f, 0xc7, 0x08],       // cmpxchg16b [rax]
+        &[0x0f, 0x01, 0xf9],             // rdtscp
+        &[0xf3, 0x0f, 0xc7, 0xf8],       // rdpid rax
+        &[0x0f, 0x01, 0xd0],             // xgetbv
+        &[0x0f, 0x01, 0xc8],             // monitor
+        &[0x0f, 0x01, 0xc9],             // mwait
+        &[0xcc],                         // int3
+        &[0xcd, 0x80],                   // int 0x80
+        &[0x0f, 0x01, 0xc1],             // vmcall
+        &[0x0f, 0xc7, 0xf0],             // rdrand eax
+    ] {
+        assert!(objects(bad), "{bad:x?} passes");
+    }
+    for good in [
+        &[0x90][..],                     // nop
+        &[0xf3, 0x90],                   // pause
+        &[0x0f, 0xae, 0xf0],             // mfence
+        &[0xf0, 0x48, 0x0f, 0xb1, 0x08], // lock cmpxchg [rax], rcx
+        &[0x0f, 0x31],                   // rdtsc
+        &[0x0f, 0x30],                   // wrmsr
+        &[0x0f, 0xa2],                   // cpuid
+        &[0xf3, 0x48, 0xab],             // rep stosq
+        &[0x48, 0xcf],                   // iretq
+        &[0xef],                         // out dx, eax
+        &[0x48, 0x0f, 0x44, 0xc1],       // cmove rax, rcx
+        &[0x0f, 0x0b],                   // ud2
+        &[0x0f, 0x22, 0xd8],             // mov cr3, rax
+        &[0x0f, 0x01, 0x18],             // lidt [rax]
+        &[0xf4],                         // hlt
+    ] {
+        assert!(!objects(good), "{good:x?} does not");
+    }
+}

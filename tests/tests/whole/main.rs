@@ -1,0 +1,12 @@
+//! Whole runs. One executable holds all of them, so that it can be taken along into the nested host
+//! and run there with the same command and the same guest image.
+
+mod bad_image;
+mod bad_usage;
+mod hostile;
+mod image_lint;
+mod interrupt;
+mod no_kvm;
+mod output;
+mod qemu;
+mod selftest;

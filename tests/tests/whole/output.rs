@@ -1,0 +1,107 @@
+//! Output that goes nowhere: a full disk, a reader that has gone or does not read. The run ends all
+//! the same, and its status still says how.
+
+use std::fs::File;
+use std::process::Command;
+use std::time::Duration;
+
+use shared::exit::ExitCode;
+use tests::image::{Code, Image};
+use tests::{Vmm, need_kvm};
+
+/// Says something and ends.
+fn image(code: ExitCode) -> Image {
+    Code::image(|asm| {
+        asm.say("hello\n");
+        asm.exit(code);
+    })
+}
+
+fn full() -> File {
+    File::options()
+        .write(true)
+        .open("/dev/full")
+        .expect("/dev/full")
+}
+
+#[test]
+fn a_full_disk() {
+    need_kvm();
+    for form in ["table", "json"] {
+        let run = |code| {
+            Vmm::new()
+                .args(["--stats", form])
+                .arg(image(code))
+                .stdout(full())
+                .run()
+        };
+        // No report, no success.
+        let pass = run(ExitCode::Pass);
+        assert_ne!(pass.status(), 0, "{pass}");
+        pass.complains_of("cannot write the report");
+        run(ExitCode::Fail)
+            .ends_with(1)
+            .complains_of("cannot write the report");
+    }
+}
+
+#[test]
+fn a_full_disk_under_the_report_file() {
+    need_kvm();
+    let run = Vmm::with("--stats json --stats-file /dev/full")
+        .arg(image(ExitCode::Pass))
+        .run();
+    assert_ne!(run.status(), 0, "{run}");
+    run.says("cannot write the report").says("hello");
+}
+
+#[test]
+fn a_reader_that_has_gone() {
+    need_kvm();
+    let image = image(ExitCode::Fail);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let run = Vmm::new().arg(&image).stdout(writer).run();
+    run.ends_with(1).complains_of("cannot write the report");
+}
+
+#[test]
+fn a_reader_that_does_not_read() {
+    need_kvm();
+    let image = Code::image(|code| code.for_ever(|code| code.say("flood ")));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let running = Vmm::with("--timeout 1 --stats json")
+        .arg(&image)
+        .limit(Duration::from_secs(60));
+    // The console goes to standard error with json.
+    let mut running = running;
+    running.command().stderr(writer);
+    let run = running.run();
+    drop(reader);
+    run.ends_with(5);
+}
+
+#[test]
+fn standard_output_that_is_closed() {
+    need_kvm();
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "exec \"$@\" >&-", "sh"])
+        .arg(tests::vmm())
+        .arg(image(ExitCode::Fail));
+    Vmm::from(shell).run().ends_with(1);
+}
+
+#[test]
+fn standard_error_that_is_closed() {
+    need_kvm();
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "exec \"$@\" 2>&-", "sh"])
+        .arg(tests::vmm())
+        .args(["--stats", "json"])
+        .arg(image(ExitCode::Pass));
+    let run = Vmm::from(shell).run();
+    run.ends_with(0);
+    assert_eq!(run.json()["result"], "pass");
+}
