@@ -260,9 +260,3 @@ impl Image {
         self.0.path()
     }
 }
-
-impl AsRef<std::ffi::OsStr> for Image {
-    fn as_ref(&self) -> &std::ffi::OsStr {
-        self.path().as_os_str()
-    }
-}

@@ -9,6 +9,7 @@ pub mod image;
 mod run;
 
 use std::env;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub use run::{Run, Running, Vmm};
@@ -69,4 +70,11 @@ pub fn need_kvm() {
     {
         panic!("cannot test here, /dev/kvm: {error}; `make test-svm` brings a KVM of its own");
     }
+}
+
+/// Tells why a test does nothing on this host. Goes past the test harness, which shows nothing that
+/// a test which passes has printed.
+pub fn skip(why: &str) {
+    // Without anybody to tell, there is nothing to do about it.
+    let _ = writeln!(io::stderr(), "SKIP: {why}");
 }

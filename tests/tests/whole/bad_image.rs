@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use tests::Vmm;
 use tests::image::{CODE, Image, LOAD, PHYS32_ENTRY, Segment, XEN, bootable, elf, patch};
+use tests::{Vmm, skip};
 
 /// Two instructions, `cli; hlt`. None of these images gets so far as to execute them.
 const CLI_HLT: [u8; 2] = [0xfa, 0xf4];
@@ -66,7 +66,7 @@ fn a_file_without_permission() {
     let image = Image::new(&bootable(&CLI_HLT));
     std::fs::set_permissions(image.path(), PermissionsExt::from_mode(0o000)).expect("our own file");
     if std::fs::File::open(image.path()).is_ok() {
-        eprintln!("SKIP: this user may read every file");
+        skip("this user may read every file");
         return;
     }
     refused(image.path(), "Permission denied");
@@ -155,7 +155,7 @@ fn segments_where_there_is_no_memory() {
         memory: 100 << 20,
         ..code.clone()
     }]));
-    let run = Vmm::with("--memory 64").arg(&small).run();
+    let run = Vmm::with("--memory 64").arg(small.path()).run();
     run.ends_with(2).complains_of("--memory 10");
     let shrunk = Segment { memory: 1, ..code };
     bytes_refused(
@@ -198,7 +198,9 @@ fn any_one_byte_of_the_headers_can_be_wrong() {
         let mut file = good.clone();
         file[at] ^= 0xff;
         let image = Image::new(&file);
-        let run = Vmm::with("--vcpus 1 --timeout 0.05").arg(&image).run();
+        let run = Vmm::with("--vcpus 1 --timeout 0.05")
+            .arg(image.path())
+            .run();
         // Some bytes mean nothing, and then the guest halts until its time is up; without KVM it
         // never starts.
         assert!([2, 3, 5].contains(&run.status()), "byte {at}: {run}");

@@ -43,7 +43,7 @@ fn values_that_no_option_takes() {
             // As one word, so that a value may begin with a dash.
             let run = Vmm::new()
                 .arg(format!("{option}={value}"))
-                .arg(&image)
+                .arg(image.path())
                 .run();
             run.ends_with(2).complains_of(option);
         }
@@ -54,7 +54,7 @@ fn values_that_no_option_takes() {
 fn options_that_do_not_exist_or_are_given_twice() {
     let image = image();
     for arguments in ["--vcpu 4", "--nonsense", "-x", "--vcpus 2 --vcpus 3"] {
-        let run = Vmm::with(arguments).arg(&image).run();
+        let run = Vmm::with(arguments).arg(image.path()).run();
         let option = arguments.split_whitespace().next().expect("a word");
         run.ends_with(2).complains_of(option);
     }
@@ -67,7 +67,7 @@ fn options_that_do_not_exist_or_are_given_twice() {
         "--timeout",
     ] {
         Vmm::new()
-            .arg(&image)
+            .arg(image.path())
             .arg(option)
             .run()
             .ends_with(2)
@@ -80,7 +80,7 @@ fn no_guest_or_too_many() {
     Vmm::new().run().ends_with(2).says("GUEST");
     let image = image();
     Vmm::new()
-        .arg(&image)
+        .arg(image.path())
         .arg("another.bin")
         .run()
         .ends_with(2)
@@ -94,7 +94,7 @@ fn a_guest_command_line_that_does_not_fit() {
     let long = "x".repeat(5000);
     Vmm::new()
         .args(["--append", &long])
-        .arg(&image)
+        .arg(image.path())
         .run()
         .ends_with(2)
         .complains_of("--append");
@@ -102,7 +102,7 @@ fn a_guest_command_line_that_does_not_fit() {
     Vmm::new()
         .arg("--append")
         .arg(bytes)
-        .arg(&image)
+        .arg(image.path())
         .run()
         .ends_with(2);
 }
@@ -113,7 +113,7 @@ fn a_report_file_that_cannot_be_made() {
     for path in ["/nonexistent/report.json", "/", ""] {
         let run = Vmm::with("--stats json --stats-file")
             .arg(path)
-            .arg(&image)
+            .arg(image.path())
             .run();
         run.ends_with(2);
         assert!(!run.stderr.is_empty(), "{run}");

@@ -11,7 +11,7 @@ use tests::{Run, Vmm, need_kvm};
 const MIB: u32 = 1 << 20;
 
 fn run(image: &Image, arguments: &str) -> Run {
-    Vmm::with(arguments).arg(image).run()
+    Vmm::with(arguments).arg(image.path()).run()
 }
 
 /// Where the lab of a machine of `mib` MiB begins.
@@ -106,7 +106,7 @@ fn garbage_on_the_doorbell() {
     need_kvm();
     let image = Code::image(|code| {
         use iced_x86::code_asm::{al, ax, dx};
-        for value in [0, 3, 0xdead_beef, u32::MAX] {
+        for value in [0, 0xff, 0xdead_beef, u32::MAX] {
             code.out(ports::DOORBELL, value);
         }
         code.emit(|asm| {
@@ -264,7 +264,7 @@ fn a_flood_without_end_ends_with_the_time_limit() {
         code.for_ever(|code| code.say("flood "));
     });
     let run = Vmm::with("--timeout 2")
-        .arg(&image)
+        .arg(image.path())
         .limit(Duration::from_secs(30))
         .run();
     run.ends_with(5).says("--timeout");

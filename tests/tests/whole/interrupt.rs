@@ -42,7 +42,7 @@ fn guests_that_do_not_listen() {
             write(code);
         });
         for signal in [libc::SIGINT, libc::SIGTERM] {
-            let running = Vmm::with("--vcpus 4").arg(&image).start();
+            let running = Vmm::with("--vcpus 4").arg(image.path()).start();
             running.wait_for("ready");
             interrupt(running, signal).says("interrupted");
         }
@@ -56,7 +56,7 @@ fn a_second_signal_does_no_harm() {
         code.say("ready\n");
         code.spin();
     });
-    let running = Vmm::with("--vcpus 16").arg(&image).start();
+    let running = Vmm::with("--vcpus 16").arg(image.path()).start();
     running.wait_for("ready");
     running.signal(libc::SIGINT);
     interrupt(running, libc::SIGINT);

@@ -10,8 +10,8 @@ use std::process::Command;
 
 use shared::exit::ExitCode;
 use tempfile::TempDir;
-use tests::Vmm;
 use tests::image::Code;
+use tests::{Vmm, skip};
 
 const NOBODY: u32 = 65534;
 
@@ -84,7 +84,7 @@ fn a_host_without_kvm() {
         // SAFETY: as above.
         unsafe { probe.pre_exec(move || hide_dev(root)) };
         if let Err(error) = probe.status() {
-            eprintln!("SKIP: this user cannot hide /dev/kvm: {error}");
+            skip(&format!("this user cannot hide /dev/kvm: {error}"));
             return;
         }
     }
@@ -96,14 +96,14 @@ fn a_host_without_kvm() {
 #[test]
 fn a_user_without_permission() {
     let Ok(kvm) = fs::metadata("/dev/kvm") else {
-        eprintln!("SKIP: this host has no /dev/kvm to be kept away from");
+        skip("this host has no /dev/kvm to be kept away from");
         return;
     };
     let public = Public::new();
     let mut command = public.command();
     if is_root() {
         if kvm.permissions().mode() & 0o006 == 0o006 {
-            eprintln!("SKIP: everybody may use this host's /dev/kvm");
+            skip("everybody may use this host's /dev/kvm");
             return;
         }
         command.uid(NOBODY).gid(NOBODY);
@@ -113,7 +113,7 @@ fn a_user_without_permission() {
         .open("/dev/kvm")
         .is_ok()
     {
-        eprintln!("SKIP: this user may use /dev/kvm and cannot become another");
+        skip("this user may use /dev/kvm and cannot become another");
         return;
     }
     let run = Vmm::from(command).run();
@@ -127,7 +127,7 @@ fn a_user_without_permission() {
 #[test]
 fn more_open_files_than_the_host_allows() {
     if fs::File::open("/dev/kvm").is_err() {
-        eprintln!("SKIP: this host has no usable /dev/kvm");
+        skip("this host has no usable /dev/kvm");
         return;
     }
     let public = Public::new();

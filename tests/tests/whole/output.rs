@@ -29,9 +29,10 @@ fn a_full_disk() {
     need_kvm();
     for form in ["table", "json"] {
         let run = |code| {
+            let image = image(code);
             Vmm::new()
                 .args(["--stats", form])
-                .arg(image(code))
+                .arg(image.path())
                 .stdout(full())
                 .run()
         };
@@ -48,8 +49,9 @@ fn a_full_disk() {
 #[test]
 fn a_full_disk_under_the_report_file() {
     need_kvm();
+    let image = image(ExitCode::Pass);
     let run = Vmm::with("--stats json --stats-file /dev/full")
-        .arg(image(ExitCode::Pass))
+        .arg(image.path())
         .run();
     assert_ne!(run.status(), 0, "{run}");
     run.says("cannot write the report").says("hello");
@@ -61,7 +63,7 @@ fn a_reader_that_has_gone() {
     let image = image(ExitCode::Fail);
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    let run = Vmm::new().arg(&image).stdout(writer).run();
+    let run = Vmm::new().arg(image.path()).stdout(writer).run();
     run.ends_with(1).complains_of("cannot write the report");
 }
 
@@ -70,13 +72,12 @@ fn a_reader_that_does_not_read() {
     need_kvm();
     let image = Code::image(|code| code.for_ever(|code| code.say("flood ")));
     let (reader, writer) = std::io::pipe().expect("a pipe");
-    let running = Vmm::with("--timeout 1 --stats json")
-        .arg(&image)
+    let mut vmm = Vmm::with("--timeout 1 --stats json")
+        .arg(image.path())
         .limit(Duration::from_secs(60));
     // The console goes to standard error with json.
-    let mut running = running;
-    running.command().stderr(writer);
-    let run = running.run();
+    vmm.command().stderr(writer);
+    let run = vmm.run();
     drop(reader);
     run.ends_with(5);
 }
@@ -84,23 +85,25 @@ fn a_reader_that_does_not_read() {
 #[test]
 fn standard_output_that_is_closed() {
     need_kvm();
+    let image = image(ExitCode::Fail);
     let mut shell = Command::new("sh");
     shell
         .args(["-c", "exec \"$@\" >&-", "sh"])
         .arg(tests::vmm())
-        .arg(image(ExitCode::Fail));
+        .arg(image.path());
     Vmm::from(shell).run().ends_with(1);
 }
 
 #[test]
 fn standard_error_that_is_closed() {
     need_kvm();
+    let image = image(ExitCode::Pass);
     let mut shell = Command::new("sh");
     shell
         .args(["-c", "exec \"$@\" 2>&-", "sh"])
         .arg(tests::vmm())
         .args(["--stats", "json"])
-        .arg(image(ExitCode::Pass));
+        .arg(image.path());
     let run = Vmm::from(shell).run();
     run.ends_with(0);
     assert_eq!(run.json()["result"], "pass");

@@ -1,0 +1,81 @@
+# Builds, runs and tests the bench. `make help` lists what there is; README.md says what it is for.
+
+VCPUS ?= 16
+ARGS ?=
+PREFIX ?= /usr/local
+CARGO ?= cargo
+CARGO_FLAGS ?= --locked
+
+OUT := $(or $(CARGO_TARGET_DIR),target)
+VMM := $(OUT)/release/vmm
+GUEST := $(OUT)/guest.bin
+WHOLE := $(OUT)/whole
+export SVM_DIR := $(OUT)/svm
+SVM_VCPUS := 1,2,4,16
+
+.DEFAULT_GOAL := build
+.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-local test-svm test-qemu \
+	lint install clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo 'with VCPUS=$(VCPUS), ARGS= for more options of vmm, such as'
+	@echo "  make run VCPUS=4 ARGS='--append \"queue=filo seed=7\"'"
+
+build: vmm guest ## build the command and the guest image (the default)
+
+vmm: ## build target/release/vmm
+	$(CARGO) build $(CARGO_FLAGS) --release --package vmm
+
+guest: ## build target/guest.bin
+	guest/build $(GUEST)
+
+run: have-kvm build ## boot the guest image and run its selftest
+	$(VMM) --vcpus $(VCPUS) $(ARGS) $(GUEST)
+
+run-svm: build ## the same on a KVM of its own, in emulation, without /dev/kvm
+	tests/svm/run $(VMM) $(GUEST) -- vmm --vcpus $(VCPUS) $(ARGS) guest.bin
+
+have-kvm:
+	@tests/have-kvm || { echo 'make: use `make run-svm`, which brings a KVM of its own' >&2; exit 1; }
+
+test: build ## run every test this host can run
+	MAKE='$(MAKE)' tests/all
+
+test-unit: ## tests that need no guest image
+	$(CARGO) test $(CARGO_FLAGS) --workspace --exclude tests
+	$(CARGO) test $(CARGO_FLAGS) --package tests --lib
+
+# One executable for both hosts, without the debug information, which the nested one would unpack.
+whole:
+	@rm -f $(WHOLE)
+	@$(CARGO) test $(CARGO_FLAGS) --package tests --test whole --no-run
+	@$(CARGO) test $(CARGO_FLAGS) --quiet --package tests --test whole --no-run --message-format=json | \
+		sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} strip --strip-debug -o $(WHOLE) {}
+	@test -x $(WHOLE)
+
+test-local: have-kvm build whole ## whole runs on this host's /dev/kvm
+	VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) --skip qemu::
+
+test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
+	tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
+		WHOLE_VCPUS=$(SVM_VCPUS) whole --skip qemu:: --skip image_lint::
+
+test-qemu: guest whole ## the guest image under QEMU, without vmm
+	tests/svm/prepare $(SVM_DIR)
+	GUEST=$(GUEST) $(WHOLE) qemu:: image_lint::
+
+lint: ## formatting, and everything the compiler and clippy have to say
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --package guest --features image --bin guest --profile guest -- -D warnings
+	sh -n guest/build
+	for script in tests/svm/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done
+
+install: ## copy vmm to PREFIX/bin and the guest image to PREFIX/lib/ipi-lab (after make build)
+	@test -x $(VMM) -a -f $(GUEST) || { echo 'make: run `make build` first' >&2; exit 1; }
+	install -D -m 755 $(VMM) $(DESTDIR)$(PREFIX)/bin/vmm
+	install -D -m 644 $(GUEST) $(DESTDIR)$(PREFIX)/lib/ipi-lab/guest.bin
+
+clean: ## remove everything that was built or fetched
+	$(CARGO) clean
