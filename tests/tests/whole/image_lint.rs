@@ -9,10 +9,10 @@ use iced_x86::{
     CpuidFeature, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, Register,
 };
 use object::read::elf::{ElfFile64, SectionHeader};
-use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+use object::{Object, ObjectSection, ObjectSymbol};
 
-/// Functions that run before long mode.
-const CODE32: [&str; 2] = ["pvh_start", "other_cpu_start"];
+/// Code that starts before long mode, and goes on in it after a far jump.
+const CODE32: [&str; 3] = ["pvh_entry", "pvh_start", "other_cpu_start"];
 
 /// What every x86-64 processor has and every KVM executes, SSE and x87 apart.
 const BASELINE: [CpuidFeature; 15] = [
@@ -87,10 +87,49 @@ fn objection(instruction: &Instruction, info: &mut InstructionInfoFactory) -> Op
         .map(|feature| format!("{feature:?}"))
 }
 
-/// A function, by the symbol that names it.
-struct Function<'data> {
-    name: &'data str,
+/// Code between two addresses of the file.
+struct Piece<'data> {
+    /// The symbol at its start, if there is one.
+    name: Option<&'data str>,
+    /// Whether it may end with, or be, filling.
+    filling: bool,
     range: Range<u64>,
+}
+
+/// Cuts `section` where symbols are. Functions have a size, labels reach to the next symbol.
+fn pieces<'data>(
+    section: Range<u64>,
+    symbols: &BTreeMap<u64, (u64, &'data str)>,
+) -> Vec<Piece<'data>> {
+    let mut pieces = Vec::new();
+    let mut at = section.start;
+    let gap = |range| Piece {
+        name: None,
+        filling: true,
+        range,
+    };
+    for (&start, &(size, name)) in symbols.range(section.clone()) {
+        if start < at {
+            continue; // a label inside a function
+        }
+        if at < start {
+            pieces.push(gap(at..start));
+        }
+        let next = symbols.range(start + 1..section.end).next();
+        at = match size {
+            0 => next.map_or(section.end, |(next, _)| *next),
+            _ => start + size,
+        };
+        pieces.push(Piece {
+            name: Some(name),
+            filling: size == 0,
+            range: start..at,
+        });
+    }
+    if at < section.end {
+        pieces.push(gap(at..section.end));
+    }
+    pieces
 }
 
 struct Lint<'data> {
@@ -101,29 +140,33 @@ struct Lint<'data> {
 }
 
 impl Lint<'_> {
-    /// Looks at the code in `range` of the file's addresses. Between functions, where `name` is none,
-    /// there may be filling too.
-    fn look(&mut self, name: Option<&str>, range: Range<u64>) {
-        let shown = name.unwrap_or("between functions");
-        let Some(code) = self.file.sections().find_map(|section| {
-            let size = range.end - range.start;
-            section.data_range(range.start, size).ok().flatten()
-        }) else {
-            self.object(shown, range.start, "is in no section");
+    fn look(&mut self, piece: &Piece<'_>) {
+        let name = piece.name.unwrap_or("between functions");
+        let range = &piece.range;
+        let code = self.file.sections().find_map(|section| {
+            section
+                .data_range(range.start, range.end - range.start)
+                .ok()?
+        });
+        let Some(code) = code else {
+            self.object(name, range.start, "is in no section");
             return;
         };
-        let bitness = match name {
-            Some(name) if CODE32.contains(&name) => 32,
-            _ => 64,
-        };
-        for instruction in Decoder::with_ip(bitness, code, range.start, OPTIONS) {
+        let bitness = if CODE32.contains(&name) { 32 } else { 64 };
+        let mut decoder = Decoder::with_ip(bitness, code, range.start, OPTIONS);
+        while decoder.can_decode() {
+            let instruction = decoder.decode();
             self.instructions += 1;
-            if name.is_none() && instruction.mnemonic() == Mnemonic::Int3 {
+            if piece.filling && instruction.mnemonic() == Mnemonic::Int3 {
                 continue;
             }
             if let Some(objection) = objection(&instruction, &mut self.info) {
                 let text = format!("{instruction}   ({objection})");
-                self.object(shown, instruction.ip(), &text);
+                self.object(name, instruction.ip(), &text);
+            }
+            if decoder.bitness() == 32 && instruction.is_jmp_far() {
+                let rest = &code[decoder.position()..];
+                decoder = Decoder::with_ip(64, rest, instruction.next_ip(), OPTIONS);
             }
         }
     }
@@ -137,15 +180,16 @@ impl Lint<'_> {
 fn the_image_has_no_instruction_that_cannot_be_emulated() {
     let bytes = std::fs::read(tests::guest()).expect("the guest image");
     let file: ElfFile64<'_> = ElfFile64::parse(&*bytes).expect("an ELF file");
-    let mut functions: BTreeMap<u64, Function<'_>> = BTreeMap::new();
+    let mut symbols: BTreeMap<u64, (u64, &str)> = BTreeMap::new();
     for symbol in file.symbols() {
-        if symbol.kind() == SymbolKind::Text && symbol.size() > 0 {
-            let name = symbol.name().unwrap_or("?");
-            let range = symbol.address()..symbol.address() + symbol.size();
-            functions.insert(range.start, Function { name, range });
+        let name = symbol.name().unwrap_or_default();
+        if !name.is_empty() && symbol.section_index().is_some() {
+            // Of several at one address the function is the one to know.
+            let known = symbols.entry(symbol.address()).or_default();
+            *known = (*known).max((symbol.size(), name));
         }
     }
-    assert!(!functions.is_empty(), "the image has no symbols");
+    assert!(!symbols.is_empty(), "the image has no symbols");
     let executable: Vec<Range<u64>> = file
         .sections()
         .filter(|section| {
@@ -159,25 +203,14 @@ fn the_image_has_no_instruction_that_cannot_be_emulated() {
     assert!(!executable.is_empty(), "the image has no code");
 
     let mut lint = Lint {
-        file: ElfFile64::parse(&*bytes).expect("an ELF file"),
+        file,
         info: InstructionInfoFactory::new(),
         objections: String::new(),
         instructions: 0,
     };
     for section in executable {
-        let mut at = section.start;
-        for function in functions
-            .range(section.clone())
-            .map(|(_, function)| function)
-        {
-            if at < function.range.start {
-                lint.look(None, at..function.range.start);
-            }
-            lint.look(Some(function.name), function.range.clone());
-            at = at.max(function.range.end);
-        }
-        if at < section.end {
-            lint.look(None, at..section.end);
+        for piece in pieces(section, &symbols) {
+            lint.look(&piece);
         }
     }
     let Lint {
