@@ -1,9 +1,9 @@
-//! The unikernel image: the guest of the portable library on bare metal.
+//! The bare-metal image: a unikernel that brings all CPUs up, runs the portable guest on them and says
+//! how it went.
 //!
-//! It boots by PVH, finds the CPUs in the ACPI tables, starts them, runs the workload on all of them
-//! and ends through the exit port. `guest/build` builds it: for `x86_64-unknown-none` where that is
-//! installed, else for the host's target with soft float and fat LTO, which recompiles `core` without
-//! SSE.
+//! It is an ELF64 file with a PVH entry note and boots under any monitor that speaks PVH. `guest/build`
+//! makes it, from whichever target is installed, and says how; [`metal`] is the machine. It is checked
+//! by `cargo clippy -p guest --features image --bin guest --profile guest`.
 
 #![no_std]
 #![no_main]
@@ -12,132 +12,179 @@ extern crate alloc;
 
 mod metal;
 
-use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
 
-use alloc::boxed::Box;
 use guest::Guest;
 use guest::lab::Lab;
 use guest::options::Options;
-use shared::exit::ExitCode;
+use guest::platform::{Platform, Vector};
+use guest::sync::mask::CpuMask;
+use shared::exit::ExitCode::{BadMachine, BadOptions};
+use shared::lab::{ALIGN, MAX_CPUS, Transport};
 use shared::ports::Doorbell;
+use x86_64::instructions::interrupts;
 
-use metal::acpi::{self, Cpus};
-use metal::boot::{self, StartInfo};
-use metal::console::println;
-use metal::percpu::PerCpu;
+use metal::boot::TRAMPOLINE;
+use metal::console::log;
+use metal::cpu::{APIC_IDS, Cpu};
+use metal::physical::{MEMORY, PAGE};
 use metal::platform::Metal;
-use metal::{apic, console, exit, heap, percpu, smp};
+use metal::start_info::StartInfo;
+use metal::{acpi, apic, clock, console, end, heap, paging, platform, smp, traps};
 
-/// The guest, once it is built; interrupt handlers find it here.
-static GUEST: AtomicPtr<Guest<Metal>> = AtomicPtr::new(core::ptr::null_mut());
+/// Set once every CPU is online: the workload may begin.
+static GO: AtomicBool = AtomicBool::new(false);
 
-/// The guest that runs on this machine, or `None` while the machine is still coming up.
-fn guest() -> Option<&'static Guest<Metal>> {
-    // SAFETY: the pointer is null or came from `Box::leak` in `boot_cpu`.
-    unsafe { GUEST.load(Ordering::Acquire).as_ref() }
-}
+/// Where the first CPU enters Rust, with the address of the PVH start info.
+extern "C" fn start_first_cpu(start_info: u32) -> ! {
+    let boot_tsc = clock::now();
+    // SAFETY: this is the first CPU, and these are its first lines.
+    let cpu = unsafe { Cpu::init_first() };
+    // SAFETY: likewise.
+    unsafe { traps::init() };
+    cpu.load_tables();
+    traps::load();
+    console::init();
 
-/// The first CPU, from its first instruction of Rust to the end of the run.
-fn boot_cpu(start: &StartInfo) -> ! {
-    let boot_tsc = metal::tsc();
-    heap::init(start);
-    let options = match Options::parse(start.command_line()) {
-        Ok(options) => options,
-        Err(error) => exit::with(ExitCode::BadOptions, format_args!("{error}")),
+    let info = StartInfo::read(start_info.into())
+        .unwrap_or_else(|why| end::refuse(BadMachine, format_args!("{why}")));
+    // SAFETY: RAM by the memory map, without the image and the start info; nothing else is in use.
+    unsafe { heap::give(info.free_memory(image())) };
+    let options = read_options(&info);
+
+    let transport = apic::choose(options.transport).unwrap_or_else(|| {
+        let why = format_args!("transport=x2apic: these CPUs have none; take transport=xapic");
+        end::refuse(BadMachine, why)
+    });
+    apic::set_mode(transport);
+    apic::enable();
+    let apic_ids = find_cpus(&info, transport);
+    let lab = open_lab(&info, &options, apic_ids.len());
+    if !info.is_ram(&(TRAMPOLINE..TRAMPOLINE + PAGE)) {
+        let why = format_args!("the page at {TRAMPOLINE:#x}, where CPUs start, is not RAM");
+        end::refuse(BadMachine, why);
+    }
+    let metal = Metal {
+        transport,
+        apic_ids,
+        lab,
+        has_doorbell: options.lab.is_some(),
     };
-    let cpus = match acpi::cpus(start, apic::this_id()) {
-        Ok(cpus) => cpus,
-        Err(error) => exit::with(ExitCode::BadMachine, format_args!("{error}")),
-    };
-    let lab = open_lab(start, &options, &cpus);
-    if lab.cpus() != cpus.len() {
-        exit::with(
-            ExitCode::BadMachine,
-            format_args!(
-                "the lab is for {} CPUs, the ACPI tables name {}",
-                lab.cpus(),
-                cpus.len()
-            ),
-        );
+    let guest = platform::install(Guest::new(metal, &options, lab));
+
+    // SAFETY: everything the monitor may have put there has been read.
+    unsafe { paging::remove(0) };
+    cpu.guard_stacks();
+    if let Err(missing) = smp::start_others(apic_ids) {
+        end::refuse(BadMachine, format_args!("{missing}"));
     }
     lab.set_boot_tsc(boot_tsc);
-    boot::unmap_page_zero();
-
-    let has_doorbell = options.lab.is_some();
-    percpu::init(&cpus, lab, has_doorbell);
-    PerCpu::install(0);
-    let transport = match apic::choose(options.transport, &cpus) {
-        Ok(transport) => transport,
-        Err(error) => exit::with(ExitCode::BadMachine, format_args!("{error}")),
-    };
-    apic::enable();
-
-    let guest: &'static _ = Box::leak(Box::new(Guest::new(Metal, &options, lab)));
-    GUEST.store(core::ptr::from_ref(guest).cast_mut(), Ordering::Release);
-    let online = smp::start_all(&cpus);
-    lab.set_cpus_online(online);
-    if online != cpus.len() {
-        exit::with(
-            ExitCode::BadMachine,
-            format_args!("{online} of {} CPUs came up", cpus.len()),
-        );
-    }
-    println!(
-        "{online} CPUs up, transport {}, queue {}",
+    lab.set_cpus_online(apic_ids.len());
+    log!(
+        "{} CPUs up, transport {}, queue {}",
+        apic_ids.len(),
         transport.name(),
         options.queue.name()
     );
     if options.queue.is_broken() {
-        println!("queue {} is broken on purpose", options.queue.name());
+        log!("queue {} is broken on purpose", options.queue.name());
     }
 
-    lab.set_workload_tsc(metal::tsc());
-    if has_doorbell {
-        exit::ring(Doorbell::WorkloadStarted);
-    }
-    run_workload();
-    if has_doorbell {
-        exit::ring(Doorbell::WorkloadFinished);
-    }
+    interrupts::enable();
+    lab.set_workload_tsc(clock::now());
+    metal.ring(Doorbell::WorkloadStarted);
+    GO.store(true, Ordering::Release);
+    let mut others = CpuMask::all(apic_ids.len());
+    others.remove(cpu.index);
+    metal.send_ipi_mask(&others, Vector::Wake);
+    guest.run_cpu();
+    metal.ring(Doorbell::WorkloadFinished);
+
     let verdict = guest.verdict();
-    exit::with(verdict.code(), format_args!("{verdict}"))
+    log!("{verdict}");
+    end::exit(verdict.code())
 }
 
-/// The lab the monitor offers, or one in the guest's own memory.
-fn open_lab(start: &StartInfo, options: &Options, cpus: &Cpus) -> Lab {
-    let opened = match options.lab {
-        None => Lab::allocate(cpus.len() as u32),
-        Some(address) => match start.reserved_at(address) {
-            // SAFETY: the range is mapped, page-aligned, and reserved in the memory map, so the
-            // heap and everything else keeps out of it; `open_lab` is called once.
-            Some((base, limit)) => unsafe { Lab::open(base, limit) },
-            None => exit::with(
-                ExitCode::BadOptions,
-                format_args!("lab={address:#x} is not a reserved page of the memory map"),
-            ),
-        },
-    };
-    opened.unwrap_or_else(|error| exit::with(ExitCode::BadMachine, format_args!("{error}")))
-}
-
-/// Any other CPU, once it is in long mode on its own stack.
-fn other_cpu(index: usize) -> ! {
-    PerCpu::install(index);
+/// Where every other CPU enters Rust, as soon as the first has sent it a start-up IPI.
+extern "C" fn start_other_cpu() -> ! {
+    let cpu = Cpu::current();
+    cpu.load_tables();
+    traps::load();
     apic::enable();
-    smp::report_up();
-    run_workload();
-    metal::idle_for_ever()
+    cpu.online.store(true, Ordering::Release);
+    let may_go = || GO.load(Ordering::Acquire);
+    while !may_go() {
+        platform::idle_unless(may_go);
+    }
+    platform::guest().run_cpu();
+    loop {
+        platform::idle_unless(|| false);
+    }
 }
 
-/// This CPU's part of the workload, with interrupts on.
-fn run_workload() {
-    x86_64::instructions::interrupts::enable();
-    guest().expect("built before any CPU comes here").run_cpu();
+/// The memory that the image occupies, its zeroed part included.
+fn image() -> core::ops::Range<u64> {
+    unsafe extern "C" {
+        static image_start: u8;
+        static image_end: u8;
+    }
+    &raw const image_start as u64..&raw const image_end as u64
 }
 
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    console::seize();
-    exit::with(ExitCode::Panic, format_args!("{info}"))
+fn read_options(info: &StartInfo) -> Options {
+    let line = str::from_utf8(info.command_line())
+        .unwrap_or_else(|_| end::refuse(BadOptions, format_args!("command line: not UTF-8")));
+    Options::parse(line).unwrap_or_else(|why| end::refuse(BadOptions, format_args!("{why}")))
+}
+
+/// The APIC ids of the CPUs, the first CPU's first and the others in the order of the MADT.
+fn find_cpus(info: &StartInfo, transport: Transport) -> &'static [u32] {
+    let mut ids: Vec<u32> = acpi::apic_ids(info.rsdp())
+        .unwrap_or_else(|why| end::refuse(BadMachine, format_args!("{why}")));
+    let own = apic::id();
+    let limit = match transport {
+        Transport::Xapic => apic::XAPIC_LAST_ID + 1,
+        Transport::X2apic => APIC_IDS as u32,
+    };
+    if let Some(id) = ids.iter().find(|id| **id >= limit) {
+        let name = transport.name();
+        let why = format_args!("APIC id {id} is out of reach: transport={name} ends below {limit}");
+        end::refuse(BadMachine, why);
+    }
+    if ids.len() > MAX_CPUS as usize {
+        let why = format_args!("{} CPUs are too many: the limit is {MAX_CPUS}", ids.len());
+        end::refuse(BadMachine, why);
+    }
+    let Some(first) = ids.iter().position(|id| *id == own) else {
+        let why = format_args!("the MADT does not list the CPU that booted, APIC id {own}");
+        end::refuse(BadMachine, why);
+    };
+    ids[..=first].rotate_right(1);
+    ids.leak()
+}
+
+/// The lab that the command line names, or one in the guest's own memory.
+fn open_lab(info: &StartInfo, options: &Options, cpus: usize) -> Lab {
+    let lab = match options.lab {
+        None => Lab::allocate(cpus as u32),
+        Some(address) => {
+            let base = NonNull::new(address as *mut u8)
+                .filter(|_| MEMORY.contains(&address) && address.is_multiple_of(ALIGN));
+            let (Some(base), Some(limit)) = (base, info.reserved_from(address)) else {
+                let why = format_args!("lab={address:#x} is not a page of reserved memory");
+                end::refuse(BadOptions, why);
+            };
+            // SAFETY: aligned, mapped, and reserved by the monitor, so it is nobody else's; `limit`
+            // is how far that goes.
+            unsafe { Lab::open(base, limit) }
+        }
+    };
+    let lab = lab.unwrap_or_else(|why| end::refuse(BadMachine, format_args!("{why}")));
+    if lab.cpus() != cpus {
+        let why = format_args!("the lab is for {} CPUs, the machine has {cpus}", lab.cpus());
+        end::refuse(BadMachine, why);
+    }
+    lab
 }

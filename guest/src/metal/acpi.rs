@@ -1,182 +1,179 @@
-//! Which CPUs there are: the MADT, found from the RSDP.
-//!
-//! Source: ACPI Specification 6.5, 5.2.5 (RSDP), 5.2.7 and 5.2.8 (RSDT, XSDT), 5.2.12 (MADT). Tables
-//! are the monitor's, and checked: length, checksum, and that they lie in mapped memory.
+//! The CPUs of the machine, as ACPI lists them: RSDP, then XSDT or RSDT, then the MADT (ACPI 6.5,
+//! sections 5.2.5 to 5.2.12). Every table is checked for its length and its sum before it is believed.
 
 use alloc::vec::Vec;
-use core::fmt;
-use core::slice;
 
-use super::boot::{MAPPED_END, StartInfo};
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-/// APIC ids of the CPUs, by CPU index. The first is the CPU that booted.
-#[derive(Debug)]
-pub struct Cpus {
-    apic_ids: Vec<u32>,
+use super::cpu::APIC_IDS;
+use super::physical;
+
+const RSDP_SIGNATURE: &[u8; 8] = b"RSD PTR ";
+/// Length of the RSDP of ACPI 1.0, which the first checksum covers.
+const RSDP_V1_LEN: u64 = 20;
+/// Where a PC's firmware puts the RSDP, on a multiple of 16.
+const RSDP_SEARCH: core::ops::Range<u64> = 0xe_0000..0x10_0000;
+
+#[derive(Clone, Copy, FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Rsdp {
+    signature: [u8; 8],
+    checksum: u8,
+    oem: [u8; 6],
+    revision: u8,
+    rsdt: U32,
+    length: U32,
+    xsdt: U64,
+    extended_checksum: u8,
+    reserved: [u8; 3],
 }
 
-impl Cpus {
-    /// Number of CPUs.
-    pub fn len(&self) -> usize {
-        self.apic_ids.len()
-    }
-
-    /// APIC ids in the order of CPU indices.
-    pub fn apic_ids(&self) -> &[u32] {
-        &self.apic_ids
-    }
+#[derive(Clone, Copy, FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Header {
+    signature: [u8; 4],
+    length: U32,
+    revision: u8,
+    checksum: u8,
+    oem: [u8; 6],
+    oem_table: [u8; 8],
+    oem_revision: U32,
+    creator: U32,
+    creator_revision: U32,
 }
 
-/// Largest APIC id this guest can address; KVM's own limit (`KVM_MAX_VCPU_IDS` - 1).
-pub const MAX_APIC_ID: u32 = 4095;
+/// Bytes of the MADT between its header and its entries: local APIC address and flags.
+const MADT_FIXED: usize = 8;
+const LOCAL_APIC: u8 = 0;
+const LOCAL_X2APIC: u8 = 9;
+/// Local APIC flags: the CPU may be used.
+const ENABLED: u32 = 1;
 
-/// Why the CPUs could not be found.
-#[derive(Clone, Copy, Debug)]
-pub enum AcpiError {
-    /// No RSDP in the start info, and none in the BIOS area.
-    NoRsdp,
-    /// The table at this address is not whole.
-    BadTable(u64),
-    /// No MADT among the tables.
-    NoMadt,
-    /// More CPUs than masks hold.
-    TooMany,
-    /// An APIC id beyond [`MAX_APIC_ID`].
-    ApicId(u32),
-    /// The CPU that booted is not among them.
-    NoBootCpu(u32),
+#[derive(Clone, Copy, FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct LocalApic {
+    kind: u8,
+    length: u8,
+    processor: u8,
+    id: u8,
+    flags: U32,
 }
 
-impl fmt::Display for AcpiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoRsdp => f.write_str("ACPI: the monitor gave no RSDP"),
-            Self::BadTable(address) => {
-                write!(
-                    f,
-                    "ACPI: the table at {address:#x} is damaged or out of reach"
-                )
-            }
-            Self::NoMadt => f.write_str("ACPI: no MADT, so no CPUs can be found"),
-            Self::TooMany => {
-                write!(f, "ACPI: more than {} CPUs", guest::sync::mask::MAX_CPUS)
-            }
-            Self::ApicId(id) => write!(f, "ACPI: APIC id {id} is beyond {MAX_APIC_ID}"),
-            Self::NoBootCpu(id) => {
-                write!(f, "ACPI: the MADT does not name this CPU, APIC id {id}")
-            }
-        }
-    }
+#[derive(Clone, Copy, FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct LocalX2apic {
+    kind: u8,
+    length: u8,
+    reserved: U16,
+    id: U32,
+    flags: U32,
+    processor: U32,
 }
 
-const RSDP_SIGNATURE: &[u8] = b"RSD PTR ";
-const HEADER: usize = 36;
-
-/// The CPUs the MADT names as enabled, the one with `boot_apic_id` first.
-pub fn cpus(start: &StartInfo, boot_apic_id: u32) -> Result<Cpus, AcpiError> {
-    let madt = madt(start)?;
-    let mut apic_ids = Vec::with_capacity(64);
-    // After the header: the LAPIC's address, and flags; then the entries.
-    let mut rest = madt.get(HEADER + 8..).unwrap_or(&[]);
-    while let [kind, length, ..] = *rest {
-        let Some(entry) = rest
-            .get(..usize::from(length))
-            .filter(|entry| entry.len() >= 2)
-        else {
-            break;
+/// The APIC ids of all enabled CPUs, in the order of the MADT. `rsdp` is 0 if it has to be found.
+///
+/// # Errors
+/// Says what is missing or broken.
+pub fn apic_ids(rsdp: u64) -> Result<Vec<u32>, &'static str> {
+    let address = match rsdp {
+        0 => RSDP_SEARCH
+            .step_by(16)
+            .find(|address| {
+                physical::bytes(*address, 8).is_some_and(|bytes| bytes == RSDP_SIGNATURE)
+            })
+            .ok_or("ACPI: the start info names no RSDP, and there is none below 1 MiB")?,
+        given => given,
+    };
+    let madt = find_madt(address)?;
+    let mut ids = Vec::new();
+    let mut seen = [false; APIC_IDS];
+    let mut entries = madt
+        .get(MADT_FIXED..)
+        .ok_or("ACPI: the MADT is too short")?;
+    while let [kind, length, ..] = *entries {
+        let (entry, rest) = entries
+            .split_at_checked(usize::from(length).max(2))
+            .ok_or("ACPI: an entry of the MADT is longer than the table")?;
+        entries = rest;
+        let found = match kind {
+            LOCAL_APIC => LocalApic::read_from_prefix(entry)
+                .map(|(entry, _)| (entry.id.into(), entry.flags.get()))
+                .ok(),
+            LOCAL_X2APIC => LocalX2apic::read_from_prefix(entry)
+                .map(|(entry, _)| (entry.id.get(), entry.flags.get()))
+                .ok(),
+            _ => None,
         };
-        rest = &rest[entry.len()..];
-        if let Some(id) = enabled_cpu(kind, entry) {
-            if id > MAX_APIC_ID {
-                return Err(AcpiError::ApicId(id));
-            }
-            apic_ids.push(id);
-        }
-    }
-    if apic_ids.len() > guest::sync::mask::MAX_CPUS {
-        return Err(AcpiError::TooMany);
-    }
-    let boot = apic_ids
-        .iter()
-        .position(|id| *id == boot_apic_id)
-        .ok_or(AcpiError::NoBootCpu(boot_apic_id))?;
-    apic_ids[..=boot].rotate_right(1);
-    Ok(Cpus { apic_ids })
-}
-
-/// The APIC id, if `entry` is one of a CPU that is there: type 0, processor local APIC, or type 9,
-/// processor local x2APIC.
-fn enabled_cpu(kind: u8, entry: &[u8]) -> Option<u32> {
-    let (id, flags) = match (kind, entry.len()) {
-        (0, 8..) => (u32::from(entry[3]), u32_at(entry, 4)),
-        (9, 16..) => (u32_at(entry, 4), u32_at(entry, 8)),
-        _ => return None,
-    };
-    (flags & 1 != 0).then_some(id)
-}
-
-fn madt(start: &StartInfo) -> Result<&'static [u8], AcpiError> {
-    let rsdp = match start.rsdp {
-        0 => scan_for_rsdp().ok_or(AcpiError::NoRsdp)?,
-        address => address,
-    };
-    let bytes = memory(rsdp, 36)?;
-    if !bytes.starts_with(RSDP_SIGNATURE) || !sums_to_zero(&bytes[..20]) {
-        return Err(AcpiError::BadTable(rsdp));
-    }
-    // Revision 2 brought the XSDT, with addresses of 64 bits.
-    let (root, width) = match (bytes[15], u64_at(bytes, 24)) {
-        (2.., xsdt) if xsdt != 0 => (xsdt, 8),
-        _ => (u64::from(u32_at(bytes, 16)), 4),
-    };
-    for entry in table(root)?[HEADER..].chunks_exact(width) {
-        let address = match width {
-            8 => u64_at(entry, 0),
-            _ => u64::from(u32_at(entry, 0)),
+        let Some((id, _)) = found.filter(|(_, flags)| flags & ENABLED != 0) else {
+            continue;
         };
-        if memory(address, HEADER)?.starts_with(b"APIC") {
-            return table(address);
+        // A CPU may be listed both ways. Ids beyond the limit are for the caller to refuse.
+        let twice = seen
+            .get_mut(id as usize)
+            .is_some_and(|seen| core::mem::replace(seen, true));
+        if !twice {
+            ids.push(id);
         }
     }
-    Err(AcpiError::NoMadt)
+    Ok(ids)
 }
 
-/// ACPI 6.5, 5.2.5.1: on a 16-byte boundary of the BIOS area.
-fn scan_for_rsdp() -> Option<u64> {
-    (0xe_0000..0x10_0000).step_by(16).find(|address| {
-        memory(*address, 20)
-            .is_ok_and(|bytes| bytes.starts_with(RSDP_SIGNATURE) && sums_to_zero(bytes))
-    })
-}
-
-/// The whole table at `address`, checksum verified.
-fn table(address: u64) -> Result<&'static [u8], AcpiError> {
-    let length = u32_at(memory(address, HEADER)?, 4) as usize;
-    let bytes = memory(address, length)?;
-    if length < HEADER || !sums_to_zero(bytes) {
-        return Err(AcpiError::BadTable(address));
+/// The contents of the MADT, which the RSDP at `address` leads to.
+fn find_madt(address: u64) -> Result<&'static [u8], &'static str> {
+    let start = physical::bytes(address, RSDP_V1_LEN).ok_or("ACPI: the RSDP is not in memory")?;
+    if !start.starts_with(RSDP_SIGNATURE) || !sums_to_zero(start) {
+        return Err("ACPI: the RSDP is broken");
     }
-    Ok(bytes)
+    let revision = start[15];
+    let v2 = (revision >= 2)
+        .then(|| physical::read::<Rsdp>(address))
+        .flatten();
+    let (root, signature, width) = match v2 {
+        Some(rsdp) if rsdp.xsdt.get() != 0 => {
+            let whole = physical::bytes(address, rsdp.length.get().into());
+            if !whole.is_some_and(sums_to_zero) {
+                return Err("ACPI: the RSDP is broken");
+            }
+            (rsdp.xsdt.get(), b"XSDT", 8)
+        }
+        _ => {
+            let rsdt =
+                U32::read_from_bytes(&start[16..]).map_err(|_| "ACPI: the RSDP is broken")?;
+            (rsdt.get().into(), b"RSDT", 4)
+        }
+    };
+    let pointers = table(root, signature)?.ok_or("ACPI: the RSDP does not lead to a root table")?;
+    for pointer in pointers.chunks_exact(width) {
+        let address = pointer
+            .iter()
+            .rev()
+            .fold(0, |value, byte| value << 8 | u64::from(*byte));
+        if let Some(madt) = table(address, b"APIC")? {
+            return Ok(madt);
+        }
+    }
+    Err("ACPI: there is no MADT, so the CPUs cannot be found")
 }
 
-fn memory(address: u64, length: usize) -> Result<&'static [u8], AcpiError> {
-    let end = address.checked_add(length as u64);
-    if address < 0x1000 || end.is_none_or(|end| end > MAPPED_END) {
-        return Err(AcpiError::BadTable(address));
+/// What follows the header of the table at `address`, or `None` if it is another table.
+fn table(address: u64, signature: &[u8; 4]) -> Result<Option<&'static [u8]>, &'static str> {
+    let header: Header = physical::read(address).ok_or("ACPI: a table is not in memory")?;
+    if header.signature != *signature {
+        return Ok(None);
     }
-    // SAFETY: the range is mapped, and nothing is ever written there: tables lie in memory the
-    // monitor reserved, or in the BIOS area, out of the heap.
-    Ok(unsafe { slice::from_raw_parts(address as *const u8, length) })
+    let whole = physical::bytes(address, header.length.get().into())
+        .filter(|whole| whole.len() >= size_of::<Header>())
+        .ok_or("ACPI: a table has a length that cannot be")?;
+    if !sums_to_zero(whole) {
+        return Err("ACPI: a table has a wrong checksum");
+    }
+    Ok(Some(&whole[size_of::<Header>()..]))
 }
 
 fn sums_to_zero(bytes: &[u8]) -> bool {
-    bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)) == 0
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+    bytes
+        .iter()
+        .fold(0, |sum: u8, byte| sum.wrapping_add(*byte))
+        == 0
 }

@@ -1,205 +1,206 @@
-//! The local APIC, by memory-mapped registers (xAPIC) or by MSRs (x2APIC).
-//!
-//! Source: Intel SDM Vol. 3A, chapter 11: 11.4.4 (enabling), 11.4.7 (state after power-up), 11.6.1
-//! (ICR), 11.8.5 (EOI), 11.12 (x2APIC; 11.12.5 its transitions). AMD APM Vol. 2, chapter 16 agrees.
+//! The local APIC, in either of its modes: as a page of registers (xAPIC) or as MSRs (x2APIC). SDM
+//! Vol. 3A, chapter 11; the numbers in the comments are sections of it.
 
+use core::arch::asm;
 use core::arch::x86_64::__cpuid;
-use core::fmt;
-use core::ptr;
+use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use shared::lab::Transport;
 use x86_64::instructions::interrupts::without_interrupts;
-use x86_64::registers::model_specific::{ApicBase, Msr};
+use x86_64::registers::model_specific::Msr;
 
-use super::acpi::Cpus;
+/// Largest APIC id an xAPIC can be sent to; 255 is everybody (11.6.1).
+pub const XAPIC_LAST_ID: u32 = 254;
 
-/// Register offsets of the xAPIC page; in x2APIC mode register `r` is MSR `0x800 + r / 16`.
-const TPR: u32 = 0x80;
-const EOI: u32 = 0xb0;
-const SVR: u32 = 0xf0;
-const ICR: u32 = 0x300;
-const ICR_HIGH: u32 = 0x310;
-const LVT_TIMER: u32 = 0x320;
-const LVT_LINT0: u32 = 0x350;
-const LVT_LINT1: u32 = 0x360;
-const LVT_ERROR: u32 = 0x370;
+const IA32_APIC_BASE: Msr = Msr::new(0x1b);
+const BASE_ADDRESS: u64 = 0xfee0_0000;
+const BASE_FIRST_CPU: u64 = 1 << 8;
+const BASE_X2APIC: u64 = 1 << 10;
+const BASE_ENABLED: u64 = 1 << 11;
 
-/// The vector of spurious interrupts, which need no EOI.
+/// Offsets in the xAPIC's page. The x2APIC's MSR is `0x800 + offset / 16` (11.12.1.2).
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Register {
+    Id = 0x20,
+    Version = 0x30,
+    TaskPriority = 0x80,
+    Eoi = 0xb0,
+    SpuriousVector = 0xf0,
+    Command = 0x300,
+    /// The destination of a command; in x2APIC mode it is the upper half of `Command`.
+    CommandHigh = 0x310,
+}
+
+/// The local vector table: the offset of an entry, and the number (version register, bits 16 to 23)
+/// from which on a local APIC has it (11.5.1).
+const LOCAL_VECTORS: [(u32, u32); 7] = [
+    (0x320, 0), // timer
+    (0x350, 1), // LINT0
+    (0x360, 2), // LINT1
+    (0x370, 3), // error
+    (0x340, 4), // performance counters
+    (0x330, 5), // thermal sensor
+    (0x2f0, 6), // corrected machine checks
+];
+const MASKED: u32 = 1 << 16;
+
+/// Enables the APIC in software; its spurious vector is 0xff (11.9).
+const SPURIOUS_ENABLED: u32 = 0x100 | SPURIOUS_VECTOR as u32;
+/// The vector of an interrupt that went away while it was being delivered.
 pub const SPURIOUS_VECTOR: u8 = 0xff;
 
-const SVR_ENABLE: u32 = 1 << 8;
-const LVT_MASKED: u32 = 1 << 16;
-const ICR_PENDING: u32 = 1 << 12;
-const ICR_ASSERT: u32 = 1 << 14;
-const ICR_INIT: u32 = 5 << 8;
-const ICR_STARTUP: u32 = 6 << 8;
+/// The interrupt command register: a previous command is still being sent (xAPIC only).
+const COMMAND_PENDING: u32 = 1 << 12;
 
-const BASE_MSR: u32 = 0x1b;
-const BASE_X2APIC: u64 = 1 << 10;
-const BASE_ENABLE: u64 = 1 << 11;
+/// What an inter-processor interrupt is, as the low half of the command register (11.6.1). The
+/// destination is always one CPU by its APIC id.
+#[derive(Clone, Copy, Debug)]
+pub enum Command {
+    /// An interrupt with this vector.
+    Fixed(u8),
+    /// INIT.
+    Init,
+    /// Start-up: the CPU starts in real mode at this page.
+    StartUp(u8),
+}
 
-/// Where the xAPIC page is after power-up; this guest does not move it.
-const PAGE: usize = 0xfee0_0000;
+impl Command {
+    fn bits(self) -> u32 {
+        const ASSERT: u32 = 1 << 14;
+        match self {
+            Self::Fixed(vector) => u32::from(vector),
+            Self::Init => 5 << 8 | ASSERT,
+            Self::StartUp(page) => 6 << 8 | ASSERT | u32::from(page),
+        }
+    }
+}
 
-/// The largest id an xAPIC ICR can address; 255 is the broadcast.
-const XAPIC_MAX_ID: u32 = 254;
-
-/// How every CPU of this machine uses its APIC. Chosen once, before the first is enabled.
 static X2APIC: AtomicBool = AtomicBool::new(false);
 
-/// Why a transport cannot be used.
-#[derive(Clone, Copy, Debug)]
-pub enum ApicError {
-    /// The CPUs have no x2APIC.
-    NoX2apic,
-    /// A CPU has an id that an xAPIC cannot address.
-    IdTooLarge(u32),
-}
-
-impl fmt::Display for ApicError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoX2apic => f.write_str("transport=x2apic: the CPUs have no x2APIC"),
-            Self::IdTooLarge(id) => write!(
-                f,
-                "transport=xapic: APIC id {id} is beyond {XAPIC_MAX_ID}, which only x2apic reaches"
-            ),
-        }
+/// The mode that suits `asked` and this CPU, or `None` if it lacks an x2APIC that was asked for.
+pub fn choose(asked: Option<Transport>) -> Option<Transport> {
+    let has_x2apic = __cpuid(1).ecx >> 21 & 1 != 0;
+    match asked {
+        Some(Transport::X2apic) if !has_x2apic => None,
+        Some(transport) => Some(transport),
+        None if has_x2apic => Some(Transport::X2apic),
+        None => Some(Transport::Xapic),
     }
 }
 
-/// Settles which transport the machine uses: the one `wanted`, or x2APIC where there is one.
-pub fn choose(wanted: Option<Transport>, cpus: &Cpus) -> Result<Transport, ApicError> {
-    let has_x2apic = __cpuid(1).ecx & (1 << 21) != 0;
-    let transport = wanted.unwrap_or(if has_x2apic {
-        Transport::X2apic
-    } else {
-        Transport::Xapic
-    });
-    match transport {
-        Transport::X2apic if !has_x2apic => return Err(ApicError::NoX2apic),
-        Transport::X2apic => {}
-        Transport::Xapic => {
-            let beyond = |id: &&u32| **id > XAPIC_MAX_ID;
-            if let Some(id) = cpus.apic_ids().iter().find(beyond) {
-                return Err(ApicError::IdTooLarge(*id));
-            }
-        }
-    }
+/// Makes `transport` the mode of every APIC that [`enable`] sees from now on.
+pub fn set_mode(transport: Transport) {
     X2APIC.store(transport == Transport::X2apic, Ordering::Relaxed);
-    Ok(transport)
 }
 
-/// The transport that was chosen.
-pub fn transport() -> Transport {
-    if is_x2apic() {
-        Transport::X2apic
-    } else {
-        Transport::Xapic
+/// Brings this CPU's APIC into the chosen mode and lets interrupts in, but for those of its own
+/// local vectors.
+pub fn enable() {
+    let mut base = IA32_APIC_BASE;
+    // SAFETY: every CPU with an APIC has this MSR.
+    let found = unsafe { base.read() };
+    let xapic = BASE_ADDRESS | found & BASE_FIRST_CPU | BASE_ENABLED;
+    let mut set = |value| {
+        if value != found {
+            // SAFETY: the page the registers are put on holds nothing else and is mapped uncached.
+            unsafe { base.write(value) };
+        }
+    };
+    // The modes have an order: disabled, xAPIC, x2APIC. Up goes step by step, down only by way of
+    // disabled (11.12.5).
+    let is_x2apic = found & BASE_X2APIC != 0;
+    match (X2APIC.load(Ordering::Relaxed), is_x2apic) {
+        (true, true) => {}
+        (true, false) => {
+            set(xapic);
+            set(xapic | BASE_X2APIC);
+        }
+        (false, true) => {
+            set(xapic & !BASE_ENABLED);
+            set(xapic);
+        }
+        (false, false) => set(xapic),
     }
-}
 
-/// The APIC id of this CPU, as CPUID gives it, before the APIC is set up.
-pub fn this_id() -> u32 {
-    if __cpuid(0).eax >= 0xb {
-        let leaf = core::arch::x86_64::__cpuid_count(0xb, 0);
-        if leaf.ebx != 0 {
-            return leaf.edx;
+    let last = read(Register::Version) >> 16 & 0xff;
+    for (offset, from) in LOCAL_VECTORS {
+        if from <= last {
+            write_at(offset, MASKED);
         }
     }
-    __cpuid(1).ebx >> 24
+    write(Register::TaskPriority, 0);
+    write(Register::SpuriousVector, SPURIOUS_ENABLED);
 }
 
-/// Enables this CPU's APIC in the mode that was chosen, with every local source masked.
-pub fn enable() {
-    let mut base = Msr::new(BASE_MSR);
-    // SAFETY: reading the APIC base is harmless on any CPU that has an APIC, and all x86-64 have.
-    let now = unsafe { base.read() };
-    let x2apic = is_x2apic();
-    if !x2apic && now & BASE_X2APIC != 0 {
-        // Out of x2APIC mode there is only the way through "disabled" (SDM 11.12.5).
-        // SAFETY: the APIC is not in use yet.
-        unsafe { base.write(now & !(BASE_X2APIC | BASE_ENABLE)) };
-    }
-    let mode = if x2apic { BASE_X2APIC } else { 0 };
-    // SAFETY: a transition the SDM allows, to a mode CPUID has.
-    unsafe { base.write(now & !BASE_X2APIC | BASE_ENABLE | mode) };
-    debug_assert_eq!(ApicBase::read().0.start_address().as_u64(), PAGE as u64);
-    for source in [LVT_TIMER, LVT_LINT0, LVT_LINT1, LVT_ERROR] {
-        write(source, LVT_MASKED);
-    }
-    write(TPR, 0);
-    write(SVR, SVR_ENABLE | u32::from(SPURIOUS_VECTOR));
-}
-
-/// Ends the service of the interrupt in progress.
-pub fn end_of_interrupt() {
-    write(EOI, 0);
-}
-
-/// Sends `vector` to the CPU with `apic_id`.
-pub fn send(apic_id: u32, vector: u8) {
-    command(apic_id, u32::from(vector) | ICR_ASSERT);
-}
-
-/// Sends INIT to the CPU with `apic_id`.
-pub fn send_init(apic_id: u32) {
-    command(apic_id, ICR_INIT | ICR_ASSERT);
-}
-
-/// Sends a start-up IPI: the CPU with `apic_id` begins in real mode at `page << 12`.
-pub fn send_startup(apic_id: u32, page: u8) {
-    command(apic_id, ICR_STARTUP | ICR_ASSERT | u32::from(page));
-}
-
-fn command(apic_id: u32, low: u32) {
-    if is_x2apic() {
-        // The MSR write is not ordered behind earlier stores; the handler must see what they wrote
-        // (SDM 11.12.3; Linux ce4e240c279a).
-        // SAFETY: fences have no effect but order.
-        unsafe { core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags)) };
-        let value = u64::from(apic_id) << 32 | u64::from(low);
-        // SAFETY: starts an interrupt on a CPU of this machine.
-        unsafe { Msr::new(msr(ICR)).write(value) };
+/// The id of this CPU's APIC.
+pub fn id() -> u32 {
+    let id = read(Register::Id);
+    if X2APIC.load(Ordering::Relaxed) {
+        id
     } else {
-        // A handler that sends between the two writes would leave its own destination in the upper
-        // half, and this command would go there.
+        id >> 24
+    }
+}
+
+/// Says that the interrupt in service has been taken, so that the next one may come.
+pub fn end_of_interrupt() {
+    write(Register::Eoi, 0);
+}
+
+/// Sends `command` to the CPU with APIC id `destination`. Earlier stores of this CPU are visible to
+/// the handler.
+pub fn send(command: Command, destination: u32) {
+    if X2APIC.load(Ordering::Relaxed) {
+        // The write is not ordered behind earlier stores by itself (11.12.3).
+        // SAFETY: fences. They are compiler barriers too, as they are not declared `nomem`.
+        unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) };
+        let value = u64::from(destination) << 32 | u64::from(command.bits());
+        // SAFETY: in x2APIC mode the MSR exists; reserved bits are zero.
+        unsafe { msr(Register::Command as u32).write(value) };
+    } else {
+        // A handler that sends between the two halves would send this command astray. The write to
+        // uncached memory is ordered behind earlier stores (Vol. 3A 9.2.2).
         without_interrupts(|| {
-            while read_page(ICR) & ICR_PENDING != 0 {
-                core::hint::spin_loop();
+            while read(Register::Command) & COMMAND_PENDING != 0 {
+                spin_loop();
             }
-            write_page(ICR_HIGH, apic_id << 24);
-            write_page(ICR, low);
+            write(Register::CommandHigh, destination << 24);
+            write(Register::Command, command.bits());
         });
     }
 }
 
-fn is_x2apic() -> bool {
-    X2APIC.load(Ordering::Relaxed)
-}
-
-fn msr(register: u32) -> u32 {
-    0x800 + register / 16
-}
-
-fn write(register: u32, value: u32) {
-    if is_x2apic() {
-        // SAFETY: this module writes registers that every x2APIC has, with values it defines.
-        unsafe { Msr::new(msr(register)).write(u64::from(value)) };
+fn read(register: Register) -> u32 {
+    if X2APIC.load(Ordering::Relaxed) {
+        // SAFETY: in x2APIC mode every register in use exists as an MSR.
+        (unsafe { msr(register as u32).read() }) as u32
     } else {
-        write_page(register, value);
+        let address = BASE_ADDRESS + u64::from(register as u32);
+        // SAFETY: `enable` put the registers there, and the page is mapped uncached.
+        unsafe { (address as *const u32).read_volatile() }
     }
 }
 
-fn write_page(register: u32, value: u32) {
-    let register = ptr::with_exposed_provenance_mut::<u32>(PAGE + register as usize);
-    // SAFETY: the page is mapped, uncached, and holds 32-bit registers at multiples of 16.
-    unsafe { register.write_volatile(value) };
+fn write(register: Register, value: u32) {
+    write_at(register as u32, value);
 }
 
-fn read_page(register: u32) -> u32 {
-    let register = ptr::with_exposed_provenance::<u32>(PAGE + register as usize);
-    // SAFETY: as in `write_page`; none of the registers read here changes by it.
-    unsafe { register.read_volatile() }
+fn write_at(offset: u32, value: u32) {
+    if X2APIC.load(Ordering::Relaxed) {
+        // SAFETY: as in `read`.
+        unsafe { msr(offset).write(value.into()) };
+    } else {
+        let address = BASE_ADDRESS + u64::from(offset);
+        // Earlier stores, which a handler may be about to read, must not sink below the store.
+        // SAFETY: as in `read`. The block may touch memory, so the compiler moves none across it.
+        unsafe {
+            asm!("mov [{}], {:e}", in(reg) address, in(reg) value, options(nostack, preserves_flags));
+        }
+    }
+}
+
+fn msr(offset: u32) -> Msr {
+    Msr::new(0x800 + offset / 16)
 }

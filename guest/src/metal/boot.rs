@@ -1,241 +1,227 @@
-//! From the PVH entry point to Rust: 32-bit protected mode without paging, to long mode with the
-//! first 4 GiB mapped one to one; and what the monitor says of the machine.
+//! From the first instruction to Rust: the PVH entry of the first CPU, the trampoline of the others,
+//! and the page tables and descriptors that both need to reach long mode.
 //!
-//! Sources: Xen `docs/misc/pvh.pandoc` and `xen/include/public/arch-x86/hvm/start_info.h`; paging,
-//! Intel SDM Vol. 3A 4.5 and 10.8.5 (initialising long mode).
+//! Everything here is laid out by the assembler, page tables included, so that a host that emulates
+//! every instruction has next to none to emulate.
 
 use core::arch::global_asm;
-use core::ffi::CStr;
-use core::ptr::NonNull;
-use core::slice;
+use core::mem::offset_of;
 
-use x86_64::VirtAddr;
+use super::cpu::{APIC_IDS, AREAS, Area, BOOT_AREA, Cpu, TASK_STACK_TOP};
+use super::paging::{DIRECTORY_ENTRIES, UNCACHED_FROM};
+use super::physical::{HUGE_PAGE, PAGE};
+use crate::{start_first_cpu, start_other_cpu};
 
-/// Bytes of the first CPU's boot stack.
-const BOOT_STACK: usize = 32 << 10;
+/// Page into which the trampoline is copied: a start-up IPI can name any below 1 MiB. Firmware is
+/// done with it by the time a kernel runs, and PVH monitors keep their boot data elsewhere.
+pub const TRAMPOLINE: u64 = 0x8000;
 
-/// Memory from here to 4 GiB is where devices are, the LAPIC among them: mapped uncached.
-const MMIO_START: u64 = 3 << 30;
+/// Selector of the 64-bit code segment, here and in every CPU's own descriptor table.
+pub const CODE64: u16 = 0x08;
+/// Selector of the data segment, likewise.
+pub const DATA: u16 = 0x10;
+/// Selector of the 32-bit code segment, which only the trampoline passes through.
+const CODE32: u16 = 0x18;
 
-/// 2 MiB pages in a gigabyte, and entries in a table.
-const ENTRIES: u64 = 512;
+unsafe extern "C" {
+    /// First byte of the trampoline as linked.
+    pub static trampoline_start: u8;
+    /// First byte after it.
+    pub static trampoline_end: u8;
+}
 
-// Everything below 4 GiB is mapped with 2 MiB pages, which every long-mode CPU has, but for the first
-// 2 MiB: their pages are small, so that page 0 can be taken away later.
+// PVH: "x86/HVM direct boot ABI", xen/include/public/arch-x86/hvm/start_info.h. The entry point is
+// named by an ELF note and runs in flat 32-bit protected mode without paging, ebx pointing to the
+// start info.
 global_asm!(
     r#"
-    .section .note.Xen, "a", @note
-    .align 4
-    .long 4, 8, 18              # name size, descriptor size, XEN_ELFNOTE_PHYS32_ENTRY
+    .section .note.pvh, "a", @note
+    .balign 4
+    .long 4                         // length of the owner's name
+    .long 8                         // length of the descriptor
+    .long 18                        // XEN_ELFNOTE_PHYS32_ENTRY
     .asciz "Xen"
-    .quad pvh_entry
+    .quad pvh_start
 
-    .section .bss.boot, "aw", @nobits
-    .align 4096
-    .globl boot_pml4
-boot_pml4: .skip 4096
-boot_pdpt: .skip 4096
-boot_pd:   .skip 4 * 4096
-    .globl boot_pt
-boot_pt:   .skip 4096
-    .globl boot_stack_top
-boot_stack: .skip {stack}
-boot_stack_top:
-
-    .section .rodata.boot, "a"
-    .align 8
-    .globl boot_gdt_pointer
-boot_gdt:
-    .quad 0
-    .quad 0x00af9b000000ffff    # 0x08: 64-bit code
-    .quad 0x00cf93000000ffff    # 0x10: data
-    .quad 0x00cf9b000000ffff    # 0x18: 32-bit code
-boot_gdt_pointer:
-    .word boot_gdt_pointer - boot_gdt - 1
-    .long boot_gdt, 0
-
-    .text
-    .code32
-    .globl pvh_entry
-pvh_entry:
-    cld
-    movl $boot_stack_top, %esp
-    movl %ebx, %esi             # the start info
-
-    movl $boot_pdpt + 3, boot_pml4
-    movl $boot_pd + 3, %eax
-    movl $boot_pdpt, %edi
-1:  movl %eax, (%edi)           # four page directories, a gigabyte each
-    addl $4096, %eax
-    addl $8, %edi
-    cmpl $boot_pdpt + 32, %edi
-    jne 1b
-
-    movl $0x83, %eax            # present, writable, 2 MiB
-    movl $boot_pd, %edi
-2:  movl %eax, (%edi)
-    addl $0x200000, %eax
-    addl $8, %edi
-    cmpl $boot_pd + 8 * {mmio_index}, %edi
-    jne 3f
-    orl $0x18, %eax             # from here on uncached: PCD, PWT
-3:  cmpl $boot_pd + 8 * 2048, %edi
-    jne 2b
-
-    movl $boot_pt + 3, boot_pd
-    movl $3, %eax               # present, writable, 4 KiB
-    movl $boot_pt, %edi
-4:  movl %eax, (%edi)
-    addl $4096, %eax
-    addl $8, %edi
-    cmpl $boot_pt + 4096, %edi
-    jne 4b
-
-    lgdt boot_gdt_pointer
-    movl %cr4, %eax
-    orl $0x20, %eax             # PAE
-    movl %eax, %cr4
-    movl $boot_pml4, %eax
-    movl %eax, %cr3
-    movl $0xc0000080, %ecx      # IA32_EFER
+    // SDM Vol. 3A 10.8.5, "Initializing IA-32e Mode". `entry` is where 64-bit code goes on.
+    .macro enter_long_mode entry
+    mov $page_map, %eax
+    mov %eax, %cr3
+    mov ${cr4_pae}, %eax
+    mov %eax, %cr4
+    mov ${msr_efer}, %ecx
     rdmsr
-    orl $0x100, %eax            # LME
+    or ${efer_lme}, %eax
     wrmsr
-    movl %cr0, %eax
-    orl $0x80010001, %eax       # PG, WP, PE
-    movl %eax, %cr0
-    ljmp $0x08, $5f
+    mov ${cr0}, %eax
+    mov %eax, %cr0
+    ljmp ${code64}, $\entry
+    .endm
+
+    .section .text.boot, "ax", @progbits
+    .code32
+    .globl pvh_start
+    .type pvh_start, @function
+pvh_start:
+    cli
+    cld
+    mov %ebx, %edi                  // the start info, first argument of the Rust entry
+    lgdt boot_gdt_pointer
+    enter_long_mode first_cpu
+    .size pvh_start, . - pvh_start
+
+    // Other CPUs come here from the trampoline, with real-mode limits in the data segments: nothing
+    // may touch memory before 64-bit code reloads them.
+    .type other_cpu_start, @function
+other_cpu_start:
+    enter_long_mode other_cpu
+    .size other_cpu_start, . - other_cpu_start
 
     .code64
-5:  movl $0x10, %eax
-    movl %eax, %ds
-    movl %eax, %es
-    movl %eax, %ss
-    xorl %eax, %eax
-    movl %eax, %fs
-    movl %eax, %gs
-    xorl %ebp, %ebp             # the end of every backtrace
-    movl %esi, %edi
-    call boot_rust
+    .type first_cpu, @function
+first_cpu:
+    mov ${boot_area}, %esi
+    mov ${start_first_cpu}, %ebx
+    jmp adopt_area
+    .size first_cpu, . - first_cpu
+
+    // Its APIC id is all a CPU knows of itself, and it finds its area by it. Leaf 0xb has all 32
+    // bits of it where there is such a leaf, leaf 1 the first 8 (SDM Vol. 3A 11.12.8).
+    .type other_cpu, @function
+other_cpu:
+    xor %eax, %eax
+    cpuid
+    cmp $0xb, %eax
+    jb 1f
+    mov $0xb, %eax
+    xor %ecx, %ecx
+    cpuid
+    mov %edx, %eax
+    test %ebx, %ebx
+    jnz 2f
+1:  mov $1, %eax
+    cpuid
+    mov %ebx, %eax
+    shr $24, %eax
+2:  cmp ${areas_len}, %eax
+    jae 3f
+    mov {areas}(,%rax,8), %rsi
+    test %rsi, %rsi
+    jz 3f
+    mov ${start_other_cpu}, %ebx
+    jmp adopt_area
+3:  hlt                             // not in the MADT: it does not take part
+    jmp 3b
+    .size other_cpu, . - other_cpu
+
+    // rsi: this CPU's area, rbx: the Rust function to enter, edi: its argument.
+    .type adopt_area, @function
+adopt_area:
+    mov ${data}, %eax
+    mov %eax, %ds
+    mov %eax, %es
+    mov %eax, %ss
+    mov %esi, %eax
+    xor %edx, %edx
+    mov ${msr_gs_base}, %ecx
+    wrmsr
+    lea {task_stack_top}(%rsi), %rsp
+    xor %ebp, %ebp                  // the outermost frame
+    call *%rbx
     ud2
-"#,
-    stack = const BOOT_STACK,
-    mmio_index = const MMIO_START / (1 << 30) * ENTRIES,
+    .size adopt_area, . - adopt_area
+
+    .section .rodata.boot, "a", @progbits
+    .balign 8
+boot_gdt:
+    .quad 0
+    .quad 0x00af9b000000ffff        // CODE64: present, ring 0, accessed
+    .quad 0x00cf93000000ffff        // DATA
+    .quad 0x00cf9b000000ffff        // CODE32
+boot_gdt_end:
+boot_gdt_pointer:
+    .word boot_gdt_end - boot_gdt - 1
+    .long boot_gdt
+
+    // Runs at TRAMPOLINE in real mode, with cs = TRAMPOLINE >> 4 and ip = 0.
+    .code16
+    .globl trampoline_start
+trampoline_start:
+    cli
+    xor %ax, %ax
+    mov %ax, %ds
+    lgdtl {trampoline} + trampoline_gdt_pointer - trampoline_start
+    mov %cr0, %eax
+    or $1, %eax
+    mov %eax, %cr0
+    ljmpl ${code32}, $other_cpu_start
+    .balign 4
+trampoline_gdt_pointer:
+    .word boot_gdt_end - boot_gdt - 1
+    .long boot_gdt
+    .globl trampoline_end
+trampoline_end:
+    .code64
+
+    // 4 GiB, identity-mapped: writable supervisor pages, accessed and dirty from the start so that
+    // no walk has to write them. The first 2 MiB are in small pages, so that page 0 can be taken
+    // out; the last GiB, which holds the local APICs, is not cached.
+    .section .data.boot, "aw", @progbits
+    .balign {page}
+page_map:
+    .quad page_directory_pointers + 0x23
+    .fill 511, 8, 0
+page_directory_pointers:
+    .quad page_directory + 0x23
+    .quad page_directory + {page} + 0x23
+    .quad page_directory + 2 * {page} + 0x23
+    .quad page_directory + 3 * {page} + 0x23
+    .fill 508, 8, 0
+    .globl page_directory
+page_directory:
+    .quad page_table + 0x23
+    .set index, 1
+    .rept {uncached_from} - 1
+    .quad index * {huge_page} + 0xe3
+    .set index, index + 1
+    .endr
+    .rept {directory_entries} - {uncached_from}
+    .quad index * {huge_page} + 0xfb
+    .set index, index + 1
+    .endr
+page_table:
+    .set index, 0
+    .rept 512
+    .quad index * {page} + 0x63
+    .set index, index + 1
+    .endr
+    .text
+    "#,
+    // CR0: PE, ET, NE, WP, PG, and caches on.
+    cr0 = const 0x8001_0031_u32,
+    cr4_pae = const 1 << 5,
+    msr_efer = const 0xc000_0080_u32,
+    efer_lme = const 1 << 8,
+    msr_gs_base = const 0xc000_0101_u32,
+    code64 = const CODE64,
+    data = const DATA,
+    code32 = const CODE32,
+    page = const PAGE,
+    huge_page = const HUGE_PAGE,
+    directory_entries = const DIRECTORY_ENTRIES,
+    uncached_from = const UNCACHED_FROM,
+    trampoline = const TRAMPOLINE,
+    areas = sym AREAS,
+    areas_len = const APIC_IDS,
+    boot_area = sym BOOT_AREA,
+    task_stack_top = const TASK_STACK_TOP,
+    start_first_cpu = sym start_first_cpu,
+    start_other_cpu = sym start_other_cpu,
     options(att_syntax)
 );
 
-/// `XEN_HVM_START_MAGIC_VALUE`.
-const MAGIC: u32 = 0x336e_c578;
-
-/// `XEN_HVM_MEMMAP_TYPE_RAM`; anything else is not for the guest's use.
-const RAM: u32 = 1;
-
-/// `struct hvm_start_info`, version 1.
-#[derive(Debug)]
-#[repr(C)]
-pub struct StartInfo {
-    magic: u32,
-    version: u32,
-    flags: u32,
-    modules: u32,
-    module_list: u64,
-    command_line: u64,
-    /// Address of the ACPI RSDP, or 0.
-    pub rsdp: u64,
-    memory_map: u64,
-    memory_map_entries: u32,
-    reserved: u32,
-}
-
-/// `struct hvm_memmap_table_entry`.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct MemoryRange {
-    /// First byte.
-    pub start: u64,
-    /// Bytes.
-    pub size: u64,
-    kind: u32,
-    reserved: u32,
-}
-
-/// The end of what is mapped.
-pub const MAPPED_END: u64 = 4 << 30;
-
-impl StartInfo {
-    /// The command line, empty if there is none or it is no text.
-    pub fn command_line(&self) -> &'static str {
-        if self.command_line == 0 || self.command_line >= MAPPED_END {
-            return "";
-        }
-        // SAFETY: the monitor put a zero-terminated string there, by the PVH protocol, and nothing
-        // is ever written over it: it lies outside of the heap.
-        let line = unsafe { CStr::from_ptr(self.command_line as *const _) };
-        line.to_str().unwrap_or("")
-    }
-
-    /// The memory map, empty if the monitor gave none (version 0).
-    pub fn memory_map(&self) -> &'static [MemoryRange] {
-        if self.version < 1 || self.memory_map == 0 || self.memory_map >= MAPPED_END {
-            return &[];
-        }
-        // SAFETY: from version 1 on the fields name a table of that many entries, which the monitor
-        // filled and nobody changes.
-        unsafe {
-            slice::from_raw_parts(
-                self.memory_map as *const MemoryRange,
-                self.memory_map_entries as usize,
-            )
-        }
-    }
-
-    /// The ranges of RAM.
-    pub fn ram(&self) -> impl Iterator<Item = MemoryRange> {
-        self.memory_map()
-            .iter()
-            .copied()
-            .filter(|range| range.kind == RAM)
-    }
-
-    /// A pointer to `address` and the number of bytes from there to the end of the mapped, reserved
-    /// range it lies in; `None` if it is not page-aligned, or not in one.
-    pub fn reserved_at(&self, address: u64) -> Option<(NonNull<u8>, u64)> {
-        let holds = |range: &&MemoryRange| {
-            range.kind != RAM
-                && address
-                    .checked_sub(range.start)
-                    .is_some_and(|offset| offset < range.size)
-        };
-        let range = self.memory_map().iter().find(holds)?;
-        let end = range.start.checked_add(range.size)?.min(MAPPED_END);
-        let pointer = NonNull::new(address as *mut u8)?;
-        (address.is_multiple_of(shared::lab::ALIGN) && address < end)
-            .then(|| (pointer, end - address))
-    }
-}
-
-unsafe extern "C" {
-    static mut boot_pt: [u64; ENTRIES as usize];
-}
-
-/// Takes page 0 away, so that a null pointer is a page fault from here on. What the monitor says of
-/// the machine may lie there (QEMU puts the memory map there), so nobody may look at it afterwards.
-pub fn unmap_page_zero() {
-    // SAFETY: the first CPU alone runs, and the page tables are its own.
-    unsafe { (&raw mut boot_pt[0]).write_volatile(0) };
-    x86_64::instructions::tlb::flush(VirtAddr::zero());
-}
-
-/// The first Rust function, on the boot stack, interrupts off.
-#[unsafe(no_mangle)]
-extern "sysv64" fn boot_rust(start: *const StartInfo) -> ! {
-    // SAFETY: the entry code hands over EBX, which by the PVH protocol is the address of the start
-    // info, in memory that nobody else uses.
-    let start = unsafe { &*start };
-    assert!(
-        start.magic == MAGIC,
-        "not booted by PVH: the start info begins with {:#x}",
-        start.magic
-    );
-    crate::boot_cpu(start)
-}
+const _: () = assert!(offset_of!(Area, cpu) == 0, "GS base points to the Cpu");
+const _: () = assert!(
+    offset_of!(Cpu, this) == 0,
+    "gs:[0] is the Cpu's own address"
+);

@@ -1,57 +1,49 @@
-//! The heap: a pointer that moves through free RAM. Everything is allocated while the guest boots and
-//! lives until it ends, so nothing is ever freed.
+//! The heap: one pointer that only goes up. The guest allocates while it boots and when it builds its
+//! workload, keeps everything to the end, and ends with the machine: there is nothing to free.
 
 use core::alloc::{GlobalAlloc, Layout};
-use core::ptr;
+use core::ops::Range;
+use core::ptr::{null_mut, with_exposed_provenance_mut};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use super::boot::StartInfo;
-
-struct Bump {
+struct Heap {
     next: AtomicUsize,
     end: AtomicUsize,
 }
 
 #[global_allocator]
-static HEAP: Bump = Bump {
+static HEAP: Heap = Heap {
     next: AtomicUsize::new(0),
     end: AtomicUsize::new(0),
 };
 
-unsafe extern "C" {
-    /// First byte after the image, a name the linker defines.
-    static _end: u8;
+/// Gives the heap the memory it hands out from now on.
+///
+/// # Safety
+/// `range` must be RAM that is mapped and that nothing else uses, or empty.
+pub unsafe fn give(range: Range<u64>) {
+    HEAP.next.store(range.start as usize, Ordering::Relaxed);
+    HEAP.end.store(range.end as usize, Ordering::Release);
 }
 
-/// Gives the heap the RAM behind the image, up to the end of its range of the memory map.
-pub fn init(start: &StartInfo) {
-    let image_end = (&raw const _end) as u64;
-    let range = start
-        .ram()
-        .find(|range| (range.start..range.start + range.size).contains(&image_end))
-        .expect("the memory map has the RAM in which the image lies");
-    HEAP.next.store(image_end as usize, Ordering::Relaxed);
-    let end = (range.start + range.size).min(super::boot::MAPPED_END);
-    HEAP.end.store(end as usize, Ordering::Relaxed);
-}
-
-// SAFETY: every block is cut off the front of memory that only this allocator knows, once, and is
-// aligned as asked.
-unsafe impl GlobalAlloc for Bump {
+// SAFETY: every block is cut, by an atomic exchange, off the front of a range that `give` was promised
+// to be free, and no block is handed out twice.
+unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let end = self.end.load(Ordering::Relaxed);
-        let mut start = 0;
+        let end = self.end.load(Ordering::Acquire);
+        let cut = |next: usize| {
+            let start = next.checked_next_multiple_of(layout.align())?;
+            let next = start.checked_add(layout.size())?;
+            (next <= end).then_some((start, next))
+        };
         let taken = self
             .next
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-                start = next.checked_next_multiple_of(layout.align())?;
-                start
-                    .checked_add(layout.size())
-                    .filter(|after| *after <= end)
+                cut(next).map(|(_, next)| next)
             });
-        match taken {
-            Ok(_) => start as *mut u8,
-            Err(_) => ptr::null_mut(),
+        match taken.ok().and_then(cut) {
+            Some((start, _)) => with_exposed_provenance_mut(start),
+            None => null_mut(),
         }
     }
 

@@ -1,78 +1,92 @@
-//! `memcpy` and its kin, which the compiler calls by name and a host target's `core` expects from a C
-//! library. String instructions do the work: where ring 0 is emulated, they cost a fraction of a loop.
+//! The five functions that compiled code calls by name and that a `core` built for an operating system
+//! leaves to its C library. `rep movs` and `rep stos`: no vector registers, few instructions.
 
 use core::arch::asm;
 
-/// C's `memcpy`.
+/// Copies `len` bytes between buffers that do not overlap.
+///
+/// # Safety
+/// As C's `memcpy`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
-    // SAFETY: the caller promises `len` readable bytes at `from` and writable ones at `to`.
+    // SAFETY: the caller's buffers have `len` bytes: eight at a time, and then those that are left.
+    // The direction flag is clear, as the ABI demands.
     unsafe {
         asm!(
             "rep movsq",
-            "mov rcx, {tail}",
+            "mov ecx, {rest:e}",
             "rep movsb",
-            tail = in(reg) len % 8,
+            rest = in(reg) len % 8,
             inout("rcx") len / 8 => _,
-            inout("rdi") to => _,
             inout("rsi") from => _,
-            options(nostack, preserves_flags)
+            inout("rdi") to => _,
+            options(nostack, preserves_flags),
         );
     }
     to
 }
 
-/// C's `memmove`.
+/// Copies `len` bytes between buffers that may overlap.
+///
+/// # Safety
+/// As C's `memmove`.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
-    if (to as usize).wrapping_sub(from as usize) >= len {
-        // SAFETY: a copy that goes up overwrites nothing it has yet to read.
+    if to.addr().wrapping_sub(from.addr()) >= len {
+        // SAFETY: `to` does not start within `from`, so that a copy upwards reads every byte before
+        // it overwrites it, eight at a time too.
         return unsafe { memcpy(to, from, len) };
     }
-    // SAFETY: as `memcpy`, from the last byte down, since the ranges overlap that way; the direction
-    // flag is put back as the ABI wants it.
+    // SAFETY: as in `memcpy`, from the last byte down; there is at least one, or `to` could not lie
+    // within `from`. The direction flag is put back.
     unsafe {
         asm!(
             "std",
             "rep movsb",
             "cld",
             inout("rcx") len => _,
-            inout("rdi") to.wrapping_add(len).wrapping_sub(1) => _,
             inout("rsi") from.wrapping_add(len).wrapping_sub(1) => _,
-            options(nostack)
+            inout("rdi") to.wrapping_add(len).wrapping_sub(1) => _,
+            options(nostack),
         );
     }
     to
 }
 
-/// C's `memset`.
+/// Fills `len` bytes with the low byte of `value`.
+///
+/// # Safety
+/// As C's `memset`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
-    let pattern = u64::from(byte as u8) * 0x0101_0101_0101_0101;
-    // SAFETY: the caller promises `len` writable bytes at `to`.
+unsafe extern "C" fn memset(to: *mut u8, value: i32, len: usize) -> *mut u8 {
+    let pattern = u64::from(value as u8) * 0x0101_0101_0101_0101;
+    // SAFETY: as in `memcpy`.
     unsafe {
         asm!(
             "rep stosq",
-            "mov rcx, {tail}",
+            "mov ecx, {rest:e}",
             "rep stosb",
-            tail = in(reg) len % 8,
+            rest = in(reg) len % 8,
+            in("rax") pattern,
             inout("rcx") len / 8 => _,
             inout("rdi") to => _,
-            in("rax") pattern,
-            options(nostack, preserves_flags)
+            options(nostack, preserves_flags),
         );
     }
     to
 }
 
-/// C's `memcmp`.
+/// Compares `len` bytes: negative, zero or positive as the first that differs is less, absent or more.
+///
+/// # Safety
+/// As C's `memcmp`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
+unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, len: usize) -> i32 {
+    // Volatile, or the compiler would see that this is `memcmp` and call it.
+    // SAFETY: both buffers have `len` bytes.
+    let byte = |of: *const u8, index| unsafe { of.wrapping_add(index).read_volatile() };
     for index in 0..len {
-        // SAFETY: the caller promises `len` readable bytes at `a`.
-        let left = unsafe { a.add(index).read_volatile() };
-        // SAFETY: and at `b`.
-        let right = unsafe { b.add(index).read_volatile() };
+        let (left, right) = (byte(left, index), byte(right, index));
         if left != right {
             return i32::from(left) - i32::from(right);
         }
@@ -80,20 +94,12 @@ unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
     0
 }
 
-/// BSD's `bcmp`.
+/// Compares `len` bytes for equality only.
+///
+/// # Safety
+/// As BSD's `bcmp`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
-    // SAFETY: the caller's promise is the one `memcmp` asks for.
-    unsafe { memcmp(a, b, len) }
-}
-
-/// C's `strlen`.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn strlen(text: *const u8) -> usize {
-    let mut len = 0;
-    // SAFETY: the caller promises a zero byte, and the loop does not pass it.
-    while unsafe { text.add(len).read_volatile() } != 0 {
-        len += 1;
-    }
-    len
+unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, len: usize) -> i32 {
+    // SAFETY: the caller's promise is the same.
+    unsafe { memcmp(left, right, len) }
 }

@@ -1,28 +1,21 @@
-//! The machine under the image: everything that is x86. Nothing here knows what calls are; the
-//! portable library does, through [`platform::Metal`].
+//! The machine: everything between the first instruction and the portable guest that is x86.
+//!
+//! It is a unikernel's worth and no more. One address space, identity-mapped; no user mode, no
+//! device interrupts, nothing ever freed, nobody ever preempted. What is left is what cross-CPU
+//! calls need: CPUs, their local APICs, three interrupt vectors, and a way to say what went wrong.
 
 pub mod acpi;
 pub mod apic;
 pub mod boot;
+pub mod clock;
 pub mod console;
-pub mod descriptors;
-pub mod exit;
+pub mod cpu;
+pub mod end;
 pub mod heap;
-mod mem;
-pub mod percpu;
+pub mod mem;
+pub mod paging;
+pub mod physical;
 pub mod platform;
 pub mod smp;
+pub mod start_info;
 pub mod traps;
-
-/// The time stamp counter, in cycles. Not `rdtscp`, which not every host executes for ring 0.
-pub fn tsc() -> u64 {
-    // SAFETY: every x86-64 CPU has RDTSC, and nothing restricts it in ring 0.
-    unsafe { core::arch::x86_64::_rdtsc() }
-}
-
-/// Halts, again and again; interrupts are served in between if they are on.
-pub fn idle_for_ever() -> ! {
-    loop {
-        x86_64::instructions::hlt();
-    }
-}

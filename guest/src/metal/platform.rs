@@ -1,39 +1,85 @@
-//! The portable library's machine, made of this one.
+//! [`Platform`] on bare metal, and the one guest that runs on it.
 
+use alloc::boxed::Box;
 use core::arch::asm;
+use core::hint::spin_loop;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
+use guest::Guest;
+use guest::lab::Lab;
 use guest::platform::{CpuId, Platform, Vector};
 use guest::sync::mask::CpuMask;
-use shared::ports::Doorbell;
+use shared::lab::Transport;
+use shared::ports::{DOORBELL, Doorbell};
 use x86_64::instructions::interrupts;
+use x86_64::instructions::port::Port;
 
-use super::percpu::{self, PerCpu};
-use super::{apic, exit};
+use super::apic::{self, Command};
+use super::clock;
+use super::cpu::Cpu;
 
-/// The bare metal. There is only one.
+/// The machine under the portable guest.
 #[derive(Clone, Copy, Debug)]
-pub struct Metal;
+pub struct Metal {
+    /// The mode the APICs are in.
+    pub transport: Transport,
+    /// APIC ids by CPU.
+    pub apic_ids: &'static [u32],
+    /// Where IPIs are counted.
+    pub lab: Lab,
+    /// Whether the monitor offered that lab, and so listens at the doorbell.
+    pub has_doorbell: bool,
+}
+
+static GUEST: AtomicPtr<Guest<Metal>> = AtomicPtr::new(null_mut());
+
+/// Makes `guest` the one that handles interrupts from now on.
+pub fn install(guest: Guest<Metal>) -> &'static Guest<Metal> {
+    let guest = Box::leak(Box::new(guest));
+    GUEST.store(guest, Ordering::Release);
+    guest
+}
+
+/// The guest, which is there before any CPU but the first is, and before the first IPI is.
+pub fn guest() -> &'static Guest<Metal> {
+    // SAFETY: null, or what `install` leaked.
+    unsafe { GUEST.load(Ordering::Acquire).as_ref() }.expect("the guest is installed first")
+}
+
+impl Metal {
+    /// Tells the monitor something, if it is one that offered a lab and so listens.
+    pub fn ring(&self, doorbell: Doorbell) {
+        if self.has_doorbell {
+            // SAFETY: the port is the monitor's, and a write to it changes no memory.
+            unsafe { Port::<u32>::new(DOORBELL).write(doorbell as u32) };
+        }
+    }
+
+    fn count_ipis(&self, sent: u64) {
+        self.lab
+            .counters(self.this_cpu())
+            .count_ipi(self.transport, sent, sent);
+    }
+}
 
 impl Platform for Metal {
     fn this_cpu(&self) -> CpuId {
-        PerCpu::this().index
+        Cpu::current().index
     }
 
     fn send_ipi(&self, target: CpuId, vector: Vector) {
-        apic::send(percpu::all()[target].apic_id, vector as u8);
-        PerCpu::this().counters.count_ipi(apic::transport(), 1, 1);
+        apic::send(Command::Fixed(vector as u8), self.apic_ids[target]);
+        self.count_ipis(1);
     }
 
     fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) {
-        let areas = percpu::all();
         let mut sent = 0;
         for target in targets.iter() {
-            apic::send(areas[target].apic_id, vector as u8);
+            apic::send(Command::Fixed(vector as u8), self.apic_ids[target]);
             sent += 1;
         }
-        PerCpu::this()
-            .counters
-            .count_ipi(apic::transport(), sent, sent);
+        self.count_ipis(sent);
     }
 
     fn irqs_enabled(&self) -> bool {
@@ -49,27 +95,31 @@ impl Platform for Metal {
     }
 
     fn relax(&self) {
-        core::hint::spin_loop();
+        spin_loop();
     }
 
     fn yield_to_host(&self) {
-        if PerCpu::this().has_doorbell {
-            exit::ring(Doorbell::Waiting);
-        }
+        self.ring(Doorbell::Waiting);
     }
 
     fn idle_unless(&self, done: &dyn Fn() -> bool) {
-        interrupts::disable();
-        if done() {
-            interrupts::enable();
-        } else {
-            // SAFETY: STI takes effect after the next instruction, so that an interrupt that is
-            // pending now ends the halt (SDM Vol. 2B, STI).
-            unsafe { asm!("sti", "hlt", options(nomem, nostack)) };
-        }
+        idle_unless(done);
     }
 
     fn timestamp(&self) -> u64 {
-        super::tsc()
+        clock::now()
+    }
+}
+
+/// [`Platform::idle_unless`], for a CPU that has no guest yet or no more.
+pub fn idle_unless(done: impl Fn() -> bool) {
+    interrupts::disable();
+    if done() {
+        interrupts::enable();
+    } else {
+        // `sti` lets no interrupt in before the next instruction is over, so one that arrives after
+        // the test ends the `hlt`.
+        // SAFETY: halting touches nothing; the handlers keep to stacks of their own.
+        unsafe { asm!("sti", "hlt", options(nostack)) };
     }
 }

@@ -1,205 +1,99 @@
-//! Starting the other CPUs: INIT, start-up IPI, and the way from real mode to the Rust code.
-//!
-//! Source: Intel SDM Vol. 3A 9.4.4 (MP initialization protocol for BSP and APs). All are started at
-//! once: each finds its stack by its own APIC id.
+//! Bringing the other CPUs up: INIT, start-up IPI, and a second one for those that did not answer (SDM
+//! Vol. 3A 10.4.4). They start all at once, and each finds its own area by its APIC id.
 
-use alloc::boxed::Box;
-use core::arch::global_asm;
-use core::arch::x86_64::__cpuid;
-use core::ptr;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use alloc::vec::Vec;
+use core::fmt;
+use core::slice;
+use core::sync::atomic::Ordering;
 
-use super::acpi::{Cpus, MAX_APIC_ID};
-use super::percpu::TASK_STACK;
-use super::{apic, console::println};
+use super::apic::{self, Command};
+use super::boot::{TRAMPOLINE, trampoline_end, trampoline_start};
+use super::clock::{self, Deadline};
+use super::cpu::{Area, Cpu};
+use super::paging;
+use super::physical::PAGE;
 
-/// Page of the trampoline: below 1 MiB, as a start-up IPI can only name such; free by convention.
-const TRAMPOLINE_PAGE: u8 = 8;
+/// Between INIT and start-up IPI. The manual's 10 ms are for processors of the last century, and Linux
+/// waits not at all; a monitor's thread needs a moment to notice.
+const AFTER_INIT_MICROS: u64 = 200;
+/// Until a CPU that has not answered is sent a second start-up IPI.
+const FIRST_ANSWER_MICROS: u64 = 100_000;
+/// Until a CPU that has not answered is given up. A host with more vCPUs than processors takes its time.
+const LAST_ANSWER_MICROS: u64 = 30_000_000;
 
-/// Seconds within which every CPU must be up.
-const PATIENCE_SECONDS: u64 = 10;
+/// CPUs that never came up.
+#[derive(Debug)]
+pub struct Missing(Vec<Starting>);
 
-/// Cycles per second where the CPU does not say: more than any has, so that nobody is given up early.
-const GUESSED_TSC_HZ: u64 = 6_000_000_000;
+/// A CPU, and the id of its APIC.
+type Starting = (&'static Cpu, u32);
 
-// Real mode at 0x8000, where CS is 0x800 and everything is addressed by its distance from there; then
-// protected mode, long mode, and into the image. The page tables and segments are the first CPU's.
-global_asm!(
-    r#"
-    .section .rodata.trampoline, "a"
-    .globl trampoline_start
-    .globl trampoline_end
-    .code16
-trampoline_start:
-    cli
-    cld
-    movw %cs, %ax
-    movw %ax, %ds
-    lgdtl trampoline_gdt_pointer - trampoline_start
-    movl %cr0, %eax
-    orl $1, %eax
-    movl %eax, %cr0
-    ljmpl $0x18, ${base} + (2f - trampoline_start)
-    .code32
-2:  movl $0x10, %eax
-    movl %eax, %ds
-    movl %eax, %ss
-    movl %cr4, %eax
-    orl $0x20, %eax             # PAE
-    movl %eax, %cr4
-    movl $boot_pml4, %eax
-    movl %eax, %cr3
-    movl $0xc0000080, %ecx      # IA32_EFER
-    rdmsr
-    orl $0x100, %eax            # LME
-    wrmsr
-    movl %cr0, %eax
-    andl $0x9fffffff, %eax      # caches on: CD and NW are set after INIT
-    orl $0x80010001, %eax       # PG, WP, PE
-    movl %eax, %cr0
-    ljmp $0x08, $ap_entry
-    .balign 8
-trampoline_gdt:
-    .quad 0
-    .quad 0x00af9b000000ffff    # 0x08: 64-bit code
-    .quad 0x00cf93000000ffff    # 0x10: data
-    .quad 0x00cf9b000000ffff    # 0x18: 32-bit code
-trampoline_gdt_pointer:
-    .word trampoline_gdt_pointer - trampoline_gdt - 1
-    .long {base} + (trampoline_gdt - trampoline_start)
-trampoline_end:
-
-    .text
-    .code64
-ap_entry:
-    xorl %eax, %eax             # the APIC id, as `apic::this_id`
-    cpuid
-    cmpl $0xb, %eax
-    jb 3f
-    movl $0xb, %eax
-    xorl %ecx, %ecx
-    cpuid
-    testl %ebx, %ebx
-    jnz 4f
-3:  movl $1, %eax
-    cpuid
-    movl %ebx, %edx
-    shrl $24, %edx
-4:  cmpl ${max_id}, %edx
-    ja 5f
-    movq {stacks}(,%rdx,8), %rsp
-    testq %rsp, %rsp
-    jz 5f
-    xorl %ebp, %ebp
-    movl %edx, %edi
-    movq (%rsp), %rsi
-    call ap_rust
-5:  cli                         # a CPU nobody asked for
-    hlt
-    jmp 5b
-"#,
-    base = const (TRAMPOLINE_PAGE as u32) << 12,
-    max_id = const MAX_APIC_ID,
-    stacks = sym STACKS,
-    options(att_syntax)
-);
-
-unsafe extern "C" {
-    static trampoline_start: u8;
-    static trampoline_end: u8;
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "{count} of the CPUs that the MADT lists did not start:")?;
+        for (cpu, id) in &self.0 {
+            write!(f, " {} (APIC id {id})", cpu.index)?;
+        }
+        Ok(())
+    }
 }
 
-/// Stack pointer of every CPU to be started, by APIC id; 0 for ids that are no CPU's. It points to the
-/// CPU's index.
-static STACKS: [AtomicU64; MAX_APIC_ID as usize + 1] =
-    [const { AtomicU64::new(0) }; MAX_APIC_ID as usize + 1];
-
-/// CPUs that are up, the first included.
-static UP: AtomicUsize = AtomicUsize::new(1);
-
-/// Starts all CPUs but the first, and returns how many are up, the first included. Those that do not
-/// come up in time are named on the console.
-pub fn start_all(cpus: &Cpus) -> usize {
-    let others = &cpus.apic_ids()[1..];
-    for (apic_id, index) in others.iter().zip(1..) {
-        let stack = Box::leak(Box::<[u128]>::new_uninit_slice(TASK_STACK / 16));
-        let last = stack.last_mut().expect("a stack has room for an index");
-        STACKS[*apic_id as usize].store(ptr::from_mut(last.write(index)) as u64, Ordering::Release);
+/// Starts every CPU of `apic_ids` but the first, which is the one that calls, and waits until all are
+/// online. The trampoline's page must be RAM.
+///
+/// # Errors
+/// Names those that do not come up in time.
+pub fn start_others(apic_ids: &[u32]) -> Result<(), Missing> {
+    let others = apic_ids.iter().enumerate().skip(1);
+    let cpus: Vec<Starting> = others
+        .map(|(index, id)| (Area::allocate(index, *id), *id))
+        .collect();
+    for (cpu, _) in &cpus {
+        cpu.guard_stacks();
     }
+    paging::flush();
     install_trampoline();
-    for apic_id in others {
-        apic::send_init(*apic_id);
-    }
-    // The SDM asks for 10 ms here, for CPUs of the 1990s; no hypervisor needs any (Linux waits for
-    // none on CPUs since 2006). The second start-up IPI is for those that wanted more time.
-    for _ in 0..2 {
-        for apic_id in others.iter().filter(|id| !is_up(**id)) {
-            apic::send_startup(*apic_id, TRAMPOLINE_PAGE);
-        }
-        if wait_for(cpus.len(), tsc_hz() / 100) {
-            return cpus.len();
-        }
-    }
-    wait_for(cpus.len(), PATIENCE_SECONDS * tsc_hz());
-    for apic_id in others.iter().filter(|id| !is_up(**id)) {
-        println!("the CPU with APIC id {apic_id} did not come up");
-    }
-    UP.load(Ordering::Acquire)
-}
 
-/// Counts this CPU as up.
-pub fn report_up() {
-    UP.fetch_add(1, Ordering::Release);
-}
-
-/// A CPU takes its stack away when it has begun to use it.
-fn is_up(apic_id: u32) -> bool {
-    STACKS[apic_id as usize].load(Ordering::Acquire) == 0
-}
-
-/// Waits until `count` CPUs are up, for `cycles` at most.
-fn wait_for(count: usize, cycles: u64) -> bool {
-    let begin = super::tsc();
-    while UP.load(Ordering::Acquire) < count {
-        if super::tsc().wrapping_sub(begin) > cycles {
-            return false;
-        }
-        core::hint::spin_loop();
+    let hz = clock::frequency();
+    let start_up = Command::StartUp((TRAMPOLINE / PAGE) as u8);
+    let is_online = |(cpu, _): &Starting| cpu.online.load(Ordering::Acquire);
+    for (_, id) in &cpus {
+        apic::send(Command::Init, *id);
     }
-    true
+    Deadline::after_micros(AFTER_INIT_MICROS, hz).spin_until(|| false);
+    for (_, id) in &cpus {
+        apic::send(start_up, *id);
+    }
+
+    let mut waiting = cpus.iter().copied().peekable();
+    let mut wait = |micros| {
+        let all_online = || {
+            while waiting.next_if(is_online).is_some() {}
+            waiting.peek().is_none()
+        };
+        Deadline::after_micros(micros, hz).spin_until(all_online)
+    };
+    if wait(FIRST_ANSWER_MICROS) {
+        return Ok(());
+    }
+    for (_, id) in cpus.iter().filter(|cpu| !is_online(cpu)) {
+        apic::send(start_up, *id);
+    }
+    if wait(LAST_ANSWER_MICROS) {
+        return Ok(());
+    }
+    Err(Missing(
+        cpus.into_iter().filter(|cpu| !is_online(cpu)).collect(),
+    ))
 }
 
 fn install_trampoline() {
     let start = &raw const trampoline_start;
-    let length = (&raw const trampoline_end) as usize - start as usize;
-    let page = ptr::with_exposed_provenance_mut::<u8>(usize::from(TRAMPOLINE_PAGE) << 12);
-    // SAFETY: the page is RAM on every PC, below the image and the heap; the trampoline is shorter
-    // than a page.
-    unsafe { ptr::copy_nonoverlapping(start, page, length) };
-}
-
-/// Cycles per second of the TSC: CPUID leaf 0x15 (SDM), or 0x4000_0010, where hypervisors put it.
-fn tsc_hz() -> u64 {
-    let has_hypervisor = __cpuid(1).ecx >> 31 != 0;
-    if has_hypervisor && __cpuid(0x4000_0000).eax >= 0x4000_0010 {
-        let khz = u64::from(__cpuid(0x4000_0010).eax);
-        if khz != 0 {
-            return khz * 1000;
-        }
-    }
-    if __cpuid(0).eax >= 0x15 {
-        let leaf = __cpuid(0x15);
-        let (denominator, numerator, crystal) = (leaf.eax, leaf.ebx, leaf.ecx);
-        if denominator != 0 && numerator != 0 && crystal != 0 {
-            return u64::from(crystal) * u64::from(numerator) / u64::from(denominator);
-        }
-    }
-    GUESSED_TSC_HZ
-}
-
-/// The first Rust function of a started CPU, on its own stack, interrupts off.
-#[unsafe(no_mangle)]
-extern "sysv64" fn ap_rust(apic_id: u32, index: usize) -> ! {
-    STACKS[apic_id as usize].store(0, Ordering::Release);
-    crate::other_cpu(index)
+    let len = &raw const trampoline_end as usize - start as usize;
+    // SAFETY: the two symbols bound the trampoline as linked.
+    let code = unsafe { slice::from_raw_parts(start, len) };
+    // SAFETY: the page is RAM, by the caller's word, and nothing in the guest uses it.
+    let page = unsafe { slice::from_raw_parts_mut(TRAMPOLINE as *mut u8, len) };
+    page.copy_from_slice(code);
 }
