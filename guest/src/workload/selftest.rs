@@ -14,6 +14,9 @@ fn default_calls(cpus: usize) -> u32 {
     (256 / cpus as u32).clamp(1, 16)
 }
 
+/// CPUs to which every CPU makes calls that make calls.
+const NESTED: usize = 8;
+
 /// The selftest of one machine.
 #[derive(Debug)]
 pub struct Selftest {
@@ -40,7 +43,10 @@ impl Selftest {
 
         self.barrier.wait(platform);
         for step in 0..ipi.machine.cpus {
-            pair(ipi, (me + step) % ipi.machine.cpus, &mut random);
+            pair(ipi, (me + step) % ipi.machine.cpus);
+        }
+        for step in 0..ipi.machine.cpus.min(NESTED) {
+            nested(ipi, (me + step) % ipi.machine.cpus, &mut random);
         }
         self.barrier.wait(platform);
         for _ in 0..self.calls {
@@ -60,18 +66,20 @@ impl Selftest {
     }
 }
 
-/// One CPU: waiting, not waiting, with a nested call, and with one that travels on.
-fn pair<P: Platform>(ipi: &Ipi<P, Workload>, target: CpuId, random: &mut fastrand::Rng) {
+/// One CPU: waiting, and not waiting.
+fn pair<P: Platform>(ipi: &Ipi<P, Workload>, target: CpuId) {
     single(ipi, target, Function::Plain, true);
     single(ipi, target, Function::Other, false);
-    match random.u8(0..4) {
-        0 => single(ipi, target, Function::Nested, true),
-        1 => {
-            ipi.functions
-                .prepare_relay(&ipi.machine, random.usize(0..ipi.machine.cpus));
-            single(ipi, target, Function::Relay, true);
-        }
-        _ => {}
+}
+
+/// One CPU, with a function that makes a call of its own: to its own CPU, or one that travels on.
+fn nested<P: Platform>(ipi: &Ipi<P, Workload>, target: CpuId, random: &mut fastrand::Rng) {
+    if random.bool() {
+        single(ipi, target, Function::Nested, true);
+    } else {
+        let onward = random.usize(0..ipi.machine.cpus);
+        ipi.functions.prepare_relay(&ipi.machine, onward);
+        single(ipi, target, Function::Relay, true);
     }
 }
 
