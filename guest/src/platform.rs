@@ -3,10 +3,8 @@
 //! It is implemented by the bare-metal image and, on the host, by test machines whose CPUs are
 //! threads. It may not grow a method that only one caller needs.
 
+pub use crate::sync::mask::CpuId;
 use crate::sync::mask::CpuMask;
-
-/// Index of a CPU, from 0, dense. Not an APIC id.
-pub type CpuId = usize;
 
 /// The IPIs of the generic-ipi path, with their vectors (Linux 2.6.30,
 /// `arch/x86/include/asm/irq_vectors.h`). `Many` has the higher priority.

@@ -88,7 +88,7 @@ impl ElementList {
             };
             new.next.store(next, Ordering::Relaxed);
             new.prev.store(prev, Ordering::Relaxed);
-            // Release pairs with the Acquire of `after`: who finds the element finds it complete.
+            // Release pairs with the Acquire of a walk: who finds the element finds it complete.
             self.link(prev)
                 .next
                 .store(element as u32, Ordering::Release);
@@ -130,21 +130,13 @@ impl ElementList {
         }
     }
 
-    /// The element a walk meets first, without the lock.
-    pub fn first(&self) -> Option<usize> {
-        self.after(HEAD)
-    }
-
-    /// The element a walk meets after `element`, without the lock, whether or not `element` is still
-    /// linked.
-    pub fn next(&self, element: usize) -> Option<usize> {
-        self.after(element as u32)
-    }
-
-    fn after(&self, link: u32) -> Option<usize> {
-        match self.link(link).next.load(Ordering::Acquire) {
-            HEAD => None,
-            element => Some(element as usize),
+    /// Walks the list without the lock, as a handler does. The way on from an element is looked up
+    /// only when the walk goes on: the walker stands on the element until then, whether or not it is
+    /// still linked, and takes the way it has by that time.
+    pub fn walk(&self) -> Walk<'_> {
+        Walk {
+            list: self,
+            standing_on: HEAD,
         }
     }
 
@@ -153,6 +145,27 @@ impl ElementList {
             HEAD => &self.head,
             element => &self.links[element as usize],
         }
+    }
+}
+
+/// A walk along the list; see [`ElementList::walk`].
+#[derive(Debug)]
+pub struct Walk<'a> {
+    list: &'a ElementList,
+    standing_on: u32,
+}
+
+impl Iterator for Walk<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        // Acquire pairs with the Release in `insert_then`.
+        self.standing_on = self
+            .list
+            .link(self.standing_on)
+            .next
+            .load(Ordering::Acquire);
+        (self.standing_on != HEAD).then_some(self.standing_on as usize)
     }
 }
 
@@ -171,7 +184,7 @@ mod tests {
     }
 
     fn walk(list: &ElementList) -> Vec<usize> {
-        core::iter::successors(list.first(), |at| list.next(*at)).collect()
+        list.walk().collect()
     }
 
     proptest! {
@@ -206,8 +219,10 @@ mod tests {
     fn an_element_taken_out_keeps_its_way_on() {
         let (machine, list) = (machine(), ElementList::new(3));
         (0..3).for_each(|element| list.insert(&machine, element, End::Tail, CALL));
+        let mut walker = list.walk().skip_while(|at| *at != 1);
+        assert_eq!(walker.next(), Some(1));
         list.remove(&machine, 1, CALL);
-        assert_eq!(list.next(1), Some(2));
+        assert_eq!(walker.next(), Some(2));
         assert_eq!(walk(&list), [0, 2]);
     }
 

@@ -4,7 +4,9 @@ use alloc::boxed::Box;
 use core::fmt;
 
 use super::atomic::{AtomicU64, Ordering};
-use crate::platform::CpuId;
+
+/// Index of a CPU, from 0, dense. Not an APIC id.
+pub type CpuId = usize;
 
 /// Largest number of CPUs in a set, that of the lab.
 pub const MAX_CPUS: usize = shared::lab::MAX_CPUS as usize;

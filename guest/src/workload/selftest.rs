@@ -114,3 +114,71 @@ fn many<P: Platform>(ipi: &Ipi<P, Workload>, mask: &CpuMask, function: Function,
     ipi.call_many(mask, call, wait);
     ipi.functions.returned(machine, call);
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use crate::Guest;
+    use crate::ipi::queue::QueueKind;
+    use crate::lab::Lab;
+    use crate::threads::Threads;
+    use shared::exit::ExitCode;
+
+    fn selftest(cpus: usize, options: &Options) -> crate::verdict::Verdict {
+        let machine = Threads::new(cpus);
+        let lab = Lab::allocate(cpus as u32).unwrap();
+        let guest = Arc::new(Guest::new(machine.clone(), options, lab));
+        let (handler, body) = (guest.clone(), guest.clone());
+        machine.run(
+            move |vector| handler.handle(vector),
+            move |_| body.run_cpu(),
+        );
+        guest.verdict()
+    }
+
+    #[test]
+    fn selftest_passes_on_threads() {
+        for cpus in [1, 2, 3, 5] {
+            let verdict = selftest(cpus, &Options::default());
+            assert_eq!(verdict.code(), ExitCode::Pass, "{cpus} CPUs: {verdict}");
+        }
+    }
+
+    #[test]
+    fn every_sound_queue_passes_on_threads() {
+        let sound = QueueKind::ALL.into_iter().filter(|kind| !kind.is_broken());
+        for queue in sound {
+            let verdict = selftest(
+                4,
+                &Options {
+                    queue,
+                    ..Options::default()
+                },
+            );
+            assert_eq!(
+                verdict.code(),
+                ExitCode::Pass,
+                "{}: {verdict}",
+                queue.name()
+            );
+        }
+    }
+
+    #[test]
+    fn equal_seeds_make_equal_calls() {
+        let run = |seed| {
+            selftest(
+                3,
+                &Options {
+                    seed,
+                    ..Options::default()
+                },
+            )
+            .to_string()
+        };
+        assert_eq!(run(7), run(7));
+        assert_ne!(run(7), run(8));
+    }
+}

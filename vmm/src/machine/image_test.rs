@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-#[path = "../../tests/elf/mod.rs"]
+#[path = "image_test_elf.rs"]
 mod elf;
 
 use elf::{CODE, Segment, put};

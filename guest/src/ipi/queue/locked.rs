@@ -108,8 +108,7 @@ impl<P: Platform> ManyQueue<P> for Locked {
         // The interrupt is a message; what was written before it was sent must be seen after it has
         // arrived (Linux 15d0d3b33712).
         fence(Ordering::SeqCst);
-        let mut standing_on = self.list.first();
-        while let Some(at) = standing_on {
+        for at in self.list.walk() {
             let element = &self.elements[at];
             if self.claim(machine, element, me) {
                 let call = element.csd.call();
@@ -117,8 +116,6 @@ impl<P: Platform> ManyQueue<P> for Locked {
                 self.release(machine, at, call);
                 served += 1;
             }
-            // The owner may have queued it again by now: the way on is the new one then.
-            standing_on = self.list.next(at);
         }
         served
     }

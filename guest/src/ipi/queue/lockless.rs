@@ -125,8 +125,7 @@ impl<P: Platform> ManyQueue<P> for Lockless {
         let me = machine.this_cpu();
         let mut served = 0;
         fence(Ordering::SeqCst);
-        let mut standing_on = self.list.first();
-        while let Some(at) = standing_on {
+        for at in self.list.walk() {
             let element = &self.elements[at];
             if self.is_for(me, element) {
                 let call = element.csd.call();
@@ -145,7 +144,6 @@ impl<P: Platform> ManyQueue<P> for Lockless {
                     served += 1;
                 }
             }
-            standing_on = self.list.next(at);
         }
         served
     }

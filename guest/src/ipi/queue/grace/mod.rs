@@ -93,8 +93,7 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
         let me = machine.this_cpu();
         let mut served = 0;
         let entry = self.grace.enter(machine);
-        let mut standing_on = self.list.first();
-        while let Some(at) = standing_on {
+        for at in self.list.walk() {
             let element = &self.elements[at];
             // Only this CPU clears its bit, and only the owner sets it, when nobody stands here.
             let mine = element.mask.contains(me, Ordering::Relaxed)
@@ -109,7 +108,6 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
                 }
                 served += 1;
             }
-            standing_on = self.list.next(at);
         }
         self.grace.exit(machine, entry);
         served
