@@ -39,6 +39,12 @@ impl Platform for Alone {
     }
 }
 
+// The same twice, since shuttle's macro does not know `const`.
+#[cfg(not(shuttle))]
+thread_local! {
+    static THIS_CPU: Cell<CpuId> = const { Cell::new(0) };
+}
+#[cfg(shuttle)]
 thread_local! {
     static THIS_CPU: Cell<CpuId> = Cell::new(0);
 }
