@@ -120,7 +120,7 @@ fn must_be_caught(
     let caught = search(
         queue,
         story,
-        PctScheduler::new_from_seed(SEED, 3, schedules),
+        PctScheduler::new_from_seed(SEED, depth, schedules),
     )
     .unwrap_or_else(|| panic!("{} survived {schedules} schedules", queue.name()));
     println!("{}: caught by {caught:?}", queue.name());
