@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use linux_loader::loader::{Elf, KernelLoader};
@@ -174,7 +175,12 @@ impl Image {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Problem> {
-    let file = File::open(path).map_err(Problem::Read)?;
+    // Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(Problem::Read)?;
     let kind = file.metadata().map_err(Problem::Read)?;
     if !kind.is_file() {
         return Err(Problem::NotAFile);
