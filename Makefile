@@ -14,7 +14,7 @@ export SVM_DIR := $(OUT)/svm
 SVM_VCPUS := 1,2,4,16
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-local test-svm test-qemu \
+.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-local test-svm test-qemu \
 	lint install clean
 
 help: ## list these targets
@@ -45,6 +45,10 @@ test: build ## run every test this host can run
 test-unit: ## tests that need no guest image
 	$(CARGO) test $(CARGO_FLAGS) --workspace --exclude tests
 	$(CARGO) test $(CARGO_FLAGS) --package tests --lib
+
+test-schedules: ## every queue in thousands of schedules, under shuttle
+	RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=$(OUT)/shuttle \
+		$(CARGO) test $(CARGO_FLAGS) --release --package guest --lib schedules::
 
 # One executable for both hosts, without the debug information, which the nested one would unpack.
 whole:

@@ -77,6 +77,7 @@ impl Vmm {
     /// # Panics
     /// If there is no such program.
     pub fn start(mut self) -> Running {
+        crate::standby::keep();
         let shown = format!("{:?}", self.command);
         let mut child = self
             .command
