@@ -52,6 +52,20 @@ pub struct CpuCounters {
     pub ipi_targets: AtomicU64,
     /// See [`Counters::wait_spins`].
     pub wait_spins: AtomicU64,
+    /// See [`Counters::visits`].
+    pub visits: AtomicU64,
+    /// See [`Counters::longest_walk`].
+    pub longest_walk: AtomicU64,
+    /// See [`Counters::allocations`].
+    pub allocations: AtomicU64,
+    /// See [`Counters::refused`].
+    pub refused: AtomicU64,
+    /// See [`Counters::cpus_taken_down`].
+    pub cpus_taken_down: AtomicU64,
+    /// See [`Counters::cpus_brought_up`].
+    pub cpus_brought_up: AtomicU64,
+    /// See [`Counters::reserved`].
+    pub reserved: [AtomicU64; 2],
     /// See [`Counters::ipi_sent`].
     pub ipi_sent: [AtomicU64; TRANSPORT_SLOTS],
 }
@@ -66,6 +80,12 @@ const _: () = {
     assert!(offset_of!(CpuCounters, empty_received) == offset_of!(Counters, empty_received));
     assert!(offset_of!(CpuCounters, ipi_targets) == offset_of!(Counters, ipi_targets));
     assert!(offset_of!(CpuCounters, wait_spins) == offset_of!(Counters, wait_spins));
+    assert!(offset_of!(CpuCounters, visits) == offset_of!(Counters, visits));
+    assert!(offset_of!(CpuCounters, longest_walk) == offset_of!(Counters, longest_walk));
+    assert!(offset_of!(CpuCounters, allocations) == offset_of!(Counters, allocations));
+    assert!(offset_of!(CpuCounters, refused) == offset_of!(Counters, refused));
+    assert!(offset_of!(CpuCounters, cpus_taken_down) == offset_of!(Counters, cpus_taken_down));
+    assert!(offset_of!(CpuCounters, cpus_brought_up) == offset_of!(Counters, cpus_brought_up));
     assert!(offset_of!(CpuCounters, ipi_sent) == offset_of!(Counters, ipi_sent));
 };
 
@@ -80,6 +100,12 @@ impl CpuCounters {
     pub fn count_ipi(&self, transport: Transport, operations: u64, targets: u64) {
         count(&self.ipi_sent[transport as usize], operations);
         count(&self.ipi_targets, targets);
+    }
+
+    /// Records a walk along the global queue that stood on `visits` elements.
+    pub fn count_walk(&self, visits: u64) {
+        count(&self.visits, visits);
+        self.longest_walk.fetch_max(visits, Ordering::Relaxed);
     }
 
     /// Records one entry of the handler of `vector`.

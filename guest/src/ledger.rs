@@ -13,7 +13,7 @@ use shared::ledger::{CallId, Lane};
 use crate::ipi::csd::Call;
 use crate::lab::{Record, count};
 use crate::machine::Machine;
-use crate::platform::Platform;
+use crate::platform::{CpuId, Platform};
 use crate::sync::mask::CpuMask;
 
 /// The calls of every CPU.
@@ -31,7 +31,8 @@ impl Ledger {
         }
     }
 
-    /// Enters a call from this CPU to `targets`, and returns its id, which is to be its argument.
+    /// Enters a call from this CPU and returns its id, which is to be its argument. It is made to CPUs of
+    /// `targets`, perhaps not to all: which of them are online is for the path to see.
     ///
     /// The record it takes may belong to an earlier call that is still under way; with interrupts on
     /// that is waited for. With interrupts off it cannot be, and calls made there are complete when
@@ -77,9 +78,7 @@ impl Ledger {
         // Release: whoever finds the record open finds the rest of it.
         head.open.store(1, Ordering::Release);
 
-        let counters = machine.counters();
-        count(&counters.calls_made, 1);
-        count(&counters.calls_expected, targets.len() as u64);
+        count(&machine.counters().calls_made, 1);
         call
     }
 
@@ -114,12 +113,17 @@ impl Ledger {
         Some(id.function())
     }
 
-    /// Notes that the caller of `call` has control back. If it waited, every target must have run.
-    pub fn returned<P: Platform>(&self, machine: &Machine<P>, call: CallId) {
+    /// Notes that the caller of `call` has control back, and to which CPUs it was made, if any. If the
+    /// caller waited, all of them must have run.
+    pub fn returned<P: Platform>(&self, machine: &Machine<P>, call: CallId, targets: &CpuMask) {
         let record = machine
             .lab
             .record(call)
             .expect("the ledger gave out this id");
+        for (target, word) in record.targets.iter().zip(targets.words()) {
+            target.store(*word, Ordering::Relaxed);
+        }
+        count(&machine.counters().calls_expected, targets.len() as u64);
         record
             .head
             .returned_tsc
@@ -139,9 +143,9 @@ impl Ledger {
         }
     }
 
-    /// Waits until every call this CPU made has run everywhere, and closes it.
-    pub fn settle<P: Platform>(&self, machine: &Machine<P>) {
-        for record in machine.lab.records_of(machine.this_cpu()) {
+    /// Waits until every call of `cpu`, which is this CPU or offline, has run everywhere, and closes it.
+    pub fn settle<P: Platform>(&self, machine: &Machine<P>, cpu: CpuId) {
+        for record in machine.lab.records_of(cpu) {
             if record.head.open.load(Ordering::Relaxed) != 0 {
                 machine.spin_until(|| is_complete(&record));
                 record.head.open.store(0, Ordering::Relaxed);
@@ -190,8 +194,8 @@ mod tests {
         let (machine, ledger) = (machine(), Ledger::new(2));
         let id = ledger.open(&machine, 1, &CpuMask::only(0, 2), true);
         assert_eq!(ledger.ran(&machine, call(id)), Some(1));
-        ledger.returned(&machine, id);
-        ledger.settle(&machine);
+        ledger.returned(&machine, id, &CpuMask::only(0, 2));
+        ledger.settle(&machine, 0);
         assert_eq!(oracles(&machine), []);
     }
 
@@ -229,7 +233,7 @@ mod tests {
         let (machine, ledger) = (machine(), Ledger::new(2));
         let id = ledger.open(&machine, 0, &CpuMask::only(0, 2), false);
         ledger.ran(&machine, call(id));
-        ledger.settle(&machine);
+        ledger.settle(&machine, 0);
         for info in [id.raw(), 0, u64::MAX, id.raw() + 1] {
             assert_eq!(ledger.ran(&machine, Call { func: 0, info }), None);
         }
@@ -250,8 +254,20 @@ mod tests {
     fn a_waiting_call_that_returns_before_it_ran_returns_early() {
         let (machine, ledger) = (machine(), Ledger::new(2));
         let id = ledger.open(&machine, 0, &CpuMask::only(1, 2), true);
-        ledger.returned(&machine, id);
+        ledger.returned(&machine, id, &CpuMask::only(1, 2));
         assert_eq!(oracles(&machine), [Oracle::EarlyReturn]);
+    }
+
+    #[test]
+    fn a_call_that_was_made_to_fewer_cpus_owes_no_more() {
+        let (machine, ledger) = (machine(), Ledger::new(2));
+        let id = ledger.open(&machine, 0, &CpuMask::all(2), true);
+        ledger.ran(&machine, call(id));
+        ledger.returned(&machine, id, &CpuMask::only(0, 2));
+        let refused = ledger.open(&machine, 0, &CpuMask::all(2), true);
+        ledger.returned(&machine, refused, &CpuMask::none(2));
+        ledger.settle(&machine, 0);
+        assert_eq!(oracles(&machine), []);
     }
 
     #[test]

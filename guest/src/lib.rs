@@ -22,36 +22,63 @@ pub mod verdict;
 pub mod workload;
 
 use ipi::Ipi;
+use ipi::hotplug::Fate;
+use ipi::memory::Memory;
 use lab::Lab;
 use machine::Machine;
 use options::Options;
+use options::Program;
 use platform::{Platform, Vector};
 use verdict::Verdict;
 use workload::functions::Workload;
 use workload::selftest::Selftest;
+use workload::stress::Stress;
 
 /// A whole guest: the path, and the workload that uses it.
 #[derive(Debug)]
 pub struct Guest<P: Platform> {
     ipi: Ipi<P, Workload>,
-    selftest: Selftest,
+    program: Running,
+}
+
+#[derive(Debug)]
+enum Running {
+    Selftest(Selftest),
+    Stress(Stress),
 }
 
 impl<P: Platform> Guest<P> {
     /// The guest that `options` ask for, on every CPU that `lab` describes.
     pub fn new(platform: P, options: &Options, lab: Lab) -> Self {
         let cpus = lab.cpus();
-        let machine = Machine::new(platform, cpus, lab);
+        let mut machine = Machine::new(platform, cpus, lab);
+        machine.safeguards = options.safeguards;
+        machine.hotplug = options.hotplug;
+        machine.memory = Memory::new(options.alloc_fail);
         Self {
             ipi: Ipi::new(machine, options.queue, Workload::new(cpus)),
-            selftest: Selftest::new(cpus, options),
+            program: match options.workload {
+                Program::Selftest => Running::Selftest(Selftest::new(cpus, options)),
+                Program::Stress => Running::Stress(Stress::new(cpus, options)),
+            },
         }
     }
 
-    /// This CPU's part of the workload. Every CPU calls it once, with interrupts enabled; it returns
-    /// on all of them when the workload is over.
-    pub fn run_cpu(&self) {
-        self.selftest.run(&self.ipi);
+    /// This CPU's part of the workload. Every CPU calls it when it has started; with
+    /// [`Fate::Stay`] it returns on all of them when the workload is over.
+    ///
+    /// With [`Fate::Leave`] it returns on a CPU that goes offline, interrupts off. The platform parks
+    /// the CPU, and has it call this again when [`Platform::start_cpu`] has started it.
+    pub fn run_cpu(&self) -> Fate {
+        self.ipi.cpu_starting();
+        self.ipi.machine.platform.irqs_enable();
+        match &self.program {
+            Running::Selftest(selftest) => {
+                selftest.run(&self.ipi);
+                Fate::Stay
+            }
+            Running::Stress(stress) => stress.run(&self.ipi),
+        }
     }
 
     /// The interrupt handler of `vector`. Interrupts are off and stay off.

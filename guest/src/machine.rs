@@ -3,14 +3,36 @@
 
 use shared::lab::Oracle;
 
+use crate::ipi::hotplug::HotplugMode;
+use crate::ipi::memory::Memory;
 use crate::lab::{CpuCounters, Lab, count};
 use crate::platform::{CpuId, Platform};
 use crate::sync::atomic::Ordering;
-use crate::sync::mask::{AtomicCpuMask, CpuMask};
+use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
+use crate::sync::rcu::Rcu;
 
 /// Cycles after which a wait is told to the host, and again each time they have passed: some 100 µs, a
 /// hundred times what a call takes between two CPUs that both run.
 const LONG_WAIT: u64 = 1 << 18;
+
+/// Parts of the path that can be left out on purpose, to see what they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Safeguards {
+    /// `csd-barrier=`: the barrier when a call descriptor is locked, which Paul E. McKenney missed in
+    /// the patch of the thread.
+    pub csd_barrier: bool,
+    /// `mask-check=`: a call whose targets have all gone by the time they are stored is given up
+    /// (Linux 723aae25d5cd).
+    pub mask_check: bool,
+}
+
+impl Safeguards {
+    /// Nothing is left out.
+    pub const ALL: Self = Self {
+        csd_barrier: true,
+        mask_check: true,
+    };
+}
 
 /// The machine as every part of the path sees it.
 #[derive(Debug)]
@@ -21,6 +43,14 @@ pub struct Machine<P> {
     pub cpus: usize,
     /// Counters, ledger and findings.
     pub lab: Lab,
+    /// What is left out, if anything.
+    pub safeguards: Safeguards,
+    /// The allocator's books.
+    pub memory: Memory,
+    /// Grace periods.
+    pub rcu: Rcu,
+    /// How CPUs leave.
+    pub hotplug: HotplugMode,
     online: AtomicCpuMask,
 }
 
@@ -33,6 +63,10 @@ impl<P: Platform> Machine<P> {
             platform,
             cpus,
             lab,
+            safeguards: Safeguards::ALL,
+            memory: Memory::default(),
+            rcu: Rcu::new(cpus),
+            hotplug: HotplugMode::Stop,
             online,
         }
     }
@@ -52,12 +86,31 @@ impl<P: Platform> Machine<P> {
         cpu < self.cpus && self.online.contains(cpu, Ordering::Relaxed)
     }
 
-    /// `mask`, restricted to the other CPUs that are online: `(mask & online) - self`.
-    pub fn others_online(&self, mask: &CpuMask) -> CpuMask {
-        let mut targets = *mask;
+    /// The CPUs that are online, of which there may be others a moment later.
+    pub fn online(&self) -> CpuMask {
+        self.online.load(self.cpus)
+    }
+
+    /// Says that `cpu` is online, or no longer is. Only the CPU itself, with interrupts off.
+    pub fn set_online(&self, cpu: CpuId, online: bool) {
+        if online {
+            self.online.insert(cpu, Ordering::Release);
+        } else {
+            self.online.remove(cpu, Ordering::Release);
+        }
+    }
+
+    /// What `mask` holds now, restricted to the other CPUs that are online: `(mask & online) - self`.
+    pub fn others_online(&self, mask: &dyn Targets) -> CpuMask {
+        let mut targets = mask.load(self.cpus);
         targets.intersect(&self.online);
         targets.remove(self.this_cpu());
         targets
+    }
+
+    /// This CPU holds nothing that a grace period waits for, unless it is in [`Rcu::read`].
+    pub fn quiescent(&self) {
+        self.rcu.quiescent(&self.platform, || self.online());
     }
 
     /// Waits, with `relax`, until `done`; every turn is counted as a spin. A wait far longer than any

@@ -9,33 +9,82 @@ use core::str::SplitAsciiWhitespace;
 
 use shared::lab::Transport;
 
+use crate::ipi::hotplug::HotplugMode;
+use crate::ipi::memory::FailRate;
 use crate::ipi::queue::QueueKind;
+use crate::machine::Safeguards;
+
+/// `workload=`: what the CPUs do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// [`Selftest`](crate::workload::selftest::Selftest).
+    Selftest,
+    /// [`Stress`](crate::workload::stress::Stress).
+    Stress,
+}
+
+impl Program {
+    /// Every workload.
+    pub const ALL: [Self; 2] = [Self::Selftest, Self::Stress];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Selftest => "selftest",
+            Self::Stress => "stress",
+        }
+    }
+}
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// `workload=`: what the CPUs do.
+    pub workload: Program,
     /// `queue=`: the design that carries calls to many.
     pub queue: QueueKind,
     /// `transport=`: how IPIs leave a CPU; `None` takes x2APIC where there is one.
     pub transport: Option<Transport>,
-    /// `calls=`: how many calls with a random mask every CPU makes; `None` makes so many that a large
-    /// machine does not take for ever.
+    /// `calls=`: how many random calls (`selftest`) or operations (`stress`) every CPU makes; `None`
+    /// makes so many that a large machine does not take for ever.
     pub calls: Option<u32>,
-    /// `seed=`: where the random masks come from; equal seeds give equal calls.
+    /// `for=`: how long `stress` goes on, in milliseconds.
+    pub milliseconds: Option<u64>,
+    /// `seed=`: where everything random comes from; equal seeds give equal calls.
     pub seed: u64,
+    /// `hotplug=`: how CPUs leave.
+    pub hotplug: HotplugMode,
+    /// `alloc-fail=`: how much of the memory asked for is refused.
+    pub alloc_fail: Option<FailRate>,
+    /// `csd-barrier=`, `mask-check=`: what is left out of the path.
+    pub safeguards: Safeguards,
+    /// `icr-fence=`: the fence before the x2APIC's ICR is written, which does not order itself behind
+    /// earlier stores (Linux ce4e240c279a).
+    pub icr_fence: bool,
     /// `lab=`: guest-physical address of the lab pages, if the monitor offers them.
     pub lab: Option<u64>,
 }
 
+impl Options {
+    /// What a run is made of when nothing is asked for.
+    pub const DEFAULT: Self = Self {
+        workload: Program::Selftest,
+        queue: QueueKind::Filo,
+        transport: None,
+        calls: None,
+        milliseconds: None,
+        seed: 1,
+        hotplug: HotplugMode::Stop,
+        alloc_fail: None,
+        safeguards: Safeguards::ALL,
+        icr_fence: true,
+        lab: None,
+    };
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            queue: QueueKind::Filo,
-            transport: None,
-            calls: None,
-            seed: 1,
-            lab: None,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -48,6 +97,8 @@ pub enum OptionsError<'a> {
     UnknownName(&'a str, &'a str),
     /// A value that is not a number.
     NotANumber(&'a str, &'a str),
+    /// A value that is not a rate, such as 1/7.
+    NotARate(&'a str, &'a str),
 }
 
 impl fmt::Display for OptionsError<'_> {
@@ -56,23 +107,29 @@ impl fmt::Display for OptionsError<'_> {
             Self::UnknownKey(word) => write!(
                 f,
                 "command line: \"{word}\" is not an option; there are workload=, queue=, \
-                 transport=, calls=, seed= and lab="
+                 transport=, calls=, for=, seed=, hotplug=, alloc-fail=, csd-barrier=, mask-check=, \
+                 icr-fence= and lab="
             ),
             Self::UnknownName(key, value) => {
                 write!(
                     f,
                     "command line: {key}={value} is unknown; {key}= takes one of"
                 )?;
+                let mut list = |name| write!(f, " {name}");
                 match *key {
-                    "queue" => QueueKind::ALL
+                    "workload" => Program::ALL.iter().try_for_each(|kind| list(kind.name())),
+                    "queue" => QueueKind::ALL.iter().try_for_each(|kind| list(kind.name())),
+                    "transport" => Transport::ALL.iter().try_for_each(|kind| list(kind.name())),
+                    "hotplug" => HotplugMode::ALL
                         .iter()
-                        .try_for_each(|kind| write!(f, " {}", kind.name())),
-                    "transport" => Transport::ALL
-                        .iter()
-                        .try_for_each(|kind| write!(f, " {}", kind.name())),
-                    _ => f.write_str(" selftest"),
+                        .try_for_each(|kind| list(kind.name())),
+                    _ => ["on", "off"].into_iter().try_for_each(list),
                 }
             }
+            Self::NotARate(key, value) => write!(
+                f,
+                "command line: {key}={value} is not a rate: {key}=1/7 refuses one request in seven"
+            ),
             Self::NotANumber(key, value) => {
                 write!(
                     f,
@@ -90,6 +147,34 @@ fn number(text: &str) -> Result<u64, ParseIntError> {
     }
 }
 
+/// A time as `500ms`, `3s`, or a number of milliseconds.
+fn milliseconds(text: &str) -> Result<u64, ParseIntError> {
+    match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => number.parse(),
+        (None, Some(seconds)) => seconds.parse::<u32>().map(|s| u64::from(s) * 1000),
+        (None, None) => text.parse(),
+    }
+}
+
+/// The variant of `all` that `name` calls `value`.
+fn named<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &str) -> Option<T> {
+    all.iter().copied().find(|kind| name(*kind) == value)
+}
+
+fn rate(text: &str) -> Option<FailRate> {
+    let (refused, of) = text.split_once('/')?;
+    let (refused, of) = (refused.parse().ok()?, of.parse().ok()?);
+    (of != 0 && refused <= of).then_some(FailRate { refused, of })
+}
+
+fn switch(text: &str) -> Option<bool> {
+    match text {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
 impl Options {
     /// Reads a command line. Later words override earlier ones.
     ///
@@ -103,14 +188,32 @@ impl Options {
             let unknown = OptionsError::UnknownName(key, value);
             let not_a_number = |_| OptionsError::NotANumber(key, value);
             match key {
-                "workload" if value == "selftest" => {}
-                "workload" => return Err(unknown),
-                "queue" => options.queue = QueueKind::from_name(value).ok_or(unknown)?,
-                "transport" => {
-                    let named = |kind: &Transport| kind.name() == value;
-                    options.transport =
-                        Some(Transport::ALL.into_iter().find(named).ok_or(unknown)?);
+                "workload" => {
+                    let program = named(&Program::ALL, Program::name, value);
+                    options.workload = program.ok_or(unknown)?;
                 }
+                "queue" => {
+                    let queue = named(&QueueKind::ALL, QueueKind::name, value);
+                    options.queue = queue.ok_or(unknown)?;
+                }
+                "transport" => {
+                    let transport = named(&Transport::ALL, Transport::name, value);
+                    options.transport = Some(transport.ok_or(unknown)?);
+                }
+                "hotplug" => {
+                    let mode = named(&HotplugMode::ALL, HotplugMode::name, value);
+                    options.hotplug = mode.ok_or(unknown)?;
+                }
+                "alloc-fail" => {
+                    let rate = rate(value).ok_or(OptionsError::NotARate(key, value))?;
+                    options.alloc_fail = Some(rate);
+                }
+                "csd-barrier" => {
+                    options.safeguards.csd_barrier = switch(value).ok_or(unknown)?;
+                }
+                "mask-check" => options.safeguards.mask_check = switch(value).ok_or(unknown)?,
+                "icr-fence" => options.icr_fence = switch(value).ok_or(unknown)?,
+                "for" => options.milliseconds = Some(milliseconds(value).map_err(not_a_number)?),
                 "calls" => {
                     let calls = number(value).map_err(not_a_number)?;
                     let calls = u32::try_from(calls);
@@ -131,14 +234,25 @@ mod tests {
 
     #[test]
     fn every_option_is_read() {
-        let line = "workload=selftest queue=filo transport=xapic calls=3 seed=0x10 lab=0x3f00000";
+        let line = "workload=stress queue=llist transport=xapic calls=3 for=2s seed=0x10 \
+                    hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off icr-fence=off \
+                    lab=0x3f00000";
         assert_eq!(
             Options::parse(line),
             Ok(Options {
-                queue: QueueKind::Filo,
+                workload: Program::Stress,
+                queue: QueueKind::Llist,
                 transport: Some(Transport::Xapic),
                 calls: Some(3),
+                milliseconds: Some(2000),
                 seed: 16,
+                hotplug: HotplugMode::Keep,
+                alloc_fail: Some(FailRate { refused: 1, of: 7 }),
+                safeguards: Safeguards {
+                    csd_barrier: false,
+                    mask_check: false,
+                },
+                icr_fence: false,
                 lab: Some(0x3f0_0000),
             })
         );
@@ -164,6 +278,20 @@ mod tests {
             OptionsError::NotANumber("calls", "0x100000000")
         );
         assert!(refused("queue=lifo").to_string().contains("filo"));
+        assert!(refused("hotplug=x").to_string().contains("no-stop"));
+        assert!(refused("mask-check=0").to_string().contains("off"));
+        for line in [
+            "alloc-fail=7",
+            "alloc-fail=1/0",
+            "alloc-fail=2/1",
+            "alloc-fail=1/x",
+        ] {
+            assert!(matches!(
+                refused(line),
+                OptionsError::NotARate("alloc-fail", _)
+            ));
+        }
+        assert_eq!(refused("for=1h"), OptionsError::NotANumber("for", "1h"));
     }
 
     proptest::proptest! {

@@ -21,6 +21,10 @@ pub enum Vector {
     Wake = 0xfd,
 }
 
+/// A CPU was told to start and did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotStarted;
+
 /// A machine with several CPUs that can interrupt each other.
 ///
 /// Every method acts on, or as, the CPU that calls it.
@@ -59,7 +63,17 @@ pub trait Platform: Sync + 'static {
     /// slept through; with `done` already true it returns at once.
     fn idle_unless(&self, done: &dyn Fn() -> bool);
 
+    /// Starts `cpu`, which was parked after its part of the workload had returned
+    /// ([`Fate::Leave`](crate::ipi::hotplug::Fate)), and returns once it runs.
+    ///
+    /// # Errors
+    /// [`NotStarted`] if it does not.
+    fn start_cpu(&self, cpu: CpuId) -> Result<(), NotStarted>;
+
     /// A clock that never goes back on one CPU and is close to equal on all (x86: the TSC), in
     /// cycles.
     fn timestamp(&self) -> u64;
+
+    /// How many cycles of [`Platform::timestamp`] make a second.
+    fn cycles_per_second(&self) -> u64;
 }

@@ -12,10 +12,13 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
 use crate::ipi::csd::Call;
+use crate::ipi::hotplug::Fate;
 use crate::ipi::queue::QueueKind;
+use crate::ipi::single::Singles;
 use crate::lab::Lab;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
+use crate::platform::Vector;
 use crate::sync::mask::CpuMask;
 use crate::threads::Threads;
 
@@ -48,18 +51,24 @@ fn play(queue: QueueKind, story: Story) {
     let lab = LAB.with(|lab| *lab);
     lab.clear();
     let platform = Threads::new(CPUS);
+    let singles = Arc::new(Singles::new(CPUS, queue.allocates_singles()));
     let cpus = Arc::new((
         Machine::new(platform.clone(), CPUS, lab),
-        queue.build(CPUS),
+        queue.build(CPUS, &singles),
         Ledger::new(CPUS),
     ));
     let (walker, caller) = (cpus.clone(), cpus.clone());
     platform.run(
-        move |_| {
+        move |vector| {
             let (machine, queue, ledger) = &*walker;
-            queue.handle(machine, &|call| {
+            machine.quiescent();
+            let run = |call| {
                 ledger.ran(machine, call);
-            });
+            };
+            match vector {
+                Vector::Single => singles.handle(machine, &run),
+                _ => queue.handle(machine, &run),
+            };
         },
         move |cpu| {
             let (machine, queue, ledger) = &*caller;
@@ -70,8 +79,10 @@ fn play(queue: QueueKind, story: Story) {
                     func: 0,
                     info: id.raw(),
                 };
-                queue.call(machine, &mask, call, false);
+                let made = queue.call(machine, &mask, call, false);
+                ledger.returned(machine, id, &made);
             }
+            Fate::Stay
         },
     );
     let (machine, queue, ledger) = &*cpus;

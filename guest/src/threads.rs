@@ -11,8 +11,11 @@ use shuttle::{thread, thread_local};
 #[cfg(not(shuttle))]
 use std::thread;
 
-use crate::platform::{CpuId, Platform, Vector};
+use crate::ipi::hotplug::Fate;
+use crate::platform::{CpuId, NotStarted, Platform, Vector};
 use crate::sync::mask::CpuMask;
+#[cfg(not(shuttle))]
+use crate::{Guest, lab::Lab, options::Options, verdict::Verdict};
 
 /// A machine of one CPU, for code that only needs to be somewhere.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +37,14 @@ impl Platform for Alone {
         panic!("a lone CPU waits for nobody");
     }
     fn idle_unless(&self, _: &dyn Fn() -> bool) {}
+    fn start_cpu(&self, _: CpuId) -> Result<(), NotStarted> {
+        Err(NotStarted)
+    }
     fn timestamp(&self) -> u64 {
         0
+    }
+    fn cycles_per_second(&self) -> u64 {
+        1
     }
 }
 
@@ -53,6 +62,8 @@ thread_local! {
 struct Cpu {
     pending: AtomicU8,
     irqs_on: AtomicBool,
+    /// Set to start it again after it was parked.
+    start: AtomicBool,
     /// Set once it runs; unparked when there is something for it to do.
     thread: OnceLock<thread::Thread>,
 }
@@ -111,7 +122,7 @@ impl Threads {
     pub fn run(
         self: &Arc<Self>,
         handler: impl Fn(Vector) + Send + Sync + 'static,
-        body: impl Fn(CpuId) + Send + Sync + 'static,
+        body: impl Fn(CpuId) -> Fate + Send + Sync + 'static,
     ) {
         *self.handler.write().unwrap() = Some(Arc::new(handler));
         let body = Arc::new(body);
@@ -122,7 +133,11 @@ impl Threads {
                     THIS_CPU.with(|this| this.set(cpu));
                     machine.cpus[cpu].thread.get_or_init(thread::current);
                     machine.enable();
-                    body(cpu);
+                    while body(cpu) == Fate::Leave {
+                        if !machine.park(cpu) {
+                            return;
+                        }
+                    }
                     machine.finished.fetch_add(1, Ordering::SeqCst);
                     machine.idle_until_quiet();
                 })
@@ -132,6 +147,25 @@ impl Threads {
             cpu.join().unwrap();
         }
         *self.handler.write().unwrap() = None;
+    }
+
+    /// Stays away until it is started again, or the machine has come to its end without it; says
+    /// whether it was started. Interrupts that come meanwhile are lost, as by INIT.
+    fn park(&self, cpu: CpuId) -> bool {
+        let cpu = &self.cpus[cpu];
+        self.finished.fetch_add(1, Ordering::SeqCst);
+        while !cpu.start.load(Ordering::SeqCst) {
+            cpu.pending.store(0, Ordering::SeqCst);
+            if self.is_quiet() {
+                self.cpus.iter().for_each(Cpu::wake);
+                return false;
+            }
+            thread::park();
+        }
+        self.finished.fetch_sub(1, Ordering::SeqCst);
+        cpu.pending.store(0, Ordering::SeqCst);
+        cpu.start.store(false, Ordering::SeqCst);
+        true
     }
 
     fn idle_until_quiet(&self) {
@@ -182,6 +216,20 @@ impl Threads {
     }
 }
 
+/// Runs the guest that `options` ask for on `cpus` threads.
+#[cfg(not(shuttle))]
+pub fn run_guest(cpus: usize, options: &Options) -> Verdict {
+    let machine = Threads::new(cpus);
+    let lab = Lab::allocate(cpus as u32).unwrap();
+    let guest = Arc::new(Guest::new(machine.clone(), options, lab));
+    let (handler, body) = (guest.clone(), guest.clone());
+    machine.run(
+        move |vector| handler.handle(vector),
+        move |_| body.run_cpu(),
+    );
+    guest.verdict()
+}
+
 impl Platform for Arc<Threads> {
     fn this_cpu(&self) -> CpuId {
         THIS_CPU.with(Cell::get)
@@ -215,7 +263,15 @@ impl Platform for Arc<Threads> {
             self.relax();
         }
     }
+    fn start_cpu(&self, cpu: CpuId) -> Result<(), NotStarted> {
+        self.cpus[cpu].start.store(true, Ordering::SeqCst);
+        self.cpus[cpu].wake();
+        Ok(())
+    }
     fn timestamp(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+    fn cycles_per_second(&self) -> u64 {
+        1_000_000
     }
 }

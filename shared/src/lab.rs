@@ -14,7 +14,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"IPI-LAB\0");
 
 /// Version of every layout in this crate. Either side refuses any other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Alignment of the lab and of each of its sections, one page.
 pub const ALIGN: u64 = 4096;
@@ -139,11 +139,25 @@ pub struct Counters {
     pub ipi_targets: u64,
     /// Iterations of a loop that waited for a call descriptor or for completion.
     pub wait_spins: u64,
+    /// Elements of the global queue on which a handler stood, its own target or not.
+    pub visits: u64,
+    /// The most of them in one walk.
+    pub longest_walk: u64,
+    /// Requests for memory while the path was in use.
+    pub allocations: u64,
+    /// Those of them that were refused.
+    pub refused: u64,
+    /// CPUs this CPU has taken offline.
+    pub cpus_taken_down: u64,
+    /// CPUs this CPU has brought online.
+    pub cpus_brought_up: u64,
+    /// Room for more.
+    pub reserved: [u64; 2],
     /// IPI send operations, by [`Transport`]: one per write that starts a delivery.
     pub ipi_sent: [u64; TRANSPORT_SLOTS],
 }
 
-const _: () = assert!(size_of::<Counters>() == 128);
+const _: () = assert!(size_of::<Counters>() == 192);
 
 /// A property that a run must have. A finding names the one that did not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,11 +187,15 @@ pub enum Oracle {
     Contract = 11,
     /// The ledger and the counters do not add up.
     Accounting = 12,
+    /// Memory was used after it was freed, or freed twice.
+    UseAfterFree = 13,
+    /// Memory is neither in use nor free.
+    Leak = 14,
 }
 
 impl Oracle {
     /// Every oracle.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Lost,
         Self::Duplicate,
         Self::WrongCpu,
@@ -190,6 +208,8 @@ impl Oracle {
         Self::BadRefs,
         Self::Contract,
         Self::Accounting,
+        Self::UseAfterFree,
+        Self::Leak,
     ];
 
     /// What went wrong, as a clause without a subject.
@@ -207,6 +227,8 @@ impl Oracle {
             Self::BadRefs => "had a reference count that went wrong",
             Self::Contract => "broke the calling contract",
             Self::Accounting => "does not add up in the counters",
+            Self::UseAfterFree => "used memory that had been freed",
+            Self::Leak => "left memory that is neither in use nor free",
         }
     }
 }

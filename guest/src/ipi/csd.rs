@@ -5,6 +5,7 @@
 
 use core::ptr;
 
+use super::memory::Contents;
 use crate::machine::Machine;
 use crate::platform::Platform;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
@@ -22,6 +23,14 @@ pub struct Call {
     pub info: u64,
 }
 
+impl Call {
+    /// A call that runs nothing: its target takes an interrupt, which is what it is for.
+    pub const NOTHING: Self = Self {
+        func: u32::MAX,
+        info: 0,
+    };
+}
+
 /// In use: queued, or about to be, and not yet run (`CSD_FLAG_LOCK`).
 const LOCK: u32 = 1;
 
@@ -34,11 +43,24 @@ pub struct CallSingleData {
     info: AtomicU64,
     /// The next descriptor on the same queue; belongs to the queue.
     pub(super) next: AtomicPtr<CallSingleData>,
+    /// Its place in the pool it was allocated from, where it goes back to after it has run
+    /// (`CSD_FLAG_ALLOC`).
+    pub(super) place: Option<usize>,
 }
 
 impl Default for CallSingleData {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Contents for CallSingleData {
+    fn fill(&self, byte: u8) {
+        let word = u32::from_ne_bytes([byte; 4]);
+        self.flags.store(word, Ordering::Relaxed);
+        self.func.store(word, Ordering::Relaxed);
+        self.info
+            .store(u64::from_ne_bytes([byte; 8]), Ordering::Relaxed);
     }
 }
 
@@ -50,6 +72,15 @@ impl CallSingleData {
             func: AtomicU32::new(0),
             info: AtomicU64::new(0),
             next: AtomicPtr::new(ptr::null_mut()),
+            place: None,
+        }
+    }
+
+    /// The descriptor at `place` in a pool.
+    pub(super) fn in_pool(place: usize) -> Self {
+        Self {
+            place: Some(place),
+            ..Self::new()
         }
     }
 
@@ -62,7 +93,9 @@ impl CallSingleData {
         self.flags.store(LOCK, Ordering::Relaxed);
         // The barrier of the thread (generic-ipi, Feb 2009, Paul E. McKenney's question): whoever
         // sees the new payload must see it locked. On x86 it is a compiler barrier.
-        fence(Ordering::Release);
+        if machine.safeguards.csd_barrier {
+            fence(Ordering::Release);
+        }
     }
 
     /// Waits until the descriptor is not in use (`csd_lock_wait`). What the function wrote is
@@ -85,7 +118,7 @@ impl CallSingleData {
     }
 
     /// Writes the payload. Only the owner, while it holds the lock and before it queues.
-    pub fn fill(&self, call: Call) {
+    pub fn carry(&self, call: Call) {
         self.func.store(call.func, Ordering::Relaxed);
         self.info.store(call.info, Ordering::Relaxed);
     }

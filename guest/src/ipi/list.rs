@@ -10,6 +10,7 @@ use alloc::boxed::Box;
 use shared::lab::Oracle;
 
 use super::csd::Call;
+use crate::lab::CpuCounters;
 use crate::machine::Machine;
 use crate::platform::Platform;
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -133,10 +134,12 @@ impl ElementList {
     /// Walks the list without the lock, as a handler does. The way on from an element is looked up
     /// only when the walk goes on: the walker stands on the element until then, whether or not it is
     /// still linked, and takes the way it has by that time.
-    pub fn walk(&self) -> Walk<'_> {
+    pub fn walk<'a, P: Platform>(&'a self, machine: &'a Machine<P>) -> Walk<'a> {
         Walk {
             list: self,
             standing_on: HEAD,
+            visits: 0,
+            counters: machine.counters(),
         }
     }
 
@@ -153,6 +156,9 @@ impl ElementList {
 pub struct Walk<'a> {
     list: &'a ElementList,
     standing_on: u32,
+    visits: u64,
+    /// Where the walk is entered when it is over.
+    counters: &'a CpuCounters,
 }
 
 impl Iterator for Walk<'_> {
@@ -165,7 +171,12 @@ impl Iterator for Walk<'_> {
             .link(self.standing_on)
             .next
             .load(Ordering::Acquire);
-        (self.standing_on != HEAD).then_some(self.standing_on as usize)
+        if self.standing_on == HEAD {
+            self.counters.count_walk(self.visits);
+            return None;
+        }
+        self.visits += 1;
+        Some(self.standing_on as usize)
     }
 }
 
@@ -183,8 +194,8 @@ mod tests {
         Machine::new(Alone, 1, Lab::allocate(1).unwrap())
     }
 
-    fn walk(list: &ElementList) -> Vec<usize> {
-        list.walk().collect()
+    fn walk(machine: &Machine<Alone>, list: &ElementList) -> Vec<usize> {
+        list.walk(machine).collect()
     }
 
     proptest! {
@@ -205,7 +216,7 @@ mod tests {
                     list.insert(&machine, element, End::Tail, CALL);
                     model.push_back(element);
                 }
-                prop_assert_eq!(walk(&list), model.iter().copied().collect::<Vec<_>>());
+                prop_assert_eq!(walk(&machine, &list), model.iter().copied().collect::<Vec<_>>());
             }
             while let Some(element) = model.pop_front() {
                 list.remove(&machine, element, CALL);
@@ -219,11 +230,11 @@ mod tests {
     fn an_element_taken_out_keeps_its_way_on() {
         let (machine, list) = (machine(), ElementList::new(3));
         (0..3).for_each(|element| list.insert(&machine, element, End::Tail, CALL));
-        let mut walker = list.walk().skip_while(|at| *at != 1);
+        let mut walker = list.walk(&machine).skip_while(|at| *at != 1);
         assert_eq!(walker.next(), Some(1));
         list.remove(&machine, 1, CALL);
         assert_eq!(walker.next(), Some(2));
-        assert_eq!(walk(&list), [0, 2]);
+        assert_eq!(walk(&machine, &list), [0, 2]);
     }
 
     #[test]
@@ -239,6 +250,6 @@ mod tests {
             .map(|finding| finding.oracle)
             .collect();
         assert_eq!(oracles, [Oracle::BrokenQueue as u32; 3]);
-        assert_eq!(walk(&list), [0]);
+        assert_eq!(walk(&machine, &list), [0]);
     }
 }

@@ -5,11 +5,15 @@
 
 pub mod csd;
 pub mod element;
+pub mod hotplug;
 pub mod list;
+pub mod memory;
 pub mod queue;
 pub mod single;
+mod stop;
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::fmt;
 
 use shared::lab::Oracle;
@@ -18,10 +22,12 @@ use crate::lab::count;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
 use crate::sync::irq::irqs_off;
-use crate::sync::mask::CpuMask;
+use crate::sync::mask::{CpuMask, Targets};
 use csd::{Call, CallSingleData};
+use hotplug::Hotplug;
 use queue::{ManyQueue, QueueKind};
-use single::SingleQueue;
+use single::Singles;
+use stop::Stop;
 
 /// The functions that calls name, kept by whoever makes the calls.
 pub trait Functions<P: Platform>: Sized + Sync {
@@ -46,15 +52,17 @@ impl fmt::Display for Offline {
 
 impl core::error::Error for Offline {}
 
-/// What the path keeps for one CPU.
-#[derive(Debug)]
-#[repr(align(64))]
-struct PerCpu {
-    /// Carries this CPU's calls to one other that it does not wait for (`csd_data`).
-    csd: CallSingleData,
-    /// Calls other CPUs made to this one (`call_single_queue`).
-    queue: SingleQueue,
+/// No CPU that could take a call is online (`-ENXIO`); nothing was run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoneOnline;
+
+impl fmt::Display for NoneOnline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("none of these CPUs is online")
+    }
 }
+
+impl core::error::Error for NoneOnline {}
 
 /// The generic-ipi path of one machine.
 pub struct Ipi<P: Platform, F> {
@@ -62,15 +70,19 @@ pub struct Ipi<P: Platform, F> {
     pub machine: Machine<P>,
     /// What calls can run.
     pub functions: F,
-    per_cpu: Box<[PerCpu]>,
+    singles: Arc<Singles>,
     many: Box<dyn ManyQueue<P>>,
+    hotplug: Hotplug,
+    stop: Stop,
 }
 
 impl<P: Platform, F: fmt::Debug> fmt::Debug for Ipi<P, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ipi")
             .field("functions", &self.functions)
-            .field("per_cpu", &self.per_cpu)
+            .field("singles", &self.singles)
+            .field("hotplug", &self.hotplug)
+            .field("stop", &self.stop)
             .finish_non_exhaustive()
     }
 }
@@ -78,18 +90,15 @@ impl<P: Platform, F: fmt::Debug> fmt::Debug for Ipi<P, F> {
 impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     /// The path on `machine`, with `queue` for calls to many.
     pub fn new(machine: Machine<P>, queue: QueueKind, functions: F) -> Self {
-        let per_cpu = (0..machine.cpus)
-            .map(|_| PerCpu {
-                csd: CallSingleData::new(),
-                queue: SingleQueue::new(),
-            })
-            .collect();
-        let many = queue.build(machine.cpus);
+        let cpus = machine.cpus;
+        let singles = Arc::new(Singles::new(cpus, queue.allocates_singles()));
         Self {
+            many: queue.build(cpus, &singles),
+            singles,
+            hotplug: Hotplug::new(),
+            stop: Stop::new(cpus),
             machine,
             functions,
-            per_cpu,
-            many,
         }
     }
 
@@ -111,23 +120,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             return Err(Offline(target));
         }
         self.check_may_wait(call);
-        if wait {
-            // On the stack, as in the kernel: it must not be left before the target let it go.
-            let csd = CallSingleData::new();
-            csd.lock(&self.machine);
-            csd.fill(call);
-            // SAFETY: the wait below does not return before the target has unlocked the descriptor,
-            // which is the last time it is touched, so it outlives its stay on the queue.
-            unsafe { self.enqueue(target, &csd) };
-            csd.wait(&self.machine);
-        } else {
-            let csd = &self.per_cpu[me].csd;
-            csd.lock(&self.machine);
-            csd.fill(call);
-            // SAFETY: the descriptor is part of `self.per_cpu`, which is never dropped while other
-            // CPUs run, and `lock` has just made sure that it is on no queue.
-            unsafe { self.enqueue(target, csd) };
-        }
+        self.singles.call(&self.machine, target, call, wait);
         Ok(())
     }
 
@@ -155,40 +148,75 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         if csd.is_locked() {
             self.check_may_wait(call);
         }
-        csd.lock(&self.machine);
-        csd.fill(call);
-        // SAFETY: the descriptor lives for ever, and `lock` has just made sure that it is on no
-        // queue.
-        unsafe { self.enqueue(target, csd) };
+        self.singles.call_with(&self.machine, target, csd, call);
         Ok(())
     }
 
-    /// Has every other CPU of `mask` that is online run `call` (`smp_call_function_many`). With
-    /// `wait` it returns once all have. The calling CPU never runs it, even if `mask` names it.
+    /// Has every other CPU of `mask` that is online run `call` (`smp_call_function_many`), and returns
+    /// which those were. With `wait` it returns once all have. The calling CPU never runs it, even if
+    /// `mask` names it.
     ///
-    /// A single target is served by [`Ipi::call_single`], which is cheaper, and by another vector:
-    /// two calls of one CPU can so overtake each other.
-    pub fn call_many(&self, mask: &CpuMask, call: Call, wait: bool) {
+    /// If `mask` changes meanwhile, those CPUs run it that were in it all the time, and of the others
+    /// perhaps some. A single target is served by [`Ipi::call_single`], which is cheaper, and by
+    /// another vector: two calls of one CPU can so overtake each other.
+    pub fn call_many(&self, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask {
         let targets = self.machine.others_online(mask);
         let mut cpus = targets.iter();
-        let (first, second) = (cpus.next(), cpus.next());
-        match (first, second) {
-            (None, _) => {}
-            (Some(only), None) => self
-                .call_single(only, call, wait)
-                .expect("a CPU of the online mask is online"),
+        match (cpus.next(), cpus.next()) {
+            (None, _) => targets,
+            (Some(only), None) => {
+                self.check_may_wait(call);
+                self.singles.call(&self.machine, only, call, wait);
+                targets
+            }
             (Some(_), Some(_)) => {
                 self.check_may_wait(call);
-                self.many.call(&self.machine, mask, call, wait);
+                self.many.call(&self.machine, mask, call, wait)
             }
         }
+    }
+
+    /// Has every other CPU that is online run `call` (`smp_call_function`), and returns which those
+    /// were.
+    pub fn call_all(&self, call: Call, wait: bool) -> CpuMask {
+        self.call_many(&CpuMask::all(self.machine.cpus), call, wait)
+    }
+
+    /// Has every CPU that is online run `call`, this one included, and returns which those were
+    /// (`on_each_cpu`). This one runs it at once, with interrupts off, after the others have been told;
+    /// with `wait`, after they have run it.
+    pub fn on_each_cpu(&self, call: Call, wait: bool) -> CpuMask {
+        let mut ran = self.call_all(call, wait);
+        self.run_here(call);
+        ran.insert(self.machine.this_cpu());
+        ran
+    }
+
+    /// Has one CPU of `mask` run `call`, this one if it is among them, and returns which
+    /// (`smp_call_function_any`).
+    ///
+    /// # Errors
+    /// [`NoneOnline`] if no CPU of `mask` is online.
+    pub fn call_any(&self, mask: &CpuMask, call: Call, wait: bool) -> Result<CpuId, NoneOnline> {
+        let me = self.machine.this_cpu();
+        if mask.contains(me) {
+            self.run_here(call);
+            return Ok(me);
+        }
+        // There are no nodes of which one could be the nearest.
+        let target = self.machine.others_online(mask).first();
+        let target = target.ok_or(NoneOnline)?;
+        self.check_may_wait(call);
+        self.singles.call(&self.machine, target, call, wait);
+        Ok(target)
     }
 
     /// The interrupt handler of `vector`. Interrupts are off and stay off.
     pub fn handle(&self, vector: Vector) {
         self.machine.counters().count_received(vector);
+        self.machine.quiescent();
         let served = match vector {
-            Vector::Single => self.handle_single(),
+            Vector::Single => self.singles.handle(&self.machine, &|call| self.run(call)),
             Vector::Many => self.many.handle(&self.machine, &|call| self.run(call)),
             Vector::Wake => return,
         };
@@ -200,47 +228,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     /// Judges what must hold when nothing is in flight: every descriptor unlocked, every queue
     /// empty. Only one CPU may call it, when all others are idle.
     pub fn audit(&self) {
-        for (cpu, per_cpu) in self.per_cpu.iter().enumerate() {
-            if per_cpu.csd.is_locked() {
-                self.machine.report(Oracle::LeftLocked, 0, cpu as u64);
-            }
-            if !per_cpu.queue.is_empty() {
-                self.machine.report(Oracle::BrokenQueue, 0, cpu as u64);
-            }
-        }
+        self.singles.audit(&self.machine);
         self.many.audit(&self.machine);
-    }
-
-    /// Queues a filled descriptor for `target`, and interrupts it if its queue was empty: whoever
-    /// found it so owes the interrupt that will drain it, for all who come after.
-    ///
-    /// # Safety
-    /// `csd` must stay where it is until its lock is released, and be on no queue.
-    unsafe fn enqueue(&self, target: CpuId, csd: &CallSingleData) {
-        let queue = &self.per_cpu[target].queue;
-        // SAFETY: the caller's promise is the one `push` asks for.
-        let was_empty = irqs_off(&self.machine.platform, || unsafe {
-            queue.push(&self.machine.platform, csd)
-        });
-        if was_empty {
-            self.machine.platform.send_ipi(target, Vector::Single);
-        }
-    }
-
-    /// `generic_smp_call_function_single_interrupt`; returns how many calls it ran.
-    fn handle_single(&self) -> usize {
-        let mine = &self.per_cpu[self.machine.this_cpu()].queue;
-        let mut served = 0;
-        for csd in mine.drain(&self.machine.platform) {
-            // The lock is sampled first: without it the descriptor is the function's to reuse.
-            let locked = csd.is_locked();
-            self.run(csd.call());
-            if locked {
-                csd.unlock();
-            }
-            served += 1;
-        }
-        served
     }
 
     fn run(&self, call: Call) {

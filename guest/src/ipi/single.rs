@@ -1,16 +1,163 @@
-//! The queue of calls made to one CPU (`call_single_queue`): a list of descriptors in order of
-//! arrival, and a lock. Any CPU pushes; only the CPU it belongs to takes, all at once.
+//! Calls to one CPU: the queue each CPU has for them (`call_single_queue`), and the descriptors that
+//! carry them. The queue is a list in order of arrival, and a lock; any CPU pushes, only the CPU it
+//! belongs to takes, all at once.
+//!
+//! A call that is waited for is carried by a descriptor on its caller's stack; one that is not, by the
+//! calling CPU's own, so that the next one waits for it (Linux 2.6.30). Before the patch of the thread
+//! it was carried by one from the heap, and by one on the stack after all when there was no memory,
+//! which turned it into a call that is waited for (2.6.27).
 
+use alloc::boxed::Box;
 use core::ptr;
 
-use super::csd::CallSingleData;
-use crate::platform::Platform;
+use shared::lab::Oracle;
+
+use super::csd::{Call, CallSingleData};
+use super::memory::Pool;
+use crate::machine::Machine;
+use crate::platform::{CpuId, Platform, Vector};
 use crate::sync::atomic::{AtomicPtr, Ordering};
+use crate::sync::irq::irqs_off;
 use crate::sync::spin::SpinLock;
+
+/// Descriptors on the heap per CPU, where they are.
+const HEAP_PER_CPU: usize = 16;
+
+/// What calls to one CPU go through.
+#[derive(Debug)]
+pub struct Singles {
+    per_cpu: Box<[PerCpu]>,
+    heap: Option<Pool<CallSingleData>>,
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct PerCpu {
+    /// Carries this CPU's calls that it does not wait for (`csd_data`), unless the heap does.
+    csd: CallSingleData,
+    /// Calls other CPUs made to this one.
+    queue: SingleQueue,
+}
+
+impl Singles {
+    /// The queues of `cpus` CPUs, all empty, with descriptors `on_heap` or without.
+    pub fn new(cpus: usize, on_heap: bool) -> Self {
+        let per_cpu = |_| PerCpu {
+            csd: CallSingleData::new(),
+            queue: SingleQueue::new(),
+        };
+        Self {
+            per_cpu: (0..cpus).map(per_cpu).collect(),
+            heap: on_heap.then(|| Pool::new(HEAP_PER_CPU * cpus, CallSingleData::in_pool)),
+        }
+    }
+
+    /// Has `target`, which is another CPU and online, run `call`.
+    pub fn call<P: Platform>(&self, machine: &Machine<P>, target: CpuId, call: Call, wait: bool) {
+        let heap = self.heap.as_ref().filter(|_| !wait);
+        let csd = match heap.map(|pool| (pool, pool.allocate(machine))) {
+            None if wait => return self.call_and_wait(machine, target, call),
+            None => &self.per_cpu[machine.this_cpu()].csd,
+            Some((_, Err(_))) => return self.call_and_wait(machine, target, call),
+            Some((pool, Ok(place))) => pool.cell(place).get(machine, || call.info),
+        };
+        csd.lock(machine);
+        csd.carry(call);
+        // SAFETY: the descriptor is part of `self`, which is never dropped while other CPUs run, and
+        // `lock` has just made sure that it is on no queue.
+        unsafe { self.enqueue(machine, target, csd) };
+    }
+
+    fn call_and_wait<P: Platform>(&self, machine: &Machine<P>, target: CpuId, call: Call) {
+        // On the stack, as in the kernel: it must not be left before the target let it go.
+        let csd = CallSingleData::new();
+        csd.lock(machine);
+        csd.carry(call);
+        // SAFETY: the wait below does not return before the target has unlocked the descriptor,
+        // which is the last time it is touched, so it outlives its stay on the queue.
+        unsafe { self.enqueue(machine, target, &csd) };
+        csd.wait(machine);
+    }
+
+    /// As [`Singles::call`] without waiting, carried by the caller's own descriptor.
+    pub fn call_with<P: Platform>(
+        &self,
+        machine: &Machine<P>,
+        target: CpuId,
+        csd: &'static CallSingleData,
+        call: Call,
+    ) {
+        csd.lock(machine);
+        csd.carry(call);
+        // SAFETY: the descriptor lives for ever, and `lock` has just made sure that it is on no
+        // queue.
+        unsafe { self.enqueue(machine, target, csd) };
+    }
+
+    /// Queues a filled descriptor for `target`, and interrupts it if its queue was empty: whoever
+    /// found it so owes the interrupt that will drain it, for all who come after.
+    ///
+    /// # Safety
+    /// `csd` must stay where it is until its lock is released, and be on no queue.
+    unsafe fn enqueue<P: Platform>(
+        &self,
+        machine: &Machine<P>,
+        target: CpuId,
+        csd: &CallSingleData,
+    ) {
+        let queue = &self.per_cpu[target].queue;
+        // SAFETY: the caller's promise is the one `push` asks for.
+        let was_empty = irqs_off(&machine.platform, || unsafe {
+            queue.push(&machine.platform, csd)
+        });
+        if was_empty {
+            machine.platform.send_ipi(target, Vector::Single);
+        }
+    }
+
+    /// The handler of [`Vector::Single`], interrupts off
+    /// (`generic_smp_call_function_single_interrupt`): gives `run` every call that waits for this CPU,
+    /// and returns how many there were.
+    pub fn handle<P: Platform>(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {
+        let mine = &self.per_cpu[machine.this_cpu()].queue;
+        let mut served = 0;
+        for csd in mine.drain(&machine.platform) {
+            // Where it goes back to is read first: what is on a stack is gone when it is unlocked.
+            let place = csd.place;
+            let call = csd.call();
+            if call != Call::NOTHING {
+                run(call);
+            }
+            csd.unlock();
+            if let (Some(place), Some(heap)) = (place, &self.heap) {
+                heap.free(machine, place);
+            }
+            served += 1;
+        }
+        served
+    }
+
+    /// Reports what must not be when nothing is in flight.
+    pub fn audit<P: Platform>(&self, machine: &Machine<P>) {
+        for (cpu, per_cpu) in self.per_cpu.iter().enumerate() {
+            if per_cpu.csd.is_locked() {
+                let Call { info, .. } = per_cpu.csd.call();
+                machine.report(Oracle::LeftLocked, info, cpu as u64);
+            }
+            if !per_cpu.queue.is_empty() {
+                machine.report(Oracle::BrokenQueue, 0, cpu as u64);
+            }
+        }
+        let live = self.heap.as_ref().map_or(0, Pool::live);
+        if live != 0 {
+            machine.report(Oracle::Leak, 0, live);
+        }
+    }
+}
 
 /// One CPU's queue. `head` and `tail` change only under `lock`, which orders everything here.
 #[derive(Debug)]
-pub struct SingleQueue {
+struct SingleQueue {
     lock: SpinLock,
     head: AtomicPtr<CallSingleData>,
     tail: AtomicPtr<CallSingleData>,
@@ -18,7 +165,7 @@ pub struct SingleQueue {
 
 impl SingleQueue {
     /// An empty queue.
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             lock: SpinLock::new(),
             head: AtomicPtr::new(ptr::null_mut()),
@@ -30,7 +177,7 @@ impl SingleQueue {
     ///
     /// # Safety
     /// `csd` must be on no queue, and stay where it is until its lock is released after it has run.
-    pub(super) unsafe fn push<P: Platform>(&self, platform: &P, csd: &CallSingleData) -> bool {
+    unsafe fn push<P: Platform>(&self, platform: &P, csd: &CallSingleData) -> bool {
         csd.next.store(ptr::null_mut(), Ordering::Relaxed);
         let new = ptr::from_ref(csd).cast_mut();
         self.lock.with(platform, || {
@@ -50,7 +197,7 @@ impl SingleQueue {
     ///
     /// The queue is taken under its lock even if it looks empty from outside: a look without the
     /// lock can be older than the interrupt that it answers (Linux 15d0d3b33712).
-    pub(super) fn drain<P: Platform>(&self, platform: &P) -> Drained {
+    fn drain<P: Platform>(&self, platform: &P) -> Drained {
         let next = self.lock.with(platform, || {
             let head = self.head.load(Ordering::Relaxed);
             self.head.store(ptr::null_mut(), Ordering::Relaxed);
@@ -61,7 +208,7 @@ impl SingleQueue {
     }
 
     /// Whether nothing is queued, at a time when nobody pushes.
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.head.load(Ordering::Relaxed).is_null()
     }
 }
@@ -69,7 +216,7 @@ impl SingleQueue {
 /// The descriptors that were taken off a queue, oldest first. Each is the drainer's from the time it
 /// is yielded until it unlocks it.
 #[derive(Debug)]
-pub(super) struct Drained {
+struct Drained {
     next: *mut CallSingleData,
 }
 

@@ -80,6 +80,13 @@ impl CpuMask {
         }
     }
 
+    /// Adds what is in `other` too.
+    pub fn union(&mut self, other: &Self) {
+        for (word, other) in self.words.iter_mut().zip(other.words()) {
+            *word |= other;
+        }
+    }
+
     /// Number of CPUs in the set.
     pub fn len(&self) -> usize {
         self.words()
@@ -112,6 +119,25 @@ impl CpuMask {
     /// The words in use, CPU 0 in the lowest bit of the first.
     pub fn words(&self) -> &[u64] {
         &self.words[..self.used]
+    }
+}
+
+/// Where a call finds its targets: a set that stays as it is, or one that others change meanwhile, as
+/// the CPUs do that come to an address space and leave it.
+pub trait Targets {
+    /// The set as it is now, on a machine of `cpus` CPUs.
+    fn load(&self, cpus: usize) -> CpuMask;
+}
+
+impl Targets for CpuMask {
+    fn load(&self, _: usize) -> CpuMask {
+        *self
+    }
+}
+
+impl Targets for AtomicCpuMask {
+    fn load(&self, cpus: usize) -> CpuMask {
+        self.load(cpus)
     }
 }
 
@@ -180,6 +206,12 @@ impl AtomicCpuMask {
     pub fn remove(&self, cpu: CpuId, order: Ordering) -> bool {
         let bit = 1 << (cpu % 64);
         self.words[cpu / 64].fetch_and(!bit, order) & bit != 0
+    }
+
+    /// Overwrites the whole set, room beyond the last CPU included.
+    pub fn fill(&self, byte: u8) {
+        let value = u64::from_ne_bytes([byte; 8]);
+        (self.words.iter()).for_each(|word| word.store(value, Ordering::Relaxed));
     }
 
     /// Whether the set is empty, word by word.

@@ -8,4 +8,5 @@ pub mod atomic;
 pub mod barrier;
 pub mod irq;
 pub mod mask;
+pub mod rcu;
 pub mod spin;

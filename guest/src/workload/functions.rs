@@ -70,7 +70,7 @@ impl Workload {
         }
     }
 
-    /// Enters a call to `targets` in the ledger and returns what to hand to the path.
+    /// Enters a call to CPUs of `targets` in the ledger and returns what to hand to the path.
     pub fn enter<P: Platform>(
         &self,
         machine: &Machine<P>,
@@ -85,9 +85,10 @@ impl Workload {
         }
     }
 
-    /// Notes that the path has returned from `call`.
-    pub fn returned<P: Platform>(&self, machine: &Machine<P>, call: Call) {
-        self.ledger.returned(machine, CallId::from_raw(call.info));
+    /// Notes that the path has returned from `call`, which it made to `targets`, if any.
+    pub fn returned<P: Platform>(&self, machine: &Machine<P>, call: Call, targets: &CpuMask) {
+        let id = CallId::from_raw(call.info);
+        self.ledger.returned(machine, id, targets);
     }
 
     /// Enters a call to `target` that the next [`Function::Relay`] of this CPU will send on, after
@@ -101,10 +102,22 @@ impl Workload {
         relay.target.store(target as u64, Ordering::Relaxed);
     }
 
+    /// The relay that was prepared last is not to be.
+    pub fn cancel_relay<P: Platform>(&self, machine: &Machine<P>) {
+        let call = CallId::from_raw(self.relays[machine.this_cpu()].call.load(Ordering::Relaxed));
+        self.ledger
+            .returned(machine, call, &CpuMask::none(machine.cpus));
+    }
+
     /// Waits until every call this CPU entered has run everywhere.
     pub fn settle<P: Platform>(&self, machine: &Machine<P>) {
-        self.relays[machine.this_cpu()].csd.wait(machine);
-        self.ledger.settle(machine);
+        self.settle_for(machine, machine.this_cpu());
+    }
+
+    /// As [`Workload::settle`], for `cpu`, which is not there to do it itself.
+    pub fn settle_for<P: Platform>(&self, machine: &Machine<P>, cpu: CpuId) {
+        self.relays[cpu].csd.wait(machine);
+        self.ledger.settle(machine, cpu);
     }
 
     /// Reports every call that has not run everywhere, when nothing is in flight.
@@ -115,16 +128,12 @@ impl Workload {
     fn nest<P: Platform>(&self, ipi: &Ipi<P, Self>) {
         let machine = &ipi.machine;
         let me = machine.this_cpu();
-        let call = self.enter(
-            machine,
-            Function::Plain,
-            &CpuMask::only(me, machine.cpus),
-            true,
-        );
+        let targets = CpuMask::only(me, machine.cpus);
+        let call = self.enter(machine, Function::Plain, &targets, true);
         if ipi.call_single(me, call, true).is_err() {
             machine.report(Oracle::Contract, call.info, me as u64);
         }
-        self.returned(machine, call);
+        self.returned(machine, call, &targets);
     }
 
     fn relay<P: Platform>(&self, ipi: &Ipi<P, Self>, from: CpuId) {
@@ -137,9 +146,11 @@ impl Workload {
             info,
         };
         let target = relay.target.load(Ordering::Relaxed) as CpuId;
-        if ipi.call_single_async(target, &relay.csd, call).is_err() {
-            ipi.machine.report(Oracle::Contract, info, target as u64);
-        }
+        let targets = match ipi.call_single_async(target, &relay.csd, call) {
+            Ok(()) => CpuMask::only(target, ipi.machine.cpus),
+            Err(_) => CpuMask::none(ipi.machine.cpus),
+        };
+        self.returned(&ipi.machine, call, &targets);
     }
 }
 

@@ -1,11 +1,14 @@
 //! `workload=selftest`: every CPU calls every other, then random sets of them, then all at once. The
 //! calls are a function of the seed; the ledger's oracles judge what became of them.
 
+use shared::lab::Oracle;
+
 use crate::ipi::Ipi;
 use crate::options::Options;
 use crate::platform::{CpuId, Platform};
 use crate::sync::barrier::Barrier;
 use crate::sync::mask::CpuMask;
+use crate::workload::calls;
 use crate::workload::functions::{Function, Workload};
 
 /// Random calls of every CPU where nothing else is asked for. Their cost grows with the square of the
@@ -54,8 +57,9 @@ impl Selftest {
         }
         self.barrier.wait(platform);
         for wait in [false, true] {
-            many(ipi, &CpuMask::all(ipi.machine.cpus), Function::Plain, wait);
+            calls::all(ipi, Function::Plain, wait);
         }
+        calls::each(ipi, Function::Other, true);
 
         ipi.functions.settle(&ipi.machine);
         self.barrier.wait(platform);
@@ -83,14 +87,11 @@ fn nested<P: Platform>(ipi: &Ipi<P, Workload>, target: CpuId, random: &mut fastr
     }
 }
 
+/// A call to one CPU. All are online here, so it is not refused.
 fn single<P: Platform>(ipi: &Ipi<P, Workload>, target: CpuId, function: Function, wait: bool) {
-    let machine = &ipi.machine;
-    let targets = CpuMask::only(target, machine.cpus);
-    let call = ipi.functions.enter(machine, function, &targets, wait);
-    if ipi.call_single(target, call, wait).is_err() {
-        machine.report(shared::lab::Oracle::Contract, call.info, target as u64);
+    if calls::single(ipi, target, function, wait).is_err() {
+        ipi.machine.report(Oracle::Contract, 0, target as u64);
     }
-    ipi.functions.returned(machine, call);
 }
 
 fn random_many<P: Platform>(ipi: &Ipi<P, Workload>, random: &mut fastrand::Rng) {
@@ -101,41 +102,19 @@ fn random_many<P: Platform>(ipi: &Ipi<P, Workload>, random: &mut fastrand::Rng) 
     } else {
         Function::Other
     };
-    many(ipi, &mask, function, random.bool());
-}
-
-fn many<P: Platform>(ipi: &Ipi<P, Workload>, mask: &CpuMask, function: Function, wait: bool) {
-    let machine = &ipi.machine;
-    let targets = machine.others_online(mask);
-    if targets.is_empty() {
-        return;
+    if !ipi.machine.others_online(&mask).is_empty() {
+        calls::many(ipi, &mask, &mask, function, random.bool());
     }
-    let call = ipi.functions.enter(machine, function, &targets, wait);
-    ipi.call_many(mask, call, wait);
-    ipi.functions.returned(machine, call);
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-
-    use crate::Guest;
     use crate::ipi::queue::QueueKind;
-    use crate::lab::Lab;
-    use crate::threads::Threads;
     use shared::exit::ExitCode;
 
     fn selftest(cpus: usize, options: &Options) -> crate::verdict::Verdict {
-        let machine = Threads::new(cpus);
-        let lab = Lab::allocate(cpus as u32).unwrap();
-        let guest = Arc::new(Guest::new(machine.clone(), options, lab));
-        let (handler, body) = (guest.clone(), guest.clone());
-        machine.run(
-            move |vector| handler.handle(vector),
-            move |_| body.run_cpu(),
-        );
-        guest.verdict()
+        crate::threads::run_guest(cpus, options)
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! design of today.
 //!
 //! No CPU ever walks past another's calls, so nobody can stand on an element that is reused, and there
-//! are no references and no shared masks. The price is a descriptor per pair.
+//! are no references and no shared masks. The price is a descriptor per pair, which is kept while its CPU
+//! is away, as since 2020.
 //!
 //! Only the push that finds a list empty sends an interrupt. A call that is not waited for unlocks its
 //! descriptor *before* it runs: unlocked then means reusable, and no longer done.
@@ -14,10 +15,12 @@ use shared::lab::Oracle;
 
 use super::ManyQueue;
 use crate::ipi::csd::{Call, CallSingleData};
+use crate::ipi::hotplug::{Event, Notifier};
+use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
 use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::mask::CpuMask;
+use crate::sync::mask::{CpuMask, Targets};
 
 /// No descriptor: the end of a list.
 const NONE: u32 = u32::MAX;
@@ -100,8 +103,15 @@ impl Llist {
     }
 }
 
+/// Nothing comes or goes with a CPU.
+impl<P: Platform> Notifier<P> for Llist {
+    fn notify(&self, _: &Machine<P>, _: Event, _: CpuId) -> Result<(), NoMemory> {
+        Ok(())
+    }
+}
+
 impl<P: Platform> ManyQueue<P> for Llist {
-    fn call(&self, machine: &Machine<P>, mask: &CpuMask, call: Call, wait: bool) {
+    fn call(&self, machine: &Machine<P>, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask {
         let me = machine.this_cpu();
         let targets = machine.others_online(mask);
         let mut to_interrupt = CpuMask::none(machine.cpus);
@@ -109,7 +119,7 @@ impl<P: Platform> ManyQueue<P> for Llist {
             let index = self.index(me, target);
             let pair = &self.pairs[index];
             pair.csd.lock(machine);
-            pair.csd.fill(call);
+            pair.csd.carry(call);
             pair.wait.store(u32::from(wait), Ordering::Relaxed);
             if self.push(target, index) {
                 to_interrupt.insert(target);
@@ -121,6 +131,7 @@ impl<P: Platform> ManyQueue<P> for Llist {
                 self.pairs[self.index(me, target)].csd.wait(machine);
             }
         }
+        targets
     }
 
     fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {

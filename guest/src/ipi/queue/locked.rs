@@ -14,27 +14,26 @@
 //! with its own bit clear, or the whole new one. The price: calls run newest first, and a walk has no
 //! bound, since two CPUs that call in turn can carry a third to the front again and again.
 
-use alloc::boxed::Box;
-
 use shared::lab::Oracle;
 
 use super::ManyQueue;
 use crate::ipi::csd::Call;
-use crate::ipi::element::Element;
-use crate::ipi::list::{ElementList, End};
+use crate::ipi::element::{Element, Elements};
+use crate::ipi::hotplug::{Event, Notifier};
+use crate::ipi::list::End;
+use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::irq::irqs_off;
-use crate::sync::mask::CpuMask;
+use crate::sync::mask::{CpuMask, Targets};
 
 /// See the module's description.
 #[derive(Debug)]
 pub struct Locked {
     /// Where a call is inserted: all that the two designs differ in.
     end: End,
-    elements: Box<[Element]>,
-    list: ElementList,
+    elements: Elements,
 }
 
 impl Locked {
@@ -42,8 +41,7 @@ impl Locked {
     pub fn new(cpus: usize, end: End) -> Self {
         Self {
             end,
-            elements: (0..cpus).map(|_| Element::new(cpus)).collect(),
-            list: ElementList::new(cpus),
+            elements: Elements::new(cpus),
         }
     }
 
@@ -52,8 +50,8 @@ impl Locked {
     /// Before the function runs, not after: a second visit must find nothing to do.
     fn claim<P: Platform>(&self, machine: &Machine<P>, element: &Element, me: CpuId) -> bool {
         element.lock.with(&machine.platform, || {
-            let mine = element.mask.contains(me, Ordering::Relaxed);
-            mine && element.mask.remove(me, Ordering::Relaxed)
+            let mask = element.mask(machine);
+            mask.contains(me, Ordering::Relaxed) && mask.remove(me, Ordering::Relaxed)
         })
     }
 
@@ -70,7 +68,7 @@ impl Locked {
             element.refs.store(refs - 1, Ordering::Relaxed);
             // Lock order everywhere: the element's, then the list's.
             if refs == 1 {
-                self.list.remove(machine, at, call);
+                self.elements.list.remove(machine, at, call);
             }
             refs == 1
         });
@@ -80,26 +78,39 @@ impl Locked {
     }
 }
 
+impl<P: Platform> Notifier<P> for Locked {
+    fn notify(&self, machine: &Machine<P>, event: Event, cpu: CpuId) -> Result<(), NoMemory> {
+        self.elements.notify(machine, event, cpu)
+    }
+}
+
 impl<P: Platform> ManyQueue<P> for Locked {
-    fn call(&self, machine: &Machine<P>, mask: &CpuMask, call: Call, wait: bool) {
+    fn call(&self, machine: &Machine<P>, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask {
         let me = machine.this_cpu();
         let element = &self.elements[me];
         element.csd.lock(machine);
         let targets = irqs_off(&machine.platform, || {
             element.lock.with(&machine.platform, || {
                 let targets = machine.others_online(mask);
-                element.csd.fill(call);
-                element.mask.store(&targets, Ordering::Relaxed);
-                element.refs.store(targets.len() as u32, Ordering::Relaxed);
-                self.list.insert(machine, me, self.end, call);
+                if !Elements::is_void(machine, &targets) {
+                    element.csd.carry(call);
+                    element.mask(machine).store(&targets, Ordering::Relaxed);
+                    element.refs.store(targets.len() as u32, Ordering::Relaxed);
+                    self.elements.list.insert(machine, me, self.end, call);
+                }
                 targets
             })
         });
+        if Elements::is_void(machine, &targets) {
+            element.csd.unlock();
+            return targets;
+        }
         // Sending the interrupt is ordered behind the insertion by the platform.
         machine.platform.send_ipi_mask(&targets, Vector::Many);
         if wait {
             element.csd.wait(machine);
         }
+        targets
     }
 
     fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {
@@ -108,7 +119,7 @@ impl<P: Platform> ManyQueue<P> for Locked {
         // The interrupt is a message; what was written before it was sent must be seen after it has
         // arrived (Linux 15d0d3b33712).
         fence(Ordering::SeqCst);
-        for at in self.list.walk() {
+        for at in self.elements.list.walk(machine) {
             let element = &self.elements[at];
             if self.claim(machine, element, me) {
                 let call = element.csd.call();
@@ -121,9 +132,6 @@ impl<P: Platform> ManyQueue<P> for Locked {
     }
 
     fn audit(&self, machine: &Machine<P>) {
-        self.list.audit(machine);
-        for (cpu, element) in self.elements.iter().enumerate() {
-            element.audit(machine, cpu);
-        }
+        self.elements.audit(machine);
     }
 }

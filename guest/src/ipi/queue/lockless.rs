@@ -15,19 +15,19 @@
 //!   2.6.39): the references are set under the list's lock, after the insertion. An element that has
 //!   any is on the list. Correct; like `filo`, newest first and without a bound on walks.
 
-use alloc::boxed::Box;
-
 use shared::lab::Oracle;
 
 use super::ManyQueue;
 use crate::ipi::csd::Call;
-use crate::ipi::element::Element;
-use crate::ipi::list::{ElementList, End};
+use crate::ipi::element::{Element, Elements};
+use crate::ipi::hotplug::{Event, Notifier};
+use crate::ipi::list::End;
+use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
-use crate::platform::{Platform, Vector};
+use crate::platform::{CpuId, Platform, Vector};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::irq::irqs_off;
-use crate::sync::mask::CpuMask;
+use crate::sync::mask::{CpuMask, Targets};
 
 /// The stages of the design.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +44,7 @@ pub enum Stage {
 #[derive(Debug)]
 pub struct Lockless {
     stage: Stage,
-    elements: Box<[Element]>,
-    list: ElementList,
+    elements: Elements,
 }
 
 impl Lockless {
@@ -53,8 +52,7 @@ impl Lockless {
     pub fn new(cpus: usize, stage: Stage) -> Self {
         Self {
             stage,
-            elements: (0..cpus).map(|_| Element::new(cpus)).collect(),
-            list: ElementList::new(cpus),
+            elements: Elements::new(cpus),
         }
     }
 
@@ -62,23 +60,26 @@ impl Lockless {
     fn publish<P: Platform>(&self, machine: &Machine<P>, targets: &CpuMask, call: Call) {
         let me = machine.this_cpu();
         let element = &self.elements[me];
+        let mask = element.mask(machine);
         let insert = |then: &dyn Fn()| {
             irqs_off(&machine.platform, || {
-                self.list.insert_then(machine, me, End::Head, call, then);
+                self.elements
+                    .list
+                    .insert_then(machine, me, End::Head, call, then);
             });
         };
         let set_refs = |refs: usize| element.refs.store(refs as u32, Ordering::Relaxed);
         match self.stage {
             Stage::AsOf2009 => {
-                element.csd.fill(call);
-                element.mask.store(targets, Ordering::Relaxed);
+                element.csd.carry(call);
+                mask.store(targets, Ordering::Relaxed);
                 // The mask is read back, as there: a straggler may have taken itself out already.
-                set_refs(element.mask.load(machine.cpus).len());
+                set_refs(mask.load(machine.cpus).len());
                 insert(&|| {});
             }
             Stage::FirstRepair => {
-                element.csd.fill(call);
-                element.mask.store(targets, Ordering::Relaxed);
+                element.csd.carry(call);
+                mask.store(targets, Ordering::Relaxed);
                 fence(Ordering::Release);
                 set_refs(targets.len());
                 insert(&|| {});
@@ -87,9 +88,9 @@ impl Lockless {
                 // The zero was written by another CPU; written again by its owner, it is ordered
                 // before the mask for everybody (45a5791920ae).
                 set_refs(0);
-                element.csd.fill(call);
+                element.csd.carry(call);
                 fence(Ordering::Release);
-                element.mask.store(targets, Ordering::Relaxed);
+                mask.store(targets, Ordering::Relaxed);
                 insert(&|| set_refs(targets.len()));
             }
         }
@@ -103,36 +104,47 @@ impl Lockless {
             machine.report(Oracle::BadRefs, call.info, at as u64);
         }
         if before == 1 {
-            self.list.remove(machine, at, call);
+            self.elements.list.remove(machine, at, call);
             element.csd.unlock();
         }
     }
 }
 
+impl<P: Platform> Notifier<P> for Lockless {
+    fn notify(&self, machine: &Machine<P>, event: Event, cpu: CpuId) -> Result<(), NoMemory> {
+        self.elements.notify(machine, event, cpu)
+    }
+}
+
 impl<P: Platform> ManyQueue<P> for Lockless {
-    fn call(&self, machine: &Machine<P>, mask: &CpuMask, call: Call, wait: bool) {
+    fn call(&self, machine: &Machine<P>, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask {
         let element = &self.elements[machine.this_cpu()];
         element.csd.lock(machine);
         let targets = machine.others_online(mask);
+        if Elements::is_void(machine, &targets) {
+            element.csd.unlock();
+            return targets;
+        }
         self.publish(machine, &targets, call);
         machine.platform.send_ipi_mask(&targets, Vector::Many);
         if wait {
             element.csd.wait(machine);
         }
+        targets
     }
 
     fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {
         let me = machine.this_cpu();
         let mut served = 0;
         fence(Ordering::SeqCst);
-        for at in self.list.walk() {
+        for at in self.elements.list.walk(machine) {
             let element = &self.elements[at];
-            if self.is_for(me, element) {
+            if self.is_for(machine, me, element) {
                 let call = element.csd.call();
                 // At first the bit was cleared before the function ran, later after it, to touch the
                 // element once less (225c8e010f2d); the function keeps interrupts off, so there is
                 // no second visit in between.
-                let claim = || element.mask.remove(me, Ordering::AcqRel);
+                let claim = || element.mask(machine).remove(me, Ordering::AcqRel);
                 let mine = if self.stage == Stage::AsOf2009 {
                     claim().then(|| run(call)).is_some()
                 } else {
@@ -149,17 +161,14 @@ impl<P: Platform> ManyQueue<P> for Lockless {
     }
 
     fn audit(&self, machine: &Machine<P>) {
-        self.list.audit(machine);
-        for (cpu, element) in self.elements.iter().enumerate() {
-            element.audit(machine, cpu);
-        }
+        self.elements.audit(machine);
     }
 }
 
 impl Lockless {
     /// Whether `element` holds a call for `me`; from the first repair on, only if it has references.
-    fn is_for(&self, me: usize, element: &Element) -> bool {
-        element.mask.contains(me, Ordering::Acquire)
+    fn is_for<P: Platform>(&self, machine: &Machine<P>, me: CpuId, element: &Element) -> bool {
+        element.mask(machine).contains(me, Ordering::Acquire)
             && (self.stage == Stage::AsOf2009 || element.refs.load(Ordering::Acquire) != 0)
     }
 }

@@ -4,27 +4,33 @@
 //! is kept from losing its way. Everything it shares with the others is outside.
 
 mod grace;
+mod kmalloc;
 mod llist;
 mod locked;
 mod lockless;
 
 use alloc::boxed::Box;
 
+use alloc::sync::Arc;
+
 use super::csd::Call;
+use super::hotplug::Notifier;
 use super::list::End;
+use super::single::Singles;
 use crate::machine::Machine;
 use crate::platform::Platform;
-use crate::sync::mask::CpuMask;
+use crate::sync::mask::{CpuMask, Targets};
 use grace::{Counters, CountingRcu, Graced, SharedRefs};
+use kmalloc::Kmalloc;
 use llist::Llist;
 use locked::Locked;
 use lockless::{Lockless, Stage};
 
 /// A design that carries calls to many.
-pub trait ManyQueue<P: Platform>: Send + Sync {
-    /// Has every other online CPU of `mask` run `call`; see [`super::Ipi::call_many`]. Interrupts
-    /// are on.
-    fn call(&self, machine: &Machine<P>, mask: &CpuMask, call: Call, wait: bool);
+pub trait ManyQueue<P: Platform>: Notifier<P> + Send + Sync {
+    /// Has every other online CPU of `mask` run `call`, and returns those; see
+    /// [`super::Ipi::call_many`]. Interrupts are on.
+    fn call(&self, machine: &Machine<P>, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask;
 
     /// The handler of [`Vector::Many`](crate::platform::Vector::Many), interrupts off: gives `run`
     /// every call that waits for this CPU, and returns how many there were.
@@ -37,6 +43,9 @@ pub trait ManyQueue<P: Platform>: Send + Sync {
 /// The designs by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueKind {
+    /// Elements on the heap, freed after a grace period: Linux 2.6.27 and 2.6.28. Broken when there is
+    /// no memory.
+    Kmalloc,
     /// Per-CPU elements with a lock, inserted at the tail. Broken on purpose: loses calls.
     Fifo,
     /// Per-CPU elements with a lock, inserted at the head: Linux 2.6.30.
@@ -63,7 +72,8 @@ pub enum QueueKind {
 
 impl QueueKind {
     /// Every design.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
+        Self::Kmalloc,
         Self::Fifo,
         Self::Filo,
         Self::Counters,
@@ -80,6 +90,7 @@ impl QueueKind {
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Kmalloc => "kmalloc",
             Self::Fifo => "fifo",
             Self::Filo => "filo",
             Self::Counters => "counters",
@@ -94,11 +105,6 @@ impl QueueKind {
         }
     }
 
-    /// The design of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
     /// Whether the design is kept for what is wrong with it.
     pub fn is_broken(self) -> bool {
         matches!(
@@ -111,9 +117,15 @@ impl QueueKind {
         )
     }
 
-    /// The design, for a machine of `cpus` CPUs.
-    pub fn build<P: Platform>(self, cpus: usize) -> Box<dyn ManyQueue<P>> {
+    /// Whether calls to one CPU, too, take their descriptors from the heap.
+    pub fn allocates_singles(self) -> bool {
+        self == Self::Kmalloc
+    }
+
+    /// The design, for a machine of `cpus` CPUs whose calls to one CPU go through `singles`.
+    pub fn build<P: Platform>(self, cpus: usize, singles: &Arc<Singles>) -> Box<dyn ManyQueue<P>> {
         match self {
+            Self::Kmalloc => Box::new(Kmalloc::new(cpus, singles.clone())),
             Self::Fifo => Box::new(Locked::new(cpus, End::Tail)),
             Self::Filo => Box::new(Locked::new(cpus, End::Head)),
             Self::Counters => Box::new(Graced::new(cpus, Counters::new(cpus, true))),

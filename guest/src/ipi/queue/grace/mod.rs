@@ -16,18 +16,19 @@ pub use counters::Counters;
 pub use counting_rcu::CountingRcu;
 pub use shared_refs::SharedRefs;
 
-use alloc::boxed::Box;
 use core::fmt;
 
 use super::ManyQueue;
 use crate::ipi::csd::Call;
-use crate::ipi::element::Element;
-use crate::ipi::list::{ElementList, End};
+use crate::ipi::element::Elements;
+use crate::ipi::hotplug::{Event, Notifier};
+use crate::ipi::list::End;
+use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
-use crate::platform::{Platform, Vector};
+use crate::platform::{CpuId, Platform, Vector};
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::irq::irqs_off;
-use crate::sync::mask::CpuMask;
+use crate::sync::mask::{CpuMask, Targets};
 
 /// A way to know that every walk that had begun is over.
 pub trait Grace<P: Platform>: fmt::Debug + Send + Sync {
@@ -52,8 +53,7 @@ pub trait Grace<P: Platform>: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Graced<G> {
     grace: G,
-    elements: Box<[Element]>,
-    list: ElementList,
+    elements: Elements,
 }
 
 impl<G> Graced<G> {
@@ -61,14 +61,19 @@ impl<G> Graced<G> {
     pub fn new(cpus: usize, grace: G) -> Self {
         Self {
             grace,
-            elements: (0..cpus).map(|_| Element::new(cpus)).collect(),
-            list: ElementList::new(cpus),
+            elements: Elements::new(cpus),
         }
     }
 }
 
+impl<P: Platform, G: Grace<P>> Notifier<P> for Graced<G> {
+    fn notify(&self, machine: &Machine<P>, event: Event, cpu: CpuId) -> Result<(), NoMemory> {
+        self.elements.notify(machine, event, cpu)
+    }
+}
+
 impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
-    fn call(&self, machine: &Machine<P>, mask: &CpuMask, call: Call, wait: bool) {
+    fn call(&self, machine: &Machine<P>, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask {
         let me = machine.this_cpu();
         let element = &self.elements[me];
         element.csd.lock(machine);
@@ -77,33 +82,37 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
         self.grace.wait(machine);
 
         let targets = machine.others_online(mask);
-        element.csd.fill(call);
-        element.mask.store(&targets, Ordering::Relaxed);
+        if Elements::is_void(machine, &targets) {
+            element.csd.unlock();
+            return targets;
+        }
+        element.csd.carry(call);
+        element.mask(machine).store(&targets, Ordering::Relaxed);
         element.refs.store(targets.len() as u32, Ordering::Relaxed);
         irqs_off(&machine.platform, || {
-            self.list.insert(machine, me, End::Tail, call);
+            self.elements.list.insert(machine, me, End::Tail, call);
         });
         machine.platform.send_ipi_mask(&targets, Vector::Many);
         if wait {
             element.csd.wait(machine);
         }
+        targets
     }
 
     fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {
         let me = machine.this_cpu();
         let mut served = 0;
         let entry = self.grace.enter(machine);
-        for at in self.list.walk() {
+        for at in self.elements.list.walk(machine) {
             let element = &self.elements[at];
             // Only this CPU clears its bit, and only the owner sets it, when nobody stands here.
-            let mine = element.mask.contains(me, Ordering::Relaxed)
-                && element.mask.remove(me, Ordering::Relaxed);
-            if mine {
+            let mask = element.mask(machine);
+            if mask.contains(me, Ordering::Relaxed) && mask.remove(me, Ordering::Relaxed) {
                 let call = element.csd.call();
                 run(call);
                 // AcqRel: the last to leave has seen what all others did, and the owner sees it too.
                 if element.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    self.list.remove(machine, at, call);
+                    self.elements.list.remove(machine, at, call);
                     element.csd.unlock();
                 }
                 served += 1;
@@ -115,10 +124,7 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
 
     fn audit(&self, machine: &Machine<P>) {
         self.grace.audit(machine);
-        self.list.audit(machine);
-        for (cpu, element) in self.elements.iter().enumerate() {
-            element.audit(machine, cpu);
-        }
+        self.elements.audit(machine);
     }
 }
 

@@ -1,0 +1,252 @@
+//! Memory as the path sees it: it can run out, it can be freed, and it can be used after that.
+//!
+//! Nothing here is ever given back to the heap the guest itself lives on. What is freed is overwritten
+//! and marked, so that who uses it afterwards reads poison and leaves a finding, where the kernel
+//! would crash, or worse, would not.
+
+use alloc::boxed::Box;
+use core::fmt;
+use core::sync::atomic::{AtomicU8 as State, AtomicU64 as Tally, Ordering as Order};
+
+use shared::lab::Oracle;
+
+use crate::lab::count;
+use crate::machine::Machine;
+use crate::platform::Platform;
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::irq::irqs_off;
+use crate::sync::spin::SpinLock;
+
+/// What freed memory holds (Linux `POISON_FREE`).
+pub const POISON: u8 = 0x6b;
+
+/// How often a request for memory is refused: `refused` of every `of`, the last ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailRate {
+    /// Requests that fail.
+    pub refused: u32,
+    /// Out of so many; not zero.
+    pub of: u32,
+}
+
+/// The books of the allocator.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// What it was told to refuse.
+    fail: Option<FailRate>,
+    requests: Tally,
+}
+
+impl Memory {
+    /// An allocator that refuses what `fail` says.
+    pub fn new(fail: Option<FailRate>) -> Self {
+        Self {
+            fail,
+            requests: Tally::new(0),
+        }
+    }
+
+    /// Whether the next request is granted, as far as it was told; there may be no memory all the
+    /// same.
+    fn grants<P: Platform>(machine: &Machine<P>) -> bool {
+        let memory = &machine.memory;
+        let number = memory.requests.fetch_add(1, Order::Relaxed);
+        count(&machine.counters().allocations, 1);
+        let granted = memory.fail.is_none_or(|FailRate { refused, of }| {
+            number % u64::from(of) < u64::from(of.saturating_sub(refused))
+        });
+        if !granted {
+            count(&machine.counters().refused, 1);
+        }
+        granted
+    }
+}
+
+/// There was no memory (`-ENOMEM`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoMemory;
+
+impl fmt::Display for NoMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("out of memory")
+    }
+}
+
+impl core::error::Error for NoMemory {}
+
+/// What memory can hold: something that can be overwritten with any byte while others look on.
+pub trait Contents {
+    /// Sets every byte to `byte`.
+    fn fill(&self, byte: u8);
+}
+
+const FREE: u8 = 0;
+const LIVE: u8 = 1;
+
+/// A piece of memory for one `T`.
+#[derive(Debug)]
+pub struct Cell<T> {
+    state: State,
+    value: T,
+}
+
+impl<T: Contents> Cell<T> {
+    /// A piece that is free, with room for `value`.
+    pub fn free_for(value: T) -> Self {
+        value.fill(POISON);
+        Self {
+            state: State::new(FREE),
+            value,
+        }
+    }
+
+    /// A piece that is in use from the beginning, and holds `value`.
+    pub fn holding(value: T) -> Self {
+        Self {
+            state: State::new(LIVE),
+            value,
+        }
+    }
+
+    /// Takes the piece into use, zeroed, if it is free.
+    ///
+    /// # Errors
+    /// [`NoMemory`] if the allocator was told so.
+    pub fn allocate<P: Platform>(&self, machine: &Machine<P>) -> Result<(), NoMemory> {
+        if self.is_live() {
+            return Ok(());
+        }
+        if !Memory::grants(machine) {
+            return Err(NoMemory);
+        }
+        self.revive();
+        Ok(())
+    }
+
+    /// Frees the piece. Freeing what is free is a finding.
+    pub fn free<P: Platform>(&self, machine: &Machine<P>) {
+        if self.state.swap(FREE, Order::Relaxed) == FREE {
+            machine.report(Oracle::UseAfterFree, 0, u64::from(POISON));
+        }
+        self.value.fill(POISON);
+    }
+
+    /// What it holds. If it has been freed, that is a finding, against `call`, and what it holds is
+    /// poison.
+    pub fn get<P: Platform>(&self, machine: &Machine<P>, call: impl FnOnce() -> u64) -> &T {
+        if !self.is_live() {
+            machine.report(Oracle::UseAfterFree, call(), u64::from(POISON));
+        }
+        &self.value
+    }
+
+    /// Whether it is in use.
+    pub fn is_live(&self) -> bool {
+        self.state.load(Order::Relaxed) == LIVE
+    }
+
+    /// Takes the piece into use whatever the allocator was told: it is no heap memory, but a stack's.
+    pub fn revive(&self) -> &T {
+        self.value.fill(0);
+        self.state.store(LIVE, Order::Relaxed);
+        &self.value
+    }
+}
+
+/// A piece within a larger one goes with it.
+impl<T: Contents> Contents for Cell<T> {
+    fn fill(&self, byte: u8) {
+        self.value.fill(byte);
+    }
+}
+
+/// No piece: the end of the list of free ones.
+const NONE: u32 = u32::MAX;
+
+/// Pieces of memory for values of one kind (`kmalloc`, `kfree`).
+#[derive(Debug)]
+pub struct Pool<T> {
+    cells: Box<[Cell<T>]>,
+    lock: SpinLock,
+    first_free: AtomicU32,
+    next_free: Box<[AtomicU32]>,
+    live: Tally,
+}
+
+impl<T: Contents> Pool<T> {
+    /// `count` pieces, all free, each with room for what `make` makes.
+    pub fn new(count: usize, make: impl FnMut(usize) -> T) -> Self {
+        let next = |index: usize| {
+            AtomicU32::new(if index + 1 < count {
+                index as u32 + 1
+            } else {
+                NONE
+            })
+        };
+        Self {
+            cells: (0..count).map(make).map(Cell::free_for).collect(),
+            lock: SpinLock::new(),
+            first_free: AtomicU32::new(if count == 0 { NONE } else { 0 }),
+            next_free: (0..count).map(next).collect(),
+            live: Tally::new(0),
+        }
+    }
+
+    /// Takes a piece into use, zeroed. From any context.
+    ///
+    /// # Errors
+    /// [`NoMemory`] if none is free, or the allocator was told so.
+    pub fn allocate<P: Platform>(&self, machine: &Machine<P>) -> Result<usize, NoMemory> {
+        if !Memory::grants(machine) {
+            return Err(NoMemory);
+        }
+        let index = irqs_off(&machine.platform, || {
+            self.lock.with(&machine.platform, || {
+                let first = self.first_free.load(Ordering::Relaxed);
+                let next = self.next_free.get(first as usize)?;
+                self.first_free
+                    .store(next.load(Ordering::Relaxed), Ordering::Relaxed);
+                Some(first as usize)
+            })
+        });
+        let Some(index) = index else {
+            count(&machine.counters().refused, 1);
+            return Err(NoMemory);
+        };
+        self.live.fetch_add(1, Order::Relaxed);
+        self.cells[index].revive();
+        Ok(index)
+    }
+
+    /// Frees piece `index`. From any context.
+    pub fn free<P: Platform>(&self, machine: &Machine<P>, index: usize) {
+        let was_live = self.cells[index].is_live();
+        self.cells[index].free(machine);
+        if !was_live {
+            return;
+        }
+        self.live.fetch_sub(1, Order::Relaxed);
+        irqs_off(&machine.platform, || {
+            self.lock.with(&machine.platform, || {
+                let first = self.first_free.load(Ordering::Relaxed);
+                self.next_free[index].store(first, Ordering::Relaxed);
+                self.first_free.store(index as u32, Ordering::Relaxed);
+            });
+        });
+    }
+
+    /// Piece `index`, free or not.
+    pub fn cell(&self, index: usize) -> &Cell<T> {
+        &self.cells[index]
+    }
+
+    /// Number of pieces, free or not.
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Number of pieces in use.
+    pub fn live(&self) -> u64 {
+        self.live.load(Order::Relaxed)
+    }
+}

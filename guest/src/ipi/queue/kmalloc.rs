@@ -1,0 +1,275 @@
+//! `kmalloc`: an element from the heap for every call, freed after a grace period. Linux 2.6.27
+//! (3d4422332711, Jens Axboe) as repaired for 2.6.27 and 2.6.28 (cc7a486cac78, c2fc11985db3): what the
+//! patch of the thread removes.
+//!
+//! No element is queued again before every walk that could stand on it is over, so insertion at the
+//! tail loses nothing, and a CPU can have any number of calls under way.
+//!
+//! **It is sound while there is memory.** Without, the element is on the caller's stack, and the call
+//! is waited for whether or not that was asked; a caller that holds back what the function waits for
+//! then hangs. A walker for another call may still stand on the element when all its targets are done,
+//! so before the stack is left the CPUs are made to take an interrupt. But only the *targets* are
+//! (c2fc11985db3; the first version asked all CPUs), and the walker need not be one of them: **it
+//! reads, and may run, whatever the stack holds by then.**
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64 as Entry, Ordering as Order};
+
+use shared::lab::Oracle;
+
+use super::ManyQueue;
+use crate::ipi::csd::Call;
+use crate::ipi::element::{Element, Elements};
+use crate::ipi::hotplug::{Event, Notifier};
+use crate::ipi::list::{ElementList, End};
+use crate::ipi::memory::{Cell, NoMemory, Pool};
+use crate::ipi::single::Singles;
+use crate::machine::Machine;
+use crate::platform::{CpuId, Platform, Vector};
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::irq::irqs_off;
+use crate::sync::mask::{CpuMask, Targets};
+use crate::sync::rcu::GracePeriod;
+use crate::sync::spin::SpinLock;
+
+/// Elements on the heap per CPU. In use they are few; those that wait for their grace period are not.
+const HEAP_PER_CPU: usize = 16;
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Kmalloc {
+    heap: Pool<Element>,
+    /// By CPU: the element a caller has on its stack when there is no memory.
+    stacks: Box<[Cell<Element>]>,
+    /// The heap's elements, then the stacks'.
+    list: ElementList,
+    deferred: Deferred,
+    singles: Arc<Singles>,
+}
+
+impl Kmalloc {
+    /// The queue of a machine with `cpus` CPUs whose calls to one CPU go through `singles`.
+    pub fn new(cpus: usize, singles: Arc<Singles>) -> Self {
+        let elements = HEAP_PER_CPU * cpus;
+        Self {
+            heap: Pool::new(elements, |_| Element::new(cpus)),
+            stacks: (0..cpus)
+                .map(|_| Cell::free_for(Element::new(cpus)))
+                .collect(),
+            list: ElementList::new(elements + cpus),
+            deferred: Deferred::new(elements),
+            singles,
+        }
+    }
+
+    /// The memory of element `at`.
+    fn cell(&self, at: usize) -> &Cell<Element> {
+        match at.checked_sub(self.heap.len()) {
+            None => self.heap.cell(at),
+            Some(cpu) => &self.stacks[cpu],
+        }
+    }
+
+    /// An element from the heap, or this CPU's stack; and whether it is the former.
+    fn allocate<P: Platform>(&self, machine: &Machine<P>, me: CpuId) -> (usize, bool) {
+        self.reclaim(machine);
+        match self.heap.allocate(machine) {
+            Ok(at) => (at, true),
+            Err(_) => {
+                self.stacks[me].revive();
+                (self.heap.len() + me, false)
+            }
+        }
+    }
+
+    /// Frees what has seen its grace period; hurries the next one when much is waiting.
+    fn reclaim<P: Platform>(&self, machine: &Machine<P>) {
+        while let Some(at) = self.deferred.take(machine) {
+            self.heap.free(machine, at);
+        }
+        if self.heap.live() as usize > self.heap.len() / 2 {
+            // An interrupt is enough: CPUs that sleep, or never call, pass a quiescent state by it
+            // (Linux `force_quiescent_state`).
+            let owing = machine.rcu.owing(machine.cpus);
+            let others = machine.others_online(&owing);
+            machine.platform.send_ipi_mask(&others, Vector::Wake);
+        }
+    }
+
+    /// Before a stack is left: makes the CPUs of `targets` take an interrupt each, one after another,
+    /// since walks are over when the next interrupt is taken.
+    fn quiesce<P: Platform>(&self, machine: &Machine<P>, targets: &CpuMask) {
+        for target in targets.iter() {
+            self.singles.call(machine, target, Call::NOTHING, true);
+        }
+    }
+
+    /// Gives back this CPU's reference. The last one takes the element off the list, lets the caller
+    /// go, and has the memory freed when no walker can stand on it any more.
+    fn release<P: Platform>(&self, machine: &Machine<P>, at: usize, element: &Element, call: Call) {
+        let me = machine.this_cpu();
+        let before = element.lock.with(&machine.platform, || {
+            element.mask(machine).remove(me, Ordering::Relaxed);
+            let before = element.refs.load(Ordering::Relaxed);
+            element
+                .refs
+                .store(before.wrapping_sub(1), Ordering::Relaxed);
+            before
+        });
+        match before {
+            0 => machine.report(Oracle::BadRefs, call.info, at as u64),
+            1 => {
+                self.list.remove(machine, at, call);
+                let on_heap = at < self.heap.len();
+                element.csd.unlock();
+                if on_heap {
+                    self.deferred.add(machine, at);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Nothing comes or goes with a CPU: a call of one that has left is on the heap, and is freed by its last
+/// target like any other.
+impl<P: Platform> Notifier<P> for Kmalloc {
+    fn notify(&self, _: &Machine<P>, _: Event, _: CpuId) -> Result<(), NoMemory> {
+        Ok(())
+    }
+}
+
+impl<P: Platform> ManyQueue<P> for Kmalloc {
+    fn call(&self, machine: &Machine<P>, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask {
+        let me = machine.this_cpu();
+        let targets = machine.others_online(mask);
+        if Elements::is_void(machine, &targets) {
+            return targets;
+        }
+        // The caller polls the element, which so must not be freed before it has seen it unlocked.
+        machine.rcu.read(&machine.platform, || {
+            let (at, on_heap) = self.allocate(machine, me);
+            let element = self.cell(at).get(machine, || call.info);
+            element.csd.lock(machine);
+            element.csd.carry(call);
+            element.mask(machine).store(&targets, Ordering::Relaxed);
+            element.refs.store(targets.len() as u32, Ordering::Relaxed);
+            irqs_off(&machine.platform, || {
+                self.list.insert(machine, at, End::Tail, call);
+            });
+            machine.platform.send_ipi_mask(&targets, Vector::Many);
+            if wait || !on_heap {
+                element.csd.wait(machine);
+            }
+            if !on_heap {
+                self.quiesce(machine, &targets);
+                self.stacks[me].free(machine);
+            }
+        });
+        targets
+    }
+
+    fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {
+        let me = machine.this_cpu();
+        let mut served = 0;
+        fence(Ordering::SeqCst);
+        for at in self.list.walk(machine) {
+            let cell = self.cell(at);
+            let element = cell.get(machine, || 0);
+            // Without the lock: only this CPU clears its bit, and nobody fills an element on which
+            // another can stand. So says the design; on a stack it is not so.
+            if element.mask(machine).contains(me, Ordering::Relaxed) {
+                let call = element.csd.call();
+                run(call);
+                self.release(machine, at, element, call);
+                served += 1;
+            }
+            // The way on is the element's too.
+            cell.get(machine, || 0);
+        }
+        served
+    }
+
+    fn audit(&self, machine: &Machine<P>) {
+        self.list.audit(machine);
+        // Whatever is still allocated is waiting for its grace period, or for nothing.
+        let leaked = self.heap.live() - self.deferred.len(machine);
+        if leaked != 0 {
+            machine.report(Oracle::Leak, 0, leaked);
+        }
+        for (cpu, stack) in self.stacks.iter().enumerate() {
+            if stack.is_live() {
+                machine.report(Oracle::LeftLocked, 0, cpu as u64);
+            }
+        }
+    }
+}
+
+/// Elements in the order in which their grace periods end (`call_rcu`). The kernel has such a list per
+/// CPU; there are few enough of them here for one.
+#[derive(Debug)]
+struct Deferred {
+    lock: SpinLock,
+    /// A ring with room for every element: where it is, and the grace period it waits for.
+    entries: Box<[(Entry, Entry)]>,
+    /// Entries ever taken.
+    taken: AtomicU64,
+    /// Entries ever added.
+    added: AtomicU64,
+}
+
+impl Deferred {
+    fn new(elements: usize) -> Self {
+        Self {
+            lock: SpinLock::new(),
+            entries: (0..elements).map(|_| Default::default()).collect(),
+            taken: AtomicU64::new(0),
+            added: AtomicU64::new(0),
+        }
+    }
+
+    /// Has `at`, which is off the list, wait for a grace period that begins after now.
+    fn add<P: Platform>(&self, machine: &Machine<P>, at: usize) {
+        let platform = &machine.platform;
+        irqs_off(platform, || {
+            self.lock.with(platform, || {
+                let period = machine.rcu.grace_period(platform, || machine.online());
+                let added = self.added.load(Ordering::Relaxed);
+                let (element, ends) = &self.entries[added as usize % self.entries.len()];
+                element.store(at as u64, Order::Relaxed);
+                ends.store(period.number(), Order::Relaxed);
+                self.added.store(added + 1, Ordering::Relaxed);
+            });
+        });
+    }
+
+    /// The first element, if its grace period is over.
+    fn take<P: Platform>(&self, machine: &Machine<P>) -> Option<usize> {
+        let platform = &machine.platform;
+        irqs_off(platform, || {
+            self.lock.with(platform, || {
+                let taken = self.taken.load(Ordering::Relaxed);
+                if taken == self.added.load(Ordering::Relaxed) {
+                    return None;
+                }
+                let (element, ends) = &self.entries[taken as usize % self.entries.len()];
+                let period = GracePeriod::from_number(ends.load(Order::Relaxed));
+                machine.rcu.is_over(period).then(|| {
+                    self.taken.store(taken + 1, Ordering::Relaxed);
+                    element.load(Order::Relaxed) as usize
+                })
+            })
+        })
+    }
+
+    /// Number of elements that wait.
+    fn len<P: Platform>(&self, machine: &Machine<P>) -> u64 {
+        irqs_off(&machine.platform, || {
+            self.lock.with(&machine.platform, || {
+                let added = self.added.load(Ordering::Relaxed);
+                added - self.taken.load(Ordering::Relaxed)
+            })
+        })
+    }
+}

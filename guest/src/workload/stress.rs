@@ -1,0 +1,301 @@
+//! `workload=stress`: every CPU does what it likes, drawn from everything the path offers, with CPUs
+//! leaving and coming back meanwhile, for a number of operations each or for a time.
+//!
+//! The draws are a function of the seed; how they fall together is not. The oracles judge, as in the
+//! selftest.
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use fastrand::Rng;
+
+use super::calls;
+use super::functions::{Function, Workload};
+use crate::ipi::Ipi;
+use crate::ipi::hotplug::{Fate, HotplugError};
+use crate::options::Options;
+use crate::platform::{CpuId, Platform};
+use crate::sync::atomic::Ordering as SharedOrdering;
+use crate::sync::irq::irqs_off;
+use crate::sync::mask::{AtomicCpuMask, CpuMask};
+
+/// Operations of every CPU where neither their number nor a time is asked for.
+fn default_operations(cpus: usize) -> u32 {
+    (4096 / cpus as u32).clamp(16, 256)
+}
+
+/// One operation in so many takes a CPU down or brings one up.
+const HOTPLUG_ONE_IN: u8 = 64;
+
+/// Times that a CPU is asked to come back at the end, where memory is refused.
+const LAST_TRIES: u32 = 100;
+
+/// Turns of the longest spell with interrupts off.
+const LONGEST_SPELL: u32 = 200;
+
+/// Where a CPU is in its part. It outlives the CPU's absence.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Progress {
+    operations: AtomicU64,
+    random: AtomicU64,
+    /// The last [`Stage`] it has come to.
+    reached: AtomicU32,
+}
+
+/// The way to the end, which all CPUs go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Working,
+    /// Every call of this CPU's has run.
+    Done,
+    /// Every CPU's calls have run, and no handler that began before is still at work on this one.
+    Quiet,
+    Over,
+}
+
+/// The stress of one machine.
+#[derive(Debug)]
+pub struct Stress {
+    operations: Option<u64>,
+    /// Milliseconds, and when they began, in cycles; 0 until they have.
+    time: Option<u64>,
+    begun: AtomicU64,
+    progress: Box<[Progress]>,
+    /// CPUs come to this set and leave it while others call those in it, as with an address space's
+    /// CPUs.
+    users: AtomicCpuMask,
+    /// The [`Stage`] that CPUs are to come to; CPU 0 sets it.
+    stage: AtomicU32,
+}
+
+impl Stress {
+    /// The stress that `options` ask for, on `cpus` CPUs.
+    pub fn new(cpus: usize, options: &Options) -> Self {
+        let asked = options.calls.map(u64::from);
+        let default = u64::from(default_operations(cpus));
+        Self {
+            operations: match options.milliseconds {
+                None => Some(asked.unwrap_or(default)),
+                Some(_) => asked,
+            },
+            time: options.milliseconds,
+            begun: AtomicU64::new(0),
+            progress: (0..cpus)
+                .map(|cpu| Progress {
+                    operations: AtomicU64::new(0),
+                    random: AtomicU64::new(options.seed ^ (cpu as u64) << 32),
+                    reached: AtomicU32::new(Stage::Working as u32),
+                })
+                .collect(),
+            users: AtomicCpuMask::none(cpus),
+            stage: AtomicU32::new(Stage::Done as u32),
+        }
+    }
+
+    /// This CPU's part, from where it was when it left, if it did. It returns when all is over, or when
+    /// the CPU has to leave.
+    pub fn run<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Fate {
+        let machine = &ipi.machine;
+        let me = machine.this_cpu();
+        let progress = &self.progress[me];
+        let now = machine.platform.timestamp();
+        let _ = self
+            .begun
+            .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+
+        let mut random = Rng::with_seed(progress.random.load(Ordering::Relaxed));
+        while !self.has_done_its_part(ipi, progress) {
+            self.operate(ipi, &mut random);
+            progress.operations.fetch_add(1, Ordering::Relaxed);
+            if ipi.cond_resched() == Fate::Leave {
+                progress.random.store(random.get_seed(), Ordering::Relaxed);
+                return Fate::Leave;
+            }
+        }
+        ipi.functions.settle(machine);
+        if me == 0 {
+            return self.conduct(ipi);
+        }
+        for stage in [Stage::Done, Stage::Quiet, Stage::Over] {
+            let may_go = || self.stage.load(Ordering::Acquire) >= stage as u32;
+            if ipi.idle_until(may_go) == Fate::Leave {
+                progress.random.store(random.get_seed(), Ordering::Relaxed);
+                return Fate::Leave;
+            }
+            progress.reached.store(stage as u32, Ordering::Release);
+            ipi.wake(&CpuMask::only(0, machine.cpus));
+        }
+        Fate::Stay
+    }
+
+    fn has_done_its_part<P: Platform>(&self, ipi: &Ipi<P, Workload>, progress: &Progress) -> bool {
+        let made = progress.operations.load(Ordering::Relaxed);
+        let platform = &ipi.machine.platform;
+        let elapsed = || {
+            let begun = self.begun.load(Ordering::Relaxed);
+            platform.timestamp().wrapping_sub(begun) / (platform.cycles_per_second() / 1000).max(1)
+        };
+        self.operations.is_some_and(|limit| made >= limit)
+            || self.time.is_some_and(|limit| elapsed() >= limit)
+    }
+
+    /// CPU 0 leads the others to the end, has those come back that left before they were done, and
+    /// judges.
+    fn conduct<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Fate {
+        let others = 1..ipi.machine.cpus;
+        for cpu in others.clone() {
+            while !self.has_reached(cpu, Stage::Done) {
+                let away = || !ipi.machine.is_online(cpu);
+                let _stays = ipi.idle_until(|| self.has_reached(cpu, Stage::Done) || away());
+                self.bring_back(ipi, cpu);
+            }
+        }
+        // From here on nobody leaves.
+        others.for_each(|cpu| self.bring_back(ipi, cpu));
+        self.open(ipi, Stage::Quiet);
+        for cpu in ipi.machine.online().iter().skip(1) {
+            let _stays = ipi.idle_until(|| self.has_reached(cpu, Stage::Quiet));
+        }
+        ipi.audit();
+        ipi.functions.audit(&ipi.machine);
+        self.open(ipi, Stage::Over);
+        Fate::Stay
+    }
+
+    /// Brings `cpu` up if it is away. If memory for it is refused again and again it cannot do its part;
+    /// then the records of its calls, which have run, are closed in its place.
+    fn bring_back<P: Platform>(&self, ipi: &Ipi<P, Workload>, cpu: CpuId) {
+        let vetoed = || ipi.cpu_up(cpu) == Err(HotplugError::Vetoed);
+        if (0..LAST_TRIES).all(|_| vetoed()) {
+            ipi.functions.settle_for(&ipi.machine, cpu);
+            let reached = &self.progress[cpu].reached;
+            reached.store(Stage::Done as u32, Ordering::Release);
+        }
+    }
+
+    fn has_reached(&self, cpu: CpuId, stage: Stage) -> bool {
+        self.progress[cpu].reached.load(Ordering::Acquire) >= stage as u32
+    }
+
+    fn open<P: Platform>(&self, ipi: &Ipi<P, Workload>, stage: Stage) {
+        self.stage.store(stage as u32, Ordering::Release);
+        ipi.wake(&ipi.machine.others_online(&CpuMask::all(ipi.machine.cpus)));
+    }
+
+    /// One operation.
+    fn operate<P: Platform>(&self, ipi: &Ipi<P, Workload>, random: &mut Rng) {
+        let machine = &ipi.machine;
+        let me = machine.this_cpu();
+        let cpus = machine.cpus;
+        if random.u8(0..HOTPLUG_ONE_IN) == 0 {
+            return plug(ipi, random.usize(0..cpus));
+        }
+        let function = [Function::Plain, Function::Other, Function::Nested][random.usize(0..3)];
+        let wait = random.bool();
+        let mut mask = CpuMask::all(cpus);
+        mask.filter_words(|| random.u64(..));
+        // A CPU that has left refuses its calls, and so they are none.
+        match random.u8(0..16) {
+            0..4 => drop(calls::single(ipi, random.usize(0..cpus), function, wait)),
+            4 => {
+                let onward = random.usize(0..cpus);
+                ipi.functions.prepare_relay(machine, onward);
+                let relayed = calls::single(ipi, random.usize(0..cpus), Function::Relay, true);
+                if relayed.is_err() {
+                    ipi.functions.cancel_relay(machine);
+                }
+            }
+            5..9 => calls::many(ipi, &mask, &mask, function, wait),
+            9 => calls::many(ipi, &self.users, &CpuMask::all(cpus), function, wait),
+            10 => calls::all(ipi, function, wait),
+            11 => calls::each(ipi, function, wait),
+            12 => drop(calls::any(ipi, &mask, function, wait)),
+            13 => self.users.insert(me, SharedOrdering::Relaxed),
+            14 => drop(self.users.remove(me, SharedOrdering::Relaxed)),
+            _ => irqs_off(&machine.platform, || {
+                (0..random.u32(0..LONGEST_SPELL)).for_each(|_| core::hint::spin_loop());
+            }),
+        }
+    }
+}
+
+/// Takes `cpu` down, or brings it up if it is away. Who cannot leave, or has no memory to come, stays
+/// as it is.
+fn plug<P: Platform>(ipi: &Ipi<P, Workload>, cpu: CpuId) {
+    let _ = if ipi.machine.is_online(cpu) {
+        ipi.cpu_down(cpu)
+    } else {
+        ipi.cpu_up(cpu)
+    };
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::ipi::hotplug::HotplugMode;
+    use crate::ipi::memory::FailRate;
+    use crate::ipi::queue::QueueKind;
+    use crate::options::Program;
+    use crate::threads::run_guest;
+    use shared::exit::ExitCode;
+
+    const STRESS: Options = Options {
+        workload: Program::Stress,
+        ..Options::DEFAULT
+    };
+
+    #[track_caller]
+    fn passes(cpus: usize, options: &Options) {
+        let verdict = run_guest(cpus, options);
+        assert_eq!(verdict.code(), ExitCode::Pass, "{options:?}: {verdict}");
+    }
+
+    #[test]
+    fn every_sound_queue_passes_with_cpus_leaving_and_coming() {
+        for queue in QueueKind::ALL {
+            if !queue.is_broken() {
+                passes(4, &Options { queue, ..STRESS });
+            }
+        }
+    }
+
+    #[test]
+    fn it_passes_on_machines_of_any_size() {
+        for cpus in [1, 2, 3, 5] {
+            passes(cpus, &STRESS);
+        }
+    }
+
+    #[test]
+    fn cpus_may_keep_their_memory() {
+        let hotplug = HotplugMode::Keep;
+        passes(4, &Options { hotplug, ..STRESS });
+    }
+
+    #[test]
+    fn a_cpu_without_memory_stays_away() {
+        for refused in [1, 7] {
+            let alloc_fail = Some(FailRate { refused, of: 7 });
+            passes(
+                4,
+                &Options {
+                    alloc_fail,
+                    ..STRESS
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn it_can_go_on_for_a_time() {
+        let milliseconds = Some(50);
+        passes(
+            3,
+            &Options {
+                milliseconds,
+                ..STRESS
+            },
+        );
+    }
+}
