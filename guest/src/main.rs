@@ -17,6 +17,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use guest::Guest;
+use guest::ipi::hotplug::{Fate, HotplugMode};
 use guest::lab::Lab;
 use guest::options::Options;
 use guest::platform::{Platform, Vector};
@@ -24,7 +25,6 @@ use guest::sync::mask::CpuMask;
 use shared::exit::ExitCode::{BadMachine, BadOptions};
 use shared::lab::{ALIGN, MAX_CPUS, Transport};
 use shared::ports::Doorbell;
-use x86_64::instructions::interrupts;
 
 use metal::boot::TRAMPOLINE;
 use metal::console::log;
@@ -68,9 +68,11 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
     }
     let metal = Metal {
         transport,
+        icr_fence: options.icr_fence,
         apic_ids,
         lab,
         has_doorbell: options.lab.is_some(),
+        hz: clock::frequency(),
     };
     let guest = platform::install(Guest::new(metal, &options, lab));
 
@@ -88,18 +90,16 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
         transport.name(),
         options.queue.name()
     );
-    if options.queue.is_broken() {
-        log!("queue {} is broken on purpose", options.queue.name());
-    }
+    log_what_is_broken(&options);
 
-    interrupts::enable();
     lab.set_workload_tsc(clock::now());
     metal.ring(Doorbell::WorkloadStarted);
     GO.store(true, Ordering::Release);
     let mut others = CpuMask::all(apic_ids.len());
     others.remove(cpu.index);
     metal.send_ipi_mask(&others, Vector::Wake);
-    guest.run_cpu();
+    let fate = guest.run_cpu();
+    debug_assert_eq!(fate, Fate::Stay, "CPU 0 never leaves");
     metal.ring(Doorbell::WorkloadFinished);
 
     let verdict = guest.verdict();
@@ -107,7 +107,8 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
     end::exit(verdict.code())
 }
 
-/// Where every other CPU enters Rust, as soon as the first has sent it a start-up IPI.
+/// Where every other CPU enters Rust when it was sent a start-up IPI: at first, and again each time it
+/// comes back after it has left.
 extern "C" fn start_other_cpu() -> ! {
     let cpu = Cpu::current();
     cpu.load_tables();
@@ -118,9 +119,25 @@ extern "C" fn start_other_cpu() -> ! {
     while !may_go() {
         platform::idle_unless(may_go);
     }
-    platform::guest().run_cpu();
-    loop {
-        platform::idle_unless(|| false);
+    match platform::guest().run_cpu() {
+        Fate::Leave => smp::park(),
+        Fate::Stay => loop {
+            platform::idle_unless(|| false);
+        },
+    }
+}
+
+/// Says which parts of the run are broken on purpose, so that nobody takes a finding for news.
+fn log_what_is_broken(options: &Options) {
+    let broken = [
+        (options.queue.is_broken(), "queue", options.queue.name()),
+        (options.hotplug == HotplugMode::NoStop, "hotplug", "no-stop"),
+        (!options.safeguards.csd_barrier, "csd-barrier", "off"),
+        (!options.safeguards.mask_check, "mask-check", "off"),
+        (!options.icr_fence, "icr-fence", "off"),
+    ];
+    for (_, key, value) in broken.into_iter().filter(|(is_broken, ..)| *is_broken) {
+        log!("{key}={value} is broken on purpose");
     }
 }
 

@@ -1,18 +1,20 @@
 //! Every queue under shuttle: the same small story in thousands of schedules, sequentially
-//! consistent, chosen at random and by PCT (Burckhardt et al., ASPLOS 2010). The broken designs must
-//! be caught, each by an oracle that fits what is wrong with it; the sound ones must not.
+//! consistent, chosen with stalls, at random, and by PCT (Burckhardt et al., ASPLOS 2010). The broken
+//! designs must be caught, each by an oracle that fits what is wrong with it; the sound ones must not.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering as CountOrdering};
 
 use shared::lab::Oracle;
-use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, MaxSteps, Runner};
 
 use crate::ipi::csd::Call;
 use crate::ipi::hotplug::Fate;
+use crate::ipi::memory::{FailRate, Memory};
 use crate::ipi::queue::QueueKind;
 use crate::ipi::single::Singles;
 use crate::lab::Lab;
@@ -35,6 +37,25 @@ const MAIL: Story = [&[1, 1], &[2], &[], &[]];
 /// with a call to CPU 2 itself.
 const STRAGGLER: Story = [&[1, 2], &[2], &[], &[]];
 
+/// What is played.
+#[derive(Clone, Copy, Debug)]
+struct Play {
+    queue: QueueKind,
+    story: Story,
+    /// Whether every request for memory is refused.
+    out_of_memory: bool,
+}
+
+impl Play {
+    const fn new(queue: QueueKind, story: Story) -> Self {
+        Self {
+            queue,
+            story,
+            out_of_memory: false,
+        }
+    }
+}
+
 /// As the mail's, with a CPU 3 whose own call makes it wait for walkers in between.
 const TWO_FLIPS: Story = [&[3, 3], &[2], &[], &[0]];
 
@@ -47,16 +68,21 @@ std::thread_local! {
 }
 
 /// One schedule. Panics, and leaves the oracles in `CAUGHT`, if anything was found.
-fn play(queue: QueueKind, story: Story) {
+fn play(
+    Play {
+        queue,
+        story,
+        out_of_memory,
+    }: Play,
+) {
     let lab = LAB.with(|lab| *lab);
     lab.clear();
     let platform = Threads::new(CPUS);
+    let mut machine = Machine::new(platform.clone(), CPUS, lab);
+    let all = FailRate { refused: 1, of: 1 };
+    machine.memory = Memory::new(out_of_memory.then_some(all));
     let singles = Arc::new(Singles::new(CPUS, queue.allocates_singles()));
-    let cpus = Arc::new((
-        Machine::new(platform.clone(), CPUS, lab),
-        queue.build(CPUS, &singles),
-        Ledger::new(CPUS),
-    ));
+    let cpus = Arc::new((machine, queue.build(CPUS, &singles), Ledger::new(CPUS)));
     let (walker, caller) = (cpus.clone(), cpus.clone());
     platform.run(
         move |vector| {
@@ -97,16 +123,15 @@ fn play(queue: QueueKind, story: Story) {
 
 /// What a search found: nothing, or the oracles of the first bad schedule, or none for a hang.
 fn search(
-    queue: QueueKind,
-    story: Story,
     scheduler: impl Scheduler + 'static,
+    play: impl Fn() + Send + Sync + 'static,
 ) -> Option<Vec<Oracle>> {
     let mut config = Config::new();
     config.max_steps = MaxSteps::FailAfter(MAX_STEPS);
     config.failure_persistence = shuttle::FailurePersistence::None;
     CAUGHT.with_borrow_mut(BTreeSet::clear);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        Runner::new(scheduler, config).run(move || play(queue, story));
+        Runner::new(scheduler, config).run(play);
     }));
     outcome.err().map(|_| {
         CAUGHT.with_borrow(|caught| {
@@ -121,81 +146,187 @@ fn search(
 /// Fixed, so that a failure can be had again.
 const SEED: u64 = 0x2009_0217;
 
+/// Schedules with few switches and now and then a stall: a CPU is taken away wherever it is, as a
+/// host does with a vCPU, and stays away while the others go on for long. Every race of these designs
+/// has one CPU that comes late; chosen step by step at random, nobody ever is late by much.
+#[derive(Debug)]
+struct Stalls {
+    random: fastrand::Rng,
+    schedules: usize,
+    /// At most [`STALLED`].
+    stalled: Vec<TaskId>,
+}
+
+/// CPUs that are away at a time.
+const STALLED: usize = 2;
+/// Steps between stalls, and steps of a stall, on average.
+const BETWEEN_STALLS: u32 = 40;
+const STALL: u32 = 150;
+
+impl Stalls {
+    fn new(seed: u64, schedules: usize) -> Self {
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            schedules,
+            stalled: Vec::new(),
+        }
+    }
+}
+
+impl Scheduler for Stalls {
+    fn new_execution(&mut self) -> Option<Schedule> {
+        self.schedules = self.schedules.checked_sub(1)?;
+        self.stalled.clear();
+        Some(Schedule::new(0))
+    }
+
+    fn next_task(
+        &mut self,
+        runnable: &[&Task],
+        current: Option<TaskId>,
+        is_yielding: bool,
+    ) -> Option<TaskId> {
+        let random = &mut self.random;
+        self.stalled.retain(|_| random.u32(0..STALL) != 0);
+        if self.stalled.len() < STALLED && random.u32(0..BETWEEN_STALLS) == 0 {
+            self.stalled.extend(current);
+        }
+        let may_run = |task: TaskId| !self.stalled.contains(&task);
+        let stays = current.filter(|task| {
+            !is_yielding && may_run(*task) && runnable.iter().any(|other| other.id() == *task)
+        });
+        if stays.is_some() {
+            return stays;
+        }
+        let others = || {
+            (runnable.iter().map(|task| task.id()))
+                .filter(|task| may_run(*task) && !(is_yielding && Some(*task) == current))
+        };
+        let choice = match others().count() {
+            0 => None,
+            count => others().nth(random.usize(0..count)),
+        };
+        choice.or_else(|| {
+            self.stalled.clear();
+            Some(runnable[random.usize(0..runnable.len())].id())
+        })
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        self.random.u64(..)
+    }
+}
+
 #[track_caller]
 fn must_be_caught(
-    queue: QueueKind,
-    story: Story,
-    (depth, schedules): (usize, usize),
+    what: &str,
+    play: impl Fn() + Send + Sync + 'static,
+    schedules: usize,
     by: &[Oracle],
 ) {
-    let caught = search(
-        queue,
-        story,
-        PctScheduler::new_from_seed(SEED, depth, schedules),
-    )
-    .unwrap_or_else(|| panic!("{} survived {schedules} schedules", queue.name()));
-    println!("{}: caught by {caught:?}", queue.name());
+    let played = Arc::new(AtomicUsize::new(0));
+    let count = played.clone();
+    let caught = search(Stalls::new(SEED, schedules), move || {
+        count.fetch_add(1, CountOrdering::Relaxed);
+        play();
+    });
+    let caught = caught.unwrap_or_else(|| panic!("{what} survived {schedules} schedules"));
+    println!(
+        "{what}: caught by {caught:?} in schedule {}",
+        played.load(CountOrdering::Relaxed)
+    );
     assert!(
         caught.iter().any(|oracle| by.contains(oracle)),
-        "{} was caught by {caught:?}, not by one of {by:?}",
-        queue.name()
+        "{what} was caught by {caught:?}, not by one of {by:?}"
     );
 }
 
 #[track_caller]
-fn must_survive(queue: QueueKind) {
+fn must_survive(play: impl Fn() + Copy + Send + Sync + 'static) {
+    let (stalls, pct, random) = (20_000, 5_000, 1_000);
+    assert_eq!(search(Stalls::new(SEED, stalls), play), None);
+    let pct = PctScheduler::new_from_seed(SEED, 3, pct);
+    assert_eq!(search(pct, play), None);
+    let random = RandomScheduler::new_from_seed(SEED, random);
+    assert_eq!(search(random, play), None);
+}
+
+#[track_caller]
+fn queue_must_survive(queue: QueueKind) {
     for story in [MAIL, STRAGGLER, TWO_FLIPS] {
-        let (pct, random) = (10_000, 2_000);
-        let pct = PctScheduler::new_from_seed(SEED, 3, pct);
-        assert_eq!(search(queue, story, pct), None);
-        let random = RandomScheduler::new_from_seed(SEED, random);
-        assert_eq!(search(queue, story, random), None);
+        must_survive(move || play(Play::new(queue, story)));
     }
 }
 
 #[test]
 fn fifo_loses_a_call() {
-    must_be_caught(QueueKind::Fifo, MAIL, (3, 10_000), &[Oracle::Lost]);
+    let fifo = || play(Play::new(QueueKind::Fifo, MAIL));
+    must_be_caught("fifo", fifo, 1_000_000, &[Oracle::Lost]);
 }
 
 #[test]
 fn lockless_miscounts() {
     let by = [Oracle::BadRefs, Oracle::BrokenQueue];
-    must_be_caught(QueueKind::Lockless, STRAGGLER, (3, 100_000), &by);
+    let lockless = || play(Play::new(QueueKind::Lockless, STRAGGLER));
+    must_be_caught("lockless", lockless, 1_000_000, &by);
 }
 
 #[test]
 fn lockless_2011a_deletes_before_it_adds() {
     let by = [Oracle::BrokenQueue];
-    must_be_caught(QueueKind::Lockless2011a, STRAGGLER, (3, 100_000), &by);
+    let lockless = || play(Play::new(QueueKind::Lockless2011a, STRAGGLER));
+    must_be_caught("lockless-2011a", lockless, 1_000_000, &by);
+}
+
+#[test]
+fn shared_refs_naive_reuses_too_soon() {
+    let naive = || play(Play::new(QueueKind::SharedRefsNaive, TWO_FLIPS));
+    let by = [Oracle::ReusedTooSoon];
+    must_be_caught("shared-refs-naive", naive, 1_000_000, &by);
+}
+
+#[test]
+fn kmalloc_is_sound_while_there_is_memory() {
+    queue_must_survive(QueueKind::Kmalloc);
+}
+
+#[test]
+fn kmalloc_without_memory_leaves_a_stack_too_soon() {
+    let stacks = || {
+        play(Play {
+            out_of_memory: true,
+            ..Play::new(QueueKind::Kmalloc, MAIL)
+        });
+    };
+    must_be_caught("kmalloc", stacks, 1_000_000, &[Oracle::UseAfterFree]);
 }
 
 #[test]
 fn filo_is_sound() {
-    must_survive(QueueKind::Filo);
+    queue_must_survive(QueueKind::Filo);
 }
 
 #[test]
 fn counters_is_sound() {
-    must_survive(QueueKind::Counters);
+    queue_must_survive(QueueKind::Counters);
 }
 
 #[test]
 fn shared_refs_is_sound() {
-    must_survive(QueueKind::SharedRefs);
+    queue_must_survive(QueueKind::SharedRefs);
 }
 
 #[test]
 fn counting_rcu_is_sound() {
-    must_survive(QueueKind::CountingRcu);
+    queue_must_survive(QueueKind::CountingRcu);
 }
 
 #[test]
 fn fixed_2011_is_sound() {
-    must_survive(QueueKind::Fixed2011);
+    queue_must_survive(QueueKind::Fixed2011);
 }
 
 #[test]
 fn llist_is_sound() {
-    must_survive(QueueKind::Llist);
+    queue_must_survive(QueueKind::Llist);
 }

@@ -191,11 +191,14 @@ pub enum Oracle {
     UseAfterFree = 13,
     /// Memory is neither in use nor free.
     Leak = 14,
+    /// An element was queued again while a CPU still stood on it, in a design that waits until none
+    /// can.
+    ReusedTooSoon = 15,
 }
 
 impl Oracle {
     /// Every oracle.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Lost,
         Self::Duplicate,
         Self::WrongCpu,
@@ -210,6 +213,7 @@ impl Oracle {
         Self::Accounting,
         Self::UseAfterFree,
         Self::Leak,
+        Self::ReusedTooSoon,
     ];
 
     /// What went wrong, as a clause without a subject.
@@ -229,6 +233,7 @@ impl Oracle {
             Self::Accounting => "does not add up in the counters",
             Self::UseAfterFree => "used memory that had been freed",
             Self::Leak => "left memory that is neither in use nor free",
+            Self::ReusedTooSoon => "reused an element on which a CPU still stood",
         }
     }
 }

@@ -98,7 +98,7 @@ impl Elements {
     pub fn new(cpus: usize) -> Self {
         Self {
             by_owner: (0..cpus).map(|_| Element::new(cpus)).collect(),
-            list: ElementList::new(cpus),
+            list: ElementList::new(cpus, cpus),
         }
     }
 

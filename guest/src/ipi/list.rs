@@ -6,13 +6,14 @@
 //! useful once the element is queued again is what the designs under [`super::queue`] differ in.
 
 use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU32 as Seen, Ordering as SeenOrder};
 
 use shared::lab::Oracle;
 
 use super::csd::Call;
 use crate::lab::CpuCounters;
 use crate::machine::Machine;
-use crate::platform::Platform;
+use crate::platform::{CpuId, Platform};
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::spin::SpinLock;
 
@@ -35,7 +36,13 @@ pub struct ElementList {
     lock: SpinLock,
     head: Link,
     links: Box<[Link]>,
+    /// By CPU: the element its walk stands on, or [`HEAD`]. For an oracle; no design may look.
+    standing: Box<[Standing]>,
 }
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct Standing(Seen);
 
 /// Where an element goes into the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +54,8 @@ pub enum End {
 }
 
 impl ElementList {
-    /// An empty list for elements 0 to `elements` - 1, none of them linked.
-    pub fn new(elements: usize) -> Self {
+    /// An empty list for elements 0 to `elements` - 1, none of them linked, that `cpus` CPUs walk.
+    pub fn new(elements: usize, cpus: usize) -> Self {
         let link = |next, prev| Link {
             next: AtomicU32::new(next),
             prev: AtomicU32::new(prev),
@@ -57,6 +64,7 @@ impl ElementList {
             lock: SpinLock::new(),
             head: link(HEAD, HEAD),
             links: (0..elements).map(|_| link(HEAD, POISON)).collect(),
+            standing: (0..cpus).map(|_| Standing(Seen::new(HEAD))).collect(),
         }
     }
 
@@ -139,8 +147,15 @@ impl ElementList {
             list: self,
             standing_on: HEAD,
             visits: 0,
+            seen: &self.standing[machine.this_cpu()].0,
             counters: machine.counters(),
         }
+    }
+
+    /// A CPU whose walk stands on `element`, if there is one.
+    pub fn walker_on(&self, element: usize) -> Option<CpuId> {
+        let stands = |Standing(seen): &Standing| seen.load(SeenOrder::SeqCst) == element as u32;
+        self.standing.iter().position(stands)
     }
 
     fn link(&self, index: u32) -> &Link {
@@ -157,6 +172,7 @@ pub struct Walk<'a> {
     list: &'a ElementList,
     standing_on: u32,
     visits: u64,
+    seen: &'a Seen,
     /// Where the walk is entered when it is over.
     counters: &'a CpuCounters,
 }
@@ -171,6 +187,7 @@ impl Iterator for Walk<'_> {
             .link(self.standing_on)
             .next
             .load(Ordering::Acquire);
+        self.seen.store(self.standing_on, SeenOrder::SeqCst);
         if self.standing_on == HEAD {
             self.counters.count_walk(self.visits);
             return None;
@@ -203,7 +220,7 @@ mod tests {
         /// list is empty when everything is out.
         #[test]
         fn it_is_a_list(steps in proptest::collection::vec((0usize..6, any::<bool>()), 0..60)) {
-            let (machine, list) = (machine(), ElementList::new(6));
+            let (machine, list) = (machine(), ElementList::new(6, 1));
             let mut model = VecDeque::new();
             for (element, at_head) in steps {
                 if let Some(place) = model.iter().position(|e| *e == element) {
@@ -228,7 +245,7 @@ mod tests {
 
     #[test]
     fn an_element_taken_out_keeps_its_way_on() {
-        let (machine, list) = (machine(), ElementList::new(3));
+        let (machine, list) = (machine(), ElementList::new(3, 1));
         (0..3).for_each(|element| list.insert(&machine, element, End::Tail, CALL));
         let mut walker = list.walk(&machine).skip_while(|at| *at != 1);
         assert_eq!(walker.next(), Some(1));
@@ -239,7 +256,7 @@ mod tests {
 
     #[test]
     fn misuse_is_a_finding() {
-        let (machine, list) = (machine(), ElementList::new(1));
+        let (machine, list) = (machine(), ElementList::new(1, 1));
         list.remove(&machine, 0, CALL);
         list.insert(&machine, 0, End::Head, CALL);
         list.insert(&machine, 0, End::Head, CALL);

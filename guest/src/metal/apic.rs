@@ -4,7 +4,7 @@
 use core::arch::asm;
 use core::arch::x86_64::__cpuid;
 use core::hint::spin_loop;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 
 use shared::lab::Transport;
 use x86_64::instructions::interrupts::without_interrupts;
@@ -150,12 +150,16 @@ pub fn end_of_interrupt() {
 }
 
 /// Sends `command` to the CPU with APIC id `destination`. Earlier stores of this CPU are visible to
-/// the handler.
-pub fn send(command: Command, destination: u32) {
+/// the handler, unless `fence` is left out on an x2APIC.
+pub fn send(command: Command, destination: u32, fence: bool) {
     if X2APIC.load(Ordering::Relaxed) {
         // The write is not ordered behind earlier stores by itself (11.12.3).
-        // SAFETY: fences. They are compiler barriers too, as they are not declared `nomem`.
-        unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) };
+        if fence {
+            // SAFETY: fences. They are compiler barriers too, as they are not declared `nomem`.
+            unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) };
+        } else {
+            compiler_fence(Ordering::Release);
+        }
         let value = u64::from(destination) << 32 | u64::from(command.bits());
         // SAFETY: in x2APIC mode the MSR exists; reserved bits are zero.
         unsafe { msr(Register::Command as u32).write(value) };

@@ -132,6 +132,17 @@ impl Area {
         AREAS[apic_id as usize].store(area, Ordering::Release);
         cpu
     }
+
+    /// Makes the area of CPU `index` what it was before the CPU first started: it will load its task
+    /// register again, which takes a TSS that is not marked busy.
+    ///
+    /// # Safety
+    /// The CPU has an area, and does not use it until it is started; nobody else does meanwhile.
+    pub unsafe fn renew(index: CpuId, apic_id: u32) -> &'static Cpu {
+        let area = AREAS[apic_id as usize].load(Ordering::Acquire);
+        // SAFETY: an area that was allocated for this CPU, by the caller's word not in use.
+        unsafe { Self::init(area, index) }
+    }
 }
 
 const TSS: u16 = 0x18;

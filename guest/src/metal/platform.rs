@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use guest::Guest;
 use guest::lab::Lab;
-use guest::platform::{CpuId, Platform, Vector};
+use guest::platform::{CpuId, NotStarted, Platform, Vector};
 use guest::sync::mask::CpuMask;
 use shared::lab::Transport;
 use shared::ports::{DOORBELL, Doorbell};
@@ -18,18 +18,23 @@ use x86_64::instructions::port::Port;
 use super::apic::{self, Command};
 use super::clock;
 use super::cpu::Cpu;
+use super::smp;
 
 /// The machine under the portable guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Metal {
     /// The mode the APICs are in.
     pub transport: Transport,
+    /// Whether the x2APIC's ICR is written behind a fence.
+    pub icr_fence: bool,
     /// APIC ids by CPU.
     pub apic_ids: &'static [u32],
     /// Where IPIs are counted.
     pub lab: Lab,
     /// Whether the monitor offered that lab, and so listens at the doorbell.
     pub has_doorbell: bool,
+    /// Cycles of the TSC in a second.
+    pub hz: u64,
 }
 
 static GUEST: AtomicPtr<Guest<Metal>> = AtomicPtr::new(null_mut());
@@ -56,6 +61,11 @@ impl Metal {
         }
     }
 
+    fn send(&self, target: CpuId, vector: Vector) {
+        let command = Command::Fixed(vector as u8);
+        apic::send(command, self.apic_ids[target], self.icr_fence);
+    }
+
     fn count_ipis(&self, sent: u64) {
         self.lab
             .counters(self.this_cpu())
@@ -69,14 +79,14 @@ impl Platform for Metal {
     }
 
     fn send_ipi(&self, target: CpuId, vector: Vector) {
-        apic::send(Command::Fixed(vector as u8), self.apic_ids[target]);
+        self.send(target, vector);
         self.count_ipis(1);
     }
 
     fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) {
         let mut sent = 0;
         for target in targets.iter() {
-            apic::send(Command::Fixed(vector as u8), self.apic_ids[target]);
+            self.send(target, vector);
             sent += 1;
         }
         self.count_ipis(sent);
@@ -106,8 +116,16 @@ impl Platform for Metal {
         idle_unless(done);
     }
 
+    fn start_cpu(&self, cpu: CpuId) -> Result<(), NotStarted> {
+        smp::restart(cpu, self.apic_ids[cpu]).map_err(|_| NotStarted)
+    }
+
     fn timestamp(&self) -> u64 {
         clock::now()
+    }
+
+    fn cycles_per_second(&self) -> u64 {
+        self.hz
     }
 }
 

@@ -6,6 +6,9 @@ use core::fmt;
 use core::slice;
 use core::sync::atomic::Ordering;
 
+use guest::platform::CpuId;
+use x86_64::instructions::{hlt, interrupts};
+
 use super::apic::{self, Command};
 use super::boot::{TRAMPOLINE, trampoline_end, trampoline_start};
 use super::clock::{self, Deadline};
@@ -55,15 +58,40 @@ pub fn start_others(apic_ids: &[u32]) -> Result<(), Missing> {
     paging::flush();
     install_trampoline();
 
+    start(cpus)
+}
+
+/// Starts `cpu` again, which has left by way of [`park`], and waits until it is online.
+///
+/// # Errors
+/// If it does not come up in time.
+pub fn restart(cpu: CpuId, apic_id: u32) -> Result<(), Missing> {
+    // SAFETY: the CPU has left: it halts with interrupts off, or is about to, and looks at its area no
+    // more before it starts anew. It is reached only from the path, where one CPU at a time comes or
+    // goes, so nobody else is about to start it.
+    let cpu = unsafe { Area::renew(cpu, apic_id) };
+    start(alloc::vec![(cpu, apic_id)])
+}
+
+/// Where a CPU stays that has left: nothing but INIT wakes it.
+pub fn park() -> ! {
+    loop {
+        interrupts::disable();
+        hlt();
+    }
+}
+
+/// Starts all of `cpus` at once.
+fn start(cpus: Vec<Starting>) -> Result<(), Missing> {
     let hz = clock::frequency();
     let start_up = Command::StartUp((TRAMPOLINE / PAGE) as u8);
     let is_online = |(cpu, _): &Starting| cpu.online.load(Ordering::Acquire);
     for (_, id) in &cpus {
-        apic::send(Command::Init, *id);
+        apic::send(Command::Init, *id, true);
     }
     Deadline::after_micros(AFTER_INIT_MICROS, hz).spin_until(|| false);
     for (_, id) in &cpus {
-        apic::send(start_up, *id);
+        apic::send(start_up, *id, true);
     }
 
     let mut waiting = cpus.iter().copied().peekable();
@@ -78,7 +106,7 @@ pub fn start_others(apic_ids: &[u32]) -> Result<(), Missing> {
         return Ok(());
     }
     for (_, id) in cpus.iter().filter(|cpu| !is_online(cpu)) {
-        apic::send(start_up, *id);
+        apic::send(start_up, *id, true);
     }
     if wait(LAST_ANSWER_MICROS) {
         return Ok(());

@@ -123,6 +123,10 @@ impl Stress {
                 progress.random.store(random.get_seed(), Ordering::Relaxed);
                 return Fate::Leave;
             }
+            if stage == Stage::Quiet {
+                // Functions that ran here since have made calls of their own.
+                ipi.functions.settle(machine);
+            }
             progress.reached.store(stage as u32, Ordering::Release);
             ipi.wake(&CpuMask::only(0, machine.cpus));
         }
@@ -157,6 +161,7 @@ impl Stress {
         for cpu in ipi.machine.online().iter().skip(1) {
             let _stays = ipi.idle_until(|| self.has_reached(cpu, Stage::Quiet));
         }
+        ipi.functions.settle(&ipi.machine);
         ipi.audit();
         ipi.functions.audit(&ipi.machine);
         self.open(ipi, Stage::Over);

@@ -57,7 +57,7 @@ impl Kmalloc {
             stacks: (0..cpus)
                 .map(|_| Cell::free_for(Element::new(cpus)))
                 .collect(),
-            list: ElementList::new(elements + cpus),
+            list: ElementList::new(elements + cpus, cpus),
             deferred: Deferred::new(elements),
             singles,
         }

@@ -18,6 +18,8 @@ pub use shared_refs::SharedRefs;
 
 use core::fmt;
 
+use shared::lab::Oracle;
+
 use super::ManyQueue;
 use crate::ipi::csd::Call;
 use crate::ipi::element::Elements;
@@ -80,6 +82,9 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
         // It left the list before it was unlocked, so a walk that begins from here on cannot come
         // across it; wait out those that have begun.
         self.grace.wait(machine);
+        if let Some(walker) = self.elements.list.walker_on(me) {
+            machine.report(Oracle::ReusedTooSoon, call.info, walker as u64);
+        }
 
         let targets = machine.others_online(mask);
         if Elements::is_void(machine, &targets) {
