@@ -12,6 +12,8 @@ pub mod lab;
 pub mod ledger;
 pub mod machine;
 pub mod options;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod oracles;
 pub mod platform;
 #[cfg(all(test, shuttle))]
 mod schedules;

@@ -10,3 +10,4 @@ mod no_kvm;
 mod output;
 mod qemu;
 mod selftest;
+mod stress;

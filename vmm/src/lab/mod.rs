@@ -51,6 +51,18 @@ pub struct Totals {
     pub targets: u64,
     /// Iterations of waiting loops.
     pub wait_spins: u64,
+    /// Elements of the global queue that handlers stood on.
+    pub visits: u64,
+    /// The most of them in one walk of any CPU.
+    pub longest_walk: u64,
+    /// Requests for memory.
+    pub allocations: u64,
+    /// Those that were refused.
+    pub refused: u64,
+    /// CPUs taken offline.
+    pub taken_down: u64,
+    /// CPUs brought online.
+    pub brought_up: u64,
     /// IPIs sent by transport.
     pub sent: [u64; TRANSPORT_SLOTS],
 }
@@ -70,6 +82,12 @@ impl Totals {
         add(&mut self.empty, one.empty_received);
         add(&mut self.targets, one.ipi_targets);
         add(&mut self.wait_spins, one.wait_spins);
+        add(&mut self.visits, one.visits);
+        self.longest_walk = self.longest_walk.max(one.longest_walk);
+        add(&mut self.allocations, one.allocations);
+        add(&mut self.refused, one.refused);
+        add(&mut self.taken_down, one.cpus_taken_down);
+        add(&mut self.brought_up, one.cpus_brought_up);
         for (sum, value) in self.sent.iter_mut().zip(one.ipi_sent) {
             add(sum, value);
         }
@@ -146,6 +164,8 @@ impl Lab {
             totals.executed,
             totals.received,
             totals.sent_in_all(),
+            totals.taken_down,
+            totals.brought_up,
         ]
         .iter()
         .fold(u64::from(self.header().cpus_online), |sum, value| {

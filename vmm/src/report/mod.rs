@@ -47,6 +47,12 @@ pub struct Report {
     pub window: &'static str,
     /// Cross-CPU calls since boot.
     pub calls: Calls,
+    /// Walks along the global queue.
+    pub walks: Walks,
+    /// The guest's allocator.
+    pub memory: Memory,
+    /// CPUs that left and came back.
+    pub hotplug: Hotplug,
     /// Inter-processor interrupts since boot.
     pub ipi: Ipis,
     /// By vCPU, in order.
@@ -80,6 +86,33 @@ pub struct Calls {
     pub expected: u64,
     /// Executions counted where they happened.
     pub executed: u64,
+}
+
+/// Walks along the global queue of calls to many.
+#[derive(Debug, Serialize)]
+pub struct Walks {
+    /// Elements that walks stood on, in all.
+    pub visits: u64,
+    /// Elements in the longest walk.
+    pub longest: u64,
+}
+
+/// The guest's allocator, while the path was in use.
+#[derive(Debug, Serialize)]
+pub struct Memory {
+    /// Requests.
+    pub requests: u64,
+    /// Those refused.
+    pub refused: u64,
+}
+
+/// CPUs that left and came back.
+#[derive(Debug, Serialize)]
+pub struct Hotplug {
+    /// Times a CPU was taken offline.
+    pub taken_down: u64,
+    /// Times a CPU was brought online, after the boot.
+    pub brought_up: u64,
 }
 
 /// Inter-processor interrupts.
@@ -180,6 +213,18 @@ impl Report {
                 made: totals.made,
                 expected: totals.expected,
                 executed: totals.executed,
+            },
+            walks: Walks {
+                visits: totals.visits,
+                longest: totals.longest_walk,
+            },
+            memory: Memory {
+                requests: totals.allocations,
+                refused: totals.refused,
+            },
+            hotplug: Hotplug {
+                taken_down: totals.taken_down,
+                brought_up: totals.brought_up,
             },
             ipi: ipis(&totals, window, aftermath.vcpus),
             per_vcpu: (0..aftermath.vcpus)

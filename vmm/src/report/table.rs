@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 
-use super::{PerVcpu, Report};
+use super::{Hotplug, Memory, PerVcpu, Report};
 use crate::stats::window::Value;
 
 /// vCPUs with a line each; of more, a summary is shown.
@@ -84,6 +84,33 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
             "IPIs sent  {transports}, to {} targets; {} received, {} found nothing to do",
             ipi.targets, ipi.received, ipi.received_empty
         )?;
+    }
+    let Report {
+        walks,
+        memory,
+        hotplug,
+        ..
+    } = report;
+    if walks.visits > 0 {
+        let (visits, longest) = (walks.visits, walks.longest);
+        writeln!(
+            text,
+            "walks      stood on {visits} elements, the longest on {longest}"
+        )?;
+    }
+    if hotplug.taken_down > 0 {
+        let Hotplug {
+            taken_down,
+            brought_up,
+        } = hotplug;
+        writeln!(
+            text,
+            "hotplug    {taken_down} times down, {brought_up} times up"
+        )?;
+    }
+    if memory.requests > 0 {
+        let Memory { requests, refused } = memory;
+        writeln!(text, "memory     {requests} requests, {refused} refused")?;
     }
     if let (Some(ratio), Some(source)) = (ipi.exits_per_ipi, ipi.exits_source) {
         writeln!(text, "exits/IPI  {ratio:.1} ({source}; {})", report.window)?;
