@@ -14,6 +14,8 @@ pub mod machine;
 pub mod options;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod oracles;
+#[cfg(all(test, loom))]
+mod orderings;
 pub mod platform;
 #[cfg(all(test, shuttle))]
 mod schedules;

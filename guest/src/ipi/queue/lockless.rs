@@ -19,7 +19,7 @@ use shared::lab::Oracle;
 
 use super::ManyQueue;
 use crate::ipi::csd::Call;
-use crate::ipi::element::{Element, Elements};
+use crate::ipi::element::Elements;
 use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
@@ -57,7 +57,7 @@ impl Lockless {
     }
 
     /// Fills and queues this CPU's element, by the rules of the stage.
-    fn publish<P: Platform>(&self, machine: &Machine<P>, targets: &CpuMask, call: Call) {
+    pub(crate) fn publish<P: Platform>(&self, machine: &Machine<P>, targets: &CpuMask, call: Call) {
         let me = machine.this_cpu();
         let element = &self.elements[me];
         let mask = element.mask(machine);
@@ -94,6 +94,20 @@ impl Lockless {
                 insert(&|| set_refs(targets.len()));
             }
         }
+    }
+
+    /// The call for `me` on the element of `owner`, if there is one; from the first repair on, only if it
+    /// has references.
+    pub(crate) fn call_for<P: Platform>(
+        &self,
+        machine: &Machine<P>,
+        me: CpuId,
+        owner: CpuId,
+    ) -> Option<Call> {
+        let element = &self.elements[owner];
+        let is_for_me = element.mask(machine).contains(me, Ordering::Acquire)
+            && (self.stage == Stage::AsOf2009 || element.refs.load(Ordering::Acquire) != 0);
+        is_for_me.then(|| element.csd.call())
     }
 
     /// Gives back this CPU's reference; the last one takes the element off the list.
@@ -139,8 +153,7 @@ impl<P: Platform> ManyQueue<P> for Lockless {
         fence(Ordering::SeqCst);
         for at in self.elements.list.walk(machine) {
             let element = &self.elements[at];
-            if self.is_for(machine, me, element) {
-                let call = element.csd.call();
+            if let Some(call) = self.call_for(machine, me, at) {
                 // At first the bit was cleared before the function ran, later after it, to touch the
                 // element once less (225c8e010f2d); the function keeps interrupts off, so there is
                 // no second visit in between.
@@ -162,13 +175,5 @@ impl<P: Platform> ManyQueue<P> for Lockless {
 
     fn audit(&self, machine: &Machine<P>) {
         self.elements.audit(machine);
-    }
-}
-
-impl Lockless {
-    /// Whether `element` holds a call for `me`; from the first repair on, only if it has references.
-    fn is_for<P: Platform>(&self, machine: &Machine<P>, me: CpuId, element: &Element) -> bool {
-        element.mask(machine).contains(me, Ordering::Acquire)
-            && (self.stage == Stage::AsOf2009 || element.refs.load(Ordering::Acquire) != 0)
     }
 }

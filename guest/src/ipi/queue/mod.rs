@@ -3,11 +3,11 @@
 //! A design decides where a call is kept, who may reuse it when, and how a CPU that walks the queue
 //! is kept from losing its way. Everything it shares with the others is outside.
 
-mod grace;
+pub(crate) mod grace;
 mod kmalloc;
 mod llist;
 mod locked;
-mod lockless;
+pub(crate) mod lockless;
 
 use alloc::boxed::Box;
 
