@@ -15,7 +15,7 @@ SVM_VCPUS := 1,2,4,16
 
 .DEFAULT_GOAL := build
 .PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-local test-svm test-qemu \
-	lint install clean
+	designs lint install clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +45,7 @@ test: build ## run every test this host can run
 test-unit: ## tests that need no guest image
 	$(CARGO) test $(CARGO_FLAGS) --workspace --exclude tests
 	$(CARGO) test $(CARGO_FLAGS) --package tests --lib
+	$(CARGO) test $(CARGO_FLAGS) --package guest --features census --lib census::
 
 test-schedules: ## every queue in thousands of schedules, under shuttle
 	RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=$(OUT)/shuttle \
@@ -69,9 +70,13 @@ test-qemu: guest whole ## the guest image under QEMU, without vmm
 	tests/svm/prepare $(SVM_DIR)
 	GUEST=$(GUEST) $(WHOLE) qemu:: image_lint::
 
+designs: ## count what each queue design costs, and print the table of docs/designs.md
+	@$(CARGO) run $(CARGO_FLAGS) --quiet --package guest --features census --example designs
+
 lint: ## formatting, and everything the compiler and clippy have to say
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --package guest --features census --all-targets -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package guest --features image --bin guest --profile guest -- -D warnings
 	sh -n guest/build
 	for script in tests/svm/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done

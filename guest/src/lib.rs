@@ -3,7 +3,7 @@
 //! Nothing here knows x86, KVM or a monitor. What it needs of the machine is the one trait
 //! [`platform::Platform`]; the image implements it on bare metal (`main.rs`), the tests on threads.
 
-#![cfg_attr(not(any(test, loom, shuttle)), no_std)]
+#![cfg_attr(not(any(test, loom, shuttle, feature = "census")), no_std)]
 
 extern crate alloc;
 

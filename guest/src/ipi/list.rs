@@ -54,6 +54,9 @@ pub enum End {
 }
 
 impl ElementList {
+    /// Bytes per CPU that the list keeps for an oracle alone, so that no design is charged for them.
+    pub const WATCHED: usize = size_of::<Standing>();
+
     /// An empty list for elements 0 to `elements` - 1, none of them linked, that `cpus` CPUs walk.
     pub fn new(elements: usize, cpus: usize) -> Self {
         let link = |next, prev| Link {

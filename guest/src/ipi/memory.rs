@@ -241,7 +241,7 @@ impl<T: Contents> Pool<T> {
     }
 
     /// Number of pieces, free or not.
-    pub fn len(&self) -> usize {
+    pub fn pieces(&self) -> usize {
         self.cells.len()
     }
 

@@ -1,10 +1,13 @@
 //! The atomics of the generic-ipi path: those of `core`, or, under `cfg(loom)` and `cfg(shuttle)`,
-//! those of a checker that decides what happens between any two of them.
+//! those of a checker that decides what happens between any two of them; or, with the feature
+//! `census`, `core`'s with a witness.
 //!
 //! Counters, ledger and findings are observations, not part of the protocol, and use `core`'s
 //! atomics directly.
 
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(all(feature = "census", not(any(loom, shuttle))))]
+pub use super::census::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(not(any(loom, shuttle, feature = "census")))]
 pub use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};

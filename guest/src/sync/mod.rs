@@ -6,6 +6,8 @@
 
 pub mod atomic;
 pub mod barrier;
+#[cfg(feature = "census")]
+pub mod census;
 pub mod irq;
 pub mod mask;
 pub mod rcu;

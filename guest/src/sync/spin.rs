@@ -40,6 +40,8 @@ impl SpinLock {
                 platform.relax();
             }
         }
+        #[cfg(feature = "census")]
+        super::census::tell(super::census::Event::Locked);
         let result = body();
         self.held.store(0, Ordering::Release);
         result

@@ -65,7 +65,7 @@ impl Kmalloc {
 
     /// The memory of element `at`.
     fn cell(&self, at: usize) -> &Cell<Element> {
-        match at.checked_sub(self.heap.len()) {
+        match at.checked_sub(self.heap.pieces()) {
             None => self.heap.cell(at),
             Some(cpu) => &self.stacks[cpu],
         }
@@ -78,7 +78,7 @@ impl Kmalloc {
             Ok(at) => (at, true),
             Err(_) => {
                 self.stacks[me].revive();
-                (self.heap.len() + me, false)
+                (self.heap.pieces() + me, false)
             }
         }
     }
@@ -88,7 +88,7 @@ impl Kmalloc {
         while let Some(at) = self.deferred.take(machine) {
             self.heap.free(machine, at);
         }
-        if self.heap.live() as usize > self.heap.len() / 2 {
+        if self.heap.live() as usize > self.heap.pieces() / 2 {
             // An interrupt is enough: CPUs that sleep, or never call, pass a quiescent state by it
             // (Linux `force_quiescent_state`).
             let owing = machine.rcu.owing(machine.cpus);
@@ -121,7 +121,7 @@ impl Kmalloc {
             0 => machine.report(Oracle::BadRefs, call.info, at as u64),
             1 => {
                 self.list.remove(machine, at, call);
-                let on_heap = at < self.heap.len();
+                let on_heap = at < self.heap.pieces();
                 element.csd.unlock();
                 if on_heap {
                     self.deferred.add(machine, at);

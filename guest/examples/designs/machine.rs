@@ -1,0 +1,209 @@
+//! A machine whose CPUs take turns on one thread. An interrupt stays on its way until somebody waits
+//! ([`Platform::relax`]) or the census says so, and then every CPU takes what it was sent, in order. So a
+//! run is the same every time, and what it does can be counted.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use guest::platform::{CpuId, NotStarted, Platform, Vector};
+use guest::sync::census::{Event, listen};
+use guest::sync::mask::CpuMask;
+
+use crate::coherence::Coherence;
+
+/// Number of CPUs.
+pub const CPUS: usize = 16;
+
+/// What has happened on all CPUs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// IPIs, one for each CPU they were sent to.
+    pub ipis: u64,
+    /// Spin locks taken.
+    pub locks: u64,
+    /// Atomic read-modify-writes, those that take a lock included.
+    pub read_modify_writes: u64,
+    /// Full fences.
+    pub fences: u64,
+    /// Cache lines that came from another CPU, to code that calls.
+    pub lines_to_callers: u64,
+    /// The same, to handlers.
+    pub lines_to_targets: u64,
+}
+
+type Handler = Rc<dyn Fn(Vector)>;
+
+#[derive(Default)]
+struct State {
+    this_cpu: Cell<CpuId>,
+    in_handler: Cell<bool>,
+    irqs_off: [Cell<bool>; CPUS],
+    /// By CPU and, highest priority first, vector.
+    pending: [[Cell<bool>; 3]; CPUS],
+    handler: RefCell<Option<Handler>>,
+    lines: RefCell<Coherence>,
+    tally: Cell<Tally>,
+}
+
+const VECTORS: [Vector; 3] = [Vector::Wake, Vector::Many, Vector::Single];
+
+thread_local! {
+    static STATE: State = State::default();
+}
+
+fn count(change: impl FnOnce(&mut Tally)) {
+    STATE.with(|state| {
+        let mut tally = state.tally.get();
+        change(&mut tally);
+        state.tally.set(tally);
+    });
+}
+
+fn heard(event: Event) {
+    match event {
+        Event::Load(address) => touch(address, false),
+        Event::Store(address) => touch(address, true),
+        Event::ReadModifyWrite(address) => {
+            count(|tally| tally.read_modify_writes += 1);
+            touch(address, true);
+        }
+        Event::Fence => count(|tally| tally.fences += 1),
+        Event::Locked => count(|tally| tally.locks += 1),
+    }
+}
+
+fn touch(address: usize, writes: bool) {
+    STATE.with(|state| {
+        let cpu = state.this_cpu.get();
+        if !state.lines.borrow_mut().touch(cpu, address, writes) {
+            return;
+        }
+        count(|tally| {
+            if state.in_handler.get() {
+                tally.lines_to_targets += 1;
+            } else {
+                tally.lines_to_callers += 1;
+            }
+        });
+    });
+}
+
+/// Starts the machine anew, with `handler` for its interrupts: caches cold, nothing counted.
+pub fn boot(handler: impl Fn(Vector) + 'static) {
+    STATE.with(|state| {
+        state.handler.replace(Some(Rc::new(handler)));
+        state.lines.take();
+    });
+    clear_tally();
+    listen(heard);
+}
+
+/// Nobody listens any more, and memory is asked for by nobody but the code that runs.
+pub fn shut_down() {
+    listen(|_| ());
+    STATE.with(|state| {
+        state.handler.take();
+        state.lines.take();
+    });
+}
+
+/// Counts from zero.
+pub fn clear_tally() {
+    STATE.with(|state| state.tally.take());
+}
+
+/// What was counted.
+pub fn tally() -> Tally {
+    STATE.with(|state| state.tally.get())
+}
+
+/// Runs `body` as `cpu`.
+pub fn on<R>(cpu: CpuId, body: impl FnOnce() -> R) -> R {
+    STATE.with(|state| {
+        let before = state.this_cpu.replace(cpu);
+        let result = body();
+        state.this_cpu.set(before);
+        result
+    })
+}
+
+/// Has every CPU take the interrupts that are on their way to it, CPU 0 first.
+pub fn take_interrupts() {
+    (0..CPUS).for_each(|cpu| {
+        take_those_of(cpu);
+    });
+}
+
+/// Returns how many there were.
+fn take_those_of(cpu: CpuId) -> usize {
+    STATE.with(|state| {
+        let mut taken = 0;
+        while !state.irqs_off[cpu].get() {
+            let place = state.pending[cpu].iter().position(Cell::take);
+            let Some(place) = place else {
+                break;
+            };
+            taken += 1;
+            let handler = state.handler.borrow().clone().expect("booted");
+            state.irqs_off[cpu].set(true);
+            let was_in_handler = state.in_handler.replace(true);
+            on(cpu, || handler(VECTORS[place]));
+            state.in_handler.set(was_in_handler);
+            state.irqs_off[cpu].set(false);
+        }
+        taken
+    })
+}
+
+/// The machine, as the path sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct OneThread;
+
+impl Platform for OneThread {
+    fn this_cpu(&self) -> CpuId {
+        STATE.with(|state| state.this_cpu.get())
+    }
+    fn send_ipi(&self, target: CpuId, vector: Vector) {
+        count(|tally| tally.ipis += 1);
+        let place = VECTORS.iter().position(|known| *known == vector);
+        STATE.with(|state| state.pending[target][place.expect("all are known")].set(true));
+    }
+    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) {
+        targets
+            .iter()
+            .for_each(|target| self.send_ipi(target, vector));
+    }
+    fn irqs_enabled(&self) -> bool {
+        STATE.with(|state| !state.irqs_off[self.this_cpu()].get())
+    }
+    fn irqs_disable(&self) {
+        STATE.with(|state| state.irqs_off[self.this_cpu()].set(true));
+    }
+    fn irqs_enable(&self) {
+        STATE.with(|state| state.irqs_off[self.this_cpu()].set(false));
+    }
+    fn relax(&self) {
+        let me = self.this_cpu();
+        let others = (0..CPUS).filter(|cpu| *cpu != me);
+        let taken: usize = others.map(take_those_of).sum();
+        assert!(
+            taken != 0,
+            "CPU {me} waits, and nothing is on its way to anybody"
+        );
+    }
+    fn yield_to_host(&self) {}
+    fn idle_unless(&self, done: &dyn Fn() -> bool) {
+        if !done() {
+            self.relax();
+        }
+    }
+    fn start_cpu(&self, _: CpuId) -> Result<(), NotStarted> {
+        Err(NotStarted)
+    }
+    fn timestamp(&self) -> u64 {
+        0
+    }
+    fn cycles_per_second(&self) -> u64 {
+        1
+    }
+}

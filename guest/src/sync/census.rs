@@ -1,0 +1,205 @@
+//! The atomics of `core` with a witness: every access is told to a listener of the thread it happens
+//! on. Built with the feature `census` only, on the host, for the program that counts what each queue
+//! design costs (`make designs`); nothing that is measured by time or runs on bare metal uses it.
+//!
+//! An access is an address and what it does to the cache line there. What the line costs depends on
+//! who had it before, which is the listener's to know.
+
+use core::sync::atomic as real;
+use std::cell::Cell;
+
+pub use real::Ordering;
+
+/// What a CPU did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Read the atomic at this address.
+    Load(usize),
+    /// Wrote it.
+    Store(usize),
+    /// Read and wrote it as one. A compare-and-exchange that fails is one too: the processor takes the
+    /// line for writing before it compares.
+    ReadModifyWrite(usize),
+    /// A full fence, or what x86 makes of a sequentially consistent store.
+    Fence,
+    /// Has just taken a [`SpinLock`](super::spin::SpinLock); the accesses are told apart from this.
+    Locked,
+}
+
+std::thread_local! {
+    static LISTENER: Cell<fn(Event)> = const { Cell::new(ignore) };
+}
+
+fn ignore(_: Event) {}
+
+/// Has `listener` hear of everything this thread does from here on. It must not use these atomics
+/// itself.
+pub fn listen(listener: fn(Event)) {
+    LISTENER.set(listener);
+}
+
+/// Tells the listener.
+pub(super) fn tell(event: Event) {
+    LISTENER.get()(event);
+}
+
+/// As [`core::sync::atomic::fence`]. Only a full one is an event: the weaker are no instruction on x86.
+pub fn fence(order: Ordering) {
+    real::fence(order);
+    if order == Ordering::SeqCst {
+        tell(Event::Fence);
+    }
+}
+
+fn tell_store(address: usize, order: Ordering) {
+    tell(Event::Store(address));
+    if order == Ordering::SeqCst {
+        tell(Event::Fence);
+    }
+}
+
+/// As [`core::sync::atomic::AtomicPtr`].
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct AtomicPtr<T>(real::AtomicPtr<T>);
+
+#[allow(missing_docs, reason = "they are core's")]
+impl<T> AtomicPtr<T> {
+    pub fn new(value: *mut T) -> Self {
+        Self(real::AtomicPtr::new(value))
+    }
+
+    pub fn load(&self, order: Ordering) -> *mut T {
+        tell(Event::Load(core::ptr::from_ref(self).addr()));
+        self.0.load(order)
+    }
+
+    pub fn store(&self, value: *mut T, order: Ordering) {
+        tell_store(core::ptr::from_ref(self).addr(), order);
+        self.0.store(value, order);
+    }
+}
+
+/// An integer, with those of its read-modify-writes that take an operand and return what was there.
+macro_rules! integer {
+    ($name:ident, $value:ty: $($operation:ident)*) => {
+        #[doc = concat!("As [`core::sync::atomic::", stringify!($name), "`].")]
+        #[derive(Debug)]
+        #[repr(transparent)]
+        pub struct $name(real::$name);
+
+        #[allow(missing_docs, reason = "they are core's")]
+        impl $name {
+            pub fn new(value: $value) -> Self {
+                Self(real::$name::new(value))
+            }
+
+            pub fn load(&self, order: Ordering) -> $value {
+                tell(Event::Load(self.address()));
+                self.0.load(order)
+            }
+
+            pub fn store(&self, value: $value, order: Ordering) {
+                tell_store(self.address(), order);
+                self.0.store(value, order);
+            }
+
+            $(pub fn $operation(&self, operand: $value, order: Ordering) -> $value {
+                tell(Event::ReadModifyWrite(self.address()));
+                self.0.$operation(operand, order)
+            })*
+
+            fn address(&self) -> usize {
+                core::ptr::from_ref(self).addr()
+            }
+        }
+    };
+}
+
+integer!(AtomicU32, u32: swap fetch_add fetch_sub);
+integer!(AtomicU64, u64: fetch_and fetch_or);
+
+#[allow(missing_docs, reason = "they are core's")]
+impl AtomicU32 {
+    pub fn compare_exchange(
+        &self,
+        current: u32,
+        new: u32,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u32, u32> {
+        tell(Event::ReadModifyWrite(self.address()));
+        self.0.compare_exchange(current, new, success, failure)
+    }
+
+    /// It never fails for no reason, or what is counted would depend on the host.
+    pub fn compare_exchange_weak(
+        &self,
+        current: u32,
+        new: u32,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u32, u32> {
+        self.compare_exchange(current, new, success, failure)
+    }
+
+    /// The loop that it is in `core`, so that each of its accesses is told.
+    pub fn fetch_update(
+        &self,
+        success: Ordering,
+        failure: Ordering,
+        mut update: impl FnMut(u32) -> Option<u32>,
+    ) -> Result<u32, u32> {
+        let mut seen = self.load(failure);
+        while let Some(new) = update(seen) {
+            match self.compare_exchange_weak(seen, new, success, failure) {
+                Ok(before) => return Ok(before),
+                Err(now) => seen = now,
+            }
+        }
+        Err(seen)
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    std::thread_local! {
+        static HEARD: RefCell<Vec<Event>> = const { RefCell::new(Vec::new()) };
+    }
+
+    #[test]
+    fn every_access_is_told_in_order_and_has_its_effect() {
+        let (word, flag) = (AtomicU64::new(5), AtomicU32::new(0));
+        listen(|event| HEARD.with_borrow_mut(|heard| heard.push(event)));
+        assert_eq!(word.load(Ordering::Relaxed), 5);
+        word.store(6, Ordering::Release);
+        fence(Ordering::Release);
+        fence(Ordering::SeqCst);
+        assert_eq!(word.fetch_and(2, Ordering::AcqRel), 6);
+        let failed = flag.compare_exchange(1, 2, Ordering::AcqRel, Ordering::Relaxed);
+        assert_eq!(failed, Err(0));
+        let updated = flag.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |seen| Some(seen + 7));
+        assert_eq!(updated, Ok(0));
+        flag.store(1, Ordering::SeqCst);
+        listen(ignore);
+        assert_eq!(word.load(Ordering::Relaxed), 2);
+        let (word, flag) = (word.address(), flag.address());
+        assert_eq!(
+            HEARD.take(),
+            [
+                Event::Load(word),
+                Event::Store(word),
+                Event::Fence,
+                Event::ReadModifyWrite(word),
+                Event::ReadModifyWrite(flag),
+                Event::Load(flag),
+                Event::ReadModifyWrite(flag),
+                Event::Store(flag),
+                Event::Fence,
+            ]
+        );
+    }
+}
