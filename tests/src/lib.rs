@@ -7,7 +7,6 @@
 
 pub mod image;
 mod run;
-mod standby;
 
 use std::env;
 use std::io::{self, Write};

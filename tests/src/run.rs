@@ -77,7 +77,6 @@ impl Vmm {
     /// # Panics
     /// If there is no such program.
     pub fn start(mut self) -> Running {
-        crate::standby::keep();
         let shown = format!("{:?}", self.command);
         let mut child = self
             .command
