@@ -14,7 +14,7 @@ export SVM_DIR := $(OUT)/svm
 SVM_VCPUS := 1,2,4,16
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-local test-svm test-qemu \
+.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-orderings test-local test-svm test-qemu \
 	designs lint install clean
 
 help: ## list these targets
@@ -50,6 +50,10 @@ test-unit: ## tests that need no guest image
 test-schedules: ## every queue in thousands of schedules, under shuttle
 	RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=$(OUT)/shuttle \
 		$(CARGO) test $(CARGO_FLAGS) --release --package guest --lib schedules::
+
+test-orderings: ## the orderings of the path, under loom
+	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(OUT)/loom \
+		$(CARGO) test $(CARGO_FLAGS) --release --package guest --lib orderings::
 
 # One executable for both hosts, without the debug information, which the nested one would unpack.
 whole:
