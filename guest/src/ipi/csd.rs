@@ -36,7 +36,7 @@ const LOCK: u32 = 1;
 
 /// One queueable call.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct CallSingleData {
     flags: AtomicU32,
     func: AtomicU32,

@@ -16,9 +16,9 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::mask::{AtomicCpuMask, CpuMask};
 use crate::sync::spin::SpinLock;
 
-/// One call to many.
+/// One call to many. What shares a cache line is part of the design, so the fields stay in this order.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct Element {
     /// Function, argument, and the lock that keeps the owner from reusing the element.
     pub csd: CallSingleData,

@@ -165,6 +165,7 @@ const NONE: u32 = u32::MAX;
 
 /// Pieces of memory for values of one kind (`kmalloc`, `kfree`).
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Pool<T> {
     cells: Box<[Cell<T>]>,
     lock: SpinLock,

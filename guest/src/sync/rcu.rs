@@ -32,6 +32,7 @@ impl GracePeriod {
 }
 
 /// Grace periods of one machine.
+#[repr(C, align(64))]
 pub struct Rcu {
     /// Guards everything but `nesting`.
     lock: SpinLock,

@@ -209,6 +209,7 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
 /// Elements in the order in which their grace periods end (`call_rcu`). The kernel has such a list per
 /// CPU; there are few enough of them here for one.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Deferred {
     lock: SpinLock,
     /// A ring with room for every element: where it is, and the grace period it waits for.

@@ -23,7 +23,7 @@ use crate::sync::spin::SpinLock;
 const GROUP: usize = 16;
 
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Group {
     /// Which counter walkers join, 0 or 1.
     active: AtomicU32,
