@@ -83,7 +83,7 @@ impl Bench {
     }
 
     fn vcpu_ended(&mut self) {
-        if let Some(threads::Event { vcpu, end }) = self.vcpus.take() {
+        if let Some(threads::Event::Ended { vcpu, end }) = self.vcpus.take() {
             self.end(match end {
                 End::GuestExit(code) => Ending::GuestExit { vcpu, code },
                 End::Dead(death) => Ending::Dead { vcpu, death },

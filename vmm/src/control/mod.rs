@@ -137,7 +137,7 @@ pub fn run(
     )?;
     let (ending, mut output) = watch(bench, &crew)?;
 
-    crew.pause()?;
+    crew.suspend()?;
     let window = meter.window();
     let vcpus = crew.stop()?;
     output.finish(devices.console());

@@ -1,7 +1,11 @@
-//! The life of a vCPU: `Created → Running ⇄ Stalled(Paused) → Exited`. A change is requested by
+//! The life of a vCPU: `Created → Running ⇄ Stalled(Paused) → Exited(reason)`. A change is requested by
 //! whoever controls the machine and confirmed by the thread that carries the vCPU, once it has left
 //! the guest. No KVM here: a [`Runner`] is anything that can be stepped and kicked.
+//!
+//! A vCPU runs when the machine as a whole is let go ([`Request::Run`]) and nobody holds this one. Holds
+//! are counted, so that several can each keep a vCPU out of the guest without knowing of each other.
 
+use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +19,28 @@ pub enum State {
     /// It is out of the guest, with nothing half done, and stays out.
     Stalled(Stall),
     /// It will never enter the guest again.
-    Exited,
+    Exited(Exited),
+}
+
+/// Why a vCPU will never enter the guest again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exited {
+    /// The guest ended on it: it wrote to the exit port, or died.
+    Ended,
+    /// It was told to, because the run is over.
+    Stopped,
+    /// Its thread panicked, which is a bug of the VMM.
+    Panicked,
+}
+
+impl fmt::Display for Exited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ended => "the guest has ended on it",
+            Self::Stopped => "the run is over",
+            Self::Panicked => "its thread has panicked",
+        })
+    }
 }
 
 /// Why a vCPU is kept out of the guest.
@@ -25,12 +50,12 @@ pub enum Stall {
     Paused,
 }
 
-/// What the controlling side wants of a vCPU.
+/// What the controlling side wants of a vCPU, as part of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     /// To stay out of the guest.
     Pause,
-    /// To run.
+    /// To run, unless it is held.
     Run,
     /// To end.
     Stop,
@@ -57,7 +82,43 @@ pub trait Runner {
 
     /// Makes the next [`Runner::step`] return [`Step::Interrupted`] at once, or no longer.
     fn set_kick(&mut self, pending: bool);
+
+    /// Hears that a hold has been confirmed, or that a held vCPU runs again. By the time it hears so, the
+    /// state may be another.
+    fn changed(&mut self, change: Change);
 }
+
+/// What a [`Runner`] hears of its own life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It has left the guest, this long after it was asked to.
+    Stalled(Duration),
+    /// It is about to enter the guest again.
+    Running,
+}
+
+/// How a hold found the vCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Out of the guest, in this state. It stays there.
+    Already(State),
+    /// In the guest. It must be kicked, and confirms when it has left.
+    Underway,
+}
+
+/// How often and for how long a vCPU was held out of the guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Absence {
+    /// Times, the present one included.
+    pub times: u64,
+    /// Time in all, from the confirmation of a hold to the next entry into the guest.
+    pub total: Duration,
+}
+
+/// A release without a hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nobody holds it")]
+pub struct NotHeld;
 
 /// Entries that finishing one instruction can take: a page-crossing string instruction, generously.
 const DRAIN_LIMIT: usize = 64;
@@ -73,6 +134,44 @@ pub struct Seat {
 struct Place {
     request: Request,
     state: State,
+    /// When it came into that state.
+    since: Instant,
+    /// How many keep it out of the guest, each for reasons of its own.
+    holds: u32,
+    /// When the first hold was asked for that is not confirmed yet.
+    asked: Option<Instant>,
+    /// Since when it has been out of the guest because of a hold.
+    away: Option<Instant>,
+    /// What has come to an end of such times, and how many began.
+    absence: Absence,
+}
+
+impl Place {
+    fn wanted(&self) -> Request {
+        match self.request {
+            Request::Run if self.holds > 0 => Request::Pause,
+            request => request,
+        }
+    }
+
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.since = Instant::now();
+    }
+
+    fn begin_absence(&mut self) {
+        if self.away.is_none() {
+            self.away = Some(Instant::now());
+            self.absence.times += 1;
+        }
+    }
+
+    /// Returns whether there was one.
+    fn end_absence(&mut self) -> bool {
+        let began = self.away.take();
+        self.absence.total += began.map_or(Duration::ZERO, |began| began.elapsed());
+        began.is_some()
+    }
 }
 
 impl Default for Seat {
@@ -80,6 +179,11 @@ impl Default for Seat {
         let born = Place {
             request: Request::Pause,
             state: State::Created,
+            since: Instant::now(),
+            holds: 0,
+            asked: None,
+            away: None,
+            absence: Absence::default(),
         };
         Self {
             place: Mutex::new(born),
@@ -95,9 +199,57 @@ impl Seat {
         self.changed.notify_all();
     }
 
-    /// The state that has been confirmed.
-    pub fn state(&self) -> State {
-        self.lock().state
+    /// Keeps the vCPU out of the guest until [`Seat::release`], whatever else is asked for.
+    ///
+    /// # Errors
+    /// It has exited, so that there is nothing to hold.
+    pub fn hold(&self) -> Result<Held, Exited> {
+        let mut place = self.lock();
+        let held = match place.state {
+            State::Exited(why) => return Err(why),
+            State::Running => {
+                place.asked.get_or_insert_with(Instant::now);
+                Held::Underway
+            }
+            // The thread looks again, under the same lock, before it enters the guest.
+            state @ (State::Created | State::Stalled(_)) => {
+                place.begin_absence();
+                Held::Already(state)
+            }
+        };
+        place.holds += 1;
+        Ok(held)
+    }
+
+    /// Undoes one [`Seat::hold`]. The vCPU goes on when the last is undone; a hold that was not confirmed
+    /// until then never will be.
+    ///
+    /// # Errors
+    /// [`NotHeld`] if there is no hold left to undo.
+    pub fn release(&self) -> Result<(), NotHeld> {
+        let mut place = self.lock();
+        place.holds = place.holds.checked_sub(1).ok_or(NotHeld)?;
+        if place.holds == 0 {
+            place.asked = None;
+            self.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// The state that has been confirmed, and when that was.
+    pub fn state(&self) -> (State, Instant) {
+        let place = self.lock();
+        (place.state, place.since)
+    }
+
+    /// How much of its life was taken away from it so far.
+    pub fn absence(&self) -> Absence {
+        let place = self.lock();
+        let now = place.away.map_or(Duration::ZERO, |began| began.elapsed());
+        Absence {
+            total: place.absence.total + now,
+            ..place.absence
+        }
     }
 
     /// Waits until the vCPU is out of the guest for now or for good, but not beyond `deadline`.
@@ -122,13 +274,18 @@ impl Seat {
     /// stopped from outside.
     pub fn carry<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
         let end = self.live(runner);
-        self.leave();
+        self.leave(match end {
+            Some(_) => Exited::Ended,
+            None => Exited::Stopped,
+        });
         end
     }
 
     /// Marks the vCPU as gone, however its thread came to its end.
-    pub fn leave(&self) {
-        self.lock().state = State::Exited;
+    pub fn leave(&self, why: Exited) {
+        let mut place = self.lock();
+        place.end_absence();
+        place.enter(State::Exited(why));
         self.changed.notify_all();
     }
 
@@ -137,12 +294,14 @@ impl Seat {
             // Cleared first, looked at second: a request made in between is seen by `admit`, and
             // one made later sets the kick again, so that the next step returns at once.
             runner.set_kick(false);
-            let end = match self.admit() {
+            let end = match self.admit(runner) {
                 Request::Run => run(runner),
                 Request::Pause => {
-                    let end = drain(runner);
+                    // Only what has been in the guest since it was last out can be half done.
+                    let inside = self.state().0 == State::Running;
+                    let end = inside.then(|| drain(runner)).flatten();
                     if end.is_none() {
-                        self.park();
+                        self.park(runner);
                     }
                     end
                 }
@@ -154,24 +313,39 @@ impl Seat {
         }
     }
 
-    /// The latest request; if it is to run, the vCPU counts as running from here on. Both in one
+    /// What is wanted now; if it is to run, the vCPU counts as running from here on. Both in one
     /// step, so that nobody sees it out of the guest who has just asked it to stay out.
-    fn admit(&self) -> Request {
+    fn admit<R: Runner>(&self, runner: &mut R) -> Request {
         let mut place = self.lock();
-        if place.request == Request::Run {
-            place.state = State::Running;
+        let wanted = place.wanted();
+        if wanted == Request::Run && place.state != State::Running {
+            place.enter(State::Running);
+            if place.end_absence() {
+                drop(place);
+                runner.changed(Change::Running);
+            }
         }
-        place.request
+        wanted
     }
 
-    /// Confirms the pause and waits until something else is asked for.
-    fn park(&self) {
+    /// Confirms the pause and waits until something else is wanted.
+    fn park<R: Runner>(&self, runner: &mut R) {
         let mut place = self.lock();
-        if place.state == State::Running {
-            place.state = State::Stalled(Stall::Paused);
+        // What was wanted may have changed since; then there is nothing to confirm.
+        if place.state == State::Running && place.wanted() == Request::Pause {
+            place.enter(State::Stalled(Stall::Paused));
+            if place.holds > 0 {
+                place.begin_absence();
+            }
             self.changed.notify_all();
+            if let Some(asked) = place.asked.take() {
+                let latency = place.since.saturating_duration_since(asked);
+                drop(place);
+                runner.changed(Change::Stalled(latency));
+                place = self.lock();
+            }
         }
-        while place.request == Request::Pause {
+        while place.wanted() == Request::Pause {
             place = self
                 .changed
                 .wait(place)

@@ -11,6 +11,7 @@ struct Fake {
     script: VecDeque<Step<&'static str>>,
     /// I/O that only another entry completes.
     half_done: bool,
+    heard: Arc<Mutex<Vec<Change>>>,
 }
 
 impl Fake {
@@ -20,6 +21,7 @@ impl Fake {
             steps: Arc::default(),
             script: script.into_iter().collect(),
             half_done: false,
+            heard: Arc::default(),
         }
     }
 }
@@ -40,6 +42,10 @@ impl Runner for Fake {
     fn set_kick(&mut self, pending: bool) {
         self.kick.store(pending, Ordering::SeqCst);
     }
+
+    fn changed(&mut self, change: Change) {
+        self.heard.lock().unwrap().push(change);
+    }
 }
 
 const SOON: Duration = Duration::from_secs(20);
@@ -56,12 +62,12 @@ fn ask(seat: &Seat, kick: &AtomicBool, request: Request) {
 #[test]
 fn a_vcpu_is_born_paused_and_can_be_stopped_there() {
     let seat = Seat::default();
-    assert_eq!(seat.state(), State::Created);
+    assert_eq!(seat.state().0, State::Created);
     assert!(seat.wait_out_of_guest(soon()));
     let mut fake = Fake::new([]);
     seat.ask(Request::Stop);
     assert_eq!(seat.carry(&mut fake), None);
-    assert_eq!(seat.state(), State::Exited);
+    assert_eq!(seat.state().0, State::Exited(Exited::Stopped));
     assert_eq!(fake.steps.load(Ordering::Relaxed), 0);
 }
 
@@ -71,7 +77,7 @@ fn the_end_of_the_guest_is_the_end_of_the_vcpu() {
     let mut fake = Fake::new([Step::Continue, Step::Interrupted, Step::Ended("died")]);
     seat.ask(Request::Run);
     assert_eq!(seat.carry(&mut fake), Some("died"));
-    assert_eq!(seat.state(), State::Exited);
+    assert_eq!(seat.state().0, State::Exited(Exited::Ended));
 }
 
 #[test]
@@ -97,6 +103,7 @@ fn an_end_met_while_draining_is_not_lost() {
             }
         }
         fn set_kick(&mut self, _: bool) {}
+        fn changed(&mut self, _: Change) {}
     }
     assert_eq!(drain(&mut Stubborn(0)), Some(3));
     assert_eq!(drain(&mut Stubborn(4)), None);
@@ -124,7 +131,7 @@ fn no_request_is_lost_however_it_falls() {
         ask(&seat, &kick, Request::Pause);
         assert!(seat.wait_out_of_guest(soon()), "not out, round {round}");
         if round % 2 == 0 {
-            assert_eq!(seat.state(), State::Stalled(Stall::Paused));
+            assert_eq!(seat.state().0, State::Stalled(Stall::Paused));
             let still = steps.load(Ordering::Relaxed);
             thread::yield_now();
             assert_eq!(steps.load(Ordering::Relaxed), still);
@@ -132,4 +139,193 @@ fn no_request_is_lost_however_it_falls() {
     }
     ask(&seat, &kick, Request::Stop);
     assert_eq!(carrier.join().unwrap(), None);
+}
+
+/// A seat whose vCPU runs on a thread of its own, and is stopped in the end.
+struct Carrier {
+    seat: Arc<Seat>,
+    kick: Arc<AtomicBool>,
+    steps: Arc<AtomicU64>,
+    heard: Arc<Mutex<Vec<Change>>>,
+    thread: Option<thread::JoinHandle<Option<&'static str>>>,
+}
+
+impl Carrier {
+    fn new() -> Self {
+        let mut fake = Fake::new([]);
+        let seat = Arc::new(Seat::default());
+        Self {
+            seat: Arc::clone(&seat),
+            kick: Arc::clone(&fake.kick),
+            steps: Arc::clone(&fake.steps),
+            heard: Arc::clone(&fake.heard),
+            thread: Some(thread::spawn(move || seat.carry(&mut fake))),
+        }
+    }
+
+    /// Holds as [`super::super::pausing`] does, and waits for the confirmation.
+    fn hold(&self) {
+        if self.seat.hold() == Ok(Held::Underway) {
+            self.kick.store(true, Ordering::SeqCst);
+        }
+        assert!(self.seat.wait_out_of_guest(soon()), "not out");
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    #[track_caller]
+    fn assert_runs(&self) {
+        let (before, deadline) = (self.steps(), soon());
+        while self.steps() == before {
+            assert!(Instant::now() < deadline, "does not run");
+            thread::yield_now();
+        }
+        assert_eq!(self.seat.state().0, State::Running);
+    }
+
+    #[track_caller]
+    fn assert_stands_still(&self) {
+        let before = self.steps();
+        thread::sleep(Duration::from_millis(2));
+        assert_eq!(self.steps(), before, "runs");
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        ask(&self.seat, &self.kick, Request::Stop);
+        let end = self.thread.take().map(thread::JoinHandle::join);
+        if !thread::panicking() {
+            assert_eq!(end.unwrap().unwrap(), None);
+        }
+    }
+}
+
+#[test]
+fn a_vcpu_runs_when_nobody_holds_it() {
+    let vcpu = Carrier::new();
+    vcpu.seat.ask(Request::Run);
+    vcpu.assert_runs();
+    vcpu.hold();
+    vcpu.hold();
+    vcpu.assert_stands_still();
+    assert_eq!(vcpu.seat.release(), Ok(()));
+    assert_eq!(vcpu.seat.state().0, State::Stalled(Stall::Paused));
+    vcpu.assert_stands_still();
+    assert_eq!(vcpu.seat.release(), Ok(()));
+    vcpu.assert_runs();
+    assert_eq!(vcpu.seat.release(), Err(NotHeld));
+    vcpu.assert_runs();
+}
+
+#[test]
+fn a_vcpu_held_before_it_is_let_go_waits() {
+    let vcpu = Carrier::new();
+    assert_eq!(vcpu.seat.hold(), Ok(Held::Already(State::Created)));
+    vcpu.seat.ask(Request::Run);
+    vcpu.assert_stands_still();
+    assert_eq!(vcpu.seat.state().0, State::Created);
+    assert_eq!(vcpu.seat.release(), Ok(()));
+    vcpu.assert_runs();
+}
+
+#[test]
+fn a_vcpu_that_is_gone_cannot_be_held() {
+    let seat = Seat::default();
+    seat.ask(Request::Run);
+    assert_eq!(
+        seat.carry(&mut Fake::new([Step::Ended("died")])),
+        Some("died")
+    );
+    assert_eq!(seat.hold(), Err(Exited::Ended));
+    assert_eq!(seat.release(), Err(NotHeld));
+}
+
+#[test]
+fn a_held_vcpu_can_be_stopped_and_suspended() {
+    let vcpu = Carrier::new();
+    vcpu.seat.ask(Request::Run);
+    vcpu.assert_runs();
+    vcpu.hold();
+    // Holds outlive a look at the whole machine, and the other way round.
+    ask(&vcpu.seat, &vcpu.kick, Request::Pause);
+    assert_eq!(vcpu.seat.release(), Ok(()));
+    vcpu.assert_stands_still();
+    vcpu.hold();
+    vcpu.seat.ask(Request::Run);
+    vcpu.assert_stands_still();
+    let seat = Arc::clone(&vcpu.seat);
+    drop(vcpu);
+    assert_eq!(seat.state().0, State::Exited(Exited::Stopped));
+}
+
+#[test]
+fn absence_is_the_time_under_a_hold() {
+    const MOMENT: Duration = Duration::from_millis(20);
+    let vcpu = Carrier::new();
+    vcpu.seat.ask(Request::Run);
+    vcpu.assert_runs();
+    assert_eq!(vcpu.seat.absence(), Absence::default());
+    vcpu.hold();
+    thread::sleep(MOMENT);
+    let during = vcpu.seat.absence();
+    assert!(during.times == 1 && during.total >= MOMENT, "{during:?}");
+    // A second hold makes it longer, and is no second time.
+    vcpu.hold();
+    vcpu.seat.release().unwrap();
+    vcpu.seat.release().unwrap();
+    vcpu.assert_runs();
+    let after = vcpu.seat.absence();
+    assert!(after.times == 1 && after.total >= during.total, "{after:?}");
+    thread::sleep(MOMENT);
+    assert_eq!(vcpu.seat.absence(), after);
+    // To be suspended with the machine is nobody's hold.
+    ask(&vcpu.seat, &vcpu.kick, Request::Pause);
+    assert!(vcpu.seat.wait_out_of_guest(soon()));
+    assert_eq!(vcpu.seat.absence(), after);
+}
+
+#[test]
+fn a_runner_hears_of_holds_and_of_nothing_else() {
+    let vcpu = Carrier::new();
+    vcpu.seat.ask(Request::Run);
+    vcpu.assert_runs();
+    ask(&vcpu.seat, &vcpu.kick, Request::Pause);
+    assert!(vcpu.seat.wait_out_of_guest(soon()));
+    vcpu.seat.ask(Request::Run);
+    vcpu.assert_runs();
+    assert_eq!(*vcpu.heard.lock().unwrap(), []);
+    vcpu.hold();
+    vcpu.seat.release().unwrap();
+    vcpu.assert_runs();
+    let heard = vcpu.heard.lock().unwrap();
+    assert!(
+        matches!(heard[..], [Change::Stalled(latency), Change::Running] if latency < SOON),
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn no_hold_is_lost_however_many_there_are() {
+    let vcpu = Carrier::new();
+    vcpu.seat.ask(Request::Run);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..1_000 {
+                    vcpu.hold();
+                    let still = vcpu.steps();
+                    thread::yield_now();
+                    assert_eq!(vcpu.steps(), still, "runs while it is held");
+                    vcpu.seat.release().unwrap();
+                }
+            });
+        }
+    });
+    vcpu.assert_runs();
+    assert_eq!(vcpu.seat.release(), Err(NotHeld));
+    let absence = vcpu.seat.absence();
+    assert!((1..=4_000).contains(&absence.times), "{absence:?}");
 }

@@ -11,6 +11,7 @@ pub mod kick;
 pub mod layout;
 pub mod lifecycle;
 pub mod limits;
+pub mod pausing;
 pub mod pin;
 pub mod tally;
 pub mod threads;

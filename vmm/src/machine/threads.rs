@@ -1,6 +1,6 @@
-//! The threads that carry the vCPUs, one each, and the means to control them all: let go, pause with
-//! confirmation, stop, and have the vCPUs back. Decides nothing; what happens on a vCPU goes to the
-//! controlling thread as an [`Event`].
+//! The threads that carry the vCPUs, one each, and the means to control the machine as a whole: let it
+//! go, suspend it, stop it, and have the vCPUs back. Single vCPUs are paused in [`super::pausing`].
+//! Decides nothing; what happens on a vCPU goes to the controlling thread as an [`Event`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,12 +14,13 @@ use vmm_sys_util::signal::{Killable, unblock_signal};
 
 use super::devices::{Devices, Effect};
 use super::kick::{self, ImmediateExit};
-use super::lifecycle::{Request, Runner, Seat, State, Step};
+use super::lifecycle::{Change, Exited, Request, Runner, Seat, State, Step};
+use super::pausing::Latencies;
 use super::pin::Pins;
 use super::vcpu::{Death, Exit, Vcpu};
 
 /// How long vCPUs may take to leave the guest. Hundreds of spinning ones on two cores take seconds.
-const CONFIRMATION: Duration = Duration::from_secs(30);
+pub const CONFIRMATION: Duration = Duration::from_secs(30);
 
 /// Why the threads do not do as they should.
 #[derive(Debug, thiserror::Error)]
@@ -52,13 +53,22 @@ pub enum End {
     Panicked,
 }
 
-/// The end of a vCPU, as its thread reports it.
+/// What happened to a vCPU, as its thread reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// The vCPU.
-    pub vcpu: u32,
-    /// Its end.
-    pub end: End,
+pub enum Event {
+    /// It came to its end by itself.
+    Ended {
+        /// The vCPU.
+        vcpu: u32,
+        /// How.
+        end: End,
+    },
+    /// It has confirmed that it is held, or runs again; [`Crew::state`] has its state now, which may be
+    /// yet another.
+    Changed {
+        /// The vCPU.
+        vcpu: u32,
+    },
 }
 
 /// Called on the thread of the vCPU that rings the doorbell, which waits meanwhile.
@@ -107,9 +117,9 @@ impl Events {
 }
 
 #[derive(Debug)]
-struct Member {
-    id: u32,
-    seat: Arc<Seat>,
+pub(super) struct Member {
+    pub id: u32,
+    pub seat: Arc<Seat>,
     immediate_exit: Arc<ImmediateExit>,
     thread: JoinHandle<Vcpu>,
 }
@@ -117,6 +127,11 @@ struct Member {
 impl Member {
     fn ask(&self, request: Request) {
         self.seat.ask(request);
+        self.kick();
+    }
+
+    /// Makes the vCPU leave the guest and look what is wanted of it, after that has been said.
+    pub fn kick(&self) {
         self.immediate_exit.set(true);
         // The thread is not joined yet, so the handle is good; if it has ended there is nobody to
         // kick, and that is all an error can mean.
@@ -127,7 +142,8 @@ impl Member {
 /// The vCPUs of a machine, each on a thread of its own, at first paused. Dropping it stops them.
 #[derive(Debug)]
 pub struct Crew {
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
+    pub(super) latencies: Arc<Latencies>,
     events: Arc<Events>,
 }
 
@@ -146,6 +162,7 @@ impl Crew {
         let events = Arc::new(Events::new().map_err(CrewError::Prepare)?);
         let mut crew = Self {
             members: Vec::with_capacity(vcpus.len()),
+            latencies: Arc::default(),
             events,
         };
         for vcpu in vcpus {
@@ -175,6 +192,8 @@ impl Crew {
             vcpu,
             devices: Arc::clone(devices),
             on_doorbell: Arc::clone(on_doorbell),
+            events: Arc::clone(&self.events),
+            latencies: Arc::clone(&self.latencies),
         };
         let thread = thread::Builder::new()
             .name(format!("vcpu{id}"))
@@ -204,18 +223,19 @@ impl Crew {
         &self.events
     }
 
-    /// Lets every vCPU into the guest.
+    /// Lets every vCPU into the guest that nobody holds.
     pub fn run(&self) {
         for member in &self.members {
             member.seat.ask(Request::Run);
         }
     }
 
-    /// Pauses every vCPU and waits until each has confirmed that it is out of the guest.
+    /// Undoes [`Crew::run`], and waits until each vCPU has confirmed that it is out of the guest. This is no
+    /// hold: it is the machine that stops, for a look or for good.
     ///
     /// # Errors
     /// [`CrewError::Stuck`] names one that did not.
-    pub fn pause(&self) -> Result<(), CrewError> {
+    pub fn suspend(&self) -> Result<(), CrewError> {
         for member in &self.members {
             member.ask(Request::Pause);
         }
@@ -280,11 +300,11 @@ impl ExitGuard {
 
 impl Drop for ExitGuard {
     fn drop(&mut self) {
-        if self.seat.state() != State::Exited {
-            self.seat.leave();
+        if !matches!(self.seat.state().0, State::Exited(_)) {
+            self.seat.leave(Exited::Panicked);
         }
         if let Some(end) = self.end.take() {
-            self.events.put(Event {
+            self.events.put(Event::Ended {
                 vcpu: self.vcpu,
                 end,
             });
@@ -300,6 +320,8 @@ struct Carried {
     vcpu: Vcpu,
     devices: Arc<Devices>,
     on_doorbell: Arc<OnDoorbell>,
+    events: Arc<Events>,
+    latencies: Arc<Latencies>,
 }
 
 impl Runner for Carried {
@@ -326,5 +348,14 @@ impl Runner for Carried {
 
     fn set_kick(&mut self, pending: bool) {
         self.vcpu.immediate_exit().set(pending);
+    }
+
+    fn changed(&mut self, change: Change) {
+        if let Change::Stalled(latency) = change {
+            self.latencies.record(latency);
+        }
+        self.events.put(Event::Changed {
+            vcpu: self.vcpu.id(),
+        });
     }
 }

@@ -1,0 +1,258 @@
+//! Pausing and resuming vCPUs of a running machine, one or all, *confirmed*: it is known that the vCPU's
+//! thread has left `KVM_RUN`. Says nothing of why or when; scripts, plans and sockets are built on this.
+//!
+//! A pause is a hold, and holds are counted: who pauses a vCPU resumes it once, and it runs when nobody
+//! holds it. A paused vCPU's local APIC goes on accepting interrupts, so that to the others it looks like
+//! a CPU with its interrupts off.
+//!
+//! [`Crew::pause`] waits for the confirmation. A thread that must not wait uses [`Crew::request_pause`]
+//! and looks at [`Crew::state`] again whenever an [`Event::Changed`](super::threads::Event) tells it to.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::lifecycle::{Absence, Exited, Held, State};
+use super::threads::{CONFIRMATION, Crew, Member};
+
+/// Why a vCPU is not paused or resumed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PauseError {
+    /// No such vCPU.
+    #[error("there is no vCPU {id}; this machine has vCPUs 0 to {last}")]
+    NoSuchVcpu {
+        /// The number asked for.
+        id: u32,
+        /// The last there is.
+        last: u32,
+    },
+    /// It runs no more.
+    #[error("vCPU {id} has exited and cannot be paused: {why}")]
+    Exited {
+        /// The vCPU.
+        id: u32,
+        /// Why it exited.
+        why: Exited,
+    },
+    /// It was not paused.
+    #[error("vCPU {0} is not paused, so that there is nothing to resume")]
+    NotPaused(u32),
+    /// It stayed in the guest. It is not held any more.
+    #[error("vCPU {0} did not leave the guest within {limit} s of being told to; this host's KVM is stuck", limit = CONFIRMATION.as_secs())]
+    Stuck(u32),
+}
+
+impl Crew {
+    /// Number of vCPUs.
+    pub fn len(&self) -> u32 {
+        u32::try_from(self.members.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether there is no vCPU.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The state that vCPU `id` has confirmed, and when it did.
+    ///
+    /// # Errors
+    /// [`PauseError::NoSuchVcpu`].
+    pub fn state(&self, id: u32) -> Result<(State, Instant), PauseError> {
+        Ok(self.member(id)?.seat.state())
+    }
+
+    /// Holds vCPU `id` out of the guest and waits for the confirmation. Returns the state in which it is
+    /// held: [`State::Stalled`], or [`State::Created`] if it had not been let into the guest yet, and then
+    /// it will not be.
+    ///
+    /// # Errors
+    /// [`PauseError`] if there is no such vCPU, or if it has exited, perhaps while being waited for. It is
+    /// then not held.
+    pub fn pause(&self, id: u32) -> Result<State, PauseError> {
+        let member = self.member(id)?;
+        match member.hold()? {
+            Held::Already(state) => Ok(state),
+            Held::Underway => member.confirm(Instant::now() + CONFIRMATION),
+        }
+    }
+
+    /// As [`Crew::pause`], without waiting: [`Held::Underway`] is confirmed once [`Crew::state`] is
+    /// [`State::Stalled`], which an [`Event::Changed`](super::threads::Event) announces. The vCPU is held
+    /// from now on, and to be resumed, whether that has happened or not.
+    ///
+    /// # Errors
+    /// As [`Crew::pause`].
+    pub fn request_pause(&self, id: u32) -> Result<Held, PauseError> {
+        self.member(id)?.hold()
+    }
+
+    /// Undoes one pause of vCPU `id`. It runs on if that was the last, which is not waited for.
+    ///
+    /// # Errors
+    /// [`PauseError::NotPaused`] if nobody holds it, or [`PauseError::NoSuchVcpu`].
+    pub fn resume(&self, id: u32) -> Result<(), PauseError> {
+        self.member(id)?.release()
+    }
+
+    /// Pauses every vCPU that has not exited. When it returns all of them are out of the guest at once, so
+    /// that memory and registers are of one moment.
+    ///
+    /// # Errors
+    /// [`PauseError::Stuck`] names one that did not confirm. None is held then.
+    pub fn pause_all(&self) -> Result<(), PauseError> {
+        // All are asked before the first is waited for, which takes as long as the slowest, not as all.
+        // One that has exited is out of the guest for good, and not held.
+        let held: Vec<_> = self
+            .members
+            .iter()
+            .filter(|member| member.hold().is_ok())
+            .collect();
+        let deadline = Instant::now() + CONFIRMATION;
+        let stuck = held
+            .iter()
+            .find(|member| !member.seat.wait_out_of_guest(deadline));
+        let Some(stuck) = stuck else { return Ok(()) };
+        for member in &held {
+            member.release()?;
+        }
+        Err(PauseError::Stuck(stuck.id))
+    }
+
+    /// Undoes one pause of every vCPU that has not exited.
+    ///
+    /// # Errors
+    /// [`PauseError::NotPaused`] names the first that nobody held. The others are resumed all the same.
+    pub fn resume_all(&self) -> Result<(), PauseError> {
+        self.members
+            .iter()
+            .filter(|member| !matches!(member.seat.state().0, State::Exited(_)))
+            .map(Member::release)
+            .fold(Ok(()), Result::and)
+    }
+
+    /// How often and for how long each vCPU was paused so far, in order.
+    pub fn absences(&self) -> Vec<Absence> {
+        self.members
+            .iter()
+            .map(|member| member.seat.absence())
+            .collect()
+    }
+
+    /// How long pauses took from request to confirmation, so far. `None` if none had to be waited for.
+    pub fn pause_latency(&self) -> Option<Latency> {
+        self.latencies.summary()
+    }
+
+    fn member(&self, id: u32) -> Result<&Member, PauseError> {
+        self.members.get(id as usize).ok_or(PauseError::NoSuchVcpu {
+            id,
+            last: self.len().saturating_sub(1),
+        })
+    }
+}
+
+impl Member {
+    fn hold(&self) -> Result<Held, PauseError> {
+        let held = self
+            .seat
+            .hold()
+            .map_err(|why| PauseError::Exited { id: self.id, why })?;
+        if held == Held::Underway {
+            self.kick();
+        }
+        Ok(held)
+    }
+
+    fn release(&self) -> Result<(), PauseError> {
+        self.seat
+            .release()
+            .map_err(|_| PauseError::NotPaused(self.id))
+    }
+
+    /// Waits for the state in which it is held, and gives it up otherwise.
+    fn confirm(&self, deadline: Instant) -> Result<State, PauseError> {
+        let confirmed = self.seat.wait_out_of_guest(deadline);
+        let error = match self.seat.state().0 {
+            State::Exited(why) => PauseError::Exited { id: self.id, why },
+            state if confirmed => return Ok(state),
+            _ => PauseError::Stuck(self.id),
+        };
+        self.release()?;
+        Err(error)
+    }
+}
+
+/// Times from the request of a pause to its confirmation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Latency {
+    /// How many were measured: those that found the vCPU in the guest.
+    pub count: u64,
+    /// The shortest.
+    pub min: Duration,
+    /// Half of them took no longer.
+    pub median: Duration,
+    /// 99 in 100 took no longer.
+    pub p99: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+/// In nanoseconds, far beyond [`CONFIRMATION`]; what took longer counts as this.
+const LONGEST: u64 = 3600 * 1_000_000_000;
+
+/// Collects the latencies of a machine, from all its threads.
+#[derive(Debug)]
+pub(super) struct Latencies(Mutex<Histogram<u64>>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        let nanoseconds = Histogram::new_with_bounds(1, LONGEST, 2);
+        Self(Mutex::new(nanoseconds.expect("bounds in order")))
+    }
+}
+
+impl Latencies {
+    pub fn record(&self, latency: Duration) {
+        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        self.lock().saturating_record(nanoseconds);
+    }
+
+    fn summary(&self) -> Option<Latency> {
+        let histogram = self.lock();
+        let quantile = |q| Duration::from_nanos(histogram.value_at_quantile(q));
+        (!histogram.is_empty()).then(|| Latency {
+            count: histogram.len(),
+            min: Duration::from_nanos(histogram.min()),
+            median: quantile(0.5),
+            p99: quantile(0.99),
+            max: Duration::from_nanos(histogram.max()),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Histogram<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_are_summed_up_to_two_digits() {
+        let latencies = Latencies::default();
+        assert_eq!(latencies.summary(), None);
+        for micros in 1..=1000 {
+            latencies.record(Duration::from_micros(micros));
+        }
+        let sum = latencies.summary().unwrap();
+        assert_eq!(sum.count, 1000);
+        let close = |value: Duration, micros: u64| value.as_micros().abs_diff(micros.into()) <= 10;
+        assert!(close(sum.min, 1) && close(sum.median, 500), "{sum:?}");
+        assert!(close(sum.p99, 990) && close(sum.max, 1000), "{sum:?}");
+        // A clock that jumps must not make a thread panic.
+        latencies.record(Duration::MAX);
+        assert_eq!(latencies.summary().unwrap().count, 1001);
+    }
+}
