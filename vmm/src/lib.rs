@@ -3,7 +3,8 @@
 //! guest's ledger whether every call ran exactly once where it had to.
 //!
 //! [`run`] does all of it. Its steps can also be taken one by one: [`machine::Machine::build`],
-//! [`lab::Lab::prepare`], [`control::run`], [`report::Report::new`].
+//! [`lab::Lab::prepare`], [`control::run`], [`report::Report::new`]. A program that wants to pause vCPUs
+//! itself carries the machine with a [`machine::threads::Crew`]; see [`machine::pausing`].
 
 pub mod control;
 pub mod cpus;
@@ -34,6 +35,8 @@ pub struct Config {
     pub append: String,
     /// How long it may take.
     pub limits: control::Limits,
+    /// What is to keep vCPUs out of the guest.
+    pub stalls: control::Stalls,
     /// Host CPUs to bind the vCPUs to, in turn; `None` to let them wander.
     pub pin: Option<CpuSet>,
     /// Where the guest's console goes.
@@ -64,6 +67,9 @@ pub enum Error {
     /// No such host CPUs.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// No such vCPU to stall.
+    #[error(transparent)]
+    Stalls(#[from] control::NoSuchVcpu),
     /// No end.
     #[error(transparent)]
     Control(#[from] control::ControlError),
@@ -75,6 +81,7 @@ impl Error {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Vcpus(_)
+            | Self::Stalls(_)
             | Self::Machine(
                 MachineError::Layout(_) | MachineError::Image(_) | MachineError::Boot(_),
             ) => 2,
@@ -89,6 +96,7 @@ impl Error {
 /// [`Error`] if that was not possible. A guest that fails or dies is no error: [`Outcome`] says it.
 pub fn run(config: &Config) -> Result<Outcome, Error> {
     let pages = shared::lab::Layout::new(config.vcpus).map_err(|_| Error::Vcpus(config.vcpus))?;
+    config.stalls.check(config.vcpus)?;
     let image = Image::open(&config.guest).map_err(MachineError::from)?;
     let layout = Layout::new(config.memory, config.vcpus, image.end(), pages.size)
         .map_err(MachineError::from)?;
@@ -103,7 +111,14 @@ pub fn run(config: &Config) -> Result<Outcome, Error> {
     })?;
     let lab =
         lab::Lab::prepare(machine.memory.clone(), layout.lab.start, pages).map_err(Error::Lab)?;
-    let aftermath = control::run(machine, &lab, config.limits, pins.as_ref(), config.console)?;
+    let aftermath = control::run(
+        machine,
+        &lab,
+        config.limits,
+        &config.stalls,
+        pins.as_ref(),
+        config.console,
+    )?;
     let report = Report::new(&aftermath, &lab);
     let post_mortem = describe(&aftermath, &report, &image);
     Ok(Outcome {

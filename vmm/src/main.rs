@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use vmm::control::{Limits, Stream};
+use vmm::control::{Limits, Stall, Stalls, Steal, Stream};
 use vmm::cpus::CpuSet;
 use vmm::{Config, Outcome};
 
@@ -62,11 +62,21 @@ struct Arguments {
     #[arg(long, value_name = "CPULIST")]
     pin: Option<CpuSet>,
 
+    /// Keep a vCPU out of the guest, at a time after the start of its workload and for a time, such as
+    /// cpu=1,at=10ms,for=5ms. Can be repeated
+    #[arg(long, value_name = "STALL")]
+    stall: Vec<Stall>,
+
+    /// Take vCPUs away at random, as a busy host does, from the start of the workload on, such as
+    /// seed=7,mean=2ms,share=20%. Equal seeds make equal plans; cpus=0-3 spares the others
+    #[arg(long, value_name = "STEAL")]
+    steal: Option<Steal>,
+
     /// End the run after this time [default: no limit]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
 
-    /// End the run when nothing has moved for this time, 0 for never
+    /// End the run when nothing has moved for this time, 0 for never. Stalls do not count
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     watchdog: Duration,
 }
@@ -96,6 +106,10 @@ impl Arguments {
             limits: Limits {
                 timeout: self.timeout,
                 watchdog: Some(self.watchdog).filter(|limit| *limit > Duration::ZERO),
+            },
+            stalls: Stalls {
+                once: self.stall.clone(),
+                steal: self.steal.clone(),
             },
             pin: self.pin.clone(),
             console: match (self.stats, &self.stats_file) {

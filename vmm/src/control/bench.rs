@@ -1,6 +1,7 @@
 //! What the event loop watches while the machine runs: the ends of vCPUs, signals, the guest's
-//! console, and the clock. It only finds out that the run is over; winding up is its caller's part.
+//! console, the clock, and what stalls are due. It only finds out that the run is over; winding up is its caller's part.
 
+use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,44 +11,45 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::output::{Output, Stream};
 use super::signals::Signals;
-use super::{ControlError, Ending, Limits};
-use crate::lab::Lab;
+use super::stall::{Carried, Driver};
+use super::watchdog::Watchdog;
+use super::{ControlError, Ending};
 use crate::machine::devices::Console;
-use crate::machine::threads::{self, Crew, End};
-use crate::stats::window::Meter;
+use crate::machine::threads::{self, Crew, CrewError, End};
 
 /// How often the clock is looked at, and a slow reader of the console tried again.
 const TICK: Duration = Duration::from_millis(100);
-/// Time that one tick can stand for, however late it comes.
-const LONGEST_TICK: Duration = Duration::from_secs(1);
 
 const VCPUS: u32 = 0;
 const SIGNALS: u32 = 1;
 const CONSOLE: u32 = 2;
 const CLOCK: u32 = 3;
+const START: u32 = 4;
+const STALLS: u32 = 5;
 
 /// Everything the loop watches.
-pub(super) struct Bench {
+pub(super) struct Bench<'a> {
     vcpus: Arc<threads::Events>,
+    stalls: Driver<'a>,
     signals: Signals,
     console: Arc<Console>,
     output: Option<Output>,
     clock: TimerFd,
     started: Instant,
     timeout: Option<Duration>,
-    watchdog: Option<Watchdog>,
+    watchdog: Option<Watchdog<'a>>,
     ending: Option<Result<Ending, ControlError>>,
 }
 
-impl Bench {
+impl<'a> Bench<'a> {
     pub fn new(
-        crew: &Crew,
+        crew: &'a Crew,
+        stalls: Driver<'a>,
         signals: Signals,
         console: &Arc<Console>,
         stream: Stream,
-        lab: &Lab,
-        meter: &Arc<Meter>,
-        limits: Limits,
+        timeout: Option<Duration>,
+        watchdog: Option<Watchdog<'a>>,
     ) -> Result<Self, ControlError> {
         let mut clock =
             TimerFd::new().map_err(|e| ControlError::Prepare("create a timer", e.into()))?;
@@ -57,24 +59,24 @@ impl Bench {
         let output = Output::new(stream).map_err(|e| ControlError::Prepare("use the output", e))?;
         Ok(Self {
             vcpus: Arc::clone(crew.events()),
+            stalls,
             signals,
             console: Arc::clone(console),
             output: Some(output),
             clock,
             started: Instant::now(),
-            timeout: limits.timeout,
-            watchdog: limits.watchdog.map(|limit| {
-                Watchdog::new(limit, lab.clone(), Arc::clone(console), Arc::clone(meter))
-            }),
+            timeout,
+            watchdog,
             ending: None,
         })
     }
 
-    /// What ended the run, if anything has, and the output with what is left to write.
-    pub fn take_ending(&mut self) -> Option<Result<(Ending, Output), ControlError>> {
+    /// What ended the run, if anything has, what became of its stalls, and the output with what is left to
+    /// write.
+    pub fn take_ending(&mut self) -> Option<Result<(Ending, Carried, Output), ControlError>> {
         let ending = self.ending.take()?;
         let output = self.output.take()?;
-        Some(ending.map(|ending| (ending, output)))
+        Some(ending.map(|ending| (ending, self.stalls.carried(), output)))
     }
 
     /// The first ending is the one that counts.
@@ -82,13 +84,26 @@ impl Bench {
         self.ending.get_or_insert(Ok(ending));
     }
 
-    fn vcpu_ended(&mut self) {
-        if let Some(threads::Event::Ended { vcpu, end }) = self.vcpus.take() {
-            self.end(match end {
+    fn vcpu_event(&mut self) {
+        match self.vcpus.take() {
+            Some(threads::Event::Ended { vcpu, end }) => self.end(match end {
                 End::GuestExit(code) => Ending::GuestExit { vcpu, code },
                 End::Dead(death) => Ending::Dead { vcpu, death },
                 End::Panicked => Ending::Panicked { vcpu },
-            });
+            }),
+            Some(threads::Event::Changed { vcpu }) => {
+                let wound = self.stalls.changed(vcpu);
+                self.need(wound);
+            }
+            None => {}
+        }
+    }
+
+    /// Ends the run if its stalls cannot go on.
+    fn need(&mut self, wound: io::Result<()>) {
+        if let Err(error) = wound {
+            let error = ControlError::Prepare("set the timer for stalls", error);
+            self.ending.get_or_insert(Err(error));
         }
     }
 
@@ -104,6 +119,10 @@ impl Bench {
         if let Some(idle) = self.watchdog.as_mut().and_then(Watchdog::look) {
             self.end(Ending::NoProgress(idle));
         }
+        if let Some(vcpu) = self.stalls.stuck() {
+            let error = ControlError::Crew(CrewError::Stuck(vcpu));
+            self.ending.get_or_insert(Err(error));
+        }
     }
 
     fn pump(&mut self) {
@@ -113,13 +132,15 @@ impl Bench {
     }
 }
 
-impl MutEventSubscriber for Bench {
+impl MutEventSubscriber for Bench<'_> {
     fn init(&mut self, ops: &mut EventOps) {
         let watched = [
             (self.vcpus.pending().as_raw_fd(), VCPUS),
             (self.signals.as_raw_fd(), SIGNALS),
             (self.console.filled().as_raw_fd(), CONSOLE),
             (self.clock.as_raw_fd(), CLOCK),
+            (self.stalls.start_announced().as_raw_fd(), START),
+            (self.stalls.as_raw_fd(), STALLS),
         ];
         for (fd, what) in watched {
             if let Err(error) = ops.add(Events::with_data_raw(fd, what, EventSet::IN)) {
@@ -130,61 +151,24 @@ impl MutEventSubscriber for Bench {
 
     fn process(&mut self, events: Events, _: &mut EventOps) {
         match events.data() {
-            VCPUS => self.vcpu_ended(),
+            VCPUS => self.vcpu_event(),
             SIGNALS => {
                 if let Some(signal) = self.signals.take() {
                     self.end(Ending::Signal(signal));
                 }
             }
             CLOCK => self.tick(),
+            START => {
+                let wound = self.stalls.start();
+                self.need(wound);
+            }
+            STALLS => {
+                let wound = self.stalls.carry_on();
+                self.need(wound);
+            }
             _ => {}
         }
         // Whatever woke the loop, it is a good moment to write on.
         self.pump();
-    }
-}
-
-/// Notices when nothing moves any more.
-struct Watchdog {
-    limit: Duration,
-    lab: Lab,
-    console: Arc<Console>,
-    meter: Arc<Meter>,
-    seen: u64,
-    looked: Instant,
-    idle: Duration,
-}
-
-impl Watchdog {
-    fn new(limit: Duration, lab: Lab, console: Arc<Console>, meter: Arc<Meter>) -> Self {
-        Self {
-            limit,
-            lab,
-            console,
-            meter,
-            seen: 0,
-            looked: Instant::now(),
-            idle: Duration::ZERO,
-        }
-    }
-
-    /// For how long nothing has moved, if that is too long.
-    fn look(&mut self) -> Option<Duration> {
-        // Each of these only grows, so that their sum stands still only if all of them do.
-        let seen = self
-            .lab
-            .progress()
-            .wrapping_add(self.console.written())
-            .wrapping_add(self.meter.guest_exits());
-        // A process that was stopped for an hour, by ^Z or by a debugger, was not idle for an hour.
-        let passed = self.looked.elapsed().min(LONGEST_TICK);
-        self.looked = Instant::now();
-        self.idle = if seen == self.seen {
-            self.idle + passed
-        } else {
-            Duration::ZERO
-        };
-        self.seen = seen;
-        (self.idle >= self.limit).then_some(self.limit)
     }
 }

@@ -5,18 +5,23 @@
 mod bench;
 mod output;
 mod signals;
+mod stall;
+mod watchdog;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use event_manager::{EventManager, SubscriberOps};
+use shared::ports::Doorbell;
 use vm_memory::GuestMemoryMmap;
 
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::machine::devices::Strays;
 use crate::machine::inspect::Standing;
+use crate::machine::lifecycle::Absence;
+use crate::machine::pausing::Latency;
 use crate::machine::pin::Pins;
 use crate::machine::threads::{Crew, CrewError, OnDoorbell};
 use crate::machine::vcpu::{Death, Vcpu};
@@ -25,6 +30,9 @@ use crate::stats::window::{Meter, Window};
 use bench::Bench;
 pub use output::Stream;
 use signals::Signals;
+pub use stall::{Carried, NoSuchVcpu, Plan, Stall, StallError, Stalls, Steal, Stretch};
+use stall::{Driver, Start};
+use watchdog::Watchdog;
 
 /// How long a run may take.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,6 +80,12 @@ pub struct Aftermath {
     pub ending: Ending,
     /// What was counted.
     pub window: Window,
+    /// How often and for how long each vCPU was paused, in order.
+    pub absences: Vec<Absence>,
+    /// How long that took from request to confirmation; `None` if nothing was paused.
+    pub pause_latency: Option<Latency>,
+    /// What became of the stalls that were to be.
+    pub stalls: Carried,
     /// Where each vCPU stands.
     pub standings: Vec<Standing>,
     /// Why there are no statistics of KVM's, if there are none.
@@ -98,7 +112,7 @@ pub enum ControlError {
     Crew(#[from] CrewError),
 }
 
-/// Runs `machine` to its end, with the guest's console on `console`.
+/// Runs `machine` to its end, stalled as `stalls` say, with the guest's console on `console`.
 ///
 /// # Errors
 /// [`ControlError`] if the host does not let it run or does not let go of it. How the guest fared is
@@ -107,6 +121,7 @@ pub fn run(
     machine: Machine,
     lab: &Lab,
     limits: Limits,
+    stalls: &Stalls,
     pins: Option<&Pins>,
     console: Stream,
 ) -> Result<Aftermath, ControlError> {
@@ -121,22 +136,35 @@ pub fn run(
         memory,
     } = machine;
     let count = u32::try_from(vcpus.len()).unwrap_or(u32::MAX);
+    let start = Start::new().map_err(|e| ControlError::Prepare("create an eventfd", e))?;
+    let start = Arc::new(start);
     let on_doorbell: Arc<OnDoorbell> = Arc::new({
-        let meter = Arc::clone(&meter);
-        move |_, doorbell| meter.on_doorbell(doorbell)
+        let (meter, start) = (Arc::clone(&meter), Arc::clone(&start));
+        move |_, doorbell| {
+            meter.on_doorbell(doorbell);
+            if doorbell == Doorbell::WorkloadStarted {
+                start.announce();
+            }
+        }
     });
     let crew = Crew::new(vcpus, &devices, &on_doorbell, pins)?;
+    let stalls = Driver::new(stalls, &crew, &start)
+        .map_err(|e| ControlError::Prepare("create a timer for stalls", e))?;
+    let watchdog = limits
+        .watchdog
+        .map(|limit| Watchdog::new(limit, &crew, lab, devices.console(), &meter));
     let bench = Bench::new(
         &crew,
+        stalls,
         signals,
         devices.console(),
         console,
-        lab,
-        &meter,
-        limits,
+        limits.timeout,
+        watchdog,
     )?;
-    let (ending, mut output) = watch(bench, &crew)?;
+    let (ending, stalls, mut output) = watch(bench, &crew)?;
 
+    let (absences, pause_latency) = (crew.absences(), crew.pause_latency());
     crew.suspend()?;
     let window = meter.window();
     let vcpus = crew.stop()?;
@@ -144,6 +172,9 @@ pub fn run(
     let aftermath = Aftermath {
         ending,
         window,
+        absences,
+        pause_latency,
+        stalls,
         standings: standings(&vcpus, &memory),
         blind: meter.blind().map(ToString::to_string),
         strays: devices.strays(),
@@ -157,7 +188,7 @@ pub fn run(
 }
 
 /// Lets the vCPUs go and waits for the end.
-fn watch(bench: Bench, crew: &Crew) -> Result<(Ending, output::Output), ControlError> {
+fn watch(bench: Bench<'_>, crew: &Crew) -> Result<(Ending, Carried, output::Output), ControlError> {
     let mut manager = EventManager::new().map_err(ControlError::Loop)?;
     let id = manager.add_subscriber(bench);
     crew.run();

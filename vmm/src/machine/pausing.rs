@@ -145,10 +145,12 @@ impl Crew {
     }
 
     fn member(&self, id: u32) -> Result<&Member, PauseError> {
-        self.members.get(id as usize).ok_or(PauseError::NoSuchVcpu {
-            id,
-            last: self.len().saturating_sub(1),
-        })
+        self.members
+            .get(id as usize)
+            .ok_or_else(|| PauseError::NoSuchVcpu {
+                id,
+                last: self.len().saturating_sub(1),
+            })
     }
 }
 

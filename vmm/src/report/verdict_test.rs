@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::Carried;
 use crate::machine::devices::Strays;
 use crate::machine::vcpu::Death;
 use crate::report::Report;
@@ -14,6 +15,9 @@ fn ended(ending: Ending) -> Aftermath {
     Aftermath {
         ending,
         window: Window::empty(),
+        absences: Vec::new(),
+        pause_latency: None,
+        stalls: Carried::default(),
         standings: Vec::new(),
         blind: None,
         strays: Strays::default(),

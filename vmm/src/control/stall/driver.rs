@@ -1,0 +1,325 @@
+//! Carries stalls out on a running machine, inside the event loop: one timer for all of them, and no
+//! waiting. A stall lasts from the confirmation that the vCPU is out of the guest; a presence, from the
+//! vCPU's return. So nothing that was planned is swallowed by a slow host, only moved.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::timerfd::TimerFd;
+
+use super::pace::Pace;
+use super::{Carried, Plan, Stall, Stalls, Stretch};
+use crate::machine::lifecycle::{Held, State};
+use crate::machine::threads::{CONFIRMATION, Crew};
+
+/// The start of the workload, on its way from the vCPU that announced it to the event loop.
+#[derive(Debug)]
+pub(in crate::control) struct Start {
+    at: OnceLock<Instant>,
+    announced: EventFd,
+}
+
+impl Start {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            at: OnceLock::new(),
+            announced: EventFd::new(EFD_NONBLOCK)?,
+        })
+    }
+
+    /// Announces it. Only the first time counts.
+    pub fn announce(&self) {
+        if self.at.set(Instant::now()).is_ok() {
+            // Cannot be full after one write.
+            let _ = self.announced.write(1);
+        }
+    }
+
+    /// When it was, the first time this is asked after it was announced.
+    fn take(&self) -> Option<Instant> {
+        let announced = self.announced.read().is_ok();
+        self.at.get().filter(|_| announced).copied()
+    }
+}
+
+/// One after the other of the stalls of one source on one vCPU.
+#[derive(Debug)]
+struct Track {
+    cpu: u32,
+    source: Source,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Source {
+    Once(Stall),
+    Steal {
+        plan: Box<Plan>,
+        pace: Pace,
+        /// What is being carried out.
+        planned: Stretch,
+    },
+}
+
+/// Where a track is. If it waits for a time, that is in [`Driver::due`].
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// The vCPU is left alone.
+    Present {
+        /// Since when it is.
+        since: Instant,
+    },
+    /// It was told to leave the guest.
+    Leaving {
+        /// Since when it was left alone.
+        present: Instant,
+        /// When it was told.
+        asked: Instant,
+    },
+    /// It is out of the guest.
+    Away {
+        /// For how long it was left alone.
+        present: Duration,
+        /// Since when it is away.
+        since: Instant,
+    },
+    /// It was let go, and is not back yet.
+    Returning {
+        /// For how long it was left alone.
+        present: Duration,
+        /// Since when it is away.
+        since: Instant,
+    },
+    /// Nothing more comes.
+    Over,
+}
+
+/// The stalls of a run, while it runs.
+#[derive(Debug)]
+pub(in crate::control) struct Driver<'a> {
+    crew: &'a Crew,
+    start: Arc<Start>,
+    timer: TimerFd,
+    tracks: Vec<Track>,
+    /// The tracks of a vCPU, by index.
+    of_vcpu: BTreeMap<u32, Vec<usize>>,
+    /// When a track, by index, is to be looked at again.
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    started: Option<Instant>,
+}
+
+impl<'a> Driver<'a> {
+    /// A driver that does nothing until [`Driver::start`].
+    pub fn new(stalls: &Stalls, crew: &'a Crew, start: &Arc<Start>) -> io::Result<Self> {
+        let mut driver = Self {
+            crew,
+            start: Arc::clone(start),
+            timer: TimerFd::new()?,
+            tracks: Vec::new(),
+            of_vcpu: BTreeMap::new(),
+            due: BinaryHeap::new(),
+            started: None,
+        };
+        for stall in &stalls.once {
+            driver.add(stall.cpu, Source::Once(*stall));
+        }
+        if let Some(steal) = &stalls.steal {
+            for cpu in (0..crew.len()).filter(|cpu| steal.takes_from(*cpu)) {
+                let mut plan = Box::new(steal.plan(cpu));
+                let planned = plan.next().unwrap_or_default();
+                let source = Source::Steal {
+                    plan,
+                    pace: Pace::new(steal),
+                    planned,
+                };
+                driver.add(cpu, source);
+            }
+        }
+        Ok(driver)
+    }
+
+    fn add(&mut self, cpu: u32, source: Source) {
+        self.of_vcpu.entry(cpu).or_default().push(self.tracks.len());
+        self.tracks.push(Track {
+            cpu,
+            source,
+            phase: Phase::Over,
+        });
+    }
+
+    /// Readable when the workload has begun and [`Driver::start`] has not been called.
+    pub fn start_announced(&self) -> &EventFd {
+        &self.start.announced
+    }
+
+    /// Begins, if the workload has begun.
+    pub fn start(&mut self) -> io::Result<()> {
+        let Some(at) = self.start.take() else {
+            return Ok(());
+        };
+        self.started = Some(at);
+        for index in 0..self.tracks.len() {
+            self.present(index, at);
+        }
+        self.carry_on()
+    }
+
+    /// Does what the time has come for, and winds the timer for what comes next.
+    pub fn carry_on(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        while let Some(Reverse((_, index))) =
+            self.due.peek().filter(|next| next.0.0 <= now).copied()
+        {
+            self.due.pop();
+            match self.tracks[index].phase {
+                Phase::Present { since } => self.leave(index, since),
+                Phase::Away { present, since } => self.let_go(index, present, since),
+                Phase::Leaving { .. } | Phase::Returning { .. } | Phase::Over => {}
+            }
+        }
+        self.wind()
+    }
+
+    /// Looks at a vCPU whose state has changed.
+    pub fn changed(&mut self, vcpu: u32) -> io::Result<()> {
+        let Some(indices) = self.of_vcpu.get(&vcpu).cloned() else {
+            return Ok(());
+        };
+        let Ok((state, since)) = self.crew.state(vcpu) else {
+            return Ok(());
+        };
+        for index in indices {
+            match (self.tracks[index].phase, state) {
+                (Phase::Leaving { present, .. }, State::Stalled(_)) => {
+                    self.away(index, present, since);
+                }
+                (
+                    Phase::Returning {
+                        present,
+                        since: left,
+                    },
+                    State::Running,
+                ) => {
+                    let went = Stretch {
+                        present,
+                        away: since.saturating_duration_since(left),
+                    };
+                    self.back(index, &went, since);
+                }
+                (_, State::Exited(_)) => self.tracks[index].phase = Phase::Over,
+                // The news is old, and a newer one is under way.
+                _ => {}
+            }
+        }
+        self.wind()
+    }
+
+    /// A vCPU that does not leave the guest.
+    pub fn stuck(&self) -> Option<u32> {
+        let stuck = |track: &&Track| matches!(track.phase, Phase::Leaving { asked, .. } if asked.elapsed() > CONFIRMATION);
+        self.tracks.iter().find(stuck).map(|track| track.cpu)
+    }
+
+    /// What became of it all.
+    pub fn carried(&self) -> Carried {
+        let missed = |track: &Track| match (&track.source, track.phase) {
+            (Source::Once(stall), Phase::Present { .. }) => Some(*stall),
+            (Source::Once(stall), _) if self.started.is_none() => Some(*stall),
+            _ => None,
+        };
+        Carried {
+            time: self.started.map(|started| started.elapsed()),
+            missed: self.tracks.iter().filter_map(missed).collect(),
+        }
+    }
+
+    /// The vCPU is left alone from `since` on.
+    fn present(&mut self, index: usize, since: Instant) {
+        let track = &mut self.tracks[index];
+        track.phase = Phase::Present { since };
+        let time = match &track.source {
+            Source::Once(stall) => stall.at,
+            Source::Steal { pace, planned, .. } => pace.presence(planned),
+        };
+        self.due.push(Reverse((since + time, index)));
+    }
+
+    /// The vCPU has been left alone since `present`, for long enough.
+    fn leave(&mut self, index: usize, present: Instant) {
+        let now = Instant::now();
+        let track = &mut self.tracks[index];
+        track.phase = Phase::Leaving {
+            present,
+            asked: now,
+        };
+        match self.crew.request_pause(track.cpu) {
+            Ok(Held::Underway) => {}
+            Ok(Held::Already(_)) => self.away(index, present, now),
+            // It has exited, and there is nothing more to take away from it.
+            Err(_) => track.phase = Phase::Over,
+        }
+    }
+
+    /// The vCPU, left alone since `present`, is out of the guest since `since`.
+    fn away(&mut self, index: usize, present: Instant, since: Instant) {
+        let track = &mut self.tracks[index];
+        track.phase = Phase::Away {
+            present: since.saturating_duration_since(present),
+            since,
+        };
+        let time = match &track.source {
+            Source::Once(stall) => stall.length,
+            Source::Steal { planned, .. } => planned.away,
+        };
+        self.due.push(Reverse((since + time, index)));
+    }
+
+    /// The vCPU has been out of the guest since `since`, for long enough.
+    fn let_go(&mut self, index: usize, present: Duration, since: Instant) {
+        let track = &mut self.tracks[index];
+        // Fails only if somebody has undone a pause that was not his, and then it is undone.
+        let _ = self.crew.resume(track.cpu);
+        track.phase = match &track.source {
+            Source::Once(_) => Phase::Over,
+            Source::Steal { .. } => Phase::Returning { present, since },
+        };
+    }
+
+    /// The vCPU is back in the guest since `since`.
+    fn back(&mut self, index: usize, went: &Stretch, since: Instant) {
+        if let Source::Steal {
+            plan,
+            pace,
+            planned,
+        } = &mut self.tracks[index].source
+        {
+            pace.enter(planned, went);
+            *planned = plan.next().unwrap_or_default();
+        }
+        self.present(index, since);
+    }
+
+    /// Sets the timer to the next time at which there is something to do. Also takes back what it has
+    /// announced, so that it never has to be read.
+    fn wind(&mut self) -> io::Result<()> {
+        let wait = match self.due.peek() {
+            // Zero would stop it.
+            Some(Reverse((next, _))) => next
+                .saturating_duration_since(Instant::now())
+                .max(Duration::from_nanos(1)),
+            None => Duration::ZERO,
+        };
+        self.timer.reset(wait, None).map_err(io::Error::from)
+    }
+}
+
+impl AsRawFd for Driver<'_> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.timer.as_raw_fd()
+    }
+}

@@ -1,0 +1,102 @@
+//! Stalls that a run is given from the start: which vCPU is kept out of the guest, when and for how long.
+//! What is wished for is plain data, checked before there is a machine; `driver` carries it out.
+
+mod driver;
+mod once;
+mod pace;
+mod settings;
+mod steal;
+
+use std::time::Duration;
+
+pub(super) use driver::{Driver, Start};
+pub use once::Stall;
+pub use settings::StallError;
+pub use steal::{Plan, Steal, Stretch};
+
+/// Everything that is to keep vCPUs of a run out of the guest.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stalls {
+    /// Once each. They may overlap, on one vCPU too.
+    pub once: Vec<Stall>,
+    /// Again and again.
+    pub steal: Option<Steal>,
+}
+
+/// A vCPU that is to be stalled and does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{option}: there is no vCPU {cpu}; this machine has {} (--vcpus {vcpus})", all(*vcpus))]
+pub struct NoSuchVcpu {
+    /// The option, as it was given.
+    pub option: String,
+    /// The vCPU.
+    pub cpu: u32,
+    /// How many there are.
+    pub vcpus: u32,
+}
+
+fn all(vcpus: u32) -> String {
+    match vcpus {
+        1 => "only vCPU 0".to_owned(),
+        _ => format!("vCPUs 0 to {}", vcpus.saturating_sub(1)),
+    }
+}
+
+impl Stalls {
+    /// Checks that a machine of `vcpus` vCPUs has all those that are to be stalled.
+    ///
+    /// # Errors
+    /// [`NoSuchVcpu`] names the first that it has not.
+    pub fn check(&self, vcpus: u32) -> Result<(), NoSuchVcpu> {
+        let once = self
+            .once
+            .iter()
+            .map(|stall| (format!("--stall '{stall}'"), stall.cpu));
+        let cpus = self.steal.iter().filter_map(|steal| steal.cpus.as_ref());
+        let steal = cpus.flat_map(|cpus| {
+            cpus.iter()
+                .map(move |cpu| (format!("--steal 'cpus={cpus}'"), cpu))
+        });
+        match once.chain(steal).find(|(_, cpu)| *cpu >= vcpus) {
+            Some((option, cpu)) => Err(NoSuchVcpu { option, cpu, vcpus }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What became of [`Stalls`] by the end of a run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Carried {
+    /// Time from the start of the workload to the end of the run, in which stalls could happen; `None` if
+    /// no workload started.
+    pub time: Option<Duration>,
+    /// Those for whose beginning the run was over too soon.
+    pub missed: Vec<Stall>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vcpus_that_do_not_exist_are_named() {
+        let mut stalls = Stalls::default();
+        assert_eq!(stalls.check(1), Ok(()));
+        stalls.once.push("cpu=3,at=0s,for=1ms".parse().unwrap());
+        assert_eq!(stalls.check(4), Ok(()));
+        assert_eq!(
+            stalls.check(3).unwrap_err().to_string(),
+            "--stall 'cpu=3,at=0s,for=1ms': there is no vCPU 3; this machine has vCPUs 0 to 2 (--vcpus 3)"
+        );
+        stalls.once.clear();
+        stalls.steal = Some("seed=1,mean=1ms,share=5%,cpus=0-2,7".parse().unwrap());
+        assert_eq!(stalls.check(8), Ok(()));
+        let error = stalls.check(1).unwrap_err().to_string();
+        assert!(
+            error.starts_with(
+                "--steal 'cpus=0-2,7': there is no vCPU 1; this machine has only vCPU 0"
+            ),
+            "{error}"
+        );
+    }
+}

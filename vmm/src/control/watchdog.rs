@@ -1,0 +1,80 @@
+//! When a machine is taken for hung. Only looks; what follows is the event loop's part.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::lab::Lab;
+use crate::machine::devices::Console;
+use crate::machine::threads::Crew;
+use crate::stats::window::Meter;
+
+/// Time that one look can stand for, however late it comes.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+
+/// Notices when nothing moves any more. Time in which a vCPU is kept from moving does not count: whoever
+/// keeps it is to blame, and the others may have to wait for it.
+pub(super) struct Watchdog<'a> {
+    limit: Duration,
+    crew: &'a Crew,
+    lab: Lab,
+    console: Arc<Console>,
+    meter: Arc<Meter>,
+    seen: u64,
+    /// Time that each vCPU was held out of the guest until the last look.
+    held: Vec<Duration>,
+    looked: Instant,
+    idle: Duration,
+}
+
+impl<'a> Watchdog<'a> {
+    pub fn new(
+        limit: Duration,
+        crew: &'a Crew,
+        lab: &Lab,
+        console: &Arc<Console>,
+        meter: &Arc<Meter>,
+    ) -> Self {
+        Self {
+            limit,
+            crew,
+            lab: lab.clone(),
+            console: Arc::clone(console),
+            meter: Arc::clone(meter),
+            seen: 0,
+            held: vec![Duration::ZERO; crew.len() as usize],
+            looked: Instant::now(),
+            idle: Duration::ZERO,
+        }
+    }
+
+    /// For how long nothing has moved, if that is too long.
+    pub fn look(&mut self) -> Option<Duration> {
+        // Each of these only grows, so that their sum stands still only if all of them do.
+        let seen = self
+            .lab
+            .progress()
+            .wrapping_add(self.console.written())
+            .wrapping_add(self.meter.guest_exits());
+        // A process that was stopped for an hour, by ^Z or by a debugger, was not idle for an hour.
+        let passed = self.looked.elapsed().min(LONGEST_TICK);
+        self.looked = Instant::now();
+        let held = self.longest_hold();
+        self.idle = if seen == self.seen {
+            self.idle + passed.saturating_sub(held)
+        } else {
+            Duration::ZERO
+        };
+        self.seen = seen;
+        (self.idle >= self.limit).then_some(self.limit)
+    }
+
+    /// How long the vCPU that was held most since the last look was held.
+    fn longest_hold(&mut self) -> Duration {
+        let mut longest = Duration::ZERO;
+        for (held, absence) in self.held.iter_mut().zip(self.crew.absences()) {
+            longest = longest.max(absence.total.saturating_sub(*held));
+            *held = absence.total;
+        }
+        longest
+    }
+}
