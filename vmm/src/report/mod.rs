@@ -2,6 +2,7 @@
 //! [`crate::control`] brought back and from the lab; controls nothing.
 
 pub mod postmortem;
+mod stalls;
 pub mod symbols;
 mod table;
 mod verdict;
@@ -19,6 +20,7 @@ use crate::machine::devices::Strays;
 use crate::machine::tally::{REASONS, WAITING};
 use crate::stats::window::{Value, Window};
 
+pub use stalls::{Latencies, Stalled, Stalls};
 pub use verdict::{Kind, Verdict};
 
 /// Version of the JSON document. It changes when a key changes its meaning or goes away.
@@ -55,6 +57,8 @@ pub struct Report {
     pub hotplug: Hotplug,
     /// Inter-processor interrupts since boot.
     pub ipi: Ipis,
+    /// Stalls of vCPUs; `null` if nothing was stalled and nothing was to be.
+    pub stalls: Option<Stalls>,
     /// By vCPU, in order.
     pub per_vcpu: Vec<PerVcpu>,
     /// KVM's statistics of the VM.
@@ -227,6 +231,7 @@ impl Report {
                 brought_up: totals.brought_up,
             },
             ipi: ipis(&totals, window, aftermath.vcpus),
+            stalls: Stalls::of(aftermath),
             per_vcpu: (0..aftermath.vcpus)
                 .map(|id| per_vcpu(id, counters.get(id as usize), window))
                 .collect(),
@@ -243,6 +248,7 @@ impl Report {
                 .iter()
                 .chain(&aftermath.console_loss)
                 .cloned()
+                .chain(stalls::notes(aftermath))
                 .collect(),
         }
     }

@@ -6,7 +6,8 @@ use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 
-use super::{Hotplug, Memory, PerVcpu, Report};
+use super::{Hotplug, Memory, PerVcpu, Report, Stalls};
+use crate::cpus::CpuSet;
 use crate::stats::window::Value;
 
 /// vCPUs with a line each; of more, a summary is shown.
@@ -115,12 +116,36 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
     if let (Some(ratio), Some(source)) = (ipi.exits_per_ipi, ipi.exits_source) {
         writeln!(text, "exits/IPI  {ratio:.1} ({source}; {})", report.window)?;
     }
+    if let Some(stalls) = &report.stalls {
+        stalled(text, stalls)?;
+    }
     writeln!(text)
+}
+
+fn stalled(text: &mut String, stalls: &Stalls) -> std::fmt::Result {
+    let cpus: CpuSet = stalls.per_vcpu.iter().map(|vcpu| vcpu.id).collect();
+    write!(text, "stalls     {} of {}", stalls.count, cpus.noun())?;
+    match stalls.share {
+        Some(share) => writeln!(text, ", away {:.1} % of the time", share * 100.0)?,
+        None => writeln!(text)?,
+    }
+    if let Some(latency) = &stalls.latency {
+        writeln!(
+            text,
+            "           confirmed after {} (median), {} (99 in 100), {} at most",
+            time(latency.median_seconds),
+            time(latency.p99_seconds),
+            time(latency.max_seconds)
+        )?;
+    }
+    Ok(())
 }
 
 /// A time with as many digits as mean something.
 fn time(seconds: f64) -> String {
-    if seconds < 1.0 {
+    if seconds < 1e-3 {
+        format!("{:.0} µs", seconds * 1e6)
+    } else if seconds < 1.0 {
         format!("{:.1} ms", seconds * 1e3)
     } else {
         format!("{seconds:.2} s")

@@ -1,6 +1,8 @@
 use super::*;
 use crate::control::Carried;
 use crate::machine::devices::Strays;
+use crate::machine::lifecycle::Absence;
+use crate::machine::pausing::Latency;
 use crate::machine::vcpu::Death;
 use crate::report::Report;
 use crate::stats::window::Window;
@@ -113,6 +115,60 @@ fn the_document_has_its_keys_without_any_statistics() {
     assert_eq!(json["ipi"]["exits_per_ipi"], serde_json::Value::Null);
     assert_eq!(json["ipi"]["by_transport"]["x2apic"], 0);
     assert_eq!(json["per_vcpu"][2]["id"], 2);
+    assert_eq!(json["stalls"], serde_json::Value::Null);
     assert_eq!(json["findings"], serde_json::json!([]));
     assert!(report.table().contains("vCPUs      3\n"));
+}
+
+#[test]
+fn stalls_are_reported_with_what_came_of_them() {
+    let aftermath = Aftermath {
+        absences: [(0, 0), (3, 200), (1, 100)]
+            .map(|(times, millis)| Absence {
+                times,
+                total: Duration::from_millis(millis),
+            })
+            .to_vec(),
+        pause_latency: Some(Latency {
+            count: 4,
+            min: Duration::from_micros(20),
+            median: Duration::from_micros(40),
+            p99: Duration::from_millis(5),
+            max: Duration::from_millis(6),
+        }),
+        stalls: Carried {
+            asked: true,
+            time: Some(Duration::from_secs(1)),
+            missed: vec!["cpu=2,at=1h,for=5ms".parse().unwrap()],
+        },
+        ..exited(ExitCode::Pass)
+    };
+    let report = Report::new(&aftermath, &all_up());
+    let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+    let stalls = &json["stalls"];
+    assert_eq!(stalls["count"], 4);
+    assert_eq!(stalls["latency"]["median_seconds"], 40e-6);
+    assert_eq!(stalls["per_vcpu"][1]["id"], 2);
+    assert_eq!(stalls["missed"][0], "cpu=2,at=1h,for=5ms");
+    let table = report.table();
+    for line in [
+        "stalls     4 of CPUs 1-2, away 15.0 % of the time\n",
+        "           confirmed after 40 µs (median), 5.0 ms (99 in 100), 6.0 ms at most\n",
+        "note: the run was over before --stall 'cpu=2,at=1h,for=5ms' began\n",
+    ] {
+        assert!(table.contains(line), "{line}{table}");
+    }
+}
+
+#[test]
+fn a_guest_without_a_workload_is_not_stalled() {
+    let aftermath = Aftermath {
+        stalls: Carried {
+            asked: true,
+            ..Carried::default()
+        },
+        ..exited(ExitCode::Pass)
+    };
+    let table = Report::new(&aftermath, &all_up()).table();
+    assert!(table.contains("note: no vCPU was stalled: "), "{table}");
 }

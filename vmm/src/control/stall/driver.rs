@@ -233,6 +233,7 @@ impl<'a> Driver<'a> {
             _ => None,
         };
         Carried {
+            asked: !self.tracks.is_empty(),
             time: self.started.map(|started| started.elapsed()),
             missed: self.tracks.iter().filter_map(missed).collect(),
         }

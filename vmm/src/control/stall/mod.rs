@@ -67,6 +67,8 @@ impl Stalls {
 /// What became of [`Stalls`] by the end of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Carried {
+    /// Whether there was anything to carry out.
+    pub asked: bool,
     /// Time from the start of the workload to the end of the run, in which stalls could happen; `None` if
     /// no workload started.
     pub time: Option<Duration>,
