@@ -9,6 +9,7 @@ pub mod image;
 mod run;
 
 use std::env;
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -63,13 +64,17 @@ pub fn vcpus() -> Vec<u32> {
 /// # Panics
 /// Without a `/dev/kvm` that this user may open.
 pub fn need_kvm() {
-    if let Err(error) = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-    {
+    if let Err(error) = open_kvm() {
         panic!("cannot test here, /dev/kvm: {error}; `make test-svm` brings a KVM of its own");
     }
+}
+
+/// Opens `/dev/kvm`, as whoever wants to run a guest must.
+///
+/// # Errors
+/// What the host said.
+pub fn open_kvm() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/kvm")
 }
 
 /// Tells why a test does nothing on this host. Goes past the test harness, which shows nothing that
