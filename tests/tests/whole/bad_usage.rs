@@ -65,6 +65,8 @@ fn options_that_do_not_exist_or_are_given_twice() {
         "--stats",
         "--stats-file",
         "--timeout",
+        "--stall",
+        "--steal",
     ] {
         Vmm::new()
             .arg(image.path())
@@ -131,6 +133,9 @@ fn help_and_version_go_to_standard_output() {
         "--append",
         "--stats",
         "--timeout",
+        "--stall",
+        "--steal",
+        "start of the workload",
         "GUEST",
     ] {
         assert!(help.stdout.contains(word), "{word}: {help}");

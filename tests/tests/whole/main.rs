@@ -10,4 +10,5 @@ mod no_kvm;
 mod output;
 mod qemu;
 mod selftest;
+mod stalls;
 mod stress;
