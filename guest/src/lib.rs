@@ -17,6 +17,7 @@ mod oracles;
 #[cfg(all(test, loom))]
 mod orderings;
 pub mod platform;
+pub mod rules;
 #[cfg(all(test, shuttle))]
 mod schedules;
 pub mod sync;
@@ -27,7 +28,6 @@ pub mod workload;
 
 use ipi::Ipi;
 use ipi::hotplug::Fate;
-use ipi::memory::Memory;
 use lab::Lab;
 use machine::Machine;
 use options::Options;
@@ -56,9 +56,7 @@ impl<P: Platform> Guest<P> {
     pub fn new(platform: P, options: &Options, lab: Lab) -> Self {
         let cpus = lab.cpus();
         let mut machine = Machine::new(platform, cpus, lab);
-        machine.safeguards = options.safeguards;
-        machine.hotplug = options.hotplug;
-        machine.memory = Memory::new(options.alloc_fail);
+        machine.rules = options.rules;
         Self {
             ipi: Ipi::new(machine, options.queue, Workload::new(cpus)),
             program: match options.workload {

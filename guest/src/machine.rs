@@ -1,12 +1,13 @@
 //! What the generic-ipi path stands on: the platform, the CPUs that are online, and the lab in which
 //! everything is counted and every broken property reported.
 
+use core::sync::atomic::{AtomicU64, Ordering as Order};
+
 use shared::lab::Oracle;
 
-use crate::ipi::hotplug::HotplugMode;
-use crate::ipi::memory::Memory;
 use crate::lab::{CpuCounters, Lab, count};
 use crate::platform::{CpuId, Platform};
+use crate::rules::Rules;
 use crate::sync::atomic::Ordering;
 use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
 use crate::sync::rcu::Rcu;
@@ -14,25 +15,6 @@ use crate::sync::rcu::Rcu;
 /// Cycles after which a wait is told to the host, and again each time they have passed: some 100 µs, a
 /// hundred times what a call takes between two CPUs that both run.
 const LONG_WAIT: u64 = 1 << 18;
-
-/// Parts of the path that can be left out on purpose, to see what they are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Safeguards {
-    /// `csd-barrier=`: the barrier when a call descriptor is locked, which Paul E. McKenney missed in
-    /// the patch of the thread.
-    pub csd_barrier: bool,
-    /// `mask-check=`: a call whose targets have all gone by the time they are stored is given up
-    /// (Linux 723aae25d5cd).
-    pub mask_check: bool,
-}
-
-impl Safeguards {
-    /// Nothing is left out.
-    pub const ALL: Self = Self {
-        csd_barrier: true,
-        mask_check: true,
-    };
-}
 
 /// The machine as every part of the path sees it.
 #[derive(Debug)]
@@ -43,15 +25,13 @@ pub struct Machine<P> {
     pub cpus: usize,
     /// Counters, ledger and findings.
     pub lab: Lab,
-    /// What is left out, if anything.
-    pub safeguards: Safeguards,
-    /// The allocator's books.
-    pub memory: Memory,
+    /// What is left out or refused on purpose.
+    pub rules: Rules,
     /// Grace periods.
     pub rcu: Rcu,
-    /// How CPUs leave.
-    pub hotplug: HotplugMode,
     online: AtomicCpuMask,
+    /// Requests for memory so far.
+    requests: AtomicU64,
 }
 
 impl<P: Platform> Machine<P> {
@@ -63,11 +43,10 @@ impl<P: Platform> Machine<P> {
             platform,
             cpus,
             lab,
-            safeguards: Safeguards::ALL,
-            memory: Memory::default(),
+            rules: Rules::DEFAULT,
             rcu: Rcu::new(cpus),
-            hotplug: HotplugMode::Stop,
             online,
+            requests: AtomicU64::new(0),
         }
     }
 
@@ -106,6 +85,16 @@ impl<P: Platform> Machine<P> {
         targets.intersect(&self.online);
         targets.remove(self.this_cpu());
         targets
+    }
+
+    /// Whether the allocator may grant the next request, which is counted.
+    pub fn grants_memory(&self) -> bool {
+        let number = self.requests.fetch_add(1, Order::Relaxed);
+        let refused = (self.rules.alloc_fail).is_some_and(|rate| rate.refuses(number));
+        let counters = self.counters();
+        count(&counters.allocations, 1);
+        count(&counters.refused, refused.into());
+        !refused
     }
 
     /// This CPU holds nothing that a grace period waits for, unless it is in [`Rcu::read`].

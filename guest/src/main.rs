@@ -17,10 +17,11 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use guest::Guest;
-use guest::ipi::hotplug::{Fate, HotplugMode};
+use guest::ipi::hotplug::Fate;
 use guest::lab::Lab;
 use guest::options::Options;
 use guest::platform::{Platform, Vector};
+use guest::rules::HotplugMode;
 use guest::sync::mask::CpuMask;
 use shared::exit::ExitCode::{BadMachine, BadOptions};
 use shared::lab::{ALIGN, MAX_CPUS, Transport};
@@ -131,9 +132,13 @@ extern "C" fn start_other_cpu() -> ! {
 fn log_what_is_broken(options: &Options) {
     let broken = [
         (options.queue.is_broken(), "queue", options.queue.name()),
-        (options.hotplug == HotplugMode::NoStop, "hotplug", "no-stop"),
-        (!options.safeguards.csd_barrier, "csd-barrier", "off"),
-        (!options.safeguards.mask_check, "mask-check", "off"),
+        (
+            options.rules.hotplug == HotplugMode::NoStop,
+            "hotplug",
+            "no-stop",
+        ),
+        (!options.rules.csd_barrier, "csd-barrier", "off"),
+        (!options.rules.mask_check, "mask-check", "off"),
         (!options.icr_fence, "icr-fence", "off"),
     ];
     for (_, key, value) in broken.into_iter().filter(|(is_broken, ..)| *is_broken) {

@@ -9,10 +9,8 @@ use core::str::SplitAsciiWhitespace;
 
 use shared::lab::Transport;
 
-use crate::ipi::hotplug::HotplugMode;
-use crate::ipi::memory::FailRate;
 use crate::ipi::queue::QueueKind;
-use crate::machine::Safeguards;
+use crate::rules::{FailRate, HotplugMode, Rules};
 
 /// `workload=`: what the CPUs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +50,8 @@ pub struct Options {
     pub milliseconds: Option<u64>,
     /// `seed=`: where everything random comes from; equal seeds give equal calls.
     pub seed: u64,
-    /// `hotplug=`: how CPUs leave.
-    pub hotplug: HotplugMode,
-    /// `alloc-fail=`: how much of the memory asked for is refused.
-    pub alloc_fail: Option<FailRate>,
-    /// `csd-barrier=`, `mask-check=`: what is left out of the path.
-    pub safeguards: Safeguards,
+    /// `csd-barrier=`, `mask-check=`, `hotplug=`, `alloc-fail=`: what is left out or refused.
+    pub rules: Rules,
     /// `icr-fence=`: the fence before the x2APIC's ICR is written, which does not order itself behind
     /// earlier stores (Linux ce4e240c279a).
     pub icr_fence: bool,
@@ -74,9 +68,7 @@ impl Options {
         calls: None,
         milliseconds: None,
         seed: 1,
-        hotplug: HotplugMode::Stop,
-        alloc_fail: None,
-        safeguards: Safeguards::ALL,
+        rules: Rules::DEFAULT,
         icr_fence: true,
         lab: None,
     };
@@ -202,16 +194,16 @@ impl Options {
                 }
                 "hotplug" => {
                     let mode = named(&HotplugMode::ALL, HotplugMode::name, value);
-                    options.hotplug = mode.ok_or(unknown)?;
+                    options.rules.hotplug = mode.ok_or(unknown)?;
                 }
                 "alloc-fail" => {
                     let rate = rate(value).ok_or(OptionsError::NotARate(key, value))?;
-                    options.alloc_fail = Some(rate);
+                    options.rules.alloc_fail = Some(rate);
                 }
                 "csd-barrier" => {
-                    options.safeguards.csd_barrier = switch(value).ok_or(unknown)?;
+                    options.rules.csd_barrier = switch(value).ok_or(unknown)?;
                 }
-                "mask-check" => options.safeguards.mask_check = switch(value).ok_or(unknown)?,
+                "mask-check" => options.rules.mask_check = switch(value).ok_or(unknown)?,
                 "icr-fence" => options.icr_fence = switch(value).ok_or(unknown)?,
                 "for" => options.milliseconds = Some(milliseconds(value).map_err(not_a_number)?),
                 "calls" => {
@@ -246,11 +238,11 @@ mod tests {
                 calls: Some(3),
                 milliseconds: Some(2000),
                 seed: 16,
-                hotplug: HotplugMode::Keep,
-                alloc_fail: Some(FailRate { refused: 1, of: 7 }),
-                safeguards: Safeguards {
+                rules: Rules {
                     csd_barrier: false,
                     mask_check: false,
+                    hotplug: HotplugMode::Keep,
+                    alloc_fail: Some(FailRate { refused: 1, of: 7 }),
                 },
                 icr_fence: false,
                 lab: Some(0x3f0_0000),

@@ -13,12 +13,13 @@ use crate::ipi::Functions;
 use crate::ipi::Ipi;
 use crate::ipi::csd::Call;
 use crate::ipi::element::{Element, Elements};
-use crate::ipi::hotplug::{Event, Fate, HotplugError, HotplugMode};
-use crate::ipi::memory::{Cell, FailRate, Memory, Pool};
+use crate::ipi::hotplug::{Event, Fate, HotplugError};
+use crate::ipi::memory::{Cell, Pool};
 use crate::ipi::queue::QueueKind;
 use crate::lab::{Lab, count};
 use crate::machine::Machine;
 use crate::platform::Platform;
+use crate::rules::{FailRate, HotplugMode};
 use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
 use crate::threads::{Alone, Threads};
 use crate::verdict::Verdict;
@@ -52,7 +53,7 @@ impl Targets for Shrinking {
 
 fn call_shrinking(queue: QueueKind, mask_check: bool) -> Vec<Oracle> {
     let mut machine = machine(Alone, 3);
-    machine.safeguards.mask_check = mask_check;
+    machine.rules.mask_check = mask_check;
     let ipi = Ipi::new(machine, queue, Workload::new(3));
     let mask = Shrinking(Turn::new(false));
     calls::many(&ipi, &mask, &CpuMask::all(3), Function::Plain, false);
@@ -155,20 +156,25 @@ fn memory_is_not_used_or_freed_twice_unseen() {
 
 #[test]
 fn a_pool_gives_out_what_it_has_and_no_more() {
-    let mut machine = machine(Alone, 2);
+    let machine = machine(Alone, 2);
     let pool = Pool::new(3, |_| AtomicCpuMask::none(2));
     let all: Vec<_> = (0..3).map(|_| pool.allocate(&machine).unwrap()).collect();
     assert!(pool.allocate(&machine).is_err());
     pool.free(&machine, all[1]);
     assert_eq!(pool.allocate(&machine), Ok(all[1]));
     assert_eq!((pool.live(), fired(machine.lab)), (3, Vec::new()));
+}
 
-    all.iter().for_each(|place| pool.free(&machine, *place));
-    machine.memory = Memory::new(Some(FailRate { refused: 1, of: 3 }));
+#[test]
+fn memory_is_refused_as_often_as_asked_for() {
+    let mut machine = machine(Alone, 2);
+    machine.rules.alloc_fail = Some(FailRate { refused: 1, of: 3 });
+    let pool = Pool::new(3, |_| AtomicCpuMask::none(2));
     let granted = |_| pool.allocate(&machine).is_ok();
+    // The fifth is granted, to a pool that has no more.
     assert_eq!(
-        (0..6).map(granted).collect::<Vec<_>>(),
-        [true, true, false, true, false, false]
+        (0..5).map(granted).collect::<Vec<_>>(),
+        [true, true, false, true, false]
     );
 }
 
@@ -191,7 +197,7 @@ fn a_mask_that_outlives_its_cpu_is_a_leak() {
 fn take_down_under_a_call(queue: QueueKind, mode: HotplugMode) -> Vec<Oracle> {
     let platform = Threads::new(4);
     let mut machine = machine(platform.clone(), 4);
-    machine.hotplug = mode;
+    machine.rules.hotplug = mode;
     let ipi = Arc::new(Ipi::new(machine, queue, Workload::new(4)));
     let [ready, called, gone] = [const { AtomicBool::new(false) }; 3];
     let (handler, cpus) = (ipi.clone(), ipi.clone());

@@ -95,7 +95,7 @@ fn lock_and_fill(barrier: bool) {
     play(
         move || {
             let mut machine = machine();
-            machine.safeguards.csd_barrier = barrier;
+            machine.rules.csd_barrier = barrier;
             (machine, CallSingleData::new())
         },
         |(machine, csd)| {

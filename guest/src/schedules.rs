@@ -14,13 +14,13 @@ use shuttle::{Config, MaxSteps, Runner};
 
 use crate::ipi::csd::Call;
 use crate::ipi::hotplug::Fate;
-use crate::ipi::memory::{FailRate, Memory};
 use crate::ipi::queue::QueueKind;
 use crate::ipi::single::Singles;
 use crate::lab::Lab;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::platform::Vector;
+use crate::rules::FailRate;
 use crate::sync::mask::CpuMask;
 use crate::threads::Threads;
 
@@ -80,7 +80,7 @@ fn play(
     let platform = Threads::new(CPUS);
     let mut machine = Machine::new(platform.clone(), CPUS, lab);
     let all = FailRate { refused: 1, of: 1 };
-    machine.memory = Memory::new(out_of_memory.then_some(all));
+    machine.rules.alloc_fail = out_of_memory.then_some(all);
     let singles = Arc::new(Singles::new(CPUS, queue.allocates_singles()));
     let cpus = Arc::new((machine, queue.build(CPUS, &singles), Ledger::new(CPUS)));
     let (walker, caller) = (cpus.clone(), cpus.clone());

@@ -93,7 +93,7 @@ impl CallSingleData {
         self.flags.store(LOCK, Ordering::Relaxed);
         // The barrier of the thread (generic-ipi, Feb 2009, Paul E. McKenney's question): whoever
         // sees the new payload must see it locked. On x86 it is a compiler barrier.
-        if machine.safeguards.csd_barrier {
+        if machine.rules.csd_barrier {
             fence(Ordering::Release);
         }
     }

@@ -106,7 +106,7 @@ impl Elements {
     /// between the first look and the last (Linux 723aae25d5cd). Nobody would ever take its element
     /// off the list, so it must not get there.
     pub fn is_void<P: Platform>(machine: &Machine<P>, targets: &CpuMask) -> bool {
-        machine.safeguards.mask_check && targets.is_empty()
+        machine.rules.mask_check && targets.is_empty()
     }
 
     /// The notifier of the patch (`hotplug_cfd`): memory for a CPU's targets comes before the CPU, and
@@ -126,7 +126,7 @@ impl Elements {
         let mask = &self.by_owner[cpu].mask;
         match event {
             Event::UpPrepare => mask.allocate(machine),
-            Event::UpCanceled | Event::Dead if machine.hotplug.frees() => {
+            Event::UpCanceled | Event::Dead if machine.rules.hotplug.frees() => {
                 mask.free(machine);
                 Ok(())
             }
@@ -139,7 +139,7 @@ impl Elements {
         self.list.audit(machine);
         for (cpu, element) in self.by_owner.iter().enumerate() {
             element.audit(machine, cpu);
-            let should_live = machine.is_online(cpu) || !machine.hotplug.frees();
+            let should_live = machine.is_online(cpu) || !machine.rules.hotplug.frees();
             if element.mask.is_live() != should_live {
                 machine.report(Oracle::Leak, 0, cpu as u64);
             }

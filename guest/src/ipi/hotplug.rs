@@ -21,41 +21,11 @@ use super::{Functions, Ipi};
 use crate::lab::count;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
+use crate::rules::HotplugMode;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::irq::irqs_off;
 use crate::sync::mask::CpuMask;
 use crate::sync::rcu::Rcu;
-
-/// `hotplug=`: how CPUs leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HotplugMode {
-    /// With everybody stopped, and their memory freed, as in Linux.
-    Stop,
-    /// Without a stop. Broken on purpose.
-    NoStop,
-    /// With everybody stopped, and their memory kept, since they may come back: Paul E. McKenney's
-    /// question in the thread was why it is freed at all, and today's Linux keeps most of it.
-    Keep,
-}
-
-impl HotplugMode {
-    /// Every mode.
-    pub const ALL: [Self; 3] = [Self::Stop, Self::NoStop, Self::Keep];
-
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::NoStop => "no-stop",
-            Self::Keep => "keep",
-        }
-    }
-
-    /// Whether a departed CPU's memory is freed.
-    pub fn frees(self) -> bool {
-        self != Self::Keep
-    }
-}
 
 /// What a notifier hears about a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +143,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             if cpu == 0 || cpu == machine.this_cpu() || !machine.is_online(cpu) {
                 return Err(HotplugError::Invalid);
             }
-            match machine.hotplug {
+            match machine.rules.hotplug {
                 HotplugMode::Stop | HotplugMode::Keep => {
                     let online = machine.online();
                     self.stop.begin(cpu, &online);

@@ -20,48 +20,6 @@ use crate::sync::spin::SpinLock;
 /// What freed memory holds (Linux `POISON_FREE`).
 pub const POISON: u8 = 0x6b;
 
-/// How often a request for memory is refused: `refused` of every `of`, the last ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FailRate {
-    /// Requests that fail.
-    pub refused: u32,
-    /// Out of so many; not zero.
-    pub of: u32,
-}
-
-/// The books of the allocator.
-#[derive(Debug, Default)]
-pub struct Memory {
-    /// What it was told to refuse.
-    fail: Option<FailRate>,
-    requests: Tally,
-}
-
-impl Memory {
-    /// An allocator that refuses what `fail` says.
-    pub fn new(fail: Option<FailRate>) -> Self {
-        Self {
-            fail,
-            requests: Tally::new(0),
-        }
-    }
-
-    /// Whether the next request is granted, as far as it was told; there may be no memory all the
-    /// same.
-    fn grants<P: Platform>(machine: &Machine<P>) -> bool {
-        let memory = &machine.memory;
-        let number = memory.requests.fetch_add(1, Order::Relaxed);
-        count(&machine.counters().allocations, 1);
-        let granted = memory.fail.is_none_or(|FailRate { refused, of }| {
-            number % u64::from(of) < u64::from(of.saturating_sub(refused))
-        });
-        if !granted {
-            count(&machine.counters().refused, 1);
-        }
-        granted
-    }
-}
-
 /// There was no memory (`-ENOMEM`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoMemory;
@@ -116,7 +74,7 @@ impl<T: Contents> Cell<T> {
         if self.is_live() {
             return Ok(());
         }
-        if !Memory::grants(machine) {
+        if !machine.grants_memory() {
             return Err(NoMemory);
         }
         self.revive();
@@ -198,7 +156,7 @@ impl<T: Contents> Pool<T> {
     /// # Errors
     /// [`NoMemory`] if none is free, or the allocator was told so.
     pub fn allocate<P: Platform>(&self, machine: &Machine<P>) -> Result<usize, NoMemory> {
-        if !Memory::grants(machine) {
+        if !machine.grants_memory() {
             return Err(NoMemory);
         }
         let index = irqs_off(&machine.platform, || {

@@ -238,10 +238,9 @@ fn plug<P: Platform>(ipi: &Ipi<P, Workload>, cpu: CpuId) {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-    use crate::ipi::hotplug::HotplugMode;
-    use crate::ipi::memory::FailRate;
     use crate::ipi::queue::QueueKind;
     use crate::options::Program;
+    use crate::rules::{FailRate, HotplugMode, Rules};
     use crate::threads::run_guest;
     use shared::exit::ExitCode;
 
@@ -274,21 +273,21 @@ mod tests {
 
     #[test]
     fn cpus_may_keep_their_memory() {
-        let hotplug = HotplugMode::Keep;
-        passes(4, &Options { hotplug, ..STRESS });
+        let rules = Rules {
+            hotplug: HotplugMode::Keep,
+            ..Rules::DEFAULT
+        };
+        passes(4, &Options { rules, ..STRESS });
     }
 
     #[test]
     fn a_cpu_without_memory_stays_away() {
         for refused in [1, 7] {
-            let alloc_fail = Some(FailRate { refused, of: 7 });
-            passes(
-                4,
-                &Options {
-                    alloc_fail,
-                    ..STRESS
-                },
-            );
+            let rules = Rules {
+                alloc_fail: Some(FailRate { refused, of: 7 }),
+                ..Rules::DEFAULT
+            };
+            passes(4, &Options { rules, ..STRESS });
         }
     }
 
