@@ -1,10 +1,9 @@
 use super::*;
 use proptest::prelude::*;
 
-#[path = "image_test_elf.rs"]
-mod elf;
+use ::tests::image::{self, Segment, elf};
 
-use elf::{CODE, Segment, put};
+const CODE: u64 = image::CODE as u64;
 
 fn check(bytes: Vec<u8>) -> Result<Image, Problem> {
     Image::check(Path::new("guest.bin"), bytes)
@@ -15,7 +14,17 @@ fn refusal(bytes: Vec<u8>) -> String {
 }
 
 fn pvh() -> Segment {
-    Segment::pvh(u32::try_from(CODE).unwrap())
+    Segment::entry(image::CODE)
+}
+
+/// A bootable guest with this code.
+fn guest(code: &[u8]) -> Vec<u8> {
+    elf(&[Segment::load(CODE, code), pvh()])
+}
+
+/// Overwrites some bytes.
+fn put(bytes: &mut [u8], at: usize, with: &[u8]) {
+    bytes[at..at + with.len()].copy_from_slice(with);
 }
 
 fn load() -> Segment {
@@ -24,7 +33,7 @@ fn load() -> Segment {
 
 #[test]
 fn a_good_image_is_copied_to_where_it_says() {
-    let image = check(elf::guest(&[1, 2, 3, 4])).unwrap();
+    let image = check(guest(&[1, 2, 3, 4])).unwrap();
     assert_eq!((image.entry(), image.end()), (CODE, CODE + 4));
     let memory = GuestMemoryMmap::from_ranges(&[(vm_memory::GuestAddress(0), 2 << 20)]).unwrap();
     image.load(&memory).unwrap();
@@ -36,7 +45,7 @@ fn a_good_image_is_copied_to_where_it_says() {
 #[test]
 fn the_entry_is_found_among_several_note_segments() {
     let other = || Segment::note(b"GNU\0", 3, &[9; 20]);
-    let image = check(elf::elf(&[load(), other(), pvh(), other()])).unwrap();
+    let image = check(elf(&[load(), other(), pvh(), other()])).unwrap();
     assert_eq!(image.entry(), CODE);
 }
 
@@ -45,45 +54,45 @@ fn other_files_are_told_from_guests() {
     assert!(refusal(b"#!/bin/sh\n".to_vec()).contains("not an ELF file"));
     assert!(refusal(b"\x7fELF".to_vec()).contains("truncated"));
 
-    let mut image = elf::guest(&[0xf4]);
+    let mut image = guest(&[0xf4]);
     image[4] = 1;
     assert!(refusal(image).contains("32-bit"));
 
-    let mut image = elf::guest(&[0xf4]);
+    let mut image = guest(&[0xf4]);
     image[5] = 2;
     assert!(refusal(image).contains("big-endian"));
 
-    let mut image = elf::guest(&[0xf4]);
+    let mut image = guest(&[0xf4]);
     put(&mut image, 18, &183_u16.to_le_bytes());
     assert!(refusal(image).contains("machine type 183"));
 }
 
 #[test]
 fn damaged_headers_are_refused() {
-    let mut image = elf::guest(&[0xf4; 100]);
+    let mut image = guest(&[0xf4; 100]);
     image.truncate(image.len() - 100);
     assert!(refusal(image).contains("truncated"));
 
-    let mut image = elf::guest(&[0xf4]);
+    let mut image = guest(&[0xf4]);
     image.truncate(100);
     assert!(refusal(image).contains("program headers"));
 
-    let mut image = elf::guest(&[0xf4]);
+    let mut image = guest(&[0xf4]);
     put(&mut image, 32, &u64::MAX.to_le_bytes());
     assert!(check(image).is_err());
 
-    let mut image = elf::guest(&[0xf4]);
+    let mut image = guest(&[0xf4]);
     put(&mut image, 54, &32_u16.to_le_bytes());
     assert!(refusal(image).contains("unknown size"));
 
     let mut shrunk = load();
     shrunk.memory = 1;
-    assert!(refusal(elf::elf(&[shrunk, pvh()])).contains("larger in the file"));
+    assert!(refusal(elf(&[shrunk, pvh()])).contains("larger in the file"));
 }
 
 #[test]
 fn every_segment_must_have_a_place_of_its_own() {
-    let at = |address| elf::elf(&[Segment::load(address, &[0; 8]), pvh()]);
+    let at = |address| elf(&[Segment::load(address, &[0; 8]), pvh()]);
     assert!(matches!(
         check(at(u64::MAX - 3)),
         Err(Problem::Outside { .. })
@@ -100,31 +109,25 @@ fn every_segment_must_have_a_place_of_its_own() {
     let mut huge = load();
     huge.memory = u64::MAX;
     assert!(matches!(
-        check(elf::elf(&[huge, pvh()])),
+        check(elf(&[huge, pvh()])),
         Err(Problem::Outside { .. })
     ));
 
     let twice = [load(), Segment::load(CODE + 16, &[0; 32]), pvh()];
-    assert!(matches!(
-        check(elf::elf(&twice)),
-        Err(Problem::Overlap(0, 1))
-    ));
+    assert!(matches!(check(elf(&twice)), Err(Problem::Overlap(0, 1))));
 }
 
 #[test]
 fn an_image_must_say_where_it_starts() {
-    assert!(matches!(check(elf::elf(&[load()])), Err(Problem::NoEntry)));
-    assert!(matches!(
-        check(elf::elf(&[pvh()])),
-        Err(Problem::NothingToLoad)
-    ));
-    assert!(matches!(check(elf::elf(&[])), Err(Problem::NothingToLoad)));
-    let elsewhere = elf::elf(&[load(), Segment::pvh(0x20_0000)]);
+    assert!(matches!(check(elf(&[load()])), Err(Problem::NoEntry)));
+    assert!(matches!(check(elf(&[pvh()])), Err(Problem::NothingToLoad)));
+    assert!(matches!(check(elf(&[])), Err(Problem::NothingToLoad)));
+    let elsewhere = elf(&[load(), Segment::entry(0x20_0000)]);
     assert!(matches!(
         check(elsewhere),
         Err(Problem::EntryOutside(0x20_0000))
     ));
-    let short = elf::elf(&[load(), Segment::note(b"Xen\0", 18, &[0; 2])]);
+    let short = elf(&[load(), Segment::note(b"Xen\0", 18, &[0; 2])]);
     assert!(matches!(check(short), Err(Problem::Damaged(_))));
 }
 
@@ -162,7 +165,7 @@ fn files_that_cannot_be_images_are_named() {
 proptest! {
     #[test]
     fn no_image_panics(at in 0_usize..200, with: u64, cut in 0_usize..300) {
-        let mut image = elf::guest(&[0xf4; 64]);
+        let mut image = guest(&[0xf4; 64]);
         let at = at.min(image.len() - 8);
         put(&mut image, at, &with.to_le_bytes());
         image.truncate(image.len().saturating_sub(cut));
