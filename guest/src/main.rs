@@ -168,7 +168,7 @@ fn find_cpus(info: &StartInfo, transport: Transport) -> &'static [u32] {
     let own = apic::id();
     let limit = match transport {
         Transport::Xapic => apic::XAPIC_LAST_ID + 1,
-        Transport::X2apic => APIC_IDS as u32,
+        Transport::X2apic | Transport::Wire => APIC_IDS as u32,
     };
     if let Some(id) = ids.iter().find(|id| **id >= limit) {
         let name = transport.name();

@@ -8,13 +8,15 @@
 use core::fmt;
 
 use crate::ledger::{Lane, record_stride};
+use crate::mailbox::Mailbox;
+use crate::probe::Arms;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First eight bytes of the lab, `IPI-LAB` and a zero, little endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"IPI-LAB\0");
 
 /// Version of every layout in this crate. Either side refuses any other.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Alignment of the lab and of each of its sections, one page.
 pub const ALIGN: u64 = 4096;
@@ -77,6 +79,12 @@ pub struct Header {
     pub ledger: Section,
     /// [`Finding`]s, in the order they were made.
     pub findings: Section,
+    /// One [`Mailbox`] per CPU.
+    pub mailboxes: Section,
+    /// One [`Arms`] per CPU.
+    pub arms: Section,
+    /// Room for more.
+    pub reserved: [u64; 10],
     /// Guest: how many CPUs it brought up, the first one included.
     pub cpus_online: u32,
     /// Guest: findings made, which can exceed the number kept.
@@ -87,7 +95,7 @@ pub struct Header {
     pub workload_tsc: u64,
 }
 
-const _: () = assert!(size_of::<Header>() == 128);
+const _: () = assert!(size_of::<Header>() == 256);
 
 /// Ways in which an IPI can leave a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,17 +105,20 @@ pub enum Transport {
     Xapic = 0,
     /// The ICR MSR of the x2APIC, one write per target.
     X2apic = 1,
+    /// Through the VMM, which delivers each when it likes.
+    Wire = 2,
 }
 
 impl Transport {
     /// Every transport, in the order of its counter.
-    pub const ALL: [Self; 2] = [Self::Xapic, Self::X2apic];
+    pub const ALL: [Self; 3] = [Self::Xapic, Self::X2apic, Self::Wire];
 
     /// The name used on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Xapic => "xapic",
             Self::X2apic => "x2apic",
+            Self::Wire => "wire",
         }
     }
 }
@@ -290,6 +301,10 @@ pub struct Layout {
     pub ledger: Section,
     /// [`Finding`]s.
     pub findings: Section,
+    /// One [`Mailbox`] per CPU.
+    pub mailboxes: Section,
+    /// One [`Arms`] per CPU.
+    pub arms: Section,
     /// Bytes in all, a multiple of [`ALIGN`].
     pub size: u64,
 }
@@ -315,8 +330,18 @@ impl Layout {
             stride: size_of::<Finding>() as u64,
             count: u64::from(MAX_FINDINGS),
         };
-        let ledger = Section {
+        let mailboxes = Section {
             offset: after(findings.end()),
+            stride: size_of::<Mailbox>() as u64,
+            count: u64::from(cpus),
+        };
+        let arms = Section {
+            offset: after(mailboxes.end()),
+            stride: size_of::<Arms>() as u64,
+            count: u64::from(cpus),
+        };
+        let ledger = Section {
+            offset: after(arms.end()),
             stride: record_stride(mask_words),
             count: u64::from(cpus) * Lane::COUNT as u64 * u64::from(SLOTS),
         };
@@ -326,6 +351,8 @@ impl Layout {
             counters,
             ledger,
             findings,
+            mailboxes,
+            arms,
             size: after(ledger.end()),
         })
     }
@@ -342,6 +369,8 @@ impl Layout {
             counters: self.counters,
             ledger: self.ledger,
             findings: self.findings,
+            mailboxes: self.mailboxes,
+            arms: self.arms,
             ..Header::default()
         }
     }
@@ -363,7 +392,9 @@ impl Layout {
             && header.slots == SLOTS
             && header.counters == layout.counters
             && header.ledger == layout.ledger
-            && header.findings == layout.findings;
+            && header.findings == layout.findings
+            && header.mailboxes == layout.mailboxes
+            && header.arms == layout.arms;
         if same {
             Ok(layout)
         } else {
@@ -413,7 +444,9 @@ mod tests {
             let layout = Layout::new(cpus).unwrap();
             assert!(size_of::<Header>() as u64 <= layout.counters.offset);
             assert!(layout.counters.end() <= layout.findings.offset);
-            assert!(layout.findings.end() <= layout.ledger.offset);
+            assert!(layout.findings.end() <= layout.mailboxes.offset);
+            assert!(layout.mailboxes.end() <= layout.arms.offset);
+            assert!(layout.arms.end() <= layout.ledger.offset);
             assert!(layout.ledger.end() <= layout.size);
             assert_eq!(Layout::from_header(&layout.header()), Ok(layout));
         }

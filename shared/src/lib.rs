@@ -10,4 +10,6 @@
 pub mod exit;
 pub mod lab;
 pub mod ledger;
+pub mod mailbox;
 pub mod ports;
+pub mod probe;

@@ -18,6 +18,34 @@ pub const EXIT: u16 = 0xf4;
 /// sender is the vCPU that wrote.
 pub const DOORBELL: u16 = 0x5b0;
 
+/// Wire port: one 32-bit write of a [`Dispatch`] hands an IPI to the VMM, which delivers it. For a guest
+/// with `transport=wire`, whose IPIs the VMM can so hold, delay and reorder.
+pub const WIRE: u16 = 0x5b4;
+
+/// An IPI on its way through the VMM, as it is written to the [`WIRE`] port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Dispatch {
+    /// APIC id of the target, below 2^24.
+    pub target: u32,
+    /// The vector.
+    pub vector: u8,
+}
+
+impl From<Dispatch> for u32 {
+    fn from(dispatch: Dispatch) -> Self {
+        dispatch.target << 8 | u32::from(dispatch.vector)
+    }
+}
+
+impl From<u32> for Dispatch {
+    fn from(word: u32) -> Self {
+        Self {
+            target: word >> 8,
+            vector: word.to_le_bytes()[0],
+        }
+    }
+}
+
 /// What a write to the [`DOORBELL`] port announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -29,6 +57,10 @@ pub enum Doorbell {
     /// This CPU has been waiting for another for a while. On a host with fewer processors than vCPUs
     /// the other may be waiting for the processor this one spins on.
     Waiting = 3,
+    /// This CPU has come to an armed point; see [`probe`](crate::probe).
+    Reached = 4,
+    /// This CPU has done what its mailbox said; see [`mailbox`](crate::mailbox).
+    Done = 5,
 }
 
 impl TryFrom<u32> for Doorbell {
@@ -40,7 +72,23 @@ impl TryFrom<u32> for Doorbell {
             1 => Ok(Self::WorkloadStarted),
             2 => Ok(Self::WorkloadFinished),
             3 => Ok(Self::Waiting),
+            4 => Ok(Self::Reached),
+            5 => Ok(Self::Done),
             unknown => Err(unknown),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dispatch_gives_back_what_it_was_made_of() {
+        let dispatch = Dispatch {
+            target: 1023,
+            vector: 0xfc,
+        };
+        assert_eq!(Dispatch::from(u32::from(dispatch)), dispatch);
     }
 }

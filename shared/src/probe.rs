@@ -1,0 +1,94 @@
+//! Probes: named points in the guest's code at which the VMM can hold a CPU.
+//!
+//! Each probe is a [`Point`] in the image's section [`SECTION`], where the VMM finds it without running
+//! anything. A guest that comes to a point tests [`Point::armed`] and goes on, unless it is armed for the
+//! CPU it runs on ([`Arms`]). Then it rings the doorbell with
+//! [`Doorbell::Reached`](crate::ports::Doorbell::Reached), the address of the point in RDI and the call at
+//! hand, or 0, in RSI. Registers, not memory: a CPU can be interrupted between two stores, and the handler
+//! come to a point of its own. What follows the point has not begun while the doorbell rings.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// The section of the image that holds every [`Point`], one after the other and nothing else.
+pub const SECTION: &str = ".probes";
+
+/// Most points an image can have.
+pub const MAX_POINTS: usize = 256;
+
+/// Bytes of a name, of which unused ones are zero.
+pub const NAME_LEN: usize = 32;
+
+/// Bytes of the path of a source file, of which unused ones are zero. Of a longer path the end is kept.
+pub const FILE_LEN: usize = 64;
+
+/// One point. Several may have the same name: the same step in different designs.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub struct Point {
+    /// Its name, such as `queue.visit`, in UTF-8.
+    pub name: [u8; NAME_LEN],
+    /// The source file it stands in, in UTF-8.
+    pub file: [u8; FILE_LEN],
+    /// The line in that file, from 1.
+    pub line: u32,
+    /// Not zero while it is armed for some CPU. Written by the VMM.
+    pub armed: AtomicU32,
+    /// Room for more.
+    pub reserved: [u32; 6],
+}
+
+const _: () = assert!(size_of::<Point>() == 128);
+
+impl Point {
+    /// A point that is not armed.
+    ///
+    /// # Panics
+    /// When compiled, if the name is empty or longer than [`NAME_LEN`].
+    pub const fn new(name: &str, file: &str, line: u32) -> Self {
+        assert!(!name.is_empty() && name.len() <= NAME_LEN);
+        Self {
+            name: end_of(name),
+            file: end_of(file),
+            line,
+            armed: AtomicU32::new(0),
+            reserved: [0; 6],
+        }
+    }
+
+    /// Whether it is armed for some CPU.
+    #[inline(always)]
+    pub fn is_armed(&self) -> bool {
+        self.armed.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// The last `N` bytes of `text`.
+const fn end_of<const N: usize>(text: &str) -> [u8; N] {
+    let bytes = text.as_bytes();
+    let skip = bytes.len().saturating_sub(N);
+    let mut end = [0; N];
+    let mut at = skip;
+    while at < bytes.len() {
+        end[at - skip] = bytes[at];
+        at += 1;
+    }
+    end
+}
+
+/// For one CPU, a bit for each point of the image, in the order of [`SECTION`]: set while the point is armed
+/// for it. Written by the VMM.
+pub type Arms = [u64; MAX_POINTS / 64];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_kept_from_the_end() {
+        let point = Point::new("queue.visit", &"x".repeat(FILE_LEN + 3), 7);
+        assert_eq!(&point.name[..12], b"queue.visit\0");
+        assert_eq!(point.file, [b'x'; FILE_LEN]);
+        assert_eq!(end_of::<4>("guest/a.rs"), *b"a.rs");
+        assert!(!point.is_armed());
+    }
+}
