@@ -28,6 +28,17 @@ impl CpuSet {
         })
     }
 
+    /// The words of [`CpuSet::from_words`]. Those at the end that are zero may be missing.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// Whether `cpu` is in it.
+    pub fn contains(&self, cpu: u32) -> bool {
+        let word = self.words.get((cpu / 64) as usize);
+        word.is_some_and(|word| word >> (cpu % 64) & 1 != 0)
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)

@@ -3,9 +3,10 @@
 //! and no KVM.
 
 pub mod judge;
+pub mod mailbox;
 
 use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS, TRANSPORT_SLOTS};
-use shared::ledger::{Lane, RecordHead};
+use shared::ledger::{CallId, Lane, RecordHead};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -185,23 +186,33 @@ impl Lab {
 
     /// Every record of the ledger that has been used.
     pub fn records(&self) -> impl Iterator<Item = Record> {
+        (0..self.layout.ledger.count).filter_map(|number| self.nth_record(number))
+    }
+
+    /// The record of `call`, unless a later call has taken its place, which means that it was complete.
+    pub fn record(&self, call: CallId) -> Option<Record> {
+        let slots = self.slots();
+        let row = u64::from(call.source()) * Lane::COUNT as u64 * u64::from(slots);
+        self.nth_record(row + u64::from(call.record_index(slots)))
+            .filter(|record| record.head.id == call.raw())
+    }
+
+    fn nth_record(&self, number: u64) -> Option<Record> {
         let section = self.layout.ledger;
         let per_row = (section.count / u64::from(self.layout.cpus)).max(1);
-        (0..section.count).filter_map(move |number| {
-            let at = section.entry(number)?;
-            let head: RecordHead = self.read(at);
-            if head.id == 0 {
-                return None;
-            }
-            let masks = at + size_of::<RecordHead>() as u64;
-            let mask_bytes = u64::from(self.layout.mask_words) * 8;
-            Some(Record {
-                row: u32::try_from(number / per_row).ok()?,
-                index: u32::try_from(number % per_row).ok()?,
-                head,
-                targets: self.mask(masks),
-                ran: self.mask(masks + mask_bytes),
-            })
+        let at = section.entry(number)?;
+        let head: RecordHead = self.read(at);
+        if head.id == 0 {
+            return None;
+        }
+        let masks = at + size_of::<RecordHead>() as u64;
+        let mask_bytes = u64::from(self.layout.mask_words) * 8;
+        Some(Record {
+            row: u32::try_from(number / per_row).ok()?,
+            index: u32::try_from(number % per_row).ok()?,
+            head,
+            targets: self.mask(masks),
+            ran: self.mask(masks + mask_bytes),
         })
     }
 

@@ -1,0 +1,158 @@
+//! The mailboxes and the arm bits of the lab, as the VMM writes and reads them. Which command makes sense,
+//! and when the next may be posted, is for [`crate::control`] to know.
+
+use std::mem::offset_of;
+use std::sync::atomic::Ordering;
+
+use shared::mailbox::{MASK_WORDS, Mailbox, Verb};
+use shared::probe::Arms;
+use vm_memory::{Bytes, GuestAddress};
+use zerocopy::IntoBytes;
+
+use super::Lab;
+use crate::cpus::CpuSet;
+
+/// A command to one CPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// What to do.
+    pub verb: Verb,
+    /// Whether a call waits.
+    pub wait: bool,
+    /// What the verb is about.
+    pub argument: u64,
+    /// The CPUs that the verb is about.
+    pub mask: CpuSet,
+}
+
+impl Command {
+    /// `verb`, about nothing in particular.
+    pub fn new(verb: Verb) -> Self {
+        Self {
+            verb,
+            wait: false,
+            argument: 0,
+            mask: CpuSet::default(),
+        }
+    }
+
+    /// `verb`, about `cpu`.
+    pub fn about(verb: Verb, cpu: u32) -> Self {
+        Self {
+            argument: cpu.into(),
+            ..Self::new(verb)
+        }
+    }
+
+    /// `verb`, about `cpus`.
+    pub fn among(verb: Verb, cpus: CpuSet) -> Self {
+        Self {
+            mask: cpus,
+            ..Self::new(verb)
+        }
+    }
+
+    /// The same, which waits or does not.
+    #[must_use]
+    pub fn waiting(self, wait: bool) -> Self {
+        Self { wait, ..self }
+    }
+}
+
+impl Lab {
+    /// Puts `command` into the mailbox of `cpu` as its `number`th, from 1.
+    pub fn post(&self, cpu: u32, number: u64, command: &Command) {
+        let Some(at) = self.layout.mailboxes.entry(cpu.into()) else {
+            return;
+        };
+        let mut mask = [0; MASK_WORDS];
+        for (word, value) in mask.iter_mut().zip(command.mask.words()) {
+            *word = *value;
+        }
+        let field = |offset: usize, bytes: &[u8]| self.write(at + offset as u64, bytes);
+        field(offset_of!(Mailbox, verb), (command.verb as u32).as_bytes());
+        let flags = if command.wait {
+            shared::mailbox::WAIT
+        } else {
+            0
+        };
+        field(offset_of!(Mailbox, flags), flags.as_bytes());
+        field(offset_of!(Mailbox, argument), command.argument.as_bytes());
+        field(offset_of!(Mailbox, mask), mask.as_bytes());
+        // Release: who sees the number sees the command. As with every write, `prepare` has made sure
+        // that the place exists.
+        let posted = self.base + at + offset_of!(Mailbox, posted) as u64;
+        let _ = self
+            .memory
+            .store(number, GuestAddress(posted), Ordering::Release);
+    }
+
+    /// What the mailbox of `cpu` says now. Only what belongs together is read together: a guest writes
+    /// what came of a command before it says that the command is done.
+    pub fn mailbox(&self, cpu: u32) -> Option<Mailbox> {
+        let at = self.layout.mailboxes.entry(cpu.into())?;
+        let load = |offset: usize| {
+            let address = GuestAddress(self.base + at + offset as u64);
+            self.memory
+                .load::<u64>(address, Ordering::Acquire)
+                .unwrap_or(0)
+        };
+        // Before the rest, which is at least as new.
+        let taken = load(offset_of!(Mailbox, taken));
+        let done = load(offset_of!(Mailbox, done));
+        Some(Mailbox {
+            taken,
+            done,
+            ..self.read(at)
+        })
+    }
+
+    /// Says at which points `cpu` is to stop.
+    pub fn arm(&self, cpu: u32, arms: &Arms) {
+        if let Some(at) = self.layout.arms.entry(cpu.into()) {
+            self.write(at, arms.as_bytes());
+        }
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) {
+        // `prepare` has reached both ends of the lab, so this cannot fail.
+        let _ = self
+            .memory
+            .write_slice(bytes, GuestAddress(self.base + offset));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::lab::Layout;
+    use vm_memory::GuestMemoryMmap;
+
+    fn lab() -> Lab {
+        let layout = Layout::new(2).unwrap();
+        let size = usize::try_from(layout.size).unwrap();
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x1000), size)]).unwrap();
+        Lab::prepare(memory, 0x1000, layout).unwrap()
+    }
+
+    #[test]
+    fn what_is_posted_can_be_read() {
+        let lab = lab();
+        let command = Command::among(Verb::CallMany, [0, 65].into_iter().collect()).waiting(true);
+        lab.post(1, 7, &command);
+        let mailbox = lab.mailbox(1).unwrap();
+        assert_eq!((mailbox.posted, mailbox.verb), (7, Verb::CallMany as u32));
+        assert_eq!((mailbox.flags, mailbox.mask[1]), (shared::mailbox::WAIT, 2));
+        assert_eq!(lab.mailbox(0).unwrap().posted, 0);
+        assert!(lab.mailbox(2).is_none());
+    }
+
+    #[test]
+    fn arms_of_a_cpu_that_does_not_exist_are_nowhere() {
+        let lab = lab();
+        lab.arm(1, &[1, 2, 3, 4]);
+        lab.arm(2, &[1; 4]);
+        let at = lab.layout.arms.entry(1).unwrap();
+        assert_eq!(lab.read::<Arms>(at), [1, 2, 3, 4]);
+    }
+}
