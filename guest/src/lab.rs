@@ -7,13 +7,15 @@ use alloc::alloc::{alloc_zeroed, handle_alloc_error};
 use core::mem::{offset_of, size_of};
 use core::ptr::NonNull;
 use core::slice;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use shared::lab::{
     ALIGN, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle, TRANSPORT_SLOTS,
     Transport,
 };
 use shared::ledger::{CallId, RecordHead};
+use shared::mailbox::{ANSWERS, MASK_WORDS, Mailbox};
+use shared::probe::Arms;
 
 use crate::platform::{CpuId, Vector};
 
@@ -119,6 +121,47 @@ impl CpuCounters {
     }
 }
 
+/// One CPU's [`Mailbox`].
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct AtomicMailbox {
+    /// See [`Mailbox::posted`].
+    pub posted: AtomicU64,
+    /// See [`Mailbox::verb`].
+    pub verb: AtomicU32,
+    /// See [`Mailbox::flags`].
+    pub flags: AtomicU32,
+    /// See [`Mailbox::argument`].
+    pub argument: AtomicU64,
+    /// See [`Mailbox::taken`].
+    pub taken: AtomicU64,
+    /// See [`Mailbox::done`].
+    pub done: AtomicU64,
+    /// See [`Mailbox::result`].
+    pub result: AtomicI64,
+    /// See [`Mailbox::call`].
+    pub call: AtomicU64,
+    /// See [`Mailbox::reserved`].
+    pub reserved: AtomicU64,
+    /// See [`Mailbox::answer`].
+    pub answer: [AtomicU16; ANSWERS],
+    /// See [`Mailbox::mask`].
+    pub mask: [AtomicU64; MASK_WORDS],
+}
+
+const _: () = {
+    assert!(size_of::<AtomicMailbox>() == size_of::<Mailbox>());
+    assert!(offset_of!(AtomicMailbox, verb) == offset_of!(Mailbox, verb));
+    assert!(offset_of!(AtomicMailbox, flags) == offset_of!(Mailbox, flags));
+    assert!(offset_of!(AtomicMailbox, argument) == offset_of!(Mailbox, argument));
+    assert!(offset_of!(AtomicMailbox, taken) == offset_of!(Mailbox, taken));
+    assert!(offset_of!(AtomicMailbox, done) == offset_of!(Mailbox, done));
+    assert!(offset_of!(AtomicMailbox, result) == offset_of!(Mailbox, result));
+    assert!(offset_of!(AtomicMailbox, call) == offset_of!(Mailbox, call));
+    assert!(offset_of!(AtomicMailbox, answer) == offset_of!(Mailbox, answer));
+    assert!(offset_of!(AtomicMailbox, mask) == offset_of!(Mailbox, mask));
+};
+
 /// The fixed part of a call record, as [`RecordHead`].
 #[derive(Debug)]
 #[repr(C)]
@@ -214,6 +257,20 @@ impl Lab {
     /// The counters of `cpu`.
     pub fn counters(&self, cpu: CpuId) -> &CpuCounters {
         self.at(self.layout.counters.entry(cpu as u64))
+    }
+
+    /// The mailbox of `cpu`.
+    pub fn mailbox(&self, cpu: CpuId) -> &AtomicMailbox {
+        self.at(self.layout.mailboxes.entry(cpu as u64))
+    }
+
+    /// Whether point `index` of the image is armed for `cpu`.
+    pub fn is_armed(&self, cpu: CpuId, index: usize) -> bool {
+        const WORDS: usize = size_of::<Arms>() / 8;
+        let row = self.layout.arms.entry(cpu as u64);
+        let words: &[AtomicU64; WORDS] = self.at(row);
+        let word = words.get(index / 64);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (index % 64) & 1 != 0)
     }
 
     /// The call record that `call` occupies, or `None` if no CPU of this machine can have made it.

@@ -17,6 +17,7 @@ mod oracles;
 #[cfg(all(test, loom))]
 mod orderings;
 pub mod platform;
+mod probe;
 pub mod rules;
 #[cfg(all(test, shuttle))]
 mod schedules;
@@ -35,6 +36,7 @@ use options::Program;
 use platform::{Platform, Vector};
 use verdict::Verdict;
 use workload::functions::Workload;
+use workload::puppet::Puppet;
 use workload::selftest::Selftest;
 use workload::stress::Stress;
 
@@ -49,6 +51,7 @@ pub struct Guest<P: Platform> {
 enum Running {
     Selftest(Selftest),
     Stress(Stress),
+    Puppet(Puppet),
 }
 
 impl<P: Platform> Guest<P> {
@@ -62,6 +65,7 @@ impl<P: Platform> Guest<P> {
             program: match options.workload {
                 Program::Selftest => Running::Selftest(Selftest::new(cpus, options)),
                 Program::Stress => Running::Stress(Stress::new(cpus, options)),
+                Program::Puppet => Running::Puppet(Puppet::new(cpus)),
             },
         }
     }
@@ -80,6 +84,7 @@ impl<P: Platform> Guest<P> {
                 Fate::Stay
             }
             Running::Stress(stress) => stress.run(&self.ipi),
+            Running::Puppet(puppet) => puppet.run(&self.ipi),
         }
     }
 
@@ -88,7 +93,22 @@ impl<P: Platform> Guest<P> {
         self.ipi.handle(vector);
     }
 
-    /// What became of the calls. Once, when [`Guest::run_cpu`] has returned.
+    /// The hardware.
+    pub fn platform(&self) -> &P {
+        &self.ipi.machine.platform
+    }
+
+    /// Whether it is this CPU that has to say what became of the calls, when [`Guest::run_cpu`] has
+    /// returned on it.
+    pub fn concludes_here(&self) -> bool {
+        let judge = match &self.program {
+            Running::Selftest(_) | Running::Stress(_) => 0,
+            Running::Puppet(puppet) => puppet.judge(),
+        };
+        self.ipi.machine.this_cpu() == judge
+    }
+
+    /// What became of the calls. Once, on the CPU that [`Guest::concludes_here`].
     pub fn verdict(&self) -> Verdict {
         let machine = &self.ipi.machine;
         Verdict::of(machine.lab, machine.platform.timestamp())

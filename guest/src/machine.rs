@@ -4,6 +4,7 @@
 use core::sync::atomic::{AtomicU64, Ordering as Order};
 
 use shared::lab::Oracle;
+use shared::ports::Doorbell;
 
 use crate::lab::{CpuCounters, Lab, count};
 use crate::platform::{CpuId, Platform};
@@ -115,7 +116,7 @@ impl<P: Platform> Machine<P> {
             self.platform.relax();
             let now = self.platform.timestamp();
             if now.wrapping_sub(since) > LONG_WAIT {
-                self.platform.yield_to_host();
+                self.platform.ring(Doorbell::Waiting);
                 since = now;
             }
         }

@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use guest::Guest;
 use guest::ipi::hotplug::Fate;
 use guest::lab::Lab;
-use guest::options::Options;
+use guest::options::{Options, Program};
 use guest::platform::{Platform, Vector};
 use guest::rules::HotplugMode;
 use guest::sync::mask::CpuMask;
@@ -55,13 +55,25 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
     unsafe { heap::give(info.free_memory(image())) };
     let options = read_options(&info);
 
-    let transport = apic::choose(options.transport).unwrap_or_else(|| {
+    let monitored = options.lab.is_some();
+    let wire = options.transport == Some(Transport::Wire);
+    if !monitored && (wire || options.workload == Program::Puppet) {
+        let option = if wire {
+            "transport=wire"
+        } else {
+            "workload=puppet"
+        };
+        let why = format_args!("{option}: this monitor offers no lab, and so knows nothing of it");
+        end::refuse(BadOptions, why);
+    }
+    let mode = apic::choose(options.transport.filter(|_| !wire)).unwrap_or_else(|| {
         let why = format_args!("transport=x2apic: these CPUs have none; take transport=xapic");
         end::refuse(BadMachine, why)
     });
-    apic::set_mode(transport);
+    apic::set_mode(mode);
     apic::enable();
-    let apic_ids = find_cpus(&info, transport);
+    let transport = if wire { Transport::Wire } else { mode };
+    let apic_ids = find_cpus(&info, mode);
     let lab = open_lab(&info, &options, apic_ids.len());
     if !info.is_ram(&(TRAMPOLINE..TRAMPOLINE + PAGE)) {
         let why = format_args!("the page at {TRAMPOLINE:#x}, where CPUs start, is not RAM");
@@ -72,7 +84,7 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
         icr_fence: options.icr_fence,
         apic_ids,
         lab,
-        has_doorbell: options.lab.is_some(),
+        has_doorbell: monitored,
         hz: clock::frequency(),
     };
     let guest = platform::install(Guest::new(metal, &options, lab));
@@ -101,11 +113,7 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
     metal.send_ipi_mask(&others, Vector::Wake);
     let fate = guest.run_cpu();
     debug_assert_eq!(fate, Fate::Stay, "CPU 0 never leaves");
-    metal.ring(Doorbell::WorkloadFinished);
-
-    let verdict = guest.verdict();
-    log!("{verdict}");
-    end::exit(verdict.code())
+    come_to_the_end()
 }
 
 /// Where every other CPU enters Rust when it was sent a start-up IPI: at first, and again each time it
@@ -122,9 +130,21 @@ extern "C" fn start_other_cpu() -> ! {
     }
     match platform::guest().run_cpu() {
         Fate::Leave => smp::park(),
-        Fate::Stay => loop {
-            platform::idle_unless(|| false);
-        },
+        Fate::Stay => come_to_the_end(),
+    }
+}
+
+/// What a CPU does when its part is over: one of them says how it went.
+fn come_to_the_end() -> ! {
+    let guest = platform::guest();
+    if guest.concludes_here() {
+        guest.platform().ring(Doorbell::WorkloadFinished);
+        let verdict = guest.verdict();
+        log!("{verdict}");
+        end::exit(verdict.code())
+    }
+    loop {
+        platform::idle_unless(|| false);
     }
 }
 

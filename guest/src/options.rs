@@ -19,17 +19,20 @@ pub enum Program {
     Selftest,
     /// [`Stress`](crate::workload::stress::Stress).
     Stress,
+    /// [`Puppet`](crate::workload::puppet::Puppet).
+    Puppet,
 }
 
 impl Program {
     /// Every workload.
-    pub const ALL: [Self; 2] = [Self::Selftest, Self::Stress];
+    pub const ALL: [Self; 3] = [Self::Selftest, Self::Stress, Self::Puppet];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Selftest => "selftest",
             Self::Stress => "stress",
+            Self::Puppet => "puppet",
         }
     }
 }

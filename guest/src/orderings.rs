@@ -5,6 +5,8 @@
 //! earlier load (SDM Vol. 3A 9.2.2), so what is missing in them is a compiler barrier and nothing more;
 //! what x86 does reorder, a store and a later load of another place, is `counters-nofence`.
 
+use shared::ports::Doorbell;
+use shared::probe::Point;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use loom::sync::Arc;
@@ -42,7 +44,8 @@ impl Platform for Model {
     fn relax(&self) {
         thread::yield_now();
     }
-    fn yield_to_host(&self) {}
+    fn ring(&self, _: Doorbell) {}
+    fn reached(&self, _: &'static Point, _: &dyn Fn() -> u64) {}
     fn idle_unless(&self, _: &dyn Fn() -> bool) {}
     fn start_cpu(&self, _: CpuId) -> Result<(), NotStarted> {
         Err(NotStarted)
@@ -133,9 +136,9 @@ fn who_waited_sees_what_the_function_did() {
             csd.wait(machine);
             assert_eq!(effect.load(Ordering::Relaxed), 1);
         },
-        |(_, csd, effect)| {
+        |(machine, csd, effect)| {
             effect.store(1, Ordering::Relaxed);
-            csd.unlock();
+            csd.unlock(machine);
         },
     );
 }

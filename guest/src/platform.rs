@@ -3,6 +3,9 @@
 //! It is implemented by the bare-metal image and, on the host, by test machines whose CPUs are
 //! threads. It may not grow a method that only one caller needs.
 
+use shared::ports::Doorbell;
+use shared::probe::Point;
+
 pub use crate::sync::mask::CpuId;
 use crate::sync::mask::CpuMask;
 
@@ -54,9 +57,13 @@ pub trait Platform: Sync + 'static {
     /// One turn of a loop that waits for another CPU (x86: `pause`).
     fn relax(&self);
 
-    /// Says that this CPU has been waiting for another for a long time, to a host that may have taken
-    /// that one off its processor. It may do nothing.
-    fn yield_to_host(&self);
+    /// Tells the monitor something, if it is one that listens. An interrupt that is pending has been taken
+    /// when it returns, if interrupts are on; of several, one at least.
+    fn ring(&self, doorbell: Doorbell);
+
+    /// Tells the monitor that this CPU has come to `point`, if it is armed for this CPU, with a call at
+    /// hand. It returns when the monitor lets the CPU go on.
+    fn reached(&self, point: &'static Point, call: &dyn Fn() -> u64);
 
     /// Sleeps until an interrupt has been handled (x86: `sti; hlt`, interrupts on again afterwards).
     /// The condition is tested with interrupts off, so that an interrupt that changes it is not

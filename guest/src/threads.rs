@@ -2,6 +2,8 @@
 //! whenever it relaxes, idles or enables interrupts. Under `cfg(shuttle)` the threads are shuttle's; the
 //! machine itself is not what is tested there, so its own state is no point at which they switch.
 
+use shared::ports::Doorbell;
+use shared::probe::Point;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
@@ -27,7 +29,8 @@ impl Platform for Alone {
     }
     fn send_ipi(&self, _: CpuId, _: Vector) {}
     fn send_ipi_mask(&self, _: &CpuMask, _: Vector) {}
-    fn yield_to_host(&self) {}
+    fn ring(&self, _: Doorbell) {}
+    fn reached(&self, _: &'static Point, _: &dyn Fn() -> u64) {}
     fn irqs_enabled(&self) -> bool {
         true
     }
@@ -244,7 +247,10 @@ impl Platform for Arc<Threads> {
             .iter()
             .for_each(|target| self.send_ipi(target, vector));
     }
-    fn yield_to_host(&self) {}
+    fn ring(&self, _: Doorbell) {
+        self.take_interrupts();
+    }
+    fn reached(&self, _: &'static Point, _: &dyn Fn() -> u64) {}
     fn irqs_enabled(&self) -> bool {
         self.me().irqs_on.load(Ordering::Relaxed)
     }

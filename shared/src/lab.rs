@@ -227,6 +227,27 @@ impl Oracle {
         Self::ReusedTooSoon,
     ];
 
+    /// The name by which scripts and reports know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Duplicate => "duplicate",
+            Self::WrongCpu => "wrong-cpu",
+            Self::WrongFunction => "wrong-function",
+            Self::StaleArgument => "stale-argument",
+            Self::EarlyReturn => "early-return",
+            Self::LeftLocked => "left-locked",
+            Self::BrokenQueue => "broken-queue",
+            Self::InterruptsOn => "interrupts-on",
+            Self::BadRefs => "bad-refs",
+            Self::Contract => "contract",
+            Self::Accounting => "accounting",
+            Self::UseAfterFree => "use-after-free",
+            Self::Leak => "leak",
+            Self::ReusedTooSoon => "reused-too-soon",
+        }
+    }
+
     /// What went wrong, as a clause without a subject.
     pub fn describe(self) -> &'static str {
         match self {

@@ -2,6 +2,8 @@
 //! ([`Platform::relax`]) or the census says so, and then every CPU takes what it was sent, in order. So a
 //! run is the same every time, and what it does can be counted.
 
+use shared::ports::Doorbell;
+use shared::probe::Point;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -191,7 +193,8 @@ impl Platform for OneThread {
             "CPU {me} waits, and nothing is on its way to anybody"
         );
     }
-    fn yield_to_host(&self) {}
+    fn ring(&self, _: Doorbell) {}
+    fn reached(&self, _: &'static Point, _: &dyn Fn() -> u64) {}
     fn idle_unless(&self, done: &dyn Fn() -> bool) {
         if !done() {
             self.relax();

@@ -8,6 +8,7 @@ use core::ptr;
 use super::memory::Contents;
 use crate::machine::Machine;
 use crate::platform::Platform;
+use crate::probe::probe;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 /// A function to run and its argument.
@@ -89,6 +90,9 @@ impl CallSingleData {
     /// A load and a store, not an atomic exchange: only the owner ever locks a descriptor, from one
     /// context, so nobody can come between them.
     pub fn lock<P: Platform>(&self, machine: &Machine<P>) {
+        if self.is_locked() {
+            probe!(machine.platform, "csd.lock.wait", self.call().info);
+        }
         self.wait(machine);
         self.flags.store(LOCK, Ordering::Relaxed);
         // The barrier of the thread (generic-ipi, Feb 2009, Paul E. McKenney's question): whoever
@@ -96,6 +100,7 @@ impl CallSingleData {
         if machine.rules.csd_barrier {
             fence(Ordering::Release);
         }
+        probe!(machine.platform, "csd.locked");
     }
 
     /// Waits until the descriptor is not in use (`csd_lock_wait`). What the function wrote is
@@ -107,9 +112,11 @@ impl CallSingleData {
 
     /// Lets the descriptor go. The owner may reuse or abandon it from here on; the caller may not
     /// touch it again.
-    pub fn unlock(&self) {
+    pub fn unlock<P: Platform>(&self, machine: &Machine<P>) {
         debug_assert!(self.is_locked(), "a call descriptor was unlocked twice");
+        probe!(machine.platform, "csd.unlock", self.call().info);
         self.flags.store(0, Ordering::Release);
+        probe!(machine.platform, "csd.unlocked");
     }
 
     /// Whether it is in use.

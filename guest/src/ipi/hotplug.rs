@@ -21,6 +21,7 @@ use super::{Functions, Ipi};
 use crate::lab::count;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
+use crate::probe::probe;
 use crate::rules::HotplugMode;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::irq::irqs_off;
@@ -158,7 +159,9 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
                     machine.spin_until(|| self.hotplug.leaving() == NONE);
                 }
             }
+            probe!(machine.platform, "hotplug.dead");
             self.notify(Event::Dead, cpu)?;
+            probe!(machine.platform, "hotplug.freed");
             count(&machine.counters().cpus_taken_down, 1);
             Ok(())
         })
@@ -240,6 +243,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     pub(super) fn die(&self) {
         let machine = &self.machine;
         let me = machine.this_cpu();
+        probe!(machine.platform, "hotplug.dying");
         machine.set_online(me, false);
         self.serve_pending();
         let veto = self.notify(Event::Dying, me);

@@ -14,6 +14,7 @@ use super::csd::Call;
 use crate::lab::CpuCounters;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform};
+use crate::probe::probe;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::spin::SpinLock;
 
@@ -88,7 +89,9 @@ impl ElementList {
         call: Call,
         then: impl FnOnce(),
     ) {
+        probe!(machine.platform, "queue.insert", call.info);
         self.lock.with(&machine.platform, || {
+            probe!(machine.platform, "queue.lock.acquired", call.info);
             let new = self.link(element as u32);
             if new.prev.load(Ordering::Relaxed) != POISON {
                 machine.report(Oracle::BrokenQueue, call.info, element as u64);
@@ -109,6 +112,7 @@ impl ElementList {
                 .store(element as u32, Ordering::Relaxed);
             then();
         });
+        probe!(machine.platform, "queue.inserted", call.info);
     }
 
     /// Takes `element`, which carried `call`, out, but leaves it its way on. Interrupts must be off.
@@ -116,7 +120,9 @@ impl ElementList {
     /// One that is not linked is reported and left alone, where the kernel would follow its poisoned
     /// pointer.
     pub fn remove<P: Platform>(&self, machine: &Machine<P>, element: usize, call: Call) {
+        probe!(machine.platform, "queue.remove", call.info);
         self.lock.with(&machine.platform, || {
+            probe!(machine.platform, "queue.lock.acquired", call.info);
             let old = self.link(element as u32);
             let prev = old.prev.load(Ordering::Relaxed);
             if prev == POISON {
@@ -128,6 +134,20 @@ impl ElementList {
             self.link(next).prev.store(prev, Ordering::Relaxed);
             old.prev.store(POISON, Ordering::Relaxed);
         });
+        probe!(machine.platform, "queue.removed", call.info);
+    }
+
+    /// Gives `see` the elements from the head on, as they are linked now, and returns how many there are.
+    /// A list that is broken or changes meanwhile is shown no further than it can be long.
+    pub fn order(&self, see: &mut dyn FnMut(usize)) -> usize {
+        let mut at = self.head.next.load(Ordering::Acquire);
+        let mut length = 0;
+        while at != HEAD && length < self.links.len() {
+            see(at as usize);
+            length += 1;
+            at = self.link(at).next.load(Ordering::Acquire);
+        }
+        length
     }
 
     /// Reports a list that is not empty, at a time when nothing is in flight.
@@ -146,6 +166,7 @@ impl ElementList {
     /// only when the walk goes on: the walker stands on the element until then, whether or not it is
     /// still linked, and takes the way it has by that time.
     pub fn walk<'a, P: Platform>(&'a self, machine: &'a Machine<P>) -> Walk<'a> {
+        probe!(machine.platform, "queue.walk");
         Walk {
             list: self,
             standing_on: HEAD,

@@ -21,6 +21,7 @@ use shared::lab::Oracle;
 use crate::lab::count;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
+use crate::probe::probe;
 use crate::sync::irq::irqs_off;
 use crate::sync::mask::{CpuMask, Targets};
 use csd::{Call, CallSingleData};
@@ -160,6 +161,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     /// perhaps some. A single target is served by [`Ipi::call_single`], which is cheaper, and by
     /// another vector: two calls of one CPU can so overtake each other.
     pub fn call_many(&self, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask {
+        probe!(self.machine.platform, "many.enter", call.info);
         let targets = self.machine.others_online(mask);
         let mut cpus = targets.iter();
         match (cpus.next(), cpus.next()) {
@@ -170,6 +172,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
                 targets
             }
             (Some(_), Some(_)) => {
+                probe!(self.machine.platform, "many.targets", call.info);
                 self.check_may_wait(call);
                 self.many.call(&self.machine, mask, call, wait)
             }
@@ -223,6 +226,11 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         if served == 0 {
             count(&self.machine.counters().empty_received, 1);
         }
+    }
+
+    /// The global queue as it is now; see [`ManyQueue::order`].
+    pub fn queue_order(&self, see: &mut dyn FnMut(usize)) -> Option<usize> {
+        self.many.order(see)
     }
 
     /// Judges what must hold when nothing is in flight: every descriptor unlocked, every queue

@@ -16,6 +16,7 @@ use super::csd::{Call, CallSingleData};
 use super::memory::Pool;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
+use crate::probe::probe;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 use crate::sync::irq::irqs_off;
 use crate::sync::spin::SpinLock;
@@ -110,6 +111,7 @@ impl Singles {
         let was_empty = irqs_off(&machine.platform, || unsafe {
             queue.push(&machine.platform, csd)
         });
+        probe!(machine.platform, "single.queued");
         if was_empty {
             machine.platform.send_ipi(target, Vector::Single);
         }
@@ -126,9 +128,10 @@ impl Singles {
             let place = csd.place;
             let call = csd.call();
             if call != Call::NOTHING {
+                probe!(machine.platform, "single.run", call.info);
                 run(call);
             }
-            csd.unlock();
+            csd.unlock(machine);
             if let (Some(place), Some(heap)) = (place, &self.heap) {
                 heap.free(machine, place);
             }

@@ -10,6 +10,7 @@
 use super::hotplug::Fate;
 use super::{Functions, Ipi};
 use crate::platform::{CpuId, Platform};
+use crate::probe::probe;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::mask::{AtomicCpuMask, CpuMask};
 
@@ -88,6 +89,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         let (machine, stop) = (&self.machine, &self.stop);
         let me = machine.this_cpu();
         let is_victim = stop.victim.load(Ordering::Relaxed) as CpuId == me;
+        probe!(machine.platform, "stop.come");
         for state in [PREPARE, DISABLE_IRQS, RUN, EXIT] {
             machine.spin_until(|| stop.state.load(Ordering::Acquire) == state);
             match state {

@@ -16,6 +16,7 @@ pub mod mem;
 pub mod paging;
 pub mod physical;
 pub mod platform;
+pub mod probes;
 pub mod smp;
 pub mod start_info;
 pub mod traps;

@@ -11,19 +11,21 @@ use guest::lab::Lab;
 use guest::platform::{CpuId, NotStarted, Platform, Vector};
 use guest::sync::mask::CpuMask;
 use shared::lab::Transport;
-use shared::ports::{DOORBELL, Doorbell};
+use shared::ports::{DOORBELL, Dispatch, Doorbell, WIRE};
+use shared::probe::Point;
 use x86_64::instructions::interrupts;
 use x86_64::instructions::port::Port;
 
 use super::apic::{self, Command};
 use super::clock;
 use super::cpu::Cpu;
+use super::probes;
 use super::smp;
 
 /// The machine under the portable guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Metal {
-    /// The mode the APICs are in.
+    /// How IPIs leave a CPU.
     pub transport: Transport,
     /// Whether the x2APIC's ICR is written behind a fence.
     pub icr_fence: bool,
@@ -53,17 +55,16 @@ pub fn guest() -> &'static Guest<Metal> {
 }
 
 impl Metal {
-    /// Tells the monitor something, if it is one that offered a lab and so listens.
-    pub fn ring(&self, doorbell: Doorbell) {
-        if self.has_doorbell {
-            // SAFETY: the port is the monitor's, and a write to it changes no memory.
-            unsafe { Port::<u32>::new(DOORBELL).write(doorbell as u32) };
-        }
-    }
-
     fn send(&self, target: CpuId, vector: Vector) {
-        let command = Command::Fixed(vector as u8);
-        apic::send(command, self.apic_ids[target], self.icr_fence);
+        let (target, vector) = (self.apic_ids[target], vector as u8);
+        if self.transport == Transport::Wire {
+            let dispatch = Dispatch { target, vector };
+            // SAFETY: the port is the monitor's, and a write to it changes no memory. It is ordered behind
+            // earlier stores, as every access to a port is (SDM Vol. 1, 19.6).
+            unsafe { Port::<u32>::new(WIRE).write(dispatch.into()) };
+        } else {
+            apic::send(Command::Fixed(vector), target, self.icr_fence);
+        }
     }
 
     fn count_ipis(&self, sent: u64) {
@@ -108,8 +109,15 @@ impl Platform for Metal {
         spin_loop();
     }
 
-    fn yield_to_host(&self) {
-        self.ring(Doorbell::Waiting);
+    fn ring(&self, doorbell: Doorbell) {
+        if self.has_doorbell {
+            // SAFETY: the port is the monitor's, and a write to it changes no memory.
+            unsafe { Port::<u32>::new(DOORBELL).write(doorbell as u32) };
+        }
+    }
+
+    fn reached(&self, point: &'static Point, call: &dyn Fn() -> u64) {
+        probes::reached(self, point, call);
     }
 
     fn idle_unless(&self, done: &dyn Fn() -> bool) {

@@ -2,5 +2,6 @@
 
 pub mod calls;
 pub mod functions;
+pub mod puppet;
 pub mod selftest;
 pub mod stress;

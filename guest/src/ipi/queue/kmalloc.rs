@@ -27,6 +27,7 @@ use crate::ipi::memory::{Cell, NoMemory, Pool};
 use crate::ipi::single::Singles;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
+use crate::probe::probe;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::irq::irqs_off;
 use crate::sync::mask::{CpuMask, Targets};
@@ -109,6 +110,7 @@ impl Kmalloc {
     /// go, and has the memory freed when no walker can stand on it any more.
     fn release<P: Platform>(&self, machine: &Machine<P>, at: usize, element: &Element, call: Call) {
         let me = machine.this_cpu();
+        probe!(machine.platform, "queue.refs", call.info);
         let before = element.lock.with(&machine.platform, || {
             element.mask(machine).remove(me, Ordering::Relaxed);
             let before = element.refs.load(Ordering::Relaxed);
@@ -122,7 +124,7 @@ impl Kmalloc {
             1 => {
                 self.list.remove(machine, at, call);
                 let on_heap = at < self.heap.pieces();
-                element.csd.unlock();
+                element.csd.unlock(machine);
                 if on_heap {
                     self.deferred.add(machine, at);
                 }
@@ -155,9 +157,11 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
             element.csd.carry(call);
             element.mask(machine).store(&targets, Ordering::Relaxed);
             element.refs.store(targets.len() as u32, Ordering::Relaxed);
+            probe!(machine.platform, "many.filled", call.info);
             irqs_off(&machine.platform, || {
                 self.list.insert(machine, at, End::Tail, call);
             });
+            probe!(machine.platform, "many.ipi", call.info);
             machine.platform.send_ipi_mask(&targets, Vector::Many);
             if wait || !on_heap {
                 element.csd.wait(machine);
@@ -177,18 +181,25 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
         for at in self.list.walk(machine) {
             let cell = self.cell(at);
             let element = cell.get(machine, || 0);
+            probe!(machine.platform, "queue.visit", element.csd.call().info);
             // Without the lock: only this CPU clears its bit, and nobody fills an element on which
             // another can stand. So says the design; on a stack it is not so.
             if element.mask(machine).contains(me, Ordering::Relaxed) {
                 let call = element.csd.call();
+                probe!(machine.platform, "queue.run", call.info);
                 run(call);
                 self.release(machine, at, element, call);
                 served += 1;
             }
+            probe!(machine.platform, "queue.next", element.csd.call().info);
             // The way on is the element's too.
             cell.get(machine, || 0);
         }
         served
+    }
+
+    fn order(&self, see: &mut dyn FnMut(usize)) -> Option<usize> {
+        Some(self.list.order(see))
     }
 
     fn audit(&self, machine: &Machine<P>) {

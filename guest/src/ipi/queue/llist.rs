@@ -19,6 +19,7 @@ use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
+use crate::probe::probe;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::mask::{CpuMask, Targets};
 
@@ -121,12 +122,15 @@ impl<P: Platform> ManyQueue<P> for Llist {
             pair.csd.lock(machine);
             pair.csd.carry(call);
             pair.wait.store(u32::from(wait), Ordering::Relaxed);
+            probe!(machine.platform, "many.filled", call.info);
             if self.push(target, index) {
                 to_interrupt.insert(target);
             }
         }
+        probe!(machine.platform, "many.ipi", call.info);
         machine.platform.send_ipi_mask(&to_interrupt, Vector::Many);
         if wait {
+            probe!(machine.platform, "many.wait", call.info);
             for target in targets.iter() {
                 self.pairs[self.index(me, target)].csd.wait(machine);
             }
@@ -136,22 +140,28 @@ impl<P: Platform> ManyQueue<P> for Llist {
 
     fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {
         let mut served = 0;
+        probe!(machine.platform, "queue.walk");
         let mut at = self.take(machine.this_cpu());
         while at != NONE {
             let pair = &self.pairs[at as usize];
             // Read before the descriptor is unlocked, when its owner may queue it elsewhere.
             at = pair.next.load(Ordering::Relaxed);
             let call = pair.csd.call();
+            probe!(machine.platform, "queue.run", call.info);
             if pair.wait.load(Ordering::Relaxed) != 0 {
                 run(call);
-                pair.csd.unlock();
+                pair.csd.unlock(machine);
             } else {
-                pair.csd.unlock();
+                pair.csd.unlock(machine);
                 run(call);
             }
             served += 1;
         }
         served
+    }
+
+    fn order(&self, _: &mut dyn FnMut(usize)) -> Option<usize> {
+        None
     }
 
     fn audit(&self, machine: &Machine<P>) {

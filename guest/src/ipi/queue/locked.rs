@@ -24,6 +24,7 @@ use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
+use crate::probe::probe;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::irq::irqs_off;
 use crate::sync::mask::{CpuMask, Targets};
@@ -49,6 +50,7 @@ impl Locked {
     ///
     /// Before the function runs, not after: a second visit must find nothing to do.
     fn claim<P: Platform>(&self, machine: &Machine<P>, element: &Element, me: CpuId) -> bool {
+        probe!(machine.platform, "queue.claim", element.csd.call().info);
         element.lock.with(&machine.platform, || {
             let mask = element.mask(machine);
             mask.contains(me, Ordering::Relaxed) && mask.remove(me, Ordering::Relaxed)
@@ -59,6 +61,7 @@ impl Locked {
     /// lets its owner have it.
     fn release<P: Platform>(&self, machine: &Machine<P>, at: usize, call: Call) {
         let element = &self.elements[at];
+        probe!(machine.platform, "queue.refs", call.info);
         let last = element.lock.with(&machine.platform, || {
             let refs = element.refs.load(Ordering::Relaxed);
             if refs == 0 {
@@ -73,7 +76,7 @@ impl Locked {
             refs == 1
         });
         if last {
-            element.csd.unlock();
+            element.csd.unlock(machine);
         }
     }
 }
@@ -96,18 +99,21 @@ impl<P: Platform> ManyQueue<P> for Locked {
                     element.csd.carry(call);
                     element.mask(machine).store(&targets, Ordering::Relaxed);
                     element.refs.store(targets.len() as u32, Ordering::Relaxed);
+                    probe!(machine.platform, "many.filled", call.info);
                     self.elements.list.insert(machine, me, self.end, call);
                 }
                 targets
             })
         });
         if Elements::is_void(machine, &targets) {
-            element.csd.unlock();
+            element.csd.unlock(machine);
             return targets;
         }
         // Sending the interrupt is ordered behind the insertion by the platform.
+        probe!(machine.platform, "many.ipi", call.info);
         machine.platform.send_ipi_mask(&targets, Vector::Many);
         if wait {
+            probe!(machine.platform, "many.wait", call.info);
             element.csd.wait(machine);
         }
         targets
@@ -121,14 +127,22 @@ impl<P: Platform> ManyQueue<P> for Locked {
         fence(Ordering::SeqCst);
         for at in self.elements.list.walk(machine) {
             let element = &self.elements[at];
+            probe!(machine.platform, "queue.visit", element.csd.call().info);
             if self.claim(machine, element, me) {
                 let call = element.csd.call();
+                probe!(machine.platform, "queue.run", call.info);
                 run(call);
                 self.release(machine, at, call);
                 served += 1;
             }
+            probe!(machine.platform, "queue.next", element.csd.call().info);
         }
+        probe!(machine.platform, "queue.walked");
         served
+    }
+
+    fn order(&self, see: &mut dyn FnMut(usize)) -> Option<usize> {
+        Some(self.elements.list.order(see))
     }
 
     fn audit(&self, machine: &Machine<P>) {

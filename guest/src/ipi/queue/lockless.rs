@@ -25,6 +25,7 @@ use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
+use crate::probe::probe;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::irq::irqs_off;
 use crate::sync::mask::{CpuMask, Targets};
@@ -73,15 +74,22 @@ impl Lockless {
             Stage::AsOf2009 => {
                 element.csd.carry(call);
                 mask.store(targets, Ordering::Relaxed);
+                probe!(machine.platform, "many.masked", call.info);
                 // The mask is read back, as there: a straggler may have taken itself out already.
-                set_refs(mask.load(machine.cpus).len());
+                let weight = mask.load(machine.cpus).len();
+                probe!(machine.platform, "many.weighed", call.info);
+                set_refs(weight);
+                probe!(machine.platform, "many.filled", call.info);
                 insert(&|| {});
             }
             Stage::FirstRepair => {
                 element.csd.carry(call);
                 mask.store(targets, Ordering::Relaxed);
+                probe!(machine.platform, "many.masked", call.info);
                 fence(Ordering::Release);
+                probe!(machine.platform, "many.weighed", call.info);
                 set_refs(targets.len());
+                probe!(machine.platform, "many.filled", call.info);
                 insert(&|| {});
             }
             Stage::Fixed => {
@@ -91,6 +99,9 @@ impl Lockless {
                 element.csd.carry(call);
                 fence(Ordering::Release);
                 mask.store(targets, Ordering::Relaxed);
+                probe!(machine.platform, "many.masked", call.info);
+                probe!(machine.platform, "many.weighed", call.info);
+                probe!(machine.platform, "many.filled", call.info);
                 insert(&|| set_refs(targets.len()));
             }
         }
@@ -113,13 +124,14 @@ impl Lockless {
     /// Gives back this CPU's reference; the last one takes the element off the list.
     fn release<P: Platform>(&self, machine: &Machine<P>, at: usize, call: Call) {
         let element = &self.elements[at];
+        probe!(machine.platform, "queue.refs", call.info);
         let before = element.refs.fetch_sub(1, Ordering::AcqRel);
         if before == 0 {
             machine.report(Oracle::BadRefs, call.info, at as u64);
         }
         if before == 1 {
             self.elements.list.remove(machine, at, call);
-            element.csd.unlock();
+            element.csd.unlock(machine);
         }
     }
 }
@@ -136,12 +148,14 @@ impl<P: Platform> ManyQueue<P> for Lockless {
         element.csd.lock(machine);
         let targets = machine.others_online(mask);
         if Elements::is_void(machine, &targets) {
-            element.csd.unlock();
+            element.csd.unlock(machine);
             return targets;
         }
         self.publish(machine, &targets, call);
+        probe!(machine.platform, "many.ipi", call.info);
         machine.platform.send_ipi_mask(&targets, Vector::Many);
         if wait {
+            probe!(machine.platform, "many.wait", call.info);
             element.csd.wait(machine);
         }
         targets
@@ -153,7 +167,9 @@ impl<P: Platform> ManyQueue<P> for Lockless {
         fence(Ordering::SeqCst);
         for at in self.elements.list.walk(machine) {
             let element = &self.elements[at];
+            probe!(machine.platform, "queue.visit", element.csd.call().info);
             if let Some(call) = self.call_for(machine, me, at) {
+                probe!(machine.platform, "queue.claim", call.info);
                 // At first the bit was cleared before the function ran, later after it, to touch the
                 // element once less (225c8e010f2d); the function keeps interrupts off, so there is
                 // no second visit in between.
@@ -169,8 +185,14 @@ impl<P: Platform> ManyQueue<P> for Lockless {
                     served += 1;
                 }
             }
+            probe!(machine.platform, "queue.next", element.csd.call().info);
         }
+        probe!(machine.platform, "queue.walked");
         served
+    }
+
+    fn order(&self, see: &mut dyn FnMut(usize)) -> Option<usize> {
+        Some(self.elements.list.order(see))
     }
 
     fn audit(&self, machine: &Machine<P>) {

@@ -28,6 +28,7 @@ use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
+use crate::probe::probe;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::irq::irqs_off;
 use crate::sync::mask::{CpuMask, Targets};
@@ -81,24 +82,29 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
         element.csd.lock(machine);
         // It left the list before it was unlocked, so a walk that begins from here on cannot come
         // across it; wait out those that have begun.
+        probe!(machine.platform, "grace.wait", call.info);
         self.grace.wait(machine);
+        probe!(machine.platform, "grace.over", call.info);
         if let Some(walker) = self.elements.list.walker_on(me) {
             machine.report(Oracle::ReusedTooSoon, call.info, walker as u64);
         }
 
         let targets = machine.others_online(mask);
         if Elements::is_void(machine, &targets) {
-            element.csd.unlock();
+            element.csd.unlock(machine);
             return targets;
         }
         element.csd.carry(call);
         element.mask(machine).store(&targets, Ordering::Relaxed);
         element.refs.store(targets.len() as u32, Ordering::Relaxed);
+        probe!(machine.platform, "many.filled", call.info);
         irqs_off(&machine.platform, || {
             self.elements.list.insert(machine, me, End::Tail, call);
         });
+        probe!(machine.platform, "many.ipi", call.info);
         machine.platform.send_ipi_mask(&targets, Vector::Many);
         if wait {
+            probe!(machine.platform, "many.wait", call.info);
             element.csd.wait(machine);
         }
         targets
@@ -110,21 +116,30 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
         let entry = self.grace.enter(machine);
         for at in self.elements.list.walk(machine) {
             let element = &self.elements[at];
+            probe!(machine.platform, "queue.visit", element.csd.call().info);
             // Only this CPU clears its bit, and only the owner sets it, when nobody stands here.
             let mask = element.mask(machine);
             if mask.contains(me, Ordering::Relaxed) && mask.remove(me, Ordering::Relaxed) {
                 let call = element.csd.call();
+                probe!(machine.platform, "queue.run", call.info);
                 run(call);
+                probe!(machine.platform, "queue.refs", call.info);
                 // AcqRel: the last to leave has seen what all others did, and the owner sees it too.
                 if element.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
                     self.elements.list.remove(machine, at, call);
-                    element.csd.unlock();
+                    element.csd.unlock(machine);
                 }
                 served += 1;
             }
+            probe!(machine.platform, "queue.next", element.csd.call().info);
         }
+        probe!(machine.platform, "queue.walked");
         self.grace.exit(machine, entry);
         served
+    }
+
+    fn order(&self, see: &mut dyn FnMut(usize)) -> Option<usize> {
+        Some(self.elements.list.order(see))
     }
 
     fn audit(&self, machine: &Machine<P>) {

@@ -16,6 +16,7 @@ use shared::lab::Oracle;
 use super::{Grace, announce};
 use crate::machine::Machine;
 use crate::platform::Platform;
+use crate::probe::probe;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::spin::SpinLock;
 
@@ -73,6 +74,7 @@ impl<P: Platform> Grace<P> for SharedRefs {
         let group = &self.groups[machine.this_cpu() / GROUP];
         loop {
             let active = group.active.load(Ordering::Relaxed) as usize;
+            probe!(machine.platform, "walk.side");
             if self.join(&group.walkers[active]) {
                 announce();
                 return active;
@@ -96,6 +98,7 @@ impl<P: Platform> Grace<P> for SharedRefs {
                 group.active.store(new, Ordering::SeqCst);
                 group.walkers[old as usize].fetch_sub(self.bias, Ordering::SeqCst);
             }
+            probe!(machine.platform, "grace.flipped");
             for group in &self.groups {
                 let drained = group.active.load(Ordering::Relaxed) ^ 1;
                 let walkers = &group.walkers[drained as usize];
