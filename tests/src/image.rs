@@ -109,6 +109,37 @@ pub fn elf(segments: &[Segment]) -> Vec<u8> {
     file
 }
 
+/// An ELF64 file with one section of this name and these bytes, said to lie at `address`.
+pub fn with_section(name: &str, bytes: &[u8], address: u64) -> Vec<u8> {
+    const SECTION_HEADER: u16 = 64;
+    let mut file = elf(&[]);
+    let data = file.len() as u64;
+    file.extend(bytes);
+    let names = file.len() as u64;
+    // The names: none, the section's, and that of the names themselves.
+    let table = format!("\0{name}\0.shstrtab\0");
+    file.extend(table.as_bytes());
+    let headers = file.len() as u64;
+    let last_name = name.len() as u32 + 2;
+    let sections = [
+        (0, 0, 0, 0, 0),
+        (1, 1, address, data, bytes.len() as u64),
+        (last_name, 3, 0, names, table.len() as u64),
+    ];
+    for (name, kind, address, offset, size) in sections {
+        file.extend(u32::to_le_bytes(name));
+        file.extend(u32::to_le_bytes(kind));
+        for word in [0, address, offset, size, 0, 1, 0] {
+            file.extend(u64::to_le_bytes(word));
+        }
+    }
+    patch(&mut file, 40, &headers.to_le_bytes());
+    for (at, half) in [(58, SECTION_HEADER), (60, 3), (62, 2)] {
+        patch(&mut file, at, &half.to_le_bytes());
+    }
+    file
+}
+
 /// Overwrites bytes of a file in the making.
 pub fn patch(file: &mut [u8], at: usize, with: &[u8]) {
     file[at..at + with.len()].copy_from_slice(with);

@@ -2,7 +2,7 @@
 //! for, lets its workload run, counts what the inter-processor interrupts cost, and judges from the
 //! guest's ledger whether every call ran exactly once where it had to.
 //!
-//! [`run`] does all of it. Its steps can also be taken one by one: [`machine::Machine::build`],
+//! [`run`] does all of it; [`scenario::run`] has a script decide what happens. Its steps can also be taken one by one: [`machine::Machine::build`],
 //! [`lab::Lab::prepare`], [`control::run`], [`report::Report::new`]. A program that wants to pause vCPUs
 //! itself carries the machine with a [`machine::threads::Crew`]; see [`machine::pausing`].
 
@@ -11,22 +11,27 @@ pub mod cpus;
 pub mod lab;
 pub mod machine;
 pub mod report;
+pub mod scenario;
 pub mod stats;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use control::operator::Operator;
 use cpus::CpuSet;
 use machine::image::Image;
 use machine::layout::Layout;
 use machine::pin::{PinError, Pins};
+use machine::points::Points;
+use machine::symbols::Symbols;
 use machine::{Machine, MachineError, Parts, boot};
-use report::{Kind, Report, postmortem, symbols::Symbols};
+use report::{Kind, Report, postmortem};
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The guest image.
-    pub guest: PathBuf,
+    /// The guest image. Only a scenario can do without, if its script names one.
+    pub guest: Option<PathBuf>,
     /// Number of vCPUs, 1 to 1024.
     pub vcpus: u32,
     /// MiB of RAM; `None` for as much as the vCPUs need.
@@ -55,6 +60,9 @@ pub struct Outcome {
 /// Why there was no run, or none that could be brought to an end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// No guest image.
+    #[error("no guest image was named, on the command line or in boot()")]
+    NoGuest,
     /// A number of vCPUs that no machine has.
     #[error("cannot make a machine of {0} vCPUs; ask for --vcpus 1 to {most}", most = shared::lab::MAX_CPUS)]
     Vcpus(u32),
@@ -80,7 +88,8 @@ impl Error {
     /// image, 3 if it is the host's.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Vcpus(_)
+            Self::NoGuest
+            | Self::Vcpus(_)
             | Self::Stalls(_)
             | Self::Machine(
                 MachineError::Layout(_) | MachineError::Image(_) | MachineError::Boot(_),
@@ -95,9 +104,22 @@ impl Error {
 /// # Errors
 /// [`Error`] if that was not possible. A guest that fails or dies is no error: [`Outcome`] says it.
 pub fn run(config: &Config) -> Result<Outcome, Error> {
+    run_attended(config, |_| {})
+}
+
+/// As [`run`], and hands the machine's operator to `attend` before its first vCPU enters the guest.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_attended(
+    config: &Config,
+    attend: impl FnOnce(&Arc<Operator>),
+) -> Result<Outcome, Error> {
     let pages = shared::lab::Layout::new(config.vcpus).map_err(|_| Error::Vcpus(config.vcpus))?;
     config.stalls.check(config.vcpus)?;
-    let image = Image::open(&config.guest).map_err(MachineError::from)?;
+    let guest = config.guest.as_ref().ok_or(Error::NoGuest)?;
+    let image = Image::open(guest).map_err(MachineError::from)?;
+    let points = Points::read(image.bytes()).map_err(MachineError::from)?;
     let layout = Layout::new(config.memory, config.vcpus, image.end(), pages.size)
         .map_err(MachineError::from)?;
     let command_line =
@@ -111,16 +133,19 @@ pub fn run(config: &Config) -> Result<Outcome, Error> {
     })?;
     let lab =
         lab::Lab::prepare(machine.memory.clone(), layout.lab.start, pages).map_err(Error::Lab)?;
-    let aftermath = control::run(
-        machine,
-        &lab,
-        config.limits,
-        &config.stalls,
-        pins.as_ref(),
-        config.console,
-    )?;
+    let symbols = Arc::new(Symbols::read(image.bytes()));
+    let setup = control::Setup {
+        limits: config.limits,
+        stalls: &config.stalls,
+        pins: pins.as_ref(),
+        console: config.console,
+        points,
+        symbols: Arc::clone(&symbols),
+        command_line,
+    };
+    let aftermath = control::run(machine, &lab, setup, attend)?;
     let report = Report::new(&aftermath, &lab);
-    let post_mortem = describe(&aftermath, &report, &image);
+    let post_mortem = describe(&aftermath, &report, &symbols);
     Ok(Outcome {
         report,
         post_mortem,
@@ -128,7 +153,7 @@ pub fn run(config: &Config) -> Result<Outcome, Error> {
 }
 
 /// What there is to say about the vCPUs of a run that ended as it did.
-fn describe(aftermath: &control::Aftermath, report: &Report, image: &Image) -> String {
+fn describe(aftermath: &control::Aftermath, report: &Report, symbols: &Symbols) -> String {
     use control::Ending;
     const BAD_MACHINE: u32 = shared::exit::ExitCode::BadMachine as u32;
     let died_on = match (&aftermath.ending, report.result) {
@@ -140,17 +165,16 @@ fn describe(aftermath: &control::Aftermath, report: &Report, image: &Image) -> S
             Kind::Died,
         ) => None,
         (Ending::Dead { vcpu, .. } | Ending::GuestExit { vcpu, .. }, Kind::Died) => Some(*vcpu),
-        (_, Kind::Stalled | Kind::Interrupted) => None,
+        (_, Kind::Stalled | Kind::Interrupted) | (Ending::Script(_), _) => None,
         _ => return String::new(),
     };
-    let symbols = Symbols::read(image.bytes());
     match died_on {
         Some(vcpu) => aftermath
             .standings
             .iter()
             .find(|standing| standing.vcpu == vcpu)
-            .map(|standing| postmortem::death(standing, &symbols))
+            .map(|standing| postmortem::death(standing, symbols))
             .unwrap_or_default(),
-        None => postmortem::standings(&aftermath.standings, &symbols),
+        None => postmortem::standings(&aftermath.standings, symbols),
     }
 }

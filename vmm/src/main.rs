@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use vmm::control::{Limits, Stall, Stalls, Steal, Stream};
 use vmm::cpus::CpuSet;
-use vmm::{Config, Outcome};
+use vmm::{Config, Outcome, scenario};
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
 #[derive(Debug, Parser)]
@@ -19,9 +19,9 @@ use vmm::{Config, Outcome};
     version,
     max_term_width = 100,
     after_help = "Exit status:\n  \
-        0  every oracle held\n  \
-        1  an oracle failed; the report says for which call, on which CPU\n  \
-        2  bad usage, bad guest image, or options the guest does not know\n  \
+        0  every oracle held, and everything that a script expects was so\n  \
+        1  an oracle failed, or an expectation; the report says for which call, on which CPU\n  \
+        2  bad usage, bad guest image, bad script, or options the guest does not know\n  \
         3  this host cannot do it; the message says what is missing\n  \
         4  the guest died: registers, code and backtrace are shown\n  \
         5  time-out or no progress: it is shown where each vCPU stands\n  \
@@ -29,8 +29,9 @@ use vmm::{Config, Outcome};
         Example:\n  vmm --vcpus 4 --append 'queue=filo workload=selftest' target/guest.bin"
 )]
 struct Arguments {
-    /// Guest image: ELF64 with a PVH entry note
-    guest: PathBuf,
+    /// Guest image: ELF64 with a PVH entry note. A script can name one itself
+    #[arg(required_unless_present = "script")]
+    guest: Option<PathBuf>,
 
     /// Number of vCPUs, 1 to 1024
     #[arg(long, value_name = "N", default_value_t = 1,
@@ -49,6 +50,15 @@ struct Arguments {
         hide_default_value = true
     )]
     append: String,
+
+    /// Have a scenario drive the machine, or machines; see docs/scenarios.md. --watchdog does not count
+    /// while it does
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+
+    /// A value for the script, such as away=stall. Can be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = param, requires = "script")]
+    param: Vec<(String, String)>,
 
     /// Form of the report. With json the guest's console goes to standard error
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Table)]
@@ -96,6 +106,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "not a number of seconds".to_owned())
 }
 
+fn param(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("not KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 impl Arguments {
     fn config(&self) -> Config {
         Config {
@@ -134,26 +149,40 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match vmm::run(&arguments.config()) {
-        Ok(outcome) => {
-            let status = outcome.report.exit_status;
-            match print(&outcome, arguments.stats, file) {
-                Ok(()) => ExitCode::from(status),
-                Err(error) => {
-                    complain(&format!("cannot write the report: {error}"));
-                    ExitCode::from(if status == 0 { NOT_REPORTED } else { status })
-                }
-            }
+    let mut status = 0;
+    let mut file = file;
+    let mut report = |outcome: Outcome| {
+        let mut own = outcome.report.exit_status;
+        if let Err(error) = print(&outcome, arguments.stats, file.as_mut()) {
+            complain(&format!("cannot write the report: {error}"));
+            own = if own == 0 { NOT_REPORTED } else { own };
         }
-        Err(error) => {
-            complain(&chain(&error));
-            ExitCode::from(error.exit_status())
+        // Of several machines the first that failed decides.
+        status = if status == 0 { own } else { status };
+    };
+    let config = arguments.config();
+    let params = arguments.param.iter().cloned().collect();
+    let refused = match &arguments.script {
+        None => vmm::run(&config).map(&mut report).map_err(|error| {
+            let status = error.exit_status();
+            (chain(&error), status)
+        }),
+        Some(script) => scenario::run(script, &config, params, &mut report).map_err(|error| {
+            let status = error.exit_status();
+            (chain(&error), status)
+        }),
+    };
+    match refused {
+        Ok(()) => ExitCode::from(status),
+        Err((message, own)) => {
+            complain(&message);
+            ExitCode::from(if status == 0 { own } else { status })
         }
     }
 }
 
 /// Writes the report, and for people the verdict last.
-fn print(outcome: &Outcome, form: Form, file: Option<File>) -> io::Result<()> {
+fn print(outcome: &Outcome, form: Form, file: Option<&mut File>) -> io::Result<()> {
     let report = &outcome.report;
     let words = format!(
         "{}{}: {}\n",
@@ -164,11 +193,11 @@ fn print(outcome: &Outcome, form: Form, file: Option<File>) -> io::Result<()> {
         Form::Json => report.json()?,
     };
     match (file, form) {
-        (Some(mut file), _) => {
+        (Some(file), _) => {
             file.write_all(document.as_bytes())?;
             io::stderr().write_all(words.as_bytes())
         }
-        (None, Form::Table) => io::stdout().write_all((document + &words).as_bytes()),
+        (None, Form::Table) => io::stdout().write_all((document + words.as_str()).as_bytes()),
         (None, Form::Json) => {
             // Nobody may be reading standard error, and then the document still counts.
             let _ = io::stderr().write_all(words.as_bytes());

@@ -11,7 +11,7 @@ use vmm::machine::image::Image;
 use vmm::machine::layout::Layout;
 use vmm::machine::lifecycle::{Exited, Stall, State};
 use vmm::machine::pausing::PauseError;
-use vmm::machine::threads::{Crew, End, Event, OnDoorbell};
+use vmm::machine::threads::{Crew, End, Event, OnMessage, Reaction};
 use vmm::machine::vm::Vm;
 use vmm::machine::{Machine, Parts, boot};
 
@@ -81,9 +81,9 @@ impl Bench {
             devices,
             memory,
         } = machine;
-        let on_doorbell: Arc<OnDoorbell> = Arc::new(|_, _| {});
+        let on_message: Arc<OnMessage> = Arc::new(|_, _| Reaction::GoOn);
         Some(Self {
-            crew: Crew::new(vcpus, &devices, &on_doorbell, None).unwrap(),
+            crew: Crew::new(vcpus, &devices, &on_message, None).unwrap(),
             _vm: vm,
             memory,
         })

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use vmm_sys_util::timerfd::TimerFd;
 
+use super::operator::Operator;
 use super::output::{Output, Stream};
 use super::signals::Signals;
 use super::stall::{Carried, Driver};
@@ -26,30 +27,40 @@ const CONSOLE: u32 = 2;
 const CLOCK: u32 = 3;
 const START: u32 = 4;
 const STALLS: u32 = 5;
+const WISH: u32 = 6;
+const ALARM: u32 = 7;
+
+/// When the loop loses patience.
+pub(super) struct Patience<'a> {
+    /// After this time in any case.
+    pub timeout: Option<Duration>,
+    /// When nothing moves.
+    pub watchdog: Option<Watchdog<'a>>,
+}
 
 /// Everything the loop watches.
 pub(super) struct Bench<'a> {
     vcpus: Arc<threads::Events>,
+    operator: Arc<Operator>,
     stalls: Driver<'a>,
     signals: Signals,
     console: Arc<Console>,
     output: Option<Output>,
     clock: TimerFd,
     started: Instant,
-    timeout: Option<Duration>,
-    watchdog: Option<Watchdog<'a>>,
+    patience: Patience<'a>,
     ending: Option<Result<Ending, ControlError>>,
 }
 
 impl<'a> Bench<'a> {
     pub fn new(
         crew: &'a Crew,
+        operator: &Arc<Operator>,
         stalls: Driver<'a>,
         signals: Signals,
         console: &Arc<Console>,
         stream: Stream,
-        timeout: Option<Duration>,
-        watchdog: Option<Watchdog<'a>>,
+        patience: Patience<'a>,
     ) -> Result<Self, ControlError> {
         let mut clock =
             TimerFd::new().map_err(|e| ControlError::Prepare("create a timer", e.into()))?;
@@ -59,14 +70,14 @@ impl<'a> Bench<'a> {
         let output = Output::new(stream).map_err(|e| ControlError::Prepare("use the output", e))?;
         Ok(Self {
             vcpus: Arc::clone(crew.events()),
+            operator: Arc::clone(operator),
             stalls,
             signals,
             console: Arc::clone(console),
             output: Some(output),
             clock,
             started: Instant::now(),
-            timeout,
-            watchdog,
+            patience,
             ending: None,
         })
     }
@@ -92,6 +103,7 @@ impl<'a> Bench<'a> {
                 End::Panicked => Ending::Panicked { vcpu },
             }),
             Some(threads::Event::Changed { vcpu }) => {
+                self.operator.publish();
                 let wound = self.stalls.changed(vcpu);
                 self.need(wound);
             }
@@ -111,12 +123,15 @@ impl<'a> Bench<'a> {
         // How many ticks were missed does not matter.
         let _ = self.clock.wait();
         if let Some(limit) = self
+            .patience
             .timeout
             .filter(|limit| self.started.elapsed() >= *limit)
         {
             self.end(Ending::TimeOut(limit));
         }
-        if let Some(idle) = self.watchdog.as_mut().and_then(Watchdog::look) {
+        let idle = self.patience.watchdog.as_mut().and_then(Watchdog::look);
+        // Somebody who drives the machine may have it wait for as long as he likes.
+        if let Some(idle) = idle.filter(|_| !self.operator.is_attended()) {
             self.end(Ending::NoProgress(idle));
         }
         if let Some(vcpu) = self.stalls.stuck() {
@@ -141,6 +156,8 @@ impl MutEventSubscriber for Bench<'_> {
             (self.clock.as_raw_fd(), CLOCK),
             (self.stalls.start_announced().as_raw_fd(), START),
             (self.stalls.as_raw_fd(), STALLS),
+            (self.operator.wished().as_raw_fd(), WISH),
+            (self.operator.alarm_fd(), ALARM),
         ];
         for (fd, what) in watched {
             if let Err(error) = ops.add(Events::with_data_raw(fd, what, EventSet::IN)) {
@@ -166,6 +183,12 @@ impl MutEventSubscriber for Bench<'_> {
                 let wound = self.stalls.carry_on();
                 self.need(wound);
             }
+            WISH => {
+                if let Some(ending) = self.operator.wish() {
+                    self.end(ending);
+                }
+            }
+            ALARM => self.operator.deliver_due(),
             _ => {}
         }
         // Whatever woke the loop, it is a good moment to write on.

@@ -3,17 +3,19 @@
 //! to x86.
 
 mod bench;
+pub mod operator;
 mod output;
+pub mod script;
 mod signals;
 mod stall;
 mod watchdog;
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use event_manager::{EventManager, SubscriberOps};
-use shared::ports::Doorbell;
 use vm_memory::GuestMemoryMmap;
 
 use crate::lab::Lab;
@@ -23,11 +25,14 @@ use crate::machine::inspect::Standing;
 use crate::machine::lifecycle::Absence;
 use crate::machine::pausing::Latency;
 use crate::machine::pin::Pins;
-use crate::machine::threads::{Crew, CrewError, OnDoorbell};
+use crate::machine::points::Points;
+use crate::machine::symbols::Symbols;
+use crate::machine::threads::{Crew, CrewError, Message, OnMessage};
 use crate::machine::vcpu::{Death, Vcpu};
 use crate::stats::window::{Meter, Window};
 
-use bench::Bench;
+use bench::{Bench, Patience};
+use operator::{Equipment, Expected, Operator};
 pub use output::Stream;
 use signals::Signals;
 pub use stall::{Carried, NoSuchVcpu, Plan, Stall, StallError, Stalls, Steal, Stretch};
@@ -71,6 +76,33 @@ pub enum Ending {
     TimeOut(Duration),
     /// Nothing moved for this time.
     NoProgress(Duration),
+    /// The script stopped before its end.
+    Script(script::Failure),
+    /// Somebody at the control socket has said so.
+    Quit,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::GuestExit { vcpu, .. } => write!(f, "the guest has ended on CPU {vcpu}"),
+            Self::Dead { vcpu, death } => write!(f, "the guest died on CPU {vcpu}: {death}"),
+            Self::Panicked { vcpu } => {
+                write!(f, "the VMM's thread of CPU {vcpu} panicked, which is a bug")
+            }
+            Self::Signal(signal) => write!(f, "signal {signal} came before the guest was done"),
+            Self::TimeOut(limit) => {
+                write!(f, "not done after {} s (--timeout)", limit.as_secs_f64())
+            }
+            Self::NoProgress(limit) => write!(
+                f,
+                "nothing has moved for {} s (--watchdog)",
+                limit.as_secs_f64()
+            ),
+            Self::Script(failure) => write!(f, "{failure}"),
+            Self::Quit => f.write_str("ended on request before the guest was done"),
+        }
+    }
 }
 
 /// Everything that is known once a run is over and no vCPU runs any more.
@@ -86,6 +118,8 @@ pub struct Aftermath {
     pub pause_latency: Option<Latency>,
     /// What became of the stalls that were to be.
     pub stalls: Carried,
+    /// What the run was expected to break.
+    pub expected: Expected,
     /// Where each vCPU stands.
     pub standings: Vec<Standing>,
     /// Why there are no statistics of KVM's, if there are none.
@@ -112,7 +146,26 @@ pub enum ControlError {
     Crew(#[from] CrewError),
 }
 
-/// Runs `machine` to its end, stalled as `stalls` say, with the guest's console on `console`.
+/// What a run needs beside its machine.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// How long it may take.
+    pub limits: Limits,
+    /// What is to keep vCPUs out of the guest.
+    pub stalls: &'a Stalls,
+    /// Host CPUs to bind the vCPUs to.
+    pub pins: Option<&'a Pins>,
+    /// Where the guest's console goes.
+    pub console: Stream,
+    /// The points of the guest image at which CPUs can be held.
+    pub points: Points,
+    /// The functions of the guest image.
+    pub symbols: Arc<Symbols>,
+    /// The guest's command line.
+    pub command_line: String,
+}
+
+/// Runs `machine` to its end. Its operator is handed to `attend` before the first vCPU enters the guest.
 ///
 /// # Errors
 /// [`ControlError`] if the host does not let it run or does not let go of it. How the guest fared is
@@ -120,10 +173,8 @@ pub enum ControlError {
 pub fn run(
     machine: Machine,
     lab: &Lab,
-    limits: Limits,
-    stalls: &Stalls,
-    pins: Option<&Pins>,
-    console: Stream,
+    setup: Setup<'_>,
+    attend: impl FnOnce(&Arc<Operator>),
 ) -> Result<Aftermath, ControlError> {
     let meter = Arc::new(Meter::new(&machine, lab.clone()));
     // Before the threads, which inherit what is blocked.
@@ -138,31 +189,58 @@ pub fn run(
     let count = u32::try_from(vcpus.len()).unwrap_or(u32::MAX);
     let start = Start::new().map_err(|e| ControlError::Prepare("create an eventfd", e))?;
     let start = Arc::new(start);
-    let on_doorbell: Arc<OnDoorbell> = Arc::new({
-        let (meter, start) = (Arc::clone(&meter), Arc::clone(&start));
-        move |_, doorbell| {
-            meter.on_doorbell(doorbell);
-            if doorbell == Doorbell::WorkloadStarted {
+    let operator = Operator::new(Equipment {
+        memory: memory.clone(),
+        lab: lab.clone(),
+        interrupts: vm.interrupts(),
+        meter: Arc::clone(&meter),
+        console: Arc::clone(devices.console()),
+        points: setup.points,
+        symbols: setup.symbols,
+        command_line: setup.command_line,
+    });
+    let operator = operator.map_err(|e| ControlError::Prepare("create a timer", e))?;
+    let operator = Arc::new(operator);
+    let on_message: Arc<OnMessage> = Arc::new({
+        let (meter, start, operator) = (meter.clone(), start.clone(), operator.clone());
+        move |vcpu, message| {
+            meter.on_message(message);
+            if message == Message::WorkloadStarted {
                 start.announce();
             }
+            operator.hear(vcpu, message)
         }
     });
-    let crew = Crew::new(vcpus, &devices, &on_doorbell, pins)?;
-    let stalls = Driver::new(stalls, &crew, &start)
-        .map_err(|e| ControlError::Prepare("create a timer for stalls", e))?;
-    let watchdog = limits
-        .watchdog
-        .map(|limit| Watchdog::new(limit, &crew, lab, devices.console(), &meter));
-    let bench = Bench::new(
-        &crew,
-        stalls,
-        signals,
-        devices.console(),
-        console,
-        limits.timeout,
-        watchdog,
-    )?;
-    let (ending, stalls, mut output) = watch(bench, &crew)?;
+    operator.take_over(Crew::new(vcpus, &devices, &on_message, setup.pins)?);
+    let ended = operator.with_machine(|crew| {
+        let stalls = Driver::new(setup.stalls, crew, &start)
+            .map_err(|e| ControlError::Prepare("create a timer for stalls", e))?;
+        let watchdog = setup
+            .limits
+            .watchdog
+            .map(|limit| Watchdog::new(limit, crew, lab, devices.console(), &meter));
+        let bench = Bench::new(
+            crew,
+            &operator,
+            stalls,
+            signals,
+            devices.console(),
+            setup.console,
+            Patience {
+                timeout: setup.limits.timeout,
+                watchdog,
+            },
+        )?;
+        attend(&operator);
+        watch(bench, crew)
+    });
+    // Whoever waits for the machine must hear that it is over, however that came.
+    operator.end(&match &ended {
+        Ok((ending, ..)) => ending.to_string(),
+        Err(error) => error.to_string(),
+    });
+    let crew = operator.hand_back();
+    let (ending, stalls, mut output) = ended?;
 
     let (absences, pause_latency) = (crew.absences(), crew.pause_latency());
     crew.suspend()?;
@@ -176,6 +254,7 @@ pub fn run(
         pause_latency,
         stalls,
         standings: standings(&vcpus, &memory),
+        expected: operator.expectations(),
         blind: meter.blind().map(ToString::to_string),
         strays: devices.strays(),
         console_loss: output.loss(devices.console()),

@@ -114,6 +114,16 @@ impl Lab {
         }
     }
 
+    /// Says at `address` of the guest's image whether the point there is armed for anybody. An address
+    /// outside the guest's memory, which only a broken image has, is left alone.
+    pub fn arm_point(&self, address: u64, is_armed: bool) {
+        let _ = self.memory.store(
+            u32::from(is_armed),
+            GuestAddress(address),
+            Ordering::Release,
+        );
+    }
+
     fn write(&self, offset: u64, bytes: &[u8]) {
         // `prepare` has reached both ends of the lab, so this cannot fail.
         let _ = self

@@ -1,4 +1,4 @@
-//! The life of a vCPU: `Created → Running ⇄ Stalled(Paused) → Exited(reason)`. A change is requested by
+//! The life of a vCPU: `Created → Running ⇄ Stalled(Paused | Held) → Exited(reason)`. A change is requested by
 //! whoever controls the machine and confirmed by the thread that carries the vCPU, once it has left
 //! the guest. No KVM here: a [`Runner`] is anything that can be stepped and kicked.
 //!
@@ -48,6 +48,8 @@ impl fmt::Display for Exited {
 pub enum Stall {
     /// It was paused, wherever it happened to be.
     Paused,
+    /// It has come to where it was to be held, by itself.
+    Held,
 }
 
 /// What the controlling side wants of a vCPU, as part of a machine.
@@ -68,6 +70,8 @@ pub enum Step<E> {
     Continue,
     /// The vCPU was kicked, and may be wanted elsewhere.
     Interrupted,
+    /// It has come to where it is to be held. This is a hold like any other, to be undone once.
+    Hold,
     /// The guest cannot go on.
     Ended(E),
 }
@@ -93,6 +97,8 @@ pub trait Runner {
 pub enum Change {
     /// It has left the guest, this long after it was asked to.
     Stalled(Duration),
+    /// It is held where it was to be held.
+    Held,
     /// It is about to enter the guest again.
     Running,
 }
@@ -138,6 +144,8 @@ struct Place {
     since: Instant,
     /// How many keep it out of the guest, each for reasons of its own.
     holds: u32,
+    /// Whether one of these is of its own doing, because of where it has come.
+    at_point: bool,
     /// When the first hold was asked for that is not confirmed yet.
     asked: Option<Instant>,
     /// Since when it has been out of the guest because of a hold.
@@ -181,6 +189,7 @@ impl Default for Seat {
             state: State::Created,
             since: Instant::now(),
             holds: 0,
+            at_point: false,
             asked: None,
             away: None,
             absence: Absence::default(),
@@ -236,6 +245,13 @@ impl Seat {
         Ok(())
     }
 
+    /// The vCPU's own thread keeps it out of the guest, because of where it has come.
+    fn hold_here(&self) {
+        let mut place = self.lock();
+        place.holds += 1;
+        place.at_point = true;
+    }
+
     /// The state that has been confirmed, and when that was.
     pub fn state(&self) -> (State, Instant) {
         let place = self.lock();
@@ -270,6 +286,32 @@ impl Seat {
         true
     }
 
+    /// As [`Seat::release`], and if nobody holds the vCPU any more waits until it has left the state in which
+    /// it was held, but not beyond `deadline`. Returns whether it has, or will not as long as it is held.
+    ///
+    /// # Errors
+    /// [`NotHeld`] if there is no hold to undo.
+    pub fn release_confirmed(&self, deadline: Instant) -> Result<bool, NotHeld> {
+        let since = self.lock().since;
+        self.release()?;
+        let mut place = self.lock();
+        let stays = |place: &Place| {
+            place.since == since && place.holds == 0 && place.request == Request::Run
+        };
+        while stays(&place) && matches!(place.state, State::Stalled(_)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return Ok(false);
+            }
+            place = self
+                .changed
+                .wait_timeout(place, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        Ok(true)
+    }
+
     /// Carries `runner` through its life and returns how the guest ended on it, or `None` if it was
     /// stopped from outside.
     pub fn carry<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
@@ -295,17 +337,17 @@ impl Seat {
             // one made later sets the kick again, so that the next step returns at once.
             runner.set_kick(false);
             let end = match self.admit(runner) {
-                Request::Run => run(runner),
+                Request::Run => self.run(runner),
                 Request::Pause => {
                     // Only what has been in the guest since it was last out can be half done.
                     let inside = self.state().0 == State::Running;
-                    let end = inside.then(|| drain(runner)).flatten();
+                    let end = inside.then(|| self.drain(runner)).flatten();
                     if end.is_none() {
                         self.park(runner);
                     }
                     end
                 }
-                Request::Stop => return drain(runner),
+                Request::Stop => return self.drain(runner),
             };
             if end.is_some() {
                 return end;
@@ -320,6 +362,8 @@ impl Seat {
         let wanted = place.wanted();
         if wanted == Request::Run && place.state != State::Running {
             place.enter(State::Running);
+            place.at_point = false;
+            self.changed.notify_all();
             if place.end_absence() {
                 drop(place);
                 runner.changed(Change::Running);
@@ -333,17 +377,25 @@ impl Seat {
         let mut place = self.lock();
         // What was wanted may have changed since; then there is nothing to confirm.
         if place.state == State::Running && place.wanted() == Request::Pause {
-            place.enter(State::Stalled(Stall::Paused));
+            let stall = match place.at_point {
+                true => Stall::Held,
+                false => Stall::Paused,
+            };
+            place.enter(State::Stalled(stall));
             if place.holds > 0 {
                 place.begin_absence();
             }
             self.changed.notify_all();
-            if let Some(asked) = place.asked.take() {
-                let latency = place.since.saturating_duration_since(asked);
-                drop(place);
+            let asked = place.asked.take();
+            let latency = asked.map(|asked| place.since.saturating_duration_since(asked));
+            drop(place);
+            if let Some(latency) = latency {
                 runner.changed(Change::Stalled(latency));
-                place = self.lock();
             }
+            if stall == Stall::Held {
+                runner.changed(Change::Held);
+            }
+            place = self.lock();
         }
         while place.wanted() == Request::Pause {
             place = self
@@ -353,34 +405,39 @@ impl Seat {
         }
     }
 
+    /// Runs the guest until it ends, is interrupted, or has come to where it is to be held.
+    fn run<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
+        loop {
+            match runner.step() {
+                Step::Continue => {}
+                Step::Interrupted => return None,
+                Step::Hold => {
+                    self.hold_here();
+                    return None;
+                }
+                Step::Ended(end) => return Some(end),
+            }
+        }
+    }
+
+    /// Completes a port or memory access whose answer KVM has not yet taken over, without running
+    /// anything further, so that the registers show a state between two instructions.
+    fn drain<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
+        for _ in 0..DRAIN_LIMIT {
+            runner.set_kick(true);
+            match runner.step() {
+                Step::Continue => {}
+                Step::Interrupted => break,
+                Step::Hold => self.hold_here(),
+                Step::Ended(end) => return Some(end),
+            }
+        }
+        None
+    }
+
     fn lock(&self) -> MutexGuard<'_, Place> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Runs the guest until it ends or is interrupted.
-fn run<R: Runner>(runner: &mut R) -> Option<R::End> {
-    loop {
-        match runner.step() {
-            Step::Continue => {}
-            Step::Interrupted => return None,
-            Step::Ended(end) => return Some(end),
-        }
-    }
-}
-
-/// Completes a port or memory access whose answer KVM has not yet taken over, without running
-/// anything further, so that the registers show a state between two instructions.
-fn drain<R: Runner>(runner: &mut R) -> Option<R::End> {
-    for _ in 0..DRAIN_LIMIT {
-        runner.set_kick(true);
-        match runner.step() {
-            Step::Continue => {}
-            Step::Interrupted => break,
-            Step::Ended(end) => return Some(end),
-        }
-    }
-    None
 }
 
 #[cfg(test)]

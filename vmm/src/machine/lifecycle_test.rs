@@ -85,7 +85,7 @@ fn a_pause_leaves_nothing_half_done() {
     let mut fake = Fake::new([Step::Continue]);
     assert_eq!(fake.step(), Step::Continue);
     assert!(fake.half_done);
-    assert_eq!(drain(&mut fake), None);
+    assert_eq!(Seat::default().drain(&mut fake), None);
     assert!(!fake.half_done);
 }
 
@@ -105,8 +105,8 @@ fn an_end_met_while_draining_is_not_lost() {
         fn set_kick(&mut self, _: bool) {}
         fn changed(&mut self, _: Change) {}
     }
-    assert_eq!(drain(&mut Stubborn(0)), Some(3));
-    assert_eq!(drain(&mut Stubborn(4)), None);
+    assert_eq!(Seat::default().drain(&mut Stubborn(0)), Some(3));
+    assert_eq!(Seat::default().drain(&mut Stubborn(4)), None);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 
 pub mod acpi;
 pub mod boot;
+pub mod breakpoints;
 pub mod cpuid;
 pub mod devices;
+pub mod holding;
 pub mod image;
 pub mod inspect;
 pub mod kick;
@@ -13,6 +15,8 @@ pub mod lifecycle;
 pub mod limits;
 pub mod pausing;
 pub mod pin;
+pub mod points;
+pub mod symbols;
 pub mod tally;
 pub mod threads;
 pub mod vcpu;
@@ -39,6 +43,9 @@ pub enum MachineError {
     /// The guest image does not do.
     #[error(transparent)]
     Image(#[from] image::ImageError),
+    /// The guest image has probes that make no sense.
+    #[error(transparent)]
+    Points(#[from] points::PointsError),
     /// The guest cannot be told what it should.
     #[error(transparent)]
     Boot(#[from] boot::BootError),

@@ -38,6 +38,9 @@ pub enum PauseError {
     /// It was not paused.
     #[error("vCPU {0} is not paused, so that there is nothing to resume")]
     NotPaused(u32),
+    /// It is in the guest.
+    #[error("vCPU {0} is not stalled; pause it, or hold it at a probe")]
+    NotStalled(u32),
     /// It stayed in the guest. It is not held any more.
     #[error("vCPU {0} did not leave the guest within {limit} s of being told to; this host's KVM is stuck", limit = CONFIRMATION.as_secs())]
     Stuck(u32),
@@ -95,6 +98,20 @@ impl Crew {
         self.member(id)?.release()
     }
 
+    /// As [`Crew::resume`], and if that was the last waits until the vCPU is no longer in the state in which
+    /// it was held. Who looks for [`State::Stalled`] afterwards does not find what he has just ended.
+    ///
+    /// # Errors
+    /// As [`Crew::resume`], or [`PauseError::Stuck`] if its thread does not get to it.
+    pub fn resume_confirmed(&self, id: u32) -> Result<(), PauseError> {
+        let deadline = Instant::now() + CONFIRMATION;
+        match self.member(id)?.seat.release_confirmed(deadline) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(PauseError::Stuck(id)),
+            Err(_) => Err(PauseError::NotPaused(id)),
+        }
+    }
+
     /// Pauses every vCPU that has not exited. When it returns all of them are out of the guest at once, so
     /// that memory and registers are of one moment.
     ///
@@ -144,7 +161,7 @@ impl Crew {
         self.latencies.summary()
     }
 
-    fn member(&self, id: u32) -> Result<&Member, PauseError> {
+    pub(super) fn member(&self, id: u32) -> Result<&Member, PauseError> {
         self.members
             .get(id as usize)
             .ok_or_else(|| PauseError::NoSuchVcpu {
@@ -155,7 +172,7 @@ impl Crew {
 }
 
 impl Member {
-    fn hold(&self) -> Result<Held, PauseError> {
+    pub(super) fn hold(&self) -> Result<Held, PauseError> {
         let held = self
             .seat
             .hold()
@@ -166,7 +183,7 @@ impl Member {
         Ok(held)
     }
 
-    fn release(&self) -> Result<(), PauseError> {
+    pub(super) fn release(&self) -> Result<(), PauseError> {
         self.seat
             .release()
             .map_err(|_| PauseError::NotPaused(self.id))

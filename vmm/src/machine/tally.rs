@@ -9,8 +9,8 @@ use super::devices::Effect;
 use super::vcpu::Exit;
 
 /// Reasons for which a vCPU comes out to the VMM, as reports name them.
-pub const REASONS: [&str; 8] = [
-    "pio", "doorbell", "exit", "mmio", "hlt", "signal", "waiting", "other",
+pub const REASONS: [&str; 10] = [
+    "pio", "doorbell", "exit", "mmio", "hlt", "signal", "waiting", "wire", "debug", "other",
 ];
 
 /// Index in [`REASONS`] of the exits that the VMM itself causes.
@@ -37,7 +37,9 @@ impl Tally {
             Exit::Mmio => 3,
             Exit::Hlt => 4,
             Exit::Interrupted => SIGNAL,
-            Exit::Dead(_) => 7,
+            Exit::Pio(Effect::Dispatch(_)) => 7,
+            Exit::Debug(_) => 8,
+            Exit::Dead(_) => 9,
             Exit::Again => return,
         };
         self.0[reason].fetch_add(1, Ordering::Relaxed);

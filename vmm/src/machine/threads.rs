@@ -4,15 +4,17 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use shared::ports::Doorbell;
+use shared::ports::{Dispatch, Doorbell};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{Killable, unblock_signal};
 
+use super::breakpoints::Stop;
 use super::devices::{Devices, Effect};
+use super::holding::HeldBy;
 use super::kick::{self, ImmediateExit};
 use super::lifecycle::{Change, Exited, Request, Runner, Seat, State, Step};
 use super::pausing::Latencies;
@@ -71,8 +73,42 @@ pub enum Event {
     },
 }
 
-/// Called on the thread of the vCPU that rings the doorbell, which waits meanwhile.
-pub type OnDoorbell = dyn Fn(u32, Doorbell) + Send + Sync;
+/// What a vCPU tells the VMM by itself, out of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    /// The guest's workload starts.
+    WorkloadStarted,
+    /// It has finished.
+    WorkloadFinished,
+    /// The vCPU has come to an armed point; see [`shared::probe`]. Whatever the guest says it is.
+    Reached {
+        /// Address of the point.
+        point: u64,
+        /// The call at hand, or 0.
+        call: u64,
+    },
+    /// The vCPU has done what its mailbox said; see [`shared::mailbox`].
+    Done,
+    /// The vCPU has come to where it was told to stop by itself.
+    Stopped(Stop),
+    /// The vCPU sends an IPI through the VMM, to a target that may not exist.
+    Dispatch(Dispatch),
+}
+
+/// What is to become of a vCPU that has told something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaction {
+    /// It goes on.
+    GoOn,
+    /// It is held where it is.
+    Hold,
+}
+
+/// Called on the thread of the vCPU that tells something, which waits meanwhile.
+pub type OnMessage = dyn Fn(u32, Message) -> Reaction + Send + Sync;
+
+/// A vCPU, which its own thread uses while it is in the guest and others may use while it is held.
+pub(super) type SharedVcpu = Arc<Mutex<Vcpu>>;
 
 /// Events on their way to the controlling thread.
 #[derive(Debug)]
@@ -120,8 +156,10 @@ impl Events {
 pub(super) struct Member {
     pub id: u32,
     pub seat: Arc<Seat>,
+    pub vcpu: SharedVcpu,
+    pub held_by: Arc<Mutex<Option<HeldBy>>>,
     immediate_exit: Arc<ImmediateExit>,
-    thread: JoinHandle<Vcpu>,
+    thread: JoinHandle<()>,
 }
 
 impl Member {
@@ -155,7 +193,7 @@ impl Crew {
     pub fn new(
         vcpus: Vec<Vcpu>,
         devices: &Arc<Devices>,
-        on_doorbell: &Arc<OnDoorbell>,
+        on_message: &Arc<OnMessage>,
         pins: Option<&Pins>,
     ) -> Result<Self, CrewError> {
         kick::install_handler().map_err(|error| CrewError::Prepare(error.into()))?;
@@ -166,7 +204,7 @@ impl Crew {
             events,
         };
         for vcpu in vcpus {
-            let member = crew.seat(vcpu, devices, on_doorbell, pins.cloned())?;
+            let member = crew.seat(vcpu, devices, on_message, pins.cloned())?;
             crew.members.push(member);
         }
         Ok(crew)
@@ -176,12 +214,14 @@ impl Crew {
         &self,
         vcpu: Vcpu,
         devices: &Arc<Devices>,
-        on_doorbell: &Arc<OnDoorbell>,
+        on_message: &Arc<OnMessage>,
         pins: Option<Pins>,
     ) -> Result<Member, CrewError> {
         let id = vcpu.id();
         let seat = Arc::<Seat>::default();
         let immediate_exit = Arc::clone(vcpu.immediate_exit());
+        let vcpu = Arc::new(Mutex::new(vcpu));
+        let held_by = Arc::<Mutex<Option<HeldBy>>>::default();
         let mut guard = ExitGuard {
             vcpu: id,
             seat: Arc::clone(&seat),
@@ -189,9 +229,12 @@ impl Crew {
             end: Some(End::Panicked),
         };
         let mut carried = Carried {
-            vcpu,
+            id,
+            vcpu: Arc::clone(&vcpu),
+            immediate_exit: Arc::clone(&immediate_exit),
+            held_by: Arc::clone(&held_by),
             devices: Arc::clone(devices),
-            on_doorbell: Arc::clone(on_doorbell),
+            on_message: Arc::clone(on_message),
             events: Arc::clone(&self.events),
             latencies: Arc::clone(&self.latencies),
         };
@@ -207,12 +250,13 @@ impl Crew {
                     let _ = pins.bind(id);
                 }
                 guard.carry(&mut carried);
-                carried.vcpu
             })
             .map_err(|source| CrewError::Spawn { id, source })?;
         Ok(Member {
             id,
             seat,
+            vcpu,
+            held_by,
             immediate_exit,
             thread,
         })
@@ -270,7 +314,12 @@ impl Crew {
     fn join(&mut self) -> Vec<Vcpu> {
         self.members
             .drain(..)
-            .filter_map(|member| member.thread.join().ok())
+            .filter_map(|member| {
+                member.thread.join().ok()?;
+                // The thread is gone, and nobody looks at the vCPU any more, as that takes the crew.
+                let vcpu = Arc::into_inner(member.vcpu)?;
+                vcpu.into_inner().ok()
+            })
             .collect()
     }
 }
@@ -317,45 +366,90 @@ const BACK_OFF: Duration = Duration::from_micros(50);
 
 /// A vCPU as the state machine drives it.
 struct Carried {
-    vcpu: Vcpu,
+    id: u32,
+    vcpu: SharedVcpu,
+    immediate_exit: Arc<ImmediateExit>,
+    held_by: Arc<Mutex<Option<HeldBy>>>,
     devices: Arc<Devices>,
-    on_doorbell: Arc<OnDoorbell>,
+    on_message: Arc<OnMessage>,
     events: Arc<Events>,
     latencies: Arc<Latencies>,
+}
+
+impl Carried {
+    fn vcpu(&self) -> MutexGuard<'_, Vcpu> {
+        self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, message: Message) -> Step<End> {
+        match (self.on_message)(self.id, message) {
+            Reaction::GoOn => Step::Continue,
+            Reaction::Hold => {
+                let held_by = match message {
+                    Message::Reached { point, call } => HeldBy::Point { point, call },
+                    Message::Stopped(stop) => stop.into(),
+                    _ => HeldBy::Word,
+                };
+                *self.held_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(held_by);
+                Step::Hold
+            }
+        }
+    }
+
+    fn ring(&self, doorbell: Doorbell) -> Step<End> {
+        let message = match doorbell {
+            Doorbell::Waiting => {
+                // The vCPU it waits for may be ready to run, on this very processor. (A `sched_yield` can
+                // go to another that waits as well, and back, for seconds.)
+                thread::sleep(BACK_OFF);
+                return Step::Continue;
+            }
+            Doorbell::WorkloadStarted => Message::WorkloadStarted,
+            Doorbell::WorkloadFinished => Message::WorkloadFinished,
+            Doorbell::Done => Message::Done,
+            Doorbell::Reached => match self.vcpu().fd().get_regs() {
+                Ok(regs) => Message::Reached {
+                    point: regs.rdi,
+                    call: regs.rsi,
+                },
+                // Without them nobody can say where it is, and so nobody can want it held there.
+                Err(_) => return Step::Continue,
+            },
+        };
+        self.hear(message)
+    }
 }
 
 impl Runner for Carried {
     type End = End;
 
     fn step(&mut self) -> Step<End> {
-        match self.vcpu.run(&self.devices) {
-            Exit::Pio(Effect::Doorbell(Doorbell::Waiting)) => {
-                // The vCPU it waits for may be ready to run, on this very processor. (A `sched_yield` can
-                // go to another that waits as well, and back, for seconds.)
-                thread::sleep(BACK_OFF);
-                Step::Continue
-            }
-            Exit::Pio(Effect::Doorbell(doorbell)) => {
-                (self.on_doorbell)(self.vcpu.id(), doorbell);
-                Step::Continue
-            }
+        // Not held any longer than that: whoever controls the machine may look at the vCPU afterwards.
+        let exit = self.vcpu().run(&self.devices);
+        match exit {
+            Exit::Pio(Effect::Doorbell(doorbell)) => self.ring(doorbell),
+            Exit::Pio(Effect::Dispatch(dispatch)) => self.hear(Message::Dispatch(dispatch)),
             Exit::Pio(Effect::GuestExit(code)) => Step::Ended(End::GuestExit(code)),
             Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Hlt => Step::Continue,
             Exit::Interrupted => Step::Interrupted,
+            Exit::Debug(None) => Step::Continue,
+            Exit::Debug(Some(stop)) => self.hear(Message::Stopped(stop)),
             Exit::Dead(death) => Step::Ended(End::Dead(death)),
         }
     }
 
     fn set_kick(&mut self, pending: bool) {
-        self.vcpu.immediate_exit().set(pending);
+        self.immediate_exit.set(pending);
     }
 
     fn changed(&mut self, change: Change) {
-        if let Change::Stalled(latency) = change {
-            self.latencies.record(latency);
+        match change {
+            Change::Stalled(latency) => self.latencies.record(latency),
+            Change::Held => {}
+            Change::Running => {
+                *self.held_by.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
         }
-        self.events.put(Event::Changed {
-            vcpu: self.vcpu.id(),
-        });
+        self.events.put(Event::Changed { vcpu: self.id });
     }
 }

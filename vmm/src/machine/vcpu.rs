@@ -9,6 +9,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_sys_util::errno;
 
 use super::boot;
+use super::breakpoints::{Debugging, Stop};
 use super::cpuid::{self, Features};
 use super::devices::{Devices, Effect};
 use super::kick::ImmediateExit;
@@ -28,6 +29,9 @@ pub enum Exit {
     Again,
     /// A `hlt` that KVM did not wait out itself.
     Hlt,
+    /// An instruction was stepped over or run into, as somebody had asked for. If that is to stop the vCPU,
+    /// it says why.
+    Debug(Option<Stop>),
     /// The guest cannot go on.
     Dead(Death),
 }
@@ -84,6 +88,7 @@ impl fmt::Display for Death {
 pub struct Vcpu {
     id: u32,
     fd: VcpuFd,
+    debugging: Debugging,
     immediate_exit: Arc<ImmediateExit>,
     tally: Arc<Tally>,
 }
@@ -108,6 +113,7 @@ impl Vcpu {
         Ok(Self {
             id,
             fd,
+            debugging: Debugging::default(),
             immediate_exit: Arc::new(immediate_exit),
             tally: Arc::default(),
         })
@@ -138,6 +144,11 @@ impl Vcpu {
     /// Its file descriptor, for what is not running it.
     pub fn fd(&self) -> &VcpuFd {
         &self.fd
+    }
+
+    /// Where it is to stop by itself, and its file descriptor, to which that is told.
+    pub(super) fn debugging(&mut self) -> (&mut Debugging, &VcpuFd) {
+        (&mut self.debugging, &self.fd)
     }
 
     /// What ends [`Vcpu::run`] from outside.
@@ -175,6 +186,10 @@ impl Vcpu {
             }
             Ok(VcpuExit::Intr) => return Exit::Interrupted,
             Ok(VcpuExit::Hlt) => return Exit::Hlt,
+            Ok(VcpuExit::Debug(debug)) => {
+                let pc = debug.pc;
+                return Exit::Debug(self.debugging.stopped_at(pc, &self.fd));
+            }
             Ok(VcpuExit::Shutdown) => Death::TripleFault,
             Ok(VcpuExit::FailEntry(reason, _)) => Death::FailEntry(reason),
             Ok(VcpuExit::InternalError) => internal_error(self.fd.get_kvm_run()),

@@ -1,10 +1,12 @@
 //! The virtual machine as KVM sees it: what the host must offer, the VM itself, its interrupt
 //! controllers and its memory. vCPUs are created here and live in [`super::vcpu`].
 
+use std::sync::Arc;
+
 use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_MAX_VCPU_ID, KVM_CAP_X2APIC_API,
     KVM_MAX_CPUID_ENTRIES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS,
-    KVM_X86_QUIRK_FIX_HYPERCALL_INSN, kvm_enable_cap, kvm_userspace_memory_region,
+    KVM_X86_QUIRK_FIX_HYPERCALL_INSN, kvm_enable_cap, kvm_msi, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
@@ -79,8 +81,31 @@ pub(super) fn setup(action: &'static str) -> impl FnOnce(errno::Error) -> HostEr
 /// A VM with its memory and interrupt controllers, and not yet a vCPU.
 #[derive(Debug)]
 pub struct Vm {
-    fd: VmFd,
+    fd: Arc<VmFd>,
     kvm: Kvm,
+}
+
+/// Sends interrupts to the CPUs of a VM, from any thread.
+#[derive(Debug, Clone)]
+pub struct Interrupts(Arc<VmFd>);
+
+impl Interrupts {
+    /// Sends `vector` to the CPU with this APIC id, as an edge-triggered message (SDM Vol. 3A, 11.11). The
+    /// bits of the id that do not fit into the address go into its upper half (KVM's api.rst,
+    /// `KVM_CAP_X2APIC_API`). A CPU that does not exist or takes no interrupts gets none.
+    ///
+    /// # Errors
+    /// What KVM said, if it knows no such message.
+    pub fn send(&self, apic_id: u32, vector: u8) -> Result<(), errno::Error> {
+        const ADDRESS: u32 = 0xfee0_0000;
+        let message = kvm_msi {
+            address_lo: ADDRESS | (apic_id & 0xff) << 12,
+            address_hi: apic_id & !0xff,
+            data: vector.into(),
+            ..kvm_msi::default()
+        };
+        self.0.signal_msi(message).map(|_| ())
+    }
 }
 
 impl Vm {
@@ -92,7 +117,10 @@ impl Vm {
         let kvm = open()?;
         check(&kvm, vcpus)?;
         let fd = kvm.create_vm().map_err(setup("create a VM"))?;
-        let vm = Self { fd, kvm };
+        let vm = Self {
+            fd: Arc::new(fd),
+            kvm,
+        };
         vm.configure(vcpus)?;
         vm.map(memory)?;
         Ok(vm)
@@ -174,6 +202,11 @@ impl Vm {
     /// Whether the timer of the local APIC has its deadline mode.
     pub(super) fn has_tsc_deadline(&self) -> bool {
         self.fd.check_extension(Cap::TscDeadlineTimer)
+    }
+
+    /// What sends interrupts to its CPUs.
+    pub fn interrupts(&self) -> Interrupts {
+        Interrupts(Arc::clone(&self.fd))
     }
 
     /// The VM's file descriptor.

@@ -3,7 +3,6 @@
 
 pub mod postmortem;
 mod stalls;
-pub mod symbols;
 mod table;
 mod verdict;
 

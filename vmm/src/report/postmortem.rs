@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::symbols::Symbols;
 use crate::cpus::CpuSet;
 use crate::machine::inspect::{Activity, Standing};
+use crate::machine::symbols::Symbols;
 
 /// Groups of vCPUs whose backtrace is printed.
 const TRACED: usize = 8;

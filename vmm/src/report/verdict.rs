@@ -5,8 +5,10 @@ use std::fmt;
 
 use serde::Serialize;
 use shared::exit::ExitCode;
+use shared::lab::Oracle;
 
-use crate::control::{Aftermath, Ending};
+use crate::control::operator::Expected;
+use crate::control::{Aftermath, Ending, script};
 use crate::lab::Lab;
 use crate::lab::judge;
 
@@ -20,11 +22,13 @@ pub enum Kind {
     Fail,
     /// The guest does not know an option it was given.
     BadOptions,
+    /// The script asks for what makes no sense.
+    BadScript,
     /// The guest died.
     Died,
     /// It took too long, or nothing moved any more.
     Stalled,
-    /// The user ended it.
+    /// The user ended it, by a signal or at the control socket.
     Interrupted,
 }
 
@@ -44,42 +48,33 @@ pub struct Verdict {
     pub message: String,
     /// Whether the workload came to its end, so that the ledger has to be in order.
     pub judged: bool,
-    signal: u8,
+    signal: Option<u8>,
 }
 
 impl Verdict {
     /// The verdict on a run.
     pub fn on(aftermath: &Aftermath, lab: &Lab) -> Self {
-        let (kind, message) = match &aftermath.ending {
+        let ending = &aftermath.ending;
+        let mut verdict = Self::new(Kind::Stalled, ending.to_string());
+        match ending {
             Ending::GuestExit { vcpu, code } => return Self::on_exit(*vcpu, *code, aftermath, lab),
-            Ending::Dead { vcpu, death } => {
-                (Kind::Died, format!("the guest died on CPU {vcpu}: {death}"))
-            }
-            Ending::Panicked { vcpu } => (
-                Kind::Died,
-                format!("the VMM's thread of CPU {vcpu} panicked, which is a bug"),
-            ),
+            Ending::Dead { .. } | Ending::Panicked { .. } => verdict.kind = Kind::Died,
             Ending::Signal(signal) => {
-                let message = format!("signal {signal} came before the guest was done");
-                let signal = u8::try_from(*signal).unwrap_or(0);
-                return Self {
-                    signal,
-                    ..Self::new(Kind::Interrupted, message)
-                };
+                verdict.kind = Kind::Interrupted;
+                verdict.signal = u8::try_from(*signal).ok();
             }
-            Ending::TimeOut(limit) => (
-                Kind::Stalled,
-                format!("not done after {} s (--timeout)", limit.as_secs_f64()),
-            ),
-            Ending::NoProgress(limit) => (
-                Kind::Stalled,
-                format!(
-                    "nothing has moved for {} s (--watchdog)",
-                    limit.as_secs_f64()
-                ),
-            ),
-        };
-        Self::new(kind, message)
+            Ending::Quit => verdict.kind = Kind::Interrupted,
+            Ending::TimeOut(_) | Ending::NoProgress(_) => {}
+            Ending::Script(failure) => {
+                verdict.kind = match failure.kind {
+                    script::Kind::Expectation => Kind::Fail,
+                    script::Kind::Bad => Kind::BadScript,
+                    script::Kind::Over => Kind::Died,
+                    script::Kind::Stuck => Kind::Stalled,
+                }
+            }
+        }
+        verdict
     }
 
     /// The status with which the command ends.
@@ -87,11 +82,13 @@ impl Verdict {
         match self.kind {
             Kind::Pass => 0,
             Kind::Fail => 1,
-            Kind::BadOptions => 2,
+            Kind::BadOptions | Kind::BadScript => 2,
             Kind::Died => 4,
             Kind::Stalled => 5,
-            // As a shell has it for a command that a signal ended.
-            Kind::Interrupted => 128_u8.saturating_add(self.signal),
+            // As a shell has it for a command that a signal ended. Who asks for an end gets it.
+            Kind::Interrupted => self
+                .signal
+                .map_or(0, |signal| 128_u8.saturating_add(signal)),
         }
     }
 
@@ -100,13 +97,17 @@ impl Verdict {
             kind,
             message,
             judged: false,
-            signal: 0,
+            signal: None,
         }
     }
 
     fn on_exit(vcpu: u32, code: u32, aftermath: &Aftermath, lab: &Lab) -> Self {
         let online = lab.header().cpus_online;
         match ExitCode::try_from(code) {
+            Ok(ExitCode::Pass | ExitCode::Fail) if aftermath.expected.is_any() => Self {
+                judged: true,
+                ..Self::on_expected(&aftermath.expected, lab)
+            },
             Ok(ExitCode::Pass) => Self {
                 judged: true,
                 ..Self::on_pass(aftermath, lab)
@@ -142,6 +143,36 @@ impl Verdict {
                 format!("CPU {vcpu} wrote {code:#x} to the exit port, which means nothing"),
             ),
         }
+    }
+
+    /// A run that is to show something broken passes if that, and nothing else, was found.
+    fn on_expected(expected: &Expected, lab: &Lab) -> Self {
+        let by_guest = lab.findings().into_iter();
+        let by_guest = by_guest.map(|finding| Oracle::try_from(finding.oracle));
+        let here = judge::judge(lab).first.into_iter();
+        let mut found: Vec<_> = by_guest
+            .chain(here.map(|breach| Ok(breach.oracle)))
+            .collect();
+        found.sort_unstable_by_key(|oracle| oracle.map_or_else(|number| number, |it| it as u32));
+        found.dedup();
+        let known: Vec<_> = found.iter().copied().filter_map(Result::ok).collect();
+        let (missing, surplus) = expected.against(&known);
+        let names = |oracles: &[Oracle]| {
+            let names: Vec<_> = oracles.iter().map(|oracle| oracle.name()).collect();
+            names.join(", ")
+        };
+        if !missing.is_empty() {
+            let message = format!("nothing was {}, as was expected", names(&missing));
+            return Self::new(Kind::Fail, message);
+        }
+        if !surplus.is_empty() || known.len() < found.len() {
+            let found = names(&surplus);
+            return Self::new(
+                Kind::Fail,
+                format!("found beside what was expected: {found}"),
+            );
+        }
+        Self::new(Kind::Pass, format!("as expected: {}", names(&known)))
     }
 
     fn on_pass(aftermath: &Aftermath, lab: &Lab) -> Self {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::control::Carried;
+use crate::control::operator::Expected;
 use crate::machine::devices::Strays;
 use crate::machine::lifecycle::Absence;
 use crate::machine::pausing::Latency;
@@ -21,6 +22,7 @@ fn ended(ending: Ending) -> Aftermath {
         pause_latency: None,
         stalls: Carried::default(),
         standings: Vec::new(),
+        expected: Expected::default(),
         blind: None,
         strays: Strays::default(),
         console_loss: None,

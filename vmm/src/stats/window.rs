@@ -4,12 +4,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use shared::ports::Doorbell;
-
 use super::binary::{Schema, Source, StatsError};
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::machine::tally::{Counts, Tally};
+use crate::machine::threads::Message;
 
 /// Everything that is counted, as it stood at one moment.
 #[derive(Debug, Clone)]
@@ -56,7 +55,7 @@ impl KvmStats {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Marks {
     started: Option<Sample>,
     finished: Option<Sample>,
@@ -91,15 +90,15 @@ impl Meter {
         }
     }
 
-    /// Takes a sample when the doorbell says that the workload begins or ends. The vCPU that rang
-    /// must not go on meanwhile. Only the first ring of each kind counts.
-    pub fn on_doorbell(&self, doorbell: Doorbell) {
+    /// Takes a sample when the guest says that the workload begins or ends. The vCPU that says so must not
+    /// go on meanwhile. Only the first word of each kind counts.
+    pub fn on_message(&self, message: Message) {
         let mut marks = self.marks();
-        match doorbell {
-            Doorbell::WorkloadStarted if marks.started.is_none() => {
+        match message {
+            Message::WorkloadStarted if marks.started.is_none() => {
                 marks.started = Some(self.sample());
             }
-            Doorbell::WorkloadFinished if marks.started.is_some() && marks.finished.is_none() => {
+            Message::WorkloadFinished if marks.started.is_some() && marks.finished.is_none() => {
                 marks.finished = Some(self.sample());
             }
             _ => {}
@@ -120,7 +119,7 @@ impl Meter {
 
     /// The stretch to report on: the workload as far as it got, or the whole run if none began.
     pub fn window(&self) -> Window {
-        let Marks { started, finished } = std::mem::take(&mut *self.marks());
+        let Marks { started, finished } = self.marks().clone();
         let complete = finished.is_some();
         let end = finished.unwrap_or_else(|| self.sample());
         let (vcpu_schema, vm_schema) = match &self.kvm {

@@ -54,6 +54,11 @@ impl Console {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Adds what somebody other than the guest has to say, in order with what the guest says.
+    pub fn add(&self, text: &str) {
+        self.put(text.as_bytes());
+    }
+
     fn put(&self, bytes: &[u8]) {
         self.written
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);

@@ -7,7 +7,7 @@ mod console;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use shared::ports::{self, Doorbell};
+use shared::ports::{self, Dispatch, Doorbell};
 use vm_superio::serial::NoEvents;
 use vm_superio::{Serial, Trigger};
 
@@ -20,6 +20,8 @@ pub enum Effect {
     None,
     /// The doorbell was rung.
     Doorbell(Doorbell),
+    /// An IPI is handed over.
+    Dispatch(Dispatch),
     /// The guest is done; the code is not checked yet.
     GuestExit(u32),
 }
@@ -78,6 +80,7 @@ impl Devices {
     pub fn write_port(&self, port: u16, data: &[u8]) -> Effect {
         match port {
             ports::EXIT => Effect::GuestExit(value(data)),
+            ports::WIRE => Effect::Dispatch(Dispatch::from(value(data))),
             ports::DOORBELL => match Doorbell::try_from(value(data)) {
                 Ok(doorbell) => Effect::Doorbell(doorbell),
                 Err(_) => {
@@ -101,7 +104,7 @@ impl Devices {
             Some(register) => self.with_uart(|uart| uart.read(register, data)),
             None => {
                 data.fill(0xff);
-                if port != ports::EXIT && port != ports::DOORBELL {
+                if ![ports::EXIT, ports::DOORBELL, ports::WIRE].contains(&port) {
                     self.stray_ports.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -19,6 +19,25 @@ struct Function {
     name: String,
 }
 
+/// A name that is not one function's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoSuchSymbol {
+    /// Nothing is called so.
+    #[error("the guest image has no function \"{0}\", and it is no address such as 0x200000")]
+    Unknown(String),
+    /// Several are.
+    #[error("\"{name}\" can be {}", .candidates.join(", "))]
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// Some of them.
+        candidates: Vec<String>,
+    },
+}
+
+/// Candidates that are shown for an ambiguous name.
+const SHOWN: usize = 10;
+
 impl Symbols {
     /// The symbols in `image`; none if it has none.
     pub fn read(image: &[u8]) -> Self {
@@ -56,6 +75,41 @@ impl Symbols {
         self.find(address).map(|(name, _)| name)
     }
 
+    /// The address of a place: `0x…`, the name of a function, or as much of its end as is not another's:
+    /// `Singles::handle`.
+    ///
+    /// # Errors
+    /// [`NoSuchSymbol`] names some of those that it can be.
+    pub fn address(&self, place: &str) -> Result<u64, NoSuchSymbol> {
+        let digits = place.strip_prefix("0x");
+        if let Some(Ok(address)) = digits.map(|digits| u64::from_str_radix(digits, 16)) {
+            return Ok(address);
+        }
+        let exact = self.sorted.iter().find(|function| function.name == place);
+        if let Some(function) = exact {
+            return Ok(function.address);
+        }
+        let ending = format!("::{place}");
+        let mut found: Vec<_> = self
+            .sorted
+            .iter()
+            .filter(|function| without_parameters(&function.name).ends_with(&ending))
+            .collect();
+        found.dedup_by_key(|function| function.address);
+        match found[..] {
+            [] => Err(NoSuchSymbol::Unknown(place.to_owned())),
+            [only] => Ok(only.address),
+            _ => Err(NoSuchSymbol::Ambiguous {
+                name: place.to_owned(),
+                candidates: found
+                    .iter()
+                    .take(SHOWN)
+                    .map(|function| function.name.clone())
+                    .collect(),
+            }),
+        }
+    }
+
     fn find(&self, address: u64) -> Option<(&str, u64)> {
         let next = self
             .sorted
@@ -80,6 +134,21 @@ impl Symbols {
     }
 }
 
+/// A function's name without its generic parameters: `Ipi<P,F>::call` is `Ipi::call`.
+fn without_parameters(name: &str) -> String {
+    let mut depth = 0_u32;
+    let kept = name.chars().filter(|letter| {
+        let outside = depth == 0 && *letter != '<';
+        match letter {
+            '<' => depth += 1,
+            '>' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        outside && *letter != '>'
+    });
+    kept.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +169,32 @@ mod tests {
         assert_eq!(symbols.name(0x110), None);
         assert_eq!(symbols.place(0x204), "0x204 b+0x4");
         assert_eq!(symbols.name(u64::MAX), None);
+    }
+
+    #[test]
+    fn a_place_is_an_address_a_name_or_the_end_of_one() {
+        let function = |address, name: &str| Function {
+            address,
+            size: 0,
+            name: name.into(),
+        };
+        let symbols = Symbols {
+            sorted: vec![
+                function(1, "guest::Ipi<P,F>::call"),
+                function(2, "guest::a::run"),
+                function(3, "guest::b::run"),
+            ],
+        };
+        assert_eq!(symbols.address("0x1f"), Ok(0x1f));
+        assert_eq!(symbols.address("guest::a::run"), Ok(2));
+        assert_eq!(symbols.address("Ipi::call"), Ok(1));
+        assert_eq!(symbols.address("b::run"), Ok(3));
+        let error = symbols.address("run").unwrap_err().to_string();
+        assert_eq!(error, "\"run\" can be guest::a::run, guest::b::run");
+        assert!(matches!(
+            symbols.address("0xzz"),
+            Err(NoSuchSymbol::Unknown(_))
+        ));
     }
 
     #[test]

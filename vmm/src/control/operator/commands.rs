@@ -1,0 +1,134 @@
+//! Commands to the CPUs of a guest that takes them, one at a time each, and what came of them. Remembers
+//! what a mailbox forgets when the next command is posted.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use shared::ledger::CallId;
+use shared::mailbox::{ANSWERS, Mailbox, Refusal, Verb};
+
+use crate::lab::Lab;
+use crate::lab::mailbox::Command;
+
+/// A command that was posted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// To which CPU.
+    pub cpu: u32,
+    /// Its number in that CPU's mailbox, from 1.
+    pub number: u64,
+    /// What it was.
+    pub verb: Verb,
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// The result; its meaning is the [`Verb`]'s.
+    pub result: Result<i64, Refusal>,
+    /// The call it made.
+    pub call: Option<CallId>,
+    /// The CPUs it answered with.
+    pub answer: [u16; ANSWERS],
+}
+
+/// A CPU that has not done its last command cannot take another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("CPU {} has not done its last command ({:?}) yet", .0.cpu, .0.verb)]
+pub struct NotDone(pub Ticket);
+
+#[derive(Debug, Default)]
+struct Row {
+    last: Option<Ticket>,
+    done: BTreeMap<u64, Done>,
+}
+
+/// The mailboxes of one machine.
+#[derive(Debug)]
+pub(in crate::control) struct Commands {
+    lab: Lab,
+    rows: Mutex<Vec<Row>>,
+}
+
+impl Commands {
+    /// No commands yet.
+    pub fn new(lab: Lab) -> Self {
+        let rows = (0..lab.cpus()).map(|_| Row::default()).collect();
+        Self {
+            lab,
+            rows: Mutex::new(rows),
+        }
+    }
+
+    /// Posts `command` to `cpu`, of which there must be one. The CPU is still to be woken.
+    ///
+    /// # Errors
+    /// [`NotDone`] names what it has yet to do.
+    pub fn post(&self, cpu: u32, command: &Command) -> Result<Ticket, NotDone> {
+        let mut rows = self.rows();
+        let row = &mut rows[cpu as usize];
+        if let Some(last) = row.last {
+            let done = self.read(last).ok_or(NotDone(last))?;
+            row.done.insert(last.number, done);
+        }
+        let ticket = Ticket {
+            cpu,
+            number: row.last.map_or(1, |last| last.number + 1),
+            verb: command.verb,
+        };
+        self.lab.post(cpu, ticket.number, command);
+        row.last = Some(ticket);
+        Ok(ticket)
+    }
+
+    /// What came of a command, if it is done.
+    pub fn done(&self, ticket: Ticket) -> Option<Done> {
+        let rows = self.rows();
+        let known = rows.get(ticket.cpu as usize)?.done.get(&ticket.number);
+        known.copied().or_else(|| self.read(ticket))
+    }
+
+    /// The call that a command makes, if it has got that far.
+    pub fn call(&self, ticket: Ticket) -> Option<CallId> {
+        let rows = self.rows();
+        match rows.get(ticket.cpu as usize)?.done.get(&ticket.number) {
+            Some(done) => done.call,
+            None => {
+                let mailbox = self.lab.mailbox(ticket.cpu)?;
+                (mailbox.taken >= ticket.number).then(|| call(&mailbox))?
+            }
+        }
+    }
+
+    /// The CPUs that have something left to do, and what.
+    pub fn outstanding(&self) -> Vec<Ticket> {
+        let rows = self.rows();
+        let last = rows.iter().filter_map(|row| row.last);
+        last.filter(|last| self.read(*last).is_none()).collect()
+    }
+
+    /// Whether anything was ever posted.
+    pub fn is_used(&self) -> bool {
+        self.rows().iter().any(|row| row.last.is_some())
+    }
+
+    fn read(&self, ticket: Ticket) -> Option<Done> {
+        let mailbox = self.lab.mailbox(ticket.cpu)?;
+        (mailbox.done >= ticket.number).then(|| Done {
+            result: match Refusal::try_from(mailbox.result) {
+                Ok(refusal) => Err(refusal),
+                Err(result) => Ok(result),
+            },
+            call: call(&mailbox),
+            answer: mailbox.answer,
+        })
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn call(mailbox: &Mailbox) -> Option<CallId> {
+    (mailbox.call != 0).then(|| CallId::from_raw(mailbox.call))
+}

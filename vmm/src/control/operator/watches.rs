@@ -1,0 +1,150 @@
+//! Who is to be held where: the armed points of a guest, and what happens when a CPU comes to one. Writes
+//! the arm bits; the holding itself is the vCPU's own thread's part.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use shared::probe::Arms;
+
+use crate::lab::Lab;
+use crate::machine::points::Points;
+
+/// When a CPU is to be held at points of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// The name of the points.
+    pub name: String,
+    /// Only with this call at hand.
+    pub call: Option<u64>,
+    /// How often the CPU is to come there, the time that it is held included; at least 1.
+    pub nth: u64,
+}
+
+/// There is no such point.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the guest image has no probe \"{name}\"; it has {known}")]
+pub struct NoSuchPoint {
+    name: String,
+    known: String,
+}
+
+/// A watch, and the points it means by their place in the section.
+#[derive(Debug)]
+struct Armed {
+    watch: Watch,
+    points: Vec<usize>,
+}
+
+/// The watches of one machine.
+#[derive(Debug)]
+pub(in crate::control) struct Watches {
+    points: Points,
+    lab: Lab,
+    by_cpu: Mutex<Vec<Vec<Armed>>>,
+}
+
+impl Watches {
+    /// No watches yet, on the `points` of an image that uses `lab`.
+    pub fn new(points: Points, lab: Lab) -> Self {
+        let by_cpu = (0..lab.cpus()).map(|_| Vec::new()).collect();
+        Self {
+            points,
+            lab,
+            by_cpu: Mutex::new(by_cpu),
+        }
+    }
+
+    /// The points there are.
+    pub fn points(&self) -> &Points {
+        &self.points
+    }
+
+    /// Watches for `cpu`, of which there must be one, to come to a point.
+    ///
+    /// # Errors
+    /// [`NoSuchPoint`] lists those there are.
+    pub fn arm(&self, cpu: u32, watch: Watch) -> Result<(), NoSuchPoint> {
+        let points: Vec<_> = self.points.named(&watch.name).map(|it| it.index).collect();
+        if points.is_empty() {
+            let mut names: Vec<_> = self.points.iter().map(|point| &*point.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            let known = match names.join(", ") {
+                none if none.is_empty() => "none".to_owned(),
+                some => some,
+            };
+            let name = watch.name;
+            return Err(NoSuchPoint { name, known });
+        }
+        let mut by_cpu = self.by_cpu();
+        if let Some(armed) = by_cpu.get_mut(cpu as usize) {
+            armed.push(Armed { watch, points });
+        }
+        self.write(cpu, &by_cpu);
+        Ok(())
+    }
+
+    /// Watches `cpu` no longer.
+    pub fn disarm(&self, cpu: u32) {
+        let mut by_cpu = self.by_cpu();
+        if let Some(armed) = by_cpu.get_mut(cpu as usize) {
+            armed.clear();
+        }
+        self.write(cpu, &by_cpu);
+    }
+
+    /// `cpu` has come to the point at `address`, with `call` at hand. Returns whether it is to be held
+    /// there; then the watch that wanted it is over.
+    ///
+    /// What the guest says is checked: only an armed point holds anybody.
+    pub fn reached(&self, cpu: u32, address: u64, call: u64) -> bool {
+        let Some(point) = self.points.at(address) else {
+            return false;
+        };
+        let mut by_cpu = self.by_cpu();
+        let Some(armed) = by_cpu.get_mut(cpu as usize) else {
+            return false;
+        };
+        let mut is_over = None;
+        for (index, Armed { watch, points }) in armed.iter_mut().enumerate() {
+            let meant = points.contains(&point.index) && watch.call.is_none_or(|it| it == call);
+            if meant {
+                watch.nth = watch.nth.saturating_sub(1);
+                if watch.nth == 0 {
+                    is_over.get_or_insert(index);
+                }
+            }
+        }
+        let Some(index) = is_over else { return false };
+        armed.remove(index);
+        self.write(cpu, &by_cpu);
+        true
+    }
+
+    /// Writes what is armed for `cpu`, and of each point whether it is armed for anybody. In this order a
+    /// CPU that comes to a point meanwhile finds its own bit no older than the point's word.
+    fn write(&self, cpu: u32, by_cpu: &[Vec<Armed>]) {
+        let mut arms = Arms::default();
+        for point in by_cpu
+            .get(cpu as usize)
+            .into_iter()
+            .flatten()
+            .flat_map(|armed| &armed.points)
+        {
+            if let Some(word) = arms.get_mut(point / 64) {
+                *word |= 1 << (point % 64);
+            }
+        }
+        self.lab.arm(cpu, &arms);
+        for point in self.points.iter() {
+            let is_armed = by_cpu
+                .iter()
+                .flatten()
+                .any(|armed| armed.points.contains(&point.index));
+            self.lab.arm_point(point.armed_address(), is_armed);
+        }
+    }
+
+    fn by_cpu(&self) -> MutexGuard<'_, Vec<Vec<Armed>>> {
+        self.by_cpu.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

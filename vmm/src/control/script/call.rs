@@ -1,0 +1,154 @@
+//! What a script can do with something it told a CPU to do: wait for it, ask what came of it, and, if it
+//! was a call, where that has run.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rhai::{Array, Engine, EvalAltResult};
+use shared::ledger::CallId;
+
+use super::Stage;
+use super::failure::{bad, small};
+use super::machine::set;
+use crate::control::operator::{Done, Operator, OperatorError, Ticket};
+use crate::cpus::CpuSet;
+use crate::lab::Record;
+use crate::lab::judge::CallName;
+
+type Answer<T> = Result<T, Box<EvalAltResult>>;
+
+/// Something that a CPU was told to do.
+#[derive(Clone)]
+pub(super) struct Deed {
+    stage: Rc<Stage>,
+    operator: Arc<Operator>,
+    ticket: Ticket,
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} on CPU {}", self.ticket.verb, self.ticket.cpu)
+    }
+}
+
+pub(super) fn register(engine: &mut Engine, _: &Rc<Stage>) {
+    engine.register_type_with_name::<Deed>("Deed");
+    engine.register_fn("to_string", |deed: &mut Deed| deed.to_string());
+    engine.register_fn("is_done", |deed: &mut Deed| -> Answer<bool> {
+        Ok(deed.ask().done(deed.ticket)?.is_some())
+    });
+    engine.register_fn("wait_done", |deed: &mut Deed| -> Answer<i64> {
+        Ok(deed.wait()?.result.unwrap_or_default())
+    });
+    engine.register_fn("wait_refused", |deed: &mut Deed| deed.wait_refused());
+    engine.register_fn("name", |deed: &mut Deed| -> Answer<String> {
+        Ok(CallName(deed.call()?).to_string())
+    });
+    engine.register_fn("wait_made", |deed: &mut Deed| -> Answer<()> {
+        deed.call()?;
+        Ok(())
+    });
+    engine.register_fn("wait_ran", |deed: &mut Deed| deed.wait_ran_everywhere());
+    engine.register_fn("wait_ran", |deed: &mut Deed, cpu: i64| {
+        deed.wait_ran(&CpuSet::from_iter([small("CPU", cpu)?]))
+    });
+    engine.register_fn("wait_ran", |deed: &mut Deed, cpus: Array| {
+        deed.wait_ran(&set(cpus)?)
+    });
+    engine.register_fn("ran_on", |deed: &mut Deed, cpu: i64| -> Answer<bool> {
+        let cpu = small("CPU", cpu)?;
+        Ok(deed.record()?.is_none_or(|record| record.ran.contains(cpu)))
+    });
+    engine.register_fn("ran", |deed: &mut Deed| deed.list(|record| &record.ran));
+    engine.register_fn("targets", |deed: &mut Deed| {
+        deed.list(|record| &record.targets)
+    });
+    engine.register_fn("cycles", |deed: &mut Deed| deed.cycles());
+}
+
+impl Deed {
+    pub(super) fn new(stage: &Rc<Stage>, operator: &Arc<Operator>, ticket: Ticket) -> Self {
+        Self {
+            stage: Rc::clone(stage),
+            operator: Arc::clone(operator),
+            ticket,
+        }
+    }
+
+    /// The id of the call, once it is known.
+    pub(super) fn id(&self) -> Answer<u64> {
+        Ok(self.call()?.raw())
+    }
+
+    /// The CPUs it was answered with, when it is done.
+    pub(super) fn answer(&self) -> Answer<Array> {
+        let done = self.wait()?;
+        let count = usize::try_from(done.result.unwrap_or_default()).unwrap_or(0);
+        let cpus = done.answer.iter().take(count);
+        Ok(cpus.map(|cpu| i64::from(*cpu).into()).collect())
+    }
+
+    fn ask(&self) -> &Operator {
+        &self.operator
+    }
+
+    fn wait(&self) -> Answer<Done> {
+        Ok(self.ask().wait_done(self.ticket, self.stage.limit.get())?)
+    }
+
+    fn wait_refused(&self) -> Answer<&'static str> {
+        match self.ask().wait_done(self.ticket, self.stage.limit.get()) {
+            Err(OperatorError::Refused { why, .. }) => Ok(why.describe()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Err(super::failure::unmet(format!(
+                "expected {self} to be refused"
+            ))),
+        }
+    }
+
+    fn call(&self) -> Answer<CallId> {
+        Ok(self.ask().call(self.ticket, self.stage.limit.get())?)
+    }
+
+    /// The record, or nothing if the call is long over.
+    fn record(&self) -> Answer<Option<Record>> {
+        let call = self.call()?;
+        Ok(self.ask().record(call))
+    }
+
+    fn wait_ran(&self, cpus: &CpuSet) -> Answer<()> {
+        let call = self.call()?;
+        Ok(self.ask().wait_ran(call, cpus, self.stage.limit.get())?)
+    }
+
+    fn wait_ran_everywhere(&self) -> Answer<()> {
+        // Which CPUs a call is made to is settled when the call has returned.
+        self.wait()?;
+        match self.record()? {
+            Some(record) => self.wait_ran(&record.targets),
+            None => Ok(()),
+        }
+    }
+
+    fn list(&self, which: impl Fn(&Record) -> &CpuSet) -> Answer<Array> {
+        let record = self.record()?;
+        let record = record.ok_or_else(|| {
+            bad(format!(
+                "{self} was complete long ago, and its record is taken by another call"
+            ))
+        })?;
+        Ok(which(&record)
+            .iter()
+            .map(|cpu| i64::from(cpu).into())
+            .collect())
+    }
+
+    /// TSC cycles from the call until its caller had control back.
+    fn cycles(&self) -> Answer<i64> {
+        self.wait()?;
+        let head = self.record()?.map(|record| record.head);
+        let cycles = head.map_or(0, |head| head.returned_tsc.wrapping_sub(head.made_tsc));
+        Ok(cycles.cast_signed())
+    }
+}

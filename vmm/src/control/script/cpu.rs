@@ -1,0 +1,269 @@
+//! What a script says of one CPU: stalls, points, steps and looks, and what it tells the CPU to do.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rhai::{Array, Engine, EvalAltResult, Map};
+use shared::mailbox::Verb;
+
+use super::Stage;
+use super::call::Deed;
+use super::failure::{bad, small};
+use super::machine::set;
+use crate::control::operator::{Operator, Watch};
+use crate::lab::mailbox::Command;
+use crate::machine::lifecycle::{Exited, Stall, State};
+use crate::machine::tally::REASONS;
+use crate::stats::window::Value;
+
+type Answer<T> = Result<T, Box<EvalAltResult>>;
+
+/// One CPU of the machine that the script is at work on.
+#[derive(Clone)]
+pub(super) struct Cpu {
+    stage: Rc<Stage>,
+    operator: Arc<Operator>,
+    id: u32,
+}
+
+impl fmt::Display for Cpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CPU {}", self.id)
+    }
+}
+
+pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
+    let stage = Rc::clone(stage);
+    engine.register_type_with_name::<Cpu>("Cpu");
+    engine.register_fn("to_string", |cpu: &mut Cpu| cpu.to_string());
+    engine.register_fn("cpu", move |id: i64| -> Answer<Cpu> {
+        let (operator, id) = (stage.operator()?, small("CPU", id)?);
+        operator.state(id)?;
+        let stage = Rc::clone(&stage);
+        Ok(Cpu {
+            stage,
+            operator,
+            id,
+        })
+    });
+    register_stalls(engine);
+    register_looks(engine);
+    register_deeds(engine);
+}
+
+fn register_stalls(engine: &mut Engine) {
+    engine.register_fn("pause", |cpu: &mut Cpu| -> Answer<()> {
+        cpu.ask().pause(cpu.id)?;
+        Ok(())
+    });
+    engine.register_fn("resume", |cpu: &mut Cpu| -> Answer<()> {
+        Ok(cpu.ask().resume(cpu.id)?)
+    });
+    engine.register_fn("hold_at", |cpu: &mut Cpu, probe: &str| {
+        cpu.hold(probe, 1, None)
+    });
+    engine.register_fn("hold_at", |cpu: &mut Cpu, probe: &str, nth: i64| {
+        cpu.hold(probe, nth, None)
+    });
+    engine.register_fn("hold_at", |cpu: &mut Cpu, probe: &str, call: Deed| {
+        cpu.hold(probe, 1, Some(call))
+    });
+    engine.register_fn(
+        "hold_at",
+        |cpu: &mut Cpu, probe: &str, call: Deed, nth: i64| cpu.hold(probe, nth, Some(call)),
+    );
+    engine.register_fn("break_at", |cpu: &mut Cpu, place: &str| -> Answer<i64> {
+        let address = cpu.ask().break_at(cpu.id, place)?;
+        Ok(address.cast_signed())
+    });
+    engine.register_fn("break_at", |cpu: &mut Cpu, address: i64| -> Answer<i64> {
+        let place = format!("{address:#x}");
+        Ok(cpu.ask().break_at(cpu.id, &place)?.cast_signed())
+    });
+    engine.register_fn("disarm", |cpu: &mut Cpu| -> Answer<()> {
+        Ok(cpu.ask().disarm(cpu.id)?)
+    });
+    engine.register_fn("wait_held", |cpu: &mut Cpu| -> Answer<()> {
+        Ok(cpu.ask().wait_held(cpu.id, cpu.stage.limit.get())?)
+    });
+    engine.register_fn("step", |cpu: &mut Cpu| cpu.step(1));
+    engine.register_fn("step", |cpu: &mut Cpu, count: i64| cpu.step(count));
+}
+
+fn register_looks(engine: &mut Engine) {
+    engine.register_get("id", |cpu: &mut Cpu| i64::from(cpu.id));
+    engine.register_fn("state", |cpu: &mut Cpu| -> Answer<&'static str> {
+        Ok(name(cpu.ask().state(cpu.id)?))
+    });
+    engine.register_fn("is_held", |cpu: &mut Cpu| -> Answer<bool> {
+        Ok(cpu.ask().state(cpu.id)? == State::Stalled(Stall::Held))
+    });
+    engine.register_fn("look", |cpu: &mut Cpu| cpu.look());
+    engine.register_fn("counters", |cpu: &mut Cpu| cpu.counters());
+    engine.register_fn("exits", |cpu: &mut Cpu| cpu.exits());
+    engine.register_fn("kvm", |cpu: &mut Cpu| cpu.kvm());
+    engine.register_fn("queue_order", |cpu: &mut Cpu| -> Answer<Array> {
+        cpu.tell(&Command::new(Verb::Queue))?.answer()
+    });
+}
+
+fn register_deeds(engine: &mut Engine) {
+    engine.register_fn("call_single", |cpu: &mut Cpu, target: i64, wait: bool| {
+        cpu.tell(&Command::about(Verb::CallSingle, small("CPU", target)?).waiting(wait))
+    });
+    engine.register_fn("call_async", |cpu: &mut Cpu, target: i64| {
+        cpu.tell(&Command::about(Verb::CallAsync, small("CPU", target)?))
+    });
+    engine.register_fn("call_many", |cpu: &mut Cpu, targets: Array, wait: bool| {
+        cpu.tell(&Command::among(Verb::CallMany, set(targets)?).waiting(wait))
+    });
+    engine.register_fn("call_any", |cpu: &mut Cpu, targets: Array, wait: bool| {
+        cpu.tell(&Command::among(Verb::CallAny, set(targets)?).waiting(wait))
+    });
+    engine.register_fn("call_all", |cpu: &mut Cpu, wait: bool| {
+        cpu.tell(&Command::new(Verb::CallAll).waiting(wait))
+    });
+    engine.register_fn("on_each", |cpu: &mut Cpu, wait: bool| {
+        cpu.tell(&Command::new(Verb::OnEach).waiting(wait))
+    });
+    let plain = [
+        ("irqs_off", Verb::IrqsOff),
+        ("irqs_on", Verb::IrqsOn),
+        ("spin", Verb::Spin),
+        ("idle", Verb::Idle),
+    ];
+    for (name, verb) in plain {
+        engine.register_fn(name, move |cpu: &mut Cpu| cpu.tell(&Command::new(verb)));
+    }
+    let about = [
+        ("offline", Verb::Offline),
+        ("online", Verb::Online),
+        ("leave_mask", Verb::LeaveMask),
+    ];
+    for (name, verb) in about {
+        engine.register_fn(name, move |cpu: &mut Cpu, other: i64| {
+            cpu.tell(&Command::about(verb, small("CPU", other)?))
+        });
+    }
+}
+
+impl Cpu {
+    fn ask(&self) -> &Operator {
+        &self.operator
+    }
+
+    fn hold(&self, probe: &str, nth: i64, call: Option<Deed>) -> Answer<()> {
+        let nth = u64::try_from(nth).ok().filter(|nth| *nth > 0);
+        let watch = Watch {
+            name: probe.to_owned(),
+            call: call.map(|call| call.id()).transpose()?,
+            nth: nth.ok_or_else(|| bad("times are counted from 1".to_owned()))?,
+        };
+        Ok(self.ask().hold_at(self.id, watch)?)
+    }
+
+    fn step(&self, count: i64) -> Answer<()> {
+        let count = u64::try_from(count).ok().filter(|count| *count > 0);
+        let count = count.ok_or_else(|| bad("at least one instruction is stepped".to_owned()))?;
+        Ok(self.ask().step(self.id, count, self.stage.limit.get())?)
+    }
+
+    fn tell(&self, command: &Command) -> Answer<Deed> {
+        let ticket = self.ask().post(self.id, command)?;
+        Ok(Deed::new(&self.stage, &self.operator, ticket))
+    }
+
+    fn look(&self) -> Answer<Map> {
+        let look = self.ask().look(self.id)?;
+        let standing = &look.standing;
+        let list =
+            |vectors: &[u8]| -> Array { vectors.iter().map(|it| i64::from(*it).into()).collect() };
+        let mut map = Map::new();
+        let mut put = |key: &str, value: rhai::Dynamic| {
+            map.insert(key.into(), value);
+        };
+        put("place", look.place.into());
+        put("irqs_on", standing.interrupts_on().into());
+        put("pending", list(&standing.requested).into());
+        put("in_service", list(&standing.in_service).into());
+        put("probe", look.probe.map_or(rhai::Dynamic::UNIT, Into::into));
+        let regs = &standing.regs;
+        let registers = [
+            ("rip", regs.rip),
+            ("rsp", regs.rsp),
+            ("rflags", regs.rflags),
+            ("rax", regs.rax),
+            ("rbx", regs.rbx),
+            ("rcx", regs.rcx),
+            ("rdx", regs.rdx),
+            ("rsi", regs.rsi),
+            ("rdi", regs.rdi),
+            ("rbp", regs.rbp),
+            ("r8", regs.r8),
+            ("r9", regs.r9),
+            ("r10", regs.r10),
+            ("r11", regs.r11),
+            ("r12", regs.r12),
+            ("r13", regs.r13),
+            ("r14", regs.r14),
+            ("r15", regs.r15),
+        ];
+        for (name, value) in registers {
+            put(name, value.cast_signed().into());
+        }
+        Ok(map)
+    }
+
+    fn counters(&self) -> Answer<Map> {
+        let counters = self.ask().counters(self.id);
+        let counters = counters.ok_or_else(|| bad(format!("there is no CPU {}", self.id)))?;
+        let named = [
+            ("calls_made", counters.calls_made),
+            ("calls_executed", counters.calls_executed),
+            ("ipis_received", counters.ipi_received()),
+            ("empty_received", counters.empty_received),
+            ("ipi_targets", counters.ipi_targets),
+            ("wait_spins", counters.wait_spins),
+            ("visits", counters.visits),
+            ("longest_walk", counters.longest_walk),
+        ];
+        Ok(named
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.cast_signed().into()))
+            .collect())
+    }
+
+    fn exits(&self) -> Answer<Map> {
+        let window = self.ask().figures().window;
+        let exits = REASONS.iter().zip(window.exits(self.id as usize));
+        Ok(exits
+            .map(|(name, count)| ((*name).into(), count.cast_signed().into()))
+            .collect())
+    }
+
+    fn kvm(&self) -> Answer<Map> {
+        let window = self.ask().figures().window;
+        let single = window
+            .kvm(self.id as usize)
+            .into_iter()
+            .filter_map(|(name, value)| {
+                let Value::One(value) = value else {
+                    return None;
+                };
+                Some((name.into(), value.cast_signed().into()))
+            });
+        Ok(single.collect())
+    }
+}
+
+/// The word that scripts and clients have for a state.
+pub(in crate::control) fn name(state: State) -> &'static str {
+    match state {
+        State::Created => "created",
+        State::Running => "running",
+        State::Stalled(Stall::Paused) => "paused",
+        State::Stalled(Stall::Held) => "held",
+        State::Exited(Exited::Ended | Exited::Stopped | Exited::Panicked) => "exited",
+    }
+}

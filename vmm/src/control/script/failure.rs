@@ -1,0 +1,164 @@
+//! Why a script stopped before its end, and where: file, line and column. Errors of the machine travel
+//! through the interpreter as values and are recognised again here.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rhai::{Dynamic, EvalAltResult, Position};
+
+use crate::control::operator::OperatorError;
+
+/// What kind of end it is, which decides the exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Something was not as the script expects it.
+    Expectation,
+    /// The script asks for what does not exist or makes no sense.
+    Bad,
+    /// Something that was waited for did not come, or the script came to no end.
+    Stuck,
+    /// The machine ended under the script.
+    Over,
+}
+
+/// Why a script stopped, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind of end it is.
+    pub kind: Kind,
+    /// The script.
+    pub file: PathBuf,
+    /// Line and column, from 1, if they are known.
+    pub place: Option<(usize, usize)>,
+    /// What happened.
+    pub message: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        match self.place {
+            Some((line, column)) => write!(f, "{file}:{line}:{column}: {}", self.message),
+            None => write!(f, "{file}: {}", self.message),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Failure {
+    /// The script cannot be read.
+    pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
+        Self {
+            kind: Kind::Bad,
+            file: file.to_owned(),
+            place: None,
+            message: format!("cannot read the script: {error}"),
+        }
+    }
+
+    /// What the interpreter says of a script in `file`.
+    pub(super) fn of(file: &Path, error: &EvalAltResult) -> Self {
+        let mut error = error;
+        let mut place = error.position();
+        // A failure inside a function is told from there, where it happened.
+        while let EvalAltResult::ErrorInFunctionCall(_, _, inner, _) = error {
+            error = inner;
+            if !error.position().is_none() {
+                place = error.position();
+            }
+        }
+        let Raised { kind, message } = Raised::of(error);
+        Self {
+            kind,
+            file: file.to_owned(),
+            place: known(place),
+            message,
+        }
+    }
+
+    /// The status with which the command ends, unless the machine has a better one.
+    pub fn exit_status(&self) -> u8 {
+        match self.kind {
+            Kind::Expectation => 1,
+            Kind::Bad => 2,
+            Kind::Over => 4,
+            Kind::Stuck => 5,
+        }
+    }
+}
+
+fn known(place: Position) -> Option<(usize, usize)> {
+    Some((place.line()?, place.position().unwrap_or(1)))
+}
+
+/// A failure on its way through the interpreter.
+#[derive(Debug, Clone)]
+struct Raised {
+    kind: Kind,
+    message: String,
+}
+
+impl Raised {
+    fn of(error: &EvalAltResult) -> Self {
+        let (kind, message) = match error {
+            EvalAltResult::ErrorRuntime(value, _) => {
+                if let Some(raised) = value.clone().try_cast::<Self>() {
+                    return raised;
+                }
+                // The script's own `throw`.
+                (Kind::Expectation, value.to_string())
+            }
+            EvalAltResult::ErrorTerminated(why, _) => (Kind::Stuck, why.to_string()),
+            EvalAltResult::ErrorTooManyOperations(_) => (
+                Kind::Stuck,
+                "the script takes more steps than any scenario needs; is it endless?".to_owned(),
+            ),
+            other => (Kind::Bad, without_place(other)),
+        };
+        Self { kind, message }
+    }
+}
+
+/// The interpreter's message without the position, which is shown in front.
+fn without_place(error: &EvalAltResult) -> String {
+    let mut error = error.to_string();
+    if let Some(place) = error.rfind(" (line ") {
+        error.truncate(place);
+    }
+    error
+}
+
+fn throw(kind: Kind, message: String) -> Box<EvalAltResult> {
+    let raised = Dynamic::from(Raised { kind, message });
+    EvalAltResult::ErrorRuntime(raised, Position::NONE).into()
+}
+
+/// Stops the script because of what it asks for.
+pub(super) fn bad(message: String) -> Box<EvalAltResult> {
+    throw(Kind::Bad, message)
+}
+
+/// Stops the script because something is not as it expects it.
+pub(super) fn unmet(message: String) -> Box<EvalAltResult> {
+    throw(Kind::Expectation, message)
+}
+
+/// Stops the script because of what the machine says.
+impl From<OperatorError> for Box<EvalAltResult> {
+    fn from(error: OperatorError) -> Self {
+        let kind = match &error {
+            OperatorError::Over(_) => Kind::Over,
+            OperatorError::TimedOut { .. } | OperatorError::NotDone(_) => Kind::Stuck,
+            OperatorError::Refused { .. } | OperatorError::WireNotEmpty { .. } => Kind::Expectation,
+            _ => Kind::Bad,
+        };
+        throw(kind, error.to_string())
+    }
+}
+
+/// A number of the script's as a `u32`, such as that of a CPU.
+pub(super) fn small(what: &str, number: i64) -> Result<u32, Box<EvalAltResult>> {
+    u32::try_from(number).map_err(|_| bad(format!("{number} is no {what}")))
+}

@@ -1,0 +1,157 @@
+//! What a script says of the machine as a whole, and what it expects of it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use rhai::{Array, Dynamic, Engine, EvalAltResult, Map};
+
+use super::failure::{bad, small, unmet};
+use super::{Stage, Wanted};
+use crate::control::operator::oracle;
+use crate::cpus::CpuSet;
+
+type Answer<T> = Result<T, Box<EvalAltResult>>;
+
+/// Longest limit for a wait: a day.
+const LONGEST: f64 = 86_400.0;
+
+pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
+    let on = |stage: &Rc<Stage>| Rc::clone(stage);
+
+    let s = on(stage);
+    engine.register_fn("boot", move |wanted: Map| s.boot(self::wanted(wanted)?));
+    let s = on(stage);
+    engine.register_fn("boot", move || s.boot(Wanted::default()));
+    let s = on(stage);
+    engine.register_fn("cpus", move || -> Answer<i64> {
+        Ok(s.operator()?.cpus().into())
+    });
+    let s = on(stage);
+    engine.register_fn(
+        "option",
+        move |key: &str, default: &str| -> Answer<String> {
+            Ok(s.operator()?.option(key).unwrap_or(default).to_owned())
+        },
+    );
+    let s = on(stage);
+    engine.register_fn("param", move |key: &str, default: &str| -> String {
+        let param = s.given.params.get(key);
+        param.map_or(default, String::as_str).to_owned()
+    });
+    let s = on(stage);
+    engine.register_fn("pause_all", move || -> Answer<()> {
+        Ok(s.operator()?.pause_all()?)
+    });
+    let s = on(stage);
+    engine.register_fn("resume_all", move || -> Answer<()> {
+        Ok(s.operator()?.resume_all()?)
+    });
+    let s = on(stage);
+    engine.register_fn("finish", move || s.close());
+    let s = on(stage);
+    engine.register_fn("limit", move |limit: f64| s.set_limit(limit));
+    let s = on(stage);
+    engine.register_fn("limit", move |limit: i64| s.set_limit(limit as f64));
+
+    engine.register_fn("expect", |holds: bool| {
+        expect(holds, "what is expected here")
+    });
+    engine.register_fn("expect", expect);
+    engine.register_fn("expect_eq", |seen: Dynamic, wanted: Dynamic| {
+        equal(&seen, &wanted, "this")
+    });
+    engine.register_fn("expect_eq", |seen: Dynamic, wanted: Dynamic, what: &str| {
+        equal(&seen, &wanted, what)
+    });
+    let s = on(stage);
+    engine.register_fn("must_break", move |name: &str| s.expect_oracle(name, true));
+    let s = on(stage);
+    engine.register_fn("may_break", move |name: &str| s.expect_oracle(name, false));
+    let s = on(stage);
+    engine.register_fn("abandon", move |cpus: Array| -> Answer<()> {
+        let cpus = set(cpus)?;
+        s.operator()?.expect(|expected| expected.abandoned = cpus);
+        Ok(())
+    });
+}
+
+impl Stage {
+    fn set_limit(&self, seconds: f64) -> Answer<()> {
+        let limit = Some(seconds)
+            .filter(|seconds| *seconds <= LONGEST)
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let limit =
+            limit.ok_or_else(|| bad(format!("{seconds} is no number of seconds to wait")))?;
+        self.limit.set(limit);
+        Ok(())
+    }
+
+    fn expect_oracle(&self, name: &str, must: bool) -> Answer<()> {
+        let oracle = oracle(name).map_err(|error| bad(error.to_string()))?;
+        self.operator()?.expect(|expected| {
+            if must {
+                expected.must(oracle);
+            } else {
+                expected.may(oracle);
+            }
+        });
+        Ok(())
+    }
+}
+
+fn expect(holds: bool, what: &str) -> Answer<()> {
+    if holds {
+        Ok(())
+    } else {
+        Err(unmet(format!("expected: {what}")))
+    }
+}
+
+fn equal(seen: &Dynamic, wanted: &Dynamic, what: &str) -> Answer<()> {
+    // By what they show: a script compares numbers, strings and lists of these.
+    let (seen, wanted) = (seen.to_string(), wanted.to_string());
+    if seen == wanted {
+        Ok(())
+    } else {
+        Err(unmet(format!(
+            "expected {what} to be {wanted}, and it is {seen}"
+        )))
+    }
+}
+
+/// The CPUs of a list.
+pub(super) fn set(cpus: Array) -> Answer<CpuSet> {
+    cpus.into_iter()
+        .map(|cpu| {
+            let number = cpu
+                .as_int()
+                .map_err(|kind| bad(format!("a list of CPUs holds a {kind}")))?;
+            small("CPU", number)
+        })
+        .collect()
+}
+
+fn wanted(map: Map) -> Answer<Wanted> {
+    let mut wanted = Wanted::default();
+    for (key, value) in map {
+        let wrong = |kind| bad(format!("boot: {key} cannot be a {kind}"));
+        match key.as_str() {
+            "guest" => wanted.guest = Some(value.into_string().map_err(wrong)?.into()),
+            "append" => wanted.append = Some(value.into_string().map_err(wrong)?),
+            "vcpus" => {
+                let vcpus = value.as_int().map_err(wrong)?;
+                wanted.vcpus = Some(small("number of vCPUs", vcpus)?);
+            }
+            "memory" => {
+                let memory = value.as_int().map_err(wrong)?;
+                wanted.memory = Some(small("number of MiB", memory)?.into());
+            }
+            _ => {
+                return Err(bad(format!(
+                    "boot: there is no \"{key}\"; there are guest, vcpus, memory and append"
+                )));
+            }
+        }
+    }
+    Ok(wanted)
+}

@@ -1,0 +1,226 @@
+//! Scenarios: scripts in Rhai that boot a machine, drive its CPUs, stall them, look, and say what must come
+//! out. This runs one; what a script can say is in the modules below, and all of it is verbs of the
+//! [`Operator`]. `docs/scenarios.md` is the reference.
+
+mod call;
+mod cpu;
+mod failure;
+mod machine;
+mod wire;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rhai::{Dynamic, Engine, EvalAltResult};
+
+use super::Ending;
+use super::operator::{Operator, OperatorError};
+use failure::bad;
+pub use failure::{Failure, Kind};
+
+/// How long a wait goes on, unless the script says otherwise.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a machine may take to start its workload, at least. With hundreds of vCPUs it takes seconds.
+const BOOT: Duration = Duration::from_secs(60);
+
+/// Steps of the interpreter that a script may take: some seconds, if it does nothing else.
+const MOST_OPERATIONS: u64 = 100_000_000;
+
+/// A machine that a script wants. What it does not say is as on the command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The guest image.
+    pub guest: Option<PathBuf>,
+    /// Number of vCPUs.
+    pub vcpus: Option<u32>,
+    /// MiB of RAM.
+    pub memory: Option<u64>,
+    /// The guest's command line.
+    pub append: Option<String>,
+}
+
+/// Boots machines for a script. Says in words why it did not.
+pub type Boot = dyn Fn(Wanted) -> Result<Arc<Operator>, String>;
+
+/// What a script is given beside machines.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Whether there is a machine for a script that boots none itself.
+    pub machine: bool,
+    /// Values that it can ask for by name.
+    pub params: BTreeMap<String, String>,
+}
+
+/// A script, read and checked.
+#[derive(Debug)]
+pub struct Script {
+    file: PathBuf,
+    text: String,
+}
+
+impl Script {
+    /// Reads `file` and checks its grammar.
+    ///
+    /// # Errors
+    /// [`Failure`] says where it is not right.
+    pub fn read(file: &Path) -> Result<Self, Failure> {
+        let text =
+            std::fs::read_to_string(file).map_err(|error| Failure::unreadable(file, &error))?;
+        let script = Self {
+            file: file.to_owned(),
+            text,
+        };
+        bare_engine()
+            .compile(&script.text)
+            .map_err(|error| Failure::of(file, &error.into()))?;
+        Ok(script)
+    }
+
+    /// Runs the script to its end. A machine that is left over then is finished, or waited for if the
+    /// script only watched it.
+    ///
+    /// # Errors
+    /// [`Failure`] says where and why it stopped. The machine it was at work on, if there is one, ends
+    /// by that.
+    pub fn run(&self, boot: Box<Boot>, given: Given) -> Result<(), Failure> {
+        let stage = Rc::new(Stage {
+            boot,
+            given,
+            has_booted: Cell::new(false),
+            current: RefCell::default(),
+            limit: Cell::new(LIMIT),
+        });
+        let result = self
+            .perform(&stage)
+            .map_err(|error| Failure::of(&self.file, &error));
+        if let (Err(failure), Some(operator)) = (&result, stage.current.take()) {
+            operator.quit(Ending::Script(failure.clone()));
+            operator.wait_end();
+        }
+        result
+    }
+
+    fn perform(&self, stage: &Rc<Stage>) -> Result<(), Box<EvalAltResult>> {
+        let engine = stage.engine();
+        let program = engine.compile(&self.text)?;
+        engine.run_ast(&program)?;
+        if stage.given.machine && !stage.has_booted.get() {
+            stage.boot(Wanted::default())?;
+        }
+        stage.close()
+    }
+}
+
+fn bare_engine() -> Engine {
+    let mut engine = Engine::new();
+    engine.set_max_expr_depths(64, 64);
+    engine.set_max_operations(MOST_OPERATIONS);
+    engine.set_max_string_size(1 << 20);
+    engine.set_max_array_size(1 << 16);
+    engine.set_max_map_size(1 << 16);
+    engine
+}
+
+/// What a script works with.
+struct Stage {
+    boot: Box<Boot>,
+    given: Given,
+    has_booted: Cell<bool>,
+    /// The machine it is at work on.
+    current: RefCell<Option<Arc<Operator>>>,
+    limit: Cell<Duration>,
+}
+
+impl Stage {
+    fn engine(self: &Rc<Self>) -> Engine {
+        let mut engine = bare_engine();
+        machine::register(&mut engine, self);
+        cpu::register(&mut engine, self);
+        call::register(&mut engine, self);
+        wire::register(&mut engine, self);
+
+        // Names that every script finds, and every function in it, which would not see a variable.
+        #[expect(
+            deprecated,
+            reason = "Rhai marks it as volatile, and has nothing else for functions"
+        )]
+        engine.on_var(|name, _, context| {
+            // What a script calls so itself is its own.
+            if context.scope().contains(name) {
+                return Ok(None);
+            }
+            Ok(match name {
+                "wait" => Some(true.into()),
+                "nowait" => Some(false.into()),
+                "wire" => Some(Dynamic::from(wire::Wire)),
+                _ => None,
+            })
+        });
+        let stage = Rc::clone(self);
+        engine.on_print(move |text| stage.say(text));
+        let stage = Rc::clone(self);
+        engine.on_debug(move |text, _, place| stage.say(&format!("{place}: {text}")));
+        engine
+    }
+
+    /// The machine it is at work on.
+    fn operator(&self) -> Result<Arc<Operator>, Box<EvalAltResult>> {
+        if self.given.machine && !self.has_booted.get() {
+            self.boot(Wanted::default())?;
+        }
+        let current = self.current.borrow().clone();
+        current.ok_or_else(|| {
+            bad(
+                "there is no machine; boot one, or name a guest image on the command line"
+                    .to_owned(),
+            )
+        })
+    }
+
+    /// Boots a machine, after the one it was at work on has come to its end.
+    fn boot(&self, wanted: Wanted) -> Result<(), Box<EvalAltResult>> {
+        self.close()?;
+        self.has_booted.set(true);
+        let operator = (self.boot)(wanted).map_err(bad)?;
+        operator.attend(true);
+        let start = self.limit.get().max(BOOT);
+        *self.current.borrow_mut() = Some(Arc::clone(&operator));
+        // Earlier a script could only be in the way.
+        let started = operator.wait_started(start);
+        if !matches!(started, Err(OperatorError::Over(_))) {
+            started?;
+        }
+        Ok(())
+    }
+
+    /// Brings the machine it was at work on to its end.
+    fn close(&self) -> Result<(), Box<EvalAltResult>> {
+        let Some(operator) = self.current.borrow().clone() else {
+            return Ok(());
+        };
+        if operator.was_commanded() {
+            if operator.over().is_none() {
+                operator.finish(self.limit.get())?;
+            }
+        } else {
+            // One that is over has nobody left to resume.
+            let _ = operator.resume_all();
+            operator.attend(false);
+            operator.wait_end();
+        }
+        self.current.take();
+        Ok(())
+    }
+
+    fn say(&self, text: &str) {
+        match &*self.current.borrow() {
+            Some(operator) => operator.say(text),
+            None => println!("{text}"),
+        }
+    }
+}

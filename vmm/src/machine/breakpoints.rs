@@ -1,0 +1,150 @@
+//! Where a vCPU is to stop by itself: before an instruction, or after some steps (`KVM_SET_GUEST_DEBUG`,
+//! KVM's api.rst). Whether hardware breakpoints work on this host is found out by trying: there are hosts
+//! whose KVM takes them and never lets them fire.
+
+use std::sync::OnceLock;
+
+use kvm_bindings::{
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, kvm_guest_debug,
+};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::errno;
+
+use super::pausing::PauseError;
+use super::vm::{HostError, Vm, setup};
+
+/// Why a vCPU does not stop by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum BreakpointError {
+    /// They do not fire here.
+    #[error(
+        "this host's KVM has no breakpoints that work; hold the CPU at a probe instead \
+         (`vmm probes GUEST` lists them)"
+    )]
+    None,
+    /// Trying was not possible.
+    #[error("cannot try whether this host has breakpoints: {0}")]
+    Untried(&'static str),
+    /// The vCPU is not in a state for it.
+    #[error(transparent)]
+    Pause(#[from] PauseError),
+    /// KVM refused.
+    #[error("KVM refuses to debug the vCPU")]
+    Refused(#[from] errno::Error),
+}
+
+/// Why a vCPU has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// It is about to execute the instruction at this address.
+    Address(u64),
+    /// It has taken its steps.
+    Steps,
+}
+
+/// Where one vCPU is to stop.
+#[derive(Debug, Default)]
+pub(super) struct Debugging {
+    breakpoint: Option<u64>,
+    steps: u64,
+}
+
+impl Debugging {
+    /// Stop before the instruction at `address`, once; or at none.
+    pub fn set_breakpoint(
+        &mut self,
+        address: Option<u64>,
+        fd: &VcpuFd,
+    ) -> Result<(), errno::Error> {
+        self.breakpoint = address;
+        self.tell(fd)
+    }
+
+    /// Stop after `steps` instructions, or 0 for never.
+    pub fn set_steps(&mut self, steps: u64, fd: &VcpuFd) -> Result<(), errno::Error> {
+        self.steps = steps;
+        self.tell(fd)
+    }
+
+    /// KVM has come out of the guest at the instruction at `pc`. Returns whether the vCPU is to stop there,
+    /// which it then does once. What nobody asked for, as when it was called off, is passed over.
+    pub fn stopped_at(&mut self, pc: u64, fd: &VcpuFd) -> Option<Stop> {
+        let stop = if self.breakpoint == Some(pc) {
+            Stop::Address(pc)
+        } else if self.steps == 1 {
+            Stop::Steps
+        } else {
+            self.steps = self.steps.saturating_sub(1);
+            return None;
+        };
+        *self = Self::default();
+        // Not refused, as it was not when there was something to stop at.
+        let _ = self.tell(fd);
+        Some(stop)
+    }
+
+    fn tell(&self, fd: &VcpuFd) -> Result<(), errno::Error> {
+        let mut debug = kvm_guest_debug::default();
+        if self.steps > 0 {
+            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+        }
+        if let Some(address) = self.breakpoint {
+            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+            debug.arch.debugreg[0] = address;
+            debug.arch.debugreg[7] = BREAK_ON_EXECUTION;
+        }
+        fd.set_guest_debug(&debug)
+    }
+}
+
+/// DR7: the first breakpoint is on, for everybody, at the execution of an instruction; bit 10 is always set
+/// (SDM Vol. 3B, 18.2.4).
+const BREAK_ON_EXECUTION: u64 = 1 << 10 | 1 << 1;
+
+/// Checks that a breakpoint fires on this host.
+///
+/// # Errors
+/// [`BreakpointError::None`] if not.
+pub fn check() -> Result<(), BreakpointError> {
+    static FIRES: OnceLock<Result<bool, &'static str>> = OnceLock::new();
+    let fires = FIRES.get_or_init(|| try_one().map_err(|_| "KVM gives no VM to try it with"));
+    match *fires {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(BreakpointError::None),
+        Err(why) => Err(BreakpointError::Untried(why)),
+    }
+}
+
+/// Runs two instructions of real-mode code with a breakpoint on the second.
+fn try_one() -> Result<bool, HostError> {
+    /// `nop`, then `out 0, al`, which comes out to the VMM in any case.
+    const CODE: [u8; 3] = [0x90, 0xe6, 0x00];
+    const START: u64 = 0x1000;
+    let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x2000)])
+        .map_err(|_| HostError::Missing("two pages of memory"))?;
+    memory
+        .write_slice(&CODE, GuestAddress(START))
+        .map_err(|_| HostError::Missing("two pages of memory"))?;
+    let vm = Vm::new(1, &memory)?;
+    let mut fd = vm.create_vcpu(0)?;
+    let mut sregs = fd
+        .get_sregs()
+        .map_err(setup("read the segment registers"))?;
+    sregs.cs.base = 0;
+    sregs.cs.selector = 0;
+    fd.set_sregs(&sregs)
+        .map_err(setup("set the segment registers"))?;
+    let mut regs = fd.get_regs().map_err(setup("read the registers"))?;
+    regs.rip = START;
+    fd.set_regs(&regs).map_err(setup("set the registers"))?;
+    let mut debugging = Debugging::default();
+    debugging
+        .set_breakpoint(Some(START + 1), &fd)
+        .map_err(setup("set a breakpoint"))?;
+    match fd.run() {
+        Ok(VcpuExit::Debug(debug)) => Ok(debug.pc == START + 1),
+        Ok(_) => Ok(false),
+        Err(error) => Err(setup("run two instructions")(error)),
+    }
+}
