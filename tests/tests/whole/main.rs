@@ -9,6 +9,8 @@ mod interrupt;
 mod no_kvm;
 mod output;
 mod qemu;
+mod scripts;
 mod selftest;
 mod stalls;
+mod stories;
 mod stress;

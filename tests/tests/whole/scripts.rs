@@ -1,0 +1,278 @@
+//! Scenarios that do not go well, and what else a script can do: every end has a status, a place in the script
+//! and a report, and no script hangs the VMM.
+
+use std::fs;
+
+use shared::exit::ExitCode;
+use shared::ports::{self, Doorbell};
+use tempfile::NamedTempFile;
+use tests::image::{Code, Image};
+use tests::{Run, Vmm, need_kvm};
+
+fn script(text: &str) -> NamedTempFile {
+    let file = NamedTempFile::with_suffix(".rhai").expect("a temporary file");
+    fs::write(file.path(), text).expect("room for a script");
+    file
+}
+
+/// Runs `text` with the guest under test.
+fn perform(text: &str) -> Run {
+    need_kvm();
+    let script = script(text);
+    Vmm::boot("--vcpus 2 --append workload=puppet")
+        .arg("--script")
+        .arg(script.path())
+        .run()
+}
+
+/// Runs `text` with a guest of its own.
+fn perform_on(image: &Image, text: &str) -> Run {
+    need_kvm();
+    let script = script(text);
+    Vmm::new()
+        .arg("--script")
+        .arg(script.path())
+        .arg(image.path())
+        .run()
+}
+
+#[test]
+fn an_expectation_that_is_not_met_fails_with_its_place() {
+    let run = perform("cpu(1).pause();\n  expect(cpus() == 3, \"three CPUs\");");
+    run.ends_with(1)
+        .says(":2:3: expected: three CPUs")
+        .says("CPU 1: ");
+    let run = perform("expect_eq(cpus(), 3, \"the number of CPUs\");");
+    run.ends_with(1)
+        .says("expected the number of CPUs to be 3, and it is 2");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_its_place() {
+    for (text, complaint) in [
+        ("cpu(0).fly();", ":1:8: Function not found: fly"),
+        ("\ncpu(2).pause();", ":2:1: there is no vCPU 2"),
+        ("cpu(-1).pause();", "-1 is no CPU"),
+        ("cpu(0).resume();", "vCPU 0 is not paused"),
+        ("cpu(0).look();", "vCPU 0 is not stalled"),
+        (
+            "cpu(0).hold_at(\"queue.visits\");",
+            "no probe \"queue.visits\"; it has",
+        ),
+        ("cpu(0).hold_at(\"queue.visit\", 0);", "counted from 1"),
+        ("cpu(0).break_at(\"no::such\");", "no function \"no::such\""),
+        ("must_break(\"lots\");", "no oracle \"lots\""),
+        ("limit(-1);", "no number of seconds"),
+        ("boot(#{ vcpu: 3 });", "there is no \"vcpu\""),
+        ("boot(#{ vcpus: 0 });", "cannot make a machine of 0 vCPUs"),
+        ("wire.deliver(0, 1, 0);", "holds no IPI number 0"),
+        ("let x = nobody;", "Variable not found: nobody"),
+        (
+            "cpu(0).call_many([\"one\"], nowait);",
+            "a list of CPUs holds a string",
+        ),
+    ] {
+        let run = perform(text);
+        run.ends_with(2);
+        let both = format!("{}{}", run.stdout, run.stderr);
+        assert!(both.contains(complaint), "{text}: {both}");
+    }
+}
+
+#[test]
+fn a_script_that_is_none_is_refused_before_anything_boots() {
+    let run = perform("let x = ;");
+    run.ends_with(2).complains_of(":1:9: ");
+    assert_eq!(run.stdout, "");
+    let run = Vmm::boot("--script /no/such.rhai").run();
+    run.ends_with(2).complains_of("cannot read the script");
+}
+
+#[test]
+fn a_wait_that_never_comes_true_says_what_it_waited_for() {
+    let run = perform("limit(0.2);\ncpu(1).hold_at(\"queue.visit\");\ncpu(1).wait_held();");
+    run.ends_with(5)
+        .says(":3:8: CPU 1 being held (it runs) has not happened within 0.2 s")
+        .says("CPUs 0-1: ");
+    let run = perform("limit(0.2); cpu(1).pause(); cpu(0).call_single(1, wait).wait_done();");
+    run.ends_with(5)
+        .says("CallSingle on CPU 0 has not happened")
+        .says("open calls: 1");
+}
+
+#[test]
+fn an_endless_script_is_ended() {
+    let run = perform("cpus(); let n = 0; while true { n += 1; }");
+    run.ends_with(5).says("is it endless?").says("CPUs 0-1: ");
+}
+
+#[test]
+fn a_guest_that_dies_ends_its_script() {
+    let dies = Code::image(|code| {
+        code.out(ports::DOORBELL, Doorbell::WorkloadStarted as u32);
+        code.triple_fault();
+    });
+    let run = perform_on(&dies, "limit(60); cpu(0).hold_at(\"x\");");
+    // It may have died before it could be told that it has no probes.
+    assert!([2, 4].contains(&run.status()), "{run:?}");
+    let run = perform_on(&dies, "cpus(); while true { cpu(0).state(); }");
+    run.ends_with(4)
+        .says("the guest died on CPU 0: a triple fault");
+}
+
+#[test]
+fn a_guest_that_never_starts_its_workload_is_waited_for_no_longer_than_said() {
+    let sleeps = Code::image(Code::halt);
+    let script = script("cpus();");
+    need_kvm();
+    let run = Vmm::new()
+        .args(["--timeout", "1", "--script"])
+        .arg(script.path())
+        .arg(sleeps.path())
+        .run();
+    run.ends_with(5).says("not done after 1 s (--timeout)");
+}
+
+#[test]
+fn a_script_boots_machines_of_its_own() {
+    need_kvm();
+    let guest = std::env::var("GUEST").expect("GUEST");
+    let script = script(&format!(
+        "for n in 1..4 {{
+             boot(#{{ guest: \"{guest}\", vcpus: n, append: `workload=puppet queue=${{param(\"queue\", \"none\")}}` }});
+             expect_eq(cpus(), n);
+             expect_eq(option(\"queue\", \"\"), \"llist\");
+             cpu(0).on_each(wait).wait_ran();
+         }}"
+    ));
+    let run = Vmm::new()
+        .arg("--script")
+        .arg(script.path())
+        .args(["--param", "queue=llist"])
+        .run();
+    run.ends_with(0);
+    assert_eq!(
+        run.stdout.matches("pass: 1 calls, each").count(),
+        3,
+        "{run:?}"
+    );
+}
+
+#[test]
+fn a_script_can_watch_a_workload_that_takes_no_commands() {
+    need_kvm();
+    let script = script("for n in 0..20 { cpu(n % 4).pause(); cpu(n % 4).resume(); }");
+    let run = Vmm::boot("--vcpus 4")
+        .arg("--script")
+        .arg(script.path())
+        .run();
+    run.ends_with(0).says("each exactly once where it had to");
+}
+
+#[test]
+fn a_held_cpu_can_be_looked_at_and_stepped() {
+    let run = perform(
+        "cpu(1).hold_at(\"single.run\");
+         let made = cpu(0).call_single(1, nowait);
+         cpu(1).wait_held();
+         let look = cpu(1).look();
+         expect_eq(look.probe, \"single.run\");
+         expect(!look.irqs_on, \"interrupts to be off in a handler\");
+         expect(!made.ran_on(1), \"the call not to have run\");
+         let before = look.rip;
+         cpu(1).step();
+         expect(cpu(1).look().rip != before, \"a step to lead somewhere\");
+         cpu(1).step(3);
+         made.wait_done();
+         cpu(0).call_single(1, nowait);
+         expect_eq(cpu(1).state(), \"held\");
+         cpu(1).resume();
+         made.wait_ran();",
+    );
+    run.ends_with(0);
+}
+
+#[test]
+fn a_cpu_is_held_the_nth_time_and_for_a_call() {
+    let run = perform(
+        "cpu(1).hold_at(\"single.run\", 3);
+         let made = [];
+         for n in 0..3 { made.push(cpu(0).call_single(1, nowait)); made[n].wait_done(); }
+         cpu(1).wait_held();
+         expect(made[1].ran_on(1) && !made[2].ran_on(1), \"two calls to have run\");
+         cpu(1).resume();
+         made[2].wait_ran();
+         cpu(1).pause();
+         let next = cpu(0).call_single(1, nowait);
+         cpu(1).hold_at(\"single.run\", next);
+         cpu(1).resume();
+         cpu(1).wait_held();
+         cpu(1).resume();",
+    );
+    run.ends_with(0);
+}
+
+#[test]
+fn a_breakpoint_holds_or_is_refused_with_a_reason() {
+    let run = perform(
+        "cpu(1).break_at(\"Singles::handle\");
+         let made = cpu(0).call_single(1, nowait);
+         cpu(1).wait_held();
+         expect(!made.ran_on(1), \"the call not to have run\");
+         expect(cpu(1).look().place.contains(\"handle\"), \"CPU 1 to stand where it should\");
+         cpu(1).resume();
+         made.wait_ran();",
+    );
+    if run.status() == 2 {
+        run.says("no breakpoints that work").says("vmm probes");
+    } else {
+        run.ends_with(0);
+    }
+}
+
+#[test]
+fn ipis_on_the_wire_are_held_and_reordered_and_never_lost_by_themselves() {
+    need_kvm();
+    let script = script(
+        "boot(#{ vcpus: 3, append: \"workload=puppet transport=wire\" });
+         // Until CPU 0 answers, it may still be waking the others.
+         cpu(0).idle().wait_done();
+         wire.hold_all();
+         let made = cpu(0).call_many([1, 2], nowait);
+         wire.wait_held(0, 1, 1);
+         wire.wait_held(0, 2, 1);
+         wire.deliver(0, 2, 0);
+         made.wait_ran(2);
+         expect(!made.ran_on(1), \"an IPI that is held to do nothing\");
+         wire.delay(0, 1, 20);
+         made.wait_ran(1);
+         wire.hold(0, 1);
+         let lost = cpu(0).call_single(1, nowait);
+         wire.wait_held(0, 1, 1);
+         if param(\"lose\", \"no\") == \"yes\" {
+             wire.lose(0, 1, 0);
+             must_break(\"lost\");
+             may_break(\"left-locked\"); may_break(\"broken-queue\"); may_break(\"accounting\");
+         }",
+    );
+    let run = |lose: &str| {
+        Vmm::boot("")
+            .arg("--script")
+            .arg(script.path())
+            .args(["--param", lose])
+            .run()
+    };
+    run("lose=no")
+        .ends_with(1)
+        .says("the wire still holds 1 IPIs");
+    run("lose=yes").ends_with(0).says("as expected: lost");
+}
+
+#[test]
+fn a_guest_for_another_monitor_is_not_told_anything() {
+    let sound = Code::image(|code| {
+        code.out(ports::DOORBELL, Doorbell::WorkloadStarted as u32);
+        code.exit(ExitCode::Pass);
+    });
+    perform_on(&sound, "").ends_with(0);
+}
