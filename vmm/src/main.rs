@@ -1,16 +1,12 @@
 //! The `vmm` command: reads its command line, lets the library do the work, prints what came of it.
 
-use std::error::Error;
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Duration;
+mod command;
 
-use clap::{Parser, ValueEnum};
-use vmm::control::{Limits, Stall, Stalls, Steal, Stream};
-use vmm::cpus::CpuSet;
-use vmm::{Config, Outcome, scenario};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use command::{complain, probes, run};
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
 #[derive(Debug, Parser)]
@@ -18,6 +14,8 @@ use vmm::{Config, Outcome, scenario};
     name = "vmm",
     version,
     max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     after_help = "Exit status:\n  \
         0  every oracle held, and everything that a script expects was so\n  \
         1  an oracle failed, or an expectation; the report says for which call, on which CPU\n  \
@@ -28,201 +26,31 @@ use vmm::{Config, Outcome, scenario};
         128+N  ended by signal N, such as 130 for ^C, with what was known by then\n\n\
         Example:\n  vmm --vcpus 4 --append 'queue=filo workload=selftest' target/guest.bin"
 )]
-struct Arguments {
-    /// Guest image: ELF64 with a PVH entry note. A script can name one itself
-    #[arg(required_unless_present = "script")]
-    guest: Option<PathBuf>,
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
 
-    /// Number of vCPUs, 1 to 1024
-    #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(shared::lab::MAX_CPUS)))]
-    vcpus: u32,
-
-    /// RAM in MiB [default: what the vCPUs need, 144 or more]
-    #[arg(long, value_name = "MIB")]
-    memory: Option<u64>,
-
-    /// Guest command line; the address of the lab is added to it
-    #[arg(
-        long,
-        value_name = "OPTIONS",
-        default_value = "",
-        hide_default_value = true
-    )]
-    append: String,
-
-    /// Have a scenario drive the machine, or machines; see docs/scenarios.md. --watchdog does not count
-    /// while it does
-    #[arg(long, value_name = "FILE")]
-    script: Option<PathBuf>,
-
-    /// A value for the script, such as away=stall. Can be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = param, requires = "script")]
-    param: Vec<(String, String)>,
-
-    /// Form of the report. With json the guest's console goes to standard error
-    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Table)]
-    stats: Form,
-
-    /// Write the report here instead of to standard output
-    #[arg(long, value_name = "FILE")]
-    stats_file: Option<PathBuf>,
-
-    /// Bind the vCPUs to these host CPUs in turn, such as 0-2,5
-    #[arg(long, value_name = "CPULIST")]
-    pin: Option<CpuSet>,
-
-    /// Keep a vCPU out of the guest, at a time after the start of its workload and for a time, such as
-    /// cpu=1,at=10ms,for=5ms. Can be repeated
-    #[arg(long, value_name = "STALL")]
-    stall: Vec<Stall>,
-
-    /// Take vCPUs away at random, as a busy host does, from the start of the workload on, such as
-    /// seed=7,mean=2ms,share=20%. Equal seeds make equal plans; cpus=0-3 spares the others
-    #[arg(long, value_name = "STEAL")]
-    steal: Option<Steal>,
-
-    /// End the run after this time [default: no limit]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    timeout: Option<Duration>,
-
-    /// End the run when nothing has moved for this time, 0 for never. Stalls do not count
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
-    watchdog: Duration,
+    #[command(flatten)]
+    run: run::Arguments,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// For people
-    Table,
-    /// One JSON document
-    Json,
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the points of a guest image at which a CPU can be held
+    Probes(probes::Arguments),
 }
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "not a number of seconds".to_owned())
-}
-
-fn param(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("not KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-impl Arguments {
-    fn config(&self) -> Config {
-        Config {
-            guest: self.guest.clone(),
-            vcpus: self.vcpus,
-            memory: self.memory,
-            append: self.append.clone(),
-            limits: Limits {
-                timeout: self.timeout,
-                watchdog: Some(self.watchdog).filter(|limit| *limit > Duration::ZERO),
-            },
-            stalls: Stalls {
-                once: self.stall.clone(),
-                steal: self.steal.clone(),
-            },
-            pin: self.pin.clone(),
-            console: match (self.stats, &self.stats_file) {
-                (Form::Json, None) => Stream::Stderr,
-                _ => Stream::Stdout,
-            },
-        }
-    }
-}
-
-/// The report did not get where it should.
-const NOT_REPORTED: u8 = 3;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    // Opened first: a run of an hour should not end with a file that cannot be made.
-    let file = match arguments.stats_file.as_ref().map(File::create).transpose() {
-        Ok(file) => file,
-        Err(error) => {
-            let name = arguments.stats_file.unwrap_or_default();
-            complain(&format!("cannot write {}: {error}", name.display()));
-            return ExitCode::from(2);
-        }
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        None => run::run(&cli.run),
+        Some(Command::Probes(arguments)) => probes::run(arguments),
     };
-    let mut status = 0;
-    let mut file = file;
-    let mut report = |outcome: Outcome| {
-        let mut own = outcome.report.exit_status;
-        if let Err(error) = print(&outcome, arguments.stats, file.as_mut()) {
-            complain(&format!("cannot write the report: {error}"));
-            own = if own == 0 { NOT_REPORTED } else { own };
-        }
-        // Of several machines the first that failed decides.
-        status = if status == 0 { own } else { status };
-    };
-    let config = arguments.config();
-    let params = arguments.param.iter().cloned().collect();
-    let refused = match &arguments.script {
-        None => vmm::run(&config).map(&mut report).map_err(|error| {
-            let status = error.exit_status();
-            (chain(&error), status)
-        }),
-        Some(script) => scenario::run(script, &config, params, &mut report).map_err(|error| {
-            let status = error.exit_status();
-            (chain(&error), status)
-        }),
-    };
-    match refused {
-        Ok(()) => ExitCode::from(status),
-        Err((message, own)) => {
-            complain(&message);
-            ExitCode::from(if status == 0 { own } else { status })
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(refused) => {
+            complain(&refused.message);
+            ExitCode::from(refused.status)
         }
     }
-}
-
-/// Writes the report, and for people the verdict last.
-fn print(outcome: &Outcome, form: Form, file: Option<&mut File>) -> io::Result<()> {
-    let report = &outcome.report;
-    let words = format!(
-        "{}{}: {}\n",
-        outcome.post_mortem, report.result, report.message
-    );
-    let document = match form {
-        Form::Table => report.table(),
-        Form::Json => report.json()?,
-    };
-    match (file, form) {
-        (Some(file), _) => {
-            file.write_all(document.as_bytes())?;
-            io::stderr().write_all(words.as_bytes())
-        }
-        (None, Form::Table) => io::stdout().write_all((document + words.as_str()).as_bytes()),
-        (None, Form::Json) => {
-            // Nobody may be reading standard error, and then the document still counts.
-            let _ = io::stderr().write_all(words.as_bytes());
-            io::stdout().write_all(document.as_bytes())
-        }
-    }
-    .and_then(|()| io::stdout().flush())
-}
-
-/// An error and what it comes from, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some messages contain their cause already.
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
-fn complain(message: &str) {
-    // If standard error is gone too, the exit status has to do.
-    let _ = writeln!(io::stderr(), "vmm: {message}");
 }

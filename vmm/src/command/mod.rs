@@ -1,0 +1,22 @@
+//! What the command can be asked to do, one module for each. They read arguments and print; the library does
+//! the work.
+
+pub mod probes;
+pub mod run;
+
+use std::io::{self, Write};
+
+/// Why nothing came of it.
+#[derive(Debug)]
+pub struct Refused {
+    /// For the user, in a sentence.
+    pub message: String,
+    /// The exit status.
+    pub status: u8,
+}
+
+/// Tells the user.
+pub fn complain(message: &str) {
+    // If standard error is gone too, the exit status has to do.
+    let _ = writeln!(io::stderr(), "vmm: {message}");
+}

@@ -1,0 +1,47 @@
+//! `vmm probes GUEST`: the points of a guest image at which a CPU can be held.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use vmm::machine::image::Image;
+use vmm::machine::points::Points;
+
+use super::Refused;
+
+/// Which image to look into.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Guest image
+    guest: PathBuf,
+}
+
+/// Lists the probes by name, each with its places in the source.
+///
+/// # Errors
+/// [`Refused`] if the image cannot be read, or has none.
+pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    let refused = |message| Refused { message, status: 2 };
+    let image = Image::open(&arguments.guest).map_err(|error| refused(error.to_string()))?;
+    let points = Points::read(image.bytes()).map_err(|error| refused(error.to_string()))?;
+    let mut places: Vec<_> = points
+        .iter()
+        .map(|point| (&*point.name, &*point.file, point.line))
+        .collect();
+    places.sort_unstable();
+    let Some(width) = places.iter().map(|(name, ..)| name.len()).max() else {
+        let name = arguments.guest.display();
+        return Err(refused(format!("{name} has no probes")));
+    };
+    let mut out = io::stdout().lock();
+    let mut last = "";
+    for (name, file, line) in places {
+        let shown = if name == last { "" } else { name };
+        // Whoever reads may have seen enough.
+        if writeln!(out, "{shown:width$}  {file}:{line}").is_err() {
+            break;
+        }
+        last = name;
+    }
+    Ok(0)
+}

@@ -1,0 +1,212 @@
+//! `vmm [OPTIONS] GUEST`: boots a guest, or has a script do so, and reports.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use vmm::control::{Limits, Stall, Stalls, Steal, Stream};
+use vmm::cpus::CpuSet;
+use vmm::{Config, Outcome, scenario};
+
+use super::{Refused, complain};
+
+/// What to run, and how.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Guest image: ELF64 with a PVH entry note. A script can name one itself
+    #[arg(required_unless_present = "script")]
+    guest: Option<PathBuf>,
+
+    /// Number of vCPUs, 1 to 1024
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(shared::lab::MAX_CPUS)))]
+    vcpus: u32,
+
+    /// RAM in MiB [default: what the vCPUs need, 144 or more]
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u64>,
+
+    /// Guest command line; the address of the lab is added to it
+    #[arg(
+        long,
+        value_name = "OPTIONS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    append: String,
+
+    /// Have a scenario drive the machine, or machines; see docs/scenarios.md. --watchdog does not count
+    /// while it does
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+
+    /// A value for the script, such as away=stall. Can be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = param, requires = "script")]
+    param: Vec<(String, String)>,
+
+    /// Form of the report. With json the guest's console goes to standard error
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Table)]
+    stats: Form,
+
+    /// Write the report here instead of to standard output
+    #[arg(long, value_name = "FILE")]
+    stats_file: Option<PathBuf>,
+
+    /// Bind the vCPUs to these host CPUs in turn, such as 0-2,5
+    #[arg(long, value_name = "CPULIST")]
+    pin: Option<CpuSet>,
+
+    /// Keep a vCPU out of the guest, at a time after the start of its workload and for a time, such as
+    /// cpu=1,at=10ms,for=5ms. Can be repeated
+    #[arg(long, value_name = "STALL")]
+    stall: Vec<Stall>,
+
+    /// Take vCPUs away at random, as a busy host does, from the start of the workload on, such as
+    /// seed=7,mean=2ms,share=20%. Equal seeds make equal plans; cpus=0-3 spares the others
+    #[arg(long, value_name = "STEAL")]
+    steal: Option<Steal>,
+
+    /// End the run after this time [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+
+    /// End the run when nothing has moved for this time, 0 for never. Stalls do not count
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    watchdog: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "not a number of seconds".to_owned())
+}
+
+fn param(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("not KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Arguments {
+    fn config(&self) -> Config {
+        Config {
+            guest: self.guest.clone(),
+            vcpus: self.vcpus,
+            memory: self.memory,
+            append: self.append.clone(),
+            limits: Limits {
+                timeout: self.timeout,
+                watchdog: Some(self.watchdog).filter(|limit| *limit > Duration::ZERO),
+            },
+            stalls: Stalls {
+                once: self.stall.clone(),
+                steal: self.steal.clone(),
+            },
+            pin: self.pin.clone(),
+            console: match (self.stats, &self.stats_file) {
+                (Form::Json, None) => Stream::Stderr,
+                _ => Stream::Stdout,
+            },
+        }
+    }
+}
+
+/// The report did not get where it should.
+const NOT_REPORTED: u8 = 3;
+
+/// Runs what `arguments` ask for, and returns the exit status.
+///
+/// # Errors
+/// [`Refused`] if that was not possible.
+pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    // Opened first: a run of an hour should not end with a file that cannot be made.
+    let open = |name: &PathBuf| {
+        File::create(name).map_err(|error| Refused {
+            message: format!("cannot write {}: {error}", name.display()),
+            status: 2,
+        })
+    };
+    let mut file = arguments.stats_file.as_ref().map(open).transpose()?;
+    let mut status = 0;
+    let report = |outcome: Outcome| {
+        let mut own = outcome.report.exit_status;
+        if let Err(error) = print(&outcome, arguments.stats, file.as_mut()) {
+            complain(&format!("cannot write the report: {error}"));
+            own = if own == 0 { NOT_REPORTED } else { own };
+        }
+        // Of several machines the first that failed decides.
+        status = if status == 0 { own } else { status };
+    };
+    let config = arguments.config();
+    let refused = match &arguments.script {
+        None => vmm::run(&config).map(report).err().map(|error| {
+            let status = error.exit_status();
+            (chain(&error), status)
+        }),
+        Some(script) => {
+            let params = arguments.param.iter().cloned().collect();
+            scenario::run(script, &config, params, report)
+                .err()
+                .map(|error| (chain(&error), error.exit_status()))
+        }
+    };
+    match refused {
+        None => Ok(status),
+        Some((message, own)) => Err(Refused {
+            message,
+            status: if status == 0 { own } else { status },
+        }),
+    }
+}
+
+/// Writes the report, and for people the verdict last.
+fn print(outcome: &Outcome, form: Form, file: Option<&mut File>) -> io::Result<()> {
+    let report = &outcome.report;
+    let words = format!(
+        "{}{}: {}\n",
+        outcome.post_mortem, report.result, report.message
+    );
+    let document = match form {
+        Form::Table => report.table(),
+        Form::Json => report.json()?,
+    };
+    match (file, form) {
+        (Some(file), _) => {
+            file.write_all(document.as_bytes())?;
+            io::stderr().write_all(words.as_bytes())
+        }
+        (None, Form::Table) => io::stdout().write_all((document + words.as_str()).as_bytes()),
+        (None, Form::Json) => {
+            // Nobody may be reading standard error, and then the document still counts.
+            let _ = io::stderr().write_all(words.as_bytes());
+            io::stdout().write_all(document.as_bytes())
+        }
+    }
+    .and_then(|()| io::stdout().flush())
+}
+
+/// An error and what it comes from, on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some messages contain their cause already.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
