@@ -13,11 +13,14 @@ use shared::lab::{
     ALIGN, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle, TRANSPORT_SLOTS,
     Transport,
 };
-use shared::ledger::{CallId, RecordHead};
+use shared::ledger::{CallId, Lane, RecordHead};
 use shared::mailbox::{ANSWERS, MASK_WORDS, Mailbox};
 use shared::probe::Arms;
 
 use crate::platform::{CpuId, Vector};
+
+/// Call records of one CPU.
+const RECORDS: u64 = Lane::COUNT as u64 * shared::lab::SLOTS as u64;
 
 /// A lab this guest writes to. Copies name the same memory, which lives as long as the guest.
 #[derive(Clone, Copy, Debug)]
@@ -276,11 +279,18 @@ impl Lab {
     /// The call record that `call` occupies, or `None` if no CPU of this machine can have made it.
     pub fn record(&self, call: CallId) -> Option<Record<'_>> {
         let slots = shared::lab::SLOTS;
-        let row = u64::from(call.source()) * 2 * u64::from(slots);
-        let start = self
-            .layout
-            .ledger
-            .entry(row + u64::from(call.record_index(slots)))?;
+        let row = u64::from(call.source()) * RECORDS;
+        self.nth_record(row + u64::from(call.record_index(slots)))
+    }
+
+    /// Every call record `cpu` owns, used or not.
+    pub fn records_of(&self, cpu: CpuId) -> impl Iterator<Item = Record<'_>> {
+        let row = cpu as u64 * RECORDS;
+        (row..row + RECORDS).filter_map(|number| self.nth_record(number))
+    }
+
+    fn nth_record(&self, number: u64) -> Option<Record<'_>> {
+        let start = self.layout.ledger.entry(number)?;
         let words = self.layout.mask_words as usize;
         let masks = start + size_of::<RecordHead>() as u64;
         Some(Record {
@@ -288,18 +298,6 @@ impl Lab {
             targets: self.words(masks, words),
             ran: self.words(masks + 8 * words as u64, words),
         })
-    }
-
-    /// Every call record `cpu` owns, used or not.
-    pub fn records_of(&self, cpu: CpuId) -> impl Iterator<Item = Record<'_>> {
-        use shared::ledger::Lane;
-        [Lane::Task, Lane::Handler]
-            .into_iter()
-            .flat_map(move |lane| {
-                (0..u64::from(shared::lab::SLOTS)).filter_map(move |sequence| {
-                    self.record(CallId::new(cpu as u16, 0, lane, sequence))
-                })
-            })
     }
 
     /// Records that a property does not hold. The first [`MAX_FINDINGS`] are kept, all are counted.

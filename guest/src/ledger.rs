@@ -134,20 +134,16 @@ impl Ledger {
     }
 
     /// Reports every call that is open and has not run everywhere, at a time when nothing is in
-    /// flight and so none will.
+    /// flight and so none will; and closes those that have.
     pub fn audit<P: Platform>(&self, machine: &Machine<P>) {
         for record in (0..machine.cpus).flat_map(|cpu| machine.lab.records_of(cpu)) {
-            if record.head.open.load(Ordering::Relaxed) != 0 && !is_complete(&record) {
-                machine.report(Oracle::Lost, record.head.id.load(Ordering::Relaxed), 0);
+            if record.head.open.load(Ordering::Relaxed) == 0 {
+                continue;
             }
-        }
-    }
-
-    /// Closes every call that has run everywhere, in place of those who made them, when nothing is in flight.
-    pub fn close<P: Platform>(&self, machine: &Machine<P>) {
-        for record in (0..machine.cpus).flat_map(|cpu| machine.lab.records_of(cpu)) {
             if is_complete(&record) {
                 record.head.open.store(0, Ordering::Relaxed);
+            } else {
+                machine.report(Oracle::Lost, record.head.id.load(Ordering::Relaxed), 0);
             }
         }
     }

@@ -120,11 +120,6 @@ impl Workload {
         self.ledger.settle(machine, cpu);
     }
 
-    /// Closes every call that has run everywhere, when nothing is in flight and nobody is left to do it.
-    pub fn close<P: Platform>(&self, machine: &Machine<P>) {
-        self.ledger.close(machine);
-    }
-
     /// Reports every call that has not run everywhere, when nothing is in flight.
     pub fn audit<P: Platform>(&self, machine: &Machine<P>) {
         self.ledger.audit(machine);

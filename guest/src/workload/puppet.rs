@@ -292,7 +292,6 @@ impl Puppet {
             self.reach(ipi, Stage::Quiet, judge);
             self.gather(ipi, members, Stage::Quiet);
             ipi.audit();
-            ipi.functions.close(machine);
             ipi.functions.audit(machine);
             self.judge.store(judge as u32, Ordering::Relaxed);
             self.open(ipi, members, Stage::Over);
