@@ -1,0 +1,243 @@
+//! Holding a vCPU of a real machine where it says it has come, where it is to stop, and after steps. The guest
+//! counts on its way round, so that what it has executed is seen in memory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use shared::ports::{DOORBELL, Dispatch, Doorbell, WIRE};
+use tests::image::{Code, Image as File};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vmm::machine::breakpoints::{self, BreakpointError};
+use vmm::machine::holding::HeldBy;
+use vmm::machine::image::Image;
+use vmm::machine::layout::Layout;
+use vmm::machine::lifecycle::{Stall, State};
+use vmm::machine::pausing::PauseError;
+use vmm::machine::threads::{Crew, Message, OnMessage, Reaction};
+use vmm::machine::vm::Vm;
+use vmm::machine::{Machine, Parts, boot};
+
+const HELD: State = State::Stalled(Stall::Held);
+const SOON: Duration = Duration::from_secs(60);
+/// Where the guest counts, before and behind the point.
+const COUNTS: u64 = 0x5000;
+const POINT: u32 = 0x1234;
+const CALL: u32 = 0x77;
+const IPI: Dispatch = Dispatch {
+    target: 5,
+    vector: 0xfc,
+};
+
+/// Counts, comes to a point, counts, sends an IPI, and so on.
+fn guest() -> File {
+    use iced_x86::code_asm::{dword_ptr, edi, esi};
+    Code::image(|code| {
+        code.for_ever(|code| {
+            code.emit(|asm| {
+                asm.inc(dword_ptr(COUNTS))?;
+                asm.mov(edi, POINT)?;
+                asm.mov(esi, CALL)
+            });
+            code.out(DOORBELL, Doorbell::Reached as u32);
+            code.emit(|asm| asm.inc(dword_ptr(COUNTS + 4)));
+            code.out(WIRE, u32::from(IPI));
+        });
+    })
+}
+
+struct Bench {
+    crew: Crew,
+    _vm: Vm,
+    memory: GuestMemoryMmap,
+    /// Times that the guest may pass its point before it is held there.
+    passes: Arc<AtomicU64>,
+    /// IPIs that were handed over.
+    ipis: Arc<AtomicU64>,
+}
+
+impl Bench {
+    /// A machine whose vCPU is held at its point after so many passes, if this host has a KVM.
+    fn new(passes: u64) -> Option<Self> {
+        if tests::open_kvm().is_err() {
+            tests::skip("holding a real vCPU: no /dev/kvm");
+            return None;
+        }
+        let file = guest();
+        let image = Image::open(file.path()).unwrap();
+        let pages = shared::lab::Layout::new(1).unwrap();
+        let layout = Layout::new(None, 1, image.end(), pages.size).unwrap();
+        let machine = Machine::build(&Parts {
+            image: &image,
+            vcpus: 1,
+            layout: &layout,
+            command_line: &boot::command_line("", layout.lab.start).unwrap(),
+        })
+        .unwrap();
+        let Machine {
+            vcpus,
+            vm,
+            devices,
+            memory,
+        } = machine;
+        let passes = Arc::new(AtomicU64::new(passes));
+        let ipis = Arc::<AtomicU64>::default();
+        let on_message: Arc<OnMessage> = Arc::new({
+            let (passes, ipis) = (passes.clone(), ipis.clone());
+            move |vcpu, message| {
+                assert_eq!(vcpu, 0);
+                match message {
+                    Message::Dispatch(IPI) => {
+                        ipis.fetch_add(1, Ordering::Relaxed);
+                        Reaction::GoOn
+                    }
+                    Message::Reached { .. } => {
+                        let left = |left: u64| left.checked_sub(1);
+                        match passes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) {
+                            Ok(_) => Reaction::GoOn,
+                            Err(_) => Reaction::Hold,
+                        }
+                    }
+                    Message::Stopped(_) => Reaction::Hold,
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        let crew = Crew::new(vcpus, &devices, &on_message, None).unwrap();
+        crew.run();
+        Some(Self {
+            crew,
+            _vm: vm,
+            memory,
+            passes,
+            ipis,
+        })
+    }
+
+    #[track_caller]
+    fn wait_held(&self) -> Option<HeldBy> {
+        let deadline = Instant::now() + SOON;
+        while self.crew.state(0).unwrap().0 != HELD {
+            assert!(Instant::now() < deadline, "is not held");
+            thread::yield_now();
+        }
+        self.crew.held_by(0)
+    }
+
+    fn counts(&self) -> [u32; 2] {
+        [0, 4].map(|offset| self.memory.read_obj(GuestAddress(COUNTS + offset)).unwrap())
+    }
+
+    fn rip(&self) -> u64 {
+        let standing = self.crew.standing(0, &self.memory).unwrap().unwrap();
+        standing.regs.rip
+    }
+}
+
+const AT_POINT: Option<HeldBy> = Some(HeldBy::Point {
+    point: POINT as u64,
+    call: CALL as u64,
+});
+
+#[test]
+fn a_vcpu_is_held_where_it_says_it_has_come() {
+    let Some(bench) = Bench::new(2) else { return };
+    assert_eq!(bench.wait_held(), AT_POINT);
+    assert_eq!(bench.counts(), [3, 2], "the third time, and no further");
+    assert_eq!(bench.ipis.load(Ordering::Relaxed), 2);
+    // Another hold on top of it, undone, leaves it where it is.
+    assert_eq!(bench.crew.pause(0), Ok(HELD));
+    bench.crew.resume_confirmed(0).unwrap();
+    assert_eq!(bench.crew.state(0).unwrap().0, HELD);
+    // Its own hold, undone, lets it go on to the next time.
+    bench.crew.resume_confirmed(0).unwrap();
+    assert_eq!(bench.wait_held(), AT_POINT);
+    assert_eq!(bench.counts(), [4, 3]);
+    bench.passes.store(u64::MAX, Ordering::Relaxed);
+    bench.crew.resume_confirmed(0).unwrap();
+    assert_eq!(bench.crew.resume(0), Err(PauseError::NotPaused(0)));
+    let looked = bench.crew.with_stalled(0, |_| ());
+    assert_eq!(looked, Err(PauseError::NotStalled(0)));
+    // And it can be dropped as it runs.
+}
+
+#[test]
+fn a_held_vcpu_takes_as_many_steps_as_it_is_told() {
+    let Some(bench) = Bench::new(0) else { return };
+    bench.wait_held();
+    let before = bench.rip();
+    assert_eq!(bench.counts(), [1, 0]);
+    bench.crew.step(0, 1).unwrap();
+    assert_eq!(bench.wait_held(), Some(HeldBy::Steps));
+    assert_eq!(bench.counts(), [1, 1]);
+    assert!(bench.rip() > before);
+    // mov, mov, out, jmp, inc
+    bench.crew.step(0, 5).unwrap();
+    assert_eq!(bench.wait_held(), Some(HeldBy::Steps));
+    assert_eq!(bench.counts(), [2, 1]);
+    assert_eq!(bench.ipis.load(Ordering::Relaxed), 1);
+    // Without steps it goes on as ever.
+    bench.crew.resume_confirmed(0).unwrap();
+    assert_eq!(bench.wait_held(), AT_POINT);
+    assert_eq!(bench.counts(), [2, 1]);
+}
+
+#[test]
+fn a_vcpu_is_held_before_an_instruction_once() {
+    let Some(bench) = Bench::new(0) else { return };
+    bench.wait_held();
+    let behind_the_point = bench.rip();
+    if let Err(error) = breakpoints::check() {
+        assert!(matches!(error, BreakpointError::None), "{error}");
+        let refused = bench.crew.set_breakpoint(0, Some(behind_the_point));
+        assert!(matches!(refused, Err(BreakpointError::None)));
+        return;
+    }
+    bench.passes.store(3, Ordering::Relaxed);
+    bench.crew.step(0, 1).unwrap();
+    bench.wait_held();
+    bench
+        .crew
+        .set_breakpoint(0, Some(behind_the_point))
+        .unwrap();
+    bench.crew.resume_confirmed(0).unwrap();
+    assert_eq!(bench.wait_held(), Some(HeldBy::Address(behind_the_point)));
+    assert_eq!(bench.counts(), [2, 1], "one round, and not the instruction");
+    assert_eq!(bench.rip(), behind_the_point);
+    bench.crew.resume_confirmed(0).unwrap();
+    assert_eq!(bench.wait_held(), AT_POINT, "it is not held there again");
+    assert_eq!(bench.counts(), [5, 4]);
+}
+
+/// Two threads pause and resume while the vCPU is held at its point again and again: no hold is lost, and none
+/// is left over.
+#[test]
+fn holds_from_everywhere_add_up() {
+    const TIMES: u32 = 500;
+    let Some(bench) = Bench::new(0) else { return };
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..TIMES {
+                    bench.crew.pause(0).unwrap();
+                    bench.crew.resume_confirmed(0).unwrap();
+                }
+            });
+        }
+        for round in 0..TIMES {
+            bench.wait_held();
+            assert_eq!(bench.counts(), [round + 1, round]);
+            bench.crew.resume(0).unwrap();
+            let deadline = Instant::now() + SOON;
+            while bench.counts()[0] == round + 1 {
+                assert!(Instant::now() < deadline, "does not go on");
+                thread::yield_now();
+            }
+        }
+    });
+    bench.wait_held();
+    bench.crew.resume_confirmed(0).unwrap();
+    assert_eq!(bench.wait_held(), AT_POINT);
+    assert_eq!(bench.counts(), [TIMES + 2, TIMES + 1]);
+}
