@@ -14,7 +14,7 @@ export SVM_DIR := $(OUT)/svm
 SVM_VCPUS := 1,2,4,16
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-orderings test-local test-svm test-qemu \
+.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-orderings test-local test-svm test-qemu stories \
 	designs lint install clean
 
 help: ## list these targets
@@ -69,6 +69,11 @@ test-local: have-kvm build whole ## whole runs on this host's /dev/kvm
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
 	tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
 		WHOLE_VCPUS=$(SVM_VCPUS) whole --skip qemu:: --skip image_lint::
+
+stories: have-kvm build whole ## every scenario a thousand times, and fifty times in the nested host
+	STORY_RUNS=1000 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) stories::
+	SVM_TIME_LIMIT=7200 tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
+		STORY_RUNS=50 whole stories::
 
 test-qemu: guest whole ## the guest image under QEMU, without vmm
 	tests/svm/prepare $(SVM_DIR)
