@@ -1,4 +1,5 @@
-//! The lab pages as the guest sees them: counters, call records and findings, as atomics.
+//! The lab pages as the guest sees them: counters, call records, findings, mailboxes and armed probes, as
+//! atomics.
 //!
 //! A monitor that knows the lab offers the memory; under any other the guest keeps the same records
 //! in memory of its own, for its own verdict. Only this module turns lab offsets into references.
@@ -69,8 +70,10 @@ pub struct CpuCounters {
     pub cpus_taken_down: AtomicU64,
     /// See [`Counters::cpus_brought_up`].
     pub cpus_brought_up: AtomicU64,
+    /// See [`Counters::last_received`].
+    pub last_received: AtomicU64,
     /// See [`Counters::reserved`].
-    pub reserved: [AtomicU64; 2],
+    pub reserved: AtomicU64,
     /// See [`Counters::ipi_sent`].
     pub ipi_sent: [AtomicU64; TRANSPORT_SLOTS],
 }
@@ -91,6 +94,7 @@ const _: () = {
     assert!(offset_of!(CpuCounters, refused) == offset_of!(Counters, refused));
     assert!(offset_of!(CpuCounters, cpus_taken_down) == offset_of!(Counters, cpus_taken_down));
     assert!(offset_of!(CpuCounters, cpus_brought_up) == offset_of!(Counters, cpus_brought_up));
+    assert!(offset_of!(CpuCounters, last_received) == offset_of!(Counters, last_received));
     assert!(offset_of!(CpuCounters, ipi_sent) == offset_of!(Counters, ipi_sent));
 };
 
@@ -119,15 +123,16 @@ impl CpuCounters {
             Vector::Single => &self.single_received,
             Vector::Many => &self.many_received,
             Vector::Wake => &self.wake_received,
+            Vector::Last => &self.last_received,
         };
         count(counter, 1);
     }
 }
 
-/// One CPU's [`Mailbox`].
+/// One CPU's [`Mailbox`], as that CPU sees it.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub struct AtomicMailbox {
+pub struct CpuMailbox {
     /// See [`Mailbox::posted`].
     pub posted: AtomicU64,
     /// See [`Mailbox::verb`].
@@ -153,16 +158,17 @@ pub struct AtomicMailbox {
 }
 
 const _: () = {
-    assert!(size_of::<AtomicMailbox>() == size_of::<Mailbox>());
-    assert!(offset_of!(AtomicMailbox, verb) == offset_of!(Mailbox, verb));
-    assert!(offset_of!(AtomicMailbox, flags) == offset_of!(Mailbox, flags));
-    assert!(offset_of!(AtomicMailbox, argument) == offset_of!(Mailbox, argument));
-    assert!(offset_of!(AtomicMailbox, taken) == offset_of!(Mailbox, taken));
-    assert!(offset_of!(AtomicMailbox, done) == offset_of!(Mailbox, done));
-    assert!(offset_of!(AtomicMailbox, result) == offset_of!(Mailbox, result));
-    assert!(offset_of!(AtomicMailbox, call) == offset_of!(Mailbox, call));
-    assert!(offset_of!(AtomicMailbox, answer) == offset_of!(Mailbox, answer));
-    assert!(offset_of!(AtomicMailbox, mask) == offset_of!(Mailbox, mask));
+    assert!(size_of::<CpuMailbox>() == size_of::<Mailbox>());
+    assert!(offset_of!(CpuMailbox, posted) == offset_of!(Mailbox, posted));
+    assert!(offset_of!(CpuMailbox, verb) == offset_of!(Mailbox, verb));
+    assert!(offset_of!(CpuMailbox, flags) == offset_of!(Mailbox, flags));
+    assert!(offset_of!(CpuMailbox, argument) == offset_of!(Mailbox, argument));
+    assert!(offset_of!(CpuMailbox, taken) == offset_of!(Mailbox, taken));
+    assert!(offset_of!(CpuMailbox, done) == offset_of!(Mailbox, done));
+    assert!(offset_of!(CpuMailbox, result) == offset_of!(Mailbox, result));
+    assert!(offset_of!(CpuMailbox, call) == offset_of!(Mailbox, call));
+    assert!(offset_of!(CpuMailbox, answer) == offset_of!(Mailbox, answer));
+    assert!(offset_of!(CpuMailbox, mask) == offset_of!(Mailbox, mask));
 };
 
 /// The fixed part of a call record, as [`RecordHead`].
@@ -263,17 +269,17 @@ impl Lab {
     }
 
     /// The mailbox of `cpu`.
-    pub fn mailbox(&self, cpu: CpuId) -> &AtomicMailbox {
+    pub fn mailbox(&self, cpu: CpuId) -> &CpuMailbox {
         self.at(self.layout.mailboxes.entry(cpu as u64))
     }
 
-    /// Whether point `index` of the image is armed for `cpu`.
-    pub fn is_armed(&self, cpu: CpuId, index: usize) -> bool {
-        const WORDS: usize = size_of::<Arms>() / 8;
-        let row = self.layout.arms.entry(cpu as u64);
-        let words: &[AtomicU64; WORDS] = self.at(row);
-        let word = words.get(index / 64);
-        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (index % 64) & 1 != 0)
+    /// Whether probe `point`, by its index in the image's section, is armed for `cpu`.
+    pub fn is_armed(&self, cpu: CpuId, point: usize) -> bool {
+        let row = (self.layout.arms.entry(cpu as u64)).expect("the lab has a row for every CPU");
+        let words = self.words(row, size_of::<Arms>() / 8);
+        words
+            .get(point / 64)
+            .is_some_and(|word| word.load(Ordering::Relaxed) >> (point % 64) & 1 != 0)
     }
 
     /// The call record that `call` occupies, or `None` if no CPU of this machine can have made it.
@@ -372,7 +378,8 @@ impl Lab {
 
     /// `count` mask words at `offset`.
     fn words(&self, offset: u64, count: usize) -> &[AtomicU64] {
-        // SAFETY: as in `at`; a record's stride has room for both masks (`record_stride`).
+        // SAFETY: as in `at`; a record's stride has room for both masks (`record_stride`), and a row of
+        // the armed probes for its words.
         unsafe { slice::from_raw_parts(self.pointer(offset), count) }
     }
 

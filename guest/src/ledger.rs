@@ -148,6 +148,28 @@ impl Ledger {
         }
     }
 
+    /// Counts what is owed for the calls whose callers have not come back, and perhaps never will, at a time
+    /// when nothing is in flight. Each was made to those of its possible targets that are online or have run
+    /// it; what its caller would have said, nobody knows.
+    pub fn count_unreturned<P: Platform>(&self, machine: &Machine<P>) {
+        let online = machine.online();
+        for cpu in 0..machine.cpus {
+            let inside = |record: &Record<'_>| {
+                record.head.open.load(Ordering::Relaxed) != 0
+                    && record.head.returned_tsc.load(Ordering::Relaxed) == 0
+            };
+            for record in machine.lab.records_of(cpu).filter(inside) {
+                let masks = record.targets.iter().zip(record.ran).zip(online.words());
+                for ((target, ran), online) in masks {
+                    let could_run = online | ran.load(Ordering::Relaxed);
+                    let owed = target.fetch_and(could_run, Ordering::Relaxed) & could_run;
+                    let expected = &machine.lab.counters(cpu).calls_expected;
+                    count(expected, owed.count_ones().into());
+                }
+            }
+        }
+    }
+
     /// Waits until every call of `cpu`, which is this CPU or offline, has run everywhere, and closes it.
     pub fn settle<P: Platform>(&self, machine: &Machine<P>, cpu: CpuId) {
         for record in machine.lab.records_of(cpu) {
@@ -273,6 +295,26 @@ mod tests {
         ledger.returned(&machine, refused, &CpuMask::none(2));
         ledger.settle(&machine, 0);
         assert_eq!(oracles(&machine), []);
+    }
+
+    #[test]
+    fn a_caller_that_does_not_come_back_owes_what_can_have_run() {
+        let (machine, ledger) = (machine(), Ledger::new(2));
+        let id = ledger.open(&machine, 0, &CpuMask::all(2), true);
+        ledger.ran(&machine, call(id));
+        machine.set_online(1, false);
+        ledger.count_unreturned(&machine);
+        ledger.audit(&machine);
+        let expected = &machine.lab.counters(0).calls_expected;
+        assert_eq!(expected.load(Ordering::Relaxed), 1);
+        assert_eq!(oracles(&machine), []);
+
+        let lost = ledger.open(&machine, 0, &CpuMask::only(0, 2), true);
+        ledger.count_unreturned(&machine);
+        ledger.audit(&machine);
+        let first = machine.lab.findings().next();
+        assert_eq!(first.map(|finding| finding.call), Some(lost.raw()));
+        assert_eq!(oracles(&machine), [Oracle::Lost]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod oracles;
 #[cfg(all(test, loom))]
 mod orderings;
 pub mod platform;
-mod probe;
+pub mod probe;
 pub mod rules;
 #[cfg(all(test, shuttle))]
 mod schedules;
@@ -54,6 +54,18 @@ enum Running {
     Puppet(Puppet),
 }
 
+/// What a CPU has to do when its part of the workload has returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Part {
+    /// Nothing: it is offline, interrupts off, until it is started again.
+    Left,
+    /// Nothing but take interrupts.
+    Done,
+    /// The workload is over, and this CPU, of all, says how it went.
+    Over,
+}
+
 impl<P: Platform> Guest<P> {
     /// The guest that `options` ask for, on every CPU that `lab` describes.
     pub fn new(platform: P, options: &Options, lab: Lab) -> Self {
@@ -70,22 +82,33 @@ impl<P: Platform> Guest<P> {
         }
     }
 
-    /// This CPU's part of the workload. Every CPU calls it when it has started; with
-    /// [`Fate::Stay`] it returns on all of them when the workload is over.
+    /// This CPU's part of the workload. Every CPU calls it when it has started. It returns on all of them
+    /// when the workload is over, on one with [`Part::Over`]; but `workload=puppet` can end while CPUs hang
+    /// in it.
     ///
-    /// With [`Fate::Leave`] it returns on a CPU that goes offline, interrupts off. The platform parks
-    /// the CPU, and has it call this again when [`Platform::start_cpu`] has started it.
-    pub fn run_cpu(&self) -> Fate {
+    /// With [`Part::Left`] it returns on a CPU that goes offline. The platform parks the CPU, and has it
+    /// call this again when [`Platform::start_cpu`] has started it.
+    pub fn run_cpu(&self) -> Part {
         self.ipi.cpu_starting();
         self.ipi.machine.platform.irqs_enable();
-        match &self.program {
+        let fate = match &self.program {
             Running::Selftest(selftest) => {
                 selftest.run(&self.ipi);
                 Fate::Stay
             }
             Running::Stress(stress) => stress.run(&self.ipi),
-            Running::Puppet(puppet) => puppet.run(&self.ipi),
+            Running::Puppet(puppet) => return puppet.run(&self.ipi),
+        };
+        match fate {
+            Fate::Leave => Part::Left,
+            Fate::Stay if self.ipi.machine.this_cpu() == 0 => Part::Over,
+            Fate::Stay => Part::Done,
         }
+    }
+
+    /// The machine it runs on.
+    pub fn platform(&self) -> &P {
+        &self.ipi.machine.platform
     }
 
     /// The interrupt handler of `vector`. Interrupts are off and stay off.
@@ -93,22 +116,7 @@ impl<P: Platform> Guest<P> {
         self.ipi.handle(vector);
     }
 
-    /// The hardware.
-    pub fn platform(&self) -> &P {
-        &self.ipi.machine.platform
-    }
-
-    /// Whether it is this CPU that has to say what became of the calls, when [`Guest::run_cpu`] has
-    /// returned on it.
-    pub fn concludes_here(&self) -> bool {
-        let judge = match &self.program {
-            Running::Selftest(_) | Running::Stress(_) => 0,
-            Running::Puppet(puppet) => puppet.judge(),
-        };
-        self.ipi.machine.this_cpu() == judge
-    }
-
-    /// What became of the calls. Once, on the CPU that [`Guest::concludes_here`].
+    /// What became of the calls. Once, when [`Guest::run_cpu`] has returned with [`Part::Over`].
     pub fn verdict(&self) -> Verdict {
         let machine = &self.ipi.machine;
         Verdict::of(machine.lab, machine.platform.timestamp())

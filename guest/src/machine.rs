@@ -4,10 +4,10 @@
 use core::sync::atomic::{AtomicU64, Ordering as Order};
 
 use shared::lab::Oracle;
-use shared::ports::Doorbell;
 
 use crate::lab::{CpuCounters, Lab, count};
-use crate::platform::{CpuId, Platform};
+use crate::platform::{CpuId, Doorbell, Platform};
+use crate::probe;
 use crate::rules::Rules;
 use crate::sync::atomic::Ordering;
 use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
@@ -113,6 +113,7 @@ impl<P: Platform> Machine<P> {
         let mut since = self.platform.timestamp();
         while !done() {
             spins += 1;
+            probe!(self.platform, "spin.relax");
             self.platform.relax();
             let now = self.platform.timestamp();
             if now.wrapping_sub(since) > LONG_WAIT {

@@ -16,17 +16,16 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use guest::Guest;
-use guest::ipi::hotplug::Fate;
 use guest::lab::Lab;
-use guest::options::{Options, Program};
-use guest::platform::{Platform, Vector};
+use guest::options::Options;
+use guest::platform::{Doorbell, Platform, Vector};
 use guest::rules::HotplugMode;
 use guest::sync::mask::CpuMask;
+use guest::{Guest, Part};
 use shared::exit::ExitCode::{BadMachine, BadOptions};
 use shared::lab::{ALIGN, MAX_CPUS, Transport};
-use shared::ports::Doorbell;
 
+use metal::apic::Mode;
 use metal::boot::TRAMPOLINE;
 use metal::console::log;
 use metal::cpu::{APIC_IDS, Cpu};
@@ -55,24 +54,9 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
     unsafe { heap::give(info.free_memory(image())) };
     let options = read_options(&info);
 
-    let monitored = options.lab.is_some();
-    let wire = options.transport == Some(Transport::Wire);
-    if !monitored && (wire || options.workload == Program::Puppet) {
-        let option = if wire {
-            "transport=wire"
-        } else {
-            "workload=puppet"
-        };
-        let why = format_args!("{option}: this monitor offers no lab, and so knows nothing of it");
-        end::refuse(BadOptions, why);
-    }
-    let mode = apic::choose(options.transport.filter(|_| !wire)).unwrap_or_else(|| {
-        let why = format_args!("transport=x2apic: these CPUs have none; take transport=xapic");
-        end::refuse(BadMachine, why)
-    });
+    let (transport, mode) = choose_transport(options.transport);
     apic::set_mode(mode);
     apic::enable();
-    let transport = if wire { Transport::Wire } else { mode };
     let apic_ids = find_cpus(&info, mode);
     let lab = open_lab(&info, &options, apic_ids.len());
     if !info.is_ram(&(TRAMPOLINE..TRAMPOLINE + PAGE)) {
@@ -84,10 +68,10 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
         icr_fence: options.icr_fence,
         apic_ids,
         lab,
-        has_doorbell: monitored,
+        has_doorbell: options.lab.is_some(),
         hz: clock::frequency(),
     };
-    let guest = platform::install(Guest::new(metal, &options, lab));
+    platform::install(Guest::new(metal, &options, lab));
 
     // SAFETY: everything the monitor may have put there has been read.
     unsafe { paging::remove(0) };
@@ -111,9 +95,24 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
     let mut others = CpuMask::all(apic_ids.len());
     others.remove(cpu.index);
     metal.send_ipi_mask(&others, Vector::Wake);
-    let fate = guest.run_cpu();
-    debug_assert_eq!(fate, Fate::Stay, "CPU 0 never leaves");
-    come_to_the_end()
+    run()
+}
+
+/// This CPU's part of the workload, and what follows it.
+fn run() -> ! {
+    let guest = platform::guest();
+    match guest.run_cpu() {
+        Part::Left => smp::park(),
+        Part::Done => loop {
+            platform::idle_unless(|| false);
+        },
+        Part::Over => {
+            guest.platform().ring(Doorbell::WorkloadFinished);
+            let verdict = guest.verdict();
+            log!("{verdict}");
+            end::exit(verdict.code())
+        }
+    }
 }
 
 /// Where every other CPU enters Rust when it was sent a start-up IPI: at first, and again each time it
@@ -128,24 +127,7 @@ extern "C" fn start_other_cpu() -> ! {
     while !may_go() {
         platform::idle_unless(may_go);
     }
-    match platform::guest().run_cpu() {
-        Fate::Leave => smp::park(),
-        Fate::Stay => come_to_the_end(),
-    }
-}
-
-/// What a CPU does when its part is over: one of them says how it went.
-fn come_to_the_end() -> ! {
-    let guest = platform::guest();
-    if guest.concludes_here() {
-        guest.platform().ring(Doorbell::WorkloadFinished);
-        let verdict = guest.verdict();
-        log!("{verdict}");
-        end::exit(verdict.code())
-    }
-    loop {
-        platform::idle_unless(|| false);
-    }
+    run()
 }
 
 /// Says which parts of the run are broken on purpose, so that nobody takes a finding for news.
@@ -181,18 +163,31 @@ fn read_options(info: &StartInfo) -> Options {
     Options::parse(line).unwrap_or_else(|why| end::refuse(BadOptions, format_args!("{why}")))
 }
 
+/// How IPIs leave, and the mode that the APICs take for it.
+fn choose_transport(asked: Option<Transport>) -> (Transport, Mode) {
+    let best = Mode::best();
+    match (asked, best) {
+        (Some(Transport::X2apic), Mode::Xapic) => {
+            let why = format_args!("transport=x2apic: these CPUs have none; take transport=xapic");
+            end::refuse(BadMachine, why)
+        }
+        (Some(Transport::Xapic), _) | (None, Mode::Xapic) => (Transport::Xapic, Mode::Xapic),
+        (Some(Transport::X2apic) | None, Mode::X2apic) => (Transport::X2apic, best),
+        (Some(Transport::Wire), _) => (Transport::Wire, best),
+    }
+}
+
 /// The APIC ids of the CPUs, the first CPU's first and the others in the order of the MADT.
-fn find_cpus(info: &StartInfo, transport: Transport) -> &'static [u32] {
+fn find_cpus(info: &StartInfo, mode: Mode) -> &'static [u32] {
     let mut ids: Vec<u32> = acpi::apic_ids(info.rsdp())
         .unwrap_or_else(|why| end::refuse(BadMachine, format_args!("{why}")));
     let own = apic::id();
-    let limit = match transport {
-        Transport::Xapic => apic::XAPIC_LAST_ID + 1,
-        Transport::X2apic | Transport::Wire => APIC_IDS as u32,
+    let (limit, name) = match mode {
+        Mode::Xapic => (apic::XAPIC_LAST_ID + 1, "an xAPIC"),
+        Mode::X2apic => (APIC_IDS as u32, "an x2APIC"),
     };
     if let Some(id) = ids.iter().find(|id| **id >= limit) {
-        let name = transport.name();
-        let why = format_args!("APIC id {id} is out of reach: transport={name} ends below {limit}");
+        let why = format_args!("APIC id {id} is out of reach: {name} ends below {limit}");
         end::refuse(BadMachine, why);
     }
     if ids.len() > MAX_CPUS as usize {

@@ -94,6 +94,8 @@ pub enum OptionsError<'a> {
     NotANumber(&'a str, &'a str),
     /// A value that is not a rate, such as 1/7.
     NotARate(&'a str, &'a str),
+    /// A value that asks for something only a monitor with a lab does, which this one has not named.
+    NeedsLab(&'static str, &'static str),
 }
 
 impl fmt::Display for OptionsError<'_> {
@@ -124,6 +126,15 @@ impl fmt::Display for OptionsError<'_> {
             Self::NotARate(key, value) => write!(
                 f,
                 "command line: {key}={value} is not a rate: {key}=1/7 refuses one request in seven"
+            ),
+            Self::NeedsLab(key, value) => write!(
+                f,
+                "command line: {key}={value} needs a monitor that offers a lab (lab=), as vmm does; \
+                 under another nobody would ever {}",
+                match *key {
+                    "transport" => "deliver an IPI",
+                    _ => "tell the CPUs what to do",
+                }
             ),
             Self::NotANumber(key, value) => {
                 write!(
@@ -174,7 +185,7 @@ impl Options {
     /// Reads a command line. Later words override earlier ones.
     ///
     /// # Errors
-    /// For the first word that is not understood.
+    /// For the first word that is not understood; then for what cannot be without a lab.
     pub fn parse(line: &str) -> Result<Self, OptionsError<'_>> {
         let words: SplitAsciiWhitespace<'_> = line.split_ascii_whitespace();
         let mut options = Self::default();
@@ -219,7 +230,11 @@ impl Options {
                 _ => return Err(OptionsError::UnknownKey(word)),
             }
         }
-        Ok(options)
+        match (options.lab, options.workload, options.transport) {
+            (None, Program::Puppet, _) => Err(OptionsError::NeedsLab("workload", "puppet")),
+            (None, _, Some(Transport::Wire)) => Err(OptionsError::NeedsLab("transport", "wire")),
+            _ => Ok(options),
+        }
     }
 }
 
@@ -287,6 +302,20 @@ mod tests {
             ));
         }
         assert_eq!(refused("for=1h"), OptionsError::NotANumber("for", "1h"));
+    }
+
+    #[test]
+    fn what_only_a_monitor_with_a_lab_does_needs_one() {
+        for (line, nobody) in [
+            ("workload=puppet", "tell the CPUs what to do"),
+            ("transport=wire", "deliver an IPI"),
+        ] {
+            let refusal = Options::parse(line).unwrap_err();
+            assert!(matches!(refusal, OptionsError::NeedsLab(..)), "{line}");
+            assert!(refusal.to_string().contains(nobody), "{refusal}");
+            let with_lab = format!("lab=0x1000 {line}");
+            assert!(Options::parse(&with_lab).is_ok(), "{with_lab}");
+        }
     }
 
     proptest::proptest! {

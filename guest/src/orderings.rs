@@ -5,8 +5,6 @@
 //! earlier load (SDM Vol. 3A 9.2.2), so what is missing in them is a compiler barrier and nothing more;
 //! what x86 does reorder, a store and a later load of another place, is `counters-nofence`.
 
-use shared::ports::Doorbell;
-use shared::probe::Point;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use loom::sync::Arc;
@@ -18,7 +16,7 @@ use crate::ipi::queue::grace::{Counters, Grace};
 use crate::ipi::queue::lockless::{Lockless, Stage};
 use crate::lab::Lab;
 use crate::machine::Machine;
-use crate::platform::{CpuId, NotStarted, Platform, Vector};
+use crate::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::sync::mask::CpuMask;
 
@@ -45,7 +43,7 @@ impl Platform for Model {
         thread::yield_now();
     }
     fn ring(&self, _: Doorbell) {}
-    fn reached(&self, _: &'static Point, _: &dyn Fn() -> u64) {}
+    fn reached(&self, _: &'static Point, _: u64) {}
     fn idle_unless(&self, _: &dyn Fn() -> bool) {}
     fn start_cpu(&self, _: CpuId) -> Result<(), NotStarted> {
         Err(NotStarted)
@@ -102,7 +100,7 @@ fn lock_and_fill(barrier: bool) {
             (machine, CallSingleData::new())
         },
         |(machine, csd)| {
-            csd.lock(machine);
+            csd.lock(machine, NEW);
             csd.carry(NEW);
         },
         |(_, csd)| {
@@ -129,7 +127,7 @@ fn who_waited_sees_what_the_function_did() {
     play(
         || {
             let (machine, csd) = (machine(), CallSingleData::new());
-            csd.lock(&machine);
+            csd.lock(&machine, OLD);
             (machine, csd, AtomicU32::new(0))
         },
         |(machine, csd, effect)| {
@@ -138,7 +136,7 @@ fn who_waited_sees_what_the_function_did() {
         },
         |(machine, csd, effect)| {
             effect.store(1, Ordering::Relaxed);
-            csd.unlock(machine);
+            csd.unlock(machine, OLD);
         },
     );
 }

@@ -3,17 +3,21 @@
 //! It is implemented by the bare-metal image and, on the host, by test machines whose CPUs are
 //! threads. It may not grow a method that only one caller needs.
 
-use shared::ports::Doorbell;
-use shared::probe::Point;
-
 pub use crate::sync::mask::CpuId;
 use crate::sync::mask::CpuMask;
+use shared::mailbox::WAKE_VECTOR;
+pub use shared::ports::Doorbell;
+pub use shared::probe::Point;
 
 /// The IPIs of the generic-ipi path, with their vectors (Linux 2.6.30,
-/// `arch/x86/include/asm/irq_vectors.h`). `Many` has the higher priority.
+/// `arch/x86/include/asm/irq_vectors.h`), and one more. Of those that are pending, the one with the
+/// highest number is taken first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Vector {
+    /// Nothing to do. A CPU sends it to itself to learn that it has taken everything else: it has the
+    /// lowest priority.
+    Last = 0xfa,
     /// `CALL_FUNCTION_SINGLE_VECTOR`: look at your own queue of single calls.
     Single = 0xfb,
     /// `CALL_FUNCTION_VECTOR`: walk the global queue of calls to many.
@@ -21,7 +25,7 @@ pub enum Vector {
     /// `RESCHEDULE_VECTOR`: nothing to do but leave `hlt`. The workloads use it to wake CPUs that
     /// wait for each other, so that no call vector is ever sent without a call behind it, which
     /// could hide a lost one.
-    Wake = 0xfd,
+    Wake = WAKE_VECTOR,
 }
 
 /// A CPU was told to start and did not.
@@ -35,7 +39,7 @@ pub trait Platform: Sync + 'static {
     /// The CPU this code runs on.
     fn this_cpu(&self) -> CpuId;
 
-    /// Sends `vector` to `target`, which is not the caller.
+    /// Sends `vector` to `target`, which is not the caller, unless it is [`Vector::Last`].
     ///
     /// It is ordered like a store-release: whatever the caller wrote before is visible to the
     /// handler. On x2APIC, whose ICR write is not ordered behind earlier stores, that takes a fence
@@ -57,13 +61,12 @@ pub trait Platform: Sync + 'static {
     /// One turn of a loop that waits for another CPU (x86: `pause`).
     fn relax(&self);
 
-    /// Tells the monitor something, if it is one that listens. An interrupt that is pending has been taken
-    /// when it returns, if interrupts are on; of several, one at least.
+    /// Tells the host something, if it listens.
     fn ring(&self, doorbell: Doorbell);
 
-    /// Tells the monitor that this CPU has come to `point`, if it is armed for this CPU, with a call at
-    /// hand. It returns when the monitor lets the CPU go on.
-    fn reached(&self, point: &'static Point, call: &dyn Fn() -> u64);
+    /// Tells the host, if it listens and has armed `point` for this CPU, that this CPU has come there with
+    /// the call whose raw id is `call`, or 0. It may be away for long, but changes nothing else.
+    fn reached(&self, point: &'static Point, call: u64);
 
     /// Sleeps until an interrupt has been handled (x86: `sti; hlt`, interrupts on again afterwards).
     /// The condition is tested with interrupts off, so that an interrupt that changes it is not
@@ -71,7 +74,7 @@ pub trait Platform: Sync + 'static {
     fn idle_unless(&self, done: &dyn Fn() -> bool);
 
     /// Starts `cpu`, which was parked after its part of the workload had returned
-    /// ([`Fate::Leave`](crate::ipi::hotplug::Fate)), and returns once it runs.
+    /// ([`Part::Left`](crate::Part)), and returns once it runs.
     ///
     /// # Errors
     /// [`NotStarted`] if it does not.

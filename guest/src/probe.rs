@@ -1,23 +1,36 @@
-//! Probes: named points at which a monitor can hold a CPU ([`shared::probe`]). Where nobody has armed one it
-//! is a load and a branch that is not taken; it takes no part in what it stands beside, and checkers of the
-//! portable code do not see it.
+//! Probes: the named steps of the path, at which a host can hold a CPU.
+//!
+//! [`probe!`](crate::probe!) marks a step. It costs a look at one word of memory and a branch that is not
+//! taken, unless a host has armed the point; then the platform is told. A probe may not change what the
+//! code around it does: it takes no lock, touches no interrupt flag, and what it says of the call at hand
+//! is looked up only when it is armed. The names are explained in `docs/probes.md`.
 
-/// Marks a step: `probe!(machine.platform, "queue.visit", call)`. What is about to be done has not been
-/// begun. The call at hand is an id, or left out where there is none; it is looked at only by a CPU that
-/// the probe is armed for.
+use crate::platform::{Platform, Point};
+
+/// Marks a step of the code: `probe!(platform, "queue.visit", call)`. `call` is the raw id of the call at
+/// hand; it is left out where there is none, and evaluated only when the point is armed.
 ///
-/// Names belong to steps and not to designs: the same step has the same name in all of them.
+/// The name belongs to the step, not to the design: what does the same in two of them has the same name.
+#[macro_export]
 macro_rules! probe {
     ($platform:expr, $name:literal) => {
-        probe!($platform, $name, 0)
+        $crate::probe!($platform, $name, 0)
     };
     ($platform:expr, $name:literal, $call:expr) => {{
-        #[cfg_attr(feature = "image", unsafe(link_section = ".probes"))]
-        static POINT: ::shared::probe::Point = ::shared::probe::Point::new($name, file!(), line!());
-        if cfg!(feature = "image") && POINT.is_armed() {
-            $crate::platform::Platform::reached(&$platform, &POINT, &|| $call);
+        // SAFETY: the section holds points and nothing else, as whoever reads it expects.
+        #[unsafe(link_section = ".probes")]
+        static POINT: $crate::platform::Point =
+            $crate::platform::Point::new($name, file!(), line!());
+        if POINT.is_armed() {
+            $crate::probe::reached(&$platform, &POINT, $call);
         }
     }};
 }
 
-pub(crate) use probe;
+/// Tells `platform` that this CPU has come to `point`, which is armed for some CPU.
+#[doc(hidden)]
+#[cold]
+#[inline(never)]
+pub fn reached<P: Platform>(platform: &P, point: &'static Point, call: u64) {
+    platform.reached(point, call);
+}

@@ -2,8 +2,6 @@
 //! whenever it relaxes, idles or enables interrupts. Under `cfg(shuttle)` the threads are shuttle's; the
 //! machine itself is not what is tested there, so its own state is no point at which they switch.
 
-use shared::ports::Doorbell;
-use shared::probe::Point;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
@@ -14,10 +12,10 @@ use shuttle::{thread, thread_local};
 use std::thread;
 
 use crate::ipi::hotplug::Fate;
-use crate::platform::{CpuId, NotStarted, Platform, Vector};
+use crate::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
 use crate::sync::mask::CpuMask;
 #[cfg(not(shuttle))]
-use crate::{Guest, lab::Lab, options::Options, verdict::Verdict};
+use crate::{Guest, Part, lab::Lab, options::Options, verdict::Verdict};
 
 /// A machine of one CPU, for code that only needs to be somewhere.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +28,7 @@ impl Platform for Alone {
     fn send_ipi(&self, _: CpuId, _: Vector) {}
     fn send_ipi_mask(&self, _: &CpuMask, _: Vector) {}
     fn ring(&self, _: Doorbell) {}
-    fn reached(&self, _: &'static Point, _: &dyn Fn() -> u64) {}
+    fn reached(&self, _: &'static Point, _: u64) {}
     fn irqs_enabled(&self) -> bool {
         true
     }
@@ -102,7 +100,7 @@ impl std::fmt::Debug for Threads {
 }
 
 /// Highest priority first.
-const VECTORS: [Vector; 3] = [Vector::Wake, Vector::Many, Vector::Single];
+const VECTORS: [Vector; 4] = [Vector::Wake, Vector::Many, Vector::Single, Vector::Last];
 
 fn bit(vector: Vector) -> u8 {
     1 << (vector as u8 - 0xf8)
@@ -150,6 +148,12 @@ impl Threads {
             cpu.join().unwrap();
         }
         *self.handler.write().unwrap() = None;
+    }
+
+    /// Has every interrupt vanish that is on its way to `cpu`, as no hardware does.
+    #[cfg(not(shuttle))]
+    pub fn lose_interrupts(&self, cpu: CpuId) {
+        self.cpus[cpu].pending.store(0, Ordering::SeqCst);
     }
 
     /// Stays away until it is started again, or the machine has come to its end without it; says
@@ -228,7 +232,10 @@ pub fn run_guest(cpus: usize, options: &Options) -> Verdict {
     let (handler, body) = (guest.clone(), guest.clone());
     machine.run(
         move |vector| handler.handle(vector),
-        move |_| body.run_cpu(),
+        move |_| match body.run_cpu() {
+            Part::Left => Fate::Leave,
+            Part::Done | Part::Over => Fate::Stay,
+        },
     );
     guest.verdict()
 }
@@ -247,10 +254,8 @@ impl Platform for Arc<Threads> {
             .iter()
             .for_each(|target| self.send_ipi(target, vector));
     }
-    fn ring(&self, _: Doorbell) {
-        self.take_interrupts();
-    }
-    fn reached(&self, _: &'static Point, _: &dyn Fn() -> u64) {}
+    fn ring(&self, _: Doorbell) {}
+    fn reached(&self, _: &'static Point, _: u64) {}
     fn irqs_enabled(&self) -> bool {
         self.me().irqs_on.load(Ordering::Relaxed)
     }

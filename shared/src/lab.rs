@@ -162,8 +162,10 @@ pub struct Counters {
     pub cpus_taken_down: u64,
     /// CPUs this CPU has brought online.
     pub cpus_brought_up: u64,
+    /// Times the handler of the vector was entered by which a CPU learns that it has taken all others.
+    pub last_received: u64,
     /// Room for more.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
     /// IPI send operations, by [`Transport`]: one per write that starts a delivery.
     pub ipi_sent: [u64; TRANSPORT_SLOTS],
 }
@@ -276,6 +278,7 @@ impl Counters {
         self.single_received
             .wrapping_add(self.many_received)
             .wrapping_add(self.wake_received)
+            .wrapping_add(self.last_received)
     }
 }
 

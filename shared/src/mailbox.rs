@@ -62,7 +62,7 @@ pub const WAIT: u32 = 1;
 pub enum Verb {
     /// Calls CPU `argument` (`smp_call_function_single`).
     CallSingle = 1,
-    /// Calls CPU `argument` with a descriptor of its own (`smp_call_function_single_async`).
+    /// Calls CPU `argument` with a descriptor of its own (`smp_call_function_single_async`). It cannot wait.
     CallAsync = 2,
     /// Calls the CPUs of `mask` (`smp_call_function_many`). The mask handed to the path is this CPU's own,
     /// from which others can take themselves by [`Verb::LeaveMask`] while the call is under way.
@@ -73,7 +73,10 @@ pub enum Verb {
     OnEach = 5,
     /// Calls one CPU of `mask` (`smp_call_function_any`). Result: which.
     CallAny = 6,
-    /// Disables interrupts. The CPU goes on to look for commands, awake.
+    /// Disables interrupts. The CPU goes on to look for commands, awake. Until they are enabled it takes part
+    /// in no stop, so that none ends; it makes no call that can have to wait for another CPU, which is
+    /// reported as a breach of the contract and refused ([`Refusal::Invalid`]), and takes no CPU offline or
+    /// online.
     IrqsOff = 7,
     /// Enables interrupts.
     IrqsOn = 8,
@@ -90,8 +93,10 @@ pub enum Verb {
     /// Reads the global queue: [`Mailbox::answer`] names the elements from the head on, by owner where
     /// elements have one. Result: how many there are, which may be more than the answer has room for.
     Queue = 14,
-    /// Ends the workload on this CPU. When all CPUs of `mask`, this one among them, have been told so, the
-    /// first of them looks for what was left behind, and ends the run.
+    /// Ends the workload on this CPU, with interrupts on; no later command is looked at. When all CPUs of
+    /// `mask`, this one among them, have been told so with the same mask, and have taken every interrupt that
+    /// was sent to them, the first of them that is online looks for what was left behind, and ends the run.
+    /// Whatever became of other CPUs, they are not waited for.
     Finish = 15,
 }
 

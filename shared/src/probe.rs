@@ -7,7 +7,7 @@
 //! hand, or 0, in RSI. Registers, not memory: a CPU can be interrupted between two stores, and the handler
 //! come to a point of its own. What follows the point has not begun while the doorbell rings.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::AtomicU32;
 
 /// The section of the image that holds every [`Point`], one after the other and nothing else.
 pub const SECTION: &str = ".probes";
@@ -56,9 +56,14 @@ impl Point {
     }
 
     /// Whether it is armed for some CPU.
+    ///
+    /// The writer is outside of the guest's program, which is what volatile accesses are for. An atomic load
+    /// does the same, but compilers do not make it an operand of the comparison, and where every instruction
+    /// is emulated one more in every probe is felt.
     #[inline(always)]
     pub fn is_armed(&self) -> bool {
-        self.armed.load(Ordering::Relaxed) != 0
+        // SAFETY: a word of `self`, aligned, which any bit pattern may fill.
+        unsafe { self.armed.as_ptr().read_volatile() != 0 }
     }
 }
 

@@ -2,12 +2,10 @@
 //! ([`Platform::relax`]) or the census says so, and then every CPU takes what it was sent, in order. So a
 //! run is the same every time, and what it does can be counted.
 
-use shared::ports::Doorbell;
-use shared::probe::Point;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use guest::platform::{CpuId, NotStarted, Platform, Vector};
+use guest::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
 use guest::sync::census::{Event, listen};
 use guest::sync::mask::CpuMask;
 
@@ -41,13 +39,13 @@ struct State {
     in_handler: Cell<bool>,
     irqs_off: [Cell<bool>; CPUS],
     /// By CPU and, highest priority first, vector.
-    pending: [[Cell<bool>; 3]; CPUS],
+    pending: [[Cell<bool>; VECTORS.len()]; CPUS],
     handler: RefCell<Option<Handler>>,
     lines: RefCell<Coherence>,
     tally: Cell<Tally>,
 }
 
-const VECTORS: [Vector; 3] = [Vector::Wake, Vector::Many, Vector::Single];
+const VECTORS: [Vector; 4] = [Vector::Wake, Vector::Many, Vector::Single, Vector::Last];
 
 thread_local! {
     static STATE: State = State::default();
@@ -194,7 +192,7 @@ impl Platform for OneThread {
         );
     }
     fn ring(&self, _: Doorbell) {}
-    fn reached(&self, _: &'static Point, _: &dyn Fn() -> u64) {}
+    fn reached(&self, _: &'static Point, _: u64) {}
     fn idle_unless(&self, done: &dyn Fn() -> bool) {
         if !done() {
             self.relax();

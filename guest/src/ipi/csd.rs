@@ -8,7 +8,7 @@ use core::ptr;
 use super::memory::Contents;
 use crate::machine::Machine;
 use crate::platform::Platform;
-use crate::probe::probe;
+use crate::probe;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 /// A function to run and its argument.
@@ -85,14 +85,12 @@ impl CallSingleData {
         }
     }
 
-    /// Takes the descriptor for a new call, after waiting for its previous one to have run.
+    /// Takes the descriptor for `call`, after waiting for its previous one to have run. The payload is
+    /// still to be written.
     ///
     /// A load and a store, not an atomic exchange: only the owner ever locks a descriptor, from one
     /// context, so nobody can come between them.
-    pub fn lock<P: Platform>(&self, machine: &Machine<P>) {
-        if self.is_locked() {
-            probe!(machine.platform, "csd.lock.wait", self.call().info);
-        }
+    pub fn lock<P: Platform>(&self, machine: &Machine<P>, call: Call) {
         self.wait(machine);
         self.flags.store(LOCK, Ordering::Relaxed);
         // The barrier of the thread (generic-ipi, Feb 2009, Paul E. McKenney's question): whoever
@@ -100,23 +98,27 @@ impl CallSingleData {
         if machine.rules.csd_barrier {
             fence(Ordering::Release);
         }
-        probe!(machine.platform, "csd.locked");
+        probe!(machine.platform, "csd.locked", call.info);
     }
 
     /// Waits until the descriptor is not in use (`csd_lock_wait`). What the function wrote is
     /// visible afterwards.
     pub fn wait<P: Platform>(&self, machine: &Machine<P>) {
         // Acquire pairs with the Release in `unlock`.
-        machine.spin_until(|| self.flags.load(Ordering::Acquire) & LOCK == 0);
+        let is_free = || self.flags.load(Ordering::Acquire) & LOCK == 0;
+        if !is_free() {
+            probe!(machine.platform, "csd.lock.wait", self.call().info);
+            machine.spin_until(is_free);
+        }
     }
 
-    /// Lets the descriptor go. The owner may reuse or abandon it from here on; the caller may not
-    /// touch it again.
-    pub fn unlock<P: Platform>(&self, machine: &Machine<P>) {
+    /// Lets the descriptor go that carried `call`. The owner may reuse or abandon it from here on; the
+    /// caller may not touch it again.
+    pub fn unlock<P: Platform>(&self, machine: &Machine<P>, call: Call) {
         debug_assert!(self.is_locked(), "a call descriptor was unlocked twice");
-        probe!(machine.platform, "csd.unlock", self.call().info);
+        probe!(machine.platform, "csd.unlock", call.info);
         self.flags.store(0, Ordering::Release);
-        probe!(machine.platform, "csd.unlocked");
+        probe!(machine.platform, "csd.unlocked", call.info);
     }
 
     /// Whether it is in use.

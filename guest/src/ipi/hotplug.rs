@@ -21,7 +21,7 @@ use super::{Functions, Ipi};
 use crate::lab::count;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
-use crate::probe::probe;
+use crate::probe;
 use crate::rules::HotplugMode;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::irq::irqs_off;
@@ -180,11 +180,13 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
                 return Err(HotplugError::Invalid);
             }
             self.notify(Event::UpPrepare, cpu)?;
+            probe!(machine.platform, "hotplug.prepared");
             if machine.platform.start_cpu(cpu).is_err() {
                 self.notify(Event::UpCanceled, cpu)?;
                 return Err(HotplugError::NotStarted);
             }
             machine.spin_until(|| machine.is_online(cpu));
+            probe!(machine.platform, "hotplug.online");
             self.notify(Event::Online, cpu)?;
             count(&machine.counters().cpus_brought_up, 1);
             Ok(())
@@ -245,6 +247,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         let me = machine.this_cpu();
         probe!(machine.platform, "hotplug.dying");
         machine.set_online(me, false);
+        probe!(machine.platform, "hotplug.offline");
         self.serve_pending();
         let veto = self.notify(Event::Dying, me);
         debug_assert_eq!(veto, Ok(()), "a CPU that goes cannot be vetoed");

@@ -14,7 +14,7 @@ use super::csd::Call;
 use crate::lab::CpuCounters;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform};
-use crate::probe::probe;
+use crate::probe;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::spin::SpinLock;
 
@@ -137,17 +137,20 @@ impl ElementList {
         probe!(machine.platform, "queue.removed", call.info);
     }
 
-    /// Gives `see` the elements from the head on, as they are linked now, and returns how many there are.
-    /// A list that is broken or changes meanwhile is shown no further than it can be long.
-    pub fn order(&self, see: &mut dyn FnMut(usize)) -> usize {
+    /// Reads which elements are linked, from the head on, into `found` as far as it has room, and returns
+    /// how many there are. Without the lock, so that it can be asked while whoever holds it stands still:
+    /// of a list that changes meanwhile it sees a mixture, of a broken one at most as many as there are.
+    pub fn read(&self, found: &mut [usize]) -> usize {
         let mut at = self.head.next.load(Ordering::Acquire);
-        let mut length = 0;
-        while at != HEAD && length < self.links.len() {
-            see(at as usize);
-            length += 1;
+        let mut linked = 0;
+        while at != HEAD && linked < self.links.len() {
+            if let Some(entry) = found.get_mut(linked) {
+                *entry = at as usize;
+            }
+            linked += 1;
             at = self.link(at).next.load(Ordering::Acquire);
         }
-        length
+        linked
     }
 
     /// Reports a list that is not empty, at a time when nothing is in flight.
@@ -166,7 +169,6 @@ impl ElementList {
     /// only when the walk goes on: the walker stands on the element until then, whether or not it is
     /// still linked, and takes the way it has by that time.
     pub fn walk<'a, P: Platform>(&'a self, machine: &'a Machine<P>) -> Walk<'a> {
-        probe!(machine.platform, "queue.walk");
         Walk {
             list: self,
             standing_on: HEAD,

@@ -98,6 +98,11 @@ impl<T: Contents> Cell<T> {
         &self.value
     }
 
+    /// What it holds, in use or not, for who only looks on.
+    pub fn peek(&self) -> &T {
+        &self.value
+    }
+
     /// Whether it is in use.
     pub fn is_live(&self) -> bool {
         self.state.load(Order::Relaxed) == LIVE

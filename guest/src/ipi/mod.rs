@@ -21,7 +21,7 @@ use shared::lab::Oracle;
 use crate::lab::count;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
-use crate::probe::probe;
+use crate::probe;
 use crate::sync::irq::irqs_off;
 use crate::sync::mask::{CpuMask, Targets};
 use csd::{Call, CallSingleData};
@@ -172,8 +172,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
                 targets
             }
             (Some(_), Some(_)) => {
-                probe!(self.machine.platform, "many.targets", call.info);
                 self.check_may_wait(call);
+                probe!(self.machine.platform, "many.targets", call.info);
                 self.many.call(&self.machine, mask, call, wait)
             }
         }
@@ -216,21 +216,22 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
 
     /// The interrupt handler of `vector`. Interrupts are off and stay off.
     pub fn handle(&self, vector: Vector) {
+        probe!(self.machine.platform, "irq.enter");
         self.machine.counters().count_received(vector);
         self.machine.quiescent();
         let served = match vector {
             Vector::Single => self.singles.handle(&self.machine, &|call| self.run(call)),
             Vector::Many => self.many.handle(&self.machine, &|call| self.run(call)),
-            Vector::Wake => return,
+            Vector::Wake | Vector::Last => return,
         };
         if served == 0 {
             count(&self.machine.counters().empty_received, 1);
         }
     }
 
-    /// The global queue as it is now; see [`ManyQueue::order`].
-    pub fn queue_order(&self, see: &mut dyn FnMut(usize)) -> Option<usize> {
-        self.many.order(see)
+    /// Reads the global queue: see [`ManyQueue::read`].
+    pub fn read_queue(&self, found: &mut [usize]) -> Option<usize> {
+        self.many.read(found)
     }
 
     /// Judges what must hold when nothing is in flight: every descriptor unlocked, every queue

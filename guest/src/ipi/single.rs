@@ -16,7 +16,7 @@ use super::csd::{Call, CallSingleData};
 use super::memory::Pool;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
-use crate::probe::probe;
+use crate::probe;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 use crate::sync::irq::irqs_off;
 use crate::sync::spin::SpinLock;
@@ -62,21 +62,21 @@ impl Singles {
             Some((_, Err(_))) => return self.call_and_wait(machine, target, call),
             Some((pool, Ok(place))) => pool.cell(place).get(machine, || call.info),
         };
-        csd.lock(machine);
+        csd.lock(machine, call);
         csd.carry(call);
         // SAFETY: the descriptor is part of `self`, which is never dropped while other CPUs run, and
         // `lock` has just made sure that it is on no queue.
-        unsafe { self.enqueue(machine, target, csd) };
+        unsafe { self.enqueue(machine, target, csd, call) };
     }
 
     fn call_and_wait<P: Platform>(&self, machine: &Machine<P>, target: CpuId, call: Call) {
         // On the stack, as in the kernel: it must not be left before the target let it go.
         let csd = CallSingleData::new();
-        csd.lock(machine);
+        csd.lock(machine, call);
         csd.carry(call);
         // SAFETY: the wait below does not return before the target has unlocked the descriptor,
         // which is the last time it is touched, so it outlives its stay on the queue.
-        unsafe { self.enqueue(machine, target, &csd) };
+        unsafe { self.enqueue(machine, target, &csd, call) };
         csd.wait(machine);
     }
 
@@ -88,14 +88,14 @@ impl Singles {
         csd: &'static CallSingleData,
         call: Call,
     ) {
-        csd.lock(machine);
+        csd.lock(machine, call);
         csd.carry(call);
         // SAFETY: the descriptor lives for ever, and `lock` has just made sure that it is on no
         // queue.
-        unsafe { self.enqueue(machine, target, csd) };
+        unsafe { self.enqueue(machine, target, csd, call) };
     }
 
-    /// Queues a filled descriptor for `target`, and interrupts it if its queue was empty: whoever
+    /// Queues a descriptor that carries `call` for `target`, and interrupts it if its queue was empty: whoever
     /// found it so owes the interrupt that will drain it, for all who come after.
     ///
     /// # Safety
@@ -105,14 +105,16 @@ impl Singles {
         machine: &Machine<P>,
         target: CpuId,
         csd: &CallSingleData,
+        call: Call,
     ) {
         let queue = &self.per_cpu[target].queue;
         // SAFETY: the caller's promise is the one `push` asks for.
         let was_empty = irqs_off(&machine.platform, || unsafe {
             queue.push(&machine.platform, csd)
         });
-        probe!(machine.platform, "single.queued");
+        probe!(machine.platform, "single.queued", call.info);
         if was_empty {
+            probe!(machine.platform, "single.ipi", call.info);
             machine.platform.send_ipi(target, Vector::Single);
         }
     }
@@ -131,7 +133,7 @@ impl Singles {
                 probe!(machine.platform, "single.run", call.info);
                 run(call);
             }
-            csd.unlock(machine);
+            csd.unlock(machine, call);
             if let (Some(place), Some(heap)) = (place, &self.heap) {
                 heap.free(machine, place);
             }

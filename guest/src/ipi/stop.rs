@@ -10,7 +10,7 @@
 use super::hotplug::Fate;
 use super::{Functions, Ipi};
 use crate::platform::{CpuId, Platform};
-use crate::probe::probe;
+use crate::probe;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::mask::{AtomicCpuMask, CpuMask};
 
@@ -89,16 +89,23 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         let (machine, stop) = (&self.machine, &self.stop);
         let me = machine.this_cpu();
         let is_victim = stop.victim.load(Ordering::Relaxed) as CpuId == me;
-        probe!(machine.platform, "stop.come");
         for state in [PREPARE, DISABLE_IRQS, RUN, EXIT] {
             machine.spin_until(|| stop.state.load(Ordering::Acquire) == state);
             match state {
+                PREPARE => probe!(machine.platform, "stop.prepare"),
                 DISABLE_IRQS => {
+                    probe!(machine.platform, "stop.disable");
                     machine.platform.irqs_disable();
                     self.serve_pending();
                 }
-                RUN if is_victim => self.die(),
-                EXIT if !is_victim => machine.platform.irqs_enable(),
+                RUN if is_victim => {
+                    probe!(machine.platform, "stop.run");
+                    self.die();
+                }
+                EXIT if !is_victim => {
+                    probe!(machine.platform, "stop.exit");
+                    machine.platform.irqs_enable();
+                }
                 _ => {}
             }
             stop.acknowledge(state);

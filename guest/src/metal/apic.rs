@@ -6,7 +6,6 @@ use core::arch::x86_64::__cpuid;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 
-use shared::lab::Transport;
 use x86_64::instructions::interrupts::without_interrupts;
 use x86_64::registers::model_specific::Msr;
 
@@ -77,22 +76,30 @@ impl Command {
     }
 }
 
-static X2APIC: AtomicBool = AtomicBool::new(false);
+/// How software reaches the APIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// As memory.
+    Xapic,
+    /// As MSRs.
+    X2apic,
+}
 
-/// The mode that suits `asked` and this CPU, or `None` if it lacks an x2APIC that was asked for.
-pub fn choose(asked: Option<Transport>) -> Option<Transport> {
-    let has_x2apic = __cpuid(1).ecx >> 21 & 1 != 0;
-    match asked {
-        Some(Transport::X2apic) if !has_x2apic => None,
-        Some(transport) => Some(transport),
-        None if has_x2apic => Some(Transport::X2apic),
-        None => Some(Transport::Xapic),
+impl Mode {
+    /// The better of those that this CPU has.
+    pub fn best() -> Self {
+        match __cpuid(1).ecx >> 21 & 1 {
+            0 => Self::Xapic,
+            _ => Self::X2apic,
+        }
     }
 }
 
-/// Makes `transport` the mode of every APIC that [`enable`] sees from now on.
-pub fn set_mode(transport: Transport) {
-    X2APIC.store(transport == Transport::X2apic, Ordering::Relaxed);
+static X2APIC: AtomicBool = AtomicBool::new(false);
+
+/// Makes `mode` that of every APIC that [`enable`] sees from now on.
+pub fn set_mode(mode: Mode) {
+    X2APIC.store(mode == Mode::X2apic, Ordering::Relaxed);
 }
 
 /// Brings this CPU's APIC into the chosen mode and lets interrupts in, but for those of its own

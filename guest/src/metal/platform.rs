@@ -3,29 +3,28 @@
 use alloc::boxed::Box;
 use core::arch::asm;
 use core::hint::spin_loop;
-use core::ptr::null_mut;
+use core::ptr::{self, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use guest::Guest;
 use guest::lab::Lab;
-use guest::platform::{CpuId, NotStarted, Platform, Vector};
+use guest::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
+use guest::probe;
 use guest::sync::mask::CpuMask;
 use shared::lab::Transport;
-use shared::ports::{DOORBELL, Dispatch, Doorbell, WIRE};
-use shared::probe::Point;
+use shared::ports::{DOORBELL, Dispatch, WIRE};
 use x86_64::instructions::interrupts;
 use x86_64::instructions::port::Port;
 
 use super::apic::{self, Command};
 use super::clock;
 use super::cpu::Cpu;
-use super::probes;
 use super::smp;
 
 /// The machine under the portable guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Metal {
-    /// How IPIs leave a CPU.
+    /// How IPIs leave.
     pub transport: Transport,
     /// Whether the x2APIC's ICR is written behind a fence.
     pub icr_fence: bool,
@@ -39,13 +38,16 @@ pub struct Metal {
     pub hz: u64,
 }
 
+unsafe extern "C" {
+    /// The first of the image's points, which the linker script puts in front of the others.
+    static probes_start: Point;
+}
+
 static GUEST: AtomicPtr<Guest<Metal>> = AtomicPtr::new(null_mut());
 
 /// Makes `guest` the one that handles interrupts from now on.
-pub fn install(guest: Guest<Metal>) -> &'static Guest<Metal> {
-    let guest = Box::leak(Box::new(guest));
-    GUEST.store(guest, Ordering::Release);
-    guest
+pub fn install(guest: Guest<Metal>) {
+    GUEST.store(Box::leak(Box::new(guest)), Ordering::Release);
 }
 
 /// The guest, which is there before any CPU but the first is, and before the first IPI is.
@@ -57,13 +59,16 @@ pub fn guest() -> &'static Guest<Metal> {
 impl Metal {
     fn send(&self, target: CpuId, vector: Vector) {
         let (target, vector) = (self.apic_ids[target], vector as u8);
-        if self.transport == Transport::Wire {
-            let dispatch = Dispatch { target, vector };
-            // SAFETY: the port is the monitor's, and a write to it changes no memory. It is ordered behind
-            // earlier stores, as every access to a port is (SDM Vol. 1, 19.6).
-            unsafe { Port::<u32>::new(WIRE).write(dispatch.into()) };
-        } else {
-            apic::send(Command::Fixed(vector), target, self.icr_fence);
+        match self.transport {
+            Transport::Xapic | Transport::X2apic => {
+                apic::send(Command::Fixed(vector), target, self.icr_fence);
+            }
+            Transport::Wire => {
+                let dispatch = Dispatch { target, vector };
+                // Earlier stores are visible before the port is written (SDM Vol. 3A 9.2.2, 9.3).
+                // SAFETY: the port is the monitor's, which offered a lab; a write to it changes no memory.
+                unsafe { Port::<u32>::new(WIRE).write(dispatch.into()) };
+            }
         }
     }
 
@@ -111,17 +116,38 @@ impl Platform for Metal {
 
     fn ring(&self, doorbell: Doorbell) {
         if self.has_doorbell {
-            // SAFETY: the port is the monitor's, and a write to it changes no memory.
+            // SAFETY: the port is the monitor's, which offered a lab and so listens; a write to it changes
+            // no memory.
             unsafe { Port::<u32>::new(DOORBELL).write(doorbell as u32) };
         }
     }
 
-    fn reached(&self, point: &'static Point, call: &dyn Fn() -> u64) {
-        probes::reached(self, point, call);
+    fn reached(&self, point: &'static Point, call: u64) {
+        let first = &raw const probes_start;
+        let index = (ptr::from_ref(point).addr() - first.addr()) / size_of::<Point>();
+        if self.has_doorbell && self.lab.is_armed(self.this_cpu(), index) {
+            // SAFETY: as in `ring`. The monitor may look at memory meanwhile, and so may others change it,
+            // of which the compiler is told by what the block does not promise.
+            unsafe {
+                asm!(
+                    "out dx, eax",
+                    in("dx") DOORBELL,
+                    in("eax") Doorbell::Reached as u32,
+                    in("rdi") point,
+                    in("rsi") call,
+                    options(nostack, preserves_flags),
+                );
+            }
+        }
     }
 
     fn idle_unless(&self, done: &dyn Fn() -> bool) {
-        idle_unless(done);
+        idle_unless(|| {
+            done() || {
+                probe!(*self, "cpu.idle");
+                false
+            }
+        });
     }
 
     fn start_cpu(&self, cpu: CpuId) -> Result<(), NotStarted> {

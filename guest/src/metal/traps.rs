@@ -1,4 +1,4 @@
-//! The interrupt descriptor table. The three IPI vectors have short entries of their own; every other
+//! The interrupt descriptor table. The four IPI vectors have short entries of their own; every other
 //! vector ends the run with a report, since nothing in this machine may raise it.
 
 use core::arch::{global_asm, naked_asm};
@@ -99,6 +99,11 @@ pub unsafe fn init() {
         InterruptStack::Irq,
     );
     set(
+        &mut table[Vector::Last as usize],
+        last as *const () as u64,
+        InterruptStack::Irq,
+    );
+    set(
         &mut table[SPURIOUS_VECTOR as usize],
         spurious as *const () as u64,
         InterruptStack::Irq,
@@ -167,6 +172,7 @@ macro_rules! ipi_entry {
 ipi_entry!(single, Vector::Single);
 ipi_entry!(many, Vector::Many);
 ipi_entry!(wake, Vector::Wake);
+ipi_entry!(last, Vector::Last);
 
 /// Nothing was delivered, so there is nothing to do, not even an end of interrupt (SDM Vol. 3A 11.9).
 #[unsafe(naked)]

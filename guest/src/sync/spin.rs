@@ -3,6 +3,7 @@
 
 use super::atomic::{AtomicU32, Ordering};
 use crate::platform::Platform;
+use crate::probe;
 
 /// A test-and-set lock.
 ///
@@ -37,6 +38,7 @@ impl SpinLock {
             .is_err()
         {
             while self.held.load(Ordering::Relaxed) != 0 {
+                probe!(*platform, "spin.relax");
                 platform.relax();
             }
         }

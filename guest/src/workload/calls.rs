@@ -82,7 +82,7 @@ pub fn any<P: Platform>(
 }
 
 /// Enters a call to CPUs of `among`, has `make` make it, and notes to which it was made.
-pub(super) fn entered<P: Platform>(
+pub fn entered<P: Platform>(
     ipi: &Ipi<P, Workload>,
     among: &CpuMask,
     function: Function,

@@ -3,5 +3,7 @@
 pub mod calls;
 pub mod functions;
 pub mod puppet;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod puppet_test;
 pub mod selftest;
 pub mod stress;

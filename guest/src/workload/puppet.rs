@@ -1,343 +1,385 @@
-//! `workload=puppet`: every CPU does what its mailbox says ([`shared::mailbox`]), and nothing else. What the
-//! commands are for, and in which order they come, is known only to whoever posts them.
+//! `workload=puppet`: every CPU does what its mailbox tells it, one command at a time, and nothing else. The
+//! commands are those of [`shared::mailbox`]; whoever writes them, a script or a search, decides what is
+//! tried. This module knows no story: it may neither choose, nor order, nor repeat what it is told.
+//!
+//! **The end.** A CPU told to finish counts itself in and goes on taking interrupts. When all are in that were
+//! told, none of them makes another call, and every interrupt they sent is pending at its target or has been
+//! taken. Each then sends itself the vector of the lowest priority, [`Vector::Last`]: when that has arrived,
+//! so have all that were pending before it, without a call vector being sent that could rescue a lost call.
+//! When all have taken theirs nothing is in flight between them, and the first of them looks for what was left
+//! behind. It waits for no call: one that has not run by now is lost. CPUs that were not told may hang for
+//! ever, in a call or elsewhere.
+//!
+//! Interrupts that a wire still holds count as sent: whoever holds them delivers them, the oldest first, or
+//! the run does not end.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
-use shared::mailbox::{Refusal, Verb, WAIT};
-use shared::ports::Doorbell;
+use shared::lab::Oracle;
+use shared::mailbox::{ANSWERS, Refusal, Verb, WAIT};
 
-use super::calls::entered;
+use super::calls;
 use super::functions::{Function, Workload};
+use crate::Part;
 use crate::ipi::Ipi;
 use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::hotplug::{Fate, HotplugError};
-use crate::lab::AtomicMailbox;
-use crate::platform::{CpuId, Platform};
+use crate::lab::CpuMailbox;
+use crate::platform::{CpuId, Doorbell, Platform, Vector};
+use crate::probe;
 use crate::sync::atomic::Ordering as SharedOrdering;
-use crate::sync::mask::{AtomicCpuMask, CpuMask};
-
-/// IPI vectors, each of which can be pending on a CPU.
-const VECTORS: usize = 3;
-
-/// What belongs to one CPU.
-#[derive(Debug)]
-#[repr(align(64))]
-struct Strings {
-    /// The mask with which it calls many, from which others can take themselves.
-    mask: AtomicCpuMask,
-    /// The descriptor with which it calls one without waiting.
-    csd: &'static CallSingleData,
-    /// Whether it stays awake while there is nothing to do.
-    awake: AtomicBool,
-    /// The last [`Stage`] it has come to.
-    reached: AtomicU32,
-}
-
-/// The way to the end, which those that are told to finish go together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Working,
-    /// It makes no more calls.
-    Done,
-    /// Nobody makes calls any more, and every interrupt that was sent to it has been taken.
-    Quiet,
-    Over,
-}
+use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
 
 /// The puppets of one machine.
 #[derive(Debug)]
 pub struct Puppet {
-    cpus: Box<[Strings]>,
-    /// The [`Stage`] that CPUs are to come to.
-    stage: AtomicU32,
-    /// The CPU that looks for what was left behind.
-    judge: AtomicU32,
+    cpus: Box<[Own]>,
+    /// By CPU: the descriptor of its own that carries [`Verb::CallAsync`].
+    csds: &'static [CallSingleData],
+    /// CPUs that are to finish.
+    members: AtomicCpuMask,
+    /// Those of them that have been told so.
+    arrived: AtomicCpuMask,
+    /// Those of them that have taken every interrupt.
+    quiet: AtomicCpuMask,
+    /// Set when the run is judged: whoever still looks has nothing more to do.
+    over: AtomicBool,
 }
 
-/// What came of a command.
-type Outcome = Result<i64, Refusal>;
+/// What belongs to one CPU. It outlives the CPU's absence.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Own {
+    /// The mask with which it calls many, and which others leave.
+    mask: AtomicCpuMask,
+    /// Whether it stays awake while it waits for commands.
+    awake: AtomicBool,
+}
 
-impl From<HotplugError> for Refusal {
-    fn from(error: HotplugError) -> Self {
-        match error {
-            HotplugError::Busy => Self::Busy,
-            HotplugError::Invalid => Self::Invalid,
-            HotplugError::Vetoed => Self::NoMemory,
-            HotplugError::NotStarted => Self::NotStarted,
+/// A command as it was found in a mailbox.
+#[derive(Debug)]
+struct Command {
+    number: u64,
+    verb: Option<Verb>,
+    flags: u32,
+    argument: CpuId,
+    /// `None` if it names CPUs that the machine does not have.
+    mask: Option<CpuMask>,
+}
+
+impl Command {
+    /// The command in `mailbox` that has not been begun, if there is one.
+    fn waiting_in(mailbox: &CpuMailbox, cpus: usize) -> Option<Self> {
+        if !has_mail(mailbox) {
+            return None;
         }
+        let mut mask = CpuMask::all(cpus);
+        let mut words = mailbox.mask.iter().map(|word| word.load(Ordering::Relaxed));
+        mask.filter_words(|| words.next().expect("a mailbox's mask is as large as any"));
+        let named: u32 = (mailbox.mask.iter())
+            .map(|word| word.load(Ordering::Relaxed).count_ones())
+            .sum();
+        Some(Self {
+            number: mailbox.posted.load(Ordering::Relaxed),
+            verb: Verb::try_from(mailbox.verb.load(Ordering::Relaxed)).ok(),
+            flags: mailbox.flags.load(Ordering::Relaxed),
+            argument: mailbox.argument.load(Ordering::Relaxed) as CpuId,
+            mask: (mask.len() == named as usize).then_some(mask),
+        })
     }
+
+    fn waits(&self) -> bool {
+        self.flags & WAIT != 0
+    }
+
+    fn mask(&self) -> Result<CpuMask, Refusal> {
+        self.mask.ok_or(Refusal::Invalid)
+    }
+}
+
+/// Whether a command has been posted and not begun.
+fn has_mail(mailbox: &CpuMailbox) -> bool {
+    // Acquire pairs with the Release by which the command was posted: the rest of it is there.
+    mailbox.posted.load(Ordering::Acquire) > mailbox.taken.load(Ordering::Relaxed)
 }
 
 impl Puppet {
-    /// The puppets of a machine of `cpus` CPUs.
+    /// Puppets for `cpus` CPUs.
     pub fn new(cpus: usize) -> Self {
+        let own = |_| Own {
+            mask: AtomicCpuMask::none(cpus),
+            awake: AtomicBool::new(false),
+        };
+        let csds: Box<[_]> = (0..cpus).map(|_| CallSingleData::new()).collect();
         Self {
-            cpus: (0..cpus)
-                .map(|_| Strings {
-                    mask: AtomicCpuMask::none(cpus),
-                    csd: Box::leak(Box::new(CallSingleData::new())),
-                    awake: AtomicBool::new(false),
-                    reached: AtomicU32::new(Stage::Working as u32),
-                })
-                .collect(),
-            stage: AtomicU32::new(Stage::Done as u32),
-            judge: AtomicU32::new(0),
+            cpus: (0..cpus).map(own).collect(),
+            csds: Box::leak(csds),
+            members: AtomicCpuMask::none(cpus),
+            arrived: AtomicCpuMask::none(cpus),
+            quiet: AtomicCpuMask::none(cpus),
+            over: AtomicBool::new(false),
         }
     }
 
-    /// The CPU that has looked for what was left behind, once one has.
-    pub fn judge(&self) -> CpuId {
-        self.judge.load(Ordering::Relaxed) as CpuId
-    }
-
-    /// This CPU's part: command after command, until it is told to finish, or has to leave.
-    pub fn run<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Fate {
-        let platform = &ipi.machine.platform;
-        let me = ipi.machine.this_cpu();
-        let mailbox = ipi.machine.lab.mailbox(me);
-        loop {
-            if self.wait(ipi, mailbox) == Fate::Leave {
-                return Fate::Leave;
-            }
-            let number = mailbox.posted.load(Ordering::Acquire);
-            mailbox.call.store(0, Ordering::Relaxed);
-            mailbox.taken.store(number, Ordering::Release);
-            let verb = Verb::try_from(mailbox.verb.load(Ordering::Relaxed));
-            let done = |outcome: Outcome| {
-                let result = outcome.unwrap_or_else(|why| why as i64);
-                mailbox.result.store(result, Ordering::Relaxed);
-                // Release: who sees that it is done sees what came of it.
-                mailbox.done.store(number, Ordering::Release);
-                platform.ring(Doorbell::Done);
-            };
-            if verb == Ok(Verb::Finish) {
-                let members = mask_of(ipi, mailbox);
-                done(Ok(0));
-                self.finish(ipi, &members);
-                return Fate::Stay;
-            }
-            done(match verb {
-                Ok(verb) => self.obey(ipi, verb, mailbox),
-                Err(_) => Err(Refusal::Invalid),
-            });
-        }
-    }
-
-    /// Waits for a command. With interrupts off a CPU takes no part in anything else.
-    fn wait<P: Platform>(&self, ipi: &Ipi<P, Workload>, mailbox: &AtomicMailbox) -> Fate {
-        let platform = &ipi.machine.platform;
-        let me = ipi.machine.this_cpu();
-        let taken = mailbox.taken.load(Ordering::Relaxed);
-        let has_mail = || mailbox.posted.load(Ordering::Acquire) != taken;
-        if !platform.irqs_enabled() {
-            while !has_mail() {
-                platform.relax();
-            }
-            return Fate::Stay;
-        }
-        if !self.cpus[me].awake.load(Ordering::Relaxed) {
-            return ipi.idle_until(has_mail);
-        }
-        while !has_mail() {
-            if ipi.cond_resched() == Fate::Leave {
-                return Fate::Leave;
-            }
-            platform.relax();
-        }
-        Fate::Stay
-    }
-
-    fn obey<P: Platform>(
-        &self,
-        ipi: &Ipi<P, Workload>,
-        verb: Verb,
-        mailbox: &AtomicMailbox,
-    ) -> Outcome {
+    /// This CPU's part, from where it was when it left, if it did.
+    pub fn run<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Part {
         let machine = &ipi.machine;
         let me = machine.this_cpu();
-        let mine = &self.cpus[me];
-        let argument = mailbox.argument.load(Ordering::Relaxed);
-        // No CPU has the last number, whatever the argument is.
-        let cpu = CpuId::try_from(argument).unwrap_or(CpuId::MAX);
-        let wait = mailbox.flags.load(Ordering::Relaxed) & WAIT != 0;
-        match verb {
-            Verb::CallSingle | Verb::CallAsync => self.call_one(ipi, verb, cpu, wait),
-            Verb::CallMany => {
-                let mut targets = mask_of(ipi, mailbox);
-                mine.mask.store(&targets, SharedOrdering::Relaxed);
-                targets.remove(me);
-                self.call(ipi, &targets, wait, |call| {
-                    ipi.call_many(&mine.mask, call, wait)
-                });
-                Ok(0)
+        let mailbox = machine.lab.mailbox(me);
+        while !self.arrived.contains(me, SharedOrdering::Relaxed) {
+            if self.wait_for_mail(ipi, mailbox) == Fate::Leave {
+                return Part::Left;
             }
-            Verb::CallAll => {
-                let mut others = CpuMask::all(machine.cpus);
-                others.remove(me);
-                self.call(ipi, &others, wait, |call| ipi.call_all(call, wait));
-                Ok(0)
-            }
-            Verb::OnEach => {
-                let all = CpuMask::all(machine.cpus);
-                self.call(ipi, &all, wait, |call| ipi.on_each_cpu(call, wait));
-                Ok(0)
-            }
-            Verb::CallAny => {
-                let targets = mask_of(ipi, mailbox);
-                let mut result = Err(Refusal::Offline);
-                self.call(ipi, &targets, wait, |call| {
-                    match ipi.call_any(&targets, call, wait) {
-                        Ok(cpu) => {
-                            result = Ok(cpu as i64);
-                            CpuMask::only(cpu, machine.cpus)
-                        }
-                        Err(_) => CpuMask::none(machine.cpus),
-                    }
-                });
-                result
-            }
-            Verb::IrqsOff => {
-                machine.platform.irqs_disable();
-                Ok(0)
-            }
-            Verb::IrqsOn => {
+            if self.over.load(Ordering::Acquire) {
                 machine.platform.irqs_enable();
-                Ok(0)
+                return Part::Done;
             }
-            Verb::Offline => Ok(ipi.cpu_down(cpu).map(|()| 0)?),
-            Verb::Online => Ok(ipi.cpu_up(cpu).map(|()| 0)?),
-            Verb::Spin | Verb::Idle => {
-                mine.awake.store(verb == Verb::Spin, Ordering::Relaxed);
-                Ok(0)
-            }
-            Verb::LeaveMask => {
-                let owner = self.cpus.get(cpu).ok_or(Refusal::Invalid)?;
-                owner.mask.remove(me, SharedOrdering::Relaxed);
-                Ok(0)
-            }
-            Verb::Queue => {
-                let mut places = mailbox.answer.iter();
-                let length = ipi.queue_order(&mut |owner| {
-                    if let Some(place) = places.next() {
-                        place.store(owner as u16, Ordering::Relaxed);
-                    }
-                });
-                length
-                    .map(|length| length as i64)
-                    .ok_or(Refusal::Unsupported)
-            }
-            Verb::Finish => Err(Refusal::Invalid),
-        }
-    }
-
-    fn call_one<P: Platform>(
-        &self,
-        ipi: &Ipi<P, Workload>,
-        verb: Verb,
-        target: CpuId,
-        wait: bool,
-    ) -> Outcome {
-        let machine = &ipi.machine;
-        if target >= machine.cpus {
-            return Err(Refusal::Offline);
-        }
-        let csd = self.cpus[machine.this_cpu()].csd;
-        let made = CpuMask::only(target, machine.cpus);
-        let mut result = Ok(0);
-        self.call(ipi, &made, wait && verb == Verb::CallSingle, |call| {
-            let outcome = match verb {
-                Verb::CallAsync => ipi.call_single_async(target, csd, call),
-                _ => ipi.call_single(target, call, wait),
-            };
-            if outcome.is_ok() {
-                made
-            } else {
-                result = Err(Refusal::Offline);
-                CpuMask::none(machine.cpus)
-            }
-        });
-        result
-    }
-
-    /// Makes a call, of which the mailbox says before it is made which it is: it may not return.
-    fn call<P: Platform>(
-        &self,
-        ipi: &Ipi<P, Workload>,
-        among: &CpuMask,
-        wait: bool,
-        make: impl FnOnce(Call) -> CpuMask,
-    ) {
-        let mailbox = ipi.machine.lab.mailbox(ipi.machine.this_cpu());
-        entered(ipi, among, Function::Plain, wait, |call| {
-            mailbox.call.store(call.info, Ordering::Release);
-            make(call)
-        });
-    }
-
-    /// Ends this CPU's part, with those of `members` that are online. When all of them are at it nobody
-    /// makes calls any more, and each takes what interrupts were sent to it; then the first of them looks for what was left
-    /// behind. It waits for no call: one that has not run by then never will.
-    fn finish<P: Platform>(&self, ipi: &Ipi<P, Workload>, members: &CpuMask) {
-        let machine = &ipi.machine;
-        let me = machine.this_cpu();
-        machine.platform.irqs_enable();
-        // Everybody finds the same, as nobody comes or goes any more.
-        let is_there = |cpu: &CpuId| machine.is_online(*cpu);
-        let judge = members.iter().find(is_there).unwrap_or(me);
-        if me == judge {
-            self.reach(ipi, Stage::Done, judge);
-            self.gather(ipi, members, Stage::Done);
-            self.open(ipi, members, Stage::Quiet);
-            self.reach(ipi, Stage::Quiet, judge);
-            self.gather(ipi, members, Stage::Quiet);
-            ipi.audit();
-            ipi.functions.audit(machine);
-            self.judge.store(judge as u32, Ordering::Relaxed);
-            self.open(ipi, members, Stage::Over);
-            return;
-        }
-        for stage in [Stage::Done, Stage::Quiet, Stage::Over] {
-            let may_go = || self.stage.load(Ordering::Acquire) >= stage as u32;
-            // Nobody takes a CPU down any more.
-            let _stays = ipi.idle_until(may_go);
-            self.reach(ipi, stage, judge);
-        }
-    }
-
-    /// This CPU has come to `stage`. To be quiet it takes every interrupt that is pending, of which there
-    /// can be one of each vector.
-    fn reach<P: Platform>(&self, ipi: &Ipi<P, Workload>, stage: Stage, judge: CpuId) {
-        let machine = &ipi.machine;
-        if stage == Stage::Quiet {
-            for _ in 0..VECTORS {
+            if let Some(command) = Command::waiting_in(mailbox, machine.cpus) {
+                // Whoever finds the command begun finds no call of an earlier one.
+                mailbox.call.store(0, Ordering::Relaxed);
+                mailbox.taken.store(command.number, Ordering::Release);
+                let result = self.obey(ipi, mailbox, &command);
+                let result = result.unwrap_or_else(|refusal| refusal as i64);
+                mailbox.result.store(result, Ordering::Relaxed);
+                mailbox.done.store(command.number, Ordering::Release);
                 machine.platform.ring(Doorbell::Done);
             }
         }
+        self.finish(ipi)
+    }
+
+    /// Returns when there is a command, or nothing will come any more. Meanwhile this CPU takes part in a
+    /// stop, unless it has its interrupts off: whoever wants one then waits, as in Linux.
+    fn wait_for_mail<P: Platform>(&self, ipi: &Ipi<P, Workload>, mailbox: &CpuMailbox) -> Fate {
+        let platform = &ipi.machine.platform;
+        let is_awake = &self.cpus[ipi.machine.this_cpu()].awake;
+        let done = || has_mail(mailbox) || self.over.load(Ordering::Relaxed);
+        let irqs_on = platform.irqs_enabled();
+        if irqs_on && !is_awake.load(Ordering::Relaxed) {
+            return ipi.idle_until(done);
+        }
+        loop {
+            if irqs_on && ipi.cond_resched() == Fate::Leave {
+                return Fate::Leave;
+            }
+            if done() {
+                return Fate::Stay;
+            }
+            probe!(*platform, "spin.relax");
+            platform.relax();
+        }
+    }
+
+    /// Does what `command` says.
+    fn obey<P: Platform>(
+        &self,
+        ipi: &Ipi<P, Workload>,
+        mailbox: &CpuMailbox,
+        command: &Command,
+    ) -> Result<i64, Refusal> {
+        let machine = &ipi.machine;
+        let platform = &machine.platform;
+        let (me, cpus) = (machine.this_cpu(), machine.cpus);
+        let own = &self.cpus[me];
+        let wait = command.waits();
+        if command.flags & !WAIT != 0 {
+            return Err(Refusal::Invalid);
+        }
+        // The call is known to the mailbox before it is made: it may never return.
+        let call = |among: &CpuMask, make: &mut dyn FnMut(Call) -> CpuMask| {
+            calls::entered(ipi, among, Function::Plain, wait, |call| {
+                mailbox.call.store(call.info, Ordering::Release);
+                make(call)
+            });
+        };
+        match command.verb.ok_or(Refusal::Invalid)? {
+            Verb::CallSingle => {
+                let target = existing(command.argument, cpus)?;
+                if target != me {
+                    may_wait(ipi)?;
+                }
+                let mut result = Ok(());
+                call(&CpuMask::only(target, cpus), &mut |call| {
+                    result = ipi.call_single(target, call, wait);
+                    made_to(target, cpus, result.is_ok())
+                });
+                result.map_err(|_| Refusal::Offline)?;
+            }
+            Verb::CallAsync => {
+                let target = existing(command.argument, cpus)?;
+                if wait {
+                    return Err(Refusal::Invalid);
+                }
+                if target != me && self.csds[me].is_locked() {
+                    may_wait(ipi)?;
+                }
+                let mut result = Ok(());
+                call(&CpuMask::only(target, cpus), &mut |call| {
+                    result = ipi.call_single_async(target, &self.csds[me], call);
+                    made_to(target, cpus, result.is_ok())
+                });
+                result.map_err(|_| Refusal::Offline)?;
+            }
+            Verb::CallMany => {
+                let mut among = command.mask()?;
+                may_wait_for(ipi, &among)?;
+                own.mask.store(&among, SharedOrdering::Relaxed);
+                among.remove(me);
+                call(&among, &mut |call| ipi.call_many(&own.mask, call, wait));
+            }
+            Verb::CallAll => {
+                let mut others = CpuMask::all(cpus);
+                others.remove(me);
+                may_wait_for(ipi, &others)?;
+                call(&others, &mut |call| ipi.call_all(call, wait));
+            }
+            Verb::OnEach => {
+                let all = CpuMask::all(cpus);
+                may_wait_for(ipi, &all)?;
+                call(&all, &mut |call| ipi.on_each_cpu(call, wait));
+            }
+            Verb::CallAny => {
+                let mask = command.mask()?;
+                if !mask.contains(me) {
+                    may_wait_for(ipi, &mask)?;
+                }
+                let mut result = Err(Refusal::Offline);
+                call(&mask, &mut |call| {
+                    let chosen = ipi.call_any(&mask, call, wait);
+                    result = chosen.map_err(|_| Refusal::Offline);
+                    chosen.map_or_else(|_| CpuMask::none(cpus), |cpu| CpuMask::only(cpu, cpus))
+                });
+                return result.map(|cpu| cpu as i64);
+            }
+            Verb::IrqsOff => platform.irqs_disable(),
+            Verb::IrqsOn => platform.irqs_enable(),
+            // Both wait for others, with interrupts on.
+            Verb::Offline | Verb::Online if !platform.irqs_enabled() => {
+                return Err(Refusal::Invalid);
+            }
+            Verb::Offline => ipi.cpu_down(command.argument).map_err(why)?,
+            Verb::Online => ipi.cpu_up(command.argument).map_err(why)?,
+            Verb::Spin => own.awake.store(true, Ordering::Relaxed),
+            Verb::Idle => own.awake.store(false, Ordering::Relaxed),
+            Verb::LeaveMask => {
+                let caller = self.cpus.get(command.argument).ok_or(Refusal::Invalid)?;
+                caller.mask.remove(me, SharedOrdering::Relaxed);
+            }
+            Verb::Queue => {
+                let mut found = [0; ANSWERS];
+                let queued = ipi.read_queue(&mut found).ok_or(Refusal::Unsupported)?;
+                for (answer, element) in mailbox.answer.iter().zip(found).take(queued) {
+                    answer.store(element as u16, Ordering::Relaxed);
+                }
+                return Ok(queued as i64);
+            }
+            Verb::Finish => {
+                let members = command.mask()?;
+                if !members.contains(me) {
+                    return Err(Refusal::Invalid);
+                }
+                platform.irqs_enable();
+                self.arrive(ipi, &members);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Counts this CPU in, which is to finish with the rest of `members`.
+    fn arrive<P: Platform>(&self, ipi: &Ipi<P, Workload>, members: &CpuMask) {
+        for cpu in members.iter() {
+            self.members.insert(cpu, SharedOrdering::Relaxed);
+        }
+        // Release: who finds it here finds whom it comes with, and has been sent what it sent.
+        (self.arrived).insert(ipi.machine.this_cpu(), SharedOrdering::Release);
+        self.wake(ipi, &self.members);
+    }
+
+    /// The rest of a CPU's part that has been told to finish; see the module's description.
+    fn finish<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Part {
+        let machine = &ipi.machine;
         let me = machine.this_cpu();
-        self.cpus[me].reached.store(stage as u32, Ordering::Release);
-        if me != judge {
-            ipi.wake(&CpuMask::only(judge, machine.cpus));
+        let last_received = || machine.counters().last_received.load(Ordering::Relaxed);
+        let members = || self.members.load(machine.cpus);
+        // One that is away is not waited for: it was served before it went.
+        let are_in = |set: &AtomicCpuMask| {
+            members().iter().all(|cpu| {
+                let is_in = set.contains(cpu, SharedOrdering::Acquire);
+                is_in || !machine.is_online(cpu)
+            })
+        };
+        if ipi.idle_until(|| are_in(&self.arrived)) == Fate::Leave {
+            return Part::Left;
         }
+        let before = last_received();
+        machine.platform.send_ipi(me, Vector::Last);
+        if ipi.idle_until(|| last_received() != before) == Fate::Leave {
+            return Part::Left;
+        }
+        self.quiet.insert(me, SharedOrdering::Release);
+        self.wake(ipi, &self.members);
+
+        let first = members().iter().find(|cpu| machine.is_online(*cpu));
+        if first != Some(me) {
+            return Part::Done;
+        }
+        if ipi.idle_until(|| are_in(&self.quiet)) == Fate::Leave {
+            return Part::Left;
+        }
+        ipi.functions.count_unreturned(machine);
+        ipi.audit();
+        ipi.functions.audit(machine);
+        self.over.store(true, Ordering::Release);
+        self.wake(ipi, &CpuMask::all(machine.cpus));
+        Part::Over
     }
 
-    fn gather<P: Platform>(&self, ipi: &Ipi<P, Workload>, members: &CpuMask, stage: Stage) {
-        for cpu in members.iter().filter(|cpu| ipi.machine.is_online(*cpu)) {
-            let reached = &self.cpus[cpu].reached;
-            let _stays = ipi.idle_until(|| reached.load(Ordering::Acquire) >= stage as u32);
-        }
-    }
-
-    fn open<P: Platform>(&self, ipi: &Ipi<P, Workload>, members: &CpuMask, stage: Stage) {
-        self.stage.store(stage as u32, Ordering::Release);
-        ipi.wake(&ipi.machine.others_online(members));
+    fn wake<P: Platform>(&self, ipi: &Ipi<P, Workload>, cpus: &dyn Targets) {
+        ipi.wake(&ipi.machine.others_online(cpus));
     }
 }
 
-/// The CPUs of this machine that the mailbox names.
-fn mask_of<P: Platform>(ipi: &Ipi<P, Workload>, mailbox: &AtomicMailbox) -> CpuMask {
-    let mut words = mailbox.mask.iter();
-    let mut mask = CpuMask::all(ipi.machine.cpus);
-    mask.filter_words(|| words.next().map_or(0, |word| word.load(Ordering::Relaxed)));
-    mask
+/// `cpu`, if the machine has it.
+fn existing(cpu: CpuId, cpus: usize) -> Result<CpuId, Refusal> {
+    if cpu < cpus {
+        Ok(cpu)
+    } else {
+        Err(Refusal::Offline)
+    }
+}
+
+fn made_to(target: CpuId, cpus: usize, made: bool) -> CpuMask {
+    if made {
+        CpuMask::only(target, cpus)
+    } else {
+        CpuMask::none(cpus)
+    }
+}
+
+/// Whether this CPU may do what waits for another. With interrupts off it breaks the contract, which is
+/// reported as the path does; but the path goes on, and may never come back.
+fn may_wait<P: Platform>(ipi: &Ipi<P, Workload>) -> Result<(), Refusal> {
+    if ipi.machine.platform.irqs_enabled() {
+        return Ok(());
+    }
+    ipi.machine.report(Oracle::Contract, 0, 0);
+    Err(Refusal::Invalid)
+}
+
+/// As [`may_wait`], if there is anybody in `mask` to wait for.
+fn may_wait_for<P: Platform>(ipi: &Ipi<P, Workload>, mask: &CpuMask) -> Result<(), Refusal> {
+    if ipi.machine.others_online(mask).is_empty() {
+        return Ok(());
+    }
+    may_wait(ipi)
+}
+
+fn why(error: HotplugError) -> Refusal {
+    match error {
+        HotplugError::Busy => Refusal::Busy,
+        HotplugError::Invalid => Refusal::Invalid,
+        HotplugError::Vetoed => Refusal::NoMemory,
+        HotplugError::NotStarted => Refusal::NotStarted,
+    }
 }

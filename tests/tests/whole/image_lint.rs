@@ -1,8 +1,10 @@
 //! The guest image contains no instruction that a host which emulates ring 0 cannot execute: integer
-//! instructions of the baseline and those that only a kernel uses, nothing else.
+//! instructions of the baseline and those that only a kernel uses, nothing else. And it names its probes
+//! where the VMM looks for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::mem::offset_of;
 use std::ops::Range;
 
 use iced_x86::{
@@ -10,6 +12,7 @@ use iced_x86::{
 };
 use object::read::elf::{ElfFile64, SectionHeader};
 use object::{Object, ObjectSection, ObjectSymbol};
+use shared::probe::{FILE_LEN, MAX_POINTS, NAME_LEN, Point, SECTION};
 
 /// Code that starts before long mode, and goes on in it after a far jump.
 const CODE32: [&str; 3] = ["pvh_entry", "pvh_start", "other_cpu_start"];
@@ -272,5 +275,60 @@ fn the_lint_knows_what_it_looks_for() {
         &[0xf4],                         // hlt
     ] {
         assert!(!objects(good), "{good:x?} does not");
+    }
+}
+
+/// A text that fills the rest of its field with zeroes.
+fn text(field: &[u8]) -> &str {
+    let end = field.iter().position(|byte| *byte == 0);
+    let (text, rest) = field.split_at(end.unwrap_or(field.len()));
+    assert!(rest.iter().all(|byte| *byte == 0), "{field:?}");
+    assert!(
+        !text.is_empty() && text.iter().all(u8::is_ascii_graphic),
+        "{field:?}"
+    );
+    str::from_utf8(text).expect("it is ASCII")
+}
+
+#[test]
+fn the_image_names_its_probes() {
+    let bytes = std::fs::read(tests::guest()).expect("the guest image");
+    let file: ElfFile64<'_> = ElfFile64::parse(&*bytes).expect("an ELF file");
+    let section = file.section_by_name(SECTION).expect("a section of points");
+    let flags = section
+        .elf_section_header()
+        .sh_flags(object::Endianness::Little);
+    assert_ne!(flags.0 & object::elf::SHF_WRITE.0, 0, "it is writable");
+    assert_eq!(section.address() % size_of::<Point>() as u64, 0);
+
+    let points = section.data().expect("its contents");
+    assert_eq!(points.len() % size_of::<Point>(), 0, "half a point");
+    let points: Vec<_> = points.chunks_exact(size_of::<Point>()).collect();
+    assert!((1..=MAX_POINTS).contains(&points.len()), "{}", points.len());
+    let mut places = BTreeSet::new();
+    let mut names = BTreeSet::new();
+    for point in points {
+        let field = |offset: usize, size: usize| &point[offset..offset + size];
+        let name = text(field(offset_of!(Point, name), NAME_LEN));
+        assert!(name.contains('.'), "{name}");
+        names.insert(name);
+        let source = text(field(offset_of!(Point, file), FILE_LEN));
+        assert!(
+            source.starts_with("guest/src/") && source.ends_with(".rs"),
+            "{source}"
+        );
+        let line = field(offset_of!(Point, line), 4);
+        assert!(
+            line != [0; 4] && places.insert((source, line)),
+            "{source} {name}"
+        );
+        assert_eq!(
+            field(offset_of!(Point, armed), 4),
+            [0; 4],
+            "{name} is armed"
+        );
+    }
+    for name in ["queue.visit", "csd.locked", "many.weighed", "cpu.idle"] {
+        assert!(names.contains(name), "{name} is not in {names:?}");
     }
 }

@@ -27,7 +27,7 @@ use crate::ipi::memory::{Cell, NoMemory, Pool};
 use crate::ipi::single::Singles;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
-use crate::probe::probe;
+use crate::probe;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::irq::irqs_off;
 use crate::sync::mask::{CpuMask, Targets};
@@ -110,9 +110,11 @@ impl Kmalloc {
     /// go, and has the memory freed when no walker can stand on it any more.
     fn release<P: Platform>(&self, machine: &Machine<P>, at: usize, element: &Element, call: Call) {
         let me = machine.this_cpu();
-        probe!(machine.platform, "queue.refs", call.info);
+        probe!(machine.platform, "queue.claim", call.info);
         let before = element.lock.with(&machine.platform, || {
             element.mask(machine).remove(me, Ordering::Relaxed);
+            probe!(machine.platform, "queue.claimed", call.info);
+            probe!(machine.platform, "queue.refs", call.info);
             let before = element.refs.load(Ordering::Relaxed);
             element
                 .refs
@@ -124,7 +126,7 @@ impl Kmalloc {
             1 => {
                 self.list.remove(machine, at, call);
                 let on_heap = at < self.heap.pieces();
-                element.csd.unlock(machine);
+                element.csd.unlock(machine, call);
                 if on_heap {
                     self.deferred.add(machine, at);
                 }
@@ -153,9 +155,10 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
         machine.rcu.read(&machine.platform, || {
             let (at, on_heap) = self.allocate(machine, me);
             let element = self.cell(at).get(machine, || call.info);
-            element.csd.lock(machine);
+            element.csd.lock(machine, call);
             element.csd.carry(call);
             element.mask(machine).store(&targets, Ordering::Relaxed);
+            probe!(machine.platform, "many.masked", call.info);
             element.refs.store(targets.len() as u32, Ordering::Relaxed);
             probe!(machine.platform, "many.filled", call.info);
             irqs_off(&machine.platform, || {
@@ -164,11 +167,14 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
             probe!(machine.platform, "many.ipi", call.info);
             machine.platform.send_ipi_mask(&targets, Vector::Many);
             if wait || !on_heap {
+                probe!(machine.platform, "many.wait", call.info);
                 element.csd.wait(machine);
             }
             if !on_heap {
+                probe!(machine.platform, "many.quiesce", call.info);
                 self.quiesce(machine, &targets);
                 self.stacks[me].free(machine);
+                probe!(machine.platform, "many.left", call.info);
             }
         });
         targets
@@ -178,10 +184,11 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
         let me = machine.this_cpu();
         let mut served = 0;
         fence(Ordering::SeqCst);
+        probe!(machine.platform, "queue.walk");
         for at in self.list.walk(machine) {
             let cell = self.cell(at);
+            probe!(machine.platform, "queue.visit", cell.peek().csd.call().info);
             let element = cell.get(machine, || 0);
-            probe!(machine.platform, "queue.visit", element.csd.call().info);
             // Without the lock: only this CPU clears its bit, and nobody fills an element on which
             // another can stand. So says the design; on a stack it is not so.
             if element.mask(machine).contains(me, Ordering::Relaxed) {
@@ -191,15 +198,16 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
                 self.release(machine, at, element, call);
                 served += 1;
             }
-            probe!(machine.platform, "queue.next", element.csd.call().info);
+            probe!(machine.platform, "queue.next", cell.peek().csd.call().info);
             // The way on is the element's too.
             cell.get(machine, || 0);
         }
+        probe!(machine.platform, "queue.walked");
         served
     }
 
-    fn order(&self, see: &mut dyn FnMut(usize)) -> Option<usize> {
-        Some(self.list.order(see))
+    fn read(&self, found: &mut [usize]) -> Option<usize> {
+        Some(self.list.read(found))
     }
 
     fn audit(&self, machine: &Machine<P>) {

@@ -19,7 +19,7 @@ use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
-use crate::probe::probe;
+use crate::probe;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::mask::{CpuMask, Targets};
 
@@ -119,13 +119,14 @@ impl<P: Platform> ManyQueue<P> for Llist {
         for target in targets.iter() {
             let index = self.index(me, target);
             let pair = &self.pairs[index];
-            pair.csd.lock(machine);
+            pair.csd.lock(machine, call);
             pair.csd.carry(call);
             pair.wait.store(u32::from(wait), Ordering::Relaxed);
-            probe!(machine.platform, "many.filled", call.info);
+            probe!(machine.platform, "queue.insert", call.info);
             if self.push(target, index) {
                 to_interrupt.insert(target);
             }
+            probe!(machine.platform, "queue.inserted", call.info);
         }
         probe!(machine.platform, "many.ipi", call.info);
         machine.platform.send_ipi_mask(&to_interrupt, Vector::Many);
@@ -144,23 +145,28 @@ impl<P: Platform> ManyQueue<P> for Llist {
         let mut at = self.take(machine.this_cpu());
         while at != NONE {
             let pair = &self.pairs[at as usize];
+            probe!(machine.platform, "queue.visit", pair.csd.call().info);
             // Read before the descriptor is unlocked, when its owner may queue it elsewhere.
             at = pair.next.load(Ordering::Relaxed);
             let call = pair.csd.call();
-            probe!(machine.platform, "queue.run", call.info);
+            let run = || {
+                probe!(machine.platform, "queue.run", call.info);
+                run(call);
+            };
             if pair.wait.load(Ordering::Relaxed) != 0 {
-                run(call);
-                pair.csd.unlock(machine);
+                run();
+                pair.csd.unlock(machine, call);
             } else {
-                pair.csd.unlock(machine);
-                run(call);
+                pair.csd.unlock(machine, call);
+                run();
             }
             served += 1;
         }
+        probe!(machine.platform, "queue.walked");
         served
     }
 
-    fn order(&self, _: &mut dyn FnMut(usize)) -> Option<usize> {
+    fn read(&self, _: &mut [usize]) -> Option<usize> {
         None
     }
 

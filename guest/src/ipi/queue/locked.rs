@@ -24,7 +24,7 @@ use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
-use crate::probe::probe;
+use crate::probe;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::irq::irqs_off;
 use crate::sync::mask::{CpuMask, Targets};
@@ -50,10 +50,12 @@ impl Locked {
     ///
     /// Before the function runs, not after: a second visit must find nothing to do.
     fn claim<P: Platform>(&self, machine: &Machine<P>, element: &Element, me: CpuId) -> bool {
-        probe!(machine.platform, "queue.claim", element.csd.call().info);
         element.lock.with(&machine.platform, || {
             let mask = element.mask(machine);
-            mask.contains(me, Ordering::Relaxed) && mask.remove(me, Ordering::Relaxed)
+            mask.contains(me, Ordering::Relaxed) && {
+                probe!(machine.platform, "queue.claim", element.csd.call().info);
+                mask.remove(me, Ordering::Relaxed)
+            }
         })
     }
 
@@ -76,7 +78,7 @@ impl Locked {
             refs == 1
         });
         if last {
-            element.csd.unlock(machine);
+            element.csd.unlock(machine, call);
         }
     }
 }
@@ -91,13 +93,14 @@ impl<P: Platform> ManyQueue<P> for Locked {
     fn call(&self, machine: &Machine<P>, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask {
         let me = machine.this_cpu();
         let element = &self.elements[me];
-        element.csd.lock(machine);
+        element.csd.lock(machine, call);
         let targets = irqs_off(&machine.platform, || {
             element.lock.with(&machine.platform, || {
                 let targets = machine.others_online(mask);
                 if !Elements::is_void(machine, &targets) {
                     element.csd.carry(call);
                     element.mask(machine).store(&targets, Ordering::Relaxed);
+                    probe!(machine.platform, "many.masked", call.info);
                     element.refs.store(targets.len() as u32, Ordering::Relaxed);
                     probe!(machine.platform, "many.filled", call.info);
                     self.elements.list.insert(machine, me, self.end, call);
@@ -106,7 +109,7 @@ impl<P: Platform> ManyQueue<P> for Locked {
             })
         });
         if Elements::is_void(machine, &targets) {
-            element.csd.unlock(machine);
+            element.csd.unlock(machine, call);
             return targets;
         }
         // Sending the interrupt is ordered behind the insertion by the platform.
@@ -125,11 +128,13 @@ impl<P: Platform> ManyQueue<P> for Locked {
         // The interrupt is a message; what was written before it was sent must be seen after it has
         // arrived (Linux 15d0d3b33712).
         fence(Ordering::SeqCst);
+        probe!(machine.platform, "queue.walk");
         for at in self.elements.list.walk(machine) {
             let element = &self.elements[at];
             probe!(machine.platform, "queue.visit", element.csd.call().info);
             if self.claim(machine, element, me) {
                 let call = element.csd.call();
+                probe!(machine.platform, "queue.claimed", call.info);
                 probe!(machine.platform, "queue.run", call.info);
                 run(call);
                 self.release(machine, at, call);
@@ -141,8 +146,8 @@ impl<P: Platform> ManyQueue<P> for Locked {
         served
     }
 
-    fn order(&self, see: &mut dyn FnMut(usize)) -> Option<usize> {
-        Some(self.elements.list.order(see))
+    fn read(&self, found: &mut [usize]) -> Option<usize> {
+        Some(self.elements.list.read(found))
     }
 
     fn audit(&self, machine: &Machine<P>) {

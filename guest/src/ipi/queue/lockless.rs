@@ -25,7 +25,7 @@ use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
-use crate::probe::probe;
+use crate::probe;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::irq::irqs_off;
 use crate::sync::mask::{CpuMask, Targets};
@@ -87,8 +87,9 @@ impl Lockless {
                 mask.store(targets, Ordering::Relaxed);
                 probe!(machine.platform, "many.masked", call.info);
                 fence(Ordering::Release);
+                let weight = targets.len();
                 probe!(machine.platform, "many.weighed", call.info);
-                set_refs(targets.len());
+                set_refs(weight);
                 probe!(machine.platform, "many.filled", call.info);
                 insert(&|| {});
             }
@@ -100,9 +101,9 @@ impl Lockless {
                 fence(Ordering::Release);
                 mask.store(targets, Ordering::Relaxed);
                 probe!(machine.platform, "many.masked", call.info);
+                let weight = targets.len();
                 probe!(machine.platform, "many.weighed", call.info);
-                probe!(machine.platform, "many.filled", call.info);
-                insert(&|| set_refs(targets.len()));
+                insert(&|| set_refs(weight));
             }
         }
     }
@@ -131,7 +132,7 @@ impl Lockless {
         }
         if before == 1 {
             self.elements.list.remove(machine, at, call);
-            element.csd.unlock(machine);
+            element.csd.unlock(machine, call);
         }
     }
 }
@@ -145,10 +146,10 @@ impl<P: Platform> Notifier<P> for Lockless {
 impl<P: Platform> ManyQueue<P> for Lockless {
     fn call(&self, machine: &Machine<P>, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask {
         let element = &self.elements[machine.this_cpu()];
-        element.csd.lock(machine);
+        element.csd.lock(machine, call);
         let targets = machine.others_online(mask);
         if Elements::is_void(machine, &targets) {
-            element.csd.unlock(machine);
+            element.csd.unlock(machine, call);
             return targets;
         }
         self.publish(machine, &targets, call);
@@ -165,19 +166,28 @@ impl<P: Platform> ManyQueue<P> for Lockless {
         let me = machine.this_cpu();
         let mut served = 0;
         fence(Ordering::SeqCst);
+        probe!(machine.platform, "queue.walk");
         for at in self.elements.list.walk(machine) {
             let element = &self.elements[at];
             probe!(machine.platform, "queue.visit", element.csd.call().info);
             if let Some(call) = self.call_for(machine, me, at) {
-                probe!(machine.platform, "queue.claim", call.info);
                 // At first the bit was cleared before the function ran, later after it, to touch the
                 // element once less (225c8e010f2d); the function keeps interrupts off, so there is
                 // no second visit in between.
-                let claim = || element.mask(machine).remove(me, Ordering::AcqRel);
-                let mine = if self.stage == Stage::AsOf2009 {
-                    claim().then(|| run(call)).is_some()
-                } else {
+                let claim = || {
+                    probe!(machine.platform, "queue.claim", call.info);
+                    let was_in = element.mask(machine).remove(me, Ordering::AcqRel);
+                    probe!(machine.platform, "queue.claimed", call.info);
+                    was_in
+                };
+                let run = || {
+                    probe!(machine.platform, "queue.run", call.info);
                     run(call);
+                };
+                let mine = if self.stage == Stage::AsOf2009 {
+                    claim().then(run).is_some()
+                } else {
+                    run();
                     claim()
                 };
                 if mine {
@@ -191,8 +201,8 @@ impl<P: Platform> ManyQueue<P> for Lockless {
         served
     }
 
-    fn order(&self, see: &mut dyn FnMut(usize)) -> Option<usize> {
-        Some(self.elements.list.order(see))
+    fn read(&self, found: &mut [usize]) -> Option<usize> {
+        Some(self.elements.list.read(found))
     }
 
     fn audit(&self, machine: &Machine<P>) {

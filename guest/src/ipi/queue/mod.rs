@@ -36,9 +36,10 @@ pub trait ManyQueue<P: Platform>: Notifier<P> + Send + Sync {
     /// every call that waits for this CPU, and returns how many there were.
     fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize;
 
-    /// Gives `see` the elements of the global list from its head on, by number, which is their owner's
-    /// where elements have owners, and returns how many there are; or `None` if there is no such list.
-    fn order(&self, see: &mut dyn FnMut(usize)) -> Option<usize>;
+    /// Reads which elements are on the global queue, from the head on, into `found` as far as it has room,
+    /// and returns how many there are: by the CPUs they belong to, or, where they belong to none, by their
+    /// numbers. `None` where there is no global queue. See [`ElementList::read`](super::list::ElementList).
+    fn read(&self, found: &mut [usize]) -> Option<usize>;
 
     /// Reports whatever is not as it must be when nothing is in flight.
     fn audit(&self, machine: &Machine<P>);

@@ -28,7 +28,7 @@ use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
-use crate::probe::probe;
+use crate::probe;
 use crate::sync::atomic::{Ordering, fence};
 use crate::sync::irq::irqs_off;
 use crate::sync::mask::{CpuMask, Targets};
@@ -79,7 +79,7 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
     fn call(&self, machine: &Machine<P>, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask {
         let me = machine.this_cpu();
         let element = &self.elements[me];
-        element.csd.lock(machine);
+        element.csd.lock(machine, call);
         // It left the list before it was unlocked, so a walk that begins from here on cannot come
         // across it; wait out those that have begun.
         probe!(machine.platform, "grace.wait", call.info);
@@ -91,11 +91,12 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
 
         let targets = machine.others_online(mask);
         if Elements::is_void(machine, &targets) {
-            element.csd.unlock(machine);
+            element.csd.unlock(machine, call);
             return targets;
         }
         element.csd.carry(call);
         element.mask(machine).store(&targets, Ordering::Relaxed);
+        probe!(machine.platform, "many.masked", call.info);
         element.refs.store(targets.len() as u32, Ordering::Relaxed);
         probe!(machine.platform, "many.filled", call.info);
         irqs_off(&machine.platform, || {
@@ -114,20 +115,26 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
         let me = machine.this_cpu();
         let mut served = 0;
         let entry = self.grace.enter(machine);
+        probe!(machine.platform, "queue.walk");
         for at in self.elements.list.walk(machine) {
             let element = &self.elements[at];
             probe!(machine.platform, "queue.visit", element.csd.call().info);
             // Only this CPU clears its bit, and only the owner sets it, when nobody stands here.
             let mask = element.mask(machine);
-            if mask.contains(me, Ordering::Relaxed) && mask.remove(me, Ordering::Relaxed) {
+            let is_mine = mask.contains(me, Ordering::Relaxed) && {
+                probe!(machine.platform, "queue.claim", element.csd.call().info);
+                mask.remove(me, Ordering::Relaxed)
+            };
+            if is_mine {
                 let call = element.csd.call();
+                probe!(machine.platform, "queue.claimed", call.info);
                 probe!(machine.platform, "queue.run", call.info);
                 run(call);
                 probe!(machine.platform, "queue.refs", call.info);
                 // AcqRel: the last to leave has seen what all others did, and the owner sees it too.
                 if element.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
                     self.elements.list.remove(machine, at, call);
-                    element.csd.unlock(machine);
+                    element.csd.unlock(machine, call);
                 }
                 served += 1;
             }
@@ -138,8 +145,8 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
         served
     }
 
-    fn order(&self, see: &mut dyn FnMut(usize)) -> Option<usize> {
-        Some(self.elements.list.order(see))
+    fn read(&self, found: &mut [usize]) -> Option<usize> {
+        Some(self.elements.list.read(found))
     }
 
     fn audit(&self, machine: &Machine<P>) {

@@ -16,7 +16,7 @@ use shared::lab::Oracle;
 use super::{Grace, announce};
 use crate::machine::Machine;
 use crate::platform::Platform;
-use crate::probe::probe;
+use crate::probe;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::spin::SpinLock;
 
@@ -89,6 +89,7 @@ impl<P: Platform> Grace<P> for SharedRefs {
     fn wait(&self, machine: &Machine<P>) {
         self.flip.with(&machine.platform, || {
             announce();
+            probe!(machine.platform, "grace.flip");
             // All biases move before any result is trusted: a straggler may still join a counter
             // whose bias has not moved.
             for group in &self.groups {
