@@ -28,7 +28,7 @@ use crate::ipi::hotplug::{Fate, HotplugError};
 use crate::lab::CpuMailbox;
 use crate::platform::{CpuId, Doorbell, Platform, Vector};
 use crate::probe;
-use crate::sync::atomic::Ordering as SharedOrdering;
+use crate::sync::atomic::{Ordering as SharedOrdering, fence};
 use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
 
 /// The puppets of one machine.
@@ -293,7 +293,24 @@ impl Puppet {
         }
         // Release: who finds it here finds whom it comes with, and has been sent what it sent.
         (self.arrived).insert(ipi.machine.this_cpu(), SharedOrdering::Release);
-        self.wake(ipi, &self.members);
+        // Of two that come at once one must see the other, and the last wakes all: who is not the last has
+        // nothing to tell anybody.
+        fence(SharedOrdering::SeqCst);
+        if self.all_in(ipi, &self.arrived) {
+            self.wake(ipi, &self.members);
+        }
+    }
+
+    /// Whether all who are to finish are in `set`. One that is away is not waited for: it was served before it
+    /// went.
+    fn all_in<P: Platform>(&self, ipi: &Ipi<P, Workload>, set: &AtomicCpuMask) -> bool {
+        let machine = &ipi.machine;
+        let members = self.members.load(machine.cpus);
+        let there = set.load(machine.cpus);
+        fence(SharedOrdering::Acquire);
+        let online = machine.online();
+        let words = members.words().iter().zip(there.words());
+        (words.zip(online.words())).all(|((member, there), online)| member & online & !there == 0)
     }
 
     /// The rest of a CPU's part that has been told to finish; see the module's description.
@@ -301,15 +318,7 @@ impl Puppet {
         let machine = &ipi.machine;
         let me = machine.this_cpu();
         let last_received = || machine.counters().last_received.load(Ordering::Relaxed);
-        let members = || self.members.load(machine.cpus);
-        // One that is away is not waited for: it was served before it went.
-        let are_in = |set: &AtomicCpuMask| {
-            members().iter().all(|cpu| {
-                let is_in = set.contains(cpu, SharedOrdering::Acquire);
-                is_in || !machine.is_online(cpu)
-            })
-        };
-        if ipi.idle_until(|| are_in(&self.arrived)) == Fate::Leave {
+        if ipi.idle_until(|| self.all_in(ipi, &self.arrived)) == Fate::Leave {
             return Part::Left;
         }
         let before = last_received();
@@ -318,13 +327,14 @@ impl Puppet {
             return Part::Left;
         }
         self.quiet.insert(me, SharedOrdering::Release);
-        self.wake(ipi, &self.members);
 
-        let first = members().iter().find(|cpu| machine.is_online(*cpu));
-        if first != Some(me) {
+        let members = self.members.load(machine.cpus);
+        let first = members.iter().find(|cpu| machine.is_online(*cpu));
+        if let Some(first) = first.filter(|first| *first != me) {
+            ipi.wake(&CpuMask::only(first, machine.cpus));
             return Part::Done;
         }
-        if ipi.idle_until(|| are_in(&self.quiet)) == Fate::Leave {
+        if ipi.idle_until(|| self.all_in(ipi, &self.quiet)) == Fate::Leave {
             return Part::Left;
         }
         ipi.functions.count_unreturned(machine);
