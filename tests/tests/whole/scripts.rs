@@ -97,6 +97,7 @@ fn a_wait_that_never_comes_true_says_what_it_waited_for() {
     let run = perform("limit(0.2); cpu(1).pause(); cpu(0).call_single(1, wait).wait_done();");
     run.ends_with(5)
         .says("CallSingle on CPU 0 has not happened")
+        .says("CPU 1: paused")
         .says("open calls: 1");
 }
 

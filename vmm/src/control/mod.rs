@@ -22,7 +22,7 @@ use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::machine::devices::Strays;
 use crate::machine::inspect::Standing;
-use crate::machine::lifecycle::Absence;
+use crate::machine::lifecycle::{Absence, Stall as Stalled, State};
 use crate::machine::pausing::Latency;
 use crate::machine::pin::Pins;
 use crate::machine::points::Points;
@@ -243,6 +243,7 @@ pub fn run(
     let (ending, stalls, mut output) = ended?;
 
     let (absences, pause_latency) = (crew.absences(), crew.pause_latency());
+    let stalled: Vec<_> = (0..count).map(|id| stalled(&crew, id)).collect();
     crew.suspend()?;
     let window = meter.window();
     let vcpus = crew.stop()?;
@@ -253,7 +254,7 @@ pub fn run(
         absences,
         pause_latency,
         stalls,
-        standings: standings(&vcpus, &memory),
+        standings: standings(&vcpus, &memory, &stalled),
         expected: operator.expectations(),
         blind: meter.blind().map(ToString::to_string),
         strays: devices.strays(),
@@ -281,9 +282,28 @@ fn watch(bench: Bench<'_>, crew: &Crew) -> Result<(Ending, Carried, output::Outp
 }
 
 /// Where the vCPUs stand. One that KVM does not let us look at is left out.
-fn standings(vcpus: &[Vcpu], memory: &GuestMemoryMmap) -> Vec<Standing> {
+fn standings(
+    vcpus: &[Vcpu],
+    memory: &GuestMemoryMmap,
+    stalled: &[Option<Stalled>],
+) -> Vec<Standing> {
     vcpus
         .iter()
-        .filter_map(|vcpu| Standing::of(vcpu, memory).ok())
+        .filter_map(|vcpu| {
+            let stalled = stalled.get(vcpu.id() as usize).copied().flatten();
+            let standing = Standing::of(vcpu, memory).ok()?;
+            Some(Standing {
+                stalled,
+                ..standing
+            })
+        })
         .collect()
+}
+
+/// Why a vCPU is kept out of the guest, if it is.
+fn stalled(crew: &Crew, id: u32) -> Option<Stalled> {
+    match crew.state(id) {
+        Ok((State::Stalled(stall), _)) => Some(stall),
+        _ => None,
+    }
 }

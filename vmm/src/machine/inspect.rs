@@ -6,6 +6,7 @@ use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_UNINITIALIZED, kvm_lapic_st
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::errno;
 
+use super::lifecycle::Stall;
 use super::vcpu::Vcpu;
 
 /// Longest x86 instruction.
@@ -33,8 +34,10 @@ pub enum Activity {
 pub struct Standing {
     /// The vCPU.
     pub vcpu: u32,
-    /// What it was doing.
+    /// What it was doing, or would be.
     pub activity: Activity,
+    /// Why it was kept from it, if it was.
+    pub stalled: Option<Stall>,
     /// General registers.
     pub regs: kvm_regs,
     /// Address of the last page fault, CR2.
@@ -69,6 +72,7 @@ impl Standing {
         Ok(Self {
             vcpu: vcpu.id(),
             activity,
+            stalled: None,
             fault_address: sregs.cr2,
             page_tables: sregs.cr3,
             requested: vectors(&lapic, REQUESTED),

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use crate::cpus::CpuSet;
 use crate::machine::inspect::{Activity, Standing};
+use crate::machine::lifecycle::Stall;
 use crate::machine::symbols::Symbols;
 
 /// Groups of vCPUs whose backtrace is printed.
@@ -115,9 +116,12 @@ fn describe(standing: &Standing, place: &str) -> String {
     if standing.activity == Activity::NotStarted {
         return "never started, waiting for SIPI".to_owned();
     }
-    let activity = match standing.activity {
-        Activity::Halted => "halted",
-        _ => "running",
+    let activity = match (standing.stalled, standing.activity) {
+        (None, Activity::Halted) => "halted",
+        (None, _) => "running",
+        (Some(Stall::Paused), Activity::Halted) => "paused in hlt",
+        (Some(Stall::Paused), _) => "paused",
+        (Some(Stall::Held), _) => "held",
     };
     let interrupts = if standing.interrupts_on() {
         "on"
@@ -159,6 +163,7 @@ mod tests {
         Standing {
             vcpu,
             activity,
+            stalled: None,
             regs: kvm_regs {
                 rip,
                 rflags: 0x202,
@@ -179,13 +184,19 @@ mod tests {
             .map(|id| standing(id, Activity::Halted, 0x10))
             .collect();
         all.push(standing(0, Activity::Running, 0x20));
+        all.push(Standing {
+            stalled: Some(Stall::Held),
+            ..standing(301, Activity::Running, 0x20)
+        });
         all.push(standing(300, Activity::NotStarted, 0));
         let text = standings(&all, &Symbols::default());
         let expected = "CPU 0: running, interrupts on, at 0x20, pending 0xf0\n    \
             called from 0x1234 ?\n\
             CPUs 1-299: halted, interrupts on, at 0x10, pending 0xf0\n    \
             called from 0x1234 ?\n\
-            CPU 300: never started, waiting for SIPI\n";
+            CPU 300: never started, waiting for SIPI\n\
+            CPU 301: held, interrupts on, at 0x20, pending 0xf0\n    \
+            called from 0x1234 ?\n";
         assert_eq!(text, expected);
     }
 
