@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use control::operator::Operator;
+use control::socket::Server;
 use cpus::CpuSet;
 use machine::image::Image;
 use machine::layout::Layout;
@@ -104,15 +105,17 @@ impl Error {
 /// # Errors
 /// [`Error`] if that was not possible. A guest that fails or dies is no error: [`Outcome`] says it.
 pub fn run(config: &Config) -> Result<Outcome, Error> {
-    run_attended(config, |_| {})
+    run_attended(config, None, |_| {})
 }
 
-/// As [`run`], and hands the machine's operator to `attend` before its first vCPU enters the guest.
+/// As [`run`], with clients of `control` to drive the machine. Its operator is also handed to `attend`, before
+/// its first vCPU enters the guest.
 ///
 /// # Errors
 /// As [`run`].
 pub fn run_attended(
     config: &Config,
+    control: Option<&Server>,
     attend: impl FnOnce(&Arc<Operator>),
 ) -> Result<Outcome, Error> {
     let pages = shared::lab::Layout::new(config.vcpus).map_err(|_| Error::Vcpus(config.vcpus))?;
@@ -143,7 +146,16 @@ pub fn run_attended(
         symbols: Arc::clone(&symbols),
         command_line,
     };
-    let aftermath = control::run(machine, &lab, setup, attend)?;
+    let aftermath = control::run(machine, &lab, setup, |operator| {
+        if let Some(server) = control {
+            server.attend(operator);
+        }
+        attend(operator);
+    });
+    if let Some(server) = control {
+        server.leave();
+    }
+    let aftermath = aftermath?;
     let report = Report::new(&aftermath, &lab);
     let post_mortem = describe(&aftermath, &report, &symbols);
     Ok(Outcome {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use command::{complain, probes, run};
+use command::{complain, ctl, probes, run};
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
 #[derive(Debug, Parser)]
@@ -36,6 +36,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Ask a running vmm, at its control socket, one thing
+    Ctl(ctl::Arguments),
     /// List the points of a guest image at which a CPU can be held
     Probes(probes::Arguments),
 }
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         None => run::run(&cli.run),
+        Some(Command::Ctl(arguments)) => ctl::run(arguments),
         Some(Command::Probes(arguments)) => probes::run(arguments),
     };
     match result {

@@ -9,6 +9,8 @@ use std::thread;
 
 use crate::control::operator::Operator;
 use crate::control::script::{Failure, Given, Script, Wanted};
+use crate::control::signals::leave_to_others;
+use crate::control::socket::Server;
 use crate::{Config, Error, Outcome, run_attended};
 
 /// A machine that the script wants, and where to hand its operator.
@@ -44,7 +46,7 @@ impl ScenarioError {
 
 /// Runs the script in `file`, which can ask for `params`. A machine is as `config` has it where the script
 /// says nothing else; what it wants appended to the guest's command line comes behind what `config` does.
-/// Each machine that has ended is given to `report`.
+/// Clients of `control` drive the same machines. Each machine that has ended is given to `report`.
 ///
 /// # Errors
 /// [`ScenarioError`], after all machines have ended. A failure that is in the report of a machine already
@@ -53,6 +55,7 @@ pub fn run(
     file: &Path,
     config: &Config,
     params: BTreeMap<String, String>,
+    control: Option<&Server>,
     mut report: impl FnMut(Outcome),
 ) -> Result<(), ScenarioError> {
     let script = Script::read(file)?;
@@ -64,6 +67,7 @@ pub fn run(
     let performance = thread::Builder::new()
         .name("script".to_owned())
         .spawn(move || {
+            leave_to_others();
             let boot = move |wanted| {
                 let (answer, operator) = mpsc::channel();
                 // Both ends live as long as the thread that serves them, which outlives this one.
@@ -80,7 +84,7 @@ pub fn run(
     let mut told = false;
     for Request { wanted, answer } in wanted {
         let handed = answer.clone();
-        let outcome = run_attended(&with(config, wanted), |operator| {
+        let outcome = run_attended(&with(config, wanted), control, |operator| {
             // If the script has gone, it has left the machine to itself.
             let _ = handed.send(Ok(Arc::clone(operator)));
         });

@@ -3,6 +3,7 @@
 
 mod bad_image;
 mod bad_usage;
+mod control;
 mod hostile;
 mod image_lint;
 mod interrupt;

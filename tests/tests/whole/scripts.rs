@@ -108,6 +108,25 @@ fn an_endless_script_is_ended() {
 }
 
 #[test]
+fn a_signal_ends_script_and_machine_with_a_report() {
+    need_kvm();
+    let script = script(
+        "limit(600); cpu(1).pause(); cpu(0).hold_at(\"queue.visit\"); print(\"now\"); cpu(0).wait_held();",
+    );
+    let running = Vmm::boot("--vcpus 2 --append workload=puppet")
+        .arg("--script")
+        .arg(script.path())
+        .start();
+    running.wait_for("now");
+    running.signal(libc::SIGINT);
+    running
+        .finish()
+        .ends_with(130)
+        .says("CPU 1: paused")
+        .says("interrupted: signal 2");
+}
+
+#[test]
 fn a_guest_that_dies_ends_its_script() {
     let dies = Code::image(|code| {
         code.out(ports::DOORBELL, Doorbell::WorkloadStarted as u32);

@@ -1,6 +1,7 @@
 //! What the command can be asked to do, one module for each. They read arguments and print; the library does
 //! the work.
 
+pub mod ctl;
 pub mod probes;
 pub mod run;
 

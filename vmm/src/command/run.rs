@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use vmm::control::socket::Server;
 use vmm::control::{Limits, Stall, Stalls, Steal, Stream};
 use vmm::cpus::CpuSet;
 use vmm::{Config, Outcome, scenario};
@@ -42,6 +43,10 @@ pub struct Arguments {
     /// while it does
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
+
+    /// Listen at this UNIX socket for clients that drive the machine; see docs/control-socket.md
+    #[arg(long, value_name = "SOCKET")]
+    control: Option<PathBuf>,
 
     /// A value for the script, such as away=stall. Can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = param, requires = "script")]
@@ -148,15 +153,23 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         // Of several machines the first that failed decides.
         status = if status == 0 { own } else { status };
     };
+    let control = arguments.control.as_deref().map(Server::bind).transpose();
+    let control = control.map_err(|error| Refused {
+        message: chain(&error),
+        status: 2,
+    })?;
     let config = arguments.config();
     let refused = match &arguments.script {
-        None => vmm::run(&config).map(report).err().map(|error| {
-            let status = error.exit_status();
-            (chain(&error), status)
-        }),
+        None => vmm::run_attended(&config, control.as_ref(), |_| {})
+            .map(report)
+            .err()
+            .map(|error| {
+                let status = error.exit_status();
+                (chain(&error), status)
+            }),
         Some(script) => {
             let params = arguments.param.iter().cloned().collect();
-            scenario::run(script, &config, params, report)
+            scenario::run(script, &config, params, control.as_ref(), report)
                 .err()
                 .map(|error| (chain(&error), error.exit_status()))
         }

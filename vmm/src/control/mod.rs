@@ -6,7 +6,8 @@ mod bench;
 pub mod operator;
 mod output;
 pub mod script;
-mod signals;
+pub(crate) mod signals;
+pub mod socket;
 mod stall;
 mod watchdog;
 

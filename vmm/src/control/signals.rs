@@ -9,6 +9,15 @@ use vmm_sys_util::signal::{block_signal, create_sigset, get_blocked_signals, unb
 
 const CAUGHT: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
 
+/// Leaves the signals to the thread that runs the machine, for as long as the calling thread lives. One that
+/// has them unblocked while they are to be caught elsewhere would take them, and the process would end.
+pub(crate) fn leave_to_others() {
+    for signal in CAUGHT {
+        // Fails only for numbers that are no signals, or if it is blocked already.
+        let _ = block_signal(signal);
+    }
+}
+
 /// The signals that end a run, caught until this is dropped.
 #[derive(Debug)]
 pub(super) struct Signals {

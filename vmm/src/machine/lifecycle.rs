@@ -22,6 +22,19 @@ pub enum State {
     Exited(Exited),
 }
 
+impl State {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Stalled(Stall::Paused) => "paused",
+            Self::Stalled(Stall::Held) => "held",
+            Self::Exited(_) => "exited",
+        }
+    }
+}
+
 /// Why a vCPU will never enter the guest again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exited {

@@ -33,14 +33,14 @@ pub struct Done {
 }
 
 /// A CPU that has not done its last command cannot take another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("CPU {} has not done its last command ({:?}) yet", .0.cpu, .0.verb)]
-pub struct NotDone(pub Ticket);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::control) struct NotDone;
 
 #[derive(Debug, Default)]
 struct Row {
     last: Option<Ticket>,
-    done: BTreeMap<u64, Done>,
+    /// What was posted before, and what came of it.
+    done: BTreeMap<u64, (Verb, Done)>,
 }
 
 /// The mailboxes of one machine.
@@ -63,13 +63,13 @@ impl Commands {
     /// Posts `command` to `cpu`, of which there must be one. The CPU is still to be woken.
     ///
     /// # Errors
-    /// [`NotDone`] names what it has yet to do.
+    /// [`NotDone`] if it has something left to do.
     pub fn post(&self, cpu: u32, command: &Command) -> Result<Ticket, NotDone> {
         let mut rows = self.rows();
         let row = &mut rows[cpu as usize];
         if let Some(last) = row.last {
-            let done = self.read(last).ok_or(NotDone(last))?;
-            row.done.insert(last.number, done);
+            let done = self.read(last).ok_or(NotDone)?;
+            row.done.insert(last.number, (last.verb, done));
         }
         let ticket = Ticket {
             cpu,
@@ -85,14 +85,27 @@ impl Commands {
     pub fn done(&self, ticket: Ticket) -> Option<Done> {
         let rows = self.rows();
         let known = rows.get(ticket.cpu as usize)?.done.get(&ticket.number);
-        known.copied().or_else(|| self.read(ticket))
+        known.map(|(_, done)| *done).or_else(|| self.read(ticket))
+    }
+
+    /// The command with this number, if it was posted.
+    pub fn ticket(&self, cpu: u32, number: u64) -> Option<Ticket> {
+        let rows = self.rows();
+        let row = rows.get(cpu as usize)?;
+        let last = row.last.filter(|last| last.number == number);
+        let earlier = row.done.get(&number).map(|(verb, _)| Ticket {
+            cpu,
+            number,
+            verb: *verb,
+        });
+        last.or(earlier)
     }
 
     /// The call that a command makes, if it has got that far.
     pub fn call(&self, ticket: Ticket) -> Option<CallId> {
         let rows = self.rows();
         match rows.get(ticket.cpu as usize)?.done.get(&ticket.number) {
-            Some(done) => done.call,
+            Some((_, done)) => done.call,
             None => {
                 let mailbox = self.lab.mailbox(ticket.cpu)?;
                 (mailbox.taken >= ticket.number).then(|| call(&mailbox))?

@@ -45,7 +45,7 @@ use crate::machine::vm::Interrupts;
 use crate::stats::window::{Meter, Window};
 
 use commands::Commands;
-pub use commands::{Done, NotDone, Ticket};
+pub use commands::{Done, Ticket};
 pub use expected::{Expected, NoSuchOracle, oracle};
 use news::News;
 use watches::Watches;
@@ -71,9 +71,6 @@ pub enum OperatorError {
     /// No breakpoint.
     #[error(transparent)]
     Breakpoint(#[from] BreakpointError),
-    /// The CPU has not done its last command.
-    #[error(transparent)]
-    NotDone(#[from] NotDone),
     /// No such IPI.
     #[error(transparent)]
     NotThere(#[from] NotThere),
@@ -418,8 +415,8 @@ impl Operator {
         }
         let deadline = Instant::now() + limit;
         for cpu in finishing.iter() {
-            self.wait_idle(cpu, deadline, limit)?;
-            self.post(cpu, &Command::among(Verb::Finish, finishing.clone()))?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.post(cpu, &Command::among(Verb::Finish, finishing.clone()), left)?;
         }
         let over = self.news.wait(deadline, || self.ended.get().map(|_| ()));
         over.ok_or_else(|| OperatorError::TimedOut {
@@ -618,6 +615,19 @@ impl Operator {
         })
     }
 
+    /// What a vCPU is held by, if it has come there by itself.
+    ///
+    /// # Errors
+    /// [`OperatorError::Over`].
+    pub fn held_by(&self, cpu: u32) -> Result<Option<HeldBy>, OperatorError> {
+        self.with_crew(|crew| Ok(crew.held_by(cpu)))
+    }
+
+    /// The name of the point at `address`.
+    pub fn probe_name(&self, address: u64) -> Option<&str> {
+        self.watches.points().at(address).map(|point| &*point.name)
+    }
+
     /// What a CPU of the guest has counted.
     pub fn counters(&self, cpu: u32) -> Option<Counters> {
         self.lab.counters().nth(cpu as usize)
@@ -626,13 +636,23 @@ impl Operator {
 
 /// Commands to a guest that takes them.
 impl Operator {
-    /// Tells a CPU to do something.
+    /// Tells a CPU to do something, when it has done the last thing it was told.
     ///
     /// # Errors
-    /// If it has not done the last thing it was told.
-    pub fn post(&self, cpu: u32, command: &Command) -> Result<Ticket, OperatorError> {
+    /// If that takes longer than `limit`.
+    pub fn post(
+        &self,
+        cpu: u32,
+        command: &Command,
+        limit: Duration,
+    ) -> Result<Ticket, OperatorError> {
         self.state(cpu)?;
-        let ticket = self.commands.post(cpu, command)?;
+        let what = || {
+            let last = self.outstanding().into_iter().find(|last| last.cpu == cpu);
+            let last = last.map_or(String::new(), |last| format!("{:?} on ", last.verb));
+            format!("{last}CPU {cpu}, which is to do {:?} next,", command.verb)
+        };
+        let ticket = self.wait(limit, what, || self.commands.post(cpu, command).ok())?;
         self.deliver(Dispatch {
             target: cpu,
             vector: WAKE_VECTOR,
@@ -679,6 +699,11 @@ impl Operator {
         self.wait(limit, what, || self.commands.call(ticket))
     }
 
+    /// The command with this number, if it was posted.
+    pub fn ticket(&self, cpu: u32, number: u64) -> Option<Ticket> {
+        self.commands.ticket(cpu, number)
+    }
+
     /// The commands that are not done.
     pub fn outstanding(&self) -> Vec<Ticket> {
         self.commands.outstanding()
@@ -700,25 +725,6 @@ impl Operator {
         };
         let what = || format!("{} on {}", CallName(call), missing().noun());
         self.wait(limit, what, || missing().is_empty().then_some(()))
-    }
-
-    fn wait_idle(&self, cpu: u32, deadline: Instant, limit: Duration) -> Result<(), OperatorError> {
-        let busy = || {
-            self.outstanding()
-                .into_iter()
-                .find(|ticket| ticket.cpu == cpu)
-        };
-        let idle = self.news.wait(deadline, || {
-            (busy().is_none() || self.ended.get().is_some()).then_some(())
-        });
-        self.check_not_over()?;
-        match (idle, busy()) {
-            (None, Some(ticket)) => Err(OperatorError::TimedOut {
-                what: format!("{:?} on CPU {cpu}, which is to finish", ticket.verb),
-                limit,
-            }),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::failure::{bad, small};
 use super::machine::set;
 use crate::control::operator::{Operator, Watch};
 use crate::lab::mailbox::Command;
-use crate::machine::lifecycle::{Exited, Stall, State};
+use crate::machine::lifecycle::{Stall, State};
 use crate::machine::tally::REASONS;
 use crate::stats::window::Value;
 
@@ -94,7 +94,7 @@ fn register_stalls(engine: &mut Engine) {
 fn register_looks(engine: &mut Engine) {
     engine.register_get("id", |cpu: &mut Cpu| i64::from(cpu.id));
     engine.register_fn("state", |cpu: &mut Cpu| -> Answer<&'static str> {
-        Ok(name(cpu.ask().state(cpu.id)?))
+        Ok(cpu.ask().state(cpu.id)?.name())
     });
     engine.register_fn("is_held", |cpu: &mut Cpu| -> Answer<bool> {
         Ok(cpu.ask().state(cpu.id)? == State::Stalled(Stall::Held))
@@ -170,7 +170,7 @@ impl Cpu {
     }
 
     fn tell(&self, command: &Command) -> Answer<Deed> {
-        let ticket = self.ask().post(self.id, command)?;
+        let ticket = self.ask().post(self.id, command, self.stage.limit.get())?;
         Ok(Deed::new(&self.stage, &self.operator, ticket))
     }
 
@@ -254,16 +254,5 @@ impl Cpu {
                 Some((name.into(), value.cast_signed().into()))
             });
         Ok(single.collect())
-    }
-}
-
-/// The word that scripts and clients have for a state.
-pub(in crate::control) fn name(state: State) -> &'static str {
-    match state {
-        State::Created => "created",
-        State::Running => "running",
-        State::Stalled(Stall::Paused) => "paused",
-        State::Stalled(Stall::Held) => "held",
-        State::Exited(Exited::Ended | Exited::Stopped | Exited::Panicked) => "exited",
     }
 }

@@ -150,7 +150,7 @@ impl From<OperatorError> for Box<EvalAltResult> {
     fn from(error: OperatorError) -> Self {
         let kind = match &error {
             OperatorError::Over(_) => Kind::Over,
-            OperatorError::TimedOut { .. } | OperatorError::NotDone(_) => Kind::Stuck,
+            OperatorError::TimedOut { .. } => Kind::Stuck,
             OperatorError::Refused { .. } | OperatorError::WireNotEmpty { .. } => Kind::Expectation,
             _ => Kind::Bad,
         };

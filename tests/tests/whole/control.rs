@@ -1,0 +1,291 @@
+//! Machines that are driven from outside, over the control socket: by several clients, by such that mean no good,
+//! and by the Python example.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::{Running, Vmm, need_kvm, skip};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// A machine, and the place of its socket.
+struct Bench {
+    running: Running,
+    directory: TempDir,
+}
+
+impl Bench {
+    fn boot(arguments: &str, options: &str) -> Self {
+        need_kvm();
+        let directory = tempfile::tempdir().unwrap();
+        let running = Vmm::boot(arguments)
+            .args(["--append", options, "--control"])
+            .arg(directory.path().join("control"))
+            .start();
+        Self { running, directory }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("control")
+    }
+
+    fn connect(&self) -> Client {
+        Client::connect(&self.socket())
+    }
+}
+
+struct Client(BufReader<UnixStream>);
+
+impl Client {
+    /// Connects as soon as there is a socket.
+    fn connect(socket: &Path) -> Self {
+        let deadline = Instant::now() + SOON;
+        loop {
+            match UnixStream::connect(socket) {
+                Ok(stream) => return Self(BufReader::new(stream)),
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).unwrap();
+    }
+
+    fn answer(&mut self) -> Value {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+    }
+
+    fn ask(&mut self, request: &Value) -> Value {
+        self.send(format!("{request}\n").as_bytes());
+        self.answer()
+    }
+
+    #[track_caller]
+    fn well(&mut self, request: &Value) -> Value {
+        let answer = self.ask(request);
+        assert_eq!(answer["ok"], true, "{request}: {answer}");
+        answer
+    }
+
+    #[track_caller]
+    fn tell(&mut self, cpu: u32, deed: &str) -> Value {
+        let told = self.well(&json!({ "verb": "tell", "cpu": cpu, "deed": deed }));
+        self.well(&json!({ "verb": "wait_done", "cpu": cpu, "number": told["number"] }))
+    }
+}
+
+#[test]
+fn several_clients_drive_one_machine() {
+    let bench = Bench::boot("--vcpus 3", "workload=puppet");
+    let mode = fs::metadata(bench.socket()).map(|found| found.permissions().mode() & 0o777);
+    let mut first = bench.connect();
+    assert_eq!(mode.unwrap_or(0o600), 0o600);
+    for cpu in 0..3 {
+        first.tell(cpu, "idle");
+    }
+    // One waits for what another is to bring about.
+    first.well(&json!({ "verb": "hold", "cpu": 2, "probe": "queue.visit" }));
+    let mut waiting = bench.connect();
+    waiting.send(b"{\"verb\": \"wait_held\", \"cpu\": 2, \"limit\": 60, \"id\": \"w\"}\n");
+    let told =
+        first.well(&json!({ "verb": "tell", "cpu": 0, "deed": "call_many", "cpus": [1, 2] }));
+    let held = waiting.answer();
+    assert_eq!(
+        (&held["ok"], &held["id"]),
+        (&json!(true), &json!("w")),
+        "{held}"
+    );
+    assert_eq!(held["held_by"]["probe"], "queue.visit", "{held}");
+    let status = first.well(&json!({ "verb": "status" }));
+    assert_eq!(status["vcpus"][2]["state"], "held", "{status}");
+    waiting.well(&json!({ "verb": "step", "cpu": 2, "count": 3 }));
+    waiting.well(&json!({ "verb": "release", "cpu": 2 }));
+    let done = first.well(&json!({ "verb": "wait_done", "cpu": 0, "number": told["number"] }));
+    first.well(&json!({ "verb": "wait_ran", "call": done["call"] }));
+    let again = first.ask(&json!({ "verb": "release", "cpu": 2 }));
+    assert_eq!(again["kind"], "refused", "{again}");
+    first.well(&json!({ "verb": "finish" }));
+    bench.running.finish().ends_with(0);
+}
+
+#[test]
+fn rubbish_harms_nobody() {
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    let mut good = bench.connect();
+    good.tell(1, "idle");
+    let mut bad = bench.connect();
+    for line in [
+        "{",
+        "[]",
+        "\"\\ud800\"",
+        "{\"verb\": 7}",
+        "\u{1}\u{2}",
+        "{\"verb\": \"status\", \"x\": {}}",
+    ] {
+        bad.send(format!("{line}\n").as_bytes());
+        assert_eq!(bad.answer()["ok"], false, "{line}");
+    }
+    // Half a line, and then nothing; a line without end; a client that waits and is gone.
+    bench.connect().send(b"{\"verb\": \"sta");
+    let mut endless = bench.connect();
+    let long = vec![b'['; 100 << 10];
+    // It may hang up before it has read all of it.
+    let _ = endless.0.get_mut().write_all(&long);
+    let mut rest = String::new();
+    let _ = endless.0.read_to_string(&mut rest);
+    assert!(rest.is_empty() || rest.contains("too long"), "{rest}");
+    bench
+        .connect()
+        .send(b"{\"verb\": \"wait_held\", \"cpu\": 1, \"limit\": 3600}\n");
+    // More than there may be.
+    let crowd: Vec<_> = (0..40).map(|_| bench.connect()).collect();
+    let refused = crowd.into_iter().map(|client| {
+        let mut client = client;
+        client
+            .0
+            .get_ref()
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        let mut line = String::new();
+        client
+            .0
+            .read_line(&mut line)
+            .is_ok_and(|_| line.contains("32 clients"))
+    });
+    assert!(refused.filter(|refused| *refused).count() >= 8);
+    good.tell(0, "idle");
+    good.well(&json!({ "verb": "finish" }));
+    bench.running.finish().ends_with(0);
+}
+
+#[test]
+fn a_workload_that_takes_no_commands_can_be_paused_and_watched() {
+    let bench = Bench::boot("--vcpus 4", "workload=stress for=2s");
+    let mut client = bench.connect();
+    for cpu in [3, 0, 1, 3, 2] {
+        let paused = client.well(&json!({ "verb": "pause", "cpu": cpu }));
+        assert_ne!(paused["state"], "running");
+        client.well(&json!({ "verb": "stats" }));
+        client.well(&json!({ "verb": "resume", "cpu": cpu }));
+    }
+    client.well(&json!({ "verb": "pause_all" }));
+    for cpu in 0..4 {
+        client.well(&json!({ "verb": "look", "cpu": cpu }));
+    }
+    client.well(&json!({ "verb": "resume_all" }));
+    bench
+        .running
+        .finish()
+        .ends_with(0)
+        .says("each exactly once where it had to");
+}
+
+#[test]
+fn it_ends_when_it_is_told_to_and_leaves_nothing_behind() {
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    bench.connect().well(&json!({ "verb": "quit" }));
+    let socket = bench.socket();
+    bench.running.finish().ends_with(0).says("ended on request");
+    assert!(!socket.exists());
+
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    bench.connect().tell(0, "idle");
+    bench.running.signal(libc::SIGINT);
+    let socket = bench.socket();
+    bench.running.finish().ends_with(130);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn only_a_socket_that_nobody_uses_is_replaced() {
+    need_kvm();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control");
+    let boot = || Vmm::boot("").arg("--control").arg(&path).run();
+    fs::write(&path, "mine").unwrap();
+    boot().ends_with(2).complains_of("is no socket");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    fs::remove_file(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    boot().ends_with(2).complains_of("somebody listens");
+    drop(listener);
+    boot().ends_with(0);
+    assert!(!path.exists());
+    let nowhere = directory.path().join("no/such");
+    Vmm::boot("")
+        .arg("--control")
+        .arg(nowhere)
+        .run()
+        .ends_with(2);
+}
+
+#[test]
+fn the_command_asks_and_says_how_it_went() {
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    bench.connect().tell(1, "idle");
+    let ctl = |arguments: &[&str]| {
+        Vmm::new()
+            .arg("ctl")
+            .arg(bench.socket())
+            .args(arguments)
+            .run()
+    };
+    ctl(&["pause", "1"]).ends_with(0).says("state paused");
+    ctl(&["look", "1"]).ends_with(0).says("place 0x");
+    ctl(&["status"]).ends_with(0).says("cpu 1, state paused");
+    ctl(&["resume", "all"]).ends_with(0);
+    ctl(&["resume", "1"]).ends_with(1).says("is not paused");
+    ctl(&["pause", "7"]).ends_with(1).says("there is no vCPU 7");
+    ctl(&["tell", "0", "call_single", "--about", "1", "--wait"])
+        .ends_with(0)
+        .says("result 0");
+    ctl(&["tell", "0", "dance"])
+        .ends_with(1)
+        .says("no deed \"dance\"");
+    ctl(&["--json", "raw", "{\"verb\": \"hello\"}"])
+        .ends_with(0)
+        .says("\"protocol\":1");
+    ctl(&["fly"]).ends_with(2);
+    ctl(&["finish"]).ends_with(0);
+    let socket = bench.socket();
+    bench.running.finish().ends_with(0);
+    let gone = Vmm::new().arg("ctl").arg(socket).arg("status").run();
+    gone.ends_with(3).complains_of("cannot connect");
+}
+
+#[test]
+fn the_python_example_drives_a_machine() {
+    need_kvm();
+    let python = Command::new("python3")
+        .arg("-c")
+        .arg("pass")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if !python.is_ok_and(|status| status.success()) {
+        return skip("the Python example: no python3");
+    }
+    let script = tempfile::NamedTempFile::new().unwrap();
+    fs::write(script.path(), include_str!("../../../scenarios/control.py")).unwrap();
+    let environment = |name: &str| std::env::var(name).unwrap();
+    let output = Command::new("python3")
+        .arg(script.path())
+        .args(["--vmm", &environment("VMM"), &environment("GUEST")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(said.contains("it has run on CPUs [1, 2]"), "{said}");
+}

@@ -1,0 +1,303 @@
+//! `vmm ctl SOCKET COMMAND`: asks a running `vmm --control SOCKET` one thing, from a shell. It turns words into
+//! a request and an answer into words; what can be asked is the VMM's to know.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+use vmm::cpus::CpuSet;
+
+use super::Refused;
+
+/// Whom to ask, and what.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The socket that a running vmm listens at (--control)
+    socket: PathBuf,
+
+    /// Print the answer as it comes: one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(subcommand)]
+    ask: Ask,
+}
+
+#[derive(Debug, Subcommand)]
+enum Ask {
+    /// Where every vCPU is
+    Status,
+    /// Hold a vCPU, or all, out of the guest
+    Pause { cpu: Whom },
+    /// Undo one pause, or the hold at a probe
+    Resume { cpu: Whom },
+    /// Hold a vCPU when it comes to a probe, or to an instruction
+    Hold {
+        cpu: u32,
+        /// A name that `vmm probes` lists
+        #[arg(required_unless_present = "at", conflicts_with = "at")]
+        probe: Option<String>,
+        /// When it comes there that often
+        #[arg(long)]
+        nth: Option<u64>,
+        /// Only with this call at hand
+        #[arg(long)]
+        call: Option<u64>,
+        /// A symbol or an address, in place of a probe
+        #[arg(long)]
+        at: Option<String>,
+    },
+    /// Wait until a vCPU is held, and look at it
+    Wait { cpu: u32 },
+    /// Undo the hold at a probe
+    Release { cpu: u32 },
+    /// Have a stalled vCPU execute instructions
+    Step {
+        cpu: u32,
+        #[arg(default_value_t = 1)]
+        count: u64,
+    },
+    /// Registers, place and pending interrupts of a stalled vCPU
+    Look { cpu: u32 },
+    /// Tell a CPU of a puppet guest to do something, and wait until it is done
+    Tell {
+        cpu: u32,
+        /// Such as `call_many`; the raw request "verbs" lists all
+        deed: String,
+        /// The CPU it is about
+        #[arg(long)]
+        about: Option<u32>,
+        /// The CPUs it is about, such as 1-3,5
+        #[arg(long)]
+        cpus: Option<CpuSet>,
+        /// The call waits
+        #[arg(long)]
+        wait: bool,
+        /// Do not wait until it is done
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Exits, KVM's statistics and what the guest has counted
+    Stats,
+    /// Turn the trace on or off
+    Trace { way: Way },
+    /// End the workload of a puppet guest, and have it judged
+    Finish,
+    /// End the run
+    Quit,
+    /// A request as it is, or those of standard input, one a line
+    Raw {
+        /// JSON, or -
+        request: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Whom {
+    All,
+    One(u32),
+}
+
+impl std::str::FromStr for Whom {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            _ => text.parse().map(Self::One),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Way {
+    On,
+    Off,
+}
+
+/// The VMM said no.
+const SAID_NO: u8 = 1;
+
+/// Nobody is there.
+const NOBODY: u8 = 3;
+
+/// Asks, and prints the answer.
+///
+/// # Errors
+/// [`Refused`] if nobody answers.
+pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    let mut line = Line::to(&arguments.socket)?;
+    let print = |answer: &Value| {
+        let text = if arguments.json {
+            answer.to_string()
+        } else {
+            words(answer)
+        };
+        // Whoever reads may have seen enough.
+        let _ = writeln!(io::stdout(), "{text}");
+        answer["ok"] == true
+    };
+    let requests: Vec<String> = match &arguments.ask {
+        Ask::Raw { request } if request == "-" => {
+            let mut all_well = true;
+            for request in io::stdin().lock().lines().map_while(Result::ok) {
+                all_well &= print(&line.ask(&request)?);
+            }
+            return Ok(if all_well { 0 } else { SAID_NO });
+        }
+        Ask::Raw { request } => vec![request.clone()],
+        ask => vec![request(ask).to_string()],
+    };
+    let mut all_well = true;
+    for request in requests {
+        let mut answer = line.ask(&request)?;
+        if let (Ask::Tell { detach: false, .. }, true) = (&arguments.ask, answer["ok"] == true) {
+            let wait =
+                json!({ "verb": "wait_done", "cpu": answer["cpu"], "number": answer["number"] });
+            answer = line.ask(&wait.to_string())?;
+        }
+        all_well &= print(&answer);
+    }
+    Ok(if all_well { 0 } else { SAID_NO })
+}
+
+fn request(ask: &Ask) -> Value {
+    match ask {
+        Ask::Status => json!({ "verb": "status" }),
+        Ask::Pause { cpu: Whom::All } => json!({ "verb": "pause_all" }),
+        Ask::Pause {
+            cpu: Whom::One(cpu),
+        } => json!({ "verb": "pause", "cpu": cpu }),
+        Ask::Resume { cpu: Whom::All } => json!({ "verb": "resume_all" }),
+        Ask::Resume {
+            cpu: Whom::One(cpu),
+        } => json!({ "verb": "resume", "cpu": cpu }),
+        Ask::Hold {
+            cpu, at: Some(at), ..
+        } => json!({ "verb": "break", "cpu": cpu, "at": at }),
+        Ask::Hold {
+            cpu,
+            probe,
+            nth,
+            call,
+            ..
+        } => {
+            json!({ "verb": "hold", "cpu": cpu, "probe": probe, "nth": nth, "call": call })
+        }
+        Ask::Wait { cpu } => json!({ "verb": "wait_held", "cpu": cpu }),
+        Ask::Release { cpu } => json!({ "verb": "release", "cpu": cpu }),
+        Ask::Step { cpu, count } => json!({ "verb": "step", "cpu": cpu, "count": count }),
+        Ask::Look { cpu } => json!({ "verb": "look", "cpu": cpu }),
+        Ask::Tell {
+            cpu,
+            deed,
+            about,
+            cpus,
+            wait,
+            ..
+        } => {
+            let cpus: Option<Vec<u32>> = cpus.as_ref().map(|cpus| cpus.iter().collect());
+            json!({
+                "verb": "tell", "cpu": cpu, "deed": deed, "about": about, "cpus": cpus, "wait": wait,
+            })
+        }
+        Ask::Stats => json!({ "verb": "stats" }),
+        Ask::Trace { way } => json!({ "verb": "trace", "on": matches!(way, Way::On) }),
+        Ask::Finish => json!({ "verb": "finish" }),
+        Ask::Quit => json!({ "verb": "quit" }),
+        Ask::Raw { .. } => Value::Null,
+    }
+}
+
+/// A connection, on which one asks and one answers.
+struct Line {
+    stream: BufReader<UnixStream>,
+    name: String,
+}
+
+impl Line {
+    fn to(socket: &PathBuf) -> Result<Self, Refused> {
+        let name = socket.display().to_string();
+        match UnixStream::connect(socket) {
+            Ok(stream) => Ok(Self {
+                stream: BufReader::new(stream),
+                name,
+            }),
+            Err(error) => Err(Refused {
+                message: format!(
+                    "cannot connect to {name}: {error}; is there a `vmm --control {name}` running?"
+                ),
+                status: NOBODY,
+            }),
+        }
+    }
+
+    fn ask(&mut self, request: &str) -> Result<Value, Refused> {
+        let failed = |why: String| Refused {
+            message: format!("{}: {why}", self.name),
+            status: NOBODY,
+        };
+        let mut answer = String::new();
+        let asked = writeln!(self.stream.get_mut(), "{}", request.replace('\n', " "));
+        asked
+            .and_then(|()| self.stream.read_line(&mut answer))
+            .map_err(|error| failed(error.to_string()))?;
+        if answer.is_empty() {
+            return Err(failed("the machine was over before it answered".to_owned()));
+        }
+        serde_json::from_str(&answer).map_err(|error| failed(format!("no answer: {error}")))
+    }
+}
+
+/// An answer for people: a line for each field, those inside others further in.
+fn words(answer: &Value) -> String {
+    if answer["ok"] == false {
+        let error = answer["error"].as_str().unwrap_or("refused");
+        return format!("vmm: {error}");
+    }
+    let empty = Map::new();
+    let fields = answer.as_object().unwrap_or(&empty);
+    let mut lines = Vec::new();
+    let shown = fields
+        .iter()
+        .filter(|(name, _)| !["ok", "id"].contains(&name.as_str()));
+    for (name, value) in shown {
+        show(name, value, 0, &mut lines);
+    }
+    if lines.is_empty() {
+        lines.push("ok".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn show(name: &str, value: &Value, depth: usize, lines: &mut Vec<String>) {
+    let margin = "  ".repeat(depth);
+    match value {
+        Value::Null => {}
+        Value::Object(fields) => {
+            lines.push(format!("{margin}{name}"));
+            for (name, value) in fields {
+                show(name, value, depth + 1, lines);
+            }
+        }
+        Value::Array(entries) if entries.iter().any(Value::is_object) => {
+            for entry in entries {
+                let one_line: Vec<_> = entry.as_object().map_or_else(Vec::new, |fields| {
+                    let told = fields.iter().filter(|(_, value)| !value.is_null());
+                    told.map(|(name, value)| format!("{name} {}", plain(value)))
+                        .collect()
+                });
+                lines.push(format!("{margin}{}", one_line.join(", ")));
+            }
+        }
+        value => lines.push(format!("{margin}{name} {}", plain(value))),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}

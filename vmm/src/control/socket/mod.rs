@@ -1,0 +1,260 @@
+//! The control socket: a UNIX socket at which clients drive the machine, one thread each. It looks after
+//! connections; what is said there is [`protocol`]'s. A client that sends rubbish, stalls or vanishes harms
+//! nobody else, and no thread outlives the [`Server`].
+
+mod protocol;
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::operator::Operator;
+use super::signals::leave_to_others;
+
+pub use protocol::VERSION;
+
+/// Clients at one time.
+const MOST_CLIENTS: usize = 32;
+
+/// Bytes of the longest line.
+const LONGEST_LINE: u64 = 64 << 10;
+
+/// How long a request waits for a machine, before the first or between two of a script's.
+const BETWEEN: Duration = Duration::from_secs(10);
+
+/// How long a client may take to read an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Something else is there.
+    #[error("{0} exists and is no socket; choose another path for --control")]
+    NotASocket(PathBuf),
+    /// Somebody else is there.
+    #[error("somebody listens at {0} already; choose another path for --control")]
+    InUse(PathBuf),
+    /// It cannot be made.
+    #[error("cannot make the control socket {0}")]
+    Bind(PathBuf, #[source] io::Error),
+}
+
+/// What the threads share.
+#[derive(Debug, Default)]
+struct Exchange {
+    /// The machine that clients drive, if there is one at this moment.
+    machine: Mutex<Option<Arc<Operator>>>,
+    /// That there is one, or that there will be none.
+    news: Condvar,
+    clients: Mutex<Vec<Client>>,
+    closing: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    thread: JoinHandle<()>,
+}
+
+/// A control socket, and the threads that serve it. Dropping it closes all of that and removes the file.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+    exchange: Arc<Exchange>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Makes a socket at `path`, which only this user can connect to. What is left of one that nobody
+    /// listens at any more is replaced. To be called before there are other threads.
+    ///
+    /// # Errors
+    /// [`SocketError`] says what is in the way.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        make_room(path)?;
+        let failed = |error| SocketError::Bind(path.to_owned(), error);
+        let listener = bind_private(path).map_err(failed)?;
+        let exchange = Arc::<Exchange>::default();
+        let accepting = Arc::clone(&exchange);
+        let thread = thread::Builder::new()
+            .name("control".to_owned())
+            .stack_size(128 << 10)
+            .spawn(move || {
+                leave_to_others();
+                accept(&listener, &accepting);
+            })
+            .map_err(failed)?;
+        Ok(Self {
+            path: path.to_owned(),
+            exchange,
+            thread: Some(thread),
+        })
+    }
+
+    /// Has clients drive this machine from now on.
+    pub fn attend(&self, operator: &Arc<Operator>) {
+        // One that does only what it is told stands still until somebody comes.
+        if operator.option("workload") == Some("puppet") {
+            operator.attend(true);
+        }
+        *self.exchange.machine() = Some(Arc::clone(operator));
+        self.exchange.news.notify_all();
+    }
+
+    /// The machine is over.
+    pub fn leave(&self) {
+        *self.exchange.machine() = None;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.exchange.closing.store(true, Ordering::SeqCst);
+        self.leave();
+        self.exchange.news.notify_all();
+        // Wakes the thread that waits for the next client. If nobody can connect any more, it has ended.
+        let woken = UnixStream::connect(&self.path).is_ok();
+        if let Some(thread) = self
+            .thread
+            .take()
+            .filter(|thread| woken || thread.is_finished())
+        {
+            let _ = thread.join();
+        }
+        let clients = std::mem::take(&mut *self.exchange.clients());
+        for client in &clients {
+            // Ends its reads and writes; its waits have ended with the machine.
+            let _ = client.stream.shutdown(Shutdown::Both);
+        }
+        for client in clients {
+            let _ = client.thread.join();
+        }
+        // Somebody may have removed it already.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Exchange {
+    fn machine(&self) -> MutexGuard<'_, Option<Arc<Operator>>> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The machine, once there is one.
+    fn wait_for_machine(&self) -> Option<Arc<Operator>> {
+        let nothing =
+            |machine: &mut Option<_>| machine.is_none() && !self.closing.load(Ordering::SeqCst);
+        let (machine, _) = self
+            .news
+            .wait_timeout_while(self.machine(), BETWEEN, nothing)
+            .unwrap_or_else(PoisonError::into_inner);
+        machine.clone()
+    }
+
+    fn clients(&self) -> MutexGuard<'_, Vec<Client>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes a socket at which nobody listens any more.
+fn make_room(path: &Path) -> Result<(), SocketError> {
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !found.file_type().is_socket() {
+        return Err(SocketError::NotASocket(path.to_owned()));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|error| SocketError::Bind(path.to_owned(), error))
+        }
+        _ => Err(SocketError::InUse(path.to_owned())),
+    }
+}
+
+/// Binds a socket that is this user's alone from the first moment on: `bind` takes the file's mode from the
+/// umask, and a `chmod` afterwards would be too late.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    // SAFETY: `umask` cannot fail and touches no memory. It is the process's, which has no other thread yet
+    // that could make a file meanwhile.
+    let umask = unsafe { libc::umask(0o177) };
+    let listener = UnixListener::bind(path);
+    // SAFETY: as above.
+    unsafe { libc::umask(umask) };
+    listener
+}
+
+fn accept(listener: &UnixListener, exchange: &Arc<Exchange>) {
+    for stream in listener.incoming() {
+        if exchange.closing.load(Ordering::SeqCst) {
+            return;
+        }
+        // Nobody to tell: the client has gone again, or the host has run out of something for now.
+        let Ok(stream) = stream else { continue };
+        // Refused only for a duration of zero.
+        let _ = stream.set_write_timeout(Some(PATIENCE));
+        let mut clients = exchange.clients();
+        clients.retain(|client| !client.thread.is_finished());
+        if clients.len() >= MOST_CLIENTS {
+            let refusal = format!(
+                "{{\"ok\":false,\"kind\":\"refused\",\"error\":\"there are {MOST_CLIENTS} clients already\"}}\n"
+            );
+            let _ = (&stream).write_all(refusal.as_bytes());
+            continue;
+        }
+        let Ok(kept) = stream.try_clone() else {
+            continue;
+        };
+        let serving = Arc::clone(exchange);
+        let thread = thread::Builder::new()
+            .name("client".to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || {
+                serve(&stream, &serving);
+                // Dropping it would not do: the server keeps a handle, to close it from outside.
+                let _ = stream.shutdown(Shutdown::Both);
+            });
+        if let Ok(thread) = thread {
+            clients.push(Client {
+                stream: kept,
+                thread,
+            });
+        }
+    }
+}
+
+/// Answers one client until it has gone.
+fn serve(stream: &UnixStream, exchange: &Exchange) {
+    let mut lines = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line);
+        let whole = line.ends_with(b"\n");
+        match read {
+            Ok(1..) if whole || (line.len() as u64) < LONGEST_LINE => {}
+            Ok(1..) => {
+                let refusal =
+                    "{\"ok\":false,\"kind\":\"bad-request\",\"error\":\"this line is too long\"}\n";
+                let _ = (&mut &*stream).write_all(refusal.as_bytes());
+                return;
+            }
+            _ => return,
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let mut answer = protocol::answer(&line, || exchange.wait_for_machine());
+        answer.push('\n');
+        // One that does not read has gone, or might as well have.
+        if (&mut &*stream).write_all(answer.as_bytes()).is_err() || !whole {
+            return;
+        }
+    }
+}

@@ -1,0 +1,625 @@
+//! What clients of the control socket can ask, line by line, and how it is answered: one JSON object each.
+//! `docs/control-socket.md` is the reference. Every request is a verb of the [`Operator`], by the names that
+//! scripts have for them; nothing here knows of connections.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use shared::ledger::CallId;
+use shared::mailbox::Verb;
+
+use crate::control::Ending;
+use crate::control::operator::{Operator, OperatorError, Ticket, Watch, oracle};
+use crate::cpus::CpuSet;
+use crate::lab::judge::CallName;
+use crate::lab::mailbox::Command;
+use crate::machine::holding::HeldBy;
+use crate::machine::tally::REASONS;
+
+/// Version of the protocol. It changes when a verb or a field changes its meaning or goes away.
+pub const VERSION: u32 = 1;
+
+/// How long a wait goes on if the request does not say.
+const LIMIT: f64 = 10.0;
+
+/// Longest limit for a wait: a day.
+const LONGEST: f64 = 86_400.0;
+
+/// A request.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case", deny_unknown_fields)]
+enum Request {
+    Hello {},
+    Verbs {},
+    Status {},
+    Pause {
+        cpu: u32,
+    },
+    Resume {
+        cpu: u32,
+    },
+    PauseAll {},
+    ResumeAll {},
+    Hold {
+        cpu: u32,
+        probe: String,
+        nth: Option<u64>,
+        call: Option<u64>,
+    },
+    Break {
+        cpu: u32,
+        at: String,
+    },
+    Disarm {
+        cpu: u32,
+    },
+    WaitHeld {
+        cpu: u32,
+        limit: Option<f64>,
+    },
+    Release {
+        cpu: u32,
+    },
+    Step {
+        cpu: u32,
+        count: Option<u64>,
+        limit: Option<f64>,
+    },
+    Look {
+        cpu: u32,
+    },
+    Tell {
+        cpu: u32,
+        deed: String,
+        about: Option<u32>,
+        cpus: Option<Vec<u32>>,
+        wait: Option<bool>,
+        limit: Option<f64>,
+    },
+    WaitDone {
+        cpu: u32,
+        number: u64,
+        limit: Option<f64>,
+    },
+    Call {
+        call: u64,
+    },
+    WaitRan {
+        call: u64,
+        cpus: Option<Vec<u32>>,
+        limit: Option<f64>,
+    },
+    WireHold {
+        from: u32,
+        to: u32,
+    },
+    WireHoldAll {},
+    WireDelay {
+        from: u32,
+        to: u32,
+        milliseconds: u32,
+    },
+    WireRelease {
+        from: u32,
+        to: u32,
+    },
+    WireReleaseAll {},
+    WireDeliver {
+        from: u32,
+        to: u32,
+        nth: usize,
+    },
+    WireLose {
+        from: u32,
+        to: u32,
+        nth: usize,
+    },
+    Stats {},
+    MustBreak {
+        oracle: String,
+    },
+    MayBreak {
+        oracle: String,
+    },
+    Abandon {
+        cpus: Vec<u32>,
+    },
+    Trace {
+        on: bool,
+    },
+    Finish {
+        limit: Option<f64>,
+    },
+    Quit {},
+}
+
+/// Every verb with its fields; those in brackets can be left out.
+const VERBS: [(&str, &str); 32] = [
+    ("hello", ""),
+    ("verbs", ""),
+    ("status", ""),
+    ("pause", "cpu"),
+    ("resume", "cpu"),
+    ("pause_all", ""),
+    ("resume_all", ""),
+    ("hold", "cpu, probe, [nth], [call]"),
+    ("break", "cpu, at"),
+    ("disarm", "cpu"),
+    ("wait_held", "cpu, [limit]"),
+    ("release", "cpu"),
+    ("step", "cpu, [count], [limit]"),
+    ("look", "cpu"),
+    ("tell", "cpu, deed, [about], [cpus], [wait], [limit]"),
+    ("wait_done", "cpu, number, [limit]"),
+    ("call", "call"),
+    ("wait_ran", "call, [cpus], [limit]"),
+    ("wire_hold", "from, to"),
+    ("wire_hold_all", ""),
+    ("wire_delay", "from, to, milliseconds"),
+    ("wire_release", "from, to"),
+    ("wire_release_all", ""),
+    ("wire_deliver", "from, to, nth"),
+    ("wire_lose", "from, to, nth"),
+    ("stats", ""),
+    ("must_break", "oracle"),
+    ("may_break", "oracle"),
+    ("abandon", "cpus"),
+    ("trace", "on"),
+    ("finish", "[limit]"),
+    ("quit", ""),
+];
+
+/// The names that clients have for what CPUs can be told.
+const DEEDS: [(&str, Verb); 14] = [
+    ("call_single", Verb::CallSingle),
+    ("call_async", Verb::CallAsync),
+    ("call_many", Verb::CallMany),
+    ("call_all", Verb::CallAll),
+    ("on_each", Verb::OnEach),
+    ("call_any", Verb::CallAny),
+    ("irqs_off", Verb::IrqsOff),
+    ("irqs_on", Verb::IrqsOn),
+    ("offline", Verb::Offline),
+    ("online", Verb::Online),
+    ("spin", Verb::Spin),
+    ("idle", Verb::Idle),
+    ("leave_mask", Verb::LeaveMask),
+    ("queue", Verb::Queue),
+];
+
+/// Why a request was not done.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    /// It is none.
+    #[error("{0}")]
+    Bad(String),
+    /// There is no machine at this moment.
+    #[error("there is no machine at this moment")]
+    NoMachine,
+    /// The machine refuses.
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+}
+
+impl Refusal {
+    /// The word by which programs tell refusals apart.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Bad(_) => "bad-request",
+            Self::NoMachine | Self::Operator(OperatorError::Over(_)) => "over",
+            Self::Operator(OperatorError::TimedOut { .. }) => "timed-out",
+            Self::Operator(_) => "refused",
+        }
+    }
+}
+
+type Answer = Result<Map<String, Value>, Refusal>;
+
+/// Does what a line asks for, and answers with a line. It never fails: what is wrong is the answer.
+pub(super) fn answer(
+    line: &[u8],
+    machine: impl FnOnce() -> Option<std::sync::Arc<Operator>>,
+) -> String {
+    let (id, answer) = match serde_json::from_slice::<Value>(line) {
+        Err(error) => (None, Err(Refusal::Bad(format!("not JSON: {error}")))),
+        Ok(Value::Object(mut fields)) => {
+            let id = fields.remove("id");
+            let request = serde_json::from_value(Value::Object(fields));
+            let answer = match request {
+                Ok(request) => obey(request, machine),
+                Err(error) => Err(Refusal::Bad(format!(
+                    "{error}; the verb \"verbs\" lists what can be asked"
+                ))),
+            };
+            (id, answer)
+        }
+        Ok(_) => (None, Err(Refusal::Bad("not a JSON object".to_owned()))),
+    };
+    let mut shown = match answer {
+        Ok(mut fields) => {
+            fields.insert("ok".to_owned(), true.into());
+            fields
+        }
+        Err(refusal) => object(json!({
+            "ok": false,
+            "kind": refusal.kind(),
+            "error": refusal.to_string(),
+        })),
+    };
+    if let Some(id) = id {
+        shown.insert("id".to_owned(), id);
+    }
+    Value::Object(shown).to_string()
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        other => Map::from_iter([("value".to_owned(), other)]),
+    }
+}
+
+fn limit(seconds: Option<f64>) -> Result<Duration, Refusal> {
+    let seconds = seconds.unwrap_or(LIMIT);
+    Some(seconds)
+        .filter(|seconds| *seconds <= LONGEST)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| Refusal::Bad(format!("{seconds} is no number of seconds to wait")))
+}
+
+fn obey(request: Request, machine: impl FnOnce() -> Option<std::sync::Arc<Operator>>) -> Answer {
+    match request {
+        Request::Hello {} => {
+            return Ok(object(
+                json!({ "protocol": VERSION, "version": env!("CARGO_PKG_VERSION") }),
+            ));
+        }
+        Request::Verbs {} => {
+            let verbs: Map<_, _> = VERBS
+                .into_iter()
+                .map(|(verb, fields)| (verb.to_owned(), fields.into()))
+                .collect();
+            let deeds: Vec<_> = DEEDS.into_iter().map(|(name, _)| name).collect();
+            return Ok(object(json!({ "verbs": verbs, "deeds": deeds })));
+        }
+        _ => {}
+    }
+    let operator = machine().ok_or(Refusal::NoMachine)?;
+    let nothing = Ok(Map::new());
+    match request {
+        Request::Hello {} | Request::Verbs {} => {}
+        Request::Status {} => return status(&operator),
+        Request::Pause { cpu } => return state(operator.pause(cpu)?.name()),
+        Request::Resume { cpu } | Request::Release { cpu } => operator.resume(cpu)?,
+        Request::PauseAll {} => operator.pause_all()?,
+        Request::ResumeAll {} => operator.resume_all()?,
+        Request::Hold {
+            cpu,
+            probe,
+            nth,
+            call,
+        } => {
+            let nth = nth.unwrap_or(1);
+            if nth == 0 {
+                return Err(Refusal::Bad("times are counted from 1".to_owned()));
+            }
+            let name = probe;
+            operator.hold_at(cpu, Watch { name, call, nth })?;
+        }
+        Request::Break { cpu, at } => {
+            let address = operator.break_at(cpu, &at)?;
+            return Ok(object(json!({ "address": address })));
+        }
+        Request::Disarm { cpu } => operator.disarm(cpu)?,
+        Request::WaitHeld { cpu, limit } => {
+            operator.wait_held(cpu, self::limit(limit)?)?;
+            return look(&operator, cpu);
+        }
+        Request::Step { cpu, count, limit } => {
+            let count = count.unwrap_or(1);
+            if count == 0 {
+                return Err(Refusal::Bad(
+                    "at least one instruction is stepped".to_owned(),
+                ));
+            }
+            operator.step(cpu, count, self::limit(limit)?)?;
+            return look(&operator, cpu);
+        }
+        Request::Look { cpu } => return look(&operator, cpu),
+        Request::Tell {
+            cpu,
+            deed,
+            about,
+            cpus,
+            wait,
+            limit,
+        } => {
+            let command = command(&deed, about, cpus, wait)?;
+            let ticket = operator.post(cpu, &command, self::limit(limit)?)?;
+            return Ok(object(json!({ "cpu": cpu, "number": ticket.number })));
+        }
+        Request::WaitDone { cpu, number, limit } => {
+            return wait_done(&operator, cpu, number, self::limit(limit)?);
+        }
+        Request::Call { call } => return record(&operator, call),
+        Request::WaitRan { call, cpus, limit } => {
+            let id = CallId::from_raw(call);
+            let cpus = match cpus {
+                Some(cpus) => cpus.into_iter().collect(),
+                None => operator
+                    .record(id)
+                    .map(|record| record.targets)
+                    .unwrap_or_default(),
+            };
+            operator.wait_ran(id, &cpus, self::limit(limit)?)?;
+            return record(&operator, call);
+        }
+        Request::WireHold { from, to } => operator.wire_hold(from, to),
+        Request::WireHoldAll {} => operator.wire_hold_all(),
+        Request::WireDelay {
+            from,
+            to,
+            milliseconds,
+        } => {
+            operator.wire_delay(from, to, Duration::from_millis(milliseconds.into()));
+        }
+        Request::WireRelease { from, to } => operator.wire_release(from, to)?,
+        Request::WireReleaseAll {} => operator.wire_release_all()?,
+        Request::WireDeliver { from, to, nth } => operator.wire_deliver(from, to, nth)?,
+        Request::WireLose { from, to, nth } => operator.wire_lose(from, to, nth)?,
+        Request::Stats {} => return Ok(stats(&operator)),
+        Request::MustBreak { oracle } => {
+            let oracle = named(&oracle)?;
+            operator.expect(|expected| expected.must(oracle));
+        }
+        Request::MayBreak { oracle } => {
+            let oracle = named(&oracle)?;
+            operator.expect(|expected| expected.may(oracle));
+        }
+        Request::Abandon { cpus } => {
+            operator.expect(|expected| expected.abandoned = cpus.into_iter().collect());
+        }
+        Request::Trace { on } => {
+            let way = if on { "on" } else { "off" };
+            return Err(Refusal::Bad(format!(
+                "this build has no trace to turn {way}"
+            )));
+        }
+        Request::Finish { limit } => operator.finish(self::limit(limit)?)?,
+        Request::Quit {} => operator.quit(Ending::Quit),
+    }
+    nothing
+}
+
+fn named(name: &str) -> Result<shared::lab::Oracle, Refusal> {
+    oracle(name).map_err(|error| Refusal::Bad(error.to_string()))
+}
+
+fn state(name: &str) -> Answer {
+    Ok(object(json!({ "state": name })))
+}
+
+fn command(
+    deed: &str,
+    about: Option<u32>,
+    cpus: Option<Vec<u32>>,
+    wait: Option<bool>,
+) -> Result<Command, Refusal> {
+    let verb = DEEDS.into_iter().find(|(name, _)| *name == deed);
+    let (_, verb) = verb.ok_or_else(|| {
+        let all: Vec<_> = DEEDS.into_iter().map(|(name, _)| name).collect();
+        Refusal::Bad(format!(
+            "there is no deed \"{deed}\"; there are {}",
+            all.join(", ")
+        ))
+    })?;
+    let needs_cpu = matches!(
+        verb,
+        Verb::CallSingle | Verb::CallAsync | Verb::Offline | Verb::Online | Verb::LeaveMask
+    );
+    if needs_cpu && about.is_none() {
+        return Err(Refusal::Bad(format!(
+            "{deed} is about a CPU: say \"about\""
+        )));
+    }
+    if matches!(verb, Verb::CallMany | Verb::CallAny) && cpus.is_none() {
+        return Err(Refusal::Bad(format!("{deed} is about CPUs: say \"cpus\"")));
+    }
+    Ok(Command {
+        verb,
+        wait: wait.unwrap_or(false),
+        argument: about.unwrap_or(0).into(),
+        mask: cpus.unwrap_or_default().into_iter().collect(),
+    })
+}
+
+fn wait_done(operator: &Operator, cpu: u32, number: u64, limit: Duration) -> Answer {
+    let ticket = operator
+        .ticket(cpu, number)
+        .ok_or_else(|| Refusal::Bad(format!("CPU {cpu} was told nothing with number {number}")))?;
+    let done = operator.wait_done(ticket, limit)?;
+    let result = done.result.unwrap_or_default();
+    let mut fields = object(json!({ "result": result, "call": done.call.map(CallId::raw) }));
+    if ticket.verb == Verb::Queue {
+        let length = usize::try_from(result).unwrap_or(0).min(done.answer.len());
+        fields.insert("queue".to_owned(), json!(done.answer[..length]));
+    }
+    Ok(fields)
+}
+
+fn list(cpus: &CpuSet) -> Vec<u32> {
+    cpus.iter().collect()
+}
+
+fn record(operator: &Operator, call: u64) -> Answer {
+    let id = CallId::from_raw(call);
+    let record = operator.record(id).ok_or_else(|| {
+        let name = CallName(id);
+        Refusal::Bad(format!(
+            "{name} is not in the ledger: never made, or complete long ago"
+        ))
+    })?;
+    Ok(object(json!({
+        "name": CallName(id).to_string(),
+        "targets": list(&record.targets),
+        "ran": list(&record.ran),
+        "returned": record.head.returned_tsc != 0,
+    })))
+}
+
+fn status(operator: &Operator) -> Answer {
+    let outstanding = operator.outstanding();
+    let vcpus = (0..operator.cpus())
+        .map(|cpu| {
+            let told = outstanding.iter().find(|ticket| ticket.cpu == cpu);
+            Ok(json!({
+                "cpu": cpu,
+                "state": operator.state(cpu)?.name(),
+                "held_by": operator.held_by(cpu)?.map(|by| held_by(operator, by)),
+                "outstanding": told.map(deed),
+            }))
+        })
+        .collect::<Result<Vec<_>, OperatorError>>()?;
+    let wire: Vec<_> = operator
+        .in_flight()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    Ok(object(json!({ "vcpus": vcpus, "wire": wire })))
+}
+
+fn deed(ticket: &Ticket) -> Value {
+    let name = DEEDS.into_iter().find(|(_, verb)| *verb == ticket.verb);
+    json!({ "deed": name.map_or("finish", |(name, _)| name), "number": ticket.number })
+}
+
+fn held_by(operator: &Operator, by: HeldBy) -> Value {
+    match by {
+        HeldBy::Point { point, call } => json!({
+            "probe": operator.probe_name(point),
+            "call": if call == 0 { None } else { Some(call) },
+        }),
+        HeldBy::Address(address) => json!({ "address": address }),
+        HeldBy::Steps => json!("steps"),
+        HeldBy::Word => json!("word"),
+    }
+}
+
+fn look(operator: &Operator, cpu: u32) -> Answer {
+    let look = operator.look(cpu)?;
+    let regs = &look.standing.regs;
+    Ok(object(json!({
+        "place": look.place,
+        "state": operator.state(cpu)?.name(),
+        "held_by": look.held_by.map(|by| held_by(operator, by)),
+        "irqs_on": look.standing.interrupts_on(),
+        "pending": look.standing.requested,
+        "in_service": look.standing.in_service,
+        "registers": {
+            "rip": regs.rip, "rsp": regs.rsp, "rflags": regs.rflags,
+            "rax": regs.rax, "rbx": regs.rbx, "rcx": regs.rcx, "rdx": regs.rdx,
+            "rsi": regs.rsi, "rdi": regs.rdi, "rbp": regs.rbp,
+            "r8": regs.r8, "r9": regs.r9, "r10": regs.r10, "r11": regs.r11,
+            "r12": regs.r12, "r13": regs.r13, "r14": regs.r14, "r15": regs.r15,
+        },
+    })))
+}
+
+fn stats(operator: &Operator) -> Map<String, Value> {
+    let figures = operator.figures();
+    let vcpus: Vec<_> = (0_usize..)
+        .zip(&figures.counters)
+        .map(|(cpu, counters)| {
+            let exits: Map<_, _> = REASONS
+                .iter()
+                .zip(figures.window.exits(cpu))
+                .map(|(name, count)| ((*name).to_owned(), count.into()))
+                .collect();
+            let kvm: Map<_, _> = figures
+                .window
+                .kvm(cpu)
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), json!(value)))
+                .collect();
+            json!({
+                "cpu": cpu,
+                "exits": exits,
+                "kvm": kvm,
+                "calls_made": counters.calls_made,
+                "calls_executed": counters.calls_executed,
+                "ipis_sent": crate::lab::ipis_sent(counters),
+                "ipis_received": counters.ipi_received(),
+                "wait_spins": counters.wait_spins,
+            })
+        })
+        .collect();
+    object(json!({ "seconds": figures.window.length().as_secs_f64(), "vcpus": vcpus }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn answered(line: &str) -> Value {
+        serde_json::from_str(&answer(line.as_bytes(), || None)).unwrap()
+    }
+
+    #[test]
+    fn every_verb_that_is_listed_is_known() {
+        for (verb, _) in VERBS {
+            let answer = answered(&json!({ "verb": verb }).to_string());
+            let error = answer["error"].as_str().unwrap_or_default();
+            assert!(!error.contains("unknown variant"), "{verb}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_needs_no_machine_is_answered_without_one() {
+        let hello = answered(r#"{"verb": "hello", "id": [7]}"#);
+        assert_eq!(
+            (&hello["ok"], &hello["protocol"]),
+            (&json!(true), &json!(VERSION))
+        );
+        assert_eq!(hello["id"], json!([7]));
+        let verbs = answered(r#"{"verb": "verbs"}"#);
+        assert_eq!(verbs["verbs"]["pause"], "cpu");
+        let pause = answered(r#"{"verb": "pause", "cpu": 0}"#);
+        assert_eq!(pause["kind"], "over");
+    }
+
+    #[test]
+    fn rubbish_is_answered_with_what_is_wrong() {
+        for (line, complaint) in [
+            ("", "not JSON"),
+            ("[1]", "not a JSON object"),
+            ("{}", "missing field `verb`"),
+            (r#"{"verb": "fly"}"#, "unknown variant `fly`"),
+            (r#"{"verb": "pause"}"#, "missing field `cpu`"),
+            (r#"{"verb": "pause", "cpu": -1}"#, "invalid value"),
+            (
+                r#"{"verb": "pause", "cpu": 0, "now": 1}"#,
+                "unknown field `now`",
+            ),
+            (r#"{"verb": "hold", "cpu": 0, "probe": 7}"#, "invalid type"),
+        ] {
+            let answer = answered(line);
+            assert_eq!(
+                (&answer["ok"], &answer["kind"]),
+                (&json!(false), &json!("bad-request"))
+            );
+            let error = answer["error"].as_str().unwrap();
+            assert!(error.contains(complaint), "{line}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_it_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let shown = answer(&line, || None);
+            prop_assert!(!shown.contains('\n'));
+            prop_assert!(serde_json::from_str::<Value>(&shown).is_ok());
+        }
+    }
+}
