@@ -65,6 +65,7 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
     }
     let metal = Metal {
         transport,
+        mode,
         icr_fence: options.icr_fence,
         apic_ids,
         lab,
@@ -171,9 +172,9 @@ fn choose_transport(asked: Option<Transport>) -> (Transport, Mode) {
             let why = format_args!("transport=x2apic: these CPUs have none; take transport=xapic");
             end::refuse(BadMachine, why)
         }
-        (Some(Transport::Xapic), _) | (None, Mode::Xapic) => (Transport::Xapic, Mode::Xapic),
-        (Some(Transport::X2apic) | None, Mode::X2apic) => (Transport::X2apic, best),
-        (Some(Transport::Wire), _) => (Transport::Wire, best),
+        (Some(Transport::Xapic), _) => (Transport::Xapic, Mode::Xapic),
+        (Some(transport), _) => (transport, best),
+        (None, _) => (best.transport(), best),
     }
 }
 

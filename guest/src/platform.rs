@@ -15,8 +15,8 @@ pub use shared::probe::Point;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Vector {
-    /// Nothing to do. A CPU sends it to itself to learn that it has taken everything else: it has the
-    /// lowest priority.
+    /// Nothing to do. A CPU sends it to itself to learn that it has taken everything that was pending: it has
+    /// the lowest priority. It comes at once, whatever way other IPIs go.
     Last = 0xfa,
     /// `CALL_FUNCTION_SINGLE_VECTOR`: look at your own queue of single calls.
     Single = 0xfb,

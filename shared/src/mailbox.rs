@@ -78,7 +78,7 @@ pub enum Verb {
     /// reported as a breach of the contract and refused ([`Refusal::Invalid`]), and takes no CPU offline or
     /// online.
     IrqsOff = 7,
-    /// Enables interrupts.
+    /// Enables interrupts, and takes all that are pending.
     IrqsOn = 8,
     /// Takes CPU `argument` offline.
     Offline = 9,
@@ -96,7 +96,7 @@ pub enum Verb {
     /// Ends the workload on this CPU, with interrupts on; no later command is looked at. When all CPUs of
     /// `mask`, this one among them, have been told so with the same mask, and have taken every interrupt that
     /// was sent to them, the first of them that is online looks for what was left behind, and ends the run.
-    /// Whatever became of other CPUs, they are not waited for.
+    /// Whatever became of other CPUs, they are not waited for, nor is what a wire still holds.
     Finish = 15,
 }
 

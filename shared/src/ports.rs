@@ -20,7 +20,7 @@ pub const DOORBELL: u16 = 0x5b0;
 
 /// Wire port: one 32-bit write of a [`Dispatch`] hands an IPI to the VMM, which delivers it. For a guest
 /// with `transport=wire`, whose IPIs the VMM can so hold, delay and reorder. INIT and start-up IPIs do not go
-/// this way.
+/// this way, nor does what a CPU sends to itself.
 pub const WIRE: u16 = 0x5b4;
 
 /// An IPI on its way through the VMM, as it is written to the [`WIRE`] port.

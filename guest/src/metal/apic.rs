@@ -6,6 +6,7 @@ use core::arch::x86_64::__cpuid;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 
+use shared::lab::Transport;
 use x86_64::instructions::interrupts::without_interrupts;
 use x86_64::registers::model_specific::Msr;
 
@@ -91,6 +92,14 @@ impl Mode {
         match __cpuid(1).ecx >> 21 & 1 {
             0 => Self::Xapic,
             _ => Self::X2apic,
+        }
+    }
+
+    /// How IPIs leave an APIC in this mode.
+    pub fn transport(self) -> Transport {
+        match self {
+            Self::Xapic => Transport::Xapic,
+            Self::X2apic => Transport::X2apic,
         }
     }
 }

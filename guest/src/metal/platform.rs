@@ -16,7 +16,7 @@ use shared::ports::{DOORBELL, Dispatch, WIRE};
 use x86_64::instructions::interrupts;
 use x86_64::instructions::port::Port;
 
-use super::apic::{self, Command};
+use super::apic::{self, Command, Mode};
 use super::clock;
 use super::cpu::Cpu;
 use super::smp;
@@ -24,8 +24,10 @@ use super::smp;
 /// The machine under the portable guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Metal {
-    /// How IPIs leave.
+    /// How IPIs to others leave.
     pub transport: Transport,
+    /// The mode the APICs are in.
+    pub mode: Mode,
     /// Whether the x2APIC's ICR is written behind a fence.
     pub icr_fence: bool,
     /// APIC ids by CPU.
@@ -57,9 +59,9 @@ pub fn guest() -> &'static Guest<Metal> {
 }
 
 impl Metal {
-    fn send(&self, target: CpuId, vector: Vector) {
+    fn send(&self, target: CpuId, vector: Vector, transport: Transport) {
         let (target, vector) = (self.apic_ids[target], vector as u8);
-        match self.transport {
+        match transport {
             Transport::Xapic | Transport::X2apic => {
                 apic::send(Command::Fixed(vector), target, self.icr_fence);
             }
@@ -72,10 +74,10 @@ impl Metal {
         }
     }
 
-    fn count_ipis(&self, sent: u64) {
+    fn count_ipis(&self, transport: Transport, sent: u64) {
         self.lab
             .counters(self.this_cpu())
-            .count_ipi(self.transport, sent, sent);
+            .count_ipi(transport, sent, sent);
     }
 }
 
@@ -85,17 +87,21 @@ impl Platform for Metal {
     }
 
     fn send_ipi(&self, target: CpuId, vector: Vector) {
-        self.send(target, vector);
-        self.count_ipis(1);
+        let transport = match vector {
+            Vector::Last => self.mode.transport(),
+            Vector::Single | Vector::Many | Vector::Wake => self.transport,
+        };
+        self.send(target, vector, transport);
+        self.count_ipis(transport, 1);
     }
 
     fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) {
         let mut sent = 0;
         for target in targets.iter() {
-            self.send(target, vector);
+            self.send(target, vector, self.transport);
             sent += 1;
         }
-        self.count_ipis(sent);
+        self.count_ipis(self.transport, sent);
     }
 
     fn irqs_enabled(&self) -> bool {

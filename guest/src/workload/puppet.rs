@@ -10,8 +10,7 @@
 //! behind. It waits for no call: one that has not run by now is lost. CPUs that were not told may hang for
 //! ever, in a call or elsewhere.
 //!
-//! Interrupts that a wire still holds count as sent: whoever holds them delivers them, the oldest first, or
-//! the run does not end.
+//! What a wire still holds by then will not be waited for either: it is the monitor's to deliver before.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -253,7 +252,10 @@ impl Puppet {
                 return result.map(|cpu| cpu as i64);
             }
             Verb::IrqsOff => platform.irqs_disable(),
-            Verb::IrqsOn => platform.irqs_enable(),
+            Verb::IrqsOn => {
+                platform.irqs_enable();
+                take_pending(ipi);
+            }
             // Both wait for others, with interrupts on.
             Verb::Offline | Verb::Online if !platform.irqs_enabled() => {
                 return Err(Refusal::Invalid);
@@ -317,15 +319,10 @@ impl Puppet {
     fn finish<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Part {
         let machine = &ipi.machine;
         let me = machine.this_cpu();
-        let last_received = || machine.counters().last_received.load(Ordering::Relaxed);
         if ipi.idle_until(|| self.all_in(ipi, &self.arrived)) == Fate::Leave {
             return Part::Left;
         }
-        let before = last_received();
-        machine.platform.send_ipi(me, Vector::Last);
-        if ipi.idle_until(|| last_received() != before) == Fate::Leave {
-            return Part::Left;
-        }
+        take_pending(ipi);
         self.quiet.insert(me, SharedOrdering::Release);
 
         let members = self.members.load(machine.cpus);
@@ -347,6 +344,19 @@ impl Puppet {
 
     fn wake<P: Platform>(&self, ipi: &Ipi<P, Workload>, cpus: &dyn Targets) {
         ipi.wake(&ipi.machine.others_online(cpus));
+    }
+}
+
+/// Takes every interrupt that is pending on this CPU: not all hosts do so as soon as interrupts are on. The
+/// one that it sends itself for this comes at once, so that a stop can wait until it is through.
+fn take_pending<P: Platform>(ipi: &Ipi<P, Workload>) {
+    let machine = &ipi.machine;
+    let received = || machine.counters().last_received.load(Ordering::Relaxed);
+    let before = received();
+    let has_come = || received() != before;
+    machine.platform.send_ipi(machine.this_cpu(), Vector::Last);
+    while !has_come() {
+        machine.platform.idle_unless(&has_come);
     }
 }
 
