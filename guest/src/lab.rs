@@ -17,8 +17,10 @@ use shared::lab::{
 use shared::ledger::{CallId, Lane, RecordHead};
 use shared::mailbox::{ANSWERS, MASK_WORDS, Mailbox};
 use shared::probe::Arms;
+use shared::trace::{RingHead, ring_records};
 
 use crate::platform::{CpuId, Vector};
+use crate::trace::{AtomicRecord, AtomicRingHead, Ring};
 
 /// Call records of one CPU.
 const RECORDS: u64 = Lane::COUNT as u64 * shared::lab::SLOTS as u64;
@@ -280,6 +282,19 @@ impl Lab {
         words
             .get(point / 64)
             .is_some_and(|word| word.load(Ordering::Relaxed) >> (point % 64) & 1 != 0)
+    }
+
+    /// The trace ring of `cpu`.
+    pub fn ring(&self, cpu: CpuId) -> Ring<'_> {
+        let start = self.layout.rings.entry(cpu as u64);
+        let head: &AtomicRingHead = self.at(start);
+        let records =
+            start.expect("the lab has a ring for every CPU") + size_of::<RingHead>() as u64;
+        let count = ring_records(self.layout.cpus) as usize;
+        // SAFETY: as in `at`; the layout has room for that many records in each ring.
+        let records: &[AtomicRecord] =
+            unsafe { slice::from_raw_parts(self.pointer(records), count) };
+        Ring::new(head, records)
     }
 
     /// The call record that `call` occupies, or `None` if no CPU of this machine can have made it.

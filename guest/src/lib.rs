@@ -24,6 +24,7 @@ mod schedules;
 pub mod sync;
 #[cfg(all(test, not(loom)))]
 mod threads;
+pub mod trace;
 pub mod verdict;
 pub mod workload;
 

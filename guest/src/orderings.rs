@@ -43,7 +43,7 @@ impl Platform for Model {
         thread::yield_now();
     }
     fn ring(&self, _: Doorbell) {}
-    fn reached(&self, _: &'static Point, _: u64) {}
+    fn reached(&self, _: &'static Point, _: u64, _: u64) {}
     fn idle_unless(&self, _: &dyn Fn() -> bool) {}
     fn start_cpu(&self, _: CpuId) -> Result<(), NotStarted> {
         Err(NotStarted)

@@ -64,9 +64,10 @@ pub trait Platform: Sync + 'static {
     /// Tells the host something, if it listens.
     fn ring(&self, doorbell: Doorbell);
 
-    /// Tells the host, if it listens and has armed `point` for this CPU, that this CPU has come there with
-    /// the call whose raw id is `call`, or 0. It may be away for long, but changes nothing else.
-    fn reached(&self, point: &'static Point, call: u64);
+    /// This CPU has come to `point`, which a host has armed, with the call whose raw id is `call`, or 0:
+    /// writes that with `detail` into the trace, and tells the host, for whichever the point is armed. It may
+    /// be away for long, but changes nothing else.
+    fn reached(&self, point: &'static Point, call: u64, detail: u64);
 
     /// Sleeps until an interrupt has been handled (x86: `sti; hlt`, interrupts on again afterwards).
     /// The condition is tested with interrupts off, so that an interrupt that changes it is not

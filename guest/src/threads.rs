@@ -28,7 +28,7 @@ impl Platform for Alone {
     fn send_ipi(&self, _: CpuId, _: Vector) {}
     fn send_ipi_mask(&self, _: &CpuMask, _: Vector) {}
     fn ring(&self, _: Doorbell) {}
-    fn reached(&self, _: &'static Point, _: u64) {}
+    fn reached(&self, _: &'static Point, _: u64, _: u64) {}
     fn irqs_enabled(&self) -> bool {
         true
     }
@@ -255,7 +255,7 @@ impl Platform for Arc<Threads> {
             .for_each(|target| self.send_ipi(target, vector));
     }
     fn ring(&self, _: Doorbell) {}
-    fn reached(&self, _: &'static Point, _: u64) {}
+    fn reached(&self, _: &'static Point, _: u64, _: u64) {}
     fn irqs_enabled(&self) -> bool {
         self.me().irqs_on.load(Ordering::Relaxed)
     }

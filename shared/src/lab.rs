@@ -10,13 +10,14 @@ use core::fmt;
 use crate::ledger::{Lane, record_stride};
 use crate::mailbox::Mailbox;
 use crate::probe::Arms;
+use crate::trace::ring_stride;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First eight bytes of the lab, `IPI-LAB` and a zero, little endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"IPI-LAB\0");
 
 /// Version of every layout in this crate. Either side refuses any other.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Alignment of the lab and of each of its sections, one page.
 pub const ALIGN: u64 = 4096;
@@ -83,8 +84,10 @@ pub struct Header {
     pub mailboxes: Section,
     /// One [`Arms`] per CPU.
     pub arms: Section,
+    /// One ring of the [`trace`](crate::trace) per CPU.
+    pub rings: Section,
     /// Room for more.
-    pub reserved: [u64; 10],
+    pub reserved: [u64; 7],
     /// Guest: how many CPUs it brought up, the first one included.
     pub cpus_online: u32,
     /// Guest: findings made, which can exceed the number kept.
@@ -329,6 +332,8 @@ pub struct Layout {
     pub mailboxes: Section,
     /// One [`Arms`] per CPU.
     pub arms: Section,
+    /// One ring of the [`trace`](crate::trace) per CPU.
+    pub rings: Section,
     /// Bytes in all, a multiple of [`ALIGN`].
     pub size: u64,
 }
@@ -369,6 +374,11 @@ impl Layout {
             stride: record_stride(mask_words),
             count: u64::from(cpus) * Lane::COUNT as u64 * u64::from(SLOTS),
         };
+        let rings = Section {
+            offset: after(ledger.end()),
+            stride: ring_stride(cpus),
+            count: u64::from(cpus),
+        };
         Ok(Self {
             cpus,
             mask_words,
@@ -377,7 +387,8 @@ impl Layout {
             findings,
             mailboxes,
             arms,
-            size: after(ledger.end()),
+            rings,
+            size: after(rings.end()),
         })
     }
 
@@ -395,6 +406,7 @@ impl Layout {
             findings: self.findings,
             mailboxes: self.mailboxes,
             arms: self.arms,
+            rings: self.rings,
             ..Header::default()
         }
     }
@@ -418,7 +430,8 @@ impl Layout {
             && header.ledger == layout.ledger
             && header.findings == layout.findings
             && header.mailboxes == layout.mailboxes
-            && header.arms == layout.arms;
+            && header.arms == layout.arms
+            && header.rings == layout.rings;
         if same {
             Ok(layout)
         } else {
@@ -471,7 +484,8 @@ mod tests {
             assert!(layout.findings.end() <= layout.mailboxes.offset);
             assert!(layout.mailboxes.end() <= layout.arms.offset);
             assert!(layout.arms.end() <= layout.ledger.offset);
-            assert!(layout.ledger.end() <= layout.size);
+            assert!(layout.ledger.end() <= layout.rings.offset);
+            assert!(layout.rings.end() <= layout.size);
             assert_eq!(Layout::from_header(&layout.header()), Ok(layout));
         }
     }

@@ -13,3 +13,4 @@ pub mod ledger;
 pub mod mailbox;
 pub mod ports;
 pub mod probe;
+pub mod trace;

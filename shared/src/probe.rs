@@ -1,8 +1,9 @@
 //! Probes: named points in the guest's code at which the VMM can hold a CPU.
 //!
 //! Each probe is a [`Point`] in the image's section [`SECTION`], where the VMM finds it without running
-//! anything. A guest that comes to a point tests [`Point::armed`] and goes on, unless it is armed for the
-//! CPU it runs on ([`Arms`]). Then it rings the doorbell with
+//! anything. A guest that comes to a point tests [`Point::armed`] and goes on if that is zero. With [`TRACED`] it
+//! writes a record of the [`trace`](crate::trace). With [`HELD`], and if the point is armed for the CPU it runs
+//! on ([`Arms`]), it rings the doorbell with
 //! [`Doorbell::Reached`](crate::ports::Doorbell::Reached), the address of the point in RDI and the call at
 //! hand, or 0, in RSI. Registers, not memory: a CPU can be interrupted between two stores, and the handler
 //! come to a point of its own. What follows the point has not begun while the doorbell rings.
@@ -14,6 +15,12 @@ pub const SECTION: &str = ".probes";
 
 /// Most points an image can have.
 pub const MAX_POINTS: usize = 256;
+
+/// In [`Point::armed`]: some CPU is to be held here.
+pub const HELD: u32 = 1;
+
+/// In [`Point::armed`]: every CPU that comes here writes a trace record.
+pub const TRACED: u32 = 2;
 
 /// Bytes of a name, of which unused ones are zero.
 pub const NAME_LEN: usize = 32;
@@ -31,7 +38,7 @@ pub struct Point {
     pub file: [u8; FILE_LEN],
     /// The line in that file, from 1.
     pub line: u32,
-    /// Not zero while it is armed for some CPU. Written by the VMM.
+    /// [`HELD`] and [`TRACED`], or zero while nobody wants to know. Written by the VMM.
     pub armed: AtomicU32,
     /// Room for more.
     pub reserved: [u32; 6],
@@ -55,15 +62,15 @@ impl Point {
         }
     }
 
-    /// Whether it is armed for some CPU.
+    /// For what it is armed, [`HELD`] and [`TRACED`] or zero.
     ///
     /// The writer is outside of the guest's program, which is what volatile accesses are for. An atomic load
     /// does the same, but compilers do not make it an operand of the comparison, and where every instruction
     /// is emulated one more in every probe is felt.
     #[inline(always)]
-    pub fn is_armed(&self) -> bool {
+    pub fn armed(&self) -> u32 {
         // SAFETY: a word of `self`, aligned, which any bit pattern may fill.
-        unsafe { self.armed.as_ptr().read_volatile() != 0 }
+        unsafe { self.armed.as_ptr().read_volatile() }
     }
 }
 
@@ -94,6 +101,6 @@ mod tests {
         assert_eq!(&point.name[..12], b"queue.visit\0");
         assert_eq!(point.file, [b'x'; FILE_LEN]);
         assert_eq!(end_of::<4>("guest/a.rs"), *b"a.rs");
-        assert!(!point.is_armed());
+        assert_eq!(point.armed(), 0);
     }
 }

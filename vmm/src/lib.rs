@@ -27,6 +27,7 @@ use machine::points::Points;
 use machine::symbols::Symbols;
 use machine::{Machine, MachineError, Parts, boot};
 use report::{Kind, Report, postmortem};
+use stats::trace::Trace;
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
@@ -47,6 +48,8 @@ pub struct Config {
     pub pin: Option<CpuSet>,
     /// Where the guest's console goes.
     pub console: control::Stream,
+    /// Whether to trace what happens, from the start of the workload on.
+    pub trace: bool,
 }
 
 /// What a run came to.
@@ -56,6 +59,8 @@ pub struct Outcome {
     pub report: Report,
     /// Where the vCPUs stood, if the run did not end well.
     pub post_mortem: String,
+    /// What was traced, if anything was to be.
+    pub trace: Option<Trace>,
 }
 
 /// Why there was no run, or none that could be brought to an end.
@@ -145,6 +150,7 @@ pub fn run_attended(
         points,
         symbols: Arc::clone(&symbols),
         command_line,
+        trace: config.trace,
     };
     let aftermath = control::run(machine, &lab, setup, |operator| {
         if let Some(server) = control {
@@ -155,12 +161,13 @@ pub fn run_attended(
     if let Some(server) = control {
         server.leave();
     }
-    let aftermath = aftermath?;
+    let mut aftermath = aftermath?;
     let report = Report::new(&aftermath, &lab);
     let post_mortem = describe(&aftermath, &report, &symbols);
     Ok(Outcome {
         report,
         post_mortem,
+        trace: aftermath.trace.take(),
     })
 }
 

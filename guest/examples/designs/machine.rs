@@ -192,7 +192,7 @@ impl Platform for OneThread {
         );
     }
     fn ring(&self, _: Doorbell) {}
-    fn reached(&self, _: &'static Point, _: u64) {}
+    fn reached(&self, _: &'static Point, _: u64, _: u64) {}
     fn idle_unless(&self, done: &dyn Fn() -> bool) {
         if !done() {
             self.relax();

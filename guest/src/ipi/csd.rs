@@ -109,6 +109,7 @@ impl CallSingleData {
         if !is_free() {
             probe!(machine.platform, "csd.lock.wait", self.call().info);
             machine.spin_until(is_free);
+            probe!(machine.platform, "csd.lock.over");
         }
     }
 

@@ -164,7 +164,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         probe!(self.machine.platform, "many.enter", call.info);
         let targets = self.machine.others_online(mask);
         let mut cpus = targets.iter();
-        match (cpus.next(), cpus.next()) {
+        let made_to = match (cpus.next(), cpus.next()) {
             (None, _) => targets,
             (Some(only), None) => {
                 self.check_may_wait(call);
@@ -176,7 +176,9 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
                 probe!(self.machine.platform, "many.targets", call.info);
                 self.many.call(&self.machine, mask, call, wait)
             }
-        }
+        };
+        probe!(self.machine.platform, "many.done", call.info);
+        made_to
     }
 
     /// Has every other CPU that is online run `call` (`smp_call_function`), and returns which those
@@ -216,17 +218,18 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
 
     /// The interrupt handler of `vector`. Interrupts are off and stay off.
     pub fn handle(&self, vector: Vector) {
-        probe!(self.machine.platform, "irq.enter");
+        probe!(self.machine.platform, "irq.enter", 0, vector as u64);
         self.machine.counters().count_received(vector);
         self.machine.quiescent();
         let served = match vector {
-            Vector::Single => self.singles.handle(&self.machine, &|call| self.run(call)),
-            Vector::Many => self.many.handle(&self.machine, &|call| self.run(call)),
-            Vector::Wake | Vector::Last => return,
+            Vector::Single => Some(self.singles.handle(&self.machine, &|call| self.run(call))),
+            Vector::Many => Some(self.many.handle(&self.machine, &|call| self.run(call))),
+            Vector::Wake | Vector::Last => None,
         };
-        if served == 0 {
+        if served == Some(0) {
             count(&self.machine.counters().empty_received, 1);
         }
+        probe!(self.machine.platform, "irq.exit", 0, vector as u64);
     }
 
     /// Reads the global queue: see [`ManyQueue::read`].

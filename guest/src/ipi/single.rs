@@ -55,6 +55,12 @@ impl Singles {
 
     /// Has `target`, which is another CPU and online, run `call`.
     pub fn call<P: Platform>(&self, machine: &Machine<P>, target: CpuId, call: Call, wait: bool) {
+        probe!(machine.platform, "single.enter", call.info);
+        self.carry(machine, target, call, wait);
+        probe!(machine.platform, "single.done", call.info);
+    }
+
+    fn carry<P: Platform>(&self, machine: &Machine<P>, target: CpuId, call: Call, wait: bool) {
         let heap = self.heap.as_ref().filter(|_| !wait);
         let csd = match heap.map(|pool| (pool, pool.allocate(machine))) {
             None if wait => return self.call_and_wait(machine, target, call),
@@ -88,11 +94,13 @@ impl Singles {
         csd: &'static CallSingleData,
         call: Call,
     ) {
+        probe!(machine.platform, "single.enter", call.info);
         csd.lock(machine, call);
         csd.carry(call);
         // SAFETY: the descriptor lives for ever, and `lock` has just made sure that it is on no
         // queue.
         unsafe { self.enqueue(machine, target, csd, call) };
+        probe!(machine.platform, "single.done", call.info);
     }
 
     /// Queues a descriptor that carries `call` for `target`, and interrupts it if its queue was empty: whoever

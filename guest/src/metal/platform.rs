@@ -13,6 +13,7 @@ use guest::probe;
 use guest::sync::mask::CpuMask;
 use shared::lab::Transport;
 use shared::ports::{DOORBELL, Dispatch, WIRE};
+use shared::probe::{HELD, TRACED};
 use x86_64::instructions::interrupts;
 use x86_64::instructions::port::Port;
 
@@ -61,12 +62,13 @@ pub fn guest() -> &'static Guest<Metal> {
 impl Metal {
     fn send(&self, target: CpuId, vector: Vector, transport: Transport) {
         let (target, vector) = (self.apic_ids[target], vector as u8);
+        let dispatch = Dispatch { target, vector };
+        probe!(*self, "ipi.send", 0, u32::from(dispatch).into());
         match transport {
             Transport::Xapic | Transport::X2apic => {
                 apic::send(Command::Fixed(vector), target, self.icr_fence);
             }
             Transport::Wire => {
-                let dispatch = Dispatch { target, vector };
                 // Earlier stores are visible before the port is written (SDM Vol. 3A 9.2.2, 9.3).
                 // SAFETY: the port is the monitor's, which offered a lab; a write to it changes no memory.
                 unsafe { Port::<u32>::new(WIRE).write(dispatch.into()) };
@@ -128,10 +130,16 @@ impl Platform for Metal {
         }
     }
 
-    fn reached(&self, point: &'static Point, call: u64) {
+    fn reached(&self, point: &'static Point, call: u64, detail: u64) {
+        let now = self.timestamp();
+        let cpu = self.this_cpu();
         let first = &raw const probes_start;
         let index = (ptr::from_ref(point).addr() - first.addr()) / size_of::<Point>();
-        if self.has_doorbell && self.lab.is_armed(self.this_cpu(), index) {
+        let armed = point.armed();
+        if armed & TRACED != 0 {
+            self.lab.ring(cpu).append(now, index, call, detail);
+        }
+        if armed & HELD != 0 && self.has_doorbell && self.lab.is_armed(cpu, index) {
             // SAFETY: as in `ring`. The monitor may look at memory meanwhile, and so may others change it,
             // of which the compiler is told by what the block does not promise.
             unsafe {

@@ -15,3 +15,4 @@ mod selftest;
 mod stalls;
 mod stories;
 mod stress;
+mod traces;

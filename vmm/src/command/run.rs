@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use clap::{Args, ValueEnum};
 use vmm::control::socket::Server;
 use vmm::control::{Limits, Stall, Stalls, Steal, Stream};
 use vmm::cpus::CpuSet;
+use vmm::report::perfetto;
+use vmm::stats::trace::Trace;
 use vmm::{Config, Outcome, scenario};
 
 use super::{Refused, complain};
@@ -59,6 +61,11 @@ pub struct Arguments {
     /// Write the report here instead of to standard output
     #[arg(long, value_name = "FILE")]
     stats_file: Option<PathBuf>,
+
+    /// Trace what happens from the start of the workload on, and write it here for ui.perfetto.dev; see
+    /// docs/traces.md
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 
     /// Bind the vCPUs to these host CPUs in turn, such as 0-2,5
     #[arg(long, value_name = "CPULIST")]
@@ -123,6 +130,7 @@ impl Arguments {
                 (Form::Json, None) => Stream::Stderr,
                 _ => Stream::Stdout,
             },
+            trace: self.trace.is_some(),
         }
     }
 }
@@ -143,13 +151,16 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         })
     };
     let mut file = arguments.stats_file.as_ref().map(open).transpose()?;
+    let trace_file = arguments.trace.as_ref().map(open).transpose()?;
     let mut status = 0;
+    let mut traces = Vec::new();
     let report = |outcome: Outcome| {
         let mut own = outcome.report.exit_status;
         if let Err(error) = print(&outcome, arguments.stats, file.as_mut()) {
             complain(&format!("cannot write the report: {error}"));
             own = if own == 0 { NOT_REPORTED } else { own };
         }
+        traces.extend(outcome.trace);
         // Of several machines the first that failed decides.
         status = if status == 0 { own } else { status };
     };
@@ -174,6 +185,12 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 .map(|error| (chain(&error), error.exit_status()))
         }
     };
+    if let Some(file) = trace_file
+        && let Err(error) = write_trace(file, &traces)
+    {
+        complain(&format!("cannot write the trace: {error}"));
+        status = if status == 0 { NOT_REPORTED } else { status };
+    }
     match refused {
         None => Ok(status),
         Some((message, own)) => Err(Refused {
@@ -181,6 +198,12 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             status: if status == 0 { own } else { status },
         }),
     }
+}
+
+fn write_trace(file: File, traces: &[Trace]) -> io::Result<()> {
+    let mut out = BufWriter::new(file);
+    perfetto::write(&mut out, traces)?;
+    out.flush()
 }
 
 /// Writes the report, and for people the verdict last.

@@ -1,5 +1,6 @@
 //! What the event loop watches while the machine runs: the ends of vCPUs, signals, the guest's
-//! console, the clock, and what stalls are due. It only finds out that the run is over; winding up is its caller's part.
+//! console, the clock, what stalls are due, and a trace that fills. It only finds out that the run is over;
+//! winding up is its caller's part.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -29,6 +30,7 @@ const START: u32 = 4;
 const STALLS: u32 = 5;
 const WISH: u32 = 6;
 const ALARM: u32 = 7;
+const TRACE: u32 = 8;
 
 /// When the loop loses patience.
 pub(super) struct Patience<'a> {
@@ -159,7 +161,8 @@ impl MutEventSubscriber for Bench<'_> {
             (self.operator.wished().as_raw_fd(), WISH),
             (self.operator.alarm_fd(), ALARM),
         ];
-        for (fd, what) in watched {
+        let trace = self.operator.trace_fd().map(|fd| (fd, TRACE));
+        for (fd, what) in watched.into_iter().chain(trace) {
             if let Err(error) = ops.add(Events::with_data_raw(fd, what, EventSet::IN)) {
                 self.ending.get_or_insert(Err(ControlError::Loop(error)));
             }
@@ -189,6 +192,7 @@ impl MutEventSubscriber for Bench<'_> {
                 }
             }
             ALARM => self.operator.deliver_due(),
+            TRACE => self.operator.collect_trace(),
             _ => {}
         }
         // Whatever woke the loop, it is a good moment to write on.

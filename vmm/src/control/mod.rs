@@ -9,6 +9,7 @@ pub mod script;
 pub(crate) mod signals;
 pub mod socket;
 mod stall;
+mod tracer;
 mod watchdog;
 
 use std::fmt;
@@ -30,6 +31,7 @@ use crate::machine::points::Points;
 use crate::machine::symbols::Symbols;
 use crate::machine::threads::{Crew, CrewError, Message, OnMessage};
 use crate::machine::vcpu::{Death, Vcpu};
+use crate::stats::trace::Trace;
 use crate::stats::window::{Meter, Window};
 
 use bench::{Bench, Patience};
@@ -38,6 +40,7 @@ pub use output::Stream;
 use signals::Signals;
 pub use stall::{Carried, NoSuchVcpu, Plan, Stall, StallError, Stalls, Steal, Stretch};
 use stall::{Driver, Start};
+use tracer::Tracer;
 use watchdog::Watchdog;
 
 /// How long a run may take.
@@ -131,6 +134,8 @@ pub struct Aftermath {
     pub console_loss: Option<String>,
     /// How many vCPUs the machine had.
     pub vcpus: u32,
+    /// What was traced, if anything was to be.
+    pub trace: Option<Trace>,
 }
 
 /// Why a run could not be controlled.
@@ -164,6 +169,8 @@ pub struct Setup<'a> {
     pub symbols: Arc<Symbols>,
     /// The guest's command line.
     pub command_line: String,
+    /// Whether to trace, from the start of the workload on.
+    pub trace: bool,
 }
 
 /// Runs `machine` to its end. Its operator is handed to `attend` before the first vCPU enters the guest.
@@ -180,6 +187,12 @@ pub fn run(
     let meter = Arc::new(Meter::new(&machine, lab.clone()));
     // Before the threads, which inherit what is blocked.
     let signals = Signals::catch().map_err(|e| ControlError::Prepare("catch signals", e))?;
+
+    let tracer = setup
+        .trace
+        .then(|| Tracer::new(&machine, lab.clone(), &setup.points))
+        .transpose()
+        .map_err(|e| ControlError::Prepare("create a timer for the trace", e))?;
 
     let Machine {
         vcpus,
@@ -199,6 +212,7 @@ pub fn run(
         points: setup.points,
         symbols: setup.symbols,
         command_line: setup.command_line,
+        tracer,
     });
     let operator = operator.map_err(|e| ControlError::Prepare("create a timer", e))?;
     let operator = Arc::new(operator);
@@ -261,6 +275,7 @@ pub fn run(
         strays: devices.strays(),
         console_loss: output.loss(devices.console()),
         vcpus: count,
+        trace: operator.traced(),
     };
     // KVM lets go of guest memory before it is unmapped.
     drop(vcpus);

@@ -114,14 +114,12 @@ impl Lab {
         }
     }
 
-    /// Says at `address` of the guest's image whether the point there is armed for anybody. An address
+    /// Says at `address` of the guest's image for what the point there is armed. An address
     /// outside the guest's memory, which only a broken image has, is left alone.
-    pub fn arm_point(&self, address: u64, is_armed: bool) {
-        let _ = self.memory.store(
-            u32::from(is_armed),
-            GuestAddress(address),
-            Ordering::Release,
-        );
+    pub fn arm_point(&self, address: u64, armed: u32) {
+        let _ = self
+            .memory
+            .store(armed, GuestAddress(address), Ordering::Release);
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) {

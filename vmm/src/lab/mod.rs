@@ -4,6 +4,7 @@
 
 pub mod judge;
 pub mod mailbox;
+pub mod rings;
 
 use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS, TRANSPORT_SLOTS};
 use shared::ledger::{CallId, Lane, RecordHead};

@@ -4,11 +4,13 @@
 pub mod acpi;
 pub mod boot;
 pub mod breakpoints;
+pub mod clock;
 pub mod cpuid;
 pub mod devices;
 pub mod holding;
 pub mod image;
 pub mod inspect;
+pub mod journal;
 pub mod kick;
 pub mod layout;
 pub mod lifecycle;

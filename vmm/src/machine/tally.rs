@@ -27,8 +27,9 @@ pub type Counts = [u64; REASONS.len()];
 pub struct Tally([AtomicU64; REASONS.len()]);
 
 impl Tally {
-    /// Counts one exit. `Again` is KVM's own affair and no exit.
-    pub fn count(&self, exit: &Exit) {
+    /// Counts one exit, and returns its reason by its place in [`REASONS`]. `Again` is KVM's own affair and no
+    /// exit.
+    pub fn count(&self, exit: &Exit) -> Option<usize> {
         let reason = match exit {
             Exit::Pio(Effect::None) => 0,
             Exit::Pio(Effect::Doorbell(Doorbell::Waiting)) => WAITING,
@@ -40,9 +41,10 @@ impl Tally {
             Exit::Pio(Effect::Dispatch(_)) => 7,
             Exit::Debug(_) => 8,
             Exit::Dead(_) => 9,
-            Exit::Again => return,
+            Exit::Again => return None,
         };
         self.0[reason].fetch_add(1, Ordering::Relaxed);
+        Some(reason)
     }
 
     /// The counts so far.

@@ -15,8 +15,9 @@ use vmm_sys_util::signal::{Killable, unblock_signal};
 use super::breakpoints::Stop;
 use super::devices::{Devices, Effect};
 use super::holding::HeldBy;
+use super::journal::Journal;
 use super::kick::{self, ImmediateExit};
-use super::lifecycle::{Change, Exited, Request, Runner, Seat, State, Step};
+use super::lifecycle::{Change, Exited, Request, Runner, Seat, Stall, State, Step};
 use super::pausing::Latencies;
 use super::pin::Pins;
 use super::vcpu::{Death, Exit, Vcpu};
@@ -220,6 +221,7 @@ impl Crew {
         let id = vcpu.id();
         let seat = Arc::<Seat>::default();
         let immediate_exit = Arc::clone(vcpu.immediate_exit());
+        let journal = Arc::clone(vcpu.journal());
         let vcpu = Arc::new(Mutex::new(vcpu));
         let held_by = Arc::<Mutex<Option<HeldBy>>>::default();
         let mut guard = ExitGuard {
@@ -232,6 +234,7 @@ impl Crew {
             id,
             vcpu: Arc::clone(&vcpu),
             immediate_exit: Arc::clone(&immediate_exit),
+            journal,
             held_by: Arc::clone(&held_by),
             devices: Arc::clone(devices),
             on_message: Arc::clone(on_message),
@@ -369,6 +372,7 @@ struct Carried {
     id: u32,
     vcpu: SharedVcpu,
     immediate_exit: Arc<ImmediateExit>,
+    journal: Arc<Journal>,
     held_by: Arc<Mutex<Option<HeldBy>>>,
     devices: Arc<Devices>,
     on_message: Arc<OnMessage>,
@@ -443,13 +447,17 @@ impl Runner for Carried {
     }
 
     fn changed(&mut self, change: Change) {
-        match change {
-            Change::Stalled(latency) => self.latencies.record(latency),
-            Change::Held => {}
+        self.journal.became(match change {
+            Change::Stalled(latency) => {
+                self.latencies.record(latency);
+                State::Stalled(Stall::Paused)
+            }
+            Change::Held => State::Stalled(Stall::Held),
             Change::Running => {
                 *self.held_by.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                State::Running
             }
-        }
+        });
         self.events.put(Event::Changed { vcpu: self.id });
     }
 }

@@ -12,6 +12,7 @@ use super::boot;
 use super::breakpoints::{Debugging, Stop};
 use super::cpuid::{self, Features};
 use super::devices::{Devices, Effect};
+use super::journal::Journal;
 use super::kick::ImmediateExit;
 use super::tally::Tally;
 use super::vm::{HostError, Vm};
@@ -91,6 +92,7 @@ pub struct Vcpu {
     debugging: Debugging,
     immediate_exit: Arc<ImmediateExit>,
     tally: Arc<Tally>,
+    journal: Arc<Journal>,
 }
 
 impl Vcpu {
@@ -116,6 +118,7 @@ impl Vcpu {
             debugging: Debugging::default(),
             immediate_exit: Arc::new(immediate_exit),
             tally: Arc::default(),
+            journal: Arc::default(),
         })
     }
 
@@ -161,11 +164,19 @@ impl Vcpu {
         &self.tally
     }
 
+    /// What happened to it, while that is kept.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
     /// Enters the guest until something happens, and counts it. Reads and writes that KVM does not know are
     /// answered by `devices` before this returns; KVM takes the answer over at the next entry.
     pub fn run(&mut self, devices: &Devices) -> Exit {
+        let entered = self.journal.enter();
         let exit = self.enter(devices);
-        self.tally.count(&exit);
+        if let Some(reason) = self.tally.count(&exit) {
+            self.journal.leave(entered, reason);
+        }
         exit
     }
 

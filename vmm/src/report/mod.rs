@@ -1,9 +1,11 @@
 //! What a run came to: the verdict, the figures behind it, and how they are shown. Computes from what
 //! [`crate::control`] brought back and from the lab; controls nothing.
 
+pub mod perfetto;
 pub mod postmortem;
 mod stalls;
 mod table;
+mod traced;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -20,6 +22,7 @@ use crate::machine::tally::{REASONS, WAITING};
 use crate::stats::window::{Value, Window};
 
 pub use stalls::{Latencies, Stalled, Stalls};
+pub use traced::{Pair, Traced};
 pub use verdict::{Kind, Verdict};
 
 /// Version of the JSON document. It changes when a key changes its meaning or goes away.
@@ -58,6 +61,8 @@ pub struct Report {
     pub ipi: Ipis,
     /// Stalls of vCPUs; `null` if nothing was stalled and nothing was to be.
     pub stalls: Option<Stalls>,
+    /// What the trace says of latencies; `null` without one.
+    pub trace: Option<Traced>,
     /// By vCPU, in order.
     pub per_vcpu: Vec<PerVcpu>,
     /// KVM's statistics of the VM.
@@ -198,6 +203,7 @@ impl Report {
         };
         let open = judge::open_calls(lab);
         let kvm_vm = owned(window.kvm_vm());
+        let traced = aftermath.trace.as_ref().map(Traced::new);
         Self {
             schema: SCHEMA,
             result: verdict.kind,
@@ -248,7 +254,9 @@ impl Report {
                 .chain(&aftermath.console_loss)
                 .cloned()
                 .chain(stalls::notes(aftermath))
+                .chain(traced.iter().flat_map(Traced::notes))
                 .collect(),
+            trace: traced,
         }
     }
 

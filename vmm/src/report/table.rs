@@ -6,8 +6,9 @@ use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 
-use super::{Hotplug, Memory, PerVcpu, Report, Stalls};
+use super::{Hotplug, Memory, PerVcpu, Report, Stalls, Traced};
 use crate::cpus::CpuSet;
+use crate::stats::latency::Spread;
 use crate::stats::window::Value;
 
 /// vCPUs with a line each; of more, a summary is shown.
@@ -119,7 +120,40 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
     if let Some(stalls) = &report.stalls {
         stalled(text, stalls)?;
     }
+    if let Some(trace) = &report.trace {
+        traced(text, trace)?;
+    }
     writeln!(text)
+}
+
+fn traced(text: &mut String, trace: &Traced) -> std::fmt::Result {
+    writeln!(
+        text,
+        "trace      {} events, {} dropped",
+        trace.records, trace.dropped
+    )?;
+    let all = [
+        ("IPI sent to handler", &trace.ipi),
+        ("call to last run", &trace.call),
+        ("csd wait", &trace.csd_wait),
+    ];
+    for (what, spread) in all {
+        if let Some(spread) = spread {
+            latency(text, what, spread)?;
+        }
+    }
+    Ok(())
+}
+
+fn latency(text: &mut String, what: &str, spread: &Spread) -> std::fmt::Result {
+    let [p50, p90, p99, p99_9, max] =
+        [spread.p50, spread.p90, spread.p99, spread.p99_9, spread.max]
+            .map(|it| time(it.ns as f64 / 1e9));
+    writeln!(
+        text,
+        "           {what}: p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, max {max} ({} of them)",
+        spread.count
+    )
 }
 
 fn stalled(text: &mut String, stalls: &Stalls) -> std::fmt::Result {

@@ -16,6 +16,7 @@ const CPUS: u32 = 3;
 
 fn ended(ending: Ending) -> Aftermath {
     Aftermath {
+        trace: None,
         ending,
         window: Window::empty(),
         absences: Vec::new(),

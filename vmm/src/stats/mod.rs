@@ -1,5 +1,9 @@
 //! What a run cost: KVM's own statistics, exits to userspace and the guest's IPI counters, sampled
-//! together and subtracted over the workload. Reads counters; prints nothing.
+//! together and subtracted over the workload; and what was traced, event by event. Reads and computes; prints
+//! nothing.
 
 pub mod binary;
+pub mod latency;
+pub mod timeline;
+pub mod trace;
 pub mod window;

@@ -28,6 +28,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::Ending;
+use super::tracer::Tracer;
 use crate::cpus::CpuSet;
 use crate::lab::judge::CallName;
 use crate::lab::mailbox::Command;
@@ -42,6 +43,8 @@ use crate::machine::points::Points;
 use crate::machine::symbols::{NoSuchSymbol, Symbols};
 use crate::machine::threads::{Crew, Message, Reaction};
 use crate::machine::vm::Interrupts;
+use crate::stats::timeline;
+use crate::stats::trace::Trace;
 use crate::stats::window::{Meter, Window};
 
 use commands::Commands;
@@ -98,6 +101,9 @@ pub enum OperatorError {
     /// KVM does not show it.
     #[error("KVM does not show the registers of vCPU {0}")]
     Look(u32, #[source] errno::Error),
+    /// Nobody wants a trace.
+    #[error("there is no trace to turn on or off; start vmm with --trace FILE or --report FILE")]
+    NoTrace,
     /// The guest refused.
     #[error("CPU {cpu} was told to {verb:?} and did not: {}", why.describe())]
     Refused {
@@ -144,6 +150,7 @@ pub(super) struct Equipment {
     pub symbols: Arc<Symbols>,
     /// The guest's command line.
     pub command_line: String,
+    pub tracer: Option<Tracer>,
 }
 
 /// The operator of one machine.
@@ -159,6 +166,7 @@ pub struct Operator {
     symbols: Arc<Symbols>,
     command_line: String,
     watches: Watches,
+    tracer: Option<Tracer>,
     commands: Commands,
     wire: Wire,
     /// Expires when a delayed IPI is due.
@@ -188,6 +196,7 @@ impl Operator {
             points,
             symbols,
             command_line,
+            tracer,
         } = equipment;
         Ok(Self {
             crew: RwLock::new(None),
@@ -198,6 +207,7 @@ impl Operator {
             symbols,
             command_line,
             watches: Watches::new(points, lab.clone()),
+            tracer,
             commands: Commands::new(lab.clone()),
             wire: Wire::default(),
             alarm: Mutex::new(TimerFd::new()?),
@@ -241,6 +251,8 @@ impl Operator {
         let reaction = match message {
             Message::WorkloadStarted => {
                 self.started.store(true, Ordering::Relaxed);
+                // If one is wanted, it begins here, unless somebody has been at it.
+                let _ = self.trace(true);
                 Reaction::GoOn
             }
             Message::Reached { point, call } if self.watches.reached(vcpu, point, call) => {
@@ -301,6 +313,23 @@ impl Operator {
             let _ = self.deliver(dispatch);
         }
         self.set_alarm();
+    }
+
+    /// Readable when the trace is to be collected.
+    pub(super) fn trace_fd(&self) -> Option<RawFd> {
+        self.tracer.as_ref().map(Tracer::as_raw_fd)
+    }
+
+    /// Collects what was traced meanwhile.
+    pub(super) fn collect_trace(&self) {
+        if let Some(tracer) = &self.tracer {
+            tracer.tick();
+        }
+    }
+
+    /// What was traced.
+    pub(super) fn traced(&self) -> Option<Trace> {
+        self.tracer.as_ref().map(Tracer::trace)
     }
 
     /// What the run is expected to break.
@@ -382,6 +411,18 @@ impl Operator {
             window: self.meter.window(),
             counters: self.lab.counters().collect(),
         }
+    }
+
+    /// Turns the trace on or off.
+    ///
+    /// # Errors
+    /// [`OperatorError::NoTrace`] if the machine was started without one.
+    pub fn trace(&self, on: bool) -> Result<(), OperatorError> {
+        let tracer = self.tracer.as_ref().ok_or(OperatorError::NoTrace)?;
+        let points = if on { timeline::points() } else { Vec::new() };
+        self.watches.trace(&points);
+        tracer.turn(on);
+        Ok(())
     }
 
     /// The record of a call, unless it was complete long ago and its place is taken.

@@ -1,9 +1,9 @@
-//! Who is to be held where: the armed points of a guest, and what happens when a CPU comes to one. Writes
-//! the arm bits; the holding itself is the vCPU's own thread's part.
+//! What a guest's points are armed for: who is to be held where, and which are traced. Writes the arm bits and
+//! decides what happens when a CPU comes to a point; the holding itself is the vCPU's own thread's part.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use shared::probe::Arms;
+use shared::probe::{Arms, HELD, TRACED};
 
 use crate::lab::Lab;
 use crate::machine::points::Points;
@@ -34,22 +34,31 @@ struct Armed {
     points: Vec<usize>,
 }
 
+/// What all points of a machine are armed for.
+#[derive(Debug)]
+struct Wanted {
+    by_cpu: Vec<Vec<Armed>>,
+    /// By their place in the section.
+    traced: Vec<usize>,
+}
+
 /// The watches of one machine.
 #[derive(Debug)]
 pub(in crate::control) struct Watches {
     points: Points,
     lab: Lab,
-    by_cpu: Mutex<Vec<Vec<Armed>>>,
+    wanted: Mutex<Wanted>,
 }
 
 impl Watches {
     /// No watches yet, on the `points` of an image that uses `lab`.
     pub fn new(points: Points, lab: Lab) -> Self {
         let by_cpu = (0..lab.cpus()).map(|_| Vec::new()).collect();
+        let traced = Vec::new();
         Self {
             points,
             lab,
-            by_cpu: Mutex::new(by_cpu),
+            wanted: Mutex::new(Wanted { by_cpu, traced }),
         }
     }
 
@@ -75,21 +84,30 @@ impl Watches {
             let name = watch.name;
             return Err(NoSuchPoint { name, known });
         }
-        let mut by_cpu = self.by_cpu();
-        if let Some(armed) = by_cpu.get_mut(cpu as usize) {
+        let mut wanted = self.wanted();
+        if let Some(armed) = wanted.by_cpu.get_mut(cpu as usize) {
             armed.push(Armed { watch, points });
         }
-        self.write(cpu, &by_cpu);
+        self.write(cpu, &wanted);
         Ok(())
+    }
+
+    /// Has every CPU write into the trace that it comes to a point with one of these names; those there are.
+    pub fn trace(&self, names: &[&str]) {
+        let mut wanted = self.wanted();
+        let is_meant = |name: &str| names.contains(&name);
+        let traced = self.points.iter().filter(|point| is_meant(&point.name));
+        wanted.traced = traced.map(|point| point.index).collect();
+        self.write_points(&wanted);
     }
 
     /// Watches `cpu` no longer.
     pub fn disarm(&self, cpu: u32) {
-        let mut by_cpu = self.by_cpu();
-        if let Some(armed) = by_cpu.get_mut(cpu as usize) {
+        let mut wanted = self.wanted();
+        if let Some(armed) = wanted.by_cpu.get_mut(cpu as usize) {
             armed.clear();
         }
-        self.write(cpu, &by_cpu);
+        self.write(cpu, &wanted);
     }
 
     /// `cpu` has come to the point at `address`, with `call` at hand. Returns whether it is to be held
@@ -100,8 +118,8 @@ impl Watches {
         let Some(point) = self.points.at(address) else {
             return false;
         };
-        let mut by_cpu = self.by_cpu();
-        let Some(armed) = by_cpu.get_mut(cpu as usize) else {
+        let mut wanted = self.wanted();
+        let Some(armed) = wanted.by_cpu.get_mut(cpu as usize) else {
             return false;
         };
         let mut is_over = None;
@@ -116,15 +134,16 @@ impl Watches {
         }
         let Some(index) = is_over else { return false };
         armed.remove(index);
-        self.write(cpu, &by_cpu);
+        self.write(cpu, &wanted);
         true
     }
 
-    /// Writes what is armed for `cpu`, and of each point whether it is armed for anybody. In this order a
+    /// Writes what is armed for `cpu`, and of each point what it is armed for. In this order a
     /// CPU that comes to a point meanwhile finds its own bit no older than the point's word.
-    fn write(&self, cpu: u32, by_cpu: &[Vec<Armed>]) {
+    fn write(&self, cpu: u32, wanted: &Wanted) {
         let mut arms = Arms::default();
-        for point in by_cpu
+        for point in wanted
+            .by_cpu
             .get(cpu as usize)
             .into_iter()
             .flatten()
@@ -135,16 +154,21 @@ impl Watches {
             }
         }
         self.lab.arm(cpu, &arms);
+        self.write_points(wanted);
+    }
+
+    fn write_points(&self, wanted: &Wanted) {
         for point in self.points.iter() {
-            let is_armed = by_cpu
-                .iter()
-                .flatten()
-                .any(|armed| armed.points.contains(&point.index));
-            self.lab.arm_point(point.armed_address(), is_armed);
+            let mut held = wanted.by_cpu.iter().flatten();
+            let is_held = held.any(|armed| armed.points.contains(&point.index));
+            let is_traced = wanted.traced.contains(&point.index);
+            let bit = |is_set, bit| if is_set { bit } else { 0 };
+            let armed = bit(is_held, HELD) | bit(is_traced, TRACED);
+            self.lab.arm_point(point.armed_address(), armed);
         }
     }
 
-    fn by_cpu(&self) -> MutexGuard<'_, Vec<Vec<Armed>>> {
-        self.by_cpu.lock().unwrap_or_else(PoisonError::into_inner)
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

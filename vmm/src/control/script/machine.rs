@@ -49,6 +49,10 @@ pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
     let s = on(stage);
     engine.register_fn("finish", move || s.close());
     let s = on(stage);
+    engine.register_fn("trace", move |on: bool| -> Answer<()> {
+        Ok(s.operator()?.trace(on)?)
+    });
+    let s = on(stage);
     engine.register_fn("limit", move |limit: f64| s.set_limit(limit));
     let s = on(stage);
     engine.register_fn("limit", move |limit: i64| s.set_limit(limit as f64));

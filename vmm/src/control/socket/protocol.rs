@@ -380,12 +380,7 @@ fn obey(request: Request, machine: impl FnOnce() -> Option<std::sync::Arc<Operat
         Request::Abandon { cpus } => {
             operator.expect(|expected| expected.abandoned = cpus.into_iter().collect());
         }
-        Request::Trace { on } => {
-            let way = if on { "on" } else { "off" };
-            return Err(Refusal::Bad(format!(
-                "this build has no trace to turn {way}"
-            )));
-        }
+        Request::Trace { on } => operator.trace(on)?,
         Request::Finish { limit } => operator.finish(self::limit(limit)?)?,
         Request::Quit {} => operator.quit(Ending::Quit),
     }

@@ -1,0 +1,125 @@
+//! Traces: what a run writes with `--trace` is a document of the Trace Event Format that says what happened.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::{Run, Vmm, need_kvm};
+
+/// Runs with a trace and returns its events.
+fn traced(vmm: Vmm) -> (Run, Vec<Value>) {
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("trace.json");
+    let run = vmm.arg("--trace").arg(&path).run();
+    (run, events(&path))
+}
+
+fn events(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).expect("a trace was written");
+    let document: Value = serde_json::from_str(&text).expect("it is JSON");
+    assert_eq!(
+        document["otherData"]["dropped"], 0,
+        "small runs lose nothing"
+    );
+    let events = document["traceEvents"].as_array().expect("events");
+    events.clone()
+}
+
+fn count(events: &[Value], phase: &str, name: &str) -> u64 {
+    let is_it = |event: &&Value| {
+        event["ph"] == phase
+            && event["name"]
+                .as_str()
+                .is_some_and(|it| it.starts_with(name))
+    };
+    events.iter().filter(is_it).count() as u64
+}
+
+fn scripted(text: &str) -> (TempDir, Vmm) {
+    let directory = TempDir::new().expect("a temporary directory");
+    let script = directory.path().join("script.rhai");
+    fs::write(&script, text).expect("room for a script");
+    (directory, Vmm::boot("").arg("--script").arg(script))
+}
+
+#[test]
+fn a_trace_has_every_ipi_every_handler_and_every_call() {
+    need_kvm();
+    let (_kept, vmm) = scripted(
+        r#"
+        boot(#{ vcpus: 4, append: "workload=puppet" });
+        for round in 0..20 {
+            cpu(round % 4).call_many([0, 1, 2, 3], wait).wait_done();
+        }
+        "#,
+    );
+    let (run, events) = traced(vmm.args(["--stats", "json"]));
+    run.ends_with(0);
+    let report = run.json();
+    // Each call waits, so that no two IPIs of its vector become one.
+    assert_eq!(count(&events, "X", "call many"), 20);
+    assert_eq!(count(&events, "s", "IPI 0xfc"), 60);
+    assert_eq!(count(&events, "f", "IPI 0xfc"), 60);
+    assert_eq!(count(&events, "X", "interrupt 0xfc"), 60);
+    assert_eq!(count(&events, "i", "queue.run"), 60);
+    let number = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
+    assert_eq!(number("/trace/call/count"), Some(20));
+    assert_eq!(number("/trace/ipi/count"), Some(count(&events, "s", "IPI")));
+    let times = |pointer: &str| number(pointer).unwrap_or_else(|| panic!("{pointer}: {report:#}"));
+    assert!(times("/trace/ipi/min/cycles") <= times("/trace/ipi/p50/cycles"));
+    assert!(times("/trace/call/p50/ns") <= times("/trace/call/max/ns"));
+    assert!(times("/trace/ipi/min/ns") > 0);
+}
+
+#[test]
+fn a_trace_can_be_turned_off_and_on_and_shows_stalls() {
+    need_kvm();
+    let (_kept, vmm) = scripted(
+        r#"
+        boot(#{ vcpus: 3, append: "workload=puppet" });
+        trace(false);
+        cpu(0).call_many([1, 2], wait).wait_done();
+        trace(true);
+        cpu(1).pause();
+        let made = cpu(0).call_many([1, 2], nowait);
+        made.wait_ran(2);
+        cpu(1).resume();
+        made.wait_ran();
+        trace(false);
+        cpu(0).call_many([1, 2], wait).wait_done();
+        "#,
+    );
+    let (run, events) = traced(vmm);
+    run.ends_with(0);
+    assert_eq!(count(&events, "X", "call many"), 1);
+    assert_eq!(count(&events, "s", "IPI"), 2);
+    let paused: Vec<_> = events.iter().filter(|it| it["name"] == "paused").collect();
+    assert_eq!(paused.len(), 1, "{paused:?}");
+    // CPU 1's handler did not begin before the pause was over.
+    let time = |event: &Value, key: &str| event[key].as_f64().expect("a time");
+    let over = time(paused[0], "ts") + time(paused[0], "dur");
+    let host_of_1 = paused[0]["tid"].as_u64().expect("a track");
+    let is_handler = |event: &&Value| {
+        event["tid"] == host_of_1 - 1
+            && event["cat"] == "interrupt"
+            && time(event, "ts") > time(paused[0], "ts")
+    };
+    let handler = events.iter().find(is_handler).expect("CPU 1 took the IPI");
+    assert!(time(handler, "ts") >= over, "{handler} in {}", paused[0]);
+}
+
+#[test]
+fn without_a_trace_there_is_none_to_turn_on() {
+    need_kvm();
+    let (_kept, vmm) = scripted("boot(#{ append: \"workload=puppet\" });\ntrace(true);\n");
+    vmm.run().ends_with(2).says("--trace FILE");
+}
+
+#[test]
+fn a_trace_that_finds_no_room_does_not_take_the_report_along() {
+    need_kvm();
+    let run = Vmm::boot("--vcpus 2 --trace /dev/full").run();
+    run.ends_with(3).says("cannot write the trace");
+    run.says("each exactly once");
+}

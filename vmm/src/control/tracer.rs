@@ -1,0 +1,157 @@
+//! Collects a trace while the machine runs: turns it on and off, and empties the guest's rings before they are
+//! full. What the records mean is none of its business.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shared::trace::Record;
+use vmm_sys_util::timerfd::TimerFd;
+
+use crate::lab::Lab;
+use crate::lab::rings::Rings;
+use crate::machine::Machine;
+use crate::machine::clock;
+use crate::machine::journal::Journal;
+use crate::machine::points::Points;
+use crate::stats::trace::{Brought, Trace};
+
+/// How often the rings are emptied. A CPU that does nothing but trace fills one of 4,096 in about ten times that.
+const EMPTYING: Duration = Duration::from_millis(2);
+
+/// Records that are kept in all, 128 MiB of them; what comes after is counted.
+const MOST: usize = 1 << 22;
+
+/// What has been collected.
+#[derive(Debug)]
+struct Collected {
+    is_on: bool,
+    rings: Rings,
+    records: Vec<Vec<Record>>,
+    kept: usize,
+    /// By CPU, records that came when no more were kept.
+    lost: Vec<u64>,
+}
+
+/// The trace of one machine.
+#[derive(Debug)]
+pub(in crate::control) struct Tracer {
+    collected: Mutex<Collected>,
+    timer: Mutex<TimerFd>,
+    journals: Vec<Arc<Journal>>,
+    offsets: Vec<Result<u64, String>>,
+    points: Vec<String>,
+    tsc_khz: u32,
+}
+
+impl Tracer {
+    /// A tracer for `machine`, which has not run yet. It is off.
+    ///
+    /// # Errors
+    /// The host gives no timer.
+    pub fn new(machine: &Machine, lab: Lab, points: &Points) -> io::Result<Self> {
+        let offset = |vcpu: &crate::machine::vcpu::Vcpu| {
+            clock::offset(vcpu.fd()).map_err(|error| {
+                format!("KVM does not say how far the guest's TSC is away: {error}")
+            })
+        };
+        let cpus = machine.vcpus.len();
+        let first = machine.vcpus.first();
+        Ok(Self {
+            collected: Mutex::new(Collected {
+                is_on: false,
+                rings: Rings::new(lab),
+                records: vec![Vec::new(); cpus],
+                kept: 0,
+                lost: vec![0; cpus],
+            }),
+            timer: Mutex::new(TimerFd::new()?),
+            journals: machine
+                .vcpus
+                .iter()
+                .map(|vcpu| Arc::clone(vcpu.journal()))
+                .collect(),
+            offsets: machine.vcpus.iter().map(offset).collect(),
+            points: points.iter().map(|point| point.name.clone()).collect(),
+            tsc_khz: first
+                .and_then(|vcpu| vcpu.fd().get_tsc_khz().ok())
+                .unwrap_or(0),
+        })
+    }
+
+    /// Readable when the rings are to be emptied.
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.timer().as_raw_fd()
+    }
+
+    /// Collects from now on, or no longer. The guest's points are armed elsewhere.
+    pub fn turn(&self, on: bool) {
+        self.collected().is_on = on;
+        for journal in &self.journals {
+            journal.keep(on);
+        }
+        let mut timer = self.timer();
+        // Setting a timer that exists does not fail.
+        let _ = if on {
+            timer.reset(EMPTYING, Some(EMPTYING))
+        } else {
+            timer.clear()
+        };
+    }
+
+    /// The timer has expired: empties the rings.
+    pub fn tick(&self) {
+        let _ = self.timer().wait();
+        self.collected().empty(Rings::take);
+    }
+
+    /// What was traced, once no vCPU runs any more.
+    pub fn trace(&self) -> Trace {
+        let mut collected = self.collected();
+        collected.empty(Rings::take_last);
+        let Collected {
+            rings,
+            records,
+            lost,
+            ..
+        } = &mut *collected;
+        let brought = (0_u32..)
+            .zip(records.iter_mut())
+            .zip(lost)
+            .zip(self.journals.iter().zip(&self.offsets))
+            .map(|(((cpu, records), lost), (journal, offset))| Brought {
+                records: std::mem::take(records),
+                dropped: rings.dropped(cpu).saturating_add(*lost),
+                journal: journal.take(),
+                offset: offset.clone(),
+            });
+        Trace::new(brought.collect(), self.points.clone(), self.tsc_khz)
+    }
+
+    fn collected(&self) -> MutexGuard<'_, Collected> {
+        self.collected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn timer(&self) -> MutexGuard<'_, TimerFd> {
+        self.timer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collected {
+    fn empty(&mut self, take: impl Fn(&mut Rings, u32, &mut Vec<Record>)) {
+        for (cpu, records) in (0..).zip(&mut self.records) {
+            let before = records.len();
+            take(&mut self.rings, cpu, records);
+            let room = MOST - self.kept;
+            let came = records.len() - before;
+            if came > room {
+                records.truncate(before + room);
+                self.lost[cpu as usize] += (came - room) as u64;
+            }
+            self.kept += came.min(room);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Writes traces in the Trace Event Format, which ui.perfetto.dev and chrome://tracing open: a process per
+//! machine, for each vCPU a track of what the guest did and one of what the host did with it, and IPIs as
+//! arrows. The format is described in "Trace Event Format" (Google, 2016).
+
+use std::io::{self, Write};
+
+use serde_json::{Value, json};
+use shared::ledger::CallId;
+
+use crate::lab::judge::CallName;
+use crate::stats::timeline::{Stretch, Timeline};
+use crate::stats::trace::Trace;
+
+/// Writes `traces`, of one machine after the other.
+///
+/// # Errors
+/// What `out` says.
+pub fn write(out: &mut impl Write, traces: &[Trace]) -> io::Result<()> {
+    out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
+    let mut events = Events { out, any: false };
+    for (number, trace) in (1..).zip(traces) {
+        Machine::new(number, trace).write(&mut events)?;
+    }
+    let lost: u64 = traces.iter().map(Trace::dropped).sum();
+    let blind: Vec<_> = traces
+        .iter()
+        .filter_map(|trace| trace.host_blind.as_deref())
+        .collect();
+    let other = json!({ "dropped": lost, "host_blind": blind });
+    writeln!(out, "\n],\"otherData\":{other}}}")
+}
+
+struct Events<'a, W> {
+    out: &'a mut W,
+    any: bool,
+}
+
+impl<W: Write> Events<'_, W> {
+    fn put(&mut self, event: &Value) -> io::Result<()> {
+        let comma = if self.any { "," } else { "" };
+        self.any = true;
+        write!(self.out, "{comma}\n{event}")
+    }
+}
+
+/// One machine as a process.
+struct Machine<'a> {
+    pid: u32,
+    trace: &'a Trace,
+    start: u64,
+}
+
+impl<'a> Machine<'a> {
+    fn new(pid: u32, trace: &'a Trace) -> Self {
+        let start = trace.span().map_or(0, |(start, _)| start);
+        Self { pid, trace, start }
+    }
+
+    /// Microseconds since its first event.
+    fn time(&self, tsc: u64) -> f64 {
+        self.length(tsc.saturating_sub(self.start))
+    }
+
+    fn length(&self, cycles: u64) -> f64 {
+        self.trace.nanoseconds(cycles) / 1000.0
+    }
+
+    /// The track of what the guest does on a CPU, and that of the host.
+    fn track(cpu: usize, is_host: bool) -> usize {
+        2 * cpu + usize::from(is_host)
+    }
+
+    fn write<W: Write>(&self, events: &mut Events<'_, W>) -> io::Result<()> {
+        let timeline = Timeline::new(self.trace);
+        let pid = self.pid;
+        let named = |tid: usize, what: &str, args: Value| json!({ "ph": "M", "pid": pid, "tid": tid, "name": what, "args": args });
+        events.put(&named(
+            0,
+            "process_name",
+            json!({ "name": format!("machine {pid}") }),
+        ))?;
+        for cpu in 0..self.trace.cpus.len() {
+            for (is_host, side) in [(false, "guest"), (true, "host")] {
+                let tid = Self::track(cpu, is_host);
+                let name = json!({ "name": format!("CPU {cpu} {side}") });
+                events.put(&named(tid, "thread_name", name))?;
+                events.put(&named(
+                    tid,
+                    "thread_sort_index",
+                    json!({ "sort_index": tid }),
+                ))?;
+            }
+        }
+        for stretch in &timeline.stretches {
+            events.put(&self.stretch(stretch))?;
+        }
+        for instant in &timeline.instants {
+            let name = usize::try_from(instant.point)
+                .ok()
+                .and_then(|it| self.trace.points.get(it));
+            events.put(&json!({
+                "ph": "i", "s": "t", "cat": "probe", "pid": pid, "tid": Self::track(instant.cpu, false),
+                "ts": self.time(instant.at), "name": name, "args": args(instant.call),
+            }))?;
+        }
+        for (id, ipi) in timeline.ipis.iter().enumerate() {
+            let name = format!("IPI {:#04x}", ipi.vector);
+            let end = |phase: &str, cpu, at| {
+                json!({
+                    "ph": phase, "cat": "ipi", "id": format!("{pid}.{id}"), "name": name, "pid": pid,
+                    "tid": Self::track(cpu, false), "ts": self.time(at), "bp": "e",
+                })
+            };
+            let Some(taken) = ipi.taken else {
+                events.put(&json!({
+                    "ph": "i", "s": "t", "cat": "ipi", "pid": pid, "tid": Self::track(ipi.from, false),
+                    "ts": self.time(ipi.sent), "name": format!("{name} to CPU {}, not seen there", ipi.to),
+                }))?;
+                continue;
+            };
+            events.put(&end("s", ipi.from, ipi.sent))?;
+            events.put(&end("f", ipi.to, taken))?;
+        }
+        Ok(())
+    }
+
+    fn stretch(&self, stretch: &Stretch) -> Value {
+        json!({
+            "ph": "X", "cat": stretch.kind.name(), "name": stretch.name(), "pid": self.pid,
+            "tid": Self::track(stretch.cpu, stretch.kind.is_host()),
+            "ts": self.time(stretch.from), "dur": self.length(stretch.to - stretch.from),
+            "args": args(stretch.call),
+        })
+    }
+}
+
+fn args(call: u64) -> Value {
+    match call {
+        0 => json!({}),
+        call => json!({ "call": CallName(CallId::from_raw(call)).to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::timeline;
+    use crate::stats::trace::CpuTrace;
+    use proptest::prelude::*;
+    use shared::trace::Record;
+
+    fn written(traces: &[Trace]) -> Value {
+        let mut text = Vec::new();
+        write(&mut text, traces).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    fn trace(records: Vec<Record>) -> Trace {
+        Trace {
+            cpus: vec![
+                CpuTrace {
+                    records,
+                    ..CpuTrace::default()
+                },
+                CpuTrace::default(),
+            ],
+            points: timeline::points().into_iter().map(str::to_owned).collect(),
+            tsc_khz: 1_000_000,
+            host_blind: None,
+        }
+    }
+
+    #[test]
+    fn times_are_microseconds_since_the_first_event() {
+        let point = |name| {
+            timeline::points()
+                .iter()
+                .position(|it| *it == name)
+                .unwrap() as u32
+        };
+        let record = |tsc, name| Record {
+            tsc,
+            point: point(name),
+            ..Record::default()
+        };
+        let document = written(&[trace(vec![
+            record(5000, "many.enter"),
+            record(6500, "many.done"),
+        ])]);
+        let events = document["traceEvents"].as_array().unwrap();
+        let call = events.iter().find(|event| event["ph"] == "X").unwrap();
+        assert_eq!((&call["ts"], &call["dur"]), (&json!(0.0), &json!(1.5)));
+        assert_eq!(call["name"], "call many");
+        assert_eq!(written(&[])["traceEvents"], json!([]));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_guest_writes_it_stays_a_document(
+            raw in proptest::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), 0_u32..20), 0..50),
+        ) {
+            let mut records: Vec<_> = raw
+                .into_iter()
+                .map(|(tsc, call, detail, point)| Record { tsc, call, detail, point, number: 0 })
+                .collect();
+            records.sort_by_key(|record| record.tsc);
+            let document = written(&[trace(records)]);
+            prop_assert!(document["traceEvents"].as_array().unwrap().len() >= 9);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What a trace comes to: how much of it there is, and the latencies in it.
+
+use serde::Serialize;
+
+use crate::stats::latency::{Latencies, Spread};
+use crate::stats::timeline::Timeline;
+use crate::stats::trace::Trace;
+
+/// Pairs of CPUs that are listed; of a large machine with all of them there would be a million.
+const PAIRS: usize = 1024;
+
+/// A trace, summed up.
+#[derive(Debug, Serialize)]
+pub struct Traced {
+    /// Records of the guest.
+    pub records: usize,
+    /// Records and entries for which there was no room.
+    pub dropped: u64,
+    /// Why there is nothing from the host, if so.
+    pub host_blind: Option<String>,
+    /// From just before an IPI was sent to the handler that served it.
+    pub ipi: Option<Spread>,
+    /// From the beginning of a call until it ran on the last of its targets.
+    pub call: Option<Spread>,
+    /// Waits for a call descriptor that was locked.
+    pub csd_wait: Option<Spread>,
+    /// IPIs of which no handler is in the trace.
+    pub untaken: u64,
+    /// IPIs that were served together with another of the same vector.
+    pub coalesced: u64,
+    /// IPIs by sender and target, the first of them.
+    pub pairs: Vec<Pair>,
+}
+
+/// IPIs from one CPU to another.
+#[derive(Debug, Serialize)]
+pub struct Pair {
+    /// The sender.
+    pub from: usize,
+    /// The target.
+    pub to: usize,
+    /// From just before an IPI was sent to the handler that served it.
+    pub ipi: Spread,
+}
+
+impl Traced {
+    pub(super) fn new(trace: &Trace) -> Self {
+        let latencies = Latencies::new(trace, &Timeline::new(trace));
+        let pairs = latencies
+            .ipi_by_pair
+            .iter()
+            .filter_map(|((from, to), times)| {
+                Some(Pair {
+                    from: *from,
+                    to: *to,
+                    ipi: times.spread(trace)?,
+                })
+            });
+        Self {
+            records: trace.cpus.iter().map(|cpu| cpu.records.len()).sum(),
+            dropped: trace.dropped(),
+            host_blind: trace.host_blind.clone(),
+            ipi: latencies.ipi.spread(trace),
+            call: latencies.call.spread(trace),
+            csd_wait: latencies.csd_wait.spread(trace),
+            untaken: latencies.untaken,
+            coalesced: latencies.coalesced,
+            pairs: pairs.take(PAIRS).collect(),
+        }
+    }
+
+    /// What the reader should know of it.
+    pub(super) fn notes(&self) -> impl Iterator<Item = String> {
+        let dropped = (self.dropped > 0).then(|| {
+            format!(
+                "{} events are missing in the trace: there was no room for them, and latencies that they belong to are missing or too long",
+                self.dropped
+            )
+        });
+        let blind = self.host_blind.as_ref();
+        let blind = blind.map(|why| format!("the trace shows no stalls and exits: {why}"));
+        dropped.into_iter().chain(blind)
+    }
+}

@@ -1,0 +1,238 @@
+//! How long IPIs, calls and waits took, from a [`Timeline`]: from just before an IPI is sent to the first
+//! instruction of its handler that is not saving registers, from the beginning of a call to its last run, and
+//! from a descriptor that was found locked to one that is not. In cycles of the guest's TSC.
+
+use std::collections::{BTreeMap, HashMap};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::timeline::{Kind, RUNS, Timeline};
+use super::trace::Trace;
+
+/// Digits that are kept.
+const DIGITS: u8 = 3;
+
+/// The longest that is told from longer ones: a day at 4 GHz.
+const LONGEST: u64 = 86_400 * 4_000_000_000;
+
+/// Times of one kind, in cycles.
+#[derive(Debug, Clone)]
+pub struct Times(Histogram<u64>);
+
+impl Default for Times {
+    fn default() -> Self {
+        Self(Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("bounds in order"))
+    }
+}
+
+impl Times {
+    fn record(&mut self, cycles: u64) {
+        self.0.saturating_record(cycles);
+    }
+
+    /// How they are spread; `None` if there are none.
+    pub fn spread(&self, trace: &Trace) -> Option<Spread> {
+        let at = |quantile| self.0.value_at_quantile(quantile);
+        let show = |cycles| Time {
+            cycles,
+            ns: trace.nanoseconds(cycles).round() as u64,
+        };
+        (!self.0.is_empty()).then(|| Spread {
+            count: self.0.len(),
+            min: show(self.0.min()),
+            p50: show(at(0.5)),
+            p90: show(at(0.9)),
+            p99: show(at(0.99)),
+            p99_9: show(at(0.999)),
+            max: show(self.0.max()),
+        })
+    }
+
+    /// How many fall into each bucket: its lowest and highest time in cycles, and how many.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        self.0.iter_recorded().map(|it| {
+            let value = it.value_iterated_to();
+            let low = self.0.lowest_equivalent(value);
+            (low, self.0.highest_equivalent(value), it.count_at_value())
+        })
+    }
+
+    /// How many took `cycles` or less, as far as the digits that are kept can say.
+    pub fn at_most(&self, cycles: u64) -> u64 {
+        self.0.count_between(0, cycles)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// All of them together, in cycles.
+    pub fn sum(&self) -> f64 {
+        self.0.mean() * self.0.len() as f64
+    }
+}
+
+/// A time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Time {
+    /// In cycles of the guest's TSC.
+    pub cycles: u64,
+    /// In nanoseconds.
+    pub ns: u64,
+}
+
+/// How times are spread; three digits are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Spread {
+    /// How many there are.
+    pub count: u64,
+    /// The shortest.
+    pub min: Time,
+    /// Half took no longer.
+    pub p50: Time,
+    /// 90 in 100 took no longer.
+    pub p90: Time,
+    /// 99 in 100.
+    pub p99: Time,
+    /// 999 in 1,000.
+    pub p99_9: Time,
+    /// The longest.
+    pub max: Time,
+}
+
+/// The latencies of a machine.
+#[derive(Debug, Clone, Default)]
+pub struct Latencies {
+    /// From just before an IPI was sent to its handler. Of several that one handler served each counts.
+    pub ipi: Times,
+    /// The same by sender and target.
+    pub ipi_by_pair: BTreeMap<(usize, usize), Times>,
+    /// From the beginning of a call to when its function began to run on the last of its targets.
+    pub call: Times,
+    /// From a locked call descriptor to a free one.
+    pub csd_wait: Times,
+    /// IPIs of which no handler is in the trace.
+    pub untaken: u64,
+    /// IPIs that were served together with another of the same vector.
+    pub coalesced: u64,
+}
+
+impl Latencies {
+    /// Those in `timeline`, which is that of `trace`.
+    pub fn new(trace: &Trace, timeline: &Timeline) -> Self {
+        let mut latencies = Self::default();
+        let mut served = HashMap::new();
+        for ipi in &timeline.ipis {
+            let Some(taken) = ipi.taken else {
+                latencies.untaken += 1;
+                continue;
+            };
+            let cycles = taken - ipi.sent;
+            latencies.ipi.record(cycles);
+            let pair = latencies.ipi_by_pair.entry((ipi.from, ipi.to));
+            pair.or_default().record(cycles);
+            *served.entry((ipi.to, ipi.vector, taken)).or_insert(0_u64) += 1;
+        }
+        latencies.coalesced = served.values().map(|count| count - 1).sum();
+
+        let mut last_run: HashMap<u64, u64> = HashMap::new();
+        for instant in &timeline.instants {
+            let name = usize::try_from(instant.point)
+                .ok()
+                .and_then(|it| trace.points.get(it));
+            if name.is_some_and(|name| RUNS.contains(&name.as_str())) {
+                let last = last_run.entry(instant.call).or_default();
+                *last = (*last).max(instant.at);
+            }
+        }
+        // A call to many with one target becomes one to that target, inside of itself.
+        let mut begun: HashMap<u64, u64> = HashMap::new();
+        for stretch in &timeline.stretches {
+            match stretch.kind {
+                Kind::CsdWait => latencies.csd_wait.record(stretch.to - stretch.from),
+                Kind::CallMany | Kind::CallSingle if stretch.call != 0 => {
+                    let first = begun.entry(stretch.call).or_insert(stretch.from);
+                    *first = (*first).min(stretch.from);
+                }
+                _ => {}
+            }
+        }
+        for (call, from) in begun {
+            if let Some(last) = last_run.get(&call).filter(|last| **last >= from) {
+                latencies.call.record(last - from);
+            }
+        }
+        latencies
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::timeline::{self, Instant, Ipi, Stretch};
+
+    #[test]
+    fn each_kind_of_time_is_taken_from_where_it_begins_to_where_it_ends() {
+        let trace = Trace {
+            points: timeline::points().into_iter().map(str::to_owned).collect(),
+            tsc_khz: 2_000_000,
+            ..Trace::default()
+        };
+        let run = trace
+            .points
+            .iter()
+            .position(|name| name == RUNS[0])
+            .unwrap();
+        let stretch = |kind, from, to, call| Stretch {
+            cpu: 0,
+            kind,
+            from,
+            to,
+            call,
+            detail: 0,
+        };
+        let ipi = |to, sent, taken| Ipi {
+            from: 0,
+            sent,
+            to,
+            taken,
+            vector: 0xfc,
+        };
+        let ran = |at, call| Instant {
+            cpu: 1,
+            at,
+            call,
+            point: run as u32,
+        };
+        let timeline = Timeline {
+            stretches: vec![
+                stretch(Kind::CallMany, 10, 90, 5),
+                stretch(Kind::CsdWait, 20, 50, 0),
+                stretch(Kind::CallSingle, 60, 70, 5),
+                stretch(Kind::CallSingle, 95, 99, 6),
+            ],
+            instants: vec![ran(80, 5), ran(110, 5), ran(1, 6)],
+            ipis: vec![
+                ipi(1, 30, Some(100)),
+                ipi(1, 40, Some(100)),
+                ipi(2, 45, None),
+            ],
+        };
+        let latencies = Latencies::new(&trace, &timeline);
+        let spread = latencies.ipi.spread(&trace).unwrap();
+        assert_eq!(
+            (spread.count, spread.min.cycles, spread.max.cycles),
+            (2, 60, 70)
+        );
+        assert_eq!(spread.max.ns, 35);
+        assert_eq!((latencies.untaken, latencies.coalesced), (1, 1));
+        assert_eq!(latencies.ipi_by_pair[&(0, 1)].count(), 2);
+        let call = latencies.call.spread(&trace).unwrap();
+        assert_eq!((call.count, call.max.cycles), (1, 100));
+        assert_eq!(latencies.csd_wait.spread(&trace).unwrap().p50.cycles, 30);
+        assert_eq!(latencies.ipi.at_most(65), 1);
+        assert!(Times::default().spread(&trace).is_none());
+    }
+}

@@ -1,0 +1,236 @@
+//! What was traced of a machine: what its CPUs came to, in the guest's own words, and what their threads saw on
+//! the host, on one time line, that of the guest's TSC. Data only; [`super::timeline`] makes sense of it.
+
+use shared::trace::Record;
+
+use crate::machine::journal::{Entry, Kept};
+
+/// Of the records, the part that may lie outside of their vCPU's stays in the guest for the two clocks to
+/// count as one: a record can be stamped in the instruction with which a stay begins.
+const STRAY: f64 = 0.001;
+
+/// The trace of one machine.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    /// By CPU.
+    pub cpus: Vec<CpuTrace>,
+    /// The names of the guest's points, by their place in the section.
+    pub points: Vec<String>,
+    /// The guest's TSC, in kHz.
+    pub tsc_khz: u32,
+    /// Why there is nothing from the host, if so.
+    pub host_blind: Option<String>,
+}
+
+/// The trace of one CPU. All times are of the guest's TSC.
+#[derive(Debug, Clone, Default)]
+pub struct CpuTrace {
+    /// What it came to, the earliest first.
+    pub records: Vec<Record>,
+    /// Records for which there was no room, in its ring or in the VMM.
+    pub dropped: u64,
+    /// What its thread saw, in the order in which it ended.
+    pub host: Vec<Entry>,
+    /// Entries for which there was no room.
+    pub host_dropped: u64,
+}
+
+/// What one CPU brings to a [`Trace`].
+#[derive(Debug)]
+pub struct Brought {
+    /// What it came to, in any order.
+    pub records: Vec<Record>,
+    /// Records for which there was no room.
+    pub dropped: u64,
+    /// Its journal, in the host's time.
+    pub journal: Kept,
+    /// What makes guest time of host time, or why nobody knows.
+    pub offset: Result<u64, String>,
+}
+
+impl Default for Brought {
+    fn default() -> Self {
+        Self {
+            records: Vec::new(),
+            dropped: 0,
+            journal: Kept::default(),
+            offset: Ok(0),
+        }
+    }
+}
+
+impl Trace {
+    /// Puts everything on one time line. If the clocks do not agree, what the host saw is left out, and said.
+    pub fn new(brought: Vec<Brought>, points: Vec<String>, tsc_khz: u32) -> Self {
+        let mut host_blind = None;
+        let mut cpus = Vec::with_capacity(brought.len());
+        for (id, mut one) in brought.into_iter().enumerate() {
+            // Stable: of equal times the first written comes first.
+            one.records.sort_by_key(|record| record.tsc);
+            let host = match one.offset {
+                Ok(offset) => shifted(one.journal.entries, offset),
+                Err(why) => {
+                    host_blind.get_or_insert(why);
+                    Vec::new()
+                }
+            };
+            if one.journal.lost == 0 && !agree(&one.records, &host) {
+                host_blind.get_or_insert_with(|| format!(
+                    "the clocks of host and guest do not agree: CPU {id} did things while it was out of the guest"
+                ));
+            }
+            cpus.push(CpuTrace {
+                records: one.records,
+                dropped: one.dropped,
+                host,
+                host_dropped: one.journal.lost,
+            });
+        }
+        if host_blind.is_some() {
+            for cpu in &mut cpus {
+                cpu.host.clear();
+            }
+        }
+        Self {
+            cpus,
+            points,
+            tsc_khz,
+            host_blind,
+        }
+    }
+
+    /// The name of the point of `record`, if there is one.
+    pub fn name(&self, record: &Record) -> Option<&str> {
+        let index = usize::try_from(record.point).ok()?;
+        self.points.get(index).map(String::as_str)
+    }
+
+    /// The first and the last time in it, if anything is.
+    pub fn span(&self) -> Option<(u64, u64)> {
+        let stamps = |cpu: &CpuTrace| {
+            let records = cpu.records.first().into_iter().chain(cpu.records.last());
+            let mut times: Vec<_> = records.map(|record| record.tsc).collect();
+            for entry in cpu.host.first().into_iter().chain(cpu.host.last()) {
+                match *entry {
+                    Entry::Stay { from, to, .. } => times.extend([from, to]),
+                    Entry::Became { at, .. } => times.push(at),
+                }
+            }
+            times
+        };
+        let times: Vec<_> = self.cpus.iter().flat_map(stamps).collect();
+        Some((*times.iter().min()?, *times.iter().max()?))
+    }
+
+    /// Records and entries for which there was no room.
+    pub fn dropped(&self) -> u64 {
+        let of = |cpu: &CpuTrace| cpu.dropped.saturating_add(cpu.host_dropped);
+        self.cpus.iter().map(of).fold(0, u64::saturating_add)
+    }
+
+    /// Nanoseconds that `cycles` of the guest's TSC last.
+    pub fn nanoseconds(&self, cycles: u64) -> f64 {
+        cycles as f64 * 1e6 / f64::from(self.tsc_khz.max(1))
+    }
+}
+
+fn shifted(entries: Vec<Entry>, offset: u64) -> Vec<Entry> {
+    let guest = |host: u64| host.wrapping_add(offset);
+    let shift = |entry| match entry {
+        Entry::Stay { from, to, reason } => Entry::Stay {
+            from: guest(from),
+            to: guest(to),
+            reason,
+        },
+        Entry::Became { at, state } => Entry::Became {
+            at: guest(at),
+            state,
+        },
+    };
+    entries.into_iter().map(shift).collect()
+}
+
+/// Whether what a CPU did lies in its stays in the guest, as far as these were kept.
+fn agree(records: &[Record], host: &[Entry]) -> bool {
+    let stays: Vec<_> = host
+        .iter()
+        .filter_map(|entry| match *entry {
+            Entry::Stay { from, to, .. } => Some((from, to)),
+            Entry::Became { .. } => None,
+        })
+        .collect();
+    let (Some((first, _)), Some((_, last))) = (stays.first(), stays.last()) else {
+        return true;
+    };
+    let in_time = records
+        .iter()
+        .filter(|it| (*first..=*last).contains(&it.tsc));
+    let (mut inside, mut all) = (0_u32, 0_u32);
+    for record in in_time {
+        let stay = stays.partition_point(|(_, to)| *to < record.tsc);
+        all += 1;
+        inside += u32::from(stays.get(stay).is_some_and(|(from, _)| *from <= record.tsc));
+    }
+    // With the clocks apart by more than the whole trace there is nothing in common at all.
+    let any = all > 0 || records.is_empty();
+    any && f64::from(all - inside) <= STRAY * f64::from(all) + 1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(tsc: u64) -> Record {
+        Record {
+            tsc,
+            ..Record::default()
+        }
+    }
+
+    fn stay(from: u64, to: u64) -> Entry {
+        Entry::Stay {
+            from,
+            to,
+            reason: 0,
+        }
+    }
+
+    fn brought(times: &[u64], offset: u64) -> Brought {
+        Brought {
+            records: times.iter().copied().map(record).collect(),
+            journal: Kept {
+                entries: vec![stay(100, 200), stay(300, 400), stay(500, 600)],
+                lost: 0,
+            },
+            offset: Ok(offset),
+            ..Brought::default()
+        }
+    }
+
+    #[test]
+    fn host_and_guest_are_put_on_one_line() {
+        let trace = Trace::new(vec![brought(&[1150, 1110, 1310, 1555], 1000)], vec![], 1);
+        assert_eq!(trace.host_blind, None);
+        assert_eq!(trace.cpus[0].host[1], stay(1300, 1400));
+        assert_eq!(trace.cpus[0].records[0].tsc, 1110);
+        assert_eq!(trace.span(), Some((1100, 1600)));
+    }
+
+    #[test]
+    fn clocks_that_do_not_agree_are_found_out() {
+        for (times, offset) in [
+            (&[1150, 1210, 1250, 1450, 1470][..], 1000),
+            (&[50_000, 50_010, 50_100][..], 0),
+        ] {
+            let trace = Trace::new(vec![brought(times, offset)], vec![], 1);
+            assert!(trace.host_blind.is_some(), "{times:?}");
+            assert!(trace.cpus[0].host.is_empty());
+            assert_eq!(trace.cpus[0].records.len(), times.len());
+        }
+    }
+
+    #[test]
+    fn an_empty_trace_has_no_span() {
+        assert_eq!(Trace::new(vec![Brought::default()], vec![], 0).span(), None);
+    }
+}
