@@ -93,7 +93,7 @@ fn a_trace_can_be_turned_off_and_on_and_shows_stalls() {
     let (run, events) = traced(vmm);
     run.ends_with(0);
     assert_eq!(count(&events, "X", "call many"), 1);
-    assert_eq!(count(&events, "s", "IPI"), 2);
+    assert_eq!(count(&events, "s", "IPI 0xfc"), 2);
     let paused: Vec<_> = events.iter().filter(|it| it["name"] == "paused").collect();
     assert_eq!(paused.len(), 1, "{paused:?}");
     // CPU 1's handler did not begin before the pause was over.

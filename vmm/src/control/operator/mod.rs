@@ -250,9 +250,12 @@ impl Operator {
     pub(super) fn hear(&self, vcpu: u32, message: Message) -> Reaction {
         let reaction = match message {
             Message::WorkloadStarted => {
-                self.started.store(true, Ordering::Relaxed);
-                // If one is wanted, it begins here, unless somebody has been at it.
-                let _ = self.trace(true);
+                // If one is wanted, it begins here. Who waits for the start may end it at once, and must not
+                // be overtaken.
+                if !self.started.load(Ordering::Relaxed) {
+                    let _ = self.trace(true);
+                }
+                self.started.store(true, Ordering::Release);
                 Reaction::GoOn
             }
             Message::Reached { point, call } if self.watches.reached(vcpu, point, call) => {
@@ -476,7 +479,7 @@ impl Operator {
     pub fn wait_started(&self, limit: Duration) -> Result<(), OperatorError> {
         let what = || "the start of the guest's workload".to_owned();
         self.wait(limit, what, || {
-            self.started.load(Ordering::Relaxed).then_some(())
+            self.started.load(Ordering::Acquire).then_some(())
         })
     }
 
