@@ -18,6 +18,7 @@ mod oracles;
 mod orderings;
 pub mod platform;
 pub mod probe;
+pub mod route;
 pub mod rules;
 #[cfg(all(test, shuttle))]
 mod schedules;

@@ -17,22 +17,23 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use guest::lab::Lab;
-use guest::options::Options;
+use guest::options::{ApicMode, Eoi, Options};
 use guest::platform::{Doorbell, Platform, Vector};
+use guest::route::{Choice, Router};
 use guest::rules::HotplugMode;
 use guest::sync::mask::CpuMask;
 use guest::{Guest, Part};
 use shared::exit::ExitCode::{BadMachine, BadOptions};
 use shared::lab::{ALIGN, MAX_CPUS, Transport};
 
-use metal::apic::Mode;
 use metal::boot::TRAMPOLINE;
 use metal::console::log;
 use metal::cpu::{APIC_IDS, Cpu};
+use metal::hypercall::Hypercall;
 use metal::physical::{MEMORY, PAGE};
 use metal::platform::Metal;
 use metal::start_info::StartInfo;
-use metal::{acpi, apic, clock, console, end, heap, paging, platform, smp, traps};
+use metal::{acpi, apic, clock, console, end, heap, hypercall, paging, platform, smp, traps};
 
 /// Set once every CPU is online: the workload may begin.
 static GO: AtomicBool = AtomicBool::new(false);
@@ -54,8 +55,14 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
     unsafe { heap::give(info.free_memory(image())) };
     let options = read_options(&info);
 
-    let (transport, mode) = choose_transport(options.transport);
+    let mode = choose_mode(&options);
     apic::set_mode(mode);
+    if options.eoi == Eoi::Pv {
+        if !hypercall::has_pv_eoi() {
+            end::refuse(BadMachine, format_args!("eoi=pv: no KVM offers that here"));
+        }
+        apic::set_pv_eoi();
+    }
     apic::enable();
     let apic_ids = find_cpus(&info, mode);
     let lab = open_lab(&info, &options, apic_ids.len());
@@ -63,9 +70,20 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
         let why = format_args!("the page at {TRAMPOLINE:#x}, where CPUs start, is not RAM");
         end::refuse(BadMachine, why);
     }
+    let hypercall = find_hypercall(&options);
+    let router = Router {
+        choice: options.transport,
+        unicast: match options.transport {
+            Choice::One(Transport::Wire) => Transport::Wire,
+            _ => mode.transport(),
+        },
+        has_clusters: mode == ApicMode::X2apic,
+        has_pv: hypercall.is_some(),
+    };
     let metal = Metal {
-        transport,
+        router,
         mode,
+        hypercall,
         icr_fence: options.icr_fence,
         apic_ids,
         lab,
@@ -85,7 +103,7 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
     log!(
         "{} CPUs up, transport {}, queue {}",
         apic_ids.len(),
-        transport.name(),
+        options.transport.name(router.unicast),
         options.queue.name()
     );
     log_what_is_broken(&options);
@@ -164,28 +182,47 @@ fn read_options(info: &StartInfo) -> Options {
     Options::parse(line).unwrap_or_else(|why| end::refuse(BadOptions, format_args!("{why}")))
 }
 
-/// How IPIs leave, and the mode that the APICs take for it.
-fn choose_transport(asked: Option<Transport>) -> (Transport, Mode) {
-    let best = Mode::best();
-    match (asked, best) {
-        (Some(Transport::X2apic), Mode::Xapic) => {
-            let why = format_args!("transport=x2apic: these CPUs have none; take transport=xapic");
-            end::refuse(BadMachine, why)
-        }
-        (Some(Transport::Xapic), _) => (Transport::Xapic, Mode::Xapic),
-        (Some(transport), _) => (transport, best),
-        (None, _) => (best.transport(), best),
+/// The mode of the APICs.
+fn choose_mode(options: &Options) -> ApicMode {
+    let best = apic::best_mode();
+    let wanted = options.apic.or(match options.transport {
+        Choice::One(Transport::Xapic) => Some(ApicMode::Xapic),
+        Choice::One(Transport::X2apic | Transport::X2apicCluster) => Some(ApicMode::X2apic),
+        _ => None,
+    });
+    if (wanted, best) == (Some(ApicMode::X2apic), ApicMode::Xapic) {
+        let why = format_args!("these CPUs have no x2APIC; take transport=xapic");
+        end::refuse(BadMachine, why);
     }
+    wanted.unwrap_or(best)
+}
+
+/// What sends IPIs as hypercalls, if that may be asked for and works.
+fn find_hypercall(options: &Options) -> Option<Hypercall> {
+    // Another monitor may not have told KVM to leave the instruction alone.
+    if options.lab.is_none() || !matches!(options.transport, Choice::Auto | PV) {
+        return None;
+    }
+    const PV: Choice = Choice::One(Transport::Pv);
+    let hypercall = Hypercall::for_ipis(apic::id());
+    if options.transport == PV && hypercall.is_none() {
+        let why = format_args!(
+            "transport=pv: this KVM does not offer KVM_HC_SEND_IPI, or offers it and sends nothing; \
+             transport=auto takes it where it works"
+        );
+        end::refuse(BadMachine, why);
+    }
+    hypercall
 }
 
 /// The APIC ids of the CPUs, the first CPU's first and the others in the order of the MADT.
-fn find_cpus(info: &StartInfo, mode: Mode) -> &'static [u32] {
+fn find_cpus(info: &StartInfo, mode: ApicMode) -> &'static [u32] {
     let mut ids: Vec<u32> = acpi::apic_ids(info.rsdp())
         .unwrap_or_else(|why| end::refuse(BadMachine, format_args!("{why}")));
     let own = apic::id();
     let (limit, name) = match mode {
-        Mode::Xapic => (apic::XAPIC_LAST_ID + 1, "an xAPIC"),
-        Mode::X2apic => (APIC_IDS as u32, "an x2APIC"),
+        ApicMode::Xapic => (apic::XAPIC_LAST_ID + 1, "an xAPIC"),
+        ApicMode::X2apic => (APIC_IDS as u32, "an x2APIC"),
     };
     if let Some(id) = ids.iter().find(|id| **id >= limit) {
         let why = format_args!("APIC id {id} is out of reach: {name} ends below {limit}");

@@ -10,6 +10,7 @@ use core::str::SplitAsciiWhitespace;
 use shared::lab::Transport;
 
 use crate::ipi::queue::QueueKind;
+use crate::route::Choice;
 use crate::rules::{FailRate, HotplugMode, Rules};
 
 /// `workload=`: what the CPUs do.
@@ -37,6 +38,58 @@ impl Program {
     }
 }
 
+/// `apic=`: how software reaches the local APICs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApicMode {
+    /// As a page of registers.
+    Xapic,
+    /// As MSRs.
+    X2apic,
+}
+
+impl ApicMode {
+    /// Both modes.
+    pub const ALL: [Self; 2] = [Self::Xapic, Self::X2apic];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xapic => "xapic",
+            Self::X2apic => "x2apic",
+        }
+    }
+
+    /// How an IPI to one CPU leaves an APIC in this mode.
+    pub fn transport(self) -> Transport {
+        match self {
+            Self::Xapic => Transport::Xapic,
+            Self::X2apic => Transport::X2apic,
+        }
+    }
+}
+
+/// `eoi=`: how a CPU says that an interrupt has been taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eoi {
+    /// By its APIC's register.
+    Register,
+    /// In memory shared with KVM where that suffices (`MSR_KVM_PV_EOI_EN`), else by the register.
+    Pv,
+}
+
+impl Eoi {
+    /// Both ways.
+    pub const ALL: [Self; 2] = [Self::Register, Self::Pv];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Pv => "pv",
+        }
+    }
+}
+
 /// What a run is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -44,8 +97,13 @@ pub struct Options {
     pub workload: Program,
     /// `queue=`: the design that carries calls to many.
     pub queue: QueueKind,
-    /// `transport=`: how IPIs leave a CPU; `None` takes x2APIC where there is one.
-    pub transport: Option<Transport>,
+    /// `transport=`: how IPIs leave a CPU.
+    pub transport: Choice,
+    /// `apic=`: the mode of the APICs; `None` takes what the transport needs, else the x2APIC where there
+    /// is one.
+    pub apic: Option<ApicMode>,
+    /// `eoi=`: how a CPU says that an interrupt has been taken.
+    pub eoi: Eoi,
     /// `calls=`: how many random calls (`selftest`) or operations (`stress`) every CPU makes; `None`
     /// makes so many that a large machine does not take for ever.
     pub calls: Option<u32>,
@@ -67,7 +125,9 @@ impl Options {
     pub const DEFAULT: Self = Self {
         workload: Program::Selftest,
         queue: QueueKind::Filo,
-        transport: None,
+        transport: Choice::Unicast,
+        apic: None,
+        eoi: Eoi::Register,
         calls: None,
         milliseconds: None,
         seed: 1,
@@ -94,6 +154,8 @@ pub enum OptionsError<'a> {
     NotANumber(&'a str, &'a str),
     /// A value that is not a rate, such as 1/7.
     NotARate(&'a str, &'a str),
+    /// A transport that the mode of the APICs, asked for in the same line, does not have.
+    NotInThatMode(Transport, ApicMode),
     /// A value that asks for something only a monitor with a lab does, which this one has not named.
     NeedsLab(&'static str, &'static str),
 }
@@ -104,8 +166,8 @@ impl fmt::Display for OptionsError<'_> {
             Self::UnknownKey(word) => write!(
                 f,
                 "command line: \"{word}\" is not an option; there are workload=, queue=, \
-                 transport=, calls=, for=, seed=, hotplug=, alloc-fail=, csd-barrier=, mask-check=, \
-                 icr-fence= and lab="
+                 transport=, apic=, eoi=, calls=, for=, seed=, hotplug=, alloc-fail=, csd-barrier=, \
+                 mask-check=, icr-fence= and lab="
             ),
             Self::UnknownName(key, value) => {
                 write!(
@@ -116,7 +178,12 @@ impl fmt::Display for OptionsError<'_> {
                 match *key {
                     "workload" => Program::ALL.iter().try_for_each(|kind| list(kind.name())),
                     "queue" => QueueKind::ALL.iter().try_for_each(|kind| list(kind.name())),
-                    "transport" => Transport::ALL.iter().try_for_each(|kind| list(kind.name())),
+                    "transport" => {
+                        let names = Transport::ALL.iter().map(|kind| kind.name());
+                        names.chain([Choice::AUTO]).try_for_each(list)
+                    }
+                    "apic" => ApicMode::ALL.iter().try_for_each(|kind| list(kind.name())),
+                    "eoi" => Eoi::ALL.iter().try_for_each(|kind| list(kind.name())),
                     "hotplug" => HotplugMode::ALL
                         .iter()
                         .try_for_each(|kind| list(kind.name())),
@@ -127,13 +194,20 @@ impl fmt::Display for OptionsError<'_> {
                 f,
                 "command line: {key}={value} is not a rate: {key}=1/7 refuses one request in seven"
             ),
+            Self::NotInThatMode(transport, mode) => write!(
+                f,
+                "command line: with apic={} there is no transport={}",
+                mode.name(),
+                transport.name()
+            ),
             Self::NeedsLab(key, value) => write!(
                 f,
                 "command line: {key}={value} needs a monitor that offers a lab (lab=), as vmm does; \
-                 under another nobody would ever {}",
-                match *key {
-                    "transport" => "deliver an IPI",
-                    _ => "tell the CPUs what to do",
+                 under another {}",
+                match *value {
+                    "wire" => "nobody would ever deliver an IPI",
+                    "pv" => "KVM might retry the first hypercall for ever",
+                    _ => "nobody would ever tell the CPUs what to do",
                 }
             ),
             Self::NotANumber(key, value) => {
@@ -204,8 +278,17 @@ impl Options {
                 }
                 "transport" => {
                     let transport = named(&Transport::ALL, Transport::name, value);
-                    options.transport = Some(transport.ok_or(unknown)?);
+                    options.transport = match (transport, value) {
+                        (Some(transport), _) => Choice::One(transport),
+                        (None, Choice::AUTO) => Choice::Auto,
+                        _ => return Err(unknown),
+                    };
                 }
+                "apic" => {
+                    let mode = named(&ApicMode::ALL, ApicMode::name, value);
+                    options.apic = Some(mode.ok_or(unknown)?);
+                }
+                "eoi" => options.eoi = named(&Eoi::ALL, Eoi::name, value).ok_or(unknown)?,
                 "hotplug" => {
                     let mode = named(&HotplugMode::ALL, HotplugMode::name, value);
                     options.rules.hotplug = mode.ok_or(unknown)?;
@@ -230,10 +313,33 @@ impl Options {
                 _ => return Err(OptionsError::UnknownKey(word)),
             }
         }
-        match (options.lab, options.workload, options.transport) {
-            (None, Program::Puppet, _) => Err(OptionsError::NeedsLab("workload", "puppet")),
-            (None, _, Some(Transport::Wire)) => Err(OptionsError::NeedsLab("transport", "wire")),
-            _ => Ok(options),
+        options.check()?;
+        Ok(options)
+    }
+
+    fn check(&self) -> Result<(), OptionsError<'static>> {
+        if self.lab.is_none() {
+            let transport = "transport";
+            match (self.workload, self.transport) {
+                (Program::Puppet, _) => return Err(OptionsError::NeedsLab("workload", "puppet")),
+                (_, Choice::One(Transport::Wire)) => {
+                    return Err(OptionsError::NeedsLab(transport, "wire"));
+                }
+                (_, Choice::One(Transport::Pv)) => {
+                    return Err(OptionsError::NeedsLab(transport, "pv"));
+                }
+                _ => {}
+            }
+        }
+        match (self.transport, self.apic) {
+            (
+                Choice::One(transport @ (Transport::X2apic | Transport::X2apicCluster)),
+                Some(mode @ ApicMode::Xapic),
+            )
+            | (Choice::One(transport @ Transport::Xapic), Some(mode @ ApicMode::X2apic)) => {
+                Err(OptionsError::NotInThatMode(transport, mode))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -244,7 +350,7 @@ mod tests {
 
     #[test]
     fn every_option_is_read() {
-        let line = "workload=stress queue=llist transport=xapic calls=3 for=2s seed=0x10 \
+        let line = "workload=stress queue=llist transport=xapic apic=xapic eoi=pv calls=3 for=2s seed=0x10 \
                     hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off icr-fence=off \
                     lab=0x3f00000";
         assert_eq!(
@@ -252,7 +358,9 @@ mod tests {
             Ok(Options {
                 workload: Program::Stress,
                 queue: QueueKind::Llist,
-                transport: Some(Transport::Xapic),
+                transport: Choice::One(Transport::Xapic),
+                apic: Some(ApicMode::Xapic),
+                eoi: Eoi::Pv,
                 calls: Some(3),
                 milliseconds: Some(2000),
                 seed: 16,
@@ -301,6 +409,19 @@ mod tests {
                 OptionsError::NotARate("alloc-fail", _)
             ));
         }
+        assert!(refused("transport=x").to_string().contains("auto"));
+        assert!(refused("apic=x").to_string().contains("x2apic"));
+        for line in [
+            "transport=x2apic-cluster apic=xapic",
+            "apic=x2apic transport=xapic",
+        ] {
+            assert!(
+                matches!(refused(line), OptionsError::NotInThatMode(..)),
+                "{line}"
+            );
+        }
+        let auto = Options::parse("transport=auto apic=xapic").map(|options| options.transport);
+        assert_eq!(auto, Ok(Choice::Auto));
         assert_eq!(refused("for=1h"), OptionsError::NotANumber("for", "1h"));
     }
 
@@ -309,6 +430,7 @@ mod tests {
         for (line, nobody) in [
             ("workload=puppet", "tell the CPUs what to do"),
             ("transport=wire", "deliver an IPI"),
+            ("transport=pv", "retry the first hypercall"),
         ] {
             let refusal = Options::parse(line).unwrap_err();
             assert!(matches!(refusal, OptionsError::NeedsLab(..)), "{line}");

@@ -110,11 +110,24 @@ pub enum Transport {
     X2apic = 1,
     /// Through the VMM, which delivers each when it likes.
     Wire = 2,
+    /// The ICR MSR of the x2APIC with logical destinations, one write per cluster of 16.
+    X2apicCluster = 3,
+    /// The ICR, in either mode, with its shorthand for all but the sender.
+    Shorthand = 4,
+    /// The hypercall KVM_HC_SEND_IPI, one per 128 CPUs.
+    Pv = 5,
 }
 
 impl Transport {
     /// Every transport, in the order of its counter.
-    pub const ALL: [Self; 3] = [Self::Xapic, Self::X2apic, Self::Wire];
+    pub const ALL: [Self; 6] = [
+        Self::Xapic,
+        Self::X2apic,
+        Self::Wire,
+        Self::X2apicCluster,
+        Self::Shorthand,
+        Self::Pv,
+    ];
 
     /// The name used on the command line and in reports.
     pub fn name(self) -> &'static str {
@@ -122,6 +135,9 @@ impl Transport {
             Self::Xapic => "xapic",
             Self::X2apic => "x2apic",
             Self::Wire => "wire",
+            Self::X2apicCluster => "x2apic-cluster",
+            Self::Shorthand => "shorthand",
+            Self::Pv => "pv",
         }
     }
 }
@@ -169,7 +185,7 @@ pub struct Counters {
     pub last_received: u64,
     /// Room for more.
     pub reserved: u64,
-    /// IPI send operations, by [`Transport`]: one per write that starts a delivery.
+    /// IPI send operations, by [`Transport`]: one per write or hypercall that starts deliveries.
     pub ipi_sent: [u64; TRANSPORT_SLOTS],
 }
 

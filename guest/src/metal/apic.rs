@@ -6,9 +6,11 @@ use core::arch::x86_64::__cpuid;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 
-use shared::lab::Transport;
+use guest::options::ApicMode;
 use x86_64::instructions::interrupts::without_interrupts;
 use x86_64::registers::model_specific::Msr;
+
+use super::cpu::Cpu;
 
 /// Largest APIC id an xAPIC can be sent to; 255 is everybody (11.6.1).
 pub const XAPIC_LAST_ID: u32 = 254;
@@ -28,6 +30,8 @@ enum Register {
     TaskPriority = 0x80,
     Eoi = 0xb0,
     SpuriousVector = 0xf0,
+    /// The first of eight, with a bit per vector.
+    InterruptRequest = 0x200,
     Command = 0x300,
     /// The destination of a command; in x2APIC mode it is the upper half of `Command`.
     CommandHigh = 0x310,
@@ -54,8 +58,7 @@ pub const SPURIOUS_VECTOR: u8 = 0xff;
 /// The interrupt command register: a previous command is still being sent (xAPIC only).
 const COMMAND_PENDING: u32 = 1 << 12;
 
-/// What an inter-processor interrupt is, as the low half of the command register (11.6.1). The
-/// destination is always one CPU by its APIC id.
+/// What an inter-processor interrupt is, in the low half of the command register (11.6.1).
 #[derive(Clone, Copy, Debug)]
 pub enum Command {
     /// An interrupt with this vector.
@@ -67,7 +70,8 @@ pub enum Command {
 }
 
 impl Command {
-    fn bits(self) -> u32 {
+    /// As the command register has it.
+    pub fn bits(self) -> u32 {
         const ASSERT: u32 = 1 << 14;
         match self {
             Self::Fixed(vector) => u32::from(vector),
@@ -77,38 +81,44 @@ impl Command {
     }
 }
 
-/// How software reaches the APIC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// As memory.
-    Xapic,
-    /// As MSRs.
-    X2apic,
+/// To whom an inter-processor interrupt goes (11.6.1).
+#[derive(Clone, Copy, Debug)]
+pub enum Destination {
+    /// The CPU with this APIC id.
+    Physical(u32),
+    /// By a logical id of the x2APIC: a cluster, and members of it (11.12.10.2).
+    Logical(u32),
+    /// All but the sender.
+    AllButSelf,
 }
 
-impl Mode {
-    /// The better of those that this CPU has.
-    pub fn best() -> Self {
-        match __cpuid(1).ecx >> 21 & 1 {
-            0 => Self::Xapic,
-            _ => Self::X2apic,
+impl Destination {
+    /// The destination mode and shorthand as the low half of the command register has them, and the
+    /// destination field.
+    fn bits(self) -> (u32, u32) {
+        const LOGICAL: u32 = 1 << 11;
+        const ALL_BUT_SELF: u32 = 3 << 18;
+        match self {
+            Self::Physical(id) => (0, id),
+            Self::Logical(id) => (LOGICAL, id),
+            Self::AllButSelf => (ALL_BUT_SELF, 0),
         }
     }
+}
 
-    /// How IPIs leave an APIC in this mode.
-    pub fn transport(self) -> Transport {
-        match self {
-            Self::Xapic => Transport::Xapic,
-            Self::X2apic => Transport::X2apic,
-        }
+/// The better of the modes that this CPU has.
+pub fn best_mode() -> ApicMode {
+    match __cpuid(1).ecx >> 21 & 1 {
+        0 => ApicMode::Xapic,
+        _ => ApicMode::X2apic,
     }
 }
 
 static X2APIC: AtomicBool = AtomicBool::new(false);
 
 /// Makes `mode` that of every APIC that [`enable`] sees from now on.
-pub fn set_mode(mode: Mode) {
-    X2APIC.store(mode == Mode::X2apic, Ordering::Relaxed);
+pub fn set_mode(mode: ApicMode) {
+    X2APIC.store(mode == ApicMode::X2apic, Ordering::Relaxed);
 }
 
 /// Brings this CPU's APIC into the chosen mode and lets interrupts in, but for those of its own
@@ -148,6 +158,9 @@ pub fn enable() {
     }
     write(Register::TaskPriority, 0);
     write(Register::SpuriousVector, SPURIOUS_ENABLED);
+    if PV_EOI.load(Ordering::Relaxed) {
+        share_eoi();
+    }
 }
 
 /// The id of this CPU's APIC.
@@ -160,14 +173,59 @@ pub fn id() -> u32 {
     }
 }
 
+/// Whether `vector` has been accepted and not yet been taken (11.8.4).
+pub fn is_requested(vector: u8) -> bool {
+    let register = Register::InterruptRequest as u32 + u32::from(vector) / 32 * 0x10;
+    read_at(register) >> (vector % 32) & 1 != 0
+}
+
+static PV_EOI: AtomicBool = AtomicBool::new(false);
+
+/// Ends interrupts in memory shared with KVM from now on, on every CPU that [`enable`] sees. KVM must offer
+/// that.
+pub fn set_pv_eoi() {
+    PV_EOI.store(true, Ordering::Relaxed);
+}
+
+/// Tells KVM where this CPU ends interrupts (Linux, `Documentation/virt/kvm/x86/msr.rst`,
+/// MSR_KVM_PV_EOI_EN).
+fn share_eoi() {
+    const MSR_KVM_PV_EOI_EN: u32 = 0x4b56_4d04;
+    const ENABLED: u64 = 1;
+    // All memory is mapped where it is.
+    let address = Cpu::current().pv_eoi.as_ptr().addr() as u64;
+    // SAFETY: KVM has the MSR, as whoever chose this has made sure of. It writes nothing but the word there,
+    // an atomic that lives for ever.
+    unsafe { Msr::new(MSR_KVM_PV_EOI_EN).write(address | ENABLED) };
+}
+
 /// Says that the interrupt in service has been taken, so that the next one may come.
 pub fn end_of_interrupt() {
+    if PV_EOI.load(Ordering::Relaxed) {
+        let is_seen: u8;
+        // Not locked, but one instruction: KVM looks only while this CPU is out of the guest.
+        // SAFETY: the word is this CPU's own.
+        unsafe {
+            asm!(
+                "btr dword ptr [{}], 0",
+                "setc {}",
+                in(reg) Cpu::current().pv_eoi.as_ptr(),
+                out(reg_byte) is_seen,
+                options(nostack),
+            );
+        }
+        if is_seen != 0 {
+            return;
+        }
+    }
     write(Register::Eoi, 0);
 }
 
-/// Sends `command` to the CPU with APIC id `destination`. Earlier stores of this CPU are visible to
-/// the handler, unless `fence` is left out on an x2APIC.
-pub fn send(command: Command, destination: u32, fence: bool) {
+/// Sends `command` to `destination`. Earlier stores of this CPU are visible to the handler, unless `fence` is
+/// left out on an x2APIC. Only an x2APIC has the logical destinations.
+pub fn send(command: Command, destination: Destination, fence: bool) {
+    let (how, to) = destination.bits();
+    let low = command.bits() | how;
     if X2APIC.load(Ordering::Relaxed) {
         // The write is not ordered behind earlier stores by itself (11.12.3).
         if fence {
@@ -176,7 +234,7 @@ pub fn send(command: Command, destination: u32, fence: bool) {
         } else {
             compiler_fence(Ordering::Release);
         }
-        let value = u64::from(destination) << 32 | u64::from(command.bits());
+        let value = u64::from(to) << 32 | u64::from(low);
         // SAFETY: in x2APIC mode the MSR exists; reserved bits are zero.
         unsafe { msr(Register::Command as u32).write(value) };
     } else {
@@ -186,18 +244,25 @@ pub fn send(command: Command, destination: u32, fence: bool) {
             while read(Register::Command) & COMMAND_PENDING != 0 {
                 spin_loop();
             }
-            write(Register::CommandHigh, destination << 24);
-            write(Register::Command, command.bits());
+            // A shorthand needs no destination, and without one it is one access less.
+            if !matches!(destination, Destination::AllButSelf) {
+                write(Register::CommandHigh, to << 24);
+            }
+            write(Register::Command, low);
         });
     }
 }
 
 fn read(register: Register) -> u32 {
+    read_at(register as u32)
+}
+
+fn read_at(offset: u32) -> u32 {
     if X2APIC.load(Ordering::Relaxed) {
         // SAFETY: in x2APIC mode every register in use exists as an MSR.
-        (unsafe { msr(register as u32).read() }) as u32
+        (unsafe { msr(offset).read() }) as u32
     } else {
-        let address = BASE_ADDRESS + u64::from(register as u32);
+        let address = BASE_ADDRESS + u64::from(offset);
         // SAFETY: `enable` put the registers there, and the page is mapped uncached.
         unsafe { (address as *const u32).read_volatile() }
     }

@@ -6,7 +6,7 @@ use core::alloc::Layout;
 use core::arch::asm;
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{null_mut, with_exposed_provenance};
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use guest::platform::CpuId;
 use x86_64::VirtAddr;
@@ -36,7 +36,7 @@ pub static mut BOOT_AREA: MaybeUninit<Area> = MaybeUninit::uninit();
 pub enum InterruptStack {
     /// The IPIs. They do not nest, since their handlers leave interrupts off.
     Irq = 0,
-    /// Exceptions. None of them returns, so a second one may overwrite the first.
+    /// Exceptions. They return at once or never, so a second one may overwrite the first.
     Exception = 1,
     /// NMI, which can hit an exception's report.
     Nmi = 2,
@@ -72,6 +72,9 @@ pub struct Cpu {
     pub index: CpuId,
     /// Set by the CPU itself once it can take interrupts.
     pub online: AtomicBool,
+    /// Bit 0: KVM takes the end of the interrupt in service from here (`MSR_KVM_PV_EOI_EN`). KVM sets it
+    /// between two instructions of this CPU and takes it back when it has seen it; nobody else looks.
+    pub pv_eoi: AtomicU32,
     /// Set once it reports a panic or an exception, so that one within the report ends it.
     pub dying: AtomicBool,
     gdt: GlobalDescriptorTable,
@@ -104,6 +107,7 @@ impl Area {
             this: area.cast(),
             index,
             online: AtomicBool::new(false),
+            pv_eoi: AtomicU32::new(0),
             dying: AtomicBool::new(false),
             gdt: GlobalDescriptorTable::new(),
             tss,

@@ -12,6 +12,7 @@ pub mod console;
 pub mod cpu;
 pub mod end;
 pub mod heap;
+pub mod hypercall;
 pub mod mem;
 pub mod paging;
 pub mod physical;

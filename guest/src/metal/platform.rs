@@ -3,13 +3,16 @@
 use alloc::boxed::Box;
 use core::arch::asm;
 use core::hint::spin_loop;
+use core::iter::once;
 use core::ptr::{self, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use guest::Guest;
 use guest::lab::Lab;
+use guest::options::ApicMode;
 use guest::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
 use guest::probe;
+use guest::route::{Operation, Router, operations};
 use guest::sync::mask::CpuMask;
 use shared::lab::Transport;
 use shared::ports::{DOORBELL, Dispatch, WIRE};
@@ -17,18 +20,21 @@ use shared::probe::{HELD, TRACED};
 use x86_64::instructions::interrupts;
 use x86_64::instructions::port::Port;
 
-use super::apic::{self, Command, Mode};
+use super::apic::{self, Command, Destination};
 use super::clock;
 use super::cpu::Cpu;
+use super::hypercall::Hypercall;
 use super::smp;
 
 /// The machine under the portable guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Metal {
     /// How IPIs to others leave.
-    pub transport: Transport,
+    pub router: Router,
     /// The mode the APICs are in.
-    pub mode: Mode,
+    pub mode: ApicMode,
+    /// What sends IPIs as hypercalls, where that works.
+    pub hypercall: Option<Hypercall>,
     /// Whether the x2APIC's ICR is written behind a fence.
     pub icr_fence: bool,
     /// APIC ids by CPU.
@@ -60,26 +66,62 @@ pub fn guest() -> &'static Guest<Metal> {
 }
 
 impl Metal {
-    fn send(&self, target: CpuId, vector: Vector, transport: Transport) {
-        let (target, vector) = (self.apic_ids[target], vector as u8);
-        let dispatch = Dispatch { target, vector };
-        probe!(*self, "ipi.send", 0, u32::from(dispatch).into());
-        match transport {
-            Transport::Xapic | Transport::X2apic => {
-                apic::send(Command::Fixed(vector), target, self.icr_fence);
-            }
-            Transport::Wire => {
-                // Earlier stores are visible before the port is written (SDM Vol. 3A 9.2.2, 9.3).
-                // SAFETY: the port is the monitor's, which offered a lab; a write to it changes no memory.
-                unsafe { Port::<u32>::new(WIRE).write(dispatch.into()) };
-            }
+    /// Sends `vector` to CPUs by `transport`, and counts that.
+    fn send(&self, vector: Vector, transport: Transport, cpus: impl Iterator<Item = CpuId>) {
+        let mut targets = 0;
+        let ids = cpus.inspect(|_| targets += 1).map(|cpu| self.apic_ids[cpu]);
+        let mut sent = 0;
+        for operation in operations(transport, ids) {
+            self.perform(operation, vector, transport);
+            sent += 1;
         }
-    }
-
-    fn count_ipis(&self, transport: Transport, sent: u64) {
         self.lab
             .counters(self.this_cpu())
-            .count_ipi(transport, sent, sent);
+            .count_ipi(transport, sent, targets);
+    }
+
+    fn perform(&self, operation: Operation, vector: Vector, transport: Transport) {
+        let own = self.apic_ids[self.this_cpu()];
+        let dispatch = |target| Dispatch {
+            target,
+            vector: vector as u8,
+        };
+        probe!(
+            *self,
+            "ipi.send",
+            for target in operation.targets(self.apic_ids, own) => 0,
+            u32::from(dispatch(target)).into()
+        );
+        let destination = match operation {
+            Operation::Physical(target) if transport == Transport::Wire => {
+                // Earlier stores are visible before the port is written (SDM Vol. 3A 9.2.2, 9.3).
+                // SAFETY: the port is the monitor's, which offered a lab; a write to it changes no memory.
+                unsafe { Port::<u32>::new(WIRE).write(dispatch(target).into()) };
+                return;
+            }
+            Operation::Window { first, bits } => {
+                let hypercall = self.hypercall.expect("chosen only where it works");
+                let delivered = hypercall.send_ipi(bits, first, vector);
+                assert!(
+                    delivered >= 0,
+                    "KVM_HC_SEND_IPI worked once, and now fails: {delivered}"
+                );
+                return;
+            }
+            Operation::Physical(target) => Destination::Physical(target),
+            Operation::Cluster { cluster, members } => {
+                Destination::Logical(Operation::logical_id(cluster, members))
+            }
+            Operation::AllButSelf => Destination::AllButSelf,
+        };
+        apic::send(Command::Fixed(vector as u8), destination, self.icr_fence);
+    }
+
+    /// The transport for an IPI to `targets`, of which this CPU is none.
+    fn transport(&self, targets: &CpuMask) -> Transport {
+        let ids = targets.iter().map(|cpu| self.apic_ids[cpu]);
+        let are_all = || targets.len() + 1 == self.apic_ids.len();
+        self.router.transport(&ids, are_all)
     }
 }
 
@@ -91,19 +133,17 @@ impl Platform for Metal {
     fn send_ipi(&self, target: CpuId, vector: Vector) {
         let transport = match vector {
             Vector::Last => self.mode.transport(),
-            Vector::Single | Vector::Many | Vector::Wake => self.transport,
+            Vector::Single | Vector::Many | Vector::Wake => {
+                let are_all = || self.apic_ids.len() == 2;
+                let id = once(self.apic_ids[target]);
+                self.router.transport(&id, are_all)
+            }
         };
-        self.send(target, vector, transport);
-        self.count_ipis(transport, 1);
+        self.send(vector, transport, once(target));
     }
 
     fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) {
-        let mut sent = 0;
-        for target in targets.iter() {
-            self.send(target, vector, self.transport);
-            sent += 1;
-        }
-        self.count_ipis(self.transport, sent);
+        self.send(vector, self.transport(targets), targets.iter());
     }
 
     fn irqs_enabled(&self) -> bool {

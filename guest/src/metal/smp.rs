@@ -9,7 +9,7 @@ use core::sync::atomic::Ordering;
 use guest::platform::CpuId;
 use x86_64::instructions::{hlt, interrupts};
 
-use super::apic::{self, Command};
+use super::apic::{self, Command, Destination};
 use super::boot::{TRAMPOLINE, trampoline_end, trampoline_start};
 use super::clock::{self, Deadline};
 use super::cpu::{Area, Cpu};
@@ -87,11 +87,11 @@ fn start(cpus: Vec<Starting>) -> Result<(), Missing> {
     let start_up = Command::StartUp((TRAMPOLINE / PAGE) as u8);
     let is_online = |(cpu, _): &Starting| cpu.online.load(Ordering::Acquire);
     for (_, id) in &cpus {
-        apic::send(Command::Init, *id, true);
+        apic::send(Command::Init, Destination::Physical(*id), true);
     }
     Deadline::after_micros(AFTER_INIT_MICROS, hz).spin_until(|| false);
     for (_, id) in &cpus {
-        apic::send(start_up, *id, true);
+        apic::send(start_up, Destination::Physical(*id), true);
     }
 
     let mut waiting = cpus.iter().copied().peekable();
@@ -106,7 +106,7 @@ fn start(cpus: Vec<Starting>) -> Result<(), Missing> {
         return Ok(());
     }
     for (_, id) in cpus.iter().filter(|cpu| !is_online(cpu)) {
-        apic::send(start_up, *id, true);
+        apic::send(start_up, Destination::Physical(*id), true);
     }
     if wait(LAST_ANSWER_MICROS) {
         return Ok(());

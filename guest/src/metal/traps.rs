@@ -1,5 +1,6 @@
 //! The interrupt descriptor table. The four IPI vectors have short entries of their own; every other
-//! vector ends the run with a report, since nothing in this machine may raise it.
+//! vector ends the run with a report, since nothing in this machine may raise it, but for a hypercall that
+//! the host does not know.
 
 use core::arch::{global_asm, naked_asm};
 use core::fmt;
@@ -15,6 +16,7 @@ use x86_64::structures::idt::{Entry, HandlerFunc};
 use super::apic::{self, SPURIOUS_VECTOR};
 use super::cpu::InterruptStack;
 use super::end;
+use super::hypercall;
 use super::platform::guest;
 
 const VECTORS: usize = 256;
@@ -58,6 +60,7 @@ const EXCEPTIONS: [&str; 32] = [
 ];
 const NMI: usize = 2;
 const DOUBLE_FAULT: usize = 8;
+const INVALID_OPCODE: u64 = 6;
 const PAGE_FAULT: u64 = 14;
 
 static mut TABLE: [Entry<HandlerFunc>; VECTORS] = [Entry::missing(); VECTORS];
@@ -217,15 +220,31 @@ trap:
     push r15
     mov rdi, rsp
     lea rbp, [rsp + {rbp}]          // a frame, but for a return address that is not one
-    call {report}
-    ud2
+    call {trapped}
+    pop r15                         // only an unknown hypercall comes back
+    pop r14
+    pop r13
+    pop r12
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rdi
+    pop rsi
+    pop rbp
+    pop rbx
+    pop rdx
+    pop rcx
+    pop rax
+    add rsp, 16                     // the vector and the error code
+    iretq
     .size trap, . - trap
     "#,
     stub = const STUB,
     vectors = const VECTORS,
     with_code = const 0x6022_7d00,
     rbp = const offset_of!(Frame, rbp),
-    report = sym report,
+    trapped = sym trapped,
 );
 
 /// What [`trap_stubs`](init) leave on the stack, lowest address first.
@@ -255,7 +274,14 @@ struct Frame {
     ss: u64,
 }
 
-extern "C" fn report(frame: &Frame) -> ! {
+extern "C" fn trapped(frame: &mut Frame) {
+    if frame.vector == INVALID_OPCODE
+        && let Some(next) = hypercall::after_invalid(frame.rip)
+    {
+        frame.rip = next;
+        frame.rax = hypercall::NO_SUCH_CALL.cast_unsigned();
+        return;
+    }
     end::die(format_args!("{frame}"))
 }
 

@@ -106,7 +106,7 @@ impl CpuMask {
     }
 
     /// The CPUs, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = CpuId> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = CpuId> + Clone + '_ {
         self.words().iter().enumerate().flat_map(|(index, &word)| {
             core::iter::successors((word != 0).then_some(word), |rest| {
                 let next = rest & (rest - 1);
