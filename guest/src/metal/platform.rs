@@ -1,7 +1,7 @@
 //! [`Platform`] on bare metal, and the one guest that runs on it.
 
 use alloc::boxed::Box;
-use core::arch::asm;
+use core::arch::{asm, naked_asm};
 use core::hint::spin_loop;
 use core::iter::once;
 use core::ptr::{self, null_mut};
@@ -225,7 +225,21 @@ pub fn idle_unless(done: impl Fn() -> bool) {
     } else {
         // `sti` lets no interrupt in before the next instruction is over, so one that arrives after
         // the test ends the `hlt`.
-        // SAFETY: halting touches nothing; the handlers keep to stacks of their own.
-        unsafe { asm!("sti", "hlt", options(nostack)) };
+        enable_and_halt();
     }
+}
+
+/// Halts until an interrupt has been handled, with interrupts on from here.
+#[unsafe(naked)]
+extern "C" fn enable_and_halt() {
+    naked_asm!(
+        "push rbp", // a frame, so that a backtrace finds who is idle
+        "mov rbp, rsp",
+        "sti",
+        ".globl idle_hlt",
+        "idle_hlt:",
+        "hlt",
+        "pop rbp",
+        "ret",
+    )
 }

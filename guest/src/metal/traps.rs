@@ -132,6 +132,10 @@ pub fn load() {
 
 /// The entry of an IPI: saves what a function call may change and calls `$handler`. `rbp` first, so
 /// that whoever walks the frames finds the interrupted one.
+///
+/// An interrupt that comes between the `sti` and the `hlt` of an idle CPU must not come: the CPU would go
+/// to sleep behind it. Processors see to that, but QEMU's SVM does not: its VMRUN forgets the interrupt
+/// shadow that a #VMEXIT there has saved. So what was interrupted goes on behind that `hlt`.
 macro_rules! ipi_entry {
     ($name:ident, $vector:expr) => {
         #[unsafe(naked)]
@@ -141,6 +145,10 @@ macro_rules! ipi_entry {
                 guest().handle($vector);
             }
             naked_asm!(
+                "cmp qword ptr [rsp], offset idle_hlt",
+                "jne 2f",
+                "inc qword ptr [rsp]",
+                "2:",
                 "push rbp",
                 "mov rbp, rsp",
                 "push rax",
