@@ -16,3 +16,4 @@ mod stalls;
 mod stories;
 mod stress;
 mod traces;
+mod transports;

@@ -6,6 +6,7 @@
 //! outlives the machine.
 
 mod commands;
+pub(in crate::control) mod counters;
 mod expected;
 mod news;
 mod watches;

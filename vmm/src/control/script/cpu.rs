@@ -11,7 +11,7 @@ use super::Stage;
 use super::call::Deed;
 use super::failure::{bad, small};
 use super::machine::set;
-use crate::control::operator::{Operator, Watch};
+use crate::control::operator::{Operator, Watch, counters};
 use crate::lab::mailbox::Command;
 use crate::machine::lifecycle::{Stall, State};
 use crate::machine::tally::REASONS;
@@ -218,18 +218,7 @@ impl Cpu {
     fn counters(&self) -> Answer<Map> {
         let counters = self.ask().counters(self.id);
         let counters = counters.ok_or_else(|| bad(format!("there is no CPU {}", self.id)))?;
-        let named = [
-            ("calls_made", counters.calls_made),
-            ("calls_executed", counters.calls_executed),
-            ("ipis_received", counters.ipi_received()),
-            ("empty_received", counters.empty_received),
-            ("ipi_targets", counters.ipi_targets),
-            ("wait_spins", counters.wait_spins),
-            ("visits", counters.visits),
-            ("longest_walk", counters.longest_walk),
-        ];
-        Ok(named
-            .into_iter()
+        Ok(counters::named(&counters)
             .map(|(name, value)| (name.into(), value.cast_signed().into()))
             .collect())
     }

@@ -10,7 +10,7 @@ use shared::ledger::CallId;
 use shared::mailbox::Verb;
 
 use crate::control::Ending;
-use crate::control::operator::{Operator, OperatorError, Ticket, Watch, oracle};
+use crate::control::operator::{Operator, OperatorError, Ticket, Watch, counters, oracle};
 use crate::cpus::CpuSet;
 use crate::lab::judge::CallName;
 use crate::lab::mailbox::Command;
@@ -537,16 +537,9 @@ fn stats(operator: &Operator) -> Map<String, Value> {
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), json!(value)))
                 .collect();
-            json!({
-                "cpu": cpu,
-                "exits": exits,
-                "kvm": kvm,
-                "calls_made": counters.calls_made,
-                "calls_executed": counters.calls_executed,
-                "ipis_sent": crate::lab::ipis_sent(counters),
-                "ipis_received": counters.ipi_received(),
-                "wait_spins": counters.wait_spins,
-            })
+            let mut stats = object(json!({ "cpu": cpu, "exits": exits, "kvm": kvm }));
+            stats.extend(counters::named(counters).map(|(name, value)| (name, value.into())));
+            stats
         })
         .collect();
     object(json!({ "seconds": figures.window.length().as_secs_f64(), "vcpus": vcpus }))
