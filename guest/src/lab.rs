@@ -74,8 +74,8 @@ pub struct CpuCounters {
     pub cpus_brought_up: AtomicU64,
     /// See [`Counters::last_received`].
     pub last_received: AtomicU64,
-    /// See [`Counters::reserved`].
-    pub reserved: AtomicU64,
+    /// See [`Counters::measured_received`].
+    pub measured_received: AtomicU64,
     /// See [`Counters::ipi_sent`].
     pub ipi_sent: [AtomicU64; TRANSPORT_SLOTS],
 }
@@ -97,6 +97,7 @@ const _: () = {
     assert!(offset_of!(CpuCounters, cpus_taken_down) == offset_of!(Counters, cpus_taken_down));
     assert!(offset_of!(CpuCounters, cpus_brought_up) == offset_of!(Counters, cpus_brought_up));
     assert!(offset_of!(CpuCounters, last_received) == offset_of!(Counters, last_received));
+    assert!(offset_of!(CpuCounters, measured_received) == offset_of!(Counters, measured_received));
     assert!(offset_of!(CpuCounters, ipi_sent) == offset_of!(Counters, ipi_sent));
 };
 
@@ -126,6 +127,7 @@ impl CpuCounters {
             Vector::Many => &self.many_received,
             Vector::Wake => &self.wake_received,
             Vector::Last => &self.last_received,
+            Vector::Measured => &self.measured_received,
         };
         count(counter, 1);
     }

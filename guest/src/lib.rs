@@ -37,6 +37,7 @@ use options::Options;
 use options::Program;
 use platform::{Platform, Vector};
 use verdict::Verdict;
+use workload::bench::Bench;
 use workload::functions::Workload;
 use workload::puppet::Puppet;
 use workload::selftest::Selftest;
@@ -54,6 +55,7 @@ enum Running {
     Selftest(Selftest),
     Stress(Stress),
     Puppet(Puppet),
+    Bench(Bench),
 }
 
 /// What a CPU has to do when its part of the workload has returned.
@@ -80,6 +82,7 @@ impl<P: Platform> Guest<P> {
                 Program::Selftest => Running::Selftest(Selftest::new(cpus, options)),
                 Program::Stress => Running::Stress(Stress::new(cpus, options)),
                 Program::Puppet => Running::Puppet(Puppet::new(cpus)),
+                Program::Bench => Running::Bench(Bench::new(cpus, options)),
             },
         }
     }
@@ -96,6 +99,10 @@ impl<P: Platform> Guest<P> {
         let fate = match &self.program {
             Running::Selftest(selftest) => {
                 selftest.run(&self.ipi);
+                Fate::Stay
+            }
+            Running::Bench(bench) => {
+                bench.run(&self.ipi);
                 Fate::Stay
             }
             Running::Stress(stress) => stress.run(&self.ipi),

@@ -12,6 +12,7 @@ use shared::lab::Transport;
 use crate::ipi::queue::QueueKind;
 use crate::route::Choice;
 use crate::rules::{FailRate, HotplugMode, Rules};
+use crate::workload::bench::{By, Receiver, Round, To};
 
 /// `workload=`: what the CPUs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +23,13 @@ pub enum Program {
     Stress,
     /// [`Puppet`](crate::workload::puppet::Puppet).
     Puppet,
+    /// [`Bench`](crate::workload::bench::Bench).
+    Bench,
 }
 
 impl Program {
     /// Every workload.
-    pub const ALL: [Self; 3] = [Self::Selftest, Self::Stress, Self::Puppet];
+    pub const ALL: [Self; 4] = [Self::Selftest, Self::Stress, Self::Puppet, Self::Bench];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Program {
             Self::Selftest => "selftest",
             Self::Stress => "stress",
             Self::Puppet => "puppet",
+            Self::Bench => "bench",
         }
     }
 }
@@ -104,8 +108,10 @@ pub struct Options {
     pub apic: Option<ApicMode>,
     /// `eoi=`: how a CPU says that an interrupt has been taken.
     pub eoi: Eoi,
-    /// `calls=`: how many random calls (`selftest`) or operations (`stress`) every CPU makes; `None`
-    /// makes so many that a large machine does not take for ever.
+    /// `to=`, `by=`, `receiver=`: what `bench` measures.
+    pub round: Round,
+    /// `calls=`: how many random calls (`selftest`) or operations (`stress`) every CPU makes, or how many
+    /// rounds `bench` measures; `None` makes so many that a large machine does not take for ever.
     pub calls: Option<u32>,
     /// `for=`: how long `stress` goes on, in milliseconds.
     pub milliseconds: Option<u64>,
@@ -128,6 +134,7 @@ impl Options {
         transport: Choice::Unicast,
         apic: None,
         eoi: Eoi::Register,
+        round: Round::DEFAULT,
         calls: None,
         milliseconds: None,
         seed: 1,
@@ -166,7 +173,7 @@ impl fmt::Display for OptionsError<'_> {
             Self::UnknownKey(word) => write!(
                 f,
                 "command line: \"{word}\" is not an option; there are workload=, queue=, \
-                 transport=, apic=, eoi=, calls=, for=, seed=, hotplug=, alloc-fail=, csd-barrier=, \
+                 transport=, apic=, eoi=, to=, by=, receiver=, calls=, for=, seed=, hotplug=, alloc-fail=, csd-barrier=, \
                  mask-check=, icr-fence= and lab="
             ),
             Self::UnknownName(key, value) => {
@@ -184,6 +191,9 @@ impl fmt::Display for OptionsError<'_> {
                     }
                     "apic" => ApicMode::ALL.iter().try_for_each(|kind| list(kind.name())),
                     "eoi" => Eoi::ALL.iter().try_for_each(|kind| list(kind.name())),
+                    "to" => To::ALL.iter().try_for_each(|kind| list(kind.name())),
+                    "by" => By::ALL.iter().try_for_each(|kind| list(kind.name())),
+                    "receiver" => Receiver::ALL.iter().try_for_each(|kind| list(kind.name())),
                     "hotplug" => HotplugMode::ALL
                         .iter()
                         .try_for_each(|kind| list(kind.name())),
@@ -289,6 +299,12 @@ impl Options {
                     options.apic = Some(mode.ok_or(unknown)?);
                 }
                 "eoi" => options.eoi = named(&Eoi::ALL, Eoi::name, value).ok_or(unknown)?,
+                "to" => options.round.to = named(&To::ALL, To::name, value).ok_or(unknown)?,
+                "by" => options.round.by = named(&By::ALL, By::name, value).ok_or(unknown)?,
+                "receiver" => {
+                    let receiver = named(&Receiver::ALL, Receiver::name, value);
+                    options.round.receiver = receiver.ok_or(unknown)?;
+                }
                 "hotplug" => {
                     let mode = named(&HotplugMode::ALL, HotplugMode::name, value);
                     options.rules.hotplug = mode.ok_or(unknown)?;
@@ -350,7 +366,8 @@ mod tests {
 
     #[test]
     fn every_option_is_read() {
-        let line = "workload=stress queue=llist transport=xapic apic=xapic eoi=pv calls=3 for=2s seed=0x10 \
+        let line = "workload=stress queue=llist transport=xapic apic=xapic eoi=pv to=some by=call \
+                    receiver=running calls=3 for=2s seed=0x10 \
                     hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off icr-fence=off \
                     lab=0x3f00000";
         assert_eq!(
@@ -361,6 +378,11 @@ mod tests {
                 transport: Choice::One(Transport::Xapic),
                 apic: Some(ApicMode::Xapic),
                 eoi: Eoi::Pv,
+                round: Round {
+                    to: To::Some,
+                    by: By::Call,
+                    receiver: Receiver::Running,
+                },
                 calls: Some(3),
                 milliseconds: Some(2000),
                 seed: 16,

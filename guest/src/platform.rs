@@ -10,7 +10,7 @@ pub use shared::ports::Doorbell;
 pub use shared::probe::Point;
 
 /// The IPIs of the generic-ipi path, with their vectors (Linux 2.6.30,
-/// `arch/x86/include/asm/irq_vectors.h`), and one more. Of those that are pending, the one with the
+/// `arch/x86/include/asm/irq_vectors.h`), and two more. Of those that are pending, the one with the
 /// highest number is taken first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -18,6 +18,8 @@ pub enum Vector {
     /// Nothing to do. A CPU sends it to itself to learn that it has taken everything that was pending: it has
     /// the lowest priority. It comes at once, whatever way other IPIs go.
     Last = 0xfa,
+    /// One that is measured: its handler counts it, and nothing else.
+    Measured = 0xfe,
     /// `CALL_FUNCTION_SINGLE_VECTOR`: look at your own queue of single calls.
     Single = 0xfb,
     /// `CALL_FUNCTION_VECTOR`: walk the global queue of calls to many.
@@ -39,7 +41,7 @@ pub trait Platform: Sync + 'static {
     /// The CPU this code runs on.
     fn this_cpu(&self) -> CpuId;
 
-    /// Sends `vector` to `target`, which is not the caller, unless it is [`Vector::Last`].
+    /// Sends `vector` to `target`. To the caller itself it comes at once, whatever way other IPIs go.
     ///
     /// It is ordered like a store-release: whatever the caller wrote before is visible to the
     /// handler. On x2APIC, whose ICR write is not ordered behind earlier stores, that takes a fence

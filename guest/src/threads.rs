@@ -100,7 +100,13 @@ impl std::fmt::Debug for Threads {
 }
 
 /// Highest priority first.
-const VECTORS: [Vector; 4] = [Vector::Wake, Vector::Many, Vector::Single, Vector::Last];
+const VECTORS: [Vector; 5] = [
+    Vector::Measured,
+    Vector::Wake,
+    Vector::Many,
+    Vector::Single,
+    Vector::Last,
+];
 
 fn bit(vector: Vector) -> u8 {
     1 << (vector as u8 - 0xf8)

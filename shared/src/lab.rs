@@ -183,8 +183,8 @@ pub struct Counters {
     pub cpus_brought_up: u64,
     /// Times the handler of the vector was entered by which a CPU learns that it has taken all others.
     pub last_received: u64,
-    /// Room for more.
-    pub reserved: u64,
+    /// Times the handler of the vector was entered that is sent only to be measured.
+    pub measured_received: u64,
     /// IPI send operations, by [`Transport`]: one per write or hypercall that starts deliveries.
     pub ipi_sent: [u64; TRANSPORT_SLOTS],
 }
@@ -298,6 +298,7 @@ impl Counters {
             .wrapping_add(self.many_received)
             .wrapping_add(self.wake_received)
             .wrapping_add(self.last_received)
+            .wrapping_add(self.measured_received)
     }
 }
 

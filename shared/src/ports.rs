@@ -62,6 +62,9 @@ pub enum Doorbell {
     Reached = 4,
     /// This CPU has done what its mailbox said; see [`mailbox`](crate::mailbox).
     Done = 5,
+    /// What comes now is what is to be counted; what came since [`Doorbell::WorkloadStarted`] was the
+    /// warm-up. At most once.
+    WarmedUp = 6,
 }
 
 impl TryFrom<u32> for Doorbell {
@@ -75,6 +78,7 @@ impl TryFrom<u32> for Doorbell {
             3 => Ok(Self::Waiting),
             4 => Ok(Self::Reached),
             5 => Ok(Self::Done),
+            6 => Ok(Self::WarmedUp),
             unknown => Err(unknown),
         }
     }

@@ -6,6 +6,7 @@
 //! [`lab::Lab::prepare`], [`control::run`], [`report::Report::new`]. A program that wants to pause vCPUs
 //! itself carries the machine with a [`machine::threads::Crew`]; see [`machine::pausing`].
 
+pub mod bench;
 pub mod control;
 pub mod cpus;
 pub mod lab;
@@ -28,6 +29,7 @@ use machine::symbols::Symbols;
 use machine::{Machine, MachineError, Parts, boot};
 use report::{Kind, Report, postmortem};
 use stats::trace::Trace;
+use stats::window::Window;
 
 /// What to run, and how.
 #[derive(Debug, Clone)]
@@ -48,8 +50,8 @@ pub struct Config {
     pub pin: Option<CpuSet>,
     /// Where the guest's console goes.
     pub console: control::Stream,
-    /// Whether to trace what happens, from the start of the workload on.
-    pub trace: bool,
+    /// What to trace, from the start of the workload on.
+    pub trace: control::Tracing,
 }
 
 /// What a run came to.
@@ -61,6 +63,10 @@ pub struct Outcome {
     pub post_mortem: String,
     /// What was traced, if anything was to be.
     pub trace: Option<Trace>,
+    /// The counters over what the report covers.
+    pub window: Window,
+    /// What the guest said, with [`control::Stream::Kept`].
+    pub console: String,
 }
 
 /// Why there was no run, or none that could be brought to an end.
@@ -168,6 +174,8 @@ pub fn run_attended(
         report,
         post_mortem,
         trace: aftermath.trace.take(),
+        window: aftermath.window,
+        console: aftermath.console,
     })
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use command::{complain, ctl, probes, run};
+use command::{bench, complain, ctl, probes, run};
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
 #[derive(Debug, Parser)]
@@ -36,6 +36,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure what IPIs and calls cost on this host
+    Bench(bench::Arguments),
     /// Ask a running vmm, at its control socket, one thing
     Ctl(ctl::Arguments),
     /// List the points of a guest image at which a CPU can be held
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
         None => run::run(&cli.run),
+        Some(Command::Bench(arguments)) => bench::run(arguments),
         Some(Command::Ctl(arguments)) => ctl::run(arguments),
         Some(Command::Probes(arguments)) => probes::run(arguments),
     };

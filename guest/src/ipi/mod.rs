@@ -224,7 +224,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         let served = match vector {
             Vector::Single => Some(self.singles.handle(&self.machine, &|call| self.run(call))),
             Vector::Many => Some(self.many.handle(&self.machine, &|call| self.run(call))),
-            Vector::Wake | Vector::Last => None,
+            Vector::Wake | Vector::Last | Vector::Measured => None,
         };
         if served == Some(0) {
             count(&self.machine.counters().empty_received, 1);

@@ -115,10 +115,13 @@ pub fn best_mode() -> ApicMode {
 }
 
 static X2APIC: AtomicBool = AtomicBool::new(false);
+/// Whether there is a hypervisor, by the bit that none of them leaves out (CPUID leaf 1, ecx bit 31).
+static IS_VIRTUAL: AtomicBool = AtomicBool::new(false);
 
 /// Makes `mode` that of every APIC that [`enable`] sees from now on.
 pub fn set_mode(mode: ApicMode) {
     X2APIC.store(mode == ApicMode::X2apic, Ordering::Relaxed);
+    IS_VIRTUAL.store(__cpuid(1).ecx >> 31 != 0, Ordering::Relaxed);
 }
 
 /// Brings this CPU's APIC into the chosen mode and lets interrupts in, but for those of its own
@@ -241,7 +244,10 @@ pub fn send(command: Command, destination: Destination, fence: bool) {
         // A handler that sends between the two halves would send this command astray. The write to
         // uncached memory is ordered behind earlier stores (Vol. 3A 9.2.2).
         without_interrupts(|| {
-            while read(Register::Command) & COMMAND_PENDING != 0 {
+            // A hypervisor's APIC has sent when the write is over, and the look would be an exit.
+            while !IS_VIRTUAL.load(Ordering::Relaxed)
+                && read(Register::Command) & COMMAND_PENDING != 0
+            {
                 spin_loop();
             }
             // A shorthand needs no destination, and without one it is one access less.

@@ -2,7 +2,7 @@
 //!
 //! It is a unikernel's worth and no more. One address space, identity-mapped; no user mode, no
 //! device interrupts, nothing ever freed, nobody ever preempted. What is left is what cross-CPU
-//! calls need: CPUs, their local APICs, four interrupt vectors, and a way to say what went wrong.
+//! calls need: CPUs, their local APICs, five interrupt vectors, and a way to say what went wrong.
 
 pub mod acpi;
 pub mod apic;

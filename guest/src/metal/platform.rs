@@ -131,13 +131,12 @@ impl Platform for Metal {
     }
 
     fn send_ipi(&self, target: CpuId, vector: Vector) {
-        let transport = match vector {
-            Vector::Last => self.mode.transport(),
-            Vector::Single | Vector::Many | Vector::Wake => {
-                let are_all = || self.apic_ids.len() == 2;
-                let id = once(self.apic_ids[target]);
-                self.router.transport(&id, are_all)
-            }
+        let transport = if target == self.this_cpu() {
+            self.mode.transport()
+        } else {
+            let are_all = || self.apic_ids.len() == 2;
+            let id = once(self.apic_ids[target]);
+            self.router.transport(&id, are_all)
         };
         self.send(vector, transport, once(target));
     }

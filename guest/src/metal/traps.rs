@@ -1,4 +1,4 @@
-//! The interrupt descriptor table. The four IPI vectors have short entries of their own; every other
+//! The interrupt descriptor table. The five IPI vectors have short entries of their own; every other
 //! vector ends the run with a report, since nothing in this machine may raise it, but for a hypercall that
 //! the host does not know.
 
@@ -107,6 +107,11 @@ pub unsafe fn init() {
         InterruptStack::Irq,
     );
     set(
+        &mut table[Vector::Measured as usize],
+        measured as *const () as u64,
+        InterruptStack::Irq,
+    );
+    set(
         &mut table[SPURIOUS_VECTOR as usize],
         spurious as *const () as u64,
         InterruptStack::Irq,
@@ -184,6 +189,7 @@ ipi_entry!(single, Vector::Single);
 ipi_entry!(many, Vector::Many);
 ipi_entry!(wake, Vector::Wake);
 ipi_entry!(last, Vector::Last);
+ipi_entry!(measured, Vector::Measured);
 
 /// Nothing was delivered, so there is nothing to do, not even an end of interrupt (SDM Vol. 3A 11.9).
 #[unsafe(naked)]

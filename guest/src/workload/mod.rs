@@ -1,5 +1,6 @@
 //! What the CPUs do: the functions that calls run, and the programs that make the calls.
 
+pub mod bench;
 pub mod calls;
 pub mod functions;
 pub mod puppet;

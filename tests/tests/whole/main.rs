@@ -3,6 +3,7 @@
 
 mod bad_image;
 mod bad_usage;
+mod bench;
 mod control;
 mod hostile;
 mod image_lint;

@@ -4,12 +4,12 @@
 //! `STALL_SOAK` is how many pauses the soak test is to make; a hundred thousand take some minutes.
 
 use std::env;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use shared::exit::ExitCode;
 use shared::ports::{self, Doorbell};
+use tempfile::TempDir;
 use tests::image::{Code, Image};
 use tests::{Run, Running, Vmm, need_kvm};
 
@@ -197,17 +197,45 @@ fn values_that_mean_nothing_are_refused() {
         .complains_of("--steal");
 }
 
-/// Waits until all are stalled that are to be, and sends the signal.
-#[track_caller]
-fn interrupt(running: Running, signal: i32) -> Run {
-    thread::sleep(Duration::from_millis(500));
-    let sent = Instant::now();
-    running.signal(signal);
-    let run = running.finish();
-    let took = sent.elapsed();
-    assert!(took < PATIENCE, "took {took:?}: {run}");
-    run.ends_with(128 + signal);
-    run
+/// A run, and the socket at which it says how its vCPUs are.
+struct Attended {
+    running: Running,
+    directory: TempDir,
+}
+
+impl Attended {
+    fn start(vmm: Vmm) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let socket = directory.path().join("socket");
+        let running = vmm.arg("--control").arg(&socket).start();
+        Self { running, directory }
+    }
+
+    /// Waits until so many vCPUs, or more, are stalled at once.
+    fn wait_stalled(&self, count: usize) {
+        let socket = self.directory.path().join("socket");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = Vmm::with("ctl").arg(&socket).arg("status").run();
+            if status.to_string().matches("state paused").count() >= count {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{count} are not stalled: {status}"
+            );
+        }
+    }
+
+    fn interrupt(self, signal: i32) -> Run {
+        let sent = Instant::now();
+        self.running.signal(signal);
+        let run = self.running.finish();
+        let took = sent.elapsed();
+        assert!(took < PATIENCE, "took {took:?}: {run}");
+        run.ends_with(128 + signal);
+        run
+    }
 }
 
 #[test]
@@ -219,8 +247,9 @@ fn nobody_waits_for_a_stall_to_end() {
     for stalled in [&all[1..2], &all[..]] {
         let stalls: Vec<_> = stalled.iter().map(String::as_str).collect();
         for signal in [libc::SIGINT, libc::SIGTERM] {
-            let running = selftest(4, "calls=1000000", &stalls).start();
-            let report = interrupt(running, signal).json();
+            let run = Attended::start(selftest(4, "calls=1000000", &stalls));
+            run.wait_stalled(stalls.len());
+            let report = run.interrupt(signal).json();
             assert_eq!(report["result"], "interrupted");
             let count = number(&report, "/stalls/count");
             assert_eq!(count, stalls.len() as u64, "{report:#}");
@@ -231,14 +260,16 @@ fn nobody_waits_for_a_stall_to_end() {
         assert!(run.elapsed < PATIENCE, "{run}");
         run.ends_with(5).says("--timeout");
     }
-    let running = selftest(16, "calls=1000000", &["--steal=seed=1,mean=1ms,share=50%"]).start();
-    interrupt(running, libc::SIGINT);
+    let steal = selftest(16, "calls=1000000", &["--steal=seed=1,mean=1ms,share=50%"]);
+    let run = Attended::start(steal);
+    run.wait_stalled(1);
+    run.interrupt(libc::SIGINT);
 }
 
 #[test]
 fn a_guest_ends_while_others_are_stalled() {
     need_kvm();
-    let text = "and so on ".repeat(2_000);
+    let text = "and so on ".repeat(200);
     let exit = announced(|code| {
         code.say(&text);
         code.exit(ExitCode::Pass);

@@ -1,6 +1,5 @@
 //! `vmm [OPTIONS] GUEST`: boots a guest, or has a script do so, and reports.
 
-use std::error::Error;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -8,13 +7,13 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use vmm::control::socket::Server;
-use vmm::control::{Limits, Stall, Stalls, Steal, Stream};
+use vmm::control::{Limits, Stall, Stalls, Steal, Stream, Tracing};
 use vmm::cpus::CpuSet;
 use vmm::report::perfetto;
 use vmm::stats::trace::Trace;
 use vmm::{Config, Outcome, scenario};
 
-use super::{Refused, complain};
+use super::{Refused, chain, complain};
 
 /// What to run, and how.
 #[derive(Debug, Args)]
@@ -130,7 +129,10 @@ impl Arguments {
                 (Form::Json, None) => Stream::Stderr,
                 _ => Stream::Stdout,
             },
-            trace: self.trace.is_some(),
+            trace: match &self.trace {
+                Some(_) => Tracing::Timeline,
+                None => Tracing::Nothing,
+            },
         }
     }
 }
@@ -230,19 +232,4 @@ fn print(outcome: &Outcome, form: Form, file: Option<&mut File>) -> io::Result<(
         }
     }
     .and_then(|()| io::stdout().flush())
-}
-
-/// An error and what it comes from, on one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some messages contain their cause already.
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

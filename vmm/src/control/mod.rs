@@ -41,6 +41,7 @@ use signals::Signals;
 pub use stall::{Carried, NoSuchVcpu, Plan, Stall, StallError, Stalls, Steal, Stretch};
 use stall::{Driver, Start};
 use tracer::Tracer;
+pub use tracer::Tracing;
 use watchdog::Watchdog;
 
 /// How long a run may take.
@@ -136,6 +137,8 @@ pub struct Aftermath {
     pub vcpus: u32,
     /// What was traced, if anything was to be.
     pub trace: Option<Trace>,
+    /// What the guest said, if that went nowhere.
+    pub console: String,
 }
 
 /// Why a run could not be controlled.
@@ -169,8 +172,8 @@ pub struct Setup<'a> {
     pub symbols: Arc<Symbols>,
     /// The guest's command line.
     pub command_line: String,
-    /// Whether to trace, from the start of the workload on.
-    pub trace: bool,
+    /// What to trace, from the start of the workload on.
+    pub trace: Tracing,
 }
 
 /// Runs `machine` to its end. Its operator is handed to `attend` before the first vCPU enters the guest.
@@ -188,9 +191,8 @@ pub fn run(
     // Before the threads, which inherit what is blocked.
     let signals = Signals::catch().map_err(|e| ControlError::Prepare("catch signals", e))?;
 
-    let tracer = setup
-        .trace
-        .then(|| Tracer::new(&machine, lab.clone(), &setup.points))
+    let tracer = (setup.trace != Tracing::Nothing)
+        .then(|| Tracer::new(setup.trace, &machine, lab.clone(), &setup.points))
         .transpose()
         .map_err(|e| ControlError::Prepare("create a timer for the trace", e))?;
 
@@ -276,6 +278,7 @@ pub fn run(
         console_loss: output.loss(devices.console()),
         vcpus: count,
         trace: operator.traced(),
+        console: output.kept(),
     };
     // KVM lets go of guest memory before it is unmapped.
     drop(vcpus);

@@ -17,19 +17,24 @@ pub enum Stream {
     Stdout,
     /// To standard error.
     Stderr,
+    /// Nowhere; what it says is kept, as far as there is room.
+    Kept,
 }
 
 /// A pipe that is ready takes this much without blocking (`PIPE_BUF`).
 const CHUNK: usize = 4096;
 /// Bytes kept for a slow reader.
 const BACKLOG: usize = 8 << 20;
+/// Bytes kept of a console that goes nowhere.
+const KEPT: usize = 64 << 10;
 /// How long a slow reader is waited for at the end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The end of the VMM's output that the guest's console uses.
 #[derive(Debug)]
 pub(super) struct Output {
-    file: File,
+    /// `None` if it is kept.
+    file: Option<File>,
     backlog: VecDeque<u8>,
     failed: Option<io::Error>,
     lost: u64,
@@ -38,11 +43,12 @@ pub(super) struct Output {
 impl Output {
     pub fn new(stream: Stream) -> io::Result<Self> {
         let fd = match stream {
-            Stream::Stdout => io::stdout().as_fd().try_clone_to_owned(),
-            Stream::Stderr => io::stderr().as_fd().try_clone_to_owned(),
+            Stream::Stdout => Some(io::stdout().as_fd().try_clone_to_owned()?),
+            Stream::Stderr => Some(io::stderr().as_fd().try_clone_to_owned()?),
+            Stream::Kept => None,
         };
         Ok(Self {
-            file: fd?.into(),
+            file: fd.map(File::from),
             backlog: VecDeque::new(),
             failed: None,
             lost: 0,
@@ -54,9 +60,15 @@ impl Output {
         let bytes = console.take();
         let room = match self.failed {
             Some(_) => 0,
-            None => BACKLOG.saturating_sub(self.backlog.len()).min(bytes.len()),
+            None => self
+                .limit()
+                .saturating_sub(self.backlog.len())
+                .min(bytes.len()),
         };
         self.backlog.extend(&bytes[..room]);
+        if self.file.is_none() {
+            return;
+        }
         self.lost += (bytes.len() - room) as u64;
         while !self.backlog.is_empty() && self.is_ready() {
             if let Err(error) = self.write_chunk() {
@@ -73,6 +85,9 @@ impl Output {
     pub fn finish(&mut self, console: &Console) {
         let deadline = Instant::now() + PATIENCE;
         self.pump(console);
+        if self.file.is_none() {
+            return;
+        }
         while !self.backlog.is_empty() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(10));
             self.pump(console);
@@ -95,9 +110,26 @@ impl Output {
         }
     }
 
+    /// What a console said that goes nowhere.
+    pub fn kept(&self) -> String {
+        let bytes: Vec<u8> = self.backlog.iter().copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn limit(&self) -> usize {
+        match self.file {
+            Some(_) => BACKLOG,
+            None => KEPT,
+        }
+    }
+
     fn write_chunk(&mut self) -> io::Result<()> {
         let (chunk, _) = self.backlog.as_slices();
-        let written = self.file.write(&chunk[..chunk.len().min(CHUNK)])?;
+        let chunk = &chunk[..chunk.len().min(CHUNK)];
+        let written = match &mut self.file {
+            Some(file) => file.write(chunk)?,
+            None => chunk.len(),
+        };
         if written == 0 {
             return Err(ErrorKind::WriteZero.into());
         }
@@ -112,8 +144,11 @@ impl Output {
     }
 
     fn is_ready(&self) -> bool {
+        let Some(file) = &self.file else {
+            return true;
+        };
         let mut poll = libc::pollfd {
-            fd: self.file.as_raw_fd(),
+            fd: file.as_raw_fd(),
             events: libc::POLLOUT,
             revents: 0,
         };

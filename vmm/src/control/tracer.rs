@@ -16,12 +16,36 @@ use crate::machine::clock;
 use crate::machine::journal::Journal;
 use crate::machine::points::Points;
 use crate::stats::trace::{Brought, Trace};
+use crate::stats::{rounds, timeline};
 
 /// How often the rings are emptied. A CPU that does nothing but trace fills one of 4,096 in about ten times that.
 const EMPTYING: Duration = Duration::from_millis(2);
 
 /// Records that are kept in all, 128 MiB of them; what comes after is counted.
 const MOST: usize = 1 << 22;
+
+/// What is traced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Tracing {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What makes a time line: calls, handlers, IPIs, and what the host sees.
+    Timeline,
+    /// How long each round of `workload=bench` took, and nothing else.
+    Rounds,
+}
+
+impl Tracing {
+    /// The points that are traced.
+    fn points(self) -> Vec<&'static str> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Timeline => timeline::points(),
+            Self::Rounds => vec![rounds::POINT],
+        }
+    }
+}
 
 /// What has been collected.
 #[derive(Debug)]
@@ -37,6 +61,7 @@ struct Collected {
 /// The trace of one machine.
 #[derive(Debug)]
 pub(in crate::control) struct Tracer {
+    tracing: Tracing,
     collected: Mutex<Collected>,
     timer: Mutex<TimerFd>,
     journals: Vec<Arc<Journal>>,
@@ -46,11 +71,11 @@ pub(in crate::control) struct Tracer {
 }
 
 impl Tracer {
-    /// A tracer for `machine`, which has not run yet. It is off.
+    /// A tracer of `tracing` for `machine`, which has not run yet. It is off.
     ///
     /// # Errors
     /// The host gives no timer.
-    pub fn new(machine: &Machine, lab: Lab, points: &Points) -> io::Result<Self> {
+    pub fn new(tracing: Tracing, machine: &Machine, lab: Lab, points: &Points) -> io::Result<Self> {
         let offset = |vcpu: &crate::machine::vcpu::Vcpu| {
             clock::offset(vcpu.fd()).map_err(|error| {
                 format!("KVM does not say how far the guest's TSC is away: {error}")
@@ -59,6 +84,7 @@ impl Tracer {
         let cpus = machine.vcpus.len();
         let first = machine.vcpus.first();
         Ok(Self {
+            tracing,
             collected: Mutex::new(Collected {
                 is_on: false,
                 rings: Rings::new(lab),
@@ -80,6 +106,11 @@ impl Tracer {
         })
     }
 
+    /// The points that are to be armed when it is on.
+    pub fn points_when_on(&self) -> Vec<&'static str> {
+        self.tracing.points()
+    }
+
     /// Readable when the rings are to be emptied.
     pub fn as_raw_fd(&self) -> RawFd {
         self.timer().as_raw_fd()
@@ -89,7 +120,7 @@ impl Tracer {
     pub fn turn(&self, on: bool) {
         self.collected().is_on = on;
         for journal in &self.journals {
-            journal.keep(on);
+            journal.keep(on && self.tracing == Tracing::Timeline);
         }
         let mut timer = self.timer();
         // Setting a timer that exists does not fail.

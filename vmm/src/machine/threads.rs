@@ -79,6 +79,8 @@ pub enum Event {
 pub enum Message {
     /// The guest's workload starts.
     WorkloadStarted,
+    /// What came since then was its warm-up.
+    WarmedUp,
     /// It has finished.
     WorkloadFinished,
     /// The vCPU has come to an armed point; see [`shared::probe`]. Whatever the guest says it is.
@@ -409,6 +411,7 @@ impl Carried {
                 return Step::Continue;
             }
             Doorbell::WorkloadStarted => Message::WorkloadStarted,
+            Doorbell::WarmedUp => Message::WarmedUp,
             Doorbell::WorkloadFinished => Message::WorkloadFinished,
             Doorbell::Done => Message::Done,
             Doorbell::Reached => match self.vcpu().fd().get_regs() {

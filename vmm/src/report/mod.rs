@@ -1,6 +1,7 @@
 //! What a run came to: the verdict, the figures behind it, and how they are shown. Computes from what
 //! [`crate::control`] brought back and from the lab; controls nothing.
 
+pub mod costs;
 pub mod perfetto;
 pub mod postmortem;
 mod stalls;

@@ -53,16 +53,16 @@ impl Traced {
                 Some(Pair {
                     from: *from,
                     to: *to,
-                    ipi: times.spread(trace)?,
+                    ipi: times.spread(trace.tsc_khz)?,
                 })
             });
         Self {
             records: trace.cpus.iter().map(|cpu| cpu.records.len()).sum(),
             dropped: trace.dropped(),
             host_blind: trace.host_blind.clone(),
-            ipi: latencies.ipi.spread(trace),
-            call: latencies.call.spread(trace),
-            csd_wait: latencies.csd_wait.spread(trace),
+            ipi: latencies.ipi.spread(trace.tsc_khz),
+            call: latencies.call.spread(trace.tsc_khz),
+            csd_wait: latencies.csd_wait.spread(trace.tsc_khz),
             untaken: latencies.untaken,
             coalesced: latencies.coalesced,
             pairs: pairs.take(PAIRS).collect(),

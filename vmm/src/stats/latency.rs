@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::timeline::{Kind, RUNS, Timeline};
 use super::trace::Trace;
@@ -15,6 +15,11 @@ const DIGITS: u8 = 3;
 
 /// The longest that is told from longer ones: a day at 4 GHz.
 const LONGEST: u64 = 86_400 * 4_000_000_000;
+
+/// Nanoseconds that `cycles` of a TSC of `tsc_khz` last.
+pub fn nanoseconds(cycles: u64, tsc_khz: u32) -> f64 {
+    cycles as f64 * 1e6 / f64::from(tsc_khz.max(1))
+}
 
 /// Times of one kind, in cycles.
 #[derive(Debug, Clone)]
@@ -27,16 +32,28 @@ impl Default for Times {
 }
 
 impl Times {
-    fn record(&mut self, cycles: u64) {
+    /// Adds one.
+    pub fn record(&mut self, cycles: u64) {
         self.0.saturating_record(cycles);
     }
 
+    /// Adds those of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("all have the same bounds");
+    }
+
+    /// The time that half of them did not exceed, in cycles.
+    pub fn median(&self) -> u64 {
+        self.0.value_at_quantile(0.5)
+    }
+
     /// How they are spread; `None` if there are none.
-    pub fn spread(&self, trace: &Trace) -> Option<Spread> {
+    /// The TSC runs at `tsc_khz`.
+    pub fn spread(&self, tsc_khz: u32) -> Option<Spread> {
         let at = |quantile| self.0.value_at_quantile(quantile);
         let show = |cycles| Time {
             cycles,
-            ns: trace.nanoseconds(cycles).round() as u64,
+            ns: nanoseconds(cycles, tsc_khz).round() as u64,
         };
         (!self.0.is_empty()).then(|| Spread {
             count: self.0.len(),
@@ -75,7 +92,7 @@ impl Times {
 }
 
 /// A time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Time {
     /// In cycles of the guest's TSC.
     pub cycles: u64,
@@ -84,7 +101,7 @@ pub struct Time {
 }
 
 /// How times are spread; three digits are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
     /// How many there are.
     pub count: u64,

@@ -4,6 +4,7 @@
 
 pub mod binary;
 pub mod latency;
+pub mod rounds;
 pub mod timeline;
 pub mod trace;
 pub mod window;

@@ -3,6 +3,7 @@
 
 use shared::trace::Record;
 
+use super::latency::nanoseconds;
 use crate::machine::journal::{Entry, Kept};
 
 /// Of the records, the part that may lie outside of their vCPU's stays in the guest for the two clocks to
@@ -130,7 +131,7 @@ impl Trace {
 
     /// Nanoseconds that `cycles` of the guest's TSC last.
     pub fn nanoseconds(&self, cycles: u64) -> f64 {
-        cycles as f64 * 1e6 / f64::from(self.tsc_khz.max(1))
+        nanoseconds(cycles, self.tsc_khz)
     }
 }
 

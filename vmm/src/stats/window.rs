@@ -4,6 +4,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use shared::lab::{TRANSPORT_SLOTS, Transport};
+
 use super::binary::{Schema, Source, StatsError};
 use crate::lab::Lab;
 use crate::machine::Machine;
@@ -21,8 +23,8 @@ pub struct Sample {
     pub kvm: Vec<Vec<u64>>,
     /// KVM's statistics of the VM; empty if the host has none.
     pub kvm_vm: Vec<u64>,
-    /// IPIs the guest says it has sent.
-    pub ipis: u64,
+    /// IPIs the guest says it has sent, by transport.
+    pub ipis: [u64; TRANSPORT_SLOTS],
 }
 
 /// KVM's statistics of a machine.
@@ -58,6 +60,7 @@ impl KvmStats {
 #[derive(Debug, Clone, Default)]
 struct Marks {
     started: Option<Sample>,
+    warmed_up: bool,
     finished: Option<Sample>,
 }
 
@@ -90,12 +93,17 @@ impl Meter {
         }
     }
 
-    /// Takes a sample when the guest says that the workload begins or ends. The vCPU that says so must not
+    /// Takes a sample when the guest says that the workload begins, that what came since then was the
+    /// warm-up, or that it ends. The vCPU that says so must not
     /// go on meanwhile. Only the first word of each kind counts.
     pub fn on_message(&self, message: Message) {
         let mut marks = self.marks();
         match message {
             Message::WorkloadStarted if marks.started.is_none() => {
+                marks.started = Some(self.sample());
+            }
+            Message::WarmedUp if !marks.warmed_up && marks.finished.is_none() => {
+                marks.warmed_up = true;
                 marks.started = Some(self.sample());
             }
             Message::WorkloadFinished if marks.started.is_some() && marks.finished.is_none() => {
@@ -119,7 +127,9 @@ impl Meter {
 
     /// The stretch to report on: the workload as far as it got, or the whole run if none began.
     pub fn window(&self) -> Window {
-        let Marks { started, finished } = self.marks().clone();
+        let Marks {
+            started, finished, ..
+        } = self.marks().clone();
         let complete = finished.is_some();
         let end = finished.unwrap_or_else(|| self.sample());
         let (vcpu_schema, vm_schema) = match &self.kvm {
@@ -160,7 +170,7 @@ fn sample(kvm: &Result<KvmStats, StatsError>, tallies: &[Arc<Tally>], lab: &Lab)
         exits: tallies.iter().map(|tally| tally.counts()).collect(),
         kvm: vcpus,
         kvm_vm: vm,
-        ipis: lab.totals().sent_in_all(),
+        ipis: lab.totals().sent,
     }
 }
 
@@ -198,7 +208,7 @@ impl Window {
             exits: Vec::new(),
             kvm: Vec::new(),
             kvm_vm: Vec::new(),
-            ipis: 0,
+            ipis: [0; TRANSPORT_SLOTS],
         };
         Self {
             boot: None,
@@ -218,7 +228,21 @@ impl Window {
 
     /// IPIs the guest says it sent in it.
     pub fn ipis(&self) -> u64 {
-        self.end.ipis.wrapping_sub(self.start.ipis)
+        let sent = self.end.ipis.iter().zip(&self.start.ipis);
+        sent.fold(0, |sum, (end, start)| {
+            sum.wrapping_add(end.wrapping_sub(*start))
+        })
+    }
+
+    /// The same by transport.
+    pub fn sent(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Transport::ALL.into_iter().map(|transport| {
+            let of = |sample: &Sample| sample.ipis[transport as usize];
+            (
+                transport.name(),
+                of(&self.end).wrapping_sub(of(&self.start)),
+            )
+        })
     }
 
     /// Exits of vCPU `id` to userspace.
@@ -245,6 +269,16 @@ impl Window {
             &self.start.kvm_vm,
             &self.end.kvm_vm,
         )
+    }
+
+    /// What KVM counted of vCPU `id`: of its statistics those that only grow, and are one number each.
+    pub fn counted(&self, id: usize) -> impl Iterator<Item = (&str, u64)> {
+        let schema = self.vcpu_schema.as_deref();
+        let fields = schema.map_or(&[][..], |schema| &schema.fields);
+        fields
+            .iter()
+            .filter(|field| field.grows)
+            .filter_map(move |field| Some((field.name.as_str(), self.kvm_count(id, &field.name)?)))
     }
 
     /// The statistic of vCPU `id` that KVM calls `name`, if it is a single number.

@@ -44,7 +44,6 @@ use crate::machine::points::Points;
 use crate::machine::symbols::{NoSuchSymbol, Symbols};
 use crate::machine::threads::{Crew, Message, Reaction};
 use crate::machine::vm::Interrupts;
-use crate::stats::timeline;
 use crate::stats::trace::Trace;
 use crate::stats::window::{Meter, Window};
 
@@ -423,7 +422,11 @@ impl Operator {
     /// [`OperatorError::NoTrace`] if the machine was started without one.
     pub fn trace(&self, on: bool) -> Result<(), OperatorError> {
         let tracer = self.tracer.as_ref().ok_or(OperatorError::NoTrace)?;
-        let points = if on { timeline::points() } else { Vec::new() };
+        let points = if on {
+            tracer.points_when_on()
+        } else {
+            Vec::new()
+        };
         self.watches.trace(&points);
         tracer.turn(on);
         Ok(())

@@ -1,0 +1,310 @@
+//! `workload=bench`: the same IPI, or the same call, from CPU 0 again and again, one at a time, each waited
+//! for. What it cost is counted by the host, between the doorbell that ends the warm-up and the one that ends
+//! the workload; how long each took is measured here, and told to a trace that wants to know.
+
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use shared::ports::Doorbell;
+
+use crate::ipi::Ipi;
+use crate::ipi::hotplug::Fate;
+use crate::options::Options;
+use crate::platform::{CpuId, Platform, Vector};
+use crate::probe;
+use crate::sync::barrier::Barrier;
+use crate::sync::mask::CpuMask;
+use crate::workload::calls;
+use crate::workload::functions::{Function, Workload};
+
+/// Rounds that are measured where nothing else is asked for.
+const ROUNDS: u32 = 1000;
+
+/// `to=`: to whom each round goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    /// Nobody: a round is the reading of the clock and nothing else.
+    Nobody,
+    /// The sender itself.
+    Own,
+    /// CPU 1.
+    One,
+    /// Every third CPU, from CPU 1 on.
+    Some,
+    /// All others.
+    All,
+}
+
+impl To {
+    /// Every destination.
+    pub const ALL: [Self; 5] = [Self::Nobody, Self::Own, Self::One, Self::Some, Self::All];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Own => "self",
+            Self::One => "one",
+            Self::Some => "some",
+            Self::All => "all",
+        }
+    }
+
+    fn mask(self, me: CpuId, cpus: usize) -> CpuMask {
+        let mut mask = CpuMask::none(cpus);
+        let step = match self {
+            Self::Nobody | Self::Own => cpus,
+            Self::One => cpus,
+            Self::Some => 3,
+            Self::All => 1,
+        };
+        if matches!(self, Self::One | Self::Some | Self::All) {
+            (1..cpus).step_by(step).for_each(|cpu| mask.insert(cpu));
+        }
+        mask.remove(me);
+        mask
+    }
+}
+
+/// `by=`: what a round is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// An IPI whose handler counts it and does nothing else.
+    Ipi,
+    /// A call by the path: to one CPU as a single call, to several by the queue.
+    Call,
+}
+
+impl By {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ipi, Self::Call];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipi => "ipi",
+            Self::Call => "call",
+        }
+    }
+}
+
+/// `receiver=`: what the other CPUs do meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// Sleep in `hlt`.
+    Halted,
+    /// Spin, with interrupts on.
+    Running,
+    /// Nothing, as the host keeps them out of the guest: nobody waits for them.
+    Stalled,
+}
+
+impl Receiver {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Halted, Self::Running, Self::Stalled];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Halted => "halted",
+            Self::Running => "running",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// To whom.
+    pub to: To,
+    /// What.
+    pub by: By,
+    /// What the others do.
+    pub receiver: Receiver,
+}
+
+impl Round {
+    /// What is measured where nothing else is asked for.
+    pub const DEFAULT: Self = Self {
+        to: To::One,
+        by: By::Ipi,
+        receiver: Receiver::Halted,
+    };
+}
+
+/// The measurement of one machine.
+#[derive(Debug)]
+pub struct Bench {
+    round: Round,
+    rounds: u32,
+    barrier: Barrier,
+    /// Receivers that have left the barrier, and send nothing more.
+    ready: AtomicUsize,
+    over: AtomicBool,
+}
+
+/// How long a round took, in cycles of the TSC, as the point `bench.round` tells it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Took {
+    /// Until the sender had sent.
+    sent: u64,
+    /// Until every target had received, and the sender had seen it.
+    all: u64,
+}
+
+impl Took {
+    /// The lower half says how long all of it took, the upper how long the sending.
+    fn detail(self) -> u64 {
+        let half = |cycles: u64| cycles.min(u32::MAX.into());
+        half(self.sent) << 32 | half(self.all)
+    }
+}
+
+impl Bench {
+    /// The measurement that `options` ask for, on `cpus` CPUs.
+    pub fn new(cpus: usize, options: &Options) -> Self {
+        Self {
+            round: options.round,
+            rounds: options.calls.unwrap_or(ROUNDS),
+            barrier: Barrier::new(cpus),
+            ready: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// This CPU's part. CPU 0 returns when all rounds are over; another is woken then.
+    pub fn run<P: Platform>(&self, ipi: &Ipi<P, Workload>) {
+        let machine = &ipi.machine;
+        self.barrier.wait(&machine.platform);
+        if machine.this_cpu() == 0 {
+            self.send(ipi);
+            ipi.functions.settle(machine);
+            ipi.audit();
+            self.over.store(true, Ordering::Release);
+        } else {
+            self.ready.fetch_add(1, Ordering::Release);
+            self.receive(ipi);
+        }
+    }
+
+    fn send<P: Platform>(&self, ipi: &Ipi<P, Workload>) {
+        let machine = &ipi.machine;
+        let me = machine.this_cpu();
+        let targets = self.round.to.mask(me, machine.cpus);
+        let others = machine.cpus - 1;
+        machine.spin_until(|| self.ready.load(Ordering::Acquire) == others);
+        for _ in 0..self.rounds / 8 {
+            self.once(ipi, &targets);
+        }
+        probe!(machine.platform, "bench.start");
+        machine.platform.ring(Doorbell::WarmedUp);
+        for _ in 0..self.rounds {
+            let took = self.once(ipi, &targets);
+            probe!(machine.platform, "bench.round", 0, took.detail());
+        }
+    }
+
+    fn once<P: Platform>(&self, ipi: &Ipi<P, Workload>, targets: &CpuMask) -> Took {
+        let machine = &ipi.machine;
+        let platform = &machine.platform;
+        let me = machine.this_cpu();
+        if self.round.by == By::Call {
+            let start = platform.timestamp();
+            match self.round.to {
+                To::Nobody => {}
+                To::Own | To::One => {
+                    let target = targets.first().unwrap_or(me);
+                    // All are online here.
+                    let _ = calls::single(ipi, target, Function::Plain, true);
+                }
+                To::Some | To::All => calls::many(ipi, targets, targets, Function::Plain, true),
+            }
+            let all = platform.timestamp() - start;
+            return Took { sent: 0, all };
+        }
+        let received = |cpu| {
+            machine
+                .lab
+                .counters(cpu)
+                .measured_received
+                .load(Ordering::Acquire)
+        };
+        // Every CPU receives one in each round, so the first says what all have.
+        let first = match self.round.to {
+            To::Own => Some(me),
+            _ => targets.first(),
+        };
+        let before = first.map_or(0, received);
+        let start = platform.timestamp();
+        match self.round.to {
+            To::Nobody => {}
+            To::Own => platform.send_ipi(me, Vector::Measured),
+            To::One | To::Some | To::All => platform.send_ipi_mask(targets, Vector::Measured),
+        }
+        let sent = platform.timestamp() - start;
+        let has_come = |cpu| received(cpu) != before;
+        if self.round.receiver != Receiver::Stalled {
+            machine.spin_until(|| first.is_none_or(has_come) && targets.iter().all(has_come));
+        }
+        let all = platform.timestamp() - start;
+        Took { sent, all }
+    }
+
+    fn receive<P: Platform>(&self, ipi: &Ipi<P, Workload>) {
+        let is_over = || self.over.load(Ordering::Acquire);
+        if self.round.receiver == Receiver::Running {
+            while !is_over() {
+                ipi.machine.platform.relax();
+            }
+        } else if ipi.idle_until(is_over) == Fate::Leave {
+            unreachable!("nobody takes a CPU down here");
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use shared::exit::ExitCode;
+
+    #[test]
+    fn every_round_passes_on_threads() {
+        for to in To::ALL {
+            for by in By::ALL {
+                let options = Options {
+                    workload: crate::options::Program::Bench,
+                    calls: Some(20),
+                    round: Round {
+                        to,
+                        by,
+                        receiver: Receiver::Halted,
+                    },
+                    ..Options::default()
+                };
+                let verdict = crate::threads::run_guest(5, &options);
+                let what = (to.name(), by.name());
+                assert_eq!(verdict.code(), ExitCode::Pass, "{what:?}: {verdict}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_round_goes_to_whom_it_says() {
+        let targets = |to: To| to.mask(0, 8).iter().collect::<Vec<_>>();
+        assert!(targets(To::Nobody).is_empty() && targets(To::Own).is_empty());
+        assert_eq!(targets(To::One), [1]);
+        assert_eq!(targets(To::Some), [1, 4, 7]);
+        assert_eq!(targets(To::All), [1, 2, 3, 4, 5, 6, 7]);
+        assert!(To::One.mask(0, 1).is_empty(), "on a machine of one CPU");
+    }
+
+    #[test]
+    fn long_times_do_not_spill_into_the_other_half() {
+        let took = Took {
+            sent: u64::MAX,
+            all: 7,
+        };
+        assert_eq!(took.detail(), 0xffff_ffff_0000_0007);
+    }
+}

@@ -1,0 +1,227 @@
+//! One cell: the runs, and what is left of their counters when the background is taken away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::{BenchError, Cell, Cost, Effort};
+use crate::control::Tracing;
+use crate::control::operator::{Operator, OperatorError, Watch};
+use crate::machine::tally::REASONS;
+use crate::report::Kind;
+use crate::stats::rounds::Rounds;
+use crate::stats::window::Window;
+use crate::{Config, Outcome};
+
+/// How long the background is watched, at least. A timer tick is some milliseconds.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// How long CPUs may take to be stalled.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Counts of one side.
+type Counts = BTreeMap<String, u64>;
+
+/// What KVM counts because of the instructions that a guest executes, and not because of the time that passes:
+/// of a round of nothing it counts as much as of the loop around any other.
+const BY_INSTRUCTION: &str = "insn_emulation";
+
+/// What is counted while nothing is sent.
+#[derive(Debug)]
+pub(super) struct Background {
+    sender: BTreeMap<String, f64>,
+    receivers: BTreeMap<String, f64>,
+    /// Of [`BY_INSTRUCTION`] at the sender, per round of nothing. Everything else is per second.
+    instructions: f64,
+}
+
+impl Background {
+    /// Watches a machine whose sender reads its clock, and whose other CPUs are `receiver`.
+    pub fn measure(config: &Config, receiver: &str, effort: Effort) -> Result<Self, BenchError> {
+        let cell = Cell {
+            by: "ipi".to_owned(),
+            to: "nobody".to_owned(),
+            receiver: receiver.to_owned(),
+            transport: "auto".to_owned(),
+            apic: None,
+            queue: None,
+        };
+        let mut rounds = effort.rounds;
+        loop {
+            let outcome = run(config, &cell, rounds)?;
+            let length = outcome.window.length();
+            if length >= QUIET || rounds > u32::MAX / 8 || !passed(&outcome) {
+                let per_second = |counts: Counts| -> BTreeMap<String, f64> {
+                    let seconds = length.as_secs_f64().max(f64::MIN_POSITIVE);
+                    let rate = |(name, count)| (name, count as f64 / seconds);
+                    counts.into_iter().map(rate).collect()
+                };
+                let mut sender = per_second(counts(&outcome.window, 0..1));
+                let instructions = sender.remove(BY_INSTRUCTION).unwrap_or(0.0);
+                return Ok(Self {
+                    sender,
+                    receivers: per_second(counts(&outcome.window, 1..config.vcpus)),
+                    instructions: instructions * length.as_secs_f64() / f64::from(rounds),
+                });
+            }
+            let missing = QUIET.as_secs_f64() / length.as_secs_f64().max(1e-6);
+            rounds = rounds.saturating_mul((missing * 1.5).ceil().clamp(2.0, 100.0) as u32);
+        }
+    }
+}
+
+/// Measures `cell`. The inner error says why this host does not do it.
+pub(super) fn cell(
+    config: &Config,
+    cell: &Cell,
+    effort: Effort,
+    background: &Background,
+) -> Result<Result<Cost, String>, BenchError> {
+    let targets = cell.targets(config.vcpus);
+    let mut times = Rounds::default();
+    let mut medians = Vec::new();
+    let mut tsc_khz = 0;
+    let mut seconds = 0.0;
+    let (mut sender, mut receivers) = (Counts::new(), Counts::new());
+    let mut operations: BTreeMap<String, f64> = BTreeMap::new();
+    for _ in 0..effort.repetitions {
+        let outcome = run(config, cell, effort.rounds)?;
+        if outcome.report.result == Kind::Interrupted {
+            return Err(BenchError::Interrupted(outcome.report.message));
+        }
+        if !passed(&outcome) {
+            return Ok(Err(why(&outcome)));
+        }
+        let trace = outcome.trace.as_ref();
+        let own = trace.map(Rounds::new).unwrap_or_default();
+        if own.all.count() != u64::from(effort.rounds) {
+            return Ok(Err(format!(
+                "of {} rounds {} are in the trace",
+                effort.rounds,
+                own.all.count()
+            )));
+        }
+        tsc_khz = trace.map_or(0, |trace| trace.tsc_khz);
+        medians.push(own.all.median());
+        times.sent.merge(&own.sent);
+        times.all.merge(&own.all);
+        seconds += outcome.window.length().as_secs_f64();
+        add(&mut sender, counts(&outcome.window, 0..1));
+        add(&mut receivers, counts(&outcome.window, 1..config.vcpus));
+        for (transport, sent) in outcome.window.sent() {
+            *operations.entry(transport.to_owned()).or_default() += sent as f64;
+        }
+    }
+    medians.sort_unstable();
+    let rounds = f64::from(effort.rounds) * f64::from(effort.repetitions);
+    operations.values_mut().for_each(|sent| *sent /= rounds);
+    operations.retain(|_, sent| *sent > 0.0);
+    let per = |counts: Counts, background: &BTreeMap<String, f64>, times: f64| -> BTreeMap<_, _> {
+        let net = |(name, count): (String, u64)| {
+            let anyway = background.get(&name).copied().unwrap_or(0.0) * seconds;
+            ((count as f64 - anyway) / times, name)
+        };
+        let all = counts.into_iter().map(net);
+        all.filter(|(per, _)| per.abs() >= 0.0005)
+            .map(|(per, name)| (name, per))
+            .collect()
+    };
+    let mut at_sender = per(sender, &background.sender, rounds);
+    if let Some(instructions) = at_sender.get_mut(BY_INSTRUCTION) {
+        *instructions -= background.instructions;
+    }
+    Ok(Ok(Cost {
+        targets,
+        sent: times.sent.spread(tsc_khz),
+        all: times.all.spread(tsc_khz),
+        medians,
+        operations,
+        sender: at_sender,
+        receivers: per(
+            receivers,
+            &background.receivers,
+            rounds * f64::from(targets.max(1)),
+        ),
+    }))
+}
+
+fn passed(outcome: &Outcome) -> bool {
+    outcome.report.result == Kind::Pass
+}
+
+/// Why the guest did not pass: what it said last, if it refused.
+fn why(outcome: &Outcome) -> String {
+    let said = outcome.console.lines().last().unwrap_or_default();
+    let said = said.strip_prefix("[cpu 0] ").unwrap_or(said);
+    match outcome.report.result {
+        Kind::Died if !said.is_empty() => said.to_owned(),
+        _ => outcome.report.message.clone(),
+    }
+}
+
+/// One run of `cell`.
+fn run(config: &Config, cell: &Cell, rounds: u32) -> Result<Outcome, BenchError> {
+    let config = Config {
+        append: format!("{} {} calls={rounds}", config.append, cell.options()),
+        trace: Tracing::Rounds,
+        ..config.clone()
+    };
+    if cell.receiver != "stalled" {
+        return Ok(crate::run(&config)?);
+    }
+    let mut stalling = None;
+    let outcome = crate::run_attended(&config, None, |operator| {
+        let operator = Arc::clone(operator);
+        let start = Watch {
+            name: "bench.start".to_owned(),
+            call: None,
+            nth: 1,
+        };
+        // Before the sender has run a single instruction.
+        let held = operator.hold_at(0, start);
+        stalling = Some(thread::spawn(move || {
+            held.and_then(|()| stall_others(&operator))
+        }));
+    })?;
+    if let Some(stalling) = stalling {
+        match stalling.join() {
+            // A machine that ended says by its own report how.
+            Ok(Ok(()) | Err(OperatorError::Over(_))) => {}
+            Ok(Err(error)) => return Err(BenchError::Stall(error)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+    Ok(outcome)
+}
+
+/// Stalls every CPU but the sender, which is held for it, and lets the sender go.
+fn stall_others(operator: &Operator) -> Result<(), OperatorError> {
+    operator.wait_held(0, PATIENCE)?;
+    for cpu in 1..operator.cpus() {
+        operator.pause(cpu)?;
+    }
+    operator.resume(0)
+}
+
+/// What was counted on these vCPUs together: KVM's statistics by their names, exits to userspace by their
+/// reasons behind `user `.
+fn counts(window: &Window, vcpus: std::ops::Range<u32>) -> Counts {
+    let mut counts = Counts::new();
+    for vcpu in vcpus {
+        let id = vcpu as usize;
+        for (name, count) in window.counted(id) {
+            *counts.entry(name.to_owned()).or_default() += count;
+        }
+        for (reason, count) in REASONS.iter().zip(window.exits(id)) {
+            *counts.entry(format!("user {reason}")).or_default() += count;
+        }
+    }
+    counts
+}
+
+fn add(sum: &mut Counts, counts: Counts) {
+    for (name, count) in counts {
+        *sum.entry(name).or_default() += count;
+    }
+}

@@ -1,0 +1,168 @@
+//! What IPIs and calls cost on this host: boots the guest once for each kind of them, has it send the same one
+//! again and again (`workload=bench`), and takes times from the guest and counts from whoever counts. Knows no
+//! table and no file.
+//!
+//! Times are the guest's own, of each round, between two readings of the TSC. Counts are of the whole machine
+//! between the end of the warm-up and the end of the workload, less what the host does anyway, which a run that
+//! sends nothing says; divided by the rounds, or by the deliveries. Counting and timing need no separate passes:
+//! what tells the times causes no exit and lies outside of what is timed.
+
+mod cell;
+mod measure;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use cell::{Cell, Choice, cells};
+
+use crate::Config;
+use crate::control::operator::OperatorError;
+use crate::stats::latency::Spread;
+use measure::Background;
+
+/// Version of the JSON document. It changes when a key changes its meaning or goes away.
+pub const SCHEMA: &str = "ipi-lab-bench/1";
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Rounds of each run, behind a warm-up of an eighth as many.
+    pub rounds: u32,
+    /// Runs of each cell.
+    pub repetitions: u32,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Costs {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Number of vCPUs.
+    pub vcpus: u32,
+    /// Rounds of each run.
+    pub rounds: u32,
+    /// Runs of each cell.
+    pub repetitions: u32,
+    /// In the order in which they were measured.
+    pub cells: Vec<Measured>,
+}
+
+/// What one cell came to.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Measured {
+    /// What was measured.
+    pub cell: Cell,
+    /// The figures, or why there are none.
+    pub result: Result<Cost, String>,
+}
+
+/// What a round costs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Cost {
+    /// CPUs that each round went to.
+    pub targets: u32,
+    /// Until the sender had sent; not for calls.
+    pub sent: Option<Spread>,
+    /// Until every target had received, and the sender had seen it.
+    pub all: Option<Spread>,
+    /// The medians of [`Cost::all`] of the runs one by one, ascending, in cycles.
+    pub medians: Vec<u64>,
+    /// Send operations of a round, by transport.
+    pub operations: BTreeMap<String, f64>,
+    /// What is counted at the sender, per round, by who counts it and its name.
+    pub sender: BTreeMap<String, f64>,
+    /// What is counted at all others together, per target and round.
+    pub receivers: BTreeMap<String, f64>,
+}
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A machine without another CPU to send to.
+    #[error("an IPI takes two: ask for --vcpus 2 or more")]
+    TooFew,
+    /// No run was possible.
+    #[error(transparent)]
+    Run(#[from] crate::Error),
+    /// The CPUs that were to be stalled were not.
+    #[error("cannot stall the receivers")]
+    Stall(#[source] OperatorError),
+    /// Somebody wants it to end.
+    #[error("interrupted: {0}")]
+    Interrupted(String),
+}
+
+/// Measures `cells` one after the other on machines like `config`, whose command line is added to each cell's.
+/// `progress` hears of each before it is measured, by its number.
+///
+/// # Errors
+/// If there is no machine at all. What is measured by then is in `costs`. A cell that this host refuses has that
+/// for its result.
+pub fn measure(
+    config: &Config,
+    cells: &[Cell],
+    effort: Effort,
+    costs: &mut Costs,
+    mut progress: impl FnMut(usize, &Cell),
+) -> Result<(), BenchError> {
+    if config.vcpus < 2 {
+        return Err(BenchError::TooFew);
+    }
+    let mut backgrounds: BTreeMap<String, Background> = BTreeMap::new();
+    for (number, cell) in cells.iter().enumerate() {
+        progress(number, cell);
+        let background = match backgrounds.get(&cell.receiver) {
+            Some(known) => known,
+            None => {
+                let quiet = Background::measure(config, &cell.receiver, effort)?;
+                backgrounds.entry(cell.receiver.clone()).or_insert(quiet)
+            }
+        };
+        let result = measure::cell(config, cell, effort, background)?;
+        costs.cells.push(Measured {
+            cell: cell.clone(),
+            result,
+        });
+    }
+    Ok(())
+}
+
+impl Costs {
+    /// No costs yet, of what `config` and `effort` say.
+    pub fn new(config: &Config, effort: Effort) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            vcpus: config.vcpus,
+            rounds: effort.rounds,
+            repetitions: effort.repetitions,
+            cells: Vec::new(),
+        }
+    }
+
+    /// Reads what an earlier bench has written.
+    ///
+    /// # Errors
+    /// Says what is wrong with the file.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let costs: Self = serde_json::from_str(&text)
+            .map_err(|error| format!("{} is no result of vmm bench: {error}", path.display()))?;
+        if costs.schema != SCHEMA {
+            return Err(format!(
+                "{} has the schema {}, not {SCHEMA}; measure it anew",
+                path.display(),
+                costs.schema
+            ));
+        }
+        Ok(costs)
+    }
+
+    /// What `cell` cost, if it was measured.
+    pub fn of(&self, cell: &Cell) -> Option<&Cost> {
+        let measured = self.cells.iter().find(|measured| measured.cell == *cell)?;
+        measured.result.as_ref().ok()
+    }
+}

@@ -1,0 +1,165 @@
+//! `vmm bench GUEST`: measures what IPIs and calls cost on this host.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use vmm::Config;
+use vmm::bench::{self, BenchError, Choice, Costs, Effort};
+use vmm::control::{Limits, Stalls, Stream, Tracing};
+use vmm::cpus::CpuSet;
+use vmm::report::costs;
+
+use super::{Refused, chain, complain};
+
+/// What to measure, and how often.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Guest image
+    guest: PathBuf,
+
+    /// Number of vCPUs, 2 to 1024
+    #[arg(long, value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(2..=i64::from(shared::lab::MAX_CPUS)))]
+    vcpus: u32,
+
+    /// Rounds of each run, behind a warm-up of an eighth as many
+    #[arg(long, value_name = "N", default_value_t = 500,
+          value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
+    rounds: u32,
+
+    /// Runs of each line of the table
+    #[arg(long, value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
+
+    /// Only IPIs, or only calls
+    #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = ["ipi", "call"])]
+    by: Vec<String>,
+
+    /// Only to these
+    #[arg(long, value_name = "TO", value_delimiter = ',', value_parser = ["self", "one", "some", "all"])]
+    to: Vec<String>,
+
+    /// Only to CPUs in these states
+    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = ["halted", "running", "stalled"])]
+    receiver: Vec<String>,
+
+    /// Only by these transports
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    transport: Vec<String>,
+
+    /// Only by these queues
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    queue: Vec<String>,
+
+    /// More words for the guest, such as eoi=pv
+    #[arg(
+        long,
+        value_name = "OPTIONS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    append: String,
+
+    /// Bind the vCPUs to these host CPUs in turn, such as 0-2,5
+    #[arg(long, value_name = "CPULIST")]
+    pin: Option<CpuSet>,
+
+    /// Write the figures here as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Show an earlier result, written with --json, beside this one
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+}
+
+/// Measures what `arguments` ask for, and returns the exit status.
+///
+/// # Errors
+/// [`Refused`] if that was not possible. What was measured by then is printed all the same.
+pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    let bad = |message| Refused { message, status: 2 };
+    let cells = bench::cells(&Choice {
+        by: arguments.by.clone(),
+        to: arguments.to.clone(),
+        receiver: arguments.receiver.clone(),
+        transport: arguments.transport.clone(),
+        queue: arguments.queue.clone(),
+    });
+    if cells.is_empty() {
+        return Err(bad(
+            "nothing is left to measure: no line of the table fits all that was asked for"
+                .to_owned(),
+        ));
+    }
+    let baseline = arguments.baseline.as_deref().map(Costs::read).transpose();
+    let baseline = baseline.map_err(bad)?;
+    // Opened first: what takes minutes should not end with a file that cannot be made.
+    let json = arguments.json.as_ref().map(|path| {
+        File::create(path)
+            .map(|file| (file, path))
+            .map_err(|error| bad(format!("cannot write {}: {error}", path.display())))
+    });
+    let json = json.transpose()?;
+    // So that a name that is not there is not found out by the first machine.
+    fs::metadata(&arguments.guest).map_err(|error| {
+        bad(format!(
+            "cannot read {}: {error}",
+            arguments.guest.display()
+        ))
+    })?;
+
+    let config = Config {
+        guest: Some(arguments.guest.clone()),
+        vcpus: arguments.vcpus,
+        memory: None,
+        append: arguments.append.clone(),
+        limits: Limits::default(),
+        stalls: Stalls::default(),
+        pin: arguments.pin.clone(),
+        console: Stream::Kept,
+        trace: Tracing::Nothing,
+    };
+    let effort = Effort {
+        rounds: arguments.rounds,
+        repetitions: arguments.runs,
+    };
+    let mut costs = Costs::new(&config, effort);
+    let bar = ProgressBar::new(cells.len() as u64).with_style(
+        ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}")
+            .expect("a template that is always the same"),
+    );
+    let result = bench::measure(&config, &cells, effort, &mut costs, |number, cell| {
+        bar.set_position(number as u64);
+        bar.set_message(cell.options());
+    });
+    bar.finish_and_clear();
+
+    if let Some((mut file, path)) = json {
+        let document = serde_json::to_string_pretty(&costs).unwrap_or_default() + "\n";
+        if let Err(error) = file.write_all(document.as_bytes()) {
+            complain(&format!("cannot write {}: {error}", path.display()));
+        }
+    }
+    let written = io::stdout().write_all(costs::table(&costs, baseline.as_ref()).as_bytes());
+    match (result, written) {
+        (Err(error), _) => Err(Refused {
+            message: chain(&error),
+            status: match &error {
+                BenchError::TooFew => 2,
+                BenchError::Run(error) => error.exit_status(),
+                BenchError::Stall(_) => 3,
+                BenchError::Interrupted(_) => 130,
+            },
+        }),
+        (Ok(()), Err(error)) => Err(Refused {
+            message: format!("cannot write the table: {error}"),
+            status: 3,
+        }),
+        (Ok(()), Ok(())) => Ok(0),
+    }
+}

@@ -1,0 +1,34 @@
+//! How long the rounds of `workload=bench` took, as the guest measured each and told it to a trace.
+
+use super::latency::Times;
+use super::trace::Trace;
+
+/// The point that tells it, in two halves of its detail.
+pub const POINT: &str = "bench.round";
+
+/// Times of rounds, in cycles of the guest's TSC.
+#[derive(Debug, Clone, Default)]
+pub struct Rounds {
+    /// Until the sender had sent. Empty for calls, of which it is no part of its own.
+    pub sent: Times,
+    /// Until every target had received, and the sender had seen it.
+    pub all: Times,
+}
+
+impl Rounds {
+    /// Those in `trace`.
+    pub fn new(trace: &Trace) -> Self {
+        let mut rounds = Self::default();
+        for record in trace.cpus.iter().flat_map(|cpu| &cpu.records) {
+            if trace.name(record) != Some(POINT) {
+                continue;
+            }
+            let (sent, all) = (record.detail >> 32, record.detail & u64::from(u32::MAX));
+            if sent != 0 {
+                rounds.sent.record(sent);
+            }
+            rounds.all.record(all);
+        }
+        rounds
+    }
+}
