@@ -164,7 +164,10 @@ fn why(outcome: &Outcome) -> String {
 fn run(config: &Config, cell: &Cell, rounds: u32) -> Result<Outcome, BenchError> {
     let config = Config {
         append: format!("{} {} calls={rounds}", config.append, cell.options()),
-        trace: Tracing::Rounds,
+        trace: Tracing {
+            rounds: true,
+            ..config.trace
+        },
         ..config.clone()
     };
     if cell.receiver != "stalled" {

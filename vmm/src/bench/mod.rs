@@ -45,6 +45,8 @@ pub struct Costs {
     pub rounds: u32,
     /// Runs of each cell.
     pub repetitions: u32,
+    /// Whether calls, handlers and IPIs were traced meanwhile.
+    pub traced: bool,
     /// In the order in which they were measured.
     pub cells: Vec<Measured>,
 }
@@ -137,6 +139,7 @@ impl Costs {
             vcpus: config.vcpus,
             rounds: effort.rounds,
             repetitions: effort.repetitions,
+            traced: config.trace.timeline,
             cells: Vec::new(),
         }
     }

@@ -68,6 +68,10 @@ pub struct Arguments {
     #[arg(long, value_name = "CPULIST")]
     pin: Option<CpuSet>,
 
+    /// Trace calls, handlers and IPIs meanwhile, as --trace of a run does; with --baseline, what that costs
+    #[arg(long)]
+    traced: bool,
+
     /// Write the figures here as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -122,7 +126,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         stalls: Stalls::default(),
         pin: arguments.pin.clone(),
         console: Stream::Kept,
-        trace: Tracing::Nothing,
+        trace: Tracing {
+            timeline: arguments.traced,
+            ..Tracing::NOTHING
+        },
     };
     let effort = Effort {
         rounds: arguments.rounds,

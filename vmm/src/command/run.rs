@@ -129,9 +129,9 @@ impl Arguments {
                 (Form::Json, None) => Stream::Stderr,
                 _ => Stream::Stdout,
             },
-            trace: match &self.trace {
-                Some(_) => Tracing::Timeline,
-                None => Tracing::Nothing,
+            trace: Tracing {
+                timeline: self.trace.is_some(),
+                ..Tracing::NOTHING
             },
         }
     }

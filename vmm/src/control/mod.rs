@@ -191,7 +191,7 @@ pub fn run(
     // Before the threads, which inherit what is blocked.
     let signals = Signals::catch().map_err(|e| ControlError::Prepare("catch signals", e))?;
 
-    let tracer = (setup.trace != Tracing::Nothing)
+    let tracer = (setup.trace != Tracing::NOTHING)
         .then(|| Tracer::new(setup.trace, &machine, lab.clone(), &setup.points))
         .transpose()
         .map_err(|e| ControlError::Prepare("create a timer for the trace", e))?;

@@ -26,24 +26,25 @@ const MOST: usize = 1 << 22;
 
 /// What is traced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Tracing {
-    /// Nothing.
-    #[default]
-    Nothing,
+pub struct Tracing {
     /// What makes a time line: calls, handlers, IPIs, and what the host sees.
-    Timeline,
-    /// How long each round of `workload=bench` took, and nothing else.
-    Rounds,
+    pub timeline: bool,
+    /// How long each round of `workload=bench` took.
+    pub rounds: bool,
 }
 
 impl Tracing {
+    /// Nothing.
+    pub const NOTHING: Self = Self {
+        timeline: false,
+        rounds: false,
+    };
+
     /// The points that are traced.
     fn points(self) -> Vec<&'static str> {
-        match self {
-            Self::Nothing => Vec::new(),
-            Self::Timeline => timeline::points(),
-            Self::Rounds => vec![rounds::POINT],
-        }
+        let timeline = self.timeline.then(timeline::points);
+        let rounds = self.rounds.then_some(rounds::POINT);
+        timeline.into_iter().flatten().chain(rounds).collect()
     }
 }
 
@@ -120,7 +121,7 @@ impl Tracer {
     pub fn turn(&self, on: bool) {
         self.collected().is_on = on;
         for journal in &self.journals {
-            journal.keep(on && self.tracing == Tracing::Timeline);
+            journal.keep(on && self.tracing.timeline);
         }
         let mut timer = self.timer();
         // Setting a timer that exists does not fail.

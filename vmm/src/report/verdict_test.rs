@@ -17,6 +17,7 @@ const CPUS: u32 = 3;
 fn ended(ending: Ending) -> Aftermath {
     Aftermath {
         trace: None,
+        console: String::new(),
         ending,
         window: Window::empty(),
         absences: Vec::new(),

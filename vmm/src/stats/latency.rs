@@ -238,7 +238,7 @@ mod tests {
             ],
         };
         let latencies = Latencies::new(&trace, &timeline);
-        let spread = latencies.ipi.spread(&trace).unwrap();
+        let spread = latencies.ipi.spread(trace.tsc_khz).unwrap();
         assert_eq!(
             (spread.count, spread.min.cycles, spread.max.cycles),
             (2, 60, 70)
@@ -246,10 +246,13 @@ mod tests {
         assert_eq!(spread.max.ns, 35);
         assert_eq!((latencies.untaken, latencies.coalesced), (1, 1));
         assert_eq!(latencies.ipi_by_pair[&(0, 1)].count(), 2);
-        let call = latencies.call.spread(&trace).unwrap();
+        let call = latencies.call.spread(trace.tsc_khz).unwrap();
         assert_eq!((call.count, call.max.cycles), (1, 100));
-        assert_eq!(latencies.csd_wait.spread(&trace).unwrap().p50.cycles, 30);
+        assert_eq!(
+            latencies.csd_wait.spread(trace.tsc_khz).unwrap().p50.cycles,
+            30
+        );
         assert_eq!(latencies.ipi.at_most(65), 1);
-        assert!(Times::default().spread(&trace).is_none());
+        assert!(Times::default().spread(trace.tsc_khz).is_none());
     }
 }
