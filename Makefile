@@ -15,7 +15,7 @@ SVM_VCPUS := 1,2,4,16
 
 .DEFAULT_GOAL := build
 .PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-orderings test-local test-svm test-qemu stories \
-	designs lint install clean
+	designs bench lint install clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -81,6 +81,9 @@ test-qemu: guest whole ## the guest image under QEMU, without vmm
 
 designs: ## count what each queue design costs, and print the table of docs/designs.md
 	@$(CARGO) run $(CARGO_FLAGS) --quiet --package guest --features census --example designs
+
+bench: have-kvm build ## measure what IPIs and calls cost on this host
+	$(VMM) bench $(ARGS) $(GUEST)
 
 lint: ## formatting, and everything the compiler and clippy have to say
 	$(CARGO) fmt --all --check
