@@ -130,8 +130,9 @@ impl Drop for Server {
         }
         let clients = std::mem::take(&mut *self.exchange.clients());
         for client in &clients {
-            // Ends its reads and writes; its waits have ended with the machine.
-            let _ = client.stream.shutdown(Shutdown::Both);
+            // Ends its reads; its waits have ended with the machine. What it is answering it may still say: who
+            // told the machine to end wants to know that it was heard.
+            let _ = client.stream.shutdown(Shutdown::Read);
         }
         for client in clients {
             let _ = client.thread.join();
@@ -253,7 +254,8 @@ fn serve(stream: &UnixStream, exchange: &Exchange) {
         let mut answer = protocol::answer(&line, || exchange.wait_for_machine());
         answer.push('\n');
         // One that does not read has gone, or might as well have.
-        if (&mut &*stream).write_all(answer.as_bytes()).is_err() || !whole {
+        let said = (&mut &*stream).write_all(answer.as_bytes()).is_ok();
+        if !said || !whole || exchange.closing.load(Ordering::SeqCst) {
             return;
         }
     }
