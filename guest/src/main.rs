@@ -71,6 +71,10 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
         end::refuse(BadMachine, why);
     }
     let hypercall = find_hypercall(&options);
+    if hypercall.is_some() {
+        // The IPI by which it was found, which arrives when interrupts are on.
+        lab.counters(0).count_ipi(Transport::Pv, 1, 1);
+    }
     let router = Router {
         choice: options.transport,
         unicast: match options.transport {

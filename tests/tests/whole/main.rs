@@ -5,6 +5,7 @@ mod bad_image;
 mod bad_usage;
 mod bench;
 mod control;
+mod deliveries;
 mod hostile;
 mod image_lint;
 mod interrupt;

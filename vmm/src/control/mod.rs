@@ -35,7 +35,7 @@ use crate::stats::trace::Trace;
 use crate::stats::window::{Meter, Window};
 
 use bench::{Bench, Patience};
-use operator::{Equipment, Expected, Operator};
+use operator::{Equipment, Expected, Operator, Transit};
 pub use output::Stream;
 use signals::Signals;
 pub use stall::{Carried, NoSuchVcpu, Plan, Stall, StallError, Stalls, Steal, Stretch};
@@ -135,6 +135,8 @@ pub struct Aftermath {
     pub console_loss: Option<String>,
     /// How many vCPUs the machine had.
     pub vcpus: u32,
+    /// What the VMM itself did to IPIs.
+    pub transit: Transit,
     /// What was traced, if anything was to be.
     pub trace: Option<Trace>,
     /// What the guest said, if that went nowhere.
@@ -273,6 +275,7 @@ pub fn run(
         stalls,
         standings: standings(&vcpus, &memory, &stalled),
         expected: operator.expectations(),
+        transit: operator.transit(),
         blind: meter.blind().map(ToString::to_string),
         strays: devices.strays(),
         console_loss: output.loss(devices.console()),

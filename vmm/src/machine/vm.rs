@@ -92,11 +92,12 @@ pub struct Interrupts(Arc<VmFd>);
 impl Interrupts {
     /// Sends `vector` to the CPU with this APIC id, as an edge-triggered message (SDM Vol. 3A, 11.11). The
     /// bits of the id that do not fit into the address go into its upper half (KVM's api.rst,
-    /// `KVM_CAP_X2APIC_API`). A CPU that does not exist or takes no interrupts gets none.
+    /// `KVM_CAP_X2APIC_API`). Returns whether it has arrived: a CPU that does not exist or takes no interrupts
+    /// gets none.
     ///
     /// # Errors
-    /// What KVM said, if it knows no such message.
-    pub fn send(&self, apic_id: u32, vector: u8) -> Result<(), errno::Error> {
+    /// What KVM said, if it knows no such message or no such CPU.
+    pub fn send(&self, apic_id: u32, vector: u8) -> Result<bool, errno::Error> {
         const ADDRESS: u32 = 0xfee0_0000;
         let message = kvm_msi {
             address_lo: ADDRESS | (apic_id & 0xff) << 12,
@@ -104,7 +105,7 @@ impl Interrupts {
             data: vector.into(),
             ..kvm_msi::default()
         };
-        self.0.signal_msi(message).map(|_| ())
+        self.0.signal_msi(message).map(|targets| targets > 0)
     }
 }
 

@@ -2,6 +2,7 @@
 //! [`crate::control`] brought back and from the lab; controls nothing.
 
 pub mod costs;
+mod ipis;
 pub mod perfetto;
 pub mod postmortem;
 mod stalls;
@@ -12,16 +13,17 @@ mod verdict;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use shared::lab::{Counters, Oracle, Transport};
+use shared::lab::{Counters, Oracle};
 use shared::ledger::CallId;
 
 use crate::control::Aftermath;
 use crate::lab::judge::{self, CallName};
-use crate::lab::{self, Lab, Totals};
+use crate::lab::{self, Lab};
 use crate::machine::devices::Strays;
-use crate::machine::tally::{REASONS, WAITING};
+use crate::machine::tally::REASONS;
 use crate::stats::window::{Value, Window};
 
+pub use ipis::Ipis;
 pub use stalls::{Latencies, Stalled, Stalls};
 pub use traced::{Pair, Traced};
 pub use verdict::{Kind, Verdict};
@@ -124,25 +126,6 @@ pub struct Hotplug {
     pub brought_up: u64,
 }
 
-/// Inter-processor interrupts.
-#[derive(Debug, Serialize)]
-pub struct Ipis {
-    /// Sent, each operation once.
-    pub sent: u64,
-    /// Targets of those sent.
-    pub targets: u64,
-    /// Handler entries.
-    pub received: u64,
-    /// Handler entries that found nothing to do.
-    pub received_empty: u64,
-    /// Sent, by transport.
-    pub by_transport: BTreeMap<&'static str, u64>,
-    /// Exits over IPIs sent, both in the window.
-    pub exits_per_ipi: Option<f64>,
-    /// Who counted those exits.
-    pub exits_source: Option<&'static str>,
-}
-
 /// One vCPU.
 #[derive(Debug, Serialize)]
 pub struct PerVcpu {
@@ -150,6 +133,8 @@ pub struct PerVcpu {
     pub id: u32,
     /// IPIs it sent, since boot.
     pub ipi_sent: u64,
+    /// Targets of those, since boot.
+    pub ipi_targets: u64,
     /// Its handler entries, since boot.
     pub ipi_received: u64,
     /// Exits to userspace in the window, by reason.
@@ -236,7 +221,7 @@ impl Report {
                 taken_down: totals.taken_down,
                 brought_up: totals.brought_up,
             },
-            ipi: ipis(&totals, window, aftermath.vcpus),
+            ipi: Ipis::of(aftermath, &totals, verdict.judged),
             stalls: Stalls::of(aftermath),
             per_vcpu: (0..aftermath.vcpus)
                 .map(|id| per_vcpu(id, counters.get(id as usize), window))
@@ -275,46 +260,11 @@ impl Report {
     }
 }
 
-fn ipis(totals: &Totals, window: &Window, vcpus: u32) -> Ipis {
-    let mut by_transport: BTreeMap<_, _> = Transport::ALL
-        .into_iter()
-        .map(|transport| (transport.name(), totals.sent[transport as usize]))
-        .collect();
-    // Slots that no transport has are zero, unless the guest is broken or newer than we are.
-    let unknown = totals.sent[Transport::ALL.len()..]
-        .iter()
-        .fold(0_u64, |sum, sent| sum.wrapping_add(*sent));
-    if unknown > 0 {
-        by_transport.insert("unknown", unknown);
-    }
-    // Exits by which a vCPU only says that it waits belong to the waiting, not to any IPI.
-    let exits = (0..vcpus as usize)
-        .map(|id| {
-            let exits = window.kvm_count(id, "exits")?;
-            Some(exits.saturating_sub(window.exits(id)[WAITING]))
-        })
-        .try_fold(0_u64, |sum, exits| {
-            exits.map(|exits| sum.wrapping_add(exits))
-        });
-    let sent = window.ipis();
-    let exits_per_ipi = exits
-        .filter(|_| sent > 0)
-        .map(|exits| exits as f64 / sent as f64);
-    Ipis {
-        sent: totals.sent_in_all(),
-        targets: totals.targets,
-        received: totals.received,
-        received_empty: totals.empty,
-        by_transport,
-        exits_per_ipi,
-        exits_source: exits_per_ipi.map(|_| "KVM binary stats, exits"),
-    }
-}
-
 fn per_vcpu(id: u32, counters: Option<&Counters>, window: &Window) -> PerVcpu {
     PerVcpu {
         id,
         ipi_sent: counters.map_or(0, lab::ipis_sent),
+        ipi_targets: counters.map_or(0, |counters| counters.ipi_targets),
         ipi_received: counters.map_or(0, Counters::ipi_received),
         exits: REASONS.into_iter().zip(window.exits(id as usize)).collect(),
         kvm: owned(window.kvm(id as usize)),

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 
-use super::{Hotplug, Memory, PerVcpu, Report, Stalls, Traced};
+use super::{Hotplug, Ipis, Memory, PerVcpu, Report, Stalls, Traced};
 use crate::cpus::CpuSet;
 use crate::stats::latency::Spread;
 use crate::stats::window::Value;
@@ -86,6 +86,7 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
             "IPIs sent  {transports}, to {} targets; {} received, {} found nothing to do",
             ipi.targets, ipi.received, ipi.received_empty
         )?;
+        not_received(text, ipi)?;
     }
     let Report {
         walks,
@@ -124,6 +125,29 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
         traced(text, trace)?;
     }
     writeln!(text)
+}
+
+/// What became of the IPIs for which no handler was entered.
+fn not_received(text: &mut String, ipi: &Ipis) -> std::fmt::Result {
+    let parts = [
+        (ipi.coalesced.unwrap_or(0), "coalesced"),
+        (ipi.lost, "lost"),
+        (ipi.in_flight, "on the wire"),
+        (ipi.pending, "pending"),
+    ];
+    let parts: Vec<_> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    if parts.is_empty() {
+        return Ok(());
+    }
+    write!(text, "           not received: {}", parts.join(", "))?;
+    match ipi.added {
+        0 => writeln!(text),
+        added => writeln!(text, "; {added} added by the VMM"),
+    }
 }
 
 fn traced(text: &mut String, trace: &Traced) -> std::fmt::Result {

@@ -28,34 +28,35 @@ pub struct Traced {
     pub untaken: u64,
     /// IPIs that were served together with another of the same vector.
     pub coalesced: u64,
-    /// IPIs by sender and target, the first of them.
+    /// The same by pair of CPUs, the first of them.
     pub pairs: Vec<Pair>,
 }
 
-/// IPIs from one CPU to another.
+/// Latencies from one CPU to another.
 #[derive(Debug, Serialize)]
 pub struct Pair {
-    /// The sender.
+    /// The CPU that sent, called or waited.
     pub from: usize,
-    /// The target.
+    /// The CPU that it sent to, called or waited for.
     pub to: usize,
     /// From just before an IPI was sent to the handler that served it.
-    pub ipi: Spread,
+    pub ipi: Option<Spread>,
+    /// From the beginning of a call until it ran on this target.
+    pub call: Option<Spread>,
+    /// Waits for a call descriptor whose last call ran last on this CPU.
+    pub csd_wait: Option<Spread>,
 }
 
 impl Traced {
     pub(super) fn new(trace: &Trace) -> Self {
         let latencies = Latencies::new(trace, &Timeline::new(trace));
-        let pairs = latencies
-            .ipi_by_pair
-            .iter()
-            .filter_map(|((from, to), times)| {
-                Some(Pair {
-                    from: *from,
-                    to: *to,
-                    ipi: times.spread(trace.tsc_khz)?,
-                })
-            });
+        let pairs = latencies.pairs.iter().map(|((from, to), times)| Pair {
+            from: *from,
+            to: *to,
+            ipi: times.ipi.spread(trace.tsc_khz),
+            call: times.call.spread(trace.tsc_khz),
+            csd_wait: times.csd_wait.spread(trace.tsc_khz),
+        });
         Self {
             records: trace.cpus.iter().map(|cpu| cpu.records.len()).sum(),
             dropped: trace.dropped(),

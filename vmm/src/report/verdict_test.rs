@@ -1,13 +1,14 @@
 use super::*;
 use crate::control::Carried;
-use crate::control::operator::Expected;
+use crate::control::operator::{Expected, Transit};
 use crate::machine::devices::Strays;
+use crate::machine::inspect::{Activity, Standing};
 use crate::machine::lifecycle::Absence;
 use crate::machine::pausing::Latency;
 use crate::machine::vcpu::Death;
 use crate::report::Report;
 use crate::stats::window::Window;
-use shared::lab::{Header, Layout};
+use shared::lab::{Counters, Header, Layout};
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::IntoBytes;
@@ -17,6 +18,7 @@ const CPUS: u32 = 3;
 fn ended(ending: Ending) -> Aftermath {
     Aftermath {
         trace: None,
+        transit: Transit::default(),
         console: String::new(),
         ending,
         window: Window::empty(),
@@ -175,4 +177,93 @@ fn a_guest_without_a_workload_is_not_stalled() {
     };
     let table = Report::new(&aftermath, &all_up()).table();
     assert!(table.contains("note: no vCPU was stalled: "), "{table}");
+}
+
+/// A lab whose first CPU has counted this.
+fn counted(counters: Counters) -> Lab {
+    let layout = Layout::new(CPUS).unwrap();
+    let size = usize::try_from(layout.size).unwrap();
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).unwrap();
+    let lab = Lab::prepare(memory.clone(), 0, layout).unwrap();
+    let at = GuestAddress(layout.counters.offset);
+    memory.write_slice(counters.as_bytes(), at).unwrap();
+    lab
+}
+
+fn standing(vcpu: u32, requested: &[u8], in_service: &[u8]) -> Standing {
+    Standing {
+        vcpu,
+        activity: Activity::Halted,
+        stalled: None,
+        regs: Default::default(),
+        fault_address: 0,
+        page_tables: 0,
+        requested: requested.to_vec(),
+        in_service: in_service.to_vec(),
+        code: Vec::new(),
+        callers: Vec::new(),
+    }
+}
+
+#[test]
+fn every_ipi_is_accounted_for() {
+    let counters = Counters {
+        ipi_targets: 100,
+        ipi_sent: [7, 20, 0, 3, 0, 0, 0],
+        single_received: 10,
+        many_received: 20,
+        wake_received: 5,
+        last_received: 4,
+        measured_received: 1,
+        empty_received: 6,
+        ..Counters::default()
+    };
+    let aftermath = Aftermath {
+        transit: Transit {
+            added: 9,
+            lost: 2,
+            in_flight: 3,
+        },
+        standings: vec![
+            standing(0, &[], &[]),
+            standing(1, &[0xfb, 0xfc], &[0xfd]),
+            standing(2, &[0xfc], &[]),
+        ],
+        ..exited(ExitCode::Pass)
+    };
+    let report = |counters, aftermath: &Aftermath| Report::new(aftermath, &counted(counters));
+    let ipi = report(counters, &aftermath).ipi;
+    assert_eq!((ipi.sent, ipi.targets, ipi.received), (30, 100, 40));
+    assert_eq!((ipi.added, ipi.lost, ipi.in_flight), (9, 2, 3));
+    assert_eq!((ipi.pending, ipi.entering), (3, 1));
+    assert_eq!(ipi.coalesced, Some(100 + 9 - 40 - 2 - 3 - 3));
+    let table = report(counters, &aftermath).table();
+    let line = "not received: 61 coalesced, 2 lost, 3 on the wire, 3 pending; 9 added by the VMM\n";
+    assert!(table.contains(line), "{table}");
+
+    // What cannot be told is not told: a CPU that came back has dropped what was pending; a run that was cut
+    // off has senders that have not counted yet; a CPU that nobody could look at may have anything pending.
+    let came_back = Counters {
+        cpus_taken_down: 1,
+        ..counters
+    };
+    assert_eq!(report(came_back, &aftermath).ipi.coalesced, None);
+    let cut_off = Aftermath {
+        ending: Ending::TimeOut(Duration::from_secs(1)),
+        ..aftermath
+    };
+    assert_eq!(report(counters, &cut_off).ipi.coalesced, None);
+    let unseen = exited(ExitCode::Pass);
+    assert_eq!(report(counters, &unseen).ipi.coalesced, None);
+    // Nor what contradicts itself.
+    let made_up = Counters {
+        many_received: 1000,
+        ..counters
+    };
+    let aftermath = Aftermath {
+        ending: exited(ExitCode::Pass).ending,
+        ..cut_off
+    };
+    assert_eq!(report(counters, &aftermath).ipi.coalesced, Some(61));
+    assert_eq!(report(made_up, &aftermath).ipi.coalesced, None);
 }

@@ -27,19 +27,21 @@ pub struct Times(Histogram<u64>);
 
 impl Default for Times {
     fn default() -> Self {
-        Self(Histogram::new_with_bounds(1, LONGEST, DIGITS).expect("bounds in order"))
+        // Grows as it must: there is one per pair of CPUs.
+        Self(Histogram::new(DIGITS).expect("a number of digits that it knows"))
     }
 }
 
 impl Times {
     /// Adds one.
     pub fn record(&mut self, cycles: u64) {
-        self.0.saturating_record(cycles);
+        // Fails only where there is no room to grow, far above.
+        let _ = self.0.record(cycles.min(LONGEST));
     }
 
     /// Adds those of `other`.
     pub fn merge(&mut self, other: &Self) {
-        self.0.add(&other.0).expect("all have the same bounds");
+        self.0.add(&other.0).expect("it grows as it must");
     }
 
     /// The time that half of them did not exceed, in cycles.
@@ -124,16 +126,27 @@ pub struct Spread {
 pub struct Latencies {
     /// From just before an IPI was sent to its handler. Of several that one handler served each counts.
     pub ipi: Times,
-    /// The same by sender and target.
-    pub ipi_by_pair: BTreeMap<(usize, usize), Times>,
     /// From the beginning of a call to when its function began to run on the last of its targets.
     pub call: Times,
     /// From a locked call descriptor to a free one.
     pub csd_wait: Times,
+    /// All of these from one CPU to another.
+    pub pairs: BTreeMap<(usize, usize), PairTimes>,
     /// IPIs of which no handler is in the trace.
     pub untaken: u64,
     /// IPIs that were served together with another of the same vector.
     pub coalesced: u64,
+}
+
+/// The latencies from one CPU to another.
+#[derive(Debug, Clone, Default)]
+pub struct PairTimes {
+    /// From just before an IPI was sent to its handler.
+    pub ipi: Times,
+    /// From the beginning of a call to when its function began to run on the other.
+    pub call: Times,
+    /// From a locked call descriptor to a free one, where the call that it carried ran last on the other.
+    pub csd_wait: Times,
 }
 
 impl Latencies {
@@ -148,36 +161,56 @@ impl Latencies {
             };
             let cycles = taken - ipi.sent;
             latencies.ipi.record(cycles);
-            let pair = latencies.ipi_by_pair.entry((ipi.from, ipi.to));
-            pair.or_default().record(cycles);
+            let pair = latencies.pairs.entry((ipi.from, ipi.to));
+            pair.or_default().ipi.record(cycles);
             *served.entry((ipi.to, ipi.vector, taken)).or_insert(0_u64) += 1;
         }
         latencies.coalesced = served.values().map(|count| count - 1).sum();
 
-        let mut last_run: HashMap<u64, u64> = HashMap::new();
+        let mut runs: HashMap<u64, Vec<(u64, usize)>> = HashMap::new();
         for instant in &timeline.instants {
             let name = usize::try_from(instant.point)
                 .ok()
                 .and_then(|it| trace.points.get(it));
             if name.is_some_and(|name| RUNS.contains(&name.as_str())) {
-                let last = last_run.entry(instant.call).or_default();
-                *last = (*last).max(instant.at);
+                let ran = runs.entry(instant.call).or_default();
+                ran.push((instant.at, instant.cpu));
             }
         }
+        // Where a call ran last until then.
+        let last_run = |call, until| {
+            let ran: &Vec<(u64, usize)> = runs.get(&call)?;
+            ran.iter().filter(|(at, _)| *at <= until).max().copied()
+        };
         // A call to many with one target becomes one to that target, inside of itself.
-        let mut begun: HashMap<u64, u64> = HashMap::new();
+        let mut begun: HashMap<u64, (u64, usize)> = HashMap::new();
         for stretch in &timeline.stretches {
             match stretch.kind {
-                Kind::CsdWait => latencies.csd_wait.record(stretch.to - stretch.from),
+                Kind::CsdWait => {
+                    let cycles = stretch.to - stretch.from;
+                    latencies.csd_wait.record(cycles);
+                    if let Some((_, cpu)) = last_run(stretch.call, stretch.to) {
+                        let pair = latencies.pairs.entry((stretch.cpu, cpu));
+                        pair.or_default().csd_wait.record(cycles);
+                    }
+                }
                 Kind::CallMany | Kind::CallSingle if stretch.call != 0 => {
-                    let first = begun.entry(stretch.call).or_insert(stretch.from);
-                    *first = (*first).min(stretch.from);
+                    let start = (stretch.from, stretch.cpu);
+                    let first = begun.entry(stretch.call).or_insert(start);
+                    *first = (*first).min(start);
                 }
                 _ => {}
             }
         }
-        for (call, from) in begun {
-            if let Some(last) = last_run.get(&call).filter(|last| **last >= from) {
+        for (call, (from, caller)) in begun {
+            let ran = runs.get(&call).into_iter().flatten();
+            let mut last = None;
+            for (at, cpu) in ran.filter(|(at, _)| *at >= from) {
+                last = last.max(Some(*at));
+                let pair = latencies.pairs.entry((caller, *cpu));
+                pair.or_default().call.record(at - from);
+            }
+            if let Some(last) = last {
                 latencies.call.record(last - from);
             }
         }
@@ -217,8 +250,8 @@ mod tests {
             taken,
             vector: 0xfc,
         };
-        let ran = |at, call| Instant {
-            cpu: 1,
+        let ran = |cpu, at, call| Instant {
+            cpu,
             at,
             call,
             point: run as u32,
@@ -226,11 +259,17 @@ mod tests {
         let timeline = Timeline {
             stretches: vec![
                 stretch(Kind::CallMany, 10, 90, 5),
-                stretch(Kind::CsdWait, 20, 50, 0),
+                stretch(Kind::CsdWait, 20, 50, 4),
                 stretch(Kind::CallSingle, 60, 70, 5),
                 stretch(Kind::CallSingle, 95, 99, 6),
             ],
-            instants: vec![ran(80, 5), ran(110, 5), ran(1, 6)],
+            instants: vec![
+                ran(1, 80, 5),
+                ran(2, 110, 5),
+                ran(1, 1, 6),
+                ran(1, 10, 4),
+                ran(2, 15, 4),
+            ],
             ipis: vec![
                 ipi(1, 30, Some(100)),
                 ipi(1, 40, Some(100)),
@@ -245,7 +284,12 @@ mod tests {
         );
         assert_eq!(spread.max.ns, 35);
         assert_eq!((latencies.untaken, latencies.coalesced), (1, 1));
-        assert_eq!(latencies.ipi_by_pair[&(0, 1)].count(), 2);
+        let pair = |to| &latencies.pairs[&(0, to)];
+        let counts = |to| [&pair(to).ipi, &pair(to).call, &pair(to).csd_wait].map(Times::count);
+        assert_eq!(counts(1), [2, 1, 0]);
+        assert_eq!(counts(2), [0, 1, 1]);
+        assert_eq!(pair(1).call.median(), 70);
+        assert_eq!(pair(2).call.median(), 100);
         let call = latencies.call.spread(trace.tsc_khz).unwrap();
         assert_eq!((call.count, call.max.cycles), (1, 100));
         assert_eq!(

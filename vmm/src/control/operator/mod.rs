@@ -15,7 +15,7 @@ mod wire;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -138,6 +138,17 @@ pub struct Figures {
     pub counters: Vec<Counters>,
 }
 
+/// What the VMM itself has done to the IPIs of a machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Transit {
+    /// Interrupts that it has added, to wake a CPU that was told something.
+    pub added: u64,
+    /// IPIs that were lost on the wire, on purpose or because their target does not exist.
+    pub lost: u64,
+    /// IPIs that are still on the wire.
+    pub in_flight: u64,
+}
+
 /// What an operator works on.
 #[derive(Debug)]
 pub(super) struct Equipment {
@@ -169,6 +180,9 @@ pub struct Operator {
     tracer: Option<Tracer>,
     commands: Commands,
     wire: Wire,
+    /// See [`Transit`].
+    added: AtomicU64,
+    lost: AtomicU64,
     /// Expires when a delayed IPI is due.
     alarm: Mutex<TimerFd>,
     news: News,
@@ -210,6 +224,8 @@ impl Operator {
             tracer,
             commands: Commands::new(lab.clone()),
             wire: Wire::default(),
+            added: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             alarm: Mutex::new(TimerFd::new()?),
             news: News::default(),
             holds: Mutex::new(vec![0; lab.cpus() as usize]),
@@ -272,7 +288,7 @@ impl Operator {
             Message::Dispatch(dispatch) => {
                 if let Some(dispatch) = self.wire.send(vcpu, dispatch) {
                     // A target that does not exist gets nothing, as on a bus.
-                    let _ = self.deliver(dispatch);
+                    let _ = self.carry(dispatch);
                 }
                 self.set_alarm();
                 Reaction::GoOn
@@ -313,7 +329,7 @@ impl Operator {
     /// Delivers what is due.
     pub(super) fn deliver_due(&self) {
         for dispatch in self.wire.due(Instant::now()) {
-            let _ = self.deliver(dispatch);
+            let _ = self.carry(dispatch);
         }
         self.set_alarm();
     }
@@ -333,6 +349,15 @@ impl Operator {
     /// What was traced.
     pub(super) fn traced(&self) -> Option<Trace> {
         self.tracer.as_ref().map(Tracer::trace)
+    }
+
+    /// What the VMM itself has done to IPIs so far.
+    pub(super) fn transit(&self) -> Transit {
+        Transit {
+            added: self.added.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+            in_flight: self.wire.in_flight().len() as u64,
+        }
     }
 
     /// What the run is expected to break.
@@ -357,7 +382,24 @@ impl Operator {
         self.alarm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn deliver(&self, dispatch: Dispatch) -> Result<(), OperatorError> {
+    /// Delivers an IPI that was on the wire.
+    fn carry(&self, dispatch: Dispatch) -> Result<(), OperatorError> {
+        let arrived = self.deliver(dispatch);
+        if !matches!(arrived, Ok(true)) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        arrived.map(|_| ())
+    }
+
+    /// Delivers them all, in order, whatever becomes of any.
+    fn carry_all(&self, held: Vec<Dispatch>) -> Result<(), OperatorError> {
+        held.into_iter()
+            .map(|it| self.carry(it))
+            .fold(Ok(()), Result::and)
+    }
+
+    /// Returns whether it has arrived.
+    fn deliver(&self, dispatch: Dispatch) -> Result<bool, OperatorError> {
         let Dispatch { target, vector } = dispatch;
         self.interrupts
             .send(target, vector)
@@ -701,10 +743,11 @@ impl Operator {
             format!("{last}CPU {cpu}, which is to do {:?} next,", command.verb)
         };
         let ticket = self.wait(limit, what, || self.commands.post(cpu, command).ok())?;
-        self.deliver(Dispatch {
+        let arrived = self.deliver(Dispatch {
             target: cpu,
             vector: WAKE_VECTOR,
         })?;
+        self.added.fetch_add(arrived.into(), Ordering::Relaxed);
         Ok(ticket)
     }
 
@@ -800,7 +843,7 @@ impl Operator {
     /// If KVM does not deliver.
     pub fn wire_release(&self, from: u32, to: u32) -> Result<(), OperatorError> {
         let held = self.wire.release(from, to);
-        held.into_iter().try_for_each(|it| self.deliver(it))
+        self.carry_all(held)
     }
 
     /// Delivers everything that is held, and holds no longer.
@@ -809,7 +852,7 @@ impl Operator {
     /// If KVM does not deliver.
     pub fn wire_release_all(&self) -> Result<(), OperatorError> {
         let held = self.wire.release_all();
-        held.into_iter().try_for_each(|it| self.deliver(it))
+        self.carry_all(held)
     }
 
     /// Delivers one of those that are held, the `nth` from 0, ahead of the others.
@@ -818,7 +861,7 @@ impl Operator {
     /// If it is not there.
     pub fn wire_deliver(&self, from: u32, to: u32, nth: usize) -> Result<(), OperatorError> {
         let dispatch = self.wire.take(from, to, nth)?;
-        self.deliver(dispatch)
+        self.carry(dispatch)
     }
 
     /// Loses one of those that are held.
@@ -827,6 +870,7 @@ impl Operator {
     /// If it is not there.
     pub fn wire_lose(&self, from: u32, to: u32, nth: usize) -> Result<(), OperatorError> {
         self.wire.take(from, to, nth)?;
+        self.lost.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 

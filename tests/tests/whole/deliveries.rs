@@ -1,0 +1,117 @@
+//! What becomes of IPIs: sent, targets, received and coalesced are four counters, each from where it happens, and
+//! every IPI is accounted for.
+
+use std::fs;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::{Vmm, need_kvm};
+
+/// What the report says of the IPIs of a guest that does as a script says.
+fn ipis(script: &str) -> Value {
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("script.rhai");
+    fs::write(&path, script).expect("room for a script");
+    let run = Vmm::boot("--stats json").arg("--script").arg(path).run();
+    run.ends_with(0);
+    run.json()["ipi"].clone()
+}
+
+fn count(ipi: &Value, key: &str) -> u64 {
+    let count = ipi[key].as_u64();
+    count.unwrap_or_else(|| panic!("{key} is no count in {ipi:#}"))
+}
+
+/// Three CPUs send one vector each to a CPU that takes no interrupts, and finds one when it does.
+#[test]
+fn ipis_of_one_vector_become_one() {
+    need_kvm();
+    const ROUNDS: u64 = 20;
+    let ipi = ipis(&format!(
+        r#"
+        boot(#{{ vcpus: 5, append: "workload=puppet queue=filo" }});
+        for round in 0..{ROUNDS} {{
+            cpu(3).irqs_off().wait_done();
+            let calls = [];
+            for sender in 0..3 {{
+                let made = cpu(sender).call_many([3, 4], nowait);
+                made.wait_ran(4);
+                calls.push(made);
+            }}
+            cpu(3).irqs_on().wait_done();
+            for made in calls {{ made.wait_ran(); }}
+        }}
+        finish();
+        "#
+    ));
+    // Two of three, and some that met another by chance. What the VMM sends to wake CPUs is five each round, so
+    // that a count that leaves any of the parts out is far off.
+    let coalesced = count(&ipi, "coalesced");
+    assert!(
+        (2 * ROUNDS..4 * ROUNDS).contains(&coalesced),
+        "{coalesced}: {ipi:#}"
+    );
+    assert!(count(&ipi, "added") >= 5 * ROUNDS, "{ipi:#}");
+    assert!(count(&ipi, "targets") >= 6 * ROUNDS, "{ipi:#}");
+    assert_eq!(count(&ipi, "lost"), 0, "{ipi:#}");
+}
+
+#[test]
+fn an_ipi_that_is_lost_is_not_called_coalesced() {
+    need_kvm();
+    let ipi = ipis(
+        r#"
+        boot(#{ vcpus: 3, append: "workload=puppet transport=wire" });
+        wire.hold(0, 1);
+        let first = cpu(0).call_many([1, 2], nowait);
+        wire.wait_held(0, 1, 1);
+        wire.lose(0, 1, 0);
+        wire.release(0, 1);
+        first.wait_ran(2);
+        // The next that comes finds both.
+        let second = cpu(2).call_many([0, 1], nowait);
+        second.wait_ran();
+        first.wait_ran();
+        finish();
+        "#,
+    );
+    assert_eq!(count(&ipi, "lost"), 1, "{ipi:#}");
+    assert_eq!(count(&ipi, "in_flight"), 0, "{ipi:#}");
+    // Each CPU is woken by the VMM and by the last to finish, and may take the two as one.
+    assert!(count(&ipi, "coalesced") <= 3, "{ipi:#}");
+}
+
+/// A trace, which follows each IPI for itself, finds at least as many that share a handler as the counters say.
+#[test]
+fn counters_and_trace_agree() {
+    need_kvm();
+    let directory = TempDir::new().expect("a temporary directory");
+    let run = Vmm::boot("--vcpus 4 --stats json --append calls=20")
+        .arg("--trace")
+        .arg(directory.path().join("trace.json"))
+        .run();
+    run.ends_with(0);
+    let report = run.json();
+    let (ipi, trace) = (&report["ipi"], &report["trace"]);
+    // When the first CPU ends the run, each other may just be sending to all, or taking one.
+    let slack = count(trace, "dropped") + 3 * 3;
+    let traced = count(&trace["ipi"], "count") + count(trace, "untaken");
+    let targets = count(ipi, "targets");
+    assert!(
+        traced.abs_diff(targets) <= slack,
+        "{traced} in the trace, {targets} counted"
+    );
+    let missing = count(trace, "coalesced") + count(trace, "untaken");
+    let counted = count(ipi, "coalesced") + count(ipi, "pending");
+    assert!(
+        missing + slack >= counted,
+        "{missing} in the trace, {counted} counted"
+    );
+    assert_eq!(count(ipi, "added") + count(ipi, "lost"), 0, "{ipi:#}");
+    let pairs = trace["pairs"].as_array().expect("pairs");
+    for what in ["ipi", "call"] {
+        let of_pairs = pairs.iter().filter_map(|pair| pair[what]["count"].as_u64());
+        let sum: u64 = of_pairs.sum();
+        assert!(sum >= count(&trace[what], "count"), "{what}: {sum}");
+    }
+}

@@ -1,0 +1,121 @@
+//! IPIs from where they are sent to where they are taken: four counters, each counted where it happens, and what
+//! became of those for which no handler was entered. Computes from the guest's counters, from what the VMM itself
+//! did to IPIs, and from where the CPUs stood in the end.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use shared::lab::Transport;
+
+use crate::control::Aftermath;
+use crate::lab::Totals;
+use crate::machine::inspect::Standing;
+use crate::machine::tally::WAITING;
+use crate::stats::window::Window;
+
+/// Inter-processor interrupts.
+///
+/// On a run that the guest has ended itself, `targets` and `added` together are `received`, `coalesced`, `lost`,
+/// `in_flight` and `pending`. When one CPU ends the run, others may just be sending, with the IPI not counted
+/// yet, or taking one: `coalesced` is as exact as that.
+#[derive(Debug, Serialize)]
+pub struct Ipis {
+    /// Sent, each operation once: a write of the ICR, a hypercall, a message to the wire. Counted by the sender.
+    pub sent: u64,
+    /// Targets of those sent. Counted by the sender.
+    pub targets: u64,
+    /// Interrupts that the VMM added, to wake a CPU that was told something.
+    pub added: u64,
+    /// Handler entries. Counted by the handler.
+    pub received: u64,
+    /// Handler entries that found nothing to do.
+    pub received_empty: u64,
+    /// IPIs that became one with another of the same vector, which their target had not taken yet: a local APIC
+    /// keeps one bit per vector (SDM Vol. 3A, 11.8.4). What is left of `targets` and `added` when all else is
+    /// taken away. `null` if that cannot be told: the guest did not end by itself, or CPUs went offline, whose
+    /// pending interrupts are dropped when they come back, or the counts contradict each other.
+    pub coalesced: Option<u64>,
+    /// IPIs that the wire lost, on purpose or because their target does not exist.
+    pub lost: u64,
+    /// IPIs that were still on the wire at the end.
+    pub in_flight: u64,
+    /// Interrupts that CPUs had accepted and not yet taken at the end.
+    pub pending: u64,
+    /// Interrupts that CPUs were just taking at the end: their handlers may have counted themselves or not.
+    pub entering: u64,
+    /// Sent, by transport.
+    pub by_transport: BTreeMap<&'static str, u64>,
+    /// Exits over IPIs sent, both in the window.
+    pub exits_per_ipi: Option<f64>,
+    /// Who counted those exits.
+    pub exits_source: Option<&'static str>,
+}
+
+impl Ipis {
+    /// What became of the IPIs of a run of which `aftermath` is left. `is_whole` says that the guest came to its
+    /// end, so that its counters are what it has left behind.
+    pub(super) fn of(aftermath: &Aftermath, totals: &Totals, is_whole: bool) -> Self {
+        let transit = aftermath.transit;
+        // The guest has no other source of interrupts.
+        let stood = |vectors: fn(&Standing) -> usize| {
+            let of_each = aftermath.standings.iter().map(vectors);
+            of_each.sum::<usize>() as u64
+        };
+        let all_seen = aftermath.standings.len() == aftermath.vcpus as usize;
+        let pending = stood(|standing| standing.requested.len());
+        let rest = [totals.received, transit.lost, transit.in_flight, pending]
+            .iter()
+            .try_fold(totals.targets.checked_add(transit.added), |left, part| {
+                left.map(|left| left.checked_sub(*part))
+            });
+        let exits_per_ipi = exits_per_ipi(&aftermath.window, aftermath.vcpus);
+        Self {
+            sent: totals.sent_in_all(),
+            targets: totals.targets,
+            added: transit.added,
+            received: totals.received,
+            received_empty: totals.empty,
+            coalesced: rest
+                .flatten()
+                .filter(|_| is_whole && all_seen && totals.taken_down == 0),
+            lost: transit.lost,
+            in_flight: transit.in_flight,
+            pending,
+            entering: stood(|standing| standing.in_service.len()),
+            by_transport: by_transport(totals),
+            exits_per_ipi,
+            exits_source: exits_per_ipi.map(|_| "KVM binary stats, exits"),
+        }
+    }
+}
+
+fn by_transport(totals: &Totals) -> BTreeMap<&'static str, u64> {
+    let mut by_transport: BTreeMap<_, _> = Transport::ALL
+        .into_iter()
+        .map(|transport| (transport.name(), totals.sent[transport as usize]))
+        .collect();
+    // Slots that no transport has are zero, unless the guest is broken or newer than we are.
+    let unknown = totals.sent[Transport::ALL.len()..]
+        .iter()
+        .fold(0_u64, |sum, sent| sum.wrapping_add(*sent));
+    if unknown > 0 {
+        by_transport.insert("unknown", unknown);
+    }
+    by_transport
+}
+
+fn exits_per_ipi(window: &Window, vcpus: u32) -> Option<f64> {
+    // Exits by which a vCPU only says that it waits belong to the waiting, not to any IPI.
+    let exits = (0..vcpus as usize)
+        .map(|id| {
+            let exits = window.kvm_count(id, "exits")?;
+            Some(exits.saturating_sub(window.exits(id)[WAITING]))
+        })
+        .try_fold(0_u64, |sum, exits| {
+            exits.map(|exits| sum.wrapping_add(exits))
+        });
+    let sent = window.ipis();
+    exits
+        .filter(|_| sent > 0)
+        .map(|exits| exits as f64 / sent as f64)
+}
