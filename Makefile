@@ -45,7 +45,7 @@ test: build ## run every test this host can run
 test-unit: ## tests that need no guest image
 	$(CARGO) test $(CARGO_FLAGS) --workspace --exclude tests
 	$(CARGO) test $(CARGO_FLAGS) --package tests --lib
-	$(CARGO) test $(CARGO_FLAGS) --package guest --features census --lib census::
+	$(CARGO) test $(CARGO_FLAGS) --package guest --features census --lib witness::
 
 test-schedules: ## every queue in thousands of schedules, under shuttle
 	RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=$(OUT)/shuttle \

@@ -11,8 +11,8 @@ use core::slice;
 use core::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use shared::lab::{
-    ALIGN, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle, TRANSPORT_SLOTS,
-    Transport,
+    ALIGN, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle, Stacks,
+    TRANSPORT_SLOTS, Transport,
 };
 use shared::ledger::{CallId, Lane, RecordHead};
 use shared::mailbox::{ANSWERS, MASK_WORDS, Mailbox};
@@ -284,6 +284,14 @@ impl Lab {
         words
             .get(point / 64)
             .is_some_and(|word| word.load(Ordering::Relaxed) >> (point % 64) & 1 != 0)
+    }
+
+    /// Says where `cpu` keeps its stacks.
+    pub fn set_stacks(&self, cpu: CpuId, stacks: Stacks) {
+        if let Some(offset) = self.layout.stacks.entry(cpu as u64) {
+            // SAFETY: the entry lies within the lab, and only the first CPU writes it, once.
+            unsafe { self.pointer::<Stacks>(offset).write_volatile(stacks) };
+        }
     }
 
     /// The trace ring of `cpu`.

@@ -14,6 +14,7 @@ use crate::ipi::csd::Call;
 use crate::lab::{Record, count};
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform};
+use crate::sync::ghost;
 use crate::sync::mask::CpuMask;
 
 /// The calls of every CPU.
@@ -57,6 +58,8 @@ impl Ledger {
             .record(call)
             .expect("this CPU has records in the lab");
         match lane {
+            // Nobody has ever used it.
+            _ if record.head.open.load(Ordering::Relaxed) == 0 => {}
             Lane::Task => machine.spin_until(|| is_complete(&record)),
             Lane::Handler if !is_complete(&record) => {
                 machine.report(Oracle::Lost, record.head.id.load(Ordering::Relaxed), 0);
@@ -107,6 +110,7 @@ impl Ledger {
         }
         // Release pairs with the Acquire in `is_complete`: the caller that finds the call complete
         // finds what its function did.
+        ghost::marks(&record.ran[word]);
         if record.ran[word].fetch_or(bit, Ordering::Release) & bit != 0 {
             machine.report(Oracle::Duplicate, call.info, me as u64);
         }
@@ -183,11 +187,10 @@ impl Ledger {
 
 /// Whether a call has run on all of its targets, or the record was never used.
 fn is_complete(record: &Record<'_>) -> bool {
-    record
-        .targets
-        .iter()
-        .zip(record.ran)
-        .all(|(targets, ran)| targets.load(Ordering::Relaxed) & !ran.load(Ordering::Acquire) == 0)
+    record.targets.iter().zip(record.ran).all(|(targets, ran)| {
+        ghost::reads(ran);
+        targets.load(Ordering::Relaxed) & !ran.load(Ordering::Acquire) == 0
+    })
 }
 
 #[cfg(all(test, not(loom)))]

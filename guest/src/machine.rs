@@ -10,6 +10,7 @@ use crate::platform::{CpuId, Doorbell, Platform};
 use crate::probe;
 use crate::rules::Rules;
 use crate::sync::atomic::Ordering;
+use crate::sync::ghost;
 use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
 use crate::sync::rcu::Rcu;
 
@@ -90,6 +91,7 @@ impl<P: Platform> Machine<P> {
 
     /// Whether the allocator may grant the next request, which is counted.
     pub fn grants_memory(&self) -> bool {
+        ghost::changes(&self.requests);
         let number = self.requests.fetch_add(1, Order::Relaxed);
         let refused = (self.rules.alloc_fail).is_some_and(|rate| rate.refuses(number));
         let counters = self.counters();

@@ -19,6 +19,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use guest::lab::Lab;
 use guest::options::{ApicMode, Eoi, Options};
 use guest::platform::{Doorbell, Platform, Vector};
+use guest::probe;
 use guest::route::{Choice, Router};
 use guest::rules::HotplugMode;
 use guest::sync::mask::CpuMask;
@@ -93,6 +94,7 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
         lab,
         has_doorbell: options.lab.is_some(),
         hz: clock::frequency(),
+        clock_stopped: options.clock_stopped,
     };
     platform::install(Guest::new(metal, &options, lab));
 
@@ -101,6 +103,9 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
     cpu.guard_stacks();
     if let Err(missing) = smp::start_others(apic_ids) {
         end::refuse(BadMachine, format_args!("{missing}"));
+    }
+    for (cpu, id) in apic_ids.iter().enumerate() {
+        lab.set_stacks(cpu, Cpu::stacks(*id));
     }
     lab.set_boot_tsc(boot_tsc);
     lab.set_cpus_online(apic_ids.len());
@@ -125,9 +130,12 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
 fn run() -> ! {
     let guest = platform::guest();
     match guest.run_cpu() {
-        Part::Left => smp::park(),
+        Part::Left => {
+            probe!(*guest.platform(), "cpu.left");
+            smp::park()
+        }
         Part::Done => loop {
-            platform::idle_unless(|| false);
+            guest.platform().idle_unless(&|| false);
         },
         Part::Over => {
             guest.platform().ring(Doorbell::WorkloadFinished);

@@ -122,6 +122,9 @@ pub struct Options {
     /// `icr-fence=`: the fence before the x2APIC's ICR is written, which does not order itself behind
     /// earlier stores (Linux ce4e240c279a).
     pub icr_fence: bool,
+    /// `clock=stopped`: time does not pass: every time stamp is the same, and no wait is ever long. So that what
+    /// CPUs do depends on their order alone.
+    pub clock_stopped: bool,
     /// `lab=`: guest-physical address of the lab pages, if the monitor offers them.
     pub lab: Option<u64>,
 }
@@ -140,6 +143,7 @@ impl Options {
         seed: 1,
         rules: Rules::DEFAULT,
         icr_fence: true,
+        clock_stopped: false,
         lab: None,
     };
 }
@@ -174,7 +178,7 @@ impl fmt::Display for OptionsError<'_> {
                 f,
                 "command line: \"{word}\" is not an option; there are workload=, queue=, \
                  transport=, apic=, eoi=, to=, by=, receiver=, calls=, for=, seed=, hotplug=, alloc-fail=, csd-barrier=, \
-                 mask-check=, icr-fence= and lab="
+                 mask-check=, icr-fence=, clock= and lab="
             ),
             Self::UnknownName(key, value) => {
                 write!(
@@ -194,6 +198,7 @@ impl fmt::Display for OptionsError<'_> {
                     "to" => To::ALL.iter().try_for_each(|kind| list(kind.name())),
                     "by" => By::ALL.iter().try_for_each(|kind| list(kind.name())),
                     "receiver" => Receiver::ALL.iter().try_for_each(|kind| list(kind.name())),
+                    "clock" => ["running", "stopped"].into_iter().try_for_each(list),
                     "hotplug" => HotplugMode::ALL
                         .iter()
                         .try_for_each(|kind| list(kind.name())),
@@ -318,6 +323,13 @@ impl Options {
                 }
                 "mask-check" => options.rules.mask_check = switch(value).ok_or(unknown)?,
                 "icr-fence" => options.icr_fence = switch(value).ok_or(unknown)?,
+                "clock" => {
+                    options.clock_stopped = match value {
+                        "stopped" => true,
+                        "running" => false,
+                        _ => return Err(unknown),
+                    };
+                }
                 "for" => options.milliseconds = Some(milliseconds(value).map_err(not_a_number)?),
                 "calls" => {
                     let calls = number(value).map_err(not_a_number)?;
@@ -369,7 +381,7 @@ mod tests {
         let line = "workload=stress queue=llist transport=xapic apic=xapic eoi=pv to=some by=call \
                     receiver=running calls=3 for=2s seed=0x10 \
                     hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off icr-fence=off \
-                    lab=0x3f00000";
+                    clock=stopped lab=0x3f00000";
         assert_eq!(
             Options::parse(line),
             Ok(Options {
@@ -393,6 +405,7 @@ mod tests {
                     alloc_fail: Some(FailRate { refused: 1, of: 7 }),
                 },
                 icr_fence: false,
+                clock_stopped: true,
                 lab: Some(0x3f0_0000),
             })
         );

@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"IPI-LAB\0");
 
 /// Version of every layout in this crate. Either side refuses any other.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Alignment of the lab and of each of its sections, one page.
 pub const ALIGN: u64 = 4096;
@@ -86,8 +86,10 @@ pub struct Header {
     pub arms: Section,
     /// One ring of the [`trace`](crate::trace) per CPU.
     pub rings: Section,
+    /// One [`Stacks`] per CPU.
+    pub stacks: Section,
     /// Room for more.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 4],
     /// Guest: how many CPUs it brought up, the first one included.
     pub cpus_online: u32,
     /// Guest: findings made, which can exceed the number kept.
@@ -99,6 +101,19 @@ pub struct Header {
 }
 
 const _: () = assert!(size_of::<Header>() == 256);
+
+/// Where one CPU keeps its stacks, as the guest says before its workload starts: first address of each, and
+/// first address behind it. What lies below the stack pointer there means nothing. Zeroes say nothing.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Stacks {
+    /// Of its tasks.
+    pub task: [u64; 2],
+    /// Of its interrupt handlers, which begin at the end of it.
+    pub handler: [u64; 2],
+}
+
+const _: () = assert!(size_of::<Stacks>() == 32);
 
 /// Ways in which an IPI can leave a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -351,6 +366,8 @@ pub struct Layout {
     pub arms: Section,
     /// One ring of the [`trace`](crate::trace) per CPU.
     pub rings: Section,
+    /// One [`Stacks`] per CPU.
+    pub stacks: Section,
     /// Bytes in all, a multiple of [`ALIGN`].
     pub size: u64,
 }
@@ -386,8 +403,13 @@ impl Layout {
             stride: size_of::<Arms>() as u64,
             count: u64::from(cpus),
         };
-        let ledger = Section {
+        let stacks = Section {
             offset: after(arms.end()),
+            stride: size_of::<Stacks>() as u64,
+            count: u64::from(cpus),
+        };
+        let ledger = Section {
+            offset: after(stacks.end()),
             stride: record_stride(mask_words),
             count: u64::from(cpus) * Lane::COUNT as u64 * u64::from(SLOTS),
         };
@@ -405,6 +427,7 @@ impl Layout {
             mailboxes,
             arms,
             rings,
+            stacks,
             size: after(rings.end()),
         })
     }
@@ -424,6 +447,7 @@ impl Layout {
             mailboxes: self.mailboxes,
             arms: self.arms,
             rings: self.rings,
+            stacks: self.stacks,
             ..Header::default()
         }
     }
@@ -448,7 +472,8 @@ impl Layout {
             && header.findings == layout.findings
             && header.mailboxes == layout.mailboxes
             && header.arms == layout.arms
-            && header.rings == layout.rings;
+            && header.rings == layout.rings
+            && header.stacks == layout.stacks;
         if same {
             Ok(layout)
         } else {
@@ -500,7 +525,8 @@ mod tests {
             assert!(layout.counters.end() <= layout.findings.offset);
             assert!(layout.findings.end() <= layout.mailboxes.offset);
             assert!(layout.mailboxes.end() <= layout.arms.offset);
-            assert!(layout.arms.end() <= layout.ledger.offset);
+            assert!(layout.arms.end() <= layout.stacks.offset);
+            assert!(layout.stacks.end() <= layout.ledger.offset);
             assert!(layout.ledger.end() <= layout.rings.offset);
             assert!(layout.rings.end() <= layout.size);
             assert_eq!(Layout::from_header(&layout.header()), Ok(layout));

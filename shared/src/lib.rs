@@ -13,4 +13,5 @@ pub mod ledger;
 pub mod mailbox;
 pub mod ports;
 pub mod probe;
+pub mod stop;
 pub mod trace;

@@ -6,8 +6,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use guest::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
-use guest::sync::census::{Event, listen};
+use guest::sync::listener::listen;
 use guest::sync::mask::CpuMask;
+use guest::sync::witness::Event;
 
 use crate::coherence::Coherence;
 
@@ -68,7 +69,9 @@ fn heard(event: Event) {
             touch(address, true);
         }
         Event::Fence => count(|tally| tally.fences += 1),
-        Event::Locked => count(|tally| tally.locks += 1),
+        // Told only where an explorer listens.
+        Event::Mark(_) => {}
+        Event::Lock(_) => count(|tally| tally.locks += 1),
     }
 }
 

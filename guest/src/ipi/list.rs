@@ -16,6 +16,7 @@ use crate::machine::Machine;
 use crate::platform::{CpuId, Platform};
 use crate::probe;
 use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::ghost;
 use crate::sync::spin::SpinLock;
 
 /// Link to the list's head: the end of a walk.
@@ -180,7 +181,10 @@ impl ElementList {
 
     /// A CPU whose walk stands on `element`, if there is one.
     pub fn walker_on(&self, element: usize) -> Option<CpuId> {
-        let stands = |Standing(seen): &Standing| seen.load(SeenOrder::SeqCst) == element as u32;
+        let stands = |Standing(seen): &Standing| {
+            ghost::reads(seen);
+            seen.load(SeenOrder::SeqCst) == element as u32
+        };
         self.standing.iter().position(stands)
     }
 
@@ -213,6 +217,7 @@ impl Iterator for Walk<'_> {
             .link(self.standing_on)
             .next
             .load(Ordering::Acquire);
+        ghost::changes(self.seen);
         self.seen.store(self.standing_on, SeenOrder::SeqCst);
         if self.standing_on == HEAD {
             self.counters.count_walk(self.visits);

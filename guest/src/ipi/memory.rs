@@ -14,6 +14,7 @@ use crate::lab::count;
 use crate::machine::Machine;
 use crate::platform::Platform;
 use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::ghost;
 use crate::sync::irq::irqs_off;
 use crate::sync::spin::SpinLock;
 
@@ -83,6 +84,7 @@ impl<T: Contents> Cell<T> {
 
     /// Frees the piece. Freeing what is free is a finding.
     pub fn free<P: Platform>(&self, machine: &Machine<P>) {
+        ghost::changes(&self.state);
         if self.state.swap(FREE, Order::Relaxed) == FREE {
             machine.report(Oracle::UseAfterFree, 0, u64::from(POISON));
         }
@@ -105,12 +107,14 @@ impl<T: Contents> Cell<T> {
 
     /// Whether it is in use.
     pub fn is_live(&self) -> bool {
+        ghost::reads(&self.state);
         self.state.load(Order::Relaxed) == LIVE
     }
 
     /// Takes the piece into use whatever the allocator was told: it is no heap memory, but a stack's.
     pub fn revive(&self) -> &T {
         self.value.fill(0);
+        ghost::changes(&self.state);
         self.state.store(LIVE, Order::Relaxed);
         &self.value
     }

@@ -9,6 +9,7 @@ use core::ptr::{null_mut, with_exposed_provenance};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use guest::platform::CpuId;
+use shared::lab::Stacks;
 use x86_64::VirtAddr;
 use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
@@ -161,6 +162,24 @@ impl Cpu {
         // SAFETY: by the caller's word this is the first use of the area but for its task stack,
         // which `init` does not touch.
         unsafe { Area::init(area, 0) }
+    }
+
+    /// Where the CPU with this APIC id keeps its stacks; the first CPU, which has no area on the heap, in the
+    /// one it booted with.
+    pub fn stacks(apic_id: u32) -> Stacks {
+        let area = AREAS[apic_id as usize].load(Ordering::Acquire);
+        let area = if area.is_null() {
+            (&raw const BOOT_AREA).addr()
+        } else {
+            area.addr()
+        };
+        let range = |offset: usize, size: usize| {
+            [offset, offset + size].map(|offset| (area + offset) as u64)
+        };
+        Stacks {
+            task: range(offset_of!(Area, task_stack), size_of::<Pages<8>>()),
+            handler: range(offset_of!(Area, irq_stack), size_of::<Pages<4>>()),
+        }
     }
 
     /// Loads this CPU's descriptor tables, on the CPU itself.

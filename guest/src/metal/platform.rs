@@ -1,7 +1,7 @@
 //! [`Platform`] on bare metal, and the one guest that runs on it.
 
 use alloc::boxed::Box;
-use core::arch::{asm, naked_asm};
+use core::arch::naked_asm;
 use core::hint::spin_loop;
 use core::iter::once;
 use core::ptr::{self, null_mut};
@@ -45,6 +45,8 @@ pub struct Metal {
     pub has_doorbell: bool,
     /// Cycles of the TSC in a second.
     pub hz: u64,
+    /// Whether time does not pass.
+    pub clock_stopped: bool,
 }
 
 unsafe extern "C" {
@@ -95,8 +97,7 @@ impl Metal {
         let destination = match operation {
             Operation::Physical(target) if transport == Transport::Wire => {
                 // Earlier stores are visible before the port is written (SDM Vol. 3A 9.2.2, 9.3).
-                // SAFETY: the port is the monitor's, which offered a lab; a write to it changes no memory.
-                unsafe { Port::<u32>::new(WIRE).write(dispatch(target).into()) };
+                hand_over(dispatch(target).into());
                 return;
             }
             Operation::Window { first, bits } => {
@@ -150,6 +151,10 @@ impl Platform for Metal {
     }
 
     fn irqs_disable(&self) {
+        #[cfg(feature = "explore")]
+        if interrupts::are_enabled() {
+            guest::sync::stops::before_irqs_off();
+        }
         interrupts::disable();
     }
 
@@ -179,18 +184,7 @@ impl Platform for Metal {
             self.lab.ring(cpu).append(now, index, call, detail);
         }
         if armed & HELD != 0 && self.has_doorbell && self.lab.is_armed(cpu, index) {
-            // SAFETY: as in `ring`. The monitor may look at memory meanwhile, and so may others change it,
-            // of which the compiler is told by what the block does not promise.
-            unsafe {
-                asm!(
-                    "out dx, eax",
-                    in("dx") DOORBELL,
-                    in("eax") Doorbell::Reached as u32,
-                    in("rdi") point,
-                    in("rsi") call,
-                    options(nostack, preserves_flags),
-                );
-            }
+            ring_at(point, call);
         }
     }
 
@@ -208,11 +202,67 @@ impl Platform for Metal {
     }
 
     fn timestamp(&self) -> u64 {
-        clock::now()
+        // Not zero, which in the ledger means that something has yet to happen.
+        if self.clock_stopped { 1 } else { clock::now() }
     }
 
     fn cycles_per_second(&self) -> u64 {
         self.hz
+    }
+}
+
+/// Rings the doorbell at `point`, with the call at hand. A function of its own, so that of the registers
+/// only those matter meanwhile that functions preserve ([`shared::stop`]). The port is the monitor's, which has
+/// offered a lab, or it would not have armed a point; a write to it changes no memory of its own.
+#[unsafe(naked)]
+extern "C" fn ring_at(_point: &'static Point, _call: u64) {
+    naked_asm!(
+        "mov edx, {port}",
+        "mov eax, {reached}",
+        "out dx, eax",
+        "ret",
+        port = const DOORBELL as u32,
+        reached = const Doorbell::Reached as u32,
+    )
+}
+
+/// Hands an IPI to the monitor, likewise.
+#[unsafe(naked)]
+extern "C" fn hand_over(_dispatch: u32) {
+    naked_asm!(
+        "mov edx, {port}",
+        "mov eax, edi",
+        "out dx, eax",
+        "ret",
+        port = const WIRE as u32,
+    )
+}
+
+/// The point before every access to memory that CPUs share, with what [`guest::sync::stops`] calls there.
+#[cfg(feature = "explore")]
+mod access {
+    use super::{Point, naked_asm, ring_at};
+
+    // SAFETY: the section holds points and nothing else.
+    #[unsafe(link_section = ".probes")]
+    static POINT: Point = Point::new(shared::stop::NAME, file!(), line!());
+
+    // SAFETY: the one definition of what the portable code declares, with the same signature.
+    #[unsafe(naked)]
+    #[unsafe(no_mangle)]
+    extern "C" fn stop_before(_word: u64) {
+        naked_asm!(
+            "cmp dword ptr [rip + {point} + {armed}], 0",
+            "je 2f",
+            "mov rsi, rdi",
+            "lea rdi, [rip + {point}]",
+            "jmp {ring_at}",
+            "2:",
+            "ret",
+            point = sym POINT,
+            armed = const core::mem::offset_of!(Point, armed),
+            ring_at = sym ring_at,
+        )
     }
 }
 

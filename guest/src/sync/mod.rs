@@ -6,9 +6,14 @@
 
 pub mod atomic;
 pub mod barrier;
-#[cfg(feature = "census")]
-pub mod census;
+pub(crate) mod ghost;
 pub mod irq;
+#[cfg(all(feature = "census", not(feature = "explore")))]
+pub mod listener;
 pub mod mask;
 pub mod rcu;
 pub mod spin;
+#[cfg(feature = "explore")]
+pub mod stops;
+#[cfg(any(feature = "census", feature = "explore"))]
+pub mod witness;

@@ -31,6 +31,8 @@ impl SpinLock {
     /// A lock that is also taken by an interrupt handler must be taken with interrupts off, or the
     /// handler waits for the code it interrupted; that is the caller's to see to.
     pub fn with<P: Platform, R>(&self, platform: &P, body: impl FnOnce() -> R) -> R {
+        #[cfg(any(feature = "census", feature = "explore"))]
+        super::witness::announce_lock(&self.held);
         // Acquire pairs with the Release below: the previous holder's writes are visible.
         while self
             .held
@@ -42,8 +44,6 @@ impl SpinLock {
                 platform.relax();
             }
         }
-        #[cfg(feature = "census")]
-        super::census::tell(super::census::Event::Locked);
         let result = body();
         self.held.store(0, Ordering::Release);
         result

@@ -1,46 +1,36 @@
-//! The atomics of `core` with a witness: every access is told to a listener of the thread it happens
-//! on. Built with the feature `census` only, on the host, for the program that counts what each queue
-//! design costs (`make designs`); nothing that is measured by time or runs on bare metal uses it.
+//! The atomics of `core` with a witness, who is told of every access just before it happens: an address,
+//! and what is done there. Two builds have one, and no other does: `census`, on the host, in which a program
+//! counts what each queue design costs (`make designs`); and `explore`, on bare metal, in which a monitor
+//! decides at each access who goes on ([`stops`](super::stops)).
 //!
-//! An access is an address and what it does to the cache line there. What the line costs depends on
-//! who had it before, which is the listener's to know.
+//! What an access costs, or with whose it conflicts, is for the witness to know.
 
 use core::sync::atomic as real;
-use std::cell::Cell;
+
+#[cfg(not(feature = "explore"))]
+use super::listener::tell;
+#[cfg(feature = "explore")]
+use super::stops::tell;
 
 pub use real::Ordering;
 
-/// What a CPU did.
+/// What a CPU is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Read the atomic at this address.
     Load(usize),
-    /// Wrote it.
+    /// Write it.
     Store(usize),
-    /// Read and wrote it as one. A compare-and-exchange that fails is one too: the processor takes the
+    /// Read and write it as one. A compare-and-exchange that fails is one too: the processor takes the
     /// line for writing before it compares.
     ReadModifyWrite(usize),
     /// A full fence, or what x86 makes of a sequentially consistent store.
     Fence,
-    /// Has just taken a [`SpinLock`](super::spin::SpinLock); the accesses are told apart from this.
-    Locked,
-}
-
-std::thread_local! {
-    static LISTENER: Cell<fn(Event)> = const { Cell::new(ignore) };
-}
-
-fn ignore(_: Event) {}
-
-/// Has `listener` hear of everything this thread does from here on. It must not use these atomics
-/// itself.
-pub fn listen(listener: fn(Event)) {
-    LISTENER.set(listener);
-}
-
-/// Tells the listener.
-pub(super) fn tell(event: Event) {
-    LISTENER.get()(event);
+    /// Change ghost state, in a way that does not depend on other such changes.
+    Mark(usize),
+    /// Take the [`SpinLock`](super::spin::SpinLock) at this address; the accesses that takes are told apart
+    /// from this.
+    Lock(usize),
 }
 
 /// As [`core::sync::atomic::fence`]. Only a full one is an event: the weaker are no instruction on x86.
@@ -56,6 +46,11 @@ fn tell_store(address: usize, order: Ordering) {
     if order == Ordering::SeqCst {
         tell(Event::Fence);
     }
+}
+
+/// Tells that the lock whose word is `held` is about to be taken.
+pub(super) fn announce_lock(held: &AtomicU32) {
+    tell(Event::Lock(held.address()));
 }
 
 /// As [`core::sync::atomic::AtomicPtr`].
@@ -161,9 +156,10 @@ impl AtomicU32 {
     }
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(all(test, not(any(loom, shuttle, feature = "explore"))))]
 mod tests {
     use super::*;
+    use crate::sync::listener::{ignore, listen};
     use std::cell::RefCell;
 
     std::thread_local! {

@@ -1,0 +1,100 @@
+//! Stops: the places at which an image that was built to be explored lets its monitor decide who goes on.
+//!
+//! Beside its named [points](crate::probe) such an image has one called [`NAME`], which every CPU comes to
+//! before each access to memory that CPUs share. While the point is armed with [`HELD`](crate::probe::HELD),
+//! for all CPUs at once, the doorbell rings there as at any other, with an [`Access`] in RSI in place of a call.
+//!
+//! A CPU that rings at a point, this one or a named one, does so from a function without arguments left to
+//! read that returns nothing: of its registers only those that functions preserve (System V ABI: RBX, RBP, RSP,
+//! R12 to R15) and RIP still matter, and of its stack nothing below RSP.
+
+/// The name of the point.
+pub const NAME: &str = "access";
+
+/// The name of the point at which a CPU waits for an interrupt: with interrupts disabled, about to enable them
+/// and to halt.
+pub const IDLE: &str = "cpu.idle";
+
+/// The name of the point in the body of every loop that waits for another CPU.
+pub const RELAX: &str = "spin.relax";
+
+/// The name of the point of a CPU that has left, and goes on only if it is started anew.
+pub const LEFT: &str = "cpu.left";
+
+/// What a CPU is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Read.
+    Load = 1,
+    /// Write.
+    Store = 2,
+    /// Read and write in one.
+    ReadModifyWrite = 3,
+    /// Take a lock, of which the word at the address is zero while it is free. The accesses that this takes
+    /// follow.
+    Lock = 4,
+    /// Disable interrupts. There is no address.
+    IrqsOff = 5,
+    /// Change in a way that does not depend on other changes of this kind, nor they on it, as when each sets a
+    /// bit of its own.
+    Mark = 6,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::Load,
+        Self::Store,
+        Self::ReadModifyWrite,
+        Self::Lock,
+        Self::IrqsOff,
+        Self::Mark,
+    ];
+}
+
+/// An access that is about to happen, as one word: the address below, in 48 bits, the kind above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Access(u64);
+
+const KIND_SHIFT: u32 = 56;
+const ADDRESS_BITS: u32 = 48;
+
+impl Access {
+    /// `kind` at `address`, of which the low 48 bits count.
+    #[inline(always)]
+    pub const fn new(kind: Kind, address: u64) -> Self {
+        Self(address & ((1 << ADDRESS_BITS) - 1) | (kind as u64) << KIND_SHIFT)
+    }
+
+    /// As it is told.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// What `word` says, if it says anything.
+    pub fn from_word(word: u64) -> Option<(Kind, u64)> {
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| word >> KIND_SHIFT == *kind as u64)?;
+        let address = word & !(0xff << KIND_SHIFT);
+        (address >> ADDRESS_BITS == 0).then_some((kind, address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_gives_back_what_it_was_made_of() {
+        for kind in Kind::ALL {
+            let word = Access::new(kind, 0x1234_5678_9abc).word();
+            assert_eq!(Access::from_word(word), Some((kind, 0x1234_5678_9abc)));
+        }
+        assert_eq!(Access::from_word(0), None);
+        assert_eq!(Access::from_word(u64::MAX), None);
+        assert_eq!(Access::from_word(1 << 56 | 1 << 50), None);
+    }
+}
