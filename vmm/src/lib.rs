@@ -9,6 +9,7 @@
 pub mod bench;
 pub mod control;
 pub mod cpus;
+pub mod explore;
 pub mod lab;
 pub mod machine;
 pub mod report;

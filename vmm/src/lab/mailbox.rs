@@ -122,7 +122,7 @@ impl Lab {
             .store(armed, GuestAddress(address), Ordering::Release);
     }
 
-    fn write(&self, offset: u64, bytes: &[u8]) {
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) {
         // `prepare` has reached both ends of the lab, so this cannot fail.
         let _ = self
             .memory

@@ -2,6 +2,7 @@
 //! has written there is copied out before it is looked at, and never believed. Knows guest memory
 //! and no KVM.
 
+mod exploration;
 pub mod judge;
 pub mod mailbox;
 pub mod rings;

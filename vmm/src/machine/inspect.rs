@@ -75,7 +75,7 @@ impl Standing {
             stalled: None,
             fault_address: sregs.cr2,
             page_tables: sregs.cr3,
-            requested: vectors(&lapic, REQUESTED),
+            requested: requested(&lapic),
             in_service: vectors(&lapic, IN_SERVICE),
             // Outside long mode the instruction pointer is relative to the code segment.
             code: place.read(sregs.cs.base.wrapping_add(regs.rip), INSTRUCTION_MAX),
@@ -157,6 +157,11 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
         .try_into()
         .ok()
         .map(u64::from_le_bytes)
+}
+
+/// Vectors accepted and not yet delivered.
+pub(super) fn requested(lapic: &kvm_lapic_state) -> Vec<u8> {
+    vectors(lapic, REQUESTED)
 }
 
 /// The vectors set in one of the LAPIC's 256-bit registers: eight words, 16 bytes apart.

@@ -149,6 +149,11 @@ impl Vcpu {
         &self.fd
     }
 
+    /// Its file descriptor, for what is to share its run structure.
+    pub(super) fn fd_mut(&mut self) -> &mut VcpuFd {
+        &mut self.fd
+    }
+
     /// Where it is to stop by itself, and its file descriptor, to which that is told.
     pub(super) fn debugging(&mut self) -> (&mut Debugging, &VcpuFd) {
         (&mut self.debugging, &self.fd)

@@ -123,7 +123,7 @@ impl Vm {
             kvm,
         };
         vm.configure(vcpus)?;
-        vm.map(memory)?;
+        vm.map(memory, 0).map_err(setup("map guest memory"))?;
         Ok(vm)
     }
 
@@ -160,19 +160,20 @@ impl Vm {
         })
     }
 
-    fn map(&self, memory: &GuestMemoryMmap) -> Result<(), HostError> {
+    /// Maps `memory`, or changes the flags with which it is mapped.
+    pub(super) fn map(&self, memory: &GuestMemoryMmap, flags: u32) -> Result<(), errno::Error> {
         for (slot, region) in (0..).zip(memory.iter()) {
             let slot = kvm_userspace_memory_region {
                 slot,
                 guest_phys_addr: region.start_addr().raw_value(),
                 memory_size: region.len(),
                 userspace_addr: region.as_ptr() as u64,
-                flags: 0,
+                flags,
             };
             // SAFETY: the region is mapped memory of exactly this size. The mapping belongs to the
             // `GuestMemoryMmap`, which `Machine` drops after the VM, and the VMM itself reads and
             // writes it only through vm-memory's volatile accesses.
-            unsafe { self.fd.set_user_memory_region(slot) }.map_err(setup("map guest memory"))?;
+            unsafe { self.fd.set_user_memory_region(slot) }?;
         }
         Ok(())
     }
@@ -208,6 +209,11 @@ impl Vm {
     /// What sends interrupts to its CPUs.
     pub fn interrupts(&self) -> Interrupts {
         Interrupts(Arc::clone(&self.fd))
+    }
+
+    /// KVM itself.
+    pub(super) fn kvm(&self) -> &Kvm {
+        &self.kvm
     }
 
     /// The VM's file descriptor.

@@ -282,7 +282,7 @@ fn call_name(raw: u64) -> Option<String> {
     (raw != 0).then(|| CallName(CallId::from_raw(raw)).to_string())
 }
 
-fn found_by_guest(finding: shared::lab::Finding) -> FoundByGuest {
+pub(crate) fn found_by_guest(finding: shared::lab::Finding) -> FoundByGuest {
     let call = call_name(finding.call);
     let subject = call.as_deref().unwrap_or("a call");
     let (oracle, what) = match Oracle::try_from(finding.oracle) {

@@ -1,0 +1,223 @@
+//! Searches: which choices are made, one after the other, until something breaks or there is nothing left to
+//! try. Each strategy has a file of its own. They move the [`Specimen`] and look at nothing but its choices.
+
+pub mod bounded;
+pub mod exhaustive;
+pub mod sampled;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::{Duration, Instant};
+
+use super::schedule::{Choice, Turn};
+use super::sharing::Sharing;
+use super::specimen::{Breach, Moved, Specimen, SpecimenError};
+
+/// Transitions between two looks at what is asked less often: pages, and the clock.
+const LOOK_EVERY: u64 = 64;
+
+/// A schedule that breaks something.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The schedule.
+    pub turns: Vec<Turn>,
+    /// What breaks.
+    pub breach: Breach,
+}
+
+/// How a search ended.
+#[derive(Debug)]
+pub enum End {
+    /// Something broke.
+    Broke(Found),
+    /// Everything that the strategy tries was tried.
+    Complete,
+    /// It had to stop before, and why.
+    Stopped(Why),
+}
+
+/// Why a search stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Its time was up.
+    Time,
+    /// It had seen as many states as it may keep.
+    States,
+    /// A signal came.
+    Signal,
+}
+
+/// What a search has done so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// States that differ.
+    pub states: u64,
+    /// Transitions that were made.
+    pub transitions: u64,
+    /// Schedules that came to an end, or to a state that was known.
+    pub schedules: u64,
+    /// States in which nothing could go on.
+    pub ends: u64,
+    /// Transitions of the longest schedule.
+    pub deepest: u64,
+    /// Times the search began anew, with more known of what CPUs share.
+    pub begun_anew: u64,
+    /// States on the way to the present one.
+    pub depth: u64,
+}
+
+/// How far a search may go.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Until when.
+    pub until: Option<Instant>,
+    /// How many states it may keep.
+    pub states: Option<u64>,
+}
+
+/// Is told, now and then, how far a search is.
+pub type OnProgress<'a> = dyn FnMut(&Counts) + 'a;
+
+/// What every search has.
+pub struct Hunt<'a> {
+    /// The machine.
+    pub specimen: &'a mut Specimen,
+    /// What is known of what CPUs share.
+    pub sharing: &'a mut Sharing,
+    /// How far it may go.
+    pub limits: Limits,
+    /// What it has done.
+    pub counts: Counts,
+    on_progress: &'a mut OnProgress<'a>,
+    told: Instant,
+}
+
+impl std::fmt::Debug for Hunt<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hunt")
+            .field("limits", &self.limits)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Between two words of progress.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+
+impl<'a> Hunt<'a> {
+    /// A hunt on `specimen`.
+    pub fn new(
+        specimen: &'a mut Specimen,
+        sharing: &'a mut Sharing,
+        limits: Limits,
+        on_progress: &'a mut OnProgress<'a>,
+    ) -> Self {
+        Self {
+            specimen,
+            sharing,
+            limits,
+            counts: Counts::default(),
+            on_progress,
+            told: Instant::now(),
+        }
+    }
+
+    /// Makes `choice`.
+    ///
+    /// # Errors
+    /// As [`Specimen::advance`].
+    pub fn advance(&mut self, choice: Choice) -> Result<Moved, SpecimenError> {
+        let moved = self.specimen.advance(choice, self.sharing)?;
+        self.counts.transitions += 1;
+        Ok(moved)
+    }
+
+    /// Looks, now and then, at what need not be looked at each time. `Some(true)` means that what was found so
+    /// far is void.
+    ///
+    /// # Errors
+    /// As [`Specimen::keep_new_pages`].
+    pub fn look(&mut self) -> Result<Look, SpecimenError> {
+        if self.sharing.is_void() {
+            return Ok(Look::Void);
+        }
+        if !self.counts.transitions.is_multiple_of(LOOK_EVERY) {
+            return Ok(Look::GoOn);
+        }
+        if self.is_incomplete()? {
+            return Ok(Look::Void);
+        }
+        let now = Instant::now();
+        if now - self.told >= TELL_EVERY {
+            self.told = now;
+            (self.on_progress)(&self.counts);
+        }
+        if self.limits.until.is_some_and(|until| now >= until) {
+            return Ok(Look::Stop(Why::Time));
+        }
+        let is_full = |most| self.counts.states >= most;
+        Ok(if self.limits.states.is_some_and(is_full) {
+            Look::Stop(Why::States)
+        } else {
+            Look::GoOn
+        })
+    }
+
+    /// Whether pages were written that were not kept so far: then the machine may not have been put back to
+    /// where it was, and what it did since is no evidence of anything.
+    ///
+    /// # Errors
+    /// As [`Specimen::keep_new_pages`].
+    pub fn is_incomplete(&mut self) -> Result<bool, SpecimenError> {
+        self.specimen.keep_new_pages()
+    }
+
+    /// A turn, as it was just taken.
+    pub fn turn(&self, choice: Choice, stops: u32) -> Turn {
+        turn(self.specimen, choice, stops)
+    }
+}
+
+/// The turn that `choice` was, which has just come to its end.
+pub fn turn(specimen: &Specimen, choice: Choice, stops: u32) -> Turn {
+    let at = specimen.cpus()[choice.cpu].at;
+    Turn {
+        cpu: u32::try_from(choice.cpu).unwrap_or(u32::MAX),
+        takes: choice.takes,
+        stops,
+        until: specimen.describe(at),
+        state: None,
+    }
+}
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing.
+    GoOn,
+    /// What was found so far is void: the search begins anew.
+    Void,
+    /// It has to stop.
+    Stop(Why),
+}
+
+/// A hasher for keys that are hashes already.
+#[derive(Debug, Default)]
+pub struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = self.0.rotate_left(7) ^ u64::from_le_bytes(word);
+        }
+    }
+}
+
+/// States by their keys.
+pub type ByKey<K, T> = HashMap<K, T, BuildHasherDefault<AsItIs>>;

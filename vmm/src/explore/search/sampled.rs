@@ -1,0 +1,151 @@
+//! Single schedules from the beginning to the end, chosen at random: uniformly, or by priorities that change a
+//! few times (PCT: Burckhardt et al., "A Randomized Scheduler with Probabilistic Guarantees of Finding Bugs",
+//! ASPLOS 2010). For machines that are too large to try everything. Run `n` of a seed is the same wherever and
+//! in whatever company it runs, so that runs can be shared out.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::{End, Found, Hunt, Look, turn};
+use crate::explore::schedule::Choice;
+use crate::explore::specimen::{Breach, SpecimenError};
+
+/// How a run chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Any choice is as likely as any other.
+    Uniform,
+    /// The CPU with the highest priority goes on; priorities change `changes` times within the first `length`
+    /// transitions. A pending interrupt has a priority of its own.
+    Priorities {
+        /// How often they change: one less than the depth of the bugs that are found.
+        changes: u32,
+        /// Transitions of a run, about.
+        length: u64,
+    },
+}
+
+/// What one run chooses.
+#[derive(Debug)]
+struct Chooser {
+    random: ChaCha8Rng,
+    /// By CPU and whether it is its interrupt.
+    priorities: Vec<u64>,
+    changes: Vec<u64>,
+    made: u64,
+    way: Way,
+}
+
+impl Chooser {
+    fn new(way: Way, seed: u64, run: u64, cpus: usize) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream(run);
+        let mut chooser = Self {
+            priorities: Vec::new(),
+            changes: Vec::new(),
+            made: 0,
+            way,
+            random,
+        };
+        if let Way::Priorities { changes, length } = way {
+            // Above all that they change to.
+            let high = |random: &mut ChaCha8Rng| random.next_u64() | 1 << 63;
+            chooser.priorities = (0..cpus * 2).map(|_| high(&mut chooser.random)).collect();
+            chooser.changes = (0..changes).map(|_| chooser.below(length.max(1))).collect();
+        }
+        chooser
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        // The bias is that of 64 bits, which nobody will see.
+        self.random.next_u64() % limit
+    }
+
+    fn choose(&mut self, choices: &[Choice]) -> Choice {
+        let chosen = match self.way {
+            Way::Uniform => {
+                let place = self.below(choices.len() as u64);
+                choices[usize::try_from(place).unwrap_or(0)]
+            }
+            Way::Priorities { .. } => {
+                let place = |choice: &Choice| choice.cpu * 2 + usize::from(choice.takes.is_some());
+                let highest = |choices: &[Choice], priorities: &[u64]| {
+                    *choices
+                        .iter()
+                        .max_by_key(|choice| priorities[place(choice)])
+                        .expect("there is a choice")
+                };
+                let mut chosen = highest(choices, &self.priorities);
+                if let Some(lower) = self.changes.iter().position(|at| *at == self.made) {
+                    self.priorities[place(&chosen)] = lower as u64;
+                    chosen = highest(choices, &self.priorities);
+                }
+                chosen
+            }
+        };
+        self.made += 1;
+        chosen
+    }
+}
+
+/// Makes those of `runs` of which `mine` is true.
+///
+/// # Errors
+/// [`SpecimenError`] if the host fails.
+pub fn search(
+    hunt: &mut Hunt<'_>,
+    way: Way,
+    seed: u64,
+    runs: u64,
+    mine: impl Fn(u64) -> bool,
+) -> Result<End, SpecimenError> {
+    for run in (0..runs).filter(|run| mine(*run)) {
+        let mut chooser = Chooser::new(way, seed, run, hunt.specimen.cpus().len());
+        if let Some(end) = once(hunt, |choices| chooser.choose(choices))? {
+            return Ok(end);
+        }
+    }
+    Ok(End::Complete)
+}
+
+/// Transitions after which a run is said to have no end.
+const LONGEST: usize = 100_000;
+
+/// One run, from the beginning to the end.
+///
+/// # Errors
+/// [`SpecimenError`] if the host fails.
+pub fn once(
+    hunt: &mut Hunt<'_>,
+    mut choose: impl FnMut(&[Choice]) -> Choice,
+) -> Result<Option<End>, SpecimenError> {
+    hunt.specimen.rewind();
+    let mut turns = Vec::new();
+    let breach = loop {
+        let choices = hunt.specimen.choices();
+        if choices.is_empty() {
+            hunt.counts.ends += 1;
+            break hunt.specimen.judge()?;
+        }
+        if turns.len() == LONGEST {
+            let text = format!("no end within {LONGEST} transitions");
+            break Some(Breach {
+                names: vec!["livelock".to_owned()],
+                texts: vec![text],
+            });
+        }
+        let choice = choose(&choices);
+        let moved = hunt.advance(choice)?;
+        turns.push(turn(hunt.specimen, choice, moved.stops));
+        if moved.breach.is_some() {
+            break moved.breach;
+        }
+        // What was passed over stays possible in other runs, and nothing is claimed complete.
+        if let Look::Stop(why) = hunt.look()? {
+            return Ok(Some(End::Stopped(why)));
+        }
+    };
+    hunt.counts.schedules += 1;
+    hunt.counts.deepest = hunt.counts.deepest.max(turns.len() as u64);
+    Ok(breach.map(|breach| End::Broke(Found { turns, breach })))
+}

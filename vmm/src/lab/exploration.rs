@@ -1,0 +1,43 @@
+//! What an explorer must know of the lab beside the rest: which of its pages decide nothing, and what the guest
+//! says of its stacks.
+
+use shared::lab::{Header, Stacks};
+
+use super::Lab;
+use crate::machine::ram::PAGE;
+
+impl Lab {
+    /// The pages whose contents the guest never acts upon: what it counts, and what it traces.
+    pub(crate) fn unobserved_pages(&self) -> Vec<usize> {
+        let sections = [self.layout.counters, self.layout.rings];
+        let pages = sections.map(|section| {
+            let start = self.base + section.offset;
+            start / PAGE as u64..(self.base + section.end()).div_ceil(PAGE as u64)
+        });
+        let numbers = pages.into_iter().flatten();
+        numbers
+            .filter_map(|number| usize::try_from(number).ok())
+            .collect()
+    }
+
+    /// Where the guest counts its findings.
+    pub(crate) fn findings_made_at(&self) -> u64 {
+        self.base + std::mem::offset_of!(Header, findings_made) as u64
+    }
+
+    /// Clears the times in the header, which differ from boot to boot.
+    pub(crate) fn forget_times(&self) {
+        for at in [
+            std::mem::offset_of!(Header, boot_tsc),
+            std::mem::offset_of!(Header, workload_tsc),
+        ] {
+            self.write(at as u64, &[0; 8]);
+        }
+    }
+
+    /// Where `cpu` says it keeps its stacks.
+    pub(crate) fn stacks(&self, cpu: u32) -> Stacks {
+        let at = self.layout.stacks.entry(cpu.into());
+        at.map(|at| self.read(at)).unwrap_or_default()
+    }
+}

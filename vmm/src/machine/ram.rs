@@ -1,0 +1,108 @@
+//! Guest RAM as plain memory, for whoever knows that no vCPU is in the guest: then it changes only by the
+//! hand that holds it. Knows which pages the guest has written, if KVM was asked to keep that.
+
+use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vmm_sys_util::errno;
+
+use super::vm::{HostError, Vm, setup};
+
+/// Bytes of a page.
+pub const PAGE: usize = 4096;
+
+/// One page.
+pub type Page = [u8; PAGE];
+
+/// The RAM of a machine below the gap.
+#[derive(Debug)]
+pub struct Ram {
+    base: *mut u8,
+    pages: usize,
+    /// One bit per page: written since [`Ram::watch`].
+    written: Vec<u64>,
+    /// Keeps the mapping that `base` points to.
+    _memory: GuestMemoryMmap,
+}
+
+impl Ram {
+    /// The RAM of `memory`, which begins at address 0.
+    ///
+    /// # Safety
+    /// Until it is dropped, memory that is borrowed from it must not be written by anybody else for as long as
+    /// it is borrowed: no vCPU may be in the guest, and nobody may write through another clone of `memory`.
+    pub unsafe fn of(memory: &GuestMemoryMmap) -> Option<Self> {
+        let region = memory.iter().next()?;
+        let base = memory.get_host_address(GuestAddress(0)).ok()?;
+        let pages = usize::try_from(region.len()).ok()? / PAGE;
+        Some(Self {
+            base,
+            pages,
+            written: vec![0; pages.div_ceil(64)],
+            _memory: memory.clone(),
+        })
+    }
+
+    /// Number of pages.
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Page `number`.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn page(&self, number: usize) -> &Page {
+        assert!(number < self.pages, "page {number} of {}", self.pages);
+        // SAFETY: within the mapping, which this value keeps; nobody writes it for as long as it is
+        // borrowed, by the word of whoever made this value.
+        unsafe { &*self.base.wrapping_add(number * PAGE).cast() }
+    }
+
+    /// Page `number`, to write.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn page_mut(&mut self, number: usize) -> &mut Page {
+        assert!(number < self.pages, "page {number} of {}", self.pages);
+        // SAFETY: as in `page`, and borrowed from a unique reference.
+        unsafe { &mut *self.base.wrapping_add(number * PAGE).cast() }
+    }
+
+    /// The eight bytes at `address`, or `None` where there is no RAM or the address is no multiple of eight.
+    pub fn word(&self, address: u64) -> Option<u64> {
+        let address = usize::try_from(address).ok()?;
+        let (number, offset) = (address / PAGE, address % PAGE);
+        (number < self.pages && address.is_multiple_of(8)).then(|| {
+            let bytes = &self.page(number)[offset..offset + 8];
+            u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
+        })
+    }
+
+    /// Has KVM keep from now on which pages the guest writes.
+    ///
+    /// # Errors
+    /// If KVM refuses.
+    pub fn watch(vm: &Vm, memory: &GuestMemoryMmap) -> Result<(), HostError> {
+        vm.map(memory, KVM_MEM_LOG_DIRTY_PAGES)
+            .map_err(setup("keep which pages the guest writes"))
+    }
+
+    /// Asks KVM which pages the guest has written since the last time, and returns those that are new. What is
+    /// written by this VMM is not among them.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn newly_written(&mut self, vm: &Vm) -> Result<Vec<usize>, errno::Error> {
+        let log = vm.fd().get_dirty_log(0, self.pages * PAGE)?;
+        let mut fresh = Vec::new();
+        for (index, (known, now)) in self.written.iter_mut().zip(log).enumerate() {
+            let mut new = now & !*known;
+            *known |= now;
+            while new != 0 {
+                fresh.push(index * 64 + new.trailing_zeros() as usize);
+                new &= new - 1;
+            }
+        }
+        Ok(fresh)
+    }
+}

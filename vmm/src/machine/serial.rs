@@ -1,0 +1,270 @@
+//! vCPUs that one thread owns and runs one at a time, each until it comes out for something that means
+//! something. Between two such runs nothing moves, so that registers and RAM can be read, and put back to what
+//! they once were, at little cost. Decides nothing: who runs when is the caller's to say.
+
+use std::sync::Arc;
+
+use kvm_bindings::{KVM_SYNC_X86_REGS, kvm_regs};
+use kvm_ioctls::SyncReg;
+use shared::ports::{Dispatch, Doorbell};
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::errno;
+
+use super::devices::{Devices, Effect};
+use super::ram::Ram;
+use super::state::{CpuState, MsrList};
+use super::vcpu::{Death, Exit, Vcpu};
+use super::vm::{HostError, Interrupts, Vm};
+
+/// What a vCPU came out for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Halt {
+    /// It has come to an armed point, whose address it gives, with a word about it.
+    Reached {
+        /// Address of the point.
+        point: u64,
+        /// What stands in RSI.
+        word: u64,
+    },
+    /// It has done what its mailbox said.
+    Done,
+    /// It hands over an IPI.
+    Dispatch(Dispatch),
+    /// It has executed the one instruction it was to execute.
+    Stepped,
+    /// It said something else by the doorbell, which is of no matter here.
+    Other(Doorbell),
+    /// A signal came.
+    Interrupted,
+    /// It ended the run with this code.
+    GuestExit(u32),
+    /// It cannot go on.
+    Dead(Death),
+}
+
+#[derive(Debug)]
+struct Seat {
+    vcpu: Vcpu,
+    /// What its registers are to be at the next entry, if not what KVM has.
+    to_set: Option<kvm_regs>,
+}
+
+/// The vCPUs of a machine in one hand.
+///
+/// The fields are dropped in this order: vCPUs and VM before the memory that KVM has mapped.
+#[derive(Debug)]
+pub struct Serial {
+    seats: Vec<Seat>,
+    vm: Vm,
+    interrupts: Interrupts,
+    devices: Arc<Devices>,
+    msrs: MsrList,
+    ram: Ram,
+}
+
+/// `out dx, eax`: the last instruction before a vCPU comes out at a port of the lab's.
+const OUT: u8 = 0xef;
+
+impl Serial {
+    /// Takes over `vcpus`, which nobody runs any more, and completes what they came out for.
+    ///
+    /// # Errors
+    /// If KVM lacks what this needs.
+    pub fn new(
+        mut vcpus: Vec<Vcpu>,
+        vm: Vm,
+        devices: Arc<Devices>,
+        memory: &GuestMemoryMmap,
+    ) -> Result<Self, HostError> {
+        if vm.fd().check_extension_int(kvm_ioctls::Cap::SyncRegs) & KVM_SYNC_X86_REGS as i32 == 0 {
+            return Err(HostError::Missing("KVM_CAP_SYNC_REGS"));
+        }
+        for vcpu in &mut vcpus {
+            vcpu.keep_registers_in_sight();
+            vcpu.immediate_exit().set(true);
+            while !matches!(vcpu.run(&devices), Exit::Interrupted | Exit::Dead(_)) {}
+            vcpu.immediate_exit().set(false);
+        }
+        let first = vcpus.first().ok_or(HostError::Missing("a vCPU"))?;
+        let msrs = MsrList::of(&vm, first.fd()).map_err(super::vm::setup("list its MSRs"))?;
+        Ram::watch(&vm, memory)?;
+        // SAFETY: vCPUs enter the guest in methods of this value that borrow it uniquely, while nothing is
+        // borrowed from the RAM inside it. The other hands on this memory are the lab's, whose owner, the
+        // explorer, is one thread that holds no page while it writes to the lab.
+        let ram = unsafe { Ram::of(memory) }.ok_or(HostError::Missing("RAM at address 0"))?;
+        let seat = |vcpu| Seat { vcpu, to_set: None };
+        Ok(Self {
+            seats: vcpus.into_iter().map(seat).collect(),
+            interrupts: vm.interrupts(),
+            vm,
+            devices,
+            msrs,
+            ram,
+        })
+    }
+
+    /// Number of vCPUs.
+    pub fn cpus(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Guest RAM.
+    pub fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    /// Guest RAM, to write.
+    pub fn ram_mut(&mut self) -> &mut Ram {
+        &mut self.ram
+    }
+
+    /// The devices, whose console the guest writes to.
+    pub fn devices(&self) -> &Arc<Devices> {
+        &self.devices
+    }
+
+    /// Pages the guest has written and had not when this was last asked.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn newly_written(&mut self) -> Result<Vec<usize>, errno::Error> {
+        self.ram.newly_written(&self.vm)
+    }
+
+    /// Sends `vector` to vCPU `cpu`, which takes it when it next runs with interrupts on.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn interrupt(&self, cpu: usize, vector: u8) -> Result<(), errno::Error> {
+        self.interrupts.send(self.seats[cpu].vcpu.id(), vector)
+    }
+
+    /// Runs vCPU `cpu` until it comes out for something.
+    pub fn run(&mut self, cpu: usize) -> Halt {
+        let seat = &mut self.seats[cpu];
+        if let Some(regs) = seat.to_set.take() {
+            seat.vcpu.set_registers_at_entry(&regs);
+        }
+        loop {
+            match seat.vcpu.run(&self.devices) {
+                Exit::Pio(Effect::Doorbell(Doorbell::Reached)) => {
+                    let regs = seat.vcpu.registers_at_exit();
+                    return Halt::Reached {
+                        point: regs.rdi,
+                        word: regs.rsi,
+                    };
+                }
+                Exit::Pio(Effect::Doorbell(Doorbell::Done)) => return Halt::Done,
+                Exit::Pio(Effect::Doorbell(other)) => return Halt::Other(other),
+                Exit::Pio(Effect::Dispatch(dispatch)) => return Halt::Dispatch(dispatch),
+                Exit::Pio(Effect::GuestExit(code)) => return Halt::GuestExit(code),
+                Exit::Debug(Some(_)) => return Halt::Stepped,
+                Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Debug(None) => {}
+                // KVM waits out a `hlt` itself, so that none comes out here.
+                Exit::Hlt => {}
+                Exit::Interrupted => return Halt::Interrupted,
+                Exit::Dead(death) => return Halt::Dead(death),
+            }
+        }
+    }
+
+    /// Has vCPU `cpu` execute one instruction at a time, or no longer.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn set_stepping(&mut self, cpu: usize, on: bool) -> Result<(), errno::Error> {
+        let (debugging, fd) = self.seats[cpu].vcpu.debugging();
+        debugging.set_steps(u64::from(on), fd)
+    }
+
+    /// The registers with which vCPU `cpu` goes on. RIP lies behind the instruction for which it came out,
+    /// which KVM may complete only when it goes on.
+    pub fn regs(&self, cpu: usize) -> kvm_regs {
+        let seat = &self.seats[cpu];
+        if let Some(regs) = seat.to_set {
+            return regs;
+        }
+        let mut regs = seat.vcpu.registers_at_exit();
+        let byte = usize::try_from(regs.rip).ok().and_then(|rip| {
+            let page = rip / super::ram::PAGE;
+            (page < self.ram.pages()).then(|| self.ram.page(page)[rip % super::ram::PAGE])
+        });
+        if byte == Some(OUT) {
+            regs.rip += 1;
+        }
+        regs
+    }
+
+    /// Has vCPU `cpu` go on with `regs` instead, which it once had when it came out.
+    pub fn set_regs(&mut self, cpu: usize, regs: &kvm_regs) {
+        self.seats[cpu].to_set = Some(*regs);
+    }
+
+    /// Vectors that are pending at the local APIC of vCPU `cpu`.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn is_interrupted(&self, cpu: usize) -> Result<bool, errno::Error> {
+        let lapic = self.seats[cpu].vcpu.fd().get_lapic()?;
+        Ok(!super::inspect::requested(&lapic).is_empty())
+    }
+
+    /// All that each vCPU is.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn capture(&mut self) -> Result<Vec<CpuState>, errno::Error> {
+        self.settle();
+        let capture = |seat: &Seat| CpuState::capture(seat.vcpu.fd(), &self.msrs);
+        self.seats.iter().map(capture).collect()
+    }
+
+    /// Makes each vCPU what it was.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn restore(&mut self, states: &[CpuState]) -> Result<(), errno::Error> {
+        self.settle();
+        for (seat, state) in self.seats.iter_mut().zip(states) {
+            state.restore(seat.vcpu.fd())?;
+            seat.to_set = Some(state.regs);
+        }
+        Ok(())
+    }
+
+    /// Completes what each vCPU came out for, and sets the registers that are still to be set, without a step
+    /// into the guest.
+    fn settle(&mut self) {
+        for seat in &mut self.seats {
+            if let Some(regs) = seat.to_set.take() {
+                seat.vcpu.set_registers_at_entry(&regs);
+            }
+            seat.vcpu.immediate_exit().set(true);
+            while !matches!(
+                seat.vcpu.run(&self.devices),
+                Exit::Interrupted | Exit::Dead(_)
+            ) {}
+            seat.vcpu.immediate_exit().set(false);
+        }
+    }
+}
+
+/// What [`Serial`] asks of a vCPU's `kvm_run`.
+const SHARED: SyncReg = SyncReg::Register;
+
+impl Vcpu {
+    /// Has KVM leave the general registers where they can be read at each exit.
+    fn keep_registers_in_sight(&mut self) {
+        self.fd_mut().set_sync_valid_reg(SHARED);
+    }
+
+    fn registers_at_exit(&self) -> kvm_regs {
+        self.fd().sync_regs().regs
+    }
+
+    fn set_registers_at_entry(&mut self, regs: &kvm_regs) {
+        let fd = self.fd_mut();
+        fd.sync_regs_mut().regs = *regs;
+        fd.set_sync_dirty_reg(SHARED);
+    }
+}

@@ -1,0 +1,132 @@
+//! All that a vCPU is, as KVM lets it be read and written: registers, FPU, MSRs, local APIC, pending events.
+//! Captured and put back whole, while the vCPU is out of the guest and has nothing left to complete.
+
+use kvm_bindings::{
+    Msrs, kvm_debugregs, kvm_fpu, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs,
+    kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+};
+use kvm_ioctls::VcpuFd;
+use vmm_sys_util::errno;
+
+use super::vm::Vm;
+
+/// The time stamp counter goes on by itself.
+const IA32_TSC: u32 = 0x10;
+/// The deadline of the local APIC's timer, which no guest here uses, is given in that time.
+const IA32_TSC_DEADLINE: u32 = 0x6e0;
+
+/// One vCPU's state.
+#[derive(Debug, Clone)]
+pub struct CpuState {
+    /// General registers.
+    pub regs: kvm_regs,
+    /// Segments, tables, control registers.
+    pub sregs: kvm_sregs,
+    /// Whether it runs, halts, or waits to be started.
+    pub mp_state: kvm_mp_state,
+    /// Exceptions and interrupts on their way.
+    pub events: kvm_vcpu_events,
+    /// Its local APIC.
+    pub lapic: kvm_lapic_state,
+    fpu: kvm_fpu,
+    debug: kvm_debugregs,
+    xcrs: Option<kvm_xcrs>,
+    msrs: Vec<kvm_msr_entry>,
+}
+
+/// The MSRs that a state has.
+#[derive(Debug, Clone)]
+pub struct MsrList(Vec<u32>);
+
+impl MsrList {
+    /// Those that KVM saves, and that `vcpu` can take back: KVM lists some that it then refuses.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn of(vm: &Vm, vcpu: &VcpuFd) -> Result<Self, errno::Error> {
+        let listed = vm.kvm().get_msr_index_list()?;
+        let mut kept = Vec::new();
+        for index in listed.as_slice() {
+            let mut one = msrs(&[*index]);
+            let is_read = vcpu.get_msrs(&mut one).is_ok_and(|read| read == 1);
+            let is_timeless = ![IA32_TSC, IA32_TSC_DEADLINE].contains(index);
+            if is_timeless && is_read && vcpu.set_msrs(&one).is_ok_and(|written| written == 1) {
+                kept.push(*index);
+            }
+        }
+        Ok(Self(kept))
+    }
+}
+
+fn msrs(indices: &[u32]) -> Msrs {
+    let entries: Vec<_> = indices
+        .iter()
+        .map(|index| kvm_msr_entry {
+            index: *index,
+            ..kvm_msr_entry::default()
+        })
+        .collect();
+    Msrs::from_entries(&entries).expect("KVM lists fewer MSRs than it takes at once")
+}
+
+impl CpuState {
+    /// The state of `vcpu`, with the MSRs of `list`.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn capture(vcpu: &VcpuFd, list: &MsrList) -> Result<Self, errno::Error> {
+        let mut read = msrs(&list.0);
+        vcpu.get_msrs(&mut read)?;
+        Ok(Self {
+            // First: asking for the state of the vCPU is what makes KVM settle some of the rest.
+            mp_state: vcpu.get_mp_state()?,
+            regs: vcpu.get_regs()?,
+            sregs: vcpu.get_sregs()?,
+            fpu: vcpu.get_fpu()?,
+            xcrs: vcpu.get_xcrs().ok(),
+            debug: vcpu.get_debug_regs()?,
+            msrs: read.as_slice().to_vec(),
+            lapic: vcpu.get_lapic()?,
+            events: vcpu.get_vcpu_events()?,
+        })
+    }
+
+    /// Makes it the state of `vcpu`.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn restore(&self, vcpu: &VcpuFd) -> Result<(), errno::Error> {
+        vcpu.set_mp_state(self.mp_state)?;
+        vcpu.set_sregs(&self.sregs)?;
+        vcpu.set_regs(&self.regs)?;
+        vcpu.set_fpu(&self.fpu)?;
+        if let Some(xcrs) = &self.xcrs {
+            vcpu.set_xcrs(xcrs)?;
+        }
+        vcpu.set_debug_regs(&self.debug)?;
+        let written = Msrs::from_entries(&self.msrs).expect("as many as were read");
+        vcpu.set_msrs(&written)?;
+        vcpu.set_lapic(&self.lapic)?;
+        // Last, since what is pending can depend on all of the above.
+        vcpu.set_vcpu_events(&self.events)
+    }
+
+    /// What differs from `other` besides the general registers, in words; `None` if nothing does.
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let msrs =
+            |state: &Self| -> Vec<_> { state.msrs.iter().map(|it| (it.index, it.data)).collect() };
+        let parts = [
+            (self.sregs != other.sregs, "segment and control registers"),
+            (self.mp_state != other.mp_state, "its run state"),
+            (self.events != other.events, "events on their way"),
+            (self.lapic.regs != other.lapic.regs, "the local APIC"),
+            (self.fpu != other.fpu, "the FPU"),
+            (self.debug != other.debug, "debug registers"),
+            (msrs(self) != msrs(other), "MSRs"),
+        ];
+        parts
+            .into_iter()
+            .find(|(differs, _)| *differs)
+            .map(|(_, what)| what)
+    }
+}
