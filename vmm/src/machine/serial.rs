@@ -136,7 +136,9 @@ impl Serial {
     /// # Errors
     /// What KVM said.
     pub fn interrupt(&self, cpu: usize, vector: u8) -> Result<(), errno::Error> {
-        self.interrupts.send(self.seats[cpu].vcpu.id(), vector)
+        self.interrupts
+            .send(self.seats[cpu].vcpu.id(), vector)
+            .map(|_| ())
     }
 
     /// Runs vCPU `cpu` until it comes out for something.
