@@ -14,7 +14,7 @@ export SVM_DIR := $(OUT)/svm
 SVM_VCPUS := 1,2,4,16
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-orderings test-local test-svm test-qemu stories \
+.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-orderings test-local test-svm test-qemu test-browser stories \
 	designs bench lint install clean
 
 help: ## list these targets
@@ -79,6 +79,11 @@ test-qemu: guest whole ## the guest image under QEMU, without vmm
 	tests/svm/prepare $(SVM_DIR)
 	GUEST=$(GUEST) $(WHOLE) qemu:: image_lint::
 
+test-browser: build ## the page of --report in a real browser
+	tests/browser/prepare
+	VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) \
+		$(CARGO) test $(CARGO_FLAGS) --package vmm --test browser -- --ignored
+
 designs: ## count what each queue design costs, and print the table of docs/designs.md
 	@$(CARGO) run $(CARGO_FLAGS) --quiet --package guest --features census --example designs
 
@@ -91,7 +96,7 @@ lint: ## formatting, and everything the compiler and clippy have to say
 	$(CARGO) clippy $(CARGO_FLAGS) --package guest --features census --all-targets -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package guest --features image --bin guest --profile guest -- -D warnings
 	sh -n guest/build
-	for script in tests/svm/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done
+	for script in tests/svm/* tests/browser/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done
 
 install: ## copy vmm to PREFIX/bin and the guest image to PREFIX/lib/ipi-lab (after make build)
 	@test -x $(VMM) -a -f $(GUEST) || { echo 'make: run `make build` first' >&2; exit 1; }

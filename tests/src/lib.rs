@@ -5,6 +5,7 @@
 //! `VMM` and `GUEST` name the command and the guest image; without them they are taken from `target/`
 //! of this workspace. `WHOLE_VCPUS` lists the sizes of machine to try.
 
+pub mod browser;
 pub mod image;
 mod run;
 

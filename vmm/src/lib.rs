@@ -64,6 +64,10 @@ pub struct Outcome {
     pub post_mortem: String,
     /// What was traced, if anything was to be.
     pub trace: Option<Trace>,
+    /// The guest image.
+    pub guest: PathBuf,
+    /// The guest's command line, the lab included.
+    pub command_line: String,
     /// The counters over what the report covers.
     pub window: Window,
     /// What the guest said, with [`control::Stream::Kept`].
@@ -156,7 +160,7 @@ pub fn run_attended(
         console: config.console,
         points,
         symbols: Arc::clone(&symbols),
-        command_line,
+        command_line: command_line.clone(),
         trace: config.trace,
     };
     let aftermath = control::run(machine, &lab, setup, |operator| {
@@ -175,6 +179,8 @@ pub fn run_attended(
         report,
         post_mortem,
         trace: aftermath.trace.take(),
+        guest: guest.clone(),
+        command_line,
         window: aftermath.window,
         console: aftermath.console,
     })

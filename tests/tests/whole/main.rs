@@ -12,6 +12,7 @@ mod interrupt;
 mod no_kvm;
 mod output;
 mod qemu;
+mod reports;
 mod scripts;
 mod selftest;
 mod stalls;

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use vmm::control::socket::Server;
 use vmm::control::{Limits, Stall, Stalls, Steal, Stream, Tracing};
 use vmm::cpus::CpuSet;
+use vmm::report::page::{self, Section};
 use vmm::report::perfetto;
 use vmm::stats::trace::Trace;
 use vmm::{Config, Outcome, scenario};
@@ -65,6 +66,11 @@ pub struct Arguments {
     /// docs/traces.md
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+
+    /// Write a page for a browser here, with the report and a picture of what happened; traces as --trace does. See
+    /// docs/reports.md
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 
     /// Bind the vCPUs to these host CPUs in turn, such as 0-2,5
     #[arg(long, value_name = "CPULIST")]
@@ -130,7 +136,7 @@ impl Arguments {
                 _ => Stream::Stdout,
             },
             trace: Tracing {
-                timeline: self.trace.is_some(),
+                timeline: self.trace.is_some() || self.report.is_some(),
                 ..Tracing::NOTHING
             },
         }
@@ -154,15 +160,18 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     };
     let mut file = arguments.stats_file.as_ref().map(open).transpose()?;
     let trace_file = arguments.trace.as_ref().map(open).transpose()?;
+    let page_file = arguments.report.as_ref().map(open).transpose()?;
     let mut status = 0;
-    let mut traces = Vec::new();
+    let mut outcomes = Vec::new();
     let report = |outcome: Outcome| {
         let mut own = outcome.report.exit_status;
         if let Err(error) = print(&outcome, arguments.stats, file.as_mut()) {
             complain(&format!("cannot write the report: {error}"));
             own = if own == 0 { NOT_REPORTED } else { own };
         }
-        traces.extend(outcome.trace);
+        if outcome.trace.is_some() {
+            outcomes.push(outcome);
+        }
         // Of several machines the first that failed decides.
         status = if status == 0 { own } else { status };
     };
@@ -187,11 +196,20 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 .map(|error| (chain(&error), error.exit_status()))
         }
     };
-    if let Some(file) = trace_file
-        && let Err(error) = write_trace(file, &traces)
-    {
-        complain(&format!("cannot write the trace: {error}"));
-        status = if status == 0 { NOT_REPORTED } else { status };
+    let traces: Vec<_> = outcomes.iter().filter_map(|it| it.trace.as_ref()).collect();
+    let why = refused.as_ref().map(|(message, _)| message.as_str());
+    let written = [
+        ("trace", trace_file.map(|file| write_trace(file, &traces))),
+        (
+            "page",
+            page_file.map(|file| write_page(file, &outcomes, why)),
+        ),
+    ];
+    for (what, result) in written {
+        if let Some(Err(error)) = result {
+            complain(&format!("cannot write the {what}: {error}"));
+            status = if status == 0 { NOT_REPORTED } else { status };
+        }
     }
     match refused {
         None => Ok(status),
@@ -202,9 +220,26 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     }
 }
 
-fn write_trace(file: File, traces: &[Trace]) -> io::Result<()> {
+fn write_trace(file: File, traces: &[&Trace]) -> io::Result<()> {
     let mut out = BufWriter::new(file);
     perfetto::write(&mut out, traces)?;
+    out.flush()
+}
+
+fn section(outcome: &Outcome) -> Section<'_> {
+    Section {
+        report: &outcome.report,
+        post_mortem: &outcome.post_mortem,
+        guest: &outcome.guest,
+        command_line: &outcome.command_line,
+        trace: outcome.trace.as_ref(),
+    }
+}
+
+fn write_page(file: File, outcomes: &[Outcome], refused: Option<&str>) -> io::Result<()> {
+    let machines: Vec<_> = outcomes.iter().map(section).collect();
+    let mut out = BufWriter::new(file);
+    page::write(&mut out, &machines, refused)?;
     out.flush()
 }
 

@@ -3,6 +3,7 @@
 
 pub mod costs;
 mod ipis;
+pub mod page;
 pub mod perfetto;
 pub mod postmortem;
 mod stalls;

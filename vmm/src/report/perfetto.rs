@@ -15,13 +15,13 @@ use crate::stats::trace::Trace;
 ///
 /// # Errors
 /// What `out` says.
-pub fn write(out: &mut impl Write, traces: &[Trace]) -> io::Result<()> {
+pub fn write(out: &mut impl Write, traces: &[&Trace]) -> io::Result<()> {
     out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
     let mut events = Events { out, any: false };
     for (number, trace) in (1..).zip(traces) {
         Machine::new(number, trace).write(&mut events)?;
     }
-    let lost: u64 = traces.iter().map(Trace::dropped).sum();
+    let lost: u64 = traces.iter().map(|trace| trace.dropped()).sum();
     let blind: Vec<_> = traces
         .iter()
         .filter_map(|trace| trace.host_blind.as_deref())
@@ -149,7 +149,7 @@ mod tests {
     use proptest::prelude::*;
     use shared::trace::Record;
 
-    fn written(traces: &[Trace]) -> Value {
+    fn written(traces: &[&Trace]) -> Value {
         let mut text = Vec::new();
         write(&mut text, traces).unwrap();
         serde_json::from_slice(&text).unwrap()
@@ -183,7 +183,7 @@ mod tests {
             point: point(name),
             ..Record::default()
         };
-        let document = written(&[trace(vec![
+        let document = written(&[&trace(vec![
             record(5000, "many.enter"),
             record(6500, "many.done"),
         ])]);
@@ -204,7 +204,7 @@ mod tests {
                 .map(|(tsc, call, detail, point)| Record { tsc, call, detail, point, number: 0 })
                 .collect();
             records.sort_by_key(|record| record.tsc);
-            let document = written(&[trace(records)]);
+            let document = written(&[&trace(records)]);
             prop_assert!(document["traceEvents"].as_array().unwrap().len() >= 9);
         }
     }

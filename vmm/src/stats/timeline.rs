@@ -2,6 +2,8 @@
 //! and IPIs from the CPU that sent them to the one that took them. Computed from a [`Trace`] alone, and for any
 //! trace: a guest can write what it likes into one.
 
+use std::collections::HashMap;
+
 use shared::ports::Dispatch;
 
 use super::trace::Trace;
@@ -161,8 +163,10 @@ impl Timeline {
 
     fn add_guest(&mut self, trace: &Trace, cpu: usize, end: u64) {
         let first = self.stretches.len();
-        // What is open on this CPU, the innermost last, by its place in `stretches`.
+        // What is open on this CPU, the innermost last, by its place in `stretches`; and how many of each kind. A
+        // guest can open what it likes and close what was never open, and is not to be searched for in vain.
         let mut open: Vec<usize> = Vec::new();
+        let mut open_of: HashMap<Kind, usize> = HashMap::new();
         for record in &trace.cpus[cpu].records {
             let Some(name) = trace.name(record) else {
                 continue;
@@ -170,6 +174,7 @@ impl Timeline {
             let at = record.tsc;
             if let Some((.., kind)) = STRETCHES.iter().find(|(begin, ..)| *begin == name) {
                 open.push(self.stretches.len());
+                *open_of.entry(*kind).or_default() += 1;
                 self.stretches.push(Stretch {
                     cpu,
                     kind: *kind,
@@ -179,11 +184,15 @@ impl Timeline {
                     detail: record.detail,
                 });
             } else if let Some((.., kind)) = STRETCHES.iter().find(|(_, over, _)| *over == name) {
-                let is_it = |index: &usize| self.stretches[*index].kind == *kind;
-                if let Some(depth) = open.iter().rposition(is_it) {
-                    // What was opened inside and is still open has lost its end.
-                    for index in open.drain(depth..) {
-                        self.stretches[index].to = at;
+                // What was opened inside and is still open has lost its end.
+                while open_of.get(kind).is_some_and(|count| *count > 0)
+                    && let Some(index) = open.pop()
+                {
+                    let stretch = &mut self.stretches[index];
+                    stretch.to = at;
+                    open_of.entry(stretch.kind).and_modify(|count| *count -= 1);
+                    if stretch.kind == *kind {
+                        break;
                     }
                 }
             } else if name == SEND {

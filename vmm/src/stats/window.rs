@@ -201,8 +201,7 @@ pub enum Value {
 
 impl Window {
     /// One in which nothing happened on any number of vCPUs.
-    #[cfg(test)]
-    pub(crate) fn empty() -> Self {
+    pub fn empty() -> Self {
         let sample = Sample {
             at: Instant::now(),
             exits: Vec::new(),

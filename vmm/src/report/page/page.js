@@ -1,0 +1,509 @@
+'use strict';
+
+/*
+ * Shows the machines whose documents are in this page, one at a time. Strings in them come from the guest or from
+ * scripts; whatever is shown of them is shown as text.
+ */
+
+/** What there is in a timeline, in the order of the legend. Styles of the picture have these numbers. */
+const KINDS = [
+  { name: 'call many', colour: '--call-many' },
+  { name: 'call single', colour: '--call-single' },
+  { name: 'csd wait', colour: '--csd-wait' },
+  { name: 'interrupt', colour: '--handler' },
+  { name: 'run', colour: '--run' },
+  { name: 'IPI', colour: '--ipi' },
+  { name: 'IPI without handler', colour: '--bad', stub: true },
+  { name: 'paused', colour: '--paused' },
+  { name: 'held', colour: '--held' },
+  { name: 'exit', colour: '--exit' },
+];
+const KIND = Object.fromEntries(KINDS.map((kind, number) => [kind.name, number]));
+const STALLS = [KIND.paused, KIND.held];
+
+/** Boxes that nest deeper share the last row. */
+const MOST_ROWS = 6;
+const ROW = { guest: 14, run: 6, host: 8 };
+
+/** Entries of each kind in "What took longest". */
+const LONGEST = 3;
+
+/** CPUs up to which pairs of them are a table. */
+const MOST_IN_MATRIX = 32;
+
+const byId = (id) => document.getElementById(id);
+
+function element(name, properties, ...children) {
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
+}
+
+// Figures.
+
+const count = (number) => number.toLocaleString('en');
+
+/** A time with three digits. */
+function duration(ns) {
+  const [unit, size] = [['s', 1e9], ['ms', 1e6], ['µs', 1e3], ['ns', 1]].find(([, it]) => ns >= it) || ['ns', 1];
+  const value = ns / size;
+  const digits = value >= 100 || unit === 'ns' ? 0 : value >= 10 ? 1 : 2;
+  return `${value.toFixed(digits)} ${unit}`;
+}
+
+/** The same without digits that say nothing, for an axis. */
+const shortDuration = (ns) => duration(ns).replace(/\.?0+ /, (zeros) => (zeros.startsWith('.') ? ' ' : zeros));
+
+/** A time on the axis, to a part of `step`. */
+function moment(ns, step) {
+  const [unit, size] = step >= 1e8 ? ['s', 1e9] : step >= 1e6 ? ['ms', 1e6] : step >= 1e3 ? ['µs', 1e3] : ['ns', 1];
+  const digits = Math.max(0, -Math.floor(Math.log10(step / size) + 1e-9));
+  return `${(ns / size).toLocaleString('en', { minimumFractionDigits: digits, maximumFractionDigits: digits })} ${unit}`;
+}
+
+// The timeline.
+
+/** What a document says of time, as items of a picture, and what else is known of each. */
+class Timeline {
+  constructor({ tsc_khz: khz, words, length, cpus, ipis, marks }) {
+    const ns = (cycles) => (cycles * 1e6) / Math.max(1, khz);
+    const lists = cpus.flatMap((cpu) => [cpu.guest, cpu.steps, cpu.host]).concat(ipis);
+    const total = lists.reduce((sum, list) => sum + list.from.length, 0);
+    this.total = total;
+    this.words = words;
+    this.from = new Float64Array(total);
+    this.to = new Float64Array(total);
+    this.style = new Uint8Array(total);
+    this.name = new Uint32Array(total);
+    this.call = new Uint32Array(total);
+    this.cpu = new Int32Array(total);
+    this.source = new Int32Array(total).fill(-1);
+    this.target = new Int32Array(total).fill(-1);
+    this.end = Math.max(ns(length), 1);
+    this.marks = marks.map(({ at, text }) => ({ at: ns(at), text }));
+
+    const kinds = words.map((word) => KIND[word]);
+    let next = 0;
+    // Adds the items of one list, in which times count from the one before.
+    const add = (list, cpu, styleOf) => {
+      const ids = new Uint32Array(list.from.length);
+      let from = 0;
+      for (let i = 0; i < ids.length; i += 1) {
+        const id = next + i;
+        from += list.from[i];
+        this.from[id] = ns(from);
+        this.to[id] = ns(from + (list.length?.[i] || 0));
+        this.name[id] = list.name[i];
+        this.call[id] = list.call[i];
+        this.style[id] = styleOf(list, i);
+        this.cpu[id] = cpu;
+        ids[i] = id;
+      }
+      next += ids.length;
+      return ids;
+    };
+    const ofKind = (list, i) => kinds[list.kind[i]];
+    this.lanes = cpus.map((cpu, number) => {
+      const guest = add(cpu.guest, number, ofKind);
+      const steps = add(cpu.steps, number, () => KIND.run);
+      const host = add(cpu.host, number, ofKind);
+      return {
+        name: `CPU ${number}`,
+        parts: [
+          { name: 'guest', rows: [...this.nested(guest, ROW.guest), { ids: steps, height: ROW.run }] },
+          { name: 'host', rows: this.nested(host, ROW.host) },
+        ],
+        shades: host.filter((id) => STALLS.includes(this.style[id])),
+      };
+    });
+    const sent = add(ipis, -1, (list, i) => (list.length[i] === null ? KIND['IPI without handler'] : KIND.IPI));
+    sent.forEach((id, i) => {
+      this.source[id] = ipis.source[i];
+      this.target[id] = ipis.target[i];
+    });
+    this.ipis = sent.sort((a, b) => this.from[a] - this.from[b]);
+  }
+
+  /** Rows of boxes, each within one of the row above. */
+  nested(ids, height) {
+    const rows = [[]];
+    const ends = [];
+    for (const id of ids) {
+      while (ends.length > 0 && ends[ends.length - 1] <= this.from[id]) ends.pop();
+      const depth = Math.min(ends.length, MOST_ROWS - 1);
+      ends.push(this.to[id]);
+      (rows[depth] ||= []).push(id);
+    }
+    return rows.map((row) => ({ ids: Uint32Array.from(row), height }));
+  }
+
+  picture() {
+    return {
+      end: this.end,
+      finest: Math.min(50, this.end),
+      tick: moment,
+      items: this,
+      styles: KINDS,
+      lanes: this.lanes,
+      arrows: { ids: this.ipis, source: this.source, target: this.target },
+      marks: this.marks,
+    };
+  }
+
+  label(id) {
+    const call = this.words[this.call[id]];
+    return call ? `${this.words[this.name[id]]} ${call.replace('call ', '')}` : this.words[this.name[id]];
+  }
+
+  where(id) {
+    if (this.cpu[id] >= 0) return `CPU ${this.cpu[id]}`;
+    return `CPU ${this.source[id]} → CPU ${this.target[id]}`;
+  }
+
+  took(id) {
+    const length = duration(this.to[id] - this.from[id]);
+    switch (this.style[id]) {
+      case KIND.run:
+        return 'the function begins to run';
+      case KIND.IPI:
+        return `handler after ${length}`;
+      case KIND['IPI without handler']:
+        return 'no handler in the trace';
+      default:
+        return `for ${length}`;
+    }
+  }
+
+  tell(id) {
+    const call = this.words[this.call[id]];
+    const at = `at ${moment(this.from[id], 1e3)}, ${this.took(id)}`;
+    return [`${this.words[this.name[id]]}${call ? `, ${call}` : ''}`, this.where(id), at];
+  }
+
+  /** The items that `text` means: a call, or a part of a name. */
+  meant(text) {
+    const wanted = text.trim().toLowerCase();
+    const isCall = /^(call )?\d+:\d+:\d+$/.test(wanted);
+    const call = wanted.startsWith('call ') ? wanted : `call ${wanted}`;
+    const isMeant = this.words.map((word) => (isCall ? word === call : word.toLowerCase().includes(wanted)));
+    const meant = new Uint8Array(this.total);
+    for (let id = 0; id < this.total; id += 1) {
+      meant[id] = isMeant[this.call[id]] || (!isCall && isMeant[this.name[id]]) ? 1 : 0;
+    }
+    if (isCall) this.addHandlers(meant);
+    return meant;
+  }
+
+  /** A handler belongs to the calls whose functions run in it. */
+  addHandlers(meant) {
+    for (const lane of this.lanes) {
+      const { rows } = lane.parts[0];
+      const steps = rows[rows.length - 1].ids.filter((id) => meant[id]);
+      for (const { ids } of rows.slice(0, -1)) {
+        for (const step of steps) {
+          const at = firstNot(ids.length, (i) => this.from[ids[i]] <= this.from[step]) - 1;
+          if (at >= 0 && this.to[ids[at]] >= this.from[step]) meant[ids[at]] = 1;
+        }
+      }
+    }
+  }
+
+  /** The longest of a kind, the longest first. */
+  longest(kind) {
+    const found = [];
+    for (let id = 0; id < this.total; id += 1) {
+      if (this.style[id] !== kind) continue;
+      const length = this.to[id] - this.from[id];
+      if (found.length === LONGEST && length <= found[LONGEST - 1].length) continue;
+      const at = firstNot(found.length, (i) => found[i].length >= length);
+      found.splice(at, 0, { id, length });
+      found.length = Math.min(found.length, LONGEST);
+    }
+    return found.map(({ id }) => id);
+  }
+}
+
+/** What is on the page just now, and when its first picture was there, in milliseconds; tests look here. */
+const shown = { machine: null, timeline: null, chart: null, firstPicture: null };
+
+function showTimeline(machine) {
+  shown.chart?.close();
+  shown.chart = null;
+  shown.timeline = machine.timeline && new Timeline(machine.timeline);
+  const { timeline } = shown;
+  const leftOut = timeline ? machine.timeline.left_out : 0;
+  byId('left-out').hidden = leftOut === 0;
+  byId('left-out').textContent = `The ${count(leftOut)} events that began last are not on this page; --trace has all.`;
+  byId('timeline').hidden = !timeline;
+  byId('no-timeline').hidden = Boolean(timeline);
+  if (!timeline) return;
+
+  const hidden = new Set();
+  const told = byId('told');
+  const tellChosen = (id) => {
+    if (id === null) {
+      told.replaceChildren('\u00a0');
+      return;
+    }
+    const text = timeline.tell(id).join(' · ');
+    const call = timeline.words[timeline.call[id]];
+    const only = element('button', { type: 'button', textContent: `only ${call}` });
+    only.onclick = () => {
+      byId('filter').value = call;
+      filter();
+    };
+    told.replaceChildren(text, ...(call ? [' ', only] : []));
+  };
+  const chart = new Lanes(byId('lanes'), timeline.picture(), {
+    label: (id) => timeline.label(id),
+    tell: (id) => timeline.tell(id),
+    chosen: tellChosen,
+    moved: () => {
+      shown.firstPicture ??= performance.now();
+      tellRange(chart);
+    },
+  });
+  shown.chart = chart;
+  chart.canvas.setAttribute('role', 'application');
+  chart.canvas.setAttribute(
+    'aria-label',
+    `Timeline of ${timeline.lanes.length} vCPUs over ${duration(timeline.end)}. The tables below say the same in figures; ` +
+      'the keys n and p go through its events.',
+  );
+
+  const filter = () => {
+    const text = byId('filter').value;
+    const meant = text.trim() === '' ? null : timeline.meant(text);
+    chart.show((id) => !hidden.has(timeline.style[id]), meant && ((id) => meant[id] === 1));
+  };
+  byId('filter').value = '';
+  byId('filter').oninput = filter;
+  byId('zoom-in').onclick = () => chart.zoom(0.5);
+  byId('zoom-out').onclick = () => chart.zoom(2);
+  byId('whole').onclick = () => chart.look(0, timeline.end);
+
+  const counts = KINDS.map(() => 0);
+  for (const style of timeline.style) counts[style] += 1;
+  byId('legend').replaceChildren();
+  KINDS.forEach((kind, number) => {
+    if (counts[number] === 0) return;
+    const swatch = element('i');
+    swatch.style.background = `var(${kind.colour})`;
+    const button = element('button', { type: 'button' }, swatch, `${kind.name} ${count(counts[number])}`);
+    button.setAttribute('aria-pressed', 'true');
+    button.onclick = () => {
+      if (!hidden.delete(number)) hidden.add(number);
+      button.setAttribute('aria-pressed', String(!hidden.has(number)));
+      filter();
+    };
+    byId('legend').append(button);
+  });
+}
+
+function tellRange({ view, drawn }) {
+  const step = (view.to - view.from) / 100;
+  const some = drawn.every > 1 ? `, 1 IPI in ${count(drawn.every)}` : '';
+  byId('range').value = `${moment(view.from, step)} to ${moment(view.to, step)} (${duration(view.to - view.from)}${some})`;
+}
+
+// The rest of the page.
+
+function table(id, head, rows, foot) {
+  const row = (cells, name) =>
+    element('tr', {}, ...cells.map((cell) => (cell instanceof Node ? cell : element(name, { textContent: cell }))));
+  byId(id).replaceChildren(
+    element('thead', {}, row(head, 'th')),
+    element('tbody', {}, ...rows.map((cells) => row(cells, 'td'))),
+    ...(foot ? [element('tfoot', {}, row(foot, 'td'))] : []),
+  );
+}
+
+const figure = (number) => element('td', { textContent: count(number), className: number === 0 ? 'zero' : '' });
+const words = (text) => element('td', { textContent: text, className: 'words' });
+
+function showVerdict({ report, guest, command_line: commandLine }) {
+  const tone = report.result === 'pass' ? 'good' : report.result === 'interrupted' ? '' : 'bad';
+  byId('result').textContent = report.result;
+  byId('result').className = tone;
+  byId('message').textContent = report.message;
+  const { calls, ipi, trace, stalls, cpus_online: online } = report;
+  const boot = report.boot_seconds === null ? '' : `boot ${duration(report.boot_seconds * 1e9)}, `;
+  const facts = [
+    ['guest', guest],
+    ['command line', commandLine],
+    ['vCPUs', `${report.vcpus}${online === null || online === report.vcpus ? '' : `, of which ${online} came up`}`],
+    ['time', `${boot}${report.window} ${duration(report.run_seconds * 1e9)}`],
+    ['calls', `${count(calls.made)} made, ${count(calls.executed)} of ${count(calls.expected)} executions`],
+    ['IPIs', `${count(ipi.sent)} sent (${transports(ipi)}) to ${count(ipi.targets)} targets, ${count(ipi.received)} received, ${count(ipi.received_empty)} found nothing to do${notReceived(ipi)}`],
+  ];
+  if (ipi.exits_per_ipi !== null) facts.push(['exits/IPI', `${ipi.exits_per_ipi.toFixed(1)} (${ipi.exits_source}; ${report.window})`]);
+  if (stalls) facts.push(['stalls', `${count(stalls.count)}, ${duration(stalls.away_seconds * 1e9)} in all`]);
+  if (trace) facts.push(['trace', `${count(trace.records)} events, ${count(trace.dropped)} dropped`]);
+  byId('facts').replaceChildren(
+    ...facts.map(([name, value]) => element('div', {}, element('dt', { textContent: name }), element('dd', { textContent: value }))),
+  );
+}
+
+function transports({ by_transport: by }) {
+  const used = Object.entries(by).filter(([, sent]) => sent > 0);
+  return used.map(([name, sent]) => `${count(sent)} ${name}`).join(', ') || 'none';
+}
+
+function showTrouble({ report, post_mortem: postMortem }) {
+  const lists = [
+    ['Found by the guest', report.findings.map((it) => it.text), report.findings_made],
+    ['Found in the ledger', report.breaches.map((it) => it.text), report.breaches_made],
+    ['Open calls', report.open_calls, report.open_calls_made],
+    ['Notes', report.notes, report.notes.length],
+  ].filter(([, , made]) => made > 0);
+  byId('lists').replaceChildren(
+    ...lists.flatMap(([title, entries, made]) => [
+      element('h3', { textContent: made > entries.length ? `${title}: the first of ${count(made)}` : title }),
+      element('ul', {}, ...entries.map((text) => element('li', { textContent: text }))),
+    ]),
+  );
+  byId('post-mortem').hidden = postMortem === '';
+  byId('post-mortem').querySelector('pre').textContent = postMortem;
+  byId('trouble').hidden = lists.length === 0 && postMortem === '';
+}
+
+function notReceived({ coalesced, lost, in_flight: inFlight, pending, added }) {
+  const fates = [[coalesced, 'coalesced'], [lost, 'lost'], [inFlight, 'on the wire'], [pending, 'pending']];
+  const told = fates.filter(([number]) => number > 0).map(([number, fate]) => `${count(number)} ${fate}`);
+  const extra = added > 0 ? `; ${count(added)} added by the VMM` : '';
+  return told.length > 0 ? `; not received: ${told.join(', ')}${extra}` : extra;
+}
+
+const SPREAD = ['min', 'p50', 'p90', 'p99', 'p99_9', 'max'];
+
+function showLatencies({ report: { trace }, histograms }) {
+  byId('latency-section').hidden = histograms.length === 0;
+  if (histograms.length === 0) return;
+  const timed = ({ cycles, ns }) => element('td', { textContent: duration(ns), title: `${count(cycles)} cycles of the TSC` });
+  table(
+    'latencies',
+    ['', 'number', ...SPREAD.map((it) => it.replace('_', '.'))],
+    histograms.map(({ name, spread }) => [name, figure(spread.count), ...SPREAD.map((it) => timed(spread[it]))]),
+  );
+  byId('served').textContent =
+    `${count(trace.coalesced)} IPIs were served together with another of their vector; ${count(trace.untaken)} have no handler in the trace.`;
+  byId('histograms').replaceChildren(
+    ...histograms.map(({ name, bins, per_decade: perDecade, spread }) => {
+      const quantiles = ['p50', 'p90', 'p99', 'p99_9'].map((it) => [it.replace('_', '.'), spread[it].ns]);
+      const title = `${name}: ${count(spread.count)} between ${duration(spread.min.ns)} and ${duration(spread.max.ns)}, half up to ${duration(spread.p50.ns)}`;
+      return element('div', {}, element('h3', { textContent: name }), drawHistogram({ bins, perDecade, quantiles, title, tick: shortDuration }));
+    }),
+  );
+}
+
+function showLongest() {
+  const { timeline, chart } = shown;
+  const kinds = ['IPI', 'call many', 'call single', 'csd wait', 'interrupt', 'paused', 'held', 'exit'];
+  const ids = timeline ? kinds.flatMap((kind) => timeline.longest(KIND[kind])) : [];
+  byId('longest-section').hidden = ids.length === 0;
+  table(
+    'longest',
+    ['what', 'call', 'where', 'at', 'took', ''].map((text, at) => element('th', { textContent: text, className: at < 3 ? 'words' : '' })),
+    ids.map((id) => {
+      const show = element('button', { type: 'button', textContent: 'show' });
+      show.onclick = () => {
+        chart.bring(id);
+        byId('timeline-section').scrollIntoView();
+        chart.canvas.focus({ preventScroll: true });
+      };
+      return [
+        words(timeline.words[timeline.name[id]]),
+        words(timeline.words[timeline.call[id]].replace('call ', '')),
+        words(timeline.where(id)),
+        moment(timeline.from[id], 1e3),
+        duration(timeline.to[id] - timeline.from[id]),
+        element('td', {}, show),
+      ];
+    }),
+  );
+}
+
+function showMatrix({ report: { trace, vcpus } }) {
+  const pairs = trace ? trace.pairs : [];
+  byId('matrix-section').hidden = pairs.length === 0 || vcpus > MOST_IN_MATRIX;
+  if (byId('matrix-section').hidden) return;
+  const by = new Map(pairs.map((pair) => [`${pair.from} ${pair.to}`, pair]));
+  const [what, which] = [byId('matrix-what'), byId('matrix-which')];
+  const cpus = Array.from({ length: vcpus }, (_, id) => id);
+  const draw = () => {
+    const log = (spread) => Math.log(Math.max(1, spread[which.value].ns));
+    const logs = pairs.flatMap((pair) => (pair[what.value] ? [log(pair[what.value])] : []));
+    const [low, high] = [Math.min(...logs), Math.max(...logs)];
+    const cell = (from, to) => {
+      const spread = by.get(`${from} ${to}`)?.[what.value];
+      if (!spread) return element('td');
+      const heat = high > low ? (log(spread) - low) / (high - low) : 0;
+      const td = element('td', { textContent: duration(spread[which.value].ns) });
+      td.title = `CPU ${from} → CPU ${to}: ${count(spread.count)}, p50 ${duration(spread.p50.ns)}, p99 ${duration(spread.p99.ns)}, longest ${duration(spread.max.ns)}`;
+      td.style.background = `rgba(var(--heat), ${(heat * 0.45).toFixed(3)})`;
+      return td;
+    };
+    table('matrix', ['from \\ to', ...cpus], cpus.map((from) => [`${from}`, ...cpus.map((to) => cell(from, to))]));
+  };
+  what.onchange = draw;
+  which.onchange = draw;
+  draw();
+}
+
+function showVcpus({ report: { per_vcpu: vcpus } }) {
+  const names = (key) => [...new Set(vcpus.flatMap((vcpu) => Object.keys(vcpu[key])))].sort();
+  const columns = [
+    ['IPIs sent', (vcpu) => vcpu.ipi_sent],
+    ['received', (vcpu) => vcpu.ipi_received],
+    ...names('exits').map((name) => [`user ${name}`, (vcpu) => vcpu.exits[name] || 0]),
+    ...names('kvm').filter((name) => name.endsWith('exits')).map((name) => [`kvm ${name.replaceAll('_', ' ')}`, (vcpu) => vcpu.kvm[name] || 0]),
+  ].filter(([, value], at) => at < 2 || vcpus.some((vcpu) => value(vcpu) > 0));
+  const sum = (value) => vcpus.reduce((total, vcpu) => total + value(vcpu), 0);
+  table(
+    'vcpus',
+    ['CPU', ...columns.map(([name]) => name)],
+    vcpus.map((vcpu) => [`${vcpu.id}`, ...columns.map(([, value]) => figure(value(vcpu)))]),
+    ['sum', ...columns.map(([, value]) => figure(sum(value)))],
+  );
+  const one = (value) => (Array.isArray(value) ? value.reduce((total, it) => total + it, 0) : value || 0);
+  const statistics = names('kvm').filter((name) => vcpus.some((vcpu) => one(vcpu.kvm[name]) > 0));
+  byId('kvm').closest('details').hidden = statistics.length === 0;
+  table(
+    'kvm',
+    ['', ...vcpus.map((vcpu) => `CPU ${vcpu.id}`)],
+    statistics.map((name) => [name, ...vcpus.map((vcpu) => figure(one(vcpu.kvm[name])))]),
+  );
+}
+
+function show(machine) {
+  shown.machine = machine;
+  document.title = `${machine.report.result}: ${machine.report.message}`;
+  showVerdict(machine);
+  showTrouble(machine);
+  showTimeline(machine);
+  showLatencies(machine);
+  showLongest();
+  showMatrix(machine);
+  showVcpus(machine);
+}
+
+function start() {
+  const documents = [...document.querySelectorAll('script.machine')];
+  const refused = JSON.parse(byId('refusal').textContent);
+  byId('refused').hidden = refused === null;
+  byId('refused').textContent = refused || '';
+  if (documents.length === 0) {
+    document.querySelector('main').hidden = true;
+    byId('result').textContent = 'No machine has run.';
+    return;
+  }
+  const choice = byId('machine');
+  choice.replaceChildren(
+    ...documents.map((it, at) => element('option', { value: at, textContent: `${at + 1} of ${documents.length}: ${it.dataset.result}` })),
+  );
+  byId('choice').hidden = documents.length === 1;
+  choice.onchange = () => show(JSON.parse(documents[choice.value].textContent));
+  show(JSON.parse(documents[0].textContent));
+}
+
+start();
