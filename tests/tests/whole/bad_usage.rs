@@ -1,6 +1,7 @@
 //! Command lines that mean nothing: status 2, one message that names the option, and no machine.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use tests::Vmm;
@@ -47,6 +48,18 @@ fn values_that_no_option_takes() {
                 .run();
             run.ends_with(2).complains_of(option);
         }
+    }
+}
+
+#[test]
+fn an_output_does_not_overwrite_the_guest() {
+    let image = image();
+    let before = fs::read(image.path()).expect("an image");
+    for option in ["--stats-file", "--trace", "--report"] {
+        let run = Vmm::with(option).arg(image.path()).arg(image.path()).run();
+        let name = image.path().display().to_string();
+        run.ends_with(2).complains_of(&name);
+        assert_eq!(fs::read(image.path()).expect("an image"), before);
     }
 }
 

@@ -1,8 +1,9 @@
 //! `vmm [OPTIONS] GUEST`: boots a guest, or has a script do so, and reports.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -153,10 +154,15 @@ const NOT_REPORTED: u8 = 3;
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     // Opened first: a run of an hour should not end with a file that cannot be made.
     let open = |name: &PathBuf| {
-        File::create(name).map_err(|error| Refused {
-            message: format!("cannot write {}: {error}", name.display()),
+        let refused = |why: &dyn Display| Refused {
+            message: format!("cannot write {}: {why}", name.display()),
             status: 2,
-        })
+        };
+        let mut inputs = arguments.guest.iter().chain(&arguments.script);
+        if inputs.any(|input| is_one_file(input, name)) {
+            return Err(refused(&"the run needs what is in it"));
+        }
+        File::create(name).map_err(|error| refused(&error))
     };
     let mut file = arguments.stats_file.as_ref().map(open).transpose()?;
     let trace_file = arguments.trace.as_ref().map(open).transpose()?;
@@ -218,6 +224,12 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             status: if status == 0 { own } else { status },
         }),
     }
+}
+
+/// Whether two names are of one file, which exists.
+fn is_one_file(one: &Path, other: &Path) -> bool {
+    let [one, other] = [one, other].map(|name| name.canonicalize().ok());
+    one.is_some() && one == other
 }
 
 fn write_trace(file: File, traces: &[&Trace]) -> io::Result<()> {
