@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use command::{bench, complain, ctl, probes, run};
+use command::{bench, complain, ctl, probes, run, schema};
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ enum Command {
     Ctl(ctl::Arguments),
     /// List the points of a guest image at which a CPU can be held
     Probes(probes::Arguments),
+    /// Print the JSON Schema of a document; see docs/formats.md
+    Schema(schema::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Some(Command::Bench(arguments)) => bench::run(arguments),
         Some(Command::Ctl(arguments)) => ctl::run(arguments),
         Some(Command::Probes(arguments)) => probes::run(arguments),
+        Some(Command::Schema(arguments)) => schema::run(arguments),
     };
     match result {
         Ok(status) => ExitCode::from(status),

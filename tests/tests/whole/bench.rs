@@ -8,6 +8,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Run, Vmm, need_kvm};
 
+use crate::formats::hold_bench;
+
 /// Runs a bench and returns its lines.
 fn bench(arguments: &str) -> (Run, Vec<Value>) {
     let directory = TempDir::new().expect("a temporary directory");
@@ -21,7 +23,7 @@ fn bench(arguments: &str) -> (Run, Vec<Value>) {
     run.ends_with(0);
     let text = fs::read_to_string(&path).expect("figures were written");
     let document: Value = serde_json::from_str(&text).expect("they are JSON");
-    assert_eq!(document["schema"], "ipi-lab-bench/1");
+    hold_bench(&document);
     let cells = document["cells"].as_array().expect("lines").clone();
     assert!(!cells.is_empty());
     (run, cells)

@@ -6,6 +6,7 @@ mod bad_usage;
 mod bench;
 mod control;
 mod deliveries;
+mod formats;
 mod hostile;
 mod image_lint;
 mod interrupt;

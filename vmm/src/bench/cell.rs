@@ -1,10 +1,11 @@
 //! What is measured: each transport towards each kind of destination in each state, and each queue.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::lab::Transport;
 
 /// One line of the table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cell {
     /// `ipi`, or `call`.
     pub by: String,

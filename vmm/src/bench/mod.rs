@@ -13,6 +13,7 @@ mod measure;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use cell::{Cell, Choice, cells};
@@ -22,7 +23,7 @@ use crate::control::operator::OperatorError;
 use crate::stats::latency::Spread;
 use measure::Background;
 
-/// Version of the JSON document. It changes when a key changes its meaning or goes away.
+/// Version of the JSON document. It changes when a program that reads it could take harm: see docs/formats.md.
 pub const SCHEMA: &str = "ipi-lab-bench/1";
 
 /// How much is measured.
@@ -35,7 +36,7 @@ pub struct Effort {
 }
 
 /// Everything that was measured.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Costs {
     /// [`SCHEMA`].
     pub schema: String,
@@ -52,7 +53,7 @@ pub struct Costs {
 }
 
 /// What one cell came to.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Measured {
     /// What was measured.
     pub cell: Cell,
@@ -61,7 +62,7 @@ pub struct Measured {
 }
 
 /// What a round costs.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
     /// CPUs that each round went to.
     pub targets: u32,

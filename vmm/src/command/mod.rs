@@ -5,6 +5,8 @@ pub mod bench;
 pub mod ctl;
 pub mod probes;
 pub mod run;
+pub mod schema;
+mod stats;
 
 use std::error::Error;
 use std::io::{self, Write};

@@ -6,15 +6,16 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use vmm::control::socket::Server;
-use vmm::control::{Limits, Stall, Stalls, Steal, Stream, Tracing};
+use vmm::control::{Limits, Stall, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
 use vmm::report::page::{self, Section};
 use vmm::report::perfetto;
 use vmm::stats::trace::Trace;
 use vmm::{Config, Outcome, scenario};
 
+use super::stats::{Form, Reports};
 use super::{Refused, chain, complain};
 
 /// What to run, and how.
@@ -55,7 +56,8 @@ pub struct Arguments {
     #[arg(long, value_name = "KEY=VALUE", value_parser = param, requires = "script")]
     param: Vec<(String, String)>,
 
-    /// Form of the report. With json the guest's console goes to standard error
+    /// Form of the report. With json or prometheus the guest's console goes to standard error; see
+    /// docs/formats.md
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Table)]
     stats: Form,
 
@@ -96,14 +98,6 @@ pub struct Arguments {
     watchdog: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// For people
-    Table,
-    /// One JSON document
-    Json,
-}
-
 fn seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
@@ -132,10 +126,7 @@ impl Arguments {
                 steal: self.steal.clone(),
             },
             pin: self.pin.clone(),
-            console: match (self.stats, &self.stats_file) {
-                (Form::Json, None) => Stream::Stderr,
-                _ => Stream::Stdout,
-            },
+            console: self.stats.console(self.stats_file.as_deref()),
             trace: Tracing {
                 timeline: self.trace.is_some() || self.report.is_some(),
                 ..Tracing::NOTHING
@@ -153,29 +144,39 @@ const NOT_REPORTED: u8 = 3;
 /// [`Refused`] if that was not possible.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     // Opened first: a run of an hour should not end with a file that cannot be made.
-    let open = |name: &PathBuf| {
-        let refused = |why: &dyn Display| Refused {
-            message: format!("cannot write {}: {why}", name.display()),
-            status: 2,
-        };
-        let mut inputs = arguments.guest.iter().chain(&arguments.script);
-        if inputs.any(|input| is_one_file(input, name)) {
-            return Err(refused(&"the run needs what is in it"));
-        }
-        File::create(name).map_err(|error| refused(&error))
+    let refused = |name: &Path, why: &dyn Display| Refused {
+        message: format!("cannot write {}: {why}", name.display()),
+        status: 2,
     };
-    let mut file = arguments.stats_file.as_ref().map(open).transpose()?;
+    let check = |name: &Path| {
+        let mut inputs = arguments.guest.iter().chain(&arguments.script);
+        match inputs.any(|input| is_one_file(input, name)) {
+            true => Err(refused(name, &"the run needs what is in it")),
+            false => Ok(()),
+        }
+    };
+    let open = |name: &PathBuf| {
+        check(name)?;
+        File::create(name).map_err(|error| refused(name, &error))
+    };
+    let mut reports = match arguments.stats_file.as_deref() {
+        None => Reports::to_stdout(arguments.stats),
+        Some(name) => {
+            check(name)?;
+            Reports::to_file(arguments.stats, name).map_err(|error| refused(name, &error))?
+        }
+    };
     let trace_file = arguments.trace.as_ref().map(open).transpose()?;
     let page_file = arguments.report.as_ref().map(open).transpose()?;
     let mut status = 0;
     let mut outcomes = Vec::new();
     let report = |outcome: Outcome| {
         let mut own = outcome.report.exit_status;
-        if let Err(error) = print(&outcome, arguments.stats, file.as_mut()) {
+        if let Err(error) = reports.add(&outcome) {
             complain(&format!("cannot write the report: {error}"));
             own = if own == 0 { NOT_REPORTED } else { own };
         }
-        if outcome.trace.is_some() {
+        if outcome.trace.is_some() || arguments.stats == Form::Prometheus {
             outcomes.push(outcome);
         }
         // Of several machines the first that failed decides.
@@ -205,6 +206,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let traces: Vec<_> = outcomes.iter().filter_map(|it| it.trace.as_ref()).collect();
     let why = refused.as_ref().map(|(message, _)| message.as_str());
     let written = [
+        ("report", Some(reports.finish(&outcomes))),
         ("trace", trace_file.map(|file| write_trace(file, &traces))),
         (
             "page",
@@ -253,30 +255,4 @@ fn write_page(file: File, outcomes: &[Outcome], refused: Option<&str>) -> io::Re
     let mut out = BufWriter::new(file);
     page::write(&mut out, &machines, refused)?;
     out.flush()
-}
-
-/// Writes the report, and for people the verdict last.
-fn print(outcome: &Outcome, form: Form, file: Option<&mut File>) -> io::Result<()> {
-    let report = &outcome.report;
-    let words = format!(
-        "{}{}: {}\n",
-        outcome.post_mortem, report.result, report.message
-    );
-    let document = match form {
-        Form::Table => report.table(),
-        Form::Json => report.json()?,
-    };
-    match (file, form) {
-        (Some(file), _) => {
-            file.write_all(document.as_bytes())?;
-            io::stderr().write_all(words.as_bytes())
-        }
-        (None, Form::Table) => io::stdout().write_all((document + words.as_str()).as_bytes()),
-        (None, Form::Json) => {
-            // Nobody may be reading standard error, and then the document still counts.
-            let _ = io::stderr().write_all(words.as_bytes());
-            io::stdout().write_all(document.as_bytes())
-        }
-    }
-    .and_then(|()| io::stdout().flush())
 }

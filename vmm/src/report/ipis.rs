@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::lab::Transport;
 
@@ -18,7 +19,7 @@ use crate::stats::window::Window;
 /// On a run that the guest has ended itself, `targets` and `added` together are `received`, `coalesced`, `lost`,
 /// `in_flight` and `pending`. When one CPU ends the run, others may just be sending, with the IPI not counted
 /// yet, or taking one: `coalesced` is as exact as that.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Ipis {
     /// Sent, each operation once: a write of the ICR, a hypercall, a message to the wire. Counted by the sender.
     pub sent: u64,

@@ -6,6 +6,8 @@ mod ipis;
 pub mod page;
 pub mod perfetto;
 pub mod postmortem;
+pub mod prometheus;
+pub mod schema;
 mod stalls;
 mod table;
 mod traced;
@@ -13,6 +15,7 @@ mod verdict;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use shared::lab::{Counters, Oracle};
 use shared::ledger::CallId;
@@ -29,11 +32,14 @@ pub use stalls::{Latencies, Stalled, Stalls};
 pub use traced::{Pair, Traced};
 pub use verdict::{Kind, Verdict};
 
-/// Version of the JSON document. It changes when a key changes its meaning or goes away.
+/// Version of the JSON document. It changes when a program that reads it could take harm: see docs/formats.md.
 pub const SCHEMA: &str = "ipi-lab/1";
 
+/// What the figures of KVM and of exits can cover.
+const WINDOWS: [&str; 3] = ["workload", "unfinished workload", "whole run"];
+
 /// Everything that is known about a run, as the JSON document has it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: &'static str,
@@ -51,7 +57,8 @@ pub struct Report {
     pub boot_seconds: Option<f64>,
     /// Seconds of the window.
     pub run_seconds: f64,
-    /// What the figures of KVM and of exits cover: `workload`, `unfinished workload` or `whole run`.
+    /// What the figures of KVM and of exits cover.
+    #[schemars(extend("enum" = WINDOWS))]
     pub window: &'static str,
     /// Cross-CPU calls since boot.
     pub calls: Calls,
@@ -90,7 +97,7 @@ pub struct Report {
 }
 
 /// Cross-CPU calls.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Calls {
     /// Calls made.
     pub made: u64,
@@ -101,7 +108,7 @@ pub struct Calls {
 }
 
 /// Walks along the global queue of calls to many.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Walks {
     /// Elements that walks stood on, in all.
     pub visits: u64,
@@ -110,7 +117,7 @@ pub struct Walks {
 }
 
 /// The guest's allocator, while the path was in use.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Memory {
     /// Requests.
     pub requests: u64,
@@ -119,7 +126,7 @@ pub struct Memory {
 }
 
 /// CPUs that left and came back.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Hotplug {
     /// Times a CPU was taken offline.
     pub taken_down: u64,
@@ -128,7 +135,7 @@ pub struct Hotplug {
 }
 
 /// One vCPU.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PerVcpu {
     /// Its number.
     pub id: u32,
@@ -145,7 +152,7 @@ pub struct PerVcpu {
 }
 
 /// A finding of the guest's.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct FoundByGuest {
     /// What it is.
     pub oracle: String,
@@ -162,7 +169,7 @@ pub struct FoundByGuest {
 }
 
 /// A breach that the VMM found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct FoundHere {
     /// What it is.
     pub oracle: String,
@@ -201,9 +208,9 @@ impl Report {
             boot_seconds: window.boot.map(|boot| boot.as_secs_f64()),
             run_seconds: window.length().as_secs_f64(),
             window: match (window.workload, window.complete) {
-                (true, true) => "workload",
-                (true, false) => "unfinished workload",
-                (false, _) => "whole run",
+                (true, true) => WINDOWS[0],
+                (true, false) => WINDOWS[1],
+                (false, _) => WINDOWS[2],
             },
             calls: Calls {
                 made: totals.made,

@@ -1,13 +1,14 @@
 //! What was taken away from the vCPUs, and how fast they let go. Computes from what
 //! [`crate::control`] brought back.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::control::Aftermath;
 use crate::machine::pausing::Latency;
 
 /// The stalls of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Stalls {
     /// How often a vCPU was kept out of the guest, in all.
     pub count: u64,
@@ -25,7 +26,7 @@ pub struct Stalls {
 }
 
 /// Times to a confirmation, in seconds with two digits that mean something.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Latencies {
     /// How many were measured.
     pub count: u64,
@@ -40,7 +41,7 @@ pub struct Latencies {
 }
 
 /// A vCPU that was stalled.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Stalled {
     /// Its number.
     pub id: u32,

@@ -1,8 +1,9 @@
 //! What a trace comes to: how much of it there is, and the latencies in it.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::stats::latency::{Latencies, Spread};
+use crate::stats::latency::{Latencies, Spread, Times};
 use crate::stats::timeline::Timeline;
 use crate::stats::trace::Trace;
 
@@ -10,7 +11,7 @@ use crate::stats::trace::Trace;
 const PAIRS: usize = 1024;
 
 /// A trace, summed up.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Traced {
     /// Records of the guest.
     pub records: usize,
@@ -30,10 +31,26 @@ pub struct Traced {
     pub coalesced: u64,
     /// The same by pair of CPUs, the first of them.
     pub pairs: Vec<Pair>,
+    /// All times that the above are taken from; not in the document.
+    #[serde(skip)]
+    pub times: AllTimes,
+}
+
+/// The latencies of a trace, one by one.
+#[derive(Debug, Clone)]
+pub struct AllTimes {
+    /// Of IPIs.
+    pub ipi: Times,
+    /// Of calls.
+    pub call: Times,
+    /// Of csd waits.
+    pub csd_wait: Times,
+    /// The guest's TSC, in kHz.
+    pub tsc_khz: u32,
 }
 
 /// Latencies from one CPU to another.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Pair {
     /// The CPU that sent, called or waited.
     pub from: usize,
@@ -67,6 +84,12 @@ impl Traced {
             untaken: latencies.untaken,
             coalesced: latencies.coalesced,
             pairs: pairs.take(PAIRS).collect(),
+            times: AllTimes {
+                ipi: latencies.ipi,
+                call: latencies.call,
+                csd_wait: latencies.csd_wait,
+                tsc_khz: trace.tsc_khz,
+            },
         }
     }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::timeline::{Kind, RUNS, Timeline};
@@ -94,7 +95,7 @@ impl Times {
 }
 
 /// A time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Time {
     /// In cycles of the guest's TSC.
     pub cycles: u64,
@@ -103,7 +104,7 @@ pub struct Time {
 }
 
 /// How times are spread; three digits are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Spread {
     /// How many there are.
     pub count: u64,

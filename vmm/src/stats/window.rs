@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use shared::lab::{TRANSPORT_SLOTS, Transport};
 
-use super::binary::{Schema, Source, StatsError};
+use super::binary::{Field, Schema, Source, StatsError};
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::machine::tally::{Counts, Tally};
@@ -120,6 +120,12 @@ impl Meter {
             .fold(0, |sum, tally| sum.wrapping_add(tally.caused_by_guest()))
     }
 
+    /// The statistic of vCPUs that KVM calls `name`, if there is one.
+    pub fn vcpu_field(&self, name: &str) -> Option<&Field> {
+        let first = self.kvm.as_ref().ok()?.vcpus.first()?;
+        first.schema().field(name)
+    }
+
     /// Why there are no statistics of KVM's, if there are none.
     pub fn blind(&self) -> Option<&StatsError> {
         self.kvm.as_ref().err()
@@ -150,7 +156,8 @@ impl Meter {
         }
     }
 
-    fn sample(&self) -> Sample {
+    /// All counters as they stand now.
+    pub fn sample(&self) -> Sample {
         sample(&self.kvm, &self.tallies, &self.lab)
     }
 
@@ -190,7 +197,7 @@ pub struct Window {
 }
 
 /// One statistic over a window: one number, or one per bucket.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum Value {
     /// A count, or a momentary value at the end of the window.
@@ -270,6 +277,16 @@ impl Window {
         )
     }
 
+    /// Whether the statistic of the VM that KVM calls `name` only grows.
+    pub fn grows(&self, name: &str) -> bool {
+        grows(self.vm_schema.as_deref(), name)
+    }
+
+    /// Whether the statistic of a vCPU that KVM calls `name` only grows.
+    pub fn vcpu_grows(&self, name: &str) -> bool {
+        grows(self.vcpu_schema.as_deref(), name)
+    }
+
     /// What KVM counted of vCPU `id`: of its statistics those that only grow, and are one number each.
     pub fn counted(&self, id: usize) -> impl Iterator<Item = (&str, u64)> {
         let schema = self.vcpu_schema.as_deref();
@@ -291,6 +308,12 @@ impl Window {
         };
         Some(end.wrapping_sub(*start))
     }
+}
+
+fn grows(schema: Option<&Schema>, name: &str) -> bool {
+    schema
+        .and_then(|schema| schema.field(name))
+        .is_some_and(|field| field.grows)
 }
 
 fn difference<'a>(schema: Option<&'a Schema>, start: &[u64], end: &[u64]) -> Vec<(&'a str, Value)> {

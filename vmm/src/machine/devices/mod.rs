@@ -27,7 +27,7 @@ pub enum Effect {
 }
 
 /// Accesses that no device knows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Strays {
     /// To ports.
     pub ports: u64,

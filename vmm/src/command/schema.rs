@@ -1,0 +1,40 @@
+//! `vmm schema DOCUMENT`: prints the JSON Schema of a document that this version writes.
+
+use std::io::{self, Write};
+
+use clap::{Args, ValueEnum};
+use vmm::report::schema;
+
+use super::Refused;
+
+/// Of which document.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    document: Document,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Document {
+    /// What --stats json writes
+    Report,
+    /// What bench --json writes
+    Bench,
+}
+
+/// Prints the schema, and returns the exit status.
+///
+/// # Errors
+/// [`Refused`] if it cannot be written.
+pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    let schema = match arguments.document {
+        Document::Report => schema::report(),
+        Document::Bench => schema::bench(),
+    };
+    match io::stdout().write_all(schema.as_bytes()) {
+        Ok(()) => Ok(0),
+        Err(error) => Err(Refused {
+            message: format!("cannot write the schema: {error}"),
+            status: 3,
+        }),
+    }
+}
