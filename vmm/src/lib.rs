@@ -53,6 +53,8 @@ pub struct Config {
     pub console: control::Stream,
     /// What to trace, from the start of the workload on.
     pub trace: control::Tracing,
+    /// Whether to show a live table of the vCPUs on standard error, if that is a terminal.
+    pub watch: bool,
 }
 
 /// What a run came to.
@@ -162,6 +164,7 @@ pub fn run_attended(
         symbols: Arc::clone(&symbols),
         command_line: command_line.clone(),
         trace: config.trace,
+        watch: config.watch,
     };
     let aftermath = control::run(machine, &lab, setup, |operator| {
         if let Some(server) = control {

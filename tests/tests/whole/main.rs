@@ -10,6 +10,7 @@ mod formats;
 mod hostile;
 mod image_lint;
 mod interrupt;
+mod live;
 mod no_kvm;
 mod output;
 mod qemu;

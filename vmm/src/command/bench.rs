@@ -130,6 +130,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             timeline: arguments.traced,
             ..Tracing::NOTHING
         },
+        watch: false,
     };
     let effort = Effort {
         rounds: arguments.rounds,

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,6 +75,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 
+    /// Show what each vCPU does and how fast while it runs, on standard error, which must be a terminal
+    #[arg(long)]
+    watch: bool,
+
     /// Bind the vCPUs to these host CPUs in turn, such as 0-2,5
     #[arg(long, value_name = "CPULIST")]
     pin: Option<CpuSet>,
@@ -131,6 +135,7 @@ impl Arguments {
                 timeline: self.trace.is_some() || self.report.is_some(),
                 ..Tracing::NOTHING
             },
+            watch: self.watch,
         }
     }
 }
@@ -143,6 +148,14 @@ const NOT_REPORTED: u8 = 3;
 /// # Errors
 /// [`Refused`] if that was not possible.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    if arguments.watch && !can_watch() {
+        return Err(Refused {
+            message: "--watch draws on a terminal, and standard error is none that can be drawn on; leave it out, \
+                      or ask a machine with --control from elsewhere: vmm ctl SOCKET stats"
+                .to_owned(),
+            status: 2,
+        });
+    }
     // Opened first: a run of an hour should not end with a file that cannot be made.
     let refused = |name: &Path, why: &dyn Display| Refused {
         message: format!("cannot write {}: {why}", name.display()),
@@ -226,6 +239,12 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             status: if status == 0 { own } else { status },
         }),
     }
+}
+
+/// Whether standard error is a terminal whose cursor can be moved.
+fn can_watch() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    io::stderr().is_terminal() && !is_dumb
 }
 
 /// Whether two names are of one file, which exists.

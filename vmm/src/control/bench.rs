@@ -1,5 +1,5 @@
 //! What the event loop watches while the machine runs: the ends of vCPUs, signals, the guest's
-//! console, the clock, what stalls are due, and a trace that fills. It only finds out that the run is over;
+//! console, the clock, what stalls are due, a trace that fills, and a table that is to be drawn. It only finds out that the run is over;
 //! winding up is its caller's part.
 
 use std::io;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use vmm_sys_util::timerfd::TimerFd;
 
+use super::live::Live;
 use super::operator::Operator;
 use super::output::{Output, Stream};
 use super::signals::Signals;
@@ -31,6 +32,7 @@ const STALLS: u32 = 5;
 const WISH: u32 = 6;
 const ALARM: u32 = 7;
 const TRACE: u32 = 8;
+const LIVE: u32 = 9;
 
 /// When the loop loses patience.
 pub(super) struct Patience<'a> {
@@ -48,6 +50,8 @@ pub(super) struct Bench<'a> {
     signals: Signals,
     console: Arc<Console>,
     output: Option<Output>,
+    /// The table that shares the terminal with the output, if there is one.
+    live: Option<Live<'a>>,
     clock: TimerFd,
     started: Instant,
     patience: Patience<'a>,
@@ -77,6 +81,7 @@ impl<'a> Bench<'a> {
             signals,
             console: Arc::clone(console),
             output: Some(output),
+            live: None,
             clock,
             started: Instant::now(),
             patience,
@@ -84,10 +89,17 @@ impl<'a> Bench<'a> {
         })
     }
 
+    /// Has a table drawn while the machine runs.
+    pub fn show(&mut self, live: Live<'a>) {
+        self.live = Some(live);
+    }
+
     /// What ended the run, if anything has, what became of its stalls, and the output with what is left to
     /// write.
     pub fn take_ending(&mut self) -> Option<Result<(Ending, Carried, Output), ControlError>> {
         let ending = self.ending.take()?;
+        // What is written from here on stands where the table was.
+        self.live = None;
         let output = self.output.take()?;
         Some(ending.map(|ending| (ending, self.stalls.carried(), output)))
     }
@@ -142,9 +154,19 @@ impl<'a> Bench<'a> {
         }
     }
 
+    fn draw(&mut self) {
+        if let (Some(live), Some(output)) = (&mut self.live, &mut self.output) {
+            output.take(&self.console);
+            live.refresh(output);
+        }
+    }
+
     fn pump(&mut self) {
-        if let Some(output) = &mut self.output {
-            output.pump(&self.console);
+        match (&mut self.output, &self.live) {
+            (Some(output), None) => output.pump(&self.console),
+            // Written when the table is drawn, since that has to make room.
+            (Some(output), Some(_)) => output.take(&self.console),
+            (None, _) => {}
         }
     }
 }
@@ -162,7 +184,8 @@ impl MutEventSubscriber for Bench<'_> {
             (self.operator.alarm_fd(), ALARM),
         ];
         let trace = self.operator.trace_fd().map(|fd| (fd, TRACE));
-        for (fd, what) in watched.into_iter().chain(trace) {
+        let live = self.live.as_ref().map(|live| (live.as_raw_fd(), LIVE));
+        for (fd, what) in watched.into_iter().chain(trace).chain(live) {
             if let Err(error) = ops.add(Events::with_data_raw(fd, what, EventSet::IN)) {
                 self.ending.get_or_insert(Err(ControlError::Loop(error)));
             }
@@ -193,6 +216,7 @@ impl MutEventSubscriber for Bench<'_> {
             }
             ALARM => self.operator.deliver_due(),
             TRACE => self.operator.collect_trace(),
+            LIVE => self.draw(),
             _ => {}
         }
         // Whatever woke the loop, it is a good moment to write on.

@@ -3,6 +3,7 @@
 //! to x86.
 
 mod bench;
+mod live;
 pub mod operator;
 mod output;
 pub mod script;
@@ -35,6 +36,7 @@ use crate::stats::trace::Trace;
 use crate::stats::window::{Meter, Window};
 
 use bench::{Bench, Patience};
+use live::Live;
 use operator::{Equipment, Expected, Operator, Transit};
 pub use output::Stream;
 use signals::Signals;
@@ -176,6 +178,8 @@ pub struct Setup<'a> {
     pub command_line: String,
     /// What to trace, from the start of the workload on.
     pub trace: Tracing,
+    /// Whether to show a live table of the vCPUs on standard error, if that is a terminal.
+    pub watch: bool,
 }
 
 /// Runs `machine` to its end. Its operator is handed to `attend` before the first vCPU enters the guest.
@@ -238,7 +242,7 @@ pub fn run(
             .limits
             .watchdog
             .map(|limit| Watchdog::new(limit, crew, lab, devices.console(), &meter));
-        let bench = Bench::new(
+        let mut bench = Bench::new(
             crew,
             &operator,
             stalls,
@@ -250,6 +254,11 @@ pub fn run(
                 watchdog,
             },
         )?;
+        if setup.watch {
+            let live = Live::new(crew, &operator, &meter, lab)
+                .map_err(|e| ControlError::Prepare("create a timer for the live table", e))?;
+            bench.show(live);
+        }
         attend(&operator);
         watch(bench, crew)
     });

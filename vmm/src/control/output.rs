@@ -57,6 +57,12 @@ impl Output {
 
     /// Takes what the guest has written and writes as much of it as goes out at once.
     pub fn pump(&mut self, console: &Console) {
+        self.take(console);
+        self.write(self.backlog.len());
+    }
+
+    /// Takes what the guest has written, as far as there is room, and writes nothing.
+    pub fn take(&mut self, console: &Console) {
         let bytes = console.take();
         let room = match self.failed {
             Some(_) => 0,
@@ -70,12 +76,48 @@ impl Output {
             return;
         }
         self.lost += (bytes.len() - room) as u64;
-        while !self.backlog.is_empty() && self.is_ready() {
-            if let Err(error) = self.write_chunk() {
-                match error.kind() {
-                    ErrorKind::WouldBlock => return,
-                    ErrorKind::Interrupted => {}
-                    _ => self.give_up(error),
+    }
+
+    /// Writes whole lines of what was taken, as far as they go out at once, for a terminal on which something
+    /// else stands below them: without the characters that would move its cursor. What is too long for a line
+    /// that is waited for is made one.
+    pub fn write_lines(&mut self) {
+        let moves = |byte: &u8| byte.is_ascii_control() && !b"\n\t".contains(byte);
+        self.backlog.retain(|byte| !moves(byte));
+        let whole = self.backlog.iter().rposition(|byte| *byte == b'\n');
+        if whole.is_none() && self.backlog.len() >= CHUNK {
+            self.backlog.push_back(b'\n');
+            self.write(self.backlog.len());
+        } else {
+            self.write(whole.map_or(0, |last| last + 1));
+        }
+    }
+
+    /// Whether there are whole lines to write.
+    pub fn has_lines(&self) -> bool {
+        self.file.is_some() && (self.backlog.contains(&b'\n') || self.backlog.len() >= CHUNK)
+    }
+
+    /// Writes that much of what was taken, or as much of it as goes out at once.
+    fn write(&mut self, length: usize) {
+        let Some(file) = &mut self.file else {
+            return;
+        };
+        let mut left = length;
+        while left > 0 && is_ready(file) {
+            let (chunk, _) = self.backlog.as_slices();
+            match file.write(&chunk[..chunk.len().min(left).min(CHUNK)]) {
+                Ok(written @ 1..) => {
+                    self.backlog.drain(..written);
+                    left -= written;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                failed => {
+                    self.lost += self.backlog.len() as u64;
+                    self.backlog.clear();
+                    self.failed = failed.err().or_else(|| Some(ErrorKind::WriteZero.into()));
+                    return;
                 }
             }
         }
@@ -122,38 +164,58 @@ impl Output {
             None => KEPT,
         }
     }
+}
 
-    fn write_chunk(&mut self) -> io::Result<()> {
-        let (chunk, _) = self.backlog.as_slices();
-        let chunk = &chunk[..chunk.len().min(CHUNK)];
-        let written = match &mut self.file {
-            Some(file) => file.write(chunk)?,
-            None => chunk.len(),
+/// Whether what is written to `file` goes out without waiting, up to [`CHUNK`].
+pub(super) fn is_ready(file: &impl AsRawFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd: file.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: `poll` is one valid `pollfd`, and the count says so. It does not wait.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn output(text: &str) -> (io::PipeReader, Output) {
+        let (reader, writer) = io::pipe().unwrap();
+        let output = Output {
+            file: Some(File::from(std::os::fd::OwnedFd::from(writer))),
+            backlog: text.bytes().collect(),
+            failed: None,
+            lost: 0,
         };
-        if written == 0 {
-            return Err(ErrorKind::WriteZero.into());
-        }
-        self.backlog.drain(..written);
-        Ok(())
+        (reader, output)
     }
 
-    fn give_up(&mut self, error: io::Error) {
-        self.lost += self.backlog.len() as u64;
-        self.backlog.clear();
-        self.failed = Some(error);
+    #[test]
+    fn only_whole_lines_are_written_above_a_table_and_nothing_that_moves_the_cursor() {
+        let (mut reader, mut output) = output("one\r\n\x1b[2Jtwo\tä\nthr");
+        assert!(output.has_lines());
+        output.write_lines();
+        assert!(!output.has_lines());
+        let kept: Vec<_> = output.backlog.iter().copied().collect();
+        assert_eq!(kept, b"thr");
+        drop(output);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one\n[2Jtwo\tä\n");
     }
 
-    fn is_ready(&self) -> bool {
-        let Some(file) = &self.file else {
-            return true;
-        };
-        let mut poll = libc::pollfd {
-            fd: file.as_raw_fd(),
-            events: libc::POLLOUT,
-            revents: 0,
-        };
-        // SAFETY: `poll` is one valid `pollfd`, and the count says so. It does not wait.
-        let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
-        ready > 0
+    #[test]
+    fn a_line_without_an_end_is_given_one() {
+        let (mut reader, mut output) = output(&"x".repeat(CHUNK));
+        output.write_lines();
+        drop(output);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text.len(), CHUNK + 1);
+        assert!(text.ends_with("x\n"));
     }
 }

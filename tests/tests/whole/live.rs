@@ -1,0 +1,289 @@
+//! The live table, on a terminal that is read as a user would see it.
+
+use std::fs::File;
+use std::io::Read;
+use std::num::NonZero;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use tests::{Running, Vmm, need_kvm};
+
+/// How long the screen may take to become what is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn some(size: u16) -> NonZero<u16> {
+    NonZero::new(size).expect("a terminal has lines and columns")
+}
+
+/// A terminal, as its screen shows what was written to it.
+struct Terminal {
+    ours: OwnedFd,
+    theirs: Option<OwnedFd>,
+    screen: Arc<(Mutex<vt100::Parser>, Condvar)>,
+}
+
+impl Terminal {
+    fn new(lines: u16, columns: u16) -> Self {
+        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
+        grantpt(&ours).expect("ours");
+        unlockpt(&ours).expect("ours");
+        let name = ptsname(&ours, Vec::new()).expect("its name");
+        let theirs = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty());
+        let parser = vt100::Parser::new(some(lines), some(columns), 1000);
+        let screen = Arc::new((Mutex::new(parser), Condvar::new()));
+        let mut reader = File::from(ours.try_clone().expect("another handle"));
+        let seen = Arc::clone(&screen);
+        // Until nobody has the other end any more.
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = reader.read(&mut buffer) {
+                let Ok(mut parser) = seen.0.lock() else {
+                    // The test has failed.
+                    return;
+                };
+                parser.process(&buffer[..read]);
+                drop(parser);
+                seen.1.notify_all();
+            }
+        });
+        let terminal = Self {
+            ours,
+            theirs: Some(theirs.expect("the other end")),
+            screen,
+        };
+        terminal.resize(lines, columns);
+        terminal
+    }
+
+    fn resize(&self, lines: u16, columns: u16) {
+        let size = Winsize {
+            ws_row: lines,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let mut parser = self.screen.0.lock().expect("no panic");
+        parser.screen_mut().set_size(some(lines), some(columns));
+        tcsetwinsize(self.ours.as_fd(), size).expect("a terminal");
+    }
+
+    /// Starts the command with both outputs on it.
+    fn start(&mut self, vmm: Vmm) -> Running {
+        let theirs = self.theirs.take().expect("nobody else has it");
+        let mut vmm = vmm.stdout(Stdio::from(theirs.try_clone().expect("another handle")));
+        let command = vmm.command();
+        command.stderr(Stdio::from(theirs)).env("TERM", "xterm");
+        vmm.start()
+    }
+
+    fn lines(parser: &vt100::Parser) -> Vec<String> {
+        let (_, columns) = parser.screen().size();
+        parser.screen().rows(0, columns.get()).collect()
+    }
+
+    /// Waits until the screen is as it should be, and returns its lines.
+    #[track_caller]
+    fn wait(&self, what: &str, is_so: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut parser = self.screen.0.lock().expect("no panic");
+        loop {
+            let lines = Self::lines(&parser);
+            if is_so(&lines) {
+                return lines;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{what} never came:\n{}", lines.join("\n"));
+            (parser, _) = self.screen.1.wait_timeout(parser, left).expect("no panic");
+        }
+    }
+
+    /// The lines that are left when the command has ended.
+    fn end(&self, running: Running, status: i32) -> Vec<String> {
+        running.finish().ends_with(status);
+        self.wait("the verdict", |lines| {
+            lines.iter().any(|line| line.starts_with("interrupted: "))
+        })
+    }
+}
+
+/// The column of the table with that title, of the line that begins with that name.
+fn figure(lines: &[String], name: &str, column: &str) -> Option<f64> {
+    let titles: Vec<_> = lines
+        .iter()
+        .find(|line| line.starts_with(" CPU  state"))?
+        .split_whitespace()
+        .rev()
+        .collect();
+    let from_right = titles.iter().position(|title| *title == column)?;
+    let line = lines
+        .iter()
+        .find(|line| line.split_whitespace().next() == Some(name))?;
+    line.split_whitespace().rev().nth(from_right)?.parse().ok()
+}
+
+fn is_table(line: &str) -> bool {
+    line.starts_with(" CPU  state") || line.starts_with(" sum ") || line.contains(" vCPUs: ")
+}
+
+fn stress(options: &str) -> Vmm {
+    Vmm::with("--watch --watchdog 0")
+        .args(options.split_whitespace())
+        .args(["--append", "workload=stress for=600s"])
+        .arg(tests::guest())
+}
+
+#[test]
+fn the_table_shows_every_vcpu_and_goes_away() {
+    need_kvm();
+    let mut terminal = Terminal::new(100, 140);
+    let running = terminal.start(stress("--vcpus 3"));
+    let lines = terminal.wait("traffic", |lines| {
+        figure(lines, "sum", "IPIs/s") > Some(0.0) && figure(lines, "2", "calls/s") > Some(0.0)
+    });
+    assert!(
+        lines.iter().any(|line| line.contains(" s, 3 vCPUs: ")),
+        "{lines:#?}"
+    );
+    // Rates of each, and their sum, of one moment; both are rounded.
+    for column in ["IPIs/s", "received/s", "user/s", "calls/s"] {
+        let of = |name: &str| figure(&lines, name, column).unwrap_or_else(|| panic!("{lines:#?}"));
+        let each: f64 = ["0", "1", "2"].map(of).iter().sum();
+        assert!((of("sum") - each).abs() <= 3.0, "{column}: {lines:#?}");
+    }
+    // There is one table, however often it was drawn, and the console is above it.
+    let headers = |lines: &[String]| {
+        lines
+            .iter()
+            .filter(|it| it.starts_with(" CPU  state"))
+            .count()
+    };
+    assert_eq!(headers(&lines), 1, "{lines:#?}");
+    let console = lines.iter().position(|line| line.contains("3 CPUs up"));
+    let table = lines.iter().position(|line| is_table(line));
+    assert!(console.is_some() && console < table, "{lines:#?}");
+
+    running.signal(libc::SIGINT);
+    let left = terminal.end(running, 130);
+    assert!(
+        left.iter().any(|line| line.contains("3 CPUs up")),
+        "{left:#?}"
+    );
+    assert!(
+        !left.iter().any(|line| line.contains(" s, 3 vCPUs: ")),
+        "{left:#?}"
+    );
+    assert!(
+        left.iter().any(|line| line.starts_with("vCPUs      3")),
+        "{left:#?}"
+    );
+    let parser = terminal.screen.0.lock().expect("no panic");
+    assert!(!parser.screen().hide_cursor(), "the cursor is there again");
+}
+
+#[test]
+fn a_terminal_can_be_too_small_and_change_its_size() {
+    need_kvm();
+    let mut terminal = Terminal::new(9, 100);
+    let running = terminal.start(stress("--vcpus 8"));
+    let more = |lines: &[String]| lines.iter().any(|line| line.contains("4 more"));
+    let lines = terminal.wait("a line for four", more);
+    assert!(figure(&lines, "2", "IPIs/s").is_some(), "{lines:#?}");
+    assert!(figure(&lines, "sum", "IPIs/s").is_some(), "{lines:#?}");
+    terminal.resize(30, 100);
+    terminal.wait("a line for each", |lines| {
+        !more(lines) && figure(lines, "7", "IPIs/s").is_some()
+    });
+    terminal.resize(6, 30);
+    terminal.wait("a table that fits", |lines| {
+        lines.iter().any(|line| line.contains("7 more"))
+    });
+    terminal.resize(40, 120);
+    terminal.wait("all of it again", |lines| {
+        figure(lines, "7", "calls/s").is_some()
+    });
+    running.signal(libc::SIGTERM);
+    terminal.end(running, 143);
+}
+
+#[test]
+fn the_console_and_the_table_do_not_garble_each_other() {
+    need_kvm();
+    let directory = tempfile::TempDir::new().expect("a temporary directory");
+    let script = directory.path().join("script.rhai");
+    let text = r#"
+        boot(#{ vcpus: 3, append: "workload=puppet" });
+        cpu(1).hold_at("queue.visit");
+        cpu(0).call_many([1, 2], nowait);
+        for line in 0..200 { print(`line ${line} of the console`); }
+        print("\x1b[2J\x1b[Hclear");
+        cpu(1).wait_held();
+        loop { cpu(0).call_single(0, wait).wait_done(); }
+    "#;
+    std::fs::write(&script, text).expect("room for a script");
+    let mut terminal = Terminal::new(24, 100);
+    let vmm = Vmm::with("--watch --script")
+        .arg(&script)
+        .arg(tests::guest());
+    let running = terminal.start(vmm);
+    let lines = terminal.wait("a held CPU", |lines| {
+        lines
+            .iter()
+            .any(|line| line.starts_with("   1  held at queue.visit"))
+    });
+    let at = |text: &str| lines.iter().position(|line| line.contains(text));
+    // What the guest said stands above in order, whole, and has not cleared anything.
+    let first = at("line 190 of").unwrap_or_else(|| panic!("{lines:#?}"));
+    for number in 190..200 {
+        let line = &lines[first + number - 190];
+        assert_eq!(
+            line.trim_end(),
+            format!("line {number} of the console"),
+            "{lines:#?}"
+        );
+    }
+    assert_eq!(lines[first + 10].trim_end(), "[2J[Hclear", "{lines:#?}");
+    let title = &lines[first + 11];
+    assert!(
+        title.contains(" s, 3 vCPUs: ") && title.contains("1 held"),
+        "{lines:#?}"
+    );
+    running.signal(libc::SIGINT);
+    terminal.end(running, 130);
+    let screen = terminal
+        .screen
+        .0
+        .lock()
+        .expect("no panic")
+        .screen()
+        .contents();
+    assert!(!screen.contains("IPIs/s"), "{screen}");
+}
+
+#[test]
+fn without_a_terminal_there_is_no_table() {
+    need_kvm();
+    let run = Vmm::boot("--watch").run();
+    run.ends_with(2).complains_of("--watch draws on a terminal");
+    // One that knows no cursor is none either.
+    let mut terminal = Terminal::new(24, 80);
+    let theirs = terminal.theirs.take().expect("nobody else has it");
+    let mut command = Command::new(tests::vmm());
+    command
+        .arg("--watch")
+        .arg(tests::guest())
+        .env("TERM", "dumb");
+    let mut vmm = Vmm::from(command);
+    vmm.command().stderr(Stdio::from(theirs));
+    vmm.run().ends_with(2);
+    terminal.wait("a reason", |lines| {
+        lines
+            .iter()
+            .any(|line| line.contains("standard error is none"))
+    });
+}
