@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::TempDir;
 use wait_timeout::ChildExt;
 
 /// How long a run may take if the test does not say. Far above what any takes on a busy host.
@@ -20,6 +22,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 pub struct Vmm {
     command: Command,
     limit: Duration,
+    /// What it reads, for as long as it runs.
+    script: Option<TempDir>,
 }
 
 impl Vmm {
@@ -36,6 +40,19 @@ impl Vmm {
     /// The guest image under test, booted with some arguments.
     pub fn boot(arguments: &str) -> Self {
         Self::with(arguments).arg(crate::guest())
+    }
+
+    /// The guest image under test, driven by a script of this text.
+    ///
+    /// # Panics
+    /// If there is no room for the script.
+    pub fn scripted(text: &str) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let script = directory.path().join("script.rhai");
+        fs::write(&script, text).expect("room for a script");
+        let mut vmm = Self::boot("").arg("--script").arg(script);
+        vmm.script = Some(directory);
+        vmm
     }
 
     /// Adds an argument.
@@ -89,6 +106,7 @@ impl Vmm {
             limit: self.limit,
             child,
             shown,
+            _script: self.script,
         }
     }
 }
@@ -103,6 +121,7 @@ impl From<Command> for Vmm {
         Self {
             command,
             limit: TIME_LIMIT,
+            script: None,
         }
     }
 }
@@ -122,6 +141,7 @@ pub struct Running {
     started: Instant,
     limit: Duration,
     shown: String,
+    _script: Option<TempDir>,
 }
 
 impl Running {

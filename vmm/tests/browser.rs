@@ -19,7 +19,7 @@ use vmm::control::operator::{Expected, Transit};
 use vmm::control::{Aftermath, Carried, Ending};
 use vmm::lab::Lab;
 use vmm::machine::devices::Strays;
-use vmm::machine::journal::{Entry, Kept};
+use vmm::machine::journal::Entry;
 use vmm::machine::lifecycle::{Stall, State};
 use vmm::report::Report;
 use vmm::report::page::{self, Section};
@@ -49,7 +49,7 @@ impl Written {
     fn of(traces: Vec<Trace>, command_line: &str) -> Self {
         let written = Self::nowhere();
         let reports: Vec<_> = traces.into_iter().map(reported).collect();
-        let section = |(report, trace)| Section {
+        let section = |report, trace| Section {
             report,
             post_mortem: "",
             guest: Path::new("guest.bin"),
@@ -58,7 +58,7 @@ impl Written {
         };
         let sections: Vec<_> = reports
             .iter()
-            .map(|(report, trace)| section((report, trace)))
+            .map(|(report, trace)| section(report, trace))
             .collect();
         let mut bytes = Vec::new();
         page::write(&mut bytes, &sections, None).expect("memory takes all");
@@ -158,12 +158,6 @@ fn made(cpus: usize, rounds: u64, first: &str) -> Trace {
             },
         ]);
     }
-    for one in &mut brought {
-        one.journal = Kept {
-            entries: std::mem::take(&mut one.journal.entries),
-            lost: 0,
-        };
-    }
     let points = std::iter::once(first).chain(names.iter().copied());
     Trace::new(brought, points.map(str::to_owned).collect(), 1_000_000)
 }
@@ -175,8 +169,8 @@ fn small() -> Written {
         return Written::of(vec![made(4, 8, "")], "workload=puppet");
     }
     let written = Written::nowhere();
-    let script = written.directory.path().join("script.rhai");
-    let text = r#"
+    let vmm = Vmm::scripted(
+        r#"
         boot(#{ vcpus: 4, append: "workload=puppet" });
         for round in 0..8 {
             cpu(1).pause();
@@ -185,10 +179,9 @@ fn small() -> Written {
             made.wait_ran();
             made.wait_done();
         }
-    "#;
-    fs::write(&script, text).expect("room for a script");
-    let vmm = Vmm::boot("").arg("--report").arg(written.path());
-    vmm.arg("--script").arg(&script).run().ends_with(0);
+        "#,
+    );
+    vmm.arg("--report").arg(written.path()).run().ends_with(0);
     written
 }
 

@@ -1,18 +1,13 @@
 //! What becomes of IPIs: sent, targets, received and coalesced are four counters, each from where it happens, and
 //! every IPI is accounted for.
 
-use std::fs;
-
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Vmm, need_kvm};
 
 /// What the report says of the IPIs of a guest that does as a script says.
 fn ipis(script: &str) -> Value {
-    let directory = TempDir::new().expect("a temporary directory");
-    let path = directory.path().join("script.rhai");
-    fs::write(&path, script).expect("room for a script");
-    let run = Vmm::boot("--stats json").arg("--script").arg(path).run();
+    let run = Vmm::scripted(script).args(["--stats", "json"]).run();
     run.ends_with(0);
     run.json()["ipi"].clone()
 }

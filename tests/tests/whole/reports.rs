@@ -32,13 +32,6 @@ fn machines(page: &str) -> Vec<Value> {
     embedded(page, "<script type=\"application/json\" class=\"machine\"")
 }
 
-fn scripted(text: &str) -> (TempDir, Vmm) {
-    let directory = TempDir::new().expect("a temporary directory");
-    let script = directory.path().join("script.rhai");
-    fs::write(&script, text).expect("room for a script");
-    (directory, Vmm::boot("").arg("--script").arg(script))
-}
-
 fn length(list: &Value) -> usize {
     list.as_array().expect("a list").len()
 }
@@ -46,7 +39,7 @@ fn length(list: &Value) -> usize {
 #[test]
 fn a_page_holds_the_report_and_everything_that_was_traced() {
     need_kvm();
-    let (_kept, vmm) = scripted(
+    let vmm = Vmm::scripted(
         r#"
         boot(#{ vcpus: 3, append: "workload=puppet" });
         for round in 0..6 {
@@ -108,7 +101,7 @@ fn a_page_loads_nothing() {
 #[test]
 fn each_machine_of_a_script_has_its_section() {
     need_kvm();
-    let (_kept, vmm) = scripted(
+    let vmm = Vmm::scripted(
         r#"
         boot(#{ vcpus: 1, append: "workload=puppet" });
         cpu(0).spin().wait_done();

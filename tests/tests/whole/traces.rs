@@ -36,17 +36,10 @@ fn count(events: &[Value], phase: &str, name: &str) -> u64 {
     events.iter().filter(is_it).count() as u64
 }
 
-fn scripted(text: &str) -> (TempDir, Vmm) {
-    let directory = TempDir::new().expect("a temporary directory");
-    let script = directory.path().join("script.rhai");
-    fs::write(&script, text).expect("room for a script");
-    (directory, Vmm::boot("").arg("--script").arg(script))
-}
-
 #[test]
 fn a_trace_has_every_ipi_every_handler_and_every_call() {
     need_kvm();
-    let (_kept, vmm) = scripted(
+    let vmm = Vmm::scripted(
         r#"
         boot(#{ vcpus: 4, append: "workload=puppet" });
         for round in 0..20 {
@@ -75,7 +68,7 @@ fn a_trace_has_every_ipi_every_handler_and_every_call() {
 #[test]
 fn a_trace_can_be_turned_off_and_on_and_shows_stalls() {
     need_kvm();
-    let (_kept, vmm) = scripted(
+    let vmm = Vmm::scripted(
         r#"
         boot(#{ vcpus: 3, append: "workload=puppet" });
         trace(false);
@@ -112,7 +105,7 @@ fn a_trace_can_be_turned_off_and_on_and_shows_stalls() {
 #[test]
 fn without_a_trace_there_is_none_to_turn_on() {
     need_kvm();
-    let (_kept, vmm) = scripted("boot(#{ append: \"workload=puppet\" });\ntrace(true);\n");
+    let vmm = Vmm::scripted("boot(#{ append: \"workload=puppet\" });\ntrace(true);\n");
     vmm.run().ends_with(2).says("--trace FILE");
 }
 

@@ -282,7 +282,7 @@ impl Timeline {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::machine::journal::Kept;
     use crate::machine::lifecycle::Stall;
@@ -294,7 +294,7 @@ mod tests {
         points().into_iter().map(str::to_owned).collect()
     }
 
-    fn record(name: &str, tsc: u64, call: u64, detail: u64) -> Record {
+    pub(crate) fn record(name: &str, tsc: u64, call: u64, detail: u64) -> Record {
         let point = names().iter().position(|it| it == name).unwrap() as u32;
         Record {
             tsc,
@@ -305,7 +305,7 @@ mod tests {
         }
     }
 
-    fn trace(cpus: Vec<(Vec<Record>, Vec<Entry>)>) -> Trace {
+    pub(crate) fn trace(cpus: Vec<(Vec<Record>, Vec<Entry>)>) -> Trace {
         let brought = cpus.into_iter().map(|(records, entries)| Brought {
             records,
             journal: Kept { entries, lost: 0 },
@@ -314,7 +314,8 @@ mod tests {
         Trace::new(brought.collect(), names(), 1000)
     }
 
-    fn sent(target: u32, vector: u8) -> u64 {
+    /// The detail of an IPI that is sent.
+    pub(crate) fn sent(target: u32, vector: u8) -> u64 {
         u32::from(Dispatch { target, vector }).into()
     }
 

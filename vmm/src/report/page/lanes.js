@@ -19,7 +19,8 @@
  * column they fill; of very many arrows, some.
  */
 
-const GUTTER = 84;
+/** Room for names: four digits of a CPU, and a part. */
+const GUTTER = 96;
 const AXIS = 24;
 const LANE_GAP = 7;
 const PART_GAP = 2;
@@ -546,7 +547,7 @@ class Lanes {
       const [first] = lane.parts;
       context.fillStyle = paint.text;
       context.font = `600 11px ${paint.font}`;
-      context.fillText(lane.name, 4, first.top - scrolled + 7, GUTTER - 40);
+      context.fillText(lane.name, 2, first.top - scrolled + 7, GUTTER - 40);
       context.fillStyle = paint.faint;
       context.font = `10px ${paint.font}`;
       context.textAlign = 'right';

@@ -467,12 +467,17 @@ function showVcpus({ report: { per_vcpu: vcpus } }) {
   );
   const one = (value) => (Array.isArray(value) ? value.reduce((total, it) => total + it, 0) : value || 0);
   const statistics = names('kvm').filter((name) => vcpus.some((vcpu) => one(vcpu.kvm[name]) > 0));
-  byId('kvm').closest('details').hidden = statistics.length === 0;
-  table(
-    'kvm',
-    ['', ...vcpus.map((vcpu) => `CPU ${vcpu.id}`)],
-    statistics.map((name) => [name, ...vcpus.map((vcpu) => figure(one(vcpu.kvm[name])))]),
-  );
+  const details = byId('kvm').closest('details');
+  details.hidden = statistics.length === 0;
+  // Made when somebody wants to see it: it has forty rows and a column for each of up to a thousand vCPUs.
+  const fill = () =>
+    table(
+      'kvm',
+      ['', ...vcpus.map((vcpu) => `CPU ${vcpu.id}`)],
+      details.open ? statistics.map((name) => [name, ...vcpus.map((vcpu) => figure(one(vcpu.kvm[name])))]) : [],
+    );
+  details.ontoggle = fill;
+  fill();
 }
 
 function show(machine) {

@@ -247,40 +247,14 @@ fn close(open: &mut Vec<&Stretch>, is_over: impl Fn(&Stretch) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::journal::{Entry, Kept};
-    use crate::stats::timeline::points;
-    use crate::stats::trace::Brought;
+    use crate::machine::journal::Entry;
+    use crate::stats::timeline;
+    use crate::stats::timeline::tests::{record, trace};
     use proptest::prelude::*;
-    use shared::ports::Dispatch;
     use shared::trace::Record;
 
-    fn record(name: &str, tsc: u64, call: u64, detail: u64) -> Record {
-        let point = points().iter().position(|it| *it == name).unwrap() as u32;
-        Record {
-            tsc,
-            call,
-            detail,
-            point,
-            number: 0,
-        }
-    }
-
-    fn trace(cpus: Vec<(Vec<Record>, Vec<Entry>)>) -> Trace {
-        let brought = cpus.into_iter().map(|(records, entries)| Brought {
-            records,
-            journal: Kept { entries, lost: 0 },
-            ..Brought::default()
-        });
-        let names = points().into_iter().map(str::to_owned);
-        Trace::new(brought.collect(), names.collect(), 1000)
-    }
-
     fn sent(tsc: u64, target: u32) -> Record {
-        let to = Dispatch {
-            target,
-            vector: 0xfc,
-        };
-        record("ipi.send", tsc, 0, u32::from(to).into())
+        record("ipi.send", tsc, 0, timeline::tests::sent(target, 0xfc))
     }
 
     #[test]
