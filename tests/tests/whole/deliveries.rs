@@ -110,3 +110,31 @@ fn counters_and_trace_agree() {
         assert!(sum >= count(&trace[what], "count"), "{what}: {sum}");
     }
 }
+
+/// Who waits for a descriptor waits for the CPU on which its last call has still to run.
+#[test]
+fn latencies_are_told_by_pair() {
+    need_kvm();
+    let directory = TempDir::new().expect("a temporary directory");
+    let run = Vmm::scripted(include_str!("../../../scenarios/csd-reuse.rhai"))
+        .args(["--stats", "json"])
+        .arg("--trace")
+        .arg(directory.path().join("trace.json"))
+        .run();
+    run.ends_with(0);
+    let report = run.json();
+    let trace = &report["trace"];
+    let pairs = trace["pairs"].as_array().expect("pairs");
+    let pair = pairs.iter().find(|it| it["from"] == 0 && it["to"] == 1);
+    let pair = pair.unwrap_or_else(|| panic!("nothing from CPU 0 to CPU 1: {trace:#}"));
+    for (what, times) in [("ipi", 1), ("call", 2), ("csd_wait", 1)] {
+        for of in [pair, trace] {
+            assert!(count(&of[what], "count") >= times, "{what}: {trace:#}");
+            for unit in ["cycles", "ns"] {
+                let at = |quantile: &str| count(&of[what][quantile], unit);
+                let quantiles = ["min", "p50", "p90", "p99", "p99_9", "max"].map(at);
+                assert!(quantiles.is_sorted() && quantiles[5] > 0, "{what}: {of:#}");
+            }
+        }
+    }
+}

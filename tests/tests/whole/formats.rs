@@ -53,14 +53,6 @@ fn close(schema: &mut Value) {
     }
 }
 
-fn scripted(script: &str) -> (TempDir, Vmm) {
-    let directory = TempDir::new().expect("a temporary directory");
-    let path = directory.path().join("script.rhai");
-    fs::write(&path, script).expect("room for a script");
-    let vmm = Vmm::boot("").arg("--script").arg(path);
-    (directory, vmm)
-}
-
 #[test]
 fn a_document_that_is_wrong_is_found_out() {
     need_kvm();
@@ -105,7 +97,7 @@ fn reports_of_all_kinds_hold_to_the_schema() {
     // Refused.
     hold_report(&json().args(["--append", "x"]).run().ends_with(2).json());
     // With findings, breaches and open calls.
-    let (_kept, vmm) = scripted(include_str!("../../../scenarios/mckenney-2009.rhai"));
+    let vmm = Vmm::scripted(include_str!("../../../scenarios/mckenney-2009.rhai"));
     let run = vmm
         .args(["--stats", "json", "--append", "queue=fifo"])
         .run();
@@ -270,7 +262,7 @@ fn prometheus_reads_what_the_json_document_says() {
 #[test]
 fn several_machines_make_one_text() {
     need_kvm();
-    let (_kept, vmm) = scripted(
+    let vmm = Vmm::scripted(
         r#"
         boot(#{ vcpus: 1 });
         boot(#{ vcpus: 2 });

@@ -112,18 +112,19 @@ impl Terminal {
     }
 }
 
-/// The column of the table with that title, of the line that begins with that name.
+/// The column of the table with that title, of the line that begins with that name. The table is the last: where a
+/// terminal became narrower under it, something of an earlier one can be left above.
 fn figure(lines: &[String], name: &str, column: &str) -> Option<f64> {
     let titles: Vec<_> = lines
         .iter()
-        .find(|line| line.starts_with(" CPU  state"))?
+        .rfind(|line| line.starts_with(" CPU  state"))?
         .split_whitespace()
         .rev()
         .collect();
     let from_right = titles.iter().position(|title| *title == column)?;
     let line = lines
         .iter()
-        .find(|line| line.split_whitespace().next() == Some(name))?;
+        .rfind(|line| line.split_whitespace().next() == Some(name))?;
     line.split_whitespace().rev().nth(from_right)?.parse().ok()
 }
 
@@ -214,9 +215,7 @@ fn a_terminal_can_be_too_small_and_change_its_size() {
 #[test]
 fn the_console_and_the_table_do_not_garble_each_other() {
     need_kvm();
-    let directory = tempfile::TempDir::new().expect("a temporary directory");
-    let script = directory.path().join("script.rhai");
-    let text = r#"
+    let script = r#"
         boot(#{ vcpus: 3, append: "workload=puppet" });
         cpu(1).hold_at("queue.visit");
         cpu(0).call_many([1, 2], nowait);
@@ -225,11 +224,8 @@ fn the_console_and_the_table_do_not_garble_each_other() {
         cpu(1).wait_held();
         loop { cpu(0).call_single(0, wait).wait_done(); }
     "#;
-    std::fs::write(&script, text).expect("room for a script");
     let mut terminal = Terminal::new(24, 100);
-    let vmm = Vmm::with("--watch --script")
-        .arg(&script)
-        .arg(tests::guest());
+    let vmm = Vmm::scripted(script).arg("--watch");
     let running = terminal.start(vmm);
     let lines = terminal.wait("a held CPU", |lines| {
         lines
@@ -263,6 +259,29 @@ fn the_console_and_the_table_do_not_garble_each_other() {
         .screen()
         .contents();
     assert!(!screen.contains("IPIs/s"), "{screen}");
+}
+
+#[test]
+fn a_console_that_goes_elsewhere_is_left_as_it_is() {
+    need_kvm();
+    let script = r#"
+        boot(#{ vcpus: 1, append: "workload=puppet" });
+        print("\x1b[1mbold\tand\rbroken");
+        loop { cpu(0).call_single(0, wait).wait_done(); }
+    "#;
+    let mut terminal = Terminal::new(24, 100);
+    let theirs = terminal.theirs.take().expect("nobody else has it");
+    let mut vmm = Vmm::scripted(script).arg("--watch");
+    vmm.command()
+        .stderr(Stdio::from(theirs))
+        .env("TERM", "xterm");
+    let running = vmm.start();
+    terminal.wait("traffic", |lines| {
+        figure(lines, "sum", "calls/s") > Some(0.0)
+    });
+    running.wait_for("\x1b[1mbold\tand\rbroken\n");
+    running.signal(libc::SIGINT);
+    running.finish().ends_with(130);
 }
 
 #[test]

@@ -156,17 +156,18 @@ impl<'a> Bench<'a> {
 
     fn draw(&mut self) {
         if let (Some(live), Some(output)) = (&mut self.live, &mut self.output) {
-            output.take(&self.console);
             live.refresh(output);
         }
     }
 
     fn pump(&mut self) {
-        match (&mut self.output, &self.live) {
-            (Some(output), None) => output.pump(&self.console),
-            // Written when the table is drawn, since that has to make room.
-            (Some(output), Some(_)) => output.take(&self.console),
-            (None, _) => {}
+        if let Some(output) = &mut self.output {
+            if self.live.is_some() && output.is_terminal() {
+                // Written when the table is drawn, since that has to make room.
+                output.take(&self.console);
+            } else {
+                output.pump(&self.console);
+            }
         }
     }
 }

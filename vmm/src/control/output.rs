@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -91,6 +91,11 @@ impl Output {
         } else {
             self.write(whole.map_or(0, |last| last + 1));
         }
+    }
+
+    /// Whether it is a terminal, on which something else may stand.
+    pub fn is_terminal(&self) -> bool {
+        self.file.as_ref().is_some_and(File::is_terminal)
     }
 
     /// Whether there are whole lines to write.

@@ -74,7 +74,7 @@ impl<'a> Live<'a> {
         self.timer.as_raw_fd()
     }
 
-    /// Draws the table anew, and above it the lines that `output` holds.
+    /// Draws the table anew, and above it the lines that `output` holds if it is a terminal.
     pub fn refresh(&mut self, output: &mut Output) {
         // How many times were missed does not matter.
         let _ = self.timer.wait();

@@ -28,13 +28,14 @@ impl Default for Screen {
 }
 
 impl Screen {
-    /// Draws what `text` makes of a number of lines and columns, and above it the lines that `output` holds. A
-    /// terminal that takes nothing at this moment, because somebody holds it, is not waited for.
+    /// Draws what `text` makes of a number of lines and columns, and above it the lines that `output` holds if it
+    /// is a terminal: this one, as far as anybody knows. A terminal that takes nothing at this moment, because
+    /// somebody holds it, is not waited for.
     pub fn draw(&self, output: &mut Output, text: impl FnOnce((u16, u16)) -> String) {
         if !is_ready(&self.term) {
             return;
         }
-        if output.has_lines() {
+        if output.is_terminal() && output.has_lines() {
             self.bar.suspend(|| output.write_lines());
         }
         self.bar.set_message(text(self.term.size()));
