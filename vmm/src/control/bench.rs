@@ -1,6 +1,6 @@
 //! What the event loop watches while the machine runs: the ends of vCPUs, signals, the guest's
-//! console, the clock, what stalls are due, a trace that fills, and a table that is to be drawn. It only finds out that the run is over;
-//! winding up is its caller's part.
+//! console, the clock, what stalls are due, a trace that fills, and a table that is to be drawn. It only finds out
+//! that the run is over; winding up is its caller's part.
 
 use std::io;
 use std::os::fd::AsRawFd;

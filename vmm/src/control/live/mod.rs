@@ -1,5 +1,5 @@
 //! The live table of `--watch`: what each vCPU is doing, and how fast. Everything in it comes from counters that
-//! are kept anyway; it asks nothing of a vCPU and of no guest, and costs a look at memory four times a second.
+//! are kept anyway; it asks nothing of any vCPU or guest, and costs a look at memory four times a second.
 
 mod screen;
 mod table;
