@@ -14,7 +14,7 @@ mod metal;
 
 use alloc::vec::Vec;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use guest::lab::Lab;
 use guest::options::{ApicMode, Eoi, Options};
@@ -39,9 +39,13 @@ use metal::{acpi, apic, clock, console, end, heap, hypercall, paging, platform, 
 /// Set once every CPU is online: the workload may begin.
 static GO: AtomicBool = AtomicBool::new(false);
 
+/// When the first CPU entered Rust, until that is told. Not on the stack, where it would stay for as long as
+/// the guest runs: two boots are to differ in nothing but what they tell.
+static BOOT_TSC: AtomicU64 = AtomicU64::new(0);
+
 /// Where the first CPU enters Rust, with the address of the PVH start info.
 extern "C" fn start_first_cpu(start_info: u32) -> ! {
-    let boot_tsc = clock::now();
+    BOOT_TSC.store(clock::now(), Ordering::Relaxed);
     // SAFETY: this is the first CPU, and these are its first lines.
     let cpu = unsafe { Cpu::init_first() };
     // SAFETY: likewise.
@@ -107,7 +111,7 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
     for (cpu, id) in apic_ids.iter().enumerate() {
         lab.set_stacks(cpu, Cpu::stacks(*id));
     }
-    lab.set_boot_tsc(boot_tsc);
+    lab.set_boot_tsc(BOOT_TSC.swap(0, Ordering::Relaxed));
     lab.set_cpus_online(apic_ids.len());
     log!(
         "{} CPUs up, transport {}, queue {}",

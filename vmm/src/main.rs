@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use command::{bench, complain, ctl, probes, run, schema};
+use command::{bench, complain, ctl, explore, probes, replay, run, schema};
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
 #[derive(Debug, Parser)]
@@ -40,10 +40,11 @@ enum Command {
     Bench(bench::Arguments),
     /// Ask a running vmm, at its control socket, one thing
     Ctl(ctl::Arguments),
+    /// Search the orders of a case's steps for one that breaks something
+    Explore(explore::Arguments),
     /// List the points of a guest image at which a CPU can be held
     Probes(probes::Arguments),
-    /// Print the JSON Schema of a document; see docs/formats.md
-    Schema(schema::Arguments),
+use command::{bench, complain, ctl, explore, probes, replay, run, schema};
 }
 
 fn main() -> ExitCode {
@@ -52,8 +53,9 @@ fn main() -> ExitCode {
         None => run::run(&cli.run),
         Some(Command::Bench(arguments)) => bench::run(arguments),
         Some(Command::Ctl(arguments)) => ctl::run(arguments),
+        Some(Command::Explore(arguments)) => explore::run(arguments),
         Some(Command::Probes(arguments)) => probes::run(arguments),
-        Some(Command::Schema(arguments)) => schema::run(arguments),
+use command::{bench, complain, ctl, explore, probes, replay, run, schema};
     };
     match result {
         Ok(status) => ExitCode::from(status),

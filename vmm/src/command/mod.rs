@@ -3,7 +3,10 @@
 
 pub mod bench;
 pub mod ctl;
+pub mod explore;
+pub mod interruption;
 pub mod probes;
+pub mod replay;
 pub mod run;
 pub mod schema;
 mod stats;

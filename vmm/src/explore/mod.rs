@@ -3,7 +3,416 @@
 //! nothing with [`crate::control`], which lets machines run.
 
 pub mod case;
+pub mod retrace;
 pub mod schedule;
 pub mod search;
 pub mod sharing;
+pub mod shrink;
 pub mod specimen;
+pub mod story;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use case::{Case, CaseError};
+use retrace::{Diverged, Followed, follow, name};
+use schedule::{FORM, Granularity, Schedule};
+use search::sampled::Way;
+use search::{Counts, End, Found, Hunt, OnProgress, Why, bounded, exhaustive, sampled};
+use sharing::Sharing;
+use specimen::{Breach, Setup, Specimen, SpecimenError};
+
+use crate::machine::MachineError;
+use crate::machine::image::Image;
+
+/// How choices are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// With few preemptions first, up to this many, then every order.
+    Auto(u32),
+    /// Every order.
+    Exhaustive,
+    /// Every order with at most this many preemptions.
+    Bounded(u32),
+    /// This many orders, at random.
+    Sampled(Way, u64),
+}
+
+/// What to explore, and how.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The guest image.
+    pub guest: PathBuf,
+    /// The case.
+    pub case: Case,
+    /// Words for the guest beyond the case's own.
+    pub append: String,
+    /// Where CPUs stop.
+    pub granularity: Granularity,
+    /// How choices are made.
+    pub strategy: Strategy,
+    /// Where chance comes from. Equal seeds make equal choices.
+    pub seed: u64,
+    /// How long it may search.
+    pub time: Option<Duration>,
+    /// How many states it may keep.
+    pub states: Option<u64>,
+    /// Which part of the search is this one's: of so many, the how-manieth, from 0.
+    pub shard: Shard,
+    /// How long it may try to make what it finds shorter.
+    pub shrink: Duration,
+}
+
+/// A part of a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// Which, from 0.
+    pub index: u64,
+    /// Of how many.
+    pub of: u64,
+}
+
+impl Shard {
+    /// All of it.
+    pub const WHOLE: Self = Self { index: 0, of: 1 };
+}
+
+/// Why nothing was explored, or replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExploreError {
+    /// No image.
+    #[error(transparent)]
+    Image(#[from] crate::machine::image::ImageError),
+    /// No specimen.
+    #[error(transparent)]
+    Specimen(#[from] SpecimenError),
+    /// What was found does not come again, which is a bug of the explorer.
+    #[error("the schedule that was found does not lead there again: {0}")]
+    NotAgain(Diverged),
+    /// The schedule has a case that is none.
+    #[error("the schedule's case: {0}")]
+    Case(#[from] CaseError),
+    /// The schedule is of another image.
+    #[error(
+        "the schedule was found on guest image {of}, this is {this}; take the image it was found on, or \
+         --any-image to try all the same"
+    )]
+    OtherImage {
+        /// The number of that.
+        of: String,
+        /// The number of this.
+        this: String,
+    },
+}
+
+impl ExploreError {
+    /// The status with which the command ends.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Image(_) | Self::Case(_) | Self::OtherImage { .. } => 2,
+            Self::Specimen(SpecimenError::NoPoint { .. } | SpecimenError::NotReady(_)) => 2,
+            Self::Specimen(SpecimenError::Machine(
+                MachineError::Layout(_) | MachineError::Image(_) | MachineError::Boot(_),
+            )) => 2,
+            Self::Specimen(_) | Self::NotAgain(_) => 3,
+        }
+    }
+}
+
+/// What a search came to.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It breaks.
+    Broke {
+        /// What, and how.
+        breach: Breach,
+        /// The schedule that was found, made short.
+        schedule: Schedule,
+        /// How many turns it had when it was found.
+        found_with: usize,
+    },
+    /// It does not break, in any order.
+    Complete,
+    /// It did not break with any order of so many preemptions.
+    BoundedComplete(u32),
+    /// It did not break in so many orders.
+    Sampled(u64),
+    /// The search stopped before it was through.
+    Stopped(Why),
+}
+
+/// What a search came to, and what it did.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What it came to.
+    pub verdict: Verdict,
+    /// What it did.
+    pub counts: Counts,
+    /// For how long.
+    pub time: Duration,
+    /// Words of memory that CPUs access, and those on which they can get in each other's way.
+    pub words: (usize, usize),
+    /// What the case expects: any of these to break, or nothing.
+    pub expected: Vec<String>,
+    /// The options of the guest.
+    pub options: String,
+    /// Keys of all states, of an exhaustive search.
+    pub states: Vec<u128>,
+}
+
+impl Outcome {
+    /// Whether it is what the case expects; `None` if the search has not shown it.
+    pub fn is_expected(&self) -> Option<bool> {
+        match &self.verdict {
+            Verdict::Broke { breach, .. } => {
+                Some(breach.names.iter().any(|name| self.expected.contains(name)))
+            }
+            Verdict::Stopped(_) => None,
+            Verdict::Complete => Some(self.expected.is_empty()),
+            // What breaks can take more than was tried.
+            Verdict::BoundedComplete(_) | Verdict::Sampled(_) => {
+                self.expected.is_empty().then_some(true)
+            }
+        }
+    }
+}
+
+/// Runs at random by which a search learns what CPUs share before it begins, at least and at most, and how many
+/// of them have to teach nothing new.
+const LEARNING: (u64, u64, u64) = (16, 200, 8);
+
+/// Explores. `interrupted` is asked, when a signal comes, whether to stop.
+///
+/// # Errors
+/// [`ExploreError`] if that was not possible. That something breaks is no error.
+pub fn explore(
+    config: &Config,
+    interrupted: fn() -> bool,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Outcome, ExploreError> {
+    let begun = Instant::now();
+    let image = Image::open(&config.guest)?;
+    let mut specimen = Specimen::boot(&setup(&image, config), interrupted)?;
+    let mut sharing = Sharing::new(specimen.cpus().len());
+    let limits = search::Limits {
+        until: config.time.map(|time| begun + time),
+        states: config.states,
+    };
+    let mut seen = exhaustive::Seen::default();
+    let mut hunt = Hunt::new(&mut specimen, &mut sharing, limits, on_progress);
+    let (end, bound) = match run(&mut hunt, config, &mut seen) {
+        Err(SpecimenError::Interrupted) => (End::Stopped(Why::Signal), None),
+        other => other?,
+    };
+    let counts = hunt.counts;
+    let verdict = match end {
+        End::Broke(found) => broke(&mut specimen, config, found)?,
+        End::Stopped(why) => Verdict::Stopped(why),
+        End::Complete => match (bound, config.strategy) {
+            (Some(bound), _) => Verdict::BoundedComplete(bound),
+            (None, Strategy::Sampled(_, runs)) => Verdict::Sampled(runs),
+            (None, _) => Verdict::Complete,
+        },
+    };
+    specimen.rewind();
+    specimen.check_rest()?;
+    let options = options(config);
+    Ok(Outcome {
+        verdict,
+        counts,
+        time: begun.elapsed(),
+        words: sharing.size(),
+        expected: config.case.expected(&options).to_vec(),
+        options,
+        states: seen.keys().collect(),
+    })
+}
+
+fn options(config: &Config) -> String {
+    format!("{} {}", config.case.append, config.append)
+        .trim()
+        .to_owned()
+}
+
+fn setup<'a>(image: &'a Image, config: &'a Config) -> Setup<'a> {
+    Setup {
+        image,
+        case: &config.case,
+        append: &config.append,
+        granularity: config.granularity,
+    }
+}
+
+/// Searches as `config` says. Returns with which bound on preemptions it ended, if it had one.
+fn run(
+    hunt: &mut Hunt<'_>,
+    config: &Config,
+    seen: &mut exhaustive::Seen,
+) -> Result<(End, Option<u32>), SpecimenError> {
+    if let Strategy::Sampled(way, runs) = config.strategy {
+        let Shard { index, of } = config.shard;
+        let mine = |run: u64| run % of == index;
+        let end = sampled::search(hunt, way, config.seed, runs, mine)?;
+        return Ok((end, None));
+    }
+    if let Some(end) = learn(hunt, config.seed)? {
+        return Ok((end, None));
+    }
+    let bounded = |hunt: &mut Hunt<'_>, bound| {
+        bounded::search(hunt, bound).map(|(end, bound)| (end, Some(bound)))
+    };
+    match config.strategy {
+        Strategy::Bounded(bound) => bounded(hunt, bound),
+        Strategy::Auto(bound) => match bounded(hunt, bound)? {
+            (End::Complete, _) => Ok((exhaustive::search(hunt, seen)?, None)),
+            other => Ok(other),
+        },
+        Strategy::Exhaustive | Strategy::Sampled(..) => Ok((exhaustive::search(hunt, seen)?, None)),
+    }
+}
+
+/// Learns what CPUs share from runs at random, any of which can break something already.
+fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
+    let (least, most, quiet) = LEARNING;
+    let mut known = hunt.sharing.size();
+    let mut same = 0;
+    for run in 0..most {
+        let end = sampled::search(hunt, Way::Uniform, seed, run + 1, |it| it == run)?;
+        if !matches!(end, End::Complete) {
+            return Ok(Some(end));
+        }
+        let is_new = hunt.is_incomplete()? || hunt.sharing.size() != known;
+        known = hunt.sharing.size();
+        same = if is_new { 0 } else { same + 1 };
+        if run + 1 >= least && same >= quiet {
+            break;
+        }
+    }
+    hunt.sharing.begin_anew();
+    Ok(None)
+}
+
+/// What was found, made short, and seen to come again.
+fn broke(specimen: &mut Specimen, config: &Config, found: Found) -> Result<Verdict, ExploreError> {
+    let found_with = found.turns.len();
+    let short = shrink::shrink(specimen, found, Instant::now() + config.shrink)?;
+    let followed = follow(specimen, &short.turns, &mut |_, _, _| {})?;
+    let followed = followed.map_err(ExploreError::NotAgain)?;
+    let breach = followed.breach.unwrap_or(short.breach);
+    Ok(Verdict::Broke {
+        schedule: Schedule {
+            form: FORM.to_owned(),
+            case: config.case.to_string(),
+            append: config.append.clone(),
+            granularity: config.granularity,
+            image: name(specimen.image()),
+            begins: name(specimen.beginning()),
+            turns: followed.turns,
+            breaks: breach.names.clone(),
+        },
+        breach,
+        found_with,
+    })
+}
+
+/// How a schedule is to be replayed.
+#[derive(Debug, Clone, Copy)]
+pub struct Replay<'a> {
+    /// The guest image.
+    pub guest: &'a Path,
+    /// The schedule.
+    pub schedule: &'a Schedule,
+    /// How often.
+    pub times: u64,
+    /// Whether it may be another image than that on which it was found.
+    pub any_image: bool,
+}
+
+/// What replays came to.
+#[derive(Debug)]
+pub struct Replayed {
+    /// How often it broke as it was to break.
+    pub as_told: u64,
+    /// The first that went another way, and how.
+    pub other: Option<String>,
+    /// The last, as it went.
+    pub last: Option<Followed>,
+    /// Whether states were held against those of the schedule. A machine that begins otherwise, as on another
+    /// host it can, has other states, and only its stops can be compared.
+    pub compared_states: bool,
+}
+
+/// Replays a schedule as often as `replay` says. `on_stop` is shown each stop of the last time.
+///
+/// # Errors
+/// [`ExploreError`] if that was not possible.
+pub fn replay(
+    replay: &Replay<'_>,
+    interrupted: fn() -> bool,
+    on_stop: &mut retrace::OnStop<'_>,
+) -> Result<Replayed, ExploreError> {
+    let schedule = replay.schedule;
+    let case = Case::parse(&schedule.case)?;
+    let image = Image::open(replay.guest)?;
+    let setup = Setup {
+        image: &image,
+        case: &case,
+        append: &schedule.append,
+        granularity: schedule.granularity,
+    };
+    let mut specimen = Specimen::boot(&setup, interrupted)?;
+    let this = name(specimen.image());
+    if this != schedule.image && !replay.any_image {
+        let of = schedule.image.clone();
+        return Err(ExploreError::OtherImage { of, this });
+    }
+    let mut turns = schedule.turns.clone();
+    // Which pages count is known only once they have been written.
+    let _ = follow(&mut specimen, &without_states(&turns), &mut |_, _, _| {})?;
+    let compared_states = name(specimen.beginning()) == schedule.begins;
+    if !compared_states {
+        turns = without_states(&turns);
+    }
+    let mut replayed = Replayed {
+        as_told: 0,
+        other: None,
+        last: None,
+        compared_states,
+    };
+    for time in 1..=replay.times {
+        let is_last = time == replay.times;
+        let followed = follow(&mut specimen, &turns, &mut |specimen, choice, turn| {
+            if is_last {
+                on_stop(specimen, choice, turn);
+            }
+        })?;
+        let names = |followed: &Followed| {
+            let breach = followed.breach.as_ref();
+            breach.map_or_else(Vec::new, |breach| breach.names.clone())
+        };
+        match followed {
+            Ok(followed) if names(&followed) == schedule.breaks => {
+                replayed.as_told += 1;
+                replayed.last = Some(followed);
+            }
+            Ok(followed) => {
+                let broke = names(&followed).join(", ");
+                let text = format!("it broke \"{broke}\"");
+                replayed.other.get_or_insert(text);
+                replayed.last = Some(followed);
+            }
+            Err(diverged) => {
+                replayed.other.get_or_insert_with(|| diverged.to_string());
+            }
+        }
+    }
+    Ok(replayed)
+}
+
+fn without_states(turns: &[schedule::Turn]) -> Vec<schedule::Turn> {
+    let turn = |turn: &schedule::Turn| schedule::Turn {
+        state: None,
+        ..turn.clone()
+    };
+    turns.iter().map(turn).collect()
+}

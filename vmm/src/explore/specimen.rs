@@ -12,7 +12,7 @@ use shared::mailbox::{Verb, WAKE_VECTOR};
 use shared::probe::{Arms, HELD};
 use shared::stop::{self, Access, Kind};
 use vmm_sys_util::errno;
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::{Xxh3, xxh3_128, xxh3_128_with_seed};
 
 use super::case::Case;
 use super::schedule::{Choice, Granularity};
@@ -163,8 +163,8 @@ pub struct Stopped {
     pub at: Stop,
     /// Whether one of its handlers runs, and not its task.
     pub in_handler: bool,
-    /// Words that it has read since it last did anything else, with what they held.
-    seen: Vec<(u64, u64)>,
+    /// Words that its task and its handler have read since they last did anything else, with what they held.
+    seen: [Vec<(u64, u64)>; 2],
     /// Locks that its task and its handler hold.
     locks: [Vec<u64>; 2],
     /// The lock that it has been said to take, whose accesses still follow.
@@ -172,6 +172,8 @@ pub struct Stopped {
     /// What memory that CPUs share looked like when it came to a loop in which it waits, where nobody says
     /// what it has read.
     waits_since: Option<u128>,
+    /// Whether its task will announce once more what it was about to do when it took an interrupt.
+    repeats: bool,
     /// Vectors that are pending, from [`FIRST_VECTOR`] on.
     pending: u16,
     /// Commands that it was given so far.
@@ -181,6 +183,11 @@ pub struct Stopped {
 }
 
 impl Stopped {
+    /// The place of its context in what is kept for each.
+    fn context(&self) -> usize {
+        usize::from(self.in_handler)
+    }
+
     fn who(&self, cpu: usize) -> Who {
         Who {
             cpu: u32::try_from(cpu).unwrap_or(u32::MAX),
@@ -204,7 +211,7 @@ impl Stopped {
     /// Words that it waits to see changed, if it does.
     pub fn watched(&self) -> impl Iterator<Item = u64> {
         let seen = if self.at == Stop::Relax {
-            &self.seen[..]
+            &self.seen[self.context()][..]
         } else {
             &[]
         };
@@ -215,18 +222,15 @@ impl Stopped {
     pub fn rip(&self) -> u64 {
         self.regs.rip
     }
-
-    /// Its frame pointer and stack pointer.
-    pub fn frame(&self) -> (u64, u64) {
-        (self.regs.rbp, self.regs.rsp)
-    }
 }
 
-/// A page as it was, with its hash.
+/// A page as it was.
 #[derive(Debug)]
 struct Kept {
     bytes: Page,
-    hash: u128,
+    /// What it adds to the key of a state: nothing, as long as it is what it was at first. Keys so do not depend
+    /// on which pages happen to be kept.
+    share: u128,
 }
 
 /// A state of the machine, to which it can be put back.
@@ -303,6 +307,7 @@ pub struct Specimen {
     origin_cpus: Vec<CpuState>,
     root: State,
     image: u128,
+    beginning: u128,
     interrupted: fn() -> bool,
 }
 
@@ -352,6 +357,7 @@ impl Specimen {
             kept: Vec::new(),
             granularity: setup.granularity,
             image: xxh3_128(setup.image.bytes()),
+            beginning: 0,
             symbols: Symbols::read(setup.image.bytes()),
             serial,
             lab,
@@ -387,9 +393,26 @@ impl Specimen {
         let ram = self.serial.ram();
         let mut origin = Vec::with_capacity(ram.pages() * PAGE);
         (0..ram.pages()).for_each(|number| origin.extend_from_slice(ram.page(number)));
+        self.beginning = self.number_of(&origin);
         self.origin = origin;
         self.root = self.save();
         Ok(())
+    }
+
+    /// A number for all that memory holds, but for what does not matter.
+    fn number_of(&self, ram: &[u8]) -> u128 {
+        let mut hash = Xxh3::new();
+        for (number, page) in ram.chunks(PAGE).enumerate() {
+            if !self.unobserved.contains(&number) {
+                hash.update(page);
+            }
+        }
+        hash.digest128()
+    }
+
+    /// A number that tells this beginning from that of another boot, or on another host.
+    pub fn beginning(&self) -> u128 {
+        self.beginning
     }
 
     /// The beginning of every schedule.
@@ -428,6 +451,33 @@ impl Specimen {
         self.serial.ram().word(address)
     }
 
+    /// The addresses to which the functions that `cpu` is in will return, innermost first, as far as they can
+    /// be followed.
+    pub fn callers(&self, cpu: usize) -> Vec<u64> {
+        const DEPTH: usize = 8;
+        let regs = &self.cpus[cpu].regs;
+        let mut callers: Vec<u64> = self.word(regs.rsp).into_iter().collect();
+        let mut frame = regs.rbp;
+        while callers.len() < DEPTH {
+            let (Some(next), Some(caller)) = (self.word(frame), self.word(frame.wrapping_add(8)))
+            else {
+                break;
+            };
+            callers.push(caller);
+            // Frames lie one above the other.
+            if next <= frame {
+                break;
+            }
+            frame = next;
+        }
+        callers
+    }
+
+    /// Whether a signal came that is to end the search.
+    pub fn is_to_end(&self) -> bool {
+        (self.interrupted)()
+    }
+
     /// A stop in words.
     pub fn describe(&self, at: Stop) -> String {
         match at {
@@ -462,7 +512,10 @@ impl Specimen {
             if self.can_run(stopped) {
                 choices.push(Choice { cpu, takes: None });
             }
-            if stopped.irqs_on() && stopped.at != Stop::Left {
+            // Behind the instruction by which an IPI leaves nothing happens that others see before the next
+            // stop, so that interrupts can as well be taken there.
+            let takes = stopped.irqs_on() && !matches!(stopped.at, Stop::Left | Stop::Send { .. });
+            if takes {
                 // The highest first, as it is when they arrive together.
                 let mut pending: Vec<_> = stopped.pending().collect();
                 pending.reverse();
@@ -482,7 +535,8 @@ impl Specimen {
                 Some(before) => self.shared_memory() != before,
                 None => {
                     let ram = self.serial.ram();
-                    (stopped.seen.iter()).any(|(word, value)| ram.word(*word) != Some(*value))
+                    (stopped.seen[stopped.context()].iter())
+                        .any(|(word, value)| ram.word(*word) != Some(*value))
                 }
             },
             Stop::Access(Kind::Lock, address) => self.half_word(address) == 0,
@@ -526,7 +580,7 @@ impl Specimen {
         }
     }
 
-    /// As [`Specimen::advance`], to the `stops`th stop and whoever may get in the way.
+    /// As [`Specimen::advance`], to the `stops`th stop and whoever may get in the way. `on_stop` is shown each.
     ///
     /// # Errors
     /// As [`Specimen::advance`].
@@ -535,10 +589,12 @@ impl Specimen {
         choice: Choice,
         stops: u32,
         sharing: &mut Sharing,
+        on_stop: &mut dyn FnMut(&Self),
     ) -> Result<Moved, SpecimenError> {
         let mut choice = choice;
         for done in 1..=stops {
             let breach = self.step(choice, sharing)?;
+            on_stop(self);
             if breach.is_some() || done == stops {
                 self.tidy(choice.cpu);
                 return Ok(Moved {
@@ -561,12 +617,20 @@ impl Specimen {
         sharing: &mut Sharing,
     ) -> Result<Option<Breach>, SpecimenError> {
         let cpu = choice.cpu;
-        self.leave_stop(cpu, sharing);
         if let Some(vector) = choice.takes {
-            self.cpus[cpu].pending &= !bit(vector);
+            let stopped = &mut self.cpus[cpu];
+            stopped.pending &= !bit(vector);
+            // What it is about to do comes behind the interrupt, and is announced once more then.
+            if !matches!(stopped.at, Stop::Idle | Stop::Instruction(_)) {
+                stopped.repeats = true;
+                self.serial.repeat(cpu);
+            }
+            self.cpus[cpu].seen[1].clear();
             self.serial
                 .interrupt(cpu, vector)
                 .map_err(kvm("deliver an interrupt"))?;
+        } else {
+            self.leave_stop(cpu, sharing);
         }
         let stepping = self.granularity == Granularity::Instruction;
         let at = loop {
@@ -618,7 +682,12 @@ impl Specimen {
         stopped.regs = regs;
         stopped.at = at;
         stopped.in_handler = in_handler;
-        stopped.waits_since = waits_since;
+        // One that comes back to where it waited waits for what it waited for before.
+        let comes_back = stopped.repeats && !in_handler;
+        stopped.repeats &= in_handler;
+        if !comes_back {
+            stopped.waits_since = waits_since;
+        }
         self.cpus[cpu].is_contended = self.is_contended(cpu, sharing);
         Ok(self.findings())
     }
@@ -631,18 +700,19 @@ impl Specimen {
             _ => None,
         };
         let stopped = &mut self.cpus[cpu];
-        let locks = &mut stopped.locks[usize::from(stopped.in_handler)];
+        let context = stopped.context();
+        let (locks, seen) = (&mut stopped.locks[context], &mut stopped.seen[context]);
         match at {
             Stop::Access(Kind::Load, address) => {
                 let address = address & !7;
                 let value = word.unwrap_or(0);
-                match stopped.seen.iter_mut().find(|(seen, _)| *seen == address) {
+                match seen.iter_mut().find(|(seen, _)| *seen == address) {
                     Some((_, old)) => *old = value,
-                    None => stopped.seen.push((address, value)),
+                    None => seen.push((address, value)),
                 }
             }
             Stop::Access(kind, address) => {
-                stopped.seen.clear();
+                seen.clear();
                 match kind {
                     Kind::Lock => {
                         locks.push(address);
@@ -653,7 +723,7 @@ impl Specimen {
                 }
             }
             Stop::Send { target, vector } => {
-                stopped.seen.clear();
+                seen.clear();
                 self.cpus[target].pending |= bit(vector);
                 sharing.interrupts(target);
             }
@@ -696,7 +766,7 @@ impl Specimen {
     /// Whether others can get in the way of `cpu` where it is.
     fn is_contended(&self, cpu: usize, sharing: &mut Sharing) -> bool {
         let stopped = &self.cpus[cpu];
-        let locks = &stopped.locks[usize::from(stopped.in_handler)];
+        let locks = &stopped.locks[stopped.context()];
         match stopped.at {
             Stop::Access(Kind::IrqsOff, _) => sharing.is_interrupted(cpu),
             // Whoever wants the lock waits for it to be let go, and can do nothing else with it.
@@ -939,8 +1009,7 @@ impl Specimen {
             .map_err(kvm("say which pages were written"))?;
         for number in &new {
             if let Err(at) = self.kept.binary_search_by_key(number, |(kept, _)| *kept) {
-                let bytes: &Page = self.serial.ram().page(*number);
-                let kept = Arc::new(keep(bytes, self.unobserved.contains(number)));
+                let kept = Arc::new(self.keep(*number, self.serial.ram().page(*number)));
                 self.kept.insert(at, (*number, kept));
                 let first = self.original(*number);
                 self.root.pages.insert(at, Arc::new(first));
@@ -951,19 +1020,39 @@ impl Specimen {
 
     /// Page `number` as it was at first.
     fn original(&self, number: usize) -> Kept {
+        Kept {
+            bytes: *self.origin(number),
+            share: 0,
+        }
+    }
+
+    fn origin(&self, number: usize) -> &Page {
         let start = number * PAGE;
-        let bytes: &Page = self.origin[start..start + PAGE]
+        self.origin[start..start + PAGE]
             .try_into()
-            .expect("a page is a page long");
-        keep(bytes, self.unobserved.contains(&number))
+            .expect("a page is a page long")
+    }
+
+    /// Page `number` as it is.
+    fn keep(&self, number: usize, bytes: &Page) -> Kept {
+        let is_same = self.unobserved.contains(&number) || bytes == self.origin(number);
+        Kept {
+            bytes: *bytes,
+            share: if is_same {
+                0
+            } else {
+                xxh3_128_with_seed(bytes, number as u64)
+            },
+        }
     }
 
     /// The state as it is.
     pub fn save(&mut self) -> State {
-        for (number, kept) in &mut self.kept {
+        for at in 0..self.kept.len() {
+            let (number, kept) = &self.kept[at];
             let now = self.serial.ram().page(*number);
             if *now != kept.bytes {
-                *kept = Arc::new(keep(now, self.unobserved.contains(number)));
+                self.kept[at].1 = Arc::new(self.keep(*number, now));
             }
         }
         let pages: Vec<_> = self.kept.iter().map(|(_, kept)| Arc::clone(kept)).collect();
@@ -1013,9 +1102,10 @@ impl Specimen {
 
     fn key(&self, pages: &[Arc<Kept>]) -> u128 {
         let mut hash = Xxh3::new();
-        for page in pages {
-            hash.update(&page.hash.to_le_bytes());
-        }
+        let memory = pages
+            .iter()
+            .fold(0_u128, |sum, page| sum.wrapping_add(page.share));
+        hash.update(&memory.to_le_bytes());
         for stopped in &self.cpus {
             let regs = &stopped.regs;
             // Of the others none matters where CPUs stop; see `shared::stop`.
@@ -1049,7 +1139,7 @@ impl Specimen {
             for word in [kind, what, stopped.pending.into(), given] {
                 hash.update(&word.to_le_bytes());
             }
-            for (word, value) in &stopped.seen {
+            for (word, value) in stopped.seen.iter().flatten() {
                 hash.update(&word.to_le_bytes());
                 hash.update(&value.to_le_bytes());
             }
@@ -1079,13 +1169,6 @@ impl Specimen {
     }
 }
 
-fn keep(bytes: &Page, is_unobserved: bool) -> Kept {
-    Kept {
-        bytes: *bytes,
-        hash: if is_unobserved { 0 } else { xxh3_128(bytes) },
-    }
-}
-
 fn bit(vector: u8) -> u16 {
     1 << (vector - FIRST_VECTOR)
 }
@@ -1095,10 +1178,11 @@ fn at_rest(regs: kvm_regs) -> Stopped {
         regs,
         at: Stop::Idle,
         in_handler: false,
-        seen: Vec::new(),
+        seen: Default::default(),
         locks: Default::default(),
         taking: None,
         waits_since: None,
+        repeats: false,
         pending: 0,
         given: 0,
         is_contended: true,

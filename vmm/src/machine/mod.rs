@@ -20,6 +20,7 @@ pub mod pin;
 pub mod points;
 pub mod ram;
 pub mod serial;
+pub mod source;
 pub mod state;
 pub mod symbols;
 pub mod tally;

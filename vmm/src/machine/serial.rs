@@ -71,7 +71,7 @@ impl Serial {
     /// # Errors
     /// If KVM lacks what this needs.
     pub fn new(
-        mut vcpus: Vec<Vcpu>,
+        vcpus: Vec<Vcpu>,
         vm: Vm,
         devices: Arc<Devices>,
         memory: &GuestMemoryMmap,
@@ -79,22 +79,22 @@ impl Serial {
         if vm.fd().check_extension_int(kvm_ioctls::Cap::SyncRegs) & KVM_SYNC_X86_REGS as i32 == 0 {
             return Err(HostError::Missing("KVM_CAP_SYNC_REGS"));
         }
-        for vcpu in &mut vcpus {
+        let seat = |mut vcpu: Vcpu| {
             vcpu.keep_registers_in_sight();
-            vcpu.immediate_exit().set(true);
-            while !matches!(vcpu.run(&devices), Exit::Interrupted | Exit::Dead(_)) {}
-            vcpu.immediate_exit().set(false);
-        }
-        let first = vcpus.first().ok_or(HostError::Missing("a vCPU"))?;
-        let msrs = MsrList::of(&vm, first.fd()).map_err(super::vm::setup("list its MSRs"))?;
+            let mut seat = Seat { vcpu, to_set: None };
+            settle(&mut seat, &devices);
+            seat
+        };
+        let seats: Vec<_> = vcpus.into_iter().map(seat).collect();
+        let first = seats.first().ok_or(HostError::Missing("a vCPU"))?;
+        let msrs = MsrList::of(&vm, first.vcpu.fd()).map_err(super::vm::setup("list its MSRs"))?;
         Ram::watch(&vm, memory)?;
         // SAFETY: vCPUs enter the guest in methods of this value that borrow it uniquely, while nothing is
         // borrowed from the RAM inside it. The other hands on this memory are the lab's, whose owner, the
         // explorer, is one thread that holds no page while it writes to the lab.
         let ram = unsafe { Ram::of(memory) }.ok_or(HostError::Missing("RAM at address 0"))?;
-        let seat = |vcpu| Seat { vcpu, to_set: None };
         Ok(Self {
-            seats: vcpus.into_iter().map(seat).collect(),
+            seats,
             interrupts: vm.interrupts(),
             vm,
             devices,
@@ -202,6 +202,16 @@ impl Serial {
         self.seats[cpu].to_set = Some(*regs);
     }
 
+    /// Has vCPU `cpu` execute the instruction for which it came out once more when it goes on: whatever it does
+    /// before that, such as taking an interrupt, it then comes out there again.
+    pub fn repeat(&mut self, cpu: usize) {
+        let mut regs = self.regs(cpu);
+        // Completed first, or KVM might skip what is to be repeated.
+        settle(&mut self.seats[cpu], &self.devices);
+        regs.rip -= 1;
+        self.seats[cpu].to_set = Some(regs);
+    }
+
     /// Vectors that are pending at the local APIC of vCPU `cpu`.
     ///
     /// # Errors
@@ -238,17 +248,18 @@ impl Serial {
     /// into the guest.
     fn settle(&mut self) {
         for seat in &mut self.seats {
-            if let Some(regs) = seat.to_set.take() {
-                seat.vcpu.set_registers_at_entry(&regs);
-            }
-            seat.vcpu.immediate_exit().set(true);
-            while !matches!(
-                seat.vcpu.run(&self.devices),
-                Exit::Interrupted | Exit::Dead(_)
-            ) {}
-            seat.vcpu.immediate_exit().set(false);
+            settle(seat, &self.devices);
         }
     }
+}
+
+fn settle(seat: &mut Seat, devices: &Devices) {
+    if let Some(regs) = seat.to_set.take() {
+        seat.vcpu.set_registers_at_entry(&regs);
+    }
+    seat.vcpu.immediate_exit().set(true);
+    while !matches!(seat.vcpu.run(devices), Exit::Interrupted | Exit::Dead(_)) {}
+    seat.vcpu.immediate_exit().set(false);
 }
 
 /// What [`Serial`] asks of a vCPU's `kvm_run`.

@@ -118,7 +118,10 @@ impl CpuState {
         let parts = [
             (self.sregs != other.sregs, "segment and control registers"),
             (self.mp_state != other.mp_state, "its run state"),
-            (self.events != other.events, "events on their way"),
+            (
+                under_way(&self.events) != under_way(&other.events),
+                "events on their way",
+            ),
             (self.lapic.regs != other.lapic.regs, "the local APIC"),
             (self.fpu != other.fpu, "the FPU"),
             (self.debug != other.debug, "debug registers"),
@@ -129,4 +132,19 @@ impl CpuState {
             .find(|(differs, _)| *differs)
             .map(|(_, what)| what)
     }
+}
+
+/// `events` without what KVM leaves of those that are over: their numbers and error codes.
+fn under_way(events: &kvm_vcpu_events) -> kvm_vcpu_events {
+    let mut events = *events;
+    if events.interrupt.injected == 0 {
+        events.interrupt.nr = 0;
+        events.interrupt.soft = 0;
+    }
+    if events.exception.injected == 0 && events.exception.pending == 0 {
+        events.exception = Default::default();
+        events.exception_has_payload = 0;
+        events.exception_payload = 0;
+    }
+    events
 }

@@ -147,6 +147,9 @@ impl<'a> Hunt<'a> {
         if self.is_incomplete()? {
             return Ok(Look::Void);
         }
+        if self.specimen.is_to_end() {
+            return Ok(Look::Stop(Why::Signal));
+        }
         let now = Instant::now();
         if now - self.told >= TELL_EVERY {
             self.told = now;

@@ -1,0 +1,206 @@
+//! Schedules taken again: exactly, to see that they lead where they led, or as far as they can be, to see whether
+//! a shorter one still breaks the same. Searches nothing.
+
+use super::schedule::{Choice, Turn};
+use super::search::{Found, turn};
+use super::sharing::Sharing;
+use super::specimen::{Breach, Specimen, SpecimenError};
+
+/// How a schedule that was to be followed exactly went another way.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Diverged {
+    /// A choice that there is not.
+    #[error("turn {turn}: CPU {cpu} cannot go on there, or has no such interrupt")]
+    NoChoice {
+        /// Which turn, from 1.
+        turn: usize,
+        /// Its CPU.
+        cpu: u32,
+    },
+    /// It led elsewhere.
+    #[error("turn {turn}: CPU {cpu} came to \"{is}\", not to \"{was}\"")]
+    Elsewhere {
+        /// Which turn, from 1.
+        turn: usize,
+        /// Its CPU.
+        cpu: u32,
+        /// Where it was to come to.
+        was: String,
+        /// Where it came to.
+        is: String,
+    },
+    /// It led to the same stop, in another state.
+    #[error("turn {turn}: the machine is in state {is}, not in {was}")]
+    OtherState {
+        /// Which turn, from 1.
+        turn: usize,
+        /// As it was to be.
+        was: String,
+        /// As it is.
+        is: String,
+    },
+    /// Something broke before the end.
+    #[error("turn {turn}: it broke there already, and {left} turns were left")]
+    Early {
+        /// Which turn, from 1.
+        turn: usize,
+        /// Turns left.
+        left: usize,
+    },
+}
+
+/// A state's key as it stands in files.
+pub fn name(key: u128) -> String {
+    format!("{key:032x}")
+}
+
+/// Is shown every stop of a schedule that is followed.
+pub type OnStop<'a> = dyn FnMut(&Specimen, Choice, usize) + 'a;
+
+/// What became of a schedule that was followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// The turns, with the states they led to.
+    pub turns: Vec<Turn>,
+    /// What broke.
+    pub breach: Option<Breach>,
+}
+
+/// Follows `turns` from the beginning, exactly. Where a turn names a state, that is held against the machine's.
+/// `on_stop` is shown each stop with the number of its turn.
+///
+/// # Errors
+/// Outside, [`SpecimenError`] if the host fails; inside, [`Diverged`].
+pub fn follow(
+    specimen: &mut Specimen,
+    turns: &[Turn],
+    on_stop: &mut OnStop<'_>,
+) -> Result<Result<Followed, Diverged>, SpecimenError> {
+    specimen.rewind();
+    let mut sharing = Sharing::new(specimen.cpus().len());
+    let mut taken = Vec::with_capacity(turns.len());
+    for (number, wanted) in (1..).zip(turns) {
+        let choice = Choice {
+            cpu: wanted.cpu as usize,
+            takes: wanted.takes,
+        };
+        if !specimen.choices().contains(&choice) {
+            let cpu = wanted.cpu;
+            return Ok(Err(Diverged::NoChoice { turn: number, cpu }));
+        }
+        let moved = specimen.follow(choice, wanted.stops, &mut sharing, &mut |specimen| {
+            on_stop(specimen, choice, number - 1);
+        })?;
+        specimen.keep_new_pages()?;
+        let mut done = turn(specimen, choice, moved.stops);
+        if done.until != wanted.until {
+            return Ok(Err(Diverged::Elsewhere {
+                turn: number,
+                cpu: wanted.cpu,
+                was: wanted.until.clone(),
+                is: done.until,
+            }));
+        }
+        let state = name(specimen.save().key());
+        if let Some(was) = wanted.state.as_ref().filter(|was| **was != state) {
+            return Ok(Err(Diverged::OtherState {
+                turn: number,
+                was: was.clone(),
+                is: state,
+            }));
+        }
+        done.state = Some(state);
+        taken.push(done);
+        if moved.breach.is_some() {
+            let left = turns.len() - number;
+            return Ok(if left == 0 {
+                Ok(Followed {
+                    turns: taken,
+                    breach: moved.breach,
+                })
+            } else {
+                Err(Diverged::Early { turn: number, left })
+            });
+        }
+    }
+    let is_over = specimen.choices().is_empty();
+    let breach = if is_over { specimen.judge()? } else { None };
+    Ok(Ok(Followed {
+        turns: taken,
+        breach,
+    }))
+}
+
+/// Follows `turns` as far as they can be, passes over what cannot, and then lets every CPU go on as long as it
+/// can, one after the other, to the end. Returns what it came to if that breaks something.
+///
+/// # Errors
+/// [`SpecimenError`] if the host fails.
+pub fn guide(specimen: &mut Specimen, turns: &[Turn]) -> Result<Option<Found>, SpecimenError> {
+    /// A run that is longer than this has no end.
+    const LONGEST: usize = 20_000;
+    specimen.rewind();
+    let mut path = Path::default();
+    for wanted in turns {
+        let mut choice = Choice {
+            cpu: wanted.cpu as usize,
+            takes: wanted.takes,
+        };
+        for _ in 0..wanted.stops {
+            if !specimen.choices().contains(&choice) {
+                break;
+            }
+            if let Some(breach) = path.take(specimen, choice)? {
+                return Ok(Some(path.found(breach)));
+            }
+            choice.takes = None;
+        }
+    }
+    let mut last = path.turns.last().map(|turn| turn.cpu as usize);
+    for _ in 0..LONGEST {
+        let choices = specimen.choices();
+        let same = choices.iter().find(|choice| Some(choice.cpu) == last);
+        let Some(choice) = same.or(choices.first()).copied() else {
+            specimen.keep_new_pages()?;
+            return Ok(specimen.judge()?.map(|breach| path.found(breach)));
+        };
+        last = Some(choice.cpu);
+        if let Some(breach) = path.take(specimen, choice)? {
+            return Ok(Some(path.found(breach)));
+        }
+    }
+    Ok(None)
+}
+
+/// A schedule in the making, in which steps of one CPU that follow each other are one turn.
+#[derive(Debug, Default)]
+struct Path {
+    turns: Vec<Turn>,
+}
+
+impl Path {
+    fn take(
+        &mut self,
+        specimen: &mut Specimen,
+        choice: Choice,
+    ) -> Result<Option<Breach>, SpecimenError> {
+        let mut sharing = Sharing::new(specimen.cpus().len());
+        let moved = specimen.follow(choice, 1, &mut sharing, &mut |_| {})?;
+        let done = turn(specimen, choice, moved.stops);
+        match self.turns.last_mut() {
+            Some(last) if last.cpu == done.cpu && done.takes.is_none() => {
+                last.stops += done.stops;
+                last.until = done.until;
+            }
+            _ => self.turns.push(done),
+        }
+        Ok(moved.breach)
+    }
+
+    fn found(self, breach: Breach) -> Found {
+        Found {
+            turns: self.turns,
+            breach,
+        }
+    }
+}

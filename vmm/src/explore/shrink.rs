@@ -1,0 +1,121 @@
+//! Makes a schedule that breaks something short enough to be understood: fewest changes of the CPU, then fewest
+//! turns. Every candidate is run.
+
+use std::time::Instant;
+
+use super::retrace::guide;
+use super::schedule::{Turn, switches};
+use super::search::Found;
+use super::specimen::{Specimen, SpecimenError};
+
+/// How good a schedule is; the smaller, the better.
+fn cost(turns: &[Turn]) -> (usize, usize, u32) {
+    let stops = turns.iter().map(|turn| turn.stops).sum();
+    (switches(turns), turns.len(), stops)
+}
+
+/// The shortest schedule found by `until` that breaks the same as `found`, which it may be itself.
+///
+/// # Errors
+/// [`SpecimenError`] if the host fails.
+pub fn shrink(
+    specimen: &mut Specimen,
+    found: Found,
+    until: Instant,
+) -> Result<Found, SpecimenError> {
+    let mut best = match guide(specimen, &found.turns)? {
+        Some(same) if breaks_the_same(&found, &same) => same,
+        // It cannot be followed step by step, as when a CPU goes round and round.
+        _ => return Ok(found),
+    };
+    loop {
+        let present = best.turns.clone();
+        let before = cost(&present);
+        for candidate in candidates(&present) {
+            if Instant::now() >= until {
+                return Ok(best);
+            }
+            let tried = guide(specimen, &candidate)?;
+            if let Some(tried) = tried
+                && breaks_the_same(&best, &tried)
+                && cost(&tried.turns) < cost(&best.turns)
+            {
+                best = tried;
+                break;
+            }
+        }
+        if cost(&best.turns) == before {
+            return Ok(best);
+        }
+    }
+}
+
+fn breaks_the_same(one: &Found, other: &Found) -> bool {
+    one.breach.names == other.breach.names
+}
+
+/// Schedules that may be better than `turns`: without a stretch of them, long stretches first; with a turn put
+/// behind the one before it of the same CPU, or in front of the one behind it.
+fn candidates(turns: &[Turn]) -> impl Iterator<Item = Vec<Turn>> + '_ {
+    let count = turns.len();
+    let lengths = std::iter::successors(Some(count / 2), |length| Some(length / 2));
+    let cuts = lengths
+        .take_while(|length| *length > 0)
+        .flat_map(move |length| {
+            (0..count.saturating_sub(length - 1))
+                .step_by(length.div_ceil(2))
+                .map(move |start| (start, length))
+        })
+        .map(|(start, length)| {
+            let end = (start + length).min(turns.len());
+            [&turns[..start], &turns[end..]].concat()
+        });
+    let moves = (0..count).flat_map(move |from| {
+        let cpu = turns[from].cpu;
+        let earlier = turns[..from].iter().rposition(|turn| turn.cpu == cpu);
+        let later = turns[from + 1..].iter().position(|turn| turn.cpu == cpu);
+        let to_earlier = earlier.map(|at| at + 1).filter(|at| *at < from);
+        let to_later = later.map(|at| from + at).filter(|at| *at > from);
+        [to_earlier, to_later].into_iter().flatten().map(move |to| {
+            let mut moved = turns.to_vec();
+            let turn = moved.remove(from);
+            moved.insert(to, turn);
+            moved
+        })
+    });
+    moves.chain(cuts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turns(cpus: &[u32]) -> Vec<Turn> {
+        let turn = |cpu: &u32| Turn {
+            cpu: *cpu,
+            takes: None,
+            stops: 1,
+            until: String::new(),
+            state: None,
+        };
+        cpus.iter().map(turn).collect()
+    }
+
+    #[test]
+    fn candidates_are_cut_and_moved() {
+        let all: Vec<Vec<u32>> = candidates(&turns(&[0, 1, 0, 2]))
+            .map(|candidate| candidate.iter().map(|turn| turn.cpu).collect())
+            .collect();
+        assert!(all.contains(&vec![0, 0, 1, 2]));
+        assert!(all.contains(&vec![1, 0, 0, 2]));
+        assert!(all.contains(&vec![0, 1, 0]));
+        assert!(all.contains(&vec![0, 2]));
+        assert!(candidates(&[]).next().is_none());
+        assert_eq!(candidates(&turns(&[0])).count(), 0);
+    }
+
+    #[test]
+    fn fewer_changes_are_better_than_fewer_turns() {
+        assert!(cost(&turns(&[0, 0, 0, 1])) < cost(&turns(&[0, 1, 0])));
+    }
+}
