@@ -44,7 +44,10 @@ enum Command {
     Explore(explore::Arguments),
     /// List the points of a guest image at which a CPU can be held
     Probes(probes::Arguments),
-use command::{bench, complain, ctl, explore, probes, replay, run, schema};
+    /// Run a schedule that explore has found again
+    Replay(replay::Arguments),
+    /// Print the JSON Schema of a document; see docs/formats.md
+    Schema(schema::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -55,7 +58,8 @@ fn main() -> ExitCode {
         Some(Command::Ctl(arguments)) => ctl::run(arguments),
         Some(Command::Explore(arguments)) => explore::run(arguments),
         Some(Command::Probes(arguments)) => probes::run(arguments),
-use command::{bench, complain, ctl, explore, probes, replay, run, schema};
+        Some(Command::Replay(arguments)) => replay::run(arguments),
+        Some(Command::Schema(arguments)) => schema::run(arguments),
     };
     match result {
         Ok(status) => ExitCode::from(status),

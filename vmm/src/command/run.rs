@@ -102,19 +102,7 @@ pub struct Arguments {
     watchdog: Duration,
 }
 
-<<<<<<< HEAD
-fn seconds(text: &str) -> Result<Duration, String> {
-=======
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// For people
-    Table,
-    /// One JSON document
-    Json,
-}
-
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
->>>>>>> 5140c87 (Explore cases, tell what was found turn by turn, and replay it)
     text.parse()
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
