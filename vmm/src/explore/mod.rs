@@ -127,7 +127,7 @@ pub enum Verdict {
         /// What, and how.
         breach: Breach,
         /// The schedule that was found, made short.
-        schedule: Schedule,
+        schedule: Box<Schedule>,
         /// How many turns it had when it was found.
         found_with: usize,
     },
@@ -300,7 +300,7 @@ fn broke(specimen: &mut Specimen, config: &Config, found: Found) -> Result<Verdi
     let followed = followed.map_err(ExploreError::NotAgain)?;
     let breach = followed.breach.unwrap_or(short.breach);
     Ok(Verdict::Broke {
-        schedule: Schedule {
+        schedule: Box::new(Schedule {
             form: FORM.to_owned(),
             case: config.case.to_string(),
             append: config.append.clone(),
@@ -309,7 +309,7 @@ fn broke(specimen: &mut Specimen, config: &Config, found: Found) -> Result<Verdi
             begins: name(specimen.beginning()),
             turns: followed.turns,
             breaks: breach.names.clone(),
-        },
+        }),
         breach,
         found_with,
     })

@@ -160,7 +160,7 @@ pub fn guide(specimen: &mut Specimen, turns: &[Turn]) -> Result<Option<Found>, S
     for _ in 0..LONGEST {
         let choices = specimen.choices();
         let same = choices.iter().find(|choice| Some(choice.cpu) == last);
-        let Some(choice) = same.or(choices.first()).copied() else {
+        let Some(choice) = same.or_else(|| choices.first()).copied() else {
             specimen.keep_new_pages()?;
             return Ok(specimen.judge()?.map(|breach| path.found(breach)));
         };
