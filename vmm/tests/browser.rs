@@ -459,6 +459,7 @@ fn a_hundred_thousand_events_open_in_seconds() {
     let events = page.number("shown.timeline.total");
     assert!(events >= 100_000.0, "{events}");
     assert_eq!(page.number("shown.timeline.ipis.length"), 2_200.0 * 15.0);
+    assert!(page.number("shown.chart.drawn.arrows") > 1_000.0);
     let first = page.number("shown.firstPicture");
     // Closer and closer, and across.
     let mut frames = Vec::new();

@@ -99,12 +99,14 @@ class Lanes {
     this.context = this.canvas.getContext('2d');
 
     this.layOut();
+    this.resize();
     this.show(() => true, null);
     this.listen();
   }
 
   /** Forgets the picture; another can be drawn in the same place. */
   close() {
+    cancelAnimationFrame(this.waiting);
     this.ended.abort();
     this.sizes.disconnect();
     this.tip.remove();
