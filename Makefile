@@ -15,7 +15,7 @@ SVM_VCPUS := 1,2,4,16
 
 .DEFAULT_GOAL := build
 .PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-orderings test-local test-svm test-qemu test-browser stories \
-	designs bench lint install clean
+	designs bench costs lint install clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -86,6 +86,10 @@ test-browser: build ## the page of --report in a real browser
 
 designs: ## count what each queue design costs, and print the table of docs/designs.md
 	@$(CARGO) run $(CARGO_FLAGS) --quiet --package guest --features census --example designs
+
+costs: build whole ## exits of 10,000 IPIs of each kind, held to the architecture on an emulated AMD processor
+	SVM_TIME_LIMIT=7200 tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
+		BENCH_ROUNDS=10000 whole bench::each_exit
 
 bench: have-kvm build ## measure what IPIs and calls cost on this host
 	$(VMM) bench $(ARGS) $(GUEST)

@@ -55,6 +55,8 @@ pub struct Config {
     pub trace: control::Tracing,
     /// Whether to show a live table of the vCPUs on standard error, if that is a terminal.
     pub watch: bool,
+    /// Who counts beside KVM's statistics and the VMM itself; `None` spares finding out.
+    pub sources: Option<Arc<stats::sources::Sources>>,
 }
 
 /// What a run came to.
@@ -165,6 +167,7 @@ pub fn run_attended(
         command_line: command_line.clone(),
         trace: config.trace,
         watch: config.watch,
+        sources: config.sources.as_deref(),
     };
     let aftermath = control::run(machine, &lab, setup, |operator| {
         if let Some(server) = control {

@@ -87,6 +87,8 @@ fn reported(trace: Trace) -> (Report, Trace) {
         transit: Transit::default(),
         standings: Vec::new(),
         blind: None,
+        sources: Vec::new(),
+        uncounted: None,
         strays: Strays::default(),
         console_loss: None,
         vcpus,

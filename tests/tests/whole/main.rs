@@ -17,6 +17,7 @@ mod qemu;
 mod reports;
 mod scripts;
 mod selftest;
+mod sources;
 mod stalls;
 mod stories;
 mod stress;

@@ -77,6 +77,11 @@ impl Cell {
         }
     }
 
+    /// Whether its APICs are reached as pages of memory.
+    pub(super) fn is_xapic(&self) -> bool {
+        self.apic.as_deref().unwrap_or(&self.transport) == Transport::Xapic.name()
+    }
+
     fn ipi(to: &str, receiver: &str, transport: &str, apic: Option<&str>) -> Self {
         Self {
             by: "ipi".to_owned(),

@@ -1,16 +1,19 @@
 //! One cell: the runs, and what is left of their counters when the background is taken away.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::{BenchError, Cell, Cost, Effort};
+use super::{BenchError, Cell, Cost, Effort, Verdict};
 use crate::control::Tracing;
 use crate::control::operator::{Operator, OperatorError, Watch};
 use crate::machine::tally::REASONS;
 use crate::report::Kind;
 use crate::stats::rounds::Rounds;
+use crate::stats::sources::STATS;
+use crate::stats::tracepoints::events::EXIT;
 use crate::stats::window::Window;
 use crate::{Config, Outcome};
 
@@ -23,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Counts of one side.
 type Counts = BTreeMap<String, u64>;
 
+/// The same, per something.
+type Figures = BTreeMap<String, f64>;
+
 /// What KVM counts because of the instructions that a guest executes, and not because of the time that passes:
 /// of a round of nothing it counts as much as of the loop around any other.
 const BY_INSTRUCTION: &str = "insn_emulation";
@@ -30,8 +36,8 @@ const BY_INSTRUCTION: &str = "insn_emulation";
 /// What is counted while nothing is sent.
 #[derive(Debug)]
 pub(super) struct Background {
-    sender: BTreeMap<String, f64>,
-    receivers: BTreeMap<String, f64>,
+    sender: Figures,
+    receivers: Figures,
     /// Of [`BY_INSTRUCTION`] at the sender, per round of nothing. Everything else is per second.
     instructions: f64,
 }
@@ -52,16 +58,20 @@ impl Background {
             let outcome = run(config, &cell, rounds)?;
             let length = outcome.window.length();
             if length >= QUIET || rounds > u32::MAX / 8 || !passed(&outcome) {
-                let per_second = |counts: Counts| -> BTreeMap<String, f64> {
+                let per_second = |vcpus: Range<u32>| -> Figures {
+                    let window = &outcome.window;
+                    let mut counts = counts(window, vcpus.clone());
+                    counts.extend(passages(window, vcpus));
+                    leave_out_page_faults(&mut counts);
                     let seconds = length.as_secs_f64().max(f64::MIN_POSITIVE);
                     let rate = |(name, count)| (name, count as f64 / seconds);
                     counts.into_iter().map(rate).collect()
                 };
-                let mut sender = per_second(counts(&outcome.window, 0..1));
+                let mut sender = per_second(0..1);
                 let instructions = sender.remove(BY_INSTRUCTION).unwrap_or(0.0);
                 return Ok(Self {
                     sender,
-                    receivers: per_second(counts(&outcome.window, 1..config.vcpus)),
+                    receivers: per_second(1..config.vcpus),
                     instructions: instructions * length.as_secs_f64() / f64::from(rounds),
                 });
             }
@@ -82,11 +92,15 @@ pub(super) fn cell(
     let mut times = Rounds::default();
     let mut medians = Vec::new();
     let mut tsc_khz = 0;
-    let mut seconds = 0.0;
-    let (mut sender, mut receivers) = (Counts::new(), Counts::new());
+    let mut counted = Counted::default();
     let mut operations: BTreeMap<String, f64> = BTreeMap::new();
+    // Counting at tracepoints makes exits longer: it has a run of its own.
+    let untouched = Config {
+        sources: None,
+        ..config.clone()
+    };
     for _ in 0..effort.repetitions {
-        let outcome = run(config, cell, effort.rounds)?;
+        let outcome = run(&untouched, cell, effort.rounds)?;
         if outcome.report.result == Kind::Interrupted {
             return Err(BenchError::Interrupted(outcome.report.message));
         }
@@ -106,9 +120,7 @@ pub(super) fn cell(
         medians.push(own.all.median());
         times.sent.merge(&own.sent);
         times.all.merge(&own.all);
-        seconds += outcome.window.length().as_secs_f64();
-        add(&mut sender, counts(&outcome.window, 0..1));
-        add(&mut receivers, counts(&outcome.window, 1..config.vcpus));
+        counted.add(&outcome.window, effort, config.vcpus, counts);
         for (transport, sent) in outcome.window.sent() {
             *operations.entry(transport.to_owned()).or_default() += sent as f64;
         }
@@ -117,33 +129,85 @@ pub(super) fn cell(
     let rounds = f64::from(effort.rounds) * f64::from(effort.repetitions);
     operations.values_mut().for_each(|sent| *sent /= rounds);
     operations.retain(|_, sent| *sent > 0.0);
-    let per = |counts: Counts, background: &BTreeMap<String, f64>, times: f64| -> BTreeMap<_, _> {
-        let net = |(name, count): (String, u64)| {
-            let anyway = background.get(&name).copied().unwrap_or(0.0) * seconds;
-            ((count as f64 - anyway) / times, name)
-        };
-        let all = counts.into_iter().map(net);
-        all.filter(|(per, _)| per.abs() >= 0.0005)
-            .map(|(per, name)| (name, per))
-            .collect()
-    };
-    let mut at_sender = per(sender, &background.sender, rounds);
-    if let Some(instructions) = at_sender.get_mut(BY_INSTRUCTION) {
+    let (mut sender, mut receivers) = counted.net(background, targets);
+    if let Some(instructions) = sender.get_mut(BY_INSTRUCTION) {
         *instructions -= background.instructions;
     }
+    let sources = config.sources.as_ref();
+    if sources.is_some_and(|sources| !sources.tracepoints.is_empty()) {
+        let outcome = run(config, cell, effort.rounds)?;
+        if outcome.report.result == Kind::Interrupted {
+            return Err(BenchError::Interrupted(outcome.report.message));
+        }
+        if !passed(&outcome) {
+            return Ok(Err(why(&outcome)));
+        }
+        let mut counted = Counted::default();
+        counted.add(&outcome.window, effort, config.vcpus, passages);
+        let net = counted.net(background, targets);
+        sender.extend(net.0);
+        receivers.extend(net.1);
+    }
+    let verdict = Verdict::on(
+        cell.is_xapic(),
+        &operations,
+        &sender,
+        sources.map_or(&[], |sources| &sources.list),
+    );
     Ok(Ok(Cost {
         targets,
         sent: times.sent.spread(tsc_khz),
         all: times.all.spread(tsc_khz),
         medians,
         operations,
-        sender: at_sender,
-        receivers: per(
-            receivers,
-            &background.receivers,
-            rounds * f64::from(targets.max(1)),
-        ),
+        sender,
+        receivers,
+        verdict,
     }))
+}
+
+/// What was counted in runs of one cell.
+#[derive(Debug, Default)]
+struct Counted {
+    sender: Counts,
+    receivers: Counts,
+    seconds: f64,
+    rounds: f64,
+}
+
+impl Counted {
+    /// Adds a run, of which `counts` are taken.
+    fn add(
+        &mut self,
+        window: &Window,
+        effort: Effort,
+        vcpus: u32,
+        counts: impl Fn(&Window, Range<u32>) -> Counts,
+    ) {
+        self.seconds += window.length().as_secs_f64();
+        self.rounds += f64::from(effort.rounds);
+        add(&mut self.sender, counts(window, 0..1));
+        add(&mut self.receivers, counts(window, 1..vcpus));
+    }
+
+    /// What is left without `background`: at the sender per round, at the others per round and target.
+    fn net(self, background: &Background, targets: u32) -> (Figures, Figures) {
+        let per = |counts: Counts, background: &Figures, times: f64| -> Figures {
+            let net = |(name, count): (String, u64)| {
+                let anyway = background.get(&name).copied().unwrap_or(0.0) * self.seconds;
+                ((count as f64 - anyway) / times, name)
+            };
+            let all = counts.into_iter().map(net);
+            all.filter(|(per, _)| per.abs() >= 0.0005)
+                .map(|(per, name)| (name, per))
+                .collect()
+        };
+        let deliveries = self.rounds * f64::from(targets.max(1));
+        (
+            per(self.sender, &background.sender, self.rounds),
+            per(self.receivers, &background.receivers, deliveries),
+        )
+    }
 }
 
 fn passed(outcome: &Outcome) -> bool {
@@ -209,7 +273,7 @@ fn stall_others(operator: &Operator) -> Result<(), OperatorError> {
 
 /// What was counted on these vCPUs together: KVM's statistics by their names, exits to userspace by their
 /// reasons behind `user `.
-fn counts(window: &Window, vcpus: std::ops::Range<u32>) -> Counts {
+fn counts(window: &Window, vcpus: Range<u32>) -> Counts {
     let mut counts = Counts::new();
     for vcpu in vcpus {
         let id = vcpu as usize;
@@ -223,8 +287,62 @@ fn counts(window: &Window, vcpus: std::ops::Range<u32>) -> Counts {
     counts
 }
 
-fn add(sum: &mut Counts, counts: Counts) {
+/// What was counted at tracepoints on the threads of these vCPUs together, by the names that windows give it.
+fn passages(window: &Window, vcpus: Range<u32>) -> Counts {
+    let mut counts = Counts::new();
+    for vcpu in vcpus {
+        add(&mut counts, window.tracepoints(vcpu as usize));
+    }
+    counts
+}
+
+/// Takes page faults out of what is counted by the time. Memory is touched for the first time only once, by a
+/// trace above all, and twice the time has not twice as many.
+fn leave_out_page_faults(counts: &mut Counts) {
+    let by_page_fault = [
+        (STATS, &["pf_taken"][..]),
+        (EXIT, &["kvm_exit npf", "kvm_exit EPT_VIOLATION"]),
+    ];
+    for (sum, parts) in by_page_fault {
+        let faults: u64 = parts.iter().filter_map(|part| counts.get(*part)).sum();
+        if let Some(sum) = counts.get_mut(sum) {
+            *sum = sum.saturating_sub(faults);
+        }
+        counts.retain(|name, _| !parts.contains(&name.as_str()));
+    }
+}
+
+fn add(sum: &mut Counts, counts: impl IntoIterator<Item = (String, u64)>) {
     for (name, count) in counts {
         *sum.entry(name).or_default() += count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_faults_are_no_background() {
+        let counted = [
+            ("exits", 50),
+            ("pf_taken", 16),
+            ("irq_exits", 30),
+            ("kvm_exit", 52),
+            ("kvm_exit npf", 17),
+            ("kvm_exit interrupt", 31),
+        ];
+        let mut counts = counted.map(|(name, count)| (name.to_owned(), count)).into();
+        leave_out_page_faults(&mut counts);
+        let left = [
+            ("exits", 34),
+            ("irq_exits", 30),
+            ("kvm_exit", 35),
+            ("kvm_exit interrupt", 31),
+        ];
+        assert_eq!(
+            counts,
+            left.map(|(name, count)| (name.to_owned(), count)).into()
+        );
     }
 }

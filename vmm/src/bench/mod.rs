@@ -4,11 +4,13 @@
 //!
 //! Times are the guest's own, of each round, between two readings of the TSC. Counts are of the whole machine
 //! between the end of the warm-up and the end of the workload, less what the host does anyway, which a run that
-//! sends nothing says; divided by the rounds, or by the deliveries. Counting and timing need no separate passes:
-//! what tells the times causes no exit and lies outside of what is timed.
+//! sends nothing says; divided by the rounds, or by the deliveries. KVM's statistics and timing need no separate
+//! passes: what tells the times causes no exit and lies outside of what is timed. Tracepoints do: counting them
+//! makes every exit longer.
 
 mod cell;
 mod measure;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,10 +19,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use cell::{Cell, Choice, cells};
+pub use verdict::{Handling, Verdict};
 
 use crate::Config;
 use crate::control::operator::OperatorError;
 use crate::stats::latency::Spread;
+use crate::stats::sources::Source;
 use measure::Background;
 
 /// Version of the JSON document. It changes when a program that reads it could take harm: see docs/formats.md.
@@ -48,6 +52,9 @@ pub struct Costs {
     pub repetitions: u32,
     /// Whether calls, handlers and IPIs were traced meanwhile.
     pub traced: bool,
+    /// Who counted, and whether it can be believed.
+    #[serde(default)]
+    pub sources: Vec<Source>,
     /// In the order in which they were measured.
     pub cells: Vec<Measured>,
 }
@@ -78,6 +85,9 @@ pub struct Cost {
     pub sender: BTreeMap<String, f64>,
     /// What is counted at all others together, per target and round.
     pub receivers: BTreeMap<String, f64>,
+    /// How the host handles what is sent; `null` if nothing is.
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
 }
 
 /// Why nothing could be measured.
@@ -141,6 +151,10 @@ impl Costs {
             rounds: effort.rounds,
             repetitions: effort.repetitions,
             traced: config.trace.timeline,
+            sources: config
+                .sources
+                .as_ref()
+                .map_or_else(Vec::new, |sources| sources.list.clone()),
             cells: Vec::new(),
         }
     }

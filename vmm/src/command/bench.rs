@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,6 +12,7 @@ use vmm::bench::{self, BenchError, Choice, Costs, Effort};
 use vmm::control::{Limits, Stalls, Stream, Tracing};
 use vmm::cpus::CpuSet;
 use vmm::report::costs;
+use vmm::stats::sources::Sources;
 
 use super::{Refused, chain, complain};
 
@@ -131,6 +133,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             ..Tracing::NOTHING
         },
         watch: false,
+        sources: Some(Arc::new(Sources::prove())),
     };
     let effort = Effort {
         rounds: arguments.rounds,

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,6 +13,7 @@ use vmm::control::{Limits, Stall, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
 use vmm::report::page::{self, Section};
 use vmm::report::perfetto;
+use vmm::stats::sources::Sources;
 use vmm::stats::trace::Trace;
 use vmm::{Config, Outcome, scenario};
 
@@ -79,6 +81,11 @@ pub struct Arguments {
     #[arg(long)]
     watch: bool,
 
+    /// Count KVM's tracepoints on the vCPUs' threads as well, as far as this user may, and try first who can be
+    /// believed; see docs/costs.md
+    #[arg(long)]
+    tracepoints: bool,
+
     /// Bind the vCPUs to these host CPUs in turn, such as 0-2,5
     #[arg(long, value_name = "CPULIST")]
     pin: Option<CpuSet>,
@@ -136,6 +143,7 @@ impl Arguments {
                 ..Tracing::NOTHING
             },
             watch: self.watch,
+            sources: self.tracepoints.then(|| Arc::new(Sources::prove())),
         }
     }
 }

@@ -32,6 +32,7 @@ use crate::machine::points::Points;
 use crate::machine::symbols::Symbols;
 use crate::machine::threads::{Crew, CrewError, Message, OnMessage};
 use crate::machine::vcpu::{Death, Vcpu};
+use crate::stats::sources::{Source, Sources};
 use crate::stats::trace::Trace;
 use crate::stats::window::{Meter, Window};
 
@@ -131,6 +132,10 @@ pub struct Aftermath {
     pub standings: Vec<Standing>,
     /// Why there are no statistics of KVM's, if there are none.
     pub blind: Option<String>,
+    /// Who could have counted, if that was found out.
+    pub sources: Vec<Source>,
+    /// Why no tracepoints were counted although they could have been.
+    pub uncounted: Option<String>,
     /// Accesses that no device knew.
     pub strays: Strays,
     /// What became of the guest's console output, if not all of it went where it should.
@@ -180,6 +185,8 @@ pub struct Setup<'a> {
     pub trace: Tracing,
     /// Whether to show a live table of the vCPUs on standard error, if that is a terminal.
     pub watch: bool,
+    /// Who counts beside KVM's statistics and the VMM, if that was found out.
+    pub sources: Option<&'a Sources>,
 }
 
 /// Runs `machine` to its end. Its operator is handed to `attend` before the first vCPU enters the guest.
@@ -235,7 +242,12 @@ pub fn run(
         }
     });
     operator.take_over(Crew::new(vcpus, &devices, &on_message, setup.pins)?);
+    let mut uncounted = None;
     let ended = operator.with_machine(|crew| {
+        if let Some(sources) = setup.sources {
+            let counted = meter.count(&sources.tracepoints, crew.thread_ids());
+            uncounted = counted.err().map(|error| error.to_string());
+        }
         let stalls = Driver::new(setup.stalls, crew, &start)
             .map_err(|e| ControlError::Prepare("create a timer for stalls", e))?;
         let watchdog = setup
@@ -286,6 +298,8 @@ pub fn run(
         expected: operator.expectations(),
         transit: operator.transit(),
         blind: meter.blind().map(ToString::to_string),
+        sources: setup.sources.map_or_else(Vec::new, |it| it.list.clone()),
+        uncounted,
         strays: devices.strays(),
         console_loss: output.loss(devices.console()),
         vcpus: count,

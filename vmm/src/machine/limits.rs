@@ -28,12 +28,13 @@ pub enum LimitError {
     Refused(#[source] io::Error),
 }
 
-/// Raises the soft limit if `vcpus` vCPUs need more files than it allows.
+/// Raises the soft limit if `vcpus` vCPUs, each with so many files `more` than it always has, need more than it
+/// allows.
 ///
 /// # Errors
 /// [`LimitError`] if the hard limit is too low.
-pub fn raise(vcpus: u32) -> Result<(), LimitError> {
-    let needed = u64::from(vcpus) * PER_VCPU + BESIDES;
+pub fn raise(vcpus: u32, more: u64) -> Result<(), LimitError> {
+    let needed = u64::from(vcpus) * (PER_VCPU + more) + BESIDES;
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -163,6 +163,7 @@ pub(super) struct Member {
     pub held_by: Arc<Mutex<Option<HeldBy>>>,
     immediate_exit: Arc<ImmediateExit>,
     thread: JoinHandle<()>,
+    thread_id: Arc<OnceLock<libc::pid_t>>,
 }
 
 impl Member {
@@ -243,10 +244,14 @@ impl Crew {
             events: Arc::clone(&self.events),
             latencies: Arc::clone(&self.latencies),
         };
+        let thread_id = Arc::<OnceLock<libc::pid_t>>::default();
+        let own_id = Arc::clone(&thread_id);
         let thread = thread::Builder::new()
             .name(format!("vcpu{id}"))
             .stack_size(256 << 10)
             .spawn(move || {
+                // SAFETY: takes nothing and cannot fail.
+                own_id.get_or_init(|| unsafe { libc::gettid() });
                 // A parent may have left it blocked. Fails only for numbers that are no signals.
                 let _ = unblock_signal(kick::signal());
                 if let Some(pins) = pins {
@@ -264,12 +269,19 @@ impl Crew {
             held_by,
             immediate_exit,
             thread,
+            thread_id,
         })
     }
 
     /// What happens on the vCPUs.
     pub fn events(&self) -> &Arc<Events> {
         &self.events
+    }
+
+    /// The kernel's numbers of the threads, in the order of the vCPUs.
+    pub fn thread_ids(&self) -> impl Iterator<Item = libc::pid_t> {
+        // It is the first thing that a thread does.
+        self.members.iter().map(|member| *member.thread_id.wait())
     }
 
     /// Lets every vCPU into the guest that nobody holds.

@@ -179,7 +179,10 @@ impl Vm {
     }
 
     /// Creates vCPU `id`.
-    pub(super) fn create_vcpu(&self, id: u32) -> Result<VcpuFd, HostError> {
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn create_vcpu(&self, id: u32) -> Result<VcpuFd, HostError> {
         self.fd
             .create_vcpu(id.into())
             .map_err(|source| HostError::Vcpu {
@@ -195,7 +198,10 @@ impl Vm {
     }
 
     /// CPUID entries that KVM can offer.
-    pub(super) fn supported_cpuid(&self) -> Result<CpuId, HostError> {
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn supported_cpuid(&self) -> Result<CpuId, HostError> {
         self.kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(setup("list the CPUID entries it supports"))

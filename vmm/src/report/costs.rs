@@ -6,9 +6,12 @@ use std::fmt::Write;
 
 use comfy_table::{Cell as TableCell, CellAlignment, Table};
 
+use super::sources;
 use super::table::RULED;
-use crate::bench::{Cell, Cost, Costs, Measured};
+use crate::bench::{Cell, Cost, Costs, Handling, Measured, Verdict};
 use crate::stats::latency::Spread;
+use crate::stats::sources::{STATS, Source, Status, status};
+use crate::stats::tracepoints::events::{ACCEPT_IRQ, APIC_IPI, EOI, EXIT};
 
 /// Renders `costs`, and how they stand to `baseline`.
 pub fn table(costs: &Costs, baseline: Option<&Costs>) -> String {
@@ -27,7 +30,7 @@ pub fn table(costs: &Costs, baseline: Option<&Costs>) -> String {
         match result {
             Ok(cost) => {
                 let before = baseline.map(|baseline| baseline.of(cell));
-                table.add_row(row(cell, cost, before));
+                table.add_row(row(cell, cost, &costs.sources, before));
             }
             Err(why) => refused.entry(why).or_default().push(cell),
         }
@@ -38,6 +41,10 @@ pub fn table(costs: &Costs, baseline: Option<&Costs>) -> String {
     let mut text = format!("{table}\n\n");
     // Writing to a string does not fail.
     let _ = legend(&mut text, costs);
+    if !costs.sources.is_empty() {
+        text.push_str(&handling(costs));
+        text.push_str(&sources::table(&costs.sources));
+    }
     for (why, cells) in refused {
         let mut ways: Vec<_> = cells.iter().map(|cell| cell.transport.as_str()).collect();
         ways.dedup();
@@ -62,34 +69,144 @@ fn legend(text: &mut String, costs: &Costs) -> std::fmt::Result {
     )
 }
 
-fn row(cell: &Cell, cost: &Cost, before: Option<Option<&Cost>>) -> Vec<TableCell> {
+/// Of each line that sends IPIs, who handles them, and what for vCPUs come out of the guest.
+fn handling(costs: &Costs) -> String {
+    let mut table = Table::new();
+    table.load_style(RULED);
+    table.set_header([
+        "",
+        "to",
+        "receiver",
+        "by",
+        "IPIs are",
+        "exits/IPI",
+        "KVM sent",
+        "accepted",
+        "ended each",
+        "hlt each",
+        "exits of the sender",
+        "of each receiver",
+    ]);
+    let sources = &costs.sources;
+    for Measured { cell, result } in &costs.cells {
+        let Ok(cost) = result else { continue };
+        let Some(verdict) = &cost.verdict else {
+            continue;
+        };
+        let of = |counts, source, name| counted(counts, sources, source, name);
+        let at_receivers = |source, name| match cell.to.as_str() {
+            "self" => of(&cost.sender, source, name),
+            _ => of(&cost.receivers, source, name),
+        };
+        let figures = [
+            handled(verdict),
+            verdict.exits_per_send.map_or_else(unknown, figure),
+            of(&cost.sender, APIC_IPI, APIC_IPI),
+            of(&cost.sender, ACCEPT_IRQ, ACCEPT_IRQ),
+            at_receivers(EOI, EOI),
+            cost.receivers
+                .get("halt_exits")
+                .map_or_else(String::new, |halts| figure(*halts)),
+            reasons(&cost.sender, sources),
+            reasons(&cost.receivers, sources),
+        ];
+        let what = what(cell, cost).into_iter().chain(figures);
+        table.add_row(what.map(TableCell::new));
+    }
+    if table.is_empty() {
+        return String::new();
+    }
+    for column in table.column_iter_mut().skip(5).take(5) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    format!(
+        "\n{}\n\nexits/IPI: of the sender, for each send operation. KVM sent, accepted: {APIC_IPI} and {ACCEPT_IRQ} on \
+         the sender's thread, per round;\nended, hlt: {EOI} and halt_exits of the receivers, per target. Exits by \
+         reason: {EXIT}, as KVM names them,\nless the background. ?: nobody who counts it can be believed; see below.\n\n",
+        table.trim_fmt()
+    )
+}
+
+fn handled(verdict: &Verdict) -> String {
+    match (verdict.handling, verdict.exits_per_send) {
+        (Handling::Partial, Some(exits)) => format!("partial ({:.0} % by KVM)", exits * 100.0),
+        (handling, _) => handling.name().to_owned(),
+    }
+}
+
+fn unknown() -> String {
+    "?".to_owned()
+}
+
+/// The figure called `name`, if `source`, which counts it, can be believed.
+fn counted(counts: &BTreeMap<String, f64>, sources: &[Source], source: &str, name: &str) -> String {
+    if status(sources, source) != Some(Status::Ok) {
+        return unknown();
+    }
+    figure(counts.get(name).copied().unwrap_or(0.0))
+}
+
+/// Exits by reason, those that matter.
+fn reasons(counts: &BTreeMap<String, f64>, sources: &[Source]) -> String {
+    const LEAST: f64 = 0.05;
+    if status(sources, EXIT) != Some(Status::Ok) {
+        return unknown();
+    }
+    let mut named: Vec<_> = counts
+        .iter()
+        .filter(|(_, count)| **count >= LEAST)
+        .filter_map(|(name, count)| {
+            let reason = name.strip_prefix(EXIT)?.strip_prefix(' ')?;
+            Some((reason, count))
+        })
+        .collect();
+    named.sort_by(|left, right| right.1.total_cmp(left.1));
+    let words = named
+        .iter()
+        .map(|(name, count)| format!("{name} {count:.2}"));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// What a line is about: the kind of thing, to whom, in which state, by what.
+fn what(cell: &Cell, cost: &Cost) -> [String; 4] {
     let how = cell.queue.as_deref().unwrap_or(&cell.transport);
     let how = match &cell.apic {
         Some(apic) => format!("{how} ({apic})"),
         None => how.to_owned(),
     };
-    let sends: f64 = cost.operations.values().sum();
     let to = match cost.targets {
         1 => cell.to.clone(),
         several => format!("{} ({several})", cell.to),
     };
+    [cell.by.clone(), to, cell.receiver.clone(), how]
+}
+
+fn row(
+    cell: &Cell,
+    cost: &Cost,
+    sources: &[Source],
+    before: Option<Option<&Cost>>,
+) -> Vec<TableCell> {
+    let sends: f64 = cost.operations.values().sum();
     let of =
         |counts: &BTreeMap<String, f64>, name: &str| counts.get(name).map(|value| figure(*value));
-    let mut row = vec![
-        cell.by.clone(),
-        to,
-        cell.receiver.clone(),
-        how,
+    let is_blind = status(sources, STATS) == Some(Status::Blind);
+    let exits = |counts| match is_blind {
+        true => unknown(),
+        false => of(counts, STATS).unwrap_or_default(),
+    };
+    let mut row = what(cell, cost).to_vec();
+    row.extend([
         figure(sends),
         micros(cost.sent.as_ref(), |spread| spread.p50.ns),
         micros(cost.all.as_ref(), |spread| spread.p50.ns),
         micros(cost.all.as_ref(), |spread| spread.p99.ns),
         micros(cost.all.as_ref(), |spread| spread.max.ns),
         unsteadiness(&cost.medians),
-        of(&cost.sender, "exits").unwrap_or_default(),
-        of(&cost.receivers, "exits").unwrap_or_default(),
+        exits(&cost.sender),
+        exits(&cost.receivers),
         of(&cost.sender, "insn_emulation").unwrap_or_default(),
-    ];
+    ]);
     if let Some(before) = before {
         let was = before.and_then(|cost| cost.all.as_ref());
         row.push(micros(was, |spread| spread.p50.ns));

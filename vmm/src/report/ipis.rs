@@ -12,7 +12,7 @@ use crate::control::Aftermath;
 use crate::lab::Totals;
 use crate::machine::inspect::Standing;
 use crate::machine::tally::WAITING;
-use crate::stats::window::Window;
+use crate::stats::sources::{STATS, Status, status};
 
 /// Inter-processor interrupts.
 ///
@@ -46,7 +46,7 @@ pub struct Ipis {
     pub entering: u64,
     /// Sent, by transport.
     pub by_transport: BTreeMap<&'static str, u64>,
-    /// Exits over IPIs sent, both in the window.
+    /// Exits over IPIs sent, both in the window; `null` if KVM counts none, or is known to count wrong.
     pub exits_per_ipi: Option<f64>,
     /// Who counted those exits.
     pub exits_source: Option<&'static str>,
@@ -69,7 +69,7 @@ impl Ipis {
             .try_fold(totals.targets.checked_add(transit.added), |left, part| {
                 left.map(|left| left.checked_sub(*part))
             });
-        let exits_per_ipi = exits_per_ipi(&aftermath.window, aftermath.vcpus);
+        let exits_per_ipi = exits_per_ipi(aftermath);
         Self {
             sent: totals.sent_in_all(),
             targets: totals.targets,
@@ -105,9 +105,13 @@ fn by_transport(totals: &Totals) -> BTreeMap<&'static str, u64> {
     by_transport
 }
 
-fn exits_per_ipi(window: &Window, vcpus: u32) -> Option<f64> {
+fn exits_per_ipi(aftermath: &Aftermath) -> Option<f64> {
+    if status(&aftermath.sources, STATS) == Some(Status::Blind) {
+        return None;
+    }
+    let window = &aftermath.window;
     // Exits by which a vCPU only says that it waits belong to the waiting, not to any IPI.
-    let exits = (0..vcpus as usize)
+    let exits = (0..aftermath.vcpus as usize)
         .map(|id| {
             let exits = window.kvm_count(id, "exits")?;
             Some(exits.saturating_sub(window.exits(id)[WAITING]))

@@ -8,6 +8,7 @@ pub mod perfetto;
 pub mod postmortem;
 pub mod prometheus;
 pub mod schema;
+mod sources;
 mod stalls;
 mod table;
 mod traced;
@@ -25,6 +26,7 @@ use crate::lab::judge::{self, CallName};
 use crate::lab::{self, Lab};
 use crate::machine::devices::Strays;
 use crate::machine::tally::REASONS;
+use crate::stats::sources::Source;
 use crate::stats::window::{Value, Window};
 
 pub use ipis::Ipis;
@@ -74,6 +76,8 @@ pub struct Report {
     pub stalls: Option<Stalls>,
     /// What the trace says of latencies; `null` without one.
     pub trace: Option<Traced>,
+    /// Who counted, and whether it can be believed; empty unless that was to be found out.
+    pub sources: Vec<Source>,
     /// By vCPU, in order.
     pub per_vcpu: Vec<PerVcpu>,
     /// KVM's statistics of the VM.
@@ -105,6 +109,8 @@ pub struct Calls {
     pub expected: u64,
     /// Executions counted where they happened.
     pub executed: u64,
+    /// IPIs sent for each call made, since boot; `null` without a call.
+    pub ipis_per_call: Option<f64>,
 }
 
 /// Walks along the global queue of calls to many.
@@ -149,6 +155,8 @@ pub struct PerVcpu {
     pub exits: BTreeMap<&'static str, u64>,
     /// KVM's statistics: counts over the window, other values at its end.
     pub kvm: BTreeMap<String, Value>,
+    /// Passages of tracepoints in the window, of those sources that can be believed.
+    pub tracepoints: BTreeMap<String, u64>,
 }
 
 /// A finding of the guest's.
@@ -216,6 +224,8 @@ impl Report {
                 made: totals.made,
                 expected: totals.expected,
                 executed: totals.executed,
+                ipis_per_call: (totals.made > 0)
+                    .then(|| totals.sent_in_all() as f64 / totals.made as f64),
             },
             walks: Walks {
                 visits: totals.visits,
@@ -230,6 +240,7 @@ impl Report {
                 brought_up: totals.brought_up,
             },
             ipi: Ipis::of(aftermath, &totals, verdict.judged),
+            sources: aftermath.sources.clone(),
             stalls: Stalls::of(aftermath),
             per_vcpu: (0..aftermath.vcpus)
                 .map(|id| per_vcpu(id, counters.get(id as usize), window))
@@ -246,6 +257,7 @@ impl Report {
                 .blind
                 .iter()
                 .chain(&aftermath.console_loss)
+                .chain(&aftermath.uncounted)
                 .cloned()
                 .chain(stalls::notes(aftermath))
                 .chain(traced.iter().flat_map(Traced::notes))
@@ -276,6 +288,7 @@ fn per_vcpu(id: u32, counters: Option<&Counters>, window: &Window) -> PerVcpu {
         ipi_received: counters.map_or(0, Counters::ipi_received),
         exits: REASONS.into_iter().zip(window.exits(id as usize)).collect(),
         kvm: owned(window.kvm(id as usize)),
+        tracepoints: window.tracepoints(id as usize).into_iter().collect(),
     }
 }
 

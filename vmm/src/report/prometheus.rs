@@ -10,6 +10,7 @@ use prometheus::{Error, TextEncoder};
 
 use super::{PerVcpu, Report, Traced};
 use crate::stats::latency::{Times, nanoseconds};
+use crate::stats::sources::Status;
 use crate::stats::window::{Value, Window};
 
 /// What every name begins with.
@@ -254,6 +255,14 @@ impl Page {
             let help = "Exits over IPIs sent, both in the window.";
             self.gauge("exits_per_ipi", help, &[], ratio);
         }
+        for source in &report.sources {
+            self.gauge(
+                "source_up",
+                "Whether a source of figures has seen what it was shown.",
+                &[("source", &source.name)],
+                f64::from(u8::from(source.status == Status::Ok)),
+            );
+        }
     }
 
     fn add_vcpu(&mut self, vcpu: &PerVcpu, window: &Window) {
@@ -284,6 +293,14 @@ impl Page {
                 "vcpu_user_exits_total",
                 "Exits of the vCPU to the VMM, by reason.",
                 &[label, ("reason", *reason)],
+                *count as f64,
+            );
+        }
+        for (event, count) in &vcpu.tracepoints {
+            self.count(
+                "vcpu_tracepoints_total",
+                "Passages of the vCPU's thread through tracepoints of KVM's, by event.",
+                &[label, ("event", event)],
                 *count as f64,
             );
         }

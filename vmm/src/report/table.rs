@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 
+use super::sources;
 use super::{Hotplug, Ipis, Memory, PerVcpu, Report, Stalls, Traced};
 use crate::cpus::CpuSet;
 use crate::stats::latency::Spread;
@@ -41,6 +42,8 @@ pub(super) fn render(report: &Report) -> String {
     );
     let open = report.open_calls.iter().map(String::as_str);
     list(&mut text, "open calls", open, report.open_calls_made);
+    text.push_str(&tracepoints(report));
+    text.push_str(&sources::table(&report.sources));
     for note in &report.notes {
         let _ = writeln!(text, "note: {note}");
     }
@@ -114,6 +117,9 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
     if memory.requests > 0 {
         let Memory { requests, refused } = memory;
         writeln!(text, "memory     {requests} requests, {refused} refused")?;
+    }
+    if let Some(ratio) = calls.ipis_per_call {
+        writeln!(text, "IPIs/call  {ratio:.2} (both since boot)")?;
     }
     if let (Some(ratio), Some(source)) = (ipi.exits_per_ipi, ipi.exits_source) {
         writeln!(text, "exits/IPI  {ratio:.1} ({source}; {})", report.window)?;
@@ -291,6 +297,36 @@ fn per_vcpu(report: &Report) -> String {
             .fold(0, |sum, value| sum.wrapping_add(*value))
     }));
     table.trim_fmt() + "\n"
+}
+
+/// What was counted at tracepoints, a line each: there are too many for columns.
+fn tracepoints(report: &Report) -> String {
+    let vcpus = &report.per_vcpu;
+    let names: BTreeSet<_> = vcpus
+        .iter()
+        .flat_map(|vcpu| vcpu.tracepoints.keys())
+        .collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new();
+    table.load_style(RULED);
+    table.set_header(["tracepoint", "sum", "least", "median", "most of a CPU"]);
+    for name in names {
+        let of = |vcpu: &PerVcpu| vcpu.tracepoints.get(name).copied().unwrap_or_default();
+        let values: Vec<_> = vcpus.iter().map(of).collect();
+        let sum = values.iter().fold(0_u64, |sum, it| sum.wrapping_add(*it));
+        // What never happened needs no line.
+        if sum > 0 {
+            let spread = [(0, 1), (1, 2), (1, 1)].map(|(part, whole)| at(&values, part, whole));
+            let figures = std::iter::once(sum).chain(spread).map(|it| it.to_string());
+            table.add_row(std::iter::once(name.clone()).chain(figures));
+        }
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.trim_fmt() + "\n\n"
 }
 
 /// The value `part / whole` of the way up the sorted values.

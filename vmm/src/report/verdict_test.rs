@@ -27,6 +27,8 @@ fn ended(ending: Ending) -> Aftermath {
         stalls: Carried::default(),
         standings: Vec::new(),
         expected: Expected::default(),
+        sources: Vec::new(),
+        uncounted: None,
         blind: None,
         strays: Strays::default(),
         console_loss: None,

@@ -1,14 +1,18 @@
 //! Samples of all counters of a machine, and the stretch between two of them. Which stretch is the
 //! workload is for the guest to say, through its doorbell.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use shared::lab::{TRANSPORT_SLOTS, Transport};
 
 use super::binary::{Field, Schema, Source, StatsError};
+use super::tracepoints::events::EXIT;
+use super::tracepoints::{Counters, Tracepoints};
 use crate::lab::Lab;
 use crate::machine::Machine;
+use crate::machine::limits::{self, LimitError};
 use crate::machine::tally::{Counts, Tally};
 use crate::machine::threads::Message;
 
@@ -23,6 +27,8 @@ pub struct Sample {
     pub kvm: Vec<Vec<u64>>,
     /// KVM's statistics of the VM; empty if the host has none.
     pub kvm_vm: Vec<u64>,
+    /// Passages of tracepoints, by vCPU; empty if none are counted.
+    pub tracepoints: Vec<Vec<u64>>,
     /// IPIs the guest says it has sent, by transport.
     pub ipis: [u64; TRANSPORT_SLOTS],
 }
@@ -57,6 +63,32 @@ impl KvmStats {
     }
 }
 
+/// Why a machine's tracepoints are not counted.
+#[derive(Debug, thiserror::Error)]
+pub enum TracepointError {
+    /// Too few files.
+    #[error("cannot count tracepoints: {0}")]
+    Files(#[from] LimitError),
+    /// The kernel does not count.
+    #[error("cannot count tracepoints on the threads of the vCPUs: {0}")]
+    Count(#[source] io::Error),
+}
+
+/// Tracepoints as they are counted on the threads of a machine.
+#[derive(Debug)]
+struct Counting {
+    tracepoints: Tracepoints,
+    vcpus: Vec<Counters>,
+}
+
+impl Counting {
+    fn sample(&self) -> Vec<Vec<u64>> {
+        // A counter that is open can be read.
+        let own = |counters: &Counters| counters.sample().unwrap_or_default();
+        self.vcpus.iter().map(own).collect()
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct Marks {
     started: Option<Sample>,
@@ -68,6 +100,7 @@ struct Marks {
 #[derive(Debug)]
 pub struct Meter {
     kvm: Result<KvmStats, StatsError>,
+    counting: OnceLock<Counting>,
     tallies: Vec<Arc<Tally>>,
     lab: Lab,
     marks: Mutex<Marks>,
@@ -83,14 +116,38 @@ impl Meter {
             .map(|vcpu| Arc::clone(vcpu.tally()))
             .collect();
         let kvm = KvmStats::open(machine);
-        let born = sample(&kvm, &tallies, &lab);
+        let born = sample(&kvm, None, &tallies, &lab);
         Self {
             kvm,
+            counting: OnceLock::new(),
             tallies,
             lab,
             marks: Mutex::default(),
             born,
         }
+    }
+
+    /// Counts `tracepoints` as well from now on, on the threads that carry the vCPUs, which have not entered the
+    /// guest yet.
+    ///
+    /// # Errors
+    /// If the host does not do it for so many threads. Everything else is counted all the same.
+    pub fn count(
+        &self,
+        tracepoints: &Tracepoints,
+        threads: impl Iterator<Item = libc::pid_t>,
+    ) -> Result<(), TracepointError> {
+        let vcpus = u32::try_from(self.tallies.len()).unwrap_or(u32::MAX);
+        limits::raise(vcpus, tracepoints.len() as u64)?;
+        let counters = threads.map(|thread| tracepoints.count(thread));
+        let counting = Counting {
+            tracepoints: tracepoints.clone(),
+            vcpus: counters
+                .collect::<io::Result<_>>()
+                .map_err(TracepointError::Count)?,
+        };
+        self.counting.get_or_init(|| counting);
+        Ok(())
     }
 
     /// Takes a sample when the guest says that the workload begins, that what came since then was the
@@ -153,12 +210,16 @@ impl Meter {
             end,
             vcpu_schema,
             vm_schema,
+            tracepoints: self
+                .counting
+                .get()
+                .map(|counting| counting.tracepoints.clone()),
         }
     }
 
     /// All counters as they stand now.
     pub fn sample(&self) -> Sample {
-        sample(&self.kvm, &self.tallies, &self.lab)
+        sample(&self.kvm, self.counting.get(), &self.tallies, &self.lab)
     }
 
     fn marks(&self) -> MutexGuard<'_, Marks> {
@@ -166,7 +227,12 @@ impl Meter {
     }
 }
 
-fn sample(kvm: &Result<KvmStats, StatsError>, tallies: &[Arc<Tally>], lab: &Lab) -> Sample {
+fn sample(
+    kvm: &Result<KvmStats, StatsError>,
+    counting: Option<&Counting>,
+    tallies: &[Arc<Tally>],
+    lab: &Lab,
+) -> Sample {
     let (vcpus, vm) = kvm
         .as_ref()
         .ok()
@@ -177,6 +243,7 @@ fn sample(kvm: &Result<KvmStats, StatsError>, tallies: &[Arc<Tally>], lab: &Lab)
         exits: tallies.iter().map(|tally| tally.counts()).collect(),
         kvm: vcpus,
         kvm_vm: vm,
+        tracepoints: counting.map(Counting::sample).unwrap_or_default(),
         ipis: lab.totals().sent,
     }
 }
@@ -194,6 +261,7 @@ pub struct Window {
     end: Sample,
     vcpu_schema: Option<Arc<Schema>>,
     vm_schema: Option<Arc<Schema>>,
+    tracepoints: Option<Tracepoints>,
 }
 
 /// One statistic over a window: one number, or one per bucket.
@@ -214,6 +282,7 @@ impl Window {
             exits: Vec::new(),
             kvm: Vec::new(),
             kvm_vm: Vec::new(),
+            tracepoints: Vec::new(),
             ipis: [0; TRANSPORT_SLOTS],
         };
         Self {
@@ -224,6 +293,7 @@ impl Window {
             end: sample,
             vcpu_schema: None,
             vm_schema: None,
+            tracepoints: None,
         }
     }
 
@@ -295,6 +365,33 @@ impl Window {
             .iter()
             .filter(|field| field.grows)
             .filter_map(move |field| Some((field.name.as_str(), self.kvm_count(id, &field.name)?)))
+    }
+
+    /// How often the thread of vCPU `id` passed each tracepoint that was counted, by the tracepoint and what of
+    /// it; exits for reasons that have no count of their own are `other`.
+    pub fn tracepoints(&self, id: usize) -> Vec<(String, u64)> {
+        let Some(tracepoints) = &self.tracepoints else {
+            return Vec::new();
+        };
+        let of = |sample: &Sample, number: usize| {
+            let counts = sample.tracepoints.get(id)?;
+            counts.get(number).copied()
+        };
+        let mut counts = Vec::with_capacity(tracepoints.len() + 1);
+        let mut other = None;
+        for (number, event) in tracepoints.events().enumerate() {
+            // What is counted from the first entry on has no sample of the machine's birth.
+            let start = of(&self.start, number).unwrap_or(0);
+            let count = of(&self.end, number).map_or(0, |end| end.wrapping_sub(start));
+            match (event.tracepoint, event.what, &mut other) {
+                (EXIT, None, other) => *other = Some(count),
+                (EXIT, Some(_), Some(other)) => *other = other.saturating_sub(count),
+                _ => {}
+            }
+            counts.push((event.label(), count));
+        }
+        counts.extend(other.map(|other| (format!("{EXIT} other"), other)));
+        counts
     }
 
     /// The statistic of vCPU `id` that KVM calls `name`, if it is a single number.

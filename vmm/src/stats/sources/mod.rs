@@ -1,0 +1,93 @@
+//! Who counts, and whether it can be believed on this host. Each source is shown a known number of the events that
+//! it is to count ([`canary`]); one that does not see them is blind, and nothing is concluded from it.
+
+mod canary;
+mod prove;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::tracepoints::Tracepoints;
+
+/// The name of KVM's own count of exits among the sources.
+pub const STATS: &str = "exits";
+
+/// Whether a source can be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It has seen what it was shown.
+    Ok,
+    /// It is there, and does not see what happens.
+    Blind,
+    /// This user may not have it.
+    Denied,
+    /// This host has none.
+    Absent,
+}
+
+impl Status {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Blind => "blind",
+            Self::Denied => "denied",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+/// What a source is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// [`Status::Denied`] or [`Status::Absent`].
+    pub status: Status,
+    /// Why.
+    pub reason: String,
+    /// What can be done about it, if anything can.
+    pub remedy: Option<String>,
+}
+
+/// What a source was shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Shown {
+    /// What.
+    pub what: String,
+    /// How many there were.
+    pub expected: u64,
+    /// How many it counted.
+    pub seen: u64,
+}
+
+/// Somebody who counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Source {
+    /// What its figures are called, at the beginning.
+    pub name: String,
+    /// How it is asked.
+    pub via: String,
+    /// What it was shown; `null` if it could not be tried, or is the VMM itself.
+    pub canary: Option<Shown>,
+    /// Whether it can be believed.
+    pub status: Status,
+    /// Why not.
+    pub reason: Option<String>,
+    /// What can be done about it, if anything can.
+    pub remedy: Option<String>,
+}
+
+/// All sources of a host.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// Each with what was found out about it.
+    pub list: Vec<Source>,
+    /// What can be counted per vCPU thread, and believed.
+    pub tracepoints: Tracepoints,
+}
+
+/// Whether the one of `sources` that is called `name` can be believed; `None` if that was not found out.
+pub fn status(sources: &[Source], name: &str) -> Option<Status> {
+    let mut named = sources.iter().filter(|source| source.name == name);
+    named.next().map(|source| source.status)
+}
