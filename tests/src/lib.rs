@@ -7,6 +7,7 @@
 
 pub mod browser;
 pub mod image;
+pub mod mounts;
 mod run;
 
 use std::env;

@@ -11,7 +11,7 @@ use std::process::Command;
 use shared::exit::ExitCode;
 use tempfile::TempDir;
 use tests::image::Code;
-use tests::{Vmm, skip};
+use tests::{Vmm, mounts, skip};
 
 const NOBODY: u32 = 65534;
 
@@ -53,22 +53,8 @@ impl Public {
 
 /// Hides everything in `/dev` from this process alone. Needs root, or user namespaces.
 fn hide_dev(root: bool) -> io::Result<()> {
-    let ok = |status: libc::c_int| match status {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    };
-    let user = if root { 0 } else { libc::CLONE_NEWUSER };
-    // SAFETY: has no preconditions; this process has one thread, being a child just forked.
-    ok(unsafe { libc::unshare(libc::CLONE_NEWNS | user) })?;
-    let none = c"none".as_ptr();
-    let private = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: every pointer is a string constant or null where null is allowed.
-    let made = unsafe { libc::mount(none, c"/".as_ptr(), none, private, std::ptr::null()) };
-    ok(made)?;
-    let (dev, tmpfs) = (c"/dev".as_ptr(), c"tmpfs".as_ptr());
-    // SAFETY: as above.
-    let made = unsafe { libc::mount(none, dev, tmpfs, 0, std::ptr::null()) };
-    ok(made)
+    mounts::own(!root)?;
+    mounts::mount(c"tmpfs", c"/dev")
 }
 
 #[test]

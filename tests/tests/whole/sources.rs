@@ -5,46 +5,22 @@ use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::ptr;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::{Run, Vmm, need_kvm, skip};
+use tests::{Run, Vmm, mounts, need_kvm, skip};
 
 /// Changes the process that is about to become the command, and no other.
 type Change = fn() -> io::Result<()>;
 
-fn ok(status: libc::c_int) -> io::Result<()> {
-    match status {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Leaves the mounts of all other processes as they are.
-fn own_mounts() -> io::Result<()> {
-    // SAFETY: has no preconditions; this process has one thread, being a child just forked.
-    ok(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
-    let none = c"none".as_ptr();
-    let private = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: every pointer is a string constant or null where null is allowed.
-    ok(unsafe { libc::mount(none, c"/".as_ptr(), none, private, ptr::null()) })
-}
-
-fn mount(kind: &std::ffi::CStr, place: &std::ffi::CStr) -> io::Result<()> {
-    let none = c"none".as_ptr();
-    // SAFETY: every pointer is a string, or null where null is allowed.
-    ok(unsafe { libc::mount(none, place.as_ptr(), kind.as_ptr(), 0, ptr::null()) })
-}
-
 fn with_tracefs() -> io::Result<()> {
-    own_mounts()?;
-    mount(c"tracefs", c"/sys/kernel/tracing")
+    mounts::own(false)?;
+    mounts::mount(c"tracefs", c"/sys/kernel/tracing")
 }
 
 fn without_tracefs() -> io::Result<()> {
-    own_mounts()?;
-    mount(c"tmpfs", c"/sys/kernel")
+    mounts::own(false)?;
+    mounts::mount(c"tmpfs", c"/sys/kernel")
 }
 
 fn without_permission() -> io::Result<()> {
@@ -54,7 +30,9 @@ fn without_permission() -> io::Result<()> {
     const PERFMON: libc::c_ulong = 38;
     for capability in [SYS_ADMIN, PERFMON] {
         // SAFETY: takes numbers only. What is dropped here is not gained by the command that follows.
-        ok(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })?;
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
     Ok(())
 }

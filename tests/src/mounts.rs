@@ -1,0 +1,38 @@
+//! Mounts that one process has for itself: a host without something, or with it, for the time of one run. All of
+//! it is for a child that was just forked and is about to become the command: it allocates nothing.
+
+use std::ffi::CStr;
+use std::io;
+use std::ptr;
+
+fn ok(status: libc::c_int) -> io::Result<()> {
+    match status {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Leaves the mounts of all other processes alone from now on. Needs root, unless `as_user` makes a user
+/// namespace, where the host allows that.
+///
+/// # Errors
+/// What the host said.
+pub fn own(as_user: bool) -> io::Result<()> {
+    let user = if as_user { libc::CLONE_NEWUSER } else { 0 };
+    // SAFETY: has no preconditions; this process has one thread, being a child just forked.
+    ok(unsafe { libc::unshare(libc::CLONE_NEWNS | user) })?;
+    let none = c"none".as_ptr();
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: every pointer is a string constant or null where null is allowed.
+    ok(unsafe { libc::mount(none, c"/".as_ptr(), none, private, ptr::null()) })
+}
+
+/// Mounts a file system of this kind at `place`, over what is there.
+///
+/// # Errors
+/// What the host said.
+pub fn mount(kind: &CStr, place: &CStr) -> io::Result<()> {
+    let none = c"none".as_ptr();
+    // SAFETY: every pointer is a string, or null where null is allowed.
+    ok(unsafe { libc::mount(none, place.as_ptr(), kind.as_ptr(), 0, ptr::null()) })
+}
