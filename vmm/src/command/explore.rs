@@ -79,8 +79,10 @@ pub struct Arguments {
 /// `--strategy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum How {
-    /// All orders with few preemptions, then all
+    /// All orders with few preemptions, then all that can matter
     Auto,
+    /// All orders that can matter
+    Races,
     /// All orders
     Exhaustive,
     /// All orders with at most --preemptions
@@ -103,6 +105,7 @@ impl Arguments {
             granularity: self.granularity,
             strategy: match self.strategy {
                 How::Auto => Strategy::Auto(self.preemptions),
+                How::Races => Strategy::Races,
                 How::Exhaustive => Strategy::Exhaustive,
                 How::Bounded => Strategy::Bounded(self.preemptions),
                 How::Pct => {
@@ -205,10 +208,10 @@ fn report(outcome: &Outcome, arguments: &Arguments) -> Result<u8, Refused> {
     let counts = &outcome.counts;
     let seconds = outcome.time.as_secs_f64();
     text += &format!(
-        "searched   {} states, {} steps, {} schedules in {seconds:.1} s ({:.0} steps/s), the longest of {} steps\n",
+        "searched   {} states, {} of them ends, {} steps in {seconds:.1} s ({:.0} steps/s), the longest way {} steps\n",
         counts.states,
+        counts.ends,
         counts.transitions,
-        counts.schedules,
         counts.transitions as f64 / seconds.max(0.001),
         counts.deepest
     );

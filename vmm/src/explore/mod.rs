@@ -18,7 +18,7 @@ use case::{Case, CaseError};
 use retrace::{Diverged, Followed, follow, name};
 use schedule::{FORM, Granularity, Schedule};
 use search::sampled::Way;
-use search::{Counts, End, Found, Hunt, OnProgress, Why, bounded, exhaustive, sampled};
+use search::{Counts, End, Found, Hunt, OnProgress, Why, bounded, exhaustive, races, sampled};
 use sharing::Sharing;
 use specimen::{Breach, Setup, Specimen, SpecimenError};
 
@@ -30,8 +30,10 @@ use crate::machine::image::Image;
 pub enum Strategy {
     /// With few preemptions first, up to this many, then every order.
     Auto(u32),
-    /// Every order.
+    /// Every order, once.
     Exhaustive,
+    /// Every order that can matter.
+    Races,
     /// Every order with at most this many preemptions.
     Bounded(u32),
     /// This many orders, at random.
@@ -264,10 +266,21 @@ fn run(
     match config.strategy {
         Strategy::Bounded(bound) => bounded(hunt, bound),
         Strategy::Auto(bound) => match bounded(hunt, bound)? {
-            (End::Complete, _) => Ok((exhaustive::search(hunt, seen)?, None)),
+            (End::Complete, _) => Ok((races(hunt, seen)?, None)),
             other => Ok(other),
         },
+        Strategy::Races => Ok((races(hunt, seen)?, None)),
         Strategy::Exhaustive | Strategy::Sampled(..) => Ok((exhaustive::search(hunt, seen)?, None)),
+    }
+}
+
+/// Tries every order that can matter, or, where it is not known which those are, every order.
+fn races(hunt: &mut Hunt<'_>, seen: &mut exhaustive::Seen) -> Result<End, SpecimenError> {
+    let knows_accesses = hunt.specimen.granularity() == Granularity::Access;
+    if knows_accesses && hunt.specimen.cpus().len() <= races::MOST_CPUS {
+        races::search(hunt)
+    } else {
+        exhaustive::search(hunt, seen)
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Sharing {
 }
 
 /// What an access does to a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Way {
     /// Reads it.
     Reads,

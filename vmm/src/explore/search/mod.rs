@@ -3,6 +3,7 @@
 
 pub mod bounded;
 pub mod exhaustive;
+pub mod races;
 pub mod sampled;
 
 use std::collections::HashMap;
