@@ -79,10 +79,10 @@ test-qemu: guest whole ## the guest image under QEMU, without vmm
 	tests/svm/prepare $(SVM_DIR)
 	GUEST=$(GUEST) $(WHOLE) qemu:: image_lint::
 
-test-browser: build ## the page of --report in a real browser
+test-browser: build ## the pages of --report in a real browser
 	tests/browser/prepare
 	VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) \
-		$(CARGO) test $(CARGO_FLAGS) --package vmm --test browser -- --ignored
+		$(CARGO) test $(CARGO_FLAGS) --package vmm --test browser --test diagram -- --ignored
 
 designs: ## count what each queue design costs, and print the table of docs/designs.md
 	@$(CARGO) run $(CARGO_FLAGS) --quiet --package guest --features census --example designs

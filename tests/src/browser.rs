@@ -219,6 +219,20 @@ impl Page {
             .collect()
     }
 
+    /// Checks that the page has loaded nothing but itself, and nobody complains of it.
+    ///
+    /// # Panics
+    /// If that is not so.
+    #[track_caller]
+    pub fn is_quiet(&self) {
+        assert_eq!(self.complaints(), [] as [&str; 0]);
+        let requests = self.requests();
+        assert!(
+            matches!(requests[..], [own] if own.starts_with("file://")),
+            "{requests:?}"
+        );
+    }
+
     fn tell(&mut self, method: &str, parameters: &Value) -> Value {
         self.last += 1;
         let mut command = json!({ "id": self.last, "method": method, "params": parameters });

@@ -192,17 +192,6 @@ fn document(page: &mut Page) -> Value {
     serde_json::from_str(&page.text("JSON.stringify(shown.machine)")).expect("it was JSON")
 }
 
-/// Checks that the page has loaded nothing, and nobody complains of it.
-#[track_caller]
-fn is_quiet(page: &Page) {
-    assert_eq!(page.complaints(), [] as [&str; 0]);
-    let requests = page.requests();
-    assert!(
-        matches!(requests[..], [own] if own.starts_with("file://")),
-        "{requests:?}"
-    );
-}
-
 /// Where an item is in the window.
 fn place(page: &mut Page, item: &str) -> (f64, f64) {
     page.evaluate("shown.chart.place.scrollIntoView()");
@@ -259,7 +248,7 @@ fn a_page_shows_what_the_report_and_the_trace_say() {
         page.number("document.querySelectorAll('#matrix tbody tr').length"),
         4.0
     );
-    is_quiet(&page);
+    page.is_quiet();
 }
 
 #[test]
@@ -312,7 +301,7 @@ fn hovering_and_choosing_tell_what_it_is() {
         told.contains(&format!("CPU {source} → CPU {target}")),
         "{told}"
     );
-    is_quiet(&page);
+    page.is_quiet();
 }
 
 #[test]
@@ -355,7 +344,7 @@ fn wheel_drag_and_keys_move_through_time() {
     page.key("n");
     let told = page.text("document.querySelector('#told').innerText");
     assert!(told.contains("CPU ") && told.contains(" at "), "{told}");
-    is_quiet(&page);
+    page.is_quiet();
 }
 
 #[test]
@@ -388,7 +377,7 @@ fn a_filter_leaves_what_belongs_to_a_call() {
         page.text(&format!("{arrows}.getAttribute('aria-pressed')")),
         "false"
     );
-    is_quiet(&page);
+    page.is_quiet();
 }
 
 #[test]
@@ -415,7 +404,7 @@ fn strings_of_a_guest_are_never_markup() {
     );
     assert_eq!(page.evaluate("globalThis.hit ?? 0"), 0);
     assert_eq!(page.evaluate("document.images.length"), 0);
-    is_quiet(&page);
+    page.is_quiet();
 }
 
 #[test]
@@ -433,7 +422,7 @@ fn each_machine_of_a_script_can_be_looked_at() {
         page.number("document.querySelectorAll('canvas').length"),
         1.0
     );
-    is_quiet(&page);
+    page.is_quiet();
 }
 
 #[test]
@@ -449,7 +438,7 @@ fn light_and_dark_are_as_the_reader_prefers() {
         );
     }
     assert_ne!(looks[0], looks[1]);
-    is_quiet(&page);
+    page.is_quiet();
 }
 
 #[test]
@@ -480,7 +469,7 @@ fn a_hundred_thousand_events_open_in_seconds() {
     ));
     assert!(first < 10_000.0, "{first} ms");
     assert!(median < 500.0, "{median} ms");
-    is_quiet(&page);
+    page.is_quiet();
 }
 
 /// Says something past the test harness, which shows nothing that a test which passes has printed.

@@ -169,3 +169,15 @@ fn a_page_that_finds_no_room_does_not_take_the_report_along() {
     run.ends_with(3).says("cannot write the page");
     run.says("each exactly once");
 }
+
+#[test]
+fn a_page_of_a_schedule_does_not_take_the_place_of_its_case() {
+    const CASE: &str = "cpus 2\n0: many 1\n";
+    let directory = TempDir::new().expect("a temporary directory");
+    let case = directory.path().join("story.case");
+    fs::write(&case, CASE).expect("room for a case");
+    let explore = Vmm::with("explore").arg(&case).arg(tests::guest());
+    let run = explore.arg("--report").arg(&case).run();
+    run.ends_with(2).complains_of("the run needs what is in it");
+    assert_eq!(fs::read_to_string(&case).expect("the case"), CASE);
+}

@@ -1,7 +1,7 @@
 //! `vmm explore CASE GUEST`: searches the orders of a case's steps for one that breaks something.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use vmm::explore::search::sampled::Way;
 use vmm::explore::search::{Counts, Why};
 use vmm::explore::story::{Story, tell};
 use vmm::explore::{Config, Outcome, Replay, Shard, Strategy, Verdict, explore};
+use vmm::report::page::story::{self as page, Document};
 
 use super::interruption::{self, interrupted};
-use super::{Refused, chain, complain};
+use super::{Refused, chain, complain, create};
 
 /// What to explore, and how.
 #[derive(Debug, Args)]
@@ -74,6 +75,10 @@ pub struct Arguments {
     /// Write the schedule that breaks something here, for vmm replay
     #[arg(long, value_name = "FILE")]
     schedule: Option<PathBuf>,
+
+    /// Write a page for a browser here, with a diagram of that schedule. See docs/reports.md
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 /// `--strategy`.
@@ -134,13 +139,11 @@ const NOT_SHOWN: u8 = 5;
 /// # Errors
 /// [`Refused`] if that was not possible.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
-    let bad = |message| Refused { message, status: 2 };
     let case = read_case(&arguments.case)?;
     // Opened first: a search of an hour should not end with a file that cannot be made.
-    let open = |path: &PathBuf| {
-        File::create(path).map_err(|error| bad(format!("cannot write {}: {error}", path.display())))
-    };
-    let mut file = arguments.schedule.as_ref().map(open).transpose()?;
+    let open = |name: &PathBuf| create(name, [&arguments.case, &arguments.guest]);
+    let file = arguments.schedule.as_ref().map(open).transpose()?;
+    let page_file = arguments.report.as_ref().map(open).transpose()?;
     interruption::catch().map_err(|error| Refused {
         message: format!("cannot catch signals: {error}"),
         status: 3,
@@ -159,15 +162,42 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         message: chain(&error),
         status: error.exit_status(),
     })?;
-    let mut status = report(&outcome, arguments)?;
-    if let Verdict::Broke { schedule, .. } = &outcome.verdict
-        && let Some(file) = &mut file
-        && let Err(error) = write(file, schedule)
-    {
-        complain(&format!("cannot write the schedule: {error}"));
-        status = if status == 0 { 3 } else { status };
+    let schedule = match &outcome.verdict {
+        Verdict::Broke { schedule, .. } => Some(&**schedule),
+        _ => None,
+    };
+    let mut status = 0;
+    let mut complain_of = |what, error| {
+        complain(&format!("cannot write the {what}: {error}"));
+        status = 3;
+    };
+    if let (Some(schedule), Some(file)) = (schedule, file) {
+        write(file, schedule).unwrap_or_else(|error| complain_of("schedule", error));
     }
-    Ok(status)
+    let story = schedule.map(|schedule| told(schedule, &arguments.guest));
+    let story = story.transpose()?;
+    let (verdict, own) = verdict(&outcome);
+    let searched = searched(&outcome);
+    print(story.as_ref(), &searched, &verdict).unwrap_or_else(|error| complain_of("result", error));
+    if let Some(file) = page_file {
+        let document = Document {
+            verdict: &verdict,
+            is_good: own == 0,
+            guest: arguments.guest.display().to_string(),
+            facts: [
+                ("options", outcome.options.clone()),
+                ("granularity", config.granularity.to_string()),
+            ]
+            .into_iter()
+            .chain(searched)
+            .collect(),
+            case: &config.case.to_string(),
+            schedule,
+            story: story.as_ref(),
+        };
+        write_page(file, &document).unwrap_or_else(|error| complain_of("page", error));
+    }
+    Ok(if own == 0 { status } else { own })
 }
 
 fn read_case(path: &PathBuf) -> Result<Case, Refused> {
@@ -178,9 +208,18 @@ fn read_case(path: &PathBuf) -> Result<Case, Refused> {
     Case::parse(&text).map_err(|error| bad(format!("{name}: {error}")))
 }
 
-fn write(file: &mut File, schedule: &Schedule) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *file, schedule)?;
-    file.write_all(b"\n")
+fn write(file: File, schedule: &Schedule) -> io::Result<()> {
+    let mut out = BufWriter::new(file);
+    serde_json::to_writer_pretty(&mut out, schedule)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// Writes the page on a schedule to `file`.
+pub fn write_page(file: File, document: &Document<'_>) -> io::Result<()> {
+    let mut out = BufWriter::new(file);
+    page::write(&mut out, document)?;
+    out.flush()
 }
 
 fn progress(counts: &Counts, elapsed: Duration) -> String {
@@ -199,33 +238,53 @@ fn progress(counts: &Counts, elapsed: Duration) -> String {
 }
 
 /// Prints what came out.
-fn report(outcome: &Outcome, arguments: &Arguments) -> Result<u8, Refused> {
-    let mut text = String::new();
-    if let Verdict::Broke { schedule, .. } = &outcome.verdict {
-        text += &told(schedule, &arguments.guest)?.to_string();
-        text.push('\n');
+fn print(
+    story: Option<&Story>,
+    searched: &[(&'static str, String)],
+    verdict: &str,
+) -> io::Result<()> {
+    let mut text = story.map_or_else(String::new, |story| format!("{story}\n"));
+    for (name, figures) in searched {
+        text += &format!("{name:<10} {figures}\n");
     }
+    text += &format!("\n{verdict}\n");
+    io::stdout().write_all(text.as_bytes())
+}
+
+/// What the search did, each part with its name.
+fn searched(outcome: &Outcome) -> Vec<(&'static str, String)> {
     let counts = &outcome.counts;
     let seconds = outcome.time.as_secs_f64();
-    text += &format!(
-        "searched   {} states, {} of them ends, {} steps in {seconds:.1} s ({:.0} steps/s), the longest way {} steps\n",
-        counts.states,
-        counts.ends,
-        counts.transitions,
-        counts.transitions as f64 / seconds.max(0.001),
-        counts.deepest
-    );
+    let mut searched = vec![(
+        "searched",
+        format!(
+            "{} states, {} of them ends, {} steps in {seconds:.1} s ({:.0} steps/s), the longest way {} steps",
+            counts.states,
+            counts.ends,
+            counts.transitions,
+            counts.transitions as f64 / seconds.max(0.001),
+            counts.deepest
+        ),
+    )];
     let (words, contended) = outcome.words;
     if words > 0 {
-        text += &format!(
-            "memory     {words} words are accessed, and on {contended} of them CPUs can get in each other's way\n"
-        );
+        searched.push((
+            "memory",
+            format!(
+                "{words} words are accessed, and on {contended} of them CPUs can get in each other's way"
+            ),
+        ));
     }
+    searched
+}
+
+/// What it came to in a sentence, and the exit status that says so.
+fn verdict(outcome: &Outcome) -> (String, u8) {
     let expected = match &outcome.expected[..] {
         [] => "nothing to break".to_owned(),
         names => names.join(" or "),
     };
-    let (verdict, status) = match (&outcome.verdict, outcome.is_expected()) {
+    match (&outcome.verdict, outcome.is_expected()) {
         (Verdict::Broke { breach, .. }, is_expected) => {
             let broke = breach.names.join(", ");
             match is_expected {
@@ -271,15 +330,7 @@ fn report(outcome: &Outcome, arguments: &Arguments) -> Result<u8, Refused> {
                 NOT_SHOWN
             },
         ),
-    };
-    text += &format!("\n{verdict}\n");
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| Refused {
-            message: format!("cannot write the result: {error}"),
-            status: 3,
-        })?;
-    Ok(status)
+    }
 }
 
 /// The schedule as a story.

@@ -12,7 +12,10 @@ pub mod schema;
 mod stats;
 
 use std::error::Error;
+use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 /// Why nothing came of it.
 #[derive(Debug)]
@@ -27,6 +30,37 @@ pub struct Refused {
 pub fn complain(message: &str) {
     // If standard error is gone too, the exit status has to do.
     let _ = writeln!(io::stderr(), "vmm: {message}");
+}
+
+/// Refuses to write the file `name`.
+fn cannot_write(name: &Path, why: &dyn Display) -> Refused {
+    Refused {
+        message: format!("cannot write {}: {why}", name.display()),
+        status: 2,
+    }
+}
+
+/// Refuses to write the file `name` if it is one of `inputs`.
+fn check_output<'a>(
+    name: &Path,
+    inputs: impl IntoIterator<Item = &'a PathBuf>,
+) -> Result<(), Refused> {
+    match inputs.into_iter().any(|input| is_one_file(input, name)) {
+        true => Err(cannot_write(name, &"the run needs what is in it")),
+        false => Ok(()),
+    }
+}
+
+/// Makes the file `name`, which is to be written in the end, unless it is one of `inputs`.
+fn create<'a>(name: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<File, Refused> {
+    check_output(name, inputs)?;
+    File::create(name).map_err(|error| cannot_write(name, &error))
+}
+
+/// Whether two names are of one file, which exists.
+fn is_one_file(one: &Path, other: &Path) -> bool {
+    let [one, other] = [one, other].map(|name| name.canonicalize().ok());
+    one.is_some() && one == other
 }
 
 /// An error and what it comes from, on one line.

@@ -8,9 +8,11 @@ use clap::Args;
 use vmm::explore::Replay;
 use vmm::explore::schedule::{FORM, Schedule};
 use vmm::explore::story::tell;
+use vmm::report::page::story::Document;
 
+use super::explore::write_page;
 use super::interruption::{self, interrupted};
-use super::{Refused, chain};
+use super::{Refused, chain, complain, create};
 
 /// What to replay.
 #[derive(Debug, Args)]
@@ -29,6 +31,10 @@ pub struct Arguments {
     /// Try it on an image that is not the one on which it was found
     #[arg(long)]
     any_image: bool,
+
+    /// Write a page for a browser here, with a diagram of the schedule. See docs/reports.md
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 /// Replays what `arguments` name, and returns the exit status: 0 if it broke what it is said to break, each time.
@@ -48,6 +54,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             "{name} has form {form}, this vmm reads {FORM}"
         )));
     }
+    let open = |name: &PathBuf| create(name, [&arguments.schedule, &arguments.guest]);
+    let page_file = arguments.report.as_ref().map(open).transpose()?;
     interruption::catch().map_err(|error| Refused {
         message: format!("cannot catch signals: {error}"),
         status: 3,
@@ -75,17 +83,38 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         [] => "nothing".to_owned(),
         names => names.join(", "),
     };
-    let mut text = format!("{story}\ncompared   {compared}\n");
-    if let Some(other) = &replayed.other {
-        text += &format!("another way: {other}\n");
-    }
     let (as_told, times) = (replayed.as_told, arguments.times);
-    text += &format!("\n{as_told} of {times} replays broke {breaks}\n");
+    let verdict = format!("{as_told} of {times} replays broke {breaks}");
+    let mut facts = vec![("compared", compared.to_owned())];
+    facts.extend(replayed.other.map(|other| ("another way", other)));
+    let mut text = format!("{story}\n");
+    for (name, fact) in &facts {
+        text += &format!("{name:<10} {fact}\n");
+    }
+    text += &format!("\n{verdict}\n");
+    let mut status = u8::from(as_told != times);
+    let mut complain_of = |what, error| {
+        complain(&format!("cannot write the {what}: {error}"));
+        status = if status == 0 { 3 } else { status };
+    };
     io::stdout()
         .write_all(text.as_bytes())
-        .map_err(|error| Refused {
-            message: format!("cannot write the result: {error}"),
-            status: 3,
-        })?;
-    Ok(u8::from(as_told != times))
+        .unwrap_or_else(|error| complain_of("result", error));
+    if let Some(file) = page_file {
+        let options = [
+            ("options", schedule.append.clone()),
+            ("granularity", schedule.granularity.to_string()),
+        ];
+        let document = Document {
+            verdict: &verdict,
+            is_good: as_told == times,
+            guest: arguments.guest.display().to_string(),
+            facts: options.into_iter().chain(facts).collect(),
+            case: &schedule.case,
+            schedule: Some(&schedule),
+            story: Some(&story),
+        };
+        write_page(file, &document).unwrap_or_else(|error| complain_of("page", error));
+    }
+    Ok(status)
 }

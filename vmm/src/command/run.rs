@@ -1,9 +1,8 @@
 //! `vmm [OPTIONS] GUEST`: boots a guest, or has a script do so, and reports.
 
-use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use vmm::stats::trace::Trace;
 use vmm::{Config, Outcome, scenario};
 
 use super::stats::{Form, Reports};
-use super::{Refused, chain, complain};
+use super::{Refused, cannot_write, chain, check_output, complain, create};
 
 /// What to run, and how.
 #[derive(Debug, Args)]
@@ -165,26 +164,13 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         });
     }
     // Opened first: a run of an hour should not end with a file that cannot be made.
-    let refused = |name: &Path, why: &dyn Display| Refused {
-        message: format!("cannot write {}: {why}", name.display()),
-        status: 2,
-    };
-    let check = |name: &Path| {
-        let mut inputs = arguments.guest.iter().chain(&arguments.script);
-        match inputs.any(|input| is_one_file(input, name)) {
-            true => Err(refused(name, &"the run needs what is in it")),
-            false => Ok(()),
-        }
-    };
-    let open = |name: &PathBuf| {
-        check(name)?;
-        File::create(name).map_err(|error| refused(name, &error))
-    };
+    let inputs = || arguments.guest.iter().chain(&arguments.script);
+    let open = |name: &PathBuf| create(name, inputs());
     let mut reports = match arguments.stats_file.as_deref() {
         None => Reports::to_stdout(arguments.stats),
         Some(name) => {
-            check(name)?;
-            Reports::to_file(arguments.stats, name).map_err(|error| refused(name, &error))?
+            check_output(name, inputs())?;
+            Reports::to_file(arguments.stats, name).map_err(|error| cannot_write(name, &error))?
         }
     };
     let trace_file = arguments.trace.as_ref().map(open).transpose()?;
@@ -253,12 +239,6 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
 fn can_watch() -> bool {
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     io::stderr().is_terminal() && !is_dumb
-}
-
-/// Whether two names are of one file, which exists.
-fn is_one_file(one: &Path, other: &Path) -> bool {
-    let [one, other] = [one, other].map(|name| name.canonicalize().ok());
-    one.is_some() && one == other
 }
 
 fn write_trace(file: File, traces: &[&Trace]) -> io::Result<()> {

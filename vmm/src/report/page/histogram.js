@@ -10,12 +10,6 @@ function drawHistogram({ bins, perDecade, quantiles, title, tick }) {
   const LEFT = 34;
   const BOTTOM = 118;
   const TOP = 22;
-  const svg = (name, attributes, ...children) => {
-    const node = document.createElementNS('http://www.w3.org/2000/svg', name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children);
-    return node;
-  };
   const nanoseconds = (place) => 10 ** (place / perDecade);
   const decade = (place) => place / perDecade;
   const low = Math.floor(decade(bins[0][0]));

@@ -3,6 +3,7 @@
 //! script can have had a hand in as text and never as markup.
 
 mod histogram;
+pub mod story;
 mod timeline;
 
 use std::io::{self, Write};
@@ -16,13 +17,61 @@ use crate::stats::timeline::Timeline;
 use crate::stats::trace::Trace;
 use histogram::Histogram;
 
-/// The page around its data.
-const PAGE: &str = include_str!("page.html");
+/// What every page has, around what is its own.
+const FRAME: &str = include_str!("frame.html");
+const BODY: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
+/// Makes elements, and what several pages show alike.
+const ELEMENTS: &str = include_str!("elements.js");
 /// Draws lanes of boxes and arrows over time, whatever they stand for.
 const LANES: &str = include_str!("lanes.js");
 const HISTOGRAM: &str = include_str!("histogram.js");
 const SCRIPT: &str = include_str!("page.js");
+
+/// What pages on runs are made of.
+const RUN: Parts = Parts {
+    title: "vmm report",
+    body: BODY,
+    styles: &[STYLE],
+    scripts: &[ELEMENTS, LANES, HISTOGRAM, SCRIPT],
+};
+
+/// What pages of a kind are made of, besides their data.
+struct Parts {
+    title: &'static str,
+    body: &'static str,
+    styles: &'static [&'static str],
+    scripts: &'static [&'static str],
+}
+
+impl Parts {
+    /// Writes a page of these, in which `data` puts what its scripts show.
+    fn write<W: Write>(
+        &self,
+        out: &mut W,
+        data: impl FnOnce(&mut W) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (head, tail) = FRAME.split_once("{data}\n").expect("a place for the data");
+        out.write_all(
+            head.replace("{title}", self.title)
+                .replace("{style}", &self.styles.concat())
+                .replace("{version}", env!("CARGO_PKG_VERSION"))
+                .replace("{body}", self.body)
+                .as_bytes(),
+        )?;
+        data(out)?;
+        let script = |script: &&str| format!("<script>\n{script}</script>\n");
+        let scripts: String = self.scripts.iter().map(script).collect();
+        out.write_all(tail.replace("{scripts}\n", &scripts).as_bytes())
+    }
+}
+
+/// Writes `value` as JSON, in an element that has `attributes`, by which a script finds it.
+fn embed(out: &mut impl Write, attributes: &str, value: &impl Serialize) -> io::Result<()> {
+    write!(out, "<script type=\"application/json\" {attributes}>")?;
+    serde_json::to_writer(Inert(&mut *out), value)?;
+    writeln!(out, "</script>")
+}
 
 /// What the page shows of one machine.
 #[derive(Debug, Clone, Copy)]
@@ -87,26 +136,14 @@ pub fn write(
     machines: &[Section<'_>],
     refused: Option<&str>,
 ) -> io::Result<()> {
-    let scripts = [LANES, HISTOGRAM, SCRIPT].map(|script| format!("<script>\n{script}</script>\n"));
-    let (head, tail) = PAGE.split_once("{data}\n").expect("a place for the data");
-    out.write_all(
-        head.replace("{style}", STYLE)
-            .replace("{version}", env!("CARGO_PKG_VERSION"))
-            .as_bytes(),
-    )?;
-    for section in machines {
-        let result = section.report.result;
-        write!(
-            out,
-            "<script type=\"application/json\" class=\"machine\" data-result=\"{result}\">"
-        )?;
-        serde_json::to_writer(Inert(&mut *out), &Document::new(section))?;
-        writeln!(out, "</script>")?;
-    }
-    write!(out, "<script type=\"application/json\" id=\"refusal\">")?;
-    serde_json::to_writer(Inert(&mut *out), &refused)?;
-    writeln!(out, "</script>")?;
-    out.write_all(tail.replace("{scripts}\n", &scripts.concat()).as_bytes())
+    RUN.write(out, |out| {
+        for section in machines {
+            let result = section.report.result;
+            let attributes = format!("class=\"machine\" data-result=\"{result}\"");
+            embed(out, &attributes, &Document::new(section))?;
+        }
+        embed(out, "id=\"refusal\"", &refused)
+    })
 }
 
 /// Passes JSON on with every `<` as an escape. There it stands in strings alone, and in HTML it could end the
@@ -133,26 +170,15 @@ impl<W: Write> Write for Inert<W> {
 mod tests {
     use super::*;
 
-    fn text(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+    pub(super) fn text(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
         let mut bytes = Vec::new();
         write(&mut bytes).unwrap();
         String::from_utf8(bytes).unwrap()
     }
 
-    #[test]
-    fn a_page_has_all_its_parts_and_loads_none() {
-        let page = text(|out| write(out, &[], Some("no </script> here")));
-        for part in [STYLE, LANES, HISTOGRAM, SCRIPT] {
-            assert!(page.contains(part));
-        }
-        let pages_own = PAGE.matches('{').count();
-        assert_eq!(
-            pages_own, 4,
-            "style, version, data and scripts have a place each"
-        );
-        assert!(page.contains(
-            r#"<script type="application/json" id="refusal">"no \u003c/script> here"</script>"#
-        ));
+    /// Checks that nothing in `page` would have a browser load anything.
+    #[track_caller]
+    pub(super) fn loads_nothing(page: &str) {
         for loads in [
             "src=",
             "href=",
@@ -169,12 +195,35 @@ mod tests {
     }
 
     #[test]
-    fn parts_do_not_end_the_elements_that_hold_them() {
-        for script in [LANES, HISTOGRAM, SCRIPT] {
-            assert!(!script.contains("</script") && !script.contains("<!--"));
-            assert!(!script.contains("innerHTML") && !script.contains("insertAdjacentHTML"));
+    fn a_page_has_all_its_parts_and_loads_none() {
+        let page = text(|out| write(out, &[], Some("no </script> here")));
+        assert!(page.contains(BODY));
+        for part in RUN.styles.iter().chain(RUN.scripts) {
+            assert!(page.contains(part));
         }
-        assert!(!STYLE.contains("</style"));
+        let places = FRAME.matches('{').count();
+        assert_eq!(
+            places, 6,
+            "title, style, body, version, data and scripts have a place each"
+        );
+        assert!(!BODY.contains('{'));
+        assert!(page.contains(
+            r#"<script type="application/json" id="refusal">"no \u003c/script> here"</script>"#
+        ));
+        loads_nothing(&page);
+    }
+
+    #[test]
+    fn parts_do_not_end_the_elements_that_hold_them() {
+        for parts in [&RUN, &story::STORY] {
+            for script in parts.scripts {
+                assert!(!script.contains("</script") && !script.contains("<!--"));
+                assert!(!script.contains("innerHTML") && !script.contains("insertAdjacentHTML"));
+            }
+            for style in parts.styles {
+                assert!(!style.contains("</style"));
+            }
+        }
     }
 
     #[test]

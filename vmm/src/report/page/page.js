@@ -31,17 +31,7 @@ const LONGEST = 3;
 /** CPUs up to which pairs of them are a table. */
 const MOST_IN_MATRIX = 32;
 
-const byId = (id) => document.getElementById(id);
-
-function element(name, properties, ...children) {
-  const node = Object.assign(document.createElement(name), properties);
-  node.append(...children);
-  return node;
-}
-
 // Figures.
-
-const count = (number) => number.toLocaleString('en');
 
 /** A time with three digits. */
 function duration(ns) {
@@ -308,19 +298,6 @@ function tellRange({ view, drawn }) {
 
 // The rest of the page.
 
-function table(id, head, rows, foot) {
-  const row = (cells, name) =>
-    element('tr', {}, ...cells.map((cell) => (cell instanceof Node ? cell : element(name, { textContent: cell }))));
-  byId(id).replaceChildren(
-    element('thead', {}, row(head, 'th')),
-    element('tbody', {}, ...rows.map((cells) => row(cells, 'td'))),
-    ...(foot ? [element('tfoot', {}, row(foot, 'td'))] : []),
-  );
-}
-
-const figure = (number) => element('td', { textContent: count(number), className: number === 0 ? 'zero' : '' });
-const words = (text) => element('td', { textContent: text, className: 'words' });
-
 function showVerdict({ report, guest, command_line: commandLine }) {
   const tone = report.result === 'pass' ? 'good' : report.result === 'interrupted' ? '' : 'bad';
   byId('result').textContent = report.result;
@@ -339,9 +316,7 @@ function showVerdict({ report, guest, command_line: commandLine }) {
   if (ipi.exits_per_ipi !== null) facts.push(['exits/IPI', `${ipi.exits_per_ipi.toFixed(1)} (${ipi.exits_source}; ${report.window})`]);
   if (stalls) facts.push(['stalls', `${count(stalls.count)}, ${duration(stalls.away_seconds * 1e9)} in all`]);
   if (trace) facts.push(['trace', `${count(trace.records)} events, ${count(trace.dropped)} dropped`]);
-  byId('facts').replaceChildren(
-    ...facts.map(([name, value]) => element('div', {}, element('dt', { textContent: name }), element('dd', { textContent: value }))),
-  );
+  showFacts(facts);
 }
 
 function transports({ by_transport: by }) {
