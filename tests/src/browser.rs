@@ -24,6 +24,43 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// Names under which Chromium is installed.
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
+/// A page on disk, in a directory that goes away with it.
+#[derive(Debug)]
+pub struct Written {
+    directory: TempDir,
+}
+
+impl Written {
+    /// Room for a page.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn nowhere() -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        Self { directory }
+    }
+
+    /// A page that somebody else has made.
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    pub fn of(bytes: &[u8]) -> Self {
+        let written = Self::nowhere();
+        fs::write(written.path(), bytes).expect("room for a page");
+        written
+    }
+
+    /// Where the page is, or is to be.
+    pub fn path(&self) -> PathBuf {
+        self.beside("page.html")
+    }
+
+    /// Where another file can be, for as long.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
 /// A page in a browser of its own.
 #[derive(Debug)]
 pub struct Page {

@@ -4,15 +4,14 @@
 //! `make test-browser` runs these, and sees to it that there is a browser.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use shared::exit::ExitCode;
 use shared::lab::Layout;
 use shared::ports::Dispatch;
 use shared::trace::Record;
-use tempfile::TempDir;
-use tests::browser::Page;
+use tests::browser::{Page, Written};
 use tests::{Vmm, open_kvm, skip};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm::control::operator::{Expected, Transit};
@@ -30,41 +29,23 @@ use vmm::stats::window::Window;
 /// The vector of the IPIs in a made trace.
 const VECTOR: u8 = 0xfc;
 
-/// A page in a directory that goes away with it.
-struct Written {
-    directory: TempDir,
-}
-
-impl Written {
-    fn nowhere() -> Self {
-        let directory = TempDir::new().expect("a temporary directory");
-        Self { directory }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("page.html")
-    }
-
-    /// A page of made traces, one per machine.
-    fn of(traces: Vec<Trace>, command_line: &str) -> Self {
-        let written = Self::nowhere();
-        let reports: Vec<_> = traces.into_iter().map(reported).collect();
-        let section = |report, trace| Section {
-            report,
-            post_mortem: "",
-            guest: Path::new("guest.bin"),
-            command_line,
-            trace: Some(trace),
-        };
-        let sections: Vec<_> = reports
-            .iter()
-            .map(|(report, trace)| section(report, trace))
-            .collect();
-        let mut bytes = Vec::new();
-        page::write(&mut bytes, &sections, None).expect("memory takes all");
-        fs::write(written.path(), bytes).expect("room for a page");
-        written
-    }
+/// A page of made traces, one per machine.
+fn page_of(traces: Vec<Trace>, command_line: &str) -> Written {
+    let reports: Vec<_> = traces.into_iter().map(reported).collect();
+    let section = |report, trace| Section {
+        report,
+        post_mortem: "",
+        guest: Path::new("guest.bin"),
+        command_line,
+        trace: Some(trace),
+    };
+    let sections: Vec<_> = reports
+        .iter()
+        .map(|(report, trace)| section(report, trace))
+        .collect();
+    let mut bytes = Vec::new();
+    page::write(&mut bytes, &sections, None).expect("memory takes all");
+    Written::of(&bytes)
 }
 
 /// A report on a machine of which nothing is known but its trace.
@@ -168,7 +149,7 @@ fn made(cpus: usize, rounds: u64, first: &str) -> Trace {
 fn small() -> Written {
     if open_kvm().is_err() {
         skip("the page in a browser is of a made trace: there is no /dev/kvm");
-        return Written::of(vec![made(4, 8, "")], "workload=puppet");
+        return page_of(vec![made(4, 8, "")], "workload=puppet");
     }
     let written = Written::nowhere();
     let vmm = Vmm::scripted(
@@ -390,7 +371,7 @@ fn strings_of_a_guest_are_never_markup() {
     trace.cpus[0]
         .records
         .insert(0, Record { point: 0, ..first });
-    let written = Written::of(vec![trace], EVIL);
+    let written = page_of(vec![trace], EVIL);
     let mut page = Page::open(&written.path(), 1000, 800);
     assert!(
         page.text("document.body.innerText").contains(EVIL),
@@ -410,7 +391,7 @@ fn strings_of_a_guest_are_never_markup() {
 #[test]
 #[ignore = "needs a browser: make test-browser"]
 fn each_machine_of_a_script_can_be_looked_at() {
-    let written = Written::of(vec![made(2, 4, ""), made(3, 4, "")], "");
+    let written = page_of(vec![made(2, 4, ""), made(3, 4, "")], "");
     let mut page = Page::open(&written.path(), 1000, 800);
     assert_eq!(page.number("shown.chart.lanes.length"), 2.0);
     page.evaluate(
@@ -428,7 +409,7 @@ fn each_machine_of_a_script_can_be_looked_at() {
 #[test]
 #[ignore = "needs a browser: make test-browser"]
 fn light_and_dark_are_as_the_reader_prefers() {
-    let written = Written::of(vec![made(2, 4, "")], "");
+    let written = page_of(vec![made(2, 4, "")], "");
     let mut page = Page::open(&written.path(), 1000, 800);
     let mut looks = Vec::new();
     for scheme in ["light", "dark"] {
@@ -444,7 +425,7 @@ fn light_and_dark_are_as_the_reader_prefers() {
 #[test]
 #[ignore = "needs a browser: make test-browser"]
 fn a_hundred_thousand_events_open_in_seconds() {
-    let written = Written::of(vec![made(16, 2_200, "")], "");
+    let written = page_of(vec![made(16, 2_200, "")], "");
     let size = fs::metadata(written.path()).expect("a page").len();
     let mut page = Page::open(&written.path(), 1600, 1000);
     let events = page.number("shown.timeline.total");

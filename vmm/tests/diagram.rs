@@ -4,11 +4,10 @@
 //! `make test-browser` runs these, and sees to it that there is a browser.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tests::browser::Page;
+use tests::browser::{Page, Written};
 use tests::{Vmm, open_kvm, skip};
 use vmm::explore::schedule::{FORM, Granularity, Schedule};
 use vmm::explore::story::{At, Beat, Ipi, Scene, Story};
@@ -80,74 +79,56 @@ fn made(rounds: usize, own: u64) -> Story {
     }
 }
 
-/// A page in a directory that goes away with it.
-struct Written {
-    directory: TempDir,
+/// The page of `story`, on a `case`.
+fn page_of(story: &Story, case: &str) -> Written {
+    let schedule = Schedule {
+        form: FORM.to_owned(),
+        case: case.to_owned(),
+        append: String::new(),
+        granularity: Granularity::Access,
+        image: "0".to_owned(),
+        begins: "0".to_owned(),
+        turns: Vec::new(),
+        breaks: story.breaks.clone(),
+    };
+    let document = Document {
+        verdict: "broken: lost",
+        is_good: false,
+        guest: "explore.bin".to_owned(),
+        facts: Vec::new(),
+        case,
+        schedule: Some(&schedule),
+        story: Some(story),
+    };
+    let mut bytes = Vec::new();
+    write(&mut bytes, &document).expect("memory takes all");
+    Written::of(&bytes)
 }
 
-impl Written {
-    fn nowhere() -> Self {
-        let directory = TempDir::new().expect("a temporary directory");
-        Self { directory }
+/// That of a search which finds that CPUs leave a mask while it is read, and the schedule it found.
+fn explored() -> (Written, Option<Value>) {
+    let image = tests::guest().with_file_name("explore.bin");
+    if open_kvm().is_err() || !image.exists() {
+        skip(
+            "the diagram in a browser is of a made story: there is no /dev/kvm, or no explore.bin",
+        );
+        return (page_of(&made(3, 2), CASE), None);
     }
-
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("page.html")
-    }
-
-    /// The page of `story`, on a `case`.
-    fn of(story: &Story, case: &str) -> Self {
-        let schedule = Schedule {
-            form: FORM.to_owned(),
-            case: case.to_owned(),
-            append: String::new(),
-            granularity: Granularity::Access,
-            image: "0".to_owned(),
-            begins: "0".to_owned(),
-            turns: Vec::new(),
-            breaks: story.breaks.clone(),
-        };
-        let document = Document {
-            verdict: "broken: lost",
-            is_good: false,
-            guest: "explore.bin".to_owned(),
-            facts: Vec::new(),
-            case,
-            schedule: Some(&schedule),
-            story: Some(story),
-        };
-        let written = Self::nowhere();
-        let mut bytes = Vec::new();
-        write(&mut bytes, &document).expect("memory takes all");
-        fs::write(written.path(), bytes).expect("room for a page");
-        written
-    }
-
-    /// That of a search which finds that CPUs leave a mask while it is read, and the schedule it found.
-    fn explored() -> (Self, Option<Value>) {
-        let image = tests::guest().with_file_name("explore.bin");
-        if open_kvm().is_err() || !image.exists() {
-            skip(
-                "the diagram in a browser is of a made story: there is no /dev/kvm, or no explore.bin",
-            );
-            return (Self::of(&made(3, 2), CASE), None);
-        }
-        let written = Self::nowhere();
-        let case =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/explore/shrinking-mask.case");
-        let schedule = written.directory.path().join("schedule.json");
-        let explored = Vmm::with("explore").arg(case).arg(image);
-        explored
-            .args(["--append", "mask-check=off", "--schedule"])
-            .arg(&schedule)
-            .arg("--report")
-            .arg(written.path())
-            .run()
-            .ends_with(0);
-        let schedule = fs::read_to_string(schedule).expect("a schedule");
-        let schedule = serde_json::from_str(&schedule).expect("a schedule is JSON");
-        (written, Some(schedule))
-    }
+    let written = Written::nowhere();
+    let case =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/explore/shrinking-mask.case");
+    let schedule = written.beside("schedule.json");
+    let explored = Vmm::with("explore").arg(case).arg(image);
+    explored
+        .args(["--append", "mask-check=off", "--schedule"])
+        .arg(&schedule)
+        .arg("--report")
+        .arg(written.path())
+        .run()
+        .ends_with(0);
+    let schedule = fs::read_to_string(schedule).expect("a schedule");
+    let schedule = serde_json::from_str(&schedule).expect("a schedule is JSON");
+    (written, Some(schedule))
 }
 
 /// How many elements there are of a kind.
@@ -179,7 +160,7 @@ const TOLD: &str = "document.querySelector('#told').innerText";
 #[test]
 #[ignore = "needs a browser: make test-browser"]
 fn a_page_shows_lanes_of_cpus_boxes_of_turns_and_every_stop() {
-    let (written, schedule) = Written::explored();
+    let (written, schedule) = explored();
     let mut page = Page::open(&written.path(), 1300, 1000);
     let document = page.text("JSON.stringify(shown.document)");
     let document: Value = serde_json::from_str(&document).expect("it was JSON");
@@ -214,7 +195,7 @@ fn a_page_shows_lanes_of_cpus_boxes_of_turns_and_every_stop() {
 #[test]
 #[ignore = "needs a browser: make test-browser"]
 fn all_stops_on_a_word_light_up_with_one_of_them() {
-    let (written, _) = Written::explored();
+    let (written, _) = explored();
     let mut page = Page::open(&written.path(), 1300, 1000);
     page.evaluate("globalThis.word = [...shown.diagram.shared][0]");
     let same = page.evaluate("shown.diagram.stops.words.get(word)");
@@ -238,7 +219,7 @@ fn all_stops_on_a_word_light_up_with_one_of_them() {
 #[test]
 #[ignore = "needs a browser: make test-browser"]
 fn an_ipi_leads_from_its_stop_to_the_turn_that_takes_it() {
-    let written = Written::of(&made(3, 1), CASE);
+    let written = page_of(&made(3, 1), CASE);
     let mut page = Page::open(&written.path(), 1300, 1000);
     assert_eq!(number_of(&mut page, "#diagram .ipi"), 3);
     assert_eq!(
@@ -273,7 +254,7 @@ fn an_ipi_leads_from_its_stop_to_the_turn_that_takes_it() {
 #[test]
 #[ignore = "needs a browser: make test-browser"]
 fn keys_go_from_stop_to_stop_and_along_a_word() {
-    let written = Written::of(&made(3, 1), CASE);
+    let written = page_of(&made(3, 1), CASE);
     let mut page = Page::open(&written.path(), 1300, 1000);
     page.evaluate("document.querySelector('#diagram').focus()");
     let mut kept = Vec::new();
@@ -289,7 +270,7 @@ fn keys_go_from_stop_to_stop_and_along_a_word() {
 #[test]
 #[ignore = "needs a browser: make test-browser"]
 fn of_many_stops_those_are_shown_first_where_cpus_can_meet() {
-    let written = Written::of(&made(20, 50), CASE);
+    let written = page_of(&made(20, 50), CASE);
     let mut page = Page::open(&written.path(), 1300, 1000);
     let choose = |page: &mut Page, which: &str| {
         page.evaluate(&format!(
@@ -316,7 +297,7 @@ fn a_diagram_takes_no_string_for_markup() {
     story.texts = vec![EVIL.to_owned()];
     story.scenes[0].beats[0].what = EVIL.to_owned();
     story.scenes[0].beats[0].place = EVIL.to_owned();
-    let written = Written::of(&story, EVIL);
+    let written = page_of(&story, EVIL);
     let mut page = Page::open(&written.path(), 1300, 1000);
     let body = page.text("document.body.innerText");
     let times = body.matches(EVIL).count();
@@ -331,7 +312,7 @@ fn a_diagram_takes_no_string_for_markup() {
 #[test]
 #[ignore = "needs a browser: make test-browser"]
 fn a_narrow_window_has_room_for_the_page_by_day_and_by_night() {
-    let written = Written::of(&made(3, 1), CASE);
+    let written = page_of(&made(3, 1), CASE);
     let mut page = Page::open(&written.path(), 400, 800);
     let mut looks = Vec::new();
     for scheme in ["light", "dark"] {
