@@ -9,26 +9,28 @@ CARGO_FLAGS ?= --locked
 OUT := $(or $(CARGO_TARGET_DIR),target)
 VMM := $(OUT)/release/vmm
 GUEST := $(OUT)/guest.bin
+EXPLORE := $(OUT)/explore.bin
 WHOLE := $(OUT)/whole
 export SVM_DIR := $(OUT)/svm
 SVM_VCPUS := 1,2,4,16
 
 .DEFAULT_GOAL := build
 .PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-orderings test-local test-svm test-qemu test-browser stories \
-	designs bench costs lint install clean
+	cases designs bench costs lint install clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo 'with VCPUS=$(VCPUS), ARGS= for more options of vmm, such as'
 	@echo "  make run VCPUS=4 ARGS='--append \"queue=filo seed=7\"'"
 
-build: vmm guest ## build the command and the guest image (the default)
+build: vmm guest ## build the command and the guest images (the default)
 
 vmm: ## build target/release/vmm
 	$(CARGO) build $(CARGO_FLAGS) --release --package vmm
 
-guest: ## build target/guest.bin
+guest: ## build target/guest.bin, and target/explore.bin for vmm explore
 	guest/build $(GUEST)
+	guest/build explore $(EXPLORE)
 
 run: have-kvm build ## boot the guest image and run its selftest
 	$(VMM) --vcpus $(VCPUS) $(ARGS) $(GUEST)
@@ -67,13 +69,16 @@ test-local: have-kvm build whole ## whole runs on this host's /dev/kvm
 	VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) --skip qemu::
 
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
-	tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
+	SVM_TIME_LIMIT=900 tests/svm/run $(VMM) $(GUEST) $(EXPLORE) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
 		WHOLE_VCPUS=$(SVM_VCPUS) whole --skip qemu:: --skip image_lint::
 
 stories: have-kvm build whole ## every scenario a thousand times, and fifty times in the nested host
 	STORY_RUNS=1000 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) stories::
 	SVM_TIME_LIMIT=7200 tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
 		STORY_RUNS=50 whole stories::
+
+cases: have-kvm build whole ## explore every case with every queue it says something about, for up to ten minutes each
+	EXPLORE_TIME=600 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) explore::every_case --ignored --nocapture
 
 test-qemu: guest whole ## the guest image under QEMU, without vmm
 	tests/svm/prepare $(SVM_DIR)
@@ -98,14 +103,16 @@ lint: ## formatting, and everything the compiler and clippy have to say
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package guest --features census --all-targets -- -D warnings
-	$(CARGO) clippy $(CARGO_FLAGS) --package guest --features image --bin guest --profile guest -- -D warnings
+	for image in image explore; do \
+		$(CARGO) clippy $(CARGO_FLAGS) --package guest --features $$image --bin guest --profile guest -- -D warnings || exit 1; \
+	done
 	sh -n guest/build
 	for script in tests/svm/* tests/browser/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done
 
-install: ## copy vmm to PREFIX/bin and the guest image to PREFIX/lib/ipi-lab (after make build)
-	@test -x $(VMM) -a -f $(GUEST) || { echo 'make: run `make build` first' >&2; exit 1; }
+install: ## copy vmm to PREFIX/bin and the guest images to PREFIX/lib/ipi-lab (after make build)
+	@test -x $(VMM) -a -f $(GUEST) -a -f $(EXPLORE) || { echo 'make: run `make build` first' >&2; exit 1; }
 	install -D -m 755 $(VMM) $(DESTDIR)$(PREFIX)/bin/vmm
-	install -D -m 644 $(GUEST) $(DESTDIR)$(PREFIX)/lib/ipi-lab/guest.bin
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/ipi-lab $(GUEST) $(EXPLORE)
 
 clean: ## remove everything that was built or fetched
 	$(CARGO) clean

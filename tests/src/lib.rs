@@ -3,7 +3,7 @@
 //! status and the two output streams are all that a test gets to see.
 //!
 //! `VMM` and `GUEST` name the command and the guest image; without them they are taken from `target/`
-//! of this workspace. `WHOLE_VCPUS` lists the sizes of machine to try.
+//! of this workspace. The image to be explored is `explore.bin` beside the guest image, or `EXPLORE`. `WHOLE_VCPUS` lists the sizes of machine to try.
 
 pub mod browser;
 pub mod image;
@@ -25,6 +25,12 @@ pub fn vmm() -> PathBuf {
 /// The guest image under test.
 pub fn guest() -> PathBuf {
     product("GUEST", "target/guest.bin")
+}
+
+/// The guest image under test that stops before every access to shared memory, beside the other.
+pub fn explore_image() -> PathBuf {
+    let beside = guest().with_file_name("explore.bin");
+    env::var_os("EXPLORE").map_or(beside, PathBuf::from)
 }
 
 fn product(variable: &str, default: &str) -> PathBuf {

@@ -107,7 +107,7 @@ fn page_of(story: &Story, case: &str) -> Written {
 
 /// That of a search which finds that CPUs leave a mask while it is read, and the schedule it found.
 fn explored() -> (Written, Option<Value>) {
-    let image = tests::guest().with_file_name("explore.bin");
+    let image = tests::explore_image();
     if open_kvm().is_err() || !image.exists() {
         skip(
             "the diagram in a browser is of a made story: there is no /dev/kvm, or no explore.bin",

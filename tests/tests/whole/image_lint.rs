@@ -1,5 +1,5 @@
-//! The guest image contains no instruction that a host which emulates ring 0 cannot execute: integer
-//! instructions of the baseline and those that only a kernel uses, nothing else. And it names its probes
+//! The guest images contain no instruction that a host which emulates ring 0 cannot execute: integer
+//! instructions of the baseline and those that only a kernel uses, nothing else. And they name their probes
 //! where the VMM looks for them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,7 +136,7 @@ fn pieces<'data>(
 }
 
 struct Lint<'data> {
-    file: ElfFile64<'data>,
+    file: &'data ElfFile64<'data>,
     /// Where hypercalls are, which are made only where one was seen to work.
     hypercalls: Vec<u64>,
     info: InstructionInfoFactory,
@@ -184,10 +184,21 @@ impl Lint<'_> {
     }
 }
 
+/// Looks at each guest image under test.
+fn look_at_images(look: impl Fn(&ElfFile64<'_>)) {
+    for path in [tests::guest(), tests::explore_image()] {
+        println!("{}:", path.display());
+        let bytes = std::fs::read(path).expect("a guest image");
+        look(&ElfFile64::parse(&*bytes).expect("an ELF file"));
+    }
+}
+
 #[test]
-fn the_image_has_no_instruction_that_cannot_be_emulated() {
-    let bytes = std::fs::read(tests::guest()).expect("the guest image");
-    let file: ElfFile64<'_> = ElfFile64::parse(&*bytes).expect("an ELF file");
+fn an_image_has_no_instruction_that_cannot_be_emulated() {
+    look_at_images(has_no_instruction_that_cannot_be_emulated);
+}
+
+fn has_no_instruction_that_cannot_be_emulated(file: &ElfFile64<'_>) {
     let mut symbols: BTreeMap<u64, (u64, &str)> = BTreeMap::new();
     for symbol in file.symbols() {
         let name = symbol.name().unwrap_or_default();
@@ -210,7 +221,7 @@ fn the_image_has_no_instruction_that_cannot_be_emulated() {
         .collect();
     assert!(!executable.is_empty(), "the image has no code");
 
-    let hypercalls = ["hypercall_vmcall", "hypercall_vmmcall"].map(|name| address(&file, name));
+    let hypercalls = ["hypercall_vmcall", "hypercall_vmmcall"].map(|name| address(file, name));
     let mut lint = Lint {
         file,
         hypercalls: hypercalls.to_vec(),
@@ -293,9 +304,11 @@ fn address(file: &ElfFile64<'_>, name: &str) -> u64 {
 /// On a host that lets an interrupt in between `sti` and `hlt`, an idle CPU must not sleep behind it.
 #[test]
 fn every_ipi_looks_whether_it_came_before_the_idle_hlt() {
-    let bytes = std::fs::read(tests::guest()).expect("the guest image");
-    let file: ElfFile64<'_> = ElfFile64::parse(&*bytes).expect("an ELF file");
-    let hlt = address(&file, "idle_hlt");
+    look_at_images(has_ipis_that_look_whether_they_came_before_the_idle_hlt);
+}
+
+fn has_ipis_that_look_whether_they_came_before_the_idle_hlt(file: &ElfFile64<'_>) {
+    let hlt = address(file, "idle_hlt");
     for entry in ["6single", "4many", "4wake", "4last", "8measured"] {
         let entry = format!("5metal5traps{entry}17h");
         let is_it = |name: &str| name.contains(&entry) && !name.contains("7handler");
@@ -332,9 +345,11 @@ fn text(field: &[u8]) -> &str {
 }
 
 #[test]
-fn the_image_names_its_probes() {
-    let bytes = std::fs::read(tests::guest()).expect("the guest image");
-    let file: ElfFile64<'_> = ElfFile64::parse(&*bytes).expect("an ELF file");
+fn an_image_names_its_probes() {
+    look_at_images(names_its_probes);
+}
+
+fn names_its_probes(file: &ElfFile64<'_>) {
     let section = file.section_by_name(SECTION).expect("a section of points");
     let flags = section
         .elf_section_header()
@@ -351,7 +366,7 @@ fn the_image_names_its_probes() {
     for point in points {
         let field = |offset: usize, size: usize| &point[offset..offset + size];
         let name = text(field(offset_of!(Point, name), NAME_LEN));
-        assert!(name.contains('.'), "{name}");
+        assert!(name.contains('.') || name == shared::stop::NAME, "{name}");
         names.insert(name);
         let source = text(field(offset_of!(Point, file), FILE_LEN));
         assert!(

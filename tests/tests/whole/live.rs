@@ -1,115 +1,17 @@
 //! The live table, on a terminal that is read as a user would see it.
 
-use std::fs::File;
-use std::io::Read;
-use std::num::NonZero;
-use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 use tests::{Running, Vmm, need_kvm};
 
-/// How long the screen may take to become what is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::terminal::Terminal;
 
-fn some(size: u16) -> NonZero<u16> {
-    NonZero::new(size).expect("a terminal has lines and columns")
-}
-
-/// A terminal, as its screen shows what was written to it.
-struct Terminal {
-    ours: OwnedFd,
-    theirs: Option<OwnedFd>,
-    screen: Arc<(Mutex<vt100::Parser>, Condvar)>,
-}
-
-impl Terminal {
-    fn new(lines: u16, columns: u16) -> Self {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
-        grantpt(&ours).expect("ours");
-        unlockpt(&ours).expect("ours");
-        let name = ptsname(&ours, Vec::new()).expect("its name");
-        let theirs = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty());
-        let parser = vt100::Parser::new(some(lines), some(columns), 1000);
-        let screen = Arc::new((Mutex::new(parser), Condvar::new()));
-        let mut reader = File::from(ours.try_clone().expect("another handle"));
-        let seen = Arc::clone(&screen);
-        // Until nobody has the other end any more.
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(read @ 1..) = reader.read(&mut buffer) {
-                let Ok(mut parser) = seen.0.lock() else {
-                    // The test has failed.
-                    return;
-                };
-                parser.process(&buffer[..read]);
-                drop(parser);
-                seen.1.notify_all();
-            }
-        });
-        let terminal = Self {
-            ours,
-            theirs: Some(theirs.expect("the other end")),
-            screen,
-        };
-        terminal.resize(lines, columns);
-        terminal
-    }
-
-    fn resize(&self, lines: u16, columns: u16) {
-        let size = Winsize {
-            ws_row: lines,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let mut parser = self.screen.0.lock().expect("no panic");
-        parser.screen_mut().set_size(some(lines), some(columns));
-        tcsetwinsize(self.ours.as_fd(), size).expect("a terminal");
-    }
-
-    /// Starts the command with both outputs on it.
-    fn start(&mut self, vmm: Vmm) -> Running {
-        let theirs = self.theirs.take().expect("nobody else has it");
-        let mut vmm = vmm.stdout(Stdio::from(theirs.try_clone().expect("another handle")));
-        let command = vmm.command();
-        command.stderr(Stdio::from(theirs)).env("TERM", "xterm");
-        vmm.start()
-    }
-
-    fn lines(parser: &vt100::Parser) -> Vec<String> {
-        let (_, columns) = parser.screen().size();
-        parser.screen().rows(0, columns.get()).collect()
-    }
-
-    /// Waits until the screen is as it should be, and returns its lines.
-    #[track_caller]
-    fn wait(&self, what: &str, is_so: impl Fn(&[String]) -> bool) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut parser = self.screen.0.lock().expect("no panic");
-        loop {
-            let lines = Self::lines(&parser);
-            if is_so(&lines) {
-                return lines;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{what} never came:\n{}", lines.join("\n"));
-            (parser, _) = self.screen.1.wait_timeout(parser, left).expect("no panic");
-        }
-    }
-
-    /// The lines that are left when the command has ended.
-    fn end(&self, running: Running, status: i32) -> Vec<String> {
-        running.finish().ends_with(status);
-        self.wait("the verdict", |lines| {
-            lines.iter().any(|line| line.starts_with("interrupted: "))
-        })
-    }
+/// The lines that are left when the command has ended.
+fn end(terminal: &Terminal, running: Running, status: i32) -> Vec<String> {
+    running.finish().ends_with(status);
+    terminal.wait("the verdict", |lines| {
+        lines.iter().any(|line| line.starts_with("interrupted: "))
+    })
 }
 
 /// The column of the table with that title, of the line that begins with that name. The table is the last: where a
@@ -170,7 +72,7 @@ fn the_table_shows_every_vcpu_and_goes_away() {
     assert!(console.is_some() && console < table, "{lines:#?}");
 
     running.signal(libc::SIGINT);
-    let left = terminal.end(running, 130);
+    let left = end(&terminal, running, 130);
     assert!(
         left.iter().any(|line| line.contains("3 CPUs up")),
         "{left:#?}"
@@ -209,7 +111,7 @@ fn a_terminal_can_be_too_small_and_change_its_size() {
         figure(lines, "7", "calls/s").is_some()
     });
     running.signal(libc::SIGTERM);
-    terminal.end(running, 143);
+    end(&terminal, running, 143);
 }
 
 #[test]
@@ -250,7 +152,7 @@ fn the_console_and_the_table_do_not_garble_each_other() {
         "{lines:#?}"
     );
     running.signal(libc::SIGINT);
-    terminal.end(running, 130);
+    end(&terminal, running, 130);
     let screen = terminal
         .screen
         .0

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use vmm::explore::Replay;
-use vmm::explore::schedule::{FORM, Schedule};
+use vmm::explore::schedule::Schedule;
 use vmm::explore::story::tell;
 use vmm::report::page::story::Document;
 
@@ -46,14 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let bad = |message| Refused { message, status: 2 };
     let text = fs::read_to_string(&arguments.schedule)
         .map_err(|error| bad(format!("cannot read {name}: {error}")))?;
-    let schedule: Schedule = serde_json::from_str(&text)
-        .map_err(|error| bad(format!("{name} is no schedule: {error}")))?;
-    if schedule.form != FORM {
-        let form = &schedule.form;
-        return Err(bad(format!(
-            "{name} has form {form}, this vmm reads {FORM}"
-        )));
-    }
+    let schedule = Schedule::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
     let open = |name: &PathBuf| create(name, [&arguments.schedule, &arguments.guest]);
     let page_file = arguments.report.as_ref().map(open).transpose()?;
     interruption::catch().map_err(|error| Refused {

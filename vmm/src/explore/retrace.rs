@@ -84,15 +84,24 @@ pub fn follow(
             cpu: wanted.cpu as usize,
             takes: wanted.takes,
         };
-        if !specimen.choices().contains(&choice) {
-            let cpu = wanted.cpu;
-            return Ok(Err(Diverged::NoChoice { turn: number, cpu }));
+        let mut next = choice;
+        let mut breach = None;
+        let mut stops = 0;
+        while stops < wanted.stops && breach.is_none() {
+            // Whoever goes on where it cannot, as at a lock that is taken, may never come back.
+            if !specimen.choices().contains(&next) {
+                let cpu = wanted.cpu;
+                return Ok(Err(Diverged::NoChoice { turn: number, cpu }));
+            }
+            let moved = specimen.follow(next, 1, &mut sharing, &mut |specimen| {
+                on_stop(specimen, choice, number - 1);
+            })?;
+            breach = moved.breach;
+            stops += 1;
+            next.takes = None;
         }
-        let moved = specimen.follow(choice, wanted.stops, &mut sharing, &mut |specimen| {
-            on_stop(specimen, choice, number - 1);
-        })?;
         specimen.keep_new_pages()?;
-        let mut done = turn(specimen, choice, moved.stops);
+        let mut done = turn(specimen, choice, stops);
         if done.until != wanted.until {
             return Ok(Err(Diverged::Elsewhere {
                 turn: number,
@@ -111,12 +120,12 @@ pub fn follow(
         }
         done.state = Some(state);
         taken.push(done);
-        if moved.breach.is_some() {
+        if breach.is_some() {
             let left = turns.len() - number;
             return Ok(if left == 0 {
                 Ok(Followed {
                     turns: taken,
-                    breach: moved.breach,
+                    breach,
                 })
             } else {
                 Err(Diverged::Early { turn: number, left })

@@ -79,7 +79,35 @@ impl fmt::Display for Granularity {
     }
 }
 
+/// Why a text is no schedule.
+#[derive(Debug, thiserror::Error)]
+pub enum ScheduleError {
+    /// It has another form, or none.
+    #[error("it is no schedule: {0}")]
+    NotOne(#[from] serde_json::Error),
+    /// It is of another version.
+    #[error("it has form \"{0}\", this vmm reads {FORM}; find it anew with vmm explore")]
+    OtherForm(String),
+}
+
 impl Schedule {
+    /// Reads a schedule as `vmm explore` writes it.
+    ///
+    /// # Errors
+    /// [`ScheduleError`] for any other text.
+    pub fn parse(text: &str) -> Result<Self, ScheduleError> {
+        /// What every version has. The others may have nothing else in common.
+        #[derive(Deserialize)]
+        struct Header {
+            form: String,
+        }
+        let Header { form } = serde_json::from_str(text)?;
+        if form != FORM {
+            return Err(ScheduleError::OtherForm(form));
+        }
+        Ok(serde_json::from_str(text)?)
+    }
+
     /// How often the CPU changes while the one before could have gone on, as far as turns show it: changes
     /// of the CPU.
     pub fn switches(&self) -> usize {
@@ -93,4 +121,110 @@ pub fn switches(turns: &[Turn]) -> usize {
         .windows(2)
         .filter(|pair| pair[0].cpu != pair[1].cpu)
         .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn turn() -> impl Strategy<Value = Turn> {
+        let state = proptest::option::of("[0-9a-f]{32}");
+        let parts = (any::<u32>(), any::<Option<u8>>(), any::<u32>(), ".*", state);
+        parts.prop_map(|(cpu, takes, stops, until, state)| Turn {
+            cpu,
+            takes,
+            stops,
+            until,
+            state,
+        })
+    }
+
+    fn schedule() -> impl Strategy<Value = Schedule> {
+        let granularity = prop_oneof![
+            Just(Granularity::Probe),
+            Just(Granularity::Access),
+            Just(Granularity::Instruction)
+        ];
+        let texts = (".*", ".*", "[0-9a-f]{32}", "[0-9a-f]{32}");
+        let turns = proptest::collection::vec(turn(), 0..20);
+        let breaks = proptest::collection::vec("[a-z-]+", 0..3);
+        (texts, granularity, turns, breaks).prop_map(
+            |((case, append, image, begins), granularity, turns, breaks)| Schedule {
+                form: FORM.to_owned(),
+                case,
+                append,
+                granularity,
+                image,
+                begins,
+                turns,
+                breaks,
+            },
+        )
+    }
+
+    const LEAST: &str = r#"{"form": "ipi-lab-schedule/1", "case": "cpus 1", "append": "", "granularity": "access",
+        "image": "", "begins": "", "turns": [{"cpu": 0, "stops": 1, "until": "idle"}], "breaks": []}"#;
+
+    #[test]
+    fn what_may_be_missing_is_the_interrupt_and_the_state() {
+        let schedule = Schedule::parse(LEAST).unwrap();
+        assert_eq!(schedule.turns[0].takes, None);
+        assert_eq!(schedule.turns[0].state, None);
+        for needed in ["stops", "until", "breaks", "begins", "granularity"] {
+            let without = LEAST.replace(needed, "another");
+            let error = Schedule::parse(&without).unwrap_err().to_string();
+            assert!(
+                error.contains(needed) || error.contains("another"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_from_no_schedule() {
+        let newer = r#"{"form": "ipi-lab-schedule/2", "steps": 7}"#;
+        let error = Schedule::parse(newer).unwrap_err();
+        assert!(matches!(error, ScheduleError::OtherForm(form) if form == "ipi-lab-schedule/2"));
+        let error = Schedule::parse("{}").unwrap_err();
+        assert!(matches!(error, ScheduleError::NotOne(_)), "{error}");
+    }
+
+    #[test]
+    fn switches_are_changes_of_the_cpu() {
+        let mut schedule = Schedule::parse(LEAST).unwrap();
+        assert_eq!(schedule.switches(), 0);
+        let turn = schedule.turns[0].clone();
+        let of = |cpu| Turn {
+            cpu,
+            ..turn.clone()
+        };
+        schedule.turns = [0, 0, 2, 1, 1].map(of).to_vec();
+        assert_eq!(schedule.switches(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn a_schedule_is_read_as_it_was_written(schedule in schedule()) {
+            let text = serde_json::to_string_pretty(&schedule).unwrap();
+            prop_assert_eq!(Schedule::parse(&text).unwrap(), schedule);
+        }
+
+        #[test]
+        fn no_text_panics(text in r#"[\[\]{}:,"0-9.e-]*|\PC*"#) {
+            let _ = Schedule::parse(&text);
+        }
+
+        #[test]
+        fn no_json_in_the_place_of_a_value_panics(
+            place in "form|case|append|granularity|image|begins|turns|breaks|cpu|stops|until",
+            value in r#"-?[0-9]{1,30}|"\w*"|null|true|\[\]|\{\}|\[\[\]\]|[0-9]{1,3}(\.[0-9]+|e[0-9]{1,5})"#,
+        ) {
+            let key = format!("\"{place}\": ");
+            let start = LEAST.find(&key).unwrap() + key.len();
+            let length = LEAST[start..].find([',', '}']).unwrap();
+            let text = format!("{}{value}{}", &LEAST[..start], &LEAST[start + length..]);
+            let _ = Schedule::parse(&text);
+        }
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{KVM_SYNC_X86_REGS, kvm_regs};
+use kvm_bindings::{KVM_SYNC_X86_REGS, kvm_regs, kvm_segment};
 use kvm_ioctls::SyncReg;
 use shared::ports::{Dispatch, Doorbell};
 use vm_memory::GuestMemoryMmap;
@@ -65,6 +65,17 @@ pub struct Serial {
 /// `out dx, eax`: the last instruction before a vCPU comes out at a port of the lab's.
 const OUT: u8 = 0xef;
 
+/// Takes its stack segment from `vcpu`, which in long mode it can do without. Interrupts on stacks of their own take
+/// it on some processors and not on others; those that come later push what was left.
+fn drop_stack_segment(vcpu: &Vcpu) -> Result<(), errno::Error> {
+    let mut sregs = vcpu.fd().get_sregs()?;
+    sregs.ss = kvm_segment {
+        unusable: 1,
+        ..kvm_segment::default()
+    };
+    vcpu.fd().set_sregs(&sregs)
+}
+
 impl Serial {
     /// Takes over `vcpus`, which nobody runs any more, and completes what they came out for.
     ///
@@ -86,6 +97,9 @@ impl Serial {
             seat
         };
         let seats: Vec<_> = vcpus.into_iter().map(seat).collect();
+        for seat in &seats {
+            drop_stack_segment(&seat.vcpu).map_err(super::vm::setup("set its segments"))?;
+        }
         let first = seats.first().ok_or(HostError::Missing("a vCPU"))?;
         let msrs = MsrList::of(&vm, first.vcpu.fd()).map_err(super::vm::setup("list its MSRs"))?;
         Ram::watch(&vm, memory)?;

@@ -1,0 +1,333 @@
+//! `vmm explore` and `vmm replay`, as a user meets them: what the shipped cases say of a design comes out, what is
+//! found comes again, and what cannot be explored or replayed is refused with what to do.
+//!
+//! `EXPLORE_REPLAYS` is how often a schedule has to come again, `EXPLORE_TIME` how many seconds a search of
+//! `every_case` may take.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::{Run, Vmm, explore_image, need_kvm};
+
+use super::terminal::Terminal;
+
+const LOST_CALL: &str = include_str!("../../../scenarios/explore/lost-call.case");
+const DELETED_FIRST: &str = include_str!("../../../scenarios/explore/deleted-first.case");
+const SHRINKING_MASK: &str = include_str!("../../../scenarios/explore/shrinking-mask.case");
+const FREED_MASK: &str = include_str!("../../../scenarios/explore/freed-mask.case");
+
+/// More orders than anybody can try.
+const ENDLESS: &str = "cpus 6\n0: all; all wait\n1: all; all wait\n2: all; all wait\n";
+
+/// A search or a replay may take this long on a busy host.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn number(variable: &str, default: u64) -> u64 {
+    env::var(variable).map_or(default, |number| number.parse().expect(variable))
+}
+
+/// A directory with a case, and whatever comes of it.
+struct Desk {
+    dir: TempDir,
+}
+
+impl Desk {
+    fn with(case: &str) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        fs::write(dir.path().join("a.case"), case).expect("room for a case");
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The search of the case, on `image`.
+    fn explore_on(&self, image: &Path, options: &str) -> Vmm {
+        Vmm::with("explore")
+            .arg(self.path("a.case"))
+            .arg(image)
+            .args(options.split_whitespace())
+            .limit(PATIENCE)
+    }
+
+    fn explore(&self, options: &str) -> Vmm {
+        self.explore_on(&explore_image(), options)
+    }
+
+    /// Searches, and returns what was printed and the schedule that was found.
+    fn find(&self, options: &str, verdict: &str) -> (Run, Value) {
+        let found = self.path("found.json");
+        let run = self.explore(options).arg("--schedule").arg(&found).run();
+        run.ends_with(0).says(verdict);
+        let text = fs::read_to_string(found).expect("a schedule");
+        let schedule = serde_json::from_str(&text).expect("a schedule is JSON");
+        (run, schedule)
+    }
+
+    fn replay(&self, schedule: &Value, image: &Path, options: &str) -> Run {
+        let path = self.path("schedule.json");
+        fs::write(&path, schedule.to_string()).expect("room for a schedule");
+        Vmm::with("replay")
+            .arg(path)
+            .arg(image)
+            .args(options.split_whitespace())
+            .limit(PATIENCE)
+            .run()
+    }
+}
+
+/// What a search of the mask that is not checked finds, for all tests that need a schedule.
+fn unchecked_mask() -> &'static (Run, Value) {
+    static FOUND: OnceLock<(Run, Value)> = OnceLock::new();
+    FOUND.get_or_init(|| Desk::with(SHRINKING_MASK).find("--append mask-check=off", "left-locked"))
+}
+
+/// The story that a search or a replay tells: what comes before the figures.
+fn story(run: &Run) -> &str {
+    run.stdout.split("\n\n").next().unwrap_or_default()
+}
+
+fn comes_again(desk: &Desk, found: &Run, schedule: &Value) {
+    let times = number("EXPLORE_REPLAYS", 3);
+    let run = desk.replay(schedule, &explore_image(), &format!("--times {times}"));
+    run.ends_with(0)
+        .says(&format!("{times} of {times} replays broke"))
+        .says("compared   stops and states");
+    assert_eq!(story(&run), story(found), "{run}");
+}
+
+#[test]
+fn the_lost_call_is_found_and_comes_again() {
+    need_kvm();
+    let desk = Desk::with(LOST_CALL);
+    let (found, schedule) = desk.find("--append queue=fifo", "as expected: ");
+    assert!(schedule["breaks"].to_string().contains("\"lost\""));
+    found.says("never ran on CPU");
+    comes_again(&desk, &found, &schedule);
+}
+
+#[test]
+fn a_call_at_the_head_is_not_lost_without_a_preemption() {
+    need_kvm();
+    let desk = Desk::with(LOST_CALL);
+    let options = "--append queue=filo --strategy bounded --preemptions 0";
+    let run = desk.explore(options).run();
+    run.ends_with(0).says("no order with 0 preemptions");
+}
+
+#[test]
+fn a_mask_that_is_not_checked_is_found_out_and_one_that_is_breaks_in_no_order() {
+    need_kvm();
+    let desk = Desk::with(SHRINKING_MASK);
+    let (found, schedule) = unchecked_mask();
+    comes_again(&desk, found, schedule);
+    desk.explore("--strategy races")
+        .run()
+        .ends_with(0)
+        .says("complete: no order");
+}
+
+#[test]
+fn a_mask_that_is_freed_is_found_out() {
+    need_kvm();
+    let desk = Desk::with(FREED_MASK);
+    let (found, schedule) = desk.find("--append hotplug=no-stop", "as expected: ");
+    comes_again(&desk, &found, &schedule);
+}
+
+#[test]
+fn what_breaks_against_expectation_is_a_failure() {
+    need_kvm();
+    let desk = Desk::with("cpus 3\n0: many 1,2\n1: leave-mask 0\n2: leave-mask 0\nexpect clean\n");
+    let run = desk.explore("--append mask-check=off").run();
+    run.ends_with(1).says("expected: nothing to break");
+}
+
+#[test]
+fn a_schedule_that_leads_elsewhere_says_where() {
+    need_kvm();
+    let desk = Desk::with(SHRINKING_MASK);
+    let (_, schedule) = unchecked_mask();
+    let last = schedule["turns"].as_array().expect("turns").len() - 1;
+    let altered = |turn: usize, key: &str, value: Value| {
+        let mut altered = schedule.clone();
+        altered["turns"][turn][key] = value;
+        let run = desk.replay(&altered, &explore_image(), "");
+        run.ends_with(1).says("0 of 1 replays broke");
+        run
+    };
+    altered(0, "until", json!("left"))
+        .says("turn 1: CPU ")
+        .says("not to \"left\"");
+    altered(0, "cpu", json!(77)).says("turn 1: CPU 77 cannot go on");
+    altered(0, "takes", json!(0xf1))
+        .says("turn 1: CPU ")
+        .says("has no such interrupt");
+    // It would wait for ever where it has nothing to do.
+    altered(last, "stops", json!(u32::MAX)).says(&format!("turn {}: CPU ", last + 1));
+    let state = altered(1, "state", json!("0".repeat(32)));
+    state.says("turn 2: the machine is in state ");
+}
+
+#[test]
+fn a_schedule_of_another_image_is_refused_unless_one_insists() {
+    need_kvm();
+    let desk = Desk::with(SHRINKING_MASK);
+    let (_, schedule) = unchecked_mask();
+    let other = desk.path("other.bin");
+    let mut bytes = fs::read(explore_image()).expect("an image");
+    bytes.push(0);
+    fs::write(&other, bytes).expect("room for an image");
+    let run = desk.replay(schedule, &other, "");
+    run.ends_with(2).complains_of("--any-image");
+    let run = desk.replay(schedule, &other, "--any-image");
+    run.ends_with(0).says("1 of 1 replays broke");
+}
+
+#[test]
+fn what_is_no_schedule_is_refused() {
+    let desk = Desk::with("");
+    for (text, complaint) in [
+        (json!({}), "no schedule"),
+        (json!([1, 2]), "no schedule"),
+        (
+            json!({ "form": "ipi-lab-schedule/99" }),
+            "ipi-lab-schedule/99",
+        ),
+    ] {
+        let run = desk.replay(&text, &explore_image(), "");
+        run.ends_with(2).complains_of(complaint);
+        assert!(run.stderr.contains("schedule.json"), "{run}");
+    }
+}
+
+#[test]
+fn a_case_that_makes_no_sense_names_file_and_line() {
+    let desk = Desk::with("cpus 4\n# fine so far\n0: many 9\n");
+    let run = desk.explore("").run();
+    run.ends_with(2).complains_of("a.case: line 3: ");
+    fs::remove_file(desk.path("a.case")).expect("it was there");
+    desk.explore("").run().ends_with(2).complains_of("a.case");
+}
+
+#[test]
+fn the_image_that_does_not_stop_is_refused_unless_named_points_will_do() {
+    need_kvm();
+    let desk = Desk::with(SHRINKING_MASK);
+    let plain = tests::guest();
+    let run = desk.explore_on(&plain, "").run();
+    run.ends_with(2).complains_of("--granularity probe");
+    let run = desk.explore_on(&plain, "--granularity probe").run();
+    run.ends_with(0).says("complete: no order");
+}
+
+#[test]
+fn a_guest_that_does_not_know_an_option_is_no_result() {
+    need_kvm();
+    let desk = Desk::with(SHRINKING_MASK);
+    let run = desk.explore("--append queue=nonsense").run();
+    run.ends_with(2).complains_of("nonsense");
+}
+
+#[test]
+fn a_schedule_that_cannot_be_written_is_refused_before_the_search() {
+    let desk = Desk::with(ENDLESS);
+    for path in ["/nonexistent/schedule.json", "/"] {
+        let run = desk.explore("").args(["--schedule", path]).run();
+        run.ends_with(2).complains_of(path);
+    }
+}
+
+#[test]
+fn a_limit_ends_a_search_without_a_verdict() {
+    need_kvm();
+    let desk = Desk::with(ENDLESS);
+    let run = desk.explore("--max-states 500").run();
+    run.ends_with(5).says("--max-states");
+    let run = desk.explore("--time-limit 1").run();
+    run.ends_with(5).says("--time-limit");
+}
+
+#[test]
+fn a_search_that_is_interrupted_says_what_it_has_done() {
+    need_kvm();
+    let desk = Desk::with(ENDLESS);
+    let mut terminal = Terminal::new(40, 140);
+    let running = terminal.start(desk.explore("--strategy exhaustive"));
+    let has = |lines: &[String], text: &str| lines.iter().any(|line| line.contains(text));
+    terminal.wait("progress", |lines| has(lines, " steps/s, "));
+    running.signal(libc::SIGINT);
+    running.finish().ends_with(130);
+    let lines = terminal.wait("the verdict", |lines| has(lines, "a signal came"));
+    let searched = lines.iter().find(|line| line.starts_with("searched "));
+    let searched = searched.unwrap_or_else(|| panic!("{lines:#?}"));
+    let steps = searched.split(" steps in ").next();
+    let steps = steps.and_then(|before| before.rsplit(' ').next());
+    let steps: u64 = steps.and_then(|it| it.parse().ok()).expect(searched);
+    assert!(steps > 0, "{searched}");
+}
+
+/// Designs that are sound with every case.
+const SOUND: [&str; 7] = [
+    "queue=filo",
+    "queue=counters",
+    "queue=shared-refs",
+    "queue=counting-rcu",
+    "queue=fixed-2011",
+    "queue=llist",
+    "queue=kmalloc",
+];
+
+/// The words in which a case says of which guests it expects what.
+fn spoken_of(case: &str) -> Vec<String> {
+    let with = |line: &str| {
+        Some(
+            line.strip_prefix("expect ")?
+                .split_once(" with ")?
+                .1
+                .to_owned(),
+        )
+    };
+    case.lines().filter_map(with).collect()
+}
+
+#[test]
+#[ignore = "takes hours: make cases"]
+fn every_case() {
+    need_kvm();
+    let seconds = number("EXPLORE_TIME", 60);
+    let mut failed = Vec::new();
+    for (name, case) in [
+        ("lost-call", LOST_CALL),
+        ("deleted-first", DELETED_FIRST),
+        ("shrinking-mask", SHRINKING_MASK),
+        ("freed-mask", FREED_MASK),
+    ] {
+        let desk = Desk::with(case);
+        let broken = spoken_of(case);
+        assert!(!broken.is_empty(), "{name} expects nothing");
+        let sound = SOUND.map(str::to_owned);
+        let all = broken.iter().map(|it| (it, true));
+        for (words, breaks) in all.chain(sound.iter().map(|it| (it, false))) {
+            let run = desk
+                .explore(&format!("--time-limit {seconds}"))
+                .args(["--append", words])
+                .limit(Duration::from_secs(seconds) + PATIENCE)
+                .run();
+            let verdict = run.stdout.lines().last().unwrap_or_default().to_owned();
+            println!("{name} {words}: {verdict} ({:.0?})", run.elapsed);
+            // Where nothing breaks, the time can be too short to show it.
+            let is_good = run.status() == 0 || (!breaks && run.status() == 5);
+            if !is_good {
+                failed.push(run.to_string());
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
