@@ -12,7 +12,7 @@ use vmm::explore::schedule::{Granularity, Schedule};
 use vmm::explore::search::sampled::Way;
 use vmm::explore::search::{Counts, Why};
 use vmm::explore::story::{Story, tell};
-use vmm::explore::{Config, Outcome, Replay, Shard, Strategy, Verdict, explore};
+use vmm::explore::{Config, Outcome, Replay, Shard, Strategy, Verdict, explore, is_possible};
 use vmm::report::page::story::{self as page, Document};
 
 use super::interruption::{self, interrupted};
@@ -149,6 +149,14 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         status: 3,
     })?;
     let config = arguments.config(case);
+    if !is_possible(config.strategy, config.granularity) {
+        let why = "with --granularity instruction only --strategy random and pct are possible: \
+                   between two instructions a CPU can be in states that are not kept";
+        return Err(Refused {
+            message: why.to_owned(),
+            status: 2,
+        });
+    }
     let bar = ProgressBar::new_spinner().with_style(
         ProgressStyle::with_template("{spinner} {elapsed} {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner()),

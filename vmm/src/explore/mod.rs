@@ -183,6 +183,13 @@ impl Outcome {
 /// of them have to teach nothing new.
 const LEARNING: (u64, u64, u64) = (16, 200, 8);
 
+/// Whether a search by `strategy` can stop CPUs before every instruction: only if it never goes back but to the
+/// beginning. Between two instructions a CPU can be in states that are more than its registers, which are not
+/// kept.
+pub fn is_possible(strategy: Strategy, granularity: Granularity) -> bool {
+    granularity != Granularity::Instruction || matches!(strategy, Strategy::Sampled(..))
+}
+
 /// Explores. `interrupted` is asked, when a signal comes, whether to stop.
 ///
 /// # Errors

@@ -22,6 +22,7 @@ use crate::lab::Lab;
 use crate::lab::judge;
 use crate::lab::mailbox::Command;
 use crate::machine::image::Image;
+use crate::machine::kick::Alarm;
 use crate::machine::layout::{Layout, LayoutError};
 use crate::machine::points::{Point, Points};
 use crate::machine::ram::{PAGE, Page};
@@ -38,6 +39,9 @@ const SPARE_MIB: u64 = 8;
 /// How long the machine may take to boot.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a CPU may go on without coming to a stop. One that is sound does within microseconds.
+const STEP_LIMIT: Duration = Duration::from_secs(10);
+
 /// Stops in one turn after which a CPU is said to go round and round.
 const ENDLESS: u32 = 100_000;
 
@@ -47,6 +51,9 @@ const FIRST_VECTOR: u8 = 0xf0;
 /// Bytes below the stack pointer that are cleared at each stop: more than any turn leaves behind, so that what
 /// is left there by chance does not make two states of one.
 const CLEARED: usize = PAGE;
+
+/// The point at which a handler says that it has begun.
+const HANDLER: &str = "irq.enter";
 
 const INTERRUPT_FLAG: u64 = 1 << 9;
 
@@ -236,7 +243,9 @@ struct Kept {
 /// A state of the machine, to which it can be put back.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// By their place among the pages that are kept.
+    /// The numbers of the pages that were kept by then, ascending.
+    numbers: Arc<[usize]>,
+    /// Those pages. All others were as they were at first.
     pages: Vec<Arc<Kept>>,
     cpus: Vec<Stopped>,
     key: u128,
@@ -300,6 +309,10 @@ pub struct Specimen {
     cpus: Vec<Stopped>,
     /// The pages that are kept, and what is in RAM now.
     kept: Vec<(usize, Arc<Kept>)>,
+    /// Their numbers.
+    numbers: Arc<[usize]>,
+    /// Whether a schedule has written pages that were not kept before, since that was last asked.
+    has_grown: bool,
     /// Pages whose contents do not matter: counts, and traces.
     unobserved: Vec<usize>,
     /// All of RAM as it was at first.
@@ -309,6 +322,8 @@ pub struct Specimen {
     image: u128,
     beginning: u128,
     interrupted: fn() -> bool,
+    /// Ends each stay in the guest that lasts too long.
+    _alarm: Alarm,
 }
 
 /// How the guest is told to behave so that only the order of its CPUs decides what happens.
@@ -350,14 +365,18 @@ impl Specimen {
             origin: Vec::new(),
             origin_cpus: Vec::new(),
             root: State {
+                numbers: Arc::from([]),
                 pages: Vec::new(),
                 cpus: Vec::new(),
                 key: 0,
             },
             kept: Vec::new(),
+            numbers: Arc::from([]),
+            has_grown: false,
             granularity: setup.granularity,
             image: xxh3_128(setup.image.bytes()),
             beginning: 0,
+            _alarm: Alarm::set(),
             symbols: Symbols::read(setup.image.bytes()),
             serial,
             lab,
@@ -617,6 +636,10 @@ impl Specimen {
         sharing: &mut Sharing,
     ) -> Result<Option<Breach>, SpecimenError> {
         let cpu = choice.cpu;
+        // One that sleeps is not stepped out of its sleep, of which not every KVM knows an end then, but runs
+        // to where its handler says that it has begun.
+        let stepping =
+            self.granularity == Granularity::Instruction && self.cpus[cpu].at != Stop::Idle;
         if let Some(vector) = choice.takes {
             let stopped = &mut self.cpus[cpu];
             stopped.pending &= !bit(vector);
@@ -632,7 +655,7 @@ impl Specimen {
         } else {
             self.leave_stop(cpu, sharing);
         }
-        let stepping = self.granularity == Granularity::Instruction;
+        let begun = Instant::now();
         let at = loop {
             if stepping {
                 self.serial
@@ -656,11 +679,23 @@ impl Specimen {
                     }
                     break Stop::Send { target, vector };
                 }
-                Halt::Stepped => break Stop::Instruction(self.serial.regs(cpu).rip),
+                Halt::Stepped => {
+                    let regs = self.serial.regs(cpu);
+                    // An interrupt that was sent and not yet taken is a state of the local APIC.
+                    let is_on_its_way = choice.takes.is_some() && !self.is_handling(cpu, regs.rsp);
+                    if !is_on_its_way && !self.is_half_way(regs.rip) {
+                        break Stop::Instruction(regs.rip);
+                    }
+                }
                 Halt::Other(_) => {}
                 Halt::Interrupted => {
                     if (self.interrupted)() {
                         return Err(SpecimenError::Interrupted);
+                    }
+                    if begun.elapsed() >= STEP_LIMIT {
+                        let limit = STEP_LIMIT.as_secs();
+                        let text = format!("CPU {cpu} has not come to a stop for {limit} s");
+                        return Ok(Some(Breach::new("livelock", text)));
                     }
                 }
                 Halt::GuestExit(code) => {
@@ -674,8 +709,7 @@ impl Specimen {
             }
         };
         let regs = self.serial.regs(cpu);
-        let stacks = self.stacks[cpu];
-        let in_handler = (stacks.handler[0]..stacks.handler[1]).contains(&regs.rsp);
+        let in_handler = self.is_handling(cpu, regs.rsp);
         let waits = at == Stop::Relax && self.known.access.is_none();
         let waits_since = waits.then(|| self.shared_memory());
         let stopped = &mut self.cpus[cpu];
@@ -690,6 +724,23 @@ impl Specimen {
         }
         self.cpus[cpu].is_contended = self.is_contended(cpu, sharing);
         Ok(self.findings())
+    }
+
+    /// Whether `rsp` is on the stack of the handlers of `cpu`.
+    fn is_handling(&self, cpu: usize, rsp: u64) -> bool {
+        let [start, end] = self.stacks[cpu].handler;
+        (start..end).contains(&rsp)
+    }
+
+    /// Whether a CPU that has come to `rip` by one step has just enabled interrupts, or halted: it is then in a
+    /// state that is more than its registers, until the next instruction.
+    fn is_half_way(&self, rip: u64) -> bool {
+        const STI: u8 = 0xfb;
+        const HLT: u8 = 0xf4;
+        let last = usize::try_from(rip.wrapping_sub(1)).unwrap_or(usize::MAX);
+        let ram = self.serial.ram();
+        let (number, offset) = (last / PAGE, last % PAGE);
+        number < ram.pages() && [STI, HLT].contains(&ram.page(number)[offset])
     }
 
     /// What happens between a stop and the first instruction behind it.
@@ -849,6 +900,8 @@ impl Specimen {
 
     /// Has the guest look for what was left behind, and looks itself. The machine is then as it was before.
     fn finish(&mut self) -> Result<Option<Breach>, SpecimenError> {
+        // What the schedule has written by now is its own; what comes from here on is not.
+        self.has_grown |= self.keep_written()?;
         let before = self.save();
         self.arm(false);
         let breach = self.run_to_end();
@@ -856,7 +909,7 @@ impl Specimen {
         self.serial
             .restore(&self.origin_cpus)
             .map_err(kvm("take back all of a vCPU"))?;
-        self.keep_new_pages()?;
+        self.keep_written()?;
         self.load(&before);
         // Whatever it printed on the way.
         let _ = self.serial.devices().console().take();
@@ -876,6 +929,7 @@ impl Specimen {
                 .interrupt(cpu, WAKE_VECTOR)
                 .map_err(kvm("deliver an interrupt"))?;
         }
+        let begun = Instant::now();
         loop {
             let mut has_moved = false;
             for &cpu in &members {
@@ -904,6 +958,10 @@ impl Specimen {
                         Halt::Interrupted => {
                             if (self.interrupted)() {
                                 return Err(SpecimenError::Interrupted);
+                            }
+                            if begun.elapsed() >= STEP_LIMIT {
+                                let text = "the guest does not come to its end".to_owned();
+                                return Ok(Some(Breach::new("hang", text)));
                             }
                         }
                         Halt::GuestExit(_) => return Ok(self.verdict()),
@@ -943,7 +1001,7 @@ impl Specimen {
             let wanted = match self.granularity {
                 Granularity::Probe => !is_access,
                 Granularity::Access => relaxes || is_access,
-                Granularity::Instruction => relaxes,
+                Granularity::Instruction => relaxes || point.name == HANDLER,
             };
             let armed = always || (on && wanted);
             self.lab
@@ -1003,6 +1061,12 @@ impl Specimen {
     /// # Errors
     /// If KVM does not say.
     pub fn keep_new_pages(&mut self) -> Result<bool, SpecimenError> {
+        let is_new = self.keep_written()?;
+        Ok(std::mem::take(&mut self.has_grown) || is_new)
+    }
+
+    /// Keeps the pages that were written for the first time. Whether there were any.
+    fn keep_written(&mut self) -> Result<bool, SpecimenError> {
         let new = self
             .serial
             .newly_written()
@@ -1014,6 +1078,10 @@ impl Specimen {
                 let first = self.original(*number);
                 self.root.pages.insert(at, Arc::new(first));
             }
+        }
+        if !new.is_empty() {
+            self.numbers = self.kept.iter().map(|(number, _)| *number).collect();
+            self.root.numbers = Arc::clone(&self.numbers);
         }
         Ok(!new.is_empty())
     }
@@ -1058,16 +1126,23 @@ impl Specimen {
         let pages: Vec<_> = self.kept.iter().map(|(_, kept)| Arc::clone(kept)).collect();
         let key = self.key(&pages);
         State {
+            numbers: Arc::clone(&self.numbers),
             pages,
             cpus: self.cpus.clone(),
             key,
         }
     }
 
-    /// Puts the machine back to `state`, which was saved after the last page was found that has to be kept.
+    /// Puts the machine back to `state`.
     pub fn load(&mut self, state: &State) {
-        debug_assert_eq!(state.pages.len(), self.kept.len());
-        for ((number, now), then) in self.kept.iter_mut().zip(&state.pages) {
+        let aligned;
+        let pages = if Arc::ptr_eq(&state.numbers, &self.numbers) {
+            &state.pages
+        } else {
+            aligned = self.aligned(state);
+            &aligned
+        };
+        for ((number, now), then) in self.kept.iter_mut().zip(pages) {
             if !Arc::ptr_eq(now, then) || *self.serial.ram().page(*number) != now.bytes {
                 *self.serial.ram_mut().page_mut(*number) = then.bytes;
                 *now = Arc::clone(then);
@@ -1077,6 +1152,16 @@ impl Specimen {
             self.serial.set_regs(cpu, &then.regs);
             now.clone_from(then);
         }
+    }
+
+    /// The pages of `state`, and of those that were not kept when it was saved, what they were at first: they had
+    /// not been written by then.
+    fn aligned(&self, state: &State) -> Vec<Arc<Kept>> {
+        let page = |number: &usize| match state.numbers.binary_search(number) {
+            Ok(at) => Arc::clone(&state.pages[at]),
+            Err(_) => Arc::new(self.original(*number)),
+        };
+        self.numbers.iter().map(page).collect()
     }
 
     /// Puts the machine back to its beginning.

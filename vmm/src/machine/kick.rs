@@ -4,6 +4,9 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use kvm_ioctls::KvmRunWrapper;
 use vmm_sys_util::errno;
@@ -66,4 +69,47 @@ pub fn signal() -> libc::c_int {
 pub fn install_handler() -> Result<(), errno::Error> {
     extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
     register_signal_handler(signal(), nothing)
+}
+
+/// How often an [`Alarm`] rings.
+const RINGS_EVERY: Duration = Duration::from_secs(1);
+
+/// Sends [`signal`] to the thread that set it, again and again, until it is dropped: `KVM_RUN` on that thread
+/// then returns now and then, whatever the guest does.
+#[derive(Debug)]
+pub struct Alarm {
+    off: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Alarm {
+    /// Sets one for this thread, on which a handler must be installed ([`install_handler`]).
+    pub fn set() -> Self {
+        let (off, is_off) = mpsc::channel();
+        // SAFETY: the call has no preconditions.
+        let sleeper = unsafe { libc::pthread_self() };
+        let ring = move || {
+            while is_off.recv_timeout(RINGS_EVERY) == Err(RecvTimeoutError::Timeout) {
+                // SAFETY: the thread has not ended, since it drops the alarm, and with it joins this thread,
+                // before it does.
+                unsafe { libc::pthread_kill(sleeper, signal()) };
+            }
+        };
+        // Without a thread there is no alarm, which only a guest that never stops would miss.
+        let thread = thread::Builder::new().name("alarm".to_owned()).spawn(ring);
+        Self {
+            off: Some(off),
+            thread: thread.ok(),
+        }
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        drop(self.off.take());
+        if let Some(thread) = self.thread.take() {
+            // It has nothing that could panic.
+            let _ = thread.join();
+        }
+    }
 }
