@@ -6,13 +6,13 @@ use core::sync::atomic::{AtomicU64, Ordering as Order};
 use shared::lab::Oracle;
 
 use crate::lab::{CpuCounters, Lab, count};
-use crate::platform::{CpuId, Doorbell, Platform};
+use crate::platform::{CpuId, Doorbell, Platform, Vector};
 use crate::probe;
 use crate::rules::Rules;
 use crate::sync::atomic::Ordering;
 use crate::sync::ghost;
 use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
-use crate::sync::rcu::Rcu;
+use crate::sync::rcu::{GracePeriod, Rcu};
 
 /// Cycles after which a wait is told to the host, and again each time they have passed: some 100 µs, a
 /// hundred times what a call takes between two CPUs that both run.
@@ -98,6 +98,24 @@ impl<P: Platform> Machine<P> {
         count(&counters.allocations, 1);
         count(&counters.refused, refused.into());
         !refused
+    }
+
+    /// Waits until every CPU has passed a quiescent state since (`synchronize_rcu_expedited`). CPUs that sleep,
+    /// or never call, pass one by the interrupt they are sent.
+    pub fn synchronize(&self) {
+        let period = self.rcu.grace_period(&self.platform, || self.online());
+        // The one under way may have begun too early.
+        for number in [period.number() - 1, period.number()] {
+            let is_over = || self.rcu.is_over(GracePeriod::from_number(number));
+            if !is_over() {
+                let others = self.others_online(&self.rcu.owing(self.cpus));
+                self.platform.send_ipi_mask(&others, Vector::Wake);
+            }
+            self.spin_until(|| {
+                self.quiescent();
+                is_over()
+            });
+        }
     }
 
     /// This CPU holds nothing that a grace period waits for, unless it is in [`Rcu::read`].

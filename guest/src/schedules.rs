@@ -19,10 +19,13 @@ use crate::ipi::single::Singles;
 use crate::lab::Lab;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
+use crate::options::{Options, Program};
 use crate::platform::Vector;
 use crate::rules::FailRate;
 use crate::sync::mask::CpuMask;
 use crate::threads::Threads;
+use crate::workload::bench::{By, Receiver, Round, To};
+use crate::{Guest, Part};
 
 const CPUS: usize = 4;
 
@@ -67,7 +70,7 @@ std::thread_local! {
     static CAUGHT: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// One schedule. Panics, and leaves the oracles in `CAUGHT`, if anything was found.
+/// One schedule.
 fn play(
     Play {
         queue,
@@ -114,6 +117,39 @@ fn play(
     let (machine, queue, ledger) = &*cpus;
     queue.audit(machine);
     ledger.audit(machine);
+    judge(lab);
+}
+
+/// One schedule of a measurement of calls to all others, which judges while they are idle.
+fn measure(queue: QueueKind) {
+    let lab = LAB.with(|lab| *lab);
+    lab.clear();
+    let options = Options {
+        workload: Program::Bench,
+        calls: Some(2),
+        queue,
+        round: Round {
+            to: To::All,
+            by: By::Call,
+            receiver: Receiver::Halted,
+        },
+        ..Options::default()
+    };
+    let platform = Threads::new(CPUS);
+    let guest = Arc::new(Guest::new(platform.clone(), &options, lab));
+    let (handler, body) = (guest.clone(), guest);
+    platform.run(
+        move |vector| handler.handle(vector),
+        move |_| match body.run_cpu() {
+            Part::Left => Fate::Leave,
+            Part::Done | Part::Over => Fate::Stay,
+        },
+    );
+    judge(lab);
+}
+
+/// Panics, and leaves the oracles in `CAUGHT`, if anything was found.
+fn judge(lab: Lab) {
     let found: BTreeSet<u32> = lab.findings().map(|finding| finding.oracle).collect();
     if !found.is_empty() {
         CAUGHT.with_borrow_mut(|caught| *caught = found);
@@ -329,4 +365,10 @@ fn fixed_2011_is_sound() {
 #[test]
 fn llist_is_sound() {
     queue_must_survive(QueueKind::Llist);
+}
+
+#[test]
+fn a_measurement_judges_when_the_last_handler_is_through() {
+    let schedules = Stalls::new(SEED, 5_000);
+    assert_eq!(search(schedules, || measure(QueueKind::Kmalloc)), None);
 }

@@ -232,6 +232,14 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         probe!(self.machine.platform, "irq.exit", 0, vector as u64);
     }
 
+    /// Lets a caller that can wait do so until there is memory for its next call, as calls themselves cannot.
+    /// All others must be about to pass quiescent states by themselves, or by an interrupt.
+    pub fn wait_for_memory(&self) {
+        if self.many.is_short_of_memory() {
+            self.machine.synchronize();
+        }
+    }
+
     /// Reads the global queue: see [`ManyQueue::read`].
     pub fn read_queue(&self, found: &mut [usize]) -> Option<usize> {
         self.many.read(found)

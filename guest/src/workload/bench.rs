@@ -2,12 +2,14 @@
 //! for. What it cost is counted by the host, between the doorbell that ends the warm-up and the one that ends
 //! the workload; how long each took is measured here, and told to a trace that wants to know.
 
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use shared::ports::Doorbell;
 
 use crate::ipi::Ipi;
 use crate::ipi::hotplug::Fate;
+use crate::machine::Machine;
 use crate::options::Options;
 use crate::platform::{CpuId, Platform, Vector};
 use crate::probe;
@@ -140,8 +142,15 @@ pub struct Bench {
     barrier: Barrier,
     /// Receivers that have left the barrier, and send nothing more.
     ready: AtomicUsize,
+    /// By CPU.
+    done: Box<[Done]>,
     over: AtomicBool,
 }
+
+/// How many functions a receiver had run when it was last outside of its handlers.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Done(AtomicU64);
 
 /// How long a round took, in cycles of the TSC, as the point `bench.round` tells it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -168,6 +177,7 @@ impl Bench {
             rounds: options.calls.unwrap_or(ROUNDS),
             barrier: Barrier::new(cpus),
             ready: AtomicUsize::new(0),
+            done: (0..cpus).map(|_| Done::default()).collect(),
             over: AtomicBool::new(false),
         }
     }
@@ -179,6 +189,12 @@ impl Bench {
         if machine.this_cpu() == 0 {
             self.send(ipi);
             ipi.functions.settle(machine);
+            // A caller is let go before the handler that did so is through.
+            let has_left =
+                |cpu: CpuId| self.done[cpu].0.load(Ordering::Acquire) == executed(machine, cpu);
+            if self.round.receiver != Receiver::Stalled {
+                machine.spin_until(|| (1..machine.cpus).all(has_left));
+            }
             ipi.audit();
             self.over.store(true, Ordering::Release);
         } else {
@@ -209,6 +225,11 @@ impl Bench {
         let platform = &machine.platform;
         let me = machine.this_cpu();
         if self.round.by == By::Call {
+            // As between any two calls of a task; but for this the CPU would hold up every grace period.
+            if ipi.cond_resched() == Fate::Leave {
+                unreachable!("nobody takes a CPU down here");
+            }
+            ipi.wait_for_memory();
             let start = platform.timestamp();
             match self.round.to {
                 To::Nobody => {}
@@ -251,15 +272,29 @@ impl Bench {
     }
 
     fn receive<P: Platform>(&self, ipi: &Ipi<P, Workload>) {
-        let is_over = || self.over.load(Ordering::Acquire);
+        let machine = &ipi.machine;
+        let me = machine.this_cpu();
+        let is_over = || {
+            // Release: who sees it here sees what those functions' handlers did after them.
+            self.done[me]
+                .0
+                .store(executed(machine, me), Ordering::Release);
+            self.over.load(Ordering::Acquire)
+        };
         if self.round.receiver == Receiver::Running {
             while !is_over() {
-                ipi.machine.platform.relax();
+                machine.platform.relax();
             }
         } else if ipi.idle_until(is_over) == Fate::Leave {
             unreachable!("nobody takes a CPU down here");
         }
     }
+}
+
+/// Functions that `cpu` has run because of calls.
+fn executed<P: Platform>(machine: &Machine<P>, cpu: CpuId) -> u64 {
+    let counters = machine.lab.counters(cpu);
+    counters.calls_executed.load(Ordering::Acquire)
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]

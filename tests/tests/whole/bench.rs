@@ -82,6 +82,21 @@ fn every_line_is_measured_or_says_why_not() {
     run.says("shorthand (xapic)").says("fixed-2011");
 }
 
+#[test]
+fn calls_of_kmalloc_find_memory_however_many_there_are() {
+    need_kvm();
+    // Far more than its heap has elements. Without memory each target would be sent a second IPI, to have it off the
+    // caller's stack; with it, those that are not among the targets are sent one now and then for a grace period.
+    let kmalloc = "--by call --to some,all --queue kmalloc --receiver halted";
+    let (_, cells) = bench(&format!("--vcpus 5 --rounds 200 --runs 1 {kmalloc}"));
+    assert_eq!(cells.len(), 2);
+    for cell in &cells {
+        let sent = figure(cell, "/operations/x2apic").expect("it works here");
+        let targets = figure(cell, "/targets").expect("it works here");
+        assert!(sent < 1.5 * targets, "{sent} sends: {cell}");
+    }
+}
+
 /// Rounds in which exits are counted, from `BENCH_ROUNDS`; without it as many as an emulated host does in a minute.
 fn rounds() -> u32 {
     let given = env::var("BENCH_ROUNDS").ok();

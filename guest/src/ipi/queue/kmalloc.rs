@@ -89,13 +89,18 @@ impl Kmalloc {
         while let Some(at) = self.deferred.take(machine) {
             self.heap.free(machine, at);
         }
-        if self.heap.live() as usize > self.heap.pieces() / 2 {
+        if self.is_half_used() {
             // An interrupt is enough: CPUs that sleep, or never call, pass a quiescent state by it
             // (Linux `force_quiescent_state`).
             let owing = machine.rcu.owing(machine.cpus);
             let others = machine.others_online(&owing);
             machine.platform.send_ipi_mask(&others, Vector::Wake);
         }
+    }
+
+    /// Whether more than half of the heap is in use, or waits for its grace period.
+    fn is_half_used(&self) -> bool {
+        self.heap.live() as usize > self.heap.pieces() / 2
     }
 
     /// Before a stack is left: makes the CPUs of `targets` take an interrupt each, one after another,
@@ -208,6 +213,10 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
 
     fn read(&self, found: &mut [usize]) -> Option<usize> {
         Some(self.list.read(found))
+    }
+
+    fn is_short_of_memory(&self) -> bool {
+        self.is_half_used()
     }
 
     fn audit(&self, machine: &Machine<P>) {

@@ -41,6 +41,12 @@ pub trait ManyQueue<P: Platform>: Notifier<P> + Send + Sync {
     /// numbers. `None` where there is no global queue. See [`ElementList::read`](super::list::ElementList).
     fn read(&self, found: &mut [usize]) -> Option<usize>;
 
+    /// Whether so much memory waits for its grace period that a caller who can wait for one does so before
+    /// it calls.
+    fn is_short_of_memory(&self) -> bool {
+        false
+    }
+
     /// Reports whatever is not as it must be when nothing is in flight.
     fn audit(&self, machine: &Machine<P>);
 }
