@@ -153,8 +153,8 @@ pub struct CpuMailbox {
     pub result: AtomicI64,
     /// See [`Mailbox::call`].
     pub call: AtomicU64,
-    /// See [`Mailbox::reserved`].
-    pub reserved: AtomicU64,
+    /// See [`Mailbox::listens`].
+    pub listens: AtomicU64,
     /// See [`Mailbox::answer`].
     pub answer: [AtomicU16; ANSWERS],
     /// See [`Mailbox::mask`].
@@ -171,6 +171,7 @@ const _: () = {
     assert!(offset_of!(CpuMailbox, done) == offset_of!(Mailbox, done));
     assert!(offset_of!(CpuMailbox, result) == offset_of!(Mailbox, result));
     assert!(offset_of!(CpuMailbox, call) == offset_of!(Mailbox, call));
+    assert!(offset_of!(CpuMailbox, listens) == offset_of!(Mailbox, listens));
     assert!(offset_of!(CpuMailbox, answer) == offset_of!(Mailbox, answer));
     assert!(offset_of!(CpuMailbox, mask) == offset_of!(Mailbox, mask));
 };

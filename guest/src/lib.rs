@@ -81,7 +81,7 @@ impl<P: Platform> Guest<P> {
             program: match options.workload {
                 Program::Selftest => Running::Selftest(Selftest::new(cpus, options)),
                 Program::Stress => Running::Stress(Stress::new(cpus, options)),
-                Program::Puppet => Running::Puppet(Puppet::new(cpus)),
+                Program::Puppet => Running::Puppet(Puppet::new(lab)),
                 Program::Bench => Running::Bench(Bench::new(cpus, options)),
             },
         }

@@ -42,8 +42,8 @@ pub struct Mailbox {
     /// Guest: [`CallId`](crate::ledger::CallId) of the call that the command last begun makes, as soon as
     /// it is entered in the ledger; 0 until then, and for other commands.
     pub call: u64,
-    /// Room for more.
-    pub reserved: u64,
+    /// Guest: other than 0, from before its workload starts, if the CPU takes commands.
+    pub listens: u64,
     /// Guest: [`Verb::Queue`]'s answer.
     pub answer: [u16; ANSWERS],
     /// VMM: the CPUs that the verb is about.

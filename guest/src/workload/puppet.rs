@@ -24,7 +24,7 @@ use crate::Part;
 use crate::ipi::Ipi;
 use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::hotplug::{Fate, HotplugError};
-use crate::lab::CpuMailbox;
+use crate::lab::{CpuMailbox, Lab};
 use crate::platform::{CpuId, Doorbell, Platform, Vector};
 use crate::probe;
 use crate::sync::atomic::{Ordering as SharedOrdering, fence};
@@ -104,8 +104,12 @@ fn has_mail(mailbox: &CpuMailbox) -> bool {
 }
 
 impl Puppet {
-    /// Puppets for `cpus` CPUs.
-    pub fn new(cpus: usize) -> Self {
+    /// Puppets for the CPUs that `lab` describes, whose mailboxes say so from now on.
+    pub fn new(lab: Lab) -> Self {
+        let cpus = lab.cpus();
+        for cpu in 0..cpus {
+            lab.mailbox(cpu).listens.store(1, Ordering::Release);
+        }
         let own = |_| Own {
             mask: AtomicCpuMask::none(cpus),
             awake: AtomicBool::new(false),

@@ -80,6 +80,19 @@ fn what_makes_no_sense_is_refused_with_its_place() {
 }
 
 #[test]
+fn a_machine_that_is_told_nothing_is_finished() {
+    need_kvm();
+    // Asked for by the script, by the command line, and once more behind one that is left over.
+    let puppet = "boot(#{ vcpus: 2, append: \"workload=puppet\" });";
+    for text in [puppet, "", &format!("{puppet} {puppet}")] {
+        perform(text).ends_with(0).says("0 findings");
+    }
+    // Another is waited for.
+    let run = perform("boot(#{ vcpus: 2, append: \"workload=stress calls=20\" });");
+    run.ends_with(0).says("0 findings");
+}
+
+#[test]
 fn a_script_that_is_none_is_refused_before_anything_boots() {
     let run = perform("let x = ;");
     run.ends_with(2).complains_of(":1:9: ");

@@ -107,6 +107,11 @@ impl Lab {
         })
     }
 
+    /// Whether the guest says that it looks at its mailboxes.
+    pub fn takes_commands(&self) -> bool {
+        self.mailbox(0).is_some_and(|mailbox| mailbox.listens != 0)
+    }
+
     /// Says at which points `cpu` is to stop.
     pub fn arm(&self, cpu: u32, arms: &Arms) {
         if let Some(at) = self.layout.arms.entry(cpu.into()) {

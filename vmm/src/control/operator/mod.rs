@@ -565,9 +565,10 @@ impl Operator {
         self.attended.load(Ordering::Relaxed)
     }
 
-    /// Whether the guest was ever told to do anything.
-    pub fn was_commanded(&self) -> bool {
-        self.commands.is_used()
+    /// Whether the guest waits to be told what to do, and when to finish. It knows as soon as its workload has
+    /// started; who has told it something took it for such a guest.
+    pub fn takes_commands(&self) -> bool {
+        self.lab.takes_commands() || self.commands.is_used()
     }
 
     /// How the machine ended, if it has.

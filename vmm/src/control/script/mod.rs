@@ -203,7 +203,7 @@ impl Stage {
         let Some(operator) = self.current.borrow().clone() else {
             return Ok(());
         };
-        if operator.was_commanded() {
+        if operator.takes_commands() {
             if operator.over().is_none() {
                 operator.finish(self.limit.get())?;
             }
