@@ -133,8 +133,7 @@ impl<'a> Hunt<'a> {
         Ok(moved)
     }
 
-    /// Looks, now and then, at what need not be looked at each time. `Some(true)` means that what was found so
-    /// far is void.
+    /// Looks, now and then, at what need not be looked at each time.
     ///
     /// # Errors
     /// As [`Specimen::keep_new_pages`].

@@ -100,6 +100,11 @@ pub fn search(
     mine: impl Fn(u64) -> bool,
 ) -> Result<End, SpecimenError> {
     for run in (0..runs).filter(|run| mine(*run)) {
+        // What was passed over by what was known by then stays possible in other runs, and nothing is claimed of
+        // all of them.
+        if hunt.sharing.is_void() {
+            hunt.sharing.begin_anew();
+        }
         let mut chooser = Chooser::new(way, seed, run, hunt.specimen.cpus().len());
         if let Some(end) = once(hunt, |choices| chooser.choose(choices))? {
             return Ok(end);
@@ -140,7 +145,6 @@ pub fn once(
         if moved.breach.is_some() {
             break moved.breach;
         }
-        // What was passed over stays possible in other runs, and nothing is claimed complete.
         if let Look::Stop(why) = hunt.look()? {
             return Ok(Some(End::Stopped(why)));
         }
