@@ -1,6 +1,7 @@
 //! What the generic-ipi path stands on: the platform, the CPUs that are online, and the lab in which
 //! everything is counted and every broken property reported.
 
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering as Order};
 
 use shared::lab::Oracle;
@@ -106,15 +107,28 @@ impl<P: Platform> Machine<P> {
         let period = self.rcu.grace_period(&self.platform, || self.online());
         // The one under way may have begun too early.
         for number in [period.number() - 1, period.number()] {
-            let is_over = || self.rcu.is_over(GracePeriod::from_number(number));
-            if !is_over() {
-                let others = self.others_online(&self.rcu.owing(self.cpus));
-                self.platform.send_ipi_mask(&others, Vector::Wake);
-            }
+            let told = Cell::new(CpuMask::none(self.cpus));
             self.spin_until(|| {
                 self.quiescent();
-                is_over()
+                let is_over = self.rcu.is_over(GracePeriod::from_number(number));
+                if !is_over {
+                    self.hurry(&told);
+                }
+                is_over
             });
+        }
+    }
+
+    /// Interrupts the CPUs that hold up a grace period and are not among those of `told`, to which it adds them.
+    /// Whoever waits does so again and again: one ends before it can be seen whom the next waits for.
+    fn hurry(&self, told: &Cell<CpuMask>) {
+        let mut all = told.get();
+        let mut others = self.others_online(&self.rcu.owing(self.cpus));
+        all.iter().for_each(|cpu| others.remove(cpu));
+        if !others.is_empty() {
+            self.platform.send_ipi_mask(&others, Vector::Wake);
+            others.iter().for_each(|cpu| all.insert(cpu));
+            told.set(all);
         }
     }
 

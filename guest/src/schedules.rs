@@ -372,3 +372,26 @@ fn a_measurement_judges_when_the_last_handler_is_through() {
     let schedules = Stalls::new(SEED, 5_000);
     assert_eq!(search(schedules, || measure(QueueKind::Kmalloc)), None);
 }
+
+#[test]
+fn who_waits_for_grace_periods_sees_them_end() {
+    let wait = || {
+        let lab = LAB.with(|lab| *lab);
+        lab.clear();
+        let platform = Threads::new(CPUS);
+        let machine = Arc::new(Machine::new(platform.clone(), CPUS, lab));
+        let handler = machine.clone();
+        platform.run(
+            move |_| handler.quiescent(),
+            move |cpu| {
+                if cpu == 0 {
+                    // One is under way when it begins to wait, and another has to follow.
+                    (machine.rcu).grace_period(&machine.platform, || machine.online());
+                    machine.synchronize();
+                }
+                Fate::Stay
+            },
+        );
+    };
+    assert_eq!(search(Stalls::new(SEED, 5_000), wait), None);
+}
