@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use command::{bench, complain, ctl, explore, probes, replay, run, schema};
+use command::{bench, complain, ctl, explore, merge, probes, replay, run, schema};
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ enum Command {
     Ctl(ctl::Arguments),
     /// Search the orders of a case's steps for one that breaks something
     Explore(explore::Arguments),
+    /// Put together what the shards of one search came to
+    Merge(merge::Arguments),
     /// List the points of a guest image at which a CPU can be held
     Probes(probes::Arguments),
     /// Run a schedule that explore has found again
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Some(Command::Bench(arguments)) => bench::run(arguments),
         Some(Command::Ctl(arguments)) => ctl::run(arguments),
         Some(Command::Explore(arguments)) => explore::run(arguments),
+        Some(Command::Merge(arguments)) => merge::run(arguments),
         Some(Command::Probes(arguments)) => probes::run(arguments),
         Some(Command::Replay(arguments)) => replay::run(arguments),
         Some(Command::Schema(arguments)) => schema::run(arguments),

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::{Run, Vmm, explore_image, need_kvm};
 
+use super::formats::hold_explored;
 use super::terminal::Terminal;
 
 const LOST_CALL: &str = include_str!("../../../scenarios/explore/lost-call.case");
@@ -330,4 +331,122 @@ fn every_case() {
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// The results of all shards of a search, and what `vmm merge` says of them.
+fn in_shards(desk: &Desk, options: &str, shards: u64) -> Run {
+    let mut merge = Vmm::with("merge --result").arg(desk.path(&format!("all{shards}")));
+    for shard in 0..shards {
+        let result = desk.path(&format!("{shard}of{shards}"));
+        let run = desk
+            .explore(&format!("{options} --shard {shard}/{shards}"))
+            .arg("--result")
+            .arg(&result)
+            .run();
+        run.ends_with(0);
+        merge = merge.arg(result);
+    }
+    merge.run()
+}
+
+fn counts(desk: &Desk, result: &str) -> Value {
+    let text = fs::read_to_string(desk.path(result)).expect("a result");
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    hold_explored(&document);
+    document["counts"].clone()
+}
+
+#[test]
+fn shards_merge_to_what_one_process_comes_to() {
+    need_kvm();
+    let desk = Desk::with(SHRINKING_MASK);
+    let options = "--append queue=filo --strategy exhaustive";
+    let one = desk
+        .explore(options)
+        .arg("--result")
+        .arg(desk.path("one"))
+        .run();
+    one.ends_with(0).says("complete: no order");
+    let alone = counts(&desk, "one");
+    let states = fs::read(desk.path("one.states")).expect("states");
+    assert_eq!(alone["states"].as_u64(), Some(2062));
+    for shards in [1, 2, 5] {
+        in_shards(&desk, options, shards)
+            .ends_with(0)
+            .says("complete: no order");
+        let all = format!("all{shards}");
+        let merged = counts(&desk, &all);
+        for count in ["states", "ends"] {
+            assert_eq!(merged[count], alone[count], "{count} of {shards} shards");
+        }
+        let merged = fs::read(desk.path(&format!("{all}.states"))).expect("states");
+        assert!(merged == states, "{shards} shards have seen other states");
+    }
+    let jobs = desk.explore(options).args(["--jobs", "2"]).run();
+    jobs.ends_with(0)
+        .says("searched   2062 states")
+        .says("complete: no order");
+
+    // What does not belong together, or is not whole, is refused.
+    let merge = |results: &[&str]| {
+        let results = results.iter().map(|name| desk.path(name));
+        Vmm::with("merge").args(results).run()
+    };
+    merge(&["0of2"])
+        .ends_with(2)
+        .complains_of("no result of shard 1/2");
+    merge(&["0of2", "1of2", "1of2"])
+        .ends_with(2)
+        .complains_of("two results of shard 1/2");
+    merge(&["0of2", "1of5"]).ends_with(2);
+    let spoilt = desk.path("1of2.states");
+    let mut bytes = fs::read(&spoilt).expect("states");
+    bytes[0] ^= 1;
+    fs::write(&spoilt, bytes).expect("room");
+    merge(&["0of2", "1of2"])
+        .ends_with(2)
+        .complains_of("check sum");
+}
+
+#[test]
+fn sampled_runs_are_shared_out() {
+    need_kvm();
+    let desk = Desk::with(SHRINKING_MASK);
+    let options = "--append queue=filo --strategy random --runs 50";
+    let one = desk
+        .explore(options)
+        .arg("--result")
+        .arg(desk.path("one"))
+        .run();
+    one.ends_with(0).says("none of 50 orders");
+    let alone = counts(&desk, "one");
+    for shards in [2, 5] {
+        in_shards(&desk, options, shards)
+            .ends_with(0)
+            .says("none of 50 orders");
+        let merged = counts(&desk, &format!("all{shards}"));
+        for count in ["ends", "schedules", "deepest"] {
+            assert_eq!(merged[count], alone[count], "{count} of {shards} shards");
+        }
+    }
+}
+
+#[test]
+fn several_processes_find_what_one_does() {
+    need_kvm();
+    let desk = Desk::with(LOST_CALL);
+    let run = desk
+        .explore("--append queue=fifo --strategy random --jobs 2 --schedule")
+        .arg(desk.path("schedule"))
+        .run();
+    run.ends_with(0).says("as expected");
+    Vmm::with("replay")
+        .arg(desk.path("schedule"))
+        .arg(explore_image())
+        .run()
+        .ends_with(0);
+    desk.explore("--jobs 2")
+        .run()
+        .ends_with(2)
+        .complains_of("cannot be shared out");
 }

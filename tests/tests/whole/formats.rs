@@ -11,9 +11,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Vmm, need_kvm};
 
-/// The schema of the report, and that of a bench, as they are documented.
+/// The schemas of the report, of a bench and of what a search came to, as they are documented.
 const REPORT: &str = include_str!("../../../docs/schema/ipi-lab-1.json");
 const BENCH: &str = include_str!("../../../docs/schema/ipi-lab-bench-1.json");
+const EXPLORED: &str = include_str!("../../../docs/schema/ipi-lab-explore-1.json");
 
 /// Checks a report against its schema, and that it has no key that is not in there.
 #[track_caller]
@@ -25,6 +26,12 @@ pub fn hold_report(document: &Value) {
 #[track_caller]
 pub fn hold_bench(document: &Value) {
     hold(document, BENCH);
+}
+
+/// The same for what a search came to.
+#[track_caller]
+pub fn hold_explored(document: &Value) {
+    hold(document, EXPLORED);
 }
 
 #[track_caller]
@@ -111,7 +118,7 @@ fn reports_of_all_kinds_hold_to_the_schema() {
 
 #[test]
 fn schemas_are_printed_as_they_are_documented() {
-    for (of, schema) in [("report", REPORT), ("bench", BENCH)] {
+    for (of, schema) in [("report", REPORT), ("bench", BENCH), ("explore", EXPLORED)] {
         let run = Vmm::with("schema").arg(of).run();
         assert_eq!(run.ends_with(0).stdout, schema);
     }

@@ -1,22 +1,23 @@
 //! `vmm explore CASE GUEST`: searches the orders of a case's steps for one that breaks something.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use vmm::explore::case::Case;
-use vmm::explore::schedule::{Granularity, Schedule};
+use vmm::explore::result::{Document, Part};
+use vmm::explore::schedule::Granularity;
+use vmm::explore::search::Counts;
 use vmm::explore::search::sampled::Way;
-use vmm::explore::search::{Counts, Why};
-use vmm::explore::story::{Story, tell};
-use vmm::explore::{Config, Outcome, Replay, Shard, Strategy, Verdict, explore, is_possible};
-use vmm::report::page::story::{self as page, Document};
+use vmm::explore::sharing::Known;
+use vmm::explore::{Config, Shard, Strategy, explore, is_possible};
 
+use super::explored::{self, Files};
 use super::interruption::{self, interrupted};
-use super::{Refused, chain, complain, create};
+use super::{Refused, chain, create, jobs};
 
 /// What to explore, and how.
 #[derive(Debug, Args)]
@@ -79,6 +80,33 @@ pub struct Arguments {
     /// Write a page for a browser here, with a diagram of that schedule. See docs/reports.md
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+
+    /// Search with so many processes at once; with exhaustive, pct and random
+    #[arg(long, value_name = "N", conflicts_with = "shard",
+          value_parser = clap::value_parser!(u64).range(1..=vmm::explore::MOST_SHARDS))]
+    jobs: Option<u64>,
+
+    /// Do only part I of N, from 0/N, for vmm merge to put together; with exhaustive, pct and random
+    #[arg(long, value_name = "I/N", requires = "result")]
+    shard: Option<Shard>,
+
+    /// Write the result here, and the states that an exhaustive search has seen to FILE.states
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
+
+    /// Begin with what vmm merge --sharing has written, instead of learning what CPUs share
+    #[arg(long, value_name = "FILE")]
+    sharing: Option<PathBuf>,
+
+    /// Tell the process that has started this one how far it is, on standard output
+    #[arg(long, hide = true)]
+    tells: bool,
+}
+
+/// What is written for `value` on the command line.
+fn word(value: &impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// `--strategy`.
@@ -102,8 +130,8 @@ enum How {
 const SHRINK: Duration = Duration::from_secs(20);
 
 impl Arguments {
-    fn config(&self, case: Case) -> Config {
-        Config {
+    fn config(&self, case: Case) -> Result<Config, Refused> {
+        let config = Config {
             guest: self.guest.clone(),
             case,
             append: self.append.clone(),
@@ -125,14 +153,44 @@ impl Arguments {
             seed: self.seed,
             time: self.time_limit,
             states: self.max_states,
-            shard: Shard::WHOLE,
+            shard: self.shard.unwrap_or(Shard::WHOLE),
+            known: self.sharing.as_deref().map(read_known).transpose()?,
             shrink: SHRINK,
+        };
+        let is_shared = config.shard != Shard::WHOLE || self.jobs.is_some_and(|jobs| jobs > 1);
+        if is_shared && !config.strategy.can_be_shared() {
+            return Err(Refused {
+                message: format!(
+                    "--strategy {} cannot be shared out among processes; exhaustive, pct and random can",
+                    word(&self.strategy)
+                ),
+                status: 2,
+            });
         }
+        Ok(config)
+    }
+
+    /// The command line of a process that does `shard` of what these ask for, to write its result to `result`.
+    pub fn of_shard(&self, shard: Shard, result: &Path) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["explore".into()];
+        words.push(self.case.clone().into());
+        words.push(self.guest.clone().into());
+        let mut option = |name: &str, value: String| words.push(format!("--{name}={value}").into());
+        option("append", self.append.clone());
+        option("granularity", word(&self.granularity));
+        option("strategy", word(&self.strategy));
+        option("runs", self.runs.to_string());
+        option("changes", self.changes.to_string());
+        option("length", self.length.to_string());
+        option("seed", self.seed.to_string());
+        if let Some(most) = self.max_states {
+            option("max-states", most.to_string());
+        }
+        option("shard", shard.to_string());
+        words.extend(["--tells".into(), "--result".into(), result.into()]);
+        words
     }
 }
-
-/// The search ended before it had shown anything.
-const NOT_SHOWN: u8 = 5;
 
 /// Explores what `arguments` ask for, and returns the exit status.
 ///
@@ -140,15 +198,7 @@ const NOT_SHOWN: u8 = 5;
 /// [`Refused`] if that was not possible.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let case = read_case(&arguments.case)?;
-    // Opened first: a search of an hour should not end with a file that cannot be made.
-    let open = |name: &PathBuf| create(name, [&arguments.case, &arguments.guest]);
-    let file = arguments.schedule.as_ref().map(open).transpose()?;
-    let page_file = arguments.report.as_ref().map(open).transpose()?;
-    interruption::catch().map_err(|error| Refused {
-        message: format!("cannot catch signals: {error}"),
-        status: 3,
-    })?;
-    let config = arguments.config(case);
+    let config = arguments.config(case)?;
     if !is_possible(config.strategy, config.granularity) {
         let why = "with --granularity instruction only --strategy random and pct are possible: \
                    between two instructions a CPU can be in states that are not kept";
@@ -157,55 +207,72 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             status: 2,
         });
     }
-    let bar = ProgressBar::new_spinner().with_style(
-        ProgressStyle::with_template("{spinner} {elapsed} {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
-    let outcome = explore(&config, interrupted, &mut |counts| {
-        bar.set_message(progress(counts, bar.elapsed()));
-        bar.tick();
+    let inputs = [&arguments.case, &arguments.guest];
+    let open = |name: &PathBuf| create(name, inputs);
+    // Opened first: a search of an hour should not end with a file that cannot be made.
+    let files = Files {
+        schedule: arguments.schedule.as_ref().map(open).transpose()?,
+        page: arguments.report.as_ref().map(open).transpose()?,
+        result: explored::destination(arguments.result.as_deref(), inputs)?,
+    };
+    interruption::catch().map_err(|error| Refused {
+        message: format!("cannot catch signals: {error}"),
+        status: 3,
+    })?;
+    let part = match arguments.jobs {
+        Some(jobs) if jobs > 1 => jobs::run(arguments, &config, jobs)?,
+        _ => alone(arguments, &config)?,
+    };
+    // Who has started this one tells the story himself.
+    let guest = (!arguments.tells).then_some(arguments.guest.as_path());
+    explored::show(&part, guest, files)
+}
+
+/// Explores in this process.
+fn alone(arguments: &Arguments, config: &Config) -> Result<Part, Refused> {
+    let bar = spinner();
+    let outcome = explore(config, interrupted, &mut |counts| {
+        if arguments.tells {
+            jobs::tell(counts);
+        } else {
+            bar.set_message(progress(counts, bar.elapsed()));
+            bar.tick();
+        }
     });
     bar.finish_and_clear();
     let outcome = outcome.map_err(|error| Refused {
         message: chain(&error),
         status: error.exit_status(),
     })?;
-    let schedule = match &outcome.verdict {
-        Verdict::Broke { schedule, .. } => Some(&**schedule),
-        _ => None,
-    };
-    let mut status = 0;
-    let mut complain_of = |what, error| {
-        complain(&format!("cannot write the {what}: {error}"));
-        status = 3;
-    };
-    if let (Some(schedule), Some(file)) = (schedule, file) {
-        write(file, schedule).unwrap_or_else(|error| complain_of("schedule", error));
-    }
-    let story = schedule.map(|schedule| told(schedule, &arguments.guest));
-    let story = story.transpose()?;
-    let (verdict, own) = verdict(&outcome);
-    let searched = searched(&outcome);
-    print(story.as_ref(), &searched, &verdict).unwrap_or_else(|error| complain_of("result", error));
-    if let Some(file) = page_file {
-        let document = Document {
-            verdict: &verdict,
-            is_good: own == 0,
-            guest: arguments.guest.display().to_string(),
-            facts: [
-                ("options", outcome.options.clone()),
-                ("granularity", config.granularity.to_string()),
-            ]
-            .into_iter()
-            .chain(searched)
-            .collect(),
-            case: &config.case.to_string(),
-            schedule,
-            story: story.as_ref(),
-        };
-        write_page(file, &document).unwrap_or_else(|error| complain_of("page", error));
-    }
-    Ok(if own == 0 { status } else { own })
+    Ok(if arguments.result.is_some() {
+        Part::new(config, &outcome)
+    } else {
+        Part {
+            document: Document::new(config, &outcome),
+            keys: None,
+        }
+    })
+}
+
+/// Shows that something goes on.
+pub fn spinner() -> ProgressBar {
+    ProgressBar::new_spinner().with_style(
+        ProgressStyle::with_template("{spinner} {elapsed} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    )
+}
+
+/// Reads what another search has learnt of what CPUs share.
+fn read_known(path: &Path) -> Result<Known, Refused> {
+    let name = path.display();
+    let bad = |message| Refused { message, status: 2 };
+    let text =
+        fs::read_to_string(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;
+    serde_json::from_str(&text).map_err(|error| {
+        bad(format!(
+            "{name} is not what vmm merge --sharing writes: {error}"
+        ))
+    })
 }
 
 fn read_case(path: &PathBuf) -> Result<Case, Refused> {
@@ -216,21 +283,8 @@ fn read_case(path: &PathBuf) -> Result<Case, Refused> {
     Case::parse(&text).map_err(|error| bad(format!("{name}: {error}")))
 }
 
-fn write(file: File, schedule: &Schedule) -> io::Result<()> {
-    let mut out = BufWriter::new(file);
-    serde_json::to_writer_pretty(&mut out, schedule)?;
-    out.write_all(b"\n")?;
-    out.flush()
-}
-
-/// Writes the page on a schedule to `file`.
-pub fn write_page(file: File, document: &Document<'_>) -> io::Result<()> {
-    let mut out = BufWriter::new(file);
-    page::write(&mut out, document)?;
-    out.flush()
-}
-
-fn progress(counts: &Counts, elapsed: Duration) -> String {
+/// How far a search is, in a line.
+pub fn progress(counts: &Counts, elapsed: Duration) -> String {
     let rate = counts.transitions as f64 / elapsed.as_secs_f64().max(0.001);
     format!(
         "{} states, {} schedules, {rate:.0} steps/s, depth {} of {}{}",
@@ -243,115 +297,4 @@ fn progress(counts: &Counts, elapsed: Duration) -> String {
             times => format!(", begun anew {times} times"),
         }
     )
-}
-
-/// Prints what came out.
-fn print(
-    story: Option<&Story>,
-    searched: &[(&'static str, String)],
-    verdict: &str,
-) -> io::Result<()> {
-    let mut text = story.map_or_else(String::new, |story| format!("{story}\n"));
-    for (name, figures) in searched {
-        text += &format!("{name:<10} {figures}\n");
-    }
-    text += &format!("\n{verdict}\n");
-    io::stdout().write_all(text.as_bytes())
-}
-
-/// What the search did, each part with its name.
-fn searched(outcome: &Outcome) -> Vec<(&'static str, String)> {
-    let counts = &outcome.counts;
-    let seconds = outcome.time.as_secs_f64();
-    let mut searched = vec![(
-        "searched",
-        format!(
-            "{} states, {} of them ends, {} steps in {seconds:.1} s ({:.0} steps/s), the longest way {} steps",
-            counts.states,
-            counts.ends,
-            counts.transitions,
-            counts.transitions as f64 / seconds.max(0.001),
-            counts.deepest
-        ),
-    )];
-    let (words, contended) = outcome.words;
-    if words > 0 {
-        searched.push((
-            "memory",
-            format!(
-                "{words} words are accessed, and on {contended} of them CPUs can get in each other's way"
-            ),
-        ));
-    }
-    searched
-}
-
-/// What it came to in a sentence, and the exit status that says so.
-fn verdict(outcome: &Outcome) -> (String, u8) {
-    let expected = match &outcome.expected[..] {
-        [] => "nothing to break".to_owned(),
-        names => names.join(" or "),
-    };
-    match (&outcome.verdict, outcome.is_expected()) {
-        (Verdict::Broke { breach, .. }, is_expected) => {
-            let broke = breach.names.join(", ");
-            match is_expected {
-                Some(true) => (format!("as expected: {broke}"), 0),
-                _ => (format!("broken: {broke} (expected: {expected})"), 1),
-            }
-        }
-        (Verdict::Complete, Some(true)) => {
-            ("complete: no order of steps breaks anything".to_owned(), 0)
-        }
-        (Verdict::Complete, _) => (
-            format!("complete: no order of steps breaks anything (expected: {expected})"),
-            1,
-        ),
-        (Verdict::BoundedComplete(bound), is_expected) => (
-            format!("no order with {bound} preemptions or fewer breaks anything"),
-            if is_expected == Some(true) {
-                0
-            } else {
-                NOT_SHOWN
-            },
-        ),
-        (Verdict::Sampled(runs), is_expected) => (
-            format!("none of {runs} orders broke anything, which says nothing of the others"),
-            if is_expected == Some(true) {
-                0
-            } else {
-                NOT_SHOWN
-            },
-        ),
-        (Verdict::Stopped(why), _) => (
-            format!(
-                "not shown: {}, and nothing had broken by then",
-                match why {
-                    Why::Time => "the time was up (--time-limit)",
-                    Why::States => "there were too many states (--max-states)",
-                    Why::Signal => "a signal came",
-                }
-            ),
-            if *why == Why::Signal {
-                interruption::status()
-            } else {
-                NOT_SHOWN
-            },
-        ),
-    }
-}
-
-/// The schedule as a story.
-fn told(schedule: &Schedule, guest: &std::path::Path) -> Result<Story, Refused> {
-    let replay = Replay {
-        guest,
-        schedule,
-        times: 1,
-        any_image: false,
-    };
-    let told = tell(&replay, interrupted).map_err(|error| Refused {
-        message: chain(&error),
-        status: error.exit_status(),
-    })?;
-    Ok(told.1)
 }

@@ -26,6 +26,11 @@ pub fn interrupted() -> bool {
     CAME.load(Ordering::Relaxed) != 0
 }
 
+/// Goes on as if `signal` had come.
+pub fn pretend(signal: libc::c_int) {
+    CAME.store(signal, Ordering::Relaxed);
+}
+
 /// The exit status that says so.
 pub fn status() -> u8 {
     u8::try_from(128 + CAME.load(Ordering::Relaxed)).unwrap_or(130)

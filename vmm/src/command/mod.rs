@@ -4,7 +4,10 @@
 pub mod bench;
 pub mod ctl;
 pub mod explore;
+mod explored;
 pub mod interruption;
+mod jobs;
+pub mod merge;
 pub mod probes;
 pub mod replay;
 pub mod run;

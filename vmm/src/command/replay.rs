@@ -10,7 +10,7 @@ use vmm::explore::schedule::Schedule;
 use vmm::explore::story::tell;
 use vmm::report::page::story::Document;
 
-use super::explore::write_page;
+use super::explored::write_page;
 use super::interruption::{self, interrupted};
 use super::{Refused, chain, complain, create};
 

@@ -19,6 +19,8 @@ enum Document {
     Report,
     /// What bench --json writes
     Bench,
+    /// What explore --result writes
+    Explore,
 }
 
 /// Prints the schema, and returns the exit status.
@@ -29,6 +31,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let schema = match arguments.document {
         Document::Report => schema::report(),
         Document::Bench => schema::bench(),
+        Document::Explore => schema::explore(),
     };
     match io::stdout().write_all(schema.as_bytes()) {
         Ok(()) => Ok(0),

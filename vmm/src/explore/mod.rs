@@ -3,6 +3,8 @@
 //! nothing with [`crate::control`], which lets machines run.
 
 pub mod case;
+pub mod merge;
+pub mod result;
 pub mod retrace;
 pub mod schedule;
 pub mod search;
@@ -11,22 +13,29 @@ pub mod shrink;
 pub mod specimen;
 pub mod story;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use case::{Case, CaseError};
 use retrace::{Diverged, Followed, follow, name};
 use schedule::{FORM, Granularity, Schedule};
+use search::exhaustive::Seen;
 use search::sampled::Way;
 use search::{Counts, End, Found, Hunt, OnProgress, Why, bounded, exhaustive, races, sampled};
-use sharing::Sharing;
+use sharing::{Known, OtherCpus, Sharing};
 use specimen::{Breach, Setup, Specimen, SpecimenError};
 
 use crate::machine::MachineError;
 use crate::machine::image::Image;
 
 /// How choices are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// With few preemptions first, up to this many, then every order.
     Auto(u32),
@@ -61,12 +70,22 @@ pub struct Config {
     pub states: Option<u64>,
     /// Which part of the search is this one's: of so many, the how-manieth, from 0.
     pub shard: Shard,
+    /// What is known of what CPUs share from searches before; if nothing, it is learnt first.
+    pub known: Option<Known>,
     /// How long it may try to make what it finds shorter.
     pub shrink: Duration,
 }
 
+impl Strategy {
+    /// Whether several processes can each do a part of it. The others keep on a path what they have to try
+    /// further up, or count preemptions on the way to a state: their parts would depend on each other.
+    pub fn can_be_shared(self) -> bool {
+        matches!(self, Self::Exhaustive | Self::Sampled(..))
+    }
+}
+
 /// A part of a search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shard {
     /// Which, from 0.
     pub index: u64,
@@ -78,6 +97,30 @@ impl Shard {
     /// All of it.
     pub const WHOLE: Self = Self { index: 0, of: 1 };
 }
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.of)
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('/');
+        let numbers = numbers.and_then(|(index, of)| Some((index.parse().ok()?, of.parse().ok()?)));
+        match numbers {
+            Some((index, of)) if index < of && of <= MOST_SHARDS => Ok(Self { index, of }),
+            _ => Err(format!(
+                "\"{text}\" is not I/N, such as 0/4 to 3/4, with N up to {MOST_SHARDS}"
+            )),
+        }
+    }
+}
+
+/// Most shards of one search. All of them walk the first eight states or so for each.
+pub const MOST_SHARDS: u64 = 10_000;
 
 /// Why nothing was explored, or replayed.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +137,9 @@ pub enum ExploreError {
     /// The schedule has a case that is none.
     #[error("the schedule's case: {0}")]
     Case(#[from] CaseError),
+    /// What is known is of other CPUs.
+    #[error(transparent)]
+    OtherCpus(#[from] OtherCpus),
     /// The schedule is of another image.
     #[error(
         "the schedule was found on guest image {of}, this is {this}; take the image it was found on, or \
@@ -111,7 +157,7 @@ impl ExploreError {
     /// The status with which the command ends.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Image(_) | Self::Case(_) | Self::OtherImage { .. } => 2,
+            Self::Image(_) | Self::Case(_) | Self::OtherCpus(_) | Self::OtherImage { .. } => 2,
             Self::Specimen(SpecimenError::NoPoint { .. } | SpecimenError::NotReady(_)) => 2,
             Self::Specimen(SpecimenError::Machine(
                 MachineError::Layout(_) | MachineError::Image(_) | MachineError::Boot(_),
@@ -152,14 +198,16 @@ pub struct Outcome {
     pub counts: Counts,
     /// For how long.
     pub time: Duration,
-    /// Words of memory that CPUs access, and those on which they can get in each other's way.
-    pub words: (usize, usize),
+    /// What is known of what CPUs share.
+    pub sharing: Sharing,
     /// What the case expects: any of these to break, or nothing.
     pub expected: Vec<String>,
-    /// The options of the guest.
-    pub options: String,
-    /// Keys of all states, of an exhaustive search.
-    pub states: Vec<u128>,
+    /// A number that tells the guest's image from others.
+    pub image: String,
+    /// The state of the machine at the beginning.
+    pub begins: String,
+    /// What an exhaustive search has seen.
+    pub seen: Seen,
 }
 
 impl Outcome {
@@ -203,11 +251,15 @@ pub fn explore(
     let image = Image::open(&config.guest)?;
     let mut specimen = Specimen::boot(&setup(&image, config), interrupted)?;
     let mut sharing = Sharing::new(specimen.cpus().len());
+    if let Some(known) = &config.known {
+        sharing.learn(known)?;
+        sharing.begin_anew();
+    }
     let limits = search::Limits {
         until: config.time.map(|time| begun + time),
         states: config.states,
     };
-    let mut seen = exhaustive::Seen::default();
+    let mut seen = Seen::default();
     let mut hunt = Hunt::new(&mut specimen, &mut sharing, limits, on_progress);
     let (end, bound) = match run(&mut hunt, config, &mut seen) {
         Err(SpecimenError::Interrupted) => (End::Stopped(Why::Signal), None),
@@ -230,10 +282,11 @@ pub fn explore(
         verdict,
         counts,
         time: begun.elapsed(),
-        words: sharing.size(),
+        sharing,
         expected: config.case.expected(&options).to_vec(),
-        options,
-        states: seen.keys().collect(),
+        image: name(specimen.image()),
+        begins: name(specimen.beginning()),
+        seen,
     })
 }
 
@@ -256,15 +309,11 @@ fn setup<'a>(image: &'a Image, config: &'a Config) -> Setup<'a> {
 fn run(
     hunt: &mut Hunt<'_>,
     config: &Config,
-    seen: &mut exhaustive::Seen,
+    seen: &mut Seen,
 ) -> Result<(End, Option<u32>), SpecimenError> {
-    if let Strategy::Sampled(way, runs) = config.strategy {
-        let Shard { index, of } = config.shard;
-        let mine = |run: u64| run % of == index;
-        let end = sampled::search(hunt, way, config.seed, runs, mine)?;
-        return Ok((end, None));
-    }
-    if let Some(end) = learn(hunt, config.seed)? {
+    if config.known.is_none()
+        && let Some(end) = learn(hunt, config.seed)?
+    {
         return Ok((end, None));
     }
     let bounded = |hunt: &mut Hunt<'_>, bound| {
@@ -277,17 +326,23 @@ fn run(
             other => Ok(other),
         },
         Strategy::Races => Ok((races(hunt, seen)?, None)),
-        Strategy::Exhaustive | Strategy::Sampled(..) => Ok((exhaustive::search(hunt, seen)?, None)),
+        Strategy::Exhaustive => Ok((exhaustive::search(hunt, seen, config.shard)?, None)),
+        Strategy::Sampled(way, runs) => {
+            let Shard { index, of } = config.shard;
+            let mine = |run: u64| run % of == index;
+            let end = sampled::search(hunt, way, config.seed, runs, mine)?;
+            Ok((end, None))
+        }
     }
 }
 
 /// Tries every order that can matter, or, where it is not known which those are, every order.
-fn races(hunt: &mut Hunt<'_>, seen: &mut exhaustive::Seen) -> Result<End, SpecimenError> {
+fn races(hunt: &mut Hunt<'_>, seen: &mut Seen) -> Result<End, SpecimenError> {
     let knows_accesses = hunt.specimen.granularity() == Granularity::Access;
     if knows_accesses && hunt.specimen.cpus().len() <= races::MOST_CPUS {
         races::search(hunt)
     } else {
-        exhaustive::search(hunt, seen)
+        exhaustive::search(hunt, seen, Shard::WHOLE)
     }
 }
 
@@ -297,9 +352,9 @@ fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
     let mut known = hunt.sharing.size();
     let mut same = 0;
     for run in 0..most {
-        let end = sampled::search(hunt, Way::Uniform, seed, run + 1, |it| it == run)?;
-        if !matches!(end, End::Complete) {
-            return Ok(Some(end));
+        let end = sampled::single(hunt, Way::Uniform, seed, run)?;
+        if end.is_some() {
+            return Ok(end);
         }
         let is_new = hunt.is_incomplete()? || hunt.sharing.size() != known;
         known = hunt.sharing.size();
@@ -309,6 +364,8 @@ fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
         }
     }
     hunt.sharing.begin_anew();
+    // What was learnt from is no part of the search.
+    (hunt.counts.ends, hunt.counts.schedules) = (0, 0);
     Ok(None)
 }
 

@@ -10,10 +10,14 @@
 
 use std::collections::HashMap;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use shared::stop::Kind;
 
 /// Who makes an access: a CPU, in one of its two contexts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub struct Who {
     /// The CPU.
     pub cpu: u32,
@@ -22,18 +26,21 @@ pub struct Who {
 }
 
 /// How one context uses one word.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 struct Use {
+    #[serde(flatten)]
     who: Who,
     way: Way,
     /// Locks held at each such access.
     locks: Vec<u64>,
+    /// Whether the order of it and of another use of the word can matter.
     conflicts: bool,
+    /// Whether the search has gone on at such an access without a choice.
     passed_over: bool,
 }
 
 /// What is known of all words.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Sharing {
     words: HashMap<u64, Vec<Use>>,
     /// By CPU: whether it was ever sent an interrupt.
@@ -43,8 +50,46 @@ pub struct Sharing {
     is_void: bool,
 }
 
+/// What is known, as it stands in files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Known {
+    /// The words that are accessed, by address.
+    words: Vec<Word>,
+    /// By CPU: whether it was ever sent an interrupt.
+    interrupted: Vec<bool>,
+    /// By CPU: whether the search has taken for granted that it is not.
+    taken_for_quiet: Vec<bool>,
+}
+
+impl Known {
+    /// Words that are known, and those of them on which something conflicts.
+    pub fn size(&self) -> (usize, usize) {
+        let conflict = |word: &&Word| word.uses.iter().any(|known| known.conflicts);
+        (self.words.len(), self.words.iter().filter(conflict).count())
+    }
+}
+
+/// A word that is accessed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+struct Word {
+    address: u64,
+    /// By whom, and how.
+    uses: Vec<Use>,
+}
+
+/// What was learnt is of a machine with another number of CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("what CPUs share was learnt with {theirs} CPUs, the case has {ours}")]
+pub struct OtherCpus {
+    theirs: usize,
+    ours: usize,
+}
+
 /// What an access does to a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Way {
     /// Reads it.
     Reads,
@@ -143,6 +188,65 @@ impl Sharing {
         }
     }
 
+    /// What is known, for a file. Equal knowledge is written equally.
+    pub fn known(&self) -> Known {
+        let mut words: Vec<_> = (self.words.iter())
+            .map(|(address, uses)| {
+                let mut uses = uses.clone();
+                uses.sort_by_key(|known| (known.who, known.way));
+                uses.iter_mut()
+                    .for_each(|known| known.locks.sort_unstable());
+                Word {
+                    address: *address,
+                    uses,
+                }
+            })
+            .collect();
+        words.sort_by_key(|word| word.address);
+        Known {
+            words,
+            interrupted: self.interrupted.clone(),
+            taken_for_quiet: self.taken_for_quiet.clone(),
+        }
+    }
+
+    /// Learns what another search has learnt, of another part of the same orders. Void if either passed over
+    /// what, by what both know, it should not have.
+    ///
+    /// # Errors
+    /// If that was of another number of CPUs.
+    pub fn learn(&mut self, other: &Known) -> Result<(), OtherCpus> {
+        let cpus = self.interrupted.len();
+        if other.interrupted.len() != cpus || other.taken_for_quiet.len() != cpus {
+            return Err(OtherCpus {
+                theirs: other.interrupted.len(),
+                ours: cpus,
+            });
+        }
+        for word in &other.words {
+            let uses = self.words.entry(word.address).or_default();
+            for theirs in &word.uses {
+                let known = uses
+                    .iter_mut()
+                    .find(|known| known.who == theirs.who && known.way == theirs.way);
+                match known {
+                    Some(known) => {
+                        known.locks.retain(|lock| theirs.locks.contains(lock));
+                        known.passed_over |= theirs.passed_over;
+                    }
+                    None => uses.push(theirs.clone()),
+                }
+            }
+            self.is_void |= judge(uses);
+        }
+        for cpu in 0..cpus {
+            self.interrupted[cpu] |= other.interrupted[cpu];
+            self.taken_for_quiet[cpu] |= other.taken_for_quiet[cpu];
+            self.is_void |= self.interrupted[cpu] && self.taken_for_quiet[cpu];
+        }
+        Ok(())
+    }
+
     /// Words that are known, and those of them on which something conflicts.
     pub fn size(&self) -> (usize, usize) {
         let conflict = |uses: &&Vec<Use>| uses.iter().any(|known| known.conflicts);
@@ -229,5 +333,37 @@ mod tests {
         assert!(!sharing.is_void());
         sharing.interrupts(1);
         assert!(sharing.is_void());
+    }
+
+    #[test]
+    fn what_one_part_passed_over_the_other_speaks_against() {
+        let mut one = Sharing::new(2);
+        let mut other = Sharing::new(2);
+        assert!(!one.conflicts(TASK, Kind::Store, 8, &[]));
+        assert!(!other.conflicts(OTHER, Kind::Load, 8, &[]));
+        let mut both = Sharing::new(2);
+        both.learn(&one.known()).unwrap();
+        assert!(!both.is_void());
+        both.learn(&other.known()).unwrap();
+        assert!(both.is_void());
+        // With what both know neither passes over it.
+        let written = serde_json::to_string(&both.known()).unwrap();
+        let mut anew = Sharing::new(2);
+        anew.learn(&serde_json::from_str(&written).unwrap())
+            .unwrap();
+        anew.begin_anew();
+        assert!(anew.conflicts(TASK, Kind::Store, 8, &[]));
+        assert!(!anew.is_void());
+        assert!(Sharing::new(3).learn(&one.known()).is_err());
+    }
+
+    #[test]
+    fn a_cpu_that_one_part_took_for_quiet_and_the_other_interrupts_makes_both_void() {
+        let mut one = Sharing::new(2);
+        let mut other = Sharing::new(2);
+        assert!(!one.is_interrupted(1));
+        other.interrupts(1);
+        one.learn(&other.known()).unwrap();
+        assert!(one.is_void());
     }
 }

@@ -18,6 +18,13 @@ pub fn bench() -> String {
     text(&of::<Costs>(crate::bench::SCHEMA))
 }
 
+/// The schema of what a search came to, [`crate::explore::result::SCHEMA`].
+pub fn explore() -> String {
+    text(&of::<crate::explore::result::Document>(
+        crate::explore::result::SCHEMA,
+    ))
+}
+
 /// What `T` is written as, if its key `schema` says `version`.
 fn of<T: JsonSchema>(version: &str) -> Schema {
     let generator = SchemaSettings::draft2020_12()
@@ -53,6 +60,11 @@ mod tests {
                 bench(),
                 "bench > docs/schema/ipi-lab-bench-1.json",
             ),
+            (
+                include_str!("../../../docs/schema/ipi-lab-explore-1.json"),
+                explore(),
+                "explore > docs/schema/ipi-lab-explore-1.json",
+            ),
         ] {
             assert_eq!(
                 document, written,
@@ -64,7 +76,11 @@ mod tests {
 
     #[test]
     fn a_document_names_its_version_and_has_all_its_keys() {
-        for (schema, version) in [(report(), "ipi-lab/1"), (bench(), "ipi-lab-bench/1")] {
+        for (schema, version) in [
+            (report(), "ipi-lab/1"),
+            (bench(), "ipi-lab-bench/1"),
+            (explore(), "ipi-lab-explore/1"),
+        ] {
             let schema: Value = serde_json::from_str(&schema).unwrap();
             assert_eq!(schema["properties"]["schema"]["const"], version);
             let keys = schema["properties"].as_object().unwrap();

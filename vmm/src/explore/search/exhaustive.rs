@@ -6,7 +6,9 @@ use std::collections::hash_map::Entry;
 
 use shared::stop::Kind;
 
+use super::frontier::{self, Frontier, Root};
 use super::{ByKey, End, Found, Hunt, Look};
+use crate::explore::Shard;
 use crate::explore::schedule::{Choice, Granularity, Turn};
 use crate::explore::sharing::Way;
 use crate::explore::specimen::{SpecimenError, State, Stop};
@@ -25,7 +27,7 @@ struct Frame {
     todo: Vec<Choice>,
     /// Choices that need not be tried: what they lead to is reached another way.
     asleep: Set,
-    /// What led here; nothing at the root.
+    /// What led here; nothing at the state that the search began with.
     by: Option<Turn>,
 }
 
@@ -34,6 +36,8 @@ struct Frame {
 pub struct Seen {
     /// By key: the choices that were not tried from there.
     states: ByKey<u128, Set>,
+    /// Those in which nothing could go on.
+    ends: Vec<u128>,
 }
 
 impl Seen {
@@ -41,17 +45,33 @@ impl Seen {
     pub fn keys(&self) -> impl Iterator<Item = u128> {
         self.states.keys().copied()
     }
+
+    /// The keys of those in which nothing could go on.
+    pub fn ends(&self) -> &[u128] {
+        &self.ends
+    }
+
+    /// Notes a state as one from which everything was tried, or is by others. Whether it is new.
+    pub fn insert(&mut self, key: u128) -> bool {
+        self.states.insert(key, 0).is_none()
+    }
+
+    /// Notes a state in which nothing could go on, once.
+    pub fn insert_end(&mut self, key: u128) {
+        self.ends.push(key);
+    }
 }
 
-/// Searches from the beginning.
+/// Searches `shard`'s part of the orders, from the beginning.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn search(hunt: &mut Hunt<'_>, seen: &mut Seen) -> Result<End, SpecimenError> {
+pub fn search(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<End, SpecimenError> {
     loop {
-        seen.states.clear();
+        *seen = Seen::default();
         hunt.counts.states = 0;
-        if let Some(end) = descend(hunt, seen)? {
+        hunt.counts.ends = 0;
+        if let Some(end) = search_once(hunt, seen, shard)? {
             return Ok(end);
         }
         hunt.sharing.begin_anew();
@@ -60,12 +80,41 @@ pub fn search(hunt: &mut Hunt<'_>, seen: &mut Seen) -> Result<End, SpecimenError
 }
 
 /// One search; `None` if it proved void.
-fn descend(hunt: &mut Hunt<'_>, seen: &mut Seen) -> Result<Option<End>, SpecimenError> {
+fn search_once(
+    hunt: &mut Hunt<'_>,
+    seen: &mut Seen,
+    shard: Shard,
+) -> Result<Option<End>, SpecimenError> {
     hunt.specimen.rewind();
+    let roots = match frontier::expand(hunt, seen, shard)? {
+        Frontier::Roots(roots) => roots,
+        Frontier::Void => return Ok(None),
+        Frontier::End(end) => return Ok(Some(end)),
+    };
+    for root in roots {
+        match descend(hunt, seen, root)? {
+            Some(End::Complete) => {}
+            other => return Ok(other),
+        }
+    }
+    Ok(Some(End::Complete))
+}
+
+/// Searches all that follows a state; `None` if it proved void.
+fn descend(hunt: &mut Hunt<'_>, seen: &mut Seen, root: Root) -> Result<Option<End>, SpecimenError> {
+    let Root { state, path } = root;
+    hunt.specimen.load(&state);
     let reduces = hunt.specimen.granularity() == Granularity::Access;
     let mut stack: Vec<Frame> = Vec::new();
-    let root = hunt.specimen.root().clone();
-    if let Some(breach) = enter(hunt, seen, &mut stack, root, 0, None)? {
+    let broke = |stack: &[Frame], last: Option<Turn>, breach| {
+        let turns = stack.iter().filter_map(|frame| frame.by.clone());
+        let turns = path.iter().cloned().chain(turns).chain(last).collect();
+        End::Broke(Found { turns, breach })
+    };
+    if let Some(breach) = enter(hunt, seen, &mut stack, state, 0, None)? {
+        if hunt.is_incomplete()? {
+            return Ok(None);
+        }
         return Ok(Some(broke(&stack, None, breach)));
     }
     // Whether the machine is in the state of the topmost frame.
@@ -134,6 +183,7 @@ fn enter(
             place.insert(asleep);
             hunt.counts.states += 1;
             if choices.is_empty() {
+                seen.ends.push(state.key());
                 hunt.counts.ends += 1;
                 hunt.counts.schedules += 1;
                 return hunt.specimen.judge();
@@ -155,14 +205,6 @@ fn enter(
     hunt.counts.depth = stack.len() as u64;
     hunt.counts.deepest = hunt.counts.deepest.max(hunt.counts.depth);
     Ok(None)
-}
-
-fn broke(stack: &[Frame], last: Option<Turn>, breach: crate::explore::specimen::Breach) -> End {
-    let turns = stack.iter().filter_map(|frame| frame.by.clone());
-    End::Broke(Found {
-        turns: turns.chain(last).collect(),
-        breach,
-    })
 }
 
 /// The place of a choice in a [`Set`]; none for those that are never in one.

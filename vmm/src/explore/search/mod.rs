@@ -3,12 +3,16 @@
 
 pub mod bounded;
 pub mod exhaustive;
+pub mod frontier;
 pub mod races;
 pub mod sampled;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::schedule::{Choice, Turn};
 use super::sharing::Sharing;
@@ -38,7 +42,8 @@ pub enum End {
 }
 
 /// Why a search stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Why {
     /// Its time was up.
     Time,
@@ -49,7 +54,7 @@ pub enum Why {
 }
 
 /// What a search has done so far.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     /// States that differ.
     pub states: u64,

@@ -1,17 +1,20 @@
 //! Single schedules from the beginning to the end, chosen at random: uniformly, or by priorities that change a
 //! few times (PCT: Burckhardt et al., "A Randomized Scheduler with Probabilistic Guarantees of Finding Bugs",
 //! ASPLOS 2010). For machines that are too large to try everything. Run `n` of a seed is the same wherever and
-//! in whatever company it runs, so that runs can be shared out.
+//! in whatever company it runs, as long as as much is known of what CPUs share, so that runs can be shared out.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{End, Found, Hunt, Look, turn};
 use crate::explore::schedule::Choice;
 use crate::explore::specimen::{Breach, SpecimenError};
 
 /// How a run chooses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Way {
     /// Any choice is as likely as any other.
     Uniform,
@@ -88,7 +91,7 @@ impl Chooser {
     }
 }
 
-/// Makes those of `runs` of which `mine` is true.
+/// Makes those of `runs` of which `mine` is true. Each begins with what was known before all of them.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
@@ -99,18 +102,36 @@ pub fn search(
     runs: u64,
     mine: impl Fn(u64) -> bool,
 ) -> Result<End, SpecimenError> {
+    let known = hunt.sharing.clone();
     for run in (0..runs).filter(|run| mine(*run)) {
-        // What was passed over by what was known by then stays possible in other runs, and nothing is claimed of
-        // all of them.
-        if hunt.sharing.is_void() {
-            hunt.sharing.begin_anew();
-        }
-        let mut chooser = Chooser::new(way, seed, run, hunt.specimen.cpus().len());
-        if let Some(end) = once(hunt, |choices| chooser.choose(choices))? {
+        let end = single(hunt, way, seed, run)?;
+        // What it wrote for the first time, the next one is not to find written.
+        hunt.is_incomplete()?;
+        hunt.sharing.clone_from(&known);
+        if let Some(end) = end {
             return Ok(end);
         }
     }
     Ok(End::Complete)
+}
+
+/// Makes one run, and learns from it.
+///
+/// # Errors
+/// [`SpecimenError`] if the host fails.
+pub fn single(
+    hunt: &mut Hunt<'_>,
+    way: Way,
+    seed: u64,
+    run: u64,
+) -> Result<Option<End>, SpecimenError> {
+    // What was passed over by what was known by then stays possible in other runs, and nothing is claimed of
+    // all of them.
+    if hunt.sharing.is_void() {
+        hunt.sharing.begin_anew();
+    }
+    let mut chooser = Chooser::new(way, seed, run, hunt.specimen.cpus().len());
+    once(hunt, |choices| chooser.choose(choices))
 }
 
 /// Transitions after which a run is said to have no end.

@@ -1,0 +1,89 @@
+//! `vmm merge RESULT...`: makes one result of those of all shards of a search.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+use vmm::explore::merge::{MergeError, check_all_there, merge};
+use vmm::explore::result::Part;
+
+use super::explored::{self, Files};
+use super::{Refused, create};
+
+/// What to merge.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// What vmm explore --shard I/N --result has written, of every I
+    #[arg(required = true, value_name = "RESULT")]
+    results: Vec<PathBuf>,
+
+    /// Write the schedule that breaks something here, for vmm replay
+    #[arg(long, value_name = "FILE")]
+    schedule: Option<PathBuf>,
+
+    /// Write what all came to here, in the same form
+    #[arg(long, value_name = "FILE")]
+    result: Option<PathBuf>,
+
+    /// If the shards know too little of what CPUs share, write what they know together here, for vmm explore
+    #[arg(long, value_name = "FILE")]
+    sharing: Option<PathBuf>,
+}
+
+/// The shards have to be run again with what they know together.
+const RUN_AGAIN: u8 = 5;
+
+/// Merges what `arguments` name, and returns the exit status that one process would have ended with.
+///
+/// # Errors
+/// [`Refused`] if they are no results, or do not belong together.
+pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    let read = |path: &PathBuf| Part::read(path);
+    let parts = arguments.results.iter().map(read).collect::<Result<_, _>>();
+    let parts: Vec<_> = parts.map_err(|message| Refused { message, status: 2 })?;
+    check_all_there(&parts).map_err(refused)?;
+    let whole = merge(&parts).map_err(|error| advise(&error, arguments))?;
+    let inputs = &arguments.results;
+    let open = |name: &PathBuf| create(name, inputs);
+    let files = Files {
+        schedule: arguments.schedule.as_ref().map(open).transpose()?,
+        page: None,
+        result: explored::destination(arguments.result.as_deref(), inputs)?,
+    };
+    explored::show(&whole, None, files)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
+fn refused(error: MergeError) -> Refused {
+    Refused {
+        message: error.to_string(),
+        status: 2,
+    }
+}
+
+/// Says what to do about it, where something helps.
+fn advise(error: &MergeError, arguments: &Arguments) -> Refused {
+    let refuse = |advice: String, status| Refused {
+        message: format!("{error}{advice}"),
+        status,
+    };
+    match (error.remedy(), &arguments.sharing) {
+        (None, _) => refuse(String::new(), 2),
+        (Some(_), None) => {
+            let advice = "; merge with --sharing FILE, and run all shards again with that";
+            refuse(advice.to_owned(), RUN_AGAIN)
+        }
+        (Some(known), Some(path)) => {
+            let name = path.display();
+            // Text and numbers always have a JSON form.
+            let text = serde_json::to_string_pretty(known).unwrap_or_default() + "\n";
+            match fs::write(path, text) {
+                Ok(()) => refuse(
+                    format!("; run all shards again with --sharing {name}"),
+                    RUN_AGAIN,
+                ),
+                Err(error) => refuse(format!("; and cannot write {name}: {error}"), 3),
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Makes one result of those of all shards of a search, which is what one process would have come to. Looks at
+//! nothing but the results.
+
+use super::case::{Case, CaseError};
+use super::result::{Came, Document, Keys, Part, Search};
+use super::schedule::Schedule;
+use super::search::{Counts, Why};
+use super::sharing::{Known, OtherCpus, Sharing};
+use super::{Shard, Strategy};
+
+/// Why results do not make one.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// There are none.
+    #[error("there are no results to merge")]
+    Nothing,
+    /// They are not of the same search.
+    #[error("shard {one} and shard {other} are not of the same search: {what} differs")]
+    OtherSearch {
+        /// The first.
+        one: Shard,
+        /// One that does not belong to it.
+        other: Shard,
+        /// In what.
+        what: &'static str,
+    },
+    /// One is there twice.
+    #[error("there are two results of shard {0}")]
+    Twice(Shard),
+    /// One is not there.
+    #[error("there is no result of shard {0}, run it first")]
+    Missing(Shard),
+    /// The case is none.
+    #[error("the case of the results: {0}")]
+    Case(#[from] CaseError),
+    /// What they know is of different CPUs.
+    #[error(transparent)]
+    OtherCpus(#[from] OtherCpus),
+    /// What they know together speaks against what one of them took for granted.
+    #[error(
+        "what the shards saw together speaks against what one of them took for granted, so that it can have \
+         left out orders that matter"
+    )]
+    Contradicted(Box<Known>),
+    /// They sampled with different knowledge, and so made other runs than one process would.
+    #[error("shard {one} and shard {other} began with different knowledge of what CPUs share")]
+    OtherKnowledge {
+        /// The first.
+        one: Shard,
+        /// One that began otherwise.
+        other: Shard,
+        /// What both know.
+        known: Box<Known>,
+    },
+}
+
+impl MergeError {
+    /// What all shards are to begin with, if that helps.
+    pub fn remedy(&self) -> Option<&Known> {
+        match self {
+            Self::Contradicted(known) | Self::OtherKnowledge { known, .. } => Some(known),
+            _ => None,
+        }
+    }
+}
+
+/// Whether all shards of one search are there, each once.
+///
+/// # Errors
+/// [`MergeError`] that names the first that is not.
+pub fn check_all_there(parts: &[Part]) -> Result<(), MergeError> {
+    let first = parts.first().ok_or(MergeError::Nothing)?;
+    let of = first.document.shard.of;
+    let mut there: Vec<_> = parts.iter().map(|part| part.document.shard).collect();
+    there.sort_by_key(|shard| (shard.of != of, shard.index));
+    for (index, shard) in (0..of).zip(there.iter().map(Some).chain(std::iter::repeat(None))) {
+        let expected = Shard { index, of };
+        match shard {
+            Some(shard) if *shard == expected => {}
+            Some(shard) if shard.of == of && shard.index < index => {
+                return Err(MergeError::Twice(*shard));
+            }
+            _ => return Err(MergeError::Missing(expected)),
+        }
+    }
+    match there.get(usize::try_from(of).unwrap_or(usize::MAX)) {
+        None => Ok(()),
+        Some(extra) => Err(MergeError::Twice(*extra)),
+    }
+}
+
+/// Makes one result of `parts`: the best of what broke, by fewest changes of the CPU, then fewest turns; else why
+/// one stopped; else that all are complete.
+///
+/// # Errors
+/// [`MergeError`] if they do not belong together.
+pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
+    let first = &parts.first().ok_or(MergeError::Nothing)?.document;
+    for part in parts {
+        if let Some(what) = difference(first, &part.document) {
+            return Err(MergeError::OtherSearch {
+                one: first.shard,
+                other: part.document.shard,
+                what,
+            });
+        }
+    }
+    let case = Case::parse(&first.of.case)?;
+    let mut sharing = Sharing::new(case.cpus as usize);
+    for part in parts {
+        sharing.learn(&part.document.sharing)?;
+    }
+    let verdict = verdict(parts);
+    // What broke, broke, and what stopped shows nothing.
+    match (&verdict, first.of.strategy) {
+        (Came::Complete, _) if sharing.is_void() => {
+            return Err(MergeError::Contradicted(Box::new(sharing.known())));
+        }
+        (Came::Sampled { .. }, Strategy::Sampled(..)) => {
+            let other = |part: &&Part| part.document.sharing != first.sharing;
+            if let Some(part) = parts.iter().find(other) {
+                return Err(MergeError::OtherKnowledge {
+                    one: first.shard,
+                    other: part.document.shard,
+                    known: Box::new(sharing.known()),
+                });
+            }
+        }
+        _ => {}
+    }
+    let keys = parts.iter().map(|part| part.keys.as_ref()).collect();
+    let keys = (verdict == Came::Complete).then(|| union(keys)).flatten();
+    let mut counts = sum(parts.iter().map(|part| &part.document.counts));
+    if let Some(keys) = &keys {
+        counts.states = keys.states.len() as u64;
+        counts.ends = keys.ends.len() as u64;
+    }
+    let longest = parts.iter().map(|part| part.document.took_ms).max();
+    Ok(Part {
+        document: Document {
+            verdict,
+            counts,
+            shard: Shard::WHOLE,
+            took_ms: longest.unwrap_or(0),
+            sharing: sharing.known(),
+            states: keys.as_ref().map(Keys::about),
+            ..first.clone()
+        },
+        keys,
+    })
+}
+
+/// In what two results are not of the same search.
+fn difference(one: &Document, other: &Document) -> Option<&'static str> {
+    let Search {
+        case,
+        append,
+        granularity,
+        strategy,
+        seed,
+        image,
+        begins,
+    } = &one.of;
+    let of = &other.of;
+    let differences = [
+        (*case != of.case, "the case"),
+        (*append != of.append, "what the guest was given (--append)"),
+        (*granularity != of.granularity, "the granularity"),
+        (*strategy != of.strategy, "the strategy"),
+        (*seed != of.seed, "the seed"),
+        (*image != of.image, "the guest image"),
+        (
+            *begins != of.begins,
+            "the state in which the machine begins, as on hosts with different CPUs,",
+        ),
+        (one.shard.of != other.shard.of, "the number of shards"),
+    ];
+    let found = differences.into_iter().find(|(differs, _)| *differs);
+    found.map(|(_, what)| what)
+}
+
+fn verdict(parts: &[Part]) -> Came {
+    let verdicts = || parts.iter().map(|part| &part.document.verdict);
+    let cost = |schedule: &Schedule| (schedule.switches(), schedule.turns.len());
+    let broken = verdicts().filter_map(|verdict| match verdict {
+        Came::Broke { schedule, .. } => Some((cost(schedule), verdict)),
+        _ => None,
+    });
+    if let Some((_, best)) = broken.min_by_key(|(cost, _)| *cost) {
+        return best.clone();
+    }
+    let stopped = |why: Why| Came::Stopped { why };
+    [Why::Signal, Why::Time, Why::States]
+        .map(stopped)
+        .into_iter()
+        .find(|verdict| verdicts().any(|it| it == verdict))
+        .unwrap_or_else(|| parts[0].document.verdict.clone())
+}
+
+/// All keys, each once; nothing unless all have theirs.
+fn union(all: Vec<Option<&Keys>>) -> Option<Keys> {
+    let all: Vec<&Keys> = all.into_iter().collect::<Option<_>>()?;
+    let once = |of: fn(&Keys) -> &Vec<u128>| {
+        let mut keys: Vec<_> = all.iter().flat_map(|keys| of(keys)).copied().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    };
+    Some(Keys {
+        states: once(|keys| &keys.states),
+        ends: once(|keys| &keys.ends),
+    })
+}
+
+/// What all have done. States that several have seen count for each.
+pub fn sum<'a>(all: impl Iterator<Item = &'a Counts>) -> Counts {
+    all.fold(Counts::default(), |sum, one| Counts {
+        states: sum.states.saturating_add(one.states),
+        transitions: sum.transitions.saturating_add(one.transitions),
+        schedules: sum.schedules.saturating_add(one.schedules),
+        ends: sum.ends.saturating_add(one.ends),
+        deepest: sum.deepest.max(one.deepest),
+        begun_anew: sum.begun_anew.max(one.begun_anew),
+        depth: sum.depth.max(one.depth),
+    })
+}

@@ -1,0 +1,333 @@
+//! What a search came to, as a document: JSON, and beside it the keys of all states of an exhaustive search,
+//! which [`super::merge`] needs to count those that several shards have seen once. Reads and writes; judges
+//! nothing.
+
+use std::fs::{self, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::retrace::name;
+use super::schedule::{Granularity, Schedule};
+use super::search::{Counts, Why};
+use super::sharing::Known;
+use super::{Config, Outcome, Shard, Strategy, Verdict};
+
+/// Version of the document.
+pub const SCHEMA: &str = "ipi-lab-explore/1";
+
+/// What a search came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Document {
+    /// Version of this document's form.
+    pub schema: String,
+    /// What was searched.
+    pub of: Search,
+    /// Which part of it.
+    pub shard: Shard,
+    /// What the part came to.
+    pub verdict: Came,
+    /// What was done for it. Of an exhaustive search the states are those that the shard knows of, some of which
+    /// others know too.
+    pub counts: Counts,
+    /// For how long, in milliseconds.
+    pub took_ms: u64,
+    /// What is known of what CPUs share, and what was taken for granted of it.
+    pub sharing: Known,
+    /// The states of an exhaustive search that is complete; `null` for all others.
+    pub states: Option<States>,
+}
+
+/// What was searched. Results belong together if this is equal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Search {
+    /// The case.
+    pub case: String,
+    /// Words for the guest beyond the case's own.
+    pub append: String,
+    /// Where CPUs stop.
+    pub granularity: Granularity,
+    /// How orders are chosen.
+    pub strategy: Strategy,
+    /// Where chance comes from.
+    pub seed: u64,
+    /// A number that tells the guest's image from others.
+    pub image: String,
+    /// The state of the machine at the beginning. It is the same for every boot on one host, and on hosts whose
+    /// CPUs are alike.
+    pub begins: String,
+}
+
+/// What a search came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Came {
+    /// It breaks.
+    Broke {
+        /// Names of oracles, or others.
+        names: Vec<String>,
+        /// Sentences about it.
+        texts: Vec<String>,
+        /// How.
+        schedule: Box<Schedule>,
+        /// How many turns that had when it was found.
+        found_with: usize,
+    },
+    /// It does not break in any order.
+    Complete,
+    /// It did not break in any order of so many preemptions.
+    BoundedComplete {
+        /// So many.
+        preemptions: u32,
+    },
+    /// It did not break in any of so many orders.
+    Sampled {
+        /// Of the whole search, all shards together.
+        runs: u64,
+    },
+    /// The search stopped before it was through.
+    Stopped {
+        /// Why.
+        why: Why,
+    },
+}
+
+/// Where the states are, and how many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct States {
+    /// How many states: 16 bytes of each, a number that tells it from others, least significant byte first; in
+    /// ascending order.
+    pub states: u64,
+    /// How many of them nothing could go on in: these follow, once more, in the same form.
+    pub ends: u64,
+    /// XXH3 (128 bits) of all that.
+    pub check_sum: String,
+}
+
+/// The keys of states, sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// Of all.
+    pub states: Vec<u128>,
+    /// Of those in which nothing could go on.
+    pub ends: Vec<u128>,
+}
+
+/// A result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The document.
+    pub document: Document,
+    /// The keys of its states, if it has them.
+    pub keys: Option<Keys>,
+}
+
+impl Document {
+    /// What a search that `config` asked for came to, without its states.
+    pub fn new(config: &Config, outcome: &Outcome) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            of: Search {
+                case: config.case.to_string(),
+                append: config.append.clone(),
+                granularity: config.granularity,
+                strategy: config.strategy,
+                seed: config.seed,
+                image: outcome.image.clone(),
+                begins: outcome.begins.clone(),
+            },
+            shard: config.shard,
+            verdict: (&outcome.verdict).into(),
+            counts: outcome.counts,
+            took_ms: u64::try_from(outcome.time.as_millis()).unwrap_or(u64::MAX),
+            sharing: outcome.sharing.known(),
+            states: None,
+        }
+    }
+
+    fn has_states(&self) -> bool {
+        self.of.strategy == Strategy::Exhaustive && self.verdict == Came::Complete
+    }
+
+    /// For how long it was searched.
+    pub fn took(&self) -> Duration {
+        Duration::from_millis(self.took_ms)
+    }
+}
+
+impl Part {
+    /// What a search that `config` asked for came to.
+    pub fn new(config: &Config, outcome: &Outcome) -> Self {
+        let mut document = Document::new(config, outcome);
+        let keys = document.has_states().then(|| {
+            let mut states: Vec<_> = outcome.seen.keys().collect();
+            let mut ends = outcome.seen.ends().to_vec();
+            states.sort_unstable();
+            ends.sort_unstable();
+            Keys { states, ends }
+        });
+        document.states = keys.as_ref().map(Keys::about);
+        Self { document, keys }
+    }
+
+    /// Reads the result in the file `path`, and its states.
+    ///
+    /// # Errors
+    /// A sentence that names the file and says what is wrong with it.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let shown = path.display();
+        let text =
+            fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+        let document: Document = serde_json::from_str(&text)
+            .map_err(|error| format!("{shown} is no result of vmm explore: {error}"))?;
+        if document.schema != SCHEMA {
+            let schema = &document.schema;
+            return Err(format!("{shown} is {schema}, this vmm reads {SCHEMA}"));
+        }
+        let Shard { index, of } = document.shard;
+        if index >= of {
+            return Err(format!("{shown} is of shard {index}/{of}, which is none"));
+        }
+        let keys = match &document.states {
+            None if document.has_states() => {
+                return Err(format!(
+                    "{shown} is complete, and does not say of what states"
+                ));
+            }
+            None => None,
+            Some(about) => Some(Keys::read(&beside(path), about)?),
+        };
+        Ok(Self { document, keys })
+    }
+}
+
+impl Keys {
+    /// What the document says of them.
+    pub fn about(&self) -> States {
+        States {
+            states: self.states.len() as u64,
+            ends: self.ends.len() as u64,
+            check_sum: name(xxh3_128(&self.bytes())),
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let all = self.states.iter().chain(&self.ends);
+        all.flat_map(|key| key.to_le_bytes()).collect()
+    }
+
+    fn read(path: &Path, about: &States) -> Result<Self, String> {
+        let shown = path.display();
+        let bytes = fs::read(path).map_err(|error| {
+            format!("cannot read {shown}, which has the states of the result: {error}")
+        })?;
+        if name(xxh3_128(&bytes)) != about.check_sum {
+            return Err(format!(
+                "{shown} is not what the result says: of {} bytes, with another check sum; run that shard again",
+                bytes.len()
+            ));
+        }
+        let (keys, rest) = bytes.as_chunks::<16>();
+        let count = (keys.len() as u64).checked_sub(about.ends);
+        if !rest.is_empty() || count != Some(about.states) {
+            return Err(format!(
+                "{shown} has {} bytes, which are not the {} states and {} ends that the result names",
+                bytes.len(),
+                about.states,
+                about.ends
+            ));
+        }
+        let mut keys: Vec<_> = keys.iter().copied().map(u128::from_le_bytes).collect();
+        let ends = keys.split_off(keys.len() - usize::try_from(about.ends).unwrap_or(0));
+        Ok(Self { states: keys, ends })
+    }
+}
+
+impl From<&Verdict> for Came {
+    fn from(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Broke {
+                breach,
+                schedule,
+                found_with,
+            } => Self::Broke {
+                names: breach.names.clone(),
+                texts: breach.texts.clone(),
+                schedule: schedule.clone(),
+                found_with: *found_with,
+            },
+            Verdict::Complete => Self::Complete,
+            Verdict::BoundedComplete(preemptions) => Self::BoundedComplete {
+                preemptions: *preemptions,
+            },
+            Verdict::Sampled(runs) => Self::Sampled { runs: *runs },
+            Verdict::Stopped(why) => Self::Stopped { why: *why },
+        }
+    }
+}
+
+/// The file with the states of the result in `path`.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".states");
+    name.into()
+}
+
+/// Where a result is to go. Made before the search, so that one of hours does not end with files that cannot be
+/// made; under its own name there is a whole result or none.
+#[derive(Debug)]
+pub struct Destination {
+    path: PathBuf,
+    document: NamedTempFile,
+    states: NamedTempFile,
+}
+
+impl Destination {
+    /// The file `path`, and the one for the states beside it.
+    ///
+    /// # Errors
+    /// If no files can be made there.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        let directory = match path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        };
+        let file = || {
+            tempfile::Builder::new()
+                // As any other file that a command writes; the umask still holds.
+                .permissions(Permissions::from_mode(0o666))
+                .tempfile_in(directory)
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            document: file()?,
+            states: file()?,
+        })
+    }
+
+    /// Writes `part`, its states first.
+    ///
+    /// # Errors
+    /// If there is no room, say; then there is no file of that name, or the one that was there before.
+    pub fn write(self, part: &Part) -> io::Result<()> {
+        let mut document = BufWriter::new(&self.document);
+        serde_json::to_writer_pretty(&mut document, &part.document)?;
+        document.write_all(b"\n")?;
+        document.flush()?;
+        drop(document);
+        self.document.as_file().sync_all()?;
+        if let Some(keys) = &part.keys {
+            self.states.as_file().write_all(&keys.bytes())?;
+            self.states.as_file().sync_all()?;
+            self.states.persist(beside(&self.path))?;
+        }
+        self.document.persist(&self.path)?;
+        Ok(())
+    }
+}
