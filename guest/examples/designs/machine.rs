@@ -6,9 +6,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use guest::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
+use guest::sync::event::Event;
 use guest::sync::listener::listen;
 use guest::sync::mask::CpuMask;
-use guest::sync::witness::Event;
 
 use crate::coherence::Coherence;
 

@@ -4,7 +4,7 @@
 //! nothing in every other build.
 
 #[cfg(feature = "explore")]
-use super::{stops::tell, witness::Event};
+use super::{event::Event, stops::tell};
 
 /// An oracle is about to read `place`.
 #[inline(always)]

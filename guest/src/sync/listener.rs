@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::witness::Event;
+use super::event::Event;
 
 std::thread_local! {
     static LISTENER: Cell<fn(Event)> = const { Cell::new(ignore) };

@@ -6,6 +6,8 @@
 
 pub mod atomic;
 pub mod barrier;
+#[cfg(any(feature = "census", feature = "explore"))]
+pub mod event;
 pub(crate) mod ghost;
 pub mod irq;
 #[cfg(all(feature = "census", not(feature = "explore")))]

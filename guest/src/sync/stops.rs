@@ -4,7 +4,7 @@
 
 use shared::stop::{Access, Kind};
 
-use super::witness::Event;
+use super::event::Event;
 
 unsafe extern "C" {
     /// Stops before the access that `word` describes ([`Access`]), if the monitor wants that. The image has

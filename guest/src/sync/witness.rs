@@ -12,26 +12,9 @@ use super::listener::tell;
 #[cfg(feature = "explore")]
 use super::stops::tell;
 
-pub use real::Ordering;
+use super::event::Event;
 
-/// What a CPU is about to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Read the atomic at this address.
-    Load(usize),
-    /// Write it.
-    Store(usize),
-    /// Read and write it as one. A compare-and-exchange that fails is one too: the processor takes the
-    /// line for writing before it compares.
-    ReadModifyWrite(usize),
-    /// A full fence, or what x86 makes of a sequentially consistent store.
-    Fence,
-    /// Change ghost state, in a way that does not depend on other such changes.
-    Mark(usize),
-    /// Take the [`SpinLock`](super::spin::SpinLock) at this address; the accesses that takes are told apart
-    /// from this.
-    Lock(usize),
-}
+pub use real::Ordering;
 
 /// As [`core::sync::atomic::fence`]. Only a full one is an event: the weaker are no instruction on x86.
 pub fn fence(order: Ordering) {

@@ -1,0 +1,269 @@
+//! From a guest image to a machine whose CPUs all wait for their first command, which is where every schedule
+//! begins. It boots on threads, as any machine does, and is then gathered into one hand.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use shared::mailbox::WAKE_VECTOR;
+use shared::probe::{Arms, HELD};
+use shared::stop::{self};
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use super::stopped::{at_rest, bit};
+use super::{Known, Setup, Specimen, SpecimenError, State, kvm};
+use crate::explore::case::Case;
+use crate::explore::schedule::Granularity;
+use crate::lab::Lab;
+use crate::lab::mailbox::Command;
+use crate::machine::image::Image;
+use crate::machine::kick::Alarm;
+use crate::machine::layout::{Layout, LayoutError};
+use crate::machine::points::{Point, Points};
+use crate::machine::ram::PAGE;
+use crate::machine::serial::{Halt, Serial};
+use crate::machine::symbols::Symbols;
+use crate::machine::threads::{Crew, End, Event, Message, OnMessage, Reaction};
+use crate::machine::{Machine, MachineError, Parts, boot};
+
+/// MiB of RAM beside what image and lab need.
+pub(super) const SPARE_MIB: u64 = 8;
+
+/// How long the machine may take to boot.
+pub(super) const BOOT_LIMIT: Duration = Duration::from_secs(60);
+
+/// How the guest is told to behave so that only the order of its CPUs decides what happens.
+pub(super) const FIXED_WORDS: &str = "workload=puppet transport=wire clock=stopped";
+
+impl Specimen {
+    /// Boots the machine, up to where every CPU waits for its first command. `interrupted` is asked when a
+    /// signal comes.
+    ///
+    /// # Errors
+    /// [`SpecimenError`] says what is in the way.
+    pub fn boot(setup: &Setup<'_>, interrupted: fn() -> bool) -> Result<Self, SpecimenError> {
+        let points = Points::read(setup.image.bytes()).map_err(MachineError::from)?;
+        let known = Known::find(&points, setup.granularity)?;
+        let vcpus = setup.case.cpus;
+        let pages = shared::lab::Layout::new(vcpus).expect("a case has as many CPUs as a lab can");
+        let layout = smallest(setup.image, vcpus, pages.size).map_err(MachineError::from)?;
+        let words = format!("{} {} {FIXED_WORDS}", setup.case.append, setup.append);
+        let line =
+            boot::command_line(words.trim(), layout.lab.start).map_err(MachineError::from)?;
+        let machine = Machine::build(&Parts {
+            image: setup.image,
+            vcpus,
+            layout: &layout,
+            command_line: &line,
+        })?;
+        let lab = Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
+            .map_err(SpecimenError::Lab)?;
+        let mut serial = run_to_idle(machine, &lab, &points, known.idle)?;
+        drain(&mut serial, known.idle)?;
+        let stacks: Vec<_> = (0..vcpus).map(|cpu| lab.stacks(cpu)).collect();
+
+        let mut specimen = Self {
+            cpus: (0..serial.cpus())
+                .map(|cpu| at_rest(serial.regs(cpu)))
+                .collect(),
+            programs: programs(setup.case),
+            unobserved: lab.unobserved_pages(),
+            origin: Vec::new(),
+            origin_cpus: Vec::new(),
+            root: State {
+                numbers: Arc::from([]),
+                pages: Vec::new(),
+                cpus: Vec::new(),
+                key: 0,
+            },
+            kept: Vec::new(),
+            numbers: Arc::from([]),
+            has_grown: false,
+            granularity: setup.granularity,
+            image: xxh3_128(setup.image.bytes()),
+            beginning: 0,
+            _alarm: Alarm::set(),
+            symbols: Symbols::read(setup.image.bytes()),
+            serial,
+            lab,
+            points,
+            known,
+            stacks,
+            interrupted,
+        };
+        specimen.begin()?;
+        Ok(specimen)
+    }
+
+    /// Makes what is there now the beginning of every schedule.
+    pub(super) fn begin(&mut self) -> Result<(), SpecimenError> {
+        self.lab.forget_times();
+        for cpu in 0..self.cpus.len() {
+            let stacks = self.stacks[cpu];
+            let rsp = self.cpus[cpu].regs.rsp;
+            self.clear(stacks.task[0], rsp.min(stacks.task[1]));
+            self.clear(stacks.handler[0], stacks.handler[1]);
+        }
+        self.arm(true);
+        self.serial
+            .newly_written()
+            .map_err(kvm("say which pages were written"))?;
+        for cpu in 0..self.cpus.len() {
+            if self.give(cpu) {
+                // It sleeps, and looks for commands when it is woken.
+                self.cpus[cpu].pending |= bit(WAKE_VECTOR);
+            }
+        }
+        self.origin_cpus = self.serial.capture().map_err(kvm("show all of a vCPU"))?;
+        let ram = self.serial.ram();
+        let mut origin = Vec::with_capacity(ram.pages() * PAGE);
+        (0..ram.pages()).for_each(|number| origin.extend_from_slice(ram.page(number)));
+        self.beginning = self.number_of(&origin);
+        self.origin = origin;
+        self.root = self.save();
+        Ok(())
+    }
+
+    /// A number for all that memory holds, but for what does not matter.
+    pub(super) fn number_of(&self, ram: &[u8]) -> u128 {
+        let mut hash = Xxh3::new();
+        for (number, page) in ram.chunks(PAGE).enumerate() {
+            if !self.unobserved.contains(&number) {
+                hash.update(page);
+            }
+        }
+        hash.digest128()
+    }
+}
+
+pub(super) fn programs(case: &Case) -> Vec<Vec<Command>> {
+    let commands = |program: &Vec<crate::explore::case::Deed>| {
+        program.iter().map(|deed| deed.command.clone()).collect()
+    };
+    case.programs.iter().map(commands).collect()
+}
+
+/// A layout with little more RAM than is needed: all of it is copied.
+pub(super) fn smallest(image: &Image, vcpus: u32, lab: u64) -> Result<Layout, LayoutError> {
+    match Layout::new(Some(1), vcpus, image.end(), lab) {
+        Err(LayoutError::TooSmall { needed, .. }) => {
+            Layout::new(Some(needed + SPARE_MIB), vcpus, image.end(), lab)
+        }
+        other => other,
+    }
+}
+
+impl Known {
+    pub(super) fn find(points: &Points, granularity: Granularity) -> Result<Self, SpecimenError> {
+        let named = |point: &'static str| {
+            let found = points.named(point).next();
+            found
+                .map(|it| it.address)
+                .ok_or(SpecimenError::NoPoint { point })
+        };
+        let access = match granularity {
+            Granularity::Access => Some(named(stop::NAME)?),
+            Granularity::Probe | Granularity::Instruction => None,
+        };
+        let mut relax = [0; 8];
+        let found = points.named(stop::RELAX).map(|point: &Point| point.address);
+        for (place, address) in relax.iter_mut().zip(found) {
+            *place = address;
+        }
+        Ok(Self {
+            access,
+            idle: named(stop::IDLE)?,
+            relax,
+            left: named(stop::LEFT)?,
+        })
+    }
+}
+
+/// Boots `machine` on threads, until every CPU is held where it waits for commands, and gathers its vCPUs.
+pub(super) fn run_to_idle(
+    machine: Machine,
+    lab: &Lab,
+    points: &Points,
+    idle: u64,
+) -> Result<Serial, SpecimenError> {
+    let Machine {
+        vcpus,
+        vm,
+        devices,
+        memory,
+    } = machine;
+    let point = points.at(idle).expect("it was found among them");
+    let mut arms = Arms::default();
+    arms[point.index / 64] |= 1 << (point.index % 64);
+    (0..lab.cpus()).for_each(|cpu| lab.arm(cpu, &arms));
+    lab.arm_point(point.armed_address(), HELD);
+
+    let (held, is_held) = mpsc::channel();
+    let held = std::sync::Mutex::new(held);
+    let interrupts = vm.interrupts();
+    let on_message: Arc<OnMessage> = Arc::new(move |vcpu, message| match message {
+        Message::Reached { point, .. } if point == idle => {
+            let held = held
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            // Nobody listens any more when the boot was given up.
+            let _ = held.send(vcpu);
+            Reaction::Hold
+        }
+        Message::Dispatch(dispatch) => {
+            // A target that does not exist gets nothing, as on the wire of any machine.
+            let _ = interrupts.send(dispatch.target, dispatch.vector);
+            Reaction::GoOn
+        }
+        _ => Reaction::GoOn,
+    });
+    let cpus = vcpus.len();
+    let crew = Crew::new(vcpus, &devices, &on_message, None)?;
+    crew.run();
+    let deadline = Instant::now() + BOOT_LIMIT;
+    let mut ready = 0;
+    while ready < cpus {
+        match is_held.recv_timeout(Duration::from_millis(20)) {
+            Ok(_) => ready += 1,
+            Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {
+                if let Some(Event::Ended { vcpu, end }) = crew.events().take() {
+                    let said = devices.console().take();
+                    let said = String::from_utf8_lossy(&said).trim().to_owned();
+                    return Err(SpecimenError::NotReady(match end {
+                        End::GuestExit(_) if !said.is_empty() => said,
+                        End::Dead(death) => format!("it died on CPU {vcpu}: {death}"),
+                        End::GuestExit(code) => format!("CPU {vcpu} wrote {code:#x}"),
+                        End::Panicked => "a thread of the VMM panicked".to_owned(),
+                    }));
+                }
+            }
+            Err(_) => return Err(SpecimenError::Late),
+        }
+    }
+    let vcpus = crew.stop()?;
+    let _ = devices.console().take();
+    Ok(Serial::new(vcpus, vm, devices, &memory)?)
+}
+
+/// Has every CPU take the interrupts that are still pending from the boot.
+pub(super) fn drain(serial: &mut Serial, idle: u64) -> Result<(), SpecimenError> {
+    for cpu in 0..serial.cpus() {
+        while serial.is_interrupted(cpu).map_err(kvm("show an APIC"))? {
+            loop {
+                match serial.run(cpu) {
+                    Halt::Reached { point, .. } if point == idle => break,
+                    Halt::GuestExit(code) => {
+                        let text = format!("CPU {cpu} wrote {code:#x}");
+                        return Err(SpecimenError::NotReady(text));
+                    }
+                    Halt::Dead(death) => {
+                        let text = format!("it died on CPU {cpu}: {death}");
+                        return Err(SpecimenError::NotReady(text));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! What broke, if anything did: what the guest's oracles have found, what it finds when it is told to look at its
+//! end, and what we find in its ledger.
+
+use std::time::Instant;
+
+use shared::lab::Oracle;
+use shared::mailbox::{Verb, WAKE_VECTOR};
+
+use super::stepping::STEP_LIMIT;
+use super::{Breach, Specimen, SpecimenError, Stop, kvm};
+use crate::cpus::CpuSet;
+use crate::lab::judge;
+use crate::lab::mailbox::Command;
+use crate::machine::serial::Halt;
+
+impl Specimen {
+    /// What the guest's own oracles have found.
+    pub(super) fn findings(&self) -> Option<Breach> {
+        let at = self.lab.findings_made_at();
+        let word = self.serial.ram().word(at & !7)?;
+        if word >> (at % 8 * 8) & u64::from(u32::MAX) == 0 {
+            return None;
+        }
+        let mut breach: Option<Breach> = None;
+        for finding in self.lab.findings() {
+            let found = crate::report::found_by_guest(finding);
+            let name = Oracle::try_from(finding.oracle).map_or("died", Oracle::name);
+            match &mut breach {
+                None => breach = Some(Breach::new(name, found.text)),
+                Some(breach) => breach.add(name, found.text),
+            }
+        }
+        breach
+    }
+
+    pub(super) fn with_console(&self, text: String) -> String {
+        let said = self.serial.devices().console().take();
+        let said = String::from_utf8_lossy(&said);
+        match said.trim() {
+            "" => text,
+            said => format!("{text}\n{said}"),
+        }
+    }
+
+    /// What broke, if nothing can go on.
+    ///
+    /// # Errors
+    /// As [`Specimen::advance`].
+    pub fn judge(&mut self) -> Result<Option<Breach>, SpecimenError> {
+        let waiting: Vec<_> = (0..self.cpus.len())
+            .filter(|cpu| !self.is_done(*cpu))
+            .collect();
+        if waiting.is_empty() {
+            return self.finish();
+        }
+        let cpus: CpuSet = waiting.iter().map(|cpu| *cpu as u32).collect();
+        let text = format!("{} waits for ever", cpus.noun());
+        let mut breach = Breach::new("hang", text);
+        for open in judge::open_calls(&self.lab).first {
+            let record = &open.0;
+            let is_lost = !record.targets.without(&record.ran).is_empty();
+            breach.add(if is_lost { "lost" } else { "hang" }, open.to_string());
+        }
+        Ok(Some(breach))
+    }
+
+    /// Whether `cpu` has done all it was told.
+    pub(super) fn is_done(&self, cpu: usize) -> bool {
+        let id = u32::try_from(cpu).unwrap_or(u32::MAX);
+        let done = self.lab.mailbox(id).map_or(0, |mailbox| mailbox.done);
+        self.cpus[cpu].at == Stop::Left || done == self.programs[cpu].len() as u64
+    }
+
+    /// Has the guest look for what was left behind, and looks itself. The machine is then as it was before.
+    pub(super) fn finish(&mut self) -> Result<Option<Breach>, SpecimenError> {
+        // What the schedule has written by now is its own; what comes from here on is not.
+        self.has_grown |= self.keep_written()?;
+        let before = self.save();
+        self.arm(false);
+        let breach = self.run_to_end();
+        self.arm(true);
+        self.serial
+            .restore(&self.origin_cpus)
+            .map_err(kvm("take back all of a vCPU"))?;
+        self.keep_written()?;
+        self.load(&before);
+        // Whatever it printed on the way.
+        let _ = self.serial.devices().console().take();
+        breach
+    }
+
+    pub(super) fn run_to_end(&mut self) -> Result<Option<Breach>, SpecimenError> {
+        let members: Vec<_> = (0..self.cpus.len())
+            .filter(|cpu| self.cpus[*cpu].at != Stop::Left)
+            .collect();
+        let mask: CpuSet = members.iter().map(|cpu| *cpu as u32).collect();
+        for &cpu in &members {
+            let command = Command::among(Verb::Finish, mask.clone());
+            let id = u32::try_from(cpu).unwrap_or(u32::MAX);
+            self.lab.post(id, self.cpus[cpu].given as u64 + 1, &command);
+            self.serial
+                .interrupt(cpu, WAKE_VECTOR)
+                .map_err(kvm("deliver an interrupt"))?;
+        }
+        let begun = Instant::now();
+        loop {
+            let mut has_moved = false;
+            for &cpu in &members {
+                // One that spins has its interrupts off, and needs none to find its command.
+                let spins = self.cpus[cpu].at != Stop::Idle && !has_moved;
+                let wakes = self
+                    .serial
+                    .is_interrupted(cpu)
+                    .map_err(kvm("show an APIC"))?;
+                if !spins && !wakes {
+                    continue;
+                }
+                has_moved = true;
+                loop {
+                    match self.serial.run(cpu) {
+                        Halt::Reached { .. } => break,
+                        Halt::Dispatch(dispatch) => {
+                            let target = dispatch.target as usize;
+                            if target < self.cpus.len() {
+                                self.serial
+                                    .interrupt(target, dispatch.vector)
+                                    .map_err(kvm("deliver an interrupt"))?;
+                            }
+                        }
+                        Halt::Done | Halt::Other(_) | Halt::Stepped => {}
+                        Halt::Interrupted => {
+                            if (self.interrupted)() {
+                                return Err(SpecimenError::Interrupted);
+                            }
+                            if begun.elapsed() >= STEP_LIMIT {
+                                let text = "the guest does not come to its end".to_owned();
+                                return Ok(Some(Breach::new("hang", text)));
+                            }
+                        }
+                        Halt::GuestExit(_) => return Ok(self.verdict()),
+                        Halt::Dead(death) => {
+                            let text = format!("the guest died on CPU {cpu}: {death}");
+                            return Ok(Some(Breach::new("died", self.with_console(text))));
+                        }
+                    }
+                }
+            }
+            if !has_moved {
+                let text = "the guest does not come to its end".to_owned();
+                return Ok(Some(Breach::new("hang", text)));
+            }
+        }
+    }
+
+    /// What the guest found at its end, and what we find in the ledger.
+    pub(super) fn verdict(&self) -> Option<Breach> {
+        let mut breach = self.findings();
+        for found in judge::judge(&self.lab).first {
+            match &mut breach {
+                None => breach = Some(Breach::new(found.oracle.name(), found.text)),
+                Some(breach) => breach.add(found.oracle.name(), found.text),
+            }
+        }
+        breach
+    }
+}

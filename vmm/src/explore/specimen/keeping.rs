@@ -1,0 +1,289 @@
+//! States: kept page by page, with the registers of every CPU, and put back. Which states are the same is decided
+//! here, by a key over all that can matter from there on.
+
+use std::sync::Arc;
+
+use shared::lab::Stacks;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
+
+use super::stopped::INTERRUPT_FLAG;
+use super::{Specimen, SpecimenError, Stop, Stopped, kvm};
+use crate::explore::schedule::Granularity;
+use crate::machine::ram::{PAGE, Page};
+
+/// Bytes below the stack pointer that are cleared at each stop: more than any turn leaves behind, so that what
+/// is left there by chance does not make two states of one.
+pub(super) const CLEARED: usize = PAGE;
+
+/// A page as it was.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) bytes: Page,
+    /// What it adds to the key of a state: nothing, as long as it is what it was at first. Keys so do not depend
+    /// on which pages happen to be kept.
+    pub(super) share: u128,
+}
+
+/// A state of the machine, to which it can be put back.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The numbers of the pages that were kept by then, ascending.
+    pub(super) numbers: Arc<[usize]>,
+    /// Those pages. All others were as they were at first.
+    pub(super) pages: Vec<Arc<Kept>>,
+    pub(super) cpus: Vec<Stopped>,
+    pub(super) key: u128,
+}
+
+impl State {
+    /// A number that tells it from other states. Equal states, in all that can matter from there on, have
+    /// equal numbers.
+    pub fn key(&self) -> u128 {
+        self.key
+    }
+
+    /// The CPUs.
+    pub fn cpus(&self) -> &[Stopped] {
+        &self.cpus
+    }
+}
+
+impl Specimen {
+    /// Clears what `cpu` has left behind where nobody will read it.
+    pub(super) fn tidy(&mut self, cpu: usize) {
+        if self.granularity == Granularity::Instruction {
+            return;
+        }
+        let Stacks { task, handler } = self.stacks[cpu];
+        let rsp = self.cpus[cpu].regs.rsp;
+        let within = |[start, end]: [u64; 2]| (start..=end).contains(&rsp);
+        if within(handler) {
+            self.clear(handler[0].max(rsp.saturating_sub(CLEARED as u64)), rsp);
+        } else if within(task) {
+            self.clear(task[0].max(rsp.saturating_sub(CLEARED as u64)), rsp);
+            self.clear(
+                handler[0].max(handler[1].saturating_sub(CLEARED as u64)),
+                handler[1],
+            );
+        }
+    }
+
+    /// Clears RAM from `start` to `end`, as far as there is any, and, once there is a beginning to go back to,
+    /// only in pages that are kept.
+    pub(super) fn clear(&mut self, start: u64, end: u64) {
+        let (Ok(mut at), Ok(end)) = (usize::try_from(start), usize::try_from(end)) else {
+            return;
+        };
+        while at < end {
+            let (number, offset) = (at / PAGE, at % PAGE);
+            let length = (PAGE - offset).min(end - at);
+            let has_begun = !self.origin.is_empty();
+            let is_kept = self
+                .kept
+                .binary_search_by_key(&number, |(kept, _)| *kept)
+                .is_ok();
+            if number < self.serial.ram().pages() && (is_kept || !has_begun) {
+                self.serial.ram_mut().page_mut(number)[offset..offset + length].fill(0);
+            }
+            at += length;
+        }
+    }
+
+    /// Keeps, from now on, the pages that the guest has written for the first time. Whether there were any:
+    /// then states that were saved before it last was asked may lack them.
+    ///
+    /// # Errors
+    /// If KVM does not say.
+    pub fn keep_new_pages(&mut self) -> Result<bool, SpecimenError> {
+        let is_new = self.keep_written()?;
+        Ok(std::mem::take(&mut self.has_grown) || is_new)
+    }
+
+    /// Keeps the pages that were written for the first time. Whether there were any.
+    pub(super) fn keep_written(&mut self) -> Result<bool, SpecimenError> {
+        let new = self
+            .serial
+            .newly_written()
+            .map_err(kvm("say which pages were written"))?;
+        for number in &new {
+            if let Err(at) = self.kept.binary_search_by_key(number, |(kept, _)| *kept) {
+                let kept = Arc::new(self.keep(*number, self.serial.ram().page(*number)));
+                self.kept.insert(at, (*number, kept));
+                let first = self.original(*number);
+                self.root.pages.insert(at, Arc::new(first));
+            }
+        }
+        if !new.is_empty() {
+            self.numbers = self.kept.iter().map(|(number, _)| *number).collect();
+            self.root.numbers = Arc::clone(&self.numbers);
+        }
+        Ok(!new.is_empty())
+    }
+
+    /// Page `number` as it was at first.
+    pub(super) fn original(&self, number: usize) -> Kept {
+        Kept {
+            bytes: *self.origin(number),
+            share: 0,
+        }
+    }
+
+    pub(super) fn origin(&self, number: usize) -> &Page {
+        let start = number * PAGE;
+        self.origin[start..start + PAGE]
+            .try_into()
+            .expect("a page is a page long")
+    }
+
+    /// Page `number` as it is.
+    pub(super) fn keep(&self, number: usize, bytes: &Page) -> Kept {
+        let is_same = self.unobserved.contains(&number) || bytes == self.origin(number);
+        Kept {
+            bytes: *bytes,
+            share: if is_same {
+                0
+            } else {
+                xxh3_128_with_seed(bytes, number as u64)
+            },
+        }
+    }
+
+    /// The state as it is.
+    pub fn save(&mut self) -> State {
+        for at in 0..self.kept.len() {
+            let (number, kept) = &self.kept[at];
+            let now = self.serial.ram().page(*number);
+            if *now != kept.bytes {
+                self.kept[at].1 = Arc::new(self.keep(*number, now));
+            }
+        }
+        let pages: Vec<_> = self.kept.iter().map(|(_, kept)| Arc::clone(kept)).collect();
+        let key = self.key(&pages);
+        State {
+            numbers: Arc::clone(&self.numbers),
+            pages,
+            cpus: self.cpus.clone(),
+            key,
+        }
+    }
+
+    /// Puts the machine back to `state`.
+    pub fn load(&mut self, state: &State) {
+        let aligned;
+        let pages = if Arc::ptr_eq(&state.numbers, &self.numbers) {
+            &state.pages
+        } else {
+            aligned = self.aligned(state);
+            &aligned
+        };
+        for ((number, now), then) in self.kept.iter_mut().zip(pages) {
+            if !Arc::ptr_eq(now, then) || *self.serial.ram().page(*number) != now.bytes {
+                *self.serial.ram_mut().page_mut(*number) = then.bytes;
+                *now = Arc::clone(then);
+            }
+        }
+        for (cpu, (now, then)) in self.cpus.iter_mut().zip(&state.cpus).enumerate() {
+            self.serial.set_regs(cpu, &then.regs);
+            now.clone_from(then);
+        }
+    }
+
+    /// The pages of `state`, and of those that were not kept when it was saved, what they were at first: they had
+    /// not been written by then.
+    pub(super) fn aligned(&self, state: &State) -> Vec<Arc<Kept>> {
+        let page = |number: &usize| match state.numbers.binary_search(number) {
+            Ok(at) => Arc::clone(&state.pages[at]),
+            Err(_) => Arc::new(self.original(*number)),
+        };
+        self.numbers.iter().map(page).collect()
+    }
+
+    /// Puts the machine back to its beginning.
+    pub fn rewind(&mut self) {
+        let root = self.root.clone();
+        self.load(&root);
+    }
+
+    /// Checks that the vCPUs are, but for their general registers, what they were at first: which is why
+    /// [`Specimen::load`] need not put that back.
+    ///
+    /// # Errors
+    /// [`SpecimenError::NotExact`] if one is not.
+    pub fn check_rest(&mut self) -> Result<(), SpecimenError> {
+        let now = self.serial.capture().map_err(kvm("show all of a vCPU"))?;
+        for (cpu, (now, then)) in now.iter().zip(&self.origin_cpus).enumerate() {
+            if let Some(what) = now.difference(then) {
+                return Err(SpecimenError::NotExact { cpu, what });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn key(&self, pages: &[Arc<Kept>]) -> u128 {
+        let mut hash = Xxh3::new();
+        let memory = pages
+            .iter()
+            .fold(0_u128, |sum, page| sum.wrapping_add(page.share));
+        hash.update(&memory.to_le_bytes());
+        for stopped in &self.cpus {
+            let regs = &stopped.regs;
+            // Of the others none matters where CPUs stop; see `shared::stop`.
+            let preserved = [
+                regs.rip, regs.rsp, regs.rbp, regs.rbx, regs.r12, regs.r13, regs.r14, regs.r15,
+            ];
+            let rest = [
+                regs.rax, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.r8, regs.r9, regs.r10,
+                regs.r11,
+            ];
+            preserved
+                .iter()
+                .for_each(|reg| hash.update(&reg.to_le_bytes()));
+            let flags = if matches!(stopped.at, Stop::Instruction(_)) {
+                rest.iter().for_each(|reg| hash.update(&reg.to_le_bytes()));
+                regs.rflags
+            } else {
+                regs.rflags & INTERRUPT_FLAG
+            };
+            hash.update(&flags.to_le_bytes());
+            let (kind, what) = match stopped.at {
+                Stop::Access(kind, address) => (kind as u64, address),
+                Stop::Send { target, vector } => (0x10, (target as u64) << 8 | u64::from(vector)),
+                Stop::Idle => (0x11, 0),
+                Stop::Relax => (0x12, 0),
+                Stop::Left => (0x13, 0),
+                Stop::Point(index) => (0x14, index as u64),
+                Stop::Instruction(_) => (0x15, 0),
+            };
+            let given = stopped.given as u64;
+            for word in [kind, what, stopped.pending.into(), given] {
+                hash.update(&word.to_le_bytes());
+            }
+            for (word, value) in stopped.seen.iter().flatten() {
+                hash.update(&word.to_le_bytes());
+                hash.update(&value.to_le_bytes());
+            }
+            let waits = stopped.waits_since.unwrap_or(0);
+            hash.update(&waits.to_le_bytes());
+        }
+        hash.digest128()
+    }
+
+    /// A number for what memory holds, stacks left out.
+    pub(super) fn shared_memory(&self) -> u128 {
+        let mut hash = Xxh3::new();
+        let on_stack = |number: usize| {
+            let at = (number * PAGE) as u64;
+            self.stacks.iter().any(|stacks| {
+                [stacks.task, stacks.handler]
+                    .iter()
+                    .any(|[start, end]| (*start..*end).contains(&at))
+            })
+        };
+        for (number, _) in &self.kept {
+            if !on_stack(*number) && !self.unobserved.contains(number) {
+                hash.update(self.serial.ram().page(*number));
+            }
+        }
+        hash.digest128()
+    }
+}

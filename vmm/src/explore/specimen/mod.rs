@@ -1,0 +1,250 @@
+//! The specimen: a machine whose CPUs go on one at a time, from stop to stop, and can be put back to where they
+//! were. It is the transition system that a search explores: which choices there are, what one leads to, and
+//! whether anything broke. It makes no choice itself.
+
+mod booting;
+mod breach;
+mod judging;
+mod keeping;
+mod stepping;
+mod stopped;
+
+use std::sync::Arc;
+
+use shared::lab::Stacks;
+use shared::stop::{self, Kind};
+use vmm_sys_util::errno;
+
+use super::case::Case;
+use super::schedule::Granularity;
+use crate::lab::Lab;
+use crate::lab::judge;
+use crate::lab::mailbox::Command;
+use crate::machine::MachineError;
+use crate::machine::image::Image;
+use crate::machine::kick::Alarm;
+use crate::machine::points::Points;
+use crate::machine::serial::Serial;
+use crate::machine::state::CpuState;
+use crate::machine::symbols::Symbols;
+use crate::machine::threads::CrewError;
+use crate::machine::vm::HostError;
+
+use booting::BOOT_LIMIT;
+pub use breach::Breach;
+use keeping::Kept;
+pub use keeping::State;
+pub use stopped::{Stop, Stopped};
+
+/// Why there is no specimen, or why it cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecimenError {
+    /// No machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// No lab.
+    #[error("cannot write the lab to guest memory")]
+    Lab(#[source] vm_memory::GuestMemoryError),
+    /// No threads to boot it on.
+    #[error(transparent)]
+    Crew(#[from] CrewError),
+    /// No host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The image has not the points that a search needs.
+    #[error(
+        "the guest image has no point \"{point}\", without which it cannot be explored{hint}",
+        hint = if *.point == stop::NAME {
+            "; build one that stops at each access (guest/build explore), or take --granularity probe"
+        } else { "" }
+    )]
+    NoPoint {
+        /// Its name.
+        point: &'static str,
+    },
+    /// The guest ended before it could be told anything.
+    #[error("the guest ended before its CPUs were ready: {0}")]
+    NotReady(String),
+    /// The guest did not come to where it can be told anything.
+    #[error(
+        "not all CPUs of the guest were ready after {} s", BOOT_LIMIT.as_secs()
+    )]
+    Late,
+    /// KVM refused.
+    #[error("KVM refused to {0}")]
+    Kvm(&'static str, #[source] errno::Error),
+    /// A signal came.
+    #[error("interrupted")]
+    Interrupted,
+    /// The machine is not what it was, where nothing should have changed.
+    #[error("CPU {cpu} differs at a stop in what no stop can change: {what}")]
+    NotExact {
+        /// The CPU.
+        cpu: usize,
+        /// In what.
+        what: &'static str,
+    },
+}
+
+fn kvm(what: &'static str) -> impl FnOnce(errno::Error) -> SpecimenError {
+    move |error| SpecimenError::Kvm(what, error)
+}
+
+/// What to explore.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// The guest image.
+    pub image: &'a Image,
+    /// The case.
+    pub case: &'a Case,
+    /// Words for the guest beyond the case's own.
+    pub append: &'a str,
+    /// Where CPUs stop.
+    pub granularity: Granularity,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// Stops that the CPU came to, the last of which it is at.
+    pub stops: u32,
+    /// What broke on the way.
+    pub breach: Option<Breach>,
+}
+
+/// Addresses of the points that mean something to a search.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    access: Option<u64>,
+    idle: u64,
+    relax: [u64; 8],
+    left: u64,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Specimen {
+    serial: Serial,
+    lab: Lab,
+    points: Points,
+    symbols: Symbols,
+    known: Known,
+    granularity: Granularity,
+    programs: Vec<Vec<Command>>,
+    stacks: Vec<Stacks>,
+    cpus: Vec<Stopped>,
+    /// The pages that are kept, and what is in RAM now.
+    kept: Vec<(usize, Arc<Kept>)>,
+    /// Their numbers.
+    numbers: Arc<[usize]>,
+    /// Whether a schedule has written pages that were not kept before, since that was last asked.
+    has_grown: bool,
+    /// Pages whose contents do not matter: counts, and traces.
+    unobserved: Vec<usize>,
+    /// All of RAM as it was at first.
+    origin: Vec<u8>,
+    origin_cpus: Vec<CpuState>,
+    root: State,
+    image: u128,
+    beginning: u128,
+    interrupted: fn() -> bool,
+    /// Ends each stay in the guest that lasts too long.
+    _alarm: Alarm,
+}
+
+impl Specimen {
+    /// A number that tells this beginning from that of another boot, or on another host.
+    pub fn beginning(&self) -> u128 {
+        self.beginning
+    }
+
+    /// The beginning of every schedule.
+    pub fn root(&self) -> &State {
+        &self.root
+    }
+
+    /// A number that tells the guest's image from others.
+    pub fn image(&self) -> u128 {
+        self.image
+    }
+
+    /// Where CPUs stop.
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// The CPUs as they stand.
+    pub fn cpus(&self) -> &[Stopped] {
+        &self.cpus
+    }
+
+    /// The functions of the image.
+    pub fn symbols(&self) -> &Symbols {
+        &self.symbols
+    }
+
+    /// The calls on their way.
+    pub fn open_calls(&self) -> Vec<String> {
+        let open = judge::open_calls(&self.lab).first;
+        open.iter().map(ToString::to_string).collect()
+    }
+
+    /// Guest RAM, to look at.
+    pub fn word(&self, address: u64) -> Option<u64> {
+        self.serial.ram().word(address)
+    }
+
+    /// The addresses to which the functions that `cpu` is in will return, innermost first, as far as they can
+    /// be followed.
+    pub fn callers(&self, cpu: usize) -> Vec<u64> {
+        const DEPTH: usize = 8;
+        let regs = &self.cpus[cpu].regs;
+        let mut callers: Vec<u64> = self.word(regs.rsp).into_iter().collect();
+        let mut frame = regs.rbp;
+        while callers.len() < DEPTH {
+            let (Some(next), Some(caller)) = (self.word(frame), self.word(frame.wrapping_add(8)))
+            else {
+                break;
+            };
+            callers.push(caller);
+            // Frames lie one above the other.
+            if next <= frame {
+                break;
+            }
+            frame = next;
+        }
+        callers
+    }
+
+    /// Whether a signal came that is to end the search.
+    pub fn is_to_end(&self) -> bool {
+        (self.interrupted)()
+    }
+
+    /// A stop in words.
+    pub fn describe(&self, at: Stop) -> String {
+        match at {
+            Stop::Access(Kind::IrqsOff, _) => "irqs-off".to_owned(),
+            Stop::Access(kind, address) => {
+                let kind = match kind {
+                    Kind::Load => "load",
+                    Kind::Store => "store",
+                    Kind::ReadModifyWrite => "rmw",
+                    Kind::Lock => "lock",
+                    Kind::Mark => "mark",
+                    Kind::IrqsOff => "irqs-off",
+                };
+                format!("{kind} {address:#x}")
+            }
+            Stop::Send { target, vector } => format!("send {vector:#x} to {target}"),
+            Stop::Idle => "idle".to_owned(),
+            Stop::Relax => "relax".to_owned(),
+            Stop::Left => "left".to_owned(),
+            Stop::Point(index) => {
+                let point = self.points.iter().nth(index);
+                point.map_or_else(|| index.to_string(), |point| point.name.clone())
+            }
+            Stop::Instruction(rip) => format!("at {rip:#x}"),
+        }
+    }
+}
