@@ -69,7 +69,7 @@ test-local: have-kvm build whole ## whole runs on this host's /dev/kvm
 	VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) --skip qemu::
 
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
-	SVM_TIME_LIMIT=900 tests/svm/run $(VMM) $(GUEST) $(EXPLORE) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
+	SVM_TIME_LIMIT=1800 tests/svm/run $(VMM) $(GUEST) $(EXPLORE) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
 		WHOLE_VCPUS=$(SVM_VCPUS) whole --skip qemu:: --skip image_lint::
 
 stories: have-kvm build whole ## every scenario a thousand times, and fifty times in the nested host
