@@ -79,7 +79,7 @@ impl Standing {
             in_service: vectors(&lapic, IN_SERVICE),
             // Outside long mode the instruction pointer is relative to the code segment.
             code: place.read(sregs.cs.base.wrapping_add(regs.rip), INSTRUCTION_MAX),
-            callers: place.callers(regs.rbp),
+            callers: callers(regs.rbp, |address| place.word(address)),
             regs,
         })
     }
@@ -121,24 +121,9 @@ impl Place<'_> {
         bytes
     }
 
-    /// Follows the chain of frame pointers, which must lead upwards.
-    fn callers(&self, mut frame: u64) -> Vec<u64> {
-        let mut callers = Vec::new();
-        while callers.len() < DEPTH && frame != 0 && frame.is_multiple_of(8) {
-            let saved = self.read(frame, 16);
-            let (Some(next), Some(caller)) = (word(&saved, 0), word(&saved, 8)) else {
-                break;
-            };
-            if caller == 0 {
-                break;
-            }
-            callers.push(caller);
-            if next <= frame {
-                break;
-            }
-            frame = next;
-        }
-        callers
+    fn word(&self, address: u64) -> Option<u64> {
+        let bytes = self.read(address, 8).try_into();
+        bytes.ok().map(u64::from_le_bytes)
     }
 
     fn translate(&self, address: u64) -> Option<u64> {
@@ -151,12 +136,24 @@ impl Place<'_> {
     }
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes
-        .get(at..at + 8)?
-        .try_into()
-        .ok()
-        .map(u64::from_le_bytes)
+/// The return addresses behind the chain of frame pointers that begins with `frame` and must lead upwards,
+/// innermost first, at most [`DEPTH`]. `word` reads eight bytes of guest memory, if they are there.
+pub fn callers(mut frame: u64, word: impl Fn(u64) -> Option<u64>) -> Vec<u64> {
+    let mut callers = Vec::new();
+    while callers.len() < DEPTH && frame != 0 && frame.is_multiple_of(8) {
+        let (Some(next), Some(caller)) = (word(frame), word(frame.wrapping_add(8))) else {
+            break;
+        };
+        if caller == 0 {
+            break;
+        }
+        callers.push(caller);
+        if next <= frame {
+            break;
+        }
+        frame = next;
+    }
+    callers
 }
 
 /// Vectors accepted and not yet delivered.
@@ -186,5 +183,25 @@ mod tests {
         lapic.regs[IN_SERVICE] = 2;
         assert_eq!(vectors(&lapic, REQUESTED), [32, 255]);
         assert_eq!(vectors(&lapic, IN_SERVICE), [1]);
+    }
+
+    #[test]
+    fn frames_are_followed_upwards_and_no_further_than_memory_goes() {
+        // Frames of two words: where the next one is, and where its function returns to.
+        let stack = |words: &[u64], frame: u64| {
+            callers(frame, |address| {
+                words.get(usize::try_from(address / 8).unwrap()).copied()
+            })
+        };
+        assert_eq!(stack(&[9, 9, 32, 7, 64, 8, 9, 9, 0, 9], 16), [7, 8, 9]);
+        assert_eq!(stack(&[9, 9, 32, 7, 48, 8], 16), [7, 8]);
+        // A loop, a way down, the bottom of the stack, and places where no frame can be.
+        assert_eq!(stack(&[9, 9, 16, 7], 16), [7]);
+        assert_eq!(stack(&[9, 9, 0, 7], 16), [7]);
+        assert_eq!(stack(&[9, 9, 32, 0, 0, 8], 16), [0; 0]);
+        assert_eq!(stack(&[9, 9, 32, 7], 17), [0; 0]);
+        assert_eq!(stack(&[9, 9, 32, 7], u64::MAX - 7), [0; 0]);
+        let endless = callers(8, |address| Some(address + 16));
+        assert_eq!(endless.len(), DEPTH);
     }
 }

@@ -22,6 +22,7 @@ use crate::lab::judge;
 use crate::lab::mailbox::Command;
 use crate::machine::MachineError;
 use crate::machine::image::Image;
+use crate::machine::inspect;
 use crate::machine::kick::Alarm;
 use crate::machine::points::Points;
 use crate::machine::serial::Serial;
@@ -197,23 +198,11 @@ impl Specimen {
     /// The addresses to which the functions that `cpu` is in will return, innermost first, as far as they can
     /// be followed.
     pub fn callers(&self, cpu: usize) -> Vec<u64> {
-        const DEPTH: usize = 8;
         let regs = &self.cpus[cpu].regs;
-        let mut callers: Vec<u64> = self.word(regs.rsp).into_iter().collect();
-        let mut frame = regs.rbp;
-        while callers.len() < DEPTH {
-            let (Some(next), Some(caller)) = (self.word(frame), self.word(frame.wrapping_add(8)))
-            else {
-                break;
-            };
-            callers.push(caller);
-            // Frames lie one above the other.
-            if next <= frame {
-                break;
-            }
-            frame = next;
-        }
-        callers
+        // What it rings the doorbell in has no frame of its own.
+        let innermost = self.word(regs.rsp).into_iter();
+        let callers = inspect::callers(regs.rbp, |address| self.word(address));
+        innermost.chain(callers).collect()
     }
 
     /// Whether a signal came that is to end the search.
