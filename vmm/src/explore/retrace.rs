@@ -3,7 +3,6 @@
 
 use super::schedule::{Choice, Turn};
 use super::search::{Found, turn};
-use super::sharing::Sharing;
 use super::specimen::{Breach, Specimen, SpecimenError};
 
 /// How a schedule that was to be followed exactly went another way.
@@ -77,7 +76,6 @@ pub fn follow(
     on_stop: &mut OnStop<'_>,
 ) -> Result<Result<Followed, Diverged>, SpecimenError> {
     specimen.rewind();
-    let mut sharing = Sharing::new(specimen.cpus().len());
     let mut taken = Vec::with_capacity(turns.len());
     for (number, wanted) in (1..).zip(turns) {
         let choice = Choice {
@@ -93,10 +91,8 @@ pub fn follow(
                 let cpu = wanted.cpu;
                 return Ok(Err(Diverged::NoChoice { turn: number, cpu }));
             }
-            let moved = specimen.follow(next, 1, &mut sharing, &mut |specimen| {
-                on_stop(specimen, choice, number - 1);
-            })?;
-            breach = moved.breach;
+            breach = specimen.follow(next)?;
+            on_stop(specimen, choice, number - 1);
             stops += 1;
             next.takes = None;
         }
@@ -193,9 +189,8 @@ impl Path {
         specimen: &mut Specimen,
         choice: Choice,
     ) -> Result<Option<Breach>, SpecimenError> {
-        let mut sharing = Sharing::new(specimen.cpus().len());
-        let moved = specimen.follow(choice, 1, &mut sharing, &mut |_| {})?;
-        let done = turn(specimen, choice, moved.stops);
+        let breach = specimen.follow(choice)?;
+        let done = turn(specimen, choice, 1);
         match self.turns.last_mut() {
             Some(last) if last.cpu == done.cpu && done.takes.is_none() => {
                 last.stops += done.stops;
@@ -203,7 +198,7 @@ impl Path {
             }
             _ => self.turns.push(done),
         }
-        Ok(moved.breach)
+        Ok(breach)
     }
 
     fn found(self, breach: Breach) -> Found {

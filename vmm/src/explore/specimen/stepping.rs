@@ -81,9 +81,12 @@ impl Specimen {
         let mut choice = choice;
         let mut stops = 0;
         loop {
-            let breach = self.step(choice, sharing)?;
+            if let (None, Stop::Send { target, .. }) = (choice.takes, self.cpus[choice.cpu].at) {
+                sharing.interrupts(target);
+            }
+            let breach = self.step(choice)?;
             stops += 1;
-            if breach.is_some() || self.cpus[choice.cpu].is_contended {
+            if breach.is_some() || self.is_contended(choice.cpu, sharing) {
                 self.tidy(choice.cpu);
                 return Ok(Moved { stops, breach });
             }
@@ -98,42 +101,19 @@ impl Specimen {
         }
     }
 
-    /// As [`Specimen::advance`], to the `stops`th stop and whoever may get in the way. `on_stop` is shown each.
+    /// As [`Specimen::advance`], but only to the next stop, whether anybody can get in the way there or not.
+    /// Returns what broke.
     ///
     /// # Errors
     /// As [`Specimen::advance`].
-    pub fn follow(
-        &mut self,
-        choice: Choice,
-        stops: u32,
-        sharing: &mut Sharing,
-        on_stop: &mut dyn FnMut(&Self),
-    ) -> Result<Moved, SpecimenError> {
-        let mut choice = choice;
-        for done in 1..=stops {
-            let breach = self.step(choice, sharing)?;
-            on_stop(self);
-            if breach.is_some() || done == stops {
-                self.tidy(choice.cpu);
-                return Ok(Moved {
-                    stops: done,
-                    breach,
-                });
-            }
-            choice.takes = None;
-        }
-        Ok(Moved {
-            stops: 0,
-            breach: None,
-        })
+    pub fn follow(&mut self, choice: Choice) -> Result<Option<Breach>, SpecimenError> {
+        let breach = self.step(choice)?;
+        self.tidy(choice.cpu);
+        Ok(breach)
     }
 
     /// Runs one CPU to its next stop.
-    pub(super) fn step(
-        &mut self,
-        choice: Choice,
-        sharing: &mut Sharing,
-    ) -> Result<Option<Breach>, SpecimenError> {
+    fn step(&mut self, choice: Choice) -> Result<Option<Breach>, SpecimenError> {
         let cpu = choice.cpu;
         // One that sleeps is not stepped out of its sleep, of which not every KVM knows an end then, but runs
         // to where its handler says that it has begun.
@@ -152,7 +132,7 @@ impl Specimen {
                 .interrupt(cpu, vector)
                 .map_err(kvm("deliver an interrupt"))?;
         } else {
-            self.leave_stop(cpu, sharing);
+            self.leave_stop(cpu);
         }
         let begun = Instant::now();
         let at = loop {
@@ -221,7 +201,6 @@ impl Specimen {
         if !comes_back {
             stopped.waits_since = waits_since;
         }
-        self.cpus[cpu].is_contended = self.is_contended(cpu, sharing);
         Ok(self.findings())
     }
 
@@ -243,7 +222,7 @@ impl Specimen {
     }
 
     /// What happens between a stop and the first instruction behind it.
-    pub(super) fn leave_stop(&mut self, cpu: usize, sharing: &mut Sharing) {
+    pub(super) fn leave_stop(&mut self, cpu: usize) {
         let at = self.cpus[cpu].at;
         let word = match at {
             Stop::Access(_, address) => self.serial.ram().word(address & !7),
@@ -275,7 +254,6 @@ impl Specimen {
             Stop::Send { target, vector } => {
                 seen.clear();
                 self.cpus[target].pending |= bit(vector);
-                sharing.interrupts(target);
             }
             _ => {}
         }

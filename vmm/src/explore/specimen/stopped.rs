@@ -57,8 +57,6 @@ pub struct Stopped {
     pub(super) pending: u16,
     /// Commands that it was given so far.
     pub(super) given: usize,
-    /// Whether others can get in its way here.
-    pub(super) is_contended: bool,
 }
 
 impl Stopped {
@@ -119,6 +117,5 @@ pub(super) fn at_rest(regs: kvm_regs) -> Stopped {
         repeats: false,
         pending: 0,
         given: 0,
-        is_contended: true,
     }
 }
