@@ -2,14 +2,14 @@
 //! twice. Orders of steps that do not touch each other lead to the same state; *sleep sets* (Godefroid, 1996)
 //! keep the search from taking all of them, and are stored with the states so that both go together.
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 use shared::stop::Kind;
 
-use super::frontier::{self, Frontier, Root};
-use super::{ByKey, End, Found, Hunt, Look};
+use super::walk::{Entry, Frame, Walker, until_sound, walk};
+use super::{ByKey, End, Hunt, frontier};
 use crate::explore::Shard;
-use crate::explore::schedule::{Choice, Granularity, Turn};
+use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Way;
 use crate::explore::specimen::{SpecimenError, State, Stop};
 
@@ -18,18 +18,6 @@ type Set = u128;
 
 /// CPUs whose choices fit into a [`Set`]; those of the others are never in one.
 const IN_SET: usize = 32;
-
-/// A state on the way to the present one.
-#[derive(Debug)]
-struct Frame {
-    state: State,
-    /// Choices to try from here.
-    todo: Vec<Choice>,
-    /// Choices that need not be tried: what they lead to is reached another way.
-    asleep: Set,
-    /// What led here; nothing at the state that the search began with.
-    by: Option<Turn>,
-}
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -67,144 +55,82 @@ impl Seen {
 /// # Errors
 /// [`SpecimenError`] if the host fails.
 pub fn search(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<End, SpecimenError> {
-    loop {
-        *seen = Seen::default();
-        hunt.counts.states = 0;
-        hunt.counts.ends = 0;
-        if let Some(end) = search_once(hunt, seen, shard)? {
-            return Ok(end);
-        }
-        hunt.sharing.begin_anew();
-        hunt.counts.begun_anew += 1;
-    }
-}
-
-/// One search; `None` if it proved void.
-fn search_once(
-    hunt: &mut Hunt<'_>,
-    seen: &mut Seen,
-    shard: Shard,
-) -> Result<Option<End>, SpecimenError> {
-    hunt.specimen.rewind();
-    let roots = match frontier::expand(hunt, seen, shard)? {
-        Frontier::Roots(roots) => roots,
-        Frontier::Void => return Ok(None),
-        Frontier::End(end) => return Ok(Some(end)),
-    };
-    for root in roots {
-        match descend(hunt, seen, root)? {
-            Some(End::Complete) => {}
-            other => return Ok(other),
-        }
-    }
-    Ok(Some(End::Complete))
-}
-
-/// Searches all that follows a state; `None` if it proved void.
-fn descend(hunt: &mut Hunt<'_>, seen: &mut Seen, root: Root) -> Result<Option<End>, SpecimenError> {
-    let Root { state, path } = root;
-    hunt.specimen.load(&state);
     let reduces = hunt.specimen.granularity() == Granularity::Access;
-    let mut stack: Vec<Frame> = Vec::new();
-    let broke = |stack: &[Frame], last: Option<Turn>, breach| {
-        let turns = stack.iter().filter_map(|frame| frame.by.clone());
-        let turns = path.iter().cloned().chain(turns).chain(last).collect();
-        End::Broke(Found { turns, breach })
-    };
-    if let Some(breach) = enter(hunt, seen, &mut stack, state, 0, None)? {
-        if hunt.is_incomplete()? {
-            return Ok(None);
+    until_sound(hunt, |hunt| {
+        *seen = Seen::default();
+        hunt.counts.ends = 0;
+        for root in frontier::expand(hunt, seen, shard)? {
+            walk(hunt, &mut Exhaustive { seen, reduces }, root)?;
         }
-        return Ok(Some(broke(&stack, None, breach)));
-    }
-    // Whether the machine is in the state of the topmost frame.
-    let mut is_there = true;
-    while let Some(frame) = stack.last_mut() {
-        let Some(choice) = frame.todo.pop() else {
-            stack.pop();
-            is_there = false;
-            continue;
-        };
-        if !is_there {
-            hunt.specimen.load(&frame.state);
-        }
-        let moved = hunt.advance(choice)?;
-        let taken = hunt.turn(choice, moved.stops);
-        if let Some(breach) = moved.breach {
-            if hunt.is_incomplete()? {
-                return Ok(None);
-            }
-            return Ok(Some(broke(&stack, Some(taken), breach)));
-        }
-        match hunt.look()? {
-            Look::GoOn => {}
-            Look::Void => return Ok(None),
-            Look::Stop(why) => return Ok(Some(End::Stopped(why))),
-        }
-        let asleep = if reduces {
-            still_asleep(&frame.state, frame.asleep, choice)
-        } else {
-            0
-        };
-        frame.asleep |= if reduces { bit(choice) } else { 0 };
-        let next = hunt.specimen.save();
-        let before = stack.len();
-        if let Some(breach) = enter(hunt, seen, &mut stack, next, asleep, Some(&taken))? {
-            if hunt.is_incomplete()? {
-                return Ok(None);
-            }
-            return Ok(Some(broke(&stack, Some(taken), breach)));
-        }
-        is_there = stack.len() > before;
-    }
-    Ok(Some(End::Complete))
+        Ok(())
+    })
 }
 
-/// Goes on from `state`, if there is anything to try from there that was not tried before. Returns what
-/// broke, if it is an end.
-fn enter(
-    hunt: &mut Hunt<'_>,
-    seen: &mut Seen,
-    stack: &mut Vec<Frame>,
-    state: State,
+/// One search.
+#[derive(Debug)]
+struct Exhaustive<'a> {
+    seen: &'a mut Seen,
+    /// Whether choices are put to sleep: only where it is known what they touch.
+    reduces: bool,
+}
+
+/// What is kept of a state on the way.
+#[derive(Debug)]
+struct Kept {
+    /// Choices to try from there.
+    todo: Vec<Choice>,
+    /// Choices that need not be tried: what they lead to is reached another way.
     asleep: Set,
-    by: Option<&Turn>,
-) -> Result<Option<crate::explore::specimen::Breach>, SpecimenError> {
-    let choices = hunt.specimen.choices();
-    let (todo, asleep): (Vec<_>, _) = match seen.states.entry(state.key()) {
-        Entry::Occupied(mut known) => {
-            let before = *known.get();
-            let wanted = before & !asleep;
-            *known.get_mut() = before & asleep;
-            let todo = choices.into_iter().filter(|it| bit(*it) & wanted != 0);
-            (todo.collect(), before & asleep)
+}
+
+impl Walker for Exhaustive<'_> {
+    type Kept = Kept;
+    /// What sleeps on behind it.
+    type Step = Set;
+
+    fn next(&mut self, state: &State, kept: &mut Kept) -> Option<(Choice, Set)> {
+        let choice = kept.todo.pop()?;
+        if !self.reduces {
+            return Some((choice, 0));
         }
-        Entry::Vacant(place) => {
-            place.insert(asleep);
-            hunt.counts.states += 1;
-            if choices.is_empty() {
-                seen.ends.push(state.key());
-                hunt.counts.ends += 1;
-                hunt.counts.schedules += 1;
-                return hunt.specimen.judge();
-            }
-            let todo = choices.into_iter().filter(|it| bit(*it) & asleep == 0);
-            (todo.collect(), asleep)
-        }
-    };
-    if todo.is_empty() {
-        hunt.counts.schedules += 1;
-        return Ok(None);
+        let asleep = still_asleep(state, kept.asleep, choice);
+        kept.asleep |= bit(choice);
+        Some((choice, asleep))
     }
-    stack.push(Frame {
-        state,
-        todo,
-        asleep,
-        by: by.cloned(),
-    });
-    hunt.counts.depth = stack.len() as u64;
-    hunt.counts.deepest = hunt.counts.deepest.max(hunt.counts.depth);
-    Ok(None)
+
+    fn enter(
+        &mut self,
+        hunt: &mut Hunt<'_>,
+        _: &mut [Frame<Kept>],
+        state: &State,
+        by: Option<Set>,
+    ) -> Entry<Kept> {
+        let asleep = by.unwrap_or(0);
+        let mut todo = hunt.specimen.choices();
+        let asleep = match self.seen.states.entry(state.key()) {
+            Occupied(mut known) => {
+                let before = *known.get();
+                *known.get_mut() = before & asleep;
+                todo.retain(|it| bit(*it) & before & !asleep != 0);
+                before & asleep
+            }
+            Vacant(place) => {
+                place.insert(asleep);
+                hunt.counts.states += 1;
+                if todo.is_empty() {
+                    self.seen.ends.push(state.key());
+                    return Entry::End;
+                }
+                todo.retain(|it| bit(*it) & asleep == 0);
+                asleep
+            }
+        };
+        if todo.is_empty() {
+            Entry::Known
+        } else {
+            Entry::GoOn(Kept { todo, asleep })
+        }
+    }
 }
 
 /// The place of a choice in a [`Set`]; none for those that are never in one.

@@ -4,51 +4,23 @@
 
 use std::collections::VecDeque;
 
+use super::Hunt;
 use super::exhaustive::Seen;
-use super::{End, Found, Hunt, Look};
+use super::walk::{Cut, Root, judge, make};
 use crate::explore::Shard;
-use crate::explore::schedule::Turn;
-use crate::explore::specimen::{SpecimenError, State};
 
 /// States for each shard, of which some lead to many more than others.
 const PER_SHARD: usize = 8;
-
-/// A state from which to search on, and the way there.
-#[derive(Debug)]
-pub struct Root {
-    /// The state.
-    pub state: State,
-    /// The way.
-    pub path: Vec<Turn>,
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub enum Frontier {
-    /// The states from which this shard is to search on.
-    Roots(Vec<Root>),
-    /// What was found so far is void.
-    Void,
-    /// Something broke on the way, or it had to stop.
-    End(End),
-}
 
 /// Finds the states from which `shard` searches on. Those of the others are put into `seen`, as are those on
 /// the way, with all that was tried from there: somebody does.
 ///
 /// # Errors
-/// [`SpecimenError`] if the host fails.
-pub fn expand(
-    hunt: &mut Hunt<'_>,
-    seen: &mut Seen,
-    shard: Shard,
-) -> Result<Frontier, SpecimenError> {
-    let beginning = Root {
-        state: hunt.specimen.root().clone(),
-        path: Vec::new(),
-    };
+/// [`Cut`] if it did not come to them.
+pub fn expand(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<Vec<Root>, Cut> {
+    let beginning = Root::beginning(hunt);
     if shard == Shard::WHOLE {
-        return Ok(Frontier::Roots(vec![beginning]));
+        return Ok(vec![beginning]);
     }
     let shards = usize::try_from(shard.of).unwrap_or(usize::MAX);
     let enough = shards.saturating_mul(PER_SHARD);
@@ -65,27 +37,15 @@ pub fn expand(
             hunt.counts.states += 1;
         }
         if choices.is_empty() {
-            hunt.counts.ends += 1;
             seen.insert_end(state.key());
-            if let Some(breach) = hunt.specimen.judge()? {
-                return broke(hunt, path, breach);
-            }
+            judge(hunt, &path)?;
         }
         for (index, choice) in choices.into_iter().enumerate() {
             if index > 0 {
                 hunt.specimen.load(&state);
             }
-            let moved = hunt.advance(choice)?;
             let mut path = path.clone();
-            path.push(hunt.turn(choice, moved.stops));
-            if let Some(breach) = moved.breach {
-                return broke(hunt, path, breach);
-            }
-            match hunt.look()? {
-                Look::GoOn => {}
-                Look::Void => return Ok(Frontier::Void),
-                Look::Stop(why) => return Ok(Frontier::End(End::Stopped(why))),
-            }
+            make(hunt, choice, &mut path)?;
             let next = hunt.specimen.save();
             if met.insert(next.key()) {
                 waiting.push_back(Root { state: next, path });
@@ -94,7 +54,7 @@ pub fn expand(
     }
     // A page that is kept from now on is in none of the states that wait.
     if hunt.is_incomplete()? {
-        return Ok(Frontier::Void);
+        return Err(Cut::Void);
     }
     let (mine, others): (Vec<_>, Vec<_>) = (0..)
         .zip(waiting)
@@ -103,18 +63,5 @@ pub fn expand(
         seen.insert(root.state.key());
         hunt.counts.states += 1;
     }
-    Ok(Frontier::Roots(
-        mine.into_iter().map(|(_, root)| root).collect(),
-    ))
-}
-
-fn broke(
-    hunt: &mut Hunt<'_>,
-    turns: Vec<Turn>,
-    breach: crate::explore::specimen::Breach,
-) -> Result<Frontier, SpecimenError> {
-    if hunt.is_incomplete()? {
-        return Ok(Frontier::Void);
-    }
-    Ok(Frontier::End(End::Broke(Found { turns, breach })))
+    Ok(mine.into_iter().map(|(_, root)| root).collect())
 }

@@ -1,11 +1,13 @@
 //! Searches: which choices are made, one after the other, until something breaks or there is nothing left to
-//! try. Each strategy has a file of its own. They move the [`Specimen`] and look at nothing but its choices.
+//! try. Each strategy has a file of its own; those that go back to where they were share one [`walk`]. They move
+//! the [`Specimen`] and look at nothing but its choices.
 
 pub mod bounded;
 pub mod exhaustive;
-pub mod frontier;
+mod frontier;
 pub mod races;
 pub mod sampled;
+mod walk;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -178,11 +180,6 @@ impl<'a> Hunt<'a> {
     /// As [`Specimen::keep_new_pages`].
     pub fn is_incomplete(&mut self) -> Result<bool, SpecimenError> {
         self.specimen.keep_new_pages()
-    }
-
-    /// A turn, as it was just taken.
-    pub fn turn(&self, choice: Choice, stops: u32) -> Turn {
-        turn(self.specimen, choice, stops)
     }
 }
 

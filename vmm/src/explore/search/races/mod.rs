@@ -1,0 +1,243 @@
+//! Every order that can matter: depth first, and from each state only one CPU goes on at first. Another is tried
+//! there only if a later step of it turns out to race with one that was taken from there (dynamic partial-order
+//! reduction: Flanagan and Godefroid, POPL 2005). States are kept by their keys, each with all that happens
+//! behind it, so that the search need not go on from one twice, and still learns which of those steps race with
+//! the way on which it came there the second time (Yang, Chen, Gopalakrishnan and Kirby, SPIN 2008).
+//!
+//! Two steps race if their order can matter and nothing between them orders them already.
+
+mod actions;
+mod steps;
+
+use super::walk::{Entry, Frame, Root, Walker, until_sound, walk};
+use super::{ByKey, End, Hunt};
+use crate::explore::schedule::Choice;
+use crate::explore::specimen::{SpecimenError, State};
+use actions::{Action, Actions, Future};
+use steps::Steps;
+
+/// CPUs, as a set.
+type Cpus = u64;
+
+/// CPUs that this search can tell apart.
+pub const MOST_CPUS: usize = 64;
+
+/// Searches from the beginning.
+///
+/// # Errors
+/// [`SpecimenError`] if the host fails.
+pub fn search(hunt: &mut Hunt<'_>) -> Result<End, SpecimenError> {
+    until_sound(hunt, |hunt| {
+        let root = Root::beginning(hunt);
+        walk(hunt, &mut Races::new(root.state.cpus().len()), root)
+    })
+}
+
+/// One search.
+#[derive(Debug)]
+struct Races {
+    seen: ByKey<u128, Known>,
+    actions: Actions,
+    /// One leads from each state on the way to the next.
+    steps: Steps,
+}
+
+/// What is known of a state that was seen.
+#[derive(Debug)]
+enum Known {
+    /// It is on the way to the present one, at this place.
+    OnTheWay(usize),
+    /// All that happens behind it.
+    Done(Future),
+}
+
+/// What is kept of a state on the way.
+#[derive(Debug)]
+struct Kept {
+    /// With the numbers of their actions.
+    choices: Vec<(Choice, usize)>,
+    /// CPUs that can go on there.
+    able: Cpus,
+    /// CPUs that have to be tried from there, and those that were.
+    wanted: Cpus,
+    tried: Cpus,
+    /// Choices of the one that is tried.
+    todo: Vec<(Choice, usize)>,
+    /// What is known by now to happen behind it.
+    future: Future,
+}
+
+impl Walker for Races {
+    type Kept = Kept;
+    /// The number of its action.
+    type Step = usize;
+
+    fn next(&mut self, _: &State, kept: &mut Kept) -> Option<(Choice, usize)> {
+        if kept.todo.is_empty() {
+            let fresh = kept.wanted & !kept.tried & kept.able;
+            if fresh == 0 {
+                return None;
+            }
+            let cpu = fresh.trailing_zeros() as usize;
+            kept.tried |= 1 << cpu;
+            let of_it = kept.choices.iter().filter(|(choice, _)| choice.cpu == cpu);
+            kept.todo.extend(of_it.copied());
+        }
+        kept.todo.pop()
+    }
+
+    fn enter(
+        &mut self,
+        hunt: &mut Hunt<'_>,
+        way: &mut [Frame<Kept>],
+        state: &State,
+        by: Option<usize>,
+    ) -> Entry<Kept> {
+        if let Some(action) = by {
+            self.steps.push(&self.actions, action);
+        }
+        let entry = match self.seen.get(&state.key()) {
+            Some(known) => {
+                self.meet_again(way, known);
+                Entry::Known
+            }
+            None => self.meet(hunt, way, state, by),
+        };
+        if !matches!(entry, Entry::GoOn(_)) {
+            self.steps.pop();
+        }
+        entry
+    }
+
+    fn leave(&mut self, way: &mut [Frame<Kept>], frame: Frame<Kept>) {
+        self.steps.pop();
+        self.close(way, &frame.state, frame.kept.future);
+    }
+}
+
+impl Races {
+    fn new(cpus: usize) -> Self {
+        Self {
+            seen: ByKey::default(),
+            actions: Actions::default(),
+            steps: Steps::new(cpus),
+        }
+    }
+
+    /// Comes to a state that is new, by a step of action `by`.
+    fn meet(
+        &mut self,
+        hunt: &mut Hunt<'_>,
+        way: &mut [Frame<Kept>],
+        state: &State,
+        by: Option<usize>,
+    ) -> Entry<Kept> {
+        hunt.counts.states += 1;
+        let choices = hunt.specimen.choices();
+        // What a CPU waits for is a step too, of which it is to be known whether it could have come before.
+        let cpus = 0..state.cpus().len();
+        let waits: Vec<_> = cpus
+            .map(|cpu| Choice { cpu, takes: None })
+            .filter(|choice| !choices.contains(choice))
+            .collect();
+        let mut future = Future::default();
+        let mut come_to = |choice| {
+            let action = self.actions.number(Action::of(state, choice));
+            self.find_race(way, action, None);
+            future.insert(action);
+            (choice, action)
+        };
+        for choice in waits {
+            come_to(choice);
+        }
+        let choices: Vec<_> = choices.into_iter().map(come_to).collect();
+        if choices.is_empty() {
+            self.close(way, state, future);
+            return Entry::End;
+        }
+        self.seen.insert(state.key(), Known::OnTheWay(way.len()));
+        let cpus = choices.iter().map(|(choice, _)| choice.cpu);
+        let able: Cpus = cpus.fold(0, |set, cpu| set | 1 << cpu);
+        // Whoever ran last goes on first: schedules stay short.
+        let last = by.map(|action| self.actions.cpu(action));
+        let last = last.filter(|cpu| able >> cpu & 1 != 0);
+        Entry::GoOn(Kept {
+            able,
+            wanted: 1 << last.unwrap_or(choices[0].0.cpu),
+            tried: 0,
+            todo: Vec::new(),
+            future,
+            choices,
+        })
+    }
+
+    /// Comes once more to a state that is known.
+    fn meet_again(&self, way: &mut [Frame<Kept>], known: &Known) {
+        match known {
+            // Round in a circle. What happens behind it is not known yet, so nothing is left out.
+            Known::OnTheWay(place) => {
+                for frame in &mut way[*place..] {
+                    frame.kept.wanted = Cpus::MAX;
+                }
+            }
+            Known::Done(future) => {
+                for action in future.iter() {
+                    self.find_race(way, action, Some(future));
+                }
+                if let Some(below) = way.last_mut() {
+                    below.kept.future.add(future);
+                }
+            }
+        }
+    }
+
+    /// Notes what happens behind `state`, from which all was tried, and which the last of `way` leads to.
+    fn close(&mut self, way: &mut [Frame<Kept>], state: &State, future: Future) {
+        if let Some(below) = way.last_mut() {
+            below.kept.future.add(&future);
+        }
+        self.seen.insert(state.key(), Known::Done(future));
+    }
+
+    /// Looks for the last step on the way that races with `action`, which comes next, or, with `future`, some
+    /// time behind a state of which that is the future; and has tried in front of that step whatever lets the
+    /// action come first.
+    fn find_race(&self, way: &mut [Frame<Kept>], action: usize, future: Option<&Future>) {
+        let Some((place, raced)) = self.steps.raced(&self.actions, action) else {
+            return;
+        };
+        // Step 1 leads from the first state.
+        let kept = &mut way[place - 1].kept;
+        let able = kept.able;
+        let is_able = |cpu: usize| able >> cpu & 1 != 0;
+        let cpu = self.actions.cpu(action);
+        if is_able(cpu) {
+            kept.wanted |= 1 << cpu;
+            return;
+        }
+        // It waited there. Whoever else brings it to where it can come first has to go on instead.
+        let mut instead: Cpus = 0;
+        let before = self.steps.before(&self.actions, action);
+        for (other, last) in before.into_iter().enumerate() {
+            if last > place && other != raced && is_able(other) {
+                instead |= 1 << other;
+            }
+        }
+        let later = |rival: &&usize| future.is_some_and(|future| future.contains(**rival));
+        for rival in self.actions.rivals(action).iter().filter(later) {
+            let other = self.actions.cpu(*rival);
+            if other != raced {
+                instead |= if is_able(other) {
+                    1 << other
+                } else {
+                    Cpus::MAX
+                };
+            }
+        }
+        if instead == 0 && self.steps.last_of_cpu(cpu) > place {
+            instead = Cpus::MAX;
+        }
+        // Else it waited for that very step, and there is no other order.
+        kept.wanted |= instead;
+    }
+}
