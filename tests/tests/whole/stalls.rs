@@ -96,10 +96,11 @@ fn stalls_of_one_vcpu_that_overlap_make_one() {
     .run();
     let report = passes(&run);
     assert_eq!(number(&report, "/stalls/count"), 1, "{report:#}");
-    assert!(
-        seconds(&report, "/stalls/away_seconds") >= 0.499,
-        "{report:#}"
-    );
+    // A stall lasts from when it is confirmed; at least the longest of them lasts that long.
+    let away = seconds(&report, "/stalls/away_seconds");
+    assert!(away >= 0.4, "{report:#}");
+    // And it ends no earlier than the last of them, counted from the beginning of the workload.
+    assert!(seconds(&report, "/run_seconds") >= 0.5, "{report:#}");
 }
 
 #[test]
