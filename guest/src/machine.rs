@@ -143,10 +143,10 @@ impl<P: Platform> Machine<P> {
         if done() {
             return;
         }
-        let mut spins = 0;
         let mut since = self.platform.timestamp();
         while !done() {
-            spins += 1;
+            // Not in a variable: two turns that find the same are the same state to whoever explores.
+            count(&self.counters().wait_spins, 1);
             probe!(self.platform, "spin.relax");
             self.platform.relax();
             let now = self.platform.timestamp();
@@ -155,7 +155,6 @@ impl<P: Platform> Machine<P> {
                 since = now;
             }
         }
-        count(&self.counters().wait_spins, spins);
     }
 
     /// Reports that `oracle` does not hold for `call` (0 if unknown) on this CPU.

@@ -255,6 +255,9 @@ impl Specimen {
                 seen.clear();
                 self.cpus[target].pending |= bit(vector);
             }
+            // It waits for what it reads in the turn that begins here. What it has read before must not bring it
+            // back again and again.
+            Stop::Relax => seen.clear(),
             _ => {}
         }
     }

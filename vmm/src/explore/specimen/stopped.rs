@@ -42,7 +42,8 @@ pub struct Stopped {
     pub at: Stop,
     /// Whether one of its handlers runs, and not its task.
     pub in_handler: bool,
-    /// Words that its task and its handler have read since they last did anything else, with what they held.
+    /// Words that its task and its handler have read since they last did anything else, or last went round in a
+    /// loop in which they wait, with what they held.
     pub(super) seen: [Vec<(u64, u64)>; 2],
     /// Locks that its task and its handler hold.
     pub(super) locks: [Vec<u64>; 2],
