@@ -224,8 +224,12 @@ fn the_image_that_does_not_stop_is_refused_unless_named_points_will_do() {
     let plain = tests::guest();
     let run = desk.explore_on(&plain, "").run();
     run.ends_with(2).complains_of("--granularity probe");
-    let run = desk.explore_on(&plain, "--granularity probe").run();
-    run.ends_with(0).says("complete: no order");
+    // The other image has these points too, and those before accesses are none of them: they would be many more states.
+    for image in [&plain, &explore_image()] {
+        let probe = "--granularity probe --strategy exhaustive --max-states 20000";
+        let run = desk.explore_on(image, probe).run();
+        run.ends_with(0).says("complete: no order");
+    }
 }
 
 #[test]

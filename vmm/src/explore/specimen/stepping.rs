@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use shared::probe::{Arms, HELD};
-use shared::stop::{Access, Kind};
+use shared::stop::{self, Access, Kind};
 
 use super::stopped::{FIRST_VECTOR, bit};
 use super::{Breach, Moved, Specimen, SpecimenError, Stop, Stopped, kvm};
@@ -331,7 +331,8 @@ impl Specimen {
         let mut arms = Arms::default();
         for point in self.points.iter() {
             let always = point.address == self.known.idle || point.address == self.known.left;
-            let is_access = Some(point.address) == self.known.access;
+            // Known by its name: `known.access` says whether the search wants it.
+            let is_access = point.name == stop::NAME;
             let relaxes = self.known.relax.contains(&point.address);
             let wanted = match self.granularity {
                 Granularity::Probe => !is_access,
