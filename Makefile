@@ -77,8 +77,8 @@ stories: have-kvm build whole ## every scenario a thousand times, and fifty time
 	SVM_TIME_LIMIT=7200 tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
 		STORY_RUNS=50 whole stories::
 
-cases: have-kvm build whole ## explore every case with every queue it says something about, for up to ten minutes each
-	EXPLORE_TIME=600 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) explore::every_case --ignored --nocapture
+cases: have-kvm build whole ## explore every case with every queue: what breaks has to come again a thousand times
+	EXPLORE_REPLAYS=1000 EXPLORE_TIME=1200 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) case_breaks --ignored --nocapture
 
 test-qemu: guest whole ## the guest image under QEMU, without vmm
 	tests/svm/prepare $(SVM_DIR)
