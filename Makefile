@@ -16,7 +16,7 @@ SVM_VCPUS := 1,2,4,16
 
 .DEFAULT_GOAL := build
 .PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-orderings test-local test-svm test-qemu test-browser stories \
-	cases designs bench costs lint install clean
+	cases designs bench costs trace-costs lint install clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -96,6 +96,20 @@ costs: build whole ## exits of 10,000 IPIs of each kind, held to the architectur
 	SVM_TIME_LIMIT=7200 tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
 		BENCH_ROUNDS=10000 whole bench::each_exit
 
+# What a line costs with probes left out of the image, with probes that nobody has armed (twice, for the spread), and
+# with all that --trace arms. The nested host gives the figures that can be compared: it executes what it runs.
+TRACED_LINES := --vcpus 4 --by ipi --to all --receiver halted --transport x2apic,shorthand --rounds 500 --runs 9
+trace-costs: build ## what a trace costs, and probes that nobody has armed, on an emulated AMD processor
+	guest/build unprobed $(OUT)/unprobed.bin
+	SVM_TIME_LIMIT=3600 tests/svm/run $(VMM) $(GUEST) $(OUT)/unprobed.bin -- sh -ec ' \
+		vmm bench $(TRACED_LINES) --json none.json unprobed.bin >/dev/null; \
+		echo "== probes that nobody has armed, beside none"; \
+		vmm bench $(TRACED_LINES) --baseline none.json --json off.json guest.bin; \
+		echo "== the same once more, beside itself"; \
+		vmm bench $(TRACED_LINES) --baseline off.json guest.bin; \
+		echo "== a trace, beside probes that nobody has armed"; \
+		vmm bench $(TRACED_LINES) --traced --baseline off.json guest.bin'
+
 bench: have-kvm build ## measure what IPIs and calls cost on this host
 	$(VMM) bench $(ARGS) $(GUEST)
 
@@ -103,7 +117,7 @@ lint: ## formatting, and everything the compiler and clippy have to say
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package guest --features census --all-targets -- -D warnings
-	for image in image explore; do \
+	for image in image explore unprobed; do \
 		$(CARGO) clippy $(CARGO_FLAGS) --package guest --features $$image --bin guest --profile guest -- -D warnings || exit 1; \
 	done
 	sh -n guest/build

@@ -22,7 +22,7 @@ macro_rules! probe {
         #[unsafe(link_section = ".probes")]
         static POINT: $crate::platform::Point =
             $crate::platform::Point::new($name, file!(), line!());
-        if POINT.armed() != 0 {
+        if $crate::probe::is_built($name) && POINT.armed() != 0 {
             for $item in $items {
                 $crate::probe::reached(&$platform, &POINT, $call, $detail);
             }
@@ -37,6 +37,13 @@ macro_rules! probe {
     ($platform:expr, $name:literal, $call:expr, $detail:expr) => {
         $crate::probe!($platform, $name, for () in [()] => $call, $detail)
     };
+}
+
+/// Whether the image has the point `name`: all have all, but the one that shows what points cost that nobody has
+/// armed. That keeps those of the bench, by which it says what it has measured.
+#[doc(hidden)]
+pub const fn is_built(name: &str) -> bool {
+    !cfg!(feature = "unprobed") || matches!(name.as_bytes(), [b'b', b'e', b'n', b'c', b'h', b'.', ..])
 }
 
 /// Tells `platform` that this CPU has come to `point`, which is armed.
