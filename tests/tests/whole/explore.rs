@@ -142,6 +142,18 @@ fn a_mask_that_is_freed_is_found_out() {
     comes_again(&desk, &found, &schedule);
 }
 
+/// The second call waits for the first one's descriptor, with interrupts off, unless that was free by then.
+#[test]
+fn what_is_found_before_the_search_has_begun_comes_again() {
+    need_kvm();
+    let desk = Desk::with("cpus 2\n0: async 1; irqs-off; async 1\nexpect contract\n");
+    let (found, schedule) = desk.find("", "as expected: contract");
+    found
+        .says("searched   0 states")
+        .says("broke the calling contract");
+    comes_again(&desk, &found, &schedule);
+}
+
 #[test]
 fn what_breaks_against_expectation_is_a_failure() {
     need_kvm();

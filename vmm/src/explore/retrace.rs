@@ -3,7 +3,7 @@
 
 use super::schedule::{Choice, Turn};
 use super::search::{Found, turn};
-use super::specimen::{Breach, Specimen, SpecimenError};
+use super::specimen::{Breach, ENDLESS, Specimen, SpecimenError};
 
 /// How a schedule that was to be followed exactly went another way.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +65,14 @@ pub struct Followed {
     pub breach: Option<Breach>,
 }
 
+/// Puts the machine back to its beginning, whatever was written for the first time since it last was: a finding
+/// that stays is found by every schedule.
+fn begin(specimen: &mut Specimen) -> Result<(), SpecimenError> {
+    specimen.keep_new_pages()?;
+    specimen.rewind();
+    Ok(())
+}
+
 /// Follows `turns` from the beginning, exactly. Where a turn names a state, that is held against the machine's.
 /// `on_stop` is shown each stop with the number of its turn.
 ///
@@ -75,7 +83,7 @@ pub fn follow(
     turns: &[Turn],
     on_stop: &mut OnStop<'_>,
 ) -> Result<Result<Followed, Diverged>, SpecimenError> {
-    specimen.rewind();
+    begin(specimen)?;
     let mut taken = Vec::with_capacity(turns.len());
     for (number, wanted) in (1..).zip(turns) {
         let choice = Choice {
@@ -95,6 +103,9 @@ pub fn follow(
             on_stop(specimen, choice, number - 1);
             stops += 1;
             next.takes = None;
+        }
+        if breach.is_none() && stops >= ENDLESS {
+            breach = Some(Breach::endless(choice.cpu));
         }
         specimen.keep_new_pages()?;
         let mut done = turn(specimen, choice, stops);
@@ -144,7 +155,7 @@ pub fn follow(
 pub fn guide(specimen: &mut Specimen, turns: &[Turn]) -> Result<Option<Found>, SpecimenError> {
     /// A run that is longer than this has no end.
     const LONGEST: usize = 20_000;
-    specimen.rewind();
+    begin(specimen)?;
     let mut path = Path::default();
     for wanted in turns {
         let mut choice = Choice {

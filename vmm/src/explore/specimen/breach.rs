@@ -17,6 +17,12 @@ impl Breach {
         }
     }
 
+    /// That `cpu` has come to so many stops in one turn that it will not come to an end.
+    pub(in crate::explore) fn endless(cpu: usize) -> Self {
+        let text = format!("CPU {cpu} goes round and round without waiting");
+        Self::new("livelock", text)
+    }
+
     pub(super) fn add(&mut self, name: &str, text: String) {
         if let Err(at) = self.names.binary_search_by(|known| (**known).cmp(name)) {
             self.names.insert(at, name.to_owned());

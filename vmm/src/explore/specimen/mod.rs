@@ -35,6 +35,7 @@ use booting::BOOT_LIMIT;
 pub use breach::Breach;
 use keeping::Kept;
 pub use keeping::State;
+pub use stepping::ENDLESS;
 pub use stopped::{Stop, Stopped};
 
 /// Why there is no specimen, or why it cannot go on.

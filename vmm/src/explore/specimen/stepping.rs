@@ -17,7 +17,7 @@ use crate::machine::serial::Halt;
 pub(super) const STEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Stops in one turn after which a CPU is said to go round and round.
-pub(super) const ENDLESS: u32 = 100_000;
+pub const ENDLESS: u32 = 100_000;
 
 /// The point at which a handler says that it has begun.
 pub(super) const HANDLER: &str = "irq.enter";
@@ -91,10 +91,9 @@ impl Specimen {
                 return Ok(Moved { stops, breach });
             }
             if stops == ENDLESS {
-                let text = format!("CPU {} goes round and round without waiting", choice.cpu);
                 return Ok(Moved {
                     stops,
-                    breach: Some(Breach::new("livelock", text)),
+                    breach: Some(Breach::endless(choice.cpu)),
                 });
             }
             choice.takes = None;
