@@ -15,8 +15,8 @@ export SVM_DIR := $(OUT)/svm
 SVM_VCPUS := 1,2,4,16
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-orderings test-local test-svm test-qemu test-browser stories \
-	cases designs bench costs trace-costs lint install clean
+.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-orderings test-local test-plants \
+	test-svm test-qemu test-browser stories cases designs bench costs trace-costs lint install clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -67,6 +67,9 @@ whole:
 
 test-local: have-kvm build whole ## whole runs on this host's /dev/kvm
 	VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) --skip qemu::
+
+test-plants: have-kvm build ## bugs of every kind, planted in the guest one at a time, that vmm explore has to find
+	VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) $(CARGO) test $(CARGO_FLAGS) --package tests --test plants
 
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
 	SVM_TIME_LIMIT=1800 tests/svm/run $(VMM) $(GUEST) $(EXPLORE) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \

@@ -1,0 +1,380 @@
+//! The bugs. Each is of a kind that this code or code like it has had, and most need the CPUs to meet in one
+//! particular order. The cases say nothing of that order.
+
+use super::workshop::Change;
+
+/// A bug, and what has to find it.
+#[derive(Debug)]
+pub struct Plant {
+    /// The oracle, or what the explorer itself calls it.
+    pub finds: &'static str,
+    /// What the CPUs do.
+    pub case: &'static str,
+    /// Words for the guest, with the bug or without.
+    pub words: &'static str,
+    /// The bug.
+    pub bug: Bug,
+}
+
+/// Where the bug is.
+#[derive(Debug)]
+pub enum Bug {
+    /// In the sources, once it is planted there.
+    Source(Change),
+    /// In the guest itself, which has it on purpose, when it is given these words too.
+    Words(&'static str),
+}
+
+const SINGLE: &str = "guest/src/ipi/single.rs";
+const LIST: &str = "guest/src/ipi/list.rs";
+const GRACED: &str = "guest/src/ipi/queue/grace/mod.rs";
+const KMALLOC: &str = "guest/src/ipi/queue/kmalloc.rs";
+const LLIST: &str = "guest/src/ipi/queue/llist.rs";
+const LOCKED: &str = "guest/src/ipi/queue/locked.rs";
+const LOCKLESS: &str = "guest/src/ipi/queue/lockless.rs";
+const IRQ: &str = "guest/src/sync/irq.rs";
+
+/// Two CPUs that call each other, and a third.
+const BOTH_CALL_MANY: &str = "cpus 3\n0: many 1,2\n1: many 0,2\n";
+
+/// Two CPUs that call a third.
+const BOTH_CALL_ONE: &str = "cpus 3\n0: single 1\n2: single 1\n";
+
+/// How the handler of calls to one CPU runs one.
+const RUN_SINGLE: &str = "
+            let call = csd.call();
+            if call != Call::NOTHING {
+                probe!(machine.platform, \"single.run\", call.info);
+                run(call);
+            }
+            csd.unlock(machine, call);
+";
+
+/// Whether to interrupt is decided by a look at the queue before the call is on it, without the lock: who was
+/// there then can be gone by the time.
+pub const LOST: Plant = Plant {
+    finds: "lost",
+    case: BOTH_CALL_ONE,
+    words: "",
+    bug: Bug::Source(Change {
+        file: SINGLE,
+        sound: "
+        let was_empty = irqs_off(&machine.platform, || unsafe {
+            queue.push(&machine.platform, csd)
+        });
+",
+        broken: "
+        let was_empty = queue.is_empty();
+        irqs_off(&machine.platform, || unsafe {
+            queue.push(&machine.platform, csd)
+        });
+",
+    }),
+};
+
+/// The descriptor is let go before the call is read from it, and carries the next one by then. The call to itself
+/// in between makes both of one function.
+pub const DUPLICATE: Plant = Plant {
+    finds: "duplicate",
+    case: "cpus 2\n0: single 1; single 0; single 1\n",
+    words: "",
+    bug: Bug::Source(Change {
+        file: SINGLE,
+        sound: RUN_SINGLE,
+        broken: "
+            csd.unlock(machine, Call::NOTHING);
+            let call = csd.call();
+            if call != Call::NOTHING {
+                probe!(machine.platform, \"single.run\", call.info);
+                run(call);
+            }
+",
+    }),
+};
+
+/// A walker takes whatever has references for its own, and does not look whether it is meant.
+pub const WRONG_CPU: Plant = Plant {
+    finds: "wrong-cpu",
+    case: BOTH_CALL_MANY,
+    words: "queue=fixed-2011",
+    bug: Bug::Source(Change {
+        file: LOCKLESS,
+        sound: "
+        let is_for_me = element.mask(machine).contains(me, Ordering::Acquire)
+            && (self.stage",
+        broken: "
+        let is_for_me = (self.stage",
+    }),
+};
+
+/// The descriptor is let go when the function has been read from it, and the argument has not.
+pub const WRONG_FUNCTION: Plant = Plant {
+    finds: "wrong-function",
+    case: "cpus 2\n0: single 1; single 1\n",
+    words: "",
+    bug: Bug::Source(Change {
+        file: SINGLE,
+        sound: RUN_SINGLE,
+        broken: "
+            let func = csd.call().func;
+            csd.unlock(machine, Call::NOTHING);
+            let call = Call { func, ..csd.call() };
+            if call != Call::NOTHING {
+                probe!(machine.platform, \"single.run\", call.info);
+                run(call);
+            }
+",
+    }),
+};
+
+/// A descriptor is queued before it carries its call. Its own interrupt comes later, but somebody else's may not.
+pub const STALE_ARGUMENT: Plant = Plant {
+    finds: "stale-argument",
+    case: BOTH_CALL_MANY,
+    words: "queue=llist",
+    bug: Bug::Source(Change {
+        file: LLIST,
+        sound: "
+            pair.csd.carry(call);
+            pair.wait.store(u32::from(wait), Ordering::Relaxed);
+            probe!(machine.platform, \"queue.insert\", call.info);
+            if self.push(target, index) {
+                to_interrupt.insert(target);
+            }
+",
+        broken: "
+            pair.wait.store(u32::from(wait), Ordering::Relaxed);
+            probe!(machine.platform, \"queue.insert\", call.info);
+            if self.push(target, index) {
+                to_interrupt.insert(target);
+            }
+            pair.csd.carry(call);
+",
+    }),
+};
+
+/// A target gives its reference back before it has run the function.
+pub const EARLY_RETURN: Plant = Plant {
+    finds: "early-return",
+    case: "cpus 3\n0: many 1,2 wait\n",
+    words: "queue=counters",
+    bug: Bug::Source(Change {
+        file: GRACED,
+        sound: "
+                run(call);
+                probe!(machine.platform, \"queue.refs\", call.info);
+                // AcqRel: the last to leave has seen what all others did, and the owner sees it too.
+                if element.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    self.elements.list.remove(machine, at, call);
+                    element.csd.unlock(machine, call);
+                }
+",
+        broken: "
+                if element.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    self.elements.list.remove(machine, at, call);
+                    element.csd.unlock(machine, call);
+                }
+                run(call);
+",
+    }),
+};
+
+/// A call whose targets have all gone since they were looked at is queued all the same.
+pub const LEFT_LOCKED: Plant = Plant {
+    finds: "left-locked",
+    case: "cpus 3\n0: many 1,2\n1: leave-mask 0\n2: leave-mask 0\n",
+    words: "queue=filo",
+    bug: Bug::Words("mask-check=off"),
+};
+
+/// The lock under which an element is taken out of the list is not the list's.
+pub const BROKEN_QUEUE: Plant = Plant {
+    finds: "broken-queue",
+    case: BOTH_CALL_MANY,
+    words: "queue=filo",
+    bug: Bug::Source(Change {
+        file: LIST,
+        sound: "
+        self.lock.with(&machine.platform, || {
+            probe!(machine.platform, \"queue.lock.acquired\", call.info);
+            let old = ",
+        broken: "
+        SpinLock::new().with(&machine.platform, || {
+            probe!(machine.platform, \"queue.lock.acquired\", call.info);
+            let old = ",
+    }),
+};
+
+/// What turns interrupts off turns them on behind it, in a handler too.
+pub const INTERRUPTS_ON: Plant = Plant {
+    finds: "interrupts-on",
+    case: BOTH_CALL_ONE,
+    words: "queue=kmalloc",
+    bug: Bug::Source(Change {
+        file: IRQ,
+        sound: "
+    if were_on {
+",
+        broken: "
+    let _ = were_on;
+    {
+",
+    }),
+};
+
+/// References are counted down by a load and a store.
+pub const BAD_REFS: Plant = Plant {
+    finds: "bad-refs",
+    case: "cpus 3\n0: many 1,2\n",
+    words: "queue=counters",
+    bug: Bug::Source(Change {
+        file: GRACED,
+        sound: "
+                if element.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+",
+        broken: "
+                let refs = element.refs.load(Ordering::Acquire);
+                element.refs.store(refs - 1, Ordering::Release);
+                if refs == 1 {
+",
+    }),
+};
+
+/// A caller that finds another call queued, and so has nobody to interrupt, leaves its own interrupts off: the
+/// next time it has to wait it must not.
+pub const CONTRACT: Plant = Plant {
+    finds: "contract",
+    case: "cpus 3\n0: single 1; single 1\n2: single 1\n",
+    words: "",
+    bug: Bug::Source(Change {
+        file: SINGLE,
+        sound: "
+        let was_empty = irqs_off(&machine.platform, || unsafe {
+            queue.push(&machine.platform, csd)
+        });
+        probe!(machine.platform, \"single.queued\", call.info);
+        if was_empty {
+",
+        broken: "
+        let were_on = machine.platform.irqs_enabled();
+        machine.platform.irqs_disable();
+        let was_empty = unsafe { queue.push(&machine.platform, csd) };
+        probe!(machine.platform, \"single.queued\", call.info);
+        if was_empty {
+            if were_on {
+                machine.platform.irqs_enable();
+            }
+",
+    }),
+};
+
+/// The targets that the caller is told are read once more, when some may have left the mask.
+pub const ACCOUNTING: Plant = Plant {
+    finds: "accounting",
+    case: "cpus 3\n0: many 1,2 wait\n1: leave-mask 0\n",
+    words: "queue=filo",
+    bug: Bug::Source(Change {
+        file: LOCKED,
+        sound: "
+            element.csd.wait(machine);
+        }
+        targets
+",
+        broken: "
+            element.csd.wait(machine);
+        }
+        machine.others_online(mask)
+",
+    }),
+};
+
+/// A CPU's mask is freed when it has left, without a stop, under those who still read it.
+pub const USE_AFTER_FREE: Plant = Plant {
+    finds: "use-after-free",
+    case: "cpus 3\n0: offline 1\n1: many 0,2\n",
+    words: "queue=filo",
+    bug: Bug::Words("hotplug=no-stop"),
+};
+
+/// Who adds an element to those that wait to be freed does so under a lock of its own, and another's is forgotten.
+pub const LEAK: Plant = Plant {
+    finds: "leak",
+    case: BOTH_CALL_MANY,
+    words: "queue=kmalloc",
+    bug: Bug::Source(Change {
+        file: KMALLOC,
+        sound: "
+            self.lock.with(platform, || {
+                let period = ",
+        broken: "
+            SpinLock::new().with(platform, || {
+                let period = ",
+    }),
+};
+
+/// An element is used again without a wait for the walks that have begun.
+pub const REUSED_TOO_SOON: Plant = Plant {
+    finds: "reused-too-soon",
+    case: "cpus 3\n0: many 1,2; many 1,2\n",
+    words: "queue=counters",
+    bug: Bug::Source(Change {
+        file: GRACED,
+        sound: "
+        self.grace.wait(machine);
+",
+        broken: "
+",
+    }),
+};
+
+/// The list's lock, which handlers take too, is taken with interrupts on.
+pub const HANG: Plant = Plant {
+    finds: "hang",
+    case: BOTH_CALL_MANY,
+    words: "queue=counting-rcu",
+    bug: Bug::Source(Change {
+        file: GRACED,
+        sound: "
+        irqs_off(&machine.platform, || {
+            self.elements.list.insert(machine, me, End::Tail, call);
+        });
+",
+        broken: "
+        self.elements.list.insert(machine, me, End::Tail, call);
+",
+    }),
+};
+
+/// Who finds a call queued waits for the target to take it, busily, and holds the lock that the target needs for
+/// that.
+pub const LIVELOCK: Plant = Plant {
+    finds: "livelock",
+    case: "cpus 2\n0: single 1; async 1\n",
+    words: "",
+    bug: Bug::Source(Change {
+        file: SINGLE,
+        sound: "
+        self.lock.with(platform, || {
+            let tail = ",
+        broken: "
+        self.lock.with(platform, || {
+            while !self.is_empty() {}
+            let tail = ",
+    }),
+};
+
+/// A handler takes for impossible that another interrupt has left it nothing to do.
+pub const DIED: Plant = Plant {
+    finds: "died",
+    case: BOTH_CALL_MANY,
+    words: "queue=filo",
+    bug: Bug::Source(Change {
+        file: LOCKED,
+        sound: "
+        probe!(machine.platform, \"queue.walked\");
+",
+        broken: "
+        assert_ne!(served, 0, \"an interrupt without a call\");
+",
+    }),
+};

@@ -1,0 +1,156 @@
+//! A bug of every kind that an oracle is for, planted in the guest one at a time, which `vmm explore` has to find:
+//! with the oracle that is for it, in a schedule that comes again. Without the bug the same case breaks nothing.
+//! Which bugs they are is in [`bugs`]; the images they are built into, and the cases and schedules, stay in
+//! `plants` beside the guest image under test.
+
+mod bugs;
+mod workshop;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use shared::lab::Oracle;
+use tests::{Run, Vmm, explore_image, need_kvm};
+
+use bugs::{Bug, Plant};
+
+/// A search or a replay may take this long on a busy host.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Seconds for which nothing may break where there is no bug. Most cases are through in less.
+const SOUND_FOR: u32 = 4;
+
+/// How often a schedule has to come again.
+const REPLAYS: u32 = 20;
+
+/// How often one has to come again whose last turn goes on for ever: each time takes seconds.
+const ENDLESS_REPLAYS: u32 = 1;
+
+fn explore(case: &Path, image: &Path, words: &str) -> Vmm {
+    Vmm::with("explore")
+        .arg(case)
+        .arg(image)
+        .args(["--append", words])
+        .limit(PATIENCE)
+}
+
+/// Plants the bug, has it found, and sees the case hold without it.
+fn is_found(plant: &Plant) {
+    need_kvm();
+    let sound_image = explore_image();
+    let bench = workshop::bench();
+    let (image, words) = match &plant.bug {
+        Bug::Source(change) => (workshop::build(plant.finds, change), plant.words.to_owned()),
+        Bug::Words(more) => (sound_image.clone(), format!("{} {more}", plant.words)),
+    };
+    let case = |name: &str, expected: &str| {
+        let path = bench.join(format!("{}{name}.case", plant.finds));
+        fs::write(&path, format!("{}expect {expected}\n", plant.case)).expect("room for a case");
+        path
+    };
+
+    let schedule = bench.join(format!("{}.json", plant.finds));
+    let found = explore(&case("", plant.finds), &image, &words)
+        .arg("--schedule")
+        .arg(&schedule)
+        .run();
+    found.ends_with(0).says("as expected: ");
+    let text = fs::read_to_string(&schedule).expect("a schedule");
+    let document: Value = serde_json::from_str(&text).expect("a schedule is JSON");
+    let breaks = document["breaks"].as_array().expect("a list");
+    assert!(breaks.contains(&plant.finds.into()), "{found}");
+
+    let times = if plant.finds == "livelock" {
+        ENDLESS_REPLAYS
+    } else {
+        REPLAYS
+    };
+    Vmm::with("replay")
+        .args([&schedule, &image])
+        .args(["--times", &times.to_string()])
+        .limit(PATIENCE)
+        .run()
+        .ends_with(0)
+        .says(&format!("{times} of {times} replays broke"));
+
+    let sound = explore(&case("-sound", "clean"), &sound_image, plant.words)
+        .args(["--time-limit", &SOUND_FOR.to_string()])
+        .run();
+    // The time can be too short to show that nothing breaks.
+    assert!(matches!(sound.status(), 0 | 5), "{sound}");
+    println!("{}: {}", plant.finds, searched(&found));
+    println!("  sound: {}; {}", searched(&sound), last_line(&sound));
+}
+
+/// What a search says of how much it has seen.
+fn searched(run: &Run) -> &str {
+    let mut lines = run.stdout.lines();
+    lines
+        .find(|line| line.starts_with("searched"))
+        .unwrap_or_default()
+}
+
+fn last_line(run: &Run) -> &str {
+    run.stdout.lines().last().unwrap_or_default()
+}
+
+/// A test for each plant, so that they show one by one and run beside each other.
+macro_rules! each_is_found {
+    ($($name:ident: $plant:ident,)*) => {
+        const PLANTS: &[&Plant] = &[$(&bugs::$plant),*];
+
+        $(#[test]
+        fn $name() {
+            is_found(&bugs::$plant);
+        })*
+    };
+}
+
+each_is_found! {
+    lost: LOST,
+    duplicate: DUPLICATE,
+    wrong_cpu: WRONG_CPU,
+    wrong_function: WRONG_FUNCTION,
+    stale_argument: STALE_ARGUMENT,
+    early_return: EARLY_RETURN,
+    left_locked: LEFT_LOCKED,
+    broken_queue: BROKEN_QUEUE,
+    interrupts_on: INTERRUPTS_ON,
+    bad_refs: BAD_REFS,
+    contract: CONTRACT,
+    accounting: ACCOUNTING,
+    use_after_free: USE_AFTER_FREE,
+    leak: LEAK,
+    reused_too_soon: REUSED_TOO_SOON,
+    hang: HANG,
+    livelock: LIVELOCK,
+    died: DIED,
+}
+
+/// What a case can expect, as the command says when it is given something else.
+fn kinds() -> BTreeSet<String> {
+    let case = workshop::bench().join("kinds.case");
+    fs::write(&case, "cpus 1\nexpect nonsense\n").expect("room for a case");
+    let run = explore(&case, &explore_image(), "").run();
+    run.ends_with(2);
+    let (_, known) = run.stderr.split_once("there are ").expect("a list");
+    let names = known.split("; besides, ").flat_map(|list| list.split(", "));
+    names
+        .map(|name| name.trim().to_owned())
+        .filter(|name| name != "clean")
+        .collect()
+}
+
+#[test]
+fn there_is_one_of_every_kind() {
+    let planted: Vec<_> = PLANTS.iter().map(|plant| plant.finds.to_owned()).collect();
+    let once: BTreeSet<_> = planted.iter().cloned().collect();
+    assert_eq!(once.len(), planted.len(), "{planted:?}");
+    for oracle in Oracle::ALL {
+        assert!(once.contains(oracle.name()), "nothing for {oracle:?}");
+    }
+    assert_eq!(once, kinds());
+}
