@@ -22,9 +22,11 @@ pub mod route;
 pub mod rules;
 #[cfg(all(test, shuttle))]
 mod schedules;
+#[cfg(shuttle)]
+pub mod search;
 pub mod sync;
-#[cfg(all(test, not(loom)))]
-mod threads;
+#[cfg(any(shuttle, all(test, not(loom))))]
+pub mod threads;
 pub mod trace;
 pub mod verdict;
 pub mod workload;

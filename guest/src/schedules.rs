@@ -2,15 +2,10 @@
 //! consistent, chosen with stalls, at random, and by PCT (Burckhardt et al., ASPLOS 2010). The broken
 //! designs must be caught, each by an oracle that fits what is wrong with it; the sound ones must not.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering as CountOrdering};
 
 use shared::lab::Oracle;
-use shuttle::scheduler::{PctScheduler, RandomScheduler, Schedule, Scheduler, Task, TaskId};
-use shuttle::{Config, MaxSteps, Runner};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 
 use crate::ipi::csd::Call;
 use crate::ipi::hotplug::Fate;
@@ -22,6 +17,7 @@ use crate::machine::Machine;
 use crate::options::{Options, Program};
 use crate::platform::Vector;
 use crate::rules::FailRate;
+use crate::search::{Stalls, judge, search};
 use crate::sync::mask::CpuMask;
 use crate::threads::Threads;
 use crate::workload::bench::{By, Receiver, Round, To};
@@ -62,12 +58,8 @@ impl Play {
 /// As the mail's, with a CPU 3 whose own call makes it wait for walkers in between.
 const TWO_FLIPS: Story = [&[3, 3], &[2], &[], &[0]];
 
-/// Steps after which a schedule is taken for a hang; a finished one takes a few thousand.
-const MAX_STEPS: usize = 200_000;
-
 std::thread_local! {
     static LAB: Lab = Lab::allocate(CPUS as u32).unwrap();
-    static CAUGHT: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 /// One schedule.
@@ -148,110 +140,8 @@ fn measure(queue: QueueKind) {
     judge(lab);
 }
 
-/// Panics, and leaves the oracles in `CAUGHT`, if anything was found.
-fn judge(lab: Lab) {
-    let found: BTreeSet<u32> = lab.findings().map(|finding| finding.oracle).collect();
-    if !found.is_empty() {
-        CAUGHT.with_borrow_mut(|caught| *caught = found);
-        panic!("an oracle fired");
-    }
-}
-
-/// What a search found: nothing, or the oracles of the first bad schedule, or none for a hang.
-fn search(
-    scheduler: impl Scheduler + 'static,
-    play: impl Fn() + Send + Sync + 'static,
-) -> Option<Vec<Oracle>> {
-    let mut config = Config::new();
-    config.max_steps = MaxSteps::FailAfter(MAX_STEPS);
-    config.failure_persistence = shuttle::FailurePersistence::None;
-    CAUGHT.with_borrow_mut(BTreeSet::clear);
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        Runner::new(scheduler, config).run(play);
-    }));
-    outcome.err().map(|_| {
-        CAUGHT.with_borrow(|caught| {
-            let oracles = caught
-                .iter()
-                .map(|number| Oracle::try_from(*number).unwrap());
-            oracles.collect()
-        })
-    })
-}
-
 /// Fixed, so that a failure can be had again.
 const SEED: u64 = 0x2009_0217;
-
-/// Schedules with few switches and now and then a stall: a CPU is taken away wherever it is, as a
-/// host does with a vCPU, and stays away while the others go on for long. Every race of these designs
-/// has one CPU that comes late; chosen step by step at random, nobody ever is late by much.
-#[derive(Debug)]
-struct Stalls {
-    random: fastrand::Rng,
-    schedules: usize,
-    /// At most [`STALLED`].
-    stalled: Vec<TaskId>,
-}
-
-/// CPUs that are away at a time.
-const STALLED: usize = 2;
-/// Steps between stalls, and steps of a stall, on average.
-const BETWEEN_STALLS: u32 = 40;
-const STALL: u32 = 150;
-
-impl Stalls {
-    fn new(seed: u64, schedules: usize) -> Self {
-        Self {
-            random: fastrand::Rng::with_seed(seed),
-            schedules,
-            stalled: Vec::new(),
-        }
-    }
-}
-
-impl Scheduler for Stalls {
-    fn new_execution(&mut self) -> Option<Schedule> {
-        self.schedules = self.schedules.checked_sub(1)?;
-        self.stalled.clear();
-        Some(Schedule::new(0))
-    }
-
-    fn next_task(
-        &mut self,
-        runnable: &[&Task],
-        current: Option<TaskId>,
-        is_yielding: bool,
-    ) -> Option<TaskId> {
-        let random = &mut self.random;
-        self.stalled.retain(|_| random.u32(0..STALL) != 0);
-        if self.stalled.len() < STALLED && random.u32(0..BETWEEN_STALLS) == 0 {
-            self.stalled.extend(current);
-        }
-        let may_run = |task: TaskId| !self.stalled.contains(&task);
-        let stays = current.filter(|task| {
-            !is_yielding && may_run(*task) && runnable.iter().any(|other| other.id() == *task)
-        });
-        if stays.is_some() {
-            return stays;
-        }
-        let others = || {
-            (runnable.iter().map(|task| task.id()))
-                .filter(|task| may_run(*task) && !(is_yielding && Some(*task) == current))
-        };
-        let choice = match others().count() {
-            0 => None,
-            count => others().nth(random.usize(0..count)),
-        };
-        choice.or_else(|| {
-            self.stalled.clear();
-            Some(runnable[random.usize(0..runnable.len())].id())
-        })
-    }
-
-    fn next_u64(&mut self) -> u64 {
-        self.random.u64(..)
-    }
-}
 
 #[track_caller]
 fn must_be_caught(
@@ -260,16 +150,13 @@ fn must_be_caught(
     schedules: usize,
     by: &[Oracle],
 ) {
-    let played = Arc::new(AtomicUsize::new(0));
-    let count = played.clone();
-    let caught = search(Stalls::new(SEED, schedules), move || {
-        count.fetch_add(1, CountOrdering::Relaxed);
-        play();
-    });
-    let caught = caught.unwrap_or_else(|| panic!("{what} survived {schedules} schedules"));
+    let searched = search(Stalls::new(SEED, schedules), None, play);
+    let caught = searched
+        .broke
+        .unwrap_or_else(|| panic!("{what} survived {schedules} schedules"));
     println!(
         "{what}: caught by {caught:?} in schedule {}",
-        played.load(CountOrdering::Relaxed)
+        searched.schedules
     );
     assert!(
         caught.iter().any(|oracle| by.contains(oracle)),
@@ -278,13 +165,16 @@ fn must_be_caught(
 }
 
 #[track_caller]
+fn survives(scheduler: impl Scheduler + 'static, play: impl Fn() + Send + Sync + 'static) {
+    assert_eq!(search(scheduler, None, play).broke, None);
+}
+
+#[track_caller]
 fn must_survive(play: impl Fn() + Copy + Send + Sync + 'static) {
     let (stalls, pct, random) = (20_000, 5_000, 1_000);
-    assert_eq!(search(Stalls::new(SEED, stalls), play), None);
-    let pct = PctScheduler::new_from_seed(SEED, 3, pct);
-    assert_eq!(search(pct, play), None);
-    let random = RandomScheduler::new_from_seed(SEED, random);
-    assert_eq!(search(random, play), None);
+    survives(Stalls::new(SEED, stalls), play);
+    survives(PctScheduler::new_from_seed(SEED, 3, pct), play);
+    survives(RandomScheduler::new_from_seed(SEED, random), play);
 }
 
 #[track_caller]
@@ -369,8 +259,7 @@ fn llist_is_sound() {
 
 #[test]
 fn a_measurement_judges_when_the_last_handler_is_through() {
-    let schedules = Stalls::new(SEED, 5_000);
-    assert_eq!(search(schedules, || measure(QueueKind::Kmalloc)), None);
+    survives(Stalls::new(SEED, 5_000), || measure(QueueKind::Kmalloc));
 }
 
 #[test]
@@ -393,5 +282,5 @@ fn who_waits_for_grace_periods_sees_them_end() {
             },
         );
     };
-    assert_eq!(search(Stalls::new(SEED, 5_000), wait), None);
+    survives(Stalls::new(SEED, 5_000), wait);
 }
