@@ -13,10 +13,14 @@ EXPLORE := $(OUT)/explore.bin
 WHOLE := $(OUT)/whole
 export SVM_DIR := $(OUT)/svm
 SVM_VCPUS := 1,2,4,16
+# The portable code for shuttle, in builds of their own.
+SHUTTLE := RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=$(OUT)/shuttle $(CARGO)
+VERSUS := $(SHUTTLE) run $(CARGO_FLAGS) --release --package versus --
+LOST_CALL := scenarios/explore/lost-call.case
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-orderings test-local test-plants \
-	test-svm test-qemu test-browser stories cases designs bench costs trace-costs lint install clean
+.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-versus test-orderings test-local \
+	test-plants test-svm test-qemu test-browser stories cases designs bench bench-explorer costs trace-costs lint install clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,8 +54,11 @@ test-unit: ## tests that need no guest image
 	$(CARGO) test $(CARGO_FLAGS) --package guest --features census --lib witness::
 
 test-schedules: ## every queue in thousands of schedules, under shuttle
-	RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=$(OUT)/shuttle \
-		$(CARGO) test $(CARGO_FLAGS) --release --package guest --lib schedules::
+	$(SHUTTLE) test $(CARGO_FLAGS) --release --package guest --lib schedules::
+
+test-versus: guest ## that the explorer and shuttle are compared on the same calls
+	GUEST=$(abspath $(GUEST)) EXPLORE=$(abspath $(EXPLORE)) \
+		$(SHUTTLE) test $(CARGO_FLAGS) --release --package versus
 
 test-orderings: ## the orderings of the path, under loom
 	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(OUT)/loom \
@@ -113,13 +120,18 @@ trace-costs: build ## what a trace costs, and probes that nobody has armed, on a
 		echo "== a trace, beside probes that nobody has armed"; \
 		vmm bench $(TRACED_LINES) --traced --baseline off.json guest.bin'
 
-bench: have-kvm build ## measure what IPIs and calls cost on this host
+bench: have-kvm build ## measure what IPIs and calls cost on this host, and how fast it explores
 	$(VMM) bench $(ARGS) $(GUEST)
+	$(VERSUS) $(LOST_CALL) $(EXPLORE)
+
+bench-explorer: have-kvm guest ## how fast vmm explore is, side by side with shuttle on the same calls
+	$(VERSUS) $(ARGS) $(LOST_CALL) $(EXPLORE)
 
 lint: ## formatting, and everything the compiler and clippy have to say
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package guest --features census --all-targets -- -D warnings
+	$(SHUTTLE) clippy $(CARGO_FLAGS) --release --package guest --package versus --all-targets -- -D warnings
 	for image in image explore unprobed; do \
 		$(CARGO) clippy $(CARGO_FLAGS) --package guest --features $$image --bin guest --profile guest -- -D warnings || exit 1; \
 	done

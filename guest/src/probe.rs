@@ -43,7 +43,8 @@ macro_rules! probe {
 /// armed. That keeps those of the bench, by which it says what it has measured.
 #[doc(hidden)]
 pub const fn is_built(name: &str) -> bool {
-    !cfg!(feature = "unprobed") || matches!(name.as_bytes(), [b'b', b'e', b'n', b'c', b'h', b'.', ..])
+    !cfg!(feature = "unprobed")
+        || matches!(name.as_bytes(), [b'b', b'e', b'n', b'c', b'h', b'.', ..])
 }
 
 /// Tells `platform` that this CPU has come to `point`, which is armed.

@@ -1,8 +1,11 @@
-//! Mounts that one process has for itself: a host without something, or with it, for the time of one run. All of
-//! it is for a child that was just forked and is about to become the command: it allocates nothing.
+//! Mounts that one process has for itself: a host without something, or with it, for the time of one run.
+//! [`own`] and [`mount`] are for a child that was just forked and is about to become the command: they allocate
+//! nothing.
 
 use std::ffi::CStr;
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::ptr;
 
 fn ok(status: libc::c_int) -> io::Result<()> {
@@ -35,4 +38,24 @@ pub fn mount(kind: &CStr, place: &CStr) -> io::Result<()> {
     let none = c"none".as_ptr();
     // SAFETY: every pointer is a string, or null where null is allowed.
     ok(unsafe { libc::mount(none, place.as_ptr(), kind.as_ptr(), 0, ptr::null()) })
+}
+
+/// Has `command` find nothing in `/dev`. Needs root, or user namespaces.
+///
+/// # Errors
+/// Why this host does not have it, which was tried on another command first.
+pub fn hide_dev(command: &mut Command) -> io::Result<()> {
+    // SAFETY: has no preconditions and cannot fail.
+    let as_user = unsafe { libc::geteuid() } != 0;
+    let hide = move || {
+        own(as_user)?;
+        mount(c"tmpfs", c"/dev")
+    };
+    let mut other = Command::new("true");
+    // SAFETY: the closure makes system calls only and allocates nothing.
+    unsafe { other.pre_exec(hide) };
+    other.status()?;
+    // SAFETY: as above.
+    unsafe { command.pre_exec(hide) };
+    Ok(())
 }

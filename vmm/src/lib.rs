@@ -120,6 +120,21 @@ impl Error {
     }
 }
 
+/// An error and what it comes from, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some messages contain their cause already.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
 /// Boots the guest, runs its workload to the end, and reports.
 ///
 /// # Errors

@@ -14,11 +14,12 @@ pub mod run;
 pub mod schema;
 mod stats;
 
-use std::error::Error;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use vmm::chain;
 
 /// Why nothing came of it.
 #[derive(Debug)]
@@ -64,19 +65,4 @@ fn create<'a>(name: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Res
 fn is_one_file(one: &Path, other: &Path) -> bool {
     let [one, other] = [one, other].map(|name| name.canonicalize().ok());
     one.is_some() && one == other
-}
-
-/// An error and what it comes from, on one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some messages contain their cause already.
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -31,6 +31,7 @@ use crate::stats::window::{Value, Window};
 
 pub use ipis::Ipis;
 pub use stalls::{Latencies, Stalled, Stalls};
+pub use table::RULED;
 pub use traced::{Pair, Traced};
 pub use verdict::{Kind, Verdict};
 

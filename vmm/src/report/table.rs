@@ -14,8 +14,8 @@ use crate::stats::window::Value;
 
 /// vCPUs with a line each; of more, a summary is shown.
 const LINES: usize = 16;
-/// A line under the header and none elsewhere.
-pub(super) const RULED: TableStyle =
+/// How tables look: a line under the header and none elsewhere.
+pub const RULED: TableStyle =
     TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 /// Findings, breaches and open calls shown of each.
 const SHOWN: usize = 10;

@@ -1,0 +1,27 @@
+//! `versus CASE GUEST`: how fast `vmm explore` searches, side by side with shuttle, on the same calls of the same
+//! portable code. It measures and prints; what is searched is the case's, and how, the two explorers'.
+
+#[cfg(shuttle)]
+mod command;
+#[cfg(shuttle)]
+mod measure;
+#[cfg(shuttle)]
+mod ours;
+#[cfg(shuttle)]
+mod table;
+#[cfg(shuttle)]
+mod theirs;
+
+use std::process::ExitCode;
+
+#[cfg(shuttle)]
+fn main() -> ExitCode {
+    command::main()
+}
+
+/// There is nothing to compare with.
+#[cfg(not(shuttle))]
+fn main() -> ExitCode {
+    eprintln!("versus: built without shuttle; run `make bench-explorer`");
+    ExitCode::from(2)
+}

@@ -1,0 +1,181 @@
+//! Ours: `vmm explore`, through the library that the command is made of.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use guest::ipi::queue::QueueKind;
+use serde::Serialize;
+use vmm::explore::case::Case;
+use vmm::explore::schedule::Granularity;
+use vmm::explore::search::Counts;
+use vmm::explore::search::sampled::Way;
+use vmm::explore::sharing::Known;
+use vmm::explore::{Config, ExploreError, Outcome, Shard, Strategy, Verdict, explore};
+
+use crate::measure::Did;
+use crate::theirs::PCT_DEPTH;
+
+/// `--length`, as `vmm explore` has it if it is not told.
+const PCT_LENGTH: u64 = 120;
+
+/// `--strategy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// Any choice as likely as any other.
+    Random,
+    /// Priorities that change a few times.
+    Pct,
+    /// Every order with one preemption, then every order that can matter.
+    Auto,
+    /// Every order that can matter.
+    Races,
+    /// Every order.
+    Exhaustive,
+}
+
+impl How {
+    /// What the option calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Pct => "pct",
+            Self::Auto => "auto",
+            Self::Races => "races",
+            Self::Exhaustive => "exhaustive",
+        }
+    }
+
+    fn strategy(self) -> Strategy {
+        let changes = PCT_DEPTH as u32 - 1;
+        let length = PCT_LENGTH;
+        match self {
+            Self::Random => Strategy::Sampled(Way::Uniform, u64::MAX),
+            Self::Pct => Strategy::Sampled(Way::Priorities { changes, length }, u64::MAX),
+            Self::Auto => Strategy::Auto(1),
+            Self::Races => Strategy::Races,
+            Self::Exhaustive => Strategy::Exhaustive,
+        }
+    }
+
+    /// Whether states that were seen are known again.
+    fn knows_states(self) -> bool {
+        matches!(self, Self::Auto | Self::Races | Self::Exhaustive)
+    }
+}
+
+/// What is explored.
+#[derive(Debug)]
+pub struct Explorer {
+    /// The case.
+    pub case: Case,
+    /// The guest image, built to be explored.
+    pub guest: PathBuf,
+}
+
+impl Explorer {
+    fn config(&self, strategy: Strategy, queue: QueueKind, seed: u64) -> Config {
+        Config {
+            guest: self.guest.clone(),
+            case: self.case.clone(),
+            append: format!("queue={}", queue.name()),
+            granularity: Granularity::Access,
+            strategy,
+            seed,
+            time: None,
+            states: None,
+            shard: Shard::WHOLE,
+            known: None,
+            shrink: Duration::ZERO,
+        }
+    }
+
+    /// What CPUs share, so that searches need not learn it.
+    ///
+    /// # Errors
+    /// As [`explore`].
+    pub fn learn(&self, queue: QueueKind) -> Result<Known, ExploreError> {
+        let none = Strategy::Sampled(Way::Uniform, 0);
+        let outcome = run(&self.config(none, queue, 1), &mut |_| ())?;
+        Ok(outcome.sharing.known())
+    }
+
+    /// How fast it searches: what it does from the first to the last time that it tells how far it is, within
+    /// `time`. The boot is before that.
+    ///
+    /// # Errors
+    /// As [`explore`].
+    pub fn pace(
+        &self,
+        how: How,
+        queue: QueueKind,
+        seed: u64,
+        time: Duration,
+        known: &Known,
+    ) -> Result<Did, ExploreError> {
+        let config = Config {
+            time: Some(time),
+            known: Some(known.clone()),
+            ..self.config(how.strategy(), queue, seed)
+        };
+        let mut told: Option<[(Instant, Counts); 2]> = None;
+        let outcome = run(&config, &mut |counts| {
+            let now = (Instant::now(), *counts);
+            // A search that begins anew counts anew.
+            let first = told.map(|[first, _]| first);
+            let first = first.filter(|(_, before)| before.begun_anew == counts.begun_anew);
+            told = Some([first.unwrap_or(now), now]);
+        })?;
+        let did = |counts: &Counts, before: &Counts, time: Duration| Did {
+            schedules: counts.schedules - before.schedules,
+            steps: counts.transitions - before.transitions,
+            states: how.knows_states().then(|| counts.states - before.states),
+            seconds: time.as_secs_f64(),
+            broke: broken(&outcome),
+        };
+        Ok(match told {
+            Some([(begun, before), (ended, counts)]) if begun < ended => {
+                did(&counts, &before, ended - begun)
+            }
+            // Too short to have told anything; then it is with the boot.
+            _ => did(&outcome.counts, &Counts::default(), outcome.time),
+        })
+    }
+
+    /// Looks for what breaks, for as long as `time`: from the boot on, with all there is to learn.
+    ///
+    /// # Errors
+    /// As [`explore`].
+    pub fn hunt(
+        &self,
+        how: How,
+        queue: QueueKind,
+        seed: u64,
+        time: Duration,
+    ) -> Result<Did, ExploreError> {
+        let config = Config {
+            time: Some(time),
+            ..self.config(how.strategy(), queue, seed)
+        };
+        let outcome = run(&config, &mut |_| ())?;
+        Ok(Did {
+            schedules: outcome.counts.schedules,
+            steps: outcome.counts.transitions,
+            states: how.knows_states().then_some(outcome.counts.states),
+            seconds: outcome.time.as_secs_f64(),
+            broke: broken(&outcome),
+        })
+    }
+}
+
+/// A signal ends the whole program, so that none has to end a search.
+fn run(config: &Config, on_progress: &mut dyn FnMut(&Counts)) -> Result<Outcome, ExploreError> {
+    explore(config, || false, on_progress)
+}
+
+fn broken(outcome: &Outcome) -> Option<Vec<String>> {
+    match &outcome.verdict {
+        Verdict::Broke { breach, .. } => Some(breach.names.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,301 @@
+//! Theirs: the calls of a case, made by the portable path on fibres that shuttle switches at every access to an
+//! atomic. No machine, no guest image.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use guest::ipi::csd::Call;
+use guest::ipi::hotplug::Fate;
+use guest::ipi::queue::QueueKind;
+use guest::ipi::{Functions, Ipi};
+use guest::lab::Lab;
+use guest::ledger::Ledger;
+use guest::machine::Machine;
+use guest::platform::{CpuId, Platform};
+use guest::search::{self, Searched, Stalls, judge};
+use guest::sync::mask::CpuMask;
+use guest::threads::Threads;
+use serde::Serialize;
+use shared::mailbox::Verb;
+use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
+use vmm::explore::case::{Case, Deed};
+
+use crate::measure::Did;
+
+/// What PCT calls the depth of a bug: one more than the times that priorities change.
+pub const PCT_DEPTH: usize = 3;
+
+/// What it is called when a schedule has no end.
+pub const HANG: &str = "hang";
+
+/// Who chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// Shuttle's random scheduler.
+    Random,
+    /// Shuttle's PCT.
+    Pct,
+    /// The scheduler that `make test-schedules` has for these designs.
+    Stalls,
+}
+
+impl How {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Pct => "pct",
+            Self::Stalls => "stalls",
+        }
+    }
+}
+
+/// A call that a CPU makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Made {
+    verb: Verb,
+    target: CpuId,
+    mask: CpuMask,
+    wait: bool,
+}
+
+/// What each CPU does.
+#[derive(Clone, Debug)]
+pub struct Program {
+    calls: Arc<[Vec<Made>]>,
+    lab: Lab,
+}
+
+impl Program {
+    /// The program of `case`.
+    ///
+    /// # Errors
+    /// A sentence that names the first thing in it that is no call.
+    pub fn new(case: &Case) -> Result<Self, String> {
+        let cpus = case.cpus as usize;
+        let call = |deed: &Deed| {
+            let command = &deed.command;
+            let is_call = matches!(
+                command.verb,
+                Verb::CallSingle | Verb::CallMany | Verb::CallAll | Verb::OnEach | Verb::CallAny
+            );
+            let mut mask = CpuMask::none(cpus);
+            command
+                .mask
+                .iter()
+                .for_each(|cpu| mask.insert(cpu as CpuId));
+            is_call
+                .then_some(Made {
+                    verb: command.verb,
+                    target: command.argument as CpuId,
+                    mask,
+                    wait: command.wait,
+                })
+                .ok_or_else(|| {
+                    format!(
+                        "\"{}\" is nothing that is played under shuttle; calls are",
+                        deed.text
+                    )
+                })
+        };
+        let calls = (case.programs.iter()).map(|deeds| deeds.iter().map(call).collect());
+        Ok(Self {
+            calls: calls.collect::<Result<Vec<_>, _>>()?.into(),
+            lab: Lab::allocate(case.cpus).expect("a case has as many CPUs as a lab can"),
+        })
+    }
+
+    /// One schedule.
+    fn play(&self, queue: QueueKind) {
+        let cpus = self.calls.len();
+        self.lab.clear();
+        let platform = Threads::new(cpus);
+        let machine = Machine::new(platform.clone(), cpus, self.lab);
+        let entered = Entered(Ledger::new(cpus));
+        let ipi = Arc::new(Ipi::new(machine, queue, entered));
+        let (handler, caller, calls) = (ipi.clone(), ipi.clone(), self.calls.clone());
+        platform.run(
+            move |vector| handler.handle(vector),
+            move |cpu| {
+                // As in a guest, one function after the other, so that a mix-up of two calls is seen.
+                let functions = [0, 1].into_iter().cycle();
+                (calls[cpu].iter().zip(functions)).for_each(|(made, it)| make(&caller, made, it));
+                Fate::Stay
+            },
+        );
+        ipi.audit();
+        ipi.functions.0.audit(&ipi.machine);
+        judge(self.lab);
+    }
+}
+
+/// Functions that enter in the ledger that they ran.
+#[derive(Debug)]
+struct Entered(Ledger);
+
+impl<P: Platform> Functions<P> for Entered {
+    fn run(&self, ipi: &Ipi<P, Self>, call: Call) {
+        self.0.ran(&ipi.machine, call);
+    }
+}
+
+/// Makes a call of `function`, as the puppet does that is told to in a guest.
+fn make<P: Platform>(ipi: &Ipi<P, Entered>, made: &Made, function: u8) {
+    const ONLINE: &str = "no CPU leaves";
+    let Made {
+        verb,
+        target,
+        mask,
+        wait,
+    } = *made;
+    let machine = &ipi.machine;
+    let mut others = CpuMask::all(machine.cpus);
+    others.remove(machine.this_cpu());
+    let mut among = match verb {
+        Verb::CallSingle => CpuMask::only(target, machine.cpus),
+        Verb::CallAll => others,
+        Verb::OnEach => CpuMask::all(machine.cpus),
+        _ => mask,
+    };
+    if verb == Verb::CallMany {
+        among.remove(machine.this_cpu());
+    }
+    let id = ipi.functions.0.open(machine, function, &among, wait);
+    let call = Call {
+        func: function.into(),
+        info: id.raw(),
+    };
+    let targets = match verb {
+        Verb::CallSingle => {
+            ipi.call_single(target, call, wait).expect(ONLINE);
+            among
+        }
+        Verb::CallAll => ipi.call_all(call, wait),
+        Verb::OnEach => ipi.on_each_cpu(call, wait),
+        Verb::CallAny => {
+            let chosen = ipi.call_any(&mask, call, wait).expect(ONLINE);
+            CpuMask::only(chosen, machine.cpus)
+        }
+        _ => ipi.call_many(&mask, call, wait),
+    };
+    ipi.functions.0.returned(machine, id, &targets);
+}
+
+/// Plays `program` in schedule after schedule for as long as `time`, or until something breaks.
+pub fn search(program: &Program, how: How, queue: QueueKind, seed: u64, time: Duration) -> Did {
+    match how {
+        How::Random => played(
+            program,
+            queue,
+            time,
+            RandomScheduler::new_from_seed(seed, usize::MAX),
+        ),
+        How::Pct => played(
+            program,
+            queue,
+            time,
+            PctScheduler::new_from_seed(seed, PCT_DEPTH, usize::MAX),
+        ),
+        How::Stalls => played(program, queue, time, Stalls::new(seed, usize::MAX)),
+    }
+}
+
+fn played(
+    program: &Program,
+    queue: QueueKind,
+    time: Duration,
+    scheduler: impl Scheduler + 'static,
+) -> Did {
+    let program = program.clone();
+    let Searched {
+        schedules,
+        steps,
+        time,
+        broke,
+    } = search::search(scheduler, Some(time), move || program.play(queue));
+    Did {
+        schedules,
+        steps,
+        states: None,
+        seconds: time.as_secs_f64(),
+        broke: broke.map(|oracles| match &oracles[..] {
+            [] => vec![HANG.to_owned()],
+            some => some.iter().map(|oracle| oracle.name().to_owned()).collect(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+
+    const TIME: Duration = Duration::from_secs(3600);
+
+    fn case() -> Case {
+        Case::parse(include_str!("../../scenarios/explore/lost-call.case")).unwrap()
+    }
+
+    #[test]
+    fn what_is_played_is_what_the_case_says() {
+        let case = case();
+        let program = Program::new(&case).unwrap();
+        let played = program.clone();
+        let once = RandomScheduler::new_from_seed(1, 1);
+        let searched = search::search(once, None, move || played.play(QueueKind::Filo));
+        assert_eq!((searched.schedules, searched.broke), (1, None));
+        for (cpu, deeds) in case.programs.iter().enumerate() {
+            let told: Vec<_> = (deeds.iter())
+                .map(|deed| (deed.command.mask.words()[0], deed.command.wait))
+                .collect();
+            let mut made: Vec<_> = (program.lab.records_of(cpu))
+                .filter(|record| record.head.id.load(Ordering::Relaxed) != 0)
+                .map(|record| {
+                    let targets = record.targets[0].load(Ordering::Relaxed);
+                    assert_eq!(record.ran[0].load(Ordering::Relaxed), targets);
+                    (targets, record.head.wait.load(Ordering::Relaxed) != 0)
+                })
+                .collect();
+            made.sort_unstable();
+            assert_eq!(made, told, "CPU {cpu}");
+        }
+    }
+
+    #[test]
+    fn the_call_is_lost_where_it_should_be() {
+        let program = Program::new(&case()).unwrap();
+        let played = |queue, schedules| played(&program, queue, TIME, Stalls::new(1, schedules));
+        let fifo = played(QueueKind::Fifo, 1_000_000);
+        let broke = fifo.broke.expect("fifo loses a call");
+        assert!(
+            broke.iter().any(|name| name == "lost" || name == HANG),
+            "{broke:?}"
+        );
+        assert!(fifo.schedules < 1_000_000);
+        let filo = played(QueueKind::Filo, 2_000);
+        assert_eq!((filo.schedules, filo.broke), (2_000, None));
+        assert!(filo.steps > filo.schedules);
+    }
+
+    #[test]
+    fn what_is_no_call_is_refused() {
+        let case = Case::parse("cpus 2\n0: single 1; irqs-off").unwrap();
+        let refusal = Program::new(&case).unwrap_err();
+        assert!(refusal.contains("irqs-off"), "{refusal}");
+    }
+
+    #[test]
+    fn every_call_of_a_case_can_be_played() {
+        let text = "cpus 3\n0: single 1 wait; many 0,1,2; all\n1: each wait; any 0,2 wait";
+        let program = Program::new(&Case::parse(text).unwrap()).unwrap();
+        let did = played(
+            &program,
+            QueueKind::Filo,
+            TIME,
+            RandomScheduler::new_from_seed(1, 200),
+        );
+        assert_eq!((did.schedules, did.broke), (200, None));
+    }
+}
