@@ -49,6 +49,9 @@ enum Known {
     OnTheWay(usize),
     /// All that happens behind it.
     Done(Future),
+    /// The same happens behind it as behind the state with this key, from which it can be reached, and which can be
+    /// reached from it.
+    With(u128),
 }
 
 /// What is kept of a state on the way.
@@ -65,6 +68,8 @@ struct Kept {
     todo: Vec<(Choice, usize)>,
     /// What is known by now to happen behind it.
     future: Future,
+    /// The place of the first state on the way that can be reached from it again, if one can.
+    back_to: Option<usize>,
 }
 
 impl Walker for Races {
@@ -96,7 +101,7 @@ impl Walker for Races {
         if let Some(action) = by {
             self.steps.push(&self.actions, action);
         }
-        let entry = match self.seen.get(&state.key()) {
+        let entry = match self.known(state.key()) {
             Some(known) => {
                 self.meet_again(way, known);
                 Entry::Known
@@ -111,7 +116,34 @@ impl Walker for Races {
 
     fn leave(&mut self, way: &mut [Frame<Kept>], frame: Frame<Kept>) {
         self.steps.pop();
-        self.close(way, &frame.state, frame.kept.future);
+        let Kept {
+            future, back_to, ..
+        } = frame.kept;
+        match back_to.filter(|place| *place < way.len()) {
+            // All that happens behind it is known when it is of that one.
+            Some(place) => {
+                let first = way[place].state.key();
+                go_back(way, place);
+                below(way, &future);
+                self.seen.insert(frame.state.key(), Known::With(first));
+            }
+            None => self.close(way, &frame.state, future),
+        }
+    }
+}
+
+/// Notes that the last of `way` leads back to the one at `place`.
+fn go_back(way: &mut [Frame<Kept>], place: usize) {
+    if let Some(last) = way.last_mut() {
+        let first = last.kept.back_to.map_or(place, |before| before.min(place));
+        last.kept.back_to = Some(first);
+    }
+}
+
+/// Notes what happens behind the last of `way`.
+fn below(way: &mut [Frame<Kept>], future: &Future) {
+    if let Some(last) = way.last_mut() {
+        last.kept.future.add(future);
     }
 }
 
@@ -167,8 +199,18 @@ impl Races {
             tried: 0,
             todo: Vec::new(),
             future,
+            back_to: None,
             choices,
         })
+    }
+
+    /// What is known of the state with this key, or of the one with which it shares that.
+    fn known(&self, key: u128) -> Option<&Known> {
+        let mut known = self.seen.get(&key)?;
+        while let Known::With(key) = known {
+            known = self.seen.get(key)?;
+        }
+        Some(known)
     }
 
     /// Comes once more to a state that is known.
@@ -179,23 +221,22 @@ impl Races {
                 for frame in &mut way[*place..] {
                     frame.kept.wanted = Cpus::MAX;
                 }
+                go_back(way, *place);
             }
             Known::Done(future) => {
                 for action in future.iter() {
                     self.find_race(way, action, Some(future));
                 }
-                if let Some(below) = way.last_mut() {
-                    below.kept.future.add(future);
-                }
+                below(way, future);
             }
+            // Followed by `known`.
+            Known::With(_) => {}
         }
     }
 
     /// Notes what happens behind `state`, from which all was tried, and which the last of `way` leads to.
     fn close(&mut self, way: &mut [Frame<Kept>], state: &State, future: Future) {
-        if let Some(below) = way.last_mut() {
-            below.kept.future.add(&future);
-        }
+        below(way, &future);
         self.seen.insert(state.key(), Known::Done(future));
     }
 
