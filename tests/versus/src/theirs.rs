@@ -235,7 +235,7 @@ mod tests {
     const TIME: Duration = Duration::from_secs(3600);
 
     fn case() -> Case {
-        Case::parse(include_str!("../../scenarios/explore/lost-call.case")).unwrap()
+        Case::parse(include_str!("../../../scenarios/explore/lost-call.case")).unwrap()
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn versus(case: &Path) -> Command {
 fn lost_call() -> &'static Path {
     Path::new(concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/../scenarios/explore/lost-call.case"
+        "/../../scenarios/explore/lost-call.case"
     ))
 }
 
