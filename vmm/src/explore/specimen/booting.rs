@@ -1,6 +1,7 @@
 //! From a guest image to a machine whose CPUs all wait for their first command, which is where every schedule
 //! begins. It boots on threads, as any machine does, and is then gathered into one hand.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -79,6 +80,7 @@ impl Specimen {
             kept: Vec::new(),
             numbers: Arc::from([]),
             has_grown: false,
+            sound_ends: HashSet::new(),
             granularity: setup.granularity,
             image: xxh3_128(setup.image.bytes()),
             beginning: 0,

@@ -9,6 +9,7 @@ mod keeping;
 mod stepping;
 mod stopped;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use shared::lab::Stacks;
@@ -147,6 +148,8 @@ pub struct Specimen {
     origin: Vec<u8>,
     origin_cpus: Vec<CpuState>,
     root: State,
+    /// The keys of ends at which nothing was broken.
+    sound_ends: HashSet<u128>,
     image: u128,
     beginning: u128,
     interrupted: fn() -> bool,
