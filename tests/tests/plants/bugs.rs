@@ -35,7 +35,7 @@ const LOCKLESS: &str = "guest/src/ipi/queue/lockless.rs";
 const IRQ: &str = "guest/src/sync/irq.rs";
 
 /// Two CPUs that call each other, and a third.
-const BOTH_CALL_MANY: &str = "cpus 3\n0: many 1,2\n1: many 0,2\n";
+pub const BOTH_CALL_MANY: &str = "cpus 3\n0: many 1,2\n1: many 0,2\n";
 
 /// Two CPUs that call a third.
 const BOTH_CALL_ONE: &str = "cpus 3\n0: single 1\n2: single 1\n";
@@ -377,4 +377,12 @@ pub const DIED: Plant = Plant {
         assert_ne!(served, 0, \"an interrupt without a call\");
 ",
     }),
+};
+
+/// Who finds in `llist` that another was faster tries again with what it has found before, and so for ever. What it
+/// does comes back to the same state each time.
+pub const ROUND: Change = Change {
+    file: LLIST,
+    sound: "Err(now) => first = now,",
+    broken: "Err(_) => {}",
 };

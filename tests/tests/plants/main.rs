@@ -130,6 +130,46 @@ each_is_found! {
     died: DIED,
 }
 
+/// By chance it is found before a search begins, in the runs from which that learns what CPUs share. Here the search
+/// knows that already, from the guest without the bug.
+#[test]
+fn what_goes_round_for_ever_is_found_by_every_search() {
+    need_kvm();
+    let words = "queue=llist";
+    let bench = workshop::bench();
+    let [case, result, sharing, schedule] =
+        ["case", "json", "sharing", "schedule"].map(|end| bench.join(format!("round.{end}")));
+    fs::write(&case, bugs::BOTH_CALL_MANY).expect("room for a case");
+    explore(&case, &explore_image(), words)
+        .args(["--strategy", "random", "--runs", "100", "--result"])
+        .arg(&result)
+        .run()
+        .ends_with(0);
+    let text = fs::read_to_string(&result).expect("a result");
+    let learnt: Value = serde_json::from_str(&text).expect("a result is JSON");
+    fs::write(&sharing, learnt["sharing"].to_string()).expect("room for what it has learnt");
+
+    let image = workshop::build("round", &bugs::ROUND);
+    for strategy in ["bounded", "exhaustive", "races"] {
+        let found = explore(&case, &image, words)
+            .args(["--strategy", strategy, "--sharing"])
+            .arg(&sharing)
+            .arg("--schedule")
+            .arg(&schedule)
+            .run();
+        found
+            .ends_with(1)
+            .says("goes round in a circle")
+            .says("broken: livelock");
+        Vmm::with("replay")
+            .args([&schedule, &image])
+            .args(["--times", &REPLAYS.to_string()])
+            .run()
+            .ends_with(0)
+            .says(&format!("{REPLAYS} of {REPLAYS} replays broke livelock"));
+    }
+}
+
 /// What a case can expect, as the command says when it is given something else.
 fn kinds() -> BTreeSet<String> {
     let case = workshop::bench().join("kinds.case");

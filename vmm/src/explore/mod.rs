@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use case::{Case, CaseError};
-use retrace::{Diverged, Followed, follow, name};
+use retrace::{Diverged, Followed, follow, name, up_to_round};
 use schedule::{FORM, Granularity, Schedule};
 use search::exhaustive::Seen;
 use search::sampled::Way;
@@ -370,8 +370,15 @@ fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
 }
 
 /// What was found, made short, and seen to come again.
-fn broke(specimen: &mut Specimen, config: &Config, found: Found) -> Result<Verdict, ExploreError> {
+fn broke(
+    specimen: &mut Specimen,
+    config: &Config,
+    mut found: Found,
+) -> Result<Verdict, ExploreError> {
     let found_with = found.turns.len();
+    if found.breach.is_livelock() {
+        found.turns = up_to_round(specimen, &found.turns)?;
+    }
     let short = shrink::shrink(specimen, found, Instant::now() + config.shrink)?;
     let followed = follow(specimen, &short.turns, &mut |_, _, _| {})?;
     let followed = followed.map_err(ExploreError::NotAgain)?;

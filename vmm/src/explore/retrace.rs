@@ -1,6 +1,8 @@
 //! Schedules taken again: exactly, to see that they lead where they led, or as far as they can be, to see whether
 //! a shorter one still breaks the same. Searches nothing.
 
+use std::collections::{BTreeSet, HashMap};
+
 use super::schedule::{Choice, Turn};
 use super::search::{Found, turn};
 use super::specimen::{Breach, ENDLESS, Specimen, SpecimenError};
@@ -85,47 +87,12 @@ pub fn follow(
 ) -> Result<Result<Followed, Diverged>, SpecimenError> {
     begin(specimen)?;
     let mut taken = Vec::with_capacity(turns.len());
+    let mut rounds = Rounds::from(specimen);
     for (number, wanted) in (1..).zip(turns) {
-        let choice = Choice {
-            cpu: wanted.cpu as usize,
-            takes: wanted.takes,
+        let (done, breach) = match follow_turn(specimen, wanted, number, on_stop)? {
+            Ok(done) => done,
+            Err(diverged) => return Ok(Err(diverged)),
         };
-        let mut next = choice;
-        let mut breach = None;
-        let mut stops = 0;
-        while stops < wanted.stops && breach.is_none() {
-            // Whoever goes on where it cannot, as at a lock that is taken, may never come back.
-            if !specimen.choices().contains(&next) {
-                let cpu = wanted.cpu;
-                return Ok(Err(Diverged::NoChoice { turn: number, cpu }));
-            }
-            breach = specimen.follow(next)?;
-            on_stop(specimen, choice, number - 1);
-            stops += 1;
-            next.takes = None;
-        }
-        if breach.is_none() && stops >= ENDLESS {
-            breach = Some(Breach::endless(choice.cpu));
-        }
-        specimen.keep_new_pages()?;
-        let mut done = turn(specimen, choice, stops);
-        if done.until != wanted.until {
-            return Ok(Err(Diverged::Elsewhere {
-                turn: number,
-                cpu: wanted.cpu,
-                was: wanted.until.clone(),
-                is: done.until,
-            }));
-        }
-        let state = name(specimen.save().key());
-        if let Some(was) = wanted.state.as_ref().filter(|was| **was != state) {
-            return Ok(Err(Diverged::OtherState {
-                turn: number,
-                was: was.clone(),
-                is: state,
-            }));
-        }
-        done.state = Some(state);
         taken.push(done);
         if breach.is_some() {
             let left = turns.len() - number;
@@ -138,13 +105,136 @@ pub fn follow(
                 Err(Diverged::Early { turn: number, left })
             });
         }
+        rounds.come_to(specimen, &taken);
     }
     let is_over = specimen.choices().is_empty();
-    let breach = if is_over { specimen.judge()? } else { None };
+    let breach = if is_over {
+        specimen.judge()?
+    } else {
+        rounds.last
+    };
     Ok(Ok(Followed {
         turns: taken,
         breach,
     }))
+}
+
+/// As much of `turns`, which have no end, as leads into a round that can go on for ever; all, if there is none.
+///
+/// # Errors
+/// [`SpecimenError`] if the host fails.
+pub fn up_to_round(specimen: &mut Specimen, turns: &[Turn]) -> Result<Vec<Turn>, SpecimenError> {
+    begin(specimen)?;
+    let mut taken = Vec::new();
+    let mut rounds = Rounds::from(specimen);
+    for (number, wanted) in (1..).zip(turns) {
+        let Ok((done, None)) = follow_turn(specimen, wanted, number, &mut |_, _, _| {})? else {
+            break;
+        };
+        taken.push(done);
+        rounds.come_to(specimen, &taken);
+        if rounds.last.is_some() {
+            return Ok(taken);
+        }
+    }
+    Ok(turns.to_vec())
+}
+
+/// Takes the turn `wanted`, which has that number. Returns it as it went, and what broke.
+fn follow_turn(
+    specimen: &mut Specimen,
+    wanted: &Turn,
+    number: usize,
+    on_stop: &mut OnStop<'_>,
+) -> Result<Result<(Turn, Option<Breach>), Diverged>, SpecimenError> {
+    let cpu = wanted.cpu;
+    let choice = Choice {
+        cpu: cpu as usize,
+        takes: wanted.takes,
+    };
+    let mut next = choice;
+    let mut breach = None;
+    let mut stops = 0;
+    while stops < wanted.stops && breach.is_none() {
+        // Whoever goes on where it cannot, as at a lock that is taken, may never come back.
+        if !specimen.choices().contains(&next) {
+            return Ok(Err(Diverged::NoChoice { turn: number, cpu }));
+        }
+        breach = specimen.follow(next)?;
+        on_stop(specimen, choice, number - 1);
+        stops += 1;
+        next.takes = None;
+    }
+    if breach.is_none() && stops >= ENDLESS {
+        breach = specimen.endless(choice.cpu);
+    }
+    specimen.keep_new_pages()?;
+    let mut done = turn(specimen, choice, stops);
+    if done.until != wanted.until {
+        return Ok(Err(Diverged::Elsewhere {
+            turn: number,
+            cpu,
+            was: wanted.until.clone(),
+            is: done.until,
+        }));
+    }
+    let state = name(specimen.save().key());
+    if let Some(was) = wanted.state.as_ref().filter(|was| **was != state) {
+        return Ok(Err(Diverged::OtherState {
+            turn: number,
+            was: was.clone(),
+            is: state,
+        }));
+    }
+    done.state = Some(state);
+    Ok(Ok((done, breach)))
+}
+
+/// Finds out where a way comes round to a state in which the machine was before.
+struct Rounds {
+    /// By state: after how many turns the machine came to it first.
+    first: HashMap<String, usize>,
+    /// The choices there were, after so many turns.
+    choices: Vec<Vec<Choice>>,
+    /// What it means that the last turn led to a known state, if it did.
+    last: Option<Breach>,
+}
+
+impl Rounds {
+    /// Of a way that begins where `specimen` is.
+    fn from(specimen: &mut Specimen) -> Self {
+        Self {
+            first: HashMap::from([(name(specimen.save().key()), 0)]),
+            choices: vec![specimen.choices()],
+            last: None,
+        }
+    }
+
+    /// The last of `turns` has led to where `specimen` is.
+    fn come_to(&mut self, specimen: &Specimen, turns: &[Turn]) {
+        let state = turns.last().and_then(|turn| turn.state.clone());
+        let count = turns.len();
+        let first = *self.first.entry(state.unwrap_or_default()).or_insert(count);
+        self.last = if first < count {
+            round(&turns[first..], self.choices[first..].iter().flatten())
+        } else {
+            None
+        };
+        self.choices.push(specimen.choices());
+    }
+}
+
+/// What it means that `turns` lead round to where they began, and there were these choices on the round. It can go
+/// on for ever if nothing that could happen meanwhile is put off all the time: every choice is made.
+pub fn round<'a>(turns: &[Turn], choices: impl IntoIterator<Item = &'a Choice>) -> Option<Breach> {
+    let made = turns.iter().map(|turn| (turn.cpu as usize, turn.takes));
+    let made: BTreeSet<_> = made.collect();
+    let is_made = |choice: &Choice| made.contains(&(choice.cpu, choice.takes));
+    let cpus = turns.iter().map(|turn| turn.cpu).collect();
+    choices
+        .into_iter()
+        .all(is_made)
+        .then(|| Breach::round(&cpus))
 }
 
 /// Follows `turns` as far as they can be, passes over what cannot, and then lets every CPU go on as long as it

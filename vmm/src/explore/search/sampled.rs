@@ -154,11 +154,7 @@ pub fn once(
             break hunt.specimen.judge()?;
         }
         if turns.len() == LONGEST {
-            let text = format!("no end within {LONGEST} transitions");
-            break Some(Breach {
-                names: vec!["livelock".to_owned()],
-                texts: vec![text],
-            });
+            break Some(Breach::longest(LONGEST));
         }
         let choice = choose(&choices);
         let moved = hunt.advance(choice)?;

@@ -1,7 +1,8 @@
 //! The walk that every strategy makes which goes back: depth first, with the states on the way kept to be put
 //! back. What is tried from a state, and whether one is gone on from at all, is for each strategy to say.
 
-use super::{End, Found, Hunt, Look, turn};
+use super::{ByKey, End, Found, Hunt, Look, turn};
+use crate::explore::retrace::round;
 use crate::explore::schedule::{Choice, Turn};
 use crate::explore::specimen::{Breach, SpecimenError, State};
 
@@ -112,31 +113,99 @@ pub fn until_sound<'a>(
 /// # Errors
 /// [`Cut`] if it did not come to the end of that.
 pub fn walk<W: Walker>(hunt: &mut Hunt<'_>, walker: &mut W, root: Root) -> Result<(), Cut> {
-    let Root { state, mut path } = root;
-    let mut way = Vec::new();
+    let Root { state, path } = root;
     hunt.specimen.load(&state);
+    let mut way = Way {
+        frames: Vec::new(),
+        places: ByKey::default(),
+        begins: path.len(),
+        path,
+    };
     // Whether the machine is in the last state of the way.
-    let mut is_there = enter(hunt, walker, &mut way, state, None, &path)?;
-    while let Some(Frame { state, kept }) = way.last_mut() {
+    let mut is_there = way.enter(hunt, walker, state, None)?;
+    while let Some(Frame { state, kept }) = way.frames.last_mut() {
         let Some((choice, step)) = walker.next(state, kept) else {
-            if let Some(frame) = way.pop() {
-                walker.leave(&mut way, frame);
-            }
-            path.pop();
+            way.leave(walker);
             is_there = false;
             continue;
         };
         if !is_there {
             hunt.specimen.load(state);
         }
-        make(hunt, choice, &mut path)?;
+        make(hunt, choice, &mut way.path)?;
         let next = hunt.specimen.save();
-        is_there = enter(hunt, walker, &mut way, next, Some(step), &path)?;
+        is_there = way.enter(hunt, walker, next, Some(step))?;
         if !is_there {
-            path.pop();
+            way.path.pop();
         }
     }
     Ok(())
+}
+
+/// The way to the present state.
+#[derive(Debug)]
+struct Way<K> {
+    frames: Vec<Frame<K>>,
+    /// By key: the place of the first frame of that state.
+    places: ByKey<u128, usize>,
+    /// The turns from the beginning of every schedule.
+    path: Vec<Turn>,
+    /// How many of them lead to the first frame.
+    begins: usize,
+}
+
+impl<K> Way<K> {
+    /// Comes to `state`. Whether to go on from there, as the last of the way.
+    fn enter<W: Walker<Kept = K>>(
+        &mut self,
+        hunt: &mut Hunt<'_>,
+        walker: &mut W,
+        state: State,
+        by: Option<W::Step>,
+    ) -> Result<bool, Cut> {
+        let is_end = match walker.enter(hunt, &mut self.frames, &state, by) {
+            Entry::GoOn(kept) => {
+                let place = self.frames.len();
+                self.places.entry(state.key()).or_insert(place);
+                self.frames.push(Frame { state, kept });
+                return Ok(true);
+            }
+            Entry::Known => false,
+            Entry::End => true,
+        };
+        hunt.counts.schedules += 1;
+        if is_end {
+            judge(hunt, &self.path)?;
+        } else if let Some(place) = self.places.get(&state.key()) {
+            self.go_round(hunt, *place)?;
+        }
+        Ok(false)
+    }
+
+    /// Goes back from the last state.
+    fn leave<W: Walker<Kept = K>>(&mut self, walker: &mut W) {
+        if let Some(frame) = self.frames.pop() {
+            let key = frame.state.key();
+            if self.places.get(&key) == Some(&self.frames.len()) {
+                self.places.remove(&key);
+            }
+            walker.leave(&mut self.frames, frame);
+        }
+        self.path.pop();
+    }
+
+    /// The way has come back to the state at `place`.
+    fn go_round(&self, hunt: &mut Hunt<'_>, place: usize) -> Result<(), Cut> {
+        let mut choices = Vec::new();
+        for frame in &self.frames[place..] {
+            hunt.specimen.load(&frame.state);
+            choices.extend(hunt.specimen.choices());
+        }
+        match round(&self.path[self.begins + place..], &choices) {
+            None => Ok(()),
+            Some(breach) => Err(broke(hunt, &self.path, breach)),
+        }
+    }
 }
 
 /// Makes `choice`, at the end of `path`, which it becomes part of.
@@ -180,28 +249,4 @@ fn broke(hunt: &mut Hunt<'_>, path: &[Turn], breach: Breach) -> Cut {
         })),
         Err(error) => Cut::Failed(error),
     }
-}
-
-/// Comes to `state`. Whether to go on from there, as the last of `way`.
-fn enter<W: Walker>(
-    hunt: &mut Hunt<'_>,
-    walker: &mut W,
-    way: &mut Vec<Frame<W::Kept>>,
-    state: State,
-    by: Option<W::Step>,
-    path: &[Turn],
-) -> Result<bool, Cut> {
-    let is_end = match walker.enter(hunt, way, &state, by) {
-        Entry::GoOn(kept) => {
-            way.push(Frame { state, kept });
-            return Ok(true);
-        }
-        Entry::Known => false,
-        Entry::End => true,
-    };
-    hunt.counts.schedules += 1;
-    if is_end {
-        judge(hunt, path)?;
-    }
-    Ok(false)
 }

@@ -1,5 +1,7 @@
 //! What breaks: names of oracles, and sentences. Plain data.
 
+use crate::cpus::CpuSet;
+
 /// What broke, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breach {
@@ -9,7 +11,15 @@ pub struct Breach {
     pub texts: Vec<String>,
 }
 
+/// The name of what has no end.
+const LIVELOCK: &str = "livelock";
+
 impl Breach {
+    /// Whether it is that there is no end, and nothing else.
+    pub fn is_livelock(&self) -> bool {
+        self.names == [LIVELOCK]
+    }
+
     pub(super) fn new(name: &str, text: String) -> Self {
         Self {
             names: vec![name.to_owned()],
@@ -20,7 +30,26 @@ impl Breach {
     /// That `cpu` has come to so many stops in one turn that it will not come to an end.
     pub(in crate::explore) fn endless(cpu: usize) -> Self {
         let text = format!("CPU {cpu} goes round and round without waiting");
-        Self::new("livelock", text)
+        Self::new(LIVELOCK, text)
+    }
+
+    /// That `cpus` come back to a state in which the machine was, and nobody else can go on meanwhile.
+    pub(in crate::explore) fn round(cpus: &CpuSet) -> Self {
+        let verb = if cpus.iter().count() == 1 {
+            "goes"
+        } else {
+            "go"
+        };
+        let text = format!(
+            "{} {verb} round in a circle, and nobody else can do anything",
+            cpus.noun()
+        );
+        Self::new(LIVELOCK, text)
+    }
+
+    /// That there was no end within so many `turns`.
+    pub(in crate::explore) fn longest(turns: usize) -> Self {
+        Self::new(LIVELOCK, format!("no end within {turns} turns"))
     }
 
     pub(super) fn add(&mut self, name: &str, text: String) {

@@ -91,13 +91,19 @@ impl Specimen {
                 return Ok(Moved { stops, breach });
             }
             if stops == ENDLESS {
-                return Ok(Moved {
-                    stops,
-                    breach: Some(Breach::endless(choice.cpu)),
-                });
+                self.tidy(choice.cpu);
+                let breach = self.endless(choice.cpu);
+                return Ok(Moved { stops, breach });
             }
             choice.takes = None;
         }
+    }
+
+    /// What it means that `cpu` has come to [`ENDLESS`] stops in one turn: nothing, if others could still do what it
+    /// perhaps waits for. As long as little is known of what CPUs share, it is not known whose turn it is.
+    pub(in crate::explore) fn endless(&self, cpu: usize) -> Option<Breach> {
+        let is_alone = self.choices().iter().all(|choice| choice.cpu == cpu);
+        is_alone.then(|| Breach::endless(cpu))
     }
 
     /// As [`Specimen::advance`], but only to the next stop, whether anybody can get in the way there or not.
