@@ -46,7 +46,7 @@ pub struct Arguments {
     strategy: How,
 
     /// Most preemptions of bounded, and of auto before it tries every order
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 2)]
     preemptions: u32,
 
     /// Orders that random and pct try
