@@ -108,7 +108,7 @@ costs: build whole ## exits of 10,000 IPIs of each kind, held to the architectur
 
 # What a line costs with probes left out of the image, with probes that nobody has armed (twice, for the spread), and
 # with all that --trace arms. The nested host gives the figures that can be compared: it executes what it runs.
-TRACED_LINES := --vcpus 4 --by ipi --to all --receiver halted --transport x2apic,shorthand --rounds 500 --runs 9
+TRACED_LINES := --vcpus 4 --by ipi --to all --receiver halted --transport x2apic,shorthand --rounds 500 --runs 15
 trace-costs: build ## what a trace costs, and probes that nobody has armed, on an emulated AMD processor
 	guest/build unprobed $(OUT)/unprobed.bin
 	SVM_TIME_LIMIT=3600 tests/svm/run $(VMM) $(GUEST) $(OUT)/unprobed.bin -- sh -ec ' \
