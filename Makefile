@@ -120,11 +120,11 @@ trace-costs: build ## what a trace costs, and probes that nobody has armed, on a
 		echo "== a trace, beside probes that nobody has armed"; \
 		vmm bench $(TRACED_LINES) --traced --baseline off.json guest.bin'
 
-bench: have-kvm build ## measure what IPIs and calls cost on this host, and how fast it explores
+bench: have-kvm build test-versus ## measure what IPIs and calls cost on this host, and how fast it explores
 	$(VMM) bench $(ARGS) $(GUEST)
 	$(VERSUS) $(LOST_CALL) $(EXPLORE)
 
-bench-explorer: have-kvm guest ## how fast vmm explore is, side by side with shuttle on the same calls
+bench-explorer: have-kvm test-versus ## how fast vmm explore is, side by side with shuttle on the same calls
 	$(VERSUS) $(ARGS) $(LOST_CALL) $(EXPLORE)
 
 lint: ## formatting, and everything the compiler and clippy have to say
