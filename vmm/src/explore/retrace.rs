@@ -1,9 +1,9 @@
 //! Schedules taken again: exactly, to see that they lead where they led, or as far as they can be, to see whether
 //! a shorter one still breaks the same. Searches nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use super::schedule::{Choice, Turn};
+use super::schedule::{Choice, Turn, goes_on};
 use super::search::{Found, turn};
 use super::specimen::{Breach, ENDLESS, Specimen, SpecimenError};
 
@@ -215,26 +215,12 @@ impl Rounds {
         let state = turns.last().and_then(|turn| turn.state.clone());
         let count = turns.len();
         let first = *self.first.entry(state.unwrap_or_default()).or_insert(count);
-        self.last = if first < count {
-            round(&turns[first..], self.choices[first..].iter().flatten())
-        } else {
-            None
-        };
+        let round = &turns[first..];
+        let is_endless =
+            first < count && goes_on(round, self.choices[first..].iter().flatten().copied());
+        self.last = is_endless.then(|| Breach::round(round));
         self.choices.push(specimen.choices());
     }
-}
-
-/// What it means that `turns` lead round to where they began, and there were these choices on the round. It can go
-/// on for ever if nothing that could happen meanwhile is put off all the time: every choice is made.
-pub fn round<'a>(turns: &[Turn], choices: impl IntoIterator<Item = &'a Choice>) -> Option<Breach> {
-    let made = turns.iter().map(|turn| (turn.cpu as usize, turn.takes));
-    let made: BTreeSet<_> = made.collect();
-    let is_made = |choice: &Choice| made.contains(&(choice.cpu, choice.takes));
-    let cpus = turns.iter().map(|turn| turn.cpu).collect();
-    choices
-        .into_iter()
-        .all(is_made)
-        .then(|| Breach::round(&cpus))
 }
 
 /// Follows `turns` as far as they can be, passes over what cannot, and then lets every CPU go on as long as it

@@ -126,10 +126,41 @@ pub fn switches(turns: &[Turn]) -> usize {
         .count()
 }
 
+/// Whether `turns`, which come back to the state in which they began, can go on for ever, where there were these
+/// `choices` on the way: if each of them is made. Else something that could happen is put off all the time.
+pub fn goes_on(turns: &[Turn], choices: impl IntoIterator<Item = Choice>) -> bool {
+    let is_made = |choice: Choice| {
+        let is_it = |turn: &Turn| turn.cpu as usize == choice.cpu && turn.takes == choice.takes;
+        turns.iter().any(is_it)
+    };
+    choices.into_iter().all(is_made)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_round_goes_on_if_nothing_is_put_off() {
+        let turn = |cpu, takes| Turn {
+            cpu,
+            takes,
+            stops: 1,
+            until: "relax".to_owned(),
+            state: None,
+        };
+        let choice = |cpu, takes| Choice { cpu, takes };
+        let round = [turn(0, None), turn(0, Some(0xfb)), turn(2, None)];
+        assert!(goes_on(
+            &round,
+            [choice(0, None), choice(2, None), choice(0, None)]
+        ));
+        assert!(goes_on(&round, [choice(0, Some(0xfb))]));
+        assert!(!goes_on(&round, [choice(0, None), choice(1, None)]));
+        assert!(!goes_on(&round, [choice(0, Some(0xfc))]));
+        assert!(!goes_on(&round, [choice(2, Some(0xfb))]));
+    }
 
     fn turn() -> impl Strategy<Value = Turn> {
         let state = proptest::option::of("[0-9a-f]{32}");

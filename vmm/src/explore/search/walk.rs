@@ -2,8 +2,7 @@
 //! back. What is tried from a state, and whether one is gone on from at all, is for each strategy to say.
 
 use super::{ByKey, End, Found, Hunt, Look, turn};
-use crate::explore::retrace::round;
-use crate::explore::schedule::{Choice, Turn};
+use crate::explore::schedule::{Choice, Turn, goes_on};
 use crate::explore::specimen::{Breach, SpecimenError, State};
 
 /// What a strategy decides on a walk.
@@ -201,10 +200,11 @@ impl<K> Way<K> {
             hunt.specimen.load(&frame.state);
             choices.extend(hunt.specimen.choices());
         }
-        match round(&self.path[self.begins + place..], &choices) {
-            None => Ok(()),
-            Some(breach) => Err(broke(hunt, &self.path, breach)),
+        let round = &self.path[self.begins + place..];
+        if goes_on(round, choices) {
+            return Err(broke(hunt, &self.path, Breach::round(round)));
         }
+        Ok(())
     }
 }
 

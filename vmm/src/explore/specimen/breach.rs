@@ -1,6 +1,7 @@
 //! What breaks: names of oracles, and sentences. Plain data.
 
 use crate::cpus::CpuSet;
+use crate::explore::schedule::Turn;
 
 /// What broke, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +34,9 @@ impl Breach {
         Self::new(LIVELOCK, text)
     }
 
-    /// That `cpus` come back to a state in which the machine was, and nobody else can go on meanwhile.
-    pub(in crate::explore) fn round(cpus: &CpuSet) -> Self {
+    /// That `turns` come back to the state in which they began, and nobody else can go on meanwhile.
+    pub(in crate::explore) fn round(turns: &[Turn]) -> Self {
+        let cpus: CpuSet = turns.iter().map(|turn| turn.cpu).collect();
         let verb = if cpus.iter().count() == 1 {
             "goes"
         } else {
