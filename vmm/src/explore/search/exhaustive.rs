@@ -6,49 +6,16 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 use shared::stop::Kind;
 
+use super::seen::{Seen, Set};
 use super::walk::{Entry, Frame, Walker, until_sound, walk};
-use super::{ByKey, End, Hunt, frontier};
+use super::{End, Hunt, frontier};
 use crate::explore::Shard;
 use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Way;
 use crate::explore::specimen::{SpecimenError, State, Stop};
 
-/// Choices, as a set.
-type Set = u128;
-
 /// CPUs whose choices fit into a [`Set`]; those of the others are never in one.
 const IN_SET: usize = 32;
-
-/// What was seen.
-#[derive(Debug, Default)]
-pub struct Seen {
-    /// By key: the choices that were not tried from there.
-    states: ByKey<u128, Set>,
-    /// Those in which nothing could go on.
-    ends: Vec<u128>,
-}
-
-impl Seen {
-    /// The keys of all states.
-    pub fn keys(&self) -> impl Iterator<Item = u128> {
-        self.states.keys().copied()
-    }
-
-    /// The keys of those in which nothing could go on.
-    pub fn ends(&self) -> &[u128] {
-        &self.ends
-    }
-
-    /// Notes a state as one from which everything was tried, or is by others. Whether it is new.
-    pub fn insert(&mut self, key: u128) -> bool {
-        self.states.insert(key, 0).is_none()
-    }
-
-    /// Notes a state in which nothing could go on, once.
-    pub fn insert_end(&mut self, key: u128) {
-        self.ends.push(key);
-    }
-}
 
 /// Searches `shard`'s part of the orders, from the beginning.
 ///

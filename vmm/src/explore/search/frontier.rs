@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use super::Hunt;
-use super::exhaustive::Seen;
+use super::seen::Seen;
 use super::walk::{Cut, Root, judge, make};
 use crate::explore::Shard;
 

@@ -7,6 +7,7 @@ pub mod exhaustive;
 mod frontier;
 pub mod races;
 pub mod sampled;
+pub mod seen;
 mod walk;
 
 use std::collections::HashMap;
