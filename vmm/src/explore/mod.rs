@@ -275,8 +275,11 @@ pub fn explore(
             (None, _) => Verdict::Complete,
         },
     };
-    specimen.rewind();
-    specimen.check_rest()?;
+    // A CPU that a signal has stopped on its way can be in the middle of taking an interrupt. Nothing is claimed then.
+    if !specimen.is_to_end() {
+        specimen.rewind();
+        specimen.check_rest()?;
+    }
     let options = options(config);
     Ok(Outcome {
         verdict,
@@ -369,20 +372,13 @@ fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
     Ok(None)
 }
 
-/// What was found, made short, and seen to come again.
-fn broke(
-    specimen: &mut Specimen,
-    config: &Config,
-    mut found: Found,
-) -> Result<Verdict, ExploreError> {
+/// What was found, made short, and seen to come again. If a signal comes meanwhile, as it was found.
+fn broke(specimen: &mut Specimen, config: &Config, found: Found) -> Result<Verdict, ExploreError> {
     let found_with = found.turns.len();
-    if found.breach.is_livelock() {
-        found.turns = up_to_round(specimen, &found.turns)?;
-    }
-    let short = shrink::shrink(specimen, found, Instant::now() + config.shrink)?;
-    let followed = follow(specimen, &short.turns, &mut |_, _, _| {})?;
-    let followed = followed.map_err(ExploreError::NotAgain)?;
-    let breach = followed.breach.unwrap_or(short.breach);
+    let Found { turns, breach } = match made_short(specimen, config, found.clone()) {
+        Err(ExploreError::Specimen(SpecimenError::Interrupted)) => found,
+        other => other?,
+    };
     Ok(Verdict::Broke {
         schedule: Box::new(Schedule {
             form: FORM.to_owned(),
@@ -391,11 +387,29 @@ fn broke(
             granularity: config.granularity,
             image: name(specimen.image()),
             begins: name(specimen.beginning()),
-            turns: followed.turns,
+            turns,
             breaks: breach.names.clone(),
         }),
         breach,
         found_with,
+    })
+}
+
+/// `found`, made short, with the states it leads to.
+fn made_short(
+    specimen: &mut Specimen,
+    config: &Config,
+    mut found: Found,
+) -> Result<Found, ExploreError> {
+    if found.breach.is_livelock() {
+        found.turns = up_to_round(specimen, &found.turns)?;
+    }
+    let short = shrink::shrink(specimen, found, Instant::now() + config.shrink)?;
+    let followed = follow(specimen, &short.turns, &mut |_, _, _| {})?;
+    let followed = followed.map_err(ExploreError::NotAgain)?;
+    Ok(Found {
+        turns: followed.turns,
+        breach: followed.breach.unwrap_or(short.breach),
     })
 }
 
