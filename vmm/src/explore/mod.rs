@@ -275,8 +275,10 @@ pub fn explore(
             (None, _) => Verdict::Complete,
         },
     };
-    // A CPU that a signal has stopped on its way can be in the middle of taking an interrupt. Nothing is claimed then.
-    if !specimen.is_to_end() {
+    // A CPU that a signal has stopped on its way can be in the middle of taking an interrupt. Nothing is said then of
+    // orders that do not break.
+    let is_cut_short = matches!(verdict, Verdict::Stopped(_) | Verdict::Broke { .. });
+    if !(is_cut_short && specimen.is_to_end()) {
         specimen.rewind();
         specimen.check_rest()?;
     }
