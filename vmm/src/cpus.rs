@@ -13,7 +13,27 @@ pub struct CpuSet {
     words: Vec<u64>,
 }
 
+/// A number that no CPU has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no machine has a CPU {0}; CPUs are below {MOST}")]
+pub struct NoSuchCpu(u32);
+
 impl CpuSet {
+    /// These CPUs, as somebody has named them.
+    ///
+    /// # Errors
+    /// [`NoSuchCpu`] is one that no machine has.
+    pub fn of(cpus: impl IntoIterator<Item = u32>) -> Result<Self, NoSuchCpu> {
+        let is_cpu = |cpu: u32| {
+            if cpu < MOST {
+                Ok(cpu)
+            } else {
+                Err(NoSuchCpu(cpu))
+            }
+        };
+        cpus.into_iter().map(is_cpu).collect()
+    }
+
     /// The set whose CPU `64 * i + b` is bit `b` of word `i`.
     pub fn from_words(words: Vec<u64>) -> Self {
         Self { words }

@@ -13,7 +13,7 @@ use vmm::machine::breakpoints::{self, BreakpointError};
 use vmm::machine::holding::HeldBy;
 use vmm::machine::image::Image;
 use vmm::machine::layout::Layout;
-use vmm::machine::lifecycle::{Stall, State};
+use vmm::machine::lifecycle::{Holder, Stall, State};
 use vmm::machine::pausing::PauseError;
 use vmm::machine::threads::{Crew, Message, OnMessage, Reaction};
 use vmm::machine::vm::Vm;
@@ -148,14 +148,14 @@ fn a_vcpu_is_held_where_it_says_it_has_come() {
     assert_eq!(bench.ipis.load(Ordering::Relaxed), 2);
     // Another hold on top of it, undone, leaves it where it is.
     assert_eq!(bench.crew.pause(0), Ok(HELD));
-    bench.crew.resume_confirmed(0).unwrap();
+    bench.crew.resume(0).unwrap();
     assert_eq!(bench.crew.state(0).unwrap().0, HELD);
     // Its own hold, undone, lets it go on to the next time.
-    bench.crew.resume_confirmed(0).unwrap();
+    bench.crew.resume(0).unwrap();
     assert_eq!(bench.wait_held(), AT_POINT);
     assert_eq!(bench.counts(), [4, 3]);
     bench.passes.store(u64::MAX, Ordering::Relaxed);
-    bench.crew.resume_confirmed(0).unwrap();
+    bench.crew.resume(0).unwrap();
     assert_eq!(bench.crew.resume(0), Err(PauseError::NotPaused(0)));
     let looked = bench.crew.with_stalled(0, |_| ());
     assert_eq!(looked, Err(PauseError::NotStalled(0)));
@@ -178,7 +178,7 @@ fn a_held_vcpu_takes_as_many_steps_as_it_is_told() {
     assert_eq!(bench.counts(), [2, 1]);
     assert_eq!(bench.ipis.load(Ordering::Relaxed), 1);
     // Without steps it goes on as ever.
-    bench.crew.resume_confirmed(0).unwrap();
+    bench.crew.resume(0).unwrap();
     assert_eq!(bench.wait_held(), AT_POINT);
     assert_eq!(bench.counts(), [2, 1]);
 }
@@ -190,24 +190,62 @@ fn a_vcpu_is_held_before_an_instruction_once() {
     let behind_the_point = bench.rip();
     if let Err(error) = breakpoints::check() {
         assert!(matches!(error, BreakpointError::None), "{error}");
-        let refused = bench.crew.set_breakpoint(0, Some(behind_the_point));
+        let refused = bench.crew.set_breakpoint(0, behind_the_point);
         assert!(matches!(refused, Err(BreakpointError::None)));
         return;
     }
     bench.passes.store(3, Ordering::Relaxed);
     bench.crew.step(0, 1).unwrap();
     bench.wait_held();
-    bench
-        .crew
-        .set_breakpoint(0, Some(behind_the_point))
-        .unwrap();
-    bench.crew.resume_confirmed(0).unwrap();
+    bench.crew.set_breakpoint(0, behind_the_point).unwrap();
+    bench.crew.resume(0).unwrap();
     assert_eq!(bench.wait_held(), Some(HeldBy::Address(behind_the_point)));
     assert_eq!(bench.counts(), [2, 1], "one round, and not the instruction");
     assert_eq!(bench.rip(), behind_the_point);
-    bench.crew.resume_confirmed(0).unwrap();
+    bench.crew.resume(0).unwrap();
     assert_eq!(bench.wait_held(), AT_POINT, "it is not held there again");
     assert_eq!(bench.counts(), [5, 4]);
+    // Nor where it is no longer to be.
+    bench.passes.store(2, Ordering::Relaxed);
+    bench.crew.set_breakpoint(0, behind_the_point).unwrap();
+    bench.crew.clear_stops(0).unwrap();
+    bench.crew.resume(0).unwrap();
+    assert_eq!(bench.wait_held(), AT_POINT);
+    assert_eq!(bench.counts(), [8, 7]);
+}
+
+#[test]
+fn what_was_planned_is_not_the_operators_to_undo() {
+    let Some(bench) = Bench::new(0) else { return };
+    let crew = &bench.crew;
+    bench.wait_held();
+    crew.hold(0, Holder::Plan).unwrap();
+    crew.resume(0).unwrap();
+    assert_eq!(crew.state(0).unwrap().0, HELD);
+    assert_eq!(crew.resume(0), Err(PauseError::NotPaused(0)));
+    crew.resume_all().unwrap();
+    let stepped = crew.step(0, 1);
+    assert!(
+        matches!(
+            stepped,
+            Err(BreakpointError::Pause(PauseError::NotPaused(0)))
+        ),
+        "{stepped:?}"
+    );
+    // However often the operator holds it, it goes on when he lets it go and the plan is over.
+    crew.pause(0).unwrap();
+    crew.pause(0).unwrap();
+    crew.let_go(0).unwrap();
+    assert_eq!(bench.counts(), [1, 0]);
+    crew.release(0, Holder::Plan).unwrap();
+    let unplanned = crew.release(0, Holder::Plan);
+    assert_eq!(unplanned, Err(PauseError::NotPaused(0)));
+    let deadline = Instant::now() + SOON;
+    while bench.counts() != [2, 1] {
+        assert!(Instant::now() < deadline, "does not go on, or takes steps");
+        thread::yield_now();
+    }
+    assert_eq!(bench.wait_held(), AT_POINT);
 }
 
 /// Two threads pause and resume while the vCPU is held at its point again and again: no hold is lost, and none
@@ -221,7 +259,7 @@ fn holds_from_everywhere_add_up() {
             scope.spawn(|| {
                 for _ in 0..TIMES {
                     bench.crew.pause(0).unwrap();
-                    bench.crew.resume_confirmed(0).unwrap();
+                    bench.crew.resume(0).unwrap();
                 }
             });
         }
@@ -237,7 +275,7 @@ fn holds_from_everywhere_add_up() {
         }
     });
     bench.wait_held();
-    bench.crew.resume_confirmed(0).unwrap();
+    bench.crew.resume(0).unwrap();
     assert_eq!(bench.wait_held(), AT_POINT);
     assert_eq!(bench.counts(), [TIMES + 2, TIMES + 1]);
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -171,9 +172,92 @@ fn rubbish_harms_nobody() {
 }
 
 #[test]
+fn clients_that_vanish_while_they_wait_leave_their_places() {
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    bench.connect().tell(1, "idle");
+    // As many as there may be.
+    for _ in 0..32 {
+        let mut client = bench.connect();
+        client.well(&json!({ "verb": "hello" }));
+        client.send(b"{\"verb\": \"wait_held\", \"cpu\": 1, \"limit\": 3600}\n");
+    }
+    let deadline = Instant::now() + SOON;
+    let mut client = loop {
+        let mut client = bench.connect();
+        // One that is let go does not always hear why.
+        let _ = client.0.get_mut().write_all(b"{\"verb\": \"hello\"}\n");
+        let mut line = String::new();
+        if client.0.read_line(&mut line).is_ok() && line.contains("protocol") {
+            break client;
+        }
+        assert!(Instant::now() < deadline, "{line}");
+    };
+    client.well(&json!({ "verb": "finish" }));
+    bench.running.finish().ends_with(0);
+}
+
+#[test]
+fn a_client_that_has_said_its_last_word_is_answered() {
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    let mut driver = bench.connect();
+    driver.well(&json!({ "verb": "hold", "cpu": 1, "probe": "single.run" }));
+    let mut client = bench.connect();
+    client.send(b"{\"verb\": \"wait_held\", \"cpu\": 1, \"limit\": 60}");
+    client.0.get_ref().shutdown(Shutdown::Write).unwrap();
+    driver.tell(0, "idle");
+    driver.well(&json!({ "verb": "tell", "cpu": 0, "deed": "call_single", "about": 1 }));
+    assert_eq!(client.answer()["held_by"]["probe"], "single.run");
+    driver.well(&json!({ "verb": "finish" }));
+    bench.running.finish().ends_with(0);
+}
+
+#[test]
+fn cpus_that_do_not_exist_are_refused() {
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    let mut client = bench.connect();
+    for (request, complaint) in [
+        (
+            json!({ "verb": "tell", "cpu": 0, "deed": "call_many", "cpus": [u32::MAX] }),
+            "no machine has a CPU 4294967295",
+        ),
+        (
+            json!({ "verb": "wait_ran", "call": 1, "cpus": [1024] }),
+            "no machine has a CPU 1024",
+        ),
+        (
+            json!({ "verb": "abandon", "cpus": [2] }),
+            "there is no vCPU 2",
+        ),
+        (
+            json!({ "verb": "wire_hold", "from": 0, "to": 2 }),
+            "there is no vCPU 2",
+        ),
+        (
+            json!({ "verb": "wire_lose", "from": 2, "to": 0, "nth": 0 }),
+            "there is no vCPU 2",
+        ),
+    ] {
+        let answer = client.ask(&request);
+        let error = answer["error"].as_str().unwrap_or_default();
+        assert!(error.contains(complaint), "{request}: {answer}");
+    }
+    client.well(&json!({ "verb": "finish" }));
+    bench.running.finish().ends_with(0);
+}
+
+#[test]
 fn a_workload_that_takes_no_commands_can_be_paused_and_watched() {
     let bench = Bench::boot("--vcpus 4", "workload=stress for=2s");
     let mut client = bench.connect();
+    for request in [
+        json!({ "verb": "tell", "cpu": 0, "deed": "idle" }),
+        json!({ "verb": "finish" }),
+    ] {
+        let answer = client.ask(&request);
+        assert_eq!(answer["kind"], "refused", "{answer}");
+        let error = answer["error"].as_str().unwrap_or_default();
+        assert!(error.contains("takes no commands"), "{answer}");
+    }
     for cpu in [3, 0, 1, 3, 2] {
         let paused = client.well(&json!({ "verb": "pause", "cpu": cpu }));
         assert_ne!(paused["state"], "running");

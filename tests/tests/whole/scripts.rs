@@ -71,6 +71,17 @@ fn what_makes_no_sense_is_refused_with_its_place() {
             "cpu(0).call_many([\"one\"], nowait);",
             "a list of CPUs holds a string",
         ),
+        (
+            "cpu(0).call_many([1, 4000000000], nowait);",
+            "no machine has a CPU 4000000000",
+        ),
+        ("wire.hold(0, 2);", "there is no vCPU 2"),
+        ("abandon([1, 2]);", "there is no vCPU 2"),
+        // It sees no files and no clock.
+        ("import \"other\" as other;", ":1:1: "),
+        ("sleep(1000000);", ":1:1: a script has no clock"),
+        ("sleep(0.5);", "a script has no clock"),
+        ("timestamp();", "Function not found: timestamp"),
     ] {
         let run = perform(text);
         run.ends_with(2);
@@ -109,7 +120,7 @@ fn a_wait_that_never_comes_true_says_what_it_waited_for() {
         .says("CPUs 0-1: ");
     let run = perform("limit(0.2); cpu(1).pause(); cpu(0).call_single(1, wait).wait_done();");
     run.ends_with(5)
-        .says("CallSingle on CPU 0 has not happened")
+        .says("call_single on CPU 0 has not happened")
         .says("CPU 1: paused")
         .says("open calls: 1");
 }
@@ -137,6 +148,57 @@ fn a_signal_ends_script_and_machine_with_a_report() {
         .ends_with(130)
         .says("CPU 1: paused")
         .says("interrupted: signal 2");
+}
+
+#[test]
+fn no_machine_is_booted_after_a_signal() {
+    need_kvm();
+    let script = script(
+        "limit(600);
+         let waits = || { print(\"now\"); cpu(0).hold_at(\"queue.visit\"); cpu(0).wait_held(); };
+         for n in 0..2 {
+             boot(#{ vcpus: 2, append: \"workload=puppet\" });
+             try { waits.call(); } catch { print(\"never mind\"); }
+         }",
+    );
+    let running = Vmm::boot("").arg("--script").arg(script.path()).start();
+    running.wait_for("now");
+    running.signal(libc::SIGINT);
+    let run = running.finish();
+    run.ends_with(130);
+    assert_eq!(run.stdout.matches("CPUs up").count(), 1, "{run:?}");
+}
+
+#[test]
+fn what_a_script_leaves_held_is_let_go() {
+    // Held now, to be held at a probe, at an instruction, and on the wire.
+    let leaves = "cpu(1).pause(); cpu(1).pause();
+        for n in 0..2 { cpu(n).hold_at(\"single.run\"); cpu(n).hold_at(\"queue.visit\", 7); }
+        try { cpu(1).break_at(\"Puppet::all_in\"); } catch (error) { expect(`${error}`.contains(\"no breakpoints\"), `${error}`); }
+        wire.hold_all();";
+    perform(leaves).ends_with(0).says("0 findings");
+    // The other workloads go on to their own ends.
+    let script = script(leaves);
+    for options in ["workload=selftest", "workload=selftest transport=wire"] {
+        Vmm::boot("--vcpus 3 --watchdog 20 --timeout 60")
+            .args(["--append", options, "--script"])
+            .arg(script.path())
+            .run()
+            .ends_with(0)
+            .says("each exactly once where it had to");
+    }
+}
+
+#[test]
+fn a_workload_of_its_own_cannot_be_told_anything() {
+    need_kvm();
+    let script = script("cpu(0).idle();");
+    Vmm::boot("--vcpus 2 --append workload=stress")
+        .arg("--script")
+        .arg(script.path())
+        .run()
+        .ends_with(2)
+        .says(":1:8: this guest's workload takes no commands");
 }
 
 #[test]

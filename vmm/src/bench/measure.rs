@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{BenchError, Cell, Cost, Effort, Verdict};
 use crate::control::Tracing;
-use crate::control::operator::{Operator, OperatorError, Watch};
+use crate::control::operator::{Operator, OperatorError, Wait, Watch};
 use crate::machine::tally::REASONS;
 use crate::report::Kind;
 use crate::stats::rounds::Rounds;
@@ -264,7 +264,7 @@ fn run(config: &Config, cell: &Cell, rounds: u32) -> Result<Outcome, BenchError>
 
 /// Stalls every CPU but the sender, which is held for it, and lets the sender go.
 fn stall_others(operator: &Operator) -> Result<(), OperatorError> {
-    operator.wait_held(0, PATIENCE)?;
+    operator.wait_held(0, Wait::up_to(PATIENCE))?;
     for cpu in 1..operator.cpus() {
         operator.pause(cpu)?;
     }

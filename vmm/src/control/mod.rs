@@ -90,6 +90,21 @@ pub enum Ending {
     Quit,
 }
 
+impl Ending {
+    /// Whether the machine did not come to this by itself, but somebody or something had enough of it, and of
+    /// whatever was to come.
+    fn cuts_short(&self) -> bool {
+        match self {
+            Self::GuestExit { .. } | Self::Dead { .. } | Self::Panicked { .. } => false,
+            Self::Signal(_)
+            | Self::TimeOut(_)
+            | Self::NoProgress(_)
+            | Self::Script(_)
+            | Self::Quit => true,
+        }
+    }
+}
+
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -275,10 +290,10 @@ pub fn run(
         watch(bench, crew)
     });
     // Whoever waits for the machine must hear that it is over, however that came.
-    operator.end(&match &ended {
-        Ok((ending, ..)) => ending.to_string(),
-        Err(error) => error.to_string(),
-    });
+    match &ended {
+        Ok((ending, ..)) => operator.end(ending, ending.cuts_short()),
+        Err(error) => operator.end(error, true),
+    }
     let crew = operator.hand_back();
     let (ending, stalls, mut output) = ended?;
 

@@ -51,13 +51,18 @@ pub(super) struct Debugging {
 }
 
 impl Debugging {
-    /// Stop before the instruction at `address`, once; or at none.
-    pub fn set_breakpoint(
-        &mut self,
-        address: Option<u64>,
-        fd: &VcpuFd,
-    ) -> Result<(), errno::Error> {
-        self.breakpoint = address;
+    /// Stop before the instruction at `address`, once.
+    pub fn set_breakpoint(&mut self, address: u64, fd: &VcpuFd) -> Result<(), errno::Error> {
+        self.breakpoint = Some(address);
+        self.tell(fd)
+    }
+
+    /// Stop nowhere.
+    pub fn clear(&mut self, fd: &VcpuFd) -> Result<(), errno::Error> {
+        if self.breakpoint.is_none() && self.steps == 0 {
+            return Ok(());
+        }
+        *self = Self::default();
         self.tell(fd)
     }
 
@@ -140,7 +145,7 @@ fn try_one() -> Result<bool, HostError> {
     fd.set_regs(&regs).map_err(setup("set the registers"))?;
     let mut debugging = Debugging::default();
     debugging
-        .set_breakpoint(Some(START + 1), &fd)
+        .set_breakpoint(START + 1, &fd)
         .map_err(setup("set a breakpoint"))?;
     match fd.run() {
         Ok(VcpuExit::Debug(debug)) => Ok(debug.pc == START + 1),

@@ -1,5 +1,5 @@
 //! What can be done with a vCPU that is out of the guest: look at it, say where it is to stop, have it take
-//! a few steps. Nothing here waits for the guest.
+//! a few steps.
 
 use std::sync::PoisonError;
 
@@ -8,7 +8,7 @@ use vmm_sys_util::errno;
 
 use super::breakpoints::{self, BreakpointError, Stop};
 use super::inspect::Standing;
-use super::lifecycle::{Held, State};
+use super::lifecycle::{Held, Holder, State};
 use super::pausing::PauseError;
 use super::threads::Crew;
 use super::vcpu::Vcpu;
@@ -52,16 +52,22 @@ impl Crew {
     ) -> Result<T, PauseError> {
         let member = self.member(id)?;
         // One that is out already stays out by this, and confirms nothing anew.
-        let held = member.hold()?;
-        let result = match held {
-            Held::Already(_) => {
-                let mut vcpu = member.vcpu.lock().unwrap_or_else(PoisonError::into_inner);
-                Ok(body(&mut vcpu))
-            }
+        let result = match member.hold(Holder::Visit)? {
+            Held::Already(_) => Ok(member.with_vcpu(body)),
             Held::Underway => Err(PauseError::NotStalled(id)),
         };
-        member.release()?;
+        member.release(Holder::Visit)?;
         result
+    }
+
+    /// Does something with vCPU `id`, which is taken out of the guest for it and back. What it was about to be held
+    /// for when this was called, it is held for when this returns.
+    fn visit<T>(&self, id: u32, body: impl FnOnce(&mut Vcpu) -> T) -> Result<T, PauseError> {
+        let member = self.member(id)?;
+        member.keep_out(Holder::Visit)?;
+        let result = member.with_vcpu(body);
+        member.release(Holder::Visit)?;
+        Ok(result)
     }
 
     /// Looks at vCPU `id`, which is out of the guest.
@@ -85,28 +91,38 @@ impl Crew {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has vCPU `id`, which is out of the guest, held before it executes the instruction at `address`, once;
-    /// or nowhere.
+    /// Has vCPU `id` held before it executes the instruction at `address`, once.
     ///
     /// # Errors
-    /// [`BreakpointError`] if this host has no breakpoints, or as [`Crew::with_stalled`].
-    pub fn set_breakpoint(&self, id: u32, address: Option<u64>) -> Result<(), BreakpointError> {
-        if address.is_some() {
-            breakpoints::check()?;
-        }
-        self.with_stalled(id, |vcpu| {
+    /// [`BreakpointError`] if this host has no breakpoints, or no such vCPU runs.
+    pub fn set_breakpoint(&self, id: u32, address: u64) -> Result<(), BreakpointError> {
+        breakpoints::check()?;
+        self.visit(id, |vcpu| {
             let (debugging, fd) = vcpu.debugging();
             debugging.set_breakpoint(address, fd)
         })??;
         Ok(())
     }
 
-    /// Lets vCPU `id`, which is stalled by one hold, execute `count` instructions. It then is
+    /// Has vCPU `id` stop by itself nowhere any more. If it has come to where it was to stop by now, it is held
+    /// when this returns.
+    ///
+    /// # Errors
+    /// No such vCPU runs.
+    pub fn clear_stops(&self, id: u32) -> Result<(), BreakpointError> {
+        self.visit(id, |vcpu| {
+            let (debugging, fd) = vcpu.debugging();
+            debugging.clear(fd)
+        })??;
+        Ok(())
+    }
+
+    /// Lets vCPU `id`, which is stalled by one hold of the operator's, execute `count` instructions. It then is
     /// [`State::Stalled`] by a hold of its own, in place of that one. With `count` 0 it is only no longer to
     /// stop, if it is at it, and stays where it is.
     ///
     /// # Errors
-    /// As [`Crew::with_stalled`], or KVM refuses.
+    /// As [`Crew::with_stalled`], if it is stalled by nobody but a plan, or KVM refuses.
     pub fn step(&self, id: u32, count: u64) -> Result<(), BreakpointError> {
         if let (State::Created, _) = self.state(id)? {
             return Err(PauseError::NotStalled(id).into());
@@ -116,7 +132,11 @@ impl Crew {
             debugging.set_steps(count, fd)
         })??;
         if count > 0 {
-            self.resume_confirmed(id)?;
+            let resumed = self.resume(id);
+            if resumed.is_err() {
+                self.clear_stops(id)?;
+            }
+            resumed?;
         }
         Ok(())
     }

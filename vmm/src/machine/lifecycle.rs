@@ -3,7 +3,8 @@
 //! the guest. No KVM here: a [`Runner`] is anything that can be stepped and kicked.
 //!
 //! A vCPU runs when the machine as a whole is let go ([`Request::Run`]) and nobody holds this one. Holds
-//! are counted, so that several can each keep a vCPU out of the guest without knowing of each other.
+//! are counted, for each [`Holder`] apart, so that several can each keep a vCPU out of the guest without knowing
+//! of each other, and none undoes what is another's.
 
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -63,6 +64,19 @@ pub enum Stall {
     Paused,
     /// It has come to where it was to be held, by itself.
     Held,
+}
+
+/// On whose behalf a vCPU is held out of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// Whoever drives the machine while it runs. What a vCPU comes to by itself, where it was to be held, is his
+    /// too.
+    Operator,
+    /// What was planned before it ran.
+    Plan,
+    /// The VMM itself, which looks at the vCPU or tells KVM something about it, for a moment. This is nothing
+    /// that was done to the guest, and does not count as an absence.
+    Visit,
 }
 
 /// What the controlling side wants of a vCPU, as part of a machine.
@@ -149,6 +163,33 @@ pub struct Seat {
     changed: Condvar,
 }
 
+/// Holds, by their holder.
+#[derive(Debug, Clone, Copy, Default)]
+struct Holds {
+    operator: u32,
+    plan: u32,
+    visit: u32,
+}
+
+impl Holds {
+    fn of(&mut self, holder: Holder) -> &mut u32 {
+        match holder {
+            Holder::Operator => &mut self.operator,
+            Holder::Plan => &mut self.plan,
+            Holder::Visit => &mut self.visit,
+        }
+    }
+
+    fn are_any(&self) -> bool {
+        self.visit > 0 || self.are_an_absence()
+    }
+
+    /// Whether the guest misses the vCPU because somebody wants it to.
+    fn are_an_absence(&self) -> bool {
+        self.operator > 0 || self.plan > 0
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Place {
     request: Request,
@@ -156,8 +197,8 @@ struct Place {
     /// When it came into that state.
     since: Instant,
     /// How many keep it out of the guest, each for reasons of its own.
-    holds: u32,
-    /// Whether one of these is of its own doing, because of where it has come.
+    holds: Holds,
+    /// Whether one of the operator's is of its own doing, because of where it has come.
     at_point: bool,
     /// When the first hold was asked for that is not confirmed yet.
     asked: Option<Instant>,
@@ -170,7 +211,7 @@ struct Place {
 impl Place {
     fn wanted(&self) -> Request {
         match self.request {
-            Request::Run if self.holds > 0 => Request::Pause,
+            Request::Run if self.holds.are_any() => Request::Pause,
             request => request,
         }
     }
@@ -181,7 +222,7 @@ impl Place {
     }
 
     fn begin_absence(&mut self) {
-        if self.away.is_none() {
+        if self.away.is_none() && self.holds.are_an_absence() {
             self.away = Some(Instant::now());
             self.absence.times += 1;
         }
@@ -201,7 +242,7 @@ impl Default for Seat {
             request: Request::Pause,
             state: State::Created,
             since: Instant::now(),
-            holds: 0,
+            holds: Holds::default(),
             at_point: false,
             asked: None,
             away: None,
@@ -225,43 +266,57 @@ impl Seat {
     ///
     /// # Errors
     /// It has exited, so that there is nothing to hold.
-    pub fn hold(&self) -> Result<Held, Exited> {
+    pub fn hold(&self, holder: Holder) -> Result<Held, Exited> {
         let mut place = self.lock();
-        let held = match place.state {
-            State::Exited(why) => return Err(why),
-            State::Running => {
-                place.asked.get_or_insert_with(Instant::now);
-                Held::Underway
-            }
+        if let State::Exited(why) = place.state {
+            return Err(why);
+        }
+        *place.holds.of(holder) += 1;
+        if place.state != State::Running {
             // The thread looks again, under the same lock, before it enters the guest.
-            state @ (State::Created | State::Stalled(_)) => {
-                place.begin_absence();
-                Held::Already(state)
-            }
-        };
-        place.holds += 1;
-        Ok(held)
+            place.begin_absence();
+            return Ok(Held::Already(place.state));
+        }
+        if holder != Holder::Visit {
+            place.asked.get_or_insert_with(Instant::now);
+        }
+        Ok(Held::Underway)
     }
 
-    /// Undoes one [`Seat::hold`]. The vCPU goes on when the last is undone; a hold that was not confirmed
-    /// until then never will be.
+    /// Undoes one [`Seat::hold`] of this holder. The vCPU goes on when the last is undone; a hold that was not
+    /// confirmed until then never will be.
     ///
     /// # Errors
-    /// [`NotHeld`] if there is no hold left to undo.
-    pub fn release(&self) -> Result<(), NotHeld> {
+    /// [`NotHeld`] if the holder has no hold left to undo.
+    pub fn release(&self, holder: Holder) -> Result<(), NotHeld> {
         let mut place = self.lock();
-        place.holds = place.holds.checked_sub(1).ok_or(NotHeld)?;
-        if place.holds == 0 {
+        let holds = place.holds.of(holder);
+        *holds = holds.checked_sub(1).ok_or(NotHeld)?;
+        self.go_on(&mut place);
+        Ok(())
+    }
+
+    /// Undoes whatever holds this holder has.
+    pub fn release_all(&self, holder: Holder) {
+        let mut place = self.lock();
+        *place.holds.of(holder) = 0;
+        self.go_on(&mut place);
+    }
+
+    /// Lets the vCPU go on if nobody holds it any more.
+    fn go_on(&self, place: &mut Place) {
+        if !place.holds.are_an_absence() {
             place.asked = None;
+        }
+        if !place.holds.are_any() {
             self.changed.notify_all();
         }
-        Ok(())
     }
 
     /// The vCPU's own thread keeps it out of the guest, because of where it has come.
     fn hold_here(&self) {
         let mut place = self.lock();
-        place.holds += 1;
+        place.holds.operator += 1;
         place.at_point = true;
     }
 
@@ -299,22 +354,19 @@ impl Seat {
         true
     }
 
-    /// As [`Seat::release`], and if nobody holds the vCPU any more waits until it has left the state in which
-    /// it was held, but not beyond `deadline`. Returns whether it has, or will not as long as it is held.
-    ///
-    /// # Errors
-    /// [`NotHeld`] if there is no hold to undo.
-    pub fn release_confirmed(&self, deadline: Instant) -> Result<bool, NotHeld> {
-        let since = self.lock().since;
-        self.release()?;
+    /// Waits until the vCPU, which was released, has left the state into which it came at `since`, but not beyond
+    /// `deadline`. Returns whether it has, or will not as long as it is held.
+    pub fn wait_gone_on(&self, since: Instant, deadline: Instant) -> bool {
         let mut place = self.lock();
         let stays = |place: &Place| {
-            place.since == since && place.holds == 0 && place.request == Request::Run
+            place.since == since
+                && matches!(place.state, State::Stalled(_))
+                && place.wanted() == Request::Run
         };
-        while stays(&place) && matches!(place.state, State::Stalled(_)) {
+        while stays(&place) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left == Duration::ZERO {
-                return Ok(false);
+                return false;
             }
             place = self
                 .changed
@@ -322,7 +374,7 @@ impl Seat {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        Ok(true)
+        true
     }
 
     /// Carries `runner` through its life and returns how the guest ended on it, or `None` if it was
@@ -395,9 +447,7 @@ impl Seat {
                 false => Stall::Paused,
             };
             place.enter(State::Stalled(stall));
-            if place.holds > 0 {
-                place.begin_absence();
-            }
+            place.begin_absence();
             self.changed.notify_all();
             let asked = place.asked.take();
             let latency = asked.map(|asked| place.since.saturating_duration_since(asked));

@@ -165,7 +165,7 @@ impl Carrier {
 
     /// Holds as [`super::super::pausing`] does, and waits for the confirmation.
     fn hold(&self) {
-        if self.seat.hold() == Ok(Held::Underway) {
+        if self.seat.hold(Holder::Operator) == Ok(Held::Underway) {
             self.kick.store(true, Ordering::SeqCst);
         }
         assert!(self.seat.wait_out_of_guest(soon()), "not out");
@@ -211,23 +211,26 @@ fn a_vcpu_runs_when_nobody_holds_it() {
     vcpu.hold();
     vcpu.hold();
     vcpu.assert_stands_still();
-    assert_eq!(vcpu.seat.release(), Ok(()));
+    assert_eq!(vcpu.seat.release(Holder::Operator), Ok(()));
     assert_eq!(vcpu.seat.state().0, State::Stalled(Stall::Paused));
     vcpu.assert_stands_still();
-    assert_eq!(vcpu.seat.release(), Ok(()));
+    assert_eq!(vcpu.seat.release(Holder::Operator), Ok(()));
     vcpu.assert_runs();
-    assert_eq!(vcpu.seat.release(), Err(NotHeld));
+    assert_eq!(vcpu.seat.release(Holder::Operator), Err(NotHeld));
     vcpu.assert_runs();
 }
 
 #[test]
 fn a_vcpu_held_before_it_is_let_go_waits() {
     let vcpu = Carrier::new();
-    assert_eq!(vcpu.seat.hold(), Ok(Held::Already(State::Created)));
+    assert_eq!(
+        vcpu.seat.hold(Holder::Operator),
+        Ok(Held::Already(State::Created))
+    );
     vcpu.seat.ask(Request::Run);
     vcpu.assert_stands_still();
     assert_eq!(vcpu.seat.state().0, State::Created);
-    assert_eq!(vcpu.seat.release(), Ok(()));
+    assert_eq!(vcpu.seat.release(Holder::Operator), Ok(()));
     vcpu.assert_runs();
 }
 
@@ -239,8 +242,8 @@ fn a_vcpu_that_is_gone_cannot_be_held() {
         seat.carry(&mut Fake::new([Step::Ended("died")])),
         Some("died")
     );
-    assert_eq!(seat.hold(), Err(Exited::Ended));
-    assert_eq!(seat.release(), Err(NotHeld));
+    assert_eq!(seat.hold(Holder::Operator), Err(Exited::Ended));
+    assert_eq!(seat.release(Holder::Operator), Err(NotHeld));
 }
 
 #[test]
@@ -251,7 +254,7 @@ fn a_held_vcpu_can_be_stopped_and_suspended() {
     vcpu.hold();
     // Holds outlive a look at the whole machine, and the other way round.
     ask(&vcpu.seat, &vcpu.kick, Request::Pause);
-    assert_eq!(vcpu.seat.release(), Ok(()));
+    assert_eq!(vcpu.seat.release(Holder::Operator), Ok(()));
     vcpu.assert_stands_still();
     vcpu.hold();
     vcpu.seat.ask(Request::Run);
@@ -274,8 +277,8 @@ fn absence_is_the_time_under_a_hold() {
     assert!(during.times == 1 && during.total >= MOMENT, "{during:?}");
     // A second hold makes it longer, and is no second time.
     vcpu.hold();
-    vcpu.seat.release().unwrap();
-    vcpu.seat.release().unwrap();
+    vcpu.seat.release(Holder::Operator).unwrap();
+    vcpu.seat.release(Holder::Operator).unwrap();
     vcpu.assert_runs();
     let after = vcpu.seat.absence();
     assert!(after.times == 1 && after.total >= during.total, "{after:?}");
@@ -285,6 +288,42 @@ fn absence_is_the_time_under_a_hold() {
     ask(&vcpu.seat, &vcpu.kick, Request::Pause);
     assert!(vcpu.seat.wait_out_of_guest(soon()));
     assert_eq!(vcpu.seat.absence(), after);
+}
+
+#[test]
+fn a_visit_is_no_absence() {
+    let vcpu = Carrier::new();
+    vcpu.seat.ask(Request::Run);
+    vcpu.assert_runs();
+    assert_eq!(vcpu.seat.hold(Holder::Visit), Ok(Held::Underway));
+    vcpu.kick.store(true, Ordering::SeqCst);
+    assert!(vcpu.seat.wait_out_of_guest(soon()), "not out");
+    vcpu.assert_stands_still();
+    assert_eq!(vcpu.seat.absence(), Absence::default());
+    // What is held while it is visited is held, and from then on.
+    vcpu.hold();
+    assert_eq!(vcpu.seat.absence().times, 1);
+    vcpu.seat.release(Holder::Visit).unwrap();
+    vcpu.assert_stands_still();
+    vcpu.seat.release(Holder::Operator).unwrap();
+    vcpu.assert_runs();
+    assert_eq!(*vcpu.heard.lock().unwrap(), [Change::Running]);
+}
+
+#[test]
+fn each_undoes_what_is_his() {
+    let vcpu = Carrier::new();
+    vcpu.seat.ask(Request::Run);
+    vcpu.assert_runs();
+    vcpu.hold();
+    vcpu.hold();
+    assert_eq!(vcpu.seat.release(Holder::Plan), Err(NotHeld));
+    vcpu.seat.hold(Holder::Plan).unwrap();
+    vcpu.seat.release_all(Holder::Operator);
+    assert_eq!(vcpu.seat.release(Holder::Operator), Err(NotHeld));
+    vcpu.assert_stands_still();
+    vcpu.seat.release(Holder::Plan).unwrap();
+    vcpu.assert_runs();
 }
 
 #[test]
@@ -298,7 +337,7 @@ fn a_runner_hears_of_holds_and_of_nothing_else() {
     vcpu.assert_runs();
     assert_eq!(*vcpu.heard.lock().unwrap(), []);
     vcpu.hold();
-    vcpu.seat.release().unwrap();
+    vcpu.seat.release(Holder::Operator).unwrap();
     vcpu.assert_runs();
     let heard = vcpu.heard.lock().unwrap();
     assert!(
@@ -319,13 +358,13 @@ fn no_hold_is_lost_however_many_there_are() {
                     let still = vcpu.steps();
                     thread::yield_now();
                     assert_eq!(vcpu.steps(), still, "runs while it is held");
-                    vcpu.seat.release().unwrap();
+                    vcpu.seat.release(Holder::Operator).unwrap();
                 }
             });
         }
     });
     vcpu.assert_runs();
-    assert_eq!(vcpu.seat.release(), Err(NotHeld));
+    assert_eq!(vcpu.seat.release(Holder::Operator), Err(NotHeld));
     let absence = vcpu.seat.absence();
     assert!((1..=4_000).contains(&absence.times), "{absence:?}");
 }

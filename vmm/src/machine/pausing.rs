@@ -5,15 +5,16 @@
 //! holds it. A paused vCPU's local APIC goes on accepting interrupts, so that to the others it looks like
 //! a CPU with its interrupts off.
 //!
-//! [`Crew::pause`] waits for the confirmation. A thread that must not wait uses [`Crew::request_pause`]
-//! and looks at [`Crew::state`] again whenever an [`Event::Changed`](super::threads::Event) tells it to.
+//! [`Crew::pause`] is the operator's, and waits for the confirmation. What was planned must not wait: it uses
+//! [`Crew::hold`] and looks at [`Crew::state`] again whenever an [`Event::Changed`](super::threads::Event) tells it
+//! to.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::lifecycle::{Absence, Exited, Held, State};
+use super::lifecycle::{Absence, Exited, Held, Holder, State};
 use super::threads::{CONFIRMATION, Crew, Member};
 
 /// Why a vCPU is not paused or resumed.
@@ -35,7 +36,7 @@ pub enum PauseError {
         /// Why it exited.
         why: Exited,
     },
-    /// It was not paused.
+    /// It was not paused, or not by whom it is to be resumed.
     #[error("vCPU {0} is not paused, so that there is nothing to resume")]
     NotPaused(u32),
     /// It is in the guest.
@@ -73,43 +74,49 @@ impl Crew {
     /// [`PauseError`] if there is no such vCPU, or if it has exited, perhaps while being waited for. It is
     /// then not held.
     pub fn pause(&self, id: u32) -> Result<State, PauseError> {
-        let member = self.member(id)?;
-        match member.hold()? {
-            Held::Already(state) => Ok(state),
-            Held::Underway => member.confirm(Instant::now() + CONFIRMATION),
-        }
+        self.member(id)?.keep_out(Holder::Operator)
     }
 
-    /// As [`Crew::pause`], without waiting: [`Held::Underway`] is confirmed once [`Crew::state`] is
-    /// [`State::Stalled`], which an [`Event::Changed`](super::threads::Event) announces. The vCPU is held
-    /// from now on, and to be resumed, whether that has happened or not.
+    /// Undoes one pause of vCPU `id`, or that it was held where it came. If nobody else holds it, waits until it is
+    /// no longer in the state in which it was held: who looks for [`State::Stalled`] afterwards does not find what
+    /// he has just ended.
+    ///
+    /// # Errors
+    /// [`PauseError::NotPaused`] if it was not, [`PauseError::NoSuchVcpu`], or [`PauseError::Stuck`] if its thread
+    /// does not get to it.
+    pub fn resume(&self, id: u32) -> Result<(), PauseError> {
+        let member = self.member(id)?;
+        let since = member.seat.state().1;
+        member.release(Holder::Operator)?;
+        member.confirm_gone_on(since, Instant::now() + CONFIRMATION)
+    }
+
+    /// Undoes every pause of vCPU `id`, and that it was held where it came. It runs if nothing planned keeps it
+    /// out.
+    ///
+    /// # Errors
+    /// [`PauseError::NoSuchVcpu`].
+    pub fn let_go(&self, id: u32) -> Result<(), PauseError> {
+        self.member(id)?.seat.release_all(Holder::Operator);
+        Ok(())
+    }
+
+    /// As [`Crew::pause`] on behalf of `holder`, without waiting: [`Held::Underway`] is confirmed once
+    /// [`Crew::state`] is [`State::Stalled`], which an [`Event::Changed`](super::threads::Event) announces. The
+    /// vCPU is held from now on, and to be released, whether that has happened or not.
     ///
     /// # Errors
     /// As [`Crew::pause`].
-    pub fn request_pause(&self, id: u32) -> Result<Held, PauseError> {
-        self.member(id)?.hold()
+    pub fn hold(&self, id: u32, holder: Holder) -> Result<Held, PauseError> {
+        self.member(id)?.hold(holder)
     }
 
-    /// Undoes one pause of vCPU `id`. It runs on if that was the last, which is not waited for.
+    /// Undoes one hold of `holder`. The vCPU runs on if that was the last, which is not waited for.
     ///
     /// # Errors
-    /// [`PauseError::NotPaused`] if nobody holds it, or [`PauseError::NoSuchVcpu`].
-    pub fn resume(&self, id: u32) -> Result<(), PauseError> {
-        self.member(id)?.release()
-    }
-
-    /// As [`Crew::resume`], and if that was the last waits until the vCPU is no longer in the state in which
-    /// it was held. Who looks for [`State::Stalled`] afterwards does not find what he has just ended.
-    ///
-    /// # Errors
-    /// As [`Crew::resume`], or [`PauseError::Stuck`] if its thread does not get to it.
-    pub fn resume_confirmed(&self, id: u32) -> Result<(), PauseError> {
-        let deadline = Instant::now() + CONFIRMATION;
-        match self.member(id)?.seat.release_confirmed(deadline) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(PauseError::Stuck(id)),
-            Err(_) => Err(PauseError::NotPaused(id)),
-        }
+    /// As [`Crew::resume`].
+    pub fn release(&self, id: u32, holder: Holder) -> Result<(), PauseError> {
+        self.member(id)?.release(holder)
     }
 
     /// Pauses every vCPU that has not exited. When it returns all of them are out of the guest at once, so
@@ -123,7 +130,7 @@ impl Crew {
         let held: Vec<_> = self
             .members
             .iter()
-            .filter(|member| member.hold().is_ok())
+            .filter(|member| member.hold(Holder::Operator).is_ok())
             .collect();
         let deadline = Instant::now() + CONFIRMATION;
         let stuck = held
@@ -131,21 +138,29 @@ impl Crew {
             .find(|member| !member.seat.wait_out_of_guest(deadline));
         let Some(stuck) = stuck else { return Ok(()) };
         for member in &held {
-            member.release()?;
+            member.release(Holder::Operator)?;
         }
         Err(PauseError::Stuck(stuck.id))
     }
 
-    /// Undoes one pause of every vCPU that has not exited.
+    /// As [`Crew::resume`] of every vCPU that is paused.
     ///
     /// # Errors
-    /// [`PauseError::NotPaused`] names the first that nobody held. The others are resumed all the same.
+    /// [`PauseError::Stuck`].
     pub fn resume_all(&self) -> Result<(), PauseError> {
-        self.members
+        let released: Vec<_> = self
+            .members
             .iter()
-            .filter(|member| !matches!(member.seat.state().0, State::Exited(_)))
-            .map(Member::release)
-            .fold(Ok(()), Result::and)
+            .filter_map(|member| {
+                let since = member.seat.state().1;
+                member.release(Holder::Operator).ok()?;
+                Some((member, since))
+            })
+            .collect();
+        let deadline = Instant::now() + CONFIRMATION;
+        released
+            .into_iter()
+            .try_for_each(|(member, since)| member.confirm_gone_on(since, deadline))
     }
 
     /// How often and for how long each vCPU was paused so far, in order.
@@ -172,33 +187,41 @@ impl Crew {
 }
 
 impl Member {
-    pub(super) fn hold(&self) -> Result<Held, PauseError> {
-        let held = self
-            .seat
-            .hold()
-            .map_err(|why| PauseError::Exited { id: self.id, why })?;
+    pub(super) fn hold(&self, holder: Holder) -> Result<Held, PauseError> {
+        let held = self.seat.hold(holder);
+        let held = held.map_err(|why| PauseError::Exited { id: self.id, why })?;
         if held == Held::Underway {
             self.kick();
         }
         Ok(held)
     }
 
-    pub(super) fn release(&self) -> Result<(), PauseError> {
-        self.seat
-            .release()
-            .map_err(|_| PauseError::NotPaused(self.id))
+    pub(super) fn release(&self, holder: Holder) -> Result<(), PauseError> {
+        let released = self.seat.release(holder);
+        released.map_err(|_| PauseError::NotPaused(self.id))
     }
 
-    /// Waits for the state in which it is held, and gives it up otherwise.
-    fn confirm(&self, deadline: Instant) -> Result<State, PauseError> {
-        let confirmed = self.seat.wait_out_of_guest(deadline);
+    /// Holds it, and waits for the state in which it is held.
+    pub(super) fn keep_out(&self, holder: Holder) -> Result<State, PauseError> {
+        if let Held::Already(state) = self.hold(holder)? {
+            return Ok(state);
+        }
+        let confirmed = self.seat.wait_out_of_guest(Instant::now() + CONFIRMATION);
         let error = match self.seat.state().0 {
             State::Exited(why) => PauseError::Exited { id: self.id, why },
             state if confirmed => return Ok(state),
             _ => PauseError::Stuck(self.id),
         };
-        self.release()?;
+        self.release(holder)?;
         Err(error)
+    }
+
+    /// Waits until it, which was released, is no longer in the state in which it was held since `since`.
+    fn confirm_gone_on(&self, since: Instant, deadline: Instant) -> Result<(), PauseError> {
+        match self.seat.wait_gone_on(since, deadline) {
+            true => Ok(()),
+            false => Err(PauseError::Stuck(self.id)),
+        }
     }
 }
 

@@ -179,6 +179,11 @@ impl Member {
         // kick, and that is all an error can mean.
         let _ = self.thread.kill(kick::signal());
     }
+
+    /// Does something with the vCPU, which is out of the guest.
+    pub fn with_vcpu<T>(&self, body: impl FnOnce(&mut Vcpu) -> T) -> T {
+        body(&mut self.vcpu.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// The vCPUs of a machine, each on a thread of its own, at first paused. Dropping it stops them.

@@ -120,11 +120,6 @@ impl Commands {
         last.filter(|last| self.read(*last).is_none()).collect()
     }
 
-    /// Whether anything was ever posted.
-    pub fn is_used(&self) -> bool {
-        self.rows().iter().any(|row| row.last.is_some())
-    }
-
     fn read(&self, ticket: Ticket) -> Option<Done> {
         let mailbox = self.lab.mailbox(ticket.cpu)?;
         (mailbox.done >= ticket.number).then(|| Done {

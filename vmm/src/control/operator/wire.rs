@@ -1,7 +1,8 @@
 //! The wire: IPIs that the guest sends through the VMM (`transport=wire`), each of which can be held,
-//! delayed, delivered out of order, or lost when somebody says so. Keeps them; whoever asks delivers them.
+//! delayed, delivered out of order, or lost when somebody says so. Keeps them in order: what is released is
+//! delivered before anything that is sent later. Delivering itself is for whoever asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +11,11 @@ use shared::ports::Dispatch;
 
 /// IPIs that one pair of CPUs can have in flight. A guest that sends more into a held wire has them
 /// delivered, oldest first, rather than fill the host's memory.
-const MOST_IN_FLIGHT: usize = 4096;
+const MOST_OF_A_PAIR: usize = 4096;
+
+/// IPIs in flight in all, which matters to a guest that sends to targets that do not exist. What it has sent
+/// beyond that to one target is delivered, oldest first.
+const MOST: usize = 1 << 18;
 
 /// An IPI on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +36,19 @@ impl fmt::Display for InFlight {
 /// From one CPU to another.
 #[derive(Debug, Default)]
 struct Flow {
-    held: bool,
+    /// Whether it is held, if that was said of this pair.
+    held: Option<bool>,
     delay: Duration,
-    /// In the order in which they were sent. Those of a flow that is not held have a time.
-    waiting: Vec<(Option<Instant>, Dispatch)>,
+    /// In the order in which they were sent, with the time at which each is due if it was not held. None is
+    /// delivered by time before those in front of it.
+    waiting: VecDeque<(Option<Instant>, Dispatch)>,
+}
+
+impl Flow {
+    /// Whether there is nothing to know of it.
+    fn is_idle(&self) -> bool {
+        self.held.is_none() && self.delay == Duration::ZERO && self.waiting.is_empty()
+    }
 }
 
 /// What an IPI is doing on the wire that is not there.
@@ -47,6 +61,15 @@ pub struct NotThere {
     held: usize,
 }
 
+/// What became of an IPI that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::control) struct Sent {
+    /// One to deliver at once, which may be an earlier one.
+    pub deliver: Option<Dispatch>,
+    /// Whether it is to be delivered at some time.
+    pub is_delayed: bool,
+}
+
 /// All IPIs in flight, and what is to become of those that will be.
 #[derive(Debug, Default)]
 pub(in crate::control) struct Wire {
@@ -57,77 +80,105 @@ pub(in crate::control) struct Wire {
 struct Flows {
     /// Whether pairs that nothing was said about are held.
     all_held: bool,
+    /// Those of which there is something to know.
     pairs: BTreeMap<(u32, u32), Flow>,
+    in_flight: usize,
+    /// Whether anything was ever sent.
+    used: bool,
 }
 
 impl Flows {
     fn pair(&mut self, from: u32, to: u32) -> &mut Flow {
-        let held = self.all_held;
-        self.pairs.entry((from, to)).or_insert_with(|| Flow {
-            held,
-            ..Flow::default()
-        })
+        self.pairs.entry((from, to)).or_default()
     }
 }
 
 impl Wire {
-    /// Takes an IPI that was sent just now. Returns one to deliver at once, if there is one.
-    pub fn send(&self, from: u32, dispatch: Dispatch) -> Option<Dispatch> {
+    /// Takes an IPI that was sent just now.
+    pub fn send(&self, from: u32, dispatch: Dispatch) -> Sent {
         let mut flows = self.flows();
-        let flow = flows.pair(from, dispatch.target);
-        if !flow.held && flow.delay == Duration::ZERO && flow.waiting.is_empty() {
-            return Some(dispatch);
+        let flows = &mut *flows;
+        flows.used = true;
+        let known = flows.pairs.get(&(from, dispatch.target));
+        let is_held = known.and_then(|flow| flow.held).unwrap_or(flows.all_held);
+        let goes_through =
+            known.is_none_or(|flow| flow.delay == Duration::ZERO && flow.waiting.is_empty());
+        if goes_through && !is_held {
+            return Sent {
+                deliver: Some(dispatch),
+                is_delayed: false,
+            };
         }
-        let due = (!flow.held).then(|| Instant::now() + flow.delay);
-        flow.waiting.push((due, dispatch));
-        (flow.waiting.len() > MOST_IN_FLIGHT).then(|| flow.waiting.remove(0).1)
+        flows.in_flight += 1;
+        let is_full = flows.in_flight > MOST;
+        let flow = flows.pair(from, dispatch.target);
+        let due = (!is_held).then(|| Instant::now() + flow.delay);
+        flow.waiting.push_back((due, dispatch));
+        let is_full = is_full || flow.waiting.len() > MOST_OF_A_PAIR;
+        let oldest = if is_full {
+            flow.waiting.pop_front()
+        } else {
+            None
+        };
+        if flow.is_idle() {
+            flows.pairs.remove(&(from, dispatch.target));
+        }
+        flows.in_flight -= usize::from(oldest.is_some());
+        Sent {
+            deliver: oldest.map(|(_, dispatch)| dispatch),
+            is_delayed: due.is_some(),
+        }
     }
 
     /// Holds what `from` sends to `to` from now on.
     pub fn hold(&self, from: u32, to: u32) {
-        self.flows().pair(from, to).held = true;
+        self.flows().pair(from, to).held = Some(true);
     }
 
     /// Holds everything that is sent from now on.
     pub fn hold_all(&self) {
         let mut flows = self.flows();
         flows.all_held = true;
-        flows.pairs.values_mut().for_each(|flow| flow.held = true);
+        flows.pairs.values_mut().for_each(|flow| flow.held = None);
     }
 
-    /// Has what `from` sends to `to` from now on arrive so much later; no longer holds it.
+    /// Has what `from` sends to `to` from now on arrive so much later, and what is held, no later than that from
+    /// now; no longer holds it.
     pub fn delay(&self, from: u32, to: u32, delay: Duration) {
         let mut flows = self.flows();
         let flow = flows.pair(from, to);
         flow.delay = delay;
-        flow.held = false;
+        flow.held = Some(false);
         let due = Instant::now() + delay;
         for (at, _) in &mut flow.waiting {
             at.get_or_insert(due);
         }
     }
 
-    /// No longer holds or delays what `from` sends to `to`, and returns what was held, in order.
-    pub fn release(&self, from: u32, to: u32) -> Vec<Dispatch> {
+    /// No longer holds or delays what `from` sends to `to`, and delivers what was held, in order.
+    pub fn release(&self, from: u32, to: u32, deliver: impl FnMut(Dispatch)) {
         let mut flows = self.flows();
-        let flow = flows.pair(from, to);
-        flow.held = false;
-        flow.delay = Duration::ZERO;
-        flow.waiting
-            .drain(..)
-            .map(|(_, dispatch)| dispatch)
-            .collect()
+        let released = Flow {
+            held: Some(false),
+            ..Flow::default()
+        };
+        let flow = flows.pairs.insert((from, to), released);
+        let waiting = flow.unwrap_or_default().waiting;
+        flows.in_flight -= waiting.len();
+        // Still locked: what is sent from now on comes behind.
+        waiting.into_iter().map(|(_, it)| it).for_each(deliver);
     }
 
-    /// No longer holds or delays anything, and returns all that was held.
-    pub fn release_all(&self) -> Vec<Dispatch> {
+    /// No longer holds or delays anything, and delivers all that was held, of each pair in order.
+    pub fn release_all(&self, deliver: impl FnMut(Dispatch)) {
         let mut flows = self.flows();
         flows.all_held = false;
+        flows.in_flight = 0;
         std::mem::take(&mut flows.pairs)
             .into_values()
             .flat_map(|flow| flow.waiting)
-            .map(|(_, dispatch)| dispatch)
-            .collect()
+            .map(|(_, it)| it)
+            .for_each(deliver);
     }
 
     /// Takes the `nth` IPI, from 0, of those that `from` has in flight to `to` off the wire, out of order
@@ -137,17 +188,17 @@ impl Wire {
     /// [`NotThere`].
     pub fn take(&self, from: u32, to: u32, nth: usize) -> Result<Dispatch, NotThere> {
         let mut flows = self.flows();
-        let waiting = &mut flows.pair(from, to).waiting;
-        if nth >= waiting.len() {
-            let held = waiting.len();
-            return Err(NotThere {
-                from,
-                to,
-                nth,
-                held,
-            });
-        }
-        Ok(waiting.remove(nth).1)
+        let flow = flows.pairs.get_mut(&(from, to));
+        let held = flow.as_ref().map_or(0, |flow| flow.waiting.len());
+        let taken = flow.and_then(|flow| flow.waiting.remove(nth));
+        let (_, dispatch) = taken.ok_or(NotThere {
+            from,
+            to,
+            nth,
+            held,
+        })?;
+        flows.in_flight -= 1;
+        Ok(dispatch)
     }
 
     /// What is in flight, in the order of CPUs and then of sending.
@@ -160,26 +211,39 @@ impl Wire {
             .collect()
     }
 
-    /// What has been delayed for long enough by `now`.
-    pub fn due(&self, now: Instant) -> Vec<Dispatch> {
-        let mut ripe = Vec::new();
-        for flow in self.flows().pairs.values_mut() {
-            flow.waiting.retain(|(due, dispatch)| {
-                let is_ripe = due.is_some_and(|due| due <= now);
-                if is_ripe {
-                    ripe.push(*dispatch);
-                }
-                !is_ripe
-            });
+    /// How many are in flight from one CPU to another.
+    pub fn in_flight_between(&self, from: u32, to: u32) -> usize {
+        let flows = self.flows();
+        let flow = flows.pairs.get(&(from, to));
+        flow.map_or(0, |flow| flow.waiting.len())
+    }
+
+    /// Whether anything was ever sent.
+    pub fn is_used(&self) -> bool {
+        self.flows().used
+    }
+
+    /// Delivers what has been delayed for long enough by `now`.
+    pub fn deliver_due(&self, now: Instant, mut deliver: impl FnMut(Dispatch)) {
+        let mut flows = self.flows();
+        let mut delivered = 0;
+        for flow in flows.pairs.values_mut() {
+            while let Some((Some(due), dispatch)) = flow.waiting.front().copied()
+                && due <= now
+            {
+                flow.waiting.pop_front();
+                deliver(dispatch);
+                delivered += 1;
+            }
         }
-        ripe
+        flows.in_flight -= delivered;
     }
 
     /// When the next will have been.
     pub fn next_due(&self) -> Option<Instant> {
         let flows = self.flows();
-        let waiting = flows.pairs.values().flat_map(|flow| &flow.waiting);
-        waiting.filter_map(|(due, _)| *due).min()
+        let next = flows.pairs.values().filter_map(|flow| flow.waiting.front());
+        next.filter_map(|(due, _)| *due).min()
     }
 
     fn flows(&self) -> MutexGuard<'_, Flows> {
@@ -195,14 +259,54 @@ mod tests {
         Dispatch { target, vector }
     }
 
+    /// What `release` delivers.
+    fn delivered(release: impl FnOnce(&mut dyn FnMut(Dispatch))) -> Vec<Dispatch> {
+        let mut all = Vec::new();
+        release(&mut |dispatch| all.push(dispatch));
+        all
+    }
+
+    #[track_caller]
+    fn goes_through(wire: &Wire, from: u32, dispatch: Dispatch) {
+        let through = Sent {
+            deliver: Some(dispatch),
+            is_delayed: false,
+        };
+        assert_eq!(wire.send(from, dispatch), through);
+    }
+
+    #[track_caller]
+    fn is_held(wire: &Wire, from: u32, dispatch: Dispatch) {
+        let held = Sent {
+            deliver: None,
+            is_delayed: false,
+        };
+        assert_eq!(wire.send(from, dispatch), held);
+    }
+
+    #[track_caller]
+    fn is_delayed(wire: &Wire, from: u32, dispatch: Dispatch) {
+        let delayed = Sent {
+            deliver: None,
+            is_delayed: true,
+        };
+        assert_eq!(wire.send(from, dispatch), delayed);
+    }
+
     #[test]
     fn what_nobody_holds_goes_through() {
         let wire = Wire::default();
+        assert!(!wire.is_used());
         wire.hold(0, 1);
-        assert_eq!(wire.send(0, ipi(2, 7)), Some(ipi(2, 7)));
-        assert_eq!(wire.send(1, ipi(0, 7)), Some(ipi(0, 7)));
-        assert_eq!(wire.send(0, ipi(1, 7)), None);
+        goes_through(&wire, 0, ipi(2, 7));
+        goes_through(&wire, 1, ipi(0, 7));
+        assert!(wire.is_used());
+        is_held(&wire, 0, ipi(1, 7));
         assert_eq!(wire.in_flight()[0].to_string(), "0x7 from CPU 0 to CPU 1");
+        assert_eq!(
+            (wire.in_flight_between(0, 1), wire.in_flight_between(1, 0)),
+            (1, 0)
+        );
     }
 
     #[test]
@@ -210,22 +314,33 @@ mod tests {
         let wire = Wire::default();
         wire.hold(0, 1);
         for vector in 1..=4 {
-            assert_eq!(wire.send(0, ipi(1, vector)), None);
+            is_held(&wire, 0, ipi(1, vector));
         }
         assert_eq!(wire.take(0, 1, 2), Ok(ipi(1, 3)));
         let error = wire.take(0, 1, 3).unwrap_err();
         assert!(error.to_string().contains("number 3"), "{error}");
-        assert_eq!(wire.release(0, 1), [ipi(1, 1), ipi(1, 2), ipi(1, 4)]);
-        assert_eq!(wire.send(0, ipi(1, 5)), Some(ipi(1, 5)));
+        let all = delivered(|deliver| wire.release(0, 1, deliver));
+        assert_eq!(all, [ipi(1, 1), ipi(1, 2), ipi(1, 4)]);
+        goes_through(&wire, 0, ipi(1, 5));
     }
 
     #[test]
     fn a_wire_that_holds_all_holds_pairs_it_has_not_seen() {
         let wire = Wire::default();
+        wire.release(1, 2, |_| ());
         wire.hold_all();
-        assert_eq!(wire.send(3, ipi(4, 1)), None);
-        assert_eq!(wire.release_all(), [ipi(4, 1)]);
-        assert_eq!(wire.send(3, ipi(4, 1)), Some(ipi(4, 1)));
+        is_held(&wire, 3, ipi(4, 1));
+        is_held(&wire, 1, ipi(2, 1));
+        assert_eq!(
+            delivered(|deliver| wire.release(3, 4, deliver)),
+            [ipi(4, 1)]
+        );
+        // Released by name, whatever becomes of the others.
+        goes_through(&wire, 3, ipi(4, 2));
+        is_held(&wire, 4, ipi(3, 2));
+        let all = delivered(|deliver| wire.release_all(deliver));
+        assert_eq!(all, [ipi(2, 1), ipi(3, 2)]);
+        goes_through(&wire, 4, ipi(3, 1));
     }
 
     #[test]
@@ -234,22 +349,57 @@ mod tests {
         let second = Duration::from_secs(1);
         wire.delay(0, 1, second);
         let before = Instant::now();
-        assert_eq!(wire.send(0, ipi(1, 1)), None);
-        assert_eq!(wire.due(before), []);
+        is_delayed(&wire, 0, ipi(1, 1));
         assert!(wire.next_due().unwrap() >= before + second);
-        // Without a delay now, but not ahead of what was sent before.
+        // Without a delay now, and due at once, but not ahead of what was sent before.
         wire.delay(0, 1, Duration::ZERO);
-        assert_eq!(wire.send(0, ipi(1, 2)), None);
-        assert_eq!(wire.due(before + 10 * second), [ipi(1, 1), ipi(1, 2)]);
+        is_delayed(&wire, 0, ipi(1, 2));
+        let due = |now| delivered(|deliver| wire.deliver_due(now, deliver));
+        assert_eq!(due(Instant::now().max(before)), []);
+        assert_eq!(due(before + 10 * second), [ipi(1, 1), ipi(1, 2)]);
         assert_eq!(wire.next_due(), None);
+        goes_through(&wire, 0, ipi(1, 3));
+    }
+
+    #[test]
+    fn what_is_held_is_due_when_it_is_delayed_instead() {
+        let wire = Wire::default();
+        wire.hold(0, 1);
+        is_held(&wire, 0, ipi(1, 1));
+        assert_eq!(wire.next_due(), None);
+        wire.delay(0, 1, Duration::ZERO);
+        let now = Instant::now();
+        assert_eq!(
+            delivered(|deliver| wire.deliver_due(now, deliver)),
+            [ipi(1, 1)]
+        );
     }
 
     #[test]
     fn a_flood_into_a_held_wire_has_a_bound() {
         let wire = Wire::default();
         wire.hold(0, 1);
-        let delivered = (0..=MOST_IN_FLIGHT).filter_map(|_| wire.send(0, ipi(1, 9)));
-        assert_eq!(delivered.count(), 1);
-        assert_eq!(wire.in_flight().len(), MOST_IN_FLIGHT);
+        let sent = (0..=MOST_OF_A_PAIR).filter_map(|_| wire.send(0, ipi(1, 9)).deliver);
+        assert_eq!(sent.count(), 1);
+        assert_eq!(wire.in_flight().len(), MOST_OF_A_PAIR);
+    }
+
+    #[test]
+    fn a_flood_to_everywhere_has_a_bound() {
+        let wire = Wire::default();
+        let targets = 1 << 20;
+        for target in 0..targets {
+            goes_through(&wire, 0, ipi(target, 9));
+        }
+        assert_eq!(wire.flows().pairs.len(), 0);
+        wire.hold_all();
+        for target in 0..targets {
+            wire.send(0, ipi(target, 9));
+        }
+        assert_eq!(wire.flows().pairs.len(), MOST);
+        assert_eq!(wire.in_flight().len(), MOST);
+        let all = delivered(|deliver| wire.release_all(deliver));
+        assert_eq!(all.len(), MOST);
+        assert_eq!(wire.flows().in_flight, 0);
     }
 }

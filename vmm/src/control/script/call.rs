@@ -28,7 +28,7 @@ pub(super) struct Deed {
 
 impl fmt::Display for Deed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} on CPU {}", self.ticket.verb, self.ticket.cpu)
+        write!(f, "{} on CPU {}", self.ticket.name(), self.ticket.cpu)
     }
 }
 
@@ -94,11 +94,11 @@ impl Deed {
     }
 
     fn wait(&self) -> Answer<Done> {
-        Ok(self.ask().wait_done(self.ticket, self.stage.limit.get())?)
+        Ok(self.ask().wait_done(self.ticket, self.stage.wait())?)
     }
 
     fn wait_refused(&self) -> Answer<&'static str> {
-        match self.ask().wait_done(self.ticket, self.stage.limit.get()) {
+        match self.ask().wait_done(self.ticket, self.stage.wait()) {
             Err(OperatorError::Refused { why, .. }) => Ok(why.describe()),
             Err(error) => Err(error.into()),
             Ok(_) => Err(super::failure::unmet(format!(
@@ -108,7 +108,7 @@ impl Deed {
     }
 
     fn call(&self) -> Answer<CallId> {
-        Ok(self.ask().call(self.ticket, self.stage.limit.get())?)
+        Ok(self.ask().call(self.ticket, self.stage.wait())?)
     }
 
     /// The record, or nothing if the call is long over.
@@ -119,7 +119,7 @@ impl Deed {
 
     fn wait_ran(&self, cpus: &CpuSet) -> Answer<()> {
         let call = self.call()?;
-        Ok(self.ask().wait_ran(call, cpus, self.stage.limit.get())?)
+        Ok(self.ask().wait_ran(call, cpus, self.stage.wait())?)
     }
 
     fn wait_ran_everywhere(&self) -> Answer<()> {

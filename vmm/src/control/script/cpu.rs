@@ -85,7 +85,7 @@ fn register_stalls(engine: &mut Engine) {
         Ok(cpu.ask().disarm(cpu.id)?)
     });
     engine.register_fn("wait_held", |cpu: &mut Cpu| -> Answer<()> {
-        Ok(cpu.ask().wait_held(cpu.id, cpu.stage.limit.get())?)
+        Ok(cpu.ask().wait_held(cpu.id, cpu.stage.wait())?)
     });
     engine.register_fn("step", |cpu: &mut Cpu| cpu.step(1));
     engine.register_fn("step", |cpu: &mut Cpu, count: i64| cpu.step(count));
@@ -166,11 +166,11 @@ impl Cpu {
     fn step(&self, count: i64) -> Answer<()> {
         let count = u64::try_from(count).ok().filter(|count| *count > 0);
         let count = count.ok_or_else(|| bad("at least one instruction is stepped".to_owned()))?;
-        Ok(self.ask().step(self.id, count, self.stage.limit.get())?)
+        Ok(self.ask().step(self.id, count, self.stage.wait())?)
     }
 
     fn tell(&self, command: &Command) -> Answer<Deed> {
-        let ticket = self.ask().post(self.id, command, self.stage.limit.get())?;
+        let ticket = self.ask().post(self.id, command, self.stage.wait())?;
         Ok(Deed::new(&self.stage, &self.operator, ticket))
     }
 

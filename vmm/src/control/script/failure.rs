@@ -110,7 +110,12 @@ impl Raised {
                 // The script's own `throw`.
                 (Kind::Expectation, value.to_string())
             }
-            EvalAltResult::ErrorTerminated(why, _) => (Kind::Stuck, why.to_string()),
+            EvalAltResult::ErrorTerminated(why, _) => {
+                return why.clone().try_cast().unwrap_or_else(|| Self {
+                    kind: Kind::Stuck,
+                    message: why.to_string(),
+                });
+            }
             EvalAltResult::ErrorTooManyOperations(_) => (
                 Kind::Stuck,
                 "the script takes more steps than any scenario needs; is it endless?".to_owned(),
@@ -135,6 +140,13 @@ fn throw(kind: Kind, message: String) -> Box<EvalAltResult> {
     EvalAltResult::ErrorRuntime(raised, Position::NONE).into()
 }
 
+/// Why a script is stopped that is not to go on, for the interpreter.
+pub(super) fn over(why: &str) -> Dynamic {
+    let message = OperatorError::Over(why.to_owned()).to_string();
+    let kind = Kind::Over;
+    Dynamic::from(Raised { kind, message })
+}
+
 /// Stops the script because of what it asks for.
 pub(super) fn bad(message: String) -> Box<EvalAltResult> {
     throw(Kind::Bad, message)
@@ -150,7 +162,7 @@ impl From<OperatorError> for Box<EvalAltResult> {
     fn from(error: OperatorError) -> Self {
         let kind = match &error {
             OperatorError::Over(_) => Kind::Over,
-            OperatorError::TimedOut { .. } => Kind::Stuck,
+            OperatorError::TimedOut { .. } | OperatorError::GivenUp(_) => Kind::Stuck,
             OperatorError::Refused { .. } | OperatorError::WireNotEmpty { .. } => Kind::Expectation,
             _ => Kind::Bad,
         };

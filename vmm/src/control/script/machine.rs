@@ -73,9 +73,7 @@ pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
     engine.register_fn("may_break", move |name: &str| s.expect_oracle(name, false));
     let s = on(stage);
     engine.register_fn("abandon", move |cpus: Array| -> Answer<()> {
-        let cpus = set(cpus)?;
-        s.operator()?.expect(|expected| expected.abandoned = cpus);
-        Ok(())
+        Ok(s.operator()?.abandon(set(cpus)?)?)
     });
 }
 
@@ -125,14 +123,14 @@ fn equal(seen: &Dynamic, wanted: &Dynamic, what: &str) -> Answer<()> {
 
 /// The CPUs of a list.
 pub(super) fn set(cpus: Array) -> Answer<CpuSet> {
-    cpus.into_iter()
-        .map(|cpu| {
-            let number = cpu
-                .as_int()
-                .map_err(|kind| bad(format!("a list of CPUs holds a {kind}")))?;
-            small("CPU", number)
-        })
-        .collect()
+    let numbers = cpus.into_iter().map(|cpu| {
+        let number = cpu
+            .as_int()
+            .map_err(|kind| bad(format!("a list of CPUs holds a {kind}")))?;
+        small("CPU", number)
+    });
+    let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+    CpuSet::of(numbers).map_err(|error| bad(error.to_string()))
 }
 
 fn wanted(map: Map) -> Answer<Wanted> {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use rhai::{Dynamic, Engine, EvalAltResult};
 
 use super::Ending;
-use super::operator::{Operator, OperatorError};
+use super::operator::{Operator, OperatorError, Wait};
 use failure::bad;
 pub use failure::{Failure, Kind};
 
@@ -94,11 +94,12 @@ impl Script {
             has_booted: Cell::new(false),
             current: RefCell::default(),
             limit: Cell::new(LIMIT),
+            cut_short: RefCell::default(),
         });
         let result = self
             .perform(&stage)
             .map_err(|error| Failure::of(&self.file, &error));
-        if let (Err(failure), Some(operator)) = (&result, stage.current.take()) {
+        if let (Err(failure), Some(operator)) = (&result, stage.leave()) {
             operator.quit(Ending::Script(failure.clone()));
             operator.wait_end();
         }
@@ -126,6 +127,15 @@ fn bare_engine() -> Engine {
     engine
 }
 
+fn no_clock() -> Result<(), Box<EvalAltResult>> {
+    Err(bad(
+        "a script has no clock to sleep by; have it wait for what is to happen".to_owned(),
+    ))
+}
+
+/// How many steps of the interpreter lie between two looks at whether the script is still wanted.
+const STEPS_UNSEEN: u64 = 1024;
+
 /// What a script works with.
 struct Stage {
     boot: Box<Boot>,
@@ -134,6 +144,8 @@ struct Stage {
     /// The machine it is at work on.
     current: RefCell<Option<Arc<Operator>>>,
     limit: Cell<Duration>,
+    /// Why it is not to go on, if an earlier machine was ended from outside.
+    cut_short: RefCell<Option<String>>,
 }
 
 impl Stage {
@@ -143,6 +155,9 @@ impl Stage {
         cpu::register(&mut engine, self);
         call::register(&mut engine, self);
         wire::register(&mut engine, self);
+        // The language's own would outlive the machine.
+        engine.register_fn("sleep", |_: i64| no_clock());
+        engine.register_fn("sleep", |_: f64| no_clock());
 
         // Names that every script finds, and every function in it, which would not see a variable.
         #[expect(
@@ -160,6 +175,12 @@ impl Stage {
                 "wire" => Some(Dynamic::from(wire::Wire)),
                 _ => None,
             })
+        });
+        let stage = Rc::clone(self);
+        engine.on_progress(move |steps| {
+            let is_time = steps % STEPS_UNSEEN == 0;
+            let why = is_time.then(|| stage.cut_short()).flatten()?;
+            Some(failure::over(&why))
         });
         let stage = Rc::clone(self);
         engine.on_print(move |text| stage.say(text));
@@ -185,13 +206,16 @@ impl Stage {
     /// Boots a machine, after the one it was at work on has come to its end.
     fn boot(&self, wanted: Wanted) -> Result<(), Box<EvalAltResult>> {
         self.close()?;
+        if let Some(why) = self.cut_short() {
+            return Err(OperatorError::Over(why).into());
+        }
         self.has_booted.set(true);
         let operator = (self.boot)(wanted).map_err(bad)?;
-        operator.attend(true);
+        operator.drive(true);
         let start = self.limit.get().max(BOOT);
         *self.current.borrow_mut() = Some(Arc::clone(&operator));
         // Earlier a script could only be in the way.
-        let started = operator.wait_started(start);
+        let started = operator.wait_started(Wait::up_to(start));
         if !matches!(started, Err(OperatorError::Over(_))) {
             started?;
         }
@@ -203,18 +227,43 @@ impl Stage {
         let Some(operator) = self.current.borrow().clone() else {
             return Ok(());
         };
-        if operator.takes_commands() {
-            if operator.over().is_none() {
-                operator.finish(self.limit.get())?;
+        if operator.over().is_none() {
+            let ended = match operator.takes_commands() {
+                true => operator.finish(self.wait()),
+                false => operator.let_go(),
+            };
+            match ended {
+                // It has come to its end by itself meanwhile.
+                Err(OperatorError::Over(_)) if !operator.takes_commands() => {}
+                ended => ended?,
             }
-        } else {
-            // One that is over has nobody left to resume.
-            let _ = operator.resume_all();
-            operator.attend(false);
-            operator.wait_end();
         }
-        self.current.take();
+        operator.drive(false);
+        operator.wait_end();
+        self.leave();
         Ok(())
+    }
+
+    /// The machine is no longer the one it is at work on.
+    fn leave(&self) -> Option<Arc<Operator>> {
+        let left = self.current.take();
+        if let Some(why) = left.as_ref().and_then(|operator| operator.cut_short()) {
+            self.cut_short.borrow_mut().get_or_insert(why.to_owned());
+        }
+        left
+    }
+
+    /// Why the script is not to go on, if it is not: this machine or an earlier one was ended from outside.
+    fn cut_short(&self) -> Option<String> {
+        let current = self.current.borrow();
+        let now = current.as_ref().and_then(|operator| operator.cut_short());
+        now.map(str::to_owned)
+            .or_else(|| self.cut_short.borrow().clone())
+    }
+
+    /// How long it waits.
+    fn wait(&self) -> Wait<'static> {
+        Wait::up_to(self.limit.get())
     }
 
     fn say(&self, text: &str) {

@@ -29,8 +29,7 @@ pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
     let s = on(stage);
     engine.register_fn("hold", move |_: Wire, from: i64, to: i64| -> Answer<()> {
         let (from, to) = pair(from, to)?;
-        s.operator()?.wire_hold(from, to);
-        Ok(())
+        Ok(s.operator()?.wire_hold(from, to)?)
     });
     let s = on(stage);
     engine.register_fn("hold_all", move |_: Wire| -> Answer<()> {
@@ -44,8 +43,7 @@ pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
             let (from, to) = pair(from, to)?;
             let milliseconds = small("number of milliseconds", milliseconds)?;
             let delay = Duration::from_millis(milliseconds.into());
-            s.operator()?.wire_delay(from, to, delay);
-            Ok(())
+            Ok(s.operator()?.wire_delay(from, to, delay)?)
         },
     );
     let s = on(stage);
@@ -81,9 +79,9 @@ pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
         "wait_held",
         move |_: Wire, from: i64, to: i64, count: i64| -> Answer<()> {
             let (from, to) = pair(from, to)?;
-            let limit = s.limit.get();
+            let wait = s.wait();
             Ok(s.operator()?
-                .wait_in_flight(from, to, place(count)?, limit)?)
+                .wait_in_flight(from, to, place(count)?, wait)?)
         },
     );
     let s = on(stage);

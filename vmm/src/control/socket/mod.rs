@@ -7,6 +7,7 @@ mod protocol;
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::operator::Operator;
 use super::signals::leave_to_others;
@@ -100,10 +103,7 @@ impl Server {
 
     /// Has clients drive this machine from now on.
     pub fn attend(&self, operator: &Arc<Operator>) {
-        // One that does only what it is told stands still until somebody comes.
-        if operator.option("workload") == Some("puppet") {
-            operator.attend(true);
-        }
+        operator.make_reachable();
         *self.exchange.machine() = Some(Arc::clone(operator));
         self.exchange.news.notify_all();
     }
@@ -234,6 +234,7 @@ fn accept(listener: &UnixListener, exchange: &Arc<Exchange>) {
 fn serve(stream: &UnixStream, exchange: &Exchange) {
     let mut lines = BufReader::new(stream);
     let mut line = Vec::new();
+    let hanging_up = HangingUp::of(stream);
     loop {
         line.clear();
         let read = (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line);
@@ -251,12 +252,36 @@ fn serve(stream: &UnixStream, exchange: &Exchange) {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let mut answer = protocol::answer(&line, || exchange.wait_for_machine());
+        let is_gone = || hanging_up.has_happened();
+        let mut answer = protocol::answer(&line, || exchange.wait_for_machine(), &is_gone);
         answer.push('\n');
         // One that does not read has gone, or might as well have.
         let said = (&mut &*stream).write_all(answer.as_bytes()).is_ok();
         if !said || !whole || exchange.closing.load(Ordering::SeqCst) {
             return;
         }
+    }
+}
+
+/// Notices when a client closes its end. One that has only said its last word still listens.
+struct HangingUp(Option<Epoll>);
+
+impl HangingUp {
+    /// Of a client; never, if the host has no means to see it.
+    fn of(stream: &UnixStream) -> Self {
+        let epoll = Epoll::new().ok().filter(|epoll| {
+            // That is told in any case, and nothing else is wanted.
+            let nothing_else = EpollEvent::new(EventSet::empty(), 0);
+            epoll
+                .ctl(ControlOperation::Add, stream.as_raw_fd(), nothing_else)
+                .is_ok()
+        });
+        Self(epoll)
+    }
+
+    fn has_happened(&self) -> bool {
+        let mut events = [EpollEvent::default()];
+        let seen = self.0.as_ref().map(|epoll| epoll.wait(0, &mut events));
+        seen.is_some_and(|seen| seen.is_ok_and(|seen| seen > 0))
     }
 }

@@ -2,6 +2,7 @@
 //! `docs/control-socket.md` is the reference. Every request is a verb of the [`Operator`], by the names that
 //! scripts have for them; nothing here knows of connections.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -10,7 +11,9 @@ use shared::ledger::CallId;
 use shared::mailbox::Verb;
 
 use crate::control::Ending;
-use crate::control::operator::{Operator, OperatorError, Ticket, Watch, counters, oracle};
+use crate::control::operator::{
+    DEEDS, Operator, OperatorError, Ticket, Wait, Watch, counters, oracle,
+};
 use crate::cpus::CpuSet;
 use crate::lab::judge::CallName;
 use crate::lab::mailbox::Command;
@@ -170,24 +173,6 @@ const VERBS: [(&str, &str); 32] = [
     ("quit", ""),
 ];
 
-/// The names that clients have for what CPUs can be told.
-const DEEDS: [(&str, Verb); 14] = [
-    ("call_single", Verb::CallSingle),
-    ("call_async", Verb::CallAsync),
-    ("call_many", Verb::CallMany),
-    ("call_all", Verb::CallAll),
-    ("on_each", Verb::OnEach),
-    ("call_any", Verb::CallAny),
-    ("irqs_off", Verb::IrqsOff),
-    ("irqs_on", Verb::IrqsOn),
-    ("offline", Verb::Offline),
-    ("online", Verb::Online),
-    ("spin", Verb::Spin),
-    ("idle", Verb::Idle),
-    ("leave_mask", Verb::LeaveMask),
-    ("queue", Verb::Queue),
-];
-
 /// Why a request was not done.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
@@ -216,10 +201,12 @@ impl Refusal {
 
 type Answer = Result<Map<String, Value>, Refusal>;
 
-/// Does what a line asks for, and answers with a line. It never fails: what is wrong is the answer.
+/// Does what a line asks for, and answers with a line. It never fails: what is wrong is the answer. Nothing is
+/// waited for any more when the client `is_gone`.
 pub(super) fn answer(
     line: &[u8],
-    machine: impl FnOnce() -> Option<std::sync::Arc<Operator>>,
+    machine: impl FnOnce() -> Option<Arc<Operator>>,
+    is_gone: &dyn Fn() -> bool,
 ) -> String {
     let (id, answer) = match serde_json::from_slice::<Value>(line) {
         Err(error) => (None, Err(Refusal::Bad(format!("not JSON: {error}")))),
@@ -227,7 +214,7 @@ pub(super) fn answer(
             let id = fields.remove("id");
             let request = serde_json::from_value(Value::Object(fields));
             let answer = match request {
-                Ok(request) => obey(request, machine),
+                Ok(request) => obey(request, machine, is_gone),
                 Err(error) => Err(Refusal::Bad(format!(
                     "{error}; the verb \"verbs\" lists what can be asked"
                 ))),
@@ -260,15 +247,26 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-fn limit(seconds: Option<f64>) -> Result<Duration, Refusal> {
-    let seconds = seconds.unwrap_or(LIMIT);
+/// A number of seconds as a limit.
+fn limit(seconds: f64) -> Result<Duration, Refusal> {
     Some(seconds)
         .filter(|seconds| *seconds <= LONGEST)
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| Refusal::Bad(format!("{seconds} is no number of seconds to wait")))
 }
 
-fn obey(request: Request, machine: impl FnOnce() -> Option<std::sync::Arc<Operator>>) -> Answer {
+fn cpu_set(cpus: Vec<u32>) -> Result<CpuSet, Refusal> {
+    CpuSet::of(cpus).map_err(|error| Refusal::Bad(error.to_string()))
+}
+
+fn obey(
+    request: Request,
+    machine: impl FnOnce() -> Option<Arc<Operator>>,
+    is_gone: &dyn Fn() -> bool,
+) -> Answer {
+    let wait = |seconds: Option<f64>| {
+        limit(seconds.unwrap_or(LIMIT)).map(|limit| Wait::unless(limit, is_gone))
+    };
     match request {
         Request::Hello {} => {
             return Ok(object(
@@ -313,7 +311,7 @@ fn obey(request: Request, machine: impl FnOnce() -> Option<std::sync::Arc<Operat
         }
         Request::Disarm { cpu } => operator.disarm(cpu)?,
         Request::WaitHeld { cpu, limit } => {
-            operator.wait_held(cpu, self::limit(limit)?)?;
+            operator.wait_held(cpu, wait(limit)?)?;
             return look(&operator, cpu);
         }
         Request::Step { cpu, count, limit } => {
@@ -323,7 +321,7 @@ fn obey(request: Request, machine: impl FnOnce() -> Option<std::sync::Arc<Operat
                     "at least one instruction is stepped".to_owned(),
                 ));
             }
-            operator.step(cpu, count, self::limit(limit)?)?;
+            operator.step(cpu, count, wait(limit)?)?;
             return look(&operator, cpu);
         }
         Request::Look { cpu } => return look(&operator, cpu),
@@ -332,37 +330,37 @@ fn obey(request: Request, machine: impl FnOnce() -> Option<std::sync::Arc<Operat
             deed,
             about,
             cpus,
-            wait,
+            wait: waiting,
             limit,
         } => {
-            let command = command(&deed, about, cpus, wait)?;
-            let ticket = operator.post(cpu, &command, self::limit(limit)?)?;
+            let command = command(&deed, about, cpus, waiting)?;
+            let ticket = operator.post(cpu, &command, wait(limit)?)?;
             return Ok(object(json!({ "cpu": cpu, "number": ticket.number })));
         }
         Request::WaitDone { cpu, number, limit } => {
-            return wait_done(&operator, cpu, number, self::limit(limit)?);
+            return wait_done(&operator, cpu, number, wait(limit)?);
         }
         Request::Call { call } => return record(&operator, call),
         Request::WaitRan { call, cpus, limit } => {
             let id = CallId::from_raw(call);
             let cpus = match cpus {
-                Some(cpus) => cpus.into_iter().collect(),
+                Some(cpus) => cpu_set(cpus)?,
                 None => operator
                     .record(id)
                     .map(|record| record.targets)
                     .unwrap_or_default(),
             };
-            operator.wait_ran(id, &cpus, self::limit(limit)?)?;
+            operator.wait_ran(id, &cpus, wait(limit)?)?;
             return record(&operator, call);
         }
-        Request::WireHold { from, to } => operator.wire_hold(from, to),
+        Request::WireHold { from, to } => operator.wire_hold(from, to)?,
         Request::WireHoldAll {} => operator.wire_hold_all(),
         Request::WireDelay {
             from,
             to,
             milliseconds,
         } => {
-            operator.wire_delay(from, to, Duration::from_millis(milliseconds.into()));
+            operator.wire_delay(from, to, Duration::from_millis(milliseconds.into()))?;
         }
         Request::WireRelease { from, to } => operator.wire_release(from, to)?,
         Request::WireReleaseAll {} => operator.wire_release_all()?,
@@ -378,10 +376,10 @@ fn obey(request: Request, machine: impl FnOnce() -> Option<std::sync::Arc<Operat
             operator.expect(|expected| expected.may(oracle));
         }
         Request::Abandon { cpus } => {
-            operator.expect(|expected| expected.abandoned = cpus.into_iter().collect());
+            operator.abandon(cpu_set(cpus)?)?;
         }
         Request::Trace { on } => operator.trace(on)?,
-        Request::Finish { limit } => operator.finish(self::limit(limit)?)?,
+        Request::Finish { limit } => operator.finish(wait(limit)?)?,
         Request::Quit {} => operator.quit(Ending::Quit),
     }
     nothing
@@ -425,15 +423,15 @@ fn command(
         verb,
         wait: wait.unwrap_or(false),
         argument: about.unwrap_or(0).into(),
-        mask: cpus.unwrap_or_default().into_iter().collect(),
+        mask: cpu_set(cpus.unwrap_or_default())?,
     })
 }
 
-fn wait_done(operator: &Operator, cpu: u32, number: u64, limit: Duration) -> Answer {
+fn wait_done(operator: &Operator, cpu: u32, number: u64, wait: Wait<'_>) -> Answer {
     let ticket = operator
         .ticket(cpu, number)
         .ok_or_else(|| Refusal::Bad(format!("CPU {cpu} was told nothing with number {number}")))?;
-    let done = operator.wait_done(ticket, limit)?;
+    let done = operator.wait_done(ticket, wait)?;
     let result = done.result.unwrap_or_default();
     let mut fields = object(json!({ "result": result, "call": done.call.map(CallId::raw) }));
     if ticket.verb == Verb::Queue {
@@ -485,8 +483,7 @@ fn status(operator: &Operator) -> Answer {
 }
 
 fn deed(ticket: &Ticket) -> Value {
-    let name = DEEDS.into_iter().find(|(_, verb)| *verb == ticket.verb);
-    json!({ "deed": name.map_or("finish", |(name, _)| name), "number": ticket.number })
+    json!({ "deed": ticket.name(), "number": ticket.number })
 }
 
 fn held_by(operator: &Operator, by: HeldBy) -> Value {
@@ -551,7 +548,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn answered(line: &str) -> Value {
-        serde_json::from_str(&answer(line.as_bytes(), || None)).unwrap()
+        serde_json::from_str(&answer(line.as_bytes(), || None, &|| false)).unwrap()
     }
 
     #[test]
@@ -605,7 +602,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_line_makes_it_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let shown = answer(&line, || None);
+            let shown = answer(&line, || None, &|| false);
             prop_assert!(!shown.contains('\n'));
             prop_assert!(serde_json::from_str::<Value>(&shown).is_ok());
         }

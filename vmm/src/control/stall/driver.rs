@@ -14,7 +14,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::pace::Pace;
 use super::{Carried, Plan, Stall, Stalls, Stretch};
-use crate::machine::lifecycle::{Held, State};
+use crate::machine::lifecycle::{Held, Holder, State};
 use crate::machine::threads::{CONFIRMATION, Crew};
 
 /// The start of the workload, on its way from the vCPU that announced it to the event loop.
@@ -258,7 +258,7 @@ impl<'a> Driver<'a> {
             present,
             asked: now,
         };
-        match self.crew.request_pause(track.cpu) {
+        match self.crew.hold(track.cpu, Holder::Plan) {
             Ok(Held::Underway) => {}
             Ok(Held::Already(_)) => self.away(index, present, now),
             // It has exited, and there is nothing more to take away from it.
@@ -283,8 +283,8 @@ impl<'a> Driver<'a> {
     /// The vCPU has been out of the guest since `since`, for long enough.
     fn let_go(&mut self, index: usize, present: Duration, since: Instant) {
         let track = &mut self.tracks[index];
-        // Fails only if somebody has undone a pause that was not his, and then it is undone.
-        let _ = self.crew.resume(track.cpu);
+        // It is held, by this track, and nobody else undoes that.
+        let _ = self.crew.release(track.cpu, Holder::Plan);
         track.phase = match &track.source {
             Source::Once(_) => Phase::Over,
             Source::Steal { .. } => Phase::Returning { present, since },

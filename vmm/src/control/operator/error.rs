@@ -1,0 +1,87 @@
+//! Why a wish of the operator's was not done, in words for whoever had it.
+
+use shared::mailbox::{Refusal, Verb};
+use vmm_sys_util::errno;
+
+use super::telling::name;
+use super::{InFlight, NoSuchPoint, NotThere};
+use crate::machine::breakpoints::BreakpointError;
+use crate::machine::pausing::PauseError;
+use crate::machine::symbols::NoSuchSymbol;
+
+/// Why the operator's wish was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The machine is over.
+    #[error("the machine is over: {0}")]
+    Over(String),
+    /// No such vCPU, or not one in a state for this.
+    #[error(transparent)]
+    Pause(#[from] PauseError),
+    /// No such probe.
+    #[error(transparent)]
+    Point(#[from] NoSuchPoint),
+    /// No such place in the image.
+    #[error(transparent)]
+    Symbol(#[from] NoSuchSymbol),
+    /// No breakpoint.
+    #[error(transparent)]
+    Breakpoint(BreakpointError),
+    /// No such IPI.
+    #[error(transparent)]
+    NotThere(#[from] NotThere),
+    /// The wire holds what the guest waits for.
+    #[error(
+        "the wire still holds {count} IPIs, the first {first}; release them, or lose them on purpose"
+    )]
+    WireNotEmpty {
+        /// How many.
+        count: usize,
+        /// One of them.
+        first: InFlight,
+    },
+    /// What was waited for did not happen.
+    #[error("{what} has not happened within {} s", limit.as_secs_f64())]
+    TimedOut {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        limit: std::time::Duration,
+    },
+    /// Whoever waited has gone, before this had happened.
+    #[error("nobody waits for {0} any more")]
+    GivenUp(String),
+    /// KVM refused.
+    #[error("KVM does not deliver an interrupt to CPU {0}")]
+    Interrupt(u32, #[source] errno::Error),
+    /// KVM does not show it.
+    #[error("KVM does not show the registers of vCPU {0}")]
+    Look(u32, #[source] errno::Error),
+    /// Nobody wants a trace.
+    #[error("there is no trace to turn on or off; start vmm with --trace FILE or --report FILE")]
+    NoTrace,
+    /// The guest's workload is its own.
+    #[error(
+        "this guest's workload takes no commands; append workload=puppet for one that does, or quit to end it"
+    )]
+    TakesNoCommands,
+    /// The guest refused.
+    #[error("CPU {cpu} was told to {} and did not: {}", name(*verb), why.describe())]
+    Refused {
+        /// The CPU.
+        cpu: u32,
+        /// What it was told.
+        verb: Verb,
+        /// Why it did not.
+        why: Refusal,
+    },
+}
+
+impl From<BreakpointError> for OperatorError {
+    fn from(error: BreakpointError) -> Self {
+        match error {
+            BreakpointError::Pause(error) => Self::Pause(error),
+            error => Self::Breakpoint(error),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What the machine's own side needs of its operator: the event loop, which carries out what somebody wishes and
+//! tells what has happened, and the vCPUs' threads, which ask what is to become of them.
+
+use std::fmt;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use shared::ports::Dispatch;
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::timerfd::TimerFd;
+
+use super::{Expected, Operator, OperatorError};
+use crate::control::Ending;
+use crate::control::tracer::Tracer;
+use crate::machine::threads::{Crew, Message, Reaction};
+use crate::stats::trace::Trace;
+
+/// What the VMM itself has done to the IPIs of a machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Transit {
+    /// Interrupts that it has added, to wake a CPU that was told something.
+    pub added: u64,
+    /// IPIs that were lost on the wire, on purpose or because their target does not exist.
+    pub lost: u64,
+    /// IPIs that are still on the wire.
+    pub in_flight: u64,
+}
+
+impl Operator {
+    /// Gives the operator the vCPUs.
+    pub(in crate::control) fn take_over(&self, crew: Crew) {
+        *self.crew.write().unwrap_or_else(PoisonError::into_inner) = Some(crew);
+    }
+
+    /// Works with the vCPUs, which it has, for as long as that takes. Others can do so meanwhile.
+    pub(in crate::control) fn with_machine<T>(&self, body: impl FnOnce(&Crew) -> T) -> T {
+        body(self.crew().as_ref().expect("the vCPUs were handed over"))
+    }
+
+    /// Gives the vCPUs back, when nobody uses them any more.
+    pub(in crate::control) fn hand_back(&self) -> Crew {
+        let mut crew = self.crew.write().unwrap_or_else(PoisonError::into_inner);
+        crew.take().expect("the vCPUs were handed over")
+    }
+
+    /// Hears what a vCPU says, on that vCPU's thread.
+    pub(in crate::control) fn hear(&self, vcpu: u32, message: Message) -> Reaction {
+        let reaction = match message {
+            Message::WorkloadStarted => {
+                // If one is wanted, it begins here. Who waits for the start may end it at once, and must not
+                // be overtaken.
+                if !self.started.load(Ordering::Relaxed) {
+                    let _ = self.trace(true);
+                }
+                self.started.store(true, Ordering::Release);
+                Reaction::GoOn
+            }
+            Message::Reached { point, call } if self.watches.reached(vcpu, point, call) => {
+                Reaction::Hold
+            }
+            Message::Stopped(_) => Reaction::Hold,
+            Message::Dispatch(dispatch) => {
+                self.dispatch(vcpu, dispatch);
+                Reaction::GoOn
+            }
+            _ => Reaction::GoOn,
+        };
+        self.news.publish();
+        reaction
+    }
+
+    /// Tells those who wait that a vCPU has changed its state.
+    pub(in crate::control) fn publish(&self) {
+        self.news.publish();
+    }
+
+    /// The machine has ended, for this reason.
+    pub(in crate::control) fn end(&self, why: &dyn fmt::Display, cut_short: bool) {
+        self.cut_short.store(cut_short, Ordering::Release);
+        self.ended.get_or_init(|| why.to_string());
+        self.news.publish();
+    }
+
+    /// Readable when somebody wishes the machine to end.
+    pub(in crate::control) fn wished(&self) -> &EventFd {
+        &self.wished
+    }
+
+    /// How somebody wishes it to end.
+    pub(in crate::control) fn wish(&self) -> Option<Ending> {
+        let _ = self.wished.read();
+        self.wish.get().cloned()
+    }
+
+    /// Ends the machine now, in this way.
+    pub(in crate::control) fn quit(&self, ending: Ending) {
+        if self.wish.set(ending).is_ok() {
+            // Cannot be full after one write.
+            let _ = self.wished.write(1);
+        }
+    }
+
+    /// Readable when delayed IPIs are due.
+    pub(in crate::control) fn alarm_fd(&self) -> RawFd {
+        self.alarm().as_raw_fd()
+    }
+
+    /// Delivers what is due.
+    pub(in crate::control) fn deliver_due(&self) {
+        self.wire
+            .deliver_due(Instant::now(), |it| _ = self.carry(it));
+        self.set_alarm();
+    }
+
+    /// Readable when the trace is to be collected.
+    pub(in crate::control) fn trace_fd(&self) -> Option<RawFd> {
+        self.tracer.as_ref().map(Tracer::as_raw_fd)
+    }
+
+    /// Collects what was traced meanwhile.
+    pub(in crate::control) fn collect_trace(&self) {
+        if let Some(tracer) = &self.tracer {
+            tracer.tick();
+        }
+    }
+
+    /// What was traced.
+    pub(in crate::control) fn traced(&self) -> Option<Trace> {
+        self.tracer.as_ref().map(Tracer::trace)
+    }
+
+    /// What the VMM itself has done to IPIs so far.
+    pub(in crate::control) fn transit(&self) -> Transit {
+        Transit {
+            added: self.added.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+            in_flight: self.wire.in_flight().len() as u64,
+        }
+    }
+
+    /// What the run is expected to break.
+    pub(in crate::control) fn expectations(&self) -> Expected {
+        self.expected().clone()
+    }
+
+    /// Says that somebody can come at any time and tell the machine something.
+    pub(in crate::control) fn make_reachable(&self) {
+        self.reachable.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the machine may well stand still, because of somebody who drives it, or will.
+    pub(in crate::control) fn is_attended(&self) -> bool {
+        let waits_to_be_told = || self.reachable.load(Ordering::Relaxed) && self.takes_commands();
+        self.driven.load(Ordering::Relaxed) || waits_to_be_told()
+    }
+
+    /// Puts an IPI of the guest's on the wire.
+    fn dispatch(&self, from: u32, dispatch: Dispatch) {
+        let sent = self.wire.send(from, dispatch);
+        if let Some(dispatch) = sent.deliver {
+            // A target that does not exist gets nothing, as on a bus.
+            let _ = self.carry(dispatch);
+        }
+        if sent.is_delayed {
+            self.set_alarm();
+        }
+    }
+
+    pub(super) fn set_alarm(&self) {
+        let now = Instant::now();
+        let alarm = &mut *self.alarm();
+        match self.wire.next_due() {
+            // Zero would disarm it. Setting a timer that exists does not fail.
+            Some(due) => {
+                let left = due.saturating_duration_since(now);
+                let _ = alarm.reset(left.max(Duration::from_nanos(1)), None);
+            }
+            None => _ = alarm.clear(),
+        }
+    }
+
+    fn alarm(&self) -> MutexGuard<'_, TimerFd> {
+        self.alarm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Delivers an IPI that was on the wire.
+    pub(super) fn carry(&self, dispatch: Dispatch) -> Result<(), OperatorError> {
+        let arrived = self.deliver(dispatch);
+        if !matches!(arrived, Ok(true)) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        arrived.map(|_| ())
+    }
+
+    /// Returns whether it has arrived.
+    pub(super) fn deliver(&self, dispatch: Dispatch) -> Result<bool, OperatorError> {
+        let Dispatch { target, vector } = dispatch;
+        self.interrupts
+            .send(target, vector)
+            .map_err(|source| OperatorError::Interrupt(target, source))
+    }
+}

@@ -1,0 +1,149 @@
+//! Telling the CPUs of a guest that takes commands what to do, and learning what came of it.
+
+use std::sync::atomic::Ordering;
+
+use shared::ledger::CallId;
+use shared::mailbox::{Verb, WAKE_VECTOR};
+use shared::ports::Dispatch;
+
+use super::{Done, Operator, OperatorError, Ticket, Wait};
+use crate::cpus::CpuSet;
+use crate::lab::judge::CallName;
+use crate::lab::mailbox::Command;
+
+/// What a CPU can be told by name. [`Verb::Finish`] is not among them: it is for all, by [`Operator::finish`].
+pub const DEEDS: [(&str, Verb); 14] = [
+    ("call_single", Verb::CallSingle),
+    ("call_async", Verb::CallAsync),
+    ("call_many", Verb::CallMany),
+    ("call_all", Verb::CallAll),
+    ("on_each", Verb::OnEach),
+    ("call_any", Verb::CallAny),
+    ("irqs_off", Verb::IrqsOff),
+    ("irqs_on", Verb::IrqsOn),
+    ("offline", Verb::Offline),
+    ("online", Verb::Online),
+    ("spin", Verb::Spin),
+    ("idle", Verb::Idle),
+    ("leave_mask", Verb::LeaveMask),
+    ("queue", Verb::Queue),
+];
+
+/// The name of what a CPU was told.
+pub(super) fn name(verb: Verb) -> &'static str {
+    let named = DEEDS.iter().find(|(_, known)| *known == verb);
+    named.map_or("finish", |(name, _)| name)
+}
+
+impl Ticket {
+    /// The name of what the CPU was told.
+    pub fn name(&self) -> &'static str {
+        name(self.verb)
+    }
+}
+
+impl Operator {
+    /// Tells a CPU to do something, when it has done the last thing it was told.
+    ///
+    /// # Errors
+    /// If that takes too long, or the guest takes no commands.
+    pub fn post(
+        &self,
+        cpu: u32,
+        command: &Command,
+        wait: Wait<'_>,
+    ) -> Result<Ticket, OperatorError> {
+        self.check_is_cpu(cpu)?;
+        self.check_takes_commands(wait)?;
+        let what = || {
+            let last = self.outstanding().into_iter().find(|last| last.cpu == cpu);
+            let last = last.map_or(String::new(), |last| format!("{} on ", last.name()));
+            let next = name(command.verb);
+            format!("{last}CPU {cpu}, which is to do {next} next,")
+        };
+        let ticket = self.wait(wait, what, || self.commands.post(cpu, command).ok())?;
+        let arrived = self.deliver(Dispatch {
+            target: cpu,
+            vector: WAKE_VECTOR,
+        })?;
+        self.added.fetch_add(arrived.into(), Ordering::Relaxed);
+        Ok(ticket)
+    }
+
+    /// That the guest takes commands, which is known when its workload has started.
+    pub(super) fn check_takes_commands(&self, wait: Wait<'_>) -> Result<(), OperatorError> {
+        self.wait_started(wait)?;
+        match self.takes_commands() {
+            true => Ok(()),
+            false => Err(OperatorError::TakesNoCommands),
+        }
+    }
+
+    /// What came of a command, if it is done.
+    ///
+    /// # Errors
+    /// [`OperatorError::Refused`] if it was refused.
+    pub fn done(&self, ticket: Ticket) -> Result<Option<Done>, OperatorError> {
+        let done = self.commands.done(ticket);
+        match done.map(|done| done.result) {
+            Some(Err(why)) => Err(OperatorError::Refused {
+                cpu: ticket.cpu,
+                verb: ticket.verb,
+                why,
+            }),
+            _ => Ok(done),
+        }
+    }
+
+    /// Waits until a command is done.
+    ///
+    /// # Errors
+    /// If it takes too long, or was refused.
+    pub fn wait_done(&self, ticket: Ticket, wait: Wait<'_>) -> Result<Done, OperatorError> {
+        let what = || format!("{} on CPU {}", ticket.name(), ticket.cpu);
+        self.wait(wait, what, || self.done(ticket).transpose())?
+    }
+
+    /// The call that a command makes, once the CPU has entered it in its ledger.
+    ///
+    /// # Errors
+    /// If that takes too long, or it makes none.
+    pub fn call(&self, ticket: Ticket, wait: Wait<'_>) -> Result<CallId, OperatorError> {
+        let what = || {
+            format!(
+                "{} being entered in CPU {}'s ledger",
+                ticket.name(),
+                ticket.cpu
+            )
+        };
+        self.wait(wait, what, || self.commands.call(ticket))
+    }
+
+    /// The command with this number, if it was posted.
+    pub fn ticket(&self, cpu: u32, number: u64) -> Option<Ticket> {
+        self.commands.ticket(cpu, number)
+    }
+
+    /// The commands that are not done.
+    pub fn outstanding(&self) -> Vec<Ticket> {
+        self.commands.outstanding()
+    }
+
+    /// Waits until a call has run on `cpus`.
+    ///
+    /// # Errors
+    /// [`OperatorError::TimedOut`] says on which it has not.
+    pub fn wait_ran(
+        &self,
+        call: CallId,
+        cpus: &CpuSet,
+        wait: Wait<'_>,
+    ) -> Result<(), OperatorError> {
+        let missing = || match self.record(call) {
+            Some(record) => cpus.without(&record.ran),
+            None => CpuSet::default(),
+        };
+        let what = || format!("{} on {}", CallName(call), missing().noun());
+        self.wait(wait, what, || missing().is_empty().then_some(()))
+    }
+}

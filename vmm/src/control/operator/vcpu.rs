@@ -1,0 +1,161 @@
+//! What an operator can ask of one vCPU: to stay out of the guest, now or where it comes to a point or an
+//! instruction, to take steps, and to be looked at.
+
+use shared::lab::Counters;
+
+use super::{Operator, OperatorError, Wait, Watch};
+use crate::machine::holding::HeldBy;
+use crate::machine::inspect::Standing;
+use crate::machine::lifecycle::{Stall, State};
+
+/// A held vCPU, looked at.
+#[derive(Debug)]
+pub struct Look {
+    /// Registers, pending interrupts and the calls that led there.
+    pub standing: Standing,
+    /// The function it stands in, and how far.
+    pub place: String,
+    /// What it was held by, if it was held at a point, an address or after a step.
+    pub held_by: Option<HeldBy>,
+    /// The name of that point.
+    pub probe: Option<String>,
+}
+
+impl Operator {
+    /// The state that a vCPU has confirmed.
+    ///
+    /// # Errors
+    /// No such vCPU.
+    pub fn state(&self, cpu: u32) -> Result<State, OperatorError> {
+        self.with_crew(|crew| Ok(crew.state(cpu)?.0))
+    }
+
+    /// Holds a vCPU out of the guest, confirmed.
+    ///
+    /// # Errors
+    /// No such vCPU, or one that has exited.
+    pub fn pause(&self, cpu: u32) -> Result<State, OperatorError> {
+        self.with_crew(|crew| Ok(crew.pause(cpu)?))
+    }
+
+    /// Undoes one pause, or the hold at a point. What the command line plans is not the operator's to undo.
+    ///
+    /// # Errors
+    /// It is not held.
+    pub fn resume(&self, cpu: u32) -> Result<(), OperatorError> {
+        self.with_crew(|crew| Ok(crew.resume(cpu)?))
+    }
+
+    /// Has a vCPU held when it comes to a point.
+    ///
+    /// # Errors
+    /// No such point, or no such vCPU.
+    pub fn hold_at(&self, cpu: u32, watch: Watch) -> Result<(), OperatorError> {
+        self.state(cpu)?;
+        Ok(self.watches.arm(cpu, watch)?)
+    }
+
+    /// Has a vCPU held when it comes to an instruction, given by symbol or by address, which is returned.
+    ///
+    /// # Errors
+    /// If the host has no breakpoints, or the image no such symbol.
+    pub fn break_at(&self, cpu: u32, place: &str) -> Result<u64, OperatorError> {
+        let address = self.symbols.address(place)?;
+        self.with_crew(|crew| Ok(crew.set_breakpoint(cpu, address)?))?;
+        Ok(address)
+    }
+
+    /// No longer waits for a vCPU to come anywhere. If it has come there by now, it is held when this returns.
+    ///
+    /// # Errors
+    /// No such vCPU, or one that has exited.
+    pub fn disarm(&self, cpu: u32) -> Result<(), OperatorError> {
+        self.watches.disarm(cpu);
+        self.with_crew(|crew| Ok(crew.clear_stops(cpu)?))
+    }
+
+    /// Waits until a vCPU is held at a point, an address or after a step.
+    ///
+    /// # Errors
+    /// [`OperatorError::TimedOut`] says where it is instead.
+    pub fn wait_held(&self, cpu: u32, wait: Wait<'_>) -> Result<(), OperatorError> {
+        self.state(cpu)?;
+        let what = || match self.state(cpu) {
+            Ok(State::Stalled(Stall::Paused)) => {
+                format!("CPU {cpu} being held (it is paused)")
+            }
+            Ok(State::Exited(why)) => format!("CPU {cpu} being held ({why})"),
+            _ => format!("CPU {cpu} being held (it runs)"),
+        };
+        self.wait(wait, what, || self.is_held(cpu).then_some(()))
+    }
+
+    /// Has a held or paused vCPU execute `count` instructions, and waits until it is held again.
+    ///
+    /// # Errors
+    /// If it is not stalled, or has not come back within the limit.
+    pub fn step(&self, cpu: u32, count: u64, wait: Wait<'_>) -> Result<(), OperatorError> {
+        self.with_crew(|crew| Ok(crew.step(cpu, count)?))?;
+        let what = || format!("the end of {count} steps of CPU {cpu}, which may be halted,");
+        let stepped = self.wait(wait, what, || self.is_held(cpu).then_some(()));
+        if let Err(OperatorError::TimedOut { .. } | OperatorError::GivenUp(_)) = stepped {
+            // The hold that the steps were to end in is still owed.
+            self.with_crew(|crew| {
+                crew.pause(cpu)?;
+                Ok(crew.step(cpu, 0)?)
+            })?;
+        }
+        stepped
+    }
+
+    fn is_held(&self, cpu: u32) -> bool {
+        self.state(cpu)
+            .is_ok_and(|state| state == State::Stalled(Stall::Held))
+    }
+
+    /// Looks at a stalled vCPU.
+    ///
+    /// # Errors
+    /// If it is not stalled.
+    pub fn look(&self, cpu: u32) -> Result<Look, OperatorError> {
+        self.with_crew(|crew| {
+            let standing = crew
+                .standing(cpu, &self.memory)?
+                .map_err(|source| OperatorError::Look(cpu, source))?;
+            let held_by = crew.held_by(cpu);
+            let probe = match held_by {
+                Some(HeldBy::Point { point, .. }) => self.watches.points().at(point),
+                _ => None,
+            };
+            Ok(Look {
+                place: self.symbols.place(standing.regs.rip),
+                probe: probe.map(|point| point.name.clone()),
+                held_by,
+                standing,
+            })
+        })
+    }
+
+    /// What a vCPU is held by, if it has come there by itself.
+    ///
+    /// # Errors
+    /// [`OperatorError::Over`].
+    pub fn held_by(&self, cpu: u32) -> Result<Option<HeldBy>, OperatorError> {
+        self.with_crew(|crew| Ok(crew.held_by(cpu)))
+    }
+
+    /// The name of the point at `address`.
+    pub fn probe_name(&self, address: u64) -> Option<&str> {
+        self.watches.points().at(address).map(|point| &*point.name)
+    }
+
+    /// What a CPU of the guest has counted.
+    pub fn counters(&self, cpu: u32) -> Option<Counters> {
+        self.lab.counters().nth(cpu as usize)
+    }
+
+    /// That there is such a CPU.
+    pub(super) fn check_is_cpu(&self, cpu: u32) -> Result<(), OperatorError> {
+        self.state(cpu).map(|_| ())
+    }
+}
