@@ -1,8 +1,8 @@
 //! Holding a vCPU of a real machine where it says it has come, where it is to stop, and after steps. The guest
 //! counts on its way round, so that what it has executed is seen in memory.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,10 @@ struct Bench {
     passes: Arc<AtomicU64>,
     /// IPIs that were handed over.
     ipis: Arc<AtomicU64>,
+    /// Whoever has this keeps the vCPU on its way, between coming to its point and being held there.
+    gate: Arc<Mutex<()>>,
+    /// Times that it has come to the gate.
+    arrivals: Arc<AtomicU64>,
 }
 
 impl Bench {
@@ -83,8 +87,11 @@ impl Bench {
         } = machine;
         let passes = Arc::new(AtomicU64::new(passes));
         let ipis = Arc::<AtomicU64>::default();
+        let gate = Arc::<Mutex<()>>::default();
+        let arrivals = Arc::<AtomicU64>::default();
         let on_message: Arc<OnMessage> = Arc::new({
             let (passes, ipis) = (passes.clone(), ipis.clone());
+            let (gate, arrivals) = (gate.clone(), arrivals.clone());
             move |vcpu, message| {
                 assert_eq!(vcpu, 0);
                 match message {
@@ -96,7 +103,11 @@ impl Bench {
                         let left = |left: u64| left.checked_sub(1);
                         match passes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) {
                             Ok(_) => Reaction::GoOn,
-                            Err(_) => Reaction::Hold,
+                            Err(_) => {
+                                arrivals.fetch_add(1, Ordering::Release);
+                                drop(gate.lock().unwrap());
+                                Reaction::Hold
+                            }
                         }
                     }
                     Message::Stopped(_) => Reaction::Hold,
@@ -112,6 +123,8 @@ impl Bench {
             memory,
             passes,
             ipis,
+            gate,
+            arrivals,
         })
     }
 
@@ -123,6 +136,15 @@ impl Bench {
             thread::yield_now();
         }
         self.crew.held_by(0)
+    }
+
+    #[track_caller]
+    fn wait_counted(&self, counts: [u32; 2]) {
+        let deadline = Instant::now() + SOON;
+        while self.counts() != counts {
+            assert!(Instant::now() < deadline, "{:?}", self.counts());
+            thread::yield_now();
+        }
     }
 
     fn counts(&self) -> [u32; 2] {
@@ -240,11 +262,36 @@ fn what_was_planned_is_not_the_operators_to_undo() {
     crew.release(0, Holder::Plan).unwrap();
     let unplanned = crew.release(0, Holder::Plan);
     assert_eq!(unplanned, Err(PauseError::NotPaused(0)));
+    bench.wait_counted([2, 1]);
+    assert_eq!(bench.wait_held(), AT_POINT);
+}
+
+#[test]
+fn a_vcpu_on_its_way_into_a_hold_is_let_go_with_the_others() {
+    let Some(bench) = Bench::new(0) else { return };
+    let crew = &bench.crew;
+    bench.wait_held();
+    let gate = bench.gate.lock().unwrap();
+    crew.resume(0).unwrap();
     let deadline = Instant::now() + SOON;
-    while bench.counts() != [2, 1] {
-        assert!(Instant::now() < deadline, "does not go on, or takes steps");
+    while bench.arrivals.load(Ordering::Acquire) < 2 {
+        assert!(Instant::now() < deadline, "does not come to its point");
         thread::yield_now();
     }
+    // It has come there, and is not held yet, so that there is nothing to undo.
+    assert_eq!(crew.resume(0), Err(PauseError::NotPaused(0)));
+    thread::scope(|scope| {
+        let letting_go = scope.spawn(|| {
+            crew.clear_stops(0).unwrap();
+            crew.let_go(0).unwrap();
+        });
+        // If it did not wait for that, it would be too early now.
+        thread::sleep(Duration::from_millis(20));
+        assert!(!letting_go.is_finished());
+        bench.passes.store(1, Ordering::Relaxed);
+        drop(gate);
+    });
+    bench.wait_counted([4, 3]);
     assert_eq!(bench.wait_held(), AT_POINT);
 }
 
