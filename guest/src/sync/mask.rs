@@ -202,6 +202,13 @@ impl AtomicCpuMask {
         self.words[cpu / 64].fetch_or(1 << (cpu % 64), order);
     }
 
+    /// Adds all of `mask`, word by word, each atomically.
+    pub fn insert_all(&self, mask: &CpuMask, order: Ordering) {
+        for (word, value) in self.words.iter().zip(mask.words()) {
+            word.fetch_or(*value, order);
+        }
+    }
+
     /// Takes `cpu` out, atomically, and says whether it was in.
     pub fn remove(&self, cpu: CpuId, order: Ordering) -> bool {
         let bit = 1 << (cpu % 64);
@@ -254,6 +261,11 @@ mod tests {
             let atomic = AtomicCpuMask::none(cpus);
             atomic.store(&mask_of(&set, cpus), Ordering::Relaxed);
             prop_assert_eq!(atomic.load(cpus), mask_of(&set, cpus));
+            let others: BTreeSet<usize> = (0..cpus).filter(|cpu| cpu % 3 == 0).collect();
+            let both = AtomicCpuMask::none(cpus);
+            both.store(&mask_of(&set, cpus), Ordering::Relaxed);
+            both.insert_all(&mask_of(&others, cpus), Ordering::Relaxed);
+            prop_assert_eq!(both.load(cpus), mask_of(&set.union(&others).copied().collect(), cpus));
             for cpu in &set {
                 prop_assert!(atomic.contains(*cpu, Ordering::Relaxed));
                 prop_assert!(atomic.remove(*cpu, Ordering::Relaxed));

@@ -296,9 +296,7 @@ impl Puppet {
 
     /// Counts this CPU in, which is to finish with the rest of `members`.
     fn arrive<P: Platform>(&self, ipi: &Ipi<P, Workload>, members: &CpuMask) {
-        for cpu in members.iter() {
-            self.members.insert(cpu, SharedOrdering::Relaxed);
-        }
+        self.members.insert_all(members, SharedOrdering::Relaxed);
         // Release: who finds it here finds whom it comes with, and has been sent what it sent.
         (self.arrived).insert(ipi.machine.this_cpu(), SharedOrdering::Release);
         // Of two that come at once one must see the other, and the last wakes all: who is not the last has

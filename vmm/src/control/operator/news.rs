@@ -41,10 +41,14 @@ impl<'a> Wait<'a> {
         self.given_up.is_some_and(|given_up| given_up())
     }
 
-    /// The same, begun now: several waits one after the other take no longer than one.
-    pub(super) fn begun(self) -> Self {
-        let deadline = Some(self.deadline());
-        Self { deadline, ..self }
+    /// So much longer, and begun now: several waits one after the other take no longer than one.
+    pub(super) fn begun(self, longer: Duration) -> Self {
+        let wait = Self {
+            limit: self.limit + longer,
+            ..self
+        };
+        let deadline = Some(wait.deadline());
+        Self { deadline, ..wait }
     }
 
     pub(super) fn deadline(&self) -> Instant {

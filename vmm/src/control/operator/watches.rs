@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use shared::probe::{Arms, HELD, TRACED};
 
 use crate::lab::Lab;
-use crate::machine::points::Points;
+use crate::machine::points::{Point, Points};
 
 /// When a CPU is to be held at points of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,9 +86,12 @@ impl Watches {
         }
         let mut wanted = self.wanted();
         if let Some(armed) = wanted.by_cpu.get_mut(cpu as usize) {
-            armed.push(Armed { watch, points });
+            armed.push(Armed {
+                watch,
+                points: points.clone(),
+            });
         }
-        self.write(cpu, &wanted);
+        self.write(cpu, &points, &wanted);
         Ok(())
     }
 
@@ -98,16 +101,22 @@ impl Watches {
         let is_meant = |name: &str| names.contains(&name);
         let traced = self.points.iter().filter(|point| is_meant(&point.name));
         wanted.traced = traced.map(|point| point.index).collect();
-        self.write_points(&wanted);
+        self.points
+            .iter()
+            .for_each(|point| self.write_point(point, &wanted));
     }
 
     /// Watches `cpu` no longer.
     pub fn disarm(&self, cpu: u32) {
         let mut wanted = self.wanted();
-        if let Some(armed) = wanted.by_cpu.get_mut(cpu as usize) {
-            armed.clear();
-        }
-        self.write(cpu, &wanted);
+        let Some(armed) = wanted.by_cpu.get_mut(cpu as usize) else {
+            return;
+        };
+        let points: Vec<_> = std::mem::take(armed)
+            .into_iter()
+            .flat_map(|armed| armed.points)
+            .collect();
+        self.write(cpu, &points, &wanted);
     }
 
     /// `cpu` has come to the point at `address`, with `call` at hand. Returns whether it is to be held
@@ -133,14 +142,14 @@ impl Watches {
             }
         }
         let Some(index) = is_over else { return false };
-        armed.remove(index);
-        self.write(cpu, &wanted);
+        let over = armed.remove(index);
+        self.write(cpu, &over.points, &wanted);
         true
     }
 
-    /// Writes what is armed for `cpu`, and of each point what it is armed for. In this order a
-    /// CPU that comes to a point meanwhile finds its own bit no older than the point's word.
-    fn write(&self, cpu: u32, wanted: &Wanted) {
+    /// Writes what is armed for `cpu`, and of each of `changed` what it is armed for. In this order a CPU that
+    /// comes to a point meanwhile finds its own bit no older than the point's word.
+    fn write(&self, cpu: u32, changed: &[usize], wanted: &Wanted) {
         let mut arms = Arms::default();
         for point in wanted
             .by_cpu
@@ -154,18 +163,17 @@ impl Watches {
             }
         }
         self.lab.arm(cpu, &arms);
-        self.write_points(wanted);
+        let changed = self.points.iter().filter(|it| changed.contains(&it.index));
+        changed.for_each(|point| self.write_point(point, wanted));
     }
 
-    fn write_points(&self, wanted: &Wanted) {
-        for point in self.points.iter() {
-            let mut held = wanted.by_cpu.iter().flatten();
-            let is_held = held.any(|armed| armed.points.contains(&point.index));
-            let is_traced = wanted.traced.contains(&point.index);
-            let bit = |is_set, bit| if is_set { bit } else { 0 };
-            let armed = bit(is_held, HELD) | bit(is_traced, TRACED);
-            self.lab.arm_point(point.armed_address(), armed);
-        }
+    fn write_point(&self, point: &Point, wanted: &Wanted) {
+        let mut held = wanted.by_cpu.iter().flatten();
+        let is_held = held.any(|armed| armed.points.contains(&point.index));
+        let is_traced = wanted.traced.contains(&point.index);
+        let bit = |is_set, bit| if is_set { bit } else { 0 };
+        let armed = bit(is_held, HELD) | bit(is_traced, TRACED);
+        self.lab.arm_point(point.armed_address(), armed);
     }
 
     fn wanted(&self) -> MutexGuard<'_, Wanted> {

@@ -15,6 +15,10 @@ use crate::lab::mailbox::Command;
 use crate::machine::pausing::PauseError;
 use crate::stats::window::Window;
 
+/// How long a CPU may take to finish, if all of them are on few processors of the host. A thousand take 5 s where
+/// the guest's code is emulated.
+const FINISHING: Duration = Duration::from_millis(50);
+
 /// The figures of a machine at one moment.
 #[derive(Debug)]
 pub struct Figures {
@@ -106,12 +110,13 @@ impl Operator {
     }
 
     /// Lets all go and ends the workload of a guest that takes commands: every CPU, but for those that
-    /// are left behind, finishes, the guest looks for what is out of order, and the machine ends by that.
+    /// are left behind, finishes, the guest looks for what is out of order, and the machine ends by that. Each CPU
+    /// has a little time for it beside the limit.
     ///
     /// # Errors
     /// If a CPU has not finished within the limit, if the wire is not empty, or the guest takes no commands.
     pub fn finish(&self, wait: Wait<'_>) -> Result<(), OperatorError> {
-        let wait = wait.begun();
+        let wait = wait.begun(FINISHING * self.cpus());
         self.check_not_over()?;
         self.check_takes_commands(wait)?;
         self.let_go()?;
