@@ -170,6 +170,15 @@ fn no_machine_is_booted_after_a_signal() {
 }
 
 #[test]
+fn a_script_can_catch_a_failure_and_show_it() {
+    perform(
+        "try { cpu(7).pause(); } catch (failure) { print(`caught: ${failure}`); print(failure); }",
+    )
+    .ends_with(0)
+    .says("\ncaught: there is no vCPU 7; this machine has vCPUs 0 to 1\nthere is no vCPU 7");
+}
+
+#[test]
 fn what_a_script_leaves_held_is_let_go() {
     // Held now, to be held at a probe, at an instruction, and on the wire.
     let leaves = "cpu(1).pause(); cpu(1).pause();

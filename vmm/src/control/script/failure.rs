@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rhai::{Dynamic, EvalAltResult, Position};
+use rhai::{Dynamic, Engine, EvalAltResult, Position};
 
 use crate::control::operator::OperatorError;
 
@@ -93,11 +93,17 @@ fn known(place: Position) -> Option<(usize, usize)> {
     Some((place.line()?, place.position().unwrap_or(1)))
 }
 
-/// A failure on its way through the interpreter.
+/// A failure on its way through the interpreter. A script that catches it can show it.
 #[derive(Debug, Clone)]
 struct Raised {
     kind: Kind,
     message: String,
+}
+
+pub(super) fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<Raised>("Failure");
+    engine.register_fn("to_string", |raised: &mut Raised| raised.message.clone());
+    engine.register_fn("to_debug", |raised: &mut Raised| raised.message.clone());
 }
 
 impl Raised {

@@ -155,6 +155,7 @@ impl Stage {
         cpu::register(&mut engine, self);
         call::register(&mut engine, self);
         wire::register(&mut engine, self);
+        failure::register(&mut engine);
         // The language's own would outlive the machine.
         engine.register_fn("sleep", |_: i64| no_clock());
         engine.register_fn("sleep", |_: f64| no_clock());
