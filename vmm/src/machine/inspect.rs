@@ -84,6 +84,31 @@ impl Standing {
         })
     }
 
+    /// The general registers by name, in the order in which people read them.
+    pub fn registers(&self) -> [(&'static str, u64); 18] {
+        let regs = &self.regs;
+        [
+            ("rax", regs.rax),
+            ("rbx", regs.rbx),
+            ("rcx", regs.rcx),
+            ("rdx", regs.rdx),
+            ("rsi", regs.rsi),
+            ("rdi", regs.rdi),
+            ("rbp", regs.rbp),
+            ("rsp", regs.rsp),
+            ("r8", regs.r8),
+            ("r9", regs.r9),
+            ("r10", regs.r10),
+            ("r11", regs.r11),
+            ("r12", regs.r12),
+            ("r13", regs.r13),
+            ("r14", regs.r14),
+            ("r15", regs.r15),
+            ("rip", regs.rip),
+            ("rflags", regs.rflags),
+        ]
+    }
+
     /// Whether it takes interrupts.
     pub fn interrupts_on(&self) -> bool {
         self.regs.rflags & INTERRUPT_FLAG != 0

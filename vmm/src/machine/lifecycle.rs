@@ -339,42 +339,26 @@ impl Seat {
     /// Waits until the vCPU is out of the guest for now or for good, but not beyond `deadline`.
     /// Returns whether it is. After a request to pause or stop it then stays out.
     pub fn wait_out_of_guest(&self, deadline: Instant) -> bool {
-        let mut place = self.lock();
-        while place.state == State::Running {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left == Duration::ZERO {
-                return false;
-            }
-            place = self
-                .changed
-                .wait_timeout(place, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        true
+        self.wait_while(deadline, |place| place.state == State::Running)
     }
 
     /// Waits until the vCPU, which was released, has left the state into which it came at `since`, but not beyond
     /// `deadline`. Returns whether it has, or will not as long as it is held.
     pub fn wait_gone_on(&self, since: Instant, deadline: Instant) -> bool {
-        let mut place = self.lock();
-        let stays = |place: &Place| {
+        self.wait_while(deadline, |place| {
             place.since == since
                 && matches!(place.state, State::Stalled(_))
                 && place.wanted() == Request::Run
-        };
-        while stays(&place) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left == Duration::ZERO {
-                return false;
-            }
-            place = self
-                .changed
-                .wait_timeout(place, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        true
+        })
+    }
+
+    /// Waits as long as `stays` says so, but not beyond `deadline`. Returns whether it no longer does.
+    fn wait_while(&self, deadline: Instant, stays: impl Fn(&Place) -> bool) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let stays = |place: &mut Place| stays(place);
+        let waited = self.changed.wait_timeout_while(self.lock(), left, stays);
+        let waited = waited.unwrap_or_else(PoisonError::into_inner);
+        !waited.1.timed_out()
     }
 
     /// Carries `runner` through its life and returns how the guest ended on it, or `None` if it was

@@ -37,42 +37,15 @@ pub fn death(standing: &Standing, symbols: &Symbols) -> String {
             .collect();
         line(format_args!("  code  {}", bytes.join(" ")));
     }
-    let registers = [
-        [
-            ("rax", regs.rax),
-            ("rbx", regs.rbx),
-            ("rcx", regs.rcx),
-            ("rdx", regs.rdx),
-        ],
-        [
-            ("rsi", regs.rsi),
-            ("rdi", regs.rdi),
-            ("rbp", regs.rbp),
-            ("rsp", regs.rsp),
-        ],
-        [
-            ("r8", regs.r8),
-            ("r9", regs.r9),
-            ("r10", regs.r10),
-            ("r11", regs.r11),
-        ],
-        [
-            ("r12", regs.r12),
-            ("r13", regs.r13),
-            ("r14", regs.r14),
-            ("r15", regs.r15),
-        ],
-        [
-            ("rip", regs.rip),
-            ("flags", regs.rflags),
-            ("cr2", standing.fault_address),
-            ("cr3", standing.page_tables),
-        ],
-    ];
-    for row in registers {
+    let mut registers = standing.registers().to_vec();
+    registers.extend([
+        ("cr2", standing.fault_address),
+        ("cr3", standing.page_tables),
+    ]);
+    for row in registers.chunks(4) {
         let row: Vec<_> = row
             .iter()
-            .map(|(name, value)| format!("{name:<5} {value:016x}"))
+            .map(|(name, value)| format!("{name:<6} {value:016x}"))
             .collect();
         line(format_args!("  {}", row.join("  ")));
     }
@@ -207,7 +180,7 @@ mod tests {
             text.starts_with("CPU 2 stands at 0xdead\n  code  0f 0b\n"),
             "{text}"
         );
-        assert!(text.contains("rip   000000000000dead"), "{text}");
+        assert!(text.contains("rip    000000000000dead"), "{text}");
         assert!(text.ends_with("called from 0x1234 ?\n"), "{text}");
     }
 }

@@ -188,28 +188,7 @@ impl Cpu {
         put("pending", list(&standing.requested).into());
         put("in_service", list(&standing.in_service).into());
         put("probe", look.probe.map_or(rhai::Dynamic::UNIT, Into::into));
-        let regs = &standing.regs;
-        let registers = [
-            ("rip", regs.rip),
-            ("rsp", regs.rsp),
-            ("rflags", regs.rflags),
-            ("rax", regs.rax),
-            ("rbx", regs.rbx),
-            ("rcx", regs.rcx),
-            ("rdx", regs.rdx),
-            ("rsi", regs.rsi),
-            ("rdi", regs.rdi),
-            ("rbp", regs.rbp),
-            ("r8", regs.r8),
-            ("r9", regs.r9),
-            ("r10", regs.r10),
-            ("r11", regs.r11),
-            ("r12", regs.r12),
-            ("r13", regs.r13),
-            ("r14", regs.r14),
-            ("r15", regs.r15),
-        ];
-        for (name, value) in registers {
+        for (name, value) in standing.registers() {
             put(name, value.cast_signed().into());
         }
         Ok(map)

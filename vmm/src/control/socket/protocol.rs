@@ -500,7 +500,10 @@ fn held_by(operator: &Operator, by: HeldBy) -> Value {
 
 fn look(operator: &Operator, cpu: u32) -> Answer {
     let look = operator.look(cpu)?;
-    let regs = &look.standing.regs;
+    let registers = look.standing.registers().into_iter();
+    let registers: Map<_, _> = registers
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
     Ok(object(json!({
         "place": look.place,
         "state": operator.state(cpu)?.name(),
@@ -508,13 +511,7 @@ fn look(operator: &Operator, cpu: u32) -> Answer {
         "irqs_on": look.standing.interrupts_on(),
         "pending": look.standing.requested,
         "in_service": look.standing.in_service,
-        "registers": {
-            "rip": regs.rip, "rsp": regs.rsp, "rflags": regs.rflags,
-            "rax": regs.rax, "rbx": regs.rbx, "rcx": regs.rcx, "rdx": regs.rdx,
-            "rsi": regs.rsi, "rdi": regs.rdi, "rbp": regs.rbp,
-            "r8": regs.r8, "r9": regs.r9, "r10": regs.r10, "r11": regs.r11,
-            "r12": regs.r12, "r13": regs.r13, "r14": regs.r14, "r15": regs.r15,
-        },
+        "registers": registers,
     })))
 }
 
