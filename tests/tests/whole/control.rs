@@ -345,6 +345,9 @@ fn the_command_asks_and_says_how_it_went() {
         .ends_with(0)
         .says("\"protocol\":1");
     ctl(&["fly"]).ends_with(2);
+    ctl(&["wait", "1", "--limit", "0.1"])
+        .ends_with(1)
+        .says("CPU 1 being held (it runs) has not happened within 0.1 s");
     ctl(&["finish"]).ends_with(0);
     let socket = bench.socket();
     bench.running.finish().ends_with(0);

@@ -50,7 +50,11 @@ enum Ask {
         at: Option<String>,
     },
     /// Wait until a vCPU is held, and look at it
-    Wait { cpu: u32 },
+    Wait {
+        cpu: u32,
+        #[command(flatten)]
+        limit: Limit,
+    },
     /// Undo the hold at a probe
     Release { cpu: u32 },
     /// Have a stalled vCPU execute instructions
@@ -58,6 +62,8 @@ enum Ask {
         cpu: u32,
         #[arg(default_value_t = 1)]
         count: u64,
+        #[command(flatten)]
+        limit: Limit,
     },
     /// Registers, place and pending interrupts of a stalled vCPU
     Look { cpu: u32 },
@@ -78,13 +84,18 @@ enum Ask {
         /// Do not wait until it is done
         #[arg(long)]
         detach: bool,
+        #[command(flatten)]
+        limit: Limit,
     },
     /// Exits, KVM's statistics and what the guest has counted
     Stats,
     /// Turn the trace on or off
     Trace { way: Way },
     /// End the workload of a puppet guest, and have it judged
-    Finish,
+    Finish {
+        #[command(flatten)]
+        limit: Limit,
+    },
     /// End the run
     Quit,
     /// A request as it is, or those of standard input, one a line
@@ -92,6 +103,13 @@ enum Ask {
         /// JSON, or -
         request: String,
     },
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+struct Limit {
+    /// Seconds to wait for it at most [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    limit: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -153,9 +171,16 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let mut all_well = true;
     for request in requests {
         let mut answer = line.ask(&request)?;
-        if let (Ask::Tell { detach: false, .. }, true) = (&arguments.ask, answer["ok"] == true) {
-            let wait =
-                json!({ "verb": "wait_done", "cpu": answer["cpu"], "number": answer["number"] });
+        if let Ask::Tell {
+            detach: false,
+            limit,
+            ..
+        } = &arguments.ask
+            && answer["ok"] == true
+        {
+            let wait = json!({
+                "verb": "wait_done", "cpu": answer["cpu"], "number": answer["number"], "limit": limit.limit,
+            });
             answer = line.ask(&wait.to_string())?;
         }
         all_well &= print(&answer);
@@ -186,9 +211,13 @@ fn request(ask: &Ask) -> Value {
         } => {
             json!({ "verb": "hold", "cpu": cpu, "probe": probe, "nth": nth, "call": call })
         }
-        Ask::Wait { cpu } => json!({ "verb": "wait_held", "cpu": cpu }),
+        Ask::Wait { cpu, limit } => {
+            json!({ "verb": "wait_held", "cpu": cpu, "limit": limit.limit })
+        }
         Ask::Release { cpu } => json!({ "verb": "release", "cpu": cpu }),
-        Ask::Step { cpu, count } => json!({ "verb": "step", "cpu": cpu, "count": count }),
+        Ask::Step { cpu, count, limit } => {
+            json!({ "verb": "step", "cpu": cpu, "count": count, "limit": limit.limit })
+        }
         Ask::Look { cpu } => json!({ "verb": "look", "cpu": cpu }),
         Ask::Tell {
             cpu,
@@ -196,16 +225,18 @@ fn request(ask: &Ask) -> Value {
             about,
             cpus,
             wait,
+            limit,
             ..
         } => {
             let cpus: Option<Vec<u32>> = cpus.as_ref().map(|cpus| cpus.iter().collect());
             json!({
                 "verb": "tell", "cpu": cpu, "deed": deed, "about": about, "cpus": cpus, "wait": wait,
+                "limit": limit.limit,
             })
         }
         Ask::Stats => json!({ "verb": "stats" }),
         Ask::Trace { way } => json!({ "verb": "trace", "on": matches!(way, Way::On) }),
-        Ask::Finish => json!({ "verb": "finish" }),
+        Ask::Finish { limit } => json!({ "verb": "finish", "limit": limit.limit }),
         Ask::Quit => json!({ "verb": "quit" }),
         Ask::Raw { .. } => Value::Null,
     }
