@@ -84,6 +84,8 @@ pub struct Operator {
     symbols: Arc<Symbols>,
     command_line: String,
     watches: Watches,
+    /// Whether each vCPU was ever to stop by itself, so that it can be on its way to that.
+    stops: Box<[AtomicBool]>,
     tracer: Option<Tracer>,
     commands: Commands,
     wire: Wire,
@@ -131,6 +133,7 @@ impl Operator {
             symbols,
             command_line,
             watches: Watches::new(points, lab.clone()),
+            stops: (0..lab.cpus()).map(|_| AtomicBool::new(false)).collect(),
             tracer,
             commands: Commands::new(lab.clone()),
             wire: Wire::default(),

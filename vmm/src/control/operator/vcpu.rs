@@ -1,6 +1,8 @@
 //! What an operator can ask of one vCPU: to stay out of the guest, now or where it comes to a point or an
 //! instruction, to take steps, and to be looked at.
 
+use std::sync::atomic::Ordering;
+
 use shared::lab::Counters;
 
 use super::{Operator, OperatorError, Wait, Watch};
@@ -51,7 +53,7 @@ impl Operator {
     /// # Errors
     /// No such point, or no such vCPU.
     pub fn hold_at(&self, cpu: u32, watch: Watch) -> Result<(), OperatorError> {
-        self.state(cpu)?;
+        self.will_stop(cpu)?;
         Ok(self.watches.arm(cpu, watch)?)
     }
 
@@ -61,6 +63,7 @@ impl Operator {
     /// If the host has no breakpoints, or the image no such symbol.
     pub fn break_at(&self, cpu: u32, place: &str) -> Result<u64, OperatorError> {
         let address = self.symbols.address(place)?;
+        self.will_stop(cpu)?;
         self.with_crew(|crew| Ok(crew.set_breakpoint(cpu, address)?))?;
         Ok(address)
     }
@@ -70,8 +73,19 @@ impl Operator {
     /// # Errors
     /// No such vCPU, or one that has exited.
     pub fn disarm(&self, cpu: u32) -> Result<(), OperatorError> {
+        self.check_is_cpu(cpu)?;
         self.watches.disarm(cpu);
-        self.with_crew(|crew| Ok(crew.clear_stops(cpu)?))
+        match self.stops[cpu as usize].load(Ordering::SeqCst) {
+            true => self.with_crew(|crew| Ok(crew.clear_stops(cpu)?)),
+            // Left in the guest, where the kick would count as an exit.
+            false => Ok(()),
+        }
+    }
+
+    fn will_stop(&self, cpu: u32) -> Result<(), OperatorError> {
+        self.check_is_cpu(cpu)?;
+        self.stops[cpu as usize].store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Waits until a vCPU is held at a point, an address or after a step.
@@ -95,6 +109,7 @@ impl Operator {
     /// # Errors
     /// If it is not stalled, or has not come back within the limit.
     pub fn step(&self, cpu: u32, count: u64, wait: Wait<'_>) -> Result<(), OperatorError> {
+        self.will_stop(cpu)?;
         self.with_crew(|crew| Ok(crew.step(cpu, count)?))?;
         let what = || format!("the end of {count} steps of CPU {cpu}, which may be halted,");
         let stepped = self.wait(wait, what, || self.is_held(cpu).then_some(()));
