@@ -20,7 +20,7 @@ LOST_CALL := scenarios/explore/lost-call.case
 
 .DEFAULT_GOAL := build
 .PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-versus test-orderings test-local \
-	test-plants test-svm test-qemu test-browser stories cases designs bench bench-explorer costs trace-costs lint install clean
+	test-plants test-svm test-qemu test-browser stories soak cases designs bench bench-explorer costs trace-costs lint install clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -86,6 +86,12 @@ stories: have-kvm build whole ## every scenario a thousand times, and fifty time
 	STORY_RUNS=1000 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) stories::
 	SVM_TIME_LIMIT=7200 tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
 		STORY_RUNS=50 whole stories::
+
+SOAK := stalls::no_call_is_lost --nocapture
+soak: have-kvm build whole ## pause vCPUs a hundred thousand times at random points, and ten thousand in the nested host
+	STALL_SOAK=100000 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) $(SOAK)
+	SVM_TIME_LIMIT=7200 tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
+		STALL_SOAK=10000 whole $(SOAK)
 
 cases: have-kvm build whole ## explore every case with every queue: what breaks has to come again a thousand times
 	EXPLORE_REPLAYS=1000 EXPLORE_TIME=1200 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) case_breaks --ignored --nocapture

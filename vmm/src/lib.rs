@@ -15,6 +15,7 @@ pub mod machine;
 pub mod report;
 pub mod scenario;
 pub mod stats;
+pub mod text;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -136,6 +136,25 @@ fn a_report_file_that_cannot_be_made() {
 }
 
 #[test]
+fn a_text_without_end_is_refused() {
+    let image = image();
+    for before in [
+        &["--script", "/dev/zero"][..],
+        &["explore", "/dev/zero"],
+        &["replay", "/dev/zero"],
+        &["bench", "--baseline", "/dev/zero"],
+    ] {
+        Vmm::new()
+            .args(before)
+            .arg(image.path())
+            .run()
+            .ends_with(2)
+            .complains_of("/dev/zero")
+            .complains_of("it has more than 64 MiB");
+    }
+}
+
+#[test]
 fn help_and_version_go_to_standard_output() {
     let help = Vmm::with("--help").run();
     help.ends_with(0);

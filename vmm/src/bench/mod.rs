@@ -25,6 +25,7 @@ use crate::Config;
 use crate::control::operator::OperatorError;
 use crate::stats::latency::Spread;
 use crate::stats::sources::Source;
+use crate::text;
 use measure::Background;
 
 /// Version of the JSON document. It changes when a program that reads it could take harm: see docs/formats.md.
@@ -164,8 +165,8 @@ impl Costs {
     /// # Errors
     /// Says what is wrong with the file.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let text =
+            text::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         let costs: Self = serde_json::from_str(&text)
             .map_err(|error| format!("{} is no result of vmm bench: {error}", path.display()))?;
         if costs.schema != SCHEMA {

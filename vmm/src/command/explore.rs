@@ -1,7 +1,6 @@
 //! `vmm explore CASE GUEST`: searches the orders of a case's steps for one that breaks something.
 
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use vmm::explore::search::Counts;
 use vmm::explore::search::sampled::Way;
 use vmm::explore::sharing::Known;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible};
+use vmm::text;
 
 use super::explored::{self, Files};
 use super::interruption::{self, interrupted};
@@ -266,8 +266,7 @@ pub fn spinner() -> ProgressBar {
 fn read_known(path: &Path) -> Result<Known, Refused> {
     let name = path.display();
     let bad = |message| Refused { message, status: 2 };
-    let text =
-        fs::read_to_string(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;
+    let text = text::read(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;
     serde_json::from_str(&text).map_err(|error| {
         bad(format!(
             "{name} is not what vmm merge --sharing writes: {error}"
@@ -275,11 +274,10 @@ fn read_known(path: &Path) -> Result<Known, Refused> {
     })
 }
 
-fn read_case(path: &PathBuf) -> Result<Case, Refused> {
+fn read_case(path: &Path) -> Result<Case, Refused> {
     let name = path.display();
     let bad = |message| Refused { message, status: 2 };
-    let text =
-        fs::read_to_string(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;
+    let text = text::read(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;
     Case::parse(&text).map_err(|error| bad(format!("{name}: {error}")))
 }
 

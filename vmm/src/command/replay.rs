@@ -1,6 +1,5 @@
 //! `vmm replay SCHEDULE GUEST`: runs exactly that schedule again.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -9,6 +8,7 @@ use vmm::explore::Replay;
 use vmm::explore::schedule::Schedule;
 use vmm::explore::story::tell;
 use vmm::report::page::story::Document;
+use vmm::text;
 
 use super::explored::write_page;
 use super::interruption::{self, interrupted};
@@ -44,7 +44,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let name = arguments.schedule.display();
     let bad = |message| Refused { message, status: 2 };
-    let text = fs::read_to_string(&arguments.schedule)
+    let text = text::read(&arguments.schedule)
         .map_err(|error| bad(format!("cannot read {name}: {error}")))?;
     let schedule = Schedule::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
     let open = |name: &PathBuf| create(name, [&arguments.schedule, &arguments.guest]);

@@ -18,6 +18,7 @@ use super::schedule::{Granularity, Schedule};
 use super::search::{Counts, Why};
 use super::sharing::Known;
 use super::{Config, Outcome, Shard, Strategy, Verdict};
+use crate::text;
 
 /// Version of the document.
 pub const SCHEMA: &str = "ipi-lab-explore/1";
@@ -182,8 +183,7 @@ impl Part {
     /// A sentence that names the file and says what is wrong with it.
     pub fn read(path: &Path) -> Result<Self, String> {
         let shown = path.display();
-        let text =
-            fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+        let text = text::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
         let document: Document = serde_json::from_str(&text)
             .map_err(|error| format!("{shown} is no result of vmm explore: {error}"))?;
         if document.schema != SCHEMA {

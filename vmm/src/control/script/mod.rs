@@ -19,6 +19,7 @@ use rhai::{Dynamic, Engine, EvalAltResult};
 
 use super::Ending;
 use super::operator::{Operator, OperatorError, Wait};
+use crate::text;
 use failure::bad;
 pub use failure::{Failure, Kind};
 
@@ -69,8 +70,7 @@ impl Script {
     /// # Errors
     /// [`Failure`] says where it is not right.
     pub fn read(file: &Path) -> Result<Self, Failure> {
-        let text =
-            std::fs::read_to_string(file).map_err(|error| Failure::unreadable(file, &error))?;
+        let text = text::read(file).map_err(|error| Failure::unreadable(file, &error))?;
         let script = Self {
             file: file.to_owned(),
             text,
