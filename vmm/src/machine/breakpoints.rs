@@ -5,7 +5,8 @@
 use std::sync::OnceLock;
 
 use kvm_bindings::{
-    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, kvm_guest_debug,
+    KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP,
+    kvm_guest_debug,
 };
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -48,6 +49,8 @@ pub enum Stop {
 pub(super) struct Debugging {
     breakpoint: Option<u64>,
     steps: u64,
+    /// Whether interrupts can come in between steps.
+    is_interruptible: bool,
 }
 
 impl Debugging {
@@ -66,9 +69,20 @@ impl Debugging {
         self.tell(fd)
     }
 
-    /// Stop after `steps` instructions, or 0 for never.
+    /// Stop after `steps` instructions, or 0 for never. No interrupt comes in before: it would save the trap flag, by
+    /// which the processor steps, with the other flags, and its end would bring it back when nobody steps any more, as
+    /// a #DB of the guest's.
     pub fn set_steps(&mut self, steps: u64, fd: &VcpuFd) -> Result<(), errno::Error> {
         self.steps = steps;
+        self.is_interruptible = false;
+        self.tell(fd)
+    }
+
+    /// Stop after the next instruction, which is the first of a handler if an interrupt comes in. The vCPU must then
+    /// be stepped until that has ended.
+    pub fn set_step_or_interrupt(&mut self, fd: &VcpuFd) -> Result<(), errno::Error> {
+        self.steps = 1;
+        self.is_interruptible = true;
         self.tell(fd)
     }
 
@@ -76,23 +90,29 @@ impl Debugging {
     /// which it then does once. What nobody asked for, as when it was called off, is passed over.
     pub fn stopped_at(&mut self, pc: u64, fd: &VcpuFd) -> Option<Stop> {
         let stop = if self.breakpoint == Some(pc) {
-            Stop::Address(pc)
+            Some(Stop::Address(pc))
         } else if self.steps == 1 {
-            Stop::Steps
+            Some(Stop::Steps)
         } else {
-            self.steps = self.steps.saturating_sub(1);
-            return None;
+            None
         };
-        *self = Self::default();
-        // Not refused, as it was not when there was something to stop at.
+        if stop.is_some() {
+            *self = Self::default();
+        }
+        self.steps = self.steps.saturating_sub(1);
+        // Not refused, as it was not when there was something to stop at. Told after each step: an `iret` or
+        // `popf` can have cleared the trap flag by which the processor steps.
         let _ = self.tell(fd);
-        Some(stop)
+        stop
     }
 
     fn tell(&self, fd: &VcpuFd) -> Result<(), errno::Error> {
         let mut debug = kvm_guest_debug::default();
         if self.steps > 0 {
             debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+            if !self.is_interruptible {
+                debug.control |= KVM_GUESTDBG_BLOCKIRQ;
+            }
         }
         if let Some(address) = self.breakpoint {
             debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;

@@ -184,13 +184,14 @@ impl Serial {
         }
     }
 
-    /// Has vCPU `cpu` execute one instruction at a time, or no longer.
+    /// Has vCPU `cpu` come out after one instruction, its next one or the first of a handler. Inside a handler this
+    /// is to be asked for again and again, until it has ended.
     ///
     /// # Errors
     /// What KVM said.
-    pub fn set_stepping(&mut self, cpu: usize, on: bool) -> Result<(), errno::Error> {
+    pub fn set_step(&mut self, cpu: usize) -> Result<(), errno::Error> {
         let (debugging, fd) = self.seats[cpu].vcpu.debugging();
-        debugging.set_steps(u64::from(on), fd)
+        debugging.set_step_or_interrupt(fd)
     }
 
     /// The registers with which vCPU `cpu` goes on. RIP lies behind the instruction for which it came out,

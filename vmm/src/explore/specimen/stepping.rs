@@ -143,7 +143,7 @@ impl Specimen {
         let at = loop {
             if stepping {
                 self.serial
-                    .set_stepping(cpu, true)
+                    .set_step(cpu)
                     .map_err(kvm("execute a single instruction"))?;
             }
             match self.serial.run(cpu) {
