@@ -115,7 +115,7 @@ impl Bench {
                 }
             }
         });
-        let crew = Crew::new(vcpus, &devices, &on_message, None).unwrap();
+        let crew = Crew::new(vcpus, &devices, &memory, &on_message, None).unwrap();
         crew.run();
         Some(Self {
             crew,
@@ -152,7 +152,7 @@ impl Bench {
     }
 
     fn rip(&self) -> u64 {
-        let standing = self.crew.standing(0, &self.memory).unwrap().unwrap();
+        let standing = self.crew.standing(0).unwrap().unwrap();
         standing.regs.rip
     }
 }

@@ -83,7 +83,7 @@ impl Bench {
         } = machine;
         let on_message: Arc<OnMessage> = Arc::new(|_, _| Reaction::GoOn);
         Some(Self {
-            crew: Crew::new(vcpus, &devices, &on_message, None).unwrap(),
+            crew: Crew::new(vcpus, &devices, &memory, &on_message, None).unwrap(),
             _vm: vm,
             memory,
         })

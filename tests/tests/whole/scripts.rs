@@ -315,6 +315,24 @@ fn steps_are_a_cpus_own_and_leave_nothing_behind() {
 }
 
 #[test]
+fn a_cpu_is_stepped_through_its_sleep_and_lives() {
+    // It wakes from each `hlt` for the interrupt that is pending, and sleeps again as it finds nothing to do.
+    let run = perform(
+        "cpu(1).idle().wait_done();
+         for n in 500..520 {
+             cpu(1).pause();
+             let made = cpu(0).call_single(1, nowait);
+             made.wait_done();
+             cpu(1).step(n);
+             expect(!made.ran_on(1), \"no interrupt to have come in\");
+             cpu(1).resume();
+             made.wait_ran();
+         }",
+    );
+    run.ends_with(0);
+}
+
+#[test]
 fn a_cpu_is_held_the_nth_time_and_for_a_call() {
     let run = perform(
         "cpu(1).hold_at(\"single.run\", 3);

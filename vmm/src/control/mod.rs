@@ -234,7 +234,6 @@ pub fn run(
     let start = Start::new().map_err(|e| ControlError::Prepare("create an eventfd", e))?;
     let start = Arc::new(start);
     let operator = Operator::new(Equipment {
-        memory: memory.clone(),
         lab: lab.clone(),
         interrupts: vm.interrupts(),
         meter: Arc::clone(&meter),
@@ -256,7 +255,13 @@ pub fn run(
             operator.hear(vcpu, message)
         }
     });
-    operator.take_over(Crew::new(vcpus, &devices, &on_message, setup.pins)?);
+    operator.take_over(Crew::new(
+        vcpus,
+        &devices,
+        &memory,
+        &on_message,
+        setup.pins,
+    )?);
     let mut uncounted = None;
     let ended = operator.with_machine(|crew| {
         if let Some(sources) = setup.sources {

@@ -51,6 +51,8 @@ pub(super) struct Debugging {
     steps: u64,
     /// Whether interrupts can come in between steps.
     is_interruptible: bool,
+    /// Whether the last instruction is complete, so that RIP is that of the next.
+    is_between: bool,
 }
 
 impl Debugging {
@@ -75,7 +77,18 @@ impl Debugging {
     pub fn set_steps(&mut self, steps: u64, fd: &VcpuFd) -> Result<(), errno::Error> {
         self.steps = steps;
         self.is_interruptible = false;
+        self.is_between = true;
         self.tell(fd)
+    }
+
+    /// Whether the next instruction is one of several to be stepped over, and nothing of it has been done.
+    pub fn is_before_a_step(&self) -> bool {
+        self.steps > 0 && !self.is_interruptible && self.is_between
+    }
+
+    /// The vCPU is about to execute, or has come out of the guest with nothing half done.
+    pub fn set_between(&mut self, is_between: bool) {
+        self.is_between = is_between;
     }
 
     /// Stop after the next instruction, which is the first of a handler if an interrupt comes in. The vCPU must then
@@ -100,6 +113,7 @@ impl Debugging {
             *self = Self::default();
         }
         self.steps = self.steps.saturating_sub(1);
+        self.is_between = true;
         // Not refused, as it was not when there was something to stop at. Told after each step: an `iret` or
         // `popf` can have cleared the trap flag by which the processor steps.
         let _ = self.tell(fd);

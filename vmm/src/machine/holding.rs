@@ -3,7 +3,6 @@
 
 use std::sync::PoisonError;
 
-use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::errno;
 
 use super::breakpoints::{self, BreakpointError, Stop};
@@ -74,12 +73,8 @@ impl Crew {
     ///
     /// # Errors
     /// As [`Crew::with_stalled`]; inside, what KVM said when it was asked for registers.
-    pub fn standing(
-        &self,
-        id: u32,
-        memory: &GuestMemoryMmap,
-    ) -> Result<Result<Standing, errno::Error>, PauseError> {
-        self.with_stalled(id, |vcpu| Standing::of(vcpu, memory))
+    pub fn standing(&self, id: u32) -> Result<Result<Standing, errno::Error>, PauseError> {
+        self.with_stalled(id, |vcpu| Standing::of(vcpu, &self.memory))
     }
 
     /// What vCPU `id` is held by, if it is held and has come there by itself.

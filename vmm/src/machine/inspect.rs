@@ -115,6 +115,12 @@ impl Standing {
     }
 }
 
+/// Up to `length` bytes of code at `address` as `vcpu` addresses it, fewer if a page is missing. For a vCPU in long
+/// mode, where addresses of code are not relative to its segment.
+pub(super) fn code(vcpu: &Vcpu, memory: &GuestMemoryMmap, address: u64, length: usize) -> Vec<u8> {
+    Place { vcpu, memory }.read(address, length)
+}
+
 /// Memory as one vCPU addresses it.
 struct Place<'a> {
     vcpu: &'a Vcpu,

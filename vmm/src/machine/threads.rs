@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use shared::ports::{Dispatch, Doorbell};
+use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{Killable, unblock_signal};
 
@@ -191,17 +192,19 @@ impl Member {
 pub struct Crew {
     pub(super) members: Vec<Member>,
     pub(super) latencies: Arc<Latencies>,
+    pub(super) memory: GuestMemoryMmap,
     events: Arc<Events>,
 }
 
 impl Crew {
-    /// Gives each of `vcpus` a thread.
+    /// Gives each of `vcpus` a thread. They use `memory`.
     ///
     /// # Errors
     /// [`CrewError`] if the host has no more threads to give.
     pub fn new(
         vcpus: Vec<Vcpu>,
         devices: &Arc<Devices>,
+        memory: &GuestMemoryMmap,
         on_message: &Arc<OnMessage>,
         pins: Option<&Pins>,
     ) -> Result<Self, CrewError> {
@@ -210,6 +213,7 @@ impl Crew {
         let mut crew = Self {
             members: Vec::with_capacity(vcpus.len()),
             latencies: Arc::default(),
+            memory: memory.clone(),
             events,
         };
         for vcpu in vcpus {
@@ -245,6 +249,7 @@ impl Crew {
             journal,
             held_by: Arc::clone(&held_by),
             devices: Arc::clone(devices),
+            memory: self.memory.clone(),
             on_message: Arc::clone(on_message),
             events: Arc::clone(&self.events),
             latencies: Arc::clone(&self.latencies),
@@ -394,6 +399,7 @@ struct Carried {
     journal: Arc<Journal>,
     held_by: Arc<Mutex<Option<HeldBy>>>,
     devices: Arc<Devices>,
+    memory: GuestMemoryMmap,
     on_message: Arc<OnMessage>,
     events: Arc<Events>,
     latencies: Arc<Latencies>,
@@ -449,7 +455,11 @@ impl Runner for Carried {
 
     fn step(&mut self) -> Step<End> {
         // Not held any longer than that: whoever controls the machine may look at the vCPU afterwards.
-        let exit = self.vcpu().run(&self.devices);
+        let exit = {
+            let mut vcpu = self.vcpu();
+            let halted = vcpu.step_over_hlt(&self.memory);
+            halted.unwrap_or_else(|| vcpu.run(&self.devices))
+        };
         match exit {
             Exit::Pio(Effect::Doorbell(doorbell)) => self.ring(doorbell),
             Exit::Pio(Effect::Dispatch(dispatch)) => self.hear(Message::Dispatch(dispatch)),

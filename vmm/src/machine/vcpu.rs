@@ -4,14 +4,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kvm_bindings::{KVM_INTERNAL_ERROR_EMULATION, kvm_run};
+use kvm_bindings::{
+    KVM_INTERNAL_ERROR_EMULATION, KVM_MP_STATE_HALTED, KVM_VCPUEVENT_VALID_SHADOW, kvm_mp_state,
+    kvm_run,
+};
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::errno;
 
 use super::boot;
 use super::breakpoints::{Debugging, Stop};
 use super::cpuid::{self, Features};
 use super::devices::{Devices, Effect};
+use super::inspect;
 use super::journal::Journal;
 use super::kick::ImmediateExit;
 use super::tally::Tally;
@@ -185,7 +190,38 @@ impl Vcpu {
         exit
     }
 
+    /// Executes the next instruction itself if it is a `hlt` and is to be stepped over: emulating KVMs remember that
+    /// it halted when nothing steps any more, and halt the vCPU then, wherever it is. Comes out as after any step.
+    pub fn step_over_hlt(&mut self, memory: &GuestMemoryMmap) -> Option<Exit> {
+        const HLT: u8 = 0xf4;
+        if !self.debugging.is_before_a_step() {
+            return None;
+        }
+        let mut regs = self.fd.get_regs().ok()?;
+        if inspect::code(self, memory, regs.rip, 1) != [HLT] {
+            return None;
+        }
+        regs.rip += 1;
+        let halted = kvm_mp_state {
+            mp_state: KVM_MP_STATE_HALTED,
+        };
+        let halt = || {
+            // The instruction behind a `sti` or `mov ss` takes no interrupt; the one behind this does.
+            let mut events = self.fd.get_vcpu_events()?;
+            events.flags = KVM_VCPUEVENT_VALID_SHADOW;
+            events.interrupt.shadow = 0;
+            self.fd.set_vcpu_events(&events)?;
+            self.fd.set_regs(&regs)?;
+            self.fd.set_mp_state(halted)
+        };
+        match halt() {
+            Ok(()) => Some(Exit::Debug(self.debugging.stopped_at(regs.rip, &self.fd))),
+            Err(error) => Some(Exit::Dead(Death::Run(error))),
+        }
+    }
+
     fn enter(&mut self, devices: &Devices) -> Exit {
+        self.debugging.set_between(false);
         let death = match self.fd.run() {
             Ok(VcpuExit::IoOut(port, data)) => return Exit::Pio(devices.write_port(port, data)),
             Ok(VcpuExit::IoIn(port, data)) => {
@@ -200,7 +236,7 @@ impl Vcpu {
                 devices.read_nowhere(data);
                 return Exit::Mmio;
             }
-            Ok(VcpuExit::Intr) => return Exit::Interrupted,
+            Ok(VcpuExit::Intr) => return self.interrupted(),
             Ok(VcpuExit::Hlt) => return Exit::Hlt,
             Ok(VcpuExit::Debug(debug)) => {
                 let pc = debug.pc;
@@ -211,12 +247,18 @@ impl Vcpu {
             Ok(VcpuExit::InternalError) => internal_error(self.fd.get_kvm_run()),
             Ok(other) => Death::Unexpected(format!("{other:?}")),
             Err(error) => match error.errno() {
-                libc::EINTR => return Exit::Interrupted,
+                libc::EINTR => return self.interrupted(),
                 libc::EAGAIN => return Exit::Again,
                 _ => Death::Run(error),
             },
         };
         Exit::Dead(death)
+    }
+
+    fn interrupted(&mut self) -> Exit {
+        // KVM completes what it came out for before it looks for a signal.
+        self.debugging.set_between(true);
+        Exit::Interrupted
     }
 }
 

@@ -25,7 +25,6 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
-use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
@@ -59,7 +58,6 @@ pub use wire::{InFlight, NotThere};
 /// What an operator works on.
 #[derive(Debug)]
 pub(super) struct Equipment {
-    pub memory: GuestMemoryMmap,
     pub lab: Lab,
     pub interrupts: Interrupts,
     pub meter: Arc<Meter>,
@@ -76,7 +74,6 @@ pub(super) struct Equipment {
 pub struct Operator {
     /// The vCPUs, as long as there are any.
     crew: RwLock<Option<Crew>>,
-    memory: GuestMemoryMmap,
     lab: Lab,
     interrupts: Interrupts,
     meter: Arc<Meter>,
@@ -114,7 +111,6 @@ pub struct Operator {
 impl Operator {
     pub(super) fn new(equipment: Equipment) -> io::Result<Self> {
         let Equipment {
-            memory,
             lab,
             interrupts,
             meter,
@@ -126,7 +122,6 @@ impl Operator {
         } = equipment;
         Ok(Self {
             crew: RwLock::new(None),
-            memory,
             interrupts,
             meter,
             console,

@@ -135,7 +135,7 @@ impl Operator {
     pub fn look(&self, cpu: u32) -> Result<Look, OperatorError> {
         self.with_crew(|crew| {
             let standing = crew
-                .standing(cpu, &self.memory)?
+                .standing(cpu)?
                 .map_err(|source| OperatorError::Look(cpu, source))?;
             let held_by = crew.held_by(cpu);
             let probe = match held_by {

@@ -220,7 +220,7 @@ pub(super) fn run_to_idle(
         _ => Reaction::GoOn,
     });
     let cpus = vcpus.len();
-    let crew = Crew::new(vcpus, &devices, &on_message, None)?;
+    let crew = Crew::new(vcpus, &devices, &memory, &on_message, None)?;
     crew.run();
     let deadline = Instant::now() + BOOT_LIMIT;
     let mut ready = 0;
