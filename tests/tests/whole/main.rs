@@ -12,6 +12,7 @@ mod hostile;
 mod image_lint;
 mod interrupt;
 mod live;
+mod meddling;
 mod no_kvm;
 mod output;
 mod qemu;
