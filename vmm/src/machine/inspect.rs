@@ -2,7 +2,9 @@
 //! and the calls that led there. Reads only, and believes nothing the guest left behind: every walk
 //! is bounded.
 
-use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_UNINITIALIZED, kvm_lapic_state, kvm_regs};
+use kvm_bindings::{
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_UNINITIALIZED, kvm_lapic_state, kvm_regs, kvm_sregs,
+};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::errno;
 
@@ -77,8 +79,7 @@ impl Standing {
             page_tables: sregs.cr3,
             requested: requested(&lapic),
             in_service: vectors(&lapic, IN_SERVICE),
-            // Outside long mode the instruction pointer is relative to the code segment.
-            code: place.read(sregs.cs.base.wrapping_add(regs.rip), INSTRUCTION_MAX),
+            code: place.code(&regs, &sregs, INSTRUCTION_MAX),
             callers: callers(regs.rbp, |address| place.word(address)),
             regs,
         })
@@ -115,10 +116,11 @@ impl Standing {
     }
 }
 
-/// Up to `length` bytes of code at `address` as `vcpu` addresses it, fewer if a page is missing. For a vCPU in long
-/// mode, where addresses of code are not relative to its segment.
-pub(super) fn code(vcpu: &Vcpu, memory: &GuestMemoryMmap, address: u64, length: usize) -> Vec<u8> {
-    Place { vcpu, memory }.read(address, length)
+/// The byte at which `vcpu` stands, if it can be read.
+pub(super) fn next_byte(vcpu: &Vcpu, memory: &GuestMemoryMmap) -> Option<u8> {
+    let (regs, sregs) = (vcpu.fd().get_regs().ok()?, vcpu.fd().get_sregs().ok()?);
+    let code = Place { vcpu, memory }.code(&regs, &sregs, 1);
+    code.first().copied()
 }
 
 /// Memory as one vCPU addresses it.
@@ -150,6 +152,11 @@ impl Place<'_> {
             bytes.append(&mut piece);
         }
         bytes
+    }
+
+    /// Up to `length` bytes at the instruction pointer, which outside long mode is relative to the code segment.
+    fn code(&self, regs: &kvm_regs, sregs: &kvm_sregs, length: usize) -> Vec<u8> {
+        self.read(sregs.cs.base.wrapping_add(regs.rip), length)
     }
 
     fn word(&self, address: u64) -> Option<u64> {

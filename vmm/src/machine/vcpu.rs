@@ -197,10 +197,10 @@ impl Vcpu {
         if !self.debugging.is_before_a_step() {
             return None;
         }
-        let mut regs = self.fd.get_regs().ok()?;
-        if inspect::code(self, memory, regs.rip, 1) != [HLT] {
+        if inspect::next_byte(self, memory) != Some(HLT) {
             return None;
         }
+        let mut regs = self.fd.get_regs().ok()?;
         regs.rip += 1;
         let halted = kvm_mp_state {
             mp_state: KVM_MP_STATE_HALTED,
