@@ -31,7 +31,7 @@ pub enum BreakpointError {
     #[error(transparent)]
     Pause(#[from] PauseError),
     /// KVM refused.
-    #[error("KVM refuses to debug the vCPU")]
+    #[error("KVM refuses to debug the vCPU (steps take Linux 5.15 or later)")]
     Refused(#[from] errno::Error),
 }
 
