@@ -8,17 +8,8 @@ use std::env;
 use std::fmt::Write;
 
 use fastrand::Rng;
-use tests::{Vmm, need_kvm};
+use tests::{SOUND_QUEUES, Vmm, need_kvm};
 
-const QUEUES: [&str; 7] = [
-    "kmalloc",
-    "filo",
-    "counters",
-    "shared-refs",
-    "counting-rcu",
-    "fixed-2011",
-    "llist",
-];
 const TRANSPORTS: [&str; 4] = ["x2apic", "xapic", "x2apic-cluster", "wire"];
 const PROBES: [&str; 8] = [
     "single.send",
@@ -94,7 +85,7 @@ fn whatever_was_held_nothing_is_lost() {
     for seed in first..first + number("MEDDLING_SCRIPTS", 8) {
         let rng = &mut Rng::with_seed(seed);
         let cpus = rng.u32(1..6);
-        let queue = rng.choice(QUEUES).unwrap_or_default();
+        let queue = rng.choice(SOUND_QUEUES).unwrap_or_default();
         let transport = rng.choice(TRANSPORTS).unwrap_or_default();
         let text = script(rng, cpus);
         let run = Vmm::scripted(&text)

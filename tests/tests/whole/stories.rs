@@ -7,17 +7,7 @@ use std::env;
 use std::fs;
 
 use tempfile::NamedTempFile;
-use tests::{Vmm, need_kvm};
-
-/// Sound designs with a list that CPUs walk past each other's elements.
-const SOUND_WALKED: [&str; 6] = [
-    "kmalloc",
-    "filo",
-    "counters",
-    "shared-refs",
-    "counting-rcu",
-    "fixed-2011",
-];
+use tests::{SOUND_QUEUES, Vmm, need_kvm};
 
 fn runs() -> u32 {
     env::var("STORY_RUNS").map_or(1, |runs| runs.parse().expect("a number of runs"))
@@ -53,8 +43,7 @@ const MCKENNEY: &str = include_str!("../../../scenarios/mckenney-2009.rhai");
 fn mckenney(away: &str) {
     let away = &[away][..];
     tell(MCKENNEY, "queue=fifo", away, "pass: as expected: lost");
-    tell(MCKENNEY, "queue=llist", away, EXACTLY_ONCE);
-    for queue in SOUND_WALKED {
+    for queue in SOUND_QUEUES {
         tell(MCKENNEY, &format!("queue={queue}"), away, EXACTLY_ONCE);
     }
 }

@@ -1,18 +1,7 @@
 //! The stress workload on real vCPUs: every sound queue, with CPUs leaving and coming back.
 
 use serde_json::Value;
-use tests::{Vmm, need_kvm};
-
-/// The designs that lose nothing, as the guest names them.
-const SOUND: [&str; 7] = [
-    "kmalloc",
-    "filo",
-    "counters",
-    "shared-refs",
-    "counting-rcu",
-    "fixed-2011",
-    "llist",
-];
+use tests::{SOUND_QUEUES, Vmm, need_kvm};
 
 /// The report on a run that has to pass.
 fn passes(vcpus: u32, options: &str) -> Value {
@@ -34,7 +23,7 @@ fn number(report: &Value, pointer: &str) -> u64 {
 #[test]
 fn every_sound_queue_passes() {
     need_kvm();
-    for queue in SOUND {
+    for queue in SOUND_QUEUES {
         for (vcpus, calls) in [(2, 100), (5, 60)] {
             passes(vcpus, &format!("queue={queue} calls={calls}"));
         }
