@@ -130,21 +130,15 @@ impl Bench {
 
     #[track_caller]
     fn wait_held(&self) -> Option<HeldBy> {
-        let deadline = Instant::now() + SOON;
-        while self.crew.state(0).unwrap().0 != HELD {
-            assert!(Instant::now() < deadline, "is not held");
-            thread::yield_now();
-        }
+        wait_until("is held", || self.crew.state(0).unwrap().0 == HELD);
         self.crew.held_by(0)
     }
 
     #[track_caller]
     fn wait_counted(&self, counts: [u32; 2]) {
-        let deadline = Instant::now() + SOON;
-        while self.counts() != counts {
-            assert!(Instant::now() < deadline, "{:?}", self.counts());
-            thread::yield_now();
-        }
+        wait_until(&format!("has counted {counts:?}"), || {
+            self.counts() == counts
+        });
     }
 
     fn counts(&self) -> [u32; 2] {
@@ -154,6 +148,16 @@ impl Bench {
     fn rip(&self) -> u64 {
         let standing = self.crew.standing(0).unwrap().unwrap();
         standing.regs.rip
+    }
+}
+
+/// Waits until the vCPU does what is said of it.
+#[track_caller]
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not in time: it {what}");
+        thread::yield_now();
     }
 }
 
@@ -273,11 +277,9 @@ fn a_vcpu_on_its_way_into_a_hold_is_let_go_with_the_others() {
     bench.wait_held();
     let gate = bench.gate.lock().unwrap();
     crew.resume(0).unwrap();
-    let deadline = Instant::now() + SOON;
-    while bench.arrivals.load(Ordering::Acquire) < 2 {
-        assert!(Instant::now() < deadline, "does not come to its point");
-        thread::yield_now();
-    }
+    wait_until("comes to its point", || {
+        bench.arrivals.load(Ordering::Acquire) >= 2
+    });
     // It has come there, and is not held yet, so that there is nothing to undo.
     assert_eq!(crew.resume(0), Err(PauseError::NotPaused(0)));
     thread::scope(|scope| {
@@ -314,11 +316,7 @@ fn holds_from_everywhere_add_up() {
             bench.wait_held();
             assert_eq!(bench.counts(), [round + 1, round]);
             bench.crew.resume(0).unwrap();
-            let deadline = Instant::now() + SOON;
-            while bench.counts()[0] == round + 1 {
-                assert!(Instant::now() < deadline, "does not go on");
-                thread::yield_now();
-            }
+            wait_until("goes on", || bench.counts()[0] != round + 1);
         }
     });
     bench.wait_held();

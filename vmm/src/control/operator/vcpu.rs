@@ -93,7 +93,7 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::TimedOut`] says where it is instead.
     pub fn wait_held(&self, cpu: u32, wait: Wait<'_>) -> Result<(), OperatorError> {
-        self.state(cpu)?;
+        self.check_is_cpu(cpu)?;
         let what = || match self.state(cpu) {
             Ok(State::Stalled(Stall::Paused)) => {
                 format!("CPU {cpu} being held (it is paused)")

@@ -32,6 +32,9 @@ const BOOT: Duration = Duration::from_secs(60);
 /// Steps of the interpreter that a script may take: some seconds, if it does nothing else.
 const MOST_OPERATIONS: u64 = 100_000_000;
 
+/// How many of them lie between two looks at whether the script is still wanted.
+const STEPS_UNSEEN: u64 = 1024;
+
 /// A machine that a script wants. What it does not say is as on the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -132,9 +135,6 @@ fn no_clock() -> Result<(), Box<EvalAltResult>> {
         "a script has no clock to sleep by; have it wait for what is to happen".to_owned(),
     ))
 }
-
-/// How many steps of the interpreter lie between two looks at whether the script is still wanted.
-const STEPS_UNSEEN: u64 = 1024;
 
 /// What a script works with.
 struct Stage {
