@@ -11,7 +11,7 @@ use core::slice;
 use core::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use shared::lab::{
-    ALIGN, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle, Stacks,
+    ALIGN, Contexts, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle,
     TRANSPORT_SLOTS, Transport,
 };
 use shared::ledger::{CallId, Lane, RecordHead};
@@ -289,11 +289,25 @@ impl Lab {
     }
 
     /// Says where `cpu` keeps its stacks.
-    pub fn set_stacks(&self, cpu: CpuId, stacks: Stacks) {
-        if let Some(offset) = self.layout.stacks.entry(cpu as u64) {
-            // SAFETY: the entry lies within the lab, and only the first CPU writes it, once.
-            unsafe { self.pointer::<Stacks>(offset).write_volatile(stacks) };
+    pub fn set_stacks(&self, cpu: CpuId, task: [u64; 2], handler: [u64; 2]) {
+        let places = [offset_of!(Contexts, task), offset_of!(Contexts, handler)];
+        let words = self.words(self.contexts(cpu), size_of::<Contexts>() / 8);
+        for (place, stack) in places.into_iter().zip([task, handler]) {
+            for (word, bound) in words[place / 8..].iter().zip(stack) {
+                word.store(bound, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// In how many loops that wait for others `cpu` is. Only that CPU writes it.
+    #[cfg(feature = "explore")]
+    pub fn waits(&self, cpu: CpuId) -> &AtomicU64 {
+        let words = self.words(self.contexts(cpu), size_of::<Contexts>() / 8);
+        &words[offset_of!(Contexts, waits) / 8]
+    }
+
+    fn contexts(&self, cpu: CpuId) -> u64 {
+        (self.layout.contexts.entry(cpu as u64)).expect("the lab has a row for every CPU")
     }
 
     /// The trace ring of `cpu`.

@@ -14,6 +14,7 @@ use crate::sync::atomic::Ordering;
 use crate::sync::ghost;
 use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
 use crate::sync::rcu::{GracePeriod, Rcu};
+use crate::sync::waiting::Waiting;
 
 /// Cycles after which a wait is told to the host, and again each time they have passed: some 100 µs, a
 /// hundred times what a call takes between two CPUs that both run.
@@ -140,15 +141,19 @@ impl<P: Platform> Machine<P> {
     /// Waits, with `relax`, until `done`; every turn is counted as a spin. A wait far longer than any
     /// between CPUs that run is also told to the host.
     pub fn spin_until(&self, done: impl Fn() -> bool) {
+        let _waiting = Waiting::begin(&self.platform);
         if done() {
             return;
         }
         let mut since = self.platform.timestamp();
-        while !done() {
+        loop {
             // Not in a variable: two turns that find the same are the same state to whoever explores.
             count(&self.counters().wait_spins, 1);
             probe!(self.platform, "spin.relax");
             self.platform.relax();
+            if done() {
+                return;
+            }
             let now = self.platform.timestamp();
             if now.wrapping_sub(since) > LONG_WAIT {
                 self.platform.ring(Doorbell::Waiting);

@@ -98,6 +98,7 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
         lab,
         has_doorbell: options.lab.is_some(),
         hz: clock::frequency(),
+        self_ipi_by_wire: options.self_ipi_by_wire,
         clock_stopped: options.clock_stopped,
     };
     platform::install(Guest::new(metal, &options, lab));
@@ -109,7 +110,8 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
         end::refuse(BadMachine, format_args!("{missing}"));
     }
     for (cpu, id) in apic_ids.iter().enumerate() {
-        lab.set_stacks(cpu, Cpu::stacks(*id));
+        let [task, handler] = Cpu::stacks(*id);
+        lab.set_stacks(cpu, task, handler);
     }
     lab.set_boot_tsc(BOOT_TSC.swap(0, Ordering::Relaxed));
     lab.set_cpus_online(apic_ids.len());

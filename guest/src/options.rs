@@ -122,6 +122,9 @@ pub struct Options {
     /// `icr-fence=`: the fence before the x2APIC's ICR is written, which does not order itself behind
     /// earlier stores (Linux ce4e240c279a).
     pub icr_fence: bool,
+    /// `self-ipi=wire`: an IPI of a CPU to itself goes by the wire as well, for a monitor that is to say when each
+    /// arrives. By the APIC if not said, whatever the transport.
+    pub self_ipi_by_wire: bool,
     /// `clock=stopped`: time does not pass: every time stamp is the same, and no wait is ever long. So that what
     /// CPUs do depends on their order alone.
     pub clock_stopped: bool,
@@ -143,6 +146,7 @@ impl Options {
         seed: 1,
         rules: Rules::DEFAULT,
         icr_fence: true,
+        self_ipi_by_wire: false,
         clock_stopped: false,
         lab: None,
     };
@@ -178,7 +182,7 @@ impl fmt::Display for OptionsError<'_> {
                 f,
                 "command line: \"{word}\" is not an option; there are workload=, queue=, \
                  transport=, apic=, eoi=, to=, by=, receiver=, calls=, for=, seed=, hotplug=, alloc-fail=, csd-barrier=, \
-                 mask-check=, icr-fence=, clock= and lab="
+                 mask-check=, icr-fence=, self-ipi=, clock= and lab="
             ),
             Self::UnknownName(key, value) => {
                 write!(
@@ -198,6 +202,7 @@ impl fmt::Display for OptionsError<'_> {
                     "to" => To::ALL.iter().try_for_each(|kind| list(kind.name())),
                     "by" => By::ALL.iter().try_for_each(|kind| list(kind.name())),
                     "receiver" => Receiver::ALL.iter().try_for_each(|kind| list(kind.name())),
+                    "self-ipi" => ["apic", "wire"].into_iter().try_for_each(list),
                     "clock" => ["running", "stopped"].into_iter().try_for_each(list),
                     "hotplug" => HotplugMode::ALL
                         .iter()
@@ -323,6 +328,13 @@ impl Options {
                 }
                 "mask-check" => options.rules.mask_check = switch(value).ok_or(unknown)?,
                 "icr-fence" => options.icr_fence = switch(value).ok_or(unknown)?,
+                "self-ipi" => {
+                    options.self_ipi_by_wire = match value {
+                        "wire" => true,
+                        "apic" => false,
+                        _ => return Err(unknown),
+                    };
+                }
                 "clock" => {
                     options.clock_stopped = match value {
                         "stopped" => true,
@@ -381,7 +393,7 @@ mod tests {
         let line = "workload=stress queue=llist transport=xapic apic=xapic eoi=pv to=some by=call \
                     receiver=running calls=3 for=2s seed=0x10 \
                     hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off icr-fence=off \
-                    clock=stopped lab=0x3f00000";
+                    self-ipi=wire clock=stopped lab=0x3f00000";
         assert_eq!(
             Options::parse(line),
             Ok(Options {
@@ -405,6 +417,7 @@ mod tests {
                     alloc_fail: Some(FailRate { refused: 1, of: 7 }),
                 },
                 icr_fence: false,
+                self_ipi_by_wire: true,
                 clock_stopped: true,
                 lab: Some(0x3f0_0000),
             })

@@ -16,7 +16,7 @@ pub use shared::probe::Point;
 #[repr(u8)]
 pub enum Vector {
     /// Nothing to do. A CPU sends it to itself to learn that it has taken everything that was pending: it has
-    /// the lowest priority. It comes at once, whatever way other IPIs go.
+    /// the lowest priority.
     Last = 0xfa,
     /// One that is measured: its handler counts it, and nothing else.
     Measured = 0xfe,
@@ -41,7 +41,8 @@ pub trait Platform: Sync + 'static {
     /// The CPU this code runs on.
     fn this_cpu(&self) -> CpuId;
 
-    /// Sends `vector` to `target`. To the caller itself it comes at once, whatever way other IPIs go.
+    /// Sends `vector` to `target`. To the caller itself it comes at once, whatever way other IPIs go, unless the
+    /// monitor wants those as well (`self-ipi=wire`).
     ///
     /// It is ordered like a store-release: whatever the caller wrote before is visible to the
     /// handler. On x2APIC, whose ICR write is not ordered behind earlier stores, that takes a fence
@@ -62,6 +63,12 @@ pub trait Platform: Sync + 'static {
 
     /// One turn of a loop that waits for another CPU (x86: `pause`).
     fn relax(&self);
+
+    /// This CPU enters a loop that waits for others ([`Waiting`](crate::sync::waiting::Waiting)).
+    fn wait_begins(&self) {}
+
+    /// It leaves the loop that it has entered last.
+    fn wait_ends(&self) {}
 
     /// Tells the host something, if it listens.
     fn ring(&self, doorbell: Doorbell);

@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"IPI-LAB\0");
 
 /// Version of every layout in this crate. Either side refuses any other.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Alignment of the lab and of each of its sections, one page.
 pub const ALIGN: u64 = 4096;
@@ -86,8 +86,8 @@ pub struct Header {
     pub arms: Section,
     /// One ring of the [`trace`](crate::trace) per CPU.
     pub rings: Section,
-    /// One [`Stacks`] per CPU.
-    pub stacks: Section,
+    /// One [`Contexts`] per CPU.
+    pub contexts: Section,
     /// Room for more.
     pub reserved: [u64; 4],
     /// Guest: how many CPUs it brought up, the first one included.
@@ -102,18 +102,25 @@ pub struct Header {
 
 const _: () = assert!(size_of::<Header>() == 256);
 
-/// Where one CPU keeps its stacks, as the guest says before its workload starts: first address of each, and
-/// first address behind it. What lies below the stack pointer there means nothing. Zeroes say nothing.
+/// What the guest says of the contexts of one CPU, its tasks and its interrupt handlers, to whoever moves its CPUs
+/// step by step. The stacks are told before the workload starts: first address of each, and first address behind it.
+/// What lies below the stack pointer there means nothing. Zeroes say nothing.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Stacks {
-    /// Of its tasks.
+pub struct Contexts {
+    /// The stack of its tasks.
     pub task: [u64; 2],
-    /// Of its interrupt handlers, which begin at the end of it.
+    /// The stack of its interrupt handlers, which begin at the end of it.
     pub handler: [u64; 2],
+    /// Loops that wait for other CPUs in which this CPU is: one more when it enters one, one less when it leaves it,
+    /// those of a handler on top of those of the task it interrupts. Only an image that stops before each access
+    /// keeps it; see [`stop`](crate::stop).
+    pub waits: u64,
+    /// Room for more.
+    pub reserved: [u64; 3],
 }
 
-const _: () = assert!(size_of::<Stacks>() == 32);
+const _: () = assert!(size_of::<Contexts>() == 64);
 
 /// Ways in which an IPI can leave a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -366,8 +373,8 @@ pub struct Layout {
     pub arms: Section,
     /// One ring of the [`trace`](crate::trace) per CPU.
     pub rings: Section,
-    /// One [`Stacks`] per CPU.
-    pub stacks: Section,
+    /// One [`Contexts`] per CPU.
+    pub contexts: Section,
     /// Bytes in all, a multiple of [`ALIGN`].
     pub size: u64,
 }
@@ -403,13 +410,13 @@ impl Layout {
             stride: size_of::<Arms>() as u64,
             count: u64::from(cpus),
         };
-        let stacks = Section {
+        let contexts = Section {
             offset: after(arms.end()),
-            stride: size_of::<Stacks>() as u64,
+            stride: size_of::<Contexts>() as u64,
             count: u64::from(cpus),
         };
         let ledger = Section {
-            offset: after(stacks.end()),
+            offset: after(contexts.end()),
             stride: record_stride(mask_words),
             count: u64::from(cpus) * Lane::COUNT as u64 * u64::from(SLOTS),
         };
@@ -427,7 +434,7 @@ impl Layout {
             mailboxes,
             arms,
             rings,
-            stacks,
+            contexts,
             size: after(rings.end()),
         })
     }
@@ -447,7 +454,7 @@ impl Layout {
             mailboxes: self.mailboxes,
             arms: self.arms,
             rings: self.rings,
-            stacks: self.stacks,
+            contexts: self.contexts,
             ..Header::default()
         }
     }
@@ -473,7 +480,7 @@ impl Layout {
             && header.mailboxes == layout.mailboxes
             && header.arms == layout.arms
             && header.rings == layout.rings
-            && header.stacks == layout.stacks;
+            && header.contexts == layout.contexts;
         if same {
             Ok(layout)
         } else {
@@ -525,8 +532,8 @@ mod tests {
             assert!(layout.counters.end() <= layout.findings.offset);
             assert!(layout.findings.end() <= layout.mailboxes.offset);
             assert!(layout.mailboxes.end() <= layout.arms.offset);
-            assert!(layout.arms.end() <= layout.stacks.offset);
-            assert!(layout.stacks.end() <= layout.ledger.offset);
+            assert!(layout.arms.end() <= layout.contexts.offset);
+            assert!(layout.contexts.end() <= layout.ledger.offset);
             assert!(layout.ledger.end() <= layout.rings.offset);
             assert!(layout.rings.end() <= layout.size);
             assert_eq!(Layout::from_header(&layout.header()), Ok(layout));

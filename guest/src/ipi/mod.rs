@@ -22,6 +22,7 @@ use crate::lab::count;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
 use crate::probe;
+use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::irq::irqs_off;
 use crate::sync::mask::{CpuMask, Targets};
 use csd::{Call, CallSingleData};
@@ -75,6 +76,8 @@ pub struct Ipi<P: Platform, F> {
     many: Box<dyn ManyQueue<P>>,
     hotplug: Hotplug,
     stop: Stop,
+    /// By CPU: how often it has taken [`Vector::Last`].
+    caught_up: Box<[AtomicU32]>,
 }
 
 impl<P: Platform, F: fmt::Debug> fmt::Debug for Ipi<P, F> {
@@ -98,6 +101,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             singles,
             hotplug: Hotplug::new(),
             stop: Stop::new(cpus),
+            caught_up: (0..cpus).map(|_| AtomicU32::new(0)).collect(),
             machine,
             functions,
         }
@@ -224,12 +228,34 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         let served = match vector {
             Vector::Single => Some(self.singles.handle(&self.machine, &|call| self.run(call))),
             Vector::Many => Some(self.many.handle(&self.machine, &|call| self.run(call))),
-            Vector::Wake | Vector::Last | Vector::Measured => None,
+            Vector::Wake | Vector::Measured => None,
+            Vector::Last => {
+                let caught_up = &self.caught_up[self.machine.this_cpu()];
+                caught_up.fetch_add(1, Ordering::Relaxed);
+                None
+            }
         };
         if served == Some(0) {
             count(&self.machine.counters().empty_received, 1);
         }
+        // Another interrupt would have come on the same stack.
+        if self.machine.platform.irqs_enabled() {
+            self.machine.report(Oracle::InterruptsOn, 0, vector as u64);
+        }
         probe!(self.machine.platform, "irq.exit", 0, vector as u64);
+    }
+
+    /// Takes every interrupt that is pending on this CPU, whose interrupts are on: not all hosts do so as soon as
+    /// they are. The one that it sends itself for this has the lowest priority.
+    pub fn take_pending(&self) {
+        let platform = &self.machine.platform;
+        let me = self.machine.this_cpu();
+        let before = self.caught_up[me].load(Ordering::Relaxed);
+        let has_come = || self.caught_up[me].load(Ordering::Relaxed) != before;
+        platform.send_ipi(me, Vector::Last);
+        while !has_come() {
+            platform.idle_unless(&has_come);
+        }
     }
 
     /// Lets a caller that can wait do so until there is memory for its next call, as calls themselves cannot.

@@ -9,7 +9,6 @@ use core::ptr::{null_mut, with_exposed_provenance};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use guest::platform::CpuId;
-use shared::lab::Stacks;
 use x86_64::VirtAddr;
 use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
@@ -164,9 +163,9 @@ impl Cpu {
         unsafe { Area::init(area, 0) }
     }
 
-    /// Where the CPU with this APIC id keeps its stacks; the first CPU, which has no area on the heap, in the
-    /// one it booted with.
-    pub fn stacks(apic_id: u32) -> Stacks {
+    /// Where the CPU with this APIC id keeps the stack of its tasks and that of its handlers; the first CPU, which
+    /// has no area on the heap, in the one it booted with.
+    pub fn stacks(apic_id: u32) -> [[u64; 2]; 2] {
         let area = AREAS[apic_id as usize].load(Ordering::Acquire);
         let area = if area.is_null() {
             (&raw const BOOT_AREA).addr()
@@ -176,10 +175,10 @@ impl Cpu {
         let range = |offset: usize, size: usize| {
             [offset, offset + size].map(|offset| (area + offset) as u64)
         };
-        Stacks {
-            task: range(offset_of!(Area, task_stack), size_of::<Pages<8>>()),
-            handler: range(offset_of!(Area, irq_stack), size_of::<Pages<4>>()),
-        }
+        [
+            range(offset_of!(Area, task_stack), size_of::<Pages<8>>()),
+            range(offset_of!(Area, irq_stack), size_of::<Pages<4>>()),
+        ]
     }
 
     /// Loads this CPU's descriptor tables, on the CPU itself.

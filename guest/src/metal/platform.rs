@@ -45,6 +45,8 @@ pub struct Metal {
     pub has_doorbell: bool,
     /// Cycles of the TSC in a second.
     pub hz: u64,
+    /// Whether IPIs to oneself go by the wire.
+    pub self_ipi_by_wire: bool,
     /// Whether time does not pass.
     pub clock_stopped: bool,
 }
@@ -133,7 +135,11 @@ impl Platform for Metal {
 
     fn send_ipi(&self, target: CpuId, vector: Vector) {
         let transport = if target == self.this_cpu() {
-            self.mode.transport()
+            if self.self_ipi_by_wire {
+                Transport::Wire
+            } else {
+                self.mode.transport()
+            }
         } else {
             let are_all = || self.apic_ids.len() == 2;
             let id = once(self.apic_ids[target]);
@@ -164,6 +170,21 @@ impl Platform for Metal {
 
     fn relax(&self) {
         spin_loop();
+    }
+
+    #[cfg(feature = "explore")]
+    #[inline(always)]
+    fn wait_begins(&self) {
+        // A load and a store: handlers leave it as they find it.
+        let waits = self.lab.waits(self.this_cpu());
+        waits.store(waits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "explore")]
+    #[inline(always)]
+    fn wait_ends(&self) {
+        let waits = self.lab.waits(self.this_cpu());
+        waits.store(waits.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
     }
 
     fn ring(&self, doorbell: Doorbell) {

@@ -17,5 +17,6 @@ pub mod rcu;
 pub mod spin;
 #[cfg(feature = "explore")]
 pub mod stops;
+pub mod waiting;
 #[cfg(any(feature = "census", feature = "explore"))]
 pub mod witness;

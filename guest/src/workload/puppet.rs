@@ -25,10 +25,11 @@ use crate::ipi::Ipi;
 use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::hotplug::{Fate, HotplugError};
 use crate::lab::{CpuMailbox, Lab};
-use crate::platform::{CpuId, Doorbell, Platform, Vector};
+use crate::platform::{CpuId, Doorbell, Platform};
 use crate::probe;
 use crate::sync::atomic::{Ordering as SharedOrdering, fence};
 use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
+use crate::sync::waiting::Waiting;
 
 /// The puppets of one machine.
 #[derive(Debug)]
@@ -162,6 +163,7 @@ impl Puppet {
         if irqs_on && !is_awake.load(Ordering::Relaxed) {
             return ipi.idle_until(done);
         }
+        let _waiting = Waiting::begin(platform);
         loop {
             if irqs_on && ipi.cond_resched() == Fate::Leave {
                 return Fate::Leave;
@@ -260,7 +262,7 @@ impl Puppet {
             Verb::IrqsOff => platform.irqs_disable(),
             Verb::IrqsOn => {
                 platform.irqs_enable();
-                take_pending(ipi);
+                ipi.take_pending();
             }
             // Both wait for others, with interrupts on.
             Verb::Offline | Verb::Online if !platform.irqs_enabled() => {
@@ -326,7 +328,7 @@ impl Puppet {
         if ipi.idle_until(|| self.all_in(ipi, &self.arrived)) == Fate::Leave {
             return Part::Left;
         }
-        take_pending(ipi);
+        ipi.take_pending();
         self.quiet.insert(me, SharedOrdering::Release);
 
         let members = self.members.load(machine.cpus);
@@ -348,19 +350,6 @@ impl Puppet {
 
     fn wake<P: Platform>(&self, ipi: &Ipi<P, Workload>, cpus: &dyn Targets) {
         ipi.wake(&ipi.machine.others_online(cpus));
-    }
-}
-
-/// Takes every interrupt that is pending on this CPU: not all hosts do so as soon as interrupts are on. The
-/// one that it sends itself for this comes at once, so that a stop can wait until it is through.
-fn take_pending<P: Platform>(ipi: &Ipi<P, Workload>) {
-    let machine = &ipi.machine;
-    let received = || machine.counters().last_received.load(Ordering::Relaxed);
-    let before = received();
-    let has_come = || received() != before;
-    machine.platform.send_ipi(machine.this_cpu(), Vector::Last);
-    while !has_come() {
-        machine.platform.idle_unless(&has_come);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an explorer must know of the lab beside the rest: which of its pages decide nothing, and what the guest
 //! says of its stacks.
 
-use shared::lab::{Header, Stacks};
+use shared::lab::{Contexts, Header};
 
 use super::Lab;
 use crate::machine::ram::PAGE;
@@ -35,9 +35,15 @@ impl Lab {
         }
     }
 
-    /// Where `cpu` says it keeps its stacks.
-    pub(crate) fn stacks(&self, cpu: u32) -> Stacks {
-        let at = self.layout.stacks.entry(cpu.into());
+    /// What the guest says of the contexts of `cpu`.
+    pub(crate) fn contexts(&self, cpu: u32) -> Contexts {
+        let at = self.layout.contexts.entry(cpu.into());
         at.map(|at| self.read(at)).unwrap_or_default()
+    }
+
+    /// Where the guest counts the loops in which `cpu` waits.
+    pub(crate) fn waits_at(&self, cpu: u32) -> u64 {
+        let at = self.layout.contexts.entry(cpu.into()).unwrap_or_default();
+        self.base + at + std::mem::offset_of!(Contexts, waits) as u64
     }
 }
