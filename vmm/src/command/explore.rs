@@ -98,6 +98,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     sharing: Option<PathBuf>,
 
+    /// With --strategy exhaustive: check that states taken for the same lead to the same
+    #[arg(long, conflicts_with_all = ["jobs", "shard"])]
+    check_keys: bool,
+
     /// Tell the process that has started this one how far it is, on standard output
     #[arg(long, hide = true)]
     tells: bool,
@@ -124,6 +128,8 @@ enum How {
     Pct,
     /// --runs orders at random
     Random,
+    /// All orders, with no rule that leaves anything out, and all that can break: slow, to hold the others against
+    Reference,
 }
 
 /// What is left of the time that a found schedule may be made shorter in.
@@ -135,7 +141,10 @@ impl Arguments {
             guest: self.guest.clone(),
             case,
             append: self.append.clone(),
-            granularity: self.granularity,
+            granularity: match (self.strategy, self.granularity) {
+                (How::Reference, Granularity::Access) => Granularity::Every,
+                (_, granularity) => granularity,
+            },
             strategy: match self.strategy {
                 How::Auto => Strategy::Auto(self.preemptions),
                 How::Races => Strategy::Races,
@@ -149,14 +158,22 @@ impl Arguments {
                     Strategy::Sampled(way, self.runs)
                 }
                 How::Random => Strategy::Sampled(Way::Uniform, self.runs),
+                How::Reference => Strategy::Reference,
             },
             seed: self.seed,
             time: self.time_limit,
             states: self.max_states,
             shard: self.shard.unwrap_or(Shard::WHOLE),
             known: self.sharing.as_deref().map(read_known).transpose()?,
+            check_keys: self.check_keys,
             shrink: SHRINK,
         };
+        if self.check_keys && config.strategy != Strategy::Exhaustive {
+            return Err(Refused {
+                message: "--check-keys is for --strategy exhaustive".to_owned(),
+                status: 2,
+            });
+        }
         let is_shared = config.shard != Shard::WHOLE || self.jobs.is_some_and(|jobs| jobs > 1);
         if is_shared && !config.strategy.can_be_shared() {
             return Err(Refused {
@@ -200,8 +217,13 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let case = read_case(&arguments.case)?;
     let config = arguments.config(case)?;
     if !is_possible(config.strategy, config.granularity) {
-        let why = "with --granularity instruction only --strategy random and pct are possible: \
-                   between two instructions a CPU can be in states that are not kept";
+        let why = match config.granularity {
+            Granularity::Instruction => {
+                "with --granularity instruction only --strategy random and pct are possible: \
+                 between two instructions a CPU can be in states that are not kept"
+            }
+            _ => "--strategy reference is for --granularity access only",
+        };
         return Err(Refused {
             message: why.to_owned(),
             status: 2,

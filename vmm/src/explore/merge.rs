@@ -1,6 +1,8 @@
 //! Makes one result of those of all shards of a search, which is what one process would have come to. Looks at
 //! nothing but the results.
 
+use std::collections::BTreeSet;
+
 use super::case::{Case, CaseError};
 use super::result::{Came, Document, Keys, Part, Search};
 use super::schedule::Schedule;
@@ -135,6 +137,9 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
         counts.states = keys.states.len() as u64;
         counts.ends = keys.ends.len() as u64;
     }
+    let outcomes: BTreeSet<_> = (parts.iter())
+        .flat_map(|part| &part.document.outcomes)
+        .collect();
     let longest = parts.iter().map(|part| part.document.took_ms).max();
     Ok(Part {
         document: Document {
@@ -144,6 +149,7 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
             took_ms: longest.unwrap_or(0),
             sharing: sharing.known(),
             states: keys.as_ref().map(Keys::about),
+            outcomes: outcomes.into_iter().cloned().collect(),
             ..first.clone()
         },
         keys,
@@ -222,5 +228,6 @@ pub fn sum<'a>(all: impl Iterator<Item = &'a Counts>) -> Counts {
         deepest: sum.deepest.max(one.deepest),
         begun_anew: sum.begun_anew.max(one.begun_anew),
         depth: sum.depth.max(one.depth),
+        checked: sum.checked.saturating_add(one.checked),
     })
 }

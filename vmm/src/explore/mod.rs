@@ -13,6 +13,7 @@ pub mod shrink;
 pub mod specimen;
 pub mod story;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -26,7 +27,8 @@ use retrace::{Diverged, Followed, follow, name, up_to_round};
 use schedule::{FORM, Granularity, Schedule};
 use search::sampled::Way;
 use search::seen::Seen;
-use search::{Counts, End, Found, Hunt, OnProgress, Why, bounded, exhaustive, races, sampled};
+use search::{Counts, End, Found, Hunt, OnProgress, Why};
+use search::{bounded, checking, exhaustive, races, reference, sampled};
 use sharing::{Known, OtherCpus, Sharing};
 use specimen::{Breach, Setup, Specimen, SpecimenError};
 
@@ -41,6 +43,8 @@ pub enum Strategy {
     Auto(u32),
     /// Every order, once.
     Exhaustive,
+    /// Every order, with no rule that leaves anything out: what the others are held against.
+    Reference,
     /// Every order that can matter.
     Races,
     /// Every order with at most this many preemptions.
@@ -72,6 +76,9 @@ pub struct Config {
     pub shard: Shard,
     /// What is known of what CPUs share from searches before; if nothing, it is learnt first.
     pub known: Option<Known>,
+    /// Whether an exhaustive search checks that equal states lead to equal states, at the price of a step for each
+    /// choice of each state that it meets again.
+    pub check_keys: bool,
     /// How long it may try to make what it finds shorter.
     pub shrink: Duration,
 }
@@ -170,6 +177,8 @@ impl ExploreError {
 /// What a search came to.
 #[derive(Debug)]
 pub enum Verdict {
+    /// It breaks, in each of these ways.
+    Refuted(Vec<Found>),
     /// It breaks.
     Broke {
         /// What, and how.
@@ -208,6 +217,8 @@ pub struct Outcome {
     pub begins: String,
     /// What an exhaustive search has seen.
     pub seen: Seen,
+    /// What has become of the machine at the ends ([`Specimen::outcome`]).
+    pub outcomes: BTreeSet<u128>,
 }
 
 impl Outcome {
@@ -217,6 +228,10 @@ impl Outcome {
             Verdict::Broke { breach, .. } => {
                 Some(breach.names.iter().any(|name| self.expected.contains(name)))
             }
+            Verdict::Refuted(broken) => Some(broken.iter().all(|found| {
+                let names = &found.breach.names;
+                names.iter().any(|name| self.expected.contains(name))
+            })),
             Verdict::Stopped(_) => None,
             Verdict::Complete => Some(self.expected.is_empty()),
             // What breaks can take more than was tried.
@@ -235,7 +250,11 @@ const LEARNING: (u64, u64, u64) = (16, 200, 8);
 /// beginning. Between two instructions a CPU can be in states that are more than its registers, which are not
 /// kept.
 pub fn is_possible(strategy: Strategy, granularity: Granularity) -> bool {
-    granularity != Granularity::Instruction || matches!(strategy, Strategy::Sampled(..))
+    match granularity {
+        Granularity::Instruction => matches!(strategy, Strategy::Sampled(..)),
+        Granularity::Every => strategy == Strategy::Reference,
+        Granularity::Probe | Granularity::Access => strategy != Strategy::Reference,
+    }
 }
 
 /// Explores. `interrupted` is asked, when a signal comes, whether to stop.
@@ -261,15 +280,17 @@ pub fn explore(
     };
     let mut seen = Seen::default();
     let mut hunt = Hunt::new(&mut specimen, &mut sharing, limits, on_progress);
-    let (end, bound) = match run(&mut hunt, config, &mut seen) {
-        Err(SpecimenError::Interrupted) => (End::Stopped(Why::Signal), None),
+    let covered = match run(&mut hunt, config, &mut seen) {
+        Err(SpecimenError::Interrupted) => Covered::only(End::Stopped(Why::Signal)),
         other => other?,
     };
     let counts = hunt.counts;
-    let verdict = match end {
+    let outcomes = std::mem::take(&mut hunt.outcomes);
+    let verdict = match covered.end {
         End::Broke(found) => broke(&mut specimen, config, found)?,
+        _ if !covered.broken.is_empty() => Verdict::Refuted(covered.broken),
         End::Stopped(why) => Verdict::Stopped(why),
-        End::Complete => match (bound, config.strategy) {
+        End::Complete => match (covered.bound, config.strategy) {
             (Some(bound), _) => Verdict::BoundedComplete(bound),
             (None, Strategy::Sampled(_, runs)) => Verdict::Sampled(runs),
             (None, _) => Verdict::Complete,
@@ -277,8 +298,12 @@ pub fn explore(
     };
     // A CPU that a signal has stopped on its way can be in the middle of taking an interrupt. Nothing is said then of
     // orders that do not break.
-    let is_cut_short = matches!(verdict, Verdict::Stopped(_) | Verdict::Broke { .. });
+    let is_cut_short = matches!(
+        verdict,
+        Verdict::Stopped(_) | Verdict::Broke { .. } | Verdict::Refuted(_)
+    );
     if !(is_cut_short && specimen.is_to_end()) {
+        specimen.mend()?;
         specimen.rewind();
         specimen.check_rest()?;
     }
@@ -292,6 +317,7 @@ pub fn explore(
         image: name(specimen.image()),
         begins: name(specimen.beginning()),
         seen,
+        outcomes,
     })
 }
 
@@ -310,33 +336,64 @@ fn setup<'a>(image: &'a Image, config: &'a Config) -> Setup<'a> {
     }
 }
 
-/// Searches as `config` says. Returns with which bound on preemptions it ended, if it had one.
-fn run(
-    hunt: &mut Hunt<'_>,
-    config: &Config,
-    seen: &mut Seen,
-) -> Result<(End, Option<u32>), SpecimenError> {
-    if config.known.is_none()
-        && let Some(end) = learn(hunt, config.seed)?
-    {
-        return Ok((end, None));
+/// What a search has covered.
+struct Covered {
+    end: End,
+    /// The bound on preemptions with which it ended, if it had one.
+    bound: Option<u32>,
+    /// What the reference search has found to break.
+    broken: Vec<Found>,
+}
+
+impl Covered {
+    fn only(end: End) -> Self {
+        Self {
+            end,
+            bound: None,
+            broken: Vec::new(),
+        }
     }
-    let bounded = |hunt: &mut Hunt<'_>, bound| {
-        bounded::search(hunt, bound).map(|(end, bound)| (end, Some(bound)))
+}
+
+/// Searches as `config` says.
+fn run(hunt: &mut Hunt<'_>, config: &Config, seen: &mut Seen) -> Result<Covered, SpecimenError> {
+    let learns = config.known.is_none() && config.strategy != Strategy::Reference;
+    if learns && let Some(end) = learn(hunt, config.seed)? {
+        return Ok(Covered::only(end));
+    }
+    let bounded = |hunt: &mut Hunt<'_>, most| {
+        let (end, bound) = bounded::search(hunt, most)?;
+        Ok(Covered {
+            bound: Some(bound),
+            ..Covered::only(end)
+        })
     };
     match config.strategy {
         Strategy::Bounded(bound) => bounded(hunt, bound),
         Strategy::Auto(bound) => match bounded(hunt, bound)? {
-            (End::Complete, _) => Ok((races(hunt, seen)?, None)),
+            Covered {
+                end: End::Complete, ..
+            } => Ok(Covered::only(races(hunt, seen)?)),
             other => Ok(other),
         },
-        Strategy::Races => Ok((races(hunt, seen)?, None)),
-        Strategy::Exhaustive => Ok((exhaustive::search(hunt, seen, config.shard)?, None)),
+        Strategy::Reference => {
+            let (end, broken) = reference::search(hunt)?;
+            Ok(Covered {
+                broken,
+                ..Covered::only(end)
+            })
+        }
+        Strategy::Races => Ok(Covered::only(races(hunt, seen)?)),
+        Strategy::Exhaustive if config.check_keys => Ok(Covered::only(checking::search(hunt)?)),
+        Strategy::Exhaustive => {
+            let end = exhaustive::search(hunt, seen, config.shard)?;
+            Ok(Covered::only(end))
+        }
         Strategy::Sampled(way, runs) => {
             let Shard { index, of } = config.shard;
             let mine = |run: u64| run % of == index;
             let end = sampled::search(hunt, way, config.seed, runs, mine)?;
-            Ok((end, None))
+            Ok(Covered::only(end))
         }
     }
 }
@@ -361,7 +418,7 @@ fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
         if end.is_some() {
             return Ok(end);
         }
-        let is_new = hunt.is_incomplete()? || hunt.sharing.size() != known;
+        let is_new = hunt.sharing.size() != known;
         known = hunt.sharing.size();
         same = if is_new { 0 } else { same + 1 };
         if run + 1 >= least && same >= quiet {
@@ -371,6 +428,7 @@ fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
     hunt.sharing.begin_anew();
     // What was learnt from is no part of the search.
     (hunt.counts.ends, hunt.counts.schedules) = (0, 0);
+    hunt.outcomes.clear();
     Ok(None)
 }
 

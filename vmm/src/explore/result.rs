@@ -14,8 +14,8 @@ use tempfile::NamedTempFile;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::retrace::name;
-use super::schedule::{Granularity, Schedule};
-use super::search::{Counts, Why};
+use super::schedule::{Granularity, Schedule, Turn};
+use super::search::{Counts, Found, Why};
 use super::sharing::Known;
 use super::{Config, Outcome, Shard, Strategy, Verdict};
 use crate::text;
@@ -43,6 +43,9 @@ pub struct Document {
     pub sharing: Known,
     /// The states of an exhaustive search that is complete; `null` for all others.
     pub states: Option<States>,
+    /// What has become of the machine at the ends: a number for each that differs, in which the stacks are left out.
+    /// Complete searches of the same case, image and words have the same, by whichever strategy.
+    pub outcomes: Vec<String>,
 }
 
 /// What was searched. Results belong together if this is equal.
@@ -69,6 +72,11 @@ pub struct Search {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Came {
+    /// It can break in each of these ways, as the reference search has found, which does not end with the first.
+    Refuted {
+        /// The ways.
+        ways: Vec<Refuted>,
+    },
     /// It breaks.
     Broke {
         /// Names of oracles, or others.
@@ -97,6 +105,27 @@ pub enum Came {
         /// Why.
         why: Why,
     },
+}
+
+/// One way to break something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refuted {
+    /// Names of oracles, or others.
+    pub names: Vec<String>,
+    /// Sentences about it.
+    pub texts: Vec<String>,
+    /// The steps that lead there, in the order in which they were found first: CPUs, and the interrupts they take.
+    pub steps: Vec<Step>,
+}
+
+/// One step, to the next access.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Step {
+    /// The CPU.
+    pub cpu: u32,
+    /// The pending interrupt that it takes, if it takes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes: Option<u8>,
 }
 
 /// Where the states are, and how many.
@@ -149,6 +178,7 @@ impl Document {
             took_ms: u64::try_from(outcome.time.as_millis()).unwrap_or(u64::MAX),
             sharing: outcome.sharing.known(),
             states: None,
+            outcomes: outcome.outcomes.iter().map(|it| name(*it)).collect(),
         }
     }
 
@@ -159,6 +189,20 @@ impl Document {
     /// For how long it was searched.
     pub fn took(&self) -> Duration {
         Duration::from_millis(self.took_ms)
+    }
+}
+
+impl From<&Found> for Refuted {
+    fn from(found: &Found) -> Self {
+        let step = |turn: &Turn| Step {
+            cpu: turn.cpu,
+            takes: turn.takes,
+        };
+        Self {
+            names: found.breach.names.clone(),
+            texts: found.breach.texts.clone(),
+            steps: found.turns.iter().map(step).collect(),
+        }
     }
 }
 
@@ -252,6 +296,9 @@ impl Keys {
 impl From<&Verdict> for Came {
     fn from(verdict: &Verdict) -> Self {
         match verdict {
+            Verdict::Refuted(broken) => Self::Refuted {
+                ways: broken.iter().map(Refuted::from).collect(),
+            },
             Verdict::Broke {
                 breach,
                 schedule,

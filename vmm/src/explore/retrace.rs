@@ -71,6 +71,7 @@ pub struct Followed {
 /// that stays is found by every schedule.
 fn begin(specimen: &mut Specimen) -> Result<(), SpecimenError> {
     specimen.keep_new_pages()?;
+    specimen.mend()?;
     specimen.rewind();
     Ok(())
 }

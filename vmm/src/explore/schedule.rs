@@ -70,6 +70,10 @@ pub enum Granularity {
     Access,
     /// Before every instruction.
     Instruction,
+    /// Before every access, as with [`Granularity::Access`], and nothing is passed over or taken for the same: what the
+    /// reference search needs.
+    #[value(skip)]
+    Every,
 }
 
 impl fmt::Display for Granularity {
@@ -78,6 +82,7 @@ impl fmt::Display for Granularity {
             Self::Probe => "probe",
             Self::Access => "access",
             Self::Instruction => "instruction",
+            Self::Every => "every",
         })
     }
 }

@@ -97,6 +97,10 @@ pub enum Way {
     Writes,
     /// Changes it so that the order of such changes does not matter.
     Marks,
+    /// Takes the lock that it is, when that is free.
+    Locks,
+    /// Lets that lock go.
+    Unlocks,
 }
 
 impl Way {
@@ -105,13 +109,18 @@ impl Way {
         match kind {
             Kind::Load | Kind::IrqsOff => Self::Reads,
             Kind::Mark => Self::Marks,
-            Kind::Store | Kind::ReadModifyWrite | Kind::Lock => Self::Writes,
+            Kind::Store | Kind::ReadModifyWrite => Self::Writes,
+            Kind::Lock => Self::Locks,
         }
     }
 
-    /// Whether the order of two accesses to one word can matter.
+    /// Whether the order of two accesses to one word can matter. Whoever wants a lock waits until it is let go, so that
+    /// there is one order of these two.
     pub fn collides(self, other: Self) -> bool {
-        self != other || self == Self::Writes
+        match (self, other) {
+            (Self::Unlocks, Self::Unlocks | Self::Locks) | (Self::Locks, Self::Unlocks) => false,
+            _ => self != other || matches!(self, Self::Writes | Self::Locks),
+        }
     }
 }
 
@@ -125,10 +134,9 @@ impl Sharing {
         }
     }
 
-    /// Learns that `who` is about to access the word at `address` with `locks` held. Whether that can conflict
-    /// with another access; if not, the search passes over it.
-    pub fn conflicts(&mut self, who: Who, kind: Kind, address: u64, locks: &[u64]) -> bool {
-        let way = Way::of(kind);
+    /// Learns that `who` is about to access the word at `address` in that `way` with `locks` held. Whether that can
+    /// conflict with another access; if not, the search passes over it.
+    pub fn conflicts(&mut self, who: Who, way: Way, address: u64, locks: &[u64]) -> bool {
         let uses = self.words.entry(address).or_default();
         let at = uses
             .iter()
@@ -290,16 +298,16 @@ mod tests {
     #[test]
     fn readers_do_not_conflict_and_a_writer_does() {
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, Kind::Load, 8, &[]));
-        assert!(!sharing.conflicts(OTHER, Kind::Load, 8, &[]));
+        assert!(!sharing.conflicts(TASK, Way::Reads, 8, &[]));
+        assert!(!sharing.conflicts(OTHER, Way::Reads, 8, &[]));
         assert!(!sharing.is_void());
-        assert!(sharing.conflicts(OTHER, Kind::Store, 8, &[]));
+        assert!(sharing.conflicts(OTHER, Way::Writes, 8, &[]));
         // The reads were passed over, and should not have been.
         assert!(sharing.is_void());
         sharing.begin_anew();
-        assert!(sharing.conflicts(TASK, Kind::Load, 8, &[]));
+        assert!(sharing.conflicts(TASK, Way::Reads, 8, &[]));
         // The one writer reads what nobody else writes.
-        assert!(!sharing.conflicts(OTHER, Kind::Load, 8, &[]));
+        assert!(!sharing.conflicts(OTHER, Way::Reads, 8, &[]));
         assert!(!sharing.is_void());
         assert_eq!(sharing.size(), (1, 1));
     }
@@ -307,20 +315,20 @@ mod tests {
     #[test]
     fn marks_collide_with_all_but_marks() {
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, Kind::Mark, 8, &[]));
-        assert!(!sharing.conflicts(OTHER, Kind::Mark, 8, &[]));
-        assert!(sharing.conflicts(TASK, Kind::Load, 8, &[]));
-        assert!(sharing.conflicts(OTHER, Kind::Mark, 8, &[]));
+        assert!(!sharing.conflicts(TASK, Way::Marks, 8, &[]));
+        assert!(!sharing.conflicts(OTHER, Way::Marks, 8, &[]));
+        assert!(sharing.conflicts(TASK, Way::Reads, 8, &[]));
+        assert!(sharing.conflicts(OTHER, Way::Marks, 8, &[]));
     }
 
     #[test]
     fn a_common_lock_keeps_accesses_apart_until_one_is_made_without() {
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, Kind::Store, 8, &[1, 2]));
-        assert!(!sharing.conflicts(OTHER, Kind::Store, 8, &[2, 3]));
-        assert!(!sharing.conflicts(OTHER, Kind::Store, 8, &[2]));
+        assert!(!sharing.conflicts(TASK, Way::Writes, 8, &[1, 2]));
+        assert!(!sharing.conflicts(OTHER, Way::Writes, 8, &[2, 3]));
+        assert!(!sharing.conflicts(OTHER, Way::Writes, 8, &[2]));
         assert!(!sharing.is_void());
-        assert!(sharing.conflicts(OTHER, Kind::Load, 8, &[]));
+        assert!(sharing.conflicts(OTHER, Way::Reads, 8, &[]));
         assert!(sharing.is_void());
     }
 
@@ -339,8 +347,8 @@ mod tests {
     fn what_one_part_passed_over_the_other_speaks_against() {
         let mut one = Sharing::new(2);
         let mut other = Sharing::new(2);
-        assert!(!one.conflicts(TASK, Kind::Store, 8, &[]));
-        assert!(!other.conflicts(OTHER, Kind::Load, 8, &[]));
+        assert!(!one.conflicts(TASK, Way::Writes, 8, &[]));
+        assert!(!other.conflicts(OTHER, Way::Reads, 8, &[]));
         let mut both = Sharing::new(2);
         both.learn(&one.known()).unwrap();
         assert!(!both.is_void());
@@ -352,7 +360,7 @@ mod tests {
         anew.learn(&serde_json::from_str(&written).unwrap())
             .unwrap();
         anew.begin_anew();
-        assert!(anew.conflicts(TASK, Kind::Store, 8, &[]));
+        assert!(anew.conflicts(TASK, Way::Writes, 8, &[]));
         assert!(!anew.is_void());
         assert!(Sharing::new(3).learn(&one.known()).is_err());
     }

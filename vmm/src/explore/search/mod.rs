@@ -3,14 +3,16 @@
 //! the [`Specimen`] and look at nothing but its choices.
 
 pub mod bounded;
+pub mod checking;
 pub mod exhaustive;
 mod frontier;
 pub mod races;
+pub mod reference;
 pub mod sampled;
 pub mod seen;
 mod walk;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
@@ -73,6 +75,8 @@ pub struct Counts {
     pub begun_anew: u64,
     /// States on the way to the present one.
     pub depth: u64,
+    /// Steps that were made again from a state that was met again, and led where they had led before (`--check-keys`).
+    pub checked: u64,
 }
 
 /// How far a search may go.
@@ -97,6 +101,8 @@ pub struct Hunt<'a> {
     pub limits: Limits,
     /// What it has done.
     pub counts: Counts,
+    /// What has become of the machine at the ends it has come to ([`Specimen::outcome`]).
+    pub outcomes: BTreeSet<u128>,
     on_progress: &'a mut OnProgress<'a>,
     told: Instant,
 }
@@ -126,6 +132,7 @@ impl<'a> Hunt<'a> {
             sharing,
             limits,
             counts: Counts::default(),
+            outcomes: BTreeSet::new(),
             on_progress,
             told: Instant::now(),
         }
@@ -139,6 +146,11 @@ impl<'a> Hunt<'a> {
         let moved = self.specimen.advance(choice, self.sharing)?;
         self.counts.transitions += 1;
         Ok(moved)
+    }
+
+    /// Notes what has become of the machine, which has come to an end.
+    pub fn note_outcome(&mut self) {
+        self.outcomes.insert(self.specimen.outcome());
     }
 
     /// Looks, now and then, at what need not be looked at each time.
@@ -172,6 +184,12 @@ impl<'a> Hunt<'a> {
         } else {
             Look::GoOn
         })
+    }
+
+    /// Begins anew, with all that has been learnt.
+    pub fn begin_anew(&mut self) {
+        self.sharing.begin_anew();
+        self.counts.begun_anew += 1;
     }
 
     /// Whether pages were written that were not kept so far: then the machine may not have been put back to

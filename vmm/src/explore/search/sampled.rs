@@ -105,8 +105,6 @@ pub fn search(
     let known = hunt.sharing.clone();
     for run in (0..runs).filter(|run| mine(*run)) {
         let end = single(hunt, way, seed, run)?;
-        // What it wrote for the first time, the next one is not to find written.
-        hunt.is_incomplete()?;
         hunt.sharing.clone_from(&known);
         if let Some(end) = end {
             return Ok(end);
@@ -130,8 +128,17 @@ pub fn single(
     if hunt.sharing.is_void() {
         hunt.sharing.begin_anew();
     }
-    let mut chooser = Chooser::new(way, seed, run, hunt.specimen.cpus().len());
-    once(hunt, |choices| chooser.choose(choices))
+    loop {
+        let mut chooser = Chooser::new(way, seed, run, hunt.specimen.cpus().len());
+        let counts = hunt.counts;
+        let end = once(hunt, |choices| chooser.choose(choices))?;
+        // A page that was written for the first time, and not put back on the way, is no evidence of anything: it is
+        // from now on, and the run is made again.
+        if !hunt.is_incomplete()? {
+            return Ok(end);
+        }
+        (hunt.counts.ends, hunt.counts.schedules) = (counts.ends, counts.schedules);
+    }
 }
 
 /// Transitions after which a run is said to have no end.
@@ -151,6 +158,7 @@ pub fn once(
         let choices = hunt.specimen.choices();
         if choices.is_empty() {
             hunt.counts.ends += 1;
+            hunt.note_outcome();
             break hunt.specimen.judge()?;
         }
         if turns.len() == LONGEST {

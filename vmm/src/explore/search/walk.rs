@@ -95,14 +95,16 @@ pub fn until_sound<'a>(
 ) -> Result<End, SpecimenError> {
     loop {
         hunt.counts.states = 0;
+        hunt.outcomes.clear();
         match once(hunt) {
-            Ok(()) => return Ok(End::Complete),
+            // Pages are asked for now and then only: one of the last steps can have written another.
+            Ok(()) if !hunt.is_incomplete()? && !hunt.sharing.is_void() => {
+                return Ok(End::Complete);
+            }
+            Ok(()) => hunt.begin_anew(),
             Err(Cut::End(end)) => return Ok(end),
             Err(Cut::Failed(error)) => return Err(error),
-            Err(Cut::Void) => {
-                hunt.sharing.begin_anew();
-                hunt.counts.begun_anew += 1;
-            }
+            Err(Cut::Void) => hunt.begin_anew(),
         }
     }
 }
@@ -233,6 +235,7 @@ pub fn make(hunt: &mut Hunt<'_>, choice: Choice, path: &mut Vec<Turn>) -> Result
 /// [`Cut`] if something broke.
 pub fn judge(hunt: &mut Hunt<'_>, path: &[Turn]) -> Result<(), Cut> {
     hunt.counts.ends += 1;
+    hunt.note_outcome();
     match hunt.specimen.judge()? {
         None => Ok(()),
         Some(breach) => Err(broke(hunt, path, breach)),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use shared::lab::Contexts;
 use shared::mailbox::WAKE_VECTOR;
 use shared::probe::{Arms, HELD};
 use shared::stop::{self};
@@ -34,7 +35,7 @@ pub(super) const SPARE_MIB: u64 = 8;
 pub(super) const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
 /// How the guest is told to behave so that only the order of its CPUs decides what happens.
-pub(super) const FIXED_WORDS: &str = "workload=puppet transport=wire clock=stopped";
+pub(super) const FIXED_WORDS: &str = "workload=puppet transport=wire self-ipi=wire clock=stopped";
 
 impl Specimen {
     /// Boots the machine, up to where every CPU waits for its first command. `interrupted` is asked when a
@@ -61,7 +62,8 @@ impl Specimen {
             .map_err(SpecimenError::Lab)?;
         let mut serial = run_to_idle(machine, &lab, &points, known.idle)?;
         drain(&mut serial, known.idle)?;
-        let stacks: Vec<_> = (0..vcpus).map(|cpu| lab.stacks(cpu)).collect();
+        let contexts: Vec<_> = (0..vcpus).map(|cpu| lab.contexts(cpu)).collect();
+        let waits_at = (0..vcpus).map(|cpu| lab.waits_at(cpu)).collect();
 
         let mut specimen = Self {
             cpus: (0..serial.cpus())
@@ -90,7 +92,9 @@ impl Specimen {
             lab,
             points,
             known,
-            stacks,
+            contexts,
+            waits_at,
+            is_hurt: false,
             interrupted,
         };
         specimen.begin()?;
@@ -101,10 +105,11 @@ impl Specimen {
     pub(super) fn begin(&mut self) -> Result<(), SpecimenError> {
         self.lab.forget_times();
         for cpu in 0..self.cpus.len() {
-            let stacks = self.stacks[cpu];
+            let Contexts { task, handler, .. } = self.contexts[cpu];
             let rsp = self.cpus[cpu].regs.rsp;
-            self.clear(stacks.task[0], rsp.min(stacks.task[1]));
-            self.clear(stacks.handler[0], stacks.handler[1]);
+            self.clear(task[0], rsp.min(task[1]));
+            self.clear(handler[0], handler[1]);
+            self.cpus[cpu].forget_dead();
         }
         self.arm(true);
         self.serial
@@ -164,7 +169,7 @@ impl Known {
                 .ok_or(SpecimenError::NoPoint { point })
         };
         let access = match granularity {
-            Granularity::Access => Some(named(stop::NAME)?),
+            Granularity::Access | Granularity::Every => Some(named(stop::NAME)?),
             Granularity::Probe | Granularity::Instruction => None,
         };
         let mut relax = [0; 8];

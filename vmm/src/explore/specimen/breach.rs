@@ -49,6 +49,12 @@ impl Breach {
         Self::new(LIVELOCK, text)
     }
 
+    /// That no end can be reached any more, whoever goes on.
+    pub(in crate::explore) fn without_end() -> Self {
+        let text = "no end can be reached from there, whoever goes on";
+        Self::new("hang", text.to_owned())
+    }
+
     /// That there was no end within so many `turns`.
     pub(in crate::explore) fn longest(turns: usize) -> Self {
         Self::new(LIVELOCK, format!("no end within {turns} turns"))

@@ -64,6 +64,20 @@ impl Specimen {
         Ok(Some(breach))
     }
 
+    /// Whether it is over: every CPU has done all it was told, and has nothing left to take.
+    pub fn is_over(&self) -> bool {
+        (0..self.cpus.len()).all(|cpu| {
+            let stopped = &self.cpus[cpu];
+            let is_at_rest = match stopped.at {
+                Stop::Idle => stopped.pending().next().is_none(),
+                Stop::Relax => !stopped.irqs_on(),
+                Stop::Left => true,
+                _ => false,
+            };
+            is_at_rest && self.is_done(cpu)
+        })
+    }
+
     /// Whether `cpu` has done all it was told.
     pub(super) fn is_done(&self, cpu: usize) -> bool {
         let id = u32::try_from(cpu).unwrap_or(u32::MAX);
@@ -83,9 +97,7 @@ impl Specimen {
         self.arm(false);
         let breach = self.run_to_end();
         self.arm(true);
-        self.serial
-            .restore(&self.origin_cpus)
-            .map_err(kvm("take back all of a vCPU"))?;
+        self.restore_rest()?;
         self.keep_written()?;
         self.load(&before);
         // Whatever it printed on the way.
@@ -105,6 +117,12 @@ impl Specimen {
             let command = Command::among(Verb::Finish, mask.clone());
             let id = u32::try_from(cpu).unwrap_or(u32::MAX);
             self.lab.post(id, self.cpus[cpu].given as u64 + 1, &command);
+            // What it has had its interrupts off for all the time comes now.
+            for vector in self.cpus[cpu].pending() {
+                self.serial
+                    .interrupt(cpu, vector)
+                    .map_err(kvm("deliver an interrupt"))?;
+            }
             self.serial
                 .interrupt(cpu, WAKE_VECTOR)
                 .map_err(kvm("deliver an interrupt"))?;

@@ -1,12 +1,12 @@
 //! States: kept page by page, with the registers of every CPU, and put back. Which states are the same is decided
 //! here, by a key over all that can matter from there on.
 
+use std::hash::Hash;
 use std::sync::Arc;
 
-use shared::lab::Stacks;
+use shared::lab::Contexts;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
-use super::stopped::INTERRUPT_FLAG;
 use super::{Specimen, SpecimenError, Stop, Stopped, kvm};
 use crate::explore::schedule::Granularity;
 use crate::machine::ram::{PAGE, Page};
@@ -46,15 +46,29 @@ impl State {
     pub fn cpus(&self) -> &[Stopped] {
         &self.cpus
     }
+
+    /// Whether it is `before`, by what `cpu` is and what memory holds.
+    pub(super) fn is_same(&self, before: &Self, cpu: usize) -> bool {
+        let is_same_page = |(now, then): (&Arc<Kept>, &Arc<Kept>)| {
+            Arc::ptr_eq(now, then) || now.share == then.share
+        };
+        self.numbers == before.numbers
+            && self.pages.iter().zip(&before.pages).all(is_same_page)
+            && self.cpus[cpu].is_same(&before.cpus[cpu])
+    }
 }
 
 impl Specimen {
-    /// Clears what `cpu` has left behind where nobody will read it.
+    /// Clears what `cpu`, which has come to a stop, has left behind where nobody will read it, so that equal states
+    /// are equal to the last bit, and lead to equal states.
     pub(super) fn tidy(&mut self, cpu: usize) {
-        if self.granularity == Granularity::Instruction {
+        self.forget_counts();
+        if self.granularity == Granularity::Every || self.at_instruction(cpu) {
             return;
         }
-        let Stacks { task, handler } = self.stacks[cpu];
+        self.cpus[cpu].forget_dead();
+        self.serial.set_regs(cpu, &self.cpus[cpu].regs);
+        let Contexts { task, handler, .. } = self.contexts[cpu];
         let rsp = self.cpus[cpu].regs.rsp;
         let within = |[start, end]: [u64; 2]| (start..=end).contains(&rsp);
         if within(handler) {
@@ -65,6 +79,23 @@ impl Specimen {
                 handler[0].max(handler[1].saturating_sub(CLEARED as u64)),
                 handler[1],
             );
+        }
+    }
+
+    /// Whether `cpu` has stopped between two instructions: then all of its registers matter.
+    fn at_instruction(&self, cpu: usize) -> bool {
+        matches!(self.cpus[cpu].at, Stop::Instruction(_))
+    }
+
+    /// Puts back what is only counted, so that it can end up nowhere else either.
+    fn forget_counts(&mut self) {
+        for at in 0..self.unobserved.len() {
+            let number = self.unobserved[at];
+            let is_kept = self.kept.binary_search_by_key(&number, |(kept, _)| *kept);
+            if is_kept.is_ok() && self.serial.ram().page(number) != self.origin(number) {
+                let origin = *self.origin(number);
+                *self.serial.ram_mut().page_mut(number) = origin;
+            }
         }
     }
 
@@ -198,6 +229,23 @@ impl Specimen {
         self.numbers.iter().map(page).collect()
     }
 
+    /// Makes the vCPUs, but for their general registers, what they were at first, if the guest died or ended on one.
+    ///
+    /// # Errors
+    /// If KVM does not take it back.
+    pub fn mend(&mut self) -> Result<(), SpecimenError> {
+        if std::mem::take(&mut self.is_hurt) {
+            self.restore_rest()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn restore_rest(&mut self) -> Result<(), SpecimenError> {
+        self.serial
+            .restore(&self.origin_cpus)
+            .map_err(kvm("take back all of a vCPU"))
+    }
+
     /// Puts the machine back to its beginning.
     pub fn rewind(&mut self) {
         let root = self.root.clone();
@@ -224,66 +272,38 @@ impl Specimen {
         let memory = pages
             .iter()
             .fold(0_u128, |sum, page| sum.wrapping_add(page.share));
-        hash.update(&memory.to_le_bytes());
+        memory.hash(&mut hash);
         for stopped in &self.cpus {
-            let regs = &stopped.regs;
-            // Of the others none matters where CPUs stop; see `shared::stop`.
-            let preserved = [
-                regs.rip, regs.rsp, regs.rbp, regs.rbx, regs.r12, regs.r13, regs.r14, regs.r15,
-            ];
-            let rest = [
-                regs.rax, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.r8, regs.r9, regs.r10,
-                regs.r11,
-            ];
-            preserved
-                .iter()
-                .for_each(|reg| hash.update(&reg.to_le_bytes()));
-            let flags = if matches!(stopped.at, Stop::Instruction(_)) {
-                rest.iter().for_each(|reg| hash.update(&reg.to_le_bytes()));
-                regs.rflags
-            } else {
-                regs.rflags & INTERRUPT_FLAG
-            };
-            hash.update(&flags.to_le_bytes());
-            let (kind, what) = match stopped.at {
-                Stop::Access(kind, address) => (kind as u64, address),
-                Stop::Send { target, vector } => (0x10, (target as u64) << 8 | u64::from(vector)),
-                Stop::Idle => (0x11, 0),
-                Stop::Relax => (0x12, 0),
-                Stop::Left => (0x13, 0),
-                Stop::Point(index) => (0x14, index as u64),
-                Stop::Instruction(_) => (0x15, 0),
-            };
-            let given = stopped.given as u64;
-            for word in [kind, what, stopped.pending.into(), given] {
-                hash.update(&word.to_le_bytes());
-            }
-            for (word, value) in stopped.seen.iter().flatten() {
-                hash.update(&word.to_le_bytes());
-                hash.update(&value.to_le_bytes());
-            }
-            let waits = stopped.waits_since.unwrap_or(0);
-            hash.update(&waits.to_le_bytes());
+            stopped.hash(&mut hash);
         }
         hash.digest128()
     }
 
-    /// A number for what memory holds, stacks left out.
-    pub(super) fn shared_memory(&self) -> u128 {
+    /// A number for what has become of the machine: where its CPUs stand, and what memory holds, but for their stacks,
+    /// on which what is left by chance lies between what matters. Ends of searches that differ in how they get there
+    /// are held against each other by it.
+    pub fn outcome(&self) -> u128 {
         let mut hash = Xxh3::new();
-        let on_stack = |number: usize| {
-            let at = (number * PAGE) as u64;
-            self.stacks.iter().any(|stacks| {
-                [stacks.task, stacks.handler]
-                    .iter()
-                    .any(|[start, end]| (*start..*end).contains(&at))
-            })
-        };
+        for stopped in &self.cpus {
+            (stopped.at, stopped.given, stopped.pending).hash(&mut hash);
+        }
+        let mut memory = 0_u128;
         for (number, _) in &self.kept {
-            if !on_stack(*number) && !self.unobserved.contains(number) {
-                hash.update(self.serial.ram().page(*number));
+            let bytes = self.serial.ram().page(*number);
+            if !self.is_on_stack(*number) {
+                memory = memory.wrapping_add(self.keep(*number, bytes).share);
             }
         }
+        memory.hash(&mut hash);
         hash.digest128()
+    }
+
+    fn is_on_stack(&self, number: usize) -> bool {
+        let at = (number * PAGE) as u64;
+        self.contexts.iter().any(|contexts| {
+            [contexts.task, contexts.handler]
+                .iter()
+                .any(|[start, end]| (*start..*end).contains(&at))
+        })
     }
 }

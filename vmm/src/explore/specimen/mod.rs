@@ -8,11 +8,12 @@ mod judging;
 mod keeping;
 mod stepping;
 mod stopped;
+mod waiting;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use shared::lab::Stacks;
+use shared::lab::Contexts;
 use shared::stop::{self, Kind};
 use vmm_sys_util::errno;
 
@@ -79,6 +80,21 @@ pub enum SpecimenError {
     /// A signal came.
     #[error("interrupted")]
     Interrupted,
+    /// A state that was met again led elsewhere.
+    #[error(
+        "a bug of the explorer: CPU {cpu} led from state {from} to {before} once, and to {to} another time, so that \
+         states that are taken for the same are not"
+    )]
+    NotCanonical {
+        /// The CPU that went on.
+        cpu: usize,
+        /// From where.
+        from: String,
+        /// Where it led.
+        to: String,
+        /// Where it led before.
+        before: String,
+    },
     /// The machine is not what it was, where nothing should have changed.
     #[error("CPU {cpu} differs at a stop in what no stop can change: {what}")]
     NotExact {
@@ -134,7 +150,11 @@ pub struct Specimen {
     known: Known,
     granularity: Granularity,
     programs: Vec<Vec<Command>>,
-    stacks: Vec<Stacks>,
+    contexts: Vec<Contexts>,
+    /// By CPU: where the guest counts the loops it waits in.
+    waits_at: Vec<u64>,
+    /// Whether a vCPU is more than its general registers say, since the guest died or ended on it.
+    is_hurt: bool,
     cpus: Vec<Stopped>,
     /// The pages that are kept, and what is in RAM now.
     kept: Vec<(usize, Arc<Kept>)>,
@@ -176,6 +196,11 @@ impl Specimen {
     /// Where CPUs stop.
     pub fn granularity(&self) -> Granularity {
         self.granularity
+    }
+
+    /// Whether CPUs say before each access which it is.
+    pub fn knows_accesses(&self) -> bool {
+        matches!(self.granularity, Granularity::Access | Granularity::Every)
     }
 
     /// The CPUs as they stand.

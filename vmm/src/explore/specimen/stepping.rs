@@ -3,13 +3,15 @@
 
 use std::time::{Duration, Instant};
 
+use shared::lab::Oracle;
 use shared::probe::{Arms, HELD};
 use shared::stop::{self, Access, Kind};
 
-use super::stopped::{FIRST_VECTOR, bit};
+use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, bit};
+use super::waiting::{Depth, Turns};
 use super::{Breach, Moved, Specimen, SpecimenError, Stop, Stopped, kvm};
 use crate::explore::schedule::{Choice, Granularity};
-use crate::explore::sharing::Sharing;
+use crate::explore::sharing::{Sharing, Way};
 use crate::machine::ram::PAGE;
 use crate::machine::serial::Halt;
 
@@ -30,10 +32,7 @@ impl Specimen {
             if self.can_run(stopped) {
                 choices.push(Choice { cpu, takes: None });
             }
-            // Behind the instruction by which an IPI leaves nothing happens that others see before the next
-            // stop, so that interrupts can as well be taken there.
-            let takes = stopped.irqs_on() && !matches!(stopped.at, Stop::Left | Stop::Send { .. });
-            if takes {
+            if self.takes_interrupts(stopped) {
                 // The highest first, as it is when they arrive together.
                 let mut pending: Vec<_> = stopped.pending().collect();
                 pending.reverse();
@@ -46,17 +45,22 @@ impl Specimen {
         choices
     }
 
+    /// Whether a CPU that is pending an interrupt can take it.
+    fn takes_interrupts(&self, stopped: &Stopped) -> bool {
+        stopped.irqs_on() && stopped.at != Stop::Left
+    }
+
     pub(super) fn can_run(&self, stopped: &Stopped) -> bool {
         match stopped.at {
             Stop::Idle | Stop::Left => false,
-            Stop::Relax => match stopped.waits_since {
-                Some(before) => self.shared_memory() != before,
-                None => {
-                    let ram = self.serial.ram();
-                    (stopped.seen[stopped.context()].iter())
-                        .any(|(word, value)| ram.word(*word) != Some(*value))
-                }
-            },
+            // Nothing is taken for granted, and nobody waits: it goes round, or comes to find the lock taken.
+            _ if self.granularity == Granularity::Every => true,
+            Stop::Relax if self.granularity == Granularity::Access => {
+                let turns = &stopped.turns[stopped.context()];
+                let ram = self.serial.ram();
+                turns.can_differ(stopped.depth, |word, value| ram.word(word) == Some(value))
+            }
+            Stop::Relax => !stopped.is_stuck,
             Stop::Access(Kind::Lock, address) => self.half_word(address) == 0,
             Stop::Access(..) | Stop::Send { .. } | Stop::Point(_) | Stop::Instruction(_) => true,
         }
@@ -87,11 +91,10 @@ impl Specimen {
             let breach = self.step(choice)?;
             stops += 1;
             if breach.is_some() || self.is_contended(choice.cpu, sharing) {
-                self.tidy(choice.cpu);
+                self.try_turns()?;
                 return Ok(Moved { stops, breach });
             }
             if stops == ENDLESS {
-                self.tidy(choice.cpu);
                 let breach = self.endless(choice.cpu);
                 return Ok(Moved { stops, breach });
             }
@@ -113,31 +116,66 @@ impl Specimen {
     /// As [`Specimen::advance`].
     pub fn follow(&mut self, choice: Choice) -> Result<Option<Breach>, SpecimenError> {
         let breach = self.step(choice)?;
-        self.tidy(choice.cpu);
+        self.try_turns()?;
         Ok(breach)
+    }
+
+    /// Finds out which of the CPUs that wait in loops would change nothing by another turn, by having each make it, where
+    /// nobody says what they read. The machine is then as it was before.
+    fn try_turns(&mut self) -> Result<(), SpecimenError> {
+        if self.knows_accesses() {
+            return Ok(());
+        }
+        let waits = |cpu: &usize| self.cpus[*cpu].at == Stop::Relax;
+        let waiting: Vec<_> = (0..self.cpus.len()).filter(waits).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let before = self.save();
+        for cpu in waiting {
+            let breach = self.step_by(Choice { cpu, takes: None }, false)?;
+            self.has_grown |= self.keep_written()?;
+            let is_stuck = breach.is_none() && self.save().is_same(&before, cpu);
+            self.mend()?;
+            self.load(&before);
+            // What `load` has put back is what was tried before.
+            self.cpus[cpu].is_stuck = is_stuck;
+        }
+        Ok(())
     }
 
     /// Runs one CPU to its next stop.
     fn step(&mut self, choice: Choice) -> Result<Option<Breach>, SpecimenError> {
-        let cpu = choice.cpu;
         // One that sleeps is not stepped out of its sleep, of which not every KVM knows an end then, but runs
         // to where its handler says that it has begun.
         let stepping =
-            self.granularity == Granularity::Instruction && self.cpus[cpu].at != Stop::Idle;
+            self.granularity == Granularity::Instruction && self.cpus[choice.cpu].at != Stop::Idle;
+        self.step_by(choice, stepping)
+    }
+
+    /// Runs one CPU to its next stop, instruction by instruction if it is `stepping`.
+    fn step_by(&mut self, choice: Choice, stepping: bool) -> Result<Option<Breach>, SpecimenError> {
+        let cpu = choice.cpu;
+        let context = self.cpus[cpu].context();
+        let depth = self.cpus[cpu].depth;
+        let mut written = None;
         if let Some(vector) = choice.takes {
+            let waits = self.waits(cpu);
             let stopped = &mut self.cpus[cpu];
+            if !stopped.in_handler {
+                stopped.below = waits;
+            }
             stopped.pending &= !bit(vector);
             // What it is about to do comes behind the interrupt, and is announced once more then.
             if !matches!(stopped.at, Stop::Idle | Stop::Instruction(_)) {
                 stopped.repeats = true;
                 self.serial.repeat(cpu);
             }
-            self.cpus[cpu].seen[1].clear();
             self.serial
                 .interrupt(cpu, vector)
                 .map_err(kvm("deliver an interrupt"))?;
         } else {
-            self.leave_stop(cpu);
+            written = self.leave_stop(cpu);
         }
         let begun = Instant::now();
         let at = loop {
@@ -183,10 +221,12 @@ impl Specimen {
                     }
                 }
                 Halt::GuestExit(code) => {
+                    self.is_hurt = true;
                     let text = format!("the guest ended on CPU {cpu} with {code:#x}");
                     return Ok(Some(Breach::new("died", self.with_console(text))));
                 }
                 Halt::Dead(death) => {
+                    self.is_hurt = true;
                     let text = format!("the guest died on CPU {cpu}: {death}");
                     return Ok(Some(Breach::new("died", self.with_console(text))));
                 }
@@ -194,24 +234,46 @@ impl Specimen {
         };
         let regs = self.serial.regs(cpu);
         let in_handler = self.is_handling(cpu, regs.rsp);
-        let waits = at == Stop::Relax && self.known.access.is_none();
-        let waits_since = waits.then(|| self.shared_memory());
+        let waits = self.waits(cpu);
+        let left = written.map(|word| (word, self.serial.ram().word(word).unwrap_or(0)));
         let stopped = &mut self.cpus[cpu];
+        if let Some((word, value)) = left {
+            stopped.turns[context].find(depth, word, value);
+        }
         stopped.regs = regs;
         stopped.at = at;
         stopped.in_handler = in_handler;
-        // One that comes back to where it waited waits for what it waited for before.
-        let comes_back = stopped.repeats && !in_handler;
         stopped.repeats &= in_handler;
-        if !comes_back {
-            stopped.waits_since = waits_since;
+        if !in_handler {
+            stopped.below = 0;
+            stopped.turns[1] = Turns::default();
         }
-        Ok(self.findings())
+        stopped.depth = Depth::of(waits, stopped.below);
+        let depth = stopped.depth;
+        let context = stopped.context();
+        stopped.turns[context].leave_to(depth);
+        self.tidy(cpu);
+        Ok(self.findings().or_else(|| self.interrupts_on(cpu)))
+    }
+
+    /// In how many loops `cpu` waits, by its own count.
+    fn waits(&self, cpu: usize) -> u64 {
+        self.serial.ram().word(self.waits_at[cpu]).unwrap_or(0)
+    }
+
+    /// What it means that a handler of `cpu` has enabled interrupts: the next would come on the same stack.
+    fn interrupts_on(&self, cpu: usize) -> Option<Breach> {
+        let stopped = &self.cpus[cpu];
+        let is_on = stopped.in_handler && stopped.regs.rflags & INTERRUPT_FLAG != 0;
+        is_on.then(|| {
+            let text = format!("a handler of CPU {cpu} runs with interrupts enabled");
+            Breach::new(Oracle::InterruptsOn.name(), text)
+        })
     }
 
     /// Whether `rsp` is on the stack of the handlers of `cpu`.
     pub(super) fn is_handling(&self, cpu: usize, rsp: u64) -> bool {
-        let [start, end] = self.stacks[cpu].handler;
+        let [start, end] = self.contexts[cpu].handler;
         (start..end).contains(&rsp)
     }
 
@@ -226,45 +288,47 @@ impl Specimen {
         number < ram.pages() && [STI, HLT].contains(&ram.page(number)[offset])
     }
 
-    /// What happens between a stop and the first instruction behind it.
-    pub(super) fn leave_stop(&mut self, cpu: usize) {
+    /// What happens between a stop and the first instruction behind it. Returns the word that it writes, if it does and
+    /// that can matter to a loop it is in.
+    fn leave_stop(&mut self, cpu: usize) -> Option<u64> {
         let at = self.cpus[cpu].at;
-        let word = match at {
-            Stop::Access(_, address) => self.serial.ram().word(address & !7),
-            _ => None,
+        if let Stop::Send { target, vector } = at {
+            self.cpus[target].pending |= bit(vector);
+        }
+        if self.granularity == Granularity::Every {
+            return None;
+        }
+        let read = match at {
+            Stop::Access(_, address) => self.serial.ram().word(address & !7).unwrap_or(0),
+            _ => 0,
         };
         let stopped = &mut self.cpus[cpu];
-        let context = stopped.context();
-        let (locks, seen) = (&mut stopped.locks[context], &mut stopped.seen[context]);
+        let (context, depth) = (stopped.context(), stopped.depth);
+        let (locks, turns) = (&mut stopped.locks[context], &mut stopped.turns[context]);
         match at {
-            Stop::Access(Kind::Load, address) => {
-                let address = address & !7;
-                let value = word.unwrap_or(0);
-                match seen.iter_mut().find(|(seen, _)| *seen == address) {
-                    Some((_, old)) => *old = value,
-                    None => seen.push((address, value)),
-                }
+            // To take a lock and let it go again leaves nothing behind.
+            Stop::Access(Kind::Lock, address) => {
+                locks.push(address);
+                stopped.taking = Some(address);
             }
-            Stop::Access(kind, address) => {
-                seen.clear();
-                match kind {
-                    Kind::Lock => {
-                        locks.push(address);
-                        stopped.taking = Some(address);
-                    }
-                    Kind::Store => locks.retain(|lock| *lock != address),
-                    _ => {}
-                }
+            Stop::Access(Kind::Store, address) if locks.contains(&address) => {
+                locks.retain(|lock| *lock != address);
             }
-            Stop::Send { target, vector } => {
-                seen.clear();
-                self.cpus[target].pending |= bit(vector);
+            Stop::Access(Kind::Load, address) => turns.find(depth, address & !7, read),
+            Stop::Access(Kind::Store, address) => return Some(address & !7),
+            Stop::Access(Kind::ReadModifyWrite | Kind::Mark, address) => {
+                turns.find(depth, address & !7, read);
+                return Some(address & !7);
             }
-            // It waits for what it reads in the turn that begins here. What it has read before must not bring it
-            // back again and again.
-            Stop::Relax => seen.clear(),
-            _ => {}
+            Stop::Send { .. } => turns.act(depth),
+            Stop::Relax => turns.begin(depth),
+            Stop::Access(Kind::IrqsOff, _)
+            | Stop::Idle
+            | Stop::Left
+            | Stop::Point(_)
+            | Stop::Instruction(_) => {}
         }
+        None
     }
 
     /// What it means that `cpu` has come to `point`: a stop, or nothing.
@@ -306,14 +370,21 @@ impl Specimen {
 
     /// Whether others can get in the way of `cpu` where it is.
     pub(super) fn is_contended(&self, cpu: usize, sharing: &mut Sharing) -> bool {
+        if self.granularity == Granularity::Every {
+            return true;
+        }
         let stopped = &self.cpus[cpu];
         let locks = &stopped.locks[stopped.context()];
         match stopped.at {
             Stop::Access(Kind::IrqsOff, _) => sharing.is_interrupted(cpu),
-            // Whoever wants the lock waits for it to be let go, and can do nothing else with it.
-            Stop::Access(Kind::Store, address) if locks.contains(&address) => false,
+            // Whoever wants the lock waits for it to be let go, and can do nothing else with it. But its own handler
+            // can want it too, and then waits for ever: the last moment for that is before it is let go.
+            Stop::Access(Kind::Store, address) if locks.contains(&address) => {
+                let is_seen = sharing.conflicts(stopped.who(cpu), Way::Unlocks, address, locks);
+                is_seen || self.takes_interrupts(stopped) && sharing.is_interrupted(cpu)
+            }
             Stop::Access(kind, address) => {
-                sharing.conflicts(stopped.who(cpu), kind, address, locks)
+                sharing.conflicts(stopped.who(cpu), Way::of(kind), address, locks)
             }
             _ => true,
         }
@@ -341,7 +412,7 @@ impl Specimen {
             let relaxes = self.known.relax.contains(&point.address);
             let wanted = match self.granularity {
                 Granularity::Probe => !is_access,
-                Granularity::Access => relaxes || is_access,
+                Granularity::Access | Granularity::Every => relaxes || is_access,
                 Granularity::Instruction => relaxes || point.name == HANDLER,
             };
             let armed = always || (on && wanted);

@@ -1,14 +1,21 @@
 //! A CPU that has stopped: where, and what must be known of it to go on from there. Plain data.
 
+use std::hash::{Hash, Hasher};
+
 use kvm_bindings::kvm_regs;
 use shared::stop::Kind;
+use xxhash_rust::xxh3::Xxh3;
 
+use super::waiting::{Depth, Turns};
 use crate::explore::sharing::Who;
 
 /// The first of the vectors that can be pending; the others come behind it.
 pub(super) const FIRST_VECTOR: u8 = 0xf0;
 
 pub(super) const INTERRUPT_FLAG: u64 = 1 << 9;
+
+/// The one flag that is always set (SDM Vol. 1, 3.4.3).
+const FIXED_FLAG: u64 = 1 << 1;
 
 /// Where a CPU has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,16 +49,19 @@ pub struct Stopped {
     pub at: Stop,
     /// Whether one of its handlers runs, and not its task.
     pub in_handler: bool,
-    /// Words that its task and its handler have read since they last did anything else, or last went round in a
-    /// loop in which they wait, with what they held.
-    pub(super) seen: [Vec<(u64, u64)>; 2],
+    /// What its task and its handler have found in the loops in which they wait.
+    pub(super) turns: [Turns; 2],
+    /// In how many loops its present context waits.
+    pub(super) depth: Depth,
+    /// In how many its task does, while a handler runs.
+    pub(super) below: u64,
     /// Locks that its task and its handler hold.
     pub(super) locks: [Vec<u64>; 2],
     /// The lock that it has been said to take, whose accesses still follow.
     pub(super) taking: Option<u64>,
-    /// What memory that CPUs share looked like when it came to a loop in which it waits, where nobody says
-    /// what it has read.
-    pub(super) waits_since: Option<u128>,
+    /// Where nobody says what it reads: whether another turn of the loop in which it waits would change nothing, as
+    /// was tried. It follows from the rest of the machine's state.
+    pub(super) is_stuck: bool,
     /// Whether its task will announce once more what it was about to do when it took an interrupt.
     pub(super) repeats: bool,
     /// Vectors that are pending, from [`FIRST_VECTOR`] on.
@@ -88,17 +98,76 @@ impl Stopped {
 
     /// Words that it waits to see changed, if it does.
     pub fn watched(&self) -> impl Iterator<Item = u64> {
-        let seen = if self.at == Stop::Relax {
-            &self.seen[self.context()][..]
-        } else {
-            &[]
+        let waits = self.at == Stop::Relax;
+        let words = waits.then(|| self.turns[self.context()].words(self.depth));
+        words.into_iter().flatten()
+    }
+
+    /// Gives the registers that mean nothing at a stop, by [`shared::stop`], the values they always have there. What
+    /// the doorbell is rung with stays: it is rung once more when an interrupt was taken first.
+    pub(super) fn forget_dead(&mut self) {
+        let regs = &mut self.regs;
+        (regs.rcx, regs.r8, regs.r9, regs.r10, regs.r11) = (0, 0, 0, 0, 0);
+        if !matches!(self.at, Stop::Access(..)) {
+            regs.rsi = 0;
+        }
+        regs.rflags = FIXED_FLAG | regs.rflags & INTERRUPT_FLAG;
+    }
+
+    /// Whether it stands where `other` does, as far as that can matter.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let number = |stopped: &Self| {
+            let mut hash = Xxh3::new();
+            stopped.hash(&mut hash);
+            hash.digest128()
         };
-        seen.iter().map(|(word, _)| *word)
+        number(self) == number(other)
     }
 
     /// Its instruction pointer.
     pub fn rip(&self) -> u64 {
         self.regs.rip
+    }
+}
+
+/// All that can matter from there on. Whether it [`Stopped::is_stuck`] follows from that and from memory.
+impl Hash for Stopped {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let kvm_regs {
+            rax,
+            rbx,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            rsp,
+            rbp,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            rip,
+            rflags,
+        } = self.regs;
+        [
+            rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip,
+            rflags,
+        ]
+        .hash(state);
+        let Self { at, in_handler, .. } = self;
+        (at, in_handler).hash(state);
+        for (turns, locks) in self.turns.iter().zip(&self.locks) {
+            turns.hash(state);
+            let mut locks = locks.clone();
+            locks.sort_unstable();
+            locks.hash(state);
+        }
+        (self.below, self.taking, self.repeats).hash(state);
+        (self.pending, self.given).hash(state);
     }
 }
 
@@ -111,10 +180,12 @@ pub(super) fn at_rest(regs: kvm_regs) -> Stopped {
         regs,
         at: Stop::Idle,
         in_handler: false,
-        seen: Default::default(),
+        turns: Default::default(),
+        depth: Depth::of(0, 0),
+        below: 0,
         locks: Default::default(),
         taking: None,
-        waits_since: None,
+        is_stuck: false,
         repeats: false,
         pending: 0,
         given: 0,
