@@ -25,20 +25,23 @@ pub enum Bug {
     Words(&'static str),
 }
 
-const SINGLE: &str = "guest/src/ipi/single.rs";
+pub(super) const SINGLE: &str = "guest/src/ipi/single.rs";
 const LIST: &str = "guest/src/ipi/list.rs";
-const GRACED: &str = "guest/src/ipi/queue/grace/mod.rs";
+pub(super) const GRACED: &str = "guest/src/ipi/queue/grace/mod.rs";
 const KMALLOC: &str = "guest/src/ipi/queue/kmalloc.rs";
-const LLIST: &str = "guest/src/ipi/queue/llist.rs";
-const LOCKED: &str = "guest/src/ipi/queue/locked.rs";
-const LOCKLESS: &str = "guest/src/ipi/queue/lockless.rs";
+pub(super) const LLIST: &str = "guest/src/ipi/queue/llist.rs";
+pub(super) const LOCKED: &str = "guest/src/ipi/queue/locked.rs";
+pub(super) const LOCKLESS: &str = "guest/src/ipi/queue/lockless.rs";
 const IRQ: &str = "guest/src/sync/irq.rs";
+pub(super) const IPI: &str = "guest/src/ipi/mod.rs";
+pub(super) const HOTPLUG: &str = "guest/src/ipi/hotplug.rs";
+pub(super) const STOP: &str = "guest/src/ipi/stop.rs";
 
 /// Two CPUs that call each other, and a third.
 pub const BOTH_CALL_MANY: &str = "cpus 3\n0: many 1,2\n1: many 0,2\n";
 
 /// Two CPUs that call a third.
-const BOTH_CALL_ONE: &str = "cpus 3\n0: single 1\n2: single 1\n";
+pub const BOTH_CALL_ONE: &str = "cpus 3\n0: single 1\n2: single 1\n";
 
 /// How the handler of calls to one CPU runs one.
 const RUN_SINGLE: &str = "

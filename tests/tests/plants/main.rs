@@ -4,6 +4,9 @@
 //! `plants` beside the guest image under test.
 
 mod bugs;
+mod drawing;
+mod kinds;
+mod reference;
 mod workshop;
 
 use std::collections::BTreeSet;
@@ -16,6 +19,7 @@ use shared::lab::Oracle;
 use tests::{Run, Vmm, explore_image, need_kvm};
 
 use bugs::{Bug, Plant};
+use kinds::Kind;
 
 /// A search or a replay may take this long on a busy host.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -85,6 +89,39 @@ fn is_found(plant: &Plant) {
     println!("  sound: {}; {}", searched(&sound), last_line(&sound));
 }
 
+/// Plants a bug of another kind, has it found, and sees the case hold without it.
+fn kind_is_found(kind: &Kind) {
+    need_kvm();
+    let image = workshop::build(kind.name, &kind.change);
+    let case = |name: &str, expected: &str| {
+        let path = workshop::bench().join(format!("{}{name}.case", kind.name));
+        fs::write(&path, format!("{}expect {expected}\n", kind.case)).expect("room for a case");
+        path
+    };
+    let schedule = workshop::bench().join(format!("{}.json", kind.name));
+    let found = explore(&case("", &kind.finds.join(", ")), &image, kind.words)
+        .arg("--schedule")
+        .arg(&schedule)
+        .run();
+    found.ends_with(0).says("as expected: ");
+    Vmm::with("replay")
+        .args([&schedule, &image])
+        .args(["--times", &REPLAYS.to_string()])
+        .limit(PATIENCE)
+        .run()
+        .ends_with(0)
+        .says(&format!("{REPLAYS} of {REPLAYS} replays broke"));
+    if kind.words.contains("hotplug=no-stop") {
+        return;
+    }
+    let sound = explore(&case("-sound", "clean"), &explore_image(), kind.words)
+        .args(["--time-limit", &SOUND_FOR.to_string()])
+        .run();
+    assert!(matches!(sound.status(), 0 | 5), "{sound}");
+    println!("{}: {}", kind.name, searched(&found));
+    println!("  sound: {}; {}", searched(&sound), last_line(&sound));
+}
+
 /// What a search says of how much it has seen.
 fn searched(run: &Run) -> &str {
     let mut lines = run.stdout.lines();
@@ -128,6 +165,46 @@ each_is_found! {
     hang: HANG,
     livelock: LIVELOCK,
     died: DIED,
+}
+
+/// A test for each kind.
+macro_rules! each_kind_is_found {
+    ($($name:ident,)*) => {
+        const KIND_NAMES: &[&str] = &[$(stringify!($name)),*];
+
+        mod kind {
+            $(#[test]
+            fn $name() {
+                let name = stringify!($name).replace('_', "-");
+                let kind = super::kinds::ALL.iter().find(|kind| kind.name == name);
+                super::kind_is_found(kind.expect("a kind of this name"));
+            })*
+        }
+    };
+}
+
+each_kind_is_found! {
+    element_lock_with_irqs_on,
+    no_wait_without_an_interrupt,
+    descriptor_of_two_cpus,
+    no_flush_by_a_dying_cpu,
+    push_with_irqs_on,
+    next_after_the_unlock,
+    references_before_the_mask,
+    unlock_before_removal,
+    grace_before_the_lock,
+    only_the_victim_flushes,
+    interrupts_enabled_in_a_handler,
+}
+
+#[test]
+fn each_kind_is_tried() {
+    let tried: BTreeSet<_> = KIND_NAMES
+        .iter()
+        .map(|name| name.replace('_', "-"))
+        .collect();
+    let all: BTreeSet<_> = kinds::ALL.iter().map(|kind| kind.name.to_owned()).collect();
+    assert_eq!(tried, all);
 }
 
 /// By chance it is found before a search begins, in the runs from which that learns what CPUs share. Here the search

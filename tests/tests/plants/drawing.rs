@@ -1,0 +1,69 @@
+//! Cases drawn at random, small enough for the reference search: what two or three CPUs do, in all the words that a
+//! case knows. Equal seeds draw equal cases.
+
+use fastrand::Rng;
+use tests::SOUND_QUEUES;
+
+/// Designs that are broken, as the guest names them.
+const BROKEN_QUEUES: [&str; 4] = ["fifo", "lockless", "lockless-2011a", "shared-refs-naive"];
+
+/// A case without its expectations.
+pub fn case(random: &mut Rng) -> String {
+    let cpus = if random.u8(0..10) < 6 { 2 } else { 3 };
+    let deeds = if cpus == 2 { 3 } else { 2 };
+    let mut programs = vec![Vec::new(); cpus];
+    for _ in 0..random.usize(1..=deeds) {
+        let cpu = random.usize(0..cpus);
+        programs[cpu].extend(deed(random, cpus, cpu));
+    }
+    let mut text = format!("cpus {cpus}\n");
+    for (cpu, program) in programs.iter().enumerate() {
+        if !program.is_empty() {
+            text += &format!("{cpu}: {}\n", program.join("; "));
+        }
+    }
+    text
+}
+
+/// What a CPU does: one thing, or one with its interrupts off.
+fn deed(random: &mut Rng, cpus: usize, cpu: usize) -> Vec<String> {
+    let wait = ["", " wait"][random.usize(0..2)];
+    let one = random.usize(0..cpus);
+    let other = (cpu + random.usize(1..cpus)) % cpus;
+    let some: Vec<_> = (0..cpus).filter(|_| random.bool()).collect();
+    let some = if some.is_empty() { vec![other] } else { some };
+    let some: Vec<_> = some.iter().map(usize::to_string).collect();
+    let some = some.join(",");
+    let deed = match random.u8(0..12) {
+        0 | 1 => format!("single {one}{wait}"),
+        2 => format!("async {other}"),
+        3 | 4 => format!("many {some}{wait}"),
+        5 => format!("all{wait}"),
+        6 => format!("each{wait}"),
+        7 => format!("any {some}{wait}"),
+        8 => format!("leave-mask {other}"),
+        9 => format!("offline {other}"),
+        10 => "irqs-off".to_owned(),
+        _ => {
+            let within = format!("single {one}");
+            return ["irqs-off", &within, "irqs-on"].map(str::to_owned).to_vec();
+        }
+    };
+    vec![deed]
+}
+
+/// Words for the guest.
+pub fn words(random: &mut Rng) -> String {
+    let queues: Vec<_> = SOUND_QUEUES.iter().chain(&BROKEN_QUEUES).collect();
+    let queue = queues[random.usize(0..queues.len())];
+    let more = [
+        "",
+        "",
+        "",
+        " mask-check=off",
+        " hotplug=no-stop",
+        " hotplug=keep",
+        " alloc-fail=1/2",
+    ];
+    format!("queue={queue}{}", more[random.usize(0..more.len())])
+}
