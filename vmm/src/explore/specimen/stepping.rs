@@ -119,6 +119,7 @@ impl Specimen {
 
     /// Runs one CPU to its next stop.
     fn step(&mut self, choice: Choice) -> Result<Option<Breach>, SpecimenError> {
+        self.check_end()?;
         let cpu = choice.cpu;
         // One that sleeps is not stepped out of its sleep, of which not every KVM knows an end then, but runs
         // to where its handler says that it has begun.
@@ -141,6 +142,12 @@ impl Specimen {
         }
         let begun = Instant::now();
         let at = loop {
+            self.check_end()?;
+            if begun.elapsed() >= STEP_LIMIT {
+                let limit = STEP_LIMIT.as_secs();
+                let text = format!("CPU {cpu} has not come to a stop for {limit} s");
+                return Ok(Some(Breach::new("livelock", text)));
+            }
             if stepping {
                 self.serial
                     .set_step(cpu)
@@ -171,17 +178,7 @@ impl Specimen {
                         break Stop::Instruction(regs.rip);
                     }
                 }
-                Halt::Other(_) => {}
-                Halt::Interrupted => {
-                    if (self.interrupted)() {
-                        return Err(SpecimenError::Interrupted);
-                    }
-                    if begun.elapsed() >= STEP_LIMIT {
-                        let limit = STEP_LIMIT.as_secs();
-                        let text = format!("CPU {cpu} has not come to a stop for {limit} s");
-                        return Ok(Some(Breach::new("livelock", text)));
-                    }
-                }
+                Halt::Other(_) | Halt::Interrupted => {}
                 Halt::GuestExit(code) => {
                     let text = format!("the guest ended on CPU {cpu} with {code:#x}");
                     return Ok(Some(Breach::new("died", self.with_console(text))));
