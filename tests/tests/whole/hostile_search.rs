@@ -13,8 +13,9 @@ use tempfile::TempDir;
 use tests::image::{Code, Image};
 use tests::{Run, Vmm, need_kvm};
 
-/// Far more than a time limit of a second needs, and far less than what the explorer itself has patience for.
-const SOON: Duration = Duration::from_secs(8);
+/// Far more than a time limit of a second needs. What the explorer itself loses patience with in this time has another
+/// status.
+const SOON: Duration = Duration::from_secs(30);
 
 /// Where a guest never goes on.
 #[derive(Clone, Copy, Debug)]

@@ -105,9 +105,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let baseline = arguments.baseline.as_deref().map(Costs::read).transpose();
     let baseline = baseline.map_err(bad)?;
     // Opened first: what takes minutes should not end with a file that cannot be made.
-    let inputs = || std::iter::once(&arguments.guest).chain(&arguments.baseline);
+    // The baseline has been read, and may well be what the new figures replace.
     let json = arguments.json.as_ref();
-    let json = json.map(|path| create(path, inputs()).map(|file| (file, path)));
+    let json = json.map(|path| create(path, [&arguments.guest]).map(|file| (file, path)));
     let json = json.transpose()?;
     // So that a name that is not there is not found out by the first machine.
     fs::metadata(&arguments.guest).map_err(|error| {
