@@ -7,11 +7,15 @@ use std::path::Path;
 
 use iced_x86::code_asm::{CodeAssembler, CodeLabel};
 use shared::exit::ExitCode;
-use shared::ports;
+use shared::ports::{self, Doorbell};
+use shared::probe::{Point, SECTION};
+use shared::stop;
 use tempfile::NamedTempFile;
 
 /// Where the code lies in guest-physical memory, and starts.
 pub const CODE: u32 = 0x10_0000;
+/// Where the points of an image that can be explored lie.
+const POINTS: u32 = 0x11_0000;
 /// The owner of the PVH note.
 pub const XEN: &[u8] = b"Xen\0";
 /// The type of the PVH note, `XEN_ELFNOTE_PHYS32_ENTRY`.
@@ -111,8 +115,12 @@ pub fn elf(segments: &[Segment]) -> Vec<u8> {
 
 /// An ELF64 file with one section of this name and these bytes, said to lie at `address`.
 pub fn with_section(name: &str, bytes: &[u8], address: u64) -> Vec<u8> {
+    add_section(elf(&[]), name, bytes, address)
+}
+
+/// An ELF64 file that has no sections, with one of this name and these bytes, said to lie at `address`.
+fn add_section(mut file: Vec<u8>, name: &str, bytes: &[u8], address: u64) -> Vec<u8> {
     const SECTION_HEADER: u16 = 64;
-    let mut file = elf(&[]);
     let data = file.len() as u64;
     file.extend(bytes);
     let names = file.len() as u64;
@@ -169,6 +177,71 @@ impl Code {
         write(&mut code);
         let bytes = code.0.assemble(CODE.into()).expect("assembled code");
         Image::new(&bootable(&bytes))
+    }
+
+    /// A bootable image of the code that `write` writes, with the points that a search by probes needs.
+    ///
+    /// # Panics
+    /// If it cannot be assembled.
+    pub fn explorable(write: impl FnOnce(&mut Self)) -> Image {
+        let mut code = Self(CodeAssembler::new(32).expect("32 is a bitness"));
+        write(&mut code);
+        let bytes = code.0.assemble(CODE.into()).expect("assembled code");
+        let mut points = Vec::new();
+        for name in [stop::IDLE, stop::LEFT] {
+            let point = Point::new(name, "hand-made", 1);
+            points.extend(point.name);
+            points.extend(point.file);
+            points.extend(point.line.to_le_bytes());
+            points.resize(points.len().next_multiple_of(size_of::<Point>()), 0);
+        }
+        let file = elf(&[
+            Segment::load(CODE.into(), &bytes),
+            Segment::load(POINTS.into(), &points),
+            Segment::entry(CODE),
+        ]);
+        Image::new(&add_section(file, SECTION, &points, POINTS.into()))
+    }
+
+    /// Says that this CPU has come to where it waits for its first command, and is held there.
+    pub fn idle(&mut self) {
+        self.name_idle();
+        self.out(ports::DOORBELL, Doorbell::Reached as u32);
+    }
+
+    /// Leaves in EDI the point at which a CPU waits for its first command, as the doorbell wants it.
+    pub fn name_idle(&mut self) {
+        use iced_x86::code_asm::edi;
+        self.emit(|asm| asm.mov(edi, POINTS));
+    }
+
+    /// Stores a word so far behind the address in EBX.
+    pub fn store_behind_ebx(&mut self, offset: u32, value: u32) {
+        use iced_x86::code_asm::{dword_ptr, ebx};
+        self.emit(|asm| asm.mov(dword_ptr(ebx + offset), value));
+    }
+
+    /// Turns the local APIC on, which then keeps what is sent to this CPU.
+    pub fn apic_on(&mut self) {
+        self.store(0xfee0_00f0, 0x1ff);
+    }
+
+    /// Sends `vector` to this CPU itself.
+    pub fn interrupt_itself(&mut self, vector: u8) {
+        self.store(0xfee0_0300, 0x4_4000 | u32::from(vector));
+    }
+
+    /// Leaves the address of the first page of memory above 1 MiB that begins with `word` in EBX.
+    pub fn find_page(&mut self, word: u32) {
+        use iced_x86::code_asm::{dword_ptr, ebx};
+        let mut next = self.label();
+        self.emit(|asm| {
+            asm.mov(ebx, CODE)?;
+            asm.set_label(&mut next)?;
+            asm.add(ebx, 0x1000)?;
+            asm.cmp(dword_ptr(ebx), word)?;
+            asm.jne(next)
+        });
     }
 
     /// `out port, value`, 32 bits wide.

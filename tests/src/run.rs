@@ -160,6 +160,44 @@ impl Running {
         }
     }
 
+    /// Waits until the process has a handler for `signal`, so that it is not just ended by it.
+    ///
+    /// # Panics
+    /// If it has none within the time limit, or ends first.
+    pub fn wait_until_it_catches(&self, signal: i32) {
+        let path = format!("/proc/{}/status", self.child.id());
+        let catches = |status: &str| {
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+            caught.is_some_and(|mask| mask >> (signal - 1) & 1 != 0)
+        };
+        while !fs::read_to_string(&path).is_ok_and(|status| catches(&status)) {
+            let is_late = self.started.elapsed() > self.limit;
+            assert!(!is_late, "{} does not catch {signal}", self.shown);
+            thread::yield_now();
+        }
+    }
+
+    /// Waits until the process has a thread of this name.
+    ///
+    /// # Panics
+    /// If it has none within the time limit.
+    pub fn wait_for_thread(&self, name: &str) {
+        let path = format!("/proc/{}/task", self.child.id());
+        let is_there = || {
+            let mut threads = fs::read_dir(&path).into_iter().flatten().flatten();
+            threads.any(|thread| {
+                let comm = fs::read_to_string(thread.path().join("comm"));
+                comm.is_ok_and(|comm| comm.trim() == name)
+            })
+        };
+        while !is_there() {
+            let is_late = self.started.elapsed() > self.limit;
+            assert!(!is_late, "{} has no thread {name}", self.shown);
+            thread::yield_now();
+        }
+    }
+
     /// Sends a signal.
     ///
     /// # Panics

@@ -9,6 +9,7 @@
 pub mod bench;
 pub mod control;
 pub mod cpus;
+pub mod duration;
 pub mod explore;
 pub mod lab;
 pub mod machine;
@@ -16,6 +17,7 @@ pub mod report;
 pub mod scenario;
 pub mod stats;
 pub mod text;
+pub mod whole_file;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -121,6 +121,50 @@ fn several_clients_drive_one_machine() {
     bench.running.finish().ends_with(0);
 }
 
+/// With so many vCPUs a boot takes longer than it takes to pause the CPU that boots the others.
+#[test]
+fn finish_lets_go_what_was_paused_before_the_workload_began() {
+    let bench = Bench::boot("--vcpus 64", "workload=puppet");
+    let mut client = bench.connect();
+    for cpu in [0, 0, 63] {
+        client.well(&json!({ "verb": "pause", "cpu": cpu }));
+    }
+    let told = client.ask(&json!({ "verb": "tell", "cpu": 1, "deed": "idle", "limit": 0.1 }));
+    let why = told["error"].to_string();
+    assert!(why.contains("the start of the guest's workload"), "{told}");
+    client.well(&json!({ "verb": "finish", "limit": 60 }));
+    bench.running.finish().ends_with(0);
+}
+
+#[test]
+fn a_machine_ends_whatever_has_become_of_its_socket() {
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    let mut client = bench.connect();
+    client.well(&json!({ "verb": "hello" }));
+    fs::remove_file(bench.socket()).expect("it was there");
+    client.well(&json!({ "verb": "finish" }));
+    bench.running.finish().ends_with(0);
+
+    // Another listens at a socket of that name by now, and goes on to do so.
+    let first = Bench::boot("--vcpus 2", "workload=puppet");
+    let mut client = first.connect();
+    client.well(&json!({ "verb": "hello" }));
+    fs::remove_file(first.socket()).expect("it was there");
+    let second = Vmm::boot("--vcpus 2 --append workload=puppet")
+        .arg("--control")
+        .arg(first.socket())
+        .start();
+    let mut other = first.connect();
+    other.well(&json!({ "verb": "hello" }));
+    client.well(&json!({ "verb": "finish" }));
+    first.running.finish().ends_with(0);
+    assert!(first.directory.path().join("control").exists());
+    let mut late = Client::connect(&first.directory.path().join("control"));
+    late.well(&json!({ "verb": "finish" }));
+    second.finish().ends_with(0);
+    assert!(!first.directory.path().join("control").exists());
+}
+
 #[test]
 fn rubbish_harms_nobody() {
     let bench = Bench::boot("--vcpus 2", "workload=puppet");

@@ -22,6 +22,10 @@ const DELETED_FIRST: &str = include_str!("../../../scenarios/explore/deleted-fir
 const SHRINKING_MASK: &str = include_str!("../../../scenarios/explore/shrinking-mask.case");
 const FREED_MASK: &str = include_str!("../../../scenarios/explore/freed-mask.case");
 
+/// What a search of every order says first.
+const COMPLETE: &str =
+    "complete (sequentially consistent, at every access): no order of steps of these ";
+
 /// More orders than anybody can try.
 const ENDLESS: &str = "cpus 6\n0: all; all wait\n1: all; all wait\n2: all; all wait\n";
 
@@ -131,7 +135,7 @@ fn a_mask_that_is_not_checked_is_found_out_and_one_that_is_breaks_in_no_order() 
     desk.explore("--strategy races")
         .run()
         .ends_with(0)
-        .says("complete: no order");
+        .says(COMPLETE);
 }
 
 #[test]
@@ -240,7 +244,8 @@ fn the_image_that_does_not_stop_is_refused_unless_named_points_will_do() {
     for image in [&plain, &explore_image()] {
         let probe = "--granularity probe --strategy exhaustive --max-states 20000";
         let run = desk.explore_on(image, probe).run();
-        run.ends_with(0).says("complete: no order");
+        run.ends_with(0)
+            .says("complete (sequentially consistent, at every probe): no order of steps");
     }
 }
 
@@ -267,8 +272,193 @@ fn a_limit_ends_a_search_without_a_verdict() {
     let desk = Desk::with(ENDLESS);
     let run = desk.explore("--max-states 500").run();
     run.ends_with(5).says("--max-states");
-    let run = desk.explore("--time-limit 1").run();
-    run.ends_with(5).says("--time-limit");
+    for limit in ["1", "1s", "500ms", "0.01m"] {
+        let run = desk.explore("--time-limit").arg(limit).run();
+        run.ends_with(5).says("--time-limit");
+    }
+    let run = desk.explore("--time-limit 20x").run();
+    run.ends_with(2).complains_of("500ms");
+    // As for a guest's own `for=`, and everywhere that the command takes a time.
+    let run = Vmm::boot("--timeout 300ms --watchdog 1m --append workload=puppet").run();
+    run.ends_with(5).says("0.3 s (--timeout)");
+}
+
+#[test]
+fn a_replay_ends_when_its_time_is_up_or_a_signal_comes() {
+    need_kvm();
+    let desk = Desk::with(SHRINKING_MASK);
+    let (_, schedule) = unchecked_mask();
+    let many = format!("--times {}", u64::MAX);
+    let run = desk.replay(
+        schedule,
+        &explore_image(),
+        &format!("{many} --time-limit 2s"),
+    );
+    run.ends_with(5)
+        .says(" replays broke ")
+        .says(" were made when the time was up (--time-limit)");
+    let path = desk.path("schedule.json");
+    let replay = Vmm::with("replay").arg(path).arg(explore_image());
+    let running = replay.args(many.split_whitespace()).start();
+    running.wait_until_it_catches(libc::SIGTERM);
+    // It is there once the boot is over.
+    running.wait_for_thread("alarm");
+    running.signal(libc::SIGTERM);
+    running.finish().ends_with(128 + libc::SIGTERM);
+}
+
+#[test]
+fn what_comes_to_nothing_writes_no_file_and_spares_an_earlier_one() {
+    need_kvm();
+    let desk = Desk::with(SHRINKING_MASK);
+    let earlier = desk.path("earlier.json");
+    fs::write(&earlier, "of another search").expect("room");
+    for path in [desk.path("none.json"), earlier.clone()] {
+        let run = desk.explore("--schedule").arg(&path).run();
+        run.ends_with(0).says("no order");
+    }
+    // Nor does what is refused, or does not come to an end.
+    let page = desk.path("page.html");
+    let run = desk
+        .explore("--append queue=nonsense --result")
+        .arg(&earlier)
+        .run();
+    run.ends_with(2);
+    let run = Vmm::with("replay --report")
+        .args([&page, &desk.path("a.case"), &explore_image()])
+        .run();
+    run.ends_with(2);
+    let run = Vmm::with("merge --schedule")
+        .args([&earlier, &desk.path("none")])
+        .run();
+    run.ends_with(2);
+    let kept = fs::read_to_string(&earlier).expect("it was there");
+    assert_eq!(kept, "of another search");
+    let mut names: Vec<_> = fs::read_dir(desk.dir.path())
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["a.case", "earlier.json"]);
+}
+
+#[test]
+fn words_without_effect_are_refused_in_a_case_as_on_the_command_line() {
+    need_kvm();
+    let plain = Desk::with("cpus 2\n0: single 1\n");
+    for word in [
+        "transport=shorthand",
+        "transport=pv",
+        "workload=stress",
+        "clock=running",
+        "apic=xapic",
+        "eoi=pv",
+        "calls=7",
+        "for=3s",
+        "seed=7",
+        "to=one",
+    ] {
+        let run = plain.explore(&format!("--append {word}")).run();
+        run.ends_with(2)
+            .complains_of(&format!("--append: \"{word}\" has no effect"));
+        let desk = Desk::with(&format!("cpus 2\nappend {word}\n0: single 1\n"));
+        let run = desk.explore("").run();
+        run.ends_with(2)
+            .complains_of(&format!("\"{word}\" has no effect"));
+    }
+    let (_, schedule) = unchecked_mask();
+    let mut altered = schedule.clone();
+    altered["append"] = "mask-check=off transport=pv".into();
+    let run = plain.replay(&altered, &explore_image(), "");
+    run.ends_with(2).complains_of("transport=pv");
+    let run = plain
+        .explore("--append")
+        .arg("transport=wire workload=puppet")
+        .run();
+    run.ends_with(0).says("no order");
+}
+
+#[test]
+fn a_verdict_names_what_it_covers_wherever_it_stands() {
+    need_kvm();
+    let desk = Desk::with("cpus 2\n0: single 1\n");
+    let (result, page) = (desk.path("result"), desk.path("page.html"));
+    let options = "--strategy exhaustive --append csd-barrier=off";
+    let run = desk
+        .explore(options)
+        .arg("--result")
+        .arg(&result)
+        .arg("--report")
+        .arg(&page)
+        .run();
+    let verdict = format!("{COMPLETE}2 CPUs' deeds breaks anything");
+    let warning = "csd-barrier=off can break nothing in this search";
+    run.ends_with(0)
+        .says(&format!("\n{verdict}\n"))
+        .says(&format!("warning    {warning}"));
+    let page = fs::read_to_string(page).expect("a page");
+    assert!(page.contains(&verdict) && page.contains(warning));
+    let text = fs::read_to_string(&result).expect("a result");
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    hold_explored(&document);
+    assert_eq!(document["of"]["memory"], "sequentially_consistent");
+    assert_eq!(document["of"]["granularity"], "access");
+    let warnings = document["warnings"].as_array().expect("a list");
+    assert!(
+        warnings[0]
+            .as_str()
+            .is_some_and(|it| it.starts_with(warning))
+    );
+    let merged = Vmm::with("merge").arg(&result).run();
+    merged.ends_with(0).says(&verdict).says(warning);
+    // What was written before there were warnings is still read.
+    let mut old = document.clone();
+    for key in ["warnings", "shortening_ms"] {
+        old.as_object_mut().expect("an object").remove(key);
+    }
+    old["of"]
+        .as_object_mut()
+        .expect("an object")
+        .remove("memory");
+    fs::write(&result, old.to_string()).expect("room");
+    Vmm::with("merge")
+        .arg(&result)
+        .run()
+        .ends_with(0)
+        .says(&verdict);
+    let plain = desk.explore("--strategy exhaustive").run();
+    assert!(!plain.stdout.contains("warning"), "{plain}");
+}
+
+#[test]
+fn steps_per_second_are_those_of_the_search() {
+    need_kvm();
+    let desk = Desk::with(SHRINKING_MASK);
+    let result = desk.path("result");
+    let run = desk
+        .explore("--append mask-check=off --result")
+        .arg(&result)
+        .run();
+    run.ends_with(0).says("shortened  from ");
+    let text = fs::read_to_string(&result).expect("a result");
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    hold_explored(&document);
+    let number = |value: &Value| value.as_u64().expect("a number");
+    let (took, shortening) = (
+        number(&document["took_ms"]),
+        number(&document["shortening_ms"]),
+    );
+    assert!(shortening > 0, "{document:#}");
+    let all = run.elapsed.as_millis();
+    assert!(
+        u128::from(took + shortening) <= all,
+        "{took} and {shortening} of {all} ms"
+    );
+    let seconds = took as f64 / 1000.0;
+    run.says(&format!(
+        "{} steps in {seconds:.1} s (",
+        document["counts"]["transitions"]
+    ));
 }
 
 #[test]
@@ -333,7 +523,7 @@ fn an_element_that_is_wanted_twice_breaks_nothing_that_is_sound() {
             .explore("--strategy races --max-states 100000")
             .args(["--append", words])
             .run();
-        run.ends_with(0).says("complete: no order");
+        run.ends_with(0).says(COMPLETE);
     }
 }
 
@@ -419,14 +609,14 @@ fn shards_merge_to_what_one_process_comes_to() {
         .arg("--result")
         .arg(desk.path("one"))
         .run();
-    one.ends_with(0).says("complete: no order");
+    one.ends_with(0).says(COMPLETE);
     let alone = counts(&desk, "one");
     let states = fs::read(desk.path("one.states")).expect("states");
     assert_eq!(alone["states"].as_u64(), Some(2062));
     for shards in [1, 2, 5] {
         in_shards(&desk, options, shards)
             .ends_with(0)
-            .says("complete: no order");
+            .says(COMPLETE);
         let all = format!("all{shards}");
         let merged = counts(&desk, &all);
         for count in ["states", "ends"] {
@@ -438,7 +628,7 @@ fn shards_merge_to_what_one_process_comes_to() {
     let jobs = desk.explore(options).args(["--jobs", "2"]).run();
     jobs.ends_with(0)
         .says("searched   2062 states")
-        .says("complete: no order");
+        .says(COMPLETE);
 
     // What does not belong together, or is not whole, is refused.
     let merge = |results: &[&str]| {

@@ -9,6 +9,7 @@ mod deliveries;
 mod explore;
 mod formats;
 mod hostile;
+mod hostile_search;
 mod image_lint;
 mod interrupt;
 mod live;

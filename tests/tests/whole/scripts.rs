@@ -416,3 +416,66 @@ fn a_guest_for_another_monitor_is_not_told_anything() {
     });
     perform_on(&sound, "").ends_with(0);
 }
+
+/// An INIT is carried out when its CPU is let go, and not while it is kept out of the guest.
+#[test]
+fn a_paused_cpu_stays_as_it_is_while_it_is_started_anew() {
+    need_kvm();
+    let run = perform(
+        r#"
+        boot(#{ vcpus: 3, append: "workload=puppet" });
+        cpu(0).offline(2).wait_done();
+        cpu(2).pause();
+        let before = cpu(2).look();
+        let on = cpu(0).online(2);
+        for i in 0..20 {
+            let now = cpu(2).look();
+            expect_eq(now.rip, before.rip, `look ${i}`);
+            expect_eq(now.rsp, before.rsp, `look ${i}`);
+            expect_eq(now.pending, before.pending, `look ${i}`);
+            cpu(1).queue_order();
+        }
+        cpu(2).resume();
+        on.wait_done();
+        cpu(2).call_single(0, wait).wait_done();
+        "#,
+    );
+    run.ends_with(0);
+}
+
+/// INIT turns a local APIC off, and the CPU turns it on again; what comes in between is no loss of the wire's.
+#[test]
+fn what_a_cpu_that_is_being_started_does_not_take_is_not_called_lost() {
+    need_kvm();
+    let run = Vmm::scripted(
+        r#"
+        boot(#{ vcpus: 4, append: "workload=puppet transport=wire" });
+        wire.hold(1, 2);
+        let made = cpu(1).call_async(2);
+        made.wait_done();
+        wire.wait_held(1, 2, 1);
+        cpu(0).offline(2).wait_done();
+        cpu(2).pause();
+        let on = cpu(0).online(2);
+        limit(5);
+        try { cpu(2).step(4); print("it has begun"); } catch (refused) { print(`${refused}`); }
+        wire.release(1, 2);
+        limit(10);
+        cpu(2).resume();
+        on.wait_done();
+        "#,
+    )
+    .args(["--stats", "json"])
+    .run();
+    run.ends_with(0);
+    let ipi = &run.json()["ipi"];
+    assert_eq!(
+        (&ipi["lost"], &ipi["to_nobody"]),
+        (&0.into(), &0.into()),
+        "{run}"
+    );
+    // A host that cannot step delivers it before the INIT, which takes it away again.
+    if run.stderr.contains("it has begun") {
+        assert_eq!(ipi["dropped"], 1, "{run}");
+    }
+}

@@ -1,6 +1,6 @@
 //! `vmm bench GUEST`: measures what IPIs and calls cost on this host.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use vmm::cpus::CpuSet;
 use vmm::report::costs;
 use vmm::stats::sources::Sources;
 
-use super::{Refused, chain, complain};
+use super::{Refused, chain, complain, create};
 
 /// What to measure, and how often.
 #[derive(Debug, Args)]
@@ -105,11 +105,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let baseline = arguments.baseline.as_deref().map(Costs::read).transpose();
     let baseline = baseline.map_err(bad)?;
     // Opened first: what takes minutes should not end with a file that cannot be made.
-    let json = arguments.json.as_ref().map(|path| {
-        File::create(path)
-            .map(|file| (file, path))
-            .map_err(|error| bad(format!("cannot write {}: {error}", path.display())))
-    });
+    // The baseline has been read, and may well be what the new figures replace.
+    let json = arguments.json.as_ref();
+    let json = json.map(|path| create(path, [&arguments.guest]).map(|file| (file, path)));
     let json = json.transpose()?;
     // So that a name that is not there is not found out by the first machine.
     fs::metadata(&arguments.guest).map_err(|error| {
@@ -150,9 +148,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     });
     bar.finish_and_clear();
 
-    if let Some((mut file, path)) = json {
+    if let Some((file, path)) = json {
         let document = serde_json::to_string_pretty(&costs).unwrap_or_default() + "\n";
-        if let Err(error) = file.write_all(document.as_bytes()) {
+        if let Err(error) = file.write(|out| out.write_all(document.as_bytes())) {
             complain(&format!("cannot write {}: {error}", path.display()));
         }
     }

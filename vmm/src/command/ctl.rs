@@ -4,10 +4,12 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use vmm::cpus::CpuSet;
+use vmm::duration;
 
 use super::Refused;
 
@@ -107,9 +109,16 @@ enum Ask {
 
 #[derive(Debug, Clone, Copy, Args)]
 struct Limit {
-    /// Seconds to wait for it at most [default: 10]
-    #[arg(long, value_name = "SECONDS")]
-    limit: Option<f64>,
+    /// How long to wait for it at most, such as 5, 5s or 500ms [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    limit: Option<Duration>,
+}
+
+impl Limit {
+    /// In seconds, as requests have it.
+    fn seconds(self) -> Option<f64> {
+        self.limit.map(|limit| limit.as_secs_f64())
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -179,7 +188,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             && answer["ok"] == true
         {
             let wait = json!({
-                "verb": "wait_done", "cpu": answer["cpu"], "number": answer["number"], "limit": limit.limit,
+                "verb": "wait_done", "cpu": answer["cpu"], "number": answer["number"], "limit": limit.seconds(),
             });
             answer = line.ask(&wait.to_string())?;
         }
@@ -212,11 +221,11 @@ fn request(ask: &Ask) -> Value {
             json!({ "verb": "hold", "cpu": cpu, "probe": probe, "nth": nth, "call": call })
         }
         Ask::Wait { cpu, limit } => {
-            json!({ "verb": "wait_held", "cpu": cpu, "limit": limit.limit })
+            json!({ "verb": "wait_held", "cpu": cpu, "limit": limit.seconds() })
         }
         Ask::Release { cpu } => json!({ "verb": "release", "cpu": cpu }),
         Ask::Step { cpu, count, limit } => {
-            json!({ "verb": "step", "cpu": cpu, "count": count, "limit": limit.limit })
+            json!({ "verb": "step", "cpu": cpu, "count": count, "limit": limit.seconds() })
         }
         Ask::Look { cpu } => json!({ "verb": "look", "cpu": cpu }),
         Ask::Tell {
@@ -231,12 +240,12 @@ fn request(ask: &Ask) -> Value {
             let cpus: Option<Vec<u32>> = cpus.as_ref().map(|cpus| cpus.iter().collect());
             json!({
                 "verb": "tell", "cpu": cpu, "deed": deed, "about": about, "cpus": cpus, "wait": wait,
-                "limit": limit.limit,
+                "limit": limit.seconds(),
             })
         }
         Ask::Stats => json!({ "verb": "stats" }),
         Ask::Trace { way } => json!({ "verb": "trace", "on": matches!(way, Way::On) }),
-        Ask::Finish { limit } => json!({ "verb": "finish", "limit": limit.limit }),
+        Ask::Finish { limit } => json!({ "verb": "finish", "limit": limit.seconds() }),
         Ask::Quit => json!({ "verb": "quit" }),
         Ask::Raw { .. } => Value::Null,
     }

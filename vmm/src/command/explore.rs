@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,11 +13,11 @@ use vmm::explore::search::Counts;
 use vmm::explore::search::sampled::Way;
 use vmm::explore::sharing::Known;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible};
-use vmm::text;
+use vmm::{duration, text};
 
-use super::explored::{self, Files};
+use super::explored::{self, Files, Teller};
 use super::interruption::{self, interrupted};
-use super::{Refused, chain, create, jobs};
+use super::{Refused, create, jobs};
 
 /// What to explore, and how.
 #[derive(Debug, Args)]
@@ -65,8 +65,8 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// Stop after this time [default: no limit]
-    #[arg(long, value_name = "SECONDS", value_parser = super::run::seconds)]
+    /// Stop after this time, boot included, such as 90, 90s, 500ms or 2m [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     time_limit: Option<Duration>,
 
     /// Stop when so many states have been seen [default: no limit]
@@ -214,6 +214,7 @@ impl Arguments {
 /// # Errors
 /// [`Refused`] if that was not possible.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    let begun = Instant::now();
     let case = read_case(&arguments.case)?;
     let config = arguments.config(case)?;
     if !is_possible(config.strategy, config.granularity) {
@@ -245,9 +246,14 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         Some(jobs) if jobs > 1 => jobs::run(arguments, &config, jobs)?,
         _ => alone(arguments, &config)?,
     };
+    let teller = Teller {
+        guest: &arguments.guest,
+        rest: arguments
+            .time_limit
+            .map(|limit| limit.saturating_sub(begun.elapsed())),
+    };
     // Who has started this one tells the story himself.
-    let guest = (!arguments.tells).then_some(arguments.guest.as_path());
-    explored::show(&part, guest, files)
+    explored::show(&part, (!arguments.tells).then_some(teller), files)
 }
 
 /// Explores in this process.
@@ -262,10 +268,7 @@ fn alone(arguments: &Arguments, config: &Config) -> Result<Part, Refused> {
         }
     });
     bar.finish_and_clear();
-    let outcome = outcome.map_err(|error| Refused {
-        message: chain(&error),
-        status: error.exit_status(),
-    })?;
+    let outcome = outcome.map_err(|error| explored::refused(&error))?;
     Ok(if arguments.result.is_some() {
         Part::new(config, &outcome)
     } else {

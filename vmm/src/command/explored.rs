@@ -1,17 +1,19 @@
 //! What a search came to, for people: by one process or by several.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use vmm::explore::case::Case;
 use vmm::explore::result::{Came, Destination, Document, Part};
 use vmm::explore::schedule::Schedule;
 use vmm::explore::search::Why;
+use vmm::explore::specimen::SpecimenError;
 use vmm::explore::story::{Story, tell};
-use vmm::explore::{Replay, Shard};
+use vmm::explore::{ExploreError, Replay, Shard};
 use vmm::report::page::story::{self as page, Document as Page};
+use vmm::whole_file::WholeFile;
 
 use super::interruption::{self, interrupted};
 use super::{Refused, cannot_write, chain, check_output, complain};
@@ -19,14 +21,26 @@ use super::{Refused, cannot_write, chain, check_output, complain};
 /// The search ended before it had shown anything.
 const NOT_SHOWN: u8 = 5;
 
+/// Who tells what was found.
+#[derive(Debug, Clone, Copy)]
+pub struct Teller<'a> {
+    /// The image on which it happens once more.
+    pub guest: &'a Path,
+    /// What is left of the time that the command may take.
+    pub rest: Option<Duration>,
+}
+
+/// How long the telling may take if no time is left: what was found should be seen as well.
+const TELLING: Duration = Duration::from_secs(5);
+
 /// Where all is to go, besides standard output. Made before the search: one of an hour should not end with a file
 /// that cannot be made.
 #[derive(Debug)]
 pub struct Files {
     /// The schedule that was found, if one was.
-    pub schedule: Option<File>,
+    pub schedule: Option<WholeFile>,
     /// The page.
-    pub page: Option<File>,
+    pub page: Option<WholeFile>,
     /// The result.
     pub result: Option<Destination>,
 }
@@ -45,14 +59,38 @@ pub fn destination<'a>(
     Ok(Some(made))
 }
 
-/// Prints and writes what came out, with the story of what broke if `guest` is there to run it on. Returns the
-/// exit status.
+/// Why nothing was explored or replayed. A search or a replay that was ended before it had begun shows nothing.
+pub fn refused(error: &ExploreError) -> Refused {
+    let message = chain(error);
+    let ExploreError::Specimen(SpecimenError::Ended(why)) = error else {
+        return Refused {
+            message,
+            status: error.exit_status(),
+        };
+    };
+    Refused {
+        message: format!("not shown: {message}, and the guest was not ready by then"),
+        status: status_of(*why),
+    }
+}
+
+/// The status of what ended before it was through.
+pub fn status_of(why: Why) -> u8 {
+    match why {
+        Why::Signal if interruption::has_come() => interruption::status(),
+        _ => NOT_SHOWN,
+    }
+}
+
+/// Prints and writes what came out, with the story of what broke if there is somebody to tell it. Returns the exit
+/// status.
 ///
 /// # Errors
-/// [`Refused`] if what broke cannot be told.
-pub fn show(part: &Part, guest: Option<&Path>, files: Files) -> Result<u8, Refused> {
+/// [`Refused`] if the result makes no sense.
+pub fn show(part: &Part, teller: Option<Teller<'_>>, files: Files) -> Result<u8, Refused> {
     let document = &part.document;
     let mut status = 0;
+    let mut is_untold = false;
     let mut complain_of = |what, error| {
         complain(&format!("cannot write the {what}: {error}"));
         status = 3;
@@ -70,9 +108,18 @@ pub fn show(part: &Part, guest: Option<&Path>, files: Files) -> Result<u8, Refus
     if let (Some(schedule), Some(file)) = (schedule, files.schedule) {
         write(file, schedule).unwrap_or_else(|error| complain_of("schedule", error));
     }
-    let story = schedule.zip(guest);
-    let story = story.map(|(schedule, guest)| told(schedule, guest));
-    let story = story.transpose()?;
+    let story = schedule
+        .zip(teller)
+        .map(|(schedule, teller)| told(schedule, teller));
+    // What was found is not lost with its story.
+    let story = match story.transpose() {
+        Ok(story) => story,
+        Err(untold) => {
+            complain(&format!("cannot show how it broke: {}", untold.why));
+            is_untold = untold.is_failure;
+            None
+        }
+    };
     let (verdict, own) = if document.shard == Shard::WHOLE {
         judge(document)?
     } else {
@@ -80,7 +127,7 @@ pub fn show(part: &Part, guest: Option<&Path>, files: Files) -> Result<u8, Refus
     };
     let searched = searched(document);
     print(story.as_ref(), &searched, &verdict).unwrap_or_else(|error| complain_of("report", error));
-    if let (Some(file), Some(guest)) = (files.page, guest) {
+    if let (Some(file), Some(Teller { guest, .. })) = (files.page, teller) {
         let of = &document.of;
         let page = Page {
             verdict: &verdict,
@@ -94,26 +141,25 @@ pub fn show(part: &Part, guest: Option<&Path>, files: Files) -> Result<u8, Refus
             .chain(searched)
             .collect(),
             case: &of.case,
-            schedule,
+            schedule: story.as_ref().and(schedule),
             story: story.as_ref(),
         };
         write_page(file, &page).unwrap_or_else(|error| complain_of("page", error));
     }
+    let status = if is_untold { 3 } else { status };
     Ok(if own == 0 { status } else { own })
 }
 
-fn write(file: File, schedule: &Schedule) -> io::Result<()> {
-    let mut out = BufWriter::new(file);
-    serde_json::to_writer_pretty(&mut out, schedule)?;
-    out.write_all(b"\n")?;
-    out.flush()
+fn write(file: WholeFile, schedule: &Schedule) -> io::Result<()> {
+    file.write(|mut out| {
+        serde_json::to_writer_pretty(&mut out, schedule)?;
+        out.write_all(b"\n")
+    })
 }
 
 /// Writes the page on a schedule to `file`.
-pub fn write_page(file: File, page: &Page<'_>) -> io::Result<()> {
-    let mut out = BufWriter::new(file);
-    page::write(&mut out, page)?;
-    out.flush()
+pub fn write_page(file: WholeFile, page: &Page<'_>) -> io::Result<()> {
+    file.write(|mut out| page::write(&mut out, page))
 }
 
 /// Prints what came out.
@@ -150,6 +196,18 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
         let text = format!("{steps} steps from states met again led where they had led before");
         searched.push(("keys", text));
     }
+    if let Came::Broke {
+        schedule,
+        found_with,
+        ..
+    } = &document.verdict
+    {
+        let (turns, seconds) = (schedule.turns.len(), document.shortening().as_secs_f64());
+        searched.push((
+            "shortened",
+            format!("from {found_with} turns to {turns} in {seconds:.1} s"),
+        ));
+    }
     let (words, contended) = document.sharing.size();
     if words > 0 {
         searched.push((
@@ -159,6 +217,8 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
             ),
         ));
     }
+    let warnings = document.warnings.iter();
+    searched.extend(warnings.map(|warning| ("warning", warning.clone())));
     searched
 }
 
@@ -184,6 +244,10 @@ fn judge(document: &Document) -> Result<(String, u8), Refused> {
         [] => "nothing to break".to_owned(),
         names => names.join(" or "),
     };
+    let (scope, cpus) = (document.of.scope(), case.cpus);
+    let complete = format!(
+        "complete ({scope}): no order of steps of these {cpus} CPUs' deeds breaks anything"
+    );
     // What breaks can take more than was tried.
     let unless_expected = if names.is_empty() { 0 } else { NOT_SHOWN };
     Ok(match &document.verdict {
@@ -210,19 +274,16 @@ fn judge(document: &Document) -> Result<(String, u8), Refused> {
                 (format!("broken: {broke} (expected: {expected})"), 1)
             }
         }
-        Came::Complete if names.is_empty() => {
-            ("complete: no order of steps breaks anything".to_owned(), 0)
-        }
-        Came::Complete => (
-            format!("complete: no order of steps breaks anything (expected: {expected})"),
-            1,
-        ),
+        Came::Complete if names.is_empty() => (complete, 0),
+        Came::Complete => (format!("{complete} (expected: {expected})"), 1),
         Came::BoundedComplete { preemptions } => (
-            format!("no order with {preemptions} preemptions or fewer breaks anything"),
+            format!("no order with {preemptions} preemptions or fewer breaks anything ({scope})"),
             unless_expected,
         ),
         Came::Sampled { runs } => (
-            format!("none of {runs} orders broke anything, which says nothing of the others"),
+            format!(
+                "none of {runs} orders broke anything ({scope}), which says nothing of the others"
+            ),
             unless_expected,
         ),
         Came::Stopped { why } => stopped(*why),
@@ -246,32 +307,42 @@ fn judge_shard(document: &Document) -> (String, u8) {
 }
 
 fn stopped(why: Why) -> (String, u8) {
-    let reason = match why {
-        Why::Time => "the time was up (--time-limit)",
-        Why::States => "there were too many states (--max-states)",
-        Why::Signal => "a signal came",
-    };
-    let status = match why {
-        Why::Signal if interrupted() => interruption::status(),
-        _ => NOT_SHOWN,
-    };
+    let reason = why.reason();
     (
         format!("not shown: {reason}, and nothing had broken by then"),
-        status,
+        status_of(why),
     )
 }
 
+/// Why there is no story of what broke.
+struct Untold {
+    why: String,
+    /// Whether that should not be: it was not merely ended.
+    is_failure: bool,
+}
+
 /// The schedule as a story.
-fn told(schedule: &Schedule, guest: &Path) -> Result<Story, Refused> {
+fn told(schedule: &Schedule, teller: Teller<'_>) -> Result<Story, Untold> {
     let replay = Replay {
-        guest,
+        guest: teller.guest,
         schedule,
         times: 1,
         any_image: false,
+        time: teller.rest.map(|rest| rest.max(TELLING)),
     };
-    let told = tell(&replay, interrupted).map_err(|error| Refused {
-        message: chain(&error),
-        status: error.exit_status(),
-    })?;
-    Ok(told.1)
+    // What has come by now has ended the search.
+    interruption::heed();
+    match tell(&replay, interrupted) {
+        Ok((replayed, story)) => match replayed.stopped {
+            None => Ok(story),
+            Some(why) => Err(Untold {
+                why: why.reason().to_owned(),
+                is_failure: false,
+            }),
+        },
+        Err(error) => Err(Untold {
+            why: chain(&error),
+            is_failure: !matches!(error, ExploreError::Specimen(SpecimenError::Ended(_))),
+        }),
+    }
 }

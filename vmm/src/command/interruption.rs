@@ -1,15 +1,20 @@
 //! ^C while the machine is moved by hand: it is asked for between two steps, and ends `KVM_RUN`, which a signal
 //! does anyway.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use vmm_sys_util::errno;
 use vmm_sys_util::signal::register_signal_handler;
 
+/// The last that came.
 static CAME: AtomicI32 = AtomicI32::new(0);
 
+/// How many came, and how many of them were heeded.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+static HEEDED: AtomicU32 = AtomicU32::new(0);
+
 extern "C" fn note(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    CAME.store(signal, Ordering::Relaxed);
+    pretend(signal);
 }
 
 /// Takes SIGINT and SIGTERM from now on.
@@ -21,14 +26,25 @@ pub fn catch() -> Result<(), errno::Error> {
     register_signal_handler(libc::SIGTERM, note)
 }
 
-/// Whether one has come.
+/// Whether one has come that was not heeded yet.
 pub fn interrupted() -> bool {
+    COUNT.load(Ordering::Relaxed) != HEEDED.load(Ordering::Relaxed)
+}
+
+/// Whether one has come at all.
+pub fn has_come() -> bool {
     CAME.load(Ordering::Relaxed) != 0
+}
+
+/// Takes those that have come for heeded: what they were to end has ended. What comes now is for the next thing.
+pub fn heed() {
+    HEEDED.store(COUNT.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
 /// Goes on as if `signal` had come.
 pub fn pretend(signal: libc::c_int) {
     CAME.store(signal, Ordering::Relaxed);
+    COUNT.fetch_add(1, Ordering::Relaxed);
 }
 
 /// The exit status that says so.

@@ -74,12 +74,15 @@ pub fn run(arguments: &Arguments, config: &Config, count: u64) -> Result<Part, R
     let bar = spinner();
     let mut known = config.known.clone();
     let mut rounds = 0;
+    let mut searched = 0;
     loop {
         let rest = config
             .time
             .map(|limit| limit.saturating_sub(begun.elapsed()));
         let mut jobs = Jobs::start(arguments, count, directory.path(), known.as_ref(), rest)?;
         let parts = jobs.finish(&bar)?;
+        let times = parts.iter().map(|part| part.document.took_ms);
+        searched += times.max().unwrap_or(0);
         let merged = merge(&parts);
         if let Err(error) = &merged
             && let Some(more) = error.remedy()
@@ -96,7 +99,7 @@ pub fn run(arguments: &Arguments, config: &Config, count: u64) -> Result<Part, R
             check_all_there(&parts).map_err(|error| host(error.to_string()))?;
         }
         bar.finish_and_clear();
-        whole.document.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        whole.document.took_ms = searched;
         whole.document.counts.begun_anew += rounds;
         return Ok(whole);
     }
@@ -299,7 +302,8 @@ impl Job {
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         Refused {
             message,
-            status: code.filter(|code| *code == 2).unwrap_or(3),
+            // Of these the message says as much to one process as to many; all else is a fault of the host's.
+            status: code.filter(|code| [2, 5].contains(code)).unwrap_or(3),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! `vmm merge RESULT...`: makes one result of those of all shards of a search.
 
-use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
 use vmm::explore::merge::{MergeError, check_all_there, merge};
 use vmm::explore::result::Part;
+use vmm::whole_file::WholeFile;
 
 use super::explored::{self, Files};
 use super::{Refused, create};
@@ -77,7 +77,8 @@ fn advise(error: &MergeError, arguments: &Arguments) -> Refused {
             let name = path.display();
             // Text and numbers always have a JSON form.
             let text = serde_json::to_string_pretty(known).unwrap_or_default() + "\n";
-            match fs::write(path, text) {
+            let file = WholeFile::create(path);
+            match file.and_then(|file| file.write(|out| out.write_all(text.as_bytes()))) {
                 Ok(()) => refuse(
                     format!("; run all shards again with --sharing {name}"),
                     RUN_AGAIN,

@@ -15,11 +15,11 @@ pub mod schema;
 mod stats;
 
 use std::fmt::Display;
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use vmm::chain;
+use vmm::whole_file::WholeFile;
 
 /// Why nothing came of it.
 #[derive(Debug)]
@@ -55,10 +55,13 @@ fn check_output<'a>(
     }
 }
 
-/// Makes the file `name`, which is to be written in the end, unless it is one of `inputs`.
-fn create<'a>(name: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<File, Refused> {
+/// Prepares to write the file `name` in the end, unless it is one of `inputs`.
+fn create<'a>(
+    name: &Path,
+    inputs: impl IntoIterator<Item = &'a PathBuf>,
+) -> Result<WholeFile, Refused> {
     check_output(name, inputs)?;
-    File::create(name).map_err(|error| cannot_write(name, &error))
+    WholeFile::create(name).map_err(|error| cannot_write(name, &error))
 }
 
 /// Whether two names are of one file, which exists.

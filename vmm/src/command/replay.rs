@@ -2,17 +2,19 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use vmm::explore::Replay;
 use vmm::explore::schedule::Schedule;
+use vmm::explore::search::Why;
 use vmm::explore::story::tell;
 use vmm::report::page::story::Document;
-use vmm::text;
+use vmm::{duration, text};
 
-use super::explored::write_page;
+use super::explored::{refused, status_of, write_page};
 use super::interruption::{self, interrupted};
-use super::{Refused, chain, complain, create};
+use super::{Refused, complain, create};
 
 /// What to replay.
 #[derive(Debug, Args)]
@@ -27,6 +29,10 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u64).range(1..))]
     times: u64,
+
+    /// Stop after this time, boot included, such as 90, 90s, 500ms or 2m [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    time_limit: Option<Duration>,
 
     /// Try it on an image that is not the one on which it was found
     #[arg(long)]
@@ -58,15 +64,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         schedule: &schedule,
         times: arguments.times,
         any_image: arguments.any_image,
+        time: arguments.time_limit,
     };
-    let (replayed, story) = tell(&replay, interrupted).map_err(|error| Refused {
-        status: if interrupted() {
-            interruption::status()
-        } else {
-            error.exit_status()
-        },
-        message: chain(&error),
-    })?;
+    let (replayed, story) = tell(&replay, interrupted).map_err(|error| refused(&error))?;
     let compared = if replayed.compared_states {
         "stops and states"
     } else {
@@ -77,15 +77,28 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         names => names.join(", "),
     };
     let (as_told, times) = (replayed.as_told, arguments.times);
-    let verdict = format!("{as_told} of {times} replays broke {breaks}");
+    let mut verdict = format!("{as_told} of {times} replays broke {breaks}");
+    if let Some(why) = replayed.stopped {
+        let (done, reason) = (replayed.done, why.reason());
+        verdict += &format!("; {done} were made when {reason}");
+    }
     let mut facts = vec![("compared", compared.to_owned())];
     facts.extend(replayed.other.map(|other| ("another way", other)));
-    let mut text = format!("{story}\n");
+    // The last replay is the one that is told.
+    let story = replayed.stopped.is_none().then_some(story);
+    let mut text = (story.as_ref()).map_or_else(String::new, |story| format!("{story}\n"));
     for (name, fact) in &facts {
         text += &format!("{name:<10} {fact}\n");
     }
     text += &format!("\n{verdict}\n");
-    let mut status = u8::from(as_told != times);
+    let went_another_way = as_told != replayed.done;
+    let mut status = match replayed.stopped {
+        // A signal is what ended it, whatever came out before.
+        Some(why @ Why::Signal) => status_of(why),
+        _ if went_another_way => 1,
+        Some(why) => status_of(why),
+        None => 0,
+    };
     let mut complain_of = |what, error| {
         complain(&format!("cannot write the {what}: {error}"));
         status = if status == 0 { 3 } else { status };
@@ -104,8 +117,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             guest: arguments.guest.display().to_string(),
             facts: options.into_iter().chain(facts).collect(),
             case: &schedule.case,
-            schedule: Some(&schedule),
-            story: Some(&story),
+            schedule: story.is_some().then_some(&schedule),
+            story: story.as_ref(),
         };
         write_page(file, &document).unwrap_or_else(|error| complain_of("page", error));
     }

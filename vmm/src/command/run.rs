@@ -1,7 +1,6 @@
 //! `vmm [OPTIONS] GUEST`: boots a guest, or has a script do so, and reports.
 
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,8 @@ use vmm::report::page::{self, Section};
 use vmm::report::perfetto;
 use vmm::stats::sources::Sources;
 use vmm::stats::trace::Trace;
-use vmm::{Config, Outcome, scenario};
+use vmm::whole_file::WholeFile;
+use vmm::{Config, Outcome, duration, scenario};
 
 use super::stats::{Form, Reports};
 use super::{Refused, cannot_write, chain, check_output, complain, create};
@@ -99,20 +99,13 @@ pub struct Arguments {
     #[arg(long, value_name = "STEAL")]
     steal: Option<Steal>,
 
-    /// End the run after this time [default: no limit]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    /// End the run after this time, such as 90, 90s or 500ms [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
 
     /// End the run when nothing has moved for this time, 0 for never. Stalls do not count
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "30s")]
     watchdog: Duration,
-}
-
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "not a number of seconds".to_owned())
 }
 
 fn param(text: &str) -> Result<(String, String), String> {
@@ -241,10 +234,8 @@ fn can_watch() -> bool {
     io::stderr().is_terminal() && !is_dumb
 }
 
-fn write_trace(file: File, traces: &[&Trace]) -> io::Result<()> {
-    let mut out = BufWriter::new(file);
-    perfetto::write(&mut out, traces)?;
-    out.flush()
+fn write_trace(file: WholeFile, traces: &[&Trace]) -> io::Result<()> {
+    file.write(|mut out| perfetto::write(&mut out, traces))
 }
 
 fn section(outcome: &Outcome) -> Section<'_> {
@@ -257,9 +248,7 @@ fn section(outcome: &Outcome) -> Section<'_> {
     }
 }
 
-fn write_page(file: File, outcomes: &[Outcome], refused: Option<&str>) -> io::Result<()> {
+fn write_page(file: WholeFile, outcomes: &[Outcome], refused: Option<&str>) -> io::Result<()> {
     let machines: Vec<_> = outcomes.iter().map(section).collect();
-    let mut out = BufWriter::new(file);
-    page::write(&mut out, &machines, refused)?;
-    out.flush()
+    file.write(|mut out| page::write(&mut out, &machines, refused))
 }

@@ -1,13 +1,12 @@
 //! Where the reports of a run go, and in which form.
 
-use std::fs::{self, File, Permissions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::ValueEnum;
-use tempfile::NamedTempFile;
 use vmm::report::prometheus;
+use vmm::whole_file::WholeFile;
 use vmm::{Outcome, control};
 
 /// The form of a report.
@@ -25,10 +24,10 @@ pub enum Form {
 #[derive(Debug)]
 enum Destination {
     Stdout,
+    /// A file to which each report is added when it is there.
     File(File),
-    /// A file that is written in full and then takes the place of the one that was asked for, so that whoever
-    /// reads that one finds the last report or this one, and never half of it.
-    Replacement(NamedTempFile, PathBuf),
+    /// A file that is written once, in the end.
+    Whole(WholeFile),
 }
 
 /// The reports of a run.
@@ -62,8 +61,8 @@ impl Reports {
     /// # Errors
     /// It cannot be made.
     pub fn to_file(form: Form, path: &Path) -> io::Result<Self> {
-        let destination = if form == Form::Prometheus && is_replaceable(path) {
-            replacement(path)?
+        let destination = if form == Form::Prometheus {
+            Destination::Whole(WholeFile::create(path)?)
         } else {
             Destination::File(File::create(path)?)
         };
@@ -113,11 +112,7 @@ impl Reports {
         let document = prometheus::render(machines).map_err(io::Error::other)?;
         let document = document.as_bytes();
         match self.destination {
-            Destination::Replacement(mut file, path) => {
-                file.write_all(document)?;
-                file.persist(path)?;
-                Ok(())
-            }
+            Destination::Whole(file) => file.write(|out| out.write_all(document)),
             Destination::File(mut file) => file.write_all(document),
             Destination::Stdout => {
                 let mut stdout = io::stdout();
@@ -126,26 +121,4 @@ impl Reports {
             }
         }
     }
-}
-
-/// Whether another file can take its place: not that of a device or a pipe.
-fn is_replaceable(path: &Path) -> bool {
-    fs::metadata(path).map_or(true, |found| found.is_file())
-}
-
-/// A file beside that at `path`, as readable as one that is made there.
-fn replacement(path: &Path) -> io::Result<Destination> {
-    // A link stays one: what it leads to is replaced.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let directory = match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        _ => Path::new("."),
-    };
-    let mode = fs::metadata(&path).map_or(0o666, |found| found.permissions().mode());
-    let file = tempfile::Builder::new()
-        .prefix(".vmm-")
-        .suffix(".tmp")
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(directory)?;
-    Ok(Destination::Replacement(file, path))
 }

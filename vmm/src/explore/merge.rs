@@ -140,13 +140,17 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     let outcomes: BTreeSet<_> = (parts.iter())
         .flat_map(|part| &part.document.outcomes)
         .collect();
-    let longest = parts.iter().map(|part| part.document.took_ms).max();
+    let longest = |of: fn(&Document) -> u64| {
+        let times = parts.iter().map(|part| of(&part.document));
+        times.max().unwrap_or(0)
+    };
     Ok(Part {
         document: Document {
             verdict,
             counts,
             shard: Shard::WHOLE,
-            took_ms: longest.unwrap_or(0),
+            took_ms: longest(|document| document.took_ms),
+            shortening_ms: longest(|document| document.shortening_ms),
             sharing: sharing.known(),
             states: keys.as_ref().map(Keys::about),
             outcomes: outcomes.into_iter().cloned().collect(),
@@ -161,6 +165,7 @@ fn difference(one: &Document, other: &Document) -> Option<&'static str> {
     let Search {
         case,
         append,
+        memory,
         granularity,
         strategy,
         seed,
@@ -171,6 +176,7 @@ fn difference(one: &Document, other: &Document) -> Option<&'static str> {
     let differences = [
         (*case != of.case, "the case"),
         (*append != of.append, "what the guest was given (--append)"),
+        (*memory != of.memory, "what memory does"),
         (*granularity != of.granularity, "the granularity"),
         (*strategy != of.strategy, "the strategy"),
         (*seed != of.seed, "the seed"),

@@ -12,6 +12,8 @@ pub mod sharing;
 pub mod shrink;
 pub mod specimen;
 pub mod story;
+pub mod until;
+pub mod words;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -31,6 +33,8 @@ use search::{Counts, End, Found, Hunt, OnProgress, Why};
 use search::{bounded, checking, exhaustive, races, reference, sampled};
 use sharing::{Known, OtherCpus, Sharing};
 use specimen::{Breach, Setup, Specimen, SpecimenError};
+use until::Until;
+use words::NoEffect;
 
 use crate::machine::MachineError;
 use crate::machine::image::Image;
@@ -68,7 +72,7 @@ pub struct Config {
     pub strategy: Strategy,
     /// Where chance comes from. Equal seeds make equal choices.
     pub seed: u64,
-    /// How long it may search.
+    /// How long it may take, with the boot and with making what is found shorter.
     pub time: Option<Duration>,
     /// How many states it may keep.
     pub states: Option<u64>,
@@ -144,6 +148,9 @@ pub enum ExploreError {
     /// The schedule has a case that is none.
     #[error("the schedule's case: {0}")]
     Case(#[from] CaseError),
+    /// The guest is to be given a word that has no effect.
+    #[error(transparent)]
+    Word(#[from] NoEffect),
     /// What is known is of other CPUs.
     #[error(transparent)]
     OtherCpus(#[from] OtherCpus),
@@ -164,8 +171,17 @@ impl ExploreError {
     /// The status with which the command ends.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::Image(_) | Self::Case(_) | Self::OtherCpus(_) | Self::OtherImage { .. } => 2,
-            Self::Specimen(SpecimenError::NoPoint { .. } | SpecimenError::NotReady(_)) => 2,
+            Self::Image(_)
+            | Self::Case(_)
+            | Self::Word(_)
+            | Self::OtherCpus(_)
+            | Self::OtherImage { .. } => 2,
+            Self::Specimen(
+                SpecimenError::NoPoint { .. }
+                | SpecimenError::NotReady(_)
+                | SpecimenError::Stack { .. },
+            ) => 2,
+            Self::Specimen(SpecimenError::Ended(_) | SpecimenError::Late) => 5,
             Self::Specimen(SpecimenError::Machine(
                 MachineError::Layout(_) | MachineError::Image(_) | MachineError::Boot(_),
             )) => 2,
@@ -205,8 +221,10 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What it did.
     pub counts: Counts,
-    /// For how long.
+    /// For how long it searched, once the machine was there.
     pub time: Duration,
+    /// For how long it made what it found shorter.
+    pub shortening: Duration,
     /// What is known of what CPUs share.
     pub sharing: Sharing,
     /// What the case expects: any of these to break, or nothing.
@@ -266,28 +284,35 @@ pub fn explore(
     interrupted: fn() -> bool,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, ExploreError> {
-    let begun = Instant::now();
+    let until = Until::new(interrupted, config.time);
+    check_words(&config.case, &config.append)?;
     let image = Image::open(&config.guest)?;
-    let mut specimen = Specimen::boot(&setup(&image, config), interrupted)?;
+    let mut specimen = Specimen::boot(&setup(&image, config), until)?;
+    let begun = Instant::now();
     let mut sharing = Sharing::new(specimen.cpus().len());
     if let Some(known) = &config.known {
         sharing.learn(known)?;
         sharing.begin_anew();
     }
     let limits = search::Limits {
-        until: config.time.map(|time| begun + time),
         states: config.states,
     };
     let mut seen = Seen::default();
     let mut hunt = Hunt::new(&mut specimen, &mut sharing, limits, on_progress);
+    let mut is_cut_short = false;
     let covered = match run(&mut hunt, config, &mut seen) {
-        Err(SpecimenError::Interrupted) => Covered::only(End::Stopped(Why::Signal)),
+        Err(SpecimenError::Ended(why)) => {
+            is_cut_short = true;
+            Covered::only(End::Stopped(why))
+        }
         other => other?,
     };
     let counts = hunt.counts;
     let outcomes = std::mem::take(&mut hunt.outcomes);
+    let time = begun.elapsed();
+    let found = Instant::now();
     let verdict = match covered.end {
-        End::Broke(found) => broke(&mut specimen, config, found)?,
+        End::Broke(found) => broke(&mut specimen, config, found, &mut is_cut_short)?,
         _ if !covered.broken.is_empty() => Verdict::Refuted(covered.broken),
         End::Stopped(why) => Verdict::Stopped(why),
         End::Complete => match (covered.bound, config.strategy) {
@@ -296,13 +321,13 @@ pub fn explore(
             (None, _) => Verdict::Complete,
         },
     };
-    // A CPU that a signal has stopped on its way can be in the middle of taking an interrupt. Nothing is said then of
-    // orders that do not break.
-    let is_cut_short = matches!(
-        verdict,
-        Verdict::Stopped(_) | Verdict::Broke { .. } | Verdict::Refuted(_)
-    );
-    if !(is_cut_short && specimen.is_to_end()) {
+    let shortening = match &verdict {
+        Verdict::Broke { .. } => found.elapsed(),
+        _ => Duration::ZERO,
+    };
+    // A CPU that was stopped on its way can be in the middle of taking an interrupt. Nothing is said then of orders
+    // that do not break.
+    if !is_cut_short {
         specimen.mend()?;
         specimen.rewind();
         specimen.check_rest()?;
@@ -311,7 +336,8 @@ pub fn explore(
     Ok(Outcome {
         verdict,
         counts,
-        time: begun.elapsed(),
+        time,
+        shortening,
         sharing,
         expected: config.case.expected(&options).to_vec(),
         image: name(specimen.image()),
@@ -319,6 +345,12 @@ pub fn explore(
         seen,
         outcomes,
     })
+}
+
+/// Refuses words for the guest that have no effect.
+fn check_words(case: &Case, append: &str) -> Result<(), NoEffect> {
+    words::check(&case.append, "the case (append)")?;
+    words::check(append, "--append")
 }
 
 fn options(config: &Config) -> String {
@@ -432,13 +464,21 @@ fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
     Ok(None)
 }
 
-/// What was found, made short, and seen to come again. If a signal comes meanwhile, as it was found.
-fn broke(specimen: &mut Specimen, config: &Config, found: Found) -> Result<Verdict, ExploreError> {
+/// What was found, made short, and seen to come again. If it is to end meanwhile, as short as it was by then, which
+/// `is_cut_short` then says.
+fn broke(
+    specimen: &mut Specimen,
+    config: &Config,
+    found: Found,
+    is_cut_short: &mut bool,
+) -> Result<Verdict, ExploreError> {
     let found_with = found.turns.len();
-    let Found { turns, breach } = match made_short(specimen, config, found.clone()) {
-        Err(ExploreError::Specimen(SpecimenError::Interrupted)) => found,
+    let mut shortest = found;
+    match made_short(specimen, config, &mut shortest) {
+        Err(ExploreError::Specimen(SpecimenError::Ended(_))) => *is_cut_short = true,
         other => other?,
-    };
+    }
+    let Found { turns, breach } = shortest;
     Ok(Verdict::Broke {
         schedule: Box::new(Schedule {
             form: FORM.to_owned(),
@@ -455,22 +495,23 @@ fn broke(specimen: &mut Specimen, config: &Config, found: Found) -> Result<Verdi
     })
 }
 
-/// `found`, made short, with the states it leads to.
+/// Makes `found` short, and adds the states it leads to.
 fn made_short(
     specimen: &mut Specimen,
     config: &Config,
-    mut found: Found,
-) -> Result<Found, ExploreError> {
+    found: &mut Found,
+) -> Result<(), ExploreError> {
     if found.breach.is_livelock() {
         found.turns = up_to_round(specimen, &found.turns)?;
     }
-    let short = shrink::shrink(specimen, found, Instant::now() + config.shrink)?;
-    let followed = follow(specimen, &short.turns, &mut |_, _, _| {})?;
+    shrink::shrink(specimen, found, Instant::now() + config.shrink)?;
+    let followed = follow(specimen, &found.turns, &mut |_, _, _| {})?;
     let followed = followed.map_err(ExploreError::NotAgain)?;
-    Ok(Found {
-        turns: followed.turns,
-        breach: followed.breach.unwrap_or(short.breach),
-    })
+    found.turns = followed.turns;
+    if let Some(breach) = followed.breach {
+        found.breach = breach;
+    }
+    Ok(())
 }
 
 /// How a schedule is to be replayed.
@@ -484,11 +525,15 @@ pub struct Replay<'a> {
     pub times: u64,
     /// Whether it may be another image than that on which it was found.
     pub any_image: bool,
+    /// How long it may take, with the boot.
+    pub time: Option<Duration>,
 }
 
 /// What replays came to.
 #[derive(Debug)]
 pub struct Replayed {
+    /// How often it was followed to its end, or to where it went another way.
+    pub done: u64,
     /// How often it broke as it was to break.
     pub as_told: u64,
     /// The first that went another way, and how.
@@ -498,6 +543,8 @@ pub struct Replayed {
     /// Whether states were held against those of the schedule. A machine that begins otherwise, as on another
     /// host it can, has other states, and only its stops can be compared.
     pub compared_states: bool,
+    /// Why it was not replayed as often as it was to be, if it was not.
+    pub stopped: Option<Why>,
 }
 
 /// Replays a schedule as often as `replay` says. `on_stop` is shown each stop of the last time.
@@ -510,7 +557,9 @@ pub fn replay(
     on_stop: &mut retrace::OnStop<'_>,
 ) -> Result<Replayed, ExploreError> {
     let schedule = replay.schedule;
+    let until = Until::new(interrupted, replay.time);
     let case = Case::parse(&schedule.case)?;
+    check_words(&case, &schedule.append)?;
     let image = Image::open(replay.guest)?;
     let setup = Setup {
         image: &image,
@@ -518,32 +567,47 @@ pub fn replay(
         append: &schedule.append,
         granularity: schedule.granularity,
     };
-    let mut specimen = Specimen::boot(&setup, interrupted)?;
+    let mut specimen = Specimen::boot(&setup, until)?;
     let this = name(specimen.image());
     if this != schedule.image && !replay.any_image {
         let of = schedule.image.clone();
         return Err(ExploreError::OtherImage { of, this });
     }
-    let mut turns = schedule.turns.clone();
-    // Which pages count is known only once they have been written.
-    let _ = follow(&mut specimen, &without_states(&turns), &mut |_, _, _| {})?;
-    let compared_states = name(specimen.beginning()) == schedule.begins;
-    if !compared_states {
-        turns = without_states(&turns);
-    }
     let mut replayed = Replayed {
+        done: 0,
         as_told: 0,
         other: None,
         last: None,
-        compared_states,
+        compared_states: name(specimen.beginning()) == schedule.begins,
+        stopped: None,
     };
+    let mut turns = without_states(&schedule.turns);
+    // Which pages count is known only once they have been written.
+    match follow(&mut specimen, &turns, &mut |_, _, _| {}) {
+        Err(SpecimenError::Ended(why)) => {
+            replayed.stopped = Some(why);
+            return Ok(replayed);
+        }
+        other => _ = other?,
+    }
+    if replayed.compared_states {
+        turns.clone_from(&schedule.turns);
+    }
     for time in 1..=replay.times {
         let is_last = time == replay.times;
         let followed = follow(&mut specimen, &turns, &mut |specimen, choice, turn| {
             if is_last {
                 on_stop(specimen, choice, turn);
             }
-        })?;
+        });
+        let followed = match followed {
+            Err(SpecimenError::Ended(why)) => {
+                replayed.stopped = Some(why);
+                break;
+            }
+            other => other?,
+        };
+        replayed.done += 1;
         let names = |followed: &Followed| {
             let breach = followed.breach.as_ref();
             breach.map_or_else(Vec::new, |breach| breach.names.clone())

@@ -2,15 +2,14 @@
 //! which [`super::merge`] needs to count those that several shards have seen once. Reads and writes; judges
 //! nothing.
 
-use std::fs::{self, Permissions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fmt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::retrace::name;
@@ -18,7 +17,9 @@ use super::schedule::{Granularity, Schedule, Turn};
 use super::search::{Counts, Found, Why};
 use super::sharing::Known;
 use super::{Config, Outcome, Shard, Strategy, Verdict};
+use crate::explore::words::warnings;
 use crate::text;
+use crate::whole_file::WholeFile;
 
 /// Version of the document.
 pub const SCHEMA: &str = "ipi-lab-explore/1";
@@ -37,8 +38,11 @@ pub struct Document {
     /// What was done for it. Of an exhaustive search the states are those that the shard knows of, some of which
     /// others know too.
     pub counts: Counts,
-    /// For how long, in milliseconds.
+    /// For how long it was searched, in milliseconds: without the boot, and without the time below.
     pub took_ms: u64,
+    /// For how long what was found was then made shorter, in milliseconds.
+    #[serde(default)]
+    pub shortening_ms: u64,
     /// What is known of what CPUs share, and what was taken for granted of it.
     pub sharing: Known,
     /// The states of an exhaustive search that is complete; `null` for all others.
@@ -46,6 +50,9 @@ pub struct Document {
     /// What has become of the machine at the ends: a number for each that differs, in which the stacks are left out.
     /// Complete searches of the same case, image and words have the same, by whichever strategy.
     pub outcomes: Vec<String>,
+    /// Words for the guest that can show nothing in a search of this kind, a sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// What was searched. Results belong together if this is equal.
@@ -55,6 +62,9 @@ pub struct Search {
     pub case: String,
     /// Words for the guest beyond the case's own.
     pub append: String,
+    /// What memory does.
+    #[serde(default)]
+    pub memory: Memory,
     /// Where CPUs stop.
     pub granularity: Granularity,
     /// How orders are chosen.
@@ -66,6 +76,23 @@ pub struct Search {
     /// The state of the machine at the beginning. It is the same for every boot on one host, and on hosts whose
     /// CPUs are alike.
     pub begins: String,
+}
+
+/// What memory does between the accesses of different CPUs, in the orders that are tried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Memory {
+    /// Each access takes effect at once, for all CPUs, in the order in which its CPU makes it.
+    #[default]
+    SequentiallyConsistent,
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SequentiallyConsistent => "sequentially consistent",
+        })
+    }
 }
 
 /// What a search came to.
@@ -166,6 +193,7 @@ impl Document {
             of: Search {
                 case: config.case.to_string(),
                 append: config.append.clone(),
+                memory: Memory::default(),
                 granularity: config.granularity,
                 strategy: config.strategy,
                 seed: config.seed,
@@ -175,10 +203,12 @@ impl Document {
             shard: config.shard,
             verdict: (&outcome.verdict).into(),
             counts: outcome.counts,
-            took_ms: u64::try_from(outcome.time.as_millis()).unwrap_or(u64::MAX),
+            took_ms: milliseconds(outcome.time),
+            shortening_ms: milliseconds(outcome.shortening),
             sharing: outcome.sharing.known(),
             states: None,
             outcomes: outcome.outcomes.iter().map(|it| name(*it)).collect(),
+            warnings: warnings(&format!("{} {}", config.case.append, config.append)),
         }
     }
 
@@ -190,6 +220,27 @@ impl Document {
     pub fn took(&self) -> Duration {
         Duration::from_millis(self.took_ms)
     }
+
+    /// For how long what was found was made shorter.
+    pub fn shortening(&self) -> Duration {
+        Duration::from_millis(self.shortening_ms)
+    }
+}
+
+impl Search {
+    /// What a verdict on all orders covers: the memory, and where CPUs can be stopped.
+    pub fn scope(&self) -> String {
+        let at = match self.granularity {
+            Granularity::Probe => "probe",
+            Granularity::Access | Granularity::Every => "access",
+            Granularity::Instruction => "instruction",
+        };
+        format!("{}, at every {at}", self.memory)
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl From<&Found> for Refuted {
@@ -330,9 +381,8 @@ fn beside(path: &Path) -> PathBuf {
 /// made; under its own name there is a whole result or none.
 #[derive(Debug)]
 pub struct Destination {
-    path: PathBuf,
-    document: NamedTempFile,
-    states: NamedTempFile,
+    document: WholeFile,
+    states: WholeFile,
 }
 
 impl Destination {
@@ -341,20 +391,9 @@ impl Destination {
     /// # Errors
     /// If no files can be made there.
     pub fn new(path: &Path) -> io::Result<Self> {
-        let directory = match path.parent() {
-            Some(directory) if !directory.as_os_str().is_empty() => directory,
-            _ => Path::new("."),
-        };
-        let file = || {
-            tempfile::Builder::new()
-                // As any other file that a command writes; the umask still holds.
-                .permissions(Permissions::from_mode(0o666))
-                .tempfile_in(directory)
-        };
         Ok(Self {
-            path: path.to_owned(),
-            document: file()?,
-            states: file()?,
+            document: WholeFile::create(path)?,
+            states: WholeFile::create(&beside(path))?,
         })
     }
 
@@ -363,18 +402,12 @@ impl Destination {
     /// # Errors
     /// If there is no room, say; then there is no file of that name, or the one that was there before.
     pub fn write(self, part: &Part) -> io::Result<()> {
-        let mut document = BufWriter::new(&self.document);
-        serde_json::to_writer_pretty(&mut document, &part.document)?;
-        document.write_all(b"\n")?;
-        document.flush()?;
-        drop(document);
-        self.document.as_file().sync_all()?;
         if let Some(keys) = &part.keys {
-            self.states.as_file().write_all(&keys.bytes())?;
-            self.states.as_file().sync_all()?;
-            self.states.persist(beside(&self.path))?;
+            self.states.write(|out| out.write_all(&keys.bytes()))?;
         }
-        self.document.persist(&self.path)?;
-        Ok(())
+        self.document.write(|mut out| {
+            serde_json::to_writer_pretty(&mut out, &part.document)?;
+            out.write_all(b"\n")
+        })
     }
 }

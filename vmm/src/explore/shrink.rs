@@ -14,38 +14,38 @@ fn cost(turns: &[Turn]) -> (usize, usize, u32) {
     (switches(turns), turns.len(), stops)
 }
 
-/// The shortest schedule found by `until` that breaks the same as `found`, which it may be itself.
+/// Makes of `best` the shortest schedule found by `until` that breaks the same, which it may be already.
 ///
 /// # Errors
-/// [`SpecimenError`] if the host fails.
+/// [`SpecimenError`] if the host fails, or it is to end; what was found by then is in `best`.
 pub fn shrink(
     specimen: &mut Specimen,
-    found: Found,
+    best: &mut Found,
     until: Instant,
-) -> Result<Found, SpecimenError> {
-    let mut best = match guide(specimen, &found.turns)? {
-        Some(same) if breaks_the_same(&found, &same) => same,
+) -> Result<(), SpecimenError> {
+    match guide(specimen, &best.turns)? {
+        Some(same) if breaks_the_same(best, &same) => *best = same,
         // It cannot be followed step by step, as when a CPU goes round and round.
-        _ => return Ok(found),
-    };
+        _ => return Ok(()),
+    }
     loop {
         let present = best.turns.clone();
         let before = cost(&present);
         for candidate in candidates(&present) {
             if Instant::now() >= until {
-                return Ok(best);
+                return Ok(());
             }
             let tried = guide(specimen, &candidate)?;
             if let Some(tried) = tried
-                && breaks_the_same(&best, &tried)
+                && breaks_the_same(best, &tried)
                 && cost(&tried.turns) < cost(&best.turns)
             {
-                best = tried;
+                *best = tried;
                 break;
             }
         }
         if cost(&best.turns) == before {
-            return Ok(best);
+            return Ok(());
         }
     }
 }

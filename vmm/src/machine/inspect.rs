@@ -62,12 +62,13 @@ impl Standing {
     /// # Errors
     /// What KVM said when asked for the registers.
     pub fn of(vcpu: &Vcpu, memory: &GuestMemoryMmap) -> Result<Self, errno::Error> {
-        let regs = vcpu.fd().get_regs()?;
-        let activity = match vcpu.fd().get_mp_state()?.mp_state {
+        // First: it can change the registers.
+        let activity = match vcpu.mp_state()? {
             KVM_MP_STATE_HALTED => Activity::Halted,
             KVM_MP_STATE_UNINITIALIZED => Activity::NotStarted,
             _ => Activity::Running,
         };
+        let regs = vcpu.fd().get_regs()?;
         let lapic = vcpu.fd().get_lapic()?;
         let place = Place { vcpu, memory };
         let sregs = vcpu.fd().get_sregs()?;

@@ -72,7 +72,7 @@ pub fn install_handler() -> Result<(), errno::Error> {
 }
 
 /// How often an [`Alarm`] rings.
-const RINGS_EVERY: Duration = Duration::from_secs(1);
+const RINGS_EVERY: Duration = Duration::from_millis(200);
 
 /// Sends [`signal`] to the thread that set it, again and again, until it is dropped: `KVM_RUN` on that thread
 /// then returns now and then, whatever the guest does.

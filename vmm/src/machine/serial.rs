@@ -34,7 +34,7 @@ pub enum Halt {
     Stepped,
     /// It said something else by the doorbell, which is of no matter here.
     Other(Doorbell),
-    /// A signal came.
+    /// A signal came, or it has come out so often for nothing that it is time to look whether one did.
     Interrupted,
     /// It ended the run with this code.
     GuestExit(u32),
@@ -47,7 +47,16 @@ struct Seat {
     vcpu: Vcpu,
     /// What its registers are to be at the next entry, if not what KVM has.
     to_set: Option<kvm_regs>,
+    /// Whether the instruction for which it came out has no end.
+    is_stuck: bool,
 }
+
+/// How often a vCPU may come out for nothing in one run.
+const MOST_IDLE_EXITS: u32 = 1000;
+
+/// How often a vCPU may come out while nothing but the instruction is completed for which it came out before. A
+/// repeated one (`rep outs`) comes out again and again, as often as the guest has written into RCX.
+const MOST_COMPLETIONS: u32 = 1000;
 
 /// The vCPUs of a machine in one hand.
 ///
@@ -92,7 +101,11 @@ impl Serial {
         }
         let seat = |mut vcpu: Vcpu| {
             vcpu.keep_registers_in_sight();
-            let mut seat = Seat { vcpu, to_set: None };
+            let mut seat = Seat {
+                vcpu,
+                to_set: None,
+                is_stuck: false,
+            };
             settle(&mut seat, &devices);
             seat
         };
@@ -158,10 +171,13 @@ impl Serial {
     /// Runs vCPU `cpu` until it comes out for something.
     pub fn run(&mut self, cpu: usize) -> Halt {
         let seat = &mut self.seats[cpu];
+        if seat.is_stuck {
+            return Halt::Dead(Death::Endless);
+        }
         if let Some(regs) = seat.to_set.take() {
             seat.vcpu.set_registers_at_entry(&regs);
         }
-        loop {
+        for _ in 0..MOST_IDLE_EXITS {
             match seat.vcpu.run(&self.devices) {
                 Exit::Pio(Effect::Doorbell(Doorbell::Reached)) => {
                     let regs = seat.vcpu.registers_at_exit();
@@ -182,6 +198,7 @@ impl Serial {
                 Exit::Dead(death) => return Halt::Dead(death),
             }
         }
+        Halt::Interrupted
     }
 
     /// Has vCPU `cpu` come out after one instruction, its next one or the first of a handler. Inside a handler this
@@ -273,7 +290,9 @@ fn settle(seat: &mut Seat, devices: &Devices) {
         seat.vcpu.set_registers_at_entry(&regs);
     }
     seat.vcpu.immediate_exit().set(true);
-    while !matches!(seat.vcpu.run(devices), Exit::Interrupted | Exit::Dead(_)) {}
+    let mut completions = 0..MOST_COMPLETIONS;
+    let is_settled = |exit| matches!(exit, Exit::Interrupted | Exit::Dead(_));
+    seat.is_stuck |= !completions.any(|_| is_settled(seat.vcpu.run(devices)));
     seat.vcpu.immediate_exit().set(false);
 }
 

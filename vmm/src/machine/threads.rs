@@ -465,7 +465,11 @@ impl Runner for Carried {
             Exit::Pio(Effect::Dispatch(dispatch)) => self.hear(Message::Dispatch(dispatch)),
             Exit::Pio(Effect::GuestExit(code)) => Step::Ended(End::GuestExit(code)),
             Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Hlt => Step::Continue,
-            Exit::Interrupted => Step::Interrupted,
+            Exit::Interrupted => {
+                // Before it is confirmed that it is out, so that it stays as it is from then on.
+                let _ = self.vcpu().mp_state();
+                Step::Interrupted
+            }
             Exit::Debug(None) => Step::Continue,
             Exit::Debug(Some(stop)) => self.hear(Message::Stopped(stop)),
             Exit::Dead(death) => Step::Ended(End::Dead(death)),

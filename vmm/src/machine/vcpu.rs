@@ -1,6 +1,7 @@
 //! One vCPU: its setup, one entry into the guest at a time, and what its exits mean. It belongs to
 //! whoever holds it and knows neither threads nor states, so that many can be run from one thread.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -58,6 +59,8 @@ pub enum Death {
     FailEntry(u64),
     /// An exit that nothing here asks for.
     Unexpected(String),
+    /// The instruction for which it came out comes out again and again.
+    Endless,
     /// `KVM_RUN` itself failed.
     Run(errno::Error),
 }
@@ -83,6 +86,7 @@ impl fmt::Display for Death {
                     "a state the processor refused to enter (reason {reason:#x})"
                 )
             }
+            Self::Endless => f.write_str("a port instruction that repeats itself without an end"),
             Self::Unexpected(exit) => write!(f, "an exit that nothing here handles ({exit})"),
             Self::Run(error) => write!(f, "KVM_RUN: {error}"),
         }
@@ -98,6 +102,8 @@ pub struct Vcpu {
     immediate_exit: Arc<ImmediateExit>,
     tally: Arc<Tally>,
     journal: Arc<Journal>,
+    /// What it was doing when it last came out, if that was asked since.
+    mp_state: Cell<Option<u32>>,
 }
 
 impl Vcpu {
@@ -124,6 +130,7 @@ impl Vcpu {
             immediate_exit: Arc::new(immediate_exit),
             tally: Arc::default(),
             journal: Arc::default(),
+            mp_state: Cell::new(None),
         })
     }
 
@@ -152,6 +159,21 @@ impl Vcpu {
     /// Its file descriptor, for what is not running it.
     pub fn fd(&self) -> &VcpuFd {
         &self.fd
+    }
+
+    /// What it is doing, `KVM_MP_STATE_*`. KVM is asked once each time it has come out, since it takes the question
+    /// for an occasion to carry out an INIT or a start-up IPI that has arrived meanwhile, with which a CPU that is
+    /// kept out of the guest would change.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn mp_state(&self) -> Result<u32, errno::Error> {
+        if let Some(known) = self.mp_state.get() {
+            return Ok(known);
+        }
+        let now = self.fd.get_mp_state()?.mp_state;
+        self.mp_state.set(Some(now));
+        Ok(now)
     }
 
     /// Its file descriptor, for what is to share its run structure.
@@ -221,6 +243,7 @@ impl Vcpu {
     }
 
     fn enter(&mut self, devices: &Devices) -> Exit {
+        self.mp_state.set(None);
         self.debugging.set_between(false);
         let death = match self.fd.run() {
             Ok(VcpuExit::IoOut(port, data)) => return Exit::Pio(devices.write_port(port, data)),

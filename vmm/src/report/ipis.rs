@@ -17,7 +17,7 @@ use crate::stats::sources::{STATS, Status, status};
 /// Inter-processor interrupts.
 ///
 /// On a run that the guest has ended itself, `targets` and `added` together are `received`, `coalesced`, `lost`,
-/// `in_flight` and `pending`. When one CPU ends the run, others may just be sending, with the IPI not counted
+/// `dropped`, `to_nobody`, `in_flight` and `pending`. When one CPU ends the run, others may just be sending, with the IPI not counted
 /// yet, or taking one: `coalesced` is as exact as that.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Ipis {
@@ -36,8 +36,12 @@ pub struct Ipis {
     /// taken away. `null` if that cannot be told: the guest did not end by itself, or CPUs went offline, whose
     /// pending interrupts are dropped when they come back, or the counts contradict each other.
     pub coalesced: Option<u64>,
-    /// IPIs that the wire lost, on purpose or because their target does not exist.
+    /// IPIs that the wire lost, because somebody said so.
     pub lost: u64,
+    /// IPIs that the local APIC of a CPU that was being started dropped: INIT turns it off.
+    pub dropped: u64,
+    /// IPIs on the wire to a CPU that does not exist.
+    pub to_nobody: u64,
     /// IPIs that were still on the wire at the end.
     pub in_flight: u64,
     /// Interrupts that CPUs had accepted and not yet taken at the end.
@@ -64,7 +68,15 @@ impl Ipis {
         };
         let all_seen = aftermath.standings.len() == aftermath.vcpus as usize;
         let pending = stood(|standing| standing.requested.len());
-        let rest = [totals.received, transit.lost, transit.in_flight, pending]
+        let known = [
+            totals.received,
+            transit.lost,
+            transit.dropped,
+            transit.to_nobody,
+            transit.in_flight,
+            pending,
+        ];
+        let rest = known
             .iter()
             .try_fold(totals.targets.checked_add(transit.added), |left, part| {
                 left.map(|left| left.checked_sub(*part))
@@ -80,6 +92,8 @@ impl Ipis {
                 .flatten()
                 .filter(|_| is_whole && all_seen && totals.taken_down == 0),
             lost: transit.lost,
+            dropped: transit.dropped,
+            to_nobody: transit.to_nobody,
             in_flight: transit.in_flight,
             pending,
             entering: stood(|standing| standing.in_service.len()),

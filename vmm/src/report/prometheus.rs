@@ -237,7 +237,21 @@ impl Page {
                 "Interrupts that the VMM added to wake CPUs.",
                 ipi.added,
             ),
-            ("ipi_lost_total", "IPIs that the wire lost.", ipi.lost),
+            (
+                "ipi_lost_total",
+                "IPIs that the wire lost because somebody said so.",
+                ipi.lost,
+            ),
+            (
+                "ipi_dropped_total",
+                "IPIs that the local APIC of a CPU that was being started dropped.",
+                ipi.dropped,
+            ),
+            (
+                "ipi_to_nobody_total",
+                "IPIs on the wire to a CPU that does not exist.",
+                ipi.to_nobody,
+            ),
         ];
         let help = "IPIs that became one with another of the same vector.";
         counts.extend(

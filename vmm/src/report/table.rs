@@ -138,6 +138,11 @@ fn not_received(text: &mut String, ipi: &Ipis) -> std::fmt::Result {
     let parts = [
         (ipi.coalesced.unwrap_or(0), "coalesced"),
         (ipi.lost, "lost"),
+        (
+            ipi.dropped,
+            "dropped by the local APIC of a CPU that was being started",
+        ),
+        (ipi.to_nobody, "to CPUs that do not exist"),
         (ipi.in_flight, "on the wire"),
         (ipi.pending, "pending"),
     ];

@@ -22,8 +22,13 @@ use crate::stats::trace::Trace;
 pub struct Transit {
     /// Interrupts that it has added, to wake a CPU that was told something.
     pub added: u64,
-    /// IPIs that were lost on the wire, on purpose or because their target does not exist.
+    /// IPIs that were lost on the wire because somebody said so.
     pub lost: u64,
+    /// IPIs that arrived at a local APIC that takes none, which is that of a CPU that is being started: INIT turns
+    /// it off, and the CPU turns it on again.
+    pub dropped: u64,
+    /// IPIs to a CPU that does not exist.
+    pub to_nobody: u64,
     /// IPIs that are still on the wire.
     pub in_flight: u64,
 }
@@ -136,6 +141,8 @@ impl Operator {
         Transit {
             added: self.added.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+            to_nobody: self.to_nobody.load(Ordering::Relaxed),
             in_flight: self.wire.in_flight().len() as u64,
         }
     }
@@ -160,7 +167,7 @@ impl Operator {
     fn dispatch(&self, from: u32, dispatch: Dispatch) {
         let sent = self.wire.send(from, dispatch);
         if let Some(dispatch) = sent.deliver {
-            // A target that does not exist gets nothing, as on a bus.
+            // What KVM does not deliver is counted.
             let _ = self.carry(dispatch);
         }
         if sent.is_delayed {
@@ -187,9 +194,14 @@ impl Operator {
 
     /// Delivers an IPI that was on the wire.
     pub(super) fn carry(&self, dispatch: Dispatch) -> Result<(), OperatorError> {
+        if dispatch.target >= self.cpus() {
+            // As on a bus.
+            self.to_nobody.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
         let arrived = self.deliver(dispatch);
         if !matches!(arrived, Ok(true)) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         arrived.map(|_| ())
     }

@@ -89,6 +89,8 @@ pub struct Operator {
     /// See [`Transit`].
     added: AtomicU64,
     lost: AtomicU64,
+    dropped: AtomicU64,
+    to_nobody: AtomicU64,
     /// Expires when a delayed IPI is due.
     alarm: Mutex<TimerFd>,
     news: News,
@@ -134,6 +136,8 @@ impl Operator {
             wire: Wire::default(),
             added: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            to_nobody: AtomicU64::new(0),
             alarm: Mutex::new(TimerFd::new()?),
             news: News::default(),
             expected: Mutex::default(),

@@ -118,6 +118,10 @@ impl Operator {
     pub fn finish(&self, wait: Wait<'_>) -> Result<(), OperatorError> {
         let wait = wait.begun(FINISHING * self.cpus());
         self.check_not_over()?;
+        if !self.started.load(Ordering::Acquire) {
+            // One that is held before the workload has started keeps it from starting.
+            self.let_go()?;
+        }
         self.check_takes_commands(wait)?;
         self.let_go()?;
         let finishing = self.taking_part();

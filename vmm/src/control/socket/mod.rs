@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::operator::Operator;
 use super::signals::leave_to_others;
@@ -35,6 +36,9 @@ const BETWEEN: Duration = Duration::from_secs(10);
 /// How long a client may take to read an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a host that cannot accept a client is given before the next attempt.
+const OUT_OF_SOMETHING: Duration = Duration::from_millis(100);
+
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -50,7 +54,7 @@ pub enum SocketError {
 }
 
 /// What the threads share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Exchange {
     /// The machine that clients drive, if there is one at this moment.
     machine: Mutex<Option<Arc<Operator>>>,
@@ -58,6 +62,8 @@ struct Exchange {
     news: Condvar,
     clients: Mutex<Vec<Client>>,
     closing: AtomicBool,
+    /// Readable when it closes: what ends the wait for the next client, whatever has become of the socket's file.
+    closed: EventFd,
 }
 
 #[derive(Debug)]
@@ -70,6 +76,8 @@ struct Client {
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
+    /// Which file that was when it was made.
+    made: Option<(u64, u64)>,
     exchange: Arc<Exchange>,
     thread: Option<JoinHandle<()>>,
 }
@@ -84,18 +92,27 @@ impl Server {
         make_room(path)?;
         let failed = |error| SocketError::Bind(path.to_owned(), error);
         let listener = bind_private(path).map_err(failed)?;
-        let exchange = Arc::<Exchange>::default();
+        let made = which(path);
+        let exchange = Arc::new(Exchange {
+            machine: Mutex::default(),
+            news: Condvar::new(),
+            clients: Mutex::default(),
+            closing: AtomicBool::new(false),
+            closed: EventFd::new(EFD_NONBLOCK).map_err(failed)?,
+        });
+        let waiting = Waiting::of(&listener, &exchange.closed).map_err(failed)?;
         let accepting = Arc::clone(&exchange);
         let thread = thread::Builder::new()
             .name("control".to_owned())
             .stack_size(128 << 10)
             .spawn(move || {
                 leave_to_others();
-                accept(&listener, &accepting);
+                accept(&listener, &waiting, &accepting);
             })
             .map_err(failed)?;
         Ok(Self {
             path: path.to_owned(),
+            made,
             exchange,
             thread: Some(thread),
         })
@@ -119,13 +136,9 @@ impl Drop for Server {
         self.exchange.closing.store(true, Ordering::SeqCst);
         self.leave();
         self.exchange.news.notify_all();
-        // Wakes the thread that waits for the next client. If nobody can connect any more, it has ended.
-        let woken = UnixStream::connect(&self.path).is_ok();
-        if let Some(thread) = self
-            .thread
-            .take()
-            .filter(|thread| woken || thread.is_finished())
-        {
+        // Cannot be full after one write.
+        let _ = self.exchange.closed.write(1);
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
         let clients = std::mem::take(&mut *self.exchange.clients());
@@ -137,8 +150,40 @@ impl Drop for Server {
         for client in clients {
             let _ = client.thread.join();
         }
-        // Somebody may have removed it already.
-        let _ = fs::remove_file(&self.path);
+        // Somebody may have removed it already, and another may listen at another of that name.
+        if self.made.is_some() && which(&self.path) == self.made {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The file at `path`, by device and number.
+fn which(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+/// Waits for the next client, or for the end.
+#[derive(Debug)]
+struct Waiting(Epoll);
+
+impl Waiting {
+    fn of(listener: &UnixListener, closed: &EventFd) -> io::Result<Self> {
+        // A client can have gone again by the time it is accepted.
+        listener.set_nonblocking(true)?;
+        let epoll = Epoll::new()?;
+        for fd in [listener.as_raw_fd(), closed.as_raw_fd()] {
+            epoll.ctl(
+                ControlOperation::Add,
+                fd,
+                EpollEvent::new(EventSet::IN, fd as u64),
+            )?;
+        }
+        Ok(Self(epoll))
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        self.0.wait(-1, &mut [EpollEvent::default()]).map(|_| ())
     }
 }
 
@@ -191,13 +236,31 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     listener
 }
 
-fn accept(listener: &UnixListener, exchange: &Arc<Exchange>) {
-    for stream in listener.incoming() {
+fn accept(listener: &UnixListener, waiting: &Waiting, exchange: &Arc<Exchange>) {
+    loop {
+        let waited = waiting.wait();
         if exchange.closing.load(Ordering::SeqCst) {
             return;
         }
-        // Nobody to tell: the client has gone again, or the host has run out of something for now.
-        let Ok(stream) = stream else { continue };
+        if waited.is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
+            // Without it nobody can be waited for; those who are there stay.
+            return;
+        }
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Nobody to tell: the client has gone again, or the host has run out of something for now, which the
+                // next look would find so as well.
+                if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
+                    thread::sleep(OUT_OF_SOMETHING);
+                }
+                continue;
+            }
+        };
+        // On some systems it is as its listener is.
+        if stream.set_nonblocking(false).is_err() {
+            continue;
+        }
         // Refused only for a duration of zero.
         let _ = stream.set_write_timeout(Some(PATIENCE));
         let mut clients = exchange.clients();

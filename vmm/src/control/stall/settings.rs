@@ -95,8 +95,7 @@ pub fn number<T: FromStr>(text: &str) -> Result<T, &'static str> {
 
 /// Reads a time from `shortest` to [`LONGEST`].
 pub fn duration(text: &str, shortest: Duration) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text)
-        .map_err(|_| "not a time with its unit, such as 500us, 10ms or 2s".to_owned())?;
+    let time = crate::duration::parse_with_unit(text)?;
     if (shortest..=LONGEST).contains(&time) {
         return Ok(time);
     }

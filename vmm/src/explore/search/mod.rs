@@ -58,6 +58,17 @@ pub enum Why {
     Signal,
 }
 
+impl Why {
+    /// The reason, in words.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Time => "the time was up (--time-limit)",
+            Self::States => "there were too many states (--max-states)",
+            Self::Signal => "a signal came",
+        }
+    }
+}
+
 /// What a search has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
@@ -82,8 +93,6 @@ pub struct Counts {
 /// How far a search may go.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limits {
-    /// Until when.
-    pub until: Option<Instant>,
     /// How many states it may keep.
     pub states: Option<u64>,
 }
@@ -167,16 +176,13 @@ impl<'a> Hunt<'a> {
         if self.is_incomplete()? {
             return Ok(Look::Void);
         }
-        if self.specimen.is_to_end() {
-            return Ok(Look::Stop(Why::Signal));
+        if let Some(why) = self.specimen.is_to_end() {
+            return Ok(Look::Stop(why));
         }
         let now = Instant::now();
         if now - self.told >= TELL_EVERY {
             self.told = now;
             (self.on_progress)(&self.counts);
-        }
-        if self.limits.until.is_some_and(|until| now >= until) {
-            return Ok(Look::Stop(Why::Time));
         }
         let is_full = |most| self.counts.states >= most;
         Ok(if self.limits.states.is_some_and(is_full) {

@@ -13,9 +13,10 @@ use shared::stop::{self};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::stopped::{at_rest, bit};
-use super::{Known, Setup, Specimen, SpecimenError, State, kvm};
+use super::{Known, Setup, Specimen, SpecimenError, State, kvm, stacks};
 use crate::explore::case::Case;
 use crate::explore::schedule::Granularity;
+use crate::explore::until::Until;
 use crate::lab::Lab;
 use crate::lab::mailbox::Command;
 use crate::machine::image::Image;
@@ -34,16 +35,19 @@ pub(super) const SPARE_MIB: u64 = 8;
 /// How long the machine may take to boot.
 pub(super) const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
+/// Between two looks whether the boot is to be given up.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// How the guest is told to behave so that only the order of its CPUs decides what happens.
 pub(super) const FIXED_WORDS: &str = "workload=puppet transport=wire self-ipi=wire clock=stopped";
 
 impl Specimen {
-    /// Boots the machine, up to where every CPU waits for its first command. `interrupted` is asked when a
-    /// signal comes.
+    /// Boots the machine, up to where every CPU waits for its first command. It goes on, then and later, for as
+    /// long as `until` says.
     ///
     /// # Errors
     /// [`SpecimenError`] says what is in the way.
-    pub fn boot(setup: &Setup<'_>, interrupted: fn() -> bool) -> Result<Self, SpecimenError> {
+    pub fn boot(setup: &Setup<'_>, until: Until) -> Result<Self, SpecimenError> {
         let points = Points::read(setup.image.bytes()).map_err(MachineError::from)?;
         let known = Known::find(&points, setup.granularity)?;
         let vcpus = setup.case.cpus;
@@ -60,9 +64,10 @@ impl Specimen {
         })?;
         let lab = Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
             .map_err(SpecimenError::Lab)?;
-        let mut serial = run_to_idle(machine, &lab, &points, known.idle)?;
-        drain(&mut serial, known.idle)?;
-        let contexts: Vec<_> = (0..vcpus).map(|cpu| lab.contexts(cpu)).collect();
+        let mut serial = run_to_idle(machine, &lab, &points, known.idle, until)?;
+        let alarm = Alarm::set();
+        drain(&mut serial, known.idle, until)?;
+        let contexts = stacks::read(&lab, (serial.ram().pages() * PAGE) as u64)?;
         let waits_at = (0..vcpus).map(|cpu| lab.waits_at(cpu)).collect();
 
         let mut specimen = Self {
@@ -86,7 +91,7 @@ impl Specimen {
             granularity: setup.granularity,
             image: xxh3_128(setup.image.bytes()),
             beginning: 0,
-            _alarm: Alarm::set(),
+            _alarm: alarm,
             symbols: Symbols::read(setup.image.bytes()),
             serial,
             lab,
@@ -95,7 +100,7 @@ impl Specimen {
             contexts,
             waits_at,
             is_hurt: false,
-            interrupted,
+            until,
         };
         specimen.begin()?;
         Ok(specimen)
@@ -192,6 +197,7 @@ pub(super) fn run_to_idle(
     lab: &Lab,
     points: &Points,
     idle: u64,
+    until: Until,
 ) -> Result<Serial, SpecimenError> {
     let Machine {
         vcpus,
@@ -230,10 +236,16 @@ pub(super) fn run_to_idle(
     let deadline = Instant::now() + BOOT_LIMIT;
     let mut ready = 0;
     while ready < cpus {
-        match is_held.recv_timeout(Duration::from_millis(20)) {
+        if let Some(why) = until.is_over() {
+            return Err(SpecimenError::Ended(why));
+        }
+        match is_held.recv_timeout(LOOK_EVERY) {
             Ok(_) => ready += 1,
             Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {
-                if let Some(Event::Ended { vcpu, end }) = crew.events().take() {
+                while let Some(event) = crew.events().take() {
+                    let Event::Ended { vcpu, end } = event else {
+                        continue;
+                    };
                     let said = devices.console().take();
                     let said = String::from_utf8_lossy(&said).trim().to_owned();
                     return Err(SpecimenError::NotReady(match end {
@@ -252,11 +264,19 @@ pub(super) fn run_to_idle(
     Ok(Serial::new(vcpus, vm, devices, &memory)?)
 }
 
-/// Has every CPU take the interrupts that are still pending from the boot.
-pub(super) fn drain(serial: &mut Serial, idle: u64) -> Result<(), SpecimenError> {
+/// Has every CPU take the interrupts that are still pending from the boot. A guest that always has another one
+/// pending, or does not come back to where it waits, is not ready.
+pub(super) fn drain(serial: &mut Serial, idle: u64, until: Until) -> Result<(), SpecimenError> {
+    let deadline = Instant::now() + BOOT_LIMIT;
     for cpu in 0..serial.cpus() {
         while serial.is_interrupted(cpu).map_err(kvm("show an APIC"))? {
             loop {
+                if let Some(why) = until.is_over() {
+                    return Err(SpecimenError::Ended(why));
+                }
+                if Instant::now() >= deadline {
+                    return Err(SpecimenError::Late);
+                }
                 match serial.run(cpu) {
                     Halt::Reached { point, .. } if point == idle => break,
                     Halt::GuestExit(code) => {

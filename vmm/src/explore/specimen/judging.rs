@@ -142,6 +142,11 @@ impl Specimen {
                 }
                 has_moved = true;
                 loop {
+                    self.check_end()?;
+                    if begun.elapsed() >= STEP_LIMIT {
+                        let text = "the guest does not come to its end".to_owned();
+                        return Ok(Some(Breach::new("hang", text)));
+                    }
                     match self.serial.run(cpu) {
                         Halt::Reached { .. } => break,
                         Halt::Dispatch(dispatch) => {
@@ -152,16 +157,7 @@ impl Specimen {
                                     .map_err(kvm("deliver an interrupt"))?;
                             }
                         }
-                        Halt::Done | Halt::Other(_) | Halt::Stepped => {}
-                        Halt::Interrupted => {
-                            if (self.interrupted)() {
-                                return Err(SpecimenError::Interrupted);
-                            }
-                            if begun.elapsed() >= STEP_LIMIT {
-                                let text = "the guest does not come to its end".to_owned();
-                                return Ok(Some(Breach::new("hang", text)));
-                            }
-                        }
+                        Halt::Done | Halt::Other(_) | Halt::Stepped | Halt::Interrupted => {}
                         Halt::GuestExit(_) => return Ok(self.verdict()),
                         Halt::Dead(death) => {
                             let text = format!("the guest died on CPU {cpu}: {death}");

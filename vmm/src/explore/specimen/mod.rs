@@ -6,6 +6,7 @@ mod booting;
 mod breach;
 mod judging;
 mod keeping;
+mod stacks;
 mod stepping;
 mod stopped;
 mod waiting;
@@ -19,6 +20,8 @@ use vmm_sys_util::errno;
 
 use super::case::Case;
 use super::schedule::Granularity;
+use super::search::Why;
+use super::until::Until;
 use crate::lab::Lab;
 use crate::lab::judge;
 use crate::lab::mailbox::Command;
@@ -77,9 +80,26 @@ pub enum SpecimenError {
     /// KVM refused.
     #[error("KVM refused to {0}")]
     Kvm(&'static str, #[source] errno::Error),
-    /// A signal came.
-    #[error("interrupted")]
-    Interrupted,
+    /// A signal came, or the time was up.
+    #[error("{}", .0.reason())]
+    Ended(Why),
+    /// What the guest says of its stacks cannot be.
+    #[error(
+        "the guest says that the {which} of CPU {cpu} is from {start:#x} to {end:#x}, {why}; a guest that can be \
+         explored says in the lab where its stacks are, see shared::lab::Contexts"
+    )]
+    Stack {
+        /// The CPU.
+        cpu: usize,
+        /// Which of its stacks.
+        which: &'static str,
+        /// The first address, as the guest says.
+        start: u64,
+        /// The first address behind it, as the guest says.
+        end: u64,
+        /// What is wrong with that.
+        why: &'static str,
+    },
     /// A state that was met again led elsewhere.
     #[error(
         "a bug of the explorer: CPU {cpu} led from state {from} to {before} once, and to {to} another time, so that \
@@ -172,7 +192,7 @@ pub struct Specimen {
     sound_ends: HashSet<u128>,
     image: u128,
     beginning: u128,
-    interrupted: fn() -> bool,
+    until: Until,
     /// Ends each stay in the guest that lasts too long.
     _alarm: Alarm,
 }
@@ -234,9 +254,16 @@ impl Specimen {
         innermost.chain(callers).collect()
     }
 
-    /// Whether a signal came that is to end the search.
-    pub fn is_to_end(&self) -> bool {
-        (self.interrupted)()
+    /// Why the search or the replay is to end now, if it is.
+    pub fn is_to_end(&self) -> Option<Why> {
+        self.until.is_over()
+    }
+
+    /// As [`Specimen::is_to_end`], as an error.
+    fn check_end(&self) -> Result<(), SpecimenError> {
+        self.until
+            .is_over()
+            .map_or(Ok(()), |why| Err(SpecimenError::Ended(why)))
     }
 
     /// A stop in words.

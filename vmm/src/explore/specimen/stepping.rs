@@ -179,6 +179,12 @@ impl Specimen {
         }
         let begun = Instant::now();
         let at = loop {
+            self.check_end()?;
+            if begun.elapsed() >= STEP_LIMIT {
+                let limit = STEP_LIMIT.as_secs();
+                let text = format!("CPU {cpu} has not come to a stop for {limit} s");
+                return Ok(Some(Breach::new("livelock", text)));
+            }
             if stepping {
                 self.serial
                     .set_step(cpu)
@@ -209,17 +215,7 @@ impl Specimen {
                         break Stop::Instruction(regs.rip);
                     }
                 }
-                Halt::Other(_) => {}
-                Halt::Interrupted => {
-                    if (self.interrupted)() {
-                        return Err(SpecimenError::Interrupted);
-                    }
-                    if begun.elapsed() >= STEP_LIMIT {
-                        let limit = STEP_LIMIT.as_secs();
-                        let text = format!("CPU {cpu} has not come to a stop for {limit} s");
-                        return Ok(Some(Breach::new("livelock", text)));
-                    }
-                }
+                Halt::Other(_) | Halt::Interrupted => {}
                 Halt::GuestExit(code) => {
                     self.is_hurt = true;
                     let text = format!("the guest ended on CPU {cpu} with {code:#x}");

@@ -342,8 +342,11 @@ function showTrouble({ report, post_mortem: postMortem }) {
   byId('trouble').hidden = lists.length === 0 && postMortem === '';
 }
 
-function notReceived({ coalesced, lost, in_flight: inFlight, pending, added }) {
-  const fates = [[coalesced, 'coalesced'], [lost, 'lost'], [inFlight, 'on the wire'], [pending, 'pending']];
+function notReceived({ coalesced, lost, dropped, to_nobody: toNobody, in_flight: inFlight, pending, added }) {
+  const fates = [
+    [coalesced, 'coalesced'], [lost, 'lost'], [dropped, 'dropped by the local APIC of a CPU that was being started'],
+    [toNobody, 'to CPUs that do not exist'], [inFlight, 'on the wire'], [pending, 'pending'],
+  ];
   const told = fates.filter(([number]) => number > 0).map(([number, fate]) => `${count(number)} ${fate}`);
   const extra = added > 0 ? `; ${count(added)} added by the VMM` : '';
   return told.length > 0 ? `; not received: ${told.join(', ')}${extra}` : extra;

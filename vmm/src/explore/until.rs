@@ -1,0 +1,47 @@
+//! How long a search or a replay may go on: until a signal comes, or its time is up. The guest is untrusted, so that
+//! this is asked wherever it could keep one waiting.
+
+use std::time::{Duration, Instant};
+
+use super::search::Why;
+
+/// What ends a search or a replay from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Until {
+    interrupted: fn() -> bool,
+    deadline: Option<Instant>,
+}
+
+impl Until {
+    /// Until `interrupted` says that a signal has come, or `time` from now is over, if that is given.
+    pub fn new(interrupted: fn() -> bool, time: Option<Duration>) -> Self {
+        Self {
+            interrupted,
+            // A time that no clock can tell is none.
+            deadline: time.and_then(|time| Instant::now().checked_add(time)),
+        }
+    }
+
+    /// Why it is to end now, if it is.
+    pub fn is_over(&self) -> Option<Why> {
+        if (self.interrupted)() {
+            return Some(Why::Signal);
+        }
+        let is_late = |deadline| Instant::now() >= deadline;
+        self.deadline.is_some_and(is_late).then_some(Why::Time)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_counts_before_the_time() {
+        let no_time = Some(Duration::ZERO);
+        assert_eq!(Until::new(|| false, None).is_over(), None);
+        assert_eq!(Until::new(|| false, Some(Duration::MAX)).is_over(), None);
+        assert_eq!(Until::new(|| false, no_time).is_over(), Some(Why::Time));
+        assert_eq!(Until::new(|| true, no_time).is_over(), Some(Why::Signal));
+    }
+}
