@@ -32,12 +32,33 @@ pub const ALL: [Kind; 11] = [
             sound: "
         let targets = irqs_off(&machine.platform, || {
             element.lock.with(&machine.platform, || {
-                let targets = machine.others_online(mask);",
+                let targets = machine.others_online(mask);
+                if !Elements::is_void(machine, &targets) {
+                    element.csd.carry(call);
+                    element.mask(machine).store(&targets, Ordering::Relaxed);
+                    probe!(machine.platform, \"many.masked\", call.info);
+                    element.refs.store(targets.len() as u32, Ordering::Relaxed);
+                    probe!(machine.platform, \"many.filled\", call.info);
+                    self.elements.list.insert(machine, me, self.end, call);
+                }
+                targets
+            })
+        });
+",
             broken: "
-        let targets = (|| {
-            element.lock.with(&machine.platform, || {
-                let platform = &machine.platform;
-                let targets = machine.others_online(mask);",
+        let targets = element.lock.with(&machine.platform, || {
+            let targets = machine.others_online(mask);
+            if !Elements::is_void(machine, &targets) {
+                element.csd.carry(call);
+                element.mask(machine).store(&targets, Ordering::Relaxed);
+                element.refs.store(targets.len() as u32, Ordering::Relaxed);
+                irqs_off(&machine.platform, || {
+                    self.elements.list.insert(machine, me, self.end, call);
+                });
+            }
+            targets
+        });
+",
         },
     },
     Kind {
