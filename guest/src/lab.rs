@@ -1,4 +1,4 @@
-//! The lab pages as the guest sees them: counters, call records, findings, mailboxes and armed probes, as
+//! The lab pages as the guest sees them: tallies, counters, call records, findings, mailboxes and armed probes, as
 //! atomics.
 //!
 //! A monitor that knows the lab offers the memory; under any other the guest keeps the same records
@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use shared::lab::{
     ALIGN, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle, Stacks,
-    TRANSPORT_SLOTS, Transport,
+    TRANSPORT_SLOTS, Tally, Transport,
 };
 use shared::ledger::{CallId, Lane, RecordHead};
 use shared::mailbox::{ANSWERS, MASK_WORDS, Mailbox};
@@ -38,16 +38,30 @@ unsafe impl Send for Lab {}
 // SAFETY: as above; a shared reference gives no more than a copy does.
 unsafe impl Sync for Lab {}
 
+/// One CPU's [`Tally`], as that CPU and its interrupt handlers write it.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct CpuTally {
+    /// See [`Tally::calls_made`].
+    pub calls_made: AtomicU64,
+    /// See [`Tally::calls_expected`].
+    pub calls_expected: AtomicU64,
+    /// See [`Tally::calls_executed`].
+    pub calls_executed: AtomicU64,
+    _reserved: [AtomicU64; 5],
+}
+
+const _: () = {
+    assert!(size_of::<CpuTally>() == size_of::<Tally>());
+    assert!(offset_of!(CpuTally, calls_made) == offset_of!(Tally, calls_made));
+    assert!(offset_of!(CpuTally, calls_expected) == offset_of!(Tally, calls_expected));
+    assert!(offset_of!(CpuTally, calls_executed) == offset_of!(Tally, calls_executed));
+};
+
 /// One CPU's [`Counters`], as that CPU and its interrupt handlers write them.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct CpuCounters {
-    /// See [`Counters::calls_made`].
-    pub calls_made: AtomicU64,
-    /// See [`Counters::calls_expected`].
-    pub calls_expected: AtomicU64,
-    /// See [`Counters::calls_executed`].
-    pub calls_executed: AtomicU64,
     /// See [`Counters::single_received`].
     pub single_received: AtomicU64,
     /// See [`Counters::many_received`].
@@ -82,8 +96,6 @@ pub struct CpuCounters {
 
 const _: () = {
     assert!(size_of::<CpuCounters>() == size_of::<Counters>());
-    assert!(offset_of!(CpuCounters, calls_expected) == offset_of!(Counters, calls_expected));
-    assert!(offset_of!(CpuCounters, calls_executed) == offset_of!(Counters, calls_executed));
     assert!(offset_of!(CpuCounters, single_received) == offset_of!(Counters, single_received));
     assert!(offset_of!(CpuCounters, many_received) == offset_of!(Counters, many_received));
     assert!(offset_of!(CpuCounters, wake_received) == offset_of!(Counters, wake_received));
@@ -267,6 +279,11 @@ impl Lab {
     /// Number of CPUs the lab describes.
     pub fn cpus(&self) -> usize {
         self.layout.cpus as usize
+    }
+
+    /// The tally of `cpu`.
+    pub fn tally(&self, cpu: CpuId) -> &CpuTally {
+        self.at(self.layout.tallies.entry(cpu as u64))
     }
 
     /// The counters of `cpu`.

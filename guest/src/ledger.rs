@@ -81,7 +81,7 @@ impl Ledger {
         // Release: whoever finds the record open finds the rest of it.
         head.open.store(1, Ordering::Release);
 
-        count(&machine.counters().calls_made, 1);
+        count(&machine.tally().calls_made, 1);
         call
     }
 
@@ -90,7 +90,7 @@ impl Ledger {
     /// Returns the function to run, or `None` if `call` is no call at all.
     pub fn ran<P: Platform>(&self, machine: &Machine<P>, call: Call) -> Option<u8> {
         let me = machine.this_cpu();
-        count(&machine.counters().calls_executed, 1);
+        count(&machine.tally().calls_executed, 1);
         let id = CallId::from_raw(call.info);
         let open = machine.lab.record(id).filter(|record| {
             // Acquire pairs with the Release in `open`.
@@ -127,7 +127,7 @@ impl Ledger {
         for (target, word) in record.targets.iter().zip(targets.words()) {
             target.store(*word, Ordering::Relaxed);
         }
-        count(&machine.counters().calls_expected, targets.len() as u64);
+        count(&machine.tally().calls_expected, targets.len() as u64);
         record
             .head
             .returned_tsc
@@ -167,7 +167,7 @@ impl Ledger {
                 for ((target, ran), online) in masks {
                     let could_run = online | ran.load(Ordering::Relaxed);
                     let owed = target.fetch_and(could_run, Ordering::Relaxed) & could_run;
-                    let expected = &machine.lab.counters(cpu).calls_expected;
+                    let expected = &machine.lab.tally(cpu).calls_expected;
                     count(expected, owed.count_ones().into());
                 }
             }
@@ -308,7 +308,7 @@ mod tests {
         machine.set_online(1, false);
         ledger.count_unreturned(&machine);
         ledger.audit(&machine);
-        let expected = &machine.lab.counters(0).calls_expected;
+        let expected = &machine.lab.tally(0).calls_expected;
         assert_eq!(expected.load(Ordering::Relaxed), 1);
         assert_eq!(oracles(&machine), []);
 

@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"IPI-LAB\0");
 
 /// Version of every layout in this crate. Either side refuses any other.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Alignment of the lab and of each of its sections, one page.
 pub const ALIGN: u64 = 4096;
@@ -88,8 +88,10 @@ pub struct Header {
     pub rings: Section,
     /// One [`Stacks`] per CPU.
     pub stacks: Section,
+    /// One [`Tally`] per CPU.
+    pub tallies: Section,
     /// Room for more.
-    pub reserved: [u64; 4],
+    pub reserved: u64,
     /// Guest: how many CPUs it brought up, the first one included.
     pub cpus_online: u32,
     /// Guest: findings made, which can exceed the number kept.
@@ -158,20 +160,32 @@ impl Transport {
 }
 
 /// Room for transports in [`Counters::ipi_sent`].
-pub const TRANSPORT_SLOTS: usize = 7;
+pub const TRANSPORT_SLOTS: usize = 10;
 
 const _: () = assert!(Transport::ALL.len() <= TRANSPORT_SLOTS);
 
-/// What one CPU counted, each where it happens. All are event counts since boot.
+/// What one CPU says of its calls since boot. The oracles judge it, so that it lies apart from [`Counters`], which
+/// are read by people only.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
-pub struct Counters {
+pub struct Tally {
     /// Calls this CPU made, on itself included.
     pub calls_made: u64,
     /// Executions those calls owe: the number of targets, summed over the calls.
     pub calls_expected: u64,
     /// Functions this CPU ran because of a call.
     pub calls_executed: u64,
+    /// Keeps each CPU's in a cache line of its own.
+    pub reserved: [u64; 5],
+}
+
+const _: () = assert!(size_of::<Tally>() == 64);
+
+/// What one CPU counted, each where it happens. All are event counts since boot, and nothing that the guest does
+/// or the oracles say depends on them.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub struct Counters {
     /// Times the handler of the single vector was entered.
     pub single_received: u64,
     /// Times the handler of the many vector was entered.
@@ -368,6 +382,8 @@ pub struct Layout {
     pub rings: Section,
     /// One [`Stacks`] per CPU.
     pub stacks: Section,
+    /// One [`Tally`] per CPU, on pages that hold nothing else.
+    pub tallies: Section,
     /// Bytes in all, a multiple of [`ALIGN`].
     pub size: u64,
 }
@@ -408,8 +424,13 @@ impl Layout {
             stride: size_of::<Stacks>() as u64,
             count: u64::from(cpus),
         };
-        let ledger = Section {
+        let tallies = Section {
             offset: after(stacks.end()),
+            stride: size_of::<Tally>() as u64,
+            count: u64::from(cpus),
+        };
+        let ledger = Section {
+            offset: after(tallies.end()),
             stride: record_stride(mask_words),
             count: u64::from(cpus) * Lane::COUNT as u64 * u64::from(SLOTS),
         };
@@ -428,6 +449,7 @@ impl Layout {
             arms,
             rings,
             stacks,
+            tallies,
             size: after(rings.end()),
         })
     }
@@ -448,6 +470,7 @@ impl Layout {
             arms: self.arms,
             rings: self.rings,
             stacks: self.stacks,
+            tallies: self.tallies,
             ..Header::default()
         }
     }
@@ -473,7 +496,8 @@ impl Layout {
             && header.mailboxes == layout.mailboxes
             && header.arms == layout.arms
             && header.rings == layout.rings
-            && header.stacks == layout.stacks;
+            && header.stacks == layout.stacks
+            && header.tallies == layout.tallies;
         if same {
             Ok(layout)
         } else {
@@ -526,7 +550,8 @@ mod tests {
             assert!(layout.findings.end() <= layout.mailboxes.offset);
             assert!(layout.mailboxes.end() <= layout.arms.offset);
             assert!(layout.arms.end() <= layout.stacks.offset);
-            assert!(layout.stacks.end() <= layout.ledger.offset);
+            assert!(layout.stacks.end() <= layout.tallies.offset);
+            assert!(layout.tallies.end() <= layout.ledger.offset);
             assert!(layout.ledger.end() <= layout.rings.offset);
             assert!(layout.rings.end() <= layout.size);
             assert_eq!(Layout::from_header(&layout.header()), Ok(layout));

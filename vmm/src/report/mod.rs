@@ -23,7 +23,7 @@ use shared::ledger::CallId;
 
 use crate::control::Aftermath;
 use crate::lab::judge::{self, CallName};
-use crate::lab::{self, Lab};
+use crate::lab::{self, Counted, Lab};
 use crate::machine::devices::Strays;
 use crate::machine::tally::REASONS;
 use crate::stats::sources::Source;
@@ -196,7 +196,7 @@ impl Report {
         let verdict = Verdict::on(aftermath, lab);
         let window = &aftermath.window;
         let totals = lab.totals();
-        let counters: Vec<Counters> = lab.counters().collect();
+        let counted: Vec<Counted> = lab.counted().collect();
         let header = lab.header();
         let used = lab.is_used();
         let breaches = if verdict.judged {
@@ -244,7 +244,7 @@ impl Report {
             sources: aftermath.sources.clone(),
             stalls: Stalls::of(aftermath),
             per_vcpu: (0..aftermath.vcpus)
-                .map(|id| per_vcpu(id, counters.get(id as usize), window))
+                .map(|id| per_vcpu(id, counted.get(id as usize), window))
                 .collect(),
             kvm_vm,
             findings: lab.findings().into_iter().map(found_by_guest).collect(),
@@ -281,7 +281,8 @@ impl Report {
     }
 }
 
-fn per_vcpu(id: u32, counters: Option<&Counters>, window: &Window) -> PerVcpu {
+fn per_vcpu(id: u32, counted: Option<&Counted>, window: &Window) -> PerVcpu {
+    let counters = counted.map(|counted| &counted.counters);
     PerVcpu {
         id,
         ipi_sent: counters.map_or(0, lab::ipis_sent),

@@ -211,7 +211,7 @@ fn standing(vcpu: u32, requested: &[u8], in_service: &[u8]) -> Standing {
 fn every_ipi_is_accounted_for() {
     let counters = Counters {
         ipi_targets: 100,
-        ipi_sent: [7, 20, 0, 3, 0, 0, 0],
+        ipi_sent: [7, 20, 0, 3, 0, 0, 0, 0, 0, 0],
         single_received: 10,
         many_received: 20,
         wake_received: 5,
