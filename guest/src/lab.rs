@@ -90,6 +90,8 @@ pub struct CpuCounters {
     pub last_received: AtomicU64,
     /// See [`Counters::measured_received`].
     pub measured_received: AtomicU64,
+    /// See [`Counters::call_ipis_sent`].
+    pub call_ipis_sent: AtomicU64,
     /// See [`Counters::ipi_sent`].
     pub ipi_sent: [AtomicU64; TRANSPORT_SLOTS],
 }
@@ -110,6 +112,7 @@ const _: () = {
     assert!(offset_of!(CpuCounters, cpus_brought_up) == offset_of!(Counters, cpus_brought_up));
     assert!(offset_of!(CpuCounters, last_received) == offset_of!(Counters, last_received));
     assert!(offset_of!(CpuCounters, measured_received) == offset_of!(Counters, measured_received));
+    assert!(offset_of!(CpuCounters, call_ipis_sent) == offset_of!(Counters, call_ipis_sent));
     assert!(offset_of!(CpuCounters, ipi_sent) == offset_of!(Counters, ipi_sent));
 };
 
@@ -120,9 +123,12 @@ pub fn count(counter: &AtomicU64, amount: u64) {
 }
 
 impl CpuCounters {
-    /// Records `operations` writes that each started an IPI, to `targets` CPUs in all.
-    pub fn count_ipi(&self, transport: Transport, operations: u64, targets: u64) {
+    /// Records `operations` writes that each started an IPI of `vector`, to `targets` CPUs in all.
+    pub fn count_ipi(&self, vector: Vector, transport: Transport, operations: u64, targets: u64) {
         count(&self.ipi_sent[transport as usize], operations);
+        if matches!(vector, Vector::Single | Vector::Many) {
+            count(&self.call_ipis_sent, operations);
+        }
         count(&self.ipi_targets, targets);
     }
 
@@ -350,8 +356,9 @@ impl Lab {
         })
     }
 
-    /// Records that a property does not hold. The first [`MAX_FINDINGS`] are kept, all are counted.
+    /// Records that a property does not hold. The first [`MAX_FINDINGS`] are kept, all are counted by oracle.
     pub fn report(&self, oracle: Oracle, cpu: CpuId, call: u64, tsc: u64, seen: u64) {
+        count(self.found(oracle), 1);
         let made = self.header_u32(offset_of!(Header, findings_made));
         let index = made.fetch_add(1, Ordering::Relaxed);
         if index >= MAX_FINDINGS {
@@ -369,6 +376,11 @@ impl Lab {
             // drawn by `fetch_add`.
             unsafe { self.pointer::<Finding>(offset).write_volatile(finding) };
         }
+    }
+
+    /// How often `oracle` has not held so far.
+    pub fn found(&self, oracle: Oracle) -> &AtomicU64 {
+        self.at(self.layout.found.entry(oracle as u64))
     }
 
     /// Number of findings so far, kept or not.

@@ -4,7 +4,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use shared::exit::ExitCode;
-use shared::lab::{Finding, Oracle};
+use shared::lab::{Finding, MAX_FINDINGS, Oracle};
 use shared::ledger::CallId;
 
 use crate::lab::{CpuTally, Lab};
@@ -47,10 +47,30 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// The findings of each oracle, where not all are shown one by one.
+    fn add_up(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "and more, in all")?;
+        let counts = Oracle::ALL.map(|oracle| (oracle, self.lab.found(oracle)));
+        let mut comma = "";
+        for (oracle, count) in counts {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                write!(f, "{comma} {count} {}", oracle.name())?;
+                comma = ",";
+            }
+        }
+        writeln!(f)
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in self.lab.findings() {
             describe(f, &finding)?;
+        }
+        if self.lab.findings_made() > MAX_FINDINGS {
+            self.add_up(f)?;
         }
         let Self {
             made,

@@ -25,8 +25,11 @@ pub const ALIGN: u64 = 4096;
 /// Largest number of CPUs a lab can describe, the size of the guest's CPU masks.
 pub const MAX_CPUS: u32 = 1024;
 
-/// Findings that are kept; later ones are only counted.
+/// Findings that are kept; later ones are only counted, by their oracle.
 pub const MAX_FINDINGS: u32 = 64;
+
+/// Room for oracles where findings are counted: an [`Oracle`]'s number is below it.
+pub const ORACLE_SLOTS: usize = 32;
 
 /// Call records per CPU and lane. Enough for every call of a default `selftest` of 16 CPUs, so that
 /// the VMM can judge all of them; a longer run reuses records once a call is complete.
@@ -90,8 +93,10 @@ pub struct Header {
     pub stacks: Section,
     /// One [`Tally`] per CPU.
     pub tallies: Section,
+    /// How many findings of each [`Oracle`] there were: a 64-bit word each, by its number.
+    pub found: Section,
     /// Room for more.
-    pub reserved: u64,
+    pub reserved: [u64; 6],
     /// Guest: how many CPUs it brought up, the first one included.
     pub cpus_online: u32,
     /// Guest: findings made, which can exceed the number kept.
@@ -102,7 +107,7 @@ pub struct Header {
     pub workload_tsc: u64,
 }
 
-const _: () = assert!(size_of::<Header>() == 256);
+const _: () = assert!(size_of::<Header>() == 320);
 
 /// Where one CPU keeps its stacks, as the guest says before its workload starts: first address of each, and
 /// first address behind it. What lies below the stack pointer there means nothing. Zeroes say nothing.
@@ -160,7 +165,7 @@ impl Transport {
 }
 
 /// Room for transports in [`Counters::ipi_sent`].
-pub const TRANSPORT_SLOTS: usize = 10;
+pub const TRANSPORT_SLOTS: usize = 9;
 
 const _: () = assert!(Transport::ALL.len() <= TRANSPORT_SLOTS);
 
@@ -214,6 +219,8 @@ pub struct Counters {
     pub last_received: u64,
     /// Times the handler of the vector was entered that is sent only to be measured.
     pub measured_received: u64,
+    /// IPI send operations of the single and many vectors: those by which calls are told to their targets.
+    pub call_ipis_sent: u64,
     /// IPI send operations, by [`Transport`]: one per write or hypercall that starts deliveries.
     pub ipi_sent: [u64; TRANSPORT_SLOTS],
 }
@@ -256,6 +263,14 @@ pub enum Oracle {
     /// can.
     ReusedTooSoon = 15,
 }
+
+const _: () = {
+    let mut index = 0;
+    while index < Oracle::ALL.len() {
+        assert!((Oracle::ALL[index] as usize) < ORACLE_SLOTS);
+        index += 1;
+    }
+};
 
 impl Oracle {
     /// Every oracle.
@@ -384,6 +399,8 @@ pub struct Layout {
     pub stacks: Section,
     /// One [`Tally`] per CPU, on pages that hold nothing else.
     pub tallies: Section,
+    /// How many findings of each [`Oracle`] there were, by its number.
+    pub found: Section,
     /// Bytes in all, a multiple of [`ALIGN`].
     pub size: u64,
 }
@@ -429,8 +446,13 @@ impl Layout {
             stride: size_of::<Tally>() as u64,
             count: u64::from(cpus),
         };
-        let ledger = Section {
+        let found = Section {
             offset: after(tallies.end()),
+            stride: size_of::<u64>() as u64,
+            count: ORACLE_SLOTS as u64,
+        };
+        let ledger = Section {
+            offset: after(found.end()),
             stride: record_stride(mask_words),
             count: u64::from(cpus) * Lane::COUNT as u64 * u64::from(SLOTS),
         };
@@ -450,6 +472,7 @@ impl Layout {
             rings,
             stacks,
             tallies,
+            found,
             size: after(rings.end()),
         })
     }
@@ -471,6 +494,7 @@ impl Layout {
             rings: self.rings,
             stacks: self.stacks,
             tallies: self.tallies,
+            found: self.found,
             ..Header::default()
         }
     }
@@ -497,7 +521,8 @@ impl Layout {
             && header.arms == layout.arms
             && header.rings == layout.rings
             && header.stacks == layout.stacks
-            && header.tallies == layout.tallies;
+            && header.tallies == layout.tallies
+            && header.found == layout.found;
         if same {
             Ok(layout)
         } else {
@@ -551,7 +576,8 @@ mod tests {
             assert!(layout.mailboxes.end() <= layout.arms.offset);
             assert!(layout.arms.end() <= layout.stacks.offset);
             assert!(layout.stacks.end() <= layout.tallies.offset);
-            assert!(layout.tallies.end() <= layout.ledger.offset);
+            assert!(layout.tallies.end() <= layout.found.offset);
+            assert!(layout.found.end() <= layout.ledger.offset);
             assert!(layout.ledger.end() <= layout.rings.offset);
             assert!(layout.rings.end() <= layout.size);
             assert_eq!(Layout::from_header(&layout.header()), Ok(layout));

@@ -2,8 +2,10 @@
 //! has written there is copied out before it is looked at, and never believed. Knows guest memory
 //! and no KVM.
 
+mod contradictions;
 mod exploration;
 pub mod judge;
+pub mod judgement;
 pub mod mailbox;
 pub mod rings;
 
@@ -77,6 +79,8 @@ pub struct Totals {
     pub taken_down: u64,
     /// CPUs brought online.
     pub brought_up: u64,
+    /// IPIs sent to tell CPUs of calls, by any transport.
+    pub sent_for_calls: u64,
     /// IPIs sent by transport.
     pub sent: [u64; TRANSPORT_SLOTS],
 }
@@ -108,6 +112,7 @@ impl Totals {
         add(&mut self.refused, one.refused);
         add(&mut self.taken_down, one.cpus_taken_down);
         add(&mut self.brought_up, one.cpus_brought_up);
+        add(&mut self.sent_for_calls, one.call_ipis_sent);
         for (sum, value) in self.sent.iter_mut().zip(one.ipi_sent) {
             add(sum, value);
         }
@@ -155,8 +160,10 @@ impl Lab {
 
     /// Whether the guest has ever written to it.
     pub fn is_used(&self) -> bool {
-        let header = self.header();
-        header.cpus_online != 0 || header.boot_tsc != 0 || self.totals() != Totals::default()
+        self.header().as_bytes() != self.layout.header().as_bytes()
+            || self.totals() != Totals::default()
+            || self.found().iter().any(|count| *count != 0)
+            || self.records().next().is_some()
     }
 
     /// What every CPU has counted, in order.
@@ -201,6 +208,11 @@ impl Lab {
             .filter_map(|index| section.entry(index))
             .map(|at| self.read(at))
             .collect()
+    }
+
+    /// How many findings the guest made, by the number of the oracle.
+    pub fn found(&self) -> Vec<u64> {
+        self.entries(self.layout.found).collect()
     }
 
     /// Every record of the ledger that has been used.
