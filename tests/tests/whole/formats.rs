@@ -218,6 +218,7 @@ fn conform(text: &str, scrape: &Scrape) {
                 "reason",
                 "transport",
                 "kind",
+                "oracle",
                 "result",
                 "window",
             ];

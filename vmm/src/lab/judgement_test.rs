@@ -44,7 +44,7 @@ impl Fake {
     }
 
     /// Has a word of the guest's stand at `at` from the beginning of the lab.
-    fn put<T: IntoBytes + Immutable>(&self, at: u64, value: T) {
+    fn put<T: IntoBytes + Immutable>(&self, at: u64, value: &T) {
         self.memory
             .write_slice(value.as_bytes(), GuestAddress(BASE + at))
             .unwrap();
@@ -58,7 +58,7 @@ impl Fake {
             calls_executed: executed,
             ..Tally::default()
         };
-        self.put(self.layout.tallies.entry(cpu).unwrap(), tally);
+        self.put(self.layout.tallies.entry(cpu).unwrap(), &tally);
     }
 
     /// Enters `count` findings of `oracle`, as a guest does.
@@ -71,12 +71,12 @@ impl Fake {
                 ..Finding::default()
             };
             let at = self.layout.findings.entry(index.into()).unwrap();
-            self.put(at, finding);
+            self.put(at, &finding);
         }
-        self.put(made_at, made + count);
+        self.put(made_at, &(made + count));
         let at = self.layout.found.entry(oracle as u64).unwrap();
         let before: u64 = self.lab.found()[oracle as usize];
-        self.put(at, before + u64::from(count));
+        self.put(at, &(before + u64::from(count)));
     }
 
     fn judgement(&self) -> Judgement {
@@ -191,14 +191,14 @@ fn counters_that_the_ledger_does_not_bear_out_are_not_believed() {
         wait_spins: u64::MAX,
         ..Counters::default()
     };
-    fake.put(fake.layout.counters.entry(1).unwrap(), counters);
+    fake.put(fake.layout.counters.entry(1).unwrap(), &counters);
     fake.is_not_believed("a counter of CPU 1 stands at 18446744073709551615");
     let counters = Counters {
         many_received: 1,
         empty_received: 2,
         ..Counters::default()
     };
-    fake.put(fake.layout.counters.entry(1).unwrap(), counters);
+    fake.put(fake.layout.counters.entry(1).unwrap(), &counters);
     fake.is_not_believed("CPU 1 counts 2 IPIs that found nothing to do, and 1 IPIs received");
 }
 
@@ -266,12 +266,12 @@ fn what_comes_after_many_findings_is_counted_all_the_same() {
 fn findings_that_contradict_each_other_are_not_believed() {
     let made_at = offset_of!(Header, findings_made) as u64;
     let fake = Fake::new(4);
-    fake.put(made_at, u32::MAX);
+    fake.put(made_at, &u32::MAX);
     fake.is_not_believed("a finding is of oracle 0, which there is not");
 
     let fake = Fake::new(4);
     fake.find(Oracle::Lost, 3);
-    fake.put(made_at, 2_u32);
+    fake.put(made_at, &2_u32);
     fake.is_not_believed("2 findings were made, and by oracle there are 3");
 
     let fake = Fake::new(4);
@@ -281,31 +281,31 @@ fn findings_that_contradict_each_other_are_not_believed() {
         cpu: 57,
         ..Finding::default()
     };
-    fake.put(fake.layout.findings.offset, nobody);
+    fake.put(fake.layout.findings.offset, &nobody);
     fake.is_not_believed("a finding was made on CPU 57, and the machine has 4 CPUs");
     let other = Finding {
         oracle: Oracle::Leak as u32,
         ..Finding::default()
     };
-    fake.put(fake.layout.findings.offset, other);
+    fake.put(fake.layout.findings.offset, &other);
     fake.is_not_believed("1 findings are counted as lost, and 0 of those kept are");
 
     let fake = Fake::new(4);
-    fake.put(fake.layout.found.entry(31).unwrap(), 1_u64);
+    fake.put(fake.layout.found.entry(31).unwrap(), &1_u64);
     fake.is_not_believed("1 findings are of oracle 31, which there is not");
 }
 
 #[test]
 fn a_lab_of_another_machine_is_not_believed() {
     let fake = Fake::new(4);
-    fake.put(offset_of!(Header, cpus_online) as u64, u32::MAX);
+    fake.put(offset_of!(Header, cpus_online) as u64, &u32::MAX);
     fake.is_not_believed("4294967295 CPUs came up, of 4");
     assert_eq!(fake.judgement().cpus_online, None);
 
     let fake = Fake::new(4);
-    fake.put(0, 0_u64);
+    fake.put(0, &0_u64);
     fake.is_not_believed("its header was overwritten: the lab starts with 0x0");
-    fake.put(0, Layout::new(5).unwrap().header());
+    fake.put(0, &Layout::new(5).unwrap().header());
     fake.is_not_believed("its header describes another machine");
 
     let fake = Fake::new(2);
