@@ -1,4 +1,4 @@
-//! The lab pages as the guest sees them: counters, call records, findings, mailboxes and armed probes, as
+//! The lab pages as the guest sees them: tallies, counters, call records, findings, mailboxes and armed probes, as
 //! atomics.
 //!
 //! A monitor that knows the lab offers the memory; under any other the guest keeps the same records
@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use shared::lab::{
     ALIGN, Contexts, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle,
-    TRANSPORT_SLOTS, Transport,
+    TRANSPORT_SLOTS, Tally, Transport,
 };
 use shared::ledger::{CallId, Lane, RecordHead};
 use shared::mailbox::{ANSWERS, MASK_WORDS, Mailbox};
@@ -38,16 +38,30 @@ unsafe impl Send for Lab {}
 // SAFETY: as above; a shared reference gives no more than a copy does.
 unsafe impl Sync for Lab {}
 
+/// One CPU's [`Tally`], as that CPU and its interrupt handlers write it.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct CpuTally {
+    /// See [`Tally::calls_made`].
+    pub calls_made: AtomicU64,
+    /// See [`Tally::calls_expected`].
+    pub calls_expected: AtomicU64,
+    /// See [`Tally::calls_executed`].
+    pub calls_executed: AtomicU64,
+    _reserved: [AtomicU64; 5],
+}
+
+const _: () = {
+    assert!(size_of::<CpuTally>() == size_of::<Tally>());
+    assert!(offset_of!(CpuTally, calls_made) == offset_of!(Tally, calls_made));
+    assert!(offset_of!(CpuTally, calls_expected) == offset_of!(Tally, calls_expected));
+    assert!(offset_of!(CpuTally, calls_executed) == offset_of!(Tally, calls_executed));
+};
+
 /// One CPU's [`Counters`], as that CPU and its interrupt handlers write them.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct CpuCounters {
-    /// See [`Counters::calls_made`].
-    pub calls_made: AtomicU64,
-    /// See [`Counters::calls_expected`].
-    pub calls_expected: AtomicU64,
-    /// See [`Counters::calls_executed`].
-    pub calls_executed: AtomicU64,
     /// See [`Counters::single_received`].
     pub single_received: AtomicU64,
     /// See [`Counters::many_received`].
@@ -76,14 +90,14 @@ pub struct CpuCounters {
     pub last_received: AtomicU64,
     /// See [`Counters::measured_received`].
     pub measured_received: AtomicU64,
+    /// See [`Counters::call_ipis_sent`].
+    pub call_ipis_sent: AtomicU64,
     /// See [`Counters::ipi_sent`].
     pub ipi_sent: [AtomicU64; TRANSPORT_SLOTS],
 }
 
 const _: () = {
     assert!(size_of::<CpuCounters>() == size_of::<Counters>());
-    assert!(offset_of!(CpuCounters, calls_expected) == offset_of!(Counters, calls_expected));
-    assert!(offset_of!(CpuCounters, calls_executed) == offset_of!(Counters, calls_executed));
     assert!(offset_of!(CpuCounters, single_received) == offset_of!(Counters, single_received));
     assert!(offset_of!(CpuCounters, many_received) == offset_of!(Counters, many_received));
     assert!(offset_of!(CpuCounters, wake_received) == offset_of!(Counters, wake_received));
@@ -98,6 +112,7 @@ const _: () = {
     assert!(offset_of!(CpuCounters, cpus_brought_up) == offset_of!(Counters, cpus_brought_up));
     assert!(offset_of!(CpuCounters, last_received) == offset_of!(Counters, last_received));
     assert!(offset_of!(CpuCounters, measured_received) == offset_of!(Counters, measured_received));
+    assert!(offset_of!(CpuCounters, call_ipis_sent) == offset_of!(Counters, call_ipis_sent));
     assert!(offset_of!(CpuCounters, ipi_sent) == offset_of!(Counters, ipi_sent));
 };
 
@@ -108,9 +123,12 @@ pub fn count(counter: &AtomicU64, amount: u64) {
 }
 
 impl CpuCounters {
-    /// Records `operations` writes that each started an IPI, to `targets` CPUs in all.
-    pub fn count_ipi(&self, transport: Transport, operations: u64, targets: u64) {
+    /// Records `operations` writes that each started an IPI of `vector`, to `targets` CPUs in all.
+    pub fn count_ipi(&self, vector: Vector, transport: Transport, operations: u64, targets: u64) {
         count(&self.ipi_sent[transport as usize], operations);
+        if matches!(vector, Vector::Single | Vector::Many) {
+            count(&self.call_ipis_sent, operations);
+        }
         count(&self.ipi_targets, targets);
     }
 
@@ -269,6 +287,11 @@ impl Lab {
         self.layout.cpus as usize
     }
 
+    /// The tally of `cpu`.
+    pub fn tally(&self, cpu: CpuId) -> &CpuTally {
+        self.at(self.layout.tallies.entry(cpu as u64))
+    }
+
     /// The counters of `cpu`.
     pub fn counters(&self, cpu: CpuId) -> &CpuCounters {
         self.at(self.layout.counters.entry(cpu as u64))
@@ -347,8 +370,9 @@ impl Lab {
         })
     }
 
-    /// Records that a property does not hold. The first [`MAX_FINDINGS`] are kept, all are counted.
+    /// Records that a property does not hold. The first [`MAX_FINDINGS`] are kept, all are counted by oracle.
     pub fn report(&self, oracle: Oracle, cpu: CpuId, call: u64, tsc: u64, seen: u64) {
+        count(self.found(oracle), 1);
         let made = self.header_u32(offset_of!(Header, findings_made));
         let index = made.fetch_add(1, Ordering::Relaxed);
         if index >= MAX_FINDINGS {
@@ -366,6 +390,11 @@ impl Lab {
             // drawn by `fetch_add`.
             unsafe { self.pointer::<Finding>(offset).write_volatile(finding) };
         }
+    }
+
+    /// How often `oracle` has not held so far.
+    pub fn found(&self, oracle: Oracle) -> &AtomicU64 {
+        self.at(self.layout.found.entry(oracle as u64))
     }
 
     /// Number of findings so far, kept or not.

@@ -78,10 +78,13 @@ impl Ledger {
         head.made_tsc
             .store(machine.platform.timestamp(), Ordering::Relaxed);
         head.returned_tsc.store(0, Ordering::Relaxed);
+        // What the call may owe is counted before it can run anywhere, so that at no moment more has run than
+        // is owed. What turns out not to be owed is taken back.
+        let tally = machine.tally();
+        count(&tally.calls_made, 1);
+        count(&tally.calls_expected, targets.len() as u64);
         // Release: whoever finds the record open finds the rest of it.
         head.open.store(1, Ordering::Release);
-
-        count(&machine.counters().calls_made, 1);
         call
     }
 
@@ -90,7 +93,7 @@ impl Ledger {
     /// Returns the function to run, or `None` if `call` is no call at all.
     pub fn ran<P: Platform>(&self, machine: &Machine<P>, call: Call) -> Option<u8> {
         let me = machine.this_cpu();
-        count(&machine.counters().calls_executed, 1);
+        count(&machine.tally().calls_executed, 1);
         let id = CallId::from_raw(call.info);
         let open = machine.lab.record(id).filter(|record| {
             // Acquire pairs with the Release in `open`.
@@ -124,10 +127,13 @@ impl Ledger {
             .lab
             .record(call)
             .expect("the ledger gave out this id");
+        let mut entered = 0;
         for (target, word) in record.targets.iter().zip(targets.words()) {
-            target.store(*word, Ordering::Relaxed);
+            entered += u64::from(target.swap(*word, Ordering::Relaxed).count_ones());
         }
-        count(&machine.counters().calls_expected, targets.len() as u64);
+        // The caller may have had another CPU make the call, and it is the caller that owes.
+        let owed = &machine.lab.tally(call.source().into()).calls_expected;
+        count(owed, (targets.len() as u64).wrapping_sub(entered));
         record
             .head
             .returned_tsc
@@ -152,10 +158,10 @@ impl Ledger {
         }
     }
 
-    /// Counts what is owed for the calls whose callers have not come back, and perhaps never will, at a time
-    /// when nothing is in flight. Each was made to those of its possible targets that are online or have run
-    /// it; what its caller would have said, nobody knows.
-    pub fn count_unreturned<P: Platform>(&self, machine: &Machine<P>) {
+    /// Takes back what is not owed for the calls whose callers have not come back, and perhaps never will, at a
+    /// time when nothing is in flight. Each was made to those of its possible targets that are online or have
+    /// run it; what its caller would have said, nobody knows.
+    pub fn forgive_unreturned<P: Platform>(&self, machine: &Machine<P>) {
         let online = machine.online();
         for cpu in 0..machine.cpus {
             let inside = |record: &Record<'_>| {
@@ -166,9 +172,9 @@ impl Ledger {
                 let masks = record.targets.iter().zip(record.ran).zip(online.words());
                 for ((target, ran), online) in masks {
                     let could_run = online | ran.load(Ordering::Relaxed);
-                    let owed = target.fetch_and(could_run, Ordering::Relaxed) & could_run;
-                    let expected = &machine.lab.counters(cpu).calls_expected;
-                    count(expected, owed.count_ones().into());
+                    let forgiven = target.fetch_and(could_run, Ordering::Relaxed) & !could_run;
+                    let expected = &machine.lab.tally(cpu).calls_expected;
+                    expected.fetch_sub(forgiven.count_ones().into(), Ordering::Relaxed);
                 }
             }
         }
@@ -301,19 +307,31 @@ mod tests {
     }
 
     #[test]
+    fn no_more_runs_than_is_owed_at_any_moment() {
+        let (machine, ledger) = (machine(), Ledger::new(2));
+        let owed = || machine.lab.tally(0).calls_expected.load(Ordering::Relaxed);
+        let executed = || machine.lab.tally(0).calls_executed.load(Ordering::Relaxed);
+        let id = ledger.open(&machine, 0, &CpuMask::all(2), false);
+        ledger.ran(&machine, call(id));
+        assert_eq!((executed(), owed()), (1, 2), "while the caller is inside");
+        ledger.returned(&machine, id, &CpuMask::only(0, 2));
+        assert_eq!((executed(), owed()), (1, 1), "one was offline");
+    }
+
+    #[test]
     fn a_caller_that_does_not_come_back_owes_what_can_have_run() {
         let (machine, ledger) = (machine(), Ledger::new(2));
         let id = ledger.open(&machine, 0, &CpuMask::all(2), true);
         ledger.ran(&machine, call(id));
         machine.set_online(1, false);
-        ledger.count_unreturned(&machine);
+        ledger.forgive_unreturned(&machine);
         ledger.audit(&machine);
-        let expected = &machine.lab.counters(0).calls_expected;
+        let expected = &machine.lab.tally(0).calls_expected;
         assert_eq!(expected.load(Ordering::Relaxed), 1);
         assert_eq!(oracles(&machine), []);
 
         let lost = ledger.open(&machine, 0, &CpuMask::only(0, 2), true);
-        ledger.count_unreturned(&machine);
+        ledger.forgive_unreturned(&machine);
         ledger.audit(&machine);
         let first = machine.lab.findings().next();
         assert_eq!(first.map(|finding| finding.call), Some(lost.raw()));
@@ -331,5 +349,14 @@ mod tests {
             machine.lab.findings().count(),
             shared::lab::MAX_FINDINGS as usize
         );
+        // One of another kind is not lost among them.
+        machine.report(Oracle::WrongCpu, 0, 0);
+        let found = |oracle| machine.lab.found(oracle).load(Ordering::Relaxed);
+        assert_eq!(
+            (found(Oracle::Contract), found(Oracle::WrongCpu)),
+            (u64::from(shared::lab::MAX_FINDINGS) + 5, 1)
+        );
+        let said = crate::verdict::Verdict::of(machine.lab, 0).to_string();
+        assert!(said.contains("in all 1 wrong-cpu, 69 contract\n"), "{said}");
     }
 }

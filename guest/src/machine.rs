@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering as Order};
 
 use shared::lab::Oracle;
 
-use crate::lab::{CpuCounters, Lab, count};
+use crate::lab::{CpuCounters, CpuTally, Lab, count};
 use crate::platform::{CpuId, Doorbell, Platform, Vector};
 use crate::probe;
 use crate::rules::Rules;
@@ -57,6 +57,11 @@ impl<P: Platform> Machine<P> {
     /// The CPU this code runs on.
     pub fn this_cpu(&self) -> CpuId {
         self.platform.this_cpu()
+    }
+
+    /// The tally of the CPU this code runs on.
+    pub fn tally(&self) -> &CpuTally {
+        self.lab.tally(self.this_cpu())
     }
 
     /// The counters of the CPU this code runs on.

@@ -78,7 +78,7 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
     let hypercall = find_hypercall(&options);
     if hypercall.is_some() {
         // The IPI by which it was found, which arrives when interrupts are on.
-        lab.counters(0).count_ipi(Transport::Pv, 1, 1);
+        lab.counters(0).count_ipi(Vector::Last, Transport::Pv, 1, 1);
     }
     let router = Router {
         choice: options.transport,

@@ -136,7 +136,7 @@ fn references_without_targets_are_found() {
 #[test]
 fn calls_that_do_not_add_up_are_found() {
     let machine = machine(Alone, 1);
-    count(&machine.counters().calls_expected, 1);
+    count(&machine.tally().calls_expected, 1);
     let _ = Verdict::of(machine.lab, 0);
     assert_eq!(fired(machine.lab), [Oracle::Accounting]);
 }

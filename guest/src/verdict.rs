@@ -1,13 +1,13 @@
 //! What the guest itself concludes at the end of a run, for the console and the exit port.
 
 use core::fmt;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use shared::exit::ExitCode;
-use shared::lab::{Finding, Oracle};
+use shared::lab::{Finding, MAX_FINDINGS, Oracle};
 use shared::ledger::CallId;
 
-use crate::lab::Lab;
+use crate::lab::{CpuTally, Lab};
 
 /// The guest's conclusion, taken when nothing is in flight.
 #[derive(Clone, Copy, Debug)]
@@ -19,18 +19,18 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Adds up the counters of `lab`. A sum that does not come out is itself a finding.
+    /// Adds up the tallies of `lab`. A sum that does not come out is itself a finding.
     pub(crate) fn of(lab: Lab, tsc: u64) -> Self {
-        let sum = |counter: fn(&crate::lab::CpuCounters) -> &core::sync::atomic::AtomicU64| {
+        let sum = |count: fn(&CpuTally) -> &AtomicU64| {
             (0..lab.cpus())
-                .map(|cpu| counter(lab.counters(cpu)).load(Ordering::Relaxed))
+                .map(|cpu| count(lab.tally(cpu)).load(Ordering::Relaxed))
                 .sum()
         };
         let verdict = Self {
             lab,
-            made: sum(|counters| &counters.calls_made),
-            expected: sum(|counters| &counters.calls_expected),
-            executed: sum(|counters| &counters.calls_executed),
+            made: sum(|tally| &tally.calls_made),
+            expected: sum(|tally| &tally.calls_expected),
+            executed: sum(|tally| &tally.calls_executed),
         };
         if verdict.expected != verdict.executed {
             lab.report(Oracle::Accounting, 0, 0, tsc, verdict.executed);
@@ -47,10 +47,30 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// The findings of each oracle, where not all are shown one by one.
+    fn add_up(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "and more, in all")?;
+        let counts = Oracle::ALL.map(|oracle| (oracle, self.lab.found(oracle)));
+        let mut comma = "";
+        for (oracle, count) in counts {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                write!(f, "{comma} {count} {}", oracle.name())?;
+                comma = ",";
+            }
+        }
+        writeln!(f)
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in self.lab.findings() {
             describe(f, &finding)?;
+        }
+        if self.lab.findings_made() > MAX_FINDINGS {
+            self.add_up(f)?;
         }
         let Self {
             made,

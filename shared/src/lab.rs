@@ -25,8 +25,11 @@ pub const ALIGN: u64 = 4096;
 /// Largest number of CPUs a lab can describe, the size of the guest's CPU masks.
 pub const MAX_CPUS: u32 = 1024;
 
-/// Findings that are kept; later ones are only counted.
+/// Findings that are kept; later ones are only counted, by their oracle.
 pub const MAX_FINDINGS: u32 = 64;
+
+/// Room for oracles where findings are counted: an [`Oracle`]'s number is below it.
+pub const ORACLE_SLOTS: usize = 32;
 
 /// Call records per CPU and lane. Enough for every call of a default `selftest` of 16 CPUs, so that
 /// the VMM can judge all of them; a longer run reuses records once a call is complete.
@@ -88,8 +91,12 @@ pub struct Header {
     pub rings: Section,
     /// One [`Contexts`] per CPU.
     pub contexts: Section,
+    /// One [`Tally`] per CPU.
+    pub tallies: Section,
+    /// How many findings of each [`Oracle`] there were: a 64-bit word each, by its number.
+    pub found: Section,
     /// Room for more.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 6],
     /// Guest: how many CPUs it brought up, the first one included.
     pub cpus_online: u32,
     /// Guest: findings made, which can exceed the number kept.
@@ -100,7 +107,7 @@ pub struct Header {
     pub workload_tsc: u64,
 }
 
-const _: () = assert!(size_of::<Header>() == 256);
+const _: () = assert!(size_of::<Header>() == 320);
 
 /// What the guest says of the contexts of one CPU, its tasks and its interrupt handlers, to whoever moves its CPUs
 /// step by step. The stacks are told before the workload starts: first address of each, and first address behind it.
@@ -165,20 +172,32 @@ impl Transport {
 }
 
 /// Room for transports in [`Counters::ipi_sent`].
-pub const TRANSPORT_SLOTS: usize = 7;
+pub const TRANSPORT_SLOTS: usize = 9;
 
 const _: () = assert!(Transport::ALL.len() <= TRANSPORT_SLOTS);
 
-/// What one CPU counted, each where it happens. All are event counts since boot.
+/// What one CPU says of its calls since boot. The oracles judge it, so that it lies apart from [`Counters`], which
+/// are read by people only.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
-pub struct Counters {
+pub struct Tally {
     /// Calls this CPU made, on itself included.
     pub calls_made: u64,
     /// Executions those calls owe: the number of targets, summed over the calls.
     pub calls_expected: u64,
     /// Functions this CPU ran because of a call.
     pub calls_executed: u64,
+    /// Keeps each CPU's in a cache line of its own.
+    pub reserved: [u64; 5],
+}
+
+const _: () = assert!(size_of::<Tally>() == 64);
+
+/// What one CPU counted, each where it happens. All are event counts since boot, and nothing that the guest does
+/// or the oracles say depends on them.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub struct Counters {
     /// Times the handler of the single vector was entered.
     pub single_received: u64,
     /// Times the handler of the many vector was entered.
@@ -207,6 +226,8 @@ pub struct Counters {
     pub last_received: u64,
     /// Times the handler of the vector was entered that is sent only to be measured.
     pub measured_received: u64,
+    /// IPI send operations of the single and many vectors: those by which calls are told to their targets.
+    pub call_ipis_sent: u64,
     /// IPI send operations, by [`Transport`]: one per write or hypercall that starts deliveries.
     pub ipi_sent: [u64; TRANSPORT_SLOTS],
 }
@@ -249,6 +270,14 @@ pub enum Oracle {
     /// can.
     ReusedTooSoon = 15,
 }
+
+const _: () = {
+    let mut index = 0;
+    while index < Oracle::ALL.len() {
+        assert!((Oracle::ALL[index] as usize) < ORACLE_SLOTS);
+        index += 1;
+    }
+};
 
 impl Oracle {
     /// Every oracle.
@@ -375,6 +404,10 @@ pub struct Layout {
     pub rings: Section,
     /// One [`Contexts`] per CPU.
     pub contexts: Section,
+    /// One [`Tally`] per CPU, on pages that hold nothing else.
+    pub tallies: Section,
+    /// How many findings of each [`Oracle`] there were, by its number.
+    pub found: Section,
     /// Bytes in all, a multiple of [`ALIGN`].
     pub size: u64,
 }
@@ -415,8 +448,18 @@ impl Layout {
             stride: size_of::<Contexts>() as u64,
             count: u64::from(cpus),
         };
-        let ledger = Section {
+        let tallies = Section {
             offset: after(contexts.end()),
+            stride: size_of::<Tally>() as u64,
+            count: u64::from(cpus),
+        };
+        let found = Section {
+            offset: after(tallies.end()),
+            stride: size_of::<u64>() as u64,
+            count: ORACLE_SLOTS as u64,
+        };
+        let ledger = Section {
+            offset: after(found.end()),
             stride: record_stride(mask_words),
             count: u64::from(cpus) * Lane::COUNT as u64 * u64::from(SLOTS),
         };
@@ -435,6 +478,8 @@ impl Layout {
             arms,
             rings,
             contexts,
+            tallies,
+            found,
             size: after(rings.end()),
         })
     }
@@ -455,6 +500,8 @@ impl Layout {
             arms: self.arms,
             rings: self.rings,
             contexts: self.contexts,
+            tallies: self.tallies,
+            found: self.found,
             ..Header::default()
         }
     }
@@ -480,7 +527,9 @@ impl Layout {
             && header.mailboxes == layout.mailboxes
             && header.arms == layout.arms
             && header.rings == layout.rings
-            && header.contexts == layout.contexts;
+            && header.contexts == layout.contexts
+            && header.tallies == layout.tallies
+            && header.found == layout.found;
         if same {
             Ok(layout)
         } else {
@@ -533,7 +582,9 @@ mod tests {
             assert!(layout.findings.end() <= layout.mailboxes.offset);
             assert!(layout.mailboxes.end() <= layout.arms.offset);
             assert!(layout.arms.end() <= layout.contexts.offset);
-            assert!(layout.contexts.end() <= layout.ledger.offset);
+            assert!(layout.contexts.end() <= layout.tallies.offset);
+            assert!(layout.tallies.end() <= layout.found.offset);
+            assert!(layout.found.end() <= layout.ledger.offset);
             assert!(layout.ledger.end() <= layout.rings.offset);
             assert!(layout.rings.end() <= layout.size);
             assert_eq!(Layout::from_header(&layout.header()), Ok(layout));

@@ -18,7 +18,8 @@ use command::{bench, complain, ctl, explore, merge, probes, replay, run, schema}
     subcommand_negates_reqs = true,
     after_help = "Exit status:\n  \
         0  every oracle held, and everything that a script expects was so\n  \
-        1  an oracle failed, or an expectation; the report says for which call, on which CPU\n  \
+        1  an oracle failed, or an expectation; the report says for which call, on which CPU; or what\n     \
+           the guest recorded contradicts itself\n  \
         2  bad usage, bad guest image, bad script, or options the guest does not know\n  \
         3  this host cannot do it; the message says what is missing\n  \
         4  the guest died: registers, code and backtrace are shown\n  \

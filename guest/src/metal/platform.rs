@@ -81,7 +81,7 @@ impl Metal {
         }
         self.lab
             .counters(self.this_cpu())
-            .count_ipi(transport, sent, targets);
+            .count_ipi(vector, transport, sent, targets);
     }
 
     fn perform(&self, operation: Operation, vector: Vector, transport: Transport) {

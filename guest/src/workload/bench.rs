@@ -293,8 +293,8 @@ impl Bench {
 
 /// Functions that `cpu` has run because of calls.
 fn executed<P: Platform>(machine: &Machine<P>, cpu: CpuId) -> u64 {
-    let counters = machine.lab.counters(cpu);
-    counters.calls_executed.load(Ordering::Acquire)
+    let tally = machine.lab.tally(cpu);
+    tally.calls_executed.load(Ordering::Acquire)
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]

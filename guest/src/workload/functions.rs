@@ -125,9 +125,9 @@ impl Workload {
         self.ledger.audit(machine);
     }
 
-    /// Counts what is owed for the calls whose callers have not come back, when nothing is in flight.
-    pub fn count_unreturned<P: Platform>(&self, machine: &Machine<P>) {
-        self.ledger.count_unreturned(machine);
+    /// Takes back what is not owed for the calls whose callers have not come back, when nothing is in flight.
+    pub fn forgive_unreturned<P: Platform>(&self, machine: &Machine<P>) {
+        self.ledger.forgive_unreturned(machine);
     }
 
     fn nest<P: Platform>(&self, ipi: &Ipi<P, Self>) {

@@ -340,7 +340,7 @@ impl Puppet {
         if ipi.idle_until(|| self.all_in(ipi, &self.quiet)) == Fate::Leave {
             return Part::Left;
         }
-        ipi.functions.count_unreturned(machine);
+        ipi.functions.forgive_unreturned(machine);
         ipi.audit();
         ipi.functions.audit(machine);
         self.over.store(true, Ordering::Release);

@@ -8,11 +8,12 @@ use std::process::Command;
 
 use prometheus_parse::{Sample, Scrape, Value as Sampled};
 use serde_json::Value;
+use shared::lab::Oracle;
 use tempfile::TempDir;
 use tests::{Vmm, need_kvm};
 
 /// The schemas of the report, of a bench and of what a search came to, as they are documented.
-const REPORT: &str = include_str!("../../../docs/schema/ipi-lab-1.json");
+const REPORT: &str = include_str!("../../../docs/schema/ipi-lab-2.json");
 const BENCH: &str = include_str!("../../../docs/schema/ipi-lab-bench-1.json");
 const EXPLORED: &str = include_str!("../../../docs/schema/ipi-lab-explore-1.json");
 
@@ -100,7 +101,11 @@ fn reports_of_all_kinds_hold_to_the_schema() {
     let run = json()
         .args(["--timeout", "0.3", "--append", "workload=stress for=600s"])
         .run();
-    hold_report(&run.ends_with(5).json());
+    let document = run.ends_with(5).json();
+    hold_report(&document);
+    let [executed, expected] =
+        ["executed", "expected"].map(|key| document["calls"][key].as_u64().expect("a count"));
+    assert!(executed <= expected, "{executed} of {expected}");
     // Refused.
     hold_report(&json().args(["--append", "x"]).run().ends_with(2).json());
     // With findings, breaches and open calls.
@@ -114,6 +119,19 @@ fn reports_of_all_kinds_hold_to_the_schema() {
         let found = document[kind].as_array().expect("a list");
         assert!(!found.is_empty(), "no {kind}: {document:#}");
     }
+    // Each by the name that scripts, cases and the table use, and all of them counted.
+    let names = Oracle::ALL.map(Oracle::name);
+    for kind in ["findings", "breaches"] {
+        let found = document[kind].as_array().expect("a list");
+        for oracle in found.iter().map(|it| it["oracle"].as_str()) {
+            assert!(names.map(Some).contains(&oracle), "{document:#}");
+        }
+        let by_oracle = &document[format!("{kind}_by_oracle")];
+        let counts = by_oracle.as_object().expect("a map").values();
+        let sum: u64 = counts.filter_map(Value::as_u64).sum();
+        assert_eq!(document[format!("{kind}_made")], sum, "{document:#}");
+    }
+    assert_eq!(document["findings_by_oracle"]["left-locked"], 1);
 }
 
 #[test]
@@ -200,6 +218,7 @@ fn conform(text: &str, scrape: &Scrape) {
                 "reason",
                 "transport",
                 "kind",
+                "oracle",
                 "result",
                 "window",
             ];

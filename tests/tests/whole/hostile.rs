@@ -1,9 +1,11 @@
 //! Guests that die, hang or lie. The VMM must survive each of them, end in time, and say what it was.
 
+use std::mem::offset_of;
 use std::time::Duration;
 
 use shared::exit::ExitCode;
-use shared::lab::{ALIGN, Header, Layout, MAGIC};
+use shared::lab::{ALIGN, Counters, Finding, Header, Layout, MAGIC, Oracle, SLOTS, Section, Tally};
+use shared::ledger::{CallId, Lane, RecordHead};
 use shared::ports;
 use tests::image::{Code, Image};
 use tests::{Run, Vmm, need_kvm};
@@ -187,10 +189,10 @@ fn garbage_in_place_of_the_lab() {
                 code.exit(ExitCode::Pass);
             });
             let arguments = format!("--memory 32 --vcpus {vcpus}");
-            run(&image, &arguments).ends_with(1).says("fail");
+            run(&image, &arguments).ends_with(1).says("not-believed: ");
             let run = run(&image, &format!("{arguments} --stats json"));
             run.ends_with(1);
-            assert_eq!(run.json()["result"], "fail");
+            assert_eq!(run.json()["result"], "not-believed");
         }
     }
 }
@@ -208,7 +210,7 @@ fn garbage_behind_a_header_that_looks_good() {
         });
         run(&image, "--memory 32 --vcpus 4")
             .ends_with(1)
-            .says("fail");
+            .says("not-believed: ");
     }
 }
 
@@ -220,15 +222,191 @@ fn a_guest_that_erases_the_lab() {
         code.exit(ExitCode::Pass);
     });
     let run = run(&image, "--memory 32 --vcpus 4 --stats json");
-    // As if it had never used it, which is no lie about any call.
-    assert!([0, 1].contains(&run.status()), "{run}");
+    // What it erased it has not kept for anybody.
+    assert_eq!(run.ends_with(1).json()["result"], "not-believed", "{run}");
+    run.says("its header was overwritten");
+}
+
+/// What a guest writes into the lab of a machine of two CPUs, and then says that all is well.
+struct Forgery<'a>(&'a mut Code);
+
+impl Forgery<'_> {
+    const VCPUS: u32 = 2;
+
+    fn image(forge: impl FnOnce(&mut Forgery<'_>)) -> Image {
+        Code::image(|code| {
+            let mut forgery = Forgery(code);
+            forgery.header(offset_of!(Header, cpus_online), Self::VCPUS);
+            forge(&mut forgery);
+            code.exit(ExitCode::Pass);
+        })
+    }
+
+    fn layout() -> Layout {
+        Layout::new(Self::VCPUS).expect("a machine")
+    }
+
+    fn header(&mut self, field: usize, value: u32) {
+        self.0.store(lab(32, Self::VCPUS) + field as u32, value);
+    }
+
+    fn write(&mut self, section: Section, index: u32, field: usize, value: u64) {
+        let entry = section.entry(index.into()).expect("an entry") as u32;
+        let at = lab(32, Self::VCPUS) + entry + field as u32;
+        self.0.store(at, value as u32);
+        self.0.store(at + 4, (value >> 32) as u32);
+    }
+
+    /// The call with this sequence number of CPU 0, made to and run on these CPUs.
+    fn call(&mut self, sequence: u64, targets: u64, ran: u64) {
+        let id = CallId::new(0, 0, Lane::Task, sequence);
+        let masks = size_of::<RecordHead>();
+        for (field, value) in [(0, id.raw()), (masks, targets), (masks + 8, ran)] {
+            let ledger = Self::layout().ledger;
+            self.write(ledger, id.record_index(SLOTS), field, value);
+        }
+    }
+
+    fn tally(&mut self, cpu: u32, [made, expected, executed]: [u64; 3]) {
+        for (field, value) in [
+            (offset_of!(Tally, calls_made), made),
+            (offset_of!(Tally, calls_expected), expected),
+            (offset_of!(Tally, calls_executed), executed),
+        ] {
+            self.write(Self::layout().tallies, cpu, field, value);
+        }
+    }
+}
+
+fn run_forged(image: &Image, arguments: &str) -> Run {
+    run(image, &format!("--memory 32 --vcpus 2 {arguments}"))
+}
+
+/// Forgeries, each with what is said of it.
+fn forgeries() -> Vec<(Image, &'static str)> {
+    let layout = Forgery::layout();
+    vec![
+        (
+            Forgery::image(|it| it.tally(0, [1_000_000; 3])),
+            "CPU 0 counts 1000000 calls made, and 0 by its ledger",
+        ),
+        (
+            // One call, and another figure for what it owes.
+            Forgery::image(|it| {
+                it.call(1, 0b10, 0b10);
+                it.tally(0, [1, 2, 0]);
+                it.tally(1, [0, 0, 2]);
+            }),
+            "CPU 0 counts 2 executions that its calls owe, and by its ledger they owe 1",
+        ),
+        (
+            // A call that has made itself the ten thousandth.
+            Forgery::image(|it| {
+                it.call(10_000, 0b10, 0b10);
+                it.tally(0, [10_000, 10_000, 0]);
+                it.tally(1, [0, 0, 10_000]);
+            }),
+            "the ledger holds call 0:0:10000 and not call 0:0:9937",
+        ),
+        (
+            Forgery::image(|it| it.header(offset_of!(Header, cpus_online), u32::MAX)),
+            "4294967295 CPUs came up, of 2",
+        ),
+        (
+            Forgery::image(|it| {
+                it.call(1, 0x7f << 57, 0);
+                it.tally(0, [1, 7, 7]);
+            }),
+            "call 0:0:1 was made to CPUs 57-63, and the machine has 2 CPUs",
+        ),
+        (
+            Forgery::image(|it| it.header(offset_of!(Header, findings_made), 65)),
+            "a finding is of oracle 0, which there is not",
+        ),
+        (
+            Forgery::image(|it| {
+                it.write(layout.found, Oracle::Lost as u32, 0, 3);
+            }),
+            "0 findings were made, and by oracle there are 3",
+        ),
+        (
+            Forgery::image(|it| {
+                it.header(offset_of!(Header, findings_made), 1);
+                it.write(layout.found, Oracle::Lost as u32, 0, 1);
+                // The oracle, and the CPU.
+                let field = offset_of!(Finding, oracle);
+                it.write(layout.findings, 0, field, 9 << 32 | Oracle::Lost as u64);
+            }),
+            "a finding was made on CPU 9, and the machine has 2 CPUs",
+        ),
+        (
+            Forgery::image(|it| {
+                let field = offset_of!(Counters, wait_spins);
+                it.write(layout.counters, 1, field, u64::MAX);
+            }),
+            "a counter of CPU 1 stands at 18446744073709551615",
+        ),
+    ]
+}
+
+#[test]
+fn a_forged_pass() {
+    need_kvm();
+    for (image, said) in forgeries() {
+        run_forged(&image, "")
+            .ends_with(1)
+            .says("not-believed: ")
+            .says(said);
+    }
+}
+
+#[test]
+fn a_forged_pass_is_none_in_any_report() {
+    need_kvm();
+    let (image, said) = forgeries().swap_remove(0);
+    let run = run_forged(&image, "--stats json");
+    let document = run.ends_with(1).json();
+    assert_eq!(document["result"], "not-believed", "{run}");
+    assert_eq!(document["calls"]["judged"], 0, "{run}");
+    assert_eq!(document["contradictions"][0], said, "{run}");
+    assert_eq!(document["contradictions_made"], 1, "{run}");
+    run_forged(&image, "--stats prometheus")
+        .ends_with(1)
+        .says("result=\"not-believed\"")
+        .says("ipi_lab_contradictions 1\n")
+        .says("ipi_lab_calls_judged_total 0\n");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let page = directory.path().join("page.html");
+    let arguments = format!("--report {}", page.display());
+    run_forged(&image, &arguments).ends_with(1);
+    let page = std::fs::read_to_string(page).expect("a page");
+    assert!(page.contains("data-result=\"not-believed\"") && page.contains(said));
+}
+
+#[test]
+fn of_many_calls_it_is_said_which_the_vmm_has_judged() {
+    need_kvm();
+    // Nothing speaks against it, and nobody says that more than the last calls were looked at.
+    let image = Forgery::image(|it| {
+        let slots = u64::from(SLOTS);
+        for sequence in 10_001 - slots..=10_000 {
+            it.call(sequence, 0b10, 0b10);
+        }
+        it.tally(0, [10_000, 10_000, 0]);
+        it.tally(1, [0, 0, 10_000]);
+    });
+    let run = run_forged(&image, "");
+    run.ends_with(0)
+        .says("pass: 10000 calls, each exactly once where it had to: the last 64 by the VMM's own judgement");
+    let run = run_forged(&image, "--stats json");
+    assert_eq!(run.ends_with(0).json()["calls"]["judged"], 64, "{run}");
 }
 
 #[test]
 fn a_guest_that_never_starts_the_other_cpus() {
     need_kvm();
     let image = Code::image(|code| {
-        let online = std::mem::offset_of!(Header, cpus_online) as u32;
+        let online = offset_of!(Header, cpus_online) as u32;
         code.store(lab(32, 4) + online, 1);
         code.exit(ExitCode::Pass);
     });

@@ -6,7 +6,7 @@ use std::mem::offset_of;
 use std::time::Duration;
 
 use serde_json::json;
-use shared::lab::{Layout, MAGIC, Stacks};
+use shared::lab::{Contexts, Layout, MAGIC};
 use shared::mailbox::WAKE_VECTOR;
 use shared::ports::{self, Doorbell};
 use tempfile::TempDir;
@@ -203,9 +203,9 @@ fn an_instruction_that_repeats_itself_is_no_trap() {
 #[test]
 fn stacks_that_cannot_be_are_not_believed() {
     need_kvm();
-    let at = Layout::new(1).expect("a machine").stacks.offset;
+    let at = Layout::new(1).expect("a machine").contexts.offset;
     let at = u32::try_from(at).expect("a small lab");
-    let handler = u32::try_from(offset_of!(Stacks, handler)).expect("16");
+    let handler = u32::try_from(offset_of!(Contexts, handler)).expect("16");
     for (which, [start, end], why) in [
         (0, [0, 1_u64 << 63], "where no memory is"),
         (0, [0x10_0000, u64::MAX], "where no memory is"),

@@ -41,6 +41,19 @@ fn calls(options: &str, targets: &[u32], operations: u64, transport: &str) -> Ru
     Vmm::boot("").arg("--script").arg(script.path()).run()
 }
 
+#[test]
+fn ipis_per_call_are_those_that_tell_of_it() {
+    need_kvm();
+    let script = "boot(#{ vcpus: 4, append: \"workload=puppet transport=x2apic\" });
+        cpu(0).call_many([1, 2, 3], wait).wait_done();";
+    let run = Vmm::scripted(script).args(["--stats", "json"]).run();
+    let document = run.ends_with(0).json();
+    assert_eq!(document["calls"]["made"], 1, "{document:#}");
+    assert_eq!(document["calls"]["ipis_per_call"], 3.0, "{document:#}");
+    // The others wake CPUs: to begin, and to finish.
+    assert!(document["ipi"]["sent"].as_u64() > Some(3), "{document:#}");
+}
+
 /// Holds a call to `targets` with `options` to so many operations by that transport.
 fn takes(options: &str, targets: &[u32], operations: u64, transport: &str) {
     calls(options, targets, operations, transport).ends_with(0);

@@ -15,6 +15,7 @@ use shared::lab::MAX_CPUS;
 use shared::mailbox::Verb;
 
 use crate::cpus::CpuSet;
+use crate::lab::judgement::NOT_BELIEVED;
 use crate::lab::mailbox::Command;
 
 /// Most commands that one CPU can be given.
@@ -61,7 +62,7 @@ pub struct CaseError {
 }
 
 /// What a case can expect besides the oracles of the lab.
-pub const OTHER_BREACHES: [&str; 3] = ["hang", "livelock", "died"];
+pub const OTHER_BREACHES: [&str; 4] = ["hang", "livelock", "died", NOT_BELIEVED];
 
 impl Case {
     /// Reads a case.

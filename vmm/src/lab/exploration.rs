@@ -7,7 +7,8 @@ use super::Lab;
 use crate::machine::ram::PAGE;
 
 impl Lab {
-    /// The pages whose contents the guest never acts upon: what it counts, and what it traces.
+    /// The pages whose contents neither the guest nor an oracle ever acts upon: its counters, and what it traces.
+    /// The tallies of calls are not among them, since what breaks is judged by them.
     pub(crate) fn unobserved_pages(&self) -> Vec<usize> {
         let sections = [self.layout.counters, self.layout.rings];
         let pages = sections.map(|section| {
@@ -45,5 +46,33 @@ impl Lab {
     pub(crate) fn waits_at(&self, cpu: u32) -> u64 {
         let at = self.layout.contexts.entry(cpu.into()).unwrap_or_default();
         self.base + at + std::mem::offset_of!(Contexts, waits) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::lab::{ALIGN, Layout, MAX_CPUS, Section};
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    #[test]
+    fn what_an_oracle_reads_is_part_of_the_state() {
+        for cpus in [1, 4, 65, MAX_CPUS] {
+            let layout = Layout::new(cpus).unwrap();
+            let size = usize::try_from(ALIGN + layout.size).unwrap();
+            let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).unwrap();
+            let lab = Lab::prepare(memory, ALIGN, layout).unwrap();
+            let unobserved = lab.unobserved_pages();
+            let pages = |section: Section| {
+                let first = (ALIGN + section.offset) as usize / PAGE;
+                first..((ALIGN + section.end()) as usize).div_ceil(PAGE)
+            };
+            for section in [layout.tallies, layout.ledger, layout.findings] {
+                assert!(pages(section).all(|page| !unobserved.contains(&page)));
+            }
+            for section in [layout.counters, layout.rings] {
+                assert!(pages(section).all(|page| unobserved.contains(&page)));
+            }
+        }
     }
 }

@@ -1,16 +1,16 @@
-//! The VMM's own verdict on the ledger, independent of what the guest found. It reads, and it can be
-//! given any garbage: a lab that makes no sense is a breach and nothing worse.
+//! The VMM's own look at the calls in the ledger, independent of what the guest found: which of them broke a
+//! property, and which are on their way. Records that cannot be any are not its concern.
 
 use std::fmt;
 
 use shared::lab::Oracle;
 use shared::ledger::CallId;
 
-use super::{Lab, Record};
+use super::{Lab, Record, Totals, contradictions};
 use crate::cpus::CpuSet;
 
 /// Breaches and open calls that are kept; more are only counted.
-const KEPT: usize = 64;
+pub(super) const KEPT: usize = 64;
 
 /// A call as people refer to it: source CPU, lane, sequence number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,16 @@ pub struct Breach {
 /// A call on its way: it has not run everywhere, or its caller still waits.
 #[derive(Debug, Clone)]
 pub struct OpenCall(pub Record);
+
+impl OpenCall {
+    /// The call of `record`, if it is on its way. Not every open record's is: a source closes a record when it
+    /// gets to it, which can be long after the call is done.
+    pub(super) fn of(record: Record) -> Option<Self> {
+        let done = record.targets.without(&record.ran).is_empty();
+        let waits = record.head.wait != 0 && record.head.returned_tsc == 0;
+        (record.head.open != 0 && (!done || waits)).then_some(Self(record))
+    }
+}
 
 impl fmt::Display for OpenCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,72 +100,48 @@ impl<T> Default for Kept<T> {
 }
 
 impl<T> Kept<T> {
-    fn push(&mut self, entry: T) {
+    pub(super) fn push(&mut self, entry: T) {
         self.total += 1;
         if self.first.len() < KEPT {
             self.first.push(entry);
         }
     }
+
+    /// Adds an entry that is kept even if there are many already.
+    pub(super) fn push_surely(&mut self, entry: T) {
+        self.total += 1;
+        self.first.push(entry);
+    }
+
+    pub(super) fn extend(&mut self, entries: impl IntoIterator<Item = T>) {
+        entries.into_iter().for_each(|entry| self.push(entry));
+    }
 }
 
-/// The calls on their way. Not every open record is one: a source closes a record when it gets to
-/// it, which can be long after the call is done.
+/// The calls on their way, as far as their records can be records.
 pub fn open_calls(lab: &Lab) -> Kept<OpenCall> {
+    let (slots, cpus) = (lab.slots(), lab.cpus());
     let mut open = Kept::default();
-    for record in lab.records().filter(|record| record.head.open != 0) {
-        let done = record.targets.without(&record.ran).is_empty();
-        let waits = record.head.wait != 0 && record.head.returned_tsc == 0;
-        if !done || waits {
-            open.push(OpenCall(record));
+    for record in lab.records() {
+        if contradictions::of_record(&record, slots, cpus).is_none() {
+            open.extend(OpenCall::of(record));
         }
     }
     open
 }
 
-/// Everything that is wrong with the ledger and the counters of a finished workload.
-pub fn judge(lab: &Lab) -> Kept<Breach> {
-    let mut breaches = Kept::default();
-    let slots = lab.slots();
-    for record in lab.records() {
-        judge_record(&record, slots, lab.cpus(), &mut breaches);
-    }
-    let totals = lab.totals();
-    if totals.expected != totals.executed {
-        breaches.push(Breach {
-            oracle: Oracle::Accounting,
-            call: None,
-            cpus: CpuSet::default(),
-            text: format!(
-                "the calls made owe {} executions and {} were counted",
-                totals.expected, totals.executed
-            ),
-        });
-    }
-    breaches
-}
-
-fn judge_record(record: &Record, slots: u32, cpus: u32, breaches: &mut Kept<Breach>) {
+/// What is wrong with a call whose record is in order, in a workload that has ended.
+pub(super) fn judge_record(record: &Record, breached: &mut impl FnMut(Breach)) {
     let id = CallId::from_raw(record.head.id);
     let name = CallName(id);
     let mut breach = |oracle, cpus, text| {
-        breaches.push(Breach {
+        breached(Breach {
             oracle,
             call: Some(id),
             cpus,
             text,
         });
     };
-    let in_place = u32::from(id.source()) == record.row
-        && id.sequence() != 0
-        && id.record_index(slots) == record.index;
-    if !in_place {
-        let text = format!(
-            "record {} of CPU {} holds {name}, whose place is elsewhere",
-            record.index, record.row
-        );
-        // Nothing else in such a record says anything about the call it names.
-        return breach(Oracle::Accounting, CpuSet::from_iter([record.row]), text);
-    }
     let missing = record.targets.without(&record.ran);
     if !missing.is_empty() {
         let text = format!(
@@ -180,16 +166,35 @@ fn judge_record(record: &Record, slots: u32, cpus: u32, breaches: &mut Kept<Brea
         );
         breach(Oracle::WrongCpu, astray, text);
     }
-    let nobody: CpuSet = record.targets.iter().filter(|cpu| *cpu >= cpus).collect();
-    if !nobody.is_empty() {
-        let text = format!(
-            "{name} was made to {}, beyond the machine's last",
-            nobody.noun()
-        );
-        breach(Oracle::Accounting, nobody, text);
-    }
 }
 
-#[cfg(test)]
-#[path = "judge_test.rs"]
-mod tests;
+/// What is wrong with the counts of a workload that has ended: of all CPUs, and of each in `runs`, which says how
+/// many executions it counted and how many the ledger holds of it.
+pub(super) fn judge_counts(
+    totals: &Totals,
+    runs: impl Iterator<Item = (u32, u64, u64)>,
+    breached: &mut impl FnMut(Breach),
+) {
+    let mut breach = |cpus, text| {
+        breached(Breach {
+            oracle: Oracle::Accounting,
+            call: None,
+            cpus,
+            text,
+        });
+    };
+    if totals.expected != totals.executed {
+        let text = format!(
+            "the calls made owe {} executions and {} were counted",
+            totals.expected, totals.executed
+        );
+        breach(CpuSet::default(), text);
+    }
+    for (cpu, counted, entered) in runs.filter(|(_, counted, entered)| counted > entered) {
+        let text = format!(
+            "CPU {cpu} counted {counted} executions, and {entered} calls have run there: {} too many",
+            counted - entered
+        );
+        breach(CpuSet::from_iter([cpu]), text);
+    }
+}

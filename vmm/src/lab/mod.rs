@@ -2,12 +2,16 @@
 //! has written there is copied out before it is looked at, and never believed. Knows guest memory
 //! and no KVM.
 
+mod contradictions;
 mod exploration;
 pub mod judge;
+pub mod judgement;
 pub mod mailbox;
 pub mod rings;
 
-use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS, TRANSPORT_SLOTS};
+use shared::lab::{
+    Counters, Finding, Header, Layout, MAX_FINDINGS, Section, TRANSPORT_SLOTS, Tally,
+};
 use shared::ledger::{CallId, Lane, RecordHead};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -37,7 +41,16 @@ pub struct Record {
     pub ran: CpuSet,
 }
 
-/// Counters of all CPUs together. Sums wrap, because a broken guest can write anything.
+/// What one CPU has counted.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted {
+    /// Of its calls.
+    pub tally: Tally,
+    /// Of everything else.
+    pub counters: Counters,
+}
+
+/// Counts of all CPUs together. Sums wrap, because a broken guest can write anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Calls made.
@@ -66,6 +79,8 @@ pub struct Totals {
     pub taken_down: u64,
     /// CPUs brought online.
     pub brought_up: u64,
+    /// IPIs sent to tell CPUs of calls, by any transport.
+    pub sent_for_calls: u64,
     /// IPIs sent by transport.
     pub sent: [u64; TRANSPORT_SLOTS],
 }
@@ -76,11 +91,17 @@ impl Totals {
         wrapping_sum(&self.sent)
     }
 
-    fn add(&mut self, one: &Counters) {
+    fn add(
+        &mut self,
+        Counted {
+            tally,
+            counters: one,
+        }: &Counted,
+    ) {
         let add = |sum: &mut u64, value: u64| *sum = sum.wrapping_add(value);
-        add(&mut self.made, one.calls_made);
-        add(&mut self.expected, one.calls_expected);
-        add(&mut self.executed, one.calls_executed);
+        add(&mut self.made, tally.calls_made);
+        add(&mut self.expected, tally.calls_expected);
+        add(&mut self.executed, tally.calls_executed);
         add(&mut self.received, one.ipi_received());
         add(&mut self.empty, one.empty_received);
         add(&mut self.targets, one.ipi_targets);
@@ -91,6 +112,7 @@ impl Totals {
         add(&mut self.refused, one.refused);
         add(&mut self.taken_down, one.cpus_taken_down);
         add(&mut self.brought_up, one.cpus_brought_up);
+        add(&mut self.sent_for_calls, one.call_ipis_sent);
         for (sum, value) in self.sent.iter_mut().zip(one.ipi_sent) {
             add(sum, value);
         }
@@ -138,21 +160,23 @@ impl Lab {
 
     /// Whether the guest has ever written to it.
     pub fn is_used(&self) -> bool {
-        let header = self.header();
-        header.cpus_online != 0 || header.boot_tsc != 0 || self.totals() != Totals::default()
+        self.header().as_bytes() != self.layout.header().as_bytes()
+            || self.totals() != Totals::default()
+            || self.found().iter().any(|count| *count != 0)
+            || self.records().next().is_some()
     }
 
-    /// The counters of every CPU, in order.
-    pub fn counters(&self) -> impl Iterator<Item = Counters> {
-        let section = self.layout.counters;
-        (0..section.count)
-            .filter_map(move |cpu| section.entry(cpu))
-            .map(|at| self.read(at))
+    /// What every CPU has counted, in order.
+    pub fn counted(&self) -> impl Iterator<Item = Counted> {
+        let tallies = self.entries(self.layout.tallies);
+        tallies
+            .zip(self.entries(self.layout.counters))
+            .map(|(tally, counters)| Counted { tally, counters })
     }
 
-    /// The counters of all CPUs, added up.
+    /// What all CPUs have counted, added up.
     pub fn totals(&self) -> Totals {
-        self.counters().fold(Totals::default(), |mut totals, one| {
+        self.counted().fold(Totals::default(), |mut totals, one| {
             totals.add(&one);
             totals
         })
@@ -184,6 +208,11 @@ impl Lab {
             .filter_map(|index| section.entry(index))
             .map(|at| self.read(at))
             .collect()
+    }
+
+    /// How many findings the guest made, by the number of the oracle.
+    pub fn found(&self) -> Vec<u64> {
+        self.entries(self.layout.found).collect()
     }
 
     /// Every record of the ledger that has been used.
@@ -224,6 +253,15 @@ impl Lab {
         u32::try_from(self.layout.ledger.count / lanes)
             .unwrap_or(1)
             .max(1)
+    }
+
+    fn entries<T: FromZeros + FromBytes + IntoBytes>(
+        &self,
+        section: Section,
+    ) -> impl Iterator<Item = T> {
+        (0..section.count)
+            .filter_map(move |index| section.entry(index))
+            .map(|at| self.read(at))
     }
 
     fn mask(&self, offset: u64) -> CpuSet {

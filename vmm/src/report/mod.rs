@@ -23,7 +23,8 @@ use shared::ledger::CallId;
 
 use crate::control::Aftermath;
 use crate::lab::judge::{self, CallName};
-use crate::lab::{self, Lab};
+use crate::lab::judgement::{ByOracle, Judgement};
+use crate::lab::{self, Counted, Lab};
 use crate::machine::devices::Strays;
 use crate::machine::tally::REASONS;
 use crate::stats::sources::Source;
@@ -36,7 +37,7 @@ pub use traced::{Pair, Traced};
 pub use verdict::{Kind, Verdict};
 
 /// Version of the JSON document. It changes when a program that reads it could take harm: see docs/formats.md.
-pub const SCHEMA: &str = "ipi-lab/1";
+pub const SCHEMA: &str = "ipi-lab/2";
 
 /// What the figures of KVM and of exits can cover.
 const WINDOWS: [&str; 3] = ["workload", "unfinished workload", "whole run"];
@@ -54,7 +55,8 @@ pub struct Report {
     pub message: String,
     /// Number of vCPUs.
     pub vcpus: u32,
-    /// CPUs the guest says it brought up; `null` if it did not use the lab.
+    /// CPUs the guest says it brought up; `null` if it did not use the lab, or says that more came up than there
+    /// are.
     pub cpus_online: Option<u32>,
     /// Seconds from the first entry into the guest to its workload.
     pub boot_seconds: Option<f64>,
@@ -86,15 +88,24 @@ pub struct Report {
     /// What the guest's oracles found, as far as it was kept.
     pub findings: Vec<FoundByGuest>,
     /// How many findings the guest made.
-    pub findings_made: u32,
-    /// What the VMM's own look at the ledger found, as far as it was kept.
+    pub findings_made: u64,
+    /// How many findings each of the guest's oracles made, by its name.
+    pub findings_by_oracle: BTreeMap<&'static str, u64>,
+    /// What the VMM's own look at the ledger found, as far as it was kept; the first of each oracle is.
     pub breaches: Vec<FoundHere>,
     /// How many breaches there are.
     pub breaches_made: u64,
+    /// How many breaches there are of what each oracle watches, by its name.
+    pub breaches_by_oracle: BTreeMap<&'static str, u64>,
     /// Calls still on their way, as far as they were kept.
     pub open_calls: Vec<String>,
     /// How many calls were still on their way.
     pub open_calls_made: u64,
+    /// Where the lab contradicts itself or the machine, as far as it was kept. If it does, nothing else that the
+    /// guest has counted or found says anything.
+    pub contradictions: Vec<String>,
+    /// How many contradictions there are.
+    pub contradictions_made: u64,
     /// Accesses that no device knew.
     pub strays: Strays,
     /// What else the reader should know.
@@ -106,11 +117,15 @@ pub struct Report {
 pub struct Calls {
     /// Calls made.
     pub made: u64,
-    /// Executions those calls owe.
+    /// Executions those calls owe. Of calls under way when a run is cut off, the most that they can owe.
     pub expected: u64,
     /// Executions counted where they happened.
     pub executed: u64,
-    /// IPIs sent for each call made, since boot; `null` without a call.
+    /// Calls that the VMM has judged itself, by the ledger: the last of each CPU and context. The others were
+    /// judged by the guest, each as it was complete and its record used again. 0 if the run was cut off, or the
+    /// lab is not to be believed.
+    pub judged: u64,
+    /// IPIs sent to tell CPUs of calls, for each call made, since boot; `null` without a call.
     pub ipis_per_call: Option<f64>,
 }
 
@@ -163,7 +178,7 @@ pub struct PerVcpu {
 /// A finding of the guest's.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct FoundByGuest {
-    /// What it is.
+    /// The name of the oracle; `unknown` if the guest names one that there is not.
     pub oracle: String,
     /// The call, if one is known.
     pub call: Option<String>,
@@ -180,8 +195,8 @@ pub struct FoundByGuest {
 /// A breach that the VMM found.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct FoundHere {
-    /// What it is.
-    pub oracle: String,
+    /// The name of the oracle that watches for such.
+    pub oracle: &'static str,
     /// The call, if it is one call's.
     pub call: Option<String>,
     /// On which CPUs.
@@ -193,18 +208,15 @@ pub struct FoundHere {
 impl Report {
     /// The report on a run of which `aftermath` is left, with the lab it used.
     pub fn new(aftermath: &Aftermath, lab: &Lab) -> Self {
-        let verdict = Verdict::on(aftermath, lab);
-        let window = &aftermath.window;
-        let totals = lab.totals();
-        let counters: Vec<Counters> = lab.counters().collect();
-        let header = lab.header();
-        let used = lab.is_used();
-        let breaches = if verdict.judged {
-            judge::judge(lab)
+        let judgement = if verdict::is_end_of_workload(&aftermath.ending) {
+            Judgement::on_end(lab, &aftermath.expected.abandoned)
         } else {
-            judge::Kept::default()
+            Judgement::on_the_way(lab)
         };
-        let open = judge::open_calls(lab);
+        let verdict = Verdict::on(aftermath, &judgement);
+        let window = &aftermath.window;
+        let totals = judgement.totals;
+        let counted: Vec<Counted> = lab.counted().collect();
         let kvm_vm = owned(window.kvm_vm());
         let traced = aftermath.trace.as_ref().map(Traced::new);
         Self {
@@ -213,7 +225,7 @@ impl Report {
             exit_status: verdict.exit_status(),
             message: verdict.message,
             vcpus: aftermath.vcpus,
-            cpus_online: used.then_some(header.cpus_online),
+            cpus_online: judgement.cpus_online,
             boot_seconds: window.boot.map(|boot| boot.as_secs_f64()),
             run_seconds: window.length().as_secs_f64(),
             window: match (window.workload, window.complete) {
@@ -225,8 +237,9 @@ impl Report {
                 made: totals.made,
                 expected: totals.expected,
                 executed: totals.executed,
+                judged: judgement.judged,
                 ipis_per_call: (totals.made > 0)
-                    .then(|| totals.sent_in_all() as f64 / totals.made as f64),
+                    .then(|| totals.sent_for_calls as f64 / totals.made as f64),
             },
             walks: Walks {
                 visits: totals.visits,
@@ -240,19 +253,27 @@ impl Report {
                 taken_down: totals.taken_down,
                 brought_up: totals.brought_up,
             },
-            ipi: Ipis::of(aftermath, &totals, verdict.judged),
+            ipi: Ipis::of(aftermath, &totals, judgement.ended),
             sources: aftermath.sources.clone(),
             stalls: Stalls::of(aftermath),
             per_vcpu: (0..aftermath.vcpus)
-                .map(|id| per_vcpu(id, counters.get(id as usize), window))
+                .map(|id| per_vcpu(id, counted.get(id as usize), window))
                 .collect(),
             kvm_vm,
-            findings: lab.findings().into_iter().map(found_by_guest).collect(),
-            findings_made: header.findings_made,
-            breaches: breaches.first.into_iter().map(found_here).collect(),
-            breaches_made: breaches.total,
-            open_calls: open.first.iter().map(ToString::to_string).collect(),
-            open_calls_made: open.total,
+            findings_made: judgement.found.total(),
+            findings_by_oracle: by_oracle(&judgement.found),
+            findings: judgement.findings.into_iter().map(found_by_guest).collect(),
+            breaches_made: judgement.breaches.total,
+            breaches_by_oracle: by_oracle(&judgement.breached),
+            breaches: (judgement.breaches.first.into_iter())
+                .map(found_here)
+                .collect(),
+            open_calls: (judgement.open.first.iter())
+                .map(ToString::to_string)
+                .collect(),
+            open_calls_made: judgement.open.total,
+            contradictions_made: judgement.contradictions.total,
+            contradictions: judgement.contradictions.first,
             strays: aftermath.strays,
             notes: aftermath
                 .blind
@@ -281,7 +302,8 @@ impl Report {
     }
 }
 
-fn per_vcpu(id: u32, counters: Option<&Counters>, window: &Window) -> PerVcpu {
+fn per_vcpu(id: u32, counted: Option<&Counted>, window: &Window) -> PerVcpu {
+    let counters = counted.map(|counted| &counted.counters);
     PerVcpu {
         id,
         ipi_sent: counters.map_or(0, lab::ipis_sent),
@@ -300,6 +322,13 @@ fn owned(values: Vec<(&str, Value)>) -> BTreeMap<String, Value> {
         .collect()
 }
 
+fn by_oracle(counts: &ByOracle) -> BTreeMap<&'static str, u64> {
+    counts
+        .found()
+        .map(|(oracle, count)| (oracle.name(), count))
+        .collect()
+}
+
 fn call_name(raw: u64) -> Option<String> {
     (raw != 0).then(|| CallName(CallId::from_raw(raw)).to_string())
 }
@@ -308,11 +337,8 @@ pub(crate) fn found_by_guest(finding: shared::lab::Finding) -> FoundByGuest {
     let call = call_name(finding.call);
     let subject = call.as_deref().unwrap_or("a call");
     let (oracle, what) = match Oracle::try_from(finding.oracle) {
-        Ok(oracle) => (format!("{oracle:?}"), oracle.describe().to_owned()),
-        Err(number) => (
-            format!("unknown {number}"),
-            format!("met unknown oracle {number}"),
-        ),
+        Ok(oracle) => (oracle.name().to_owned(), oracle.describe().to_owned()),
+        Err(number) => ("unknown".to_owned(), format!("met unknown oracle {number}")),
     };
     FoundByGuest {
         text: format!(
@@ -329,7 +355,7 @@ pub(crate) fn found_by_guest(finding: shared::lab::Finding) -> FoundByGuest {
 
 fn found_here(breach: judge::Breach) -> FoundHere {
     FoundHere {
-        oracle: format!("{:?}", breach.oracle),
+        oracle: breach.oracle.name(),
         call: breach.call.map(|call| CallName(call).to_string()),
         cpus: breach.cpus.iter().collect(),
         text: breach.text,

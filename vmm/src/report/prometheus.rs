@@ -9,6 +9,8 @@ use prometheus::proto::{
 use prometheus::{Error, TextEncoder};
 
 use super::{PerVcpu, Report, Traced};
+use shared::lab::Oracle;
+
 use crate::stats::latency::{Times, nanoseconds};
 use crate::stats::sources::Status;
 use crate::stats::window::{Value, Window};
@@ -363,17 +365,47 @@ impl Page {
             (
                 "findings_total",
                 "Findings of the guest's oracles.",
-                report.findings_made.into(),
+                report.findings_made,
             ),
             (
                 "breaches_total",
                 "Breaches that the VMM found in the ledger.",
                 report.breaches_made,
             ),
+            (
+                "calls_judged_total",
+                "Calls that the VMM has judged itself, by the ledger.",
+                report.calls.judged,
+            ),
         ];
         for (name, help, count) in counts {
             self.count(name, help, &[], count as f64);
         }
+        for (name, help, by_oracle) in [
+            (
+                "findings_by_oracle_total",
+                "Findings of each of the guest's oracles.",
+                &report.findings_by_oracle,
+            ),
+            (
+                "breaches_by_oracle_total",
+                "Breaches that the VMM found, by the oracle that watches for such.",
+                &report.breaches_by_oracle,
+            ),
+        ] {
+            for oracle in Oracle::ALL.map(Oracle::name) {
+                let count = by_oracle.get(oracle).copied().unwrap_or_default();
+                self.count(name, help, &[("oracle", oracle)], count as f64);
+            }
+        }
+        let help =
+            "Contradictions in the lab; if there is any, no figure of the guest's says anything.";
+        self.gauge(
+            "contradictions",
+            help,
+            &[],
+            report.contradictions_made as f64,
+        );
         let help = "Calls that were still on their way at the end.";
         self.gauge("open_calls", help, &[], report.open_calls_made as f64);
         let strays = report.strays;

@@ -1,7 +1,7 @@
 //! The report as people read it: what happened above, what it cost below, the verdict last. Lays out
 //! figures that [`Report`] already has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
@@ -27,21 +27,16 @@ pub(super) fn render(report: &Report) -> String {
     text.push_str(&per_vcpu(report));
     text.push('\n');
     let findings = report.findings.iter().map(|finding| finding.text.as_str());
-    list(
-        &mut text,
-        "found by the guest",
-        findings,
-        report.findings_made.into(),
-    );
+    let title = titled("found by the guest", &report.findings_by_oracle);
+    list(&mut text, &title, findings, report.findings_made);
     let breaches = report.breaches.iter().map(|breach| breach.text.as_str());
-    list(
-        &mut text,
-        "found in the ledger",
-        breaches,
-        report.breaches_made,
-    );
+    let title = titled("found in the ledger", &report.breaches_by_oracle);
+    list(&mut text, &title, breaches, report.breaches_made);
     let open = report.open_calls.iter().map(String::as_str);
     list(&mut text, "open calls", open, report.open_calls_made);
+    let contradictions = report.contradictions.iter().map(String::as_str);
+    let made = report.contradictions_made;
+    list(&mut text, "not to be believed", contradictions, made);
     text.push_str(&tracepoints(report));
     text.push_str(&sources::table(&report.sources));
     for note in &report.notes {
@@ -73,6 +68,13 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
             "calls      {} made, {} of {} executions",
             calls.made, calls.executed, calls.expected
         )?;
+        if calls.judged > 0 && calls.judged < calls.made {
+            let (judged, others) = (calls.judged, calls.made - calls.judged);
+            writeln!(
+                text,
+                "           the last {judged} judged by the VMM, the {others} before them by the guest"
+            )?;
+        }
         let transports: Vec<_> = ipi
             .by_transport
             .iter()
@@ -119,7 +121,10 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
         writeln!(text, "memory     {requests} requests, {refused} refused")?;
     }
     if let Some(ratio) = calls.ipis_per_call {
-        writeln!(text, "IPIs/call  {ratio:.2} (both since boot)")?;
+        writeln!(
+            text,
+            "IPIs/call  {ratio:.2} (those that tell of calls; both since boot)"
+        )?;
     }
     if let (Some(ratio), Some(source)) = (ipi.exits_per_ipi, ipi.exits_source) {
         writeln!(text, "exits/IPI  {ratio:.1} ({source}; {})", report.window)?;
@@ -342,6 +347,15 @@ fn at(values: &[u64], part: usize, whole: usize) -> u64 {
         .get(sorted.len().saturating_sub(1) * part / whole)
         .copied()
         .unwrap_or_default()
+}
+
+/// A title that says how often each oracle found something.
+fn titled(title: &str, counts: &BTreeMap<&str, u64>) -> String {
+    let counts: Vec<_> = counts
+        .iter()
+        .map(|(oracle, count)| format!("{count} {oracle}"))
+        .collect();
+    format!("{title}, {}", counts.join(", "))
 }
 
 fn list<'a>(text: &mut String, title: &str, entries: impl Iterator<Item = &'a str>, total: u64) {

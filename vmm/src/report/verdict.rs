@@ -1,5 +1,5 @@
 //! The one word and the one sentence on how a run ended. The guest's own word is heard, and believed
-//! only as far as the ledger bears it out.
+//! only as far as the judgement on its lab bears it out.
 
 use std::fmt;
 
@@ -10,8 +10,7 @@ use shared::lab::Oracle;
 
 use crate::control::operator::Expected;
 use crate::control::{Aftermath, Ending, script};
-use crate::lab::Lab;
-use crate::lab::judge;
+use crate::lab::judgement::Judgement;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -21,6 +20,8 @@ pub enum Kind {
     Pass,
     /// An oracle did not hold.
     Fail,
+    /// What the guest has left in the lab contradicts itself, so that nothing in it says anything.
+    NotBelieved,
     /// The guest does not know an option it was given.
     BadOptions,
     /// The script asks for what makes no sense.
@@ -47,18 +48,29 @@ pub struct Verdict {
     pub kind: Kind,
     /// In a sentence.
     pub message: String,
-    /// Whether the workload came to its end, so that the ledger has to be in order.
-    pub judged: bool,
     signal: Option<u8>,
 }
 
+/// Whether a run that ended so came to the end of its workload, with nothing in flight.
+pub(super) fn is_end_of_workload(ending: &Ending) -> bool {
+    let Ending::GuestExit { code, .. } = ending else {
+        return false;
+    };
+    matches!(
+        ExitCode::try_from(*code),
+        Ok(ExitCode::Pass | ExitCode::Fail)
+    )
+}
+
 impl Verdict {
-    /// The verdict on a run.
-    pub fn on(aftermath: &Aftermath, lab: &Lab) -> Self {
+    /// The verdict on a run, of whose lab this is the judgement.
+    pub fn on(aftermath: &Aftermath, judgement: &Judgement) -> Self {
         let ending = &aftermath.ending;
         let mut verdict = Self::new(Kind::Stalled, ending.to_string());
         match ending {
-            Ending::GuestExit { vcpu, code } => return Self::on_exit(*vcpu, *code, aftermath, lab),
+            Ending::GuestExit { vcpu, code } => {
+                return Self::on_exit(*vcpu, *code, aftermath, judgement);
+            }
             Ending::Dead { .. } | Ending::Panicked { .. } => verdict.kind = Kind::Died,
             Ending::Signal(signal) => {
                 verdict.kind = Kind::Interrupted;
@@ -82,7 +94,7 @@ impl Verdict {
     pub fn exit_status(&self) -> u8 {
         match self.kind {
             Kind::Pass => 0,
-            Kind::Fail => 1,
+            Kind::Fail | Kind::NotBelieved => 1,
             Kind::BadOptions | Kind::BadScript => 2,
             Kind::Died => 4,
             Kind::Stalled => 5,
@@ -97,31 +109,28 @@ impl Verdict {
         Self {
             kind,
             message,
-            judged: false,
             signal: None,
         }
     }
 
-    fn on_exit(vcpu: u32, code: u32, aftermath: &Aftermath, lab: &Lab) -> Self {
-        let online = lab.header().cpus_online;
+    fn on_exit(vcpu: u32, code: u32, aftermath: &Aftermath, judgement: &Judgement) -> Self {
         match ExitCode::try_from(code) {
-            Ok(ExitCode::Pass | ExitCode::Fail) if aftermath.expected.is_any() => Self {
-                judged: true,
-                ..Self::on_expected(&aftermath.expected, lab)
-            },
-            Ok(ExitCode::Pass) => Self {
-                judged: true,
-                ..Self::on_pass(aftermath, lab)
-            },
+            Ok(ExitCode::Pass | ExitCode::Fail) if !judgement.is_believed() => {
+                Self::on_contradictions(judgement)
+            }
+            Ok(ExitCode::Pass | ExitCode::Fail) if aftermath.expected.is_any() => {
+                Self::on_expected(&aftermath.expected, judgement)
+            }
+            Ok(ExitCode::Pass) => Self::on_pass(aftermath, judgement),
             Ok(ExitCode::Fail) => {
-                let message = match lab.header().findings_made {
+                let message = match judgement.found.total() {
                     0 => "the guest says that an oracle failed".to_owned(),
-                    made => format!("the guest's oracles made {made} findings"),
+                    made => format!(
+                        "the guest's oracles made {made} findings: {}",
+                        judgement.found
+                    ),
                 };
-                Self {
-                    judged: true,
-                    ..Self::new(Kind::Fail, message)
-                }
+                Self::new(Kind::Fail, message)
             }
             Ok(ExitCode::Panic) => Self::new(
                 Kind::Died,
@@ -134,10 +143,13 @@ impl Verdict {
             ),
             Ok(ExitCode::BadMachine) => Self::new(
                 Kind::Died,
-                format!(
-                    "the guest cannot use this machine; {online} of {} CPUs came up",
-                    aftermath.vcpus
-                ),
+                match judgement.cpus_online {
+                    Some(online) => format!(
+                        "the guest cannot use this machine; {online} of {} CPUs came up",
+                        aftermath.vcpus
+                    ),
+                    None => "the guest cannot use this machine".to_owned(),
+                },
             ),
             Err(code) => Self::new(
                 Kind::Died,
@@ -146,18 +158,22 @@ impl Verdict {
         }
     }
 
+    /// Whatever the guest says, of itself or of its calls, nobody can tell what is true of it.
+    fn on_contradictions(judgement: &Judgement) -> Self {
+        let contradictions = &judgement.contradictions;
+        let first = contradictions.first.first().map_or("", String::as_str);
+        let more = match contradictions.total {
+            0 | 1 => String::new(),
+            total => format!(", and {} more contradictions", total - 1),
+        };
+        let message = format!("the lab is not to be believed: {first}{more}");
+        Self::new(Kind::NotBelieved, message)
+    }
+
     /// A run that is to show something broken passes if that, and nothing else, was found.
-    fn on_expected(expected: &Expected, lab: &Lab) -> Self {
-        let by_guest = lab.findings().into_iter();
-        let by_guest = by_guest.map(|finding| Oracle::try_from(finding.oracle));
-        let here = judge::judge(lab).first.into_iter();
-        let mut found: Vec<_> = by_guest
-            .chain(here.map(|breach| Ok(breach.oracle)))
-            .collect();
-        found.sort_unstable_by_key(|oracle| oracle.map_or_else(|number| number, |it| it as u32));
-        found.dedup();
-        let known: Vec<_> = found.iter().copied().filter_map(Result::ok).collect();
-        let (missing, surplus) = expected.against(&known);
+    fn on_expected(expected: &Expected, judgement: &Judgement) -> Self {
+        let found = judgement.oracles();
+        let (missing, surplus) = expected.against(&found);
         let names = |oracles: &[Oracle]| {
             let names: Vec<_> = oracles.iter().map(|oracle| oracle.name()).collect();
             names.join(", ")
@@ -166,42 +182,53 @@ impl Verdict {
             let message = format!("nothing was {}, as was expected", names(&missing));
             return Self::new(Kind::Fail, message);
         }
-        if !surplus.is_empty() || known.len() < found.len() {
+        if !surplus.is_empty() {
             let found = names(&surplus);
             return Self::new(
                 Kind::Fail,
                 format!("found beside what was expected: {found}"),
             );
         }
-        Self::new(Kind::Pass, format!("as expected: {}", names(&known)))
+        Self::new(Kind::Pass, format!("as expected: {}", names(&found)))
     }
 
-    fn on_pass(aftermath: &Aftermath, lab: &Lab) -> Self {
-        if !lab.is_used() {
+    fn on_pass(aftermath: &Aftermath, judgement: &Judgement) -> Self {
+        if !judgement.is_used {
             return Self::new(
                 Kind::Pass,
                 "the guest says pass; it kept no ledger".to_owned(),
             );
         }
-        let header = lab.header();
-        let breaches = judge::judge(lab).total;
-        let message = if header.findings_made > 0 {
+        let online = judgement.cpus_online.unwrap_or(0);
+        let (made, judged) = (judgement.totals.made, judgement.judged);
+        let message = if judgement.found.total() > 0 {
             format!(
-                "the guest says pass, with {} findings of its own",
-                header.findings_made
+                "the guest says pass, with {} findings of its own: {}",
+                judgement.found.total(),
+                judgement.found
             )
-        } else if header.cpus_online != aftermath.vcpus {
+        } else if online != aftermath.vcpus {
             format!(
-                "the guest says pass, with {} of {} CPUs up",
-                header.cpus_online, aftermath.vcpus
+                "the guest says pass, with {online} of {} CPUs up",
+                aftermath.vcpus
             )
-        } else if breaches > 0 {
-            format!("the guest says pass, and its ledger is wrong in {breaches} places")
-        } else {
-            let made = lab.totals().made;
+        } else if judgement.breaches.total > 0 {
+            format!(
+                "the guest says pass, and its ledger is wrong in {} places: {}",
+                judgement.breaches.total, judgement.breached
+            )
+        } else if made == judged {
             return Self::new(
                 Kind::Pass,
                 format!("{made} calls, each exactly once where it had to"),
+            );
+        } else {
+            return Self::new(
+                Kind::Pass,
+                format!(
+                    "{made} calls, each exactly once where it had to: the last {judged} by the VMM's own \
+                     judgement, the others by the guest's as they completed"
+                ),
             );
         };
         Self::new(Kind::Fail, message)

@@ -1,6 +1,7 @@
 use super::*;
 use crate::control::Carried;
 use crate::control::operator::{Expected, Transit};
+use crate::lab::Lab;
 use crate::machine::devices::Strays;
 use crate::machine::inspect::{Activity, Standing};
 use crate::machine::lifecycle::Absence;
@@ -8,7 +9,7 @@ use crate::machine::pausing::Latency;
 use crate::machine::vcpu::Death;
 use crate::report::Report;
 use crate::stats::window::Window;
-use shared::lab::{Counters, Header, Layout};
+use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS, Oracle};
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::IntoBytes;
@@ -63,7 +64,7 @@ fn all_up() -> Lab {
 #[test]
 fn a_pass_is_believed_only_if_everything_bears_it_out() {
     let pass = exited(ExitCode::Pass);
-    let kind = |lab: &Lab| Verdict::on(&pass, lab).kind;
+    let kind = |lab: &Lab| Report::new(&pass, lab).result;
     assert_eq!(kind(&all_up()), Kind::Pass);
     assert_eq!(
         kind(&lab(|_| ())),
@@ -75,12 +76,25 @@ fn a_pass_is_believed_only_if_everything_bears_it_out() {
         header.cpus_online = CPUS;
         header.findings_made = 1;
     });
-    assert_eq!(kind(&with_finding), Kind::Fail);
+    assert_eq!(kind(&with_finding), Kind::NotBelieved);
+    let with_finding_alone = lab(|header| header.findings_made = 1);
+    assert_eq!(kind(&with_finding_alone), Kind::NotBelieved);
+    let too_many = lab(|header| header.cpus_online = u32::MAX);
+    let report = Report::new(&pass, &too_many);
+    assert_eq!((report.result, report.exit_status), (Kind::NotBelieved, 1));
+    assert_eq!(report.cpus_online, None);
+    assert_eq!(report.contradictions_made, 1);
+    assert!(report.table().contains("4294967295 CPUs came up, of 3\n"));
+    // Nor is it believed if the guest says that it failed, or cannot go on.
+    let fail = exited(ExitCode::Fail);
+    assert_eq!(Report::new(&fail, &too_many).result, Kind::NotBelieved);
+    let report = Report::new(&exited(ExitCode::BadMachine), &too_many);
+    assert_eq!(report.message, "the guest cannot use this machine");
 }
 
 #[test]
 fn every_ending_has_the_status_of_its_kind() {
-    let status = |aftermath: &Aftermath| Verdict::on(aftermath, &all_up()).exit_status();
+    let status = |aftermath: &Aftermath| Report::new(aftermath, &all_up()).exit_status;
     assert_eq!(status(&exited(ExitCode::Pass)), 0);
     assert_eq!(status(&exited(ExitCode::Fail)), 1);
     assert_eq!(status(&exited(ExitCode::BadOptions)), 2);
@@ -116,7 +130,7 @@ fn the_document_has_its_keys_without_any_statistics() {
     let document = report.json().unwrap();
     assert_eq!(document.lines().count(), 1);
     let json: serde_json::Value = serde_json::from_str(&document).unwrap();
-    assert_eq!(json["schema"], "ipi-lab/1");
+    assert_eq!(json["schema"], "ipi-lab/2");
     assert_eq!(json["result"], "pass");
     assert_eq!(json["exit_status"], 0);
     assert_eq!(json["vcpus"], CPUS);
@@ -211,7 +225,7 @@ fn standing(vcpu: u32, requested: &[u8], in_service: &[u8]) -> Standing {
 fn every_ipi_is_accounted_for() {
     let counters = Counters {
         ipi_targets: 100,
-        ipi_sent: [7, 20, 0, 3, 0, 0, 0],
+        ipi_sent: [7, 20, 0, 3, 0, 0, 0, 0, 0],
         single_received: 10,
         many_received: 20,
         wake_received: 5,
@@ -272,4 +286,59 @@ fn every_ipi_is_accounted_for() {
     };
     assert_eq!(report(counters, &aftermath).ipi.coalesced, Some(55));
     assert_eq!(report(made_up, &aftermath).ipi.coalesced, None);
+}
+
+#[test]
+fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
+    let layout = Layout::new(CPUS).unwrap();
+    let size = usize::try_from(layout.size).unwrap();
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).unwrap();
+    let lab = Lab::prepare(memory.clone(), 0, layout).unwrap();
+    let kept = u64::from(MAX_FINDINGS);
+    let write = |at: u64, bytes: &[u8]| memory.write_slice(bytes, GuestAddress(at)).unwrap();
+    for index in 0..kept {
+        let lost = Finding {
+            oracle: Oracle::Lost as u32,
+            ..Finding::default()
+        };
+        write(layout.findings.entry(index).unwrap(), lost.as_bytes());
+    }
+    let found = |oracle: Oracle, count: u64| {
+        write(layout.found.entry(oracle as u64).unwrap(), count.as_bytes());
+    };
+    let made = |count: u32| {
+        write(
+            std::mem::offset_of!(Header, findings_made) as u64,
+            count.as_bytes(),
+        );
+    };
+    found(Oracle::Lost, kept);
+    made(MAX_FINDINGS);
+    let mut expected = Expected::default();
+    expected.must(Oracle::Lost);
+    let aftermath = Aftermath {
+        expected,
+        ..exited(ExitCode::Fail)
+    };
+    let report = Report::new(&aftermath, &lab);
+    assert_eq!(report.message, "as expected: lost");
+    assert_eq!(report.result, Kind::Pass);
+
+    found(Oracle::WrongCpu, 1);
+    made(MAX_FINDINGS + 1);
+    let report = Report::new(&aftermath, &lab);
+    assert_eq!(report.result, Kind::Fail);
+    assert_eq!(report.message, "found beside what was expected: wrong-cpu");
+    // And it is in every form of the report.
+    assert!(
+        report
+            .table()
+            .contains("found by the guest, 64 lost, 1 wrong-cpu: 65\n")
+    );
+    let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+    assert_eq!(json["findings_by_oracle"]["wrong-cpu"], 1);
+    assert_eq!(json["findings"][0]["oracle"], "lost");
+    let machines = [(&report, &aftermath.window)];
+    let text = crate::report::prometheus::render(machines.into_iter()).unwrap();
+    assert!(text.contains("findings_by_oracle_total{oracle=\"wrong-cpu\"} 1\n"));
 }

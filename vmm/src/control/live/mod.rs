@@ -9,12 +9,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::lab::Counters;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::operator::Operator;
 use super::output::Output;
-use crate::lab::{self, Lab};
+use crate::lab::{self, Counted, Lab};
 use crate::machine::holding::HeldBy;
 use crate::machine::lifecycle::{Stall, State};
 use crate::machine::threads::Crew;
@@ -29,7 +28,7 @@ const REFRESH: Duration = Duration::from_millis(250);
 /// What the counters said at one moment.
 struct Seen {
     sample: Sample,
-    guest: Vec<Counters>,
+    guest: Vec<Counted>,
 }
 
 /// The live table of one machine.
@@ -94,7 +93,7 @@ impl<'a> Live<'a> {
         let rate = |count: &dyn Fn(&Seen) -> Option<u64>| {
             Some(count(now)?.wrapping_sub(count(&self.last)?) as f64 / length)
         };
-        let guest = |count: fn(&Counters) -> u64| {
+        let guest = |count: fn(&Counted) -> u64| {
             rate(&|seen: &Seen| seen.guest.get(index).map(count)).unwrap_or(0.0)
         };
         let user = |seen: &Seen| {
@@ -104,9 +103,9 @@ impl<'a> Live<'a> {
         Row {
             id,
             state: self.state(id, now),
-            sent: guest(lab::ipis_sent),
-            received: guest(Counters::ipi_received),
-            calls: guest(|counters| counters.calls_made),
+            sent: guest(|counted| lab::ipis_sent(&counted.counters)),
+            received: guest(|counted| counted.counters.ipi_received()),
+            calls: guest(|counted| counted.tally.calls_made),
             exits: rate(&|seen: &Seen| self.kvm(seen, index, "exits")),
             user_exits: rate(&user).unwrap_or(0.0),
         }
@@ -144,7 +143,7 @@ impl Seen {
     fn now(meter: &Meter, lab: &Lab) -> Self {
         Self {
             sample: meter.sample(),
-            guest: lab.counters().collect(),
+            guest: lab.counted().collect(),
         }
     }
 }

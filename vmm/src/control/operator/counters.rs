@@ -1,16 +1,18 @@
 //! The names by which scripts and clients know what a guest's CPU has counted.
 
-use shared::lab::{Counters, Transport};
+use shared::lab::Transport;
+
+use crate::lab::Counted;
 
 /// What a CPU has counted since it booted, by name.
-pub fn named(counters: &Counters) -> impl Iterator<Item = (String, u64)> {
+pub fn named(Counted { tally, counters }: &Counted) -> impl Iterator<Item = (String, u64)> {
     let sent = Transport::ALL.map(|transport| {
         let name = format!("sent_{}", transport.name().replace('-', "_"));
         (name, counters.ipi_sent[transport as usize])
     });
     let rest = [
-        ("calls_made", counters.calls_made),
-        ("calls_executed", counters.calls_executed),
+        ("calls_made", tally.calls_made),
+        ("calls_executed", tally.calls_executed),
         ("ipis_sent", crate::lab::ipis_sent(counters)),
         ("ipi_targets", counters.ipi_targets),
         ("ipis_received", counters.ipi_received()),

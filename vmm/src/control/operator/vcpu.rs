@@ -3,9 +3,8 @@
 
 use std::sync::atomic::Ordering;
 
-use shared::lab::Counters;
-
 use super::{Operator, OperatorError, Wait, Watch};
+use crate::lab::Counted;
 use crate::machine::holding::HeldBy;
 use crate::machine::inspect::Standing;
 use crate::machine::lifecycle::{Stall, State};
@@ -165,8 +164,8 @@ impl Operator {
     }
 
     /// What a CPU of the guest has counted.
-    pub fn counters(&self, cpu: u32) -> Option<Counters> {
-        self.lab.counters().nth(cpu as usize)
+    pub fn counted(&self, cpu: u32) -> Option<Counted> {
+        self.lab.counted().nth(cpu as usize)
     }
 
     /// That there is such a CPU.

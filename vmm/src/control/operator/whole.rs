@@ -4,14 +4,13 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use shared::lab::Counters;
 use shared::ledger::CallId;
 use shared::mailbox::Verb;
 
 use super::{Expected, Operator, OperatorError, Wait};
 use crate::cpus::CpuSet;
-use crate::lab::Record;
 use crate::lab::mailbox::Command;
+use crate::lab::{Counted, Record};
 use crate::machine::pausing::PauseError;
 use crate::stats::window::Window;
 
@@ -25,7 +24,7 @@ pub struct Figures {
     /// Exits and KVM's statistics, since the start of the workload or of the machine.
     pub window: Window,
     /// What the CPUs of the guest have counted, in order.
-    pub counters: Vec<Counters>,
+    pub counted: Vec<Counted>,
 }
 
 impl Operator {
@@ -64,7 +63,7 @@ impl Operator {
     pub fn figures(&self) -> Figures {
         Figures {
             window: self.meter.window(),
-            counters: self.lab.counters().collect(),
+            counted: self.lab.counted().collect(),
         }
     }
 

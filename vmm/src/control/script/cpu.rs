@@ -195,9 +195,9 @@ impl Cpu {
     }
 
     fn counters(&self) -> Answer<Map> {
-        let counters = self.ask().counters(self.id);
-        let counters = counters.ok_or_else(|| bad(format!("there is no CPU {}", self.id)))?;
-        Ok(counters::named(&counters)
+        let counted = self.ask().counted(self.id);
+        let counted = counted.ok_or_else(|| bad(format!("there is no CPU {}", self.id)))?;
+        Ok(counters::named(&counted)
             .map(|(name, value)| (name.into(), value.cast_signed().into()))
             .collect())
     }

@@ -518,8 +518,8 @@ fn look(operator: &Operator, cpu: u32) -> Answer {
 fn stats(operator: &Operator) -> Map<String, Value> {
     let figures = operator.figures();
     let vcpus: Vec<_> = (0_usize..)
-        .zip(&figures.counters)
-        .map(|(cpu, counters)| {
+        .zip(&figures.counted)
+        .map(|(cpu, counted)| {
             let exits: Map<_, _> = REASONS
                 .iter()
                 .zip(figures.window.exits(cpu))
@@ -532,7 +532,7 @@ fn stats(operator: &Operator) -> Map<String, Value> {
                 .map(|(name, value)| (name.to_owned(), json!(value)))
                 .collect();
             let mut stats = object(json!({ "cpu": cpu, "exits": exits, "kvm": kvm }));
-            stats.extend(counters::named(counters).map(|(name, value)| (name, value.into())));
+            stats.extend(counters::named(counted).map(|(name, value)| (name, value.into())));
             stats
         })
         .collect();

@@ -1,7 +1,10 @@
 //! What breaks: names of oracles, and sentences. Plain data.
 
+use shared::lab::Oracle;
+
 use crate::cpus::CpuSet;
 use crate::explore::schedule::Turn;
+use crate::lab::judgement::{Judgement, NOT_BELIEVED};
 
 /// What broke, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,32 @@ impl Breach {
             names: vec![name.to_owned()],
             texts: vec![text],
         }
+    }
+
+    /// What `judgement` says is broken, if anything is.
+    pub(super) fn of(judgement: &Judgement) -> Option<Self> {
+        let mut breach = Self {
+            names: Vec::new(),
+            texts: Vec::new(),
+        };
+        for contradiction in &judgement.contradictions.first {
+            breach.add(NOT_BELIEVED, contradiction.clone());
+        }
+        for finding in &judgement.findings {
+            let found = crate::report::found_by_guest(*finding);
+            // One that there is not is a contradiction.
+            if let Ok(oracle) = Oracle::try_from(finding.oracle) {
+                breach.add(oracle.name(), found.text);
+            }
+        }
+        for found in &judgement.breaches.first {
+            breach.add(found.oracle.name(), found.text.clone());
+        }
+        // Those of which no sentence was kept.
+        for oracle in judgement.oracles() {
+            breach.add_name(oracle.name());
+        }
+        (!breach.names.is_empty()).then_some(breach)
     }
 
     /// That `cpu` has come to so many stops in one turn that it will not come to an end.
@@ -60,10 +89,14 @@ impl Breach {
         Self::new(LIVELOCK, format!("no end within {turns} turns"))
     }
 
-    pub(super) fn add(&mut self, name: &str, text: String) {
+    fn add_name(&mut self, name: &str) {
         if let Err(at) = self.names.binary_search_by(|known| (**known).cmp(name)) {
             self.names.insert(at, name.to_owned());
         }
+    }
+
+    pub(super) fn add(&mut self, name: &str, text: String) {
+        self.add_name(name);
         if !self.texts.contains(&text) {
             self.texts.push(text);
         }

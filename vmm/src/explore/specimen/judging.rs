@@ -3,13 +3,13 @@
 
 use std::time::Instant;
 
-use shared::lab::Oracle;
 use shared::mailbox::{Verb, WAKE_VECTOR};
 
 use super::stepping::STEP_LIMIT;
 use super::{Breach, Specimen, SpecimenError, Stop, kvm};
 use crate::cpus::CpuSet;
 use crate::lab::judge;
+use crate::lab::judgement::Judgement;
 use crate::lab::mailbox::Command;
 use crate::machine::serial::Halt;
 
@@ -21,16 +21,7 @@ impl Specimen {
         if word >> (at % 8 * 8) & u64::from(u32::MAX) == 0 {
             return None;
         }
-        let mut breach: Option<Breach> = None;
-        for finding in self.lab.findings() {
-            let found = crate::report::found_by_guest(finding);
-            let name = Oracle::try_from(finding.oracle).map_or("died", Oracle::name);
-            match &mut breach {
-                None => breach = Some(Breach::new(name, found.text)),
-                Some(breach) => breach.add(name, found.text),
-            }
-        }
-        breach
+        Breach::of(&Judgement::on_the_way(&self.lab))
     }
 
     pub(super) fn with_console(&self, text: String) -> String {
@@ -175,13 +166,6 @@ impl Specimen {
 
     /// What the guest found at its end, and what we find in the ledger.
     pub(super) fn verdict(&self) -> Option<Breach> {
-        let mut breach = self.findings();
-        for found in judge::judge(&self.lab).first {
-            match &mut breach {
-                None => breach = Some(Breach::new(found.oracle.name(), found.text)),
-                Some(breach) => breach.add(found.oracle.name(), found.text),
-            }
-        }
-        breach
+        Breach::of(&Judgement::on_end(&self.lab, &CpuSet::default()))
     }
 }

@@ -310,13 +310,17 @@ function showVerdict({ report, guest, command_line: commandLine }) {
     ['command line', commandLine],
     ['vCPUs', `${report.vcpus}${online === null || online === report.vcpus ? '' : `, of which ${online} came up`}`],
     ['time', `${boot}${report.window} ${duration(report.run_seconds * 1e9)}`],
-    ['calls', `${count(calls.made)} made, ${count(calls.executed)} of ${count(calls.expected)} executions`],
+    ['calls', `${count(calls.made)} made, ${count(calls.executed)} of ${count(calls.expected)} executions${judgedBy(calls)}`],
     ['IPIs', `${count(ipi.sent)} sent (${transports(ipi)}) to ${count(ipi.targets)} targets, ${count(ipi.received)} received, ${count(ipi.received_empty)} found nothing to do${notReceived(ipi)}`],
   ];
   if (ipi.exits_per_ipi !== null) facts.push(['exits/IPI', `${ipi.exits_per_ipi.toFixed(1)} (${ipi.exits_source}; ${report.window})`]);
   if (stalls) facts.push(['stalls', `${count(stalls.count)}, ${duration(stalls.away_seconds * 1e9)} in all`]);
   if (trace) facts.push(['trace', `${count(trace.records)} events, ${count(trace.dropped)} dropped`]);
   showFacts(facts);
+}
+
+function judgedBy({ made, judged }) {
+  return judged > 0 && judged < made ? `; the last ${count(judged)} judged by the VMM, those before them by the guest` : '';
 }
 
 function transports({ by_transport: by }) {
@@ -326,8 +330,9 @@ function transports({ by_transport: by }) {
 
 function showTrouble({ report, post_mortem: postMortem }) {
   const lists = [
-    ['Found by the guest', report.findings.map((it) => it.text), report.findings_made],
-    ['Found in the ledger', report.breaches.map((it) => it.text), report.breaches_made],
+    ['Not to be believed', report.contradictions, report.contradictions_made],
+    [`Found by the guest, ${byOracle(report.findings_by_oracle)}`, report.findings.map((it) => it.text), report.findings_made],
+    [`Found in the ledger, ${byOracle(report.breaches_by_oracle)}`, report.breaches.map((it) => it.text), report.breaches_made],
     ['Open calls', report.open_calls, report.open_calls_made],
     ['Notes', report.notes, report.notes.length],
   ].filter(([, , made]) => made > 0);
@@ -340,6 +345,10 @@ function showTrouble({ report, post_mortem: postMortem }) {
   byId('post-mortem').hidden = postMortem === '';
   byId('post-mortem').querySelector('pre').textContent = postMortem;
   byId('trouble').hidden = lists.length === 0 && postMortem === '';
+}
+
+function byOracle(counts) {
+  return Object.entries(counts).map(([oracle, found]) => `${count(found)} ${oracle}`).join(', ');
 }
 
 function notReceived({ coalesced, lost, dropped, to_nobody: toNobody, in_flight: inFlight, pending, added }) {

@@ -1,0 +1,308 @@
+//! What cannot be in a lab, whatever became of the calls: pages that contradict themselves or the machine. The
+//! guest's bookkeeping takes no part in the path that it watches, so that a lab with a contradiction is broken or
+//! forged, and nothing in it says anything.
+
+use shared::lab::{Layout, MAX_FINDINGS, Oracle};
+use shared::ledger::{CallId, Lane};
+use zerocopy::IntoBytes;
+
+use super::judge::{CallName, Kept};
+use super::{Lab, Record};
+use crate::cpus::CpuSet;
+
+/// More than any counter can have come to: one step each nanosecond for three days. No sum over the CPUs of so
+/// small counts wraps.
+const MOST_COUNTED: u64 = 1 << 48;
+
+/// By how much the calls that a CPU counts and its ledger can differ if it was stopped anywhere: it may just be
+/// entering one, and have been interrupted in that by a handler that enters another.
+const BEING_ENTERED: u64 = 2;
+
+/// Which CPUs stood between two of their deeds when the lab was read. The others may have written half of what they
+/// were writing.
+#[derive(Debug, Clone)]
+pub(super) enum Settled {
+    /// All but these: the workload came to its end, and nobody waited for these.
+    AllBut(CpuSet),
+    /// It is not known of any.
+    Nobody,
+}
+
+impl Settled {
+    fn contains(&self, cpu: u32) -> bool {
+        match self {
+            Self::AllBut(others) => !others.contains(cpu),
+            Self::Nobody => false,
+        }
+    }
+
+    pub(super) fn is_everybody(&self) -> bool {
+        matches!(self, Self::AllBut(others) if others.is_empty())
+    }
+}
+
+/// Why `record` cannot be one, if so. It then says nothing of any call.
+pub(super) fn of_record(record: &Record, slots: u32, cpus: u32) -> Option<String> {
+    let id = CallId::from_raw(record.head.id);
+    let name = CallName(id);
+    let (row, index) = (record.row, record.index);
+    let is_in_place =
+        u32::from(id.source()) == row && id.sequence() != 0 && id.record_index(slots) == index;
+    if !is_in_place {
+        return Some(format!(
+            "record {index} of CPU {row} holds {name}, whose place is elsewhere"
+        ));
+    }
+    for (set, what) in [(&record.targets, "was made to"), (&record.ran, "ran on")] {
+        let nobody: CpuSet = set.iter().filter(|cpu| *cpu >= cpus).collect();
+        if !nobody.is_empty() {
+            let nobody = nobody.noun();
+            return Some(format!(
+                "{name} {what} {nobody}, and the machine has {cpus} CPUs"
+            ));
+        }
+    }
+    None
+}
+
+/// What the ledger holds of the calls that one CPU made.
+#[derive(Debug, Clone, Default)]
+struct Row {
+    /// Sequence numbers, by lane.
+    sequences: [Vec<u64>; Lane::COUNT],
+    /// Targets of all the calls.
+    owed: u64,
+    /// Runs of any CPU's calls on this one.
+    ran: u64,
+}
+
+/// What the records add up to, to be held against what the CPUs have counted.
+#[derive(Debug)]
+pub(super) struct Census {
+    rows: Vec<Row>,
+    slots: u32,
+}
+
+impl Census {
+    pub(super) fn new(cpus: u32, slots: u32) -> Self {
+        Self {
+            rows: vec![Row::default(); cpus as usize],
+            slots,
+        }
+    }
+
+    /// Adds a record that [`of_record`] has nothing against.
+    pub(super) fn add(&mut self, record: &Record) {
+        let id = CallId::from_raw(record.head.id);
+        if let Some(row) = self.rows.get_mut(record.row as usize) {
+            row.sequences[id.lane() as usize].push(id.sequence());
+            row.owed += record.targets.iter().count() as u64;
+        }
+        for cpu in record.ran.iter() {
+            if let Some(row) = self.rows.get_mut(cpu as usize) {
+                row.ran += 1;
+            }
+        }
+    }
+
+    /// How many calls it holds: of each CPU and lane, the last.
+    pub(super) fn held(&self) -> u64 {
+        self.rows.iter().map(Row::held).sum()
+    }
+
+    /// Runs of calls on `cpu`.
+    pub(super) fn ran(&self, cpu: u32) -> u64 {
+        self.rows.get(cpu as usize).map_or(0, |row| row.ran)
+    }
+}
+
+impl Row {
+    fn held(&self) -> u64 {
+        self.sequences.iter().map(|lane| lane.len() as u64).sum()
+    }
+
+    /// How many calls the CPU must have made for this to be what is left in the records.
+    fn made(&self) -> u64 {
+        let last = |lane: &Vec<u64>| lane.iter().copied().max().unwrap_or(0);
+        self.sequences.iter().map(last).sum()
+    }
+
+    /// A call that must be there because later ones are, and is not.
+    fn missing(&self, cpu: u32, slots: u32) -> Option<(CallId, CallId)> {
+        for lane in [Lane::Task, Lane::Handler] {
+            let sequences = &self.sequences[lane as usize];
+            let Some(last) = sequences.iter().copied().max() else {
+                continue;
+            };
+            // Every record holds the last call that can lie there.
+            let first = last.saturating_sub(u64::from(slots) - 1).max(1);
+            let call = |sequence| CallId::new(cpu as u16, 0, lane, sequence);
+            if let Some(gap) = (first..=last).find(|sequence| !sequences.contains(sequence)) {
+                return Some((call(gap), call(last)));
+            }
+        }
+        None
+    }
+}
+
+/// Everything else in `lab` that cannot be, given what its records add up to.
+pub(super) fn of_lab(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<String>) {
+    header(lab, found);
+    findings(lab, settled, found);
+    tallies(lab, census, settled, found);
+    counters(lab, found);
+}
+
+fn header(lab: &Lab, found: &mut Kept<String>) {
+    let header = lab.header();
+    match Layout::from_header(&header) {
+        Ok(layout) if layout == lab.layout => {}
+        Ok(_) => found.push("its header describes another machine".to_owned()),
+        Err(error) => found.push(format!("its header was overwritten: {error}")),
+    }
+    if header.cpus_online > lab.cpus() {
+        found.push(format!(
+            "{} CPUs came up, of {}",
+            header.cpus_online,
+            lab.cpus()
+        ));
+    }
+}
+
+fn findings(lab: &Lab, settled: &Settled, found: &mut Kept<String>) {
+    let counts = lab.found();
+    let mut sum = 0_u64;
+    for (number, count) in (0_u32..).zip(&counts) {
+        sum = sum.wrapping_add(*count);
+        if *count > 0 && Oracle::try_from(number).is_err() {
+            found.push(format!(
+                "{count} findings are of oracle {number}, which there is not"
+            ));
+        }
+    }
+    let mut kept = vec![0_u64; counts.len()];
+    for finding in lab.findings() {
+        match Oracle::try_from(finding.oracle) {
+            // Its place is taken before it is written.
+            Err(0) if !settled.is_everybody() => continue,
+            Err(number) => found.push(format!(
+                "a finding is of oracle {number}, which there is not"
+            )),
+            Ok(oracle) => kept[oracle as usize] += 1,
+        }
+        if finding.cpu >= lab.cpus() {
+            found.push(format!(
+                "a finding was made on CPU {}, and the machine has {} CPUs",
+                finding.cpu,
+                lab.cpus()
+            ));
+        }
+    }
+    if !settled.is_everybody() {
+        return;
+    }
+    let made = lab.header().findings_made;
+    // The guest counts them in 32 bits.
+    if sum as u32 != made {
+        found.push(format!(
+            "{made} findings were made, and by oracle there are {sum}"
+        ));
+    }
+    let are_all_kept = made <= MAX_FINDINGS;
+    for oracle in Oracle::ALL {
+        let (kept, counted) = (kept[oracle as usize], counts[oracle as usize]);
+        if kept > counted || are_all_kept && kept < counted {
+            found.push(format!(
+                "{counted} findings are counted as {}, and {kept} of those kept are",
+                oracle.name()
+            ));
+        }
+    }
+}
+
+/// Holds the counts of calls against the ledger: sequence numbers run on when records are used again, so that it
+/// says of every CPU how many calls it made, though it holds only the last of them.
+fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<String>) {
+    for ((cpu, row), counted) in (0_u32..).zip(&census.rows).zip(lab.counted()) {
+        let tally = counted.tally;
+        if let Some((gap, last)) = row.missing(cpu, census.slots) {
+            found.push(format!(
+                "the ledger holds {} and not {}, which came before it",
+                CallName(last),
+                CallName(gap)
+            ));
+        }
+        let (made, held) = (row.made(), row.held());
+        let slack = if settled.contains(cpu) {
+            0
+        } else {
+            BEING_ENTERED
+        };
+        if tally.calls_made.abs_diff(made) > slack {
+            found.push(format!(
+                "CPU {cpu} counts {} calls made, and {made} by its ledger",
+                tally.calls_made
+            ));
+        } else if settled.contains(cpu) {
+            // Of the calls whose records were used again the ledger knows only that they had targets.
+            let forgotten = (made - held.min(made)).saturating_mul(lab.cpus().into());
+            let most = row.owed.saturating_add(forgotten);
+            if !(row.owed..=most).contains(&tally.calls_expected) {
+                let at_least = if forgotten == 0 { "" } else { "at least " };
+                found.push(format!(
+                    "CPU {cpu} counts {} executions that its calls owe, and by its ledger they owe {at_least}{}",
+                    tally.calls_expected, row.owed
+                ));
+            }
+        }
+        // Each is counted before it is entered.
+        if tally.calls_executed < row.ran || tally.calls_executed > MOST_COUNTED {
+            found.push(format!(
+                "CPU {cpu} counts {} executions, and the ledger holds {} there",
+                tally.calls_executed, row.ran
+            ));
+        }
+    }
+}
+
+fn counters(lab: &Lab, found: &mut Kept<String>) {
+    for (cpu, counted) in (0_u32..).zip(lab.counted()) {
+        let counters = &counted.counters;
+        let words = counters.as_bytes().chunks_exact(size_of::<u64>());
+        let most = words
+            .filter_map(|word| word.try_into().ok().map(u64::from_le_bytes))
+            .max();
+        if let Some(most) = most.filter(|most| *most > MOST_COUNTED) {
+            found.push(format!(
+                "a counter of CPU {cpu} stands at {most}, which nothing can have counted"
+            ));
+            continue;
+        }
+        for (part, part_name, whole, whole_name) in [
+            (
+                counters.empty_received,
+                "IPIs that found nothing to do",
+                counters.ipi_received(),
+                "IPIs received",
+            ),
+            (
+                counters.longest_walk,
+                "elements in one walk",
+                counters.visits,
+                "in all walks",
+            ),
+            (
+                counters.refused,
+                "requests refused",
+                counters.allocations,
+                "requests",
+            ),
+        ] {
+            if part > whole {
+                found.push(format!(
+                    "CPU {cpu} counts {part} {part_name}, and {whole} {whole_name}"
+                ));
+            }
+        }
+    }
+}
