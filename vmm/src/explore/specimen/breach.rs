@@ -102,3 +102,31 @@ impl Breach {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::Lab;
+    use shared::lab::Layout;
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+    #[test]
+    fn an_oracle_is_named_though_no_finding_of_it_was_kept() {
+        let layout = Layout::new(2).unwrap();
+        let size = usize::try_from(layout.size).unwrap();
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).unwrap();
+        let lab = Lab::prepare(memory.clone(), 0, layout).unwrap();
+        let judge = || Breach::of(&Judgement::on_the_way(&lab));
+        assert_eq!(judge(), None);
+        for oracle in [Oracle::WrongCpu, Oracle::LeftLocked] {
+            let at = layout.found.entry(oracle as u64).unwrap();
+            memory.write_obj(1_u64, GuestAddress(at)).unwrap();
+        }
+        assert_eq!(judge().unwrap().names, ["left-locked", "wrong-cpu"]);
+        // An oracle that there is not.
+        let at = layout.found.entry(0).unwrap();
+        memory.write_obj(1_u64, GuestAddress(at)).unwrap();
+        let names = judge().unwrap().names;
+        assert_eq!(names, ["left-locked", NOT_BELIEVED, "wrong-cpu"]);
+    }
+}

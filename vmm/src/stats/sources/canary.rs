@@ -52,6 +52,9 @@ impl Step {
 // In flat 32-bit mode, without paging or interrupts. Each write to the port lets the host look.
 global_asm!(
     ".pushsection .rodata.canary, \"a\"",
+    // Whoever refers to them may be compiled into another object.
+    ".globl canary_guest, canary_guest_end",
+    ".hidden canary_guest, canary_guest_end",
     ".code32",
     "canary_guest:",
     // The mode of the x2APIC, by bits 10 and 11 of IA32_APIC_BASE, and enabled in software by bit 8 of its
