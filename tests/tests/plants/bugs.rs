@@ -36,6 +36,7 @@ const IRQ: &str = "guest/src/sync/irq.rs";
 pub(super) const IPI: &str = "guest/src/ipi/mod.rs";
 pub(super) const HOTPLUG: &str = "guest/src/ipi/hotplug.rs";
 pub(super) const STOP: &str = "guest/src/ipi/stop.rs";
+pub(super) const PUPPET: &str = "guest/src/workload/puppet.rs";
 
 /// Two CPUs that call each other, and a third.
 pub const BOTH_CALL_MANY: &str = "cpus 3\n0: many 1,2\n1: many 0,2\n";

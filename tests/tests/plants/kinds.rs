@@ -2,7 +2,9 @@
 //! an oracle. Some of them can be found only if an interrupt is tried at the right moment on the CPU that made the
 //! mistake, by no order of CPUs alone.
 
-use super::bugs::{BOTH_CALL_ONE, GRACED, HOTPLUG, IPI, LLIST, LOCKED, LOCKLESS, SINGLE, STOP};
+use super::bugs::{
+    BOTH_CALL_ONE, GRACED, HOTPLUG, IPI, LLIST, LOCKED, LOCKLESS, PUPPET, SINGLE, STOP,
+};
 use super::workshop::Change;
 
 /// A bug, and what can come of it.
@@ -21,7 +23,26 @@ pub struct Kind {
 }
 
 /// Every one.
-pub const ALL: [Kind; 11] = [
+pub const ALL: [Kind; 12] = [
+    Kind {
+        name: "panic-at-the-end",
+        finds: &["died"],
+        case: "cpus 2\n0: single 1\n",
+        words: "",
+        change: Change {
+            file: PUPPET,
+            sound: "
+        ipi.audit();
+",
+            broken: "
+        assert_eq!(me, cpus_that_are_none(), \"nobody is to look\");
+        fn cpus_that_are_none() -> CpuId {
+            CpuId::MAX
+        }
+        ipi.audit();
+",
+        },
+    },
     Kind {
         name: "element-lock-with-irqs-on",
         finds: &["hang", "lost"],
@@ -64,7 +85,7 @@ pub const ALL: [Kind; 11] = [
     Kind {
         name: "no-wait-without-an-interrupt",
         finds: &["early-return"],
-        case: "cpus 3\n0: many 1,2 wait\n2: many 1\n",
+        case: "cpus 3\n0: many 1,2 wait\n1: many 0,2\n2: many 0,1\n",
         words: "queue=llist",
         change: Change {
             file: LLIST,
@@ -136,7 +157,7 @@ pub const ALL: [Kind; 11] = [
             "stale-argument",
             "livelock",
         ],
-        case: "cpus 3\n0: many 1,2; many 1,2\n1: many 2\n",
+        case: "cpus 3\n0: many 1,2; many 1,2\n1: many 0,2\n",
         words: "queue=llist",
         change: Change {
             file: LLIST,
@@ -182,7 +203,7 @@ pub const ALL: [Kind; 11] = [
             "left-locked",
             "stale-argument",
         ],
-        case: "cpus 3\n0: many 1,2; many 1\n2: many 1\n",
+        case: "cpus 3\n0: many 1,2; many 1,2\n1: many 0,2\n",
         words: "queue=fixed-2011",
         change: Change {
             file: LOCKLESS,

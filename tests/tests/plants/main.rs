@@ -184,6 +184,7 @@ macro_rules! each_kind_is_found {
 }
 
 each_kind_is_found! {
+    panic_at_the_end,
     element_lock_with_irqs_on,
     no_wait_without_an_interrupt,
     descriptor_of_two_cpus,

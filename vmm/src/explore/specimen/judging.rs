@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use shared::exit::ExitCode;
 use shared::mailbox::{Verb, WAKE_VECTOR};
 
 use super::stepping::STEP_LIMIT;
@@ -149,7 +150,7 @@ impl Specimen {
                             }
                         }
                         Halt::Done | Halt::Other(_) | Halt::Stepped | Halt::Interrupted => {}
-                        Halt::GuestExit(_) => return Ok(self.verdict()),
+                        Halt::GuestExit(code) => return Ok(self.ended(cpu, code)),
                         Halt::Dead(death) => {
                             let text = format!("the guest died on CPU {cpu}: {death}");
                             return Ok(Some(Breach::new("died", self.with_console(text))));
@@ -160,6 +161,22 @@ impl Specimen {
             if !has_moved {
                 let text = "the guest does not come to its end".to_owned();
                 return Ok(Some(Breach::new("hang", text)));
+            }
+        }
+    }
+
+    /// What it means that the guest has ended with `code` on `cpu`, once it had been told to look for what was left.
+    fn ended(&self, cpu: usize, code: u32) -> Option<Breach> {
+        let died = || {
+            let text = format!("the guest ended on CPU {cpu} with {code:#x}");
+            Breach::new("died", self.with_console(text))
+        };
+        match ExitCode::try_from(code) {
+            Ok(ExitCode::Pass) => self.verdict(),
+            // It has found something, and that is in the lab.
+            Ok(ExitCode::Fail) => self.verdict().or_else(|| Some(died())),
+            Ok(ExitCode::Panic | ExitCode::BadOptions | ExitCode::BadMachine) | Err(_) => {
+                Some(died())
             }
         }
     }
