@@ -2,12 +2,14 @@
 //! it is to count ([`canary`]); one that does not see them is blind, and nothing is concluded from it.
 
 mod canary;
+mod host;
 mod prove;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tracepoints::Tracepoints;
+pub use host::Kvm;
 
 /// The name of KVM's own count of exits among the sources.
 pub const STATS: &str = "exits";
@@ -82,12 +84,33 @@ pub struct Source {
 pub struct Sources {
     /// Each with what was found out about it.
     pub list: Vec<Source>,
+    /// The kind of this host's KVM.
+    pub kvm: Kvm,
     /// What can be counted per vCPU thread, and believed.
     pub tracepoints: Tracepoints,
 }
 
+impl Sources {
+    /// The same, counting at no tracepoint.
+    pub fn without_tracepoints(&self) -> Self {
+        Self {
+            tracepoints: Tracepoints::default(),
+            ..self.clone()
+        }
+    }
+}
+
+/// The one of `sources` that is called `name`; `None` if nothing was found out about it.
+pub fn named<'a>(sources: &'a [Source], name: &str) -> Option<&'a Source> {
+    sources.iter().find(|source| source.name == name)
+}
+
 /// Whether the one of `sources` that is called `name` can be believed; `None` if that was not found out.
 pub fn status(sources: &[Source], name: &str) -> Option<Status> {
-    let mut named = sources.iter().filter(|source| source.name == name);
-    named.next().map(|source| source.status)
+    named(sources, name).map(|source| source.status)
+}
+
+/// Whether what the one of `sources` that is called `name` counts may be told.
+pub fn is_proven(sources: &[Source], name: &str) -> bool {
+    status(sources, name) == Some(Status::Ok)
 }
