@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"IPI-LAB\0");
 
 /// Version of every layout in this crate. Either side refuses any other.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Alignment of the lab and of each of its sections, one page.
 pub const ALIGN: u64 = 4096;
@@ -88,8 +88,10 @@ pub struct Header {
     pub rings: Section,
     /// One [`Stacks`] per CPU.
     pub stacks: Section,
+    /// One [`Words`].
+    pub words: Section,
     /// Room for more.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 1],
     /// Guest: how many CPUs it brought up, the first one included.
     pub cpus_online: u32,
     /// Guest: findings made, which can exceed the number kept.
@@ -114,6 +116,49 @@ pub struct Stacks {
 }
 
 const _: () = assert!(size_of::<Stacks>() == 32);
+
+/// Bytes that [`Words`] have room for.
+pub const WORDS_LEN: usize = 1016;
+
+/// The options of the run, as `key=value` words with a blank between them: all that have a say in it, those that nobody
+/// asked for too. Written by the guest before its workload starts. No bytes say nothing.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Words {
+    /// Bytes of text, or anything, if the guest is broken.
+    pub length: u64,
+    /// The text, in ASCII.
+    pub bytes: [u8; WORDS_LEN],
+}
+
+const _: () = assert!(size_of::<Words>() == 1024);
+
+impl Words {
+    /// None.
+    pub const EMPTY: Self = Self {
+        length: 0,
+        bytes: [0; WORDS_LEN],
+    };
+
+    /// The text, as far as there is room for it.
+    pub fn text(&self) -> &[u8] {
+        let length = usize::try_from(self.length).unwrap_or(WORDS_LEN);
+        &self.bytes[..length.min(WORDS_LEN)]
+    }
+}
+
+/// Adds to the text.
+impl fmt::Write for Words {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let start = self.text().len();
+        let place = self.bytes[start..]
+            .get_mut(..text.len())
+            .ok_or(fmt::Error)?;
+        place.copy_from_slice(text.as_bytes());
+        self.length = (start + text.len()) as u64;
+        Ok(())
+    }
+}
 
 /// Ways in which an IPI can leave a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -368,6 +413,8 @@ pub struct Layout {
     pub rings: Section,
     /// One [`Stacks`] per CPU.
     pub stacks: Section,
+    /// One [`Words`].
+    pub words: Section,
     /// Bytes in all, a multiple of [`ALIGN`].
     pub size: u64,
 }
@@ -408,8 +455,13 @@ impl Layout {
             stride: size_of::<Stacks>() as u64,
             count: u64::from(cpus),
         };
-        let ledger = Section {
+        let words = Section {
             offset: after(stacks.end()),
+            stride: size_of::<Words>() as u64,
+            count: 1,
+        };
+        let ledger = Section {
+            offset: after(words.end()),
             stride: record_stride(mask_words),
             count: u64::from(cpus) * Lane::COUNT as u64 * u64::from(SLOTS),
         };
@@ -428,6 +480,7 @@ impl Layout {
             arms,
             rings,
             stacks,
+            words,
             size: after(rings.end()),
         })
     }
@@ -448,6 +501,7 @@ impl Layout {
             arms: self.arms,
             rings: self.rings,
             stacks: self.stacks,
+            words: self.words,
             ..Header::default()
         }
     }
@@ -473,7 +527,8 @@ impl Layout {
             && header.mailboxes == layout.mailboxes
             && header.arms == layout.arms
             && header.rings == layout.rings
-            && header.stacks == layout.stacks;
+            && header.stacks == layout.stacks
+            && header.words == layout.words;
         if same {
             Ok(layout)
         } else {
@@ -526,7 +581,8 @@ mod tests {
             assert!(layout.findings.end() <= layout.mailboxes.offset);
             assert!(layout.mailboxes.end() <= layout.arms.offset);
             assert!(layout.arms.end() <= layout.stacks.offset);
-            assert!(layout.stacks.end() <= layout.ledger.offset);
+            assert!(layout.stacks.end() <= layout.words.offset);
+            assert!(layout.words.end() <= layout.ledger.offset);
             assert!(layout.ledger.end() <= layout.rings.offset);
             assert!(layout.rings.end() <= layout.size);
             assert_eq!(Layout::from_header(&layout.header()), Ok(layout));

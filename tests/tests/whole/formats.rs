@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tests::{Vmm, need_kvm};
 
 /// The schemas of the report, of a bench and of what a search came to, as they are documented.
-const REPORT: &str = include_str!("../../../docs/schema/ipi-lab-1.json");
+const REPORT: &str = include_str!("../../../docs/schema/ipi-lab-2.json");
 const BENCH: &str = include_str!("../../../docs/schema/ipi-lab-bench-1.json");
 const EXPLORED: &str = include_str!("../../../docs/schema/ipi-lab-explore-1.json");
 
@@ -202,6 +202,15 @@ fn conform(text: &str, scrape: &Scrape) {
                 "kind",
                 "result",
                 "window",
+                "version",
+                "commit",
+                "modified",
+                "kernel",
+                "kvm",
+                "guest",
+                "words",
+                "script",
+                "source",
             ];
             assert!(
                 few.contains(&label.as_str()),

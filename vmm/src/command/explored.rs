@@ -10,6 +10,7 @@ use vmm::explore::schedule::Schedule;
 use vmm::explore::search::Why;
 use vmm::explore::story::{Story, tell};
 use vmm::explore::{Replay, Shard};
+use vmm::provenance::Provenance;
 use vmm::report::page::story::{self as page, Document as Page};
 
 use super::interruption::{self, interrupted};
@@ -77,7 +78,9 @@ pub fn show(part: &Part, guest: Option<&Path>, files: Files) -> Result<u8, Refus
     } else {
         judge_shard(document)
     };
-    let searched = searched(document);
+    let origin = document.provenance.as_ref().map(Provenance::facts);
+    let origin = origin.unwrap_or_default().into_iter();
+    let searched: Vec<_> = origin.chain(searched(document)).collect();
     print(story.as_ref(), &searched, &verdict).unwrap_or_else(|error| complain_of("report", error));
     if let (Some(file), Some(guest)) = (files.page, guest) {
         let of = &document.of;

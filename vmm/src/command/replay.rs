@@ -7,6 +7,7 @@ use clap::Args;
 use vmm::explore::Replay;
 use vmm::explore::schedule::Schedule;
 use vmm::explore::story::tell;
+use vmm::provenance::Provenance;
 use vmm::report::page::story::Document;
 use vmm::text;
 
@@ -79,6 +80,12 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let (as_told, times) = (replayed.as_told, arguments.times);
     let verdict = format!("{as_told} of {times} replays broke {breaks}");
     let mut facts = vec![("compared", compared.to_owned())];
+    if let Some(found) = &schedule.provenance {
+        let Provenance {
+            vmm, date, host, ..
+        } = found;
+        facts.insert(0, ("found by", format!("vmm {vmm}, {date}, on {host}")));
+    }
     facts.extend(replayed.other.map(|other| ("another way", other)));
     let mut text = format!("{story}\n");
     for (name, fact) in &facts {

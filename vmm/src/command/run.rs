@@ -10,6 +10,7 @@ use clap::Args;
 use vmm::control::socket::Server;
 use vmm::control::{Limits, Stall, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
+use vmm::provenance::Provenance;
 use vmm::report::page::{self, Section};
 use vmm::report::perfetto;
 use vmm::stats::sources::Sources;
@@ -142,7 +143,11 @@ impl Arguments {
                 ..Tracing::NOTHING
             },
             watch: self.watch,
-            sources: self.tracepoints.then(|| Arc::new(Sources::prove())),
+            sources: Some(Arc::new(match self.tracepoints {
+                true => Sources::prove(),
+                false => Sources::prove_statistics(),
+            })),
+            script: None,
         }
     }
 }
@@ -210,7 +215,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 .map(|error| (chain(&error), error.exit_status()))
         }
     };
-    let traces: Vec<_> = outcomes.iter().filter_map(|it| it.trace.as_ref()).collect();
+    let traces: Vec<_> = outcomes
+        .iter()
+        .filter_map(|it| Some((it.trace.as_ref()?, &it.report.provenance)))
+        .collect();
     let why = refused.as_ref().map(|(message, _)| message.as_str());
     let written = [
         ("report", Some(reports.finish(&outcomes))),
@@ -241,7 +249,7 @@ fn can_watch() -> bool {
     io::stderr().is_terminal() && !is_dumb
 }
 
-fn write_trace(file: File, traces: &[&Trace]) -> io::Result<()> {
+fn write_trace(file: File, traces: &[(&Trace, &Provenance)]) -> io::Result<()> {
     let mut out = BufWriter::new(file);
     perfetto::write(&mut out, traces)?;
     out.flush()
@@ -251,7 +259,6 @@ fn section(outcome: &Outcome) -> Section<'_> {
     Section {
         report: &outcome.report,
         post_mortem: &outcome.post_mortem,
-        guest: &outcome.guest,
         command_line: &outcome.command_line,
         trace: outcome.trace.as_ref(),
     }

@@ -32,6 +32,8 @@ use specimen::{Breach, Setup, Specimen, SpecimenError};
 
 use crate::machine::MachineError;
 use crate::machine::image::Image;
+use crate::provenance::{Input, Provenance};
+use crate::stats::sources::Kvm;
 
 /// How choices are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -56,6 +58,10 @@ pub struct Config {
     pub guest: PathBuf,
     /// The case.
     pub case: Case,
+    /// The file that it is from, if it is from one.
+    pub case_file: Option<Input>,
+    /// The kind of this host's KVM, as far as that was found out.
+    pub kvm: Kvm,
     /// Words for the guest beyond the case's own.
     pub append: String,
     /// Where CPUs stop.
@@ -202,6 +208,8 @@ pub struct Outcome {
     pub sharing: Sharing,
     /// What the case expects: any of these to break, or nothing.
     pub expected: Vec<String>,
+    /// Where it comes from.
+    pub provenance: Provenance,
     /// A number that tells the guest's image from others.
     pub image: String,
     /// The state of the machine at the beginning.
@@ -250,6 +258,16 @@ pub fn explore(
     let begun = Instant::now();
     let image = Image::open(&config.guest)?;
     let mut specimen = Specimen::boot(&setup(&image, config), interrupted)?;
+    let provenance = Provenance {
+        words: specimen.words(),
+        case: config.case_file.clone(),
+        ..Provenance::new(
+            config.kvm,
+            Input::new(&config.guest, image.bytes()),
+            config.case.cpus,
+            &options(config),
+        )
+    };
     let mut sharing = Sharing::new(specimen.cpus().len());
     if let Some(known) = &config.known {
         sharing.learn(known)?;
@@ -267,7 +285,7 @@ pub fn explore(
     };
     let counts = hunt.counts;
     let verdict = match end {
-        End::Broke(found) => broke(&mut specimen, config, found)?,
+        End::Broke(found) => broke(&mut specimen, config, &provenance, found)?,
         End::Stopped(why) => Verdict::Stopped(why),
         End::Complete => match (bound, config.strategy) {
             (Some(bound), _) => Verdict::BoundedComplete(bound),
@@ -289,6 +307,7 @@ pub fn explore(
         time: begun.elapsed(),
         sharing,
         expected: config.case.expected(&options).to_vec(),
+        provenance,
         image: name(specimen.image()),
         begins: name(specimen.beginning()),
         seen,
@@ -375,7 +394,12 @@ fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
 }
 
 /// What was found, made short, and seen to come again. If a signal comes meanwhile, as it was found.
-fn broke(specimen: &mut Specimen, config: &Config, found: Found) -> Result<Verdict, ExploreError> {
+fn broke(
+    specimen: &mut Specimen,
+    config: &Config,
+    provenance: &Provenance,
+    found: Found,
+) -> Result<Verdict, ExploreError> {
     let found_with = found.turns.len();
     let Found { turns, breach } = match made_short(specimen, config, found.clone()) {
         Err(ExploreError::Specimen(SpecimenError::Interrupted)) => found,
@@ -384,6 +408,7 @@ fn broke(specimen: &mut Specimen, config: &Config, found: Found) -> Result<Verdi
     Ok(Verdict::Broke {
         schedule: Box::new(Schedule {
             form: FORM.to_owned(),
+            provenance: Some(provenance.clone()),
             case: config.case.to_string(),
             append: config.append.clone(),
             granularity: config.granularity,

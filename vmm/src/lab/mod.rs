@@ -6,6 +6,7 @@ mod exploration;
 pub mod judge;
 pub mod mailbox;
 pub mod rings;
+mod words;
 
 use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS, TRANSPORT_SLOTS};
 use shared::ledger::{CallId, Lane, RecordHead};

@@ -26,6 +26,7 @@ use crate::lab::judge::{self, CallName};
 use crate::lab::{self, Lab};
 use crate::machine::devices::Strays;
 use crate::machine::tally::REASONS;
+use crate::provenance::Provenance;
 use crate::stats::sources::Source;
 use crate::stats::window::{Value, Window};
 
@@ -36,7 +37,7 @@ pub use traced::{Pair, Traced};
 pub use verdict::{Kind, Verdict};
 
 /// Version of the JSON document. It changes when a program that reads it could take harm: see docs/formats.md.
-pub const SCHEMA: &str = "ipi-lab/1";
+pub const SCHEMA: &str = "ipi-lab/2";
 
 /// What the figures of KVM and of exits can cover.
 const WINDOWS: [&str; 3] = ["workload", "unfinished workload", "whole run"];
@@ -46,6 +47,8 @@ const WINDOWS: [&str; 3] = ["workload", "unfinished workload", "whole run"];
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: &'static str,
+    /// Where it comes from.
+    pub provenance: Provenance,
     /// How it ended, in one word.
     pub result: Kind,
     /// The exit status that says so.
@@ -77,12 +80,10 @@ pub struct Report {
     pub stalls: Option<Stalls>,
     /// What the trace says of latencies; `null` without one.
     pub trace: Option<Traced>,
-    /// Who counted, and whether it can be believed; empty unless that was to be found out.
+    /// Who counted, and whether it can be believed. Nothing is told of what a source counted that is not `ok`.
     pub sources: Vec<Source>,
     /// By vCPU, in order.
     pub per_vcpu: Vec<PerVcpu>,
-    /// KVM's statistics of the VM.
-    pub kvm_vm: BTreeMap<String, Value>,
     /// What the guest's oracles found, as far as it was kept.
     pub findings: Vec<FoundByGuest>,
     /// How many findings the guest made.
@@ -154,7 +155,7 @@ pub struct PerVcpu {
     pub ipi_received: u64,
     /// Exits to userspace in the window, by reason.
     pub exits: BTreeMap<&'static str, u64>,
-    /// KVM's statistics: counts over the window, other values at its end.
+    /// Of KVM's statistics those that can be believed, over the window.
     pub kvm: BTreeMap<String, Value>,
     /// Passages of tracepoints in the window, of those sources that can be believed.
     pub tracepoints: BTreeMap<String, u64>,
@@ -191,8 +192,9 @@ pub struct FoundHere {
 }
 
 impl Report {
-    /// The report on a run of which `aftermath` is left, with the lab it used.
-    pub fn new(aftermath: &Aftermath, lab: &Lab) -> Self {
+    /// The report on a run of which `aftermath` is left, with the lab it used, and where it comes from. What the
+    /// guest says of its options is added to that.
+    pub fn new(aftermath: &Aftermath, lab: &Lab, provenance: Provenance) -> Self {
         let verdict = Verdict::on(aftermath, lab);
         let window = &aftermath.window;
         let totals = lab.totals();
@@ -205,10 +207,13 @@ impl Report {
             judge::Kept::default()
         };
         let open = judge::open_calls(lab);
-        let kvm_vm = owned(window.kvm_vm());
         let traced = aftermath.trace.as_ref().map(Traced::new);
         Self {
             schema: SCHEMA,
+            provenance: Provenance {
+                words: lab.words(),
+                ..provenance
+            },
             result: verdict.kind,
             exit_status: verdict.exit_status(),
             message: verdict.message,
@@ -246,7 +251,6 @@ impl Report {
             per_vcpu: (0..aftermath.vcpus)
                 .map(|id| per_vcpu(id, counters.get(id as usize), window))
                 .collect(),
-            kvm_vm,
             findings: lab.findings().into_iter().map(found_by_guest).collect(),
             findings_made: header.findings_made,
             breaches: breaches.first.into_iter().map(found_here).collect(),
@@ -260,6 +264,7 @@ impl Report {
                 .chain(&aftermath.console_loss)
                 .chain(&aftermath.uncounted)
                 .cloned()
+                .chain(sources::left_out(window))
                 .chain(stalls::notes(aftermath))
                 .chain(traced.iter().flat_map(Traced::notes))
                 .collect(),

@@ -6,9 +6,12 @@ use crate::machine::inspect::{Activity, Standing};
 use crate::machine::lifecycle::Absence;
 use crate::machine::pausing::Latency;
 use crate::machine::vcpu::Death;
+use crate::provenance::{Input, Provenance};
 use crate::report::Report;
+use crate::stats::sources::Kvm;
 use crate::stats::window::Window;
 use shared::lab::{Counters, Header, Layout};
+use std::path::Path;
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::IntoBytes;
@@ -34,6 +37,12 @@ fn ended(ending: Ending) -> Aftermath {
         console_loss: None,
         vcpus: CPUS,
     }
+}
+
+fn report(aftermath: &Aftermath, lab: &Lab) -> Report {
+    let guest = Input::new(Path::new("guest.bin"), b"");
+    let provenance = Provenance::new(Kvm::Unknown, guest, CPUS, "");
+    Report::new(aftermath, lab, provenance)
 }
 
 fn exited(code: ExitCode) -> Aftermath {
@@ -112,15 +121,23 @@ fn every_ending_has_the_status_of_its_kind() {
 
 #[test]
 fn the_document_has_its_keys_without_any_statistics() {
-    let report = Report::new(&exited(ExitCode::Pass), &all_up());
+    let report = report(&exited(ExitCode::Pass), &all_up());
     let document = report.json().unwrap();
     assert_eq!(document.lines().count(), 1);
     let json: serde_json::Value = serde_json::from_str(&document).unwrap();
-    assert_eq!(json["schema"], "ipi-lab/1");
+    assert_eq!(json["schema"], "ipi-lab/2");
     assert_eq!(json["result"], "pass");
     assert_eq!(json["exit_status"], 0);
     assert_eq!(json["vcpus"], CPUS);
     assert_eq!(json["ipi"]["exits_per_ipi"], serde_json::Value::Null);
+    let why = json["ipi"]["exits_unknown"].as_str().unwrap();
+    assert!(
+        report
+            .table()
+            .contains(&format!("exits/IPI  not known ({why})"))
+    );
+    assert_eq!(json["provenance"]["guest"]["name"], "guest.bin");
+    assert_eq!(json["provenance"]["words"], serde_json::Value::Null);
     assert_eq!(json["ipi"]["by_transport"]["x2apic"], 0);
     assert_eq!(json["per_vcpu"][2]["id"], 2);
     assert_eq!(json["stalls"], serde_json::Value::Null);
@@ -151,7 +168,7 @@ fn stalls_are_reported_with_what_came_of_them() {
         },
         ..exited(ExitCode::Pass)
     };
-    let report = Report::new(&aftermath, &all_up());
+    let report = report(&aftermath, &all_up());
     let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
     let stalls = &json["stalls"];
     assert_eq!(stalls["count"], 4);
@@ -177,7 +194,7 @@ fn a_guest_without_a_workload_is_not_stalled() {
         },
         ..exited(ExitCode::Pass)
     };
-    let table = Report::new(&aftermath, &all_up()).table();
+    let table = report(&aftermath, &all_up()).table();
     assert!(table.contains("note: no vCPU was stalled: "), "{table}");
 }
 
@@ -233,7 +250,7 @@ fn every_ipi_is_accounted_for() {
         ],
         ..exited(ExitCode::Pass)
     };
-    let report = |counters, aftermath: &Aftermath| Report::new(aftermath, &counted(counters));
+    let report = |counters, aftermath: &Aftermath| report(aftermath, &counted(counters));
     let ipi = report(counters, &aftermath).ipi;
     assert_eq!((ipi.sent, ipi.targets, ipi.received), (30, 100, 40));
     assert_eq!((ipi.added, ipi.lost, ipi.in_flight), (9, 2, 3));

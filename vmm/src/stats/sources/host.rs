@@ -21,6 +21,18 @@ pub enum Kvm {
     Unknown,
 }
 
+impl Kvm {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vmx => "vmx",
+            Self::Svm => "svm",
+            Self::Emulated => "emulated",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 impl fmt::Display for Kvm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

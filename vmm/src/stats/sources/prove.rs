@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::canary::{Canary, CanaryError, INSTRUCTIONS_OF_MMIO, Step, TIMES, VECTOR};
 use super::host::Kvm;
-use super::{Lack, STATS, Shown, Source, Sources, Status};
+use super::{Lack, PERF, STATS, STATS_FD, Shown, Source, Sources, Status};
 use crate::stats::binary::{self, StatsError};
 use crate::stats::tracepoints::events::{
     self, ACCEPT_IRQ, APIC_IPI, EOI, EXIT, MSR, X2APIC_ICR, exit_filter, msr_filter,
@@ -13,8 +13,6 @@ use crate::stats::tracepoints::events::{
 use crate::stats::tracepoints::{Counter, Event, GRANT, Isa, Tracefs, Tracepoints};
 
 const KVM_RUN: &str = "returns of KVM_RUN, counted by the VMM";
-const STATS_FD: &str = "KVM_GET_STATS_FD";
-const PERF: &str = "perf_event_open, a counter per vCPU thread";
 
 impl Source {
     fn lacking(name: &str, via: &str, lack: Lack) -> Self {
