@@ -153,15 +153,22 @@ fn args(call: u64) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::provenance::Input;
+    use crate::stats::sources::Kvm;
     use crate::stats::timeline;
     use crate::stats::trace::CpuTrace;
     use proptest::prelude::*;
     use shared::trace::Record;
 
     fn written(traces: &[&Trace]) -> Value {
+        let guest = Input::new(Path::new("guest.bin"), b"");
+        let provenance = Provenance::new(Kvm::Unknown, guest, 2, "");
+        let traces: Vec<_> = traces.iter().map(|trace| (*trace, &provenance)).collect();
         let mut text = Vec::new();
-        write(&mut text, traces).unwrap();
+        write(&mut text, &traces).unwrap();
         serde_json::from_slice(&text).unwrap()
     }
 
