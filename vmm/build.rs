@@ -5,8 +5,16 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What `vmm` is made of, seen from the root of the workspace.
-const SOURCES: [&str; 4] = ["vmm", "shared", "Cargo.toml", "Cargo.lock"];
+/// What `vmm` is made of, seen from the root of the workspace. Whatever changes here has it compiled anyway.
+const SOURCES: [&str; 7] = [
+    "vmm/src",
+    "vmm/build.rs",
+    "vmm/Cargo.toml",
+    "shared/src",
+    "shared/Cargo.toml",
+    "Cargo.toml",
+    "Cargo.lock",
+];
 
 /// A commit, and whether the sources are others by now.
 #[derive(Debug, PartialEq, Eq)]

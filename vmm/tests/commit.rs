@@ -36,8 +36,8 @@ fn a_commit_is_that_of_these_sources_and_says_when_they_are_others() {
         return;
     }
     assert_eq!(commit(root), None, "nothing is committed yet");
-    fs::create_dir(root.join("vmm")).unwrap();
-    fs::write(root.join("vmm/main.rs"), "1").unwrap();
+    fs::create_dir_all(root.join("vmm/src")).unwrap();
+    fs::write(root.join("vmm/src/main.rs"), "1").unwrap();
     assert!(git(root, "add .") && git(root, "commit --quiet -m one"));
     let one = commit(root).unwrap();
     assert_eq!((one.id.len(), one.is_modified), (40, false));
@@ -46,7 +46,7 @@ fn a_commit_is_that_of_these_sources_and_says_when_they_are_others() {
     // What does not become part of the command does not make it another.
     fs::write(root.join("notes"), "").unwrap();
     assert!(!commit(root).unwrap().is_modified);
-    fs::write(root.join("vmm/more.rs"), "").unwrap();
+    fs::write(root.join("vmm/src/more.rs"), "").unwrap();
     assert!(commit(root).unwrap().is_modified);
     // A copy somewhere in another repository is not of its commit.
     assert_eq!(commit(&root.join("vmm")), None);

@@ -92,7 +92,7 @@ impl Stress {
     pub fn operations(cpus: usize, options: &Options) -> Option<u64> {
         let asked = options.calls.map(u64::from);
         match options.milliseconds {
-            None => Some(asked.unwrap_or(default_operations(cpus).into())),
+            None => Some(asked.unwrap_or_else(|| default_operations(cpus).into())),
             Some(_) => asked,
         }
     }
