@@ -20,7 +20,7 @@ LOST_CALL := scenarios/explore/lost-call.case
 
 .DEFAULT_GOAL := build
 .PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-versus test-orderings test-local \
-	test-plants test-svm test-qemu test-browser stories soak cases designs bench bench-explorer costs trace-costs lint install clean
+	test-images test-plants test-svm test-qemu test-browser stories soak cases designs bench bench-explorer costs trace-costs lint install clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -71,6 +71,9 @@ whole:
 	@$(CARGO) test $(CARGO_FLAGS) --quiet --package tests --test whole --no-run --message-format=json | \
 		sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} strip --strip-debug -o $(WHOLE) {}
 	@test -x $(WHOLE)
+
+test-images: build ## that the guest images are the same bytes wherever they are built
+	GUEST=$(abspath $(GUEST)) $(CARGO) test $(CARGO_FLAGS) --package tests --test images
 
 test-local: have-kvm build whole ## whole runs on this host's /dev/kvm
 	VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) --skip qemu::

@@ -5,6 +5,7 @@
 //! in memory of its own, for its own verdict. Only this module turns lab offsets into references.
 
 use alloc::alloc::{alloc_zeroed, handle_alloc_error};
+use core::fmt::Write;
 use core::mem::{offset_of, size_of};
 use core::ptr::NonNull;
 use core::slice;
@@ -12,13 +13,14 @@ use core::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use shared::lab::{
     ALIGN, Contexts, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle,
-    TRANSPORT_SLOTS, Tally, Transport,
+    TRANSPORT_SLOTS, Tally, Transport, Words,
 };
 use shared::ledger::{CallId, Lane, RecordHead};
 use shared::mailbox::{ANSWERS, MASK_WORDS, Mailbox};
 use shared::probe::Arms;
 use shared::trace::{RingHead, ring_records};
 
+use crate::effective::Effective;
 use crate::platform::{CpuId, Vector};
 use crate::trace::{AtomicRecord, AtomicRingHead, Ring};
 
@@ -331,6 +333,19 @@ impl Lab {
 
     fn contexts(&self, cpu: CpuId) -> u64 {
         (self.layout.contexts.entry(cpu as u64)).expect("the lab has a row for every CPU")
+    }
+
+    /// Says what the run is made of.
+    pub fn set_words(&self, effective: &Effective<'_>) {
+        let mut words = Words::EMPTY;
+        // A test holds the longest of them to the room that there is.
+        if write!(words, "{effective}").is_err() {
+            return;
+        }
+        if let Some(offset) = self.layout.words.entry(0) {
+            // SAFETY: the entry lies within the lab, and only the first CPU writes it, once.
+            unsafe { self.pointer::<Words>(offset).write_volatile(words) };
+        }
     }
 
     /// The trace ring of `cpu`.

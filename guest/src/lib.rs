@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+pub mod effective;
 pub mod ipi;
 pub mod lab;
 pub mod ledger;

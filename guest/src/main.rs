@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use guest::effective::Effective;
 use guest::lab::Lab;
 use guest::options::{ApicMode, Eoi, Options};
 use guest::platform::{Doorbell, Platform, Vector};
@@ -89,6 +90,12 @@ extern "C" fn start_first_cpu(start_info: u32) -> ! {
         has_clusters: mode == ApicMode::X2apic,
         has_pv: hypercall.is_some(),
     };
+    lab.set_words(&Effective {
+        options: &options,
+        apic: mode,
+        unicast: router.unicast,
+        cpus: apic_ids.len(),
+    });
     let metal = Metal {
         router,
         mode,

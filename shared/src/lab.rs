@@ -95,8 +95,10 @@ pub struct Header {
     pub tallies: Section,
     /// How many findings of each [`Oracle`] there were: a 64-bit word each, by its number.
     pub found: Section,
+    /// One [`Words`].
+    pub words: Section,
     /// Room for more.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 3],
     /// Guest: how many CPUs it brought up, the first one included.
     pub cpus_online: u32,
     /// Guest: findings made, which can exceed the number kept.
@@ -128,6 +130,49 @@ pub struct Contexts {
 }
 
 const _: () = assert!(size_of::<Contexts>() == 64);
+
+/// Bytes that [`Words`] have room for.
+pub const WORDS_LEN: usize = 1016;
+
+/// The options of the run, as `key=value` words with a blank between them: all that have a say in it, those that nobody
+/// asked for too. Written by the guest before its workload starts. No bytes say nothing.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Words {
+    /// Bytes of text, or anything, if the guest is broken.
+    pub length: u64,
+    /// The text, in ASCII.
+    pub bytes: [u8; WORDS_LEN],
+}
+
+const _: () = assert!(size_of::<Words>() == 1024);
+
+impl Words {
+    /// None.
+    pub const EMPTY: Self = Self {
+        length: 0,
+        bytes: [0; WORDS_LEN],
+    };
+
+    /// The text, as far as there is room for it.
+    pub fn text(&self) -> &[u8] {
+        let length = usize::try_from(self.length).unwrap_or(WORDS_LEN);
+        &self.bytes[..length.min(WORDS_LEN)]
+    }
+}
+
+/// Adds to the text.
+impl fmt::Write for Words {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let start = self.text().len();
+        let place = self.bytes[start..]
+            .get_mut(..text.len())
+            .ok_or(fmt::Error)?;
+        place.copy_from_slice(text.as_bytes());
+        self.length = (start + text.len()) as u64;
+        Ok(())
+    }
+}
 
 /// Ways in which an IPI can leave a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -408,6 +453,8 @@ pub struct Layout {
     pub tallies: Section,
     /// How many findings of each [`Oracle`] there were, by its number.
     pub found: Section,
+    /// One [`Words`].
+    pub words: Section,
     /// Bytes in all, a multiple of [`ALIGN`].
     pub size: u64,
 }
@@ -458,8 +505,13 @@ impl Layout {
             stride: size_of::<u64>() as u64,
             count: ORACLE_SLOTS as u64,
         };
-        let ledger = Section {
+        let words = Section {
             offset: after(found.end()),
+            stride: size_of::<Words>() as u64,
+            count: 1,
+        };
+        let ledger = Section {
+            offset: after(words.end()),
             stride: record_stride(mask_words),
             count: u64::from(cpus) * Lane::COUNT as u64 * u64::from(SLOTS),
         };
@@ -480,6 +532,7 @@ impl Layout {
             contexts,
             tallies,
             found,
+            words,
             size: after(rings.end()),
         })
     }
@@ -502,6 +555,7 @@ impl Layout {
             contexts: self.contexts,
             tallies: self.tallies,
             found: self.found,
+            words: self.words,
             ..Header::default()
         }
     }
@@ -529,7 +583,8 @@ impl Layout {
             && header.rings == layout.rings
             && header.contexts == layout.contexts
             && header.tallies == layout.tallies
-            && header.found == layout.found;
+            && header.found == layout.found
+            && header.words == layout.words;
         if same {
             Ok(layout)
         } else {
@@ -584,7 +639,8 @@ mod tests {
             assert!(layout.arms.end() <= layout.contexts.offset);
             assert!(layout.contexts.end() <= layout.tallies.offset);
             assert!(layout.tallies.end() <= layout.found.offset);
-            assert!(layout.found.end() <= layout.ledger.offset);
+            assert!(layout.found.end() <= layout.words.offset);
+            assert!(layout.words.end() <= layout.ledger.offset);
             assert!(layout.ledger.end() <= layout.rings.offset);
             assert!(layout.rings.end() <= layout.size);
             assert_eq!(Layout::from_header(&layout.header()), Ok(layout));

@@ -9,6 +9,7 @@ pub mod browser;
 pub mod image;
 pub mod mounts;
 mod run;
+pub mod sources;
 
 use std::env;
 use std::fs::File;

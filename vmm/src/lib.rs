@@ -13,6 +13,7 @@ pub mod duration;
 pub mod explore;
 pub mod lab;
 pub mod machine;
+pub mod provenance;
 pub mod report;
 pub mod scenario;
 pub mod stats;
@@ -31,7 +32,9 @@ use machine::pin::{PinError, Pins};
 use machine::points::Points;
 use machine::symbols::Symbols;
 use machine::{Machine, MachineError, Parts, boot};
+use provenance::{Input, Provenance};
 use report::{Kind, Report, postmortem};
+use stats::sources::{Kvm, Sources};
 use stats::trace::Trace;
 use stats::window::Window;
 
@@ -58,8 +61,11 @@ pub struct Config {
     pub trace: control::Tracing,
     /// Whether to show a live table of the vCPUs on standard error, if that is a terminal.
     pub watch: bool,
-    /// Who counts beside KVM's statistics and the VMM itself; `None` spares finding out.
-    pub sources: Option<Arc<stats::sources::Sources>>,
+    /// Who counts beside the VMM itself, and can be believed; `None` spares finding out, and then nothing of what
+    /// anybody else counts is told.
+    pub sources: Option<Arc<Sources>>,
+    /// The script that drives it, if one does.
+    pub script: Option<Input>,
 }
 
 /// What a run came to.
@@ -172,6 +178,19 @@ pub fn run_attended(
         layout: &layout,
         command_line: &command_line,
     })?;
+    let kvm = config
+        .sources
+        .as_ref()
+        .map_or(Kvm::Unknown, |sources| sources.kvm);
+    let provenance = Provenance {
+        script: config.script.clone(),
+        ..Provenance::new(
+            kvm,
+            Input::new(guest, image.bytes()),
+            config.vcpus,
+            &config.append,
+        )
+    };
     let lab =
         lab::Lab::prepare(machine.memory.clone(), layout.lab.start, pages).map_err(Error::Lab)?;
     let symbols = Arc::new(Symbols::read(image.bytes()));
@@ -197,7 +216,7 @@ pub fn run_attended(
         server.leave();
     }
     let mut aftermath = aftermath?;
-    let report = Report::new(&aftermath, &lab);
+    let report = Report::new(&aftermath, &lab, provenance);
     let post_mortem = describe(&aftermath, &report, &symbols);
     Ok(Outcome {
         report,

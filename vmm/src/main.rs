@@ -12,7 +12,7 @@ use command::{bench, complain, ctl, explore, merge, probes, replay, run, schema}
 #[derive(Debug, Parser)]
 #[command(
     name = "vmm",
-    version,
+    version = vmm::provenance::VERSION,
     max_term_width = 100,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,

@@ -59,6 +59,10 @@ pub fn run(
     mut report: impl FnMut(Outcome),
 ) -> Result<(), ScenarioError> {
     let script = Script::read(file)?;
+    let config = &Config {
+        script: Some(script.input()),
+        ..config.clone()
+    };
     let (requests, wanted) = mpsc::channel::<Request>();
     let given = Given {
         machine: config.guest.is_some(),

@@ -20,8 +20,10 @@ use vmm::lab::Lab;
 use vmm::machine::devices::Strays;
 use vmm::machine::journal::Entry;
 use vmm::machine::lifecycle::{Stall, State};
+use vmm::provenance::{Input, Provenance};
 use vmm::report::Report;
 use vmm::report::page::{self, Section};
+use vmm::stats::sources::Kvm;
 use vmm::stats::timeline;
 use vmm::stats::trace::{Brought, Trace};
 use vmm::stats::window::Window;
@@ -35,7 +37,6 @@ fn page_of(traces: Vec<Trace>, command_line: &str) -> Written {
     let section = |report, trace| Section {
         report,
         post_mortem: "",
-        guest: Path::new("guest.bin"),
         command_line,
         trace: Some(trace),
     };
@@ -76,7 +77,11 @@ fn reported(trace: Trace) -> (Report, Trace) {
         trace: Some(trace),
         console: String::new(),
     };
-    let report = Report::new(&aftermath, &lab);
+    let report = {
+        let guest = Input::new(Path::new("guest.bin"), b"");
+        let provenance = Provenance::new(Kvm::Unknown, guest, vcpus, "");
+        Report::new(&aftermath, &lab, provenance)
+    };
     let trace = aftermath.trace.take().expect("it was put there");
     (report, trace)
 }

@@ -83,6 +83,7 @@ fn made(rounds: usize, own: u64) -> Story {
 fn page_of(story: &Story, case: &str) -> Written {
     let schedule = Schedule {
         form: FORM.to_owned(),
+        provenance: None,
         case: case.to_owned(),
         append: String::new(),
         granularity: Granularity::Access,

@@ -174,12 +174,17 @@ impl Bench {
     pub fn new(cpus: usize, options: &Options) -> Self {
         Self {
             round: options.round,
-            rounds: options.calls.unwrap_or(ROUNDS),
+            rounds: Self::rounds(options),
             barrier: Barrier::new(cpus),
             ready: AtomicUsize::new(0),
             done: (0..cpus).map(|_| Done::default()).collect(),
             over: AtomicBool::new(false),
         }
+    }
+
+    /// How many rounds are measured.
+    pub fn rounds(options: &Options) -> u32 {
+        options.calls.unwrap_or(ROUNDS)
     }
 
     /// This CPU's part. CPU 0 returns when all rounds are over; another is woken then.

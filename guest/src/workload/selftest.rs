@@ -33,9 +33,14 @@ impl Selftest {
     pub fn new(cpus: usize, options: &Options) -> Self {
         Self {
             barrier: Barrier::new(cpus),
-            calls: options.calls.unwrap_or_else(|| default_calls(cpus)),
+            calls: Self::calls(cpus, options),
             seed: options.seed,
         }
+    }
+
+    /// How many random calls each of `cpus` CPUs makes.
+    pub fn calls(cpus: usize, options: &Options) -> u32 {
+        options.calls.unwrap_or_else(|| default_calls(cpus))
     }
 
     /// This CPU's part. It returns when every CPU has done its own and all calls have run.

@@ -72,13 +72,8 @@ pub struct Stress {
 impl Stress {
     /// The stress that `options` ask for, on `cpus` CPUs.
     pub fn new(cpus: usize, options: &Options) -> Self {
-        let asked = options.calls.map(u64::from);
-        let default = u64::from(default_operations(cpus));
         Self {
-            operations: match options.milliseconds {
-                None => Some(asked.unwrap_or(default)),
-                Some(_) => asked,
-            },
+            operations: Self::operations(cpus, options),
             time: options.milliseconds,
             begun: AtomicU64::new(0),
             progress: (0..cpus)
@@ -90,6 +85,15 @@ impl Stress {
                 .collect(),
             users: AtomicCpuMask::none(cpus),
             stage: AtomicU32::new(Stage::Done as u32),
+        }
+    }
+
+    /// How many operations each of `cpus` CPUs makes; `None` if only the time ends it.
+    pub fn operations(cpus: usize, options: &Options) -> Option<u64> {
+        let asked = options.calls.map(u64::from);
+        match options.milliseconds {
+            None => Some(asked.unwrap_or_else(|| default_operations(cpus).into())),
+            Some(_) => asked,
         }
     }
 

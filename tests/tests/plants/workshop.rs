@@ -2,25 +2,13 @@
 //! are. Each copy is brought up to date before something is planted in it, whatever became of the last build;
 //! what the guest stands on is built once per copy and kept.
 
-use std::ffi::OsString;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use tests::{Vmm, explore_image};
-
-/// What the guest is built from: the workspace.
-const SOURCES: [&str; 6] = [
-    "Cargo.toml",
-    "Cargo.lock",
-    "shared",
-    "guest",
-    "vmm",
-    "tests",
-];
+use tests::{Vmm, explore_image, sources};
 
 /// The first build in a copy takes a minute on a busy host.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -52,15 +40,10 @@ pub fn build(name: &str, change: &Change) -> PathBuf {
     let image = bench().join(format!("{name}.bin"));
     let (number, _in_use) = free_copy();
     let copy = bench().join(format!("copy{number}"));
-    let sources = copy.join("src");
-    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    fs::create_dir_all(&sources).expect("a directory for sources");
-    for part in SOURCES {
-        bring_up_to_date(&original.join(part), &sources.join(part))
-            .unwrap_or_else(|error| panic!("cannot copy {part} to {}: {error}", copy.display()));
-    }
-    apply(change, &sources);
-    let mut command = Command::new(sources.join("guest/build"));
+    let sources_at = copy.join("src");
+    sources::copy_to(&sources_at);
+    apply(change, &sources_at);
+    let mut command = Command::new(sources_at.join("guest/build"));
     command
         .arg("explore")
         .arg(&image)
@@ -79,37 +62,6 @@ fn free_copy() -> (usize, MutexGuard<'static, ()>) {
     })
     .next()
     .unwrap_or_else(|| (0, COPIES[0].lock().unwrap_or_else(PoisonError::into_inner)))
-}
-
-/// Makes `copy` the same as `original`, and leaves alone what is: what was built from it need not be again.
-fn bring_up_to_date(original: &Path, copy: &Path) -> io::Result<()> {
-    if !original.is_dir() {
-        let is_same = copy.is_file() && fs::read(copy)? == fs::read(original)?;
-        return if is_same {
-            Ok(())
-        } else {
-            fs::copy(original, copy).map(drop)
-        };
-    }
-    fs::create_dir_all(copy)?;
-    for name in names(copy)? {
-        // A module that is a file and a directory is none.
-        let (left, is_there) = (copy.join(&name), original.join(&name).exists());
-        match left.is_dir() {
-            _ if is_there => {}
-            true => fs::remove_dir_all(left)?,
-            false => fs::remove_file(left)?,
-        }
-    }
-    for name in names(original)? {
-        bring_up_to_date(&original.join(&name), &copy.join(&name))?;
-    }
-    Ok(())
-}
-
-fn names(directory: &Path) -> io::Result<Vec<OsString>> {
-    let entries = fs::read_dir(directory)?;
-    entries.map(|entry| Ok(entry?.file_name())).collect()
 }
 
 fn apply(change: &Change, sources: &Path) {

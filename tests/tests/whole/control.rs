@@ -305,7 +305,18 @@ fn a_workload_that_takes_no_commands_can_be_paused_and_watched() {
     for cpu in [3, 0, 1, 3, 2] {
         let paused = client.well(&json!({ "verb": "pause", "cpu": cpu }));
         assert_ne!(paused["state"], "running");
-        client.well(&json!({ "verb": "stats" }));
+        let stats = client.well(&json!({ "verb": "stats" }));
+        let left_out = stats["kvm_left_out"].as_object().expect("names and why");
+        for vcpu in stats["vcpus"].as_array().expect("four of them") {
+            let kvm = vcpu["kvm"].as_object().expect("a map");
+            assert!(kvm.contains_key("halt_exits"), "{stats}");
+            assert!(
+                !kvm.keys().any(|name| left_out.contains_key(name)),
+                "{stats}"
+            );
+            // Who is not left out is told.
+            assert_ne!(kvm.contains_key("exits"), left_out.contains_key("exits"));
+        }
         client.well(&json!({ "verb": "resume", "cpu": cpu }));
     }
     client.well(&json!({ "verb": "pause_all" }));

@@ -221,6 +221,15 @@ fn conform(text: &str, scrape: &Scrape) {
                 "oracle",
                 "result",
                 "window",
+                "version",
+                "commit",
+                "modified",
+                "kernel",
+                "kvm",
+                "guest",
+                "words",
+                "script",
+                "source",
             ];
             assert!(
                 few.contains(&label.as_str()),

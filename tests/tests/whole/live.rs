@@ -85,6 +85,12 @@ fn the_table_shows_every_vcpu_and_goes_away() {
         left.iter().any(|line| line.starts_with("vCPUs      3")),
         "{left:#?}"
     );
+    // A count of exits that the report does not believe was no figure in the table either.
+    let is_unknown = left
+        .iter()
+        .any(|line| line.contains("exits/IPI  not known"));
+    let exits = figure(&lines, "0", "exits/s");
+    assert_eq!(exits.is_none(), is_unknown, "{lines:#?} {left:#?}");
     let parser = terminal.screen.0.lock().expect("no panic");
     assert!(!parser.screen().hide_cursor(), "the cursor is there again");
 }

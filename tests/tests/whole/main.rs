@@ -16,6 +16,7 @@ mod live;
 mod meddling;
 mod no_kvm;
 mod output;
+mod provenance;
 mod qemu;
 mod reports;
 mod scripts;

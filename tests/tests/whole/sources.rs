@@ -173,6 +173,83 @@ fn a_run_says_what_it_counted_at_tracepoints() {
     }
 }
 
+/// The names of the sources, and whether they can be believed.
+fn all(figures: &Value) -> Vec<(String, bool)> {
+    let sources = figures["sources"].as_array().expect("a list of sources");
+    let names = sources
+        .iter()
+        .map(|it| it["name"].as_str().expect("a name"));
+    names
+        .map(|name| (name.to_owned(), is_believed(figures, name)))
+        .collect()
+}
+
+#[test]
+fn no_figure_comes_from_who_was_not_seen_to_count() {
+    need_kvm();
+    let calls = "--vcpus 2 --append calls=5";
+    let run = |more: &str| Vmm::boot(&format!("{calls} {more}")).run();
+    let json = run("--stats json");
+    let figures = json.ends_with(0).json();
+    let sources = all(&figures);
+    let is_ok = |name: &str| sources.iter().any(|(it, is_ok)| it == name && *is_ok);
+    for vcpu in figures["per_vcpu"].as_array().expect("two of them") {
+        for name in vcpu["kvm"].as_object().expect("a map").keys() {
+            assert!(is_ok(name), "nobody has tried {name}: {sources:?}");
+        }
+        assert!(vcpu["tracepoints"].as_object().expect("a map").is_empty());
+        // This one is seen on every host.
+        assert!(vcpu["kvm"]["halt_exits"].is_number(), "{vcpu:#}");
+    }
+    assert_eq!(figures["ipi"]["exits_per_ipi"].is_number(), is_ok("exits"));
+    assert_eq!(figures["ipi"]["exits_unknown"].is_null(), is_ok("exits"));
+
+    let table = run("");
+    table.ends_with(0);
+    let prometheus = run("--stats prometheus");
+    prometheus.ends_with(0);
+    let samples = &prometheus.stdout;
+    assert_eq!(samples.contains("\nipi_lab_exits_per_ipi "), is_ok("exits"));
+    for (name, is_ok) in &sources {
+        let up = format!(
+            "ipi_lab_source_up{{source=\"{name}\"}} {}",
+            i32::from(*is_ok)
+        );
+        assert!(samples.contains(&up), "no {up}: {samples}");
+        if !is_ok {
+            // Its figures are in no column and no sample, and why stands there instead.
+            let title = format!("kvm {}", name.replace('_', " "));
+            assert!(!table.stdout.contains(&format!("{title}  ")), "{table}");
+            assert!(!samples.contains(&format!("ipi_lab_kvm_{name}_total")));
+            table
+                .says("of KVM's statistics these are left out")
+                .says(name);
+        }
+    }
+    if is_ok("exits") {
+        table.says("(KVM binary stats, exits; workload)");
+    } else {
+        table.says("exits/IPI  not known (KVM's count of exits is ");
+    }
+}
+
+#[test]
+fn scripts_are_told_what_can_be_believed_and_nothing_else() {
+    need_kvm();
+    let script = r#"
+        boot(#{ vcpus: 1, append: "workload=puppet" });
+        print(`keys ${cpu(0).kvm().keys()}`);
+        finish();
+    "#;
+    let run = Vmm::scripted(script).args(["--stats", "json"]).run();
+    let figures = run.ends_with(0).json();
+    for (name, is_ok) in all(&figures) {
+        if name != "user" {
+            assert_eq!(run.stderr.contains(&format!("\"{name}\"")), is_ok, "{run}");
+        }
+    }
+}
+
 #[test]
 fn without_tracefs_it_is_said_how_to_have_it() {
     let Some((run, figures)) = run(ONE_AND_ALL, without_tracefs) else {

@@ -11,6 +11,7 @@ use vmm::explore::search::Counts;
 use vmm::explore::search::sampled::Way;
 use vmm::explore::sharing::Known;
 use vmm::explore::{Config, ExploreError, Outcome, Shard, Strategy, Verdict, explore};
+use vmm::stats::sources::Kvm;
 
 use crate::measure::Did;
 use crate::theirs::PCT_DEPTH;
@@ -78,6 +79,8 @@ impl Explorer {
         Config {
             guest: self.guest.clone(),
             case: self.case.clone(),
+            case_file: None,
+            kvm: Kvm::Unknown,
             append: format!("queue={}", queue.name()),
             granularity: Granularity::Access,
             strategy,

@@ -12,7 +12,7 @@ use crate::control::operator::{Operator, OperatorError, Wait, Watch};
 use crate::machine::tally::REASONS;
 use crate::report::Kind;
 use crate::stats::rounds::Rounds;
-use crate::stats::sources::STATS;
+use crate::stats::sources::{STATS, Source, is_proven};
 use crate::stats::tracepoints::events::EXIT;
 use crate::stats::window::Window;
 use crate::{Config, Outcome};
@@ -96,9 +96,13 @@ pub(super) fn cell(
     let mut operations: BTreeMap<String, f64> = BTreeMap::new();
     // Counting at tracepoints makes exits longer: it has a run of its own.
     let untouched = Config {
-        sources: None,
+        sources: config
+            .sources
+            .as_ref()
+            .map(|sources| Arc::new(sources.without_tracepoints())),
         ..config.clone()
     };
+    let mut words = None;
     for _ in 0..effort.repetitions {
         let outcome = run(&untouched, cell, effort.rounds)?;
         if outcome.report.result == Kind::Interrupted {
@@ -116,6 +120,7 @@ pub(super) fn cell(
                 own.all.count()
             )));
         }
+        words = outcome.report.provenance.words;
         tsc_khz = trace.map_or(0, |trace| trace.tsc_khz);
         medians.push(own.all.median());
         times.sent.merge(&own.sent);
@@ -154,16 +159,27 @@ pub(super) fn cell(
         &sender,
         sources.map_or(&[], |sources| &sources.list),
     );
+    let sources = sources.map_or(&[][..], |sources| &sources.list);
+    for counts in [&mut sender, &mut receivers] {
+        counts.retain(|figure, _| is_counted_by_proven(figure, sources));
+    }
     Ok(Ok(Cost {
         targets,
         sent: times.sent.spread(tsc_khz),
         all: times.all.spread(tsc_khz),
         medians,
         operations,
+        words,
         sender,
         receivers,
         verdict,
     }))
+}
+
+/// Whether what counts `figure`, which has its name at the beginning, can be believed.
+fn is_counted_by_proven(figure: &str, sources: &[Source]) -> bool {
+    let source = figure.split(' ').next().unwrap_or_default();
+    is_proven(sources, source)
 }
 
 /// What was counted in runs of one cell.

@@ -23,8 +23,9 @@ pub use verdict::{Handling, Verdict};
 
 use crate::Config;
 use crate::control::operator::OperatorError;
+use crate::provenance::{Input, Provenance};
 use crate::stats::latency::Spread;
-use crate::stats::sources::Source;
+use crate::stats::sources::{Kvm, Source};
 use crate::text;
 use measure::Background;
 
@@ -45,6 +46,8 @@ pub struct Effort {
 pub struct Costs {
     /// [`SCHEMA`].
     pub schema: String,
+    /// Where it comes from. The words that a guest took are those of each line.
+    pub provenance: Provenance,
     /// Number of vCPUs.
     pub vcpus: u32,
     /// Rounds of each run.
@@ -82,7 +85,10 @@ pub struct Cost {
     pub medians: Vec<u64>,
     /// Send operations of a round, by transport.
     pub operations: BTreeMap<String, f64>,
-    /// What is counted at the sender, per round, by who counts it and its name.
+    /// The options of the guest, as it says.
+    #[serde(default)]
+    pub words: Option<BTreeMap<String, String>>,
+    /// What is counted at the sender, per round, by who counts it and its name; by who can be believed.
     pub sender: BTreeMap<String, f64>,
     /// What is counted at all others together, per target and round.
     pub receivers: BTreeMap<String, f64>,
@@ -144,10 +150,12 @@ pub fn measure(
 }
 
 impl Costs {
-    /// No costs yet, of what `config` and `effort` say.
-    pub fn new(config: &Config, effort: Effort) -> Self {
+    /// No costs yet, of what `config` and `effort` say, with `guest`.
+    pub fn new(config: &Config, guest: Input, effort: Effort) -> Self {
+        let kvm = config.sources.as_ref().map_or(Kvm::Unknown, |it| it.kvm);
         Self {
             schema: SCHEMA.to_owned(),
+            provenance: Provenance::new(kvm, guest, config.vcpus, &config.append),
             vcpus: config.vcpus,
             rounds: effort.rounds,
             repetitions: effort.repetitions,

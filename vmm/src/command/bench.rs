@@ -1,6 +1,5 @@
 //! `vmm bench GUEST`: measures what IPIs and calls cost on this host.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +10,8 @@ use vmm::Config;
 use vmm::bench::{self, BenchError, Choice, Costs, Effort};
 use vmm::control::{Limits, Stalls, Stream, Tracing};
 use vmm::cpus::CpuSet;
+use vmm::machine::image::Image;
+use vmm::provenance::Input;
 use vmm::report::costs;
 use vmm::stats::sources::Sources;
 
@@ -109,13 +110,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let json = arguments.json.as_ref();
     let json = json.map(|path| create(path, [&arguments.guest]).map(|file| (file, path)));
     let json = json.transpose()?;
-    // So that a name that is not there is not found out by the first machine.
-    fs::metadata(&arguments.guest).map_err(|error| {
-        bad(format!(
-            "cannot read {}: {error}",
-            arguments.guest.display()
-        ))
-    })?;
+    // So that what is no guest is not found out by the first machine.
+    let image = Image::open(&arguments.guest).map_err(|error| bad(chain(&error)))?;
+    let guest = Input::new(&arguments.guest, image.bytes());
 
     let config = Config {
         guest: Some(arguments.guest.clone()),
@@ -132,12 +129,13 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         },
         watch: false,
         sources: Some(Arc::new(Sources::prove())),
+        script: None,
     };
     let effort = Effort {
         rounds: arguments.rounds,
         repetitions: arguments.runs,
     };
-    let mut costs = Costs::new(&config, effort);
+    let mut costs = Costs::new(&config, guest, effort);
     let bar = ProgressBar::new(cells.len() as u64).with_style(
         ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}")
             .expect("a template that is always the same"),

@@ -13,6 +13,8 @@ use vmm::explore::search::Counts;
 use vmm::explore::search::sampled::Way;
 use vmm::explore::sharing::Known;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible};
+use vmm::provenance::Input;
+use vmm::stats::sources::Sources;
 use vmm::{duration, text};
 
 use super::explored::{self, Files, Teller};
@@ -136,10 +138,12 @@ enum How {
 const SHRINK: Duration = Duration::from_secs(20);
 
 impl Arguments {
-    fn config(&self, case: Case) -> Result<Config, Refused> {
+    fn config(&self, (case, case_file): (Case, Input)) -> Result<Config, Refused> {
         let config = Config {
             guest: self.guest.clone(),
             case,
+            case_file: Some(case_file),
+            kvm: Sources::prove_statistics().kvm,
             append: self.append.clone(),
             granularity: match (self.strategy, self.granularity) {
                 (How::Reference, Granularity::Access) => Granularity::Every,
@@ -299,11 +303,13 @@ fn read_known(path: &Path) -> Result<Known, Refused> {
     })
 }
 
-fn read_case(path: &Path) -> Result<Case, Refused> {
+/// The case in a file, and the file.
+fn read_case(path: &Path) -> Result<(Case, Input), Refused> {
     let name = path.display();
     let bad = |message| Refused { message, status: 2 };
     let text = text::read(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;
-    Case::parse(&text).map_err(|error| bad(format!("{name}: {error}")))
+    let case = Case::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
+    Ok((case, Input::new(path, text.as_bytes())))
 }
 
 /// How far a search is, in a line.

@@ -12,6 +12,7 @@ use vmm::explore::search::Why;
 use vmm::explore::specimen::SpecimenError;
 use vmm::explore::story::{Story, tell};
 use vmm::explore::{ExploreError, Replay, Shard};
+use vmm::provenance::Provenance;
 use vmm::report::page::story::{self as page, Document as Page};
 use vmm::whole_file::WholeFile;
 
@@ -125,7 +126,9 @@ pub fn show(part: &Part, teller: Option<Teller<'_>>, files: Files) -> Result<u8,
     } else {
         judge_shard(document)
     };
-    let searched = searched(document);
+    let origin = document.provenance.as_ref().map(Provenance::facts);
+    let origin = origin.unwrap_or_default().into_iter();
+    let searched: Vec<_> = origin.chain(searched(document)).collect();
     print(story.as_ref(), &searched, &verdict).unwrap_or_else(|error| complain_of("report", error));
     if let (Some(file), Some(Teller { guest, .. })) = (files.page, teller) {
         let of = &document.of;

@@ -9,6 +9,7 @@ use vmm::explore::Replay;
 use vmm::explore::schedule::Schedule;
 use vmm::explore::search::Why;
 use vmm::explore::story::tell;
+use vmm::provenance::Provenance;
 use vmm::report::page::story::Document;
 use vmm::{duration, text};
 
@@ -83,6 +84,12 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         verdict += &format!("; {done} were made when {reason}");
     }
     let mut facts = vec![("compared", compared.to_owned())];
+    if let Some(found) = &schedule.provenance {
+        let Provenance {
+            vmm, date, host, ..
+        } = found;
+        facts.insert(0, ("found by", format!("vmm {vmm}, {date}, on {host}")));
+    }
     facts.extend(replayed.other.map(|other| ("another way", other)));
     // The last replay is the one that is told.
     let story = replayed.stopped.is_none().then_some(story);

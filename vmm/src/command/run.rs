@@ -9,6 +9,7 @@ use clap::Args;
 use vmm::control::socket::Server;
 use vmm::control::{Limits, Stall, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
+use vmm::provenance::Provenance;
 use vmm::report::page::{self, Section};
 use vmm::report::perfetto;
 use vmm::stats::sources::Sources;
@@ -135,7 +136,11 @@ impl Arguments {
                 ..Tracing::NOTHING
             },
             watch: self.watch,
-            sources: self.tracepoints.then(|| Arc::new(Sources::prove())),
+            sources: Some(Arc::new(match self.tracepoints {
+                true => Sources::prove(),
+                false => Sources::prove_statistics(),
+            })),
+            script: None,
         }
     }
 }
@@ -203,7 +208,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 .map(|error| (chain(&error), error.exit_status()))
         }
     };
-    let traces: Vec<_> = outcomes.iter().filter_map(|it| it.trace.as_ref()).collect();
+    let traces: Vec<_> = outcomes
+        .iter()
+        .filter_map(|it| Some((it.trace.as_ref()?, &it.report.provenance)))
+        .collect();
     let why = refused.as_ref().map(|(message, _)| message.as_str());
     let written = [
         ("report", Some(reports.finish(&outcomes))),
@@ -234,7 +242,7 @@ fn can_watch() -> bool {
     io::stderr().is_terminal() && !is_dumb
 }
 
-fn write_trace(file: WholeFile, traces: &[&Trace]) -> io::Result<()> {
+fn write_trace(file: WholeFile, traces: &[(&Trace, &Provenance)]) -> io::Result<()> {
     file.write(|mut out| perfetto::write(&mut out, traces))
 }
 
@@ -242,7 +250,6 @@ fn section(outcome: &Outcome) -> Section<'_> {
     Section {
         report: &outcome.report,
         post_mortem: &outcome.post_mortem,
-        guest: &outcome.guest,
         command_line: &outcome.command_line,
         trace: outcome.trace.as_ref(),
     }

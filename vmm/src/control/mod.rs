@@ -200,7 +200,7 @@ pub struct Setup<'a> {
     pub trace: Tracing,
     /// Whether to show a live table of the vCPUs on standard error, if that is a terminal.
     pub watch: bool,
-    /// Who counts beside KVM's statistics and the VMM, if that was found out.
+    /// Who counts beside the VMM and can be believed, if that was found out.
     pub sources: Option<&'a Sources>,
 }
 
@@ -215,7 +215,8 @@ pub fn run(
     setup: Setup<'_>,
     attend: impl FnOnce(&Arc<Operator>),
 ) -> Result<Aftermath, ControlError> {
-    let meter = Arc::new(Meter::new(&machine, lab.clone()));
+    let sources = setup.sources.map_or_else(Vec::new, |it| it.list.clone());
+    let meter = Arc::new(Meter::new(&machine, lab.clone(), &sources));
     // Before the threads, which inherit what is blocked.
     let signals = Signals::catch().map_err(|e| ControlError::Prepare("catch signals", e))?;
 
@@ -318,7 +319,7 @@ pub fn run(
         expected: operator.expectations(),
         transit: operator.transit(),
         blind: meter.blind().map(ToString::to_string),
-        sources: setup.sources.map_or_else(Vec::new, |it| it.list.clone()),
+        sources,
         uncounted,
         strays: devices.strays(),
         console_loss: output.loss(devices.console()),

@@ -38,6 +38,8 @@ use words::NoEffect;
 
 use crate::machine::MachineError;
 use crate::machine::image::Image;
+use crate::provenance::{Input, Provenance};
+use crate::stats::sources::Kvm;
 
 /// How choices are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -64,6 +66,10 @@ pub struct Config {
     pub guest: PathBuf,
     /// The case.
     pub case: Case,
+    /// The file that it is from, if it is from one.
+    pub case_file: Option<Input>,
+    /// The kind of this host's KVM, as far as that was found out.
+    pub kvm: Kvm,
     /// Words for the guest beyond the case's own.
     pub append: String,
     /// Where CPUs stop.
@@ -229,6 +235,8 @@ pub struct Outcome {
     pub sharing: Sharing,
     /// What the case expects: any of these to break, or nothing.
     pub expected: Vec<String>,
+    /// Where it comes from.
+    pub provenance: Provenance,
     /// A number that tells the guest's image from others.
     pub image: String,
     /// The state of the machine at the beginning.
@@ -289,6 +297,16 @@ pub fn explore(
     let image = Image::open(&config.guest)?;
     let mut specimen = Specimen::boot(&setup(&image, config), until)?;
     let begun = Instant::now();
+    let provenance = Provenance {
+        words: specimen.words(),
+        case: config.case_file.clone(),
+        ..Provenance::new(
+            config.kvm,
+            Input::new(&config.guest, image.bytes()),
+            config.case.cpus,
+            &options(config),
+        )
+    };
     let mut sharing = Sharing::new(specimen.cpus().len());
     if let Some(known) = &config.known {
         sharing.learn(known)?;
@@ -312,7 +330,7 @@ pub fn explore(
     let time = begun.elapsed();
     let found = Instant::now();
     let verdict = match covered.end {
-        End::Broke(found) => broke(&mut specimen, config, found, &mut is_cut_short)?,
+        End::Broke(found) => broke(&mut specimen, config, &provenance, found, &mut is_cut_short)?,
         _ if !covered.broken.is_empty() => Verdict::Refuted(covered.broken),
         End::Stopped(why) => Verdict::Stopped(why),
         End::Complete => match (covered.bound, config.strategy) {
@@ -340,6 +358,7 @@ pub fn explore(
         shortening,
         sharing,
         expected: config.case.expected(&options).to_vec(),
+        provenance,
         image: name(specimen.image()),
         begins: name(specimen.beginning()),
         seen,
@@ -469,6 +488,7 @@ fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
 fn broke(
     specimen: &mut Specimen,
     config: &Config,
+    provenance: &Provenance,
     found: Found,
     is_cut_short: &mut bool,
 ) -> Result<Verdict, ExploreError> {
@@ -482,6 +502,7 @@ fn broke(
     Ok(Verdict::Broke {
         schedule: Box::new(Schedule {
             form: FORM.to_owned(),
+            provenance: Some(provenance.clone()),
             case: config.case.to_string(),
             append: config.append.clone(),
             granularity: config.granularity,

@@ -18,6 +18,7 @@ use super::search::{Counts, Found, Why};
 use super::sharing::Known;
 use super::{Config, Outcome, Shard, Strategy, Verdict};
 use crate::explore::words::warnings;
+use crate::provenance::Provenance;
 use crate::text;
 use crate::whole_file::WholeFile;
 
@@ -29,6 +30,10 @@ pub const SCHEMA: &str = "ipi-lab-explore/1";
 pub struct Document {
     /// Version of this document's form.
     pub schema: String,
+    /// Where it comes from; of a merged result, where that of its first shard does. `null` if it was written by a
+    /// `vmm` that did not say.
+    #[serde(default)]
+    pub provenance: Option<Provenance>,
     /// What was searched.
     pub of: Search,
     /// Which part of it.
@@ -190,6 +195,7 @@ impl Document {
     pub fn new(config: &Config, outcome: &Outcome) -> Self {
         Self {
             schema: SCHEMA.to_owned(),
+            provenance: Some(outcome.provenance.clone()),
             of: Search {
                 case: config.case.to_string(),
                 append: config.append.clone(),

@@ -6,6 +6,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::provenance::Provenance;
+
 /// What is to happen next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Choice {
@@ -34,7 +36,10 @@ pub struct Turn {
 }
 
 /// Version of the form in files.
-pub const FORM: &str = "ipi-lab-schedule/1";
+pub const FORM: &str = "ipi-lab-schedule/2";
+
+/// The version before, which did not say where a schedule comes from, and is read as well.
+const WITHOUT_PROVENANCE: &str = "ipi-lab-schedule/1";
 
 /// A schedule of a case, complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +47,9 @@ pub const FORM: &str = "ipi-lab-schedule/1";
 pub struct Schedule {
     /// [`FORM`].
     pub form: String,
+    /// Where it comes from; nothing, if it was found by a `vmm` that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
     /// The case.
     pub case: String,
     /// Words for the guest, beyond the case's own.
@@ -110,7 +118,7 @@ impl Schedule {
             form: String,
         }
         let Header { form } = serde_json::from_str(text)?;
-        if form != FORM {
+        if form != FORM && form != WITHOUT_PROVENANCE {
             return Err(ScheduleError::OtherForm(form));
         }
         Ok(serde_json::from_str(text)?)
@@ -143,7 +151,11 @@ pub fn goes_on(turns: &[Turn], choices: impl IntoIterator<Item = Choice>) -> boo
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::provenance::Input;
+    use crate::stats::sources::Kvm;
     use proptest::prelude::*;
 
     #[test]
@@ -179,6 +191,11 @@ mod tests {
         })
     }
 
+    fn provenance_of_a_test() -> Provenance {
+        let guest = Input::new(Path::new("explore.bin"), b"");
+        Provenance::new(Kvm::Emulated, guest, 2, "queue=fifo")
+    }
+
     fn schedule() -> impl Strategy<Value = Schedule> {
         let granularity = prop_oneof![
             Just(Granularity::Probe),
@@ -188,9 +205,11 @@ mod tests {
         let texts = (".*", ".*", "[0-9a-f]{32}", "[0-9a-f]{32}");
         let turns = proptest::collection::vec(turn(), 0..20);
         let breaks = proptest::collection::vec("[a-z-]+", 0..3);
-        (texts, granularity, turns, breaks).prop_map(
-            |((case, append, image, begins), granularity, turns, breaks)| Schedule {
+        let parts = (texts, granularity, turns, breaks, any::<bool>());
+        parts.prop_map(
+            |((case, append, image, begins), granularity, turns, breaks, provenance)| Schedule {
                 form: FORM.to_owned(),
+                provenance: provenance.then(provenance_of_a_test),
                 case,
                 append,
                 granularity,
@@ -210,6 +229,7 @@ mod tests {
         let schedule = Schedule::parse(LEAST).unwrap();
         assert_eq!(schedule.turns[0].takes, None);
         assert_eq!(schedule.turns[0].state, None);
+        assert_eq!(schedule.provenance, None, "the form before had none");
         for needed in ["stops", "until", "breaks", "begins", "granularity"] {
             let without = LEAST.replace(needed, "another");
             let error = Schedule::parse(&without).unwrap_err().to_string();
@@ -222,9 +242,9 @@ mod tests {
 
     #[test]
     fn another_version_is_told_from_no_schedule() {
-        let newer = r#"{"form": "ipi-lab-schedule/2", "steps": 7}"#;
+        let newer = r#"{"form": "ipi-lab-schedule/3", "steps": 7}"#;
         let error = Schedule::parse(newer).unwrap_err();
-        assert!(matches!(error, ScheduleError::OtherForm(form) if form == "ipi-lab-schedule/2"));
+        assert!(matches!(error, ScheduleError::OtherForm(form) if form == "ipi-lab-schedule/3"));
         let error = Schedule::parse("{}").unwrap_err();
         assert!(matches!(error, ScheduleError::NotOne(_)), "{error}");
     }

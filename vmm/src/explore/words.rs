@@ -14,11 +14,16 @@ pub struct NoEffect {
 }
 
 /// By key: the one value that can be given, if there is one, and why there is no other.
-const FIXED: [(&str, Option<&str>, &str); 11] = [
+const FIXED: [(&str, Option<&str>, &str); 12] = [
     (
         "transport",
         Some("wire"),
         "in which every IPI goes by transport=wire, so that each moment at which it can arrive is tried",
+    ),
+    (
+        "self-ipi",
+        Some("wire"),
+        "in which IPIs to oneself go by the wire as well (self-ipi=wire)",
     ),
     (
         "workload",

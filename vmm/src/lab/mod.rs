@@ -8,6 +8,7 @@ pub mod judge;
 pub mod judgement;
 pub mod mailbox;
 pub mod rings;
+mod words;
 
 use shared::lab::{
     Counters, Finding, Header, Layout, MAX_FINDINGS, Section, TRANSPORT_SLOTS, Tally,

@@ -10,8 +10,11 @@ use super::sources;
 use super::table::RULED;
 use crate::bench::{Cell, Cost, Costs, Handling, Measured, Verdict};
 use crate::stats::latency::Spread;
-use crate::stats::sources::{STATS, Source, Status, status};
+use crate::stats::sources::{STATS, Source, is_proven};
 use crate::stats::tracepoints::events::{ACCEPT_IRQ, APIC_IPI, EOI, EXIT};
+
+/// KVM's count of halts.
+const HALTS: &str = "halt_exits";
 
 /// Renders `costs`, and how they stand to `baseline`.
 pub fn table(costs: &Costs, baseline: Option<&Costs>) -> String {
@@ -39,6 +42,11 @@ pub fn table(costs: &Costs, baseline: Option<&Costs>) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let mut text = format!("{table}\n\n");
+    for (name, fact) in &costs.provenance.facts() {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{name:<10} {fact}");
+    }
+    text.push('\n');
     // Writing to a string does not fail.
     let _ = legend(&mut text, costs);
     if !costs.sources.is_empty() {
@@ -104,9 +112,7 @@ fn handling(costs: &Costs) -> String {
             of(&cost.sender, APIC_IPI, APIC_IPI),
             of(&cost.sender, ACCEPT_IRQ, ACCEPT_IRQ),
             at_receivers(EOI, EOI),
-            cost.receivers
-                .get("halt_exits")
-                .map_or_else(String::new, |halts| figure(*halts)),
+            of(&cost.receivers, HALTS, HALTS),
             reasons(&cost.sender, sources),
             reasons(&cost.receivers, sources),
         ];
@@ -140,7 +146,7 @@ fn unknown() -> String {
 
 /// The figure called `name`, if `source`, which counts it, can be believed.
 fn counted(counts: &BTreeMap<String, f64>, sources: &[Source], source: &str, name: &str) -> String {
-    if status(sources, source) != Some(Status::Ok) {
+    if !is_proven(sources, source) {
         return unknown();
     }
     figure(counts.get(name).copied().unwrap_or(0.0))
@@ -149,7 +155,7 @@ fn counted(counts: &BTreeMap<String, f64>, sources: &[Source], source: &str, nam
 /// Exits by reason, those that matter.
 fn reasons(counts: &BTreeMap<String, f64>, sources: &[Source]) -> String {
     const LEAST: f64 = 0.05;
-    if status(sources, EXIT) != Some(Status::Ok) {
+    if !is_proven(sources, EXIT) {
         return unknown();
     }
     let mut named: Vec<_> = counts
@@ -190,10 +196,9 @@ fn row(
     let sends: f64 = cost.operations.values().sum();
     let of =
         |counts: &BTreeMap<String, f64>, name: &str| counts.get(name).map(|value| figure(*value));
-    let is_blind = status(sources, STATS) == Some(Status::Blind);
-    let exits = |counts| match is_blind {
-        true => unknown(),
-        false => of(counts, STATS).unwrap_or_default(),
+    let proven = |counts, name| match is_proven(sources, name) {
+        true => of(counts, name).unwrap_or_default(),
+        false => unknown(),
     };
     let mut row = what(cell, cost).to_vec();
     row.extend([
@@ -203,9 +208,9 @@ fn row(
         micros(cost.all.as_ref(), |spread| spread.p99.ns),
         micros(cost.all.as_ref(), |spread| spread.max.ns),
         unsteadiness(&cost.medians),
-        exits(&cost.sender),
-        exits(&cost.receivers),
-        of(&cost.sender, "insn_emulation").unwrap_or_default(),
+        proven(&cost.sender, STATS),
+        proven(&cost.receivers, STATS),
+        proven(&cost.sender, "insn_emulation"),
     ]);
     if let Some(before) = before {
         let was = before.and_then(|cost| cost.all.as_ref());

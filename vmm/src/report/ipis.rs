@@ -12,7 +12,7 @@ use crate::control::Aftermath;
 use crate::lab::Totals;
 use crate::machine::inspect::Standing;
 use crate::machine::tally::WAITING;
-use crate::stats::sources::{STATS, Status, status};
+use crate::stats::sources::{STATS, Status, named};
 
 /// Inter-processor interrupts.
 ///
@@ -50,10 +50,12 @@ pub struct Ipis {
     pub entering: u64,
     /// Sent, by transport.
     pub by_transport: BTreeMap<&'static str, u64>,
-    /// Exits over IPIs sent, both in the window; `null` if KVM counts none, or is known to count wrong.
+    /// Exits over IPIs sent, both in the window; `null` unless who counts exits has been seen to count them.
     pub exits_per_ipi: Option<f64>,
     /// Who counted those exits.
     pub exits_source: Option<&'static str>,
+    /// Why there is no `exits_per_ipi`; `null` if there is.
+    pub exits_unknown: Option<String>,
 }
 
 impl Ipis {
@@ -98,8 +100,9 @@ impl Ipis {
             pending,
             entering: stood(|standing| standing.in_service.len()),
             by_transport: by_transport(totals),
-            exits_per_ipi,
-            exits_source: exits_per_ipi.map(|_| "KVM binary stats, exits"),
+            exits_source: exits_per_ipi.is_ok().then_some("KVM binary stats, exits"),
+            exits_unknown: exits_per_ipi.as_ref().err().cloned(),
+            exits_per_ipi: exits_per_ipi.ok(),
         }
     }
 }
@@ -119,9 +122,18 @@ fn by_transport(totals: &Totals) -> BTreeMap<&'static str, u64> {
     by_transport
 }
 
-fn exits_per_ipi(aftermath: &Aftermath) -> Option<f64> {
-    if status(&aftermath.sources, STATS) == Some(Status::Blind) {
-        return None;
+/// Exits over IPIs sent, or why that is not known.
+fn exits_per_ipi(aftermath: &Aftermath) -> Result<f64, String> {
+    match named(&aftermath.sources, STATS) {
+        None => {
+            return Err("nobody has tried whether KVM's count of exits can be believed".to_owned());
+        }
+        Some(source) if source.status != Status::Ok => {
+            let why = source.reason.as_deref().unwrap_or_default();
+            let status = source.status.name();
+            return Err(format!("KVM's count of exits is {status}: {why}"));
+        }
+        Some(_) => {}
     }
     let window = &aftermath.window;
     // Exits by which a vCPU only says that it waits belong to the waiting, not to any IPI.
@@ -133,8 +145,9 @@ fn exits_per_ipi(aftermath: &Aftermath) -> Option<f64> {
         .try_fold(0_u64, |sum, exits| {
             exits.map(|exits| sum.wrapping_add(exits))
         });
-    let sent = window.ipis();
-    exits
-        .filter(|_| sent > 0)
-        .map(|exits| exits as f64 / sent as f64)
+    let exits = exits.ok_or("KVM has not said how many exits there were")?;
+    match window.ipis() {
+        0 => Err("no IPI was sent".to_owned()),
+        sent => Ok(exits as f64 / sent as f64),
+    }
 }

@@ -27,6 +27,7 @@ use crate::lab::judgement::{ByOracle, Judgement};
 use crate::lab::{self, Counted, Lab};
 use crate::machine::devices::Strays;
 use crate::machine::tally::REASONS;
+use crate::provenance::Provenance;
 use crate::stats::sources::Source;
 use crate::stats::window::{Value, Window};
 
@@ -47,6 +48,8 @@ const WINDOWS: [&str; 3] = ["workload", "unfinished workload", "whole run"];
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: &'static str,
+    /// Where it comes from.
+    pub provenance: Provenance,
     /// How it ended, in one word.
     pub result: Kind,
     /// The exit status that says so.
@@ -79,12 +82,10 @@ pub struct Report {
     pub stalls: Option<Stalls>,
     /// What the trace says of latencies; `null` without one.
     pub trace: Option<Traced>,
-    /// Who counted, and whether it can be believed; empty unless that was to be found out.
+    /// Who counted, and whether it can be believed. Nothing is told of what a source counted that is not `ok`.
     pub sources: Vec<Source>,
     /// By vCPU, in order.
     pub per_vcpu: Vec<PerVcpu>,
-    /// KVM's statistics of the VM.
-    pub kvm_vm: BTreeMap<String, Value>,
     /// What the guest's oracles found, as far as it was kept.
     pub findings: Vec<FoundByGuest>,
     /// How many findings the guest made.
@@ -169,7 +170,7 @@ pub struct PerVcpu {
     pub ipi_received: u64,
     /// Exits to userspace in the window, by reason.
     pub exits: BTreeMap<&'static str, u64>,
-    /// KVM's statistics: counts over the window, other values at its end.
+    /// Of KVM's statistics those that can be believed, over the window.
     pub kvm: BTreeMap<String, Value>,
     /// Passages of tracepoints in the window, of those sources that can be believed.
     pub tracepoints: BTreeMap<String, u64>,
@@ -206,8 +207,9 @@ pub struct FoundHere {
 }
 
 impl Report {
-    /// The report on a run of which `aftermath` is left, with the lab it used.
-    pub fn new(aftermath: &Aftermath, lab: &Lab) -> Self {
+    /// The report on a run of which `aftermath` is left, with the lab it used, and where it comes from. What the
+    /// guest says of its options is added to that.
+    pub fn new(aftermath: &Aftermath, lab: &Lab, provenance: Provenance) -> Self {
         let judgement = if verdict::is_end_of_workload(&aftermath.ending) {
             Judgement::on_end(lab, &aftermath.expected.abandoned)
         } else {
@@ -217,10 +219,13 @@ impl Report {
         let window = &aftermath.window;
         let totals = judgement.totals;
         let counted: Vec<Counted> = lab.counted().collect();
-        let kvm_vm = owned(window.kvm_vm());
         let traced = aftermath.trace.as_ref().map(Traced::new);
         Self {
             schema: SCHEMA,
+            provenance: Provenance {
+                words: lab.words(),
+                ..provenance
+            },
             result: verdict.kind,
             exit_status: verdict.exit_status(),
             message: verdict.message,
@@ -259,7 +264,6 @@ impl Report {
             per_vcpu: (0..aftermath.vcpus)
                 .map(|id| per_vcpu(id, counted.get(id as usize), window))
                 .collect(),
-            kvm_vm,
             findings_made: judgement.found.total(),
             findings_by_oracle: by_oracle(&judgement.found),
             findings: judgement.findings.into_iter().map(found_by_guest).collect(),
@@ -281,6 +285,7 @@ impl Report {
                 .chain(&aftermath.console_loss)
                 .chain(&aftermath.uncounted)
                 .cloned()
+                .chain(sources::left_out(window))
                 .chain(stalls::notes(aftermath))
                 .chain(traced.iter().flat_map(Traced::notes))
                 .collect(),

@@ -8,25 +8,27 @@ use serde_json::{Value, json};
 use shared::ledger::CallId;
 
 use crate::lab::judge::CallName;
+use crate::provenance::Provenance;
 use crate::stats::timeline::{Stretch, Timeline};
 use crate::stats::trace::Trace;
 
-/// Writes `traces`, of one machine after the other.
+/// Writes `traces`, of one machine after the other, each with where it comes from.
 ///
 /// # Errors
 /// What `out` says.
-pub fn write(out: &mut impl Write, traces: &[&Trace]) -> io::Result<()> {
+pub fn write(out: &mut impl Write, traces: &[(&Trace, &Provenance)]) -> io::Result<()> {
     out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
     let mut events = Events { out, any: false };
-    for (number, trace) in (1..).zip(traces) {
-        Machine::new(number, trace).write(&mut events)?;
+    for (number, (trace, provenance)) in (1..).zip(traces) {
+        Machine::new(number, trace).write(&mut events, provenance)?;
     }
-    let lost: u64 = traces.iter().map(|trace| trace.dropped()).sum();
+    let lost: u64 = traces.iter().map(|(trace, _)| trace.dropped()).sum();
     let blind: Vec<_> = traces
         .iter()
-        .filter_map(|trace| trace.host_blind.as_deref())
+        .filter_map(|(trace, _)| trace.host_blind.as_deref())
         .collect();
-    let other = json!({ "dropped": lost, "host_blind": blind });
+    let machines: Vec<_> = traces.iter().map(|(_, provenance)| provenance).collect();
+    let other = json!({ "dropped": lost, "host_blind": blind, "provenance": machines });
     writeln!(out, "\n],\"otherData\":{other}}}")
 }
 
@@ -70,7 +72,11 @@ impl<'a> Machine<'a> {
         2 * cpu + usize::from(is_host)
     }
 
-    fn write<W: Write>(&self, events: &mut Events<'_, W>) -> io::Result<()> {
+    fn write<W: Write>(
+        &self,
+        events: &mut Events<'_, W>,
+        provenance: &Provenance,
+    ) -> io::Result<()> {
         let timeline = Timeline::new(self.trace);
         let pid = self.pid;
         let named = |tid: usize, what: &str, args: Value| json!({ "ph": "M", "pid": pid, "tid": tid, "name": what, "args": args });
@@ -79,6 +85,10 @@ impl<'a> Machine<'a> {
             "process_name",
             json!({ "name": format!("machine {pid}") }),
         ))?;
+        let facts = provenance.facts().into_iter();
+        let labels: Vec<_> = facts.map(|(name, fact)| format!("{name} {fact}")).collect();
+        let labels = json!({ "labels": labels.join("; ") });
+        events.put(&named(0, "process_labels", labels))?;
         for cpu in 0..self.trace.cpus.len() {
             for (is_host, side) in [(false, "guest"), (true, "host")] {
                 let tid = Self::track(cpu, is_host);
@@ -143,15 +153,22 @@ fn args(call: u64) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::provenance::Input;
+    use crate::stats::sources::Kvm;
     use crate::stats::timeline;
     use crate::stats::trace::CpuTrace;
     use proptest::prelude::*;
     use shared::trace::Record;
 
     fn written(traces: &[&Trace]) -> Value {
+        let guest = Input::new(Path::new("guest.bin"), b"");
+        let provenance = Provenance::new(Kvm::Unknown, guest, 2, "");
+        let traces: Vec<_> = traces.iter().map(|trace| (*trace, &provenance)).collect();
         let mut text = Vec::new();
-        write(&mut text, traces).unwrap();
+        write(&mut text, &traces).unwrap();
         serde_json::from_slice(&text).unwrap()
     }
 

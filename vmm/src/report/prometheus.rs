@@ -2,15 +2,17 @@
 //! prefix, base units, `_total` on what only grows. Lays out figures that [`Report`] and [`Window`] already have.
 
 use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
 
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 use prometheus::{Error, TextEncoder};
 
-use super::{PerVcpu, Report, Traced};
 use shared::lab::Oracle;
 
+use super::{PerVcpu, Report, Traced};
+use crate::provenance::Provenance;
 use crate::stats::latency::{Times, nanoseconds};
 use crate::stats::sources::Status;
 use crate::stats::window::{Value, Window};
@@ -41,9 +43,6 @@ pub fn render<'a>(
         page.add_ipis(report);
         for vcpu in &report.per_vcpu {
             page.add_vcpu(vcpu, window);
-        }
-        for (name, value) in &report.kvm_vm {
-            page.add_kvm("kvm_vm_", "the VM", name, value, window.grows(name), &[]);
         }
         page.add_findings(report);
         page.add_stalls(report);
@@ -136,12 +135,40 @@ impl Page {
 
     fn add_run(&mut self, report: &Report) {
         let result = report.result.to_string();
+        let Provenance {
+            vmm,
+            date,
+            host,
+            guest,
+            script,
+            ..
+        } = &report.provenance;
+        let words = report.provenance.options();
+        let script = script.as_ref().map_or("", |script| &*script.hash);
+        let kvm = host.kvm.name();
         self.gauge(
             "run_info",
-            "How the run ended, and what counts of exits and of KVM cover.",
-            &[("result", &result), ("window", report.window)],
+            "How the run ended, what counts of exits and of KVM cover, and where they come from.",
+            &[
+                ("result", &result),
+                ("window", report.window),
+                ("version", &vmm.version),
+                ("commit", vmm.commit.as_deref().unwrap_or_default()),
+                ("modified", if vmm.modified { "true" } else { "false" }),
+                ("kernel", &host.kernel),
+                ("kvm", kvm),
+                ("guest", &guest.hash),
+                ("words", &words),
+                ("script", script),
+            ],
             1.0,
         );
+        if let Ok(began) = humantime::parse_rfc3339(date)
+            && let Ok(since) = began.duration_since(UNIX_EPOCH)
+        {
+            let help = "When the run began, since 1970 in UTC.";
+            self.gauge("run_start_time_seconds", help, &[], since.as_secs() as f64);
+        }
         self.gauge(
             "run_exit_status",
             "Exit status of the run, 0 if every oracle held.",
@@ -321,31 +348,16 @@ impl Page {
             );
         }
         for (name, value) in &vcpu.kvm {
-            self.add_kvm(
-                "kvm_",
-                "the vCPU",
-                name,
-                value,
-                window.vcpu_grows(name),
-                &[label],
-            );
+            self.add_kvm(name, value, window.vcpu_grows(name), &[label]);
         }
     }
 
     /// One of KVM's statistics; its histograms, which have no sum, are left out.
-    fn add_kvm(
-        &mut self,
-        prefix: &str,
-        whose: &str,
-        name: &str,
-        value: &Value,
-        grows: bool,
-        labels: &[Label<'_>],
-    ) {
+    fn add_kvm(&mut self, name: &str, value: &Value, grows: bool, labels: &[Label<'_>]) {
         let Value::One(value) = value else {
             return;
         };
-        let help = format!("What KVM counts as {name} of {whose}.");
+        let help = format!("What KVM counts as {name} of the vCPU.");
         // KVM names its units in this way, if there is one.
         let (name, value) = match name.strip_suffix("_ns") {
             Some(name) => (format!("{name}_seconds"), *value as f64 / 1e9),
@@ -354,9 +366,9 @@ impl Page {
         let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
         let name: String = name.chars().map(allowed).collect();
         if grows {
-            self.count(&format!("{prefix}{name}_total"), &help, labels, value);
+            self.count(&format!("kvm_{name}_total"), &help, labels, value);
         } else {
-            self.gauge(&format!("{prefix}{name}"), &help, labels, value);
+            self.gauge(&format!("kvm_{name}"), &help, labels, value);
         }
     }
 
@@ -527,10 +539,10 @@ mod tests {
         let mut page = Page::default();
         let vcpu = [("vcpu", "0")];
         let one = Value::One(2_500_000_000);
-        page.add_kvm("kvm_", "the vCPU", "halt_wait_ns", &one, true, &vcpu);
-        page.add_kvm("kvm_", "the vCPU", "guest-mode", &one, false, &vcpu);
+        page.add_kvm("halt_wait_ns", &one, true, &vcpu);
+        page.add_kvm("guest-mode", &one, false, &vcpu);
         let many = Value::Many(vec![1, 2]);
-        page.add_kvm("kvm_", "the vCPU", "halt_wait_hist", &many, true, &vcpu);
+        page.add_kvm("halt_wait_hist", &many, true, &vcpu);
         let text = text(page);
         assert!(text.contains("ipi_lab_kvm_halt_wait_seconds_total{vcpu=\"0\"} 2.5\n"));
         assert!(text.contains("# TYPE ipi_lab_kvm_guest_mode gauge\n"));

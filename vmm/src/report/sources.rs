@@ -7,6 +7,7 @@ use comfy_table::Table;
 
 use super::table::RULED;
 use crate::stats::sources::Source;
+use crate::stats::window::Window;
 
 /// Renders `sources`; nothing if there are none.
 pub(super) fn table(sources: &[Source]) -> String {
@@ -44,6 +45,16 @@ pub(super) fn table(sources: &[Source]) -> String {
         };
     }
     text + "\n"
+}
+
+/// Which of KVM's statistics are missing among the figures of a run, and why.
+pub(super) fn left_out(window: &Window) -> Option<String> {
+    let reasons: Vec<_> = window
+        .left_out()
+        .map(|(name, why)| format!("{name} ({why})"))
+        .collect();
+    let all = reasons.join(", ");
+    (!reasons.is_empty()).then(|| format!("of KVM's statistics these are left out: {all}"))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::sources;
 use super::{Hotplug, Ipis, Memory, PerVcpu, Report, Stalls, Traced};
 use crate::cpus::CpuSet;
 use crate::stats::latency::Spread;
+use crate::stats::sources::Source;
 use crate::stats::window::Value;
 
 /// vCPUs with a line each; of more, a summary is shown.
@@ -38,7 +39,10 @@ pub(super) fn render(report: &Report) -> String {
     let made = report.contradictions_made;
     list(&mut text, "not to be believed", contradictions, made);
     text.push_str(&tracepoints(report));
-    text.push_str(&sources::table(&report.sources));
+    // Of a run that counts at none, the notes say what is missing.
+    if report.sources.iter().any(Source::is_tracepoint) {
+        text.push_str(&sources::table(&report.sources));
+    }
     for note in &report.notes {
         let _ = writeln!(text, "note: {note}");
     }
@@ -48,6 +52,9 @@ pub(super) fn render(report: &Report) -> String {
 fn head(text: &mut String, report: &Report) -> std::fmt::Result {
     let Report { calls, ipi, .. } = report;
     writeln!(text)?;
+    for (name, fact) in report.provenance.facts() {
+        writeln!(text, "{name:<10} {fact}")?;
+    }
     write!(text, "vCPUs      {}", report.vcpus)?;
     match report.cpus_online {
         Some(online) if online != report.vcpus => writeln!(text, ", of which {online} came up")?,
@@ -126,8 +133,12 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
             "IPIs/call  {ratio:.2} (those that tell of calls; both since boot)"
         )?;
     }
-    if let (Some(ratio), Some(source)) = (ipi.exits_per_ipi, ipi.exits_source) {
-        writeln!(text, "exits/IPI  {ratio:.1} ({source}; {})", report.window)?;
+    match (ipi.exits_per_ipi, ipi.exits_source, &ipi.exits_unknown) {
+        (Some(ratio), Some(source), _) => {
+            writeln!(text, "exits/IPI  {ratio:.1} ({source}; {})", report.window)?;
+        }
+        (_, _, Some(why)) => writeln!(text, "exits/IPI  not known ({why})")?,
+        _ => {}
     }
     if let Some(stalls) = &report.stalls {
         stalled(text, stalls)?;

@@ -7,9 +7,12 @@ use crate::machine::inspect::{Activity, Standing};
 use crate::machine::lifecycle::Absence;
 use crate::machine::pausing::Latency;
 use crate::machine::vcpu::Death;
+use crate::provenance::{Input, Provenance};
 use crate::report::Report;
+use crate::stats::sources::Kvm;
 use crate::stats::window::Window;
 use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS, Oracle};
+use std::path::Path;
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::IntoBytes;
@@ -35,6 +38,12 @@ fn ended(ending: Ending) -> Aftermath {
         console_loss: None,
         vcpus: CPUS,
     }
+}
+
+fn report_on(aftermath: &Aftermath, lab: &Lab) -> Report {
+    let guest = Input::new(Path::new("guest.bin"), b"");
+    let provenance = Provenance::new(Kvm::Unknown, guest, CPUS, "");
+    Report::new(aftermath, lab, provenance)
 }
 
 fn exited(code: ExitCode) -> Aftermath {
@@ -64,7 +73,7 @@ fn all_up() -> Lab {
 #[test]
 fn a_pass_is_believed_only_if_everything_bears_it_out() {
     let pass = exited(ExitCode::Pass);
-    let kind = |lab: &Lab| Report::new(&pass, lab).result;
+    let kind = |lab: &Lab| report_on(&pass, lab).result;
     assert_eq!(kind(&all_up()), Kind::Pass);
     assert_eq!(
         kind(&lab(|_| ())),
@@ -80,21 +89,21 @@ fn a_pass_is_believed_only_if_everything_bears_it_out() {
     let with_finding_alone = lab(|header| header.findings_made = 1);
     assert_eq!(kind(&with_finding_alone), Kind::NotBelieved);
     let too_many = lab(|header| header.cpus_online = u32::MAX);
-    let report = Report::new(&pass, &too_many);
+    let report = report_on(&pass, &too_many);
     assert_eq!((report.result, report.exit_status), (Kind::NotBelieved, 1));
     assert_eq!(report.cpus_online, None);
     assert_eq!(report.contradictions_made, 1);
     assert!(report.table().contains("4294967295 CPUs came up, of 3\n"));
     // Nor is it believed if the guest says that it failed, or cannot go on.
     let fail = exited(ExitCode::Fail);
-    assert_eq!(Report::new(&fail, &too_many).result, Kind::NotBelieved);
-    let report = Report::new(&exited(ExitCode::BadMachine), &too_many);
+    assert_eq!(report_on(&fail, &too_many).result, Kind::NotBelieved);
+    let report = report_on(&exited(ExitCode::BadMachine), &too_many);
     assert_eq!(report.message, "the guest cannot use this machine");
 }
 
 #[test]
 fn every_ending_has_the_status_of_its_kind() {
-    let status = |aftermath: &Aftermath| Report::new(aftermath, &all_up()).exit_status;
+    let status = |aftermath: &Aftermath| report_on(aftermath, &all_up()).exit_status;
     assert_eq!(status(&exited(ExitCode::Pass)), 0);
     assert_eq!(status(&exited(ExitCode::Fail)), 1);
     assert_eq!(status(&exited(ExitCode::BadOptions)), 2);
@@ -126,7 +135,7 @@ fn every_ending_has_the_status_of_its_kind() {
 
 #[test]
 fn the_document_has_its_keys_without_any_statistics() {
-    let report = Report::new(&exited(ExitCode::Pass), &all_up());
+    let report = report_on(&exited(ExitCode::Pass), &all_up());
     let document = report.json().unwrap();
     assert_eq!(document.lines().count(), 1);
     let json: serde_json::Value = serde_json::from_str(&document).unwrap();
@@ -135,6 +144,14 @@ fn the_document_has_its_keys_without_any_statistics() {
     assert_eq!(json["exit_status"], 0);
     assert_eq!(json["vcpus"], CPUS);
     assert_eq!(json["ipi"]["exits_per_ipi"], serde_json::Value::Null);
+    let why = json["ipi"]["exits_unknown"].as_str().unwrap();
+    assert!(
+        report
+            .table()
+            .contains(&format!("exits/IPI  not known ({why})"))
+    );
+    assert_eq!(json["provenance"]["guest"]["name"], "guest.bin");
+    assert_eq!(json["provenance"]["words"], serde_json::Value::Null);
     assert_eq!(json["ipi"]["by_transport"]["x2apic"], 0);
     assert_eq!(json["per_vcpu"][2]["id"], 2);
     assert_eq!(json["stalls"], serde_json::Value::Null);
@@ -165,7 +182,7 @@ fn stalls_are_reported_with_what_came_of_them() {
         },
         ..exited(ExitCode::Pass)
     };
-    let report = Report::new(&aftermath, &all_up());
+    let report = report_on(&aftermath, &all_up());
     let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
     let stalls = &json["stalls"];
     assert_eq!(stalls["count"], 4);
@@ -191,7 +208,7 @@ fn a_guest_without_a_workload_is_not_stalled() {
         },
         ..exited(ExitCode::Pass)
     };
-    let table = Report::new(&aftermath, &all_up()).table();
+    let table = report_on(&aftermath, &all_up()).table();
     assert!(table.contains("note: no vCPU was stalled: "), "{table}");
 }
 
@@ -249,7 +266,7 @@ fn every_ipi_is_accounted_for() {
         ],
         ..exited(ExitCode::Pass)
     };
-    let report = |counters, aftermath: &Aftermath| Report::new(aftermath, &counted(counters));
+    let report = |counters, aftermath: &Aftermath| report(aftermath, &counted(counters));
     let ipi = report(counters, &aftermath).ipi;
     assert_eq!((ipi.sent, ipi.targets, ipi.received), (30, 100, 40));
     assert_eq!((ipi.added, ipi.lost, ipi.in_flight), (9, 2, 3));
@@ -320,13 +337,13 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
         expected,
         ..exited(ExitCode::Fail)
     };
-    let report = Report::new(&aftermath, &lab);
+    let report = report_on(&aftermath, &lab);
     assert_eq!(report.message, "as expected: lost");
     assert_eq!(report.result, Kind::Pass);
 
     found(Oracle::WrongCpu, 1);
     made(MAX_FINDINGS + 1);
-    let report = Report::new(&aftermath, &lab);
+    let report = report_on(&aftermath, &lab);
     assert_eq!(report.result, Kind::Fail);
     assert_eq!(report.message, "found beside what was expected: wrong-cpu");
     // And it is in every form of the report.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use shared::lab::{TRANSPORT_SLOTS, Transport};
 
 use super::binary::{Field, Schema, Source, StatsError};
+use super::sources::{Source as Counted, is_proven, left_out};
 use super::tracepoints::events::EXIT;
 use super::tracepoints::{Counters, Tracepoints};
 use crate::lab::Lab;
@@ -25,8 +26,6 @@ pub struct Sample {
     pub exits: Vec<Counts>,
     /// KVM's statistics, by vCPU; empty if the host has none.
     pub kvm: Vec<Vec<u64>>,
-    /// KVM's statistics of the VM; empty if the host has none.
-    pub kvm_vm: Vec<u64>,
     /// Passages of tracepoints, by vCPU; empty if none are counted.
     pub tracepoints: Vec<Vec<u64>>,
     /// IPIs the guest says it has sent, by transport.
@@ -35,10 +34,7 @@ pub struct Sample {
 
 /// KVM's statistics of a machine.
 #[derive(Debug)]
-struct KvmStats {
-    vcpus: Vec<Source>,
-    vm: Source,
-}
+struct KvmStats(Vec<Source>);
 
 impl KvmStats {
     fn open(machine: &Machine) -> Result<Self, StatsError> {
@@ -47,19 +43,11 @@ impl KvmStats {
             let source = Source::open(vcpu.fd(), vcpus.first())?;
             vcpus.push(source);
         }
-        Ok(Self {
-            vcpus,
-            vm: Source::open(machine.vm.fd(), None)?,
-        })
+        Ok(Self(vcpus))
     }
 
-    fn sample(&self) -> Result<(Vec<Vec<u64>>, Vec<u64>), StatsError> {
-        let vcpus = self
-            .vcpus
-            .iter()
-            .map(Source::sample)
-            .collect::<Result<_, _>>()?;
-        Ok((vcpus, self.vm.sample()?))
+    fn sample(&self) -> Result<Vec<Vec<u64>>, StatsError> {
+        self.0.iter().map(Source::sample).collect()
     }
 }
 
@@ -100,6 +88,8 @@ struct Marks {
 #[derive(Debug)]
 pub struct Meter {
     kvm: Result<KvmStats, StatsError>,
+    /// What was found out about who counts.
+    sources: Arc<[Counted]>,
     counting: OnceLock<Counting>,
     tallies: Vec<Arc<Tally>>,
     lab: Lab,
@@ -108,8 +98,9 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter for `machine`, which has not run yet.
-    pub fn new(machine: &Machine, lab: Lab) -> Self {
+    /// A meter for `machine`, which has not run yet. Of KVM's statistics it tells those that `sources` says can be
+    /// believed.
+    pub fn new(machine: &Machine, lab: Lab, sources: &[Counted]) -> Self {
         let tallies: Vec<_> = machine
             .vcpus
             .iter()
@@ -119,6 +110,7 @@ impl Meter {
         let born = sample(&kvm, None, &tallies, &lab);
         Self {
             kvm,
+            sources: sources.into(),
             counting: OnceLock::new(),
             tallies,
             lab,
@@ -177,10 +169,15 @@ impl Meter {
             .fold(0, |sum, tally| sum.wrapping_add(tally.caused_by_guest()))
     }
 
-    /// The statistic of vCPUs that KVM calls `name`, if there is one.
+    /// The statistic of vCPUs that KVM calls `name`, if there is one. Whether it can be believed is another question.
     pub fn vcpu_field(&self, name: &str) -> Option<&Field> {
-        let first = self.kvm.as_ref().ok()?.vcpus.first()?;
+        let first = self.kvm.as_ref().ok()?.0.first()?;
         first.schema().field(name)
+    }
+
+    /// What was found out about who counts.
+    pub fn sources(&self) -> &[Counted] {
+        &self.sources
     }
 
     /// Why there are no statistics of KVM's, if there are none.
@@ -195,21 +192,15 @@ impl Meter {
         } = self.marks().clone();
         let complete = finished.is_some();
         let end = finished.unwrap_or_else(|| self.sample());
-        let (vcpu_schema, vm_schema) = match &self.kvm {
-            Ok(kvm) => (
-                kvm.vcpus.first().map(|source| Arc::clone(source.schema())),
-                Some(Arc::clone(kvm.vm.schema())),
-            ),
-            Err(_) => (None, None),
-        };
+        let first = self.kvm.as_ref().ok().and_then(|kvm| kvm.0.first());
         Window {
             boot: started.as_ref().map(|start| start.at - self.born.at),
             workload: started.is_some(),
             complete,
             start: started.unwrap_or_else(|| self.born.clone()),
             end,
-            vcpu_schema,
-            vm_schema,
+            vcpu_schema: first.map(|source| Arc::clone(source.schema())),
+            sources: Arc::clone(&self.sources),
             tracepoints: self
                 .counting
                 .get()
@@ -233,7 +224,7 @@ fn sample(
     tallies: &[Arc<Tally>],
     lab: &Lab,
 ) -> Sample {
-    let (vcpus, vm) = kvm
+    let vcpus = kvm
         .as_ref()
         .ok()
         .and_then(|kvm| kvm.sample().ok())
@@ -242,7 +233,6 @@ fn sample(
         at: Instant::now(),
         exits: tallies.iter().map(|tally| tally.counts()).collect(),
         kvm: vcpus,
-        kvm_vm: vm,
         tracepoints: counting.map(Counting::sample).unwrap_or_default(),
         ipis: lab.totals().sent,
     }
@@ -260,7 +250,7 @@ pub struct Window {
     start: Sample,
     end: Sample,
     vcpu_schema: Option<Arc<Schema>>,
-    vm_schema: Option<Arc<Schema>>,
+    sources: Arc<[Counted]>,
     tracepoints: Option<Tracepoints>,
 }
 
@@ -281,7 +271,6 @@ impl Window {
             at: Instant::now(),
             exits: Vec::new(),
             kvm: Vec::new(),
-            kvm_vm: Vec::new(),
             tracepoints: Vec::new(),
             ipis: [0; TRANSPORT_SLOTS],
         };
@@ -292,7 +281,7 @@ impl Window {
             start: sample.clone(),
             end: sample,
             vcpu_schema: None,
-            vm_schema: None,
+            sources: Arc::default(),
             tracepoints: None,
         }
     }
@@ -328,28 +317,22 @@ impl Window {
         std::array::from_fn(|reason| end[reason].wrapping_sub(start[reason]))
     }
 
-    /// Every statistic KVM keeps of vCPU `id`.
+    /// The statistics that KVM keeps of vCPU `id`, those that can be believed. Of others it is not known whether they
+    /// count anything here.
     pub fn kvm(&self, id: usize) -> Vec<(&str, Value)> {
         let none = Vec::new();
-        difference(
+        let mut all = difference(
             self.vcpu_schema.as_deref(),
             self.start.kvm.get(id).unwrap_or(&none),
             self.end.kvm.get(id).unwrap_or(&none),
-        )
+        );
+        all.retain(|(name, _)| is_proven(&self.sources, name));
+        all
     }
 
-    /// Every statistic KVM keeps of the VM.
-    pub fn kvm_vm(&self) -> Vec<(&str, Value)> {
-        difference(
-            self.vm_schema.as_deref(),
-            &self.start.kvm_vm,
-            &self.end.kvm_vm,
-        )
-    }
-
-    /// Whether the statistic of the VM that KVM calls `name` only grows.
-    pub fn grows(&self, name: &str) -> bool {
-        grows(self.vm_schema.as_deref(), name)
+    /// What KVM's statistics leave out, as they were tried in vain, and why.
+    pub fn left_out(&self) -> impl Iterator<Item = (&str, &str)> {
+        left_out(&self.sources)
     }
 
     /// Whether the statistic of a vCPU that KVM calls `name` only grows.
@@ -357,7 +340,8 @@ impl Window {
         grows(self.vcpu_schema.as_deref(), name)
     }
 
-    /// What KVM counted of vCPU `id`: of its statistics those that only grow, and are one number each.
+    /// What KVM counted of vCPU `id`: of its statistics those that only grow, and are one number each; also those that
+    /// nobody can believe, for who takes one from another and then tells only what can be.
     pub fn counted(&self, id: usize) -> impl Iterator<Item = (&str, u64)> {
         let schema = self.vcpu_schema.as_deref();
         let fields = schema.map_or(&[][..], |schema| &schema.fields);

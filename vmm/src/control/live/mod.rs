@@ -17,6 +17,7 @@ use crate::lab::{self, Counted, Lab};
 use crate::machine::holding::HeldBy;
 use crate::machine::lifecycle::{Stall, State};
 use crate::machine::threads::Crew;
+use crate::stats::sources::{STATS, Status, status};
 use crate::stats::window::{Meter, Sample};
 
 use screen::Screen;
@@ -106,7 +107,11 @@ impl<'a> Live<'a> {
             sent: guest(|counted| lab::ipis_sent(&counted.counters)),
             received: guest(|counted| counted.counters.ipi_received()),
             calls: guest(|counted| counted.tally.calls_made),
-            exits: rate(&|seen: &Seen| self.kvm(seen, index, "exits")),
+            exits: match status(self.meter.sources(), STATS) {
+                Some(Status::Ok) => rate(&|seen: &Seen| self.kvm(seen, index, STATS)).ok_or("-"),
+                Some(status) => Err(status.name()),
+                None => Err("-"),
+            },
             user_exits: rate(&user).unwrap_or(0.0),
         }
     }

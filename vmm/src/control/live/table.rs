@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What there is to say of one vCPU.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
     pub id: u32,
     /// What it is doing.
@@ -15,8 +15,8 @@ pub(super) struct Row {
     pub received: f64,
     /// Calls made per second.
     pub calls: f64,
-    /// Exits that KVM counts, per second; `None` if it counts none.
-    pub exits: Option<f64>,
+    /// Exits that KVM counts, per second, or in a word why there is no figure.
+    pub exits: Result<f64, &'static str>,
     /// Exits to the VMM per second.
     pub user_exits: f64,
 }
@@ -82,7 +82,7 @@ fn line(name: &str, row: &Row) -> String {
     let state: String = row.state.chars().take(STATE).collect();
     let exits = row
         .exits
-        .map_or_else(|| "-".to_owned(), |exits| format!("{exits:.0}"));
+        .map_or_else(str::to_owned, |exits| format!("{exits:.0}"));
     format!(
         "{name:>4}  {state:<STATE$} {:>9.0} {:>10.0} {exits:>9} {:>9.0} {:>9.0}",
         row.sent, row.received, row.user_exits, row.calls
@@ -120,7 +120,7 @@ mod tests {
                 sent: 10.0,
                 received: 4.0,
                 calls: 1.0,
-                exits: Some(100.0),
+                exits: Ok(100.0),
                 user_exits: 2.0,
             })
             .collect()
@@ -158,15 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_counts_no_exits_shows_none() {
+    fn a_host_that_counts_no_exits_shows_why() {
         let mut rows = rows(2);
-        rows[1].exits = None;
+        rows[1].exits = Err("blind");
         let text = render(&rows, TIME, (24, 100));
         let exits: Vec<_> = text
             .lines()
             .map(|line| line.split_whitespace().rev().nth(2))
             .collect();
-        assert_eq!(&exits[3..], [Some("-"), Some("-")], "{text}");
+        assert_eq!(&exits[3..], [Some("blind"), Some("blind")], "{text}");
     }
 
     proptest! {

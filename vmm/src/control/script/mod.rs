@@ -19,6 +19,7 @@ use rhai::{Dynamic, Engine, EvalAltResult};
 
 use super::Ending;
 use super::operator::{Operator, OperatorError, Wait};
+use crate::provenance::Input;
 use crate::text;
 use failure::bad;
 pub use failure::{Failure, Kind};
@@ -82,6 +83,11 @@ impl Script {
             .compile(&script.text)
             .map_err(|error| Failure::of(file, &error.into()))?;
         Ok(script)
+    }
+
+    /// What it was read from.
+    pub fn input(&self) -> Input {
+        Input::new(&self.file, self.text.as_bytes())
     }
 
     /// Runs the script to its end. A machine that is left over then is finished, or waited for if the

@@ -536,7 +536,13 @@ fn stats(operator: &Operator) -> Map<String, Value> {
             stats
         })
         .collect();
-    object(json!({ "seconds": figures.window.length().as_secs_f64(), "vcpus": vcpus }))
+    let left_out: Map<_, _> = figures
+        .window
+        .left_out()
+        .map(|(name, why)| (name.to_owned(), why.into()))
+        .collect();
+    let seconds = figures.window.length().as_secs_f64();
+    object(json!({ "seconds": seconds, "kvm_left_out": left_out, "vcpus": vcpus }))
 }
 
 #[cfg(test)]

@@ -104,12 +104,14 @@ impl Checking {
             }
             Occupied(before) if *before.get() == to => {}
             Occupied(before) => {
-                self.failed.get_or_insert(SpecimenError::NotCanonical {
-                    cpu: choice.cpu,
-                    from: name(from),
-                    to: name(to),
-                    before: name(*before.get()),
-                });
+                let before = name(*before.get());
+                self.failed
+                    .get_or_insert_with(|| SpecimenError::NotCanonical {
+                        cpu: choice.cpu,
+                        from: name(from),
+                        to: name(to),
+                        before,
+                    });
             }
         }
     }

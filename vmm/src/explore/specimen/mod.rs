@@ -11,6 +11,7 @@ mod stepping;
 mod stopped;
 mod waiting;
 
+use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -211,6 +212,11 @@ impl Specimen {
     /// A number that tells the guest's image from others.
     pub fn image(&self) -> u128 {
         self.image
+    }
+
+    /// The options of the run, as the guest says.
+    pub fn words(&self) -> Option<BTreeMap<String, String>> {
+        self.lab.words()
     }
 
     /// Where CPUs stop.

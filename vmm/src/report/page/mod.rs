@@ -7,7 +7,6 @@ pub mod story;
 mod timeline;
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use serde::Serialize;
 
@@ -80,8 +79,6 @@ pub struct Section<'a> {
     pub report: &'a Report,
     /// Where its vCPUs stood, if it did not end well.
     pub post_mortem: &'a str,
-    /// The guest image.
-    pub guest: &'a Path,
     /// The guest's command line.
     pub command_line: &'a str,
     /// What was traced.
@@ -92,8 +89,9 @@ pub struct Section<'a> {
 #[derive(Serialize)]
 struct Document<'a> {
     report: &'a Report,
+    /// Where it comes from, line by line.
+    provenance: Vec<(&'static str, String)>,
     post_mortem: &'a str,
-    guest: String,
     command_line: &'a str,
     histograms: Vec<Histogram>,
     timeline: Option<timeline::Document>,
@@ -103,8 +101,8 @@ impl<'a> Document<'a> {
     fn new(section: &Section<'a>) -> Self {
         let mut document = Self {
             report: section.report,
+            provenance: section.report.provenance.facts(),
             post_mortem: section.post_mortem,
-            guest: section.guest.display().to_string(),
             command_line: section.command_line,
             histograms: Vec::new(),
             timeline: None,

@@ -298,7 +298,7 @@ function tellRange({ view, drawn }) {
 
 // The rest of the page.
 
-function showVerdict({ report, guest, command_line: commandLine }) {
+function showVerdict({ report, provenance, command_line: commandLine }) {
   const tone = report.result === 'pass' ? 'good' : report.result === 'interrupted' ? '' : 'bad';
   byId('result').textContent = report.result;
   byId('result').className = tone;
@@ -306,14 +306,15 @@ function showVerdict({ report, guest, command_line: commandLine }) {
   const { calls, ipi, trace, stalls, cpus_online: online } = report;
   const boot = report.boot_seconds === null ? '' : `boot ${duration(report.boot_seconds * 1e9)}, `;
   const facts = [
-    ['guest', guest],
+    ...provenance,
     ['command line', commandLine],
     ['vCPUs', `${report.vcpus}${online === null || online === report.vcpus ? '' : `, of which ${online} came up`}`],
     ['time', `${boot}${report.window} ${duration(report.run_seconds * 1e9)}`],
     ['calls', `${count(calls.made)} made, ${count(calls.executed)} of ${count(calls.expected)} executions${judgedBy(calls)}`],
     ['IPIs', `${count(ipi.sent)} sent (${transports(ipi)}) to ${count(ipi.targets)} targets, ${count(ipi.received)} received, ${count(ipi.received_empty)} found nothing to do${notReceived(ipi)}`],
   ];
-  if (ipi.exits_per_ipi !== null) facts.push(['exits/IPI', `${ipi.exits_per_ipi.toFixed(1)} (${ipi.exits_source}; ${report.window})`]);
+  const exits = ipi.exits_per_ipi === null ? `not known (${ipi.exits_unknown})` : `${ipi.exits_per_ipi.toFixed(1)} (${ipi.exits_source}; ${report.window})`;
+  facts.push(['exits/IPI', exits]);
   if (stalls) facts.push(['stalls', `${count(stalls.count)}, ${duration(stalls.away_seconds * 1e9)} in all`]);
   if (trace) facts.push(['trace', `${count(trace.records)} events, ${count(trace.dropped)} dropped`]);
   showFacts(facts);

@@ -316,7 +316,9 @@ function show(it) {
   byId('result').className = it.is_good ? 'good' : 'bad';
   byId('broke').replaceChildren(...(it.story?.texts || []).map((text) => element('li', { textContent: text })));
   byId('case').textContent = it.case;
-  showFacts([['guest', it.guest], ...it.facts].filter(([, value]) => value !== ''));
+  const isNamed = it.facts.some(([name]) => name === 'guest');
+  const facts = isNamed ? it.facts : [['guest', it.guest], ...it.facts];
+  showFacts(facts.filter(([, value]) => value !== ''));
   if (it.story) showSchedule(it);
 }
 

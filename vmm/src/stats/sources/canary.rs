@@ -18,8 +18,25 @@ pub const TIMES: u64 = 500;
 /// The vector of the IPIs, by which they are told from others.
 pub const VECTOR: u8 = 0x99;
 
-const MEMORY: usize = 64 << 10;
+/// Times each thing is done that takes more than one exit.
+pub const FEW: u64 = 100;
+
+/// What a KVM that emulates ring 0 executes of the guest's instructions by itself in [`Step::Mmio`].
+pub const INSTRUCTIONS_OF_MMIO: u64 = 3 * FEW + 3;
+
+const MEMORY: usize = 1 << 20;
 const START: u64 = 0x1000;
+/// Two descriptors behind the one that is none, by which an interrupt finds its code.
+const GDT: u64 = 0x4000;
+const IDT: u64 = 0x5000;
+/// The end of the stack, on which interrupts push and from which nobody returns.
+const STACK: u64 = 0x8000;
+/// Pages from here on are touched for the first time by [`Step::Touch`].
+const FRESH: u64 = 0x2_0000;
+/// An address at which there is nothing.
+const NOWHERE: u64 = 0xd000_0000;
+/// A port of that kind.
+const NO_PORT: u16 = 0x4f0;
 /// Any port: what is written there ends a step.
 const PORT: u16 = 0xf4;
 
@@ -33,11 +50,27 @@ pub enum Step {
     Ipi,
     /// Ends of interrupts, although there is none. Hardware may take them.
     Eoi,
+    /// Writes to a port that only the VMM can have.
+    Port,
+    /// Writes to memory that is none, which KVM has to emulate on any host.
+    Mmio,
+    /// First accesses to pages of memory.
+    Touch,
+    /// Halts, each ended by an interrupt that the CPU has sent to itself.
+    Halt,
 }
 
 impl Step {
     /// In the order in which they are done.
-    pub const ALL: [Self; 3] = [Self::Cpuid, Self::Ipi, Self::Eoi];
+    pub const ALL: [Self; 7] = [
+        Self::Cpuid,
+        Self::Ipi,
+        Self::Eoi,
+        Self::Port,
+        Self::Mmio,
+        Self::Touch,
+        Self::Halt,
+    ];
 
     /// What it is, in words.
     pub fn describe(self) -> &'static str {
@@ -45,11 +78,24 @@ impl Step {
             Self::Cpuid => "cpuid instructions",
             Self::Ipi => "start-up IPIs",
             Self::Eoi => "ends of interrupt",
+            Self::Port => "writes to a port",
+            Self::Mmio => "writes to no memory",
+            Self::Touch => "first accesses to a page",
+            Self::Halt => "halts",
+        }
+    }
+
+    /// How often it is done.
+    pub fn times(self) -> u64 {
+        match self {
+            Self::Cpuid | Self::Ipi | Self::Eoi => TIMES,
+            Self::Port | Self::Mmio | Self::Touch | Self::Halt => FEW,
         }
     }
 }
 
-// In flat 32-bit mode, without paging or interrupts. Each write to the port lets the host look.
+// In flat 32-bit mode, without paging, and without interrupts but for the halts. Each write to the port lets the host
+// look.
 global_asm!(
     ".pushsection .rodata.canary, \"a\"",
     // Whoever refers to them may be compiled into another object.
@@ -72,6 +118,8 @@ global_asm!(
     "cpuid",
     "out {port}, al",
 
+    // Once more, if the host says so.
+    "3:",
     "mov esi, {times}",
     "2:",
     "xor eax, eax",
@@ -79,6 +127,9 @@ global_asm!(
     "dec esi",
     "jnz 2b",
     "out {port}, al",
+    "in al, {port}",
+    "test al, al",
+    "jnz 3b",
 
     "mov esi, {times}",
     "mov ecx, {icr}",
@@ -99,6 +150,51 @@ global_asm!(
     "dec esi",
     "jnz 2b",
     "out {port}, al",
+
+    "mov esi, {few}",
+    "mov edx, {no_port}",
+    "2:",
+    "out dx, al",
+    "dec esi",
+    "jnz 2b",
+    "out {port}, al",
+
+    "mov esi, {few}",
+    "mov ebx, {nowhere}",
+    "2:",
+    "mov [ebx], eax",
+    "dec esi",
+    "jnz 2b",
+    "out {port}, al",
+
+    "mov esi, {few}",
+    "mov ebx, {fresh}",
+    "2:",
+    "mov [ebx], eax",
+    "add ebx, 0x1000",
+    "dec esi",
+    "jnz 2b",
+    "out {port}, al",
+
+    // The interrupt is pending when the CPU halts, and is taken behind the hlt.
+    "mov esi, {few}",
+    "2:",
+    "mov esp, {stack}",
+    "mov ecx, {icr}",
+    "mov eax, {fixed}",
+    "xor edx, edx",
+    "wrmsr",
+    "sti",
+    "hlt",
+    "ud2",
+    "canary_guest_handler:",
+    "mov ecx, {eoi}",
+    "xor eax, eax",
+    "xor edx, edx",
+    "wrmsr",
+    "dec esi",
+    "jnz 2b",
+    "out {port}, al",
     "canary_guest_end:",
     ".code64",
     ".popsection",
@@ -108,6 +204,13 @@ global_asm!(
     eoi = const X2APIC_EOI,
     // Start-up, level asserted, to the physical id 0 (SDM Vol. 3A, 11.6.1).
     startup = const (0x4600 | VECTOR as u32),
+    // Fixed, to the same.
+    fixed = const (0x4000 | VECTOR as u32),
+    few = const FEW,
+    no_port = const NO_PORT,
+    nowhere = const NOWHERE,
+    fresh = const FRESH,
+    stack = const STACK,
 );
 
 /// The guest's instructions.
@@ -121,6 +224,24 @@ fn guest() -> &'static [u8] {
     let (begin, end) = (&raw const BEGIN, &raw const END);
     // SAFETY: these are the two ends of one piece of read-only data, which lives for ever.
     unsafe { std::slice::from_raw_parts(begin, end.addr() - begin.addr()) }
+}
+
+/// Where its handler of interrupts begins.
+fn handler() -> u64 {
+    unsafe extern "C" {
+        #[link_name = "canary_guest_handler"]
+        static HANDLER: u8;
+    }
+    START + ((&raw const HANDLER).addr() - guest().as_ptr().addr()) as u64
+}
+
+/// The descriptors of flat code and data (SDM Vol. 3A, 3.4.5), and of an interrupt gate (6.11) to the handler.
+const FLAT: [u64; 3] = [0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+const CODE: u64 = 8;
+
+fn gate(handler: u64) -> u64 {
+    const PRESENT_INTERRUPT_32: u64 = 0x8e00;
+    (handler >> 16 << 48) | PRESENT_INTERRUPT_32 << 32 | CODE << 16 | (handler & 0xffff)
 }
 
 /// Why the canary does not sing.
@@ -160,6 +281,13 @@ impl Canary {
         memory
             .write_slice(guest(), GuestAddress(START))
             .map_err(|_| CanaryError::Memory)?;
+        let tables = (FLAT.into_iter().zip((GDT..).step_by(8)))
+            .chain([(gate(handler()), IDT + 8 * u64::from(VECTOR))]);
+        for (descriptor, address) in tables {
+            memory
+                .write_obj(descriptor, GuestAddress(address))
+                .map_err(|_| CanaryError::Memory)?;
+        }
         let vm = Vm::new(1, &memory)?;
         let vcpu = vm.create_vcpu(0)?;
         let refused = |what| move |error| CanaryError::Vcpu(what, error);
@@ -169,6 +297,8 @@ impl Canary {
             .get_sregs()
             .map_err(refused("read segment registers"))?;
         boot::protected_mode(&mut sregs);
+        (sregs.gdt.base, sregs.gdt.limit) = (GDT, size_of_val(&FLAT) as u16 - 1);
+        (sregs.idt.base, sregs.idt.limit) = (IDT, 8 * (u16::from(VECTOR) + 1) - 1);
         vcpu.set_sregs(&sregs)
             .map_err(refused("set segment registers"))?;
         let regs = kvm_regs {
@@ -196,10 +326,23 @@ impl Canary {
     /// # Errors
     /// [`CanaryError`] if it does not come to its end.
     pub fn step(&mut self) -> Result<(), CanaryError> {
+        self.run(false)
+    }
+
+    /// Does [`Step::Cpuid`] once more, right behind it.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn again(&mut self) -> Result<(), CanaryError> {
+        self.run(true)
+    }
+
+    fn run(&mut self, again: bool) -> Result<(), CanaryError> {
         loop {
             match self.vcpu.run() {
                 Ok(VcpuExit::IoOut(PORT, _)) => return Ok(()),
-                Ok(VcpuExit::Intr) => {}
+                Ok(VcpuExit::IoIn(PORT, answer)) => answer.fill(again.into()),
+                Ok(VcpuExit::IoOut(NO_PORT, _) | VcpuExit::MmioWrite(..) | VcpuExit::Intr) => {}
                 Ok(other) => return Err(CanaryError::Unexpected(format!("{other:?}"))),
                 Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => {}
                 Err(error) => return Err(CanaryError::Vcpu("run a vCPU", error)),
@@ -223,6 +366,9 @@ mod tests {
             canary
                 .step()
                 .unwrap_or_else(|error| panic!("{step:?}: {error}"));
+            if step == Step::Cpuid {
+                canary.again().unwrap();
+            }
         }
         let end = START + guest().len() as u64;
         assert_eq!(canary.vcpu().get_regs().unwrap().rip, end);

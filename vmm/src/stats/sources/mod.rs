@@ -2,12 +2,19 @@
 //! it is to count ([`canary`]); one that does not see them is blind, and nothing is concluded from it.
 
 mod canary;
+mod host;
 mod prove;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tracepoints::Tracepoints;
+pub use host::Kvm;
+
+/// How KVM's statistics are asked.
+const STATS_FD: &str = "KVM_GET_STATS_FD";
+/// How tracepoints are counted.
+const PERF: &str = "perf_event_open, a counter per vCPU thread";
 
 /// The name of KVM's own count of exits among the sources.
 pub const STATS: &str = "exits";
@@ -82,12 +89,49 @@ pub struct Source {
 pub struct Sources {
     /// Each with what was found out about it.
     pub list: Vec<Source>,
+    /// The kind of this host's KVM.
+    pub kvm: Kvm,
     /// What can be counted per vCPU thread, and believed.
     pub tracepoints: Tracepoints,
 }
 
+impl Source {
+    /// Whether it is a tracepoint of KVM's.
+    pub fn is_tracepoint(&self) -> bool {
+        self.via == PERF
+    }
+}
+
+impl Sources {
+    /// The same, counting at no tracepoint.
+    pub fn without_tracepoints(&self) -> Self {
+        Self {
+            tracepoints: Tracepoints::default(),
+            ..self.clone()
+        }
+    }
+}
+
+/// The one of `sources` that is called `name`; `None` if nothing was found out about it.
+pub fn named<'a>(sources: &'a [Source], name: &str) -> Option<&'a Source> {
+    sources.iter().find(|source| source.name == name)
+}
+
 /// Whether the one of `sources` that is called `name` can be believed; `None` if that was not found out.
 pub fn status(sources: &[Source], name: &str) -> Option<Status> {
-    let mut named = sources.iter().filter(|source| source.name == name);
-    named.next().map(|source| source.status)
+    named(sources, name).map(|source| source.status)
+}
+
+/// What of KVM's statistics was tried in vain, by its name, and why it is not told.
+pub fn left_out(sources: &[Source]) -> impl Iterator<Item = (&str, &str)> {
+    let in_vain = |source: &&Source| source.via == STATS_FD && source.status != Status::Ok;
+    sources.iter().filter(in_vain).map(|source| {
+        let why = source.reason.as_deref().unwrap_or("it cannot be believed");
+        (source.name.as_str(), why)
+    })
+}
+
+/// Whether what the one of `sources` that is called `name` counts may be told.
+pub fn is_proven(sources: &[Source], name: &str) -> bool {
+    status(sources, name) == Some(Status::Ok)
 }

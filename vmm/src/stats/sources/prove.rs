@@ -1,18 +1,18 @@
 //! Shows every source what it is to count, and looks what it has counted.
 
 use std::io;
+use std::time::{Duration, Instant};
 
-use super::canary::{Canary, CanaryError, Step, TIMES, VECTOR};
-use super::{Lack, STATS, Shown, Source, Sources, Status};
-use crate::stats::binary;
+use super::canary::{Canary, CanaryError, INSTRUCTIONS_OF_MMIO, Step, TIMES, VECTOR};
+use super::host::Kvm;
+use super::{Lack, PERF, STATS, STATS_FD, Shown, Source, Sources, Status};
+use crate::stats::binary::{self, StatsError};
 use crate::stats::tracepoints::events::{
     self, ACCEPT_IRQ, APIC_IPI, EOI, EXIT, MSR, X2APIC_ICR, exit_filter, msr_filter,
 };
 use crate::stats::tracepoints::{Counter, Event, GRANT, Isa, Tracefs, Tracepoints};
 
 const KVM_RUN: &str = "returns of KVM_RUN, counted by the VMM";
-const STATS_FD: &str = "KVM_GET_STATS_FD";
-const PERF: &str = "perf_event_open, a counter per vCPU thread";
 
 impl Source {
     fn lacking(name: &str, via: &str, lack: Lack) -> Self {
@@ -26,24 +26,53 @@ impl Source {
         }
     }
 
-    /// One that was shown something, of which it may have seen `more` as well.
+    /// One that was shown what `step` does, of which it may have seen `more` as well.
     fn shown(name: &str, via: &str, step: Step, seen: u64, more: u64) -> Self {
-        let is_ok = (TIMES - TIMES / 100..=TIMES + TIMES / 100 + more).contains(&seen);
-        let what = step.describe();
+        let shown = Shown {
+            what: step.describe().to_owned(),
+            expected: step.times(),
+            seen,
+        };
+        Self::tried(name, via, shown, more)
+    }
+
+    fn tried(name: &str, via: &str, shown: Shown, more: u64) -> Self {
+        let Shown {
+            what,
+            expected,
+            seen,
+        } = &shown;
+        // One is what the end of a step is itself.
+        let slack = (expected / 100).max(1);
+        let is_ok = (expected.saturating_sub(slack)..=expected + slack + more).contains(seen);
         Self {
             name: name.to_owned(),
             via: via.to_owned(),
-            canary: Some(Shown {
-                what: what.to_owned(),
-                expected: TIMES,
-                seen,
-            }),
             status: if is_ok { Status::Ok } else { Status::Blind },
-            reason: (!is_ok).then(|| format!("of {TIMES} {what} it counted {seen}")),
+            reason: (!is_ok).then(|| format!("of {expected} {what} it counted {seen}")),
+            canary: Some(shown),
             remedy: None,
         }
     }
 }
+
+/// KVM's count of the instructions that it has emulated.
+const EMULATED: &str = "insn_emulation";
+/// KVM's count of exits for interrupts of the host.
+const INTERRUPTS: &str = "irq_exits";
+
+/// Statistics that count what a step does, and nothing else.
+const STATISTICS: [(&str, Step); 6] = [
+    (STATS, Step::Cpuid),
+    ("io_exits", Step::Port),
+    ("mmio_exits", Step::Mmio),
+    ("halt_exits", Step::Halt),
+    ("irq_injections", Step::Halt),
+    ("pf_taken", Step::Touch),
+];
+
+/// How long an interrupt of the host is waited for, which comes with every tick of its clock.
+const INTERRUPT: Duration = Duration::from_millis(20);
 
 /// A tracepoint, with the events of it that the canary forces.
 struct Probe {
@@ -140,11 +169,20 @@ impl Sources {
     /// Shows every source of this host what it is to count, and keeps those that have seen it. Takes some
     /// milliseconds, on an emulated host some tenths of a second.
     pub fn prove() -> Self {
-        let tracefs = Tracefs::find();
-        let probes = probes();
+        Self::try_out(&probes())
+    }
+
+    /// The same without tracepoints, which need a permission, and make every exit longer when they are counted.
+    pub fn prove_statistics() -> Self {
+        Self::try_out(&[])
+    }
+
+    fn try_out(probes: &[Probe]) -> Self {
+        let tracefs = (!probes.is_empty()).then(Tracefs::find);
         let counting: Vec<_> = probes
             .iter()
-            .map(|probe| Counting::new(probe, tracefs.as_ref().map_err(Lack::clone)?))
+            .zip(tracefs.iter().cycle())
+            .map(|(probe, tracefs)| Counting::new(probe, tracefs.as_ref().map_err(Lack::clone)?))
             .collect();
         let mut list = vec![Source {
             name: "user".to_owned(),
@@ -155,9 +193,11 @@ impl Sources {
             remedy: None,
         }];
         let mut events = Vec::new();
-        match sing(&counting) {
+        let mut kvm = None;
+        match sing(probes, &counting) {
             Ok(song) => {
-                list.push(song.stats);
+                kvm = song.emulates.then_some(Kvm::Emulated);
+                list.extend(song.stats);
                 for ((probe, counting), seen) in probes.iter().zip(counting).zip(song.seen) {
                     let name = probe.tracepoint;
                     let source = match &counting {
@@ -185,13 +225,16 @@ impl Sources {
                     };
                     Source::lacking(name, via, lack)
                 };
-                list.push(untried(STATS, STATS_FD));
+                let names = STATISTICS.iter().map(|(name, _)| *name);
+                let names = names.chain([INTERRUPTS, EMULATED]);
+                list.extend(names.map(|name| untried(name, STATS_FD)));
                 let names = probes.iter().map(|probe| probe.tracepoint);
                 list.extend(names.map(|name| untried(name, PERF)));
             }
         }
         Self {
             list,
+            kvm: kvm.unwrap_or_else(Kvm::by_processor),
             tracepoints: Tracepoints::new(events),
         }
     }
@@ -212,60 +255,168 @@ fn explain(error: &CanaryError) -> String {
 
 /// What was counted while the canary did its steps.
 struct Song {
-    stats: Source,
+    /// What became of KVM's statistics.
+    stats: Vec<Source>,
+    /// Whether KVM executes the instructions of the guest itself.
+    emulates: bool,
     /// By probe and its filters, what was counted in its step.
     seen: Vec<Vec<u64>>,
 }
 
-fn sing(counting: &[Result<Counting, Lack>]) -> Result<Song, CanaryError> {
-    let mut canary = Canary::new()?;
-    let stats = binary::Source::open(canary.vcpu(), None);
-    let exits = || -> Option<(u64, u64)> {
-        let stats = stats.as_ref().ok()?;
-        let sample = stats.sample().ok()?;
-        let of = |name| stats.schema().field(name)?.of(&sample).first().copied();
-        // Interrupts of the host are exits as well, as many as the time is long.
-        Some((of("exits")?, of("irq_exits").unwrap_or(0)))
-    };
-    let sample = || -> Vec<Vec<u64>> {
-        let own = |one: &Result<Counting, Lack>| one.as_ref().map_or(Vec::new(), Counting::sample);
-        counting.iter().map(own).collect()
-    };
-    let mut looks = vec![(exits(), sample())];
-    for _ in Step::ALL {
-        canary.step()?;
-        looks.push((exits(), sample()));
+/// KVM's statistics of the canary's vCPU.
+struct Statistics(Result<binary::Source, StatsError>);
+
+impl Statistics {
+    fn sample(&self) -> Vec<u64> {
+        let source = self.0.as_ref().ok();
+        let sample = source.and_then(|source| source.sample().ok());
+        sample.unwrap_or_default()
     }
-    let during = |step: Step| (&looks[step as usize], &looks[step as usize + 1]);
-    let seen = probes()
+
+    /// By how much the one called `name` has grown; `None` if there is none.
+    fn grown(&self, name: &str, before: &[u64], behind: &[u64]) -> Option<u64> {
+        let field = self.0.as_ref().ok()?.schema().field(name)?;
+        let of = |sample| field.of(sample).first().copied();
+        Some(of(behind)?.wrapping_sub(of(before)?))
+    }
+
+    /// Why there is none called `name`.
+    fn lacking(&self, name: &str) -> Source {
+        let reason = match &self.0 {
+            Ok(_) => format!("KVM does not count {name}"),
+            Err(error) => error.to_string(),
+        };
+        let lack = Lack {
+            status: Status::Absent,
+            reason,
+            remedy: Some("Linux 5.14 and later have it".to_owned()),
+        };
+        Source::lacking(name, STATS_FD, lack)
+    }
+}
+
+/// Everything that is counted, at one moment.
+struct Look {
+    stats: Vec<u64>,
+    tracepoints: Vec<Vec<u64>>,
+}
+
+fn sing(probes: &[Probe], counting: &[Result<Counting, Lack>]) -> Result<Song, CanaryError> {
+    let mut canary = Canary::new()?;
+    let statistics = Statistics(binary::Source::open(canary.vcpu(), None));
+    let look = || {
+        let own = |one: &Result<Counting, Lack>| one.as_ref().map_or(Vec::new(), Counting::sample);
+        Look {
+            stats: statistics.sample(),
+            tracepoints: counting.iter().map(own).collect(),
+        }
+    };
+    let mut looks = Vec::new();
+    let mut interrupts = None;
+    for step in Step::ALL {
+        let before = look();
+        canary.step()?;
+        let behind = look();
+        if step == Step::Cpuid {
+            interrupts = Some(await_interrupt(&mut canary, &statistics)?);
+        }
+        looks.push((before, behind));
+    }
+    let grown = |name: &str, step: Step| {
+        let (before, behind) = &looks[step as usize];
+        statistics.grown(name, &before.stats, &behind.stats)
+    };
+    // Interrupts of the host are exits as well, as many as the time is long.
+    let in_between = grown(INTERRUPTS, Step::Cpuid).unwrap_or(0);
+    let mut stats: Vec<_> = STATISTICS
+        .iter()
+        .map(|(name, step)| match grown(name, *step) {
+            Some(seen) => {
+                let more = if *name == STATS { in_between } else { 0 };
+                Source::shown(name, STATS_FD, *step, seen, more)
+            }
+            None => statistics.lacking(name),
+        })
+        .collect();
+    let sees_exits = stats[0].status == Status::Ok;
+    stats.push(match interrupts.flatten() {
+        Some(shown) => by_what_is_left(shown, sees_exits),
+        None => statistics.lacking(INTERRUPTS),
+    });
+    // A processor executes cpuid, its count and its branch without KVM but for the first.
+    let emulates = grown(EMULATED, Step::Cpuid).is_some_and(|seen| seen >= 2 * TIMES);
+    stats.push(match grown(EMULATED, Step::Mmio) {
+        Some(seen) if emulates => {
+            let shown = Shown {
+                what: "instructions of a loop that writes to no memory".to_owned(),
+                expected: INSTRUCTIONS_OF_MMIO,
+                seen,
+            };
+            Source::tried(EMULATED, STATS_FD, shown, 0)
+        }
+        Some(seen) => Source::shown(EMULATED, STATS_FD, Step::Mmio, seen, 0),
+        None => statistics.lacking(EMULATED),
+    });
+    let seen = probes
         .iter()
         .enumerate()
         .map(|(number, probe)| {
-            let (before, behind) = during(probe.step);
-            let pairs = before.1[number].iter().zip(&behind.1[number]);
+            let (before, behind) = &looks[probe.step as usize];
+            let pairs = before.tracepoints[number].iter();
+            let pairs = pairs.zip(&behind.tracepoints[number]);
             pairs.map(|(before, behind)| behind - before).collect()
         })
         .collect();
-    let (before, behind) = during(Step::Cpuid);
-    let stats = match (before.0, behind.0) {
-        (Some(before), Some(behind)) => {
-            let (all, interrupts) = (behind.0 - before.0, behind.1 - before.1);
-            Source::shown(STATS, STATS_FD, Step::Cpuid, all, interrupts)
+    Ok(Song {
+        stats,
+        emulates,
+        seen,
+    })
+}
+
+/// Has the canary run until an interrupt of the host has come, for as long as that may take: exits that are none of
+/// its own, and how many of them KVM calls interrupts; `None` if it does not count them.
+fn await_interrupt(
+    canary: &mut Canary,
+    statistics: &Statistics,
+) -> Result<Option<Shown>, CanaryError> {
+    // The two ends of a round are exits themselves.
+    const OWN: u64 = TIMES + 2;
+    let begun = Instant::now();
+    let before = statistics.sample();
+    let mut rounds = 0;
+    loop {
+        canary.again()?;
+        rounds += 1;
+        let behind = statistics.sample();
+        let grown = |name| statistics.grown(name, &before, &behind);
+        let (Some(exits), Some(seen)) = (grown(STATS), grown(INTERRUPTS)) else {
+            return Ok(None);
+        };
+        let expected = exits.saturating_sub(rounds * OWN);
+        if (expected > 0 && seen > 0) || begun.elapsed() >= INTERRUPT {
+            return Ok(Some(Shown {
+                what: "exits that were not the guest's".to_owned(),
+                expected,
+                seen,
+            }));
         }
-        _ => Source::lacking(
-            STATS,
-            STATS_FD,
-            Lack {
-                status: Status::Absent,
-                reason: stats.err().map_or_else(
-                    || "KVM counts no exits".to_owned(),
-                    |error| error.to_string(),
-                ),
-                remedy: Some("Linux 5.14 and later have them".to_owned()),
-            },
-        ),
+    }
+}
+
+/// Whether interrupts are counted: where each exit is, they are what is left.
+fn by_what_is_left(shown: Shown, sees_exits: bool) -> Source {
+    let cannot = |reason: &str| Lack {
+        status: Status::Blind,
+        reason: reason.to_owned(),
+        remedy: None,
     };
-    Ok(Song { stats, seen })
+    let lacking = |reason: &str| Source::lacking(INTERRUPTS, STATS_FD, cannot(reason));
+    match (sees_exits, shown.expected) {
+        (false, _) => lacking("where exits are not seen, it cannot be tried"),
+        (true, 0) if shown.seen == 0 => lacking("none came while it was tried"),
+        (true, _) => Source::tried(INTERRUPTS, STATS_FD, shown, 0),
+    }
 }
 
 #[cfg(test)]
@@ -287,6 +438,23 @@ mod tests {
             assert_eq!(shown(seen).status, Status::Ok, "{seen}");
             assert_eq!(shown(seen).reason, None);
         }
+    }
+
+    #[test]
+    fn interrupts_are_believed_if_they_are_what_is_left() {
+        let of = |expected, seen, sees_exits| {
+            let what = "exits".to_owned();
+            let shown = Shown {
+                what,
+                expected,
+                seen,
+            };
+            by_what_is_left(shown, sees_exits).status
+        };
+        assert_eq!(of(3, 3, true), Status::Ok);
+        assert_eq!(of(9, 3, true), Status::Blind);
+        assert_eq!(of(0, 0, true), Status::Blind, "nothing was shown");
+        assert_eq!(of(3, 3, false), Status::Blind);
     }
 
     #[test]
@@ -314,9 +482,27 @@ mod tests {
             ::tests::skip("the sources of figures: no /dev/kvm");
             return;
         }
-        let Sources { list, tracepoints } = Sources::prove();
+        let Sources {
+            list, tracepoints, ..
+        } = Sources::prove();
         let names: Vec<_> = list.iter().map(|source| source.name.as_str()).collect();
-        assert_eq!(names, ["user", STATS, EXIT, MSR, APIC_IPI, ACCEPT_IRQ, EOI]);
+        let statistics = [
+            "user",
+            STATS,
+            "io_exits",
+            "mmio_exits",
+            "halt_exits",
+            "irq_injections",
+            "pf_taken",
+            INTERRUPTS,
+            EMULATED,
+        ];
+        let tracepoints_too = [EXIT, MSR, APIC_IPI, ACCEPT_IRQ, EOI];
+        assert_eq!(names, [&statistics[..], &tracepoints_too].concat());
+        let without = Sources::prove_statistics();
+        let names: Vec<_> = without.list.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, statistics);
+        assert!(without.tracepoints.is_empty());
         for source in &list {
             let is_ok = source.status == Status::Ok;
             assert_eq!(source.reason.is_none(), is_ok, "{source:?}");

@@ -1,0 +1,70 @@
+//! What the guest says that its run is made of. It can say anything: what is no list of words is nothing.
+
+use std::collections::BTreeMap;
+
+use shared::lab::Words;
+
+use super::Lab;
+
+/// The longest key that is taken for one.
+const LONGEST_KEY: usize = 32;
+
+impl Lab {
+    /// The options of the run by their names, as the guest says; `None` if it has not, or makes no sense.
+    pub fn words(&self) -> Option<BTreeMap<String, String>> {
+        let words: Words = self.read(self.layout.words.entry(0)?);
+        read(words.text())
+    }
+}
+
+fn read(text: &[u8]) -> Option<BTreeMap<String, String>> {
+    let is_shown = |byte: &u8| matches!(byte, b' '..=b'~');
+    let text = std::str::from_utf8(text).ok()?;
+    if text.is_empty() || !text.as_bytes().iter().all(is_shown) {
+        return None;
+    }
+    let is_key = |key: &str| {
+        let of_words = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'-';
+        (1..=LONGEST_KEY).contains(&key.len()) && key.as_bytes().iter().all(of_words)
+    };
+    let word = |word: &str| {
+        let (key, value) = word.split_once('=')?;
+        is_key(key).then(|| (key.to_owned(), value.to_owned()))
+    };
+    text.split(' ').map(word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn words_are_read_or_nothing_is() {
+        let words = read(b"queue=filo seed=1 alloc-fail=0/1").unwrap();
+        assert_eq!(words["queue"], "filo");
+        assert_eq!(words.len(), 3);
+        for nonsense in [
+            &b""[..],
+            b"queue",
+            b"=filo",
+            b"queue=filo  seed=1",
+            b"queue=fi\x1blo",
+            b"Queue=filo",
+            b"queue=\xff",
+        ] {
+            assert_eq!(read(nonsense), None, "{nonsense:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_guest_writes_panics(length: u64, bytes: Vec<u8>) {
+            let mut words = Words::EMPTY;
+            words.length = length;
+            let copied = bytes.len().min(words.bytes.len());
+            words.bytes[..copied].copy_from_slice(&bytes[..copied]);
+            let _ = read(words.text());
+        }
+    }
+}
