@@ -135,6 +135,8 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
         counts.states = keys.states.len() as u64;
         counts.ends = keys.ends.len() as u64;
     }
+    let words = parts.iter().flat_map(|part| part.document.words.clone());
+    let words = words.collect();
     let longest = parts.iter().map(|part| part.document.took_ms).max();
     Ok(Part {
         document: Document {
@@ -143,6 +145,7 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
             shard: Shard::WHOLE,
             took_ms: longest.unwrap_or(0),
             sharing: sharing.known(),
+            words,
             states: keys.as_ref().map(Keys::about),
             ..first.clone()
         },

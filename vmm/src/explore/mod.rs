@@ -4,6 +4,7 @@
 
 pub mod case;
 pub mod merge;
+pub mod point_of_no_return;
 pub mod result;
 pub mod retrace;
 pub mod schedule;
@@ -12,7 +13,9 @@ pub mod sharing;
 pub mod shrink;
 pub mod specimen;
 pub mod story;
+pub mod words;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -29,6 +32,8 @@ use search::seen::Seen;
 use search::{Counts, End, Found, Hunt, OnProgress, Why, bounded, exhaustive, races, sampled};
 use sharing::{Known, OtherCpus, Sharing};
 use specimen::{Breach, Setup, Specimen, SpecimenError};
+use story::Teller;
+use words::Words;
 
 use crate::machine::MachineError;
 use crate::machine::image::Image;
@@ -72,7 +77,7 @@ pub struct Config {
     pub shard: Shard,
     /// What is known of what CPUs share from searches before; if nothing, it is learnt first.
     pub known: Option<Known>,
-    /// How long it may try to make what it finds shorter.
+    /// How long it may try to make what it finds shorter, and half as long again to find its point of no return.
     pub shrink: Duration,
 }
 
@@ -196,7 +201,7 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What it did.
     pub counts: Counts,
-    /// For how long.
+    /// For how long, until something broke or there was nothing left to try.
     pub time: Duration,
     /// What is known of what CPUs share.
     pub sharing: Sharing,
@@ -208,6 +213,8 @@ pub struct Outcome {
     pub begins: String,
     /// What an exhaustive search has seen.
     pub seen: Seen,
+    /// The names of the words that were accessed, by address, as far as they have one.
+    pub words: BTreeMap<String, String>,
 }
 
 impl Outcome {
@@ -265,9 +272,9 @@ pub fn explore(
         Err(SpecimenError::Interrupted) => (End::Stopped(Why::Signal), None),
         other => other?,
     };
-    let counts = hunt.counts;
+    let (counts, time) = (hunt.counts, begun.elapsed());
     let verdict = match end {
-        End::Broke(found) => broke(&mut specimen, config, found)?,
+        End::Broke(found) => broke(&mut specimen, &image, config, &sharing, found)?,
         End::Stopped(why) => Verdict::Stopped(why),
         End::Complete => match (bound, config.strategy) {
             (Some(bound), _) => Verdict::BoundedComplete(bound),
@@ -283,10 +290,12 @@ pub fn explore(
         specimen.check_rest()?;
     }
     let options = options(config);
+    let names = Words::of(&image, &specimen);
     Ok(Outcome {
+        words: names.known(sharing.addresses()),
         verdict,
         counts,
-        time: begun.elapsed(),
+        time,
         sharing,
         expected: config.case.expected(&options).to_vec(),
         image: name(specimen.image()),
@@ -374,13 +383,27 @@ fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
     Ok(None)
 }
 
-/// What was found, made short, and seen to come again. If a signal comes meanwhile, as it was found.
-fn broke(specimen: &mut Specimen, config: &Config, found: Found) -> Result<Verdict, ExploreError> {
+/// What was found, made short, and seen to come again, with its point of no return. If a signal comes meanwhile, as it
+/// was found.
+fn broke(
+    specimen: &mut Specimen,
+    image: &Image,
+    config: &Config,
+    sharing: &Sharing,
+    found: Found,
+) -> Result<Verdict, ExploreError> {
     let found_with = found.turns.len();
     let Found { turns, breach } = match made_short(specimen, config, found.clone()) {
         Err(ExploreError::Specimen(SpecimenError::Interrupted)) => found,
         other => other?,
     };
+    let until = Instant::now() + point_of_no_return::share_of(config.shrink);
+    let teller = Teller::new(image);
+    let point_of_no_return =
+        match point_of_no_return::find(specimen, &teller, sharing, &turns, until) {
+            Err(SpecimenError::Interrupted) => None,
+            other => other?,
+        };
     Ok(Verdict::Broke {
         schedule: Box::new(Schedule {
             form: FORM.to_owned(),
@@ -391,6 +414,7 @@ fn broke(specimen: &mut Specimen, config: &Config, found: Found) -> Result<Verdi
             begins: name(specimen.beginning()),
             turns,
             breaks: breach.names.clone(),
+            point_of_no_return,
         }),
         breach,
         found_with,
@@ -437,6 +461,8 @@ pub struct Replayed {
     pub other: Option<String>,
     /// The last, as it went.
     pub last: Option<Followed>,
+    /// Whether it was on the image on which the schedule was found.
+    pub same_image: bool,
     /// Whether states were held against those of the schedule. A machine that begins otherwise, as on another
     /// host it can, has other states, and only its stops can be compared.
     pub compared_states: bool,
@@ -477,6 +503,7 @@ pub fn replay(
         as_told: 0,
         other: None,
         last: None,
+        same_image: this == schedule.image,
         compared_states,
     };
     for time in 1..=replay.times {

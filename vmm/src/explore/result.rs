@@ -2,6 +2,7 @@
 //! which [`super::merge`] needs to count those that several shards have seen once. Reads and writes; judges
 //! nothing.
 
+use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -41,6 +42,9 @@ pub struct Document {
     pub took_ms: u64,
     /// What is known of what CPUs share, and what was taken for granted of it.
     pub sharing: Known,
+    /// What words of guest memory are called, by address (`0x…`), as far as debug information and memory tell.
+    #[serde(default)]
+    pub words: BTreeMap<String, String>,
     /// The states of an exhaustive search that is complete; `null` for all others.
     pub states: Option<States>,
 }
@@ -148,6 +152,7 @@ impl Document {
             counts: outcome.counts,
             took_ms: u64::try_from(outcome.time.as_millis()).unwrap_or(u64::MAX),
             sharing: outcome.sharing.known(),
+            words: outcome.words.clone(),
             states: None,
         }
     }
