@@ -9,23 +9,34 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tests::browser::{Page, Written};
 use tests::{Vmm, open_kvm, skip};
+use vmm::explore::naming::Word;
 use vmm::explore::schedule::{FORM, Granularity, Schedule};
-use vmm::explore::story::{At, Beat, Ipi, Scene, Story};
+use vmm::explore::story::{At, Beat, Ipi, Mark, Scene, Story};
 use vmm::report::page::story::{Document, write};
 
 /// The word that all CPUs of a made story access, and change.
 const SHARED: u64 = 0x1000;
 
+/// What that is called.
+const NAME: &str = "GUEST.ipi.lock.held";
+
+/// What is said of the step that is marked in a made story.
+const MARK: &str = "point of no return: store GUEST.ipi.lock.held; every order breaks from here on";
+
 const CASE: &str = "cpus 2\n0: many 1\n";
 
 /// A stop of a made story.
 fn beat(what: &str, words: &[u64]) -> Beat {
+    let word = |address: &u64| Word {
+        address: *address,
+        name: (*address == SHARED).then(|| NAME.to_owned()),
+    };
     Beat {
         what: what.to_owned(),
         place: "guest/src/ipi/csd.rs:108".to_owned(),
         function: "lock<guest::metal::platform::Metal>".to_owned(),
         in_handler: false,
-        words: words.to_vec(),
+        words: words.iter().map(word).collect(),
         writes: what.starts_with("store"),
         sends: None,
     }
@@ -76,7 +87,19 @@ fn made(rounds: usize, own: u64) -> Story {
         scenes,
         breaks: vec!["lost".to_owned()],
         texts: vec!["call 0:0:1 never ran on a target".to_owned()],
+        marks: vec![Mark {
+            at: At {
+                scene: 0,
+                beat: sent_first(own),
+            },
+            text: MARK.to_owned(),
+        }],
     }
+}
+
+/// The first IPI of a made story, behind so many stops and the store: what the store leads to.
+fn sent_first(own: u64) -> usize {
+    usize::try_from(own).expect("few stops") + 1
 }
 
 /// The page of `story`, on a `case`.
@@ -91,6 +114,7 @@ fn page_of(story: &Story, case: &str) -> Written {
         begins: "0".to_owned(),
         turns: Vec::new(),
         breaks: story.breaks.clone(),
+        point_of_no_return: None,
     };
     let document = Document {
         verdict: "broken: lost",
@@ -207,13 +231,79 @@ fn all_stops_on_a_word_light_up_with_one_of_them() {
     page.pointer("mouseMoved", at, json!({}));
     assert_eq!(lit(&mut page), same);
     let told = page.text(TOLD);
-    let word = page.text("`at 0x${word.toString(16)}`");
+    let address = page.text("`0x${word.toString(16)}`");
+    let word = page.text("`at ${shown.diagram.stops.wordName(word)}`");
+    assert!(word.contains(&address), "{word}");
     assert!(
         told.contains(&word) && told.contains("guest/src/"),
         "{told}"
     );
     page.pointer("mouseMoved", (1.0, 1.0), json!({}));
     assert_eq!(lit(&mut page), json!([]), "and go out with it");
+    page.is_quiet();
+}
+
+#[test]
+#[ignore = "needs a browser: make test-browser"]
+fn words_have_their_names_and_addresses_in_the_line_below_and_in_the_table() {
+    let written = page_of(&made(3, 1), CASE);
+    let mut page = Page::open(&written.path(), 1300, 1000);
+    page.evaluate("shown.diagram.keep(1)");
+    let told = page.text(TOLD);
+    assert!(told.contains("at GUEST.ipi.lock.held (0x1000)"), "{told}");
+    page.evaluate("shown.diagram.keep(0)");
+    let told = page.text(TOLD);
+    assert!(told.contains("at 0x2000"), "it has no name: {told}");
+    let row = page.text("document.querySelector('#words tbody tr').innerText");
+    assert!(row.contains(NAME) && row.contains("0x1000"), "{row}");
+    page.is_quiet();
+}
+
+#[test]
+#[ignore = "needs a browser: make test-browser"]
+fn the_point_of_no_return_stands_between_its_stops_whichever_are_shown() {
+    let written = page_of(&made(3, 1), CASE);
+    let mut page = Page::open(&written.path(), 1300, 1000);
+    for which in ["all", "shared", "turns"] {
+        page.evaluate(&format!("shown.diagram.draw('{which}')"));
+        page.settle();
+        assert_eq!(number_of(&mut page, "#diagram .row.mark"), 1, "{which}");
+        assert_eq!(number_of(&mut page, "#diagram path.mark"), 1, "{which}");
+    }
+    page.evaluate("shown.diagram.draw('all')");
+    let around = "(() => { const it = document.querySelector('.row.mark');
+        return [it.previousSibling, it, it.nextSibling].map((row) => row.innerText); })()";
+    let around = page.evaluate(around);
+    let text = |row: usize| around[row].as_str().expect("a text").to_owned();
+    assert!(text(0).contains("store"), "{around}");
+    assert_eq!(text(1), MARK);
+    assert!(text(2).contains("send"), "{around}");
+    page.is_quiet();
+}
+
+#[test]
+#[ignore = "needs a browser: make test-browser"]
+fn a_function_is_shown_without_its_type_parameters() {
+    let written = page_of(&made(1, 1), CASE);
+    let mut page = Page::open(&written.path(), 1300, 1000);
+    for (name, short) in [
+        ("lock<guest::metal::platform::Metal>", "lock"),
+        ("guest::Ipi<P,Vec<F>>::call", "guest::Ipi::call"),
+        (
+            "closure in guest::Ipi<P,F>::handle",
+            "closure in guest::Ipi::handle",
+        ),
+        (
+            "guest::hotplug::<impl guest::Ipi<P,F>>::wake",
+            "guest::hotplug::<impl guest::Ipi>::wake",
+        ),
+        (
+            "<guest::A as guest::B<P>>::call",
+            "<guest::A as guest::B<P>>::call",
+        ),
+    ] {
+        assert_eq!(page.text(&format!("shortName({name:?})")), short);
+    }
     page.is_quiet();
 }
 

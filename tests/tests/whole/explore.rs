@@ -115,6 +115,48 @@ fn the_lost_call_is_found_and_comes_again() {
     assert!(schedule["breaks"].to_string().contains("\"lost\""));
     found.says("never ran on CPU");
     comes_again(&desk, &found, &schedule);
+    names_words_and_marks_the_step(&desk, &found, &schedule);
+}
+
+/// The queue's last chance goes when CPU 0's element, on which CPU 2 stands, is made the last of the list: CPU 2 then
+/// goes on to the list's end, and not to the element that it should have served.
+fn names_words_and_marks_the_step(desk: &Desk, found: &Run, schedule: &Value) {
+    let lines: Vec<_> = story(found).lines().collect();
+    let line = |mark: char| {
+        let found = lines.iter().find(|line| line.contains(mark));
+        *found.unwrap_or_else(|| panic!("no {mark} in {lines:#?}"))
+    };
+    let (lost, met) = (line('◆'), line('◇'));
+    for (line, access) in [(lost, "store"), (met, "load")] {
+        let what = format!("{access} GUEST.ipi.many.elements.list.links[0].next");
+        assert!(line.contains(&what), "{line}");
+        assert!(line.contains("guest/src/ipi/list.rs:"), "{line}");
+    }
+    assert!(lost.contains("point of no return"), "{lost}");
+    assert!(met.contains("CPU 2 meets what was changed"), "{met}");
+    let point = &schedule["point_of_no_return"];
+    let turn = |step: &Value| {
+        let turn = step["turn"].as_u64().expect("a number");
+        schedule["turns"][turn as usize]["cpu"].clone()
+    };
+    assert_eq!(turn(&point["step"]), 0, "{point}");
+    assert_eq!(turn(&point["meets"]), 2, "{point}");
+    let place = point["place"].as_str().expect("a text");
+    assert!(place.starts_with("guest/src/ipi/list.rs:"), "{point}");
+    // What replays compare is as it was.
+    let untils = schedule["turns"].to_string();
+    assert!(
+        untils.contains("\"load 0x") && !untils.contains("GUEST"),
+        "{untils}"
+    );
+    // Another image can do other things there.
+    let other = desk.path("other.bin");
+    let mut bytes = fs::read(explore_image()).expect("an image");
+    bytes.push(0);
+    fs::write(&other, bytes).expect("room for an image");
+    let run = desk.replay(schedule, &other, "--any-image");
+    run.ends_with(0).says("1 of 1 replays broke");
+    assert!(!run.stdout.contains("point of no return"), "{run}");
 }
 
 #[test]
@@ -156,6 +198,17 @@ fn what_is_found_before_the_search_has_begun_comes_again() {
         .says("searched   0 states")
         .says("broke the calling contract");
     comes_again(&desk, &found, &schedule);
+    // Nobody has come to where that could have been helped when it was found: CPU 1 could have run the first call.
+    found.says("point of no return").says("GUEST.");
+    assert!(!found.stdout.contains("the beginning"), "{found}");
+}
+
+#[test]
+fn what_breaks_in_every_order_is_lost_from_the_beginning() {
+    need_kvm();
+    let desk = Desk::with("cpus 2\n0: irqs-off; single 1 wait\nexpect contract\n");
+    let (found, _) = desk.find("", "as expected: contract");
+    found.says("point of no return: the beginning; every order breaks from here on");
 }
 
 #[test]

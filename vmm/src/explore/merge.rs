@@ -144,6 +144,8 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
         let times = parts.iter().map(|part| of(&part.document));
         times.max().unwrap_or(0)
     };
+    let words = parts.iter().flat_map(|part| part.document.words.clone());
+    let words = words.collect();
     Ok(Part {
         document: Document {
             verdict,
@@ -152,6 +154,7 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
             took_ms: longest(|document| document.took_ms),
             shortening_ms: longest(|document| document.shortening_ms),
             sharing: sharing.known(),
+            words,
             states: keys.as_ref().map(Keys::about),
             outcomes: outcomes.into_iter().cloned().collect(),
             ..first.clone()

@@ -4,6 +4,8 @@
 
 pub mod case;
 pub mod merge;
+pub mod naming;
+pub mod point_of_no_return;
 pub mod result;
 pub mod retrace;
 pub mod schedule;
@@ -15,7 +17,7 @@ pub mod story;
 pub mod until;
 pub mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -25,6 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use case::{Case, CaseError};
+use naming::Words;
 use retrace::{Diverged, Followed, follow, name, up_to_round};
 use schedule::{FORM, Granularity, Schedule};
 use search::sampled::Way;
@@ -33,6 +36,7 @@ use search::{Counts, End, Found, Hunt, OnProgress, Why};
 use search::{bounded, checking, exhaustive, races, reference, sampled};
 use sharing::{Known, OtherCpus, Sharing};
 use specimen::{Breach, Setup, Specimen, SpecimenError};
+use story::Teller;
 use until::Until;
 use words::NoEffect;
 
@@ -89,7 +93,7 @@ pub struct Config {
     /// Whether an exhaustive search checks that equal states lead to equal states, at the price of a step for each
     /// choice of each state that it meets again.
     pub check_keys: bool,
-    /// How long it may try to make what it finds shorter.
+    /// How long it may try to make what it finds shorter, and half as long again to find its point of no return.
     pub shrink: Duration,
 }
 
@@ -227,7 +231,7 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What it did.
     pub counts: Counts,
-    /// For how long it searched, once the machine was there.
+    /// For how long it searched, once the machine was there, until something broke or there was nothing left to try.
     pub time: Duration,
     /// For how long it made what it found shorter.
     pub shortening: Duration,
@@ -245,6 +249,8 @@ pub struct Outcome {
     pub seen: Seen,
     /// What has become of the machine at the ends ([`Specimen::outcome`]).
     pub outcomes: BTreeSet<u128>,
+    /// The names of the words that were accessed, by address, as far as they have one.
+    pub words: BTreeMap<String, String>,
 }
 
 impl Outcome {
@@ -330,7 +336,14 @@ pub fn explore(
     let time = begun.elapsed();
     let found = Instant::now();
     let verdict = match covered.end {
-        End::Broke(found) => broke(&mut specimen, config, &provenance, found, &mut is_cut_short)?,
+        End::Broke(found) => {
+            let shown = Shown {
+                image: &image,
+                sharing: &sharing,
+                provenance: &provenance,
+            };
+            broke(&mut specimen, config, &shown, found, &mut is_cut_short)?
+        }
         _ if !covered.broken.is_empty() => Verdict::Refuted(covered.broken),
         End::Stopped(why) => Verdict::Stopped(why),
         End::Complete => match (covered.bound, config.strategy) {
@@ -351,7 +364,9 @@ pub fn explore(
         specimen.check_rest()?;
     }
     let options = options(config);
+    let names = Words::of(&image, &specimen);
     Ok(Outcome {
+        words: names.known(sharing.addresses()),
         verdict,
         counts,
         time,
@@ -483,12 +498,19 @@ fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
     Ok(None)
 }
 
-/// What was found, made short, and seen to come again. If it is to end meanwhile, as short as it was by then, which
-/// `is_cut_short` then says.
+/// What a schedule that was found is shown by.
+struct Shown<'a> {
+    image: &'a Image,
+    sharing: &'a Sharing,
+    provenance: &'a Provenance,
+}
+
+/// What was found, made short, and seen to come again, with its point of no return. If it is to end meanwhile, as short
+/// as it was by then, which `is_cut_short` then says.
 fn broke(
     specimen: &mut Specimen,
     config: &Config,
-    provenance: &Provenance,
+    shown: &Shown<'_>,
     found: Found,
     is_cut_short: &mut bool,
 ) -> Result<Verdict, ExploreError> {
@@ -499,10 +521,23 @@ fn broke(
         other => other?,
     }
     let Found { turns, breach } = shortest;
+    let until = Instant::now() + point_of_no_return::share_of(config.shrink);
+    let teller = Teller::new(shown.image);
+    let point_of_no_return = if *is_cut_short {
+        None
+    } else {
+        match point_of_no_return::find(specimen, &teller, shown.sharing, &turns, until) {
+            Err(SpecimenError::Ended(_)) => {
+                *is_cut_short = true;
+                None
+            }
+            other => other?,
+        }
+    };
     Ok(Verdict::Broke {
         schedule: Box::new(Schedule {
             form: FORM.to_owned(),
-            provenance: Some(provenance.clone()),
+            provenance: Some(shown.provenance.clone()),
             case: config.case.to_string(),
             append: config.append.clone(),
             granularity: config.granularity,
@@ -510,6 +545,7 @@ fn broke(
             begins: name(specimen.beginning()),
             turns,
             breaks: breach.names.clone(),
+            point_of_no_return,
         }),
         breach,
         found_with,
@@ -561,6 +597,8 @@ pub struct Replayed {
     pub other: Option<String>,
     /// The last, as it went.
     pub last: Option<Followed>,
+    /// Whether it was on the image on which the schedule was found.
+    pub same_image: bool,
     /// Whether states were held against those of the schedule. A machine that begins otherwise, as on another
     /// host it can, has other states, and only its stops can be compared.
     pub compared_states: bool,
@@ -601,6 +639,7 @@ pub fn replay(
         last: None,
         compared_states: name(specimen.beginning()) == schedule.begins,
         stopped: None,
+        same_image: this == schedule.image,
     };
     let mut turns = without_states(&schedule.turns);
     // Which pages count is known only once they have been written.

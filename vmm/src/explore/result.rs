@@ -2,6 +2,7 @@
 //! which [`super::merge`] needs to count those that several shards have seen once. Reads and writes; judges
 //! nothing.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -50,6 +51,9 @@ pub struct Document {
     pub shortening_ms: u64,
     /// What is known of what CPUs share, and what was taken for granted of it.
     pub sharing: Known,
+    /// What words of guest memory are called, by address (`0x…`), as far as debug information and memory tell.
+    #[serde(default)]
+    pub words: BTreeMap<String, String>,
     /// The states of an exhaustive search that is complete; `null` for all others.
     pub states: Option<States>,
     /// What has become of the machine at the ends: a number for each that differs, in which the stacks are left out.
@@ -212,6 +216,7 @@ impl Document {
             took_ms: milliseconds(outcome.time),
             shortening_ms: milliseconds(outcome.shortening),
             sharing: outcome.sharing.known(),
+            words: outcome.words.clone(),
             states: None,
             outcomes: outcome.outcomes.iter().map(|it| name(*it)).collect(),
             warnings: warnings(&format!("{} {}", config.case.append, config.append)),

@@ -35,6 +35,51 @@ pub struct Turn {
     pub state: Option<String>,
 }
 
+/// A step of a schedule: the one that comes to this stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// In which turn, from 0.
+    pub turn: usize,
+    /// To which stop of it, from 0.
+    pub stop: usize,
+}
+
+/// How far it is known that nothing ends well any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Claim {
+    /// Every order was tried.
+    Every,
+    /// None of so many that were tried does.
+    NoneOf {
+        /// So many.
+        ways: u64,
+    },
+}
+
+/// The first step of a schedule behind which no order of steps ends well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PointOfNoReturn {
+    /// The step.
+    pub step: Step,
+    /// Whose it is.
+    pub cpu: u32,
+    /// What the CPU does in it.
+    pub does: String,
+    /// Where that stands in the source; empty if it is not known.
+    pub place: String,
+    /// How far that is known.
+    pub claim: Claim,
+    /// Whether not even that step has to be made: it is the first.
+    #[serde(default)]
+    pub at_beginning: bool,
+    /// The step by which another CPU meets what was changed, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meets: Option<Step>,
+}
+
 /// Version of the form in files.
 pub const FORM: &str = "ipi-lab-schedule/2";
 
@@ -64,6 +109,9 @@ pub struct Schedule {
     pub turns: Vec<Turn>,
     /// What comes of it: names of oracles, or others; nothing, if nothing breaks.
     pub breaks: Vec<String>,
+    /// From where on that could not be helped any more, if it was found. A replay shows it, and does not check it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point_of_no_return: Option<PointOfNoReturn>,
 }
 
 /// Where CPUs stop so that others can go on.
@@ -196,6 +244,40 @@ mod tests {
         Provenance::new(Kvm::Emulated, guest, 2, "queue=fifo")
     }
 
+    fn point_of_no_return() -> impl Strategy<Value = PointOfNoReturn> {
+        let step = || {
+            any::<(u32, u32)>().prop_map(|(turn, stop)| Step {
+                turn: turn as usize,
+                stop: stop as usize,
+            })
+        };
+        let claim = prop_oneof![
+            Just(Claim::Every),
+            any::<u64>().prop_map(|ways| Claim::NoneOf { ways })
+        ];
+        let meets = proptest::option::of(step());
+        let parts = (
+            step(),
+            any::<u32>(),
+            ".*",
+            ".*",
+            claim,
+            any::<bool>(),
+            meets,
+        );
+        parts.prop_map(
+            |(step, cpu, does, place, claim, at_beginning, meets)| PointOfNoReturn {
+                step,
+                cpu,
+                does,
+                place,
+                claim,
+                at_beginning,
+                meets,
+            },
+        )
+    }
+
     fn schedule() -> impl Strategy<Value = Schedule> {
         let granularity = prop_oneof![
             Just(Granularity::Probe),
@@ -205,18 +287,22 @@ mod tests {
         let texts = (".*", ".*", "[0-9a-f]{32}", "[0-9a-f]{32}");
         let turns = proptest::collection::vec(turn(), 0..20);
         let breaks = proptest::collection::vec("[a-z-]+", 0..3);
-        let parts = (texts, granularity, turns, breaks, any::<bool>());
+        let lost = proptest::option::of(point_of_no_return());
+        let parts = (texts, granularity, turns, breaks, any::<bool>(), lost);
         parts.prop_map(
-            |((case, append, image, begins), granularity, turns, breaks, provenance)| Schedule {
-                form: FORM.to_owned(),
-                provenance: provenance.then(provenance_of_a_test),
-                case,
-                append,
-                granularity,
-                image,
-                begins,
-                turns,
-                breaks,
+            |((case, append, image, begins), granularity, turns, breaks, provenance, lost)| {
+                Schedule {
+                    form: FORM.to_owned(),
+                    provenance: provenance.then(provenance_of_a_test),
+                    case,
+                    append,
+                    granularity,
+                    image,
+                    begins,
+                    turns,
+                    breaks,
+                    point_of_no_return: lost,
+                }
             },
         )
     }

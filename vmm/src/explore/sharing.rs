@@ -134,6 +134,11 @@ impl Sharing {
         }
     }
 
+    /// The words that are accessed.
+    pub fn addresses(&self) -> impl Iterator<Item = u64> {
+        self.words.keys().copied()
+    }
+
     /// Learns that `who` is about to access the word at `address` in that `way` with `locks` held. Whether that can
     /// conflict with another access; if not, the search passes over it.
     pub fn conflicts(&mut self, who: Who, way: Way, address: u64, locks: &[u64]) -> bool {

@@ -8,11 +8,13 @@ use serde::Serialize;
 use shared::stop::Kind;
 
 use super::ExploreError;
+use super::naming::{Word, Words};
 use super::retrace::OnStop;
-use super::schedule::Choice;
+use super::schedule::{Choice, Claim, PointOfNoReturn, Step};
 use super::specimen::{Specimen, Stop};
 use crate::machine::image::Image;
 use crate::machine::source::{Place, Source};
+use crate::machine::symbols::readable;
 
 /// What a CPU came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,8 +27,8 @@ pub struct Beat {
     pub function: String,
     /// Whether a handler is about to do it, and not the CPU's task.
     pub in_handler: bool,
-    /// Addresses of the words that it is about to access, or waits to see changed.
-    pub words: Vec<u64>,
+    /// The words that it is about to access, or waits to see changed.
+    pub words: Vec<Word>,
     /// Whether it changes them.
     pub writes: bool,
     /// The IPI that is about to leave, if one is.
@@ -76,12 +78,27 @@ pub struct Story {
     pub breaks: Vec<String>,
     /// Sentences about that.
     pub texts: Vec<String>,
+    /// The step from which on that could not be helped any more, if it was found; behind it, if there is one, the step
+    /// by which another CPU meets what was changed.
+    pub marks: Vec<Mark>,
+}
+
+/// A step that is marked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mark {
+    /// The step is the one that comes to this beat.
+    pub at: At,
+    /// Why it is marked, and what it does.
+    pub text: String,
 }
 
 /// Listens to a schedule that is followed, and tells it.
 #[derive(Debug)]
 pub struct Teller<'a> {
+    image: &'a Image,
     source: Source<'a>,
+    /// Once it has seen the machine.
+    words: Option<Words>,
     turn: Option<usize>,
     plot: Plot,
 }
@@ -138,7 +155,9 @@ impl<'a> Teller<'a> {
     /// One that knows the source of `image`.
     pub fn new(image: &'a Image) -> Self {
         Self {
+            image,
             source: Source::read(image.bytes()),
+            words: None,
             turn: None,
             plot: Plot::default(),
         }
@@ -152,17 +171,34 @@ impl<'a> Teller<'a> {
         }
         let stopped = &specimen.cpus()[choice.cpu];
         let place = self.place(specimen, choice.cpu);
+        let names = (self.words).get_or_insert_with(|| Words::of(self.image, specimen));
         let (words, writes) = match stopped.at {
             Stop::Access(Kind::IrqsOff, _) => (Vec::new(), false),
-            Stop::Access(kind, word) => (vec![word], kind != Kind::Load),
-            _ => (stopped.watched().collect(), false),
+            Stop::Access(kind, word) => (vec![names.accessed(specimen, word)], kind != Kind::Load),
+            _ => {
+                let watched = stopped.watched().map(|word| names.watched(specimen, word));
+                (watched.collect(), false)
+            }
+        };
+        let described = specimen.describe(stopped.at);
+        let what = match (stopped.at, &words[..]) {
+            (
+                Stop::Access(..),
+                [
+                    Word {
+                        address,
+                        name: Some(name),
+                    },
+                ],
+            ) => described.replace(&format!("{address:#x}"), name),
+            _ => described,
         };
         self.plot.add(Beat {
-            what: specimen.describe(stopped.at),
+            what,
             place: place.as_ref().map_or_else(String::new, |place| {
                 format!("{}:{}", place.file, place.line)
             }),
-            function: place.map_or_else(String::new, |place| place.function),
+            function: place.map_or_else(String::new, |place| readable(&place.function)),
             in_handler: stopped.in_handler,
             words,
             writes,
@@ -174,7 +210,7 @@ impl<'a> Teller<'a> {
     }
 
     /// Where `cpu` stands in the guest's source.
-    fn place(&self, specimen: &Specimen, cpu: usize) -> Option<Place> {
+    pub(super) fn place(&self, specimen: &Specimen, cpu: usize) -> Option<Place> {
         let stopped = &specimen.cpus()[cpu];
         if matches!(stopped.at, Stop::Idle | Stop::Left) {
             return None;
@@ -208,6 +244,7 @@ impl<'a> Teller<'a> {
             scenes: self.plot.scenes,
             breaks: breach.map_or_else(Vec::new, |breach| breach.names.clone()),
             texts: breach.map_or_else(Vec::new, |breach| breach.texts.clone()),
+            marks: Vec::new(),
         }
     }
 }
@@ -227,8 +264,69 @@ pub fn tell(
     let replayed = super::replay(replay, interrupted, on_stop)?;
     let breach = (replayed.last.as_ref()).and_then(|followed| followed.breach.clone());
     let cpus = super::case::Case::parse(&replay.schedule.case)?.cpus as usize;
-    let story = teller.tell(cpus, breach.as_ref());
+    let mut story = teller.tell(cpus, breach.as_ref());
+    // Of another order, or another image, it was not found.
+    let is_same = replayed.other.is_none() && replayed.same_image;
+    if let (true, Some(point)) = (is_same, &replay.schedule.point_of_no_return) {
+        story.mark(point);
+    }
     Ok((replayed, story))
+}
+
+impl Story {
+    /// Marks `point`, if it is in the story.
+    pub fn mark(&mut self, point: &PointOfNoReturn) {
+        let Some((at, does)) = self.step(point.step) else {
+            return;
+        };
+        let claim = match point.claim {
+            Claim::Every => "every order breaks from here on".to_owned(),
+            Claim::NoneOf { ways } => format!("no way out from here on was found in {ways} tries"),
+        };
+        let text = if point.at_beginning {
+            format!("point of no return: the beginning; {claim}")
+        } else {
+            format!("point of no return: {does}; {claim}")
+        };
+        self.marks = vec![Mark { at, text }];
+        if let Some((at, does)) = point.meets.and_then(|step| self.step(step)) {
+            let cpu = self.scenes[at.scene].cpu;
+            let text = format!("CPU {cpu} meets what was changed: {does}");
+            self.marks.push(Mark { at, text });
+        }
+    }
+
+    /// The beat that `step` comes to, and in words what its CPU does in it.
+    fn step(&self, step: Step) -> Option<(At, String)> {
+        let at = At {
+            scene: step.turn,
+            beat: step.stop,
+        };
+        let scene = self.scenes.get(at.scene)?;
+        scene.beats.get(at.beat)?;
+        let before = match at.beat.checked_sub(1) {
+            Some(before) => scene.beats.get(before),
+            None => {
+                if let Some(vector) = scene.takes {
+                    return Some((at, format!("takes {}", interrupt(vector))));
+                }
+                let earlier = self.scenes[..at.scene].iter().rev();
+                let mut own = earlier.filter(|other| other.cpu == scene.cpu);
+                own.next().and_then(|scene| scene.beats.last())
+            }
+        };
+        let does = before.map_or_else(String::new, |beat| match &*beat.place {
+            "" => beat.what.clone(),
+            place => format!("{}, {place}", beat.what),
+        });
+        Some((at, does))
+    }
+
+    /// The lanes of all CPUs, with `mark` in that of `cpu`.
+    fn lanes(&self, cpu: usize, mark: &str) -> String {
+        let lane = |lane| if lane == cpu { mark } else { " │ " };
+        (0..self.cpus).map(lane).collect()
+    }
 }
 
 impl Scene {
@@ -275,14 +373,17 @@ impl fmt::Display for Story {
         for (number, ((scene, traffic), (what, place))) in
             (1..).zip(self.scenes.iter().zip(&traffic).zip(&ends))
         {
-            let lanes: String = (0..self.cpus)
-                .map(|cpu| if cpu == scene.cpu { " ● " } else { " │ " })
-                .collect();
+            let lanes = self.lanes(scene.cpu, " ● ");
             let stops = scene.beats.len();
             let line = format!(
                 "{number:>4}  {lanes}  {traffic:passing$}  {stops:>5}  {what:doing$}  {place}"
             );
             writeln!(f, "{}", line.trim_end())?;
+            let marks = self.marks.iter().zip([" ◆ ", " ◇ "]);
+            for (Mark { at, text }, mark) in marks.filter(|(mark, _)| mark.at.scene + 1 == number) {
+                let (lanes, stop) = (self.lanes(scene.cpu, mark), at.beat + 1);
+                writeln!(f, "      {lanes}  on the way to stop {stop}: {text}")?;
+            }
         }
         for text in &self.texts {
             writeln!(f, "      {}  {text}", " × ".repeat(self.cpus))?;
@@ -292,7 +393,7 @@ impl fmt::Display for Story {
 }
 
 /// An interrupt by what it is for.
-fn interrupt(vector: u8) -> String {
+pub(super) fn interrupt(vector: u8) -> String {
     match vector {
         0xfb => "single".to_owned(),
         0xfc => "many".to_owned(),
@@ -367,6 +468,75 @@ mod tests {
         assert_eq!(scenes[3].sent_by, [At { scene: 0, beat: 1 }]);
     }
 
+    /// A story of turns of CPUs, each with its stops, and the interrupt that it takes.
+    fn told(turns: &[(usize, Option<u8>, &[&str])]) -> Story {
+        let scenes = turns.iter().map(|(cpu, takes, stops)| Scene {
+            cpu: *cpu,
+            takes: *takes,
+            sent_by: Vec::new(),
+            beats: stops
+                .iter()
+                .map(|what| beat(what, "a.rs:1", None))
+                .collect(),
+        });
+        Story {
+            cpus: 2,
+            scenes: scenes.collect(),
+            breaks: Vec::new(),
+            texts: Vec::new(),
+            marks: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_a_step_does_is_what_its_cpu_was_about_to_do() {
+        let story = told(&[
+            (0, None, &["load x", "store x"]),
+            (1, Some(0xfc), &["load y"]),
+            (0, None, &["idle"]),
+        ]);
+        let does = |turn, stop| story.step(Step { turn, stop }).map(|(_, does)| does);
+        assert_eq!(does(0, 0).unwrap(), "", "it is not known what came before");
+        assert_eq!(does(0, 1).unwrap(), "load x, a.rs:1");
+        assert_eq!(does(1, 0).unwrap(), "takes many");
+        assert_eq!(does(2, 0).unwrap(), "store x, a.rs:1", "turns ago");
+        assert_eq!(does(2, 1), None);
+        assert_eq!(does(usize::MAX, 0), None);
+    }
+
+    #[test]
+    fn the_point_of_no_return_is_marked_behind_its_turn() {
+        let mut story = told(&[
+            (0, None, &["load x", "store x", "idle"]),
+            (1, None, &["load x"]),
+            (1, None, &["idle"]),
+        ]);
+        let mut point = PointOfNoReturn {
+            step: Step { turn: 0, stop: 2 },
+            cpu: 0,
+            does: "store 0x1000".to_owned(),
+            place: String::new(),
+            claim: Claim::NoneOf { ways: 16 },
+            at_beginning: false,
+            meets: Some(Step { turn: 2, stop: 0 }),
+        };
+        story.mark(&point);
+        let expected = "
+ CPU   0  1     stops  up to
+   1   ●  │         3  idle    a.rs:1
+       ◆  │   on the way to stop 3: point of no return: store x, a.rs:1; no way out from here on was found in 16 tries
+   2   │  ●         1  load x  a.rs:1
+   3   │  ●         1  idle    a.rs:1
+       │  ◇   on the way to stop 1: CPU 1 meets what was changed: load x, a.rs:1
+";
+        assert_eq!(format!("\n{story}"), expected);
+        // A schedule that somebody has written can name any step.
+        point.step.turn = 77;
+        story.marks.clear();
+        story.mark(&point);
+        assert_eq!(story.marks, []);
+    }
+
     #[test]
     fn in_text_each_turn_is_a_line_and_columns_are_aligned() {
         let scene = |cpu, takes, beats| Scene {
@@ -392,6 +562,7 @@ mod tests {
             ],
             breaks: vec!["lost".to_owned()],
             texts: vec!["call 0:0:1 was lost".to_owned()],
+            marks: Vec::new(),
         };
         let expected = "
  CPU   0  1  2                                  stops  up to

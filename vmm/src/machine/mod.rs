@@ -27,6 +27,7 @@ pub mod tally;
 pub mod threads;
 pub mod vcpu;
 pub mod vm;
+pub mod words;
 
 use std::io;
 use std::sync::Arc;

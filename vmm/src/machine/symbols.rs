@@ -134,6 +134,30 @@ impl Symbols {
     }
 }
 
+/// The name of a function as people say it: a closure is in the function it stands in, which says more than its number.
+pub fn readable(name: &str) -> String {
+    let mut rest = name;
+    while let Some((outside, last)) = rest.rsplit_once("::")
+        && is_closure(last)
+    {
+        rest = outside;
+    }
+    if rest.len() < name.len() {
+        format!("closure in {rest}")
+    } else if is_closure(name) {
+        // Line tables alone do not say in which function it is.
+        "closure".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+/// Whether the last part of a name is that of a closure, as each way to write names has it.
+fn is_closure(part: &str) -> bool {
+    let part = part.split('<').next().unwrap_or_default();
+    part == "{{closure}}" || part == "{closure}" || part.starts_with("{closure#")
+}
+
 /// A function's name without its generic parameters: `Ipi<P,F>::call` is `Ipi::call`.
 fn without_parameters(name: &str) -> String {
     let mut depth = 0_u32;
@@ -195,6 +219,30 @@ mod tests {
             symbols.address("0xzz"),
             Err(NoSuchSymbol::Unknown(_))
         ));
+    }
+
+    #[test]
+    fn a_closure_is_in_the_function_it_stands_in() {
+        for (name, said) in [
+            ("guest::start_other_cpu", "guest::start_other_cpu"),
+            (
+                "guest::start_other_cpu::{closure#0}",
+                "closure in guest::start_other_cpu",
+            ),
+            ("guest::f::{{closure}}::{{closure}}", "closure in guest::f"),
+            (
+                "guest::Ipi<P,F>::handle::{{closure}}",
+                "closure in guest::Ipi<P,F>::handle",
+            ),
+            (
+                "guest::f::{{closure}}::inner",
+                "guest::f::{{closure}}::inner",
+            ),
+            ("{closure#1}<guest::metal::platform::Metal>", "closure"),
+            ("", ""),
+        ] {
+            assert_eq!(readable(name), said);
+        }
     }
 
     #[test]

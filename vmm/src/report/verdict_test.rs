@@ -266,7 +266,7 @@ fn every_ipi_is_accounted_for() {
         ],
         ..exited(ExitCode::Pass)
     };
-    let report = |counters, aftermath: &Aftermath| report(aftermath, &counted(counters));
+    let report = |counters, aftermath: &Aftermath| report_on(aftermath, &counted(counters));
     let ipi = report(counters, &aftermath).ipi;
     assert_eq!((ipi.sent, ipi.targets, ipi.received), (30, 100, 40));
     assert_eq!((ipi.added, ipi.lost, ipi.in_flight), (9, 2, 3));

@@ -6,6 +6,8 @@ mod booting;
 mod breach;
 mod judging;
 mod keeping;
+mod on_stack;
+mod single;
 mod stacks;
 mod stepping;
 mod stopped;

@@ -13,18 +13,37 @@ const LANE_WIDTHS = [[8, 34], [32, 22], [Infinity, 14]];
 /** From so many stops on, only those where CPUs can meet are shown at first. */
 const MANY = 300;
 
-const wordName = (word) => `0x${word.toString(16)}`;
+const wordAddress = (word) => `0x${word.toString(16)}`;
 /** A function without its type parameters, which can be longer than a line. */
-const shortName = (name) => (name.startsWith('<') ? name : name.replace(/<.*/, ''));
+const shortName = (name) => {
+  const [, closure, rest] = /^(closure in )?(.*)$/s.exec(name);
+  if (rest.startsWith('<')) return name;
+  let [short, before] = [rest, null];
+  while (short !== before) [short, before] = [short.replace(/<(?!impl )[^<>]*>/g, ''), short];
+  return (closure ?? '') + short;
+};
 const some = (number, what) => `${count(number)} ${what}${number === 1 ? '' : 's'}`;
 
 /** All stops of a story in their order, and the words they are about. */
 class Stops {
   constructor(story) {
     this.list = story.scenes.flatMap((scene, turn) =>
-      scene.beats.map((beat, at) => ({ ...beat, turn, at, cpu: scene.cpu, isLast: at === scene.beats.length - 1 })),
+      scene.beats.map((beat, at) => ({
+        ...beat,
+        words: beat.words.map((word) => word.address),
+        turn,
+        at,
+        cpu: scene.cpu,
+        isLast: at === scene.beats.length - 1,
+      })),
     );
     this.words = new Map();
+    // By address. Where a CPU waits for any part of a word to change, all parts are named; an access names one.
+    this.names = new Map();
+    const known = story.scenes.flatMap((scene) => scene.beats.flatMap((beat) => beat.words)).filter((word) => word.name !== null);
+    for (const { address, name } of known) {
+      if (!this.names.has(address) || name.length < this.names.get(address).length) this.names.set(address, name);
+    }
     this.list.forEach((stop, id) => {
       stop.id = id;
       for (const word of stop.words) {
@@ -32,6 +51,12 @@ class Stops {
         this.words.get(word).push(id);
       }
     });
+  }
+
+  /** A word by its name, if it has one, and by its address. */
+  wordName(word) {
+    const name = this.names.get(word);
+    return name === undefined ? wordAddress(word) : `${name} (${wordAddress(word)})`;
   }
 
   cpus(word) {
@@ -85,6 +110,7 @@ class Diagram {
     this.rows = [];
     // By turn its first and last row, and by stop its row.
     this.boxes = [];
+    this.marked = [];
     this.rowOf = new Map();
     this.elements = new Map();
     this.dots = new Map();
@@ -110,7 +136,13 @@ class Diagram {
     this.rows.push(
       element('div', { className: 'row turn' }, `${turn + 1}  CPU ${scene.cpu} ${this.traffic[turn]}`, element('span', { textContent: detail })),
     );
-    for (const stop of this.stops.list.filter((it) => it.turn === turn && this.isShown(it))) {
+    for (const stop of this.stops.list.filter((it) => it.turn === turn)) {
+      // What the CPU does on its way to the stop.
+      for (const { at, text } of this.story.marks.filter((mark) => mark.at.scene === turn && mark.at.beat === stop.at)) {
+        this.marked.push({ row: this.rows.length, cpu: scene.cpu });
+        this.rows.push(element('div', { className: 'row mark', textContent: text }));
+      }
+      if (!this.isShown(stop)) continue;
       const row = element(
         'div',
         { className: `row stop${stop.isLast ? ' last' : ''}` },
@@ -146,6 +178,9 @@ class Diagram {
       const dot = svg('circle', { class: stop.in_handler ? 'handler' : 'task', cx: this.x(stop.cpu), cy: this.y(row), r: 3 });
       this.dots.set(id, dot);
       picture.append(dot);
+    }
+    for (const { row, cpu } of this.marked) {
+      picture.append(svg('path', { class: 'mark', d: `M${this.x(cpu)},${this.y(row) - 6}l6,6l-6,6l-6,-6z` }));
     }
     this.drawIpis(picture, bottom);
     if (story.breaks.length > 0) {
@@ -255,7 +290,7 @@ function tellStop(stop) {
   const { stops } = shown.diagram;
   const meets = stop.words.map((word) => {
     const ids = stops.words.get(word);
-    return `${some(ids.length, 'stop')} of CPU ${stops.cpus(word).join(', ')} at ${wordName(word)}`;
+    return `${some(ids.length, 'stop')} of CPU ${stops.cpus(word).join(', ')} at ${stops.wordName(word)}`;
   });
   const context = stop.in_handler ? 'in a handler' : 'in its task';
   const parts = [`CPU ${stop.cpu}, turn ${stop.turn + 1}, stop ${stop.at + 1}, ${context}: ${stop.what}`, stop.place, stop.function, ...meets];
@@ -293,18 +328,18 @@ function showWords(stops, shared) {
   byId('word-section').hidden = shared.length === 0;
   table(
     'words',
-    ['word', 'stops', 'that change it', element('th', { textContent: 'CPUs', className: 'words' }), element('th', { textContent: 'first', className: 'words' })],
+    ['word', element('th', { textContent: 'at', className: 'words' }), 'stops', 'that change it', element('th', { textContent: 'CPUs', className: 'words' }), element('th', { textContent: 'first', className: 'words' })],
     shared.map((word) => {
       const ids = stops.words.get(word);
       const { place, what } = stops.list[ids[0]];
-      const show = element('button', { type: 'button', textContent: wordName(word) });
+      const show = element('button', { type: 'button', textContent: stops.names.get(word) ?? wordAddress(word) });
       show.onclick = () => {
         const drawn = ids.find((id) => shown.diagram.rowOf.has(id));
         byId('diagram').focus();
         shown.diagram.keep(drawn ?? ids[0]);
       };
       const changes = ids.filter((id) => stops.list[id].writes).length;
-      return [element('td', {}, show), figure(ids.length), figure(changes), words(stops.cpus(word).join(', ')), words(`${what}  ${place}`)];
+      return [element('td', {}, show), words(wordAddress(word)), figure(ids.length), figure(changes), words(stops.cpus(word).join(', ')), words(`${what}  ${place}`)];
     }),
   );
 }

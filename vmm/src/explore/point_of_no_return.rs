@@ -1,0 +1,468 @@
+//! The point of no return of a schedule that breaks something: its first step behind which no order of steps ends well.
+//! What comes later only shows it. Looks for a way out from the states on the schedule's way, and says whether all
+//! were tried; a search that finds things is elsewhere.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use shared::stop::Kind;
+
+use super::schedule::{Choice, Claim, Granularity, PointOfNoReturn, Step, Turn};
+use super::sharing::{Sharing, Way};
+use super::specimen::{Specimen, SpecimenError, State, Stop};
+use super::story::{Teller, interrupt};
+
+/// Steps of a schedule whose states are kept.
+const MOST_STEPS: usize = 20_000;
+
+/// Choices after which a way is given up.
+const LONGEST: usize = 2_000;
+
+/// States that are kept to try every order from one.
+const MOST_STATES: usize = 500_000;
+
+/// Ways at random from each state. Few, since from the state of which it matters every one is tried, if there is time.
+const AT_RANDOM: u64 = 8;
+
+/// CPUs of which every order is tried; of more, those that follow from one by going round.
+const PERMUTED: usize = 3;
+
+/// Orders in which more CPUs go on.
+const MOST_ORDERS: usize = 16;
+
+/// Finds the point of no return of `turns`, which break something. `None` if that takes longer than until `until`, or
+/// cannot be found out.
+///
+/// # Errors
+/// [`SpecimenError`] if the host fails, or a signal comes.
+pub fn find(
+    specimen: &mut Specimen,
+    teller: &Teller<'_>,
+    sharing: &Sharing,
+    turns: &[Turn],
+    until: Instant,
+) -> Result<Option<PointOfNoReturn>, SpecimenError> {
+    let steps: Vec<_> = steps(turns).take(MOST_STEPS + 1).collect();
+    // Between two instructions a CPU can be in states that are not kept.
+    let is_possible = specimen.granularity() != Granularity::Instruction;
+    if steps.is_empty() || steps.len() > MOST_STEPS || !is_possible {
+        return Ok(None);
+    }
+    let Some(states) = states(specimen, &steps, until)? else {
+        return Ok(None);
+    };
+    let mut sharing = sharing.clone();
+    sharing.begin_anew();
+    let mut search = Search {
+        specimen,
+        sharing,
+        broken_ends: HashSet::new(),
+        until,
+    };
+    let Some((place, claim)) = search.first_lost(&states)? else {
+        return Ok(None);
+    };
+    let at_beginning = place == 0;
+    // The step that leads there.
+    let at = place.saturating_sub(1);
+    let step = steps[at];
+    let meets = meets(&states, &steps, at);
+    search.specimen.load(&states[at]);
+    let Choice { cpu, takes } = step.choice;
+    let stand = search.specimen.cpus()[cpu].at;
+    let known = teller.place(search.specimen, cpu);
+    Ok(Some(PointOfNoReturn {
+        step: step.step,
+        cpu: step.cpu,
+        does: match takes {
+            Some(vector) => format!("takes {}", interrupt(vector)),
+            None => search.specimen.describe(stand),
+        },
+        place: known.map_or_else(String::new, |place| {
+            format!("{}:{}", place.file, place.line)
+        }),
+        claim,
+        meets: meets.filter(|_| !at_beginning),
+        at_beginning,
+    }))
+}
+
+/// One step of a schedule.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    cpu: u32,
+    choice: Choice,
+    step: Step,
+}
+
+/// The steps of `turns`, one by one.
+fn steps(turns: &[Turn]) -> impl Iterator<Item = Taken> + '_ {
+    turns.iter().enumerate().flat_map(|(number, turn)| {
+        let stops = usize::try_from(turn.stops).unwrap_or(usize::MAX);
+        (0..stops).map(move |stop| Taken {
+            cpu: turn.cpu,
+            choice: Choice {
+                cpu: turn.cpu as usize,
+                takes: turn.takes.filter(|_| stop == 0),
+            },
+            step: Step { turn: number, stop },
+        })
+    })
+}
+
+/// The states in which `steps` are made, in their order; `None` if they cannot be, or the time is up.
+fn states(
+    specimen: &mut Specimen,
+    steps: &[Taken],
+    until: Instant,
+) -> Result<Option<Vec<State>>, SpecimenError> {
+    specimen.keep_new_pages()?;
+    specimen.rewind();
+    let mut states = Vec::with_capacity(steps.len());
+    for step in steps {
+        if Instant::now() >= until || !specimen.choices().contains(&step.choice) {
+            return Ok(None);
+        }
+        states.push(specimen.save());
+        specimen.follow(step.choice)?;
+        specimen.keep_new_pages()?;
+    }
+    Ok(Some(states))
+}
+
+/// The step by which another CPU meets what the step `at` has changed: of one that stood before the same word then, its
+/// next; else the first that comes to that word.
+fn meets(states: &[State], steps: &[Taken], at: usize) -> Option<Step> {
+    let Choice { cpu, takes: None } = steps[at].choice else {
+        return None;
+    };
+    let Stop::Access(kind, address) = states[at].cpus()[cpu].at else {
+        return None;
+    };
+    if matches!(kind, Kind::Load | Kind::IrqsOff) {
+        return None;
+    }
+    let collides = |stop: Stop| match stop {
+        Stop::Access(Kind::IrqsOff, _) => false,
+        Stop::Access(other, word) => {
+            word & !7 == address & !7 && Way::of(kind).collides(Way::of(other))
+        }
+        _ => false,
+    };
+    let later = || (at + 1..steps.len()).filter(|later| steps[*later].choice.cpu != cpu);
+    let stood = |later: &usize| {
+        let other = steps[*later].choice.cpu;
+        // That is its next: it has not moved since.
+        let is_next = steps[at + 1..*later]
+            .iter()
+            .all(|step| step.choice.cpu != other);
+        is_next && steps[*later].choice.takes.is_none() && collides(states[at].cpus()[other].at)
+    };
+    let comes = |later: &usize| {
+        let Choice { cpu, takes } = steps[*later].choice;
+        takes.is_none() && collides(states[*later].cpus()[cpu].at)
+    };
+    let found = later().find(stood).or_else(|| later().find(comes));
+    found.map(|later| steps[later].step)
+}
+
+/// How far a CPU goes on by one choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// To where others can get in its way, by what is known of that.
+    Long,
+    /// To the next stop.
+    Short,
+}
+
+/// What was found from a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outlook {
+    /// A way on which nothing breaks.
+    Out,
+    /// None, of so many that were tried.
+    NoneOf(u64),
+    /// None, and no other is left.
+    None,
+    /// The time was up.
+    Unknown,
+}
+
+/// Looks for ways out.
+struct Search<'s> {
+    specimen: &'s mut Specimen,
+    sharing: Sharing,
+    /// The keys of ends at which something was broken.
+    broken_ends: HashSet<u128>,
+    until: Instant,
+}
+
+impl Search<'_> {
+    /// The first of `states` from which there is no way out, by its place, or their number if only what the last step
+    /// leads to is lost; and how far that is known.
+    fn first_lost(&mut self, states: &[State]) -> Result<Option<(usize, Claim)>, SpecimenError> {
+        // Behind the last step it is lost: that is how it was found. Once it is, it stays so.
+        let mut all_lost = states.len();
+        // The first of which it is not known that there is a way out.
+        let mut open = 0;
+        loop {
+            let mut lost = all_lost;
+            let mut tried = 0;
+            while open < lost {
+                let middle = open + (lost - open) / 2;
+                match self.some(&states[middle], middle as u64)? {
+                    Outlook::Out => open = middle + 1,
+                    Outlook::NoneOf(ways) => (lost, tried) = (middle, ways),
+                    Outlook::None => (lost, all_lost, tried) = (middle, middle, 0),
+                    Outlook::Unknown => return Ok(None),
+                }
+            }
+            if lost == all_lost {
+                return Ok(Some((lost, Claim::Every)));
+            }
+            match self.every(&states[lost])? {
+                Outlook::Out => open = lost + 1,
+                Outlook::None => return Ok(Some((lost, Claim::Every))),
+                Outlook::NoneOf(_) | Outlook::Unknown => {
+                    return Ok(Some((lost, Claim::NoneOf { ways: tried })));
+                }
+            }
+        }
+    }
+
+    /// Tries some ways from `state`: every CPU to its end, one after the other in several orders, then at random.
+    fn some(&mut self, state: &State, seed: u64) -> Result<Outlook, SpecimenError> {
+        let orders = orders(state.cpus().len());
+        let mut ways = 0;
+        for order in &orders {
+            let way = |choices: &[Choice]| first_of(order, choices);
+            ways += 1;
+            match self.go(state, Pace::Long, way)? {
+                Some(true) => return Ok(Outlook::Out),
+                Some(false) => {}
+                None => return Ok(Outlook::Unknown),
+            }
+        }
+        for run in 0..AT_RANDOM {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            random.set_stream(run);
+            let way = |choices: &[Choice]| {
+                let place = random.next_u64() % choices.len() as u64;
+                choices[usize::try_from(place).unwrap_or(0)]
+            };
+            ways += 1;
+            match self.go(state, Pace::Short, way)? {
+                Some(true) => return Ok(Outlook::Out),
+                Some(false) => {}
+                None => return Ok(Outlook::Unknown),
+            }
+        }
+        Ok(Outlook::NoneOf(ways))
+    }
+
+    /// Whether the way from `state` that `choose` takes ends well; `None` if the time is up.
+    fn go(
+        &mut self,
+        state: &State,
+        pace: Pace,
+        mut choose: impl FnMut(&[Choice]) -> Choice,
+    ) -> Result<Option<bool>, SpecimenError> {
+        self.specimen.load(state);
+        for _ in 0..LONGEST {
+            if !self.may_go_on()? {
+                return Ok(None);
+            }
+            let choices = self.specimen.choices();
+            if choices.is_empty() {
+                return Ok(Some(self.ends_well()?));
+            }
+            if self.step(choose(&choices), pace)?.is_some() {
+                return Ok(Some(false));
+            }
+        }
+        Ok(Some(false))
+    }
+
+    /// Tries every way from `state`.
+    fn every(&mut self, state: &State) -> Result<Outlook, SpecimenError> {
+        loop {
+            let found = self.every_once(state)?;
+            if found != Outlook::None || !self.sharing.is_void() {
+                return Ok(found);
+            }
+            // What was passed over by what was known by then has to be tried as well.
+            self.sharing.begin_anew();
+        }
+    }
+
+    fn every_once(&mut self, state: &State) -> Result<Outlook, SpecimenError> {
+        self.specimen.load(state);
+        let mut seen = HashSet::from([state.key()]);
+        let mut way = vec![(state.clone(), self.specimen.choices())];
+        let mut is_there = true;
+        while let Some((state, todo)) = way.last_mut() {
+            let Some(choice) = todo.pop() else {
+                way.pop();
+                is_there = false;
+                continue;
+            };
+            if !is_there {
+                self.specimen.load(state);
+            }
+            is_there = false;
+            if !self.may_go_on()? || seen.len() >= MOST_STATES {
+                return Ok(Outlook::Unknown);
+            }
+            if let Some(stops) = self.step(choice, Pace::Long)? {
+                // Whether it has to break there, others can decide at the stops that were passed over, and it is not
+                // known yet, as nobody has come so far.
+                let passed_over = stops > 1;
+                if !passed_over {
+                    continue;
+                }
+                self.specimen.load(state);
+                if self.step(choice, Pace::Short)?.is_some() {
+                    continue;
+                }
+            }
+            let next = self.specimen.save();
+            if !seen.insert(next.key()) {
+                continue;
+            }
+            let choices = self.specimen.choices();
+            if !choices.is_empty() {
+                way.push((next, choices));
+                is_there = true;
+            } else if self.ends_well()? {
+                return Ok(Outlook::Out);
+            }
+        }
+        Ok(Outlook::None)
+    }
+
+    /// Whether the end that the machine has come to is sound.
+    fn ends_well(&mut self) -> Result<bool, SpecimenError> {
+        let key = self.specimen.save().key();
+        if self.broken_ends.contains(&key) {
+            return Ok(false);
+        }
+        let is_sound = self.specimen.judge()?.is_none();
+        if !is_sound {
+            self.broken_ends.insert(key);
+        }
+        Ok(is_sound)
+    }
+
+    /// Makes `choice`. If something broke, after how many stops.
+    fn step(&mut self, choice: Choice, pace: Pace) -> Result<Option<u32>, SpecimenError> {
+        let sharing = &mut self.sharing;
+        let broke_after = match pace {
+            Pace::Long => {
+                let moved = self.specimen.advance(choice, sharing)?;
+                moved.breach.map(|_| moved.stops)
+            }
+            Pace::Short => self.specimen.advance_one(choice, sharing)?.map(|_| 1),
+        };
+        self.specimen.mend()?;
+        // At each step, so that no state is kept without them.
+        self.specimen.keep_new_pages()?;
+        Ok(broke_after)
+    }
+
+    fn may_go_on(&self) -> Result<bool, SpecimenError> {
+        if let Some(why) = self.specimen.is_to_end() {
+            return Err(SpecimenError::Ended(why));
+        }
+        Ok(Instant::now() < self.until)
+    }
+}
+
+/// Orders in which so many CPUs can go on, each to its end.
+fn orders(cpus: usize) -> Vec<Vec<usize>> {
+    let all: Vec<usize> = (0..cpus).collect();
+    if cpus <= PERMUTED {
+        return permutations(&all);
+    }
+    let around = (0..cpus).flat_map(|first| {
+        let mut up = all.clone();
+        up.rotate_left(first);
+        let down = up.iter().rev().copied().collect();
+        [up, down]
+    });
+    around.take(MOST_ORDERS).collect()
+}
+
+fn permutations(all: &[usize]) -> Vec<Vec<usize>> {
+    if all.is_empty() {
+        return vec![Vec::new()];
+    }
+    let with = |first: usize| {
+        let rest: Vec<_> = all
+            .iter()
+            .copied()
+            .filter(|other| *other != first)
+            .collect();
+        let rests = permutations(&rest).into_iter();
+        rests.map(move |rest| [vec![first], rest].concat())
+    };
+    all.iter().copied().flat_map(with).collect()
+}
+
+/// The choice of the first CPU in `order` that has one; it takes interrupts when it has nothing else to do.
+fn first_of(order: &[usize], choices: &[Choice]) -> Choice {
+    let of = |cpu: &usize| choices.iter().find(|choice| choice.cpu == *cpu);
+    let found = order.iter().find_map(of).or_else(|| choices.first());
+    *found.expect("there is a choice")
+}
+
+/// The time that finding it may take, of that in which a schedule may be made shorter.
+pub fn share_of(shrink: Duration) -> Duration {
+    shrink / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_cpus_go_on_in_every_order_and_many_in_some() {
+        assert_eq!(orders(1), [[0]]);
+        let three: HashSet<_> = orders(3).into_iter().collect();
+        assert_eq!(three.len(), 6);
+        let many = orders(64);
+        assert_eq!(many.len(), MOST_ORDERS);
+        for order in many {
+            let cpus: HashSet<_> = order.iter().collect();
+            assert_eq!((order.len(), cpus.len()), (64, 64));
+        }
+    }
+
+    #[test]
+    fn the_first_cpu_of_an_order_that_can_go_on_does() {
+        let choice = |cpu, takes| Choice { cpu, takes };
+        let choices = [choice(0, None), choice(2, None), choice(2, Some(0xfc))];
+        assert_eq!(first_of(&[1, 2, 0], &choices), choices[1]);
+        assert_eq!(first_of(&[0, 2, 1], &choices), choices[0]);
+    }
+
+    #[test]
+    fn a_turn_takes_its_interrupt_in_its_first_step() {
+        let turn = |cpu, takes, stops| Turn {
+            cpu,
+            takes,
+            stops,
+            until: String::new(),
+            state: None,
+        };
+        let turns = [turn(1, Some(0xfc), 2), turn(0, None, 1)];
+        let taken: Vec<_> = steps(&turns)
+            .map(|it| (it.step.turn, it.step.stop, it.choice.cpu, it.choice.takes))
+            .collect();
+        assert_eq!(
+            taken,
+            [(0, 0, 1, Some(0xfc)), (0, 1, 1, None), (1, 0, 0, None)]
+        );
+    }
+}

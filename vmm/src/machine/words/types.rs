@@ -1,0 +1,553 @@
+//! What the guest's memory is made of, read from the DWARF of its image into a small model: statics, and the shapes of
+//! their types. Knows how rustc describes slices, vectors, trait objects and enums; and reads an image that is damaged
+//! as far as it makes sense, within a bound.
+
+use std::collections::HashMap;
+
+use addr2line::gimli::{
+    self, AttributeValue, DebuggingInformationEntry, Dwarf, EndianSlice, LittleEndian, Reader,
+    Section, SectionId, Unit, constants as dw,
+};
+use object::{Object, ObjectSection};
+
+type Bytes<'a> = EndianSlice<'a, LittleEndian>;
+type Entry<'a> = DebuggingInformationEntry<Bytes<'a>>;
+
+/// A type, by its place among [`Types::all`].
+pub type TypeId = u32;
+
+/// Units of work for one image: entries and attributes that are read, and bytes of abbreviations. Our own takes one
+/// part in a hundred.
+const MOST_WORK: usize = 64 << 20;
+
+/// Bytes of a section that describes abbreviations; our own has three thousand.
+const MOST_ABBREVIATIONS: usize = 1 << 20;
+
+/// Bytes of a name.
+const LONGEST_NAME: usize = 512;
+
+/// A type.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Type {
+    /// Its name, without the module it is in.
+    pub name: String,
+    /// Bytes of a value.
+    pub size: u64,
+    /// Whether Rust's own libraries have it. Then what its only field is called says nothing to anybody.
+    pub is_std: bool,
+    /// What it is made of.
+    pub shape: Shape,
+}
+
+/// What a type is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// Nothing that has a name of its own.
+    #[default]
+    Scalar,
+    /// The address of a value.
+    Pointer(TypeId),
+    /// The same type, under another name.
+    Alias(TypeId),
+    /// So many values, one behind the other.
+    Array {
+        /// Of this type.
+        of: TypeId,
+        /// How many.
+        count: u64,
+    },
+    /// Fields, and perhaps variants of which the value has one.
+    Struct {
+        /// Fields that it always has.
+        fields: Vec<Field>,
+        /// What it has besides, depending on itself.
+        variants: Option<Variants>,
+    },
+    /// Address and number of values that lie one behind the other.
+    Slice {
+        /// Of this type.
+        of: TypeId,
+        /// Where the address is in it.
+        address: u64,
+        /// Where the number is in it.
+        length: u64,
+    },
+    /// The address of a value whose type only the address of its table of methods tells.
+    Object {
+        /// Where the value's address is in it.
+        address: u64,
+        /// Where the table's is.
+        vtable: u64,
+    },
+}
+
+/// A part of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// What it is called.
+    pub name: String,
+    /// Where it begins.
+    pub offset: u64,
+    /// Its type.
+    pub of: TypeId,
+}
+
+/// Parts of a value of which it has one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Variants {
+    /// Which one, if there are several.
+    pub discriminant: Option<Field>,
+    /// By what the discriminant then is; the one without is that of all other values.
+    pub cases: Vec<(Option<u64>, Field)>,
+}
+
+/// A value that is there as long as the guest is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Static {
+    /// What it is called.
+    pub name: String,
+    /// Where it is.
+    pub address: u64,
+    /// Its type.
+    pub of: TypeId,
+}
+
+/// What the guest's memory is made of.
+#[derive(Debug, Default)]
+pub struct Types {
+    /// The types.
+    pub all: Vec<Type>,
+    /// The statics.
+    pub statics: Vec<Static>,
+    /// By address of a table of methods: whose methods they are.
+    pub vtables: HashMap<u64, TypeId>,
+}
+
+impl Types {
+    /// What the debug information of `image` says; nothing if it has none that can be read.
+    pub fn read(image: &[u8]) -> Self {
+        let Ok(file) = object::File::parse(image) else {
+            return Self::default();
+        };
+        let section = |id: SectionId| {
+            let found = file.section_by_name(id.name());
+            found
+                .and_then(|section| section.data().ok())
+                .unwrap_or_default()
+        };
+        Self::read_sections(section)
+    }
+
+    /// As [`Types::read`], from the sections of debug information.
+    fn read_sections<'a>(section: impl Fn(SectionId) -> &'a [u8]) -> Self {
+        if section(SectionId::DebugAbbrev).len() > MOST_ABBREVIATIONS {
+            return Self::default();
+        }
+        let load = |id| Ok::<_, gimli::Error>(Bytes::new(section(id), LittleEndian));
+        let Ok(dwarf) = Dwarf::load(load) else {
+            return Self::default();
+        };
+        let mut reading = Reading {
+            dwarf: &dwarf,
+            types: Self::default(),
+            known: HashMap::new(),
+            elements: HashMap::new(),
+            owners: HashMap::new(),
+            tables: Vec::new(),
+            work: MOST_WORK,
+        };
+        let mut units = dwarf.units();
+        while let Ok(Some(header)) = units.next() {
+            let abbreviations = dwarf.debug_abbrev.reader().len();
+            reading.work = reading.work.saturating_sub(abbreviations);
+            if reading.work == 0 {
+                break;
+            }
+            // One that cannot be read is left where it makes no sense any more.
+            if let Ok(unit) = dwarf.unit(header) {
+                let _ = reading.unit(&unit);
+            }
+        }
+        reading.finish()
+    }
+
+    /// The type `id`, aliases followed.
+    pub fn get(&self, mut id: TypeId) -> Option<&Type> {
+        // No more, or they go round.
+        for _ in 0..8 {
+            let found = self.all.get(id as usize)?;
+            match found.shape {
+                Shape::Alias(of) => id = of,
+                _ => return Some(found),
+            }
+        }
+        None
+    }
+
+    /// Bytes of a value of type `id`.
+    pub fn size(&self, id: TypeId) -> u64 {
+        match self.get(id) {
+            None => 0,
+            Some(found) => match found.shape {
+                Shape::Array { of, count } if found.size == 0 => {
+                    // An array of arrays has the size of all of them, and none of its own.
+                    let element = self.get(of).map_or(0, |element| match element.shape {
+                        Shape::Array { of, count } if element.size == 0 => {
+                            self.get(of).map_or(0, |it| it.size).saturating_mul(count)
+                        }
+                        _ => element.size,
+                    });
+                    element.saturating_mul(count)
+                }
+                _ => found.size,
+            },
+        }
+    }
+
+    /// Where the first address is in a value of type `id`.
+    fn first_pointer(&self, id: TypeId, depth: u32) -> Option<u64> {
+        let found = self.get(id)?;
+        match &found.shape {
+            Shape::Pointer(_) => Some(0),
+            Shape::Struct { fields, .. } if depth > 0 => fields.iter().find_map(|field| {
+                let inner = self.first_pointer(field.of, depth - 1)?;
+                field.offset.checked_add(inner)
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// What of an entry's children becomes part of what.
+#[derive(Debug, Clone)]
+enum Open {
+    Namespace(String),
+    Struct(TypeId),
+    Variants(TypeId),
+    Variant(TypeId, Option<u64>),
+    Array(TypeId),
+    Other,
+}
+
+/// The debug information on its way into the model.
+struct Reading<'r, 'a> {
+    dwarf: &'r Dwarf<Bytes<'a>>,
+    types: Types,
+    /// By offset in the section: a type that was described, or is to be.
+    known: HashMap<usize, TypeId>,
+    /// By type: what its parameter `T` is.
+    elements: HashMap<TypeId, TypeId>,
+    /// By type of a table of methods: whose methods they are.
+    owners: HashMap<TypeId, TypeId>,
+    /// Tables of methods: address and type.
+    tables: Vec<(u64, TypeId)>,
+    work: usize,
+}
+
+impl<'a> Reading<'_, 'a> {
+    /// Reads one unit.
+    fn unit(&mut self, unit: &Unit<Bytes<'a>>) -> gimli::Result<()> {
+        let mut entries = unit.entries_raw(None)?;
+        let mut entry = Entry::null();
+        let mut open: Vec<Open> = Vec::new();
+        while !entries.is_empty() {
+            let depth = usize::try_from(entries.next_depth()).unwrap_or(0);
+            let is_one = entries.read_entry(&mut entry)?;
+            self.work = self.work.saturating_sub(1 + entry.attrs().len());
+            if self.work == 0 {
+                return Ok(());
+            }
+            if !is_one {
+                continue;
+            }
+            open.truncate(depth);
+            let made = self.entry(unit, &entry, &open);
+            if entry.has_children() {
+                open.resize(depth, Open::Other);
+                open.push(made);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in one entry, which is within those that are `open`. Returns what its children are to it.
+    fn entry(&mut self, unit: &Unit<Bytes<'a>>, entry: &Entry<'a>, open: &[Open]) -> Open {
+        let parent = open.last();
+        match entry.tag() {
+            dw::DW_TAG_namespace => Open::Namespace(self.name(unit, entry)),
+            dw::DW_TAG_structure_type | dw::DW_TAG_union_type | dw::DW_TAG_class_type => {
+                let id = self.describe(unit, entry, open);
+                self.types.all[id as usize].shape = Shape::Struct {
+                    fields: Vec::new(),
+                    variants: None,
+                };
+                if let Some(of) = self.reference(unit, entry, dw::DW_AT_containing_type) {
+                    self.owners.insert(id, of);
+                }
+                Open::Struct(id)
+            }
+            dw::DW_TAG_base_type | dw::DW_TAG_enumeration_type => {
+                self.describe(unit, entry, open);
+                Open::Other
+            }
+            dw::DW_TAG_pointer_type | dw::DW_TAG_reference_type => {
+                let id = self.describe(unit, entry, open);
+                let of = self.reference(unit, entry, dw::DW_AT_type);
+                let place = &mut self.types.all[id as usize];
+                place.size = 8;
+                place.shape = of.map_or(Shape::Scalar, Shape::Pointer);
+                Open::Other
+            }
+            dw::DW_TAG_typedef
+            | dw::DW_TAG_const_type
+            | dw::DW_TAG_volatile_type
+            | dw::DW_TAG_atomic_type => {
+                let id = self.describe(unit, entry, open);
+                let of = self.reference(unit, entry, dw::DW_AT_type);
+                self.types.all[id as usize].shape = of.map_or(Shape::Scalar, Shape::Alias);
+                Open::Other
+            }
+            dw::DW_TAG_array_type => {
+                let id = self.describe(unit, entry, open);
+                if let Some(of) = self.reference(unit, entry, dw::DW_AT_type) {
+                    self.types.all[id as usize].shape = Shape::Array { of, count: 0 };
+                }
+                Open::Array(id)
+            }
+            dw::DW_TAG_subrange_type => {
+                if let Some(Open::Array(id)) = parent {
+                    self.subrange(*id, entry);
+                }
+                Open::Other
+            }
+            dw::DW_TAG_template_type_parameter => {
+                if let Some(Open::Struct(id)) = parent
+                    && self.name(unit, entry) == "T"
+                    && let Some(of) = self.reference(unit, entry, dw::DW_AT_type)
+                {
+                    self.elements.insert(*id, of);
+                }
+                Open::Other
+            }
+            dw::DW_TAG_variant_part => match parent {
+                Some(Open::Struct(id)) => Open::Variants(*id),
+                _ => Open::Other,
+            },
+            dw::DW_TAG_variant => match parent {
+                Some(Open::Variants(id)) => {
+                    let value = number(entry, dw::DW_AT_discr_value);
+                    Open::Variant(*id, value)
+                }
+                _ => Open::Other,
+            },
+            dw::DW_TAG_member => {
+                if let Some(of) = self.reference(unit, entry, dw::DW_AT_type) {
+                    let field = Field {
+                        name: self.name(unit, entry),
+                        offset: number(entry, dw::DW_AT_data_member_location).unwrap_or(0),
+                        of,
+                    };
+                    self.member(parent, field);
+                }
+                Open::Other
+            }
+            dw::DW_TAG_variable => {
+                self.variable(unit, entry, open);
+                Open::Other
+            }
+            _ => Open::Other,
+        }
+    }
+
+    /// A place for the type that `entry` describes, with its name and size.
+    fn describe(&mut self, unit: &Unit<Bytes<'a>>, entry: &Entry<'a>, open: &[Open]) -> TypeId {
+        let offset = entry.offset().to_unit_section_offset(&unit.header).0;
+        let id = self.id(offset);
+        let outermost = open.iter().find_map(|open| match open {
+            Open::Namespace(name) => Some(name.as_str()),
+            _ => None,
+        });
+        self.types.all[id as usize] = Type {
+            name: self.name(unit, entry),
+            size: number(entry, dw::DW_AT_byte_size).unwrap_or(0),
+            is_std: matches!(outermost, Some("core" | "alloc" | "std")),
+            shape: Shape::Scalar,
+        };
+        id
+    }
+
+    fn id(&mut self, offset: usize) -> TypeId {
+        let all = &mut self.types.all;
+        *self.known.entry(offset).or_insert_with(|| {
+            all.push(Type::default());
+            u32::try_from(all.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+
+    fn subrange(&mut self, id: TypeId, entry: &Entry<'a>) {
+        let upper = number(entry, dw::DW_AT_upper_bound).and_then(|last| last.checked_add(1));
+        let length = number(entry, dw::DW_AT_count).or(upper).unwrap_or(0);
+        if let Shape::Array { count, .. } = &mut self.types.all[id as usize].shape {
+            // Of several dimensions the elements are numbered through.
+            *count = if *count == 0 {
+                length
+            } else {
+                count.saturating_mul(length)
+            };
+        }
+    }
+
+    /// Makes `field` part of what it stands in.
+    fn member(&mut self, parent: Option<&Open>, field: Field) {
+        let Some(Open::Struct(id) | Open::Variants(id) | Open::Variant(id, _)) = parent else {
+            return;
+        };
+        let Shape::Struct { fields, variants } = &mut self.types.all[*id as usize].shape else {
+            return;
+        };
+        match parent {
+            Some(Open::Variants(_)) => {
+                variants.get_or_insert_default().discriminant = Some(field);
+            }
+            Some(Open::Variant(_, value)) => {
+                let cases = &mut variants.get_or_insert_default().cases;
+                cases.push((*value, field));
+            }
+            _ => fields.push(field),
+        }
+    }
+
+    /// A static, or a table of methods.
+    fn variable(&mut self, unit: &Unit<Bytes<'a>>, entry: &Entry<'a>, open: &[Open]) {
+        let Some(AttributeValue::Exprloc(location)) = entry.attr_value(dw::DW_AT_location) else {
+            return;
+        };
+        let [code, address @ ..] = location.0.slice() else {
+            return;
+        };
+        let (true, Ok(address)) = (*code == dw::DW_OP_addr.0, address.try_into()) else {
+            return;
+        };
+        let address = u64::from_le_bytes(address);
+        let Some(of) = self.reference(unit, entry, dw::DW_AT_type) else {
+            return;
+        };
+        let name = self.name(unit, entry);
+        if name.ends_with("{vtable}") {
+            self.tables.push((address, of));
+            return;
+        }
+        // Two statics of one name are told apart by where they are.
+        let module = open.iter().rev().find_map(|open| match open {
+            Open::Namespace(name) if !name.starts_with('{') => Some(name.as_str()),
+            _ => None,
+        });
+        let is_taken = self.types.statics.iter().any(|other| other.name == name);
+        let name = match module {
+            Some(module) if is_taken => format!("{module}::{name}"),
+            _ => name,
+        };
+        self.types.statics.push(Static { name, address, of });
+    }
+
+    /// The type that an attribute of `entry` names.
+    fn reference(
+        &mut self,
+        unit: &Unit<Bytes<'a>>,
+        entry: &Entry<'a>,
+        attribute: gimli::DwAt,
+    ) -> Option<TypeId> {
+        let offset = match entry.attr_value(attribute)? {
+            AttributeValue::UnitRef(offset) => offset.to_unit_section_offset(&unit.header).0,
+            AttributeValue::DebugInfoRef(offset) => offset.0,
+            _ => return None,
+        };
+        Some(self.id(offset))
+    }
+
+    /// The name of `entry`. Names are cut off, since many entries can share one of any length.
+    fn name(&self, unit: &Unit<Bytes<'a>>, entry: &Entry<'a>) -> String {
+        let from = |section: &Bytes<'a>, offset: usize| section.slice().get(offset..);
+        let dwarf = self.dwarf;
+        let bytes = match entry.attr_value(dw::DW_AT_name) {
+            Some(AttributeValue::String(name)) => Some(name.slice()),
+            Some(AttributeValue::DebugStrRef(at)) => from(dwarf.debug_str.reader(), at.0),
+            Some(AttributeValue::DebugLineStrRef(at)) => from(dwarf.debug_line_str.reader(), at.0),
+            Some(AttributeValue::DebugStrOffsetsIndex(index)) => dwarf
+                .string_offset(unit, index)
+                .ok()
+                .and_then(|at| from(dwarf.debug_str.reader(), at.0)),
+            _ => None,
+        };
+        let bytes = bytes.unwrap_or_default();
+        let end = bytes.len().min(LONGEST_NAME);
+        let end = bytes[..end]
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(end);
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
+    }
+
+    /// The model, with what only all of it tells.
+    fn finish(mut self) -> Types {
+        for (address, of) in std::mem::take(&mut self.tables) {
+            if let Some(owner) = self.owners.get(&of) {
+                self.types.vtables.entry(address).or_insert(*owner);
+            }
+        }
+        for id in 0..self.types.all.len() {
+            let at = u32::try_from(id).unwrap_or(u32::MAX);
+            if let Some(shape) = self.meaning(at) {
+                self.types.all[id].shape = shape;
+            }
+        }
+        self.types
+    }
+
+    /// What the fields of type `id` together are, if they are more than that.
+    fn meaning(&self, id: TypeId) -> Option<Shape> {
+        let found = &self.types.all[id as usize];
+        let Shape::Struct { fields, .. } = &found.shape else {
+            return None;
+        };
+        let field = |name: &str| fields.iter().find(|field| field.name == name);
+        if let (Some(address), Some(length)) = (field("data_ptr"), field("length")) {
+            let Shape::Pointer(of) = self.types.get(address.of)?.shape else {
+                return None;
+            };
+            return Some(Shape::Slice {
+                of,
+                address: address.offset,
+                length: length.offset,
+            });
+        }
+        if let (Some(address), Some(vtable)) = (field("pointer"), field("vtable")) {
+            return Some(Shape::Object {
+                address: address.offset,
+                vtable: vtable.offset,
+            });
+        }
+        if found.is_std && found.name.starts_with("Vec<") {
+            let (buffer, length) = (field("buf")?, field("len")?);
+            let inner = self.types.first_pointer(buffer.of, 8)?;
+            return Some(Shape::Slice {
+                of: *self.elements.get(&id)?,
+                address: buffer.offset.checked_add(inner)?,
+                length: length.offset,
+            });
+        }
+        None
+    }
+}
+
+/// The number that an attribute of `entry` is.
+fn number(entry: &Entry<'_>, attribute: gimli::DwAt) -> Option<u64> {
+    let value = entry.attr_value(attribute)?;
+    value
+        .udata_value()
+        .or_else(|| value.sdata_value().map(i64::cast_unsigned))
+}
+
+#[cfg(test)]
+#[path = "types_test.rs"]
+mod tests;
