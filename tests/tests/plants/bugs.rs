@@ -367,6 +367,22 @@ pub const LIVELOCK: Plant = Plant {
     }),
 };
 
+/// A call is counted twice when it is made: what is counted cannot be what the ledger holds.
+pub const NOT_BELIEVED: Plant = Plant {
+    finds: "not-believed",
+    case: "cpus 2\n0: single 1\n",
+    words: "",
+    bug: Bug::Source(Change {
+        file: "guest/src/ledger.rs",
+        sound: "
+        count(&tally.calls_made, 1);
+",
+        broken: "
+        count(&tally.calls_made, 2);
+",
+    }),
+};
+
 /// A handler takes for impossible that another interrupt has left it nothing to do.
 pub const DIED: Plant = Plant {
     finds: "died",

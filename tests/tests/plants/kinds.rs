@@ -3,7 +3,8 @@
 //! mistake, by no order of CPUs alone.
 
 use super::bugs::{
-    BOTH_CALL_ONE, GRACED, HOTPLUG, IPI, LLIST, LOCKED, LOCKLESS, PUPPET, SINGLE, STOP,
+    BOTH_CALL_MANY, BOTH_CALL_ONE, GRACED, HOTPLUG, IPI, LLIST, LOCKED, LOCKLESS, PUPPET, SINGLE,
+    STOP,
 };
 use super::workshop::Change;
 
@@ -132,18 +133,23 @@ pub const ALL: [Kind; 12] = [
     },
     Kind {
         name: "push-with-irqs-on",
-        finds: &["hang"],
-        case: "cpus 2\n0: single 1\n1: single 0\n",
-        words: "",
+        finds: &["hang", "lost"],
+        case: BOTH_CALL_MANY,
+        words: "queue=fixed-2011",
         change: Change {
-            file: SINGLE,
+            file: LOCKLESS,
             sound: "
-        self.lock.with(platform, || {
-            let tail = ",
+            irqs_off(&machine.platform, || {
+                self.elements
+                    .list
+                    .insert_then(machine, me, End::Head, call, then);
+            });
+",
             broken: "
-        platform.irqs_enable();
-        self.lock.with(platform, || {
-            let tail = ",
+            self.elements
+                .list
+                .insert_then(machine, me, End::Head, call, then);
+",
         },
     },
     Kind {
@@ -219,25 +225,18 @@ pub const ALL: [Kind; 12] = [
     },
     Kind {
         name: "unlock-before-removal",
-        finds: &[
-            "broken-queue",
-            "reused-too-soon",
-            "hang",
-            "lost",
-            "bad-refs",
-            "left-locked",
-        ],
+        finds: &["broken-queue", "hang", "lost", "bad-refs", "left-locked"],
         case: "cpus 3\n0: many 1,2; many 1,2\n",
-        words: "queue=counters",
+        words: "queue=fixed-2011",
         change: Change {
-            file: GRACED,
+            file: LOCKLESS,
             sound: "
-                    self.elements.list.remove(machine, at, call);
-                    element.csd.unlock(machine, call);
+            self.elements.list.remove(machine, at, call);
+            element.csd.unlock(machine, call);
 ",
             broken: "
-                    element.csd.unlock(machine, call);
-                    self.elements.list.remove(machine, at, call);
+            element.csd.unlock(machine, call);
+            self.elements.list.remove(machine, at, call);
 ",
         },
     },

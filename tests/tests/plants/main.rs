@@ -165,6 +165,7 @@ each_is_found! {
     hang: HANG,
     livelock: LIVELOCK,
     died: DIED,
+    not_believed: NOT_BELIEVED,
 }
 
 /// A test for each kind.
