@@ -9,8 +9,8 @@ const BROKEN_QUEUES: [&str; 4] = ["fifo", "lockless", "lockless-2011a", "shared-
 
 /// A case without its expectations.
 pub fn case(random: &mut Rng) -> String {
-    let cpus = if random.u8(0..10) < 6 { 2 } else { 3 };
-    let deeds = if cpus == 2 { 3 } else { 2 };
+    let cpus = if random.u8(0..10) < 7 { 2 } else { 3 };
+    let deeds = if cpus == 2 { 3 } else { 1 };
     let mut programs = vec![Vec::new(); cpus];
     for _ in 0..random.usize(1..=deeds) {
         let cpu = random.usize(0..cpus);

@@ -2,8 +2,8 @@
 //! on cases drawn at random, with designs that are sound, designs that are broken, and bugs planted in them. What can
 //! break must be the same, and so must be what becomes of the machine at the ends.
 //!
-//! `REFERENCE_CASES` is how many cases are held against it, `REFERENCE_SEED` which. Cases too large for the reference
-//! count as none; of those that were tried it is said how many they were.
+//! `REFERENCE_CASES` is how many cases are held against it, `REFERENCE_SEED` which, `REFERENCE_STATES` how many states
+//! the reference may have. Cases that are too large for it count as none; it is said how many they were.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -21,7 +21,7 @@ use super::{drawing, kinds, workshop};
 const CASES: u64 = 24;
 
 /// States of the reference after which a case is too large.
-const LARGEST: u64 = 60_000;
+const LARGEST: u64 = 25_000;
 
 /// A search may take this long on a busy host.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -118,8 +118,9 @@ fn difference(reference: &Searched, one: &Searched) -> Option<String> {
 
 /// Images to draw from: the product's, and one for each kind of bug.
 fn images() -> Vec<(&'static str, PathBuf)> {
-    let planted = kinds::ALL
-        .iter()
+    // With this one interrupts nest while the guest boots, and no two boots leave the same.
+    let planted = (kinds::ALL.iter())
+        .filter(|kind| kind.name != "interrupts-enabled-in-a-handler")
         .map(|kind| (kind.name, workshop::build(kind.name, &kind.change)));
     // As often without a bug as with one.
     let sound = std::iter::repeat_n(("no bug", explore_image()), kinds::ALL.len());
@@ -130,6 +131,7 @@ fn images() -> Vec<(&'static str, PathBuf)> {
 fn searches_come_to_what_the_reference_comes_to() {
     need_kvm();
     let wanted = number("REFERENCE_CASES", CASES);
+    let largest = number("REFERENCE_STATES", LARGEST);
     let seed = number("REFERENCE_SEED", 1);
     let images = images();
     let case = workshop::bench().join(format!("reference-{seed}.case"));
@@ -143,7 +145,7 @@ fn searches_come_to_what_the_reference_comes_to() {
         let text = drawing::case(&mut random);
         let words = drawing::words(&mut random);
         fs::write(&case, &text).expect("room for a case");
-        let most = format!("--strategy reference --max-states {LARGEST}");
+        let most = format!("--strategy reference --max-states {largest}");
         let reference = Searched::by(&case, image, &words, &most);
         if reference.is == "stopped" {
             too_large += 1;
@@ -156,6 +158,9 @@ fn searches_come_to_what_the_reference_comes_to() {
             }
         }
         compared += 1;
+        if wanted > CASES && compared % 20 == 0 {
+            println!("{compared} of {wanted}, {too_large} too large");
+        }
         broken += u64::from(reference.is == "refuted");
     }
     println!(

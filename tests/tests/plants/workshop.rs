@@ -2,10 +2,11 @@
 //! are. Each copy is brought up to date before something is planted in it, whatever became of the last build;
 //! what the guest stands on is built once per copy and kept.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tests::{Vmm, explore_image, sources};
@@ -35,8 +36,19 @@ pub fn bench() -> PathBuf {
     bench
 }
 
-/// Builds the explorer's image with `change` in it, and returns where it is.
+/// An image that several tests use, and the first of them builds.
+type Shared = Arc<OnceLock<PathBuf>>;
+
+/// Builds the explorer's image with `change` in it, if no test has yet, and returns where it is.
 pub fn build(name: &str, change: &Change) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let image = Arc::clone(built.entry(name.to_owned()).or_default());
+    drop(built);
+    image.get_or_init(|| build_anew(name, change)).clone()
+}
+
+fn build_anew(name: &str, change: &Change) -> PathBuf {
     let image = bench().join(format!("{name}.bin"));
     let (number, _in_use) = free_copy();
     let copy = bench().join(format!("copy{number}"));

@@ -62,7 +62,8 @@ impl Specimen {
             let stopped = &self.cpus[cpu];
             let is_at_rest = match stopped.at {
                 Stop::Idle => stopped.pending().next().is_none(),
-                Stop::Relax => !stopped.irqs_on(),
+                // It waits for a command with its interrupts off.
+                Stop::Relax => !stopped.in_handler && !stopped.irqs_on(),
                 Stop::Left => true,
                 _ => false,
             };
