@@ -20,7 +20,7 @@ LOST_CALL := scenarios/explore/lost-call.case
 
 .DEFAULT_GOAL := build
 .PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-versus test-orderings test-local \
-	test-images test-plants test-svm test-qemu test-browser stories soak cases designs bench bench-explorer costs trace-costs lint install clean
+	test-images test-plants reference test-svm test-qemu test-browser stories soak cases designs bench bench-explorer costs trace-costs lint install clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -80,6 +80,12 @@ test-local: have-kvm build whole ## whole runs on this host's /dev/kvm
 
 test-plants: have-kvm build ## bugs of every kind, planted in the guest one at a time, that vmm explore has to find
 	VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) $(CARGO) test $(CARGO_FLAGS) --package tests --test plants
+
+REFERENCE_CASES ?= 1000
+REFERENCE_SEED ?= 2
+reference: have-kvm build ## a thousand cases drawn at random, every search of them held against the reference search
+	REFERENCE_CASES=$(REFERENCE_CASES) REFERENCE_SEED=$(REFERENCE_SEED) VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) \
+		$(CARGO) test $(CARGO_FLAGS) --package tests --test plants -- --nocapture searches_come
 
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
 	SVM_TIME_LIMIT=1800 tests/svm/run $(VMM) $(GUEST) $(EXPLORE) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \

@@ -56,7 +56,7 @@ impl Searched {
             .arg(image)
             .args(["--append", words])
             .args(options.split_whitespace())
-            .arg("--result")
+            .args(["--shorten", "0s", "--result"])
             .arg(&result)
             .limit(PATIENCE)
             .run();

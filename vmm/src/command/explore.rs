@@ -100,6 +100,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     sharing: Option<PathBuf>,
 
+    /// How long what is found may be made shorter, and half as long again be asked where its point of no return is
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "20s")]
+    shorten: Duration,
+
     /// With --strategy exhaustive: check that states taken for the same lead to the same
     #[arg(long, conflicts_with_all = ["jobs", "shard"])]
     check_keys: bool,
@@ -134,9 +138,6 @@ enum How {
     Reference,
 }
 
-/// What is left of the time that a found schedule may be made shorter in.
-const SHRINK: Duration = Duration::from_secs(20);
-
 impl Arguments {
     fn config(&self, (case, case_file): (Case, Input)) -> Result<Config, Refused> {
         let config = Config {
@@ -170,7 +171,7 @@ impl Arguments {
             shard: self.shard.unwrap_or(Shard::WHOLE),
             known: self.sharing.as_deref().map(read_known).transpose()?,
             check_keys: self.check_keys,
-            shrink: SHRINK,
+            shrink: self.shorten,
         };
         if self.check_keys && config.strategy != Strategy::Exhaustive {
             return Err(Refused {
@@ -204,6 +205,7 @@ impl Arguments {
         option("changes", self.changes.to_string());
         option("length", self.length.to_string());
         option("seed", self.seed.to_string());
+        option("shorten", format!("{}ms", self.shorten.as_millis()));
         if let Some(most) = self.max_states {
             option("max-states", most.to_string());
         }
