@@ -665,7 +665,7 @@ fn shards_merge_to_what_one_process_comes_to() {
     one.ends_with(0).says(COMPLETE);
     let alone = counts(&desk, "one");
     let states = fs::read(desk.path("one.states")).expect("states");
-    assert_eq!(alone["states"].as_u64(), Some(2062));
+    assert_eq!(alone["states"].as_u64(), Some(1861));
     for shards in [1, 2, 5] {
         in_shards(&desk, options, shards)
             .ends_with(0)

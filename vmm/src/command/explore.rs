@@ -224,13 +224,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let case = read_case(&arguments.case)?;
     let config = arguments.config(case)?;
     if !is_possible(config.strategy, config.granularity) {
-        let why = match config.granularity {
-            Granularity::Instruction => {
-                "with --granularity instruction only --strategy random and pct are possible: \
-                 between two instructions a CPU can be in states that are not kept"
-            }
-            _ => "--strategy reference is for --granularity access only",
-        };
+        let why = "--strategy reference is for --granularity access only";
         return Err(Refused {
             message: why.to_owned(),
             status: 2,

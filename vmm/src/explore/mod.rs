@@ -278,15 +278,9 @@ impl Outcome {
 /// of them have to teach nothing new.
 const LEARNING: (u64, u64, u64) = (16, 200, 8);
 
-/// Whether a search by `strategy` can stop CPUs before every instruction: only if it never goes back but to the
-/// beginning. Between two instructions a CPU can be in states that are more than its registers, which are not
-/// kept.
+/// Whether a search by `strategy` is possible at this granularity.
 pub fn is_possible(strategy: Strategy, granularity: Granularity) -> bool {
-    match granularity {
-        Granularity::Instruction => matches!(strategy, Strategy::Sampled(..)),
-        Granularity::Every => strategy == Strategy::Reference,
-        Granularity::Probe | Granularity::Access => strategy != Strategy::Reference,
-    }
+    (strategy == Strategy::Reference) == (granularity == Granularity::Every)
 }
 
 /// Explores. `interrupted` is asked, when a signal comes, whether to stop.

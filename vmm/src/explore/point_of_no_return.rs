@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use shared::stop::Kind;
 
-use super::schedule::{Choice, Claim, Granularity, PointOfNoReturn, Step, Turn};
+use super::schedule::{Choice, Claim, PointOfNoReturn, Step, Turn};
 use super::sharing::{Sharing, Way};
 use super::specimen::{Specimen, SpecimenError, State, Stop};
 use super::story::{Teller, interrupt};
@@ -45,9 +45,7 @@ pub fn find(
     until: Instant,
 ) -> Result<Option<PointOfNoReturn>, SpecimenError> {
     let steps: Vec<_> = steps(turns).take(MOST_STEPS + 1).collect();
-    // Between two instructions a CPU can be in states that are not kept.
-    let is_possible = specimen.granularity() != Granularity::Instruction;
-    if steps.is_empty() || steps.len() > MOST_STEPS || !is_possible {
+    if steps.is_empty() || steps.len() > MOST_STEPS {
         return Ok(None);
     }
     let Some(states) = states(specimen, &steps, until)? else {

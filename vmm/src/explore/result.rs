@@ -244,7 +244,6 @@ impl Search {
         let at = match self.granularity {
             Granularity::Probe => "probe",
             Granularity::Access | Granularity::Every => "access",
-            Granularity::Instruction => "instruction",
         };
         format!("{}, at every {at}", self.memory)
     }

@@ -124,8 +124,6 @@ pub enum Granularity {
     Probe,
     /// Before every access to memory that CPUs share.
     Access,
-    /// Before every instruction.
-    Instruction,
     /// Before every access, as with [`Granularity::Access`], and nothing is passed over or taken for the same: what the
     /// reference search needs.
     #[value(skip)]
@@ -137,7 +135,6 @@ impl fmt::Display for Granularity {
         f.write_str(match self {
             Self::Probe => "probe",
             Self::Access => "access",
-            Self::Instruction => "instruction",
             Self::Every => "every",
         })
     }
@@ -282,7 +279,7 @@ mod tests {
         let granularity = prop_oneof![
             Just(Granularity::Probe),
             Just(Granularity::Access),
-            Just(Granularity::Instruction)
+            Just(Granularity::Every)
         ];
         let texts = (".*", ".*", "[0-9a-f]{32}", "[0-9a-f]{32}");
         let turns = proptest::collection::vec(turn(), 0..20);

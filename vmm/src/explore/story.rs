@@ -215,18 +215,11 @@ impl<'a> Teller<'a> {
         if matches!(stopped.at, Stop::Idle | Stop::Left) {
             return None;
         }
-        let addresses = match stopped.at {
-            Stop::Instruction(rip) => vec![rip],
-            // A return address is behind the call.
-            _ => specimen
-                .callers(cpu)
-                .iter()
-                .map(|it| it.wrapping_sub(1))
-                .collect(),
-        };
-        let places = addresses
-            .iter()
-            .flat_map(|address| self.source.places(*address));
+        // A return address is behind the call.
+        let callers = specimen.callers(cpu).into_iter();
+        let places = callers
+            .map(|address| address.wrapping_sub(1))
+            .flat_map(|address| self.source.places(address));
         places
             .filter_map(|place| {
                 let start = place.file.find("guest/src/")?;

@@ -49,8 +49,6 @@ pub enum Stop {
 pub(super) struct Debugging {
     breakpoint: Option<u64>,
     steps: u64,
-    /// Whether interrupts can come in between steps.
-    is_interruptible: bool,
     /// Whether the last instruction is complete, so that RIP is that of the next.
     is_between: bool,
 }
@@ -76,27 +74,18 @@ impl Debugging {
     /// a #DB of the guest's.
     pub fn set_steps(&mut self, steps: u64, fd: &VcpuFd) -> Result<(), errno::Error> {
         self.steps = steps;
-        self.is_interruptible = false;
         self.is_between = true;
         self.tell(fd)
     }
 
     /// Whether the next instruction is one of several to be stepped over, and nothing of it has been done.
     pub fn is_before_a_step(&self) -> bool {
-        self.steps > 0 && !self.is_interruptible && self.is_between
+        self.steps > 0 && self.is_between
     }
 
     /// The vCPU is about to execute, or has come out of the guest with nothing half done.
     pub fn set_between(&mut self, is_between: bool) {
         self.is_between = is_between;
-    }
-
-    /// Stop after the next instruction, which is the first of a handler if an interrupt comes in. The vCPU must then
-    /// be stepped until that has ended.
-    pub fn set_step_or_interrupt(&mut self, fd: &VcpuFd) -> Result<(), errno::Error> {
-        self.steps = 1;
-        self.is_interruptible = true;
-        self.tell(fd)
     }
 
     /// KVM has come out of the guest at the instruction at `pc`. Returns whether the vCPU is to stop there,
@@ -123,10 +112,7 @@ impl Debugging {
     fn tell(&self, fd: &VcpuFd) -> Result<(), errno::Error> {
         let mut debug = kvm_guest_debug::default();
         if self.steps > 0 {
-            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
-            if !self.is_interruptible {
-                debug.control |= KVM_GUESTDBG_BLOCKIRQ;
-            }
+            debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ;
         }
         if let Some(address) = self.breakpoint {
             debug.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;

@@ -30,8 +30,6 @@ pub enum Halt {
     Done,
     /// It hands over an IPI.
     Dispatch(Dispatch),
-    /// It has executed the one instruction it was to execute.
-    Stepped,
     /// It said something else by the doorbell, which is of no matter here.
     Other(Doorbell),
     /// A signal came, or it has come out so often for nothing that it is time to look whether one did.
@@ -190,8 +188,7 @@ impl Serial {
                 Exit::Pio(Effect::Doorbell(other)) => return Halt::Other(other),
                 Exit::Pio(Effect::Dispatch(dispatch)) => return Halt::Dispatch(dispatch),
                 Exit::Pio(Effect::GuestExit(code)) => return Halt::GuestExit(code),
-                Exit::Debug(Some(_)) => return Halt::Stepped,
-                Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Debug(None) => {}
+                Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Debug(_) => {}
                 // KVM waits out a `hlt` itself, so that none comes out here.
                 Exit::Hlt => {}
                 Exit::Interrupted => return Halt::Interrupted,
@@ -199,16 +196,6 @@ impl Serial {
             }
         }
         Halt::Interrupted
-    }
-
-    /// Has vCPU `cpu` come out after one instruction, its next one or the first of a handler. Inside a handler this
-    /// is to be asked for again and again, until it has ended.
-    ///
-    /// # Errors
-    /// What KVM said.
-    pub fn set_step(&mut self, cpu: usize) -> Result<(), errno::Error> {
-        let (debugging, fd) = self.seats[cpu].vcpu.debugging();
-        debugging.set_step_or_interrupt(fd)
     }
 
     /// The registers with which vCPU `cpu` goes on. RIP lies behind the instruction for which it came out,

@@ -170,7 +170,7 @@ fn touches(state: &State, choice: Choice) -> Touched {
         Stop::Access(kind, address) => Touched::Word(address, Way::of(kind)),
         Stop::Send { target, .. } => Touched::Sends(target),
         Stop::Relax => Touched::Words(stopped.watched().collect()),
-        Stop::Idle | Stop::Left | Stop::Point(_) | Stop::Instruction(_) => Touched::Nothing,
+        Stop::Idle | Stop::Left | Stop::Point(_) => Touched::Nothing,
     }
 }
 

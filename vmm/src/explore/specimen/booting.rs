@@ -175,7 +175,7 @@ impl Known {
         };
         let access = match granularity {
             Granularity::Access | Granularity::Every => Some(named(stop::NAME)?),
-            Granularity::Probe | Granularity::Instruction => None,
+            Granularity::Probe => None,
         };
         let mut relax = [0; 8];
         let found = points.named(stop::RELAX).map(|point: &Point| point.address);

@@ -1,12 +1,10 @@
 //! What broke, if anything did: what the guest's oracles have found, what it finds when it is told to look at its
 //! end, and what we find in its ledger.
 
-use std::time::Instant;
-
 use shared::exit::ExitCode;
 use shared::mailbox::{Verb, WAKE_VECTOR};
 
-use super::stepping::STEP_LIMIT;
+use super::stepping::Patience;
 use super::{Breach, Specimen, SpecimenError, Stop, kvm};
 use crate::cpus::CpuSet;
 use crate::lab::judge;
@@ -120,7 +118,7 @@ impl Specimen {
                 .interrupt(cpu, WAKE_VECTOR)
                 .map_err(kvm("deliver an interrupt"))?;
         }
-        let begun = Instant::now();
+        let mut patience = Patience::default();
         loop {
             let mut has_moved = false;
             for &cpu in &members {
@@ -136,11 +134,12 @@ impl Specimen {
                 has_moved = true;
                 loop {
                     self.check_end()?;
-                    if begun.elapsed() >= STEP_LIMIT {
+                    let halt = self.serial.run(cpu);
+                    if patience.is_over(&halt) {
                         let text = "the guest does not come to its end".to_owned();
                         return Ok(Some(Breach::new("hang", text)));
                     }
-                    match self.serial.run(cpu) {
+                    match halt {
                         Halt::Reached { .. } => break,
                         Halt::Dispatch(dispatch) => {
                             let target = dispatch.target as usize;
@@ -150,7 +149,7 @@ impl Specimen {
                                     .map_err(kvm("deliver an interrupt"))?;
                             }
                         }
-                        Halt::Done | Halt::Other(_) | Halt::Stepped | Halt::Interrupted => {}
+                        Halt::Done | Halt::Other(_) | Halt::Interrupted => {}
                         Halt::GuestExit(code) => return Ok(self.ended(cpu, code)),
                         Halt::Dead(death) => {
                             let text = format!("the guest died on CPU {cpu}: {death}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use shared::lab::Contexts;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
-use super::{Specimen, SpecimenError, Stop, Stopped, kvm};
+use super::{Specimen, SpecimenError, Stopped, kvm};
 use crate::explore::schedule::Granularity;
 use crate::machine::ram::{PAGE, Page};
 
@@ -63,7 +63,7 @@ impl Specimen {
     /// are equal to the last bit, and lead to equal states.
     pub(super) fn tidy(&mut self, cpu: usize) {
         self.forget_counts();
-        if self.granularity == Granularity::Every || self.at_instruction(cpu) {
+        if self.granularity == Granularity::Every {
             return;
         }
         self.cpus[cpu].forget_dead();
@@ -80,11 +80,6 @@ impl Specimen {
                 handler[1],
             );
         }
-    }
-
-    /// Whether `cpu` has stopped between two instructions: then all of its registers matter.
-    fn at_instruction(&self, cpu: usize) -> bool {
-        matches!(self.cpus[cpu].at, Stop::Instruction(_))
     }
 
     /// Puts back what is only counted, so that it can end up nowhere else either.

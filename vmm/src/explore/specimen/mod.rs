@@ -297,7 +297,6 @@ impl Specimen {
                 let point = self.points.iter().nth(index);
                 point.map_or_else(|| index.to_string(), |point| point.name.clone())
             }
-            Stop::Instruction(rip) => format!("at {rip:#x}"),
         }
     }
 }

@@ -1,8 +1,6 @@
 //! One step: which there are, and what a CPU does from one stop to the next. Who takes the next one is for others
 //! to choose.
 
-use std::time::{Duration, Instant};
-
 use shared::lab::Oracle;
 use shared::probe::{Arms, HELD};
 use shared::stop::{self, Access, Kind};
@@ -12,17 +10,31 @@ use super::waiting::{Depth, Turns};
 use super::{Breach, Moved, Specimen, SpecimenError, Stop, Stopped, kvm};
 use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::{Sharing, Way};
-use crate::machine::ram::PAGE;
 use crate::machine::serial::Halt;
 
-/// How long a CPU may go on without coming to a stop. One that is sound does within microseconds.
-pub(super) const STEP_LIMIT: Duration = Duration::from_secs(10);
+/// How long a CPU may go on without coming to a stop: in rings of the alarm, of which there are five in a second, and in
+/// exits. One that is sound does within microseconds. It is no time of the clock's, or a host that was busy with others,
+/// or had this process stopped, would make a livelock of a step.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    rings: u32,
+    exits: u32,
+}
+
+impl Patience {
+    const RINGS: u32 = 50;
+    const EXITS: u32 = 2_000_000;
+
+    /// Counts what the CPU came out for, which was no stop. Whether that has been enough.
+    pub(super) fn is_over(&mut self, halt: &Halt) -> bool {
+        self.exits += 1;
+        self.rings += u32::from(*halt == Halt::Interrupted);
+        self.rings >= Self::RINGS || self.exits >= Self::EXITS
+    }
+}
 
 /// Stops in one turn after which a CPU is said to go round and round.
 pub const ENDLESS: u32 = 100_000;
-
-/// The point at which a handler says that it has begun.
-pub(super) const HANDLER: &str = "irq.enter";
 
 impl Specimen {
     /// The choices there are. None means that it is over.
@@ -62,7 +74,7 @@ impl Specimen {
             }
             Stop::Relax => !stopped.is_stuck,
             Stop::Access(Kind::Lock, address) => self.half_word(address) == 0,
-            Stop::Access(..) | Stop::Send { .. } | Stop::Point(_) | Stop::Instruction(_) => true,
+            Stop::Access(..) | Stop::Send { .. } | Stop::Point(_) => true,
         }
     }
 
@@ -133,7 +145,7 @@ impl Specimen {
         }
         let before = self.save();
         for cpu in waiting {
-            let breach = self.step_by(Choice { cpu, takes: None }, false)?;
+            let breach = self.step(Choice { cpu, takes: None })?;
             self.has_grown |= self.keep_written()?;
             let is_stuck = breach.is_none() && self.save().is_same(&before, cpu);
             self.mend()?;
@@ -146,15 +158,6 @@ impl Specimen {
 
     /// Runs one CPU to its next stop.
     fn step(&mut self, choice: Choice) -> Result<Option<Breach>, SpecimenError> {
-        // One that sleeps is not stepped out of its sleep, of which not every KVM knows an end then, but runs
-        // to where its handler says that it has begun.
-        let stepping =
-            self.granularity == Granularity::Instruction && self.cpus[choice.cpu].at != Stop::Idle;
-        self.step_by(choice, stepping)
-    }
-
-    /// Runs one CPU to its next stop, instruction by instruction if it is `stepping`.
-    fn step_by(&mut self, choice: Choice, stepping: bool) -> Result<Option<Breach>, SpecimenError> {
         let cpu = choice.cpu;
         let context = self.cpus[cpu].context();
         let depth = self.cpus[cpu].depth;
@@ -167,7 +170,7 @@ impl Specimen {
             }
             stopped.pending &= !bit(vector);
             // What it is about to do comes behind the interrupt, and is announced once more then.
-            if !matches!(stopped.at, Stop::Idle | Stop::Instruction(_)) {
+            if stopped.at != Stop::Idle {
                 stopped.repeats = true;
                 self.serial.repeat(cpu);
             }
@@ -177,20 +180,16 @@ impl Specimen {
         } else {
             written = self.leave_stop(cpu);
         }
-        let begun = Instant::now();
+        let mut patience = Patience::default();
         let at = loop {
             self.check_end()?;
-            if begun.elapsed() >= STEP_LIMIT {
-                let limit = STEP_LIMIT.as_secs();
-                let text = format!("CPU {cpu} has not come to a stop for {limit} s");
+            let halt = self.serial.run(cpu);
+            if patience.is_over(&halt) {
+                self.is_hurt = true;
+                let text = format!("CPU {cpu} does not come to a stop");
                 return Ok(Some(Breach::new("livelock", text)));
             }
-            if stepping {
-                self.serial
-                    .set_step(cpu)
-                    .map_err(kvm("execute a single instruction"))?;
-            }
-            match self.serial.run(cpu) {
+            match halt {
                 Halt::Reached { point, word } => match self.reached(cpu, point, word) {
                     Ok(Some(at)) => break at,
                     Ok(None) => {}
@@ -206,14 +205,6 @@ impl Specimen {
                         return Ok(Some(Breach::new("died", text)));
                     }
                     break Stop::Send { target, vector };
-                }
-                Halt::Stepped => {
-                    let regs = self.serial.regs(cpu);
-                    // An interrupt that was sent and not yet taken is a state of the local APIC.
-                    let is_on_its_way = choice.takes.is_some() && !self.is_handling(cpu, regs.rsp);
-                    if !is_on_its_way && !self.is_half_way(regs.rip) {
-                        break Stop::Instruction(regs.rip);
-                    }
                 }
                 Halt::Other(_) | Halt::Interrupted => {}
                 Halt::GuestExit(code) => {
@@ -273,17 +264,6 @@ impl Specimen {
         (start..end).contains(&rsp)
     }
 
-    /// Whether a CPU that has come to `rip` by one step has just enabled interrupts, or halted: it is then in a
-    /// state that is more than its registers, until the next instruction.
-    pub(super) fn is_half_way(&self, rip: u64) -> bool {
-        const STI: u8 = 0xfb;
-        const HLT: u8 = 0xf4;
-        let last = usize::try_from(rip.wrapping_sub(1)).unwrap_or(usize::MAX);
-        let ram = self.serial.ram();
-        let (number, offset) = (last / PAGE, last % PAGE);
-        number < ram.pages() && [STI, HLT].contains(&ram.page(number)[offset])
-    }
-
     /// What happens between a stop and the first instruction behind it. Returns the word that it writes, if it does and
     /// that can matter to a loop it is in.
     fn leave_stop(&mut self, cpu: usize) -> Option<u64> {
@@ -318,11 +298,7 @@ impl Specimen {
             }
             Stop::Send { .. } => turns.act(depth),
             Stop::Relax => turns.begin(depth),
-            Stop::Access(Kind::IrqsOff, _)
-            | Stop::Idle
-            | Stop::Left
-            | Stop::Point(_)
-            | Stop::Instruction(_) => {}
+            Stop::Access(Kind::IrqsOff, _) | Stop::Idle | Stop::Left | Stop::Point(_) => {}
         }
         None
     }
@@ -409,7 +385,6 @@ impl Specimen {
             let wanted = match self.granularity {
                 Granularity::Probe => !is_access,
                 Granularity::Access | Granularity::Every => relaxes || is_access,
-                Granularity::Instruction => relaxes || point.name == HANDLER,
             };
             let armed = always || (on && wanted);
             self.lab

@@ -37,8 +37,6 @@ pub enum Stop {
     Left,
     /// At a named point, by its place among the image's points.
     Point(usize),
-    /// Before the instruction at this address.
-    Instruction(u64),
 }
 
 /// One CPU, stopped.

@@ -48,8 +48,7 @@ impl Action {
             return action;
         }
         match stopped.at {
-            Stop::Access(Kind::IrqsOff, _) | Stop::Left | Stop::Point(_) | Stop::Instruction(_) => {
-            }
+            Stop::Access(Kind::IrqsOff, _) | Stop::Left | Stop::Point(_) => {}
             Stop::Access(kind, address) => action.words.push((address & !7, Way::of(kind))),
             Stop::Send { target, .. } => action.interrupts = Interrupts::Sends(target),
             Stop::Idle => action.interrupts = Interrupts::Takes,
