@@ -7,7 +7,7 @@
 //! nothing can go on and somebody waits; instead there are states from which no end can be reached any more, and that
 //! is what a hang, or a livelock, is.
 
-use super::sampled::{self, Way};
+use super::sampled;
 use super::walk::{Cut, until_sound};
 use super::{ByKey, End, Found, Hunt, Look};
 use crate::explore::schedule::{Choice, Turn};
@@ -16,19 +16,12 @@ use crate::explore::specimen::{Breach, SpecimenError, State};
 /// Most ways to break something of which one is kept.
 const MOST_KINDS: usize = 64;
 
-/// Runs at random that come first.
-const FIRST_RUNS: u64 = 16;
-
 /// Searches from the beginning. Returns what can break, each kind once with the first way that led there.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
 pub fn search(hunt: &mut Hunt<'_>) -> Result<(End, Vec<Found>), SpecimenError> {
-    // Only to learn which pages are written, and have to be kept.
-    for run in 0..FIRST_RUNS {
-        sampled::single(hunt, Way::Uniform, 1, run)?;
-        hunt.specimen.mend()?;
-    }
+    sampled::touch_pages(hunt)?;
     let mut broken = Vec::new();
     let end = until_sound(hunt, |hunt| {
         let mut graph = Graph::default();

@@ -131,7 +131,7 @@ pub fn single(
     loop {
         let mut chooser = Chooser::new(way, seed, run, hunt.specimen.cpus().len());
         let counts = hunt.counts;
-        let end = once(hunt, |choices| chooser.choose(choices))?;
+        let end = once(hunt, LONGEST, |choices| chooser.choose(choices))?;
         // A page that was written for the first time, and not put back on the way, is no evidence of anything: it is
         // from now on, and the run is made again.
         if !hunt.is_incomplete()? {
@@ -144,12 +144,30 @@ pub fn single(
 /// Transitions after which a run is said to have no end.
 const LONGEST: usize = 100_000;
 
-/// One run, from the beginning to the end.
+/// Begins some runs at random, from which nothing is to be learnt but which pages the guest writes: those are kept from
+/// then on. None goes on for long, whether it comes to an end or not.
+///
+/// # Errors
+/// [`SpecimenError`] if the host fails.
+pub fn touch_pages(hunt: &mut Hunt<'_>) -> Result<(), SpecimenError> {
+    const RUNS: u64 = 16;
+    const STEPS: usize = 1_000;
+    for run in 0..RUNS {
+        let mut chooser = Chooser::new(Way::Uniform, 1, run, hunt.specimen.cpus().len());
+        once(hunt, STEPS, |choices| chooser.choose(choices))?;
+        hunt.is_incomplete()?;
+        hunt.specimen.mend()?;
+    }
+    Ok(())
+}
+
+/// One run, from the beginning to the end, or to `longest` transitions, which is then said to be no end.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
 pub fn once(
     hunt: &mut Hunt<'_>,
+    longest: usize,
     mut choose: impl FnMut(&[Choice]) -> Choice,
 ) -> Result<Option<End>, SpecimenError> {
     hunt.specimen.rewind();
@@ -161,8 +179,8 @@ pub fn once(
             hunt.note_outcome();
             break hunt.specimen.judge()?;
         }
-        if turns.len() == LONGEST {
-            break Some(Breach::longest(LONGEST));
+        if turns.len() == longest {
+            break Some(Breach::longest(longest));
         }
         let choice = choose(&choices);
         let moved = hunt.advance(choice)?;
