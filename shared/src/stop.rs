@@ -4,6 +4,12 @@
 //! before each access to memory that CPUs share. While the point is armed with [`HELD`](crate::probe::HELD),
 //! for all CPUs at once, the doorbell rings there as at any other, with an [`Access`] in RSI in place of a call.
 //!
+//! A loop that waits for other CPUs comes to a point [`RELAX`] in each of its turns, and such an image counts, in
+//! [`Contexts::waits`](crate::lab::Contexts::waits), in how many of them a CPU is. The monitor takes an access for one of
+//! a turn while the CPU is in the loop, and has it wait until memory no longer holds what the turn has found and left. So
+//! a turn must change nothing else by which the next could differ, such as a count of turns in a register. A loop that
+//! is not counted is never taken for one that waits.
+//!
 //! A CPU that rings at a point, this one or a named one, does so from a function without arguments left to
 //! read that returns nothing: of its registers only those that functions preserve (System V ABI: RBX, RBP, RSP,
 //! R12 to R15) and RIP still matter, and of its stack nothing below RSP.
