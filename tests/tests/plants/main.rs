@@ -209,6 +209,23 @@ fn each_kind_is_tried() {
     assert_eq!(tried, all);
 }
 
+/// A waiting loop that also stores something, which changes nothing, is no bug: what it has read before the store in
+/// the same turn is what it waits for.
+#[test]
+fn a_store_in_a_waiting_loop_is_no_hang() {
+    need_kvm();
+    let image = workshop::build("store-in-a-loop", &kinds::HARMLESS_STORE);
+    let case = workshop::bench().join("store-in-a-loop.case");
+    fs::write(&case, "cpus 2\n0: single 1 wait\n1: single 0 wait\n").expect("room for a case");
+    for strategy in ["exhaustive", "races"] {
+        explore(&case, &image, "queue=filo")
+            .args(["--strategy", strategy])
+            .run()
+            .ends_with(0)
+            .says("complete ");
+    }
+}
+
 /// By chance it is found before a search begins, in the runs from which that learns what CPUs share. Here the search
 /// knows that already, from the guest without the bug.
 #[test]

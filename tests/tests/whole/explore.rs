@@ -19,11 +19,12 @@ use super::terminal::Terminal;
 
 const LOST_CALL: &str = include_str!("../../../scenarios/explore/lost-call.case");
 const DELETED_FIRST: &str = include_str!("../../../scenarios/explore/deleted-first.case");
-const SHRINKING_MASK: &str = include_str!("../../../scenarios/explore/shrinking-mask.case");
+pub(super) const SHRINKING_MASK: &str =
+    include_str!("../../../scenarios/explore/shrinking-mask.case");
 const FREED_MASK: &str = include_str!("../../../scenarios/explore/freed-mask.case");
 
 /// What a search of every order says first.
-const COMPLETE: &str =
+pub(super) const COMPLETE: &str =
     "complete (sequentially consistent, at every access): no order of steps of these ";
 
 /// More orders than anybody can try.
@@ -37,23 +38,23 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 /// A directory with a case, and whatever comes of it.
-struct Desk {
+pub(super) struct Desk {
     dir: TempDir,
 }
 
 impl Desk {
-    fn with(case: &str) -> Self {
+    pub(super) fn with(case: &str) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         fs::write(dir.path().join("a.case"), case).expect("room for a case");
         Self { dir }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// The search of the case, on `image`.
-    fn explore_on(&self, image: &Path, options: &str) -> Vmm {
+    pub(super) fn explore_on(&self, image: &Path, options: &str) -> Vmm {
         Vmm::with("explore")
             .arg(self.path("a.case"))
             .arg(image)
@@ -61,7 +62,7 @@ impl Desk {
             .limit(PATIENCE)
     }
 
-    fn explore(&self, options: &str) -> Vmm {
+    pub(super) fn explore(&self, options: &str) -> Vmm {
         self.explore_on(&explore_image(), options)
     }
 
@@ -645,7 +646,7 @@ fn in_shards(desk: &Desk, options: &str, shards: u64) -> Run {
     merge.run()
 }
 
-fn counts(desk: &Desk, result: &str) -> Value {
+pub(super) fn counts(desk: &Desk, result: &str) -> Value {
     let text = fs::read_to_string(desk.path(result)).expect("a result");
     let document: Value = serde_json::from_str(&text).expect("JSON");
     hold_explored(&document);

@@ -3,6 +3,7 @@
 
 mod bad_image;
 mod bad_usage;
+mod believed;
 mod bench;
 mod control;
 mod deliveries;
