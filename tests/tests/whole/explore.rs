@@ -681,7 +681,7 @@ fn shards_merge_to_what_one_process_comes_to() {
     }
     let jobs = desk.explore(options).args(["--jobs", "2"]).run();
     jobs.ends_with(0)
-        .says("searched   2062 states")
+        .says("searched   1861 states")
         .says(COMPLETE);
 
     // What does not belong together, or is not whole, is refused.

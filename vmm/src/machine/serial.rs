@@ -32,8 +32,10 @@ pub enum Halt {
     Dispatch(Dispatch),
     /// It said something else by the doorbell, which is of no matter here.
     Other(Doorbell),
-    /// A signal came, or it has come out so often for nothing that it is time to look whether one did.
+    /// A signal came.
     Interrupted,
+    /// It has come out [`MOST_IDLE_EXITS`] times, for nothing that means anything.
+    Busy,
     /// It ended the run with this code.
     GuestExit(u32),
     /// It cannot go on.
@@ -50,7 +52,7 @@ struct Seat {
 }
 
 /// How often a vCPU may come out for nothing in one run.
-const MOST_IDLE_EXITS: u32 = 1000;
+pub const MOST_IDLE_EXITS: u32 = 1000;
 
 /// How often a vCPU may come out while nothing but the instruction is completed for which it came out before. A
 /// repeated one (`rep outs`) comes out again and again, as often as the guest has written into RCX.
@@ -195,7 +197,7 @@ impl Serial {
                 Exit::Dead(death) => return Halt::Dead(death),
             }
         }
-        Halt::Interrupted
+        Halt::Busy
     }
 
     /// The registers with which vCPU `cpu` goes on. RIP lies behind the instruction for which it came out,

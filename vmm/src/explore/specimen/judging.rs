@@ -149,7 +149,7 @@ impl Specimen {
                                     .map_err(kvm("deliver an interrupt"))?;
                             }
                         }
-                        Halt::Done | Halt::Other(_) | Halt::Interrupted => {}
+                        Halt::Done | Halt::Other(_) | Halt::Interrupted | Halt::Busy => {}
                         Halt::GuestExit(code) => return Ok(self.ended(cpu, code)),
                         Halt::Dead(death) => {
                             let text = format!("the guest died on CPU {cpu}: {death}");

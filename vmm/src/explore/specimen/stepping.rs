@@ -10,7 +10,7 @@ use super::waiting::{Depth, Turns};
 use super::{Breach, Moved, Specimen, SpecimenError, Stop, Stopped, kvm};
 use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::{Sharing, Way};
-use crate::machine::serial::Halt;
+use crate::machine::serial::{Halt, MOST_IDLE_EXITS};
 
 /// How long a CPU may go on without coming to a stop: in rings of the alarm, of which there are five in a second, and in
 /// exits. One that is sound does within microseconds. It is no time of the clock's, or a host that was busy with others,
@@ -27,7 +27,10 @@ impl Patience {
 
     /// Counts what the CPU came out for, which was no stop. Whether that has been enough.
     pub(super) fn is_over(&mut self, halt: &Halt) -> bool {
-        self.exits += 1;
+        self.exits += match halt {
+            Halt::Busy => MOST_IDLE_EXITS,
+            _ => 1,
+        };
         self.rings += u32::from(*halt == Halt::Interrupted);
         self.rings >= Self::RINGS || self.exits >= Self::EXITS
     }
@@ -206,7 +209,7 @@ impl Specimen {
                     }
                     break Stop::Send { target, vector };
                 }
-                Halt::Other(_) | Halt::Interrupted => {}
+                Halt::Other(_) | Halt::Interrupted | Halt::Busy => {}
                 Halt::GuestExit(code) => {
                     self.is_hurt = true;
                     let text = format!("the guest ended on CPU {cpu} with {code:#x}");
