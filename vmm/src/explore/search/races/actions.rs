@@ -9,17 +9,15 @@ use crate::explore::schedule::Choice;
 use crate::explore::sharing::Way;
 use crate::explore::specimen::{State, Stop};
 
-/// What a step has to do with the interrupts that are pending at some CPU.
+/// What a step has to do with the interrupts that are pending at its own CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Interrupts {
+enum Pending {
     /// Nothing.
-    None,
-    /// It would be another step if one were pending at its own.
-    Heeds,
-    /// It takes one that is pending at its own.
-    Takes,
-    /// It adds to those of this one.
-    Sends(usize),
+    Ignored,
+    /// It would be another step if one were pending: that could be taken first.
+    Heeded,
+    /// It takes one.
+    Taken,
 }
 
 /// A step, as far as others can matter to it.
@@ -27,7 +25,9 @@ enum Interrupts {
 pub struct Action {
     cpu: usize,
     words: Vec<(u64, Way)>,
-    interrupts: Interrupts,
+    pending: Pending,
+    /// The CPU to whose pending interrupts it adds, if it does.
+    sends: Option<usize>,
 }
 
 impl Action {
@@ -37,21 +37,22 @@ impl Action {
         let mut action = Self {
             cpu: choice.cpu,
             words: Vec::new(),
-            interrupts: if stopped.irqs_on() {
-                Interrupts::Heeds
+            pending: if stopped.irqs_on() {
+                Pending::Heeded
             } else {
-                Interrupts::None
+                Pending::Ignored
             },
+            sends: None,
         };
         if choice.takes.is_some() {
-            action.interrupts = Interrupts::Takes;
+            action.pending = Pending::Taken;
             return action;
         }
         match stopped.at {
             Stop::Access(Kind::IrqsOff, _) | Stop::Left | Stop::Point(_) => {}
             Stop::Access(kind, address) => action.words.push((address & !7, Way::of(kind))),
-            Stop::Send { target, .. } => action.interrupts = Interrupts::Sends(target),
-            Stop::Idle => action.interrupts = Interrupts::Takes,
+            Stop::Send { target, .. } => action.sends = Some(target),
+            Stop::Idle => action.pending = Pending::Taken,
             Stop::Relax => {
                 action.words = stopped.watched().map(|word| (word, Way::Reads)).collect();
             }
@@ -62,8 +63,7 @@ impl Action {
     /// Whether its order with `other`, of another CPU, can matter.
     fn collides(&self, other: &Self) -> bool {
         let sends = |one: &Self, other: &Self| {
-            one.interrupts == Interrupts::Sends(other.cpu)
-                && matches!(other.interrupts, Interrupts::Heeds | Interrupts::Takes)
+            one.sends == Some(other.cpu) && other.pending != Pending::Ignored
         };
         let words = self.words.iter().any(|(word, way)| {
             (other.words.iter()).any(|(its, its_way)| its == word && its_way.collides(*way))
@@ -111,6 +111,11 @@ impl Actions {
         self.all[number].action.cpu
     }
 
+    /// Whether it is a step of what its CPU's task or handler is about to do, and not one by which it takes an interrupt.
+    pub fn goes_on(&self, number: usize) -> bool {
+        self.all[number].action.pending != Pending::Taken
+    }
+
     /// The actions of other CPUs whose order with it can matter.
     pub fn rivals(&self, number: usize) -> &[usize] {
         &self.all[number].rivals
@@ -140,12 +145,6 @@ impl Future {
         }
     }
 
-    /// Whether an action is in it.
-    pub fn contains(&self, number: usize) -> bool {
-        let word = self.0.get(number / 64).copied().unwrap_or(0);
-        word >> (number % 64) & 1 != 0
-    }
-
     /// Those that are in it.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
         self.0.iter().enumerate().flat_map(|(index, word)| {
@@ -160,18 +159,18 @@ impl Future {
 pub(super) mod tests {
     use super::*;
 
-    fn action(cpu: usize, words: &[(u64, Way)], interrupts: Interrupts) -> Action {
-        let words = words.to_vec();
+    fn action(cpu: usize, words: &[(u64, Way)], pending: Pending, sends: Option<usize>) -> Action {
         Action {
             cpu,
-            words,
-            interrupts,
+            words: words.to_vec(),
+            pending,
+            sends,
         }
     }
 
     /// What a CPU does to one word, with interrupts off.
     pub fn access(cpu: usize, word: u64, way: Way) -> Action {
-        action(cpu, &[(word, way)], Interrupts::None)
+        action(cpu, &[(word, way)], Pending::Ignored, None)
     }
 
     #[test]
@@ -180,10 +179,10 @@ pub(super) mod tests {
         let reads = actions.number(access(0, 8, Way::Reads));
         let writes = actions.number(access(1, 8, Way::Writes));
         let own = actions.number(access(0, 8, Way::Writes));
-        let waits = action(2, &[(16, Way::Reads), (8, Way::Reads)], Interrupts::Heeds);
-        let waits = actions.number(waits);
-        let sends = actions.number(action(1, &[], Interrupts::Sends(2)));
-        let takes = actions.number(action(2, &[], Interrupts::Takes));
+        let words = [(16, Way::Reads), (8, Way::Reads)];
+        let waits = actions.number(action(2, &words, Pending::Heeded, None));
+        let sends = actions.number(action(1, &[], Pending::Ignored, Some(2)));
+        let takes = actions.number(action(2, &[], Pending::Taken, None));
         assert_eq!(actions.number(access(0, 8, Way::Reads)), reads);
         assert_eq!(actions.rivals(reads), [writes]);
         assert_eq!(actions.rivals(writes), [reads, own, waits]);
@@ -192,6 +191,17 @@ pub(super) mod tests {
         assert_eq!(actions.rivals(sends), [waits, takes]);
         assert_eq!(actions.rivals(takes), [sends]);
         assert_eq!(actions.cpu(sends), 1);
+        assert!(actions.goes_on(waits) && actions.goes_on(sends) && !actions.goes_on(takes));
+    }
+
+    #[test]
+    fn who_is_about_to_send_heeds_what_it_is_sent_itself() {
+        let mut actions = Actions::default();
+        let sends = actions.number(action(2, &[], Pending::Heeded, Some(0)));
+        let with_irqs_off = actions.number(action(2, &[], Pending::Ignored, Some(0)));
+        let to_it = actions.number(action(1, &[], Pending::Heeded, Some(2)));
+        assert_eq!(actions.rivals(to_it), [sends]);
+        assert!(actions.rivals(with_irqs_off).is_empty());
     }
 
     #[test]
@@ -204,6 +214,5 @@ pub(super) mod tests {
         other.insert(1);
         other.add(&future);
         assert!(other.iter().eq([1, 3, 64, 200]));
-        assert!(future.contains(64) && !future.contains(1) && !future.contains(1000));
     }
 }

@@ -59,8 +59,10 @@ enum Known {
 struct Kept {
     /// With the numbers of their actions.
     choices: Vec<(Choice, usize)>,
-    /// CPUs that can go on there.
+    /// CPUs that can go on there, if only by taking an interrupt.
     able: Cpus,
+    /// Those of them that can go on with what they are about to do.
+    unblocked: Cpus,
     /// CPUs that have to be tried from there, and those that were.
     wanted: Cpus,
     tried: Cpus,
@@ -175,7 +177,7 @@ impl Races {
         let mut future = Future::default();
         let mut come_to = |choice| {
             let action = self.actions.number(Action::of(state, choice));
-            self.find_race(way, action, None);
+            self.find_race(way, action);
             future.insert(action);
             (choice, action)
         };
@@ -190,11 +192,15 @@ impl Races {
         self.seen.insert(state.key(), Known::OnTheWay(way.len()));
         let cpus = choices.iter().map(|(choice, _)| choice.cpu);
         let able: Cpus = cpus.fold(0, |set, cpu| set | 1 << cpu);
+        let unblocked = (choices.iter())
+            .filter(|(choice, _)| choice.takes.is_none())
+            .fold(0, |set, (choice, _)| set | 1 << choice.cpu);
         // Whoever ran last goes on first: schedules stay short.
         let last = by.map(|action| self.actions.cpu(action));
         let last = last.filter(|cpu| able >> cpu & 1 != 0);
         Entry::GoOn(Kept {
             able,
+            unblocked,
             wanted: 1 << last.unwrap_or(choices[0].0.cpu),
             tried: 0,
             todo: Vec::new(),
@@ -225,7 +231,7 @@ impl Races {
             }
             Known::Done(future) => {
                 for action in future.iter() {
-                    self.find_race(way, action, Some(future));
+                    self.find_later_races(way, action);
                 }
                 below(way, future);
             }
@@ -240,13 +246,30 @@ impl Races {
         self.seen.insert(state.key(), Known::Done(future));
     }
 
-    /// Looks for the last step on the way that races with `action`, which comes next, or, with `future`, some
-    /// time behind a state of which that is the future; and has tried in front of that step whatever lets the
+    /// Has tried, in front of the last step on the way that races with `action`, which comes next, whatever lets the
     /// action come first.
-    fn find_race(&self, way: &mut [Frame<Kept>], action: usize, future: Option<&Future>) {
-        let Some((place, raced)) = self.steps.raced(&self.actions, action) else {
-            return;
-        };
+    fn find_race(&self, way: &mut [Frame<Kept>], action: usize) {
+        if let Some(raced) = self.steps.raced(&self.actions, action).max() {
+            self.want(way, action, raced, false);
+        }
+    }
+
+    /// The same for an action that comes some time behind the present state, and for all steps that race with it: the
+    /// last of them can be ordered before it by what comes between, of which the order is not known any more.
+    fn find_later_races(&self, way: &mut [Frame<Kept>], action: usize) {
+        for raced in self.steps.raced(&self.actions, action) {
+            self.want(way, action, raced, true);
+        }
+    }
+
+    /// Has tried, in front of the step at `place`, a step of the CPU `raced`, whatever lets `action` come first.
+    fn want(
+        &self,
+        way: &mut [Frame<Kept>],
+        action: usize,
+        (place, raced): (usize, usize),
+        is_later: bool,
+    ) {
         // Step 1 leads from the first state.
         let kept = &mut way[place - 1].kept;
         let able = kept.able;
@@ -254,7 +277,11 @@ impl Races {
         let cpu = self.actions.cpu(action);
         if is_able(cpu) {
             kept.wanted |= 1 << cpu;
-            return;
+            let can_be_it = kept.unblocked >> cpu & 1 != 0 || !self.actions.goes_on(action);
+            if can_be_it {
+                return;
+            }
+            // It can take an interrupt there, but waits with what it was about to do.
         }
         // It waited there. Whoever else brings it to where it can come first has to go on instead.
         let mut instead: Cpus = 0;
@@ -264,21 +291,11 @@ impl Races {
                 instead |= 1 << other;
             }
         }
-        let later = |rival: &&usize| future.is_some_and(|future| future.contains(**rival));
-        for rival in self.actions.rivals(action).iter().filter(later) {
-            let other = self.actions.cpu(*rival);
-            if other != raced {
-                instead |= if is_able(other) {
-                    1 << other
-                } else {
-                    Cpus::MAX
-                };
-            }
-        }
-        if instead == 0 && self.steps.last_of_cpu(cpu) > place {
+        // What that is can be known only if it is on the way: in the future it can be several steps, as when an interrupt
+        // is sent and taken. If it is nobody, somebody may have been passed over (Flanagan and Godefroid).
+        if is_later || instead == 0 {
             instead = Cpus::MAX;
         }
-        // Else it waited for that very step, and there is no other order.
         kept.wanted |= instead;
     }
 }

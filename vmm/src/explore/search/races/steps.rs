@@ -81,15 +81,14 @@ impl Steps {
         clock
     }
 
-    /// The last step that races with `action`, which comes next or later: their order can matter, and nothing
-    /// between them orders them already. Its place and its CPU.
-    pub fn raced(&self, actions: &Actions, action: usize) -> Option<(usize, usize)> {
+    /// The steps that race with `action`, which comes next or later: their order can matter, and nothing on the way
+    /// orders them already. Of equal steps only the last. Their places and their CPUs.
+    pub fn raced(&self, actions: &Actions, action: usize) -> impl Iterator<Item = (usize, usize)> {
         let ordered = self.clock(self.last_of_cpu(actions.cpu(action)));
         let rivals = actions.rivals(action).iter();
         rivals
             .map(|rival| (self.last_of_action(*rival), actions.cpu(*rival)))
             .filter(|(place, cpu)| *place > ordered.get(*cpu).copied().unwrap_or(0))
-            .max()
     }
 
     fn last_of_action(&self, action: usize) -> usize {
@@ -126,15 +125,15 @@ mod tests {
         assert_eq!(steps.clock(4), [1, 4, 0]);
         assert_eq!(steps.before(&actions, overwrite), [2, 0, 3]);
         // Nothing orders the two writes of one word yet.
-        assert_eq!(steps.raced(&actions, overwrite), Some((2, 0)));
-        assert_eq!(steps.raced(&actions, apart), None);
+        assert_eq!(steps.raced(&actions, overwrite).max(), Some((2, 0)));
+        assert_eq!(steps.raced(&actions, apart).max(), None);
         steps.push(&actions, overwrite);
         // Whatever CPU 2 goes on to comes behind its own.
-        assert_eq!(steps.raced(&actions, overwrite), None);
+        assert_eq!(steps.raced(&actions, overwrite).max(), None);
         assert_eq!(steps.last_of_cpu(2), 5);
         steps.pop();
         assert_eq!(steps.last_of_cpu(2), 3);
-        assert_eq!(steps.raced(&actions, overwrite), Some((2, 0)));
+        assert_eq!(steps.raced(&actions, overwrite).max(), Some((2, 0)));
     }
 
     #[test]
@@ -147,12 +146,12 @@ mod tests {
         for action in [one, other, one] {
             steps.push(&actions, action);
         }
-        assert_eq!(steps.raced(&actions, third), Some((3, 0)));
+        assert_eq!(steps.raced(&actions, third).max(), Some((3, 0)));
         steps.pop();
-        assert_eq!(steps.raced(&actions, third), Some((2, 1)));
+        assert_eq!(steps.raced(&actions, third).max(), Some((2, 1)));
         steps.pop();
-        assert_eq!(steps.raced(&actions, third), Some((1, 0)));
+        assert_eq!(steps.raced(&actions, third).max(), Some((1, 0)));
         steps.pop();
-        assert_eq!(steps.raced(&actions, third), None);
+        assert_eq!(steps.raced(&actions, third).max(), None);
     }
 }
