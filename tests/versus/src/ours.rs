@@ -89,6 +89,7 @@ impl Explorer {
             states: None,
             shard: Shard::WHOLE,
             known: None,
+            check_keys: false,
             shrink: Duration::ZERO,
         }
     }
