@@ -85,7 +85,13 @@ fn is_believed(figures: &Value, name: &str) -> bool {
         let of = |key: &str| canary[key].as_u64().expect("a count");
         let (expected, seen) = (of("expected"), of("seen"));
         assert!(expected > 0);
-        assert_eq!(seen + expected / 100 >= expected, is_ok, "{source}");
+        let slack = (expected / 100).max(1);
+        // Some may see more than they were shown, as exits of the host's own; none may see less.
+        if is_ok {
+            assert!(seen + slack >= expected, "{source}");
+        } else {
+            assert!(seen.abs_diff(expected) > slack, "{source}");
+        }
     }
     is_ok
 }
