@@ -28,13 +28,14 @@ pub fn search(hunt: &mut Hunt<'_>) -> Result<(End, Vec<Found>), SpecimenError> {
         hunt.outcomes.clear();
         hunt.counts.ends = 0;
         let ended = graph.explore(hunt);
-        broken = std::mem::take(&mut graph.broken);
-        ended?;
-        if let Some(place) = graph.without_end() {
+        if ended.is_ok()
+            && let Some(place) = graph.without_end()
+        {
             let turns = graph.way_to(place);
-            graph.breaks(&mut broken, turns, Breach::without_end());
+            graph.breaks(turns, Breach::without_end());
         }
-        Ok(())
+        broken = graph.broken;
+        ended
     })?;
     Ok((end, broken))
 }
@@ -104,9 +105,7 @@ impl Graph {
                 self.nodes[number].is_end = true;
                 let mut turns = self.way_to(number);
                 turns.push(step(choice));
-                let mut broken = std::mem::take(&mut self.broken);
-                self.breaks(&mut broken, turns, breach);
-                self.broken = broken;
+                self.breaks(turns, breach);
                 is_there = false;
                 continue;
             }
@@ -143,9 +142,7 @@ impl Graph {
                     return Err(Cut::Void);
                 }
                 let turns = self.way_to(number);
-                let mut broken = std::mem::take(&mut self.broken);
-                self.breaks(&mut broken, turns, breach);
-                self.broken = broken;
+                self.breaks(turns, breach);
             }
         }
         let todo = hunt.specimen.choices();
@@ -157,12 +154,11 @@ impl Graph {
         Ok(true)
     }
 
-    fn breaks(&self, broken: &mut Vec<Found>, turns: Vec<Turn>, breach: Breach) {
-        let is_known = broken
-            .iter()
-            .any(|found| found.breach.names == breach.names);
-        if !is_known && broken.len() < MOST_KINDS {
-            broken.push(Found { turns, breach });
+    fn breaks(&mut self, turns: Vec<Turn>, breach: Breach) {
+        let mut known = self.broken.iter();
+        let is_known = known.any(|found| found.breach.names == breach.names);
+        if !is_known && self.broken.len() < MOST_KINDS {
+            self.broken.push(Found { turns, breach });
         }
     }
 

@@ -147,13 +147,17 @@ impl Specimen {
             return Ok(());
         }
         let before = self.save();
+        let mut stuck = Vec::with_capacity(waiting.len());
         for cpu in waiting {
             let breach = self.step(Choice { cpu, takes: None })?;
             self.has_grown |= self.keep_written()?;
             let is_stuck = breach.is_none() && self.save().is_same(&before, cpu);
             self.mend()?;
             self.load(&before);
-            // What `load` has put back is what was tried before.
+            stuck.push((cpu, is_stuck));
+        }
+        // Behind the last of them: each is put back as it was tried before.
+        for (cpu, is_stuck) in stuck {
             self.cpus[cpu].is_stuck = is_stuck;
         }
         Ok(())
