@@ -27,7 +27,12 @@ fn interrupts_that_are_off_for_a_while_can_be_explored() {
 #[test]
 fn who_waits_at_named_points_does_not_hang() {
     need_kvm();
-    for case in ["cpus 2\n0: single 1 wait\n", "cpus 3\n0: many 1,2 wait\n"] {
+    for case in [
+        "cpus 2\n0: single 1 wait\n",
+        "cpus 3\n0: many 1,2 wait\n",
+        // Two that wait at once.
+        "cpus 2\n0: single 1 wait\n1: single 0 wait\n",
+    ] {
         let desk = Desk::with(case);
         for image in [explore_image(), guest()] {
             let run = |options: &str| desk.explore_on(&image, options).run();
