@@ -40,7 +40,7 @@ pub const HARMLESS_STORE: Change = Change {
 };
 
 /// Every one.
-pub const ALL: [Kind; 12] = [
+pub const ALL: [Kind; 13] = [
     Kind {
         name: "panic-at-the-end",
         finds: &["died"],
@@ -308,6 +308,24 @@ pub const ALL: [Kind; 12] = [
         self.machine.quiescent();
         self.machine.platform.irqs_enable();
         let served",
+        },
+    },
+    // Two CPUs that go round, in a loop of which nobody has said that it waits: neither's round is one of both.
+    Kind {
+        name: "waits-for-ever-unannounced",
+        finds: &["livelock", "hang"],
+        case: "cpus 2\n0: single 1 wait\n1: single 0 wait\n",
+        words: "",
+        change: Change {
+            file: "guest/src/ipi/csd.rs",
+            sound: "
+            machine.spin_until(is_free);
+",
+            broken: "
+            while is_free() || !is_free() {
+                machine.platform.relax();
+            }
+",
         },
     },
 ];

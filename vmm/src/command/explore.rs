@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use vmm::explore::case::Case;
-use vmm::explore::result::{Document, Part};
+use vmm::explore::result::{Came, Document, Part};
 use vmm::explore::schedule::Granularity;
-use vmm::explore::search::Counts;
 use vmm::explore::search::sampled::Way;
+use vmm::explore::search::{Counts, Why};
 use vmm::explore::sharing::Known;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible};
 use vmm::provenance::Input;
@@ -243,7 +243,19 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         status: 3,
     })?;
     let part = match arguments.jobs {
-        Some(jobs) if jobs > 1 => jobs::run(arguments, &config, jobs)?,
+        Some(jobs) if jobs > 1 => {
+            let part = jobs::run(arguments, &config, jobs)?;
+            match part.document.verdict {
+                // Whether CPUs that go round come to an end is not to be told from parts.
+                Came::Stopped { why: Why::Round } => {
+                    let time = config.time;
+                    let time = time.map(|limit| limit.saturating_sub(begun.elapsed()));
+                    let config = Config { time, ..config };
+                    alone(arguments, &config)?
+                }
+                _ => part,
+            }
+        }
         _ => alone(arguments, &config)?,
     };
     let teller = Teller {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::case::{Case, CaseError};
 use super::result::{Came, Document, Keys, Part, Search};
 use super::schedule::Schedule;
+use super::search::links::Links;
 use super::search::{Counts, Why};
 use super::sharing::{Known, OtherCpus, Sharing};
 use super::{Shard, Strategy};
@@ -112,7 +113,7 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     for part in parts {
         sharing.learn(&part.document.sharing)?;
     }
-    let verdict = verdict(parts);
+    let mut verdict = verdict(parts);
     // What broke, broke, and what stopped shows nothing.
     match (&verdict, first.of.strategy) {
         (Came::Complete, _) if sharing.is_void() => {
@@ -129,6 +130,13 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
             }
         }
         _ => {}
+    }
+    // Each state to which one comes back is known to all: there is a way round over what they know.
+    let mut links = Links::default();
+    let across = parts.iter().flat_map(|part| &part.document.across);
+    across.for_each(|[from, to]| links.add(from.0, to.0));
+    if verdict == Came::Complete && links.has_round() {
+        verdict = Came::Stopped { why: Why::Round };
     }
     let keys = parts.iter().map(|part| part.keys.as_ref()).collect();
     let keys = (verdict == Came::Complete).then(|| union(keys)).flatten();
@@ -157,6 +165,7 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
             words,
             states: keys.as_ref().map(Keys::about),
             outcomes: outcomes.into_iter().cloned().collect(),
+            across: Vec::new(),
             ..first.clone()
         },
         keys,
@@ -205,7 +214,7 @@ fn verdict(parts: &[Part]) -> Came {
         return best.clone();
     }
     let stopped = |why: Why| Came::Stopped { why };
-    [Why::Signal, Why::Time, Why::States]
+    [Why::Signal, Why::Time, Why::States, Why::Round]
         .map(stopped)
         .into_iter()
         .find(|verdict| verdicts().any(|it| it == verdict))

@@ -32,7 +32,7 @@ use retrace::{Diverged, Followed, follow, name, up_to_round};
 use schedule::{FORM, Granularity, Schedule};
 use search::sampled::Way;
 use search::seen::Seen;
-use search::{Counts, End, Found, Hunt, OnProgress, Why};
+use search::{Counts, End, Found, Hunt, OnProgress, Why, all_end};
 use search::{bounded, checking, exhaustive, races, reference, sampled};
 use sharing::{Known, OtherCpus, Sharing};
 use specimen::{Breach, Setup, Specimen, SpecimenError};
@@ -444,10 +444,14 @@ fn run(hunt: &mut Hunt<'_>, config: &Config, seen: &mut Seen) -> Result<Covered,
             })
         }
         Strategy::Races => Ok(Covered::only(races(hunt, seen)?)),
-        Strategy::Exhaustive if config.check_keys => Ok(Covered::only(checking::search(hunt)?)),
+        Strategy::Exhaustive if config.check_keys => {
+            let end = checking::search(hunt)?;
+            Ok(Covered::only(all_end(hunt, end, false)?))
+        }
         Strategy::Exhaustive => {
             let end = exhaustive::search(hunt, seen, config.shard)?;
-            Ok(Covered::only(end))
+            let is_part = config.shard != Shard::WHOLE;
+            Ok(Covered::only(all_end(hunt, end, is_part)?))
         }
         Strategy::Sampled(way, runs) => {
             let Shard { index, of } = config.shard;
@@ -461,11 +465,12 @@ fn run(hunt: &mut Hunt<'_>, config: &Config, seen: &mut Seen) -> Result<Covered,
 /// Tries every order that can matter, or, where it is not known which those are, every order.
 fn races(hunt: &mut Hunt<'_>, seen: &mut Seen) -> Result<End, SpecimenError> {
     let knows_accesses = hunt.specimen.granularity() == Granularity::Access;
-    if knows_accesses && hunt.specimen.cpus().len() <= races::MOST_CPUS {
-        races::search(hunt)
+    let end = if knows_accesses && hunt.specimen.cpus().len() <= races::MOST_CPUS {
+        races::search(hunt)?
     } else {
-        exhaustive::search(hunt, seen, Shard::WHOLE)
-    }
+        exhaustive::search(hunt, seen, Shard::WHOLE)?
+    };
+    all_end(hunt, end, false)
 }
 
 /// Learns what CPUs share from runs at random, any of which can break something already.

@@ -59,6 +59,10 @@ pub struct Document {
     /// What has become of the machine at the ends: a number for each that differs, in which the stacks are left out.
     /// Complete searches of the same case, image and words have the same, by whichever strategy.
     pub outcomes: Vec<String>,
+    /// Of a shard: which of the states that every shard knows led it, over whatever states, to which others of them. Merged
+    /// results show by it whether a state can be come back to over several shards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub across: Vec<[Key; 2]>,
     /// Words for the guest that can show nothing in a search of this kind, a sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -176,6 +180,27 @@ pub struct States {
     pub check_sum: String,
 }
 
+/// A number that tells a state from others, in a file: 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct Key(#[schemars(with = "String")] pub u128);
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        name(key.0)
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        u128::from_str_radix(&text, 16)
+            .map(Self)
+            .map_err(|_| format!("\"{text}\" is no key of a state: 32 hexadecimal digits"))
+    }
+}
+
 /// The keys of states, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
@@ -219,6 +244,12 @@ impl Document {
             words: outcome.words.clone(),
             states: None,
             outcomes: outcome.outcomes.iter().map(|it| name(*it)).collect(),
+            across: outcome
+                .seen
+                .across()
+                .iter()
+                .map(|(from, to)| [Key(*from), Key(*to)])
+                .collect(),
             warnings: warnings(&format!("{} {}", config.case.append, config.append)),
         }
     }

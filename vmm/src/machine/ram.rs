@@ -18,7 +18,7 @@ pub type Page = [u8; PAGE];
 pub struct Ram {
     base: *mut u8,
     pages: usize,
-    /// One bit per page: written since [`Ram::watch`].
+    /// One bit per page: written since [`Ram::watch`], or since that was last forgotten.
     written: Vec<u64>,
     /// Keeps the mapping that `base` points to.
     _memory: GuestMemoryMmap,
@@ -85,6 +85,17 @@ impl Ram {
     pub fn watch(vm: &Vm, memory: &GuestMemoryMmap) -> Result<(), HostError> {
         vm.map(memory, KVM_MEM_LOG_DIRTY_PAGES)
             .map_err(setup("keep which pages the guest writes"))
+    }
+
+    /// Forgets which pages the guest has written: the next time it writes one, that is new.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn forget_written(&mut self, vm: &Vm) -> Result<(), errno::Error> {
+        // To ask is to have KVM begin anew.
+        vm.fd().get_dirty_log(0, self.pages * PAGE)?;
+        self.written.fill(0);
+        Ok(())
     }
 
     /// Asks KVM which pages the guest has written since the last time, and returns those that are new. What is

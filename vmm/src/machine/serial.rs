@@ -150,6 +150,14 @@ impl Serial {
         &self.devices
     }
 
+    /// Forgets which pages the guest has written: the next time it writes one, that is new.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn forget_written(&mut self) -> Result<(), errno::Error> {
+        self.ram.forget_written(&self.vm)
+    }
+
     /// Pages the guest has written and had not when this was last asked.
     ///
     /// # Errors

@@ -2,13 +2,15 @@
 //! twice. Orders of steps that do not touch each other lead to the same state; *sleep sets* (Godefroid, 1996)
 //! keep the search from taking all of them, and are stored with the states so that both go together.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 use shared::stop::Kind;
 
+use super::frontier::{self, Frontier};
 use super::seen::{Seen, Set};
 use super::walk::{Entry, Frame, Walker, until_sound, walk};
-use super::{End, Hunt, frontier};
+use super::{End, Hunt};
 use crate::explore::Shard;
 use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Way;
@@ -26,8 +28,20 @@ pub fn search(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<End,
     until_sound(hunt, |hunt| {
         *seen = Seen::default();
         hunt.counts.ends = 0;
-        for root in frontier::expand(hunt, seen, shard)? {
+        let Frontier { mine, all } = frontier::expand(hunt, seen, shard)?;
+        // What leads from one state that all shards know to another is of the first shard, if it is nobody's.
+        let first = shard.index == 0;
+        let mut from: BTreeSet<_> = mine.iter().map(|root| root.state.key()).collect();
+        for root in mine {
             walk(hunt, &mut Exhaustive { seen, reduces }, root)?;
+        }
+        hunt.comes_round |= seen.links.has_round();
+        if shard != Shard::WHOLE {
+            if first {
+                from.extend(&all);
+            }
+            let from: Vec<_> = from.into_iter().collect();
+            seen.across = seen.links.reached(&from, &all);
         }
         Ok(())
     })
@@ -52,17 +66,17 @@ struct Kept {
 
 impl Walker for Exhaustive<'_> {
     type Kept = Kept;
-    /// What sleeps on behind it.
-    type Step = Set;
+    /// The key of the state it begins in, and what sleeps on behind it.
+    type Step = (u128, Set);
 
-    fn next(&mut self, state: &State, kept: &mut Kept) -> Option<(Choice, Set)> {
+    fn next(&mut self, state: &State, kept: &mut Kept) -> Option<(Choice, (u128, Set))> {
         let choice = kept.todo.pop()?;
         if !self.reduces {
-            return Some((choice, 0));
+            return Some((choice, (state.key(), 0)));
         }
         let asleep = still_asleep(state, kept.asleep, choice);
         kept.asleep |= bit(choice);
-        Some((choice, asleep))
+        Some((choice, (state.key(), asleep)))
     }
 
     fn enter(
@@ -70,9 +84,12 @@ impl Walker for Exhaustive<'_> {
         hunt: &mut Hunt<'_>,
         _: &mut [Frame<Kept>],
         state: &State,
-        by: Option<Set>,
+        by: Option<(u128, Set)>,
     ) -> Entry<Kept> {
-        let asleep = by.unwrap_or(0);
+        if let Some((from, _)) = by {
+            self.seen.links.add(from, state.key());
+        }
+        let asleep = by.map_or(0, |(_, asleep)| asleep);
         let mut todo = hunt.specimen.choices();
         let asleep = match self.seen.states.entry(state.key()) {
             Occupied(mut known) => {

@@ -2,7 +2,7 @@
 //! without leaving anything out, and then searches on from its part of those that it came to. Which ones those
 //! are depends on the case and on what is known of what CPUs share, on nothing else.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::Hunt;
 use super::seen::Seen;
@@ -12,21 +12,32 @@ use crate::explore::Shard;
 /// States for each shard, of which some lead to many more than others.
 const PER_SHARD: usize = 8;
 
+/// Where a shard begins.
+#[derive(Debug)]
+pub struct Frontier {
+    /// The states from which it searches on.
+    pub mine: Vec<Root>,
+    /// The keys of all states that every shard knows: those on the way, and those from which one searches on.
+    pub all: BTreeSet<u128>,
+}
+
 /// Finds the states from which `shard` searches on. Those of the others are put into `seen`, as are those on
 /// the way, with all that was tried from there: somebody does.
 ///
 /// # Errors
 /// [`Cut`] if it did not come to them.
-pub fn expand(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<Vec<Root>, Cut> {
+pub fn expand(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<Frontier, Cut> {
     let beginning = Root::beginning(hunt);
     if shard == Shard::WHOLE {
-        return Ok(vec![beginning]);
+        return Ok(Frontier {
+            all: BTreeSet::from([beginning.state.key()]),
+            mine: vec![beginning],
+        });
     }
     let shards = usize::try_from(shard.of).unwrap_or(usize::MAX);
     let enough = shards.saturating_mul(PER_SHARD);
     // What was met, to tell what is new; `seen` gets it once it is known whose it is.
-    let mut met = Seen::default();
-    met.insert(beginning.state.key());
+    let mut met = BTreeSet::from([beginning.state.key()]);
     let mut waiting = VecDeque::from([beginning]);
     while waiting.len() < enough
         && let Some(Root { state, path }) = waiting.pop_front()
@@ -47,6 +58,7 @@ pub fn expand(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<Vec<
             let mut path = path.clone();
             make(hunt, choice, &mut path)?;
             let next = hunt.specimen.save();
+            seen.links.add(state.key(), next.key());
             if met.insert(next.key()) {
                 waiting.push_back(Root { state: next, path });
             }
@@ -63,5 +75,8 @@ pub fn expand(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<Vec<
         seen.insert(root.state.key());
         hunt.counts.states += 1;
     }
-    Ok(mine.into_iter().map(|(_, root)| root).collect())
+    Ok(Frontier {
+        mine: mine.into_iter().map(|(_, root)| root).collect(),
+        all: met,
+    })
 }

@@ -1,16 +1,23 @@
 //! Searches: which choices are made, one after the other, until something breaks or there is nothing left to
 //! try. Each strategy has a file of its own; those that go back to where they were share one [`walk`]. They move
-//! the [`Specimen`] and look at nothing but its choices.
+//! a [`Subject`] and look at nothing but its choices.
 
 pub mod bounded;
 pub mod checking;
+mod endless;
 pub mod exhaustive;
 mod frontier;
+mod graph;
+pub mod links;
 pub mod races;
 pub mod reference;
 pub mod sampled;
 pub mod seen;
+pub mod subject;
 mod walk;
+
+#[cfg(test)]
+mod enumeration_test;
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -21,7 +28,8 @@ use serde::{Deserialize, Serialize};
 
 use super::schedule::{Choice, Turn};
 use super::sharing::Sharing;
-use super::specimen::{Breach, Moved, Specimen, SpecimenError};
+use super::specimen::{Breach, Moved, SpecimenError};
+use subject::Subject;
 
 /// Transitions between two looks at what is asked less often: pages, and the clock.
 const LOOK_EVERY: u64 = 64;
@@ -56,6 +64,8 @@ pub enum Why {
     States,
     /// A signal came.
     Signal,
+    /// A part of a search can come back to a state from which it came.
+    Round,
 }
 
 impl Why {
@@ -65,6 +75,9 @@ impl Why {
             Self::Time => "the time was up (--time-limit)",
             Self::States => "there were too many states (--max-states)",
             Self::Signal => "a signal came",
+            Self::Round => {
+                "CPUs can go round, and whether they come to an end only one process can tell (no --jobs, no --shard)"
+            }
         }
     }
 }
@@ -103,15 +116,17 @@ pub type OnProgress<'a> = dyn FnMut(&Counts) + 'a;
 /// What every search has.
 pub struct Hunt<'a> {
     /// The machine.
-    pub specimen: &'a mut Specimen,
+    pub specimen: &'a mut dyn Subject,
     /// What is known of what CPUs share.
     pub sharing: &'a mut Sharing,
     /// How far it may go.
     pub limits: Limits,
     /// What it has done.
     pub counts: Counts,
-    /// What has become of the machine at the ends it has come to ([`Specimen::outcome`]).
+    /// What has become of the machine at the ends it has come to ([`Subject::outcome`]).
     pub outcomes: BTreeSet<u128>,
+    /// Whether it has come back to a state from which it came.
+    comes_round: bool,
     on_progress: &'a mut OnProgress<'a>,
     told: Instant,
 }
@@ -131,7 +146,7 @@ const TELL_EVERY: Duration = Duration::from_millis(200);
 impl<'a> Hunt<'a> {
     /// A hunt on `specimen`.
     pub fn new(
-        specimen: &'a mut Specimen,
+        specimen: &'a mut dyn Subject,
         sharing: &'a mut Sharing,
         limits: Limits,
         on_progress: &'a mut OnProgress<'a>,
@@ -142,6 +157,7 @@ impl<'a> Hunt<'a> {
             limits,
             counts: Counts::default(),
             outcomes: BTreeSet::new(),
+            comes_round: false,
             on_progress,
             told: Instant::now(),
         }
@@ -150,7 +166,7 @@ impl<'a> Hunt<'a> {
     /// Makes `choice`.
     ///
     /// # Errors
-    /// As [`Specimen::advance`].
+    /// As [`Subject::advance`].
     pub fn advance(&mut self, choice: Choice) -> Result<Moved, SpecimenError> {
         let moved = self.specimen.advance(choice, self.sharing)?;
         self.counts.transitions += 1;
@@ -165,7 +181,7 @@ impl<'a> Hunt<'a> {
     /// Looks, now and then, at what need not be looked at each time.
     ///
     /// # Errors
-    /// As [`Specimen::keep_new_pages`].
+    /// As [`Subject::keep_new_pages`].
     pub fn look(&mut self) -> Result<Look, SpecimenError> {
         if self.sharing.is_void() {
             return Ok(Look::Void);
@@ -202,14 +218,14 @@ impl<'a> Hunt<'a> {
     /// where it was, and what it did since is no evidence of anything.
     ///
     /// # Errors
-    /// As [`Specimen::keep_new_pages`].
+    /// As [`Subject::keep_new_pages`].
     pub fn is_incomplete(&mut self) -> Result<bool, SpecimenError> {
         self.specimen.keep_new_pages()
     }
 }
 
 /// The turn that `choice` was, which has just come to its end.
-pub fn turn(specimen: &Specimen, choice: Choice, stops: u32) -> Turn {
+pub fn turn(specimen: &dyn Subject, choice: Choice, stops: u32) -> Turn {
     let at = specimen.cpus()[choice.cpu].at;
     Turn {
         cpu: u32::try_from(choice.cpu).unwrap_or(u32::MAX),
@@ -217,6 +233,19 @@ pub fn turn(specimen: &Specimen, choice: Choice, stops: u32) -> Turn {
         stops,
         until: specimen.describe(at),
         state: None,
+    }
+}
+
+/// What a search that has come to `end` may say of all orders: that it is complete only if they all have an end. Where
+/// `is_part`, others have to tell.
+///
+/// # Errors
+/// [`SpecimenError`] if the host fails.
+pub fn all_end(hunt: &mut Hunt<'_>, end: End, is_part: bool) -> Result<End, SpecimenError> {
+    match end {
+        End::Complete if hunt.comes_round && is_part => Ok(End::Stopped(Why::Round)),
+        End::Complete if hunt.comes_round => endless::search(hunt),
+        end => Ok(end),
     }
 }
 

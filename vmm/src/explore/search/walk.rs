@@ -96,6 +96,7 @@ pub fn until_sound<'a>(
     loop {
         hunt.counts.states = 0;
         hunt.outcomes.clear();
+        hunt.comes_round = false;
         match once(hunt) {
             // Pages are asked for now and then only: one of the last steps can have written another.
             Ok(()) if !hunt.is_incomplete()? && !hunt.sharing.is_void() => {
@@ -178,6 +179,7 @@ impl<K> Way<K> {
         if is_end {
             judge(hunt, &self.path)?;
         } else if let Some(place) = self.places.get(&state.key()) {
+            hunt.comes_round = true;
             self.go_round(hunt, *place)?;
         }
         Ok(false)

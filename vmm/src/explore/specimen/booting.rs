@@ -117,8 +117,9 @@ impl Specimen {
             self.cpus[cpu].forget_dead();
         }
         self.arm(true);
+        // Those it has written on the way here count once it writes them again.
         self.serial
-            .newly_written()
+            .forget_written()
             .map_err(kvm("say which pages were written"))?;
         for cpu in 0..self.cpus.len() {
             if self.give(cpu) {

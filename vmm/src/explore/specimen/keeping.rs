@@ -247,12 +247,20 @@ impl Specimen {
         self.load(&root);
     }
 
-    /// Checks that the vCPUs are, but for their general registers, what they were at first: which is why
-    /// [`Specimen::load`] need not put that back.
+    /// Checks, at the beginning of a schedule, that the vCPUs are, but for their general registers, what they were at
+    /// first, and that all of memory is: which is why [`Specimen::load`] need not put back more than it does.
     ///
     /// # Errors
-    /// [`SpecimenError::NotExact`] if one is not.
+    /// [`SpecimenError::NotExact`] if a vCPU is not, [`SpecimenError::OtherPage`] if memory is not.
     pub fn check_rest(&mut self) -> Result<(), SpecimenError> {
+        let is_other = |number: &usize| {
+            !self.unobserved.contains(number)
+                && self.serial.ram().page(*number) != self.origin(*number)
+        };
+        if let Some(number) = (0..self.serial.ram().pages()).find(is_other) {
+            let address = number * PAGE;
+            return Err(SpecimenError::OtherPage { address });
+        }
         let now = self.serial.capture().map_err(kvm("show all of a vCPU"))?;
         for (cpu, (now, then)) in now.iter().zip(&self.origin_cpus).enumerate() {
             if let Some(what) = now.difference(then) {

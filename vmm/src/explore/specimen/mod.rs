@@ -2,10 +2,13 @@
 //! were. It is the transition system that a search explores: which choices there are, what one leads to, and
 //! whether anything broke. It makes no choice itself.
 
+mod as_subject;
 mod booting;
 mod breach;
 mod judging;
 mod keeping;
+#[cfg(test)]
+pub mod model;
 mod on_stack;
 mod single;
 mod stacks;
@@ -117,6 +120,14 @@ pub enum SpecimenError {
         to: String,
         /// Where it led before.
         before: String,
+    },
+    /// Memory is not what it was, where it was put back, or was never written, as KVM says.
+    #[error(
+        "the page of guest memory at {address:#x} is not what it was at the beginning, though KVM says that it was not written since"
+    )]
+    OtherPage {
+        /// Where it begins.
+        address: usize,
     },
     /// The machine is not what it was, where nothing should have changed.
     #[error("CPU {cpu} differs at a stop in what no stop can change: {what}")]

@@ -9,7 +9,7 @@ use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, bit};
 use super::waiting::{Depth, Turns};
 use super::{Breach, Moved, Specimen, SpecimenError, Stop, Stopped, kvm};
 use crate::explore::schedule::{Choice, Granularity};
-use crate::explore::sharing::{Sharing, Way};
+use crate::explore::sharing::Sharing;
 use crate::machine::serial::{Halt, MOST_IDLE_EXITS};
 
 /// How long a CPU may go on without coming to a stop: in rings of the alarm, of which there are five in a second, and in
@@ -47,7 +47,7 @@ impl Specimen {
             if self.can_run(stopped) {
                 choices.push(Choice { cpu, takes: None });
             }
-            if self.takes_interrupts(stopped) {
+            if stopped.takes_interrupts() {
                 // The highest first, as it is when they arrive together.
                 let mut pending: Vec<_> = stopped.pending().collect();
                 pending.reverse();
@@ -60,32 +60,14 @@ impl Specimen {
         choices
     }
 
-    /// Whether a CPU that is pending an interrupt can take it.
-    fn takes_interrupts(&self, stopped: &Stopped) -> bool {
-        stopped.irqs_on() && stopped.at != Stop::Left
-    }
-
     pub(super) fn can_run(&self, stopped: &Stopped) -> bool {
         match stopped.at {
             Stop::Idle | Stop::Left => false,
             // Nothing is taken for granted, and nobody waits: it goes round, or comes to find the lock taken.
             _ if self.granularity == Granularity::Every => true,
-            Stop::Relax if self.granularity == Granularity::Access => {
-                let turns = &stopped.turns[stopped.context()];
-                let ram = self.serial.ram();
-                turns.can_differ(stopped.depth, |word, value| ram.word(word) == Some(value))
-            }
-            Stop::Relax => !stopped.is_stuck,
-            Stop::Access(Kind::Lock, address) => self.half_word(address) == 0,
-            Stop::Access(..) | Stop::Send { .. } | Stop::Point(_) => true,
+            Stop::Relax if self.granularity != Granularity::Access => !stopped.is_stuck,
+            _ => stopped.can_go_on(|word| self.serial.ram().word(word)),
         }
-    }
-
-    /// The four bytes at `address`.
-    pub(super) fn half_word(&self, address: u64) -> u32 {
-        let word = self.serial.ram().word(address & !7).unwrap_or(0);
-        let bytes = word >> (address % 8 * 8) & u64::from(u32::MAX);
-        u32::try_from(bytes).unwrap_or(0)
     }
 
     /// Does what `choice` says, and goes on as long as nobody can get in the way of that CPU.
@@ -285,29 +267,7 @@ impl Specimen {
             Stop::Access(_, address) => self.serial.ram().word(address & !7).unwrap_or(0),
             _ => 0,
         };
-        let stopped = &mut self.cpus[cpu];
-        let (context, depth) = (stopped.context(), stopped.depth);
-        let (locks, turns) = (&mut stopped.locks[context], &mut stopped.turns[context]);
-        match at {
-            // To take a lock and let it go again leaves nothing behind.
-            Stop::Access(Kind::Lock, address) => {
-                locks.push(address);
-                stopped.taking = Some(address);
-            }
-            Stop::Access(Kind::Store, address) if locks.contains(&address) => {
-                locks.retain(|lock| *lock != address);
-            }
-            Stop::Access(Kind::Load, address) => turns.find(depth, address & !7, read),
-            Stop::Access(Kind::Store, address) => return Some(address & !7),
-            Stop::Access(Kind::ReadModifyWrite | Kind::Mark, address) => {
-                turns.find(depth, address & !7, read);
-                return Some(address & !7);
-            }
-            Stop::Send { .. } => turns.act(depth),
-            Stop::Relax => turns.begin(depth),
-            Stop::Access(Kind::IrqsOff, _) | Stop::Idle | Stop::Left | Stop::Point(_) => {}
-        }
-        None
+        self.cpus[cpu].leave(read)
     }
 
     /// What it means that `cpu` has come to `point`: a stop, or nothing.
@@ -352,21 +312,7 @@ impl Specimen {
         if self.granularity == Granularity::Every {
             return true;
         }
-        let stopped = &self.cpus[cpu];
-        let locks = &stopped.locks[stopped.context()];
-        match stopped.at {
-            Stop::Access(Kind::IrqsOff, _) => sharing.is_interrupted(cpu),
-            // Whoever wants the lock waits for it to be let go, and can do nothing else with it. But its own handler
-            // can want it too, and then waits for ever: the last moment for that is before it is let go.
-            Stop::Access(Kind::Store, address) if locks.contains(&address) => {
-                let is_seen = sharing.conflicts(stopped.who(cpu), Way::Unlocks, address, locks);
-                is_seen || self.takes_interrupts(stopped) && sharing.is_interrupted(cpu)
-            }
-            Stop::Access(kind, address) => {
-                sharing.conflicts(stopped.who(cpu), Way::of(kind), address, locks)
-            }
-            _ => true,
-        }
+        self.cpus[cpu].is_contended(cpu, sharing)
     }
 
     /// Gives `cpu` its next command, if it has one.

@@ -1,4 +1,5 @@
-//! A CPU that has stopped: where, and what must be known of it to go on from there. Plain data.
+//! A CPU that has stopped: where, what must be known of it to go on from there, and what follows from that by the rules
+//! of the search: whether it can go on, and whether others can get in its way. Plain data: knows no machine.
 
 use std::hash::{Hash, Hasher};
 
@@ -7,7 +8,7 @@ use shared::stop::Kind;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::waiting::{Depth, Turns};
-use crate::explore::sharing::Who;
+use crate::explore::sharing::{Sharing, Way, Who};
 
 /// The first of the vectors that can be pending; the others come behind it.
 pub(super) const FIRST_VECTOR: u8 = 0xf0;
@@ -84,6 +85,73 @@ impl Stopped {
     /// Whether it takes interrupts here.
     pub fn irqs_on(&self) -> bool {
         self.regs.rflags & INTERRUPT_FLAG != 0 || self.at == Stop::Idle
+    }
+
+    /// Whether it can take an interrupt that is pending.
+    pub(super) fn takes_interrupts(&self) -> bool {
+        self.irqs_on() && self.at != Stop::Left
+    }
+
+    /// Whether it can go on with what it is about to do, where every access is a stop and `word` says what memory holds.
+    pub(super) fn can_go_on(&self, word: impl Fn(u64) -> Option<u64>) -> bool {
+        match self.at {
+            Stop::Idle | Stop::Left => false,
+            Stop::Relax => {
+                let turns = &self.turns[self.context()];
+                turns.can_differ(self.depth, |address, value| word(address) == Some(value))
+            }
+            // The four bytes there.
+            Stop::Access(Kind::Lock, address) => {
+                let around = word(address & !7).unwrap_or(0);
+                around >> (address % 8 * 8) & u64::from(u32::MAX) == 0
+            }
+            Stop::Access(..) | Stop::Send { .. } | Stop::Point(_) => true,
+        }
+    }
+
+    /// Whether others can get in its way where it is, by all that is known, which also learns from it.
+    pub(super) fn is_contended(&self, cpu: usize, sharing: &mut Sharing) -> bool {
+        let locks = &self.locks[self.context()];
+        match self.at {
+            Stop::Access(Kind::IrqsOff, _) => sharing.is_interrupted(cpu),
+            // Whoever wants the lock waits for it to be let go, and can do nothing else with it. But its own handler
+            // can want it too, and then waits for ever: the last moment for that is before it is let go.
+            Stop::Access(Kind::Store, address) if locks.contains(&address) => {
+                let is_seen = sharing.conflicts(self.who(cpu), Way::Unlocks, address, locks);
+                is_seen || self.takes_interrupts() && sharing.is_interrupted(cpu)
+            }
+            Stop::Access(kind, address) => {
+                sharing.conflicts(self.who(cpu), Way::of(kind), address, locks)
+            }
+            _ => true,
+        }
+    }
+
+    /// Goes on from where it is, with what it is about to do, where the word it accesses holds `read`. Returns the word
+    /// that it writes, if it does and what it leaves there can matter to a loop it is in.
+    pub(super) fn leave(&mut self, read: u64) -> Option<u64> {
+        let (context, depth) = (self.context(), self.depth);
+        let (locks, turns) = (&mut self.locks[context], &mut self.turns[context]);
+        match self.at {
+            // To take a lock and let it go again leaves nothing behind.
+            Stop::Access(Kind::Lock, address) => {
+                locks.push(address);
+                self.taking = Some(address);
+            }
+            Stop::Access(Kind::Store, address) if locks.contains(&address) => {
+                locks.retain(|lock| *lock != address);
+            }
+            Stop::Access(Kind::Load, address) => turns.find(depth, address & !7, read),
+            Stop::Access(Kind::Store, address) => return Some(address & !7),
+            Stop::Access(Kind::ReadModifyWrite | Kind::Mark, address) => {
+                turns.find(depth, address & !7, read);
+                return Some(address & !7);
+            }
+            Stop::Send { .. } => turns.act(depth),
+            Stop::Relax => turns.begin(depth),
+            Stop::Access(Kind::IrqsOff, _) | Stop::Idle | Stop::Left | Stop::Point(_) => {}
+        }
+        None
     }
 
     /// The vectors that are pending.

@@ -1,0 +1,206 @@
+//! Every search that claims to try all that can matter, held against a plain enumeration of every order, on programs
+//! drawn at random for a machine of a few words: both must come to the same ends. The enumeration shares nothing with
+//! the searches: it makes every step of every CPU from every state, and passes over none.
+
+use std::collections::{BTreeSet, HashSet};
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::subject::Subject;
+use super::{End, Hunt, Limits, all_end, bounded, exhaustive, races, seen::Seen};
+use crate::explore::Shard;
+use crate::explore::sharing::Sharing;
+use crate::explore::specimen::SpecimenError;
+use crate::explore::specimen::model::{Model, Op, Program};
+
+const WORDS: usize = 3;
+
+/// States after which a program is too large to be enumerated.
+const MOST: usize = 3_000;
+
+/// What becomes of a machine.
+#[derive(Debug, PartialEq, Eq)]
+struct Ends {
+    outcomes: BTreeSet<u128>,
+    /// Whether it can go on for ever.
+    is_endless: bool,
+}
+
+/// Every order. Nothing if there are too many.
+fn enumerate(programs: &[Program]) -> Option<Ends> {
+    let mut model = Model::new(programs.to_vec(), WORDS);
+    let root = model.root().clone();
+    let mut numbers = std::collections::HashMap::from([(root.key(), 0)]);
+    let mut states = vec![root];
+    let mut from: Vec<Vec<usize>> = vec![Vec::new()];
+    let mut ends = Vec::new();
+    let mut outcomes = BTreeSet::new();
+    let mut at = 0;
+    while at < states.len() {
+        if at > MOST {
+            return None;
+        }
+        let state = states[at].clone();
+        model.load(&state);
+        let choices = model.choices();
+        if choices.is_empty() {
+            outcomes.insert(model.outcome());
+            ends.push(at);
+        }
+        for choice in choices {
+            model.load(&state);
+            model.step(choice);
+            let next = model.save();
+            let number = *numbers.entry(next.key()).or_insert(states.len());
+            if number == states.len() {
+                states.push(next);
+                from.push(Vec::new());
+            }
+            from[number].push(at);
+        }
+        at += 1;
+    }
+    // Those from which an end can be reached.
+    let mut good: HashSet<_> = ends.iter().copied().collect();
+    while let Some(state) = ends.pop() {
+        let fresh: Vec<_> = (from[state].iter().copied())
+            .filter(|before| good.insert(*before))
+            .collect();
+        ends.extend(fresh);
+    }
+    Some(Ends {
+        outcomes,
+        is_endless: good.len() < states.len(),
+    })
+}
+
+/// What a search comes to.
+fn search(
+    programs: &[Program],
+    search: impl FnOnce(&mut Hunt<'_>) -> Result<End, SpecimenError>,
+) -> Ends {
+    let mut model = Model::new(programs.to_vec(), WORDS);
+    let mut sharing = Sharing::new(programs.len());
+    let mut on_progress = |_: &super::Counts| {};
+    let mut hunt = Hunt::new(
+        &mut model,
+        &mut sharing,
+        Limits::default(),
+        &mut on_progress,
+    );
+    let end = search(&mut hunt).and_then(|end| all_end(&mut hunt, end, false));
+    let end = end.expect("no host that can fail");
+    Ends {
+        is_endless: match end {
+            End::Complete => false,
+            End::Broke(found) => found.breach.is_livelock(),
+            End::Stopped(why) => panic!("{}", why.reason()),
+        },
+        outcomes: hunt.outcomes,
+    }
+}
+
+/// Holds every search against the enumeration of `programs`. Whether that was not too large.
+fn hold(programs: &[Program]) -> Result<bool, TestCaseError> {
+    let Some(all) = enumerate(programs) else {
+        return Ok(false);
+    };
+    let searches: [(&str, Ends); 3] = [
+        ("races", search(programs, races::search)),
+        (
+            "exhaustive",
+            search(programs, |hunt| {
+                exhaustive::search(hunt, &mut Seen::default(), Shard::WHOLE)
+            }),
+        ),
+        (
+            "bounded, with a bound that does not matter",
+            search(programs, |hunt| Ok(bounded::search(hunt, 40)?.0)),
+        ),
+    ];
+    for (name, ends) in searches {
+        prop_assert_eq!(ends.is_endless, all.is_endless, "{}", name);
+        // A search ends with the first round that has no end.
+        if !all.is_endless {
+            prop_assert_eq!(ends.outcomes.len(), all.outcomes.len(), "{}", name);
+            prop_assert_eq!(&ends.outcomes, &all.outcomes, "{}", name);
+        }
+    }
+    Ok(true)
+}
+
+/// What a task does, or the handler of an interrupt. A handler waits for nobody, but can want a lock; and it sends only
+/// the interrupt behind its own, so that there is an end to what handlers send.
+fn op(cpus: usize, handler: Option<usize>) -> impl Strategy<Value = Vec<Op>> {
+    let word = 0..WORDS;
+    let interrupts = handler.map_or(0, |handler| 1.max(handler))..2_usize;
+    let simple = prop_oneof![
+        4 => word.clone().prop_map(|word| vec![Op::Load(word)]),
+        4 => (word.clone(), 0..3_u64).prop_map(|(word, number)| vec![Op::Store(word, number)]),
+        1 => word.clone().prop_map(|word| vec![Op::Add(word)]),
+        1 => word.clone().prop_map(|word| vec![Op::Mark(word)]),
+        2 => (word.clone(), word.clone(), 0..3_u64).prop_map(|(read, written, number)| {
+            vec![Op::Load(read), Op::IfSet, Op::Store(written, number)]
+        }),
+        2 => (word.clone(), 0..3_u64).prop_map(|(word, number)| {
+            // The last word is a lock, where it is one.
+            vec![Op::Lock(WORDS - 1), Op::Store(word % (WORDS - 1), number), Op::Unlock(WORDS - 1)]
+        }),
+    ];
+    let sends = (
+        proptest::option::of(word.clone()),
+        0..cpus,
+        interrupts.clone(),
+    )
+        .prop_map(|(read, target, interrupt)| {
+            let send = Op::Send(target, interrupt);
+            match read {
+                Some(read) => vec![Op::Load(read), Op::IfSet, send],
+                None => vec![send],
+            }
+        });
+    let sends = sends.boxed();
+    let waits = prop_oneof![
+        3 => (word.clone(), 1..3_u64).prop_map(|(word, number)| vec![Op::Wait(word, number)]),
+        1 => (word.clone(), 1..3_u64).prop_map(|(word, number)| vec![Op::Spin(word, number)]),
+    ];
+    let masked = (word, 0..3_u64).prop_map(|(word, number)| {
+        vec![
+            Op::IrqsOff,
+            Op::Store(word, number),
+            Op::Load(word),
+            Op::IrqsOn,
+        ]
+    });
+    match handler {
+        Some(1) => simple.boxed(),
+        Some(_) => prop_oneof![4 => simple, 1 => sends].boxed(),
+        None => prop_oneof![4 => simple, 2 => sends, 1 => waits, 1 => masked].boxed(),
+    }
+}
+
+fn ops(cpus: usize, handler: Option<usize>, most: usize) -> impl Strategy<Value = Vec<Op>> {
+    proptest::collection::vec(op(cpus, handler), 0..=most).prop_map(|ops| ops.concat())
+}
+
+fn programs() -> impl Strategy<Value = Vec<Program>> {
+    select(vec![2_usize, 3, 3]).prop_flat_map(|cpus| {
+        let handler = |it| ops(cpus, Some(it), 2);
+        let program =
+            (ops(cpus, None, 3), handler(0), handler(1)).prop_map(|(task, one, other)| Program {
+                task,
+                handlers: [one, other],
+            });
+        proptest::collection::vec(program, cpus)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn searches_come_to_every_end_there_is(programs in programs()) {
+        prop_assume!(hold(&programs)?);
+    }
+}

@@ -1,0 +1,380 @@
+//! A machine of a few words and instructions in place of the real one, for tests of searches: it stops where a guest
+//! would, and what follows from a stop is decided by the code that decides it for the real one. Knows no KVM.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use kvm_bindings::kvm_regs;
+use shared::stop::Kind;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, at_rest, bit};
+use super::waiting::{Depth, Turns};
+use super::{Breach, Moved, SpecimenError, State, Stop, Stopped};
+use crate::explore::schedule::{Choice, Granularity};
+use crate::explore::search::Why;
+use crate::explore::search::subject::Subject;
+use crate::explore::sharing::Sharing;
+
+/// What a CPU does, with one register for each of its contexts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Reads a word into the register.
+    Load(usize),
+    /// Writes a number to a word.
+    Store(usize, u64),
+    /// Adds one to a word, which it reads into the register before.
+    Add(usize),
+    /// Sets a bit of a word, and does not look at it.
+    Mark(usize),
+    /// Passes over the next one if the register is 0.
+    IfSet,
+    /// Takes the lock that a word is, when it is free.
+    Lock(usize),
+    /// Lets it go.
+    Unlock(usize),
+    /// Goes round, as the guest announces, until a word is a number.
+    Wait(usize, u64),
+    /// The same, but nobody announces it.
+    Spin(usize, u64),
+    /// Sends one of two interrupts to a CPU.
+    Send(usize, usize),
+    /// Disables interrupts.
+    IrqsOff,
+    /// Enables them.
+    IrqsOn,
+}
+
+/// What one CPU does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Program {
+    /// Its task.
+    pub task: Vec<Op>,
+    /// Its handlers, by interrupt.
+    pub handlers: [Vec<Op>; 2],
+}
+
+/// What is to be known of a CPU beyond where it has stopped.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+struct Cpu {
+    /// The next of what its task and its handler do.
+    next: [usize; 2],
+    /// The registers of the two.
+    register: [u64; 2],
+    /// Whether each has found that it must go round once more, and stands at the end of the round.
+    relaxes: [bool; 2],
+    /// Which of its handlers runs, if one does.
+    handles: Option<usize>,
+    /// Whether its task has interrupts enabled.
+    irqs_on: bool,
+    /// Whether its task has begun. Until then it stands at a point, so that every access is come to on a schedule.
+    has_begun: bool,
+}
+
+/// All that can change.
+#[derive(Debug, Clone)]
+struct Now {
+    words: Vec<u64>,
+    cpus: Vec<Cpu>,
+    stopped: Vec<Stopped>,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Model {
+    programs: Vec<Program>,
+    now: Now,
+    root: State,
+    /// By the key of a state.
+    saved: HashMap<u128, Now>,
+}
+
+fn address(word: usize) -> u64 {
+    8 + 8 * word as u64
+}
+
+impl Model {
+    /// One with so many words, all 0, at its beginning.
+    pub fn new(programs: Vec<Program>, words: usize) -> Self {
+        let cpu = Cpu {
+            irqs_on: true,
+            ..Cpu::default()
+        };
+        let now = Now {
+            words: vec![0; words],
+            cpus: vec![cpu; programs.len()],
+            stopped: vec![at_rest(kvm_regs::default()); programs.len()],
+        };
+        let mut model = Self {
+            root: State {
+                numbers: Arc::new([]),
+                pages: Vec::new(),
+                cpus: now.stopped.clone(),
+                key: 0,
+            },
+            programs,
+            now,
+            saved: HashMap::new(),
+        };
+        for cpu in 0..model.programs.len() {
+            model.settle(cpu);
+        }
+        model.root = model.save();
+        model
+    }
+
+    /// Does what `choice` says, to the next stop.
+    pub fn step(&mut self, choice: Choice) {
+        let Choice { cpu, takes } = choice;
+        if let Some(vector) = takes {
+            let (it, stopped) = (&mut self.now.cpus[cpu], &mut self.now.stopped[cpu]);
+            stopped.pending &= !bit(vector);
+            stopped.repeats = stopped.at != Stop::Idle;
+            it.handles = Some(usize::from(vector - FIRST_VECTOR));
+            (it.next[1], it.register[1], it.relaxes[1]) = (0, 0, false);
+        } else {
+            self.make(cpu);
+        }
+        self.settle(cpu);
+    }
+
+    /// Makes what `cpu` is about to do.
+    fn make(&mut self, cpu: usize) {
+        let at = self.now.stopped[cpu].at;
+        let place = |address: u64| (address as usize - 8) / 8;
+        let read = match at {
+            Stop::Access(kind, address) if kind != Kind::IrqsOff => self.now.words[place(address)],
+            _ => 0,
+        };
+        if let Stop::Send { target, vector } = at {
+            self.now.stopped[target].pending |= bit(vector);
+        }
+        let (context, depth) = {
+            let stopped = &self.now.stopped[cpu];
+            (stopped.context(), stopped.depth)
+        };
+        let written = self.now.stopped[cpu].leave(read);
+        // It comes to take the lock next, which is no stop.
+        self.now.stopped[cpu].taking = None;
+        if let Stop::Point(_) = at {
+            self.now.cpus[cpu].has_begun = true;
+            return;
+        }
+        let op = self.ops(cpu)[self.now.cpus[cpu].next[context]];
+        let it = &mut self.now.cpus[cpu];
+        let mut is_done = true;
+        match op {
+            Op::Load(_) => it.register[context] = read,
+            Op::Store(word, number) => self.now.words[word] = number,
+            Op::Add(word) => {
+                it.register[context] = read;
+                self.now.words[word] = read + 1;
+            }
+            Op::Mark(word) => self.now.words[word] |= 1 << 32,
+            Op::Lock(word) => self.now.words[word] |= 1,
+            Op::Unlock(word) => self.now.words[word] = 0,
+            Op::Wait(_, number) | Op::Spin(_, number) => {
+                is_done = at != Stop::Relax && read == number;
+                it.relaxes[context] = at != Stop::Relax && !is_done;
+            }
+            Op::IrqsOff => it.irqs_on = false,
+            Op::Send(..) => {}
+            Op::IfSet | Op::IrqsOn => unreachable!("these are no stops"),
+        }
+        if is_done {
+            it.next[context] += 1;
+        }
+        if let Some(address) = written {
+            let value = self.now.words[place(address)];
+            self.now.stopped[cpu].turns[context].find(depth, address, value);
+        }
+    }
+
+    /// What the present context of `cpu` does.
+    fn ops(&self, cpu: usize) -> &[Op] {
+        let program = &self.programs[cpu];
+        match self.now.cpus[cpu].handles {
+            Some(handler) => &program.handlers[handler],
+            None => &program.task,
+        }
+    }
+
+    /// Comes to the next stop.
+    fn settle(&mut self, cpu: usize) {
+        let (at, loops) = loop {
+            let ops = self.ops(cpu);
+            let context = usize::from(self.now.cpus[cpu].handles.is_some());
+            let next = self.now.cpus[cpu].next[context];
+            if context == 0 && !self.now.cpus[cpu].has_begun {
+                break (Stop::Point(0), 0);
+            }
+            let Some(op) = ops.get(next).copied() else {
+                if self.now.cpus[cpu].handles.take().is_some() {
+                    continue;
+                }
+                break (Stop::Idle, 0);
+            };
+            let it = &mut self.now.cpus[cpu];
+            let stop = |kind, word| Stop::Access(kind, address(word));
+            let at = match op {
+                Op::Load(word) => stop(Kind::Load, word),
+                Op::Store(word, _) | Op::Unlock(word) => stop(Kind::Store, word),
+                Op::Add(word) => stop(Kind::ReadModifyWrite, word),
+                Op::Mark(word) => stop(Kind::Mark, word),
+                Op::Lock(word) => stop(Kind::Lock, word),
+                Op::Wait(..) | Op::Spin(..) if it.relaxes[context] => Stop::Relax,
+                Op::Wait(word, _) | Op::Spin(word, _) => stop(Kind::Load, word),
+                Op::Send(target, interrupt) => Stop::Send {
+                    target,
+                    vector: FIRST_VECTOR + interrupt as u8,
+                },
+                // A handler runs with interrupts off anyway.
+                Op::IrqsOff if context == 1 => {
+                    it.next[1] += 1;
+                    continue;
+                }
+                Op::IrqsOff => Stop::Access(Kind::IrqsOff, 0),
+                Op::IrqsOn => {
+                    it.irqs_on |= context == 0;
+                    it.next[context] += 1;
+                    continue;
+                }
+                Op::IfSet => {
+                    it.next[context] += if it.register[context] == 0 { 2 } else { 1 };
+                    continue;
+                }
+            };
+            break (at, u64::from(matches!(op, Op::Wait(..))));
+        };
+        let (it, stopped) = (&self.now.cpus[cpu], &mut self.now.stopped[cpu]);
+        stopped.at = at;
+        stopped.in_handler = it.handles.is_some();
+        stopped.repeats &= stopped.in_handler;
+        if !stopped.in_handler {
+            stopped.turns[1] = Turns::default();
+        }
+        let irqs_on = it.irqs_on && !stopped.in_handler;
+        stopped.regs.rflags = if irqs_on { INTERRUPT_FLAG } else { 0 };
+        stopped.depth = Depth::of(loops, 0);
+        let (context, depth) = (stopped.context(), stopped.depth);
+        stopped.turns[context].leave_to(depth);
+    }
+
+    fn word(&self, address: u64) -> Option<u64> {
+        self.now.words.get((address as usize - 8) / 8).copied()
+    }
+}
+
+impl Subject for Model {
+    fn root(&self) -> &State {
+        &self.root
+    }
+
+    fn granularity(&self) -> Granularity {
+        Granularity::Access
+    }
+
+    fn cpus(&self) -> &[Stopped] {
+        &self.now.stopped
+    }
+
+    fn describe(&self, at: Stop) -> String {
+        format!("{at:?}")
+    }
+
+    fn choices(&self) -> Vec<Choice> {
+        let mut choices = Vec::new();
+        for (cpu, stopped) in self.now.stopped.iter().enumerate() {
+            if stopped.can_go_on(|word| self.word(word)) {
+                choices.push(Choice { cpu, takes: None });
+            }
+            if stopped.takes_interrupts() {
+                choices.extend(stopped.pending().map(|vector| Choice {
+                    cpu,
+                    takes: Some(vector),
+                }));
+            }
+        }
+        choices
+    }
+
+    fn advance(&mut self, choice: Choice, sharing: &mut Sharing) -> Result<Moved, SpecimenError> {
+        let mut choice = choice;
+        let mut stops = 0;
+        loop {
+            let stopped = &self.now.stopped[choice.cpu];
+            if let (None, Stop::Send { target, .. }) = (choice.takes, stopped.at) {
+                sharing.interrupts(target);
+            }
+            self.step(choice);
+            stops += 1;
+            let stopped = &self.now.stopped[choice.cpu];
+            // A guest that finds its own lock taken waits for it; here it stays before it.
+            let is_contended = stopped.is_contended(choice.cpu, sharing);
+            if is_contended || !stopped.can_go_on(|word| self.word(word)) {
+                let breach = None;
+                return Ok(Moved { stops, breach });
+            }
+            choice.takes = None;
+        }
+    }
+
+    fn save(&mut self) -> State {
+        let mut hash = Xxh3::new();
+        (&self.now.words, &self.now.cpus, &self.now.stopped).hash(&mut hash);
+        let key = hash.digest128();
+        self.saved.entry(key).or_insert_with(|| self.now.clone());
+        State {
+            cpus: self.now.stopped.clone(),
+            key,
+            ..self.root.clone()
+        }
+    }
+
+    fn load(&mut self, state: &State) {
+        self.now.clone_from(&self.saved[&state.key]);
+    }
+
+    fn rewind(&mut self) {
+        let root = self.root.clone();
+        self.load(&root);
+    }
+
+    fn mend(&mut self) -> Result<(), SpecimenError> {
+        Ok(())
+    }
+
+    fn keep_new_pages(&mut self) -> Result<bool, SpecimenError> {
+        Ok(false)
+    }
+
+    fn is_over(&self) -> bool {
+        self.choices().is_empty()
+    }
+
+    fn judge(&mut self) -> Result<Option<Breach>, SpecimenError> {
+        Ok(None)
+    }
+
+    fn outcome(&self) -> u128 {
+        let mut hash = Xxh3::new();
+        let stopped = &self.now.stopped;
+        // Of several moments at which a handler can come to wait for a lock that its own task holds the searches try the
+        // last only: by where CPUs wait for ever all of them are one.
+        if stopped.iter().any(|stopped| stopped.at != Stop::Idle) {
+            let waits = stopped.iter().map(|stopped| stopped.at);
+            waits.for_each(|at| at.hash(&mut hash));
+            return hash.digest128();
+        }
+        self.now.words.hash(&mut hash);
+        for (it, stopped) in self.now.cpus.iter().zip(stopped) {
+            (it.register[0], stopped.pending).hash(&mut hash);
+        }
+        hash.digest128()
+    }
+
+    fn is_to_end(&self) -> Option<Why> {
+        None
+    }
+}
