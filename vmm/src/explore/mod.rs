@@ -354,6 +354,7 @@ pub fn explore(
     // that do not break.
     if !is_cut_short {
         specimen.mend()?;
+        specimen.keep_new_pages()?;
         specimen.rewind();
         specimen.check_rest()?;
     }

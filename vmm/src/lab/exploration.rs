@@ -1,7 +1,7 @@
 //! What an explorer must know of the lab beside the rest: which of its pages decide nothing, and what the guest
 //! says of its stacks.
 
-use shared::lab::{Contexts, Header};
+use shared::lab::{Contexts, Header, Section};
 
 use super::Lab;
 use crate::machine::ram::PAGE;
@@ -10,7 +10,15 @@ impl Lab {
     /// The pages whose contents neither the guest nor an oracle ever acts upon: its counters, and what it traces.
     /// The tallies of calls are not among them, since what breaks is judged by them.
     pub(crate) fn unobserved_pages(&self) -> Vec<usize> {
-        let sections = [self.layout.counters, self.layout.rings];
+        self.pages([self.layout.counters, self.layout.rings])
+    }
+
+    /// The pages that are written from here, where commands are posted.
+    pub(crate) fn posted_pages(&self) -> Vec<usize> {
+        self.pages([self.layout.mailboxes])
+    }
+
+    fn pages<const N: usize>(&self, sections: [Section; N]) -> Vec<usize> {
         let pages = sections.map(|section| {
             let start = self.base + section.offset;
             start / PAGE as u64..(self.base + section.end()).div_ceil(PAGE as u64)

@@ -130,6 +130,45 @@ fn hold(programs: &[Program]) -> Result<bool, TestCaseError> {
     Ok(true)
 }
 
+/// CPUs whose tasks are these.
+fn tasks(tasks: &[&[Op]]) -> Vec<Program> {
+    let program = |task: &&[Op]| Program {
+        task: task.to_vec(),
+        ..Program::default()
+    };
+    tasks.iter().map(program).collect()
+}
+
+#[test]
+fn who_goes_round_for_ever_is_seen_beside_others_that_need_not_wait() {
+    let spins: &[Op] = &[Op::Spin(0, 1)];
+    for programs in [tasks(&[&[], spins]), tasks(&[spins, spins])] {
+        assert!(enumerate(&programs).is_some_and(|ends| ends.is_endless));
+        assert!(hold(&programs).is_ok_and(|is_held| is_held));
+    }
+}
+
+#[test]
+fn who_goes_round_until_another_lets_it_go_comes_to_an_end() {
+    let programs = tasks(&[
+        &[Op::Spin(0, 1), Op::Store(1, 1)],
+        &[Op::Spin(1, 1)],
+        &[Op::Store(0, 1)],
+    ]);
+    assert!(enumerate(&programs).is_some_and(|ends| !ends.is_endless));
+    assert!(hold(&programs).is_ok_and(|is_held| is_held));
+}
+
+/// A search that takes a CPU that could take an interrupt for one that can do what it is about to do misses an end here.
+#[test]
+fn who_waits_for_a_lock_that_an_interrupt_of_its_own_can_change_is_let_go_on_by_others() {
+    let locks = [Op::Lock(2), Op::Store(0, 0), Op::Unlock(2)];
+    let sends = [Op::Load(2), Op::IfSet, Op::Send(1, 0)];
+    let mut programs = tasks(&[&locks, &[&sends[..], &locks].concat()]);
+    programs[1].handlers[0] = vec![Op::Add(2)];
+    assert!(hold(&programs).is_ok_and(|is_held| is_held));
+}
+
 /// What a task does, or the handler of an interrupt. A handler waits for nobody, but can want a lock; and it sends only
 /// the interrupt behind its own, so that there is an end to what handlers send.
 fn op(cpus: usize, handler: Option<usize>) -> impl Strategy<Value = Vec<Op>> {

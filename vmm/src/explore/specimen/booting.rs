@@ -133,6 +133,13 @@ impl Specimen {
         (0..ram.pages()).for_each(|number| origin.extend_from_slice(ram.page(number)));
         self.beginning = self.number_of(&origin);
         self.origin = origin;
+        // KVM does not say what is written by others than the guest.
+        let posted = self.lab.posted_pages();
+        let kept = posted
+            .into_iter()
+            .map(|number| (number, Arc::new(self.original(number))));
+        self.kept = kept.collect();
+        self.numbers = self.kept.iter().map(|(number, _)| *number).collect();
         self.root = self.save();
         Ok(())
     }
