@@ -145,6 +145,7 @@ bench-explorer: have-kvm test-versus ## how fast vmm explore is, side by side wi
 lint: ## formatting, and everything the compiler and clippy have to say
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --package vmm --lib --no-default-features -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package guest --features census --all-targets -- -D warnings
 	$(SHUTTLE) clippy $(CARGO_FLAGS) --release --package guest --package versus --all-targets -- -D warnings
 	for image in image explore unprobed; do \

@@ -59,8 +59,8 @@ pub struct Config {
     pub console: control::Stream,
     /// What to trace, from the start of the workload on.
     pub trace: control::Tracing,
-    /// Whether to show a live table of the vCPUs on standard error, if that is a terminal.
-    pub watch: bool,
+    /// Where to show a live table of the vCPUs.
+    pub watch: Option<Arc<dyn control::Screen>>,
     /// Who counts beside the VMM itself, and can be believed; `None` spares finding out, and then nothing of what
     /// anybody else counts is told.
     pub sources: Option<Arc<Sources>>,
@@ -203,7 +203,7 @@ pub fn run_attended(
         symbols: Arc::clone(&symbols),
         command_line: command_line.clone(),
         trace: config.trace,
-        watch: config.watch,
+        watch: config.watch.clone(),
         sources: config.sources.as_deref(),
     };
     let aftermath = control::run(machine, &lab, setup, |operator| {

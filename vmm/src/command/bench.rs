@@ -127,7 +127,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             timeline: arguments.traced,
             ..Tracing::NOTHING
         },
-        watch: false,
+        watch: None,
         sources: Some(Arc::new(Sources::prove())),
         script: None,
     };

@@ -40,8 +40,8 @@ pub struct Arguments {
     append: String,
 
     /// Where CPUs stop so that others can go on
-    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Granularity::Access)]
-    granularity: Granularity,
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Where::Access)]
+    granularity: Where,
 
     /// How orders are chosen
     #[arg(long, value_name = "HOW", value_enum, default_value_t = How::Auto)]
@@ -119,6 +119,15 @@ fn word(value: &impl ValueEnum) -> String {
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
+/// `--granularity`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Where {
+    /// At named probes
+    Probe,
+    /// Before every access to memory that CPUs share
+    Access,
+}
+
 /// `--strategy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum How {
@@ -147,8 +156,9 @@ impl Arguments {
             kvm: Sources::prove_statistics().kvm,
             append: self.append.clone(),
             granularity: match (self.strategy, self.granularity) {
-                (How::Reference, Granularity::Access) => Granularity::Every,
-                (_, granularity) => granularity,
+                (How::Reference, Where::Access) => Granularity::Every,
+                (_, Where::Access) => Granularity::Access,
+                (_, Where::Probe) => Granularity::Probe,
             },
             strategy: match self.strategy {
                 How::Auto => Strategy::Auto(self.preemptions),

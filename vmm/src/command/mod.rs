@@ -12,6 +12,7 @@ pub mod probes;
 pub mod replay;
 pub mod run;
 pub mod schema;
+mod screen;
 mod stats;
 
 use std::fmt::Display;

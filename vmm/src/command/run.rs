@@ -17,6 +17,7 @@ use vmm::stats::trace::Trace;
 use vmm::whole_file::WholeFile;
 use vmm::{Config, Outcome, duration, scenario};
 
+use super::screen::Terminal;
 use super::stats::{Form, Reports};
 use super::{Refused, cannot_write, chain, check_output, complain, create};
 
@@ -135,7 +136,7 @@ impl Arguments {
                 timeline: self.trace.is_some() || self.report.is_some(),
                 ..Tracing::NOTHING
             },
-            watch: self.watch,
+            watch: self.watch.then(|| Arc::new(Terminal::default()) as _),
             sources: Some(Arc::new(match self.tracepoints {
                 true => Sources::prove(),
                 false => Sources::prove_statistics(),

@@ -38,6 +38,7 @@ use crate::stats::window::{Meter, Window};
 
 use bench::{Bench, Patience};
 use live::Live;
+pub use live::Screen;
 use operator::{Equipment, Expected, Operator, Transit};
 pub use output::Stream;
 use signals::Signals;
@@ -198,8 +199,8 @@ pub struct Setup<'a> {
     pub command_line: String,
     /// What to trace, from the start of the workload on.
     pub trace: Tracing,
-    /// Whether to show a live table of the vCPUs on standard error, if that is a terminal.
-    pub watch: bool,
+    /// Where to show a live table of the vCPUs.
+    pub watch: Option<Arc<dyn Screen>>,
     /// Who counts beside the VMM and can be believed, if that was found out.
     pub sources: Option<&'a Sources>,
 }
@@ -287,8 +288,8 @@ pub fn run(
                 watchdog,
             },
         )?;
-        if setup.watch {
-            let live = Live::new(crew, &operator, &meter, lab)
+        if let Some(screen) = setup.watch {
+            let live = Live::new(crew, &operator, &meter, lab, screen)
                 .map_err(|e| ControlError::Prepare("create a timer for the live table", e))?;
             bench.show(live);
         }
