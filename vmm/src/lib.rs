@@ -20,13 +20,12 @@ pub mod stats;
 pub mod text;
 pub mod whole_file;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use control::operator::Operator;
 use control::socket::Server;
 use cpus::CpuSet;
-use machine::image::Image;
+use machine::guest::Guest;
 use machine::layout::Layout;
 use machine::pin::{PinError, Pins};
 use machine::points::Points;
@@ -42,7 +41,7 @@ use stats::window::Window;
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The guest image. Only a scenario can do without, if its script names one.
-    pub guest: Option<PathBuf>,
+    pub guest: Option<Guest>,
     /// Number of vCPUs, 1 to 1024.
     pub vcpus: u32,
     /// MiB of RAM; `None` for as much as the vCPUs need.
@@ -78,7 +77,7 @@ pub struct Outcome {
     /// What was traced, if anything was to be.
     pub trace: Option<Trace>,
     /// The guest image.
-    pub guest: PathBuf,
+    pub guest: Guest,
     /// The guest's command line, the lab included.
     pub command_line: String,
     /// The counters over what the report covers.
@@ -165,7 +164,7 @@ pub fn run_attended(
     let pages = shared::lab::Layout::new(config.vcpus).map_err(|_| Error::Vcpus(config.vcpus))?;
     config.stalls.check(config.vcpus)?;
     let guest = config.guest.as_ref().ok_or(Error::NoGuest)?;
-    let image = Image::open(guest).map_err(MachineError::from)?;
+    let image = guest.open().map_err(MachineError::from)?;
     let points = Points::read(image.bytes()).map_err(MachineError::from)?;
     let layout = Layout::new(config.memory, config.vcpus, image.end(), pages.size)
         .map_err(MachineError::from)?;
@@ -186,7 +185,7 @@ pub fn run_attended(
         script: config.script.clone(),
         ..Provenance::new(
             kvm,
-            Input::new(guest, image.bytes()),
+            Input::new(guest.name(), image.bytes()),
             config.vcpus,
             &config.append,
         )

@@ -11,6 +11,7 @@ use crate::control::operator::Operator;
 use crate::control::script::{Failure, Given, Script, Wanted};
 use crate::control::signals::leave_to_others;
 use crate::control::socket::Server;
+use crate::machine::guest::Guest;
 use crate::{Config, Error, Outcome, run_attended};
 
 /// A machine that the script wants, and where to hand its operator.
@@ -114,7 +115,7 @@ pub fn run(
 
 fn with(config: &Config, wanted: Wanted) -> Config {
     let mut config = config.clone();
-    config.guest = wanted.guest.or(config.guest);
+    config.guest = wanted.guest.map(Guest::from).or(config.guest);
     config.vcpus = wanted.vcpus.unwrap_or(config.vcpus);
     config.memory = wanted.memory.or(config.memory);
     if let Some(append) = wanted.append {

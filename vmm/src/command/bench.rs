@@ -10,7 +10,7 @@ use vmm::Config;
 use vmm::bench::{self, BenchError, Choice, Costs, Effort};
 use vmm::control::{Limits, Stalls, Stream, Tracing};
 use vmm::cpus::CpuSet;
-use vmm::machine::image::Image;
+use vmm::machine::guest::Guest;
 use vmm::provenance::Input;
 use vmm::report::costs;
 use vmm::stats::sources::Sources;
@@ -111,11 +111,13 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let json = json.map(|path| create(path, [&arguments.guest]).map(|file| (file, path)));
     let json = json.transpose()?;
     // So that what is no guest is not found out by the first machine.
-    let image = Image::open(&arguments.guest).map_err(|error| bad(chain(&error)))?;
+    let image = Guest::from(&arguments.guest)
+        .open()
+        .map_err(|error| bad(chain(&error)))?;
     let guest = Input::new(&arguments.guest, image.bytes());
 
     let config = Config {
-        guest: Some(arguments.guest.clone()),
+        guest: Some(Guest::from(&arguments.guest)),
         vcpus: arguments.vcpus,
         memory: None,
         append: arguments.append.clone(),

@@ -13,6 +13,7 @@ use vmm::explore::search::Counts;
 use vmm::explore::search::sampled::Way;
 use vmm::explore::sharing::Known;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible};
+use vmm::machine::guest::Guest;
 use vmm::provenance::Input;
 use vmm::stats::sources::Sources;
 use vmm::{duration, text};
@@ -150,7 +151,7 @@ enum How {
 impl Arguments {
     fn config(&self, (case, case_file): (Case, Input)) -> Result<Config, Refused> {
         let config = Config {
-            guest: self.guest.clone(),
+            guest: Guest::from(&self.guest),
             case,
             case_file: Some(case_file),
             kvm: Sources::prove_statistics().kvm,

@@ -9,6 +9,7 @@ use clap::Args;
 use vmm::control::socket::Server;
 use vmm::control::{Limits, Stall, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
+use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
 use vmm::report::page::{self, Section};
 use vmm::report::perfetto;
@@ -118,7 +119,7 @@ fn param(text: &str) -> Result<(String, String), String> {
 impl Arguments {
     fn config(&self) -> Config {
         Config {
-            guest: self.guest.clone(),
+            guest: self.guest.as_ref().map(Guest::from),
             vcpus: self.vcpus,
             memory: self.memory,
             append: self.append.clone(),

@@ -7,6 +7,7 @@ pub mod breakpoints;
 pub mod clock;
 pub mod cpuid;
 pub mod devices;
+pub mod guest;
 pub mod holding;
 pub mod image;
 pub mod inspect;
