@@ -8,13 +8,14 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use vmm::Config;
 use vmm::bench::{self, BenchError, Choice, Costs, Effort};
-use vmm::control::{Limits, Stalls, Stream, Tracing};
+use vmm::control::Tracing;
 use vmm::cpus::CpuSet;
 use vmm::machine::guest::Guest;
 use vmm::provenance::Input;
 use vmm::report::costs;
 use vmm::stats::sources::Sources;
 
+use super::signals::Signals;
 use super::{Refused, chain, complain, create};
 
 /// What to measure, and how often.
@@ -116,23 +117,20 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         .map_err(|error| bad(chain(&error)))?;
     let guest = Input::new(&arguments.guest, image.bytes());
 
+    let signals = Signals::catch()?;
     let config = Config {
-        guest: Some(Guest::from(&arguments.guest)),
-        vcpus: arguments.vcpus,
-        memory: None,
-        append: arguments.append.clone(),
-        limits: Limits::default(),
-        stalls: Stalls::default(),
         pin: arguments.pin.clone(),
-        console: Stream::Kept,
         trace: Tracing {
             timeline: arguments.traced,
             ..Tracing::NOTHING
         },
-        watch: None,
-        sources: Some(Arc::new(Sources::prove())),
-        script: None,
+        ..Config::new(&arguments.guest)
     };
+    let config = config
+        .vcpus(arguments.vcpus)
+        .append(&arguments.append)
+        .sources(Arc::new(Sources::prove()))
+        .attended_by(signals.attendant());
     let effort = Effort {
         rounds: arguments.rounds,
         repetitions: arguments.runs,
@@ -147,6 +145,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         bar.set_message(cell.options());
     });
     bar.finish_and_clear();
+    drop(signals);
 
     if let Some((file, path)) = json {
         let document = serde_json::to_string_pretty(&costs).unwrap_or_default() + "\n";

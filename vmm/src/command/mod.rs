@@ -13,6 +13,7 @@ pub mod replay;
 pub mod run;
 pub mod schema;
 mod screen;
+mod signals;
 mod stats;
 
 use std::fmt::Display;

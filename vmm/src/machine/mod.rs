@@ -105,7 +105,7 @@ impl Machine {
     /// # Errors
     /// [`MachineError`] says what is in the way.
     pub fn build(parts: &Parts<'_>) -> Result<Self, MachineError> {
-        limits::raise(parts.vcpus, 0)?;
+        limits::check(parts.vcpus, 0)?;
         let memory = allocate(parts.layout)?;
         parts.image.load(&memory)?;
         boot::write(&memory, parts.layout, parts.vcpus, parts.command_line)?;

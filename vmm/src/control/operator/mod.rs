@@ -108,6 +108,8 @@ pub struct Operator {
     ended: OnceLock<String>,
     /// Whether it was ended from outside, and with it whatever was to come.
     cut_short: AtomicBool,
+    /// Whether it has been wound up since.
+    gone: AtomicBool,
 }
 
 impl Operator {
@@ -148,6 +150,7 @@ impl Operator {
             wished: EventFd::new(EFD_NONBLOCK)?,
             ended: OnceLock::new(),
             cut_short: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             lab,
         })
     }
