@@ -9,6 +9,8 @@ use crate::control::operator::Operator;
 use crate::control::{Limits, Screen, Stall, Stalls, Steal, Stream, Tracing};
 use crate::cpus::CpuSet;
 use crate::machine::guest::Guest;
+#[cfg(doc)]
+use crate::machine::lifecycle::State;
 use crate::provenance::Input;
 use crate::stats::sources::Sources;
 
@@ -180,7 +182,8 @@ impl Config {
     }
 
     /// Hands `attend` the operator of each machine before its first vCPU enters the guest, on the thread that runs the
-    /// machine, which waits for it. It can pause and hold vCPUs; it must not wait for anything that the guest is to do.
+    /// machine, which waits for it. It can pause and hold vCPUs, and one that it pauses stays [`State::Created`] until it is
+    /// resumed; it must not wait for anything that the guest is to do.
     #[must_use]
     pub fn attended_by(self, attend: impl Fn(&Arc<Operator>) + Send + Sync + 'static) -> Self {
         Self {

@@ -19,8 +19,8 @@ pub struct Running {
     thread: Option<JoinHandle<Result<Outcome, Error>>>,
 }
 
-/// Builds the machine that `config` describes and lets it go. When this returns, its vCPUs are there and about to enter
-/// the guest; who has something to say before they do says it by [`Config::attended_by`].
+/// Builds the machine that `config` describes and lets it go. When this returns, its vCPUs are there and about to enter the
+/// guest; who has something to say before says it by [`Config::attended_by`].
 ///
 /// # Errors
 /// [`Error`] if there is no such machine.
