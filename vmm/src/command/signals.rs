@@ -16,6 +16,9 @@ use super::Refused;
 
 const CAUGHT: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
 
+/// Milliseconds until it is looked again whether a machine has been wound up.
+const SOON: i32 = 20;
+
 /// The machine that was begun last. Its memory is not kept for this.
 type Machine = Mutex<Weak<Operator>>;
 
@@ -93,35 +96,43 @@ fn listen(
     machine: &Machine,
     blocked: &[libc::c_int],
 ) {
+    // One that came while a machine that had ended by itself was being wound up.
+    let mut late = None;
     loop {
+        let timeout = late.map_or(-1, |_| SOON);
         // Interrupted at most, and then looks once more.
-        let _ = epoll.wait(-1, &mut [EpollEvent::default(); 2]);
+        let _ = epoll.wait(timeout, &mut [EpollEvent::default(); 2]);
         if done.read().is_ok() {
             return;
         }
         let mut info = [0; size_of::<libc::signalfd_siginfo>()];
-        if signals.read_exact(&mut info).is_err() {
-            continue;
-        }
+        let came = signals.read_exact(&mut info).ok();
         // The structure begins with the number, `ssi_signo`.
-        let Some(signal) = info.first_chunk().map(|it| i32::from_ne_bytes(*it)) else {
+        let came = came.and_then(|()| info.first_chunk().map(|it| i32::from_ne_bytes(*it)));
+        let Some(signal) = came.or(late) else {
             continue;
         };
-        let machine = lock(machine).upgrade();
-        match machine.filter(|machine| !machine.is_gone()) {
-            // One that is on its way out needs no other reason.
-            Some(machine) => machine.interrupt(signal),
-            None if blocked.contains(&signal) => {
-                // Nobody else takes it, and this thread does so at once. Both fail only for numbers that are no signals.
-                let _ = unblock_signal(signal);
-                // SAFETY: the call has no preconditions.
-                unsafe { libc::raise(signal) };
-                // It was ignored.
-                let _ = block_signal(signal);
-            }
+        late = None;
+        match lock(machine).upgrade().filter(|it| !it.is_gone()) {
+            Some(machine) if machine.over().is_none() => machine.interrupt(signal),
+            // It was ended from outside, and whatever was to come with it.
+            Some(machine) if machine.cut_short().is_some() => {}
+            // What it came to is to be told; then there is no machine, or the next.
+            Some(_) => late = Some(signal),
+            None if blocked.contains(&signal) => take_effect(signal),
             None => {}
         }
     }
+}
+
+/// Has `signal`, which is blocked, do what it always does.
+fn take_effect(signal: libc::c_int) {
+    // Nobody else takes it, and this thread does so at once. Both fail only for numbers that are no signals.
+    let _ = unblock_signal(signal);
+    // SAFETY: the call has no preconditions.
+    unsafe { libc::raise(signal) };
+    // It was ignored.
+    let _ = block_signal(signal);
 }
 
 impl Drop for Signals {

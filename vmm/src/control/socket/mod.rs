@@ -1,5 +1,5 @@
 //! The control socket: a UNIX socket at which clients drive the machine, one thread each. It looks after
-//! connections; what is said there is [`protocol`]'s. A client that sends rubbish, stalls or vanishes harms
+//! connections; what is said there is `protocol`'s. A client that sends rubbish, stalls or vanishes harms
 //! nobody else, and no thread outlives the [`Server`].
 
 mod protocol;
