@@ -19,7 +19,7 @@ VERSUS := $(SHUTTLE) run $(CARGO_FLAGS) --release --package versus --
 LOST_CALL := scenarios/explore/lost-call.case
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm guest whole run run-svm have-kvm test test-unit test-schedules test-versus test-orderings test-local \
+.PHONY: help build vmm examples guest whole run run-svm have-kvm test test-unit test-schedules test-versus test-orderings test-local \
 	test-images test-plants reference test-svm test-qemu test-browser stories soak cases designs bench bench-explorer costs trace-costs lint install clean
 
 help: ## list these targets
@@ -31,6 +31,9 @@ build: vmm guest ## build the command and the guest images (the default)
 
 vmm: ## build target/release/vmm
 	$(CARGO) build $(CARGO_FLAGS) --release --package vmm
+
+examples: ## build the programs of vmm/examples
+	$(CARGO) build $(CARGO_FLAGS) --release --package vmm --examples
 
 guest: ## build target/guest.bin, and target/explore.bin for vmm explore
 	guest/build $(GUEST)
@@ -75,7 +78,7 @@ whole:
 test-images: build ## that the guest images are the same bytes wherever they are built
 	GUEST=$(abspath $(GUEST)) $(CARGO) test $(CARGO_FLAGS) --package tests --test images
 
-test-local: have-kvm build whole ## whole runs on this host's /dev/kvm
+test-local: have-kvm build examples whole ## whole runs on this host's /dev/kvm
 	VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) --skip qemu::
 
 test-plants: have-kvm build ## bugs of every kind, planted in the guest one at a time, that vmm explore has to find
@@ -91,7 +94,7 @@ reference: have-kvm build ## a thousand cases drawn at random, every search of t
 
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
 	SVM_TIME_LIMIT=1800 tests/svm/run $(VMM) $(GUEST) $(EXPLORE) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
-		WHOLE_VCPUS=$(SVM_VCPUS) whole --skip qemu:: --skip image_lint::
+		WHOLE_VCPUS=$(SVM_VCPUS) whole --skip qemu:: --skip image_lint:: --skip examples::
 
 stories: have-kvm build whole ## every scenario a thousand times, and fifty times in the nested host
 	STORY_RUNS=1000 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) stories::
@@ -147,6 +150,7 @@ bench-explorer: have-kvm test-versus ## how fast vmm explore is, side by side wi
 lint: ## formatting, and everything the compiler and clippy have to say
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --package vmm --lib --no-default-features -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package guest --features census --all-targets -- -D warnings
 	$(SHUTTLE) clippy $(CARGO_FLAGS) --release --package guest --package versus --all-targets -- -D warnings
 	for image in image explore unprobed; do \

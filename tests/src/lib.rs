@@ -3,7 +3,8 @@
 //! status and the two output streams are all that a test gets to see.
 //!
 //! `VMM` and `GUEST` name the command and the guest image; without them they are taken from `target/`
-//! of this workspace. The image to be explored is `explore.bin` beside the guest image, or `EXPLORE`. `WHOLE_VCPUS` lists the sizes of machine to try.
+//! of this workspace. The image to be explored is `explore.bin` beside the guest image, or `EXPLORE`. The programs
+//! of `vmm/examples` are in `examples` beside the command, or in `EXAMPLES`. `WHOLE_VCPUS` lists the sizes of machine to try.
 
 pub mod browser;
 pub mod image;
@@ -44,6 +45,20 @@ pub fn guest() -> PathBuf {
 pub fn explore_image() -> PathBuf {
     let beside = guest().with_file_name("explore.bin");
     env::var_os("EXPLORE").map_or(beside, PathBuf::from)
+}
+
+/// A program of `vmm/examples`, which is beside the command: `EXAMPLES` names another directory.
+pub fn example(name: &str) -> PathBuf {
+    let beside = vmm().with_file_name("examples");
+    let path = env::var_os("EXAMPLES")
+        .map_or(beside, PathBuf::from)
+        .join(name);
+    assert!(
+        path.is_file(),
+        "{} is not there: run `make examples`, or set EXAMPLES",
+        path.display()
+    );
+    path
 }
 
 fn product(variable: &str, default: &str) -> PathBuf {

@@ -2,11 +2,62 @@
 //! for, lets its workload run, counts what the inter-processor interrupts cost, and judges from the
 //! guest's ledger whether every call ran exactly once where it had to.
 //!
-//! [`run`] does all of it; [`scenario::run`] has a script decide what happens. Its steps can also be taken one by one: [`machine::Machine::build`],
-//! [`lab::Lab::prepare`], [`control::run`], [`report::Report::new`]. A program that wants to pause vCPUs
-//! itself carries the machine with a [`machine::threads::Crew`]; see [`machine::pausing`].
+//! ```no_run
+//! use std::time::Duration;
+//! use vmm::{Config, Wait};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::new("target/guest.bin").vcpus(4).append("queue=filo workload=stress");
+//! let machine = vmm::start(&config)?;
+//! let operator = machine.operator();
+//! operator.wait_started(Wait::up_to(Duration::from_secs(10)))?;
+//!
+//! // CPU 1 is kept out of the guest, wherever it is. To the others it looks like one with its interrupts off.
+//! operator.pause(1)?;
+//! let look = operator.look(1)?;
+//! println!("CPU 1 is at {:#x}, in {}", look.standing.regs.rip, look.place);
+//! operator.resume(1)?;
+//!
+//! let outcome = machine.wait()?;
+//! println!("{}: {} IPIs", outcome.report.message, outcome.report.ipi.sent);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `vmm/examples/` has this and more as whole programs.
+//!
+//! # What there is
+//!
+//! * [`Config`] says what to run: a guest image from a file or from bytes ([`Guest`]), and how. Everything but the guest has
+//!   a default.
+//! * [`start`] runs it on a thread of its own, and [`run`] in the calling one. What it came to is an [`Outcome`].
+//! * The [`Operator`] drives it meanwhile, from any thread: pauses, holds and steps vCPUs, looks at them, tells the
+//!   guest's CPUs what to do, keeps IPIs on the wire, and waits for what is to happen.
+//! * [`scenario::run`] has a script do so, a [`control::socket::Server`] any program that connects to it.
+//! * [`explore::explore`] searches the orders in which a few CPUs can take their steps for one that breaks something.
+//! * [`bench::measure`] takes the times of IPIs and calls, and counts their exits.
+//!
+//! The steps of a run can also be taken one by one: [`machine::Machine::build`], [`lab::Lab::prepare`], [`control::run`],
+//! [`report::Report::new`]. A program that wants to carry the vCPUs itself does so with a [`machine::threads::Crew`].
+//!
+//! # What it does to the process
+//!
+//! A machine takes threads, memory and files, and gives them back when it is over. Beyond that it changes one thing:
+//! it handles one real-time signal, by which vCPUs are brought out of the guest; see [`machine::kick`]. It refuses if
+//! the program has a handler for that already, and [`machine::kick::use_signal`] chooses another. All else is left to the
+//! program:
+//!
+//! * Signals such as SIGINT. Who catches one ends the machine with [`Operator::interrupt`].
+//! * The limit on open files, of which a machine of hundreds of vCPUs needs hundreds: [`machine::limits::raise`].
+//! * Its standard streams. [`Config::console`] keeps what the guest says, unless told to write it.
+//!
+//! # Features
+//!
+//! `command`, on by default, is what the `vmm` command needs beside the library to read its command line and to draw on a
+//! terminal. A program does without it: `default-features = false`.
 
 pub mod bench;
+mod config;
 pub mod control;
 pub mod cpus;
 pub mod duration;
@@ -15,18 +66,18 @@ pub mod lab;
 pub mod machine;
 pub mod provenance;
 pub mod report;
+mod running;
 pub mod scenario;
 pub mod stats;
 pub mod text;
 pub mod whole_file;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use control::operator::Operator;
+pub use config::{Attendant, Config};
+pub use control::operator::{Operator, OperatorError, Wait, Watch};
 use control::socket::Server;
-use cpus::CpuSet;
-use machine::image::Image;
+pub use machine::guest::Guest;
 use machine::layout::Layout;
 use machine::pin::{PinError, Pins};
 use machine::points::Points;
@@ -34,39 +85,12 @@ use machine::symbols::Symbols;
 use machine::{Machine, MachineError, Parts, boot};
 use provenance::{Input, Provenance};
 use report::{Kind, Report, postmortem};
-use stats::sources::{Kvm, Sources};
+pub use running::{Running, start};
+/// What the guest and the VMM have agreed on.
+pub use shared;
+use stats::sources::Kvm;
 use stats::trace::Trace;
 use stats::window::Window;
-
-/// What to run, and how.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The guest image. Only a scenario can do without, if its script names one.
-    pub guest: Option<PathBuf>,
-    /// Number of vCPUs, 1 to 1024.
-    pub vcpus: u32,
-    /// MiB of RAM; `None` for as much as the vCPUs need.
-    pub memory: Option<u64>,
-    /// The guest's command line, to which the lab is added.
-    pub append: String,
-    /// How long it may take.
-    pub limits: control::Limits,
-    /// What is to keep vCPUs out of the guest.
-    pub stalls: control::Stalls,
-    /// Host CPUs to bind the vCPUs to, in turn; `None` to let them wander.
-    pub pin: Option<CpuSet>,
-    /// Where the guest's console goes.
-    pub console: control::Stream,
-    /// What to trace, from the start of the workload on.
-    pub trace: control::Tracing,
-    /// Whether to show a live table of the vCPUs on standard error, if that is a terminal.
-    pub watch: bool,
-    /// Who counts beside the VMM itself, and can be believed; `None` spares finding out, and then nothing of what
-    /// anybody else counts is told.
-    pub sources: Option<Arc<Sources>>,
-    /// The script that drives it, if one does.
-    pub script: Option<Input>,
-}
 
 /// What a run came to.
 #[derive(Debug)]
@@ -78,7 +102,7 @@ pub struct Outcome {
     /// What was traced, if anything was to be.
     pub trace: Option<Trace>,
     /// The guest image.
-    pub guest: PathBuf,
+    pub guest: Guest,
     /// The guest's command line, the lab included.
     pub command_line: String,
     /// The counters over what the report covers.
@@ -108,6 +132,9 @@ pub enum Error {
     /// No such vCPU to stall.
     #[error(transparent)]
     Stalls(#[from] control::NoSuchVcpu),
+    /// No thread to run it.
+    #[error("cannot start a thread for the machine")]
+    Thread(#[source] std::io::Error),
     /// No end.
     #[error(transparent)]
     Control(#[from] control::ControlError),
@@ -124,7 +151,9 @@ impl Error {
             | Self::Machine(
                 MachineError::Layout(_) | MachineError::Image(_) | MachineError::Boot(_),
             ) => 2,
-            Self::Machine(_) | Self::Lab(_) | Self::Pin(_) | Self::Control(_) => 3,
+            Self::Machine(_) | Self::Lab(_) | Self::Pin(_) | Self::Thread(_) | Self::Control(_) => {
+                3
+            }
         }
     }
 }
@@ -144,7 +173,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Boots the guest, runs its workload to the end, and reports.
+/// Boots the guest, runs its workload to the end in the calling thread, and reports.
 ///
 /// # Errors
 /// [`Error`] if that was not possible. A guest that fails or dies is no error: [`Outcome`] says it.
@@ -152,8 +181,8 @@ pub fn run(config: &Config) -> Result<Outcome, Error> {
     run_attended(config, None, |_| {})
 }
 
-/// As [`run`], with clients of `control` to drive the machine. Its operator is also handed to `attend`, before
-/// its first vCPU enters the guest.
+/// As [`run`], with clients of `control` to drive the machine. Its operator is also handed to `attend`, after
+/// [`Config::attendant`].
 ///
 /// # Errors
 /// As [`run`].
@@ -165,7 +194,7 @@ pub fn run_attended(
     let pages = shared::lab::Layout::new(config.vcpus).map_err(|_| Error::Vcpus(config.vcpus))?;
     config.stalls.check(config.vcpus)?;
     let guest = config.guest.as_ref().ok_or(Error::NoGuest)?;
-    let image = Image::open(guest).map_err(MachineError::from)?;
+    let image = guest.open().map_err(MachineError::from)?;
     let points = Points::read(image.bytes()).map_err(MachineError::from)?;
     let layout = Layout::new(config.memory, config.vcpus, image.end(), pages.size)
         .map_err(MachineError::from)?;
@@ -186,7 +215,7 @@ pub fn run_attended(
         script: config.script.clone(),
         ..Provenance::new(
             kvm,
-            Input::new(guest, image.bytes()),
+            Input::new(guest.name(), image.bytes()),
             config.vcpus,
             &config.append,
         )
@@ -203,12 +232,15 @@ pub fn run_attended(
         symbols: Arc::clone(&symbols),
         command_line: command_line.clone(),
         trace: config.trace,
-        watch: config.watch,
+        watch: config.watch.clone(),
         sources: config.sources.as_deref(),
     };
     let aftermath = control::run(machine, &lab, setup, |operator| {
         if let Some(server) = control {
             server.attend(operator);
+        }
+        if let Some(attendant) = &config.attendant {
+            attendant.attend(operator);
         }
         attend(operator);
     });

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use vmm::machine::limits;
+
 use command::{bench, complain, ctl, explore, merge, probes, replay, run, schema};
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
@@ -55,6 +57,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // A machine that needs more says so itself.
+    let _ = limits::raise();
     let result = match &cli.command {
         None => run::run(&cli.run),
         Some(Command::Bench(arguments)) => bench::run(arguments),

@@ -1,5 +1,5 @@
 //! A scenario and the machines it boots, one after the other: the script runs on a thread of its own, the
-//! machines in the calling one, where signals and output are looked after.
+//! machines in the calling one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,8 +9,8 @@ use std::thread;
 
 use crate::control::operator::Operator;
 use crate::control::script::{Failure, Given, Script, Wanted};
-use crate::control::signals::leave_to_others;
 use crate::control::socket::Server;
+use crate::machine::guest::Guest;
 use crate::{Config, Error, Outcome, run_attended};
 
 /// A machine that the script wants, and where to hand its operator.
@@ -67,11 +67,11 @@ pub fn run(
     let given = Given {
         machine: config.guest.is_some(),
         params,
+        console: config.console,
     };
     let performance = thread::Builder::new()
         .name("script".to_owned())
         .spawn(move || {
-            leave_to_others();
             let boot = move |wanted| {
                 let (answer, operator) = mpsc::channel();
                 // Both ends live as long as the thread that serves them, which outlives this one.
@@ -114,7 +114,7 @@ pub fn run(
 
 fn with(config: &Config, wanted: Wanted) -> Config {
     let mut config = config.clone();
-    config.guest = wanted.guest.or(config.guest);
+    config.guest = wanted.guest.map(Guest::from).or(config.guest);
     config.vcpus = wanted.vcpus.unwrap_or(config.vcpus);
     config.memory = wanted.memory.or(config.memory);
     if let Some(append) = wanted.append {

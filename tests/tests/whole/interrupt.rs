@@ -61,3 +61,18 @@ fn a_second_signal_does_no_harm() {
     running.signal(libc::SIGINT);
     interrupt(running, libc::SIGINT);
 }
+
+#[test]
+fn a_script_that_has_no_machine() {
+    need_kvm();
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // Between two machines, and before the first.
+        let script =
+            "boot(#{ append: `workload=selftest` }); finish(); print(`ready`); while true {}";
+        for script in [script, "print(`ready`); while true {}"] {
+            let running = Vmm::scripted(script).start();
+            running.wait_for("ready");
+            interrupt(running, signal);
+        }
+    }
+}

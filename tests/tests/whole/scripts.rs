@@ -479,3 +479,17 @@ fn what_a_cpu_that_is_being_started_does_not_take_is_not_called_lost() {
         assert_eq!(ipi["dropped"], 1, "{run}");
     }
 }
+
+#[test]
+fn what_is_printed_without_a_machine_goes_where_the_console_would() {
+    need_kvm();
+    let text = r#"print("before any machine"); boot(#{ append: "workload=selftest" });"#;
+    let run = Vmm::scripted(text).args(["--stats", "json"]).run();
+    run.ends_with(0);
+    // Alone on standard output, where a program reads it.
+    run.json();
+    assert!(run.stderr.contains("before any machine"), "{run}");
+    let run = Vmm::scripted(text).run();
+    run.ends_with(0);
+    assert!(run.stdout.starts_with("before any machine\n"), "{run}");
+}

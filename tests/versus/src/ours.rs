@@ -11,6 +11,7 @@ use vmm::explore::search::Counts;
 use vmm::explore::search::sampled::Way;
 use vmm::explore::sharing::Known;
 use vmm::explore::{Config, ExploreError, Outcome, Shard, Strategy, Verdict, explore};
+use vmm::machine::guest::Guest;
 use vmm::stats::sources::Kvm;
 
 use crate::measure::Did;
@@ -77,7 +78,7 @@ pub struct Explorer {
 impl Explorer {
     fn config(&self, strategy: Strategy, queue: QueueKind, seed: u64) -> Config {
         Config {
-            guest: self.guest.clone(),
+            guest: Guest::from(&self.guest),
             case: self.case.clone(),
             case_file: None,
             kvm: Kvm::Unknown,

@@ -256,11 +256,7 @@ fn run(config: &Config, cell: &Cell, rounds: u32) -> Result<Outcome, BenchError>
     let mut stalling = None;
     let outcome = crate::run_attended(&config, None, |operator| {
         let operator = Arc::clone(operator);
-        let start = Watch {
-            name: "bench.start".to_owned(),
-            call: None,
-            nth: 1,
-        };
+        let start = Watch::at("bench.start");
         // Before the sender has run a single instruction.
         let held = operator.hold_at(0, start);
         stalling = Some(thread::spawn(move || {

@@ -8,13 +8,14 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use vmm::Config;
 use vmm::bench::{self, BenchError, Choice, Costs, Effort};
-use vmm::control::{Limits, Stalls, Stream, Tracing};
+use vmm::control::Tracing;
 use vmm::cpus::CpuSet;
-use vmm::machine::image::Image;
+use vmm::machine::guest::Guest;
 use vmm::provenance::Input;
 use vmm::report::costs;
 use vmm::stats::sources::Sources;
 
+use super::signals::Signals;
 use super::{Refused, chain, complain, create};
 
 /// What to measure, and how often.
@@ -111,26 +112,25 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let json = json.map(|path| create(path, [&arguments.guest]).map(|file| (file, path)));
     let json = json.transpose()?;
     // So that what is no guest is not found out by the first machine.
-    let image = Image::open(&arguments.guest).map_err(|error| bad(chain(&error)))?;
+    let image = Guest::from(&arguments.guest)
+        .open()
+        .map_err(|error| bad(chain(&error)))?;
     let guest = Input::new(&arguments.guest, image.bytes());
 
+    let signals = Signals::catch()?;
     let config = Config {
-        guest: Some(arguments.guest.clone()),
-        vcpus: arguments.vcpus,
-        memory: None,
-        append: arguments.append.clone(),
-        limits: Limits::default(),
-        stalls: Stalls::default(),
         pin: arguments.pin.clone(),
-        console: Stream::Kept,
         trace: Tracing {
             timeline: arguments.traced,
             ..Tracing::NOTHING
         },
-        watch: false,
-        sources: Some(Arc::new(Sources::prove())),
-        script: None,
+        ..Config::new(&arguments.guest)
     };
+    let config = config
+        .vcpus(arguments.vcpus)
+        .append(&arguments.append)
+        .sources(Arc::new(Sources::prove()))
+        .attended_by(signals.attendant());
     let effort = Effort {
         rounds: arguments.rounds,
         repetitions: arguments.runs,
@@ -145,6 +145,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         bar.set_message(cell.options());
     });
     bar.finish_and_clear();
+    drop(signals);
 
     if let Some((file, path)) = json {
         let document = serde_json::to_string_pretty(&costs).unwrap_or_default() + "\n";

@@ -13,6 +13,7 @@ use vmm::explore::search::sampled::Way;
 use vmm::explore::search::{Counts, Why};
 use vmm::explore::sharing::Known;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible};
+use vmm::machine::guest::Guest;
 use vmm::provenance::Input;
 use vmm::stats::sources::Sources;
 use vmm::{duration, text};
@@ -40,8 +41,8 @@ pub struct Arguments {
     append: String,
 
     /// Where CPUs stop so that others can go on
-    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Granularity::Access)]
-    granularity: Granularity,
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = Where::Access)]
+    granularity: Where,
 
     /// How orders are chosen
     #[arg(long, value_name = "HOW", value_enum, default_value_t = How::Auto)]
@@ -119,6 +120,15 @@ fn word(value: &impl ValueEnum) -> String {
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
+/// `--granularity`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Where {
+    /// At named probes
+    Probe,
+    /// Before every access to memory that CPUs share
+    Access,
+}
+
 /// `--strategy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum How {
@@ -141,14 +151,15 @@ enum How {
 impl Arguments {
     fn config(&self, (case, case_file): (Case, Input)) -> Result<Config, Refused> {
         let config = Config {
-            guest: self.guest.clone(),
+            guest: Guest::from(&self.guest),
             case,
             case_file: Some(case_file),
             kvm: Sources::prove_statistics().kvm,
             append: self.append.clone(),
             granularity: match (self.strategy, self.granularity) {
-                (How::Reference, Granularity::Access) => Granularity::Every,
-                (_, granularity) => granularity,
+                (How::Reference, Where::Access) => Granularity::Every,
+                (_, Where::Access) => Granularity::Access,
+                (_, Where::Probe) => Granularity::Probe,
             },
             strategy: match self.strategy {
                 How::Auto => Strategy::Auto(self.preemptions),

@@ -12,6 +12,7 @@ use vmm::explore::search::Why;
 use vmm::explore::specimen::SpecimenError;
 use vmm::explore::story::{Story, tell};
 use vmm::explore::{ExploreError, Replay, Shard};
+use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
 use vmm::report::page::story::{self as page, Document as Page};
 use vmm::whole_file::WholeFile;
@@ -327,7 +328,7 @@ struct Untold {
 /// The schedule as a story.
 fn told(schedule: &Schedule, teller: Teller<'_>) -> Result<Story, Untold> {
     let replay = Replay {
-        guest: teller.guest,
+        guest: &Guest::from(teller.guest),
         schedule,
         times: 1,
         any_image: false,

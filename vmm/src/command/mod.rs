@@ -12,6 +12,8 @@ pub mod probes;
 pub mod replay;
 pub mod run;
 pub mod schema;
+mod screen;
+mod signals;
 mod stats;
 
 use std::fmt::Display;

@@ -9,6 +9,7 @@ use vmm::explore::Replay;
 use vmm::explore::schedule::Schedule;
 use vmm::explore::search::Why;
 use vmm::explore::story::tell;
+use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
 use vmm::report::page::story::Document;
 use vmm::{duration, text};
@@ -61,7 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         status: 3,
     })?;
     let replay = Replay {
-        guest: &arguments.guest,
+        guest: &Guest::from(&arguments.guest),
         schedule: &schedule,
         times: arguments.times,
         any_image: arguments.any_image,

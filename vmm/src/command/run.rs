@@ -9,6 +9,7 @@ use clap::Args;
 use vmm::control::socket::Server;
 use vmm::control::{Limits, Stall, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
+use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
 use vmm::report::page::{self, Section};
 use vmm::report::perfetto;
@@ -17,6 +18,8 @@ use vmm::stats::trace::Trace;
 use vmm::whole_file::WholeFile;
 use vmm::{Config, Outcome, duration, scenario};
 
+use super::screen::Terminal;
+use super::signals::Signals;
 use super::stats::{Form, Reports};
 use super::{Refused, cannot_write, chain, check_output, complain, create};
 
@@ -115,9 +118,9 @@ fn param(text: &str) -> Result<(String, String), String> {
 }
 
 impl Arguments {
-    fn config(&self) -> Config {
-        Config {
-            guest: self.guest.clone(),
+    fn config(&self, signals: &Signals) -> Config {
+        let config = Config {
+            guest: self.guest.as_ref().map(Guest::from),
             vcpus: self.vcpus,
             memory: self.memory,
             append: self.append.clone(),
@@ -135,13 +138,14 @@ impl Arguments {
                 timeline: self.trace.is_some() || self.report.is_some(),
                 ..Tracing::NOTHING
             },
-            watch: self.watch,
+            watch: self.watch.then(|| Arc::new(Terminal::default()) as _),
             sources: Some(Arc::new(match self.tracepoints {
                 true => Sources::prove(),
                 false => Sources::prove_statistics(),
             })),
-            script: None,
-        }
+            ..Config::default()
+        };
+        config.attended_by(signals.attendant())
     }
 }
 
@@ -187,12 +191,14 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         // Of several machines the first that failed decides.
         status = if status == 0 { own } else { status };
     };
+    // Before there are other threads.
+    let signals = Signals::catch()?;
     let control = arguments.control.as_deref().map(Server::bind).transpose();
     let control = control.map_err(|error| Refused {
         message: chain(&error),
         status: 2,
     })?;
-    let config = arguments.config();
+    let config = arguments.config(&signals);
     let refused = match &arguments.script {
         None => vmm::run_attended(&config, control.as_ref(), |_| {})
             .map(report)
@@ -208,6 +214,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 .map(|error| (chain(&error), error.exit_status()))
         }
     };
+    // There are no more machines, and what is written from here on need not be waited for.
+    drop(signals);
     let traces: Vec<_> = outcomes
         .iter()
         .filter_map(|it| Some((it.trace.as_ref()?, &it.report.provenance)))

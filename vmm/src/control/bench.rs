@@ -1,6 +1,6 @@
-//! What the event loop watches while the machine runs: the ends of vCPUs, signals, the guest's
-//! console, the clock, what stalls are due, a trace that fills, and a table that is to be drawn. It only finds out
-//! that the run is over; winding up is its caller's part.
+//! What the event loop watches while the machine runs: the ends of vCPUs, whether somebody wants it to end, the guest's
+//! console, the clock, what stalls are due, a trace that fills, and a table that is to be drawn. It only finds out that
+//! the run is over; winding up is its caller's part.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -13,7 +13,6 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::live::Live;
 use super::operator::Operator;
 use super::output::{Output, Stream};
-use super::signals::Signals;
 use super::stall::{Carried, Driver};
 use super::watchdog::Watchdog;
 use super::{ControlError, Ending};
@@ -24,15 +23,14 @@ use crate::machine::threads::{self, Crew, CrewError, End};
 const TICK: Duration = Duration::from_millis(100);
 
 const VCPUS: u32 = 0;
-const SIGNALS: u32 = 1;
-const CONSOLE: u32 = 2;
-const CLOCK: u32 = 3;
-const START: u32 = 4;
-const STALLS: u32 = 5;
-const WISH: u32 = 6;
-const ALARM: u32 = 7;
-const TRACE: u32 = 8;
-const LIVE: u32 = 9;
+const CONSOLE: u32 = 1;
+const CLOCK: u32 = 2;
+const START: u32 = 3;
+const STALLS: u32 = 4;
+const WISH: u32 = 5;
+const ALARM: u32 = 6;
+const TRACE: u32 = 7;
+const LIVE: u32 = 8;
 
 /// When the loop loses patience.
 pub(super) struct Patience<'a> {
@@ -47,7 +45,6 @@ pub(super) struct Bench<'a> {
     vcpus: Arc<threads::Events>,
     operator: Arc<Operator>,
     stalls: Driver<'a>,
-    signals: Signals,
     console: Arc<Console>,
     output: Option<Output>,
     /// The table that shares the terminal with the output, if there is one.
@@ -63,7 +60,6 @@ impl<'a> Bench<'a> {
         crew: &'a Crew,
         operator: &Arc<Operator>,
         stalls: Driver<'a>,
-        signals: Signals,
         console: &Arc<Console>,
         stream: Stream,
         patience: Patience<'a>,
@@ -78,7 +74,6 @@ impl<'a> Bench<'a> {
             vcpus: Arc::clone(crew.events()),
             operator: Arc::clone(operator),
             stalls,
-            signals,
             console: Arc::clone(console),
             output: Some(output),
             live: None,
@@ -176,7 +171,6 @@ impl MutEventSubscriber for Bench<'_> {
     fn init(&mut self, ops: &mut EventOps) {
         let watched = [
             (self.vcpus.pending().as_raw_fd(), VCPUS),
-            (self.signals.as_raw_fd(), SIGNALS),
             (self.console.filled().as_raw_fd(), CONSOLE),
             (self.clock.as_raw_fd(), CLOCK),
             (self.stalls.start_announced().as_raw_fd(), START),
@@ -196,11 +190,6 @@ impl MutEventSubscriber for Bench<'_> {
     fn process(&mut self, events: Events, _: &mut EventOps) {
         match events.data() {
             VCPUS => self.vcpu_event(),
-            SIGNALS => {
-                if let Some(signal) = self.signals.take() {
-                    self.end(Ending::Signal(signal));
-                }
-            }
             CLOCK => self.tick(),
             START => {
                 let wound = self.stalls.start();

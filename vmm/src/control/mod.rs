@@ -7,7 +7,6 @@ mod live;
 pub mod operator;
 mod output;
 pub mod script;
-pub(crate) mod signals;
 pub mod socket;
 mod stall;
 mod tracer;
@@ -38,9 +37,9 @@ use crate::stats::window::{Meter, Window};
 
 use bench::{Bench, Patience};
 use live::Live;
+pub use live::Screen;
 use operator::{Equipment, Expected, Operator, Transit};
 pub use output::Stream;
-use signals::Signals;
 pub use stall::{Carried, NoSuchVcpu, Plan, Stall, StallError, Stalls, Steal, Stretch};
 use stall::{Driver, Start};
 use tracer::Tracer;
@@ -78,7 +77,7 @@ pub enum Ending {
         /// Its vCPU.
         vcpu: u32,
     },
-    /// This signal.
+    /// This signal, says who has caught it.
     Signal(i32),
     /// The time limit.
     TimeOut(Duration),
@@ -86,7 +85,7 @@ pub enum Ending {
     NoProgress(Duration),
     /// The script stopped before its end.
     Script(script::Failure),
-    /// Somebody at the control socket has said so.
+    /// The operator has said so.
     Quit,
 }
 
@@ -198,8 +197,8 @@ pub struct Setup<'a> {
     pub command_line: String,
     /// What to trace, from the start of the workload on.
     pub trace: Tracing,
-    /// Whether to show a live table of the vCPUs on standard error, if that is a terminal.
-    pub watch: bool,
+    /// Where to show a live table of the vCPUs.
+    pub watch: Option<Arc<dyn Screen>>,
     /// Who counts beside the VMM and can be believed, if that was found out.
     pub sources: Option<&'a Sources>,
 }
@@ -217,8 +216,6 @@ pub fn run(
 ) -> Result<Aftermath, ControlError> {
     let sources = setup.sources.map_or_else(Vec::new, |it| it.list.clone());
     let meter = Arc::new(Meter::new(&machine, lab.clone(), &sources));
-    // Before the threads, which inherit what is blocked.
-    let signals = Signals::catch().map_err(|e| ControlError::Prepare("catch signals", e))?;
 
     let tracer = (setup.trace != Tracing::NOTHING)
         .then(|| Tracer::new(setup.trace, &machine, lab.clone(), &setup.points))
@@ -279,7 +276,6 @@ pub fn run(
             crew,
             &operator,
             stalls,
-            signals,
             devices.console(),
             setup.console,
             Patience {
@@ -287,14 +283,15 @@ pub fn run(
                 watchdog,
             },
         )?;
-        if setup.watch {
-            let live = Live::new(crew, &operator, &meter, lab)
+        if let Some(screen) = setup.watch {
+            let live = Live::new(crew, &operator, &meter, lab, screen)
                 .map_err(|e| ControlError::Prepare("create a timer for the live table", e))?;
             bench.show(live);
         }
         attend(&operator);
         watch(bench, crew)
     });
+    let _gone = Gone(&operator);
     // Whoever waits for the machine must hear that it is over, however that came.
     match &ended {
         Ok((ending, ..)) => operator.end(ending, ending.cuts_short()),
@@ -331,6 +328,15 @@ pub fn run(
     drop(vcpus);
     drop(vm);
     Ok(aftermath)
+}
+
+/// Says when the machine has been wound up, however that went.
+struct Gone<'a>(&'a Operator);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
 }
 
 /// Lets the vCPUs go and waits for the end.

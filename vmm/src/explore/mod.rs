@@ -19,7 +19,6 @@ pub mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -41,6 +40,7 @@ use until::Until;
 use words::NoEffect;
 
 use crate::machine::MachineError;
+use crate::machine::guest::Guest;
 use crate::machine::image::Image;
 use crate::provenance::{Input, Provenance};
 use crate::stats::sources::Kvm;
@@ -67,7 +67,7 @@ pub enum Strategy {
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The guest image.
-    pub guest: PathBuf,
+    pub guest: Guest,
     /// The case.
     pub case: Case,
     /// The file that it is from, if it is from one.
@@ -283,18 +283,18 @@ pub fn is_possible(strategy: Strategy, granularity: Granularity) -> bool {
     (strategy == Strategy::Reference) == (granularity == Granularity::Every)
 }
 
-/// Explores. `interrupted` is asked, when a signal comes, whether to stop.
+/// Explores. `interrupted` is asked now and then whether to stop, as a signal would have it.
 ///
 /// # Errors
 /// [`ExploreError`] if that was not possible. That something breaks is no error.
 pub fn explore(
     config: &Config,
-    interrupted: fn() -> bool,
+    interrupted: impl Fn() -> bool + Send + Sync + 'static,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, ExploreError> {
     let until = Until::new(interrupted, config.time);
     check_words(&config.case, &config.append)?;
-    let image = Image::open(&config.guest)?;
+    let image = config.guest.open()?;
     let mut specimen = Specimen::boot(&setup(&image, config), until)?;
     let begun = Instant::now();
     let provenance = Provenance {
@@ -302,7 +302,7 @@ pub fn explore(
         case: config.case_file.clone(),
         ..Provenance::new(
             config.kvm,
-            Input::new(&config.guest, image.bytes()),
+            Input::new(config.guest.name(), image.bytes()),
             config.case.cpus,
             &options(config),
         )
@@ -575,7 +575,7 @@ fn made_short(
 #[derive(Debug, Clone, Copy)]
 pub struct Replay<'a> {
     /// The guest image.
-    pub guest: &'a Path,
+    pub guest: &'a Guest,
     /// The schedule.
     pub schedule: &'a Schedule,
     /// How often.
@@ -612,14 +612,14 @@ pub struct Replayed {
 /// [`ExploreError`] if that was not possible.
 pub fn replay(
     replay: &Replay<'_>,
-    interrupted: fn() -> bool,
+    interrupted: impl Fn() -> bool + Send + Sync + 'static,
     on_stop: &mut retrace::OnStop<'_>,
 ) -> Result<Replayed, ExploreError> {
     let schedule = replay.schedule;
     let until = Until::new(interrupted, replay.time);
     let case = Case::parse(&schedule.case)?;
     check_words(&case, &schedule.append)?;
-    let image = Image::open(replay.guest)?;
+    let image = replay.guest.open()?;
     let setup = Setup {
         image: &image,
         case: &case,

@@ -115,9 +115,7 @@ pub struct Schedule {
 }
 
 /// Where CPUs stop so that others can go on.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Granularity {
     /// At named probes.
@@ -126,7 +124,6 @@ pub enum Granularity {
     Access,
     /// Before every access, as with [`Granularity::Access`], and nothing is passed over or taken for the same: what the
     /// reference search needs.
-    #[value(skip)]
     Every,
 }
 

@@ -248,9 +248,9 @@ impl<'a> Teller<'a> {
 /// As [`super::replay`].
 pub fn tell(
     replay: &super::Replay<'_>,
-    interrupted: fn() -> bool,
+    interrupted: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Result<(super::Replayed, Story), ExploreError> {
-    let image = Image::open(replay.guest)?;
+    let image = replay.guest.open()?;
     let mut teller = Teller::new(&image);
     let on_stop: &mut OnStop<'_> =
         &mut |specimen, choice, turn| teller.hear(specimen, choice, turn);

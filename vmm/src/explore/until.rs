@@ -1,22 +1,27 @@
 //! How long a search or a replay may go on: until a signal comes, or its time is up. The guest is untrusted, so that
 //! this is asked wherever it could keep one waiting.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::search::Why;
 
 /// What ends a search or a replay from outside.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Until {
-    interrupted: fn() -> bool,
+    interrupted: Arc<dyn Fn() -> bool + Send + Sync>,
     deadline: Option<Instant>,
 }
 
 impl Until {
     /// Until `interrupted` says that a signal has come, or `time` from now is over, if that is given.
-    pub fn new(interrupted: fn() -> bool, time: Option<Duration>) -> Self {
+    pub fn new(
+        interrupted: impl Fn() -> bool + Send + Sync + 'static,
+        time: Option<Duration>,
+    ) -> Self {
         Self {
-            interrupted,
+            interrupted: Arc::new(interrupted),
             // A time that no clock can tell is none.
             deadline: time.and_then(|time| Instant::now().checked_add(time)),
         }
@@ -32,8 +37,18 @@ impl Until {
     }
 }
 
+impl fmt::Debug for Until {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Until")
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -43,5 +58,12 @@ mod tests {
         assert_eq!(Until::new(|| false, Some(Duration::MAX)).is_over(), None);
         assert_eq!(Until::new(|| false, no_time).is_over(), Some(Why::Time));
         assert_eq!(Until::new(|| true, no_time).is_over(), Some(Why::Signal));
+        // What says so can be anything that a program has.
+        let wish = Arc::new(AtomicBool::new(false));
+        let wished = Arc::clone(&wish);
+        let until = Until::new(move || wished.load(Ordering::Relaxed), None);
+        assert_eq!(until.is_over(), None);
+        wish.store(true, Ordering::Relaxed);
+        assert_eq!(until.is_over(), Some(Why::Signal));
     }
 }

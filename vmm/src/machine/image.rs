@@ -1,5 +1,5 @@
 //! The guest image: read, checked, and copied into memory. Everything that can be wrong with a file
-//! is found here, before there is a machine, and named together with the file. `linux-loader` does
+//! is found here, before there is a machine, and named together with the file or what the bytes are called. `linux-loader` does
 //! the copying and finds the entry note; it trusts much of what the checks here establish.
 
 use std::fs::File;
@@ -7,6 +7,7 @@ use std::io::{self, Cursor, Read};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use linux_loader::loader::{Elf, KernelLoader};
 use object::elf::{
@@ -106,7 +107,7 @@ pub enum Problem {
 #[derive(Debug)]
 pub struct Image {
     path: PathBuf,
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
     end: u64,
     entry: u64,
 }
@@ -117,15 +118,28 @@ impl Image {
     /// # Errors
     /// [`ImageError`] names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<Self, ImageError> {
-        read(path)
-            .and_then(|bytes| Self::check(path, bytes))
+        Self::named(path, read(path).map(Arc::from))
+    }
+
+    /// Checks the image that `bytes` are. What is said of it calls it `name`.
+    ///
+    /// # Errors
+    /// As for a file.
+    pub fn from_bytes(name: &Path, bytes: impl Into<Arc<[u8]>>) -> Result<Self, ImageError> {
+        let bytes = bytes.into();
+        Self::named(name, check_length(bytes.len()).map(|()| bytes))
+    }
+
+    fn named(name: &Path, bytes: Result<Arc<[u8]>, Problem>) -> Result<Self, ImageError> {
+        bytes
+            .and_then(|bytes| Self::check(name, bytes))
             .map_err(|problem| ImageError {
-                path: path.to_owned(),
+                path: name.to_owned(),
                 problem,
             })
     }
 
-    fn check(path: &Path, bytes: Vec<u8>) -> Result<Self, Problem> {
+    fn check(path: &Path, bytes: Arc<[u8]>) -> Result<Self, Problem> {
         let programs = Programs::parse(&bytes)?;
         let segments = programs.segments()?;
         let end = segments
@@ -150,7 +164,7 @@ impl Image {
         self.end
     }
 
-    /// The file as it was read.
+    /// The image as it was read.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -165,7 +179,7 @@ impl Image {
     /// # Errors
     /// [`ImageError`] if `linux-loader` refuses the file after all.
     pub fn load(&self, memory: &GuestMemoryMmap) -> Result<(), ImageError> {
-        Elf::load(memory, None, &mut Cursor::new(&self.bytes), None)
+        Elf::load(memory, None, &mut Cursor::new(&self.bytes[..]), None)
             .map(drop)
             .map_err(|error| ImageError {
                 path: self.path.clone(),
@@ -193,10 +207,15 @@ fn read(path: &Path) -> Result<Vec<u8>, Problem> {
     file.take(LARGEST + 1)
         .read_to_end(&mut bytes)
         .map_err(Problem::Read)?;
-    match bytes.len() as u64 {
+    check_length(bytes.len())?;
+    Ok(bytes)
+}
+
+fn check_length(length: usize) -> Result<(), Problem> {
+    match length as u64 {
         0 => Err(Problem::Empty),
         length if length > LARGEST => Err(Problem::TooLarge(length)),
-        _ => Ok(bytes),
+        _ => Ok(()),
     }
 }
 

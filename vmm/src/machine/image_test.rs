@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::guest::Guest;
 use proptest::prelude::*;
 
 use ::tests::image::{self, Segment, elf};
@@ -6,7 +7,7 @@ use ::tests::image::{self, Segment, elf};
 const CODE: u64 = image::CODE as u64;
 
 fn check(bytes: Vec<u8>) -> Result<Image, Problem> {
-    Image::check(Path::new("guest.bin"), bytes)
+    Image::check(Path::new("guest.bin"), bytes.into())
 }
 
 fn refusal(bytes: Vec<u8>) -> String {
@@ -160,6 +161,24 @@ fn files_that_cannot_be_images_are_named() {
             .to_string()
             .contains("too many")
     );
+}
+
+#[test]
+fn bytes_are_as_good_as_a_file() {
+    let bytes = guest(&[0xf4; 4]);
+    let from_bytes = Guest::bytes("mine", bytes.clone()).open().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &bytes).unwrap();
+    let from_file = Guest::from(file.path()).open().unwrap();
+    assert_eq!(from_bytes.bytes(), from_file.bytes());
+    assert_eq!(from_bytes.entry(), from_file.entry());
+    assert_eq!(from_bytes.end(), from_file.end());
+
+    let refusal = |bytes: Vec<u8>| Guest::bytes("mine", bytes).open().unwrap_err().to_string();
+    assert!(refusal(Vec::new()).starts_with("mine: the guest image is empty"));
+    assert!(refusal(vec![0x7f; 16]).starts_with("mine: not an ELF file"));
+    let large = usize::try_from(LARGEST + 1).unwrap();
+    assert!(refusal(vec![0; large]).contains("too many for a guest image"));
 }
 
 proptest! {

@@ -2,7 +2,10 @@
 //! place where memory is shared with a running `KVM_RUN`: a single byte, through a mapping of its
 //! own, and never anything else.
 
+use std::io;
 use std::os::fd::AsRawFd;
+use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
@@ -10,7 +13,7 @@ use std::time::Duration;
 
 use kvm_ioctls::KvmRunWrapper;
 use vmm_sys_util::errno;
-use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, register_signal_handler};
 
 /// The byte that makes the next `KVM_RUN` of one vCPU return at once.
 ///
@@ -57,18 +60,74 @@ impl ImmediateExit {
     }
 }
 
-/// The signal that interrupts `KVM_RUN`.
+/// The signal that was asked for, or is in use.
+static SIGNAL: OnceLock<libc::c_int> = OnceLock::new();
+
+/// The signal that interrupts `KVM_RUN`: the first of the real-time signals, unless the program has chosen another.
 pub fn signal() -> libc::c_int {
-    SIGRTMIN()
+    *SIGNAL.get_or_init(SIGRTMIN)
 }
 
-/// Installs a handler for [`signal`], which need not do anything: to have been delivered is enough.
+/// Why a signal cannot interrupt `KVM_RUN`.
+#[derive(Debug, thiserror::Error)]
+pub enum SignalError {
+    /// The program has a use for it.
+    #[error(
+        "this program has a handler of its own for signal {0}, by which vCPUs are to be interrupted; choose another \
+         with vmm::machine::kick::use_signal before the first machine"
+    )]
+    Taken(libc::c_int),
+    /// It is none that programs can use as they like.
+    #[error("signal {0} is no real-time signal; those are {1} to {2}")]
+    NotRealTime(libc::c_int, libc::c_int, libc::c_int),
+    /// Another one is in use by now.
+    #[error("signal {0} interrupts vCPUs already; choose before the first machine")]
+    TooLate(libc::c_int),
+    /// The host refuses.
+    #[error("cannot handle signal {0}")]
+    Refused(libc::c_int, #[source] io::Error),
+}
+
+/// Has vCPUs interrupted by the real-time signal `wanted`. To be said before there is a machine, by a program that uses
+/// the first such signal itself.
 ///
 /// # Errors
-/// What `sigaction` said.
-pub fn install_handler() -> Result<(), errno::Error> {
+/// [`SignalError`] if it is no such signal, or too late.
+pub fn use_signal(wanted: libc::c_int) -> Result<(), SignalError> {
+    let (first, last) = (SIGRTMIN(), SIGRTMAX());
+    if !(first..=last).contains(&wanted) {
+        return Err(SignalError::NotRealTime(wanted, first, last));
+    }
+    let used = *SIGNAL.get_or_init(|| wanted);
+    match used == wanted {
+        true => Ok(()),
+        false => Err(SignalError::TooLate(used)),
+    }
+}
+
+/// Installs a handler for [`signal`], which need not do anything: to have been delivered is enough. It is the one thing
+/// that a machine changes in the process around it, and takes nothing from anybody: a handler that is there stays.
+///
+/// # Errors
+/// [`SignalError::Taken`] if there is another.
+pub fn install_handler() -> Result<(), SignalError> {
+    handle(signal())
+}
+
+fn handle(signal: libc::c_int) -> Result<(), SignalError> {
     extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
-    register_signal_handler(signal(), nothing)
+    // SAFETY: all zeroes are a valid `sigaction`.
+    let mut current: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: `current` is a valid place for one `sigaction`, and without another nothing is changed.
+    if unsafe { libc::sigaction(signal, ptr::null(), &raw mut current) } != 0 {
+        return Err(SignalError::Refused(signal, io::Error::last_os_error()));
+    }
+    match current.sa_sigaction {
+        libc::SIG_DFL | libc::SIG_IGN => register_signal_handler(signal, nothing)
+            .map_err(|error| SignalError::Refused(signal, error.into())),
+        ours if ours == nothing as *const () as usize => Ok(()),
+        _ => Err(SignalError::Taken(signal)),
+    }
 }
 
 /// How often an [`Alarm`] rings.
@@ -111,5 +170,45 @@ impl Drop for Alarm {
             // It has nothing that could panic.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers that no machine of these tests uses, since each test process has one table of handlers.
+    fn unused(nth: libc::c_int) -> libc::c_int {
+        SIGRTMAX() - nth
+    }
+
+    #[test]
+    fn a_handler_of_the_programs_own_is_left_alone() {
+        extern "C" fn own(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+        let signal = unused(0);
+        register_signal_handler(signal, own).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(handle(signal), Err(SignalError::Taken(it)) if it == signal));
+        }
+    }
+
+    #[test]
+    fn a_second_machine_finds_the_handler_of_the_first() {
+        handle(unused(1)).unwrap();
+        handle(unused(1)).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused() {
+        assert!(matches!(
+            use_signal(libc::SIGTERM),
+            Err(SignalError::NotRealTime(libc::SIGTERM, ..))
+        ));
+        let used = signal();
+        use_signal(used).unwrap();
+        assert!(matches!(
+            use_signal(unused(2)),
+            Err(SignalError::TooLate(it)) if it == used
+        ));
     }
 }

@@ -1,5 +1,5 @@
-//! The host's limit on open files, raised as far as a machine with many vCPUs needs. Touches nothing
-//! but that limit.
+//! The limit on open files, of which a machine with many vCPUs needs many. Machines only look at it: it is the whole
+//! process's, which has to ask by itself that it be raised.
 
 use std::io;
 
@@ -23,40 +23,109 @@ pub enum LimitError {
         /// The hard limit.
         allowed: u64,
     },
+    /// The soft limit is too low, and could be raised.
+    #[error(
+        "{vcpus} vCPUs need {needed} open files and this process may have {allowed}; raise its limit before \
+         (ulimit -n {needed}, or vmm::machine::limits::raise() in a program)"
+    )]
+    NotRaised {
+        /// Number of vCPUs.
+        vcpus: u32,
+        /// Files needed.
+        needed: u64,
+        /// The soft limit.
+        allowed: u64,
+    },
     /// The limit cannot be read or set.
-    #[error("cannot raise the limit on open files")]
-    Refused(#[source] io::Error),
+    #[error("cannot {0} the limit on open files")]
+    Refused(&'static str, #[source] io::Error),
 }
 
-/// Raises the soft limit if `vcpus` vCPUs, each with so many files `more` than it always has, need more than it
-/// allows.
+/// Checks that `vcpus` vCPUs, each with so many files `more` than it always has, can have theirs.
 ///
 /// # Errors
-/// [`LimitError`] if the hard limit is too low.
-pub fn raise(vcpus: u32, more: u64) -> Result<(), LimitError> {
+/// [`LimitError`] says which limit is too low.
+pub fn check(vcpus: u32, more: u64) -> Result<(), LimitError> {
+    needs(vcpus, more, current()?)
+}
+
+fn needs(vcpus: u32, more: u64, limit: libc::rlimit) -> Result<(), LimitError> {
     let needed = u64::from(vcpus) * (PER_VCPU + more) + BESIDES;
+    if limit.rlim_max < needed {
+        let allowed = limit.rlim_max;
+        return Err(LimitError::OpenFiles {
+            vcpus,
+            needed,
+            allowed,
+        });
+    }
+    if limit.rlim_cur < needed {
+        let allowed = limit.rlim_cur;
+        return Err(LimitError::NotRaised {
+            vcpus,
+            needed,
+            allowed,
+        });
+    }
+    Ok(())
+}
+
+/// Lets this process, and those that it starts from now on, have as many open files as the host allows.
+///
+/// # Errors
+/// [`LimitError::Refused`].
+pub fn raise() -> Result<(), LimitError> {
+    let limit = current()?;
+    let raised = libc::rlimit {
+        rlim_cur: limit.rlim_max,
+        ..limit
+    };
+    // SAFETY: `raised` is a valid `rlimit`, and raising the soft limit takes nothing from anybody.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } {
+        0 => Ok(()),
+        _ => Err(LimitError::Refused("raise", io::Error::last_os_error())),
+    }
+}
+
+fn current() -> Result<libc::rlimit, LimitError> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: `limit` is a valid place for one `rlimit`.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(LimitError::Refused(io::Error::last_os_error()));
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => Ok(limit),
+        _ => Err(LimitError::Refused("read", io::Error::last_os_error())),
     }
-    if limit.rlim_cur >= needed {
-        return Ok(());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_that_is_too_low_is_named() {
+        let with = |rlim_cur, rlim_max| needs(100, 3, libc::rlimit { rlim_cur, rlim_max });
+        let needed = 100 * 5 + BESIDES;
+        assert!(with(needed, needed).is_ok());
+        assert!(matches!(
+            with(needed - 1, needed),
+            Err(LimitError::NotRaised { allowed, .. }) if allowed == needed - 1
+        ));
+        assert!(matches!(
+            with(needed - 1, needed - 1),
+            Err(LimitError::OpenFiles { allowed, .. }) if allowed == needed - 1
+        ));
     }
-    if limit.rlim_max < needed {
-        return Err(LimitError::OpenFiles {
-            vcpus,
-            needed,
-            allowed: limit.rlim_max,
-        });
+
+    #[test]
+    fn to_look_at_the_limit_leaves_it_as_it_is() {
+        let before = current().unwrap();
+        let _ = check(shared::lab::MAX_CPUS, 1 << 40);
+        let after = current().unwrap();
+        assert_eq!(
+            (before.rlim_cur, before.rlim_max),
+            (after.rlim_cur, after.rlim_max)
+        );
     }
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: `limit` is a valid `rlimit`, and raising the soft limit takes nothing from anybody.
-    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
-        return Err(LimitError::Refused(io::Error::last_os_error()));
-    }
-    Ok(())
 }

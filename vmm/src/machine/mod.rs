@@ -7,6 +7,7 @@ pub mod breakpoints;
 pub mod clock;
 pub mod cpuid;
 pub mod devices;
+pub mod guest;
 pub mod holding;
 pub mod image;
 pub mod inspect;
@@ -104,7 +105,7 @@ impl Machine {
     /// # Errors
     /// [`MachineError`] says what is in the way.
     pub fn build(parts: &Parts<'_>) -> Result<Self, MachineError> {
-        limits::raise(parts.vcpus, 0)?;
+        limits::check(parts.vcpus, 0)?;
         let memory = allocate(parts.layout)?;
         parts.image.load(&memory)?;
         boot::write(&memory, parts.layout, parts.vcpus, parts.command_line)?;

@@ -29,9 +29,12 @@ pub const CONFIRMATION: Duration = Duration::from_secs(30);
 /// Why the threads do not do as they should.
 #[derive(Debug, thiserror::Error)]
 pub enum CrewError {
-    /// No eventfd or signal handler.
+    /// No eventfd.
     #[error("cannot prepare the vCPU threads")]
     Prepare(#[source] io::Error),
+    /// No signal by which they could be interrupted.
+    #[error(transparent)]
+    Signal(#[from] kick::SignalError),
     /// No thread.
     #[error("cannot start the thread of vCPU {id}; raise the limit on threads (ulimit -u)")]
     Spawn {
@@ -208,7 +211,7 @@ impl Crew {
         on_message: &Arc<OnMessage>,
         pins: Option<&Pins>,
     ) -> Result<Self, CrewError> {
-        kick::install_handler().map_err(|error| CrewError::Prepare(error.into()))?;
+        kick::install_handler()?;
         let events = Arc::new(Events::new().map_err(CrewError::Prepare)?);
         let mut crew = Self {
             members: Vec::with_capacity(vcpus.len()),

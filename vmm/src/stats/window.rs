@@ -130,7 +130,7 @@ impl Meter {
         threads: impl Iterator<Item = libc::pid_t>,
     ) -> Result<(), TracepointError> {
         let vcpus = u32::try_from(self.tallies.len()).unwrap_or(u32::MAX);
-        limits::raise(vcpus, tracepoints.len() as u64)?;
+        limits::check(vcpus, tracepoints.len() as u64)?;
         let counters = threads.map(|thread| tracepoints.count(thread));
         let counting = Counting {
             tracepoints: tracepoints.clone(),

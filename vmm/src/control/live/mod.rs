@@ -1,18 +1,18 @@
 //! The live table of `--watch`: what each vCPU is doing, and how fast. Everything in it comes from counters that
 //! are kept anyway; it asks nothing of any vCPU or guest, and costs a look at memory four times a second.
 
-mod screen;
 mod table;
 
+use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::operator::Operator;
-use super::output::Output;
+use super::output::{Output, is_ready};
 use crate::lab::{self, Counted, Lab};
 use crate::machine::holding::HeldBy;
 use crate::machine::lifecycle::{Stall, State};
@@ -20,8 +20,22 @@ use crate::machine::threads::Crew;
 use crate::stats::sources::{STATS, Status, status};
 use crate::stats::window::{Meter, Sample};
 
-use screen::Screen;
 use table::Row;
+
+/// A terminal that can show text at its end and replace it: where the live table is drawn. The caller brings it, so that
+/// nothing is written that he has not asked for.
+pub trait Screen: fmt::Debug + Send + Sync {
+    /// What it writes to. While that takes nothing, because somebody holds it, nothing is shown.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// How many lines and columns it has.
+    fn size(&self) -> (u16, u16);
+    /// Shows `text` in the place of what it showed before.
+    fn show(&self, text: String);
+    /// Takes away what it shows while `write` writes to the terminal, and puts it back below.
+    fn above(&self, write: &mut dyn FnMut());
+    /// Takes away what it shows.
+    fn clear(&self);
+}
 
 /// How often the table is drawn.
 const REFRESH: Duration = Duration::from_millis(250);
@@ -41,11 +55,11 @@ pub(super) struct Live<'a> {
     timer: TimerFd,
     started: Instant,
     last: Seen,
-    screen: Screen,
+    screen: Arc<dyn Screen>,
 }
 
 impl<'a> Live<'a> {
-    /// A table of the vCPUs of `crew` on standard error.
+    /// A table of the vCPUs of `crew` on `screen`.
     ///
     /// # Errors
     /// The host gives no timer.
@@ -54,6 +68,7 @@ impl<'a> Live<'a> {
         operator: &Arc<Operator>,
         meter: &Arc<Meter>,
         lab: &Lab,
+        screen: Arc<dyn Screen>,
     ) -> io::Result<Self> {
         let mut timer = TimerFd::new()?;
         timer.reset(REFRESH, Some(REFRESH))?;
@@ -65,7 +80,7 @@ impl<'a> Live<'a> {
             timer,
             started: Instant::now(),
             last: Seen::now(meter, lab),
-            screen: Screen::default(),
+            screen,
         })
     }
 
@@ -74,15 +89,21 @@ impl<'a> Live<'a> {
         self.timer.as_raw_fd()
     }
 
-    /// Draws the table anew, and above it the lines that `output` holds if it is a terminal.
+    /// Draws the table anew, and above it the lines that `output` holds if it is a terminal: this one, as far as anybody
+    /// knows.
     pub fn refresh(&mut self, output: &mut Output) {
         // How many times were missed does not matter.
         let _ = self.timer.wait();
         let now = Seen::now(&self.meter, &self.lab);
         let rows: Vec<_> = (0..self.crew.len()).map(|id| self.row(id, &now)).collect();
         let time = self.started.elapsed();
-        self.screen
-            .draw(output, |size| table::render(&rows, time, size));
+        if is_ready(&self.screen.fd()) {
+            if output.is_terminal() && output.has_lines() {
+                self.screen.above(&mut || output.write_lines());
+            }
+            self.screen
+                .show(table::render(&rows, time, self.screen.size()));
+        }
         self.last = now;
     }
 
@@ -141,6 +162,12 @@ impl<'a> Live<'a> {
             }
             (state, _) => state.name().to_owned(),
         }
+    }
+}
+
+impl Drop for Live<'_> {
+    fn drop(&mut self) {
+        self.screen.clear();
     }
 }
 

@@ -88,6 +88,11 @@ impl Operator {
         self.news.publish();
     }
 
+    /// Says that the machine has been wound up.
+    pub(in crate::control) fn leave(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
     /// Readable when somebody wishes the machine to end.
     pub(in crate::control) fn wished(&self) -> &EventFd {
         &self.wished
@@ -100,7 +105,7 @@ impl Operator {
     }
 
     /// Ends the machine now, in this way.
-    pub(in crate::control) fn quit(&self, ending: Ending) {
+    pub(in crate::control) fn end_as(&self, ending: Ending) {
         if self.wish.set(ending).is_ok() {
             // Cannot be full after one write.
             let _ = self.wished.write(1);

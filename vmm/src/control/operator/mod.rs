@@ -2,8 +2,8 @@
 //! ask of it, from any thread, by the same verbs. Each verb either does at once what it says or waits, with
 //! a limit, for something that it names. Knows nothing of scripts and sockets.
 //!
-//! The verbs stand by what they are about: the machine as a [`whole`], one [`vcpu`], [`telling`] a CPU what to do,
-//! the [`ipis`] on the wire. What the event loop and the vCPUs' threads need of an operator is in [`machine_side`].
+//! The verbs stand by what they are about: the machine as a `whole`, one `vcpu`, `telling` a CPU what to do,
+//! the `ipis` on the wire. What the event loop and the vCPUs' threads need of an operator is in `machine_side`.
 //!
 //! A machine can be over at any moment. Every verb then says so ([`OperatorError::Over`]), and no wait
 //! outlives the machine.
@@ -108,6 +108,8 @@ pub struct Operator {
     ended: OnceLock<String>,
     /// Whether it was ended from outside, and with it whatever was to come.
     cut_short: AtomicBool,
+    /// Whether it has been wound up since.
+    gone: AtomicBool,
 }
 
 impl Operator {
@@ -148,6 +150,7 @@ impl Operator {
             wished: EventFd::new(EFD_NONBLOCK)?,
             ended: OnceLock::new(),
             cut_short: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             lab,
         })
     }

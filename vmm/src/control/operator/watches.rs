@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use shared::ledger::CallId;
 use shared::probe::{Arms, HELD, TRACED};
 
 use crate::lab::Lab;
@@ -17,6 +18,32 @@ pub struct Watch {
     pub call: Option<u64>,
     /// How often the CPU is to come there, the time that it is held included; at least 1.
     pub nth: u64,
+}
+
+impl Watch {
+    /// The first time that it comes to a point called `name`, whatever call is at hand.
+    pub fn at(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            call: None,
+            nth: 1,
+        }
+    }
+
+    /// Only with `call` at hand.
+    #[must_use]
+    pub fn with_call(self, call: CallId) -> Self {
+        Self {
+            call: Some(call.raw()),
+            ..self
+        }
+    }
+
+    /// Not before the `nth` time, from 1.
+    #[must_use]
+    pub fn nth(self, nth: u64) -> Self {
+        Self { nth, ..self }
+    }
 }
 
 /// There is no such point.

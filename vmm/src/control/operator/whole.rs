@@ -8,6 +8,7 @@ use shared::ledger::CallId;
 use shared::mailbox::Verb;
 
 use super::{Expected, Operator, OperatorError, Wait};
+use crate::control::Ending;
 use crate::cpus::CpuSet;
 use crate::lab::mailbox::Command;
 use crate::lab::{Counted, Record};
@@ -178,6 +179,16 @@ impl Operator {
         })
     }
 
+    /// Ends the machine now, whatever its CPUs do.
+    pub fn quit(&self) {
+        self.end_as(Ending::Quit);
+    }
+
+    /// As [`Operator::quit`], because signal number `signal` has come. It is for the program to catch signals.
+    pub fn interrupt(&self, signal: i32) {
+        self.end_as(Ending::Signal(signal));
+    }
+
     /// Waits for the machine to end by itself, and leaves that to its own limits.
     pub fn wait_end(&self) {
         while self.ended.get().is_none() {
@@ -199,6 +210,11 @@ impl Operator {
     /// How the machine ended, if it has.
     pub fn over(&self) -> Option<&str> {
         self.ended.get().map(String::as_str)
+    }
+
+    /// Whether the machine is over and has been wound up as well: nothing of it runs any more.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
 
     /// How the machine ended, if it did not end by itself: by a signal, a time limit, or because somebody said so.

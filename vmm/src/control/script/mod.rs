@@ -10,6 +10,7 @@ mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use std::time::Duration;
 
 use rhai::{Dynamic, Engine, EvalAltResult};
 
-use super::Ending;
 use super::operator::{Operator, OperatorError, Wait};
+use super::{Ending, Stream};
 use crate::provenance::Input;
 use crate::text;
 use failure::bad;
@@ -53,12 +54,14 @@ pub struct Wanted {
 pub type Boot = dyn Fn(Wanted) -> Result<Arc<Operator>, String>;
 
 /// What a script is given beside machines.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
     /// Whether there is a machine for a script that boots none itself.
     pub machine: bool,
     /// Values that it can ask for by name.
     pub params: BTreeMap<String, String>,
+    /// Where what it prints goes while there is no machine with a console.
+    pub console: Stream,
 }
 
 /// A script, read and checked.
@@ -103,13 +106,14 @@ impl Script {
             has_booted: Cell::new(false),
             current: RefCell::default(),
             limit: Cell::new(LIMIT),
+            unsaid: RefCell::default(),
             cut_short: RefCell::default(),
         });
         let result = self
             .perform(&stage)
             .map_err(|error| Failure::of(&self.file, &error));
         if let (Err(failure), Some(operator)) = (&result, stage.leave()) {
-            operator.quit(Ending::Script(failure.clone()));
+            operator.end_as(Ending::Script(failure.clone()));
             operator.wait_end();
         }
         result
@@ -150,6 +154,8 @@ struct Stage {
     /// The machine it is at work on.
     current: RefCell<Option<Arc<Operator>>>,
     limit: Cell<Duration>,
+    /// What it has printed without a machine, if that is to be kept: for the next one's console.
+    unsaid: RefCell<Vec<String>>,
     /// Why it is not to go on, if an earlier machine was ended from outside.
     cut_short: RefCell<Option<String>>,
 }
@@ -221,6 +227,10 @@ impl Stage {
         operator.drive(true);
         let start = self.limit.get().max(BOOT);
         *self.current.borrow_mut() = Some(Arc::clone(&operator));
+        self.unsaid
+            .take()
+            .iter()
+            .for_each(|text| operator.say(text));
         // Earlier a script could only be in the way.
         let started = operator.wait_started(Wait::up_to(start));
         if !matches!(started, Err(OperatorError::Over(_))) {
@@ -276,7 +286,12 @@ impl Stage {
     fn say(&self, text: &str) {
         match &*self.current.borrow() {
             Some(operator) => operator.say(text),
-            None => println!("{text}"),
+            // A reader that has gone, as of a machine's console, is no reason to stop.
+            None => match self.given.console {
+                Stream::Stdout => _ = writeln!(io::stdout(), "{text}"),
+                Stream::Stderr => _ = writeln!(io::stderr(), "{text}"),
+                Stream::Kept => self.unsaid.borrow_mut().push(text.to_owned()),
+            },
         }
     }
 }

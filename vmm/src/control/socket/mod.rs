@@ -1,5 +1,5 @@
 //! The control socket: a UNIX socket at which clients drive the machine, one thread each. It looks after
-//! connections; what is said there is [`protocol`]'s. A client that sends rubbish, stalls or vanishes harms
+//! connections; what is said there is `protocol`'s. A client that sends rubbish, stalls or vanishes harms
 //! nobody else, and no thread outlives the [`Server`].
 
 mod protocol;
@@ -16,16 +16,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::fs::Mode;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::operator::Operator;
-use super::signals::leave_to_others;
 
 pub use protocol::VERSION;
 
 /// Clients at one time.
 const MOST_CLIENTS: usize = 32;
+
+/// Clients that wait to be accepted.
+const BACKLOG: i32 = 128;
 
 /// Bytes of the longest line.
 const LONGEST_LINE: u64 = 64 << 10;
@@ -84,7 +88,7 @@ pub struct Server {
 
 impl Server {
     /// Makes a socket at `path`, which only this user can connect to. What is left of one that nobody
-    /// listens at any more is replaced. To be called before there are other threads.
+    /// listens at any more is replaced.
     ///
     /// # Errors
     /// [`SocketError`] says what is in the way.
@@ -106,7 +110,6 @@ impl Server {
             .name("control".to_owned())
             .stack_size(128 << 10)
             .spawn(move || {
-                leave_to_others();
                 accept(&listener, &waiting, &accepting);
             })
             .map_err(failed)?;
@@ -224,16 +227,16 @@ fn make_room(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Binds a socket that is this user's alone from the first moment on: `bind` takes the file's mode from the
-/// umask, and a `chmod` afterwards would be too late.
+/// Binds a socket that is this user's alone from the first moment on: Linux gives the file no more than the mode that
+/// the socket has before. A `chmod` afterwards would be too late, and the umask is not this thread's alone.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    // SAFETY: `umask` cannot fail and touches no memory. It is the process's, which has no other thread yet
-    // that could make a file meanwhile.
-    let umask = unsafe { libc::umask(0o177) };
-    let listener = UnixListener::bind(path);
-    // SAFETY: as above.
-    unsafe { libc::umask(umask) };
-    listener
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::CLOEXEC;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    net::bind(&socket, &address)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
 }
 
 fn accept(listener: &UnixListener, waiting: &Waiting, exchange: &Arc<Exchange>) {
@@ -346,5 +349,32 @@ impl HangingUp {
         let mut events = [EpollEvent::default()];
         let seen = self.0.as_ref().map(|epoll| epoll.wait(0, &mut events));
         seen.is_some_and(|seen| seen.is_ok_and(|seen| seen > 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_socket_is_this_users_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control");
+        let server = Server::bind(&path).unwrap();
+        let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        UnixStream::connect(&path).unwrap();
+        assert!(matches!(Server::bind(&path), Err(SocketError::InUse(_))));
+        drop(server);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_path_that_no_client_could_name_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x".repeat(120));
+        assert!(matches!(Server::bind(&path), Err(SocketError::Bind(..))));
     }
 }

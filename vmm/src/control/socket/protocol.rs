@@ -10,7 +10,6 @@ use serde_json::{Map, Value, json};
 use shared::ledger::CallId;
 use shared::mailbox::Verb;
 
-use crate::control::Ending;
 use crate::control::operator::{
     DEEDS, Operator, OperatorError, Ticket, Wait, Watch, counters, oracle,
 };
@@ -380,7 +379,7 @@ fn obey(
         }
         Request::Trace { on } => operator.trace(on)?,
         Request::Finish { limit } => operator.finish(wait(limit)?)?,
-        Request::Quit {} => operator.quit(Ending::Quit),
+        Request::Quit {} => operator.quit(),
     }
     nothing
 }

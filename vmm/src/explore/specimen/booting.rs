@@ -64,9 +64,9 @@ impl Specimen {
         })?;
         let lab = Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
             .map_err(SpecimenError::Lab)?;
-        let mut serial = run_to_idle(machine, &lab, &points, known.idle, until)?;
+        let mut serial = run_to_idle(machine, &lab, &points, known.idle, &until)?;
         let alarm = Alarm::set();
-        drain(&mut serial, known.idle, until)?;
+        drain(&mut serial, known.idle, &until)?;
         let contexts = stacks::read(&lab, (serial.ram().pages() * PAGE) as u64)?;
         let waits_at = (0..vcpus).map(|cpu| lab.waits_at(cpu)).collect();
 
@@ -205,7 +205,7 @@ pub(super) fn run_to_idle(
     lab: &Lab,
     points: &Points,
     idle: u64,
-    until: Until,
+    until: &Until,
 ) -> Result<Serial, SpecimenError> {
     let Machine {
         vcpus,
@@ -274,7 +274,7 @@ pub(super) fn run_to_idle(
 
 /// Has every CPU take the interrupts that are still pending from the boot. A guest that always has another one
 /// pending, or does not come back to where it waits, is not ready.
-pub(super) fn drain(serial: &mut Serial, idle: u64, until: Until) -> Result<(), SpecimenError> {
+pub(super) fn drain(serial: &mut Serial, idle: u64, until: &Until) -> Result<(), SpecimenError> {
     let deadline = Instant::now() + BOOT_LIMIT;
     for cpu in 0..serial.cpus() {
         while serial.is_interrupted(cpu).map_err(kvm("show an APIC"))? {

@@ -1,0 +1,69 @@
+//! The end of the terminal on standard error, on which the live table stands and is drawn anew. Knows terminals and no
+//! vCPUs.
+
+use std::io::{self, Stderr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
+
+use console::Term;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use vmm::control::Screen;
+
+/// Most draws in a second. More than are asked for, so that none is left out.
+const DRAWS: u8 = 60;
+
+/// A terminal on standard error.
+#[derive(Debug)]
+pub struct Terminal {
+    stderr: Stderr,
+    term: Term,
+    /// What stands there, if anything does.
+    shown: Mutex<Option<ProgressBar>>,
+}
+
+impl Default for Terminal {
+    fn default() -> Self {
+        Self {
+            stderr: io::stderr(),
+            term: Term::buffered_stderr(),
+            shown: Mutex::default(),
+        }
+    }
+}
+
+impl Terminal {
+    fn with_bar(&self, act: impl FnOnce(&ProgressBar)) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        act(shown.get_or_insert_with(|| {
+            let target = ProgressDrawTarget::term(self.term.clone(), DRAWS);
+            let style = ProgressStyle::with_template("{msg}");
+            ProgressBar::with_draw_target(None, target)
+                .with_style(style.expect("a template that is always the same"))
+        }));
+    }
+}
+
+impl Screen for Terminal {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.stderr.as_fd()
+    }
+
+    fn size(&self) -> (u16, u16) {
+        self.term.size()
+    }
+
+    fn show(&self, text: String) {
+        self.with_bar(|bar| bar.set_message(text));
+    }
+
+    fn above(&self, write: &mut dyn FnMut()) {
+        self.with_bar(|bar| bar.suspend(write));
+    }
+
+    fn clear(&self) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bar) = shown.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

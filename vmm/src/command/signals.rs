@@ -1,0 +1,150 @@
+//! ^C and SIGTERM while machines run by themselves: they end the machine that is at work, which is then reported. Where
+//! there is none they do what they always do. A machine that is moved by hand has [`super::interruption`].
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+
+use vmm::control::operator::Operator;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::signal::{block_signal, create_sigset, get_blocked_signals, unblock_signal};
+
+use super::Refused;
+
+const CAUGHT: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
+
+/// Milliseconds until it is looked again whether a machine has been wound up.
+const SOON: i32 = 20;
+
+/// The machine that was begun last. Its memory is not kept for this.
+type Machine = Mutex<Weak<Operator>>;
+
+/// The signals, caught until this is dropped.
+#[derive(Debug)]
+pub struct Signals {
+    machine: Arc<Machine>,
+    blocked: Vec<libc::c_int>,
+    done: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Signals {
+    /// Catches the signals in this thread and in those that it starts from here on. There are to be no others.
+    ///
+    /// # Errors
+    /// [`Refused`] if the host does not let it.
+    pub fn catch() -> Result<Self, Refused> {
+        Self::try_catch().map_err(|error| Refused {
+            message: format!("cannot catch signals: {error}"),
+            status: 3,
+        })
+    }
+
+    fn try_catch() -> io::Result<Self> {
+        let other = |error: vmm_sys_util::signal::Error| io::Error::other(format!("{error:?}"));
+        let set = create_sigset(&CAUGHT)?;
+        // SAFETY: `set` is an initialised signal set; -1 asks for a new file descriptor.
+        let fd =
+            unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made this file descriptor for us; nobody else knows it.
+        let file = unsafe { File::from_raw_fd(fd) };
+        let done = Arc::new(EventFd::new(EFD_NONBLOCK)?);
+        let epoll = Epoll::new()?;
+        for fd in [file.as_raw_fd(), done.as_raw_fd()] {
+            let event = EpollEvent::new(EventSet::IN, fd as u64);
+            epoll.ctl(ControlOperation::Add, fd, event)?;
+        }
+        let already = get_blocked_signals().map_err(other)?;
+        let mut signals = Self {
+            machine: Arc::default(),
+            blocked: Vec::new(),
+            done: Arc::clone(&done),
+            thread: None,
+        };
+        for signal in CAUGHT.into_iter().filter(|it| !already.contains(it)) {
+            block_signal(signal).map_err(other)?;
+            signals.blocked.push(signal);
+        }
+        let (machine, blocked) = (Arc::clone(&signals.machine), signals.blocked.clone());
+        let thread = thread::Builder::new().name("signals".to_owned());
+        signals.thread =
+            Some(thread.spawn(move || listen(file, &epoll, &done, &machine, &blocked))?);
+        Ok(signals)
+    }
+
+    /// Who is to be handed the operator of each machine: what comes from then on ends that.
+    pub fn attendant(&self) -> impl Fn(&Arc<Operator>) + Send + Sync + use<> {
+        let machine = Arc::clone(&self.machine);
+        move |operator| *lock(&machine) = Arc::downgrade(operator)
+    }
+}
+
+fn lock(machine: &Machine) -> MutexGuard<'_, Weak<Operator>> {
+    machine.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn listen(
+    mut signals: File,
+    epoll: &Epoll,
+    done: &EventFd,
+    machine: &Machine,
+    blocked: &[libc::c_int],
+) {
+    // One that came while a machine that had ended by itself was being wound up.
+    let mut late = None;
+    loop {
+        let timeout = late.map_or(-1, |_| SOON);
+        // Interrupted at most, and then looks once more.
+        let _ = epoll.wait(timeout, &mut [EpollEvent::default(); 2]);
+        if done.read().is_ok() {
+            return;
+        }
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        let came = signals.read_exact(&mut info).ok();
+        // The structure begins with the number, `ssi_signo`.
+        let came = came.and_then(|()| info.first_chunk().map(|it| i32::from_ne_bytes(*it)));
+        let Some(signal) = came.or(late) else {
+            continue;
+        };
+        late = None;
+        match lock(machine).upgrade().filter(|it| !it.is_gone()) {
+            Some(machine) if machine.over().is_none() => machine.interrupt(signal),
+            // It was ended from outside, and whatever was to come with it.
+            Some(machine) if machine.cut_short().is_some() => {}
+            // What it came to is to be told; then there is no machine, or the next.
+            Some(_) => late = Some(signal),
+            None if blocked.contains(&signal) => take_effect(signal),
+            None => {}
+        }
+    }
+}
+
+/// Has `signal`, which is blocked, do what it always does.
+fn take_effect(signal: libc::c_int) {
+    // Nobody else takes it, and this thread does so at once. Both fail only for numbers that are no signals.
+    let _ = unblock_signal(signal);
+    // SAFETY: the call has no preconditions.
+    unsafe { libc::raise(signal) };
+    // It was ignored.
+    let _ = block_signal(signal);
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // Cannot be full after one write.
+        let _ = self.done.write(1);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        for signal in &self.blocked {
+            // Fails only for numbers that are no signals.
+            let _ = unblock_signal(*signal);
+        }
+    }
+}

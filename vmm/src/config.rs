@@ -1,0 +1,225 @@
+//! What to run, and how: a machine's configuration, with a default for everything but the guest. Says nothing of how
+//! what comes out is shown; nothing in it reaches beyond the machine.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::control::operator::Operator;
+use crate::control::{Limits, Screen, Stall, Stalls, Steal, Stream, Tracing};
+use crate::cpus::CpuSet;
+use crate::machine::guest::Guest;
+#[cfg(doc)]
+use crate::machine::lifecycle::State;
+use crate::provenance::Input;
+use crate::stats::sources::Sources;
+
+/// What to run, and how.
+///
+/// ```
+/// use std::time::Duration;
+/// use vmm::Config;
+///
+/// let config = Config::new("target/guest.bin")
+///     .vcpus(4)
+///     .append("queue=filo workload=selftest")
+///     .timeout(Duration::from_secs(60));
+/// assert_eq!(config.vcpus, 4);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The guest image. Only a scenario can do without, if its script names one.
+    pub guest: Option<Guest>,
+    /// Number of vCPUs, 1 to 1024.
+    pub vcpus: u32,
+    /// MiB of RAM; `None` for as much as the vCPUs need.
+    pub memory: Option<u64>,
+    /// The guest's command line, to which the lab is added.
+    pub append: String,
+    /// How long it may take.
+    pub limits: Limits,
+    /// What is to keep vCPUs out of the guest.
+    pub stalls: Stalls,
+    /// Host CPUs to bind the vCPUs to, in turn; `None` to let them wander.
+    pub pin: Option<CpuSet>,
+    /// Where the guest's console goes.
+    pub console: Stream,
+    /// What to trace, from the start of the workload on.
+    pub trace: Tracing,
+    /// Where to show a live table of the vCPUs.
+    pub watch: Option<Arc<dyn Screen>>,
+    /// Who counts beside the VMM itself, and can be believed; `None` spares finding out, and then nothing of what
+    /// anybody else counts is told.
+    pub sources: Option<Arc<Sources>>,
+    /// Who is handed the operator of each machine.
+    pub attendant: Option<Attendant>,
+    /// The script that drives it, if one does.
+    pub script: Option<Input>,
+}
+
+impl Default for Config {
+    /// One vCPU with as much memory as it needs, no guest, no limit, and a console that is kept for
+    /// [`Outcome`](crate::Outcome).
+    fn default() -> Self {
+        Self {
+            guest: None,
+            vcpus: 1,
+            memory: None,
+            append: String::new(),
+            limits: Limits::default(),
+            stalls: Stalls::default(),
+            pin: None,
+            console: Stream::Kept,
+            trace: Tracing::NOTHING,
+            watch: None,
+            sources: None,
+            attendant: None,
+            script: None,
+        }
+    }
+}
+
+impl Config {
+    /// A machine that boots `guest`: the path of an image, or a [`Guest`] made of bytes.
+    pub fn new(guest: impl Into<Guest>) -> Self {
+        Self {
+            guest: Some(guest.into()),
+            ..Self::default()
+        }
+    }
+
+    /// With so many vCPUs.
+    #[must_use]
+    pub fn vcpus(self, vcpus: u32) -> Self {
+        Self { vcpus, ..self }
+    }
+
+    /// With so many MiB of RAM.
+    #[must_use]
+    pub fn memory(self, mib: u64) -> Self {
+        Self {
+            memory: Some(mib),
+            ..self
+        }
+    }
+
+    /// With these words on the guest's command line, behind those that are there. Of several with one key the guest takes
+    /// the last.
+    #[must_use]
+    pub fn append(mut self, words: &str) -> Self {
+        if !self.append.is_empty() {
+            self.append.push(' ');
+        }
+        self.append.push_str(words);
+        self
+    }
+
+    /// Ends the run after this time.
+    #[must_use]
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.limits.timeout = Some(limit);
+        self
+    }
+
+    /// Ends the run when nothing has moved for this time. Who pauses vCPUs for longer is not to ask for it.
+    #[must_use]
+    pub fn watchdog(mut self, limit: Duration) -> Self {
+        self.limits.watchdog = Some(limit);
+        self
+    }
+
+    /// Keeps a vCPU out of the guest once, beside those that were named before.
+    #[must_use]
+    pub fn stall(mut self, stall: Stall) -> Self {
+        self.stalls.once.push(stall);
+        self
+    }
+
+    /// Takes vCPUs away at random, as a busy host does.
+    #[must_use]
+    pub fn steal(mut self, steal: Steal) -> Self {
+        self.stalls.steal = Some(steal);
+        self
+    }
+
+    /// Binds the vCPUs to these host CPUs, in turn.
+    #[must_use]
+    pub fn pin(self, cpus: CpuSet) -> Self {
+        Self {
+            pin: Some(cpus),
+            ..self
+        }
+    }
+
+    /// Has the guest's console written there.
+    #[must_use]
+    pub fn console(self, console: Stream) -> Self {
+        Self { console, ..self }
+    }
+
+    /// Traces this, from the start of the workload on.
+    #[must_use]
+    pub fn trace(self, trace: Tracing) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// Shows a live table of the vCPUs there.
+    #[must_use]
+    pub fn watch(self, screen: Arc<dyn Screen>) -> Self {
+        Self {
+            watch: Some(screen),
+            ..self
+        }
+    }
+
+    /// Tells what these count as well. [`Sources::prove`] finds out which can be believed on this host.
+    #[must_use]
+    pub fn sources(self, sources: Arc<Sources>) -> Self {
+        Self {
+            sources: Some(sources),
+            ..self
+        }
+    }
+
+    /// Hands `attend` the operator of each machine before its first vCPU enters the guest, on the thread that runs the
+    /// machine, which waits for it. It can pause and hold vCPUs, and one that it pauses stays [`State::Created`] until it is
+    /// resumed; it must not wait for anything that the guest is to do.
+    #[must_use]
+    pub fn attended_by(self, attend: impl Fn(&Arc<Operator>) + Send + Sync + 'static) -> Self {
+        Self {
+            attendant: Some(Attendant(Arc::new(attend))),
+            ..self
+        }
+    }
+}
+
+/// Who is handed the operator of each machine; see [`Config::attended_by`].
+#[derive(Clone)]
+pub struct Attendant(Arc<Attend>);
+
+type Attend = dyn Fn(&Arc<Operator>) + Send + Sync;
+
+impl Attendant {
+    pub(crate) fn attend(&self, operator: &Arc<Operator>) {
+        (self.0)(operator);
+    }
+}
+
+impl fmt::Debug for Attendant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Attendant")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_added_and_the_last_of_a_kind_counts() {
+        let config = Config::new("guest.bin").append("queue=fifo");
+        assert_eq!(config.append, "queue=fifo");
+        let config = config.append("seed=7").append("queue=filo");
+        assert_eq!(config.append, "queue=fifo seed=7 queue=filo");
+    }
+}
