@@ -204,7 +204,7 @@ impl Transport {
     ];
 
     /// The name used on the command line and in reports.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Xapic => "xapic",
             Self::X2apic => "x2apic",
@@ -345,7 +345,7 @@ impl Oracle {
     ];
 
     /// The name by which scripts and reports know it.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
             Self::Duplicate => "duplicate",
@@ -366,7 +366,7 @@ impl Oracle {
     }
 
     /// What went wrong, as a clause without a subject.
-    pub fn describe(self) -> &'static str {
+    pub const fn describe(self) -> &'static str {
         match self {
             Self::Lost => "never ran on a target",
             Self::Duplicate => "ran more than once on a target",
