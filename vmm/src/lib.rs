@@ -13,6 +13,7 @@ pub mod duration;
 pub mod explore;
 pub mod lab;
 pub mod machine;
+pub mod manifest;
 pub mod provenance;
 pub mod report;
 pub mod scenario;
