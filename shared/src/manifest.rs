@@ -245,6 +245,8 @@ numbers! {
         Empty = 5 "empty",
         /// Operations that send IPIs to tell of calls.
         SentForCalls = 6 "sent-for-calls",
+        /// CPUs that left: what was pending there is gone.
+        Departed = 7 "departed",
     }
 }
 

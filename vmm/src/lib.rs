@@ -33,6 +33,7 @@ use machine::pin::{PinError, Pins};
 use machine::points::Points;
 use machine::symbols::Symbols;
 use machine::{Machine, MachineError, Parts, boot};
+use manifest::Manifest;
 use provenance::{Input, Provenance};
 use report::{Kind, Report, postmortem};
 use stats::sources::{Kvm, Sources};
@@ -119,12 +120,8 @@ impl Error {
     /// image, 3 if it is the host's.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::NoGuest
-            | Self::Vcpus(_)
-            | Self::Stalls(_)
-            | Self::Machine(
-                MachineError::Layout(_) | MachineError::Image(_) | MachineError::Boot(_),
-            ) => 2,
+            Self::NoGuest | Self::Vcpus(_) | Self::Stalls(_) => 2,
+            Self::Machine(error) if error.is_of_what_was_given() => 2,
             Self::Machine(_) | Self::Lab(_) | Self::Pin(_) | Self::Control(_) => 3,
         }
     }
@@ -168,6 +165,7 @@ pub fn run_attended(
     let guest = config.guest.as_ref().ok_or(Error::NoGuest)?;
     let image = Image::open(guest).map_err(MachineError::from)?;
     let points = Points::read(image.bytes()).map_err(MachineError::from)?;
+    let manifest = Manifest::of(&image).map_err(MachineError::from)?;
     let layout = Layout::new(config.memory, config.vcpus, image.end(), pages.size)
         .map_err(MachineError::from)?;
     let command_line =
@@ -192,8 +190,9 @@ pub fn run_attended(
             &config.append,
         )
     };
-    let lab =
-        lab::Lab::prepare(machine.memory.clone(), layout.lab.start, pages).map_err(Error::Lab)?;
+    let lab = lab::Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
+        .map_err(Error::Lab)?
+        .knowing(Arc::new(manifest.unwrap_or_default()));
     let symbols = Arc::new(Symbols::read(image.bytes()));
     let setup = control::Setup {
         limits: config.limits,

@@ -60,7 +60,7 @@ fn close(schema: &mut Value) {
     match schema {
         Value::Object(keys) => {
             if keys.contains_key("properties") {
-                keys.insert("additionalProperties".to_owned(), false.into());
+                keys.entry("additionalProperties").or_insert(false.into());
             }
             keys.values_mut().for_each(close);
         }

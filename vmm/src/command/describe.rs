@@ -29,8 +29,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let refused = |message| Refused { message, status: 2 };
     let name = arguments.guest.display();
     let image = Image::open(&arguments.guest).map_err(|error| refused(error.to_string()))?;
-    let manifest = Manifest::read(image.bytes())
-        .map_err(|error| refused(format!("{name}: {error}")))?
+    let manifest = Manifest::of(&image)
+        .map_err(|error| refused(error.to_string()))?
         .ok_or_else(|| {
             let section = shared::manifest::SECTION;
             refused(format!(

@@ -150,6 +150,11 @@ impl Image {
         self.end
     }
 
+    /// Where it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file as it was read.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -7,11 +7,12 @@ mod read;
 mod table;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use shared::manifest::{CounterRole, Total};
 
 use crate::provenance::Input;
 
-pub use read::{ManifestError, Problem};
+pub use read::{ManifestError, Problem, Unusable};
 
 /// Version of the JSON document. It changes when a program that reads it could take harm: see docs/formats.md.
 pub const SCHEMA: &str = "ipi-lab-guest/1";
@@ -135,10 +136,14 @@ pub struct Counter {
     pub name: String,
     /// A sentence about it.
     pub about: String,
-    /// What the VMM reckons with it: `plain`, `sent`, `targets`, `received`, `empty` or `sent-for-calls`.
-    pub role: &'static str,
+    /// What the VMM reckons with it: `plain`, `sent`, `targets`, `received`, `empty`, `sent-for-calls` or `departed`.
+    #[serde(serialize_with = "role_name")]
+    #[schemars(with = "String")]
+    pub role: CounterRole,
     /// How the counts of all CPUs become one: `sum` or `max`.
-    pub total: &'static str,
+    #[serde(serialize_with = "total_name")]
+    #[schemars(with = "String")]
+    pub total: Total,
     /// The counter of which it counts a part, by its number.
     pub part_of: Option<u32>,
     /// Whether it moves only when a CPU gets anywhere.
@@ -147,6 +152,14 @@ pub struct Counter {
     pub transport: Option<String>,
     /// How a report shows it, if it does.
     pub shown: Option<Shown>,
+}
+
+fn role_name<S: Serializer>(role: &CounterRole, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(role.name())
+}
+
+fn total_name<S: Serializer>(total: &Total, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(total.name())
 }
 
 /// How a report shows a counter.
@@ -196,6 +209,11 @@ pub struct Document<'a> {
 }
 
 impl Manifest {
+    /// The counter with this number.
+    pub fn counter(&self, number: u32) -> Option<&Counter> {
+        self.counters.iter().find(|it| it.number == number)
+    }
+
     /// For people.
     pub fn table(&self) -> String {
         table::render(self)

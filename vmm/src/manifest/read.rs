@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use object::{Object, ObjectSection};
-use shared::lab::{Counters, ORACLE_SLOTS};
+use shared::lab::{COUNTER_SLOTS, ORACLE_SLOTS};
 use shared::manifest::{
     ANSWERS, ARGUMENTS, Argument, BROKEN, CounterRole, ENDS, HARMLESS, IN_CASE, IN_HANDLER, Kind,
     MAX_RECORDS, MAY_WAIT, PROGRESS, PointRole, RECORD_LEN, Record, SECTION, Search, SourceRole,
@@ -15,8 +16,47 @@ use zerocopy::FromBytes;
 
 use super::{Choice, Counter, Deed, Guest, Manifest, Oracle, Point, Shown, Vector, Word};
 
-/// Counters that a CPU's row has room for.
-const COUNTERS: u32 = (size_of::<Counters>() / size_of::<u64>()) as u32;
+use crate::machine::image::Image;
+
+/// Names that reports, or what scripts and clients are told of a CPU, have themselves: no counter and no group of
+/// counters can have them.
+pub(crate) const TAKEN: [&str; 35] = [
+    "boot_seconds",
+    "breaches",
+    "breaches_by_oracle",
+    "breaches_made",
+    "calls",
+    "calls_executed",
+    "calls_made",
+    "contradictions",
+    "contradictions_made",
+    "cpu",
+    "cpus_online",
+    "exit_status",
+    "exits",
+    "findings",
+    "findings_by_oracle",
+    "findings_made",
+    "ipi",
+    "ipis_received",
+    "ipis_sent",
+    "kvm",
+    "message",
+    "notes",
+    "open_calls",
+    "open_calls_made",
+    "per_vcpu",
+    "provenance",
+    "result",
+    "run_seconds",
+    "schema",
+    "sources",
+    "stalls",
+    "strays",
+    "trace",
+    "vcpus",
+    "window",
+];
 
 /// The first vector that is no exception of the processor's.
 const FIRST_VECTOR: u32 = 32;
@@ -48,6 +88,14 @@ pub enum ManifestError {
         /// What is wrong with it.
         problem: Problem,
     },
+}
+
+/// A manifest that is refused, and the image it is in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {problem}", .path.display())]
+pub struct Unusable {
+    path: PathBuf,
+    problem: ManifestError,
 }
 
 /// What a record seems to be about, as far as it can be told.
@@ -93,12 +141,18 @@ pub enum Problem {
     /// A field that may not be there.
     #[error("it has a {0}, for which its kind has no use")]
     Surplus(&'static str),
+    /// A name that reports have for something else.
+    #[error("its {0} \"{1}\" is what the vmm itself calls something in its reports")]
+    Taken(&'static str, String),
     /// Something that there is already.
     #[error("record {1} has the same {0}")]
     Twice(&'static str, usize),
     /// A phrase without a place for the figure.
     #[error("its phrase has to have {{}} once, for the figure")]
     Phrase,
+    /// A metric of another kind than its name says.
+    #[error("its metric has to end with _total if it is a sum, and not otherwise")]
+    Metric,
     /// Something that is not there.
     #[error("no record is the {0} that it belongs to")]
     Dangling(&'static str),
@@ -126,7 +180,7 @@ impl Seen {
         &mut self,
         what: &'static str,
         kind: Kind,
-        value: impl ToString,
+        value: &impl ToString,
         index: usize,
     ) -> Result<(), Problem> {
         match self.0.insert((what, kind, value.to_string()), index) {
@@ -151,6 +205,17 @@ struct Reading {
 }
 
 impl Manifest {
+    /// What `image` says of itself; nothing if it has no such section.
+    ///
+    /// # Errors
+    /// [`Unusable`] names the image, the first record that makes no sense, and why.
+    pub fn of(image: &Image) -> Result<Option<Self>, Unusable> {
+        Self::read(image.bytes()).map_err(|problem| Unusable {
+            path: image.path().to_owned(),
+            problem,
+        })
+    }
+
     /// What `image` says; nothing if it has no such section, or is none that can be read.
     ///
     /// # Errors
@@ -223,6 +288,14 @@ fn check_name(field: &'static str, text: &str, others: &'static str) -> Result<(
         "" => Err(Problem::Missing(field)),
         text if text.chars().all(is_of_names) => Ok(()),
         text => Err(Problem::Characters(field, text.to_owned(), others)),
+    }
+}
+
+/// That a name is nobody else's.
+fn check_free(field: &'static str, text: &str) -> Result<(), Problem> {
+    match TAKEN.contains(&text) {
+        true => Err(Problem::Taken(field, text.to_owned())),
+        false => Ok(()),
     }
 }
 
@@ -333,7 +406,7 @@ impl Reading {
     }
 
     fn add_guest(&mut self, index: usize, texts: Texts) -> Result<(), Problem> {
-        self.seen.once("kind", Kind::Guest, "", index)?;
+        self.seen.once("kind", Kind::Guest, &"", index)?;
         self.has_guest = true;
         self.manifest.guest = Guest {
             name: needed("name", texts.name)?,
@@ -348,7 +421,7 @@ impl Reading {
         check_name("name", &texts.name, "-")?;
         check_number(record.number, FIRST_VECTOR, u8::MAX.into())?;
         self.seen
-            .once("number", Kind::Vector, record.number, index)?;
+            .once("number", Kind::Vector, &record.number, index)?;
         self.seen.once("name", Kind::Vector, &texts.name, index)?;
         self.manifest.vectors.push(Vector {
             number: record.number as u8,
@@ -409,9 +482,9 @@ impl Reading {
         check_name("group", &texts.group, "-")?;
         let (key, number) = (&texts.group, record.number);
         let named = format!("{key}={}", texts.name);
-        self.seen.once("name", Kind::Value, named, index)?;
+        self.seen.once("name", Kind::Value, &named, index)?;
         let numbered = format!("{key} {number}");
-        self.seen.once("number", Kind::Value, numbered, index)?;
+        self.seen.once("number", Kind::Value, &numbered, index)?;
         let choice = Choice {
             name: texts.name,
             broken: record.flags & BROKEN != 0,
@@ -426,7 +499,8 @@ impl Reading {
         check_flags(record.flags, known_flags)?;
         check_number(record.number, 1, u32::MAX)?;
         check_name("name", &texts.name, "-")?;
-        self.seen.once("number", Kind::Deed, record.number, index)?;
+        self.seen
+            .once("number", Kind::Deed, &record.number, index)?;
         self.seen.once("name", Kind::Deed, &texts.name, index)?;
         let alias = optional(texts.key);
         if let Some(alias) = &alias {
@@ -469,11 +543,12 @@ impl Reading {
         let role: CounterRole = known("role", record.role)?;
         let total: Total = known("total", record.total)?;
         check_flags(record.flags, PROGRESS)?;
-        check_number(record.number, 0, COUNTERS - 1)?;
+        check_number(record.number, 0, COUNTER_SLOTS as u32 - 1)?;
         check_name("name", &texts.name, "_")?;
         self.seen
-            .once("number", Kind::Counter, record.number, index)?;
+            .once("number", Kind::Counter, &record.number, index)?;
         self.seen.once("name", Kind::Counter, &texts.name, index)?;
+        check_free("name", &texts.name)?;
         let is_sent = role == CounterRole::Sent;
         let transport = is_sent.then(|| texts.key.clone());
         if let Some(transport) = &transport {
@@ -494,7 +569,7 @@ impl Reading {
         } else if is_sent {
             return Err(Problem::Surplus("group"));
         } else {
-            Some(self.shown(index, &texts)?)
+            Some(self.shown(index, total, &texts)?)
         };
         if record.whole != 0 {
             self.parts.push((record.whole - 1, index));
@@ -503,8 +578,8 @@ impl Reading {
             number: record.number,
             name: texts.name,
             about: needed("text", texts.text)?,
-            role: role.name(),
-            total: total.name(),
+            role,
+            total,
             part_of: record.whole.checked_sub(1),
             progress: record.flags & PROGRESS != 0,
             transport,
@@ -513,12 +588,13 @@ impl Reading {
         Ok(())
     }
 
-    fn shown(&mut self, index: usize, texts: &Texts) -> Result<Shown, Problem> {
+    fn shown(&mut self, index: usize, total: Total, texts: &Texts) -> Result<Shown, Problem> {
         check_name("group", &texts.group, "_")?;
+        check_free("group", &texts.group)?;
         check_name("key", &texts.key, "_")?;
         let place = format!("{}.{}", texts.group, texts.key);
         self.seen
-            .once("key in its group", Kind::Counter, place, index)?;
+            .once("key in its group", Kind::Counter, &place, index)?;
         let phrase = needed("phrase", texts.phrase.clone())?;
         if phrase.matches("{}").count() != 1 {
             return Err(Problem::Phrase);
@@ -526,6 +602,9 @@ impl Reading {
         let metric = optional(texts.metric.clone());
         if let Some(metric) = &metric {
             check_name("metric", metric, "_")?;
+            if metric.ends_with("_total") != (total == Total::Sum) {
+                return Err(Problem::Metric);
+            }
             self.seen.once("metric", Kind::Counter, metric, index)?;
         }
         Ok(Shown {
@@ -540,7 +619,7 @@ impl Reading {
         check_number(record.number, 1, ORACLE_SLOTS as u32 - 1)?;
         check_name("name", &texts.name, "-")?;
         self.seen
-            .once("number", Kind::Oracle, record.number, index)?;
+            .once("number", Kind::Oracle, &record.number, index)?;
         self.seen.once("name", Kind::Oracle, &texts.name, index)?;
         self.manifest.oracles.push(Oracle {
             number: record.number,
@@ -556,7 +635,7 @@ impl Reading {
         let source = &mut self.manifest.source;
         match role {
             SourceRole::Root => {
-                self.seen.once("role", Kind::Source, "root", index)?;
+                self.seen.once("role", Kind::Source, &"root", index)?;
                 source.root = Some(path);
             }
             SourceRole::SkipFile => source.skip_files.push(path),

@@ -69,7 +69,7 @@ fn what_is_said_is_read_in_an_order_of_its_own() {
         .iter()
         .map(|it| (it.total, it.part_of))
         .collect();
-    assert_eq!(counters, [("sum", None), ("max", Some(4))]);
+    assert_eq!(counters, [(Total::Sum, None), (Total::Max, Some(4))]);
     assert_eq!(manifest.source.root.as_deref(), Some("src/"));
     assert_eq!(manifest.source.skip_functions, ["below::"]);
     let shown = manifest.counters[0].shown.as_ref().unwrap();
@@ -142,6 +142,12 @@ fn what_belongs_together_has_to_be_there() {
     let shown = |phrase| counter.shown("group", "key", phrase, "");
     assert_eq!(refused(&[shown("{} of {}")]), Problem::Phrase);
     assert_eq!(refused(&[shown("none")]), Problem::Phrase);
+    let metric = |name| counter.shown("group", "key", "{}", name);
+    assert_eq!(refused(&[metric("visits")]), Problem::Metric);
+    assert_eq!(
+        refused(&[metric("visits_total").largest()]),
+        Problem::Metric
+    );
     assert_eq!(refused(&[counter.sent_by("")]), Problem::Missing("key"));
     let deed = |arguments: &[Argument]| Record::deed(1, "deed", arguments, "");
     assert!(matches!(
@@ -156,6 +162,19 @@ fn what_belongs_together_has_to_be_there() {
     assert_eq!(refused(&[named, other]), Problem::Twice("name", 1));
 }
 
+#[test]
+fn no_counter_has_a_name_that_the_reports_have_themselves() {
+    let counter = Record::counter(1, "calls_made", "All.");
+    assert!(matches!(refused(&[counter]), Problem::Taken("name", _)));
+    let counter = Record::counter(1, "all", "All.").shown("provenance", "all", "{}", "");
+    assert!(matches!(refused(&[counter]), Problem::Taken("group", _)));
+    // All of them: what the report has is in its schema.
+    let schema: serde_json::Value = serde_json::from_str(&crate::report::schema::report()).unwrap();
+    for key in schema["properties"].as_object().unwrap().keys() {
+        assert!(TAKEN.contains(&&**key), "{key}");
+    }
+}
+
 /// Records of which most make sense on their own, and often not together.
 fn records() -> impl Strategy<Value = Vec<u8>> {
     let samples = [
@@ -165,7 +184,7 @@ fn records() -> impl Strategy<Value = Vec<u8>> {
         Record::word("key", "Key."),
         Record::value("key", 0, "value"),
         Record::deed(1, "deed", &[Cpu], "Does."),
-        Record::counter(1, "count", "Counts.").shown("group", "key", "{}", "metric"),
+        Record::counter(1, "count", "Counts.").shown("group", "key", "{}", "metric_total"),
         Record::oracle(1, "oracle", "broke"),
         Record::source(SourceRole::Root, "src/"),
     ];

@@ -55,7 +55,7 @@ pub(super) fn render(manifest: &Manifest) -> String {
         [
             number,
             it.name.clone(),
-            it.total.to_owned(),
+            it.total.name().to_owned(),
             it.about.clone(),
         ]
     });
