@@ -208,6 +208,20 @@ pub struct Document<'a> {
     pub manifest: &'a Manifest,
 }
 
+impl Source {
+    /// How `file` is to be shown to who asks where `function` stands, if that is to be shown at all.
+    pub fn shown<'a>(&self, file: &'a str, function: &str) -> Option<&'a str> {
+        let file = match &self.root {
+            Some(root) => &file[file.find(root.as_str())?..],
+            None => file,
+        };
+        let skips_file = self.skip_files.iter().any(|it| file.contains(it.as_str()));
+        let mut functions = self.skip_functions.iter();
+        let skips = skips_file || functions.any(|it| function.starts_with(it.as_str()));
+        (!skips).then_some(file)
+    }
+}
+
 impl Manifest {
     /// The counter with this number.
     pub fn counter(&self, number: u32) -> Option<&Counter> {
@@ -217,5 +231,33 @@ impl Manifest {
     /// For people.
     pub fn table(&self) -> String {
         table::render(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_is_shown_as_the_guest_says() {
+        let source = Source {
+            root: Some("guest/src/".to_owned()),
+            skip_files: vec!["/sync/".to_owned()],
+            skip_functions: vec!["guest::probe".to_owned()],
+        };
+        let shown = |file, function| source.shown(file, function);
+        assert_eq!(
+            shown("/ipi-lab/guest/src/ipi/csd.rs", "guest::ipi"),
+            Some("guest/src/ipi/csd.rs")
+        );
+        assert_eq!(shown("/rustc/core/src/ptr.rs", "core::ptr"), None);
+        assert_eq!(
+            shown("/ipi-lab/guest/src/sync/spin.rs", "guest::sync"),
+            None
+        );
+        assert_eq!(shown("guest/src/a.rs", "guest::probe::reached"), None);
+        // Of a guest that says nothing everything is shown.
+        let file = "/rustc/core/src/ptr.rs";
+        assert_eq!(Source::default().shown(file, "core::ptr"), Some(file));
     }
 }
