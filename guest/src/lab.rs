@@ -12,16 +12,16 @@ use core::slice;
 use core::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use shared::lab::{
-    ALIGN, Contexts, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle,
-    TRANSPORT_SLOTS, Tally, Transport, Words,
+    ALIGN, Contexts, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle, Tally, Words,
 };
 use shared::ledger::{CallId, Lane, RecordHead};
 use shared::mailbox::{ANSWERS, MASK_WORDS, Mailbox};
 use shared::probe::Arms;
 use shared::trace::{RingHead, ring_records};
 
+use crate::counters::{CpuCounters, count};
 use crate::effective::Effective;
-use crate::platform::{CpuId, Vector};
+use crate::platform::CpuId;
 use crate::trace::{AtomicRecord, AtomicRingHead, Ring};
 
 /// Call records of one CPU.
@@ -59,99 +59,6 @@ const _: () = {
     assert!(offset_of!(CpuTally, calls_expected) == offset_of!(Tally, calls_expected));
     assert!(offset_of!(CpuTally, calls_executed) == offset_of!(Tally, calls_executed));
 };
-
-/// One CPU's [`Counters`], as that CPU and its interrupt handlers write them.
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub struct CpuCounters {
-    /// See [`Counters::single_received`].
-    pub single_received: AtomicU64,
-    /// See [`Counters::many_received`].
-    pub many_received: AtomicU64,
-    /// See [`Counters::wake_received`].
-    pub wake_received: AtomicU64,
-    /// See [`Counters::empty_received`].
-    pub empty_received: AtomicU64,
-    /// See [`Counters::ipi_targets`].
-    pub ipi_targets: AtomicU64,
-    /// See [`Counters::wait_spins`].
-    pub wait_spins: AtomicU64,
-    /// See [`Counters::visits`].
-    pub visits: AtomicU64,
-    /// See [`Counters::longest_walk`].
-    pub longest_walk: AtomicU64,
-    /// See [`Counters::allocations`].
-    pub allocations: AtomicU64,
-    /// See [`Counters::refused`].
-    pub refused: AtomicU64,
-    /// See [`Counters::cpus_taken_down`].
-    pub cpus_taken_down: AtomicU64,
-    /// See [`Counters::cpus_brought_up`].
-    pub cpus_brought_up: AtomicU64,
-    /// See [`Counters::last_received`].
-    pub last_received: AtomicU64,
-    /// See [`Counters::measured_received`].
-    pub measured_received: AtomicU64,
-    /// See [`Counters::call_ipis_sent`].
-    pub call_ipis_sent: AtomicU64,
-    /// See [`Counters::ipi_sent`].
-    pub ipi_sent: [AtomicU64; TRANSPORT_SLOTS],
-}
-
-const _: () = {
-    assert!(size_of::<CpuCounters>() == size_of::<Counters>());
-    assert!(offset_of!(CpuCounters, single_received) == offset_of!(Counters, single_received));
-    assert!(offset_of!(CpuCounters, many_received) == offset_of!(Counters, many_received));
-    assert!(offset_of!(CpuCounters, wake_received) == offset_of!(Counters, wake_received));
-    assert!(offset_of!(CpuCounters, empty_received) == offset_of!(Counters, empty_received));
-    assert!(offset_of!(CpuCounters, ipi_targets) == offset_of!(Counters, ipi_targets));
-    assert!(offset_of!(CpuCounters, wait_spins) == offset_of!(Counters, wait_spins));
-    assert!(offset_of!(CpuCounters, visits) == offset_of!(Counters, visits));
-    assert!(offset_of!(CpuCounters, longest_walk) == offset_of!(Counters, longest_walk));
-    assert!(offset_of!(CpuCounters, allocations) == offset_of!(Counters, allocations));
-    assert!(offset_of!(CpuCounters, refused) == offset_of!(Counters, refused));
-    assert!(offset_of!(CpuCounters, cpus_taken_down) == offset_of!(Counters, cpus_taken_down));
-    assert!(offset_of!(CpuCounters, cpus_brought_up) == offset_of!(Counters, cpus_brought_up));
-    assert!(offset_of!(CpuCounters, last_received) == offset_of!(Counters, last_received));
-    assert!(offset_of!(CpuCounters, measured_received) == offset_of!(Counters, measured_received));
-    assert!(offset_of!(CpuCounters, call_ipis_sent) == offset_of!(Counters, call_ipis_sent));
-    assert!(offset_of!(CpuCounters, ipi_sent) == offset_of!(Counters, ipi_sent));
-};
-
-/// Adds `amount` to a counter that only its own CPU writes; the addition is atomic all the same,
-/// because an interrupt handler on that CPU may count in the middle of it.
-pub fn count(counter: &AtomicU64, amount: u64) {
-    counter.fetch_add(amount, Ordering::Relaxed);
-}
-
-impl CpuCounters {
-    /// Records `operations` writes that each started an IPI of `vector`, to `targets` CPUs in all.
-    pub fn count_ipi(&self, vector: Vector, transport: Transport, operations: u64, targets: u64) {
-        count(&self.ipi_sent[transport as usize], operations);
-        if matches!(vector, Vector::Single | Vector::Many) {
-            count(&self.call_ipis_sent, operations);
-        }
-        count(&self.ipi_targets, targets);
-    }
-
-    /// Records a walk along the global queue that stood on `visits` elements.
-    pub fn count_walk(&self, visits: u64) {
-        count(&self.visits, visits);
-        self.longest_walk.fetch_max(visits, Ordering::Relaxed);
-    }
-
-    /// Records one entry of the handler of `vector`.
-    pub fn count_received(&self, vector: Vector) {
-        let counter = match vector {
-            Vector::Single => &self.single_received,
-            Vector::Many => &self.many_received,
-            Vector::Wake => &self.wake_received,
-            Vector::Last => &self.last_received,
-            Vector::Measured => &self.measured_received,
-        };
-        count(counter, 1);
-    }
-}
 
 /// One CPU's [`Mailbox`], as that CPU sees it.
 #[derive(Debug)]

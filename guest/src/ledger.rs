@@ -10,8 +10,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use shared::lab::Oracle;
 use shared::ledger::{CallId, Lane};
 
+use crate::counters::count;
 use crate::ipi::csd::Call;
-use crate::lab::{Record, count};
+use crate::lab::Record;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform};
 use crate::sync::ghost;

@@ -7,11 +7,13 @@
 
 extern crate alloc;
 
+pub mod counters;
 pub mod effective;
 pub mod ipi;
 pub mod lab;
 pub mod ledger;
 pub mod machine;
+pub mod manifest;
 pub mod options;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod oracles;

@@ -6,7 +6,8 @@ use core::sync::atomic::{AtomicU64, Ordering as Order};
 
 use shared::lab::Oracle;
 
-use crate::lab::{CpuCounters, CpuTally, Lab, count};
+use crate::counters::{CpuCounters, count};
+use crate::lab::{CpuTally, Lab};
 use crate::platform::{CpuId, Doorbell, Platform, Vector};
 use crate::probe;
 use crate::rules::Rules;

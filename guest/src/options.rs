@@ -8,11 +8,14 @@ use core::num::ParseIntError;
 use core::str::SplitAsciiWhitespace;
 
 use shared::lab::Transport;
+use shared::manifest::{BROKEN, HARMLESS};
 
 use crate::ipi::queue::QueueKind;
+use crate::manifest::Record;
 use crate::route::Choice;
 use crate::rules::{FailRate, HotplugMode, Rules};
 use crate::workload::bench::{By, Receiver, Round, To};
+use crate::{declare, declare_values};
 
 /// `workload=`: what the CPUs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +35,7 @@ impl Program {
     pub const ALL: [Self; 4] = [Self::Selftest, Self::Stress, Self::Puppet, Self::Bench];
 
     /// The name on the command line.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Selftest => "selftest",
             Self::Stress => "stress",
@@ -56,7 +59,7 @@ impl ApicMode {
     pub const ALL: [Self; 2] = [Self::Xapic, Self::X2apic];
 
     /// The name on the command line.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Xapic => "xapic",
             Self::X2apic => "x2apic",
@@ -86,13 +89,37 @@ impl Eoi {
     pub const ALL: [Self; 2] = [Self::Register, Self::Pv];
 
     /// The name on the command line.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Register => "register",
             Self::Pv => "pv",
         }
     }
 }
+
+declare! {
+    Record::word("workload", "What the CPUs do.").set_by_search("puppet"),
+    Record::word("transport", "How IPIs leave a CPU.").set_by_search("wire"),
+    Record::value("transport", Transport::ALL.len() as u32, Choice::AUTO),
+    Record::word("apic", "How software reaches the local APICs.").without_effect_in_search(),
+    Record::word("eoi", "How a CPU says that an interrupt has been taken.").without_effect_in_search(),
+    Record::word("calls", "Calls, operations or rounds, of which the workload makes so many.").without_effect_in_search(),
+    Record::word("for", "How long stress goes on, such as 3s.").without_effect_in_search(),
+    Record::word("seed", "Where everything random comes from.").without_effect_in_search(),
+    Record::word("icr-fence", "A fence before the ICR of an x2APIC is written."),
+    Record::value("icr-fence", 0, "on"),
+    Record::value("icr-fence", 1, "off").with(BROKEN | HARMLESS),
+    Record::word("self-ipi", "How an IPI of a CPU to itself travels.").set_by_search("wire"),
+    Record::value("self-ipi", 0, "apic"),
+    Record::value("self-ipi", 1, "wire"),
+    Record::word("clock", "Whether time passes.").set_by_search("stopped"),
+    Record::value("clock", 0, "running"),
+    Record::value("clock", 1, "stopped"),
+}
+declare_values!("workload", Program);
+declare_values!("transport", Transport);
+declare_values!("apic", ApicMode);
+declare_values!("eoi", Eoi);
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::vec::Vec;
 
 use shared::lab::Oracle;
 
+use crate::counters::count;
 use crate::ipi::Functions;
 use crate::ipi::Ipi;
 use crate::ipi::csd::Call;
@@ -16,7 +17,7 @@ use crate::ipi::element::{Element, Elements};
 use crate::ipi::hotplug::{Event, Fate, HotplugError};
 use crate::ipi::memory::{Cell, Pool};
 use crate::ipi::queue::QueueKind;
-use crate::lab::{Lab, count};
+use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::platform::Platform;
 use crate::rules::{FailRate, HotplugMode};

@@ -3,9 +3,12 @@
 //! It is implemented by the bare-metal image and, on the host, by test machines whose CPUs are
 //! threads. It may not grow a method that only one caller needs.
 
+use crate::declare;
+use crate::manifest::Record;
 pub use crate::sync::mask::CpuId;
 use crate::sync::mask::CpuMask;
 use shared::mailbox::WAKE_VECTOR;
+use shared::manifest::VectorRole;
 pub use shared::ports::Doorbell;
 pub use shared::probe::Point;
 
@@ -28,6 +31,14 @@ pub enum Vector {
     /// wait for each other, so that no call vector is ever sent without a call behind it, which
     /// could hide a lost one.
     Wake = WAKE_VECTOR,
+}
+
+declare! {
+    Record::vector(Vector::Last as u8, "last", VectorRole::Last, "Tells a CPU that it has taken all that was pending."),
+    Record::vector(Vector::Single as u8, "single", VectorRole::Call, "Look at your own queue of calls to one CPU."),
+    Record::vector(Vector::Many as u8, "many", VectorRole::Call, "Walk the queue of calls to many."),
+    Record::vector(Vector::Wake as u8, "wake", VectorRole::Wake, "Leave hlt, and do nothing else."),
+    Record::vector(Vector::Measured as u8, "measured", VectorRole::Measured, "Is counted, and nothing else."),
 }
 
 /// A CPU was told to start and did not.

@@ -1,6 +1,11 @@
 //! What a run leaves out or refuses on purpose, to see what it is there for. Plain values from the
 //! command line; the code that obeys them is elsewhere.
 
+use shared::manifest::{BROKEN, HARMLESS};
+
+use crate::manifest::Record;
+use crate::{declare, declare_values};
+
 /// The rules of one machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -43,7 +48,7 @@ impl HotplugMode {
     pub const ALL: [Self; 3] = [Self::Stop, Self::NoStop, Self::Keep];
 
     /// The name on the command line.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Stop => "stop",
             Self::NoStop => "no-stop",
@@ -51,11 +56,28 @@ impl HotplugMode {
         }
     }
 
+    /// Whether it is kept for what is wrong with it.
+    pub const fn is_broken(self) -> bool {
+        matches!(self, Self::NoStop)
+    }
+
     /// Whether a departed CPU's memory is freed.
     pub fn frees(self) -> bool {
         self != Self::Keep
     }
 }
+
+declare! {
+    Record::word("hotplug", "How CPUs leave."),
+    Record::word("alloc-fail", "How much of the memory asked for is refused, such as 1/7."),
+    Record::word("csd-barrier", "A barrier when a call descriptor is locked."),
+    Record::value("csd-barrier", 0, "on"),
+    Record::value("csd-barrier", 1, "off").with(BROKEN | HARMLESS),
+    Record::word("mask-check", "A call whose targets have all gone meanwhile is given up."),
+    Record::value("mask-check", 0, "on"),
+    Record::value("mask-check", 1, "off").with(BROKEN),
+}
+declare_values!("hotplug", HotplugMode, BROKEN if is_broken);
 
 /// How often a request for memory is refused: `refused` of every `of`, the last ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use shared::trace::{Record, RingHead};
 
-use crate::lab::count;
+use crate::counters::count;
 
 /// As [`RingHead`].
 #[derive(Debug)]

@@ -7,7 +7,20 @@ use shared::exit::ExitCode;
 use shared::lab::{Finding, MAX_FINDINGS, Oracle};
 use shared::ledger::CallId;
 
+use crate::declare;
 use crate::lab::{CpuTally, Lab};
+use crate::manifest::Record;
+
+declare!([Oracle::ALL.len()] {
+    let mut records = [Record::oracle(0, "", ""); Oracle::ALL.len()];
+    let mut at = 0;
+    while at < records.len() {
+        let oracle = Oracle::ALL[at];
+        records[at] = Record::oracle(oracle as u32, oracle.name(), oracle.describe());
+        at += 1;
+    }
+    records
+});
 
 /// The guest's conclusion, taken when nothing is in flight.
 #[derive(Clone, Copy, Debug)]

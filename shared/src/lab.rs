@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const MAGIC: u64 = u64::from_le_bytes(*b"IPI-LAB\0");
 
 /// Version of every layout in this crate. Either side refuses any other.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Alignment of the lab and of each of its sections, one page.
 pub const ALIGN: u64 = 4096;
@@ -204,7 +204,7 @@ impl Transport {
     ];
 
     /// The name used on the command line and in reports.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Xapic => "xapic",
             Self::X2apic => "x2apic",
@@ -215,11 +215,6 @@ impl Transport {
         }
     }
 }
-
-/// Room for transports in [`Counters::ipi_sent`].
-pub const TRANSPORT_SLOTS: usize = 9;
-
-const _: () = assert!(Transport::ALL.len() <= TRANSPORT_SLOTS);
 
 /// What one CPU says of its calls since boot. The oracles judge it, so that it lies apart from [`Counters`], which
 /// are read by people only.
@@ -238,46 +233,28 @@ pub struct Tally {
 
 const _: () = assert!(size_of::<Tally>() == 64);
 
+/// Counters that each CPU has room for.
+pub const COUNTER_SLOTS: usize = 64;
+
 /// What one CPU counted, each where it happens. All are event counts since boot, and nothing that the guest does
-/// or the oracles say depends on them.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// or the oracles say depends on them. What each word is, the guest's [manifest](crate::manifest) says.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Counters {
-    /// Times the handler of the single vector was entered.
-    pub single_received: u64,
-    /// Times the handler of the many vector was entered.
-    pub many_received: u64,
-    /// Times the handler of the wake vector was entered.
-    pub wake_received: u64,
-    /// Entries of the single and many handlers that found nothing to do: an earlier one had done it.
-    pub empty_received: u64,
-    /// Targets of the IPIs sent: deliveries owed, before several of them collapse into one.
-    pub ipi_targets: u64,
-    /// Iterations of a loop that waited for a call descriptor or for completion.
-    pub wait_spins: u64,
-    /// Elements of the global queue on which a handler stood, its own target or not.
-    pub visits: u64,
-    /// The most of them in one walk.
-    pub longest_walk: u64,
-    /// Requests for memory while the path was in use.
-    pub allocations: u64,
-    /// Those of them that were refused.
-    pub refused: u64,
-    /// CPUs this CPU has taken offline.
-    pub cpus_taken_down: u64,
-    /// CPUs this CPU has brought online.
-    pub cpus_brought_up: u64,
-    /// Times the handler of the vector was entered by which a CPU learns that it has taken all others.
-    pub last_received: u64,
-    /// Times the handler of the vector was entered that is sent only to be measured.
-    pub measured_received: u64,
-    /// IPI send operations of the single and many vectors: those by which calls are told to their targets.
-    pub call_ipis_sent: u64,
-    /// IPI send operations, by [`Transport`]: one per write or hypercall that starts deliveries.
-    pub ipi_sent: [u64; TRANSPORT_SLOTS],
+    /// The words, by the number of the counter.
+    pub words: [u64; COUNTER_SLOTS],
 }
 
-const _: () = assert!(size_of::<Counters>() == 192);
+const _: () = assert!(size_of::<Counters>() == 512);
+
+/// Nothing counted.
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            words: [0; COUNTER_SLOTS],
+        }
+    }
+}
 
 /// A property that a run must have. A finding names the one that did not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -345,7 +322,7 @@ impl Oracle {
     ];
 
     /// The name by which scripts and reports know it.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
             Self::Duplicate => "duplicate",
@@ -366,7 +343,7 @@ impl Oracle {
     }
 
     /// What went wrong, as a clause without a subject.
-    pub fn describe(self) -> &'static str {
+    pub const fn describe(self) -> &'static str {
         match self {
             Self::Lost => "never ran on a target",
             Self::Duplicate => "ran more than once on a target",
@@ -384,17 +361,6 @@ impl Oracle {
             Self::Leak => "left memory that is neither in use nor free",
             Self::ReusedTooSoon => "reused an element on which a CPU still stood",
         }
-    }
-}
-
-impl Counters {
-    /// Handler entries of every IPI vector.
-    pub fn ipi_received(&self) -> u64 {
-        self.single_received
-            .wrapping_add(self.many_received)
-            .wrapping_add(self.wake_received)
-            .wrapping_add(self.last_received)
-            .wrapping_add(self.measured_received)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod lab;
 pub mod ledger;
 pub mod mailbox;
+pub mod manifest;
 pub mod ports;
 pub mod probe;
 pub mod stop;

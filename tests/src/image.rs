@@ -118,6 +118,11 @@ pub fn with_section(name: &str, bytes: &[u8], address: u64) -> Vec<u8> {
     add_section(elf(&[]), name, bytes, address)
 }
 
+/// A bootable image of some machine code, with one section of this name and these bytes, which is not loaded.
+pub fn bootable_with_section(code: &[u8], name: &str, bytes: &[u8]) -> Vec<u8> {
+    add_section(bootable(code), name, bytes, 0)
+}
+
 /// An ELF64 file that has no sections, with one of this name and these bytes, said to lie at `address`.
 fn add_section(mut file: Vec<u8>, name: &str, bytes: &[u8], address: u64) -> Vec<u8> {
     const SECTION_HEADER: u16 = 64;

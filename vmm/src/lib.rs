@@ -64,6 +64,7 @@ pub mod duration;
 pub mod explore;
 pub mod lab;
 pub mod machine;
+pub mod manifest;
 pub mod provenance;
 pub mod report;
 mod running;
@@ -83,6 +84,7 @@ use machine::pin::{PinError, Pins};
 use machine::points::Points;
 use machine::symbols::Symbols;
 use machine::{Machine, MachineError, Parts, boot};
+use manifest::Manifest;
 use provenance::{Input, Provenance};
 use report::{Kind, Report, postmortem};
 pub use running::{Running, start};
@@ -145,12 +147,8 @@ impl Error {
     /// image, 3 if it is the host's.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::NoGuest
-            | Self::Vcpus(_)
-            | Self::Stalls(_)
-            | Self::Machine(
-                MachineError::Layout(_) | MachineError::Image(_) | MachineError::Boot(_),
-            ) => 2,
+            Self::NoGuest | Self::Vcpus(_) | Self::Stalls(_) => 2,
+            Self::Machine(error) if error.is_of_what_was_given() => 2,
             Self::Machine(_) | Self::Lab(_) | Self::Pin(_) | Self::Thread(_) | Self::Control(_) => {
                 3
             }
@@ -196,6 +194,7 @@ pub fn run_attended(
     let guest = config.guest.as_ref().ok_or(Error::NoGuest)?;
     let image = guest.open().map_err(MachineError::from)?;
     let points = Points::read(image.bytes()).map_err(MachineError::from)?;
+    let manifest = Manifest::of(&image).map_err(MachineError::from)?;
     let layout = Layout::new(config.memory, config.vcpus, image.end(), pages.size)
         .map_err(MachineError::from)?;
     let command_line =
@@ -220,8 +219,9 @@ pub fn run_attended(
             &config.append,
         )
     };
-    let lab =
-        lab::Lab::prepare(machine.memory.clone(), layout.lab.start, pages).map_err(Error::Lab)?;
+    let lab = lab::Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
+        .map_err(Error::Lab)?
+        .knowing(Arc::new(manifest.unwrap_or_default()));
     let symbols = Arc::new(Symbols::read(image.bytes()));
     let setup = control::Setup {
         limits: config.limits,

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use vmm::machine::limits;
 
-use command::{bench, complain, ctl, explore, merge, probes, replay, run, schema};
+use command::{bench, complain, ctl, describe, explore, merge, probes, replay, run, schema};
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
 #[derive(Debug, Parser)]
@@ -43,6 +43,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Ask a running vmm, at its control socket, one thing
     Ctl(ctl::Arguments),
+    /// Say what a guest image says of itself
+    Describe(describe::Arguments),
     /// Search the orders of a case's steps for one that breaks something
     Explore(explore::Arguments),
     /// Put together what the shards of one search came to
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         None => run::run(&cli.run),
         Some(Command::Bench(arguments)) => bench::run(arguments),
         Some(Command::Ctl(arguments)) => ctl::run(arguments),
+        Some(Command::Describe(arguments)) => describe::run(arguments),
         Some(Command::Explore(arguments)) => explore::run(arguments),
         Some(Command::Merge(arguments)) => merge::run(arguments),
         Some(Command::Probes(arguments)) => probes::run(arguments),

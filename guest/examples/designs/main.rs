@@ -10,12 +10,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use guest::counters::CpuCounters;
 use guest::ipi::csd::Call;
 use guest::ipi::list::ElementList;
 use guest::ipi::queue::QueueKind;
 use guest::ipi::single::Singles;
 use guest::ipi::{Functions, Ipi};
-use guest::lab::{CpuCounters, Lab};
+use guest::lab::Lab;
 use guest::machine::Machine;
 use machine::{CPUS, OneThread, Tally};
 

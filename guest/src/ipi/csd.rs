@@ -6,7 +6,9 @@
 use core::ptr;
 
 use super::memory::Contents;
+use crate::declare;
 use crate::machine::Machine;
+use crate::manifest::Record;
 use crate::platform::Platform;
 use crate::probe;
 use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
@@ -31,6 +33,8 @@ impl Call {
         info: 0,
     };
 }
+
+declare!([2] Record::stretch("csd.lock.wait", "csd.lock.over", "csd wait"));
 
 /// In use: queued, or about to be, and not yet run (`CSD_FLAG_LOCK`).
 const LOCK: u32 = 1;

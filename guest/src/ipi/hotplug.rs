@@ -18,7 +18,7 @@ use core::fmt;
 
 use super::memory::NoMemory;
 use super::{Functions, Ipi};
-use crate::lab::count;
+use crate::counters::count;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform, Vector};
 use crate::probe;

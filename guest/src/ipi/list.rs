@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU32 as Seen, Ordering as SeenOrder};
 use shared::lab::Oracle;
 
 use super::csd::Call;
-use crate::lab::CpuCounters;
+use crate::counters::CpuCounters;
 use crate::machine::Machine;
 use crate::platform::{CpuId, Platform};
 use crate::probe;

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU8 as State, AtomicU64 as Tally, Ordering as Orde
 
 use shared::lab::Oracle;
 
-use crate::lab::count;
+use crate::counters::count;
 use crate::machine::Machine;
 use crate::platform::Platform;
 use crate::sync::atomic::{AtomicU32, Ordering};

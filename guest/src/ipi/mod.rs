@@ -17,9 +17,12 @@ use alloc::sync::Arc;
 use core::fmt;
 
 use shared::lab::Oracle;
+use shared::manifest::PointRole;
 
-use crate::lab::count;
+use crate::counters::count;
+use crate::declare;
 use crate::machine::Machine;
+use crate::manifest::Record;
 use crate::platform::{CpuId, Platform, Vector};
 use crate::probe;
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -28,6 +31,12 @@ use crate::sync::mask::{CpuMask, Targets};
 use csd::{Call, CallSingleData};
 use hotplug::Hotplug;
 use queue::{ManyQueue, QueueKind};
+
+declare!([2] Record::stretch("many.enter", "many.done", "call many"));
+declare! {
+    Record::point("irq.enter", PointRole::HandlerBegin),
+    Record::point("irq.exit", PointRole::HandlerEnd),
+}
 use single::Singles;
 use stop::Stop;
 

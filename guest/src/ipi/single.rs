@@ -11,15 +11,21 @@ use alloc::boxed::Box;
 use core::ptr;
 
 use shared::lab::Oracle;
+use shared::manifest::PointRole;
 
 use super::csd::{Call, CallSingleData};
 use super::memory::Pool;
+use crate::declare;
 use crate::machine::Machine;
+use crate::manifest::Record;
 use crate::platform::{CpuId, Platform, Vector};
 use crate::probe;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 use crate::sync::irq::irqs_off;
 use crate::sync::spin::SpinLock;
+
+declare!([2] Record::stretch("single.enter", "single.done", "call single"));
+declare!(Record::point("single.run", PointRole::Run));
 
 /// Descriptors on the heap per CPU, where they are.
 const HEAP_PER_CPU: usize = 16;

@@ -8,13 +8,16 @@ use core::ptr::{self, null_mut};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use guest::Guest;
+use guest::declare;
 use guest::lab::Lab;
+use guest::manifest::Record;
 use guest::options::ApicMode;
 use guest::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
 use guest::probe;
 use guest::route::{Operation, Router, operations};
 use guest::sync::mask::CpuMask;
 use shared::lab::Transport;
+use shared::manifest::PointRole;
 use shared::ports::{DOORBELL, Dispatch, WIRE};
 use shared::probe::{HELD, TRACED};
 use x86_64::instructions::interrupts;
@@ -25,6 +28,8 @@ use super::clock;
 use super::cpu::Cpu;
 use super::hypercall::Hypercall;
 use super::smp;
+
+declare!(Record::point("ipi.send", PointRole::Send));
 
 /// The machine under the portable guest.
 #[derive(Clone, Copy, Debug)]

@@ -5,11 +5,13 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use shared::manifest::PointRole;
 use shared::ports::Doorbell;
 
 use crate::ipi::Ipi;
 use crate::ipi::hotplug::Fate;
 use crate::machine::Machine;
+use crate::manifest::Record;
 use crate::options::Options;
 use crate::platform::{CpuId, Platform, Vector};
 use crate::probe;
@@ -17,6 +19,18 @@ use crate::sync::barrier::Barrier;
 use crate::sync::mask::CpuMask;
 use crate::workload::calls;
 use crate::workload::functions::{Function, Workload};
+use crate::{declare, declare_values};
+
+declare! {
+    Record::point("bench.start", PointRole::Start),
+    Record::point("bench.round", PointRole::Round),
+    Record::word("to", "To whom each round of the bench goes.").without_effect_in_search(),
+    Record::word("by", "What a round of the bench is.").without_effect_in_search(),
+    Record::word("receiver", "What the other CPUs do in the bench.").without_effect_in_search(),
+}
+declare_values!("to", To);
+declare_values!("by", By);
+declare_values!("receiver", Receiver);
 
 /// Rounds that are measured where nothing else is asked for.
 const ROUNDS: u32 = 1000;
@@ -41,7 +55,7 @@ impl To {
     pub const ALL: [Self; 5] = [Self::Nobody, Self::Own, Self::One, Self::Some, Self::All];
 
     /// The name on the command line.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Nobody => "nobody",
             Self::Own => "self",
@@ -81,7 +95,7 @@ impl By {
     pub const ALL: [Self; 2] = [Self::Ipi, Self::Call];
 
     /// The name on the command line.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Ipi => "ipi",
             Self::Call => "call",
@@ -105,7 +119,7 @@ impl Receiver {
     pub const ALL: [Self; 3] = [Self::Halted, Self::Running, Self::Stalled];
 
     /// The name on the command line.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Halted => "halted",
             Self::Running => "running",

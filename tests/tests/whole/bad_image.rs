@@ -7,7 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use tests::image::{CODE, Image, LOAD, PHYS32_ENTRY, Segment, XEN, bootable, elf, patch};
+use tests::image::{
+    CODE, Image, LOAD, PHYS32_ENTRY, Segment, XEN, bootable, bootable_with_section, elf, patch,
+};
 use tests::{Vmm, skip};
 
 /// Two instructions, `cli; hlt`. None of these images gets so far as to execute them.
@@ -70,6 +72,15 @@ fn a_file_without_permission() {
         return;
     }
     refused(image.path(), "Permission denied");
+}
+
+#[test]
+fn probes_that_are_none() {
+    let image = Image::new(&bootable_with_section(&CLI_HLT, ".probes", &[0; 100]));
+    for command in ["--vcpus 1", "probes"] {
+        let run = Vmm::with(command).arg(image.path()).run();
+        run.ends_with(2).says("section .probes has 100 bytes");
+    }
 }
 
 #[test]

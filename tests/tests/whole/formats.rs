@@ -12,10 +12,12 @@ use shared::lab::Oracle;
 use tempfile::TempDir;
 use tests::{Vmm, need_kvm};
 
-/// The schemas of the report, of a bench and of what a search came to, as they are documented.
+/// The schemas of the report, of a bench, of what a search came to and of what a guest says, as they are documented.
 const REPORT: &str = include_str!("../../../docs/schema/ipi-lab-2.json");
 const BENCH: &str = include_str!("../../../docs/schema/ipi-lab-bench-1.json");
 const EXPLORED: &str = include_str!("../../../docs/schema/ipi-lab-explore-1.json");
+
+const GUEST: &str = include_str!("../../../docs/schema/ipi-lab-guest-1.json");
 
 /// Checks a report against its schema, and that it has no key that is not in there.
 #[track_caller]
@@ -35,6 +37,12 @@ pub fn hold_explored(document: &Value) {
     hold(document, EXPLORED);
 }
 
+/// The same for what a guest says of itself.
+#[track_caller]
+pub fn hold_described(document: &Value) {
+    hold(document, GUEST);
+}
+
 #[track_caller]
 fn hold(document: &Value, schema: &str) {
     let mut schema: Value = serde_json::from_str(schema).expect("a schema is JSON");
@@ -52,7 +60,7 @@ fn close(schema: &mut Value) {
     match schema {
         Value::Object(keys) => {
             if keys.contains_key("properties") {
-                keys.insert("additionalProperties".to_owned(), false.into());
+                keys.entry("additionalProperties").or_insert(false.into());
             }
             keys.values_mut().for_each(close);
         }
@@ -136,7 +144,12 @@ fn reports_of_all_kinds_hold_to_the_schema() {
 
 #[test]
 fn schemas_are_printed_as_they_are_documented() {
-    for (of, schema) in [("report", REPORT), ("bench", BENCH), ("explore", EXPLORED)] {
+    for (of, schema) in [
+        ("report", REPORT),
+        ("bench", BENCH),
+        ("explore", EXPLORED),
+        ("guest", GUEST),
+    ] {
         let run = Vmm::with("schema").arg(of).run();
         assert_eq!(run.ends_with(0).stdout, schema);
     }

@@ -341,7 +341,7 @@ fn forgeries() -> Vec<(Image, &'static str)> {
         ),
         (
             Forgery::image(|it| {
-                let field = offset_of!(Counters, wait_spins);
+                let field = offset_of!(Counters, words);
                 it.write(layout.counters, 1, field, u64::MAX);
             }),
             "a counter of CPU 1 stands at 18446744073709551615",

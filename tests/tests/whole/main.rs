@@ -7,6 +7,7 @@ mod believed;
 mod bench;
 mod control;
 mod deliveries;
+mod describe;
 mod examples;
 mod explore;
 mod formats;

@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod ctl;
+pub mod describe;
 pub mod explore;
 mod explored;
 pub mod interruption;

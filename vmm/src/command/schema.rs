@@ -21,6 +21,8 @@ enum Document {
     Bench,
     /// What explore --result writes
     Explore,
+    /// What describe --json writes
+    Guest,
 }
 
 /// Prints the schema, and returns the exit status.
@@ -32,6 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         Document::Report => schema::report(),
         Document::Bench => schema::bench(),
         Document::Explore => schema::explore(),
+        Document::Guest => schema::guest(),
     };
     match io::stdout().write_all(schema.as_bytes()) {
         Ok(()) => Ok(0),

@@ -39,7 +39,6 @@ use story::Teller;
 use until::Until;
 use words::NoEffect;
 
-use crate::machine::MachineError;
 use crate::machine::guest::Guest;
 use crate::machine::image::Image;
 use crate::provenance::{Input, Provenance};
@@ -192,9 +191,7 @@ impl ExploreError {
                 | SpecimenError::Stack { .. },
             ) => 2,
             Self::Specimen(SpecimenError::Ended(_) | SpecimenError::Late) => 5,
-            Self::Specimen(SpecimenError::Machine(
-                MachineError::Layout(_) | MachineError::Image(_) | MachineError::Boot(_),
-            )) => 2,
+            Self::Specimen(SpecimenError::Machine(error)) if error.is_of_what_was_given() => 2,
             Self::Specimen(_) | Self::NotAgain(_) => 3,
         }
     }

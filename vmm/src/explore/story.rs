@@ -15,6 +15,7 @@ use super::specimen::{Specimen, Stop};
 use crate::machine::image::Image;
 use crate::machine::source::{Place, Source};
 use crate::machine::symbols::readable;
+use crate::manifest::{self, Manifest};
 
 /// What a CPU came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -97,6 +98,8 @@ pub struct Mark {
 pub struct Teller<'a> {
     image: &'a Image,
     source: Source<'a>,
+    /// What of it is to be shown.
+    shown: manifest::Source,
     /// Once it has seen the machine.
     words: Option<Words>,
     turn: Option<usize>,
@@ -148,15 +151,16 @@ impl Plot {
     }
 }
 
-/// Files of the guest in which nobody wants to stand: they are what everything else goes through.
-const UNDERNEATH: [&str; 3] = ["/sync/", "/metal/", "/probe.rs"];
-
 impl<'a> Teller<'a> {
     /// One that knows the source of `image`.
     pub fn new(image: &'a Image) -> Self {
+        // What cannot be read has been refused before there was anything to tell.
+        let manifest = Manifest::of(image).ok().flatten();
+        let shown = manifest.unwrap_or_default().source;
         Self {
             image,
             source: Source::read(image.bytes()),
+            shown,
             words: None,
             turn: None,
             plot: Plot::default(),
@@ -222,10 +226,8 @@ impl<'a> Teller<'a> {
             .flat_map(|address| self.source.places(address));
         places
             .filter_map(|place| {
-                let start = place.file.find("guest/src/")?;
-                let file = place.file[start..].to_owned();
-                (!UNDERNEATH.iter().any(|under| file.contains(under)))
-                    .then_some(Place { file, ..place })
+                let file = self.shown.shown(&place.file, &place.function)?.to_owned();
+                Some(Place { file, ..place })
             })
             .next()
     }

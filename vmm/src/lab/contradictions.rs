@@ -4,7 +4,6 @@
 
 use shared::lab::{Layout, MAX_FINDINGS, Oracle};
 use shared::ledger::{CallId, Lane};
-use zerocopy::IntoBytes;
 
 use super::judge::{CallName, Kept};
 use super::{Lab, Record};
@@ -266,41 +265,32 @@ fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<Strin
 }
 
 fn counters(lab: &Lab, found: &mut Kept<String>) {
-    for (cpu, counted) in (0_u32..).zip(lab.counted()) {
-        let counters = &counted.counters;
-        let words = counters.as_bytes().chunks_exact(size_of::<u64>());
-        let most = words
-            .filter_map(|word| word.try_into().ok().map(u64::from_le_bytes))
-            .max();
-        if let Some(most) = most.filter(|most| *most > MOST_COUNTED) {
+    let manifest = lab.manifest();
+    for ((cpu, row), counted) in (0_u32..).zip(lab.rows()).zip(lab.counted()) {
+        // Those that no counter has as well: nobody else writes there.
+        if let Some(most) = row.words.into_iter().find(|word| *word > MOST_COUNTED) {
             found.push(format!(
                 "a counter of CPU {cpu} stands at {most}, which nothing can have counted"
             ));
             continue;
         }
-        for (part, part_name, whole, whole_name) in [
-            (
-                counters.empty_received,
-                "IPIs that found nothing to do",
-                counters.ipi_received(),
-                "IPIs received",
-            ),
-            (
-                counters.longest_walk,
-                "elements in one walk",
-                counters.visits,
-                "in all walks",
-            ),
-            (
-                counters.refused,
-                "requests refused",
-                counters.allocations,
-                "requests",
-            ),
-        ] {
-            if part > whole {
+        let counts = &counted.counts;
+        if counts.empty > counts.received {
+            found.push(format!(
+                "CPU {cpu} counts {} IPIs that found nothing to do, and {} IPIs received",
+                counts.empty, counts.received
+            ));
+        }
+        let value = |number: u32| row.words.get(number as usize).copied().unwrap_or(0);
+        for part in &manifest.counters {
+            let Some(whole) = part.part_of.and_then(|number| manifest.counter(number)) else {
+                continue;
+            };
+            let (counted, all) = (value(part.number), value(whole.number));
+            if counted > all {
                 found.push(format!(
-                    "CPU {cpu} counts {part} {part_name}, and {whole} {whole_name}"
+                    "CPU {cpu} counts {counted} as {}, and {all} as {}, of which that is a part",
+                    part.name, whole.name
                 ));
             }
         }

@@ -1,9 +1,11 @@
 use super::*;
+use crate::lab::counts::tests::{EMPTY, LONGEST, RECEIVED, VISITS, manifest};
 use crate::lab::judge::{KEPT, open_calls};
 use proptest::prelude::*;
-use shared::lab::{Counters, Header, Layout, MAX_FINDINGS, SLOTS, Tally};
+use shared::lab::{Header, Layout, MAX_FINDINGS, SLOTS, Tally};
 use shared::ledger::{CallId, Lane, RecordHead};
 use std::mem::offset_of;
+use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::{Immutable, IntoBytes};
 
@@ -21,6 +23,7 @@ impl Fake {
         let size = usize::try_from(BASE + layout.size).unwrap();
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).unwrap();
         let lab = Lab::prepare(memory.clone(), BASE, layout).unwrap();
+        let lab = lab.knowing(manifest());
         Self {
             lab,
             memory,
@@ -48,6 +51,12 @@ impl Fake {
         self.memory
             .write_slice(value.as_bytes(), GuestAddress(BASE + at))
             .unwrap();
+    }
+
+    /// Has a counter of `cpu` stand there.
+    fn count(&self, cpu: u64, number: u32, value: u64) {
+        let row = self.layout.counters.entry(cpu).unwrap();
+        self.put(row + 8 * u64::from(number), &value);
     }
 
     /// Has `cpu` have counted this of its calls.
@@ -187,19 +196,25 @@ fn counters_that_the_ledger_does_not_bear_out_are_not_believed() {
     fake.is_not_believed("CPU 2 counts 4 executions, and the ledger holds 5 there");
 
     let fake = Fake::new(2);
-    let counters = Counters {
-        wait_spins: u64::MAX,
-        ..Counters::default()
-    };
-    fake.put(fake.layout.counters.entry(1).unwrap(), &counters);
+    // Whatever it counts.
+    fake.count(1, 63, u64::MAX);
     fake.is_not_believed("a counter of CPU 1 stands at 18446744073709551615");
-    let counters = Counters {
-        many_received: 1,
-        empty_received: 2,
-        ..Counters::default()
-    };
-    fake.put(fake.layout.counters.entry(1).unwrap(), &counters);
+    let fake = Fake::new(2);
+    fake.count(1, RECEIVED, 1);
+    fake.count(1, EMPTY, 2);
     fake.is_not_believed("CPU 1 counts 2 IPIs that found nothing to do, and 1 IPIs received");
+    let fake = Fake::new(2);
+    fake.count(0, VISITS, 3);
+    fake.count(0, LONGEST, 4);
+    fake.is_not_believed("CPU 0 counts 4 as longest_walk, and 3 as visits");
+    // Of a guest that says nothing of itself no counter has a name.
+    let fake = Fake::new(2);
+    fake.count(0, LONGEST, 4);
+    let fake = Fake {
+        lab: fake.lab.knowing(Arc::default()),
+        ..fake
+    };
+    assert!(fake.judgement().is_believed());
 }
 
 #[test]

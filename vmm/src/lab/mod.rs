@@ -3,6 +3,7 @@
 //! and no KVM.
 
 mod contradictions;
+pub(crate) mod counts;
 mod exploration;
 pub mod judge;
 pub mod judgement;
@@ -10,14 +11,16 @@ pub mod mailbox;
 pub mod rings;
 mod words;
 
-use shared::lab::{
-    Counters, Finding, Header, Layout, MAX_FINDINGS, Section, TRANSPORT_SLOTS, Tally,
-};
+use std::sync::Arc;
+
+use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS, Section, Tally};
 use shared::ledger::{CallId, Lane, RecordHead};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::cpus::CpuSet;
+use crate::manifest::Manifest;
+pub use counts::Counts;
 
 /// The lab of one machine.
 #[derive(Debug, Clone)]
@@ -25,6 +28,7 @@ pub struct Lab {
     memory: GuestMemoryMmap,
     base: u64,
     layout: Layout,
+    manifest: Arc<Manifest>,
 }
 
 /// One call record, copied out of the ledger.
@@ -43,16 +47,16 @@ pub struct Record {
 }
 
 /// What one CPU has counted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Counted {
     /// Of its calls.
     pub tally: Tally,
     /// Of everything else.
-    pub counters: Counters,
+    pub counts: Counts,
 }
 
 /// Counts of all CPUs together. Sums wrap, because a broken guest can write anything.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Calls made.
     pub made: u64,
@@ -60,73 +64,8 @@ pub struct Totals {
     pub expected: u64,
     /// Executions counted.
     pub executed: u64,
-    /// Handler entries.
-    pub received: u64,
-    /// Handler entries that found nothing to do.
-    pub empty: u64,
-    /// Targets of the IPIs sent.
-    pub targets: u64,
-    /// Iterations of waiting loops.
-    pub wait_spins: u64,
-    /// Elements of the global queue that handlers stood on.
-    pub visits: u64,
-    /// The most of them in one walk of any CPU.
-    pub longest_walk: u64,
-    /// Requests for memory.
-    pub allocations: u64,
-    /// Those that were refused.
-    pub refused: u64,
-    /// CPUs taken offline.
-    pub taken_down: u64,
-    /// CPUs brought online.
-    pub brought_up: u64,
-    /// IPIs sent to tell CPUs of calls, by any transport.
-    pub sent_for_calls: u64,
-    /// IPIs sent by transport.
-    pub sent: [u64; TRANSPORT_SLOTS],
-}
-
-impl Totals {
-    /// IPIs sent by any transport.
-    pub fn sent_in_all(&self) -> u64 {
-        wrapping_sum(&self.sent)
-    }
-
-    fn add(
-        &mut self,
-        Counted {
-            tally,
-            counters: one,
-        }: &Counted,
-    ) {
-        let add = |sum: &mut u64, value: u64| *sum = sum.wrapping_add(value);
-        add(&mut self.made, tally.calls_made);
-        add(&mut self.expected, tally.calls_expected);
-        add(&mut self.executed, tally.calls_executed);
-        add(&mut self.received, one.ipi_received());
-        add(&mut self.empty, one.empty_received);
-        add(&mut self.targets, one.ipi_targets);
-        add(&mut self.wait_spins, one.wait_spins);
-        add(&mut self.visits, one.visits);
-        self.longest_walk = self.longest_walk.max(one.longest_walk);
-        add(&mut self.allocations, one.allocations);
-        add(&mut self.refused, one.refused);
-        add(&mut self.taken_down, one.cpus_taken_down);
-        add(&mut self.brought_up, one.cpus_brought_up);
-        add(&mut self.sent_for_calls, one.call_ipis_sent);
-        for (sum, value) in self.sent.iter_mut().zip(one.ipi_sent) {
-            add(sum, value);
-        }
-    }
-}
-
-/// IPIs one CPU has sent.
-pub fn ipis_sent(counters: &Counters) -> u64 {
-    wrapping_sum(&counters.ipi_sent)
-}
-
-fn wrapping_sum(values: &[u64]) -> u64 {
-    values.iter().fold(0, |sum, value| sum.wrapping_add(*value))
+    /// Everything else.
+    pub counts: Counts,
 }
 
 impl Lab {
@@ -146,7 +85,18 @@ impl Lab {
             memory,
             base,
             layout,
+            manifest: Arc::default(),
         })
+    }
+
+    /// The same lab, of a guest that says this of itself.
+    pub fn knowing(self, manifest: Arc<Manifest>) -> Self {
+        Self { manifest, ..self }
+    }
+
+    /// What the guest says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
     }
 
     /// The number of CPUs it has room for.
@@ -162,43 +112,65 @@ impl Lab {
     /// Whether the guest has ever written to it.
     pub fn is_used(&self) -> bool {
         self.header().as_bytes() != self.layout.header().as_bytes()
-            || self.totals() != Totals::default()
+            || self.tallies().any(|tally| is_anything(&tally))
+            || self.rows().any(|row| is_anything(&row))
             || self.found().iter().any(|count| *count != 0)
             || self.records().next().is_some()
     }
 
     /// What every CPU has counted, in order.
     pub fn counted(&self) -> impl Iterator<Item = Counted> {
-        let tallies = self.entries(self.layout.tallies);
-        tallies
-            .zip(self.entries(self.layout.counters))
-            .map(|(tally, counters)| Counted { tally, counters })
+        self.tallies().zip(self.rows()).map(|(tally, row)| Counted {
+            tally,
+            counts: Counts::of(&row, &self.manifest),
+        })
     }
 
     /// What all CPUs have counted, added up.
     pub fn totals(&self) -> Totals {
-        self.counted().fold(Totals::default(), |mut totals, one| {
-            totals.add(&one);
-            totals
-        })
+        let mut totals = Totals {
+            counts: self.counts(),
+            ..Totals::default()
+        };
+        for tally in self.tallies() {
+            let add = |sum: &mut u64, value: u64| *sum = sum.wrapping_add(value);
+            add(&mut totals.made, tally.calls_made);
+            add(&mut totals.expected, tally.calls_expected);
+            add(&mut totals.executed, tally.calls_executed);
+        }
+        totals
+    }
+
+    /// The counters of all CPUs, added up.
+    pub fn counts(&self) -> Counts {
+        Counts::of_all(self.rows(), &self.manifest)
     }
 
     /// A number that changes whenever a CPU gets anywhere. Iterations of waiting loops do not count:
-    /// a CPU that waits for ever makes those too.
+    /// a CPU that waits for ever makes those too. Of the guest's counters, those count of which it says so.
     pub fn progress(&self) -> u64 {
-        let totals = self.totals();
-        [
-            totals.made,
-            totals.executed,
-            totals.received,
-            totals.sent_in_all(),
-            totals.taken_down,
-            totals.brought_up,
-        ]
-        .iter()
-        .fold(u64::from(self.header().cpus_online), |sum, value| {
-            sum.wrapping_add(*value)
-        })
+        let Totals {
+            made,
+            executed,
+            counts,
+            ..
+        } = self.totals();
+        let counters = self.manifest.counters.iter().zip(counts.values);
+        let moved = counters.filter(|(counter, _)| counter.progress);
+        [made, executed]
+            .into_iter()
+            .chain(moved.map(|(_, value)| value))
+            .fold(u64::from(self.header().cpus_online), u64::wrapping_add)
+    }
+
+    /// What each CPU says of its calls, in order.
+    fn tallies(&self) -> impl Iterator<Item = Tally> {
+        self.entries(self.layout.tallies)
+    }
+
+    /// The counters of each CPU as they stand there, in order.
+    fn rows(&self) -> impl Iterator<Item = Counters> {
+        self.entries(self.layout.counters)
     }
 
     /// The findings that were kept.
@@ -288,4 +260,8 @@ impl Lab {
             bytes.fill(0);
         }
     }
+}
+
+fn is_anything(value: &(impl IntoBytes + zerocopy::Immutable)) -> bool {
+    value.as_bytes().iter().any(|byte| *byte != 0)
 }

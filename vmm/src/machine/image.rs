@@ -164,6 +164,11 @@ impl Image {
         self.end
     }
 
+    /// Where it was read from, or what its bytes are called.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The image as it was read.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

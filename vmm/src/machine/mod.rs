@@ -54,6 +54,9 @@ pub enum MachineError {
     /// The guest image has probes that make no sense.
     #[error(transparent)]
     Points(#[from] points::PointsError),
+    /// The guest says of itself what makes no sense.
+    #[error(transparent)]
+    Manifest(#[from] crate::manifest::Unusable),
     /// The guest cannot be told what it should.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
@@ -69,6 +72,20 @@ pub enum MachineError {
     /// The host does not give an eventfd.
     #[error("cannot create the console")]
     Console(#[source] io::Error),
+}
+
+impl MachineError {
+    /// Whether another image, or other options, would do; otherwise it is the host.
+    pub fn is_of_what_was_given(&self) -> bool {
+        match self {
+            Self::Layout(_)
+            | Self::Image(_)
+            | Self::Points(_)
+            | Self::Manifest(_)
+            | Self::Boot(_) => true,
+            Self::Host(_) | Self::Limits(_) | Self::Memory(..) | Self::Console(_) => false,
+        }
+    }
 }
 
 /// What a machine is made of.

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use shared::lab::Transport;
 
 use crate::control::Aftermath;
-use crate::lab::Totals;
+use crate::lab::Counts;
 use crate::machine::inspect::Standing;
 use crate::machine::tally::WAITING;
+use crate::manifest::Manifest;
 use crate::stats::sources::{STATS, Status, named};
 
 /// Inter-processor interrupts.
@@ -49,7 +49,7 @@ pub struct Ipis {
     /// Interrupts that CPUs were just taking at the end: their handlers may have counted themselves or not.
     pub entering: u64,
     /// Sent, by transport.
-    pub by_transport: BTreeMap<&'static str, u64>,
+    pub by_transport: BTreeMap<String, u64>,
     /// Exits over IPIs sent, both in the window; `null` unless who counts exits has been seen to count them.
     pub exits_per_ipi: Option<f64>,
     /// Who counted those exits.
@@ -61,7 +61,12 @@ pub struct Ipis {
 impl Ipis {
     /// What became of the IPIs of a run of which `aftermath` is left. `is_whole` says that the guest came to its
     /// end, so that its counters are what it has left behind.
-    pub(super) fn of(aftermath: &Aftermath, totals: &Totals, is_whole: bool) -> Self {
+    pub(super) fn of(
+        aftermath: &Aftermath,
+        manifest: &Manifest,
+        counts: &Counts,
+        is_whole: bool,
+    ) -> Self {
         let transit = aftermath.transit;
         // The guest has no other source of interrupts.
         let stood = |vectors: fn(&Standing) -> usize| {
@@ -71,7 +76,7 @@ impl Ipis {
         let all_seen = aftermath.standings.len() == aftermath.vcpus as usize;
         let pending = stood(|standing| standing.requested.len());
         let known = [
-            totals.received,
+            counts.received,
             transit.lost,
             transit.dropped,
             transit.to_nobody,
@@ -80,46 +85,33 @@ impl Ipis {
         ];
         let rest = known
             .iter()
-            .try_fold(totals.targets.checked_add(transit.added), |left, part| {
+            .try_fold(counts.targets.checked_add(transit.added), |left, part| {
                 left.map(|left| left.checked_sub(*part))
             });
         let exits_per_ipi = exits_per_ipi(aftermath);
         Self {
-            sent: totals.sent_in_all(),
-            targets: totals.targets,
+            sent: counts.sent,
+            targets: counts.targets,
             added: transit.added,
-            received: totals.received,
-            received_empty: totals.empty,
+            received: counts.received,
+            received_empty: counts.empty,
             coalesced: rest
                 .flatten()
-                .filter(|_| is_whole && all_seen && totals.taken_down == 0),
+                .filter(|_| is_whole && all_seen && counts.departed == 0),
             lost: transit.lost,
             dropped: transit.dropped,
             to_nobody: transit.to_nobody,
             in_flight: transit.in_flight,
             pending,
             entering: stood(|standing| standing.in_service.len()),
-            by_transport: by_transport(totals),
+            by_transport: (counts.by_transport(manifest))
+                .map(|(transport, sent)| (transport.to_owned(), sent))
+                .collect(),
             exits_source: exits_per_ipi.is_ok().then_some("KVM binary stats, exits"),
             exits_unknown: exits_per_ipi.as_ref().err().cloned(),
             exits_per_ipi: exits_per_ipi.ok(),
         }
     }
-}
-
-fn by_transport(totals: &Totals) -> BTreeMap<&'static str, u64> {
-    let mut by_transport: BTreeMap<_, _> = Transport::ALL
-        .into_iter()
-        .map(|transport| (transport.name(), totals.sent[transport as usize]))
-        .collect();
-    // Slots that no transport has are zero, unless the guest is broken or newer than we are.
-    let unknown = totals.sent[Transport::ALL.len()..]
-        .iter()
-        .fold(0_u64, |sum, sent| sum.wrapping_add(*sent));
-    if unknown > 0 {
-        by_transport.insert("unknown", unknown);
-    }
-    by_transport
 }
 
 /// Exits over IPIs sent, or why that is not known.

@@ -2,6 +2,7 @@
 //! [`crate::control`] brought back and from the lab; controls nothing.
 
 pub mod costs;
+mod figures;
 mod ipis;
 pub mod page;
 pub mod perfetto;
@@ -18,19 +19,20 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use shared::lab::{Counters, Oracle};
+use shared::lab::Oracle;
 use shared::ledger::CallId;
 
 use crate::control::Aftermath;
 use crate::lab::judge::{self, CallName};
 use crate::lab::judgement::{ByOracle, Judgement};
-use crate::lab::{self, Counted, Lab};
+use crate::lab::{Counted, Lab};
 use crate::machine::devices::Strays;
 use crate::machine::tally::REASONS;
 use crate::provenance::Provenance;
 use crate::stats::sources::Source;
 use crate::stats::window::{Value, Window};
 
+pub use figures::{Figure, Figures};
 pub use ipis::Ipis;
 pub use stalls::{Latencies, Stalled, Stalls};
 pub use table::RULED;
@@ -70,12 +72,10 @@ pub struct Report {
     pub window: &'static str,
     /// Cross-CPU calls since boot.
     pub calls: Calls,
-    /// Walks along the global queue.
-    pub walks: Walks,
-    /// The guest's allocator.
-    pub memory: Memory,
-    /// CPUs that left and came back.
-    pub hotplug: Hotplug,
+    /// What else the guest has counted since boot, in the groups of its manifest: of this guest `walks`, `hotplug` and
+    /// `memory`.
+    #[serde(flatten)]
+    pub figures: Figures,
     /// Inter-processor interrupts since boot.
     pub ipi: Ipis,
     /// Stalls of vCPUs; `null` if nothing was stalled and nothing was to be.
@@ -128,33 +128,6 @@ pub struct Calls {
     pub judged: u64,
     /// IPIs sent to tell CPUs of calls, for each call made, since boot; `null` without a call.
     pub ipis_per_call: Option<f64>,
-}
-
-/// Walks along the global queue of calls to many.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Walks {
-    /// Elements that walks stood on, in all.
-    pub visits: u64,
-    /// Elements in the longest walk.
-    pub longest: u64,
-}
-
-/// The guest's allocator, while the path was in use.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Memory {
-    /// Requests.
-    pub requests: u64,
-    /// Those refused.
-    pub refused: u64,
-}
-
-/// CPUs that left and came back.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Hotplug {
-    /// Times a CPU was taken offline.
-    pub taken_down: u64,
-    /// Times a CPU was brought online, after the boot.
-    pub brought_up: u64,
 }
 
 /// One vCPU.
@@ -244,21 +217,10 @@ impl Report {
                 executed: totals.executed,
                 judged: judgement.judged,
                 ipis_per_call: (totals.made > 0)
-                    .then(|| totals.sent_for_calls as f64 / totals.made as f64),
+                    .then(|| totals.counts.sent_for_calls as f64 / totals.made as f64),
             },
-            walks: Walks {
-                visits: totals.visits,
-                longest: totals.longest_walk,
-            },
-            memory: Memory {
-                requests: totals.allocations,
-                refused: totals.refused,
-            },
-            hotplug: Hotplug {
-                taken_down: totals.taken_down,
-                brought_up: totals.brought_up,
-            },
-            ipi: Ipis::of(aftermath, &totals, judgement.ended),
+            figures: Figures::new(lab.manifest(), &totals.counts),
+            ipi: Ipis::of(aftermath, lab.manifest(), &totals.counts, judgement.ended),
             sources: aftermath.sources.clone(),
             stalls: Stalls::of(aftermath),
             per_vcpu: (0..aftermath.vcpus)
@@ -308,12 +270,12 @@ impl Report {
 }
 
 fn per_vcpu(id: u32, counted: Option<&Counted>, window: &Window) -> PerVcpu {
-    let counters = counted.map(|counted| &counted.counters);
+    let counts = counted.map(|counted| &counted.counts);
     PerVcpu {
         id,
-        ipi_sent: counters.map_or(0, lab::ipis_sent),
-        ipi_targets: counters.map_or(0, |counters| counters.ipi_targets),
-        ipi_received: counters.map_or(0, Counters::ipi_received),
+        ipi_sent: counts.map_or(0, |counts| counts.sent),
+        ipi_targets: counts.map_or(0, |counts| counts.targets),
+        ipi_received: counts.map_or(0, |counts| counts.received),
         exits: REASONS.into_iter().zip(window.exits(id as usize)).collect(),
         kvm: owned(window.kvm(id as usize)),
         tracepoints: window.tracepoints(id as usize).into_iter().collect(),

@@ -1,7 +1,7 @@
 //! The report as Prometheus reads it, in its text format 0.0.4, which a textfile collector takes as well: one
 //! prefix, base units, `_total` on what only grows. Lays out figures that [`Report`] and [`Window`] already have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::UNIX_EPOCH;
 
 use prometheus::proto::{
@@ -10,6 +10,7 @@ use prometheus::proto::{
 use prometheus::{Error, TextEncoder};
 
 use shared::lab::Oracle;
+use shared::manifest::Total;
 
 use super::{PerVcpu, Report, Traced};
 use crate::provenance::Provenance;
@@ -36,8 +37,10 @@ pub fn render<'a>(
 ) -> Result<String, Error> {
     let mut page = Page::default();
     let several = machines.len() > 1;
-    for (number, (report, window)) in machines.enumerate() {
-        page.machine = several.then(|| number.to_string());
+    let label = |number: usize| several.then(|| number.to_string());
+    let machines: Vec<_> = machines.collect();
+    for (number, (report, window)) in machines.iter().enumerate() {
+        page.machine = label(number);
         page.add_run(report);
         page.add_calls(report);
         page.add_ipis(report);
@@ -49,6 +52,12 @@ pub fn render<'a>(
         if let Some(trace) = &report.trace {
             page.add_trace(trace);
         }
+    }
+    // Last, so that no guest can have a name that is the VMM's.
+    let own: BTreeSet<_> = page.families.keys().cloned().collect();
+    for (number, (report, _)) in machines.iter().enumerate() {
+        page.machine = label(number);
+        page.add_figures(report, &own);
     }
     let families: Vec<_> = page.families.into_values().collect();
     TextEncoder::new().encode_to_string(&families)
@@ -193,13 +202,7 @@ impl Page {
     }
 
     fn add_calls(&mut self, report: &Report) {
-        let Report {
-            calls,
-            walks,
-            memory,
-            hotplug,
-            ..
-        } = report;
+        let calls = &report.calls;
         let counts = [
             ("calls_total", "Cross-CPU calls made.", calls.made),
             (
@@ -212,37 +215,37 @@ impl Page {
                 "Executions of calls, counted where they happened.",
                 calls.executed,
             ),
-            (
-                "walk_visits_total",
-                "Elements of the global queue that walks stood on.",
-                walks.visits,
-            ),
-            (
-                "memory_requests_total",
-                "Requests for memory while the path was in use.",
-                memory.requests,
-            ),
-            (
-                "memory_requests_refused_total",
-                "Requests for memory that were refused.",
-                memory.refused,
-            ),
-            (
-                "cpus_taken_down_total",
-                "Times a CPU was taken offline.",
-                hotplug.taken_down,
-            ),
-            (
-                "cpus_brought_up_total",
-                "Times a CPU was brought online, after the boot.",
-                hotplug.brought_up,
-            ),
         ];
         for (name, help, count) in counts {
             self.count(name, help, &[], count as f64);
         }
-        let help = "Elements in the longest walk along the global queue.";
-        self.gauge("longest_walk_elements", help, &[], walks.longest as f64);
+    }
+
+    /// What the guest has shown, by the names that it gives them; where somebody else has one already, with `guest_`
+    /// in front. A sum only grows, and the largest of several comes and goes with them.
+    fn add_figures(&mut self, report: &Report, own: &BTreeSet<String>) {
+        for figure in report.figures.iter() {
+            let Some(metric) = &figure.shown.metric else {
+                continue;
+            };
+            let kind = match figure.total {
+                Total::Sum => MetricType::COUNTER,
+                Total::Max => MetricType::GAUGE,
+            };
+            let is_taken = |name: &str| {
+                let name = format!("{PREFIX}{name}");
+                let family = self.families.get(&name);
+                own.contains(&name) || family.is_some_and(|it| it.get_field_type() != kind)
+            };
+            let mut name = metric.clone();
+            while is_taken(&name) {
+                name.insert_str(0, "guest_");
+            }
+            match figure.total {
+                Total::Sum => self.count(&name, &figure.about, &[], figure.value as f64),
+                Total::Max => self.gauge(&name, &figure.about, &[], figure.value as f64),
+            }
+        }
     }
 
     fn add_ipis(&mut self, report: &Report) {
@@ -251,7 +254,7 @@ impl Page {
             self.count(
                 "ipi_sends_total",
                 "Operations that sent IPIs, counted by the senders.",
-                &[("transport", *transport)],
+                &[("transport", transport)],
                 *sent as f64,
             );
         }

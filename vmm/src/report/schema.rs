@@ -25,6 +25,13 @@ pub fn explore() -> String {
     ))
 }
 
+/// The schema of what a guest says of itself, [`crate::manifest::SCHEMA`].
+pub fn guest() -> String {
+    text(&of::<crate::manifest::Document<'_>>(
+        crate::manifest::SCHEMA,
+    ))
+}
+
 /// What `T` is written as, if its key `schema` says `version`.
 fn of<T: JsonSchema>(version: &str) -> Schema {
     let generator = SchemaSettings::draft2020_12()
@@ -65,6 +72,11 @@ mod tests {
                 explore(),
                 "explore > docs/schema/ipi-lab-explore-1.json",
             ),
+            (
+                include_str!("../../../docs/schema/ipi-lab-guest-1.json"),
+                guest(),
+                "guest > docs/schema/ipi-lab-guest-1.json",
+            ),
         ] {
             assert_eq!(
                 document, written,
@@ -80,6 +92,7 @@ mod tests {
             (report(), "ipi-lab/2"),
             (bench(), "ipi-lab-bench/1"),
             (explore(), "ipi-lab-explore/1"),
+            (guest(), "ipi-lab-guest/1"),
         ] {
             let schema: Value = serde_json::from_str(&schema).unwrap();
             assert_eq!(schema["properties"]["schema"]["const"], version);

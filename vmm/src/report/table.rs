@@ -7,7 +7,7 @@ use std::fmt::Write;
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
 
 use super::sources;
-use super::{Hotplug, Ipis, Memory, PerVcpu, Report, Stalls, Traced};
+use super::{Ipis, PerVcpu, Report, Stalls, Traced};
 use crate::cpus::CpuSet;
 use crate::stats::latency::Spread;
 use crate::stats::sources::Source;
@@ -100,33 +100,7 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
         )?;
         not_received(text, ipi)?;
     }
-    let Report {
-        walks,
-        memory,
-        hotplug,
-        ..
-    } = report;
-    if walks.visits > 0 {
-        let (visits, longest) = (walks.visits, walks.longest);
-        writeln!(
-            text,
-            "walks      stood on {visits} elements, the longest on {longest}"
-        )?;
-    }
-    if hotplug.taken_down > 0 {
-        let Hotplug {
-            taken_down,
-            brought_up,
-        } = hotplug;
-        writeln!(
-            text,
-            "hotplug    {taken_down} times down, {brought_up} times up"
-        )?;
-    }
-    if memory.requests > 0 {
-        let Memory { requests, refused } = memory;
-        writeln!(text, "memory     {requests} requests, {refused} refused")?;
-    }
+    text.push_str(&report.figures.lines());
     if let Some(ratio) = calls.ipis_per_call {
         writeln!(
             text,

@@ -2,6 +2,9 @@ use super::*;
 use crate::control::Carried;
 use crate::control::operator::{Expected, Transit};
 use crate::lab::Lab;
+use crate::lab::counts::tests::{
+    DEPARTED, EMPTY, LONGEST, RECEIVED, SENT, SENT_OTHERWISE, TARGETS, VISITS, manifest,
+};
 use crate::machine::devices::Strays;
 use crate::machine::inspect::{Activity, Standing};
 use crate::machine::lifecycle::Absence;
@@ -58,6 +61,7 @@ fn lab(guest: impl FnOnce(&mut Header)) -> Lab {
     let size = usize::try_from(layout.size).unwrap();
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).unwrap();
     let lab = Lab::prepare(memory.clone(), 0, layout).unwrap();
+    let lab = lab.knowing(manifest());
     let mut header = layout.header();
     guest(&mut header);
     memory
@@ -218,6 +222,7 @@ fn counted(counters: Counters) -> Lab {
     let size = usize::try_from(layout.size).unwrap();
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).unwrap();
     let lab = Lab::prepare(memory.clone(), 0, layout).unwrap();
+    let lab = lab.knowing(manifest());
     let at = GuestAddress(layout.counters.offset);
     memory.write_slice(counters.as_bytes(), at).unwrap();
     lab
@@ -240,17 +245,16 @@ fn standing(vcpu: u32, requested: &[u8], in_service: &[u8]) -> Standing {
 
 #[test]
 fn every_ipi_is_accounted_for() {
-    let counters = Counters {
-        ipi_targets: 100,
-        ipi_sent: [7, 20, 0, 3, 0, 0, 0, 0, 0],
-        single_received: 10,
-        many_received: 20,
-        wake_received: 5,
-        last_received: 4,
-        measured_received: 1,
-        empty_received: 6,
-        ..Counters::default()
-    };
+    let mut counters = Counters::default();
+    for (number, value) in [
+        (TARGETS, 100),
+        (SENT, 27),
+        (SENT_OTHERWISE, 3),
+        (RECEIVED, 40),
+        (EMPTY, 6),
+    ] {
+        counters.words[number as usize] = value;
+    }
     let aftermath = Aftermath {
         transit: Transit {
             added: 9,
@@ -280,10 +284,8 @@ fn every_ipi_is_accounted_for() {
 
     // What cannot be told is not told: a CPU that came back has dropped what was pending; a run that was cut
     // off has senders that have not counted yet; a CPU that nobody could look at may have anything pending.
-    let came_back = Counters {
-        cpus_taken_down: 1,
-        ..counters
-    };
+    let mut came_back = counters;
+    came_back.words[DEPARTED as usize] = 1;
     assert_eq!(report(came_back, &aftermath).ipi.coalesced, None);
     let cut_off = Aftermath {
         ending: Ending::TimeOut(Duration::from_secs(1)),
@@ -293,10 +295,8 @@ fn every_ipi_is_accounted_for() {
     let unseen = exited(ExitCode::Pass);
     assert_eq!(report(counters, &unseen).ipi.coalesced, None);
     // Nor what contradicts itself.
-    let made_up = Counters {
-        many_received: 1000,
-        ..counters
-    };
+    let mut made_up = counters;
+    made_up.words[RECEIVED as usize] = 1000;
     let aftermath = Aftermath {
         ending: exited(ExitCode::Pass).ending,
         ..cut_off
@@ -311,6 +311,7 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
     let size = usize::try_from(layout.size).unwrap();
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).unwrap();
     let lab = Lab::prepare(memory.clone(), 0, layout).unwrap();
+    let lab = lab.knowing(manifest());
     let kept = u64::from(MAX_FINDINGS);
     let write = |at: u64, bytes: &[u8]| memory.write_slice(bytes, GuestAddress(at)).unwrap();
     for index in 0..kept {
@@ -358,4 +359,29 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
     let machines = [(&report, &aftermath.window)];
     let text = crate::report::prometheus::render(machines.into_iter()).unwrap();
     assert!(text.contains("findings_by_oracle_total{oracle=\"wrong-cpu\"} 1\n"));
+}
+
+#[test]
+fn what_the_guest_counts_is_told_by_the_names_that_it_gives() {
+    let mut counters = Counters::default();
+    counters.words[VISITS as usize] = 5;
+    counters.words[LONGEST as usize] = 3;
+    let aftermath = exited(ExitCode::Pass);
+    let report = report_on(&aftermath, &counted(counters));
+    let line = "walks      stood on 5, the longest 3\n";
+    assert!(report.table().contains(line), "{}", report.table());
+    let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
+    assert_eq!(
+        json["walks"],
+        serde_json::json!({"visits": 5, "longest": 3})
+    );
+    let machines = [(&report, &aftermath.window)];
+    let text = crate::report::prometheus::render(machines.into_iter()).unwrap();
+    // A name that the VMM has itself stays its own.
+    assert!(text.contains("\nipi_lab_calls_total 0\n"));
+    assert!(text.contains("\nipi_lab_vcpus 3\n"));
+    let sum = "# TYPE ipi_lab_guest_calls_total counter\nipi_lab_guest_calls_total 5\n";
+    assert!(text.contains(sum), "{text}");
+    let most = "# TYPE ipi_lab_guest_vcpus gauge\nipi_lab_guest_vcpus 3\n";
+    assert!(text.contains(most), "{text}");
 }

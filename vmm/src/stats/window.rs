@@ -5,8 +5,6 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use shared::lab::{TRANSPORT_SLOTS, Transport};
-
 use super::binary::{Field, Schema, Source, StatsError};
 use super::sources::{Source as Counted, is_proven, left_out};
 use super::tracepoints::events::EXIT;
@@ -28,8 +26,8 @@ pub struct Sample {
     pub kvm: Vec<Vec<u64>>,
     /// Passages of tracepoints, by vCPU; empty if none are counted.
     pub tracepoints: Vec<Vec<u64>>,
-    /// IPIs the guest says it has sent, by transport.
-    pub ipis: [u64; TRANSPORT_SLOTS],
+    /// IPIs the guest says it has sent, by transport as its manifest has them.
+    pub ipis: Vec<(String, u64)>,
 }
 
 /// KVM's statistics of a machine.
@@ -234,7 +232,9 @@ fn sample(
         exits: tallies.iter().map(|tally| tally.counts()).collect(),
         kvm: vcpus,
         tracepoints: counting.map(Counting::sample).unwrap_or_default(),
-        ipis: lab.totals().sent,
+        ipis: (lab.counts().by_transport(lab.manifest()))
+            .map(|(transport, sent)| (transport.to_owned(), sent))
+            .collect(),
     }
 }
 
@@ -272,7 +272,7 @@ impl Window {
             exits: Vec::new(),
             kvm: Vec::new(),
             tracepoints: Vec::new(),
-            ipis: [0; TRANSPORT_SLOTS],
+            ipis: Vec::new(),
         };
         Self {
             boot: None,
@@ -293,21 +293,14 @@ impl Window {
 
     /// IPIs the guest says it sent in it.
     pub fn ipis(&self) -> u64 {
-        let sent = self.end.ipis.iter().zip(&self.start.ipis);
-        sent.fold(0, |sum, (end, start)| {
-            sum.wrapping_add(end.wrapping_sub(*start))
-        })
+        self.sent()
+            .fold(0_u64, |sum, (_, sent)| sum.wrapping_add(sent))
     }
 
     /// The same by transport.
-    pub fn sent(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Transport::ALL.into_iter().map(|transport| {
-            let of = |sample: &Sample| sample.ipis[transport as usize];
-            (
-                transport.name(),
-                of(&self.end).wrapping_sub(of(&self.start)),
-            )
-        })
+    pub fn sent(&self) -> impl Iterator<Item = (&str, u64)> {
+        let samples = self.end.ipis.iter().zip(&self.start.ipis);
+        samples.map(|((transport, end), (_, start))| (&**transport, end.wrapping_sub(*start)))
     }
 
     /// Exits of vCPU `id` to userspace.

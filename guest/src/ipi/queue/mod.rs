@@ -13,11 +13,16 @@ use alloc::boxed::Box;
 
 use alloc::sync::Arc;
 
+use shared::manifest::PointRole;
+
 use super::csd::Call;
 use super::hotplug::Notifier;
 use super::list::End;
 use super::single::Singles;
+use crate::declare;
+use crate::declare_values;
 use crate::machine::Machine;
+use crate::manifest::Record;
 use crate::platform::Platform;
 use crate::sync::mask::{CpuMask, Targets};
 use grace::{Counters, CountingRcu, Graced, SharedRefs};
@@ -50,6 +55,12 @@ pub trait ManyQueue<P: Platform>: Notifier<P> + Send + Sync {
     /// Reports whatever is not as it must be when nothing is in flight.
     fn audit(&self, machine: &Machine<P>);
 }
+
+declare! {
+    Record::point("queue.run", PointRole::Run),
+    Record::word("queue", "The design that carries calls to many."),
+}
+declare_values!("queue", QueueKind, BROKEN if is_broken);
 
 /// The designs by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +110,7 @@ impl QueueKind {
     ];
 
     /// The name on the command line.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Kmalloc => "kmalloc",
             Self::Fifo => "fifo",
@@ -117,7 +128,7 @@ impl QueueKind {
     }
 
     /// Whether the design is kept for what is wrong with it.
-    pub fn is_broken(self) -> bool {
+    pub const fn is_broken(self) -> bool {
         matches!(
             self,
             Self::Fifo

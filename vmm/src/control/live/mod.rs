@@ -13,7 +13,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::operator::Operator;
 use super::output::{Output, is_ready};
-use crate::lab::{self, Counted, Lab};
+use crate::lab::{Counted, Lab};
 use crate::machine::holding::HeldBy;
 use crate::machine::lifecycle::{Stall, State};
 use crate::machine::threads::Crew;
@@ -125,8 +125,8 @@ impl<'a> Live<'a> {
         Row {
             id,
             state: self.state(id, now),
-            sent: guest(|counted| lab::ipis_sent(&counted.counters)),
-            received: guest(|counted| counted.counters.ipi_received()),
+            sent: guest(|counted| counted.counts.sent),
+            received: guest(|counted| counted.counts.received),
             calls: guest(|counted| counted.tally.calls_made),
             exits: match status(self.meter.sources(), STATS) {
                 Some(Status::Ok) => rate(&|seen: &Seen| self.kvm(seen, index, STATS)).ok_or("-"),

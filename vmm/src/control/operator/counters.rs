@@ -1,27 +1,20 @@
-//! The names by which scripts and clients know what a guest's CPU has counted.
-
-use shared::lab::Transport;
+//! The names by which scripts and clients know what a guest's CPU has counted: those of the guest's manifest, and a few
+//! of figures that the VMM reckons from them.
 
 use crate::lab::Counted;
+use crate::manifest::Manifest;
 
 /// What a CPU has counted since it booted, by name.
-pub fn named(Counted { tally, counters }: &Counted) -> impl Iterator<Item = (String, u64)> {
-    let sent = Transport::ALL.map(|transport| {
-        let name = format!("sent_{}", transport.name().replace('-', "_"));
-        (name, counters.ipi_sent[transport as usize])
-    });
-    let rest = [
+pub fn named<'a>(
+    Counted { tally, counts }: &'a Counted,
+    manifest: &'a Manifest,
+) -> impl Iterator<Item = (&'a str, u64)> {
+    [
         ("calls_made", tally.calls_made),
         ("calls_executed", tally.calls_executed),
-        ("ipis_sent", crate::lab::ipis_sent(counters)),
-        ("ipi_targets", counters.ipi_targets),
-        ("ipis_received", counters.ipi_received()),
-        ("empty_received", counters.empty_received),
-        ("wait_spins", counters.wait_spins),
-        ("visits", counters.visits),
-        ("longest_walk", counters.longest_walk),
-    ];
-    rest.map(|(name, value)| (name.to_owned(), value))
-        .into_iter()
-        .chain(sent)
+        ("ipis_sent", counts.sent),
+        ("ipis_received", counts.received),
+    ]
+    .into_iter()
+    .chain(counts.named(manifest))
 }

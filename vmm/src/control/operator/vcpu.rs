@@ -8,6 +8,7 @@ use crate::lab::Counted;
 use crate::machine::holding::HeldBy;
 use crate::machine::inspect::Standing;
 use crate::machine::lifecycle::{Stall, State};
+use crate::manifest::Manifest;
 
 /// A held vCPU, looked at.
 #[derive(Debug)]
@@ -166,6 +167,11 @@ impl Operator {
     /// What a CPU of the guest has counted.
     pub fn counted(&self, cpu: u32) -> Option<Counted> {
         self.lab.counted().nth(cpu as usize)
+    }
+
+    /// What the guest says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        self.lab.manifest()
     }
 
     /// That there is such a CPU.

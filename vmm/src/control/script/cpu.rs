@@ -197,7 +197,7 @@ impl Cpu {
     fn counters(&self) -> Answer<Map> {
         let counted = self.ask().counted(self.id);
         let counted = counted.ok_or_else(|| bad(format!("there is no CPU {}", self.id)))?;
-        Ok(counters::named(&counted)
+        Ok(counters::named(&counted, self.ask().manifest())
             .map(|(name, value)| (name.into(), value.cast_signed().into()))
             .collect())
     }

@@ -531,7 +531,8 @@ fn stats(operator: &Operator) -> Map<String, Value> {
                 .map(|(name, value)| (name.to_owned(), json!(value)))
                 .collect();
             let mut stats = object(json!({ "cpu": cpu, "exits": exits, "kvm": kvm }));
-            stats.extend(counters::named(counted).map(|(name, value)| (name, value.into())));
+            let counters = counters::named(counted, operator.manifest());
+            stats.extend(counters.map(|(name, value)| (name.to_owned(), value.into())));
             stats
         })
         .collect();

@@ -28,6 +28,7 @@ use crate::machine::serial::{Halt, Serial};
 use crate::machine::symbols::Symbols;
 use crate::machine::threads::{Crew, End, Event, Message, OnMessage, Reaction};
 use crate::machine::{Machine, MachineError, Parts, boot};
+use crate::manifest::Manifest;
 
 /// MiB of RAM beside what image and lab need.
 pub(super) const SPARE_MIB: u64 = 8;
@@ -49,6 +50,7 @@ impl Specimen {
     /// [`SpecimenError`] says what is in the way.
     pub fn boot(setup: &Setup<'_>, until: Until) -> Result<Self, SpecimenError> {
         let points = Points::read(setup.image.bytes()).map_err(MachineError::from)?;
+        let manifest = Manifest::of(setup.image).map_err(MachineError::from)?;
         let known = Known::find(&points, setup.granularity)?;
         let vcpus = setup.case.cpus;
         let pages = shared::lab::Layout::new(vcpus).expect("a case has as many CPUs as a lab can");
@@ -63,7 +65,8 @@ impl Specimen {
             command_line: &line,
         })?;
         let lab = Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
-            .map_err(SpecimenError::Lab)?;
+            .map_err(SpecimenError::Lab)?
+            .knowing(Arc::new(manifest.unwrap_or_default()));
         let mut serial = run_to_idle(machine, &lab, &points, known.idle, &until)?;
         let alarm = Alarm::set();
         drain(&mut serial, known.idle, &until)?;

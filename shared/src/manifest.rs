@@ -1,0 +1,494 @@
+//! The manifest: what a guest says of itself to whoever reads its image.
+//!
+//! It is the section [`SECTION`], which holds [`Record`]s and nothing else, in any order. Each stands in the source
+//! beside what it describes, and the linker puts them together, as Linux does with `.modinfo`. Nothing is loaded of
+//! it and nothing points into it: a guest does not pay for what it says. A record is plain integers and texts, so
+//! that C can write one as well:
+//!
+//! ```c
+//! __attribute__((used, section(".manifest"), aligned(8)))
+//! static const struct manifest_record visits = {
+//!     .version = 1, .kind = 7, .number = 6, .total = 1, .name = "visits", .text = "Elements that walks stood on.",
+//! };
+//! ```
+//!
+//! The VMM takes a manifest as a whole or not at all. It refuses another [`VERSION`], and a record that says
+//! something which its kind has no place for: what is not said of a kind below is zero. `docs/manifest.md` says what
+//! each kind is for.
+
+use core::mem::offset_of;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The section of the image that holds every [`Record`], one after the other and nothing else.
+pub const SECTION: &str = ".manifest";
+
+/// Version of [`Record`], which each of them carries: objects of several makes can be linked into one image.
+pub const VERSION: u32 = 1;
+
+/// Most records an image can have.
+pub const MAX_RECORDS: usize = 1024;
+
+/// Bytes of a record.
+pub const RECORD_LEN: usize = 512;
+
+/// Bytes of a name, of a group and of a key.
+pub const NAME_LEN: usize = 32;
+
+/// Bytes of the name of a metric.
+pub const METRIC_LEN: usize = 48;
+
+/// Bytes of a phrase.
+pub const PHRASE_LEN: usize = 80;
+
+/// Bytes of a sentence, or of a path.
+pub const TEXT_LEN: usize = 256;
+
+/// Arguments of a deed.
+pub const ARGUMENTS: usize = 4;
+
+/// One thing that a guest says. Texts are UTF-8 without control characters; unused bytes of them are zero.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct Record {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What it is about: a [`Kind`].
+    pub kind: u32,
+    /// Vector: the vector. Deed: the verb in its mailbox. Counter: which word of a CPU's row. Oracle: its number in
+    /// findings. Value: its place among those of its key.
+    pub number: u32,
+    /// Vector: [`VectorRole`]. Point: [`PointRole`]. Word: [`Search`]. Counter: [`CounterRole`]. Source:
+    /// [`SourceRole`].
+    pub role: u32,
+    /// Value: [`BROKEN`], [`HARMLESS`]. Deed: [`MAY_WAIT`], [`IN_HANDLER`], [`ANSWERS`], [`IN_CASE`], [`ENDS`]. Counter:
+    /// [`PROGRESS`].
+    pub flags: u32,
+    /// Deed: an [`Argument`] each, the first zero ends them.
+    pub arguments: [u8; ARGUMENTS],
+    /// Counter: [`Total`].
+    pub total: u32,
+    /// Counter: one more than the number of the counter of which this one counts a part, or 0.
+    pub whole: u32,
+    /// Guest, vector, deed, counter, oracle: its name. Point: the point's. Word: the key. Value: the value.
+    pub name: [u8; NAME_LEN],
+    /// Point: the lane of a stretch of time. Value: the key. Counter: the group in which reports show it, or nothing.
+    pub group: [u8; NAME_LEN],
+    /// Guest: its version. Word: the value that a search sets. Deed: another name, or nothing. Counter: its name in
+    /// its group.
+    pub key: [u8; NAME_LEN],
+    /// Counter: its name for Prometheus, or nothing.
+    pub metric: [u8; METRIC_LEN],
+    /// Counter: how a report for people says it, with `{}` for the figure, or nothing.
+    pub phrase: [u8; PHRASE_LEN],
+    /// A sentence about it. Oracle: what went wrong, as a clause without a subject. Source: the path, or function.
+    pub text: [u8; TEXT_LEN],
+}
+
+const _: () = {
+    assert!(size_of::<Record>() == RECORD_LEN);
+    assert!(align_of::<Record>() == 8);
+    assert!(offset_of!(Record, number) == 8);
+    assert!(offset_of!(Record, arguments) == 20);
+    assert!(offset_of!(Record, name) == 32);
+    assert!(offset_of!(Record, group) == 64);
+    assert!(offset_of!(Record, key) == 96);
+    assert!(offset_of!(Record, metric) == 128);
+    assert!(offset_of!(Record, phrase) == 176);
+    assert!(offset_of!(Record, text) == 256);
+};
+
+/// [`Record::flags`] of a value: it asks for a design that is kept for what is wrong with it.
+pub const BROKEN: u32 = 1;
+
+/// [`Record::flags`] of a value: it can break nothing where memory is sequentially consistent.
+pub const HARMLESS: u32 = 2;
+
+/// [`Record::flags`] of a deed: who tells it can ask that the CPU waits until it has been done everywhere.
+pub const MAY_WAIT: u32 = 1;
+
+/// [`Record::flags`] of a deed: an interrupt handler may do it too.
+pub const IN_HANDLER: u32 = 2;
+
+/// [`Record::flags`] of a deed: it writes a list into the mailbox, and its result is how long that is.
+pub const ANSWERS: u32 = 4;
+
+/// [`Record::flags`] of a deed: a case can tell it; the others are for who tells one CPU at a time.
+pub const IN_CASE: u32 = 8;
+
+/// [`Record::flags`] of a deed: it ends the workload. Who ends that tells it to all; nobody tells it to one.
+pub const ENDS: u32 = 16;
+
+/// [`Record::flags`] of a counter: it moves only when a CPU gets anywhere, and never in a loop that waits.
+pub const PROGRESS: u32 = 1;
+
+/// Defines names for the numbers of a field.
+macro_rules! numbers {
+    ($(#[$about:meta])* $name:ident { $($(#[$what:meta])* $variant:ident = $number:literal $text:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum $name {
+            $($(#[$what])* $variant = $number,)+
+        }
+
+        impl $name {
+            /// Every one of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The word for it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+
+        impl TryFrom<u32> for $name {
+            /// The number that is none of these.
+            type Error = u32;
+
+            fn try_from(number: u32) -> Result<Self, u32> {
+                match number {
+                    $($number => Ok(Self::$variant),)+
+                    unknown => Err(unknown),
+                }
+            }
+        }
+    };
+}
+
+numbers! {
+    /// What a record is about.
+    Kind {
+        /// The guest itself. Once.
+        Guest = 1 "guest",
+        /// A vector at which it takes interrupts.
+        Vector = 2 "vector",
+        /// What a point of the section `.probes` means to who reads a trace.
+        Point = 3 "point",
+        /// A key of its command line.
+        Word = 4 "word",
+        /// A value of such a key.
+        Value = 5 "value",
+        /// What a CPU can be told to do.
+        Deed = 6 "deed",
+        /// A count that each CPU keeps.
+        Counter = 7 "counter",
+        /// A property that it watches.
+        Oracle = 8 "oracle",
+        /// Its source, as it is to be shown.
+        Source = 9 "source",
+    }
+}
+
+numbers! {
+    /// What a vector is for.
+    VectorRole {
+        /// It tells of calls.
+        Call = 1 "call",
+        /// It wakes a CPU that sleeps, and nothing else.
+        Wake = 2 "wake",
+        /// Of the lowest priority: a CPU that takes it has taken all that were pending.
+        Last = 3 "last",
+        /// It is sent only to be measured.
+        Measured = 4 "measured",
+    }
+}
+
+numbers! {
+    /// What a point means in a trace.
+    PointRole {
+        /// A stretch of its lane begins.
+        Begin = 1 "begin",
+        /// It ends.
+        End = 2 "end",
+        /// A handler begins; the detail is the vector.
+        HandlerBegin = 3 "handler-begin",
+        /// It ends.
+        HandlerEnd = 4 "handler-end",
+        /// An IPI leaves; the detail is a [`Dispatch`](crate::ports::Dispatch).
+        Send = 5 "send",
+        /// The function of the call at hand begins to run.
+        Run = 6 "run",
+        /// A round of a bench is over; the detail is how long it took.
+        Round = 7 "round",
+        /// The rounds of a bench begin.
+        Start = 8 "start",
+    }
+}
+
+numbers! {
+    /// What a search makes of a key.
+    Search {
+        /// Its value decides something there too.
+        Decides = 1 "decides",
+        /// The search sets it itself, to the value named.
+        Set = 2 "set",
+        /// It has no effect there.
+        Without = 3 "without-effect",
+    }
+}
+
+numbers! {
+    /// What a counter is to the VMM, which reckons with some.
+    CounterRole {
+        /// A figure to be shown.
+        Plain = 1 "plain",
+        /// Operations that send IPIs by the transport that the counter's key names.
+        Sent = 2 "sent",
+        /// Targets of such operations.
+        Targets = 3 "targets",
+        /// Handlers entered.
+        Received = 4 "received",
+        /// Those of them that found nothing to do.
+        Empty = 5 "empty",
+        /// Operations that send IPIs to tell of calls.
+        SentForCalls = 6 "sent-for-calls",
+        /// CPUs that left: what was pending there is gone.
+        Departed = 7 "departed",
+    }
+}
+
+numbers! {
+    /// How the counts of all CPUs become one.
+    Total {
+        /// They are added up.
+        Sum = 1 "sum",
+        /// The largest counts.
+        Max = 2 "max",
+    }
+}
+
+numbers! {
+    /// What a record says of the source.
+    SourceRole {
+        /// A path within it begins here. Files outside are nobody's to look at.
+        Root = 1 "root",
+        /// Files whose path has this in it are left out: everything else goes through them.
+        SkipFile = 2 "skip-file",
+        /// So are functions whose name begins with this.
+        SkipFunction = 3 "skip-function",
+    }
+}
+
+numbers! {
+    /// What a deed is to be told with.
+    Argument {
+        /// A CPU, in the mailbox's `argument`.
+        Cpu = 1 "CPU",
+        /// CPUs, in its `mask`.
+        Cpus = 2 "CPUS",
+        /// A number, in its `argument`.
+        Number = 3 "N",
+    }
+}
+
+/// `text`, and zeroes behind it.
+const fn padded<const N: usize>(text: &str) -> [u8; N] {
+    let bytes = text.as_bytes();
+    assert!(bytes.len() <= N, "a text has no room in its record");
+    let mut padded = [0; N];
+    let mut at = 0;
+    while at < bytes.len() {
+        padded[at] = bytes[at];
+        at += 1;
+    }
+    padded
+}
+
+/// Each is for a constant: a text that has no room does not compile.
+impl Record {
+    const fn new(kind: Kind, name: &str, text: &str) -> Self {
+        Self {
+            version: VERSION,
+            kind: kind as u32,
+            number: 0,
+            role: 0,
+            flags: 0,
+            arguments: [0; ARGUMENTS],
+            total: 0,
+            whole: 0,
+            name: padded(name),
+            group: [0; NAME_LEN],
+            key: [0; NAME_LEN],
+            metric: [0; METRIC_LEN],
+            phrase: [0; PHRASE_LEN],
+            text: padded(text),
+        }
+    }
+
+    /// The guest `name` of this version, and what it is.
+    pub const fn guest(name: &str, version: &str, text: &str) -> Self {
+        let mut record = Self::new(Kind::Guest, name, text);
+        record.key = padded(version);
+        record
+    }
+
+    /// Vector `number`.
+    pub const fn vector(number: u8, name: &str, role: VectorRole, text: &str) -> Self {
+        let mut record = Self::new(Kind::Vector, name, text);
+        record.number = number as u32;
+        record.role = role as u32;
+        record
+    }
+
+    /// What the points called `name` mean in a trace.
+    pub const fn point(name: &str, role: PointRole) -> Self {
+        let mut record = Self::new(Kind::Point, name, "");
+        record.role = role as u32;
+        record
+    }
+
+    /// That points called `begin` and `end` are the ends of a stretch in `lane`.
+    pub const fn stretch(begin: &str, end: &str, lane: &str) -> [Self; 2] {
+        let mut records = [
+            Self::point(begin, PointRole::Begin),
+            Self::point(end, PointRole::End),
+        ];
+        records[0].group = padded(lane);
+        records[1].group = padded(lane);
+        records
+    }
+
+    /// The key `name` of the command line, whose value decides something in a search as well.
+    pub const fn word(name: &str, text: &str) -> Self {
+        let mut record = Self::new(Kind::Word, name, text);
+        record.role = Search::Decides as u32;
+        record
+    }
+
+    /// A key that a search sets to `value` itself.
+    pub const fn set_by_search(mut self, value: &str) -> Self {
+        self.role = Search::Set as u32;
+        self.key = padded(value);
+        self
+    }
+
+    /// A key that has no effect in a search.
+    pub const fn without_effect_in_search(mut self) -> Self {
+        self.role = Search::Without as u32;
+        self
+    }
+
+    /// The value `name` of the key `key`, the one with this number, from 0.
+    pub const fn value(key: &str, number: u32, name: &str) -> Self {
+        let mut record = Self::new(Kind::Value, name, "");
+        record.number = number;
+        record.group = padded(key);
+        record
+    }
+
+    /// The deed with this verb. `arguments` says what it is told with.
+    pub const fn deed(verb: u32, name: &str, arguments: &[Argument], text: &str) -> Self {
+        let mut record = Self::new(Kind::Deed, name, text);
+        record.number = verb;
+        let mut at = 0;
+        while at < arguments.len() {
+            record.arguments[at] = arguments[at] as u8;
+            at += 1;
+        }
+        record
+    }
+
+    /// A deed that has another name too.
+    pub const fn or(mut self, name: &str) -> Self {
+        self.key = padded(name);
+        self
+    }
+
+    /// The counter in word `number` of a CPU's row, of which all CPUs' are added up.
+    pub const fn counter(number: u32, name: &str, text: &str) -> Self {
+        let mut record = Self::new(Kind::Counter, name, text);
+        record.number = number;
+        record.role = CounterRole::Plain as u32;
+        record.total = Total::Sum as u32;
+        record
+    }
+
+    /// A counter with which the VMM reckons.
+    pub const fn reckoned(mut self, role: CounterRole) -> Self {
+        self.role = role as u32;
+        self
+    }
+
+    /// A counter of operations that send by `transport`.
+    pub const fn sent_by(mut self, transport: &str) -> Self {
+        self.role = CounterRole::Sent as u32;
+        self.key = padded(transport);
+        self
+    }
+
+    /// A counter of which the largest of all CPUs counts.
+    pub const fn largest(mut self) -> Self {
+        self.total = Total::Max as u32;
+        self
+    }
+
+    /// A counter that counts a part of what counter `whole` does, and never exceeds it.
+    pub const fn part_of(mut self, whole: u32) -> Self {
+        self.whole = whole + 1;
+        self
+    }
+
+    /// A counter that a report shows: as `key` of `group` in JSON, in a line of `group` with `phrase`, in which `{}`
+    /// stands for the figure, and as `metric`.
+    pub const fn shown(mut self, group: &str, key: &str, phrase: &str, metric: &str) -> Self {
+        self.group = padded(group);
+        self.key = padded(key);
+        self.phrase = padded(phrase);
+        self.metric = padded(metric);
+        self
+    }
+
+    /// The oracle with this number, and what went wrong if it finds something.
+    pub const fn oracle(number: u32, name: &str, text: &str) -> Self {
+        let mut record = Self::new(Kind::Oracle, name, text);
+        record.number = number;
+        record
+    }
+
+    /// Something about the source.
+    pub const fn source(role: SourceRole, text: &str) -> Self {
+        let mut record = Self::new(Kind::Source, "", text);
+        record.role = role as u32;
+        record
+    }
+
+    /// The same with these flags.
+    pub const fn with(mut self, flags: u32) -> Self {
+        self.flags |= flags;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_says_what_it_was_made_of() {
+        let record = Record::deed(3, "call-many", &[Argument::Cpus], "Calls.").with(MAY_WAIT);
+        assert_eq!((record.version, record.kind, record.number), (1, 6, 3));
+        assert_eq!((record.flags, record.arguments), (1, [2, 0, 0, 0]));
+        assert_eq!(&record.name[..10], b"call-many\0");
+        assert_eq!(&record.text[..7], b"Calls.\0");
+        let counter = Record::counter(7, "longest", "").part_of(0).largest();
+        assert_eq!((counter.number, counter.whole, counter.total), (7, 1, 2));
+    }
+
+    #[test]
+    fn every_number_has_its_name() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::try_from(*kind as u32), Ok(*kind));
+        }
+        assert_eq!(Kind::try_from(0), Err(0));
+        assert_eq!(Argument::try_from(4), Err(4));
+    }
+
+    #[test]
+    #[should_panic(expected = "no room")]
+    fn a_text_that_is_too_long_is_refused() {
+        let _ = Record::vector(1, &"x".repeat(NAME_LEN + 1), VectorRole::Wake, "");
+    }
+}

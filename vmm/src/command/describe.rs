@@ -1,0 +1,61 @@
+//! `vmm describe GUEST`: what a guest image says of itself.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use vmm::machine::image::Image;
+use vmm::manifest::{Document, Manifest, SCHEMA};
+use vmm::provenance::Input;
+
+use super::Refused;
+
+/// Which image to look into.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Guest image
+    guest: PathBuf,
+
+    /// As JSON; see docs/formats.md
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the manifest, and returns the exit status.
+///
+/// # Errors
+/// [`Refused`] if the image cannot be read, or says nothing, or what it says makes no sense.
+pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    let refused = |message| Refused { message, status: 2 };
+    let name = arguments.guest.display();
+    let image = Image::open(&arguments.guest).map_err(|error| refused(error.to_string()))?;
+    let manifest = Manifest::of(&image)
+        .map_err(|error| refused(error.to_string()))?
+        .ok_or_else(|| {
+            let section = shared::manifest::SECTION;
+            refused(format!(
+                "{name} says nothing of itself: it has no section {section}"
+            ))
+        })?;
+    let text = match arguments.json {
+        false => manifest.table(),
+        true => {
+            let document = Document {
+                schema: SCHEMA,
+                image: Input::new(&arguments.guest, image.bytes()),
+                manifest: &manifest,
+            };
+            // Text and numbers always have a JSON form.
+            serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
+        }
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Ok(0),
+        // Whoever reads may have seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        Err(error) => Err(Refused {
+            message: format!("cannot write what {name} says: {error}"),
+            status: 3,
+        }),
+    }
+}

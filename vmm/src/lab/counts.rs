@@ -1,0 +1,160 @@
+//! What the guest's counters come to, of one CPU and of all. What each is and how it is added up the guest's manifest
+//! says; a guest without one has counters that nobody can name. Sums wrap, because a broken guest can write anything.
+
+use shared::lab::Counters;
+use shared::manifest::{CounterRole, Total};
+
+use crate::manifest::Manifest;
+
+/// What the counters of one CPU came to, or of all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// By counter, in the order of the manifest.
+    pub values: Vec<u64>,
+    /// Operations that sent IPIs.
+    pub sent: u64,
+    /// Targets of those.
+    pub targets: u64,
+    /// Handlers entered.
+    pub received: u64,
+    /// Handlers that found nothing to do.
+    pub empty: u64,
+    /// Operations that sent IPIs to tell of calls.
+    pub sent_for_calls: u64,
+    /// CPUs that left.
+    pub departed: u64,
+}
+
+impl Counts {
+    /// Those in the row of one CPU.
+    pub(super) fn of(row: &Counters, manifest: &Manifest) -> Self {
+        let word = |number: u32| row.words.get(number as usize).copied().unwrap_or(0);
+        let values = manifest.counters.iter().map(|it| word(it.number)).collect();
+        Self::reckoned(values, manifest)
+    }
+
+    /// Those of all CPUs.
+    pub(super) fn of_all(rows: impl Iterator<Item = Counters>, manifest: &Manifest) -> Self {
+        let mut values = vec![0_u64; manifest.counters.len()];
+        for row in rows {
+            for (sum, counter) in values.iter_mut().zip(&manifest.counters) {
+                let one = row.words.get(counter.number as usize);
+                let one = one.copied().unwrap_or(0);
+                *sum = match counter.total {
+                    Total::Sum => sum.wrapping_add(one),
+                    Total::Max => one.max(*sum),
+                };
+            }
+        }
+        Self::reckoned(values, manifest)
+    }
+
+    fn reckoned(values: Vec<u64>, manifest: &Manifest) -> Self {
+        let mut counts = Self::default();
+        for (value, counter) in values.iter().zip(&manifest.counters) {
+            let sum = match counter.role {
+                CounterRole::Plain => continue,
+                CounterRole::Sent => &mut counts.sent,
+                CounterRole::Targets => &mut counts.targets,
+                CounterRole::Received => &mut counts.received,
+                CounterRole::Empty => &mut counts.empty,
+                CounterRole::SentForCalls => &mut counts.sent_for_calls,
+                CounterRole::Departed => &mut counts.departed,
+            };
+            *sum = sum.wrapping_add(*value);
+        }
+        Self { values, ..counts }
+    }
+
+    /// Each counter by its name.
+    pub fn named<'a>(&'a self, manifest: &'a Manifest) -> impl Iterator<Item = (&'a str, u64)> {
+        let names = manifest.counters.iter().map(|it| &*it.name);
+        names.zip(self.values.iter().copied())
+    }
+
+    /// Operations that sent IPIs, by transport.
+    pub fn by_transport<'a>(
+        &'a self,
+        manifest: &'a Manifest,
+    ) -> impl Iterator<Item = (&'a str, u64)> {
+        let transports = manifest.counters.iter().map(|it| it.transport.as_deref());
+        let counts = transports.zip(self.values.iter().copied());
+        counts.filter_map(|(transport, count)| Some((transport?, count)))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use shared::manifest::{PROGRESS, Record, SECTION};
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    pub(crate) const RECEIVED: u32 = 0;
+    pub(crate) const EMPTY: u32 = 1;
+    pub(crate) const TARGETS: u32 = 2;
+    pub(crate) const DEPARTED: u32 = 3;
+    pub(crate) const SENT: u32 = 4;
+    pub(crate) const SENT_OTHERWISE: u32 = 5;
+    pub(crate) const VISITS: u32 = 40;
+    pub(crate) const LONGEST: u32 = 41;
+
+    /// Of a guest that counts a little of everything.
+    pub(crate) fn manifest() -> Arc<Manifest> {
+        let counter = |number, name| Record::counter(number, name, "Is counted.");
+        let reckoned = |number, name, role| counter(number, name).reckoned(role);
+        let records = [
+            Record::guest("test", "1", ""),
+            reckoned(RECEIVED, "received", CounterRole::Received).with(PROGRESS),
+            reckoned(EMPTY, "empty", CounterRole::Empty),
+            reckoned(TARGETS, "targets", CounterRole::Targets),
+            reckoned(DEPARTED, "departed", CounterRole::Departed),
+            counter(SENT, "sent_x2apic")
+                .sent_by("x2apic")
+                .with(PROGRESS),
+            counter(SENT_OTHERWISE, "sent_pigeon").sent_by("pigeon"),
+            counter(VISITS, "visits").shown("walks", "visits", "stood on {}", "calls_total"),
+            counter(LONGEST, "longest_walk")
+                .largest()
+                .part_of(VISITS)
+                .shown("walks", "longest", "the longest {}", "vcpus"),
+        ];
+        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
+        Arc::new(Manifest::read(&image).unwrap().unwrap())
+    }
+
+    #[test]
+    fn counters_become_one_as_each_says() {
+        let manifest = manifest();
+        let row = |words: &[(u32, u64)]| {
+            let mut row = Counters::default();
+            for (number, value) in words {
+                row.words[*number as usize] = *value;
+            }
+            row
+        };
+        let rows = [
+            row(&[(VISITS, 5), (LONGEST, 3), (SENT, 7), (SENT_OTHERWISE, 1)]),
+            row(&[(VISITS, 6), (LONGEST, 2), (SENT, u64::MAX), (9, 1)]),
+        ];
+        let counts = Counts::of_all(rows.into_iter(), &manifest);
+        let named: Vec<_> = counts.named(&manifest).filter(|(_, it)| *it != 0).collect();
+        let expected = [
+            ("sent_x2apic", 6),
+            ("sent_pigeon", 1),
+            ("visits", 11),
+            ("longest_walk", 3),
+        ];
+        assert_eq!(named, expected);
+        assert_eq!(counts.sent, 7);
+        let by_transport: Vec<_> = counts.by_transport(&manifest).collect();
+        assert_eq!(by_transport, [("x2apic", 6), ("pigeon", 1)]);
+        assert_eq!(Counts::of(&rows[0], &manifest).sent, 8);
+        assert_eq!(
+            Counts::of(&rows[0], &Manifest::default()),
+            Counts::default()
+        );
+    }
+}

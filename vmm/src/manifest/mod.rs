@@ -1,0 +1,263 @@
+//! What a guest says of itself, in a section of its image ([`shared::manifest`]): its vectors and points, the words
+//! it takes, what its CPUs can be told, what they count and what they watch. An image without that section says
+//! nothing; see `docs/manifest.md` for what then is left. Knows no machine, and nothing that is in a particular
+//! manifest.
+
+mod read;
+mod table;
+
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+use shared::manifest::{CounterRole, Total};
+
+use crate::provenance::Input;
+
+pub use read::{ManifestError, Problem, Unusable};
+
+/// Version of the JSON document. It changes when a program that reads it could take harm: see docs/formats.md.
+pub const SCHEMA: &str = "ipi-lab-guest/1";
+
+/// What a guest says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Manifest {
+    /// The guest itself.
+    pub guest: Guest,
+    /// The vectors at which it takes interrupts, in their order.
+    pub vectors: Vec<Vector>,
+    /// What its points mean in a trace, by role and name. Points that have no other meaning than their name are not
+    /// here; `vmm probes` lists all.
+    pub points: Vec<Point>,
+    /// The keys of its command line, by name.
+    pub options: Vec<Word>,
+    /// What a CPU can be told, by verb.
+    pub deeds: Vec<Deed>,
+    /// What each CPU counts, in the order in which it is told.
+    pub counters: Vec<Counter>,
+    /// What it watches, by number.
+    pub oracles: Vec<Oracle>,
+    /// How its source is to be shown.
+    pub source: Source,
+}
+
+/// A guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Guest {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// What it is.
+    pub about: String,
+}
+
+/// A vector.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Vector {
+    /// The vector.
+    pub number: u8,
+    /// Its name.
+    pub name: String,
+    /// What it is for: `call`, `wake`, `last` or `measured`.
+    pub role: &'static str,
+    /// A sentence about it.
+    pub about: String,
+}
+
+/// What points of one name mean.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Point {
+    /// Their name.
+    pub name: String,
+    /// What they mean: `begin` and `end` of a stretch of time, `handler-begin` and `handler-end`, `send`, `run`,
+    /// `round` or `start`.
+    pub role: &'static str,
+    /// The lane of the stretch, which is also its name.
+    pub lane: Option<String>,
+}
+
+/// A key of the command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Word {
+    /// The key.
+    pub name: String,
+    /// A sentence about it.
+    pub about: String,
+    /// What a search makes of it: its value `decides` something there, the search `set`s it itself, or it is
+    /// `without-effect`.
+    pub search: &'static str,
+    /// The value to which a search sets it.
+    pub set_to: Option<String>,
+    /// The values it takes, in their order; none if they are numbers and the like.
+    pub values: Vec<Choice>,
+}
+
+/// A value of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Choice {
+    /// The value.
+    pub name: String,
+    /// Whether it asks for a design that is kept for what is wrong with it.
+    pub broken: bool,
+    /// Whether it can break nothing where memory is sequentially consistent.
+    pub harmless: bool,
+}
+
+/// What a CPU can be told to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Deed {
+    /// The verb in its mailbox.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// Another name of it.
+    pub alias: Option<String>,
+    /// What it is told with: `CPU`, `CPUS` or `N`.
+    pub arguments: Vec<&'static str>,
+    /// A sentence about it.
+    pub about: String,
+    /// Whether it can be asked to wait until it has been done everywhere.
+    pub may_wait: bool,
+    /// Whether an interrupt handler may do it.
+    pub in_handler: bool,
+    /// Whether it answers with a list.
+    pub answers: bool,
+    /// Whether a case can have it.
+    pub in_case: bool,
+    /// Whether it ends the workload, so that only who ends that tells it.
+    pub ends: bool,
+}
+
+/// What each CPU counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Counter {
+    /// Which word of a CPU's row.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// A sentence about it.
+    pub about: String,
+    /// What the VMM reckons with it: `plain`, `sent`, `targets`, `received`, `empty`, `sent-for-calls` or `departed`.
+    #[serde(serialize_with = "role_name")]
+    #[schemars(with = "String")]
+    pub role: CounterRole,
+    /// How the counts of all CPUs become one: `sum` or `max`.
+    #[serde(serialize_with = "total_name")]
+    #[schemars(with = "String")]
+    pub total: Total,
+    /// The counter of which it counts a part, by its number.
+    pub part_of: Option<u32>,
+    /// Whether it moves only when a CPU gets anywhere.
+    pub progress: bool,
+    /// The transport, of one that is `sent`.
+    pub transport: Option<String>,
+    /// How a report shows it, if it does.
+    pub shown: Option<Shown>,
+}
+
+fn role_name<S: Serializer>(role: &CounterRole, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(role.name())
+}
+
+fn total_name<S: Serializer>(total: &Total, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(total.name())
+}
+
+/// How a report shows a counter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Shown {
+    /// The group that it belongs to.
+    pub group: String,
+    /// Its name there.
+    pub key: String,
+    /// How people are told, with `{}` for the figure.
+    pub phrase: String,
+    /// Its name for Prometheus.
+    pub metric: Option<String>,
+}
+
+/// What a guest watches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Oracle {
+    /// Its number in findings.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// What went wrong if it finds something, as a clause without a subject.
+    pub about: String,
+}
+
+/// How a guest's source is to be shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Source {
+    /// Where a path within it begins.
+    pub root: Option<String>,
+    /// Files whose path has one of these in it are left out.
+    pub skip_files: Vec<String>,
+    /// Functions whose name begins with one of these are left out.
+    pub skip_functions: Vec<String>,
+}
+
+/// A manifest as programs read it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Document<'a> {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The image that it is in.
+    pub image: Input,
+    /// What the guest says.
+    pub manifest: &'a Manifest,
+}
+
+impl Source {
+    /// How `file` is to be shown to who asks where `function` stands, if that is to be shown at all.
+    pub fn shown<'a>(&self, file: &'a str, function: &str) -> Option<&'a str> {
+        let file = match &self.root {
+            Some(root) => &file[file.find(root.as_str())?..],
+            None => file,
+        };
+        let skips_file = self.skip_files.iter().any(|it| file.contains(it.as_str()));
+        let mut functions = self.skip_functions.iter();
+        let skips = skips_file || functions.any(|it| function.starts_with(it.as_str()));
+        (!skips).then_some(file)
+    }
+}
+
+impl Manifest {
+    /// The counter with this number.
+    pub fn counter(&self, number: u32) -> Option<&Counter> {
+        self.counters.iter().find(|it| it.number == number)
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        table::render(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_is_shown_as_the_guest_says() {
+        let source = Source {
+            root: Some("guest/src/".to_owned()),
+            skip_files: vec!["/sync/".to_owned()],
+            skip_functions: vec!["guest::probe".to_owned()],
+        };
+        let shown = |file, function| source.shown(file, function);
+        assert_eq!(
+            shown("/ipi-lab/guest/src/ipi/csd.rs", "guest::ipi"),
+            Some("guest/src/ipi/csd.rs")
+        );
+        assert_eq!(shown("/rustc/core/src/ptr.rs", "core::ptr"), None);
+        assert_eq!(
+            shown("/ipi-lab/guest/src/sync/spin.rs", "guest::sync"),
+            None
+        );
+        assert_eq!(shown("guest/src/a.rs", "guest::probe::reached"), None);
+        // Of a guest that says nothing everything is shown.
+        let file = "/rustc/core/src/ptr.rs";
+        assert_eq!(Source::default().shown(file, "core::ptr"), Some(file));
+    }
+}

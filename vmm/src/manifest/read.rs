@@ -1,0 +1,693 @@
+//! Reads a manifest from an image. Nothing in there is trusted: it is whole and makes sense, or it is refused with
+//! the record that does not and the reason.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use object::{Object, ObjectSection};
+use shared::lab::{COUNTER_SLOTS, ORACLE_SLOTS};
+use shared::manifest::{
+    ANSWERS, ARGUMENTS, Argument, BROKEN, CounterRole, ENDS, HARMLESS, IN_CASE, IN_HANDLER, Kind,
+    MAX_RECORDS, MAY_WAIT, PROGRESS, PointRole, RECORD_LEN, Record, SECTION, Search, SourceRole,
+    Total, VERSION, VectorRole,
+};
+use zerocopy::FromBytes;
+
+use super::{Choice, Counter, Deed, Guest, Manifest, Oracle, Point, Shown, Vector, Word};
+
+use crate::machine::image::Image;
+
+/// Names that reports, or what scripts and clients are told of a CPU, have themselves: no counter and no group of
+/// counters can have them.
+pub(crate) const TAKEN: [&str; 35] = [
+    "boot_seconds",
+    "breaches",
+    "breaches_by_oracle",
+    "breaches_made",
+    "calls",
+    "calls_executed",
+    "calls_made",
+    "contradictions",
+    "contradictions_made",
+    "cpu",
+    "cpus_online",
+    "exit_status",
+    "exits",
+    "findings",
+    "findings_by_oracle",
+    "findings_made",
+    "ipi",
+    "ipis_received",
+    "ipis_sent",
+    "kvm",
+    "message",
+    "notes",
+    "open_calls",
+    "open_calls_made",
+    "per_vcpu",
+    "provenance",
+    "result",
+    "run_seconds",
+    "schema",
+    "sources",
+    "stalls",
+    "strays",
+    "trace",
+    "vcpus",
+    "window",
+];
+
+/// The first vector that is no exception of the processor's.
+const FIRST_VECTOR: u32 = 32;
+
+/// Why a manifest is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// A section of another make.
+    #[error(
+        "the guest image's section {SECTION} has {0} bytes, which is no whole number of records of {RECORD_LEN}"
+    )]
+    Size(u64),
+    /// More sections than one.
+    #[error("the guest image has {0} sections {SECTION}; link them into one")]
+    Sections(usize),
+    /// Too much to say.
+    #[error("the guest image's section {SECTION} has {0} records; a guest can have {MAX_RECORDS}")]
+    TooMany(usize),
+    /// Nothing is said of the guest itself.
+    #[error("the guest image's section {SECTION} has no record of kind guest, which names it")]
+    NoGuest,
+    /// A record makes no sense.
+    #[error("record {index} of the guest image's section {SECTION}{about}: {problem}")]
+    Record {
+        /// Which, from 0.
+        index: usize,
+        /// What it seems to be about.
+        about: About,
+        /// What is wrong with it.
+        problem: Problem,
+    },
+}
+
+/// A manifest that is refused, and the image it is in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {problem}", .path.display())]
+pub struct Unusable {
+    path: PathBuf,
+    problem: ManifestError,
+}
+
+/// What a record seems to be about, as far as it can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About(Option<(Kind, String)>);
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            None => Ok(()),
+            Some((kind, name)) if name.is_empty() => write!(f, ", of kind {}", kind.name()),
+            Some((kind, name)) => write!(f, ", {} \"{name}\"", kind.name()),
+        }
+    }
+}
+
+/// What is wrong with a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Of another make.
+    #[error(
+        "version {0}, where this vmm reads {VERSION}; build the guest and the vmm from one source"
+    )]
+    Version(u32),
+    /// About what nobody knows.
+    #[error("kind {0} is not known")]
+    Kind(u32),
+    /// A field with a number that means nothing.
+    #[error("{0} {1} is not known")]
+    Unknown(&'static str, u32),
+    /// A number that there is no room for.
+    #[error("number {0} is not among {1} to {2}")]
+    Number(u32, u32, u32),
+    /// A text that is none.
+    #[error("its {0} is no UTF-8 without control characters and with zeroes behind it")]
+    Text(&'static str),
+    /// A text that is not made of what names are made of.
+    #[error("its {0} \"{1}\" has other characters than a to z, 0 to 9 and {2}")]
+    Characters(&'static str, String, &'static str),
+    /// A field that has to be there.
+    #[error("it has no {0}")]
+    Missing(&'static str),
+    /// A field that may not be there.
+    #[error("it has a {0}, for which its kind has no use")]
+    Surplus(&'static str),
+    /// A name that reports have for something else.
+    #[error("its {0} \"{1}\" is what the vmm itself calls something in its reports")]
+    Taken(&'static str, String),
+    /// Something that there is already.
+    #[error("record {1} has the same {0}")]
+    Twice(&'static str, usize),
+    /// A phrase without a place for the figure.
+    #[error("its phrase has to have {{}} once, for the figure")]
+    Phrase,
+    /// A metric of another kind than its name says.
+    #[error("its metric has to end with _total if it is a sum, and not otherwise")]
+    Metric,
+    /// Something that is not there.
+    #[error("no record is the {0} that it belongs to")]
+    Dangling(&'static str),
+}
+
+/// The texts of a record.
+struct Texts {
+    name: String,
+    group: String,
+    key: String,
+    metric: String,
+    phrase: String,
+    text: String,
+}
+
+/// One field of a record that its kind may have no use for: its name, and whether it says anything.
+type Field = (&'static str, bool);
+
+/// What has been seen so far, by what must be there once: which record it was.
+#[derive(Default)]
+struct Seen(HashMap<(&'static str, Kind, String), usize>);
+
+impl Seen {
+    fn once(
+        &mut self,
+        what: &'static str,
+        kind: Kind,
+        value: &impl ToString,
+        index: usize,
+    ) -> Result<(), Problem> {
+        match self.0.insert((what, kind, value.to_string()), index) {
+            None => Ok(()),
+            Some(first) => Err(Problem::Twice(what, first)),
+        }
+    }
+}
+
+/// What is put together from several records.
+#[derive(Default)]
+struct Reading {
+    manifest: Manifest,
+    seen: Seen,
+    has_guest: bool,
+    /// Values, with their key, their place among those of that key, and the record.
+    values: Vec<(String, u32, Choice, usize)>,
+    /// Ends of stretches, by lane: whether it is the beginning, and the record.
+    lanes: Vec<(String, bool, usize)>,
+    /// By counter that is a part: the record.
+    parts: Vec<(u32, usize)>,
+}
+
+impl Manifest {
+    /// What `image` says of itself; nothing if it has no such section.
+    ///
+    /// # Errors
+    /// [`Unusable`] names the image, the first record that makes no sense, and why.
+    pub fn of(image: &Image) -> Result<Option<Self>, Unusable> {
+        Self::read(image.bytes()).map_err(|problem| Unusable {
+            path: image.path().to_owned(),
+            problem,
+        })
+    }
+
+    /// What `image` says; nothing if it has no such section, or is none that can be read.
+    ///
+    /// # Errors
+    /// [`ManifestError`] names the first record that makes no sense, and why.
+    pub fn read(image: &[u8]) -> Result<Option<Self>, ManifestError> {
+        let Ok(file) = object::File::parse(image) else {
+            return Ok(None);
+        };
+        let sections = file.sections();
+        let named = |section: &object::Section<'_, '_>| section.name() == Ok(SECTION);
+        let sections: Vec<_> = sections.filter(named).collect();
+        let section = match &sections[..] {
+            [] => return Ok(None),
+            [section] => section,
+            several => return Err(ManifestError::Sections(several.len())),
+        };
+        let bytes = section.data().unwrap_or_default();
+        if bytes.len() as u64 != section.size() || bytes.len() % RECORD_LEN != 0 {
+            return Err(ManifestError::Size(section.size()));
+        }
+        if bytes.len() / RECORD_LEN > MAX_RECORDS {
+            return Err(ManifestError::TooMany(bytes.len() / RECORD_LEN));
+        }
+        let records = bytes.chunks_exact(RECORD_LEN);
+        let records = records.filter_map(|bytes| Record::read_from_bytes(bytes).ok());
+        of(&records.collect::<Vec<_>>()).map(Some)
+    }
+}
+
+/// What `records` say together.
+fn of(records: &[Record]) -> Result<Manifest, ManifestError> {
+    let mut reading = Reading::default();
+    let refused = |index, problem| ManifestError::Record {
+        index,
+        about: about(&records[index]),
+        problem,
+    };
+    for (index, record) in records.iter().enumerate() {
+        reading
+            .add(index, record)
+            .map_err(|problem| refused(index, problem))?;
+    }
+    if !reading.has_guest {
+        return Err(ManifestError::NoGuest);
+    }
+    reading
+        .finish()
+        .map_err(|(index, problem)| refused(index, problem))
+}
+
+fn about(record: &Record) -> About {
+    let kind = Kind::try_from(record.kind).ok();
+    About(kind.map(|kind| (kind, text("name", &record.name).unwrap_or_default())))
+}
+
+/// Printable text with zeroes behind it, or nothing at all.
+fn text(field: &'static str, bytes: &[u8]) -> Result<String, Problem> {
+    let end = bytes.iter().position(|byte| *byte == 0);
+    let (text, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+    let text = str::from_utf8(text).ok();
+    text.filter(|text| !text.contains(char::is_control) && rest.iter().all(|byte| *byte == 0))
+        .map(str::to_owned)
+        .ok_or(Problem::Text(field))
+}
+
+/// That `text` is a name: made of small letters, digits and `others`.
+fn check_name(field: &'static str, text: &str, others: &'static str) -> Result<(), Problem> {
+    let is_of_names = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || others.contains(c);
+    match text {
+        "" => Err(Problem::Missing(field)),
+        text if text.chars().all(is_of_names) => Ok(()),
+        text => Err(Problem::Characters(field, text.to_owned(), others)),
+    }
+}
+
+/// That a name is nobody else's.
+fn check_free(field: &'static str, text: &str) -> Result<(), Problem> {
+    match TAKEN.contains(&text) {
+        true => Err(Problem::Taken(field, text.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// That a field says something.
+fn needed(field: &'static str, text: String) -> Result<String, Problem> {
+    match text.is_empty() {
+        true => Err(Problem::Missing(field)),
+        false => Ok(text),
+    }
+}
+
+fn optional(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// What a number means, by the enumeration that it has to be of.
+fn known<T: TryFrom<u32, Error = u32>>(field: &'static str, number: u32) -> Result<T, Problem> {
+    T::try_from(number).map_err(|number| Problem::Unknown(field, number))
+}
+
+fn check_number(number: u32, least: u32, most: u32) -> Result<(), Problem> {
+    match (least..=most).contains(&number) {
+        true => Ok(()),
+        false => Err(Problem::Number(number, least, most)),
+    }
+}
+
+fn check_flags(flags: u32, known: u32) -> Result<(), Problem> {
+    match flags & !known {
+        0 => Ok(()),
+        unknown => Err(Problem::Unknown("flags", unknown)),
+    }
+}
+
+/// The fields that not every kind has a use for, with whether each says something.
+fn fields(record: &Record, texts: &Texts) -> [Field; 11] {
+    [
+        ("number", record.number != 0),
+        ("role", record.role != 0),
+        ("set of flags", record.flags != 0),
+        ("list of arguments", record.arguments != [0; ARGUMENTS]),
+        ("total", record.total != 0),
+        ("whole", record.whole != 0),
+        ("name", !texts.name.is_empty()),
+        ("group", !texts.group.is_empty()),
+        ("key", !texts.key.is_empty()),
+        ("metric", !texts.metric.is_empty()),
+        ("phrase", !texts.phrase.is_empty()),
+    ]
+}
+
+/// Which of [`fields`] a kind has a use for. All but points have a text.
+fn used(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Guest => &["name", "key"],
+        Kind::Vector => &["number", "role", "name"],
+        Kind::Point => &["role", "name", "group"],
+        Kind::Word => &["role", "name", "key"],
+        Kind::Value => &["number", "set of flags", "name", "group"],
+        Kind::Deed => &["number", "set of flags", "list of arguments", "name", "key"],
+        Kind::Counter => &[
+            "number",
+            "role",
+            "set of flags",
+            "total",
+            "whole",
+            "name",
+            "group",
+            "key",
+            "metric",
+            "phrase",
+        ],
+        Kind::Oracle => &["number", "name"],
+        Kind::Source => &["role"],
+    }
+}
+
+impl Reading {
+    fn add(&mut self, index: usize, record: &Record) -> Result<(), Problem> {
+        if record.version != VERSION {
+            return Err(Problem::Version(record.version));
+        }
+        let kind = Kind::try_from(record.kind).map_err(Problem::Kind)?;
+        let texts = Texts {
+            name: text("name", &record.name)?,
+            group: text("group", &record.group)?,
+            key: text("key", &record.key)?,
+            metric: text("metric", &record.metric)?,
+            phrase: text("phrase", &record.phrase)?,
+            text: text("text", &record.text)?,
+        };
+        let mut surplus = fields(record, &texts).into_iter();
+        if let Some((field, _)) = surplus.find(|(field, says)| *says && !used(kind).contains(field))
+        {
+            return Err(Problem::Surplus(field));
+        }
+        match kind {
+            Kind::Guest => self.add_guest(index, texts),
+            Kind::Vector => self.add_vector(index, record, texts),
+            Kind::Point => self.add_point(index, record, texts),
+            Kind::Word => self.add_word(index, record, texts),
+            Kind::Value => self.add_value(index, record, texts),
+            Kind::Deed => self.add_deed(index, record, texts),
+            Kind::Counter => self.add_counter(index, record, texts),
+            Kind::Oracle => self.add_oracle(index, record, texts),
+            Kind::Source => self.add_source(index, record, texts),
+        }
+    }
+
+    fn add_guest(&mut self, index: usize, texts: Texts) -> Result<(), Problem> {
+        self.seen.once("kind", Kind::Guest, &"", index)?;
+        self.has_guest = true;
+        self.manifest.guest = Guest {
+            name: needed("name", texts.name)?,
+            version: needed("key", texts.key)?,
+            about: texts.text,
+        };
+        Ok(())
+    }
+
+    fn add_vector(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
+        let role: VectorRole = known("role", record.role)?;
+        check_name("name", &texts.name, "-")?;
+        check_number(record.number, FIRST_VECTOR, u8::MAX.into())?;
+        self.seen
+            .once("number", Kind::Vector, &record.number, index)?;
+        self.seen.once("name", Kind::Vector, &texts.name, index)?;
+        self.manifest.vectors.push(Vector {
+            number: record.number as u8,
+            name: texts.name,
+            role: role.name(),
+            about: texts.text,
+        });
+        Ok(())
+    }
+
+    fn add_point(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
+        let role: PointRole = known("role", record.role)?;
+        check_name("name", &texts.name, ".-_")?;
+        self.seen.once("name", Kind::Point, &texts.name, index)?;
+        if !texts.text.is_empty() {
+            return Err(Problem::Surplus("text"));
+        }
+        let has_lane = matches!(role, PointRole::Begin | PointRole::End);
+        let lane = match has_lane {
+            true => Some(needed("group", texts.group)?),
+            false if texts.group.is_empty() => None,
+            false => return Err(Problem::Surplus("group")),
+        };
+        if let Some(lane) = &lane {
+            let begins = role == PointRole::Begin;
+            self.lanes.push((lane.clone(), begins, index));
+        }
+        self.manifest.points.push(Point {
+            name: texts.name,
+            role: role.name(),
+            lane,
+        });
+        Ok(())
+    }
+
+    fn add_word(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
+        let search: Search = known("role", record.role)?;
+        check_name("name", &texts.name, "-")?;
+        self.seen.once("name", Kind::Word, &texts.name, index)?;
+        let set_to = match search {
+            Search::Set => Some(needed("key", texts.key)?),
+            _ if texts.key.is_empty() => None,
+            _ => return Err(Problem::Surplus("key")),
+        };
+        self.manifest.options.push(Word {
+            name: texts.name,
+            about: texts.text,
+            search: search.name(),
+            set_to,
+            values: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn add_value(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
+        check_flags(record.flags, BROKEN | HARMLESS)?;
+        check_name("name", &texts.name, "-/.")?;
+        check_name("group", &texts.group, "-")?;
+        let (key, number) = (&texts.group, record.number);
+        let named = format!("{key}={}", texts.name);
+        self.seen.once("name", Kind::Value, &named, index)?;
+        let numbered = format!("{key} {number}");
+        self.seen.once("number", Kind::Value, &numbered, index)?;
+        let choice = Choice {
+            name: texts.name,
+            broken: record.flags & BROKEN != 0,
+            harmless: record.flags & HARMLESS != 0,
+        };
+        self.values.push((texts.group, number, choice, index));
+        Ok(())
+    }
+
+    fn add_deed(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
+        let known_flags = MAY_WAIT | IN_HANDLER | ANSWERS | IN_CASE | ENDS;
+        check_flags(record.flags, known_flags)?;
+        check_number(record.number, 1, u32::MAX)?;
+        check_name("name", &texts.name, "-")?;
+        self.seen
+            .once("number", Kind::Deed, &record.number, index)?;
+        self.seen.once("name", Kind::Deed, &texts.name, index)?;
+        let alias = optional(texts.key);
+        if let Some(alias) = &alias {
+            check_name("key", alias, "-")?;
+            self.seen.once("name", Kind::Deed, alias, index)?;
+        }
+        let (told, rest) = record.arguments.split_at(
+            (record.arguments.iter().position(|it| *it == 0)).unwrap_or(record.arguments.len()),
+        );
+        let mut arguments = Vec::new();
+        for number in told.iter().chain(rest.iter().filter(|it| **it != 0)) {
+            let argument: Argument = known("argument", (*number).into())?;
+            arguments.push(argument.name());
+        }
+        // The mailbox has room for one number and one mask.
+        let in_argument = arguments
+            .iter()
+            .filter(|name| **name != Argument::Cpus.name());
+        let in_mask = arguments.len() - in_argument.clone().count();
+        if in_argument.count() > 1 || in_mask > 1 || rest.iter().any(|it| *it != 0) {
+            return Err(Problem::Surplus("list of arguments that fits no mailbox"));
+        }
+        let has = |flag| record.flags & flag != 0;
+        self.manifest.deeds.push(Deed {
+            number: record.number,
+            name: texts.name,
+            alias,
+            arguments,
+            about: texts.text,
+            may_wait: has(MAY_WAIT),
+            in_handler: has(IN_HANDLER),
+            answers: has(ANSWERS),
+            in_case: has(IN_CASE),
+            ends: has(ENDS),
+        });
+        Ok(())
+    }
+
+    fn add_counter(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
+        let role: CounterRole = known("role", record.role)?;
+        let total: Total = known("total", record.total)?;
+        check_flags(record.flags, PROGRESS)?;
+        check_number(record.number, 0, COUNTER_SLOTS as u32 - 1)?;
+        check_name("name", &texts.name, "_")?;
+        self.seen
+            .once("number", Kind::Counter, &record.number, index)?;
+        self.seen.once("name", Kind::Counter, &texts.name, index)?;
+        check_free("name", &texts.name)?;
+        let is_sent = role == CounterRole::Sent;
+        let transport = is_sent.then(|| texts.key.clone());
+        if let Some(transport) = &transport {
+            check_name("key", transport, "-")?;
+            self.seen.once("key", Kind::Counter, transport, index)?;
+        }
+        let shown = if texts.group.is_empty() {
+            for (field, text) in [
+                ("key without a group", if is_sent { "" } else { &texts.key }),
+                ("phrase without a group", &texts.phrase),
+                ("metric without a group", &texts.metric),
+            ] {
+                if !text.is_empty() {
+                    return Err(Problem::Surplus(field));
+                }
+            }
+            None
+        } else if is_sent {
+            return Err(Problem::Surplus("group"));
+        } else {
+            Some(self.shown(index, total, &texts)?)
+        };
+        if record.whole != 0 {
+            self.parts.push((record.whole - 1, index));
+        }
+        self.manifest.counters.push(Counter {
+            number: record.number,
+            name: texts.name,
+            about: needed("text", texts.text)?,
+            role,
+            total,
+            part_of: record.whole.checked_sub(1),
+            progress: record.flags & PROGRESS != 0,
+            transport,
+            shown,
+        });
+        Ok(())
+    }
+
+    fn shown(&mut self, index: usize, total: Total, texts: &Texts) -> Result<Shown, Problem> {
+        check_name("group", &texts.group, "_")?;
+        check_free("group", &texts.group)?;
+        check_name("key", &texts.key, "_")?;
+        let place = format!("{}.{}", texts.group, texts.key);
+        self.seen
+            .once("key in its group", Kind::Counter, &place, index)?;
+        let phrase = needed("phrase", texts.phrase.clone())?;
+        if phrase.matches("{}").count() != 1 {
+            return Err(Problem::Phrase);
+        }
+        let metric = optional(texts.metric.clone());
+        if let Some(metric) = &metric {
+            check_name("metric", metric, "_")?;
+            if metric.ends_with("_total") != (total == Total::Sum) {
+                return Err(Problem::Metric);
+            }
+            self.seen.once("metric", Kind::Counter, metric, index)?;
+        }
+        Ok(Shown {
+            group: texts.group.clone(),
+            key: texts.key.clone(),
+            phrase,
+            metric,
+        })
+    }
+
+    fn add_oracle(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
+        check_number(record.number, 1, ORACLE_SLOTS as u32 - 1)?;
+        check_name("name", &texts.name, "-")?;
+        self.seen
+            .once("number", Kind::Oracle, &record.number, index)?;
+        self.seen.once("name", Kind::Oracle, &texts.name, index)?;
+        self.manifest.oracles.push(Oracle {
+            number: record.number,
+            name: texts.name,
+            about: needed("text", texts.text)?,
+        });
+        Ok(())
+    }
+
+    fn add_source(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
+        let role: SourceRole = known("role", record.role)?;
+        let path = needed("text", texts.text)?;
+        let source = &mut self.manifest.source;
+        match role {
+            SourceRole::Root => {
+                self.seen.once("role", Kind::Source, &"root", index)?;
+                source.root = Some(path);
+            }
+            SourceRole::SkipFile => source.skip_files.push(path),
+            SourceRole::SkipFunction => source.skip_functions.push(path),
+        }
+        Ok(())
+    }
+
+    /// What belongs together is put together, and all in an order that is not the linker's.
+    fn finish(mut self) -> Result<Manifest, (usize, Problem)> {
+        let manifest = &mut self.manifest;
+        for (whole, index) in self.parts {
+            let own = |counter: &Counter| counter.part_of == Some(counter.number);
+            let mut counters = manifest.counters.iter();
+            if !counters.any(|counter| counter.number == whole && !own(counter)) {
+                return Err((index, Problem::Dangling("whole")));
+            }
+        }
+        for (lane, begins, index) in &self.lanes {
+            let is_other_end =
+                |(of, other, _): &(String, bool, usize)| of == lane && other != begins;
+            if !self.lanes.iter().any(is_other_end) {
+                return Err((*index, Problem::Dangling("other end of the lane")));
+            }
+        }
+        self.values.sort_by_key(|(_, number, ..)| *number);
+        for (key, _, choice, index) in self.values {
+            let word = manifest.options.iter_mut().find(|word| word.name == key);
+            let word = word.ok_or((index, Problem::Dangling("word")))?;
+            word.values.push(choice);
+        }
+        manifest.vectors.sort_by_key(|it| it.number);
+        let role = |it: &Point| {
+            PointRole::ALL
+                .iter()
+                .position(|role| role.name() == it.role)
+        };
+        manifest
+            .points
+            .sort_by(|one, other| (role(one), &one.name).cmp(&(role(other), &other.name)));
+        manifest
+            .options
+            .sort_by(|one, other| one.name.cmp(&other.name));
+        manifest.deeds.sort_by_key(|it| it.number);
+        manifest.counters.sort_by_key(|it| it.number);
+        manifest.oracles.sort_by_key(|it| it.number);
+        manifest.source.skip_files.sort();
+        manifest.source.skip_functions.sort();
+        Ok(self.manifest)
+    }
+}
+
+#[cfg(test)]
+#[path = "read_test.rs"]
+mod tests;

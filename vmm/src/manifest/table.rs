@@ -1,0 +1,119 @@
+//! A manifest as people read it: a table for each kind of thing that the guest says. Lays out what [`Manifest`] has.
+
+use comfy_table::Table;
+
+use super::{Choice, Manifest, Word};
+use crate::report::RULED;
+
+pub(super) fn render(manifest: &Manifest) -> String {
+    let guest = &manifest.guest;
+    let mut text = format!("{} {}", guest.name, guest.version);
+    if !guest.about.is_empty() {
+        text += &format!(": {}", guest.about);
+    }
+    text.push('\n');
+    let yes = |is: bool, word: &str| if is { word.to_owned() } else { String::new() };
+    let vectors = manifest.vectors.iter().map(|it| {
+        let number = format!("{:#04x}", it.number);
+        [
+            number,
+            it.name.clone(),
+            it.role.to_owned(),
+            it.about.clone(),
+        ]
+    });
+    add(&mut text, ["vector", "name", "for", ""], vectors);
+    let points = manifest.points.iter().map(|it| {
+        let lane = it.lane.clone().unwrap_or_default();
+        [it.name.clone(), it.role.to_owned(), lane]
+    });
+    add(&mut text, ["point", "in a trace", "lane"], points);
+    let options = manifest.options.iter().map(|it| {
+        let values: Vec<_> = it.values.iter().map(value).collect();
+        let name = format!("{}=", it.name);
+        [name, search(it), it.about.clone(), values.join(", ")]
+    });
+    add(&mut text, ["option", "in a search", "", "values"], options);
+    let deeds = manifest.deeds.iter().map(|it| {
+        let said: Vec<_> = std::iter::once(&*it.name)
+            .chain(it.arguments.iter().copied())
+            .chain(it.may_wait.then_some("[wait]"))
+            .collect();
+        let alias = it.alias.clone().unwrap_or_default();
+        let case = yes(it.in_case, "yes");
+        [
+            it.number.to_string(),
+            said.join(" "),
+            alias,
+            case,
+            it.about.clone(),
+        ]
+    });
+    add(&mut text, ["verb", "deed", "or", "in cases", ""], deeds);
+    let counters = manifest.counters.iter().map(|it| {
+        let number = it.number.to_string();
+        [
+            number,
+            it.name.clone(),
+            it.total.name().to_owned(),
+            it.about.clone(),
+        ]
+    });
+    add(&mut text, ["word", "counter", "in all", ""], counters);
+    let oracles = manifest
+        .oracles
+        .iter()
+        .map(|it| [it.number.to_string(), it.name.clone(), it.about.clone()]);
+    add(&mut text, ["number", "oracle", "what went wrong"], oracles);
+    let source = &manifest.source;
+    let root = source.root.iter().map(|it| ("begins at", it));
+    let files = source.skip_files.iter().map(|it| ("without files", it));
+    let functions = source
+        .skip_functions
+        .iter()
+        .map(|it| ("without functions", it));
+    let rows = root.chain(files).chain(functions);
+    add(
+        &mut text,
+        ["source", ""],
+        rows.map(|(what, path)| [what.to_owned(), path.clone()]),
+    );
+    text
+}
+
+/// Adds a table, if there is anything in it.
+fn add<const N: usize>(
+    text: &mut String,
+    header: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) {
+    let mut rows = rows.peekable();
+    if rows.peek().is_none() {
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(RULED);
+    table.set_header(header);
+    rows.for_each(|row| {
+        table.add_row(row);
+    });
+    text.push('\n');
+    text.push_str(&table.trim_fmt());
+    text.push('\n');
+}
+
+/// What a search makes of a key.
+fn search(word: &Word) -> String {
+    match &word.set_to {
+        Some(value) => format!("{} to {value}", word.search),
+        None => word.search.to_owned(),
+    }
+}
+
+/// A value, and whether it is one that people should know about.
+fn value(choice: &Choice) -> String {
+    match choice.broken {
+        true => format!("{} (broken)", choice.name),
+        false => choice.name.clone(),
+    }
+}
