@@ -6,6 +6,7 @@ pub mod case;
 pub mod merge;
 pub mod naming;
 pub mod point_of_no_return;
+pub mod replay;
 pub mod result;
 pub mod retrace;
 pub mod schedule;
@@ -14,6 +15,7 @@ pub mod sharing;
 pub mod shrink;
 pub mod specimen;
 pub mod story;
+pub mod strategy;
 pub mod until;
 pub mod words;
 
@@ -27,15 +29,16 @@ use serde::{Deserialize, Serialize};
 
 use case::{Case, CaseError};
 use naming::Words;
-use retrace::{Diverged, Followed, follow, name, up_to_round};
+pub use replay::{Replay, Replayed, replay};
+use retrace::{Diverged, follow, name, up_to_round};
 use schedule::{FORM, Granularity, Schedule};
-use search::sampled::Way;
 use search::seen::Seen;
-use search::{Counts, End, Found, Hunt, OnProgress, Why, all_end};
-use search::{bounded, checking, exhaustive, races, reference, sampled};
+use search::{Counts, End, Found, Hunt, OnProgress, Why};
 use sharing::{Known, OtherCpus, Sharing};
 use specimen::{Breach, Setup, Specimen, SpecimenError};
 use story::Teller;
+use strategy::Covered;
+pub use strategy::{Strategy, is_possible};
 use until::Until;
 use words::NoEffect;
 
@@ -43,24 +46,6 @@ use crate::machine::guest::Guest;
 use crate::machine::image::Image;
 use crate::provenance::{Input, Provenance};
 use crate::stats::sources::Kvm;
-
-/// How choices are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// With few preemptions first, up to this many, then every order.
-    Auto(u32),
-    /// Every order, once.
-    Exhaustive,
-    /// Every order, with no rule that leaves anything out: what the others are held against.
-    Reference,
-    /// Every order that can matter.
-    Races,
-    /// Every order with at most this many preemptions.
-    Bounded(u32),
-    /// This many orders, at random.
-    Sampled(Way, u64),
-}
 
 /// What to explore, and how.
 #[derive(Debug, Clone)]
@@ -94,14 +79,6 @@ pub struct Config {
     pub check_keys: bool,
     /// How long it may try to make what it finds shorter, and half as long again to find its point of no return.
     pub shrink: Duration,
-}
-
-impl Strategy {
-    /// Whether several processes can each do a part of it. The others keep on a path what they have to try
-    /// further up, or count preemptions on the way to a state: their parts would depend on each other.
-    pub fn can_be_shared(self) -> bool {
-        matches!(self, Self::Exhaustive | Self::Sampled(..))
-    }
 }
 
 /// A part of a search.
@@ -271,15 +248,6 @@ impl Outcome {
     }
 }
 
-/// Runs at random by which a search learns what CPUs share before it begins, at least and at most, and how many
-/// of them have to teach nothing new.
-const LEARNING: (u64, u64, u64) = (16, 200, 8);
-
-/// Whether a search by `strategy` is possible at this granularity.
-pub fn is_possible(strategy: Strategy, granularity: Granularity) -> bool {
-    (strategy == Strategy::Reference) == (granularity == Granularity::Every)
-}
-
 /// Explores. `interrupted` is asked now and then whether to stop, as a signal would have it.
 ///
 /// # Errors
@@ -315,7 +283,7 @@ pub fn explore(
     let mut seen = Seen::default();
     let mut hunt = Hunt::new(&mut specimen, &mut sharing, limits, on_progress);
     let mut is_cut_short = false;
-    let covered = match run(&mut hunt, config, &mut seen) {
+    let covered = match strategy::run(&mut hunt, config, &mut seen) {
         Err(SpecimenError::Ended(why)) => {
             is_cut_short = true;
             Covered::only(End::Stopped(why))
@@ -394,107 +362,6 @@ fn setup<'a>(image: &'a Image, config: &'a Config) -> Setup<'a> {
     }
 }
 
-/// What a search has covered.
-struct Covered {
-    end: End,
-    /// The bound on preemptions with which it ended, if it had one.
-    bound: Option<u32>,
-    /// What the reference search has found to break.
-    broken: Vec<Found>,
-}
-
-impl Covered {
-    fn only(end: End) -> Self {
-        Self {
-            end,
-            bound: None,
-            broken: Vec::new(),
-        }
-    }
-}
-
-/// Searches as `config` says.
-fn run(hunt: &mut Hunt<'_>, config: &Config, seen: &mut Seen) -> Result<Covered, SpecimenError> {
-    let learns = config.known.is_none() && config.strategy != Strategy::Reference;
-    if learns && let Some(end) = learn(hunt, config.seed)? {
-        return Ok(Covered::only(end));
-    }
-    let bounded = |hunt: &mut Hunt<'_>, most| {
-        let (end, bound) = bounded::search(hunt, most)?;
-        Ok(Covered {
-            bound: Some(bound),
-            ..Covered::only(end)
-        })
-    };
-    match config.strategy {
-        Strategy::Bounded(bound) => bounded(hunt, bound),
-        Strategy::Auto(bound) => match bounded(hunt, bound)? {
-            Covered {
-                end: End::Complete, ..
-            } => Ok(Covered::only(races(hunt, seen)?)),
-            other => Ok(other),
-        },
-        Strategy::Reference => {
-            let (end, broken) = reference::search(hunt)?;
-            Ok(Covered {
-                broken,
-                ..Covered::only(end)
-            })
-        }
-        Strategy::Races => Ok(Covered::only(races(hunt, seen)?)),
-        Strategy::Exhaustive if config.check_keys => {
-            let end = checking::search(hunt)?;
-            Ok(Covered::only(all_end(hunt, end, false)?))
-        }
-        Strategy::Exhaustive => {
-            let end = exhaustive::search(hunt, seen, config.shard)?;
-            let is_part = config.shard != Shard::WHOLE;
-            Ok(Covered::only(all_end(hunt, end, is_part)?))
-        }
-        Strategy::Sampled(way, runs) => {
-            let Shard { index, of } = config.shard;
-            let mine = |run: u64| run % of == index;
-            let end = sampled::search(hunt, way, config.seed, runs, mine)?;
-            Ok(Covered::only(end))
-        }
-    }
-}
-
-/// Tries every order that can matter, or, where it is not known which those are, every order.
-fn races(hunt: &mut Hunt<'_>, seen: &mut Seen) -> Result<End, SpecimenError> {
-    let knows_accesses = hunt.specimen.granularity() == Granularity::Access;
-    let end = if knows_accesses && hunt.specimen.cpus().len() <= races::MOST_CPUS {
-        races::search(hunt)?
-    } else {
-        exhaustive::search(hunt, seen, Shard::WHOLE)?
-    };
-    all_end(hunt, end, false)
-}
-
-/// Learns what CPUs share from runs at random, any of which can break something already.
-fn learn(hunt: &mut Hunt<'_>, seed: u64) -> Result<Option<End>, SpecimenError> {
-    let (least, most, quiet) = LEARNING;
-    let mut known = hunt.sharing.size();
-    let mut same = 0;
-    for run in 0..most {
-        let end = sampled::single(hunt, Way::Uniform, seed, run)?;
-        if end.is_some() {
-            return Ok(end);
-        }
-        let is_new = hunt.sharing.size() != known;
-        known = hunt.sharing.size();
-        same = if is_new { 0 } else { same + 1 };
-        if run + 1 >= least && same >= quiet {
-            break;
-        }
-    }
-    hunt.sharing.begin_anew();
-    // What was learnt from is no part of the search.
-    (hunt.counts.ends, hunt.counts.schedules) = (0, 0);
-    hunt.outcomes.clear();
-    Ok(None)
-}
-
 /// What a schedule that was found is shown by.
 struct Shown<'a> {
     image: &'a Image,
@@ -566,132 +433,4 @@ fn made_short(
         found.breach = breach;
     }
     Ok(())
-}
-
-/// How a schedule is to be replayed.
-#[derive(Debug, Clone, Copy)]
-pub struct Replay<'a> {
-    /// The guest image.
-    pub guest: &'a Guest,
-    /// The schedule.
-    pub schedule: &'a Schedule,
-    /// How often.
-    pub times: u64,
-    /// Whether it may be another image than that on which it was found.
-    pub any_image: bool,
-    /// How long it may take, with the boot.
-    pub time: Option<Duration>,
-}
-
-/// What replays came to.
-#[derive(Debug)]
-pub struct Replayed {
-    /// How often it was followed to its end, or to where it went another way.
-    pub done: u64,
-    /// How often it broke as it was to break.
-    pub as_told: u64,
-    /// The first that went another way, and how.
-    pub other: Option<String>,
-    /// The last, as it went.
-    pub last: Option<Followed>,
-    /// Whether it was on the image on which the schedule was found.
-    pub same_image: bool,
-    /// Whether states were held against those of the schedule. A machine that begins otherwise, as on another
-    /// host it can, has other states, and only its stops can be compared.
-    pub compared_states: bool,
-    /// Why it was not replayed as often as it was to be, if it was not.
-    pub stopped: Option<Why>,
-}
-
-/// Replays a schedule as often as `replay` says. `on_stop` is shown each stop of the last time.
-///
-/// # Errors
-/// [`ExploreError`] if that was not possible.
-pub fn replay(
-    replay: &Replay<'_>,
-    interrupted: impl Fn() -> bool + Send + Sync + 'static,
-    on_stop: &mut retrace::OnStop<'_>,
-) -> Result<Replayed, ExploreError> {
-    let schedule = replay.schedule;
-    let until = Until::new(interrupted, replay.time);
-    let case = Case::parse(&schedule.case)?;
-    check_words(&case, &schedule.append)?;
-    let image = replay.guest.open()?;
-    let setup = Setup {
-        image: &image,
-        case: &case,
-        append: &schedule.append,
-        granularity: schedule.granularity,
-    };
-    let mut specimen = Specimen::boot(&setup, until)?;
-    let this = name(specimen.image());
-    if this != schedule.image && !replay.any_image {
-        let of = schedule.image.clone();
-        return Err(ExploreError::OtherImage { of, this });
-    }
-    let mut replayed = Replayed {
-        done: 0,
-        as_told: 0,
-        other: None,
-        last: None,
-        compared_states: name(specimen.beginning()) == schedule.begins,
-        stopped: None,
-        same_image: this == schedule.image,
-    };
-    let mut turns = without_states(&schedule.turns);
-    // Which pages count is known only once they have been written.
-    match follow(&mut specimen, &turns, &mut |_, _, _| {}) {
-        Err(SpecimenError::Ended(why)) => {
-            replayed.stopped = Some(why);
-            return Ok(replayed);
-        }
-        other => _ = other?,
-    }
-    if replayed.compared_states {
-        turns.clone_from(&schedule.turns);
-    }
-    for time in 1..=replay.times {
-        let is_last = time == replay.times;
-        let followed = follow(&mut specimen, &turns, &mut |specimen, choice, turn| {
-            if is_last {
-                on_stop(specimen, choice, turn);
-            }
-        });
-        let followed = match followed {
-            Err(SpecimenError::Ended(why)) => {
-                replayed.stopped = Some(why);
-                break;
-            }
-            other => other?,
-        };
-        replayed.done += 1;
-        let names = |followed: &Followed| {
-            let breach = followed.breach.as_ref();
-            breach.map_or_else(Vec::new, |breach| breach.names.clone())
-        };
-        match followed {
-            Ok(followed) if names(&followed) == schedule.breaks => {
-                replayed.as_told += 1;
-                replayed.last = Some(followed);
-            }
-            Ok(followed) => {
-                let broke = names(&followed).join(", ");
-                let text = format!("it broke \"{broke}\"");
-                replayed.other.get_or_insert(text);
-                replayed.last = Some(followed);
-            }
-            Err(diverged) => {
-                replayed.other.get_or_insert_with(|| diverged.to_string());
-            }
-        }
-    }
-    Ok(replayed)
-}
-
-fn without_states(turns: &[schedule::Turn]) -> Vec<schedule::Turn> {
-    let turn = |turn: &schedule::Turn| schedule::Turn {
-        state: None,
-        ..turn.clone()
-    };
-    turns.iter().map(turn).collect()
 }

@@ -61,7 +61,7 @@ pub struct Document {
     pub outcomes: Vec<String>,
     /// Of a shard: which of the states that every shard knows led it, over whatever states, to which others of them. Merged
     /// results show by it whether a state can be come back to over several shards.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub across: Vec<[Key; 2]>,
     /// Words for the guest that can show nothing in a search of this kind, a sentence each.
     #[serde(default)]

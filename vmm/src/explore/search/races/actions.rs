@@ -31,8 +31,11 @@ pub struct Action {
 }
 
 impl Action {
-    /// What `choice` is at `state`.
-    pub fn of(state: &State, choice: Choice) -> Self {
+    /// What `choice` is at `state`, where its CPU cannot go on with what it is about to do if it `is_blocked`.
+    ///
+    /// A CPU that is blocked and takes an interrupt gives up for now what it waits for. Had another CPU let it go on
+    /// before, it could have taken the interrupt later: the order of the two matters, and so it touches what it waits for.
+    pub fn of(state: &State, choice: Choice, is_blocked: bool) -> Self {
         let stopped = &state.cpus()[choice.cpu];
         let mut action = Self {
             cpu: choice.cpu,
@@ -46,7 +49,9 @@ impl Action {
         };
         if choice.takes.is_some() {
             action.pending = Pending::Taken;
-            return action;
+            if !is_blocked {
+                return action;
+            }
         }
         match stopped.at {
             Stop::Access(Kind::IrqsOff, _) | Stop::Left | Stop::Point(_) => {}

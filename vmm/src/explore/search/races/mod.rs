@@ -175,14 +175,16 @@ impl Races {
             .filter(|choice| !choices.contains(choice))
             .collect();
         let mut future = Future::default();
-        let mut come_to = |choice| {
-            let action = self.actions.number(Action::of(state, choice));
+        let mut come_to = |choice: Choice| {
+            let is_blocked = waits.iter().any(|waits| waits.cpu == choice.cpu);
+            let action = Action::of(state, choice, is_blocked);
+            let action = self.actions.number(action);
             self.find_race(way, action);
             future.insert(action);
             (choice, action)
         };
-        for choice in waits {
-            come_to(choice);
+        for choice in &waits {
+            come_to(*choice);
         }
         let choices: Vec<_> = choices.into_iter().map(come_to).collect();
         if choices.is_empty() {

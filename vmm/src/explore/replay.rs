@@ -1,0 +1,140 @@
+//! Schedules replayed: whether one that was found breaks again what it broke, on this host and image.
+
+use std::time::Duration;
+
+use super::case::Case;
+use super::retrace::{self, Followed, follow, name};
+use super::schedule::{Schedule, Turn};
+use super::search::Why;
+use super::specimen::{Setup, Specimen, SpecimenError};
+use super::until::Until;
+use super::{ExploreError, check_words};
+use crate::machine::guest::Guest;
+
+/// How a schedule is to be replayed.
+#[derive(Debug, Clone, Copy)]
+pub struct Replay<'a> {
+    /// The guest image.
+    pub guest: &'a Guest,
+    /// The schedule.
+    pub schedule: &'a Schedule,
+    /// How often.
+    pub times: u64,
+    /// Whether it may be another image than that on which it was found.
+    pub any_image: bool,
+    /// How long it may take, with the boot.
+    pub time: Option<Duration>,
+}
+
+/// What replays came to.
+#[derive(Debug)]
+pub struct Replayed {
+    /// How often it was followed to its end, or to where it went another way.
+    pub done: u64,
+    /// How often it broke as it was to break.
+    pub as_told: u64,
+    /// The first that went another way, and how.
+    pub other: Option<String>,
+    /// The last, as it went.
+    pub last: Option<Followed>,
+    /// Whether it was on the image on which the schedule was found.
+    pub same_image: bool,
+    /// Whether states were held against those of the schedule. A machine that begins otherwise, as on another
+    /// host it can, has other states, and only its stops can be compared.
+    pub compared_states: bool,
+    /// Why it was not replayed as often as it was to be, if it was not.
+    pub stopped: Option<Why>,
+}
+
+/// Replays a schedule as often as `replay` says. `on_stop` is shown each stop of the last time.
+///
+/// # Errors
+/// [`ExploreError`] if that was not possible.
+pub fn replay(
+    replay: &Replay<'_>,
+    interrupted: impl Fn() -> bool + Send + Sync + 'static,
+    on_stop: &mut retrace::OnStop<'_>,
+) -> Result<Replayed, ExploreError> {
+    let schedule = replay.schedule;
+    let until = Until::new(interrupted, replay.time);
+    let case = Case::parse(&schedule.case)?;
+    check_words(&case, &schedule.append)?;
+    let image = replay.guest.open()?;
+    let setup = Setup {
+        image: &image,
+        case: &case,
+        append: &schedule.append,
+        granularity: schedule.granularity,
+    };
+    let mut specimen = Specimen::boot(&setup, until)?;
+    let this = name(specimen.image());
+    if this != schedule.image && !replay.any_image {
+        let of = schedule.image.clone();
+        return Err(ExploreError::OtherImage { of, this });
+    }
+    let mut replayed = Replayed {
+        done: 0,
+        as_told: 0,
+        other: None,
+        last: None,
+        compared_states: name(specimen.beginning()) == schedule.begins,
+        stopped: None,
+        same_image: this == schedule.image,
+    };
+    let mut turns = without_states(&schedule.turns);
+    // Which pages count is known only once they have been written.
+    match follow(&mut specimen, &turns, &mut |_, _, _| {}) {
+        Err(SpecimenError::Ended(why)) => {
+            replayed.stopped = Some(why);
+            return Ok(replayed);
+        }
+        other => _ = other?,
+    }
+    if replayed.compared_states {
+        turns.clone_from(&schedule.turns);
+    }
+    for time in 1..=replay.times {
+        let is_last = time == replay.times;
+        let followed = follow(&mut specimen, &turns, &mut |specimen, choice, turn| {
+            if is_last {
+                on_stop(specimen, choice, turn);
+            }
+        });
+        let followed = match followed {
+            Err(SpecimenError::Ended(why)) => {
+                replayed.stopped = Some(why);
+                break;
+            }
+            other => other?,
+        };
+        replayed.done += 1;
+        let names = |followed: &Followed| {
+            let breach = followed.breach.as_ref();
+            breach.map_or_else(Vec::new, |breach| breach.names.clone())
+        };
+        match followed {
+            Ok(followed) if names(&followed) == schedule.breaks => {
+                replayed.as_told += 1;
+                replayed.last = Some(followed);
+            }
+            Ok(followed) => {
+                let broke = names(&followed).join(", ");
+                let text = format!("it broke \"{broke}\"");
+                replayed.other.get_or_insert(text);
+                replayed.last = Some(followed);
+            }
+            Err(diverged) => {
+                replayed.other.get_or_insert_with(|| diverged.to_string());
+            }
+        }
+    }
+    Ok(replayed)
+}
+
+fn without_states(turns: &[Turn]) -> Vec<Turn> {
+    let turn = |turn: &Turn| Turn {
+        state: None,
+        ..turn.clone()
+    };
+    turns.iter().map(turn).collect()
+}
