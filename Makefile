@@ -86,7 +86,7 @@ test-plants: have-kvm build ## bugs of every kind, planted in the guest one at a
 
 REFERENCE_CASES ?= 1000
 REFERENCE_SEED ?= 2
-MODEL_CASES ?= 20000
+MODEL_CASES ?= 5000
 reference: have-kvm build ## a thousand cases drawn at random, every search of them held against the reference search
 	PROPTEST_CASES=$(MODEL_CASES) $(CARGO) test $(CARGO_FLAGS) --release --package vmm --lib enumeration_test::
 	REFERENCE_CASES=$(REFERENCE_CASES) REFERENCE_SEED=$(REFERENCE_SEED) VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) \
