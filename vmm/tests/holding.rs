@@ -1,6 +1,8 @@
 //! Holding a vCPU of a real machine where it says it has come, where it is to stop, and after steps. The guest
 //! counts on its way round, so that what it has executed is seen in memory.
 
+mod machine;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -9,15 +11,13 @@ use std::time::{Duration, Instant};
 use shared::ports::{DOORBELL, Dispatch, Doorbell, WIRE};
 use tests::image::{Code, Image as File};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vmm::machine::Machine;
 use vmm::machine::breakpoints::{self, BreakpointError};
 use vmm::machine::holding::HeldBy;
-use vmm::machine::image::Image;
-use vmm::machine::layout::Layout;
 use vmm::machine::lifecycle::{Holder, Stall, State};
 use vmm::machine::pausing::PauseError;
 use vmm::machine::threads::{Crew, Message, OnMessage, Reaction};
 use vmm::machine::vm::Vm;
-use vmm::machine::{Machine, Parts, boot};
 
 const HELD: State = State::Stalled(Stall::Held);
 const SOON: Duration = Duration::from_secs(60);
@@ -68,23 +68,12 @@ impl Bench {
             tests::skip("holding a real vCPU: no /dev/kvm");
             return None;
         }
-        let file = guest();
-        let image = Image::open(file.path()).unwrap();
-        let pages = shared::lab::Layout::new(1).unwrap();
-        let layout = Layout::new(None, 1, image.end(), pages.size).unwrap();
-        let machine = Machine::build(&Parts {
-            image: &image,
-            vcpus: 1,
-            layout: &layout,
-            command_line: &boot::command_line("", layout.lab.start).unwrap(),
-        })
-        .unwrap();
         let Machine {
             vcpus,
             vm,
             devices,
             memory,
-        } = machine;
+        } = machine::build(&guest(), 1);
         let passes = Arc::new(AtomicU64::new(passes));
         let ipis = Arc::<AtomicU64>::default();
         let gate = Arc::<Mutex<()>>::default();

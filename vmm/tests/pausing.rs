@@ -1,19 +1,19 @@
 //! Pausing the vCPUs of a real machine through the library. Every vCPU of the guest counts in memory and
 //! leaves the guest all the time, so that requests fall between the check and the entry as well.
 
+mod machine;
+
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tests::image::{CODE, Image as File, Segment, elf};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use vmm::machine::image::Image;
-use vmm::machine::layout::Layout;
+use vmm::machine::Machine;
 use vmm::machine::lifecycle::{Exited, Stall, State};
 use vmm::machine::pausing::PauseError;
 use vmm::machine::threads::{Crew, End, Event, OnMessage, Reaction};
 use vmm::machine::vm::Vm;
-use vmm::machine::{Machine, Parts, boot};
 
 const PAUSED: State = State::Stalled(Stall::Paused);
 const SOON: Duration = Duration::from_secs(60);
@@ -64,23 +64,12 @@ impl Bench {
             tests::skip("pausing real vCPUs: no /dev/kvm");
             return None;
         }
-        let file = guest();
-        let image = Image::open(file.path()).unwrap();
-        let pages = shared::lab::Layout::new(vcpus).unwrap();
-        let layout = Layout::new(None, vcpus, image.end(), pages.size).unwrap();
-        let machine = Machine::build(&Parts {
-            image: &image,
-            vcpus,
-            layout: &layout,
-            command_line: &boot::command_line("", layout.lab.start).unwrap(),
-        })
-        .unwrap();
         let Machine {
             vcpus,
             vm,
             devices,
             memory,
-        } = machine;
+        } = machine::build(&guest(), vcpus);
         let on_message: Arc<OnMessage> = Arc::new(|_, _| Reaction::GoOn);
         Some(Self {
             crew: Crew::new(vcpus, &devices, &memory, &on_message, None).unwrap(),

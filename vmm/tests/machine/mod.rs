@@ -1,0 +1,20 @@
+//! A real machine for a guest that is an image of a test's own.
+
+use tests::image::Image as File;
+use vmm::machine::image::Image;
+use vmm::machine::layout::Layout;
+use vmm::machine::{Machine, Parts, boot};
+
+/// One that boots `file` on so many vCPUs, none of which has begun.
+pub fn build(file: &File, vcpus: u32) -> Machine {
+    let image = Image::open(file.path()).unwrap();
+    let pages = shared::lab::Layout::new(vcpus).unwrap();
+    let layout = Layout::new(None, vcpus, image.end(), pages.size).unwrap();
+    Machine::build(&Parts {
+        image: &image,
+        vcpus,
+        layout: &layout,
+        command_line: &boot::command_line("", layout.lab.start).unwrap(),
+    })
+    .unwrap()
+}
