@@ -253,27 +253,23 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         message: format!("cannot catch signals: {error}"),
         status: 3,
     })?;
-    let part = match arguments.jobs {
-        Some(jobs) if jobs > 1 => {
-            let part = jobs::run(arguments, &config, jobs)?;
-            match part.document.verdict {
-                // Whether CPUs that go round come to an end is not to be told from parts.
-                Came::Stopped { why: Why::Round } => {
-                    let time = config.time;
-                    let time = time.map(|limit| limit.saturating_sub(begun.elapsed()));
-                    let config = Config { time, ..config };
-                    alone(arguments, &config)?
-                }
-                _ => part,
-            }
-        }
+    let rest = || {
+        let limit = arguments.time_limit;
+        limit.map(|limit| limit.saturating_sub(begun.elapsed()))
+    };
+    let mut part = match arguments.jobs {
+        Some(jobs) if jobs > 1 => jobs::run(arguments, &config, jobs)?,
         _ => alone(arguments, &config)?,
     };
+    let is_part = config.shard != Shard::WHOLE;
+    if !is_part && part.document.verdict == (Came::Stopped { why: Why::Round }) {
+        // Whether CPUs that go round come to an end is not to be told from the parts of several processes.
+        let time = rest();
+        part = alone(arguments, &Config { time, ..config })?;
+    }
     let teller = Teller {
         guest: &arguments.guest,
-        rest: arguments
-            .time_limit
-            .map(|limit| limit.saturating_sub(begun.elapsed())),
+        rest: rest(),
     };
     // Who has started this one tells the story himself.
     explored::show(&part, (!arguments.tells).then_some(teller), files)
