@@ -102,8 +102,8 @@ fn steps(turns: &[Turn]) -> impl Iterator<Item = Taken> + '_ {
         (0..stops).map(move |stop| Taken {
             cpu: turn.cpu,
             choice: Choice {
-                cpu: turn.cpu as usize,
                 takes: turn.takes.filter(|_| stop == 0),
+                ..turn.choice()
             },
             step: Step { turn: number, stop },
         })

@@ -149,10 +149,7 @@ fn follow_turn(
     on_stop: &mut OnStop<'_>,
 ) -> Result<Result<(Turn, Option<Breach>), Diverged>, SpecimenError> {
     let cpu = wanted.cpu;
-    let choice = Choice {
-        cpu: cpu as usize,
-        takes: wanted.takes,
-    };
+    let choice = wanted.choice();
     let mut next = choice;
     let mut breach = None;
     let mut stops = 0;
@@ -235,10 +232,7 @@ pub fn guide(specimen: &mut Specimen, turns: &[Turn]) -> Result<Option<Found>, S
     begin(specimen)?;
     let mut path = Path::default();
     for wanted in turns {
-        let mut choice = Choice {
-            cpu: wanted.cpu as usize,
-            takes: wanted.takes,
-        };
+        let mut choice = wanted.choice();
         for _ in 0..wanted.stops {
             if !specimen.choices().contains(&choice) {
                 break;

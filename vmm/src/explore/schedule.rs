@@ -35,6 +35,16 @@ pub struct Turn {
     pub state: Option<String>,
 }
 
+impl Turn {
+    /// The choice with which it begins.
+    pub fn choice(&self) -> Choice {
+        Choice {
+            cpu: self.cpu as usize,
+            takes: self.takes,
+        }
+    }
+}
+
 /// A step of a schedule: the one that comes to this stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -184,10 +194,7 @@ pub fn switches(turns: &[Turn]) -> usize {
 /// Whether `turns`, which come back to the state in which they began, can go on for ever, where there were these
 /// `choices` on the way: if each of them is made. Else something that could happen is put off all the time.
 pub fn goes_on(turns: &[Turn], choices: impl IntoIterator<Item = Choice>) -> bool {
-    let is_made = |choice: Choice| {
-        let is_it = |turn: &Turn| turn.cpu as usize == choice.cpu && turn.takes == choice.takes;
-        turns.iter().any(is_it)
-    };
+    let is_made = |choice| turns.iter().any(|turn| turn.choice() == choice);
     choices.into_iter().all(is_made)
 }
 

@@ -5,9 +5,8 @@
 //! This one makes every step from every state, and looks for a state from which no end can be reached any more.
 
 use super::graph::Graph;
-use super::walk::{Cut, make, until_sound};
-use super::{End, Found, Hunt};
-use crate::explore::schedule::{Choice, Turn};
+use super::walk::{broke, make, until_sound};
+use super::{End, Hunt};
 use crate::explore::specimen::{Breach, SpecimenError};
 
 /// Searches from the beginning.
@@ -19,17 +18,16 @@ pub fn search(hunt: &mut Hunt<'_>) -> Result<End, SpecimenError> {
         let mut graph = Graph::default();
         hunt.counts.ends = 0;
         graph.explore(hunt)?;
-        let (choices, round, breach) = if let Some(found) = graph.broken.first() {
-            // Nothing that leaves no order out finds more than what breaks.
-            let choices = found.turns.iter().map(chosen).collect();
-            (choices, Vec::new(), Some(found.breach.clone()))
-        } else if let Some(number) = graph.without_end() {
-            let mut choices = graph.way_to(number);
-            let (into, round) = graph.round_from(number);
-            choices.extend(into);
-            (choices, round, None)
-        } else {
-            return Ok(());
+        // Nothing that leaves no order out finds more than what breaks.
+        let (choices, round, breach) = match graph.broken.first() {
+            Some((choices, breach)) => (choices.clone(), Vec::new(), Some(breach.clone())),
+            None => {
+                let Some(number) = graph.without_end() else {
+                    return Ok(());
+                };
+                let (into, round) = graph.round_from(number);
+                ([graph.way_to(number), into].concat(), round, None)
+            }
         };
         hunt.specimen.mend()?;
         hunt.specimen.rewind();
@@ -42,14 +40,6 @@ pub fn search(hunt: &mut Hunt<'_>) -> Result<End, SpecimenError> {
             make(hunt, choice, &mut turns)?;
         }
         let breach = breach.unwrap_or_else(|| Breach::round(&turns[begins..]));
-        Err(Cut::End(End::Broke(Found { turns, breach })))
+        Err(broke(hunt, &turns, breach))
     })
-}
-
-/// The choice that a turn of one step was.
-fn chosen(turn: &Turn) -> Choice {
-    Choice {
-        cpu: turn.cpu as usize,
-        takes: turn.takes,
-    }
 }

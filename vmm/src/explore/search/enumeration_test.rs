@@ -2,13 +2,13 @@
 //! drawn at random for a machine of a few words: both must come to the same ends. The enumeration shares nothing with
 //! the searches: it makes every step of every CPU from every state, and passes over none.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::subject::Subject;
-use super::{End, Hunt, Limits, all_end, bounded, exhaustive, races, seen::Seen};
+use super::{Counts, End, Hunt, Limits, all_end, bounded, exhaustive, races, seen::Seen};
 use crate::explore::Shard;
 use crate::explore::sharing::Sharing;
 use crate::explore::specimen::SpecimenError;
@@ -31,7 +31,7 @@ struct Ends {
 fn enumerate(programs: &[Program]) -> Option<Ends> {
     let mut model = Model::new(programs.to_vec(), WORDS);
     let root = model.root().clone();
-    let mut numbers = std::collections::HashMap::from([(root.key(), 0)]);
+    let mut numbers = HashMap::from([(root.key(), 0)]);
     let mut states = vec![root];
     let mut from: Vec<Vec<usize>> = vec![Vec::new()];
     let mut ends = Vec::new();
@@ -82,7 +82,7 @@ fn search(
 ) -> Ends {
     let mut model = Model::new(programs.to_vec(), WORDS);
     let mut sharing = Sharing::new(programs.len());
-    let mut on_progress = |_: &super::Counts| {};
+    let mut on_progress = |_: &Counts| {};
     let mut hunt = Hunt::new(
         &mut model,
         &mut sharing,
@@ -159,7 +159,8 @@ fn who_goes_round_until_another_lets_it_go_comes_to_an_end() {
     assert!(hold(&programs).is_ok_and(|is_held| is_held));
 }
 
-/// A search that takes a CPU that could take an interrupt for one that can do what it is about to do misses an end here.
+/// CPU 1 is about to take the lock that CPU 0 holds, and pending an interrupt. A search that has it take that there, and
+/// does not let CPU 0 go first, misses the end at which the interrupt comes once CPU 1 has let the lock go again.
 #[test]
 fn who_waits_for_a_lock_that_an_interrupt_of_its_own_can_change_is_let_go_on_by_others() {
     let locks = [Op::Lock(2), Op::Store(0, 0), Op::Unlock(2)];

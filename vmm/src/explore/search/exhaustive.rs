@@ -29,19 +29,17 @@ pub fn search(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<End,
         *seen = Seen::default();
         hunt.counts.ends = 0;
         let Frontier { mine, all } = frontier::expand(hunt, seen, shard)?;
-        // What leads from one state that all shards know to another is of the first shard, if it is nobody's.
-        let first = shard.index == 0;
+        // The first shard also says what the states lead to that are of no shard alone.
         let mut from: BTreeSet<_> = mine.iter().map(|root| root.state.key()).collect();
+        if shard.index == 0 {
+            from.extend(&all);
+        }
         for root in mine {
             walk(hunt, &mut Exhaustive { seen, reduces }, root)?;
         }
         hunt.comes_round |= seen.links.has_round();
         if shard != Shard::WHOLE {
-            if first {
-                from.extend(&all);
-            }
-            let from: Vec<_> = from.into_iter().collect();
-            seen.across = seen.links.reached(&from, &all);
+            seen.across = seen.links.reached(from, &all);
         }
         Ok(())
     })

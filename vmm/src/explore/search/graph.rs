@@ -3,9 +3,10 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::links::reach;
 use super::walk::Cut;
-use super::{ByKey, End, Found, Hunt, Look};
-use crate::explore::schedule::{Choice, Turn};
+use super::{ByKey, End, Hunt, Look};
+use crate::explore::schedule::Choice;
 use crate::explore::specimen::{Breach, State};
 
 /// Most ways to break something of which one is kept.
@@ -17,8 +18,8 @@ pub struct Graph {
     numbers: ByKey<u128, usize>,
     nodes: Vec<Node>,
     edges: Vec<Edge>,
-    /// What can break, each kind once with the first way that led there.
-    pub broken: Vec<Found>,
+    /// What can break, each kind once behind the choices that led there first.
+    pub broken: Vec<(Vec<Choice>, Breach)>,
 }
 
 /// A state.
@@ -88,7 +89,7 @@ impl Graph {
                 self.nodes[number].is_end = true;
                 let mut choices = self.way_to(number);
                 choices.push(choice);
-                self.breaks(&choices, breach);
+                self.breaks(choices, breach);
                 is_there = false;
                 continue;
             }
@@ -129,7 +130,7 @@ impl Graph {
                     return Err(Cut::Void);
                 }
                 let choices = self.way_to(number);
-                self.breaks(&choices, breach);
+                self.breaks(choices, breach);
             }
         }
         way.push(Frame {
@@ -141,12 +142,11 @@ impl Graph {
     }
 
     /// Notes that something broke at the end of `choices`.
-    pub fn breaks(&mut self, choices: &[Choice], breach: Breach) {
+    pub fn breaks(&mut self, choices: Vec<Choice>, breach: Breach) {
         let mut known = self.broken.iter();
-        let is_known = known.any(|found| found.breach.names == breach.names);
+        let is_known = known.any(|(_, known)| known.names == breach.names);
         if !is_known && self.broken.len() < MOST_KINDS {
-            let turns = choices.iter().map(|choice| step(*choice)).collect();
-            self.broken.push(Found { turns, breach });
+            self.broken.push((choices, breach));
         }
     }
 
@@ -162,131 +162,81 @@ impl Graph {
 
     /// A state from which nothing comes to an end: the first that was met.
     pub fn without_end(&self) -> Option<usize> {
-        let mut from: Vec<Vec<usize>> = vec![Vec::new(); self.nodes.len()];
-        for edge in &self.edges {
-            from[edge.to].push(edge.from);
-        }
-        let mut ends: Vec<_> = self.nodes.iter().map(|node| node.is_end).collect();
-        let mut todo: Vec<_> = (0..ends.len()).filter(|number| ends[*number]).collect();
-        while let Some(number) = todo.pop() {
-            for source in &from[number] {
-                if !std::mem::replace(&mut ends[*source], true) {
-                    todo.push(*source);
-                }
-            }
-        }
-        ends.iter().position(|ends| !ends)
+        let comes = self.edges_by(|edge| edge.to);
+        let states = self.nodes.len();
+        let ends = (0..states).filter(|number| self.nodes[*number].is_end);
+        let is_good = reach(states, ends, |at| comes[at].iter().map(|edge| edge.from));
+        is_good.iter().position(|is_good| !is_good)
     }
 
     /// From the state with this number, from which nothing comes to an end: the choices that lead into a round, and the
     /// round, on which each choice that there is on it is made.
     pub fn round_from(&self, number: usize) -> (Vec<Choice>, Vec<Choice>) {
-        let mut neighbours = Neighbours::of(self);
+        let leads = self.edges_by(|edge| edge.from);
+        let comes = self.edges_by(|edge| edge.to);
+        let states = self.nodes.len();
         let (mut start, mut into) = (number, Vec::new());
         // On to where everything that can be reached leads back.
         let all = loop {
-            let all = neighbours.behind(start);
-            let before = neighbours.before(start);
-            match all.iter().find(|other| !before.contains(other)) {
+            let behind = reach(states, [start], |at| leads[at].iter().map(|edge| edge.to));
+            let before = reach(states, [start], |at| comes[at].iter().map(|edge| edge.from));
+            match (0..states).find(|other| behind[*other] && !before[*other]) {
                 Some(other) => {
-                    into.extend(neighbours.way(start, |edge| edge.to == *other));
-                    start = *other;
+                    into.extend(way(&leads, start, |edge| edge.to == other));
+                    start = other;
                 }
-                None => break all,
+                None => break behind,
             }
         };
-        neighbours.leads.retain(|from, _| all.contains(from));
-        let edges = neighbours.leads.values().flatten();
+        let edges = self.edges.iter().filter(|edge| all[edge.from]);
         let mut missing: HashSet<Choice> = edges.map(|edge| edge.choice).collect();
         let (mut at, mut round) = (start, Vec::new());
         while !missing.is_empty() {
-            for edge in neighbours.way(at, |edge| missing.contains(&edge.choice)) {
+            for edge in way(&leads, at, |edge| missing.contains(&edge.choice)) {
                 missing.remove(&edge.choice);
                 at = edge.to;
                 round.push(edge);
             }
         }
         if at != start {
-            round.extend(neighbours.way(at, |edge| edge.to == start));
+            round.extend(way(&leads, at, |edge| edge.to == start));
         }
-        let choices = |edges: Vec<Edge>| edges.into_iter().map(|edge| edge.choice).collect();
+        let choices = |edges: Vec<&Edge>| edges.into_iter().map(|edge| edge.choice).collect();
         (choices(into), choices(round))
     }
-}
 
-/// The steps of a graph, by where they begin and by where they lead.
-struct Neighbours {
-    leads: HashMap<usize, Vec<Edge>>,
-    comes: HashMap<usize, Vec<Edge>>,
-}
-
-impl Neighbours {
-    fn of(graph: &Graph) -> Self {
-        let (mut leads, mut comes) = (HashMap::new(), HashMap::new());
-        for edge in &graph.edges {
-            leads.entry(edge.from).or_insert_with(Vec::new).push(*edge);
-            comes.entry(edge.to).or_insert_with(Vec::new).push(*edge);
+    /// By state: the edges of which it is the `end`.
+    fn edges_by(&self, end: impl Fn(&Edge) -> usize) -> Vec<Vec<&Edge>> {
+        let mut edges = vec![Vec::new(); self.nodes.len()];
+        for edge in &self.edges {
+            edges[end(edge)].push(edge);
         }
-        Self { leads, comes }
-    }
-
-    /// All states that can be reached from this one, and itself.
-    fn behind(&self, number: usize) -> HashSet<usize> {
-        reach(number, &self.leads, |edge| edge.to)
-    }
-
-    /// All states from which this one can be reached, and itself.
-    fn before(&self, number: usize) -> HashSet<usize> {
-        reach(number, &self.comes, |edge| edge.from)
-    }
-
-    /// The shortest way from `start` that ends with a step that is wanted; none, if there is no such.
-    fn way(&self, start: usize, is_wanted: impl Fn(&Edge) -> bool) -> Vec<Edge> {
-        let mut by: HashMap<usize, Option<Edge>> = HashMap::from([(start, None)]);
-        let mut waiting = VecDeque::from([start]);
-        while let Some(at) = waiting.pop_front() {
-            for edge in self.leads.get(&at).into_iter().flatten() {
-                if is_wanted(edge) {
-                    let before = |edge: &Edge| by[&edge.from];
-                    let mut way: Vec<_> = std::iter::successors(Some(*edge), before).collect();
-                    way.reverse();
-                    return way;
-                }
-                by.entry(edge.to).or_insert_with(|| {
-                    waiting.push_back(edge.to);
-                    Some(*edge)
-                });
-            }
-        }
-        Vec::new()
+        edges
     }
 }
 
-/// All that can be reached from `start` by `edges`, each of which goes on to `end`.
-fn reach(
+/// The shortest way from `start` that ends with a step that is wanted, where from each state these edges lead on; none, if
+/// there is no such.
+fn way<'a>(
+    leads: &[Vec<&'a Edge>],
     start: usize,
-    edges: &HashMap<usize, Vec<Edge>>,
-    end: impl Fn(&Edge) -> usize,
-) -> HashSet<usize> {
-    let mut reached = HashSet::from([start]);
-    let mut todo = vec![start];
-    while let Some(at) = todo.pop() {
-        for edge in edges.get(&at).into_iter().flatten() {
-            if reached.insert(end(edge)) {
-                todo.push(end(edge));
+    is_wanted: impl Fn(&Edge) -> bool,
+) -> Vec<&'a Edge> {
+    let mut by: HashMap<usize, Option<&Edge>> = HashMap::from([(start, None)]);
+    let mut waiting = VecDeque::from([start]);
+    while let Some(at) = waiting.pop_front() {
+        for edge in &leads[at] {
+            if is_wanted(edge) {
+                let before = |edge: &&'a Edge| by[&edge.from];
+                let mut way: Vec<_> = std::iter::successors(Some(*edge), before).collect();
+                way.reverse();
+                return way;
             }
+            by.entry(edge.to).or_insert_with(|| {
+                waiting.push_back(edge.to);
+                Some(edge)
+            });
         }
     }
-    reached
-}
-
-/// A turn of one step.
-fn step(choice: Choice) -> Turn {
-    Turn {
-        cpu: u32::try_from(choice.cpu).unwrap_or(u32::MAX),
-        takes: choice.takes,
-        stops: 1,
-        until: String::new(),
-        state: None,
-    }
+    Vec::new()
 }

@@ -61,29 +61,47 @@ impl Links {
     }
 
     /// Which of the states with the keys `to` can be reached from which of those with the keys `from`, other than itself.
-    pub fn reached(&self, from: &[u128], to: &BTreeSet<u128>) -> Vec<(u128, u128)> {
+    pub fn reached(
+        &self,
+        from: impl IntoIterator<Item = u128>,
+        to: &BTreeSet<u128>,
+    ) -> Vec<(u128, u128)> {
         let behind = self.behind();
+        let number = |key: &u128| self.numbers.get(key).map(|number| *number as usize);
         let mut pairs = Vec::new();
         for key in from {
-            let Some(start) = self.numbers.get(key) else {
+            let Some(start) = number(&key) else {
                 continue;
             };
-            let mut is_reached = vec![false; self.keys.len()];
-            is_reached[*start as usize] = true;
-            let mut todo = vec![*start];
-            while let Some(at) = todo.pop() {
-                for next in &behind[at as usize] {
-                    if !std::mem::replace(&mut is_reached[*next as usize], true) {
-                        todo.push(*next);
-                        let next = self.keys[*next as usize];
-                        pairs.extend(to.contains(&next).then_some((*key, next)));
-                    }
-                }
-            }
+            let next = |at: usize| behind[at].iter().map(|next| *next as usize);
+            let is_reached = reach(self.keys.len(), [start], next);
+            let others = to.iter().filter(|other| **other != key);
+            let reached = others.filter(|other| number(other).is_some_and(|it| is_reached[it]));
+            pairs.extend(reached.map(|other| (key, *other)));
         }
         pairs.sort_unstable();
         pairs
     }
+}
+
+/// By number, of so many `states`: whether it can be reached from one of `starts`, or is one, where each leads to those
+/// that `next` says.
+pub fn reach<N: IntoIterator<Item = usize>>(
+    states: usize,
+    starts: impl IntoIterator<Item = usize>,
+    next: impl Fn(usize) -> N,
+) -> Vec<bool> {
+    let mut is_reached = vec![false; states];
+    let mut todo: Vec<_> = starts.into_iter().collect();
+    todo.iter().for_each(|start| is_reached[*start] = true);
+    while let Some(at) = todo.pop() {
+        for next in next(at) {
+            if !std::mem::replace(&mut is_reached[next], true) {
+                todo.push(next);
+            }
+        }
+    }
+    is_reached
 }
 
 #[cfg(test)]
@@ -108,6 +126,6 @@ mod tests {
     fn what_is_reached_is_reached_over_others() {
         let links = links(&[(1, 2), (2, 3), (3, 4), (5, 4), (4, 6)]);
         let to = BTreeSet::from([1, 3, 6]);
-        assert_eq!(links.reached(&[1, 5, 9], &to), [(1, 3), (1, 6), (5, 6)]);
+        assert_eq!(links.reached([1, 5, 9], &to), [(1, 3), (1, 6), (5, 6)]);
     }
 }

@@ -10,6 +10,7 @@
 use super::graph::Graph;
 use super::walk::until_sound;
 use super::{End, Found, Hunt, sampled};
+use crate::explore::schedule::{Choice, Turn};
 use crate::explore::specimen::{Breach, SpecimenError};
 
 /// Searches from the beginning. Returns what can break, each kind once with the first way that led there.
@@ -27,10 +28,25 @@ pub fn search(hunt: &mut Hunt<'_>) -> Result<(End, Vec<Found>), SpecimenError> {
             && let Some(number) = graph.without_end()
         {
             let choices = graph.way_to(number);
-            graph.breaks(&choices, Breach::without_end());
+            graph.breaks(choices, Breach::without_end());
         }
-        broken = graph.broken;
+        let found = |(choices, breach): (Vec<Choice>, Breach)| Found {
+            turns: choices.into_iter().map(step).collect(),
+            breach,
+        };
+        broken = graph.broken.into_iter().map(found).collect();
         ended
     })?;
     Ok((end, broken))
+}
+
+/// A turn of one step.
+fn step(choice: Choice) -> Turn {
+    Turn {
+        cpu: u32::try_from(choice.cpu).unwrap_or(u32::MAX),
+        takes: choice.takes,
+        stops: 1,
+        until: String::new(),
+        state: None,
+    }
 }

@@ -245,7 +245,7 @@ pub fn judge(hunt: &mut Hunt<'_>, path: &[Turn]) -> Result<(), Cut> {
 }
 
 /// What it means that something broke at the end of `path`.
-fn broke(hunt: &mut Hunt<'_>, path: &[Turn], breach: Breach) -> Cut {
+pub fn broke(hunt: &mut Hunt<'_>, path: &[Turn], breach: Breach) -> Cut {
     match hunt.is_incomplete() {
         Ok(true) => Cut::Void,
         Ok(false) => Cut::End(End::Broke(Found {
