@@ -31,14 +31,14 @@ use crate::sync::mask::{CpuMask, Targets};
 use csd::{Call, CallSingleData};
 use hotplug::Hotplug;
 use queue::{ManyQueue, QueueKind};
+use single::Singles;
+use stop::Stop;
 
 declare!([2] Record::stretch("many.enter", "many.done", "call many"));
 declare! {
     Record::point("irq.enter", PointRole::HandlerBegin),
     Record::point("irq.exit", PointRole::HandlerEnd),
 }
-use single::Singles;
-use stop::Stop;
 
 /// The functions that calls name, kept by whoever makes the calls.
 pub trait Functions<P: Platform>: Sized + Sync {

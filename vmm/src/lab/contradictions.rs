@@ -5,6 +5,7 @@
 use shared::lab::{Layout, MAX_FINDINGS, Oracle};
 use shared::ledger::{CallId, Lane};
 
+use super::counts::word;
 use super::judge::{CallName, Kept};
 use super::{Lab, Record};
 use crate::cpus::CpuSet;
@@ -281,12 +282,11 @@ fn counters(lab: &Lab, found: &mut Kept<String>) {
                 counts.empty, counts.received
             ));
         }
-        let value = |number: u32| row.words.get(number as usize).copied().unwrap_or(0);
         for part in &manifest.counters {
             let Some(whole) = part.part_of.and_then(|number| manifest.counter(number)) else {
                 continue;
             };
-            let (counted, all) = (value(part.number), value(whole.number));
+            let (counted, all) = (word(&row, part.number), word(&row, whole.number));
             if counted > all {
                 found.push(format!(
                     "CPU {cpu} counts {counted} as {}, and {all} as {}, of which that is a part",

@@ -25,12 +25,16 @@ pub struct Counts {
     pub departed: u64,
 }
 
+/// What the counter with this number stands at in the row of one CPU; 0 if there is no such.
+pub(super) fn word(row: &Counters, number: u32) -> u64 {
+    row.words.get(number as usize).copied().unwrap_or(0)
+}
+
 impl Counts {
     /// Those in the row of one CPU.
     pub(super) fn of(row: &Counters, manifest: &Manifest) -> Self {
-        let word = |number: u32| row.words.get(number as usize).copied().unwrap_or(0);
-        let values = manifest.counters.iter().map(|it| word(it.number)).collect();
-        Self::reckoned(values, manifest)
+        let values = manifest.counters.iter().map(|it| word(row, it.number));
+        Self::reckoned(values.collect(), manifest)
     }
 
     /// Those of all CPUs.
@@ -38,8 +42,7 @@ impl Counts {
         let mut values = vec![0_u64; manifest.counters.len()];
         for row in rows {
             for (sum, counter) in values.iter_mut().zip(&manifest.counters) {
-                let one = row.words.get(counter.number as usize);
-                let one = one.copied().unwrap_or(0);
+                let one = word(&row, counter.number);
                 *sum = match counter.total {
                     Total::Sum => sum.wrapping_add(one),
                     Total::Max => one.max(*sum),
