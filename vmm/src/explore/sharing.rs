@@ -2,7 +2,8 @@
 //! orders of a search together: what never conflicts with anything need not be tried in different orders.
 //!
 //! Two accesses *conflict* if they touch the same word, their order can matter there ([`Way`]), they come from different
-//! contexts (the task and the handlers of one CPU are two), and no lock is held at both. An access that
+//! contexts (the task and the handlers of one CPU are two), and no lock is held at both. A lock counts as long as
+//! nobody writes its word but to take it, or to let it go again while holding it. An access that
 //! conflicts with none is *passed over*: its CPU goes on without anybody being asked. That is sound as long as
 //! nothing is learnt later that speaks against it; if so, the search so far is void and [`Sharing::is_void`].
 //! It then begins anew with what has been learnt, which only grows, so that it does not begin anew for ever.
@@ -122,6 +123,17 @@ impl Way {
             _ => self != other || matches!(self, Self::Writes | Self::Locks),
         }
     }
+
+    /// Whether this, done to the word of a lock, can let go a lock that somebody else holds.
+    fn breaks_locks(self) -> bool {
+        matches!(self, Self::Writes | Self::Marks)
+    }
+}
+
+/// Whether the word at `address` is written otherwise than by taking it as a lock and letting that go.
+fn is_written(words: &HashMap<u64, Vec<Use>>, address: u64) -> bool {
+    let uses = words.get(&address).map_or(&[][..], Vec::as_slice);
+    uses.iter().any(|known| known.way.breaks_locks())
 }
 
 impl Sharing {
@@ -146,30 +158,58 @@ impl Sharing {
         let at = uses
             .iter()
             .position(|known| known.who == who && known.way == way);
-        let (at, is_new) = match at {
+        let at = match at {
             Some(at) => {
                 let known = &mut uses[at];
                 let before = known.locks.len();
                 known.locks.retain(|lock| locks.contains(lock));
-                (at, known.locks.len() != before)
+                if known.locks.len() != before {
+                    self.is_void |= judge(uses);
+                }
+                at
             }
             None => {
-                uses.push(Use {
+                let locks = locks.iter().copied();
+                let locks = locks.filter(|lock| !is_written(&self.words, *lock));
+                let new = Use {
                     who,
                     way,
-                    locks: locks.to_vec(),
+                    locks: locks.collect(),
                     conflicts: false,
                     passed_over: false,
-                });
-                (uses.len() - 1, true)
+                };
+                let uses = self.words.entry(address).or_default();
+                uses.push(new);
+                let at = uses.len() - 1;
+                self.is_void |= judge(uses);
+                if way.breaks_locks() {
+                    self.trust_no_lock_that_is_written();
+                }
+                at
             }
         };
-        if is_new {
-            self.is_void |= judge(uses);
-        }
-        let this = &mut uses[at];
+        let this = &mut self.words.entry(address).or_default()[at];
         this.passed_over |= !this.conflicts;
         this.conflicts
+    }
+
+    /// A lock keeps nobody apart if its word is written by whoever does not hold it. Nothing is then known to be
+    /// done under it.
+    fn trust_no_lock_that_is_written(&mut self) {
+        let written: Vec<u64> = (self.words.keys().copied())
+            .filter(|word| is_written(&self.words, *word))
+            .collect();
+        for uses in self.words.values_mut() {
+            let mut is_new = false;
+            for known in &mut *uses {
+                let before = known.locks.len();
+                known.locks.retain(|lock| !written.contains(lock));
+                is_new |= known.locks.len() != before;
+            }
+            if is_new {
+                self.is_void |= judge(uses);
+            }
+        }
     }
 
     /// Learns that `cpu` is sent an interrupt.
@@ -252,6 +292,7 @@ impl Sharing {
             }
             self.is_void |= judge(uses);
         }
+        self.trust_no_lock_that_is_written();
         for cpu in 0..cpus {
             self.interrupted[cpu] |= other.interrupted[cpu];
             self.taken_for_quiet[cpu] |= other.taken_for_quiet[cpu];
@@ -273,11 +314,17 @@ impl Sharing {
 /// Finds out anew which `uses` of one word conflict. Whether one does that was passed over.
 fn judge(uses: &mut [Use]) -> bool {
     let mut is_void = false;
+    // Where others let a lock go as well, whoever lets it go may not hold it any more.
+    let is_broken = uses.iter().any(|known| known.way.breaks_locks());
+    let way = |known: &Use| match known.way {
+        Way::Unlocks if is_broken => Way::Writes,
+        way => way,
+    };
     for at in 0..uses.len() {
         let one = &uses[at];
         let conflicts = uses.iter().any(|other| {
             other.who != one.who
-                && other.way.collides(one.way)
+                && way(other).collides(way(one))
                 && !other.locks.iter().any(|lock| one.locks.contains(lock))
         });
         let one = &mut uses[at];
@@ -335,6 +382,32 @@ mod tests {
         assert!(!sharing.is_void());
         assert!(sharing.conflicts(OTHER, Way::Reads, 8, &[]));
         assert!(sharing.is_void());
+    }
+
+    #[test]
+    fn a_lock_that_somebody_else_lets_go_keeps_nobody_apart() {
+        let under = &[16][..];
+        let mut sharing = Sharing::new(2);
+        assert!(!sharing.conflicts(TASK, Way::Writes, 8, under));
+        assert!(!sharing.conflicts(OTHER, Way::Writes, 8, under));
+        assert!(!sharing.conflicts(TASK, Way::Unlocks, 16, under));
+        let known = sharing.known();
+        let third = Who { cpu: 1, ..TASK };
+        sharing.conflicts(third, Way::Writes, 16, &[]);
+        assert!(sharing.is_void());
+        sharing.begin_anew();
+        assert!(sharing.conflicts(TASK, Way::Writes, 8, under));
+        assert!(sharing.conflicts(TASK, Way::Unlocks, 16, under));
+        // One that comes to the word only now holds nothing either.
+        assert!(sharing.conflicts(third, Way::Writes, 8, under));
+        assert!(!sharing.is_void());
+
+        // A part of the search that never saw that learns it.
+        let mut other = Sharing::new(2);
+        other.learn(&known).unwrap();
+        assert!(!other.is_void());
+        other.learn(&sharing.known()).unwrap();
+        assert!(other.is_void());
     }
 
     #[test]

@@ -170,6 +170,22 @@ fn who_waits_for_a_lock_that_an_interrupt_of_its_own_can_change_is_let_go_on_by_
     hold(&programs).unwrap();
 }
 
+/// CPU 2 lets a lock go that CPU 0 holds, and CPU 1 takes it: what both do under it can be done in any order.
+#[test]
+fn a_lock_that_somebody_else_lets_go_does_not_keep_apart_what_is_done_under_it() {
+    let sets = |number| [Op::Lock(2), Op::Store(1, number), Op::Unlock(2)];
+    let breaks = [Op::Load(2), Op::IfSet, Op::Store(2, 0)];
+    let programs = tasks(&[&sets(1), &sets(2), &breaks]);
+    assert!(hold(&programs).is_ok_and(|is_held| is_held));
+    let mut interrupted = tasks(&[
+        &sets(0),
+        &[&[Op::Store(0, 1)], &sets(1)[..]].concat(),
+        &[&breaks[..], &[Op::Send(0, 1)]].concat(),
+    ]);
+    interrupted[0].handlers[1] = vec![Op::Store(0, 0)];
+    assert!(hold(&interrupted).is_ok_and(|is_held| is_held));
+}
+
 /// What a task does, or the handler of an interrupt. A handler waits for nobody, but can want a lock; and it sends only
 /// the interrupt behind its own, so that there is an end to what handlers send.
 fn op(cpus: usize, handler: Option<usize>) -> impl Strategy<Value = Vec<Op>> {
