@@ -31,9 +31,9 @@ class Machine:
             raise SystemExit(f"{verb}: {answer['error']}")
         return answer
 
-    def tell(self, cpu, deed, **fields):
+    def tell(self, cpu, deed):
         """Tells a CPU to do something, waits until it is done, and returns what came of it."""
-        told = self.ask("tell", cpu=cpu, deed=deed, **fields)
+        told = self.ask("tell", cpu=cpu, deed=deed)
         return self.ask("wait_done", cpu=cpu, number=told["number"])
 
 
@@ -42,7 +42,7 @@ def play(machine):
     for cpu in range(3):
         machine.tell(cpu, "idle")
     machine.ask("pause", cpu=1)
-    call = machine.tell(0, "call_many", cpus=[1, 2])["call"]
+    call = machine.tell(0, "call-many 1,2")["call"]
     machine.ask("wait_ran", call=call, cpus=[2])
     while_away = machine.ask("call", call=call)["ran"]
     print(f"CPU 1 is away, and the call has run on CPUs {while_away}")

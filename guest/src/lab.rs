@@ -16,6 +16,7 @@ use shared::lab::{
 };
 use shared::ledger::{CallId, Lane, RecordHead};
 use shared::mailbox::{ANSWERS, MASK_WORDS, Mailbox};
+use shared::manifest::ARGUMENTS;
 use shared::probe::Arms;
 use shared::trace::{RingHead, ring_records};
 
@@ -70,8 +71,8 @@ pub struct CpuMailbox {
     pub verb: AtomicU32,
     /// See [`Mailbox::flags`].
     pub flags: AtomicU32,
-    /// See [`Mailbox::argument`].
-    pub argument: AtomicU64,
+    /// See [`Mailbox::arguments`].
+    pub arguments: [AtomicU64; ARGUMENTS],
     /// See [`Mailbox::taken`].
     pub taken: AtomicU64,
     /// See [`Mailbox::done`].
@@ -86,6 +87,7 @@ pub struct CpuMailbox {
     pub answer: [AtomicU16; ANSWERS],
     /// See [`Mailbox::mask`].
     pub mask: [AtomicU64; MASK_WORDS],
+    reserved: [AtomicU64; 5],
 }
 
 const _: () = {
@@ -93,7 +95,7 @@ const _: () = {
     assert!(offset_of!(CpuMailbox, posted) == offset_of!(Mailbox, posted));
     assert!(offset_of!(CpuMailbox, verb) == offset_of!(Mailbox, verb));
     assert!(offset_of!(CpuMailbox, flags) == offset_of!(Mailbox, flags));
-    assert!(offset_of!(CpuMailbox, argument) == offset_of!(Mailbox, argument));
+    assert!(offset_of!(CpuMailbox, arguments) == offset_of!(Mailbox, arguments));
     assert!(offset_of!(CpuMailbox, taken) == offset_of!(Mailbox, taken));
     assert!(offset_of!(CpuMailbox, done) == offset_of!(Mailbox, done));
     assert!(offset_of!(CpuMailbox, result) == offset_of!(Mailbox, result));

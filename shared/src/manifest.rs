@@ -72,7 +72,8 @@ pub struct Record {
     pub whole: u32,
     /// Guest, vector, deed, counter, oracle: its name. Point: the point's. Word: the key. Value: the value.
     pub name: [u8; NAME_LEN],
-    /// Point: the lane of a stretch of time. Value: the key. Counter: the group in which reports show it, or nothing.
+    /// Point: the lane of a stretch of time. Value: the key. Deed: the key of which its words are values, or
+    /// nothing. Counter: the group in which reports show it, or nothing.
     pub group: [u8; NAME_LEN],
     /// Guest: its version. Word: the value that a search sets. Deed: another name, or nothing. Counter: its name in
     /// its group.
@@ -116,7 +117,10 @@ pub const ANSWERS: u32 = 4;
 /// [`Record::flags`] of a deed: a case can tell it; the others are for who tells one CPU at a time.
 pub const IN_CASE: u32 = 8;
 
-/// [`Record::flags`] of a deed: it ends the workload. Who ends that tells it to all; nobody tells it to one.
+/// [`Record::flags`] of a deed: it ends the workload, and its one argument is CPUS. Who ends the workload tells
+/// it to each CPU of that set with the same set; nobody tells it to one. A CPU that was told so looks at no later
+/// command. When all of them have been told so, and have taken every interrupt that was sent to them, the guest
+/// looks for what was left behind, reports it, and ends the run. It waits for no other CPU.
 pub const ENDS: u32 = 16;
 
 /// [`Record::flags`] of a counter: it moves only when a CPU gets anywhere, and never in a loop that waits.
@@ -275,12 +279,14 @@ numbers! {
 numbers! {
     /// What a deed is to be told with.
     Argument {
-        /// A CPU, in the mailbox's `argument`.
+        /// A CPU, in the mailbox's `arguments`.
         Cpu = 1 "CPU",
-        /// CPUs, in its `mask`.
+        /// CPUs, in its `mask`. At most one argument of a deed is.
         Cpus = 2 "CPUS",
-        /// A number, in its `argument`.
+        /// A number, in its `arguments`.
         Number = 3 "N",
+        /// A value of the key that the record's group names, in its `arguments` by its place there.
+        Word = 4 "WORD",
     }
 }
 
@@ -389,6 +395,12 @@ impl Record {
             at += 1;
         }
         record
+    }
+
+    /// A deed of which the arguments that are words are values of `key`.
+    pub const fn words_of(mut self, key: &str) -> Self {
+        self.group = padded(key);
+        self
     }
 
     /// A deed that has another name too.

@@ -7,10 +7,12 @@ use std::path::Path;
 
 use iced_x86::code_asm::{CodeAssembler, CodeLabel};
 use shared::exit::ExitCode;
+use shared::manifest::{self, Argument, ENDS, IN_CASE, Record};
 use shared::ports::{self, Doorbell};
 use shared::probe::{Point, SECTION};
 use shared::stop;
 use tempfile::NamedTempFile;
+use zerocopy::IntoBytes;
 
 /// Where the code lies in guest-physical memory, and starts.
 pub const CODE: u32 = 0x10_0000;
@@ -124,30 +126,43 @@ pub fn bootable_with_section(code: &[u8], name: &str, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// An ELF64 file that has no sections, with one of this name and these bytes, said to lie at `address`.
-fn add_section(mut file: Vec<u8>, name: &str, bytes: &[u8], address: u64) -> Vec<u8> {
+fn add_section(file: Vec<u8>, name: &str, bytes: &[u8], address: u64) -> Vec<u8> {
+    add_sections(file, &[(name, bytes, address)])
+}
+
+/// An ELF64 file that has no sections, with these: their names, bytes and addresses.
+fn add_sections(mut file: Vec<u8>, sections: &[(&str, &[u8], u64)]) -> Vec<u8> {
     const SECTION_HEADER: u16 = 64;
-    let data = file.len() as u64;
-    file.extend(bytes);
-    let names = file.len() as u64;
-    // The names: none, the section's, and that of the names themselves.
-    let table = format!("\0{name}\0.shstrtab\0");
-    file.extend(table.as_bytes());
-    let headers = file.len() as u64;
-    let last_name = name.len() as u32 + 2;
-    let sections = [
-        (0, 0, 0, 0, 0),
-        (1, 1, address, data, bytes.len() as u64),
-        (last_name, 3, 0, names, table.len() as u64),
-    ];
-    for (name, kind, address, offset, size) in sections {
-        file.extend(u32::to_le_bytes(name));
-        file.extend(u32::to_le_bytes(kind));
-        for word in [0, address, offset, size, 0, 1, 0] {
+    // The names: none, those of the sections, and that of the names themselves.
+    let mut names = vec![0];
+    let mut headers = vec![(0, 0, 0, 0, 0)];
+    for (name, bytes, address) in sections {
+        headers.push((
+            names.len() as u32,
+            1,
+            *address,
+            file.len() as u64,
+            bytes.len() as u64,
+        ));
+        file.extend(*bytes);
+        names.extend(name.as_bytes());
+        names.push(0);
+    }
+    let last_name = names.len() as u32;
+    names.extend(b".shstrtab\0");
+    headers.push((last_name, 3, 0, file.len() as u64, names.len() as u64));
+    file.extend(&names);
+    let at = file.len() as u64;
+    for (name, kind, address, offset, size) in &headers {
+        file.extend(u32::to_le_bytes(*name));
+        file.extend(u32::to_le_bytes(*kind));
+        for word in [0, *address, *offset, *size, 0, 1, 0] {
             file.extend(u64::to_le_bytes(word));
         }
     }
-    patch(&mut file, 40, &headers.to_le_bytes());
-    for (at, half) in [(58, SECTION_HEADER), (60, 3), (62, 2)] {
+    patch(&mut file, 40, &at.to_le_bytes());
+    let count = headers.len() as u16;
+    for (at, half) in [(58, SECTION_HEADER), (60, count), (62, count - 1)] {
         patch(&mut file, at, &half.to_le_bytes());
     }
     file
@@ -184,7 +199,8 @@ impl Code {
         Image::new(&bootable(&bytes))
     }
 
-    /// A bootable image of the code that `write` writes, with the points that a search by probes needs.
+    /// A bootable image of the code that `write` writes, with what a search by probes needs of one: points, and
+    /// a deed that ends it.
     ///
     /// # Panics
     /// If it cannot be assembled.
@@ -205,7 +221,17 @@ impl Code {
             Segment::load(POINTS.into(), &points),
             Segment::entry(CODE),
         ]);
-        Image::new(&add_section(file, SECTION, &points, POINTS.into()))
+        // What can be told, so that it can be told to end.
+        let manifest = [
+            Record::guest("hand-made", "1", ""),
+            Record::deed(1, "irqs-off", &[], "").with(IN_CASE),
+            Record::deed(2, "finish", &[Argument::Cpus], "").with(ENDS),
+        ];
+        let sections = [
+            (SECTION, &*points, POINTS.into()),
+            (manifest::SECTION, manifest.as_bytes(), 0),
+        ];
+        Image::new(&add_sections(file, &sections))
     }
 
     /// Says that this CPU has come to where it waits for its first command, and is held there.

@@ -10,8 +10,6 @@ use std::error::Error;
 use std::time::Duration;
 
 use vmm::cpus::CpuSet;
-use vmm::lab::mailbox::Command;
-use vmm::shared::mailbox::Verb;
 use vmm::{Config, Wait, Watch};
 
 /// How long anything is waited for.
@@ -23,35 +21,34 @@ fn tell(guest: &str, queue: &str) -> Result<(bool, String), Box<dyn Error>> {
     let machine = vmm::start(&config.append(&format!("queue={queue}")))?;
     let operator = machine.operator();
     let wait = Wait::up_to(PATIENCE);
-    let tell = |cpu, command| operator.post(cpu, &command, wait);
-    let many = |targets: [u32; 2]| Command::among(Verb::CallMany, CpuSet::from_iter(targets));
+    let tell = |cpu, words| operator.tell(cpu, words, wait);
 
     // CPU 1 is away, and so is CPU 4, so that CPU 3's element stays on the list to the end.
     for cpu in [1, 4] {
-        operator.wait_done(tell(cpu, Command::new(Verb::IrqsOff))?, wait)?;
+        operator.wait_done(tell(cpu, "irqs-off")?, wait)?;
     }
     // CPU 0 calls CPUs 1 and 3. CPU 3 answers, CPU 1 cannot.
-    let first = operator.call(tell(0, many([1, 3]))?, wait)?;
+    let first = operator.call(tell(0, "call-many 1,3")?, wait)?;
     operator.wait_ran(first, &CpuSet::from_iter([3]), wait)?;
     // CPU 3 calls CPUs 2 and 4. CPU 2 takes the interrupt and comes to CPU 0's element.
     operator.hold_at(2, Watch::at("queue.visit").with_call(first))?;
-    let theirs = operator.call(tell(3, many([2, 4]))?, wait)?;
+    let theirs = operator.call(tell(3, "call-many 2,4")?, wait)?;
     operator.wait_held(2, wait)?;
     // CPU 1 is back. It was the last that CPU 0's call waited for, so that its element is free.
-    tell(1, Command::new(Verb::IrqsOn))?;
+    tell(1, "irqs-on")?;
     operator.wait_ran(first, &CpuSet::from_iter([1, 3]), wait)?;
     // CPU 0 calls again, with the element on which CPU 2 stands.
-    let ticket = tell(0, many([1, 3]))?;
+    let ticket = tell(0, "call-many 1,3")?;
     operator.wait_done(ticket, wait)?;
     let second = operator.call(ticket, wait)?;
     // CPU 2 goes on. Whatever it is told to do is done after its walk.
     operator.resume(2)?;
     operator.wait_ran(second, &CpuSet::from_iter([1, 3]), wait)?;
-    operator.wait_done(tell(2, Command::new(Verb::Idle))?, wait)?;
+    operator.wait_done(tell(2, "idle")?, wait)?;
     let record = operator.record(theirs).ok_or("the call has no record")?;
     let has_run = record.ran.iter().any(|cpu| cpu == 2);
 
-    tell(4, Command::new(Verb::IrqsOn))?;
+    tell(4, "irqs-on")?;
     operator.wait_ran(theirs, &CpuSet::from_iter([4]), wait)?;
     operator.finish(wait)?;
     Ok((has_run, machine.wait()?.report.message))

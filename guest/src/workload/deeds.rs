@@ -1,8 +1,8 @@
-//! What a CPU can be told to do with `workload=puppet`, as the manifest has it: by what names, with what, and when.
-//! [`puppet`](super::puppet) does it; what each does exactly is said at [`Verb`].
+//! What a CPU can be told to do with `workload=puppet`: the one place that says by what number and names,
+//! with what, and what it means. [`puppet`](super::puppet) does it; whoever posts commands finds all of this
+//! in the image's manifest.
 
-use shared::mailbox::Verb;
-use shared::manifest::Argument::{Cpu, Cpus};
+use shared::manifest::Argument::{self, Cpu, Cpus};
 use shared::manifest::{ANSWERS, ENDS, IN_CASE, IN_HANDLER, MAY_WAIT};
 
 use crate::declare;
@@ -11,49 +11,101 @@ use crate::manifest::Record;
 /// A call, which can be waited for.
 const CALL: u32 = IN_CASE | MAY_WAIT;
 
-declare! {
-    Record::deed(Verb::CallSingle as u32, "call-single", &[Cpu], "Calls one CPU (smp_call_function_single).")
-        .or("single").with(CALL),
-    Record::deed(
-        Verb::CallAsync as u32,
-        "call-async",
-        &[Cpu],
+/// Defines [`Verb`], and declares each deed in the manifest: number, name, other name, arguments, flags and
+/// what it is in one sentence. What a comment says besides is for readers of this file.
+macro_rules! deeds {
+    ($(
+        $(#[$more:meta])*
+        $verb:ident = $number:literal $name:literal $(or $alias:literal)?
+            ($($argument:ident),*) [$flags:expr] $about:literal,
+    )+) => {
+        /// What a CPU can be told to do. Calls run the workload's plainest function. A result of 0 is
+        /// success, if nothing else is said.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Verb {
+            $(
+                #[doc = $about]
+                $(#[$more])*
+                $verb = $number,
+            )+
+        }
+
+        impl TryFrom<u32> for Verb {
+            /// The number that is no verb's.
+            type Error = u32;
+
+            fn try_from(number: u32) -> Result<Self, u32> {
+                match number {
+                    $($number => Ok(Self::$verb),)+
+                    unknown => Err(unknown),
+                }
+            }
+        }
+
+        $(
+            declare!({
+                const ARGUMENTS: &[Argument] = &[$($argument),*];
+                Record::deed($number, $name, ARGUMENTS, $about)$(.or($alias))?.with($flags)
+            });
+        )+
+    };
+}
+
+deeds! {
+    CallSingle = 1 "call-single" or "single" (Cpu) [CALL]
+        "Calls one CPU (smp_call_function_single).",
+
+    CallAsync = 2 "call-async" or "async" (Cpu) [IN_CASE | IN_HANDLER]
         "Calls one CPU with a descriptor of the caller's own (smp_call_function_single_async).",
-    ).or("async").with(IN_CASE | IN_HANDLER),
-    Record::deed(Verb::CallMany as u32, "call-many", &[Cpus], "Calls these CPUs (smp_call_function_many).")
-        .or("many").with(CALL),
-    Record::deed(Verb::CallAll as u32, "call-all", &[], "Calls all others (smp_call_function).")
-        .or("all").with(CALL),
-    Record::deed(Verb::OnEach as u32, "on-each", &[], "Calls all, itself too (on_each_cpu).")
-        .or("each").with(CALL),
-    Record::deed(Verb::CallAny as u32, "call-any", &[Cpus], "Calls one of these CPUs (smp_call_function_any).")
-        .or("any").with(CALL),
-    Record::deed(
-        Verb::IrqsOff as u32,
-        "irqs-off",
-        &[],
+
+    /// The mask handed to the path is this CPU's own, from which others can take themselves by
+    /// [`Verb::LeaveMask`] while the call is under way.
+    CallMany = 3 "call-many" or "many" (Cpus) [CALL]
+        "Calls these CPUs (smp_call_function_many).",
+
+    CallAll = 4 "call-all" or "all" () [CALL]
+        "Calls all others (smp_call_function).",
+
+    OnEach = 5 "on-each" or "each" () [CALL]
+        "Calls all, itself too (on_each_cpu).",
+
+    /// Result: which.
+    CallAny = 6 "call-any" or "any" (Cpus) [CALL]
+        "Calls one of these CPUs (smp_call_function_any).",
+
+    /// The CPU goes on to look for commands, awake. It takes part in no stop, so that none ends. A call that
+    /// can have to wait for another CPU is reported as a breach of the contract and refused
+    /// ([`Refusal::Invalid`](shared::mailbox::Refusal::Invalid)); it takes no CPU offline or online.
+    IrqsOff = 7 "irqs-off" () [IN_CASE]
         "Disables interrupts. Until they are enabled the CPU makes no call that can have to wait.",
-    ).with(IN_CASE),
-    Record::deed(Verb::IrqsOn as u32, "irqs-on", &[], "Enables interrupts, and takes all that are pending.")
-        .with(IN_CASE),
-    Record::deed(Verb::Offline as u32, "offline", &[Cpu], "Takes another CPU offline.").with(IN_CASE),
-    Record::deed(Verb::Online as u32, "online", &[Cpu], "Brings another CPU online."),
-    Record::deed(Verb::Spin as u32, "spin", &[], "Stays awake from now on while it waits for commands.")
-        .with(IN_HANDLER),
-    Record::deed(Verb::Idle as u32, "idle", &[], "Sleeps from now on while it waits for commands, as at first.")
-        .with(IN_HANDLER),
-    Record::deed(
-        Verb::LeaveMask as u32,
-        "leave-mask",
-        &[Cpu],
+
+    IrqsOn = 8 "irqs-on" () [IN_CASE]
+        "Enables interrupts, and takes all that are pending.",
+
+    Offline = 9 "offline" (Cpu) [IN_CASE]
+        "Takes another CPU offline.",
+
+    Online = 10 "online" (Cpu) [0]
+        "Brings another CPU online.",
+
+    Spin = 11 "spin" () [IN_HANDLER]
+        "Stays awake from now on while it waits for commands.",
+
+    Idle = 12 "idle" () [IN_HANDLER]
+        "Sleeps from now on while it waits for commands, as at first.",
+
+    LeaveMask = 13 "leave-mask" (Cpu) [IN_CASE | IN_HANDLER]
         "Takes itself out of the mask with which another CPU calls many.",
-    ).with(IN_CASE | IN_HANDLER),
-    Record::deed(
-        Verb::Queue as u32,
-        "queue",
-        &[],
+
+    /// The answer names elements by owner, where they have one. Result: how many there are, which may be more
+    /// than the answer has room for.
+    Queue = 14 "queue-order" or "queue" () [ANSWERS | IN_HANDLER]
         "Reads the global queue: its elements from the head on, by owner where they have one.",
-    ).with(ANSWERS | IN_HANDLER),
-    Record::deed(Verb::Finish as u32, "finish", &[Cpus], "Ends the workload on this CPU, as on all of these.")
-        .with(ENDS),
+
+    /// With interrupts on; no later command is looked at. When all of the set are there, and have taken every
+    /// interrupt that was sent to them, the first of them that is online looks for what was left behind, and
+    /// ends the run. Whatever became of other CPUs, they are not waited for, nor is what a wire still holds.
+    Finish = 15 "finish" (Cpus) [ENDS]
+        "Ends the workload on this CPU, as on all of these.",
 }

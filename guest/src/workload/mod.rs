@@ -2,7 +2,7 @@
 
 pub mod bench;
 pub mod calls;
-mod deeds;
+pub mod deeds;
 pub mod functions;
 pub mod puppet;
 #[cfg(all(test, not(any(loom, shuttle))))]

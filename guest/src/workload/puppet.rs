@@ -1,5 +1,5 @@
 //! `workload=puppet`: every CPU does what its mailbox tells it, one command at a time, and nothing else. The
-//! commands are those of [`shared::mailbox`]; whoever writes them, a script or a search, decides what is
+//! commands are those of [`deeds`](super::deeds); whoever writes them, a script or a search, decides what is
 //! tried. This module knows no story: it may neither choose, nor order, nor repeat what it is told.
 //!
 //! **The end.** A CPU told to finish counts itself in and goes on taking interrupts. When all are in that were
@@ -16,9 +16,10 @@ use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use shared::lab::Oracle;
-use shared::mailbox::{ANSWERS, Refusal, Verb, WAIT};
+use shared::mailbox::{ANSWERS, Refusal, WAIT};
 
 use super::calls;
+use super::deeds::Verb;
 use super::functions::{Function, Workload};
 use crate::Part;
 use crate::ipi::Ipi;
@@ -84,7 +85,7 @@ impl Command {
             number: mailbox.posted.load(Ordering::Relaxed),
             verb: Verb::try_from(mailbox.verb.load(Ordering::Relaxed)).ok(),
             flags: mailbox.flags.load(Ordering::Relaxed),
-            argument: mailbox.argument.load(Ordering::Relaxed) as CpuId,
+            argument: mailbox.arguments[0].load(Ordering::Relaxed) as CpuId,
             mask: (mask.len() == named as usize).then_some(mask),
         })
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use shared::exit::ExitCode;
 use shared::lab::Oracle;
 use shared::ledger::CallId;
-use shared::mailbox::{Refusal, Verb, WAIT};
+use shared::mailbox::{Refusal, WAIT};
 
 use crate::ipi::hotplug::Fate;
 use crate::ipi::queue::QueueKind;
@@ -16,6 +16,7 @@ use crate::lab::{Lab, Record};
 use crate::options::{Options, Program};
 use crate::platform::{CpuId, Platform, Vector};
 use crate::threads::Threads;
+use crate::workload::deeds::Verb;
 use crate::{Guest, Part};
 
 const CPUS: usize = 4;
@@ -130,7 +131,7 @@ impl Bench {
         assert_eq!(mailbox.done.load(Ordering::Acquire), number - 1);
         mailbox.verb.store(command.verb, Ordering::Relaxed);
         mailbox.flags.store(command.flags, Ordering::Relaxed);
-        mailbox.argument.store(command.argument, Ordering::Relaxed);
+        mailbox.arguments[0].store(command.argument, Ordering::Relaxed);
         mailbox.mask[0].store(command.mask, Ordering::Relaxed);
         mailbox.posted.store(number, Ordering::Release);
         self.platform.send_ipi(cpu, Vector::Wake);

@@ -100,8 +100,7 @@ fn several_clients_drive_one_machine() {
     first.well(&json!({ "verb": "hold", "cpu": 2, "probe": "queue.visit" }));
     let mut waiting = bench.connect();
     waiting.send(b"{\"verb\": \"wait_held\", \"cpu\": 2, \"limit\": 60, \"id\": \"w\"}\n");
-    let told =
-        first.well(&json!({ "verb": "tell", "cpu": 0, "deed": "call_many", "cpus": [1, 2] }));
+    let told = first.well(&json!({ "verb": "tell", "cpu": 0, "deed": "call-many 1,2" }));
     let held = waiting.answer();
     assert_eq!(
         (&held["ok"], &held["id"]),
@@ -249,7 +248,7 @@ fn a_client_that_has_said_its_last_word_is_answered() {
     client.send(b"{\"verb\": \"wait_held\", \"cpu\": 1, \"limit\": 60}");
     client.0.get_ref().shutdown(Shutdown::Write).unwrap();
     driver.tell(0, "idle");
-    driver.well(&json!({ "verb": "tell", "cpu": 0, "deed": "call_single", "about": 1 }));
+    driver.well(&json!({ "verb": "tell", "cpu": 0, "deed": "call_single 1" }));
     assert_eq!(client.answer()["held_by"]["probe"], "single.run");
     driver.well(&json!({ "verb": "finish" }));
     bench.running.finish().ends_with(0);
@@ -261,8 +260,8 @@ fn cpus_that_do_not_exist_are_refused() {
     let mut client = bench.connect();
     for (request, complaint) in [
         (
-            json!({ "verb": "tell", "cpu": 0, "deed": "call_many", "cpus": [u32::MAX] }),
-            "no machine has a CPU 4294967295",
+            json!({ "verb": "tell", "cpu": 0, "deed": "many 4294967295" }),
+            "\"4294967295\" is no list of CPUs of any machine",
         ),
         (
             json!({ "verb": "wait_ran", "call": 1, "cpus": [1024] }),
@@ -390,15 +389,21 @@ fn the_command_asks_and_says_how_it_went() {
     ctl(&["resume", "all"]).ends_with(0);
     ctl(&["resume", "1"]).ends_with(1).says("is not paused");
     ctl(&["pause", "7"]).ends_with(1).says("there is no vCPU 7");
-    ctl(&["tell", "0", "call_single", "--about", "1", "--wait"])
+    ctl(&["tell", "0", "single", "1", "wait"])
         .ends_with(0)
         .says("result 0");
+    ctl(&["deeds"])
+        .ends_with(0)
+        .says("form call-many CPUS [wait]");
+    ctl(&["tell", "0", "call-many"])
+        .ends_with(1)
+        .says("told as \"call-many CPUS [wait]\"");
     ctl(&["tell", "0", "dance"])
         .ends_with(1)
         .says("no deed \"dance\"");
     ctl(&["--json", "raw", "{\"verb\": \"hello\"}"])
         .ends_with(0)
-        .says("\"protocol\":1");
+        .says("\"protocol\":2");
     ctl(&["fly"]).ends_with(2);
     ctl(&["wait", "1", "--limit", "0.1"])
         .ends_with(1)

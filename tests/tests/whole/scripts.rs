@@ -50,7 +50,7 @@ fn an_expectation_that_is_not_met_fails_with_its_place() {
 #[test]
 fn what_makes_no_sense_is_refused_with_its_place() {
     for (text, complaint) in [
-        ("cpu(0).fly();", ":1:8: Function not found: fly"),
+        ("cpu(0).fly();", "nothing is called \"fly\" on a CPU"),
         ("\ncpu(2).pause();", ":2:1: there is no vCPU 2"),
         ("cpu(-1).pause();", "-1 is no CPU"),
         ("cpu(0).resume();", "vCPU 0 is not paused"),
@@ -75,6 +75,16 @@ fn what_makes_no_sense_is_refused_with_its_place() {
             "cpu(0).call_many([1, 4000000000], nowait);",
             "no machine has a CPU 4000000000",
         ),
+        (
+            "cpu(0).pauze();",
+            "nothing is called \"pauze\" on a CPU, and of its guest there is no deed \"pauze\"; there are",
+        ),
+        ("cpu(0).call_many(1);", "where CPUS is something else"),
+        ("cpu(0).irqs_off(true);", "cannot wait"),
+        ("cpu(0).call_single(-1);", "-1 is no CPU"),
+        ("cpu(0).call_single(1, 2);", "and with no more"),
+        ("cpu(0).tell(\"many 1,x\");", "\"1,x\" is no list of CPUs"),
+        ("cpu(0).finish([0, 1]);", "ends the workload"),
         ("wire.hold(0, 2);", "there is no vCPU 2"),
         ("abandon([1, 2]);", "there is no vCPU 2"),
         // It sees no files and no clock.
@@ -120,7 +130,7 @@ fn a_wait_that_never_comes_true_says_what_it_waited_for() {
         .says("CPUs 0-1: ");
     let run = perform("limit(0.2); cpu(1).pause(); cpu(0).call_single(1, wait).wait_done();");
     run.ends_with(5)
-        .says("call_single on CPU 0 has not happened")
+        .says("call-single on CPU 0 has not happened")
         .says("CPU 1: paused")
         .says("open calls: 1");
 }

@@ -11,6 +11,7 @@ use guest::ipi::queue::QueueKind;
 use indicatif::{ProgressBar, ProgressStyle};
 use vmm::chain;
 use vmm::explore::case::Case;
+use vmm::manifest::Manifest;
 
 use crate::measure::{Effort, Queues, measure, unexpected};
 use crate::ours::Explorer;
@@ -96,7 +97,8 @@ fn run(arguments: &Arguments) -> Result<(), Refused> {
     let text = fs::read_to_string(&arguments.case)
         .map_err(|error| bad(format!("cannot read {name}: {error}")))?;
     let case = Case::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
-    let program = Program::new(&case).map_err(|error| bad(format!("{name}: {error}")))?;
+    let program = Program::new(&case, &manifest(&arguments.guest)?)
+        .map_err(|error| bad(format!("{name}: {error}")))?;
     // Opened first: what takes minutes should not end with a file that cannot be made.
     let json = arguments.json.as_deref().map(|path| {
         let file = File::create(path).map_err(|error| cannot_write(path, error))?;
@@ -144,4 +146,15 @@ fn run(arguments: &Arguments) -> Result<(), Refused> {
         Some(message) => Err(Refused { message, status: 1 }),
         None => Ok(()),
     }
+}
+
+/// What the guest image in `path` says that its CPUs can be told.
+fn manifest(path: &Path) -> Result<Manifest, Refused> {
+    let bad = |why: String| Refused {
+        message: format!("{}: {why}", path.display()),
+        status: 2,
+    };
+    let image = fs::read(path).map_err(|error| bad(error.to_string()))?;
+    let manifest = Manifest::read(&image).map_err(|error| bad(error.to_string()))?;
+    manifest.ok_or_else(|| bad("the image says nothing of its guest".to_owned()))
 }

@@ -15,10 +15,12 @@ use guest::platform::{CpuId, Platform};
 use guest::search::{self, Searched, Stalls, judge};
 use guest::sync::mask::CpuMask;
 use guest::threads::Threads;
+use guest::workload::deeds::Verb;
 use serde::Serialize;
-use shared::mailbox::Verb;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
-use vmm::explore::case::{Case, Deed};
+use vmm::explore::case::Case;
+use vmm::lab::mailbox::Command;
+use vmm::manifest::Manifest;
 
 use crate::measure::Did;
 
@@ -68,40 +70,44 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program of `case`.
+    /// The program of `case`, whose words are those of the guest with this manifest.
     ///
     /// # Errors
     /// A sentence that names the first thing in it that is no call.
-    pub fn new(case: &Case) -> Result<Self, String> {
+    pub fn new(case: &Case, manifest: &Manifest) -> Result<Self, String> {
         let cpus = case.cpus as usize;
-        let call = |deed: &Deed| {
-            let command = &deed.command;
-            let is_call = matches!(
-                command.verb,
-                Verb::CallSingle | Verb::CallMany | Verb::CallAll | Verb::OnEach | Verb::CallAny
-            );
+        let call = |command: &Command| {
+            let verb = Verb::try_from(command.verb).ok();
+            let verb = verb.filter(|verb| {
+                matches!(
+                    verb,
+                    Verb::CallSingle
+                        | Verb::CallMany
+                        | Verb::CallAll
+                        | Verb::OnEach
+                        | Verb::CallAny
+                )
+            });
+            let verb = verb.ok_or_else(|| {
+                let name = manifest.deed_name(command.verb);
+                format!("\"{name}\" is nothing that is played under shuttle; calls are")
+            })?;
             let mut mask = CpuMask::none(cpus);
-            command
-                .mask
-                .iter()
-                .for_each(|cpu| mask.insert(cpu as CpuId));
-            is_call
-                .then_some(Made {
-                    verb: command.verb,
-                    target: command.argument as CpuId,
-                    mask,
-                    wait: command.wait,
-                })
-                .ok_or_else(|| {
-                    format!(
-                        "\"{}\" is nothing that is played under shuttle; calls are",
-                        deed.text
-                    )
-                })
+            let targets = command.mask.iter();
+            targets.for_each(|cpu| mask.insert(cpu as CpuId));
+            Ok(Made {
+                verb,
+                target: command.arguments[0] as CpuId,
+                mask,
+                wait: command.wait,
+            })
         };
-        let calls = (case.programs.iter()).map(|deeds| deeds.iter().map(call).collect());
+        let commands = case.commands(manifest).map_err(|error| error.to_string())?;
+        let calls = commands
+            .iter()
+            .map(|deeds| deeds.iter().map(call).collect());
         Ok(Self {
-            calls: calls.collect::<Result<Vec<_>, _>>()?.into(),
+            calls: calls.collect::<Result<Vec<_>, String>>()?.into(),
             lab: Lab::allocate(case.cpus).expect("a case has as many CPUs as a lab can"),
         })
     }
@@ -234,6 +240,14 @@ mod tests {
 
     const TIME: Duration = Duration::from_secs(3600);
 
+    /// That of the guest that is compared.
+    fn manifest() -> Manifest {
+        let image = ::tests::guest();
+        Manifest::read(&std::fs::read(image).unwrap())
+            .unwrap()
+            .unwrap()
+    }
+
     fn case() -> Case {
         Case::parse(include_str!("../../../scenarios/explore/lost-call.case")).unwrap()
     }
@@ -241,14 +255,15 @@ mod tests {
     #[test]
     fn what_is_played_is_what_the_case_says() {
         let case = case();
-        let program = Program::new(&case).unwrap();
+        let program = Program::new(&case, &manifest()).unwrap();
         let played = program.clone();
         let once = RandomScheduler::new_from_seed(1, 1);
         let searched = search::search(once, None, move || played.play(QueueKind::Filo));
         assert_eq!((searched.schedules, searched.broke), (1, None));
-        for (cpu, deeds) in case.programs.iter().enumerate() {
-            let told: Vec<_> = (deeds.iter())
-                .map(|deed| (deed.command.mask.words()[0], deed.command.wait))
+        let commands = case.commands(&manifest()).unwrap();
+        for (cpu, commands) in commands.iter().enumerate() {
+            let told: Vec<_> = (commands.iter())
+                .map(|command| (command.mask.words()[0], command.wait))
                 .collect();
             let mut made: Vec<_> = (program.lab.records_of(cpu))
                 .filter(|record| record.head.id.load(Ordering::Relaxed) != 0)
@@ -265,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_call_is_lost_where_it_should_be() {
-        let program = Program::new(&case()).unwrap();
+        let program = Program::new(&case(), &manifest()).unwrap();
         let played = |queue, schedules| played(&program, queue, TIME, Stalls::new(1, schedules));
         let fifo = played(QueueKind::Fifo, 1_000_000);
         let broke = fifo.broke.expect("fifo loses a call");
@@ -282,14 +297,14 @@ mod tests {
     #[test]
     fn what_is_no_call_is_refused() {
         let case = Case::parse("cpus 2\n0: single 1; irqs-off").unwrap();
-        let refusal = Program::new(&case).unwrap_err();
+        let refusal = Program::new(&case, &manifest()).unwrap_err();
         assert!(refusal.contains("irqs-off"), "{refusal}");
     }
 
     #[test]
     fn every_call_of_a_case_can_be_played() {
         let text = "cpus 3\n0: single 1 wait; many 0,1,2; all\n1: each wait; any 0,2 wait";
-        let program = Program::new(&Case::parse(text).unwrap()).unwrap();
+        let program = Program::new(&Case::parse(text).unwrap(), &manifest()).unwrap();
         let did = played(
             &program,
             QueueKind::Filo,

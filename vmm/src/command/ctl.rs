@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
-use vmm::cpus::CpuSet;
 use vmm::duration;
 
 use super::Refused;
@@ -69,20 +68,14 @@ enum Ask {
     },
     /// Registers, place and pending interrupts of a stalled vCPU
     Look { cpu: u32 },
+    /// What a CPU of this guest can be told
+    Deeds,
     /// Tell a CPU of a puppet guest to do something, and wait until it is done
     Tell {
         cpu: u32,
-        /// Such as `call_many`; the raw request "verbs" lists all
-        deed: String,
-        /// The CPU it is about
-        #[arg(long)]
-        about: Option<u32>,
-        /// The CPUs it is about, such as 1-3,5
-        #[arg(long)]
-        cpus: Option<CpuSet>,
-        /// The call waits
-        #[arg(long)]
-        wait: bool,
+        /// Such as `call-many 1-3,5 wait`; `deeds` lists what this guest can be told
+        #[arg(required = true)]
+        deed: Vec<String>,
         /// Do not wait until it is done
         #[arg(long)]
         detach: bool,
@@ -228,20 +221,12 @@ fn request(ask: &Ask) -> Value {
             json!({ "verb": "step", "cpu": cpu, "count": count, "limit": limit.seconds() })
         }
         Ask::Look { cpu } => json!({ "verb": "look", "cpu": cpu }),
+        Ask::Deeds => json!({ "verb": "deeds" }),
         Ask::Tell {
-            cpu,
-            deed,
-            about,
-            cpus,
-            wait,
-            limit,
-            ..
+            cpu, deed, limit, ..
         } => {
-            let cpus: Option<Vec<u32>> = cpus.as_ref().map(|cpus| cpus.iter().collect());
-            json!({
-                "verb": "tell", "cpu": cpu, "deed": deed, "about": about, "cpus": cpus, "wait": wait,
-                "limit": limit.seconds(),
-            })
+            let deed = deed.join(" ");
+            json!({ "verb": "tell", "cpu": cpu, "deed": deed, "limit": limit.seconds() })
         }
         Ask::Stats => json!({ "verb": "stats" }),
         Ask::Trace { way } => json!({ "verb": "trace", "on": matches!(way, Way::On) }),

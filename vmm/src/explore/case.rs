@@ -1,5 +1,6 @@
 //! Cases: how many CPUs there are, what each is told to do, and what must come out, as a few lines of text.
-//! A case says nothing of order; orders are what is searched. Parses, and runs nothing.
+//! A case says nothing of order; orders are what is searched. Parses, and runs nothing. What its words mean is
+//! the guest's to say: they are read without it, and become commands by its manifest.
 //!
 //! ```text
 //! # The lost call of February 2009.
@@ -12,11 +13,11 @@
 use std::fmt;
 
 use shared::lab::MAX_CPUS;
-use shared::mailbox::Verb;
+use shared::manifest::Argument;
 
-use crate::cpus::CpuSet;
 use crate::lab::judgement::NOT_BELIEVED;
 use crate::lab::mailbox::Command;
+use crate::manifest::Manifest;
 
 /// Most commands that one CPU can be given.
 const MOST_COMMANDS: usize = 1000;
@@ -34,13 +35,13 @@ pub struct Case {
     pub expectations: Vec<Expectation>,
 }
 
-/// One thing that a CPU is told to do, and the words in which the case says so.
+/// One thing that a CPU is told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deed {
-    /// The command.
-    pub command: Command,
-    /// The words.
+    /// The words in which the case says so, with a blank between them.
     pub text: String,
+    /// The line where it does, from 1.
+    line: usize,
 }
 
 /// What must come out if the guest was given all of some words.
@@ -79,7 +80,7 @@ impl Case {
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default().trim();
             if !line.is_empty() {
-                case.read(line)
+                case.read(number, line)
                     .map_err(|what| CaseError { line: number, what })?;
             }
         }
@@ -92,9 +93,9 @@ impl Case {
         Ok(case)
     }
 
-    fn read(&mut self, line: &str) -> Result<(), String> {
+    fn read(&mut self, number: usize, line: &str) -> Result<(), String> {
         if let Some((cpu, deeds)) = line.split_once(':') {
-            return self.read_program(cpu.trim(), deeds);
+            return self.read_program(number, cpu.trim(), deeds);
         }
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
@@ -126,7 +127,7 @@ impl Case {
         }
     }
 
-    fn read_program(&mut self, cpu: &str, deeds: &str) -> Result<(), String> {
+    fn read_program(&mut self, line: usize, cpu: &str, deeds: &str) -> Result<(), String> {
         if self.cpus == 0 {
             return Err("the number of CPUs comes first (cpus N)".to_owned());
         }
@@ -136,12 +137,11 @@ impl Case {
             .map(str::trim)
             .filter(|deed| !deed.is_empty())
         {
-            let command = self.command(deed)?;
             if self.programs[index].len() == MOST_COMMANDS {
                 return Err(format!("more than {MOST_COMMANDS} commands for one CPU"));
             }
             self.programs[index].push(Deed {
-                command,
+                line,
                 text: deed.split_whitespace().collect::<Vec<_>>().join(" "),
             });
         }
@@ -156,46 +156,43 @@ impl Case {
         })
     }
 
-    fn command(&self, deed: &str) -> Result<Command, String> {
-        let mut words = deed.split_whitespace();
-        let name = words.next().unwrap_or_default();
-        let (verb, about) = VERBS
-            .into_iter()
-            .find(|(known, ..)| *known == name)
-            .map(|(_, verb, about)| (verb, about))
-            .ok_or_else(|| {
-                let known = VERBS.map(|(name, ..)| name).join(", ");
-                format!("\"{name}\" is nothing that a CPU can do; there are {known}")
-            })?;
-        let mut argument = || {
-            words
-                .next()
-                .ok_or_else(|| format!("\"{name}\" whom? {}", about.asked()))
+    /// The commands by which CPUs of a guest with this manifest do what the case says.
+    ///
+    /// # Errors
+    /// [`CaseError`] for the first thing that none of its CPUs can be told, or not in a case.
+    pub fn commands(&self, manifest: &Manifest) -> Result<Vec<Vec<Command>>, CaseError> {
+        let command = |deed: &Deed| {
+            self.command(manifest, &deed.text)
+                .map_err(|what| CaseError {
+                    line: deed.line,
+                    what,
+                })
         };
-        let command = match about {
-            About::Nothing | About::All => Command::new(verb),
-            About::One => Command::about(verb, self.cpu(argument()?)?),
-            About::Some => {
-                let cpus = argument()?;
-                let set: CpuSet = cpus
-                    .parse()
-                    .map_err(|_| format!("\"{cpus}\" is no list of CPUs such as 1,3 or 0-2"))?;
-                if let Some(cpu) = set.iter().find(|cpu| *cpu >= self.cpus) {
-                    return Err(format!("there is no CPU {cpu}; there are {}", self.cpus));
-                }
-                Command::among(verb, set)
-            }
-        };
-        let is_call = matches!(
-            verb,
-            Verb::CallSingle | Verb::CallMany | Verb::CallAll | Verb::OnEach | Verb::CallAny
-        );
-        let wait = match (words.next(), words.next()) {
-            (None, _) => false,
-            (Some("wait"), None) if is_call => true,
-            (Some(word), _) => return Err(format!("\"{word}\" makes no sense after \"{name}\"")),
-        };
-        Ok(command.waiting(wait))
+        let program = |deeds: &Vec<Deed>| deeds.iter().map(command).collect();
+        self.programs.iter().map(program).collect()
+    }
+
+    fn command(&self, manifest: &Manifest, text: &str) -> Result<Command, String> {
+        let (deed, command) = manifest.told(text).map_err(|error| error.to_string())?;
+        if !deed.in_case {
+            let known = manifest.known(|it| it.in_case);
+            return Err(format!(
+                "\"{}\" cannot stand in a case; there are {known}",
+                deed.name
+            ));
+        }
+        let one = deed.arguments.iter().zip(command.arguments);
+        let one = one.filter_map(|(it, cpu)| (*it == Argument::Cpu).then_some(cpu));
+        let mut cpus = one.chain(command.mask.iter().map(u64::from));
+        let stranger = cpus.find(|cpu| *cpu >= u64::from(self.cpus));
+        drop(cpus);
+        match stranger {
+            Some(cpu) => Err(format!(
+                "there is no CPU {cpu} in \"{text}\"; they are 0 to {}",
+                self.cpus - 1
+            )),
+            None => Ok(command),
+        }
     }
 
     /// What must come out of a guest that was given `options`: any of these breaches, or none if there is
@@ -241,38 +238,6 @@ fn expectation(text: &str) -> Result<Expectation, String> {
     }
 }
 
-/// What a verb is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum About {
-    Nothing,
-    All,
-    One,
-    Some,
-}
-
-impl About {
-    fn asked(self) -> &'static str {
-        match self {
-            Self::Nothing | Self::All => "",
-            Self::One => "Give a CPU, such as 2",
-            Self::Some => "Give CPUs, such as 1,3",
-        }
-    }
-}
-
-const VERBS: [(&str, Verb, About); 10] = [
-    ("single", Verb::CallSingle, About::One),
-    ("async", Verb::CallAsync, About::One),
-    ("many", Verb::CallMany, About::Some),
-    ("all", Verb::CallAll, About::All),
-    ("each", Verb::OnEach, About::All),
-    ("any", Verb::CallAny, About::Some),
-    ("irqs-off", Verb::IrqsOff, About::Nothing),
-    ("irqs-on", Verb::IrqsOn, About::Nothing),
-    ("offline", Verb::Offline, About::One),
-    ("leave-mask", Verb::LeaveMask, About::One),
-];
-
 /// As it is read, without comments.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -303,9 +268,10 @@ impl fmt::Display for Case {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::deed::tests::manifest;
     use proptest::prelude::*;
 
-    const STORY: &str = "# a story\ncpus 4\nappend queue=fifo\n0: many 1,3; many 1,3 wait\n3: single 2\n\
+    const STORY: &str = "# a story\ncpus 4\nappend queue=fifo\n0: many 1,3; many 1,3 wait\n3: call-single 2\n\
                          expect lost, hang with queue=fifo\nexpect clean\n";
 
     #[test]
@@ -313,9 +279,13 @@ mod tests {
         let case = Case::parse(STORY).unwrap();
         assert_eq!(case.cpus, 4);
         assert_eq!(case.programs[0].len(), 2);
-        assert!(case.programs[0][1].command.wait);
-        assert_eq!(case.programs[3][0].command.argument, 2);
-        assert_eq!(Case::parse(&case.to_string()), Ok(case));
+        assert_eq!(case.programs[0][1].text, "many 1,3 wait");
+        let commands = case.commands(&manifest()).unwrap();
+        assert!(commands[0][1].wait);
+        assert_eq!(commands[3][0], Command::about(1, 2));
+        let again = Case::parse(&case.to_string()).unwrap();
+        assert_eq!(again.to_string(), case.to_string());
+        assert_eq!(again.commands(&manifest()), Ok(commands));
     }
 
     #[test]
@@ -333,12 +303,6 @@ mod tests {
             ("cpus 2\ncpus 2", 2, "before"),
             ("0: many 1", 1, "comes first"),
             ("cpus 2\n2: many 1", 2, "0 to 1"),
-            ("cpus 2\n0: many", 2, "such as 1,3"),
-            ("cpus 2\n0: many 2", 2, "no CPU 2"),
-            ("cpus 2\n0: single x", 2, "no CPU"),
-            ("cpus 2\n0: dance", 2, "single"),
-            ("cpus 2\n0: async 1 wait", 2, "makes no sense"),
-            ("cpus 2\n0: many 1 wait wait", 2, "makes no sense"),
             ("cpus 2\nexpect loss", 2, "lost"),
             ("cpus 2\nexpect lost with fifo", 2, "queue=fifo"),
             ("cpus 2\nwhat", 2, "append"),
@@ -349,10 +313,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_the_guest_cannot_be_told_is_named_with_its_line() {
+        for (text, line, what) in [
+            ("cpus 2\n0: many", 2, "told as \"call-many CPUS [wait]\""),
+            ("cpus 2\n\n0: many 1; many 2", 3, "no CPU 2"),
+            ("cpus 2\n0: call-single 2", 2, "no CPU 2"),
+            ("cpus 2\n0: store x 2\n1: dance", 3, "no deed \"dance\""),
+            ("cpus 2\n0: finish 0", 2, "ends the workload"),
+        ] {
+            let error = Case::parse(text).unwrap().commands(&manifest());
+            let error = error.unwrap_err();
+            assert_eq!(error.line, line, "{text}");
+            assert!(error.to_string().contains(what), "{error}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_panics(text in "(cpus|[0-9]|:|many|expect|with|,|;|-|=| |\n|\\PC)*") {
-            let _ = Case::parse(&text);
+            if let Ok(case) = Case::parse(&text) {
+                let _ = case.commands(&manifest());
+            }
         }
     }
 }

@@ -164,6 +164,8 @@ impl ExploreError {
             | Self::OtherImage { .. } => 2,
             Self::Specimen(
                 SpecimenError::NoPoint { .. }
+                | SpecimenError::Case(_)
+                | SpecimenError::NoEnding
                 | SpecimenError::NotReady(_)
                 | SpecimenError::Stack { .. },
             ) => 2,

@@ -4,7 +4,8 @@
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
-use shared::mailbox::{MASK_WORDS, Mailbox, Verb};
+use shared::mailbox::{MASK_WORDS, Mailbox};
+use shared::manifest::ARGUMENTS;
 use shared::probe::Arms;
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
@@ -15,37 +16,36 @@ use crate::cpus::CpuSet;
 /// A command to one CPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// What to do.
-    pub verb: Verb,
-    /// Whether a call waits.
+    /// What to do: the number of a deed.
+    pub verb: u32,
+    /// Whether it waits until it has been done everywhere.
     pub wait: bool,
-    /// What the verb is about.
-    pub argument: u64,
-    /// The CPUs that the verb is about.
+    /// Its arguments that are no sets of CPUs, by position.
+    pub arguments: [u64; ARGUMENTS],
+    /// The argument that is one.
     pub mask: CpuSet,
 }
 
 impl Command {
-    /// `verb`, about nothing in particular.
-    pub fn new(verb: Verb) -> Self {
+    /// `verb`, without arguments.
+    pub fn new(verb: u32) -> Self {
         Self {
             verb,
             wait: false,
-            argument: 0,
+            arguments: [0; ARGUMENTS],
             mask: CpuSet::default(),
         }
     }
 
     /// `verb`, about `cpu`.
-    pub fn about(verb: Verb, cpu: u32) -> Self {
-        Self {
-            argument: cpu.into(),
-            ..Self::new(verb)
-        }
+    pub fn about(verb: u32, cpu: u32) -> Self {
+        let mut command = Self::new(verb);
+        command.arguments[0] = cpu.into();
+        command
     }
 
     /// `verb`, about `cpus`.
-    pub fn among(verb: Verb, cpus: CpuSet) -> Self {
+    pub fn among(verb: u32, cpus: CpuSet) -> Self {
         Self {
             mask: cpus,
             ..Self::new(verb)
@@ -70,14 +70,14 @@ impl Lab {
             *word = *value;
         }
         let field = |offset: usize, bytes: &[u8]| self.write(at + offset as u64, bytes);
-        field(offset_of!(Mailbox, verb), (command.verb as u32).as_bytes());
+        field(offset_of!(Mailbox, verb), command.verb.as_bytes());
         let flags = if command.wait {
             shared::mailbox::WAIT
         } else {
             0
         };
         field(offset_of!(Mailbox, flags), flags.as_bytes());
-        field(offset_of!(Mailbox, argument), command.argument.as_bytes());
+        field(offset_of!(Mailbox, arguments), command.arguments.as_bytes());
         field(offset_of!(Mailbox, mask), mask.as_bytes());
         // Release: who sees the number sees the command. As with every write, `prepare` has made sure
         // that the place exists.
@@ -151,10 +151,10 @@ mod tests {
     #[test]
     fn what_is_posted_can_be_read() {
         let lab = lab();
-        let command = Command::among(Verb::CallMany, [0, 65].into_iter().collect()).waiting(true);
+        let command = Command::among(3, [0, 65].into_iter().collect()).waiting(true);
         lab.post(1, 7, &command);
         let mailbox = lab.mailbox(1).unwrap();
-        assert_eq!((mailbox.posted, mailbox.verb), (7, Verb::CallMany as u32));
+        assert_eq!((mailbox.posted, mailbox.verb), (7, 3));
         assert_eq!((mailbox.flags, mailbox.mask[1]), (shared::mailbox::WAIT, 2));
         assert_eq!(lab.mailbox(0).unwrap().posted, 0);
         assert!(lab.mailbox(2).is_none());

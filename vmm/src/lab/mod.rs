@@ -4,6 +4,7 @@
 
 mod contradictions;
 pub(crate) mod counts;
+pub mod deed;
 mod exploration;
 pub mod judge;
 pub mod judgement;

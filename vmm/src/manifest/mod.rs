@@ -8,7 +8,7 @@ mod table;
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
-use shared::manifest::{CounterRole, Total};
+use shared::manifest::{Argument, CounterRole, Total};
 
 use crate::provenance::Input;
 
@@ -111,8 +111,12 @@ pub struct Deed {
     pub name: String,
     /// Another name of it.
     pub alias: Option<String>,
-    /// What it is told with: `CPU`, `CPUS` or `N`.
-    pub arguments: Vec<&'static str>,
+    /// What it is told with, in this order: `CPU`, `CPUS`, `N` for a number, or `WORD`.
+    #[serde(serialize_with = "argument_names")]
+    #[schemars(with = "Vec<String>")]
+    pub arguments: Vec<Argument>,
+    /// The key of which each `WORD` is a value.
+    pub words_of: Option<String>,
     /// A sentence about it.
     pub about: String,
     /// Whether it can be asked to wait until it has been done everywhere.
@@ -152,6 +156,10 @@ pub struct Counter {
     pub transport: Option<String>,
     /// How a report shows it, if it does.
     pub shown: Option<Shown>,
+}
+
+fn argument_names<S: Serializer>(arguments: &[Argument], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(arguments.iter().map(|argument| argument.name()))
 }
 
 fn role_name<S: Serializer>(role: &CounterRole, serializer: S) -> Result<S::Ok, S::Error> {

@@ -153,6 +153,9 @@ pub enum Problem {
     /// A metric of another kind than its name says.
     #[error("its metric has to end with _total if it is a sum, and not otherwise")]
     Metric,
+    /// An end of the workload that is told otherwise than all others.
+    #[error("it ends the workload, and so has to be told with CPUS and nothing else")]
+    Ending,
     /// Something that is not there.
     #[error("no record is the {0} that it belongs to")]
     Dangling(&'static str),
@@ -200,6 +203,8 @@ struct Reading {
     values: Vec<(String, u32, Choice, usize)>,
     /// Ends of stretches, by lane: whether it is the beginning, and the record.
     lanes: Vec<(String, bool, usize)>,
+    /// Keys of which arguments of deeds are values, with the record that says so.
+    words: Vec<(String, usize)>,
     /// By counter that is a part: the record.
     parts: Vec<(u32, usize)>,
 }
@@ -355,7 +360,14 @@ fn used(kind: Kind) -> &'static [&'static str] {
         Kind::Point => &["role", "name", "group"],
         Kind::Word => &["role", "name", "key"],
         Kind::Value => &["number", "set of flags", "name", "group"],
-        Kind::Deed => &["number", "set of flags", "list of arguments", "name", "key"],
+        Kind::Deed => &[
+            "number",
+            "set of flags",
+            "list of arguments",
+            "name",
+            "group",
+            "key",
+        ],
         Kind::Counter => &[
             "number",
             "role",
@@ -512,16 +524,26 @@ impl Reading {
         );
         let mut arguments = Vec::new();
         for number in told.iter().chain(rest.iter().filter(|it| **it != 0)) {
-            let argument: Argument = known("argument", (*number).into())?;
-            arguments.push(argument.name());
+            arguments.push(known("argument", (*number).into())?);
         }
-        // The mailbox has room for one number and one mask.
-        let in_argument = arguments
-            .iter()
-            .filter(|name| **name != Argument::Cpus.name());
-        let in_mask = arguments.len() - in_argument.clone().count();
-        if in_argument.count() > 1 || in_mask > 1 || rest.iter().any(|it| *it != 0) {
+        let are = |kind: Argument| arguments.iter().filter(move |it| **it == kind).count();
+        // The mailbox has room for one mask.
+        if are(Argument::Cpus) > 1 || rest.iter().any(|it| *it != 0) {
             return Err(Problem::Surplus("list of arguments that fits no mailbox"));
+        }
+        let words_of = match are(Argument::Word) {
+            0 if texts.group.is_empty() => None,
+            0 => return Err(Problem::Surplus("group")),
+            _ => Some(needed("group", texts.group)?),
+        };
+        if let Some(key) = &words_of {
+            self.words.push((key.clone(), index));
+        }
+        if record.flags & ENDS != 0 {
+            self.seen.once("flag", Kind::Deed, &"ends", index)?;
+            if arguments != [Argument::Cpus] {
+                return Err(Problem::Ending);
+            }
         }
         let has = |flag| record.flags & flag != 0;
         self.manifest.deeds.push(Deed {
@@ -529,6 +551,7 @@ impl Reading {
             name: texts.name,
             alias,
             arguments,
+            words_of,
             about: texts.text,
             may_wait: has(MAY_WAIT),
             in_handler: has(IN_HANDLER),
@@ -662,10 +685,19 @@ impl Reading {
             }
         }
         self.values.sort_by_key(|(_, number, ..)| *number);
-        for (key, _, choice, index) in self.values {
+        for (key, number, choice, index) in self.values {
             let word = manifest.options.iter_mut().find(|word| word.name == key);
             let word = word.ok_or((index, Problem::Dangling("word")))?;
+            // A command names a value by its place.
+            let place = word.values.len() as u32;
+            check_number(number, place, place).map_err(|problem| (index, problem))?;
             word.values.push(choice);
+        }
+        for (key, index) in self.words {
+            let word = manifest.options.iter().find(|word| word.name == key);
+            if word.is_none_or(|word| word.values.is_empty()) {
+                return Err((index, Problem::Dangling("word with values")));
+            }
         }
         manifest.vectors.sort_by_key(|it| it.number);
         let role = |it: &Point| {

@@ -62,7 +62,7 @@ fn what_is_said_is_read_in_an_order_of_its_own() {
     assert_eq!(word.set_to.as_deref(), Some("late"));
     assert_eq!(manifest.points[0].name, "a.begin");
     assert_eq!(manifest.points[1].lane.as_deref(), Some("waits for it"));
-    assert_eq!(manifest.deeds[0].arguments, ["CPUS", "N"]);
+    assert_eq!(manifest.deeds[0].arguments, [Cpus, Number]);
     assert!(manifest.deeds[0].may_wait && !manifest.deeds[0].answers);
     let counters: Vec<_> = manifest
         .counters
@@ -151,9 +151,30 @@ fn what_belongs_together_has_to_be_there() {
     assert_eq!(refused(&[counter.sent_by("")]), Problem::Missing("key"));
     let deed = |arguments: &[Argument]| Record::deed(1, "deed", arguments, "");
     assert!(matches!(
-        refused(&[deed(&[Cpu, Number])]),
+        refused(&[deed(&[Cpus, Number, Cpus])]),
         Problem::Surplus(_)
     ));
+    assert!(read(&[GUEST, deed(&[Cpu, Number, Cpu, Cpu])]).is_ok());
+    let word = deed(&[Argument::Word]);
+    assert_eq!(refused(&[word]), Problem::Missing("group"));
+    assert_eq!(
+        refused(&[word.words_of("var")]),
+        Problem::Dangling("word with values")
+    );
+    let key = Record::word("var", "What there is.");
+    assert_eq!(
+        refused(&[key, word.words_of("var")]),
+        Problem::Dangling("word with values")
+    );
+    assert_eq!(
+        refused(&[key, Record::value("var", 1, "y")]),
+        Problem::Number(1, 0, 0)
+    );
+    assert_eq!(
+        refused(&[deed(&[Cpu]).words_of("var")]),
+        Problem::Surplus("group")
+    );
+    assert_eq!(refused(&[deed(&[]).with(ENDS)]), Problem::Ending);
     let mut gap = deed(&[Cpu]);
     gap.arguments = [0, 1, 0, 0];
     assert!(matches!(refused(&[gap]), Problem::Surplus(_)));

@@ -35,15 +35,11 @@ pub(super) fn render(manifest: &Manifest) -> String {
     });
     add(&mut text, ["option", "in a search", "", "values"], options);
     let deeds = manifest.deeds.iter().map(|it| {
-        let said: Vec<_> = std::iter::once(&*it.name)
-            .chain(it.arguments.iter().copied())
-            .chain(it.may_wait.then_some("[wait]"))
-            .collect();
         let alias = it.alias.clone().unwrap_or_default();
         let case = yes(it.in_case, "yes");
         [
             it.number.to_string(),
-            said.join(" "),
+            it.to_string(),
             alias,
             case,
             it.about.clone(),

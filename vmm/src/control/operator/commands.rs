@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shared::ledger::CallId;
-use shared::mailbox::{ANSWERS, Mailbox, Refusal, Verb};
+use shared::mailbox::{ANSWERS, Mailbox, Refusal};
 
 use crate::lab::Lab;
 use crate::lab::mailbox::Command;
@@ -17,14 +17,14 @@ pub struct Ticket {
     pub cpu: u32,
     /// Its number in that CPU's mailbox, from 1.
     pub number: u64,
-    /// What it was.
-    pub verb: Verb,
+    /// What it was: the number of a deed.
+    pub verb: u32,
 }
 
 /// What came of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Done {
-    /// The result; its meaning is the [`Verb`]'s.
+    /// The result; its meaning is the deed's.
     pub result: Result<i64, Refusal>,
     /// The call it made.
     pub call: Option<CallId>,
@@ -40,7 +40,7 @@ pub(in crate::control) struct NotDone;
 struct Row {
     last: Option<Ticket>,
     /// What was posted before, and what came of it.
-    done: BTreeMap<u64, (Verb, Done)>,
+    done: BTreeMap<u64, (u32, Done)>,
 }
 
 /// The mailboxes of one machine.

@@ -1,10 +1,10 @@
 //! Why a wish of the operator's was not done, in words for whoever had it.
 
-use shared::mailbox::{Refusal, Verb};
+use shared::mailbox::Refusal;
 use vmm_sys_util::errno;
 
-use super::telling::name;
 use super::{InFlight, NoSuchPoint, NotThere};
+use crate::lab::deed::TellError;
 use crate::machine::breakpoints::BreakpointError;
 use crate::machine::pausing::PauseError;
 use crate::machine::symbols::NoSuchSymbol;
@@ -65,13 +65,21 @@ pub enum OperatorError {
         "this guest's workload takes no commands; append workload=puppet for one that does, or quit to end it"
     )]
     TakesNoCommands,
+    /// No CPU of this guest can be told that.
+    #[error(transparent)]
+    Tell(#[from] TellError),
+    /// The guest has no end that it can be told.
+    #[error(
+        "the guest does not say by which deed its workload ends (vmm describe shows its deeds); quit ends it"
+    )]
+    NoEnding,
     /// The guest refused.
-    #[error("CPU {cpu} was told to {} and did not: {}", name(*verb), why.describe())]
+    #[error("CPU {cpu} was told {deed} and did not: {}", why.describe())]
     Refused {
         /// The CPU.
         cpu: u32,
         /// What it was told.
-        verb: Verb,
+        deed: String,
         /// Why it did not.
         why: Refusal,
     },

@@ -47,7 +47,6 @@ pub use expected::{Expected, NoSuchOracle, oracle};
 pub use machine_side::Transit;
 use news::News;
 pub use news::Wait;
-pub use telling::DEEDS;
 pub use vcpu::Look;
 use watches::Watches;
 pub use watches::{NoSuchPoint, Watch};

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use shared::ledger::CallId;
-use shared::mailbox::{Verb, WAKE_VECTOR};
+use shared::mailbox::WAKE_VECTOR;
 use shared::ports::Dispatch;
 
 use super::{Done, Operator, OperatorError, Ticket, Wait};
@@ -11,38 +11,22 @@ use crate::cpus::CpuSet;
 use crate::lab::judge::CallName;
 use crate::lab::mailbox::Command;
 
-/// What a CPU can be told by name. [`Verb::Finish`] is not among them: it is for all, by [`Operator::finish`].
-pub const DEEDS: [(&str, Verb); 14] = [
-    ("call_single", Verb::CallSingle),
-    ("call_async", Verb::CallAsync),
-    ("call_many", Verb::CallMany),
-    ("call_all", Verb::CallAll),
-    ("on_each", Verb::OnEach),
-    ("call_any", Verb::CallAny),
-    ("irqs_off", Verb::IrqsOff),
-    ("irqs_on", Verb::IrqsOn),
-    ("offline", Verb::Offline),
-    ("online", Verb::Online),
-    ("spin", Verb::Spin),
-    ("idle", Verb::Idle),
-    ("leave_mask", Verb::LeaveMask),
-    ("queue", Verb::Queue),
-];
-
-/// The name of what a CPU was told.
-pub(super) fn name(verb: Verb) -> &'static str {
-    let named = DEEDS.iter().find(|(_, known)| *known == verb);
-    named.map_or("finish", |(name, _)| name)
-}
-
-impl Ticket {
-    /// The name of what the CPU was told.
-    pub fn name(&self) -> &'static str {
-        name(self.verb)
-    }
-}
-
 impl Operator {
+    /// The name of what a CPU was told.
+    pub fn told(&self, ticket: Ticket) -> &str {
+        self.manifest().deed_name(ticket.verb)
+    }
+
+    /// Tells a CPU what `words` say, such as `call-many 1,3 wait`, when it has done the last thing it was told.
+    /// `vmm describe` lists what a guest's CPUs can be told.
+    ///
+    /// # Errors
+    /// [`OperatorError::Tell`] if it cannot be told that, else as [`Operator::post`].
+    pub fn tell(&self, cpu: u32, words: &str, wait: Wait<'_>) -> Result<Ticket, OperatorError> {
+        let (_, command) = self.manifest().told(words)?;
+        self.post(cpu, &command, wait)
+    }
+
     /// Tells a CPU to do something, when it has done the last thing it was told.
     ///
     /// # Errors
@@ -57,8 +41,8 @@ impl Operator {
         self.check_takes_commands(wait)?;
         let what = || {
             let last = self.outstanding().into_iter().find(|last| last.cpu == cpu);
-            let last = last.map_or(String::new(), |last| format!("{} on ", last.name()));
-            let next = name(command.verb);
+            let last = last.map_or(String::new(), |last| format!("{} on ", self.told(last)));
+            let next = self.manifest().deed_name(command.verb);
             format!("{last}CPU {cpu}, which is to do {next} next,")
         };
         let ticket = self.wait(wait, what, || self.commands.post(cpu, command).ok())?;
@@ -88,7 +72,7 @@ impl Operator {
         match done.map(|done| done.result) {
             Some(Err(why)) => Err(OperatorError::Refused {
                 cpu: ticket.cpu,
-                verb: ticket.verb,
+                deed: self.told(ticket).to_owned(),
                 why,
             }),
             _ => Ok(done),
@@ -100,7 +84,7 @@ impl Operator {
     /// # Errors
     /// If it takes too long, or was refused.
     pub fn wait_done(&self, ticket: Ticket, wait: Wait<'_>) -> Result<Done, OperatorError> {
-        let what = || format!("{} on CPU {}", ticket.name(), ticket.cpu);
+        let what = || format!("{} on CPU {}", self.told(ticket), ticket.cpu);
         self.wait(wait, what, || self.done(ticket).transpose())?
     }
 
@@ -112,7 +96,7 @@ impl Operator {
         let what = || {
             format!(
                 "{} being entered in CPU {}'s ledger",
-                ticket.name(),
+                self.told(ticket),
                 ticket.cpu
             )
         };

@@ -5,12 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use shared::ledger::CallId;
-use shared::mailbox::Verb;
 
 use super::{Expected, Operator, OperatorError, Wait};
 use crate::control::Ending;
 use crate::cpus::CpuSet;
-use crate::lab::mailbox::Command;
 use crate::lab::{Counted, Record};
 use crate::machine::pausing::PauseError;
 use crate::stats::window::Window;
@@ -125,8 +123,9 @@ impl Operator {
         self.check_takes_commands(wait)?;
         self.let_go()?;
         let finishing = self.taking_part();
+        let command = self.manifest().ending(finishing.clone());
+        let command = command.ok_or(OperatorError::NoEnding)?;
         for cpu in finishing.iter() {
-            let command = Command::among(Verb::Finish, finishing.clone());
             match self.post(cpu, &command, wait) {
                 // The guest does not wait for CPUs that are offline, and can be over before they are told.
                 Err(OperatorError::Over(_)) if finishing.iter().next() != Some(cpu) => break,

@@ -28,7 +28,8 @@ pub(super) struct Deed {
 
 impl fmt::Display for Deed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on CPU {}", self.ticket.name(), self.ticket.cpu)
+        let told = self.operator.told(self.ticket);
+        write!(f, "{told} on CPU {}", self.ticket.cpu)
     }
 }
 
@@ -42,6 +43,7 @@ pub(super) fn register(engine: &mut Engine, _: &Rc<Stage>) {
         Ok(deed.wait()?.result.unwrap_or_default())
     });
     engine.register_fn("wait_refused", |deed: &mut Deed| deed.wait_refused());
+    engine.register_fn("answer", |deed: &mut Deed| deed.answer());
     engine.register_fn("name", |deed: &mut Deed| -> Answer<String> {
         Ok(CallName(deed.call()?).to_string())
     });

@@ -1,20 +1,19 @@
-//! What a script says of one CPU: stalls, points, steps and looks, and what it tells the CPU to do.
+//! What a script says of one CPU: stalls, points, steps and looks. What it tells the CPU to do is in
+//! [`deeds`](super::deeds).
 
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use rhai::{Array, Engine, EvalAltResult, Map};
-use shared::mailbox::Verb;
 
 use super::Stage;
 use super::call::Deed;
 use super::failure::{bad, small};
-use super::machine::set;
-use crate::control::operator::{Operator, Watch, counters};
-use crate::lab::mailbox::Command;
+use crate::control::operator::{Operator, OperatorError, Ticket, Wait, Watch, counters};
 use crate::machine::lifecycle::{Stall, State};
 use crate::machine::tally::REASONS;
+use crate::manifest::Manifest;
 use crate::stats::window::Value;
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
@@ -49,7 +48,6 @@ pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
     });
     register_stalls(engine);
     register_looks(engine);
-    register_deeds(engine);
 }
 
 fn register_stalls(engine: &mut Engine) {
@@ -103,49 +101,6 @@ fn register_looks(engine: &mut Engine) {
     engine.register_fn("counters", |cpu: &mut Cpu| cpu.counters());
     engine.register_fn("exits", |cpu: &mut Cpu| cpu.exits());
     engine.register_fn("kvm", |cpu: &mut Cpu| cpu.kvm());
-    engine.register_fn("queue_order", |cpu: &mut Cpu| -> Answer<Array> {
-        cpu.tell(&Command::new(Verb::Queue))?.answer()
-    });
-}
-
-fn register_deeds(engine: &mut Engine) {
-    engine.register_fn("call_single", |cpu: &mut Cpu, target: i64, wait: bool| {
-        cpu.tell(&Command::about(Verb::CallSingle, small("CPU", target)?).waiting(wait))
-    });
-    engine.register_fn("call_async", |cpu: &mut Cpu, target: i64| {
-        cpu.tell(&Command::about(Verb::CallAsync, small("CPU", target)?))
-    });
-    engine.register_fn("call_many", |cpu: &mut Cpu, targets: Array, wait: bool| {
-        cpu.tell(&Command::among(Verb::CallMany, set(targets)?).waiting(wait))
-    });
-    engine.register_fn("call_any", |cpu: &mut Cpu, targets: Array, wait: bool| {
-        cpu.tell(&Command::among(Verb::CallAny, set(targets)?).waiting(wait))
-    });
-    engine.register_fn("call_all", |cpu: &mut Cpu, wait: bool| {
-        cpu.tell(&Command::new(Verb::CallAll).waiting(wait))
-    });
-    engine.register_fn("on_each", |cpu: &mut Cpu, wait: bool| {
-        cpu.tell(&Command::new(Verb::OnEach).waiting(wait))
-    });
-    let plain = [
-        ("irqs_off", Verb::IrqsOff),
-        ("irqs_on", Verb::IrqsOn),
-        ("spin", Verb::Spin),
-        ("idle", Verb::Idle),
-    ];
-    for (name, verb) in plain {
-        engine.register_fn(name, move |cpu: &mut Cpu| cpu.tell(&Command::new(verb)));
-    }
-    let about = [
-        ("offline", Verb::Offline),
-        ("online", Verb::Online),
-        ("leave_mask", Verb::LeaveMask),
-    ];
-    for (name, verb) in about {
-        engine.register_fn(name, move |cpu: &mut Cpu, other: i64| {
-            cpu.tell(&Command::about(verb, small("CPU", other)?))
-        });
-    }
 }
 
 impl Cpu {
@@ -169,9 +124,18 @@ impl Cpu {
         Ok(self.ask().step(self.id, count, self.stage.wait())?)
     }
 
-    fn tell(&self, command: &Command) -> Answer<Deed> {
-        let ticket = self.ask().post(self.id, command, self.stage.wait())?;
+    /// Tells it to do something, by a verb of the operator.
+    pub(super) fn tell(
+        &self,
+        told: impl FnOnce(&Operator, u32, Wait<'_>) -> Result<Ticket, OperatorError>,
+    ) -> Answer<Deed> {
+        let ticket = told(self.ask(), self.id, self.stage.wait())?;
         Ok(Deed::new(&self.stage, &self.operator, ticket))
+    }
+
+    /// What the guest says that it can be told.
+    pub(super) fn manifest(&self) -> &Manifest {
+        self.ask().manifest()
     }
 
     fn look(&self) -> Answer<Map> {

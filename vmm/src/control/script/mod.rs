@@ -4,6 +4,7 @@
 
 mod call;
 mod cpu;
+mod deeds;
 mod failure;
 mod machine;
 mod wire;
@@ -120,7 +121,7 @@ impl Script {
     }
 
     fn perform(&self, stage: &Rc<Stage>) -> Result<(), Box<EvalAltResult>> {
-        let engine = stage.engine();
+        let engine = stage.engine(&self.text);
         let program = engine.compile(&self.text)?;
         engine.run_ast(&program)?;
         if stage.given.machine && !stage.has_booted.get() {
@@ -161,8 +162,11 @@ struct Stage {
 }
 
 impl Stage {
-    fn engine(self: &Rc<Self>) -> Engine {
+    /// The engine for the script `text`.
+    fn engine(self: &Rc<Self>, text: &str) -> Engine {
         let mut engine = bare_engine();
+        // First: what is registered with the same types takes the place of a deed.
+        deeds::register(&mut engine, text);
         machine::register(&mut engine, self);
         cpu::register(&mut engine, self);
         call::register(&mut engine, self);

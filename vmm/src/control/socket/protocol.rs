@@ -8,19 +8,16 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use shared::ledger::CallId;
-use shared::mailbox::Verb;
 
-use crate::control::operator::{
-    DEEDS, Operator, OperatorError, Ticket, Wait, Watch, counters, oracle,
-};
+use crate::control::operator::{Operator, OperatorError, Ticket, Wait, Watch, counters, oracle};
 use crate::cpus::CpuSet;
 use crate::lab::judge::CallName;
-use crate::lab::mailbox::Command;
 use crate::machine::holding::HeldBy;
 use crate::machine::tally::REASONS;
+use crate::manifest::Deed;
 
 /// Version of the protocol. It changes when a verb or a field changes its meaning or goes away.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How long a wait goes on if the request does not say.
 const LIMIT: f64 = 10.0;
@@ -71,12 +68,10 @@ enum Request {
     Look {
         cpu: u32,
     },
+    Deeds {},
     Tell {
         cpu: u32,
         deed: String,
-        about: Option<u32>,
-        cpus: Option<Vec<u32>>,
-        wait: Option<bool>,
         limit: Option<f64>,
     },
     WaitDone {
@@ -137,7 +132,7 @@ enum Request {
 }
 
 /// Every verb with its fields; those in brackets can be left out.
-const VERBS: [(&str, &str); 32] = [
+const VERBS: [(&str, &str); 33] = [
     ("hello", ""),
     ("verbs", ""),
     ("status", ""),
@@ -152,7 +147,8 @@ const VERBS: [(&str, &str); 32] = [
     ("release", "cpu"),
     ("step", "cpu, [count], [limit]"),
     ("look", "cpu"),
-    ("tell", "cpu, deed, [about], [cpus], [wait], [limit]"),
+    ("deeds", ""),
+    ("tell", "cpu, deed, [limit]"),
     ("wait_done", "cpu, number, [limit]"),
     ("call", "call"),
     ("wait_ran", "call, [cpus], [limit]"),
@@ -190,7 +186,7 @@ impl Refusal {
     /// The word by which programs tell refusals apart.
     fn kind(&self) -> &'static str {
         match self {
-            Self::Bad(_) => "bad-request",
+            Self::Bad(_) | Self::Operator(OperatorError::Tell(_)) => "bad-request",
             Self::NoMachine | Self::Operator(OperatorError::Over(_)) => "over",
             Self::Operator(OperatorError::TimedOut { .. }) => "timed-out",
             Self::Operator(_) => "refused",
@@ -277,8 +273,7 @@ fn obey(
                 .into_iter()
                 .map(|(verb, fields)| (verb.to_owned(), fields.into()))
                 .collect();
-            let deeds: Vec<_> = DEEDS.into_iter().map(|(name, _)| name).collect();
-            return Ok(object(json!({ "verbs": verbs, "deeds": deeds })));
+            return Ok(object(json!({ "verbs": verbs })));
         }
         _ => {}
     }
@@ -324,16 +319,14 @@ fn obey(
             return look(&operator, cpu);
         }
         Request::Look { cpu } => return look(&operator, cpu),
-        Request::Tell {
-            cpu,
-            deed,
-            about,
-            cpus,
-            wait: waiting,
-            limit,
-        } => {
-            let command = command(&deed, about, cpus, waiting)?;
-            let ticket = operator.post(cpu, &command, wait(limit)?)?;
+        Request::Deeds {} => {
+            let deeds = operator.manifest().deeds.iter().filter(|it| !it.ends);
+            let shown = |deed: &Deed| json!({ "form": deed.to_string(), "about": deed.about });
+            let deeds: Map<_, _> = deeds.map(|it| (it.name.clone(), shown(it))).collect();
+            return Ok(object(json!({ "deeds": deeds })));
+        }
+        Request::Tell { cpu, deed, limit } => {
+            let ticket = operator.tell(cpu, &deed, wait(limit)?)?;
             return Ok(object(json!({ "cpu": cpu, "number": ticket.number })));
         }
         Request::WaitDone { cpu, number, limit } => {
@@ -392,40 +385,6 @@ fn state(name: &str) -> Answer {
     Ok(object(json!({ "state": name })))
 }
 
-fn command(
-    deed: &str,
-    about: Option<u32>,
-    cpus: Option<Vec<u32>>,
-    wait: Option<bool>,
-) -> Result<Command, Refusal> {
-    let verb = DEEDS.into_iter().find(|(name, _)| *name == deed);
-    let (_, verb) = verb.ok_or_else(|| {
-        let all: Vec<_> = DEEDS.into_iter().map(|(name, _)| name).collect();
-        Refusal::Bad(format!(
-            "there is no deed \"{deed}\"; there are {}",
-            all.join(", ")
-        ))
-    })?;
-    let needs_cpu = matches!(
-        verb,
-        Verb::CallSingle | Verb::CallAsync | Verb::Offline | Verb::Online | Verb::LeaveMask
-    );
-    if needs_cpu && about.is_none() {
-        return Err(Refusal::Bad(format!(
-            "{deed} is about a CPU: say \"about\""
-        )));
-    }
-    if matches!(verb, Verb::CallMany | Verb::CallAny) && cpus.is_none() {
-        return Err(Refusal::Bad(format!("{deed} is about CPUs: say \"cpus\"")));
-    }
-    Ok(Command {
-        verb,
-        wait: wait.unwrap_or(false),
-        argument: about.unwrap_or(0).into(),
-        mask: cpu_set(cpus.unwrap_or_default())?,
-    })
-}
-
 fn wait_done(operator: &Operator, cpu: u32, number: u64, wait: Wait<'_>) -> Answer {
     let ticket = operator
         .ticket(cpu, number)
@@ -433,9 +392,10 @@ fn wait_done(operator: &Operator, cpu: u32, number: u64, wait: Wait<'_>) -> Answ
     let done = operator.wait_done(ticket, wait)?;
     let result = done.result.unwrap_or_default();
     let mut fields = object(json!({ "result": result, "call": done.call.map(CallId::raw) }));
-    if ticket.verb == Verb::Queue {
+    let mut deeds = operator.manifest().deeds.iter();
+    if deeds.any(|deed| deed.number == ticket.verb && deed.answers) {
         let length = usize::try_from(result).unwrap_or(0).min(done.answer.len());
-        fields.insert("queue".to_owned(), json!(done.answer[..length]));
+        fields.insert("answer".to_owned(), json!(done.answer[..length]));
     }
     Ok(fields)
 }
@@ -469,7 +429,7 @@ fn status(operator: &Operator) -> Answer {
                 "cpu": cpu,
                 "state": operator.state(cpu)?.name(),
                 "held_by": operator.held_by(cpu)?.map(|by| held_by(operator, by)),
-                "outstanding": told.map(deed),
+                "outstanding": told.map(|ticket| deed(operator, *ticket)),
             }))
         })
         .collect::<Result<Vec<_>, OperatorError>>()?;
@@ -481,8 +441,8 @@ fn status(operator: &Operator) -> Answer {
     Ok(object(json!({ "vcpus": vcpus, "wire": wire })))
 }
 
-fn deed(ticket: &Ticket) -> Value {
-    json!({ "deed": ticket.name(), "number": ticket.number })
+fn deed(operator: &Operator, ticket: Ticket) -> Value {
+    json!({ "deed": operator.told(ticket), "number": ticket.number })
 }
 
 fn held_by(operator: &Operator, by: HeldBy) -> Value {

@@ -14,11 +14,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::stopped::{at_rest, bit};
 use super::{Known, Setup, Specimen, SpecimenError, State, kvm, stacks};
-use crate::explore::case::Case;
+use crate::cpus::CpuSet;
 use crate::explore::schedule::Granularity;
 use crate::explore::until::Until;
 use crate::lab::Lab;
-use crate::lab::mailbox::Command;
 use crate::machine::image::Image;
 use crate::machine::kick::Alarm;
 use crate::machine::layout::{Layout, LayoutError};
@@ -51,6 +50,11 @@ impl Specimen {
     pub fn boot(setup: &Setup<'_>, until: Until) -> Result<Self, SpecimenError> {
         let points = Points::read(setup.image.bytes()).map_err(MachineError::from)?;
         let manifest = Manifest::of(setup.image).map_err(MachineError::from)?;
+        let manifest = Arc::new(manifest.unwrap_or_default());
+        let programs = setup.case.commands(&manifest)?;
+        if manifest.ending(CpuSet::default()).is_none() {
+            return Err(SpecimenError::NoEnding);
+        }
         let known = Known::find(&points, setup.granularity)?;
         let vcpus = setup.case.cpus;
         let pages = shared::lab::Layout::new(vcpus).expect("a case has as many CPUs as a lab can");
@@ -66,7 +70,7 @@ impl Specimen {
         })?;
         let lab = Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
             .map_err(SpecimenError::Lab)?
-            .knowing(Arc::new(manifest.unwrap_or_default()));
+            .knowing(manifest);
         let mut serial = run_to_idle(machine, &lab, &points, known.idle, &until)?;
         let alarm = Alarm::set();
         drain(&mut serial, known.idle, &until)?;
@@ -77,7 +81,7 @@ impl Specimen {
             cpus: (0..serial.cpus())
                 .map(|cpu| at_rest(serial.regs(cpu)))
                 .collect(),
-            programs: programs(setup.case),
+            programs,
             unobserved: lab.unobserved_pages(),
             origin: Vec::new(),
             origin_cpus: Vec::new(),
@@ -157,13 +161,6 @@ impl Specimen {
         }
         hash.digest128()
     }
-}
-
-pub(super) fn programs(case: &Case) -> Vec<Vec<Command>> {
-    let commands = |program: &Vec<crate::explore::case::Deed>| {
-        program.iter().map(|deed| deed.command.clone()).collect()
-    };
-    case.programs.iter().map(commands).collect()
 }
 
 /// A layout with little more RAM than is needed: all of it is copied.

@@ -2,14 +2,13 @@
 //! end, and what we find in its ledger.
 
 use shared::exit::ExitCode;
-use shared::mailbox::{Verb, WAKE_VECTOR};
+use shared::mailbox::WAKE_VECTOR;
 
 use super::stepping::Patience;
 use super::{Breach, Specimen, SpecimenError, Stop, kvm};
 use crate::cpus::CpuSet;
 use crate::lab::judge;
 use crate::lab::judgement::Judgement;
-use crate::lab::mailbox::Command;
 use crate::machine::serial::Halt;
 
 impl Specimen {
@@ -104,8 +103,9 @@ impl Specimen {
             .filter(|cpu| self.cpus[*cpu].at != Stop::Left)
             .collect();
         let mask: CpuSet = members.iter().map(|cpu| *cpu as u32).collect();
+        let command = self.lab.manifest().ending(mask);
+        let command = command.ok_or(SpecimenError::NoEnding)?;
         for &cpu in &members {
-            let command = Command::among(Verb::Finish, mask.clone());
             let id = u32::try_from(cpu).unwrap_or(u32::MAX);
             self.lab.post(id, self.cpus[cpu].given as u64 + 1, &command);
             // What it has had its interrupts off for all the time comes now.

@@ -24,7 +24,7 @@ use shared::lab::Contexts;
 use shared::stop::{self, Kind};
 use vmm_sys_util::errno;
 
-use super::case::Case;
+use super::case::{Case, CaseError};
 use super::schedule::Granularity;
 use super::search::Why;
 use super::until::Until;
@@ -75,6 +75,15 @@ pub enum SpecimenError {
         /// Its name.
         point: &'static str,
     },
+    /// The case has something that the guest cannot be told.
+    #[error("the case, {0}")]
+    Case(#[from] CaseError),
+    /// The guest has no end that it can be told.
+    #[error(
+        "the guest does not say by which deed its workload ends (vmm describe shows its deeds), without which no \
+         schedule can be judged"
+    )]
+    NoEnding,
     /// The guest ended before it could be told anything.
     #[error("the guest ended before its CPUs were ready: {0}")]
     NotReady(String),

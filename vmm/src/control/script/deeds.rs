@@ -1,0 +1,111 @@
+//! What a script tells a CPU to do. Which deeds there are the guest says, and a script can boot one guest after
+//! the other; so every name in a script that is nothing else on a CPU is looked for among the deeds of the
+//! guest that the CPU belongs to, when the script comes to it.
+
+use std::collections::BTreeSet;
+
+use rhai::{Array, Dynamic, Engine, EvalAltResult};
+
+use super::call::Deed;
+use super::cpu::Cpu;
+use super::failure::bad;
+use super::machine::set;
+use crate::lab::deed::{TellError, Value};
+
+type Answer<T> = Result<T, Box<EvalAltResult>>;
+
+/// Registers `tell`, and a function on a CPU for each name in `text`. Functions that are registered later, or
+/// with the types that they take, go before these.
+pub(super) fn register(engine: &mut Engine, text: &str) {
+    engine.register_fn("tell", |cpu: &mut Cpu, words: &str| -> Answer<Deed> {
+        cpu.tell(|operator, cpu, wait| operator.tell(cpu, words, wait))
+    });
+    for name in names(text) {
+        register_name(engine, name);
+    }
+}
+
+/// Everything in `text` that could be the name of a function.
+fn names(text: &str) -> BTreeSet<&str> {
+    let is_part = |it: char| it.is_ascii_alphanumeric() || it == '_';
+    let words = text.split(|it: char| !is_part(it));
+    words
+        .filter(|word| word.starts_with(|it: char| it.is_ascii_lowercase()))
+        .collect()
+}
+
+fn register_name(engine: &mut Engine, name: &str) {
+    let deed = || name.to_owned();
+    let it = deed();
+    engine.register_fn(name, move |cpu: &mut Cpu| tell(cpu, &it, vec![]));
+    let it = deed();
+    engine.register_fn(name, move |cpu: &mut Cpu, one: Dynamic| {
+        tell(cpu, &it, vec![one])
+    });
+    let it = deed();
+    engine.register_fn(name, move |cpu: &mut Cpu, one: Dynamic, two: Dynamic| {
+        tell(cpu, &it, vec![one, two])
+    });
+    let it = deed();
+    engine.register_fn(
+        name,
+        move |cpu: &mut Cpu, one: Dynamic, two: Dynamic, three: Dynamic| {
+            tell(cpu, &it, vec![one, two, three])
+        },
+    );
+    let it = deed();
+    engine.register_fn(
+        name,
+        move |cpu: &mut Cpu, one: Dynamic, two: Dynamic, three: Dynamic, four: Dynamic| {
+            tell(cpu, &it, vec![one, two, three, four])
+        },
+    );
+    let it = deed();
+    engine.register_fn(
+        name,
+        move |cpu: &mut Cpu,
+              one: Dynamic,
+              two: Dynamic,
+              three: Dynamic,
+              four: Dynamic,
+              five: Dynamic| tell(cpu, &it, vec![one, two, three, four, five]),
+    );
+}
+
+/// Tells `cpu` the deed `name` with `given`, of which the last may say whether it waits. A deed that answers
+/// with a list is waited for, and that is what comes of it.
+fn tell(cpu: &mut Cpu, name: &str, mut given: Vec<Dynamic>) -> Answer<Dynamic> {
+    let manifest = cpu.manifest();
+    let deed = manifest.deed(name).map_err(|error| match error {
+        error @ TellError::Unknown { .. } => bad(format!(
+            "nothing is called \"{name}\" on a CPU, and of its guest {error}"
+        )),
+        error => bad(error.to_string()),
+    })?;
+    let wait = given.pop_if(|last| last.is_bool());
+    let wait = wait.is_some_and(|wait| wait.as_bool().unwrap_or(false));
+    let values = given.into_iter().map(value).collect::<Result<_, _>>()?;
+    let command = manifest.command(deed, values, wait);
+    let command = command.map_err(|error| bad(error.to_string()))?;
+    let told = cpu.tell(|operator, cpu, wait| operator.post(cpu, &command, wait))?;
+    Ok(match deed.answers {
+        true => told.answer()?.into(),
+        false => Dynamic::from(told),
+    })
+}
+
+fn value(given: Dynamic) -> Answer<Value> {
+    let kind = given.type_name();
+    if let Ok(number) = given.as_int() {
+        let number = u64::try_from(number);
+        return number
+            .map(Value::Number)
+            .map_err(|_| bad(format!("{given} is no CPU, and no number to tell a CPU")));
+    }
+    if let Some(cpus) = given.clone().try_cast::<Array>() {
+        return Ok(Value::Cpus(set(cpus)?));
+    }
+    let word = given.into_string();
+    word.map(Value::Word)
+        .map_err(|_| bad(format!("a CPU is told nothing with a {kind}")))
+}

@@ -1,0 +1,337 @@
+//! What a CPU can be told, in the words in which people say it: a line of a case, a request of a client, a
+//! function of a script. The guest's manifest says which deeds there are and with what each is told; here
+//! they become commands for a mailbox. Knows no deed of any guest by name.
+
+use std::fmt;
+
+use shared::manifest::Argument;
+
+use super::mailbox::Command;
+use crate::cpus::CpuSet;
+use crate::manifest::{Deed, Manifest};
+
+/// The word behind a deed by which it is to wait until it has been done everywhere.
+const WAIT: &str = "wait";
+
+/// One thing with which a deed is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A CPU, or a number.
+    Number(u64),
+    /// CPUs.
+    Cpus(CpuSet),
+    /// A value of the key that the deed names.
+    Word(String),
+}
+
+/// Why something is not what a CPU of this guest can be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TellError {
+    /// The guest's manifest has no deed.
+    #[error(
+        "the guest does not say what its CPUs can be told: vmm describe shows no deed of its image"
+    )]
+    NoDeeds,
+    /// No deed of that name.
+    #[error("there is no deed \"{name}\"; there are {known}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Those there are.
+        known: String,
+    },
+    /// It is for all CPUs together.
+    #[error("\"{0}\" ends the workload, and is not for one CPU; finish tells it to all")]
+    Ends(String),
+    /// Less than it is told with, or something else.
+    #[error("\"{deed}\" is told as \"{form}\"{why}")]
+    Form {
+        /// The deed.
+        deed: String,
+        /// What is said.
+        form: String,
+        /// What is wrong, behind a comma; nothing if something is missing.
+        why: String,
+    },
+}
+
+impl Manifest {
+    /// The deed that somebody means by `name`: its own name or the other, with `_` as good as `-`.
+    ///
+    /// # Errors
+    /// [`TellError`] lists those there are, and refuses what ends the workload.
+    pub fn deed(&self, name: &str) -> Result<&Deed, TellError> {
+        let meant = name.replace('_', "-");
+        let found = self.deeds.iter().find(|deed| deed.is_called(&meant));
+        match found {
+            Some(deed) if deed.ends => Err(TellError::Ends(name.to_owned())),
+            Some(deed) => Ok(deed),
+            None if self.deeds.is_empty() => Err(TellError::NoDeeds),
+            None => Err(TellError::Unknown {
+                name: name.to_owned(),
+                known: self.known(|_| true),
+            }),
+        }
+    }
+
+    /// The names of deeds that one CPU can be told, as a list.
+    pub(crate) fn known(&self, is_meant: impl Fn(&Deed) -> bool) -> String {
+        let known = self.deeds.iter().filter(|it| !it.ends && is_meant(it));
+        let names = known.map(|it| match &it.alias {
+            Some(alias) => format!("{} ({alias})", it.name),
+            None => it.name.clone(),
+        });
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    /// What `text` tells a CPU, such as `call-many 1,3 wait`, and which deed that is.
+    ///
+    /// # Errors
+    /// [`TellError`] says what the deed is told with.
+    pub fn told(&self, text: &str) -> Result<(&Deed, Command), TellError> {
+        let mut words = text.split_whitespace();
+        let deed = self.deed(words.next().unwrap_or_default())?;
+        let mut words: Vec<_> = words.collect();
+        let waits = deed.may_wait
+            && words.len() == deed.arguments.len() + 1
+            && words.pop_if(|last| *last == WAIT).is_some();
+        let values = words
+            .iter()
+            .enumerate()
+            .map(|(place, word)| deed.value(place, word));
+        let values = values.collect::<Result<Vec<_>, _>>()?;
+        Ok((deed, self.command(deed, values, waits)?))
+    }
+
+    /// The command that tells `deed` with `values`.
+    ///
+    /// # Errors
+    /// [`TellError::Form`] if these are not what it is told with.
+    pub fn command(
+        &self,
+        deed: &Deed,
+        values: Vec<Value>,
+        waits: bool,
+    ) -> Result<Command, TellError> {
+        if waits && !deed.may_wait {
+            return Err(deed.form(", and cannot wait"));
+        }
+        if values.len() > deed.arguments.len() {
+            return Err(deed.form(", and with no more"));
+        }
+        if values.len() < deed.arguments.len() {
+            return Err(deed.form(""));
+        }
+        let mut command = Command::new(deed.number).waiting(waits);
+        for (place, (argument, value)) in deed.arguments.iter().zip(values).enumerate() {
+            match (argument, value) {
+                (Argument::Cpu | Argument::Number, Value::Number(number)) => {
+                    command.arguments[place] = number;
+                }
+                (Argument::Cpus, Value::Cpus(cpus)) => command.mask = cpus,
+                (Argument::Word, Value::Word(word)) => {
+                    command.arguments[place] = self.place(deed, &word)?;
+                }
+                (argument, _) => {
+                    let why = format!(", where {} is something else", argument.name());
+                    return Err(deed.form(&why));
+                }
+            }
+        }
+        Ok(command)
+    }
+
+    /// The command by which all of `cpus` end the workload, if the guest has one.
+    pub fn ending(&self, cpus: CpuSet) -> Option<Command> {
+        let deed = self.deeds.iter().find(|deed| deed.ends)?;
+        Some(Command::among(deed.number, cpus))
+    }
+
+    /// The name of the deed with this number.
+    pub fn deed_name(&self, number: u32) -> &str {
+        let deed = self.deeds.iter().find(|deed| deed.number == number);
+        deed.map_or("a command that has no name", |deed| &deed.name)
+    }
+
+    /// Which of the values of the deed's key `word` is.
+    fn place(&self, deed: &Deed, word: &str) -> Result<u64, TellError> {
+        let key = self
+            .options
+            .iter()
+            .find(|it| Some(&it.name) == deed.words_of.as_ref());
+        let values = key.map_or(&[][..], |key| &key.values);
+        let place = values.iter().position(|value| value.name == word);
+        place.map(|place| place as u64).ok_or_else(|| {
+            let names: Vec<_> = values.iter().map(|value| &*value.name).collect();
+            let why = format!(", where \"{word}\" is none of {}", names.join(", "));
+            deed.form(&why)
+        })
+    }
+}
+
+impl Deed {
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.alias.as_deref() == Some(name)
+    }
+
+    fn form(&self, why: &str) -> TellError {
+        TellError::Form {
+            deed: self.name.clone(),
+            form: self.to_string(),
+            why: why.to_owned(),
+        }
+    }
+
+    /// What `word` is as its argument at `place`.
+    fn value(&self, place: usize, word: &str) -> Result<Value, TellError> {
+        let Some(argument) = self.arguments.get(place) else {
+            let why = format!(", and \"{word}\" makes no sense behind that");
+            return Err(self.form(&why));
+        };
+        let wrong = |what: &str| self.form(&format!(", and \"{word}\" is {what}"));
+        Ok(match argument {
+            Argument::Cpu => Value::Number(word.parse().map_err(|_| wrong("no CPU"))?),
+            Argument::Number => Value::Number(word.parse().map_err(|_| wrong("no number"))?),
+            Argument::Cpus => {
+                let what = "no list of CPUs of any machine, such as 1,3 or 0-2";
+                Value::Cpus(word.parse().map_err(|_| wrong(what))?)
+            }
+            Argument::Word => Value::Word(word.to_owned()),
+        })
+    }
+}
+
+/// As it is told.
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        for argument in &self.arguments {
+            match (argument, &self.words_of) {
+                (Argument::Word, Some(key)) => write!(f, " {}", key.to_uppercase())?,
+                _ => write!(f, " {}", argument.name())?,
+            }
+        }
+        f.write_str(if self.may_wait { " [wait]" } else { "" })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::manifest::{Choice, Word};
+    use shared::manifest::Argument::{Cpu, Cpus, Number};
+
+    fn deed(number: u32, name: &str, arguments: &[Argument]) -> Deed {
+        Deed {
+            number,
+            name: name.to_owned(),
+            alias: None,
+            arguments: arguments.to_vec(),
+            words_of: None,
+            about: String::new(),
+            may_wait: false,
+            in_handler: false,
+            answers: false,
+            in_case: true,
+            ends: false,
+        }
+    }
+
+    /// What some guest says of its deeds.
+    pub(crate) fn manifest() -> Manifest {
+        let mut calls = deed(3, "call-many", &[Cpus]);
+        calls.alias = Some("many".to_owned());
+        calls.may_wait = true;
+        let mut stores = deed(4, "store", &[Argument::Word, Number]);
+        stores.words_of = Some("var".to_owned());
+        let mut ends = deed(9, "finish", &[Cpus]);
+        (ends.ends, ends.in_case) = (true, false);
+        let value = |name: &str| Choice {
+            name: name.to_owned(),
+            broken: false,
+            harmless: false,
+        };
+        Manifest {
+            deeds: vec![
+                deed(1, "call-single", &[Cpu]),
+                deed(2, "irqs-off", &[]),
+                calls,
+                stores,
+                ends,
+            ],
+            options: vec![Word {
+                name: "var".to_owned(),
+                about: String::new(),
+                search: "without-effect",
+                set_to: None,
+                values: vec![value("x"), value("y")],
+            }],
+            ..Manifest::default()
+        }
+    }
+
+    #[test]
+    fn words_become_the_command_that_the_manifest_says() {
+        let manifest = manifest();
+        let told = |text| manifest.told(text).unwrap().1;
+        assert_eq!(told("call-single 2"), Command::about(1, 2));
+        assert_eq!(told("irqs_off"), Command::new(2));
+        let many = Command::among(3, CpuSet::from_iter([1, 3]));
+        assert_eq!(told("many 1,3"), many);
+        assert_eq!(told("call-many 1,3 wait"), many.waiting(true));
+        let mut stores = Command::new(4);
+        stores.arguments = [1, 7, 0, 0];
+        assert_eq!(told("store y 7"), stores);
+        let all = CpuSet::from_iter([0, 1]);
+        assert_eq!(manifest.ending(all.clone()), Some(Command::among(9, all)));
+    }
+
+    #[test]
+    fn what_is_not_told_so_is_answered_with_how_it_is() {
+        let manifest = manifest();
+        for (text, why) in [
+            (
+                "dance",
+                "there is no deed \"dance\"; there are call-single, irqs-off, call-many (many), store",
+            ),
+            ("finish 0", "ends the workload"),
+            ("call-single", "told as \"call-single CPU\""),
+            ("call-single x", "\"x\" is no CPU"),
+            ("call-single 1 wait", "\"wait\" makes no sense"),
+            ("irqs-off 1", "\"1\" makes no sense"),
+            ("many", "told as \"call-many CPUS [wait]\""),
+            ("many wait", "\"wait\" is no list of CPUs"),
+            ("many 1 wait wait", "makes no sense"),
+            (
+                "store z 1",
+                "told as \"store VAR N\", where \"z\" is none of x, y",
+            ),
+            ("store x", "told as \"store VAR N\""),
+            ("store x y", "\"y\" is no number"),
+        ] {
+            let error = manifest.told(text).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+        assert_eq!(
+            Manifest::default().told("x").unwrap_err(),
+            TellError::NoDeeds
+        );
+        assert_eq!(Manifest::default().ending(CpuSet::default()), None);
+    }
+
+    #[test]
+    fn values_of_another_kind_are_refused() {
+        let manifest = manifest();
+        let tell = |name, values, waits| {
+            let deed = manifest.deed(name).unwrap();
+            manifest
+                .command(deed, values, waits)
+                .unwrap_err()
+                .to_string()
+        };
+        let number = Value::Number(1);
+        assert!(tell("many", vec![number.clone()], true).contains("CPUS is something else"));
+        assert!(tell("call-single", vec![number.clone()], true).contains("cannot wait"));
+        assert!(tell("irqs-off", vec![number], false).contains("no more"));
+    }
+}
