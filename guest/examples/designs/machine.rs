@@ -5,10 +5,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use guest::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
-use guest::sync::event::Event;
-use guest::sync::listener::listen;
-use guest::sync::mask::CpuMask;
+use kit::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
+use kit::sync::event::Event;
+use kit::sync::listener::listen;
+use kit::sync::mask::CpuMask;
 
 use crate::coherence::Coherence;
 

@@ -16,8 +16,8 @@ use guest::ipi::list::ElementList;
 use guest::ipi::queue::QueueKind;
 use guest::ipi::single::Singles;
 use guest::ipi::{Functions, Ipi};
-use guest::lab::Lab;
 use guest::machine::Machine;
+use kit::lab::Lab;
 use machine::{CPUS, OneThread, Tally};
 
 /// Rounds before anything is counted: caches warm up, and memory comes back for the first time.
