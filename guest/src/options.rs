@@ -123,7 +123,8 @@ impl kit::options::Options for Options {
     fn set<'a>(&mut self, key: &'a str, value: &'a str) -> Result<(), OptionsError<'a>> {
         match key {
             "workload" => {
-                self.workload = choose(key, value, Program::ALL.map(|it| (it.name(), it)))?
+                let programs = Program::ALL.map(|it| (it.name(), it));
+                self.workload = choose(key, value, programs)?;
             }
             "queue" => self.queue = choose(key, value, QueueKind::ALL.map(|it| (it.name(), it)))?,
             "to" => self.round.to = choose(key, value, To::ALL.map(|it| (it.name(), it)))?,

@@ -87,7 +87,7 @@ fn per(sum: u64, calls: u64) -> String {
 
 fn sum_over_cpus(path: &Path, counter: impl Fn(&CpuCounters) -> &AtomicU64) -> u64 {
     (0..CPUS)
-        .map(|cpu| counter(path.machine.lab.counters(cpu)).load(Ordering::Relaxed))
+        .map(|cpu| counter(path.machine.lab.own_counters(cpu)).load(Ordering::Relaxed))
         .sum()
 }
 
