@@ -17,6 +17,9 @@ pub mod counters;
 pub mod effective;
 pub mod handler;
 pub mod lab;
+pub mod mailbox;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod mailbox_test;
 pub mod manifest;
 #[cfg(feature = "image")]
 pub mod metal;

@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use kit::lab::{CpuMailbox, Lab};
 use kit::platform::{CpuId, Doorbell, Platform};
 use kit::probe;
+use kit::specimen::{Fate, Part};
 use kit::sync::atomic::{Ordering as SharedOrdering, fence};
 use kit::sync::mask::{AtomicCpuMask, CpuMask, Targets};
 use kit::sync::waiting::Waiting;
@@ -26,10 +27,9 @@ use shared::mailbox::{ANSWERS, Refusal, Verb, WAIT};
 
 use super::calls;
 use super::functions::{Function, Workload};
-use crate::Part;
 use crate::ipi::Ipi;
 use crate::ipi::csd::{Call, CallSingleData};
-use crate::ipi::hotplug::{Fate, HotplugError};
+use crate::ipi::hotplug::HotplugError;
 
 /// The puppets of one machine.
 #[derive(Debug)]
