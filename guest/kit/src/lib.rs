@@ -2,7 +2,7 @@
 //!
 //! A guest implements one trait, [`Specimen`](specimen::Specimen), over any machine of CPUs that interrupt each
 //! other ([`Platform`](platform::Platform)). The kit supplies the machines: bare metal, with everything from the
-//! first instruction on, in an image (feature `image`, [`guest!`]); and threads of a process, for tests.
+//! first instruction on, in an image (feature `image`, macro `guest!`); and threads of a process, for tests.
 //! It knows no queue and no call: what a guest does, counts, watches and takes on its command line, the guest says
 //! itself, in its manifest ([`declare!`]).
 

@@ -4,7 +4,7 @@
 //!
 //! **The end.** A CPU told to finish counts itself in and goes on taking interrupts. When all are in that were
 //! told, none of them makes another call, and every interrupt they sent is pending at its target or has been
-//! taken. Each then sends itself the vector of the lowest priority, [`Vector::LAST`]: when that has arrived,
+//! taken. Each then sends itself the vector of the lowest priority, [`Vector::LAST`](kit::platform::Vector::LAST): when that has arrived,
 //! so have all that were pending before it, without a call vector being sent that could rescue a lost call.
 //! When all have taken theirs nothing is in flight between them, and the first of them looks for what was left
 //! behind. It waits for no call: one that has not run by now is lost. CPUs that were not told may hang for
