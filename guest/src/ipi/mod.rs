@@ -16,18 +16,19 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 
+use kit::counters::count;
+use kit::declare;
+use kit::handler;
+use kit::manifest::Record;
+use kit::platform::{CpuId, Platform, Vector};
+use kit::probe;
+use kit::sync::irq::irqs_off;
+use kit::sync::mask::{CpuMask, Targets};
+use kit::sync::pending::Pending;
 use shared::lab::Oracle;
-use shared::manifest::PointRole;
 
-use crate::counters::count;
-use crate::declare;
 use crate::machine::Machine;
-use crate::manifest::Record;
-use crate::platform::{CpuId, Platform, Vector};
-use crate::probe;
-use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::irq::irqs_off;
-use crate::sync::mask::{CpuMask, Targets};
+use crate::vectors::{MANY, SINGLE};
 use csd::{Call, CallSingleData};
 use hotplug::Hotplug;
 use queue::{ManyQueue, QueueKind};
@@ -35,10 +36,6 @@ use single::Singles;
 use stop::Stop;
 
 declare!([2] Record::stretch("many.enter", "many.done", "call many"));
-declare! {
-    Record::point("irq.enter", PointRole::HandlerBegin),
-    Record::point("irq.exit", PointRole::HandlerEnd),
-}
 
 /// The functions that calls name, kept by whoever makes the calls.
 pub trait Functions<P: Platform>: Sized + Sync {
@@ -85,8 +82,7 @@ pub struct Ipi<P: Platform, F> {
     many: Box<dyn ManyQueue<P>>,
     hotplug: Hotplug,
     stop: Stop,
-    /// By CPU: how often it has taken [`Vector::Last`].
-    caught_up: Box<[AtomicU32]>,
+    pending: Pending,
 }
 
 impl<P: Platform, F: fmt::Debug> fmt::Debug for Ipi<P, F> {
@@ -110,7 +106,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             singles,
             hotplug: Hotplug::new(),
             stop: Stop::new(cpus),
-            caught_up: (0..cpus).map(|_| AtomicU32::new(0)).collect(),
+            pending: Pending::new(cpus),
             machine,
             functions,
         }
@@ -231,40 +227,36 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
 
     /// The interrupt handler of `vector`. Interrupts are off and stay off.
     pub fn handle(&self, vector: Vector) {
-        probe!(self.machine.platform, "irq.enter", 0, vector as u64);
-        self.machine.counters().count_received(vector);
+        let machine = &self.machine;
+        handler::run(&machine.platform, &machine.lab, vector, || {
+            self.serve(vector);
+        });
+    }
+
+    fn serve(&self, vector: Vector) {
         self.machine.quiescent();
         let served = match vector {
-            Vector::Single => Some(self.singles.handle(&self.machine, &|call| self.run(call))),
-            Vector::Many => Some(self.many.handle(&self.machine, &|call| self.run(call))),
-            Vector::Wake | Vector::Measured => None,
-            Vector::Last => {
-                let caught_up = &self.caught_up[self.machine.this_cpu()];
-                caught_up.fetch_add(1, Ordering::Relaxed);
+            SINGLE => Some(self.singles.handle(&self.machine, &|call| self.run(call))),
+            MANY => Some(self.many.handle(&self.machine, &|call| self.run(call))),
+            Vector::LAST => {
+                self.pending.has_caught_up(self.machine.this_cpu());
                 None
             }
+            _ => None,
         };
         if served == Some(0) {
             count(&self.machine.counters().empty_received, 1);
         }
         // Another interrupt would have come on the same stack.
         if self.machine.platform.irqs_enabled() {
-            self.machine.report(Oracle::InterruptsOn, 0, vector as u64);
+            let vector = vector.number().into();
+            self.machine.report(Oracle::InterruptsOn, 0, vector);
         }
-        probe!(self.machine.platform, "irq.exit", 0, vector as u64);
     }
 
-    /// Takes every interrupt that is pending on this CPU, whose interrupts are on: not all hosts do so as soon as
-    /// they are. The one that it sends itself for this has the lowest priority.
+    /// Takes every interrupt that is pending on this CPU, whose interrupts are on.
     pub fn take_pending(&self) {
-        let platform = &self.machine.platform;
-        let me = self.machine.this_cpu();
-        let before = self.caught_up[me].load(Ordering::Relaxed);
-        let has_come = || self.caught_up[me].load(Ordering::Relaxed) != before;
-        platform.send_ipi(me, Vector::Last);
-        while !has_come() {
-            platform.idle_unless(&has_come);
-        }
+        self.pending.take(&self.machine.platform);
     }
 
     /// Lets a caller that can wait do so until there is memory for its next call, as calls themselves cannot.

@@ -2,11 +2,10 @@
 //! with what, and what it means. [`puppet`](super::puppet) does it; whoever posts commands finds all of this
 //! in the image's manifest.
 
+use kit::declare;
+use kit::manifest::Record;
 use shared::manifest::Argument::{self, Cpu, Cpus};
 use shared::manifest::{ANSWERS, ENDS, IN_CASE, IN_HANDLER, MAY_WAIT};
-
-use crate::declare;
-use crate::manifest::Record;
 
 /// A call, which can be waited for.
 const CALL: u32 = IN_CASE | MAY_WAIT;

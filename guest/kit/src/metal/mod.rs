@@ -1,0 +1,23 @@
+//! Bare metal: everything between the first instruction and the portable guest that is x86.
+//!
+//! It is a unikernel's worth and no more. One address space, identity-mapped; no user mode, no
+//! device interrupts, nothing ever freed, nobody ever preempted. What is left is what cross-CPU
+//! calls need: CPUs, their local APICs, a few interrupt vectors, and a way to say what went wrong.
+
+pub mod acpi;
+pub mod apic;
+pub mod boot;
+pub mod clock;
+pub mod console;
+pub mod cpu;
+pub mod end;
+pub mod heap;
+pub mod hypercall;
+pub mod mem;
+pub mod paging;
+pub mod physical;
+pub mod platform;
+pub mod smp;
+pub mod start;
+pub mod start_info;
+pub mod traps;

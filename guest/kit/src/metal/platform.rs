@@ -1,0 +1,307 @@
+//! [`Platform`] on bare metal.
+
+use core::arch::naked_asm;
+use core::hint::spin_loop;
+use core::iter::once;
+use core::ptr;
+#[cfg(feature = "explore")]
+use core::sync::atomic::Ordering;
+
+use crate::declare;
+use crate::lab::Lab;
+use crate::manifest::Record;
+use crate::options::ApicMode;
+use crate::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
+use crate::probe;
+use crate::route::{Operation, Router, operations};
+use crate::sync::mask::CpuMask;
+use shared::lab::Transport;
+use shared::manifest::PointRole;
+use shared::ports::{DOORBELL, Dispatch, WIRE};
+use shared::probe::{HELD, TRACED};
+use x86_64::instructions::interrupts;
+use x86_64::instructions::port::Port;
+
+use super::apic::{self, Command, Destination};
+use super::clock;
+use super::cpu::Cpu;
+use super::hypercall::Hypercall;
+use super::smp;
+
+declare!(Record::point("ipi.send", PointRole::Send));
+
+/// The machine under the portable guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Metal {
+    /// How IPIs to others leave.
+    pub router: Router,
+    /// The mode the APICs are in.
+    pub mode: ApicMode,
+    /// What sends IPIs as hypercalls, where that works.
+    pub hypercall: Option<Hypercall>,
+    /// Whether the x2APIC's ICR is written behind a fence.
+    pub icr_fence: bool,
+    /// APIC ids by CPU.
+    pub apic_ids: &'static [u32],
+    /// Where IPIs are counted.
+    pub lab: Lab,
+    /// Whether the monitor offered that lab, and so listens at the doorbell.
+    pub has_doorbell: bool,
+    /// Cycles of the TSC in a second.
+    pub hz: u64,
+    /// Whether IPIs to oneself go by the wire.
+    pub self_ipi_by_wire: bool,
+    /// Whether time does not pass.
+    pub clock_stopped: bool,
+}
+
+unsafe extern "C" {
+    /// The first of the image's points, which the linker script puts in front of the others.
+    static probes_start: Point;
+}
+
+impl Metal {
+    /// Sends `vector` to CPUs by `transport`, counts that, and returns how many operations it took.
+    fn send(&self, vector: Vector, transport: Transport, cpus: impl Iterator<Item = CpuId>) -> u64 {
+        let mut targets = 0;
+        let ids = cpus.inspect(|_| targets += 1).map(|cpu| self.apic_ids[cpu]);
+        let mut sent = 0;
+        for operation in operations(transport, ids) {
+            self.perform(operation, vector, transport);
+            sent += 1;
+        }
+        self.lab
+            .counters(self.this_cpu())
+            .count_ipi(transport, sent, targets);
+        sent
+    }
+
+    fn perform(&self, operation: Operation, vector: Vector, transport: Transport) {
+        let own = self.apic_ids[self.this_cpu()];
+        let dispatch = |target| Dispatch {
+            target,
+            vector: vector.number(),
+        };
+        probe!(
+            *self,
+            "ipi.send",
+            for target in operation.targets(self.apic_ids, own) => 0,
+            u32::from(dispatch(target)).into()
+        );
+        let destination = match operation {
+            Operation::Physical(target) if transport == Transport::Wire => {
+                // Earlier stores are visible before the port is written (SDM Vol. 3A 9.2.2, 9.3).
+                hand_over(dispatch(target).into());
+                return;
+            }
+            Operation::Window { first, bits } => {
+                let hypercall = self.hypercall.expect("chosen only where it works");
+                let delivered = hypercall.send_ipi(bits, first, vector);
+                assert!(
+                    delivered >= 0,
+                    "KVM_HC_SEND_IPI worked once, and now fails: {delivered}"
+                );
+                return;
+            }
+            Operation::Physical(target) => Destination::Physical(target),
+            Operation::Cluster { cluster, members } => {
+                Destination::Logical(Operation::logical_id(cluster, members))
+            }
+            Operation::AllButSelf => Destination::AllButSelf,
+        };
+        apic::send(Command::Fixed(vector.number()), destination, self.icr_fence);
+    }
+
+    /// The transport for an IPI to `targets`, of which this CPU is none.
+    fn transport(&self, targets: &CpuMask) -> Transport {
+        let ids = targets.iter().map(|cpu| self.apic_ids[cpu]);
+        let are_all = || targets.len() + 1 == self.apic_ids.len();
+        self.router.transport(&ids, are_all)
+    }
+}
+
+impl Platform for Metal {
+    fn this_cpu(&self) -> CpuId {
+        Cpu::current().index
+    }
+
+    fn send_ipi(&self, target: CpuId, vector: Vector) -> u64 {
+        let transport = if target == self.this_cpu() {
+            if self.self_ipi_by_wire {
+                Transport::Wire
+            } else {
+                self.mode.transport()
+            }
+        } else {
+            let are_all = || self.apic_ids.len() == 2;
+            let id = once(self.apic_ids[target]);
+            self.router.transport(&id, are_all)
+        };
+        self.send(vector, transport, once(target))
+    }
+
+    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) -> u64 {
+        self.send(vector, self.transport(targets), targets.iter())
+    }
+
+    fn irqs_enabled(&self) -> bool {
+        interrupts::are_enabled()
+    }
+
+    fn irqs_disable(&self) {
+        #[cfg(feature = "explore")]
+        if interrupts::are_enabled() {
+            crate::sync::stops::before_irqs_off();
+        }
+        interrupts::disable();
+    }
+
+    fn irqs_enable(&self) {
+        interrupts::enable();
+    }
+
+    fn relax(&self) {
+        spin_loop();
+    }
+
+    #[cfg(feature = "explore")]
+    #[inline(always)]
+    fn wait_begins(&self) {
+        // A load and a store: handlers leave it as they find it.
+        let waits = self.lab.waits(self.this_cpu());
+        waits.store(waits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "explore")]
+    #[inline(always)]
+    fn wait_ends(&self) {
+        let waits = self.lab.waits(self.this_cpu());
+        waits.store(waits.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+    }
+
+    fn ring(&self, doorbell: Doorbell) {
+        if self.has_doorbell {
+            // SAFETY: the port is the monitor's, which offered a lab and so listens; a write to it changes
+            // no memory.
+            unsafe { Port::<u32>::new(DOORBELL).write(doorbell as u32) };
+        }
+    }
+
+    fn reached(&self, point: &'static Point, call: u64, detail: u64) {
+        let now = self.timestamp();
+        let cpu = self.this_cpu();
+        let first = &raw const probes_start;
+        let index = (ptr::from_ref(point).addr() - first.addr()) / size_of::<Point>();
+        let armed = point.armed();
+        if armed & TRACED != 0 {
+            self.lab.ring(cpu).append(now, index, call, detail);
+        }
+        if armed & HELD != 0 && self.has_doorbell && self.lab.is_armed(cpu, index) {
+            ring_at(point, call);
+        }
+    }
+
+    fn idle_unless(&self, done: &dyn Fn() -> bool) {
+        idle_unless(|| {
+            done() || {
+                probe!(*self, "cpu.idle");
+                false
+            }
+        });
+    }
+
+    fn start_cpu(&self, cpu: CpuId) -> Result<(), NotStarted> {
+        smp::restart(cpu, self.apic_ids[cpu]).map_err(|_| NotStarted)
+    }
+
+    fn timestamp(&self) -> u64 {
+        // Not zero, which in the ledger means that something has yet to happen.
+        if self.clock_stopped { 1 } else { clock::now() }
+    }
+
+    fn cycles_per_second(&self) -> u64 {
+        self.hz
+    }
+}
+
+/// Rings the doorbell at `point`, with the call at hand. A function of its own, so that of the registers
+/// only those matter meanwhile that functions preserve ([`shared::stop`]). The port is the monitor's, which has
+/// offered a lab, or it would not have armed a point; a write to it changes no memory of its own.
+#[unsafe(naked)]
+extern "C" fn ring_at(_point: &'static Point, _call: u64) {
+    naked_asm!(
+        "mov edx, {port}",
+        "mov eax, {reached}",
+        "out dx, eax",
+        "ret",
+        port = const DOORBELL as u32,
+        reached = const Doorbell::Reached as u32,
+    )
+}
+
+/// Hands an IPI to the monitor, likewise.
+#[unsafe(naked)]
+extern "C" fn hand_over(_dispatch: u32) {
+    naked_asm!(
+        "mov edx, {port}",
+        "mov eax, edi",
+        "out dx, eax",
+        "ret",
+        port = const WIRE as u32,
+    )
+}
+
+/// The point before every access to memory that CPUs share, with what [`crate::sync::stops`] calls there.
+#[cfg(feature = "explore")]
+mod access {
+    use super::{Point, naked_asm, ring_at};
+
+    // SAFETY: the section holds points and nothing else.
+    #[unsafe(link_section = ".probes")]
+    static POINT: Point = Point::new(shared::stop::NAME, file!(), line!());
+
+    // SAFETY: the one definition of what the portable code declares, with the same signature.
+    #[unsafe(naked)]
+    #[unsafe(no_mangle)]
+    extern "C" fn stop_before(_word: u64) {
+        naked_asm!(
+            "cmp dword ptr [rip + {point} + {armed}], 0",
+            "je 2f",
+            "mov rsi, rdi",
+            "lea rdi, [rip + {point}]",
+            "jmp {ring_at}",
+            "2:",
+            "ret",
+            point = sym POINT,
+            armed = const core::mem::offset_of!(Point, armed),
+            ring_at = sym ring_at,
+        )
+    }
+}
+
+/// [`Platform::idle_unless`], for a CPU that has no guest yet or no more.
+pub fn idle_unless(done: impl Fn() -> bool) {
+    interrupts::disable();
+    if done() {
+        interrupts::enable();
+    } else {
+        // `sti` lets no interrupt in before the next instruction is over, so one that arrives after
+        // the test ends the `hlt`.
+        enable_and_halt();
+    }
+}
+
+/// Halts until an interrupt has been handled, with interrupts on from here.
+#[unsafe(naked)]
+extern "C" fn enable_and_halt() {
+    naked_asm!(
+        "push rbp", // a frame, so that a backtrace finds who is idle
+        "mov rbp, rsp",
+        "sti",
+        ".globl idle_hlt",
+        "idle_hlt:",
+        "hlt",
+        "pop rbp",
+        "ret",
+    )
+}

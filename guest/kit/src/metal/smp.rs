@@ -1,0 +1,127 @@
+//! Bringing the other CPUs up: INIT, start-up IPI, and a second one for those that did not answer (SDM
+//! Vol. 3A 10.4.4). They start all at once, and each finds its own area by its APIC id.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::slice;
+use core::sync::atomic::Ordering;
+
+use crate::platform::CpuId;
+use x86_64::instructions::{hlt, interrupts};
+
+use super::apic::{self, Command, Destination};
+use super::boot::{TRAMPOLINE, trampoline_end, trampoline_start};
+use super::clock::{self, Deadline};
+use super::cpu::{Area, Cpu};
+use super::paging;
+use super::physical::PAGE;
+
+/// Between INIT and start-up IPI. The manual's 10 ms are for processors of the last century, and Linux
+/// waits not at all; a monitor's thread needs a moment to notice.
+const AFTER_INIT_MICROS: u64 = 200;
+/// Until a CPU that has not answered is sent a second start-up IPI.
+const FIRST_ANSWER_MICROS: u64 = 100_000;
+/// Until a CPU that has not answered is given up. A host with more vCPUs than processors takes its time.
+const LAST_ANSWER_MICROS: u64 = 30_000_000;
+
+/// CPUs that never came up.
+#[derive(Debug)]
+pub struct Missing(Vec<Starting>);
+
+/// A CPU, and the id of its APIC.
+type Starting = (&'static Cpu, u32);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "{count} of the CPUs that the MADT lists did not start:")?;
+        for (cpu, id) in &self.0 {
+            write!(f, " {} (APIC id {id})", cpu.index)?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts every CPU of `apic_ids` but the first, which is the one that calls, and waits until all are
+/// online. The trampoline's page must be RAM.
+///
+/// # Errors
+/// Names those that do not come up in time.
+pub fn start_others(apic_ids: &[u32]) -> Result<(), Missing> {
+    let others = apic_ids.iter().enumerate().skip(1);
+    let cpus: Vec<Starting> = others
+        .map(|(index, id)| (Area::allocate(index, *id), *id))
+        .collect();
+    for (cpu, _) in &cpus {
+        cpu.guard_stacks();
+    }
+    paging::flush();
+    install_trampoline();
+
+    start(cpus)
+}
+
+/// Starts `cpu` again, which has left by way of [`park`], and waits until it is online.
+///
+/// # Errors
+/// If it does not come up in time.
+pub fn restart(cpu: CpuId, apic_id: u32) -> Result<(), Missing> {
+    // SAFETY: the CPU has left: it halts with interrupts off, or is about to, and looks at its area no
+    // more before it starts anew. It is reached only from the path, where one CPU at a time comes or
+    // goes, so nobody else is about to start it.
+    let cpu = unsafe { Area::renew(cpu, apic_id) };
+    start(alloc::vec![(cpu, apic_id)])
+}
+
+/// Where a CPU stays that has left: nothing but INIT wakes it.
+pub fn park() -> ! {
+    loop {
+        interrupts::disable();
+        hlt();
+    }
+}
+
+/// Starts all of `cpus` at once.
+fn start(cpus: Vec<Starting>) -> Result<(), Missing> {
+    let hz = clock::frequency();
+    let start_up = Command::StartUp((TRAMPOLINE / PAGE) as u8);
+    let is_online = |(cpu, _): &Starting| cpu.online.load(Ordering::Acquire);
+    for (_, id) in &cpus {
+        apic::send(Command::Init, Destination::Physical(*id), true);
+    }
+    Deadline::after_micros(AFTER_INIT_MICROS, hz).spin_until(|| false);
+    for (_, id) in &cpus {
+        apic::send(start_up, Destination::Physical(*id), true);
+    }
+
+    let mut waiting = cpus.iter().copied().peekable();
+    let mut wait = |micros| {
+        let all_online = || {
+            while waiting.next_if(is_online).is_some() {}
+            waiting.peek().is_none()
+        };
+        Deadline::after_micros(micros, hz).spin_until(all_online)
+    };
+    if wait(FIRST_ANSWER_MICROS) {
+        return Ok(());
+    }
+    for (_, id) in cpus.iter().filter(|cpu| !is_online(cpu)) {
+        apic::send(start_up, Destination::Physical(*id), true);
+    }
+    if wait(LAST_ANSWER_MICROS) {
+        return Ok(());
+    }
+    Err(Missing(
+        cpus.into_iter().filter(|cpu| !is_online(cpu)).collect(),
+    ))
+}
+
+fn install_trampoline() {
+    let start = &raw const trampoline_start;
+    let len = &raw const trampoline_end as usize - start as usize;
+    // SAFETY: the two symbols bound the trampoline as linked.
+    let code = unsafe { slice::from_raw_parts(start, len) };
+    // SAFETY: the page is RAM, by the caller's word, and nothing in the guest uses it.
+    let page = unsafe { slice::from_raw_parts_mut(TRAMPOLINE as *mut u8, len) };
+    page.copy_from_slice(code);
+}

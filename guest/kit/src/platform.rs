@@ -1,0 +1,105 @@
+//! The one trait through which a guest reaches the machine it runs on.
+//!
+//! It is implemented by bare metal and, on the host, by test machines whose CPUs are threads. It may not grow a method that only one caller needs.
+
+pub use crate::sync::mask::CpuId;
+use crate::sync::mask::CpuMask;
+use crate::vectors::RANGE;
+pub use shared::ports::Doorbell;
+pub use shared::probe::Point;
+
+/// The vector of an interrupt between CPUs. Of those that are pending, the one with the highest number is taken
+/// first. [`vectors!`](crate::vectors!) makes those of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Vector(u8);
+
+impl Vector {
+    /// The vector with this number.
+    ///
+    /// # Panics
+    /// When compiled, if the number is not in [`RANGE`].
+    pub const fn new(number: u8) -> Self {
+        assert!(RANGE.start <= number && number < RANGE.end);
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Its place in [`RANGE`].
+    pub const fn index(self) -> usize {
+        (self.0 - RANGE.start) as usize
+    }
+}
+
+/// A CPU was told to start and did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotStarted;
+
+/// A machine with several CPUs that can interrupt each other.
+///
+/// Every method acts on, or as, the CPU that calls it.
+pub trait Platform: Sync + 'static {
+    /// The CPU this code runs on.
+    fn this_cpu(&self) -> CpuId;
+
+    /// Sends `vector` to `target`. To the caller itself it comes at once, whatever way other IPIs go, unless the
+    /// monitor wants those as well (`self-ipi=wire`).
+    ///
+    /// It is ordered like a store-release: whatever the caller wrote before is visible to the
+    /// handler. On x2APIC, whose ICR write is not ordered behind earlier stores, that takes a fence
+    /// (Linux ce4e240c279a).
+    ///
+    /// Returns how many operations that took.
+    fn send_ipi(&self, target: CpuId, vector: Vector) -> u64;
+
+    /// As [`Platform::send_ipi`], to every CPU of `targets`, of which there may be none.
+    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) -> u64;
+
+    /// Whether interrupts are enabled (x86: `RFLAGS.IF`).
+    fn irqs_enabled(&self) -> bool;
+
+    /// Disables interrupts.
+    fn irqs_disable(&self);
+
+    /// Enables interrupts; one that is pending is taken at once.
+    fn irqs_enable(&self);
+
+    /// One turn of a loop that waits for another CPU (x86: `pause`).
+    fn relax(&self);
+
+    /// This CPU enters a loop that waits for others ([`Waiting`](crate::sync::waiting::Waiting)).
+    fn wait_begins(&self) {}
+
+    /// It leaves the loop that it has entered last.
+    fn wait_ends(&self) {}
+
+    /// Tells the host something, if it listens.
+    fn ring(&self, doorbell: Doorbell);
+
+    /// This CPU has come to `point`, which a host has armed, with the call whose raw id is `call`, or 0:
+    /// writes that with `detail` into the trace, and tells the host, for whichever the point is armed. It may
+    /// be away for long, but changes nothing else.
+    fn reached(&self, point: &'static Point, call: u64, detail: u64);
+
+    /// Sleeps until an interrupt has been handled (x86: `sti; hlt`, interrupts on again afterwards).
+    /// The condition is tested with interrupts off, so that an interrupt that changes it is not
+    /// slept through; with `done` already true it returns at once.
+    fn idle_unless(&self, done: &dyn Fn() -> bool);
+
+    /// Starts `cpu`, which was parked after its part of the run had returned
+    /// ([`Part::Left`](crate::specimen::Part)), and returns once it runs.
+    ///
+    /// # Errors
+    /// [`NotStarted`] if it does not.
+    fn start_cpu(&self, cpu: CpuId) -> Result<(), NotStarted>;
+
+    /// A clock that never goes back on one CPU and is close to equal on all (x86: the TSC), in
+    /// cycles.
+    fn timestamp(&self) -> u64;
+
+    /// How many cycles of [`Platform::timestamp`] make a second.
+    fn cycles_per_second(&self) -> u64;
+}

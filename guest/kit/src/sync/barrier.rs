@@ -1,0 +1,45 @@
+//! A meeting point of all CPUs, for the workloads. It sleeps instead of spinning: a spinning vCPU
+//! would take the host's processor from those that are still on their way.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use super::mask::CpuMask;
+use crate::platform::{Platform, Vector};
+
+/// A barrier for a fixed number of CPUs, reusable at once.
+#[derive(Debug)]
+pub struct Barrier {
+    cpus: usize,
+    arrived: AtomicUsize,
+    generation: AtomicUsize,
+}
+
+impl Barrier {
+    /// A barrier that opens when `cpus` CPUs have arrived.
+    pub fn new(cpus: usize) -> Self {
+        Self {
+            cpus,
+            arrived: AtomicUsize::new(0),
+            generation: AtomicUsize::new(0),
+        }
+    }
+
+    /// Arrives, and returns once everybody has. Interrupts are on while it waits, so calls to this
+    /// CPU are served. The last to arrive wakes the others.
+    pub fn wait<P: Platform>(&self, platform: &P) {
+        let generation = self.generation.load(Ordering::Acquire);
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 < self.cpus {
+            let open = || self.generation.load(Ordering::Acquire) != generation;
+            while !open() {
+                platform.idle_unless(&open);
+            }
+            return;
+        }
+        self.arrived.store(0, Ordering::Relaxed);
+        self.generation
+            .store(generation.wrapping_add(1), Ordering::Release);
+        let mut others = CpuMask::all(self.cpus);
+        others.remove(platform.this_cpu());
+        platform.send_ipi_mask(&others, Vector::WAKE);
+    }
+}
