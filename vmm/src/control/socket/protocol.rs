@@ -10,12 +10,11 @@ use serde_json::{Map, Value, json};
 use shared::ledger::CallId;
 use shared::mailbox::Verb;
 
-use crate::control::operator::{
-    DEEDS, Operator, OperatorError, Ticket, Wait, Watch, counters, oracle,
-};
+use crate::control::operator::{DEEDS, Operator, OperatorError, Ticket, Wait, Watch, counters};
 use crate::cpus::CpuSet;
 use crate::lab::judge::CallName;
 use crate::lab::mailbox::Command;
+use crate::lab::oracles::NoSuchOracle;
 use crate::machine::holding::HeldBy;
 use crate::machine::tally::REASONS;
 
@@ -178,6 +177,9 @@ enum Refusal {
     /// It is none.
     #[error("{0}")]
     Bad(String),
+    /// It names an oracle that there is not.
+    #[error(transparent)]
+    Oracle(#[from] NoSuchOracle),
     /// There is no machine at this moment.
     #[error("there is no machine at this moment")]
     NoMachine,
@@ -190,7 +192,7 @@ impl Refusal {
     /// The word by which programs tell refusals apart.
     fn kind(&self) -> &'static str {
         match self {
-            Self::Bad(_) => "bad-request",
+            Self::Bad(_) | Self::Oracle(_) => "bad-request",
             Self::NoMachine | Self::Operator(OperatorError::Over(_)) => "over",
             Self::Operator(OperatorError::TimedOut { .. }) => "timed-out",
             Self::Operator(_) => "refused",
@@ -366,14 +368,8 @@ fn obey(
         Request::WireDeliver { from, to, nth } => operator.wire_deliver(from, to, nth)?,
         Request::WireLose { from, to, nth } => operator.wire_lose(from, to, nth)?,
         Request::Stats {} => return Ok(stats(&operator)),
-        Request::MustBreak { oracle } => {
-            let oracle = named(&oracle)?;
-            operator.expect(|expected| expected.must(oracle));
-        }
-        Request::MayBreak { oracle } => {
-            let oracle = named(&oracle)?;
-            operator.expect(|expected| expected.may(oracle));
-        }
+        Request::MustBreak { oracle } => operator.must_break(&oracle)?,
+        Request::MayBreak { oracle } => operator.may_break(&oracle)?,
         Request::Abandon { cpus } => {
             operator.abandon(cpu_set(cpus)?)?;
         }
@@ -382,10 +378,6 @@ fn obey(
         Request::Quit {} => operator.quit(),
     }
     nothing
-}
-
-fn named(name: &str) -> Result<shared::lab::Oracle, Refusal> {
-    oracle(name).map_err(|error| Refusal::Bad(error.to_string()))
 }
 
 fn state(name: &str) -> Answer {
