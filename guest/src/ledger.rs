@@ -7,16 +7,16 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use kit::counters::count;
+use kit::lab::Record;
+use kit::platform::{CpuId, Platform};
+use kit::sync::ghost;
+use kit::sync::mask::CpuMask;
 use shared::lab::Oracle;
 use shared::ledger::{CallId, Lane};
 
-use crate::counters::count;
 use crate::ipi::csd::Call;
-use crate::lab::Record;
 use crate::machine::Machine;
-use crate::platform::{CpuId, Platform};
-use crate::sync::ghost;
-use crate::sync::mask::CpuMask;
 
 /// The calls of every CPU.
 #[derive(Debug)]
@@ -202,9 +202,10 @@ fn is_complete(record: &Record<'_>) -> bool {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use kit::lab::Lab;
+    use kit::threads::Alone;
+
     use super::*;
-    use crate::lab::Lab;
-    use crate::threads::Alone;
 
     fn machine() -> Machine<Alone> {
         Machine::new(Alone, 2, Lab::allocate(2).unwrap())
@@ -352,7 +353,7 @@ mod tests {
         );
         // One of another kind is not lost among them.
         machine.report(Oracle::WrongCpu, 0, 0);
-        let found = |oracle| machine.lab.found(oracle).load(Ordering::Relaxed);
+        let found = |oracle| machine.lab.found(oracle as u32).load(Ordering::Relaxed);
         assert_eq!(
             (found(Oracle::Contract), found(Oracle::WrongCpu)),
             (u64::from(shared::lab::MAX_FINDINGS) + 5, 1)

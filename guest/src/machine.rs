@@ -4,22 +4,18 @@
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering as Order};
 
+use kit::counters::count;
+use kit::lab::{CpuTally, Lab};
+use kit::platform::{CpuId, Platform, Vector};
+use kit::sync::atomic::Ordering;
+use kit::sync::ghost;
+use kit::sync::mask::{AtomicCpuMask, CpuMask, Targets};
+use kit::sync::rcu::{GracePeriod, Rcu};
+use kit::sync::waiting;
 use shared::lab::Oracle;
 
-use crate::counters::{CpuCounters, count};
-use crate::lab::{CpuTally, Lab};
-use crate::platform::{CpuId, Doorbell, Platform, Vector};
-use crate::probe;
+use crate::counters::CpuCounters;
 use crate::rules::Rules;
-use crate::sync::atomic::Ordering;
-use crate::sync::ghost;
-use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
-use crate::sync::rcu::{GracePeriod, Rcu};
-use crate::sync::waiting::Waiting;
-
-/// Cycles after which a wait is told to the host, and again each time they have passed: some 100 µs, a
-/// hundred times what a call takes between two CPUs that both run.
-const LONG_WAIT: u64 = 1 << 18;
 
 /// The machine as every part of the path sees it.
 #[derive(Debug)]
@@ -67,7 +63,19 @@ impl<P: Platform> Machine<P> {
 
     /// The counters of the CPU this code runs on.
     pub fn counters(&self) -> &CpuCounters {
-        self.lab.counters(self.this_cpu())
+        self.lab.own_counters(self.this_cpu())
+    }
+
+    /// Tells `target` of calls that wait for it, by `vector`.
+    pub fn tell(&self, target: CpuId, vector: Vector) {
+        let sent = self.platform.send_ipi(target, vector);
+        count(&self.counters().call_ipis_sent, sent);
+    }
+
+    /// As [`Machine::tell`], to every CPU of `targets`, of which there may be none.
+    pub fn tell_all(&self, targets: &CpuMask, vector: Vector) {
+        let sent = self.platform.send_ipi_mask(targets, vector);
+        count(&self.counters().call_ipis_sent, sent);
     }
 
     /// Whether `cpu` exists and is online.
@@ -133,7 +141,7 @@ impl<P: Platform> Machine<P> {
         let mut others = self.others_online(&self.rcu.owing(self.cpus));
         all.iter().for_each(|cpu| others.remove(cpu));
         if !others.is_empty() {
-            self.platform.send_ipi_mask(&others, Vector::Wake);
+            self.platform.send_ipi_mask(&others, Vector::WAKE);
             others.iter().for_each(|cpu| all.insert(cpu));
             told.set(all);
         }
@@ -147,30 +155,13 @@ impl<P: Platform> Machine<P> {
     /// Waits, with `relax`, until `done`; every turn is counted as a spin. A wait far longer than any
     /// between CPUs that run is also told to the host.
     pub fn spin_until(&self, done: impl Fn() -> bool) {
-        let _waiting = Waiting::begin(&self.platform);
-        if done() {
-            return;
-        }
-        let mut since = self.platform.timestamp();
-        loop {
-            // Not in a variable: two turns that find the same are the same state to whoever explores.
-            count(&self.counters().wait_spins, 1);
-            probe!(self.platform, "spin.relax");
-            self.platform.relax();
-            if done() {
-                return;
-            }
-            let now = self.platform.timestamp();
-            if now.wrapping_sub(since) > LONG_WAIT {
-                self.platform.ring(Doorbell::Waiting);
-                since = now;
-            }
-        }
+        waiting::spin_until(&self.platform, &self.lab, done);
     }
 
     /// Reports that `oracle` does not hold for `call` (0 if unknown) on this CPU.
     pub fn report(&self, oracle: Oracle, call: u64, seen: u64) {
         let tsc = self.platform.timestamp();
-        self.lab.report(oracle, self.this_cpu(), call, tsc, seen);
+        self.lab
+            .report(oracle as u32, self.this_cpu(), call, tsc, seen);
     }
 }

@@ -1,47 +1,9 @@
-//! What the guest says of itself, to whoever reads its image: [`shared::manifest`] says how, and `docs/manifest.md`
-//! what for. [`declare!`](crate::declare!) puts a record into the image; each stands beside what it describes. Here
-//! is what describes the guest as a whole.
+//! What this guest says of itself as a whole, to whoever reads its image: `docs/manifest.md` says what for. The rest of
+//! its manifest stands beside what it describes.
 
-pub use shared::manifest::Record;
-
-use shared::manifest::SourceRole::{Root, SkipFile};
-
-/// Puts a [`Record`] into the image's manifest, or `[N]` of them. It makes no code and takes no memory of the guest.
-#[macro_export]
-macro_rules! declare {
-    ([$count:expr] $records:expr) => {
-        const _: () = {
-            // SAFETY: the section holds records and nothing else, as whoever reads it expects.
-            #[used]
-            #[unsafe(link_section = ".manifest")]
-            static RECORDS: [$crate::manifest::Record; $count] = $records;
-        };
-    };
-    ($($record:expr),+ $(,)?) => {
-        $($crate::declare!([1] [$record]);)+
-    };
-}
-
-/// Declares a value of the key `$key` for each variant in `$kind::ALL`, by its name, with the flags of the first
-/// condition that holds of it.
-#[macro_export]
-macro_rules! declare_values {
-    ($key:literal, $kind:ty $(, $flags:ident if $is:ident)*) => {
-        $crate::declare!([<$kind>::ALL.len()] {
-            let mut records = [$crate::manifest::Record::value($key, 0, ""); <$kind>::ALL.len()];
-            let mut at = 0;
-            while at < records.len() {
-                let kind = <$kind>::ALL[at];
-                records[at] = $crate::manifest::Record::value($key, at as u32, kind.name());
-                $(if kind.$is() {
-                    records[at] = records[at].with(shared::manifest::$flags);
-                })*
-                at += 1;
-            }
-            records
-        });
-    };
-}
+use kit::declare;
+use kit::manifest::Record;
+use kit::manifest::SourceRole::Root;
 
 declare! {
     Record::guest(
@@ -49,9 +11,6 @@ declare! {
         env!("CARGO_PKG_VERSION"),
         "Linux's generic-ipi, from 2.6.27 to today: calls between CPUs, and the designs that carry them",
     ),
-    Record::source(Root, "guest/src/"),
-    // What everything else goes through; nobody wants to stand there.
-    Record::source(SkipFile, "/sync/"),
-    Record::source(SkipFile, "/metal/"),
-    Record::source(SkipFile, "/probe.rs"),
+    // The kit's is below it.
+    Record::source(Root, "guest/"),
 }

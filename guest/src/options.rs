@@ -1,21 +1,18 @@
-//! The guest's command line: `key=value` words, separated by spaces.
-//!
-//! A word that is not understood is an error, not a default: a misspelled queue that ran as another
-//! would give a wrong answer with a straight face.
+//! What this guest takes on its command line beside what the kit takes: what the CPUs do, with which design, and
+//! what is left out on purpose.
 
 use core::fmt;
 use core::num::ParseIntError;
-use core::str::SplitAsciiWhitespace;
 
-use shared::lab::Transport;
-use shared::manifest::{BROKEN, HARMLESS};
+use kit::manifest::Record;
+use kit::options::{MachineOptions, OptionsError, choose, number, switch};
+use kit::{declare, declare_values};
 
 use crate::ipi::queue::QueueKind;
-use crate::manifest::Record;
-use crate::route::Choice;
 use crate::rules::{FailRate, HotplugMode, Rules};
-use crate::workload::bench::{By, Receiver, Round, To};
-use crate::{declare, declare_values};
+use crate::workload::bench::{Bench, By, Receiver, Round, To};
+use crate::workload::selftest::Selftest;
+use crate::workload::stress::Stress;
 
 /// `workload=`: what the CPUs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,81 +42,13 @@ impl Program {
     }
 }
 
-/// `apic=`: how software reaches the local APICs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ApicMode {
-    /// As a page of registers.
-    Xapic,
-    /// As MSRs.
-    X2apic,
-}
-
-impl ApicMode {
-    /// Both modes.
-    pub const ALL: [Self; 2] = [Self::Xapic, Self::X2apic];
-
-    /// The name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Xapic => "xapic",
-            Self::X2apic => "x2apic",
-        }
-    }
-
-    /// How an IPI to one CPU leaves an APIC in this mode.
-    pub fn transport(self) -> Transport {
-        match self {
-            Self::Xapic => Transport::Xapic,
-            Self::X2apic => Transport::X2apic,
-        }
-    }
-}
-
-/// `eoi=`: how a CPU says that an interrupt has been taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Eoi {
-    /// By its APIC's register.
-    Register,
-    /// In memory shared with KVM where that suffices (`MSR_KVM_PV_EOI_EN`), else by the register.
-    Pv,
-}
-
-impl Eoi {
-    /// Both ways.
-    pub const ALL: [Self; 2] = [Self::Register, Self::Pv];
-
-    /// The name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Register => "register",
-            Self::Pv => "pv",
-        }
-    }
-}
-
 declare! {
     Record::word("workload", "What the CPUs do.").set_by_search("puppet"),
-    Record::word("transport", "How IPIs leave a CPU.").set_by_search("wire"),
-    Record::value("transport", Transport::ALL.len() as u32, Choice::AUTO),
-    Record::word("apic", "How software reaches the local APICs.").without_effect_in_search(),
-    Record::word("eoi", "How a CPU says that an interrupt has been taken.").without_effect_in_search(),
     Record::word("calls", "Calls, operations or rounds, of which the workload makes so many.").without_effect_in_search(),
     Record::word("for", "How long stress goes on, such as 3s.").without_effect_in_search(),
     Record::word("seed", "Where everything random comes from.").without_effect_in_search(),
-    Record::word("icr-fence", "A fence before the ICR of an x2APIC is written."),
-    Record::value("icr-fence", 0, "on"),
-    Record::value("icr-fence", 1, "off").with(BROKEN | HARMLESS),
-    Record::word("self-ipi", "How an IPI of a CPU to itself travels.").set_by_search("wire"),
-    Record::value("self-ipi", 0, "apic"),
-    Record::value("self-ipi", 1, "wire"),
-    Record::word("clock", "Whether time passes.").set_by_search("stopped"),
-    Record::value("clock", 0, "running"),
-    Record::value("clock", 1, "stopped"),
 }
 declare_values!("workload", Program);
-declare_values!("transport", Transport);
-declare_values!("apic", ApicMode);
-declare_values!("eoi", Eoi);
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,13 +57,6 @@ pub struct Options {
     pub workload: Program,
     /// `queue=`: the design that carries calls to many.
     pub queue: QueueKind,
-    /// `transport=`: how IPIs leave a CPU.
-    pub transport: Choice,
-    /// `apic=`: the mode of the APICs; `None` takes what the transport needs, else the x2APIC where there
-    /// is one.
-    pub apic: Option<ApicMode>,
-    /// `eoi=`: how a CPU says that an interrupt has been taken.
-    pub eoi: Eoi,
     /// `to=`, `by=`, `receiver=`: what `bench` measures.
     pub round: Round,
     /// `calls=`: how many random calls (`selftest`) or operations (`stress`) every CPU makes, or how many
@@ -146,17 +68,6 @@ pub struct Options {
     pub seed: u64,
     /// `csd-barrier=`, `mask-check=`, `hotplug=`, `alloc-fail=`: what is left out or refused.
     pub rules: Rules,
-    /// `icr-fence=`: the fence before the x2APIC's ICR is written, which does not order itself behind
-    /// earlier stores (Linux ce4e240c279a).
-    pub icr_fence: bool,
-    /// `self-ipi=wire`: an IPI of a CPU to itself goes by the wire as well, for a monitor that is to say when each
-    /// arrives. By the APIC if not said, whatever the transport.
-    pub self_ipi_by_wire: bool,
-    /// `clock=stopped`: time does not pass: every time stamp is the same, and no wait is ever long. So that what
-    /// CPUs do depends on their order alone.
-    pub clock_stopped: bool,
-    /// `lab=`: guest-physical address of the lab pages, if the monitor offers them.
-    pub lab: Option<u64>,
 }
 
 impl Options {
@@ -164,113 +75,17 @@ impl Options {
     pub const DEFAULT: Self = Self {
         workload: Program::Selftest,
         queue: QueueKind::Filo,
-        transport: Choice::Unicast,
-        apic: None,
-        eoi: Eoi::Register,
         round: Round::DEFAULT,
         calls: None,
         milliseconds: None,
         seed: 1,
         rules: Rules::DEFAULT,
-        icr_fence: true,
-        self_ipi_by_wire: false,
-        clock_stopped: false,
-        lab: None,
     };
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self::DEFAULT
-    }
-}
-
-/// Why a command line is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OptionsError<'a> {
-    /// A word without `=`, or with an unknown key.
-    UnknownKey(&'a str),
-    /// A value that is not one of the names the key takes.
-    UnknownName(&'a str, &'a str),
-    /// A value that is not a number.
-    NotANumber(&'a str, &'a str),
-    /// A value that is not a rate, such as 1/7.
-    NotARate(&'a str, &'a str),
-    /// A transport that the mode of the APICs, asked for in the same line, does not have.
-    NotInThatMode(Transport, ApicMode),
-    /// A value that asks for something only a monitor with a lab does, which this one has not named.
-    NeedsLab(&'static str, &'static str),
-}
-
-impl fmt::Display for OptionsError<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownKey(word) => write!(
-                f,
-                "command line: \"{word}\" is not an option; there are workload=, queue=, \
-                 transport=, apic=, eoi=, to=, by=, receiver=, calls=, for=, seed=, hotplug=, alloc-fail=, csd-barrier=, \
-                 mask-check=, icr-fence=, self-ipi=, clock= and lab="
-            ),
-            Self::UnknownName(key, value) => {
-                write!(
-                    f,
-                    "command line: {key}={value} is unknown; {key}= takes one of"
-                )?;
-                let mut list = |name| write!(f, " {name}");
-                match *key {
-                    "workload" => Program::ALL.iter().try_for_each(|kind| list(kind.name())),
-                    "queue" => QueueKind::ALL.iter().try_for_each(|kind| list(kind.name())),
-                    "transport" => {
-                        let names = Transport::ALL.iter().map(|kind| kind.name());
-                        names.chain([Choice::AUTO]).try_for_each(list)
-                    }
-                    "apic" => ApicMode::ALL.iter().try_for_each(|kind| list(kind.name())),
-                    "eoi" => Eoi::ALL.iter().try_for_each(|kind| list(kind.name())),
-                    "to" => To::ALL.iter().try_for_each(|kind| list(kind.name())),
-                    "by" => By::ALL.iter().try_for_each(|kind| list(kind.name())),
-                    "receiver" => Receiver::ALL.iter().try_for_each(|kind| list(kind.name())),
-                    "self-ipi" => ["apic", "wire"].into_iter().try_for_each(list),
-                    "clock" => ["running", "stopped"].into_iter().try_for_each(list),
-                    "hotplug" => HotplugMode::ALL
-                        .iter()
-                        .try_for_each(|kind| list(kind.name())),
-                    _ => ["on", "off"].into_iter().try_for_each(list),
-                }
-            }
-            Self::NotARate(key, value) => write!(
-                f,
-                "command line: {key}={value} is not a rate: {key}=1/7 refuses one request in seven"
-            ),
-            Self::NotInThatMode(transport, mode) => write!(
-                f,
-                "command line: with apic={} there is no transport={}",
-                mode.name(),
-                transport.name()
-            ),
-            Self::NeedsLab(key, value) => write!(
-                f,
-                "command line: {key}={value} needs a monitor that offers a lab (lab=), as vmm does; \
-                 under another {}",
-                match *value {
-                    "wire" => "nobody would ever deliver an IPI",
-                    "pv" => "KVM might retry the first hypercall for ever",
-                    _ => "nobody would ever tell the CPUs what to do",
-                }
-            ),
-            Self::NotANumber(key, value) => {
-                write!(
-                    f,
-                    "command line: {key}={value} is not a number, decimal or 0x…"
-                )
-            }
-        }
-    }
-}
-
-fn number(text: &str) -> Result<u64, ParseIntError> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => text.parse(),
     }
 }
 
@@ -283,152 +98,165 @@ fn milliseconds(text: &str) -> Result<u64, ParseIntError> {
     }
 }
 
-/// The variant of `all` that `name` calls `value`.
-fn named<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &str) -> Option<T> {
-    all.iter().copied().find(|kind| name(*kind) == value)
-}
-
 fn rate(text: &str) -> Option<FailRate> {
     let (refused, of) = text.split_once('/')?;
     let (refused, of) = (refused.parse().ok()?, of.parse().ok()?);
     (of != 0 && refused <= of).then_some(FailRate { refused, of })
 }
 
-fn switch(text: &str) -> Option<bool> {
-    match text {
-        "on" => Some(true),
-        "off" => Some(false),
-        _ => None,
+impl kit::options::Options for Options {
+    const KEYS: &'static [&'static str] = &[
+        "workload",
+        "queue",
+        "to",
+        "by",
+        "receiver",
+        "calls",
+        "for",
+        "seed",
+        "hotplug",
+        "alloc-fail",
+        "csd-barrier",
+        "mask-check",
+    ];
+
+    fn set<'a>(&mut self, key: &'a str, value: &'a str) -> Result<(), OptionsError<'a>> {
+        match key {
+            "workload" => {
+                let programs = Program::ALL.map(|it| (it.name(), it));
+                self.workload = choose(key, value, programs)?;
+            }
+            "queue" => self.queue = choose(key, value, QueueKind::ALL.map(|it| (it.name(), it)))?,
+            "to" => self.round.to = choose(key, value, To::ALL.map(|it| (it.name(), it)))?,
+            "by" => self.round.by = choose(key, value, By::ALL.map(|it| (it.name(), it)))?,
+            "receiver" => {
+                let receivers = Receiver::ALL.map(|it| (it.name(), it));
+                self.round.receiver = choose(key, value, receivers)?;
+            }
+            "calls" => self.calls = Some(number(key, value)?),
+            "for" => {
+                let time = milliseconds(value);
+                self.milliseconds = Some(time.map_err(|_| OptionsError::NotANumber(key, value))?);
+            }
+            "seed" => self.seed = number(key, value)?,
+            "hotplug" => {
+                let modes = HotplugMode::ALL.map(|it| (it.name(), it));
+                self.rules.hotplug = choose(key, value, modes)?;
+            }
+            "alloc-fail" => {
+                let not_a_rate = "is not a rate: alloc-fail=1/7 refuses one request in seven";
+                let rate = rate(value).ok_or(OptionsError::Wrong(key, value, not_a_rate))?;
+                self.rules.alloc_fail = Some(rate);
+            }
+            "csd-barrier" => self.rules.csd_barrier = switch(key, value)?,
+            "mask-check" => self.rules.mask_check = switch(key, value)?,
+            _ => unreachable!("{key} is none of the guest's keys"),
+        }
+        Ok(())
+    }
+
+    fn check(&self, machine: &MachineOptions) -> Result<(), OptionsError<'static>> {
+        if self.workload == Program::Puppet && machine.lab.is_none() {
+            let nobody = "nobody would ever tell the CPUs what to do";
+            return Err(OptionsError::NeedsLab("workload", "puppet", nobody));
+        }
+        Ok(())
+    }
+
+    fn write_words(&self, cpus: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            workload,
+            queue,
+            round,
+            // As the workload has it.
+            calls: _,
+            milliseconds,
+            seed,
+            rules,
+        } = self;
+        let switch = |is_on| if is_on { "on" } else { "off" };
+        write!(f, " workload={} queue={}", workload.name(), queue.name())?;
+        if *workload == Program::Bench {
+            let (to, by, receiver) = (round.to.name(), round.by.name(), round.receiver.name());
+            write!(f, " to={to} by={by} receiver={receiver}")?;
+        }
+        if let Some(calls) = self.calls_on(cpus) {
+            write!(f, " calls={calls}")?;
+        }
+        if let (Program::Stress, Some(milliseconds)) = (workload, milliseconds) {
+            write!(f, " for={milliseconds}ms")?;
+        }
+        let (refused, of) = rules
+            .alloc_fail
+            .map_or((0, 1), |rate| (rate.refused, rate.of));
+        write!(
+            f,
+            " seed={seed} hotplug={} alloc-fail={refused}/{of} csd-barrier={} mask-check={}",
+            rules.hotplug.name(),
+            switch(rules.csd_barrier),
+            switch(rules.mask_check)
+        )
+    }
+
+    fn write_title(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ", queue {}", self.queue.name())
+    }
+
+    fn broken(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let Rules {
+            csd_barrier,
+            mask_check,
+            hotplug,
+            ..
+        } = self.rules;
+        let all = [
+            (self.queue.is_broken(), "queue", self.queue.name()),
+            (hotplug.is_broken(), "hotplug", hotplug.name()),
+            (!csd_barrier, "csd-barrier", "off"),
+            (!mask_check, "mask-check", "off"),
+        ];
+        let broken = all.into_iter().filter(|(is_broken, ..)| *is_broken);
+        broken.map(|(_, key, value)| (key, value))
     }
 }
 
 impl Options {
-    /// Reads a command line. Later words override earlier ones.
-    ///
-    /// # Errors
-    /// For the first word that is not understood; then for what cannot be without a lab.
-    pub fn parse(line: &str) -> Result<Self, OptionsError<'_>> {
-        let words: SplitAsciiWhitespace<'_> = line.split_ascii_whitespace();
-        let mut options = Self::default();
-        for word in words {
-            let (key, value) = word.split_once('=').ok_or(OptionsError::UnknownKey(word))?;
-            let unknown = OptionsError::UnknownName(key, value);
-            let not_a_number = |_| OptionsError::NotANumber(key, value);
-            match key {
-                "workload" => {
-                    let program = named(&Program::ALL, Program::name, value);
-                    options.workload = program.ok_or(unknown)?;
-                }
-                "queue" => {
-                    let queue = named(&QueueKind::ALL, QueueKind::name, value);
-                    options.queue = queue.ok_or(unknown)?;
-                }
-                "transport" => {
-                    let transport = named(&Transport::ALL, Transport::name, value);
-                    options.transport = match (transport, value) {
-                        (Some(transport), _) => Choice::One(transport),
-                        (None, Choice::AUTO) => Choice::Auto,
-                        _ => return Err(unknown),
-                    };
-                }
-                "apic" => {
-                    let mode = named(&ApicMode::ALL, ApicMode::name, value);
-                    options.apic = Some(mode.ok_or(unknown)?);
-                }
-                "eoi" => options.eoi = named(&Eoi::ALL, Eoi::name, value).ok_or(unknown)?,
-                "to" => options.round.to = named(&To::ALL, To::name, value).ok_or(unknown)?,
-                "by" => options.round.by = named(&By::ALL, By::name, value).ok_or(unknown)?,
-                "receiver" => {
-                    let receiver = named(&Receiver::ALL, Receiver::name, value);
-                    options.round.receiver = receiver.ok_or(unknown)?;
-                }
-                "hotplug" => {
-                    let mode = named(&HotplugMode::ALL, HotplugMode::name, value);
-                    options.rules.hotplug = mode.ok_or(unknown)?;
-                }
-                "alloc-fail" => {
-                    let rate = rate(value).ok_or(OptionsError::NotARate(key, value))?;
-                    options.rules.alloc_fail = Some(rate);
-                }
-                "csd-barrier" => {
-                    options.rules.csd_barrier = switch(value).ok_or(unknown)?;
-                }
-                "mask-check" => options.rules.mask_check = switch(value).ok_or(unknown)?,
-                "icr-fence" => options.icr_fence = switch(value).ok_or(unknown)?,
-                "self-ipi" => {
-                    options.self_ipi_by_wire = match value {
-                        "wire" => true,
-                        "apic" => false,
-                        _ => return Err(unknown),
-                    };
-                }
-                "clock" => {
-                    options.clock_stopped = match value {
-                        "stopped" => true,
-                        "running" => false,
-                        _ => return Err(unknown),
-                    };
-                }
-                "for" => options.milliseconds = Some(milliseconds(value).map_err(not_a_number)?),
-                "calls" => {
-                    let calls = number(value).map_err(not_a_number)?;
-                    let calls = u32::try_from(calls);
-                    options.calls = Some(calls.map_err(|_| OptionsError::NotANumber(key, value))?);
-                }
-                "seed" => options.seed = number(value).map_err(not_a_number)?,
-                "lab" => options.lab = Some(number(value).map_err(not_a_number)?),
-                _ => return Err(OptionsError::UnknownKey(word)),
-            }
-        }
-        options.check()?;
-        Ok(options)
-    }
-
-    fn check(&self) -> Result<(), OptionsError<'static>> {
-        if self.lab.is_none() {
-            let transport = "transport";
-            match (self.workload, self.transport) {
-                (Program::Puppet, _) => return Err(OptionsError::NeedsLab("workload", "puppet")),
-                (_, Choice::One(Transport::Wire)) => {
-                    return Err(OptionsError::NeedsLab(transport, "wire"));
-                }
-                (_, Choice::One(Transport::Pv)) => {
-                    return Err(OptionsError::NeedsLab(transport, "pv"));
-                }
-                _ => {}
-            }
-        }
-        match (self.transport, self.apic) {
-            (
-                Choice::One(transport @ (Transport::X2apic | Transport::X2apicCluster)),
-                Some(mode @ ApicMode::Xapic),
-            )
-            | (Choice::One(transport @ Transport::Xapic), Some(mode @ ApicMode::X2apic)) => {
-                Err(OptionsError::NotInThatMode(transport, mode))
-            }
-            _ => Ok(()),
+    /// Calls, operations or rounds, if the workload counts any, on `cpus` CPUs.
+    fn calls_on(&self, cpus: usize) -> Option<u64> {
+        match self.workload {
+            Program::Selftest => Some(Selftest::calls(cpus, self).into()),
+            Program::Stress => Stress::operations(cpus, self),
+            Program::Bench => Some(Bench::rounds(self).into()),
+            Program::Puppet => None,
         }
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use alloc::string::ToString;
+    use core::fmt::Write;
+
+    use kit::effective::Effective;
+    use kit::options::{ApicMode, CommandLine};
+    use kit::route::Choice;
+    use shared::lab::{Transport, Words};
+
     use super::*;
+
+    fn parse(line: &str) -> Result<Options, OptionsError<'_>> {
+        CommandLine::parse(line).map(|read| read.guest)
+    }
 
     #[test]
     fn every_option_is_read() {
-        let line = "workload=stress queue=llist transport=xapic apic=xapic eoi=pv to=some by=call \
-                    receiver=running calls=3 for=2s seed=0x10 \
-                    hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off icr-fence=off \
-                    self-ipi=wire clock=stopped lab=0x3f00000";
+        let line = "workload=stress queue=llist to=some by=call receiver=running calls=3 for=2s seed=0x10 \
+                    hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off";
         assert_eq!(
-            Options::parse(line),
+            parse(line),
             Ok(Options {
                 workload: Program::Stress,
                 queue: QueueKind::Llist,
-                transport: Choice::One(Transport::Xapic),
-                apic: Some(ApicMode::Xapic),
-                eoi: Eoi::Pv,
                 round: Round {
                     to: To::Some,
                     by: By::Call,
@@ -443,28 +271,34 @@ mod tests {
                     hotplug: HotplugMode::Keep,
                     alloc_fail: Some(FailRate { refused: 1, of: 7 }),
                 },
-                icr_fence: false,
-                self_ipi_by_wire: true,
-                clock_stopped: true,
-                lab: Some(0x3f0_0000),
             })
         );
-        assert_eq!(Options::parse(" "), Ok(Options::default()));
+        assert_eq!(parse(" "), Ok(Options::default()));
+    }
+
+    #[test]
+    fn every_key_is_taken() {
+        for key in <Options as kit::options::Options>::KEYS {
+            let word = format!("{key}=?");
+            let refusal = parse(&word).unwrap_err();
+            assert!(
+                !matches!(refusal, OptionsError::UnknownKey(..)),
+                "{refusal}"
+            );
+        }
     }
 
     #[test]
     fn nothing_is_guessed() {
-        let refused = |line| Options::parse(line).unwrap_err();
-        assert_eq!(refused("quue=filo"), OptionsError::UnknownKey("quue=filo"));
-        assert_eq!(refused("quiet"), OptionsError::UnknownKey("quiet"));
-        assert_eq!(
-            refused("queue=lifo"),
-            OptionsError::UnknownName("queue", "lifo")
-        );
-        assert_eq!(
+        let refused = |line| parse(line).unwrap_err();
+        assert!(matches!(
+            refused("quue=filo"),
+            OptionsError::UnknownKey("quue=filo", _)
+        ));
+        assert!(matches!(
             refused("workload=x"),
-            OptionsError::UnknownName("workload", "x")
-        );
+            OptionsError::UnknownName("workload", "x", _)
+        ));
         assert_eq!(refused("calls=x"), OptionsError::NotANumber("calls", "x"));
         assert_eq!(
             refused("calls=0x100000000"),
@@ -479,46 +313,71 @@ mod tests {
             "alloc-fail=2/1",
             "alloc-fail=1/x",
         ] {
-            assert!(matches!(
-                refused(line),
-                OptionsError::NotARate("alloc-fail", _)
-            ));
-        }
-        assert!(refused("transport=x").to_string().contains("auto"));
-        assert!(refused("apic=x").to_string().contains("x2apic"));
-        for line in [
-            "transport=x2apic-cluster apic=xapic",
-            "apic=x2apic transport=xapic",
-        ] {
             assert!(
-                matches!(refused(line), OptionsError::NotInThatMode(..)),
+                matches!(refused(line), OptionsError::Wrong("alloc-fail", ..)),
                 "{line}"
             );
         }
-        let auto = Options::parse("transport=auto apic=xapic").map(|options| options.transport);
-        assert_eq!(auto, Ok(Choice::Auto));
         assert_eq!(refused("for=1h"), OptionsError::NotANumber("for", "1h"));
     }
 
     #[test]
-    fn what_only_a_monitor_with_a_lab_does_needs_one() {
-        for (line, nobody) in [
-            ("workload=puppet", "tell the CPUs what to do"),
-            ("transport=wire", "deliver an IPI"),
-            ("transport=pv", "retry the first hypercall"),
+    fn puppets_need_a_monitor_with_a_lab() {
+        let refusal = parse("workload=puppet").unwrap_err();
+        assert!(matches!(refusal, OptionsError::NeedsLab(..)));
+        assert!(refusal.to_string().contains("tell the CPUs what to do"));
+        assert!(parse("lab=0x1000 workload=puppet").is_ok());
+    }
+
+    /// What a run with `line` comes to on 16 CPUs.
+    fn effective(line: &str) -> alloc::string::String {
+        let line = alloc::format!("lab=0x1000 {line}");
+        let asked = CommandLine::<Options>::parse(&line).unwrap();
+        let unicast = match asked.machine.transport {
+            Choice::One(Transport::Wire) => Transport::Wire,
+            Choice::One(Transport::Xapic) => Transport::Xapic,
+            _ => Transport::X2apic,
+        };
+        let apic = match unicast {
+            Transport::Xapic => ApicMode::Xapic,
+            _ => ApicMode::X2apic,
+        };
+        let effective = Effective {
+            asked: &asked,
+            apic,
+            unicast,
+            cpus: 16,
+        };
+        effective.to_string()
+    }
+
+    #[test]
+    fn a_run_with_what_it_came_to_is_the_same_run() {
+        for line in [
+            "",
+            "workload=stress for=2s queue=llist",
+            "workload=stress transport=wire alloc-fail=1/7",
+            "workload=bench to=some by=call receiver=running transport=xapic calls=3",
+            "workload=puppet self-ipi=wire clock=stopped csd-barrier=off mask-check=off icr-fence=off hotplug=no-stop",
+            "seed=0x10 eoi=pv transport=auto",
         ] {
-            let refusal = Options::parse(line).unwrap_err();
-            assert!(matches!(refusal, OptionsError::NeedsLab(..)), "{line}");
-            assert!(refusal.to_string().contains(nobody), "{refusal}");
-            let with_lab = format!("lab=0x1000 {line}");
-            assert!(Options::parse(&with_lab).is_ok(), "{with_lab}");
+            let first = effective(line);
+            assert_eq!(effective(&first), first);
+        }
+        let said = effective("");
+        for word in ["queue=filo", "transport=x2apic", "seed=1", "calls="] {
+            assert!(said.contains(word), "{said}");
         }
     }
 
-    proptest::proptest! {
-        #[test]
-        fn no_line_panics(line in "\\PC*") {
-            let _ = Options::parse(&line);
-        }
+    #[test]
+    fn the_longest_line_has_room_in_a_lab() {
+        let line = "workload=bench to=nobody by=call receiver=running queue=shared-refs-naive \
+                    transport=x2apic-cluster calls=4294967295 seed=18446744073709551615 hotplug=no-stop \
+                    alloc-fail=4294967295/4294967295 csd-barrier=off mask-check=off icr-fence=off clock=stopped";
+        let said = effective(line);
+        let mut words = Words::EMPTY;
+        words.write_str(&said).unwrap();
+        assert_eq!(words.text(), said.as_bytes());
     }
 }

@@ -1,10 +1,9 @@
 //! What a run leaves out or refuses on purpose, to see what it is there for. Plain values from the
 //! command line; the code that obeys them is elsewhere.
 
+use kit::manifest::Record;
+use kit::{declare, declare_values};
 use shared::manifest::{BROKEN, HARMLESS};
-
-use crate::manifest::Record;
-use crate::{declare, declare_values};
 
 /// The rules of one machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

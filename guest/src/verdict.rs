@@ -3,13 +3,12 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use kit::declare;
+use kit::lab::{CpuTally, Lab};
+use kit::manifest::Record;
 use shared::exit::ExitCode;
 use shared::lab::{Finding, MAX_FINDINGS, Oracle};
 use shared::ledger::CallId;
-
-use crate::declare;
-use crate::lab::{CpuTally, Lab};
-use crate::manifest::Record;
 
 declare!([Oracle::ALL.len()] {
     let mut records = [Record::oracle(0, "", ""); Oracle::ALL.len()];
@@ -46,17 +45,14 @@ impl Verdict {
             executed: sum(|tally| &tally.calls_executed),
         };
         if verdict.expected != verdict.executed {
-            lab.report(Oracle::Accounting, 0, 0, tsc, verdict.executed);
+            lab.report(Oracle::Accounting as u32, 0, 0, tsc, verdict.executed);
         }
         verdict
     }
 
     /// What to write to the exit port.
     pub fn code(&self) -> ExitCode {
-        match self.lab.findings_made() {
-            0 => ExitCode::Pass,
-            _ => ExitCode::Fail,
-        }
+        self.lab.conclusion()
     }
 }
 
@@ -64,7 +60,7 @@ impl Verdict {
     /// The findings of each oracle, where not all are shown one by one.
     fn add_up(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "and more, in all")?;
-        let counts = Oracle::ALL.map(|oracle| (oracle, self.lab.found(oracle)));
+        let counts = Oracle::ALL.map(|oracle| (oracle, self.lab.found(oracle as u32)));
         let mut comma = "";
         for (oracle, count) in counts {
             let count = count.load(Ordering::Relaxed);

@@ -24,7 +24,9 @@ fn collect(directory: &Path, names: &mut BTreeSet<String>) {
 fn the_page_explains_every_probe() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut names = BTreeSet::new();
-    collect(&package.join("src"), &mut names);
+    for sources in ["src", "kit/src"] {
+        collect(&package.join(sources), &mut names);
+    }
     let page = fs::read_to_string(package.join("../docs/probes.md")).expect("the page");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
     let explained: Vec<_> = rows.filter_map(|row| row.split('`').next()).collect();

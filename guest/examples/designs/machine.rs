@@ -5,10 +5,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use guest::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
-use guest::sync::event::Event;
-use guest::sync::listener::listen;
-use guest::sync::mask::CpuMask;
+use guest::vectors::{MANY, SINGLE};
+use kit::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
+use kit::sync::event::Event;
+use kit::sync::listener::listen;
+use kit::sync::mask::CpuMask;
 
 use crate::coherence::Coherence;
 
@@ -46,7 +47,7 @@ struct State {
     tally: Cell<Tally>,
 }
 
-const VECTORS: [Vector; 4] = [Vector::Wake, Vector::Many, Vector::Single, Vector::Last];
+const VECTORS: [Vector; 4] = [Vector::WAKE, MANY, SINGLE, Vector::LAST];
 
 thread_local! {
     static STATE: State = State::default();
@@ -166,15 +167,17 @@ impl Platform for OneThread {
     fn this_cpu(&self) -> CpuId {
         STATE.with(|state| state.this_cpu.get())
     }
-    fn send_ipi(&self, target: CpuId, vector: Vector) {
+    fn send_ipi(&self, target: CpuId, vector: Vector) -> u64 {
         count(|tally| tally.ipis += 1);
         let place = VECTORS.iter().position(|known| *known == vector);
         STATE.with(|state| state.pending[target][place.expect("all are known")].set(true));
+        1
     }
-    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) {
+    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) -> u64 {
         targets
             .iter()
-            .for_each(|target| self.send_ipi(target, vector));
+            .map(|target| self.send_ipi(target, vector))
+            .sum()
     }
     fn irqs_enabled(&self) -> bool {
         STATE.with(|state| !state.irqs_off[self.this_cpu()].get())

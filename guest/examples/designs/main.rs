@@ -16,8 +16,8 @@ use guest::ipi::list::ElementList;
 use guest::ipi::queue::QueueKind;
 use guest::ipi::single::Singles;
 use guest::ipi::{Functions, Ipi};
-use guest::lab::Lab;
 use guest::machine::Machine;
+use kit::lab::Lab;
 use machine::{CPUS, OneThread, Tally};
 
 /// Rounds before anything is counted: caches warm up, and memory comes back for the first time.
@@ -87,7 +87,7 @@ fn per(sum: u64, calls: u64) -> String {
 
 fn sum_over_cpus(path: &Path, counter: impl Fn(&CpuCounters) -> &AtomicU64) -> u64 {
     (0..CPUS)
-        .map(|cpu| counter(path.machine.lab.counters(cpu)).load(Ordering::Relaxed))
+        .map(|cpu| counter(path.machine.lab.own_counters(cpu)).load(Ordering::Relaxed))
         .sum()
 }
 

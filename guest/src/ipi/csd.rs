@@ -5,13 +5,14 @@
 
 use core::ptr;
 
+use kit::declare;
+use kit::manifest::Record;
+use kit::platform::Platform;
+use kit::probe;
+use kit::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+
 use super::memory::Contents;
-use crate::declare;
 use crate::machine::Machine;
-use crate::manifest::Record;
-use crate::platform::Platform;
-use crate::probe;
-use crate::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 /// A function to run and its argument.
 ///

@@ -4,6 +4,10 @@
 use alloc::boxed::Box;
 use core::ops::Index;
 
+use kit::platform::{CpuId, Platform};
+use kit::sync::atomic::{AtomicU32, Ordering};
+use kit::sync::mask::{AtomicCpuMask, CpuMask};
+use kit::sync::spin::SpinLock;
 use shared::lab::Oracle;
 
 use super::csd::{Call, CallSingleData};
@@ -11,10 +15,6 @@ use super::hotplug::Event;
 use super::list::ElementList;
 use super::memory::{Cell, Contents, NoMemory};
 use crate::machine::Machine;
-use crate::platform::{CpuId, Platform};
-use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::mask::{AtomicCpuMask, CpuMask};
-use crate::sync::spin::SpinLock;
 
 /// One call to many. What shares a cache line is part of the design, so the fields stay in this order.
 #[derive(Debug)]

@@ -16,17 +16,19 @@
 
 use core::fmt;
 
+use kit::counters::count;
+use kit::platform::{CpuId, Platform, Vector};
+use kit::probe;
+use kit::specimen::Part;
+use kit::sync::atomic::{AtomicU32, Ordering};
+use kit::sync::irq::irqs_off;
+use kit::sync::mask::CpuMask;
+use kit::sync::rcu::Rcu;
+
 use super::memory::NoMemory;
 use super::{Functions, Ipi};
-use crate::counters::count;
 use crate::machine::Machine;
-use crate::platform::{CpuId, Platform, Vector};
-use crate::probe;
 use crate::rules::HotplugMode;
-use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::irq::irqs_off;
-use crate::sync::mask::CpuMask;
-use crate::sync::rcu::Rcu;
 
 /// What a notifier hears about a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +95,15 @@ pub enum Fate {
     Stay,
     /// Nothing: it is offline, and returns to the platform to be parked.
     Leave,
+}
+
+impl From<Fate> for Part {
+    fn from(fate: Fate) -> Self {
+        match fate {
+            Fate::Stay => Self::Done,
+            Fate::Leave => Self::Left,
+        }
+    }
 }
 
 /// Nobody.
@@ -237,7 +248,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
 
     /// Wakes the CPUs of `targets` from [`Ipi::idle_until`].
     pub fn wake(&self, targets: &CpuMask) {
-        self.machine.platform.send_ipi_mask(targets, Vector::Wake);
+        self.machine.platform.send_ipi_mask(targets, Vector::WAKE);
     }
 
     /// The dying CPU's last act (`take_cpu_down`), interrupts off: it runs what still waits for it,

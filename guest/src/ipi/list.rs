@@ -8,16 +8,16 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32 as Seen, Ordering as SeenOrder};
 
+use kit::platform::{CpuId, Platform};
+use kit::probe;
+use kit::sync::atomic::{AtomicU32, Ordering};
+use kit::sync::ghost;
+use kit::sync::spin::SpinLock;
 use shared::lab::Oracle;
 
 use super::csd::Call;
 use crate::counters::CpuCounters;
 use crate::machine::Machine;
-use crate::platform::{CpuId, Platform};
-use crate::probe;
-use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::ghost;
-use crate::sync::spin::SpinLock;
 
 /// Link to the list's head: the end of a walk.
 const HEAD: u32 = u32::MAX;
@@ -231,8 +231,8 @@ impl Iterator for Walk<'_> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::lab::Lab;
-    use crate::threads::Alone;
+    use kit::lab::Lab;
+    use kit::threads::Alone;
     use proptest::prelude::*;
     use std::collections::VecDeque;
 

@@ -8,15 +8,15 @@ use alloc::boxed::Box;
 use core::fmt;
 use core::sync::atomic::{AtomicU8 as State, AtomicU64 as Tally, Ordering as Order};
 
+use kit::counters::count;
+use kit::platform::Platform;
+use kit::sync::atomic::{AtomicU32, Ordering};
+use kit::sync::ghost;
+use kit::sync::irq::irqs_off;
+use kit::sync::spin::SpinLock;
 use shared::lab::Oracle;
 
-use crate::counters::count;
 use crate::machine::Machine;
-use crate::platform::Platform;
-use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::ghost;
-use crate::sync::irq::irqs_off;
-use crate::sync::spin::SpinLock;
 
 /// What freed memory holds (Linux `POISON_FREE`).
 pub const POISON: u8 = 0x6b;

@@ -16,18 +16,19 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 
+use kit::counters::count;
+use kit::declare;
+use kit::handler;
+use kit::manifest::Record;
+use kit::platform::{CpuId, Platform, Vector};
+use kit::probe;
+use kit::sync::atomic::{AtomicU32, Ordering};
+use kit::sync::irq::irqs_off;
+use kit::sync::mask::{CpuMask, Targets};
 use shared::lab::Oracle;
-use shared::manifest::PointRole;
 
-use crate::counters::count;
-use crate::declare;
 use crate::machine::Machine;
-use crate::manifest::Record;
-use crate::platform::{CpuId, Platform, Vector};
-use crate::probe;
-use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::irq::irqs_off;
-use crate::sync::mask::{CpuMask, Targets};
+use crate::vectors::{MANY, SINGLE};
 use csd::{Call, CallSingleData};
 use hotplug::Hotplug;
 use queue::{ManyQueue, QueueKind};
@@ -35,10 +36,6 @@ use single::Singles;
 use stop::Stop;
 
 declare!([2] Record::stretch("many.enter", "many.done", "call many"));
-declare! {
-    Record::point("irq.enter", PointRole::HandlerBegin),
-    Record::point("irq.exit", PointRole::HandlerEnd),
-}
 
 /// The functions that calls name, kept by whoever makes the calls.
 pub trait Functions<P: Platform>: Sized + Sync {
@@ -85,7 +82,7 @@ pub struct Ipi<P: Platform, F> {
     many: Box<dyn ManyQueue<P>>,
     hotplug: Hotplug,
     stop: Stop,
-    /// By CPU: how often it has taken [`Vector::Last`].
+    /// By CPU: how often it has taken [`Vector::LAST`].
     caught_up: Box<[AtomicU32]>,
 }
 
@@ -231,27 +228,32 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
 
     /// The interrupt handler of `vector`. Interrupts are off and stay off.
     pub fn handle(&self, vector: Vector) {
-        probe!(self.machine.platform, "irq.enter", 0, vector as u64);
-        self.machine.counters().count_received(vector);
+        let machine = &self.machine;
+        handler::run(&machine.platform, &machine.lab, vector, || {
+            self.serve(vector);
+        });
+    }
+
+    fn serve(&self, vector: Vector) {
         self.machine.quiescent();
         let served = match vector {
-            Vector::Single => Some(self.singles.handle(&self.machine, &|call| self.run(call))),
-            Vector::Many => Some(self.many.handle(&self.machine, &|call| self.run(call))),
-            Vector::Wake | Vector::Measured => None,
-            Vector::Last => {
+            SINGLE => Some(self.singles.handle(&self.machine, &|call| self.run(call))),
+            MANY => Some(self.many.handle(&self.machine, &|call| self.run(call))),
+            Vector::LAST => {
                 let caught_up = &self.caught_up[self.machine.this_cpu()];
                 caught_up.fetch_add(1, Ordering::Relaxed);
                 None
             }
+            _ => None,
         };
         if served == Some(0) {
             count(&self.machine.counters().empty_received, 1);
         }
         // Another interrupt would have come on the same stack.
         if self.machine.platform.irqs_enabled() {
-            self.machine.report(Oracle::InterruptsOn, 0, vector as u64);
+            let vector = vector.number().into();
+            self.machine.report(Oracle::InterruptsOn, 0, vector);
         }
-        probe!(self.machine.platform, "irq.exit", 0, vector as u64);
     }
 
     /// Takes every interrupt that is pending on this CPU, whose interrupts are on: not all hosts do so as soon as
@@ -261,7 +263,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         let me = self.machine.this_cpu();
         let before = self.caught_up[me].load(Ordering::Relaxed);
         let has_come = || self.caught_up[me].load(Ordering::Relaxed) != before;
-        platform.send_ipi(me, Vector::Last);
+        platform.send_ipi(me, Vector::LAST);
         while !has_come() {
             platform.idle_unless(&has_come);
         }

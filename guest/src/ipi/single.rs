@@ -10,19 +10,20 @@
 use alloc::boxed::Box;
 use core::ptr;
 
+use kit::declare;
+use kit::manifest::Record;
+use kit::platform::{CpuId, Platform};
+use kit::probe;
+use kit::sync::atomic::{AtomicPtr, Ordering};
+use kit::sync::irq::irqs_off;
+use kit::sync::spin::SpinLock;
 use shared::lab::Oracle;
 use shared::manifest::PointRole;
 
 use super::csd::{Call, CallSingleData};
 use super::memory::Pool;
-use crate::declare;
 use crate::machine::Machine;
-use crate::manifest::Record;
-use crate::platform::{CpuId, Platform, Vector};
-use crate::probe;
-use crate::sync::atomic::{AtomicPtr, Ordering};
-use crate::sync::irq::irqs_off;
-use crate::sync::spin::SpinLock;
+use crate::vectors::SINGLE;
 
 declare!([2] Record::stretch("single.enter", "single.done", "call single"));
 declare!(Record::point("single.run", PointRole::Run));
@@ -129,11 +130,11 @@ impl Singles {
         probe!(machine.platform, "single.queued", call.info);
         if was_empty {
             probe!(machine.platform, "single.ipi", call.info);
-            machine.platform.send_ipi(target, Vector::Single);
+            machine.tell(target, SINGLE);
         }
     }
 
-    /// The handler of [`Vector::Single`], interrupts off
+    /// The handler of [`SINGLE`], interrupts off
     /// (`generic_smp_call_function_single_interrupt`): gives `run` every call that waits for this CPU,
     /// and returns how many there were.
     pub fn handle<P: Platform>(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {

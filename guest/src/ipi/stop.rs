@@ -7,12 +7,13 @@
 //! still waits for it. After that no element is on the queue and nobody stands on one, whatever an
 //! interrupt takes to arrive on this hardware.
 
+use kit::platform::{CpuId, Platform};
+use kit::probe;
+use kit::sync::atomic::{AtomicU32, Ordering};
+use kit::sync::mask::{AtomicCpuMask, CpuMask};
+
 use super::hotplug::Fate;
 use super::{Functions, Ipi};
-use crate::platform::{CpuId, Platform};
-use crate::probe;
-use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::mask::{AtomicCpuMask, CpuMask};
 
 /// Nobody is to stop.
 const NONE: u32 = 0;

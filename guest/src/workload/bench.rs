@@ -5,21 +5,22 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use kit::manifest::Record;
+use kit::platform::{CpuId, Platform};
+use kit::probe;
+use kit::sync::barrier::Barrier;
+use kit::sync::mask::CpuMask;
+use kit::{declare, declare_values};
 use shared::manifest::PointRole;
 use shared::ports::Doorbell;
 
 use crate::ipi::Ipi;
 use crate::ipi::hotplug::Fate;
 use crate::machine::Machine;
-use crate::manifest::Record;
 use crate::options::Options;
-use crate::platform::{CpuId, Platform, Vector};
-use crate::probe;
-use crate::sync::barrier::Barrier;
-use crate::sync::mask::CpuMask;
+use crate::vectors::MEASURED;
 use crate::workload::calls;
 use crate::workload::functions::{Function, Workload};
-use crate::{declare, declare_values};
 
 declare! {
     Record::point("bench.start", PointRole::Start),
@@ -263,11 +264,8 @@ impl Bench {
             return Took { sent: 0, all };
         }
         let received = |cpu| {
-            machine
-                .lab
-                .counters(cpu)
-                .measured_received
-                .load(Ordering::Acquire)
+            let counters = machine.lab.counters(cpu);
+            counters.received(MEASURED).load(Ordering::Acquire)
         };
         // Every CPU receives one in each round, so the first says what all have.
         let first = match self.round.to {
@@ -277,10 +275,10 @@ impl Bench {
         let before = first.map_or(0, received);
         let start = platform.timestamp();
         match self.round.to {
-            To::Nobody => {}
-            To::Own => platform.send_ipi(me, Vector::Measured),
-            To::One | To::Some | To::All => platform.send_ipi_mask(targets, Vector::Measured),
-        }
+            To::Nobody => 0,
+            To::Own => platform.send_ipi(me, MEASURED),
+            To::One | To::Some | To::All => platform.send_ipi_mask(targets, MEASURED),
+        };
         let sent = platform.timestamp() - start;
         let has_come = |cpu| received(cpu) != before;
         if self.round.receiver != Receiver::Stalled {
@@ -336,7 +334,7 @@ mod tests {
                     },
                     ..Options::default()
                 };
-                let verdict = crate::threads::run_guest(5, &options);
+                let verdict = crate::checking::run_guest(5, &options);
                 let what = (to.name(), by.name());
                 assert_eq!(verdict.code(), ExitCode::Pass, "{what:?}: {verdict}");
             }

@@ -1,10 +1,11 @@
 //! Calls as the workloads make them: entered in the ledger, made, and noted as returned.
 
+use kit::platform::{CpuId, Platform};
+use kit::sync::mask::{CpuMask, Targets};
+
 use super::functions::{Function, Workload};
 use crate::ipi::csd::Call;
 use crate::ipi::{Ipi, NoneOnline, Offline};
-use crate::platform::{CpuId, Platform};
-use crate::sync::mask::{CpuMask, Targets};
 
 /// [`Ipi::call_single`] of `function`.
 ///

@@ -1,12 +1,11 @@
 //! What a CPU can be told to do with `workload=puppet`, as the manifest has it: by what names, with what, and when.
 //! [`puppet`](super::puppet) does it; what each does exactly is said at [`Verb`].
 
+use kit::declare;
+use kit::manifest::Record;
 use shared::mailbox::Verb;
 use shared::manifest::Argument::{Cpu, Cpus};
 use shared::manifest::{ANSWERS, ENDS, IN_CASE, IN_HANDLER, MAY_WAIT};
-
-use crate::declare;
-use crate::manifest::Record;
 
 /// A call, which can be waited for.
 const CALL: u32 = IN_CASE | MAY_WAIT;

@@ -4,6 +4,8 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use kit::platform::{CpuId, Platform};
+use kit::sync::mask::CpuMask;
 use shared::lab::Oracle;
 use shared::ledger::CallId;
 
@@ -11,8 +13,6 @@ use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::{Functions, Ipi};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
-use crate::platform::{CpuId, Platform};
-use crate::sync::mask::CpuMask;
 
 /// What a call does beside being entered in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

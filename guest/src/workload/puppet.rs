@@ -4,7 +4,7 @@
 //!
 //! **The end.** A CPU told to finish counts itself in and goes on taking interrupts. When all are in that were
 //! told, none of them makes another call, and every interrupt they sent is pending at its target or has been
-//! taken. Each then sends itself the vector of the lowest priority, [`Vector::Last`]: when that has arrived,
+//! taken. Each then sends itself the vector of the lowest priority, [`Vector::LAST`]: when that has arrived,
 //! so have all that were pending before it, without a call vector being sent that could rescue a lost call.
 //! When all have taken theirs nothing is in flight between them, and the first of them looks for what was left
 //! behind. It waits for no call: one that has not run by now is lost. CPUs that were not told may hang for
@@ -15,6 +15,12 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use kit::lab::{CpuMailbox, Lab};
+use kit::platform::{CpuId, Doorbell, Platform};
+use kit::probe;
+use kit::sync::atomic::{Ordering as SharedOrdering, fence};
+use kit::sync::mask::{AtomicCpuMask, CpuMask, Targets};
+use kit::sync::waiting::Waiting;
 use shared::lab::Oracle;
 use shared::mailbox::{ANSWERS, Refusal, Verb, WAIT};
 
@@ -24,12 +30,6 @@ use crate::Part;
 use crate::ipi::Ipi;
 use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::hotplug::{Fate, HotplugError};
-use crate::lab::{CpuMailbox, Lab};
-use crate::platform::{CpuId, Doorbell, Platform};
-use crate::probe;
-use crate::sync::atomic::{Ordering as SharedOrdering, fence};
-use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
-use crate::sync::waiting::Waiting;
 
 /// The puppets of one machine.
 #[derive(Debug)]

@@ -5,18 +5,19 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use kit::lab::{Lab, Record};
+use kit::platform::{CpuId, Platform, Vector};
+use kit::specimen::{Part, Specimen};
+use kit::threads::Threads;
 use shared::exit::ExitCode;
 use shared::lab::Oracle;
 use shared::ledger::CallId;
 use shared::mailbox::{Refusal, Verb, WAIT};
 
-use crate::ipi::hotplug::Fate;
+use crate::Guest;
 use crate::ipi::queue::QueueKind;
-use crate::lab::{Lab, Record};
 use crate::options::{Options, Program};
-use crate::platform::{CpuId, Platform, Vector};
-use crate::threads::Threads;
-use crate::{Guest, Part};
+use crate::vectors::MANY;
 
 const CPUS: usize = 4;
 
@@ -97,11 +98,10 @@ impl Bench {
         let end = Arc::new(OnceLock::new());
         let (machine, ends) = (platform.clone(), end.clone());
         let handler = guest.clone();
-        let body = move |cpu| match guest.run_cpu() {
-            Part::Left => Fate::Leave,
-            Part::Done => Fate::Stay,
-            Part::Over => {
-                let code = guest.verdict().code();
+        let body = move |cpu| {
+            let part = guest.run_cpu();
+            if part == Part::Over {
+                let code = guest.judge().code();
                 let oracles = lab.findings().map(|finding| finding.oracle);
                 let findings = oracles.map(|oracle| Oracle::try_from(oracle).unwrap());
                 let findings = findings.collect();
@@ -111,8 +111,8 @@ impl Bench {
                     findings,
                 };
                 ends.set(end).expect("one CPU judges, once");
-                Fate::Stay
             }
+            part
         };
         let runs = thread::spawn(move || machine.run(move |vector| handler.handle(vector), body));
         Self {
@@ -133,7 +133,7 @@ impl Bench {
         mailbox.argument.store(command.argument, Ordering::Relaxed);
         mailbox.mask[0].store(command.mask, Ordering::Relaxed);
         mailbox.posted.store(number, Ordering::Release);
-        self.platform.send_ipi(cpu, Vector::Wake);
+        self.platform.send_ipi(cpu, Vector::WAKE);
         number
     }
 
@@ -409,7 +409,7 @@ fn the_others_can_finish_while_a_caller_hangs() {
     wait_until("the run is judged", || bench.end.get().is_some());
     assert!(!bench.has_done(0));
     // It is over. Now the call may come back, so that the thread ends.
-    bench.platform.send_ipi(1, Vector::Many);
+    bench.platform.send_ipi(1, MANY);
     let end = bench.end();
     assert_eq!((end.code, end.by), (ExitCode::Fail, 1), "{end:?}");
     assert!(end.findings.contains(&Oracle::Lost), "{end:?}");

@@ -1,13 +1,13 @@
 //! `workload=selftest`: every CPU calls every other, then random sets of them, then all at once. The
 //! calls are a function of the seed; the ledger's oracles judge what became of them.
 
+use kit::platform::{CpuId, Platform};
+use kit::sync::barrier::Barrier;
+use kit::sync::mask::CpuMask;
 use shared::lab::Oracle;
 
 use crate::ipi::Ipi;
 use crate::options::Options;
-use crate::platform::{CpuId, Platform};
-use crate::sync::barrier::Barrier;
-use crate::sync::mask::CpuMask;
 use crate::workload::calls;
 use crate::workload::functions::{Function, Workload};
 
@@ -119,7 +119,7 @@ mod tests {
     use shared::exit::ExitCode;
 
     fn selftest(cpus: usize, options: &Options) -> crate::verdict::Verdict {
-        crate::threads::run_guest(cpus, options)
+        crate::checking::run_guest(cpus, options)
     }
 
     #[test]

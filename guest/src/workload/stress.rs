@@ -8,16 +8,16 @@ use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use fastrand::Rng;
+use kit::platform::{CpuId, Platform};
+use kit::sync::atomic::Ordering as SharedOrdering;
+use kit::sync::irq::irqs_off;
+use kit::sync::mask::{AtomicCpuMask, CpuMask};
 
 use super::calls;
 use super::functions::{Function, Workload};
 use crate::ipi::Ipi;
 use crate::ipi::hotplug::{Fate, HotplugError};
 use crate::options::Options;
-use crate::platform::{CpuId, Platform};
-use crate::sync::atomic::Ordering as SharedOrdering;
-use crate::sync::irq::irqs_off;
-use crate::sync::mask::{AtomicCpuMask, CpuMask};
 
 /// Operations of every CPU where neither their number nor a time is asked for.
 fn default_operations(cpus: usize) -> u32 {
@@ -242,10 +242,10 @@ fn plug<P: Platform>(ipi: &Ipi<P, Workload>, cpu: CpuId) {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
+    use crate::checking::run_guest;
     use crate::ipi::queue::QueueKind;
     use crate::options::Program;
     use crate::rules::{FailRate, HotplugMode, Rules};
-    use crate::threads::run_guest;
     use shared::exit::ExitCode;
 
     const STRESS: Options = Options {

@@ -4,17 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use guest::checking::search::{self, Searched, Stalls, judge};
 use guest::ipi::csd::Call;
-use guest::ipi::hotplug::Fate;
 use guest::ipi::queue::QueueKind;
 use guest::ipi::{Functions, Ipi};
-use guest::lab::Lab;
 use guest::ledger::Ledger;
 use guest::machine::Machine;
-use guest::platform::{CpuId, Platform};
-use guest::search::{self, Searched, Stalls, judge};
-use guest::sync::mask::CpuMask;
-use guest::threads::Threads;
+use kit::lab::Lab;
+use kit::platform::{CpuId, Platform};
+use kit::specimen::Part;
+use kit::sync::mask::CpuMask;
+use kit::threads::Threads;
 use serde::Serialize;
 use shared::mailbox::Verb;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
@@ -121,7 +121,7 @@ impl Program {
                 // As in a guest, one function after the other, so that a mix-up of two calls is seen.
                 let functions = [0, 1].into_iter().cycle();
                 (calls[cpu].iter().zip(functions)).for_each(|(made, it)| make(&caller, made, it));
-                Fate::Stay
+                Part::Done
             },
         );
         ipi.audit();

@@ -16,6 +16,13 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64 as Entry, Ordering as Order};
 
+use kit::platform::{CpuId, Platform, Vector};
+use kit::probe;
+use kit::sync::atomic::{AtomicU64, Ordering, fence};
+use kit::sync::irq::irqs_off;
+use kit::sync::mask::{CpuMask, Targets};
+use kit::sync::rcu::GracePeriod;
+use kit::sync::spin::SpinLock;
 use shared::lab::Oracle;
 
 use super::ManyQueue;
@@ -26,13 +33,7 @@ use crate::ipi::list::{ElementList, End};
 use crate::ipi::memory::{Cell, NoMemory, Pool};
 use crate::ipi::single::Singles;
 use crate::machine::Machine;
-use crate::platform::{CpuId, Platform, Vector};
-use crate::probe;
-use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use crate::sync::irq::irqs_off;
-use crate::sync::mask::{CpuMask, Targets};
-use crate::sync::rcu::GracePeriod;
-use crate::sync::spin::SpinLock;
+use crate::vectors::MANY;
 
 /// Elements on the heap per CPU. In use they are few; those that wait for their grace period are not.
 const HEAP_PER_CPU: usize = 16;
@@ -94,7 +95,7 @@ impl Kmalloc {
             // (Linux `force_quiescent_state`).
             let owing = machine.rcu.owing(machine.cpus);
             let others = machine.others_online(&owing);
-            machine.platform.send_ipi_mask(&others, Vector::Wake);
+            machine.platform.send_ipi_mask(&others, Vector::WAKE);
         }
     }
 
@@ -170,7 +171,7 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
                 self.list.insert(machine, at, End::Tail, call);
             });
             probe!(machine.platform, "many.ipi", call.info);
-            machine.platform.send_ipi_mask(&targets, Vector::Many);
+            machine.tell_all(&targets, MANY);
             if wait || !on_heap {
                 probe!(machine.platform, "many.wait", call.info);
                 element.csd.wait(machine);

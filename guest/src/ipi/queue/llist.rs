@@ -11,6 +11,10 @@
 
 use alloc::boxed::Box;
 
+use kit::platform::{CpuId, Platform};
+use kit::probe;
+use kit::sync::atomic::{AtomicU32, Ordering};
+use kit::sync::mask::{CpuMask, Targets};
 use shared::lab::Oracle;
 
 use super::ManyQueue;
@@ -18,10 +22,7 @@ use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
-use crate::platform::{CpuId, Platform, Vector};
-use crate::probe;
-use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::mask::{CpuMask, Targets};
+use crate::vectors::MANY;
 
 /// No descriptor: the end of a list.
 const NONE: u32 = u32::MAX;
@@ -129,7 +130,7 @@ impl<P: Platform> ManyQueue<P> for Llist {
             probe!(machine.platform, "queue.inserted", call.info);
         }
         probe!(machine.platform, "many.ipi", call.info);
-        machine.platform.send_ipi_mask(&to_interrupt, Vector::Many);
+        machine.tell_all(&to_interrupt, MANY);
         if wait {
             probe!(machine.platform, "many.wait", call.info);
             for target in targets.iter() {

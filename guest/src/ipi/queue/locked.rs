@@ -14,6 +14,11 @@
 //! with its own bit clear, or the whole new one. The price: calls run newest first, and a walk has no
 //! bound, since two CPUs that call in turn can carry a third to the front again and again.
 
+use kit::platform::{CpuId, Platform};
+use kit::probe;
+use kit::sync::atomic::{Ordering, fence};
+use kit::sync::irq::irqs_off;
+use kit::sync::mask::{CpuMask, Targets};
 use shared::lab::Oracle;
 
 use super::ManyQueue;
@@ -23,11 +28,7 @@ use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
-use crate::platform::{CpuId, Platform, Vector};
-use crate::probe;
-use crate::sync::atomic::{Ordering, fence};
-use crate::sync::irq::irqs_off;
-use crate::sync::mask::{CpuMask, Targets};
+use crate::vectors::MANY;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -114,7 +115,7 @@ impl<P: Platform> ManyQueue<P> for Locked {
         }
         // Sending the interrupt is ordered behind the insertion by the platform.
         probe!(machine.platform, "many.ipi", call.info);
-        machine.platform.send_ipi_mask(&targets, Vector::Many);
+        machine.tell_all(&targets, MANY);
         if wait {
             probe!(machine.platform, "many.wait", call.info);
             element.csd.wait(machine);

@@ -15,6 +15,11 @@
 //!   2.6.39): the references are set under the list's lock, after the insertion. An element that has
 //!   any is on the list. Correct; like `filo`, newest first and without a bound on walks.
 
+use kit::platform::{CpuId, Platform};
+use kit::probe;
+use kit::sync::atomic::{Ordering, fence};
+use kit::sync::irq::irqs_off;
+use kit::sync::mask::{CpuMask, Targets};
 use shared::lab::Oracle;
 
 use super::ManyQueue;
@@ -24,11 +29,7 @@ use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
-use crate::platform::{CpuId, Platform, Vector};
-use crate::probe;
-use crate::sync::atomic::{Ordering, fence};
-use crate::sync::irq::irqs_off;
-use crate::sync::mask::{CpuMask, Targets};
+use crate::vectors::MANY;
 
 /// The stages of the design.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +155,7 @@ impl<P: Platform> ManyQueue<P> for Lockless {
         }
         self.publish(machine, &targets, call);
         probe!(machine.platform, "many.ipi", call.info);
-        machine.platform.send_ipi_mask(&targets, Vector::Many);
+        machine.tell_all(&targets, MANY);
         if wait {
             probe!(machine.platform, "many.wait", call.info);
             element.csd.wait(machine);

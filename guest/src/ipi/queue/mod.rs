@@ -13,18 +13,18 @@ use alloc::boxed::Box;
 
 use alloc::sync::Arc;
 
+use kit::declare;
+use kit::declare_values;
+use kit::manifest::Record;
+use kit::platform::Platform;
+use kit::sync::mask::{CpuMask, Targets};
 use shared::manifest::PointRole;
 
 use super::csd::Call;
 use super::hotplug::Notifier;
 use super::list::End;
 use super::single::Singles;
-use crate::declare;
-use crate::declare_values;
 use crate::machine::Machine;
-use crate::manifest::Record;
-use crate::platform::Platform;
-use crate::sync::mask::{CpuMask, Targets};
 use grace::{Counters, CountingRcu, Graced, SharedRefs};
 use kmalloc::Kmalloc;
 use llist::Llist;
@@ -37,7 +37,7 @@ pub trait ManyQueue<P: Platform>: Notifier<P> + Send + Sync {
     /// [`super::Ipi::call_many`]. Interrupts are on.
     fn call(&self, machine: &Machine<P>, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask;
 
-    /// The handler of [`Vector::Many`](crate::platform::Vector::Many), interrupts off: gives `run`
+    /// The handler of [`MANY`](crate::vectors::MANY), interrupts off: gives `run`
     /// every call that waits for this CPU, and returns how many there were.
     fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize;
 

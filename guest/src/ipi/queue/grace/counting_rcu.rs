@@ -4,12 +4,12 @@
 //! CPUs overlap the counter may never be *seen* at zero, although each of them is short: the owner of
 //! an element can wait without a bound.
 
+use kit::platform::Platform;
+use kit::sync::atomic::{AtomicU32, Ordering};
 use shared::lab::Oracle;
 
 use super::{Grace, announce};
 use crate::machine::Machine;
-use crate::platform::Platform;
-use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// See the module's description.
 #[derive(Debug)]

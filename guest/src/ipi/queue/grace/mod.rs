@@ -18,6 +18,11 @@ pub use shared_refs::SharedRefs;
 
 use core::fmt;
 
+use kit::platform::{CpuId, Platform};
+use kit::probe;
+use kit::sync::atomic::{Ordering, fence};
+use kit::sync::irq::irqs_off;
+use kit::sync::mask::{CpuMask, Targets};
 use shared::lab::Oracle;
 
 use super::ManyQueue;
@@ -27,11 +32,7 @@ use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
-use crate::platform::{CpuId, Platform, Vector};
-use crate::probe;
-use crate::sync::atomic::{Ordering, fence};
-use crate::sync::irq::irqs_off;
-use crate::sync::mask::{CpuMask, Targets};
+use crate::vectors::MANY;
 
 /// A way to know that every walk that had begun is over.
 pub trait Grace<P: Platform>: fmt::Debug + Send + Sync {
@@ -103,7 +104,7 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
             self.elements.list.insert(machine, me, End::Tail, call);
         });
         probe!(machine.platform, "many.ipi", call.info);
-        machine.platform.send_ipi_mask(&targets, Vector::Many);
+        machine.tell_all(&targets, MANY);
         if wait {
             probe!(machine.platform, "many.wait", call.info);
             element.csd.wait(machine);

@@ -11,14 +11,14 @@
 
 use alloc::boxed::Box;
 
+use kit::platform::Platform;
+use kit::probe;
+use kit::sync::atomic::{AtomicU32, Ordering};
+use kit::sync::spin::SpinLock;
 use shared::lab::Oracle;
 
 use super::{Grace, announce};
 use crate::machine::Machine;
-use crate::platform::Platform;
-use crate::probe;
-use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::spin::SpinLock;
 
 /// CPUs that share a pair of counters.
 const GROUP: usize = 16;

@@ -4,7 +4,7 @@
 use core::arch::x86_64::__cpuid;
 use core::arch::{global_asm, naked_asm};
 
-use guest::platform::Vector;
+use crate::platform::Vector;
 use x86_64::instructions::interrupts;
 
 use super::apic::{self, Command};
@@ -71,8 +71,8 @@ impl Hypercall {
         }
         let call = Self::of_this_processor();
         let has_arrived = interrupts::without_interrupts(|| {
-            let delivered = call.send_ipi(1, apic_id, Vector::Last);
-            delivered == 1 && apic::is_requested(Vector::Last as u8)
+            let delivered = call.send_ipi(1, apic_id, Vector::LAST);
+            delivered == 1 && apic::is_requested(Vector::LAST.number())
         });
         has_arrived.then_some(call)
     }
@@ -81,7 +81,7 @@ impl Hypercall {
     /// many it went, or an error below zero.
     pub fn send_ipi(self, bits: u128, first: u32, vector: Vector) -> i64 {
         let (low, high) = (bits as u64, (bits >> 64) as u64);
-        let command = u64::from(Command::Fixed(vector as u8).bits());
+        let command = u64::from(Command::Fixed(vector.number()).bits());
         let call = match self {
             Self::Vmcall => vmcall,
             Self::Vmmcall => vmmcall,

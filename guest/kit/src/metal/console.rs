@@ -31,11 +31,11 @@ const PATIENCE: u32 = 200_000;
 
 static BUSY: AtomicBool = AtomicBool::new(false);
 
-/// Writes a line. The arguments are those of `format!`.
+/// Writes a line to the console. The arguments are those of `format!`.
+#[macro_export]
 macro_rules! log {
     ($($argument:tt)*) => { $crate::metal::console::line(format_args!($($argument)*)) };
 }
-pub(crate) use log;
 
 /// Sets the UART up for polled output.
 pub fn init() {

@@ -1,28 +1,29 @@
 //! That every oracle fires when what it watches goes wrong, and the safeguards that can be left out are
 //! needed. Where a wrong program is enough to make it fire, the program is here; the oracles of the
-//! ledger are tested beside it, and those that need a race in [`crate::schedules`].
+//! ledger are tested beside it, and those that need a race in [`schedules`](super::schedules).
 
 use std::cell::Cell as Turn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::vec::Vec;
 
+use kit::counters::count;
+use kit::lab::Lab;
+use kit::platform::Platform;
+use kit::specimen::Part;
+use kit::sync::mask::{AtomicCpuMask, CpuMask, Targets};
+use kit::threads::{Alone, Threads};
 use shared::lab::Oracle;
 
-use crate::counters::count;
 use crate::ipi::Functions;
 use crate::ipi::Ipi;
 use crate::ipi::csd::Call;
 use crate::ipi::element::{Element, Elements};
-use crate::ipi::hotplug::{Event, Fate, HotplugError};
+use crate::ipi::hotplug::{Event, HotplugError};
 use crate::ipi::memory::{Cell, Pool};
 use crate::ipi::queue::QueueKind;
-use crate::lab::Lab;
 use crate::machine::Machine;
-use crate::platform::Platform;
 use crate::rules::{FailRate, HotplugMode};
-use crate::sync::mask::{AtomicCpuMask, CpuMask, Targets};
-use crate::threads::{Alone, Threads};
 use crate::verdict::Verdict;
 use crate::workload::calls;
 use crate::workload::functions::{Function, Workload};
@@ -106,7 +107,7 @@ fn a_waiting_call_with_interrupts_off_breaks_the_contract() {
                 assert_eq!(calls::single(ipi, 1, Function::Plain, true), Ok(()));
                 ipi.machine.platform.irqs_enable();
             }
-            Fate::Stay
+            Part::Done
         },
     );
     assert_eq!(fired(ipi.machine.lab), [Oracle::Contract]);
@@ -129,7 +130,7 @@ fn references_without_targets_are_found() {
     assert_eq!(fired(machine.lab), []);
     element
         .refs
-        .fetch_add(1, crate::sync::atomic::Ordering::Relaxed);
+        .fetch_add(1, kit::sync::atomic::Ordering::Relaxed);
     element.audit(&machine, 0);
     assert_eq!(fired(machine.lab), [Oracle::BadRefs]);
 }
@@ -220,7 +221,7 @@ fn take_down_under_a_call(queue: QueueKind, mode: HotplugMode) -> Vec<Oracle> {
                     wait_for(&called);
                     ipi.cpu_down(1).unwrap();
                     gone.store(true, Ordering::Release);
-                    Fate::Stay
+                    Part::Done
                 }
                 1 => {
                     wait_for(&ready);
@@ -228,15 +229,15 @@ fn take_down_under_a_call(queue: QueueKind, mode: HotplugMode) -> Vec<Oracle> {
                     mask.remove(0);
                     calls::many(ipi, &mask, &mask, Function::Plain, false);
                     called.store(true, Ordering::Release);
-                    ipi.idle_until(|| false)
+                    ipi.idle_until(|| false).into()
                 }
                 2 if mode == HotplugMode::NoStop => {
                     wait_for(&gone);
-                    Fate::Stay
+                    Part::Done
                 }
                 _ => {
                     wait_for(&called);
-                    ipi.idle_until(|| gone.load(Ordering::Acquire))
+                    ipi.idle_until(|| gone.load(Ordering::Acquire)).into()
                 }
             }
         },

@@ -10,7 +10,6 @@ use core::mem::offset_of;
 use super::cpu::{APIC_IDS, AREAS, Area, BOOT_AREA, Cpu, TASK_STACK_TOP};
 use super::paging::{DIRECTORY_ENTRIES, UNCACHED_FROM};
 use super::physical::{HUGE_PAGE, PAGE};
-use crate::{start_first_cpu, start_other_cpu};
 
 /// Page into which the trampoline is copied: a start-up IPI can name any below 1 MiB. Firmware is
 /// done with it by the time a kernel runs, and PVH monitors keep their boot data elsewhere.
@@ -24,6 +23,11 @@ pub const DATA: u16 = 0x10;
 const CODE32: u16 = 0x18;
 
 unsafe extern "C" {
+    /// Where the first CPU enters Rust, with the address of the PVH start info. The image has it
+    /// ([`guest!`](crate::guest!)), as it has the next.
+    safe fn start_first_cpu(start_info: u32) -> !;
+    /// Where every other CPU enters Rust when it was sent a start-up IPI.
+    safe fn start_other_cpu() -> !;
     /// First byte of the trampoline as linked.
     pub static trampoline_start: u8;
     /// First byte after it.

@@ -10,8 +10,8 @@ use shared::ports::EXIT;
 use x86_64::instructions::port::Port;
 use x86_64::instructions::{hlt, interrupts};
 
-use super::console::log;
 use super::cpu::Cpu;
+use crate::log;
 
 /// Ends the run. Where nothing listens on the exit port, this CPU halts for ever.
 pub fn exit(code: ExitCode) -> ! {

@@ -1,8 +1,8 @@
-//! The machine: everything between the first instruction and the portable guest that is x86.
+//! Bare metal: everything between the first instruction and the portable guest that is x86.
 //!
 //! It is a unikernel's worth and no more. One address space, identity-mapped; no user mode, no
 //! device interrupts, nothing ever freed, nobody ever preempted. What is left is what cross-CPU
-//! calls need: CPUs, their local APICs, five interrupt vectors, and a way to say what went wrong.
+//! calls need: CPUs, their local APICs, a few interrupt vectors, and a way to say what went wrong.
 
 pub mod acpi;
 pub mod apic;
@@ -18,5 +18,6 @@ pub mod paging;
 pub mod physical;
 pub mod platform;
 pub mod smp;
+pub mod start;
 pub mod start_info;
 pub mod traps;

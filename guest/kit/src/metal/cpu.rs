@@ -8,7 +8,7 @@ use core::mem::{MaybeUninit, offset_of};
 use core::ptr::{null_mut, with_exposed_provenance};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
-use guest::platform::CpuId;
+use crate::platform::CpuId;
 use x86_64::VirtAddr;
 use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};

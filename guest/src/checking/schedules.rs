@@ -4,24 +4,24 @@
 
 use std::sync::Arc;
 
+use kit::lab::Lab;
+use kit::specimen::{Part, Specimen};
+use kit::sync::mask::CpuMask;
+use kit::threads::{self, Threads};
 use shared::lab::Oracle;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 
+use super::search::{Stalls, judge, search};
+use crate::Guest;
 use crate::ipi::csd::Call;
-use crate::ipi::hotplug::Fate;
 use crate::ipi::queue::QueueKind;
 use crate::ipi::single::Singles;
-use crate::lab::Lab;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::options::{Options, Program};
-use crate::platform::Vector;
 use crate::rules::FailRate;
-use crate::search::{Stalls, judge, search};
-use crate::sync::mask::CpuMask;
-use crate::threads::Threads;
+use crate::vectors::SINGLE;
 use crate::workload::bench::{By, Receiver, Round, To};
-use crate::{Guest, Part};
 
 const CPUS: usize = 4;
 
@@ -87,7 +87,7 @@ fn play(
                 ledger.ran(machine, call);
             };
             match vector {
-                Vector::Single => singles.handle(machine, &run),
+                SINGLE => singles.handle(machine, &run),
                 _ => queue.handle(machine, &run),
             };
         },
@@ -103,7 +103,7 @@ fn play(
                 let made = queue.call(machine, &mask, call, false);
                 ledger.returned(machine, id, &made);
             }
-            Fate::Stay
+            Part::Done
         },
     );
     let (machine, queue, ledger) = &*cpus;
@@ -129,14 +129,7 @@ fn measure(queue: QueueKind) {
     };
     let platform = Threads::new(CPUS);
     let guest = Arc::new(Guest::new(platform.clone(), &options, lab));
-    let (handler, body) = (guest.clone(), guest);
-    platform.run(
-        move |vector| handler.handle(vector),
-        move |_| match body.run_cpu() {
-            Part::Left => Fate::Leave,
-            Part::Done | Part::Over => Fate::Stay,
-        },
-    );
+    threads::run(&platform, &guest);
     judge(lab);
 }
 
@@ -278,7 +271,7 @@ fn who_waits_for_grace_periods_sees_them_end() {
                     (machine.rcu).grace_period(&machine.platform, || machine.online());
                     machine.synchronize();
                 }
-                Fate::Stay
+                Part::Done
             },
         );
     };

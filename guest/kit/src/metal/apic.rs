@@ -6,7 +6,7 @@ use core::arch::x86_64::__cpuid;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 
-use guest::options::ApicMode;
+use crate::options::ApicMode;
 use x86_64::instructions::interrupts::without_interrupts;
 use x86_64::registers::model_specific::Msr;
 

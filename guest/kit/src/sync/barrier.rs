@@ -40,6 +40,6 @@ impl Barrier {
             .store(generation.wrapping_add(1), Ordering::Release);
         let mut others = CpuMask::all(self.cpus);
         others.remove(platform.this_cpu());
-        platform.send_ipi_mask(&others, Vector::Wake);
+        platform.send_ipi_mask(&others, Vector::WAKE);
     }
 }

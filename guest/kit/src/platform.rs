@@ -1,44 +1,37 @@
-//! The one trait through which the portable code reaches the machine it runs on.
+//! The one trait through which a guest reaches the machine it runs on.
 //!
-//! It is implemented by the bare-metal image and, on the host, by test machines whose CPUs are
-//! threads. It may not grow a method that only one caller needs.
+//! It is implemented by bare metal and, on the host, by test machines whose CPUs are threads. It may not grow a method that only one caller needs.
 
-use crate::declare;
-use crate::manifest::Record;
 pub use crate::sync::mask::CpuId;
 use crate::sync::mask::CpuMask;
-use shared::mailbox::WAKE_VECTOR;
-use shared::manifest::VectorRole;
+use crate::vectors::RANGE;
 pub use shared::ports::Doorbell;
 pub use shared::probe::Point;
 
-/// The IPIs of the generic-ipi path, with their vectors (Linux 2.6.30,
-/// `arch/x86/include/asm/irq_vectors.h`), and two more. Of those that are pending, the one with the
-/// highest number is taken first.
+/// The vector of an interrupt between CPUs. Of those that are pending, the one with the highest number is taken
+/// first. [`vectors!`](crate::vectors!) makes those of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Vector {
-    /// Nothing to do. A CPU sends it to itself to learn that it has taken everything that was pending: it has
-    /// the lowest priority.
-    Last = 0xfa,
-    /// One that is measured: its handler counts it, and nothing else.
-    Measured = 0xfe,
-    /// `CALL_FUNCTION_SINGLE_VECTOR`: look at your own queue of single calls.
-    Single = 0xfb,
-    /// `CALL_FUNCTION_VECTOR`: walk the global queue of calls to many.
-    Many = 0xfc,
-    /// `RESCHEDULE_VECTOR`: nothing to do but leave `hlt`. The workloads use it to wake CPUs that
-    /// wait for each other, so that no call vector is ever sent without a call behind it, which
-    /// could hide a lost one.
-    Wake = WAKE_VECTOR,
-}
+pub struct Vector(u8);
 
-declare! {
-    Record::vector(Vector::Last as u8, "last", VectorRole::Last, "Tells a CPU that it has taken all that was pending."),
-    Record::vector(Vector::Single as u8, "single", VectorRole::Call, "Look at your own queue of calls to one CPU."),
-    Record::vector(Vector::Many as u8, "many", VectorRole::Call, "Walk the queue of calls to many."),
-    Record::vector(Vector::Wake as u8, "wake", VectorRole::Wake, "Leave hlt, and do nothing else."),
-    Record::vector(Vector::Measured as u8, "measured", VectorRole::Measured, "Is counted, and nothing else."),
+impl Vector {
+    /// The vector with this number.
+    ///
+    /// # Panics
+    /// When compiled, if the number is not in [`RANGE`].
+    pub const fn new(number: u8) -> Self {
+        assert!(RANGE.start <= number && number < RANGE.end);
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Its place in [`RANGE`].
+    pub const fn index(self) -> usize {
+        (self.0 - RANGE.start) as usize
+    }
 }
 
 /// A CPU was told to start and did not.
@@ -58,10 +51,12 @@ pub trait Platform: Sync + 'static {
     /// It is ordered like a store-release: whatever the caller wrote before is visible to the
     /// handler. On x2APIC, whose ICR write is not ordered behind earlier stores, that takes a fence
     /// (Linux ce4e240c279a).
-    fn send_ipi(&self, target: CpuId, vector: Vector);
+    ///
+    /// Returns how many operations that took.
+    fn send_ipi(&self, target: CpuId, vector: Vector) -> u64;
 
     /// As [`Platform::send_ipi`], to every CPU of `targets`, of which there may be none.
-    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector);
+    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) -> u64;
 
     /// Whether interrupts are enabled (x86: `RFLAGS.IF`).
     fn irqs_enabled(&self) -> bool;
@@ -94,8 +89,8 @@ pub trait Platform: Sync + 'static {
     /// slept through; with `done` already true it returns at once.
     fn idle_unless(&self, done: &dyn Fn() -> bool);
 
-    /// Starts `cpu`, which was parked after its part of the workload had returned
-    /// ([`Part::Left`](crate::Part)), and returns once it runs.
+    /// Starts `cpu`, which was parked after its part of the run had returned
+    /// ([`Part::Left`](crate::specimen::Part)), and returns once it runs.
     ///
     /// # Errors
     /// [`NotStarted`] if it does not.

@@ -1,6 +1,6 @@
 //! What shared memory is reached through: atomics, the spin lock, masks of CPUs.
 //!
-//! The generic-ipi path touches memory that another CPU can touch only by way of this module, so
+//! A guest touches memory that another CPU can touch only by way of this module, so
 //! that the same source runs on bare metal and, with other atomics underneath, under a model
 //! checker.
 
@@ -8,7 +8,7 @@ pub mod atomic;
 pub mod barrier;
 #[cfg(any(feature = "census", feature = "explore"))]
 pub mod event;
-pub(crate) mod ghost;
+pub mod ghost;
 pub mod irq;
 #[cfg(all(feature = "census", not(feature = "explore")))]
 pub mod listener;

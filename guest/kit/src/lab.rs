@@ -5,22 +5,23 @@
 //! in memory of its own, for its own verdict. Only this module turns lab offsets into references.
 
 use alloc::alloc::{alloc_zeroed, handle_alloc_error};
-use core::fmt::Write;
+use core::fmt::{self, Write};
 use core::mem::{offset_of, size_of};
 use core::ptr::NonNull;
 use core::slice;
 use core::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use shared::exit::ExitCode;
 use shared::lab::{
-    ALIGN, Contexts, Finding, Header, Layout, LayoutError, MAX_FINDINGS, Oracle, Tally, Words,
+    ALIGN, Contexts, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, ORACLE_SLOTS,
+    Tally, Words,
 };
 use shared::ledger::{CallId, Lane, RecordHead};
 use shared::mailbox::{ANSWERS, MASK_WORDS, Mailbox};
 use shared::probe::Arms;
 use shared::trace::{RingHead, ring_records};
 
-use crate::counters::{CpuCounters, count};
-use crate::effective::Effective;
+use crate::counters::{self, CpuCounters, count};
 use crate::platform::CpuId;
 use crate::trace::{AtomicRecord, AtomicRingHead, Ring};
 
@@ -201,9 +202,20 @@ impl Lab {
         self.at(self.layout.tallies.entry(cpu as u64))
     }
 
-    /// The counters of `cpu`.
+    /// What the kit counts on `cpu`.
     pub fn counters(&self, cpu: CpuId) -> &CpuCounters {
         self.at(self.layout.counters.entry(cpu as u64))
+    }
+
+    /// What the guest counts on `cpu`, in the rest of the row. A guest has one kind of counters.
+    pub fn own_counters<T: counters::Row>(&self, cpu: CpuId) -> &T {
+        const {
+            let first = counters::GUEST * size_of::<AtomicU64>();
+            assert!(first + size_of::<T>() <= size_of::<Counters>());
+            assert!(align_of::<T>() <= align_of::<AtomicU64>());
+        }
+        let row = self.layout.counters.entry(cpu as u64);
+        self.at(row.map(|row| row + (counters::GUEST * size_of::<AtomicU64>()) as u64))
     }
 
     /// The mailbox of `cpu`.
@@ -243,9 +255,9 @@ impl Lab {
     }
 
     /// Says what the run is made of.
-    pub fn set_words(&self, effective: &Effective<'_>) {
+    pub fn set_words(&self, effective: impl fmt::Display) {
         let mut words = Words::EMPTY;
-        // A test holds the longest of them to the room that there is.
+        // What has no room is not said at all: half of it would be taken for the whole.
         if write!(words, "{effective}").is_err() {
             return;
         }
@@ -292,8 +304,10 @@ impl Lab {
         })
     }
 
-    /// Records that a property does not hold. The first [`MAX_FINDINGS`] are kept, all are counted by oracle.
-    pub fn report(&self, oracle: Oracle, cpu: CpuId, call: u64, tsc: u64, seen: u64) {
+    /// Records that the property does not hold which the guest's manifest has under the number `oracle`, 1 to 31.
+    /// The first [`MAX_FINDINGS`] findings are kept, all are counted by oracle.
+    pub fn report(&self, oracle: u32, cpu: CpuId, call: u64, tsc: u64, seen: u64) {
+        debug_assert!((1..ORACLE_SLOTS as u32).contains(&oracle));
         count(self.found(oracle), 1);
         let made = self.header_u32(offset_of!(Header, findings_made));
         let index = made.fetch_add(1, Ordering::Relaxed);
@@ -302,7 +316,7 @@ impl Lab {
         }
         if let Some(offset) = self.layout.findings.entry(u64::from(index)) {
             let finding = Finding {
-                oracle: oracle as u32,
+                oracle,
                 cpu: cpu as u32,
                 call,
                 tsc,
@@ -314,15 +328,23 @@ impl Lab {
         }
     }
 
-    /// How often `oracle` has not held so far.
-    pub fn found(&self, oracle: Oracle) -> &AtomicU64 {
-        self.at(self.layout.found.entry(oracle as u64))
+    /// How often the oracle with this number has not held so far.
+    pub fn found(&self, oracle: u32) -> &AtomicU64 {
+        self.at(self.layout.found.entry(oracle.into()))
     }
 
     /// Number of findings so far, kept or not.
     pub fn findings_made(&self) -> u32 {
         self.header_u32(offset_of!(Header, findings_made))
             .load(Ordering::Relaxed)
+    }
+
+    /// How a run ends that is over: it passes if nothing was reported.
+    pub fn conclusion(&self) -> ExitCode {
+        match self.findings_made() {
+            0 => ExitCode::Pass,
+            _ => ExitCode::Fail,
+        }
     }
 
     /// The findings that were kept, for the verdict. Only once nobody reports any more.

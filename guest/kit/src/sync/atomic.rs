@@ -1,4 +1,4 @@
-//! The atomics of the generic-ipi path: those of `core`, or, under `cfg(loom)` and `cfg(shuttle)`,
+//! The atomics of what is under test: those of `core`, or, under `cfg(loom)` and `cfg(shuttle)`,
 //! those of a checker that decides what happens between any two of them; or, with the feature
 //! `census` or `explore`, `core`'s with a witness.
 //!

@@ -6,7 +6,7 @@ use core::fmt;
 use core::slice;
 use core::sync::atomic::Ordering;
 
-use guest::platform::CpuId;
+use crate::platform::CpuId;
 use x86_64::instructions::{hlt, interrupts};
 
 use super::apic::{self, Command, Destination};

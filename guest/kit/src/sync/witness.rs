@@ -95,7 +95,7 @@ macro_rules! integer {
 }
 
 integer!(AtomicU32, u32: swap fetch_add fetch_sub);
-integer!(AtomicU64, u64: fetch_and fetch_or);
+integer!(AtomicU64, u64: swap fetch_add fetch_and fetch_or);
 
 #[allow(missing_docs, reason = "they are core's")]
 impl AtomicU32 {

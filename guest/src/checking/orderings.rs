@@ -7,6 +7,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use kit::lab::Lab;
+use kit::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
+use kit::sync::atomic::{AtomicU32, Ordering, fence};
+use kit::sync::mask::CpuMask;
 use loom::sync::Arc;
 use loom::thread;
 
@@ -14,11 +18,7 @@ use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::list::{ElementList, End};
 use crate::ipi::queue::grace::{Counters, Grace};
 use crate::ipi::queue::lockless::{Lockless, Stage};
-use crate::lab::Lab;
 use crate::machine::Machine;
-use crate::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
-use crate::sync::atomic::{AtomicU32, Ordering, fence};
-use crate::sync::mask::CpuMask;
 
 /// A machine whose CPUs are loom's threads. They interrupt nobody: a test calls the handlers it wants.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! machine itself is not what is tested there, so its own state is no point at which they switch.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 #[cfg(shuttle)]
@@ -11,11 +11,12 @@ use shuttle::{thread, thread_local};
 #[cfg(not(shuttle))]
 use std::thread;
 
-use crate::ipi::hotplug::Fate;
-use crate::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
-use crate::sync::mask::CpuMask;
 #[cfg(not(shuttle))]
-use crate::{Guest, Part, lab::Lab, options::Options, verdict::Verdict};
+use crate::lab::Lab;
+use crate::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
+use crate::specimen::{Part, Specimen};
+use crate::sync::mask::CpuMask;
+use crate::vectors::RANGE;
 
 /// A machine of one CPU, for code that only needs to be somewhere.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +26,12 @@ impl Platform for Alone {
     fn this_cpu(&self) -> CpuId {
         0
     }
-    fn send_ipi(&self, _: CpuId, _: Vector) {}
-    fn send_ipi_mask(&self, _: &CpuMask, _: Vector) {}
+    fn send_ipi(&self, _: CpuId, _: Vector) -> u64 {
+        0
+    }
+    fn send_ipi_mask(&self, _: &CpuMask, _: Vector) -> u64 {
+        0
+    }
     fn ring(&self, _: Doorbell) {}
     fn reached(&self, _: &'static Point, _: u64, _: u64) {}
     fn irqs_enabled(&self) -> bool {
@@ -61,7 +66,8 @@ thread_local! {
 
 #[derive(Debug, Default)]
 struct Cpu {
-    pending: AtomicU8,
+    /// A bit for each vector, that of the highest priority on top.
+    pending: AtomicU16,
     irqs_on: AtomicBool,
     /// Set to start it again after it was parked.
     start: AtomicBool,
@@ -99,17 +105,8 @@ impl std::fmt::Debug for Threads {
     }
 }
 
-/// Highest priority first.
-const VECTORS: [Vector; 5] = [
-    Vector::Measured,
-    Vector::Wake,
-    Vector::Many,
-    Vector::Single,
-    Vector::Last,
-];
-
-fn bit(vector: Vector) -> u8 {
-    1 << (vector as u8 - 0xf8)
+fn bit(vector: Vector) -> u16 {
+    1 << vector.index()
 }
 
 impl Threads {
@@ -129,7 +126,7 @@ impl Threads {
     pub fn run(
         self: &Arc<Self>,
         handler: impl Fn(Vector) + Send + Sync + 'static,
-        body: impl Fn(CpuId) -> Fate + Send + Sync + 'static,
+        body: impl Fn(CpuId) -> Part + Send + Sync + 'static,
     ) {
         *self.handler.write().unwrap() = Some(Arc::new(handler));
         let body = Arc::new(body);
@@ -140,7 +137,7 @@ impl Threads {
                     THIS_CPU.with(|this| this.set(cpu));
                     machine.cpus[cpu].thread.get_or_init(thread::current);
                     machine.enable();
-                    while body(cpu) == Fate::Leave {
+                    while body(cpu) == Part::Left {
                         if !machine.park(cpu) {
                             return;
                         }
@@ -212,12 +209,10 @@ impl Threads {
         let me = self.me();
         while me.irqs_on.load(Ordering::Relaxed) {
             let pending = me.pending.load(Ordering::SeqCst);
-            let highest = VECTORS
-                .into_iter()
-                .find(|vector| pending & bit(*vector) != 0);
-            let Some(vector) = highest else {
+            let Some(highest) = pending.checked_ilog2() else {
                 return;
             };
+            let vector = Vector::new(RANGE.start + highest as u8);
             self.in_handler.fetch_add(1, Ordering::SeqCst);
             me.pending.fetch_and(!bit(vector), Ordering::SeqCst);
             me.irqs_on.store(false, Ordering::Relaxed);
@@ -229,36 +224,40 @@ impl Threads {
     }
 }
 
-/// Runs the guest that `options` ask for on `cpus` threads.
-#[cfg(not(shuttle))]
-pub fn run_guest(cpus: usize, options: &Options) -> Verdict {
-    let machine = Threads::new(cpus);
-    let lab = Lab::allocate(cpus as u32).unwrap();
-    let guest = Arc::new(Guest::new(machine.clone(), options, lab));
+/// Runs `guest`, which was made on `machine`, to its end.
+pub fn run<G: Specimen<Arc<Threads>> + Send>(machine: &Arc<Threads>, guest: &Arc<G>) {
     let (handler, body) = (guest.clone(), guest.clone());
     machine.run(
         move |vector| handler.handle(vector),
-        move |_| match body.run_cpu() {
-            Part::Left => Fate::Leave,
-            Part::Done | Part::Over => Fate::Stay,
-        },
+        move |_| body.run_cpu(),
     );
-    guest.verdict()
+}
+
+/// Runs the guest that `options` ask for on `cpus` threads, to its end.
+#[cfg(not(shuttle))]
+pub fn run_guest<G: Specimen<Arc<Threads>> + Send>(cpus: usize, options: &G::Options) -> Arc<G> {
+    let machine = Threads::new(cpus);
+    let lab = Lab::allocate(cpus as u32).unwrap();
+    let guest = Arc::new(G::new(machine.clone(), options, lab));
+    run(&machine, &guest);
+    guest
 }
 
 impl Platform for Arc<Threads> {
     fn this_cpu(&self) -> CpuId {
         THIS_CPU.with(Cell::get)
     }
-    fn send_ipi(&self, target: CpuId, vector: Vector) {
+    fn send_ipi(&self, target: CpuId, vector: Vector) -> u64 {
         let target = &self.cpus[target];
         target.pending.fetch_or(bit(vector), Ordering::SeqCst);
         target.wake();
+        1
     }
-    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) {
+    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) -> u64 {
         targets
             .iter()
-            .for_each(|target| self.send_ipi(target, vector));
+            .map(|target| self.send_ipi(target, vector))
+            .sum()
     }
     fn ring(&self, _: Doorbell) {}
     fn reached(&self, _: &'static Point, _: u64, _: u64) {}

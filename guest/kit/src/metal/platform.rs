@@ -1,21 +1,20 @@
-//! [`Platform`] on bare metal, and the one guest that runs on it.
+//! [`Platform`] on bare metal.
 
-use alloc::boxed::Box;
 use core::arch::naked_asm;
 use core::hint::spin_loop;
 use core::iter::once;
-use core::ptr::{self, null_mut};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::ptr;
+#[cfg(feature = "explore")]
+use core::sync::atomic::Ordering;
 
-use guest::Guest;
-use guest::declare;
-use guest::lab::Lab;
-use guest::manifest::Record;
-use guest::options::ApicMode;
-use guest::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
-use guest::probe;
-use guest::route::{Operation, Router, operations};
-use guest::sync::mask::CpuMask;
+use crate::declare;
+use crate::lab::Lab;
+use crate::manifest::Record;
+use crate::options::ApicMode;
+use crate::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
+use crate::probe;
+use crate::route::{Operation, Router, operations};
+use crate::sync::mask::CpuMask;
 use shared::lab::Transport;
 use shared::manifest::PointRole;
 use shared::ports::{DOORBELL, Dispatch, WIRE};
@@ -61,22 +60,9 @@ unsafe extern "C" {
     static probes_start: Point;
 }
 
-static GUEST: AtomicPtr<Guest<Metal>> = AtomicPtr::new(null_mut());
-
-/// Makes `guest` the one that handles interrupts from now on.
-pub fn install(guest: Guest<Metal>) {
-    GUEST.store(Box::leak(Box::new(guest)), Ordering::Release);
-}
-
-/// The guest, which is there before any CPU but the first is, and before the first IPI is.
-pub fn guest() -> &'static Guest<Metal> {
-    // SAFETY: null, or what `install` leaked.
-    unsafe { GUEST.load(Ordering::Acquire).as_ref() }.expect("the guest is installed first")
-}
-
 impl Metal {
-    /// Sends `vector` to CPUs by `transport`, and counts that.
-    fn send(&self, vector: Vector, transport: Transport, cpus: impl Iterator<Item = CpuId>) {
+    /// Sends `vector` to CPUs by `transport`, counts that, and returns how many operations it took.
+    fn send(&self, vector: Vector, transport: Transport, cpus: impl Iterator<Item = CpuId>) -> u64 {
         let mut targets = 0;
         let ids = cpus.inspect(|_| targets += 1).map(|cpu| self.apic_ids[cpu]);
         let mut sent = 0;
@@ -86,14 +72,15 @@ impl Metal {
         }
         self.lab
             .counters(self.this_cpu())
-            .count_ipi(vector, transport, sent, targets);
+            .count_ipi(transport, sent, targets);
+        sent
     }
 
     fn perform(&self, operation: Operation, vector: Vector, transport: Transport) {
         let own = self.apic_ids[self.this_cpu()];
         let dispatch = |target| Dispatch {
             target,
-            vector: vector as u8,
+            vector: vector.number(),
         };
         probe!(
             *self,
@@ -122,7 +109,7 @@ impl Metal {
             }
             Operation::AllButSelf => Destination::AllButSelf,
         };
-        apic::send(Command::Fixed(vector as u8), destination, self.icr_fence);
+        apic::send(Command::Fixed(vector.number()), destination, self.icr_fence);
     }
 
     /// The transport for an IPI to `targets`, of which this CPU is none.
@@ -138,7 +125,7 @@ impl Platform for Metal {
         Cpu::current().index
     }
 
-    fn send_ipi(&self, target: CpuId, vector: Vector) {
+    fn send_ipi(&self, target: CpuId, vector: Vector) -> u64 {
         let transport = if target == self.this_cpu() {
             if self.self_ipi_by_wire {
                 Transport::Wire
@@ -150,11 +137,11 @@ impl Platform for Metal {
             let id = once(self.apic_ids[target]);
             self.router.transport(&id, are_all)
         };
-        self.send(vector, transport, once(target));
+        self.send(vector, transport, once(target))
     }
 
-    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) {
-        self.send(vector, self.transport(targets), targets.iter());
+    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) -> u64 {
+        self.send(vector, self.transport(targets), targets.iter())
     }
 
     fn irqs_enabled(&self) -> bool {
@@ -164,7 +151,7 @@ impl Platform for Metal {
     fn irqs_disable(&self) {
         #[cfg(feature = "explore")]
         if interrupts::are_enabled() {
-            guest::sync::stops::before_irqs_off();
+            crate::sync::stops::before_irqs_off();
         }
         interrupts::disable();
     }
@@ -264,7 +251,7 @@ extern "C" fn hand_over(_dispatch: u32) {
     )
 }
 
-/// The point before every access to memory that CPUs share, with what [`guest::sync::stops`] calls there.
+/// The point before every access to memory that CPUs share, with what [`crate::sync::stops`] calls there.
 #[cfg(feature = "explore")]
 mod access {
     use super::{Point, naked_asm, ring_at};

@@ -1,4 +1,5 @@
-//! The interrupt descriptor table. The five IPI vectors have short entries of their own; every other
+//! The interrupt descriptor table. The vectors of the kit's and the guest's IPIs have
+//! short entries of their own; every other
 //! vector ends the run with a report, since nothing in this machine may raise it, but for a hypercall that
 //! the host does not know.
 
@@ -6,18 +7,19 @@ use core::arch::{global_asm, naked_asm};
 use core::fmt;
 use core::mem::offset_of;
 
-use guest::platform::Vector;
 use x86_64::VirtAddr;
 use x86_64::instructions::tables::lidt;
 use x86_64::registers::control::Cr2;
 use x86_64::structures::DescriptorTablePointer;
-use x86_64::structures::idt::{Entry, HandlerFunc};
+use x86_64::structures::idt::{Entry as Gate, HandlerFunc};
 
 use super::apic::{self, SPURIOUS_VECTOR};
 use super::cpu::InterruptStack;
 use super::end;
 use super::hypercall;
-use super::platform::guest;
+use super::start::{Image, guest};
+use crate::platform::Vector;
+use crate::specimen::Specimen;
 
 const VECTORS: usize = 256;
 /// Bytes from the entry of one vector to that of the next.
@@ -63,13 +65,13 @@ const DOUBLE_FAULT: usize = 8;
 const INVALID_OPCODE: u64 = 6;
 const PAGE_FAULT: u64 = 14;
 
-static mut TABLE: [Entry<HandlerFunc>; VECTORS] = [Entry::missing(); VECTORS];
+static mut TABLE: [Gate<HandlerFunc>; VECTORS] = [Gate::missing(); VECTORS];
 
 /// Fills the table that all CPUs share.
 ///
 /// # Safety
 /// Once, by the first CPU, before any CPU loads the table.
-pub unsafe fn init() {
+pub unsafe fn init<I: Image>() {
     unsafe extern "C" {
         static trap_stubs: u8;
     }
@@ -86,31 +88,15 @@ pub unsafe fn init() {
         };
         set(entry, stubs + (vector * STUB) as u64, stack);
     }
-    set(
-        &mut table[Vector::Single as usize],
-        single as *const () as u64,
-        InterruptStack::Irq,
-    );
-    set(
-        &mut table[Vector::Many as usize],
-        many as *const () as u64,
-        InterruptStack::Irq,
-    );
-    set(
-        &mut table[Vector::Wake as usize],
-        wake as *const () as u64,
-        InterruptStack::Irq,
-    );
-    set(
-        &mut table[Vector::Last as usize],
-        last as *const () as u64,
-        InterruptStack::Irq,
-    );
-    set(
-        &mut table[Vector::Measured as usize],
-        measured as *const () as u64,
-        InterruptStack::Irq,
-    );
+    const { assert!(are_new(I::ENTRIES)) };
+    let of_the_kit: [(Vector, Entry); 2] = [
+        (Vector::WAKE, entry::<I, { Vector::WAKE.number() }>),
+        (Vector::LAST, entry::<I, { Vector::LAST.number() }>),
+    ];
+    for (vector, entry) in of_the_kit.iter().chain(I::ENTRIES) {
+        let gate = &mut table[usize::from(vector.number())];
+        set(gate, *entry as *const () as u64, InterruptStack::Irq);
+    }
     set(
         &mut table[SPURIOUS_VECTOR as usize],
         spurious as *const () as u64,
@@ -118,7 +104,7 @@ pub unsafe fn init() {
     );
 }
 
-fn set(entry: &mut Entry<HandlerFunc>, handler: u64, stack: InterruptStack) {
+fn set(entry: &mut Gate<HandlerFunc>, handler: u64, stack: InterruptStack) {
     // SAFETY: every handler given here is an entry in assembler, written for its vector.
     let options = unsafe { entry.set_handler_addr(VirtAddr::new(handler)) };
     // SAFETY: every CPU's TSS has these stacks, and no two vectors that nest share one.
@@ -128,68 +114,76 @@ fn set(entry: &mut Entry<HandlerFunc>, handler: u64, stack: InterruptStack) {
 /// Loads the table on this CPU.
 pub fn load() {
     let pointer = DescriptorTablePointer {
-        limit: (size_of::<[Entry<HandlerFunc>; VECTORS]>() - 1) as u16,
+        limit: (size_of::<[Gate<HandlerFunc>; VECTORS]>() - 1) as u16,
         base: VirtAddr::new(&raw const TABLE as u64),
     };
     // SAFETY: `init` has filled the table, which is never written again.
     unsafe { lidt(&pointer) };
 }
 
-/// The entry of an IPI: saves what a function call may change and calls `$handler`. `rbp` first, so
+/// Whether none of the vectors is the kit's, and none has a lower priority than what tells a CPU that it has taken
+/// all.
+const fn are_new(entries: &[(Vector, Entry)]) -> bool {
+    let mut at = 0;
+    while at < entries.len() {
+        let number = entries[at].0.number();
+        if number <= Vector::LAST.number() || number == Vector::WAKE.number() {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// The entry of an IPI in assembler: it returns by `iretq`, and nobody calls it.
+pub type Entry = extern "C" fn();
+
+/// The entry of an IPI: saves what a function call may change and calls the guest's handler. `rbp` first, so
 /// that whoever walks the frames finds the interrupted one.
 ///
 /// An interrupt that comes between the `sti` and the `hlt` of an idle CPU must not come: the CPU would go
 /// to sleep behind it. Processors see to that, but QEMU's SVM does not: its VMRUN forgets the interrupt
 /// shadow that a #VMEXIT there has saved. So what was interrupted goes on behind that `hlt`.
-macro_rules! ipi_entry {
-    ($name:ident, $vector:expr) => {
-        #[unsafe(naked)]
-        extern "C" fn $name() {
-            extern "C" fn handler() {
-                apic::end_of_interrupt();
-                guest().handle($vector);
-            }
-            naked_asm!(
-                "cmp qword ptr [rsp], offset idle_hlt",
-                "jne 2f",
-                "inc qword ptr [rsp]",
-                "2:",
-                "push rbp",
-                "mov rbp, rsp",
-                "push rax",
-                "push rcx",
-                "push rdx",
-                "push rsi",
-                "push rdi",
-                "push r8",
-                "push r9",
-                "push r10",
-                "push r11",
-                "sub rsp, 8", // 5 + 1 + 9 words so far: a call needs an even number of them
-                "call {handler}",
-                "add rsp, 8",
-                "pop r11",
-                "pop r10",
-                "pop r9",
-                "pop r8",
-                "pop rdi",
-                "pop rsi",
-                "pop rdx",
-                "pop rcx",
-                "pop rax",
-                "pop rbp",
-                "iretq",
-                handler = sym handler,
-            )
-        }
-    };
+#[unsafe(naked)]
+pub extern "C" fn entry<I: Image, const VECTOR: u8>() {
+    naked_asm!(
+        "cmp qword ptr [rsp], offset idle_hlt",
+        "jne 2f",
+        "inc qword ptr [rsp]",
+        "2:",
+        "push rbp",
+        "mov rbp, rsp",
+        "push rax",
+        "push rcx",
+        "push rdx",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "sub rsp, 8", // 5 + 1 + 9 words so far: a call needs an even number of them
+        "call {handler}",
+        "add rsp, 8",
+        "pop r11",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "pop rbp",
+        "iretq",
+        handler = sym handler::<I, VECTOR>,
+    )
 }
 
-ipi_entry!(single, Vector::Single);
-ipi_entry!(many, Vector::Many);
-ipi_entry!(wake, Vector::Wake);
-ipi_entry!(last, Vector::Last);
-ipi_entry!(measured, Vector::Measured);
+extern "C" fn handler<I: Image, const VECTOR: u8>() {
+    apic::end_of_interrupt();
+    guest::<I>().handle(const { Vector::new(VECTOR) });
+}
 
 /// Nothing was delivered, so there is nothing to do, not even an end of interrupt (SDM Vol. 3A 11.9).
 #[unsafe(naked)]

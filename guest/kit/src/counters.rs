@@ -1,0 +1,157 @@
+//! What each CPU counts of what it does, each where it happens. Nothing that a guest does or its oracles say depends
+//! on it. Whoever reads it knows from the manifest what each figure is.
+//!
+//! A CPU's row of words in the lab begins with what the kit counts ([`CpuCounters`]); the rest is the guest's, which
+//! lists its own counters with [`counters!`](crate::counters!).
+
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use shared::lab::{COUNTER_SLOTS, Counters, Transport};
+use shared::manifest::CounterRole::Targets;
+use shared::manifest::PROGRESS;
+
+use crate::declare;
+use crate::manifest::Record;
+use crate::platform::Vector;
+use crate::vectors::RANGE;
+
+/// The first word of a row that is the guest's.
+pub const GUEST: usize = 32;
+
+/// What the kit counts on one CPU, as that CPU and its interrupt handlers write it.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct CpuCounters {
+    /// Targets of the IPIs sent: deliveries owed, before several of them collapse into one.
+    pub ipi_targets: AtomicU64,
+    /// Iterations of loops that waited for another CPU.
+    pub wait_spins: AtomicU64,
+    /// Operations that send IPIs, by [`Transport`]: one per write or hypercall that starts deliveries.
+    pub ipi_sent: [AtomicU64; Transport::ALL.len()],
+    /// Handlers entered, by vector, from the first of [`RANGE`] on.
+    received: [AtomicU64; RANGE.end as usize - RANGE.start as usize],
+    reserved: [AtomicU64; GUEST - 8 - (RANGE.end as usize - RANGE.start as usize)],
+}
+
+const _: () = {
+    assert!(size_of::<CpuCounters>() == GUEST * size_of::<AtomicU64>());
+    assert!(align_of::<CpuCounters>() == align_of::<Counters>());
+};
+
+/// Which word of a row something is that begins at this byte.
+const fn word(offset: usize) -> u32 {
+    (offset / size_of::<AtomicU64>()) as u32
+}
+
+declare! {
+    Record::counter(
+        word(offset_of!(CpuCounters, ipi_targets)),
+        "ipi_targets",
+        "Targets of the IPIs sent: deliveries owed, before several of them collapse into one.",
+    ).reckoned(Targets),
+    Record::counter(
+        word(offset_of!(CpuCounters, wait_spins)),
+        "wait_spins",
+        "Iterations of loops that waited for another CPU.",
+    ),
+    sent(Transport::Xapic, "sent_xapic"),
+    sent(Transport::X2apic, "sent_x2apic"),
+    sent(Transport::Wire, "sent_wire"),
+    sent(Transport::X2apicCluster, "sent_x2apic_cluster"),
+    sent(Transport::Shorthand, "sent_shorthand"),
+    sent(Transport::Pv, "sent_pv"),
+}
+
+/// The counter of what goes by `transport`, which is also known as `name`.
+const fn sent(transport: Transport, name: &str) -> Record {
+    let number = word(offset_of!(CpuCounters, ipi_sent)) + transport as u32;
+    Record::counter(number, name, "Operations that sent IPIs by this transport.")
+        .sent_by(transport.name())
+        .with(PROGRESS)
+}
+
+/// Adds `amount` to a counter that only its own CPU writes; the addition is atomic all the same,
+/// because an interrupt handler on that CPU may count in the middle of it.
+pub fn count(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+impl CpuCounters {
+    /// Records `operations` that each started an IPI, to `targets` CPUs in all.
+    pub fn count_ipi(&self, transport: Transport, operations: u64, targets: u64) {
+        count(&self.ipi_sent[transport as usize], operations);
+        count(&self.ipi_targets, targets);
+    }
+
+    /// Records one entry of the handler of `vector`.
+    pub fn count_received(&self, vector: Vector) {
+        count(self.received(vector), 1);
+    }
+
+    /// How often the handler of `vector` was entered.
+    pub fn received(&self, vector: Vector) -> &AtomicU64 {
+        &self.received[vector.index()]
+    }
+
+    /// Which word of a row counts the entries of the handler of `vector`.
+    pub const fn number_of_received(vector: Vector) -> u32 {
+        word(offset_of!(CpuCounters, received)) + vector.index() as u32
+    }
+}
+
+/// A guest's own counters of one CPU.
+///
+/// # Safety
+/// It is made of [`AtomicU64`]s and nothing else, and of no more than [`ROOM`]. [`counters!`](crate::counters!)
+/// makes such ones.
+pub unsafe trait Row {}
+
+/// Counters that a guest can have.
+pub const ROOM: usize = COUNTER_SLOTS - GUEST;
+
+/// Makes the counters of one CPU, `pub struct NAME { … }`, and declares each. What is said about a counter is what
+/// reports say; behind its name stands what else its [`Record`] has, and `number_of` gives the number of another.
+/// [`Lab::own_counters`](crate::lab::Lab::own_counters) finds them.
+#[macro_export]
+macro_rules! counters {
+    (
+        $(#[$about:meta])*
+        pub struct $row:ident {
+            $(#[doc = $text:literal] $name:ident $(. $how:ident($($value:expr),*))*;)+
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug)]
+        #[repr(C)]
+        pub struct $row {
+            $(#[doc = $text] pub $name: ::core::sync::atomic::AtomicU64,)+
+        }
+
+        const _: () = assert!(
+            size_of::<$row>() <= $crate::counters::ROOM * size_of::<::core::sync::atomic::AtomicU64>(),
+            "more counters than a guest has room for"
+        );
+
+        // SAFETY: such words are all that it has, and the number of them was just checked.
+        unsafe impl $crate::counters::Row for $row {}
+
+        $crate::declare! {
+            $($crate::manifest::Record::counter(
+                $crate::number_of!($row, $name),
+                stringify!($name),
+                $text.trim_ascii(),
+            )$(.$how($($value),*))*,)+
+        }
+    };
+}
+
+/// The number in the manifest of the counter `$name` of the guest's row `$row`.
+#[macro_export]
+macro_rules! number_of {
+    ($row:ident, $name:ident) => {
+        ($crate::counters::GUEST
+            + ::core::mem::offset_of!($row, $name) / size_of::<::core::sync::atomic::AtomicU64>())
+            as u32
+    };
+}

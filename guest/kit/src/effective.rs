@@ -1,0 +1,47 @@
+//! What a run is made of in the end: every option that has a say in it with its value, asked for or not, as a line
+//! that asked for all of them would have it. A monitor with a lab is told, so that a report says what it is about.
+
+use core::fmt;
+
+use shared::lab::Transport;
+
+use crate::options::{ApicMode, CommandLine, MachineOptions, Options};
+
+/// The options of a run, with what was chosen where nothing was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Effective<'a, O> {
+    /// What was asked for.
+    pub asked: &'a CommandLine<O>,
+    /// The mode of the APICs.
+    pub apic: ApicMode,
+    /// How an IPI to one CPU leaves another.
+    pub unicast: Transport,
+    /// Number of CPUs.
+    pub cpus: usize,
+}
+
+impl<O: Options> fmt::Display for Effective<'_, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MachineOptions {
+            transport,
+            eoi,
+            icr_fence,
+            self_ipi_by_wire,
+            clock_stopped,
+            // The one is a choice above, the other says nothing of the run.
+            apic: _,
+            lab: _,
+        } = self.asked.machine;
+        write!(
+            f,
+            "transport={} apic={} eoi={} icr-fence={} self-ipi={} clock={}",
+            transport.name(self.unicast),
+            self.apic.name(),
+            eoi.name(),
+            if icr_fence { "on" } else { "off" },
+            if self_ipi_by_wire { "wire" } else { "apic" },
+            if clock_stopped { "stopped" } else { "running" }
+        )?;
+        self.asked.guest.write_words(self.cpus, f)
+    }
+}

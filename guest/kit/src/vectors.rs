@@ -1,0 +1,69 @@
+//! The vectors of a guest's interrupts: [`vectors!`](crate::vectors!) gives each a name, says in the manifest what it
+//! is for, and has its interrupts counted. Two are every guest's and are declared here.
+
+use shared::mailbox::WAKE_VECTOR;
+
+use crate::platform::Vector;
+
+/// The vectors that a guest can have: those with the highest numbers but the last, at which an APIC says that
+/// there was nothing.
+pub const RANGE: core::ops::Range<u8> = 0xf0..0xff;
+
+/// Declares vectors: `/// What it is for.` and `pub NAME = NUMBER, "name", Role;` for each, where `Role` is a
+/// [`VectorRole`](shared::manifest::VectorRole). Interrupts taken at the vector are counted as `name_received`.
+#[macro_export]
+macro_rules! vectors {
+    ($(#[doc = $text:literal] $visibility:vis $name:ident = $number:literal, $word:literal, $role:ident;)+) => {
+        $(
+            #[doc = $text]
+            $visibility const $name: $crate::platform::Vector = $crate::platform::Vector::new($number);
+            $crate::declare_vector!($name, $text, $word, $role);
+        )+
+    };
+}
+
+/// The records of one vector.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! declare_vector {
+    ($vector:expr, $text:literal, $word:literal, $role:ident) => {
+        $crate::declare! {
+            $crate::manifest::Record::vector(
+                $vector.number(),
+                $word,
+                $crate::manifest::VectorRole::$role,
+                $text.trim_ascii(),
+            ),
+            $crate::manifest::Record::counter(
+                $crate::counters::CpuCounters::number_of_received($vector),
+                concat!($word, "_received"),
+                concat!("Times the handler of the ", $word, " vector was entered."),
+            )
+            .reckoned($crate::manifest::CounterRole::Received)
+            .with($crate::manifest::PROGRESS),
+        }
+    };
+}
+
+impl Vector {
+    /// Nothing to do. A CPU sends it to itself to learn that it has taken everything that was pending: no vector
+    /// of the guest may have a lower number, since that means a lower priority.
+    pub const LAST: Self = Self::new(0xfa);
+
+    /// Nothing to do but leave `hlt` (Linux: `RESCHEDULE_VECTOR`). It wakes CPUs that wait for each other, so that
+    /// no other vector is ever sent without a reason, which could hide a lost one.
+    pub const WAKE: Self = Self::new(WAKE_VECTOR);
+}
+
+declare_vector!(
+    Vector::LAST,
+    "Tells a CPU that it has taken all that was pending.",
+    "last",
+    Last
+);
+declare_vector!(
+    Vector::WAKE,
+    "Leave hlt, and do nothing else.",
+    "wake",
+    Wake
+);

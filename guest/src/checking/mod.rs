@@ -1,0 +1,22 @@
+//! What holds the path to what it promises, on the host: that every oracle fires, the designs in thousands of
+//! schedules under shuttle, and the orderings of memory under loom.
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod oracles;
+#[cfg(all(test, loom))]
+mod orderings;
+#[cfg(all(test, shuttle))]
+mod schedules;
+#[cfg(shuttle)]
+pub mod search;
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+use {
+    crate::Guest, crate::options::Options, crate::verdict::Verdict, kit::threads, std::sync::Arc,
+};
+
+/// Runs the guest that `options` ask for on `cpus` threads, and judges it.
+#[cfg(all(test, not(any(loom, shuttle))))]
+pub fn run_guest(cpus: usize, options: &Options) -> Verdict {
+    threads::run_guest::<Guest<Arc<threads::Threads>>>(cpus, options).judge()
+}
