@@ -21,7 +21,6 @@ use kit::probe;
 use kit::sync::atomic::{Ordering as SharedOrdering, fence};
 use kit::sync::mask::{AtomicCpuMask, CpuMask, Targets};
 use kit::sync::waiting::Waiting;
-use shared::lab::Oracle;
 use shared::mailbox::{ANSWERS, Refusal, Verb, WAIT};
 
 use super::calls;
@@ -30,6 +29,7 @@ use crate::Part;
 use crate::ipi::Ipi;
 use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::hotplug::{Fate, HotplugError};
+use crate::oracle::Oracle;
 
 /// The puppets of one machine.
 #[derive(Debug)]
