@@ -1,19 +1,20 @@
-//! What this guest watches. Whoever reads its findings knows from the manifest what the number of each means: to add
-//! an oracle, add it to the list here, and report it where it is seen not to hold.
+//! What this guest watches. Whoever reads its findings knows from the manifest what the number of
+//! each means: to add an oracle, add it to the list here, and report it where it is seen not to
+//! hold.
 
 use kit::declare;
 use kit::manifest::Record;
 use shared::lab::ORACLE_SLOTS;
 
-/// Makes the oracles, and declares each: its number in findings, its name, and what went wrong, as a clause without a
-/// subject.
+/// Makes the oracles, and declares each: its number in findings, its name, and what went wrong, as
+/// a clause without a subject.
 macro_rules! oracles {
-    ($(#[doc = $doc:literal] $oracle:ident = $number:literal, $name:literal: $text:literal;)+) => {
+    ($($(#[doc = $doc:literal])+ $oracle:ident = $number:literal, $name:literal: $text:literal;)+) => {
         /// A property that a run must have. A finding names the one that did not hold.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
         pub enum Oracle {
-            $(#[doc = $doc] $oracle = $number,)+
+            $($(#[doc = $doc])+ $oracle = $number,)+
         }
 
         impl Oracle {
@@ -72,7 +73,8 @@ oracles! {
     UseAfterFree = 13, "use-after-free": "used memory that had been freed";
     /// Memory is neither in use nor free.
     Leak = 14, "leak": "left memory that is neither in use nor free";
-    /// An element was queued again while a CPU still stood on it, in a design that waits until none can.
+    /// An element was queued again while a CPU still stood on it, in a design that waits until none
+    /// can.
     ReusedTooSoon = 15, "reused-too-soon": "reused an element on which a CPU still stood";
 }
 

@@ -28,8 +28,8 @@ pub const MAX_CPUS: u32 = 1024;
 /// Findings that are kept; later ones are only counted, by their oracle.
 pub const MAX_FINDINGS: u32 = 64;
 
-/// Room for oracles where findings are counted: an oracle's number is below it, and not 0. What each is, the guest's
-/// [manifest](crate::manifest) says.
+/// Room for oracles where findings are counted: an oracle's number is below it, and not 0. What
+/// each is, the guest's [manifest](crate::manifest) says.
 pub const ORACLE_SLOTS: usize = 32;
 
 /// Call records per CPU and lane. Enough for every call of a default `selftest` of 16 CPUs, so that

@@ -311,7 +311,8 @@ fn what_goes_round_for_ever_is_found_by_every_search() {
     }
 }
 
-/// What a case can expect of this guest, its oracles and all else, as the command says when it is given something else.
+/// What a case can expect of this guest, its oracles and all else, as the command says when it is
+/// given something else.
 fn kinds() -> BTreeSet<String> {
     let case = workshop::bench().join("kinds.case");
     fs::write(&case, "cpus 1\nexpect nonsense\n").expect("room for a case");

@@ -1,5 +1,5 @@
-//! What the VMM makes of oracles that it has never heard of: this guest's images, with other names or numbers in their
-//! manifests. The guest itself goes on to count by its own.
+//! What the VMM makes of oracles that it has never heard of: this guest's images, with other names
+//! or numbers in their manifests. The guest itself goes on to count by its own.
 
 use std::fs;
 use std::path::Path;
@@ -58,7 +58,8 @@ fn lost_call(image: &Image, words: &[(&str, &str)], arguments: &str) -> Run {
         .run()
 }
 
-/// What is known of an oracle by its name in `document`: its findings, and the sentence about the first.
+/// What is known of an oracle by its name in `document`: its findings, and the sentence about the
+/// first.
 fn findings(document: &Value, name: &str) -> (u64, String) {
     let findings = document["findings"].as_array().expect("a list");
     let first = findings.iter().find(|it| it["oracle"] == name);

@@ -412,8 +412,8 @@ mod tests {
         }
         assert_eq!(
             check("torn, loss with a=c").unwrap_err().to_string(),
-            "\"expect torn, loss with a=c\": there is no oracle \"loss\"; there are torn, lost, wrong-cpu, accounting; \
-             besides, hang, livelock, died, not-believed, interrupts-on, clean"
+            "\"expect torn, loss with a=c\": there is no oracle \"loss\"; there are torn, lost, \
+             wrong-cpu, accounting; besides, hang, livelock, died, not-believed, interrupts-on, clean"
         );
         // Of a guest that watches for it itself it is told once.
         let records = [

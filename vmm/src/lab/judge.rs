@@ -43,7 +43,8 @@ impl Property {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Lost, Self::WrongCpu, Self::Accounting];
 
-    /// The name of the oracle for it. A guest that watches the same should declare its oracle by this name.
+    /// The name of the oracle for it. A guest that watches the same should declare its oracle by
+    /// this name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",

@@ -1,6 +1,6 @@
-//! Oracles by name: those that the guest declares in its manifest, and the properties that the VMM judges itself. Where
-//! both have one name they are one oracle. A number that the guest counts and does not declare has a name all the
-//! same, so that no finding is lost.
+//! Oracles by name: those that the guest declares in its manifest, and the properties that the VMM
+//! judges itself. Where both have one name they are one oracle. A number that the guest counts and
+//! does not declare has a name all the same, so that no finding is lost.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,8 +27,9 @@ pub(crate) fn is_undeclared(name: &str) -> bool {
     matches!(number, Some(Ok(_)))
 }
 
-/// Whether the guest can have an oracle with this number. One that declares some has no others, so that a finding with
-/// another number is memory that was overwritten; what one that declares none means by a number, nobody knows.
+/// Whether the guest can have an oracle with this number. One that declares some has no others, so
+/// that a finding with another number is memory that was overwritten; what one that declares none
+/// means by a number, nobody knows.
 pub(super) fn can_be(manifest: &Manifest, number: u32) -> bool {
     match &manifest.oracles[..] {
         [] => number != 0 && (number as usize) < ORACLE_SLOTS,
@@ -36,7 +37,8 @@ pub(super) fn can_be(manifest: &Manifest, number: u32) -> bool {
     }
 }
 
-/// The names of all oracles of a guest that says this of itself: its own by number, then those of the VMM alone.
+/// The names of all oracles of a guest that says this of itself: its own by number, then those of
+/// the VMM alone.
 pub fn names(manifest: &Manifest) -> impl Iterator<Item = &str> {
     let declared = manifest.oracles.iter().map(|it| &*it.name);
     let own = Property::ALL.into_iter();
@@ -74,7 +76,8 @@ pub fn check(manifest: &Manifest, name: &str) -> Result<(), NoSuchOracle> {
     })
 }
 
-/// How often each oracle found something: all that there are, in their order, and those that nobody declared.
+/// How often each oracle found something: all that there are, in their order, and those that nobody
+/// declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ByOracle(Vec<(String, u64)>);
 
@@ -192,7 +195,8 @@ pub(crate) mod tests {
         assert_eq!(check(&nothing, "oracle-7"), Ok(()));
         assert_eq!(
             check(&nothing, "torn").unwrap_err().to_string(),
-            "there is no oracle \"torn\"; there are lost, wrong-cpu, accounting, oracle-1 to oracle-31"
+            "there is no oracle \"torn\"; there are lost, wrong-cpu, accounting, \
+             oracle-1 to oracle-31"
         );
     }
 }

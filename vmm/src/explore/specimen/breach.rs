@@ -18,8 +18,8 @@ pub struct Breach {
 const LIVELOCK: &str = "livelock";
 
 impl Breach {
-    /// The name of what a handler does that lets itself be interrupted. The explorer sees it whatever the guest
-    /// watches.
+    /// The name of what a handler does that lets itself be interrupted. The explorer sees it
+    /// whatever the guest watches.
     pub const INTERRUPTS_ON: &str = "interrupts-on";
 
     /// Whether it is that there is no end, and nothing else.
