@@ -54,7 +54,7 @@ test: build ## run every test this host can run
 test-unit: ## tests that need no guest image
 	$(CARGO) test $(CARGO_FLAGS) --workspace --exclude tests
 	$(CARGO) test $(CARGO_FLAGS) --package tests --lib
-	$(CARGO) test $(CARGO_FLAGS) --package guest --features census --lib witness::
+	$(CARGO) test $(CARGO_FLAGS) --package guest-kit --features census --lib witness::
 
 test-schedules: ## every queue in thousands of schedules, under shuttle
 	$(SHUTTLE) test $(CARGO_FLAGS) --release --package guest --lib schedules::
@@ -151,8 +151,8 @@ lint: ## formatting, and everything the compiler and clippy have to say
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package vmm --lib --no-default-features -- -D warnings
-	$(CARGO) clippy $(CARGO_FLAGS) --package guest --features census --all-targets -- -D warnings
-	$(SHUTTLE) clippy $(CARGO_FLAGS) --release --package guest --package versus --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --package guest-kit --package guest --features guest/census --all-targets -- -D warnings
+	$(SHUTTLE) clippy $(CARGO_FLAGS) --release --package guest-kit --package guest --package versus --all-targets -- -D warnings
 	for image in image explore unprobed; do \
 		$(CARGO) clippy $(CARGO_FLAGS) --package guest --features $$image --bin guest --profile guest -- -D warnings || exit 1; \
 	done

@@ -25,10 +25,9 @@ use core::fmt;
 
 use kit::lab::Lab;
 use kit::platform::{Platform, Vector};
-use kit::specimen::{Part, Specimen};
+use kit::specimen::{Fate, Part, Specimen};
 
 use ipi::Ipi;
-use ipi::hotplug::Fate;
 use machine::Machine;
 use options::Options;
 use options::Program;

@@ -17,13 +17,13 @@ use crate::workload::stress::Stress;
 /// `workload=`: what the CPUs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// [`Selftest`](crate::workload::selftest::Selftest).
+    /// [`Selftest`].
     Selftest,
-    /// [`Stress`](crate::workload::stress::Stress).
+    /// [`Stress`].
     Stress,
     /// [`Puppet`](crate::workload::puppet::Puppet).
     Puppet,
-    /// [`Bench`](crate::workload::bench::Bench).
+    /// [`Bench`].
     Bench,
 }
 

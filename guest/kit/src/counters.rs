@@ -73,23 +73,27 @@ const fn sent(transport: Transport, name: &str) -> Record {
 
 /// Adds `amount` to a counter that only its own CPU writes; the addition is atomic all the same,
 /// because an interrupt handler on that CPU may count in the middle of it.
+#[inline]
 pub fn count(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
 }
 
 impl CpuCounters {
     /// Records `operations` that each started an IPI, to `targets` CPUs in all.
+    #[inline]
     pub fn count_ipi(&self, transport: Transport, operations: u64, targets: u64) {
         count(&self.ipi_sent[transport as usize], operations);
         count(&self.ipi_targets, targets);
     }
 
     /// Records one entry of the handler of `vector`.
+    #[inline]
     pub fn count_received(&self, vector: Vector) {
         count(self.received(vector), 1);
     }
 
     /// How often the handler of `vector` was entered.
+    #[inline]
     pub fn received(&self, vector: Vector) -> &AtomicU64 {
         &self.received[vector.index()]
     }

@@ -193,21 +193,25 @@ impl Lab {
     }
 
     /// Number of CPUs the lab describes.
+    #[inline]
     pub fn cpus(&self) -> usize {
         self.layout.cpus as usize
     }
 
     /// The tally of `cpu`.
+    #[inline]
     pub fn tally(&self, cpu: CpuId) -> &CpuTally {
         self.at(self.layout.tallies.entry(cpu as u64))
     }
 
     /// What the kit counts on `cpu`.
+    #[inline]
     pub fn counters(&self, cpu: CpuId) -> &CpuCounters {
         self.at(self.layout.counters.entry(cpu as u64))
     }
 
     /// What the guest counts on `cpu`, in the rest of the row. A guest has one kind of counters.
+    #[inline]
     pub fn own_counters<T: counters::Row>(&self, cpu: CpuId) -> &T {
         const {
             let first = counters::GUEST * size_of::<AtomicU64>();
@@ -219,6 +223,7 @@ impl Lab {
     }
 
     /// The mailbox of `cpu`.
+    #[inline]
     pub fn mailbox(&self, cpu: CpuId) -> &CpuMailbox {
         self.at(self.layout.mailboxes.entry(cpu as u64))
     }
@@ -281,6 +286,7 @@ impl Lab {
     }
 
     /// The call record that `call` occupies, or `None` if no CPU of this machine can have made it.
+    #[inline]
     pub fn record(&self, call: CallId) -> Option<Record<'_>> {
         let slots = shared::lab::SLOTS;
         let row = u64::from(call.source()) * RECORDS;
@@ -293,6 +299,7 @@ impl Lab {
         (row..row + RECORDS).filter_map(|number| self.nth_record(number))
     }
 
+    #[inline]
     fn nth_record(&self, number: u64) -> Option<Record<'_>> {
         let start = self.layout.ledger.entry(number)?;
         let words = self.layout.mask_words as usize;
@@ -383,6 +390,7 @@ impl Lab {
     }
 
     /// The `T` at `offset`, which the layout has just produced.
+    #[inline]
     fn at<T>(&self, offset: Option<u64>) -> &T {
         let offset = offset.expect("the lab has an entry for every CPU of the machine");
         // SAFETY: inside the lab and aligned, as `pointer` says; this module keeps only atomics
@@ -391,6 +399,7 @@ impl Lab {
     }
 
     /// `count` mask words at `offset`.
+    #[inline]
     fn words(&self, offset: u64, count: usize) -> &[AtomicU64] {
         // SAFETY: as in `at`; a record's stride has room for both masks (`record_stride`), and a row of
         // the armed probes for its words.
@@ -399,6 +408,7 @@ impl Lab {
 
     /// Where `offset` is. Offsets come from the layout that was checked when the lab was opened, so
     /// they lie inside it, and are aligned for what the layout keeps there.
+    #[inline]
     fn pointer<T>(&self, offset: u64) -> *mut T {
         debug_assert!(offset + size_of::<T>() as u64 <= self.layout.size);
         self.base.as_ptr().wrapping_add(offset as usize).cast()

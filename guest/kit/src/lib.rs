@@ -2,7 +2,7 @@
 //!
 //! A guest implements one trait, [`Specimen`](specimen::Specimen), over any machine of CPUs that interrupt each
 //! other ([`Platform`](platform::Platform)). The kit supplies the machines: bare metal, with everything from the
-//! first instruction on, in an image (feature `image`, [`guest!`]); and threads of a process, for tests.
+//! first instruction on, in an image (feature `image`, macro `guest!`); and threads of a process, for tests.
 //! It knows no queue and no call: what a guest does, counts, watches and takes on its command line, the guest says
 //! itself, in its manifest ([`declare!`]).
 
@@ -17,6 +17,9 @@ pub mod counters;
 pub mod effective;
 pub mod handler;
 pub mod lab;
+pub mod mailbox;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod mailbox_test;
 pub mod manifest;
 #[cfg(feature = "image")]
 pub mod metal;

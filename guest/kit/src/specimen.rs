@@ -48,3 +48,22 @@ pub enum Part {
     /// The run is over, and this CPU, of all, says how it went.
     Over,
 }
+
+/// What a CPU has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Fate {
+    /// Go on.
+    Stay,
+    /// Nothing: it is offline, and returns to the platform to be parked.
+    Leave,
+}
+
+impl From<Fate> for Part {
+    fn from(fate: Fate) -> Self {
+        match fate {
+            Fate::Stay => Self::Done,
+            Fate::Leave => Self::Left,
+        }
+    }
+}

@@ -32,8 +32,12 @@ impl Platform for Model {
     fn this_cpu(&self) -> CpuId {
         THIS_CPU.with(std::cell::Cell::get)
     }
-    fn send_ipi(&self, _: CpuId, _: Vector) {}
-    fn send_ipi_mask(&self, _: &CpuMask, _: Vector) {}
+    fn send_ipi(&self, _: CpuId, _: Vector) -> u64 {
+        0
+    }
+    fn send_ipi_mask(&self, _: &CpuMask, _: Vector) -> u64 {
+        0
+    }
     fn irqs_enabled(&self) -> bool {
         true
     }

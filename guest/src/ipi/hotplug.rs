@@ -19,7 +19,7 @@ use core::fmt;
 use kit::counters::count;
 use kit::platform::{CpuId, Platform, Vector};
 use kit::probe;
-use kit::specimen::Part;
+use kit::specimen::Fate;
 use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::CpuMask;
@@ -86,25 +86,6 @@ impl fmt::Display for HotplugError {
 }
 
 impl core::error::Error for HotplugError {}
-
-/// What a CPU has to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Fate {
-    /// Go on.
-    Stay,
-    /// Nothing: it is offline, and returns to the platform to be parked.
-    Leave,
-}
-
-impl From<Fate> for Part {
-    fn from(fate: Fate) -> Self {
-        match fate {
-            Fate::Stay => Self::Done,
-            Fate::Leave => Self::Left,
-        }
-    }
-}
 
 /// Nobody.
 const NONE: u32 = u32::MAX;

@@ -22,9 +22,9 @@ use kit::handler;
 use kit::manifest::Record;
 use kit::platform::{CpuId, Platform, Vector};
 use kit::probe;
-use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::{CpuMask, Targets};
+use kit::sync::pending::Pending;
 
 use crate::machine::Machine;
 use crate::oracle::Oracle;
@@ -82,8 +82,7 @@ pub struct Ipi<P: Platform, F> {
     many: Box<dyn ManyQueue<P>>,
     hotplug: Hotplug,
     stop: Stop,
-    /// By CPU: how often it has taken [`Vector::LAST`].
-    caught_up: Box<[AtomicU32]>,
+    pending: Pending,
 }
 
 impl<P: Platform, F: fmt::Debug> fmt::Debug for Ipi<P, F> {
@@ -107,7 +106,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             singles,
             hotplug: Hotplug::new(),
             stop: Stop::new(cpus),
-            caught_up: (0..cpus).map(|_| AtomicU32::new(0)).collect(),
+            pending: Pending::new(cpus),
             machine,
             functions,
         }
@@ -240,8 +239,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             SINGLE => Some(self.singles.handle(&self.machine, &|call| self.run(call))),
             MANY => Some(self.many.handle(&self.machine, &|call| self.run(call))),
             Vector::LAST => {
-                let caught_up = &self.caught_up[self.machine.this_cpu()];
-                caught_up.fetch_add(1, Ordering::Relaxed);
+                self.pending.has_caught_up(self.machine.this_cpu());
                 None
             }
             _ => None,
@@ -256,17 +254,9 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         }
     }
 
-    /// Takes every interrupt that is pending on this CPU, whose interrupts are on: not all hosts do so as soon as
-    /// they are. The one that it sends itself for this has the lowest priority.
+    /// Takes every interrupt that is pending on this CPU, whose interrupts are on.
     pub fn take_pending(&self) {
-        let platform = &self.machine.platform;
-        let me = self.machine.this_cpu();
-        let before = self.caught_up[me].load(Ordering::Relaxed);
-        let has_come = || self.caught_up[me].load(Ordering::Relaxed) != before;
-        platform.send_ipi(me, Vector::LAST);
-        while !has_come() {
-            platform.idle_unless(&has_come);
-        }
+        self.pending.take(&self.machine.platform);
     }
 
     /// Lets a caller that can wait do so until there is memory for its next call, as calls themselves cannot.

@@ -9,10 +9,10 @@
 
 use kit::platform::{CpuId, Platform};
 use kit::probe;
+use kit::specimen::Fate;
 use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::mask::{AtomicCpuMask, CpuMask};
 
-use super::hotplug::Fate;
 use super::{Functions, Ipi};
 
 /// Nobody is to stop.

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use kit::manifest::Record;
 use kit::platform::{CpuId, Platform};
 use kit::probe;
+use kit::specimen::Fate;
 use kit::sync::barrier::Barrier;
 use kit::sync::mask::CpuMask;
 use kit::{declare, declare_values};
@@ -15,7 +16,7 @@ use shared::manifest::PointRole;
 use shared::ports::Doorbell;
 
 use crate::ipi::Ipi;
-use crate::ipi::hotplug::Fate;
+
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::vectors::MEASURED;

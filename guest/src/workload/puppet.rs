@@ -4,7 +4,7 @@
 //!
 //! **The end.** A CPU told to finish counts itself in and goes on taking interrupts. When all are in that were
 //! told, none of them makes another call, and every interrupt they sent is pending at its target or has been
-//! taken. Each then sends itself the vector of the lowest priority, [`Vector::LAST`]: when that has arrived,
+//! taken. Each then sends itself the vector of the lowest priority, [`Vector::LAST`](kit::platform::Vector::LAST): when that has arrived,
 //! so have all that were pending before it, without a call vector being sent that could rescue a lost call.
 //! When all have taken theirs nothing is in flight between them, and the first of them looks for what was left
 //! behind. It waits for no call: one that has not run by now is lost. CPUs that were not told may hang for
@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use kit::lab::{CpuMailbox, Lab};
 use kit::platform::{CpuId, Doorbell, Platform};
 use kit::probe;
+use kit::specimen::{Fate, Part};
 use kit::sync::atomic::{Ordering as SharedOrdering, fence};
 use kit::sync::mask::{AtomicCpuMask, CpuMask, Targets};
 use kit::sync::waiting::Waiting;
@@ -25,10 +26,9 @@ use shared::mailbox::{ANSWERS, Refusal, Verb, WAIT};
 
 use super::calls;
 use super::functions::{Function, Workload};
-use crate::Part;
 use crate::ipi::Ipi;
 use crate::ipi::csd::{Call, CallSingleData};
-use crate::ipi::hotplug::{Fate, HotplugError};
+use crate::ipi::hotplug::HotplugError;
 use crate::oracle::Oracle;
 
 /// The puppets of one machine.

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use fastrand::Rng;
 use kit::platform::{CpuId, Platform};
+use kit::specimen::Fate;
 use kit::sync::atomic::Ordering as SharedOrdering;
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::{AtomicCpuMask, CpuMask};
@@ -16,7 +17,7 @@ use kit::sync::mask::{AtomicCpuMask, CpuMask};
 use super::calls;
 use super::functions::{Function, Workload};
 use crate::ipi::Ipi;
-use crate::ipi::hotplug::{Fate, HotplugError};
+use crate::ipi::hotplug::HotplugError;
 use crate::options::Options;
 
 /// Operations of every CPU where neither their number nor a time is asked for.

@@ -370,7 +370,7 @@ fn names_its_probes(file: &ElfFile64<'_>) {
         names.insert(name);
         let source = text(field(offset_of!(Point, file), FILE_LEN));
         assert!(
-            source.starts_with("guest/src/") && source.ends_with(".rs"),
+            source.starts_with("guest/") && source.ends_with(".rs"),
             "{source}"
         );
         let line = field(offset_of!(Point, line), 4);

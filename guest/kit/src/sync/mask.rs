@@ -25,6 +25,7 @@ pub struct CpuMask {
 
 impl CpuMask {
     /// The empty set on a machine of `cpus` CPUs, at most [`MAX_CPUS`].
+    #[inline]
     pub fn none(cpus: usize) -> Self {
         assert!(cpus <= MAX_CPUS, "{cpus} CPUs do not fit into a mask");
         Self {
@@ -34,6 +35,7 @@ impl CpuMask {
     }
 
     /// All of the machine's `cpus` CPUs.
+    #[inline]
     pub fn all(cpus: usize) -> Self {
         let mut mask = Self::none(cpus);
         mask.words[..cpus / 64].fill(u64::MAX);
@@ -44,6 +46,7 @@ impl CpuMask {
     }
 
     /// A single CPU of a machine of `cpus`.
+    #[inline]
     pub fn only(cpu: CpuId, cpus: usize) -> Self {
         let mut mask = Self::none(cpus);
         mask.insert(cpu);
@@ -51,21 +54,25 @@ impl CpuMask {
     }
 
     /// Adds `cpu`.
+    #[inline]
     pub fn insert(&mut self, cpu: CpuId) {
         self.words[cpu / 64] |= 1 << (cpu % 64);
     }
 
     /// Takes `cpu` out.
+    #[inline]
     pub fn remove(&mut self, cpu: CpuId) {
         self.words[cpu / 64] &= !(1 << (cpu % 64));
     }
 
     /// Whether `cpu` is in the set.
+    #[inline]
     pub fn contains(&self, cpu: CpuId) -> bool {
         self.words[cpu / 64] >> (cpu % 64) & 1 != 0
     }
 
     /// Keeps only what is in `other` too.
+    #[inline]
     pub fn intersect(&mut self, other: &AtomicCpuMask) {
         for (word, other) in self.words[..self.used].iter_mut().zip(&other.words) {
             *word &= other.load(Ordering::Relaxed);
@@ -74,6 +81,7 @@ impl CpuMask {
 
     /// Keeps only the CPUs whose word-wise pattern is set in `pattern`, one 64-bit word per call:
     /// how a random subset is drawn.
+    #[inline]
     pub fn filter_words(&mut self, mut pattern: impl FnMut() -> u64) {
         for word in &mut self.words[..self.used] {
             *word &= pattern();
@@ -81,6 +89,7 @@ impl CpuMask {
     }
 
     /// Adds what is in `other` too.
+    #[inline]
     pub fn union(&mut self, other: &Self) {
         for (word, other) in self.words.iter_mut().zip(other.words()) {
             *word |= other;
@@ -88,6 +97,7 @@ impl CpuMask {
     }
 
     /// Number of CPUs in the set.
+    #[inline]
     pub fn len(&self) -> usize {
         self.words()
             .iter()
@@ -96,16 +106,19 @@ impl CpuMask {
     }
 
     /// Whether the set is empty.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.words().iter().all(|word| *word == 0)
     }
 
     /// The lowest CPU in the set.
+    #[inline]
     pub fn first(&self) -> Option<CpuId> {
         self.iter().next()
     }
 
     /// The CPUs, ascending.
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = CpuId> + Clone + '_ {
         self.words().iter().enumerate().flat_map(|(index, &word)| {
             core::iter::successors((word != 0).then_some(word), |rest| {
@@ -117,6 +130,7 @@ impl CpuMask {
     }
 
     /// The words in use, CPU 0 in the lowest bit of the first.
+    #[inline]
     pub fn words(&self) -> &[u64] {
         &self.words[..self.used]
     }
@@ -130,12 +144,14 @@ pub trait Targets {
 }
 
 impl Targets for CpuMask {
+    #[inline]
     fn load(&self, _: usize) -> CpuMask {
         *self
     }
 }
 
 impl Targets for AtomicCpuMask {
+    #[inline]
     fn load(&self, cpus: usize) -> CpuMask {
         self.load(cpus)
     }
@@ -172,6 +188,7 @@ pub struct AtomicCpuMask {
 
 impl AtomicCpuMask {
     /// The empty set on a machine of `cpus` CPUs.
+    #[inline]
     pub fn none(cpus: usize) -> Self {
         Self {
             words: (0..cpus.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
@@ -179,6 +196,7 @@ impl AtomicCpuMask {
     }
 
     /// Replaces the whole set, word by word: a reader can see a mixture.
+    #[inline]
     pub fn store(&self, mask: &CpuMask, order: Ordering) {
         for (word, value) in self.words.iter().zip(mask.words()) {
             word.store(*value, order);
@@ -186,6 +204,7 @@ impl AtomicCpuMask {
     }
 
     /// A copy, taken word by word, of the set on a machine of `cpus` CPUs.
+    #[inline]
     pub fn load(&self, cpus: usize) -> CpuMask {
         let mut mask = CpuMask::all(cpus);
         mask.intersect(self);
@@ -193,16 +212,19 @@ impl AtomicCpuMask {
     }
 
     /// Whether `cpu` is in the set.
+    #[inline]
     pub fn contains(&self, cpu: CpuId, order: Ordering) -> bool {
         self.words[cpu / 64].load(order) >> (cpu % 64) & 1 != 0
     }
 
     /// Adds `cpu`, atomically.
+    #[inline]
     pub fn insert(&self, cpu: CpuId, order: Ordering) {
         self.words[cpu / 64].fetch_or(1 << (cpu % 64), order);
     }
 
     /// Adds all of `mask`, word by word, each atomically.
+    #[inline]
     pub fn insert_all(&self, mask: &CpuMask, order: Ordering) {
         for (word, value) in self.words.iter().zip(mask.words()) {
             word.fetch_or(*value, order);
@@ -210,6 +232,7 @@ impl AtomicCpuMask {
     }
 
     /// Takes `cpu` out, atomically, and says whether it was in.
+    #[inline]
     pub fn remove(&self, cpu: CpuId, order: Ordering) -> bool {
         let bit = 1 << (cpu % 64);
         self.words[cpu / 64].fetch_and(!bit, order) & bit != 0
@@ -222,6 +245,7 @@ impl AtomicCpuMask {
     }
 
     /// Whether the set is empty, word by word.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.words
             .iter()

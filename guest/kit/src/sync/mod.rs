@@ -13,6 +13,7 @@ pub mod irq;
 #[cfg(all(feature = "census", not(feature = "explore")))]
 pub mod listener;
 pub mod mask;
+pub mod pending;
 pub mod rcu;
 pub mod spin;
 #[cfg(feature = "explore")]

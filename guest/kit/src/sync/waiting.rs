@@ -35,6 +35,7 @@ impl<P: Platform> Drop for Waiting<'_, P> {
 
 /// Waits, with `relax`, until `done`; every turn is counted as a spin. A wait far longer than any
 /// between CPUs that run is also told to the host.
+#[inline(always)]
 pub fn spin_until<P: Platform>(platform: &P, lab: &Lab, done: impl Fn() -> bool) {
     let _waiting = Waiting::begin(platform);
     if done() {

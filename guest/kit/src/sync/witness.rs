@@ -17,6 +17,7 @@ use super::event::Event;
 pub use real::Ordering;
 
 /// As [`core::sync::atomic::fence`]. Only a full one is an event: the weaker are no instruction on x86.
+#[inline]
 pub fn fence(order: Ordering) {
     real::fence(order);
     if order == Ordering::SeqCst {
@@ -24,6 +25,7 @@ pub fn fence(order: Ordering) {
     }
 }
 
+#[inline]
 fn tell_store(address: usize, order: Ordering) {
     tell(Event::Store(address));
     if order == Ordering::SeqCst {
@@ -43,15 +45,18 @@ pub struct AtomicPtr<T>(real::AtomicPtr<T>);
 
 #[allow(missing_docs, reason = "they are core's")]
 impl<T> AtomicPtr<T> {
+    #[inline]
     pub fn new(value: *mut T) -> Self {
         Self(real::AtomicPtr::new(value))
     }
 
+    #[inline]
     pub fn load(&self, order: Ordering) -> *mut T {
         tell(Event::Load(core::ptr::from_ref(self).addr()));
         self.0.load(order)
     }
 
+    #[inline]
     pub fn store(&self, value: *mut T, order: Ordering) {
         tell_store(core::ptr::from_ref(self).addr(), order);
         self.0.store(value, order);
@@ -68,25 +73,30 @@ macro_rules! integer {
 
         #[allow(missing_docs, reason = "they are core's")]
         impl $name {
+            #[inline]
             pub fn new(value: $value) -> Self {
                 Self(real::$name::new(value))
             }
 
+            #[inline]
             pub fn load(&self, order: Ordering) -> $value {
                 tell(Event::Load(self.address()));
                 self.0.load(order)
             }
 
+            #[inline]
             pub fn store(&self, value: $value, order: Ordering) {
                 tell_store(self.address(), order);
                 self.0.store(value, order);
             }
 
-            $(pub fn $operation(&self, operand: $value, order: Ordering) -> $value {
+            $(#[inline]
+            pub fn $operation(&self, operand: $value, order: Ordering) -> $value {
                 tell(Event::ReadModifyWrite(self.address()));
                 self.0.$operation(operand, order)
             })*
 
+            #[inline]
             fn address(&self) -> usize {
                 core::ptr::from_ref(self).addr()
             }
@@ -99,6 +109,7 @@ integer!(AtomicU64, u64: swap fetch_add fetch_and fetch_or);
 
 #[allow(missing_docs, reason = "they are core's")]
 impl AtomicU32 {
+    #[inline]
     pub fn compare_exchange(
         &self,
         current: u32,
@@ -111,6 +122,7 @@ impl AtomicU32 {
     }
 
     /// It never fails for no reason, or what is counted would depend on the host.
+    #[inline]
     pub fn compare_exchange_weak(
         &self,
         current: u32,
@@ -122,6 +134,7 @@ impl AtomicU32 {
     }
 
     /// The loop that it is in `core`, so that each of its accesses is told.
+    #[inline]
     pub fn fetch_update(
         &self,
         success: Ordering,
