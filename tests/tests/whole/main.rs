@@ -18,6 +18,7 @@ mod interrupt;
 mod live;
 mod meddling;
 mod no_kvm;
+mod oracles;
 mod output;
 mod provenance;
 mod qemu;

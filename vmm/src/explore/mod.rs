@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use case::{Case, CaseError};
+use case::{Case, CaseError, NeverBreaks};
 use naming::Words;
 pub use replay::{Replay, Replayed, replay};
 use retrace::{Diverged, follow, name, up_to_round};
@@ -42,8 +42,10 @@ pub use strategy::{Strategy, is_possible};
 use until::Until;
 use words::NoEffect;
 
+use crate::machine::MachineError;
 use crate::machine::guest::Guest;
 use crate::machine::image::Image;
+use crate::manifest::Manifest;
 use crate::provenance::{Input, Provenance};
 use crate::stats::sources::Kvm;
 
@@ -134,6 +136,9 @@ pub enum ExploreError {
     /// The schedule has a case that is none.
     #[error("the schedule's case: {0}")]
     Case(#[from] CaseError),
+    /// The case expects what the guest cannot be found to break.
+    #[error("{0}, {1}")]
+    NeverBreaks(String, NeverBreaks),
     /// The guest is to be given a word that has no effect.
     #[error(transparent)]
     Word(#[from] NoEffect),
@@ -159,6 +164,7 @@ impl ExploreError {
         match self {
             Self::Image(_)
             | Self::Case(_)
+            | Self::NeverBreaks(..)
             | Self::Word(_)
             | Self::OtherCpus(_)
             | Self::OtherImage { .. } => 2,
@@ -262,6 +268,13 @@ pub fn explore(
     let until = Until::new(interrupted, config.time);
     check_words(&config.case, &config.append)?;
     let image = config.guest.open()?;
+    let manifest = Manifest::of(&image).map_err(MachineError::from);
+    let manifest = manifest.map_err(SpecimenError::from)?;
+    let expected = (config.case).check_expected(&manifest.unwrap_or_default());
+    expected.map_err(|error| {
+        let file = config.case_file.as_ref().map(|file| &*file.name);
+        ExploreError::NeverBreaks(file.unwrap_or("the case").to_owned(), error)
+    })?;
     let mut specimen = Specimen::boot(&setup(&image, config), until)?;
     let begun = Instant::now();
     let provenance = Provenance {

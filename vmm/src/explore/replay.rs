@@ -72,6 +72,10 @@ pub fn replay(
         let of = schedule.image.clone();
         return Err(ExploreError::OtherImage { of, this });
     }
+    case.check_expected(specimen.manifest()).map_err(|error| {
+        let of = "the schedule's case".to_owned();
+        ExploreError::NeverBreaks(of, error)
+    })?;
     let mut replayed = Replayed {
         done: 0,
         as_told: 0,

@@ -236,6 +236,11 @@ impl Manifest {
         self.counters.iter().find(|it| it.number == number)
     }
 
+    /// The oracle with this number.
+    pub fn oracle(&self, number: u32) -> Option<&Oracle> {
+        self.oracles.iter().find(|it| it.number == number)
+    }
+
     /// For people.
     pub fn table(&self) -> String {
         table::render(self)

@@ -16,6 +16,8 @@ use zerocopy::FromBytes;
 
 use super::{Choice, Counter, Deed, Guest, Manifest, Oracle, Point, Shown, Vector, Word};
 
+use crate::lab::judgement::NOT_BELIEVED;
+use crate::lab::oracles;
 use crate::machine::image::Image;
 
 /// Names that reports, or what scripts and clients are told of a CPU, have themselves: no counter and no group of
@@ -57,6 +59,9 @@ pub(crate) const TAKEN: [&str; 35] = [
     "vcpus",
     "window",
 ];
+
+/// What cases and reports have for something that no oracle can find: no oracle can be called so.
+const NO_ORACLES: [&str; 2] = ["clean", NOT_BELIEVED];
 
 /// The first vector that is no exception of the processor's.
 const FIRST_VECTOR: u32 = 32;
@@ -141,7 +146,7 @@ pub enum Problem {
     /// A field that may not be there.
     #[error("it has a {0}, for which its kind has no use")]
     Surplus(&'static str),
-    /// A name that reports have for something else.
+    /// A name that the VMM has for something else.
     #[error("its {0} \"{1}\" is what the vmm itself calls something in its reports")]
     Taken(&'static str, String),
     /// Something that there is already.
@@ -641,6 +646,9 @@ impl Reading {
     fn add_oracle(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
         check_number(record.number, 1, ORACLE_SLOTS as u32 - 1)?;
         check_name("name", &texts.name, "-")?;
+        if NO_ORACLES.contains(&&*texts.name) || oracles::is_undeclared(&texts.name) {
+            return Err(Problem::Taken("name", texts.name));
+        }
         self.seen
             .once("number", Kind::Oracle, &record.number, index)?;
         self.seen.once("name", Kind::Oracle, &texts.name, index)?;

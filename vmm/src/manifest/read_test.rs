@@ -196,6 +196,14 @@ fn no_counter_has_a_name_that_the_reports_have_themselves() {
     }
 }
 
+#[test]
+fn no_oracle_has_a_name_that_stands_for_something_else() {
+    for name in ["clean", NOT_BELIEVED, "oracle-7"] {
+        let taken = Problem::Taken("name", name.to_owned());
+        assert_eq!(refused(&[Record::oracle(7, name, "broke")]), taken);
+    }
+}
+
 /// Records of which most make sense on their own, and often not together.
 fn records() -> impl Strategy<Value = Vec<u8>> {
     let samples = [

@@ -9,7 +9,6 @@ use prometheus::proto::{
 };
 use prometheus::{Error, TextEncoder};
 
-use shared::lab::Oracle;
 use shared::manifest::Total;
 
 use super::{PerVcpu, Report, Traced};
@@ -408,7 +407,7 @@ impl Page {
                 &report.breaches_by_oracle,
             ),
         ] {
-            for oracle in Oracle::ALL.map(Oracle::name) {
+            for oracle in &report.oracles {
                 let count = by_oracle.get(oracle).copied().unwrap_or_default();
                 self.count(name, help, &[("oracle", oracle)], count as f64);
             }

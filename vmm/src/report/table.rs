@@ -335,7 +335,7 @@ fn at(values: &[u64], part: usize, whole: usize) -> u64 {
 }
 
 /// A title that says how often each oracle found something.
-fn titled(title: &str, counts: &BTreeMap<&str, u64>) -> String {
+fn titled(title: &str, counts: &BTreeMap<String, u64>) -> String {
     let counts: Vec<_> = counts
         .iter()
         .map(|(oracle, count)| format!("{count} {oracle}"))

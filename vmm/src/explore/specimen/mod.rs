@@ -41,6 +41,7 @@ use crate::machine::state::CpuState;
 use crate::machine::symbols::Symbols;
 use crate::machine::threads::CrewError;
 use crate::machine::vm::HostError;
+use crate::manifest::Manifest;
 
 use booting::BOOT_LIMIT;
 pub use breach::Breach;
@@ -221,6 +222,11 @@ pub struct Specimen {
 }
 
 impl Specimen {
+    /// What the guest says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        self.lab.manifest()
+    }
+
     /// A number that tells this beginning from that of another boot, or on another host.
     pub fn beginning(&self) -> u128 {
         self.beginning
