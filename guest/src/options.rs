@@ -8,7 +8,7 @@ use core::num::ParseIntError;
 use core::str::SplitAsciiWhitespace;
 
 use shared::lab::Transport;
-use shared::manifest::{BROKEN, HARMLESS};
+use shared::manifest::{BROKEN, Measure};
 
 use crate::ipi::queue::QueueKind;
 use crate::manifest::Record;
@@ -97,22 +97,49 @@ impl Eoi {
     }
 }
 
+/// Why what says how much is done has no effect in a search.
+pub const BY_CASE: &str = "in which the case says what each CPU does and how often";
+
 declare! {
-    Record::word("workload", "What the CPUs do.").set_by_search("puppet"),
-    Record::word("transport", "How IPIs leave a CPU.").set_by_search("wire"),
+    Record::word("workload", "What the CPUs do.")
+        .set_by_search("puppet")
+        .because("in which the case says what each CPU does (workload=puppet)")
+        .set_by_bench("bench"),
+    Record::word("transport", "How IPIs leave a CPU.")
+        .set_by_search("wire")
+        .because("in which IPIs go by transport=wire, so that each moment of arrival is tried")
+        .measured_as(Measure::Transport),
     Record::value("transport", Transport::ALL.len() as u32, Choice::AUTO),
-    Record::word("apic", "How software reaches the local APICs.").without_effect_in_search(),
-    Record::word("eoi", "How a CPU says that an interrupt has been taken.").without_effect_in_search(),
-    Record::word("calls", "Calls, operations or rounds, of which the workload makes so many.").without_effect_in_search(),
-    Record::word("for", "How long stress goes on, such as 3s.").without_effect_in_search(),
-    Record::word("seed", "Where everything random comes from.").without_effect_in_search(),
+    Record::word("apic", "How software reaches the local APICs.")
+        .without_effect_in_search()
+        .because("in which no IPI goes through the local APICs' registers")
+        .measured_as(Measure::Apic),
+    Record::word("eoi", "How a CPU says that an interrupt has been taken.")
+        .without_effect_in_search()
+        .because("in which interrupts are taken singly, and how each ends decides nothing"),
+    Record::word("calls", "Calls, operations or rounds, of which the workload makes so many.")
+        .without_effect_in_search()
+        .because(BY_CASE)
+        .measured_as(Measure::Rounds),
+    Record::word("for", "How long stress goes on, such as 3s.")
+        .without_effect_in_search()
+        .because(BY_CASE),
+    Record::word("seed", "Where everything random comes from.")
+        .without_effect_in_search()
+        .because("whose choices --seed of vmm explore decides, and the case what each CPU does"),
     Record::word("icr-fence", "A fence before the ICR of an x2APIC is written."),
     Record::value("icr-fence", 0, "on"),
-    Record::value("icr-fence", 1, "off").with(BROKEN | HARMLESS),
-    Record::word("self-ipi", "How an IPI of a CPU to itself travels.").set_by_search("wire"),
+    Record::value("icr-fence", 1, "off")
+        .with(BROKEN)
+        .harmless("leaves out a fence, without which an IPI can overtake a store, and here none does"),
+    Record::word("self-ipi", "How an IPI of a CPU to itself travels.")
+        .set_by_search("wire")
+        .because("in which IPIs to oneself go by the wire as well (self-ipi=wire)"),
     Record::value("self-ipi", 0, "apic"),
     Record::value("self-ipi", 1, "wire"),
-    Record::word("clock", "Whether time passes.").set_by_search("stopped"),
+    Record::word("clock", "Whether time passes.")
+        .set_by_search("stopped")
+        .because("in which time stands still (clock=stopped), so that nothing depends on it"),
     Record::value("clock", 0, "running"),
     Record::value("clock", 1, "stopped"),
 }

@@ -5,14 +5,14 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use shared::manifest::PointRole;
+use shared::manifest::{Measure, PointRole};
 use shared::ports::Doorbell;
 
 use crate::ipi::Ipi;
 use crate::ipi::hotplug::Fate;
 use crate::machine::Machine;
 use crate::manifest::Record;
-use crate::options::Options;
+use crate::options::{BY_CASE, Options};
 use crate::platform::{CpuId, Platform, Vector};
 use crate::probe;
 use crate::sync::barrier::Barrier;
@@ -24,9 +24,18 @@ use crate::{declare, declare_values};
 declare! {
     Record::point("bench.start", PointRole::Start),
     Record::point("bench.round", PointRole::Round),
-    Record::word("to", "To whom each round of the bench goes.").without_effect_in_search(),
-    Record::word("by", "What a round of the bench is.").without_effect_in_search(),
-    Record::word("receiver", "What the other CPUs do in the bench.").without_effect_in_search(),
+    Record::word("to", "To whom each round of the bench goes.")
+        .without_effect_in_search()
+        .because(BY_CASE)
+        .measured_as(Measure::To),
+    Record::word("by", "What a round of the bench is.")
+        .without_effect_in_search()
+        .because(BY_CASE)
+        .measured_as(Measure::By),
+    Record::word("receiver", "What the other CPUs do in the bench.")
+        .without_effect_in_search()
+        .because(BY_CASE)
+        .measured_as(Measure::Receiver),
 }
 declare_values!("to", To);
 declare_values!("by", By);

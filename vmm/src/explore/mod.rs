@@ -42,8 +42,10 @@ pub use strategy::{Strategy, is_possible};
 use until::Until;
 use words::NoEffect;
 
+use crate::machine::MachineError;
 use crate::machine::guest::Guest;
 use crate::machine::image::Image;
+use crate::manifest::Manifest;
 use crate::provenance::{Input, Provenance};
 use crate::stats::sources::Kvm;
 
@@ -165,6 +167,7 @@ impl ExploreError {
             Self::Specimen(
                 SpecimenError::NoPoint { .. }
                 | SpecimenError::NotReady(_)
+                | SpecimenError::Vector { .. }
                 | SpecimenError::Stack { .. },
             ) => 2,
             Self::Specimen(SpecimenError::Ended(_) | SpecimenError::Late) => 5,
@@ -217,6 +220,8 @@ pub struct Outcome {
     pub provenance: Provenance,
     /// A number that tells the guest's image from others.
     pub image: String,
+    /// Words for the guest that can show nothing in a search of this kind, a sentence each.
+    pub warnings: Vec<String>,
     /// The state of the machine at the beginning.
     pub begins: String,
     /// What an exhaustive search has seen.
@@ -258,8 +263,9 @@ pub fn explore(
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, ExploreError> {
     let until = Until::new(interrupted, config.time);
-    check_words(&config.case, &config.append)?;
     let image = config.guest.open()?;
+    let manifest = manifest(&image)?;
+    check_words(&manifest, &config.case, &config.append)?;
     let mut specimen = Specimen::boot(&setup(&image, config), until)?;
     let begun = Instant::now();
     let provenance = Provenance {
@@ -332,6 +338,7 @@ pub fn explore(
         time,
         shortening,
         sharing,
+        warnings: words::warnings(&manifest, &options),
         expected: config.case.expected(&options).to_vec(),
         provenance,
         image: name(specimen.image()),
@@ -341,10 +348,16 @@ pub fn explore(
     })
 }
 
+/// What the guest says of itself; nothing if it says nothing.
+fn manifest(image: &Image) -> Result<Manifest, SpecimenError> {
+    let manifest = Manifest::of(image).map_err(MachineError::from)?;
+    Ok(manifest.unwrap_or_default())
+}
+
 /// Refuses words for the guest that have no effect.
-fn check_words(case: &Case, append: &str) -> Result<(), NoEffect> {
-    words::check(&case.append, "the case (append)")?;
-    words::check(append, "--append")
+fn check_words(manifest: &Manifest, case: &Case, append: &str) -> Result<(), NoEffect> {
+    words::check(manifest, &case.append, "the case (append)")?;
+    words::check(manifest, append, "--append")
 }
 
 fn options(config: &Config) -> String {
