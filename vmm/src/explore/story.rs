@@ -497,7 +497,7 @@ mod tests {
             breaks: Vec::new(),
             texts: Vec::new(),
             marks: Vec::new(),
-            vectors: Vec::new(),
+            vectors: vec![named(0xfc, "many")],
         }
     }
 

@@ -76,8 +76,8 @@ class Timeline {
     const ofLanes = lanes.map((name, lane) => ({ name, colour: `--lane-${1 + (lane % LANE_COLOURS)}` }));
     this.kinds = [...KINDS, ...ofLanes];
     this.firstLane = KINDS.length;
-    const numbers = new Map(this.kinds.map(({ name }, number) => [name, number]));
-    const kinds = words.map((word) => numbers.get(word));
+    this.numbers = new Map(this.kinds.map(({ name }, number) => [name, number]));
+    const kinds = words.map((word) => this.numberOf(word));
     const areRuns = new Set(runs);
     let next = 0;
     // Adds the items of one list, in which times count from the one before.
@@ -118,6 +118,11 @@ class Timeline {
       this.target[id] = ipis.target[i];
     });
     this.ipis = sent.sort((a, b) => this.from[a] - this.from[b]);
+  }
+
+  /** The number of a kind, by its name. */
+  numberOf(name) {
+    return this.numbers.get(name);
   }
 
   /** Rows of boxes, each within one of the row above. */
