@@ -41,6 +41,11 @@ const OWN: &[(&str, &str)] = &[
     ("running", "the same"),
     ("stalled", "the same"),
     ("auto", "a transport, as shared::manifest::Measure has it"),
+    ("counters", "what a CPU has counted, in scripts"),
+    (
+        "refused",
+        "what became of a command, of a run, and a part of a page",
+    ),
     ("on", "a switch of clients: trace on"),
     ("off", "the same"),
     ("stop", "what signals do"),
@@ -103,7 +108,7 @@ impl Guest {
         }
     }
 
-    /// The words that are in `text`.
+    /// The words that are in `text`. One that is of several kinds, of which one is still there, is of that.
     fn found_in(&self, text: &str) -> Vec<&Word> {
         let found = self.words.iter().filter(|word| {
             let is_own = OWN.iter().any(|(own, _)| *own == word.text)
@@ -112,7 +117,9 @@ impl Guest {
             let is_said = said.is_some_and(|said| has(text, &said));
             is_said || !is_own && word.spellings().iter().any(|it| is_in(text, it))
         });
-        found.collect()
+        let is_left = |word: &Word| STILL_THERE.contains(&word.kind);
+        let left = |text: &str| self.words.iter().find(|it| is_left(it) && it.text == text);
+        found.map(|word| left(&word.text).unwrap_or(word)).collect()
     }
 }
 

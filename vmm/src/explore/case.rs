@@ -235,7 +235,7 @@ fn expectation(text: &str) -> Result<Expectation, String> {
     let with: Vec<String> = with.split_whitespace().map(str::to_owned).collect();
     match with.iter().find(|word| !word.contains('=')) {
         Some(word) => Err(format!(
-            "\"{word}\" is no option of the guest such as queue=fifo"
+            "\"{word}\" is no option of the guest, which are KEY=VALUE"
         )),
         None => Ok(Expectation { breaches, with }),
     }
@@ -340,7 +340,7 @@ mod tests {
             ("cpus 2\n0: async 1 wait", 2, "makes no sense"),
             ("cpus 2\n0: many 1 wait wait", 2, "makes no sense"),
             ("cpus 2\nexpect loss", 2, "lost"),
-            ("cpus 2\nexpect lost with fifo", 2, "queue=fifo"),
+            ("cpus 2\nexpect lost with fifo", 2, "KEY=VALUE"),
             ("cpus 2\nwhat", 2, "append"),
         ] {
             let error = Case::parse(text).unwrap_err();
