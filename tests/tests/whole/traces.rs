@@ -131,7 +131,7 @@ fn without_a_manifest_points_are_instants() {
         "many.done",
         "ipi.send",
         "irq.enter",
-        "queue.run",
+        "single.run",
     ] {
         assert!(count(&events, "i", name) > 0, "{name}");
     }
