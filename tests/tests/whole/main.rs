@@ -11,6 +11,7 @@ mod describe;
 mod examples;
 mod explore;
 mod formats;
+mod guest_words;
 mod hostile;
 mod hostile_search;
 mod image_lint;

@@ -263,7 +263,7 @@ fn expectation(text: &str) -> Result<Expectation, String> {
     let with: Vec<String> = with.split_whitespace().map(str::to_owned).collect();
     match with.iter().find(|word| !word.contains('=')) {
         Some(word) => Err(format!(
-            "\"{word}\" is no option of the guest such as queue=fifo"
+            "\"{word}\" is no option of the guest, which are KEY=VALUE"
         )),
         None => Ok(Expectation { breaches, with }),
     }
@@ -342,7 +342,7 @@ mod tests {
             ("cpus 2\ncpus 2", 2, "before"),
             ("0: many 1", 1, "comes first"),
             ("cpus 2\n2: many 1", 2, "0 to 1"),
-            ("cpus 2\nexpect lost with fifo", 2, "queue=fifo"),
+            ("cpus 2\nexpect lost with fifo", 2, "KEY=VALUE"),
             ("cpus 2\nwhat", 2, "append"),
         ] {
             let error = Case::parse(text).unwrap_err();
@@ -359,6 +359,11 @@ mod tests {
             ("cpus 2\n0: call-single 2", 2, "no CPU 2"),
             ("cpus 2\n0: store x 2\n1: dance", 3, "no deed \"dance\""),
             ("cpus 2\n0: finish 0", 2, "ends the workload"),
+            (
+                "cpus 2\n0: online 1",
+                2,
+                "cannot stand in a case; there are call-single,",
+            ),
         ] {
             let error = Case::parse(text).unwrap().commands(&manifest());
             let error = error.unwrap_err();

@@ -173,6 +173,7 @@ impl ExploreError {
                 | SpecimenError::Case(_)
                 | SpecimenError::NoEnding
                 | SpecimenError::NotReady(_)
+                | SpecimenError::Vector { .. }
                 | SpecimenError::Stack { .. },
             ) => 2,
             Self::Specimen(SpecimenError::Ended(_) | SpecimenError::Late) => 5,
@@ -225,6 +226,8 @@ pub struct Outcome {
     pub provenance: Provenance,
     /// A number that tells the guest's image from others.
     pub image: String,
+    /// Words for the guest that can show nothing in a search of this kind, a sentence each.
+    pub warnings: Vec<String>,
     /// The state of the machine at the beginning.
     pub begins: String,
     /// What an exhaustive search has seen.
@@ -266,11 +269,10 @@ pub fn explore(
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, ExploreError> {
     let until = Until::new(interrupted, config.time);
-    check_words(&config.case, &config.append)?;
     let image = config.guest.open()?;
-    let manifest = Manifest::of(&image).map_err(MachineError::from);
-    let manifest = manifest.map_err(SpecimenError::from)?;
-    let expected = (config.case).check_expected(&manifest.unwrap_or_default());
+    let manifest = manifest(&image)?;
+    check_words(&manifest, &config.case, &config.append)?;
+    let expected = config.case.check_expected(&manifest);
     expected.map_err(|error| {
         let file = config.case_file.as_ref().map(|file| &*file.name);
         ExploreError::NeverBreaks(file.unwrap_or("the case").to_owned(), error)
@@ -347,6 +349,7 @@ pub fn explore(
         time,
         shortening,
         sharing,
+        warnings: words::warnings(&manifest, &options),
         expected: config.case.expected(&options).to_vec(),
         provenance,
         image: name(specimen.image()),
@@ -356,10 +359,16 @@ pub fn explore(
     })
 }
 
+/// What the guest says of itself; nothing if it says nothing.
+fn manifest(image: &Image) -> Result<Manifest, SpecimenError> {
+    let manifest = Manifest::of(image).map_err(MachineError::from)?;
+    Ok(manifest.unwrap_or_default())
+}
+
 /// Refuses words for the guest that have no effect.
-fn check_words(case: &Case, append: &str) -> Result<(), NoEffect> {
-    words::check(&case.append, "the case (append)")?;
-    words::check(append, "--append")
+fn check_words(manifest: &Manifest, case: &Case, append: &str) -> Result<(), NoEffect> {
+    words::check(manifest, &case.append, "the case (append)")?;
+    words::check(manifest, append, "--append")
 }
 
 fn options(config: &Config) -> String {

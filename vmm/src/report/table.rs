@@ -160,9 +160,10 @@ fn traced(text: &mut String, trace: &Traced) -> std::fmt::Result {
     let all = [
         ("IPI sent to handler", &trace.ipi),
         ("call to last run", &trace.call),
-        ("csd wait", &trace.csd_wait),
     ];
-    for (what, spread) in all {
+    let waits = trace.times.waits.iter();
+    let waits = waits.filter_map(|it| Some((it.lane.as_str(), trace.waits.get(&it.key)?)));
+    for (what, spread) in all.into_iter().chain(waits) {
         if let Some(spread) = spread {
             latency(text, what, spread)?;
         }

@@ -73,12 +73,8 @@ impl Operator {
     /// [`OperatorError::NoTrace`] if the machine was started without one.
     pub fn trace(&self, on: bool) -> Result<(), OperatorError> {
         let tracer = self.tracer.as_ref().ok_or(OperatorError::NoTrace)?;
-        let points = if on {
-            tracer.points_when_on()
-        } else {
-            Vec::new()
-        };
-        self.watches.trace(&points);
+        let points = if on { tracer.points_when_on() } else { &[] };
+        self.watches.trace(points);
         tracer.turn(on);
         Ok(())
     }

@@ -2,7 +2,6 @@
 //! end, and what we find in its ledger.
 
 use shared::exit::ExitCode;
-use shared::mailbox::WAKE_VECTOR;
 
 use super::stepping::Patience;
 use super::{Breach, Specimen, SpecimenError, Stop, kvm};
@@ -120,7 +119,7 @@ impl Specimen {
                     .map_err(kvm("deliver an interrupt"))?;
             }
             self.serial
-                .interrupt(cpu, WAKE_VECTOR)
+                .interrupt(cpu, self.lab.manifest().wake_vector())
                 .map_err(kvm("deliver an interrupt"))?;
         }
         let mut patience = Patience::default();
