@@ -12,11 +12,11 @@ use kit::lab::Record;
 use kit::platform::{CpuId, Platform};
 use kit::sync::ghost;
 use kit::sync::mask::CpuMask;
-use shared::lab::Oracle;
 use shared::ledger::{CallId, Lane};
 
 use crate::ipi::csd::Call;
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 
 /// The calls of every CPU.
 #[derive(Debug)]

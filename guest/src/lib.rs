@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod machine;
 pub mod manifest;
 pub mod options;
+pub mod oracle;
 pub mod rules;
 pub mod vectors;
 pub mod verdict;

@@ -12,9 +12,9 @@ use kit::sync::ghost;
 use kit::sync::mask::{AtomicCpuMask, CpuMask, Targets};
 use kit::sync::rcu::{GracePeriod, Rcu};
 use kit::sync::waiting;
-use shared::lab::Oracle;
 
 use crate::counters::CpuCounters;
+use crate::oracle::Oracle;
 use crate::rules::Rules;
 
 /// The machine as every part of the path sees it.

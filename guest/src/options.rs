@@ -7,6 +7,7 @@ use core::num::ParseIntError;
 use kit::manifest::Record;
 use kit::options::{MachineOptions, OptionsError, choose, number, switch};
 use kit::{declare, declare_values};
+use shared::manifest::Measure;
 
 use crate::ipi::queue::QueueKind;
 use crate::rules::{FailRate, HotplugMode, Rules};
@@ -42,11 +43,24 @@ impl Program {
     }
 }
 
+/// Why what says how much is done has no effect in a search.
+pub const BY_CASE: &str = "in which the case says what each CPU does and how often";
+
 declare! {
-    Record::word("workload", "What the CPUs do.").set_by_search("puppet"),
-    Record::word("calls", "Calls, operations or rounds, of which the workload makes so many.").without_effect_in_search(),
-    Record::word("for", "How long stress goes on, such as 3s.").without_effect_in_search(),
-    Record::word("seed", "Where everything random comes from.").without_effect_in_search(),
+    Record::word("workload", "What the CPUs do.")
+        .set_by_search("puppet")
+        .because("in which the case says what each CPU does (workload=puppet)")
+        .set_by_bench("bench"),
+    Record::word("calls", "Calls, operations or rounds, of which the workload makes so many.")
+        .without_effect_in_search()
+        .because(BY_CASE)
+        .measured_as(Measure::Rounds),
+    Record::word("for", "How long stress goes on, such as 3s.")
+        .without_effect_in_search()
+        .because(BY_CASE),
+    Record::word("seed", "Where everything random comes from.")
+        .without_effect_in_search()
+        .because("whose choices --seed of vmm explore decides, and the case what each CPU does"),
 }
 declare_values!("workload", Program);
 

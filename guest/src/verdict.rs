@@ -3,23 +3,12 @@
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use kit::declare;
 use kit::lab::{CpuTally, Lab};
-use kit::manifest::Record;
 use shared::exit::ExitCode;
-use shared::lab::{Finding, MAX_FINDINGS, Oracle};
+use shared::lab::{Finding, MAX_FINDINGS};
 use shared::ledger::CallId;
 
-declare!([Oracle::ALL.len()] {
-    let mut records = [Record::oracle(0, "", ""); Oracle::ALL.len()];
-    let mut at = 0;
-    while at < records.len() {
-        let oracle = Oracle::ALL[at];
-        records[at] = Record::oracle(oracle as u32, oracle.name(), oracle.describe());
-        at += 1;
-    }
-    records
-});
+use crate::oracle::Oracle;
 
 /// The guest's conclusion, taken when nothing is in flight.
 #[derive(Clone, Copy, Debug)]

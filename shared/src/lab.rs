@@ -28,7 +28,8 @@ pub const MAX_CPUS: u32 = 1024;
 /// Findings that are kept; later ones are only counted, by their oracle.
 pub const MAX_FINDINGS: u32 = 64;
 
-/// Room for oracles where findings are counted: an [`Oracle`]'s number is below it.
+/// Room for oracles where findings are counted: an oracle's number is below it, and not 0. What
+/// each is, the guest's [manifest](crate::manifest) says.
 pub const ORACLE_SLOTS: usize = 32;
 
 /// Call records per CPU and lane. Enough for every call of a default `selftest` of 16 CPUs, so that
@@ -93,7 +94,7 @@ pub struct Header {
     pub contexts: Section,
     /// One [`Tally`] per CPU.
     pub tallies: Section,
-    /// How many findings of each [`Oracle`] there were: a 64-bit word each, by its number.
+    /// How many findings of each oracle there were: a 64-bit word each, by its number.
     pub found: Section,
     /// One [`Words`].
     pub words: Section,
@@ -256,131 +257,11 @@ impl Default for Counters {
     }
 }
 
-/// A property that a run must have. A finding names the one that did not hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Oracle {
-    /// A call did not run on one of its targets.
-    Lost = 1,
-    /// A call ran more than once on one CPU.
-    Duplicate = 2,
-    /// A call ran on a CPU that is not among its targets.
-    WrongCpu = 3,
-    /// A function ran with the argument of another function's call.
-    WrongFunction = 4,
-    /// A function ran with an argument that is no open call's: reused, freed or torn.
-    StaleArgument = 5,
-    /// A waiting call returned before it had run on every target.
-    EarlyReturn = 6,
-    /// A call descriptor was left locked when nothing was in flight.
-    LeftLocked = 7,
-    /// A queue was left with something on it, or with broken links.
-    BrokenQueue = 8,
-    /// A function ran with interrupts enabled.
-    InterruptsOn = 9,
-    /// A reference count fell below zero, or disagreed with its mask.
-    BadRefs = 10,
-    /// The guest broke a rule of the calling contract, such as waiting with interrupts off.
-    Contract = 11,
-    /// The ledger and the counters do not add up.
-    Accounting = 12,
-    /// Memory was used after it was freed, or freed twice.
-    UseAfterFree = 13,
-    /// Memory is neither in use nor free.
-    Leak = 14,
-    /// An element was queued again while a CPU still stood on it, in a design that waits until none
-    /// can.
-    ReusedTooSoon = 15,
-}
-
-const _: () = {
-    let mut index = 0;
-    while index < Oracle::ALL.len() {
-        assert!((Oracle::ALL[index] as usize) < ORACLE_SLOTS);
-        index += 1;
-    }
-};
-
-impl Oracle {
-    /// Every oracle.
-    pub const ALL: [Self; 15] = [
-        Self::Lost,
-        Self::Duplicate,
-        Self::WrongCpu,
-        Self::WrongFunction,
-        Self::StaleArgument,
-        Self::EarlyReturn,
-        Self::LeftLocked,
-        Self::BrokenQueue,
-        Self::InterruptsOn,
-        Self::BadRefs,
-        Self::Contract,
-        Self::Accounting,
-        Self::UseAfterFree,
-        Self::Leak,
-        Self::ReusedTooSoon,
-    ];
-
-    /// The name by which scripts and reports know it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Lost => "lost",
-            Self::Duplicate => "duplicate",
-            Self::WrongCpu => "wrong-cpu",
-            Self::WrongFunction => "wrong-function",
-            Self::StaleArgument => "stale-argument",
-            Self::EarlyReturn => "early-return",
-            Self::LeftLocked => "left-locked",
-            Self::BrokenQueue => "broken-queue",
-            Self::InterruptsOn => "interrupts-on",
-            Self::BadRefs => "bad-refs",
-            Self::Contract => "contract",
-            Self::Accounting => "accounting",
-            Self::UseAfterFree => "use-after-free",
-            Self::Leak => "leak",
-            Self::ReusedTooSoon => "reused-too-soon",
-        }
-    }
-
-    /// What went wrong, as a clause without a subject.
-    pub const fn describe(self) -> &'static str {
-        match self {
-            Self::Lost => "never ran on a target",
-            Self::Duplicate => "ran more than once on a target",
-            Self::WrongCpu => "ran on a CPU it was not made to",
-            Self::WrongFunction => "ran the wrong function",
-            Self::StaleArgument => "ran with an argument that is no open call's",
-            Self::EarlyReturn => "returned to its waiting caller before it had run everywhere",
-            Self::LeftLocked => "left a call descriptor locked",
-            Self::BrokenQueue => "left a queue broken or not empty",
-            Self::InterruptsOn => "ran with interrupts enabled",
-            Self::BadRefs => "had a reference count that went wrong",
-            Self::Contract => "broke the calling contract",
-            Self::Accounting => "does not add up in the counters",
-            Self::UseAfterFree => "used memory that had been freed",
-            Self::Leak => "left memory that is neither in use nor free",
-            Self::ReusedTooSoon => "reused an element on which a CPU still stood",
-        }
-    }
-}
-
-impl TryFrom<u32> for Oracle {
-    /// The value that names no oracle.
-    type Error = u32;
-
-    fn try_from(value: u32) -> Result<Self, u32> {
-        Self::ALL
-            .into_iter()
-            .find(|oracle| *oracle as u32 == value)
-            .ok_or(value)
-    }
-}
-
 /// One observation of an oracle that did not hold.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Finding {
-    /// The [`Oracle`], or anything, if the guest is broken.
+    /// The number of the oracle, or anything, if the guest is broken.
     pub oracle: u32,
     /// The CPU on which it was observed.
     pub cpu: u32,
@@ -417,7 +298,7 @@ pub struct Layout {
     pub contexts: Section,
     /// One [`Tally`] per CPU, on pages that hold nothing else.
     pub tallies: Section,
-    /// How many findings of each [`Oracle`] there were, by its number.
+    /// How many findings of each oracle there were, by its number.
     pub found: Section,
     /// One [`Words`].
     pub words: Section,

@@ -2,7 +2,7 @@
 //! became of it. Only a guest whose workload takes commands (`workload=puppet`) looks at them.
 //!
 //! To post a command the VMM fills the mailbox and then adds one to [`Mailbox::posted`]; in case the CPU
-//! sleeps it interrupts it with [`WAKE_VECTOR`]. The CPU notices that `posted` exceeds `taken`, and sets
+//! sleeps it interrupts it, with the vector that the guest's manifest has for that or else with [`WAKE_VECTOR`]. The CPU notices that `posted` exceeds `taken`, and sets
 //! `taken`; when the command is done it writes what came of it, sets `done`, and rings the doorbell with
 //! [`Doorbell::Done`](crate::ports::Doorbell::Done). One mailbox holds one command: the next may be posted
 //! when the last is done.

@@ -55,13 +55,13 @@ pub struct Record {
     pub version: u32,
     /// What it is about: a [`Kind`].
     pub kind: u32,
-    /// Vector: the vector. Deed: the verb in its mailbox. Counter: which word of a CPU's row. Oracle: its number in
-    /// findings. Value: its place among those of its key.
+    /// Vector: the vector. Word: [`Measure`], or 0. Deed: the verb in its mailbox. Counter: which word of a CPU's row.
+    /// Oracle: its number in findings. Value: its place among those of its key.
     pub number: u32,
     /// Vector: [`VectorRole`]. Point: [`PointRole`]. Word: [`Search`]. Counter: [`CounterRole`]. Source:
     /// [`SourceRole`].
     pub role: u32,
-    /// Value: [`BROKEN`], [`HARMLESS`]. Deed: [`MAY_WAIT`], [`IN_HANDLER`], [`ANSWERS`], [`IN_CASE`], [`ENDS`]. Counter:
+    /// Point: [`WAITS`]. Value: [`BROKEN`], [`HARMLESS`]. Deed: [`MAY_WAIT`], [`IN_HANDLER`], [`ANSWERS`], [`IN_CASE`], [`ENDS`]. Counter:
     /// [`PROGRESS`].
     pub flags: u32,
     /// Deed: an [`Argument`] each, the first zero ends them.
@@ -72,17 +72,19 @@ pub struct Record {
     pub whole: u32,
     /// Guest, vector, deed, counter, oracle: its name. Point: the point's. Word: the key. Value: the value.
     pub name: [u8; NAME_LEN],
-    /// Point: the lane of a stretch of time. Value: the key. Deed: the key of which its words are values, or
-    /// nothing. Counter: the group in which reports show it, or nothing.
+    /// Point: the lane of a stretch of time. Word: the value that a bench sets. Value: the key. Deed: the key of which
+    /// its words are values, or nothing. Counter: the group in which reports show it, or nothing.
     pub group: [u8; NAME_LEN],
-    /// Guest: its version. Word: the value that a search sets. Deed: another name, or nothing. Counter: its name in
-    /// its group.
+    /// Guest: its version. Point: the name of a wait in reports. Word: the value that a search sets. Deed: another
+    /// name, or nothing. Counter: its name in its group.
     pub key: [u8; NAME_LEN],
     /// Counter: its name for Prometheus, or nothing.
     pub metric: [u8; METRIC_LEN],
+    /// Word: why it has no other value in a search, as a clause behind "it has no effect in a search", or nothing.
     /// Counter: how a report for people says it, with `{}` for the figure, or nothing.
     pub phrase: [u8; PHRASE_LEN],
-    /// A sentence about it. Oracle: what went wrong, as a clause without a subject. Source: the path, or function.
+    /// A sentence about it. Point: only of a wait. Value: why it can break nothing, as a clause behind "it", or
+    /// nothing. Oracle: what went wrong, as a clause without a subject. Source: the path, or function.
     pub text: [u8; TEXT_LEN],
 }
 
@@ -98,6 +100,9 @@ const _: () = {
     assert!(offset_of!(Record, phrase) == 176);
     assert!(offset_of!(Record, text) == 256);
 };
+
+/// [`Record::flags`] of a point that begins a stretch: the CPU only waits in it, and how long is reported.
+pub const WAITS: u32 = 1;
 
 /// [`Record::flags`] of a value: it asks for a design that is kept for what is wrong with it.
 pub const BROKEN: u32 = 1;
@@ -235,6 +240,29 @@ numbers! {
 }
 
 numbers! {
+    /// What `vmm bench` does with a key. It knows the values of [`Measure::To`], [`Measure::By`],
+    /// [`Measure::Receiver`], [`Measure::Transport`] and [`Measure::Apic`], and measures those that the guest has.
+    Measure {
+        /// It sets it to the value named, as the workload.
+        Set = 1 "set",
+        /// To whom a round goes: `nobody`, `self`, `one` (CPU 1), `some` (every third from CPU 1 on) or `all` others.
+        To = 2 "to",
+        /// What a round is: an `ipi` or a `call`.
+        By = 3 "by",
+        /// What the others do: they are `halted`, `running`, or `stalled`, which the VMM does.
+        Receiver = 4 "receiver",
+        /// How IPIs leave a CPU: a name of [`Transport`](crate::lab::Transport), or `auto`.
+        Transport = 5 "transport",
+        /// How the APICs are reached: `xapic` or `x2apic`.
+        Apic = 6 "apic",
+        /// What carries calls to several. Each value that is not [`BROKEN`] is measured.
+        Design = 7 "design",
+        /// How many rounds there are.
+        Rounds = 8 "rounds",
+    }
+}
+
+numbers! {
     /// What a counter is to the VMM, which reckons with some.
     CounterRole {
         /// A figure to be shown.
@@ -357,6 +385,15 @@ impl Record {
         records
     }
 
+    /// The same of a stretch in which the CPU only waits. Reports have its times as `key`; `text` says what of.
+    pub const fn wait(begin: &str, end: &str, lane: &str, key: &str, text: &str) -> [Self; 2] {
+        let mut records = Self::stretch(begin, end, lane);
+        records[0].flags = WAITS;
+        records[0].key = padded(key);
+        records[0].text = padded(text);
+        records
+    }
+
     /// The key `name` of the command line, whose value decides something in a search as well.
     pub const fn word(name: &str, text: &str) -> Self {
         let mut record = Self::new(Kind::Word, name, text);
@@ -377,12 +414,38 @@ impl Record {
         self
     }
 
+    /// A key that has one value in a search, or none, and why, as a clause.
+    pub const fn because(mut self, why: &str) -> Self {
+        self.phrase = padded(why);
+        self
+    }
+
+    /// A key that a bench sets to `value`.
+    pub const fn set_by_bench(mut self, value: &str) -> Self {
+        self.number = Measure::Set as u32;
+        self.group = padded(value);
+        self
+    }
+
+    /// A key with which a bench says what it measures.
+    pub const fn measured_as(mut self, measure: Measure) -> Self {
+        self.number = measure as u32;
+        self
+    }
+
     /// The value `name` of the key `key`, the one with this number, from 0.
     pub const fn value(key: &str, number: u32, name: &str) -> Self {
         let mut record = Self::new(Kind::Value, name, "");
         record.number = number;
         record.group = padded(key);
         record
+    }
+
+    /// A value that can break nothing where memory is sequentially consistent, and why, as a clause.
+    pub const fn harmless(mut self, why: &str) -> Self {
+        self.flags |= HARMLESS;
+        self.text = padded(why);
+        self
     }
 
     /// The deed with this verb. `arguments` says what it is told with.

@@ -27,7 +27,7 @@ use command::{bench, complain, ctl, describe, explore, merge, probes, replay, ru
         4  the guest died: registers, code and backtrace are shown\n  \
         5  time-out or no progress: it is shown where each vCPU stands\n  \
         128+N  ended by signal N, such as 130 for ^C, with what was known by then\n\n\
-        Example:\n  vmm --vcpus 4 --append 'queue=filo workload=selftest' target/guest.bin"
+        Example:\n  vmm --vcpus 4 target/guest.bin\n  vmm describe target/guest.bin   says what can be appended"
 )]
 struct Cli {
     #[command(subcommand)]

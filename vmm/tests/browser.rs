@@ -9,10 +9,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 use shared::exit::ExitCode;
 use shared::lab::Layout;
+use shared::manifest::{PointRole, Record as Said, SECTION};
 use shared::ports::Dispatch;
 use shared::trace::Record;
 use tests::browser::{Page, Written};
-use tests::{Vmm, open_kvm, skip};
+use tests::{Vmm, image, open_kvm, skip};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmm::control::operator::{Expected, Transit};
 use vmm::control::{Aftermath, Carried, Ending};
@@ -20,13 +21,15 @@ use vmm::lab::Lab;
 use vmm::machine::devices::Strays;
 use vmm::machine::journal::Entry;
 use vmm::machine::lifecycle::{Stall, State};
+use vmm::manifest::Manifest;
 use vmm::provenance::{Input, Provenance};
 use vmm::report::Report;
 use vmm::report::page::{self, Section};
+use vmm::stats::meaning::Meanings;
 use vmm::stats::sources::Kvm;
-use vmm::stats::timeline;
 use vmm::stats::trace::{Brought, Trace};
 use vmm::stats::window::Window;
+use zerocopy::IntoBytes;
 
 /// The vector of the IPIs in a made trace.
 const VECTOR: u8 = 0xfc;
@@ -86,12 +89,30 @@ fn reported(trace: Trace) -> (Report, Trace) {
     (report, trace)
 }
 
+/// What a guest says of itself whose CPUs call each other.
+fn caller() -> Manifest {
+    let records = [
+        &[Said::guest("test", "1", "")][..],
+        &Said::stretch("many.enter", "many.done", "call many"),
+        &[
+            Said::point("irq.enter", PointRole::HandlerBegin),
+            Said::point("irq.exit", PointRole::HandlerEnd),
+            Said::point("ipi.send", PointRole::Send),
+            Said::point("queue.run", PointRole::Run),
+        ],
+    ];
+    let image = image::with_section(SECTION, records.concat().as_bytes(), 0);
+    let manifest = Manifest::read(&image).expect("a manifest that makes sense");
+    manifest.expect("a manifest")
+}
+
 /// A trace in which CPUs take turns to call all others, `rounds` times; CPU 1 is away in the middle of each round.
 /// The first of the points has the name `first`.
 fn made(cpus: usize, rounds: u64, first: &str) -> Trace {
     // By a TSC of 1 GHz.
     const ROUND: u64 = 100_000;
-    let names = timeline::points();
+    let manifest = caller();
+    let names: Vec<_> = manifest.points.iter().map(|it| it.name.clone()).collect();
     let mut brought: Vec<_> = (0..cpus).map(|_| Brought::default()).collect();
     for round in 0..rounds {
         let (begin, caller) = (round * ROUND, (round as usize) % cpus);
@@ -146,8 +167,10 @@ fn made(cpus: usize, rounds: u64, first: &str) -> Trace {
             },
         ]);
     }
-    let points = std::iter::once(first).chain(names.iter().copied());
-    Trace::new(brought, points.map(str::to_owned).collect(), 1_000_000)
+    let points = std::iter::once(first.to_owned()).chain(names);
+    let points: Vec<_> = points.collect();
+    let meanings = Meanings::new(&points, &manifest);
+    Trace::new(brought, points, meanings, 1_000_000)
 }
 
 /// A page with four vCPUs, each of which has called all others, and CPU 1 was away meanwhile.
@@ -216,7 +239,9 @@ fn a_page_shows_what_the_report_and_the_trace_say() {
         "all in view are drawn"
     );
     let of_kind = |kind: &str| {
-        format!("shown.timeline.style.reduce((sum, it) => sum + (KINDS[it].name === '{kind}'), 0)")
+        format!(
+            "shown.timeline.style.reduce((sum, it) => sum + (it === shown.timeline.numberOf('{kind}')), 0)"
+        )
     };
     assert_eq!(page.number(&of_kind("call many")), 8.0);
     assert!(page.number(&of_kind("paused")) >= 8.0);
@@ -242,7 +267,7 @@ fn a_page_shows_what_the_report_and_the_trace_say() {
 fn hovering_and_choosing_tell_what_it_is() {
     let written = small();
     let mut page = Page::open(&written.path(), 1400, 1000);
-    let call = "shown.timeline.longest(KIND['call many'])[0]";
+    let call = "shown.timeline.longest(shown.timeline.numberOf('call many'))[0]";
     page.evaluate(&format!("shown.chart.bring({call})"));
     page.settle();
     let at = place(&mut page, call);
@@ -339,7 +364,7 @@ fn a_filter_leaves_what_belongs_to_a_call() {
     let written = small();
     let mut page = Page::open(&written.path(), 1400, 1000);
     let call = page.text(
-        "shown.timeline.words[shown.timeline.call[shown.timeline.longest(KIND['call many'])[0]]]",
+        "shown.timeline.words[shown.timeline.call[shown.timeline.longest(shown.timeline.numberOf('call many'))[0]]]",
     );
     page.evaluate(&format!(
         "(() => {{ const it = document.querySelector('#filter'); it.value = '{call}'; it.dispatchEvent(new Event('input')); }})()"
@@ -349,7 +374,9 @@ fn a_filter_leaves_what_belongs_to_a_call() {
     assert_eq!(page.number("shown.chart.drawn.arrows"), 3.0, "{call}");
     let lit = "shown.chart.lanes.flatMap((lane) => lane.parts[0].rows).flatMap((row) => [...row.lit.ids])";
     let of_kind = |kind: &str| {
-        format!("{lit}.filter((id) => shown.timeline.style[id] === KIND['{kind}']).length")
+        format!(
+            "{lit}.filter((id) => shown.timeline.style[id] === shown.timeline.numberOf('{kind}')).length"
+        )
     };
     assert_eq!(page.number(&of_kind("call many")), 1.0);
     assert_eq!(page.number(&of_kind("run")), 3.0);

@@ -7,11 +7,13 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use shared::manifest::VectorRole;
 use tests::browser::{Page, Written};
 use tests::{Vmm, open_kvm, skip};
 use vmm::explore::naming::Word;
 use vmm::explore::schedule::{FORM, Granularity, Schedule};
 use vmm::explore::story::{At, Beat, Ipi, Mark, Scene, Story};
+use vmm::manifest::Vector;
 use vmm::report::page::story::{Document, write};
 
 /// The word that all CPUs of a made story access, and change.
@@ -93,6 +95,12 @@ fn made(rounds: usize, own: u64) -> Story {
                 beat: sent_first(own),
             },
             text: MARK.to_owned(),
+        }],
+        vectors: vec![Vector {
+            number: 0xfc,
+            name: "many".to_owned(),
+            role: VectorRole::Call,
+            about: String::new(),
         }],
     }
 }

@@ -10,7 +10,7 @@ use core::fmt;
 
 use shared::lab::Transport;
 
-use crate::manifest::Record;
+use crate::manifest::{BROKEN, Measure, Record};
 use crate::route::Choice;
 use crate::{declare, declare_values};
 
@@ -118,17 +118,31 @@ impl Eoi {
 }
 
 declare! {
-    Record::word("transport", "How IPIs leave a CPU.").set_by_search("wire"),
+    Record::word("transport", "How IPIs leave a CPU.")
+        .set_by_search("wire")
+        .because("in which IPIs go by transport=wire, so that each moment of arrival is tried")
+        .measured_as(Measure::Transport),
     Record::value("transport", Transport::ALL.len() as u32, Choice::AUTO),
-    Record::word("apic", "How software reaches the local APICs.").without_effect_in_search(),
-    Record::word("eoi", "How a CPU says that an interrupt has been taken.").without_effect_in_search(),
+    Record::word("apic", "How software reaches the local APICs.")
+        .without_effect_in_search()
+        .because("in which no IPI goes through the local APICs' registers")
+        .measured_as(Measure::Apic),
+    Record::word("eoi", "How a CPU says that an interrupt has been taken.")
+        .without_effect_in_search()
+        .because("in which interrupts are taken singly, and how each ends decides nothing"),
     Record::word("icr-fence", "A fence before the ICR of an x2APIC is written."),
     Record::value("icr-fence", 0, "on"),
-    Record::value("icr-fence", 1, "off").with(crate::manifest::BROKEN | crate::manifest::HARMLESS),
-    Record::word("self-ipi", "How an IPI of a CPU to itself travels.").set_by_search("wire"),
+    Record::value("icr-fence", 1, "off")
+        .with(BROKEN)
+        .harmless("leaves out a fence, without which an IPI can overtake a store, and here none does"),
+    Record::word("self-ipi", "How an IPI of a CPU to itself travels.")
+        .set_by_search("wire")
+        .because("in which IPIs to oneself go by the wire as well (self-ipi=wire)"),
     Record::value("self-ipi", 0, "apic"),
     Record::value("self-ipi", 1, "wire"),
-    Record::word("clock", "Whether time passes.").set_by_search("stopped"),
+    Record::word("clock", "Whether time passes.")
+        .set_by_search("stopped")
+        .because("in which time stands still (clock=stopped), so that nothing depends on it"),
     Record::value("clock", 0, "running"),
     Record::value("clock", 1, "stopped"),
 }

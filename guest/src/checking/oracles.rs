@@ -13,7 +13,6 @@ use kit::platform::Platform;
 use kit::specimen::Part;
 use kit::sync::mask::{AtomicCpuMask, CpuMask, Targets};
 use kit::threads::{Alone, Threads};
-use shared::lab::Oracle;
 
 use crate::ipi::Functions;
 use crate::ipi::Ipi;
@@ -23,6 +22,7 @@ use crate::ipi::hotplug::{Event, HotplugError};
 use crate::ipi::memory::{Cell, Pool};
 use crate::ipi::queue::QueueKind;
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 use crate::rules::{FailRate, HotplugMode};
 use crate::verdict::Verdict;
 use crate::workload::calls;

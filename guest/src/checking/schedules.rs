@@ -8,7 +8,6 @@ use kit::lab::Lab;
 use kit::specimen::{Part, Specimen};
 use kit::sync::mask::CpuMask;
 use kit::threads::{self, Threads};
-use shared::lab::Oracle;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 
 use super::search::{Stalls, judge, search};
@@ -19,6 +18,7 @@ use crate::ipi::single::Singles;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::options::{Options, Program};
+use crate::oracle::Oracle;
 use crate::rules::FailRate;
 use crate::vectors::SINGLE;
 use crate::workload::bench::{By, Receiver, Round, To};

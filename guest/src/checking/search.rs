@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use kit::lab::Lab;
-use shared::lab::Oracle;
 use shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
 use shuttle::{Config, MaxSteps, Runner};
+
+use crate::oracle::Oracle;
 
 /// Steps after which a schedule is taken for a hang; a finished one takes a few thousand.
 const MAX_STEPS: u64 = 200_000;

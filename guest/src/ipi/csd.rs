@@ -35,7 +35,10 @@ impl Call {
     };
 }
 
-declare!([2] Record::stretch("csd.lock.wait", "csd.lock.over", "csd wait"));
+declare!([2] {
+    let about = "Waits for a call descriptor that was locked.";
+    Record::wait("csd.lock.wait", "csd.lock.over", "csd wait", "csd_wait", about)
+});
 
 /// In use: queued, or about to be, and not yet run (`CSD_FLAG_LOCK`).
 const LOCK: u32 = 1;

@@ -8,13 +8,13 @@ use kit::platform::{CpuId, Platform};
 use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::mask::{AtomicCpuMask, CpuMask};
 use kit::sync::spin::SpinLock;
-use shared::lab::Oracle;
 
 use super::csd::{Call, CallSingleData};
 use super::hotplug::Event;
 use super::list::ElementList;
 use super::memory::{Cell, Contents, NoMemory};
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 
 /// One call to many. What shares a cache line is part of the design, so the fields stay in this order.
 #[derive(Debug)]

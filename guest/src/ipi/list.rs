@@ -13,11 +13,11 @@ use kit::probe;
 use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::ghost;
 use kit::sync::spin::SpinLock;
-use shared::lab::Oracle;
 
 use super::csd::Call;
 use crate::counters::CpuCounters;
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 
 /// Link to the list's head: the end of a walk.
 const HEAD: u32 = u32::MAX;

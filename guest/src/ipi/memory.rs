@@ -14,9 +14,9 @@ use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::ghost;
 use kit::sync::irq::irqs_off;
 use kit::sync::spin::SpinLock;
-use shared::lab::Oracle;
 
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 
 /// What freed memory holds (Linux `POISON_FREE`).
 pub const POISON: u8 = 0x6b;

@@ -25,9 +25,9 @@ use kit::probe;
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::{CpuMask, Targets};
 use kit::sync::pending::Pending;
-use shared::lab::Oracle;
 
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 use crate::vectors::{MANY, SINGLE};
 use csd::{Call, CallSingleData};
 use hotplug::Hotplug;

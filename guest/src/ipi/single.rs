@@ -17,12 +17,12 @@ use kit::probe;
 use kit::sync::atomic::{AtomicPtr, Ordering};
 use kit::sync::irq::irqs_off;
 use kit::sync::spin::SpinLock;
-use shared::lab::Oracle;
 use shared::manifest::PointRole;
 
 use super::csd::{Call, CallSingleData};
 use super::memory::Pool;
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 use crate::vectors::SINGLE;
 
 declare!([2] Record::stretch("single.enter", "single.done", "call single"));

@@ -12,13 +12,13 @@ use kit::specimen::Fate;
 use kit::sync::barrier::Barrier;
 use kit::sync::mask::CpuMask;
 use kit::{declare, declare_values};
-use shared::manifest::PointRole;
+use shared::manifest::{Measure, PointRole};
 use shared::ports::Doorbell;
 
 use crate::ipi::Ipi;
 
 use crate::machine::Machine;
-use crate::options::Options;
+use crate::options::{BY_CASE, Options};
 use crate::vectors::MEASURED;
 use crate::workload::calls;
 use crate::workload::functions::{Function, Workload};
@@ -26,9 +26,18 @@ use crate::workload::functions::{Function, Workload};
 declare! {
     Record::point("bench.start", PointRole::Start),
     Record::point("bench.round", PointRole::Round),
-    Record::word("to", "To whom each round of the bench goes.").without_effect_in_search(),
-    Record::word("by", "What a round of the bench is.").without_effect_in_search(),
-    Record::word("receiver", "What the other CPUs do in the bench.").without_effect_in_search(),
+    Record::word("to", "To whom each round of the bench goes.")
+        .without_effect_in_search()
+        .because(BY_CASE)
+        .measured_as(Measure::To),
+    Record::word("by", "What a round of the bench is.")
+        .without_effect_in_search()
+        .because(BY_CASE)
+        .measured_as(Measure::By),
+    Record::word("receiver", "What the other CPUs do in the bench.")
+        .without_effect_in_search()
+        .because(BY_CASE)
+        .measured_as(Measure::Receiver),
 }
 declare_values!("to", To);
 declare_values!("by", By);

@@ -6,13 +6,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use kit::platform::{CpuId, Platform};
 use kit::sync::mask::CpuMask;
-use shared::lab::Oracle;
 use shared::ledger::CallId;
 
 use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::{Functions, Ipi};
 use crate::ledger::Ledger;
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 
 /// What a call does beside being entered in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

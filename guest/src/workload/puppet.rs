@@ -22,7 +22,6 @@ use kit::specimen::{Fate, Part};
 use kit::sync::atomic::{Ordering as SharedOrdering, fence};
 use kit::sync::mask::{AtomicCpuMask, CpuMask, Targets};
 use kit::sync::waiting::Waiting;
-use shared::lab::Oracle;
 use shared::mailbox::{ANSWERS, Refusal, WAIT};
 
 use super::calls;
@@ -31,6 +30,7 @@ use super::functions::{Function, Workload};
 use crate::ipi::Ipi;
 use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::hotplug::HotplugError;
+use crate::oracle::Oracle;
 
 /// The puppets of one machine.
 #[derive(Debug)]

@@ -10,13 +10,13 @@ use kit::platform::{CpuId, Platform, Vector};
 use kit::specimen::{Part, Specimen};
 use kit::threads::Threads;
 use shared::exit::ExitCode;
-use shared::lab::Oracle;
 use shared::ledger::CallId;
 use shared::mailbox::{Refusal, WAIT};
 
 use crate::Guest;
 use crate::ipi::queue::QueueKind;
 use crate::options::{Options, Program};
+use crate::oracle::Oracle;
 use crate::vectors::MANY;
 use crate::workload::deeds::Verb;
 

@@ -4,10 +4,10 @@
 use kit::platform::{CpuId, Platform};
 use kit::sync::barrier::Barrier;
 use kit::sync::mask::CpuMask;
-use shared::lab::Oracle;
 
 use crate::ipi::Ipi;
 use crate::options::Options;
+use crate::oracle::Oracle;
 use crate::workload::calls;
 use crate::workload::functions::{Function, Workload};
 

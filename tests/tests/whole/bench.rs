@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tests::image::Image;
 use tests::{Run, Vmm, need_kvm, skip};
 
 /// What 10,000 rounds of some lines may take on an emulated host that others use as well.
@@ -297,4 +298,15 @@ fn what_cannot_be_measured_is_refused() {
     let none = "bench --to self --queue filo";
     let run = Vmm::with(none).arg(tests::guest()).run();
     run.ends_with(2).complains_of("nothing is left to measure");
+}
+
+#[test]
+fn a_guest_that_does_not_say_how_it_is_measured_is_refused() {
+    let image = Image::that_says_nothing(&tests::guest());
+    let run = Vmm::with("bench").arg(image.path()).run();
+    run.ends_with(2).says("docs/manifest.md");
+    for missing in ["\"to\"", "\"rounds\"", "\"start\""] {
+        run.says(missing);
+    }
+    assert_eq!(run.stdout, "");
 }

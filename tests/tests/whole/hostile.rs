@@ -4,13 +4,16 @@ use std::mem::offset_of;
 use std::time::Duration;
 
 use shared::exit::ExitCode;
-use shared::lab::{ALIGN, Counters, Finding, Header, Layout, MAGIC, Oracle, SLOTS, Section, Tally};
+use shared::lab::{ALIGN, Counters, Finding, Header, Layout, MAGIC, SLOTS, Section, Tally};
 use shared::ledger::{CallId, Lane, RecordHead};
 use shared::ports;
 use tests::image::{Code, Image};
 use tests::{Run, Vmm, need_kvm};
 
 const MIB: u32 = 1 << 20;
+
+/// An oracle, of which these images say nothing.
+const LOST: u32 = 1;
 
 fn run(image: &Image, arguments: &str) -> Run {
     Vmm::with(arguments).arg(image.path()).run()
@@ -325,17 +328,17 @@ fn forgeries() -> Vec<(Image, &'static str)> {
         ),
         (
             Forgery::image(|it| {
-                it.write(layout.found, Oracle::Lost as u32, 0, 3);
+                it.write(layout.found, LOST, 0, 3);
             }),
             "0 findings were made, and by oracle there are 3",
         ),
         (
             Forgery::image(|it| {
                 it.header(offset_of!(Header, findings_made), 1);
-                it.write(layout.found, Oracle::Lost as u32, 0, 1);
+                it.write(layout.found, LOST, 0, 1);
                 // The oracle, and the CPU.
                 let field = offset_of!(Finding, oracle);
-                it.write(layout.findings, 0, field, 9 << 32 | Oracle::Lost as u64);
+                it.write(layout.findings, 0, field, 9 << 32 | u64::from(LOST));
             }),
             "a finding was made on CPU 9, and the machine has 2 CPUs",
         ),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tests::image::Image;
 use tests::{Run, Vmm, need_kvm};
 
 /// Runs with a trace and returns its events.
@@ -115,4 +116,28 @@ fn a_trace_that_finds_no_room_does_not_take_the_report_along() {
     let run = Vmm::boot("--vcpus 2 --trace /dev/full").run();
     run.ends_with(3).says("cannot write the trace");
     run.says("each exactly once");
+}
+
+/// Of a guest that says nothing of its points, each is what its name says and nothing else.
+#[test]
+fn without_a_manifest_points_are_instants() {
+    need_kvm();
+    let image = Image::that_says_nothing(&tests::guest());
+    let options = ["--vcpus", "2", "--append", "workload=selftest calls=1"];
+    let (run, events) = traced(Vmm::with("").args(options).arg(image.path()));
+    run.ends_with(0);
+    for name in [
+        "many.enter",
+        "many.done",
+        "ipi.send",
+        "irq.enter",
+        "single.run",
+    ] {
+        assert!(count(&events, "i", name) > 0, "{name}");
+    }
+    // What the host sees is there as ever.
+    let stretches = events.iter().filter(|event| event["ph"] == "X");
+    let of_guest = stretches.filter(|event| event["cat"] != "exit");
+    assert_eq!(of_guest.count(), 0);
+    assert_eq!(count(&events, "s", "IPI"), 0);
 }

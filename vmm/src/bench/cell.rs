@@ -1,8 +1,11 @@
-//! What is measured: each transport towards each kind of destination in each state, and each queue.
+//! What is measured: each transport towards each kind of destination in each state, and each design of a queue, as far
+//! as the guest has them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::lab::Transport;
+
+use super::words::{AUTO, Words};
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,7 +20,7 @@ pub struct Cell {
     pub transport: String,
     /// The mode of the APICs, if it is not the transport's own.
     pub apic: Option<String>,
-    /// The queue; it matters to calls to several.
+    /// The design of the queue; it matters to calls to several.
     pub queue: Option<String>,
 }
 
@@ -36,37 +39,7 @@ pub struct Choice {
     pub queue: Vec<String>,
 }
 
-/// The sound queues. The others lose calls, and what that costs is not of interest.
-const QUEUES: [&str; 7] = [
-    "kmalloc",
-    "filo",
-    "counters",
-    "shared-refs",
-    "counting-rcu",
-    "fixed-2011",
-    "llist",
-];
-
 impl Cell {
-    /// What the guest is told.
-    pub fn options(&self) -> String {
-        let Self {
-            by,
-            to,
-            receiver,
-            transport,
-            ..
-        } = self;
-        let mut options =
-            format!("workload=bench by={by} to={to} receiver={receiver} transport={transport}");
-        for (key, value) in [("apic", &self.apic), ("queue", &self.queue)] {
-            if let Some(value) = value {
-                options += &format!(" {key}={value}");
-            }
-        }
-        options
-    }
-
     /// To how many of `vcpus` CPUs a round goes.
     pub fn targets(&self, vcpus: u32) -> u32 {
         match self.to.as_str() {
@@ -97,7 +70,7 @@ impl Cell {
         Self {
             by: "call".to_owned(),
             queue: queue.map(str::to_owned),
-            ..Self::ipi(to, receiver, "x2apic", None)
+            ..Self::ipi(to, receiver, Transport::X2apic.name(), None)
         }
     }
 
@@ -114,8 +87,9 @@ impl Cell {
     }
 }
 
-/// Every cell that `choice` wants.
-pub fn cells(choice: &Choice) -> Vec<Cell> {
+/// Every cell that `choice` wants, and that a guest with these words has. Of designs the sound ones are measured: the
+/// others are kept for what is wrong with them, and what that costs is not of interest.
+pub fn cells(choice: &Choice, words: &Words) -> Vec<Cell> {
     let mut cells = Vec::new();
     let (xapic, x2apic) = (Transport::Xapic.name(), Transport::X2apic.name());
     for transport in [xapic, x2apic] {
@@ -134,7 +108,7 @@ pub fn cells(choice: &Choice) -> Vec<Cell> {
         }
     }
     for receiver in ["halted", "running"] {
-        for transport in several.into_iter().chain(["auto"]) {
+        for transport in several.into_iter().chain([AUTO]) {
             cells.push(Cell::ipi("some", receiver, transport, None));
         }
         for transport in several {
@@ -148,23 +122,24 @@ pub fn cells(choice: &Choice) -> Vec<Cell> {
     cells.push(Cell::call("self", "halted", None));
     for receiver in ["halted", "running"] {
         cells.push(Cell::call("one", receiver, None));
-        for queue in QUEUES {
+        for queue in words.designs() {
             for to in ["some", "all"] {
                 cells.push(Cell::call(to, receiver, Some(queue)));
             }
         }
     }
-    cells.retain(|cell| cell.is_wanted(choice));
+    cells.retain(|cell| cell.is_wanted(choice) && words.has(cell));
     cells
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::words::tests::words;
 
     #[test]
     fn no_cell_is_measured_twice() {
-        let cells = cells(&Choice::default());
+        let cells = cells(&Choice::default(), &words());
         for (number, cell) in cells.iter().enumerate() {
             assert!(!cells[..number].contains(cell), "{cell:?}");
         }
@@ -177,15 +152,23 @@ mod tests {
             transport: vec!["shorthand".to_owned()],
             ..Choice::default()
         };
-        let left = cells(&choice);
+        let left = cells(&choice, &words());
         assert_eq!(left.len(), 4);
         assert!(left.iter().all(|cell| cell.apic.is_some()));
-        assert!(left[0].options().contains("apic=xapic"));
         let choice = Choice {
-            queue: vec!["filo".to_owned()],
+            queue: vec!["good".to_owned()],
             ..Choice::default()
         };
-        assert_eq!(cells(&choice).len(), 4);
+        assert_eq!(cells(&choice, &words()).len(), 4);
+    }
+
+    #[test]
+    fn what_the_guest_has_not_is_not_measured() {
+        let all = cells(&Choice::default(), &words());
+        assert!(all.iter().any(|cell| cell.transport == "xapic"));
+        assert!(!all.iter().any(|cell| cell.transport == "pv"));
+        assert!(!all.iter().any(|cell| cell.transport == AUTO));
+        assert!(!all.iter().any(|cell| cell.queue.as_deref() == Some("bad")));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::{BenchError, Cell, Cost, Effort, Verdict};
+use super::{BenchError, Cell, Cost, Effort, Verdict, Words};
 use crate::control::Tracing;
 use crate::control::operator::{Operator, OperatorError, Wait, Watch};
 use crate::machine::tally::REASONS;
@@ -44,18 +44,23 @@ pub(super) struct Background {
 
 impl Background {
     /// Watches a machine whose sender reads its clock, and whose other CPUs are `receiver`.
-    pub fn measure(config: &Config, receiver: &str, effort: Effort) -> Result<Self, BenchError> {
+    pub fn measure(
+        config: &Config,
+        words: &Words,
+        receiver: &str,
+        effort: Effort,
+    ) -> Result<Self, BenchError> {
         let cell = Cell {
             by: "ipi".to_owned(),
             to: "nobody".to_owned(),
             receiver: receiver.to_owned(),
-            transport: "auto".to_owned(),
+            transport: words.any_transport().to_owned(),
             apic: None,
             queue: None,
         };
         let mut rounds = effort.rounds;
         loop {
-            let outcome = run(config, &cell, rounds)?;
+            let outcome = run(config, words, &cell, rounds)?;
             let length = outcome.window.length();
             if length >= QUIET || rounds > u32::MAX / 8 || !passed(&outcome) {
                 let per_second = |vcpus: Range<u32>| -> Figures {
@@ -84,6 +89,7 @@ impl Background {
 /// Measures `cell`. The inner error says why this host does not do it.
 pub(super) fn cell(
     config: &Config,
+    words: &Words,
     cell: &Cell,
     effort: Effort,
     background: &Background,
@@ -102,9 +108,9 @@ pub(super) fn cell(
             .map(|sources| Arc::new(sources.without_tracepoints())),
         ..config.clone()
     };
-    let mut words = None;
+    let mut options = None;
     for _ in 0..effort.repetitions {
-        let outcome = run(&untouched, cell, effort.rounds)?;
+        let outcome = run(&untouched, words, cell, effort.rounds)?;
         if outcome.report.result == Kind::Interrupted {
             return Err(BenchError::Interrupted(outcome.report.message));
         }
@@ -120,7 +126,7 @@ pub(super) fn cell(
                 own.all.count()
             )));
         }
-        words = outcome.report.provenance.words;
+        options = outcome.report.provenance.words;
         tsc_khz = trace.map_or(0, |trace| trace.tsc_khz);
         medians.push(own.all.median());
         times.sent.merge(&own.sent);
@@ -140,7 +146,7 @@ pub(super) fn cell(
     }
     let sources = config.sources.as_ref();
     if sources.is_some_and(|sources| !sources.tracepoints.is_empty()) {
-        let outcome = run(config, cell, effort.rounds)?;
+        let outcome = run(config, words, cell, effort.rounds)?;
         if outcome.report.result == Kind::Interrupted {
             return Err(BenchError::Interrupted(outcome.report.message));
         }
@@ -169,7 +175,7 @@ pub(super) fn cell(
         all: times.all.spread(tsc_khz),
         medians,
         operations,
-        words,
+        words: options,
         sender,
         receivers,
         verdict,
@@ -241,9 +247,10 @@ fn why(outcome: &Outcome) -> String {
 }
 
 /// One run of `cell`.
-fn run(config: &Config, cell: &Cell, rounds: u32) -> Result<Outcome, BenchError> {
+fn run(config: &Config, words: &Words, cell: &Cell, rounds: u32) -> Result<Outcome, BenchError> {
+    let (told, rounds) = (words.tell(cell), words.tell_rounds(rounds));
     let config = Config {
-        append: format!("{} {} calls={rounds}", config.append, cell.options()),
+        append: format!("{} {told} {rounds}", config.append),
         trace: Tracing {
             rounds: true,
             ..config.trace
@@ -256,7 +263,7 @@ fn run(config: &Config, cell: &Cell, rounds: u32) -> Result<Outcome, BenchError>
     let mut stalling = None;
     let outcome = crate::run_attended(&config, None, |operator| {
         let operator = Arc::clone(operator);
-        let start = Watch::at("bench.start");
+        let start = Watch::at(words.start());
         // Before the sender has run a single instruction.
         let held = operator.hold_at(0, start);
         stalling = Some(thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! What IPIs and calls cost on this host: boots the guest once for each kind of them, has it send the same one
-//! again and again (`workload=bench`), and takes times from the guest and counts from whoever counts. Knows no
-//! table and no file.
+//! again and again, and takes times from the guest and counts from whoever counts. How the guest is told so, its
+//! manifest says. Knows no table and no file.
 //!
 //! Times are the guest's own, of each round, between two readings of the TSC. Counts are of the whole machine
 //! between the end of the warm-up and the end of the workload, less what the host does anyway, which a run that
@@ -11,6 +11,7 @@
 mod cell;
 mod measure;
 mod verdict;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cell::{Cell, Choice, cells};
 pub use verdict::{Handling, Verdict};
+pub use words::{Unmeasurable, Words};
 
 use crate::Config;
 use crate::control::operator::OperatorError;
@@ -114,7 +116,8 @@ pub enum BenchError {
     Interrupted(String),
 }
 
-/// Measures `cells` one after the other on machines like `config`, whose command line is added to each cell's.
+/// Measures `cells` one after the other on machines like `config`, whose command line is added to each cell's; `words`
+/// are those of its guest.
 /// `progress` hears of each before it is measured, by its number.
 ///
 /// # Errors
@@ -122,6 +125,7 @@ pub enum BenchError {
 /// for its result.
 pub fn measure(
     config: &Config,
+    words: &Words,
     cells: &[Cell],
     effort: Effort,
     costs: &mut Costs,
@@ -136,11 +140,11 @@ pub fn measure(
         let background = match backgrounds.get(&cell.receiver) {
             Some(known) => known,
             None => {
-                let quiet = Background::measure(config, &cell.receiver, effort)?;
+                let quiet = Background::measure(config, words, &cell.receiver, effort)?;
                 backgrounds.entry(cell.receiver.clone()).or_insert(quiet)
             }
         };
-        let result = measure::cell(config, cell, effort, background)?;
+        let result = measure::cell(config, words, cell, effort, background)?;
         costs.cells.push(Measured {
             cell: cell.clone(),
             result,

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use vmm::Config;
-use vmm::bench::{self, BenchError, Choice, Costs, Effort};
+use vmm::bench::{self, BenchError, Choice, Costs, Effort, Words};
 use vmm::control::Tracing;
 use vmm::cpus::CpuSet;
 use vmm::machine::guest::Guest;
+use vmm::manifest::Manifest;
 use vmm::provenance::Input;
 use vmm::report::costs;
 use vmm::stats::sources::Sources;
@@ -91,13 +92,22 @@ pub struct Arguments {
 /// [`Refused`] if that was not possible. What was measured by then is printed all the same.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let bad = |message| Refused { message, status: 2 };
-    let cells = bench::cells(&Choice {
+    // So that what is no guest is not found out by the first machine.
+    let image = Guest::from(&arguments.guest)
+        .open()
+        .map_err(|error| bad(chain(&error)))?;
+    let guest = Input::new(&arguments.guest, image.bytes());
+    let words = Manifest::of(&image).map_err(|error| bad(chain(&error)))?;
+    let words = Words::of(&words.unwrap_or_default())
+        .map_err(|error| bad(format!("{}: {error}", arguments.guest.display())))?;
+    let choice = Choice {
         by: arguments.by.clone(),
         to: arguments.to.clone(),
         receiver: arguments.receiver.clone(),
         transport: arguments.transport.clone(),
         queue: arguments.queue.clone(),
-    });
+    };
+    let cells = bench::cells(&choice, &words);
     if cells.is_empty() {
         return Err(bad(
             "nothing is left to measure: no line of the table fits all that was asked for"
@@ -111,11 +121,6 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let json = arguments.json.as_ref();
     let json = json.map(|path| create(path, [&arguments.guest]).map(|file| (file, path)));
     let json = json.transpose()?;
-    // So that what is no guest is not found out by the first machine.
-    let image = Guest::from(&arguments.guest)
-        .open()
-        .map_err(|error| bad(chain(&error)))?;
-    let guest = Input::new(&arguments.guest, image.bytes());
 
     let signals = Signals::catch()?;
     let config = Config {
@@ -140,10 +145,17 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}")
             .expect("a template that is always the same"),
     );
-    let result = bench::measure(&config, &cells, effort, &mut costs, |number, cell| {
-        bar.set_position(number as u64);
-        bar.set_message(cell.options());
-    });
+    let result = bench::measure(
+        &config,
+        &words,
+        &cells,
+        effort,
+        &mut costs,
+        |number, cell| {
+            bar.set_position(number as u64);
+            bar.set_message(words.tell(cell));
+        },
+    );
     bar.finish_and_clear();
     drop(signals);
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use shared::manifest::PointRole;
 use shared::trace::Record;
 use vmm_sys_util::timerfd::TimerFd;
 
@@ -15,8 +16,9 @@ use crate::machine::Machine;
 use crate::machine::clock;
 use crate::machine::journal::Journal;
 use crate::machine::points::Points;
+use crate::manifest::Manifest;
+use crate::stats::meaning::{self, Meanings};
 use crate::stats::trace::{Brought, Trace};
-use crate::stats::{rounds, timeline};
 
 /// How often the rings are emptied. A CPU that does nothing but trace fills one of 4,096 in about ten times that.
 const EMPTYING: Duration = Duration::from_millis(2);
@@ -27,9 +29,9 @@ const MOST: usize = 1 << 22;
 /// What is traced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tracing {
-    /// What makes a time line: calls, handlers, IPIs, and what the host sees.
+    /// What makes a time line: what the guest has lanes for, handlers, IPIs, and what the host sees.
     pub timeline: bool,
-    /// How long each round of `workload=bench` took.
+    /// How long each round of a bench took.
     pub rounds: bool,
 }
 
@@ -40,10 +42,11 @@ impl Tracing {
         rounds: false,
     };
 
-    /// The points that are traced.
-    fn points(self) -> Vec<&'static str> {
-        let timeline = self.timeline.then(timeline::points);
-        let rounds = self.rounds.then_some(rounds::POINT);
+    /// The points, of all that an image has, that are traced.
+    fn points(self, all: &[String], manifest: &Manifest) -> Vec<String> {
+        let timeline = (self.timeline).then(|| meaning::of_timeline(all, manifest));
+        let rounds = (self.rounds).then(|| manifest.points_of(PointRole::Round));
+        let rounds = rounds.into_iter().flatten().map(str::to_owned);
         timeline.into_iter().flatten().chain(rounds).collect()
     }
 }
@@ -68,6 +71,9 @@ pub(in crate::control) struct Tracer {
     journals: Vec<Arc<Journal>>,
     offsets: Vec<Result<u64, String>>,
     points: Vec<String>,
+    meanings: Meanings,
+    /// Those that are traced.
+    traced: Vec<String>,
     tsc_khz: u32,
 }
 
@@ -84,6 +90,9 @@ impl Tracer {
         };
         let cpus = machine.vcpus.len();
         let first = machine.vcpus.first();
+        let points: Vec<_> = points.iter().map(|point| point.name.clone()).collect();
+        let meanings = Meanings::new(&points, lab.manifest());
+        let traced = tracing.points(&points, lab.manifest());
         Ok(Self {
             tracing,
             collected: Mutex::new(Collected {
@@ -100,7 +109,9 @@ impl Tracer {
                 .map(|vcpu| Arc::clone(vcpu.journal()))
                 .collect(),
             offsets: machine.vcpus.iter().map(offset).collect(),
-            points: points.iter().map(|point| point.name.clone()).collect(),
+            points,
+            meanings,
+            traced,
             tsc_khz: first
                 .and_then(|vcpu| vcpu.fd().get_tsc_khz().ok())
                 .unwrap_or(0),
@@ -108,8 +119,8 @@ impl Tracer {
     }
 
     /// The points that are to be armed when it is on.
-    pub fn points_when_on(&self) -> Vec<&'static str> {
-        self.tracing.points()
+    pub fn points_when_on(&self) -> &[String] {
+        &self.traced
     }
 
     /// Readable when the rings are to be emptied.
@@ -158,7 +169,8 @@ impl Tracer {
                 journal: journal.take(),
                 offset: offset.clone(),
             });
-        Trace::new(brought.collect(), self.points.clone(), self.tsc_khz)
+        let (points, meanings) = (self.points.clone(), self.meanings.clone());
+        Trace::new(brought.collect(), points, meanings, self.tsc_khz)
     }
 
     fn collected(&self) -> MutexGuard<'_, Collected> {

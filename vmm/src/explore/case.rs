@@ -15,8 +15,10 @@ use std::fmt;
 use shared::lab::MAX_CPUS;
 use shared::manifest::Argument;
 
+use crate::explore::specimen::Breach;
 use crate::lab::judgement::NOT_BELIEVED;
 use crate::lab::mailbox::Command;
+use crate::lab::oracles::{self, NoSuchOracle};
 use crate::manifest::Manifest;
 
 /// Most commands that one CPU can be given.
@@ -62,8 +64,23 @@ pub struct CaseError {
     what: String,
 }
 
-/// What a case can expect besides the oracles of the lab.
-pub const OTHER_BREACHES: [&str; 4] = ["hang", "livelock", "died", NOT_BELIEVED];
+/// An expectation that no search can meet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{line}\": {error}; besides, {}, clean", besides.join(", "))]
+pub struct NeverBreaks {
+    line: String,
+    error: NoSuchOracle,
+    besides: Vec<&'static str>,
+}
+
+/// What a case can expect besides the oracles.
+pub const OTHER_BREACHES: [&str; 5] = [
+    "hang",
+    "livelock",
+    "died",
+    NOT_BELIEVED,
+    Breach::INTERRUPTS_ON,
+];
 
 impl Case {
     /// Reads a case.
@@ -213,6 +230,27 @@ impl Case {
             .find(|expectation| expectation.with.iter().all(given))
             .map_or(&[], |expectation| &expectation.breaches)
     }
+
+    /// That what the case expects can break at all, in a guest that says this of itself.
+    ///
+    /// # Errors
+    /// [`NeverBreaks`] for the first expectation of something that cannot, with all that can.
+    pub fn check_expected(&self, manifest: &Manifest) -> Result<(), NeverBreaks> {
+        for expectation in &self.expectations {
+            let names = expectation.breaches.iter().map(String::as_str);
+            for name in names.filter(|name| !OTHER_BREACHES.contains(name)) {
+                oracles::check(manifest, name).map_err(|error| {
+                    let is_other = |name: &&str| !oracles::names(manifest).any(|it| it == *name);
+                    NeverBreaks {
+                        line: expectation.to_string(),
+                        error,
+                        besides: OTHER_BREACHES.into_iter().filter(is_other).collect(),
+                    }
+                })?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn expectation(text: &str) -> Result<Expectation, String> {
@@ -224,17 +262,10 @@ fn expectation(text: &str) -> Result<Expectation, String> {
         "clean" => Vec::new(),
         list => list.split(',').map(|name| name.trim().to_owned()).collect(),
     };
-    for name in &breaches {
-        if !OTHER_BREACHES.contains(&name.as_str()) {
-            crate::control::operator::oracle(name).map_err(|error| {
-                format!("{error}; besides, {}, clean", OTHER_BREACHES.join(", "))
-            })?;
-        }
-    }
     let with: Vec<String> = with.split_whitespace().map(str::to_owned).collect();
     match with.iter().find(|word| !word.contains('=')) {
         Some(word) => Err(format!(
-            "\"{word}\" is no option of the guest such as queue=fifo"
+            "\"{word}\" is no option of the guest, which are KEY=VALUE"
         )),
         None => Ok(Expectation { breaches, with }),
     }
@@ -254,16 +285,22 @@ impl fmt::Display for Case {
             }
         }
         for expectation in &self.expectations {
-            let breaches = match &expectation.breaches[..] {
-                [] => "clean".to_owned(),
-                breaches => breaches.join(", "),
-            };
-            match &expectation.with[..] {
-                [] => writeln!(f, "expect {breaches}")?,
-                with => writeln!(f, "expect {breaches} with {}", with.join(" "))?,
-            }
+            writeln!(f, "{expectation}")?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let breaches = match &self.breaches[..] {
+            [] => "clean".to_owned(),
+            breaches => breaches.join(", "),
+        };
+        match &self.with[..] {
+            [] => write!(f, "expect {breaches}"),
+            with => write!(f, "expect {breaches} with {}", with.join(" ")),
+        }
     }
 }
 
@@ -272,6 +309,8 @@ mod tests {
     use super::*;
     use crate::lab::deed::tests::manifest;
     use proptest::prelude::*;
+    use shared::manifest::{Record, SECTION};
+    use zerocopy::IntoBytes;
 
     const STORY: &str = "# a story\ncpus 4\nappend queue=fifo\n0: many 1,3; many 1,3 wait\n3: call-single 2\n\
                          expect lost, hang with queue=fifo\nexpect clean\n";
@@ -314,8 +353,7 @@ mod tests {
             ("cpus 2\ncpus 2", 2, "before"),
             ("0: many 1", 1, "comes first"),
             ("cpus 2\n2: many 1", 2, "0 to 1"),
-            ("cpus 2\nexpect loss", 2, "lost"),
-            ("cpus 2\nexpect lost with fifo", 2, "queue=fifo"),
+            ("cpus 2\nexpect lost with fifo", 2, "KEY=VALUE"),
             ("cpus 2\nwhat", 2, "append"),
         ] {
             let error = Case::parse(text).unwrap_err();
@@ -332,12 +370,56 @@ mod tests {
             ("cpus 2\n0: call-single 2", 2, "no CPU 2"),
             ("cpus 2\n0: store x 2\n1: dance", 3, "no deed \"dance\""),
             ("cpus 2\n0: finish 0", 2, "ends the workload"),
+            (
+                "cpus 2\n0: online 1",
+                2,
+                "cannot stand in a case; there are call-single,",
+            ),
         ] {
             let error = Case::parse(text).unwrap().commands(&manifest());
             let error = error.unwrap_err();
             assert_eq!(error.line, line, "{text}");
             assert!(error.to_string().contains(what), "{error}");
         }
+    }
+
+    #[test]
+    fn what_no_oracle_of_the_guest_finds_is_not_expected() {
+        let records = [
+            Record::guest("test", "1", ""),
+            Record::oracle(1, "torn", "was torn"),
+        ];
+        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
+        let manifest = Manifest::read(&image).unwrap().unwrap();
+        let check = |expected: &str| {
+            let case = Case::parse(&format!(
+                "cpus 2\nexpect clean with a=b\nexpect {expected}\n"
+            ));
+            case.unwrap().check_expected(&manifest)
+        };
+        for known in [
+            "torn, hang",
+            "lost",
+            "interrupts-on with a=c",
+            "not-believed",
+        ] {
+            assert_eq!(check(known), Ok(()));
+        }
+        assert_eq!(
+            check("torn, loss with a=c").unwrap_err().to_string(),
+            "\"expect torn, loss with a=c\": there is no oracle \"loss\"; there are torn, lost, \
+             wrong-cpu, accounting; besides, hang, livelock, died, not-believed, interrupts-on, clean"
+        );
+        // Of a guest that watches for it itself it is told once.
+        let records = [
+            records[0],
+            Record::oracle(1, "interrupts-on", "was interrupted"),
+        ];
+        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
+        let manifest = Manifest::read(&image).unwrap().unwrap();
+        let case = Case::parse("cpus 2\nexpect torn").unwrap();
+        let error = case.check_expected(&manifest).unwrap_err().to_string();
+        assert_eq!(error.matches("interrupts-on").count(), 1, "{error}");
     }
 
     proptest! {

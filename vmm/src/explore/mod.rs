@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use case::{Case, CaseError};
+use case::{Case, CaseError, NeverBreaks};
 use naming::Words;
 pub use replay::{Replay, Replayed, replay};
 use retrace::{Diverged, follow, name, up_to_round};
@@ -42,8 +42,10 @@ pub use strategy::{Strategy, is_possible};
 use until::Until;
 use words::NoEffect;
 
+use crate::machine::MachineError;
 use crate::machine::guest::Guest;
 use crate::machine::image::Image;
+use crate::manifest::Manifest;
 use crate::provenance::{Input, Provenance};
 use crate::stats::sources::Kvm;
 
@@ -134,6 +136,9 @@ pub enum ExploreError {
     /// The schedule has a case that is none.
     #[error("the schedule's case: {0}")]
     Case(#[from] CaseError),
+    /// The case expects what the guest cannot be found to break.
+    #[error("{0}, {1}")]
+    NeverBreaks(String, NeverBreaks),
     /// The guest is to be given a word that has no effect.
     #[error(transparent)]
     Word(#[from] NoEffect),
@@ -159,6 +164,7 @@ impl ExploreError {
         match self {
             Self::Image(_)
             | Self::Case(_)
+            | Self::NeverBreaks(..)
             | Self::Word(_)
             | Self::OtherCpus(_)
             | Self::OtherImage { .. } => 2,
@@ -167,6 +173,7 @@ impl ExploreError {
                 | SpecimenError::Case(_)
                 | SpecimenError::NoEnding
                 | SpecimenError::NotReady(_)
+                | SpecimenError::Vector { .. }
                 | SpecimenError::Stack { .. },
             ) => 2,
             Self::Specimen(SpecimenError::Ended(_) | SpecimenError::Late) => 5,
@@ -219,6 +226,8 @@ pub struct Outcome {
     pub provenance: Provenance,
     /// A number that tells the guest's image from others.
     pub image: String,
+    /// Words for the guest that can show nothing in a search of this kind, a sentence each.
+    pub warnings: Vec<String>,
     /// The state of the machine at the beginning.
     pub begins: String,
     /// What an exhaustive search has seen.
@@ -260,8 +269,14 @@ pub fn explore(
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, ExploreError> {
     let until = Until::new(interrupted, config.time);
-    check_words(&config.case, &config.append)?;
     let image = config.guest.open()?;
+    let manifest = manifest(&image)?;
+    check_words(&manifest, &config.case, &config.append)?;
+    let expected = config.case.check_expected(&manifest);
+    expected.map_err(|error| {
+        let file = config.case_file.as_ref().map(|file| &*file.name);
+        ExploreError::NeverBreaks(file.unwrap_or("the case").to_owned(), error)
+    })?;
     let mut specimen = Specimen::boot(&setup(&image, config), until)?;
     let begun = Instant::now();
     let provenance = Provenance {
@@ -334,6 +349,7 @@ pub fn explore(
         time,
         shortening,
         sharing,
+        warnings: words::warnings(&manifest, &options),
         expected: config.case.expected(&options).to_vec(),
         provenance,
         image: name(specimen.image()),
@@ -343,10 +359,16 @@ pub fn explore(
     })
 }
 
+/// What the guest says of itself; nothing if it says nothing.
+fn manifest(image: &Image) -> Result<Manifest, SpecimenError> {
+    let manifest = Manifest::of(image).map_err(MachineError::from)?;
+    Ok(manifest.unwrap_or_default())
+}
+
 /// Refuses words for the guest that have no effect.
-fn check_words(case: &Case, append: &str) -> Result<(), NoEffect> {
-    words::check(&case.append, "the case (append)")?;
-    words::check(append, "--append")
+fn check_words(manifest: &Manifest, case: &Case, append: &str) -> Result<(), NoEffect> {
+    words::check(manifest, &case.append, "the case (append)")?;
+    words::check(manifest, append, "--append")
 }
 
 fn options(config: &Config) -> String {

@@ -12,7 +12,7 @@ use shared::stop::Kind;
 use super::schedule::{Choice, Claim, PointOfNoReturn, Step, Turn};
 use super::sharing::{Sharing, Way};
 use super::specimen::{Specimen, SpecimenError, State, Stop};
-use super::story::{Teller, interrupt};
+use super::story::Teller;
 
 /// Steps of a schedule whose states are kept.
 const MOST_STEPS: usize = 20_000;
@@ -75,7 +75,7 @@ pub fn find(
         step: step.step,
         cpu: step.cpu,
         does: match takes {
-            Some(vector) => format!("takes {}", interrupt(vector)),
+            Some(vector) => format!("takes {}", teller.interrupt(vector)),
             None => search.specimen.describe(stand),
         },
         place: known.map_or_else(String::new, |place| {

@@ -8,7 +8,7 @@ use super::schedule::{Schedule, Turn};
 use super::search::Why;
 use super::specimen::{Setup, Specimen, SpecimenError};
 use super::until::Until;
-use super::{ExploreError, check_words};
+use super::{ExploreError, check_words, manifest};
 use crate::machine::guest::Guest;
 
 /// How a schedule is to be replayed.
@@ -58,8 +58,8 @@ pub fn replay(
     let schedule = replay.schedule;
     let until = Until::new(interrupted, replay.time);
     let case = Case::parse(&schedule.case)?;
-    check_words(&case, &schedule.append)?;
     let image = replay.guest.open()?;
+    check_words(&manifest(&image)?, &case, &schedule.append)?;
     let setup = Setup {
         image: &image,
         case: &case,
@@ -72,6 +72,10 @@ pub fn replay(
         let of = schedule.image.clone();
         return Err(ExploreError::OtherImage { of, this });
     }
+    case.check_expected(specimen.manifest()).map_err(|error| {
+        let of = "the schedule's case".to_owned();
+        ExploreError::NeverBreaks(of, error)
+    })?;
     let mut replayed = Replayed {
         done: 0,
         as_told: 0,

@@ -18,7 +18,6 @@ use super::schedule::{Granularity, Schedule, Turn};
 use super::search::{Counts, Found, Why};
 use super::sharing::Known;
 use super::{Config, Outcome, Shard, Strategy, Verdict};
-use crate::explore::words::warnings;
 use crate::provenance::Provenance;
 use crate::text;
 use crate::whole_file::WholeFile;
@@ -250,7 +249,7 @@ impl Document {
                 .iter()
                 .map(|(from, to)| [Key(*from), Key(*to)])
                 .collect(),
-            warnings: warnings(&format!("{} {}", config.case.append, config.append)),
+            warnings: outcome.warnings.clone(),
         }
     }
 

@@ -82,6 +82,9 @@ pub struct Story {
     /// The step from which on that could not be helped any more, if it was found; behind it, if there is one, the step
     /// by which another CPU meets what was changed.
     pub marks: Vec<Mark>,
+    /// What the guest calls its vectors.
+    #[serde(skip)]
+    pub vectors: Vec<manifest::Vector>,
 }
 
 /// A step that is marked.
@@ -100,6 +103,7 @@ pub struct Teller<'a> {
     source: Source<'a>,
     /// What of it is to be shown.
     shown: manifest::Source,
+    vectors: Vec<manifest::Vector>,
     /// Once it has seen the machine.
     words: Option<Words>,
     turn: Option<usize>,
@@ -156,11 +160,12 @@ impl<'a> Teller<'a> {
     pub fn new(image: &'a Image) -> Self {
         // What cannot be read has been refused before there was anything to tell.
         let manifest = Manifest::of(image).ok().flatten();
-        let shown = manifest.unwrap_or_default().source;
+        let manifest = manifest.unwrap_or_default();
         Self {
             image,
             source: Source::read(image.bytes()),
-            shown,
+            shown: manifest.source,
+            vectors: manifest.vectors,
             words: None,
             turn: None,
             plot: Plot::default(),
@@ -232,6 +237,11 @@ impl<'a> Teller<'a> {
             .next()
     }
 
+    /// An interrupt by the name that the guest gives it.
+    pub(super) fn interrupt(&self, vector: u8) -> String {
+        interrupt(&self.vectors, vector)
+    }
+
     /// The whole story, of which this is the end.
     pub fn tell(self, cpus: usize, breach: Option<&super::specimen::Breach>) -> Story {
         Story {
@@ -240,6 +250,7 @@ impl<'a> Teller<'a> {
             breaks: breach.map_or_else(Vec::new, |breach| breach.names.clone()),
             texts: breach.map_or_else(Vec::new, |breach| breach.texts.clone()),
             marks: Vec::new(),
+            vectors: self.vectors,
         }
     }
 }
@@ -303,7 +314,7 @@ impl Story {
             Some(before) => scene.beats.get(before),
             None => {
                 if let Some(vector) = scene.takes {
-                    return Some((at, format!("takes {}", interrupt(vector))));
+                    return Some((at, format!("takes {}", interrupt(&self.vectors, vector))));
                 }
                 let earlier = self.scenes[..at.scene].iter().rev();
                 let mut own = earlier.filter(|other| other.cpu == scene.cpu);
@@ -317,6 +328,11 @@ impl Story {
         Some((at, does))
     }
 
+    /// What comes and what goes in `scene`, in words: the interrupt that it takes, and those that it sends.
+    pub fn traffic(&self, scene: &Scene) -> String {
+        scene.traffic(&self.vectors)
+    }
+
     /// The lanes of all CPUs, with `mark` in that of `cpu`.
     fn lanes(&self, cpu: usize, mark: &str) -> String {
         let lane = |lane| if lane == cpu { mark } else { " │ " };
@@ -325,11 +341,11 @@ impl Story {
 }
 
 impl Scene {
-    /// What comes and what goes, in words: the interrupt that it takes, and those that it sends.
-    pub fn traffic(&self) -> String {
+    /// What comes and what goes, in words, by the names that `vectors` have.
+    fn traffic(&self, vectors: &[manifest::Vector]) -> String {
         let takes = self
             .takes
-            .map(|vector| format!("takes {}", interrupt(vector)));
+            .map(|vector| format!("takes {}", interrupt(vectors, vector)));
         let mut sent: Vec<(u8, Vec<String>)> = Vec::new();
         for Ipi { target, vector } in self.beats.iter().filter_map(|beat| beat.sends) {
             match sent.iter_mut().find(|(known, _)| *known == vector) {
@@ -338,7 +354,11 @@ impl Scene {
             }
         }
         let sends = sent.iter().map(|(vector, targets)| {
-            format!("sends {} to {}", interrupt(*vector), targets.join(","))
+            format!(
+                "sends {} to {}",
+                interrupt(vectors, *vector),
+                targets.join(",")
+            )
         });
         takes
             .into_iter()
@@ -352,7 +372,7 @@ impl Scene {
 /// turn, how many stops it has, and what its CPU is about to do when others go on.
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let traffic: Vec<_> = self.scenes.iter().map(Scene::traffic).collect();
+        let traffic: Vec<_> = self.scenes.iter().map(|it| self.traffic(it)).collect();
         let ends = self.scenes.iter().map(|scene| scene.beats.last());
         let ends: Vec<_> = ends
             .map(|end| end.map_or(("", ""), |beat| (&*beat.what, &*beat.place)))
@@ -387,19 +407,16 @@ impl fmt::Display for Story {
     }
 }
 
-/// An interrupt by what it is for.
-pub(super) fn interrupt(vector: u8) -> String {
-    match vector {
-        0xfb => "single".to_owned(),
-        0xfc => "many".to_owned(),
-        0xfd => "wake".to_owned(),
-        other => format!("{other:#x}"),
-    }
+/// An interrupt by the name that `vectors` have for it, or else by its number.
+fn interrupt(vectors: &[manifest::Vector], vector: u8) -> String {
+    let known = vectors.iter().find(|it| it.number == vector);
+    known.map_or_else(|| format!("{vector:#x}"), |it| it.name.clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::manifest::VectorRole;
 
     fn beat(what: &str, place: &str, sends: Option<(usize, u8)>) -> Beat {
         Beat {
@@ -480,6 +497,16 @@ mod tests {
             breaks: Vec::new(),
             texts: Vec::new(),
             marks: Vec::new(),
+            vectors: vec![named(0xfc, "many")],
+        }
+    }
+
+    fn named(number: u8, name: &str) -> manifest::Vector {
+        manifest::Vector {
+            number,
+            name: name.to_owned(),
+            role: VectorRole::Call,
+            about: String::new(),
         }
     }
 
@@ -558,6 +585,7 @@ mod tests {
             breaks: vec!["lost".to_owned()],
             texts: vec!["call 0:0:1 was lost".to_owned()],
             marks: Vec::new(),
+            vectors: vec![named(0xfc, "many"), named(0xfd, "wake")],
         };
         let expected = "
  CPU   0  1  2                                  stops  up to

@@ -1,6 +1,10 @@
 //! Words for the guest in a search. Some have no effect there, since the search itself says what the CPUs do and how
 //! IPIs travel: whoever gives one expects something else than he gets. Others ask for what can break nothing in the
-//! memory that is searched. Knows words, and runs nothing.
+//! memory that is searched. Which are which, and what the search sets itself, the guest's manifest says.
+
+use shared::manifest::Search;
+
+use crate::manifest::Manifest;
 
 /// A word that has no effect in a search.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -10,69 +14,20 @@ pub struct NoEffect {
     pub from: &'static str,
     /// The word.
     pub word: String,
-    why: &'static str,
+    why: String,
 }
-
-/// By key: the one value that can be given, if there is one, and why there is no other.
-const FIXED: [(&str, Option<&str>, &str); 12] = [
-    (
-        "transport",
-        Some("wire"),
-        "in which every IPI goes by transport=wire, so that each moment at which it can arrive is tried",
-    ),
-    (
-        "self-ipi",
-        Some("wire"),
-        "in which IPIs to oneself go by the wire as well (self-ipi=wire)",
-    ),
-    (
-        "workload",
-        Some("puppet"),
-        "in which the case says what each CPU does (workload=puppet)",
-    ),
-    (
-        "clock",
-        Some("stopped"),
-        "in which time stands still (clock=stopped), so that nothing depends on it",
-    ),
-    (
-        "apic",
-        None,
-        "in which no IPI goes through the local APICs' registers",
-    ),
-    (
-        "eoi",
-        None,
-        "in which interrupts are taken one at a time, and how each ends decides nothing",
-    ),
-    ("calls", None, BY_CASE),
-    ("for", None, BY_CASE),
-    (
-        "seed",
-        None,
-        "whose choices --seed of vmm explore decides, and the case what each CPU does",
-    ),
-    ("to", None, BY_CASE),
-    ("by", None, BY_CASE),
-    ("receiver", None, BY_CASE),
-];
-
-const BY_CASE: &str = "in which the case says what each CPU does and how often";
-
-/// Words that can break nothing where memory is sequentially consistent, and why.
-const HARMLESS: [(&str, &str); 2] = [
-    (
-        "csd-barrier=off",
-        "leaves out a barrier, without which accesses can be reordered, and here none are",
-    ),
-    (
-        "icr-fence=off",
-        "leaves out a fence, without which an IPI can overtake a store, and here none does",
-    ),
-];
 
 fn key(word: &str) -> &str {
     word.split_once('=').map_or(word, |(key, _)| key)
+}
+
+/// What a search tells the guest, so that only the order of its CPUs decides what happens.
+pub fn set(manifest: &Manifest) -> String {
+    let set = manifest.options.iter().filter_map(|word| {
+        let value = word.set_to.as_ref()?;
+        Some(format!("{}={value}", word.name))
+    });
+    set.collect::<Vec<_>>().join(" ")
 }
 
 /// Refuses `options`, which stand in `from`, if one of them has no effect. What the guest does not know is the
@@ -80,13 +35,17 @@ fn key(word: &str) -> &str {
 ///
 /// # Errors
 /// [`NoEffect`] names the first.
-pub fn check(options: &str, from: &'static str) -> Result<(), NoEffect> {
+pub fn check(manifest: &Manifest, options: &str, from: &'static str) -> Result<(), NoEffect> {
     let useless = options.split_whitespace().find_map(|word| {
-        let fixed = FIXED.iter().find(|(known, ..)| *known == key(word));
-        let (known, value, why) = fixed?;
-        let is_it =
-            value.is_some_and(|value| word.strip_prefix(known) == Some(&format!("={value}")));
-        (!is_it).then_some((word, *why))
+        let mut known = manifest.options.iter();
+        let known = known.find(|it| it.name == key(word))?;
+        let why = match (known.search, &known.set_to) {
+            (Search::Decides, _) => return None,
+            (_, Some(value)) if word == format!("{}={value}", known.name) => return None,
+            (_, Some(value)) => format!("which sets {}={value} itself", known.name),
+            (_, None) => "as the guest says".to_owned(),
+        };
+        Some((word, known.because.clone().unwrap_or(why)))
     });
     match useless {
         None => Ok(()),
@@ -100,18 +59,23 @@ pub fn check(options: &str, from: &'static str) -> Result<(), NoEffect> {
 
 /// What is to be known of words in `options` that take effect and can still show nothing, a sentence each. Of two
 /// words of one key the last counts, as in the guest.
-pub fn warnings(options: &str) -> Vec<String> {
-    let last = |key_wanted: &str| {
+pub fn warnings(manifest: &Manifest, options: &str) -> Vec<String> {
+    let last = |wanted: &str| {
         let mut words = options.split_whitespace();
-        words.rfind(|word| key(word) == key_wanted)
+        words.rfind(|word| key(word) == wanted)
     };
-    HARMLESS
-        .iter()
-        .filter(|(word, _)| last(key(word)) == Some(word))
-        .map(|(word, why)| {
-            format!(
-                "{word} can break nothing in this search: it {why} (sequentially consistent memory)"
-            )
+    let values = manifest.options.iter().flat_map(|word| {
+        let harmless = word.values.iter().filter(|value| value.harmless);
+        harmless.map(|value| (&word.name, value))
+    });
+    values
+        .filter_map(|(key, value)| {
+            let word = last(key).filter(|it| it.split_once('=') == Some((key, &value.name)))?;
+            let why = value.because.as_ref();
+            let why = why.map_or_else(String::new, |why| format!(": it {why}"));
+            Some(format!(
+                "{word} can break nothing in this search{why} (sequentially consistent memory)"
+            ))
         })
         .collect()
 }
@@ -119,31 +83,49 @@ pub fn warnings(options: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::manifest::{Record, SECTION};
+    use zerocopy::IntoBytes;
+
+    /// Of a guest that takes words of all kinds.
+    fn manifest() -> Manifest {
+        let records = [
+            Record::guest("test", "1", ""),
+            Record::word("way", "")
+                .set_by_search("wire")
+                .because("in which all goes by the wire"),
+            Record::word("clock", "").set_by_search("stopped"),
+            Record::word("calls", "")
+                .without_effect_in_search()
+                .because("in which the case says how often"),
+            Record::word("seed", "").without_effect_in_search(),
+            Record::word("queue", ""),
+            Record::value("queue", 0, "fifo"),
+            Record::word("fence", ""),
+            Record::value("fence", 0, "on"),
+            Record::value("fence", 1, "off").harmless("leaves out a fence"),
+            Record::word("barrier", ""),
+            Record::value("barrier", 0, "off").with(shared::manifest::HARMLESS),
+        ];
+        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
+        Manifest::read(&image).unwrap().unwrap()
+    }
 
     #[test]
     fn a_word_without_effect_is_named_with_the_reason() {
-        for word in [
-            "transport=shorthand",
-            "transport=pv",
-            "transport=auto",
-            "workload=stress",
-            "clock=running",
-            "apic=xapic",
-            "eoi=pv",
-            "calls=7",
-            "for=3s",
-            "seed=7",
-            "to=one",
-            "by=call",
-            "receiver=running",
-            "transport",
+        for (word, why) in [
+            ("way=pigeon", "in which all goes by the wire"),
+            ("way", "in which all goes by the wire"),
+            ("clock=running", "which sets clock=stopped itself"),
+            ("calls=7", "in which the case says how often"),
+            ("seed=7", "as the guest says"),
         ] {
-            let options = format!("queue=filo {word} transport=wire");
-            let error = check(&options, "--append").unwrap_err();
+            let options = format!("queue=filo {word} way=wire");
+            let error = check(&manifest(), &options, "--append").unwrap_err();
             assert_eq!(error.word, word);
-            let message = error.to_string();
-            assert!(message.starts_with("--append: "), "{message}");
-            assert!(message.contains("has no effect in a search, "), "{message}");
+            assert_eq!(
+                error.to_string(),
+                format!("--append: \"{word}\" has no effect in a search, {why}; leave it out")
+            );
         }
     }
 
@@ -151,22 +133,35 @@ mod tests {
     fn what_decides_something_is_let_through_and_so_is_what_is_so_anyway() {
         for options in [
             "",
-            "queue=fifo hotplug=no-stop alloc-fail=1/7 mask-check=off csd-barrier=off icr-fence=off",
-            "transport=wire workload=puppet clock=stopped",
-            // For the guest to refuse, or for another guest to know.
-            "quue=filo transporter=x",
+            "queue=fifo fence=off barrier=off",
+            "way=wire clock=stopped",
+            // For the guest to refuse.
+            "quue=filo wayward=x",
         ] {
-            assert_eq!(check(options, ""), Ok(()), "{options}");
+            assert_eq!(check(&manifest(), options, ""), Ok(()), "{options}");
         }
+        // Of a guest that says nothing nobody knows what has an effect.
+        assert_eq!(check(&Manifest::default(), "calls=7", ""), Ok(()));
+    }
+
+    #[test]
+    fn a_search_sets_what_the_guest_says() {
+        assert_eq!(set(&manifest()), "clock=stopped way=wire");
+        assert_eq!(set(&Manifest::default()), "");
     }
 
     #[test]
     fn what_can_break_nothing_is_warned_of_if_it_counts() {
-        assert!(warnings("queue=filo csd-barrier=on").is_empty());
-        assert!(warnings("csd-barrier=off csd-barrier=on").is_empty());
-        let both = warnings("icr-fence=off csd-barrier=on csd-barrier=off");
-        assert_eq!(both.len(), 2, "{both:?}");
-        assert!(both[0].starts_with("csd-barrier=off can break nothing"));
-        assert!(both[1].starts_with("icr-fence=off can break nothing"));
+        let warnings = |options| warnings(&manifest(), options);
+        assert!(warnings("queue=filo fence=on").is_empty());
+        assert!(warnings("fence=off fence=on").is_empty());
+        assert_eq!(
+            warnings("fence=off barrier=on barrier=off"),
+            [
+                "barrier=off can break nothing in this search (sequentially consistent memory)",
+                "fence=off can break nothing in this search: it leaves out a fence (sequentially \
+                 consistent memory)",
+            ]
+        );
     }
 }

@@ -2,12 +2,12 @@
 //! guest's bookkeeping takes no part in the path that it watches, so that a lab with a contradiction is broken or
 //! forged, and nothing in it says anything.
 
-use shared::lab::{Layout, MAX_FINDINGS, Oracle};
+use shared::lab::{Layout, MAX_FINDINGS};
 use shared::ledger::{CallId, Lane};
 
 use super::counts::word;
 use super::judge::{CallName, Kept};
-use super::{Lab, Record};
+use super::{Lab, Record, oracles};
 use crate::cpus::CpuSet;
 
 /// More than any counter can have come to: one step each nanosecond for three days. No sum over the CPUs of so
@@ -170,11 +170,11 @@ fn header(lab: &Lab, found: &mut Kept<String>) {
 }
 
 fn findings(lab: &Lab, settled: &Settled, found: &mut Kept<String>) {
-    let counts = lab.found();
+    let (manifest, counts) = (lab.manifest(), lab.found());
     let mut sum = 0_u64;
     for (number, count) in (0_u32..).zip(&counts) {
         sum = sum.wrapping_add(*count);
-        if *count > 0 && Oracle::try_from(number).is_err() {
+        if *count > 0 && !oracles::can_be(manifest, number) {
             found.push(format!(
                 "{count} findings are of oracle {number}, which there is not"
             ));
@@ -182,13 +182,13 @@ fn findings(lab: &Lab, settled: &Settled, found: &mut Kept<String>) {
     }
     let mut kept = vec![0_u64; counts.len()];
     for finding in lab.findings() {
-        match Oracle::try_from(finding.oracle) {
+        match finding.oracle {
             // Its place is taken before it is written.
-            Err(0) if !settled.is_everybody() => continue,
-            Err(number) => found.push(format!(
+            0 if !settled.is_everybody() => continue,
+            number if !oracles::can_be(manifest, number) => found.push(format!(
                 "a finding is of oracle {number}, which there is not"
             )),
-            Ok(oracle) => kept[oracle as usize] += 1,
+            number => kept[number as usize] += 1,
         }
         if finding.cpu >= lab.cpus() {
             found.push(format!(
@@ -209,12 +209,12 @@ fn findings(lab: &Lab, settled: &Settled, found: &mut Kept<String>) {
         ));
     }
     let are_all_kept = made <= MAX_FINDINGS;
-    for oracle in Oracle::ALL {
-        let (kept, counted) = (kept[oracle as usize], counts[oracle as usize]);
-        if kept > counted || are_all_kept && kept < counted {
+    for ((number, kept), counted) in (0_u32..).zip(kept).zip(counts) {
+        let can_be = oracles::can_be(manifest, number);
+        if can_be && (kept > counted || are_all_kept && kept < counted) {
             found.push(format!(
                 "{counted} findings are counted as {}, and {kept} of those kept are",
-                oracle.name()
+                oracles::name(manifest, number)
             ));
         }
     }

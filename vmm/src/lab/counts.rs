@@ -94,6 +94,7 @@ pub(crate) mod tests {
     use zerocopy::IntoBytes;
 
     use super::*;
+    use crate::lab::oracles::tests::ORACLES;
 
     pub(crate) const RECEIVED: u32 = 0;
     pub(crate) const EMPTY: u32 = 1;
@@ -104,7 +105,7 @@ pub(crate) mod tests {
     pub(crate) const VISITS: u32 = 40;
     pub(crate) const LONGEST: u32 = 41;
 
-    /// Of a guest that counts a little of everything.
+    /// Of a guest that counts a little of everything, and watches some of it.
     pub(crate) fn manifest() -> Arc<Manifest> {
         let counter = |number, name| Record::counter(number, name, "Is counted.");
         let reckoned = |number, name, role| counter(number, name).reckoned(role);
@@ -124,6 +125,7 @@ pub(crate) mod tests {
                 .part_of(VISITS)
                 .shown("walks", "longest", "the longest {}", "vcpus"),
         ];
+        let records = [&records[..], &ORACLES].concat();
         let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
         Arc::new(Manifest::read(&image).unwrap().unwrap())
     }

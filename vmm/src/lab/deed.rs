@@ -218,56 +218,31 @@ impl fmt::Display for Deed {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::manifest::{Choice, Word};
-    use shared::manifest::Argument::{Cpu, Cpus, Number};
-
-    fn deed(number: u32, name: &str, arguments: &[Argument]) -> Deed {
-        Deed {
-            number,
-            name: name.to_owned(),
-            alias: None,
-            arguments: arguments.to_vec(),
-            words_of: None,
-            about: String::new(),
-            may_wait: false,
-            in_handler: false,
-            answers: false,
-            in_case: true,
-            ends: false,
-        }
-    }
+    use shared::manifest::Argument::{Cpu, Cpus, Number, Word};
+    use shared::manifest::{ENDS, IN_CASE, MAY_WAIT, Record, SECTION};
+    use zerocopy::IntoBytes;
 
     /// What some guest says of its deeds.
     pub(crate) fn manifest() -> Manifest {
-        let mut calls = deed(3, "call-many", &[Cpus]);
-        calls.alias = Some("many".to_owned());
-        calls.may_wait = true;
-        let mut stores = deed(4, "store", &[Argument::Word, Number]);
-        stores.words_of = Some("var".to_owned());
-        let mut ends = deed(9, "finish", &[Cpus]);
-        (ends.ends, ends.in_case) = (true, false);
-        let value = |name: &str| Choice {
-            name: name.to_owned(),
-            broken: false,
-            harmless: false,
-        };
-        Manifest {
-            deeds: vec![
-                deed(1, "call-single", &[Cpu]),
-                deed(2, "irqs-off", &[]),
-                calls,
-                stores,
-                ends,
-            ],
-            options: vec![Word {
-                name: "var".to_owned(),
-                about: String::new(),
-                search: "without-effect",
-                set_to: None,
-                values: vec![value("x"), value("y")],
-            }],
-            ..Manifest::default()
-        }
+        let deed = |number, name, arguments| Record::deed(number, name, arguments, "");
+        let records = [
+            Record::guest("test", "1", ""),
+            deed(1, "call-single", &[Cpu]).with(IN_CASE),
+            deed(2, "irqs-off", &[]).with(IN_CASE),
+            deed(3, "call-many", &[Cpus])
+                .or("many")
+                .with(IN_CASE | MAY_WAIT),
+            deed(4, "store", &[Word, Number])
+                .words_of("var")
+                .with(IN_CASE),
+            deed(5, "online", &[Cpu]),
+            deed(9, "finish", &[Cpus]).with(ENDS),
+            Record::word("var", "What there is."),
+            Record::value("var", 0, "x"),
+            Record::value("var", 1, "y"),
+        ];
+        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
+        Manifest::read(&image).unwrap().unwrap()
     }
 
     #[test]
@@ -292,7 +267,7 @@ pub(crate) mod tests {
         for (text, why) in [
             (
                 "dance",
-                "there is no deed \"dance\"; there are call-single, irqs-off, call-many (many), store",
+                "there is no deed \"dance\"; there are call-single, irqs-off, call-many (many), store, online",
             ),
             ("finish 0", "ends the workload"),
             ("call-single", "told as \"call-single CPU\""),

@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use shared::lab::Oracle;
 use shared::ledger::CallId;
 
 use super::{Lab, Record, Totals, contradictions};
@@ -29,11 +28,37 @@ impl fmt::Display for CallName {
     }
 }
 
+/// What the VMM judges itself, whatever the guest watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Property {
+    /// Every call ran on all of its targets.
+    Lost,
+    /// No call ran anywhere else.
+    WrongCpu,
+    /// The ledger and the counts add up.
+    Accounting,
+}
+
+impl Property {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Lost, Self::WrongCpu, Self::Accounting];
+
+    /// The name of the oracle for it. A guest that watches the same should declare its oracle by
+    /// this name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::WrongCpu => "wrong-cpu",
+            Self::Accounting => "accounting",
+        }
+    }
+}
+
 /// A property of the ledger that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breach {
     /// Which property.
-    pub oracle: Oracle,
+    pub property: Property,
     /// Of which call, if it is one call's.
     pub call: Option<CallId>,
     /// On which CPUs.
@@ -134,9 +159,9 @@ pub fn open_calls(lab: &Lab) -> Kept<OpenCall> {
 pub(super) fn judge_record(record: &Record, breached: &mut impl FnMut(Breach)) {
     let id = CallId::from_raw(record.head.id);
     let name = CallName(id);
-    let mut breach = |oracle, cpus, text| {
+    let mut breach = |property, cpus, text| {
         breached(Breach {
-            oracle,
+            property,
             call: Some(id),
             cpus,
             text,
@@ -149,13 +174,13 @@ pub(super) fn judge_record(record: &Record, breached: &mut impl FnMut(Breach)) {
             record.targets.noun(),
             missing.noun()
         );
-        breach(Oracle::Lost, missing, text);
+        breach(Property::Lost, missing, text);
     } else if record.head.open != 0 {
         let text = format!(
             "{name} has run everywhere, and CPU {} never found it complete",
             record.row
         );
-        breach(Oracle::Accounting, CpuSet::from_iter([record.row]), text);
+        breach(Property::Accounting, CpuSet::from_iter([record.row]), text);
     }
     let astray = record.ran.without(&record.targets);
     if !astray.is_empty() {
@@ -164,7 +189,7 @@ pub(super) fn judge_record(record: &Record, breached: &mut impl FnMut(Breach)) {
             record.targets.noun(),
             astray.noun()
         );
-        breach(Oracle::WrongCpu, astray, text);
+        breach(Property::WrongCpu, astray, text);
     }
 }
 
@@ -177,7 +202,7 @@ pub(super) fn judge_counts(
 ) {
     let mut breach = |cpus, text| {
         breached(Breach {
-            oracle: Oracle::Accounting,
+            property: Property::Accounting,
             call: None,
             cpus,
             text,

@@ -2,60 +2,16 @@
 //! finds in the ledger, both counted by oracle, whether any of it can be believed, and how many calls the VMM has
 //! judged itself. Lists are cut; counts are not.
 
-use std::fmt;
-
-use shared::lab::{Finding, Oracle};
+use shared::lab::Finding;
 
 use super::contradictions::{self, Census, Settled};
 use super::judge::{self, Breach, Kept, OpenCall};
+use super::oracles::{self, ByOracle};
 use super::{Lab, Totals};
 use crate::cpus::CpuSet;
 
 /// The name under which a lab with a contradiction stands among the names of oracles.
 pub const NOT_BELIEVED: &str = "not-believed";
-
-/// How often each oracle found something.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ByOracle([u64; Oracle::ALL.len()]);
-
-impl ByOracle {
-    /// How often `oracle` did.
-    pub fn of(&self, oracle: Oracle) -> u64 {
-        let slot = Oracle::ALL.iter().position(|it| *it == oracle);
-        slot.map_or(0, |slot| self.0[slot])
-    }
-
-    /// Every oracle, with how often it did.
-    pub fn iter(&self) -> impl Iterator<Item = (Oracle, u64)> {
-        Oracle::ALL.into_iter().zip(self.0)
-    }
-
-    /// Those that found something.
-    pub fn found(&self) -> impl Iterator<Item = (Oracle, u64)> {
-        self.iter().filter(|(_, count)| *count > 0)
-    }
-
-    /// How often any did. A broken guest can have counted anything.
-    pub fn total(&self) -> u64 {
-        self.0.iter().fold(0, |sum, it| sum.saturating_add(*it))
-    }
-
-    fn add(&mut self, oracle: Oracle, count: u64) {
-        if let Some(slot) = Oracle::ALL.iter().position(|it| *it == oracle) {
-            self.0[slot] = self.0[slot].saturating_add(count);
-        }
-    }
-}
-
-impl fmt::Display for ByOracle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (oracle, count)) in self.found().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(f, "{comma}{count} {}", oracle.name())?;
-        }
-        Ok(())
-    }
-}
 
 /// What there is to say about a lab.
 #[derive(Debug, Clone)]
@@ -102,7 +58,10 @@ impl Judgement {
         let (slots, cpus) = (lab.slots(), lab.cpus());
         let mut census = Census::new(cpus, slots);
         let mut contradictions = Kept::default();
-        let mut breaches = Breaches::default();
+        let mut breaches = Breaches {
+            kept: Kept::default(),
+            counts: ByOracle::nothing(lab.manifest()),
+        };
         let mut open = Kept::default();
         for record in lab.records() {
             if let Some(why) = contradictions::of_record(&record, slots, cpus) {
@@ -128,10 +87,11 @@ impl Judgement {
                 breaches.add(breach);
             });
         }
-        let mut found = ByOracle::default();
-        for (number, count) in (0_u32..).zip(lab.found()) {
-            if let Ok(oracle) = Oracle::try_from(number) {
-                found.add(oracle, count);
+        let mut found = ByOracle::nothing(lab.manifest());
+        // There is no oracle 0.
+        for (number, count) in (0_u32..).zip(lab.found()).skip(1) {
+            if count > 0 {
+                found.add(&oracles::name(lab.manifest(), number), count);
             }
         }
         let is_used = lab.is_used();
@@ -165,15 +125,15 @@ impl Judgement {
         self.contradictions.total == 0
     }
 
-    /// The oracles that found something, in the guest or here.
-    pub fn oracles(&self) -> Vec<Oracle> {
-        let either = |oracle: &Oracle| self.found.of(*oracle) > 0 || self.breached.of(*oracle) > 0;
-        Oracle::ALL.into_iter().filter(either).collect()
+    /// The names of the oracles that found something, in the guest or here.
+    pub fn oracles(&self) -> Vec<&str> {
+        let all = self.found.iter();
+        let either = all.filter(|(name, count)| *count > 0 || self.breached.of(name) > 0);
+        either.map(|(name, _)| name).collect()
     }
 }
 
 /// Breaches as they are found.
-#[derive(Default)]
 struct Breaches {
     kept: Kept<Breach>,
     counts: ByOracle,
@@ -181,8 +141,9 @@ struct Breaches {
 
 impl Breaches {
     fn add(&mut self, breach: Breach) {
-        let is_first = self.counts.of(breach.oracle) == 0;
-        self.counts.add(breach.oracle, 1);
+        let name = breach.property.name();
+        let is_first = self.counts.of(name) == 0;
+        self.counts.add(name, 1);
         if is_first {
             self.kept.push_surely(breach);
         } else {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::lab::counts::tests::{EMPTY, LONGEST, RECEIVED, VISITS, manifest};
-use crate::lab::judge::{KEPT, open_calls};
+use crate::lab::judge::{KEPT, Property, open_calls};
+use crate::lab::oracles::tests::{LOST, TORN, WRONG_CPU};
 use proptest::prelude::*;
 use shared::lab::{Header, Layout, MAX_FINDINGS, SLOTS, Tally};
 use shared::ledger::{CallId, Lane, RecordHead};
@@ -71,19 +72,19 @@ impl Fake {
     }
 
     /// Enters `count` findings of `oracle`, as a guest does.
-    fn find(&self, oracle: Oracle, count: u32) {
+    fn find(&self, oracle: u32, count: u32) {
         let made_at = offset_of!(Header, findings_made) as u64;
         let made = self.lab.header().findings_made;
         for index in made..(made + count).min(MAX_FINDINGS) {
             let finding = Finding {
-                oracle: oracle as u32,
+                oracle,
                 ..Finding::default()
             };
             let at = self.layout.findings.entry(index.into()).unwrap();
             self.put(at, &finding);
         }
         self.put(made_at, &(made + count));
-        let at = self.layout.found.entry(oracle as u64).unwrap();
+        let at = self.layout.found.entry(oracle.into()).unwrap();
         let before: u64 = self.lab.found()[oracle as usize];
         self.put(at, &(before + u64::from(count)));
     }
@@ -92,12 +93,12 @@ impl Fake {
         Judgement::on_end(&self.lab, &CpuSet::default())
     }
 
-    fn oracles(&self) -> Vec<Oracle> {
+    fn properties(&self) -> Vec<Property> {
         let judgement = self.judgement();
         let contradictions = &judgement.contradictions.first;
         assert!(contradictions.is_empty(), "{contradictions:?}");
         (judgement.breaches.first.iter())
-            .map(|breach| breach.oracle)
+            .map(|breach| breach.property)
             .collect()
     }
 
@@ -129,7 +130,7 @@ fn call(source: u16, sequence: u64) -> CallId {
 fn an_untouched_lab_is_in_order() {
     let fake = Fake::new(4);
     assert!(!fake.lab.is_used());
-    assert!(fake.oracles().is_empty());
+    assert!(fake.properties().is_empty());
 }
 
 /// Five calls of CPU 1 to three CPUs each, in order.
@@ -149,7 +150,7 @@ fn five_calls() -> Fake {
 #[test]
 fn calls_that_ran_everywhere_are_in_order() {
     let fake = five_calls();
-    assert!(fake.oracles().is_empty());
+    assert!(fake.properties().is_empty());
     assert!(fake.lab.is_used());
     assert_eq!(fake.judgement().judged, 5);
 }
@@ -164,7 +165,7 @@ fn of_calls_whose_records_are_used_again_the_last_are_judged() {
     }
     fake.tally(0, made, made + 3, 0);
     fake.tally(1, 0, 0, made + 3);
-    assert!(fake.oracles().is_empty());
+    assert!(fake.properties().is_empty());
     assert_eq!(fake.judgement().judged, u64::from(SLOTS));
     // No call has more targets than there are CPUs.
     fake.tally(0, made, made + 37, 0);
@@ -232,12 +233,12 @@ fn a_cpu_that_stands_anywhere_may_be_in_the_middle_of_a_call() {
 #[test]
 fn what_comes_after_many_findings_is_counted_all_the_same() {
     let fake = Fake::new(4);
-    fake.find(Oracle::Lost, MAX_FINDINGS);
-    fake.find(Oracle::WrongCpu, 1);
+    fake.find(LOST, MAX_FINDINGS);
+    fake.find(WRONG_CPU, 1);
     let judgement = fake.judgement();
     assert!(judgement.is_believed(), "{:?}", judgement.contradictions);
     assert_eq!(judgement.findings.len(), MAX_FINDINGS as usize);
-    assert_eq!(judgement.oracles(), [Oracle::Lost, Oracle::WrongCpu]);
+    assert_eq!(judgement.oracles(), ["lost", "wrong-cpu"]);
     assert_eq!(judgement.found.to_string(), "64 lost, 1 wrong-cpu");
 
     // And what comes after many breaches.
@@ -261,20 +262,13 @@ fn what_comes_after_many_findings_is_counted_all_the_same() {
     let by_oracle: Vec<_> = judgement.breached.found().collect();
     assert_eq!(
         by_oracle,
-        [
-            (Oracle::Lost, 127),
-            (Oracle::WrongCpu, 1),
-            (Oracle::Accounting, 2)
-        ]
+        [("lost", 127), ("wrong-cpu", 1), ("accounting", 2)]
     );
-    let kept = |oracle| {
-        judgement
-            .breaches
-            .first
-            .iter()
-            .any(|it| it.oracle == oracle)
+    let kept = |property| {
+        let mut breaches = judgement.breaches.first.iter();
+        breaches.any(|it| it.property == property)
     };
-    assert!(kept(Oracle::WrongCpu) && kept(Oracle::Accounting));
+    assert!(kept(Property::WrongCpu) && kept(Property::Accounting));
 }
 
 #[test]
@@ -285,29 +279,56 @@ fn findings_that_contradict_each_other_are_not_believed() {
     fake.is_not_believed("a finding is of oracle 0, which there is not");
 
     let fake = Fake::new(4);
-    fake.find(Oracle::Lost, 3);
+    fake.find(LOST, 3);
     fake.put(made_at, &2_u32);
     fake.is_not_believed("2 findings were made, and by oracle there are 3");
 
     let fake = Fake::new(4);
-    fake.find(Oracle::Lost, 1);
+    fake.find(LOST, 1);
     let nobody = Finding {
-        oracle: Oracle::Lost as u32,
+        oracle: LOST,
         cpu: 57,
         ..Finding::default()
     };
     fake.put(fake.layout.findings.offset, &nobody);
     fake.is_not_believed("a finding was made on CPU 57, and the machine has 4 CPUs");
     let other = Finding {
-        oracle: Oracle::Leak as u32,
+        oracle: TORN,
         ..Finding::default()
     };
     fake.put(fake.layout.findings.offset, &other);
     fake.is_not_believed("1 findings are counted as lost, and 0 of those kept are");
 
     let fake = Fake::new(4);
-    fake.put(fake.layout.found.entry(31).unwrap(), &1_u64);
+    fake.find(31, 1);
     fake.is_not_believed("1 findings are of oracle 31, which there is not");
+    // But it is no secret.
+    assert_eq!(fake.judgement().found.to_string(), "1 oracle-31");
+}
+
+#[test]
+fn findings_of_a_guest_that_names_no_oracle_are_believed_by_their_numbers() {
+    let fake = Fake::new(4);
+    fake.find(31, 2);
+    fake.find(LOST, 1);
+    fake.record(3, 1, head(call(3, 1), 1), 0b0111, 0b0011);
+    fake.tally(3, 1, 3, 0);
+    fake.tally(0, 0, 0, 1);
+    fake.tally(1, 0, 0, 1);
+    let fake = Fake {
+        lab: fake.lab.knowing(Arc::default()),
+        ..fake
+    };
+    let judgement = fake.judgement();
+    assert!(judgement.is_believed(), "{:?}", judgement.contradictions);
+    assert_eq!(judgement.found.to_string(), "1 oracle-1, 2 oracle-31");
+    // What the VMM judges itself has its name all the same.
+    assert_eq!(judgement.breached.to_string(), "1 lost, 1 accounting");
+    let all = ["lost", "accounting", "oracle-1", "oracle-31"];
+    assert_eq!(judgement.oracles(), all);
+    // A number for which there is no room is none of its oracles either.
+    fake.put(fake.layout.findings.offset, &32_u32);
+    fake.is_not_believed("a finding is of oracle 32, which there is not");
 }
 
 #[test]
@@ -342,7 +363,7 @@ fn a_lost_call_is_named_with_its_cpu() {
     let fake = Fake::new(4);
     fake.record(3, 1, head(call(3, 1), 1), 0b0111, 0b0011);
     let judgement = fake.judgement();
-    assert_eq!(judgement.breaches.first[0].oracle, Oracle::Lost);
+    assert_eq!(judgement.breaches.first[0].property, Property::Lost);
     assert_eq!(
         judgement.breaches.first[0].text,
         "call 3:0:1, made to CPUs 0-2, never ran on CPU 2"
@@ -374,20 +395,23 @@ fn every_other_disorder_is_seen() {
     fake.tally(0, 1, 1, 0);
     fake.tally(1, 0, 0, 1);
     fake.tally(2, 0, 0, 1);
-    assert_eq!(fake.oracles(), [Oracle::WrongCpu, Oracle::Accounting]);
+    assert_eq!(
+        fake.properties(),
+        [Property::WrongCpu, Property::Accounting]
+    );
 
     let fake = Fake::new(4);
     fake.record(0, 1, head(call(0, 1), 1), 0b0010, 0b0010);
     fake.tally(0, 1, 1, 0);
     fake.tally(1, 0, 0, 1);
-    assert_eq!(fake.oracles(), [Oracle::Accounting]);
+    assert_eq!(fake.properties(), [Property::Accounting]);
 
     // One that ran twice on one CPU, and one that never ran on another: the sum is right.
     let fake = five_calls();
     fake.record(1, 5, head(call(1, 5), 0), 0b1101, 0b0101);
     fake.tally(2, 0, 0, 6);
     fake.tally(3, 0, 0, 4);
-    assert_eq!(fake.oracles(), [Oracle::Lost, Oracle::Accounting]);
+    assert_eq!(fake.properties(), [Property::Lost, Property::Accounting]);
 }
 
 proptest! {
@@ -401,7 +425,7 @@ proptest! {
         }
         let judgement = fake.judgement();
         prop_assert!(!judgement.is_believed());
-        prop_assert!(judgement.breaches.first.len() <= KEPT + Oracle::ALL.len());
+        prop_assert!(judgement.breaches.first.len() <= KEPT + Property::ALL.len());
         for breach in &judgement.breaches.first {
             prop_assert!(!breach.text.is_empty());
         }

@@ -9,6 +9,7 @@ mod exploration;
 pub mod judge;
 pub mod judgement;
 pub mod mailbox;
+pub mod oracles;
 pub mod rings;
 mod words;
 

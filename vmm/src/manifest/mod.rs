@@ -8,7 +8,8 @@ mod table;
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
-use shared::manifest::{Argument, CounterRole, Total};
+use shared::mailbox::WAKE_VECTOR;
+use shared::manifest::{Argument, CounterRole, Measure, PointRole, Search, Total, VectorRole};
 
 use crate::provenance::Input;
 
@@ -58,7 +59,9 @@ pub struct Vector {
     /// Its name.
     pub name: String,
     /// What it is for: `call`, `wake`, `last` or `measured`.
-    pub role: &'static str,
+    #[serde(serialize_with = "vector_role_name")]
+    #[schemars(with = "String")]
+    pub role: VectorRole,
     /// A sentence about it.
     pub about: String,
 }
@@ -70,9 +73,22 @@ pub struct Point {
     pub name: String,
     /// What they mean: `begin` and `end` of a stretch of time, `handler-begin` and `handler-end`, `send`, `run`,
     /// `round` or `start`.
-    pub role: &'static str,
+    #[serde(serialize_with = "point_role_name")]
+    #[schemars(with = "String")]
+    pub role: PointRole,
     /// The lane of the stretch, which is also its name.
     pub lane: Option<String>,
+    /// What of the stretch is reported, if the CPU only waits in it. Of its beginning.
+    pub wait: Option<WaitTimes>,
+}
+
+/// How the times of a wait are reported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct WaitTimes {
+    /// Their name.
+    pub key: String,
+    /// What they are, in a sentence.
+    pub about: String,
 }
 
 /// A key of the command line.
@@ -84,9 +100,20 @@ pub struct Word {
     pub about: String,
     /// What a search makes of it: its value `decides` something there, the search `set`s it itself, or it is
     /// `without-effect`.
-    pub search: &'static str,
+    #[serde(serialize_with = "search_name")]
+    #[schemars(with = "String")]
+    pub search: Search,
     /// The value to which a search sets it.
     pub set_to: Option<String>,
+    /// Why it has no other value in a search.
+    pub because: Option<String>,
+    /// What a bench does with it: it `set`s it, or says by it what it measures: `to`, `by`, `receiver`, `transport`,
+    /// `apic`, `design` or `rounds`.
+    #[serde(serialize_with = "measure_name")]
+    #[schemars(with = "Option<String>")]
+    pub bench: Option<Measure>,
+    /// The value to which a bench sets it.
+    pub bench_sets: Option<String>,
     /// The values it takes, in their order; none if they are numbers and the like.
     pub values: Vec<Choice>,
 }
@@ -100,6 +127,8 @@ pub struct Choice {
     pub broken: bool,
     /// Whether it can break nothing where memory is sequentially consistent.
     pub harmless: bool,
+    /// Why.
+    pub because: Option<String>,
 }
 
 /// What a CPU can be told to do.
@@ -160,6 +189,25 @@ pub struct Counter {
 
 fn argument_names<S: Serializer>(arguments: &[Argument], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(arguments.iter().map(|argument| argument.name()))
+}
+
+fn vector_role_name<S: Serializer>(role: &VectorRole, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(role.name())
+}
+
+fn point_role_name<S: Serializer>(role: &PointRole, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(role.name())
+}
+
+fn search_name<S: Serializer>(search: &Search, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(search.name())
+}
+
+fn measure_name<S: Serializer>(
+    measure: &Option<Measure>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    measure.map(Measure::name).serialize(serializer)
 }
 
 fn role_name<S: Serializer>(role: &CounterRole, serializer: S) -> Result<S::Ok, S::Error> {
@@ -234,6 +282,25 @@ impl Manifest {
     /// The counter with this number.
     pub fn counter(&self, number: u32) -> Option<&Counter> {
         self.counters.iter().find(|it| it.number == number)
+    }
+
+    /// The oracle with this number.
+    pub fn oracle(&self, number: u32) -> Option<&Oracle> {
+        self.oracles.iter().find(|it| it.number == number)
+    }
+
+    /// The vector that wakes a CPU which looks for its next command: the one that the guest has for that, or else the
+    /// mailboxes' own.
+    pub fn wake_vector(&self) -> u8 {
+        let mut vectors = self.vectors.iter();
+        let wakes = vectors.find(|it| it.role == VectorRole::Wake);
+        wakes.map_or(WAKE_VECTOR, |it| it.number)
+    }
+
+    /// The names of the points with this role.
+    pub fn points_of(&self, role: PointRole) -> impl Iterator<Item = &str> {
+        let points = self.points.iter().filter(move |it| it.role == role);
+        points.map(|it| it.name.as_str())
     }
 
     /// For people.

@@ -9,13 +9,17 @@ use object::{Object, ObjectSection};
 use shared::lab::{COUNTER_SLOTS, ORACLE_SLOTS};
 use shared::manifest::{
     ANSWERS, ARGUMENTS, Argument, BROKEN, CounterRole, ENDS, HARMLESS, IN_CASE, IN_HANDLER, Kind,
-    MAX_RECORDS, MAY_WAIT, PROGRESS, PointRole, RECORD_LEN, Record, SECTION, Search, SourceRole,
-    Total, VERSION, VectorRole,
+    MAX_RECORDS, MAY_WAIT, Measure, PROGRESS, PointRole, RECORD_LEN, Record, SECTION, Search,
+    SourceRole, Total, VERSION, VectorRole, WAITS,
 };
 use zerocopy::FromBytes;
 
-use super::{Choice, Counter, Deed, Guest, Manifest, Oracle, Point, Shown, Vector, Word};
+use super::{
+    Choice, Counter, Deed, Guest, Manifest, Oracle, Point, Shown, Vector, WaitTimes, Word,
+};
 
+use crate::lab::judgement::NOT_BELIEVED;
+use crate::lab::oracles;
 use crate::machine::image::Image;
 
 /// Names that reports, or what scripts and clients are told of a CPU, have themselves: no counter and no group of
@@ -56,6 +60,36 @@ pub(crate) const TAKEN: [&str; 35] = [
     "trace",
     "vcpus",
     "window",
+];
+
+/// What cases and reports have for something that no oracle can find: no oracle can be called so.
+const NO_ORACLES: [&str; 2] = ["clean", NOT_BELIEVED];
+
+/// What a trace shows beside the lanes of the guest, which have other names.
+pub(crate) const TAKEN_LANES: [&str; 8] = [
+    "IPI",
+    "IPI without handler",
+    "exit",
+    "held",
+    "interrupt",
+    "paused",
+    "point",
+    "run",
+];
+
+/// What reports have of a trace beside the waits of the guest, which have other names.
+pub(crate) const TAKEN_WAITS: [&str; 11] = [
+    "call",
+    "coalesced",
+    "dropped",
+    "from",
+    "host_blind",
+    "ipi",
+    "pairs",
+    "records",
+    "times",
+    "to",
+    "untaken",
 ];
 
 /// The first vector that is no exception of the processor's.
@@ -141,7 +175,7 @@ pub enum Problem {
     /// A field that may not be there.
     #[error("it has a {0}, for which its kind has no use")]
     Surplus(&'static str),
-    /// A name that reports have for something else.
+    /// A name that the VMM has for something else.
     #[error("its {0} \"{1}\" is what the vmm itself calls something in its reports")]
     Taken(&'static str, String),
     /// Something that there is already.
@@ -296,9 +330,9 @@ fn check_name(field: &'static str, text: &str, others: &'static str) -> Result<(
     }
 }
 
-/// That a name is nobody else's.
-fn check_free(field: &'static str, text: &str) -> Result<(), Problem> {
-    match TAKEN.contains(&text) {
+/// That a name is none of those that somebody else has.
+fn check_free(field: &'static str, text: &str, taken: &[&str]) -> Result<(), Problem> {
+    match taken.contains(&text) {
         true => Err(Problem::Taken(field, text.to_owned())),
         false => Ok(()),
     }
@@ -357,8 +391,8 @@ fn used(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Guest => &["name", "key"],
         Kind::Vector => &["number", "role", "name"],
-        Kind::Point => &["role", "name", "group"],
-        Kind::Word => &["role", "name", "key"],
+        Kind::Point => &["role", "set of flags", "name", "group", "key"],
+        Kind::Word => &["number", "role", "name", "group", "key", "phrase"],
         Kind::Value => &["number", "set of flags", "name", "group"],
         Kind::Deed => &[
             "number",
@@ -435,10 +469,13 @@ impl Reading {
         self.seen
             .once("number", Kind::Vector, &record.number, index)?;
         self.seen.once("name", Kind::Vector, &texts.name, index)?;
+        if role == VectorRole::Wake {
+            self.seen.once("role", Kind::Vector, &role.name(), index)?;
+        }
         self.manifest.vectors.push(Vector {
             number: record.number as u8,
             name: texts.name,
-            role: role.name(),
+            role,
             about: texts.text,
         });
         Ok(())
@@ -448,9 +485,6 @@ impl Reading {
         let role: PointRole = known("role", record.role)?;
         check_name("name", &texts.name, ".-_")?;
         self.seen.once("name", Kind::Point, &texts.name, index)?;
-        if !texts.text.is_empty() {
-            return Err(Problem::Surplus("text"));
-        }
         let has_lane = matches!(role, PointRole::Begin | PointRole::End);
         let lane = match has_lane {
             true => Some(needed("group", texts.group)?),
@@ -458,13 +492,31 @@ impl Reading {
             false => return Err(Problem::Surplus("group")),
         };
         if let Some(lane) = &lane {
+            check_free("group", lane, &TAKEN_LANES)?;
             let begins = role == PointRole::Begin;
             self.lanes.push((lane.clone(), begins, index));
         }
+        let known_flags = if role == PointRole::Begin { WAITS } else { 0 };
+        check_flags(record.flags, known_flags)?;
+        let wait = match record.flags & WAITS {
+            0 if !texts.key.is_empty() => return Err(Problem::Surplus("key")),
+            0 if !texts.text.is_empty() => return Err(Problem::Surplus("text")),
+            0 => None,
+            _ => {
+                check_name("key", &texts.key, "_")?;
+                check_free("key", &texts.key, &TAKEN_WAITS)?;
+                self.seen.once("key", Kind::Point, &texts.key, index)?;
+                Some(WaitTimes {
+                    key: texts.key,
+                    about: needed("text", texts.text)?,
+                })
+            }
+        };
         self.manifest.points.push(Point {
             name: texts.name,
-            role: role.name(),
+            role,
             lane,
+            wait,
         });
         Ok(())
     }
@@ -478,11 +530,31 @@ impl Reading {
             _ if texts.key.is_empty() => None,
             _ => return Err(Problem::Surplus("key")),
         };
+        let because = optional(texts.phrase);
+        if search == Search::Decides && because.is_some() {
+            return Err(Problem::Surplus("phrase"));
+        }
+        let bench: Option<Measure> = match record.number {
+            0 => None,
+            number => Some(known("number", number)?),
+        };
+        let bench_sets = match bench {
+            Some(Measure::Set) => Some(needed("group", texts.group)?),
+            _ if texts.group.is_empty() => None,
+            _ => return Err(Problem::Surplus("group")),
+        };
+        if let Some(measure) = bench.filter(|it| *it != Measure::Set) {
+            let number = measure as u32;
+            self.seen.once("number", Kind::Word, &number, index)?;
+        }
         self.manifest.options.push(Word {
             name: texts.name,
             about: texts.text,
-            search: search.name(),
+            search,
             set_to,
+            because,
+            bench,
+            bench_sets,
             values: Vec::new(),
         });
         Ok(())
@@ -501,7 +573,11 @@ impl Reading {
             name: texts.name,
             broken: record.flags & BROKEN != 0,
             harmless: record.flags & HARMLESS != 0,
+            because: optional(texts.text),
         };
+        if choice.because.is_some() && !choice.harmless {
+            return Err(Problem::Surplus("text"));
+        }
         self.values.push((texts.group, number, choice, index));
         Ok(())
     }
@@ -571,7 +647,7 @@ impl Reading {
         self.seen
             .once("number", Kind::Counter, &record.number, index)?;
         self.seen.once("name", Kind::Counter, &texts.name, index)?;
-        check_free("name", &texts.name)?;
+        check_free("name", &texts.name, &TAKEN)?;
         let is_sent = role == CounterRole::Sent;
         let transport = is_sent.then(|| texts.key.clone());
         if let Some(transport) = &transport {
@@ -613,7 +689,7 @@ impl Reading {
 
     fn shown(&mut self, index: usize, total: Total, texts: &Texts) -> Result<Shown, Problem> {
         check_name("group", &texts.group, "_")?;
-        check_free("group", &texts.group)?;
+        check_free("group", &texts.group, &TAKEN)?;
         check_name("key", &texts.key, "_")?;
         let place = format!("{}.{}", texts.group, texts.key);
         self.seen
@@ -641,6 +717,9 @@ impl Reading {
     fn add_oracle(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
         check_number(record.number, 1, ORACLE_SLOTS as u32 - 1)?;
         check_name("name", &texts.name, "-")?;
+        if NO_ORACLES.contains(&&*texts.name) || oracles::is_undeclared(&texts.name) {
+            return Err(Problem::Taken("name", texts.name));
+        }
         self.seen
             .once("number", Kind::Oracle, &record.number, index)?;
         self.seen.once("name", Kind::Oracle, &texts.name, index)?;
@@ -700,14 +779,10 @@ impl Reading {
             }
         }
         manifest.vectors.sort_by_key(|it| it.number);
-        let role = |it: &Point| {
-            PointRole::ALL
-                .iter()
-                .position(|role| role.name() == it.role)
-        };
+        let order = |it: &Point| it.role as u32;
         manifest
             .points
-            .sort_by(|one, other| (role(one), &one.name).cmp(&(role(other), &other.name)));
+            .sort_by(|one, other| (order(one), &one.name).cmp(&(order(other), &other.name)));
         manifest
             .options
             .sort_by(|one, other| one.name.cmp(&other.name));

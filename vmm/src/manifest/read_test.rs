@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use shared::mailbox::WAKE_VECTOR;
 use shared::manifest::Argument::{Cpu, Cpus, Number};
 use shared::manifest::{MAX_RECORDS, NAME_LEN};
 use zerocopy::IntoBytes;
@@ -184,6 +185,71 @@ fn what_belongs_together_has_to_be_there() {
 }
 
 #[test]
+fn what_is_said_of_points_vectors_and_words_has_to_make_sense() {
+    let wake = Record::vector(0xf0, "wake", VectorRole::Wake, "");
+    let other = Record::vector(0xf1, "other", VectorRole::Wake, "");
+    assert_eq!(refused(&[wake, other]), Problem::Twice("role", 1));
+    let [begin, end] = Record::wait("a", "b", "lane", "lane_wait", "Waits.");
+    let changed = |change: fn(&mut Record)| {
+        let mut record = begin;
+        change(&mut record);
+        record
+    };
+    let nameless = changed(|it| it.key = [0; NAME_LEN]);
+    assert_eq!(refused(&[nameless]), Problem::Missing("key"));
+    let silent = changed(|it| it.text = [0; 256]);
+    assert_eq!(refused(&[silent]), Problem::Missing("text"));
+    let idle = changed(|it| it.flags = 0);
+    assert_eq!(refused(&[idle]), Problem::Surplus("key"));
+    assert_eq!(refused(&[end.with(WAITS)]), Problem::Unknown("flags", 1));
+    let [other, _] = Record::wait("c", "d", "other", "lane_wait", "Waits.");
+    assert_eq!(refused(&[begin, other]), Problem::Twice("key", 1));
+    let [taken, _] = Record::wait("a", "b", "lane", "records", "Waits.");
+    assert!(matches!(refused(&[taken]), Problem::Taken("key", _)));
+    let [taken, _] = Record::stretch("a", "b", "paused");
+    assert!(matches!(refused(&[taken]), Problem::Taken("group", _)));
+
+    let word = Record::word("key", "Key.");
+    assert_eq!(refused(&[word.because("why")]), Problem::Surplus("phrase"));
+    let unset = word.measured_as(Measure::Set);
+    assert_eq!(refused(&[unset]), Problem::Missing("group"));
+    let mut set = word.set_by_bench("value");
+    set.number = Measure::To as u32;
+    assert_eq!(refused(&[set]), Problem::Surplus("group"));
+    set.number = 99;
+    assert_eq!(refused(&[set]), Problem::Unknown("number", 99));
+    let to = word.measured_as(Measure::To);
+    let too = Record::word("too", "").measured_as(Measure::To);
+    assert_eq!(refused(&[to, too]), Problem::Twice("number", 1));
+    let mut value = Record::value("key", 0, "value").harmless("is kind");
+    value.flags = 0;
+    assert_eq!(refused(&[value]), Problem::Surplus("text"));
+}
+
+#[test]
+fn no_wait_has_a_name_that_the_reports_have_themselves() {
+    let schema: serde_json::Value = serde_json::from_str(&crate::report::schema::report()).unwrap();
+    for of in ["Traced", "Pair"] {
+        let pointer = format!("/$defs/{of}/properties");
+        let properties = schema.pointer(&pointer).unwrap().as_object().unwrap();
+        for key in properties.keys() {
+            assert!(TAKEN_WAITS.contains(&&**key), "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_cpu_is_woken_by_the_vector_that_the_guest_has_for_it() {
+    assert_eq!(Manifest::default().wake_vector(), WAKE_VECTOR);
+    let manifest = read(&[
+        GUEST,
+        Record::vector(0xf0, "call", VectorRole::Call, ""),
+        Record::vector(0xf5, "up", VectorRole::Wake, ""),
+    ]);
+    assert_eq!(manifest.unwrap().wake_vector(), 0xf5);
+}
+
+#[test]
 fn no_counter_has_a_name_that_the_reports_have_themselves() {
     let counter = Record::counter(1, "calls_made", "All.");
     assert!(matches!(refused(&[counter]), Problem::Taken("name", _)));
@@ -193,6 +259,14 @@ fn no_counter_has_a_name_that_the_reports_have_themselves() {
     let schema: serde_json::Value = serde_json::from_str(&crate::report::schema::report()).unwrap();
     for key in schema["properties"].as_object().unwrap().keys() {
         assert!(TAKEN.contains(&&**key), "{key}");
+    }
+}
+
+#[test]
+fn no_oracle_has_a_name_that_stands_for_something_else() {
+    for name in ["clean", NOT_BELIEVED, "oracle-7"] {
+        let taken = Problem::Taken("name", name.to_owned());
+        assert_eq!(refused(&[Record::oracle(7, name, "broke")]), taken);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A manifest as people read it: a table for each kind of thing that the guest says. Lays out what [`Manifest`] has.
 
 use comfy_table::Table;
+use shared::manifest::Measure;
 
 use super::{Choice, Manifest, Word};
 use crate::report::RULED;
@@ -18,22 +19,24 @@ pub(super) fn render(manifest: &Manifest) -> String {
         [
             number,
             it.name.clone(),
-            it.role.to_owned(),
+            it.role.name().to_owned(),
             it.about.clone(),
         ]
     });
     add(&mut text, ["vector", "name", "for", ""], vectors);
     let points = manifest.points.iter().map(|it| {
         let lane = it.lane.clone().unwrap_or_default();
-        [it.name.clone(), it.role.to_owned(), lane]
+        [it.name.clone(), it.role.name().to_owned(), lane]
     });
     add(&mut text, ["point", "in a trace", "lane"], points);
     let options = manifest.options.iter().map(|it| {
         let values: Vec<_> = it.values.iter().map(value).collect();
         let name = format!("{}=", it.name);
-        [name, search(it), it.about.clone(), values.join(", ")]
+        let about = it.about.clone();
+        [name, search(it), bench(it), about, values.join(", ")]
     });
-    add(&mut text, ["option", "in a search", "", "values"], options);
+    let header = ["option", "in a search", "in a bench", "", "values"];
+    add(&mut text, header, options);
     let deeds = manifest.deeds.iter().map(|it| {
         let alias = it.alias.clone().unwrap_or_default();
         let case = yes(it.in_case, "yes");
@@ -101,8 +104,17 @@ fn add<const N: usize>(
 /// What a search makes of a key.
 fn search(word: &Word) -> String {
     match &word.set_to {
-        Some(value) => format!("{} to {value}", word.search),
-        None => word.search.to_owned(),
+        Some(value) => format!("{} to {value}", word.search.name()),
+        None => word.search.name().to_owned(),
+    }
+}
+
+/// What a bench does with it.
+fn bench(word: &Word) -> String {
+    let measure = word.bench.map_or("", Measure::name);
+    match &word.bench_sets {
+        Some(value) => format!("{measure} to {value}"),
+        None => measure.to_owned(),
     }
 }
 

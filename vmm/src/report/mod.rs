@@ -19,15 +19,16 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use shared::lab::Oracle;
 use shared::ledger::CallId;
 
 use crate::control::Aftermath;
 use crate::lab::judge::{self, CallName};
-use crate::lab::judgement::{ByOracle, Judgement};
+use crate::lab::judgement::Judgement;
+use crate::lab::oracles::{self, ByOracle};
 use crate::lab::{Counted, Lab};
 use crate::machine::devices::Strays;
 use crate::machine::tally::REASONS;
+use crate::manifest::Manifest;
 use crate::provenance::Provenance;
 use crate::stats::sources::Source;
 use crate::stats::window::{Value, Window};
@@ -91,13 +92,16 @@ pub struct Report {
     /// How many findings the guest made.
     pub findings_made: u64,
     /// How many findings each of the guest's oracles made, by its name.
-    pub findings_by_oracle: BTreeMap<&'static str, u64>,
+    pub findings_by_oracle: BTreeMap<String, u64>,
     /// What the VMM's own look at the ledger found, as far as it was kept; the first of each oracle is.
     pub breaches: Vec<FoundHere>,
     /// How many breaches there are.
     pub breaches_made: u64,
     /// How many breaches there are of what each oracle watches, by its name.
-    pub breaches_by_oracle: BTreeMap<&'static str, u64>,
+    pub breaches_by_oracle: BTreeMap<String, u64>,
+    /// The names of all oracles, those of the guest's manifest first.
+    #[serde(skip)]
+    pub oracles: Vec<String>,
     /// Calls still on their way, as far as they were kept.
     pub open_calls: Vec<String>,
     /// How many calls were still on their way.
@@ -152,7 +156,7 @@ pub struct PerVcpu {
 /// A finding of the guest's.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct FoundByGuest {
-    /// The name of the oracle; `unknown` if the guest names one that there is not.
+    /// The name of the oracle; `oracle-` and its number if the guest's image does not declare it.
     pub oracle: String,
     /// The call, if one is known.
     pub call: Option<String>,
@@ -228,7 +232,12 @@ impl Report {
                 .collect(),
             findings_made: judgement.found.total(),
             findings_by_oracle: by_oracle(&judgement.found),
-            findings: judgement.findings.into_iter().map(found_by_guest).collect(),
+            oracles: (judgement.found.iter())
+                .map(|(name, _)| name.to_owned())
+                .collect(),
+            findings: (judgement.findings.into_iter())
+                .map(|finding| found_by_guest(finding, lab.manifest()))
+                .collect(),
             breaches_made: judgement.breaches.total,
             breaches_by_oracle: by_oracle(&judgement.breached),
             breaches: (judgement.breaches.first.into_iter())
@@ -289,10 +298,10 @@ fn owned(values: Vec<(&str, Value)>) -> BTreeMap<String, Value> {
         .collect()
 }
 
-fn by_oracle(counts: &ByOracle) -> BTreeMap<&'static str, u64> {
+fn by_oracle(counts: &ByOracle) -> BTreeMap<String, u64> {
     counts
         .found()
-        .map(|(oracle, count)| (oracle.name(), count))
+        .map(|(name, count)| (name.to_owned(), count))
         .collect()
 }
 
@@ -300,12 +309,14 @@ fn call_name(raw: u64) -> Option<String> {
     (raw != 0).then(|| CallName(CallId::from_raw(raw)).to_string())
 }
 
-pub(crate) fn found_by_guest(finding: shared::lab::Finding) -> FoundByGuest {
+/// What `finding` says, of a guest that says this of itself.
+pub(crate) fn found_by_guest(finding: shared::lab::Finding, manifest: &Manifest) -> FoundByGuest {
     let call = call_name(finding.call);
     let subject = call.as_deref().unwrap_or("a call");
-    let (oracle, what) = match Oracle::try_from(finding.oracle) {
-        Ok(oracle) => (oracle.name().to_owned(), oracle.describe().to_owned()),
-        Err(number) => ("unknown".to_owned(), format!("met unknown oracle {number}")),
+    let oracle = oracles::name(manifest, finding.oracle).into_owned();
+    let what = match manifest.oracle(finding.oracle) {
+        Some(oracle) => oracle.about.clone(),
+        None => format!("broke {oracle}, of which the guest's image says nothing"),
     };
     FoundByGuest {
         text: format!(
@@ -322,7 +333,7 @@ pub(crate) fn found_by_guest(finding: shared::lab::Finding) -> FoundByGuest {
 
 fn found_here(breach: judge::Breach) -> FoundHere {
     FoundHere {
-        oracle: breach.oracle.name(),
+        oracle: breach.property.name(),
         call: breach.call.map(|call| CallName(call).to_string()),
         cpus: breach.cpus.iter().collect(),
         text: breach.text,

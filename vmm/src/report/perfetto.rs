@@ -102,7 +102,7 @@ impl<'a> Machine<'a> {
             }
         }
         for stretch in &timeline.stretches {
-            events.put(&self.stretch(stretch))?;
+            events.put(&self.stretch(&timeline, stretch))?;
         }
         for instant in &timeline.instants {
             let name = usize::try_from(instant.point)
@@ -134,9 +134,10 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn stretch(&self, stretch: &Stretch) -> Value {
+    fn stretch(&self, timeline: &Timeline, stretch: &Stretch) -> Value {
         json!({
-            "ph": "X", "cat": stretch.kind.name(), "name": stretch.name(), "pid": self.pid,
+            "ph": "X", "cat": timeline.kind(stretch.kind), "name": timeline.name(stretch),
+            "pid": self.pid,
             "tid": Self::track(stretch.cpu, stretch.kind.is_host()),
             "ts": self.time(stretch.from), "dur": self.length(stretch.to - stretch.from),
             "args": args(stretch.call),
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
     use crate::provenance::Input;
     use crate::stats::sources::Kvm;
-    use crate::stats::timeline;
+    use crate::stats::timeline::tests::{meanings, names};
     use crate::stats::trace::CpuTrace;
     use proptest::prelude::*;
     use shared::trace::Record;
@@ -181,7 +182,8 @@ mod tests {
                 },
                 CpuTrace::default(),
             ],
-            points: timeline::points().into_iter().map(str::to_owned).collect(),
+            points: names(),
+            meanings: meanings(),
             tsc_khz: 1_000_000,
             host_blind: None,
         }
@@ -189,25 +191,18 @@ mod tests {
 
     #[test]
     fn times_are_microseconds_since_the_first_event() {
-        let point = |name| {
-            timeline::points()
-                .iter()
-                .position(|it| *it == name)
-                .unwrap() as u32
-        };
+        let place = |name| names().iter().position(|it| it == name);
+        let point = |name| place(name).unwrap() as u32;
         let record = |tsc, name| Record {
             tsc,
             point: point(name),
             ..Record::default()
         };
-        let document = written(&[&trace(vec![
-            record(5000, "many.enter"),
-            record(6500, "many.done"),
-        ])]);
+        let document = written(&[&trace(vec![record(5000, "call"), record(6500, "called")])]);
         let events = document["traceEvents"].as_array().unwrap();
         let call = events.iter().find(|event| event["ph"] == "X").unwrap();
         assert_eq!((&call["ts"], &call["dur"]), (&json!(0.0), &json!(1.5)));
-        assert_eq!(call["name"], "call many");
+        assert_eq!(call["name"], "call");
         assert_eq!(written(&[])["traceEvents"], json!([]));
     }
 

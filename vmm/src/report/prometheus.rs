@@ -9,7 +9,6 @@ use prometheus::proto::{
 };
 use prometheus::{Error, TextEncoder};
 
-use shared::lab::Oracle;
 use shared::manifest::Total;
 
 use super::{PerVcpu, Report, Traced};
@@ -58,6 +57,7 @@ pub fn render<'a>(
     for (number, (report, _)) in machines.iter().enumerate() {
         page.machine = label(number);
         page.add_figures(report, &own);
+        page.add_waits(report, &own);
     }
     let families: Vec<_> = page.families.into_values().collect();
     TextEncoder::new().encode_to_string(&families)
@@ -232,20 +232,35 @@ impl Page {
                 Total::Sum => MetricType::COUNTER,
                 Total::Max => MetricType::GAUGE,
             };
-            let is_taken = |name: &str| {
-                let name = format!("{PREFIX}{name}");
-                let family = self.families.get(&name);
-                own.contains(&name) || family.is_some_and(|it| it.get_field_type() != kind)
-            };
-            let mut name = metric.clone();
-            while is_taken(&name) {
-                name.insert_str(0, "guest_");
-            }
+            let name = self.free_name(metric.clone(), kind, own);
             match figure.total {
                 Total::Sum => self.count(&name, &figure.about, &[], figure.value as f64),
                 Total::Max => self.gauge(&name, &figure.about, &[], figure.value as f64),
             }
         }
+    }
+
+    /// How long the guest's CPUs waited, by the names that it gives that.
+    fn add_waits(&mut self, report: &Report, own: &BTreeSet<String>) {
+        let Some(trace) = &report.trace else { return };
+        for wait in &trace.times.waits {
+            let name = format!("{}_seconds", wait.key);
+            let name = self.free_name(name, MetricType::HISTOGRAM, own);
+            self.times(&name, &wait.about, &wait.times, trace.times.tsc_khz);
+        }
+    }
+
+    /// A name that the guest gives; where the VMM or another metric of the guest's has it already, one like it.
+    fn free_name(&self, mut name: String, kind: MetricType, own: &BTreeSet<String>) -> String {
+        let is_taken = |name: &str| {
+            let name = format!("{PREFIX}{name}");
+            let family = self.families.get(&name);
+            own.contains(&name) || family.is_some_and(|it| it.get_field_type() != kind)
+        };
+        while is_taken(&name) {
+            name.insert_str(0, "guest_");
+        }
+        name
     }
 
     fn add_ipis(&mut self, report: &Report) {
@@ -408,7 +423,7 @@ impl Page {
                 &report.breaches_by_oracle,
             ),
         ] {
-            for oracle in Oracle::ALL.map(Oracle::name) {
+            for oracle in &report.oracles {
                 let count = by_oracle.get(oracle).copied().unwrap_or_default();
                 self.count(name, help, &[("oracle", oracle)], count as f64);
             }
@@ -463,11 +478,6 @@ impl Page {
                 "call_latency_seconds",
                 "From the beginning of a call until it ran on the last of its targets.",
                 &times.call,
-            ),
-            (
-                "csd_wait_seconds",
-                "Waits for a call descriptor that was locked.",
-                &times.csd_wait,
             ),
         ] {
             self.times(name, help, of_kind, times.tsc_khz);

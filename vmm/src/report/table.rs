@@ -160,9 +160,10 @@ fn traced(text: &mut String, trace: &Traced) -> std::fmt::Result {
     let all = [
         ("IPI sent to handler", &trace.ipi),
         ("call to last run", &trace.call),
-        ("csd wait", &trace.csd_wait),
     ];
-    for (what, spread) in all {
+    let waits = trace.times.waits.iter();
+    let waits = waits.filter_map(|it| Some((it.lane.as_str(), trace.waits.get(&it.key)?)));
+    for (what, spread) in all.into_iter().chain(waits) {
         if let Some(spread) = spread {
             latency(text, what, spread)?;
         }
@@ -335,7 +336,7 @@ fn at(values: &[u64], part: usize, whole: usize) -> u64 {
 }
 
 /// A title that says how often each oracle found something.
-fn titled(title: &str, counts: &BTreeMap<&str, u64>) -> String {
+fn titled(title: &str, counts: &BTreeMap<String, u64>) -> String {
     let counts: Vec<_> = counts
         .iter()
         .map(|(oracle, count)| format!("{count} {oracle}"))

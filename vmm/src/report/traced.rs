@@ -1,5 +1,7 @@
 //! What a trace comes to: how much of it there is, and the latencies in it.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -23,8 +25,9 @@ pub struct Traced {
     pub ipi: Option<Spread>,
     /// From the beginning of a call until it ran on the last of its targets.
     pub call: Option<Spread>,
-    /// Waits for a call descriptor that was locked.
-    pub csd_wait: Option<Spread>,
+    /// From the beginning to the end of each kind of wait that the guest has, by the name that it gives them.
+    #[serde(flatten)]
+    pub waits: BTreeMap<String, Option<Spread>>,
     /// IPIs of which no handler is in the trace.
     pub untaken: u64,
     /// IPIs that were served together with another of the same vector.
@@ -43,10 +46,23 @@ pub struct AllTimes {
     pub ipi: Times,
     /// Of calls.
     pub call: Times,
-    /// Of csd waits.
-    pub csd_wait: Times,
+    /// Of the waits that the guest has.
+    pub waits: Vec<Waited>,
     /// The guest's TSC, in kHz.
     pub tsc_khz: u32,
+}
+
+/// Waits of one kind.
+#[derive(Debug, Clone)]
+pub struct Waited {
+    /// The name of their lane.
+    pub lane: String,
+    /// Their name in documents.
+    pub key: String,
+    /// What they are, in a sentence.
+    pub about: String,
+    /// How long they took.
+    pub times: Times,
 }
 
 /// Latencies from one CPU to another.
@@ -60,19 +76,30 @@ pub struct Pair {
     pub ipi: Option<Spread>,
     /// From the beginning of a call until it ran on this target.
     pub call: Option<Spread>,
-    /// Waits for a call descriptor whose last call ran last on this CPU.
-    pub csd_wait: Option<Spread>,
+    /// From the beginning to the end of each kind of wait that the guest has, where the call that was waited for ran
+    /// last on this CPU.
+    #[serde(flatten)]
+    pub waits: BTreeMap<String, Option<Spread>>,
 }
 
 impl Traced {
     pub(super) fn new(trace: &Trace) -> Self {
         let latencies = Latencies::new(trace, &Timeline::new(trace));
+        let spreads = |waits: &BTreeMap<usize, Times>| {
+            let all = trace.meanings.waits();
+            all.map(|(lane, _, wait)| {
+                let times = waits.get(&lane);
+                let spread = times.and_then(|times| times.spread(trace.tsc_khz));
+                (wait.key.clone(), spread)
+            })
+            .collect()
+        };
         let pairs = latencies.pairs.iter().map(|((from, to), times)| Pair {
             from: *from,
             to: *to,
             ipi: times.ipi.spread(trace.tsc_khz),
             call: times.call.spread(trace.tsc_khz),
-            csd_wait: times.csd_wait.spread(trace.tsc_khz),
+            waits: spreads(&times.waits),
         });
         Self {
             records: trace.cpus.iter().map(|cpu| cpu.records.len()).sum(),
@@ -80,14 +107,14 @@ impl Traced {
             host_blind: trace.host_blind.clone(),
             ipi: latencies.ipi.spread(trace.tsc_khz),
             call: latencies.call.spread(trace.tsc_khz),
-            csd_wait: latencies.csd_wait.spread(trace.tsc_khz),
+            waits: spreads(&latencies.waits),
             untaken: latencies.untaken,
             coalesced: latencies.coalesced,
             pairs: pairs.take(PAIRS).collect(),
             times: AllTimes {
+                waits: waited(trace, &latencies),
                 ipi: latencies.ipi,
                 call: latencies.call,
-                csd_wait: latencies.csd_wait,
                 tsc_khz: trace.tsc_khz,
             },
         }
@@ -105,4 +132,16 @@ impl Traced {
         let blind = blind.map(|why| format!("the trace shows no stalls and exits: {why}"));
         dropped.into_iter().chain(blind)
     }
+}
+
+/// The waits of each kind that the guest has.
+pub(super) fn waited(trace: &Trace, latencies: &Latencies) -> Vec<Waited> {
+    let all = trace.meanings.waits();
+    all.map(|(place, lane, wait)| Waited {
+        lane: lane.name.clone(),
+        key: wait.key.clone(),
+        about: wait.about.clone(),
+        times: latencies.waits.get(&place).cloned().unwrap_or_default(),
+    })
+    .collect()
 }

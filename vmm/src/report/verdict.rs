@@ -6,7 +6,6 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 use shared::exit::ExitCode;
-use shared::lab::Oracle;
 
 use crate::control::operator::Expected;
 use crate::control::{Aftermath, Ending, script};
@@ -174,22 +173,18 @@ impl Verdict {
     fn on_expected(expected: &Expected, judgement: &Judgement) -> Self {
         let found = judgement.oracles();
         let (missing, surplus) = expected.against(&found);
-        let names = |oracles: &[Oracle]| {
-            let names: Vec<_> = oracles.iter().map(|oracle| oracle.name()).collect();
-            names.join(", ")
-        };
         if !missing.is_empty() {
-            let message = format!("nothing was {}, as was expected", names(&missing));
+            let message = format!("nothing was {}, as was expected", missing.join(", "));
             return Self::new(Kind::Fail, message);
         }
         if !surplus.is_empty() {
-            let found = names(&surplus);
+            let found = surplus.join(", ");
             return Self::new(
                 Kind::Fail,
                 format!("found beside what was expected: {found}"),
             );
         }
-        Self::new(Kind::Pass, format!("as expected: {}", names(&found)))
+        Self::new(Kind::Pass, format!("as expected: {}", found.join(", ")))
     }
 
     fn on_pass(aftermath: &Aftermath, judgement: &Judgement) -> Self {

@@ -5,6 +5,7 @@ use crate::lab::Lab;
 use crate::lab::counts::tests::{
     DEPARTED, EMPTY, LONGEST, RECEIVED, SENT, SENT_OTHERWISE, TARGETS, VISITS, manifest,
 };
+use crate::lab::oracles::tests::{LOST, WRONG_CPU};
 use crate::machine::devices::Strays;
 use crate::machine::inspect::{Activity, Standing};
 use crate::machine::lifecycle::Absence;
@@ -14,8 +15,9 @@ use crate::provenance::{Input, Provenance};
 use crate::report::Report;
 use crate::stats::sources::Kvm;
 use crate::stats::window::Window;
-use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS, Oracle};
+use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::IntoBytes;
@@ -316,13 +318,13 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
     let write = |at: u64, bytes: &[u8]| memory.write_slice(bytes, GuestAddress(at)).unwrap();
     for index in 0..kept {
         let lost = Finding {
-            oracle: Oracle::Lost as u32,
+            oracle: LOST,
             ..Finding::default()
         };
         write(layout.findings.entry(index).unwrap(), lost.as_bytes());
     }
-    let found = |oracle: Oracle, count: u64| {
-        write(layout.found.entry(oracle as u64).unwrap(), count.as_bytes());
+    let found = |oracle: u32, count: u64| {
+        write(layout.found.entry(oracle.into()).unwrap(), count.as_bytes());
     };
     let made = |count: u32| {
         write(
@@ -330,10 +332,10 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
             count.as_bytes(),
         );
     };
-    found(Oracle::Lost, kept);
+    found(LOST, kept);
     made(MAX_FINDINGS);
     let mut expected = Expected::default();
-    expected.must(Oracle::Lost);
+    expected.must("lost");
     let aftermath = Aftermath {
         expected,
         ..exited(ExitCode::Fail)
@@ -342,7 +344,7 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
     assert_eq!(report.message, "as expected: lost");
     assert_eq!(report.result, Kind::Pass);
 
-    found(Oracle::WrongCpu, 1);
+    found(WRONG_CPU, 1);
     made(MAX_FINDINGS + 1);
     let report = report_on(&aftermath, &lab);
     assert_eq!(report.result, Kind::Fail);
@@ -359,6 +361,23 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
     let machines = [(&report, &aftermath.window)];
     let text = crate::report::prometheus::render(machines.into_iter()).unwrap();
     assert!(text.contains("findings_by_oracle_total{oracle=\"wrong-cpu\"} 1\n"));
+    // Those that found nothing too, so that nobody takes silence for it.
+    assert!(text.contains("findings_by_oracle_total{oracle=\"torn\"} 0\n"));
+    assert!(text.contains("breaches_by_oracle_total{oracle=\"accounting\"} 0\n"));
+    let text = report.findings[0].text.as_str();
+    assert_eq!(text, "a call never ran on a target (seen on CPU 0: 0x0)");
+
+    // A guest that names none is judged all the same, by the numbers it has for them.
+    let nameless = lab.knowing(Arc::default());
+    let report = report_on(&aftermath, &nameless);
+    assert_eq!(report.message, "nothing was lost, as was expected");
+    let report = report_on(&exited(ExitCode::Pass), &nameless);
+    assert_eq!(report.result, Kind::Fail);
+    let said = "65 findings of its own: 64 oracle-1, 1 oracle-3";
+    assert!(report.message.ends_with(said), "{}", report.message);
+    assert_eq!(report.findings[0].oracle, "oracle-1");
+    let said = "a call broke oracle-1, of which the guest's image says nothing";
+    assert!(report.findings[0].text.starts_with(said));
 }
 
 #[test]

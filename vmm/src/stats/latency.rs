@@ -1,6 +1,6 @@
 //! How long IPIs, calls and waits took, from a [`Timeline`]: from just before an IPI is sent to the first
 //! instruction of its handler that is not saving registers, from the beginning of a call to its last run, and
-//! from a descriptor that was found locked to one that is not. In cycles of the guest's TSC.
+//! from the beginning of a wait to its end. In cycles of the guest's TSC.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,8 @@ use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::timeline::{Kind, RUNS, Timeline};
+use super::meaning::Meaning;
+use super::timeline::{Kind, Timeline};
 use super::trace::Trace;
 
 /// Digits that are kept.
@@ -129,8 +130,8 @@ pub struct Latencies {
     pub ipi: Times,
     /// From the beginning of a call to when its function began to run on the last of its targets.
     pub call: Times,
-    /// From a locked call descriptor to a free one.
-    pub csd_wait: Times,
+    /// From the beginning of a wait to its end, by its lane. Every lane in which CPUs wait is there.
+    pub waits: BTreeMap<usize, Times>,
     /// All of these from one CPU to another.
     pub pairs: BTreeMap<(usize, usize), PairTimes>,
     /// IPIs of which no handler is in the trace.
@@ -146,14 +147,18 @@ pub struct PairTimes {
     pub ipi: Times,
     /// From the beginning of a call to when its function began to run on the other.
     pub call: Times,
-    /// From a locked call descriptor to a free one, where the call that it carried ran last on the other.
-    pub csd_wait: Times,
+    /// From the beginning of a wait to its end, by its lane, where the call that was waited for ran last on the other.
+    pub waits: BTreeMap<usize, Times>,
 }
 
 impl Latencies {
     /// Those in `timeline`, which is that of `trace`.
     pub fn new(trace: &Trace, timeline: &Timeline) -> Self {
-        let mut latencies = Self::default();
+        let waits = trace.meanings.waits();
+        let mut latencies = Self {
+            waits: waits.map(|(lane, ..)| (lane, Times::default())).collect(),
+            ..Self::default()
+        };
         let mut served = HashMap::new();
         for ipi in &timeline.ipis {
             let Some(taken) = ipi.taken else {
@@ -170,10 +175,7 @@ impl Latencies {
 
         let mut runs: HashMap<u64, Vec<(u64, usize)>> = HashMap::new();
         for instant in &timeline.instants {
-            let name = usize::try_from(instant.point)
-                .ok()
-                .and_then(|it| trace.points.get(it));
-            if name.is_some_and(|name| RUNS.contains(&name.as_str())) {
+            if trace.meanings.of(instant.point) == Some(Meaning::Run) {
                 let ran = runs.entry(instant.call).or_default();
                 ran.push((instant.at, instant.cpu));
             }
@@ -183,19 +185,20 @@ impl Latencies {
             let ran: &Vec<(u64, usize)> = runs.get(&call)?;
             ran.iter().filter(|(at, _)| *at <= until).max().copied()
         };
-        // A call to many with one target becomes one to that target, inside of itself.
+        // A call can be made by another one inside of it, which has its number: to many CPUs, by one to the only target.
         let mut begun: HashMap<u64, (u64, usize)> = HashMap::new();
         for stretch in &timeline.stretches {
             match stretch.kind {
-                Kind::CsdWait => {
+                Kind::Lane(lane) if timeline.is_wait(stretch.kind) => {
                     let cycles = stretch.to - stretch.from;
-                    latencies.csd_wait.record(cycles);
+                    latencies.waits.entry(lane).or_default().record(cycles);
                     if let Some((_, cpu)) = last_run(stretch.call, stretch.to) {
                         let pair = latencies.pairs.entry((stretch.cpu, cpu));
-                        pair.or_default().csd_wait.record(cycles);
+                        let waits = &mut pair.or_default().waits;
+                        waits.entry(lane).or_default().record(cycles);
                     }
                 }
-                Kind::CallMany | Kind::CallSingle if stretch.call != 0 => {
+                Kind::Lane(_) if stretch.call != 0 => {
                     let start = (stretch.from, stretch.cpu);
                     let first = begun.entry(stretch.call).or_insert(start);
                     *first = (*first).min(start);
@@ -222,20 +225,22 @@ impl Latencies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::timeline::{self, Instant, Ipi, Stretch};
+    use crate::stats::timeline::tests::{meanings, names};
+    use crate::stats::timeline::{Instant, Ipi, Stretch};
+
+    const CALL: Kind = Kind::Lane(0);
+    const INNER: Kind = Kind::Lane(1);
+    const LOCK: Kind = Kind::Lane(2);
 
     #[test]
     fn each_kind_of_time_is_taken_from_where_it_begins_to_where_it_ends() {
         let trace = Trace {
-            points: timeline::points().into_iter().map(str::to_owned).collect(),
+            points: names(),
+            meanings: meanings(),
             tsc_khz: 2_000_000,
             ..Trace::default()
         };
-        let run = trace
-            .points
-            .iter()
-            .position(|name| name == RUNS[0])
-            .unwrap();
+        let run = trace.points.iter().position(|name| name == "run").unwrap();
         let stretch = |kind, from, to, call| Stretch {
             cpu: 0,
             kind,
@@ -258,11 +263,12 @@ mod tests {
             point: run as u32,
         };
         let timeline = Timeline {
+            lanes: trace.meanings.lanes().to_vec(),
             stretches: vec![
-                stretch(Kind::CallMany, 10, 90, 5),
-                stretch(Kind::CsdWait, 20, 50, 4),
-                stretch(Kind::CallSingle, 60, 70, 5),
-                stretch(Kind::CallSingle, 95, 99, 6),
+                stretch(CALL, 10, 90, 5),
+                stretch(LOCK, 20, 50, 4),
+                stretch(INNER, 60, 70, 5),
+                stretch(INNER, 95, 99, 6),
             ],
             instants: vec![
                 ran(1, 80, 5),
@@ -286,7 +292,10 @@ mod tests {
         assert_eq!(spread.max.ns, 35);
         assert_eq!((latencies.untaken, latencies.coalesced), (1, 1));
         let pair = |to| &latencies.pairs[&(0, to)];
-        let counts = |to| [&pair(to).ipi, &pair(to).call, &pair(to).csd_wait].map(Times::count);
+        let counts = |to| {
+            let waits = pair(to).waits.get(&2).map_or(0, Times::count);
+            [pair(to).ipi.count(), pair(to).call.count(), waits]
+        };
         assert_eq!(counts(1), [2, 1, 0]);
         assert_eq!(counts(2), [0, 1, 1]);
         assert_eq!(pair(1).call.median(), 70);
@@ -294,7 +303,11 @@ mod tests {
         let call = latencies.call.spread(trace.tsc_khz).unwrap();
         assert_eq!((call.count, call.max.cycles), (1, 100));
         assert_eq!(
-            latencies.csd_wait.spread(trace.tsc_khz).unwrap().p50.cycles,
+            latencies.waits[&2]
+                .spread(trace.tsc_khz)
+                .unwrap()
+                .p50
+                .cycles,
             30
         );
         assert_eq!(latencies.ipi.at_most(65), 1);

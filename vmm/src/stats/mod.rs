@@ -4,6 +4,7 @@
 
 pub mod binary;
 pub mod latency;
+pub mod meaning;
 pub mod rounds;
 pub mod sources;
 pub mod timeline;

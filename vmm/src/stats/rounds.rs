@@ -1,10 +1,9 @@
-//! How long the rounds of `workload=bench` took, as the guest measured each and told it to a trace.
+//! How long the rounds of a bench took, as the guest measured each and told it to a trace: at a point that its manifest
+//! names, in two halves of the detail. Knows no guest, and no more than the trace says.
 
 use super::latency::Times;
+use super::meaning::Meaning;
 use super::trace::Trace;
-
-/// The point that tells it, in two halves of its detail.
-pub const POINT: &str = "bench.round";
 
 /// Times of rounds, in cycles of the guest's TSC.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +19,7 @@ impl Rounds {
     pub fn new(trace: &Trace) -> Self {
         let mut rounds = Self::default();
         for record in trace.cpus.iter().flat_map(|cpu| &cpu.records) {
-            if trace.name(record) != Some(POINT) {
+            if trace.meaning(record) != Some(Meaning::Round) {
                 continue;
             }
             let (sent, all) = (record.detail >> 32, record.detail & u64::from(u32::MAX));

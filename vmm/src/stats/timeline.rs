@@ -1,11 +1,12 @@
-//! What a trace says happened: stretches of time on each CPU (calls, waits, handlers, stalls, exits), instants,
-//! and IPIs from the CPU that sent them to the one that took them. Computed from a [`Trace`] alone, and for any
-//! trace: a guest can write what it likes into one.
+//! What a trace says happened: stretches of time on each CPU (what the guest has lanes for, handlers, stalls, exits),
+//! instants, and IPIs from the CPU that sent them to the one that took them. Computed from a [`Trace`] alone, and for
+//! any trace: a guest can write what it likes into one.
 
 use std::collections::HashMap;
 
 use shared::ports::Dispatch;
 
+use super::meaning::{Lane, Meaning};
 use super::trace::Trace;
 use crate::machine::journal::Entry;
 use crate::machine::lifecycle::State;
@@ -14,12 +15,8 @@ use crate::machine::tally::REASONS;
 /// What a stretch of time was spent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Making a call to many.
-    CallMany,
-    /// Making a call to one.
-    CallSingle,
-    /// Waiting for a call descriptor.
-    CsdWait,
+    /// What the guest has a lane for, by its place among the lanes.
+    Lane(usize),
     /// Handling an interrupt.
     Handler,
     /// Kept out of the guest at once, wherever it was.
@@ -31,19 +28,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name by which reports know it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::CallMany => "call many",
-            Self::CallSingle => "call single",
-            Self::CsdWait => "csd wait",
-            Self::Handler => "interrupt",
-            Self::Paused => "paused",
-            Self::Held => "held",
-            Self::Exit => "exit",
-        }
-    }
-
     /// Whether it was the host that saw it.
     pub fn is_host(self) -> bool {
         matches!(self, Self::Paused | Self::Held | Self::Exit)
@@ -65,22 +49,6 @@ pub struct Stretch {
     pub call: u64,
     /// The vector of a handler, the place in [`REASONS`] of an exit.
     pub detail: u64,
-}
-
-impl Stretch {
-    /// What it was, in a few words.
-    pub fn name(&self) -> String {
-        match self.kind {
-            Kind::Handler => format!("interrupt {:#04x}", self.detail),
-            Kind::Exit => {
-                let reason = usize::try_from(self.detail)
-                    .ok()
-                    .and_then(|it| REASONS.get(it));
-                format!("exit: {}", reason.copied().unwrap_or("?"))
-            }
-            kind => kind.name().to_owned(),
-        }
-    }
 }
 
 /// A step on one CPU that took no time.
@@ -114,6 +82,8 @@ pub struct Ipi {
 /// What happened in a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Timeline {
+    /// The lanes that the guest has, by their places.
+    pub lanes: Vec<Lane>,
     /// By CPU, and for each by its beginning.
     pub stretches: Vec<Stretch>,
     /// By CPU and time.
@@ -122,34 +92,13 @@ pub struct Timeline {
     pub ipis: Vec<Ipi>,
 }
 
-/// What begins with a point of the first name and ends with one of the second.
-const STRETCHES: [(&str, &str, Kind); 4] = [
-    ("many.enter", "many.done", Kind::CallMany),
-    ("single.enter", "single.done", Kind::CallSingle),
-    ("csd.lock.wait", "csd.lock.over", Kind::CsdWait),
-    ("irq.enter", "irq.exit", Kind::Handler),
-];
-
-/// Where an IPI is sent.
-const SEND: &str = "ipi.send";
-
-/// Where the function of a call begins to run.
-pub(super) const RUNS: [&str; 2] = ["queue.run", "single.run"];
-
-/// The points that make a timeline.
-pub fn points() -> Vec<&'static str> {
-    STRETCHES
-        .iter()
-        .flat_map(|(begin, end, _)| [*begin, *end])
-        .chain(RUNS)
-        .chain([SEND])
-        .collect()
-}
-
 impl Timeline {
     /// What `trace` says.
     pub fn new(trace: &Trace) -> Self {
-        let mut timeline = Self::default();
+        let mut timeline = Self {
+            lanes: trace.meanings.lanes().to_vec(),
+            ..Self::default()
+        };
         let Some((_, end)) = trace.span() else {
             return timeline;
         };
@@ -161,6 +110,39 @@ impl Timeline {
         timeline
     }
 
+    /// The name by which reports know stretches of a kind.
+    pub fn kind(&self, kind: Kind) -> &str {
+        match kind {
+            Kind::Lane(place) => self.lanes.get(place).map_or("?", |lane| &lane.name),
+            Kind::Handler => "interrupt",
+            Kind::Paused => "paused",
+            Kind::Held => "held",
+            Kind::Exit => "exit",
+        }
+    }
+
+    /// What a stretch was, in a few words.
+    pub fn name(&self, stretch: &Stretch) -> String {
+        match stretch.kind {
+            Kind::Handler => format!("interrupt {:#04x}", stretch.detail),
+            Kind::Exit => {
+                let reason = usize::try_from(stretch.detail)
+                    .ok()
+                    .and_then(|it| REASONS.get(it));
+                format!("exit: {}", reason.copied().unwrap_or("?"))
+            }
+            kind => self.kind(kind).to_owned(),
+        }
+    }
+
+    /// Whether a CPU only waits in stretches of this kind.
+    pub fn is_wait(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Lane(place) => self.lanes.get(place).is_some_and(|it| it.wait.is_some()),
+            _ => false,
+        }
+    }
+
     fn add_guest(&mut self, trace: &Trace, cpu: usize, end: u64) {
         let first = self.stretches.len();
         // What is open on this CPU, the innermost last, by its place in `stretches`; and how many of each kind. A
@@ -168,49 +150,59 @@ impl Timeline {
         let mut open: Vec<usize> = Vec::new();
         let mut open_of: HashMap<Kind, usize> = HashMap::new();
         for record in &trace.cpus[cpu].records {
-            let Some(name) = trace.name(record) else {
+            let Some(meaning) = trace.meaning(record) else {
                 continue;
             };
             let at = record.tsc;
-            if let Some((.., kind)) = STRETCHES.iter().find(|(begin, ..)| *begin == name) {
+            let (begins, over) = match meaning {
+                Meaning::Begin(lane) => (Some(Kind::Lane(lane)), None),
+                Meaning::End(lane) => (None, Some(Kind::Lane(lane))),
+                Meaning::HandlerBegin => (Some(Kind::Handler), None),
+                Meaning::HandlerEnd => (None, Some(Kind::Handler)),
+                Meaning::Send => {
+                    let Dispatch { target, vector } = Dispatch::from(record.detail as u32);
+                    self.ipis.push(Ipi {
+                        from: cpu,
+                        sent: at,
+                        to: target as usize,
+                        taken: None,
+                        vector,
+                    });
+                    (None, None)
+                }
+                Meaning::Run | Meaning::Round | Meaning::Instant => {
+                    self.instants.push(Instant {
+                        cpu,
+                        at,
+                        call: record.call,
+                        point: record.point,
+                    });
+                    (None, None)
+                }
+            };
+            if let Some(kind) = begins {
                 open.push(self.stretches.len());
-                *open_of.entry(*kind).or_default() += 1;
+                *open_of.entry(kind).or_default() += 1;
                 self.stretches.push(Stretch {
                     cpu,
-                    kind: *kind,
+                    kind,
                     from: at,
                     to: end,
                     call: record.call,
                     detail: record.detail,
                 });
-            } else if let Some((.., kind)) = STRETCHES.iter().find(|(_, over, _)| *over == name) {
-                // What was opened inside and is still open has lost its end.
-                while open_of.get(kind).is_some_and(|count| *count > 0)
-                    && let Some(index) = open.pop()
-                {
-                    let stretch = &mut self.stretches[index];
-                    stretch.to = at;
-                    open_of.entry(stretch.kind).and_modify(|count| *count -= 1);
-                    if stretch.kind == *kind {
-                        break;
-                    }
+            }
+            let Some(kind) = over else { continue };
+            // What was opened inside and is still open has lost its end.
+            while open_of.get(&kind).is_some_and(|count| *count > 0)
+                && let Some(index) = open.pop()
+            {
+                let stretch = &mut self.stretches[index];
+                stretch.to = at;
+                open_of.entry(stretch.kind).and_modify(|count| *count -= 1);
+                if stretch.kind == kind {
+                    break;
                 }
-            } else if name == SEND {
-                let Dispatch { target, vector } = Dispatch::from(record.detail as u32);
-                self.ipis.push(Ipi {
-                    from: cpu,
-                    sent: at,
-                    to: target as usize,
-                    taken: None,
-                    vector,
-                });
-            } else {
-                self.instants.push(Instant {
-                    cpu,
-                    at,
-                    call: record.call,
-                    point: record.point,
-                });
             }
         }
         self.stretches[first..].sort_by_key(|stretch| stretch.from);
@@ -286,12 +278,44 @@ pub(crate) mod tests {
     use super::*;
     use crate::machine::journal::Kept;
     use crate::machine::lifecycle::Stall;
+    use crate::manifest::Manifest;
+    use crate::stats::meaning::Meanings;
     use crate::stats::trace::Brought;
     use proptest::prelude::*;
+    use shared::manifest::{PointRole, Record as Said, SECTION};
     use shared::trace::Record;
+    use zerocopy::IntoBytes;
 
-    fn names() -> Vec<String> {
-        points().into_iter().map(str::to_owned).collect()
+    /// The names of points of a guest whose CPUs call each other, of which one means nothing.
+    pub(crate) fn names() -> Vec<String> {
+        let manifest = manifest();
+        let declared = manifest.points.iter().map(|it| it.name.clone());
+        declared.chain(["look".to_owned()]).collect()
+    }
+
+    /// What they mean.
+    pub(crate) fn meanings() -> Meanings {
+        Meanings::new(&names(), &manifest())
+    }
+
+    fn manifest() -> Manifest {
+        let about = "Waits for a lock.";
+        let records = [
+            &[Said::guest("test", "1", "")][..],
+            &Said::stretch("call", "called", "call"),
+            &Said::stretch("inner", "inner.over", "inner call"),
+            &Said::wait("lock", "locked", "lock wait", "lock_wait", about),
+            &[
+                Said::point("in", PointRole::HandlerBegin),
+                Said::point("out", PointRole::HandlerEnd),
+                Said::point("send", PointRole::Send),
+                Said::point("run", PointRole::Run),
+                Said::point("round", PointRole::Round),
+            ],
+        ]
+        .concat();
+        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
+        Manifest::read(&image).unwrap().unwrap()
     }
 
     pub(crate) fn record(name: &str, tsc: u64, call: u64, detail: u64) -> Record {
@@ -311,7 +335,7 @@ pub(crate) mod tests {
             journal: Kept { entries, lost: 0 },
             ..Brought::default()
         });
-        Trace::new(brought.collect(), names(), 1000)
+        Trace::new(brought.collect(), names(), meanings(), 1000)
     }
 
     /// The detail of an IPI that is sent.
@@ -322,32 +346,35 @@ pub(crate) mod tests {
     #[test]
     fn handlers_nest_in_calls_and_ipis_find_their_takers() {
         let sender = vec![
-            record("many.enter", 10, 7, 0),
-            record("ipi.send", 20, 0, sent(1, 0xfc)),
-            record("irq.enter", 25, 0, 0xfb),
-            record("irq.exit", 28, 0, 0xfb),
-            record("ipi.send", 30, 0, sent(1, 0xfc)),
-            record("ipi.send", 32, 0, sent(1, 0xfb)),
-            record("ipi.send", 33, 0, sent(9, 0xfb)),
-            record("many.done", 40, 7, 0),
+            record("call", 10, 7, 0),
+            record("send", 20, 0, sent(1, 0xfc)),
+            record("in", 25, 0, 0xfb),
+            record("out", 28, 0, 0xfb),
+            record("send", 30, 0, sent(1, 0xfc)),
+            record("send", 32, 0, sent(1, 0xfb)),
+            record("send", 33, 0, sent(9, 0xfb)),
+            record("called", 40, 7, 0),
         ];
         let target = vec![
-            record("irq.enter", 15, 0, 0xfc),
-            record("irq.exit", 18, 0, 0xfc),
-            record("irq.enter", 35, 0, 0xfc),
-            record("queue.run", 36, 7, 0),
+            record("in", 15, 0, 0xfc),
+            record("out", 18, 0, 0xfc),
+            record("in", 35, 0, 0xfc),
+            record("run", 36, 7, 0),
         ];
         let timeline = Timeline::new(&trace(vec![(sender, vec![]), (target, vec![])]));
         let of = |cpu: usize| {
             let mine = timeline.stretches.iter().filter(move |it| it.cpu == cpu);
             mine.map(|it| (it.kind, it.from, it.to)).collect::<Vec<_>>()
         };
-        assert_eq!(of(0), [(Kind::CallMany, 10, 40), (Kind::Handler, 25, 28)]);
+        assert_eq!(of(0), [(Kind::Lane(0), 10, 40), (Kind::Handler, 25, 28)]);
         // The last has no end, and ends with the trace.
         assert_eq!(of(1), [(Kind::Handler, 15, 18), (Kind::Handler, 35, 40)]);
         let taken: Vec<_> = timeline.ipis.iter().map(|ipi| ipi.taken).collect();
         assert_eq!(taken, [Some(35), Some(35), None, None]);
         assert_eq!(timeline.instants.len(), 1);
+        let names = timeline.stretches.iter().map(|it| timeline.name(it));
+        let names: Vec<_> = names.collect();
+        assert_eq!(names[..2], ["call", "interrupt 0xfb"]);
     }
 
     #[test]
@@ -366,7 +393,7 @@ pub(crate) mod tests {
             stay(31, 40),
             became(41, State::Stalled(Stall::Held)),
         ];
-        let records = vec![record("irq.enter", 5, 0, 0), record("irq.exit", 50, 0, 0)];
+        let records = vec![record("in", 5, 0, 0), record("out", 50, 0, 0)];
         let timeline = Timeline::new(&trace(vec![(records, host)]));
         let stretches: Vec<_> = timeline
             .stretches

@@ -4,6 +4,7 @@
 use shared::trace::Record;
 
 use super::latency::nanoseconds;
+use super::meaning::{Meaning, Meanings};
 use crate::machine::journal::{Entry, Kept};
 
 /// Of the records, the part that may lie outside of their vCPU's stays in the guest for the two clocks to
@@ -17,6 +18,8 @@ pub struct Trace {
     pub cpus: Vec<CpuTrace>,
     /// The names of the guest's points, by their place in the section.
     pub points: Vec<String>,
+    /// What they mean.
+    pub meanings: Meanings,
     /// The guest's TSC, in kHz.
     pub tsc_khz: u32,
     /// Why there is nothing from the host, if so.
@@ -62,7 +65,12 @@ impl Default for Brought {
 
 impl Trace {
     /// Puts everything on one time line. If the clocks do not agree, what the host saw is left out, and said.
-    pub fn new(brought: Vec<Brought>, points: Vec<String>, tsc_khz: u32) -> Self {
+    pub fn new(
+        brought: Vec<Brought>,
+        points: Vec<String>,
+        meanings: Meanings,
+        tsc_khz: u32,
+    ) -> Self {
         let mut host_blind = None;
         let mut cpus = Vec::with_capacity(brought.len());
         for (id, mut one) in brought.into_iter().enumerate() {
@@ -95,15 +103,15 @@ impl Trace {
         Self {
             cpus,
             points,
+            meanings,
             tsc_khz,
             host_blind,
         }
     }
 
-    /// The name of the point of `record`, if there is one.
-    pub fn name(&self, record: &Record) -> Option<&str> {
-        let index = usize::try_from(record.point).ok()?;
-        self.points.get(index).map(String::as_str)
+    /// What the point of `record` means, if there is one.
+    pub fn meaning(&self, record: &Record) -> Option<Meaning> {
+        self.meanings.of(record.point)
     }
 
     /// The first and the last time in it, if anything is.
@@ -210,7 +218,12 @@ mod tests {
 
     #[test]
     fn host_and_guest_are_put_on_one_line() {
-        let trace = Trace::new(vec![brought(&[1150, 1110, 1310, 1555], 1000)], vec![], 1);
+        let trace = Trace::new(
+            vec![brought(&[1150, 1110, 1310, 1555], 1000)],
+            vec![],
+            Meanings::default(),
+            1,
+        );
         assert_eq!(trace.host_blind, None);
         assert_eq!(trace.cpus[0].host[1], stay(1300, 1400));
         assert_eq!(trace.cpus[0].records[0].tsc, 1110);
@@ -223,7 +236,8 @@ mod tests {
             (&[1150, 1210, 1250, 1450, 1470][..], 1000),
             (&[50_000, 50_010, 50_100][..], 0),
         ] {
-            let trace = Trace::new(vec![brought(times, offset)], vec![], 1);
+            let cpus = vec![brought(times, offset)];
+            let trace = Trace::new(cpus, vec![], Meanings::default(), 1);
             assert!(trace.host_blind.is_some(), "{times:?}");
             assert!(trace.cpus[0].host.is_empty());
             assert_eq!(trace.cpus[0].records.len(), times.len());
@@ -232,6 +246,8 @@ mod tests {
 
     #[test]
     fn an_empty_trace_has_no_span() {
-        assert_eq!(Trace::new(vec![Brought::default()], vec![], 0).span(), None);
+        let cpus = vec![Brought::default()];
+        let trace = Trace::new(cpus, vec![], Meanings::default(), 0);
+        assert_eq!(trace.span(), None);
     }
 }

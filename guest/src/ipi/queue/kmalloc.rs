@@ -23,7 +23,6 @@ use kit::sync::irq::irqs_off;
 use kit::sync::mask::{CpuMask, Targets};
 use kit::sync::rcu::GracePeriod;
 use kit::sync::spin::SpinLock;
-use shared::lab::Oracle;
 
 use super::ManyQueue;
 use crate::ipi::csd::Call;
@@ -33,6 +32,7 @@ use crate::ipi::list::{ElementList, End};
 use crate::ipi::memory::{Cell, NoMemory, Pool};
 use crate::ipi::single::Singles;
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 use crate::vectors::MANY;
 
 /// Elements on the heap per CPU. In use they are few; those that wait for their grace period are not.

@@ -15,13 +15,13 @@ use kit::platform::{CpuId, Platform};
 use kit::probe;
 use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::mask::{CpuMask, Targets};
-use shared::lab::Oracle;
 
 use super::ManyQueue;
 use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 use crate::vectors::MANY;
 
 /// No descriptor: the end of a list.

@@ -19,7 +19,6 @@ use kit::probe;
 use kit::sync::atomic::{Ordering, fence};
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::{CpuMask, Targets};
-use shared::lab::Oracle;
 
 use super::ManyQueue;
 use crate::ipi::csd::Call;
@@ -28,6 +27,7 @@ use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 use crate::vectors::MANY;
 
 /// See the module's description.

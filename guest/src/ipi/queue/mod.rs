@@ -18,7 +18,7 @@ use kit::declare_values;
 use kit::manifest::Record;
 use kit::platform::Platform;
 use kit::sync::mask::{CpuMask, Targets};
-use shared::manifest::PointRole;
+use shared::manifest::{Measure, PointRole};
 
 use super::csd::Call;
 use super::hotplug::Notifier;
@@ -58,7 +58,7 @@ pub trait ManyQueue<P: Platform>: Notifier<P> + Send + Sync {
 
 declare! {
     Record::point("queue.run", PointRole::Run),
-    Record::word("queue", "The design that carries calls to many."),
+    Record::word("queue", "The design that carries calls to many.").measured_as(Measure::Design),
 }
 declare_values!("queue", QueueKind, BROKEN if is_broken);
 

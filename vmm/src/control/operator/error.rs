@@ -62,7 +62,7 @@ pub enum OperatorError {
     NoTrace,
     /// The guest's workload is its own.
     #[error(
-        "this guest's workload takes no commands; append workload=puppet for one that does, or quit to end it"
+        "this guest's workload takes no commands; ask with --append for one that does, or quit to end it"
     )]
     TakesNoCommands,
     /// No CPU of this guest can be told that.

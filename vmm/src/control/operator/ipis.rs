@@ -106,7 +106,9 @@ impl Operator {
         let what = || {
             let hint = match self.wire.is_used() {
                 true => "",
-                false => " (none has come this way so far: append transport=wire)",
+                false => {
+                    " (none has come this way so far: ask the guest, with --append, to send that way)"
+                }
             };
             format!("{count} IPIs from CPU {from} to CPU {to} on the wire{hint}")
         };

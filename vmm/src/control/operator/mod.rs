@@ -43,7 +43,7 @@ use crate::stats::window::Meter;
 use commands::Commands;
 pub use commands::{Done, Ticket};
 pub use error::OperatorError;
-pub use expected::{Expected, NoSuchOracle, oracle};
+pub use expected::Expected;
 pub use machine_side::Transit;
 use news::News;
 pub use news::Wait;

@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 
 use shared::ledger::CallId;
-use shared::mailbox::WAKE_VECTOR;
 use shared::ports::Dispatch;
 
 use super::{Done, Operator, OperatorError, Ticket, Wait};
@@ -48,7 +47,7 @@ impl Operator {
         let ticket = self.wait(wait, what, || self.commands.post(cpu, command).ok())?;
         let arrived = self.deliver(Dispatch {
             target: cpu,
-            vector: WAKE_VECTOR,
+            vector: self.manifest().wake_vector(),
         })?;
         self.added.fetch_add(arrived.into(), Ordering::Relaxed);
         Ok(ticket)

@@ -123,9 +123,9 @@ impl Watches {
     }
 
     /// Has every CPU write into the trace that it comes to a point with one of these names; those there are.
-    pub fn trace(&self, names: &[&str]) {
+    pub fn trace(&self, names: &[String]) {
         let mut wanted = self.wanted();
-        let is_meant = |name: &str| names.contains(&name);
+        let is_meant = |name: &String| names.contains(name);
         let traced = self.points.iter().filter(|point| is_meant(&point.name));
         wanted.traced = traced.map(|point| point.index).collect();
         self.points

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use shared::ledger::CallId;
 
-use super::{Expected, Operator, OperatorError, Wait};
+use super::{Operator, OperatorError, Wait};
 use crate::control::Ending;
 use crate::cpus::CpuSet;
+use crate::lab::oracles::{self, NoSuchOracle};
 use crate::lab::{Counted, Record};
 use crate::machine::pausing::PauseError;
 use crate::stats::window::Window;
@@ -72,12 +73,8 @@ impl Operator {
     /// [`OperatorError::NoTrace`] if the machine was started without one.
     pub fn trace(&self, on: bool) -> Result<(), OperatorError> {
         let tracer = self.tracer.as_ref().ok_or(OperatorError::NoTrace)?;
-        let points = if on {
-            tracer.points_when_on()
-        } else {
-            Vec::new()
-        };
-        self.watches.trace(&points);
+        let points = if on { tracer.points_when_on() } else { &[] };
+        self.watches.trace(points);
         tracer.turn(on);
         Ok(())
     }
@@ -87,9 +84,24 @@ impl Operator {
         self.lab.record(call)
     }
 
-    /// Says what the run is expected to break.
-    pub fn expect(&self, change: impl FnOnce(&mut Expected)) {
-        change(&mut self.expected());
+    /// Says that the oracle of that name has to find something.
+    ///
+    /// # Errors
+    /// [`NoSuchOracle`] lists those there are.
+    pub fn must_break(&self, oracle: &str) -> Result<(), NoSuchOracle> {
+        oracles::check(self.manifest(), oracle)?;
+        self.expected().must(oracle);
+        Ok(())
+    }
+
+    /// Says that the oracle of that name may find something.
+    ///
+    /// # Errors
+    /// As [`Operator::must_break`].
+    pub fn may_break(&self, oracle: &str) -> Result<(), NoSuchOracle> {
+        oracles::check(self.manifest(), oracle)?;
+        self.expected().may(oracle);
+        Ok(())
     }
 
     /// Says which CPUs take no part in the end. Those that were named before do again.

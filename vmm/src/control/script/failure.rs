@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rhai::{Dynamic, Engine, EvalAltResult, Position};
 
 use crate::control::operator::OperatorError;
+use crate::lab::oracles::NoSuchOracle;
 
 /// What kind of end it is, which decides the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +174,13 @@ impl From<OperatorError> for Box<EvalAltResult> {
             _ => Kind::Bad,
         };
         throw(kind, error.to_string())
+    }
+}
+
+/// Stops the script because of an oracle that there is not.
+impl From<NoSuchOracle> for Box<EvalAltResult> {
+    fn from(error: NoSuchOracle) -> Self {
+        bad(error.to_string())
     }
 }
 

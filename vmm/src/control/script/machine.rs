@@ -7,7 +7,6 @@ use rhai::{Array, Dynamic, Engine, EvalAltResult, Map};
 
 use super::failure::{bad, small, unmet};
 use super::{Stage, Wanted};
-use crate::control::operator::oracle;
 use crate::cpus::CpuSet;
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
@@ -68,9 +67,13 @@ pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
         equal(&seen, &wanted, what)
     });
     let s = on(stage);
-    engine.register_fn("must_break", move |name: &str| s.expect_oracle(name, true));
+    engine.register_fn("must_break", move |oracle: &str| -> Answer<()> {
+        Ok(s.operator()?.must_break(oracle)?)
+    });
     let s = on(stage);
-    engine.register_fn("may_break", move |name: &str| s.expect_oracle(name, false));
+    engine.register_fn("may_break", move |oracle: &str| -> Answer<()> {
+        Ok(s.operator()?.may_break(oracle)?)
+    });
     let s = on(stage);
     engine.register_fn("abandon", move |cpus: Array| -> Answer<()> {
         Ok(s.operator()?.abandon(set(cpus)?)?)
@@ -85,18 +88,6 @@ impl Stage {
         let limit =
             limit.ok_or_else(|| bad(format!("{seconds} is no number of seconds to wait")))?;
         self.limit.set(limit);
-        Ok(())
-    }
-
-    fn expect_oracle(&self, name: &str, must: bool) -> Answer<()> {
-        let oracle = oracle(name).map_err(|error| bad(error.to_string()))?;
-        self.operator()?.expect(|expected| {
-            if must {
-                expected.must(oracle);
-            } else {
-                expected.may(oracle);
-            }
-        });
         Ok(())
     }
 }

@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use shared::ledger::CallId;
 
-use crate::control::operator::{Operator, OperatorError, Ticket, Wait, Watch, counters, oracle};
+use crate::control::operator::{Operator, OperatorError, Ticket, Wait, Watch, counters};
 use crate::cpus::CpuSet;
 use crate::lab::judge::CallName;
+use crate::lab::oracles::NoSuchOracle;
 use crate::machine::holding::HeldBy;
 use crate::machine::tally::REASONS;
 use crate::manifest::Deed;
@@ -174,6 +175,9 @@ enum Refusal {
     /// It is none.
     #[error("{0}")]
     Bad(String),
+    /// It names an oracle that there is not.
+    #[error(transparent)]
+    Oracle(#[from] NoSuchOracle),
     /// There is no machine at this moment.
     #[error("there is no machine at this moment")]
     NoMachine,
@@ -186,7 +190,9 @@ impl Refusal {
     /// The word by which programs tell refusals apart.
     fn kind(&self) -> &'static str {
         match self {
-            Self::Bad(_) | Self::Operator(OperatorError::Tell(_)) => "bad-request",
+            Self::Bad(_) | Self::Oracle(_) | Self::Operator(OperatorError::Tell(_)) => {
+                "bad-request"
+            }
             Self::NoMachine | Self::Operator(OperatorError::Over(_)) => "over",
             Self::Operator(OperatorError::TimedOut { .. }) => "timed-out",
             Self::Operator(_) => "refused",
@@ -359,14 +365,8 @@ fn obey(
         Request::WireDeliver { from, to, nth } => operator.wire_deliver(from, to, nth)?,
         Request::WireLose { from, to, nth } => operator.wire_lose(from, to, nth)?,
         Request::Stats {} => return Ok(stats(&operator)),
-        Request::MustBreak { oracle } => {
-            let oracle = named(&oracle)?;
-            operator.expect(|expected| expected.must(oracle));
-        }
-        Request::MayBreak { oracle } => {
-            let oracle = named(&oracle)?;
-            operator.expect(|expected| expected.may(oracle));
-        }
+        Request::MustBreak { oracle } => operator.must_break(&oracle)?,
+        Request::MayBreak { oracle } => operator.may_break(&oracle)?,
         Request::Abandon { cpus } => {
             operator.abandon(cpu_set(cpus)?)?;
         }
@@ -375,10 +375,6 @@ fn obey(
         Request::Quit {} => operator.quit(),
     }
     nothing
-}
-
-fn named(name: &str) -> Result<shared::lab::Oracle, Refusal> {
-    oracle(name).map_err(|error| Refusal::Bad(error.to_string()))
 }
 
 fn state(name: &str) -> Answer {

@@ -16,8 +16,12 @@ use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Way;
 use crate::explore::specimen::{SpecimenError, State, Stop};
 
-/// CPUs whose choices fit into a [`Set`]; those of the others are never in one.
-const IN_SET: usize = 32;
+/// Which choice has which place in a [`Set`]: of each CPU to go on, and to take one of some vectors. Those for which
+/// there is no room are never in one.
+#[derive(Debug)]
+struct Places {
+    vectors: Vec<u8>,
+}
 
 /// Searches `shard`'s part of the orders, from the beginning.
 ///
@@ -28,6 +32,7 @@ pub fn search(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<End,
     until_sound(hunt, |hunt| {
         *seen = Seen::default();
         hunt.counts.ends = 0;
+        let places = Places::of(hunt.specimen.vectors());
         let Frontier { mine, all } = frontier::expand(hunt, seen, shard)?;
         // The first shard also says what the states lead to that are of no shard alone.
         let mut from: BTreeSet<_> = mine.iter().map(|root| root.state.key()).collect();
@@ -35,7 +40,12 @@ pub fn search(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<End,
             from.extend(&all);
         }
         for root in mine {
-            walk(hunt, &mut Exhaustive { seen, reduces }, root)?;
+            let mut search = Exhaustive {
+                seen,
+                reduces,
+                places: &places,
+            };
+            walk(hunt, &mut search, root)?;
         }
         hunt.comes_round |= seen.links.has_round();
         if shard != Shard::WHOLE {
@@ -51,6 +61,7 @@ struct Exhaustive<'a> {
     seen: &'a mut Seen,
     /// Whether choices are put to sleep: only where it is known what they touch.
     reduces: bool,
+    places: &'a Places,
 }
 
 /// What is kept of a state on the way.
@@ -72,8 +83,8 @@ impl Walker for Exhaustive<'_> {
         if !self.reduces {
             return Some((choice, (state.key(), 0)));
         }
-        let asleep = still_asleep(state, kept.asleep, choice);
-        kept.asleep |= bit(choice);
+        let asleep = self.still_asleep(state, kept.asleep, choice);
+        kept.asleep |= self.places.bit(choice);
         Some((choice, (state.key(), asleep)))
     }
 
@@ -88,12 +99,13 @@ impl Walker for Exhaustive<'_> {
             self.seen.links.add(from, state.key());
         }
         let asleep = by.map_or(0, |(_, asleep)| asleep);
+        let bit = |choice: &Choice| self.places.bit(*choice);
         let mut todo = hunt.specimen.choices();
         let asleep = match self.seen.states.entry(state.key()) {
             Occupied(mut known) => {
                 let before = *known.get();
                 *known.get_mut() = before & asleep;
-                todo.retain(|it| bit(*it) & before & !asleep != 0);
+                todo.retain(|it| bit(it) & before & !asleep != 0);
                 before & asleep
             }
             Vacant(place) => {
@@ -103,7 +115,7 @@ impl Walker for Exhaustive<'_> {
                     self.seen.ends.push(state.key());
                     return Entry::End;
                 }
-                todo.retain(|it| bit(*it) & asleep == 0);
+                todo.retain(|it| bit(it) & asleep == 0);
                 asleep
             }
         };
@@ -115,49 +127,65 @@ impl Walker for Exhaustive<'_> {
     }
 }
 
-/// The place of a choice in a [`Set`]; none for those that are never in one.
-fn bit(choice: Choice) -> Set {
-    let kind = match choice.takes {
-        None => 0,
-        Some(0xfb) => 1,
-        Some(0xfc) => 2,
-        Some(0xfd) => 3,
-        Some(_) => return 0,
-    };
-    if choice.cpu < IN_SET {
-        1 << (choice.cpu * 4 + kind)
-    } else {
-        0
+impl Exhaustive<'_> {
+    /// Those of `asleep` that `taken` does not touch: they can sleep on behind it.
+    fn still_asleep(&self, state: &State, asleep: Set, taken: Choice) -> Set {
+        let taken_touches = touches(state, taken);
+        let mut still = 0;
+        let mut rest = asleep;
+        while rest != 0 {
+            let place = rest.trailing_zeros();
+            rest &= rest - 1;
+            let sleeper = self.places.choice(place);
+            if sleeper.cpu != taken.cpu && !collide(&touches(state, sleeper), &taken_touches) {
+                still |= 1 << place;
+            }
+        }
+        still
     }
 }
 
-fn choice(bit: u32) -> Choice {
-    let takes = match bit % 4 {
-        0 => None,
-        1 => Some(0xfb),
-        2 => Some(0xfc),
-        _ => Some(0xfd),
-    };
-    Choice {
-        cpu: (bit / 4) as usize,
-        takes,
-    }
-}
-
-/// Those of `asleep` that `taken` does not touch: they can sleep on behind it.
-fn still_asleep(state: &State, asleep: Set, taken: Choice) -> Set {
-    let taken_touches = touches(state, taken);
-    let mut still = 0;
-    let mut rest = asleep;
-    while rest != 0 {
-        let place = rest.trailing_zeros();
-        rest &= rest - 1;
-        let sleeper = choice(place);
-        if sleeper.cpu != taken.cpu && !collide(&touches(state, sleeper), &taken_touches) {
-            still |= 1 << place;
+impl Places {
+    fn of(vectors: &[u8]) -> Self {
+        Self {
+            vectors: vectors.to_vec(),
         }
     }
-    still
+
+    /// Places that each CPU has.
+    fn each(&self) -> usize {
+        1 + self.vectors.len()
+    }
+
+    /// CPUs that have some.
+    fn cpus(&self) -> usize {
+        Set::BITS as usize / self.each()
+    }
+
+    /// The place of a choice, as a set of its own; an empty one if it has none.
+    fn bit(&self, choice: Choice) -> Set {
+        let kind = match choice.takes {
+            None => Some(0),
+            Some(vector) => {
+                let place = self.vectors.iter().position(|it| *it == vector);
+                place.map(|place| 1 + place)
+            }
+        };
+        match kind {
+            Some(kind) if choice.cpu < self.cpus() => 1 << (choice.cpu * self.each() + kind),
+            _ => 0,
+        }
+    }
+
+    /// The choice that has a place.
+    fn choice(&self, place: u32) -> Choice {
+        let place = place as usize;
+        let takes = (place % self.each()).checked_sub(1);
+        Choice {
+            cpu: place / self.each(),
+            takes: takes.map(|vector| self.vectors[vector]),
+        }
+    }
 }
 
 /// What a choice touches that others can touch.
@@ -211,26 +239,22 @@ mod tests {
 
     #[test]
     fn each_choice_has_a_place_of_its_own() {
-        for cpu in 0..IN_SET {
-            for takes in [None, Some(0xfb), Some(0xfc), Some(0xfd)] {
-                let one = Choice { cpu, takes };
-                assert_eq!(choice(bit(one).trailing_zeros()), one);
+        for vectors in [&[][..], &[0xf3], &[0xf1, 0xf4, 0xfd], &[0xf0; 16]] {
+            let places = Places::of(vectors);
+            for cpu in 0..places.cpus() {
+                let takes = vectors.iter().take(3).map(|vector| Some(*vector));
+                for takes in takes.chain([None]) {
+                    let one = Choice { cpu, takes };
+                    let place = places.bit(one).trailing_zeros();
+                    assert_eq!(places.choice(place), one);
+                }
+            }
+            let without = [(places.cpus(), None), (0, Some(0xf2))];
+            for (cpu, takes) in without {
+                assert_eq!(places.bit(Choice { cpu, takes }), 0);
             }
         }
-        assert_eq!(
-            bit(Choice {
-                cpu: IN_SET,
-                takes: None
-            }),
-            0
-        );
-        assert_eq!(
-            bit(Choice {
-                cpu: 0,
-                takes: Some(0xf1)
-            }),
-            0
-        );
+        assert_eq!(Places::of(&[0xf1, 0xf4, 0xfd]).cpus(), 32);
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub trait Subject {
     /// A stop in words.
     fn describe(&self, at: Stop) -> String;
 
+    /// The vectors by which CPUs tell each other of something to do. A search may pay less heed to others.
+    fn vectors(&self) -> &[u8];
+
     /// The choices there are. None means that nothing can go on.
     fn choices(&self) -> Vec<Choice>;
 

@@ -23,6 +23,10 @@ impl Subject for Specimen {
         self.describe(at)
     }
 
+    fn vectors(&self) -> &[u8] {
+        &self.vectors
+    }
+
     fn choices(&self) -> Vec<Choice> {
         self.choices()
     }

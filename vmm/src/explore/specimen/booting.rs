@@ -7,16 +7,17 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use shared::lab::Contexts;
-use shared::mailbox::WAKE_VECTOR;
+use shared::manifest::VectorRole;
 use shared::probe::{Arms, HELD};
 use shared::stop::{self};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::stopped::{at_rest, bit};
+use super::stopped::{FIRST_VECTOR, at_rest, bit};
 use super::{Known, Setup, Specimen, SpecimenError, State, kvm, stacks};
 use crate::cpus::CpuSet;
 use crate::explore::schedule::Granularity;
 use crate::explore::until::Until;
+use crate::explore::{manifest, words};
 use crate::lab::Lab;
 use crate::machine::image::Image;
 use crate::machine::kick::Alarm;
@@ -38,9 +39,6 @@ pub(super) const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks whether the boot is to be given up.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How the guest is told to behave so that only the order of its CPUs decides what happens.
-pub(super) const FIXED_WORDS: &str = "workload=puppet transport=wire self-ipi=wire clock=stopped";
-
 impl Specimen {
     /// Boots the machine, up to where every CPU waits for its first command. It goes on, then and later, for as
     /// long as `until` says.
@@ -49,17 +47,18 @@ impl Specimen {
     /// [`SpecimenError`] says what is in the way.
     pub fn boot(setup: &Setup<'_>, until: Until) -> Result<Self, SpecimenError> {
         let points = Points::read(setup.image.bytes()).map_err(MachineError::from)?;
-        let manifest = Manifest::of(setup.image).map_err(MachineError::from)?;
-        let manifest = Arc::new(manifest.unwrap_or_default());
+        let manifest = Arc::new(manifest(setup.image)?);
         let programs = setup.case.commands(&manifest)?;
         if manifest.ending(CpuSet::default()).is_none() {
             return Err(SpecimenError::NoEnding);
         }
+        let vectors = vectors(&manifest)?;
         let known = Known::find(&points, setup.granularity)?;
         let vcpus = setup.case.cpus;
         let pages = shared::lab::Layout::new(vcpus).expect("a case has as many CPUs as a lab can");
         let layout = smallest(setup.image, vcpus, pages.size).map_err(MachineError::from)?;
-        let words = format!("{} {} {FIXED_WORDS}", setup.case.append, setup.append);
+        let fixed = words::set(&manifest);
+        let words = format!("{} {} {fixed}", setup.case.append, setup.append);
         let line =
             boot::command_line(words.trim(), layout.lab.start).map_err(MachineError::from)?;
         let machine = Machine::build(&Parts {
@@ -82,6 +81,7 @@ impl Specimen {
                 .map(|cpu| at_rest(serial.regs(cpu)))
                 .collect(),
             programs,
+            vectors,
             unobserved: lab.unobserved_pages(),
             origin: Vec::new(),
             origin_cpus: Vec::new(),
@@ -128,10 +128,11 @@ impl Specimen {
         self.serial
             .forget_written()
             .map_err(kvm("say which pages were written"))?;
+        let wake = self.lab.manifest().wake_vector();
         for cpu in 0..self.cpus.len() {
             if self.give(cpu) {
                 // It sleeps, and looks for commands when it is woken.
-                self.cpus[cpu].pending |= bit(WAKE_VECTOR);
+                self.cpus[cpu].pending |= bit(wake);
             }
         }
         self.origin_cpus = self.serial.capture().map_err(kvm("show all of a vCPU"))?;
@@ -161,6 +162,23 @@ impl Specimen {
         }
         hash.digest128()
     }
+}
+
+/// The vectors by which CPUs tell each other of something to do, and by which they are told by us.
+fn vectors(manifest: &Manifest) -> Result<Vec<u8>, SpecimenError> {
+    if let Some(vector) = manifest.vectors.iter().find(|it| it.number < FIRST_VECTOR) {
+        return Err(SpecimenError::Vector {
+            name: vector.name.clone(),
+            number: vector.number,
+        });
+    }
+    let tells = |role| matches!(role, VectorRole::Call | VectorRole::Wake);
+    let own = manifest.vectors.iter().filter(|it| tells(it.role));
+    let mut vectors: Vec<_> = own.map(|it| it.number).collect();
+    vectors.push(manifest.wake_vector());
+    vectors.sort_unstable();
+    vectors.dedup();
+    Ok(vectors)
 }
 
 /// A layout with little more RAM than is needed: all of it is copied.
@@ -301,4 +319,32 @@ pub(super) fn drain(serial: &mut Serial, idle: u64, until: &Until) -> Result<(),
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::manifest::{Record, SECTION};
+    use zerocopy::IntoBytes;
+
+    fn manifest(vectors: &[Record]) -> Manifest {
+        let records = [&[Record::guest("test", "1", "")], vectors].concat();
+        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
+        Manifest::read(&image).unwrap().unwrap()
+    }
+
+    #[test]
+    fn cpus_are_told_by_the_vectors_that_the_guest_has_for_that() {
+        let of = |number, name, role| Record::vector(number, name, role, "");
+        let told = manifest(&[
+            of(0xf2, "up", VectorRole::Wake),
+            of(0xf1, "told", VectorRole::Call),
+            of(0xf0, "done", VectorRole::Last),
+        ]);
+        assert_eq!(vectors(&told).unwrap(), [0xf1, 0xf2]);
+        assert_eq!(vectors(&Manifest::default()).unwrap().len(), 1);
+        let low = manifest(&[of(0x40, "low", VectorRole::Call)]);
+        let error = vectors(&low).unwrap_err().to_string();
+        assert!(error.contains("\"low\" is 0x40"), "{error}");
+    }
 }

@@ -1,10 +1,9 @@
 //! What breaks: names of oracles, and sentences. Plain data.
 
-use shared::lab::Oracle;
-
 use crate::cpus::CpuSet;
 use crate::explore::schedule::Turn;
 use crate::lab::judgement::{Judgement, NOT_BELIEVED};
+use crate::manifest::Manifest;
 
 /// What broke, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +18,10 @@ pub struct Breach {
 const LIVELOCK: &str = "livelock";
 
 impl Breach {
+    /// The name of what a handler does that lets itself be interrupted. The explorer sees it
+    /// whatever the guest watches.
+    pub const INTERRUPTS_ON: &str = "interrupts-on";
+
     /// Whether it is that there is no end, and nothing else.
     pub fn is_livelock(&self) -> bool {
         self.names == [LIVELOCK]
@@ -31,8 +34,8 @@ impl Breach {
         }
     }
 
-    /// What `judgement` says is broken, if anything is.
-    pub(super) fn of(judgement: &Judgement) -> Option<Self> {
+    /// What `judgement` says is broken, if anything is, of a guest that says this of itself.
+    pub(super) fn of(judgement: &Judgement, manifest: &Manifest) -> Option<Self> {
         let mut breach = Self {
             names: Vec::new(),
             texts: Vec::new(),
@@ -41,18 +44,15 @@ impl Breach {
             breach.add(NOT_BELIEVED, contradiction.clone());
         }
         for finding in &judgement.findings {
-            let found = crate::report::found_by_guest(*finding);
-            // One that there is not is a contradiction.
-            if let Ok(oracle) = Oracle::try_from(finding.oracle) {
-                breach.add(oracle.name(), found.text);
-            }
+            let found = crate::report::found_by_guest(*finding, manifest);
+            breach.add(&found.oracle, found.text);
         }
         for found in &judgement.breaches.first {
-            breach.add(found.oracle.name(), found.text.clone());
+            breach.add(found.property.name(), found.text.clone());
         }
         // Those of which no sentence was kept.
         for oracle in judgement.oracles() {
-            breach.add_name(oracle.name());
+            breach.add_name(oracle);
         }
         (!breach.names.is_empty()).then_some(breach)
     }
@@ -107,6 +107,8 @@ impl Breach {
 mod tests {
     use super::*;
     use crate::lab::Lab;
+    use crate::lab::counts::tests::manifest;
+    use crate::lab::oracles::tests::{TORN, WRONG_CPU};
     use shared::lab::Layout;
     use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -116,17 +118,23 @@ mod tests {
         let size = usize::try_from(layout.size).unwrap();
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).unwrap();
         let lab = Lab::prepare(memory.clone(), 0, layout).unwrap();
-        let judge = || Breach::of(&Judgement::on_the_way(&lab));
-        assert_eq!(judge(), None);
-        for oracle in [Oracle::WrongCpu, Oracle::LeftLocked] {
-            let at = layout.found.entry(oracle as u64).unwrap();
+        let lab = lab.knowing(manifest());
+        let judge = |lab: &Lab| Breach::of(&Judgement::on_the_way(lab), lab.manifest());
+        let find = |oracle: u32| {
+            let at = layout.found.entry(oracle.into()).unwrap();
             memory.write_obj(1_u64, GuestAddress(at)).unwrap();
-        }
-        assert_eq!(judge().unwrap().names, ["left-locked", "wrong-cpu"]);
-        // An oracle that there is not.
-        let at = layout.found.entry(0).unwrap();
-        memory.write_obj(1_u64, GuestAddress(at)).unwrap();
-        let names = judge().unwrap().names;
-        assert_eq!(names, ["left-locked", NOT_BELIEVED, "wrong-cpu"]);
+        };
+        assert_eq!(judge(&lab), None);
+        find(WRONG_CPU);
+        find(TORN);
+        assert_eq!(judge(&lab).unwrap().names, ["torn", "wrong-cpu"]);
+        // What there cannot be.
+        find(0);
+        let names = judge(&lab).unwrap().names;
+        assert_eq!(names, [NOT_BELIEVED, "torn", "wrong-cpu"]);
+        // Nor this, which is told as well.
+        find(7);
+        let names = judge(&lab).unwrap().names;
+        assert_eq!(names, [NOT_BELIEVED, "oracle-7", "torn", "wrong-cpu"]);
     }
 }

@@ -2,12 +2,11 @@
 //! end, and what we find in its ledger.
 
 use shared::exit::ExitCode;
-use shared::mailbox::WAKE_VECTOR;
 
 use super::stepping::Patience;
 use super::{Breach, Specimen, SpecimenError, Stop, kvm};
 use crate::cpus::CpuSet;
-use crate::lab::judge;
+use crate::lab::judge::{self, Property};
 use crate::lab::judgement::Judgement;
 use crate::machine::serial::Halt;
 
@@ -19,7 +18,7 @@ impl Specimen {
         if word >> (at % 8 * 8) & u64::from(u32::MAX) == 0 {
             return None;
         }
-        Breach::of(&Judgement::on_the_way(&self.lab))
+        Breach::of(&Judgement::on_the_way(&self.lab), self.lab.manifest())
     }
 
     pub(super) fn with_console(&self, text: String) -> String {
@@ -48,7 +47,12 @@ impl Specimen {
         for open in judge::open_calls(&self.lab).first {
             let record = &open.0;
             let is_lost = !record.targets.without(&record.ran).is_empty();
-            breach.add(if is_lost { "lost" } else { "hang" }, open.to_string());
+            let name = if is_lost {
+                Property::Lost.name()
+            } else {
+                "hang"
+            };
+            breach.add(name, open.to_string());
         }
         Ok(Some(breach))
     }
@@ -115,7 +119,7 @@ impl Specimen {
                     .map_err(kvm("deliver an interrupt"))?;
             }
             self.serial
-                .interrupt(cpu, WAKE_VECTOR)
+                .interrupt(cpu, self.lab.manifest().wake_vector())
                 .map_err(kvm("deliver an interrupt"))?;
         }
         let mut patience = Patience::default();
@@ -183,6 +187,7 @@ impl Specimen {
 
     /// What the guest found at its end, and what we find in the ledger.
     pub(super) fn verdict(&self) -> Option<Breach> {
-        Breach::of(&Judgement::on_end(&self.lab, &CpuSet::default()))
+        let judgement = Judgement::on_end(&self.lab, &CpuSet::default());
+        Breach::of(&judgement, self.lab.manifest())
     }
 }

@@ -41,12 +41,14 @@ use crate::machine::state::CpuState;
 use crate::machine::symbols::Symbols;
 use crate::machine::threads::CrewError;
 use crate::machine::vm::HostError;
+use crate::manifest::Manifest;
 
 use booting::BOOT_LIMIT;
 pub use breach::Breach;
 use keeping::Kept;
 pub use keeping::State;
 pub use stepping::ENDLESS;
+use stopped::FIRST_VECTOR;
 pub use stopped::{Stop, Stopped};
 
 /// Why there is no specimen, or why it cannot go on.
@@ -84,6 +86,17 @@ pub enum SpecimenError {
          schedule can be judged"
     )]
     NoEnding,
+    /// A search has no room for a vector of the guest.
+    #[error(
+        "the guest's vector \"{name}\" is {number:#x}, and a search knows of {FIRST_VECTOR:#x} to 0xff whether they \
+         are pending; give it one of those"
+    )]
+    Vector {
+        /// Its name.
+        name: String,
+        /// Its number.
+        number: u8,
+    },
     /// The guest ended before it could be told anything.
     #[error("the guest ended before its CPUs were ready: {0}")]
     NotReady(String),
@@ -197,6 +210,8 @@ pub struct Specimen {
     contexts: Vec<Contexts>,
     /// By CPU: where the guest counts the loops it waits in.
     waits_at: Vec<u64>,
+    /// The vectors by which CPUs are told of something to do.
+    vectors: Vec<u8>,
     /// Whether a vCPU is more than its general registers say, since the guest died or ended on it.
     is_hurt: bool,
     cpus: Vec<Stopped>,
@@ -222,6 +237,11 @@ pub struct Specimen {
 }
 
 impl Specimen {
+    /// What the guest says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        self.lab.manifest()
+    }
+
     /// A number that tells this beginning from that of another boot, or on another host.
     pub fn beginning(&self) -> u128 {
         self.beginning

@@ -1,7 +1,6 @@
 //! One step: which there are, and what a CPU does from one stop to the next. Who takes the next one is for others
 //! to choose.
 
-use shared::lab::Oracle;
 use shared::probe::{Arms, HELD};
 use shared::stop::{self, Access, Kind};
 
@@ -243,7 +242,7 @@ impl Specimen {
         let is_on = stopped.in_handler && stopped.regs.rflags & INTERRUPT_FLAG != 0;
         is_on.then(|| {
             let text = format!("a handler of CPU {cpu} runs with interrupts enabled");
-            Breach::new(Oracle::InterruptsOn.name(), text)
+            Breach::new(Breach::INTERRUPTS_ON, text)
         })
     }
 

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::waiting::{Depth, Turns};
 use crate::explore::sharing::{Sharing, Way, Who};
 
-/// The first of the vectors that can be pending; the others come behind it.
+/// The first of the vectors that can be pending in a search; the others come behind it.
 pub(super) const FIRST_VECTOR: u8 = 0xf0;
 
 pub(super) const INTERRUPT_FLAG: u64 = 1 << 9;

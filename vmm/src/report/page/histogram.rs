@@ -12,7 +12,7 @@ const PER_DECADE: u32 = 10;
 /// Times of one kind.
 #[derive(Debug, Serialize)]
 pub(super) struct Histogram {
-    name: &'static str,
+    name: String,
     per_decade: u32,
     /// Place and number of times; place p begins at 10^(p / per_decade) ns. Place 0 has all that are shorter, too.
     bins: Vec<(u32, u64)>,
@@ -21,7 +21,7 @@ pub(super) struct Histogram {
 
 impl Histogram {
     /// A histogram of `times` by a TSC of `tsc_khz`; `None` if there are none.
-    pub fn new(name: &'static str, times: &Times, tsc_khz: u32) -> Option<Self> {
+    pub fn new(name: &str, times: &Times, tsc_khz: u32) -> Option<Self> {
         let spread = times.spread(tsc_khz)?;
         let mut bins = BTreeMap::new();
         for (low, high, count) in times.buckets() {
@@ -31,7 +31,7 @@ impl Histogram {
             *bins.entry(place).or_insert(0) += count;
         }
         Some(Self {
-            name,
+            name: name.to_owned(),
             per_decade: PER_DECADE,
             bins: bins.into_iter().collect(),
             spread,

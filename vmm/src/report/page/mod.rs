@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::Report;
+use super::traced::waited;
 use crate::stats::latency::Latencies;
 use crate::stats::timeline::Timeline;
 use crate::stats::trace::Trace;
@@ -113,10 +114,12 @@ impl<'a> Document<'a> {
             let all = [
                 ("IPI sent to handler", &latencies.ipi),
                 ("call to last run", &latencies.call),
-                ("csd wait", &latencies.csd_wait),
             ];
+            let waited = waited(trace, &latencies);
+            let waits = waited.iter().map(|it| (it.lane.as_str(), &it.times));
             let histograms = all
                 .into_iter()
+                .chain(waits)
                 .filter_map(|(name, times)| Histogram::new(name, times, trace.tsc_khz));
             document.histograms = histograms.collect();
             document.timeline = timeline::Document::new(trace, &timeline, &section.report.findings);

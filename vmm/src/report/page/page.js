@@ -5,13 +5,11 @@
  * scripts; whatever is shown of them is shown as text.
  */
 
-/** What there is in a timeline, in the order of the legend. Styles of the picture have these numbers. */
+/** What there is in every timeline. Styles of the picture have these numbers; the guest's lanes come behind. */
 const KINDS = [
-  { name: 'call many', colour: '--call-many' },
-  { name: 'call single', colour: '--call-single' },
-  { name: 'csd wait', colour: '--csd-wait' },
   { name: 'interrupt', colour: '--handler' },
   { name: 'run', colour: '--run' },
+  { name: 'point', colour: '--run' },
   { name: 'IPI', colour: '--ipi' },
   { name: 'IPI without handler', colour: '--bad', stub: true },
   { name: 'paused', colour: '--paused' },
@@ -20,6 +18,9 @@ const KINDS = [
 ];
 const KIND = Object.fromEntries(KINDS.map((kind, number) => [kind.name, number]));
 const STALLS = [KIND.paused, KIND.held];
+
+/** Colours that there are for lanes; more lanes begin anew. */
+const LANE_COLOURS = 6;
 
 /** Boxes that nest deeper share the last row. */
 const MOST_ROWS = 6;
@@ -55,7 +56,7 @@ function moment(ns, step) {
 
 /** What a document says of time, as items of a picture, and what else is known of each. */
 class Timeline {
-  constructor({ tsc_khz: khz, words, length, cpus, ipis, marks }) {
+  constructor({ tsc_khz: khz, words, lanes, runs, length, cpus, ipis, marks }) {
     const ns = (cycles) => (cycles * 1e6) / Math.max(1, khz);
     const lists = cpus.flatMap((cpu) => [cpu.guest, cpu.steps, cpu.host]).concat(ipis);
     const total = lists.reduce((sum, list) => sum + list.from.length, 0);
@@ -63,7 +64,7 @@ class Timeline {
     this.words = words;
     this.from = new Float64Array(total);
     this.to = new Float64Array(total);
-    this.style = new Uint8Array(total);
+    this.style = new Uint16Array(total);
     this.name = new Uint32Array(total);
     this.call = new Uint32Array(total);
     this.cpu = new Int32Array(total);
@@ -72,7 +73,12 @@ class Timeline {
     this.end = Math.max(ns(length), 1);
     this.marks = marks.map(({ at, text }) => ({ at: ns(at), text }));
 
-    const kinds = words.map((word) => KIND[word]);
+    const ofLanes = lanes.map((name, lane) => ({ name, colour: `--lane-${1 + (lane % LANE_COLOURS)}` }));
+    this.kinds = [...KINDS, ...ofLanes];
+    this.firstLane = KINDS.length;
+    this.numbers = new Map(this.kinds.map(({ name }, number) => [name, number]));
+    const kinds = words.map((word) => this.numberOf(word));
+    const areRuns = new Set(runs);
     let next = 0;
     // Adds the items of one list, in which times count from the one before.
     const add = (list, cpu, styleOf) => {
@@ -95,7 +101,7 @@ class Timeline {
     const ofKind = (list, i) => kinds[list.kind[i]];
     this.lanes = cpus.map((cpu, number) => {
       const guest = add(cpu.guest, number, ofKind);
-      const steps = add(cpu.steps, number, () => KIND.run);
+      const steps = add(cpu.steps, number, (list, i) => (areRuns.has(list.name[i]) ? KIND.run : KIND.point));
       const host = add(cpu.host, number, ofKind);
       return {
         name: `CPU ${number}`,
@@ -112,6 +118,11 @@ class Timeline {
       this.target[id] = ipis.target[i];
     });
     this.ipis = sent.sort((a, b) => this.from[a] - this.from[b]);
+  }
+
+  /** The number of a kind, by its name. */
+  numberOf(name) {
+    return this.numbers.get(name);
   }
 
   /** Rows of boxes, each within one of the row above. */
@@ -133,7 +144,7 @@ class Timeline {
       finest: Math.min(50, this.end),
       tick: moment,
       items: this,
-      styles: KINDS,
+      styles: this.kinds,
       lanes: this.lanes,
       arrows: { ids: this.ipis, source: this.source, target: this.target },
       marks: this.marks,
@@ -155,6 +166,8 @@ class Timeline {
     switch (this.style[id]) {
       case KIND.run:
         return 'the function begins to run';
+      case KIND.point:
+        return 'it came to this point';
       case KIND.IPI:
         return `handler after ${length}`;
       case KIND['IPI without handler']:
@@ -272,10 +285,13 @@ function showTimeline(machine) {
   byId('zoom-out').onclick = () => chart.zoom(2);
   byId('whole').onclick = () => chart.look(0, timeline.end);
 
-  const counts = KINDS.map(() => 0);
+  const counts = timeline.kinds.map(() => 0);
   for (const style of timeline.style) counts[style] += 1;
   byId('legend').replaceChildren();
-  KINDS.forEach((kind, number) => {
+  // What the guest has lanes for comes first.
+  const numbers = [...timeline.kinds.keys()];
+  [...numbers.slice(timeline.firstLane), ...numbers.slice(0, timeline.firstLane)].forEach((number) => {
+    const kind = timeline.kinds[number];
     if (counts[number] === 0) return;
     const swatch = element('i');
     swatch.style.background = `var(${kind.colour})`;
@@ -386,8 +402,9 @@ function showLatencies({ report: { trace }, histograms }) {
 
 function showLongest() {
   const { timeline, chart } = shown;
-  const kinds = ['IPI', 'call many', 'call single', 'csd wait', 'interrupt', 'paused', 'held', 'exit'];
-  const ids = timeline ? kinds.flatMap((kind) => timeline.longest(KIND[kind])) : [];
+  const ofGuest = timeline ? [...timeline.kinds.keys()].slice(timeline.firstLane) : [];
+  const kinds = [KIND.IPI, ...ofGuest, KIND.interrupt, KIND.paused, KIND.held, KIND.exit];
+  const ids = timeline ? kinds.flatMap((kind) => timeline.longest(kind)) : [];
   byId('longest-section').hidden = ids.length === 0;
   table(
     'longest',
@@ -411,13 +428,16 @@ function showLongest() {
   );
 }
 
-function showMatrix({ report: { trace, vcpus } }) {
+function showMatrix({ report: { trace, vcpus }, timeline }) {
   const pairs = trace ? trace.pairs : [];
   byId('matrix-section').hidden = pairs.length === 0 || vcpus > MOST_IN_MATRIX;
   if (byId('matrix-section').hidden) return;
   const by = new Map(pairs.map((pair) => [`${pair.from} ${pair.to}`, pair]));
   const [what, which] = [byId('matrix-what'), byId('matrix-which')];
   const cpus = Array.from({ length: vcpus }, (_, id) => id);
+  const own = [['ipi', 'IPI sent to handler'], ['call', 'call to run on the target']];
+  const waits = (timeline?.waits ?? []).map(([key, lane]) => [key, `${lane}, for whom`]);
+  what.replaceChildren(...[...own, ...waits].map(([value, textContent]) => element('option', { value, textContent })));
   const draw = () => {
     const log = (spread) => Math.log(Math.max(1, spread[which.value].ns));
     const logs = pairs.flatMap((pair) => (pair[what.value] ? [log(pair[what.value])] : []));

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{ELEMENTS, Parts, STYLE, embed};
 use crate::explore::schedule::Schedule;
-use crate::explore::story::{Scene, Story};
+use crate::explore::story::Story;
 
 /// What pages on schedules are made of.
 pub(super) const STORY: Parts = Parts {
@@ -50,8 +50,10 @@ struct Embedded<'a> {
 /// # Errors
 /// What `out` says.
 pub fn write(out: &mut impl Write, document: &Document<'_>) -> io::Result<()> {
-    let scenes = document.story.map_or(&[][..], |story| &story.scenes);
-    let traffic = scenes.iter().map(Scene::traffic).collect();
+    let traffic = document.story.map_or_else(Vec::new, |story| {
+        let scenes = story.scenes.iter();
+        scenes.map(|scene| story.traffic(scene)).collect()
+    });
     let embedded = Embedded { document, traffic };
     STORY.write(out, |out| embed(out, "id=\"story\"", &embedded))
 }

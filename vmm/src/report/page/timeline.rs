@@ -9,7 +9,8 @@ use shared::ledger::CallId;
 
 use crate::lab::judge::CallName;
 use crate::report::FoundByGuest;
-use crate::stats::timeline::{Ipi, Kind, Stretch, Timeline};
+use crate::stats::meaning::Meaning;
+use crate::stats::timeline::{Ipi, Stretch, Timeline};
 use crate::stats::trace::Trace;
 
 /// Events on the page; of more, those that began first.
@@ -21,6 +22,12 @@ pub(super) struct Document {
     tsc_khz: u32,
     /// All strings, the empty one first.
     words: Vec<String>,
+    /// The lanes that the guest has, in the order of their colours.
+    lanes: Vec<String>,
+    /// The steps at which the function of a call begins to run, by their names, which are words.
+    runs: Vec<usize>,
+    /// The waits that reports have times of, by their names there and those of their lanes.
+    waits: Vec<(String, String)>,
     length: u64,
     /// Events that are in the trace and not here.
     left_out: usize,
@@ -138,8 +145,8 @@ impl Document {
                 } else {
                     &mut own.guest
                 };
-                side.kind.push(words.add(stretch.kind.name()));
-                let (name, call) = (words.add(&stretch.name()), words.call(stretch.call));
+                side.kind.push(words.add(timeline.kind(stretch.kind)));
+                let (name, call) = (words.add(&timeline.name(stretch)), words.call(stretch.call));
                 side.steps.add(name, call, since(stretch.from));
                 side.length.push(stretch.to.min(cut) - stretch.from);
             }
@@ -167,6 +174,13 @@ impl Document {
             ipis.source.push(ipi.from);
             ipis.target.push(ipi.to);
         }
+        let (lanes, points) = (&timeline.lanes, 0..);
+        let runs = points.zip(&trace.points);
+        let runs = runs.filter(|(point, _)| trace.meanings.of(*point) == Some(Meaning::Run));
+        let mut runs: Vec<_> = runs.map(|(_, name)| words.add(name)).collect();
+        runs.sort_unstable();
+        runs.dedup();
+        let waits = trace.meanings.waits();
         let marks = findings
             .iter()
             .filter(|found| (start..=end.min(cut)).contains(&found.tsc))
@@ -181,6 +195,11 @@ impl Document {
             cpus,
             ipis,
             marks: marks.collect(),
+            lanes: lanes.iter().map(|lane| lane.name.clone()).collect(),
+            runs,
+            waits: waits
+                .map(|(_, lane, wait)| (wait.key.clone(), lane.name.clone()))
+                .collect(),
             words: words.list,
         })
     }
@@ -222,7 +241,7 @@ fn sending_calls(timeline: &Timeline) -> HashMap<(usize, u64), u64> {
     let last = timeline.ipis.last().map_or(0, |ipi| ipi.from + 1);
     for cpu in 0..last {
         let own = in_order(timeline, cpu, u64::MAX);
-        let is_senders = |it: &&&Stretch| !it.kind.is_host() && it.kind != Kind::CsdWait;
+        let is_senders = |it: &&&Stretch| !it.kind.is_host() && !timeline.is_wait(it.kind);
         let mut begin = own.iter().filter(is_senders).peekable();
         let mut open: Vec<&Stretch> = Vec::new();
         for Ipi { sent, .. } in of_cpu(&timeline.ipis, cpu, |it| it.from) {
@@ -254,25 +273,25 @@ mod tests {
     use shared::trace::Record;
 
     fn sent(tsc: u64, target: u32) -> Record {
-        record("ipi.send", tsc, 0, timeline::tests::sent(target, 0xfc))
+        record("send", tsc, 0, timeline::tests::sent(target, 0xfc))
     }
 
     #[test]
     fn times_count_from_the_one_before_and_strings_stand_once() {
         let call = CallId::from_raw(7);
         let sender = vec![
-            record("many.enter", 1000, 7, 0),
+            record("call", 1000, 7, 0),
             sent(1010, 1),
-            record("irq.enter", 1020, 0, 0xfb),
+            record("in", 1020, 0, 0xfb),
             sent(1025, 1),
-            record("irq.exit", 1030, 0, 0xfb),
+            record("out", 1030, 0, 0xfb),
             sent(1035, 9),
-            record("many.done", 1050, 7, 0),
+            record("called", 1050, 7, 0),
         ];
         let target = vec![
-            record("irq.enter", 1015, 0, 0xfc),
-            record("queue.run", 1016, 7, 0),
-            record("irq.exit", 1018, 0, 0xfc),
+            record("in", 1015, 0, 0xfc),
+            record("run", 1016, 7, 0),
+            record("out", 1018, 0, 0xfc),
         ];
         let stay = |from, to| Entry::Stay {
             from,
@@ -297,7 +316,7 @@ mod tests {
         };
         assert_eq!(
             first.guest.kind.iter().map(word).collect::<Vec<_>>(),
-            ["call many", "interrupt"]
+            ["call", "interrupt"]
         );
         assert_eq!(
             (&first.guest.steps.from[..], &first.guest.length[..]),
@@ -318,6 +337,13 @@ mod tests {
         assert_eq!(ipis.steps.from, [10, 15, 10]);
         assert_eq!(ipis.length, [Some(5), None, None]);
         assert_eq!(ipis.target, [1, 1, 9]);
+        assert_eq!(document.lanes, ["call", "inner call", "lock wait"]);
+        assert_eq!(
+            document.waits,
+            [("lock_wait".to_owned(), "lock wait".to_owned())]
+        );
+        assert_eq!(document.runs.iter().map(word).collect::<Vec<_>>(), ["run"]);
+        assert_eq!(second.steps.name, document.runs);
         // That of the handler is not the call's.
         let calls = [first.guest.steps.call[0], 0, first.guest.steps.call[0]];
         assert_eq!(ipis.steps.call, calls);

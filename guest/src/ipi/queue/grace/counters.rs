@@ -12,10 +12,10 @@ use alloc::boxed::Box;
 
 use kit::platform::Platform;
 use kit::sync::atomic::{AtomicU32, Ordering, fence};
-use shared::lab::Oracle;
 
 use super::{Grace, announce};
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 
 #[derive(Debug)]
 #[repr(align(64))]

@@ -6,10 +6,10 @@
 
 use kit::platform::Platform;
 use kit::sync::atomic::{AtomicU32, Ordering};
-use shared::lab::Oracle;
 
 use super::{Grace, announce};
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 
 /// See the module's description.
 #[derive(Debug)]

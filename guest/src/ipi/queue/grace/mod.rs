@@ -23,7 +23,6 @@ use kit::probe;
 use kit::sync::atomic::{Ordering, fence};
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::{CpuMask, Targets};
-use shared::lab::Oracle;
 
 use super::ManyQueue;
 use crate::ipi::csd::Call;
@@ -32,6 +31,7 @@ use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 use crate::vectors::MANY;
 
 /// A way to know that every walk that had begun is over.

@@ -15,10 +15,10 @@ use kit::platform::Platform;
 use kit::probe;
 use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::spin::SpinLock;
-use shared::lab::Oracle;
 
 use super::{Grace, announce};
 use crate::machine::Machine;
+use crate::oracle::Oracle;
 
 /// CPUs that share a pair of counters.
 const GROUP: usize = 16;

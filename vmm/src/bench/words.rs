@@ -1,0 +1,266 @@
+//! What a bench is to know of a guest: the keys by which that is told what to measure, the values that each takes, and
+//! the point at which the rounds begin. All of it is in the guest's manifest. Knows no key by name.
+
+use shared::manifest::{Measure, PointRole};
+
+use super::Cell;
+use crate::manifest::{Manifest, Word};
+
+/// The way of sending that takes what suits best.
+pub(super) const AUTO: &str = "auto";
+
+/// What a bench needs, and what for, as its manifest is told to say it.
+const NEEDED: [Measure; 5] = [
+    Measure::To,
+    Measure::By,
+    Measure::Receiver,
+    Measure::Transport,
+    Measure::Rounds,
+];
+
+/// A guest that does not say how it can be measured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the guest cannot be measured: its manifest has no {}; see docs/manifest.md",
+    .0.join(", no ")
+)]
+pub struct Unmeasurable(Vec<String>);
+
+/// A key and its values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Key {
+    name: String,
+    /// Those that are not kept for what is wrong with them; none if it takes any.
+    sound: Vec<String>,
+}
+
+/// The keys of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// What it is told in any case.
+    set: String,
+    to: Key,
+    by: Key,
+    receiver: Key,
+    transport: Key,
+    apic: Option<Key>,
+    design: Option<Key>,
+    rounds: Key,
+    /// The point at which the rounds begin.
+    start: String,
+}
+
+impl Key {
+    fn of(word: &Word) -> Self {
+        let sound = word.values.iter().filter(|value| !value.broken);
+        Self {
+            name: word.name.clone(),
+            sound: sound.map(|value| value.name.clone()).collect(),
+        }
+    }
+
+    fn takes(&self, value: &str) -> bool {
+        self.sound.iter().any(|it| it == value)
+    }
+
+    fn says(&self, value: &str) -> String {
+        format!("{}={value}", self.name)
+    }
+}
+
+impl Words {
+    /// Those of the guest that says `manifest` of itself.
+    ///
+    /// # Errors
+    /// [`Unmeasurable`] names all that it does not say.
+    pub fn of(manifest: &Manifest) -> Result<Self, Unmeasurable> {
+        let key = |measure| {
+            let mut words = manifest.options.iter();
+            words.find(|word| word.bench == Some(measure)).map(Key::of)
+        };
+        let start = manifest.points_of(PointRole::Start).next();
+        let round = manifest.points_of(PointRole::Round).next();
+        let missing = NEEDED.into_iter().filter(|measure| key(*measure).is_none());
+        let missing = missing.map(|measure| format!("word for \"{}\" of a bench", measure.name()));
+        let points = [(PointRole::Start, start), (PointRole::Round, round)];
+        let points = points.into_iter().filter(|(_, point)| point.is_none());
+        let points = points.map(|(role, _)| format!("point that is a \"{}\"", role.name()));
+        let missing: Vec<_> = missing.chain(points).collect();
+        if !missing.is_empty() {
+            return Err(Unmeasurable(missing));
+        }
+        let needed = |measure| key(measure).unwrap_or_default();
+        let set = manifest.options.iter().filter_map(|word| {
+            let value = word.bench_sets.as_ref()?;
+            Some(format!("{}={value}", word.name))
+        });
+        Ok(Self {
+            set: set.collect::<Vec<_>>().join(" "),
+            to: needed(Measure::To),
+            by: needed(Measure::By),
+            receiver: needed(Measure::Receiver),
+            transport: needed(Measure::Transport),
+            apic: key(Measure::Apic),
+            design: key(Measure::Design),
+            rounds: needed(Measure::Rounds),
+            start: start.unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// The point at which the rounds begin.
+    pub(super) fn start(&self) -> &str {
+        &self.start
+    }
+
+    /// Each sound design.
+    pub(super) fn designs(&self) -> &[String] {
+        self.design.as_ref().map_or(&[], |key| &key.sound)
+    }
+
+    /// A way of sending for where nothing is sent.
+    pub(super) fn any_transport(&self) -> &str {
+        match self.transport.takes(AUTO) {
+            true => AUTO,
+            false => self.transport.sound.first().map_or(AUTO, String::as_str),
+        }
+    }
+
+    /// Whether the guest has all that `cell` asks for.
+    pub(super) fn has(&self, cell: &Cell) -> bool {
+        let takes = |key: &Option<Key>, value: &Option<String>| {
+            let takes = |value| key.as_ref().is_some_and(|key| key.takes(value));
+            value.as_deref().is_none_or(takes)
+        };
+        self.to.takes(&cell.to)
+            && self.by.takes(&cell.by)
+            && self.receiver.takes(&cell.receiver)
+            && self.transport.takes(&cell.transport)
+            && takes(&self.apic, &cell.apic)
+            && takes(&self.design, &cell.queue)
+    }
+
+    /// What the guest is told to measure `cell`.
+    pub fn tell(&self, cell: &Cell) -> String {
+        let said = |key: &Option<Key>, value: &Option<String>| {
+            key.as_ref()
+                .zip(value.as_ref())
+                .map(|(key, value)| key.says(value))
+        };
+        let told = [
+            (!self.set.is_empty()).then(|| self.set.clone()),
+            Some(self.by.says(&cell.by)),
+            Some(self.to.says(&cell.to)),
+            Some(self.receiver.says(&cell.receiver)),
+            Some(self.transport.says(&cell.transport)),
+            said(&self.apic, &cell.apic),
+            said(&self.design, &cell.queue),
+        ];
+        told.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
+    /// How it is told that there are so many rounds.
+    pub(super) fn tell_rounds(&self, rounds: u32) -> String {
+        self.rounds.says(&rounds.to_string())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use shared::manifest::{BROKEN, Record, SECTION};
+    use zerocopy::IntoBytes;
+
+    fn manifest(records: &[Record]) -> Manifest {
+        let records = [&[Record::guest("test", "1", "")], records].concat();
+        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
+        Manifest::read(&image).unwrap().unwrap()
+    }
+
+    fn word(key: &str, measure: Measure, values: &[&str]) -> Vec<Record> {
+        let word = Record::word(key, "").measured_as(measure);
+        let values = (0..).zip(values);
+        let values = values.map(|(number, value)| Record::value(key, number, value));
+        [word].into_iter().chain(values).collect()
+    }
+
+    fn records() -> Vec<Record> {
+        let mut records = [
+            word(
+                "whom",
+                Measure::To,
+                &["nobody", "self", "one", "some", "all"],
+            ),
+            word("what", Measure::By, &["ipi", "call"]),
+            word(
+                "state",
+                Measure::Receiver,
+                &["halted", "running", "stalled"],
+            ),
+            word("way", Measure::Transport, &["xapic", "x2apic", "shorthand"]),
+            word("mode", Measure::Apic, &["xapic", "x2apic"]),
+            word("design", Measure::Design, &["good", "bad", "better"]),
+            word("rounds", Measure::Rounds, &[]),
+        ]
+        .concat();
+        for record in &mut records {
+            if record.name.starts_with(b"bad") {
+                *record = record.with(BROKEN);
+            }
+        }
+        records.extend([
+            Record::word("does", "").set_by_bench("rounds"),
+            Record::point("begin", PointRole::Start),
+            Record::point("over", PointRole::Round),
+        ]);
+        records
+    }
+
+    /// Of a guest that can be measured.
+    pub(in crate::bench) fn words() -> Words {
+        Words::of(&manifest(&records())).unwrap()
+    }
+
+    #[test]
+    fn a_guest_is_told_in_its_own_words() {
+        let words = words();
+        let mut cell = Cell {
+            by: "call".to_owned(),
+            to: "all".to_owned(),
+            receiver: "halted".to_owned(),
+            transport: "x2apic".to_owned(),
+            apic: None,
+            queue: Some("better".to_owned()),
+        };
+        assert!(words.has(&cell));
+        assert_eq!(
+            words.tell(&cell),
+            "does=rounds what=call whom=all state=halted way=x2apic design=better"
+        );
+        assert_eq!(words.tell_rounds(7), "rounds=7");
+        assert_eq!(words.designs(), ["good", "better"]);
+        assert_eq!(words.any_transport(), "xapic");
+        assert_eq!(words.start(), "begin");
+        for queue in ["bad", "none"] {
+            cell.queue = Some(queue.to_owned());
+            assert!(!words.has(&cell), "{queue}");
+        }
+    }
+
+    #[test]
+    fn what_a_guest_does_not_say_is_named() {
+        let all = records();
+        let without = all
+            .iter()
+            .filter(|it| !it.name.starts_with(b"rounds") && !it.name.starts_with(b"over"));
+        let without: Vec<_> = without.copied().collect();
+        let error = Words::of(&manifest(&without)).unwrap_err().to_string();
+        assert!(
+            error.contains("no word for \"rounds\" of a bench"),
+            "{error}"
+        );
+        assert!(error.contains("no point that is a \"round\""), "{error}");
+        assert!(!error.contains("\"to\""), "{error}");
+        let nothing = Words::of(&Manifest::default()).unwrap_err();
+        assert_eq!(nothing.0.len(), 7);
+    }
+}
