@@ -34,7 +34,7 @@ pub trait Options: Default {
         Ok(())
     }
 
-    /// Refuses a machine of `cpus` CPUs, if that cannot do what is asked for.
+    /// Refuses what a machine of `cpus` CPUs cannot do.
     ///
     /// # Errors
     /// A sentence that says so.

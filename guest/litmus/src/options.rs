@@ -262,7 +262,7 @@ impl kit::options::Options for Options {
             }
         };
         if cpus < needed {
-            return Err(format!("{what} needs {needed} CPUs, and there are {cpus}"));
+            return Err(format!("{what} needs {needed} CPUs, and the machine has {cpus}"));
         }
         Ok(())
     }
@@ -347,7 +347,7 @@ mod tests {
         );
         assert_eq!(options.check_cpus(2), Ok(()));
         let why = options.check_cpus(1).unwrap_err();
-        assert_eq!(why, "test SB needs 2 CPUs, and there are 1");
+        assert_eq!(why, "test SB needs 2 CPUs, and the machine has 1");
     }
 
     #[test]
@@ -428,7 +428,7 @@ mod tests {
         }
         let options = parse("lab=0x1000 workload=puppet never=2:r0=1").unwrap();
         let why = options.check_cpus(2).unwrap_err();
-        assert_eq!(why, "the claim needs 3 CPUs, and there are 2");
+        assert_eq!(why, "the claim needs 3 CPUs, and the machine has 2");
     }
 
     proptest::proptest! {

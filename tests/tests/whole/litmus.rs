@@ -232,7 +232,7 @@ fn a_test_that_makes_no_sense_is_refused() {
             "test=0:send,1,x|1: exists=1:h0=0",
             "only workload=puppet does",
         ),
-        (1, "rounds=10", "test SB needs 2 CPUs, and there are 1"),
+        (1, "rounds=10", "test SB needs 2 CPUs, and the machine has 1"),
         (2, "rond=10", "\"rond=10\" is not an option"),
     ] {
         let run = boot(vcpus, words);
