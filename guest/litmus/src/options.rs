@@ -262,7 +262,9 @@ impl kit::options::Options for Options {
             }
         };
         if cpus < needed {
-            return Err(format!("{what} needs {needed} CPUs, and the machine has {cpus}"));
+            return Err(format!(
+                "{what} needs {needed} CPUs, and the machine has {cpus}"
+            ));
         }
         Ok(())
     }

@@ -32,7 +32,7 @@ pub const REGISTERS: usize = 32;
 /// CPUs that do as they are told.
 #[derive(Debug)]
 pub struct Told {
-    variables: [Word; Variable::COUNT],
+    variables: Box<[Word]>,
     cpus: Box<[Own]>,
     claim: Option<Claim>,
     mailboxes: Mailboxes,
@@ -88,9 +88,9 @@ impl Told {
             handled: Row::default(),
         };
         Self {
-            variables: options
-                .initial()
-                .map(|value| Word(AtomicU64::new(value.cast_unsigned()))),
+            variables: (options.initial().into_iter())
+                .map(|value| Word(AtomicU64::new(value.cast_unsigned())))
+                .collect(),
             cpus: (0..cpus).map(own).collect(),
             claim: options.claim().cloned(),
             mailboxes: Mailboxes::new(lab),
