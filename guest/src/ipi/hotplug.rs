@@ -214,7 +214,6 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     /// Sleeps until `done`, taking part in what [`Ipi::cond_resched`] does meanwhile. Whoever makes it
     /// `done` wakes this CPU with [`Ipi::wake`].
     pub fn idle_until(&self, done: impl Fn() -> bool) -> Fate {
-        let me = self.machine.this_cpu();
         loop {
             if self.cond_resched() == Fate::Leave {
                 return Fate::Leave;
@@ -222,9 +221,16 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             if done() {
                 return Fate::Stay;
             }
-            let wanted = || done() || self.stop.wants(me) || self.hotplug.leaving() == me as u32;
-            self.machine.platform.idle_unless(&wanted);
+            self.machine
+                .platform
+                .idle_unless(&|| done() || self.is_wanted());
         }
+    }
+
+    /// Whether [`Ipi::cond_resched`] has something to do for others, for which this CPU must not sleep.
+    pub fn is_wanted(&self) -> bool {
+        let me = self.machine.this_cpu();
+        self.stop.wants(me) || self.hotplug.leaving() == me as u32
     }
 
     /// Wakes the CPUs of `targets` from [`Ipi::idle_until`].

@@ -25,7 +25,6 @@ pub struct CpuMask {
 
 impl CpuMask {
     /// The empty set on a machine of `cpus` CPUs, at most [`MAX_CPUS`].
-    #[inline]
     pub fn none(cpus: usize) -> Self {
         assert!(cpus <= MAX_CPUS, "{cpus} CPUs do not fit into a mask");
         Self {
@@ -35,7 +34,6 @@ impl CpuMask {
     }
 
     /// All of the machine's `cpus` CPUs.
-    #[inline]
     pub fn all(cpus: usize) -> Self {
         let mut mask = Self::none(cpus);
         mask.words[..cpus / 64].fill(u64::MAX);
@@ -46,7 +44,6 @@ impl CpuMask {
     }
 
     /// A single CPU of a machine of `cpus`.
-    #[inline]
     pub fn only(cpu: CpuId, cpus: usize) -> Self {
         let mut mask = Self::none(cpus);
         mask.insert(cpu);
@@ -72,7 +69,6 @@ impl CpuMask {
     }
 
     /// Keeps only what is in `other` too.
-    #[inline]
     pub fn intersect(&mut self, other: &AtomicCpuMask) {
         for (word, other) in self.words[..self.used].iter_mut().zip(&other.words) {
             *word &= other.load(Ordering::Relaxed);
@@ -81,7 +77,6 @@ impl CpuMask {
 
     /// Keeps only the CPUs whose word-wise pattern is set in `pattern`, one 64-bit word per call:
     /// how a random subset is drawn.
-    #[inline]
     pub fn filter_words(&mut self, mut pattern: impl FnMut() -> u64) {
         for word in &mut self.words[..self.used] {
             *word &= pattern();
@@ -89,7 +84,6 @@ impl CpuMask {
     }
 
     /// Adds what is in `other` too.
-    #[inline]
     pub fn union(&mut self, other: &Self) {
         for (word, other) in self.words.iter_mut().zip(other.words()) {
             *word |= other;
@@ -144,14 +138,12 @@ pub trait Targets {
 }
 
 impl Targets for CpuMask {
-    #[inline]
     fn load(&self, _: usize) -> CpuMask {
         *self
     }
 }
 
 impl Targets for AtomicCpuMask {
-    #[inline]
     fn load(&self, cpus: usize) -> CpuMask {
         self.load(cpus)
     }
@@ -188,7 +180,6 @@ pub struct AtomicCpuMask {
 
 impl AtomicCpuMask {
     /// The empty set on a machine of `cpus` CPUs.
-    #[inline]
     pub fn none(cpus: usize) -> Self {
         Self {
             words: (0..cpus.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
@@ -196,7 +187,6 @@ impl AtomicCpuMask {
     }
 
     /// Replaces the whole set, word by word: a reader can see a mixture.
-    #[inline]
     pub fn store(&self, mask: &CpuMask, order: Ordering) {
         for (word, value) in self.words.iter().zip(mask.words()) {
             word.store(*value, order);
@@ -204,7 +194,6 @@ impl AtomicCpuMask {
     }
 
     /// A copy, taken word by word, of the set on a machine of `cpus` CPUs.
-    #[inline]
     pub fn load(&self, cpus: usize) -> CpuMask {
         let mut mask = CpuMask::all(cpus);
         mask.intersect(self);
@@ -224,7 +213,6 @@ impl AtomicCpuMask {
     }
 
     /// Adds all of `mask`, word by word, each atomically.
-    #[inline]
     pub fn insert_all(&self, mask: &CpuMask, order: Ordering) {
         for (word, value) in self.words.iter().zip(mask.words()) {
             word.fetch_or(*value, order);

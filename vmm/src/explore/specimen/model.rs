@@ -17,9 +17,6 @@ use crate::explore::search::Why;
 use crate::explore::search::subject::Subject;
 use crate::explore::sharing::Sharing;
 
-/// The two interrupts that there are.
-const VECTORS: [u8; 2] = [FIRST_VECTOR, FIRST_VECTOR + 1];
-
 /// What a CPU does, with one register for each of its contexts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
@@ -287,7 +284,7 @@ impl Subject for Model {
     }
 
     fn vectors(&self) -> &[u8] {
-        &VECTORS
+        &[]
     }
 
     fn choices(&self) -> Vec<Choice> {
