@@ -10,6 +10,9 @@ OUT := $(or $(CARGO_TARGET_DIR),target)
 VMM := $(OUT)/release/vmm
 GUEST := $(OUT)/guest.bin
 EXPLORE := $(OUT)/explore.bin
+LITMUS := $(OUT)/litmus.bin
+LITMUS_EXPLORE := $(OUT)/litmus-explore.bin
+LITMUS_CASE := $(OUT)/release/litmus-case
 WHOLE := $(OUT)/whole
 export SVM_DIR := $(OUT)/svm
 SVM_VCPUS := 1,2,4,16
@@ -29,15 +32,18 @@ help: ## list these targets
 
 build: vmm guest ## build the command and the guest images (the default)
 
-vmm: ## build target/release/vmm
+vmm: ## build target/release/vmm, and target/release/litmus-case
 	$(CARGO) build $(CARGO_FLAGS) --release --package vmm
+	$(CARGO) build $(CARGO_FLAGS) --release --package litmus --features command --bin litmus-case
 
 examples: ## build the programs of vmm/examples
 	$(CARGO) build $(CARGO_FLAGS) --release --package vmm --examples
 
-guest: ## build target/guest.bin, and target/explore.bin for vmm explore
+guest: ## build target/guest.bin and target/litmus.bin, and of each the image for vmm explore
 	guest/build $(GUEST)
 	guest/build explore $(EXPLORE)
+	guest/build -p litmus $(LITMUS)
+	guest/build -p litmus explore $(LITMUS_EXPLORE)
 
 run: have-kvm build ## boot the guest image and run its selftest
 	$(VMM) --vcpus $(VCPUS) $(ARGS) $(GUEST)
@@ -93,7 +99,7 @@ reference: have-kvm build ## a thousand cases drawn at random, every search of t
 		$(CARGO) test $(CARGO_FLAGS) --package tests --test plants -- --nocapture searches_come
 
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
-	SVM_TIME_LIMIT=1800 tests/svm/run $(VMM) $(GUEST) $(EXPLORE) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
+	SVM_TIME_LIMIT=1800 tests/svm/run $(VMM) $(LITMUS_CASE) $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
 		WHOLE_VCPUS=$(SVM_VCPUS) whole --skip qemu:: --skip image_lint:: --skip examples::
 
 stories: have-kvm build whole ## every scenario a thousand times, and fifty times in the nested host
@@ -153,16 +159,23 @@ lint: ## formatting, and everything the compiler and clippy have to say
 	$(CARGO) clippy $(CARGO_FLAGS) --package vmm --lib --no-default-features -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package guest-kit --package guest --features guest/census --all-targets -- -D warnings
 	$(SHUTTLE) clippy $(CARGO_FLAGS) --release --package guest-kit --package guest --package versus --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --package litmus --features command --bin litmus-case -- -D warnings
 	for image in image explore unprobed; do \
-		$(CARGO) clippy $(CARGO_FLAGS) --package guest --features $$image --bin guest --profile guest -- -D warnings || exit 1; \
+		for guest in guest litmus; do \
+			$(CARGO) clippy $(CARGO_FLAGS) --package $$guest --features $$image --bin $$guest --profile guest -- -D warnings || exit 1; \
+		done; \
 	done
 	sh -n guest/build
 	for script in tests/svm/* tests/browser/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done
 
-install: ## copy vmm to PREFIX/bin and the guest images to PREFIX/lib/ipi-lab (after make build)
-	@test -x $(VMM) -a -f $(GUEST) -a -f $(EXPLORE) || { echo 'make: run `make build` first' >&2; exit 1; }
-	install -D -m 755 $(VMM) $(DESTDIR)$(PREFIX)/bin/vmm
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/ipi-lab $(GUEST) $(EXPLORE)
+COMMANDS := $(VMM) $(LITMUS_CASE)
+IMAGES := $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE)
+install: ## copy vmm and litmus-case to PREFIX/bin and the guest images to PREFIX/lib/ipi-lab (after make build)
+	@for file in $(COMMANDS) $(IMAGES); do \
+		test -f $$file || { echo 'make: run `make build` first' >&2; exit 1; }; \
+	done
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(COMMANDS)
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/ipi-lab $(IMAGES)
 
 clean: ## remove everything that was built or fetched
 	$(CARGO) clean

@@ -3,7 +3,8 @@
 //! status and the two output streams are all that a test gets to see.
 //!
 //! `VMM` and `GUEST` name the command and the guest image; without them they are taken from `target/`
-//! of this workspace. The image to be explored is `explore.bin` beside the guest image, or `EXPLORE`. The programs
+//! of this workspace. The image to be explored is `explore.bin` beside the guest image, or `EXPLORE`; the images of the
+//! litmus guest, `litmus.bin` and `litmus-explore.bin`, are beside it too. The programs
 //! of `vmm/examples` are in `examples` beside the command, or in `EXAMPLES`. `WHOLE_VCPUS` lists the sizes of machine to try.
 
 pub mod browser;
@@ -45,6 +46,34 @@ pub fn guest() -> PathBuf {
 pub fn explore_image() -> PathBuf {
     let beside = guest().with_file_name("explore.bin");
     env::var_os("EXPLORE").map_or(beside, PathBuf::from)
+}
+
+/// The image of the litmus guest, beside the guest image under test; or the one that is to be explored.
+///
+/// # Panics
+/// If it is not there.
+pub fn litmus_image(name: &str) -> PathBuf {
+    let path = guest().with_file_name(name);
+    assert!(
+        path.is_file(),
+        "{} is not there: run `make build`",
+        path.display()
+    );
+    path
+}
+
+/// The command that reads litmus tests, which is beside the command under test.
+///
+/// # Panics
+/// If it is not there.
+pub fn litmus_case() -> PathBuf {
+    let path = vmm().with_file_name("litmus-case");
+    assert!(
+        path.is_file(),
+        "{} is not there: run `make build`",
+        path.display()
+    );
+    path
 }
 
 /// A program of `vmm/examples`, which is beside the command: `EXAMPLES` names another directory.

@@ -4,6 +4,7 @@
 //! A word that is not understood is an error, not a default: a misspelled queue that ran as another
 //! would give a wrong answer with a straight face.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -30,6 +31,15 @@ pub trait Options: Default {
     /// Says what that is.
     fn check(&self, machine: &MachineOptions) -> Result<(), OptionsError<'static>> {
         let _ = machine;
+        Ok(())
+    }
+
+    /// Refuses what a machine of `cpus` CPUs cannot do.
+    ///
+    /// # Errors
+    /// A sentence that says so.
+    fn check_cpus(&self, cpus: usize) -> Result<(), String> {
+        let _ = cpus;
         Ok(())
     }
 

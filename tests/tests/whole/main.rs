@@ -16,6 +16,7 @@ mod hostile;
 mod hostile_search;
 mod image_lint;
 mod interrupt;
+mod litmus;
 mod live;
 mod meddling;
 mod no_kvm;

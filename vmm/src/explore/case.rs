@@ -111,8 +111,10 @@ impl Case {
     }
 
     fn read(&mut self, number: usize, line: &str) -> Result<(), String> {
-        if let Some((cpu, deeds)) = line.split_once(':') {
-            return self.read_program(number, cpu.trim(), deeds);
+        // A word for the guest can have a colon too.
+        let program = line.split_once(':').map(|(cpu, deeds)| (cpu.trim(), deeds));
+        if let Some((cpu, deeds)) = program.filter(|(cpu, _)| !cpu.contains(char::is_whitespace)) {
+            return self.read_program(number, cpu, deeds);
         }
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
@@ -325,6 +327,15 @@ mod tests {
         let again = Case::parse(&case.to_string()).unwrap();
         assert_eq!(again.to_string(), case.to_string());
         assert_eq!(again.commands(&manifest()), Ok(commands));
+    }
+
+    #[test]
+    fn a_colon_in_a_word_for_the_guest_begins_no_program() {
+        let case = Case::parse("cpus 2\nappend never=0:r0=0&1:r0=0\n1 : all\n").unwrap();
+        assert_eq!(case.append, "never=0:r0=0&1:r0=0");
+        assert_eq!(case.programs[1][0].text, "all");
+        let error = Case::parse("cpus 2\nexpekt x:y").unwrap_err().to_string();
+        assert!(error.contains("\"expekt\" is not cpus"), "{error}");
     }
 
     #[test]

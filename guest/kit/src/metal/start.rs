@@ -86,6 +86,9 @@ pub fn first_cpu<I: Image>(start_info: u32) -> ! {
     }
     apic::enable();
     let apic_ids = find_cpus(&info, mode);
+    if let Err(why) = Options::check_cpus(&line.guest, apic_ids.len()) {
+        end::refuse(BadOptions, format_args!("{why}"));
+    }
     let lab = open_lab(&info, options, apic_ids.len());
     if !info.is_ram(&(TRAMPOLINE..TRAMPOLINE + PAGE)) {
         let why = format_args!("the page at {TRAMPOLINE:#x}, where CPUs start, is not RAM");

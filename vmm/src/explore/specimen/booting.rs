@@ -212,7 +212,7 @@ impl Known {
             access,
             idle: named(stop::IDLE)?,
             relax,
-            left: named(stop::LEFT)?,
+            left: named(stop::LEFT).ok(),
         })
     }
 }

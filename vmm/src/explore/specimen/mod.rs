@@ -193,7 +193,8 @@ struct Known {
     access: Option<u64>,
     idle: u64,
     relax: [u64; 8],
-    left: u64,
+    /// A guest whose CPUs never leave has none.
+    left: Option<u64>,
 }
 
 /// The machine.

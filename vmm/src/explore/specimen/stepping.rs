@@ -6,7 +6,7 @@ use shared::stop::{self, Access, Kind};
 
 use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, bit};
 use super::waiting::{Depth, Turns};
-use super::{Breach, Moved, Specimen, SpecimenError, Stop, Stopped, kvm};
+use super::{Breach, Known, Moved, Specimen, SpecimenError, Stop, Stopped, kvm};
 use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Sharing;
 use crate::machine::serial::{Halt, MOST_IDLE_EXITS};
@@ -294,7 +294,7 @@ impl Specimen {
         if self.known.relax.contains(&point) {
             return Ok(Some(Stop::Relax));
         }
-        if point == self.known.left {
+        if self.known.left == Some(point) {
             return Ok(Some(Stop::Left));
         }
         match self.points.at(point) {
@@ -330,7 +330,8 @@ impl Specimen {
     pub(super) fn arm(&mut self, on: bool) {
         let mut arms = Arms::default();
         for point in self.points.iter() {
-            let always = point.address == self.known.idle || point.address == self.known.left;
+            let Known { idle, left, .. } = &self.known;
+            let always = point.address == *idle || *left == Some(point.address);
             // Known by its name: `known.access` says whether the search wants it.
             let is_access = point.name == stop::NAME;
             let relaxes = self.known.relax.contains(&point.address);

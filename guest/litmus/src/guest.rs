@@ -1,0 +1,103 @@
+//! The guest as the kit has it: one test, run in one of the two ways.
+
+use core::fmt;
+
+use kit::handler;
+use kit::lab::Lab;
+use kit::platform::{Platform, Vector};
+use kit::specimen::{Part, Specimen};
+
+use crate::options::{Options, Workload};
+use crate::rounds::Rounds;
+use crate::table::Table;
+use crate::told::{Ending, Told};
+
+/// A test on a machine.
+#[derive(Debug)]
+pub struct Litmus<P> {
+    platform: P,
+    lab: Lab,
+    running: Running,
+}
+
+#[derive(Debug)]
+enum Running {
+    Rounds(Rounds),
+    Told(Told),
+}
+
+impl<P: Platform> Specimen<P> for Litmus<P> {
+    type Options = Options;
+
+    fn new(platform: P, options: &Options, lab: Lab) -> Self {
+        Self {
+            platform,
+            lab,
+            running: match options.workload() {
+                Workload::Rounds => {
+                    let rounds = Rounds::new(options);
+                    Running::Rounds(rounds.expect("the command line was checked"))
+                }
+                Workload::Puppet => Running::Told(Told::new(options, lab)),
+            },
+        }
+    }
+
+    fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    fn run_cpu(&self) -> Part {
+        self.platform.irqs_enable();
+        match &self.running {
+            Running::Rounds(rounds) => rounds.run(&self.platform, self.lab),
+            Running::Told(told) => told.run(&self.platform, &self.lab),
+        }
+    }
+
+    fn handle(&self, vector: Vector) {
+        handler::run(&self.platform, &self.lab, vector, || {
+            if let Running::Told(told) = &self.running {
+                told.handle(&self.platform, &self.lab, vector);
+            }
+        });
+    }
+
+    fn verdict(&self) -> impl fmt::Display {
+        match &self.running {
+            Running::Rounds(rounds) => Verdict::Rounds(rounds.judge(&self.platform, self.lab)),
+            Running::Told(told) => Verdict::Told(told.ending()),
+        }
+    }
+}
+
+impl<P> Litmus<P> {
+    /// Where it reports.
+    pub fn lab(&self) -> Lab {
+        self.lab
+    }
+
+    /// What has come out of all rounds, if it is run in rounds and they are over.
+    pub fn table(&self) -> Option<Table<'_>> {
+        match &self.running {
+            Running::Rounds(rounds) => rounds.table(),
+            Running::Told(_) => None,
+        }
+    }
+}
+
+/// What there is to say at the end.
+enum Verdict<'a> {
+    Rounds(Option<Table<'a>>),
+    Told(Ending<'a>),
+}
+
+impl fmt::Display for Verdict<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rounds(Some(table)) => table.fmt(f),
+            Self::Rounds(None) => f.write_str("the rounds are not over"),
+            Self::Told(ending) => ending.fmt(f),
+        }
+    }
+}

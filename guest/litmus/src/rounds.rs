@@ -1,0 +1,317 @@
+//! `workload=rounds`: every CPU runs its program of the test, all at the same time, again and again, and what comes
+//! out is counted.
+//!
+//! Rounds are made in batches, as litmus7 does: each round of a batch has variables of its own, a few cache lines
+//! apart, so that nothing has to be put back between two of them. Before each round, or each batch, all CPUs meet.
+//! After a batch the first CPU looks at what came out and puts the variables back.
+//!
+//! A CPU makes the accesses of its program one after the other, each with the one instruction that it stands for; the
+//! compiler may not move them. Between two of them stand the few instructions that find the next.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::hint::spin_loop;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
+
+use kit::counters::count;
+use kit::lab::Lab;
+use kit::platform::Platform;
+use kit::specimen::Part;
+use kit::sync::barrier::Barrier;
+use kit::sync::waiting::spin_until;
+
+use crate::counters::CpuCounters;
+use crate::histogram::{Histogram, decides};
+use crate::manifest::FORBIDDEN;
+use crate::options::{Options, Sync};
+use crate::program::{Instruction, Variable};
+use crate::syntax::SyntaxError;
+use crate::table::Table;
+use crate::test::{Source, Test};
+
+/// Turns of a wait in which nothing else is done, so that CPUs leave it close to each other.
+const EAGER: u32 = 200;
+
+/// A test that is run round after round.
+#[derive(Debug)]
+pub struct Rounds {
+    test: Test,
+    rounds: u64,
+    batch: usize,
+    sync: Sync,
+    /// By variable, where the test has it: that variable of each round of a batch.
+    variables: [Option<Box<[Cell]>>; Variable::COUNT],
+    /// By CPU: what it has read in each round, one round after the other.
+    loaded: Box<[Box<[AtomicU64]>]>,
+    batches: Barrier,
+    /// How many times a CPU has come to a meeting.
+    met: AtomicU64,
+    /// Null until all rounds are over.
+    histogram: AtomicPtr<Histogram>,
+}
+
+/// A variable of one round: two cache lines, since processors fetch them in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Cell(AtomicU64);
+
+impl Rounds {
+    /// What `options` ask for.
+    ///
+    /// # Errors
+    /// If that is no test.
+    pub fn new(options: &Options) -> Result<Self, SyntaxError> {
+        let test = options.test().map_err(|(_, why)| why)?;
+        let batch = options
+            .batch()
+            .min(usize::try_from(options.rounds()).unwrap_or(usize::MAX));
+        let used = test.variables();
+        let variables = Variable::ALL.map(|variable| {
+            let cell = |_| {
+                Cell(AtomicU64::new(
+                    test.initial[variable as usize].cast_unsigned(),
+                ))
+            };
+            used[variable as usize].then(|| (0..batch).map(cell).collect())
+        });
+        let row = |loads| (0..loads * batch).map(|_| AtomicU64::new(0)).collect();
+        Ok(Self {
+            rounds: options.rounds(),
+            batch,
+            sync: options.sync(),
+            variables,
+            loaded: test
+                .programs
+                .iter()
+                .map(|program| row(program.loads()))
+                .collect(),
+            batches: Barrier::new(test.programs.len()),
+            met: AtomicU64::new(0),
+            histogram: AtomicPtr::new(null_mut()),
+            test,
+        })
+    }
+
+    /// This CPU's part.
+    pub fn run<P: Platform>(&self, platform: &P, lab: Lab) -> Part {
+        let me = platform.this_cpu();
+        if me >= self.test.programs.len() {
+            return Part::Done;
+        }
+        let mut histogram = Histogram::default();
+        let mut meetings = 0;
+        let mut left = self.rounds;
+        while left > 0 {
+            let rounds = self.batch.min(usize::try_from(left).unwrap_or(usize::MAX));
+            self.batches.wait(platform);
+            for round in 0..rounds {
+                if round == 0 || self.sync == Sync::Round {
+                    meetings += 1;
+                    self.meet(platform, lab, meetings);
+                }
+                self.run_program(me, round);
+            }
+            count(&lab.own_counters::<CpuCounters>(me).programs, rounds as u64);
+            // Its Acquire and Release have all accesses of the batch before what follows.
+            self.batches.wait(platform);
+            if me == 0 {
+                self.collect(rounds, &mut histogram);
+            }
+            left -= rounds as u64;
+        }
+        if me != 0 {
+            return Part::Done;
+        }
+        let histogram = Box::leak(Box::new(histogram));
+        self.histogram.store(histogram, Ordering::Release);
+        Part::Over
+    }
+
+    /// Waits until all CPUs have come to meeting number `meetings`, from 1.
+    fn meet<P: Platform>(&self, platform: &P, lab: Lab, meetings: u64) {
+        let all = meetings * self.test.programs.len() as u64;
+        let are_there = || self.met.load(Ordering::Acquire) >= all;
+        self.met.fetch_add(1, Ordering::AcqRel);
+        for _ in 0..EAGER {
+            if are_there() {
+                return;
+            }
+            spin_loop();
+        }
+        spin_until(platform, &lab, are_there);
+    }
+
+    /// Runs the program of CPU `me` in `round` of the batch.
+    fn run_program(&self, me: usize, round: usize) {
+        let program = &self.test.programs[me];
+        let mut registers = self.loaded[me]
+            .chunks_exact(program.loads().max(1))
+            .nth(round);
+        let mut registers = registers.take().unwrap_or_default().iter();
+        let mut keep = |value| {
+            if let Some(register) = registers.next() {
+                register.store(value, Ordering::Relaxed);
+            }
+        };
+        for step in &program.steps {
+            // Relaxed: on x86 a plain `mov`, and what it may be reordered with is what is to be seen.
+            match step.instruction {
+                Instruction::Store(at, value) => {
+                    self.cell(at, round)
+                        .store(value.cast_unsigned(), Ordering::Relaxed);
+                }
+                Instruction::Load(at) => keep(self.cell(at, round).load(Ordering::Relaxed)),
+                Instruction::Exchange(at, value) => {
+                    let cell = self.cell(at, round);
+                    keep(cell.swap(value.cast_unsigned(), Ordering::Relaxed));
+                }
+                Instruction::Add(at, value) => {
+                    let cell = self.cell(at, round);
+                    keep(cell.fetch_add(value.cast_unsigned(), Ordering::Relaxed));
+                }
+                Instruction::Fence => fence(Ordering::SeqCst),
+                // No test that is run in rounds has them.
+                Instruction::Send(..) | Instruction::IrqsOff | Instruction::IrqsOn => {}
+            }
+            compiler_fence(Ordering::SeqCst);
+        }
+    }
+
+    fn cell(&self, variable: Variable, round: usize) -> &AtomicU64 {
+        let cells = self.variables[variable as usize].as_ref();
+        &cells.expect("the test has every variable that it accesses")[round].0
+    }
+
+    /// Counts what came out of the first `rounds` rounds of a batch, and puts the variables back.
+    fn collect(&self, rounds: usize, histogram: &mut Histogram) {
+        let mut outcome: Vec<Option<i64>> = Vec::with_capacity(self.test.sources().len());
+        for round in 0..rounds {
+            outcome.clear();
+            outcome.extend(
+                self.test
+                    .sources()
+                    .iter()
+                    .map(|source| self.value(*source, round)),
+            );
+            histogram.add(&outcome);
+        }
+        for (cells, initial) in self.variables.iter().zip(self.test.initial) {
+            for cell in cells.iter().flatten() {
+                cell.0.store(initial.cast_unsigned(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn value(&self, source: Source, round: usize) -> Option<i64> {
+        let value = match source {
+            Source::Loaded(cpu, nth) => {
+                let loads = self.test.programs[cpu].loads();
+                self.loaded[cpu].get(round * loads + nth)?
+            }
+            Source::Memory(variable) => self.cell(variable, round),
+            Source::Handled(..) => return None,
+        };
+        Some(value.load(Ordering::Relaxed).cast_signed())
+    }
+
+    /// What has come out; nothing before all rounds are over.
+    pub fn table(&self) -> Option<Table<'_>> {
+        // SAFETY: null, or what `run` has leaked, which nobody changes.
+        let histogram = unsafe { self.histogram.load(Ordering::Acquire).as_ref() }?;
+        Some(Table {
+            test: &self.test,
+            histogram,
+        })
+    }
+
+    /// Reports each outcome that must not be, once, when all rounds are over.
+    pub fn judge<P: Platform>(&self, platform: &P, lab: Lab) -> Option<Table<'_>> {
+        let table = self.table()?;
+        if table.is_breach() {
+            let forbidden = table
+                .histogram
+                .iter()
+                .filter(|(it, _)| decides(&self.test, it));
+            for (_, rounds) in forbidden {
+                lab.report(
+                    FORBIDDEN,
+                    platform.this_cpu(),
+                    0,
+                    platform.timestamp(),
+                    rounds,
+                );
+            }
+        }
+        Some(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kit::options::CommandLine;
+    use kit::specimen::Specimen;
+    use kit::threads::{Threads, run_guest};
+
+    use super::*;
+    use crate::guest::Litmus;
+    use crate::interleavings::{Model, outcomes};
+
+    fn run(cpus: usize, line: &str) -> Arc<Litmus<Arc<Threads>>> {
+        let line: CommandLine<Options> = CommandLine::parse(line).unwrap();
+        run_guest::<Litmus<Arc<Threads>>>(cpus, &line.guest)
+    }
+
+    /// Threads are truly concurrent, and this is no emulator: what comes out is what the processor allows.
+    #[test]
+    fn nothing_comes_out_that_x86_does_not_allow() {
+        for line in [
+            "test=0:store,x,1;load,y|1:store,y,1;load,x exists=0:r0=0&1:r0=0",
+            "test=0:store,x,1;store,y,1|1:load,y;load,x exists=1:r0=1&1:r1=0",
+            "test=0:store,x,1;fence;load,y|1:xchg,y,1;load,x exists=0:r0=0&1:r1=0",
+            "test=0:add,x,2;load,x|1:add,x,-1|2:load,x;load,x exists=2:r0=1&2:r1=2&x=6&0:r1=0 init=x=5",
+            "test=0:store,x,1;store,y,2|1:store,y,1;store,x,2 exists=x=1&y=1",
+        ] {
+            for sync in ["round", "batch"] {
+                let line = format!("{line} rounds=1050 batch=100 sync={sync}");
+                let guest = run(3, &line);
+                let table = guest.table().unwrap();
+                assert_eq!(table.histogram.total(), 1050, "{line}");
+                let allowed = outcomes(table.test, Model::Tso).unwrap();
+                for (outcome, _) in table.histogram.iter() {
+                    assert!(allowed.contains(outcome), "{line}: {outcome:?}\n{table}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_outcome_that_must_not_be_is_reported() {
+        let guest = run(
+            2,
+            "test=0:load,x|1:add,x,1 never=x=4&1:r0=3 init=x=3 rounds=20",
+        );
+        let said = guest.verdict().to_string();
+        assert!(said.contains("Positive: 0, Negative: 20\n"), "{said}");
+        assert!(said.contains("is NOT validated"), "{said}");
+        let found: Vec<_> = guest
+            .lab()
+            .findings()
+            .map(|it| (it.oracle, it.seen))
+            .collect();
+        assert_eq!(found, [(FORBIDDEN, 20)]);
+    }
+
+    #[test]
+    fn what_may_be_and_is_not_is_none() {
+        let guest = run(2, "test=0:load,x|1:add,x,1 exists=x=5 rounds=20");
+        let said = guest.verdict().to_string();
+        assert!(
+            said.contains("is NOT validated\nObservation test Never 0 20"),
+            "{said}"
+        );
+        assert_eq!(guest.lab().findings_made(), 0);
+    }
+}

@@ -1,0 +1,285 @@
+//! `workload=puppet`: every CPU does what its mailbox tells it, one deed at a time, so that whoever tells decides in
+//! what order. What it reads is kept, and is judged by the claim when the test has come to its end.
+//!
+//! Variables are reached through [`kit::sync`], and so is what CPUs ask of each other's handlers: whoever explores orders
+//! stops there. What a CPU has read is its own until the end.
+
+use alloc::boxed::Box;
+use core::fmt;
+use core::sync::atomic::AtomicUsize;
+
+use kit::counters::count;
+use kit::lab::Lab;
+use kit::mailbox::{Command, Deeds, Mailboxes};
+use kit::platform::{CpuId, Platform, Vector};
+use kit::specimen::Part;
+use kit::sync::atomic::{AtomicU64, Ordering, fence};
+use kit::sync::pending::Pending;
+use shared::mailbox::Refusal;
+
+use crate::condition::Place;
+use crate::counters::CpuCounters;
+use crate::deeds::Verb;
+use crate::manifest::{FORBIDDEN, UNREAD};
+use crate::options::{Options, told_register};
+use crate::program::Variable;
+use crate::test::Claim;
+use crate::vectors::ASKED;
+
+/// Registers of each kind that a CPU has.
+pub const REGISTERS: usize = 32;
+
+/// CPUs that do as they are told.
+#[derive(Debug)]
+pub struct Told {
+    variables: Box<[Word]>,
+    cpus: Box<[Own]>,
+    claim: Option<Claim>,
+    mailboxes: Mailboxes,
+    pending: Pending,
+}
+
+/// A variable, in a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Word(AtomicU64);
+
+/// What belongs to one CPU.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Own {
+    /// A bit for each variable that its handler is to read.
+    asked: AtomicU64,
+    /// What it has read.
+    loaded: Row,
+    /// What its handlers have read.
+    handled: Row,
+}
+
+/// What was read by one CPU in one context, which alone writes it.
+#[derive(Debug, Default)]
+struct Row {
+    count: AtomicUsize,
+    values: [core::sync::atomic::AtomicU64; REGISTERS],
+}
+
+impl Row {
+    fn push(&self, value: u64) -> Result<(), Refusal> {
+        let count = self.count.load(Ordering::Relaxed);
+        let place = self.values.get(count).ok_or(Refusal::Invalid)?;
+        place.store(value, Ordering::Relaxed);
+        self.count.store(count + 1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn get(&self, nth: usize) -> Option<i64> {
+        let is_there = nth < self.count.load(Ordering::Relaxed);
+        is_there.then(|| self.values[nth].load(Ordering::Relaxed).cast_signed())
+    }
+}
+
+impl Told {
+    /// For the CPUs that `lab` describes, whose mailboxes say so from now on.
+    pub fn new(options: &Options, lab: Lab) -> Self {
+        let cpus = lab.cpus();
+        let own = |_| Own {
+            asked: AtomicU64::new(0),
+            loaded: Row::default(),
+            handled: Row::default(),
+        };
+        Self {
+            variables: (options.initial().into_iter())
+                .map(|value| Word(AtomicU64::new(value.cast_unsigned())))
+                .collect(),
+            cpus: (0..cpus).map(own).collect(),
+            claim: options.claim().cloned(),
+            mailboxes: Mailboxes::new(lab),
+            pending: Pending::new(cpus),
+        }
+    }
+
+    /// This CPU's part, with what it runs on.
+    pub fn run<P: Platform>(&self, platform: &P, lab: &Lab) -> Part {
+        let cpu = On {
+            told: self,
+            platform,
+            lab,
+        };
+        self.mailboxes.run(&cpu)
+    }
+
+    /// The handler of `vector`.
+    pub fn handle<P: Platform>(&self, platform: &P, lab: &Lab, vector: Vector) {
+        let me = platform.this_cpu();
+        if vector == Vector::LAST {
+            self.pending.has_caught_up(me);
+        } else if vector == ASKED {
+            let own = &self.cpus[me];
+            // Acquire pairs with the Release of whoever asked: what it wrote before is there.
+            let asked = own.asked.swap(0, Ordering::Acquire);
+            for variable in Variable::ALL {
+                if asked >> variable as usize & 1 != 0 {
+                    count(&lab.own_counters::<CpuCounters>(me).deeds, 1);
+                    let value = self.word(variable).load(Ordering::Relaxed);
+                    // One for which there is no room is one that no claim can name.
+                    let _ = own.handled.push(value);
+                }
+            }
+        }
+    }
+
+    fn word(&self, variable: Variable) -> &AtomicU64 {
+        &self.variables[variable as usize].0
+    }
+
+    /// What is left in `place`.
+    fn value(&self, place: &Place) -> Option<i64> {
+        let (cpu, name) = match place {
+            Place::Variable(variable) => {
+                return Some(self.word(*variable).load(Ordering::Relaxed).cast_signed());
+            }
+            Place::Register(cpu, name) => (*cpu, name),
+        };
+        let (own, (kind, nth)) = (self.cpus.get(cpu)?, told_register(name)?);
+        match kind {
+            'r' => own.loaded.get(nth),
+            _ => own.handled.get(nth),
+        }
+    }
+
+    /// What has come out, when all is over.
+    pub fn ending(&self) -> Ending<'_> {
+        Ending { told: self }
+    }
+}
+
+/// The CPU that this runs on, and all that there is to be told what to do.
+struct On<'a, P> {
+    told: &'a Told,
+    platform: &'a P,
+    lab: &'a Lab,
+}
+
+impl<P: Platform> Deeds<P> for On<'_, P> {
+    fn platform(&self) -> &P {
+        self.platform
+    }
+
+    fn lab(&self) -> &Lab {
+        self.lab
+    }
+
+    fn obey(&self, command: &Command) -> Result<i64, Refusal> {
+        let Self {
+            told,
+            platform,
+            lab,
+        } = self;
+        let me = platform.this_cpu();
+        let variable = |at: usize| {
+            let number = usize::try_from(command.arguments[at]).ok();
+            number
+                .and_then(|number| Variable::ALL.get(number))
+                .copied()
+                .ok_or(Refusal::Invalid)
+        };
+        if command.waits() {
+            return Err(Refusal::Invalid);
+        }
+        let number = command.arguments[1];
+        let loaded = &told.cpus[me].loaded;
+        match Verb::try_from(command.verb).map_err(|_| Refusal::Invalid)? {
+            Verb::Store => told.word(variable(0)?).store(number, Ordering::Relaxed),
+            Verb::Load => loaded.push(told.word(variable(0)?).load(Ordering::Relaxed))?,
+            Verb::Exchange => {
+                loaded.push(told.word(variable(0)?).swap(number, Ordering::SeqCst))?;
+            }
+            Verb::Add => {
+                loaded.push(told.word(variable(0)?).fetch_add(number, Ordering::SeqCst))?;
+            }
+            Verb::Fence => fence(Ordering::SeqCst),
+            Verb::Send => {
+                let asked = 1 << variable(1)? as usize;
+                let target = usize::try_from(command.arguments[0]).ok();
+                let target = target.filter(|target| *target < told.cpus.len());
+                let target = target.ok_or(Refusal::Offline)?;
+                told.cpus[target].asked.fetch_or(asked, Ordering::Release);
+                platform.send_ipi(target, ASKED);
+                return Ok(0);
+            }
+            Verb::IrqsOff => platform.irqs_disable(),
+            Verb::IrqsOn => platform.irqs_enable(),
+            Verb::Finish => return told.mailboxes.finish(self, command),
+        }
+        count(&lab.own_counters::<CpuCounters>(me).deeds, 1);
+        Ok(0)
+    }
+
+    fn take_pending(&self) {
+        self.told.pending.take(self.platform);
+    }
+
+    fn judge(&self) {
+        let Self {
+            told,
+            platform,
+            lab,
+        } = self;
+        let report = |oracle, cpu, seen| lab.report(oracle, cpu, 0, platform.timestamp(), seen);
+        let Some(claim) = &told.claim else {
+            return;
+        };
+        let mut seen = 0;
+        for place in claim.condition.places() {
+            let value = told.value(&place);
+            // Two digits for each, as far as there is room.
+            seen = seen << 8 | value.unwrap_or(0xff).cast_unsigned() & 0xff;
+            if let (Place::Register(cpu, name), None) = (&place, value)
+                && let Some(('r', nth)) = told_register(name)
+            {
+                report(UNREAD, *cpu, nth as u64);
+            }
+        }
+        if claim.forbids(&|place: &Place| told.value(place)) {
+            report(FORBIDDEN, platform.this_cpu(), seen);
+        }
+    }
+}
+
+/// What has come out, to be told.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending<'a> {
+    told: &'a Told,
+}
+
+impl Ending<'_> {
+    fn row(f: &mut fmt::Formatter<'_>, cpu: CpuId, kind: char, row: &Row) -> fmt::Result {
+        (0..REGISTERS)
+            .map_while(|nth| Some((nth, row.get(nth)?)))
+            .try_for_each(|(nth, value)| write!(f, " {cpu}:{kind}{nth}={value};"))
+    }
+}
+
+/// All that was read, what is left of the variables that are not 0, and whether the claim holds.
+impl fmt::Display for Ending<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { told } = self;
+        f.write_str("Outcome")?;
+        for (cpu, own) in told.cpus.iter().enumerate() {
+            Self::row(f, cpu, 'r', &own.loaded)?;
+            Self::row(f, cpu, 'h', &own.handled)?;
+        }
+        for variable in Variable::ALL {
+            match told.value(&Place::Variable(variable)) {
+                Some(0) | None => {}
+                Some(value) => write!(f, " {}={value};", variable.name())?,
+            }
+        }
+        if let Some(claim) = &told.claim {
+            let forbidden = claim.forbids(&|place: &Place| told.value(place));
+            let not = if forbidden { "NOT " } else { "" };
+            write!(f, "\nCondition {claim} is {not}kept")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,358 @@
+//! The second guest, as a user of litmus tests meets it: what a search says of a test is what is known of it, a run of
+//! many rounds ends with a table that adds up, herdtools' files are read, and what makes no sense is named.
+//!
+//! The VMM knows nothing of this guest but what it says of itself, so that this holds the seam between them as well.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use litmus::condition::Condition;
+use litmus::interleavings::{Model, outcomes};
+use litmus::test::{Claim, Quantifier, Test, parse_places};
+use litmus::{case, herd, program};
+use tests::{Run, Vmm, litmus_case, litmus_image, need_kvm};
+
+use super::explore::{COMPLETE, Desk};
+
+const SB: &str = "cpus 2\n0: store x 1; load y\n1: store y 1; load x\n";
+
+/// The file of this name that is shipped.
+macro_rules! shipped {
+    ($($name:literal)+) => {
+        &[$(($name, include_str!(concat!("../../../scenarios/litmus/", $name)))),+]
+    };
+}
+
+const FILES: &[(&str, &str)] = shipped! {
+    "SB.litmus" "SB+mfences.litmus" "SB+mfence+po.litmus" "SB+xchgs.litmus" "SB+rfi.litmus" "MP.litmus" "LB.litmus"
+    "R.litmus" "R+mfences.litmus" "S.litmus" "2+2W.litmus" "IRIW.litmus" "CoRR.litmus" "n5.litmus" "n6.litmus"
+    "inc+inc.litmus" "xadd+xadd.litmus"
+};
+
+const CASES: &[(&str, &str)] =
+    shipped! { "MP+send.case" "late-send.case" "irqs-off.case" "irqs-on.case" };
+
+fn search(case: &str) -> Run {
+    let image = litmus_image("litmus-explore.bin");
+    Desk::with(case).explore_on(&image, "").run()
+}
+
+fn boot(vcpus: u32, words: &str) -> Run {
+    let vcpus = vcpus.to_string();
+    let run = Vmm::with("--vcpus").arg(vcpus).args(["--append", words]);
+    run.arg(litmus_image("litmus.bin")).run()
+}
+
+/// What the guest has written to its console, without the number of the CPU in front of each line.
+fn console(run: &Run) -> Vec<&str> {
+    run.stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("[cpu 0] "))
+        .collect()
+}
+
+/// How often each state was seen, by the table.
+fn counts(run: &Run) -> Vec<(u64, &str)> {
+    let states = console(run).into_iter().filter(|line| line.ends_with(';'));
+    states
+        .map(|line| {
+            let (count, state) = line.split_once('>').expect("a state behind its count");
+            let count = count.trim_end_matches([':', '*']).trim();
+            (count.parse().expect("a count"), state)
+        })
+        .collect()
+}
+
+#[test]
+fn where_memory_is_sequentially_consistent_nobody_reads_what_was_there_before() {
+    need_kvm();
+    let run = search(&format!("{SB}append never=0:r0=0&1:r0=0\nexpect clean\n"));
+    run.ends_with(0).says(COMPLETE);
+}
+
+/// Every outcome of the model is one that the search finds, and it finds no other.
+#[test]
+fn a_search_comes_to_the_outcomes_that_the_model_has() {
+    need_kvm();
+    for (programs, places) in [
+        ("0:store,x,1;load,y|1:store,y,1;load,x", "0:r0,1:r0"),
+        ("0:xchg,x,1;add,y,1|1:add,y,2;load,x", "0:r1,1:r0,1:r1,x"),
+        ("0:store,x,1;send,1,x;store,x,2|1:load,x", "1:r0,1:h0"),
+        (
+            "0:irqs-off;store,y,1;load,x;irqs-on|1:store,x,1;send,0,y",
+            "0:r0,0:h0",
+        ),
+        ("0:send,2,x;store,x,1|1:send,2,y;store,y,1|2:", "2:h0,x"),
+    ] {
+        let claim = Claim {
+            quantifier: Quantifier::Never,
+            condition: Condition::Constant(false),
+        };
+        let places = parse_places(places).unwrap();
+        let programs = program::parse(programs).unwrap();
+        let mut test = Test::new("drawn", programs, [0; 6], claim, &places).unwrap();
+        let known = outcomes(&test, Model::Sequential).unwrap();
+        assert!(known.len() > 1, "{test:?}");
+        let one = |outcome: &Vec<Option<i64>>| {
+            let places = test.places().iter().zip(outcome);
+            let values = places.map(|(place, value)| format!("{place}={}", value.unwrap()));
+            values.collect::<Vec<_>>().join("&")
+        };
+        let each: Vec<_> = known.iter().map(one).collect();
+        let others = format!("~({})", each.join("|"));
+        for claim in each.iter().chain([&others]) {
+            test.claim.condition = Condition::parse(claim).unwrap();
+            let run = search(&case::case(&test).unwrap());
+            let is_other = *claim == others;
+            run.ends_with(0).says(if is_other {
+                COMPLETE
+            } else {
+                "as expected: forbidden"
+            });
+        }
+    }
+}
+
+#[test]
+fn what_is_found_comes_again() {
+    need_kvm();
+    let desk = Desk::with(&format!(
+        "{SB}append never=0:r0=1&1:r0=1\nexpect forbidden\n"
+    ));
+    let image = litmus_image("litmus-explore.bin");
+    let found = desk.path("found.json");
+    let run = desk
+        .explore_on(&image, "")
+        .arg("--schedule")
+        .arg(&found)
+        .run();
+    run.ends_with(0)
+        .says("as expected: forbidden")
+        .says("came to an outcome");
+    let run = Vmm::with("replay")
+        .arg(&found)
+        .arg(&image)
+        .args(["--times", "3"])
+        .run();
+    run.ends_with(0).says("3 of 3 replays broke");
+}
+
+#[test]
+fn handlers_read_what_was_sent_before_them() {
+    need_kvm();
+    for (name, case) in CASES {
+        let run = search(case);
+        assert_eq!(run.status(), 0, "{name}: {run}");
+    }
+}
+
+#[test]
+fn a_claim_of_a_register_that_is_never_read_is_found() {
+    need_kvm();
+    let run = search("cpus 2\nappend never=1:r0=1\n0: load x\nexpect unread\n");
+    run.ends_with(0).says("as expected: unread");
+}
+
+#[test]
+fn every_shipped_test_is_clean_where_memory_is_sequentially_consistent() {
+    need_kvm();
+    for (name, text) in FILES {
+        let test = herd::parse(text).unwrap_or_else(|why| panic!("{name}: {why}"));
+        let run = search(&case::case(&test).unwrap());
+        assert!(
+            run.status() == 0 && run.stdout.contains(COMPLETE),
+            "{name}: {run}"
+        );
+    }
+}
+
+#[test]
+fn a_run_ends_with_a_table_that_adds_up() {
+    need_kvm();
+    for sync in ["round", "batch"] {
+        let words = format!("rounds=300 batch=70 sync={sync}");
+        let run = boot(2, &words);
+        run.ends_with(0).says("Test SB Allowed").says("rounds=300");
+        let counts = counts(&run);
+        assert_eq!(
+            counts.iter().map(|(count, _)| count).sum::<u64>(),
+            300,
+            "{run}"
+        );
+        run.says(&format!("Histogram ({} states)", counts.len()));
+        // Whether the processor lets a load go ahead of a store is not for us to say.
+        let is_seen = counts.iter().any(|(_, state)| *state == "0:r0=0; 1:r0=0;");
+        run.says(if is_seen {
+            "is validated"
+        } else {
+            "is NOT validated"
+        });
+        run.says(if is_seen {
+            "Observation SB Sometimes"
+        } else {
+            "Observation SB Never 0 300"
+        });
+    }
+}
+
+#[test]
+fn what_no_x86_allows_is_never_seen() {
+    need_kvm();
+    for (name, text) in FILES {
+        let test = herd::parse(text).unwrap();
+        let vcpus = u32::try_from(test.programs.len()).unwrap();
+        let run = boot(vcpus, &format!("{} rounds=60", case::words(&test)));
+        run.ends_with(0)
+            .says(&format!("Condition {} is ", test.claim));
+        let allowed = outcomes(&test, Model::Tso).unwrap();
+        let states = counts(&run);
+        assert_eq!(
+            states.iter().map(|(count, _)| count).sum::<u64>(),
+            60,
+            "{name}: {run}"
+        );
+        for (_, state) in states {
+            let is_it = |outcome: &Vec<Option<i64>>| {
+                let places = test.places().iter().zip(outcome);
+                let told: Vec<_> = places
+                    .map(|(place, value)| format!("{place}={};", value.unwrap()))
+                    .collect();
+                told.join(" ") == state
+            };
+            assert!(allowed.iter().any(is_it), "{name}: {state}: {run}");
+        }
+    }
+}
+
+#[test]
+fn what_must_not_come_out_and_does_fails_the_run() {
+    need_kvm();
+    let run = boot(2, "name=late test=0:load,x|1:add,x,1 never=x=1 rounds=20");
+    run.ends_with(1)
+        .says("Test late Forbidden")
+        .says("forbidden");
+    run.says("Positive: 0, Negative: 20")
+        .says("Condition ~exists (x=1) is NOT validated");
+}
+
+#[test]
+fn a_test_that_makes_no_sense_is_refused() {
+    need_kvm();
+    for (vcpus, words, what) in [
+        (2, "test=0:jump", "\"jump\" is nothing that a CPU can do"),
+        (2, "test=0:load,x", "exists=, never= or forall="),
+        (2, "never=0:r1=1", "\"0:r1\": CPU 0 reads 1 values"),
+        (
+            2,
+            "never=0:r0=1)",
+            "\")\" makes no sense behind a condition",
+        ),
+        (
+            2,
+            "test=0:send,1,x|1: exists=1:h0=0",
+            "only workload=puppet does",
+        ),
+        (
+            1,
+            "rounds=10",
+            "test SB needs 2 CPUs, and the machine has 1",
+        ),
+        (2, "rond=10", "\"rond=10\" is not an option"),
+    ] {
+        let run = boot(vcpus, words);
+        run.ends_with(2).says(what);
+    }
+}
+
+#[test]
+fn a_case_that_makes_no_sense_is_refused() {
+    need_kvm();
+    for (case, what) in [
+        ("cpus 2\n0: store u 1\n", "line 2"),
+        ("cpus 2\n0: store x\n", "line 2"),
+        ("cpus 2\n0: single 1\n", "line 2"),
+        ("cpus 2\nappend never=0:rax=1\n0: load x\n", "r0 to r31"),
+        (
+            "cpus 2\nappend never=2:r0=1\n0: load x\n",
+            "the claim needs 3 CPUs",
+        ),
+        ("cpus 2\nappend exists=0:r0=1\n0: load x\n", "exists="),
+        ("cpus 2\nappend rounds=7\n0: load x\n", "no effect"),
+    ] {
+        let run = search(case);
+        run.ends_with(2).says(what);
+    }
+}
+
+/// A script tells its CPUs the deeds of this guest by their names.
+#[test]
+fn a_script_tells_deeds_too() {
+    need_kvm();
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let script = dir.path().join("a.rhai");
+    let text = "boot(#{ vcpus: 2, append: \"workload=puppet never=1:r0=0\" });\n\
+                cpu(0).store(\"x\", 7).wait_done();\n\
+                cpu(1).load(\"x\").wait_done();\n\
+                cpu(1).tell(\"send 0 x\").wait_done();\n\
+                finish();\n";
+    fs::write(&script, text).expect("room for a script");
+    let run = Vmm::with("--script")
+        .arg(&script)
+        .arg(litmus_image("litmus.bin"))
+        .run();
+    run.ends_with(0).says("Outcome 0:h0=7; 1:r0=7; x=7;");
+}
+
+fn litmus_case_with(arguments: &[&str], file: &Path) -> Run {
+    let mut command = Command::new(litmus_case());
+    command.args(arguments).arg(file);
+    Vmm::from(command).run()
+}
+
+/// A file of its own with this text.
+fn file(dir: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+    let path = dir.path().join(name);
+    fs::write(&path, text).expect("room for a test");
+    path
+}
+
+#[test]
+fn a_file_of_herdtools_becomes_a_case_or_a_run() {
+    need_kvm();
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let (_, text) = FILES[0];
+    let sb = file(&dir, "SB.litmus", text);
+    let case = litmus_case_with(&["case"], &sb);
+    case.ends_with(0);
+    search(&case.stdout).ends_with(0).says(COMPLETE);
+    let words = litmus_case_with(&["words"], &sb);
+    words
+        .ends_with(0)
+        .says("workload=rounds name=SB test=0:store,x,1;load,y,eax|");
+    let mut command = Command::new(litmus_case());
+    command.arg("run").arg("--vmm").arg(tests::vmm());
+    command.arg("--guest").arg(litmus_image("litmus.bin"));
+    command
+        .args(["--rounds", "40"])
+        .arg(&sb)
+        .args(["--", "--timeout", "100"]);
+    let run = Vmm::from(command).run();
+    run.ends_with(0).says("Test SB Allowed").says("0:eax=1;");
+    assert_eq!(
+        counts(&run).iter().map(|(count, _)| count).sum::<u64>(),
+        40,
+        "{run}"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_run_is_refused_with_its_line() {
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let text = "X86_64 T\n{ }\nP0;\nmovl (x),%eax;\nmovl %eax,(y);\nexists (y=1)\n";
+    let run = litmus_case_with(&["case"], &file(&dir, "T.litmus", text));
+    run.ends_with(2)
+        .says("T.litmus: line 5: \"movl %eax,(y)\" goes on with a value");
+    let run = litmus_case_with(&["words"], &dir.path().join("none"));
+    run.ends_with(2).says("none: No such file");
+}
