@@ -11,7 +11,8 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use shared::mailbox::{Refusal, WAIT};
+pub use shared::mailbox::Refusal;
+use shared::mailbox::WAIT;
 use shared::manifest::ARGUMENTS;
 
 use crate::lab::{CpuMailbox, Lab};

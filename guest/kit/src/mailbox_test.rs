@@ -11,7 +11,7 @@ use shared::mailbox::Refusal;
 use crate::handler;
 use crate::lab::Lab;
 use crate::mailbox::{Command, Deeds, Mailboxes};
-use crate::options::{Options, OptionsError};
+use crate::options::ToldOnly;
 use crate::platform::{CpuId, Platform, Vector};
 use crate::specimen::{Part, Specimen};
 use crate::sync::atomic::{AtomicU64, Ordering as Shared};
@@ -40,25 +40,10 @@ struct Adder<P> {
     sum: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct NoOptions;
-
-impl Options for NoOptions {
-    const KEYS: &'static [&'static str] = &[];
-
-    fn set<'a>(&mut self, key: &'a str, _: &'a str) -> Result<(), OptionsError<'a>> {
-        unreachable!("{key} is no key of this guest")
-    }
-
-    fn write_words(&self, _: usize, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Ok(())
-    }
-}
-
 impl<P: Platform> Specimen<P> for Adder<P> {
-    type Options = NoOptions;
+    type Options = ToldOnly;
 
-    fn new(platform: P, _: &NoOptions, lab: Lab) -> Self {
+    fn new(platform: P, _: &ToldOnly, lab: Lab) -> Self {
         Self {
             platform,
             lab,
@@ -144,7 +129,7 @@ impl Monitor {
     fn new() -> Self {
         let platform = Threads::new(CPUS);
         let lab = Lab::allocate(CPUS as u32).unwrap();
-        let guest = Arc::new(Adder::new(platform.clone(), &NoOptions, lab));
+        let guest = Arc::new(Adder::new(platform.clone(), &ToldOnly, lab));
         let (machine, runs) = (platform.clone(), guest.clone());
         Self {
             platform,

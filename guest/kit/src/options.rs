@@ -117,6 +117,29 @@ impl Eoi {
     }
 }
 
+/// The words of a guest that takes none, and does nothing but what it is told: none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ToldOnly;
+
+impl Options for ToldOnly {
+    const KEYS: &'static [&'static str] = &[];
+
+    fn set<'a>(&mut self, key: &'a str, _: &'a str) -> Result<(), OptionsError<'a>> {
+        Err(OptionsError::UnknownKey(key, Self::KEYS))
+    }
+
+    fn check(&self, machine: &MachineOptions) -> Result<(), OptionsError<'static>> {
+        match machine.lab {
+            Some(_) => Ok(()),
+            None => Err(OptionsError::NobodyTells),
+        }
+    }
+
+    fn write_words(&self, _: usize, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
+}
+
 declare! {
     Record::word("transport", "How IPIs leave a CPU.")
         .set_by_search("wire")
@@ -306,6 +329,8 @@ pub enum OptionsError<'a> {
     /// A key and a value that ask for something only a monitor with a lab does, which this one has not named, and
     /// what would come of it.
     NeedsLab(&'static str, &'static str, &'static str),
+    /// The guest does only what a monitor with a lab tells it, and this one has not named any.
+    NobodyTells,
 }
 
 impl fmt::Display for OptionsError<'_> {
@@ -340,6 +365,9 @@ impl fmt::Display for OptionsError<'_> {
             Self::NeedsLab(key, value, nobody) => write!(
                 f,
                 "{key}={value} needs a monitor that offers a lab (lab=), as vmm does; under another {nobody}"
+            ),
+            Self::NobodyTells => f.write_str(
+                "this guest needs a monitor that offers a lab (lab=), as vmm does; under another nobody tells it anything",
             ),
         }
     }
