@@ -56,10 +56,9 @@ impl<P: Platform> Specimen<P> for Litmus<P> {
     }
 
     fn handle(&self, vector: Vector) {
-        handler::run(&self.platform, &self.lab, vector, || {
-            if let Running::Told(told) = &self.running {
-                told.handle(&self.platform, &self.lab, vector);
-            }
+        handler::run(&self.platform, &self.lab, vector, || match &self.running {
+            Running::Rounds(rounds) => rounds.handle(&self.platform, vector),
+            Running::Told(told) => told.handle(&self.platform, &self.lab, vector),
         });
     }
 

@@ -122,17 +122,18 @@ impl Options {
                 return Err(("test", SyntaxError(why.into())));
             }
         };
-        if programs
-            .iter()
-            .any(|it| it.steps.iter().any(|step| step.instruction.interrupts()))
-        {
-            let why =
-                "has send, irqs-off or irqs-on, which only workload=puppet does, so vmm explore";
-            return Err(("test", SyntaxError(why.into())));
-        }
         let key = claim.quantifier.key();
         let name = self.name.as_deref().unwrap_or(name);
         (Test::new(name, programs, self.initial, claim, &self.locations)).map_err(|why| (key, why))
+    }
+
+    /// Refuses that CPUs do not meet before each round of `test`, where they have to.
+    fn check_sync(&self, test: &Test) -> Result<(), (&'static str, SyntaxError)> {
+        if self.sync() == Sync::Batch && test.interrupts() {
+            let why = "is not for a test with interrupts: CPUs have to be in the round in which they take them";
+            return Err(("sync", SyntaxError(why.into())));
+        }
+        Ok(())
     }
 
     /// Refuses what makes no sense of CPUs that do as they are told.
@@ -241,7 +242,7 @@ impl kit::options::Options for Options {
                 return Err(OptionsError::NeedsLab("workload", "puppet", nobody));
             }
             Workload::Puppet => self.check_told(),
-            Workload::Rounds => self.test().map(|_| ()),
+            Workload::Rounds => self.test().and_then(|test| self.check_sync(&test)),
         };
         checked.map_err(|(key, why)| OptionsError::Wrong(key, "...", why.0.leak()))
     }
@@ -385,7 +386,6 @@ mod tests {
                 "test=0:load,x",
                 "goes with a claim of what comes out: exists=, never= or forall=",
             ),
-            ("test=0:send,0,x never=x=1", "only workload=puppet does"),
             (
                 "test=0:load,x never=0:r1=1",
                 "never=... \"0:r1\": CPU 0 reads 1 values",
@@ -404,6 +404,10 @@ mod tests {
             ("rounds=many", "rounds=many is not a number"),
             ("batch=5000", "batch=5000 is none of 1 to 4096"),
             ("sync=never", "takes one of round batch"),
+            (
+                "test=0:irqs-off never=x=1 sync=batch",
+                "sync=... is not for a test with interrupts",
+            ),
             ("workload=puppet", "needs a monitor that offers a lab"),
             (
                 "lab=0x1000 workload=puppet rounds=3",

@@ -5,6 +5,9 @@
 //! apart, so that nothing has to be put back between two of them. Before each round, or each batch, all CPUs meet.
 //! After a batch the first CPU looks at what came out and puts the variables back.
 //!
+//! Where a test has interrupts, all CPUs meet before each round and behind it, and then take what is pending: what is sent
+//! in a round is read in it.
+//!
 //! A CPU makes the accesses of its program one after the other, each with the one instruction that it stands for; the
 //! compiler may not move them. Between two of them stand the few instructions that find the next.
 
@@ -12,13 +15,14 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::hint::spin_loop;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, compiler_fence, fence};
 
 use kit::counters::count;
 use kit::lab::Lab;
-use kit::platform::Platform;
+use kit::platform::{Platform, Vector};
 use kit::specimen::Part;
 use kit::sync::barrier::Barrier;
+use kit::sync::pending::Pending;
 use kit::sync::waiting::spin_until;
 
 use crate::counters::CpuCounters;
@@ -29,6 +33,7 @@ use crate::program::{Instruction, Variable};
 use crate::syntax::SyntaxError;
 use crate::table::Table;
 use crate::test::{Source, Test};
+use crate::vectors::ASKED;
 
 /// Turns of a wait in which nothing else is done, so that CPUs leave it close to each other.
 const EAGER: u32 = 200;
@@ -44,6 +49,9 @@ pub struct Rounds {
     variables: [Option<Box<[Cell]>>; Variable::COUNT],
     /// By CPU: what it has read in each round, one round after the other.
     loaded: Box<[Box<[AtomicU64]>]>,
+    /// By CPU: what its handlers do.
+    handlers: Box<[Handlers]>,
+    pending: Pending,
     batches: Barrier,
     /// How many times a CPU has come to a meeting.
     met: AtomicU64,
@@ -55,6 +63,50 @@ pub struct Rounds {
 #[derive(Debug)]
 #[repr(align(128))]
 struct Cell(AtomicU64);
+
+/// What the handlers of one CPU are asked for, and what they have read.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Handlers {
+    /// A bit for each variable that is to be read.
+    asked: AtomicU64,
+    /// The round in which the CPU is.
+    round: AtomicUsize,
+    /// By round: how many values have been read.
+    reads: Box<[AtomicUsize]>,
+    /// Those values, with room in each round for as many as can be asked for.
+    values: Box<[AtomicU64]>,
+}
+
+impl Handlers {
+    fn new(most: usize, batch: usize) -> Self {
+        let rounds = if most == 0 { 0 } else { batch };
+        Self {
+            asked: AtomicU64::new(0),
+            round: AtomicUsize::new(0),
+            reads: (0..rounds).map(|_| AtomicUsize::new(0)).collect(),
+            values: (0..rounds * most).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Where the values of `round` are.
+    fn values(&self, round: usize) -> &[AtomicU64] {
+        let most = self
+            .values
+            .len()
+            .checked_div(self.reads.len())
+            .unwrap_or_default();
+        &self.values[round * most..][..most]
+    }
+
+    fn push(&self, round: usize, value: u64) {
+        let reads = self.reads[round].load(Ordering::Relaxed);
+        if let Some(place) = self.values(round).get(reads) {
+            place.store(value, Ordering::Relaxed);
+            self.reads[round].store(reads + 1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Rounds {
     /// What `options` ask for.
@@ -86,6 +138,10 @@ impl Rounds {
                 .iter()
                 .map(|program| row(program.loads()))
                 .collect(),
+            handlers: (0..test.programs.len())
+                .map(|cpu| Handlers::new(test.sent_to(cpu), batch))
+                .collect(),
+            pending: Pending::new(test.programs.len()),
             batches: Barrier::new(test.programs.len()),
             met: AtomicU64::new(0),
             histogram: AtomicPtr::new(null_mut()),
@@ -99,6 +155,7 @@ impl Rounds {
         if me >= self.test.programs.len() {
             return Part::Done;
         }
+        let has_interrupts = self.test.interrupts();
         let mut histogram = Histogram::default();
         let mut meetings = 0;
         let mut left = self.rounds;
@@ -106,11 +163,18 @@ impl Rounds {
             let rounds = self.batch.min(usize::try_from(left).unwrap_or(usize::MAX));
             self.batches.wait(platform);
             for round in 0..rounds {
+                self.handlers[me].round.store(round, Ordering::Relaxed);
                 if round == 0 || self.sync == Sync::Round {
                     meetings += 1;
                     self.meet(platform, lab, meetings);
                 }
-                self.run_program(me, round);
+                self.run_program(platform, me, round);
+                if has_interrupts {
+                    platform.irqs_enable();
+                    meetings += 1;
+                    self.meet(platform, lab, meetings);
+                    self.pending.take(platform);
+                }
             }
             count(&lab.own_counters::<CpuCounters>(me).programs, rounds as u64);
             // Its Acquire and Release have all accesses of the batch before what follows.
@@ -128,6 +192,26 @@ impl Rounds {
         Part::Over
     }
 
+    /// The handler of `vector`.
+    pub fn handle<P: Platform>(&self, platform: &P, vector: Vector) {
+        let me = platform.this_cpu();
+        let Some(handlers) = self.handlers.get(me) else {
+            return;
+        };
+        if vector == Vector::LAST {
+            self.pending.has_caught_up(me);
+        } else if vector == ASKED {
+            let round = handlers.round.load(Ordering::Relaxed);
+            // Acquire pairs with the Release of whoever asked: what it wrote before is there.
+            let asked = handlers.asked.swap(0, Ordering::Acquire);
+            for variable in Variable::ALL {
+                if asked >> variable as usize & 1 != 0 {
+                    handlers.push(round, self.cell(variable, round).load(Ordering::Relaxed));
+                }
+            }
+        }
+    }
+
     /// Waits until all CPUs have come to meeting number `meetings`, from 1.
     fn meet<P: Platform>(&self, platform: &P, lab: Lab, meetings: u64) {
         let all = meetings * self.test.programs.len() as u64;
@@ -143,7 +227,7 @@ impl Rounds {
     }
 
     /// Runs the program of CPU `me` in `round` of the batch.
-    fn run_program(&self, me: usize, round: usize) {
+    fn run_program<P: Platform>(&self, platform: &P, me: usize, round: usize) {
         let program = &self.test.programs[me];
         let mut registers = self.loaded[me]
             .chunks_exact(program.loads().max(1))
@@ -171,8 +255,15 @@ impl Rounds {
                     keep(cell.fetch_add(value.cast_unsigned(), Ordering::Relaxed));
                 }
                 Instruction::Fence => fence(Ordering::SeqCst),
-                // No test that is run in rounds has them.
-                Instruction::Send(..) | Instruction::IrqsOff | Instruction::IrqsOn => {}
+                Instruction::Send(target, variable) => {
+                    let asked = 1 << variable as usize;
+                    self.handlers[target]
+                        .asked
+                        .fetch_or(asked, Ordering::Release);
+                    platform.send_ipi(target, ASKED);
+                }
+                Instruction::IrqsOff => platform.irqs_disable(),
+                Instruction::IrqsOn => platform.irqs_enable(),
             }
             compiler_fence(Ordering::SeqCst);
         }
@@ -196,6 +287,8 @@ impl Rounds {
             );
             histogram.add(&outcome);
         }
+        let reads = self.handlers.iter().flat_map(|handlers| &handlers.reads);
+        reads.for_each(|reads| reads.store(0, Ordering::Relaxed));
         for (cells, initial) in self.variables.iter().zip(self.test.initial) {
             for cell in cells.iter().flatten() {
                 cell.0.store(initial.cast_unsigned(), Ordering::Relaxed);
@@ -210,7 +303,11 @@ impl Rounds {
                 self.loaded[cpu].get(round * loads + nth)?
             }
             Source::Memory(variable) => self.cell(variable, round),
-            Source::Handled(..) => return None,
+            Source::Handled(cpu, nth) => {
+                let handlers = &self.handlers[cpu];
+                let is_read = nth < handlers.reads[round].load(Ordering::Relaxed);
+                handlers.values(round).get(nth).filter(|_| is_read)?
+            }
         };
         Some(value.load(Ordering::Relaxed).cast_signed())
     }
@@ -273,8 +370,16 @@ mod tests {
             "test=0:store,x,1;fence;load,y|1:xchg,y,1;load,x exists=0:r0=0&1:r1=0",
             "test=0:add,x,2;load,x|1:add,x,-1|2:load,x;load,x exists=2:r0=1&2:r1=2&x=6&0:r1=0 init=x=5",
             "test=0:store,x,1;store,y,2|1:store,y,1;store,x,2 exists=x=1&y=1",
+            "test=0:store,x,1;send,1,x;store,x,2|1:load,x exists=1:h0=0&1:r0=0",
+            "test=0:send,1,x;send,1,y|1:irqs-off;store,x,1;store,x,2;irqs-on exists=1:h0=0&1:h1=0",
+            "test=0:send,0,x;store,x,1|1:send,0,x exists=0:h0=1&0:h1=1&x=0",
         ] {
-            for sync in ["round", "batch"] {
+            let has_interrupts = line.contains("send");
+            for sync in if has_interrupts {
+                &["round"][..]
+            } else {
+                &["round", "batch"]
+            } {
                 let line = format!("{line} rounds=1050 batch=100 sync={sync}");
                 let guest = run(3, &line);
                 let table = guest.table().unwrap();

@@ -226,6 +226,18 @@ fn what_no_x86_allows_is_never_seen() {
 }
 
 #[test]
+fn what_is_sent_in_a_round_is_read_in_it() {
+    need_kvm();
+    let run = boot(
+        2,
+        "test=0:store,x,1;send,1,x|1: forall=1:h0=1 rounds=100 batch=30",
+    );
+    run.ends_with(0).says("Observation test Always 100 0");
+    assert_eq!(counts(&run), [(100, "1:h0=1;")]);
+    run.says("IPIs sent");
+}
+
+#[test]
 fn what_must_not_come_out_and_does_fails_the_run() {
     need_kvm();
     let run = boot(2, "name=late test=0:load,x|1:add,x,1 never=x=1 rounds=20");
@@ -247,11 +259,6 @@ fn a_test_that_makes_no_sense_is_refused() {
             2,
             "never=0:r0=1)",
             "\")\" makes no sense behind a condition",
-        ),
-        (
-            2,
-            "test=0:send,1,x|1: exists=1:h0=0",
-            "only workload=puppet does",
         ),
         (
             1,
