@@ -280,9 +280,21 @@ fn what_is_no_schedule_is_refused() {
 
 #[test]
 fn a_case_that_makes_no_sense_names_file_and_line() {
-    let desk = Desk::with("cpus 4\n# fine so far\n0: many 9\n");
-    let run = desk.explore("").run();
-    run.ends_with(2).complains_of("a.case: line 3: ");
+    for (text, line) in [
+        ("cpus 4\n# fine so far\n9: many 1\n", "line 3: "),
+        (
+            "cpus 4\n# fine so far\n0: many 9\n",
+            "line 3: there is no CPU 9",
+        ),
+        (
+            "cpus 4\n0: sing 1\n",
+            "line 2: there is no deed \"sing\"; there are call-single (single), ",
+        ),
+    ] {
+        let run = Desk::with(text).explore("").run();
+        run.ends_with(2).complains_of(&format!("a.case: {line}"));
+    }
+    let desk = Desk::with("cpus 4\n");
     fs::remove_file(desk.path("a.case")).expect("it was there");
     desk.explore("").run().ends_with(2).complains_of("a.case");
 }

@@ -92,6 +92,8 @@ pub struct Arguments {
 /// [`Refused`] if that was not possible. What was measured by then is printed all the same.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let bad = |message| Refused { message, status: 2 };
+    let baseline = arguments.baseline.as_deref().map(Costs::read).transpose();
+    let baseline = baseline.map_err(bad)?;
     // So that what is no guest is not found out by the first machine.
     let image = Guest::from(&arguments.guest)
         .open()
@@ -114,8 +116,6 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 .to_owned(),
         ));
     }
-    let baseline = arguments.baseline.as_deref().map(Costs::read).transpose();
-    let baseline = baseline.map_err(bad)?;
     // Opened first: what takes minutes should not end with a file that cannot be made.
     // The baseline has been read, and may well be what the new figures replace.
     let json = arguments.json.as_ref();

@@ -133,9 +133,9 @@ pub enum ExploreError {
     /// What was found does not come again, which is a bug of the explorer.
     #[error("the schedule that was found does not lead there again: {0}")]
     NotAgain(Diverged),
-    /// The schedule has a case that is none.
-    #[error("the schedule's case: {0}")]
-    Case(#[from] CaseError),
+    /// The case is none, or has something that the guest cannot be told.
+    #[error("{0}: {1}")]
+    Case(String, CaseError),
     /// The case expects what the guest cannot be found to break.
     #[error("{0}, {1}")]
     NeverBreaks(String, NeverBreaks),
@@ -158,12 +158,24 @@ pub enum ExploreError {
     },
 }
 
+/// That a guest with this manifest can be told all of `case`, and found to break what it expects. `name` is what the
+/// case is called in complaints.
+///
+/// # Errors
+/// [`ExploreError`] for the first thing that it cannot.
+fn check_case(name: &str, case: &Case, manifest: &Manifest) -> Result<(), ExploreError> {
+    let commands = case.commands(manifest);
+    commands.map_err(|error| ExploreError::Case(name.to_owned(), error))?;
+    let expected = case.check_expected(manifest);
+    expected.map_err(|error| ExploreError::NeverBreaks(name.to_owned(), error))
+}
+
 impl ExploreError {
     /// The status with which the command ends.
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Image(_)
-            | Self::Case(_)
+            | Self::Case(..)
             | Self::NeverBreaks(..)
             | Self::Word(_)
             | Self::OtherCpus(_)
@@ -272,11 +284,8 @@ pub fn explore(
     let image = config.guest.open()?;
     let manifest = manifest(&image)?;
     check_words(&manifest, &config.case, &config.append)?;
-    let expected = config.case.check_expected(&manifest);
-    expected.map_err(|error| {
-        let file = config.case_file.as_ref().map(|file| &*file.name);
-        ExploreError::NeverBreaks(file.unwrap_or("the case").to_owned(), error)
-    })?;
+    let file = config.case_file.as_ref().map(|file| &*file.name);
+    check_case(file.unwrap_or("the case"), &config.case, &manifest)?;
     let mut specimen = Specimen::boot(&setup(&image, config), until)?;
     let begun = Instant::now();
     let provenance = Provenance {

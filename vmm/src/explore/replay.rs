@@ -8,7 +8,7 @@ use super::schedule::{Schedule, Turn};
 use super::search::Why;
 use super::specimen::{Setup, Specimen, SpecimenError};
 use super::until::Until;
-use super::{ExploreError, check_words, manifest};
+use super::{ExploreError, check_case, check_words, manifest};
 use crate::machine::guest::Guest;
 
 /// How a schedule is to be replayed.
@@ -46,6 +46,15 @@ pub struct Replayed {
     pub stopped: Option<Why>,
 }
 
+/// What the case of a schedule is called in complaints.
+const OF_SCHEDULE: &str = "the schedule's case";
+
+/// The case of `schedule`.
+pub(super) fn case_of(schedule: &Schedule) -> Result<Case, ExploreError> {
+    let case = Case::parse(&schedule.case);
+    case.map_err(|error| ExploreError::Case(OF_SCHEDULE.to_owned(), error))
+}
+
 /// Replays a schedule as often as `replay` says. `on_stop` is shown each stop of the last time.
 ///
 /// # Errors
@@ -57,7 +66,7 @@ pub fn replay(
 ) -> Result<Replayed, ExploreError> {
     let schedule = replay.schedule;
     let until = Until::new(interrupted, replay.time);
-    let case = Case::parse(&schedule.case)?;
+    let case = case_of(schedule)?;
     let image = replay.guest.open()?;
     check_words(&manifest(&image)?, &case, &schedule.append)?;
     let setup = Setup {
@@ -72,10 +81,7 @@ pub fn replay(
         let of = schedule.image.clone();
         return Err(ExploreError::OtherImage { of, this });
     }
-    case.check_expected(specimen.manifest()).map_err(|error| {
-        let of = "the schedule's case".to_owned();
-        ExploreError::NeverBreaks(of, error)
-    })?;
+    check_case(OF_SCHEDULE, &case, specimen.manifest())?;
     let mut replayed = Replayed {
         done: 0,
         as_told: 0,

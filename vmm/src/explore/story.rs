@@ -269,7 +269,7 @@ pub fn tell(
         &mut |specimen, choice, turn| teller.hear(specimen, choice, turn);
     let replayed = super::replay(replay, interrupted, on_stop)?;
     let breach = (replayed.last.as_ref()).and_then(|followed| followed.breach.clone());
-    let cpus = super::case::Case::parse(&replay.schedule.case)?.cpus as usize;
+    let cpus = super::replay::case_of(replay.schedule)?.cpus as usize;
     let mut story = teller.tell(cpus, breach.as_ref());
     // Of another order, or another image, it was not found.
     let is_same = replayed.other.is_none() && replayed.same_image;
