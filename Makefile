@@ -12,6 +12,8 @@ GUEST := $(OUT)/guest.bin
 EXPLORE := $(OUT)/explore.bin
 LITMUS := $(OUT)/litmus.bin
 LITMUS_EXPLORE := $(OUT)/litmus-explore.bin
+SUM := $(OUT)/sum.bin
+SUM_EXPLORE := $(OUT)/sum-explore.bin
 LITMUS_CASE := $(OUT)/release/litmus-case
 WHOLE := $(OUT)/whole
 export SVM_DIR := $(OUT)/svm
@@ -39,11 +41,13 @@ vmm: ## build target/release/vmm, and target/release/litmus-case
 examples: ## build the programs of vmm/examples
 	$(CARGO) build $(CARGO_FLAGS) --release --package vmm --examples
 
-guest: ## build target/guest.bin and target/litmus.bin, and of each the image for vmm explore
+guest: ## build target/guest.bin, target/litmus.bin and target/sum.bin, and of each the image for vmm explore
 	guest/build $(GUEST)
 	guest/build explore $(EXPLORE)
 	guest/build -p litmus $(LITMUS)
 	guest/build -p litmus explore $(LITMUS_EXPLORE)
+	guest/build -p sum $(SUM)
+	guest/build -p sum explore $(SUM_EXPLORE)
 
 run: have-kvm build ## boot the guest image and run its selftest
 	$(VMM) --vcpus $(VCPUS) $(ARGS) $(GUEST)
@@ -99,7 +103,8 @@ reference: have-kvm build ## a thousand cases drawn at random, every search of t
 		$(CARGO) test $(CARGO_FLAGS) --package tests --test plants -- --nocapture searches_come
 
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
-	SVM_TIME_LIMIT=1800 tests/svm/run $(VMM) $(LITMUS_CASE) $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
+	SVM_TIME_LIMIT=1800 tests/svm/run $(VMM) $(LITMUS_CASE) $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE) $(SUM) $(SUM_EXPLORE) \
+		$(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
 		WHOLE_VCPUS=$(SVM_VCPUS) whole --skip qemu:: --skip image_lint:: --skip examples::
 
 stories: have-kvm build whole ## every scenario a thousand times, and fifty times in the nested host
@@ -161,7 +166,7 @@ lint: ## formatting, and everything the compiler and clippy have to say
 	$(SHUTTLE) clippy $(CARGO_FLAGS) --release --package guest-kit --package guest --package versus --all-targets -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package litmus --features command --bin litmus-case -- -D warnings
 	for image in image explore unprobed; do \
-		for guest in guest litmus; do \
+		for guest in guest litmus sum; do \
 			$(CARGO) clippy $(CARGO_FLAGS) --package $$guest --features $$image --bin $$guest --profile guest -- -D warnings || exit 1; \
 		done; \
 	done

@@ -48,11 +48,11 @@ pub fn explore_image() -> PathBuf {
     env::var_os("EXPLORE").map_or(beside, PathBuf::from)
 }
 
-/// The image of the litmus guest, beside the guest image under test; or the one that is to be explored.
+/// The image of another guest, by the name of its file, beside the guest image under test.
 ///
 /// # Panics
 /// If it is not there.
-pub fn litmus_image(name: &str) -> PathBuf {
+pub fn other_image(name: &str) -> PathBuf {
     let path = guest().with_file_name(name);
     assert!(
         path.is_file(),

@@ -11,7 +11,7 @@ use litmus::condition::Condition;
 use litmus::interleavings::{Model, outcomes};
 use litmus::test::{Claim, Quantifier, Test, parse_places};
 use litmus::{case, herd, program};
-use tests::{Run, Vmm, litmus_case, litmus_image, need_kvm};
+use tests::{Run, Vmm, litmus_case, need_kvm, other_image};
 
 use super::explore::{COMPLETE, Desk};
 
@@ -34,14 +34,14 @@ const CASES: &[(&str, &str)] =
     shipped! { "MP+send.case" "late-send.case" "irqs-off.case" "irqs-on.case" };
 
 fn search(case: &str) -> Run {
-    let image = litmus_image("litmus-explore.bin");
+    let image = other_image("litmus-explore.bin");
     Desk::with(case).explore_on(&image, "").run()
 }
 
 fn boot(vcpus: u32, words: &str) -> Run {
     let vcpus = vcpus.to_string();
     let run = Vmm::with("--vcpus").arg(vcpus).args(["--append", words]);
-    run.arg(litmus_image("litmus.bin")).run()
+    run.arg(other_image("litmus.bin")).run()
 }
 
 /// What the guest has written to its console, without the number of the CPU in front of each line.
@@ -120,7 +120,7 @@ fn what_is_found_comes_again() {
     let desk = Desk::with(&format!(
         "{SB}append never=0:r0=1&1:r0=1\nexpect forbidden\n"
     ));
-    let image = litmus_image("litmus-explore.bin");
+    let image = other_image("litmus-explore.bin");
     let found = desk.path("found.json");
     let run = desk
         .explore_on(&image, "")
@@ -306,7 +306,7 @@ fn a_script_tells_deeds_too() {
     fs::write(&script, text).expect("room for a script");
     let run = Vmm::with("--script")
         .arg(&script)
-        .arg(litmus_image("litmus.bin"))
+        .arg(other_image("litmus.bin"))
         .run();
     run.ends_with(0).says("Outcome 0:h0=7; 1:r0=7; x=7;");
 }
@@ -339,7 +339,7 @@ fn a_file_of_herdtools_becomes_a_case_or_a_run() {
         .says("workload=rounds name=SB test=0:store,x,1;load,y,eax|");
     let mut command = Command::new(litmus_case());
     command.arg("run").arg("--vmm").arg(tests::vmm());
-    command.arg("--guest").arg(litmus_image("litmus.bin"));
+    command.arg("--guest").arg(other_image("litmus.bin"));
     command
         .args(["--rounds", "40"])
         .arg(&sb)

@@ -34,3 +34,4 @@ mod stress;
 mod terminal;
 mod traces;
 mod transports;
+mod writing_a_guest;

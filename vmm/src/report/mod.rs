@@ -312,7 +312,7 @@ fn call_name(raw: u64) -> Option<String> {
 /// What `finding` says, of a guest that says this of itself.
 pub(crate) fn found_by_guest(finding: shared::lab::Finding, manifest: &Manifest) -> FoundByGuest {
     let call = call_name(finding.call);
-    let subject = call.as_deref().unwrap_or("a call");
+    let subject = call.as_deref().unwrap_or("the guest");
     let oracle = oracles::name(manifest, finding.oracle).into_owned();
     let what = match manifest.oracle(finding.oracle) {
         Some(oracle) => oracle.about.clone(),

@@ -365,7 +365,7 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
     assert!(text.contains("findings_by_oracle_total{oracle=\"torn\"} 0\n"));
     assert!(text.contains("breaches_by_oracle_total{oracle=\"accounting\"} 0\n"));
     let text = report.findings[0].text.as_str();
-    assert_eq!(text, "a call never ran on a target (seen on CPU 0: 0x0)");
+    assert_eq!(text, "the guest never ran on a target (seen on CPU 0: 0x0)");
 
     // A guest that names none is judged all the same, by the numbers it has for them.
     let nameless = lab.knowing(Arc::default());
@@ -376,7 +376,7 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
     let said = "65 findings of its own: 64 oracle-1, 1 oracle-3";
     assert!(report.message.ends_with(said), "{}", report.message);
     assert_eq!(report.findings[0].oracle, "oracle-1");
-    let said = "a call broke oracle-1, of which the guest's image says nothing";
+    let said = "the guest broke oracle-1, of which the guest's image says nothing";
     assert!(report.findings[0].text.starts_with(said));
 }
 
