@@ -200,7 +200,7 @@ fn look_at(images: impl IntoIterator<Item = PathBuf>, look: impl Fn(&ElfFile64<'
 
 #[test]
 fn an_image_has_no_instruction_that_cannot_be_emulated() {
-    let of_litmus = ["litmus.bin", "litmus-explore.bin"].map(tests::litmus_image);
+    let of_litmus = ["litmus.bin", "litmus-explore.bin"].map(tests::other_image);
     look_at_images(has_no_instruction_that_cannot_be_emulated);
     look_at(of_litmus, has_no_instruction_that_cannot_be_emulated);
 }
