@@ -1,5 +1,5 @@
-//! A test in the words of the bench: as a case, whose orders `vmm explore` searches, and as words for a run of many
-//! rounds.
+//! A test in the words of the bench: as a case, whose orders `vmm explore` searches, and as words
+//! for a run of many rounds.
 
 use alloc::format;
 use alloc::string::String;
@@ -23,8 +23,9 @@ impl core::fmt::Display for TooLarge {
 
 impl core::error::Error for TooLarge {}
 
-/// The case in which every order of the steps of `test` is tried, with what is to be expected where memory is
-/// sequentially consistent. That the outcome of a test may exist is tried by forbidding it.
+/// The case in which every order of the steps of `test` is tried, with what is to be expected where
+/// memory is sequentially consistent. That the outcome of a test may exist is tried by forbidding
+/// it.
 ///
 /// # Errors
 /// [`TooLarge`].

@@ -1,5 +1,5 @@
-//! What a test claims of the values that are left at its end: comparisons of registers and variables, with *and*,
-//! *or* and *not*, in herd's syntax or without blanks (`0:r0=0&1:r0=0`).
+//! What a test claims of the values that are left at its end: comparisons of registers and
+//! variables, with *and*, *or* and *not*, in herd's syntax or without blanks (`0:r0=0&1:r0=0`).
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -68,8 +68,8 @@ impl Condition {
         }
     }
 
-    /// Whether it holds, where `value` says what is left where. Nothing can be said of what was never there:
-    /// that has no value.
+    /// Whether it holds, where `value` says what is left where. Nothing can be said of what was
+    /// never there: that has no value.
     pub fn holds(&self, value: &impl Fn(&Place) -> Option<i64>) -> bool {
         match self {
             Self::Is(place, wanted) => value(place) == Some(*wanted),

@@ -1,4 +1,5 @@
-//! What a CPU can be told to do with `workload=puppet`, as the manifest has it. [`told`](crate::told) does it.
+//! What a CPU can be told to do with `workload=puppet`, as the manifest has it.
+//! [`told`](crate::told) does it.
 
 use kit::manifest::Argument::{self, Cpu, Cpus, Number, Word};
 use kit::manifest::{ENDS, IN_CASE, Record};
@@ -17,7 +18,10 @@ declare_values!("variable", Variable);
 
 /// Makes the verbs, and declares each with its name, its arguments and what it does.
 macro_rules! deeds {
-    ($($verb:ident = $number:literal $name:literal ($($argument:ident),*) [$flags:expr] $about:literal;)+) => {
+    ($(
+        $verb:ident = $number:literal $name:literal
+            ($($argument:ident),*) [$flags:expr] $about:literal;
+    )+) => {
         /// What a CPU can be told.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Verb {
@@ -57,14 +61,15 @@ const fn takes_words(arguments: &[Argument]) -> bool {
 
 deeds! {
     Store = 1 "store" (Word, Number) [IN_CASE] "Writes the number.";
-    Load = 2 "load" (Word) [IN_CASE] "Reads the variable into the CPU's next register: r0, then r1, and so on.";
+    Load = 2 "load" (Word) [IN_CASE]
+        "Reads the variable into the CPU's next register: r0, then r1 …";
     Exchange = 3 "xchg" (Word, Number) [IN_CASE]
         "Writes the number, and reads what was there into the next register, in one.";
     Add = 4 "add" (Word, Number) [IN_CASE]
         "Adds the number, and reads what was there into the next register, in one.";
     Fence = 5 "fence" () [IN_CASE] "A full fence.";
     Send = 6 "send" (Cpu, Word) [IN_CASE]
-        "Interrupts a CPU, whose handler reads the variable into its next register: h0, then h1, and so on.";
+        "Interrupts a CPU, whose handler reads the variable into its next register: h0, then h1 …";
     IrqsOff = 7 "irqs-off" () [IN_CASE] "Disables interrupts.";
     IrqsOn = 8 "irqs-on" () [IN_CASE] "Enables interrupts.";
     Finish = 9 "finish" (Cpus) [ENDS] "Ends the test on this CPU, as on all of these.";

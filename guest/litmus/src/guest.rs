@@ -1,5 +1,6 @@
 //! The guest as the kit has it: one test, run in one of the two ways.
 
+use alloc::boxed::Box;
 use core::fmt;
 
 use kit::handler;
@@ -22,7 +23,7 @@ pub struct Litmus<P> {
 
 #[derive(Debug)]
 enum Running {
-    Rounds(Rounds),
+    Rounds(Box<Rounds>),
     Told(Told),
 }
 
@@ -36,7 +37,7 @@ impl<P: Platform> Specimen<P> for Litmus<P> {
             running: match options.workload() {
                 Workload::Rounds => {
                     let rounds = Rounds::new(options);
-                    Running::Rounds(rounds.expect("the command line was checked"))
+                    Running::Rounds(Box::new(rounds.expect("the command line was checked")))
                 }
                 Workload::Puppet => Running::Told(Told::new(options, lab)),
             },

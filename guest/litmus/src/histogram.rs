@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use crate::condition::Place;
 use crate::test::{Source, Test};
 
-/// What was left in each of a test's [places](Test::places), in their order; nothing where nothing ever was.
+/// What was left in each of a test's [places](Test::places), in their order; nothing where nothing
+/// ever was.
 pub type Outcome = [Option<i64>];
 
 /// The outcome of `test`, where `value` says what comes of each source.

@@ -1,6 +1,7 @@
-//! Everything that can come out of a test, by trying every order of its steps on a model of memory: one that is
-//! sequentially consistent, and x86's, in which each CPU has a first-in-first-out buffer of stores (Sewell and
-//! others, "x86-TSO", 2010). It says what a search and a run are to be held against.
+//! Everything that can come out of a test, by trying every order of its steps on a model of memory:
+//! one that is sequentially consistent, and x86's, in which each CPU has a first-in-first-out
+//! buffer of stores (Sewell and others, "x86-TSO", 2010). It says what a search and a run are to be
+//! held against.
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -147,7 +148,8 @@ impl State {
                 *word = word.wrapping_add(value);
             }
             Instruction::Fence if drained => {}
-            // Whom it asks can learn that before it is interrupted, by an interrupt of somebody else.
+            // Whom it asks can learn that before it is interrupted, by an interrupt of somebody
+            // else.
             Instruction::Send(target, variable) if drained && !cpu.is_sending => {
                 cpu.is_sending = true;
                 cpu.done -= 1;
@@ -169,8 +171,8 @@ impl State {
     }
 }
 
-/// Whether an outcome that decides the claim of `test` is among those that `model` allows, or `None` if there is
-/// too much to try.
+/// Whether an outcome that decides the claim of `test` is among those that `model` allows, or
+/// `None` if there is too much to try.
 pub fn decides(test: &Test, model: Model) -> Option<bool> {
     let outcomes = outcomes(test, model)?;
     Some(
@@ -186,8 +188,8 @@ mod tests {
     use crate::test::Quantifier;
     use crate::test::tests::test_of;
 
-    /// What the literature says of these tests: whether the outcome is there if memory is sequentially consistent,
-    /// and on x86.
+    /// What the literature says of these tests: whether the outcome is there if memory is
+    /// sequentially consistent, and on x86.
     #[test]
     fn the_models_are_the_known_ones() {
         for (name, programs, condition, sequential, tso) in [

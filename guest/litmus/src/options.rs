@@ -1,5 +1,5 @@
-//! What this guest takes on its command line beside what the kit takes: the test and what is claimed of it, and how
-//! often it is run.
+//! What this guest takes on its command line beside what the kit takes: the test and what is
+//! claimed of it, and how often it is run.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -21,7 +21,8 @@ use crate::told::REGISTERS;
 const MOST_IN_BATCH: usize = 4096;
 
 declare! {
-    Record::word("workload", "Whether CPUs run a test by themselves, or do as they are told.").set_by_search("puppet"),
+    Record::word("workload", "Whether CPUs run a test by themselves, or do as they are told.")
+        .set_by_search("puppet"),
     Record::value("workload", 0, "rounds"),
     Record::value("workload", 1, "puppet"),
     Record::word("name", "The name of the test.").without_effect_in_search(),
@@ -30,10 +31,12 @@ declare! {
     Record::word("exists", "An outcome that may be.").without_effect_in_search(),
     Record::word("never", "An outcome that must not be, such as 0:r0=0&1:r0=0."),
     Record::word("forall", "What every outcome must be."),
-    Record::word("locations", "Places to tell beside those of the claim.").without_effect_in_search(),
+    Record::word("locations", "Places to tell beside those of the claim.")
+        .without_effect_in_search(),
     Record::word("rounds", "How often the test is run.").without_effect_in_search(),
     Record::word("batch", "Rounds between two looks at what came out.").without_effect_in_search(),
-    Record::word("sync", "When CPUs meet: before each round, or each batch.").without_effect_in_search(),
+    Record::word("sync", "When CPUs meet: before each round, or each batch.")
+        .without_effect_in_search(),
     Record::value("sync", 0, "round"),
     Record::value("sync", 1, "batch"),
 }
@@ -130,7 +133,7 @@ impl Options {
     /// Refuses that CPUs do not meet before each round of `test`, where they have to.
     fn check_sync(&self, test: &Test) -> Result<(), (&'static str, SyntaxError)> {
         if self.sync() == Sync::Batch && test.interrupts() {
-            let why = "is not for a test with interrupts: CPUs have to be in the round in which they take them";
+            let why = "is not for a test with interrupts, which are taken in the round they are of";
             return Err(("sync", SyntaxError(why.into())));
         }
         Ok(())
@@ -163,7 +166,8 @@ impl Options {
                 && told_register(name).is_none()
             {
                 let why = format!(
-                    "names {place}, and registers of CPUs that are told what to do are r0 to r{last} and h0 to \
+                    "names {place}, and registers of CPUs that are told what to do are r0 to \
+                     r{last} and h0 to \
                      h{last}",
                     last = REGISTERS - 1
                 );
@@ -174,8 +178,8 @@ impl Options {
     }
 }
 
-/// The kind and number of a register of a CPU that does as it is told: `r` for what it has read, `h` for what its
-/// handlers have.
+/// The kind and number of a register of a CPU that does as it is told: `r` for what it has read,
+/// `h` for what its handlers have.
 pub(crate) fn told_register(name: &str) -> Option<(char, usize)> {
     let of = |kind| numbered(name, kind).map(|nth| (kind, nth));
     of('r')
@@ -439,7 +443,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_line_panics(line in "((workload|test|never|init|rounds|locations)=|0:|load,|x|r0|=|,|;| |\\PC)*") {
+        fn no_line_panics(line in "((workload|test|never|init|rounds)=|0:|load,|x|r0|=|,|;| |\\PC)*") {
             let _ = parse(&line);
         }
     }

@@ -1,5 +1,6 @@
-//! What the CPUs of a test do: a few instructions each on words of shared memory that have names, and the
-//! form in which a program is one word of the command line, such as `0:store,x,1;load,y|1:load,x`.
+//! What the CPUs of a test do: a few instructions each on words of shared memory that have names,
+//! and the form in which a program is one word of the command line, such as
+//! `0:store,x,1;load,y|1:load,x`.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -110,7 +111,8 @@ impl Instruction {
     }
 }
 
-/// An instruction of a program, and the name of the register into which it reads, if it was given one.
+/// An instruction of a program, and the name of the register into which it reads, if it was given
+/// one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// What the CPU does.
@@ -141,8 +143,8 @@ impl Program {
         self.reads().count()
     }
 
-    /// Which of the values that it reads stays in register `name`: the last that is called so, or, for `r0`, `r1`
-    /// and so on, the one with that number.
+    /// Which of the values that it reads stays in register `name`: the last that is called so, or,
+    /// for `r0`, `r1` and so on, the one with that number.
     pub fn register(&self, name: &str) -> Option<usize> {
         let mut named = self.reads().enumerate();
         let by_name = named.rfind(|(_, step)| step.register.as_deref() == Some(name));

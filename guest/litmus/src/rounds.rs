@@ -1,15 +1,17 @@
-//! `workload=rounds`: every CPU runs its program of the test, all at the same time, again and again, and what comes
-//! out is counted.
+//! `workload=rounds`: every CPU runs its program of the test, all at the same time, again and
+//! again, and what comes out is counted.
 //!
-//! Rounds are made in batches, as litmus7 does: each round of a batch has variables of its own, a few cache lines
-//! apart, so that nothing has to be put back between two of them. Before each round, or each batch, all CPUs meet.
-//! After a batch the first CPU looks at what came out and puts the variables back.
+//! Rounds are made in batches, as litmus7 does: each round of a batch has variables of its own, a
+//! few cache lines apart, so that nothing has to be put back between two of them. Before each
+//! round, or each batch, all CPUs meet. After a batch the first CPU looks at what came out and puts
+//! the variables back.
 //!
-//! Where a test has interrupts, all CPUs meet before each round and behind it, and then take what is pending: what is sent
-//! in a round is read in it.
+//! Where a test has interrupts, all CPUs meet before each round and behind it, and then take what
+//! is pending: what is sent in a round is read in it.
 //!
-//! A CPU makes the accesses of its program one after the other, each with the one instruction that it stands for; the
-//! compiler may not move them. Between two of them stand the few instructions that find the next.
+//! A CPU makes the accesses of its program one after the other, each with the one instruction that
+//! it stands for; the compiler may not move them. Between two of them stand the few instructions
+//! that find the next.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -239,7 +241,8 @@ impl Rounds {
             }
         };
         for step in &program.steps {
-            // Relaxed: on x86 a plain `mov`, and what it may be reordered with is what is to be seen.
+            // Relaxed: on x86 a plain `mov`, and what it may be reordered with is what is to be
+            // seen.
             match step.instruction {
                 Instruction::Store(at, value) => {
                     self.cell(at, round)
@@ -361,14 +364,16 @@ mod tests {
         run_guest::<Litmus<Arc<Threads>>>(cpus, &line.guest)
     }
 
-    /// Threads are truly concurrent, and this is no emulator: what comes out is what the processor allows.
+    /// Threads are truly concurrent, and this is no emulator: what comes out is what the processor
+    /// allows.
     #[test]
     fn nothing_comes_out_that_x86_does_not_allow() {
         for line in [
             "test=0:store,x,1;load,y|1:store,y,1;load,x exists=0:r0=0&1:r0=0",
             "test=0:store,x,1;store,y,1|1:load,y;load,x exists=1:r0=1&1:r1=0",
             "test=0:store,x,1;fence;load,y|1:xchg,y,1;load,x exists=0:r0=0&1:r1=0",
-            "test=0:add,x,2;load,x|1:add,x,-1|2:load,x;load,x exists=2:r0=1&2:r1=2&x=6&0:r1=0 init=x=5",
+            "test=0:add,x,2;load,x|1:add,x,-1|2:load,x;load,x init=x=5 \
+             exists=2:r0=1&2:r1=2&x=6&0:r1=0",
             "test=0:store,x,1;store,y,2|1:store,y,1;store,x,2 exists=x=1&y=1",
             "test=0:store,x,1;send,1,x;store,x,2|1:load,x exists=1:h0=0&1:r0=0",
             "test=0:send,1,x;send,1,y|1:irqs-off;store,x,1;store,x,2;irqs-on exists=1:h0=0&1:h1=0",

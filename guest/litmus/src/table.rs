@@ -1,5 +1,5 @@
-//! The report of a run, as litmus7 and its users write it: the states that were seen and how often, whether the
-//! condition is validated, and the witnesses. Reckons with counts; runs nothing.
+//! The report of a run, as litmus7 and its users write it: the states that were seen and how often,
+//! whether the condition is validated, and the witnesses. Reckons with counts; runs nothing.
 
 use core::fmt;
 
@@ -16,7 +16,8 @@ pub struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// Whether what was seen is what is claimed: a witness of what may exist, and none against what may not.
+    /// Whether what was seen is what is claimed: a witness of what may exist, and none against what
+    /// may not.
     pub fn is_validated(&self) -> bool {
         let deciding = self.histogram.deciding(self.test);
         (deciding > 0) == (self.test.claim.quantifier == Quantifier::Exists)

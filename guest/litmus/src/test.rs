@@ -1,5 +1,5 @@
-//! A test as a whole: programs, what memory holds before they run, and what is claimed of what they leave. It is
-//! checked here that all its parts fit each other.
+//! A test as a whole: programs, what memory holds before they run, and what is claimed of what they
+//! leave. It is checked here that all its parts fit each other.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -67,8 +67,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Whether an outcome is one that decides: a witness of what may exist or must not, a counterexample to what
-    /// is to hold of all.
+    /// Whether an outcome is one that decides: a witness of what may exist or must not, a
+    /// counterexample to what is to hold of all.
     pub fn is_decided_by(&self, value: &impl Fn(&Place) -> Option<i64>) -> bool {
         self.condition.holds(value) != (self.quantifier == Quantifier::ForAll)
     }
@@ -117,7 +117,8 @@ pub struct Test {
 }
 
 impl Test {
-    /// The test that is made of these parts. Of places besides those of the condition `others` are told.
+    /// The test that is made of these parts. Of places besides those of the condition `others` are
+    /// told.
     ///
     /// # Errors
     /// For a place that there is not.
@@ -146,7 +147,8 @@ impl Test {
         Ok(test)
     }
 
-    /// What an outcome is made of: all that the condition names, and what else was asked for, in order.
+    /// What an outcome is made of: all that the condition names, and what else was asked for, in
+    /// order.
     pub fn places(&self) -> &[Place] {
         &self.places
     }

@@ -1,8 +1,9 @@
-//! `workload=puppet`: every CPU does what its mailbox tells it, one deed at a time, so that whoever tells decides in
-//! what order. What it reads is kept, and is judged by the claim when the test has come to its end.
+//! `workload=puppet`: every CPU does what its mailbox tells it, one deed at a time, so that whoever
+//! tells decides in what order. What it reads is kept, and is judged by the claim when the test has
+//! come to its end.
 //!
-//! Variables are reached through [`kit::sync`], and so is what CPUs ask of each other's handlers: whoever explores orders
-//! stops there. What a CPU has read is its own until the end.
+//! Variables are reached through [`kit::sync`], and so is what CPUs ask of each other's handlers:
+//! whoever explores orders stops there. What a CPU has read is its own until the end.
 
 use alloc::boxed::Box;
 use core::fmt;

@@ -1,4 +1,5 @@
-//! CPUs that do as they are told, on threads. The test is their monitor: it writes mailboxes and reads what comes.
+//! CPUs that do as they are told, on threads. The test is their monitor: it writes mailboxes and
+//! reads what comes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::mem::offset_of;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use iced_x86::{
     CpuidFeature, Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, Register,
@@ -184,9 +185,13 @@ impl Lint<'_> {
     }
 }
 
-/// Looks at each guest image under test.
+/// Looks at each image of the guest under test.
 fn look_at_images(look: impl Fn(&ElfFile64<'_>)) {
-    for path in [tests::guest(), tests::explore_image()] {
+    look_at([tests::guest(), tests::explore_image()], look);
+}
+
+fn look_at(images: impl IntoIterator<Item = PathBuf>, look: impl Fn(&ElfFile64<'_>)) {
+    for path in images {
         println!("{}:", path.display());
         let bytes = std::fs::read(path).expect("a guest image");
         look(&ElfFile64::parse(&*bytes).expect("an ELF file"));
@@ -195,7 +200,9 @@ fn look_at_images(look: impl Fn(&ElfFile64<'_>)) {
 
 #[test]
 fn an_image_has_no_instruction_that_cannot_be_emulated() {
+    let of_litmus = ["litmus.bin", "litmus-explore.bin"].map(tests::other_image);
     look_at_images(has_no_instruction_that_cannot_be_emulated);
+    look_at(of_litmus, has_no_instruction_that_cannot_be_emulated);
 }
 
 fn has_no_instruction_that_cannot_be_emulated(file: &ElfFile64<'_>) {

@@ -1,7 +1,9 @@
-//! The second guest, as a user of litmus tests meets it: what a search says of a test is what is known of it, a run of
-//! many rounds ends with a table that adds up, herdtools' files are read, and what makes no sense is named.
+//! The second guest, as a user of litmus tests meets it: what a search says of a test is what is
+//! known of it, a run of many rounds ends with a table that adds up, herdtools' files are read, and
+//! what makes no sense is named.
 //!
-//! The VMM knows nothing of this guest but what it says of itself, so that this holds the seam between them as well.
+//! The VMM knows nothing of this guest but what it says of itself, so that this holds the seam
+//! between them as well.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,8 +27,9 @@ macro_rules! shipped {
 }
 
 const FILES: &[(&str, &str)] = shipped! {
-    "SB.litmus" "SB+mfences.litmus" "SB+mfence+po.litmus" "SB+xchgs.litmus" "SB+rfi.litmus" "MP.litmus" "LB.litmus"
-    "R.litmus" "R+mfences.litmus" "S.litmus" "2+2W.litmus" "IRIW.litmus" "CoRR.litmus" "n5.litmus" "n6.litmus"
+    "SB.litmus" "SB+mfences.litmus" "SB+mfence+po.litmus" "SB+xchgs.litmus" "SB+rfi.litmus"
+    "MP.litmus" "LB.litmus" "R.litmus" "R+mfences.litmus" "S.litmus" "2+2W.litmus" "IRIW.litmus"
+    "CoRR.litmus" "n5.litmus" "n6.litmus"
     "inc+inc.litmus" "xadd+xadd.litmus"
 };
 

@@ -1,5 +1,5 @@
-//! Reads litmus tests as herdtools write them, and says them in the words of the bench: a case for `vmm explore`, the
-//! words for a run of many rounds, or that run itself.
+//! Reads litmus tests as herdtools write them, and says them in the words of the bench: a case for
+//! `vmm explore`, the words for a run of many rounds, or that run itself.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;

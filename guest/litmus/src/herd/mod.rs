@@ -1,8 +1,8 @@
-//! Files of herdtools (`.litmus`) for x86: the sections of such a file, and the test that they make. What is in a
-//! line of a program is in [`x86`].
+//! Files of herdtools (`.litmus`) for x86: the sections of such a file, and the test that they
+//! make. What is in a line of a program is in [`x86`].
 //!
-//! What has no place in a [`Test`] is refused, with its line: values that depend on what was read, branches,
-//! accesses of less than 32 bits, variables other than the guest's.
+//! What has no place in a [`Test`] is refused, with its line: values that depend on what was read,
+//! branches, accesses of less than 32 bits, variables other than the guest's.
 
 mod x86;
 
@@ -536,7 +536,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in "(X86(_64)? T\n|\\{|\\}|P[0-2]|\\||;|\n|mov|lock |xadd|%eax|EAX|,|\\(|\\)|x|\\$[0-9]|\\(\\*|\\*\\)|exists|:|=|\\PC)*") {
+        fn no_text_panics(
+            text in "(X86(_64)? T\n|\\{|\\}|P[0-2]|\\||;|\n|mov|lock |xadd|%eax|EAX|\
+                     ,|\\(|\\)|x|\\$[0-9]|\\(\\*|\\*\\)|exists|:|=|\\PC)*"
+        ) {
             let _ = parse(&text);
         }
 

@@ -1,5 +1,6 @@
-//! A line of a program in herdtools' files for x86, in both of their dialects: AT&T's, source first, and an older one,
-//! destination first. Follows what the registers hold as far as that is known before the test runs.
+//! A line of a program in herdtools' files for x86, in both of their dialects: AT&T's, source
+//! first, and an older one, destination first. Follows what the registers hold as far as that is
+//! known before the test runs.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -80,8 +81,8 @@ enum Operand {
     Memory(Variable),
 }
 
-/// The instruction in `text` of a program that has read `reads` values before it; none, if it does nothing but with
-/// registers.
+/// The instruction in `text` of a program that has read `reads` values before it; none, if it does
+/// nothing but with registers.
 pub(super) fn step(
     text: &str,
     dialect: Dialect,
@@ -102,8 +103,8 @@ pub(super) fn step(
     let wanted = |how_many: &str| refused(format!("\"{text}\" needs {how_many}"));
     let unknown = || {
         refused(format!(
-            "\"{}{mnemonic}\" is not understood; there are mov, xchg, mfence, and with lock add, sub, inc, dec \
-             and xadd, each of 32 or 64 bits",
+            "\"{}{mnemonic}\" is not understood; there are mov, xchg, mfence, and with lock add, sub, \
+             inc, dec and xadd, each of 32 or 64 bits",
             if is_locked { "lock " } else { "" }
         ))
     };
