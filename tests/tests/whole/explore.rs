@@ -678,7 +678,10 @@ fn shards_merge_to_what_one_process_comes_to() {
     one.ends_with(0).says(COMPLETE);
     let alone = counts(&desk, "one");
     let states = fs::read(desk.path("one.states")).expect("states");
-    assert_eq!(alone["states"].as_u64(), Some(1861));
+    // How many states there are is the compiler's as well: what a register or a word of a stack still holds, of no
+    // use any more, makes two of one. What becomes of the machine is not.
+    assert_eq!(alone["ends"].as_u64(), Some(13));
+    let number = alone["states"].as_u64().expect("a number");
     for shards in [1, 2, 5] {
         in_shards(&desk, options, shards)
             .ends_with(0)
@@ -693,7 +696,7 @@ fn shards_merge_to_what_one_process_comes_to() {
     }
     let jobs = desk.explore(options).args(["--jobs", "2"]).run();
     jobs.ends_with(0)
-        .says("searched   1861 states")
+        .says(&format!("searched   {number} states"))
         .says(COMPLETE);
 
     // What does not belong together, or is not whole, is refused.
