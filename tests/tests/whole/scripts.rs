@@ -193,7 +193,7 @@ fn what_a_script_leaves_held_is_let_go() {
     // Held now, to be held at a probe, at an instruction, and on the wire.
     let leaves = "cpu(1).pause(); cpu(1).pause();
         for n in 0..2 { cpu(n).hold_at(\"single.run\"); cpu(n).hold_at(\"queue.visit\", 7); }
-        try { cpu(1).break_at(\"Puppet::all_in\"); } catch (error) { expect(`${error}`.contains(\"no breakpoints\"), `${error}`); }
+        try { cpu(1).break_at(\"Mailboxes::all_in\"); } catch (error) { expect(`${error}`.contains(\"no breakpoints\"), `${error}`); }
         wire.hold_all();";
     perform(leaves).ends_with(0).says("0 findings");
     // The other workloads go on to their own ends.
