@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -95,10 +95,15 @@ impl Vmm {
     /// If there is no such program.
     pub fn start(mut self) -> Running {
         let shown = format!("{:?}", self.command);
-        let mut child = self
-            .command
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
+        let mut child = loop {
+            match self.command.spawn() {
+                Ok(child) => break child,
+                // A program that was just copied: another test's process that is about to begin still has the file
+                // open for writing, as everything that this one has open.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
+                Err(error) => panic!("cannot start {shown}: {error}"),
+            }
+        };
         Running {
             stdout: Stream::collect(child.stdout.take()),
             stderr: Stream::collect(child.stderr.take()),

@@ -24,7 +24,7 @@ const PROBES: [&str; 8] = [
 const PLACES: [&str; 4] = [
     "Singles::handle",
     "idle_hlt",
-    "Puppet::obey",
+    "Mailboxes::all_in",
     "Rcu::quiescent",
 ];
 
