@@ -77,8 +77,11 @@ impl Searched {
             Some(ways) => ways.iter().flat_map(|way| texts(&way["names"])).collect(),
             None => texts(&verdict["names"]),
         };
+        // What it found by then need not be all that there is.
+        let is_cut_off = !verdict["stopped"].is_null();
+        let is = verdict["is"].as_str().expect("a verdict");
         Self {
-            is: verdict["is"].as_str().expect("a verdict").to_owned(),
+            is: if is_cut_off { "stopped" } else { is }.to_owned(),
             names,
             outcomes: texts(&document["outcomes"]),
         }

@@ -100,6 +100,16 @@ fn the_reference_says_all_that_can_break_and_is_for_accesses_only() {
     let run = desk.explore("--strategy reference").run();
     run.ends_with(1)
         .says("broken, in some order each: hang (expected: nothing to break)");
+    // One that was cut off says so.
+    let desk = Desk::with("cpus 2\n0: irqs-off; single 1\n1: single 0 wait\n");
+    let cut_off = desk.explore("--strategy reference --max-states 200").run();
+    cut_off
+        .ends_with(1)
+        .says("broken, in some order each: contract, and perhaps more: there were too many states");
+    let whole = desk.explore("--strategy reference").run();
+    whole
+        .ends_with(1)
+        .says("broken, in some order each: contract (expected");
     desk.explore("--strategy reference --granularity probe")
         .run()
         .ends_with(2)

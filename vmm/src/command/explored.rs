@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vmm::explore::case::Case;
-use vmm::explore::result::{Came, Destination, Document, Part};
+use vmm::explore::result::{Came, Destination, Document, Part, Refuted};
 use vmm::explore::schedule::Schedule;
 use vmm::explore::search::Why;
 use vmm::explore::specimen::SpecimenError;
@@ -255,12 +255,15 @@ fn judge(document: &Document) -> Result<(String, u8), Refused> {
     // What breaks can take more than was tried.
     let unless_expected = if names.is_empty() { 0 } else { NOT_SHOWN };
     Ok(match &document.verdict {
-        Came::Refuted { ways } => {
+        Came::Refuted { ways, stopped } => {
+            let is_expected = |way: &Refuted| way.names.iter().any(|name| names.contains(name));
             let all: BTreeSet<_> = ways.iter().flat_map(|way| &way.names).collect();
-            let is_expected = all.iter().any(|name| names.contains(name));
             let broke: Vec<_> = all.into_iter().map(String::as_str).collect();
-            let broke = broke.join(", ");
-            if is_expected {
+            let mut broke = broke.join(", ");
+            if let Some(why) = stopped {
+                broke += &format!(", and perhaps more: {}", why.reason());
+            }
+            if ways.iter().all(is_expected) {
                 (format!("as expected, in some order each: {broke}"), 0)
             } else {
                 (

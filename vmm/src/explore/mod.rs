@@ -199,7 +199,12 @@ impl ExploreError {
 #[derive(Debug)]
 pub enum Verdict {
     /// It breaks, in each of these ways.
-    Refuted(Vec<Found>),
+    Refuted {
+        /// The ways.
+        ways: Vec<Found>,
+        /// Why not all orders were tried, so that there can be other ways, if so.
+        stopped: Option<Why>,
+    },
     /// It breaks.
     Broke {
         /// What, and how.
@@ -257,7 +262,7 @@ impl Outcome {
             Verdict::Broke { breach, .. } => {
                 Some(breach.names.iter().any(|name| self.expected.contains(name)))
             }
-            Verdict::Refuted(broken) => Some(broken.iter().all(|found| {
+            Verdict::Refuted { ways, .. } => Some(ways.iter().all(|found| {
                 let names = &found.breach.names;
                 names.iter().any(|name| self.expected.contains(name))
             })),
@@ -329,7 +334,13 @@ pub fn explore(
             };
             broke(&mut specimen, config, &shown, found, &mut is_cut_short)?
         }
-        _ if !covered.broken.is_empty() => Verdict::Refuted(covered.broken),
+        end if !covered.broken.is_empty() => Verdict::Refuted {
+            ways: covered.broken,
+            stopped: match end {
+                End::Stopped(why) => Some(why),
+                _ => None,
+            },
+        },
         End::Stopped(why) => Verdict::Stopped(why),
         End::Complete => match (covered.bound, config.strategy) {
             (Some(bound), _) => Verdict::BoundedComplete(bound),

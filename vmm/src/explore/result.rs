@@ -115,6 +115,8 @@ pub enum Came {
     Refuted {
         /// The ways.
         ways: Vec<Refuted>,
+        /// Why not all orders were tried, so that there can be other ways; `null` if all were.
+        stopped: Option<Why>,
     },
     /// It breaks.
     Broke {
@@ -387,8 +389,9 @@ impl Keys {
 impl From<&Verdict> for Came {
     fn from(verdict: &Verdict) -> Self {
         match verdict {
-            Verdict::Refuted(broken) => Self::Refuted {
-                ways: broken.iter().map(Refuted::from).collect(),
+            Verdict::Refuted { ways, stopped } => Self::Refuted {
+                ways: ways.iter().map(Refuted::from).collect(),
+                stopped: *stopped,
             },
             Verdict::Broke {
                 breach,
