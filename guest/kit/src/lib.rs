@@ -14,6 +14,7 @@
 extern crate alloc;
 
 pub mod counters;
+pub mod deeds;
 pub mod effective;
 pub mod handler;
 pub mod lab;

@@ -2,109 +2,70 @@
 //! with what, and what it means. [`puppet`](super::puppet) does it; whoever posts commands finds all of this
 //! in the image's manifest.
 
-use kit::declare;
-use kit::manifest::Record;
-use shared::manifest::Argument::{self, Cpu, Cpus};
-use shared::manifest::{ANSWERS, ENDS, IN_CASE, IN_HANDLER, MAY_WAIT};
+use kit::deeds;
+use kit::manifest::{ANSWERS, ENDS, IN_CASE, IN_HANDLER, MAY_WAIT};
 
 /// A call, which can be waited for.
 const CALL: u32 = IN_CASE | MAY_WAIT;
 
-/// Defines [`Verb`], and declares each deed in the manifest: number, name, other name, arguments, flags and
-/// what it is in one sentence. What a comment says besides is for readers of this file.
-macro_rules! deeds {
-    ($(
-        $(#[$more:meta])*
-        $verb:ident = $number:literal $name:literal $(or $alias:literal)?
-            ($($argument:ident),*) [$flags:expr] $about:literal,
-    )+) => {
-        /// What a CPU can be told to do. Calls run the workload's plainest function. A result of 0 is
-        /// success, if nothing else is said.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u32)]
-        pub enum Verb {
-            $(
-                #[doc = $about]
-                $(#[$more])*
-                $verb = $number,
-            )+
-        }
-
-        impl TryFrom<u32> for Verb {
-            /// The number that is no verb's.
-            type Error = u32;
-
-            fn try_from(number: u32) -> Result<Self, u32> {
-                match number {
-                    $($number => Ok(Self::$verb),)+
-                    unknown => Err(unknown),
-                }
-            }
-        }
-
-        $(
-            declare!({
-                const ARGUMENTS: &[Argument] = &[$($argument),*];
-                Record::deed($number, $name, ARGUMENTS, $about)$(.or($alias))?.with($flags)
-            });
-        )+
-    };
-}
-
 deeds! {
-    CallSingle = 1 "call-single" or "single" (Cpu) [CALL]
-        "Calls one CPU (smp_call_function_single).",
+    /// What a CPU can be told to do. Calls run the workload's plainest function. A result of 0 is success, if
+    /// nothing else is said.
+    pub enum Verb {
+        CallSingle = 1 "call-single" or "single" (Cpu) [CALL]
+            "Calls one CPU (smp_call_function_single).",
 
-    CallAsync = 2 "call-async" or "async" (Cpu) [IN_CASE | IN_HANDLER]
-        "Calls one CPU with a descriptor of the caller's own (smp_call_function_single_async).",
+        CallAsync = 2 "call-async" or "async" (Cpu) [IN_CASE | IN_HANDLER]
+            "Calls one CPU with a descriptor of the caller's own (smp_call_function_single_async).",
 
-    /// The mask handed to the path is this CPU's own, from which others can take themselves by
-    /// [`Verb::LeaveMask`] while the call is under way.
-    CallMany = 3 "call-many" or "many" (Cpus) [CALL]
-        "Calls these CPUs (smp_call_function_many).",
+        /// The mask handed to the path is this CPU's own, from which others can take themselves by
+        /// [`Verb::LeaveMask`] while the call is under way.
+        CallMany = 3 "call-many" or "many" (Cpus) [CALL]
+            "Calls these CPUs (smp_call_function_many).",
 
-    CallAll = 4 "call-all" or "all" () [CALL]
-        "Calls all others (smp_call_function).",
+        CallAll = 4 "call-all" or "all" () [CALL]
+            "Calls all others (smp_call_function).",
 
-    OnEach = 5 "on-each" or "each" () [CALL]
-        "Calls all, itself too (on_each_cpu).",
+        OnEach = 5 "on-each" or "each" () [CALL]
+            "Calls all, itself too (on_each_cpu).",
 
-    /// Result: which.
-    CallAny = 6 "call-any" or "any" (Cpus) [CALL]
-        "Calls one of these CPUs (smp_call_function_any).",
+        /// Result: which.
+        CallAny = 6 "call-any" or "any" (Cpus) [CALL]
+            "Calls one of these CPUs (smp_call_function_any).",
 
-    /// The CPU goes on to look for commands, awake. It takes part in no stop, so that none ends. A call that
-    /// can have to wait for another CPU is reported as a breach of the contract and refused
-    /// ([`Refusal::Invalid`](shared::mailbox::Refusal::Invalid)); it takes no CPU offline or online.
-    IrqsOff = 7 "irqs-off" () [IN_CASE]
-        "Disables interrupts. Until they are enabled the CPU makes no call that can have to wait.",
+        /// The CPU goes on to look for commands, awake. It takes part in no stop, so that none ends. A call that
+        /// can have to wait for another CPU is reported as a breach of the contract and refused
+        /// ([`Refusal::Invalid`](shared::mailbox::Refusal::Invalid)); it takes no CPU offline or online.
+        IrqsOff = 7 "irqs-off" () [IN_CASE]
+            "Disables interrupts. Until they are enabled the CPU makes no call that can have to wait.",
 
-    IrqsOn = 8 "irqs-on" () [IN_CASE]
-        "Enables interrupts, and takes all that are pending.",
+        IrqsOn = 8 "irqs-on" () [IN_CASE]
+            "Enables interrupts, and takes all that are pending.",
 
-    Offline = 9 "offline" (Cpu) [IN_CASE]
-        "Takes another CPU offline.",
+        Offline = 9 "offline" (Cpu) [IN_CASE]
+            "Takes another CPU offline.",
 
-    Online = 10 "online" (Cpu) [0]
-        "Brings another CPU online.",
+        Online = 10 "online" (Cpu) [0]
+            "Brings another CPU online.",
 
-    Spin = 11 "spin" () [IN_HANDLER]
-        "Stays awake from now on while it waits for commands.",
+        Spin = 11 "spin" () [IN_HANDLER]
+            "Stays awake from now on while it waits for commands.",
 
-    Idle = 12 "idle" () [IN_HANDLER]
-        "Sleeps from now on while it waits for commands, as at first.",
+        Idle = 12 "idle" () [IN_HANDLER]
+            "Sleeps from now on while it waits for commands, as at first.",
 
-    LeaveMask = 13 "leave-mask" (Cpu) [IN_CASE | IN_HANDLER]
-        "Takes itself out of the mask with which another CPU calls many.",
+        LeaveMask = 13 "leave-mask" (Cpu) [IN_CASE | IN_HANDLER]
+            "Takes itself out of the mask with which another CPU calls many.",
 
-    /// The answer names elements by owner, where they have one. Result: how many there are, which may be more
-    /// than the answer has room for.
-    Queue = 14 "queue-order" or "queue" () [ANSWERS | IN_HANDLER]
-        "Reads the global queue: its elements from the head on, by owner where they have one.",
+        /// The answer names elements by owner, where they have one. Result: how many there are, which may be more
+        /// than the answer has room for.
+        Queue = 14 "queue-order" or "queue" () [ANSWERS | IN_HANDLER]
+            "Reads the global queue: its elements from the head on, by owner where they have one.",
 
-    /// With interrupts on; no later command is looked at. When all of the set are there, and have taken every
-    /// interrupt that was sent to them, the first of them that is online looks for what was left behind, and
-    /// ends the run. Whatever became of other CPUs, they are not waited for, nor is what a wire still holds.
-    Finish = 15 "finish" (Cpus) [ENDS]
-        "Ends the workload on this CPU, as on all of these.",
+        /// With interrupts on; no later command is looked at. When all of the set are there, and have taken every
+        /// interrupt that was sent to them, the first of them that is online looks for what was left behind, and
+        /// ends the run. Whatever became of other CPUs, they are not waited for, nor is what a wire still holds.
+        Finish = 15 "finish" (Cpus) [ENDS]
+            "Ends the workload on this CPU, as on all of these.",
+    }
 }

@@ -11,29 +11,29 @@ use core::sync::atomic::{AtomicU64 as Private, Ordering::Relaxed};
 use kit::counters::count;
 use kit::lab::Lab;
 use kit::mailbox::{Command, Deeds, Mailboxes, Refusal};
-use kit::manifest::{Argument, ENDS, IN_CASE, Record, SourceRole};
+use kit::manifest::{ENDS, IN_CASE, Record, SourceRole};
 use kit::options::ToldOnly;
 use kit::platform::{Platform, Vector};
 use kit::specimen::{Part, Specimen};
 use kit::sync::atomic::{AtomicU64, Ordering};
 use kit::sync::pending::Pending;
-use kit::{counters, declare, handler, probe};
-
-const ADD: u32 = 1;
-const ADD_AT_ONCE: u32 = 2;
-const FINISH: u32 = 3;
+use kit::{counters, declare, deeds, handler, probe};
 
 const MISCOUNTED: u32 = 1;
 
 declare! {
     Record::guest("sum", env!("CARGO_PKG_VERSION"), "CPUs that add to a sum"),
     Record::source(SourceRole::Root, "guest/"),
-    Record::deed(ADD, "add", &[Argument::Number], "Reads the sum, and writes it with the number added.")
-        .with(IN_CASE),
-    Record::deed(ADD_AT_ONCE, "add-at-once", &[Argument::Number], "Adds the number in one instruction.")
-        .with(IN_CASE),
-    Record::deed(FINISH, "finish", &[Argument::Cpus], "Ends the workload.").with(ENDS),
     Record::oracle(MISCOUNTED, "miscounted", "left a sum that is not what was added"),
+}
+
+deeds! {
+    /// What a CPU can be told.
+    enum Verb {
+        Add = 1 "add" (Number) [IN_CASE] "Reads the sum, and writes it with the number added.",
+        AddAtOnce = 2 "add-at-once" (Number) [IN_CASE] "Adds the number in one instruction.",
+        Finish = 3 "finish" (Cpus) [ENDS] "Ends the workload.",
+    }
 }
 
 counters! {
@@ -105,16 +105,15 @@ impl<P: Platform> Deeds<P> for Sum<P> {
     fn obey(&self, command: &Command) -> Result<i64, Refusal> {
         let me = self.platform.this_cpu();
         let number = command.arguments[0];
-        match command.verb {
-            ADD => {
+        match Verb::try_from(command.verb).map_err(|_| Refusal::Invalid)? {
+            Verb::Add => {
                 let before = self.sum.load(Ordering::Relaxed);
                 probe!(self.platform, "sum.read", 0, before);
                 self.sum
                     .store(before.wrapping_add(number), Ordering::Relaxed);
             }
-            ADD_AT_ONCE => _ = self.sum.fetch_add(number, Ordering::Relaxed),
-            FINISH => return self.mailboxes.finish(self, command),
-            _ => return Err(Refusal::Invalid),
+            Verb::AddAtOnce => _ = self.sum.fetch_add(number, Ordering::Relaxed),
+            Verb::Finish => return self.mailboxes.finish(self, command),
         }
         self.added[me].fetch_add(number, Relaxed);
         count(&self.lab.own_counters::<CpuCounters>(me).additions, 1);
