@@ -27,7 +27,7 @@ use crate::program::Variable;
 use crate::test::Claim;
 use crate::vectors::ASKED;
 
-/// Registers of each kind that a CPU has.
+/// Registers of each kind that a CPU has. What it reads when these are full is forgotten.
 pub const REGISTERS: usize = 32;
 
 /// CPUs that do as they are told.
@@ -65,12 +65,14 @@ struct Row {
 }
 
 impl Row {
-    fn push(&self, value: u64) -> Result<(), Refusal> {
+    /// Keeps `value`, if there is room: what there is none for is what no claim can name. What was
+    /// done to read it is done all the same.
+    fn push(&self, value: u64) {
         let count = self.count.load(Ordering::Relaxed);
-        let place = self.values.get(count).ok_or(Refusal::Invalid)?;
-        place.store(value, Ordering::Relaxed);
-        self.count.store(count + 1, Ordering::Relaxed);
-        Ok(())
+        if let Some(place) = self.values.get(count) {
+            place.store(value, Ordering::Relaxed);
+            self.count.store(count + 1, Ordering::Relaxed);
+        }
     }
 
     fn get(&self, nth: usize) -> Option<i64> {
@@ -122,8 +124,7 @@ impl Told {
                 if asked >> variable as usize & 1 != 0 {
                     count(&lab.own_counters::<CpuCounters>(me).deeds, 1);
                     let value = self.word(variable).load(Ordering::Relaxed);
-                    // One for which there is no room is one that no claim can name.
-                    let _ = own.handled.push(value);
+                    own.handled.push(value);
                 }
             }
         }
@@ -191,12 +192,12 @@ impl<P: Platform> Deeds<P> for On<'_, P> {
         let loaded = &told.cpus[me].loaded;
         match Verb::try_from(command.verb).map_err(|_| Refusal::Invalid)? {
             Verb::Store => told.word(variable(0)?).store(number, Ordering::Relaxed),
-            Verb::Load => loaded.push(told.word(variable(0)?).load(Ordering::Relaxed))?,
+            Verb::Load => loaded.push(told.word(variable(0)?).load(Ordering::Relaxed)),
             Verb::Exchange => {
-                loaded.push(told.word(variable(0)?).swap(number, Ordering::SeqCst))?;
+                loaded.push(told.word(variable(0)?).swap(number, Ordering::SeqCst));
             }
             Verb::Add => {
-                loaded.push(told.word(variable(0)?).fetch_add(number, Ordering::SeqCst))?;
+                loaded.push(told.word(variable(0)?).fetch_add(number, Ordering::SeqCst));
             }
             Verb::Fence => fence(Ordering::SeqCst),
             Verb::Send => {

@@ -491,6 +491,12 @@ fn what_a_cpu_that_is_being_started_does_not_take_is_not_called_lost() {
 }
 
 #[test]
+fn a_cpu_is_printed_by_its_number() {
+    let run = perform("print(cpu(1)); debug(cpu(0));");
+    run.ends_with(0).says("\nCPU 1\n");
+}
+
+#[test]
 fn what_is_printed_without_a_machine_goes_where_the_console_would() {
     need_kvm();
     let text = r#"print("before any machine"); boot(#{ append: "workload=selftest" });"#;

@@ -62,8 +62,8 @@ pub(crate) const TAKEN: [&str; 35] = [
     "window",
 ];
 
-/// What cases and reports have for something that no oracle can find: no oracle can be called so.
-const NO_ORACLES: [&str; 2] = ["clean", NOT_BELIEVED];
+/// What cases, searches and reports have for something that no oracle can find: no oracle can be called so.
+const NO_ORACLES: [&str; 5] = ["clean", "died", "hang", "livelock", NOT_BELIEVED];
 
 /// What a trace shows beside the lanes of the guest, which have other names.
 pub(crate) const TAKEN_LANES: [&str; 8] = [

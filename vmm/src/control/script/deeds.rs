@@ -14,6 +14,9 @@ use crate::lab::deed::{TellError, Value};
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 
+/// What the language can do with every value, and so with a CPU: no deed has these names in a script.
+const OF_ANY_VALUE: [&str; 3] = ["debug", "print", "to_debug"];
+
 /// Registers `tell`, and a function on a CPU for each name in `text`. Functions that are registered later, or
 /// with the types that they take, go before these.
 pub(super) fn register(engine: &mut Engine, text: &str) {
@@ -25,12 +28,13 @@ pub(super) fn register(engine: &mut Engine, text: &str) {
     }
 }
 
-/// Everything in `text` that could be the name of a function.
+/// Everything in `text` that could be the name of a deed.
 fn names(text: &str) -> BTreeSet<&str> {
     let is_part = |it: char| it.is_ascii_alphanumeric() || it == '_';
     let words = text.split(|it: char| !is_part(it));
     words
         .filter(|word| word.starts_with(|it: char| it.is_ascii_lowercase()))
+        .filter(|word| !OF_ANY_VALUE.contains(word))
         .collect()
 }
 
@@ -108,4 +112,16 @@ fn value(given: Dynamic) -> Answer<Value> {
     let word = given.into_string();
     word.map(Value::Word)
         .map_err(|_| bad(format!("a CPU is told nothing with a {kind}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_could_be_a_deed_is_looked_for_and_what_prints_a_cpu_is_not() {
+        let text = "print(cpu(0)); let it = cpu(1).call_many([N2], wait); debug(it.to_debug());";
+        let found = ["call_many", "cpu", "it", "let", "wait"];
+        assert!(names(text).into_iter().eq(found));
+    }
 }
