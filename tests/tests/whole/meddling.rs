@@ -95,6 +95,6 @@ fn whatever_was_held_nothing_is_lost() {
             ))
             .run();
         assert_eq!(run.status(), 0, "MEDDLING_SEED={seed}:\n{text}\n{run:?}");
-        run.says("each exactly once where it had to");
+        run.says("\npass: ");
     }
 }
