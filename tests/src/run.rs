@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Once};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,7 @@ impl Vmm {
     /// # Panics
     /// If there is no such program.
     pub fn start(mut self) -> Running {
+        heed_interrupts();
         let shown = format!("{:?}", self.command);
         let mut child = loop {
             match self.command.spawn() {
@@ -114,6 +115,16 @@ impl Vmm {
             _script: self.script,
         }
     }
+}
+
+/// Has this process, and with it those that it starts, end on SIGINT as usual. A shell that runs tests in the background
+/// has them ignore it.
+fn heed_interrupts() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: no handler is set, so that none can run code that must not run in one.
+        unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+    });
 }
 
 impl From<Command> for Vmm {
