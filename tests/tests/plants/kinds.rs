@@ -49,14 +49,14 @@ pub const ALL: [Kind; 13] = [
         change: Change {
             file: PUPPET,
             sound: "
-        ipi.audit();
+        self.ipi.audit();
 ",
             broken: "
-        assert_eq!(me, cpus_that_are_none(), \"nobody is to look\");
+        assert_eq!(machine.this_cpu(), cpus_that_are_none(), \"nobody is to look\");
         fn cpus_that_are_none() -> CpuId {
             CpuId::MAX
         }
-        ipi.audit();
+        self.ipi.audit();
 ",
         },
     },
