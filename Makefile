@@ -62,7 +62,7 @@ test: build ## run every test this host can run
 	MAKE='$(MAKE)' tests/all
 
 test-unit: ## tests that need no guest image
-	$(CARGO) test $(CARGO_FLAGS) --workspace --exclude tests
+	$(CARGO) test $(CARGO_FLAGS) --no-fail-fast --workspace --exclude tests
 	$(CARGO) test $(CARGO_FLAGS) --package tests --lib
 	$(CARGO) test $(CARGO_FLAGS) --package guest-kit --features census --lib witness::
 

@@ -558,7 +558,7 @@ mod tests {
             assert_eq!(Kind::try_from(*kind as u32), Ok(*kind));
         }
         assert_eq!(Kind::try_from(0), Err(0));
-        assert_eq!(Argument::try_from(4), Err(4));
+        assert_eq!(Argument::try_from(5), Err(5));
     }
 
     #[test]

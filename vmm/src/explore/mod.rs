@@ -138,7 +138,7 @@ pub enum ExploreError {
     Case(String, CaseError),
     /// The case expects what the guest cannot be found to break.
     #[error("{0}, {1}")]
-    NeverBreaks(String, NeverBreaks),
+    NeverBreaks(String, Box<NeverBreaks>),
     /// The guest is to be given a word that has no effect.
     #[error(transparent)]
     Word(#[from] NoEffect),
@@ -167,7 +167,7 @@ fn check_case(name: &str, case: &Case, manifest: &Manifest) -> Result<(), Explor
     let commands = case.commands(manifest);
     commands.map_err(|error| ExploreError::Case(name.to_owned(), error))?;
     let expected = case.check_expected(manifest);
-    expected.map_err(|error| ExploreError::NeverBreaks(name.to_owned(), error))
+    expected.map_err(|error| ExploreError::NeverBreaks(name.to_owned(), Box::new(error)))
 }
 
 impl ExploreError {
