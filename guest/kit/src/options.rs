@@ -251,8 +251,12 @@ impl MachineOptions {
     /// Refuses what cannot be together.
     fn check(&self) -> Result<(), OptionsError<'static>> {
         if self.lab.is_none() {
+            let undelivered = "nobody would ever deliver an IPI";
+            if self.self_ipi_by_wire {
+                return Err(OptionsError::NeedsLab("self-ipi", "wire", undelivered));
+            }
             let nobody = match self.transport {
-                Choice::One(Transport::Wire) => Some("nobody would ever deliver an IPI"),
+                Choice::One(Transport::Wire) => Some(undelivered),
                 Choice::One(Transport::Pv) => Some("KVM might retry the first hypercall for ever"),
                 _ => None,
             };
@@ -496,6 +500,7 @@ mod tests {
     fn what_only_a_monitor_with_a_lab_does_needs_one() {
         for (line, nobody) in [
             ("transport=wire", "deliver an IPI"),
+            ("self-ipi=wire", "deliver an IPI"),
             ("transport=pv", "retry the first hypercall"),
         ] {
             let refusal = parse(line).unwrap_err();

@@ -11,6 +11,22 @@ pub const RANGE: core::ops::Range<u8> = 0xf0..0xff;
 
 /// Declares vectors: `/// What it is for.` and `pub NAME = NUMBER, "name", Role;` for each, where `Role` is a
 /// [`VectorRole`](shared::manifest::VectorRole). Interrupts taken at the vector are counted as `name_received`.
+///
+/// ```
+/// kit::vectors! {
+///     /// Look.
+///     pub MINE = 0xfb, "mine", Call;
+/// }
+/// ```
+///
+/// One below [`Vector::LAST`] would be taken behind it, and what is left at the end be judged before:
+///
+/// ```compile_fail
+/// kit::vectors! {
+///     /// Look.
+///     pub MINE = 0xf9, "mine", Call;
+/// }
+/// ```
 #[macro_export]
 macro_rules! vectors {
     ($(#[doc = $text:literal] $visibility:vis $name:ident = $number:literal, $word:literal, $role:ident;)+) => {
@@ -18,6 +34,10 @@ macro_rules! vectors {
             #[doc = $text]
             $visibility const $name: $crate::platform::Vector = $crate::platform::Vector::new($number);
             $crate::declare_vector!($name, $text, $word, $role);
+            const _: () = assert!(
+                $number > $crate::platform::Vector::LAST.number(),
+                "the priority of the vector is not above that of the last"
+            );
         )+
     };
 }

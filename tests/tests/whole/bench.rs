@@ -298,6 +298,22 @@ fn what_cannot_be_measured_is_refused() {
     let none = "bench --to self --queue filo";
     let run = Vmm::with(none).arg(tests::guest()).run();
     run.ends_with(2).complains_of("nothing is left to measure");
+    need_kvm();
+    let vain = "bench --vcpus 2 --to one --by ipi --receiver halted --append queue=none";
+    let run = Vmm::with(vain).arg(tests::guest()).run();
+    run.ends_with(2).says("not measured: ");
+}
+
+#[test]
+fn a_signal_ends_it_with_its_own_status() {
+    need_kvm();
+    let running = Vmm::with("bench --vcpus 2 --rounds 1000000")
+        .arg(tests::guest())
+        .start();
+    // That of the background, the first machine.
+    running.wait_for_thread("vcpu1");
+    running.signal(libc::SIGTERM);
+    running.finish().ends_with(128 + libc::SIGTERM);
 }
 
 #[test]

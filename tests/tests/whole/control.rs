@@ -439,3 +439,32 @@ fn the_python_example_drives_a_machine() {
     assert!(output.status.success(), "{output:?}");
     assert!(said.contains("it has run on CPUs [1, 2]"), "{said}");
 }
+
+#[test]
+fn the_shell_says_which_request_it_could_not_read() {
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    drop(bench.connect());
+    let mut shell = Command::new(tests::vmm())
+        .arg("ctl")
+        .arg(bench.socket())
+        .args(["raw", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command");
+    let mut requests = shell.stdin.take().expect("a pipe");
+    requests
+        .write_all(b"{\"verb\": \"hello\"}\n\xff\n{\"verb\": \"quit\"}\n")
+        .expect("room in the pipe");
+    drop(requests);
+    let output = shell.wait_with_output().expect("its end");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said.matches("protocol").count(), 1, "{said}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("cannot read the next request"), "{said}");
+    let end = Vmm::new().arg("ctl").arg(bench.socket()).arg("finish");
+    end.run().ends_with(0);
+    bench.running.finish().ends_with(0);
+}

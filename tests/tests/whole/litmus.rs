@@ -5,9 +5,9 @@
 //! The VMM knows nothing of this guest but what it says of itself, so that this holds the seam
 //! between them as well.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
 use litmus::condition::Condition;
 use litmus::interleavings::{Model, outcomes};
@@ -365,4 +365,24 @@ fn a_file_that_cannot_be_run_is_refused_with_its_line() {
         .says("T.litmus: line 5: \"movl %eax,(y)\" goes on with a value");
     let run = litmus_case_with(&["words"], &dir.path().join("none"));
     run.ends_with(2).says("none: No such file");
+}
+
+#[test]
+fn what_cannot_be_read_or_printed_ends_with_a_status() {
+    let endless = litmus_case_with(&["words"], Path::new("/dev/zero"));
+    endless.ends_with(2).says("it has more than 1 MiB");
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let (_, text) = FILES[0];
+    let sb = file(&dir, "SB.litmus", text);
+    for task in ["case", "words"] {
+        let mut command = Command::new(litmus_case());
+        command.arg(task).arg(&sb);
+        let run = Vmm::from(command).stdout(super::output::full()).run();
+        run.ends_with(3).says("cannot print it: No space");
+        let mut command = Command::new(litmus_case());
+        command.arg(task).arg(&sb);
+        let (reader, writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        Vmm::from(command).stdout(writer).run().ends_with(0);
+    }
 }

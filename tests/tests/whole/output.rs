@@ -17,7 +17,7 @@ fn image(code: ExitCode) -> Image {
     })
 }
 
-fn full() -> File {
+pub(super) fn full() -> File {
     File::options()
         .write(true)
         .open("/dev/full")

@@ -10,7 +10,7 @@ use super::{BenchError, Cell, Cost, Effort, Verdict, Words};
 use crate::control::Tracing;
 use crate::control::operator::{Operator, OperatorError, Wait, Watch};
 use crate::machine::tally::REASONS;
-use crate::report::Kind;
+use crate::report::{Kind, Report};
 use crate::stats::rounds::Rounds;
 use crate::stats::sources::{STATS, Source, is_proven};
 use crate::stats::tracepoints::events::EXIT;
@@ -61,6 +61,9 @@ impl Background {
         let mut rounds = effort.rounds;
         loop {
             let outcome = run(config, words, &cell, rounds)?;
+            if outcome.report.result == Kind::Interrupted {
+                return Err(interrupted(outcome.report));
+            }
             let length = outcome.window.length();
             if length >= QUIET || rounds > u32::MAX / 8 || !passed(&outcome) {
                 let per_second = |vcpus: Range<u32>| -> Figures {
@@ -86,14 +89,36 @@ impl Background {
     }
 }
 
-/// Measures `cell`. The inner error says why this host does not do it.
+/// Why a cell was not measured.
+#[derive(Debug)]
+pub(super) struct Unmeasured {
+    /// As people are told.
+    pub why: String,
+    /// Whether something was found, or nothing moved: no host and no word accounts for that. A guest that ends by itself,
+    /// or does not accept its options, has refused what cannot be done here.
+    pub is_finding: bool,
+    /// The exit status of the run.
+    pub status: u8,
+}
+
+impl Unmeasured {
+    fn of(outcome: &Outcome) -> Self {
+        Self {
+            why: why(outcome),
+            is_finding: !matches!(outcome.report.result, Kind::BadOptions | Kind::Died),
+            status: outcome.report.exit_status,
+        }
+    }
+}
+
+/// Measures `cell`. The inner error says why that is not done.
 pub(super) fn cell(
     config: &Config,
     words: &Words,
     cell: &Cell,
     effort: Effort,
     background: &Background,
-) -> Result<Result<Cost, String>, BenchError> {
+) -> Result<Result<Cost, Unmeasured>, BenchError> {
     let targets = cell.targets(config.vcpus);
     let mut times = Rounds::default();
     let mut medians = Vec::new();
@@ -112,19 +137,20 @@ pub(super) fn cell(
     for _ in 0..effort.repetitions {
         let outcome = run(&untouched, words, cell, effort.rounds)?;
         if outcome.report.result == Kind::Interrupted {
-            return Err(BenchError::Interrupted(outcome.report.message));
+            return Err(interrupted(outcome.report));
         }
         if !passed(&outcome) {
-            return Ok(Err(why(&outcome)));
+            return Ok(Err(Unmeasured::of(&outcome)));
         }
         let trace = outcome.trace.as_ref();
         let own = trace.map(Rounds::new).unwrap_or_default();
         if own.all.count() != u64::from(effort.rounds) {
-            return Ok(Err(format!(
-                "of {} rounds {} are in the trace",
-                effort.rounds,
-                own.all.count()
-            )));
+            let (rounds, traced) = (effort.rounds, own.all.count());
+            return Ok(Err(Unmeasured {
+                why: format!("of {rounds} rounds {traced} are in the trace"),
+                is_finding: false,
+                status: 1,
+            }));
         }
         options = outcome.report.provenance.words;
         tsc_khz = trace.map_or(0, |trace| trace.tsc_khz);
@@ -148,10 +174,10 @@ pub(super) fn cell(
     if sources.is_some_and(|sources| !sources.tracepoints.is_empty()) {
         let outcome = run(config, words, cell, effort.rounds)?;
         if outcome.report.result == Kind::Interrupted {
-            return Err(BenchError::Interrupted(outcome.report.message));
+            return Err(interrupted(outcome.report));
         }
         if !passed(&outcome) {
-            return Ok(Err(why(&outcome)));
+            return Ok(Err(Unmeasured::of(&outcome)));
         }
         let mut counted = Counted::default();
         counted.add(&outcome.window, effort, config.vcpus, passages);
@@ -229,6 +255,13 @@ impl Counted {
             per(self.sender, &background.sender, self.rounds),
             per(self.receivers, &background.receivers, deliveries),
         )
+    }
+}
+
+fn interrupted(report: Report) -> BenchError {
+    BenchError::Interrupted {
+        status: report.exit_status,
+        message: report.message,
     }
 }
 

@@ -112,17 +112,23 @@ pub enum BenchError {
     #[error("cannot stall the receivers")]
     Stall(#[source] OperatorError),
     /// Somebody wants it to end.
-    #[error("interrupted: {0}")]
-    Interrupted(String),
+    #[error("interrupted: {message}")]
+    Interrupted {
+        /// What for.
+        message: String,
+        /// The exit status of a run that ends so.
+        status: u8,
+    },
 }
 
 /// Measures `cells` one after the other on machines like `config`, whose command line is added to each cell's; `words`
 /// are those of its guest.
-/// `progress` hears of each before it is measured, by its number.
+/// `progress` hears of each before it is measured, by its number. A cell that this guest or host refuses has that for its
+/// result. Returns the exit status that it comes to: that of the first run in which something was found or nothing
+/// moved; if nothing at all was measured, that of the first run; else 0.
 ///
 /// # Errors
-/// If there is no machine at all. What is measured by then is in `costs`. A cell that this host refuses has that
-/// for its result.
+/// If there is no machine at all. What is measured by then is in `costs`.
 pub fn measure(
     config: &Config,
     words: &Words,
@@ -130,11 +136,12 @@ pub fn measure(
     effort: Effort,
     costs: &mut Costs,
     mut progress: impl FnMut(usize, &Cell),
-) -> Result<(), BenchError> {
+) -> Result<u8, BenchError> {
     if config.vcpus < 2 {
         return Err(BenchError::TooFew);
     }
     let mut backgrounds: BTreeMap<String, Background> = BTreeMap::new();
+    let mut unmeasured = Vec::new();
     for (number, cell) in cells.iter().enumerate() {
         progress(number, cell);
         let background = match backgrounds.get(&cell.receiver) {
@@ -145,12 +152,21 @@ pub fn measure(
             }
         };
         let result = measure::cell(config, words, cell, effort, background)?;
+        unmeasured.extend(result.as_ref().err().map(|it| (it.is_finding, it.status)));
         costs.cells.push(Measured {
             cell: cell.clone(),
-            result,
+            result: result.map_err(|it| it.why),
         });
     }
-    Ok(())
+    Ok(status(cells.len(), &unmeasured))
+}
+
+/// What a bench of so many cells comes to, of which these were not measured: whether something was found, and the exit
+/// status of that run.
+fn status(cells: usize, unmeasured: &[(bool, u8)]) -> u8 {
+    let found = unmeasured.iter().find(|(is_finding, _)| *is_finding);
+    let refused = unmeasured.first().filter(|_| unmeasured.len() == cells);
+    found.or(refused).map_or(0, |(_, status)| *status)
 }
 
 impl Costs {
@@ -195,5 +211,21 @@ impl Costs {
     pub fn of(&self, cell: &Cell) -> Option<&Cost> {
         let measured = self.cells.iter().find(|measured| measured.cell == *cell)?;
         measured.result.as_ref().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_is_told_and_what_is_refused_if_nothing_else_is_left() {
+        let (options, died) = ((false, 2), (false, 4));
+        let (fail, stalled) = ((true, 1), (true, 5));
+        assert_eq!(status(3, &[]), 0);
+        assert_eq!(status(3, &[died, options]), 0);
+        assert_eq!(status(2, &[options, died]), 2);
+        assert_eq!(status(3, &[died, stalled, fail]), 5);
+        assert_eq!(status(1, &[fail]), 1);
     }
 }

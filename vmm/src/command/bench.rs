@@ -173,13 +173,13 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 BenchError::TooFew => 2,
                 BenchError::Run(error) => error.exit_status(),
                 BenchError::Stall(_) => 3,
-                BenchError::Interrupted(_) => 130,
+                BenchError::Interrupted { status, .. } => *status,
             },
         }),
-        (Ok(()), Err(error)) => Err(Refused {
+        (Ok(_), Err(error)) => Err(Refused {
             message: format!("cannot write the table: {error}"),
             status: 3,
         }),
-        (Ok(()), Ok(())) => Ok(0),
+        (Ok(status), Ok(())) => Ok(status),
     }
 }

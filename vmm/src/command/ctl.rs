@@ -162,7 +162,11 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let requests: Vec<String> = match &arguments.ask {
         Ask::Raw { request } if request == "-" => {
             let mut all_well = true;
-            for request in io::stdin().lock().lines().map_while(Result::ok) {
+            for request in io::stdin().lock().lines() {
+                let request = request.map_err(|error| Refused {
+                    message: format!("cannot read the next request: {error}"),
+                    status: 2,
+                })?;
                 all_well &= print(&line.ask(&request)?);
             }
             return Ok(if all_well { 0 } else { SAID_NO });

@@ -2,6 +2,7 @@
 //! function of a script. The guest's manifest says which deeds there are and with what each is told; here
 //! they become commands for a mailbox. Knows no deed of any guest by name.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use shared::manifest::Argument;
@@ -133,7 +134,7 @@ impl Manifest {
                     command.arguments[place] = self.place(deed, &word)?;
                 }
                 (argument, _) => {
-                    let why = format!(", where {} is something else", argument.name());
+                    let why = format!(", where {} is something else", deed.says(*argument));
                     return Err(deed.form(&why));
                 }
             }
@@ -174,6 +175,14 @@ impl Deed {
         self.name == name || self.alias.as_deref() == Some(name)
     }
 
+    /// How its form says `argument`.
+    fn says(&self, argument: Argument) -> Cow<'static, str> {
+        match (argument, &self.words_of) {
+            (Argument::Word, Some(key)) => key.to_uppercase().into(),
+            _ => argument.name().into(),
+        }
+    }
+
     fn form(&self, why: &str) -> TellError {
         TellError::Form {
             deed: self.name.clone(),
@@ -206,10 +215,7 @@ impl fmt::Display for Deed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         for argument in &self.arguments {
-            match (argument, &self.words_of) {
-                (Argument::Word, Some(key)) => write!(f, " {}", key.to_uppercase())?,
-                _ => write!(f, " {}", argument.name())?,
-            }
+            write!(f, " {}", self.says(*argument))?;
         }
         f.write_str(if self.may_wait { " [wait]" } else { "" })
     }
@@ -306,6 +312,8 @@ pub(crate) mod tests {
         };
         let number = Value::Number(1);
         assert!(tell("many", vec![number.clone()], true).contains("CPUS is something else"));
+        let two = vec![number.clone(), number.clone()];
+        assert!(tell("store", two, false).contains("where VAR is something else"));
         assert!(tell("call-single", vec![number.clone()], true).contains("cannot wait"));
         assert!(tell("irqs-off", vec![number], false).contains("no more"));
     }

@@ -1,15 +1,19 @@
 //! Reads litmus tests as herdtools write them, and says them in the words of the bench: a case for
 //! `vmm explore`, the words for a run of many rounds, or that run itself.
 
-use std::io::Read;
+use std::env;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::{env, fs, io};
 
 use clap::{Args, Parser, Subcommand};
 use litmus::test::Test;
 use litmus::{case, herd};
+
+/// Bytes of the longest file. No test comes near it.
+const LONGEST: u64 = 1 << 20;
 
 /// Reads litmus tests of herdtools (X86_64), for the bench.
 #[derive(Parser)]
@@ -53,33 +57,65 @@ struct Run {
     options: Vec<String>,
 }
 
+/// Why it came to nothing. What is given no other status was used badly.
+struct Failure {
+    /// As vmm has it.
+    status: u8,
+    why: String,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self { status: 2, why }
+    }
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
-        Task::Case { file } => read(&file).and_then(|test| {
-            let case = case::case(&test).map_err(|why| format!("{}: {why}", file.display()))?;
-            print!("{case}");
-            Ok(())
-        }),
-        Task::Words { file } => read(&file).map(|test| println!("{}", case::words(&test))),
-        Task::Run(run) => run.execute(),
+        Task::Case { file } => case_of(&file).and_then(|case| print(&case)),
+        Task::Words { file } => words_of(&file).and_then(|words| print(&words)),
+        Task::Run(run) => run.execute().map_err(Failure::from),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
+        Err(Failure { status, why }) => {
             eprintln!("litmus-case: {why}");
-            // As vmm says that it was used badly.
-            ExitCode::from(2)
+            ExitCode::from(status)
         }
+    }
+}
+
+fn case_of(file: &Path) -> Result<String, Failure> {
+    let case = case::case(&read(file)?);
+    case.map_err(|why| format!("{}: {why}", file.display()).into())
+}
+
+fn words_of(file: &Path) -> Result<String, Failure> {
+    Ok(format!("{}\n", case::words(&read(file)?)))
+}
+
+/// A reader that has gone has read enough.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure {
+            status: 3,
+            why: format!("cannot print it: {error}"),
+        }),
+        _ => Ok(()),
     }
 }
 
 fn read(file: &Path) -> Result<Test, String> {
     let why = |error: io::Error| format!("{}: {error}", file.display());
     let mut text = String::new();
-    if file == Path::new("-") {
-        io::stdin().read_to_string(&mut text).map_err(why)?;
-    } else {
-        text = fs::read_to_string(file).map_err(why)?;
+    let source: Box<dyn Read> = match file == Path::new("-") {
+        true => Box::new(io::stdin()),
+        false => Box::new(File::open(file).map_err(why)?),
+    };
+    let most = source.take(LONGEST + 1).read_to_string(&mut text);
+    if most.map_err(why)? as u64 > LONGEST {
+        let most = LONGEST >> 20;
+        return Err(format!("{}: it has more than {most} MiB", file.display()));
     }
     herd::parse(&text).map_err(|error| format!("{}: {error}", file.display()))
 }
