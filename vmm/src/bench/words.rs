@@ -167,14 +167,7 @@ impl Words {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use shared::manifest::{BROKEN, Record, SECTION};
-    use zerocopy::IntoBytes;
-
-    fn manifest(records: &[Record]) -> Manifest {
-        let records = [&[Record::guest("test", "1", "")], records].concat();
-        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
-        Manifest::read(&image).unwrap().unwrap()
-    }
+    use shared::manifest::{BROKEN, Record};
 
     fn word(key: &str, measure: Measure, values: &[&str]) -> Vec<Record> {
         let word = Record::word(key, "").measured_as(measure);
@@ -217,7 +210,7 @@ pub(super) mod tests {
 
     /// Of a guest that can be measured.
     pub(in crate::bench) fn words() -> Words {
-        Words::of(&manifest(&records())).unwrap()
+        Words::of(&Manifest::saying(&records())).unwrap()
     }
 
     #[test]
@@ -253,7 +246,9 @@ pub(super) mod tests {
             .iter()
             .filter(|it| !it.name.starts_with(b"rounds") && !it.name.starts_with(b"over"));
         let without: Vec<_> = without.copied().collect();
-        let error = Words::of(&manifest(&without)).unwrap_err().to_string();
+        let error = Words::of(&Manifest::saying(&without))
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("no word for \"rounds\" of a bench"),
             "{error}"

@@ -309,8 +309,7 @@ mod tests {
     use super::*;
     use crate::lab::deed::tests::manifest;
     use proptest::prelude::*;
-    use shared::manifest::{Record, SECTION};
-    use zerocopy::IntoBytes;
+    use shared::manifest::Record;
 
     const STORY: &str = "# a story\ncpus 4\nappend queue=fifo\n0: many 1,3; many 1,3 wait\n3: call-single 2\n\
                          expect lost, hang with queue=fifo\nexpect clean\n";
@@ -385,12 +384,7 @@ mod tests {
 
     #[test]
     fn what_no_oracle_of_the_guest_finds_is_not_expected() {
-        let records = [
-            Record::guest("test", "1", ""),
-            Record::oracle(1, "torn", "was torn"),
-        ];
-        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
-        let manifest = Manifest::read(&image).unwrap().unwrap();
+        let manifest = Manifest::saying(&[Record::oracle(1, "torn", "was torn")]);
         let check = |expected: &str| {
             let case = Case::parse(&format!(
                 "cpus 2\nexpect clean with a=b\nexpect {expected}\n"
@@ -411,12 +405,8 @@ mod tests {
              wrong-cpu, accounting; besides, hang, livelock, died, not-believed, interrupts-on, clean"
         );
         // Of a guest that watches for it itself it is told once.
-        let records = [
-            records[0],
-            Record::oracle(1, "interrupts-on", "was interrupted"),
-        ];
-        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
-        let manifest = Manifest::read(&image).unwrap().unwrap();
+        let watched = Record::oracle(1, "interrupts-on", "was interrupted");
+        let manifest = Manifest::saying(&[watched]);
         let case = Case::parse("cpus 2\nexpect torn").unwrap();
         let error = case.check_expected(&manifest).unwrap_err().to_string();
         assert_eq!(error.matches("interrupts-on").count(), 1, "{error}");

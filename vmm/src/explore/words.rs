@@ -83,13 +83,11 @@ pub fn warnings(manifest: &Manifest, options: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::manifest::{Record, SECTION};
-    use zerocopy::IntoBytes;
+    use shared::manifest::Record;
 
     /// Of a guest that takes words of all kinds.
     fn manifest() -> Manifest {
         let records = [
-            Record::guest("test", "1", ""),
             Record::word("way", "")
                 .set_by_search("wire")
                 .because("in which all goes by the wire"),
@@ -106,8 +104,7 @@ mod tests {
             Record::word("barrier", ""),
             Record::value("barrier", 0, "off").with(shared::manifest::HARMLESS),
         ];
-        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
-        Manifest::read(&image).unwrap().unwrap()
+        Manifest::saying(&records)
     }
 
     #[test]

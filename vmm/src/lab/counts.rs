@@ -90,8 +90,7 @@ impl Counts {
 pub(crate) mod tests {
     use std::sync::Arc;
 
-    use shared::manifest::{PROGRESS, Record, SECTION};
-    use zerocopy::IntoBytes;
+    use shared::manifest::{PROGRESS, Record};
 
     use super::*;
     use crate::lab::oracles::tests::ORACLES;
@@ -110,7 +109,6 @@ pub(crate) mod tests {
         let counter = |number, name| Record::counter(number, name, "Is counted.");
         let reckoned = |number, name, role| counter(number, name).reckoned(role);
         let records = [
-            Record::guest("test", "1", ""),
             reckoned(RECEIVED, "received", CounterRole::Received).with(PROGRESS),
             reckoned(EMPTY, "empty", CounterRole::Empty),
             reckoned(TARGETS, "targets", CounterRole::Targets),
@@ -126,8 +124,7 @@ pub(crate) mod tests {
                 .shown("walks", "longest", "the longest {}", "vcpus"),
         ];
         let records = [&records[..], &ORACLES].concat();
-        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
-        Arc::new(Manifest::read(&image).unwrap().unwrap())
+        Arc::new(Manifest::saying(&records))
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl Manifest {
 
     /// The name of the deed with this number.
     pub fn deed_name(&self, number: u32) -> &str {
-        let deed = self.deeds.iter().find(|deed| deed.number == number);
+        let deed = self.deed_numbered(number);
         deed.map_or("a command that has no name", |deed| &deed.name)
     }
 
@@ -225,14 +225,12 @@ impl fmt::Display for Deed {
 pub(crate) mod tests {
     use super::*;
     use shared::manifest::Argument::{Cpu, Cpus, Number, Word};
-    use shared::manifest::{ENDS, IN_CASE, MAY_WAIT, Record, SECTION};
-    use zerocopy::IntoBytes;
+    use shared::manifest::{ENDS, IN_CASE, MAY_WAIT, Record};
 
     /// What some guest says of its deeds.
     pub(crate) fn manifest() -> Manifest {
         let deed = |number, name, arguments| Record::deed(number, name, arguments, "");
         let records = [
-            Record::guest("test", "1", ""),
             deed(1, "call-single", &[Cpu]).with(IN_CASE),
             deed(2, "irqs-off", &[]).with(IN_CASE),
             deed(3, "call-many", &[Cpus])
@@ -247,8 +245,7 @@ pub(crate) mod tests {
             Record::value("var", 0, "x"),
             Record::value("var", 1, "y"),
         ];
-        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
-        Manifest::read(&image).unwrap().unwrap()
+        Manifest::saying(&records)
     }
 
     #[test]

@@ -129,8 +129,7 @@ impl fmt::Display for ByOracle {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use shared::manifest::{Record, SECTION};
-    use zerocopy::IntoBytes;
+    use shared::manifest::Record;
 
     use super::*;
 
@@ -146,9 +145,7 @@ pub(crate) mod tests {
     ];
 
     fn manifest() -> Manifest {
-        let records = [&[Record::guest("test", "1", "")][..], &ORACLES].concat();
-        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
-        Manifest::read(&image).unwrap().unwrap()
+        Manifest::saying(&ORACLES)
     }
 
     #[test]

@@ -279,6 +279,11 @@ impl Source {
 }
 
 impl Manifest {
+    /// The deed with this number.
+    pub fn deed_numbered(&self, number: u32) -> Option<&Deed> {
+        self.deeds.iter().find(|it| it.number == number)
+    }
+
     /// The counter with this number.
     pub fn counter(&self, number: u32) -> Option<&Counter> {
         self.counters.iter().find(|it| it.number == number)
@@ -311,7 +316,19 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
+    use shared::manifest::{Record, SECTION};
+    use zerocopy::IntoBytes;
+
     use super::*;
+
+    impl Manifest {
+        /// That of an image whose guest says this, and is called something.
+        pub(crate) fn saying(records: &[Record]) -> Self {
+            let records = [&[Record::guest("test", "1", "")], records].concat();
+            let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
+            Self::read(&image).unwrap().unwrap()
+        }
+    }
 
     #[test]
     fn source_is_shown_as_the_guest_says() {

@@ -282,9 +282,8 @@ pub(crate) mod tests {
     use crate::stats::meaning::Meanings;
     use crate::stats::trace::Brought;
     use proptest::prelude::*;
-    use shared::manifest::{PointRole, Record as Said, SECTION};
+    use shared::manifest::{PointRole, Record as Said};
     use shared::trace::Record;
-    use zerocopy::IntoBytes;
 
     /// The names of points of a guest whose CPUs call each other, of which one means nothing.
     pub(crate) fn names() -> Vec<String> {
@@ -301,8 +300,7 @@ pub(crate) mod tests {
     fn manifest() -> Manifest {
         let about = "Waits for a lock.";
         let records = [
-            &[Said::guest("test", "1", "")][..],
-            &Said::stretch("call", "called", "call"),
+            &Said::stretch("call", "called", "call")[..],
             &Said::stretch("inner", "inner.over", "inner call"),
             &Said::wait("lock", "locked", "lock wait", "lock_wait", about),
             &[
@@ -314,8 +312,7 @@ pub(crate) mod tests {
             ],
         ]
         .concat();
-        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
-        Manifest::read(&image).unwrap().unwrap()
+        Manifest::saying(&records)
     }
 
     pub(crate) fn record(name: &str, tsc: u64, call: u64, detail: u64) -> Record {

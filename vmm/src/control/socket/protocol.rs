@@ -388,8 +388,8 @@ fn wait_done(operator: &Operator, cpu: u32, number: u64, wait: Wait<'_>) -> Answ
     let done = operator.wait_done(ticket, wait)?;
     let result = done.result.unwrap_or_default();
     let mut fields = object(json!({ "result": result, "call": done.call.map(CallId::raw) }));
-    let mut deeds = operator.manifest().deeds.iter();
-    if deeds.any(|deed| deed.number == ticket.verb && deed.answers) {
+    let deed = operator.manifest().deed_numbered(ticket.verb);
+    if deed.is_some_and(|deed| deed.answers) {
         let length = usize::try_from(result).unwrap_or(0).min(done.answer.len());
         fields.insert("answer".to_owned(), json!(done.answer[..length]));
     }

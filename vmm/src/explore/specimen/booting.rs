@@ -324,26 +324,19 @@ pub(super) fn drain(serial: &mut Serial, idle: u64, until: &Until) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::manifest::{Record, SECTION};
-    use zerocopy::IntoBytes;
-
-    fn manifest(vectors: &[Record]) -> Manifest {
-        let records = [&[Record::guest("test", "1", "")], vectors].concat();
-        let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
-        Manifest::read(&image).unwrap().unwrap()
-    }
+    use shared::manifest::Record;
 
     #[test]
     fn cpus_are_told_by_the_vectors_that_the_guest_has_for_that() {
         let of = |number, name, role| Record::vector(number, name, role, "");
-        let told = manifest(&[
+        let told = Manifest::saying(&[
             of(0xf2, "up", VectorRole::Wake),
             of(0xf1, "told", VectorRole::Call),
             of(0xf0, "done", VectorRole::Last),
         ]);
         assert_eq!(vectors(&told).unwrap(), [0xf1, 0xf2]);
         assert_eq!(vectors(&Manifest::default()).unwrap().len(), 1);
-        let low = manifest(&[of(0x40, "low", VectorRole::Call)]);
+        let low = Manifest::saying(&[of(0x40, "low", VectorRole::Call)]);
         let error = vectors(&low).unwrap_err().to_string();
         assert!(error.contains("\"low\" is 0x40"), "{error}");
     }
