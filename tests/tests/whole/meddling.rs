@@ -95,6 +95,11 @@ fn whatever_was_held_nothing_is_lost() {
             ))
             .run();
         assert_eq!(run.status(), 0, "MEDDLING_SEED={seed}:\n{text}\n{run:?}");
-        run.says("\npass: ");
+        // Some make no call at all.
+        let good = [
+            "each exactly once where it had to",
+            "pass: no oracle found anything; no call was made",
+        ];
+        assert!(good.iter().any(|it| run.stdout.contains(it)), "{run}");
     }
 }
