@@ -1,11 +1,13 @@
-//! Tells the compiler of which commit the sources are, if they are of one: `VMM_COMMIT`, `VMM_MODIFIED` and the line of
-//! `--version`. Sources without git have none, unless who builds them says so in `VMM_COMMIT`.
+//! Tells the compiler of which commit the sources are, if they are of one: `VMM_COMMIT`,
+//! `VMM_MODIFIED` and the line of `--version`. Sources without git have none, unless who builds
+//! them says so in `VMM_COMMIT`.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What `vmm` is made of, seen from the root of the workspace. Whatever changes here has it compiled anyway.
+/// What `vmm` is made of, seen from the root of the workspace. Whatever changes here has it
+/// compiled anyway.
 const SOURCES: [&str; 7] = [
     "vmm/src",
     "vmm/build.rs",
@@ -25,7 +27,8 @@ pub struct Commit {
     pub is_modified: bool,
 }
 
-/// What git says at `root`, in one line; nothing where there is no git, or it knows nothing of this.
+/// What git says at `root`, in one line; nothing where there is no git, or it knows nothing of
+/// this.
 fn git(root: &Path, arguments: &[&str]) -> Option<String> {
     let mut git = Command::new("git");
     let output = git.arg("-C").arg(root).args(arguments).output().ok()?;
@@ -33,8 +36,8 @@ fn git(root: &Path, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| text.trim().to_owned())
 }
 
-/// The commit that is checked out at `root`, if that is the root of a repository, and not somewhere in one that has
-/// nothing to do with it.
+/// The commit that is checked out at `root`, if that is the root of a repository, and not somewhere
+/// in one that has nothing to do with it.
 pub fn commit(root: &Path) -> Option<Commit> {
     let top = git(root, &["rev-parse", "--show-toplevel"])?;
     if Path::new(&top).canonicalize().ok()? != root.canonicalize().ok()? {
@@ -48,8 +51,8 @@ pub fn commit(root: &Path) -> Option<Commit> {
     })
 }
 
-/// The files that change when another commit is checked out at `root`. None that is not there: cargo would take it for
-/// changed each time.
+/// The files that change when another commit is checked out at `root`. None that is not there:
+/// cargo would take it for changed each time.
 pub fn changing(root: &Path) -> Vec<PathBuf> {
     let branch = git(root, &["symbolic-ref", "--quiet", "HEAD"]);
     let names = ["HEAD", "logs/HEAD", "packed-refs"].map(str::to_owned);

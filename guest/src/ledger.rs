@@ -1,5 +1,6 @@
-//! The ledger: every call is entered when it is made and marked by each target when it runs, so that
-//! a call that is lost, doubled, misdirected or garbled is seen at once or at the end of the run.
+//! The ledger: every call is entered when it is made and marked by each target when it runs, so
+//! that a call that is lost, doubled, misdirected or garbled is seen at once or at the end of the
+//! run.
 //!
 //! The records lie in the lab, where a monitor can judge them too. Nothing here takes part in the
 //! protocols under test.
@@ -33,12 +34,12 @@ impl Ledger {
         }
     }
 
-    /// Enters a call from this CPU and returns its id, which is to be its argument. It is made to CPUs of
-    /// `targets`, perhaps not to all: which of them are online is for the path to see.
+    /// Enters a call from this CPU and returns its id, which is to be its argument. It is made to
+    /// CPUs of `targets`, perhaps not to all: which of them are online is for the path to see.
     ///
-    /// The record it takes may belong to an earlier call that is still under way; with interrupts on
-    /// that is waited for. With interrupts off it cannot be, and calls made there are complete when
-    /// they return, so a record that is not is a lost call.
+    /// The record it takes may belong to an earlier call that is still under way; with interrupts
+    /// on that is waited for. With interrupts off it cannot be, and calls made there are complete
+    /// when they return, so a record that is not is a lost call.
     pub fn open<P: Platform>(
         &self,
         machine: &Machine<P>,
@@ -79,8 +80,8 @@ impl Ledger {
         head.made_tsc
             .store(machine.platform.timestamp(), Ordering::Relaxed);
         head.returned_tsc.store(0, Ordering::Relaxed);
-        // What the call may owe is counted before it can run anywhere, so that at no moment more has run than
-        // is owed. What turns out not to be owed is taken back.
+        // What the call may owe is counted before it can run anywhere, so that at no moment more
+        // has run than is owed. What turns out not to be owed is taken back.
         let tally = machine.tally();
         count(&tally.calls_made, 1);
         count(&tally.calls_expected, targets.len() as u64);
@@ -121,8 +122,8 @@ impl Ledger {
         Some(id.function())
     }
 
-    /// Notes that the caller of `call` has control back, and to which CPUs it was made, if any. If the
-    /// caller waited, all of them must have run.
+    /// Notes that the caller of `call` has control back, and to which CPUs it was made, if any. If
+    /// the caller waited, all of them must have run.
     pub fn returned<P: Platform>(&self, machine: &Machine<P>, call: CallId, targets: &CpuMask) {
         let record = machine
             .lab
@@ -159,9 +160,9 @@ impl Ledger {
         }
     }
 
-    /// Takes back what is not owed for the calls whose callers have not come back, and perhaps never will, at a
-    /// time when nothing is in flight. Each was made to those of its possible targets that are online or have
-    /// run it; what its caller would have said, nobody knows.
+    /// Takes back what is not owed for the calls whose callers have not come back, and perhaps
+    /// never will, at a time when nothing is in flight. Each was made to those of its possible
+    /// targets that are online or have run it; what its caller would have said, nobody knows.
     pub fn forgive_unreturned<P: Platform>(&self, machine: &Machine<P>) {
         let online = machine.online();
         for cpu in 0..machine.cpus {
@@ -181,7 +182,8 @@ impl Ledger {
         }
     }
 
-    /// Waits until every call of `cpu`, which is this CPU or offline, has run everywhere, and closes it.
+    /// Waits until every call of `cpu`, which is this CPU or offline, has run everywhere, and
+    /// closes it.
     pub fn settle<P: Platform>(&self, machine: &Machine<P>, cpu: CpuId) {
         for record in machine.lab.records_of(cpu) {
             if record.head.open.load(Ordering::Relaxed) != 0 {

@@ -1,5 +1,5 @@
-//! What the generic-ipi path stands on: the platform, the CPUs that are online, and the lab in which
-//! everything is counted and every broken property reported.
+//! What the generic-ipi path stands on: the platform, the CPUs that are online, and the lab in
+//! which everything is counted and every broken property reported.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering as Order};
@@ -97,7 +97,8 @@ impl<P: Platform> Machine<P> {
         }
     }
 
-    /// What `mask` holds now, restricted to the other CPUs that are online: `(mask & online) - self`.
+    /// What `mask` holds now, restricted to the other CPUs that are online:
+    /// `(mask & online) - self`.
     pub fn others_online(&self, mask: &dyn Targets) -> CpuMask {
         let mut targets = mask.load(self.cpus);
         targets.intersect(&self.online);
@@ -116,8 +117,8 @@ impl<P: Platform> Machine<P> {
         !refused
     }
 
-    /// Waits until every CPU has passed a quiescent state since (`synchronize_rcu_expedited`). CPUs that sleep,
-    /// or never call, pass one by the interrupt they are sent.
+    /// Waits until every CPU has passed a quiescent state since (`synchronize_rcu_expedited`). CPUs
+    /// that sleep, or never call, pass one by the interrupt they are sent.
     pub fn synchronize(&self) {
         let period = self.rcu.grace_period(&self.platform, || self.online());
         // The one under way may have begun too early.
@@ -134,8 +135,9 @@ impl<P: Platform> Machine<P> {
         }
     }
 
-    /// Interrupts the CPUs that hold up a grace period and are not among those of `told`, to which it adds them.
-    /// Whoever waits does so again and again: one ends before it can be seen whom the next waits for.
+    /// Interrupts the CPUs that hold up a grace period and are not among those of `told`, to which
+    /// it adds them. Whoever waits does so again and again: one ends before it can be seen whom the
+    /// next waits for.
     fn hurry(&self, told: &Cell<CpuMask>) {
         let mut all = told.get();
         let mut others = self.others_online(&self.rcu.owing(self.cpus));
@@ -152,8 +154,8 @@ impl<P: Platform> Machine<P> {
         self.rcu.quiescent(&self.platform, || self.online());
     }
 
-    /// Waits, with `relax`, until `done`; every turn is counted as a spin. A wait far longer than any
-    /// between CPUs that run is also told to the host.
+    /// Waits, with `relax`, until `done`; every turn is counted as a spin. A wait far longer than
+    /// any between CPUs that run is also told to the host.
     pub fn spin_until(&self, done: impl Fn() -> bool) {
         waiting::spin_until(&self.platform, &self.lab, done);
     }

@@ -1,5 +1,5 @@
-//! What this guest says of itself as a whole, to whoever reads its image: `docs/manifest.md` says what for. The rest of
-//! its manifest stands beside what it describes.
+//! What this guest says of itself as a whole, to whoever reads its image: `docs/manifest.md` says
+//! what for. The rest of its manifest stands beside what it describes.
 
 use kit::declare;
 use kit::manifest::Record;

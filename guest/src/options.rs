@@ -1,5 +1,5 @@
-//! What this guest takes on its command line beside what the kit takes: what the CPUs do, with which design, and
-//! what is left out on purpose.
+//! What this guest takes on its command line beside what the kit takes: what the CPUs do, with
+//! which design, and what is left out on purpose.
 
 use core::fmt;
 use core::num::ParseIntError;
@@ -73,8 +73,9 @@ pub struct Options {
     pub queue: QueueKind,
     /// `to=`, `by=`, `receiver=`: what `bench` measures.
     pub round: Round,
-    /// `calls=`: how many random calls (`selftest`) or operations (`stress`) every CPU makes, or how many
-    /// rounds `bench` measures; `None` makes so many that a large machine does not take for ever.
+    /// `calls=`: how many random calls (`selftest`) or operations (`stress`) every CPU makes, or
+    /// how many rounds `bench` measures; `None` makes so many that a large machine does not take
+    /// for ever.
     pub calls: Option<u32>,
     /// `for=`: how long `stress` goes on, in milliseconds.
     pub milliseconds: Option<u64>,

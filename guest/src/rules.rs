@@ -8,8 +8,8 @@ use shared::manifest::BROKEN;
 /// The rules of one machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// `csd-barrier=`: the barrier when a call descriptor is locked, which Paul E. McKenney missed in
-    /// the patch of the thread.
+    /// `csd-barrier=`: the barrier when a call descriptor is locked, which Paul E. McKenney missed
+    /// in the patch of the thread.
     pub csd_barrier: bool,
     /// `mask-check=`: a call whose targets have all gone by the time they are stored is given up
     /// (Linux 723aae25d5cd).

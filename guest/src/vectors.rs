@@ -1,4 +1,5 @@
-//! The vectors of the generic-ipi path (Linux 2.6.30, `arch/x86/include/asm/irq_vectors.h`), and one more.
+//! The vectors of the generic-ipi path (Linux 2.6.30, `arch/x86/include/asm/irq_vectors.h`), and
+//! one more.
 
 kit::vectors! {
     /// Look at your own queue of calls to one CPU.

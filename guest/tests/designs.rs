@@ -1,5 +1,5 @@
-//! `docs/designs.md` holds what the census of the designs prints, and the census counts cache lines as
-//! it should.
+//! `docs/designs.md` holds what the census of the designs prints, and the census counts cache lines
+//! as it should.
 
 #[path = "../examples/designs/coherence.rs"]
 mod coherence;

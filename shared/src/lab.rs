@@ -1,4 +1,5 @@
-//! The lab pages: a range of guest memory in which the guest records what it does and the VMM looks.
+//! The lab pages: a range of guest memory in which the guest records what it does and the VMM
+//! looks.
 //!
 //! The VMM reserves the range, writes the [`Header`] and names its address on the guest's command
 //! line as `lab=0x<address>`. The guest checks magic, version and size before it uses anything.
@@ -112,9 +113,10 @@ pub struct Header {
 
 const _: () = assert!(size_of::<Header>() == 320);
 
-/// What the guest says of the contexts of one CPU, its tasks and its interrupt handlers, to whoever moves its CPUs
-/// step by step. The stacks are told before the workload starts: first address of each, and first address behind it.
-/// What lies below the stack pointer there means nothing. Zeroes say nothing.
+/// What the guest says of the contexts of one CPU, its tasks and its interrupt handlers, to whoever
+/// moves its CPUs step by step. The stacks are told before the workload starts: first address of
+/// each, and first address behind it. What lies below the stack pointer there means nothing. Zeroes
+/// say nothing.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Contexts {
@@ -122,9 +124,9 @@ pub struct Contexts {
     pub task: [u64; 2],
     /// The stack of its interrupt handlers, which begin at the end of it.
     pub handler: [u64; 2],
-    /// Loops that wait for other CPUs in which this CPU is: one more when it enters one, one less when it leaves it,
-    /// those of a handler on top of those of the task it interrupts. Only an image that stops before each access
-    /// keeps it; see [`stop`](crate::stop).
+    /// Loops that wait for other CPUs in which this CPU is: one more when it enters one, one less
+    /// when it leaves it, those of a handler on top of those of the task it interrupts. Only an
+    /// image that stops before each access keeps it; see [`stop`](crate::stop).
     pub waits: u64,
     /// Room for more.
     pub reserved: [u64; 3],
@@ -135,8 +137,9 @@ const _: () = assert!(size_of::<Contexts>() == 64);
 /// Bytes that [`Words`] have room for.
 pub const WORDS_LEN: usize = 1016;
 
-/// The options of the run, as `key=value` words with a blank between them: all that have a say in it, those that nobody
-/// asked for too. Written by the guest before its workload starts. No bytes say nothing.
+/// The options of the run, as `key=value` words with a blank between them: all that have a say in
+/// it, those that nobody asked for too. Written by the guest before its workload starts. No bytes
+/// say nothing.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Words {
@@ -217,8 +220,8 @@ impl Transport {
     }
 }
 
-/// What one CPU says of its calls since boot. The oracles judge it, so that it lies apart from [`Counters`], which
-/// are read by people only.
+/// What one CPU says of its calls since boot. The oracles judge it, so that it lies apart from
+/// [`Counters`], which are read by people only.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Tally {
@@ -237,8 +240,9 @@ const _: () = assert!(size_of::<Tally>() == 64);
 /// Counters that each CPU has room for.
 pub const COUNTER_SLOTS: usize = 64;
 
-/// What one CPU counted, each where it happens. All are event counts since boot, and nothing that the guest does
-/// or the oracles say depends on them. What each word is, the guest's [manifest](crate::manifest) says.
+/// What one CPU counted, each where it happens. All are event counts since boot, and nothing that
+/// the guest does or the oracles say depends on them. What each word is, the guest's
+/// [manifest](crate::manifest) says.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Counters {

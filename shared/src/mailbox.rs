@@ -1,15 +1,17 @@
-//! Mailboxes: how the VMM tells a CPU of a guest what to do, one command at a time, and how it learns what
-//! became of it. Only a guest whose workload takes commands (`workload=puppet`) looks at them.
+//! Mailboxes: how the VMM tells a CPU of a guest what to do, one command at a time, and how it
+//! learns what became of it. Only a guest whose workload takes commands (`workload=puppet`) looks
+//! at them.
 //!
-//! To post a command the VMM fills the mailbox and then adds one to [`Mailbox::posted`]; in case the CPU
-//! sleeps it interrupts it, with the vector that the guest's manifest has for that or else with [`WAKE_VECTOR`]. The CPU notices that `posted` exceeds `taken`, and sets
-//! `taken`; when the command is done it writes what came of it, sets `done`, and rings the doorbell with
-//! [`Doorbell::Done`](crate::ports::Doorbell::Done). One mailbox holds one command: the next may be posted
-//! when the last is done.
+//! To post a command the VMM fills the mailbox and then adds one to [`Mailbox::posted`]; in case
+//! the CPU sleeps it interrupts it, with the vector that the guest's manifest has for that or else
+//! with [`WAKE_VECTOR`]. The CPU notices that `posted` exceeds `taken`, and sets `taken`; when the
+//! command is done it writes what came of it, sets `done`, and rings the doorbell with
+//! [`Doorbell::Done`](crate::ports::Doorbell::Done). One mailbox holds one command: the next may be
+//! posted when the last is done.
 //!
-//! What a CPU can be told is the guest's own to say: its [manifest](crate::manifest) declares each deed with
-//! its number, its name and its arguments. One of them [ends](crate::manifest::ENDS) the workload; what it
-//! has to do is said there.
+//! What a CPU can be told is the guest's own to say: its [manifest](crate::manifest) declares each
+//! deed with its number, its name and its arguments. One of them [ends](crate::manifest::ENDS) the
+//! workload; what it has to do is said there.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -35,18 +37,18 @@ pub struct Mailbox {
     pub verb: u32,
     /// VMM: [`WAIT`], or 0.
     pub flags: u32,
-    /// VMM: by position, the deed's arguments that are CPUs, numbers and words: a word is its place among
-    /// the values of its key. 0 where there is none.
+    /// VMM: by position, the deed's arguments that are CPUs, numbers and words: a word is its place
+    /// among the values of its key. 0 where there is none.
     pub arguments: [u64; ARGUMENTS],
     /// Guest: number of the last command it has begun.
     pub taken: u64,
     /// Guest: number of the last command that is done.
     pub done: u64,
-    /// Guest: what came of that one; what it means is the deed's, and 0 is success if nothing else is
-    /// said. Negative if it could not be done: one of [`Refusal`].
+    /// Guest: what came of that one; what it means is the deed's, and 0 is success if nothing else
+    /// is said. Negative if it could not be done: one of [`Refusal`].
     pub result: i64,
-    /// Guest: [`CallId`](crate::ledger::CallId) of the call that the command last begun makes, as soon as
-    /// it is entered in the ledger; 0 until then, and for other commands.
+    /// Guest: [`CallId`](crate::ledger::CallId) of the call that the command last begun makes, as
+    /// soon as it is entered in the ledger; 0 until then, and for other commands.
     pub call: u64,
     /// Guest: other than 0, from before its workload starts, if the CPU takes commands.
     pub listens: u64,

@@ -1,9 +1,9 @@
 //! The manifest: what a guest says of itself to whoever reads its image.
 //!
-//! It is the section [`SECTION`], which holds [`Record`]s and nothing else, in any order. Each stands in the source
-//! beside what it describes, and the linker puts them together, as Linux does with `.modinfo`. Nothing is loaded of
-//! it and nothing points into it: a guest does not pay for what it says. A record is plain integers and texts, so
-//! that C can write one as well:
+//! It is the section [`SECTION`], which holds [`Record`]s and nothing else, in any order. Each
+//! stands in the source beside what it describes, and the linker puts them together, as Linux does
+//! with `.modinfo`. Nothing is loaded of it and nothing points into it: a guest does not pay for
+//! what it says. A record is plain integers and texts, so that C can write one as well:
 //!
 //! ```c
 //! __attribute__((used, section(".manifest"), aligned(8)))
@@ -12,9 +12,9 @@
 //! };
 //! ```
 //!
-//! The VMM takes a manifest as a whole or not at all. It refuses another [`VERSION`], and a record that says
-//! something which its kind has no place for: what is not said of a kind below is zero. `docs/manifest.md` says what
-//! each kind is for.
+//! The VMM takes a manifest as a whole or not at all. It refuses another [`VERSION`], and a record
+//! that says something which its kind has no place for: what is not said of a kind below is zero.
+//! `docs/manifest.md` says what each kind is for.
 
 use core::mem::offset_of;
 
@@ -23,7 +23,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// The section of the image that holds every [`Record`], one after the other and nothing else.
 pub const SECTION: &str = ".manifest";
 
-/// Version of [`Record`], which each of them carries: objects of several makes can be linked into one image.
+/// Version of [`Record`], which each of them carries: objects of several makes can be linked into
+/// one image.
 pub const VERSION: u32 = 1;
 
 /// Most records an image can have.
@@ -47,7 +48,8 @@ pub const TEXT_LEN: usize = 256;
 /// Arguments of a deed.
 pub const ARGUMENTS: usize = 4;
 
-/// One thing that a guest says. Texts are UTF-8 without control characters; unused bytes of them are zero.
+/// One thing that a guest says. Texts are UTF-8 without control characters; unused bytes of them
+/// are zero.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct Record {
@@ -55,14 +57,15 @@ pub struct Record {
     pub version: u32,
     /// What it is about: a [`Kind`].
     pub kind: u32,
-    /// Vector: the vector. Word: [`Measure`], or 0. Deed: the verb in its mailbox. Counter: which word of a CPU's row.
-    /// Oracle: its number in findings. Value: its place among those of its key.
+    /// Vector: the vector. Word: [`Measure`], or 0. Deed: the verb in its mailbox. Counter: which
+    /// word of a CPU's row. Oracle: its number in findings. Value: its place among those of its
+    /// key.
     pub number: u32,
-    /// Vector: [`VectorRole`]. Point: [`PointRole`]. Word: [`Search`]. Counter: [`CounterRole`]. Source:
-    /// [`SourceRole`].
+    /// Vector: [`VectorRole`]. Point: [`PointRole`]. Word: [`Search`]. Counter: [`CounterRole`].
+    /// Source: [`SourceRole`].
     pub role: u32,
-    /// Point: [`WAITS`]. Value: [`BROKEN`], [`HARMLESS`]. Deed: [`MAY_WAIT`], [`IN_HANDLER`], [`ANSWERS`], [`IN_CASE`], [`ENDS`]. Counter:
-    /// [`PROGRESS`].
+    /// Point: [`WAITS`]. Value: [`BROKEN`], [`HARMLESS`]. Deed: [`MAY_WAIT`], [`IN_HANDLER`],
+    /// [`ANSWERS`], [`IN_CASE`], [`ENDS`]. Counter: [`PROGRESS`].
     pub flags: u32,
     /// Deed: an [`Argument`] each, the first zero ends them.
     pub arguments: [u8; ARGUMENTS],
@@ -70,21 +73,25 @@ pub struct Record {
     pub total: u32,
     /// Counter: one more than the number of the counter of which this one counts a part, or 0.
     pub whole: u32,
-    /// Guest, vector, deed, counter, oracle: its name. Point: the point's. Word: the key. Value: the value.
+    /// Guest, vector, deed, counter, oracle: its name. Point: the point's. Word: the key. Value:
+    /// the value.
     pub name: [u8; NAME_LEN],
-    /// Point: the lane of a stretch of time. Word: the value that a bench sets. Value: the key. Deed: the key of which
-    /// its words are values, or nothing. Counter: the group in which reports show it, or nothing.
+    /// Point: the lane of a stretch of time. Word: the value that a bench sets. Value: the key.
+    /// Deed: the key of which its words are values, or nothing. Counter: the group in which reports
+    /// show it, or nothing.
     pub group: [u8; NAME_LEN],
-    /// Guest: its version. Point: the name of a wait in reports. Word: the value that a search sets. Deed: another
-    /// name, or nothing. Counter: its name in its group.
+    /// Guest: its version. Point: the name of a wait in reports. Word: the value that a search
+    /// sets. Deed: another name, or nothing. Counter: its name in its group.
     pub key: [u8; NAME_LEN],
     /// Counter: its name for Prometheus, or nothing.
     pub metric: [u8; METRIC_LEN],
-    /// Word: why it has no other value in a search, as a clause behind "it has no effect in a search", or nothing.
-    /// Counter: how a report for people says it, with `{}` for the figure, or nothing.
+    /// Word: why it has no other value in a search, as a clause behind "it has no effect in a
+    /// search", or nothing. Counter: how a report for people says it, with `{}` for the figure, or
+    /// nothing.
     pub phrase: [u8; PHRASE_LEN],
-    /// A sentence about it. Point: only of a wait. Value: why it can break nothing, as a clause behind "it", or
-    /// nothing. Oracle: what went wrong, as a clause without a subject. Source: the path, or function.
+    /// A sentence about it. Point: only of a wait. Value: why it can break nothing, as a clause
+    /// behind "it", or nothing. Oracle: what went wrong, as a clause without a subject. Source: the
+    /// path, or function.
     pub text: [u8; TEXT_LEN],
 }
 
@@ -101,7 +108,8 @@ const _: () = {
     assert!(offset_of!(Record, text) == 256);
 };
 
-/// [`Record::flags`] of a point that begins a stretch: the CPU only waits in it, and how long is reported.
+/// [`Record::flags`] of a point that begins a stretch: the CPU only waits in it, and how long is
+/// reported.
 pub const WAITS: u32 = 1;
 
 /// [`Record::flags`] of a value: it asks for a design that is kept for what is wrong with it.
@@ -110,25 +118,29 @@ pub const BROKEN: u32 = 1;
 /// [`Record::flags`] of a value: it can break nothing where memory is sequentially consistent.
 pub const HARMLESS: u32 = 2;
 
-/// [`Record::flags`] of a deed: who tells it can ask that the CPU waits until it has been done everywhere.
+/// [`Record::flags`] of a deed: who tells it can ask that the CPU waits until it has been done
+/// everywhere.
 pub const MAY_WAIT: u32 = 1;
 
 /// [`Record::flags`] of a deed: an interrupt handler may do it too.
 pub const IN_HANDLER: u32 = 2;
 
-/// [`Record::flags`] of a deed: it writes a list into the mailbox, and its result is how long that is.
+/// [`Record::flags`] of a deed: it writes a list into the mailbox, and its result is how long that
+/// is.
 pub const ANSWERS: u32 = 4;
 
 /// [`Record::flags`] of a deed: a case can tell it; the others are for who tells one CPU at a time.
 pub const IN_CASE: u32 = 8;
 
-/// [`Record::flags`] of a deed: it ends the workload, and its one argument is CPUS. Who ends the workload tells
-/// it to each CPU of that set with the same set; nobody tells it to one. A CPU that was told so looks at no later
-/// command. When all of them have been told so, and have taken every interrupt that was sent to them, the guest
-/// looks for what was left behind, reports it, and ends the run. It waits for no other CPU.
+/// [`Record::flags`] of a deed: it ends the workload, and its one argument is CPUS. Who ends the
+/// workload tells it to each CPU of that set with the same set; nobody tells it to one. A CPU that
+/// was told so looks at no later command. When all of them have been told so, and have taken every
+/// interrupt that was sent to them, the guest looks for what was left behind, reports it, and ends
+/// the run. It waits for no other CPU.
 pub const ENDS: u32 = 16;
 
-/// [`Record::flags`] of a counter: it moves only when a CPU gets anywhere, and never in a loop that waits.
+/// [`Record::flags`] of a counter: it moves only when a CPU gets anywhere, and never in a loop that
+/// waits.
 pub const PROGRESS: u32 = 1;
 
 /// Defines names for the numbers of a field.
@@ -241,11 +253,13 @@ numbers! {
 
 numbers! {
     /// What `vmm bench` does with a key. It knows the values of [`Measure::To`], [`Measure::By`],
-    /// [`Measure::Receiver`], [`Measure::Transport`] and [`Measure::Apic`], and measures those that the guest has.
+    /// [`Measure::Receiver`], [`Measure::Transport`] and [`Measure::Apic`], and measures those that
+    /// the guest has.
     Measure {
         /// It sets it to the value named, as the workload.
         Set = 1 "set",
-        /// To whom a round goes: `nobody`, `self`, `one` (CPU 1), `some` (every third from CPU 1 on) or `all` others.
+        /// To whom a round goes: `nobody`, `self`, `one` (CPU 1), `some` (every third from CPU 1
+        /// on) or `all` others.
         To = 2 "to",
         /// What a round is: an `ipi` or a `call`.
         By = 3 "by",
@@ -385,7 +399,8 @@ impl Record {
         records
     }
 
-    /// The same of a stretch in which the CPU only waits. Reports have its times as `key`; `text` says what of.
+    /// The same of a stretch in which the CPU only waits. Reports have its times as `key`; `text`
+    /// says what of.
     pub const fn wait(begin: &str, end: &str, lane: &str, key: &str, text: &str) -> [Self; 2] {
         let mut records = Self::stretch(begin, end, lane);
         records[0].flags = WAITS;
@@ -441,7 +456,8 @@ impl Record {
         record
     }
 
-    /// A value that can break nothing where memory is sequentially consistent, and why, as a clause.
+    /// A value that can break nothing where memory is sequentially consistent, and why, as a
+    /// clause.
     pub const fn harmless(mut self, why: &str) -> Self {
         self.flags |= HARMLESS;
         self.text = padded(why);
@@ -506,8 +522,8 @@ impl Record {
         self
     }
 
-    /// A counter that a report shows: as `key` of `group` in JSON, in a line of `group` with `phrase`, in which `{}`
-    /// stands for the figure, and as `metric`.
+    /// A counter that a report shows: as `key` of `group` in JSON, in a line of `group` with
+    /// `phrase`, in which `{}` stands for the figure, and as `metric`.
     pub const fn shown(mut self, group: &str, key: &str, phrase: &str, metric: &str) -> Self {
         self.group = padded(group);
         self.key = padded(key);

@@ -18,9 +18,9 @@ pub const EXIT: u16 = 0xf4;
 /// sender is the vCPU that wrote.
 pub const DOORBELL: u16 = 0x5b0;
 
-/// Wire port: one 32-bit write of a [`Dispatch`] hands an IPI to the VMM, which delivers it. For a guest
-/// with `transport=wire`, whose IPIs the VMM can so hold, delay and reorder. INIT and start-up IPIs do not go
-/// this way, nor does what a CPU sends to itself.
+/// Wire port: one 32-bit write of a [`Dispatch`] hands an IPI to the VMM, which delivers it. For a
+/// guest with `transport=wire`, whose IPIs the VMM can so hold, delay and reorder. INIT and
+/// start-up IPIs do not go this way, nor does what a CPU sends to itself.
 pub const WIRE: u16 = 0x5b4;
 
 /// An IPI on its way through the VMM, as it is written to the [`WIRE`] port.
@@ -55,15 +55,15 @@ pub enum Doorbell {
     WorkloadStarted = 1,
     /// Every CPU has finished the workload. Counting ends here.
     WorkloadFinished = 2,
-    /// This CPU has been waiting for another for a while. On a host with fewer processors than vCPUs
-    /// the other may be waiting for the processor this one spins on.
+    /// This CPU has been waiting for another for a while. On a host with fewer processors than
+    /// vCPUs the other may be waiting for the processor this one spins on.
     Waiting = 3,
     /// This CPU has come to an armed point; see [`probe`](crate::probe).
     Reached = 4,
     /// This CPU has done what its mailbox said; see [`mailbox`](crate::mailbox).
     Done = 5,
-    /// What comes now is what is to be counted; what came since [`Doorbell::WorkloadStarted`] was the
-    /// warm-up. At most once.
+    /// What comes now is what is to be counted; what came since [`Doorbell::WorkloadStarted`] was
+    /// the warm-up. At most once.
     WarmedUp = 6,
 }
 

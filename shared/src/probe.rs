@@ -1,12 +1,13 @@
 //! Probes: named points in the guest's code at which the VMM can hold a CPU.
 //!
-//! Each probe is a [`Point`] in the image's section [`SECTION`], where the VMM finds it without running
-//! anything. A guest that comes to a point tests [`Point::armed`] and goes on if that is zero. With [`TRACED`] it
-//! writes a record of the [`trace`](crate::trace). With [`HELD`], and if the point is armed for the CPU it runs
-//! on ([`Arms`]), it rings the doorbell with
-//! [`Doorbell::Reached`](crate::ports::Doorbell::Reached), the address of the point in RDI and the call at
-//! hand, or 0, in RSI. Registers, not memory: a CPU can be interrupted between two stores, and the handler
-//! come to a point of its own. What follows the point has not begun while the doorbell rings.
+//! Each probe is a [`Point`] in the image's section [`SECTION`], where the VMM finds it without
+//! running anything. A guest that comes to a point tests [`Point::armed`] and goes on if that is
+//! zero. With [`TRACED`] it writes a record of the [`trace`](crate::trace). With [`HELD`], and if
+//! the point is armed for the CPU it runs on ([`Arms`]), it rings the doorbell with
+//! [`Doorbell::Reached`](crate::ports::Doorbell::Reached), the address of the point in RDI and the
+//! call at hand, or 0, in RSI. Registers, not memory: a CPU can be interrupted between two stores,
+//! and the handler come to a point of its own. What follows the point has not begun while the
+//! doorbell rings.
 
 use core::sync::atomic::AtomicU32;
 
@@ -25,7 +26,8 @@ pub const TRACED: u32 = 2;
 /// Bytes of a name, of which unused ones are zero.
 pub const NAME_LEN: usize = 32;
 
-/// Bytes of the path of a source file, of which unused ones are zero. Of a longer path the end is kept.
+/// Bytes of the path of a source file, of which unused ones are zero. Of a longer path the end is
+/// kept.
 pub const FILE_LEN: usize = 64;
 
 /// One point. Several may have the same name: the same step in different designs.
@@ -64,9 +66,9 @@ impl Point {
 
     /// For what it is armed, [`HELD`] and [`TRACED`] or zero.
     ///
-    /// The writer is outside of the guest's program, which is what volatile accesses are for. An atomic load
-    /// does the same, but compilers do not make it an operand of the comparison, and where every instruction
-    /// is emulated one more in every probe is felt.
+    /// The writer is outside of the guest's program, which is what volatile accesses are for. An
+    /// atomic load does the same, but compilers do not make it an operand of the comparison, and
+    /// where every instruction is emulated one more in every probe is felt.
     #[inline(always)]
     pub fn armed(&self) -> u32 {
         // SAFETY: a word of `self`, aligned, which any bit pattern may fill.
@@ -87,8 +89,8 @@ const fn end_of<const N: usize>(text: &str) -> [u8; N] {
     end
 }
 
-/// For one CPU, a bit for each point of the image, in the order of [`SECTION`]: set while the point is armed
-/// for it. Written by the VMM.
+/// For one CPU, a bit for each point of the image, in the order of [`SECTION`]: set while the point
+/// is armed for it. Written by the VMM.
 pub type Arms = [u64; MAX_POINTS / 64];
 
 #[cfg(test)]

@@ -1,24 +1,27 @@
-//! Stops: the places at which an image that was built to be explored lets its monitor decide who goes on.
+//! Stops: the places at which an image that was built to be explored lets its monitor decide who
+//! goes on.
 //!
-//! Beside its named [points](crate::probe) such an image has one called [`NAME`], which every CPU comes to
-//! before each access to memory that CPUs share. While the point is armed with [`HELD`](crate::probe::HELD),
-//! for all CPUs at once, the doorbell rings there as at any other, with an [`Access`] in RSI in place of a call.
+//! Beside its named [points](crate::probe) such an image has one called [`NAME`], which every CPU
+//! comes to before each access to memory that CPUs share. While the point is armed with
+//! [`HELD`](crate::probe::HELD), for all CPUs at once, the doorbell rings there as at any other,
+//! with an [`Access`] in RSI in place of a call.
 //!
-//! A loop that waits for other CPUs comes to a point [`RELAX`] in each of its turns, and such an image counts, in
-//! [`Contexts::waits`](crate::lab::Contexts::waits), in how many of them a CPU is. The monitor takes an access for one of
-//! a turn while the CPU is in the loop, and has it wait until memory no longer holds what the turn has found and left. So
-//! a turn must change nothing else by which the next could differ, such as a count of turns in a register. A loop that
-//! is not counted is never taken for one that waits.
+//! A loop that waits for other CPUs comes to a point [`RELAX`] in each of its turns, and such an
+//! image counts, in [`Contexts::waits`](crate::lab::Contexts::waits), in how many of them a CPU is.
+//! The monitor takes an access for one of a turn while the CPU is in the loop, and has it wait
+//! until memory no longer holds what the turn has found and left. So a turn must change nothing
+//! else by which the next could differ, such as a count of turns in a register. A loop that is not
+//! counted is never taken for one that waits.
 //!
-//! A CPU that rings at a point, this one or a named one, does so from a function without arguments left to
-//! read that returns nothing: of its registers only those that functions preserve (System V ABI: RBX, RBP, RSP,
-//! R12 to R15) and RIP still matter, and of its stack nothing below RSP.
+//! A CPU that rings at a point, this one or a named one, does so from a function without arguments
+//! left to read that returns nothing: of its registers only those that functions preserve (System V
+//! ABI: RBX, RBP, RSP, R12 to R15) and RIP still matter, and of its stack nothing below RSP.
 
 /// The name of the point.
 pub const NAME: &str = "access";
 
-/// The name of the point at which a CPU waits for an interrupt: with interrupts disabled, about to enable them
-/// and to halt.
+/// The name of the point at which a CPU waits for an interrupt: with interrupts disabled, about to
+/// enable them and to halt.
 pub const IDLE: &str = "cpu.idle";
 
 /// The name of the point in the body of every loop that waits for another CPU.
@@ -37,13 +40,13 @@ pub enum Kind {
     Store = 2,
     /// Read and write in one.
     ReadModifyWrite = 3,
-    /// Take a lock, of which the word at the address is zero while it is free. The accesses that this takes
-    /// follow.
+    /// Take a lock, of which the word at the address is zero while it is free. The accesses that
+    /// this takes follow.
     Lock = 4,
     /// Disable interrupts. There is no address.
     IrqsOff = 5,
-    /// Change in a way that does not depend on other changes of this kind, nor they on it, as when each sets a
-    /// bit of its own.
+    /// Change in a way that does not depend on other changes of this kind, nor they on it, as when
+    /// each sets a bit of its own.
     Mark = 6,
 }
 

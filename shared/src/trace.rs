@@ -1,11 +1,11 @@
-//! Trace rings: per CPU, what it came to and when, written by the guest without an exit and read by the VMM
-//! while the guest runs.
+//! Trace rings: per CPU, what it came to and when, written by the guest without an exit and read by
+//! the VMM while the guest runs.
 //!
-//! What is traced are [points](crate::probe): one that is armed with [`TRACED`](crate::probe::TRACED) puts a
-//! [`Record`] into the ring of the CPU that comes to it. A handler can interrupt its CPU in the middle of
-//! that and write a record of its own, so a place is claimed first, and is good once its
-//! [`Record::number`] says so. A ring that is full drops what is new, and counts it; a guest never waits for
-//! its reader.
+//! What is traced are [points](crate::probe): one that is armed with
+//! [`TRACED`](crate::probe::TRACED) puts a [`Record`] into the ring of the CPU that comes to it. A
+//! handler can interrupt its CPU in the middle of that and write a record of its own, so a place is
+//! claimed first, and is good once its [`Record::number`] says so. A ring that is full drops what
+//! is new, and counts it; a guest never waits for its reader.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -1,6 +1,6 @@
-//! A real browser without a window, for the tests of pages: Chromium, driven by its DevTools protocol over a pipe
-//! (`--remote-debugging-pipe`), so that no port is opened. What it does while a page is open is kept: what it
-//! loads, and what it complains of.
+//! A real browser without a window, for the tests of pages: Chromium, driven by its DevTools
+//! protocol over a pipe (`--remote-debugging-pipe`), so that no port is opened. What it does while
+//! a page is open is kept: what it loads, and what it complains of.
 
 use std::env;
 use std::fs;
@@ -85,7 +85,8 @@ fn program() -> PathBuf {
 }
 
 impl Page {
-    /// Opens `file` in a window that is `width` pixels wide and `height` high, and waits until it is loaded.
+    /// Opens `file` in a window that is `width` pixels wide and `height` high, and waits until it
+    /// is loaded.
     ///
     /// # Panics
     /// If there is no browser, or it does not do as it is told.

@@ -1,5 +1,6 @@
-//! Small guest images: ELF64 files with a PVH entry note around a few instructions, or with something
-//! wrong about them. The code starts in 32-bit protected mode with flat segments and no paging.
+//! Small guest images: ELF64 files with a PVH entry note around a few instructions, or with
+//! something wrong about them. The code starts in 32-bit protected mode with flat segments and no
+//! paging.
 
 use std::fmt;
 use std::fs;
@@ -120,12 +121,14 @@ pub fn with_section(name: &str, bytes: &[u8], address: u64) -> Vec<u8> {
     add_section(elf(&[]), name, bytes, address)
 }
 
-/// A bootable image of some machine code, with one section of this name and these bytes, which is not loaded.
+/// A bootable image of some machine code, with one section of this name and these bytes, which is
+/// not loaded.
 pub fn bootable_with_section(code: &[u8], name: &str, bytes: &[u8]) -> Vec<u8> {
     add_section(bootable(code), name, bytes, 0)
 }
 
-/// An ELF64 file that has no sections, with one of this name and these bytes, said to lie at `address`.
+/// An ELF64 file that has no sections, with one of this name and these bytes, said to lie at
+/// `address`.
 fn add_section(file: Vec<u8>, name: &str, bytes: &[u8], address: u64) -> Vec<u8> {
     add_sections(file, &[(name, bytes, address)])
 }
@@ -199,8 +202,8 @@ impl Code {
         Image::new(&bootable(&bytes))
     }
 
-    /// A bootable image of the code that `write` writes, with what a search by probes needs of one: points, and
-    /// a deed that ends it.
+    /// A bootable image of the code that `write` writes, with what a search by probes needs of one:
+    /// points, and a deed that ends it.
     ///
     /// # Panics
     /// If it cannot be assembled.
@@ -240,7 +243,8 @@ impl Code {
         self.out(ports::DOORBELL, Doorbell::Reached as u32);
     }
 
-    /// Leaves in EDI the point at which a CPU waits for its first command, as the doorbell wants it.
+    /// Leaves in EDI the point at which a CPU waits for its first command, as the doorbell wants
+    /// it.
     pub fn name_idle(&mut self) {
         use iced_x86::code_asm::edi;
         self.emit(|asm| asm.mov(edi, POINTS));

@@ -1,11 +1,12 @@
-//! What whole runs need: the `vmm` command started as a user would start it, with a hard time limit,
-//! and guest images made for the purpose. Nothing here links the VMM; the command line, the exit
-//! status and the two output streams are all that a test gets to see.
+//! What whole runs need: the `vmm` command started as a user would start it, with a hard time
+//! limit, and guest images made for the purpose. Nothing here links the VMM; the command line, the
+//! exit status and the two output streams are all that a test gets to see.
 //!
-//! `VMM` and `GUEST` name the command and the guest image; without them they are taken from `target/`
-//! of this workspace. The image to be explored is `explore.bin` beside the guest image, or `EXPLORE`; the images of the
-//! litmus guest, `litmus.bin` and `litmus-explore.bin`, are beside it too. The programs
-//! of `vmm/examples` are in `examples` beside the command, or in `EXAMPLES`. `WHOLE_VCPUS` lists the sizes of machine to try.
+//! `VMM` and `GUEST` name the command and the guest image; without them they are taken from
+//! `target/` of this workspace. The image to be explored is `explore.bin` beside the guest image,
+//! or `EXPLORE`; the images of the litmus guest, `litmus.bin` and `litmus-explore.bin`, are beside
+//! it too. The programs of `vmm/examples` are in `examples` beside the command, or in `EXAMPLES`.
+//! `WHOLE_VCPUS` lists the sizes of machine to try.
 
 pub mod browser;
 pub mod image;
@@ -20,8 +21,8 @@ use std::path::{Path, PathBuf};
 
 pub use run::{Run, Running, Vmm};
 
-/// The designs that lose nothing, as the guest names them. All but the last have one list for all CPUs, which they
-/// walk past each other's elements.
+/// The designs that lose nothing, as the guest names them. All but the last have one list for all
+/// CPUs, which they walk past each other's elements.
 pub const SOUND_QUEUES: [&str; 7] = [
     "kmalloc",
     "filo",

@@ -1,6 +1,6 @@
-//! Mounts that one process has for itself: a host without something, or with it, for the time of one run.
-//! [`own`] and [`mount`] are for a child that was just forked and is about to become the command: they allocate
-//! nothing.
+//! Mounts that one process has for itself: a host without something, or with it, for the time of
+//! one run. [`own`] and [`mount`] are for a child that was just forked and is about to become the
+//! command: they allocate nothing.
 
 use std::ffi::CStr;
 use std::io;
@@ -15,8 +15,8 @@ fn ok(status: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// Leaves the mounts of all other processes alone from now on. Needs root, unless `as_user` makes a user
-/// namespace, where the host allows that.
+/// Leaves the mounts of all other processes alone from now on. Needs root, unless `as_user` makes a
+/// user namespace, where the host allows that.
 ///
 /// # Errors
 /// What the host said.

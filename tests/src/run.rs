@@ -99,8 +99,8 @@ impl Vmm {
         let mut child = loop {
             match self.command.spawn() {
                 Ok(child) => break child,
-                // A program that was just copied: another test's process that is about to begin still has the file
-                // open for writing, as everything that this one has open.
+                // A program that was just copied: another test's process that is about to begin
+                // still has the file open for writing, as everything that this one has open.
                 Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
                 Err(error) => panic!("cannot start {shown}: {error}"),
             }
@@ -117,8 +117,8 @@ impl Vmm {
     }
 }
 
-/// Has this process, and with it those that it starts, end on SIGINT as usual. A shell that runs tests in the background
-/// has them ignore it.
+/// Has this process, and with it those that it starts, end on SIGINT as usual. A shell that runs
+/// tests in the background has them ignore it.
 fn heed_interrupts() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,5 +1,5 @@
-//! Copies of the sources that guest images are built from, so that a test can build what it likes, where it likes,
-//! and those of the product stay as they are.
+//! Copies of the sources that guest images are built from, so that a test can build what it likes,
+//! where it likes, and those of the product stay as they are.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,7 +16,8 @@ const PARTS: [&str; 6] = [
     "tests",
 ];
 
-/// Makes `copy` the same as the sources, and leaves alone what is: what was built from it need not be again.
+/// Makes `copy` the same as the sources, and leaves alone what is: what was built from it need not
+/// be again.
 ///
 /// # Panics
 /// If that is not possible.

@@ -1,5 +1,6 @@
-//! Runs a guest's workload to its end, and counts what its IPIs came to: how many each CPU sent and received, how many
-//! times its vCPU left the guest for the VMM meanwhile, and for KVM if that is known on this host.
+//! Runs a guest's workload to its end, and counts what its IPIs came to: how many each CPU sent and
+//! received, how many times its vCPU left the guest for the VMM meanwhile, and for KVM if that is
+//! known on this host.
 //!
 //! ```sh
 //! cargo run --release --package vmm --example count_ipis -- target/guest.bin [WORD…]

@@ -1,4 +1,5 @@
-//! Boots a guest that is busy, pauses one of its CPUs wherever it happens to be, looks at it, and lets it go on.
+//! Boots a guest that is busy, pauses one of its CPUs wherever it happens to be, looks at it, and
+//! lets it go on.
 //!
 //! ```sh
 //! cargo run --release --package vmm --example pause_and_look -- target/guest.bin

@@ -1,5 +1,6 @@
-//! The call that was lost in February 2009 ("generic-ipi: remove kmalloc()", Paul E. McKenney's reply), told in Rust: with
-//! elements queued at the tail it is lost, with elements queued at the head it is not. docs/lost-call.md tells why.
+//! The call that was lost in February 2009 ("generic-ipi: remove kmalloc()", Paul E. McKenney's
+//! reply), told in Rust: with elements queued at the tail it is lost, with elements queued at the
+//! head it is not. docs/lost-call.md tells why.
 //!
 //! ```sh
 //! cargo run --release --package vmm --example scenario -- target/guest.bin
@@ -15,7 +16,8 @@ use vmm::{Config, Wait, Watch};
 /// How long anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Tells the story with the design called `queue`. Returns whether CPU 3's call ran on CPU 2, and what the oracles say.
+/// Tells the story with the design called `queue`. Returns whether CPU 3's call ran on CPU 2, and
+/// what the oracles say.
 fn tell(guest: &str, queue: &str) -> Result<(bool, String), Box<dyn Error>> {
     let config = Config::new(guest).vcpus(5).append("workload=puppet");
     let machine = vmm::start(&config.append(&format!("queue={queue}")))?;

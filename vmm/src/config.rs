@@ -1,5 +1,5 @@
-//! What to run, and how: a machine's configuration, with a default for everything but the guest. Says nothing of how
-//! what comes out is shown; nothing in it reaches beyond the machine.
+//! What to run, and how: a machine's configuration, with a default for everything but the guest.
+//! Says nothing of how what comes out is shown; nothing in it reaches beyond the machine.
 
 use std::fmt;
 use std::sync::Arc;
@@ -48,8 +48,8 @@ pub struct Config {
     pub trace: Tracing,
     /// Where to show a live table of the vCPUs.
     pub watch: Option<Arc<dyn Screen>>,
-    /// Who counts beside the VMM itself, and can be believed; `None` spares finding out, and then nothing of what
-    /// anybody else counts is told.
+    /// Who counts beside the VMM itself, and can be believed; `None` spares finding out, and then
+    /// nothing of what anybody else counts is told.
     pub sources: Option<Arc<Sources>>,
     /// Who is handed the operator of each machine.
     pub attendant: Option<Attendant>,
@@ -103,8 +103,8 @@ impl Config {
         }
     }
 
-    /// With these words on the guest's command line, behind those that are there. Of several with one key the guest takes
-    /// the last.
+    /// With these words on the guest's command line, behind those that are there. Of several with
+    /// one key the guest takes the last.
     #[must_use]
     pub fn append(mut self, words: &str) -> Self {
         if !self.append.is_empty() {
@@ -121,7 +121,8 @@ impl Config {
         self
     }
 
-    /// Ends the run when nothing has moved for this time. Who pauses vCPUs for longer is not to ask for it.
+    /// Ends the run when nothing has moved for this time. Who pauses vCPUs for longer is not to ask
+    /// for it.
     #[must_use]
     pub fn watchdog(mut self, limit: Duration) -> Self {
         self.limits.watchdog = Some(limit);
@@ -172,7 +173,8 @@ impl Config {
         }
     }
 
-    /// Tells what these count as well. [`Sources::prove`] finds out which can be believed on this host.
+    /// Tells what these count as well. [`Sources::prove`] finds out which can be believed on this
+    /// host.
     #[must_use]
     pub fn sources(self, sources: Arc<Sources>) -> Self {
         Self {
@@ -181,9 +183,10 @@ impl Config {
         }
     }
 
-    /// Hands `attend` the operator of each machine before its first vCPU enters the guest, on the thread that runs the
-    /// machine, which waits for it. It can pause and hold vCPUs, and one that it pauses stays [`State::Created`] until it is
-    /// resumed; it must not wait for anything that the guest is to do.
+    /// Hands `attend` the operator of each machine before its first vCPU enters the guest, on the
+    /// thread that runs the machine, which waits for it. It can pause and hold vCPUs, and one that
+    /// it pauses stays [`State::Created`] until it is resumed; it must not wait for anything that
+    /// the guest is to do.
     #[must_use]
     pub fn attended_by(self, attend: impl Fn(&Arc<Operator>) + Send + Sync + 'static) -> Self {
         Self {

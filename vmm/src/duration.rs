@@ -1,4 +1,5 @@
-//! Times as people write them on the command line: `20s`, `500ms`, `2m`. One parser for every option that takes one.
+//! Times as people write them on the command line: `20s`, `500ms`, `2m`. One parser for every
+//! option that takes one.
 
 use std::time::Duration;
 

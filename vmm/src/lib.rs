@@ -1,6 +1,6 @@
-//! A hypervisor as a laboratory bench for cross-CPU calls: boots one guest on as many vCPUs as asked
-//! for, lets its workload run, counts what the inter-processor interrupts cost, and judges from the
-//! guest's ledger whether every call ran exactly once where it had to.
+//! A hypervisor as a laboratory bench for cross-CPU calls: boots one guest on as many vCPUs as
+//! asked for, lets its workload run, counts what the inter-processor interrupts cost, and judges
+//! from the guest's ledger whether every call ran exactly once where it had to.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -28,33 +28,39 @@
 //!
 //! # What there is
 //!
-//! * [`Config`] says what to run: a guest image from a file or from bytes ([`Guest`]), and how. Everything but the guest has
-//!   a default.
-//! * [`start`] runs it on a thread of its own, and [`run`] in the calling one. What it came to is an [`Outcome`].
-//! * The [`Operator`] drives it meanwhile, from any thread: pauses, holds and steps vCPUs, looks at them, tells the
-//!   guest's CPUs what to do, keeps IPIs on the wire, and waits for what is to happen.
-//! * [`scenario::run`] has a script do so, a [`control::socket::Server`] any program that connects to it.
-//! * [`explore::explore`] searches the orders in which a few CPUs can take their steps for one that breaks something.
+//! * [`Config`] says what to run: a guest image from a file or from bytes ([`Guest`]), and how.
+//!   Everything but the guest has a default.
+//! * [`start`] runs it on a thread of its own, and [`run`] in the calling one. What it came to is
+//!   an [`Outcome`].
+//! * The [`Operator`] drives it meanwhile, from any thread: pauses, holds and steps vCPUs, looks at
+//!   them, tells the guest's CPUs what to do, keeps IPIs on the wire, and waits for what is to
+//!   happen.
+//! * [`scenario::run`] has a script do so, a [`control::socket::Server`] any program that connects
+//!   to it.
+//! * [`explore::explore`] searches the orders in which a few CPUs can take their steps for one that
+//!   breaks something.
 //! * [`bench::measure`] takes the times of IPIs and calls, and counts their exits.
 //!
-//! The steps of a run can also be taken one by one: [`machine::Machine::build`], [`lab::Lab::prepare`], [`control::run`],
-//! [`report::Report::new`]. A program that wants to carry the vCPUs itself does so with a [`machine::threads::Crew`].
+//! The steps of a run can also be taken one by one: [`machine::Machine::build`],
+//! [`lab::Lab::prepare`], [`control::run`], [`report::Report::new`]. A program that wants to carry
+//! the vCPUs itself does so with a [`machine::threads::Crew`].
 //!
 //! # What it does to the process
 //!
-//! A machine takes threads, memory and files, and gives them back when it is over. Beyond that it changes one thing:
-//! it handles one real-time signal, by which vCPUs are brought out of the guest; see [`machine::kick`]. It refuses if
-//! the program has a handler for that already, and [`machine::kick::use_signal`] chooses another. All else is left to the
-//! program:
+//! A machine takes threads, memory and files, and gives them back when it is over. Beyond that it
+//! changes one thing: it handles one real-time signal, by which vCPUs are brought out of the guest;
+//! see [`machine::kick`]. It refuses if the program has a handler for that already, and
+//! [`machine::kick::use_signal`] chooses another. All else is left to the program:
 //!
 //! * Signals such as SIGINT. Who catches one ends the machine with [`Operator::interrupt`].
-//! * The limit on open files, of which a machine of hundreds of vCPUs needs hundreds: [`machine::limits::raise`].
+//! * The limit on open files, of which a machine of hundreds of vCPUs needs hundreds:
+//!   [`machine::limits::raise`].
 //! * Its standard streams. [`Config::console`] keeps what the guest says, unless told to write it.
 //!
 //! # Features
 //!
-//! `command`, on by default, is what the `vmm` command needs beside the library to read its command line and to draw on a
-//! terminal. A program does without it: `default-features = false`.
+//! `command`, on by default, is what the `vmm` command needs beside the library to read its command
+//! line and to draw on a terminal. A program does without it: `default-features = false`.
 
 pub mod bench;
 mod config;
@@ -179,8 +185,8 @@ pub fn run(config: &Config) -> Result<Outcome, Error> {
     run_attended(config, None, |_| {})
 }
 
-/// As [`run`], with clients of `control` to drive the machine. Its operator is also handed to `attend`, after
-/// [`Config::attendant`].
+/// As [`run`], with clients of `control` to drive the machine. Its operator is also handed to
+/// `attend`, after [`Config::attendant`].
 ///
 /// # Errors
 /// As [`run`].

@@ -1,5 +1,5 @@
-//! A machine that runs while its owner does something else: on a thread of its own, with an operator to drive it by and
-//! an outcome to wait for.
+//! A machine that runs while its owner does something else: on a thread of its own, with an
+//! operator to drive it by and an outcome to wait for.
 
 use std::panic;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 use crate::control::operator::Operator;
 use crate::{Config, Error, Outcome, run_attended};
 
-/// A machine at work. It ends when its guest does, when one of its limits is reached, or when the operator says so;
-/// [`Running::wait`] tells what it came to. One that is dropped ends at once.
+/// A machine at work. It ends when its guest does, when one of its limits is reached, or when the
+/// operator says so; [`Running::wait`] tells what it came to. One that is dropped ends at once.
 #[derive(Debug)]
 #[must_use = "a machine that nobody keeps ends at once"]
 pub struct Running {
@@ -19,8 +19,9 @@ pub struct Running {
     thread: Option<JoinHandle<Result<Outcome, Error>>>,
 }
 
-/// Builds the machine that `config` describes and lets it go. When this returns, its vCPUs are there and about to enter the
-/// guest; who has something to say before says it by [`Config::attended_by`].
+/// Builds the machine that `config` describes and lets it go. When this returns, its vCPUs are
+/// there and about to enter the guest; who has something to say before says it by
+/// [`Config::attended_by`].
 ///
 /// # Errors
 /// [`Error`] if there is no such machine.

@@ -1,5 +1,5 @@
-//! A scenario and the machines it boots, one after the other: the script runs on a thread of its own, the
-//! machines in the calling one.
+//! A scenario and the machines it boots, one after the other: the script runs on a thread of its
+//! own, the machines in the calling one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,13 +44,14 @@ impl ScenarioError {
     }
 }
 
-/// Runs the script in `file`, which can ask for `params`. A machine is as `config` has it where the script
-/// says nothing else; what it wants appended to the guest's command line comes behind what `config` does.
-/// Clients of `control` drive the same machines. Each machine that has ended is given to `report`.
+/// Runs the script in `file`, which can ask for `params`. A machine is as `config` has it where the
+/// script says nothing else; what it wants appended to the guest's command line comes behind what
+/// `config` does. Clients of `control` drive the same machines. Each machine that has ended is
+/// given to `report`.
 ///
 /// # Errors
-/// [`ScenarioError`], after all machines have ended. A failure that is in the report of a machine already
-/// is not told again.
+/// [`ScenarioError`], after all machines have ended. A failure that is in the report of a machine
+/// already is not told again.
 pub fn run(
     file: &Path,
     config: &Config,

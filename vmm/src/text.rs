@@ -1,12 +1,12 @@
-//! Text that users hand in as files: scripts, cases, schedules, earlier results. Reads it, and no more of it than
-//! any such file has; what it means is for others.
+//! Text that users hand in as files: scripts, cases, schedules, earlier results. Reads it, and no
+//! more of it than any such file has; what it means is for others.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Bytes of the longest file. The longest that the VMM itself writes, the results of a search in many parts, has
-/// some hundred KiB.
+/// Bytes of the longest file. The longest that the VMM itself writes, the results of a search in
+/// many parts, has some hundred KiB.
 const LONGEST: u64 = 64 << 20;
 
 /// Reads the text in the file at `path`, which can be a pipe.

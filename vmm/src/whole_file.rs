@@ -1,6 +1,6 @@
-//! A file that is written whole or not at all: under another name beside it at first, and under its own when all is
-//! there. Whoever reads it finds what was there before or what is new, and never half of it; what comes to nothing
-//! leaves it as it was.
+//! A file that is written whole or not at all: under another name beside it at first, and under its
+//! own when all is there. Whoever reads it finds what was there before or what is new, and never
+//! half of it; what comes to nothing leaves it as it was.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Seek, Write};
@@ -51,7 +51,8 @@ impl WholeFile {
     /// Writes all of it with `body`, and gives it its name.
     ///
     /// # Errors
-    /// What `body` says, or the host. Then there is no file of that name, or the one that was there before.
+    /// What `body` says, or the host. Then there is no file of that name, or the one that was there
+    /// before.
     pub fn write(self, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         let mut file = match self.destination {
             Destination::InPlace(file) => {
@@ -69,7 +70,8 @@ impl WholeFile {
         let Err(refused) = file.persist(&self.path) else {
             return Ok(());
         };
-        // A file that is mounted on its own, say. All is there, so that no more can fail than did before.
+        // A file that is mounted on its own, say. All is there, so that no more can fail than did
+        // before.
         let mut whole = refused.file;
         whole.rewind()?;
         let mut target = OpenOptions::new()

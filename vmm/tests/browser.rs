@@ -1,5 +1,6 @@
-//! The report page in a real browser: what it draws, that it answers to pointer and keys, that it loads nothing and
-//! takes no string for markup, and how soon a large one is there. Pages are of real runs where there is a KVM.
+//! The report page in a real browser: what it draws, that it answers to pointer and keys, that it
+//! loads nothing and takes no string for markup, and how soon a large one is there. Pages are of
+//! real runs where there is a KVM.
 //!
 //! `make test-browser` runs these, and sees to it that there is a browser.
 
@@ -106,8 +107,8 @@ fn caller() -> Manifest {
     manifest.expect("a manifest")
 }
 
-/// A trace in which CPUs take turns to call all others, `rounds` times; CPU 1 is away in the middle of each round.
-/// The first of the points has the name `first`.
+/// A trace in which CPUs take turns to call all others, `rounds` times; CPU 1 is away in the middle
+/// of each round. The first of the points has the name `first`.
 fn made(cpus: usize, rounds: u64, first: &str) -> Trace {
     // By a TSC of 1 GHz.
     const ROUND: u64 = 100_000;

@@ -1,5 +1,6 @@
-//! The page of a schedule in a real browser: what it draws, and that it answers to pointer and keys, loads nothing and
-//! takes no string for markup. One page is of a real exploration where there are a KVM and an image to explore.
+//! The page of a schedule in a real browser: what it draws, and that it answers to pointer and
+//! keys, loads nothing and takes no string for markup. One page is of a real exploration where
+//! there are a KVM and an image to explore.
 //!
 //! `make test-browser` runs these, and sees to it that there is a browser.
 
@@ -44,8 +45,8 @@ fn beat(what: &str, words: &[u64]) -> Beat {
     }
 }
 
-/// A story of `rounds` in which CPU 0 calls CPU 1, `own` stops on words of its own before each; the last IPI is not
-/// taken any more.
+/// A story of `rounds` in which CPU 0 calls CPU 1, `own` stops on words of its own before each; the
+/// last IPI is not taken any more.
 fn made(rounds: usize, own: u64) -> Story {
     let mut scenes = Vec::new();
     for round in 0..rounds {
@@ -361,7 +362,8 @@ fn keys_go_from_stop_to_stop_and_along_a_word() {
         page.key(key);
         kept.push(page.evaluate("shown.diagram.kept"));
     }
-    // Rounds of CPU 0 have four stops, and of CPU 1 two; the second and the first of them are on one word.
+    // Rounds of CPU 0 have four stops, and of CPU 1 two; the second and the first of them are on
+    // one word.
     assert_eq!(json!(kept), json!([0, 1, 4, 7, 4, 3, null]));
     page.is_quiet();
 }

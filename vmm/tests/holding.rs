@@ -1,5 +1,5 @@
-//! Holding a vCPU of a real machine where it says it has come, where it is to stop, and after steps. The guest
-//! counts on its way round, so that what it has executed is seen in memory.
+//! Holding a vCPU of a real machine where it says it has come, where it is to stop, and after
+//! steps. The guest counts on its way round, so that what it has executed is seen in memory.
 
 mod machine;
 
@@ -55,7 +55,8 @@ struct Bench {
     passes: Arc<AtomicU64>,
     /// IPIs that were handed over.
     ipis: Arc<AtomicU64>,
-    /// Whoever has this keeps the vCPU on its way, between coming to its point and being held there.
+    /// Whoever has this keeps the vCPU on its way, between coming to its point and being held
+    /// there.
     gate: Arc<Mutex<()>>,
     /// Times that it has come to the gate.
     arrivals: Arc<AtomicU64>,
@@ -286,8 +287,8 @@ fn a_vcpu_on_its_way_into_a_hold_is_let_go_with_the_others() {
     assert_eq!(bench.wait_held(), AT_POINT);
 }
 
-/// Two threads pause and resume while the vCPU is held at its point again and again: no hold is lost, and none
-/// is left over.
+/// Two threads pause and resume while the vCPU is held at its point again and again: no hold is
+/// lost, and none is left over.
 #[test]
 fn holds_from_everywhere_add_up() {
     const TIMES: u32 = 500;

@@ -1,5 +1,6 @@
-//! Pausing the vCPUs of a real machine through the library. Every vCPU of the guest counts in memory and
-//! leaves the guest all the time, so that requests fall between the check and the entry as well.
+//! Pausing the vCPUs of a real machine through the library. Every vCPU of the guest counts in
+//! memory and leaves the guest all the time, so that requests fall between the check and the entry
+//! as well.
 
 mod machine;
 

@@ -1,5 +1,5 @@
-//! Machines that run on a thread of their own, driven by their operator, and what they leave alone of the process that
-//! runs them.
+//! Machines that run on a thread of their own, driven by their operator, and what they leave alone
+//! of the process that runs them.
 
 use std::fs;
 use std::sync::Arc;
@@ -150,7 +150,8 @@ fn disposition() -> [u64; 3] {
     ]
 }
 
-/// Checks that this comes to be the disposition. A thread that is just being started blocks everything for a moment.
+/// Checks that this comes to be the disposition. A thread that is just being started blocks
+/// everything for a moment.
 #[track_caller]
 fn settle(expected: [u64; 3]) {
     until(|| disposition() == expected);

@@ -1,5 +1,5 @@
-//! Who holds which cache line, as far as MESI goes with caches that never run full: a line is in one
-//! cache modified, or in any number of them shared.
+//! Who holds which cache line, as far as MESI goes with caches that never run full: a line is in
+//! one cache modified, or in any number of them shared.
 
 use std::collections::HashMap;
 
@@ -21,8 +21,9 @@ pub struct Coherence {
 }
 
 impl Coherence {
-    /// `cpu` reads or writes `address`. Says whether the line, or the right to write it, had to come
-    /// from another CPU: that one has modified it since `cpu` last had it, or holds what is written.
+    /// `cpu` reads or writes `address`. Says whether the line, or the right to write it, had to
+    /// come from another CPU: that one has modified it since `cpu` last had it, or holds what is
+    /// written.
     pub fn touch(&mut self, cpu: usize, address: usize, writes: bool) -> bool {
         let line = self.lines.entry(address / LINE).or_default();
         let me = 1 << cpu;

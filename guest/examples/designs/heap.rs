@@ -1,5 +1,5 @@
-//! An allocator that counts, and gives every allocation cache lines of its own: which objects share a
-//! line is otherwise an accident of the host's, and the table would differ from one to the next.
+//! An allocator that counts, and gives every allocation cache lines of its own: which objects share
+//! a line is otherwise an accident of the host's, and the table would differ from one to the next.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,8 +18,8 @@ fn whole_lines(layout: Layout) -> Option<Layout> {
     Some(layout.align_to(LINE).ok()?.pad_to_align())
 }
 
-// SAFETY: memory comes from `System`, by a layout that is at least as large and as aligned as the one
-// asked for, and goes back to it by the same.
+// SAFETY: memory comes from `System`, by a layout that is at least as large and as aligned as the
+// one asked for, and goes back to it by the same.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(lines) = whole_lines(layout) else {

@@ -1,6 +1,6 @@
-//! A machine whose CPUs take turns on one thread. An interrupt stays on its way until somebody waits
-//! ([`Platform::relax`]) or the census says so, and then every CPU takes what it was sent, in order. So a
-//! run is the same every time, and what it does can be counted.
+//! A machine whose CPUs take turns on one thread. An interrupt stays on its way until somebody
+//! waits ([`Platform::relax`]) or the census says so, and then every CPU takes what it was sent, in
+//! order. So a run is the same every time, and what it does can be counted.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -91,7 +91,8 @@ fn sum_over_cpus(path: &Path, counter: impl Fn(&CpuCounters) -> &AtomicU64) -> u
         .sum()
 }
 
-/// What `round`, which makes `calls` calls, takes in the long run. Each call must run everywhere once.
+/// What `round`, which makes `calls` calls, takes in the long run. Each call must run everywhere
+/// once.
 fn cost(path: &Path, calls: u64, round: impl Fn()) -> Cost {
     let visits = || sum_over_cpus(path, |counters| &counters.visits);
     let requests = || sum_over_cpus(path, |counters| &counters.allocations);

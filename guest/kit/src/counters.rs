@@ -1,8 +1,8 @@
-//! What each CPU counts of what it does, each where it happens. Nothing that a guest does or its oracles say depends
-//! on it. Whoever reads it knows from the manifest what each figure is.
+//! What each CPU counts of what it does, each where it happens. Nothing that a guest does or its
+//! oracles say depends on it. Whoever reads it knows from the manifest what each figure is.
 //!
-//! A CPU's row of words in the lab begins with what the kit counts ([`CpuCounters`]); the rest is the guest's, which
-//! lists its own counters with [`counters!`](crate::counters!).
+//! A CPU's row of words in the lab begins with what the kit counts ([`CpuCounters`]); the rest is
+//! the guest's, which lists its own counters with [`counters!`](crate::counters!).
 
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,8 @@ pub struct CpuCounters {
     pub ipi_targets: AtomicU64,
     /// Iterations of loops that waited for another CPU.
     pub wait_spins: AtomicU64,
-    /// Operations that send IPIs, by [`Transport`]: one per write or hypercall that starts deliveries.
+    /// Operations that send IPIs, by [`Transport`]: one per write or hypercall that starts
+    /// deliveries.
     pub ipi_sent: [AtomicU64; Transport::ALL.len()],
     /// Handlers entered, by vector, from the first of [`RANGE`] on.
     received: [AtomicU64; RANGE.end as usize - RANGE.start as usize],
@@ -107,16 +108,17 @@ impl CpuCounters {
 /// A guest's own counters of one CPU.
 ///
 /// # Safety
-/// It is made of [`AtomicU64`]s and nothing else, and of no more than [`ROOM`]. [`counters!`](crate::counters!)
-/// makes such ones.
+/// It is made of [`AtomicU64`]s and nothing else, and of no more than [`ROOM`].
+/// [`counters!`](crate::counters!) makes such ones.
 pub unsafe trait Row {}
 
 /// Counters that a guest can have.
 pub const ROOM: usize = COUNTER_SLOTS - GUEST;
 
-/// Makes the counters of one CPU, `pub struct NAME { … }`, and declares each. What is said about a counter is what
-/// reports say; behind its name stands what else its [`Record`] has, and `number_of` gives the number of another.
-/// [`Lab::own_counters`](crate::lab::Lab::own_counters) finds them.
+/// Makes the counters of one CPU, `pub struct NAME { … }`, and declares each. What is said about a
+/// counter is what reports say; behind its name stands what else its [`Record`] has, and
+/// `number_of` gives the number of another. [`Lab::own_counters`](crate::lab::Lab::own_counters)
+/// finds them.
 #[macro_export]
 macro_rules! counters {
     (

@@ -1,5 +1,6 @@
-//! What a run is made of in the end: every option that has a say in it with its value, asked for or not, as a line
-//! that asked for all of them would have it. A monitor with a lab is told, so that a report says what it is about.
+//! What a run is made of in the end: every option that has a say in it with its value, asked for or
+//! not, as a line that asked for all of them would have it. A monitor with a lab is told, so that a
+//! report says what it is about.
 
 use core::fmt;
 

@@ -1,5 +1,5 @@
-//! What every interrupt handler does beside its own work: it says in a trace when it begins and ends, and counts
-//! that it was entered.
+//! What every interrupt handler does beside its own work: it says in a trace when it begins and
+//! ends, and counts that it was entered.
 
 use shared::manifest::PointRole;
 

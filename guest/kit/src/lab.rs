@@ -1,5 +1,5 @@
-//! The lab pages as the guest sees them: tallies, counters, call records, findings, mailboxes and armed probes, as
-//! atomics.
+//! The lab pages as the guest sees them: tallies, counters, call records, findings, mailboxes and
+//! armed probes, as atomics.
 //!
 //! A monitor that knows the lab offers the memory; under any other the guest keeps the same records
 //! in memory of its own, for its own verdict. Only this module turns lab offsets into references.
@@ -182,8 +182,8 @@ impl Lab {
         Ok(Self { base, layout })
     }
 
-    /// Forgets everything that was recorded, for who runs many short machines in turn. Only bare metal writes
-    /// traces, so that there are none to forget.
+    /// Forgets everything that was recorded, for who runs many short machines in turn. Only bare
+    /// metal writes traces, so that there are none to forget.
     #[cfg(shuttle)]
     pub fn clear(&self) {
         let body = self.layout.counters.offset;
@@ -313,8 +313,8 @@ impl Lab {
         })
     }
 
-    /// Records that the property does not hold which the guest's manifest has under the number `oracle`, 1 to 31.
-    /// The first [`MAX_FINDINGS`] findings are kept, all are counted by oracle.
+    /// Records that the property does not hold which the guest's manifest has under the number
+    /// `oracle`, 1 to 31. The first [`MAX_FINDINGS`] findings are kept, all are counted by oracle.
     pub fn report(&self, oracle: u32, cpu: CpuId, call: u64, tsc: u64, seen: u64) {
         debug_assert!((1..ORACLE_SLOTS as u32).contains(&oracle));
         count(self.found(oracle), 1);
@@ -331,8 +331,8 @@ impl Lab {
                 tsc,
                 seen,
             };
-            // SAFETY: the entry lies within the lab, and no other CPU writes it, since its index was
-            // drawn by `fetch_add`.
+            // SAFETY: the entry lies within the lab, and no other CPU writes it, since its index
+            // was drawn by `fetch_add`.
             unsafe { self.pointer::<Finding>(offset).write_volatile(finding) };
         }
     }
@@ -403,8 +403,8 @@ impl Lab {
     /// `count` mask words at `offset`.
     #[inline]
     fn words(&self, offset: u64, count: usize) -> &[AtomicU64] {
-        // SAFETY: as in `at`; a record's stride has room for both masks (`record_stride`), and a row of
-        // the armed probes for its words.
+        // SAFETY: as in `at`; a record's stride has room for both masks (`record_stride`), and a
+        // row of the armed probes for its words.
         unsafe { slice::from_raw_parts(self.pointer(offset), count) }
     }
 

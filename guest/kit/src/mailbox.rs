@@ -1,12 +1,14 @@
-//! Mailboxes ([`shared::mailbox`]): every CPU of a guest does what its own tells it, one command at a time, and nothing
-//! else. Whoever writes them, a script or a search, decides what is tried; this module may neither choose, nor order,
-//! nor repeat. What a command means is the guest's ([`Deeds`]).
+//! Mailboxes ([`shared::mailbox`]): every CPU of a guest does what its own tells it, one command at
+//! a time, and nothing else. Whoever writes them, a script or a search, decides what is tried; this
+//! module may neither choose, nor order, nor repeat. What a command means is the guest's
+//! ([`Deeds`]).
 //!
-//! **The end.** A CPU told to finish counts itself in and goes on taking interrupts. When all are in that were told,
-//! none of them does anything more, and every interrupt they sent is pending at its target or has been taken. Each then
-//! takes all that are pending; when all have, nothing is in flight between them, and the first of them has it judged
-//! what was left behind. CPUs that were not told may hang for ever. What a wire still holds by then is not waited for:
-//! it is the monitor's to deliver before.
+//! **The end.** A CPU told to finish counts itself in and goes on taking interrupts. When all are
+//! in that were told, none of them does anything more, and every interrupt they sent is pending at
+//! its target or has been taken. Each then takes all that are pending; when all have, nothing is in
+//! flight between them, and the first of them has it judged what was left behind. CPUs that were
+//! not told may hang for ever. What a wire still holds by then is not waited for: it is the
+//! monitor's to deliver before.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -31,21 +33,23 @@ pub trait Deeds<P: Platform> {
     /// Where its mailboxes are.
     fn lab(&self) -> &Lab;
 
-    /// Does what `command` says on this CPU, and returns what came of it, not below zero. The deed that ends the
-    /// workload is done by [`Mailboxes::finish`], those that say how to wait by [`Mailboxes::set_awake`].
+    /// Does what `command` says on this CPU, and returns what came of it, not below zero. The deed
+    /// that ends the workload is done by [`Mailboxes::finish`], those that say how to wait by
+    /// [`Mailboxes::set_awake`].
     ///
     /// # Errors
     /// If it cannot be done.
     fn obey(&self, command: &Command) -> Result<i64, Refusal>;
 
-    /// Takes every interrupt that is pending at this CPU, as [`Pending`](crate::sync::pending::Pending) does.
+    /// Takes every interrupt that is pending at this CPU, as
+    /// [`Pending`](crate::sync::pending::Pending) does.
     fn take_pending(&self);
 
     /// Reports what was left behind, when nothing is in flight. One CPU does, once, at the end.
     fn judge(&self);
 
-    /// Does what is to be done between two commands, and again and again while this CPU waits for one with its
-    /// interrupts on.
+    /// Does what is to be done between two commands, and again and again while this CPU waits for
+    /// one with its interrupts on.
     fn between(&self) -> Fate {
         Fate::Stay
     }
@@ -68,7 +72,8 @@ pub struct Command {
     pub number: u64,
     /// The verb, by its number in the manifest.
     pub verb: u32,
-    /// Its arguments that are no sets of CPUs, by position: a word as its place among the values of its key.
+    /// Its arguments that are no sets of CPUs, by position: a word as its place among the values of
+    /// its key.
     pub arguments: [u64; ARGUMENTS],
     flags: u32,
     /// `None` if it names CPUs that the machine does not have.
@@ -204,8 +209,8 @@ impl Mailboxes {
         self.members.insert_all(&members, SharedOrdering::Relaxed);
         // Release: who finds it here finds whom it comes with, and has been sent what it sent.
         self.arrived.insert(me, SharedOrdering::Release);
-        // Of two that come at once one must see the other, and the last wakes all: who is not the last has
-        // nothing to tell anybody.
+        // Of two that come at once one must see the other, and the last wakes all: who is not the
+        // last has nothing to tell anybody.
         fence(SharedOrdering::SeqCst);
         if self.all_in(deeds, &self.arrived) {
             wake(deeds, &self.members.load(deeds.lab().cpus()));
@@ -233,8 +238,8 @@ impl Mailboxes {
         }
     }
 
-    /// Whether all who are to finish are in `set`. One that is away is not waited for: it was served before it
-    /// went.
+    /// Whether all who are to finish are in `set`. One that is away is not waited for: it was
+    /// served before it went.
     fn all_in<P: Platform>(&self, deeds: &impl Deeds<P>, set: &AtomicCpuMask) -> bool {
         let cpus = deeds.lab().cpus();
         let members = self.members.load(cpus);

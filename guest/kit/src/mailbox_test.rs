@@ -1,4 +1,5 @@
-//! Mailboxes on threads, with a guest that adds to one word: the smallest there is. The test is the monitor.
+//! Mailboxes on threads, with a guest that adds to one word: the smallest there is. The test is the
+//! monitor.
 
 use std::fmt;
 use std::sync::Arc;

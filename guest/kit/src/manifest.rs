@@ -1,12 +1,14 @@
-//! What the guest says of itself, to whoever reads its image: [`shared::manifest`] says how, and `docs/manifest.md`
-//! what for. [`declare!`](crate::declare!) puts a record into the image; each stands beside what it describes. What
-//! describes a guest as a whole ([`Record::guest`], and the root of its source) the guest says itself.
+//! What the guest says of itself, to whoever reads its image: [`shared::manifest`] says how, and
+//! `docs/manifest.md` what for. [`declare!`](crate::declare!) puts a record into the image; each
+//! stands beside what it describes. What describes a guest as a whole ([`Record::guest`], and the
+//! root of its source) the guest says itself.
 
 pub use shared::manifest::*;
 
 use shared::manifest::SourceRole::SkipFile;
 
-/// Puts a [`Record`] into the image's manifest, or `[N]` of them. It makes no code and takes no memory of the guest.
+/// Puts a [`Record`] into the image's manifest, or `[N]` of them. It makes no code and takes no
+/// memory of the guest.
 #[macro_export]
 macro_rules! declare {
     ([$count:expr] $records:expr) => {
@@ -22,8 +24,8 @@ macro_rules! declare {
     };
 }
 
-/// Declares a value of the key `$key` for each variant in `$kind::ALL`, by its name, with the flags of the first
-/// condition that holds of it.
+/// Declares a value of the key `$key` for each variant in `$kind::ALL`, by its name, with the flags
+/// of the first condition that holds of it.
 #[macro_export]
 macro_rules! declare_values {
     ($key:literal, $kind:ty $(, $flags:ident if $is:ident)*) => {

@@ -1,5 +1,5 @@
-//! A guest's command line: `key=value` words, separated by spaces. Those that say how IPIs leave, and where the lab
-//! is, are the kit's; the others are the guest's ([`Options`]).
+//! A guest's command line: `key=value` words, separated by spaces. Those that say how IPIs leave,
+//! and where the lab is, are the kit's; the others are the guest's ([`Options`]).
 //!
 //! A word that is not understood is an error, not a default: a misspelled queue that ran as another
 //! would give a wrong answer with a straight face.
@@ -43,14 +43,16 @@ pub trait Options: Default {
         Ok(())
     }
 
-    /// Writes what it comes to as such words, of which each says something of the run, with those that nobody
-    /// asked for, on a machine of `cpus` CPUs. The words begin with a blank: ` queue=filo seed=1`.
+    /// Writes what it comes to as such words, of which each says something of the run, with those
+    /// that nobody asked for, on a machine of `cpus` CPUs. The words begin with a blank:
+    /// ` queue=filo seed=1`.
     ///
     /// # Errors
     /// If `f` has any.
     fn write_words(&self, cpus: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 
-    /// Writes what is to be said on the console when the CPUs are up, behind their number: `, queue filo`.
+    /// Writes what is to be said on the console when the CPUs are up, behind their number:
+    /// `, queue filo`.
     ///
     /// # Errors
     /// If `f` has any.
@@ -178,19 +180,19 @@ declare_values!("eoi", Eoi);
 pub struct MachineOptions {
     /// `transport=`: how IPIs leave a CPU.
     pub transport: Choice,
-    /// `apic=`: the mode of the APICs; `None` takes what the transport needs, else the x2APIC where there
-    /// is one.
+    /// `apic=`: the mode of the APICs; `None` takes what the transport needs, else the x2APIC where
+    /// there is one.
     pub apic: Option<ApicMode>,
     /// `eoi=`: how a CPU says that an interrupt has been taken.
     pub eoi: Eoi,
-    /// `icr-fence=`: the fence before the x2APIC's ICR is written, which does not order itself behind
-    /// earlier stores (Linux ce4e240c279a).
+    /// `icr-fence=`: the fence before the x2APIC's ICR is written, which does not order itself
+    /// behind earlier stores (Linux ce4e240c279a).
     pub icr_fence: bool,
-    /// `self-ipi=wire`: an IPI of a CPU to itself goes by the wire as well, for a monitor that is to say when each
-    /// arrives. By the APIC if not said, whatever the transport.
+    /// `self-ipi=wire`: an IPI of a CPU to itself goes by the wire as well, for a monitor that is
+    /// to say when each arrives. By the APIC if not said, whatever the transport.
     pub self_ipi_by_wire: bool,
-    /// `clock=stopped`: time does not pass: every time stamp is the same, and no wait is ever long. So that what
-    /// CPUs do depends on their order alone.
+    /// `clock=stopped`: time does not pass: every time stamp is the same, and no wait is ever long.
+    /// So that what CPUs do depends on their order alone.
     pub clock_stopped: bool,
     /// `lab=`: guest-physical address of the lab pages, if the monitor offers them.
     pub lab: Option<u64>,
@@ -330,8 +332,8 @@ pub enum OptionsError<'a> {
     Wrong(&'a str, &'a str, &'static str),
     /// A transport that the mode of the APICs, asked for in the same line, does not have.
     NotInThatMode(Transport, ApicMode),
-    /// A key and a value that ask for something only a monitor with a lab does, which this one has not named, and
-    /// what would come of it.
+    /// A key and a value that ask for something only a monitor with a lab does, which this one has
+    /// not named, and what would come of it.
     NeedsLab(&'static str, &'static str, &'static str),
     /// The guest does only what a monitor with a lab tells it, and this one has not named any.
     NobodyTells,

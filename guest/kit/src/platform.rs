@@ -1,6 +1,7 @@
 //! The one trait through which a guest reaches the machine it runs on.
 //!
-//! It is implemented by bare metal and, on the host, by test machines whose CPUs are threads. It may not grow a method that only one caller needs.
+//! It is implemented by bare metal and, on the host, by test machines whose CPUs are threads. It
+//! may not grow a method that only one caller needs.
 
 pub use crate::sync::mask::CpuId;
 use crate::sync::mask::CpuMask;
@@ -8,8 +9,8 @@ use crate::vectors::RANGE;
 pub use shared::ports::Doorbell;
 pub use shared::probe::Point;
 
-/// The vector of an interrupt between CPUs. Of those that are pending, the one with the highest number is taken
-/// first. [`vectors!`](crate::vectors!) makes those of a guest.
+/// The vector of an interrupt between CPUs. Of those that are pending, the one with the highest
+/// number is taken first. [`vectors!`](crate::vectors!) makes those of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Vector(u8);
 
@@ -45,8 +46,8 @@ pub trait Platform: Sync + 'static {
     /// The CPU this code runs on.
     fn this_cpu(&self) -> CpuId;
 
-    /// Sends `vector` to `target`. To the caller itself it comes at once, whatever way other IPIs go, unless the
-    /// monitor wants those as well (`self-ipi=wire`).
+    /// Sends `vector` to `target`. To the caller itself it comes at once, whatever way other IPIs
+    /// go, unless the monitor wants those as well (`self-ipi=wire`).
     ///
     /// It is ordered like a store-release: whatever the caller wrote before is visible to the
     /// handler. On x2APIC, whose ICR write is not ordered behind earlier stores, that takes a fence
@@ -79,14 +80,14 @@ pub trait Platform: Sync + 'static {
     /// Tells the host something, if it listens.
     fn ring(&self, doorbell: Doorbell);
 
-    /// This CPU has come to `point`, which a host has armed, with the call whose raw id is `call`, or 0:
-    /// writes that with `detail` into the trace, and tells the host, for whichever the point is armed. It may
-    /// be away for long, but changes nothing else.
+    /// This CPU has come to `point`, which a host has armed, with the call whose raw id is `call`,
+    /// or 0: writes that with `detail` into the trace, and tells the host, for whichever the point
+    /// is armed. It may be away for long, but changes nothing else.
     fn reached(&self, point: &'static Point, call: u64, detail: u64);
 
-    /// Sleeps until an interrupt has been handled (x86: `sti; hlt`, interrupts on again afterwards).
-    /// The condition is tested with interrupts off, so that an interrupt that changes it is not
-    /// slept through; with `done` already true it returns at once.
+    /// Sleeps until an interrupt has been handled (x86: `sti; hlt`, interrupts on again
+    /// afterwards). The condition is tested with interrupts off, so that an interrupt that changes
+    /// it is not slept through; with `done` already true it returns at once.
     fn idle_unless(&self, done: &dyn Fn() -> bool);
 
     /// Starts `cpu`, which was parked after its part of the run had returned

@@ -1,20 +1,22 @@
 //! Probes: the named steps of the path, at which a host can hold a CPU.
 //!
-//! [`probe!`](crate::probe!) marks a step. It costs a look at one word of memory and a branch that is not
-//! taken, unless a host has armed the point, to hold a CPU or to trace; then the platform is told. A probe may
-//! not change what the code around it does: it takes no lock, touches no interrupt flag, and what it says of
-//! the call at hand is looked up only when it is armed. The names are explained in `docs/probes.md`.
+//! [`probe!`](crate::probe!) marks a step. It costs a look at one word of memory and a branch that
+//! is not taken, unless a host has armed the point, to hold a CPU or to trace; then the platform is
+//! told. A probe may not change what the code around it does: it takes no lock, touches no
+//! interrupt flag, and what it says of the call at hand is looked up only when it is armed. The
+//! names are explained in `docs/probes.md`.
 
 use crate::platform::{Platform, Point};
 
-/// Marks a step of the code: `probe!(platform, "queue.visit", call, detail)`. `call` is the raw id of the call
-/// at hand, `detail` what a trace is to say beside it; both are left out where there is none, and evaluated
-/// only when the point is armed.
+/// Marks a step of the code: `probe!(platform, "queue.visit", call, detail)`. `call` is the raw id
+/// of the call at hand, `detail` what a trace is to say beside it; both are left out where there is
+/// none, and evaluated only when the point is armed.
 ///
-/// Where one step is towards several, `probe!(platform, "ipi.send", for target in targets => call, detail)` marks
-/// it once for each.
+/// Where one step is towards several,
+/// `probe!(platform, "ipi.send", for target in targets => call, detail)` marks it once for each.
 ///
-/// The name belongs to the step, not to the design: what does the same in two of them has the same name.
+/// The name belongs to the step, not to the design: what does the same in two of them has the same
+/// name.
 #[macro_export]
 macro_rules! probe {
     ($platform:expr, $name:literal, for $item:pat in $items:expr => $call:expr, $detail:expr) => {{
@@ -39,8 +41,8 @@ macro_rules! probe {
     };
 }
 
-/// Whether the image has the point `name`: all have all, but the one that shows what points cost that nobody has
-/// armed. That keeps those of the bench, by which it says what it has measured.
+/// Whether the image has the point `name`: all have all, but the one that shows what points cost
+/// that nobody has armed. That keeps those of the bench, by which it says what it has measured.
 #[doc(hidden)]
 pub const fn is_built(name: &str) -> bool {
     !cfg!(feature = "unprobed")

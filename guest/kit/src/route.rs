@@ -1,5 +1,6 @@
-//! How an IPI to several CPUs is cut into operations: one write of the ICR per target, per cluster or for
-//! everybody, or one hypercall per window of 128 CPUs. Knows APIC ids and nothing of an APIC.
+//! How an IPI to several CPUs is cut into operations: one write of the ICR per target, per cluster
+//! or for everybody, or one hypercall per window of 128 CPUs. Knows APIC ids and nothing of an
+//! APIC.
 
 use core::iter::Peekable;
 
@@ -104,8 +105,9 @@ pub struct Router {
 }
 
 impl Router {
-    /// The transport for an IPI to the CPUs with these APIC ids. `are_all` says whether that is every CPU
-    /// of the machine but the one that sends, those that are offline included: a shorthand reaches them.
+    /// The transport for an IPI to the CPUs with these APIC ids. `are_all` says whether that is
+    /// every CPU of the machine but the one that sends, those that are offline included: a
+    /// shorthand reaches them.
     pub fn transport(
         &self,
         targets: &(impl Iterator<Item = u32> + Clone),
@@ -142,8 +144,8 @@ impl Router {
     }
 }
 
-/// The operations that send to `targets` by `transport`, a shorthand to all of which there may be but one.
-/// They reach every target once and nobody else, and are the fewest if the ids ascend.
+/// The operations that send to `targets` by `transport`, a shorthand to all of which there may be
+/// but one. They reach every target once and nobody else, and are the fewest if the ids ascend.
 pub fn operations(
     transport: Transport,
     targets: impl Iterator<Item = u32>,

@@ -1,6 +1,7 @@
 //! Test machines on the host: CPUs are threads, and an interrupt is a bit that its CPU looks at
-//! whenever it relaxes, idles or enables interrupts. Under `cfg(shuttle)` the threads are shuttle's; the
-//! machine itself is not what is tested there, so its own state is no point at which they switch.
+//! whenever it relaxes, idles or enables interrupts. Under `cfg(shuttle)` the threads are
+//! shuttle's; the machine itself is not what is tested there, so its own state is no point at which
+//! they switch.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};

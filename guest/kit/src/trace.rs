@@ -1,5 +1,5 @@
-//! The trace of one CPU, as that CPU and its handlers write it. It takes no lock, rings no doorbell and waits
-//! for nobody; where the rings lie is [`Lab`](crate::lab::Lab)'s part.
+//! The trace of one CPU, as that CPU and its handlers write it. It takes no lock, rings no doorbell
+//! and waits for nobody; where the rings lie is [`Lab`](crate::lab::Lab)'s part.
 
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -1,16 +1,18 @@
-//! The vectors of a guest's interrupts: [`vectors!`](crate::vectors!) gives each a name, says in the manifest what it
-//! is for, and has its interrupts counted. Two are every guest's and are declared here.
+//! The vectors of a guest's interrupts: [`vectors!`](crate::vectors!) gives each a name, says in
+//! the manifest what it is for, and has its interrupts counted. Two are every guest's and are
+//! declared here.
 
 use shared::mailbox::WAKE_VECTOR;
 
 use crate::platform::Vector;
 
-/// The vectors that a guest can have: those with the highest numbers but the last, at which an APIC says that
-/// there was nothing.
+/// The vectors that a guest can have: those with the highest numbers but the last, at which an APIC
+/// says that there was nothing.
 pub const RANGE: core::ops::Range<u8> = 0xf0..0xff;
 
-/// Declares vectors: `/// What it is for.` and `pub NAME = NUMBER, "name", Role;` for each, where `Role` is a
-/// [`VectorRole`](shared::manifest::VectorRole). Interrupts taken at the vector are counted as `name_received`.
+/// Declares vectors: `/// What it is for.` and `pub NAME = NUMBER, "name", Role;` for each, where
+/// `Role` is a [`VectorRole`](shared::manifest::VectorRole). Interrupts taken at the vector are
+/// counted as `name_received`.
 ///
 /// ```
 /// kit::vectors! {
@@ -19,7 +21,8 @@ pub const RANGE: core::ops::Range<u8> = 0xf0..0xff;
 /// }
 /// ```
 ///
-/// One below [`Vector::LAST`] would be taken behind it, and what is left at the end be judged before:
+/// One below [`Vector::LAST`] would be taken behind it, and what is left at the end be judged
+/// before:
 ///
 /// ```compile_fail
 /// kit::vectors! {
@@ -66,12 +69,12 @@ macro_rules! declare_vector {
 }
 
 impl Vector {
-    /// Nothing to do. A CPU sends it to itself to learn that it has taken everything that was pending: no vector
-    /// of the guest may have a lower number, since that means a lower priority.
+    /// Nothing to do. A CPU sends it to itself to learn that it has taken everything that was
+    /// pending: no vector of the guest may have a lower number, since that means a lower priority.
     pub const LAST: Self = Self::new(0xfa);
 
-    /// Nothing to do but leave `hlt` (Linux: `RESCHEDULE_VECTOR`). It wakes CPUs that wait for each other, so that
-    /// no other vector is ever sent without a reason, which could hide a lost one.
+    /// Nothing to do but leave `hlt` (Linux: `RESCHEDULE_VECTOR`). It wakes CPUs that wait for each
+    /// other, so that no other vector is ever sent without a reason, which could hide a lost one.
     pub const WAKE: Self = Self::new(WAKE_VECTOR);
 }
 

@@ -1,6 +1,6 @@
-//! That every oracle fires when what it watches goes wrong, and the safeguards that can be left out are
-//! needed. Where a wrong program is enough to make it fire, the program is here; the oracles of the
-//! ledger are tested beside it, and those that need a race in [`schedules`](super::schedules).
+//! That every oracle fires when what it watches goes wrong, and the safeguards that can be left out
+//! are needed. Where a wrong program is enough to make it fire, the program is here; the oracles of
+//! the ledger are tested beside it, and those that need a race in [`schedules`](super::schedules).
 
 use std::cell::Cell as Turn;
 use std::sync::Arc;
@@ -39,8 +39,8 @@ fn fired(lab: Lab) -> Vec<Oracle> {
         .collect()
 }
 
-/// A mask that loses all its CPUs after the first look at it, as an address space's does whose threads
-/// exit (Linux 723aae25d5cd).
+/// A mask that loses all its CPUs after the first look at it, as an address space's does whose
+/// threads exit (Linux 723aae25d5cd).
 struct Shrinking(Turn<bool>);
 
 impl Targets for Shrinking {
@@ -194,8 +194,8 @@ fn a_mask_that_outlives_its_cpu_is_a_leak() {
     assert_eq!(fired(machine.lab), [Oracle::Leak]);
 }
 
-/// CPU 1 makes a call to CPUs 2 and 3 and is taken down before the interrupt has arrived at CPU 2, which
-/// then takes part in a stop if there is one.
+/// CPU 1 makes a call to CPUs 2 and 3 and is taken down before the interrupt has arrived at CPU 2,
+/// which then takes part in a stop if there is one.
 fn take_down_under_a_call(queue: QueueKind, mode: HotplugMode) -> Vec<Oracle> {
     let platform = Threads::new(4);
     let mut machine = machine(platform.clone(), 4);

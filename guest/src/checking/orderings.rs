@@ -1,9 +1,11 @@
-//! The orderings of the path under loom, which plays every execution that C11's memory model allows,
-//! far more than x86 does. Each test is a few accesses of the real code, since loom tries them all.
+//! The orderings of the path under loom, which plays every execution that C11's memory model
+//! allows, far more than x86 does. Each test is a few accesses of the real code, since loom tries
+//! them all.
 //!
-//! Two of the designs' mistakes show only here. On x86 no store passes an earlier store and no load an
-//! earlier load (SDM Vol. 3A 9.2.2), so what is missing in them is a compiler barrier and nothing more;
-//! what x86 does reorder, a store and a later load of another place, is `counters-nofence`.
+//! Two of the designs' mistakes show only here. On x86 no store passes an earlier store and no load
+//! an earlier load (SDM Vol. 3A 9.2.2), so what is missing in them is a compiler barrier and
+//! nothing more; what x86 does reorder, a store and a later load of another place, is
+//! `counters-nofence`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,7 +22,8 @@ use crate::ipi::queue::grace::{Counters, Grace};
 use crate::ipi::queue::lockless::{Lockless, Stage};
 use crate::machine::Machine;
 
-/// A machine whose CPUs are loom's threads. They interrupt nobody: a test calls the handlers it wants.
+/// A machine whose CPUs are loom's threads. They interrupt nobody: a test calls the handlers it
+/// wants.
 #[derive(Debug)]
 struct Model;
 
@@ -95,7 +98,8 @@ fn fails(play: impl FnOnce()) -> bool {
     catch_unwind(AssertUnwindSafe(play)).is_err()
 }
 
-/// The question of the thread: who sees the payload of the next call must see the descriptor locked.
+/// The question of the thread: who sees the payload of the next call must see the descriptor
+/// locked.
 fn lock_and_fill(barrier: bool) {
     play(
         move || {
@@ -177,8 +181,8 @@ fn who_stands_on_an_element_that_is_taken_out_finds_the_next() {
     );
 }
 
-/// A straggler stands on an element while its owner fills it, without a lock, with a call to it. If it
-/// takes the element for its own, it must find the new call there.
+/// A straggler stands on an element while its owner fills it, without a lock, with a call to it. If
+/// it takes the element for its own, it must find the new call there.
 fn fill_under_a_straggler(stage: Stage) {
     play(
         move || (machine(), Lockless::new(CPUS, stage)),
@@ -202,8 +206,8 @@ fn in_2009_a_straggler_could_run_the_wrong_function() {
     assert!(fails(|| fill_under_a_straggler(Stage::AsOf2009)));
 }
 
-/// The walker announces itself and looks at the list; the owner takes its element out and looks at the
-/// announcements. One must see the other: x86 needs this fence as well.
+/// The walker announces itself and looks at the list; the owner takes its element out and looks at
+/// the announcements. One must see the other: x86 needs this fence as well.
 fn announce_and_look(fence_on_entry: bool) {
     play(
         move || {

@@ -1,6 +1,7 @@
 //! Every queue under shuttle: the same small story in thousands of schedules, sequentially
-//! consistent, chosen with stalls, at random, and by PCT (Burckhardt et al., ASPLOS 2010). The broken
-//! designs must be caught, each by an oracle that fits what is wrong with it; the sound ones must not.
+//! consistent, chosen with stalls, at random, and by PCT (Burckhardt et al., ASPLOS 2010). The
+//! broken designs must be caught, each by an oracle that fits what is wrong with it; the sound ones
+//! must not.
 
 use std::sync::Arc;
 
@@ -25,15 +26,15 @@ use crate::workload::bench::{By, Receiver, Round, To};
 
 const CPUS: usize = 4;
 
-/// Who calls whom, without waiting, by CPU. The calls go straight into the queue, where the path would
-/// make a single call of one target: fewer CPUs then tell the same story.
+/// Who calls whom, without waiting, by CPU. The calls go straight into the queue, where the path
+/// would make a single call of one target: fewer CPUs then tell the same story.
 type Story = [&'static [usize]; CPUS];
 
 /// The cast of the 2009 mail: CPU 0 reuses its element while CPU 1's call to CPU 2 is queued.
 const MAIL: Story = [&[1, 1], &[2], &[], &[]];
 
-/// The cast of 2011: CPU 2, on its way to CPU 1's call, stands on CPU 0's element when that is filled
-/// with a call to CPU 2 itself.
+/// The cast of 2011: CPU 2, on its way to CPU 1's call, stands on CPU 0's element when that is
+/// filled with a call to CPU 2 itself.
 const STRAGGLER: Story = [&[1, 2], &[2], &[], &[]];
 
 /// What is played.

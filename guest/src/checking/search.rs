@@ -1,5 +1,6 @@
-//! Searches under shuttle: one play in the schedules that a scheduler chooses, sequentially consistent, until
-//! an oracle fires, one has no end, or there are enough. Knows nothing of what is played.
+//! Searches under shuttle: one play in the schedules that a scheduler chooses, sequentially
+//! consistent, until an oracle fires, one has no end, or there are enough. Knows nothing of what is
+//! played.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -34,14 +35,15 @@ pub struct Searched {
     pub broke: Option<Vec<Oracle>>,
 }
 
-/// Says what has become of the play of this schedule, when it is over, if an oracle has found anything.
+/// Says what has become of the play of this schedule, when it is over, if an oracle has found
+/// anything.
 pub fn judge(lab: Lab) {
     let found = lab.findings().map(|finding| finding.oracle);
     CAUGHT.with_borrow_mut(|caught| caught.extend(found));
 }
 
-/// Plays `play`, which ends with [`judge`], in each schedule of `scheduler` until something breaks, the
-/// scheduler has no more, or `time` has passed.
+/// Plays `play`, which ends with [`judge`], in each schedule of `scheduler` until something breaks,
+/// the scheduler has no more, or `time` has passed.
 pub fn search(
     scheduler: impl Scheduler + 'static,
     time: Option<Duration>,
@@ -84,11 +86,12 @@ struct Tally {
     hangs: Cell<bool>,
 }
 
-/// A scheduler whose choices are counted, and which ends with the first schedule in which something broke.
+/// A scheduler whose choices are counted, and which ends with the first schedule in which something
+/// broke.
 #[derive(Debug)]
 struct Counted<S> {
-    /// Never dropped: shuttle's random one would say that its last seed failed, unless it had used up all its
-    /// schedules.
+    /// Never dropped: shuttle's random one would say that its last seed failed, unless it had used
+    /// up all its schedules.
     scheduler: ManuallyDrop<S>,
     tally: Rc<Tally>,
     /// Steps of this schedule.
@@ -127,8 +130,8 @@ impl<S: Scheduler> Scheduler for Counted<S> {
 }
 
 /// Schedules with few switches and now and then a stall: a CPU is taken away wherever it is, as a
-/// host does with a vCPU, and stays away while the others go on for long. Every race of these designs
-/// has one CPU that comes late; chosen step by step at random, nobody ever is late by much.
+/// host does with a vCPU, and stays away while the others go on for long. Every race of these
+/// designs has one CPU that comes late; chosen step by step at random, nobody ever is late by much.
 #[derive(Debug)]
 pub struct Stalls {
     random: fastrand::Rng,

@@ -1,7 +1,7 @@
 //! The call descriptor and its lock (`struct call_single_data`, `csd_lock`, `csd_unlock`).
 //!
-//! A descriptor is in use from the moment its owner locks it until the CPU that ran the call unlocks
-//! it. Completion and reusability are the same event, as since Linux 6e2756376c70.
+//! A descriptor is in use from the moment its owner locks it until the CPU that ran the call
+//! unlocks it. Completion and reusability are the same event, as since Linux 6e2756376c70.
 
 use core::ptr;
 
@@ -93,8 +93,8 @@ impl CallSingleData {
         }
     }
 
-    /// Takes the descriptor for `call`, after waiting for its previous one to have run. The payload is
-    /// still to be written.
+    /// Takes the descriptor for `call`, after waiting for its previous one to have run. The payload
+    /// is still to be written.
     ///
     /// A load and a store, not an atomic exchange: only the owner ever locks a descriptor, from one
     /// context, so nobody can come between them.
@@ -121,8 +121,8 @@ impl CallSingleData {
         }
     }
 
-    /// Lets the descriptor go that carried `call`. The owner may reuse or abandon it from here on; the
-    /// caller may not touch it again.
+    /// Lets the descriptor go that carried `call`. The owner may reuse or abandon it from here on;
+    /// the caller may not touch it again.
     pub fn unlock<P: Platform>(&self, machine: &Machine<P>, call: Call) {
         debug_assert!(self.is_locked(), "a call descriptor was unlocked twice");
         probe!(machine.platform, "csd.unlock", call.info);

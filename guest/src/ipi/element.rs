@@ -16,7 +16,8 @@ use super::memory::{Cell, Contents, NoMemory};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 
-/// One call to many. What shares a cache line is part of the design, so the fields stay in this order.
+/// One call to many. What shares a cache line is part of the design, so the fields stay in this
+/// order.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Element {
@@ -26,8 +27,8 @@ pub struct Element {
     pub lock: SpinLock,
     /// Targets that have not finished.
     pub refs: AtomicU32,
-    /// Targets that have not begun. It is on the heap, as the kernel's `cpumask_var_t` is where masks
-    /// are large, and comes and goes with its CPU.
+    /// Targets that have not begun. It is on the heap, as the kernel's `cpumask_var_t` is where
+    /// masks are large, and comes and goes with its CPU.
     mask: Cell<AtomicCpuMask>,
 }
 
@@ -109,8 +110,8 @@ impl Elements {
         machine.rules.mask_check && targets.is_empty()
     }
 
-    /// The notifier of the patch (`hotplug_cfd`): memory for a CPU's targets comes before the CPU, and
-    /// is freed when it has gone.
+    /// The notifier of the patch (`hotplug_cfd`): memory for a CPU's targets comes before the CPU,
+    /// and is freed when it has gone.
     ///
     /// As posted it had two bugs in twenty lines: its `return` stood inside the `switch`, and the
     /// cases that free were guarded by a misspelled symbol and never compiled (until 69dd647f969c).

@@ -1,9 +1,10 @@
 //! CPUs that leave and come back while calls are made (Linux 2.6.30, `kernel/cpu.c`).
 //!
 //! A CPU leaves at a point at which its own task is between two operations, and of the others, too,
-//! none may be in the middle of one: a caller that has found it online would still interrupt it, and a
-//! walker would still stand on its element, whose memory goes with it. So everybody is brought to such
-//! a point, and kept there with interrupts off while the CPU goes ([`stop`](super::stop)).
+//! none may be in the middle of one: a caller that has found it online would still interrupt it,
+//! and a walker would still stand on its element, whose memory goes with it. So everybody is
+//! brought to such a point, and kept there with interrupts off while the CPU goes
+//! ([`stop`](super::stop)).
 //!
 //! What is specified, whatever the design of the queue:
 //!
@@ -59,8 +60,8 @@ pub trait Notifier<P: Platform> {
 pub enum HotplugError {
     /// Another CPU is leaving or coming (`-EBUSY`).
     Busy,
-    /// There is no such CPU, it is where it was to be, or it is one that cannot leave: the first, and
-    /// the one that asks (`-EINVAL`).
+    /// There is no such CPU, it is where it was to be, or it is one that cannot leave: the first,
+    /// and the one that asks (`-EINVAL`).
     Invalid,
     /// A notifier vetoed it, for want of memory (`-ENOMEM`).
     Vetoed,
@@ -162,8 +163,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     /// Brings `cpu` back online (`cpu_up`), and returns when it has come. From task context.
     ///
     /// # Errors
-    /// [`HotplugError::Invalid`] if there is no such CPU or it is online; [`HotplugError::Busy`] while
-    /// another CPU leaves or comes; [`HotplugError::Vetoed`] if there is no memory for it;
+    /// [`HotplugError::Invalid`] if there is no such CPU or it is online; [`HotplugError::Busy`]
+    /// while another CPU leaves or comes; [`HotplugError::Vetoed`] if there is no memory for it;
     /// [`HotplugError::NotStarted`] if it does not come.
     pub fn cpu_up(&self, cpu: CpuId) -> Result<(), HotplugError> {
         let machine = &self.machine;
@@ -195,8 +196,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         }
     }
 
-    /// The point between two operations of a CPU's task (`cond_resched`): here it passes a quiescent
-    /// state, takes part in a stop, and leaves if that is what it was asked to.
+    /// The point between two operations of a CPU's task (`cond_resched`): here it passes a
+    /// quiescent state, takes part in a stop, and leaves if that is what it was asked to.
     pub fn cond_resched(&self) -> Fate {
         self.machine.quiescent();
         if self.stop.wants(self.machine.this_cpu()) {
@@ -211,8 +212,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         Fate::Stay
     }
 
-    /// Sleeps until `done`, taking part in what [`Ipi::cond_resched`] does meanwhile. Whoever makes it
-    /// `done` wakes this CPU with [`Ipi::wake`].
+    /// Sleeps until `done`, taking part in what [`Ipi::cond_resched`] does meanwhile. Whoever makes
+    /// it `done` wakes this CPU with [`Ipi::wake`].
     pub fn idle_until(&self, done: impl Fn() -> bool) -> Fate {
         loop {
             if self.cond_resched() == Fate::Leave {
@@ -227,7 +228,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         }
     }
 
-    /// Whether [`Ipi::cond_resched`] has something to do for others, for which this CPU must not sleep.
+    /// Whether [`Ipi::cond_resched`] has something to do for others, for which this CPU must not
+    /// sleep.
     pub fn is_wanted(&self) -> bool {
         let me = self.machine.this_cpu();
         self.stop.wants(me) || self.hotplug.leaving() == me as u32

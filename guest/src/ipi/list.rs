@@ -56,7 +56,8 @@ pub enum End {
 }
 
 impl ElementList {
-    /// Bytes per CPU that the list keeps for an oracle alone, so that no design is charged for them.
+    /// Bytes per CPU that the list keeps for an oracle alone, so that no design is charged for
+    /// them.
     pub const WATCHED: usize = size_of::<Standing>();
 
     /// An empty list for elements 0 to `elements` - 1, none of them linked, that `cpus` CPUs walk.
@@ -116,10 +117,11 @@ impl ElementList {
         probe!(machine.platform, "queue.inserted", call.info);
     }
 
-    /// Takes `element`, which carried `call`, out, but leaves it its way on. Interrupts must be off.
+    /// Takes `element`, which carried `call`, out, but leaves it its way on. Interrupts must be
+    /// off.
     ///
-    /// One that is not linked is reported and left alone, where the kernel would follow its poisoned
-    /// pointer.
+    /// One that is not linked is reported and left alone, where the kernel would follow its
+    /// poisoned pointer.
     pub fn remove<P: Platform>(&self, machine: &Machine<P>, element: usize, call: Call) {
         probe!(machine.platform, "queue.remove", call.info);
         self.lock.with(&machine.platform, || {
@@ -138,9 +140,10 @@ impl ElementList {
         probe!(machine.platform, "queue.removed", call.info);
     }
 
-    /// Reads which elements are linked, from the head on, into `found` as far as it has room, and returns
-    /// how many there are. Without the lock, so that it can be asked while whoever holds it stands still:
-    /// of a list that changes meanwhile it sees a mixture, of a broken one at most as many as there are.
+    /// Reads which elements are linked, from the head on, into `found` as far as it has room, and
+    /// returns how many there are. Without the lock, so that it can be asked while whoever holds it
+    /// stands still: of a list that changes meanwhile it sees a mixture, of a broken one at most as
+    /// many as there are.
     pub fn read(&self, found: &mut [usize]) -> usize {
         let mut at = self.head.next.load(Ordering::Acquire);
         let mut linked = 0;
@@ -167,8 +170,8 @@ impl ElementList {
     }
 
     /// Walks the list without the lock, as a handler does. The way on from an element is looked up
-    /// only when the walk goes on: the walker stands on the element until then, whether or not it is
-    /// still linked, and takes the way it has by that time.
+    /// only when the walk goes on: the walker stands on the element until then, whether or not it
+    /// is still linked, and takes the way it has by that time.
     pub fn walk<'a, P: Platform>(&'a self, machine: &'a Machine<P>) -> Walk<'a> {
         Walk {
             list: self,

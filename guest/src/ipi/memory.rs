@@ -1,8 +1,8 @@
 //! Memory as the path sees it: it can run out, it can be freed, and it can be used after that.
 //!
-//! Nothing here is ever given back to the heap the guest itself lives on. What is freed is overwritten
-//! and marked, so that who uses it afterwards reads poison and leaves a finding, where the kernel
-//! would crash, or worse, would not.
+//! Nothing here is ever given back to the heap the guest itself lives on. What is freed is
+//! overwritten and marked, so that who uses it afterwards reads poison and leaves a finding, where
+//! the kernel would crash, or worse, would not.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -111,7 +111,8 @@ impl<T: Contents> Cell<T> {
         self.state.load(Order::Relaxed) == LIVE
     }
 
-    /// Takes the piece into use whatever the allocator was told: it is no heap memory, but a stack's.
+    /// Takes the piece into use whatever the allocator was told: it is no heap memory, but a
+    /// stack's.
     pub fn revive(&self) -> &T {
         self.value.fill(0);
         ghost::changes(&self.state);

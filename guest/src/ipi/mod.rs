@@ -162,13 +162,13 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         Ok(())
     }
 
-    /// Has every other CPU of `mask` that is online run `call` (`smp_call_function_many`), and returns
-    /// which those were. With `wait` it returns once all have. The calling CPU never runs it, even if
-    /// `mask` names it.
+    /// Has every other CPU of `mask` that is online run `call` (`smp_call_function_many`), and
+    /// returns which those were. With `wait` it returns once all have. The calling CPU never runs
+    /// it, even if `mask` names it.
     ///
-    /// If `mask` changes meanwhile, those CPUs run it that were in it all the time, and of the others
-    /// perhaps some. A single target is served by [`Ipi::call_single`], which is cheaper, and by
-    /// another vector: two calls of one CPU can so overtake each other.
+    /// If `mask` changes meanwhile, those CPUs run it that were in it all the time, and of the
+    /// others perhaps some. A single target is served by [`Ipi::call_single`], which is cheaper,
+    /// and by another vector: two calls of one CPU can so overtake each other.
     pub fn call_many(&self, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask {
         probe!(self.machine.platform, "many.enter", call.info);
         let targets = self.machine.others_online(mask);
@@ -197,8 +197,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     }
 
     /// Has every CPU that is online run `call`, this one included, and returns which those were
-    /// (`on_each_cpu`). This one runs it at once, with interrupts off, after the others have been told;
-    /// with `wait`, after they have run it.
+    /// (`on_each_cpu`). This one runs it at once, with interrupts off, after the others have been
+    /// told; with `wait`, after they have run it.
     pub fn on_each_cpu(&self, call: Call, wait: bool) -> CpuMask {
         let mut ran = self.call_all(call, wait);
         self.run_here(call);
@@ -259,8 +259,9 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         self.pending.take(&self.machine.platform);
     }
 
-    /// Lets a caller that can wait do so until there is memory for its next call, as calls themselves cannot.
-    /// All others must be about to pass quiescent states by themselves, or by an interrupt.
+    /// Lets a caller that can wait do so until there is memory for its next call, as calls
+    /// themselves cannot. All others must be about to pass quiescent states by themselves, or by an
+    /// interrupt.
     pub fn wait_for_memory(&self) {
         if self.many.is_short_of_memory() {
             self.machine.synchronize();

@@ -1,11 +1,11 @@
-//! Calls to one CPU: the queue each CPU has for them (`call_single_queue`), and the descriptors that
-//! carry them. The queue is a list in order of arrival, and a lock; any CPU pushes, only the CPU it
-//! belongs to takes, all at once.
+//! Calls to one CPU: the queue each CPU has for them (`call_single_queue`), and the descriptors
+//! that carry them. The queue is a list in order of arrival, and a lock; any CPU pushes, only the
+//! CPU it belongs to takes, all at once.
 //!
-//! A call that is waited for is carried by a descriptor on its caller's stack; one that is not, by the
-//! calling CPU's own, so that the next one waits for it (Linux 2.6.30). Before the patch of the thread
-//! it was carried by one from the heap, and by one on the stack after all when there was no memory,
-//! which turned it into a call that is waited for (2.6.27).
+//! A call that is waited for is carried by a descriptor on its caller's stack; one that is not, by
+//! the calling CPU's own, so that the next one waits for it (Linux 2.6.30). Before the patch of the
+//! thread it was carried by one from the heap, and by one on the stack after all when there was no
+//! memory, which turned it into a call that is waited for (2.6.27).
 
 use alloc::boxed::Box;
 use core::ptr;
@@ -77,8 +77,8 @@ impl Singles {
         };
         csd.lock(machine, call);
         csd.carry(call);
-        // SAFETY: the descriptor is part of `self`, which is never dropped while other CPUs run, and
-        // `lock` has just made sure that it is on no queue.
+        // SAFETY: the descriptor is part of `self`, which is never dropped while other CPUs run,
+        // and `lock` has just made sure that it is on no queue.
         unsafe { self.enqueue(machine, target, csd, call) };
     }
 
@@ -110,8 +110,8 @@ impl Singles {
         probe!(machine.platform, "single.done", call.info);
     }
 
-    /// Queues a descriptor that carries `call` for `target`, and interrupts it if its queue was empty: whoever
-    /// found it so owes the interrupt that will drain it, for all who come after.
+    /// Queues a descriptor that carries `call` for `target`, and interrupts it if its queue was
+    /// empty: whoever found it so owes the interrupt that will drain it, for all who come after.
     ///
     /// # Safety
     /// `csd` must stay where it is until its lock is released, and be on no queue.
@@ -134,9 +134,8 @@ impl Singles {
         }
     }
 
-    /// The handler of [`SINGLE`], interrupts off
-    /// (`generic_smp_call_function_single_interrupt`): gives `run` every call that waits for this CPU,
-    /// and returns how many there were.
+    /// The handler of [`SINGLE`], interrupts off (`generic_smp_call_function_single_interrupt`):
+    /// gives `run` every call that waits for this CPU, and returns how many there were.
     pub fn handle<P: Platform>(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {
         let mine = &self.per_cpu[machine.this_cpu()].queue;
         let mut served = 0;
@@ -233,8 +232,8 @@ impl SingleQueue {
     }
 }
 
-/// The descriptors that were taken off a queue, oldest first. Each is the drainer's from the time it
-/// is yielded until it unlocks it.
+/// The descriptors that were taken off a queue, oldest first. Each is the drainer's from the time
+/// it is yielded until it unlocks it.
 #[derive(Debug)]
 struct Drained {
     next: *mut CallSingleData,

@@ -1,11 +1,11 @@
-//! Bringing every CPU to a stop (Linux `kernel/stop_machine.c`): all of them between two operations of
-//! their tasks, with interrupts off and nothing pending, while one of them leaves.
+//! Bringing every CPU to a stop (Linux `kernel/stop_machine.c`): all of them between two operations
+//! of their tasks, with interrupts off and nothing pending, while one of them leaves.
 //!
-//! They go from state to state together; the last to reach one opens the next. A CPU that has come to
-//! the first keeps its interrupts on, so that whoever still waits for it there gets what it waits for.
-//! When all have come, nobody makes a call any more; each then turns its interrupts off and runs what
-//! still waits for it. After that no element is on the queue and nobody stands on one, whatever an
-//! interrupt takes to arrive on this hardware.
+//! They go from state to state together; the last to reach one opens the next. A CPU that has come
+//! to the first keeps its interrupts on, so that whoever still waits for it there gets what it
+//! waits for. When all have come, nobody makes a call any more; each then turns its interrupts off
+//! and runs what still waits for it. After that no element is on the queue and nobody stands on
+//! one, whatever an interrupt takes to arrive on this hardware.
 
 use kit::platform::{CpuId, Platform};
 use kit::probe;

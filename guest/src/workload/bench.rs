@@ -1,6 +1,7 @@
-//! `workload=bench`: the same IPI, or the same call, from CPU 0 again and again, one at a time, each waited
-//! for. What it cost is counted by the host, between the doorbell that ends the warm-up and the one that ends
-//! the workload; how long each took is measured here, and told to a trace that wants to know.
+//! `workload=bench`: the same IPI, or the same call, from CPU 0 again and again, one at a time,
+//! each waited for. What it cost is counted by the host, between the doorbell that ends the warm-up
+//! and the one that ends the workload; how long each took is measured here, and told to a trace
+//! that wants to know.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -255,7 +256,8 @@ impl Bench {
         let platform = &machine.platform;
         let me = machine.this_cpu();
         if self.round.by == By::Call {
-            // As between any two calls of a task; but for this the CPU would hold up every grace period.
+            // As between any two calls of a task; but for this the CPU would hold up every grace
+            // period.
             if ipi.cond_resched() == Fate::Leave {
                 unreachable!("nobody takes a CPU down here");
             }

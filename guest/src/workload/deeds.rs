@@ -1,6 +1,6 @@
-//! What a CPU can be told to do with `workload=puppet`: the one place that says by what number and names,
-//! with what, and what it means. [`puppet`](super::puppet) does it; whoever posts commands finds all of this
-//! in the image's manifest.
+//! What a CPU can be told to do with `workload=puppet`: the one place that says by what number and
+//! names, with what, and what it means. [`puppet`](super::puppet) does it; whoever posts commands
+//! finds all of this in the image's manifest.
 
 use kit::deeds;
 use kit::manifest::{ANSWERS, ENDS, IN_CASE, IN_HANDLER, MAY_WAIT};
@@ -9,8 +9,8 @@ use kit::manifest::{ANSWERS, ENDS, IN_CASE, IN_HANDLER, MAY_WAIT};
 const CALL: u32 = IN_CASE | MAY_WAIT;
 
 deeds! {
-    /// What a CPU can be told to do. Calls run the workload's plainest function. A result of 0 is success, if
-    /// nothing else is said.
+    /// What a CPU can be told to do. Calls run the workload's plainest function. A result of 0 is
+    /// success, if nothing else is said.
     pub enum Verb {
         CallSingle = 1 "call-single" or "single" (Cpu) [CALL]
             "Calls one CPU (smp_call_function_single).",
@@ -33,9 +33,10 @@ deeds! {
         CallAny = 6 "call-any" or "any" (Cpus) [CALL]
             "Calls one of these CPUs (smp_call_function_any).",
 
-        /// The CPU goes on to look for commands, awake. It takes part in no stop, so that none ends. A call that
-        /// can have to wait for another CPU is reported as a breach of the contract and refused
-        /// ([`Refusal::Invalid`](shared::mailbox::Refusal::Invalid)); it takes no CPU offline or online.
+        /// The CPU goes on to look for commands, awake. It takes part in no stop, so that none
+        /// ends. A call that can have to wait for another CPU is reported as a breach of the
+        /// contract and refused ([`Refusal::Invalid`](shared::mailbox::Refusal::Invalid)); it takes
+        /// no CPU offline or online.
         IrqsOff = 7 "irqs-off" () [IN_CASE]
             "Disables interrupts. Until they are enabled the CPU makes no call that can have to wait.",
 
@@ -57,14 +58,15 @@ deeds! {
         LeaveMask = 13 "leave-mask" (Cpu) [IN_CASE | IN_HANDLER]
             "Takes itself out of the mask with which another CPU calls many.",
 
-        /// The answer names elements by owner, where they have one. Result: how many there are, which may be more
-        /// than the answer has room for.
+        /// The answer names elements by owner, where they have one. Result: how many there are,
+        /// which may be more than the answer has room for.
         Queue = 14 "queue-order" or "queue" () [ANSWERS | IN_HANDLER]
             "Reads the global queue: its elements from the head on, by owner where they have one.",
 
-        /// With interrupts on; no later command is looked at. When all of the set are there, and have taken every
-        /// interrupt that was sent to them, the first of them that is online looks for what was left behind, and
-        /// ends the run. Whatever became of other CPUs, they are not waited for, nor is what a wire still holds.
+        /// With interrupts on; no later command is looked at. When all of the set are there, and
+        /// have taken every interrupt that was sent to them, the first of them that is online looks
+        /// for what was left behind, and ends the run. Whatever became of other CPUs, they are not
+        /// waited for, nor is what a wire still holds.
         Finish = 15 "finish" (Cpus) [ENDS]
             "Ends the workload on this CPU, as on all of these.",
     }

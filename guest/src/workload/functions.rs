@@ -125,7 +125,8 @@ impl Workload {
         self.ledger.audit(machine);
     }
 
-    /// Takes back what is not owed for the calls whose callers have not come back, when nothing is in flight.
+    /// Takes back what is not owed for the calls whose callers have not come back, when nothing is
+    /// in flight.
     pub fn forgive_unreturned<P: Platform>(&self, machine: &Machine<P>) {
         self.ledger.forgive_unreturned(machine);
     }

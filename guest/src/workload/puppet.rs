@@ -1,11 +1,11 @@
-//! `workload=puppet`: every CPU does what its mailbox tells it, one command at a time, and nothing else
-//! ([`kit::mailbox`]). The commands are those of [`deeds`](super::deeds); whoever writes them, a script or a
-//! search, decides what is tried. This module knows no story: it may neither choose, nor order, nor repeat what
-//! it is told.
+//! `workload=puppet`: every CPU does what its mailbox tells it, one command at a time, and nothing
+//! else ([`kit::mailbox`]). The commands are those of [`deeds`](super::deeds); whoever writes them,
+//! a script or a search, decides what is tried. This module knows no story: it may neither choose,
+//! nor order, nor repeat what it is told.
 //!
-//! **The end.** A CPU takes what is pending at it by the vector of the lowest priority: when that has arrived, so
-//! have all that were pending before it, without a call vector being sent that could rescue a lost call. The
-//! end waits for no call: one that has not run by then is lost.
+//! **The end.** A CPU takes what is pending at it by the vector of the lowest priority: when that
+//! has arrived, so have all that were pending before it, without a call vector being sent that
+//! could rescue a lost call. The end waits for no call: one that has not run by then is lost.
 
 use alloc::boxed::Box;
 
@@ -31,7 +31,8 @@ use crate::oracle::Oracle;
 #[derive(Debug)]
 pub struct Puppet {
     mailboxes: Mailboxes,
-    /// By CPU: the mask with which it calls many, and which others leave. It outlives the CPU's absence.
+    /// By CPU: the mask with which it calls many, and which others leave. It outlives the CPU's
+    /// absence.
     masks: Box<[OwnMask]>,
     /// By CPU: the descriptor of its own that carries [`Verb::CallAsync`].
     csds: &'static [CallSingleData],
@@ -109,7 +110,8 @@ impl<P: Platform> Deeds<P> for Told<'_, P> {
         let OwnMask(own) = &puppet.masks[me];
         let about = command.arguments[0] as CpuId;
         let wait = command.waits();
-        // One function after the other, so that a mix-up of two calls is one of their functions too.
+        // One function after the other, so that a mix-up of two calls is one of their functions
+        // too.
         let function = [Function::Other, Function::Plain][command.number as usize % 2];
         // The call is known to the mailbox before it is made: it may never return.
         let call = |among: &CpuMask, make: &mut dyn FnMut(Call) -> CpuMask| {
@@ -225,8 +227,8 @@ fn made_to(target: CpuId, cpus: usize, made: bool) -> CpuMask {
     }
 }
 
-/// Whether this CPU may do what waits for another. With interrupts off it breaks the contract, which is
-/// reported as the path does; but the path goes on, and may never come back.
+/// Whether this CPU may do what waits for another. With interrupts off it breaks the contract,
+/// which is reported as the path does; but the path goes on, and may never come back.
 fn may_wait<P: Platform>(ipi: &Ipi<P, Workload>) -> Result<(), Refusal> {
     if ipi.machine.platform.irqs_enabled() {
         return Ok(());

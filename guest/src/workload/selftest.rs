@@ -1,5 +1,5 @@
-//! `workload=selftest`: every CPU calls every other, then random sets of them, then all at once. The
-//! calls are a function of the seed; the ledger's oracles judge what became of them.
+//! `workload=selftest`: every CPU calls every other, then random sets of them, then all at once.
+//! The calls are a function of the seed; the ledger's oracles judge what became of them.
 
 use kit::platform::{CpuId, Platform};
 use kit::sync::barrier::Barrier;
@@ -11,8 +11,8 @@ use crate::oracle::Oracle;
 use crate::workload::calls;
 use crate::workload::functions::{Function, Workload};
 
-/// Random calls of every CPU where nothing else is asked for. Their cost grows with the square of the
-/// number of CPUs, and each brings as many walks of as long a queue.
+/// Random calls of every CPU where nothing else is asked for. Their cost grows with the square of
+/// the number of CPUs, and each brings as many walks of as long a queue.
 fn default_calls(cpus: usize) -> u32 {
     (256 / cpus as u32).clamp(1, 16)
 }

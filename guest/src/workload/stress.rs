@@ -1,8 +1,8 @@
-//! `workload=stress`: every CPU does what it likes, drawn from everything the path offers, with CPUs
-//! leaving and coming back meanwhile, for a number of operations each or for a time.
+//! `workload=stress`: every CPU does what it likes, drawn from everything the path offers, with
+//! CPUs leaving and coming back meanwhile, for a number of operations each or for a time.
 //!
-//! The draws are a function of the seed; how they fall together is not. The oracles judge, as in the
-//! selftest.
+//! The draws are a function of the seed; how they fall together is not. The oracles judge, as in
+//! the selftest.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -98,8 +98,8 @@ impl Stress {
         }
     }
 
-    /// This CPU's part, from where it was when it left, if it did. It returns when all is over, or when
-    /// the CPU has to leave.
+    /// This CPU's part, from where it was when it left, if it did. It returns when all is over, or
+    /// when the CPU has to leave.
     pub fn run<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Fate {
         let machine = &ipi.machine;
         let me = machine.this_cpu();
@@ -173,8 +173,8 @@ impl Stress {
         Fate::Stay
     }
 
-    /// Brings `cpu` up if it is away. If memory for it is refused again and again it cannot do its part;
-    /// then the records of its calls, which have run, are closed in its place.
+    /// Brings `cpu` up if it is away. If memory for it is refused again and again it cannot do its
+    /// part; then the records of its calls, which have run, are closed in its place.
     fn bring_back<P: Platform>(&self, ipi: &Ipi<P, Workload>, cpu: CpuId) {
         let vetoed = || ipi.cpu_up(cpu) == Err(HotplugError::Vetoed);
         if (0..LAST_TRIES).all(|_| vetoed()) {
@@ -230,8 +230,8 @@ impl Stress {
     }
 }
 
-/// Takes `cpu` down, or brings it up if it is away. Who cannot leave, or has no memory to come, stays
-/// as it is.
+/// Takes `cpu` down, or brings it up if it is away. Who cannot leave, or has no memory to come,
+/// stays as it is.
 fn plug<P: Platform>(ipi: &Ipi<P, Workload>, cpu: CpuId) {
     let _ = if ipi.machine.is_online(cpu) {
         ipi.cpu_down(cpu)

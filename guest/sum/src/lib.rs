@@ -1,4 +1,5 @@
-//! CPUs that add to a sum, in one step or in two. `docs/writing-a-guest.md` tells how it came about.
+//! CPUs that add to a sum, in one step or in two. `docs/writing-a-guest.md` tells how it came
+//! about.
 
 #![cfg_attr(not(test), no_std)]
 
@@ -53,7 +54,8 @@ pub struct Sum<P> {
     pending: Pending,
     /// What CPUs share, and so an atomic of the kit's: a search stops before each access.
     sum: AtomicU64,
-    /// By CPU: what it has added. Only the CPU itself writes it, and nobody reads it before the end.
+    /// By CPU: what it has added. Only the CPU itself writes it, and nobody reads it before the
+    /// end.
     added: Box<[Private]>,
 }
 

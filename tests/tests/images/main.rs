@@ -1,5 +1,5 @@
-//! Guest images are the same bytes wherever they are built: a schedule holds to the image on which it was found, and
-//! is to be replayed on what another machine has built from the same sources.
+//! Guest images are the same bytes wherever they are built: a schedule holds to the image on which
+//! it was found, and is to be replayed on what another machine has built from the same sources.
 
 use std::env;
 use std::fs;

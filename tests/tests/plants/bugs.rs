@@ -1,5 +1,5 @@
-//! The bugs. Each is of a kind that this code or code like it has had, and most need the CPUs to meet in one
-//! particular order. The cases say nothing of that order.
+//! The bugs. Each is of a kind that this code or code like it has had, and most need the CPUs to
+//! meet in one particular order. The cases say nothing of that order.
 
 use super::workshop::Change;
 
@@ -54,8 +54,8 @@ const RUN_SINGLE: &str = "
             csd.unlock(machine, call);
 ";
 
-/// Whether to interrupt is decided by a look at the queue before the call is on it, without the lock: who was
-/// there then can be gone by the time.
+/// Whether to interrupt is decided by a look at the queue before the call is on it, without the
+/// lock: who was there then can be gone by the time.
 pub const LOST: Plant = Plant {
     finds: "lost",
     case: BOTH_CALL_ONE,
@@ -76,8 +76,8 @@ pub const LOST: Plant = Plant {
     }),
 };
 
-/// The descriptor is let go before the call is read from it, and carries the next one by then. The call to itself
-/// in between makes both of one function.
+/// The descriptor is let go before the call is read from it, and carries the next one by then. The
+/// call to itself in between makes both of one function.
 pub const DUPLICATE: Plant = Plant {
     finds: "duplicate",
     case: "cpus 2\n0: single 1; single 0; single 1\n",
@@ -131,7 +131,8 @@ pub const WRONG_FUNCTION: Plant = Plant {
     }),
 };
 
-/// A descriptor is queued before it carries its call. Its own interrupt comes later, but somebody else's may not.
+/// A descriptor is queued before it carries its call. Its own interrupt comes later, but somebody
+/// else's may not.
 pub const STALE_ARGUMENT: Plant = Plant {
     finds: "stale-argument",
     case: BOTH_CALL_MANY,
@@ -167,7 +168,8 @@ pub const EARLY_RETURN: Plant = Plant {
         sound: "
                 run(call);
                 probe!(machine.platform, \"queue.refs\", call.info);
-                // AcqRel: the last to leave has seen what all others did, and the owner sees it too.
+                // AcqRel: the last to leave has seen what all others did, and the owner sees it
+                // too.
                 if element.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
                     self.elements.list.remove(machine, at, call);
                     element.csd.unlock(machine, call);
@@ -244,8 +246,8 @@ pub const BAD_REFS: Plant = Plant {
     }),
 };
 
-/// A caller that finds another call queued, and so has nobody to interrupt, leaves its own interrupts off: the
-/// next time it has to wait it must not.
+/// A caller that finds another call queued, and so has nobody to interrupt, leaves its own
+/// interrupts off: the next time it has to wait it must not.
 pub const CONTRACT: Plant = Plant {
     finds: "contract",
     case: "cpus 3\n0: single 1; single 1\n2: single 1\n",
@@ -300,7 +302,8 @@ pub const USE_AFTER_FREE: Plant = Plant {
     bug: Bug::Words("hotplug=no-stop"),
 };
 
-/// Who adds an element to those that wait to be freed does so under a lock of its own, and another's is forgotten.
+/// Who adds an element to those that wait to be freed does so under a lock of its own, and
+/// another's is forgotten.
 pub const LEAK: Plant = Plant {
     finds: "leak",
     case: BOTH_CALL_MANY,
@@ -349,8 +352,8 @@ pub const HANG: Plant = Plant {
     }),
 };
 
-/// Who finds a call queued waits for the target to take it, busily, and holds the lock that the target needs for
-/// that.
+/// Who finds a call queued waits for the target to take it, busily, and holds the lock that the
+/// target needs for that.
 pub const LIVELOCK: Plant = Plant {
     finds: "livelock",
     case: "cpus 2\n0: single 1; async 1\n",
@@ -399,8 +402,8 @@ pub const DIED: Plant = Plant {
     }),
 };
 
-/// Who finds in `llist` that another was faster tries again with what it has found before, and so for ever. What it
-/// does comes back to the same state each time.
+/// Who finds in `llist` that another was faster tries again with what it has found before, and so
+/// for ever. What it does comes back to the same state each time.
 pub const ROUND: Change = Change {
     file: LLIST,
     sound: "Err(now) => first = now,",

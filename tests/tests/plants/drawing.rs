@@ -1,5 +1,5 @@
-//! Cases drawn at random, small enough for the reference search: what two or three CPUs do, in all the words that a
-//! case knows. Equal seeds draw equal cases.
+//! Cases drawn at random, small enough for the reference search: what two or three CPUs do, in all
+//! the words that a case knows. Equal seeds draw equal cases.
 
 use fastrand::Rng;
 use tests::SOUND_QUEUES;

@@ -1,6 +1,6 @@
-//! More bugs, by the kind of mistake: each has been made in this code or in code like it, and several look the same to
-//! an oracle. Some of them can be found only if an interrupt is tried at the right moment on the CPU that made the
-//! mistake, by no order of CPUs alone.
+//! More bugs, by the kind of mistake: each has been made in this code or in code like it, and
+//! several look the same to an oracle. Some of them can be found only if an interrupt is tried at
+//! the right moment on the CPU that made the mistake, by no order of CPUs alone.
 
 use super::bugs::{
     BOTH_CALL_MANY, BOTH_CALL_ONE, GRACED, HOTPLUG, IPI, LLIST, LOCKED, LOCKLESS, PUPPET, SINGLE,
@@ -310,7 +310,8 @@ pub const ALL: [Kind; 13] = [
         let served",
         },
     },
-    // Two CPUs that go round, in a loop of which nobody has said that it waits: neither's round is one of both.
+    // Two CPUs that go round, in a loop of which nobody has said that it waits: neither's round is
+    // one of both.
     Kind {
         name: "waits-for-ever-unannounced",
         finds: &["livelock", "hang"],

@@ -1,7 +1,8 @@
-//! A bug of every kind that an oracle is for, planted in the guest one at a time, which `vmm explore` has to find:
-//! with the oracle that is for it, in a schedule that comes again. Without the bug the same case breaks nothing.
-//! Which bugs they are is in [`bugs`]; the images they are built into, and the cases and schedules, stay in
-//! `plants` beside the guest image under test.
+//! A bug of every kind that an oracle is for, planted in the guest one at a time, which
+//! `vmm explore` has to find: with the oracle that is for it, in a schedule that comes again.
+//! Without the bug the same case breaks nothing. Which bugs they are is in [`bugs`]; the images
+//! they are built into, and the cases and schedules, stay in `plants` beside the guest image under
+//! test.
 
 mod bugs;
 mod drawing;
@@ -221,8 +222,8 @@ fn each_kind_is_tried() {
     assert_eq!(tried, all);
 }
 
-/// A waiting loop that also stores something, which changes nothing, is no bug: what it has read before the store in
-/// the same turn is what it waits for.
+/// A waiting loop that also stores something, which changes nothing, is no bug: what it has read
+/// before the store in the same turn is what it waits for.
 #[test]
 fn a_store_in_a_waiting_loop_is_no_hang() {
     need_kvm();
@@ -252,8 +253,9 @@ fn learnt(case: &Path, words: &str) -> PathBuf {
     sharing
 }
 
-/// Two CPUs that go round, each in a loop of its own: no round is one of both, and of the rounds of one the search may
-/// leave out those that it has seen elsewhere. By chance it is found before a search begins, as below.
+/// Two CPUs that go round, each in a loop of its own: no round is one of both, and of the rounds of
+/// one the search may leave out those that it has seen elsewhere. By chance it is found before a
+/// search begins, as below.
 #[test]
 fn who_waits_for_ever_in_a_loop_that_nobody_announced_is_found_by_every_search() {
     need_kvm();
@@ -279,8 +281,8 @@ fn who_waits_for_ever_in_a_loop_that_nobody_announced_is_found_by_every_search()
     }
 }
 
-/// By chance it is found before a search begins, in the runs from which that learns what CPUs share. Here the search
-/// knows that already, from the guest without the bug.
+/// By chance it is found before a search begins, in the runs from which that learns what CPUs
+/// share. Here the search knows that already, from the guest without the bug.
 #[test]
 fn what_goes_round_for_ever_is_found_by_every_search() {
     need_kvm();

@@ -1,9 +1,11 @@
-//! Every search that claims to be complete, held against the reference search, which shares no rule with any of them:
-//! on cases drawn at random, with designs that are sound, designs that are broken, and bugs planted in them. What can
-//! break must be the same, and so must be what becomes of the machine at the ends.
+//! Every search that claims to be complete, held against the reference search, which shares no rule
+//! with any of them: on cases drawn at random, with designs that are sound, designs that are
+//! broken, and bugs planted in them. What can break must be the same, and so must be what becomes
+//! of the machine at the ends.
 //!
-//! `REFERENCE_CASES` is how many cases are held against it, `REFERENCE_SEED` which, `REFERENCE_STATES` how many states
-//! the reference may have. Cases that are too large for it count as none; it is said how many they were.
+//! `REFERENCE_CASES` is how many cases are held against it, `REFERENCE_SEED` which,
+//! `REFERENCE_STATES` how many states the reference may have. Cases that are too large for it count
+//! as none; it is said how many they were.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -88,8 +90,8 @@ impl Searched {
     }
 }
 
-/// An end that cannot be reached has two names: that nobody can go on, and that somebody goes round for ever. Who
-/// lets waiting CPUs go round sees only one of them.
+/// An end that cannot be reached has two names: that nobody can go on, and that somebody goes round
+/// for ever. Who lets waiting CPUs go round sees only one of them.
 fn is_endless(name: &str) -> bool {
     matches!(name, "hang" | "livelock")
 }

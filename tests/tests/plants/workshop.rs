@@ -1,6 +1,6 @@
-//! Guest images with a bug in them, built from a copy of the sources, so that those of the product stay as they
-//! are. Each copy is brought up to date before something is planted in it, whatever became of the last build;
-//! what the guest stands on is built once per copy and kept.
+//! Guest images with a bug in them, built from a copy of the sources, so that those of the product
+//! stay as they are. Each copy is brought up to date before something is planted in it, whatever
+//! became of the last build; what the guest stands on is built once per copy and kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,8 +14,8 @@ use tests::{Vmm, explore_image, sources};
 /// The first build in a copy takes a minute on a busy host.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Copies in which images are built at the same time: more than two would wait for processors on the hosts that
-/// run this. By number, locked while one is in use.
+/// Copies in which images are built at the same time: more than two would wait for processors on
+/// the hosts that run this. By number, locked while one is in use.
 static COPIES: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
 
 /// A change to the sources.
@@ -64,7 +64,8 @@ fn build_anew(name: &str, change: &Change) -> PathBuf {
     image
 }
 
-/// A copy that nobody uses, or else the first. What a build that failed has left there, the next one puts right.
+/// A copy that nobody uses, or else the first. What a build that failed has left there, the next
+/// one puts right.
 fn free_copy() -> (usize, MutexGuard<'static, ()>) {
     let free = COPIES.iter().map(Mutex::try_lock).enumerate();
     free.filter_map(|(number, copy)| match copy {

@@ -1,5 +1,6 @@
-//! What a search says can be believed: cases in which it once said what was not so, checks of what its searches rest on,
-//! and the reference search, which the planted bugs are held against as well (`tests/plants`).
+//! What a search says can be believed: cases in which it once said what was not so, checks of what
+//! its searches rest on, and the reference search, which the planted bugs are held against as well
+//! (`tests/plants`).
 
 use tests::{explore_image, guest, need_kvm};
 

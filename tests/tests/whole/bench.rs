@@ -1,5 +1,5 @@
-//! `vmm bench`: every line of its table, on every host; and where the host's architecture says how many exits
-//! an IPI costs, that many are counted.
+//! `vmm bench`: every line of its table, on every host; and where the host's architecture says how
+//! many exits an IPI costs, that many are counted.
 
 use std::env;
 use std::fs;
@@ -42,7 +42,8 @@ fn figure(cell: &Value, pointer: &str) -> Option<f64> {
     Some(cost.pointer(pointer).and_then(Value::as_f64).unwrap_or(0.0))
 }
 
-/// Whether each exit of the guest is one of KVM's: an AMD processor that leaves no IPI to its hardware.
+/// Whether each exit of the guest is one of KVM's: an AMD processor that leaves no IPI to its
+/// hardware.
 fn counts_every_exit() -> bool {
     let avic = fs::read_to_string("/sys/module/kvm_amd/parameters/avic");
     avic.is_ok_and(|avic| matches!(avic.trim(), "N" | "0"))
@@ -86,8 +87,9 @@ fn every_line_is_measured_or_says_why_not() {
 #[test]
 fn calls_of_kmalloc_find_memory_however_many_there_are() {
     need_kvm();
-    // Far more than its heap has elements. Without memory each target would be sent a second IPI, to have it off the
-    // caller's stack; with it, those that are not among the targets are sent one now and then for a grace period.
+    // Far more than its heap has elements. Without memory each target would be sent a second IPI,
+    // to have it off the caller's stack; with it, those that are not among the targets are sent one
+    // now and then for a grace period.
     let kmalloc = "--by call --to some,all --queue kmalloc --receiver halted";
     let (_, cells) = bench(&format!("--vcpus 5 --rounds 200 --runs 1 {kmalloc}"));
     assert_eq!(cells.len(), 2);
@@ -98,7 +100,8 @@ fn calls_of_kmalloc_find_memory_however_many_there_are() {
     }
 }
 
-/// Rounds in which exits are counted, from `BENCH_ROUNDS`; without it as many as an emulated host does in a minute.
+/// Rounds in which exits are counted, from `BENCH_ROUNDS`; without it as many as an emulated host
+/// does in a minute.
 fn rounds() -> u32 {
     let given = env::var("BENCH_ROUNDS").ok();
     given.map_or(500, |rounds| {
@@ -230,8 +233,9 @@ fn each_exit_of_a_broadcast_is_counted() {
             "accepted",
             cell,
         );
-        // KVM's own count has no names for these. How many interrupts of the host meet the sender depends on how
-        // often it gets the processor, and how often it says that it waits, on how long it does.
+        // KVM's own count has no names for these. How many interrupts of the host meet the sender
+        // depends on how often it gets the processor, and how often it says that it waits, on how
+        // long it does.
         let others = ["irq_exits", "io_exits", "halt_exits", "pf_taken"];
         let others: f64 = others.iter().map(|name| of(cell, "sender", name)).sum();
         let left = of(cell, "sender", "exits") - others;
@@ -245,7 +249,8 @@ fn each_exit_of_a_large_broadcast_is_counted() {
     if !need_every_exit() {
         return;
     }
-    // CPUs 1 to 139: in nine clusters of 16, and two bitmaps of 128. Few rounds do: nothing else has these names.
+    // CPUs 1 to 139: in nine clusters of 16, and two bitmaps of 128. Few rounds do: nothing else
+    // has these names.
     let all = "--vcpus 140 --rounds 8 --runs 1 --by ipi --to all --receiver halted";
     let (_, cells) = bench(&format!("{all} --transport x2apic-cluster,pv"));
     assert_eq!(cells.len(), 2);

@@ -1,5 +1,5 @@
-//! Machines that are driven from outside, over the control socket: by several clients, by such that mean no good,
-//! and by the Python example.
+//! Machines that are driven from outside, over the control socket: by several clients, by such that
+//! mean no good, and by the Python example.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

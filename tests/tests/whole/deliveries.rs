@@ -1,5 +1,5 @@
-//! What becomes of IPIs: sent, targets, received and coalesced are four counters, each from where it happens, and
-//! every IPI is accounted for.
+//! What becomes of IPIs: sent, targets, received and coalesced are four counters, each from where
+//! it happens, and every IPI is accounted for.
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -39,8 +39,8 @@ fn ipis_of_one_vector_become_one() {
         finish();
         "#
     ));
-    // Two of three, and some that met another by chance. What the VMM sends to wake CPUs is five each round, so
-    // that a count that leaves any of the parts out is far off.
+    // Two of three, and some that met another by chance. What the VMM sends to wake CPUs is five
+    // each round, so that a count that leaves any of the parts out is far off.
     let coalesced = count(&ipi, "coalesced");
     assert!(
         (2 * ROUNDS..4 * ROUNDS).contains(&coalesced),
@@ -76,7 +76,8 @@ fn an_ipi_that_is_lost_is_not_called_coalesced() {
     assert!(count(&ipi, "coalesced") <= 3, "{ipi:#}");
 }
 
-/// A trace, which follows each IPI for itself, finds at least as many that share a handler as the counters say.
+/// A trace, which follows each IPI for itself, finds at least as many that share a handler as the
+/// counters say.
 #[test]
 fn counters_and_trace_agree() {
     need_kvm();

@@ -1,5 +1,5 @@
-//! `vmm describe`: what the guest images say of themselves is all that they have, and a manifest that makes no sense
-//! is refused with the record and the reason, whatever is asked of its image.
+//! `vmm describe`: what the guest images say of themselves is all that they have, and a manifest
+//! that makes no sense is refused with the record and the reason, whatever is asked of its image.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -63,8 +63,8 @@ fn an_image_says_all_that_it_has() {
         }
         assert_eq!(names[0], "lost");
         assert_eq!(all(oracles, "about")[0], "never ran on a target");
-        // Every word that the guest writes is one: those of the kit, one for each vector, and its own, which begin
-        // at 32, without a hole among them.
+        // Every word that the guest writes is one: those of the kit, one for each vector, and its
+        // own, which begin at 32, without a hole among them.
         let (kit, own): (Vec<_>, Vec<_>) =
             (numbers(&manifest["counters"]).into_iter()).partition(|word| *word < 32);
         let received = numbers(&manifest["vectors"])

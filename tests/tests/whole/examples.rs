@@ -34,7 +34,8 @@ fn a_paused_cpu_is_looked_at() {
     let interrupts = if rflags & 1 << 9 == 0 { "off" } else { "on" };
     run.says(&format!("interrupts are {interrupts}"));
 
-    // Where it says that the CPU is must be where the instruction pointer is, by the image's own symbols.
+    // Where it says that the CPU is must be where the instruction pointer is, by the image's own
+    // symbols.
     let mut lines = run.stdout.lines();
     let place = lines.find_map(|line| line.strip_prefix("CPU 1 is paused in "));
     let place = place.and_then(|place| place.strip_prefix(&format!("{rip:#x} ")));

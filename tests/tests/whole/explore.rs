@@ -1,8 +1,9 @@
-//! `vmm explore` and `vmm replay`, as a user meets them: what the shipped cases say of a design comes out, what is
-//! found comes again, and what cannot be explored or replayed is refused with what to do.
+//! `vmm explore` and `vmm replay`, as a user meets them: what the shipped cases say of a design
+//! comes out, what is found comes again, and what cannot be explored or replayed is refused with
+//! what to do.
 //!
-//! `EXPLORE_REPLAYS` is how often a schedule has to come again, `EXPLORE_TIME` how many seconds a search that is to
-//! find nothing may take.
+//! `EXPLORE_REPLAYS` is how often a schedule has to come again, `EXPLORE_TIME` how many seconds a
+//! search that is to find nothing may take.
 
 use std::env;
 use std::fs;
@@ -119,8 +120,9 @@ fn the_lost_call_is_found_and_comes_again() {
     names_words_and_marks_the_step(&desk, &found, &schedule);
 }
 
-/// The queue's last chance goes when CPU 0's element, on which CPU 2 stands, is made the last of the list: CPU 2 then
-/// goes on to the list's end, and not to the element that it should have served.
+/// The queue's last chance goes when CPU 0's element, on which CPU 2 stands, is made the last of
+/// the list: CPU 2 then goes on to the list's end, and not to the element that it should have
+/// served.
 fn names_words_and_marks_the_step(desk: &Desk, found: &Run, schedule: &Value) {
     let lines: Vec<_> = story(found).lines().collect();
     let line = |mark: char| {
@@ -189,7 +191,8 @@ fn a_mask_that_is_freed_is_found_out() {
     comes_again(&desk, &found, &schedule);
 }
 
-/// The second call waits for the first one's descriptor, with interrupts off, unless that was free by then.
+/// The second call waits for the first one's descriptor, with interrupts off, unless that was free
+/// by then.
 #[test]
 fn what_is_found_before_the_search_has_begun_comes_again() {
     need_kvm();
@@ -199,7 +202,8 @@ fn what_is_found_before_the_search_has_begun_comes_again() {
         .says("searched   0 states")
         .says("broke the calling contract");
     comes_again(&desk, &found, &schedule);
-    // Nobody has come to where that could have been helped when it was found: CPU 1 could have run the first call.
+    // Nobody has come to where that could have been helped when it was found: CPU 1 could have run
+    // the first call.
     found.says("point of no return").says("GUEST.");
     assert!(!found.stdout.contains("the beginning"), "{found}");
 }
@@ -306,7 +310,8 @@ fn the_image_that_does_not_stop_is_refused_unless_named_points_will_do() {
     let plain = tests::guest();
     let run = desk.explore_on(&plain, "").run();
     run.ends_with(2).complains_of("--granularity probe");
-    // The other image has these points too, and those before accesses are none of them: they would be many more states.
+    // The other image has these points too, and those before accesses are none of them: they would
+    // be many more states.
     for image in [&plain, &explore_image()] {
         let probe = "--granularity probe --strategy exhaustive --max-states 20000";
         let run = desk.explore_on(image, probe).run();
@@ -582,7 +587,8 @@ fn spoken_of(case: &str) -> Vec<String> {
 fn an_element_that_is_wanted_twice_breaks_nothing_that_is_sound() {
     need_kvm();
     let desk = Desk::with("cpus 3\n0: many 1,2; many 1,2 wait\n");
-    // What is allocated, and freed when nobody can have it any more, comes to too many states for a short test.
+    // What is allocated, and freed when nobody can have it any more, comes to too many states for a
+    // short test.
     for words in SOUND.iter().filter(|words| **words != "queue=kmalloc") {
         // A few thousand states. Where a CPU that waits is let go on for nothing, they have no end.
         let run = desk
@@ -678,8 +684,8 @@ fn shards_merge_to_what_one_process_comes_to() {
     one.ends_with(0).says(COMPLETE);
     let alone = counts(&desk, "one");
     let states = fs::read(desk.path("one.states")).expect("states");
-    // How many states there are is the compiler's as well: what a register or a word of a stack still holds, of no
-    // use any more, makes two of one. What becomes of the machine is not.
+    // How many states there are is the compiler's as well: what a register or a word of a stack
+    // still holds, of no use any more, makes two of one. What becomes of the machine is not.
     assert_eq!(alone["ends"].as_u64(), Some(13));
     let number = alone["states"].as_u64().expect("a number");
     for shards in [1, 2, 5] {

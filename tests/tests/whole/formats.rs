@@ -1,5 +1,5 @@
-//! What programs read: the JSON documents hold to their documented schemas, and what Prometheus reads is what it
-//! can read, by its conventions.
+//! What programs read: the JSON documents hold to their documented schemas, and what Prometheus
+//! reads is what it can read, by its conventions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +11,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Vmm, need_kvm};
 
-/// The schemas of the report, of a bench, of what a search came to and of what a guest says, as they are documented.
+/// The schemas of the report, of a bench, of what a search came to and of what a guest says, as
+/// they are documented.
 const REPORT: &str = include_str!("../../../docs/schema/ipi-lab-2.json");
 const BENCH: &str = include_str!("../../../docs/schema/ipi-lab-bench-1.json");
 const EXPLORED: &str = include_str!("../../../docs/schema/ipi-lab-explore-1.json");
@@ -54,7 +55,8 @@ fn hold(document: &Value, schema: &str) {
     assert_eq!(errors, [""; 0], "{document:#}");
 }
 
-/// Forbids keys that are not listed, wherever some are. Readers have to put up with new ones; a test does not.
+/// Forbids keys that are not listed, wherever some are. Readers have to put up with new ones; a
+/// test does not.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(keys) => {
@@ -179,7 +181,8 @@ fn scrape(text: &str) -> Scrape {
     scrape
 }
 
-/// Checks names, types and units against the conventions: <https://prometheus.io/docs/practices/naming/>.
+/// Checks names, types and units against the conventions:
+/// <https://prometheus.io/docs/practices/naming/>.
 fn conform(text: &str, scrape: &Scrape) {
     let mut types = BTreeMap::new();
     let mut helped = BTreeSet::new();
@@ -225,7 +228,8 @@ fn conform(text: &str, scrape: &Scrape) {
         let known = types.contains_key(sample.metric.as_str()) || types.contains_key(family);
         assert!(known, "{} is of no family", sample.metric);
         for label in sample.labels.keys() {
-            // Each has few values, which a run does not add to; nothing has an address, a call or a time.
+            // Each has few values, which a run does not add to; nothing has an address, a call or a
+            // time.
             let few = [
                 "machine",
                 "vcpu",

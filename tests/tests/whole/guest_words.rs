@@ -1,6 +1,7 @@
-//! The VMM knows no word of its guest: what a guest says in its manifest (names of points, lanes, vectors, deeds,
-//! counters and oracles, values of options, numbers of vectors) is in no string and no number of `vmm/src` outside
-//! of tests. The words are taken from the image, so that one that is new is looked for as well.
+//! The VMM knows no word of its guest: what a guest says in its manifest (names of points, lanes,
+//! vectors, deeds, counters and oracles, values of options, numbers of vectors) is in no string and
+//! no number of `vmm/src` outside of tests. The words are taken from the image, so that one that is
+//! new is looked for as well.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,5 @@
-//! Guests that die, hang or lie. The VMM must survive each of them, end in time, and say what it was.
+//! Guests that die, hang or lie. The VMM must survive each of them, end in time, and say what it
+//! was.
 
 use std::mem::offset_of;
 use std::time::Duration;

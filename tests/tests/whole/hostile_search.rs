@@ -1,5 +1,6 @@
-//! Guests that lie to the explorer, or keep it waiting for ever: in the boot, on the way to their first command, in a
-//! step, at the end. A search and a replay of each end when their time is up or a signal comes, and say so.
+//! Guests that lie to the explorer, or keep it waiting for ever: in the boot, on the way to their
+//! first command, in a step, at the end. A search and a replay of each end when their time is up or
+//! a signal comes, and say so.
 
 use std::fs;
 use std::mem::offset_of;
@@ -13,8 +14,8 @@ use tempfile::TempDir;
 use tests::image::{Code, Image};
 use tests::{Run, Vmm, need_kvm};
 
-/// Far more than a time limit of a second needs. What the explorer itself loses patience with in this time has another
-/// status.
+/// Far more than a time limit of a second needs. What the explorer itself loses patience with in
+/// this time has another status.
 const SOON: Duration = Duration::from_secs(30);
 
 /// Where a guest never goes on.
@@ -37,7 +38,8 @@ enum How {
     Rings,
     /// Writes to a port behind which there is nothing.
     Writes,
-    /// Says again and again that it waits for a command, with an interrupt pending that it never takes.
+    /// Says again and again that it waits for a command, with an interrupt pending that it never
+    /// takes.
     Idles,
     /// Repeats the instruction by which it says so, as often as a register can count.
     Repeats,
@@ -187,7 +189,8 @@ fn several_processes_end_with_their_time() {
     }
 }
 
-/// The instruction for which it came out is completed before anything is looked at, and comes out once more.
+/// The instruction for which it came out is completed before anything is looked at, and comes out
+/// once more.
 #[test]
 fn an_instruction_that_repeats_itself_is_no_trap() {
     need_kvm();

@@ -1,6 +1,6 @@
-//! The guest images contain no instruction that a host which emulates ring 0 cannot execute: integer
-//! instructions of the baseline and those that only a kernel uses, nothing else. And they name their probes
-//! where the VMM looks for them.
+//! The guest images contain no instruction that a host which emulates ring 0 cannot execute:
+//! integer instructions of the baseline and those that only a kernel uses, nothing else. And they
+//! name their probes where the VMM looks for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -308,7 +308,8 @@ fn address(file: &ElfFile64<'_>, name: &str) -> u64 {
     symbol.unwrap_or_else(|| panic!("no {name}")).address()
 }
 
-/// On a host that lets an interrupt in between `sti` and `hlt`, an idle CPU must not sleep behind it.
+/// On a host that lets an interrupt in between `sti` and `hlt`, an idle CPU must not sleep behind
+/// it.
 #[test]
 fn every_ipi_looks_whether_it_came_before_the_idle_hlt() {
     look_at_images(has_ipis_that_look_whether_they_came_before_the_idle_hlt);

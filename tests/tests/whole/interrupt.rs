@@ -66,7 +66,8 @@ fn a_second_signal_does_no_harm() {
 fn a_script_that_has_no_machine() {
     need_kvm();
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        // Between two machines, and before the first. Its steps are so long that it does not come to the most there can be.
+        // Between two machines, and before the first. Its steps are so long that it does not come
+        // to the most there can be.
         let endless = "print(`ready`); while true { let list = []; list.pad(10000, 0); }";
         let script = format!("boot(#{{ append: `workload=selftest` }}); finish(); {endless}");
         for script in [&script, endless] {

@@ -14,8 +14,9 @@ fn end(terminal: &Terminal, running: Running, status: i32) -> Vec<String> {
     })
 }
 
-/// The column of the table with that title, of the line that begins with that name. The table is the last: where a
-/// terminal became narrower under it, something of an earlier one can be left above.
+/// The column of the table with that title, of the line that begins with that name. The table is
+/// the last: where a terminal became narrower under it, something of an earlier one can be left
+/// above.
 fn figure(lines: &[String], name: &str, column: &str) -> Option<f64> {
     let titles: Vec<_> = lines
         .iter()

@@ -1,6 +1,7 @@
-//! Scripts that meddle at random: they pause, hold, step and delay whatever they like while CPUs call each other,
-//! and let all go in the end. Whatever they did, each call runs exactly once where it had to, the guest lives and
-//! the run comes to its end. A run that fails shows its script, which says with what it was run.
+//! Scripts that meddle at random: they pause, hold, step and delay whatever they like while CPUs
+//! call each other, and let all go in the end. Whatever they did, each call runs exactly once where
+//! it had to, the guest lives and the run comes to its end. A run that fails shows its script,
+//! which says with what it was run.
 //!
 //! `MEDDLING_SCRIPTS` is how many to run, and `MEDDLING_SEED` the first of them.
 

@@ -1,5 +1,5 @@
-//! Every output says where its figures come from, all of them the same: which command, host, guest, words, script or
-//! case.
+//! Every output says where its figures come from, all of them the same: which command, host, guest,
+//! words, script or case.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Pages: what a run writes with `--report` is a document that holds all it shows, and says what the JSON report says.
-//! How it looks in a browser is tested elsewhere (`make test-browser`).
+//! Pages: what a run writes with `--report` is a document that holds all it shows, and says what
+//! the JSON report says. How it looks in a browser is tested elsewhere (`make test-browser`).
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Scenarios that do not go well, and what else a script can do: every end has a status, a place in the script
-//! and a report, and no script hangs the VMM.
+//! Scenarios that do not go well, and what else a script can do: every end has a status, a place in
+//! the script and a report, and no script hangs the VMM.
 
 use std::fs;
 
@@ -308,8 +308,8 @@ fn a_held_cpu_can_be_looked_at_and_stepped() {
 
 #[test]
 fn steps_are_a_cpus_own_and_leave_nothing_behind() {
-    // The interrupt that announces what it is told comes in when it is let go on, and not while it is stepped: its
-    // handler would return to a trap that nobody wants any more.
+    // The interrupt that announces what it is told comes in when it is let go on, and not while it
+    // is stepped: its handler would return to a trap that nobody wants any more.
     let run = perform(
         "cpu(1).spin().wait_done();
          for n in 1..20 {
@@ -326,7 +326,8 @@ fn steps_are_a_cpus_own_and_leave_nothing_behind() {
 
 #[test]
 fn a_cpu_is_stepped_through_its_sleep_and_lives() {
-    // It wakes from each `hlt` for the interrupt that is pending, and sleeps again as it finds nothing to do.
+    // It wakes from each `hlt` for the interrupt that is pending, and sleeps again as it finds
+    // nothing to do.
     let run = perform(
         "cpu(1).idle().wait_done();
          for n in 500..520 {
@@ -453,7 +454,8 @@ fn a_paused_cpu_stays_as_it_is_while_it_is_started_anew() {
     run.ends_with(0);
 }
 
-/// INIT turns a local APIC off, and the CPU turns it on again; what comes in between is no loss of the wire's.
+/// INIT turns a local APIC off, and the CPU turns it on again; what comes in between is no loss of
+/// the wire's.
 #[test]
 fn what_a_cpu_that_is_being_started_does_not_take_is_not_called_lost() {
     need_kvm();

@@ -1,5 +1,6 @@
-//! Who counts what IPIs cost: with tracepoints, without them, and without the permission. Each source must have
-//! seen what it was shown, or else say why not, and nothing may follow from one that is blind.
+//! Who counts what IPIs cost: with tracepoints, without them, and without the permission. Each
+//! source must have seen what it was shown, or else say why not, and nothing may follow from one
+//! that is blind.
 
 use std::fs;
 use std::io;
@@ -29,7 +30,8 @@ fn without_permission() -> io::Result<()> {
     const SYS_ADMIN: libc::c_ulong = 21;
     const PERFMON: libc::c_ulong = 38;
     for capability in [SYS_ADMIN, PERFMON] {
-        // SAFETY: takes numbers only. What is dropped here is not gained by the command that follows.
+        // SAFETY: takes numbers only. What is dropped here is not gained by the command that
+        // follows.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
             return Err(io::Error::last_os_error());
         }

@@ -1,5 +1,5 @@
-//! vCPUs that are kept out of the guest: what is stalled is late and not lost, a machine that waits for it
-//! is not hung, and whoever wants the run to end does not wait for it.
+//! vCPUs that are kept out of the guest: what is stalled is late and not lost, a machine that waits
+//! for it is not hung, and whoever wants the run to end does not wait for it.
 //!
 //! `STALL_SOAK` is how many pauses the soak test is to make; a hundred thousand take some minutes.
 

@@ -1,5 +1,6 @@
-//! The scenarios that ship with the product, each with every design it says something about. What must come
-//! out stands in the scripts; here stands only that it did, and that a broken design did break.
+//! The scenarios that ship with the product, each with every design it says something about. What
+//! must come out stands in the scripts; here stands only that it did, and that a broken design did
+//! break.
 //!
 //! `STORY_RUNS` is how often each is to be told; `make stories` tells each a thousand times.
 
@@ -20,8 +21,8 @@ fn file(text: &str) -> NamedTempFile {
     file
 }
 
-/// Tells the story in `text` with `options` for the guest, and with `params`. It has to end well, and to say
-/// so with `verdict`.
+/// Tells the story in `text` with `options` for the guest, and with `params`. It has to end well,
+/// and to say so with `verdict`.
 fn tell(text: &str, options: &str, params: &[&str], verdict: &str) {
     need_kvm();
     let script = file(text);

@@ -1,4 +1,5 @@
-//! Traces: what a run writes with `--trace` is a document of the Trace Event Format that says what happened.
+//! Traces: what a run writes with `--trace` is a document of the Trace Event Format that says what
+//! happened.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The ways in which an IPI can leave a CPU, as the guest counts them: which operations a call takes, by which
-//! transport, and that every target is reached by each.
+//! The ways in which an IPI can leave a CPU, as the guest counts them: which operations a call
+//! takes, by which transport, and that every target is reached by each.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! What docs/writing-a-guest.md does with the guest that it makes: it runs, is driven, counts, is held between two
-//! instructions, and a search finds its bug and no other.
+//! What docs/writing-a-guest.md does with the guest that it makes: it runs, is driven, counts, is
+//! held between two instructions, and a search finds its bug and no other.
 
 use std::fs;
 

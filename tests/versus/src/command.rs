@@ -20,8 +20,8 @@ use crate::theirs::Program;
 
 /// Measures how fast vmm explore searches, side by side with shuttle, on the calls of a case.
 ///
-/// See docs/exploration.md, "How fast". Ends with 0, with 1 if something broke that the case does not expect, with
-/// 2 for bad usage, and with 3 if the host cannot run the guest.
+/// See docs/exploration.md, "How fast". Ends with 0, with 1 if something broke that the case does
+/// not expect, with 2 for bad usage, and with 3 if the host cannot run the guest.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The case: how many CPUs, which calls each makes; see docs/exploration.md

@@ -1,5 +1,6 @@
-//! `versus CASE GUEST`: how fast `vmm explore` searches, side by side with shuttle, on the same calls of the same
-//! portable code. It measures and prints; what is searched is the case's, and how, the two explorers'.
+//! `versus CASE GUEST`: how fast `vmm explore` searches, side by side with shuttle, on the same
+//! calls of the same portable code. It measures and prints; what is searched is the case's, and
+//! how, the two explorers'.
 
 #[cfg(shuttle)]
 mod command;

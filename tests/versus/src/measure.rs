@@ -1,5 +1,6 @@
-//! What is measured, and in which order: every search of ours has its neighbour of theirs right behind it, and all
-//! of it is done several times over, so that what else the host does falls on both. Draws no conclusions.
+//! What is measured, and in which order: every search of ours has its neighbour of theirs right
+//! behind it, and all of it is done several times over, so that what else the host does falls on
+//! both. Draws no conclusions.
 
 use std::time::Duration;
 
@@ -154,8 +155,8 @@ pub fn measure(
     })
 }
 
-/// Why `figures` are not of what they should be, if they are not: something broke that is sound, or something
-/// else than `case` expects of the broken queue.
+/// Why `figures` are not of what they should be, if they are not: something broke that is sound, or
+/// something else than `case` expects of the broken queue.
 pub fn unexpected(figures: &Figures, case: &Case, queues: Queues) -> Option<String> {
     let broke = |legs: &[Leg], queue: QueueKind| {
         let options = format!("queue={}", queue.name());

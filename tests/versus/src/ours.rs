@@ -105,8 +105,8 @@ impl Explorer {
         Ok(outcome.sharing.known())
     }
 
-    /// How fast it searches: what it does from the first to the last time that it tells how far it is, within
-    /// `time`. The boot is before that.
+    /// How fast it searches: what it does from the first to the last time that it tells how far it
+    /// is, within `time`. The boot is before that.
     ///
     /// # Errors
     /// As [`explore`].

@@ -1,5 +1,5 @@
-//! The figures as people read them: how fast each searches, how long each takes to find what is broken, and what
-//! these numbers do not say. Lays out what [`crate::measure`] has brought.
+//! The figures as people read them: how fast each searches, how long each takes to find what is
+//! broken, and what these numbers do not say. Lays out what [`crate::measure`] has brought.
 
 use std::fmt::{self, Write};
 

@@ -1,5 +1,5 @@
-//! Theirs: the calls of a case, made by the portable path on fibres that shuttle switches at every access to an
-//! atomic. No machine, no guest image.
+//! Theirs: the calls of a case, made by the portable path on fibres that shuttle switches at every
+//! access to an atomic. No machine, no guest image.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,7 +124,8 @@ impl Program {
         platform.run(
             move |vector| handler.handle(vector),
             move |cpu| {
-                // As in a guest, one function after the other, so that a mix-up of two calls is seen.
+                // As in a guest, one function after the other, so that a mix-up of two calls is
+                // seen.
                 let functions = [0, 1].into_iter().cycle();
                 (calls[cpu].iter().zip(functions)).for_each(|(made, it)| make(&caller, made, it));
                 Part::Done

@@ -1,4 +1,5 @@
-//! The whole command, as `make bench-explorer` runs it, but for a moment only; and on a host that has no KVM.
+//! The whole command, as `make bench-explorer` runs it, but for a moment only; and on a host that
+//! has no KVM.
 
 #![cfg(shuttle)]
 

@@ -1,5 +1,5 @@
-//! What is measured: each transport towards each kind of destination in each state, and each design of a queue, as far
-//! as the guest has them.
+//! What is measured: each transport towards each kind of destination in each state, and each design
+//! of a queue, as far as the guest has them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -87,8 +87,9 @@ impl Cell {
     }
 }
 
-/// Every cell that `choice` wants, and that a guest with these words has. Of designs the sound ones are measured: the
-/// others are kept for what is wrong with them, and what that costs is not of interest.
+/// Every cell that `choice` wants, and that a guest with these words has. Of designs the sound ones
+/// are measured: the others are kept for what is wrong with them, and what that costs is not of
+/// interest.
 pub fn cells(choice: &Choice, words: &Words) -> Vec<Cell> {
     let mut cells = Vec::new();
     let (xapic, x2apic) = (Transport::Xapic.name(), Transport::X2apic.name());

@@ -29,8 +29,8 @@ type Counts = BTreeMap<String, u64>;
 /// The same, per something.
 type Figures = BTreeMap<String, f64>;
 
-/// What KVM counts because of the instructions that a guest executes, and not because of the time that passes:
-/// of a round of nothing it counts as much as of the loop around any other.
+/// What KVM counts because of the instructions that a guest executes, and not because of the time
+/// that passes: of a round of nothing it counts as much as of the loop around any other.
 const BY_INSTRUCTION: &str = "insn_emulation";
 
 /// What is counted while nothing is sent.
@@ -94,8 +94,9 @@ impl Background {
 pub(super) struct Unmeasured {
     /// As people are told.
     pub why: String,
-    /// Whether something was found, or nothing moved: no host and no word accounts for that. A guest that ends by itself,
-    /// or does not accept its options, has refused what cannot be done here.
+    /// Whether something was found, or nothing moved: no host and no word accounts for that. A
+    /// guest that ends by itself, or does not accept its options, has refused what cannot be done
+    /// here.
     pub is_finding: bool,
     /// The exit status of the run.
     pub status: u8,
@@ -238,7 +239,8 @@ impl Counted {
         add(&mut self.receivers, counts(window, 1..vcpus));
     }
 
-    /// What is left without `background`: at the sender per round, at the others per round and target.
+    /// What is left without `background`: at the sender per round, at the others per round and
+    /// target.
     fn net(self, background: &Background, targets: u32) -> (Figures, Figures) {
         let per = |counts: Counts, background: &Figures, times: f64| -> Figures {
             let net = |(name, count): (String, u64)| {
@@ -323,8 +325,8 @@ fn stall_others(operator: &Operator) -> Result<(), OperatorError> {
     operator.resume(0)
 }
 
-/// What was counted on these vCPUs together: KVM's statistics by their names, exits to userspace by their
-/// reasons behind `user `.
+/// What was counted on these vCPUs together: KVM's statistics by their names, exits to userspace by
+/// their reasons behind `user `.
 fn counts(window: &Window, vcpus: Range<u32>) -> Counts {
     let mut counts = Counts::new();
     for vcpu in vcpus {
@@ -339,7 +341,8 @@ fn counts(window: &Window, vcpus: Range<u32>) -> Counts {
     counts
 }
 
-/// What was counted at tracepoints on the threads of these vCPUs together, by the names that windows give it.
+/// What was counted at tracepoints on the threads of these vCPUs together, by the names that
+/// windows give it.
 fn passages(window: &Window, vcpus: Range<u32>) -> Counts {
     let mut counts = Counts::new();
     for vcpu in vcpus {
@@ -348,8 +351,8 @@ fn passages(window: &Window, vcpus: Range<u32>) -> Counts {
     counts
 }
 
-/// Takes page faults out of what is counted by the time. Memory is touched for the first time only once, by a
-/// trace above all, and twice the time has not twice as many.
+/// Takes page faults out of what is counted by the time. Memory is touched for the first time only
+/// once, by a trace above all, and twice the time has not twice as many.
 fn leave_out_page_faults(counts: &mut Counts) {
     let by_page_fault = [
         (STATS, &["pf_taken"][..]),

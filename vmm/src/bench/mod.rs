@@ -1,12 +1,12 @@
-//! What IPIs and calls cost on this host: boots the guest once for each kind of them, has it send the same one
-//! again and again, and takes times from the guest and counts from whoever counts. How the guest is told so, its
-//! manifest says. Knows no table and no file.
+//! What IPIs and calls cost on this host: boots the guest once for each kind of them, has it send
+//! the same one again and again, and takes times from the guest and counts from whoever counts. How
+//! the guest is told so, its manifest says. Knows no table and no file.
 //!
-//! Times are the guest's own, of each round, between two readings of the TSC. Counts are of the whole machine
-//! between the end of the warm-up and the end of the workload, less what the host does anyway, which a run that
-//! sends nothing says; divided by the rounds, or by the deliveries. KVM's statistics and timing need no separate
-//! passes: what tells the times causes no exit and lies outside of what is timed. Tracepoints do: counting them
-//! makes every exit longer.
+//! Times are the guest's own, of each round, between two readings of the TSC. Counts are of the
+//! whole machine between the end of the warm-up and the end of the workload, less what the host
+//! does anyway, which a run that sends nothing says; divided by the rounds, or by the deliveries.
+//! KVM's statistics and timing need no separate passes: what tells the times causes no exit and
+//! lies outside of what is timed. Tracepoints do: counting them makes every exit longer.
 
 mod cell;
 mod measure;
@@ -31,7 +31,8 @@ use crate::stats::sources::{Kvm, Source};
 use crate::text;
 use measure::Background;
 
-/// Version of the JSON document. It changes when a program that reads it could take harm: see docs/formats.md.
+/// Version of the JSON document. It changes when a program that reads it could take harm: see
+/// docs/formats.md.
 pub const SCHEMA: &str = "ipi-lab-bench/1";
 
 /// How much is measured.
@@ -90,7 +91,8 @@ pub struct Cost {
     /// The options of the guest, as it says.
     #[serde(default)]
     pub words: Option<BTreeMap<String, String>>,
-    /// What is counted at the sender, per round, by who counts it and its name; by who can be believed.
+    /// What is counted at the sender, per round, by who counts it and its name; by who can be
+    /// believed.
     pub sender: BTreeMap<String, f64>,
     /// What is counted at all others together, per target and round.
     pub receivers: BTreeMap<String, f64>,
@@ -121,11 +123,11 @@ pub enum BenchError {
     },
 }
 
-/// Measures `cells` one after the other on machines like `config`, whose command line is added to each cell's; `words`
-/// are those of its guest.
-/// `progress` hears of each before it is measured, by its number. A cell that this guest or host refuses has that for its
-/// result. Returns the exit status that it comes to: that of the first run in which something was found or nothing
-/// moved; if nothing at all was measured, that of the first run; else 0.
+/// Measures `cells` one after the other on machines like `config`, whose command line is added to
+/// each cell's; `words` are those of its guest. `progress` hears of each before it is measured, by
+/// its number. A cell that this guest or host refuses has that for its result. Returns the exit
+/// status that it comes to: that of the first run in which something was found or nothing moved; if
+/// nothing at all was measured, that of the first run; else 0.
 ///
 /// # Errors
 /// If there is no machine at all. What is measured by then is in `costs`.
@@ -161,8 +163,8 @@ pub fn measure(
     Ok(status(cells.len(), &unmeasured))
 }
 
-/// What a bench of so many cells comes to, of which these were not measured: whether something was found, and the exit
-/// status of that run.
+/// What a bench of so many cells comes to, of which these were not measured: whether something was
+/// found, and the exit status of that run.
 fn status(cells: usize, unmeasured: &[(bool, u8)]) -> u8 {
     let found = unmeasured.iter().find(|(is_finding, _)| *is_finding);
     let refused = unmeasured.first().filter(|_| unmeasured.len() == cells);

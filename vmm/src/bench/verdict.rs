@@ -1,5 +1,5 @@
-//! Whether the host's hardware sends IPIs by itself: from the exits that sending costs, as counted by somebody
-//! who is known to see exits. Without such a one there is no verdict.
+//! Whether the host's hardware sends IPIs by itself: from the exits that sending costs, as counted
+//! by somebody who is known to see exits. Without such a one there is no verdict.
 
 use std::collections::BTreeMap;
 
@@ -51,15 +51,16 @@ impl Handling {
 pub struct Verdict {
     /// Who handles it.
     pub handling: Handling,
-    /// Exits that sending costs, for each operation. Those that belong to the waiting, or to the host, are none.
+    /// Exits that sending costs, for each operation. Those that belong to the waiting, or to the
+    /// host, are none.
     pub exits_per_send: Option<f64>,
     /// Who counted them.
     pub source: Option<String>,
 }
 
 impl Verdict {
-    /// On a cell with these send operations per round, of whose sender this was counted per round. `is_xapic` is the
-    /// mode of its APICs.
+    /// On a cell with these send operations per round, of whose sender this was counted per round.
+    /// `is_xapic` is the mode of its APICs.
     pub(super) fn on(
         is_xapic: bool,
         operations: &BTreeMap<String, f64>,
@@ -77,7 +78,8 @@ impl Verdict {
         let handling = match exits_per_send {
             _ if hypercall >= EACH * sends => Handling::Paravirtual,
             None => Handling::Unknown,
-            // No exits, and yet commands that KVM carried out: the background has taken too much away.
+            // No exits, and yet commands that KVM carried out: the background has taken too much
+            // away.
             Some(exits) if exits < NONE && by_kvm(sender, sources) >= NONE * sends => {
                 Handling::Unknown
             }

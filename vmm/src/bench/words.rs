@@ -1,5 +1,6 @@
-//! What a bench is to know of a guest: the keys by which that is told what to measure, the values that each takes, and
-//! the point at which the rounds begin. All of it is in the guest's manifest. Knows no key by name.
+//! What a bench is to know of a guest: the keys by which that is told what to measure, the values
+//! that each takes, and the point at which the rounds begin. All of it is in the guest's manifest.
+//! Knows no key by name.
 
 use shared::manifest::{Measure, PointRole};
 

@@ -73,7 +73,8 @@ pub struct Arguments {
     #[arg(long, value_name = "CPULIST")]
     pin: Option<CpuSet>,
 
-    /// Trace calls, handlers and IPIs meanwhile, as --trace of a run does; with --baseline, what that costs
+    /// Trace calls, handlers and IPIs meanwhile, as --trace of a run does; with --baseline, what
+    /// that costs
     #[arg(long)]
     traced: bool,
 

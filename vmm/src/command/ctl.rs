@@ -1,5 +1,5 @@
-//! `vmm ctl SOCKET COMMAND`: asks a running `vmm --control SOCKET` one thing, from a shell. It turns words into
-//! a request and an answer into words; what can be asked is the VMM's to know.
+//! `vmm ctl SOCKET COMMAND`: asks a running `vmm --control SOCKET` one thing, from a shell. It
+//! turns words into a request and an answer into words; what can be asked is the VMM's to know.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;

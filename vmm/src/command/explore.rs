@@ -89,7 +89,8 @@ pub struct Arguments {
           value_parser = clap::value_parser!(u64).range(1..=vmm::explore::MOST_SHARDS))]
     jobs: Option<u64>,
 
-    /// Do only part I of N, from 0/N, for vmm merge to put together; with exhaustive, pct and random
+    /// Do only part I of N, from 0/N, for vmm merge to put together; with exhaustive, pct and
+    /// random
     #[arg(long, value_name = "I/N", requires = "result")]
     shard: Option<Shard>,
 
@@ -101,7 +102,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     sharing: Option<PathBuf>,
 
-    /// How long what is found may be made shorter, and half as long again be asked where its point of no return is
+    /// How long what is found may be made shorter, and half as long again be asked where its point
+    /// of no return is
     #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "20s")]
     shorten: Duration,
 
@@ -144,7 +146,8 @@ enum How {
     Pct,
     /// --runs orders at random
     Random,
-    /// All orders, with no rule that leaves anything out, and all that can break: slow, to hold the others against
+    /// All orders, with no rule that leaves anything out, and all that can break: slow, to hold the
+    /// others against
     Reference,
 }
 
@@ -203,7 +206,8 @@ impl Arguments {
         Ok(config)
     }
 
-    /// The command line of a process that does `shard` of what these ask for, to write its result to `result`.
+    /// The command line of a process that does `shard` of what these ask for, to write its result
+    /// to `result`.
     pub fn of_shard(&self, shard: Shard, result: &Path) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["explore".into()];
         words.push(self.case.clone().into());
@@ -263,7 +267,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     };
     let is_part = config.shard != Shard::WHOLE;
     if !is_part && part.document.verdict == (Came::Stopped { why: Why::Round }) {
-        // Whether CPUs that go round come to an end is not to be told from the parts of several processes.
+        // Whether CPUs that go round come to an end is not to be told from the parts of several
+        // processes.
         let time = rest();
         part = alone(arguments, &Config { time, ..config })?;
     }

@@ -35,8 +35,8 @@ pub struct Teller<'a> {
 /// How long the telling may take if no time is left: what was found should be seen as well.
 const TELLING: Duration = Duration::from_secs(5);
 
-/// Where all is to go, besides standard output. Made before the search: one of an hour should not end with a file
-/// that cannot be made.
+/// Where all is to go, besides standard output. Made before the search: one of an hour should not
+/// end with a file that cannot be made.
 #[derive(Debug)]
 pub struct Files {
     /// The schedule that was found, if one was.
@@ -61,7 +61,8 @@ pub fn destination<'a>(
     Ok(Some(made))
 }
 
-/// Why nothing was explored or replayed. A search or a replay that was ended before it had begun shows nothing.
+/// Why nothing was explored or replayed. A search or a replay that was ended before it had begun
+/// shows nothing.
 pub fn refused(error: &ExploreError) -> Refused {
     let message = chain(error);
     let ExploreError::Specimen(SpecimenError::Ended(why)) = error else {
@@ -84,8 +85,8 @@ pub fn status_of(why: Why) -> u8 {
     }
 }
 
-/// Prints and writes what came out, with the story of what broke if there is somebody to tell it. Returns the exit
-/// status.
+/// Prints and writes what came out, with the story of what broke if there is somebody to tell it.
+/// Returns the exit status.
 ///
 /// # Errors
 /// [`Refused`] if the result makes no sense.

@@ -1,5 +1,5 @@
-//! ^C while the machine is moved by hand: it is asked for between two steps, and ends `KVM_RUN`, which a signal
-//! does anyway.
+//! ^C while the machine is moved by hand: it is asked for between two steps, and ends `KVM_RUN`,
+//! which a signal does anyway.
 
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
@@ -36,7 +36,8 @@ pub fn has_come() -> bool {
     CAME.load(Ordering::Relaxed) != 0
 }
 
-/// Takes those that have come for heeded: what they were to end has ended. What comes now is for the next thing.
+/// Takes those that have come for heeded: what they were to end has ended. What comes now is for
+/// the next thing.
 pub fn heed() {
     HEEDED.store(COUNT.load(Ordering::Relaxed), Ordering::Relaxed);
 }

@@ -1,5 +1,5 @@
-//! `vmm explore --jobs N`: starts N processes, each with a shard of the search, shows how far they are, ends all
-//! when one has found something or a signal comes, and merges what they came to.
+//! `vmm explore --jobs N`: starts N processes, each with a shard of the search, shows how far they
+//! are, ends all when one has found something or a signal comes, and merges what they came to.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
@@ -24,7 +24,8 @@ use super::interruption::{self, interrupted};
 /// Between two looks whether a signal has come.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Tells, from a process that was started so, how far it is. If nobody listens any more, it is to end.
+/// Tells, from a process that was started so, how far it is. If nobody listens any more, it is to
+/// end.
 pub fn tell(counts: &Counts) {
     let written = serde_json::to_string(counts)
         .map_err(io::Error::from)
@@ -62,8 +63,8 @@ struct Jobs {
     are_to_end: bool,
 }
 
-/// Searches with `count` processes. If they find together that what they began with was not enough, they begin
-/// anew with all that they know, as one process does.
+/// Searches with `count` processes. If they find together that what they began with was not enough,
+/// they begin anew with all that they know, as one process does.
 ///
 /// # Errors
 /// [`Refused`] if one of them was, or died.
@@ -273,8 +274,8 @@ fn pass_on(index: u64, lines: impl BufRead, tell: &Sender<News>) {
 impl Job {
     fn end(&self) {
         if let (false, Ok(id)) = (self.has_ended, i32::try_from(self.child.id())) {
-            // SAFETY: kill() touches no memory, and the process is a child that has not been waited for, so
-            // that its number is no other's.
+            // SAFETY: kill() touches no memory, and the process is a child that has not been waited
+            // for, so that its number is no other's.
             unsafe { libc::kill(id, libc::SIGTERM) };
         }
     }
@@ -302,7 +303,8 @@ impl Job {
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         Refused {
             message,
-            // Of these the message says as much to one process as to many; all else is a fault of the host's.
+            // Of these the message says as much to one process as to many; all else is a fault of
+            // the host's.
             status: code.filter(|code| [2, 5].contains(code)).unwrap_or(3),
         }
     }

@@ -25,7 +25,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     result: Option<PathBuf>,
 
-    /// If the shards know too little of what CPUs share, write what they know together here, for vmm explore
+    /// If the shards know too little of what CPUs share, write what they know together here, for
+    /// vmm explore
     #[arg(long, value_name = "FILE")]
     sharing: Option<PathBuf>,
 }
@@ -33,7 +34,8 @@ pub struct Arguments {
 /// The shards have to be run again with what they know together.
 const RUN_AGAIN: u8 = 5;
 
-/// Merges what `arguments` name, and returns the exit status that one process would have ended with.
+/// Merges what `arguments` name, and returns the exit status that one process would have ended
+/// with.
 ///
 /// # Errors
 /// [`Refused`] if they are no results, or do not belong together.

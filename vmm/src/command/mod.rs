@@ -1,5 +1,5 @@
-//! What the command can be asked to do, one module for each. They read arguments and print; the library does
-//! the work.
+//! What the command can be asked to do, one module for each. They read arguments and print; the
+//! library does the work.
 
 pub mod bench;
 pub mod ctl;

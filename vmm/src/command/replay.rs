@@ -45,7 +45,8 @@ pub struct Arguments {
     report: Option<PathBuf>,
 }
 
-/// Replays what `arguments` name, and returns the exit status: 0 if it broke what it is said to break, each time.
+/// Replays what `arguments` name, and returns the exit status: 0 if it broke what it is said to
+/// break, each time.
 ///
 /// # Errors
 /// [`Refused`] if that was not possible.

@@ -48,8 +48,8 @@ pub struct Arguments {
     )]
     append: String,
 
-    /// Have a scenario drive the machine, or machines; see docs/scenarios.md. --watchdog does not count
-    /// while it does
+    /// Have a scenario drive the machine, or machines; see docs/scenarios.md. --watchdog does not
+    /// count while it does
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
 
@@ -70,22 +70,23 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     stats_file: Option<PathBuf>,
 
-    /// Trace what happens from the start of the workload on, and write it here for ui.perfetto.dev; see
-    /// docs/traces.md
+    /// Trace what happens from the start of the workload on, and write it here for ui.perfetto.dev;
+    /// see docs/traces.md
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
-    /// Write a page for a browser here, with the report and a picture of what happened; traces as --trace does. See
-    /// docs/reports.md
+    /// Write a page for a browser here, with the report and a picture of what happened; traces as
+    /// --trace does. See docs/reports.md
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 
-    /// Show what each vCPU does and how fast while it runs, on standard error, which must be a terminal
+    /// Show what each vCPU does and how fast while it runs, on standard error, which must be a
+    /// terminal
     #[arg(long)]
     watch: bool,
 
-    /// Count KVM's tracepoints on the vCPUs' threads as well, as far as this user may, and try first who can be
-    /// believed; see docs/costs.md
+    /// Count KVM's tracepoints on the vCPUs' threads as well, as far as this user may, and try
+    /// first who can be believed; see docs/costs.md
     #[arg(long)]
     tracepoints: bool,
 
@@ -93,8 +94,8 @@ pub struct Arguments {
     #[arg(long, value_name = "CPULIST")]
     pin: Option<CpuSet>,
 
-    /// Keep a vCPU out of the guest, at a time after the start of its workload and for a time, such as
-    /// cpu=1,at=10ms,for=5ms. Can be repeated
+    /// Keep a vCPU out of the guest, at a time after the start of its workload and for a time, such
+    /// as cpu=1,at=10ms,for=5ms. Can be repeated
     #[arg(long, value_name = "STALL")]
     stall: Vec<Stall>,
 

@@ -1,5 +1,5 @@
-//! The end of the terminal on standard error, on which the live table stands and is drawn anew. Knows terminals and no
-//! vCPUs.
+//! The end of the terminal on standard error, on which the live table stands and is drawn anew.
+//! Knows terminals and no vCPUs.
 
 use std::io::{self, Stderr};
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,5 +1,6 @@
-//! ^C and SIGTERM while machines run by themselves: they end the machine that is at work, which is then reported. Where
-//! there is none they do what they always do. A machine that is moved by hand has [`super::interruption`].
+//! ^C and SIGTERM while machines run by themselves: they end the machine that is at work, which is
+//! then reported. Where there is none they do what they always do. A machine that is moved by hand
+//! has [`super::interruption`].
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -32,7 +33,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches the signals in this thread and in those that it starts from here on. There are to be no others.
+    /// Catches the signals in this thread and in those that it starts from here on. There are to be
+    /// no others.
     ///
     /// # Errors
     /// [`Refused`] if the host does not let it.
@@ -127,7 +129,8 @@ fn listen(
 
 /// Has `signal`, which is blocked, do what it always does.
 fn take_effect(signal: libc::c_int) {
-    // Nobody else takes it, and this thread does so at once. Both fail only for numbers that are no signals.
+    // Nobody else takes it, and this thread does so at once. Both fail only for numbers that are no
+    // signals.
     let _ = unblock_signal(signal);
     // SAFETY: the call has no preconditions.
     unsafe { libc::raise(signal) };

@@ -38,7 +38,8 @@ pub struct Reports {
 }
 
 impl Form {
-    /// Where the guest's console goes, so that it does not come between a report that a program reads.
+    /// Where the guest's console goes, so that it does not come between a report that a program
+    /// reads.
     pub fn console(self, file: Option<&Path>) -> control::Stream {
         match (self, file) {
             (Self::Json | Self::Prometheus, None) => control::Stream::Stderr,
@@ -69,8 +70,8 @@ impl Reports {
         Ok(Self { form, destination })
     }
 
-    /// Reports on a machine that has ended, unless all are to be reported on together; for people, with the
-    /// verdict last.
+    /// Reports on a machine that has ended, unless all are to be reported on together; for people,
+    /// with the verdict last.
     ///
     /// # Errors
     /// It cannot be written.

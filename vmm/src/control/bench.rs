@@ -1,6 +1,6 @@
-//! What the event loop watches while the machine runs: the ends of vCPUs, whether somebody wants it to end, the guest's
-//! console, the clock, what stalls are due, a trace that fills, and a table that is to be drawn. It only finds out that
-//! the run is over; winding up is its caller's part.
+//! What the event loop watches while the machine runs: the ends of vCPUs, whether somebody wants it
+//! to end, the guest's console, the clock, what stalls are due, a trace that fills, and a table
+//! that is to be drawn. It only finds out that the run is over; winding up is its caller's part.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -89,8 +89,8 @@ impl<'a> Bench<'a> {
         self.live = Some(live);
     }
 
-    /// What ended the run, if anything has, what became of its stalls, and the output with what is left to
-    /// write.
+    /// What ended the run, if anything has, what became of its stalls, and the output with what is
+    /// left to write.
     pub fn take_ending(&mut self) -> Option<Result<(Ending, Carried, Output), ControlError>> {
         let ending = self.ending.take()?;
         // What is written from here on stands where the table was.

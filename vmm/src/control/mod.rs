@@ -1,6 +1,6 @@
 //! Who decides when the machine runs and when it is over: one event loop in the calling thread, and
-//! what follows once it has ended. vCPUs are reached only through [`Crew`]; nothing here is specific
-//! to x86.
+//! what follows once it has ended. vCPUs are reached only through [`Crew`]; nothing here is
+//! specific to x86.
 
 mod bench;
 mod live;
@@ -90,8 +90,8 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// Whether the machine did not come to this by itself, but somebody or something had enough of it, and of
-    /// whatever was to come.
+    /// Whether the machine did not come to this by itself, but somebody or something had enough of
+    /// it, and of whatever was to come.
     fn cuts_short(&self) -> bool {
         match self {
             Self::GuestExit { .. } | Self::Dead { .. } | Self::Panicked { .. } => false,
@@ -203,11 +203,12 @@ pub struct Setup<'a> {
     pub sources: Option<&'a Sources>,
 }
 
-/// Runs `machine` to its end. Its operator is handed to `attend` before the first vCPU enters the guest.
+/// Runs `machine` to its end. Its operator is handed to `attend` before the first vCPU enters the
+/// guest.
 ///
 /// # Errors
-/// [`ControlError`] if the host does not let it run or does not let go of it. How the guest fared is
-/// not an error: [`Aftermath`] says it.
+/// [`ControlError`] if the host does not let it run or does not let go of it. How the guest fared
+/// is not an error: [`Aftermath`] says it.
 pub fn run(
     machine: Machine,
     lab: &Lab,

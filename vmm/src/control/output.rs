@@ -1,5 +1,5 @@
-//! The guest's console on its way to ours. Never waits for a slow reader, and a reader that has gone
-//! is remembered and not written to again: the run goes on.
+//! The guest's console on its way to ours. Never waits for a slow reader, and a reader that has
+//! gone is remembered and not written to again: the run goes on.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -78,9 +78,9 @@ impl Output {
         self.lost += (bytes.len() - room) as u64;
     }
 
-    /// Writes whole lines of what was taken, as far as they go out at once, for a terminal on which something
-    /// else stands below them: without the characters that would move its cursor. What is too long for a line
-    /// that is waited for is made one.
+    /// Writes whole lines of what was taken, as far as they go out at once, for a terminal on which
+    /// something else stands below them: without the characters that would move its cursor. What is
+    /// too long for a line that is waited for is made one.
     pub fn write_lines(&mut self) {
         let moves = |byte: &u8| byte.is_ascii_control() && !b"\n\t".contains(byte);
         self.backlog.retain(|byte| !moves(byte));

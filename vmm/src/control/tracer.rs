@@ -1,5 +1,5 @@
-//! Collects a trace while the machine runs: turns it on and off, and empties the guest's rings before they are
-//! full. What the records mean is none of its business.
+//! Collects a trace while the machine runs: turns it on and off, and empties the guest's rings
+//! before they are full. What the records mean is none of its business.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -20,7 +20,8 @@ use crate::manifest::Manifest;
 use crate::stats::meaning::{self, Meanings};
 use crate::stats::trace::{Brought, Trace};
 
-/// How often the rings are emptied. A CPU that does nothing but trace fills one of 4,096 in about ten times that.
+/// How often the rings are emptied. A CPU that does nothing but trace fills one of 4,096 in about
+/// ten times that.
 const EMPTYING: Duration = Duration::from_millis(2);
 
 /// Records that are kept in all, 128 MiB of them; what comes after is counted.
@@ -29,7 +30,8 @@ const MOST: usize = 1 << 22;
 /// What is traced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tracing {
-    /// What makes a time line: what the guest has lanes for, handlers, IPIs, and what the host sees.
+    /// What makes a time line: what the guest has lanes for, handlers, IPIs, and what the host
+    /// sees.
     pub timeline: bool,
     /// How long each round of a bench took.
     pub rounds: bool,

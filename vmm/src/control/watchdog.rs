@@ -11,8 +11,8 @@ use crate::stats::window::Meter;
 /// Time that one look can stand for, however late it comes.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
-/// Notices when nothing moves any more. Time in which a vCPU is kept from moving does not count: whoever
-/// keeps it is to blame, and the others may have to wait for it.
+/// Notices when nothing moves any more. Time in which a vCPU is kept from moving does not count:
+/// whoever keeps it is to blame, and the others may have to wait for it.
 pub(super) struct Watchdog<'a> {
     limit: Duration,
     crew: &'a Crew,

@@ -1,6 +1,7 @@
-//! Cases: how many CPUs there are, what each is told to do, and what must come out, as a few lines of text.
-//! A case says nothing of order; orders are what is searched. Parses, and runs nothing. What its words mean is
-//! the guest's to say: they are read without it, and become commands by its manifest.
+//! Cases: how many CPUs there are, what each is told to do, and what must come out, as a few lines
+//! of text. A case says nothing of order; orders are what is searched. Parses, and runs nothing.
+//! What its words mean is the guest's to say: they are read without it, and become commands by its
+//! manifest.
 //!
 //! ```text
 //! # The lost call of February 2009.
@@ -214,8 +215,8 @@ impl Case {
         }
     }
 
-    /// What must come out of a guest that was given `options`: any of these breaches, or none if there is
-    /// none. The first expectation that fits says so; if none does, nothing may break.
+    /// What must come out of a guest that was given `options`: any of these breaches, or none if
+    /// there is none. The first expectation that fits says so; if none does, nothing may break.
     pub fn expected(&self, options: &str) -> &[String] {
         let given = |word: &String| {
             let key = word.split_once('=').map_or(word.as_str(), |(key, _)| key);

@@ -1,5 +1,5 @@
-//! Makes one result of those of all shards of a search, which is what one process would have come to. Looks at
-//! nothing but the results.
+//! Makes one result of those of all shards of a search, which is what one process would have come
+//! to. Looks at nothing but the results.
 
 use std::collections::BTreeSet;
 
@@ -92,8 +92,8 @@ pub fn check_all_there(parts: &[Part]) -> Result<(), MergeError> {
     }
 }
 
-/// Makes one result of `parts`: the best of what broke, by fewest changes of the CPU, then fewest turns; else why
-/// one stopped; else that all are complete.
+/// Makes one result of `parts`: the best of what broke, by fewest changes of the CPU, then fewest
+/// turns; else why one stopped; else that all are complete.
 ///
 /// # Errors
 /// [`MergeError`] if they do not belong together.

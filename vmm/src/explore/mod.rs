@@ -1,6 +1,6 @@
-//! The explorer: finds orders of steps of the machine's CPUs that break something, or shows that there are
-//! none. `docs/exploration.md` says how. Its machine is moved by one thread, one CPU at a time; it shares
-//! nothing with [`crate::control`], which lets machines run.
+//! The explorer: finds orders of steps of the machine's CPUs that break something, or shows that
+//! there are none. `docs/exploration.md` says how. Its machine is moved by one thread, one CPU at a
+//! time; it shares nothing with [`crate::control`], which lets machines run.
 
 pub mod case;
 pub mod merge;
@@ -76,10 +76,11 @@ pub struct Config {
     pub shard: Shard,
     /// What is known of what CPUs share from searches before; if nothing, it is learnt first.
     pub known: Option<Known>,
-    /// Whether an exhaustive search checks that equal states lead to equal states, at the price of a step for each
-    /// choice of each state that it meets again.
+    /// Whether an exhaustive search checks that equal states lead to equal states, at the price of
+    /// a step for each choice of each state that it meets again.
     pub check_keys: bool,
-    /// How long it may try to make what it finds shorter, and half as long again to find its point of no return.
+    /// How long it may try to make what it finds shorter, and half as long again to find its point
+    /// of no return.
     pub shrink: Duration,
 }
 
@@ -158,8 +159,8 @@ pub enum ExploreError {
     },
 }
 
-/// That a guest with this manifest can be told all of `case`, and found to break what it expects. `name` is what the
-/// case is called in complaints.
+/// That a guest with this manifest can be told all of `case`, and found to break what it expects.
+/// `name` is what the case is called in complaints.
 ///
 /// # Errors
 /// [`ExploreError`] for the first thing that it cannot.
@@ -231,7 +232,8 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What it did.
     pub counts: Counts,
-    /// For how long it searched, once the machine was there, until something broke or there was nothing left to try.
+    /// For how long it searched, once the machine was there, until something broke or there was
+    /// nothing left to try.
     pub time: Duration,
     /// For how long it made what it found shorter.
     pub shortening: Duration,
@@ -352,8 +354,8 @@ pub fn explore(
         Verdict::Broke { .. } => found.elapsed(),
         _ => Duration::ZERO,
     };
-    // A CPU that was stopped on its way can be in the middle of taking an interrupt. Nothing is said then of orders
-    // that do not break.
+    // A CPU that was stopped on its way can be in the middle of taking an interrupt. Nothing is
+    // said then of orders that do not break.
     if !is_cut_short {
         specimen.mend()?;
         specimen.keep_new_pages()?;
@@ -413,8 +415,8 @@ struct Shown<'a> {
     provenance: &'a Provenance,
 }
 
-/// What was found, made short, and seen to come again, with its point of no return. If it is to end meanwhile, as short
-/// as it was by then, which `is_cut_short` then says.
+/// What was found, made short, and seen to come again, with its point of no return. If it is to end
+/// meanwhile, as short as it was by then, which `is_cut_short` then says.
 fn broke(
     specimen: &mut Specimen,
     config: &Config,

@@ -1,5 +1,6 @@
-//! Words of guest memory by name in what the explorer shows: what hangs from a static by the path to it, what is on a
-//! stack by whose that is. Names are looked up when something is shown; no search or replay decides by them.
+//! Words of guest memory by name in what the explorer shows: what hangs from a static by the path
+//! to it, what is on a stack by whose that is. Names are looked up when something is shown; no
+//! search or replay decides by them.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +50,8 @@ impl Words {
         }
     }
 
-    /// The names of those of `addresses` that have one which no CPU's place decides, by address as it is written.
+    /// The names of those of `addresses` that have one which no CPU's place decides, by address as
+    /// it is written.
     pub fn known(&self, addresses: impl IntoIterator<Item = u64>) -> BTreeMap<String, String> {
         let named = |address: u64| Some((format!("{address:#x}"), self.0.name(address)?));
         addresses.into_iter().filter_map(named).collect()

@@ -1,6 +1,6 @@
-//! The point of no return of a schedule that breaks something: its first step behind which no order of steps ends well.
-//! What comes later only shows it. Looks for a way out from the states on the schedule's way, and says whether all
-//! were tried; a search that finds things is elsewhere.
+//! The point of no return of a schedule that breaks something: its first step behind which no order
+//! of steps ends well. What comes later only shows it. Looks for a way out from the states on the
+//! schedule's way, and says whether all were tried; a search that finds things is elsewhere.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -23,7 +23,8 @@ const LONGEST: usize = 2_000;
 /// States that are kept to try every order from one.
 const MOST_STATES: usize = 500_000;
 
-/// Ways at random from each state. Few, since from the state of which it matters every one is tried, if there is time.
+/// Ways at random from each state. Few, since from the state of which it matters every one is
+/// tried, if there is time.
 const AT_RANDOM: u64 = 8;
 
 /// CPUs of which every order is tried; of more, those that follow from one by going round.
@@ -32,8 +33,8 @@ const PERMUTED: usize = 3;
 /// Orders in which more CPUs go on.
 const MOST_ORDERS: usize = 16;
 
-/// Finds the point of no return of `turns`, which break something. `None` if that takes longer than until `until`, or
-/// cannot be found out.
+/// Finds the point of no return of `turns`, which break something. `None` if that takes longer than
+/// until `until`, or cannot be found out.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails, or a signal comes.
@@ -110,7 +111,8 @@ fn steps(turns: &[Turn]) -> impl Iterator<Item = Taken> + '_ {
     })
 }
 
-/// The states in which `steps` are made, in their order; `None` if they cannot be, or the time is up.
+/// The states in which `steps` are made, in their order; `None` if they cannot be, or the time is
+/// up.
 fn states(
     specimen: &mut Specimen,
     steps: &[Taken],
@@ -130,8 +132,8 @@ fn states(
     Ok(Some(states))
 }
 
-/// The step by which another CPU meets what the step `at` has changed: of one that stood before the same word then, its
-/// next; else the first that comes to that word.
+/// The step by which another CPU meets what the step `at` has changed: of one that stood before the
+/// same word then, its next; else the first that comes to that word.
 fn meets(states: &[State], steps: &[Taken], at: usize) -> Option<Step> {
     let Choice { cpu, takes: None } = steps[at].choice else {
         return None;
@@ -198,8 +200,8 @@ struct Search<'s> {
 }
 
 impl Search<'_> {
-    /// The first of `states` from which there is no way out, by its place, or their number if only what the last step
-    /// leads to is lost; and how far that is known.
+    /// The first of `states` from which there is no way out, by its place, or their number if only
+    /// what the last step leads to is lost; and how far that is known.
     fn first_lost(&mut self, states: &[State]) -> Result<Option<(usize, Claim)>, SpecimenError> {
         // Behind the last step it is lost: that is how it was found. Once it is, it stays so.
         let mut all_lost = states.len();
@@ -230,7 +232,8 @@ impl Search<'_> {
         }
     }
 
-    /// Tries some ways from `state`: every CPU to its end, one after the other in several orders, then at random.
+    /// Tries some ways from `state`: every CPU to its end, one after the other in several orders,
+    /// then at random.
     fn some(&mut self, state: &State, seed: u64) -> Result<Outlook, SpecimenError> {
         let orders = orders(state.cpus().len());
         let mut ways = 0;
@@ -314,8 +317,8 @@ impl Search<'_> {
                 return Ok(Outlook::Unknown);
             }
             if let Some(stops) = self.step(choice, Pace::Long)? {
-                // Whether it has to break there, others can decide at the stops that were passed over, and it is not
-                // known yet, as nobody has come so far.
+                // Whether it has to break there, others can decide at the stops that were passed
+                // over, and it is not known yet, as nobody has come so far.
                 let passed_over = stops > 1;
                 if !passed_over {
                     continue;
@@ -408,7 +411,8 @@ fn permutations(all: &[usize]) -> Vec<Vec<usize>> {
     all.iter().copied().flat_map(with).collect()
 }
 
-/// The choice of the first CPU in `order` that has one; it takes interrupts when it has nothing else to do.
+/// The choice of the first CPU in `order` that has one; it takes interrupts when it has nothing
+/// else to do.
 fn first_of(order: &[usize], choices: &[Choice]) -> Choice {
     let of = |cpu: &usize| choices.iter().find(|choice| choice.cpu == *cpu);
     let found = order.iter().find_map(of).or_else(|| choices.first());

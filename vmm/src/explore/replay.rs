@@ -1,4 +1,5 @@
-//! Schedules replayed: whether one that was found breaks again what it broke, on this host and image.
+//! Schedules replayed: whether one that was found breaks again what it broke, on this host and
+//! image.
 
 use std::time::Duration;
 
@@ -39,8 +40,8 @@ pub struct Replayed {
     pub last: Option<Followed>,
     /// Whether it was on the image on which the schedule was found.
     pub same_image: bool,
-    /// Whether states were held against those of the schedule. A machine that begins otherwise, as on another
-    /// host it can, has other states, and only its stops can be compared.
+    /// Whether states were held against those of the schedule. A machine that begins otherwise, as
+    /// on another host it can, has other states, and only its stops can be compared.
     pub compared_states: bool,
     /// Why it was not replayed as often as it was to be, if it was not.
     pub stopped: Option<Why>,

@@ -1,6 +1,6 @@
-//! What a search came to, as a document: JSON, and beside it the keys of all states of an exhaustive search,
-//! which [`super::merge`] needs to count those that several shards have seen once. Reads and writes; judges
-//! nothing.
+//! What a search came to, as a document: JSON, and beside it the keys of all states of an
+//! exhaustive search, which [`super::merge`] needs to count those that several shards have seen
+//! once. Reads and writes; judges nothing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,8 +30,8 @@ pub const SCHEMA: &str = "ipi-lab-explore/1";
 pub struct Document {
     /// Version of this document's form.
     pub schema: String,
-    /// Where it comes from; of a merged result, where that of its first shard does. `null` if it was written by a
-    /// `vmm` that did not say.
+    /// Where it comes from; of a merged result, where that of its first shard does. `null` if it
+    /// was written by a `vmm` that did not say.
     #[serde(default)]
     pub provenance: Option<Provenance>,
     /// What was searched.
@@ -40,8 +40,8 @@ pub struct Document {
     pub shard: Shard,
     /// What the part came to.
     pub verdict: Came,
-    /// What was done for it. Of an exhaustive search the states are those that the shard knows of, some of which
-    /// others know too.
+    /// What was done for it. Of an exhaustive search the states are those that the shard knows of,
+    /// some of which others know too.
     pub counts: Counts,
     /// For how long it was searched, in milliseconds: without the boot, and without the time below.
     pub took_ms: u64,
@@ -50,16 +50,19 @@ pub struct Document {
     pub shortening_ms: u64,
     /// What is known of what CPUs share, and what was taken for granted of it.
     pub sharing: Known,
-    /// What words of guest memory are called, by address (`0x…`), as far as debug information and memory tell.
+    /// What words of guest memory are called, by address (`0x…`), as far as debug information and
+    /// memory tell.
     #[serde(default)]
     pub words: BTreeMap<String, String>,
     /// The states of an exhaustive search that is complete; `null` for all others.
     pub states: Option<States>,
-    /// What has become of the machine at the ends: a number for each that differs, in which the stacks are left out.
-    /// Complete searches of the same case, image and words have the same, by whichever strategy.
+    /// What has become of the machine at the ends: a number for each that differs, in which the
+    /// stacks are left out. Complete searches of the same case, image and words have the same, by
+    /// whichever strategy.
     pub outcomes: Vec<String>,
-    /// Of a shard: which of the states that every shard knows led it, over whatever states, to which others of them. Merged
-    /// results show by it whether a state can be come back to over several shards.
+    /// Of a shard: which of the states that every shard knows led it, over whatever states, to
+    /// which others of them. Merged results show by it whether a state can be come back to over
+    /// several shards.
     #[serde(default)]
     pub across: Vec<[Key; 2]>,
     /// Words for the guest that can show nothing in a search of this kind, a sentence each.
@@ -85,8 +88,8 @@ pub struct Search {
     pub seed: u64,
     /// A number that tells the guest's image from others.
     pub image: String,
-    /// The state of the machine at the beginning. It is the same for every boot on one host, and on hosts whose
-    /// CPUs are alike.
+    /// The state of the machine at the beginning. It is the same for every boot on one host, and on
+    /// hosts whose CPUs are alike.
     pub begins: String,
 }
 
@@ -111,7 +114,8 @@ impl fmt::Display for Memory {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Came {
-    /// It can break in each of these ways, as the reference search has found, which does not end with the first.
+    /// It can break in each of these ways, as the reference search has found, which does not end
+    /// with the first.
     Refuted {
         /// The ways.
         ways: Vec<Refuted>,
@@ -155,7 +159,8 @@ pub struct Refuted {
     pub names: Vec<String>,
     /// Sentences about it.
     pub texts: Vec<String>,
-    /// The steps that lead there, in the order in which they were found first: CPUs, and the interrupts they take.
+    /// The steps that lead there, in the order in which they were found first: CPUs, and the
+    /// interrupts they take.
     pub steps: Vec<Step>,
 }
 
@@ -172,8 +177,8 @@ pub struct Step {
 /// Where the states are, and how many.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct States {
-    /// How many states: 16 bytes of each, a number that tells it from others, least significant byte first; in
-    /// ascending order.
+    /// How many states: 16 bytes of each, a number that tells it from others, least significant
+    /// byte first; in ascending order.
     pub states: u64,
     /// How many of them nothing could go on in: these follow, once more, in the same form.
     pub ends: u64,
@@ -420,8 +425,8 @@ fn beside(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Where a result is to go. Made before the search, so that one of hours does not end with files that cannot be
-/// made; under its own name there is a whole result or none.
+/// Where a result is to go. Made before the search, so that one of hours does not end with files
+/// that cannot be made; under its own name there is a whole result or none.
 #[derive(Debug)]
 pub struct Destination {
     document: WholeFile,
@@ -443,7 +448,8 @@ impl Destination {
     /// Writes `part`, its states first.
     ///
     /// # Errors
-    /// If there is no room, say; then there is no file of that name, or the one that was there before.
+    /// If there is no room, say; then there is no file of that name, or the one that was there
+    /// before.
     pub fn write(self, part: &Part) -> io::Result<()> {
         if let Some(keys) = &part.keys {
             self.states.write(|out| out.write_all(&keys.bytes()))?;

@@ -1,5 +1,5 @@
-//! Schedules taken again: exactly, to see that they lead where they led, or as far as they can be, to see whether
-//! a shorter one still breaks the same. Searches nothing.
+//! Schedules taken again: exactly, to see that they lead where they led, or as far as they can be,
+//! to see whether a shorter one still breaks the same. Searches nothing.
 
 use std::collections::HashMap;
 
@@ -67,8 +67,8 @@ pub struct Followed {
     pub breach: Option<Breach>,
 }
 
-/// Puts the machine back to its beginning, whatever was written for the first time since it last was: a finding
-/// that stays is found by every schedule.
+/// Puts the machine back to its beginning, whatever was written for the first time since it last
+/// was: a finding that stays is found by every schedule.
 fn begin(specimen: &mut Specimen) -> Result<(), SpecimenError> {
     specimen.keep_new_pages()?;
     specimen.mend()?;
@@ -76,8 +76,8 @@ fn begin(specimen: &mut Specimen) -> Result<(), SpecimenError> {
     Ok(())
 }
 
-/// Follows `turns` from the beginning, exactly. Where a turn names a state, that is held against the machine's.
-/// `on_stop` is shown each stop with the number of its turn.
+/// Follows `turns` from the beginning, exactly. Where a turn names a state, that is held against
+/// the machine's. `on_stop` is shown each stop with the number of its turn.
 ///
 /// # Errors
 /// Outside, [`SpecimenError`] if the host fails; inside, [`Diverged`].
@@ -120,7 +120,8 @@ pub fn follow(
     }))
 }
 
-/// As much of `turns`, which have no end, as leads into a round that can go on for ever; all, if there is none.
+/// As much of `turns`, which have no end, as leads into a round that can go on for ever; all, if
+/// there is none.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
@@ -221,8 +222,9 @@ impl Rounds {
     }
 }
 
-/// Follows `turns` as far as they can be, passes over what cannot, and then lets every CPU go on as long as it
-/// can, one after the other, to the end. Returns what it came to if that breaks something.
+/// Follows `turns` as far as they can be, passes over what cannot, and then lets every CPU go on as
+/// long as it can, one after the other, to the end. Returns what it came to if that breaks
+/// something.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.

@@ -1,5 +1,5 @@
-//! Schedules: who runs, for how long, and takes which interrupt. What a search finds is one, and a replay
-//! follows it. Plain data, with its form in files.
+//! Schedules: who runs, for how long, and takes which interrupt. What a search finds is one, and a
+//! replay follows it. Plain data, with its form in files.
 
 use std::fmt;
 
@@ -119,7 +119,8 @@ pub struct Schedule {
     pub turns: Vec<Turn>,
     /// What comes of it: names of oracles, or others; nothing, if nothing breaks.
     pub breaks: Vec<String>,
-    /// From where on that could not be helped any more, if it was found. A replay shows it, and does not check it.
+    /// From where on that could not be helped any more, if it was found. A replay shows it, and
+    /// does not check it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point_of_no_return: Option<PointOfNoReturn>,
 }
@@ -132,8 +133,8 @@ pub enum Granularity {
     Probe,
     /// Before every access to memory that CPUs share.
     Access,
-    /// Before every access, as with [`Granularity::Access`], and nothing is passed over or taken for the same: what the
-    /// reference search needs.
+    /// Before every access, as with [`Granularity::Access`], and nothing is passed over or taken
+    /// for the same: what the reference search needs.
     Every,
 }
 
@@ -176,8 +177,8 @@ impl Schedule {
         Ok(serde_json::from_str(text)?)
     }
 
-    /// How often the CPU changes while the one before could have gone on, as far as turns show it: changes
-    /// of the CPU.
+    /// How often the CPU changes while the one before could have gone on, as far as turns show it:
+    /// changes of the CPU.
     pub fn switches(&self) -> usize {
         switches(&self.turns)
     }
@@ -191,8 +192,9 @@ pub fn switches(turns: &[Turn]) -> usize {
         .count()
 }
 
-/// Whether `turns`, which come back to the state in which they began, can go on for ever, where there were these
-/// `choices` on the way: if each of them is made. Else something that could happen is put off all the time.
+/// Whether `turns`, which come back to the state in which they began, can go on for ever, where
+/// there were these `choices` on the way: if each of them is made. Else something that could happen
+/// is put off all the time.
 pub fn goes_on(turns: &[Turn], choices: impl IntoIterator<Item = Choice>) -> bool {
     let is_made = |choice| turns.iter().any(|turn| turn.choice() == choice);
     choices.into_iter().all(is_made)

@@ -1,12 +1,14 @@
-//! Which accesses of which CPUs can get into each other's way. Learnt from the accesses themselves, all
-//! orders of a search together: what never conflicts with anything need not be tried in different orders.
+//! Which accesses of which CPUs can get into each other's way. Learnt from the accesses themselves,
+//! all orders of a search together: what never conflicts with anything need not be tried in
+//! different orders.
 //!
-//! Two accesses *conflict* if they touch the same word, their order can matter there ([`Way`]), they come from different
-//! contexts (the task and the handlers of one CPU are two), and no lock is held at both. A lock counts as long as
-//! nobody writes its word but to take it, or to let it go again while holding it. An access that
-//! conflicts with none is *passed over*: its CPU goes on without anybody being asked. That is sound as long as
-//! nothing is learnt later that speaks against it; if so, the search so far is void and [`Sharing::is_void`].
-//! It then begins anew with what has been learnt, which only grows, so that it does not begin anew for ever.
+//! Two accesses *conflict* if they touch the same word, their order can matter there ([`Way`]),
+//! they come from different contexts (the task and the handlers of one CPU are two), and no lock is
+//! held at both. A lock counts as long as nobody writes its word but to take it, or to let it go
+//! again while holding it. An access that conflicts with none is *passed over*: its CPU goes on
+//! without anybody being asked. That is sound as long as nothing is learnt later that speaks
+//! against it; if so, the search so far is void and [`Sharing::is_void`]. It then begins anew with
+//! what has been learnt, which only grows, so that it does not begin anew for ever.
 //! `docs/exploration.md` has the argument.
 
 use std::collections::HashMap;
@@ -115,8 +117,8 @@ impl Way {
         }
     }
 
-    /// Whether the order of two accesses to one word can matter. Whoever wants a lock waits until it is let go, so that
-    /// there is one order of these two.
+    /// Whether the order of two accesses to one word can matter. Whoever wants a lock waits until
+    /// it is let go, so that there is one order of these two.
     pub fn collides(self, other: Self) -> bool {
         match (self, other) {
             (Self::Unlocks, Self::Unlocks | Self::Locks) | (Self::Locks, Self::Unlocks) => false,
@@ -130,7 +132,8 @@ impl Way {
     }
 }
 
-/// Whether the word at `address` is written otherwise than by taking it as a lock and letting that go.
+/// Whether the word at `address` is written otherwise than by taking it as a lock and letting that
+/// go.
 fn is_written(words: &HashMap<u64, Vec<Use>>, address: u64) -> bool {
     let uses = words.get(&address).map_or(&[][..], Vec::as_slice);
     uses.iter().any(|known| known.way.breaks_locks())
@@ -151,8 +154,8 @@ impl Sharing {
         self.words.keys().copied()
     }
 
-    /// Learns that `who` is about to access the word at `address` in that `way` with `locks` held. Whether that can
-    /// conflict with another access; if not, the search passes over it.
+    /// Learns that `who` is about to access the word at `address` in that `way` with `locks` held.
+    /// Whether that can conflict with another access; if not, the search passes over it.
     pub fn conflicts(&mut self, who: Who, way: Way, address: u64, locks: &[u64]) -> bool {
         let uses = self.words.entry(address).or_default();
         let at = uses
@@ -193,8 +196,8 @@ impl Sharing {
         this.conflicts
     }
 
-    /// A lock keeps nobody apart if its word is written by whoever does not hold it. Nothing is then known to be
-    /// done under it.
+    /// A lock keeps nobody apart if its word is written by whoever does not hold it. Nothing is
+    /// then known to be done under it.
     fn trust_no_lock_that_is_written(&mut self) {
         let written: Vec<u64> = (self.words.keys().copied())
             .filter(|word| is_written(&self.words, *word))
@@ -220,8 +223,8 @@ impl Sharing {
         }
     }
 
-    /// Whether `cpu` can be sent an interrupt; if not, the search passes over the moments that matter only
-    /// for that.
+    /// Whether `cpu` can be sent an interrupt; if not, the search passes over the moments that
+    /// matter only for that.
     pub fn is_interrupted(&mut self, cpu: usize) -> bool {
         self.taken_for_quiet[cpu] |= !self.interrupted[cpu];
         self.interrupted[cpu]
@@ -263,8 +266,8 @@ impl Sharing {
         }
     }
 
-    /// Learns what another search has learnt, of another part of the same orders. Void if either passed over
-    /// what, by what both know, it should not have.
+    /// Learns what another search has learnt, of another part of the same orders. Void if either
+    /// passed over what, by what both know, it should not have.
     ///
     /// # Errors
     /// If that was of another number of CPUs.

@@ -1,5 +1,5 @@
-//! Makes a schedule that breaks something short enough to be understood: fewest changes of the CPU, then fewest
-//! turns. Every candidate is run.
+//! Makes a schedule that breaks something short enough to be understood: fewest changes of the CPU,
+//! then fewest turns. Every candidate is run.
 
 use std::time::Instant;
 
@@ -14,7 +14,8 @@ fn cost(turns: &[Turn]) -> (usize, usize, u32) {
     (switches(turns), turns.len(), stops)
 }
 
-/// Makes of `best` the shortest schedule found by `until` that breaks the same, which it may be already.
+/// Makes of `best` the shortest schedule found by `until` that breaks the same, which it may be
+/// already.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails, or it is to end; what was found by then is in `best`.
@@ -54,8 +55,8 @@ fn breaks_the_same(one: &Found, other: &Found) -> bool {
     one.breach.names == other.breach.names
 }
 
-/// Schedules that may be better than `turns`: without a stretch of them, long stretches first; with a turn put
-/// behind the one before it of the same CPU, or in front of the one behind it.
+/// Schedules that may be better than `turns`: without a stretch of them, long stretches first; with
+/// a turn put behind the one before it of the same CPU, or in front of the one behind it.
 fn candidates(turns: &[Turn]) -> impl Iterator<Item = Vec<Turn>> + '_ {
     let count = turns.len();
     let lengths = std::iter::successors(Some(count / 2), |length| Some(length / 2));

@@ -1,5 +1,5 @@
-//! A schedule as people read it: turn by turn, what each CPU came to and where that stands in the source. Made by
-//! following the schedule once.
+//! A schedule as people read it: turn by turn, what each CPU came to and where that stands in the
+//! source. Made by following the schedule once.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -61,8 +61,8 @@ pub struct Scene {
     pub cpu: usize,
     /// The interrupt that it takes at first.
     pub takes: Option<u8>,
-    /// The beats that sent it: several if it was sent again while it was pending, none if it was so from the
-    /// beginning.
+    /// The beats that sent it: several if it was sent again while it was pending, none if it was so
+    /// from the beginning.
     pub sent_by: Vec<At>,
     /// What it comes to, in order. The last is where it stands when others go on.
     pub beats: Vec<Beat>,
@@ -79,8 +79,8 @@ pub struct Story {
     pub breaks: Vec<String>,
     /// Sentences about that.
     pub texts: Vec<String>,
-    /// The step from which on that could not be helped any more, if it was found; behind it, if there is one, the step
-    /// by which another CPU meets what was changed.
+    /// The step from which on that could not be helped any more, if it was found; behind it, if
+    /// there is one, the step by which another CPU meets what was changed.
     pub marks: Vec<Mark>,
     /// What the guest calls its vectors.
     #[serde(skip)]
@@ -328,7 +328,8 @@ impl Story {
         Some((at, does))
     }
 
-    /// What comes and what goes in `scene`, in words: the interrupt that it takes, and those that it sends.
+    /// What comes and what goes in `scene`, in words: the interrupt that it takes, and those that
+    /// it sends.
     pub fn traffic(&self, scene: &Scene) -> String {
         scene.traffic(&self.vectors)
     }
@@ -368,8 +369,8 @@ impl Scene {
     }
 }
 
-/// A space-time diagram in text: time runs down, a column for each CPU, and beside it what comes and goes in the
-/// turn, how many stops it has, and what its CPU is about to do when others go on.
+/// A space-time diagram in text: time runs down, a column for each CPU, and beside it what comes
+/// and goes in the turn, how many stops it has, and what its CPU is about to do when others go on.
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let traffic: Vec<_> = self.scenes.iter().map(|it| self.traffic(it)).collect();

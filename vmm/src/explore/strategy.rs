@@ -1,5 +1,5 @@
-//! Strategies: which searches each is made of, what they learn first, and what may be said once they are over. Makes no
-//! choice itself.
+//! Strategies: which searches each is made of, what they learn first, and what may be said once
+//! they are over. Makes no choice itself.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,15 +31,16 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    /// Whether several processes can each do a part of it. The others keep on a path what they have to try
-    /// further up, or count preemptions on the way to a state: their parts would depend on each other.
+    /// Whether several processes can each do a part of it. The others keep on a path what they have
+    /// to try further up, or count preemptions on the way to a state: their parts would depend on
+    /// each other.
     pub fn can_be_shared(self) -> bool {
         matches!(self, Self::Exhaustive | Self::Sampled(..))
     }
 }
 
-/// Runs at random by which a search learns what CPUs share before it begins, at least and at most, and how many
-/// of them have to teach nothing new.
+/// Runs at random by which a search learns what CPUs share before it begins, at least and at most,
+/// and how many of them have to teach nothing new.
 const LEARNING: (u64, u64, u64) = (16, 200, 8);
 
 /// Whether a search by `strategy` is possible at this granularity.

@@ -1,5 +1,5 @@
-//! How long a search or a replay may go on: until a signal comes, or its time is up. The guest is untrusted, so that
-//! this is asked wherever it could keep one waiting.
+//! How long a search or a replay may go on: until a signal comes, or its time is up. The guest is
+//! untrusted, so that this is asked wherever it could keep one waiting.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ pub struct Until {
 }
 
 impl Until {
-    /// Until `interrupted` says that a signal has come, or `time` from now is over, if that is given.
+    /// Until `interrupted` says that a signal has come, or `time` from now is over, if that is
+    /// given.
     pub fn new(
         interrupted: impl Fn() -> bool + Send + Sync + 'static,
         time: Option<Duration>,

@@ -1,6 +1,7 @@
-//! Words for the guest in a search. Some have no effect there, since the search itself says what the CPUs do and how
-//! IPIs travel: whoever gives one expects something else than he gets. Others ask for what can break nothing in the
-//! memory that is searched. Which are which, and what the search sets itself, the guest's manifest says.
+//! Words for the guest in a search. Some have no effect there, since the search itself says what
+//! the CPUs do and how IPIs travel: whoever gives one expects something else than he gets. Others
+//! ask for what can break nothing in the memory that is searched. Which are which, and what the
+//! search sets itself, the guest's manifest says.
 
 use shared::manifest::Search;
 
@@ -30,8 +31,8 @@ pub fn set(manifest: &Manifest) -> String {
     set.collect::<Vec<_>>().join(" ")
 }
 
-/// Refuses `options`, which stand in `from`, if one of them has no effect. What the guest does not know is the
-/// guest's to refuse.
+/// Refuses `options`, which stand in `from`, if one of them has no effect. What the guest does not
+/// know is the guest's to refuse.
 ///
 /// # Errors
 /// [`NoEffect`] names the first.
@@ -57,8 +58,8 @@ pub fn check(manifest: &Manifest, options: &str, from: &'static str) -> Result<(
     }
 }
 
-/// What is to be known of words in `options` that take effect and can still show nothing, a sentence each. Of two
-/// words of one key the last counts, as in the guest.
+/// What is to be known of words in `options` that take effect and can still show nothing, a
+/// sentence each. Of two words of one key the last counts, as in the guest.
 pub fn warnings(manifest: &Manifest, options: &str) -> Vec<String> {
     let last = |wanted: &str| {
         let mut words = options.split_whitespace();

@@ -1,6 +1,6 @@
-//! What cannot be in a lab, whatever became of the calls: pages that contradict themselves or the machine. The
-//! guest's bookkeeping takes no part in the path that it watches, so that a lab with a contradiction is broken or
-//! forged, and nothing in it says anything.
+//! What cannot be in a lab, whatever became of the calls: pages that contradict themselves or the
+//! machine. The guest's bookkeeping takes no part in the path that it watches, so that a lab with a
+//! contradiction is broken or forged, and nothing in it says anything.
 
 use shared::lab::{Layout, MAX_FINDINGS};
 use shared::ledger::{CallId, Lane};
@@ -10,16 +10,16 @@ use super::judge::{CallName, Kept};
 use super::{Lab, Record, oracles};
 use crate::cpus::CpuSet;
 
-/// More than any counter can have come to: one step each nanosecond for three days. No sum over the CPUs of so
-/// small counts wraps.
+/// More than any counter can have come to: one step each nanosecond for three days. No sum over the
+/// CPUs of so small counts wraps.
 const MOST_COUNTED: u64 = 1 << 48;
 
-/// By how much the calls that a CPU counts and its ledger can differ if it was stopped anywhere: it may just be
-/// entering one, and have been interrupted in that by a handler that enters another.
+/// By how much the calls that a CPU counts and its ledger can differ if it was stopped anywhere: it
+/// may just be entering one, and have been interrupted in that by a handler that enters another.
 const BEING_ENTERED: u64 = 2;
 
-/// Which CPUs stood between two of their deeds when the lab was read. The others may have written half of what they
-/// were writing.
+/// Which CPUs stood between two of their deeds when the lab was read. The others may have written
+/// half of what they were writing.
 #[derive(Debug, Clone)]
 pub(super) enum Settled {
     /// All but these: the workload came to its end, and nobody waited for these.
@@ -220,8 +220,9 @@ fn findings(lab: &Lab, settled: &Settled, found: &mut Kept<String>) {
     }
 }
 
-/// Holds the counts of calls against the ledger: sequence numbers run on when records are used again, so that it
-/// says of every CPU how many calls it made, though it holds only the last of them.
+/// Holds the counts of calls against the ledger: sequence numbers run on when records are used
+/// again, so that it says of every CPU how many calls it made, though it holds only the last of
+/// them.
 fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<String>) {
     for ((cpu, row), counted) in (0_u32..).zip(&census.rows).zip(lab.counted()) {
         let tally = counted.tally;
@@ -244,7 +245,8 @@ fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<Strin
                 tally.calls_made
             ));
         } else if settled.contains(cpu) {
-            // Of the calls whose records were used again the ledger knows only that they had targets.
+            // Of the calls whose records were used again the ledger knows only that they had
+            // targets.
             let forgotten = (made - held.min(made)).saturating_mul(lab.cpus().into());
             let most = row.owed.saturating_add(forgotten);
             if !(row.owed..=most).contains(&tally.calls_expected) {

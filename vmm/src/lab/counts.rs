@@ -1,5 +1,6 @@
-//! What the guest's counters come to, of one CPU and of all. What each is and how it is added up the guest's manifest
-//! says; a guest without one has counters that nobody can name. Sums wrap, because a broken guest can write anything.
+//! What the guest's counters come to, of one CPU and of all. What each is and how it is added up
+//! the guest's manifest says; a guest without one has counters that nobody can name. Sums wrap,
+//! because a broken guest can write anything.
 
 use shared::lab::Counters;
 use shared::manifest::{CounterRole, Total};

@@ -1,6 +1,6 @@
-//! What a CPU can be told, in the words in which people say it: a line of a case, a request of a client, a
-//! function of a script. The guest's manifest says which deeds there are and with what each is told; here
-//! they become commands for a mailbox. Knows no deed of any guest by name.
+//! What a CPU can be told, in the words in which people say it: a line of a case, a request of a
+//! client, a function of a script. The guest's manifest says which deeds there are and with what
+//! each is told; here they become commands for a mailbox. Knows no deed of any guest by name.
 
 use std::borrow::Cow;
 use std::fmt;

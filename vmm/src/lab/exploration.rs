@@ -1,5 +1,5 @@
-//! What an explorer must know of the lab beside the rest: which of its pages decide nothing, and what the guest
-//! says of its stacks.
+//! What an explorer must know of the lab beside the rest: which of its pages decide nothing, and
+//! what the guest says of its stacks.
 
 use shared::lab::{Contexts, Header, Section};
 
@@ -7,8 +7,9 @@ use super::Lab;
 use crate::machine::ram::PAGE;
 
 impl Lab {
-    /// The pages whose contents neither the guest nor an oracle ever acts upon: its counters, and what it traces.
-    /// The tallies of calls are not among them, since what breaks is judged by them.
+    /// The pages whose contents neither the guest nor an oracle ever acts upon: its counters, and
+    /// what it traces. The tallies of calls are not among them, since what breaks is judged by
+    /// them.
     pub(crate) fn unobserved_pages(&self) -> Vec<usize> {
         self.pages([self.layout.counters, self.layout.rings])
     }

@@ -1,5 +1,6 @@
-//! The VMM's own look at the calls in the ledger, independent of what the guest found: which of them broke a
-//! property, and which are on their way. Records that cannot be any are not its concern.
+//! The VMM's own look at the calls in the ledger, independent of what the guest found: which of
+//! them broke a property, and which are on their way. Records that cannot be any are not its
+//! concern.
 
 use std::fmt;
 
@@ -72,8 +73,8 @@ pub struct Breach {
 pub struct OpenCall(pub Record);
 
 impl OpenCall {
-    /// The call of `record`, if it is on its way. Not every open record's is: a source closes a record when it
-    /// gets to it, which can be long after the call is done.
+    /// The call of `record`, if it is on its way. Not every open record's is: a source closes a
+    /// record when it gets to it, which can be long after the call is done.
     pub(super) fn of(record: Record) -> Option<Self> {
         let done = record.targets.without(&record.ran).is_empty();
         let waits = record.head.wait != 0 && record.head.returned_tsc == 0;
@@ -193,8 +194,8 @@ pub(super) fn judge_record(record: &Record, breached: &mut impl FnMut(Breach)) {
     }
 }
 
-/// What is wrong with the counts of a workload that has ended: of all CPUs, and of each in `runs`, which says how
-/// many executions it counted and how many the ledger holds of it.
+/// What is wrong with the counts of a workload that has ended: of all CPUs, and of each in `runs`,
+/// which says how many executions it counted and how many the ledger holds of it.
 pub(super) fn judge_counts(
     totals: &Totals,
     runs: impl Iterator<Item = (u32, u64, u64)>,

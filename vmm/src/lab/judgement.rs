@@ -1,6 +1,6 @@
-//! The one judgement on a lab that verdict, report and explorer share: what the guest's oracles found, what the VMM
-//! finds in the ledger, both counted by oracle, whether any of it can be believed, and how many calls the VMM has
-//! judged itself. Lists are cut; counts are not.
+//! The one judgement on a lab that verdict, report and explorer share: what the guest's oracles
+//! found, what the VMM finds in the ledger, both counted by oracle, whether any of it can be
+//! believed, and how many calls the VMM has judged itself. Lists are cut; counts are not.
 
 use shared::lab::Finding;
 
@@ -36,19 +36,20 @@ pub struct Judgement {
     pub open: Kept<OpenCall>,
     /// Why the lab is not to be believed, if it is not.
     pub contradictions: Kept<String>,
-    /// Calls that the ledger still held, and that have been judged here. Those before them are gone: the guest
-    /// used their records again, which it does once a call is complete.
+    /// Calls that the ledger still held, and that have been judged here. Those before them are
+    /// gone: the guest used their records again, which it does once a call is complete.
     pub judged: u64,
 }
 
 impl Judgement {
-    /// On the lab of a workload that came to its end, but on the CPUs of `abandoned`, which can stand anywhere.
+    /// On the lab of a workload that came to its end, but on the CPUs of `abandoned`, which can
+    /// stand anywhere.
     pub fn on_end(lab: &Lab, abandoned: &CpuSet) -> Self {
         Self::on(lab, &Settled::AllBut(abandoned.clone()))
     }
 
-    /// On the lab of a workload that is still going on, or was cut off: calls may be open, and no CPU need have
-    /// finished what it was writing.
+    /// On the lab of a workload that is still going on, or was cut off: calls may be open, and no
+    /// CPU need have finished what it was writing.
     pub fn on_the_way(lab: &Lab) -> Self {
         Self::on(lab, &Settled::Nobody)
     }

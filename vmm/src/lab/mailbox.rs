@@ -1,5 +1,5 @@
-//! The mailboxes and the arm bits of the lab, as the VMM writes and reads them. Which command makes sense,
-//! and when the next may be posted, is for [`crate::control`] to know.
+//! The mailboxes and the arm bits of the lab, as the VMM writes and reads them. Which command makes
+//! sense, and when the next may be posted, is for [`crate::control`] to know.
 
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
@@ -79,16 +79,16 @@ impl Lab {
         field(offset_of!(Mailbox, flags), flags.as_bytes());
         field(offset_of!(Mailbox, arguments), command.arguments.as_bytes());
         field(offset_of!(Mailbox, mask), mask.as_bytes());
-        // Release: who sees the number sees the command. As with every write, `prepare` has made sure
-        // that the place exists.
+        // Release: who sees the number sees the command. As with every write, `prepare` has made
+        // sure that the place exists.
         let posted = self.base + at + offset_of!(Mailbox, posted) as u64;
         let _ = self
             .memory
             .store(number, GuestAddress(posted), Ordering::Release);
     }
 
-    /// What the mailbox of `cpu` says now. Only what belongs together is read together: a guest writes
-    /// what came of a command before it says that the command is done.
+    /// What the mailbox of `cpu` says now. Only what belongs together is read together: a guest
+    /// writes what came of a command before it says that the command is done.
     pub fn mailbox(&self, cpu: u32) -> Option<Mailbox> {
         let at = self.layout.mailboxes.entry(cpu.into())?;
         let load = |offset: usize| {

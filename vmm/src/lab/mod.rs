@@ -148,8 +148,9 @@ impl Lab {
         Counts::of_all(self.rows(), &self.manifest)
     }
 
-    /// A number that changes whenever a CPU gets anywhere. Iterations of waiting loops do not count:
-    /// a CPU that waits for ever makes those too. Of the guest's counters, those count of which it says so.
+    /// A number that changes whenever a CPU gets anywhere. Iterations of waiting loops do not
+    /// count: a CPU that waits for ever makes those too. Of the guest's counters, those count of
+    /// which it says so.
     pub fn progress(&self) -> u64 {
         let Totals {
             made,
@@ -195,7 +196,8 @@ impl Lab {
         (0..self.layout.ledger.count).filter_map(|number| self.nth_record(number))
     }
 
-    /// The record of `call`, unless a later call has taken its place, which means that it was complete.
+    /// The record of `call`, unless a later call has taken its place, which means that it was
+    /// complete.
     pub fn record(&self, call: CallId) -> Option<Record> {
         let slots = self.slots();
         let row = u64::from(call.source()) * Lane::COUNT as u64 * u64::from(slots);

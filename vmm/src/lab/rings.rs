@@ -1,6 +1,6 @@
-//! The trace rings of the lab, as the VMM reads them while the guest writes. What comes next is the reader's
-//! own count; of what the guest says it believes only that a place is filled, and takes no more of one ring
-//! at a time than fits in it.
+//! The trace rings of the lab, as the VMM reads them while the guest writes. What comes next is the
+//! reader's own count; of what the guest says it believes only that a place is filled, and takes no
+//! more of one ring at a time than fits in it.
 
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
@@ -25,14 +25,14 @@ impl Rings {
         Self { lab, read }
     }
 
-    /// Takes what `cpu` has written since, in the order of places, and makes room for more. Times can go back
-    /// in it: a handler may write in the middle of the code it has interrupted.
+    /// Takes what `cpu` has written since, in the order of places, and makes room for more. Times
+    /// can go back in it: a handler may write in the middle of the code it has interrupted.
     pub fn take(&mut self, cpu: u32, records: &mut Vec<Record>) {
         self.read_on(cpu, records, |_| false);
     }
 
-    /// Takes what `cpu` has left, when it writes no more. It may have been stopped while it wrote a record, with
-    /// whole ones behind.
+    /// Takes what `cpu` has left, when it writes no more. It may have been stopped while it wrote a
+    /// record, with whole ones behind.
     pub fn take_last(&mut self, cpu: u32, records: &mut Vec<Record>) {
         let claimed = self.head(cpu).claimed;
         self.read_on(cpu, records, |place| place < claimed);

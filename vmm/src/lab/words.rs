@@ -1,4 +1,5 @@
-//! What the guest says that its run is made of. It can say anything: what is no list of words is nothing.
+//! What the guest says that its run is made of. It can say anything: what is no list of words is
+//! nothing.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ use super::Lab;
 const LONGEST_KEY: usize = 32;
 
 impl Lab {
-    /// The options of the run by their names, as the guest says; `None` if it has not, or makes no sense.
+    /// The options of the run by their names, as the guest says; `None` if it has not, or makes no
+    /// sense.
     pub fn words(&self) -> Option<BTreeMap<String, String>> {
         let words: Words = self.read(self.layout.words.entry(0)?);
         read(words.text())

@@ -1,5 +1,5 @@
-//! The ACPI tables through which a guest finds its CPUs: RSDP, XSDT, FADT and MADT. Builds bytes for
-//! a given address and writes nothing itself.
+//! The ACPI tables through which a guest finds its CPUs: RSDP, XSDT, FADT and MADT. Builds bytes
+//! for a given address and writes nothing itself.
 
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::madt::{

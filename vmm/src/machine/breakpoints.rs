@@ -1,6 +1,6 @@
-//! Where a vCPU is to stop by itself: before an instruction, or after some steps (`KVM_SET_GUEST_DEBUG`,
-//! KVM's api.rst). Whether hardware breakpoints work on this host is found out by trying: there are hosts
-//! whose KVM takes them and never lets them fire.
+//! Where a vCPU is to stop by itself: before an instruction, or after some steps
+//! (`KVM_SET_GUEST_DEBUG`, KVM's api.rst). Whether hardware breakpoints work on this host is found
+//! out by trying: there are hosts whose KVM takes them and never lets them fire.
 
 use std::sync::OnceLock;
 
@@ -69,16 +69,17 @@ impl Debugging {
         self.tell(fd)
     }
 
-    /// Stop after `steps` instructions, or 0 for never. No interrupt comes in before: it would save the trap flag, by
-    /// which the processor steps, with the other flags, and its end would bring it back when nobody steps any more, as
-    /// a #DB of the guest's.
+    /// Stop after `steps` instructions, or 0 for never. No interrupt comes in before: it would save
+    /// the trap flag, by which the processor steps, with the other flags, and its end would bring
+    /// it back when nobody steps any more, as a #DB of the guest's.
     pub fn set_steps(&mut self, steps: u64, fd: &VcpuFd) -> Result<(), errno::Error> {
         self.steps = steps;
         self.is_between = true;
         self.tell(fd)
     }
 
-    /// Whether the next instruction is one of several to be stepped over, and nothing of it has been done.
+    /// Whether the next instruction is one of several to be stepped over, and nothing of it has
+    /// been done.
     pub fn is_before_a_step(&self) -> bool {
         self.steps > 0 && self.is_between
     }
@@ -88,8 +89,9 @@ impl Debugging {
         self.is_between = is_between;
     }
 
-    /// KVM has come out of the guest at the instruction at `pc`. Returns whether the vCPU is to stop there,
-    /// which it then does once. What nobody asked for, as when it was called off, is passed over.
+    /// KVM has come out of the guest at the instruction at `pc`. Returns whether the vCPU is to
+    /// stop there, which it then does once. What nobody asked for, as when it was called off, is
+    /// passed over.
     pub fn stopped_at(&mut self, pc: u64, fd: &VcpuFd) -> Option<Stop> {
         let stop = if self.breakpoint == Some(pc) {
             Some(Stop::Address(pc))
@@ -103,8 +105,8 @@ impl Debugging {
         }
         self.steps = self.steps.saturating_sub(1);
         self.is_between = true;
-        // Not refused, as it was not when there was something to stop at. Told after each step: an `iret` or
-        // `popf` can have cleared the trap flag by which the processor steps.
+        // Not refused, as it was not when there was something to stop at. Told after each step: an
+        // `iret` or `popf` can have cleared the trap flag by which the processor steps.
         let _ = self.tell(fd);
         stop
     }
@@ -123,8 +125,8 @@ impl Debugging {
     }
 }
 
-/// DR7: the first breakpoint is on, for everybody, at the execution of an instruction; bit 10 is always set
-/// (SDM Vol. 3B, 18.2.4).
+/// DR7: the first breakpoint is on, for everybody, at the execution of an instruction; bit 10 is
+/// always set (SDM Vol. 3B, 18.2.4).
 const BREAK_ON_EXECUTION: u64 = 1 << 10 | 1 << 1;
 
 /// Checks that a breakpoint fires on this host.

@@ -1,5 +1,5 @@
-//! The host's time stamp counter, and how far each vCPU's is away from it, so that what the VMM and what the
-//! guest have seen can stand on one time line.
+//! The host's time stamp counter, and how far each vCPU's is away from it, so that what the VMM and
+//! what the guest have seen can stand on one time line.
 
 use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, KVMIO, kvm_device_attr};
 use kvm_ioctls::VcpuFd;
@@ -14,13 +14,14 @@ mod request {
 
 /// The host's TSC, in cycles.
 pub fn now() -> u64 {
-    // SAFETY: every processor that KVM for x86-64 runs on has the instruction, and it has no operands.
+    // SAFETY: every processor that KVM for x86-64 runs on has the instruction, and it has no
+    // operands.
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
 /// What KVM adds to the host's TSC to make that of a vCPU (Linux 5.16,
-/// `Documentation/virt/kvm/devices/vcpu.rst`, `KVM_VCPU_TSC_OFFSET`). It holds while the guest leaves
-/// `IA32_TSC` and `IA32_TSC_ADJUST` alone, and if KVM does not scale.
+/// `Documentation/virt/kvm/devices/vcpu.rst`, `KVM_VCPU_TSC_OFFSET`). It holds while the guest
+/// leaves `IA32_TSC` and `IA32_TSC_ADJUST` alone, and if KVM does not scale.
 ///
 /// # Errors
 /// What KVM said; older ones do not know it.
@@ -32,8 +33,8 @@ pub fn offset(vcpu: &VcpuFd) -> Result<u64, errno::Error> {
         addr: (&raw mut offset) as u64,
         flags: 0,
     };
-    // SAFETY: the descriptor is a vCPU's; KVM reads the attribute, which outlives the call, and writes the 64
-    // bits of `offset`, to which nobody else has a reference.
+    // SAFETY: the descriptor is a vCPU's; KVM reads the attribute, which outlives the call, and
+    // writes the 64 bits of `offset`, to which nobody else has a reference.
     let result = unsafe { ioctl_with_ref(vcpu, request::KVM_GET_DEVICE_ATTR(), &attribute) };
     if result < 0 {
         return Err(errno::Error::last());

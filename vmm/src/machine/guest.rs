@@ -1,5 +1,5 @@
-//! Where a guest image comes from: a file, or bytes that a program has made or carries with it. Names it, and has it read
-//! when a machine is built.
+//! Where a guest image comes from: a file, or bytes that a program has made or carries with it.
+//! Names it, and has it read when a machine is built.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

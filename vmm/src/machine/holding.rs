@@ -1,5 +1,5 @@
-//! What can be done with a vCPU that is out of the guest: look at it, say where it is to stop, have it take
-//! a few steps.
+//! What can be done with a vCPU that is out of the guest: look at it, say where it is to stop, have
+//! it take a few steps.
 
 use std::sync::PoisonError;
 
@@ -59,8 +59,8 @@ impl Crew {
         result
     }
 
-    /// Does something with vCPU `id`, which is taken out of the guest for it and back. What it was about to be held
-    /// for when this was called, it is held for when this returns.
+    /// Does something with vCPU `id`, which is taken out of the guest for it and back. What it was
+    /// about to be held for when this was called, it is held for when this returns.
     fn visit<T>(&self, id: u32, body: impl FnOnce(&mut Vcpu) -> T) -> Result<T, PauseError> {
         let member = self.member(id)?;
         member.keep_out(Holder::Visit)?;
@@ -99,8 +99,8 @@ impl Crew {
         Ok(())
     }
 
-    /// Has vCPU `id` stop by itself nowhere any more. If it has come to where it was to stop by now, it is held
-    /// when this returns.
+    /// Has vCPU `id` stop by itself nowhere any more. If it has come to where it was to stop by
+    /// now, it is held when this returns.
     ///
     /// # Errors
     /// No such vCPU runs.
@@ -112,9 +112,9 @@ impl Crew {
         Ok(())
     }
 
-    /// Lets vCPU `id`, which is stalled by one hold of the operator's, execute `count` instructions. It then is
-    /// [`State::Stalled`] by a hold of its own, in place of that one. With `count` 0 it is only no longer to
-    /// stop, if it is at it, and stays where it is.
+    /// Lets vCPU `id`, which is stalled by one hold of the operator's, execute `count`
+    /// instructions. It then is [`State::Stalled`] by a hold of its own, in place of that one. With
+    /// `count` 0 it is only no longer to stop, if it is at it, and stays where it is.
     ///
     /// # Errors
     /// As [`Crew::with_stalled`], if it is stalled by nobody but a plan, or KVM refuses.

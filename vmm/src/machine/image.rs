@@ -1,6 +1,7 @@
 //! The guest image: read, checked, and copied into memory. Everything that can be wrong with a file
-//! is found here, before there is a machine, and named together with the file or what the bytes are called. `linux-loader` does
-//! the copying and finds the entry note; it trusts much of what the checks here establish.
+//! is found here, before there is a machine, and named together with the file or what the bytes are
+//! called. `linux-loader` does the copying and finds the entry note; it trusts much of what the
+//! checks here establish.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};

@@ -155,7 +155,8 @@ impl Place<'_> {
         bytes
     }
 
-    /// Up to `length` bytes at the instruction pointer, which outside long mode is relative to the code segment.
+    /// Up to `length` bytes at the instruction pointer, which outside long mode is relative to the
+    /// code segment.
     fn code(&self, regs: &kvm_regs, sregs: &kvm_sregs, length: usize) -> Vec<u8> {
         self.read(sregs.cs.base.wrapping_add(regs.rip), length)
     }
@@ -175,8 +176,9 @@ impl Place<'_> {
     }
 }
 
-/// The return addresses behind the chain of frame pointers that begins with `frame` and must lead upwards,
-/// innermost first, at most [`DEPTH`]. `word` reads eight bytes of guest memory, if they are there.
+/// The return addresses behind the chain of frame pointers that begins with `frame` and must lead
+/// upwards, innermost first, at most [`DEPTH`]. `word` reads eight bytes of guest memory, if they
+/// are there.
 pub fn callers(mut frame: u64, word: impl Fn(u64) -> Option<u64>) -> Vec<u64> {
     let mut callers = Vec::new();
     while callers.len() < DEPTH && frame != 0 && frame.is_multiple_of(8) {

@@ -1,5 +1,5 @@
-//! What happened to one vCPU on the host's side and when: its stays in the guest, what ended each, and its
-//! stalls. Written by the vCPU's own thread, and only while somebody wants it.
+//! What happened to one vCPU on the host's side and when: its stays in the guest, what ended each,
+//! and its stalls. Written by the vCPU's own thread, and only while somebody wants it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -68,8 +68,8 @@ impl Journal {
         }
     }
 
-    /// The stay that began with `entered` is over. It is kept if the journal is, or was then: what the guest
-    /// did meanwhile can be in the trace in both cases.
+    /// The stay that began with `entered` is over. It is kept if the journal is, or was then: what
+    /// the guest did meanwhile can be in the trace in both cases.
     pub fn leave(&self, entered: Entered, reason: usize) {
         if entered.is_kept || self.is_kept.load(Ordering::Relaxed) {
             let (from, to) = (entered.at, clock::now());

@@ -63,7 +63,8 @@ impl ImmediateExit {
 /// The signal that was asked for, or is in use.
 static SIGNAL: OnceLock<libc::c_int> = OnceLock::new();
 
-/// The signal that interrupts `KVM_RUN`: the first of the real-time signals, unless the program has chosen another.
+/// The signal that interrupts `KVM_RUN`: the first of the real-time signals, unless the program has
+/// chosen another.
 pub fn signal() -> libc::c_int {
     *SIGNAL.get_or_init(SIGRTMIN)
 }
@@ -88,8 +89,8 @@ pub enum SignalError {
     Refused(libc::c_int, #[source] io::Error),
 }
 
-/// Has vCPUs interrupted by the real-time signal `wanted`. To be said before there is a machine, by a program that uses
-/// the first such signal itself.
+/// Has vCPUs interrupted by the real-time signal `wanted`. To be said before there is a machine, by
+/// a program that uses the first such signal itself.
 ///
 /// # Errors
 /// [`SignalError`] if it is no such signal, or too late.
@@ -105,8 +106,9 @@ pub fn use_signal(wanted: libc::c_int) -> Result<(), SignalError> {
     }
 }
 
-/// Installs a handler for [`signal`], which need not do anything: to have been delivered is enough. It is the one thing
-/// that a machine changes in the process around it, and takes nothing from anybody: a handler that is there stays.
+/// Installs a handler for [`signal`], which need not do anything: to have been delivered is enough.
+/// It is the one thing that a machine changes in the process around it, and takes nothing from
+/// anybody: a handler that is there stays.
 ///
 /// # Errors
 /// [`SignalError::Taken`] if there is another.
@@ -118,7 +120,8 @@ fn handle(signal: libc::c_int) -> Result<(), SignalError> {
     extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
     // SAFETY: all zeroes are a valid `sigaction`.
     let mut current: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: `current` is a valid place for one `sigaction`, and without another nothing is changed.
+    // SAFETY: `current` is a valid place for one `sigaction`, and without another nothing is
+    // changed.
     if unsafe { libc::sigaction(signal, ptr::null(), &raw mut current) } != 0 {
         return Err(SignalError::Refused(signal, io::Error::last_os_error()));
     }
@@ -133,8 +136,8 @@ fn handle(signal: libc::c_int) -> Result<(), SignalError> {
 /// How often an [`Alarm`] rings.
 const RINGS_EVERY: Duration = Duration::from_millis(200);
 
-/// Sends [`signal`] to the thread that set it, again and again, until it is dropped: `KVM_RUN` on that thread
-/// then returns now and then, whatever the guest does.
+/// Sends [`signal`] to the thread that set it, again and again, until it is dropped: `KVM_RUN` on
+/// that thread then returns now and then, whatever the guest does.
 #[derive(Debug)]
 pub struct Alarm {
     off: Option<Sender<()>>,
@@ -149,8 +152,8 @@ impl Alarm {
         let sleeper = unsafe { libc::pthread_self() };
         let ring = move || {
             while is_off.recv_timeout(RINGS_EVERY) == Err(RecvTimeoutError::Timeout) {
-                // SAFETY: the thread has not ended, since it drops the alarm, and with it joins this thread,
-                // before it does.
+                // SAFETY: the thread has not ended, since it drops the alarm, and with it joins
+                // this thread, before it does.
                 unsafe { libc::pthread_kill(sleeper, signal()) };
             }
         };
@@ -177,7 +180,8 @@ impl Drop for Alarm {
 mod tests {
     use super::*;
 
-    /// Numbers that no machine of these tests uses, since each test process has one table of handlers.
+    /// Numbers that no machine of these tests uses, since each test process has one table of
+    /// handlers.
     fn unused(nth: libc::c_int) -> libc::c_int {
         SIGRTMAX() - nth
     }

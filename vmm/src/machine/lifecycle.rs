@@ -1,10 +1,11 @@
-//! The life of a vCPU: `Created → Running ⇄ Stalled(Paused | Held) → Exited(reason)`. A change is requested by
-//! whoever controls the machine and confirmed by the thread that carries the vCPU, once it has left
-//! the guest. No KVM here: a [`Runner`] is anything that can be stepped and kicked.
+//! The life of a vCPU: `Created → Running ⇄ Stalled(Paused | Held) → Exited(reason)`. A change is
+//! requested by whoever controls the machine and confirmed by the thread that carries the vCPU,
+//! once it has left the guest. No KVM here: a [`Runner`] is anything that can be stepped and
+//! kicked.
 //!
-//! A vCPU runs when the machine as a whole is let go ([`Request::Run`]) and nobody holds this one. Holds
-//! are counted, for each [`Holder`] apart, so that several can each keep a vCPU out of the guest without knowing
-//! of each other, and none undoes what is another's.
+//! A vCPU runs when the machine as a whole is let go ([`Request::Run`]) and nobody holds this one.
+//! Holds are counted, for each [`Holder`] apart, so that several can each keep a vCPU out of the
+//! guest without knowing of each other, and none undoes what is another's.
 
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -69,13 +70,13 @@ pub enum Stall {
 /// On whose behalf a vCPU is held out of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// Whoever drives the machine while it runs. What a vCPU comes to by itself, where it was to be held, is his
-    /// too.
+    /// Whoever drives the machine while it runs. What a vCPU comes to by itself, where it was to be
+    /// held, is his too.
     Operator,
     /// What was planned before it ran.
     Plan,
-    /// The VMM itself, which looks at the vCPU or tells KVM something about it, for a moment. This is nothing
-    /// that was done to the guest, and does not count as an absence.
+    /// The VMM itself, which looks at the vCPU or tells KVM something about it, for a moment. This
+    /// is nothing that was done to the guest, and does not count as an absence.
     Visit,
 }
 
@@ -114,8 +115,8 @@ pub trait Runner {
     /// Makes the next [`Runner::step`] return [`Step::Interrupted`] at once, or no longer.
     fn set_kick(&mut self, pending: bool);
 
-    /// Hears that a hold has been confirmed, or that a held vCPU runs again. By the time it hears so, the
-    /// state may be another.
+    /// Hears that a hold has been confirmed, or that a held vCPU runs again. By the time it hears
+    /// so, the state may be another.
     fn changed(&mut self, change: Change);
 }
 
@@ -283,8 +284,8 @@ impl Seat {
         Ok(Held::Underway)
     }
 
-    /// Undoes one [`Seat::hold`] of this holder. The vCPU goes on when the last is undone; a hold that was not
-    /// confirmed until then never will be.
+    /// Undoes one [`Seat::hold`] of this holder. The vCPU goes on when the last is undone; a hold
+    /// that was not confirmed until then never will be.
     ///
     /// # Errors
     /// [`NotHeld`] if the holder has no hold left to undo.
@@ -342,8 +343,8 @@ impl Seat {
         self.wait_while(deadline, |place| place.state == State::Running)
     }
 
-    /// Waits until the vCPU, which was released, has left the state into which it came at `since`, but not beyond
-    /// `deadline`. Returns whether it has, or will not as long as it is held.
+    /// Waits until the vCPU, which was released, has left the state into which it came at `since`,
+    /// but not beyond `deadline`. Returns whether it has, or will not as long as it is held.
     pub fn wait_gone_on(&self, since: Instant, deadline: Instant) -> bool {
         self.wait_while(deadline, |place| {
             place.since == since
@@ -352,7 +353,8 @@ impl Seat {
         })
     }
 
-    /// Waits as long as `stays` says so, but not beyond `deadline`. Returns whether it no longer does.
+    /// Waits as long as `stays` says so, but not beyond `deadline`. Returns whether it no longer
+    /// does.
     fn wait_while(&self, deadline: Instant, stays: impl Fn(&Place) -> bool) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
         let stays = |place: &mut Place| stays(place);

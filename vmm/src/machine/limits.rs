@@ -1,5 +1,5 @@
-//! The limit on open files, of which a machine with many vCPUs needs many. Machines only look at it: it is the whole
-//! process's, which has to ask by itself that it be raised.
+//! The limit on open files, of which a machine with many vCPUs needs many. Machines only look at
+//! it: it is the whole process's, which has to ask by itself that it be raised.
 
 use std::io;
 
@@ -70,7 +70,8 @@ fn needs(vcpus: u32, more: u64, limit: libc::rlimit) -> Result<(), LimitError> {
     Ok(())
 }
 
-/// Lets this process, and those that it starts from now on, have as many open files as the host allows.
+/// Lets this process, and those that it starts from now on, have as many open files as the host
+/// allows.
 ///
 /// # Errors
 /// [`LimitError::Refused`].

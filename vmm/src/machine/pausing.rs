@@ -1,13 +1,14 @@
-//! Pausing and resuming vCPUs of a running machine, one or all, *confirmed*: it is known that the vCPU's
-//! thread has left `KVM_RUN`. Says nothing of why or when; scripts, plans and sockets are built on this.
+//! Pausing and resuming vCPUs of a running machine, one or all, *confirmed*: it is known that the
+//! vCPU's thread has left `KVM_RUN`. Says nothing of why or when; scripts, plans and sockets are
+//! built on this.
 //!
-//! A pause is a hold, and holds are counted: who pauses a vCPU resumes it once, and it runs when nobody
-//! holds it. A paused vCPU's local APIC goes on accepting interrupts, so that to the others it looks like
-//! a CPU with its interrupts off.
+//! A pause is a hold, and holds are counted: who pauses a vCPU resumes it once, and it runs when
+//! nobody holds it. A paused vCPU's local APIC goes on accepting interrupts, so that to the others
+//! it looks like a CPU with its interrupts off.
 //!
-//! [`Crew::pause`] is the operator's, and waits for the confirmation. What was planned must not wait: it uses
-//! [`Crew::hold`] and looks at [`Crew::state`] again whenever an [`Event::Changed`](super::threads::Event) tells it
-//! to.
+//! [`Crew::pause`] is the operator's, and waits for the confirmation. What was planned must not
+//! wait: it uses [`Crew::hold`] and looks at [`Crew::state`] again whenever an
+//! [`Event::Changed`](super::threads::Event) tells it to.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -66,24 +67,24 @@ impl Crew {
         Ok(self.member(id)?.seat.state())
     }
 
-    /// Holds vCPU `id` out of the guest and waits for the confirmation. Returns the state in which it is
-    /// held: [`State::Stalled`], or [`State::Created`] if it had not been let into the guest yet, and then
-    /// it will not be.
+    /// Holds vCPU `id` out of the guest and waits for the confirmation. Returns the state in which
+    /// it is held: [`State::Stalled`], or [`State::Created`] if it had not been let into the guest
+    /// yet, and then it will not be.
     ///
     /// # Errors
-    /// [`PauseError`] if there is no such vCPU, or if it has exited, perhaps while being waited for. It is
-    /// then not held.
+    /// [`PauseError`] if there is no such vCPU, or if it has exited, perhaps while being waited
+    /// for. It is then not held.
     pub fn pause(&self, id: u32) -> Result<State, PauseError> {
         self.member(id)?.keep_out(Holder::Operator)
     }
 
-    /// Undoes one pause of vCPU `id`, or that it was held where it came. If nobody else holds it, waits until it is
-    /// no longer in the state in which it was held: who looks for [`State::Stalled`] afterwards does not find what
-    /// he has just ended.
+    /// Undoes one pause of vCPU `id`, or that it was held where it came. If nobody else holds it,
+    /// waits until it is no longer in the state in which it was held: who looks for
+    /// [`State::Stalled`] afterwards does not find what he has just ended.
     ///
     /// # Errors
-    /// [`PauseError::NotPaused`] if it was not, [`PauseError::NoSuchVcpu`], or [`PauseError::Stuck`] if its thread
-    /// does not get to it.
+    /// [`PauseError::NotPaused`] if it was not, [`PauseError::NoSuchVcpu`], or
+    /// [`PauseError::Stuck`] if its thread does not get to it.
     pub fn resume(&self, id: u32) -> Result<(), PauseError> {
         let member = self.member(id)?;
         let since = member.seat.state().1;
@@ -91,8 +92,8 @@ impl Crew {
         member.confirm_gone_on(since, Instant::now() + CONFIRMATION)
     }
 
-    /// Undoes every pause of vCPU `id`, and that it was held where it came. It runs if nothing planned keeps it
-    /// out.
+    /// Undoes every pause of vCPU `id`, and that it was held where it came. It runs if nothing
+    /// planned keeps it out.
     ///
     /// # Errors
     /// [`PauseError::NoSuchVcpu`].
@@ -101,9 +102,10 @@ impl Crew {
         Ok(())
     }
 
-    /// As [`Crew::pause`] on behalf of `holder`, without waiting: [`Held::Underway`] is confirmed once
-    /// [`Crew::state`] is [`State::Stalled`], which an [`Event::Changed`](super::threads::Event) announces. The
-    /// vCPU is held from now on, and to be released, whether that has happened or not.
+    /// As [`Crew::pause`] on behalf of `holder`, without waiting: [`Held::Underway`] is confirmed
+    /// once [`Crew::state`] is [`State::Stalled`], which an
+    /// [`Event::Changed`](super::threads::Event) announces. The vCPU is held from now on, and to be
+    /// released, whether that has happened or not.
     ///
     /// # Errors
     /// As [`Crew::pause`].
@@ -119,14 +121,14 @@ impl Crew {
         self.member(id)?.release(holder)
     }
 
-    /// Pauses every vCPU that has not exited. When it returns all of them are out of the guest at once, so
-    /// that memory and registers are of one moment.
+    /// Pauses every vCPU that has not exited. When it returns all of them are out of the guest at
+    /// once, so that memory and registers are of one moment.
     ///
     /// # Errors
     /// [`PauseError::Stuck`] names one that did not confirm. None is held then.
     pub fn pause_all(&self) -> Result<(), PauseError> {
-        // All are asked before the first is waited for, which takes as long as the slowest, not as all.
-        // One that has exited is out of the guest for good, and not held.
+        // All are asked before the first is waited for, which takes as long as the slowest, not as
+        // all. One that has exited is out of the guest for good, and not held.
         let held: Vec<_> = self
             .members
             .iter()
@@ -171,7 +173,8 @@ impl Crew {
             .collect()
     }
 
-    /// How long pauses took from request to confirmation, so far. `None` if none had to be waited for.
+    /// How long pauses took from request to confirmation, so far. `None` if none had to be waited
+    /// for.
     pub fn pause_latency(&self) -> Option<Latency> {
         self.latencies.summary()
     }
@@ -216,7 +219,8 @@ impl Member {
         Err(error)
     }
 
-    /// Waits until it, which was released, is no longer in the state in which it was held since `since`.
+    /// Waits until it, which was released, is no longer in the state in which it was held since
+    /// `since`.
     fn confirm_gone_on(&self, since: Instant, deadline: Instant) -> Result<(), PauseError> {
         match self.seat.wait_gone_on(since, deadline) {
             true => Ok(()),

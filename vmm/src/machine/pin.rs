@@ -1,5 +1,5 @@
-//! Binding vCPU threads to host CPUs, one each, in turn. Touches only the affinity of the thread that
-//! asks.
+//! Binding vCPU threads to host CPUs, one each, in turn. Touches only the affinity of the thread
+//! that asks.
 
 use std::io;
 

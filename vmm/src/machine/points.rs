@@ -1,5 +1,5 @@
-//! The probes of a guest image: named points in its code at which a CPU can be held. They are read from the
-//! image file ([`shared::probe`]) before anything runs, and nothing in there is trusted.
+//! The probes of a guest image: named points in its code at which a CPU can be held. They are read
+//! from the image file ([`shared::probe`]) before anything runs, and nothing in there is trusted.
 
 use object::{Object, ObjectSection};
 use shared::probe::{FILE_LEN, MAX_POINTS, NAME_LEN, Point as Raw, SECTION};

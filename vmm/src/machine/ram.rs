@@ -1,5 +1,6 @@
-//! Guest RAM as plain memory, for whoever knows that no vCPU is in the guest: then it changes only by the
-//! hand that holds it. Knows which pages the guest has written, if KVM was asked to keep that.
+//! Guest RAM as plain memory, for whoever knows that no vCPU is in the guest: then it changes only
+//! by the hand that holds it. Knows which pages the guest has written, if KVM was asked to keep
+//! that.
 
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
@@ -28,8 +29,9 @@ impl Ram {
     /// The RAM of `memory`, which begins at address 0.
     ///
     /// # Safety
-    /// Until it is dropped, memory that is borrowed from it must not be written by anybody else for as long as
-    /// it is borrowed: no vCPU may be in the guest, and nobody may write through another clone of `memory`.
+    /// Until it is dropped, memory that is borrowed from it must not be written by anybody else for
+    /// as long as it is borrowed: no vCPU may be in the guest, and nobody may write through another
+    /// clone of `memory`.
     pub unsafe fn of(memory: &GuestMemoryMmap) -> Option<Self> {
         let region = memory.iter().next()?;
         let base = memory.get_host_address(GuestAddress(0)).ok()?;
@@ -68,7 +70,8 @@ impl Ram {
         unsafe { &mut *self.base.wrapping_add(number * PAGE).cast() }
     }
 
-    /// The eight bytes at `address`, or `None` where there is no RAM or the address is no multiple of eight.
+    /// The eight bytes at `address`, or `None` where there is no RAM or the address is no multiple
+    /// of eight.
     pub fn word(&self, address: u64) -> Option<u64> {
         let address = usize::try_from(address).ok()?;
         let (number, offset) = (address / PAGE, address % PAGE);
@@ -98,8 +101,8 @@ impl Ram {
         Ok(())
     }
 
-    /// Asks KVM which pages the guest has written since the last time, and returns those that are new. What is
-    /// written by this VMM is not among them.
+    /// Asks KVM which pages the guest has written since the last time, and returns those that are
+    /// new. What is written by this VMM is not among them.
     ///
     /// # Errors
     /// What KVM said.

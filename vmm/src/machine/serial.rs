@@ -1,6 +1,7 @@
-//! vCPUs that one thread owns and runs one at a time, each until it comes out for something that means
-//! something. Between two such runs nothing moves, so that registers and RAM can be read, and put back to what
-//! they once were, at little cost. Decides nothing: who runs when is the caller's to say.
+//! vCPUs that one thread owns and runs one at a time, each until it comes out for something that
+//! means something. Between two such runs nothing moves, so that registers and RAM can be read, and
+//! put back to what they once were, at little cost. Decides nothing: who runs when is the caller's
+//! to say.
 
 use std::sync::Arc;
 
@@ -54,8 +55,9 @@ struct Seat {
 /// How often a vCPU may come out for nothing in one run.
 pub const MOST_IDLE_EXITS: u32 = 1000;
 
-/// How often a vCPU may come out while nothing but the instruction is completed for which it came out before. A
-/// repeated one (`rep outs`) comes out again and again, as often as the guest has written into RCX.
+/// How often a vCPU may come out while nothing but the instruction is completed for which it came
+/// out before. A repeated one (`rep outs`) comes out again and again, as often as the guest has
+/// written into RCX.
 const MOST_COMPLETIONS: u32 = 1000;
 
 /// The vCPUs of a machine in one hand.
@@ -74,8 +76,9 @@ pub struct Serial {
 /// `out dx, eax`: the last instruction before a vCPU comes out at a port of the lab's.
 const OUT: u8 = 0xef;
 
-/// Takes its stack segment from `vcpu`, which in long mode it can do without. Interrupts on stacks of their own take
-/// it on some processors and not on others; those that come later push what was left.
+/// Takes its stack segment from `vcpu`, which in long mode it can do without. Interrupts on stacks
+/// of their own take it on some processors and not on others; those that come later push what was
+/// left.
 fn drop_stack_segment(vcpu: &Vcpu) -> Result<(), errno::Error> {
     let mut sregs = vcpu.fd().get_sregs()?;
     sregs.ss = kvm_segment {
@@ -116,9 +119,9 @@ impl Serial {
         let first = seats.first().ok_or(HostError::Missing("a vCPU"))?;
         let msrs = MsrList::of(&vm, first.vcpu.fd()).map_err(super::vm::setup("list its MSRs"))?;
         Ram::watch(&vm, memory)?;
-        // SAFETY: vCPUs enter the guest in methods of this value that borrow it uniquely, while nothing is
-        // borrowed from the RAM inside it. The other hands on this memory are the lab's, whose owner, the
-        // explorer, is one thread that holds no page while it writes to the lab.
+        // SAFETY: vCPUs enter the guest in methods of this value that borrow it uniquely, while
+        // nothing is borrowed from the RAM inside it. The other hands on this memory are the lab's,
+        // whose owner, the explorer, is one thread that holds no page while it writes to the lab.
         let ram = unsafe { Ram::of(memory) }.ok_or(HostError::Missing("RAM at address 0"))?;
         Ok(Self {
             seats,
@@ -208,8 +211,8 @@ impl Serial {
         Halt::Busy
     }
 
-    /// The registers with which vCPU `cpu` goes on. RIP lies behind the instruction for which it came out,
-    /// which KVM may complete only when it goes on.
+    /// The registers with which vCPU `cpu` goes on. RIP lies behind the instruction for which it
+    /// came out, which KVM may complete only when it goes on.
     pub fn regs(&self, cpu: usize) -> kvm_regs {
         let seat = &self.seats[cpu];
         if let Some(regs) = seat.to_set {
@@ -231,8 +234,8 @@ impl Serial {
         self.seats[cpu].to_set = Some(*regs);
     }
 
-    /// Has vCPU `cpu` execute the instruction for which it came out once more when it goes on: whatever it does
-    /// before that, such as taking an interrupt, it then comes out there again.
+    /// Has vCPU `cpu` execute the instruction for which it came out once more when it goes on:
+    /// whatever it does before that, such as taking an interrupt, it then comes out there again.
     pub fn repeat(&mut self, cpu: usize) {
         let mut regs = self.regs(cpu);
         // Completed first, or KVM might skip what is to be repeated.
@@ -273,8 +276,8 @@ impl Serial {
         Ok(())
     }
 
-    /// Completes what each vCPU came out for, and sets the registers that are still to be set, without a step
-    /// into the guest.
+    /// Completes what each vCPU came out for, and sets the registers that are still to be set,
+    /// without a step into the guest.
     fn settle(&mut self) {
         for seat in &mut self.seats {
             settle(seat, &self.devices);

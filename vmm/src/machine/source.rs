@@ -1,5 +1,5 @@
-//! Addresses of the guest as places in its source, inlined functions included. Reads the image's line tables and
-//! nothing else; an image without any has no places.
+//! Addresses of the guest as places in its source, inlined functions included. Reads the image's
+//! line tables and nothing else; an image without any has no places.
 
 use addr2line::Context;
 use addr2line::gimli::{Dwarf, EndianSlice, Error, LittleEndian};
@@ -44,8 +44,8 @@ impl<'a> Source<'a> {
         Self(context.ok())
     }
 
-    /// The places of the instruction at `address`: the innermost inlined function first, the function it was
-    /// inlined into last.
+    /// The places of the instruction at `address`: the innermost inlined function first, the
+    /// function it was inlined into last.
     pub fn places(&self, address: u64) -> Vec<Place> {
         let Some(context) = &self.0 else {
             return Vec::new();

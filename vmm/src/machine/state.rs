@@ -1,5 +1,6 @@
-//! All that a vCPU is, as KVM lets it be read and written: registers, FPU, MSRs, local APIC, pending events.
-//! Captured and put back whole, while the vCPU is out of the guest and has nothing left to complete.
+//! All that a vCPU is, as KVM lets it be read and written: registers, FPU, MSRs, local APIC,
+//! pending events. Captured and put back whole, while the vCPU is out of the guest and has nothing
+//! left to complete.
 
 use kvm_bindings::{
     Msrs, kvm_debugregs, kvm_fpu, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs,
@@ -10,7 +11,8 @@ use vmm_sys_util::errno;
 
 use super::vm::Vm;
 
-/// MSRs that are left out, since they are times: they go on by themselves, or are given in what does.
+/// MSRs that are left out, since they are times: they go on by themselves, or are given in what
+/// does.
 const TIMES: [u32; 4] = [
     // IA32_TSC.
     0x10,
@@ -121,7 +123,8 @@ impl CpuState {
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
         let msrs =
             |state: &Self| -> Vec<_> { state.msrs.iter().map(|it| (it.index, it.data)).collect() };
-        // In long mode nobody looks into a stack segment, and processors differ in what an interrupt leaves there.
+        // In long mode nobody looks into a stack segment, and processors differ in what an
+        // interrupt leaves there.
         let segments = |state: &Self| kvm_sregs {
             ss: kvm_segment::default(),
             ..state.sregs

@@ -1,4 +1,5 @@
-//! Addresses of the guest as names of its functions. Reads the image's symbol table and nothing else.
+//! Addresses of the guest as names of its functions. Reads the image's symbol table and nothing
+//! else.
 
 use object::{Object, ObjectSymbol, SymbolKind};
 use rustc_demangle::demangle;
@@ -75,8 +76,8 @@ impl Symbols {
         self.find(address).map(|(name, _)| name)
     }
 
-    /// The address of a place: `0x…`, the name of a function, or as much of its end as is not another's:
-    /// `Singles::handle`.
+    /// The address of a place: `0x…`, the name of a function, or as much of its end as is not
+    /// another's: `Singles::handle`.
     ///
     /// # Errors
     /// [`NoSuchSymbol`] names some of those that it can be.
@@ -134,7 +135,8 @@ impl Symbols {
     }
 }
 
-/// The name of a function as people say it: a closure is in the function it stands in, which says more than its number.
+/// The name of a function as people say it: a closure is in the function it stands in, which says
+/// more than its number.
 pub fn readable(name: &str) -> String {
     let mut rest = name;
     while let Some((outside, last)) = rest.rsplit_once("::")

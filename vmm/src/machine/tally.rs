@@ -27,8 +27,8 @@ pub type Counts = [u64; REASONS.len()];
 pub struct Tally([AtomicU64; REASONS.len()]);
 
 impl Tally {
-    /// Counts one exit, and returns its reason by its place in [`REASONS`]. `Again` is KVM's own affair and no
-    /// exit.
+    /// Counts one exit, and returns its reason by its place in [`REASONS`]. `Again` is KVM's own
+    /// affair and no exit.
     pub fn count(&self, exit: &Exit) -> Option<usize> {
         let reason = match exit {
             Exit::Pio(Effect::None) => 0,

@@ -1,6 +1,7 @@
-//! The threads that carry the vCPUs, one each, and the means to control the machine as a whole: let it
-//! go, suspend it, stop it, and have the vCPUs back. Single vCPUs are paused in [`super::pausing`].
-//! Decides nothing; what happens on a vCPU goes to the controlling thread as an [`Event`].
+//! The threads that carry the vCPUs, one each, and the means to control the machine as a whole: let
+//! it go, suspend it, stop it, and have the vCPUs back. Single vCPUs are paused in
+//! [`super::pausing`]. Decides nothing; what happens on a vCPU goes to the controlling thread as an
+//! [`Event`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -70,8 +71,8 @@ pub enum Event {
         /// How.
         end: End,
     },
-    /// It has confirmed that it is held, or runs again; [`Crew::state`] has its state now, which may be
-    /// yet another.
+    /// It has confirmed that it is held, or runs again; [`Crew::state`] has its state now, which
+    /// may be yet another.
     Changed {
         /// The vCPU.
         vcpu: u32,
@@ -304,8 +305,8 @@ impl Crew {
         }
     }
 
-    /// Undoes [`Crew::run`], and waits until each vCPU has confirmed that it is out of the guest. This is no
-    /// hold: it is the machine that stops, for a look or for good.
+    /// Undoes [`Crew::run`], and waits until each vCPU has confirmed that it is out of the guest.
+    /// This is no hold: it is the machine that stops, for a look or for good.
     ///
     /// # Errors
     /// [`CrewError::Stuck`] names one that did not.
@@ -346,7 +347,8 @@ impl Crew {
             .drain(..)
             .filter_map(|member| {
                 member.thread.join().ok()?;
-                // The thread is gone, and nobody looks at the vCPU any more, as that takes the crew.
+                // The thread is gone, and nobody looks at the vCPU any more, as that takes the
+                // crew.
                 let vcpu = Arc::into_inner(member.vcpu)?;
                 vcpu.into_inner().ok()
             })
@@ -431,8 +433,8 @@ impl Carried {
     fn ring(&self, doorbell: Doorbell) -> Step<End> {
         let message = match doorbell {
             Doorbell::Waiting => {
-                // The vCPU it waits for may be ready to run, on this very processor. (A `sched_yield` can
-                // go to another that waits as well, and back, for seconds.)
+                // The vCPU it waits for may be ready to run, on this very processor. (A
+                // `sched_yield` can go to another that waits as well, and back, for seconds.)
                 thread::sleep(BACK_OFF);
                 return Step::Continue;
             }
@@ -457,7 +459,8 @@ impl Runner for Carried {
     type End = End;
 
     fn step(&mut self) -> Step<End> {
-        // Not held any longer than that: whoever controls the machine may look at the vCPU afterwards.
+        // Not held any longer than that: whoever controls the machine may look at the vCPU
+        // afterwards.
         let exit = {
             let mut vcpu = self.vcpu();
             let halted = vcpu.step_over_hlt(&self.memory);

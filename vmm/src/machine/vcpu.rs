@@ -36,8 +36,8 @@ pub enum Exit {
     Again,
     /// A `hlt` that KVM did not wait out itself.
     Hlt,
-    /// An instruction was stepped over or run into, as somebody had asked for. If that is to stop the vCPU,
-    /// it says why.
+    /// An instruction was stepped over or run into, as somebody had asked for. If that is to stop
+    /// the vCPU, it says why.
     Debug(Option<Stop>),
     /// The guest cannot go on.
     Dead(Death),
@@ -161,9 +161,9 @@ impl Vcpu {
         &self.fd
     }
 
-    /// What it is doing, `KVM_MP_STATE_*`. KVM is asked once each time it has come out, since it takes the question
-    /// for an occasion to carry out an INIT or a start-up IPI that has arrived meanwhile, with which a CPU that is
-    /// kept out of the guest would change.
+    /// What it is doing, `KVM_MP_STATE_*`. KVM is asked once each time it has come out, since it
+    /// takes the question for an occasion to carry out an INIT or a start-up IPI that has arrived
+    /// meanwhile, with which a CPU that is kept out of the guest would change.
     ///
     /// # Errors
     /// What KVM said.
@@ -201,8 +201,9 @@ impl Vcpu {
         &self.journal
     }
 
-    /// Enters the guest until something happens, and counts it. Reads and writes that KVM does not know are
-    /// answered by `devices` before this returns; KVM takes the answer over at the next entry.
+    /// Enters the guest until something happens, and counts it. Reads and writes that KVM does not
+    /// know are answered by `devices` before this returns; KVM takes the answer over at the next
+    /// entry.
     pub fn run(&mut self, devices: &Devices) -> Exit {
         let entered = self.journal.enter();
         let exit = self.enter(devices);
@@ -212,8 +213,9 @@ impl Vcpu {
         exit
     }
 
-    /// Executes the next instruction itself if it is a `hlt` and is to be stepped over: emulating KVMs remember that
-    /// it halted when nothing steps any more, and halt the vCPU then, wherever it is. Comes out as after any step.
+    /// Executes the next instruction itself if it is a `hlt` and is to be stepped over: emulating
+    /// KVMs remember that it halted when nothing steps any more, and halt the vCPU then, wherever
+    /// it is. Comes out as after any step.
     pub fn step_over_hlt(&mut self, memory: &GuestMemoryMmap) -> Option<Exit> {
         const HLT: u8 = 0xf4;
         if !self.debugging.is_before_a_step() {
@@ -228,7 +230,8 @@ impl Vcpu {
             mp_state: KVM_MP_STATE_HALTED,
         };
         let halt = || {
-            // The instruction behind a `sti` or `mov ss` takes no interrupt; the one behind this does.
+            // The instruction behind a `sti` or `mov ss` takes no interrupt; the one behind this
+            // does.
             let mut events = self.fd.get_vcpu_events()?;
             events.flags = KVM_VCPUEVENT_VALID_SHADOW;
             events.interrupt.shadow = 0;

@@ -90,10 +90,10 @@ pub struct Vm {
 pub struct Interrupts(Arc<VmFd>);
 
 impl Interrupts {
-    /// Sends `vector` to the CPU with this APIC id, as an edge-triggered message (SDM Vol. 3A, 11.11). The
-    /// bits of the id that do not fit into the address go into its upper half (KVM's api.rst,
-    /// `KVM_CAP_X2APIC_API`). Returns whether it has arrived: a CPU that does not exist or takes no interrupts
-    /// gets none.
+    /// Sends `vector` to the CPU with this APIC id, as an edge-triggered message (SDM Vol. 3A,
+    /// 11.11). The bits of the id that do not fit into the address go into its upper half (KVM's
+    /// api.rst, `KVM_CAP_X2APIC_API`). Returns whether it has arrived: a CPU that does not exist or
+    /// takes no interrupts gets none.
     ///
     /// # Errors
     /// What KVM said, if it knows no such message or no such CPU.

@@ -1,7 +1,7 @@
-//! What a guest says of itself, in a section of its image ([`shared::manifest`]): its vectors and points, the words
-//! it takes, what its CPUs can be told, what they count and what they watch. An image without that section says
-//! nothing; see `docs/manifest.md` for what then is left. Knows no machine, and nothing that is in a particular
-//! manifest.
+//! What a guest says of itself, in a section of its image ([`shared::manifest`]): its vectors and
+//! points, the words it takes, what its CPUs can be told, what they count and what they watch. An
+//! image without that section says nothing; see `docs/manifest.md` for what then is left. Knows no
+//! machine, and nothing that is in a particular manifest.
 
 mod read;
 mod table;
@@ -15,7 +15,8 @@ use crate::provenance::Input;
 
 pub use read::{ManifestError, Problem, Unusable};
 
-/// Version of the JSON document. It changes when a program that reads it could take harm: see docs/formats.md.
+/// Version of the JSON document. It changes when a program that reads it could take harm: see
+/// docs/formats.md.
 pub const SCHEMA: &str = "ipi-lab-guest/1";
 
 /// What a guest says of itself.
@@ -25,8 +26,8 @@ pub struct Manifest {
     pub guest: Guest,
     /// The vectors at which it takes interrupts, in their order.
     pub vectors: Vec<Vector>,
-    /// What its points mean in a trace, by role and name. Points that have no other meaning than their name are not
-    /// here; `vmm probes` lists all.
+    /// What its points mean in a trace, by role and name. Points that have no other meaning than
+    /// their name are not here; `vmm probes` lists all.
     pub points: Vec<Point>,
     /// The keys of its command line, by name.
     pub options: Vec<Word>,
@@ -71,8 +72,8 @@ pub struct Vector {
 pub struct Point {
     /// Their name.
     pub name: String,
-    /// What they mean: `begin` and `end` of a stretch of time, `handler-begin` and `handler-end`, `send`, `run`,
-    /// `round` or `start`.
+    /// What they mean: `begin` and `end` of a stretch of time, `handler-begin` and `handler-end`,
+    /// `send`, `run`, `round` or `start`.
     #[serde(serialize_with = "point_role_name")]
     #[schemars(with = "String")]
     pub role: PointRole,
@@ -98,8 +99,8 @@ pub struct Word {
     pub name: String,
     /// A sentence about it.
     pub about: String,
-    /// What a search makes of it: its value `decides` something there, the search `set`s it itself, or it is
-    /// `without-effect`.
+    /// What a search makes of it: its value `decides` something there, the search `set`s it itself,
+    /// or it is `without-effect`.
     #[serde(serialize_with = "search_name")]
     #[schemars(with = "String")]
     pub search: Search,
@@ -107,8 +108,8 @@ pub struct Word {
     pub set_to: Option<String>,
     /// Why it has no other value in a search.
     pub because: Option<String>,
-    /// What a bench does with it: it `set`s it, or says by it what it measures: `to`, `by`, `receiver`, `transport`,
-    /// `apic`, `design` or `rounds`.
+    /// What a bench does with it: it `set`s it, or says by it what it measures: `to`, `by`,
+    /// `receiver`, `transport`, `apic`, `design` or `rounds`.
     #[serde(serialize_with = "measure_name")]
     #[schemars(with = "Option<String>")]
     pub bench: Option<Measure>,
@@ -169,7 +170,8 @@ pub struct Counter {
     pub name: String,
     /// A sentence about it.
     pub about: String,
-    /// What the VMM reckons with it: `plain`, `sent`, `targets`, `received`, `empty`, `sent-for-calls` or `departed`.
+    /// What the VMM reckons with it: `plain`, `sent`, `targets`, `received`, `empty`,
+    /// `sent-for-calls` or `departed`.
     #[serde(serialize_with = "role_name")]
     #[schemars(with = "String")]
     pub role: CounterRole,
@@ -265,7 +267,8 @@ pub struct Document<'a> {
 }
 
 impl Source {
-    /// How `file` is to be shown to who asks where `function` stands, if that is to be shown at all.
+    /// How `file` is to be shown to who asks where `function` stands, if that is to be shown at
+    /// all.
     pub fn shown<'a>(&self, file: &'a str, function: &str) -> Option<&'a str> {
         let file = match &self.root {
             Some(root) => &file[file.find(root.as_str())?..],
@@ -294,8 +297,8 @@ impl Manifest {
         self.oracles.iter().find(|it| it.number == number)
     }
 
-    /// The vector that wakes a CPU which looks for its next command: the one that the guest has for that, or else the
-    /// mailboxes' own.
+    /// The vector that wakes a CPU which looks for its next command: the one that the guest has for
+    /// that, or else the mailboxes' own.
     pub fn wake_vector(&self) -> u8 {
         let mut vectors = self.vectors.iter();
         let wakes = vectors.find(|it| it.role == VectorRole::Wake);

@@ -1,5 +1,5 @@
-//! Reads a manifest from an image. Nothing in there is trusted: it is whole and makes sense, or it is refused with
-//! the record that does not and the reason.
+//! Reads a manifest from an image. Nothing in there is trusted: it is whole and makes sense, or it
+//! is refused with the record that does not and the reason.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,8 +22,8 @@ use crate::lab::judgement::NOT_BELIEVED;
 use crate::lab::oracles;
 use crate::machine::image::Image;
 
-/// Names that reports, or what scripts and clients are told of a CPU, have themselves: no counter and no group of
-/// counters can have them.
+/// Names that reports, or what scripts and clients are told of a CPU, have themselves: no counter
+/// and no group of counters can have them.
 pub(crate) const TAKEN: [&str; 35] = [
     "boot_seconds",
     "breaches",
@@ -62,7 +62,8 @@ pub(crate) const TAKEN: [&str; 35] = [
     "window",
 ];
 
-/// What cases, searches and reports have for something that no oracle can find: no oracle can be called so.
+/// What cases, searches and reports have for something that no oracle can find: no oracle can be
+/// called so.
 const NO_ORACLES: [&str; 5] = ["clean", "died", "hang", "livelock", NOT_BELIEVED];
 
 /// What a trace shows beside the lanes of the guest, which have other names.

@@ -1,4 +1,5 @@
-//! A manifest as people read it: a table for each kind of thing that the guest says. Lays out what [`Manifest`] has.
+//! A manifest as people read it: a table for each kind of thing that the guest says. Lays out what
+//! [`Manifest`] has.
 
 use comfy_table::Table;
 use shared::manifest::Measure;

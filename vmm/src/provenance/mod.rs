@@ -1,5 +1,5 @@
-//! Where figures come from: which `vmm`, on which host, ran which guest with which words, driven by what, and when. One
-//! record, which every output has: made here and nowhere else.
+//! Where figures come from: which `vmm`, on which host, ran which guest with which words, driven by
+//! what, and when. One record, which every output has: made here and nowhere else.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,8 +34,8 @@ pub struct Provenance {
     pub vcpus: u32,
     /// The words that the guest was given, without the address of the lab.
     pub given: String,
-    /// The options of the run as the guest says that it took them, those that nobody asked for too; `null` if it has
-    /// not said, or there were several runs.
+    /// The options of the run as the guest says that it took them, those that nobody asked for too;
+    /// `null` if it has not said, or there were several runs.
     pub words: Option<BTreeMap<String, String>>,
     /// The script that drove it; `null` without one.
     pub script: Option<Input>,
@@ -105,7 +105,8 @@ impl Input {
 }
 
 impl Provenance {
-    /// Of a machine of `vcpus` vCPUs that begins now: `guest` on a host whose KVM is of kind `kvm`, `given` these words.
+    /// Of a machine of `vcpus` vCPUs that begins now: `guest` on a host whose KVM is of kind `kvm`,
+    /// `given` these words.
     pub fn new(kvm: Kvm, guest: Input, vcpus: u32, given: &str) -> Self {
         Self {
             vmm: Build::this(),
@@ -120,7 +121,8 @@ impl Provenance {
         }
     }
 
-    /// The options of the run, in one line: what the guest took, or if it has not said, what it was given.
+    /// The options of the run, in one line: what the guest took, or if it has not said, what it was
+    /// given.
     pub fn options(&self) -> String {
         match &self.words {
             Some(words) => {

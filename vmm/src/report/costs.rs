@@ -1,5 +1,5 @@
-//! What IPIs and calls cost, as a table; beside an earlier bench, if there is one. Lays out figures that
-//! [`Costs`] already has.
+//! What IPIs and calls cost, as a table; beside an earlier bench, if there is one. Lays out figures
+//! that [`Costs`] already has.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

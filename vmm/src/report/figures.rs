@@ -1,5 +1,6 @@
-//! The figures that a guest counts and has shown, as its manifest groups them: a map of each group in JSON, a line of
-//! each for people, a metric each for Prometheus. Nothing here knows any of them by name.
+//! The figures that a guest counts and has shown, as its manifest groups them: a map of each group
+//! in JSON, a line of each for people, a metric each for Prometheus. Nothing here knows any of them
+//! by name.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -64,7 +65,8 @@ impl Figures {
         groups
     }
 
-    /// A line for each group of which the first figure is not zero: the others say something about that.
+    /// A line for each group of which the first figure is not zero: the others say something about
+    /// that.
     pub(super) fn lines(&self) -> String {
         let mut text = String::new();
         for (group, figures) in self.groups() {

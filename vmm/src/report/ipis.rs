@@ -1,6 +1,6 @@
-//! IPIs from where they are sent to where they are taken: four counters, each counted where it happens, and what
-//! became of those for which no handler was entered. Computes from the guest's counters, from what the VMM itself
-//! did to IPIs, and from where the CPUs stood in the end.
+//! IPIs from where they are sent to where they are taken: four counters, each counted where it
+//! happens, and what became of those for which no handler was entered. Computes from the guest's
+//! counters, from what the VMM itself did to IPIs, and from where the CPUs stood in the end.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,14 @@ use crate::stats::sources::{STATS, Status, named};
 
 /// Inter-processor interrupts.
 ///
-/// On a run that the guest has ended itself, `targets` and `added` together are `received`, `coalesced`, `lost`,
-/// `dropped`, `to_nobody`, `in_flight` and `pending`. When one CPU ends the run, others may just be sending, with the IPI not counted
-/// yet, or taking one: `coalesced` is as exact as that.
+/// On a run that the guest has ended itself, `targets` and `added` together are `received`,
+/// `coalesced`, `lost`, `dropped`, `to_nobody`, `in_flight` and `pending`. When one CPU ends the
+/// run, others may just be sending, with the IPI not counted yet, or taking one: `coalesced` is as
+/// exact as that.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Ipis {
-    /// Sent, each operation once: a write of the ICR, a hypercall, a message to the wire. Counted by the sender.
+    /// Sent, each operation once: a write of the ICR, a hypercall, a message to the wire. Counted
+    /// by the sender.
     pub sent: u64,
     /// Targets of those sent. Counted by the sender.
     pub targets: u64,
@@ -31,10 +33,11 @@ pub struct Ipis {
     pub received: u64,
     /// Handler entries that found nothing to do.
     pub received_empty: u64,
-    /// IPIs that became one with another of the same vector, which their target had not taken yet: a local APIC
-    /// keeps one bit per vector (SDM Vol. 3A, 11.8.4). What is left of `targets` and `added` when all else is
-    /// taken away. `null` if that cannot be told: the guest did not end by itself, or CPUs went offline, whose
-    /// pending interrupts are dropped when they come back, or the counts contradict each other.
+    /// IPIs that became one with another of the same vector, which their target had not taken yet:
+    /// a local APIC keeps one bit per vector (SDM Vol. 3A, 11.8.4). What is left of `targets` and
+    /// `added` when all else is taken away. `null` if that cannot be told: the guest did not end by
+    /// itself, or CPUs went offline, whose pending interrupts are dropped when they come back, or
+    /// the counts contradict each other.
     pub coalesced: Option<u64>,
     /// IPIs that the wire lost, because somebody said so.
     pub lost: u64,
@@ -46,11 +49,13 @@ pub struct Ipis {
     pub in_flight: u64,
     /// Interrupts that CPUs had accepted and not yet taken at the end.
     pub pending: u64,
-    /// Interrupts that CPUs were just taking at the end: their handlers may have counted themselves or not.
+    /// Interrupts that CPUs were just taking at the end: their handlers may have counted themselves
+    /// or not.
     pub entering: u64,
     /// Sent, by transport.
     pub by_transport: BTreeMap<String, u64>,
-    /// Exits over IPIs sent, both in the window; `null` unless who counts exits has been seen to count them.
+    /// Exits over IPIs sent, both in the window; `null` unless who counts exits has been seen to
+    /// count them.
     pub exits_per_ipi: Option<f64>,
     /// Who counted those exits.
     pub exits_source: Option<&'static str>,
@@ -59,8 +64,8 @@ pub struct Ipis {
 }
 
 impl Ipis {
-    /// What became of the IPIs of a run of which `aftermath` is left. `is_whole` says that the guest came to its
-    /// end, so that its counters are what it has left behind.
+    /// What became of the IPIs of a run of which `aftermath` is left. `is_whole` says that the
+    /// guest came to its end, so that its counters are what it has left behind.
     pub(super) fn of(
         aftermath: &Aftermath,
         manifest: &Manifest,

@@ -1,5 +1,5 @@
-//! What a run came to: the verdict, the figures behind it, and how they are shown. Computes from what
-//! [`crate::control`] brought back and from the lab; controls nothing.
+//! What a run came to: the verdict, the figures behind it, and how they are shown. Computes from
+//! what [`crate::control`] brought back and from the lab; controls nothing.
 
 pub mod costs;
 mod figures;
@@ -40,7 +40,8 @@ pub use table::RULED;
 pub use traced::{Pair, Traced};
 pub use verdict::{Kind, Verdict};
 
-/// Version of the JSON document. It changes when a program that reads it could take harm: see docs/formats.md.
+/// Version of the JSON document. It changes when a program that reads it could take harm: see
+/// docs/formats.md.
 pub const SCHEMA: &str = "ipi-lab/2";
 
 /// What the figures of KVM and of exits can cover.
@@ -61,8 +62,8 @@ pub struct Report {
     pub message: String,
     /// Number of vCPUs.
     pub vcpus: u32,
-    /// CPUs the guest says it brought up; `null` if it did not use the lab, or says that more came up than there
-    /// are.
+    /// CPUs the guest says it brought up; `null` if it did not use the lab, or says that more came
+    /// up than there are.
     pub cpus_online: Option<u32>,
     /// Seconds from the first entry into the guest to its workload.
     pub boot_seconds: Option<f64>,
@@ -73,8 +74,8 @@ pub struct Report {
     pub window: &'static str,
     /// Cross-CPU calls since boot.
     pub calls: Calls,
-    /// What else the guest has counted since boot, in the groups of its manifest: of this guest `walks`, `hotplug` and
-    /// `memory`.
+    /// What else the guest has counted since boot, in the groups of its manifest: of this guest
+    /// `walks`, `hotplug` and `memory`.
     #[serde(flatten)]
     pub figures: Figures,
     /// Inter-processor interrupts since boot.
@@ -83,7 +84,8 @@ pub struct Report {
     pub stalls: Option<Stalls>,
     /// What the trace says of latencies; `null` without one.
     pub trace: Option<Traced>,
-    /// Who counted, and whether it can be believed. Nothing is told of what a source counted that is not `ok`.
+    /// Who counted, and whether it can be believed. Nothing is told of what a source counted that
+    /// is not `ok`.
     pub sources: Vec<Source>,
     /// By vCPU, in order.
     pub per_vcpu: Vec<PerVcpu>,
@@ -93,7 +95,8 @@ pub struct Report {
     pub findings_made: u64,
     /// How many findings each of the guest's oracles made, by its name.
     pub findings_by_oracle: BTreeMap<String, u64>,
-    /// What the VMM's own look at the ledger found, as far as it was kept; the first of each oracle is.
+    /// What the VMM's own look at the ledger found, as far as it was kept; the first of each oracle
+    /// is.
     pub breaches: Vec<FoundHere>,
     /// How many breaches there are.
     pub breaches_made: u64,
@@ -106,8 +109,8 @@ pub struct Report {
     pub open_calls: Vec<String>,
     /// How many calls were still on their way.
     pub open_calls_made: u64,
-    /// Where the lab contradicts itself or the machine, as far as it was kept. If it does, nothing else that the
-    /// guest has counted or found says anything.
+    /// Where the lab contradicts itself or the machine, as far as it was kept. If it does, nothing
+    /// else that the guest has counted or found says anything.
     pub contradictions: Vec<String>,
     /// How many contradictions there are.
     pub contradictions_made: u64,
@@ -122,13 +125,14 @@ pub struct Report {
 pub struct Calls {
     /// Calls made.
     pub made: u64,
-    /// Executions those calls owe. Of calls under way when a run is cut off, the most that they can owe.
+    /// Executions those calls owe. Of calls under way when a run is cut off, the most that they can
+    /// owe.
     pub expected: u64,
     /// Executions counted where they happened.
     pub executed: u64,
-    /// Calls that the VMM has judged itself, by the ledger: the last of each CPU and context. The others were
-    /// judged by the guest, each as it was complete and its record used again. 0 if the run was cut off, or the
-    /// lab is not to be believed.
+    /// Calls that the VMM has judged itself, by the ledger: the last of each CPU and context. The
+    /// others were judged by the guest, each as it was complete and its record used again. 0 if the
+    /// run was cut off, or the lab is not to be believed.
     pub judged: u64,
     /// IPIs sent to tell CPUs of calls, for each call made, since boot; `null` without a call.
     pub ipis_per_call: Option<f64>,
@@ -184,8 +188,8 @@ pub struct FoundHere {
 }
 
 impl Report {
-    /// The report on a run of which `aftermath` is left, with the lab it used, and where it comes from. What the
-    /// guest says of its options is added to that.
+    /// The report on a run of which `aftermath` is left, with the lab it used, and where it comes
+    /// from. What the guest says of its options is added to that.
     pub fn new(aftermath: &Aftermath, lab: &Lab, provenance: Provenance) -> Self {
         let judgement = if verdict::is_end_of_workload(&aftermath.ending) {
             Judgement::on_end(lab, &aftermath.expected.abandoned)

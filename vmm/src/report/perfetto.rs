@@ -1,6 +1,6 @@
-//! Writes traces in the Trace Event Format, which ui.perfetto.dev and chrome://tracing open: a process per
-//! machine, for each vCPU a track of what the guest did and one of what the host did with it, and IPIs as
-//! arrows. The format is described in "Trace Event Format" (Google, 2016).
+//! Writes traces in the Trace Event Format, which ui.perfetto.dev and chrome://tracing open: a
+//! process per machine, for each vCPU a track of what the guest did and one of what the host did
+//! with it, and IPIs as arrows. The format is described in "Trace Event Format" (Google, 2016).
 
 use std::io::{self, Write};
 

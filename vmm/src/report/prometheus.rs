@@ -1,5 +1,6 @@
-//! The report as Prometheus reads it, in its text format 0.0.4, which a textfile collector takes as well: one
-//! prefix, base units, `_total` on what only grows. Lays out figures that [`Report`] and [`Window`] already have.
+//! The report as Prometheus reads it, in its text format 0.0.4, which a textfile collector takes as
+//! well: one prefix, base units, `_total` on what only grows. Lays out figures that [`Report`] and
+//! [`Window`] already have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::UNIX_EPOCH;
@@ -26,8 +27,8 @@ const BOUNDS: [f64; 25] = [
     5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// Renders the reports of all machines of a run, each with what it was counted over. Of several, each sample
-/// says by its label `machine` whose it is, counted from 0.
+/// Renders the reports of all machines of a run, each with what it was counted over. Of several,
+/// each sample says by its label `machine` whose it is, counted from 0.
 ///
 /// # Errors
 /// None that is known: every sample has a name and a value.
@@ -221,8 +222,9 @@ impl Page {
         }
     }
 
-    /// What the guest has shown, by the names that it gives them; where somebody else has one already, with `guest_`
-    /// in front. A sum only grows, and the largest of several comes and goes with them.
+    /// What the guest has shown, by the names that it gives them; where somebody else has one
+    /// already, with `guest_` in front. A sum only grows, and the largest of several comes and goes
+    /// with them.
     fn add_figures(&mut self, report: &Report, own: &BTreeSet<String>) {
         for figure in report.figures.iter() {
             let Some(metric) = &figure.shown.metric else {
@@ -250,7 +252,8 @@ impl Page {
         }
     }
 
-    /// A name that the guest gives; where the VMM or another metric of the guest's has it already, one like it.
+    /// A name that the guest gives; where the VMM or another metric of the guest's has it already,
+    /// one like it.
     fn free_name(&self, mut name: String, kind: MetricType, own: &BTreeSet<String>) -> String {
         let is_taken = |name: &str| {
             let name = format!("{PREFIX}{name}");

@@ -1,5 +1,5 @@
-//! The JSON Schemas of the documents that this version writes, made from the types that write them. They are also
-//! in `docs/schema/`, and a test holds those files to this.
+//! The JSON Schemas of the documents that this version writes, made from the types that write them.
+//! They are also in `docs/schema/`, and a test holds those files to this.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};

@@ -1,4 +1,5 @@
-//! Who counts on this host, as people read it: one line each, and below what to do about those who do not.
+//! Who counts on this host, as people read it: one line each, and below what to do about those who
+//! do not.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -14,10 +14,11 @@ pub struct Stalls {
     pub count: u64,
     /// Seconds for which one was, in all.
     pub away_seconds: f64,
-    /// The part of their time that the stalled vCPUs were away, from the start of the workload to the end of
-    /// the run; `null` if no workload started.
+    /// The part of their time that the stalled vCPUs were away, from the start of the workload to
+    /// the end of the run; `null` if no workload started.
     pub share: Option<f64>,
-    /// From the request to leave the guest to the confirmation; `null` if all were out of it already.
+    /// From the request to leave the guest to the confirmation; `null` if all were out of it
+    /// already.
     pub latency: Option<Latencies>,
     /// Those that were stalled, in order.
     pub per_vcpu: Vec<Stalled>,

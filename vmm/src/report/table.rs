@@ -1,5 +1,5 @@
-//! The report as people read it: what happened above, what it cost below, the verdict last. Lays out
-//! figures that [`Report`] already has.
+//! The report as people read it: what happened above, what it cost below, the verdict last. Lays
+//! out figures that [`Report`] already has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

@@ -25,7 +25,8 @@ pub struct Traced {
     pub ipi: Option<Spread>,
     /// From the beginning of a call until it ran on the last of its targets.
     pub call: Option<Spread>,
-    /// From the beginning to the end of each kind of wait that the guest has, by the name that it gives them.
+    /// From the beginning to the end of each kind of wait that the guest has, by the name that it
+    /// gives them.
     #[serde(flatten)]
     pub waits: BTreeMap<String, Option<Spread>>,
     /// IPIs of which no handler is in the trace.
@@ -76,8 +77,8 @@ pub struct Pair {
     pub ipi: Option<Spread>,
     /// From the beginning of a call until it ran on this target.
     pub call: Option<Spread>,
-    /// From the beginning to the end of each kind of wait that the guest has, where the call that was waited for ran
-    /// last on this CPU.
+    /// From the beginning to the end of each kind of wait that the guest has, where the call that
+    /// was waited for ran last on this CPU.
     #[serde(flatten)]
     pub waits: BTreeMap<String, Option<Spread>>,
 }

@@ -1,5 +1,5 @@
-//! The one word and the one sentence on how a run ended. The guest's own word is heard, and believed
-//! only as far as the judgement on its lab bears it out.
+//! The one word and the one sentence on how a run ended. The guest's own word is heard, and
+//! believed only as far as the judgement on its lab bears it out.
 
 use std::fmt;
 

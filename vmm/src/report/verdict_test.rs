@@ -284,8 +284,9 @@ fn every_ipi_is_accounted_for() {
                 5 to CPUs that do not exist, 3 on the wire, 3 pending; 9 added by the VMM\n";
     assert!(table.contains(line), "{table}");
 
-    // What cannot be told is not told: a CPU that came back has dropped what was pending; a run that was cut
-    // off has senders that have not counted yet; a CPU that nobody could look at may have anything pending.
+    // What cannot be told is not told: a CPU that came back has dropped what was pending; a run
+    // that was cut off has senders that have not counted yet; a CPU that nobody could look at may
+    // have anything pending.
     let mut came_back = counters;
     came_back.words[DEPARTED as usize] = 1;
     assert_eq!(report(came_back, &aftermath).ipi.coalesced, None);

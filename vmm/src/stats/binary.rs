@@ -1,5 +1,6 @@
 //! KVM's binary statistics, as `KVM_GET_STATS_FD` gives them: a description that names every field,
-//! read once, and an array of numbers, read with one call per sample. No field is known by name here.
+//! read once, and an array of numbers, read with one call per sample. No field is known by name
+//! here.
 
 use std::fs::File;
 use std::io;

@@ -1,6 +1,6 @@
-//! How long IPIs, calls and waits took, from a [`Timeline`]: from just before an IPI is sent to the first
-//! instruction of its handler that is not saving registers, from the beginning of a call to its last run, and
-//! from the beginning of a wait to its end. In cycles of the guest's TSC.
+//! How long IPIs, calls and waits took, from a [`Timeline`]: from just before an IPI is sent to the
+//! first instruction of its handler that is not saving registers, from the beginning of a call to
+//! its last run, and from the beginning of a wait to its end. In cycles of the guest's TSC.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -126,11 +126,13 @@ pub struct Spread {
 /// The latencies of a machine.
 #[derive(Debug, Clone, Default)]
 pub struct Latencies {
-    /// From just before an IPI was sent to its handler. Of several that one handler served each counts.
+    /// From just before an IPI was sent to its handler. Of several that one handler served each
+    /// counts.
     pub ipi: Times,
     /// From the beginning of a call to when its function began to run on the last of its targets.
     pub call: Times,
-    /// From the beginning of a wait to its end, by its lane. Every lane in which CPUs wait is there.
+    /// From the beginning of a wait to its end, by its lane. Every lane in which CPUs wait is
+    /// there.
     pub waits: BTreeMap<usize, Times>,
     /// All of these from one CPU to another.
     pub pairs: BTreeMap<(usize, usize), PairTimes>,
@@ -147,7 +149,8 @@ pub struct PairTimes {
     pub ipi: Times,
     /// From the beginning of a call to when its function began to run on the other.
     pub call: Times,
-    /// From the beginning of a wait to its end, by its lane, where the call that was waited for ran last on the other.
+    /// From the beginning of a wait to its end, by its lane, where the call that was waited for ran
+    /// last on the other.
     pub waits: BTreeMap<usize, Times>,
 }
 
@@ -185,7 +188,8 @@ impl Latencies {
             let ran: &Vec<(u64, usize)> = runs.get(&call)?;
             ran.iter().filter(|(at, _)| *at <= until).max().copied()
         };
-        // A call can be made by another one inside of it, which has its number: to many CPUs, by one to the only target.
+        // A call can be made by another one inside of it, which has its number: to many CPUs, by
+        // one to the only target.
         let mut begun: HashMap<u64, (u64, usize)> = HashMap::new();
         for stretch in &timeline.stretches {
             match stretch.kind {

@@ -1,5 +1,6 @@
-//! What the points of a guest mean in a trace, by what its manifest says of them. A point of which nothing is said is
-//! an instant, by its name; a guest that says nothing of any has all of its points traced as such. Knows no point.
+//! What the points of a guest mean in a trace, by what its manifest says of them. A point of which
+//! nothing is said is an instant, by its name; a guest that says nothing of any has all of its
+//! points traced as such. Knows no point.
 
 use shared::manifest::PointRole;
 use shared::stop;

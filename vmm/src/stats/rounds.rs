@@ -1,5 +1,6 @@
-//! How long the rounds of a bench took, as the guest measured each and told it to a trace: at a point that its manifest
-//! names, in two halves of the detail. Knows no guest, and no more than the trace says.
+//! How long the rounds of a bench took, as the guest measured each and told it to a trace: at a
+//! point that its manifest names, in two halves of the detail. Knows no guest, and no more than the
+//! trace says.
 
 use super::latency::Times;
 use super::meaning::Meaning;

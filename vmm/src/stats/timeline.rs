@@ -1,6 +1,7 @@
-//! What a trace says happened: stretches of time on each CPU (what the guest has lanes for, handlers, stalls, exits),
-//! instants, and IPIs from the CPU that sent them to the one that took them. Computed from a [`Trace`] alone, and for
-//! any trace: a guest can write what it likes into one.
+//! What a trace says happened: stretches of time on each CPU (what the guest has lanes for,
+//! handlers, stalls, exits), instants, and IPIs from the CPU that sent them to the one that took
+//! them. Computed from a [`Trace`] alone, and for any trace: a guest can write what it likes into
+//! one.
 
 use std::collections::HashMap;
 
@@ -145,8 +146,9 @@ impl Timeline {
 
     fn add_guest(&mut self, trace: &Trace, cpu: usize, end: u64) {
         let first = self.stretches.len();
-        // What is open on this CPU, the innermost last, by its place in `stretches`; and how many of each kind. A
-        // guest can open what it likes and close what was never open, and is not to be searched for in vain.
+        // What is open on this CPU, the innermost last, by its place in `stretches`; and how many
+        // of each kind. A guest can open what it likes and close what was never open, and is not to
+        // be searched for in vain.
         let mut open: Vec<usize> = Vec::new();
         let mut open_of: HashMap<Kind, usize> = HashMap::new();
         for record in &trace.cpus[cpu].records {
@@ -250,8 +252,8 @@ impl Timeline {
         }
     }
 
-    /// Finds for each IPI the handler that served it: the first for its vector that its target entered after
-    /// it was sent.
+    /// Finds for each IPI the handler that served it: the first for its vector that its target
+    /// entered after it was sent.
     fn find_takers(&mut self, cpus: usize) {
         let mut entered: Vec<Vec<(u8, u64)>> = vec![Vec::new(); cpus];
         for stretch in self.stretches.iter().filter(|it| it.kind == Kind::Handler) {

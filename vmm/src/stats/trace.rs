@@ -1,5 +1,6 @@
-//! What was traced of a machine: what its CPUs came to, in the guest's own words, and what their threads saw on
-//! the host, on one time line, that of the guest's TSC. Data only; [`super::timeline`] makes sense of it.
+//! What was traced of a machine: what its CPUs came to, in the guest's own words, and what their
+//! threads saw on the host, on one time line, that of the guest's TSC. Data only;
+//! [`super::timeline`] makes sense of it.
 
 use shared::trace::Record;
 
@@ -7,8 +8,8 @@ use super::latency::nanoseconds;
 use super::meaning::{Meaning, Meanings};
 use crate::machine::journal::{Entry, Kept};
 
-/// Of the records, the part that may lie outside of their vCPU's stays in the guest for the two clocks to
-/// count as one: a record can be stamped in the instruction with which a stay begins.
+/// Of the records, the part that may lie outside of their vCPU's stays in the guest for the two
+/// clocks to count as one: a record can be stamped in the instruction with which a stay begins.
 const STRAY: f64 = 0.001;
 
 /// The trace of one machine.
@@ -64,7 +65,8 @@ impl Default for Brought {
 }
 
 impl Trace {
-    /// Puts everything on one time line. If the clocks do not agree, what the host saw is left out, and said.
+    /// Puts everything on one time line. If the clocks do not agree, what the host saw is left out,
+    /// and said.
     pub fn new(
         brought: Vec<Brought>,
         points: Vec<String>,

@@ -96,8 +96,8 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter for `machine`, which has not run yet. Of KVM's statistics it tells those that `sources` says can be
-    /// believed.
+    /// A meter for `machine`, which has not run yet. Of KVM's statistics it tells those that
+    /// `sources` says can be believed.
     pub fn new(machine: &Machine, lab: Lab, sources: &[Counted]) -> Self {
         let tallies: Vec<_> = machine
             .vcpus
@@ -117,8 +117,8 @@ impl Meter {
         }
     }
 
-    /// Counts `tracepoints` as well from now on, on the threads that carry the vCPUs, which have not entered the
-    /// guest yet.
+    /// Counts `tracepoints` as well from now on, on the threads that carry the vCPUs, which have
+    /// not entered the guest yet.
     ///
     /// # Errors
     /// If the host does not do it for so many threads. Everything else is counted all the same.
@@ -140,9 +140,9 @@ impl Meter {
         Ok(())
     }
 
-    /// Takes a sample when the guest says that the workload begins, that what came since then was the
-    /// warm-up, or that it ends. The vCPU that says so must not
-    /// go on meanwhile. Only the first word of each kind counts.
+    /// Takes a sample when the guest says that the workload begins, that what came since then was
+    /// the warm-up, or that it ends. The vCPU that says so must not go on meanwhile. Only the first
+    /// word of each kind counts.
     pub fn on_message(&self, message: Message) {
         let mut marks = self.marks();
         match message {
@@ -167,7 +167,8 @@ impl Meter {
             .fold(0, |sum, tally| sum.wrapping_add(tally.caused_by_guest()))
     }
 
-    /// The statistic of vCPUs that KVM calls `name`, if there is one. Whether it can be believed is another question.
+    /// The statistic of vCPUs that KVM calls `name`, if there is one. Whether it can be believed is
+    /// another question.
     pub fn vcpu_field(&self, name: &str) -> Option<&Field> {
         let first = self.kvm.as_ref().ok()?.0.first()?;
         first.schema().field(name)
@@ -310,8 +311,8 @@ impl Window {
         std::array::from_fn(|reason| end[reason].wrapping_sub(start[reason]))
     }
 
-    /// The statistics that KVM keeps of vCPU `id`, those that can be believed. Of others it is not known whether they
-    /// count anything here.
+    /// The statistics that KVM keeps of vCPU `id`, those that can be believed. Of others it is not
+    /// known whether they count anything here.
     pub fn kvm(&self, id: usize) -> Vec<(&str, Value)> {
         let none = Vec::new();
         let mut all = difference(
@@ -333,8 +334,9 @@ impl Window {
         grows(self.vcpu_schema.as_deref(), name)
     }
 
-    /// What KVM counted of vCPU `id`: of its statistics those that only grow, and are one number each; also those that
-    /// nobody can believe, for who takes one from another and then tells only what can be.
+    /// What KVM counted of vCPU `id`: of its statistics those that only grow, and are one number
+    /// each; also those that nobody can believe, for who takes one from another and then tells only
+    /// what can be.
     pub fn counted(&self, id: usize) -> impl Iterator<Item = (&str, u64)> {
         let schema = self.vcpu_schema.as_deref();
         let fields = schema.map_or(&[][..], |schema| &schema.fields);
@@ -344,8 +346,8 @@ impl Window {
             .filter_map(move |field| Some((field.name.as_str(), self.kvm_count(id, &field.name)?)))
     }
 
-    /// How often the thread of vCPU `id` passed each tracepoint that was counted, by the tracepoint and what of
-    /// it; exits for reasons that have no count of their own are `other`.
+    /// How often the thread of vCPU `id` passed each tracepoint that was counted, by the tracepoint
+    /// and what of it; exits for reasons that have no count of their own are `other`.
     pub fn tracepoints(&self, id: usize) -> Vec<(String, u64)> {
         let Some(tracepoints) = &self.tracepoints else {
             return Vec::new();

@@ -1,5 +1,6 @@
 //! The CPUs of the machine, as ACPI lists them: RSDP, then XSDT or RSDT, then the MADT (ACPI 6.5,
-//! sections 5.2.5 to 5.2.12). Every table is checked for its length and its sum before it is believed.
+//! sections 5.2.5 to 5.2.12). Every table is checked for its length and its sum before it is
+//! believed.
 
 use alloc::vec::Vec;
 

@@ -115,7 +115,8 @@ pub fn best_mode() -> ApicMode {
 }
 
 static X2APIC: AtomicBool = AtomicBool::new(false);
-/// Whether there is a hypervisor, by the bit that none of them leaves out (CPUID leaf 1, ecx bit 31).
+/// Whether there is a hypervisor, by the bit that none of them leaves out (CPUID leaf 1, ecx bit
+/// 31).
 static IS_VIRTUAL: AtomicBool = AtomicBool::new(false);
 
 /// Makes `mode` that of every APIC that [`enable`] sees from now on.
@@ -184,8 +185,8 @@ pub fn is_requested(vector: u8) -> bool {
 
 static PV_EOI: AtomicBool = AtomicBool::new(false);
 
-/// Ends interrupts in memory shared with KVM from now on, on every CPU that [`enable`] sees. KVM must offer
-/// that.
+/// Ends interrupts in memory shared with KVM from now on, on every CPU that [`enable`] sees. KVM
+/// must offer that.
 pub fn set_pv_eoi() {
     PV_EOI.store(true, Ordering::Relaxed);
 }
@@ -197,8 +198,8 @@ fn share_eoi() {
     const ENABLED: u64 = 1;
     // All memory is mapped where it is.
     let address = Cpu::current().pv_eoi.as_ptr().addr() as u64;
-    // SAFETY: KVM has the MSR, as whoever chose this has made sure of. It writes nothing but the word there,
-    // an atomic that lives for ever.
+    // SAFETY: KVM has the MSR, as whoever chose this has made sure of. It writes nothing but the
+    // word there, an atomic that lives for ever.
     unsafe { Msr::new(MSR_KVM_PV_EOI_EN).write(address | ENABLED) };
 }
 
@@ -224,8 +225,8 @@ pub fn end_of_interrupt() {
     write(Register::Eoi, 0);
 }
 
-/// Sends `command` to `destination`. Earlier stores of this CPU are visible to the handler, unless `fence` is
-/// left out on an x2APIC. Only an x2APIC has the logical destinations.
+/// Sends `command` to `destination`. Earlier stores of this CPU are visible to the handler, unless
+/// `fence` is left out on an x2APIC. Only an x2APIC has the logical destinations.
 pub fn send(command: Command, destination: Destination, fence: bool) {
     let (how, to) = destination.bits();
     let low = command.bits() | how;

@@ -1,5 +1,5 @@
-//! From the first instruction to Rust: the PVH entry of the first CPU, the trampoline of the others,
-//! and the page tables and descriptors that both need to reach long mode.
+//! From the first instruction to Rust: the PVH entry of the first CPU, the trampoline of the
+//! others, and the page tables and descriptors that both need to reach long mode.
 //!
 //! Everything here is laid out by the assembler, page tables included, so that a host that emulates
 //! every instruction has next to none to emulate.

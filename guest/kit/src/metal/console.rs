@@ -1,5 +1,5 @@
-//! The console: a 16550 at COM1, polled. Lines are written whole and start with the number of the CPU
-//! that writes them.
+//! The console: a 16550 at COM1, polled. Lines are written whole and start with the number of the
+//! CPU that writes them.
 
 use core::fmt::{self, Write};
 use core::hint::spin_loop;
@@ -25,8 +25,8 @@ const TRANSMIT_EMPTY: u8 = 1 << 5;
 /// Bytes the transmit FIFO takes once it is empty.
 const FIFO: u8 = 16;
 
-/// Turns of waiting, for a FIFO that never empties or a lock whose holder died with it. A console that
-/// garbles a line is better than one that swallows a report.
+/// Turns of waiting, for a FIFO that never empties or a lock whose holder died with it. A console
+/// that garbles a line is better than one that swallows a report.
 const PATIENCE: u32 = 200_000;
 
 static BUSY: AtomicBool = AtomicBool::new(false);

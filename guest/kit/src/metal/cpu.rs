@@ -72,8 +72,9 @@ pub struct Cpu {
     pub index: CpuId,
     /// Set by the CPU itself once it can take interrupts.
     pub online: AtomicBool,
-    /// Bit 0: KVM takes the end of the interrupt in service from here (`MSR_KVM_PV_EOI_EN`). KVM sets it
-    /// between two instructions of this CPU and takes it back when it has seen it; nobody else looks.
+    /// Bit 0: KVM takes the end of the interrupt in service from here (`MSR_KVM_PV_EOI_EN`). KVM
+    /// sets it between two instructions of this CPU and takes it back when it has seen it; nobody
+    /// else looks.
     pub pv_eoi: AtomicU32,
     /// Set once it reports a panic or an exception, so that one within the report ends it.
     pub dying: AtomicBool,
@@ -137,8 +138,8 @@ impl Area {
         cpu
     }
 
-    /// Makes the area of CPU `index` what it was before the CPU first started: it will load its task
-    /// register again, which takes a TSS that is not marked busy.
+    /// Makes the area of CPU `index` what it was before the CPU first started: it will load its
+    /// task register again, which takes a TSS that is not marked busy.
     ///
     /// # Safety
     /// The CPU has an area, and does not use it until it is started; nobody else does meanwhile.
@@ -163,8 +164,8 @@ impl Cpu {
         unsafe { Area::init(area, 0) }
     }
 
-    /// Where the CPU with this APIC id keeps the stack of its tasks and that of its handlers; the first CPU, which
-    /// has no area on the heap, in the one it booted with.
+    /// Where the CPU with this APIC id keeps the stack of its tasks and that of its handlers; the
+    /// first CPU, which has no area on the heap, in the one it booted with.
     pub fn stacks(apic_id: u32) -> [[u64; 2]; 2] {
         let area = AREAS[apic_id as usize].load(Ordering::Acquire);
         let area = if area.is_null() {

@@ -1,5 +1,5 @@
-//! The ways a run ends: with a verdict, with a refusal, or with a panic. All of them tell the monitor
-//! through the exit port and then stand still.
+//! The ways a run ends: with a verdict, with a refusal, or with a panic. All of them tell the
+//! monitor through the exit port and then stand still.
 
 use core::fmt;
 use core::panic::PanicInfo;

@@ -1,5 +1,6 @@
-//! Hypercalls of KVM, as far as IPIs and ends of interrupts need them. A host may advertise one and not carry
-//! it out, so each is tried before it is relied on (Linux, `Documentation/virt/kvm/x86/{hypercalls,msr}.rst`).
+//! Hypercalls of KVM, as far as IPIs and ends of interrupts need them. A host may advertise one and
+//! not carry it out, so each is tried before it is relied on (Linux,
+//! `Documentation/virt/kvm/x86/{hypercalls,msr}.rst`).
 
 use core::arch::x86_64::__cpuid;
 use core::arch::{global_asm, naked_asm};
@@ -24,8 +25,8 @@ pub const NO_SUCH_CALL: i64 = -1000;
 /// Bytes of either instruction.
 const LENGTH: u64 = 3;
 
-/// The instruction that makes a hypercall. Which of the two it is depends on the maker of the processor; the
-/// other one is an invalid opcode.
+/// The instruction that makes a hypercall. Which of the two it is depends on the maker of the
+/// processor; the other one is an invalid opcode.
 #[derive(Clone, Copy, Debug)]
 pub enum Hypercall {
     /// Intel's.
@@ -62,9 +63,10 @@ impl Hypercall {
         }
     }
 
-    /// The instruction by which IPIs can be sent, if KVM offers that and was seen to do it: an IPI to this
-    /// CPU has to arrive, and is taken when interrupts are next on. `apic_id` is this CPU's. The monitor must have told KVM to leave hypercall
-    /// instructions alone, where it can: else a KVM that emulates this code would retry for ever.
+    /// The instruction by which IPIs can be sent, if KVM offers that and was seen to do it: an IPI
+    /// to this CPU has to arrive, and is taken when interrupts are next on. `apic_id` is this
+    /// CPU's. The monitor must have told KVM to leave hypercall instructions alone, where it can:
+    /// else a KVM that emulates this code would retry for ever.
     pub fn for_ipis(apic_id: u32) -> Option<Self> {
         if features() & FEATURE_PV_SEND_IPI == 0 {
             return None;
@@ -77,8 +79,8 @@ impl Hypercall {
         has_arrived.then_some(call)
     }
 
-    /// Sends `vector` to the CPUs whose APIC ids are `first + n` for each bit `n` of `bits`. Returns to how
-    /// many it went, or an error below zero.
+    /// Sends `vector` to the CPUs whose APIC ids are `first + n` for each bit `n` of `bits`.
+    /// Returns to how many it went, or an error below zero.
     pub fn send_ipi(self, bits: u128, first: u32, vector: Vector) -> i64 {
         let (low, high) = (bits as u64, (bits >> 64) as u64);
         let command = u64::from(Command::Fixed(vector.number()).bits());
@@ -86,8 +88,8 @@ impl Hypercall {
             Self::Vmcall => vmcall,
             Self::Vmmcall => vmmcall,
         };
-        // Earlier stores of this CPU are visible to the handler: KVM sets the bit that requests the interrupt
-        // by a locked instruction, on this processor.
+        // Earlier stores of this CPU are visible to the handler: KVM sets the bit that requests the
+        // interrupt by a locked instruction, on this processor.
         call(SEND_IPI, low, high, first.into(), command)
     }
 }

@@ -1,5 +1,5 @@
-//! The page tables after boot. They change only to take pages out, so that whoever goes astray faults:
-//! page 0, and the page below a stack. The tables themselves are in `boot`.
+//! The page tables after boot. They change only to take pages out, so that whoever goes astray
+//! faults: page 0, and the page below a stack. The tables themselves are in `boot`.
 
 use alloc::alloc::{alloc, handle_alloc_error};
 use core::alloc::Layout;
@@ -33,8 +33,8 @@ unsafe extern "C" {
     static DIRECTORY: [AtomicU64; DIRECTORY_ENTRIES];
 }
 
-/// Takes the page at `address` out of the address space: after the next [`flush`], whoever touches it
-/// faults. Only while no other CPU runs.
+/// Takes the page at `address` out of the address space: after the next [`flush`], whoever touches
+/// it faults. Only while no other CPU runs.
 ///
 /// # Safety
 /// Nothing may use the page any more.
@@ -47,13 +47,14 @@ pub unsafe fn remove(address: u64) {
         value = split(address - address % HUGE_PAGE) | TO_TABLE;
         entry.store(value, Ordering::Release);
     }
-    // SAFETY: an entry without `LARGE` names a page table, which is identity-mapped and never freed.
+    // SAFETY: an entry without `LARGE` names a page table, which is identity-mapped and never
+    // freed.
     let table = unsafe { &*((value & ADDRESS) as *const PageTable) };
     table.0[(address % HUGE_PAGE / PAGE) as usize].store(0, Ordering::Release);
 }
 
-/// Has this CPU forget pages that were removed: once for all of them, since it is dear on a host that
-/// keeps page tables of its own for the guest.
+/// Has this CPU forget pages that were removed: once for all of them, since it is dear on a host
+/// that keeps page tables of its own for the guest.
 pub fn flush() {
     tlb::flush_all();
 }

@@ -11,8 +11,8 @@ pub const PAGE: u64 = 4096;
 /// Size of a large page, which is what most of memory is mapped in.
 pub const HUGE_PAGE: u64 = 2 << 20;
 
-/// Where memory can be: mapped and cached. Above lie the registers of the APICs. Page 0 is part of it
-/// while the guest boots, since QEMU keeps the memory map there, but no pointer is null.
+/// Where memory can be: mapped and cached. Above lie the registers of the APICs. Page 0 is part of
+/// it while the guest boots, since QEMU keeps the memory map there, but no pointer is null.
 pub const MEMORY: Range<u64> = 1..3 << 30;
 
 /// The `len` bytes at `address`, or `None` if they are not within [`MEMORY`].

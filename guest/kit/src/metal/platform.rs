@@ -181,8 +181,8 @@ impl Platform for Metal {
 
     fn ring(&self, doorbell: Doorbell) {
         if self.has_doorbell {
-            // SAFETY: the port is the monitor's, which offered a lab and so listens; a write to it changes
-            // no memory.
+            // SAFETY: the port is the monitor's, which offered a lab and so listens; a write to it
+            // changes no memory.
             unsafe { Port::<u32>::new(DOORBELL).write(doorbell as u32) };
         }
     }
@@ -224,9 +224,10 @@ impl Platform for Metal {
     }
 }
 
-/// Rings the doorbell at `point`, with the call at hand. A function of its own, so that of the registers
-/// only those matter meanwhile that functions preserve ([`shared::stop`]). The port is the monitor's, which has
-/// offered a lab, or it would not have armed a point; a write to it changes no memory of its own.
+/// Rings the doorbell at `point`, with the call at hand. A function of its own, so that of the
+/// registers only those matter meanwhile that functions preserve ([`shared::stop`]). The port is
+/// the monitor's, which has offered a lab, or it would not have armed a point; a write to it
+/// changes no memory of its own.
 #[unsafe(naked)]
 extern "C" fn ring_at(_point: &'static Point, _call: u64) {
     naked_asm!(
@@ -251,7 +252,8 @@ extern "C" fn hand_over(_dispatch: u32) {
     )
 }
 
-/// The point before every access to memory that CPUs share, with what [`crate::sync::stops`] calls there.
+/// The point before every access to memory that CPUs share, with what [`crate::sync::stops`] calls
+/// there.
 #[cfg(feature = "explore")]
 mod access {
     use super::{Point, naked_asm, ring_at};

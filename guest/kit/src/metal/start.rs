@@ -1,5 +1,5 @@
-//! From the first line of Rust on each CPU to the end of the run: the machine is found and brought up, the guest is
-//! made on it, every CPU does its part, and one says how it went.
+//! From the first line of Rust on each CPU to the end of the run: the machine is found and brought
+//! up, the guest is made on it, every CPU does its part, and one says how it went.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -54,8 +54,8 @@ pub(super) fn guest<I: Image>() -> &'static I::Guest {
 /// Set once every CPU is online: the workload may begin.
 static GO: AtomicBool = AtomicBool::new(false);
 
-/// When the first CPU entered Rust, until that is told. Not on the stack, where it would stay for as long as
-/// the guest runs: two boots are to differ in nothing but what they tell.
+/// When the first CPU entered Rust, until that is told. Not on the stack, where it would stay for
+/// as long as the guest runs: two boots are to differ in nothing but what they tell.
 static BOOT_TSC: AtomicU64 = AtomicU64::new(0);
 
 /// Where the first CPU enters Rust, with the address of the PVH start info.
@@ -176,8 +176,8 @@ fn run<I: Image>() -> ! {
     }
 }
 
-/// Where every other CPU enters Rust when it was sent a start-up IPI: at first, and again each time it
-/// comes back after it has left.
+/// Where every other CPU enters Rust when it was sent a start-up IPI: at first, and again each time
+/// it comes back after it has left.
 pub fn other_cpu<I: Image>() -> ! {
     let cpu = Cpu::current();
     cpu.load_tables();
@@ -306,9 +306,9 @@ fn open_lab(info: &StartInfo, options: &MachineOptions, cpus: usize) -> Lab {
 }
 
 /// The entry of an image: `kit::guest!(Guest<Metal>, [ONE, OTHER])` makes it boot this
-/// [`Specimen`](crate::specimen::Specimen), which takes interrupts at these vectors of its own beside
-/// [`Vector::WAKE`] and [`Vector::LAST`]. It stands at the root of the image's crate, which has
-/// `#![no_std]` and `#![no_main]`.
+/// [`Specimen`](crate::specimen::Specimen), which takes interrupts at these vectors of its own
+/// beside [`Vector::WAKE`] and [`Vector::LAST`]. It stands at the root of the image's crate, which
+/// has `#![no_std]` and `#![no_main]`.
 #[macro_export]
 macro_rules! guest {
     ($guest:ty, [$($vector:expr),* $(,)?]) => {

@@ -1,6 +1,6 @@
 //! What a PVH monitor says of the machine: the memory map, the command line, and where ACPI is.
-//! `hvm_start_info` of xen/include/public/arch-x86/hvm/start_info.h, version 1 or later, whose memory
-//! map the guest cannot do without.
+//! `hvm_start_info` of xen/include/public/arch-x86/hvm/start_info.h, version 1 or later, whose
+//! memory map the guest cannot do without.
 
 use core::ops::Range;
 

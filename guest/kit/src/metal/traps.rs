@@ -1,7 +1,6 @@
-//! The interrupt descriptor table. The vectors of the kit's and the guest's IPIs have
-//! short entries of their own; every other
-//! vector ends the run with a report, since nothing in this machine may raise it, but for a hypercall that
-//! the host does not know.
+//! The interrupt descriptor table. The vectors of the kit's and the guest's IPIs have short entries
+//! of their own; every other vector ends the run with a report, since nothing in this machine may
+//! raise it, but for a hypercall that the host does not know.
 
 use core::arch::{global_asm, naked_asm};
 use core::fmt;
@@ -121,8 +120,8 @@ pub fn load() {
     unsafe { lidt(&pointer) };
 }
 
-/// Whether none of the vectors is the kit's, and none has a lower priority than what tells a CPU that it has taken
-/// all.
+/// Whether none of the vectors is the kit's, and none has a lower priority than what tells a CPU
+/// that it has taken all.
 const fn are_new(entries: &[(Vector, Entry)]) -> bool {
     let mut at = 0;
     while at < entries.len() {
@@ -138,12 +137,13 @@ const fn are_new(entries: &[(Vector, Entry)]) -> bool {
 /// The entry of an IPI in assembler: it returns by `iretq`, and nobody calls it.
 pub type Entry = extern "C" fn();
 
-/// The entry of an IPI: saves what a function call may change and calls the guest's handler. `rbp` first, so
-/// that whoever walks the frames finds the interrupted one.
+/// The entry of an IPI: saves what a function call may change and calls the guest's handler. `rbp`
+/// first, so that whoever walks the frames finds the interrupted one.
 ///
-/// An interrupt that comes between the `sti` and the `hlt` of an idle CPU must not come: the CPU would go
-/// to sleep behind it. Processors see to that, but QEMU's SVM does not: its VMRUN forgets the interrupt
-/// shadow that a #VMEXIT there has saved. So what was interrupted goes on behind that `hlt`.
+/// An interrupt that comes between the `sti` and the `hlt` of an idle CPU must not come: the CPU
+/// would go to sleep behind it. Processors see to that, but QEMU's SVM does not: its VMRUN forgets
+/// the interrupt shadow that a #VMEXIT there has saved. So what was interrupted goes on behind that
+/// `hlt`.
 #[unsafe(naked)]
 pub extern "C" fn entry<I: Image, const VECTOR: u8>() {
     naked_asm!(
@@ -185,14 +185,15 @@ extern "C" fn handler<I: Image, const VECTOR: u8>() {
     guest::<I>().handle(const { Vector::new(VECTOR) });
 }
 
-/// Nothing was delivered, so there is nothing to do, not even an end of interrupt (SDM Vol. 3A 11.9).
+/// Nothing was delivered, so there is nothing to do, not even an end of interrupt (SDM Vol. 3A
+/// 11.9).
 #[unsafe(naked)]
 extern "C" fn spurious() {
     naked_asm!("iretq")
 }
 
-// The vectors whose exceptions push an error code: 8, 10 to 14, 17, 21, 29 and 30. The others push a
-// zero in its place, so that all reports find the same frame.
+// The vectors whose exceptions push an error code: 8, 10 to 14, 17, 21, 29 and 30. The others push
+// a zero in its place, so that all reports find the same frame.
 global_asm!(
     r#"
     .text

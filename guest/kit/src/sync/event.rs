@@ -7,14 +7,14 @@ pub enum Event {
     Load(usize),
     /// Write it.
     Store(usize),
-    /// Read and write it as one. A compare-and-exchange that fails is one too: the processor takes the
-    /// line for writing before it compares.
+    /// Read and write it as one. A compare-and-exchange that fails is one too: the processor takes
+    /// the line for writing before it compares.
     ReadModifyWrite(usize),
     /// A full fence, or what x86 makes of a sequentially consistent store.
     Fence,
     /// Change ghost state, in a way that does not depend on other such changes.
     Mark(usize),
-    /// Take the [`SpinLock`](super::spin::SpinLock) at this address; the accesses that takes are told apart
-    /// from this.
+    /// Take the [`SpinLock`](super::spin::SpinLock) at this address; the accesses that takes are
+    /// told apart from this.
     Lock(usize),
 }

@@ -1,7 +1,7 @@
-//! Ghost state: what the oracles keep beside the protocol, in `core`'s atomics, because it must not count as
-//! one of the protocol's accesses. Its order matters all the same to whoever explores orders: an oracle that
-//! looks before something happens, or after, sees something else. So an access to it is said here, and is
-//! nothing in every other build.
+//! Ghost state: what the oracles keep beside the protocol, in `core`'s atomics, because it must not
+//! count as one of the protocol's accesses. Its order matters all the same to whoever explores
+//! orders: an oracle that looks before something happens, or after, sees something else. So an
+//! access to it is said here, and is nothing in every other build.
 
 #[cfg(feature = "explore")]
 use super::{event::Event, stops::tell};
@@ -22,7 +22,8 @@ pub fn changes<T>(place: &T) {
     let _ = place;
 }
 
-/// An oracle's record at `place` is about to change, in a way that does not depend on other such changes.
+/// An oracle's record at `place` is about to change, in a way that does not depend on other such
+/// changes.
 #[inline(always)]
 pub fn marks<T>(place: &T) {
     #[cfg(feature = "explore")]

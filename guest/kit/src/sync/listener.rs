@@ -1,4 +1,5 @@
-//! Who hears of accesses in a build with the feature `census`: a function of the thread they happen on.
+//! Who hears of accesses in a build with the feature `census`: a function of the thread they happen
+//! on.
 
 use std::cell::Cell;
 

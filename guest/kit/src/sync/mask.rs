@@ -130,8 +130,8 @@ impl CpuMask {
     }
 }
 
-/// Where a call finds its targets: a set that stays as it is, or one that others change meanwhile, as
-/// the CPUs do that come to an address space and leave it.
+/// Where a call finds its targets: a set that stays as it is, or one that others change meanwhile,
+/// as the CPUs do that come to an address space and leave it.
 pub trait Targets {
     /// The set as it is now, on a machine of `cpus` CPUs.
     fn load(&self, cpus: usize) -> CpuMask;

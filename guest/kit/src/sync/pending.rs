@@ -1,5 +1,6 @@
-//! How a CPU learns that it has taken every interrupt that was pending at it: it sends itself the vector of the lowest
-//! priority, and waits until that has come. Not all hosts deliver what is pending as soon as interrupts are on.
+//! How a CPU learns that it has taken every interrupt that was pending at it: it sends itself the
+//! vector of the lowest priority, and waits until that has come. Not all hosts deliver what is
+//! pending as soon as interrupts are on.
 
 use alloc::boxed::Box;
 

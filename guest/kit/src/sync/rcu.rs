@@ -1,10 +1,12 @@
-//! Read-copy-update, as much of it as the `kmalloc` design needs: what was taken off a list is freed
-//! only when every CPU has passed a quiescent state since, in which it can hold no pointer to it.
+//! Read-copy-update, as much of it as the `kmalloc` design needs: what was taken off a list is
+//! freed only when every CPU has passed a quiescent state since, in which it can hold no pointer to
+//! it.
 //!
 //! Handlers are read-side sections because their interrupts are off; other code says so with
-//! [`Rcu::read`]. A CPU is in a quiescent state whenever it begins to handle an interrupt outside of
-//! such a section, or makes a call from task context. As in classic RCU (Linux 2.6.27,
-//! `kernel/rcuclassic.c`) a grace period begins for all CPUs at once, and one at a time is under way.
+//! [`Rcu::read`]. A CPU is in a quiescent state whenever it begins to handle an interrupt outside
+//! of such a section, or makes a call from task context. As in classic RCU (Linux 2.6.27,
+//! `kernel/rcuclassic.c`) a grace period begins for all CPUs at once, and one at a time is under
+//! way.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -68,8 +70,8 @@ impl Rcu {
         }
     }
 
-    /// Runs `body` as a read-side section of task context: interrupts taken meanwhile are no quiescent
-    /// states.
+    /// Runs `body` as a read-side section of task context: interrupts taken meanwhile are no
+    /// quiescent states.
     pub fn read<P: Platform, R>(&self, platform: &P, body: impl FnOnce() -> R) -> R {
         let nesting = &self.nesting[platform.this_cpu()];
         nesting.fetch_add(1, Ordering::Relaxed);
@@ -103,8 +105,8 @@ impl Rcu {
         self.ended.load(Ordering::Acquire) >= period.0
     }
 
-    /// This CPU is in a quiescent state, unless it is in a read-side section. `online` is asked for if
-    /// that begins another grace period.
+    /// This CPU is in a quiescent state, unless it is in a read-side section. `online` is asked for
+    /// if that begins another grace period.
     pub fn quiescent<P: Platform>(&self, platform: &P, online: impl FnOnce() -> CpuMask) {
         let me = platform.this_cpu();
         // A look without the lock, which may come too early: the CPU will pass here again.

@@ -1,14 +1,15 @@
-//! Who hears of accesses in a build with the feature `explore`: the image, which stops there if its monitor
-//! wants that, so that the monitor can decide who goes on. What an access is to it is said in
-//! [`shared::stop`].
+//! Who hears of accesses in a build with the feature `explore`: the image, which stops there if its
+//! monitor wants that, so that the monitor can decide who goes on. What an access is to it is said
+//! in [`shared::stop`].
 
 use shared::stop::{Access, Kind};
 
 use super::event::Event;
 
 unsafe extern "C" {
-    /// Stops before the access that `word` describes ([`Access`]), if the monitor wants that. The image has
-    /// it, in assembler: the accesses are many, and whoever emulates them feels each instruction.
+    /// Stops before the access that `word` describes ([`Access`]), if the monitor wants that. The
+    /// image has it, in assembler: the accesses are many, and whoever emulates them feels each
+    /// instruction.
     safe fn stop_before(word: u64);
 }
 

@@ -1,19 +1,20 @@
-//! Loops that wait for other CPUs. Whoever explores orders must know where such a loop begins and ends, to tell which
-//! accesses its turns are made of: it then lets a CPU wait for these words to change, and leaves out turns that find
-//! nothing new ([`shared::stop`]). In every other build this is nothing.
+//! Loops that wait for other CPUs. Whoever explores orders must know where such a loop begins and
+//! ends, to tell which accesses its turns are made of: it then lets a CPU wait for these words to
+//! change, and leaves out turns that find nothing new ([`shared::stop`]). In every other build this
+//! is nothing.
 
 use crate::counters::count;
 use crate::lab::Lab;
 use crate::platform::{Doorbell, Platform};
 use crate::probe;
 
-/// Cycles after which a wait is told to the host, and again each time they have passed: some 100 µs, a
-/// hundred times what a call takes between two CPUs that both run.
+/// Cycles after which a wait is told to the host, and again each time they have passed: some 100
+/// µs, a hundred times what a call takes between two CPUs that both run.
 const LONG_WAIT: u64 = 1 << 18;
 
 /// This CPU waits in a loop for as long as this lives. Each turn of the loop comes to a point
-/// [`RELAX`](shared::stop::RELAX), and by itself changes nothing but memory that is reached through [`sync`](super):
-/// a loop that counts its turns, to give up after so many, is none.
+/// [`RELAX`](shared::stop::RELAX), and by itself changes nothing but memory that is reached through
+/// [`sync`](super): a loop that counts its turns, to give up after so many, is none.
 #[derive(Debug)]
 pub struct Waiting<'a, P: Platform>(&'a P);
 

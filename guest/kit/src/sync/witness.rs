@@ -1,7 +1,7 @@
-//! The atomics of `core` with a witness, who is told of every access just before it happens: an address,
-//! and what is done there. Two builds have one, and no other does: `census`, on the host, in which a program
-//! counts what each queue design costs (`make designs`); and `explore`, on bare metal, in which a monitor
-//! decides at each access who goes on ([`stops`](super::stops)).
+//! The atomics of `core` with a witness, who is told of every access just before it happens: an
+//! address, and what is done there. Two builds have one, and no other does: `census`, on the host,
+//! in which a program counts what each queue design costs (`make designs`); and `explore`, on bare
+//! metal, in which a monitor decides at each access who goes on ([`stops`](super::stops)).
 //!
 //! What an access costs, or with whose it conflicts, is for the witness to know.
 
@@ -16,7 +16,8 @@ use super::event::Event;
 
 pub use real::Ordering;
 
-/// As [`core::sync::atomic::fence`]. Only a full one is an event: the weaker are no instruction on x86.
+/// As [`core::sync::atomic::fence`]. Only a full one is an event: the weaker are no instruction on
+/// x86.
 #[inline]
 pub fn fence(order: Ordering) {
     real::fence(order);

@@ -1,16 +1,16 @@
 //! `kmalloc`: an element from the heap for every call, freed after a grace period. Linux 2.6.27
-//! (3d4422332711, Jens Axboe) as repaired for 2.6.27 and 2.6.28 (cc7a486cac78, c2fc11985db3): what the
-//! patch of the thread removes.
+//! (3d4422332711, Jens Axboe) as repaired for 2.6.27 and 2.6.28 (cc7a486cac78, c2fc11985db3): what
+//! the patch of the thread removes.
 //!
 //! No element is queued again before every walk that could stand on it is over, so insertion at the
 //! tail loses nothing, and a CPU can have any number of calls under way.
 //!
-//! **It is sound while there is memory.** Without, the element is on the caller's stack, and the call
-//! is waited for whether or not that was asked; a caller that holds back what the function waits for
-//! then hangs. A walker for another call may still stand on the element when all its targets are done,
-//! so before the stack is left the CPUs are made to take an interrupt. But only the *targets* are
-//! (c2fc11985db3; the first version asked all CPUs), and the walker need not be one of them: **it
-//! reads, and may run, whatever the stack holds by then.**
+//! **It is sound while there is memory.** Without, the element is on the caller's stack, and the
+//! call is waited for whether or not that was asked; a caller that holds back what the function
+//! waits for then hangs. A walker for another call may still stand on the element when all its
+//! targets are done, so before the stack is left the CPUs are made to take an interrupt. But only
+//! the *targets* are (c2fc11985db3; the first version asked all CPUs), and the walker need not be
+//! one of them: **it reads, and may run, whatever the stack holds by then.**
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -35,7 +35,8 @@ use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::vectors::MANY;
 
-/// Elements on the heap per CPU. In use they are few; those that wait for their grace period are not.
+/// Elements on the heap per CPU. In use they are few; those that wait for their grace period are
+/// not.
 const HEAP_PER_CPU: usize = 16;
 
 /// See the module's description.
@@ -104,16 +105,16 @@ impl Kmalloc {
         self.heap.live() as usize > self.heap.pieces() / 2
     }
 
-    /// Before a stack is left: makes the CPUs of `targets` take an interrupt each, one after another,
-    /// since walks are over when the next interrupt is taken.
+    /// Before a stack is left: makes the CPUs of `targets` take an interrupt each, one after
+    /// another, since walks are over when the next interrupt is taken.
     fn quiesce<P: Platform>(&self, machine: &Machine<P>, targets: &CpuMask) {
         for target in targets.iter() {
             self.singles.call(machine, target, Call::NOTHING, true);
         }
     }
 
-    /// Gives back this CPU's reference. The last one takes the element off the list, lets the caller
-    /// go, and has the memory freed when no walker can stand on it any more.
+    /// Gives back this CPU's reference. The last one takes the element off the list, lets the
+    /// caller go, and has the memory freed when no walker can stand on it any more.
     fn release<P: Platform>(&self, machine: &Machine<P>, at: usize, element: &Element, call: Call) {
         let me = machine.this_cpu();
         probe!(machine.platform, "queue.claim", call.info);
@@ -142,8 +143,8 @@ impl Kmalloc {
     }
 }
 
-/// Nothing comes or goes with a CPU: a call of one that has left is on the heap, and is freed by its last
-/// target like any other.
+/// Nothing comes or goes with a CPU: a call of one that has left is on the heap, and is freed by
+/// its last target like any other.
 impl<P: Platform> Notifier<P> for Kmalloc {
     fn notify(&self, _: &Machine<P>, _: Event, _: CpuId) -> Result<(), NoMemory> {
         Ok(())
@@ -235,8 +236,8 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
     }
 }
 
-/// Elements in the order in which their grace periods end (`call_rcu`). The kernel has such a list per
-/// CPU; there are few enough of them here for one.
+/// Elements in the order in which their grace periods end (`call_rcu`). The kernel has such a list
+/// per CPU; there are few enough of them here for one.
 #[derive(Debug)]
 #[repr(C, align(64))]
 struct Deferred {

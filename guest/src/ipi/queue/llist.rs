@@ -1,13 +1,13 @@
 //! `llist`: a descriptor for every pair of CPUs, and a lock-free list per target. Linux 3.9
-//! (9a46ad6d6df3, Shaohua Li, 2013) with the lock-free list of 3.13 and the early unlock of 4.0: the
-//! design of today.
+//! (9a46ad6d6df3, Shaohua Li, 2013) with the lock-free list of 3.13 and the early unlock of 4.0:
+//! the design of today.
 //!
-//! No CPU ever walks past another's calls, so nobody can stand on an element that is reused, and there
-//! are no references and no shared masks. The price is a descriptor per pair, which is kept while its CPU
-//! is away, as since 2020.
+//! No CPU ever walks past another's calls, so nobody can stand on an element that is reused, and
+//! there are no references and no shared masks. The price is a descriptor per pair, which is kept
+//! while its CPU is away, as since 2020.
 //!
-//! Only the push that finds a list empty sends an interrupt. A call that is not waited for unlocks its
-//! descriptor *before* it runs: unlocked then means reusable, and no longer done.
+//! Only the push that finds a list empty sends an interrupt. A call that is not waited for unlocks
+//! its descriptor *before* it runs: unlocked then means reusable, and no longer done.
 
 use alloc::boxed::Box;
 

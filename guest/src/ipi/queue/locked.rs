@@ -4,15 +4,17 @@
 //!
 //! An element is reused as soon as its last target is done, while other CPUs may still stand on it.
 //!
-//! **At the tail this loses calls** (Paul E. McKenney's reply). CPU 2 stands on CPU 0's element on its
-//! way to CPU 1's behind it; the element is finished, taken out and queued again, now *behind* CPU
-//! 1's; CPU 2 steps on, to the end of the list, and has never seen CPU 1's. Its interrupt is spent.
+//! **At the tail this loses calls** (Paul E. McKenney's reply). CPU 2 stands on CPU 0's element on
+//! its way to CPU 1's behind it; the element is finished, taken out and queued again, now *behind*
+//! CPU 1's; CPU 2 steps on, to the end of the list, and has never seen CPU 1's. Its interrupt is
+//! spent.
 //!
-//! **At the head it cannot.** Everything that was queued before stays behind whatever is inserted, so
-//! wherever a reused element goes, its way on leads to all that a walker had yet to see. The walker
-//! may meet an element twice, which the element's lock makes harmless: it sees either the old call,
-//! with its own bit clear, or the whole new one. The price: calls run newest first, and a walk has no
-//! bound, since two CPUs that call in turn can carry a third to the front again and again.
+//! **At the head it cannot.** Everything that was queued before stays behind whatever is inserted,
+//! so wherever a reused element goes, its way on leads to all that a walker had yet to see. The
+//! walker may meet an element twice, which the element's lock makes harmless: it sees either the
+//! old call, with its own bit clear, or the whole new one. The price: calls run newest first, and a
+//! walk has no bound, since two CPUs that call in turn can carry a third to the front again and
+//! again.
 
 use kit::platform::{CpuId, Platform};
 use kit::probe;

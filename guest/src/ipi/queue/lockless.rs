@@ -1,19 +1,20 @@
 //! `lockless`, `lockless-2011a` and `fixed-2011`: the element without its lock. Linux 2.6.32
 //! (54fdade1c333, Xiao Guangrong) to 3.8, in three stages of repair.
 //!
-//! The lock went because "after `csd_lock` returns, the element is off the list, so nobody races". But
-//! a CPU may *stand* on it, late, while its owner fills it for the next call:
+//! The lock went because "after `csd_lock` returns, the element is off the list, so nobody races".
+//! But a CPU may *stand* on it, late, while its owner fills it for the next call:
 //!
-//! * `lockless` (2.6.32): **broken.** The straggler finds its bit in the new mask, runs the new call
-//!   before it is queued, and takes a reference from a count that is not yet there. The count falls
-//!   below zero; or stays above it for ever; or reaches zero while another target has not run, which
-//!   ends a waiting call early and loses it there; or the element is deleted before it is added.
-//! * `lockless-2011a` (6dc19899958e, Anton Blanchard, 2.6.38): **broken.** A walker skips an element
-//!   without references, which saves all but the last: the references are set *before* the element is
-//!   queued, so that it can still be deleted before it is added.
+//! * `lockless` (2.6.32): **broken.** The straggler finds its bit in the new mask, runs the new
+//!   call before it is queued, and takes a reference from a count that is not yet there. The count
+//!   falls below zero; or stays above it for ever; or reaches zero while another target has not
+//!   run, which ends a waiting call early and loses it there; or the element is deleted before it
+//!   is added.
+//! * `lockless-2011a` (6dc19899958e, Anton Blanchard, 2.6.38): **broken.** A walker skips an
+//!   element without references, which saves all but the last: the references are set *before* the
+//!   element is queued, so that it can still be deleted before it is added.
 //! * `fixed-2011` (e6cd1e07a185 and 45a5791920ae, Milton Miller, 723aae25d5cd, Mike Galbraith;
-//!   2.6.39): the references are set under the list's lock, after the insertion. An element that has
-//!   any is on the list. Correct; like `filo`, newest first and without a bound on walks.
+//!   2.6.39): the references are set under the list's lock, after the insertion. An element that
+//!   has any is on the list. Correct; like `filo`, newest first and without a bound on walks.
 
 use kit::platform::{CpuId, Platform};
 use kit::probe;
@@ -109,8 +110,8 @@ impl Lockless {
         }
     }
 
-    /// The call for `me` on the element of `owner`, if there is one; from the first repair on, only if it
-    /// has references.
+    /// The call for `me` on the element of `owner`, if there is one; from the first repair on, only
+    /// if it has references.
     pub(crate) fn call_for<P: Platform>(
         &self,
         machine: &Machine<P>,
@@ -172,9 +173,9 @@ impl<P: Platform> ManyQueue<P> for Lockless {
             let element = &self.elements[at];
             probe!(machine.platform, "queue.visit", element.csd.call().info);
             if let Some(call) = self.call_for(machine, me, at) {
-                // At first the bit was cleared before the function ran, later after it, to touch the
-                // element once less (225c8e010f2d); the function keeps interrupts off, so there is
-                // no second visit in between.
+                // At first the bit was cleared before the function ran, later after it, to touch
+                // the element once less (225c8e010f2d); the function keeps interrupts off, so there
+                // is no second visit in between.
                 let claim = || {
                     probe!(machine.platform, "queue.claim", call.info);
                     let was_in = element.mask(machine).remove(me, Ordering::AcqRel);

@@ -41,13 +41,14 @@ pub trait ManyQueue<P: Platform>: Notifier<P> + Send + Sync {
     /// every call that waits for this CPU, and returns how many there were.
     fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize;
 
-    /// Reads which elements are on the global queue, from the head on, into `found` as far as it has room,
-    /// and returns how many there are: by the CPUs they belong to, or, where they belong to none, by their
-    /// numbers. `None` where there is no global queue. See [`ElementList::read`](super::list::ElementList).
+    /// Reads which elements are on the global queue, from the head on, into `found` as far as it
+    /// has room, and returns how many there are: by the CPUs they belong to, or, where they belong
+    /// to none, by their numbers. `None` where there is no global queue. See
+    /// [`ElementList::read`](super::list::ElementList).
     fn read(&self, found: &mut [usize]) -> Option<usize>;
 
-    /// Whether so much memory waits for its grace period that a caller who can wait for one does so before
-    /// it calls.
+    /// Whether so much memory waits for its grace period that a caller who can wait for one does so
+    /// before it calls.
     fn is_short_of_memory(&self) -> bool {
         false
     }
@@ -65,8 +66,8 @@ declare_values!("queue", QueueKind, BROKEN if is_broken);
 /// The designs by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueKind {
-    /// Elements on the heap, freed after a grace period: Linux 2.6.27 and 2.6.28. Broken when there is
-    /// no memory.
+    /// Elements on the heap, freed after a grace period: Linux 2.6.27 and 2.6.28. Broken when there
+    /// is no memory.
     Kmalloc,
     /// Per-CPU elements with a lock, inserted at the tail. Broken on purpose: loses calls.
     Fifo,

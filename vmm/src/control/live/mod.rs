@@ -1,5 +1,6 @@
-//! The live table of `--watch`: what each vCPU is doing, and how fast. Everything in it comes from counters that
-//! are kept anyway; it asks nothing of any vCPU or guest, and costs a look at memory four times a second.
+//! The live table of `--watch`: what each vCPU is doing, and how fast. Everything in it comes from
+//! counters that are kept anyway; it asks nothing of any vCPU or guest, and costs a look at memory
+//! four times a second.
 
 mod table;
 
@@ -22,8 +23,8 @@ use crate::stats::window::{Meter, Sample};
 
 use table::Row;
 
-/// A terminal that can show text at its end and replace it: where the live table is drawn. The caller brings it, so that
-/// nothing is written that he has not asked for.
+/// A terminal that can show text at its end and replace it: where the live table is drawn. The
+/// caller brings it, so that nothing is written that he has not asked for.
 pub trait Screen: fmt::Debug + Send + Sync {
     /// What it writes to. While that takes nothing, because somebody holds it, nothing is shown.
     fn fd(&self) -> BorrowedFd<'_>;
@@ -89,8 +90,8 @@ impl<'a> Live<'a> {
         self.timer.as_raw_fd()
     }
 
-    /// Draws the table anew, and above it the lines that `output` holds if it is a terminal: this one, as far as anybody
-    /// knows.
+    /// Draws the table anew, and above it the lines that `output` holds if it is a terminal: this
+    /// one, as far as anybody knows.
     pub fn refresh(&mut self, output: &mut Output) {
         // How many times were missed does not matter.
         let _ = self.timer.wait();
@@ -111,7 +112,8 @@ impl<'a> Live<'a> {
         let index = id as usize;
         let length = now.sample.at - self.last.sample.at;
         let length = length.as_secs_f64().max(f64::MIN_POSITIVE);
-        // A guest can write what it likes into its counters; a rate that makes no sense does no harm.
+        // A guest can write what it likes into its counters; a rate that makes no sense does no
+        // harm.
         let rate = |count: &dyn Fn(&Seen) -> Option<u64>| {
             Some(count(now)?.wrapping_sub(count(&self.last)?) as f64 / length)
         };

@@ -1,4 +1,5 @@
-//! The live table as text: one line per vCPU as far as they fit, the rest in one, and the sum. Lays out figures.
+//! The live table as text: one line per vCPU as far as they fit, the rest in one, and the sum. Lays
+//! out figures.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,8 +28,8 @@ const FRAME: usize = 3;
 /// Longest state that is shown in full.
 const STATE: usize = 22;
 
-/// Renders `rows`, `time` after the start, for a terminal of this many lines and columns: one line less and one
-/// column less, so that nothing scrolls and no line is broken in two.
+/// Renders `rows`, `time` after the start, for a terminal of this many lines and columns: one line
+/// less and one column less, so that nothing scrolls and no line is broken in two.
 pub(super) fn render(rows: &[Row], time: Duration, (lines, columns): (u16, u16)) -> String {
     let room = usize::from(lines).saturating_sub(1);
     let shown = match room.saturating_sub(FRAME) {

@@ -1,5 +1,5 @@
-//! Commands to the CPUs of a guest that takes them, one at a time each, and what came of them. Remembers
-//! what a mailbox forgets when the next command is posted.
+//! Commands to the CPUs of a guest that takes them, one at a time each, and what came of them.
+//! Remembers what a mailbox forgets when the next command is posted.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,5 @@
-//! The names by which scripts and clients know what a guest's CPU has counted: those of the guest's manifest, and a few
-//! of figures that the VMM reckons from them.
+//! The names by which scripts and clients know what a guest's CPU has counted: those of the guest's
+//! manifest, and a few of figures that the VMM reckons from them.
 
 use crate::lab::Counted;
 use crate::manifest::Manifest;

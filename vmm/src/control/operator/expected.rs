@@ -1,5 +1,5 @@
-//! What a run is expected to break. A scenario that shows a bug says which oracles must find something, and
-//! which may; everything else that they find is a failure, as ever.
+//! What a run is expected to break. A scenario that shows a bug says which oracles must find
+//! something, and which may; everything else that they find is a failure, as ever.
 
 use crate::cpus::CpuSet;
 
@@ -28,8 +28,8 @@ impl Expected {
         !self.must.is_empty() || !self.may.is_empty()
     }
 
-    /// The oracles that had to find something and did not, and those that found something and may not
-    /// have, given all those that found something.
+    /// The oracles that had to find something and did not, and those that found something and may
+    /// not have, given all those that found something.
     pub fn against<'a>(&'a self, found: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
         let must = self.must.iter().map(String::as_str);
         let missing = must.filter(|oracle| !found.contains(oracle));

@@ -1,5 +1,6 @@
-//! What the machine's own side needs of its operator: the event loop, which carries out what somebody wishes and
-//! tells what has happened, and the vCPUs' threads, which ask what is to become of them.
+//! What the machine's own side needs of its operator: the event loop, which carries out what
+//! somebody wishes and tells what has happened, and the vCPUs' threads, which ask what is to become
+//! of them.
 
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
@@ -24,8 +25,8 @@ pub struct Transit {
     pub added: u64,
     /// IPIs that were lost on the wire because somebody said so.
     pub lost: u64,
-    /// IPIs that arrived at a local APIC that takes none, which is that of a CPU that is being started: INIT turns
-    /// it off, and the CPU turns it on again.
+    /// IPIs that arrived at a local APIC that takes none, which is that of a CPU that is being
+    /// started: INIT turns it off, and the CPU turns it on again.
     pub dropped: u64,
     /// IPIs to a CPU that does not exist.
     pub to_nobody: u64,
@@ -54,8 +55,8 @@ impl Operator {
     pub(in crate::control) fn hear(&self, vcpu: u32, message: Message) -> Reaction {
         let reaction = match message {
             Message::WorkloadStarted => {
-                // If one is wanted, it begins here. Who waits for the start may end it at once, and must not
-                // be overtaken.
+                // If one is wanted, it begins here. Who waits for the start may end it at once, and
+                // must not be overtaken.
                 if !self.started.load(Ordering::Relaxed) {
                     let _ = self.trace(true);
                 }

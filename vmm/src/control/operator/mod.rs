@@ -1,12 +1,13 @@
-//! The operator's side of a running machine: everything that a script or a client of the control socket can
-//! ask of it, from any thread, by the same verbs. Each verb either does at once what it says or waits, with
-//! a limit, for something that it names. Knows nothing of scripts and sockets.
+//! The operator's side of a running machine: everything that a script or a client of the control
+//! socket can ask of it, from any thread, by the same verbs. Each verb either does at once what it
+//! says or waits, with a limit, for something that it names. Knows nothing of scripts and sockets.
 //!
-//! The verbs stand by what they are about: the machine as a `whole`, one `vcpu`, `telling` a CPU what to do,
-//! the `ipis` on the wire. What the event loop and the vCPUs' threads need of an operator is in `machine_side`.
+//! The verbs stand by what they are about: the machine as a `whole`, one `vcpu`, `telling` a CPU
+//! what to do, the `ipis` on the wire. What the event loop and the vCPUs' threads need of an
+//! operator is in `machine_side`.
 //!
-//! A machine can be over at any moment. Every verb then says so ([`OperatorError::Over`]), and no wait
-//! outlives the machine.
+//! A machine can be over at any moment. Every verb then says so ([`OperatorError::Over`]), and no
+//! wait outlives the machine.
 
 mod commands;
 pub(in crate::control) mod counters;
@@ -154,8 +155,8 @@ impl Operator {
         })
     }
 
-    /// Waits until `look` finds something. `what` says what is waited for, and is asked only when it has not
-    /// come.
+    /// Waits until `look` finds something. `what` says what is waited for, and is asked only when
+    /// it has not come.
     fn wait<T>(
         &self,
         wait: Wait<'_>,

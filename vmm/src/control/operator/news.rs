@@ -1,5 +1,5 @@
-//! How those who wait for a machine hear that something has happened, and how long they wait. Carries no content:
-//! whoever wakes looks for himself.
+//! How those who wait for a machine hear that something has happened, and how long they wait.
+//! Carries no content: whoever wakes looks for himself.
 
 use std::fmt;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -28,7 +28,8 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// As long, unless `given_up` says that nobody waits any more. It is asked every millisecond or so.
+    /// As long, unless `given_up` says that nobody waits any more. It is asked every millisecond or
+    /// so.
     pub fn unless(limit: Duration, given_up: &'a dyn Fn() -> bool) -> Self {
         Self {
             limit,
@@ -79,8 +80,8 @@ impl News {
         self.out.notify_all();
     }
 
-    /// Looks with `look` whenever there is news, and now and then when there is none, until it finds
-    /// something or `deadline` has passed. It looks once in any case.
+    /// Looks with `look` whenever there is news, and now and then when there is none, until it
+    /// finds something or `deadline` has passed. It looks once in any case.
     pub fn wait<T>(&self, deadline: Instant, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         loop {
             let seen = *self.editions.lock().unwrap_or_else(PoisonError::into_inner);

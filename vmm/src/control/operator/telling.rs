@@ -16,8 +16,8 @@ impl Operator {
         self.manifest().deed_name(ticket.verb)
     }
 
-    /// Tells a CPU what `words` say, such as `call-many 1,3 wait`, when it has done the last thing it was told.
-    /// `vmm describe` lists what a guest's CPUs can be told.
+    /// Tells a CPU what `words` say, such as `call-many 1,3 wait`, when it has done the last thing
+    /// it was told. `vmm describe` lists what a guest's CPUs can be told.
     ///
     /// # Errors
     /// [`OperatorError::Tell`] if it cannot be told that, else as [`Operator::post`].

@@ -1,5 +1,5 @@
-//! What an operator can ask of one vCPU: to stay out of the guest, now or where it comes to a point or an
-//! instruction, to take steps, and to be looked at.
+//! What an operator can ask of one vCPU: to stay out of the guest, now or where it comes to a point
+//! or an instruction, to take steps, and to be looked at.
 
 use std::sync::atomic::Ordering;
 
@@ -40,7 +40,8 @@ impl Operator {
         self.with_crew(|crew| Ok(crew.pause(cpu)?))
     }
 
-    /// Undoes one pause, or the hold at a point. What the command line plans is not the operator's to undo.
+    /// Undoes one pause, or the hold at a point. What the command line plans is not the operator's
+    /// to undo.
     ///
     /// # Errors
     /// It is not held.
@@ -57,7 +58,8 @@ impl Operator {
         Ok(self.watches.arm(cpu, watch)?)
     }
 
-    /// Has a vCPU held when it comes to an instruction, given by symbol or by address, which is returned.
+    /// Has a vCPU held when it comes to an instruction, given by symbol or by address, which is
+    /// returned.
     ///
     /// # Errors
     /// If the host has no breakpoints, or the image no such symbol.
@@ -68,7 +70,8 @@ impl Operator {
         Ok(address)
     }
 
-    /// No longer waits for a vCPU to come anywhere. If it has come there by now, it is held when this returns.
+    /// No longer waits for a vCPU to come anywhere. If it has come there by now, it is held when
+    /// this returns.
     ///
     /// # Errors
     /// No such vCPU, or one that has exited.

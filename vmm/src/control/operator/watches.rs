@@ -1,5 +1,6 @@
-//! What a guest's points are armed for: who is to be held where, and which are traced. Writes the arm bits and
-//! decides what happens when a CPU comes to a point; the holding itself is the vCPU's own thread's part.
+//! What a guest's points are armed for: who is to be held where, and which are traced. Writes the
+//! arm bits and decides what happens when a CPU comes to a point; the holding itself is the vCPU's
+//! own thread's part.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -122,7 +123,8 @@ impl Watches {
         Ok(())
     }
 
-    /// Has every CPU write into the trace that it comes to a point with one of these names; those there are.
+    /// Has every CPU write into the trace that it comes to a point with one of these names; those
+    /// there are.
     pub fn trace(&self, names: &[String]) {
         let mut wanted = self.wanted();
         let is_meant = |name: &String| names.contains(name);
@@ -146,8 +148,8 @@ impl Watches {
         self.write(cpu, &points, &wanted);
     }
 
-    /// `cpu` has come to the point at `address`, with `call` at hand. Returns whether it is to be held
-    /// there; then the watch that wanted it is over.
+    /// `cpu` has come to the point at `address`, with `call` at hand. Returns whether it is to be
+    /// held there; then the watch that wanted it is over.
     ///
     /// What the guest says is checked: only an armed point holds anybody.
     pub fn reached(&self, cpu: u32, address: u64, call: u64) -> bool {
@@ -174,8 +176,8 @@ impl Watches {
         true
     }
 
-    /// Writes what is armed for `cpu`, and of each of `changed` what it is armed for. In this order a CPU that
-    /// comes to a point meanwhile finds its own bit no older than the point's word.
+    /// Writes what is armed for `cpu`, and of each of `changed` what it is armed for. In this order
+    /// a CPU that comes to a point meanwhile finds its own bit no older than the point's word.
     fn write(&self, cpu: u32, changed: &[usize], wanted: &Wanted) {
         let mut arms = Arms::default();
         for point in wanted

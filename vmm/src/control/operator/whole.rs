@@ -1,5 +1,5 @@
-//! What an operator can ask of the machine as a whole: all its vCPUs at once, its figures and its trace, what is
-//! expected of it, and how it comes to its end.
+//! What an operator can ask of the machine as a whole: all its vCPUs at once, its figures and its
+//! trace, what is expected of it, and how it comes to its end.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use crate::lab::{Counted, Record};
 use crate::machine::pausing::PauseError;
 use crate::stats::window::Window;
 
-/// How long a CPU may take to finish, if all of them are on few processors of the host. A thousand take 5 s where
-/// the guest's code is emulated.
+/// How long a CPU may take to finish, if all of them are on few processors of the host. A thousand
+/// take 5 s where the guest's code is emulated.
 const FINISHING: Duration = Duration::from_millis(50);
 
 /// The figures of a machine at one moment.
@@ -114,17 +114,19 @@ impl Operator {
         Ok(())
     }
 
-    /// Whether the guest waits to be told what to do, and when to finish. It knows when its workload starts.
+    /// Whether the guest waits to be told what to do, and when to finish. It knows when its
+    /// workload starts.
     pub fn takes_commands(&self) -> bool {
         self.lab.takes_commands()
     }
 
-    /// Lets all go and ends the workload of a guest that takes commands: every CPU, but for those that
-    /// are left behind, finishes, the guest looks for what is out of order, and the machine ends by that. Each CPU
-    /// has a little time for it beside the limit.
+    /// Lets all go and ends the workload of a guest that takes commands: every CPU, but for those
+    /// that are left behind, finishes, the guest looks for what is out of order, and the machine
+    /// ends by that. Each CPU has a little time for it beside the limit.
     ///
     /// # Errors
-    /// If a CPU has not finished within the limit, if the wire is not empty, or the guest takes no commands.
+    /// If a CPU has not finished within the limit, if the wire is not empty, or the guest takes no
+    /// commands.
     pub fn finish(&self, wait: Wait<'_>) -> Result<(), OperatorError> {
         let wait = wait.begun(FINISHING * self.cpus());
         self.check_not_over()?;
@@ -139,7 +141,8 @@ impl Operator {
         let command = command.ok_or(OperatorError::NoEnding)?;
         for cpu in finishing.iter() {
             match self.post(cpu, &command, wait) {
-                // The guest does not wait for CPUs that are offline, and can be over before they are told.
+                // The guest does not wait for CPUs that are offline, and can be over before they
+                // are told.
                 Err(OperatorError::Over(_)) if finishing.iter().next() != Some(cpu) => break,
                 told => _ = told?,
             }
@@ -149,8 +152,8 @@ impl Operator {
         self.wait(wait, what, || self.over().map(|_| ()))
     }
 
-    /// Lets all go that has been held, vCPUs but for those that are left behind, and IPIs that are to be held from
-    /// now on; nothing will be held that was to be.
+    /// Lets all go that has been held, vCPUs but for those that are left behind, and IPIs that are
+    /// to be held from now on; nothing will be held that was to be.
     ///
     /// # Errors
     /// [`OperatorError::WireNotEmpty`]: what is held on the wire is not delivered by itself.
@@ -195,7 +198,8 @@ impl Operator {
         self.end_as(Ending::Quit);
     }
 
-    /// As [`Operator::quit`], because signal number `signal` has come. It is for the program to catch signals.
+    /// As [`Operator::quit`], because signal number `signal` has come. It is for the program to
+    /// catch signals.
     pub fn interrupt(&self, signal: i32) {
         self.end_as(Ending::Signal(signal));
     }
@@ -213,7 +217,8 @@ impl Operator {
         self.console.add(&format!("{text}\n"));
     }
 
-    /// Says whether somebody drives the machine from beginning to end, so that it may well stand still.
+    /// Says whether somebody drives the machine from beginning to end, so that it may well stand
+    /// still.
     pub fn drive(&self, driven: bool) {
         self.driven.store(driven, Ordering::Relaxed);
     }
@@ -228,8 +233,8 @@ impl Operator {
         self.gone.load(Ordering::Acquire)
     }
 
-    /// How the machine ended, if it did not end by itself: by a signal, a time limit, or because somebody said so.
-    /// Whoever had more to do with it, or with others, is not to go on.
+    /// How the machine ended, if it did not end by itself: by a signal, a time limit, or because
+    /// somebody said so. Whoever had more to do with it, or with others, is not to go on.
     pub fn cut_short(&self) -> Option<&str> {
         self.over()
             .filter(|_| self.cut_short.load(Ordering::Acquire))

@@ -1,6 +1,7 @@
-//! The wire: IPIs that the guest sends through the VMM (`transport=wire`), each of which can be held,
-//! delayed, delivered out of order, or lost when somebody says so. Keeps them in order: what is released is
-//! delivered before anything that is sent later. Delivering itself is for whoever asks.
+//! The wire: IPIs that the guest sends through the VMM (`transport=wire`), each of which can be
+//! held, delayed, delivered out of order, or lost when somebody says so. Keeps them in order: what
+//! is released is delivered before anything that is sent later. Delivering itself is for whoever
+//! asks.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -13,8 +14,8 @@ use shared::ports::Dispatch;
 /// delivered, oldest first, rather than fill the host's memory.
 const MOST_OF_A_PAIR: usize = 4096;
 
-/// IPIs in flight in all, which matters to a guest that sends to targets that do not exist. What it has sent
-/// beyond that to one target is delivered, oldest first.
+/// IPIs in flight in all, which matters to a guest that sends to targets that do not exist. What it
+/// has sent beyond that to one target is delivered, oldest first.
 const MOST: usize = 1 << 18;
 
 /// An IPI on its way.
@@ -39,8 +40,8 @@ struct Flow {
     /// Whether it is held, if that was said of this pair.
     held: Option<bool>,
     delay: Duration,
-    /// In the order in which they were sent, with the time at which each is due if it was not held. None is
-    /// delivered by time before those in front of it.
+    /// In the order in which they were sent, with the time at which each is due if it was not held.
+    /// None is delivered by time before those in front of it.
     waiting: VecDeque<(Option<Instant>, Dispatch)>,
 }
 
@@ -142,8 +143,8 @@ impl Wire {
         flows.pairs.values_mut().for_each(|flow| flow.held = None);
     }
 
-    /// Has what `from` sends to `to` from now on arrive so much later, and what is held, no later than that from
-    /// now; no longer holds it.
+    /// Has what `from` sends to `to` from now on arrive so much later, and what is held, no later
+    /// than that from now; no longer holds it.
     pub fn delay(&self, from: u32, to: u32, delay: Duration) {
         let mut flows = self.flows();
         let flow = flows.pair(from, to);
@@ -181,8 +182,8 @@ impl Wire {
             .for_each(deliver);
     }
 
-    /// Takes the `nth` IPI, from 0, of those that `from` has in flight to `to` off the wire, out of order
-    /// if need be: to deliver it, or to lose it.
+    /// Takes the `nth` IPI, from 0, of those that `from` has in flight to `to` off the wire, out of
+    /// order if need be: to deliver it, or to lose it.
     ///
     /// # Errors
     /// [`NotThere`].

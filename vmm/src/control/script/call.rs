@@ -1,5 +1,5 @@
-//! What a script can do with something it told a CPU to do: wait for it, ask what came of it, and, if it
-//! was a call, where that has run.
+//! What a script can do with something it told a CPU to do: wait for it, ask what came of it, and,
+//! if it was a call, where that has run.
 
 use std::fmt;
 use std::rc::Rc;

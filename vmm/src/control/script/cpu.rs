@@ -1,5 +1,5 @@
-//! What a script says of one CPU: stalls, points, steps and looks. What it tells the CPU to do is in
-//! [`deeds`](super::deeds).
+//! What a script says of one CPU: stalls, points, steps and looks. What it tells the CPU to do is
+//! in [`deeds`](super::deeds).
 
 use std::fmt;
 use std::rc::Rc;

@@ -1,6 +1,6 @@
-//! What a script tells a CPU to do. Which deeds there are the guest says, and a script can boot one guest after
-//! the other; so every name in a script that is nothing else on a CPU is looked for among the deeds of the
-//! guest that the CPU belongs to, when the script comes to it.
+//! What a script tells a CPU to do. Which deeds there are the guest says, and a script can boot one
+//! guest after the other; so every name in a script that is nothing else on a CPU is looked for
+//! among the deeds of the guest that the CPU belongs to, when the script comes to it.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +14,12 @@ use crate::lab::deed::{TellError, Value};
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 
-/// What the language can do with every value, and so with a CPU: no deed has these names in a script.
+/// What the language can do with every value, and so with a CPU: no deed has these names in a
+/// script.
 const OF_ANY_VALUE: [&str; 3] = ["debug", "print", "to_debug"];
 
-/// Registers `tell`, and a function on a CPU for each name in `text`. Functions that are registered later, or
-/// with the types that they take, go before these.
+/// Registers `tell`, and a function on a CPU for each name in `text`. Functions that are registered
+/// later, or with the types that they take, go before these.
 pub(super) fn register(engine: &mut Engine, text: &str) {
     engine.register_fn("tell", |cpu: &mut Cpu, words: &str| -> Answer<Deed> {
         cpu.tell(|operator, cpu, wait| operator.tell(cpu, words, wait))
@@ -76,8 +77,8 @@ fn register_name(engine: &mut Engine, name: &str) {
     );
 }
 
-/// Tells `cpu` the deed `name` with `given`, of which the last may say whether it waits. A deed that answers
-/// with a list is waited for, and that is what comes of it.
+/// Tells `cpu` the deed `name` with `given`, of which the last may say whether it waits. A deed
+/// that answers with a list is waited for, and that is what comes of it.
 fn tell(cpu: &mut Cpu, name: &str, mut given: Vec<Dynamic>) -> Answer<Dynamic> {
     let manifest = cpu.manifest();
     let deed = manifest.deed(name).map_err(|error| match error {

@@ -1,5 +1,5 @@
-//! Why a script stopped before its end, and where: file, line and column. Errors of the machine travel
-//! through the interpreter as values and are recognised again here.
+//! Why a script stopped before its end, and where: file, line and column. Errors of the machine
+//! travel through the interpreter as values and are recognised again here.
 
 use std::fmt;
 use std::io;

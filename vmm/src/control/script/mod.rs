@@ -1,6 +1,6 @@
-//! Scenarios: scripts in Rhai that boot a machine, drive its CPUs, stall them, look, and say what must come
-//! out. This runs one; what a script can say is in the modules below, and all of it is verbs of the
-//! [`Operator`]. `docs/scenarios.md` is the reference.
+//! Scenarios: scripts in Rhai that boot a machine, drive its CPUs, stall them, look, and say what
+//! must come out. This runs one; what a script can say is in the modules below, and all of it is
+//! verbs of the [`Operator`]. `docs/scenarios.md` is the reference.
 
 mod call;
 mod cpu;
@@ -29,7 +29,8 @@ pub use failure::{Failure, Kind};
 /// How long a wait goes on, unless the script says otherwise.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a machine may take to start its workload, at least. With hundreds of vCPUs it takes seconds.
+/// How long a machine may take to start its workload, at least. With hundreds of vCPUs it takes
+/// seconds.
 const BOOT: Duration = Duration::from_secs(60);
 
 /// Steps of the interpreter that a script may take: some seconds, if it does nothing else.
@@ -94,12 +95,12 @@ impl Script {
         Input::new(&self.file, self.text.as_bytes())
     }
 
-    /// Runs the script to its end. A machine that is left over then is finished, or waited for if the
-    /// script only watched it.
+    /// Runs the script to its end. A machine that is left over then is finished, or waited for if
+    /// the script only watched it.
     ///
     /// # Errors
-    /// [`Failure`] says where and why it stopped. The machine it was at work on, if there is one, ends
-    /// by that.
+    /// [`Failure`] says where and why it stopped. The machine it was at work on, if there is one,
+    /// ends by that.
     pub fn run(&self, boot: Box<Boot>, given: Given) -> Result<(), Failure> {
         let stage = Rc::new(Stage {
             boot,
@@ -274,7 +275,8 @@ impl Stage {
         left
     }
 
-    /// Why the script is not to go on, if it is not: this machine or an earlier one was ended from outside.
+    /// Why the script is not to go on, if it is not: this machine or an earlier one was ended from
+    /// outside.
     fn cut_short(&self) -> Option<String> {
         let current = self.current.borrow();
         let now = current.as_ref().and_then(|operator| operator.cut_short());

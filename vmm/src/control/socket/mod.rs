@@ -1,6 +1,6 @@
-//! The control socket: a UNIX socket at which clients drive the machine, one thread each. It looks after
-//! connections; what is said there is `protocol`'s. A client that sends rubbish, stalls or vanishes harms
-//! nobody else, and no thread outlives the [`Server`].
+//! The control socket: a UNIX socket at which clients drive the machine, one thread each. It looks
+//! after connections; what is said there is `protocol`'s. A client that sends rubbish, stalls or
+//! vanishes harms nobody else, and no thread outlives the [`Server`].
 
 mod protocol;
 
@@ -66,7 +66,8 @@ struct Exchange {
     news: Condvar,
     clients: Mutex<Vec<Client>>,
     closing: AtomicBool,
-    /// Readable when it closes: what ends the wait for the next client, whatever has become of the socket's file.
+    /// Readable when it closes: what ends the wait for the next client, whatever has become of the
+    /// socket's file.
     closed: EventFd,
 }
 
@@ -76,7 +77,8 @@ struct Client {
     thread: JoinHandle<()>,
 }
 
-/// A control socket, and the threads that serve it. Dropping it closes all of that and removes the file.
+/// A control socket, and the threads that serve it. Dropping it closes all of that and removes the
+/// file.
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
@@ -87,8 +89,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes a socket at `path`, which only this user can connect to. What is left of one that nobody
-    /// listens at any more is replaced.
+    /// Makes a socket at `path`, which only this user can connect to. What is left of one that
+    /// nobody listens at any more is replaced.
     ///
     /// # Errors
     /// [`SocketError`] says what is in the way.
@@ -146,8 +148,8 @@ impl Drop for Server {
         }
         let clients = std::mem::take(&mut *self.exchange.clients());
         for client in &clients {
-            // Ends its reads; its waits have ended with the machine. What it is answering it may still say: who
-            // told the machine to end wants to know that it was heard.
+            // Ends its reads; its waits have ended with the machine. What it is answering it may
+            // still say: who told the machine to end wants to know that it was heard.
             let _ = client.stream.shutdown(Shutdown::Read);
         }
         for client in clients {
@@ -227,8 +229,9 @@ fn make_room(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Binds a socket that is this user's alone from the first moment on: Linux gives the file no more than the mode that
-/// the socket has before. A `chmod` afterwards would be too late, and the umask is not this thread's alone.
+/// Binds a socket that is this user's alone from the first moment on: Linux gives the file no more
+/// than the mode that the socket has before. A `chmod` afterwards would be too late, and the umask
+/// is not this thread's alone.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let address = SocketAddrUnix::new(path)?;
     let flags = SocketFlags::CLOEXEC;
@@ -252,8 +255,8 @@ fn accept(listener: &UnixListener, waiting: &Waiting, exchange: &Arc<Exchange>) 
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Nobody to tell: the client has gone again, or the host has run out of something for now, which the
-                // next look would find so as well.
+                // Nobody to tell: the client has gone again, or the host has run out of something
+                // for now, which the next look would find so as well.
                 if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
                     thread::sleep(OUT_OF_SOMETHING);
                 }

@@ -1,6 +1,6 @@
-//! What clients of the control socket can ask, line by line, and how it is answered: one JSON object each.
-//! `docs/control-socket.md` is the reference. Every request is a verb of the [`Operator`], by the names that
-//! scripts have for them; nothing here knows of connections.
+//! What clients of the control socket can ask, line by line, and how it is answered: one JSON
+//! object each. `docs/control-socket.md` is the reference. Every request is a verb of the
+//! [`Operator`], by the names that scripts have for them; nothing here knows of connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -202,8 +202,8 @@ impl Refusal {
 
 type Answer = Result<Map<String, Value>, Refusal>;
 
-/// Does what a line asks for, and answers with a line. It never fails: what is wrong is the answer. Nothing is
-/// waited for any more when the client `is_gone`.
+/// Does what a line asks for, and answers with a line. It never fails: what is wrong is the answer.
+/// Nothing is waited for any more when the client `is_gone`.
 pub(super) fn answer(
     line: &[u8],
     machine: impl FnOnce() -> Option<Arc<Operator>>,

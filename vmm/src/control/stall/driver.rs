@@ -1,6 +1,6 @@
-//! Carries stalls out on a running machine, inside the event loop: one timer for all of them, and no
-//! waiting. A stall lasts from the confirmation that the vCPU is out of the guest; a presence, from the
-//! vCPU's return. So nothing that was planned is swallowed by a slow host, only moved.
+//! Carries stalls out on a running machine, inside the event loop: one timer for all of them, and
+//! no waiting. A stall lasts from the confirmation that the vCPU is out of the guest; a presence,
+//! from the vCPU's return. So nothing that was planned is swallowed by a slow host, only moved.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -305,8 +305,8 @@ impl<'a> Driver<'a> {
         self.present(index, since);
     }
 
-    /// Sets the timer to the next time at which there is something to do. Also takes back what it has
-    /// announced, so that it never has to be read.
+    /// Sets the timer to the next time at which there is something to do. Also takes back what it
+    /// has announced, so that it never has to be read.
     fn wind(&mut self) -> io::Result<()> {
         let wait = match self.due.peek() {
             // Zero would stop it.

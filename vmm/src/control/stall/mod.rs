@@ -1,5 +1,6 @@
-//! Stalls that a run is given from the start: which vCPU is kept out of the guest, when and for how long.
-//! What is wished for is plain data, checked before there is a machine; `driver` carries it out.
+//! Stalls that a run is given from the start: which vCPU is kept out of the guest, when and for how
+//! long. What is wished for is plain data, checked before there is a machine; `driver` carries it
+//! out.
 
 mod driver;
 mod once;
@@ -69,8 +70,8 @@ impl Stalls {
 pub struct Carried {
     /// Whether there was anything to carry out.
     pub asked: bool,
-    /// Time from the start of the workload to the end of the run, in which stalls could happen; `None` if
-    /// no workload started.
+    /// Time from the start of the workload to the end of the run, in which stalls could happen;
+    /// `None` if no workload started.
     pub time: Option<Duration>,
     /// Those for whose beginning the run was over too soon.
     pub missed: Vec<Stall>,

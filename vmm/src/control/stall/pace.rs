@@ -1,14 +1,15 @@
-//! Keeps the share of stolen time on a host that does not keep to the minute: what a vCPU was away too
-//! long, or there too long, is made up for in the times it is left alone. Reads no clock.
+//! Keeps the share of stolen time on a host that does not keep to the minute: what a vCPU was away
+//! too long, or there too long, is made up for in the times it is left alone. Reads no clock.
 
 use std::time::Duration;
 
 use super::steal::{Steal, Stretch};
 
-/// How much of a planned presence is left at least, so that a vCPU gets on whatever is to be made up for.
+/// How much of a planned presence is left at least, so that a vCPU gets on whatever is to be made
+/// up for.
 const LEAST: f64 = 0.25;
-/// Stolen stretches of mean length for which is made up at most. A host that stood still for a minute
-/// should not haunt the run for an hour.
+/// Stolen stretches of mean length for which is made up at most. A host that stood still for a
+/// minute should not haunt the run for an hour.
 const MEMORY: f64 = 100.0;
 
 /// The account of one vCPU.

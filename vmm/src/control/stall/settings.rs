@@ -23,8 +23,8 @@ pub struct Settings<'a> {
 }
 
 impl<'a> Settings<'a> {
-    /// Takes `text` apart. Every key must be one of `keys` and occur once. A piece that begins with a digit
-    /// belongs to the list before it: `cpus=0-2,5`.
+    /// Takes `text` apart. Every key must be one of `keys` and occur once. A piece that begins with
+    /// a digit belongs to the list before it: `cpus=0-2,5`.
     pub fn read(text: &'a str, keys: &[&str], example: &'static str) -> Result<Self, StallError> {
         let mut settings = Self {
             pairs: Vec::new(),

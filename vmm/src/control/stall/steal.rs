@@ -1,5 +1,6 @@
-//! Time that is taken away from vCPUs as an overcommitted host takes it: again and again, at random, from
-//! each vCPU for itself. A pure plan: what is stolen follows from the seed alone, and no clock is read.
+//! Time that is taken away from vCPUs as an overcommitted host takes it: again and again, at
+//! random, from each vCPU for itself. A pure plan: what is stolen follows from the seed alone, and
+//! no clock is read.
 
 use std::str::FromStr;
 use std::time::Duration;

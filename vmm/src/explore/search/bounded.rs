@@ -1,8 +1,10 @@
-//! Every order with few preemptions first: all with none, then all with one, and so on (iterative context
-//! bounding: Musuvathi and Qadeer, PLDI 2007). Most bugs need one or two, and what is found this way is short.
+//! Every order with few preemptions first: all with none, then all with one, and so on (iterative
+//! context bounding: Musuvathi and Qadeer, PLDI 2007). Most bugs need one or two, and what is found
+//! this way is short.
 //!
-//! A preemption is a change to another CPU while the one that ran could have gone on. What a CPU that waits,
-//! or has nothing to do, leaves to others costs nothing, and neither does it to take a pending interrupt.
+//! A preemption is a change to another CPU while the one that ran could have gone on. What a CPU
+//! that waits, or has nothing to do, leaves to others costs nothing, and neither does it to take a
+//! pending interrupt.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry::{Occupied, Vacant};

@@ -1,6 +1,7 @@
-//! Every order, as the exhaustive search has it but with nothing put to sleep, to check what all searches that go back
-//! rest on: that of two states with the same key the same choice leads to states with the same key. Whenever a state is
-//! met again, each of its choices is made again, and held against where it led before.
+//! Every order, as the exhaustive search has it but with nothing put to sleep, to check what all
+//! searches that go back rest on: that of two states with the same key the same choice leads to
+//! states with the same key. Whenever a state is met again, each of its choices is made again, and
+//! held against where it led before.
 
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{HashMap, HashSet};
@@ -14,7 +15,8 @@ use crate::explore::specimen::{SpecimenError, State};
 /// Searches from the beginning.
 ///
 /// # Errors
-/// [`SpecimenError::NotCanonical`] if a choice leads elsewhere than before; others if the host fails.
+/// [`SpecimenError::NotCanonical`] if a choice leads elsewhere than before; others if the host
+/// fails.
 pub fn search(hunt: &mut Hunt<'_>) -> Result<End, SpecimenError> {
     until_sound(hunt, |hunt| {
         hunt.counts.ends = 0;

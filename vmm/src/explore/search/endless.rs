@@ -1,8 +1,9 @@
-//! Whether CPUs can go round for ever. A guest says of the loops in which it waits that it does, and a CPU that would
-//! find nothing new then waits: if that is all there is, no state is ever come back to, and every order has an end.
-//! Where one *is* come back to, as in a loop that nobody has announced, the searches that leave orders out do not know
-//! whether CPUs can go round together without an end: the round can lie in what was left out, or be made of several.
-//! This one makes every step from every state, and looks for a state from which no end can be reached any more.
+//! Whether CPUs can go round for ever. A guest says of the loops in which it waits that it does,
+//! and a CPU that would find nothing new then waits: if that is all there is, no state is ever come
+//! back to, and every order has an end. Where one *is* come back to, as in a loop that nobody has
+//! announced, the searches that leave orders out do not know whether CPUs can go round together
+//! without an end: the round can lie in what was left out, or be made of several. This one makes
+//! every step from every state, and looks for a state from which no end can be reached any more.
 
 use super::graph::Graph;
 use super::walk::{broke, make, until_sound};

@@ -1,6 +1,7 @@
-//! Every search that claims to try all that can matter, held against a plain enumeration of every order, on programs
-//! drawn at random for a machine of a few words: both must come to the same ends. The enumeration shares nothing with
-//! the searches: it makes every step of every CPU from every state, and passes over none.
+//! Every search that claims to try all that can matter, held against a plain enumeration of every
+//! order, on programs drawn at random for a machine of a few words: both must come to the same
+//! ends. The enumeration shares nothing with the searches: it makes every step of every CPU from
+//! every state, and passes over none.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -159,8 +160,9 @@ fn who_goes_round_until_another_lets_it_go_comes_to_an_end() {
     assert!(hold(&programs).is_ok_and(|is_held| is_held));
 }
 
-/// CPU 1 is about to take the lock that CPU 0 holds, and pending an interrupt. A search that has it take that there, and
-/// does not let CPU 0 go first, misses the end at which the interrupt comes once CPU 1 has let the lock go again.
+/// CPU 1 is about to take the lock that CPU 0 holds, and pending an interrupt. A search that has it
+/// take that there, and does not let CPU 0 go first, misses the end at which the interrupt comes
+/// once CPU 1 has let the lock go again.
 #[test]
 fn who_waits_for_a_lock_that_an_interrupt_of_its_own_can_change_is_let_go_on_by_others() {
     let locks = [Op::Lock(2), Op::Store(0, 0), Op::Unlock(2)];
@@ -170,7 +172,8 @@ fn who_waits_for_a_lock_that_an_interrupt_of_its_own_can_change_is_let_go_on_by_
     hold(&programs).unwrap();
 }
 
-/// CPU 2 lets a lock go that CPU 0 holds, and CPU 1 takes it: what both do under it can be done in any order.
+/// CPU 2 lets a lock go that CPU 0 holds, and CPU 1 takes it: what both do under it can be done in
+/// any order.
 #[test]
 fn a_lock_that_somebody_else_lets_go_does_not_keep_apart_what_is_done_under_it() {
     let sets = |number| [Op::Lock(2), Op::Store(1, number), Op::Unlock(2)];
@@ -186,8 +189,9 @@ fn a_lock_that_somebody_else_lets_go_does_not_keep_apart_what_is_done_under_it()
     assert!(hold(&interrupted).is_ok_and(|is_held| is_held));
 }
 
-/// What a task does, or the handler of an interrupt. A handler waits for nobody, but can want a lock; and it sends only
-/// the interrupt behind its own, so that there is an end to what handlers send.
+/// What a task does, or the handler of an interrupt. A handler waits for nobody, but can want a
+/// lock; and it sends only the interrupt behind its own, so that there is an end to what handlers
+/// send.
 fn op(cpus: usize, handler: Option<usize>) -> impl Strategy<Value = Vec<Op>> {
     let word = 0..WORDS;
     let interrupts = handler.map_or(0, |handler| 1.max(handler))..2_usize;

@@ -1,6 +1,7 @@
-//! Every order, once: depth first, with every state that was seen kept by its key, so that none is gone on from
-//! twice. Orders of steps that do not touch each other lead to the same state; *sleep sets* (Godefroid, 1996)
-//! keep the search from taking all of them, and are stored with the states so that both go together.
+//! Every order, once: depth first, with every state that was seen kept by its key, so that none is
+//! gone on from twice. Orders of steps that do not touch each other lead to the same state; *sleep
+//! sets* (Godefroid, 1996) keep the search from taking all of them, and are stored with the states
+//! so that both go together.
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -16,8 +17,8 @@ use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Way;
 use crate::explore::specimen::{SpecimenError, State, Stop};
 
-/// Which choice has which place in a [`Set`]: of each CPU to go on, and to take one of some vectors. Those for which
-/// there is no room are never in one.
+/// Which choice has which place in a [`Set`]: of each CPU to go on, and to take one of some
+/// vectors. Those for which there is no room are never in one.
 #[derive(Debug)]
 struct Places {
     vectors: Vec<u8>,

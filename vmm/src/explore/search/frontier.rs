@@ -1,6 +1,7 @@
-//! Shares out an exhaustive search: every shard walks the same few states from the beginning, breadth first and
-//! without leaving anything out, and then searches on from its part of those that it came to. Which ones those
-//! are depends on the case and on what is known of what CPUs share, on nothing else.
+//! Shares out an exhaustive search: every shard walks the same few states from the beginning,
+//! breadth first and without leaving anything out, and then searches on from its part of those that
+//! it came to. Which ones those are depends on the case and on what is known of what CPUs share, on
+//! nothing else.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -17,12 +18,13 @@ const PER_SHARD: usize = 8;
 pub struct Frontier {
     /// The states from which it searches on.
     pub mine: Vec<Root>,
-    /// The keys of all states that every shard knows: those on the way, and those from which one searches on.
+    /// The keys of all states that every shard knows: those on the way, and those from which one
+    /// searches on.
     pub all: BTreeSet<u128>,
 }
 
-/// Finds the states from which `shard` searches on. Those of the others are put into `seen`, as are those on
-/// the way, with all that was tried from there: somebody does.
+/// Finds the states from which `shard` searches on. Those of the others are put into `seen`, as are
+/// those on the way, with all that was tried from there: somebody does.
 ///
 /// # Errors
 /// [`Cut`] if it did not come to them.

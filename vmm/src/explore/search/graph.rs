@@ -1,5 +1,5 @@
-//! What leads where: all states that can be reached, every step from each of them made, and nothing left out. Who has
-//! that knows of each state whether an end can still be reached from it.
+//! What leads where: all states that can be reached, every step from each of them made, and nothing
+//! left out. Who has that knows of each state whether an end can still be reached from it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -169,8 +169,8 @@ impl Graph {
         is_good.iter().position(|is_good| !is_good)
     }
 
-    /// From the state with this number, from which nothing comes to an end: the choices that lead into a round, and the
-    /// round, on which each choice that there is on it is made.
+    /// From the state with this number, from which nothing comes to an end: the choices that lead
+    /// into a round, and the round, on which each choice that there is on it is made.
     pub fn round_from(&self, number: usize) -> (Vec<Choice>, Vec<Choice>) {
         let leads = self.edges_by(|edge| edge.from);
         let comes = self.edges_by(|edge| edge.to);
@@ -215,8 +215,8 @@ impl Graph {
     }
 }
 
-/// The shortest way from `start` that ends with a step that is wanted, where from each state these edges lead on; none, if
-/// there is no such.
+/// The shortest way from `start` that ends with a step that is wanted, where from each state these
+/// edges lead on; none, if there is no such.
 fn way<'a>(
     leads: &[Vec<&'a Edge>],
     start: usize,

@@ -1,5 +1,5 @@
-//! Which states lead to which, as far as was tried, by their keys: to tell whether one can be come back to. Knows no
-//! machine.
+//! Which states lead to which, as far as was tried, by their keys: to tell whether one can be come
+//! back to. Knows no machine.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,8 @@ impl Links {
 
     /// Whether a state can be come back to.
     pub fn has_round(&self) -> bool {
-        // Whoever nothing leads to can be taken away; who is left then is on a round, or behind one (Kahn, 1962).
+        // Whoever nothing leads to can be taken away; who is left then is on a round, or behind one
+        // (Kahn, 1962).
         let behind = self.behind();
         let mut before = vec![0_u32; self.keys.len()];
         for (_, to) in &self.all {
@@ -60,7 +61,8 @@ impl Links {
         taken < self.keys.len()
     }
 
-    /// Which of the states with the keys `to` can be reached from which of those with the keys `from`, other than itself.
+    /// Which of the states with the keys `to` can be reached from which of those with the keys
+    /// `from`, other than itself.
     pub fn reached(
         &self,
         from: impl IntoIterator<Item = u128>,
@@ -84,8 +86,8 @@ impl Links {
     }
 }
 
-/// By number, of so many `states`: whether it can be reached from one of `starts`, or is one, where each leads to those
-/// that `next` says.
+/// By number, of so many `states`: whether it can be reached from one of `starts`, or is one, where
+/// each leads to those that `next` says.
 pub fn reach<N: IntoIterator<Item = usize>>(
     states: usize,
     starts: impl IntoIterator<Item = usize>,

@@ -1,6 +1,6 @@
-//! Searches: which choices are made, one after the other, until something breaks or there is nothing left to
-//! try. Each strategy has a file of its own; those that go back to where they were share one [`walk`]. They move
-//! a [`Subject`] and look at nothing but its choices.
+//! Searches: which choices are made, one after the other, until something breaks or there is
+//! nothing left to try. Each strategy has a file of its own; those that go back to where they were
+//! share one [`walk`]. They move a [`Subject`] and look at nothing but its choices.
 
 pub mod bounded;
 pub mod checking;
@@ -99,7 +99,8 @@ pub struct Counts {
     pub begun_anew: u64,
     /// States on the way to the present one.
     pub depth: u64,
-    /// Steps that were made again from a state that was met again, and led where they had led before (`--check-keys`).
+    /// Steps that were made again from a state that was met again, and led where they had led
+    /// before (`--check-keys`).
     pub checked: u64,
 }
 
@@ -214,8 +215,8 @@ impl<'a> Hunt<'a> {
         self.counts.begun_anew += 1;
     }
 
-    /// Whether pages were written that were not kept so far: then the machine may not have been put back to
-    /// where it was, and what it did since is no evidence of anything.
+    /// Whether pages were written that were not kept so far: then the machine may not have been put
+    /// back to where it was, and what it did since is no evidence of anything.
     ///
     /// # Errors
     /// As [`Subject::keep_new_pages`].
@@ -236,8 +237,8 @@ pub fn turn(specimen: &dyn Subject, choice: Choice, stops: u32) -> Turn {
     }
 }
 
-/// What a search that has come to `end` may say of all orders: that it is complete only if they all have an end. Where
-/// `is_part`, others have to tell.
+/// What a search that has come to `end` may say of all orders: that it is complete only if they all
+/// have an end. Where `is_part`, others have to tell.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.

@@ -1,11 +1,12 @@
-//! The search that the others are held against. It shares none of their rules: every access, every release and every
-//! round of a waiting loop is a step, an interrupt can come at each, nothing is passed over, learnt, or taken for the
-//! same as anything else, and a state is all of memory and all registers. It does not end with the first thing that
-//! breaks, so that it knows everything that can. It is slow, and for small cases.
+//! The search that the others are held against. It shares none of their rules: every access, every
+//! release and every round of a waiting loop is a step, an interrupt can come at each, nothing is
+//! passed over, learnt, or taken for the same as anything else, and a state is all of memory and
+//! all registers. It does not end with the first thing that breaks, so that it knows everything
+//! that can. It is slow, and for small cases.
 //!
-//! Nobody waits here: a CPU that finds nothing goes round, into a state that is known. So there is no state in which
-//! nothing can go on and somebody waits; instead there are states from which no end can be reached any more, and that
-//! is what a hang, or a livelock, is.
+//! Nobody waits here: a CPU that finds nothing goes round, into a state that is known. So there is
+//! no state in which nothing can go on and somebody waits; instead there are states from which no
+//! end can be reached any more, and that is what a hang, or a livelock, is.
 
 use super::graph::Graph;
 use super::walk::until_sound;
@@ -13,7 +14,8 @@ use super::{End, Found, Hunt, sampled};
 use crate::explore::schedule::{Choice, Turn};
 use crate::explore::specimen::{Breach, SpecimenError};
 
-/// Searches from the beginning. Returns what can break, each kind once with the first way that led there.
+/// Searches from the beginning. Returns what can break, each kind once with the first way that led
+/// there.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.

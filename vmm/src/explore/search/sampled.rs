@@ -1,7 +1,8 @@
-//! Single schedules from the beginning to the end, chosen at random: uniformly, or by priorities that change a
-//! few times (PCT: Burckhardt et al., "A Randomized Scheduler with Probabilistic Guarantees of Finding Bugs",
-//! ASPLOS 2010). For machines that are too large to try everything. Run `n` of a seed is the same wherever and
-//! in whatever company it runs, as long as as much is known of what CPUs share, so that runs can be shared out.
+//! Single schedules from the beginning to the end, chosen at random: uniformly, or by priorities
+//! that change a few times (PCT: Burckhardt et al., "A Randomized Scheduler with Probabilistic
+//! Guarantees of Finding Bugs", ASPLOS 2010). For machines that are too large to try everything.
+//! Run `n` of a seed is the same wherever and in whatever company it runs, as long as as much is
+//! known of what CPUs share, so that runs can be shared out.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -18,8 +19,8 @@ use crate::explore::specimen::{Breach, SpecimenError};
 pub enum Way {
     /// Any choice is as likely as any other.
     Uniform,
-    /// The CPU with the highest priority goes on; priorities change `changes` times within the first `length`
-    /// transitions. A pending interrupt has a priority of its own.
+    /// The CPU with the highest priority goes on; priorities change `changes` times within the
+    /// first `length` transitions. A pending interrupt has a priority of its own.
     Priorities {
         /// How often they change: one less than the depth of the bugs that are found.
         changes: u32,
@@ -91,7 +92,8 @@ impl Chooser {
     }
 }
 
-/// Makes those of `runs` of which `mine` is true. Each begins with what was known before all of them.
+/// Makes those of `runs` of which `mine` is true. Each begins with what was known before all of
+/// them.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
@@ -123,8 +125,8 @@ pub fn single(
     seed: u64,
     run: u64,
 ) -> Result<Option<End>, SpecimenError> {
-    // What was passed over by what was known by then stays possible in other runs, and nothing is claimed of
-    // all of them.
+    // What was passed over by what was known by then stays possible in other runs, and nothing is
+    // claimed of all of them.
     if hunt.sharing.is_void() {
         hunt.sharing.begin_anew();
     }
@@ -132,8 +134,8 @@ pub fn single(
         let mut chooser = Chooser::new(way, seed, run, hunt.specimen.cpus().len());
         let counts = hunt.counts;
         let end = once(hunt, LONGEST, |choices| chooser.choose(choices))?;
-        // A page that was written for the first time, and not put back on the way, is no evidence of anything: it is
-        // from now on, and the run is made again.
+        // A page that was written for the first time, and not put back on the way, is no evidence
+        // of anything: it is from now on, and the run is made again.
         if !hunt.is_incomplete()? {
             return Ok(end);
         }
@@ -144,8 +146,8 @@ pub fn single(
 /// Transitions after which a run is said to have no end.
 const LONGEST: usize = 100_000;
 
-/// Begins some runs at random, from which nothing is to be learnt but which pages the guest writes: those are kept from
-/// then on. None goes on for long, whether it comes to an end or not.
+/// Begins some runs at random, from which nothing is to be learnt but which pages the guest writes:
+/// those are kept from then on. None goes on for long, whether it comes to an end or not.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
@@ -161,7 +163,8 @@ pub fn touch_pages(hunt: &mut Hunt<'_>) -> Result<(), SpecimenError> {
     Ok(())
 }
 
-/// One run, from the beginning to the end, or to `longest` transitions, which is then said to be no end.
+/// One run, from the beginning to the end, or to `longest` transitions, which is then said to be no
+/// end.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.

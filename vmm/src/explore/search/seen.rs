@@ -1,4 +1,5 @@
-//! What an exhaustive search has seen, by the keys of states. It outlives the search: shards are merged by it.
+//! What an exhaustive search has seen, by the keys of states. It outlives the search: shards are
+//! merged by it.
 
 use super::ByKey;
 use super::links::Links;
@@ -15,7 +16,8 @@ pub struct Seen {
     pub(super) ends: Vec<u128>,
     /// Which led to which.
     pub(super) links: Links,
-    /// Of a part of a search: which states that all parts know can be reached from which, by what the part has tried.
+    /// Of a part of a search: which states that all parts know can be reached from which, by what
+    /// the part has tried.
     pub(super) across: Vec<(u128, u128)>,
 }
 
@@ -30,8 +32,8 @@ impl Seen {
         &self.ends
     }
 
-    /// Of a part of a search: which states that all parts know can be reached from which, by what it has tried. Two parts
-    /// together can come back to a state to which neither does.
+    /// Of a part of a search: which states that all parts know can be reached from which, by what
+    /// it has tried. Two parts together can come back to a state to which neither does.
     pub fn across(&self) -> &[(u128, u128)] {
         &self.across
     }

@@ -1,5 +1,6 @@
-//! What a search moves: the transition system that it walks through. The specimen is one; a model of a few words and
-//! instructions is another, on which searches are held against each other without a machine.
+//! What a search moves: the transition system that it walks through. The specimen is one; a model
+//! of a few words and instructions is another, on which searches are held against each other
+//! without a machine.
 
 use super::Why;
 use crate::explore::schedule::{Choice, Granularity};
@@ -20,7 +21,8 @@ pub trait Subject {
     /// A stop in words.
     fn describe(&self, at: Stop) -> String;
 
-    /// The vectors by which CPUs tell each other of something to do. A search may pay less heed to others.
+    /// The vectors by which CPUs tell each other of something to do. A search may pay less heed to
+    /// others.
     fn vectors(&self) -> &[u8];
 
     /// The choices there are. None means that nothing can go on.
@@ -41,14 +43,15 @@ pub trait Subject {
     /// Puts it back to the beginning.
     fn rewind(&mut self);
 
-    /// Makes the vCPUs, but for their general registers, what they were at first, if the guest died or ended on one.
+    /// Makes the vCPUs, but for their general registers, what they were at first, if the guest died
+    /// or ended on one.
     ///
     /// # Errors
     /// If the host does not take it back.
     fn mend(&mut self) -> Result<(), SpecimenError>;
 
-    /// Keeps, from now on, the pages that were written for the first time. Whether there were any: then states that
-    /// were saved before it last was asked may lack them.
+    /// Keeps, from now on, the pages that were written for the first time. Whether there were any:
+    /// then states that were saved before it last was asked may lack them.
     ///
     /// # Errors
     /// If the host does not say.

@@ -1,5 +1,6 @@
-//! The walk that every strategy makes which goes back: depth first, with the states on the way kept to be put
-//! back. What is tried from a state, and whether one is gone on from at all, is for each strategy to say.
+//! The walk that every strategy makes which goes back: depth first, with the states on the way kept
+//! to be put back. What is tried from a state, and whether one is gone on from at all, is for each
+//! strategy to say.
 
 use super::{ByKey, End, Found, Hunt, Look, turn};
 use crate::explore::schedule::{Choice, Turn, goes_on};
@@ -15,8 +16,8 @@ pub trait Walker {
     /// What to try next from `state`, of which it keeps `kept`; nothing if there is no more.
     fn next(&mut self, state: &State, kept: &mut Self::Kept) -> Option<(Choice, Self::Step)>;
 
-    /// Comes to `state`, in which the machine is, by a step from the last of `way`, or by none to where the walk
-    /// begins. Counts it if it is new.
+    /// Comes to `state`, in which the machine is, by a step from the last of `way`, or by none to
+    /// where the walk begins. Counts it if it is new.
     fn enter(
         &mut self,
         hunt: &mut Hunt<'_>,
@@ -98,7 +99,8 @@ pub fn until_sound<'a>(
         hunt.outcomes.clear();
         hunt.comes_round = false;
         match once(hunt) {
-            // Pages are asked for now and then only: one of the last steps can have written another.
+            // Pages are asked for now and then only: one of the last steps can have written
+            // another.
             Ok(()) if !hunt.is_incomplete()? && !hunt.sharing.is_void() => {
                 return Ok(End::Complete);
             }

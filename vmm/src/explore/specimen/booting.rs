@@ -1,5 +1,6 @@
-//! From a guest image to a machine whose CPUs all wait for their first command, which is where every schedule
-//! begins. It boots on threads, as any machine does, and is then gathered into one hand.
+//! From a guest image to a machine whose CPUs all wait for their first command, which is where
+//! every schedule begins. It boots on threads, as any machine does, and is then gathered into one
+//! hand.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -40,8 +41,8 @@ pub(super) const BOOT_LIMIT: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 impl Specimen {
-    /// Boots the machine, up to where every CPU waits for its first command. It goes on, then and later, for as
-    /// long as `until` says.
+    /// Boots the machine, up to where every CPU waits for its first command. It goes on, then and
+    /// later, for as long as `until` says.
     ///
     /// # Errors
     /// [`SpecimenError`] says what is in the way.
@@ -217,7 +218,8 @@ impl Known {
     }
 }
 
-/// Boots `machine` on threads, until every CPU is held where it waits for commands, and gathers its vCPUs.
+/// Boots `machine` on threads, until every CPU is held where it waits for commands, and gathers its
+/// vCPUs.
 pub(super) fn run_to_idle(
     machine: Machine,
     lab: &Lab,
@@ -290,8 +292,8 @@ pub(super) fn run_to_idle(
     Ok(Serial::new(vcpus, vm, devices, &memory)?)
 }
 
-/// Has every CPU take the interrupts that are still pending from the boot. A guest that always has another one
-/// pending, or does not come back to where it waits, is not ready.
+/// Has every CPU take the interrupts that are still pending from the boot. A guest that always has
+/// another one pending, or does not come back to where it waits, is not ready.
 pub(super) fn drain(serial: &mut Serial, idle: u64, until: &Until) -> Result<(), SpecimenError> {
     let deadline = Instant::now() + BOOT_LIMIT;
     for cpu in 0..serial.cpus() {

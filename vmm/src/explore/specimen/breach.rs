@@ -63,7 +63,8 @@ impl Breach {
         Self::new(LIVELOCK, text)
     }
 
-    /// That `turns` come back to the state in which they began, and nobody else can go on meanwhile.
+    /// That `turns` come back to the state in which they began, and nobody else can go on
+    /// meanwhile.
     pub(in crate::explore) fn round(turns: &[Turn]) -> Self {
         let cpus: CpuSet = turns.iter().map(|turn| turn.cpu).collect();
         let verb = if cpus.iter().count() == 1 {

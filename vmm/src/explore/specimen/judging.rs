@@ -1,5 +1,5 @@
-//! What broke, if anything did: what the guest's oracles have found, what it finds when it is told to look at its
-//! end, and what we find in its ledger.
+//! What broke, if anything did: what the guest's oracles have found, what it finds when it is told
+//! to look at its end, and what we find in its ledger.
 
 use shared::exit::ExitCode;
 
@@ -79,7 +79,8 @@ impl Specimen {
         self.cpus[cpu].at == Stop::Left || done == self.programs[cpu].len() as u64
     }
 
-    /// Has the guest look for what was left behind, and looks itself. The machine is then as it was before.
+    /// Has the guest look for what was left behind, and looks itself. The machine is then as it was
+    /// before.
     pub(super) fn finish(&mut self) -> Result<Option<Breach>, SpecimenError> {
         // What the schedule has written by now is its own; what comes from here on is not.
         self.has_grown |= self.keep_written()?;
@@ -169,7 +170,8 @@ impl Specimen {
         }
     }
 
-    /// What it means that the guest has ended with `code` on `cpu`, once it had been told to look for what was left.
+    /// What it means that the guest has ended with `code` on `cpu`, once it had been told to look
+    /// for what was left.
     fn ended(&self, cpu: usize, code: u32) -> Option<Breach> {
         let died = || {
             let text = format!("the guest ended on CPU {cpu} with {code:#x}");

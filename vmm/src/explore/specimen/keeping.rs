@@ -1,5 +1,5 @@
-//! States: kept page by page, with the registers of every CPU, and put back. Which states are the same is decided
-//! here, by a key over all that can matter from there on.
+//! States: kept page by page, with the registers of every CPU, and put back. Which states are the
+//! same is decided here, by a key over all that can matter from there on.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use super::{Specimen, SpecimenError, Stopped, kvm};
 use crate::explore::schedule::Granularity;
 use crate::machine::ram::{PAGE, Page};
 
-/// Bytes below the stack pointer that are cleared at each stop: more than any turn leaves behind, so that what
-/// is left there by chance does not make two states of one.
+/// Bytes below the stack pointer that are cleared at each stop: more than any turn leaves behind,
+/// so that what is left there by chance does not make two states of one.
 pub(super) const CLEARED: usize = PAGE;
 
 /// A page as it was.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) bytes: Page,
-    /// What it adds to the key of a state: nothing, as long as it is what it was at first. Keys so do not depend
-    /// on which pages happen to be kept.
+    /// What it adds to the key of a state: nothing, as long as it is what it was at first. Keys so
+    /// do not depend on which pages happen to be kept.
     pub(super) share: u128,
 }
 
@@ -36,8 +36,8 @@ pub struct State {
 }
 
 impl State {
-    /// A number that tells it from other states. Equal states, in all that can matter from there on, have
-    /// equal numbers.
+    /// A number that tells it from other states. Equal states, in all that can matter from there
+    /// on, have equal numbers.
     pub fn key(&self) -> u128 {
         self.key
     }
@@ -59,8 +59,8 @@ impl State {
 }
 
 impl Specimen {
-    /// Clears what `cpu`, which has come to a stop, has left behind where nobody will read it, so that equal states
-    /// are equal to the last bit, and lead to equal states.
+    /// Clears what `cpu`, which has come to a stop, has left behind where nobody will read it, so
+    /// that equal states are equal to the last bit, and lead to equal states.
     pub(super) fn tidy(&mut self, cpu: usize) {
         self.forget_counts();
         if self.granularity == Granularity::Every {
@@ -94,8 +94,8 @@ impl Specimen {
         }
     }
 
-    /// Clears RAM from `start` to `end`, as far as there is any, and, once there is a beginning to go back to,
-    /// only in pages that are kept.
+    /// Clears RAM from `start` to `end`, as far as there is any, and, once there is a beginning to
+    /// go back to, only in pages that are kept.
     pub(super) fn clear(&mut self, start: u64, end: u64) {
         let (Ok(mut at), Ok(end)) = (usize::try_from(start), usize::try_from(end)) else {
             return;
@@ -115,8 +115,8 @@ impl Specimen {
         }
     }
 
-    /// Keeps, from now on, the pages that the guest has written for the first time. Whether there were any:
-    /// then states that were saved before it last was asked may lack them.
+    /// Keeps, from now on, the pages that the guest has written for the first time. Whether there
+    /// were any: then states that were saved before it last was asked may lack them.
     ///
     /// # Errors
     /// If KVM does not say.
@@ -214,8 +214,8 @@ impl Specimen {
         }
     }
 
-    /// The pages of `state`, and of those that were not kept when it was saved, what they were at first: they had
-    /// not been written by then.
+    /// The pages of `state`, and of those that were not kept when it was saved, what they were at
+    /// first: they had not been written by then.
     pub(super) fn aligned(&self, state: &State) -> Vec<Arc<Kept>> {
         let page = |number: &usize| match state.numbers.binary_search(number) {
             Ok(at) => Arc::clone(&state.pages[at]),
@@ -224,7 +224,8 @@ impl Specimen {
         self.numbers.iter().map(page).collect()
     }
 
-    /// Makes the vCPUs, but for their general registers, what they were at first, if the guest died or ended on one.
+    /// Makes the vCPUs, but for their general registers, what they were at first, if the guest died
+    /// or ended on one.
     ///
     /// # Errors
     /// If KVM does not take it back.
@@ -247,8 +248,9 @@ impl Specimen {
         self.load(&root);
     }
 
-    /// Checks, at the beginning of a schedule, that the vCPUs are, but for their general registers, what they were at
-    /// first, and that all of memory is: which is why [`Specimen::load`] need not put back more than it does.
+    /// Checks, at the beginning of a schedule, that the vCPUs are, but for their general registers,
+    /// what they were at first, and that all of memory is: which is why [`Specimen::load`] need not
+    /// put back more than it does.
     ///
     /// # Errors
     /// [`SpecimenError::NotExact`] if a vCPU is not, [`SpecimenError::OtherPage`] if memory is not.
@@ -282,9 +284,9 @@ impl Specimen {
         hash.digest128()
     }
 
-    /// A number for what has become of the machine: where its CPUs stand, and what memory holds, but for their stacks,
-    /// on which what is left by chance lies between what matters. Ends of searches that differ in how they get there
-    /// are held against each other by it.
+    /// A number for what has become of the machine: where its CPUs stand, and what memory holds,
+    /// but for their stacks, on which what is left by chance lies between what matters. Ends of
+    /// searches that differ in how they get there are held against each other by it.
     pub fn outcome(&self) -> u128 {
         let mut hash = Xxh3::new();
         for stopped in &self.cpus {

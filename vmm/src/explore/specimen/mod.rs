@@ -1,6 +1,6 @@
-//! The specimen: a machine whose CPUs go on one at a time, from stop to stop, and can be put back to where they
-//! were. It is the transition system that a search explores: which choices there are, what one leads to, and
-//! whether anything broke. It makes no choice itself.
+//! The specimen: a machine whose CPUs go on one at a time, from stop to stop, and can be put back
+//! to where they were. It is the transition system that a search explores: which choices there are,
+//! what one leads to, and whether anything broke. It makes no choice itself.
 
 mod as_subject;
 mod booting;
@@ -293,8 +293,8 @@ impl Specimen {
         self.serial.ram().word(address)
     }
 
-    /// The addresses to which the functions that `cpu` is in will return, innermost first, as far as they can
-    /// be followed.
+    /// The addresses to which the functions that `cpu` is in will return, innermost first, as far
+    /// as they can be followed.
     pub fn callers(&self, cpu: usize) -> Vec<u64> {
         let regs = &self.cpus[cpu].regs;
         // What it rings the doorbell in has no frame of its own.

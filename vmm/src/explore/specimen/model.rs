@@ -1,5 +1,6 @@
-//! A machine of a few words and instructions in place of the real one, for tests of searches: it stops where a guest
-//! would, and what follows from a stop is decided by the code that decides it for the real one. Knows no KVM.
+//! A machine of a few words and instructions in place of the real one, for tests of searches: it
+//! stops where a guest would, and what follows from a stop is decided by the code that decides it
+//! for the real one. Knows no KVM.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -68,7 +69,8 @@ struct Cpu {
     handles: Option<usize>,
     /// Whether its task has interrupts enabled.
     irqs_on: bool,
-    /// Whether its task has begun. Until then it stands at a point, so that every access is come to on a schedule.
+    /// Whether its task has begun. Until then it stands at a point, so that every access is come to
+    /// on a schedule.
     has_begun: bool,
 }
 
@@ -364,8 +366,8 @@ impl Subject for Model {
     fn outcome(&self) -> u128 {
         let mut hash = Xxh3::new();
         let stopped = &self.now.stopped;
-        // Of several moments at which a handler can come to wait for a lock that its own task holds the searches try the
-        // last only: by where CPUs wait for ever all of them are one.
+        // Of several moments at which a handler can come to wait for a lock that its own task holds
+        // the searches try the last only: by where CPUs wait for ever all of them are one.
         if stopped.iter().any(|stopped| stopped.at != Stop::Idle) {
             let waits = stopped.iter().map(|stopped| stopped.at);
             waits.for_each(|at| at.hash(&mut hash));

@@ -1,4 +1,5 @@
-//! What is on the stacks of CPUs: whose an address is, and in which function's frame. Looks, and changes nothing.
+//! What is on the stacks of CPUs: whose an address is, and in which function's frame. Looks, and
+//! changes nothing.
 
 use shared::lab::Contexts;
 
@@ -17,7 +18,8 @@ pub struct OnStack {
 }
 
 impl Specimen {
-    /// The eight bytes at `address`, a multiple of eight, as they were at the beginning of every schedule.
+    /// The eight bytes at `address`, a multiple of eight, as they were at the beginning of every
+    /// schedule.
     pub fn word_at_first(&self, address: u64) -> Option<u64> {
         let start = usize::try_from(address).ok().filter(|at| at % 8 == 0)?;
         let bytes = self.origin.get(start..)?.first_chunk()?;

@@ -1,5 +1,5 @@
-//! Steps to the next stop, whatever it is, by which it is learnt all the same what CPUs share: for who may not pass over
-//! anything, since something broke behind it.
+//! Steps to the next stop, whatever it is, by which it is learnt all the same what CPUs share: for
+//! who may not pass over anything, since something broke behind it.
 
 use super::{Breach, Specimen, SpecimenError, Stop};
 use crate::explore::schedule::Choice;

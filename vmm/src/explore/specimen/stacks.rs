@@ -1,5 +1,6 @@
-//! Where the guest keeps its stacks, as it says in the lab. That is what decides which memory is cleared and which
-//! code is a handler's, so that it is checked before anything is done with it: the guest is untrusted.
+//! Where the guest keeps its stacks, as it says in the lab. That is what decides which memory is
+//! cleared and which code is a handler's, so that it is checked before anything is done with it:
+//! the guest is untrusted.
 
 use shared::lab::Contexts;
 

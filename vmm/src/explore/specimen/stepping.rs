@@ -1,5 +1,5 @@
-//! One step: which there are, and what a CPU does from one stop to the next. Who takes the next one is for others
-//! to choose.
+//! One step: which there are, and what a CPU does from one stop to the next. Who takes the next one
+//! is for others to choose.
 
 use shared::probe::{Arms, HELD};
 use shared::stop::{self, Access, Kind};
@@ -11,9 +11,10 @@ use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Sharing;
 use crate::machine::serial::{Halt, MOST_IDLE_EXITS};
 
-/// How long a CPU may go on without coming to a stop: in rings of the alarm, of which there are five in a second, and in
-/// exits. One that is sound does within microseconds. It is no time of the clock's, or a host that was busy with others,
-/// or had this process stopped, would make a livelock of a step.
+/// How long a CPU may go on without coming to a stop: in rings of the alarm, of which there are
+/// five in a second, and in exits. One that is sound does within microseconds. It is no time of the
+/// clock's, or a host that was busy with others, or had this process stopped, would make a livelock
+/// of a step.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     rings: u32,
@@ -62,7 +63,8 @@ impl Specimen {
     pub(super) fn can_run(&self, stopped: &Stopped) -> bool {
         match stopped.at {
             Stop::Idle | Stop::Left => false,
-            // Nothing is taken for granted, and nobody waits: it goes round, or comes to find the lock taken.
+            // Nothing is taken for granted, and nobody waits: it goes round, or comes to find the
+            // lock taken.
             _ if self.granularity == Granularity::Every => true,
             Stop::Relax if self.granularity != Granularity::Access => !stopped.is_stuck,
             _ => stopped.can_go_on(|word| self.serial.ram().word(word)),
@@ -98,15 +100,16 @@ impl Specimen {
         }
     }
 
-    /// What it means that `cpu` has come to [`ENDLESS`] stops in one turn: nothing, if others could still do what it
-    /// perhaps waits for. As long as little is known of what CPUs share, it is not known whose turn it is.
+    /// What it means that `cpu` has come to [`ENDLESS`] stops in one turn: nothing, if others could
+    /// still do what it perhaps waits for. As long as little is known of what CPUs share, it is not
+    /// known whose turn it is.
     pub(in crate::explore) fn endless(&self, cpu: usize) -> Option<Breach> {
         let is_alone = self.choices().iter().all(|choice| choice.cpu == cpu);
         is_alone.then(|| Breach::endless(cpu))
     }
 
-    /// As [`Specimen::advance`], but only to the next stop, whether anybody can get in the way there or not.
-    /// Returns what broke.
+    /// As [`Specimen::advance`], but only to the next stop, whether anybody can get in the way
+    /// there or not. Returns what broke.
     ///
     /// # Errors
     /// As [`Specimen::advance`].
@@ -116,8 +119,8 @@ impl Specimen {
         Ok(breach)
     }
 
-    /// Finds out which of the CPUs that wait in loops would change nothing by another turn, by having each make it, where
-    /// nobody says what they read. The machine is then as it was before.
+    /// Finds out which of the CPUs that wait in loops would change nothing by another turn, by
+    /// having each make it, where nobody says what they read. The machine is then as it was before.
     fn try_turns(&mut self) -> Result<(), SpecimenError> {
         if self.knows_accesses() {
             return Ok(());
@@ -236,7 +239,8 @@ impl Specimen {
         self.serial.ram().word(self.waits_at[cpu]).unwrap_or(0)
     }
 
-    /// What it means that a handler of `cpu` has enabled interrupts: the next would come on the same stack.
+    /// What it means that a handler of `cpu` has enabled interrupts: the next would come on the
+    /// same stack.
     fn interrupts_on(&self, cpu: usize) -> Option<Breach> {
         let stopped = &self.cpus[cpu];
         let is_on = stopped.in_handler && stopped.regs.rflags & INTERRUPT_FLAG != 0;
@@ -252,8 +256,8 @@ impl Specimen {
         (start..end).contains(&rsp)
     }
 
-    /// What happens between a stop and the first instruction behind it. Returns the word that it writes, if it does and
-    /// that can matter to a loop it is in.
+    /// What happens between a stop and the first instruction behind it. Returns the word that it
+    /// writes, if it does and that can matter to a loop it is in.
     fn leave_stop(&mut self, cpu: usize) -> Option<u64> {
         let at = self.cpus[cpu].at;
         if let Stop::Send { target, vector } = at {

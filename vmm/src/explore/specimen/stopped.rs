@@ -1,5 +1,6 @@
-//! A CPU that has stopped: where, what must be known of it to go on from there, and what follows from that by the rules
-//! of the search: whether it can go on, and whether others can get in its way. Plain data: knows no machine.
+//! A CPU that has stopped: where, what must be known of it to go on from there, and what follows
+//! from that by the rules of the search: whether it can go on, and whether others can get in its
+//! way. Plain data: knows no machine.
 
 use std::hash::{Hash, Hasher};
 
@@ -58,8 +59,8 @@ pub struct Stopped {
     pub(super) locks: [Vec<u64>; 2],
     /// The lock that it has been said to take, whose accesses still follow.
     pub(super) taking: Option<u64>,
-    /// Where nobody says what it reads: whether another turn of the loop in which it waits would change nothing, as
-    /// was tried. It follows from the rest of the machine's state.
+    /// Where nobody says what it reads: whether another turn of the loop in which it waits would
+    /// change nothing, as was tried. It follows from the rest of the machine's state.
     pub(super) is_stuck: bool,
     /// Whether its task will announce once more what it was about to do when it took an interrupt.
     pub(super) repeats: bool,
@@ -92,7 +93,8 @@ impl Stopped {
         self.irqs_on() && self.at != Stop::Left
     }
 
-    /// Whether it can go on with what it is about to do, where every access is a stop and `word` says what memory holds.
+    /// Whether it can go on with what it is about to do, where every access is a stop and `word`
+    /// says what memory holds.
     pub(super) fn can_go_on(&self, word: impl Fn(u64) -> Option<u64>) -> bool {
         match self.at {
             Stop::Idle | Stop::Left => false,
@@ -109,13 +111,15 @@ impl Stopped {
         }
     }
 
-    /// Whether others can get in its way where it is, by all that is known, which also learns from it.
+    /// Whether others can get in its way where it is, by all that is known, which also learns from
+    /// it.
     pub(super) fn is_contended(&self, cpu: usize, sharing: &mut Sharing) -> bool {
         let locks = &self.locks[self.context()];
         match self.at {
             Stop::Access(Kind::IrqsOff, _) => sharing.is_interrupted(cpu),
-            // Whoever wants the lock waits for it to be let go, and can do nothing else with it. But its own handler
-            // can want it too, and then waits for ever: the last moment for that is before it is let go.
+            // Whoever wants the lock waits for it to be let go, and can do nothing else with it.
+            // But its own handler can want it too, and then waits for ever: the last moment for
+            // that is before it is let go.
             Stop::Access(Kind::Store, address) if locks.contains(&address) => {
                 let is_seen = sharing.conflicts(self.who(cpu), Way::Unlocks, address, locks);
                 is_seen || self.takes_interrupts() && sharing.is_interrupted(cpu)
@@ -127,8 +131,9 @@ impl Stopped {
         }
     }
 
-    /// Goes on from where it is, with what it is about to do, where the word it accesses holds `read`. Returns the word
-    /// that it writes, if it does and what it leaves there can matter to a loop it is in.
+    /// Goes on from where it is, with what it is about to do, where the word it accesses holds
+    /// `read`. Returns the word that it writes, if it does and what it leaves there can matter to a
+    /// loop it is in.
     pub(super) fn leave(&mut self, read: u64) -> Option<u64> {
         let (context, depth) = (self.context(), self.depth);
         let (locks, turns) = (&mut self.locks[context], &mut self.turns[context]);
@@ -169,8 +174,9 @@ impl Stopped {
         words.into_iter().flatten()
     }
 
-    /// Gives the registers that mean nothing at a stop, by [`shared::stop`], the values they always have there. What
-    /// the doorbell is rung with stays: it is rung once more when an interrupt was taken first.
+    /// Gives the registers that mean nothing at a stop, by [`shared::stop`], the values they always
+    /// have there. What the doorbell is rung with stays: it is rung once more when an interrupt was
+    /// taken first.
     pub(super) fn forget_dead(&mut self) {
         let regs = &mut self.regs;
         (regs.rcx, regs.r8, regs.r9, regs.r10, regs.r11) = (0, 0, 0, 0, 0);
@@ -196,7 +202,8 @@ impl Stopped {
     }
 }
 
-/// All that can matter from there on. Whether it [`Stopped::is_stuck`] follows from that and from memory.
+/// All that can matter from there on. Whether it [`Stopped::is_stuck`] follows from that and from
+/// memory.
 impl Hash for Stopped {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let kvm_regs {

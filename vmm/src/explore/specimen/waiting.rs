@@ -1,12 +1,15 @@
-//! What a context has found in the present turn of each loop in which it waits for other CPUs. By that it is decided
-//! whether another turn could find anything else; if not, its CPU waits. Plain data: knows no memory.
+//! What a context has found in the present turn of each loop in which it waits for other CPUs. By
+//! that it is decided whether another turn could find anything else; if not, its CPU waits. Plain
+//! data: knows no memory.
 //!
-//! A turn goes from one relax stop of the loop to the next, the first from where the loop was entered. Each access in
-//! it leaves a word and what that held: what a load has read, what a store has left, and both of what reads and
-//! writes. As long as memory holds all of that, another turn would read the same, do the same and leave the same.
-//! Nothing an access has left is forgotten before the turn is over, whatever else the turn does.
+//! A turn goes from one relax stop of the loop to the next, the first from where the loop was
+//! entered. Each access in it leaves a word and what that held: what a load has read, what a store
+//! has left, and both of what reads and writes. As long as memory holds all of that, another turn
+//! would read the same, do the same and leave the same. Nothing an access has left is forgotten
+//! before the turn is over, whatever else the turn does.
 
-/// Loops that can be in each other. A guest that says more is not believed, and its CPU never waits.
+/// Loops that can be in each other. A guest that says more is not believed, and its CPU never
+/// waits.
 const DEEPEST: u64 = 16;
 
 /// How many loops a context waits in, as the guest says.
@@ -62,8 +65,8 @@ impl Turns {
         }
     }
 
-    /// Whether another turn of the innermost loop can be other than the last, where `holds` says whether a word still
-    /// holds a value. Of a loop that nobody has announced nothing is known.
+    /// Whether another turn of the innermost loop can be other than the last, where `holds` says
+    /// whether a word still holds a value. Of a loop that nobody has announced nothing is known.
     pub(super) fn can_differ(&self, depth: Depth, holds: impl Fn(u64, u64) -> bool) -> bool {
         match depth.0.checked_sub(1) {
             None => true,

@@ -1,6 +1,6 @@
 //! What answers at ports and addresses that KVM does not know: the 16550 console, the exit port and
-//! the doorbell. Shared by all vCPUs, independent of threads. Nothing here decides anything: a write
-//! that means something comes back as an [`Effect`].
+//! the doorbell. Shared by all vCPUs, independent of threads. Nothing here decides anything: a
+//! write that means something comes back as an [`Effect`].
 
 mod console;
 

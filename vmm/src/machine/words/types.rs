@@ -1,6 +1,6 @@
-//! What the guest's memory is made of, read from the DWARF of its image into a small model: statics, and the shapes of
-//! their types. Knows how rustc describes slices, vectors, trait objects and enums; and reads an image that is damaged
-//! as far as it makes sense, within a bound.
+//! What the guest's memory is made of, read from the DWARF of its image into a small model:
+//! statics, and the shapes of their types. Knows how rustc describes slices, vectors, trait objects
+//! and enums; and reads an image that is damaged as far as it makes sense, within a bound.
 
 use std::collections::HashMap;
 
@@ -16,8 +16,8 @@ type Entry<'a> = DebuggingInformationEntry<Bytes<'a>>;
 /// A type, by its place among [`Types::all`].
 pub type TypeId = u32;
 
-/// Units of work for one image: entries and attributes that are read, and bytes of abbreviations. Our own takes one
-/// part in a hundred.
+/// Units of work for one image: entries and attributes that are read, and bytes of abbreviations.
+/// Our own takes one part in a hundred.
 const MOST_WORK: usize = 64 << 20;
 
 /// Bytes of a section that describes abbreviations; our own has three thousand.
@@ -33,7 +33,8 @@ pub struct Type {
     pub name: String,
     /// Bytes of a value.
     pub size: u64,
-    /// Whether Rust's own libraries have it. Then what its only field is called says nothing to anybody.
+    /// Whether Rust's own libraries have it. Then what its only field is called says nothing to
+    /// anybody.
     pub is_std: bool,
     /// What it is made of.
     pub shape: Shape,
@@ -270,7 +271,8 @@ impl<'a> Reading<'_, 'a> {
         Ok(())
     }
 
-    /// Takes in one entry, which is within those that are `open`. Returns what its children are to it.
+    /// Takes in one entry, which is within those that are `open`. Returns what its children are to
+    /// it.
     fn entry(&mut self, unit: &Unit<Bytes<'a>>, entry: &Entry<'a>, open: &[Open]) -> Open {
         let parent = open.last();
         match entry.tag() {

@@ -1,4 +1,5 @@
-//! Debug information that is small enough to be written by hand, read as it is and damaged in every way.
+//! Debug information that is small enough to be written by hand, read as it is and damaged in every
+//! way.
 
 use proptest::prelude::*;
 
@@ -11,8 +12,8 @@ const REF4: u8 = dw::DW_FORM_ref4.0 as u8;
 const UDATA: u8 = dw::DW_FORM_udata.0 as u8;
 const EXPRLOC: u8 = dw::DW_FORM_exprloc.0 as u8;
 
-/// Kinds of entries: tag, whether it has children, attributes with their forms. Each has the number of its place, from
-/// 1.
+/// Kinds of entries: tag, whether it has children, attributes with their forms. Each has the number
+/// of its place, from 1.
 type Kind<'a> = (gimli::DwTag, bool, &'a [(gimli::DwAt, u8)]);
 
 const KINDS: [Kind<'_>; 12] = [
@@ -147,7 +148,8 @@ fn abbreviations() -> Vec<u8> {
     bytes
 }
 
-/// `GUEST`, at 0x1000: the address of a structure with a lock, two words, a slice, an object and what it may have.
+/// `GUEST`, at 0x1000: the address of a structure with a lock, two words, a slice, an object and
+/// what it may have.
 fn guest() -> Vec<u8> {
     let mut info = Info::new();
     info.byte(UNIT);
@@ -277,7 +279,8 @@ fn types_that_are_made_of_themselves_end_somewhere() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Damaged debug information has other names, or none. It does not keep anybody busy, nor end anything.
+    /// Damaged debug information has other names, or none. It does not keep anybody busy, nor end
+    /// anything.
     #[test]
     fn no_damage_panics_or_hangs(
         changes in proptest::collection::vec((any::<bool>(), any::<u16>(), any::<u8>()), 1..8),

@@ -1,6 +1,6 @@
-//! The walk through a photograph of guest memory: from the statics along fields, arrays and addresses, breadth first,
-//! so that what can be reached in several ways has the shortest name. How much is looked at is bounded, whatever the
-//! memory holds and the types say.
+//! The walk through a photograph of guest memory: from the statics along fields, arrays and
+//! addresses, breadth first, so that what can be reached in several ways has the shortest name. How
+//! much is looked at is bounded, whatever the memory holds and the types say.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
@@ -48,8 +48,8 @@ struct Value {
 }
 
 impl Names {
-    /// Finds the names of all that hangs from the statics of `types` in `memory`, which gives the eight bytes at an
-    /// address that is a multiple of eight.
+    /// Finds the names of all that hangs from the statics of `types` in `memory`, which gives the
+    /// eight bytes at an address that is a multiple of eight.
     pub fn find(types: &Types, memory: impl Fn(u64) -> Option<u64>) -> Self {
         let mut walk = Walk {
             types,
@@ -320,7 +320,8 @@ impl<M: Fn(u64) -> Option<u64>> Walk<'_, M> {
     }
 }
 
-/// Whether what `field` of `found` is called says nothing: what only wraps another value, or keeps count of it.
+/// Whether what `field` of `found` is called says nothing: what only wraps another value, or keeps
+/// count of it.
 fn is_nameless(found: &Type, field: &Field, is_only: bool) -> bool {
     let counted = ["ArcInner<", "RcInner<"];
     let is_counted = counted.iter().any(|name| found.name.starts_with(name));
@@ -362,7 +363,8 @@ mod tests {
         made(name, size, Shape::Struct { fields, variants })
     }
 
-    /// A model whose first types are a word and a byte, with one static at 0x1000, which is of the third.
+    /// A model whose first types are a word and a byte, with one static at 0x1000, which is of the
+    /// third.
     fn model(others: Vec<Type>) -> Types {
         let mut all = vec![made("u64", 8, Shape::Scalar), made("u8", 1, Shape::Scalar)];
         all.extend(others);

@@ -14,7 +14,8 @@ const PER_DECADE: u32 = 10;
 pub(super) struct Histogram {
     name: String,
     per_decade: u32,
-    /// Place and number of times; place p begins at 10^(p / per_decade) ns. Place 0 has all that are shorter, too.
+    /// Place and number of times; place p begins at 10^(p / per_decade) ns. Place 0 has all that
+    /// are shorter, too.
     bins: Vec<(u32, u64)>,
     spread: Spread,
 }

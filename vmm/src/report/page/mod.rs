@@ -1,6 +1,6 @@
-//! The report as a page: one HTML document that holds all it shows and loads nothing. What is here puts the figures
-//! into it, as JSON; what is drawn of them is for the scripts beside this file, which insert whatever a guest or a
-//! script can have had a hand in as text and never as markup.
+//! The report as a page: one HTML document that holds all it shows and loads nothing. What is here
+//! puts the figures into it, as JSON; what is drawn of them is for the scripts beside this file,
+//! which insert whatever a guest or a script can have had a hand in as text and never as markup.
 
 mod histogram;
 pub mod story;
@@ -128,7 +128,8 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Writes a page on machines that have run, one after the other, and says why there were no more, if that is so.
+/// Writes a page on machines that have run, one after the other, and says why there were no more,
+/// if that is so.
 ///
 /// # Errors
 /// What `out` says.
@@ -147,8 +148,8 @@ pub fn write(
     })
 }
 
-/// Passes JSON on with every `<` as an escape. There it stands in strings alone, and in HTML it could end the
-/// element that holds it, or begin a comment.
+/// Passes JSON on with every `<` as an escape. There it stands in strings alone, and in HTML it
+/// could end the element that holds it, or begin a comment.
 struct Inert<W>(W);
 
 impl<W: Write> Write for Inert<W> {

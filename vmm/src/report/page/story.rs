@@ -1,5 +1,6 @@
-//! A schedule of the explorer's as a page: its space-time diagram, what broke, and the schedule itself, so that it can
-//! be replayed by whoever gets the page. Says how it looks to the script beside it, and searches nothing.
+//! A schedule of the explorer's as a page: its space-time diagram, what broke, and the schedule
+//! itself, so that it can be replayed by whoever gets the page. Says how it looks to the script
+//! beside it, and searches nothing.
 
 use std::io::{self, Write};
 

@@ -1,5 +1,6 @@
-//! A time line as the page's scripts get it: columns of numbers, in which times count from the one before and strings
-//! are named by their place in one list, so that a hundred thousand events are a megabyte or two.
+//! A time line as the page's scripts get it: columns of numbers, in which times count from the one
+//! before and strings are named by their place in one list, so that a hundred thousand events are a
+//! megabyte or two.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -131,7 +132,8 @@ impl Steps {
 }
 
 impl Document {
-    /// The document of `timeline`, which is that of `trace`, with what the guest found; `None` if nothing was traced.
+    /// The document of `timeline`, which is that of `trace`, with what the guest found; `None` if
+    /// nothing was traced.
     pub fn new(trace: &Trace, timeline: &Timeline, findings: &[FoundByGuest]) -> Option<Self> {
         let (start, end) = trace.span()?;
         let (cut, left_out) = cut(timeline, MOST);

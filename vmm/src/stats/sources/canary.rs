@@ -1,5 +1,6 @@
-//! A throw-away machine of one vCPU that does what must be counted, a known number of times. Whoever counts
-//! looks before and behind; a counter that has not moved is blind on this host, and its zero means nothing.
+//! A throw-away machine of one vCPU that does what must be counted, a known number of times.
+//! Whoever counts looks before and behind; a counter that has not moved is blind on this host, and
+//! its zero means nothing.
 
 use std::arch::global_asm;
 
@@ -12,7 +13,8 @@ use crate::machine::boot;
 use crate::machine::vm::{HostError, Vm};
 use crate::stats::tracepoints::events::{X2APIC_EOI, X2APIC_ICR};
 
-/// Times each thing is done. At up to 50 µs an exit in an emulated host, it takes less than a tenth of a second.
+/// Times each thing is done. At up to 50 µs an exit in an emulated host, it takes less than a tenth
+/// of a second.
 pub const TIMES: u64 = 500;
 
 /// The vector of the IPIs, by which they are told from others.
@@ -21,7 +23,8 @@ pub const VECTOR: u8 = 0x99;
 /// Times each thing is done that takes more than one exit.
 pub const FEW: u64 = 100;
 
-/// What a KVM that emulates ring 0 executes of the guest's instructions by itself in [`Step::Mmio`].
+/// What a KVM that emulates ring 0 executes of the guest's instructions by itself in
+/// [`Step::Mmio`].
 pub const INSTRUCTIONS_OF_MMIO: u64 = 3 * FEW + 3;
 
 const MEMORY: usize = 1 << 20;
@@ -45,8 +48,8 @@ const PORT: u16 = 0xf4;
 pub enum Step {
     /// Instructions that leave the guest on any processor.
     Cpuid,
-    /// Start-up IPIs to itself, by the ICR of an x2APIC. No hardware sends one without KVM, and a CPU that runs
-    /// ignores it.
+    /// Start-up IPIs to itself, by the ICR of an x2APIC. No hardware sends one without KVM, and a
+    /// CPU that runs ignores it.
     Ipi,
     /// Ends of interrupts, although there is none. Hardware may take them.
     Eoi,
@@ -94,8 +97,8 @@ impl Step {
     }
 }
 
-// In flat 32-bit mode, without paging, and without interrupts but for the halts. Each write to the port lets the host
-// look.
+// In flat 32-bit mode, without paging, and without interrupts but for the halts. Each write to the
+// port lets the host look.
 global_asm!(
     ".pushsection .rodata.canary, \"a\"",
     // Whoever refers to them may be compiled into another object.
@@ -103,8 +106,8 @@ global_asm!(
     ".hidden canary_guest, canary_guest_end",
     ".code32",
     "canary_guest:",
-    // The mode of the x2APIC, by bits 10 and 11 of IA32_APIC_BASE, and enabled in software by bit 8 of its
-    // spurious vector (SDM Vol. 3A, 11.12.1, 11.9).
+    // The mode of the x2APIC, by bits 10 and 11 of IA32_APIC_BASE, and enabled in software by bit 8
+    // of its spurious vector (SDM Vol. 3A, 11.12.1, 11.9).
     "mov ecx, 0x1b",
     "rdmsr",
     "or eax, 0xc00",
@@ -235,7 +238,8 @@ fn handler() -> u64 {
     START + ((&raw const HANDLER).addr() - guest().as_ptr().addr()) as u64
 }
 
-/// The descriptors of flat code and data (SDM Vol. 3A, 3.4.5), and of an interrupt gate (6.11) to the handler.
+/// The descriptors of flat code and data (SDM Vol. 3A, 3.4.5), and of an interrupt gate (6.11) to
+/// the handler.
 const FLAT: [u64; 3] = [0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
 const CODE: u64 = 8;
 

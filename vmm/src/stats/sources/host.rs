@@ -1,5 +1,5 @@
-//! What kind of KVM a host has. That it executes the guest's ring 0 itself, the canary has seen; which extension the
-//! processor has otherwise, the kernel says.
+//! What kind of KVM a host has. That it executes the guest's ring 0 itself, the canary has seen;
+//! which extension the processor has otherwise, the kernel says.
 
 use std::fmt;
 use std::fs;

@@ -1,5 +1,6 @@
-//! Who counts, and whether it can be believed on this host. Each source is shown a known number of the events that
-//! it is to count ([`canary`]); one that does not see them is blind, and nothing is concluded from it.
+//! Who counts, and whether it can be believed on this host. Each source is shown a known number of
+//! the events that it is to count ([`canary`]); one that does not see them is blind, and nothing is
+//! concluded from it.
 
 mod canary;
 mod host;
@@ -117,7 +118,8 @@ pub fn named<'a>(sources: &'a [Source], name: &str) -> Option<&'a Source> {
     sources.iter().find(|source| source.name == name)
 }
 
-/// Whether the one of `sources` that is called `name` can be believed; `None` if that was not found out.
+/// Whether the one of `sources` that is called `name` can be believed; `None` if that was not found
+/// out.
 pub fn status(sources: &[Source], name: &str) -> Option<Status> {
     named(sources, name).map(|source| source.status)
 }

@@ -112,7 +112,8 @@ impl Counting {
     fn new(probe: &Probe, tracefs: &Tracefs) -> Result<Self, Lack> {
         let name = probe.tracepoint;
         let format = tracefs.kvm_event(name)?;
-        // What every filter below names; without it, the kernel would only say that it is not valid.
+        // What every filter below names; without it, the kernel would only say that it is not
+        // valid.
         let needed: &[&str] = match name {
             EXIT => &["isa", "exit_reason"],
             MSR => &["write", "ecx"],
@@ -166,13 +167,14 @@ fn refused(error: &io::Error) -> Lack {
 }
 
 impl Sources {
-    /// Shows every source of this host what it is to count, and keeps those that have seen it. Takes some
-    /// milliseconds, on an emulated host some tenths of a second.
+    /// Shows every source of this host what it is to count, and keeps those that have seen it.
+    /// Takes some milliseconds, on an emulated host some tenths of a second.
     pub fn prove() -> Self {
         Self::try_out(&probes())
     }
 
-    /// The same without tracepoints, which need a permission, and make every exit longer when they are counted.
+    /// The same without tracepoints, which need a permission, and make every exit longer when they
+    /// are counted.
     pub fn prove_statistics() -> Self {
         Self::try_out(&[])
     }
@@ -374,8 +376,9 @@ fn sing(probes: &[Probe], counting: &[Result<Counting, Lack>]) -> Result<Song, C
     })
 }
 
-/// Has the canary run until an interrupt of the host has come, for as long as that may take: exits that are none of
-/// its own, and how many of them KVM calls interrupts; `None` if it does not count them.
+/// Has the canary run until an interrupt of the host has come, for as long as that may take: exits
+/// that are none of its own, and how many of them KVM calls interrupts; `None` if it does not count
+/// them.
 fn await_interrupt(
     canary: &mut Canary,
     statistics: &Statistics,

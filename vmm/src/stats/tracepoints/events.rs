@@ -1,8 +1,8 @@
-//! What is counted of each vCPU: which tracepoints, and which of their events by name. Names and numbers only;
-//! whether a host has them, and whether they can be believed, is found out elsewhere.
+//! What is counted of each vCPU: which tracepoints, and which of their events by name. Names and
+//! numbers only; whether a host has them, and whether they can be believed, is found out elsewhere.
 
-/// Whose exit reasons the numbers in `kvm_exit` are, by its field `isa` (Linux, `arch/x86/include/uapi/asm/kvm.h`,
-/// `KVM_ISA_*`).
+/// Whose exit reasons the numbers in `kvm_exit` are, by its field `isa` (Linux,
+/// `arch/x86/include/uapi/asm/kvm.h`, `KVM_ISA_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Isa {
@@ -24,8 +24,8 @@ impl Isa {
         }
     }
 
-    /// The reasons that an IPI, its handler or the waiting for it can have, with KVM's names for them. All others
-    /// together are the difference to the sum.
+    /// The reasons that an IPI, its handler or the waiting for it can have, with KVM's names for
+    /// them. All others together are the difference to the sum.
     fn reasons(self) -> &'static [(u32, &'static str)] {
         match self {
             // SDM Vol. 3D, appendix C; Linux, `arch/x86/include/uapi/asm/vmx.h`.
@@ -65,8 +65,9 @@ impl Isa {
     }
 }
 
-/// Reasons, by either manufacturer's name, for which a CPU leaves the guest when it writes the ICR of an xAPIC, a
-/// page of memory. There may be other accesses for which it does, but hardly any once everything is warm.
+/// Reasons, by either manufacturer's name, for which a CPU leaves the guest when it writes the ICR
+/// of an xAPIC, a page of memory. There may be other accesses for which it does, but hardly any
+/// once everything is warm.
 pub const SENDING_BY_XAPIC: [&str; 6] = [
     "APIC_ACCESS",
     "APIC_WRITE",

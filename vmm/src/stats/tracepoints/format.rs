@@ -1,10 +1,11 @@
-//! A tracepoint's `format` file, as far as counting needs it: its number and the names of its fields, by which
-//! a filter can tell one event from another. Parses text only.
+//! A tracepoint's `format` file, as far as counting needs it: its number and the names of its
+//! fields, by which a filter can tell one event from another. Parses text only.
 
 /// What a `format` file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Format {
-    /// The number by which `perf_event_open` knows the tracepoint. It changes when the module is loaded again.
+    /// The number by which `perf_event_open` knows the tracepoint. It changes when the module is
+    /// loaded again.
     pub id: u64,
     /// The fields of its own and those that all have, in the kernel's order.
     pub fields: Vec<String>,

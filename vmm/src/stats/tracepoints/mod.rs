@@ -1,5 +1,6 @@
-//! KVM's tracepoints, counted per vCPU thread through `perf_event_open`, one counter for each kind of event that
-//! is of interest. What they may be used for, [`super::sources`] has found out before.
+//! KVM's tracepoints, counted per vCPU thread through `perf_event_open`, one counter for each kind
+//! of event that is of interest. What they may be used for, [`super::sources`] has found out
+//! before.
 
 pub mod events;
 mod format;

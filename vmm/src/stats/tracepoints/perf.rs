@@ -1,5 +1,5 @@
-//! One counter of the kernel's: how often a tracepoint was passed on one thread, with fields as a filter wants
-//! them. It counts in the kernel and needs no buffer.
+//! One counter of the kernel's: how often a tracepoint was passed on one thread, with fields as a
+//! filter wants them. It counts in the kernel and needs no buffer.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -14,8 +14,8 @@ use perf_event_open_sys::{ioctls, perf_event_open};
 pub struct Counter(File);
 
 impl Counter {
-    /// Counts from now on, on thread `tid` wherever it runs, the passages of tracepoint `id` for which `filter`
-    /// holds (Linux, `Documentation/trace/events.rst`, "Event filtering").
+    /// Counts from now on, on thread `tid` wherever it runs, the passages of tracepoint `id` for
+    /// which `filter` holds (Linux, `Documentation/trace/events.rst`, "Event filtering").
     ///
     /// # Errors
     /// What the kernel said: `EACCES` or `EPERM` without the permission, `EMFILE` without files.
@@ -26,8 +26,8 @@ impl Counter {
         attributes.config = id;
         const ANY_CPU: i32 = -1;
         const NO_GROUP: i32 = -1;
-        // SAFETY: the kernel reads the attributes, and may write their size, while they are borrowed. They ask
-        // for a number that is counted, and for no memory.
+        // SAFETY: the kernel reads the attributes, and may write their size, while they are
+        // borrowed. They ask for a number that is counted, and for no memory.
         let fd = unsafe {
             perf_event_open(
                 &raw mut attributes,
@@ -50,7 +50,8 @@ impl Counter {
 
     fn count_only(&self, filter: &str) -> io::Result<()> {
         let filter = CString::new(filter)?;
-        // SAFETY: the kernel reads the string, which ends with a zero and outlives the call, and writes nothing.
+        // SAFETY: the kernel reads the string, which ends with a zero and outlives the call, and
+        // writes nothing.
         let set = unsafe { ioctls::SET_FILTER(self.0.as_raw_fd(), filter.as_ptr().cast_mut()) };
         if set < 0 {
             return Err(io::Error::last_os_error());

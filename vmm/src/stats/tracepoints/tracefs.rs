@@ -1,5 +1,5 @@
-//! Where the kernel describes its tracepoints: a file system that is mounted in one of a few places, or not at
-//! all, and that usually only root may read. Mounts nothing.
+//! Where the kernel describes its tracepoints: a file system that is mounted in one of a few
+//! places, or not at all, and that usually only root may read. Mounts nothing.
 
 use std::fs;
 use std::io;
@@ -79,7 +79,8 @@ fn unreadable(path: &Path) -> Lack {
     }
 }
 
-/// Where a tracefs is mounted, by the list of mounts. Places with a blank in their name are not found.
+/// Where a tracefs is mounted, by the list of mounts. Places with a blank in their name are not
+/// found.
 fn mounted(mounts: &str) -> impl Iterator<Item = &str> {
     mounts.lines().filter_map(|line| {
         let mut words = line.split(' ').skip(1);

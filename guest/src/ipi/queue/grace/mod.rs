@@ -6,7 +6,8 @@
 //! calls run in order, and a walk meets each element twice at most.
 //!
 //! The owner waits, before it fills its element, with interrupts on and no lock held. It cannot be
-//! the last target that waits: it is inside a walk itself, and two of them would wait for each other.
+//! the last target that waits: it is inside a walk itself, and two of them would wait for each
+//! other.
 
 mod counters;
 mod counting_rcu;
@@ -132,7 +133,8 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
                 probe!(machine.platform, "queue.run", call.info);
                 run(call);
                 probe!(machine.platform, "queue.refs", call.info);
-                // AcqRel: the last to leave has seen what all others did, and the owner sees it too.
+                // AcqRel: the last to leave has seen what all others did, and the owner sees it
+                // too.
                 if element.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
                     self.elements.list.remove(machine, at, call);
                     element.csd.unlock(machine, call);
@@ -156,9 +158,9 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
     }
 }
 
-/// The fence after a walk's announcement and before its first look at the list; and its twin between
-/// the removal of an element and the look at the announcements. One of the two CPUs must see the
-/// other (Dekker): a store and a later load of another place are what x86 does reorder.
+/// The fence after a walk's announcement and before its first look at the list; and its twin
+/// between the removal of an element and the look at the announcements. One of the two CPUs must
+/// see the other (Dekker): a store and a later load of another place are what x86 does reorder.
 fn announce() {
     fence(Ordering::SeqCst);
 }

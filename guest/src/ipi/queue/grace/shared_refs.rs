@@ -1,13 +1,13 @@
 //! `shared-refs`: CPUs share counters, sixteen to a group, and whoever waits flips them to a second
 //! set and lets the first run dry (Paul E. McKenney, in the thread; as in QRCU).
 //!
-//! The active counter of a group carries one count more than it has walkers, its bias. A walker joins
-//! only a counter that is not zero: if the one it chose has run dry in the meantime, it chooses again.
-//! So a counter that the waiter has seen at zero stays there until the next flip.
+//! The active counter of a group carries one count more than it has walkers, its bias. A walker
+//! joins only a counter that is not zero: if the one it chose has run dry in the meantime, it
+//! chooses again. So a counter that the waiter has seen at zero stays there until the next flip.
 //!
-//! `shared-refs-naive` has no bias: a walker reads which counter is active, is delayed, and joins it
-//! after the flip for which it was too late. **It is broken**: the next waiter flips back and lets the
-//! *other* counter run dry, under the feet of the first.
+//! `shared-refs-naive` has no bias: a walker reads which counter is active, is delayed, and joins
+//! it after the flip for which it was too late. **It is broken**: the next waiter flips back and
+//! lets the *other* counter run dry, under the feet of the first.
 
 use alloc::boxed::Box;
 

@@ -1,5 +1,6 @@
-//! What steps are to each other: by whom they are made and what they touch, and of which two the order can matter.
-//! They have numbers, so that sets of them are small. Knows nothing of the search.
+//! What steps are to each other: by whom they are made and what they touch, and of which two the
+//! order can matter. They have numbers, so that sets of them are small. Knows nothing of the
+//! search.
 
 use std::collections::HashMap;
 
@@ -31,10 +32,12 @@ pub struct Action {
 }
 
 impl Action {
-    /// What `choice` is at `state`, where its CPU cannot go on with what it is about to do if it `is_blocked`.
+    /// What `choice` is at `state`, where its CPU cannot go on with what it is about to do if it
+    /// `is_blocked`.
     ///
-    /// A CPU that is blocked and takes an interrupt gives up for now what it waits for. Had another CPU let it go on
-    /// before, it could have taken the interrupt later: the order of the two matters, and so it touches what it waits for.
+    /// A CPU that is blocked and takes an interrupt gives up for now what it waits for. Had another
+    /// CPU let it go on before, it could have taken the interrupt later: the order of the two
+    /// matters, and so it touches what it waits for.
     pub fn of(state: &State, choice: Choice, is_blocked: bool) -> Self {
         let stopped = &state.cpus()[choice.cpu];
         let mut action = Self {
@@ -116,7 +119,8 @@ impl Actions {
         self.all[number].action.cpu
     }
 
-    /// Whether it is a step of what its CPU's task or handler is about to do, and not one by which it takes an interrupt.
+    /// Whether it is a step of what its CPU's task or handler is about to do, and not one by which
+    /// it takes an interrupt.
     pub fn goes_on(&self, number: usize) -> bool {
         self.all[number].action.pending != Pending::Taken
     }

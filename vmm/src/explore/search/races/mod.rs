@@ -1,8 +1,9 @@
-//! Every order that can matter: depth first, and from each state only one CPU goes on at first. Another is tried
-//! there only if a later step of it turns out to race with one that was taken from there (dynamic partial-order
-//! reduction: Flanagan and Godefroid, POPL 2005). States are kept by their keys, each with all that happens
-//! behind it, so that the search need not go on from one twice, and still learns which of those steps race with
-//! the way on which it came there the second time (Yang, Chen, Gopalakrishnan and Kirby, SPIN 2008).
+//! Every order that can matter: depth first, and from each state only one CPU goes on at first.
+//! Another is tried there only if a later step of it turns out to race with one that was taken from
+//! there (dynamic partial-order reduction: Flanagan and Godefroid, POPL 2005). States are kept by
+//! their keys, each with all that happens behind it, so that the search need not go on from one
+//! twice, and still learns which of those steps race with the way on which it came there the second
+//! time (Yang, Chen, Gopalakrishnan and Kirby, SPIN 2008).
 //!
 //! Two steps race if their order can matter and nothing between them orders them already.
 
@@ -49,8 +50,8 @@ enum Known {
     OnTheWay(usize),
     /// All that happens behind it.
     Done(Future),
-    /// The same happens behind it as behind the state with this key, from which it can be reached, and which can be
-    /// reached from it.
+    /// The same happens behind it as behind the state with this key, from which it can be reached,
+    /// and which can be reached from it.
     With(u128),
 }
 
@@ -168,7 +169,8 @@ impl Races {
     ) -> Entry<Kept> {
         hunt.counts.states += 1;
         let choices = hunt.specimen.choices();
-        // What a CPU waits for is a step too, of which it is to be known whether it could have come before.
+        // What a CPU waits for is a step too, of which it is to be known whether it could have come
+        // before.
         let cpus = 0..state.cpus().len();
         let waits: Vec<_> = cpus
             .map(|cpu| Choice { cpu, takes: None })
@@ -242,29 +244,32 @@ impl Races {
         }
     }
 
-    /// Notes what happens behind `state`, from which all was tried, and which the last of `way` leads to.
+    /// Notes what happens behind `state`, from which all was tried, and which the last of `way`
+    /// leads to.
     fn close(&mut self, way: &mut [Frame<Kept>], state: &State, future: Future) {
         below(way, &future);
         self.seen.insert(state.key(), Known::Done(future));
     }
 
-    /// Has tried, in front of the last step on the way that races with `action`, which comes next, whatever lets the
-    /// action come first.
+    /// Has tried, in front of the last step on the way that races with `action`, which comes next,
+    /// whatever lets the action come first.
     fn find_race(&self, way: &mut [Frame<Kept>], action: usize) {
         if let Some(raced) = self.steps.raced(&self.actions, action).max() {
             self.want(way, action, raced, false);
         }
     }
 
-    /// The same for an action that comes some time behind the present state, and for all steps that race with it: the
-    /// last of them can be ordered before it by what comes between, of which the order is not known any more.
+    /// The same for an action that comes some time behind the present state, and for all steps that
+    /// race with it: the last of them can be ordered before it by what comes between, of which the
+    /// order is not known any more.
     fn find_later_races(&self, way: &mut [Frame<Kept>], action: usize) {
         for raced in self.steps.raced(&self.actions, action) {
             self.want(way, action, raced, true);
         }
     }
 
-    /// Has tried, in front of the step at `place`, a step of the CPU `raced`, whatever lets `action` come first.
+    /// Has tried, in front of the step at `place`, a step of the CPU `raced`, whatever lets
+    /// `action` come first.
     fn want(
         &self,
         way: &mut [Frame<Kept>],
@@ -293,8 +298,9 @@ impl Races {
                 instead |= 1 << other;
             }
         }
-        // What that is can be known only if it is on the way: in the future it can be several steps, as when an interrupt
-        // is sent and taken. If it is nobody, somebody may have been passed over (Flanagan and Godefroid).
+        // What that is can be known only if it is on the way: in the future it can be several
+        // steps, as when an interrupt is sent and taken. If it is nobody, somebody may have been
+        // passed over (Flanagan and Godefroid).
         if is_later || instead == 0 {
             instead = Cpus::MAX;
         }

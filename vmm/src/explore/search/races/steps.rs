@@ -1,9 +1,11 @@
-//! The steps on the way to the present state, and which of them come before which in every order that is the same.
+//! The steps on the way to the present state, and which of them come before which in every order
+//! that is the same.
 
 use super::actions::Actions;
 
-/// By CPU: the place of the last of its steps that comes before something in every order that is the same; 0 for
-/// none. What comes before a step is also before all later ones of its CPU, so the last says all.
+/// By CPU: the place of the last of its steps that comes before something in every order that is
+/// the same; 0 for none. What comes before a step is also before all later ones of its CPU, so the
+/// last says all.
 type Clock = Vec<usize>;
 
 /// A step.
@@ -81,8 +83,9 @@ impl Steps {
         clock
     }
 
-    /// The steps that race with `action`, which comes next or later: their order can matter, and nothing on the way
-    /// orders them already. Of equal steps only the last. Their places and their CPUs.
+    /// The steps that race with `action`, which comes next or later: their order can matter, and
+    /// nothing on the way orders them already. Of equal steps only the last. Their places and their
+    /// CPUs.
     pub fn raced(&self, actions: &Actions, action: usize) -> impl Iterator<Item = (usize, usize)> {
         let ordered = self.clock(self.last_of_cpu(actions.cpu(action)));
         let rivals = actions.rivals(action).iter();
