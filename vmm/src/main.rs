@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use vmm::machine::limits;
 
-use command::{bench, complain, ctl, describe, explore, merge, probes, replay, run, schema};
+use command::{bench, complain, ctl, describe, explore, merge, probes, replay, run, schema, shard};
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
 #[derive(Debug, Parser)]
@@ -55,6 +55,9 @@ enum Command {
     Replay(replay::Arguments),
     /// Print the JSON Schema of a document; see docs/formats.md
     Schema(schema::Arguments),
+    /// Search one part of what vmm explore --jobs has been asked for
+    #[command(hide = true)]
+    Shard,
 }
 
 fn main() -> ExitCode {
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Some(Command::Probes(arguments)) => probes::run(arguments),
         Some(Command::Replay(arguments)) => replay::run(arguments),
         Some(Command::Schema(arguments)) => schema::run(arguments),
+        Some(Command::Shard) => shard::run(),
     };
     match result {
         Ok(status) => ExitCode::from(status),

@@ -501,6 +501,31 @@ fn a_verdict_names_what_it_covers_wherever_it_stands() {
     assert!(!plain.stdout.contains("warning"), "{plain}");
 }
 
+/// No order has shown what such a deed does, and "complete" alone would hide that.
+#[test]
+fn a_deed_that_every_order_refuses_is_named() {
+    need_kvm();
+    let desk = Desk::with("cpus 2\n0: offline 0\n1: single 0\n");
+    let refused = "CPU 0 never did \"offline 0\": this cannot be asked of this CPU now";
+    for how in ["--strategy races", "--strategy exhaustive --jobs 2"] {
+        let result = desk.path("result");
+        let run = desk.explore(how).arg("--result").arg(&result).run();
+        run.ends_with(0)
+            .says(&format!("{COMPLETE}2 CPUs' deeds breaks anything"))
+            .says(&format!("warning    {refused}\n"));
+        let text = fs::read_to_string(&result).expect("a result");
+        let document: Value = serde_json::from_str(&text).expect("JSON");
+        hold_explored(&document);
+        assert_eq!(document["answers"][0]["done"], false);
+        assert_eq!(document["answers"][1]["done"], true);
+    }
+    let desk = Desk::with("cpus 2\n0: offline 1; single 1\n1: single 0\n");
+    let run = desk.explore("--strategy races").run();
+    let offline = "warning    CPU 0 never did \"single 1\": the target is not online\n";
+    run.ends_with(0).says(offline);
+    assert!(!run.stdout.contains("CPU 1 "), "{run}");
+}
+
 #[test]
 fn steps_per_second_are_those_of_the_search() {
     need_kvm();

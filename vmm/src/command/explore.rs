@@ -1,16 +1,14 @@
 //! `vmm explore CASE GUEST`: searches the orders of a case's steps for one that breaks something.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use vmm::explore::case::Case;
 use vmm::explore::result::{Came, Document, Part};
 use vmm::explore::schedule::Granularity;
+use vmm::explore::search::Why;
 use vmm::explore::search::sampled::Way;
-use vmm::explore::search::{Counts, Why};
 use vmm::explore::sharing::Known;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible};
 use vmm::machine::guest::Guest;
@@ -20,7 +18,7 @@ use vmm::{duration, text};
 
 use super::explored::{self, Files, Teller};
 use super::interruption::{self, interrupted};
-use super::{Refused, create, jobs};
+use super::{Refused, create, jobs, progress};
 
 /// What to explore, and how.
 #[derive(Debug, Args)]
@@ -110,10 +108,6 @@ pub struct Arguments {
     /// With --strategy exhaustive: check that states taken for the same lead to the same
     #[arg(long, conflicts_with_all = ["jobs", "shard"])]
     check_keys: bool,
-
-    /// Tell the process that has started this one how far it is, on standard output
-    #[arg(long, hide = true)]
-    tells: bool,
 }
 
 /// What is written for `value` on the command line.
@@ -205,29 +199,6 @@ impl Arguments {
         }
         Ok(config)
     }
-
-    /// The command line of a process that does `shard` of what these ask for, to write its result
-    /// to `result`.
-    pub fn of_shard(&self, shard: Shard, result: &Path) -> Vec<OsString> {
-        let mut words: Vec<OsString> = vec!["explore".into()];
-        words.push(self.case.clone().into());
-        words.push(self.guest.clone().into());
-        let mut option = |name: &str, value: String| words.push(format!("--{name}={value}").into());
-        option("append", self.append.clone());
-        option("granularity", word(&self.granularity));
-        option("strategy", word(&self.strategy));
-        option("runs", self.runs.to_string());
-        option("changes", self.changes.to_string());
-        option("length", self.length.to_string());
-        option("seed", self.seed.to_string());
-        option("shorten", format!("{}ms", self.shorten.as_millis()));
-        if let Some(most) = self.max_states {
-            option("max-states", most.to_string());
-        }
-        option("shard", shard.to_string());
-        words.extend(["--tells".into(), "--result".into(), result.into()]);
-        words
-    }
 }
 
 /// Explores what `arguments` ask for, and returns the exit status.
@@ -253,16 +224,13 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         page: arguments.report.as_ref().map(open).transpose()?,
         result: explored::destination(arguments.result.as_deref(), inputs)?,
     };
-    interruption::catch().map_err(|error| Refused {
-        message: format!("cannot catch signals: {error}"),
-        status: 3,
-    })?;
+    interruption::catch()?;
     let rest = || {
         let limit = arguments.time_limit;
         limit.map(|limit| limit.saturating_sub(begun.elapsed()))
     };
     let mut part = match arguments.jobs {
-        Some(jobs) if jobs > 1 => jobs::run(arguments, &config, jobs)?,
+        Some(jobs) if jobs > 1 => jobs::run(&config, jobs)?,
         _ => alone(arguments, &config)?,
     };
     let is_part = config.shard != Shard::WHOLE;
@@ -276,20 +244,15 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         guest: &arguments.guest,
         rest: rest(),
     };
-    // Who has started this one tells the story himself.
-    explored::show(&part, (!arguments.tells).then_some(teller), files)
+    explored::show(&part, Some(teller), files)
 }
 
 /// Explores in this process.
 fn alone(arguments: &Arguments, config: &Config) -> Result<Part, Refused> {
-    let bar = spinner();
+    let bar = progress::spinner();
     let outcome = explore(config, interrupted, &mut |counts| {
-        if arguments.tells {
-            jobs::tell(counts);
-        } else {
-            bar.set_message(progress(counts, bar.elapsed()));
-            bar.tick();
-        }
+        bar.set_message(progress::line(counts, bar.elapsed()));
+        bar.tick();
     });
     bar.finish_and_clear();
     let outcome = outcome.map_err(|error| explored::refused(&error))?;
@@ -301,14 +264,6 @@ fn alone(arguments: &Arguments, config: &Config) -> Result<Part, Refused> {
             keys: None,
         }
     })
-}
-
-/// Shows that something goes on.
-pub fn spinner() -> ProgressBar {
-    ProgressBar::new_spinner().with_style(
-        ProgressStyle::with_template("{spinner} {elapsed} {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    )
 }
 
 /// Reads what another search has learnt of what CPUs share.
@@ -330,20 +285,4 @@ fn read_case(path: &Path) -> Result<(Case, Input), Refused> {
     let text = text::read(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;
     let case = Case::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
     Ok((case, Input::new(path, text.as_bytes())))
-}
-
-/// How far a search is, in a line.
-pub fn progress(counts: &Counts, elapsed: Duration) -> String {
-    let rate = counts.transitions as f64 / elapsed.as_secs_f64().max(0.001);
-    format!(
-        "{} states, {} schedules, {rate:.0} steps/s, depth {} of {}{}",
-        counts.states,
-        counts.schedules,
-        counts.depth,
-        counts.deepest,
-        match counts.begun_anew {
-            0 => String::new(),
-            times => format!(", begun anew {times} times"),
-        }
-    )
 }

@@ -224,7 +224,26 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
     }
     let warnings = document.warnings.iter();
     searched.extend(warnings.map(|warning| ("warning", warning.clone())));
+    let answers = document.answers.iter();
+    searched.extend(answers.filter_map(|answer| {
+        let name = match (answer.shows_nothing(), &answer.refused) {
+            // A search that has found what it looked for need not have come to all of them.
+            (true, None) if !is_through(document) => return None,
+            (true, _) => "warning",
+            (false, Some(_)) => "refused",
+            (false, None) => return None,
+        };
+        Some((name, answer.to_string()))
+    }));
     searched
+}
+
+/// Whether the search has come to its end.
+fn is_through(document: &Document) -> bool {
+    !matches!(
+        document.verdict,
+        Came::Broke { .. } | Came::Stopped { .. } | Came::Refuted { .. }
+    )
 }
 
 fn case(document: &Document) -> Result<Case, Refused> {

@@ -3,8 +3,9 @@
 
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use vmm_sys_util::errno;
 use vmm_sys_util::signal::register_signal_handler;
+
+use super::Refused;
 
 /// The last that came.
 static CAME: AtomicI32 = AtomicI32::new(0);
@@ -20,10 +21,15 @@ extern "C" fn note(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c
 /// Takes SIGINT and SIGTERM from now on.
 ///
 /// # Errors
-/// What `sigaction` said.
-pub fn catch() -> Result<(), errno::Error> {
-    register_signal_handler(libc::SIGINT, note)?;
-    register_signal_handler(libc::SIGTERM, note)
+/// [`Refused`] if the host does not let it.
+pub fn catch() -> Result<(), Refused> {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        register_signal_handler(signal, note).map_err(|error| Refused {
+            message: format!("cannot catch signal {signal}: {error}"),
+            status: 3,
+        })?;
+    }
+    Ok(())
 }
 
 /// Whether one has come that was not heeded yet.

@@ -14,26 +14,17 @@ use tempfile::TempDir;
 use vmm::explore::merge::{check_all_there, merge, sum};
 use vmm::explore::result::{Came, Part};
 use vmm::explore::search::Counts;
-use vmm::explore::sharing::Known;
-use vmm::explore::{Config, Shard};
+use vmm::explore::{Config, Shard, check};
 
-use super::Refused;
-use super::explore::{Arguments, progress, spinner};
 use super::interruption::{self, interrupted};
+use super::shard::Order;
+use super::{Refused, explored, progress};
 
 /// Between two looks whether a signal has come.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Tells, from a process that was started so, how far it is. If nobody listens any more, it is to
-/// end.
-pub fn tell(counts: &Counts) {
-    let written = serde_json::to_string(counts)
-        .map_err(io::Error::from)
-        .and_then(|line| writeln!(io::stdout(), "{line}"));
-    if written.is_err() {
-        interruption::pretend(libc::SIGPIPE);
-    }
-}
+/// What a process is given where no time is left.
+const LEAST_TIME: Duration = Duration::from_millis(1);
 
 /// What is heard of a shard.
 #[derive(Debug)]
@@ -68,19 +59,19 @@ struct Jobs {
 ///
 /// # Errors
 /// [`Refused`] if one of them was, or died.
-pub fn run(arguments: &Arguments, config: &Config, count: u64) -> Result<Part, Refused> {
+pub fn run(config: &Config, count: u64) -> Result<Part, Refused> {
     let begun = Instant::now();
+    check(config).map_err(|error| explored::refused(&error))?;
     let directory = TempDir::with_prefix("vmm-explore-")
         .map_err(|error| host(format!("cannot make a directory for results: {error}")))?;
-    let bar = spinner();
-    let mut known = config.known.clone();
+    let bar = progress::spinner();
+    let mut config = config.clone();
+    let limit = config.time;
     let mut rounds = 0;
     let mut searched = 0;
     loop {
-        let rest = config
-            .time
-            .map(|limit| limit.saturating_sub(begun.elapsed()));
-        let mut jobs = Jobs::start(arguments, count, directory.path(), known.as_ref(), rest)?;
+        config.time = limit.map(|limit| limit.saturating_sub(begun.elapsed()).max(LEAST_TIME));
+        let mut jobs = Jobs::start(&config, count, directory.path())?;
         let parts = jobs.finish(&bar)?;
         let times = parts.iter().map(|part| part.document.took_ms);
         searched += times.max().unwrap_or(0);
@@ -88,7 +79,7 @@ pub fn run(arguments: &Arguments, config: &Config, count: u64) -> Result<Part, R
         if let Err(error) = &merged
             && let Some(more) = error.remedy()
         {
-            known = Some(more.clone());
+            config.known = Some(more.clone());
             rounds += 1;
             continue;
         }
@@ -106,27 +97,33 @@ pub fn run(arguments: &Arguments, config: &Config, count: u64) -> Result<Part, R
     }
 }
 
+/// A process of `program` that does what `order` says, and whose errors go to the file
+/// `complaints`.
+fn started(program: &Path, order: &Order, complaints: &Path) -> io::Result<Child> {
+    let order = serde_json::to_vec(order)?;
+    let mut child = Command::new(program)
+        .arg("shard")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(File::create(complaints)?)
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // If it has died meanwhile, its status and its complaints say more.
+        let _ = stdin.write_all(&order);
+    }
+    Ok(child)
+}
+
 fn host(message: String) -> Refused {
     Refused { message, status: 3 }
 }
 
 impl Jobs {
-    fn start(
-        arguments: &Arguments,
-        count: u64,
-        directory: &Path,
-        known: Option<&Known>,
-        rest: Option<Duration>,
-    ) -> Result<Self, Refused> {
+    /// Starts `count` processes, each of which searches its part of what `config` asks for, and
+    /// leaves its result in `directory`.
+    fn start(config: &Config, count: u64, directory: &Path) -> Result<Self, Refused> {
         let program = std::env::current_exe()
             .map_err(|error| host(format!("cannot tell where vmm itself is: {error}")))?;
-        let sharing = directory.join("sharing");
-        if let Some(known) = known {
-            // Text and numbers always have a JSON form.
-            let text = serde_json::to_string(known).unwrap_or_default();
-            fs::write(&sharing, text)
-                .map_err(|error| host(format!("cannot write {}: {error}", sharing.display())))?;
-        }
         let mut jobs = Self {
             all: Vec::new(),
             are_to_end: false,
@@ -137,23 +134,15 @@ impl Jobs {
             // There may be one of the round before.
             let _ = fs::remove_file(&result);
             let complaints = directory.join(format!("{index}.complaints"));
-            let mut command = Command::new(&program);
-            command.args(arguments.of_shard(shard, &result));
-            if known.is_some() {
-                command.arg("--sharing").arg(&sharing);
-            }
-            if let Some(rest) = rest {
-                command.arg(format!("--time-limit={}", rest.as_secs_f64().max(0.001)));
-            }
-            let child = File::create(&complaints).and_then(|complaints| {
-                command
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::piped())
-                    .stderr(complaints)
-                    .spawn()
-            });
-            let child =
-                child.map_err(|error| host(format!("cannot start shard {shard}: {error}")))?;
+            let order = Order {
+                config: Config {
+                    shard,
+                    ..config.clone()
+                },
+                result: result.clone().into_os_string(),
+            };
+            let child = started(&program, &order, &complaints)
+                .map_err(|error| host(format!("cannot start shard {shard}: {error}")))?;
             jobs.all.push(Job {
                 shard,
                 child,
@@ -182,7 +171,7 @@ impl Jobs {
                     }
                     let all = sum(self.all.iter().map(|job| &job.counts));
                     let going = self.all.iter().filter(|job| !job.has_ended).count();
-                    let text = progress(&all, bar.elapsed());
+                    let text = progress::line(&all, bar.elapsed());
                     bar.set_message(format!("{going} of {} shards: {text}", self.all.len()));
                     bar.tick();
                 }

@@ -10,10 +10,12 @@ pub mod interruption;
 mod jobs;
 pub mod merge;
 pub mod probes;
+mod progress;
 pub mod replay;
 pub mod run;
 pub mod schema;
 mod screen;
+pub mod shard;
 mod signals;
 mod stats;
 

@@ -58,10 +58,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let schedule = Schedule::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
     let open = |name: &PathBuf| create(name, [&arguments.schedule, &arguments.guest]);
     let page_file = arguments.report.as_ref().map(open).transpose()?;
-    interruption::catch().map_err(|error| Refused {
-        message: format!("cannot catch signals: {error}"),
-        status: 3,
-    })?;
+    interruption::catch()?;
     let replay = Replay {
         guest: &Guest::from(&arguments.guest),
         schedule: &schedule,

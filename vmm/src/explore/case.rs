@@ -13,6 +13,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use shared::lab::MAX_CPUS;
 use shared::manifest::Argument;
 
@@ -26,7 +27,8 @@ use crate::manifest::Manifest;
 const MOST_COMMANDS: usize = 1000;
 
 /// A case.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Case {
     /// Number of CPUs.
     pub cpus: u32,
@@ -273,6 +275,20 @@ fn expectation(text: &str) -> Result<Expectation, String> {
 }
 
 /// As it is read, without comments.
+impl TryFrom<String> for Case {
+    type Error = CaseError;
+
+    fn try_from(text: String) -> Result<Self, CaseError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Case> for String {
+    fn from(case: Case) -> Self {
+        case.to_string()
+    }
+}
+
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "cpus {}", self.cpus)?;

@@ -154,6 +154,12 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     };
     let words = parts.iter().flat_map(|part| part.document.words.clone());
     let words = words.collect();
+    let mut answers = first.answers.clone();
+    for part in parts {
+        for (one, other) in answers.iter_mut().zip(&part.document.answers) {
+            one.add(other);
+        }
+    }
     Ok(Part {
         document: Document {
             verdict,
@@ -166,6 +172,7 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
             states: keys.as_ref().map(Keys::about),
             outcomes: outcomes.into_iter().cloned().collect(),
             across: Vec::new(),
+            answers,
             ..first.clone()
         },
         keys,

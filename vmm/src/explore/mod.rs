@@ -2,6 +2,7 @@
 //! there are none. `docs/exploration.md` says how. Its machine is moved by one thread, one CPU at a
 //! time; it shares nothing with [`crate::control`], which lets machines run.
 
+pub mod answers;
 pub mod case;
 pub mod merge;
 pub mod naming;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use answers::Answer;
 use case::{Case, CaseError, NeverBreaks};
 use naming::Words;
 pub use replay::{Replay, Replayed, replay};
@@ -50,7 +52,8 @@ use crate::provenance::{Input, Provenance};
 use crate::stats::sources::Kvm;
 
 /// What to explore, and how.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// The guest image.
     pub guest: Guest,
@@ -72,7 +75,7 @@ pub struct Config {
     pub time: Option<Duration>,
     /// How many states it may keep.
     pub states: Option<u64>,
-    /// Which part of the search is this one's: of so many, the how-manieth, from 0.
+    /// Which part of the search is this one's.
     pub shard: Shard,
     /// What is known of what CPUs share from searches before; if nothing, it is learnt first.
     pub known: Option<Known>,
@@ -251,6 +254,8 @@ pub struct Outcome {
     pub begins: String,
     /// What an exhaustive search has seen.
     pub seen: Seen,
+    /// What the CPUs answered to the case's deeds.
+    pub answers: Vec<Answer>,
     /// What has become of the machine at the ends ([`Specimen::outcome`]).
     pub outcomes: BTreeSet<u128>,
     /// The names of the words that were accessed, by address, as far as they have one.
@@ -288,11 +293,7 @@ pub fn explore(
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, ExploreError> {
     let until = Until::new(interrupted, config.time);
-    let image = config.guest.open()?;
-    let manifest = manifest(&image)?;
-    check_words(&manifest, &config.case, &config.append)?;
-    let file = config.case_file.as_ref().map(|file| &*file.name);
-    check_case(file.unwrap_or("the case"), &config.case, &manifest)?;
+    let (image, manifest) = read(config)?;
     let mut specimen = Specimen::boot(&setup(&image, config), until)?;
     let begun = Instant::now();
     let provenance = Provenance {
@@ -376,9 +377,29 @@ pub fn explore(
         provenance,
         image: name(specimen.image()),
         begins: name(specimen.beginning()),
+        answers: specimen.take_answers().into_list(),
         seen,
         outcomes,
     })
+}
+
+/// Checks all that can be checked before the guest is booted: the image, and that it understands
+/// the case and the words.
+///
+/// # Errors
+/// [`ExploreError`] says what is wrong.
+pub fn check(config: &Config) -> Result<(), ExploreError> {
+    read(config).map(|_| ())
+}
+
+/// The image, with what it says of itself, for which the case and the words make sense.
+fn read(config: &Config) -> Result<(Image, Manifest), ExploreError> {
+    let image = config.guest.open()?;
+    let manifest = manifest(&image)?;
+    check_words(&manifest, &config.case, &config.append)?;
+    let file = config.case_file.as_ref().map(|file| &*file.name);
+    check_case(file.unwrap_or("the case"), &config.case, &manifest)?;
+    Ok((image, manifest))
 }
 
 /// What the guest says of itself; nothing if it says nothing.

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::answers::Answer;
 use super::retrace::name;
 use super::schedule::{Granularity, Schedule, Turn};
 use super::search::{Counts, Found, Why};
@@ -68,6 +69,9 @@ pub struct Document {
     /// Words for the guest that can show nothing in a search of this kind, a sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What the CPUs answered to the case's deeds, by CPU and then in the order of the case.
+    #[serde(default)]
+    pub answers: Vec<Answer>,
 }
 
 /// What was searched. Results belong together if this is equal.
@@ -257,6 +261,7 @@ impl Document {
                 .map(|(from, to)| [Key(*from), Key(*to)])
                 .collect(),
             warnings: outcome.warnings.clone(),
+            answers: outcome.answers.clone(),
         }
     }
 

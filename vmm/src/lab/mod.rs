@@ -10,6 +10,7 @@ pub mod judge;
 pub mod judgement;
 pub mod mailbox;
 pub mod oracles;
+pub mod refused;
 pub mod rings;
 mod words;
 

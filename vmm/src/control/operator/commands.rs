@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shared::ledger::CallId;
-use shared::mailbox::{ANSWERS, Mailbox, Refusal};
+use shared::mailbox::{ANSWERS, Mailbox};
 
 use crate::lab::Lab;
 use crate::lab::mailbox::Command;
+use crate::lab::refused::Refused;
 
 /// A command that was posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct Ticket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Done {
     /// The result; its meaning is the deed's.
-    pub result: Result<i64, Refusal>,
+    pub result: Result<i64, Refused>,
     /// The call it made.
     pub call: Option<CallId>,
     /// The CPUs it answered with.
@@ -123,10 +124,7 @@ impl Commands {
     fn read(&self, ticket: Ticket) -> Option<Done> {
         let mailbox = self.lab.mailbox(ticket.cpu)?;
         (mailbox.done >= ticket.number).then(|| Done {
-            result: match Refusal::try_from(mailbox.result) {
-                Ok(refusal) => Err(refusal),
-                Err(result) => Ok(result),
-            },
+            result: Refused::check(mailbox.result),
             call: call(&mailbox),
             answer: mailbox.answer,
         })

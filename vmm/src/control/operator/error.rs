@@ -1,10 +1,10 @@
 //! Why a wish of the operator's was not done, in words for whoever had it.
 
-use shared::mailbox::Refusal;
 use vmm_sys_util::errno;
 
 use super::{InFlight, NoSuchPoint, NotThere};
 use crate::lab::deed::TellError;
+use crate::lab::refused::Refused;
 use crate::machine::breakpoints::BreakpointError;
 use crate::machine::pausing::PauseError;
 use crate::machine::symbols::NoSuchSymbol;
@@ -74,14 +74,14 @@ pub enum OperatorError {
     )]
     NoEnding,
     /// The guest refused.
-    #[error("CPU {cpu} was told {deed} and did not: {}", why.describe())]
+    #[error("CPU {cpu} was told {deed} and did not: {why}")]
     Refused {
         /// The CPU.
         cpu: u32,
         /// What it was told.
         deed: String,
         /// Why it did not.
-        why: Refusal,
+        why: Refused,
     },
 }
 

@@ -99,9 +99,9 @@ impl Deed {
         Ok(self.ask().wait_done(self.ticket, self.stage.wait())?)
     }
 
-    fn wait_refused(&self) -> Answer<&'static str> {
+    fn wait_refused(&self) -> Answer<String> {
         match self.ask().wait_done(self.ticket, self.stage.wait()) {
-            Err(OperatorError::Refused { why, .. }) => Ok(why.describe()),
+            Err(OperatorError::Refused { why, .. }) => Ok(why.to_string()),
             Err(error) => Err(error.into()),
             Ok(_) => Err(super::failure::unmet(format!(
                 "expected {self} to be refused"

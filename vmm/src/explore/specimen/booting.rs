@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::stopped::{FIRST_VECTOR, at_rest, bit};
 use super::{Known, Setup, Specimen, SpecimenError, State, kvm, stacks};
 use crate::cpus::CpuSet;
+use crate::explore::answers::Answers;
 use crate::explore::schedule::Granularity;
 use crate::explore::until::Until;
 use crate::explore::{manifest, words};
@@ -82,6 +83,7 @@ impl Specimen {
                 .map(|cpu| at_rest(serial.regs(cpu)))
                 .collect(),
             programs,
+            answers: Answers::new(setup.case),
             vectors,
             unobserved: lab.unobserved_pages(),
             origin: Vec::new(),

@@ -278,9 +278,7 @@ impl Specimen {
             .iter()
             .fold(0_u128, |sum, page| sum.wrapping_add(page.share));
         memory.hash(&mut hash);
-        for stopped in &self.cpus {
-            stopped.hash(&mut hash);
-        }
+        self.cpus.hash(&mut hash);
         hash.digest128()
     }
 
@@ -289,6 +287,7 @@ impl Specimen {
     /// searches that differ in how they get there are held against each other by it.
     pub fn outcome(&self) -> u128 {
         let mut hash = Xxh3::new();
+        self.cpus.len().hash(&mut hash);
         for stopped in &self.cpus {
             (stopped.at, stopped.given, stopped.pending).hash(&mut hash);
         }

@@ -24,6 +24,7 @@ use shared::lab::Contexts;
 use shared::stop::{self, Kind};
 use vmm_sys_util::errno;
 
+use super::answers::Answers;
 use super::case::{Case, CaseError};
 use super::schedule::Granularity;
 use super::search::Why;
@@ -207,6 +208,8 @@ pub struct Specimen {
     known: Known,
     granularity: Granularity,
     programs: Vec<Vec<Command>>,
+    /// What the CPUs have answered so far, in all orders.
+    answers: Answers,
     contexts: Vec<Contexts>,
     /// By CPU: where the guest counts the loops it waits in.
     waits_at: Vec<u64>,
@@ -255,6 +258,11 @@ impl Specimen {
     /// A number that tells the guest's image from others.
     pub fn image(&self) -> u128 {
         self.image
+    }
+
+    /// What the CPUs have answered to their deeds, in all orders that were tried.
+    pub fn take_answers(&mut self) -> Answers {
+        std::mem::take(&mut self.answers)
     }
 
     /// The options of the run, as the guest says.

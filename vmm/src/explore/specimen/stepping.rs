@@ -9,6 +9,7 @@ use super::waiting::{Depth, Turns};
 use super::{Breach, Known, Moved, Specimen, SpecimenError, Stop, Stopped, kvm};
 use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Sharing;
+use crate::lab::refused::Refused;
 use crate::machine::serial::{Halt, MOST_IDLE_EXITS};
 
 /// How long a CPU may go on without coming to a stop: in rings of the alarm, of which there are
@@ -187,6 +188,7 @@ impl Specimen {
                     Err(breach) => return Ok(Some(breach)),
                 },
                 Halt::Done => {
+                    self.note_answer(cpu);
                     self.give(cpu);
                 }
                 Halt::Dispatch(dispatch) => {
@@ -316,6 +318,20 @@ impl Specimen {
             return true;
         }
         self.cpus[cpu].is_contended(cpu, sharing)
+    }
+
+    /// Notes what `cpu` has answered to its last command, which the next overwrites.
+    fn note_answer(&mut self, cpu: usize) {
+        let id = u32::try_from(cpu).unwrap_or(u32::MAX);
+        let (Some(mailbox), Some(deed)) =
+            (self.lab.mailbox(id), self.cpus[cpu].given.checked_sub(1))
+        else {
+            return;
+        };
+        // The guest can ring for nothing.
+        if mailbox.done == self.cpus[cpu].given as u64 {
+            self.answers.note(cpu, deed, Refused::check(mailbox.result));
+        }
     }
 
     /// Gives `cpu` its next command, if it has one.

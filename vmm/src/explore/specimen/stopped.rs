@@ -264,3 +264,41 @@ pub(super) fn at_rest(regs: kvm_regs) -> Stopped {
         given: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use xxhash_rust::xxh3::Xxh3;
+
+    use super::*;
+
+    fn key(stopped: &[Stopped]) -> u128 {
+        let mut hash = Xxh3::new();
+        stopped.hash(&mut hash);
+        hash.digest128()
+    }
+
+    /// Lists of different lengths lie side by side in a key. Which list a lock is in, and where one
+    /// list ends, must show.
+    #[test]
+    fn the_same_locks_held_otherwise_make_another_key() {
+        let of = |task: &[u64], handler: &[u64]| Stopped {
+            locks: [task.to_vec(), handler.to_vec()],
+            ..at_rest(kvm_regs::default())
+        };
+        let all = [
+            of(&[8, 16], &[]),
+            of(&[8], &[16]),
+            of(&[], &[8, 16]),
+            of(&[8], &[]),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            for other in &all[..at] {
+                let [one, other] = [one, other].map(|it| key(std::slice::from_ref(it)));
+                assert_ne!(one, other);
+            }
+        }
+        // In whichever order it has taken them.
+        assert_eq!(key(&[of(&[8, 16], &[])]), key(&[of(&[16, 8], &[])]));
+        assert_ne!(key(&all[..1]), key(&[]));
+    }
+}

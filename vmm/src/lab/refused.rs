@@ -1,0 +1,53 @@
+//! Why a CPU did not do what it was told, as its mailbox says. The number is the guest's, so any
+//! negative one can stand there.
+
+use std::fmt;
+
+use shared::mailbox::Refusal;
+
+/// A result below 0: the CPU did not carry out the deed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub struct Refused(i64);
+
+impl Refused {
+    /// The result of a deed, [`shared::mailbox::Mailbox::result`].
+    ///
+    /// # Errors
+    /// [`Refused`] if it is negative.
+    pub fn check(result: i64) -> Result<i64, Self> {
+        match result {
+            ..0 => Err(Self(result)),
+            0.. => Ok(result),
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Refusal::try_from(self.0) {
+            Ok(refusal) => f.write_str(refusal.describe()),
+            Err(number) => write!(f, "the guest says {number}, a reason that has no name"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_negative_result_is_a_refusal() {
+        assert_eq!(Refused::check(0), Ok(0));
+        assert_eq!(Refused::check(i64::MAX), Ok(i64::MAX));
+        for refusal in Refusal::ALL {
+            let refused = Refused::check(refusal as i64).unwrap_err();
+            assert_eq!(refused.to_string(), refusal.describe());
+        }
+        let unnamed = Refused::check(-1).unwrap_err();
+        assert_eq!(
+            unnamed.to_string(),
+            "the guest says -1, a reason that has no name"
+        );
+        assert!(Refused::check(i64::MIN).is_err());
+    }
+}
