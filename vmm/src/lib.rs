@@ -71,6 +71,7 @@ pub mod explore;
 pub mod lab;
 pub mod machine;
 pub mod manifest;
+pub mod page_size;
 pub mod provenance;
 pub mod report;
 mod running;

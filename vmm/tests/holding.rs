@@ -13,10 +13,11 @@ use tests::image::{Code, Image as File};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm::machine::Machine;
 use vmm::machine::breakpoints::{self, BreakpointError};
-use vmm::machine::holding::HeldBy;
 use vmm::machine::lifecycle::{Holder, Stall, State};
-use vmm::machine::pausing::PauseError;
-use vmm::machine::threads::{Crew, Message, OnMessage, Reaction};
+use vmm::machine::message::HeldBy;
+use vmm::machine::message::{Message, OnMessage, Reaction};
+use vmm::machine::pause_error::PauseError;
+use vmm::machine::threads::Crew;
 use vmm::machine::vm::Vm;
 
 const HELD: State = State::Stalled(Stall::Held);

@@ -12,8 +12,9 @@ use tests::image::{CODE, Image as File, Segment, elf};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm::machine::Machine;
 use vmm::machine::lifecycle::{Exited, Stall, State};
-use vmm::machine::pausing::PauseError;
-use vmm::machine::threads::{Crew, End, Event, OnMessage, Reaction};
+use vmm::machine::message::{OnMessage, Reaction};
+use vmm::machine::pause_error::PauseError;
+use vmm::machine::threads::{Crew, End, Event};
 use vmm::machine::vm::Vm;
 
 const PAUSED: State = State::Stalled(Stall::Paused);

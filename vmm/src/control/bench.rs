@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use vmm_sys_util::timerfd::TimerFd;
 
+use super::ending::Ending;
+use super::error::ControlError;
 use super::live::Live;
 use super::operator::Operator;
 use super::output::{Output, Stream};
 use super::stall::{Carried, Driver};
 use super::watchdog::Watchdog;
-use super::{ControlError, Ending};
 use crate::machine::devices::Console;
 use crate::machine::threads::{self, Crew, CrewError, End};
 

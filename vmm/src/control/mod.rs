@@ -3,6 +3,8 @@
 //! specific to x86.
 
 mod bench;
+mod ending;
+mod error;
 mod live;
 pub mod operator;
 mod output;
@@ -12,8 +14,6 @@ mod stall;
 mod tracer;
 mod watchdog;
 
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,17 +25,20 @@ use crate::machine::Machine;
 use crate::machine::devices::Strays;
 use crate::machine::inspect::Standing;
 use crate::machine::lifecycle::{Absence, Stall as Stalled, State};
-use crate::machine::pausing::Latency;
+use crate::machine::message::{Message, OnMessage};
+use crate::machine::pause_latency::Latency;
 use crate::machine::pin::Pins;
 use crate::machine::points::Points;
 use crate::machine::symbols::Symbols;
-use crate::machine::threads::{Crew, CrewError, Message, OnMessage};
-use crate::machine::vcpu::{Death, Vcpu};
+use crate::machine::threads::Crew;
+use crate::machine::vcpu::Vcpu;
 use crate::stats::sources::{Source, Sources};
 use crate::stats::trace::Trace;
 use crate::stats::window::{Meter, Window};
 
 use bench::{Bench, Patience};
+pub use ending::Ending;
+pub use error::ControlError;
 use live::Live;
 pub use live::Screen;
 use operator::{Equipment, Expected, Operator, Transit};
@@ -53,78 +56,6 @@ pub struct Limits {
     pub timeout: Option<Duration>,
     /// End the run when nothing has moved for this time.
     pub watchdog: Option<Duration>,
-}
-
-/// What ended a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// A vCPU wrote this to the exit port.
-    GuestExit {
-        /// The vCPU.
-        vcpu: u32,
-        /// What it wrote.
-        code: u32,
-    },
-    /// The guest could not go on.
-    Dead {
-        /// The vCPU on which.
-        vcpu: u32,
-        /// Why.
-        death: Death,
-    },
-    /// A thread of the VMM panicked.
-    Panicked {
-        /// Its vCPU.
-        vcpu: u32,
-    },
-    /// This signal, says who has caught it.
-    Signal(i32),
-    /// The time limit.
-    TimeOut(Duration),
-    /// Nothing moved for this time.
-    NoProgress(Duration),
-    /// The script stopped before its end.
-    Script(script::Failure),
-    /// The operator has said so.
-    Quit,
-}
-
-impl Ending {
-    /// Whether the machine did not come to this by itself, but somebody or something had enough of
-    /// it, and of whatever was to come.
-    fn cuts_short(&self) -> bool {
-        match self {
-            Self::GuestExit { .. } | Self::Dead { .. } | Self::Panicked { .. } => false,
-            Self::Signal(_)
-            | Self::TimeOut(_)
-            | Self::NoProgress(_)
-            | Self::Script(_)
-            | Self::Quit => true,
-        }
-    }
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::GuestExit { vcpu, .. } => write!(f, "the guest has ended on CPU {vcpu}"),
-            Self::Dead { vcpu, death } => write!(f, "the guest died on CPU {vcpu}: {death}"),
-            Self::Panicked { vcpu } => {
-                write!(f, "the VMM's thread of CPU {vcpu} panicked, which is a bug")
-            }
-            Self::Signal(signal) => write!(f, "signal {signal} came before the guest was done"),
-            Self::TimeOut(limit) => {
-                write!(f, "not done after {} s (--timeout)", limit.as_secs_f64())
-            }
-            Self::NoProgress(limit) => write!(
-                f,
-                "nothing has moved for {} s (--watchdog)",
-                limit.as_secs_f64()
-            ),
-            Self::Script(failure) => write!(f, "{failure}"),
-            Self::Quit => f.write_str("ended on request before the guest was done"),
-        }
-    }
 }
 
 /// Everything that is known once a run is over and no vCPU runs any more.
@@ -162,20 +93,6 @@ pub struct Aftermath {
     pub trace: Option<Trace>,
     /// What the guest said, if that went nowhere.
     pub console: String,
-}
-
-/// Why a run could not be controlled.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    /// A step of setting up the loop failed.
-    #[error("cannot {0}")]
-    Prepare(&'static str, #[source] io::Error),
-    /// The loop failed.
-    #[error("the event loop failed")]
-    Loop(#[source] event_manager::Error),
-    /// The threads failed.
-    #[error(transparent)]
-    Crew(#[from] CrewError),
 }
 
 /// What a run needs beside its machine.

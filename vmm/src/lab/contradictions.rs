@@ -5,8 +5,9 @@
 use shared::lab::{Layout, MAX_FINDINGS};
 use shared::ledger::{CallId, Lane};
 
+use super::call_name::CallName;
+use super::capped::Capped;
 use super::counts::word;
-use super::judge::{CallName, Kept};
 use super::{Lab, Record, oracles};
 use crate::cpus::CpuSet;
 
@@ -146,14 +147,14 @@ impl Row {
 }
 
 /// Everything else in `lab` that cannot be, given what its records add up to.
-pub(super) fn of_lab(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<String>) {
+pub(super) fn of_lab(lab: &Lab, census: &Census, settled: &Settled, found: &mut Capped<String>) {
     header(lab, found);
     findings(lab, settled, found);
     tallies(lab, census, settled, found);
     counters(lab, found);
 }
 
-fn header(lab: &Lab, found: &mut Kept<String>) {
+fn header(lab: &Lab, found: &mut Capped<String>) {
     let header = lab.header();
     match Layout::from_header(&header) {
         Ok(layout) if layout == lab.layout => {}
@@ -169,7 +170,7 @@ fn header(lab: &Lab, found: &mut Kept<String>) {
     }
 }
 
-fn findings(lab: &Lab, settled: &Settled, found: &mut Kept<String>) {
+fn findings(lab: &Lab, settled: &Settled, found: &mut Capped<String>) {
     let (manifest, counts) = (lab.manifest(), lab.found());
     let mut sum = 0_u64;
     for (number, count) in (0_u32..).zip(&counts) {
@@ -223,7 +224,7 @@ fn findings(lab: &Lab, settled: &Settled, found: &mut Kept<String>) {
 /// Holds the counts of calls against the ledger: sequence numbers run on when records are used
 /// again, so that it says of every CPU how many calls it made, though it holds only the last of
 /// them.
-fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<String>) {
+fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Capped<String>) {
     for ((cpu, row), counted) in (0_u32..).zip(&census.rows).zip(lab.counted()) {
         let tally = counted.tally;
         if let Some((gap, last)) = row.missing(cpu, census.slots) {
@@ -267,7 +268,7 @@ fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<Strin
     }
 }
 
-fn counters(lab: &Lab, found: &mut Kept<String>) {
+fn counters(lab: &Lab, found: &mut Capped<String>) {
     let manifest = lab.manifest();
     for ((cpu, row), counted) in (0_u32..).zip(lab.rows()).zip(lab.counted()) {
         // Those that no counter has as well: nobody else writes there.

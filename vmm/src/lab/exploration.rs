@@ -4,7 +4,7 @@
 use shared::lab::{Contexts, Header, Section};
 
 use super::Lab;
-use crate::machine::ram::PAGE;
+use crate::page_size::PAGE_SIZE;
 
 impl Lab {
     /// The pages whose contents neither the guest nor an oracle ever acts upon: its counters, and
@@ -22,7 +22,7 @@ impl Lab {
     fn pages<const N: usize>(&self, sections: [Section; N]) -> Vec<usize> {
         let pages = sections.map(|section| {
             let start = self.base + section.offset;
-            start / PAGE as u64..(self.base + section.end()).div_ceil(PAGE as u64)
+            start / PAGE_SIZE as u64..(self.base + section.end()).div_ceil(PAGE_SIZE as u64)
         });
         let numbers = pages.into_iter().flatten();
         numbers
@@ -73,8 +73,8 @@ mod tests {
             let lab = Lab::prepare(memory, ALIGN, layout).unwrap();
             let unobserved = lab.unobserved_pages();
             let pages = |section: Section| {
-                let first = (ALIGN + section.offset) as usize / PAGE;
-                first..((ALIGN + section.end()) as usize).div_ceil(PAGE)
+                let first = (ALIGN + section.offset) as usize / PAGE_SIZE;
+                first..((ALIGN + section.end()) as usize).div_ceil(PAGE_SIZE)
             };
             for section in [layout.tallies, layout.ledger, layout.findings] {
                 assert!(pages(section).all(|page| !unobserved.contains(&page)));

@@ -6,54 +6,11 @@ use std::fmt;
 
 use shared::ledger::CallId;
 
+use super::call_name::CallName;
+use super::capped::Capped;
+use super::oracles::Property;
 use super::{Lab, Record, Totals, contradictions};
 use crate::cpus::CpuSet;
-
-/// Breaches and open calls that are kept; more are only counted.
-pub(super) const KEPT: usize = 64;
-
-/// A call as people refer to it: source CPU, lane, sequence number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CallName(pub CallId);
-
-impl fmt::Display for CallName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(id) = self;
-        write!(
-            f,
-            "call {}:{}:{}",
-            id.source(),
-            id.lane() as u32,
-            id.sequence()
-        )
-    }
-}
-
-/// What the VMM judges itself, whatever the guest watches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Property {
-    /// Every call ran on all of its targets.
-    Lost,
-    /// No call ran anywhere else.
-    WrongCpu,
-    /// The ledger and the counts add up.
-    Accounting,
-}
-
-impl Property {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Lost, Self::WrongCpu, Self::Accounting];
-
-    /// The name of the oracle for it. A guest that watches the same should declare its oracle by
-    /// this name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Lost => "lost",
-            Self::WrongCpu => "wrong-cpu",
-            Self::Accounting => "accounting",
-        }
-    }
-}
 
 /// A property of the ledger that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,47 +64,10 @@ impl fmt::Display for OpenCall {
     }
 }
 
-/// A list of which only the first entries are kept.
-#[derive(Debug, Clone)]
-pub struct Kept<T> {
-    /// The first entries.
-    pub first: Vec<T>,
-    /// How many there are in all.
-    pub total: u64,
-}
-
-impl<T> Default for Kept<T> {
-    fn default() -> Self {
-        Self {
-            first: Vec::new(),
-            total: 0,
-        }
-    }
-}
-
-impl<T> Kept<T> {
-    pub(super) fn push(&mut self, entry: T) {
-        self.total += 1;
-        if self.first.len() < KEPT {
-            self.first.push(entry);
-        }
-    }
-
-    /// Adds an entry that is kept even if there are many already.
-    pub(super) fn push_surely(&mut self, entry: T) {
-        self.total += 1;
-        self.first.push(entry);
-    }
-
-    pub(super) fn extend(&mut self, entries: impl IntoIterator<Item = T>) {
-        entries.into_iter().for_each(|entry| self.push(entry));
-    }
-}
-
 /// The calls on their way, as far as their records can be records.
-pub fn open_calls(lab: &Lab) -> Kept<OpenCall> {
+pub fn open_calls(lab: &Lab) -> Capped<OpenCall> {
     let (slots, cpus) = (lab.slots(), lab.cpus());
-    let mut open = Kept::default();
+    let mut open = Capped::default();
     for record in lab.records() {
         if contradictions::of_record(&record, slots, cpus).is_none() {
             open.extend(OpenCall::of(record));

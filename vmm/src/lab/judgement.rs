@@ -4,8 +4,9 @@
 
 use shared::lab::Finding;
 
+use super::capped::Capped;
 use super::contradictions::{self, Census, Settled};
-use super::judge::{self, Breach, Kept, OpenCall};
+use super::judge::{self, Breach, OpenCall};
 use super::oracles::{self, ByOracle};
 use super::{Lab, Totals};
 use crate::cpus::CpuSet;
@@ -29,13 +30,13 @@ pub struct Judgement {
     /// All of them.
     pub found: ByOracle,
     /// What is wrong with the ledger, as far as it was kept; the first of each oracle is.
-    pub breaches: Kept<Breach>,
+    pub breaches: Capped<Breach>,
     /// All of that.
     pub breached: ByOracle,
     /// Calls on their way.
-    pub open: Kept<OpenCall>,
+    pub open: Capped<OpenCall>,
     /// Why the lab is not to be believed, if it is not.
-    pub contradictions: Kept<String>,
+    pub contradictions: Capped<String>,
     /// Calls that the ledger still held, and that have been judged here. Those before them are
     /// gone: the guest used their records again, which it does once a call is complete.
     pub judged: u64,
@@ -58,12 +59,12 @@ impl Judgement {
         let ended = matches!(settled, Settled::AllBut(_));
         let (slots, cpus) = (lab.slots(), lab.cpus());
         let mut census = Census::new(cpus, slots);
-        let mut contradictions = Kept::default();
+        let mut contradictions = Capped::default();
         let mut breaches = Breaches {
-            kept: Kept::default(),
+            kept: Capped::default(),
             counts: ByOracle::nothing(lab.manifest()),
         };
-        let mut open = Kept::default();
+        let mut open = Capped::default();
         for record in lab.records() {
             if let Some(why) = contradictions::of_record(&record, slots, cpus) {
                 contradictions.push(why);
@@ -136,7 +137,7 @@ impl Judgement {
 
 /// Breaches as they are found.
 struct Breaches {
-    kept: Kept<Breach>,
+    kept: Capped<Breach>,
     counts: ByOracle,
 }
 

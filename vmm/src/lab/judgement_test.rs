@@ -1,6 +1,8 @@
 use super::*;
+use crate::lab::capped::CAPACITY;
 use crate::lab::counts::tests::{EMPTY, LONGEST, RECEIVED, VISITS, manifest};
-use crate::lab::judge::{KEPT, Property, open_calls};
+use crate::lab::judge::open_calls;
+use crate::lab::oracles::Property;
 use crate::lab::oracles::tests::{LOST, TORN, WRONG_CPU};
 use proptest::prelude::*;
 use shared::lab::{Header, Layout, MAX_FINDINGS, SLOTS, Tally};
@@ -425,7 +427,7 @@ proptest! {
         }
         let judgement = fake.judgement();
         prop_assert!(!judgement.is_believed());
-        prop_assert!(judgement.breaches.first.len() <= KEPT + Property::ALL.len());
+        prop_assert!(judgement.breaches.first.len() <= CAPACITY + Property::ALL.len());
         for breach in &judgement.breaches.first {
             prop_assert!(!breach.text.is_empty());
         }

@@ -2,6 +2,8 @@
 //! has written there is copied out before it is looked at, and never believed. Knows guest memory
 //! and no KVM.
 
+pub mod call_name;
+pub mod capped;
 mod contradictions;
 pub(crate) mod counts;
 pub mod deed;

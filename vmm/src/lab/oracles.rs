@@ -7,8 +7,33 @@ use std::fmt;
 
 use shared::lab::ORACLE_SLOTS;
 
-use super::judge::Property;
 use crate::manifest::Manifest;
+
+/// What the VMM judges itself, whatever the guest watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Property {
+    /// Every call ran on all of its targets.
+    Lost,
+    /// No call ran anywhere else.
+    WrongCpu,
+    /// The ledger and the counts add up.
+    Accounting,
+}
+
+impl Property {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Lost, Self::WrongCpu, Self::Accounting];
+
+    /// The name of the oracle for it. A guest that watches the same should declare its oracle by
+    /// this name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::WrongCpu => "wrong-cpu",
+            Self::Accounting => "accounting",
+        }
+    }
+}
 
 /// Where the name of an oracle begins that the guest does not declare. Its number follows.
 const UNDECLARED: &str = "oracle-";

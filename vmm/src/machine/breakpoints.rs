@@ -12,7 +12,8 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::errno;
 
-use super::pausing::PauseError;
+use super::exit::Stop;
+use super::pause_error::PauseError;
 use super::vm::{HostError, Vm, setup};
 
 /// Why a vCPU does not stop by itself.
@@ -35,25 +36,16 @@ pub enum BreakpointError {
     Refused(#[from] errno::Error),
 }
 
-/// Why a vCPU has stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// It is about to execute the instruction at this address.
-    Address(u64),
-    /// It has taken its steps.
-    Steps,
-}
-
 /// Where one vCPU is to stop.
 #[derive(Debug, Default)]
-pub(super) struct Debugging {
+pub(super) struct GuestDebug {
     breakpoint: Option<u64>,
     steps: u64,
     /// Whether the last instruction is complete, so that RIP is that of the next.
     is_between: bool,
 }
 
-impl Debugging {
+impl GuestDebug {
     /// Stop before the instruction at `address`, once.
     pub fn set_breakpoint(&mut self, address: u64, fd: &VcpuFd) -> Result<(), errno::Error> {
         self.breakpoint = Some(address);
@@ -165,7 +157,7 @@ fn try_one() -> Result<bool, HostError> {
     let mut regs = fd.get_regs().map_err(setup("read the registers"))?;
     regs.rip = START;
     fd.set_regs(&regs).map_err(setup("set the registers"))?;
-    let mut debugging = Debugging::default();
+    let mut debugging = GuestDebug::default();
     debugging
         .set_breakpoint(START + 1, &fd)
         .map_err(setup("set a breakpoint"))?;

@@ -5,39 +5,13 @@ use std::sync::PoisonError;
 
 use vmm_sys_util::errno;
 
-use super::breakpoints::{self, BreakpointError, Stop};
+use super::breakpoints::{self, BreakpointError};
 use super::inspect::Standing;
 use super::lifecycle::{Held, Holder, State};
-use super::pausing::PauseError;
+use super::message::HeldBy;
+use super::pause_error::PauseError;
 use super::threads::Crew;
 use super::vcpu::Vcpu;
-
-/// What a vCPU is held by, if it came there by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeldBy {
-    /// A point of the guest's.
-    Point {
-        /// Its address.
-        point: u64,
-        /// The call at hand, or 0.
-        call: u64,
-    },
-    /// An instruction that it was about to execute.
-    Address(u64),
-    /// It has taken the steps it was to take.
-    Steps,
-    /// Something it said, for which whoever heard it has it held.
-    Word,
-}
-
-impl From<Stop> for HeldBy {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Address(address) => Self::Address(address),
-            Stop::Steps => Self::Steps,
-        }
-    }
-}
 
 impl Crew {
     /// Does something with vCPU `id`, which is out of the guest and stays out meanwhile.

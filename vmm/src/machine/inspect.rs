@@ -2,12 +2,11 @@
 //! and the calls that led there. Reads only, and believes nothing the guest left behind: every walk
 //! is bounded.
 
-use kvm_bindings::{
-    KVM_MP_STATE_HALTED, KVM_MP_STATE_UNINITIALIZED, kvm_lapic_state, kvm_regs, kvm_sregs,
-};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_UNINITIALIZED, kvm_lapic_state, kvm_regs};
+use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::errno;
 
+use super::address_space::AddressSpace;
 use super::lifecycle::Stall;
 use super::vcpu::Vcpu;
 
@@ -18,7 +17,6 @@ const DEPTH: usize = 32;
 const INTERRUPT_FLAG: u64 = 1 << 9;
 const IN_SERVICE: usize = 0x100;
 const REQUESTED: usize = 0x200;
-const PAGE: u64 = 4096;
 
 /// What a vCPU was doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,7 +68,7 @@ impl Standing {
         };
         let regs = vcpu.fd().get_regs()?;
         let lapic = vcpu.fd().get_lapic()?;
-        let place = Place { vcpu, memory };
+        let space = AddressSpace::new(vcpu.fd(), memory);
         let sregs = vcpu.fd().get_sregs()?;
         Ok(Self {
             vcpu: vcpu.id(),
@@ -80,8 +78,8 @@ impl Standing {
             page_tables: sregs.cr3,
             requested: requested(&lapic),
             in_service: vectors(&lapic, IN_SERVICE),
-            code: place.code(&regs, &sregs, INSTRUCTION_MAX),
-            callers: callers(regs.rbp, |address| place.word(address)),
+            code: space.code(&regs, &sregs, INSTRUCTION_MAX),
+            callers: callers(regs.rbp, |address| space.word(address)),
             regs,
         })
     }
@@ -114,65 +112,6 @@ impl Standing {
     /// Whether it takes interrupts.
     pub fn interrupts_on(&self) -> bool {
         self.regs.rflags & INTERRUPT_FLAG != 0
-    }
-}
-
-/// The byte at which `vcpu` stands, if it can be read.
-pub(super) fn next_byte(vcpu: &Vcpu, memory: &GuestMemoryMmap) -> Option<u8> {
-    let (regs, sregs) = (vcpu.fd().get_regs().ok()?, vcpu.fd().get_sregs().ok()?);
-    let code = Place { vcpu, memory }.code(&regs, &sregs, 1);
-    code.first().copied()
-}
-
-/// Memory as one vCPU addresses it.
-struct Place<'a> {
-    vcpu: &'a Vcpu,
-    memory: &'a GuestMemoryMmap,
-}
-
-impl Place<'_> {
-    /// Up to `length` bytes at `address`, fewer if a page is missing.
-    fn read(&self, address: u64, length: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let Some(at) = address.checked_add(bytes.len() as u64) else {
-                break;
-            };
-            let Some(physical) = self.translate(at) else {
-                break;
-            };
-            let in_page = usize::try_from(PAGE - at % PAGE).unwrap_or(1);
-            let mut piece = vec![0; in_page.min(length - bytes.len())];
-            if self
-                .memory
-                .read_slice(&mut piece, GuestAddress(physical))
-                .is_err()
-            {
-                break;
-            }
-            bytes.append(&mut piece);
-        }
-        bytes
-    }
-
-    /// Up to `length` bytes at the instruction pointer, which outside long mode is relative to the
-    /// code segment.
-    fn code(&self, regs: &kvm_regs, sregs: &kvm_sregs, length: usize) -> Vec<u8> {
-        self.read(sregs.cs.base.wrapping_add(regs.rip), length)
-    }
-
-    fn word(&self, address: u64) -> Option<u64> {
-        let bytes = self.read(address, 8).try_into();
-        bytes.ok().map(u64::from_le_bytes)
-    }
-
-    fn translate(&self, address: u64) -> Option<u64> {
-        self.vcpu
-            .fd()
-            .translate_gva(address)
-            .ok()
-            .filter(|translation| translation.valid != 0)
-            .map(|translation| translation.physical_address)
     }
 }
 

@@ -11,6 +11,9 @@ use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How long vCPUs may take to leave the guest. Hundreds of spinning ones on two cores take seconds.
+pub const CONFIRMATION: Duration = Duration::from_secs(30);
+
 /// Where a vCPU is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {

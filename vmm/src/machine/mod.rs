@@ -2,11 +2,13 @@
 //! KVM and x86; knows nothing of scripts, of reports, or of what the guest does.
 
 pub mod acpi;
+mod address_space;
 pub mod boot;
 pub mod breakpoints;
 pub mod clock;
 pub mod cpuid;
 pub mod devices;
+pub mod exit;
 pub mod guest;
 pub mod holding;
 pub mod image;
@@ -16,6 +18,9 @@ pub mod kick;
 pub mod layout;
 pub mod lifecycle;
 pub mod limits;
+pub mod message;
+pub mod pause_error;
+pub mod pause_latency;
 pub mod pausing;
 pub mod pin;
 pub mod points;

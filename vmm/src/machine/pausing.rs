@@ -10,43 +10,12 @@
 //! wait: it uses [`Crew::hold`] and looks at [`Crew::state`] again whenever an
 //! [`Event::Changed`](super::threads::Event) tells it to.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use hdrhistogram::Histogram;
-
-use super::lifecycle::{Absence, Exited, Held, Holder, State};
-use super::threads::{CONFIRMATION, Crew, Member};
-
-/// Why a vCPU is not paused or resumed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PauseError {
-    /// No such vCPU.
-    #[error("there is no vCPU {id}; this machine has vCPUs 0 to {last}")]
-    NoSuchVcpu {
-        /// The number asked for.
-        id: u32,
-        /// The last there is.
-        last: u32,
-    },
-    /// It runs no more.
-    #[error("vCPU {id} has exited and cannot be paused: {why}")]
-    Exited {
-        /// The vCPU.
-        id: u32,
-        /// Why it exited.
-        why: Exited,
-    },
-    /// It was not paused, or not by whom it is to be resumed.
-    #[error("vCPU {0} is not paused, so that there is nothing to resume")]
-    NotPaused(u32),
-    /// It is in the guest.
-    #[error("vCPU {0} is not stalled; pause it, or hold it at a probe")]
-    NotStalled(u32),
-    /// It stayed in the guest. It is not held any more.
-    #[error("vCPU {0} did not leave the guest within {limit} s of being told to; this host's KVM is stuck", limit = CONFIRMATION.as_secs())]
-    Stuck(u32),
-}
+use super::lifecycle::{Absence, CONFIRMATION, Held, Holder, State};
+use super::pause_error::PauseError;
+use super::pause_latency::Latency;
+use super::threads::{Crew, Member};
 
 impl Crew {
     /// Number of vCPUs.
@@ -226,79 +195,5 @@ impl Member {
             true => Ok(()),
             false => Err(PauseError::Stuck(self.id)),
         }
-    }
-}
-
-/// Times from the request of a pause to its confirmation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Latency {
-    /// How many were measured: those that found the vCPU in the guest.
-    pub count: u64,
-    /// The shortest.
-    pub min: Duration,
-    /// Half of them took no longer.
-    pub median: Duration,
-    /// 99 in 100 took no longer.
-    pub p99: Duration,
-    /// The longest.
-    pub max: Duration,
-}
-
-/// In nanoseconds, far beyond [`CONFIRMATION`]; what took longer counts as this.
-const LONGEST: u64 = 3600 * 1_000_000_000;
-
-/// Collects the latencies of a machine, from all its threads.
-#[derive(Debug)]
-pub(super) struct Latencies(Mutex<Histogram<u64>>);
-
-impl Default for Latencies {
-    fn default() -> Self {
-        let nanoseconds = Histogram::new_with_bounds(1, LONGEST, 2);
-        Self(Mutex::new(nanoseconds.expect("bounds in order")))
-    }
-}
-
-impl Latencies {
-    pub fn record(&self, latency: Duration) {
-        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        self.lock().saturating_record(nanoseconds);
-    }
-
-    fn summary(&self) -> Option<Latency> {
-        let histogram = self.lock();
-        let quantile = |q| Duration::from_nanos(histogram.value_at_quantile(q));
-        (!histogram.is_empty()).then(|| Latency {
-            count: histogram.len(),
-            min: Duration::from_nanos(histogram.min()),
-            median: quantile(0.5),
-            p99: quantile(0.99),
-            max: Duration::from_nanos(histogram.max()),
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Histogram<u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn latencies_are_summed_up_to_two_digits() {
-        let latencies = Latencies::default();
-        assert_eq!(latencies.summary(), None);
-        for micros in 1..=1000 {
-            latencies.record(Duration::from_micros(micros));
-        }
-        let sum = latencies.summary().unwrap();
-        assert_eq!(sum.count, 1000);
-        let close = |value: Duration, micros: u64| value.as_micros().abs_diff(micros.into()) <= 10;
-        assert!(close(sum.min, 1) && close(sum.median, 500), "{sum:?}");
-        assert!(close(sum.p99, 990) && close(sum.max, 1000), "{sum:?}");
-        // A clock that jumps must not make a thread panic.
-        latencies.record(Duration::MAX);
-        assert_eq!(latencies.summary().unwrap().count, 1001);
     }
 }

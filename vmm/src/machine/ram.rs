@@ -7,12 +7,10 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRe
 use vmm_sys_util::errno;
 
 use super::vm::{HostError, Vm, setup};
-
-/// Bytes of a page.
-pub const PAGE: usize = 4096;
+use crate::page_size::PAGE_SIZE;
 
 /// One page.
-pub type Page = [u8; PAGE];
+pub type Page = [u8; PAGE_SIZE];
 
 /// The RAM of a machine below the gap.
 #[derive(Debug)]
@@ -35,7 +33,7 @@ impl Ram {
     pub unsafe fn of(memory: &GuestMemoryMmap) -> Option<Self> {
         let region = memory.iter().next()?;
         let base = memory.get_host_address(GuestAddress(0)).ok()?;
-        let pages = usize::try_from(region.len()).ok()? / PAGE;
+        let pages = usize::try_from(region.len()).ok()? / PAGE_SIZE;
         Some(Self {
             base,
             pages,
@@ -57,7 +55,7 @@ impl Ram {
         assert!(number < self.pages, "page {number} of {}", self.pages);
         // SAFETY: within the mapping, which this value keeps; nobody writes it for as long as it is
         // borrowed, by the word of whoever made this value.
-        unsafe { &*self.base.wrapping_add(number * PAGE).cast() }
+        unsafe { &*self.base.wrapping_add(number * PAGE_SIZE).cast() }
     }
 
     /// Page `number`, to write.
@@ -67,14 +65,14 @@ impl Ram {
     pub fn page_mut(&mut self, number: usize) -> &mut Page {
         assert!(number < self.pages, "page {number} of {}", self.pages);
         // SAFETY: as in `page`, and borrowed from a unique reference.
-        unsafe { &mut *self.base.wrapping_add(number * PAGE).cast() }
+        unsafe { &mut *self.base.wrapping_add(number * PAGE_SIZE).cast() }
     }
 
     /// The eight bytes at `address`, or `None` where there is no RAM or the address is no multiple
     /// of eight.
     pub fn word(&self, address: u64) -> Option<u64> {
         let address = usize::try_from(address).ok()?;
-        let (number, offset) = (address / PAGE, address % PAGE);
+        let (number, offset) = (address / PAGE_SIZE, address % PAGE_SIZE);
         (number < self.pages && address.is_multiple_of(8)).then(|| {
             let bytes = &self.page(number)[offset..offset + 8];
             u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
@@ -96,7 +94,7 @@ impl Ram {
     /// What KVM said.
     pub fn forget_written(&mut self, vm: &Vm) -> Result<(), errno::Error> {
         // To ask is to have KVM begin anew.
-        vm.fd().get_dirty_log(0, self.pages * PAGE)?;
+        vm.fd().get_dirty_log(0, self.pages * PAGE_SIZE)?;
         self.written.fill(0);
         Ok(())
     }
@@ -107,7 +105,7 @@ impl Ram {
     /// # Errors
     /// What KVM said.
     pub fn newly_written(&mut self, vm: &Vm) -> Result<Vec<usize>, errno::Error> {
-        let log = vm.fd().get_dirty_log(0, self.pages * PAGE)?;
+        let log = vm.fd().get_dirty_log(0, self.pages * PAGE_SIZE)?;
         let mut fresh = Vec::new();
         for (index, (known, now)) in self.written.iter_mut().zip(log).enumerate() {
             let mut new = now & !*known;

@@ -12,10 +12,12 @@ use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::errno;
 
 use super::devices::{Devices, Effect};
+use super::exit::{Death, Exit};
 use super::ram::Ram;
 use super::state::{CpuState, MsrList};
-use super::vcpu::{Death, Exit, Vcpu};
+use super::vcpu::Vcpu;
 use super::vm::{HostError, Interrupts, Vm};
+use crate::page_size::PAGE_SIZE;
 
 /// What a vCPU came out for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,8 +222,8 @@ impl Serial {
         }
         let mut regs = seat.vcpu.registers_at_exit();
         let byte = usize::try_from(regs.rip).ok().and_then(|rip| {
-            let page = rip / super::ram::PAGE;
-            (page < self.ram.pages()).then(|| self.ram.page(page)[rip % super::ram::PAGE])
+            let page = rip / PAGE_SIZE;
+            (page < self.ram.pages()).then(|| self.ram.page(page)[rip % PAGE_SIZE])
         });
         if byte == Some(OUT) {
             regs.rip += 1;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use shared::ports::Doorbell;
 
 use super::devices::Effect;
-use super::vcpu::Exit;
+use super::exit::Exit;
 
 /// Reasons for which a vCPU comes out to the VMM, as reports name them.
 pub const REASONS: [&str; 10] = [

@@ -9,23 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use shared::ports::{Dispatch, Doorbell};
+use shared::ports::Doorbell;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{Killable, unblock_signal};
 
-use super::breakpoints::Stop;
 use super::devices::{Devices, Effect};
-use super::holding::HeldBy;
+use super::exit::{Death, Exit};
 use super::journal::Journal;
 use super::kick::{self, ImmediateExit};
-use super::lifecycle::{Change, Exited, Request, Runner, Seat, Stall, State, Step};
-use super::pausing::Latencies;
+use super::lifecycle::{CONFIRMATION, Change, Exited, Request, Runner, Seat, Stall, State, Step};
+use super::message::{HeldBy, Message, OnMessage, Reaction};
+use super::pause_latency::Latencies;
 use super::pin::Pins;
-use super::vcpu::{Death, Exit, Vcpu};
-
-/// How long vCPUs may take to leave the guest. Hundreds of spinning ones on two cores take seconds.
-pub const CONFIRMATION: Duration = Duration::from_secs(30);
+use super::vcpu::Vcpu;
 
 /// Why the threads do not do as they should.
 #[derive(Debug, thiserror::Error)]
@@ -78,42 +75,6 @@ pub enum Event {
         vcpu: u32,
     },
 }
-
-/// What a vCPU tells the VMM by itself, out of the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Message {
-    /// The guest's workload starts.
-    WorkloadStarted,
-    /// What came since then was its warm-up.
-    WarmedUp,
-    /// It has finished.
-    WorkloadFinished,
-    /// The vCPU has come to an armed point; see [`shared::probe`]. Whatever the guest says it is.
-    Reached {
-        /// Address of the point.
-        point: u64,
-        /// The call at hand, or 0.
-        call: u64,
-    },
-    /// The vCPU has done what its mailbox said; see [`shared::mailbox`].
-    Done,
-    /// The vCPU has come to where it was told to stop by itself.
-    Stopped(Stop),
-    /// The vCPU sends an IPI through the VMM, to a target that may not exist.
-    Dispatch(Dispatch),
-}
-
-/// What is to become of a vCPU that has told something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reaction {
-    /// It goes on.
-    GoOn,
-    /// It is held where it is.
-    Hold,
-}
-
-/// Called on the thread of the vCPU that tells something, which waits meanwhile.
-pub type OnMessage = dyn Fn(u32, Message) -> Reaction + Send + Sync;
 
 /// A vCPU, which its own thread uses while it is in the guest and others may use while it is held.
 pub(super) type SharedVcpu = Arc<Mutex<Vcpu>>;

@@ -2,103 +2,30 @@
 //! whoever holds it and knows neither threads nor states, so that many can be run from one thread.
 
 use std::cell::Cell;
-use std::fmt;
 use std::sync::Arc;
 
-use kvm_bindings::{
-    KVM_INTERNAL_ERROR_EMULATION, KVM_MP_STATE_HALTED, KVM_VCPUEVENT_VALID_SHADOW, kvm_mp_state,
-    kvm_run,
-};
+use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_VCPUEVENT_VALID_SHADOW, kvm_mp_state, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::errno;
 
+use super::address_space::AddressSpace;
 use super::boot;
-use super::breakpoints::{Debugging, Stop};
+use super::breakpoints::GuestDebug;
 use super::cpuid::{self, Features};
 use super::devices::{Devices, Effect};
-use super::inspect;
+use super::exit::{Death, Exit};
 use super::journal::Journal;
 use super::kick::ImmediateExit;
 use super::tally::Tally;
 use super::vm::{HostError, Vm};
-
-/// Why a vCPU came out of the guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Exit {
-    /// A port was read or written; the devices have dealt with it.
-    Pio(Effect),
-    /// An address without memory was read or written; the devices have dealt with it.
-    Mmio,
-    /// A signal, or [`ImmediateExit`].
-    Interrupted,
-    /// KVM asks to be called again, as it does for a CPU that waits to be started.
-    Again,
-    /// A `hlt` that KVM did not wait out itself.
-    Hlt,
-    /// An instruction was stepped over or run into, as somebody had asked for. If that is to stop
-    /// the vCPU, it says why.
-    Debug(Option<Stop>),
-    /// The guest cannot go on.
-    Dead(Death),
-}
-
-/// Why a guest cannot go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Death {
-    /// An exception while handling an exception while handling an exception.
-    TripleFault,
-    /// KVM gave up on an instruction or a state.
-    InternalError {
-        /// Which kind, `KVM_INTERNAL_ERROR_*`.
-        suberror: u32,
-        /// What KVM adds; its meaning depends on the kind.
-        data: Vec<u64>,
-    },
-    /// The hardware refused the state of the vCPU.
-    FailEntry(u64),
-    /// An exit that nothing here asks for.
-    Unexpected(String),
-    /// The instruction for which it came out comes out again and again.
-    Endless,
-    /// `KVM_RUN` itself failed.
-    Run(errno::Error),
-}
-
-impl fmt::Display for Death {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TripleFault => f.write_str("a triple fault"),
-            Self::InternalError {
-                suberror: KVM_INTERNAL_ERROR_EMULATION,
-                ..
-            } => f.write_str("an instruction that KVM could not emulate"),
-            Self::InternalError { suberror, data } => {
-                write!(f, "KVM internal error {suberror} (")?;
-                for (index, word) in data.iter().enumerate() {
-                    write!(f, "{}{word:#x}", if index == 0 { "" } else { ", " })?;
-                }
-                f.write_str(")")
-            }
-            Self::FailEntry(reason) => {
-                write!(
-                    f,
-                    "a state the processor refused to enter (reason {reason:#x})"
-                )
-            }
-            Self::Endless => f.write_str("a port instruction that repeats itself without an end"),
-            Self::Unexpected(exit) => write!(f, "an exit that nothing here handles ({exit})"),
-            Self::Run(error) => write!(f, "KVM_RUN: {error}"),
-        }
-    }
-}
 
 /// One vCPU.
 #[derive(Debug)]
 pub struct Vcpu {
     id: u32,
     fd: VcpuFd,
-    debugging: Debugging,
+    debugging: GuestDebug,
     immediate_exit: Arc<ImmediateExit>,
     tally: Arc<Tally>,
     journal: Arc<Journal>,
@@ -126,7 +53,7 @@ impl Vcpu {
         Ok(Self {
             id,
             fd,
-            debugging: Debugging::default(),
+            debugging: GuestDebug::default(),
             immediate_exit: Arc::new(immediate_exit),
             tally: Arc::default(),
             journal: Arc::default(),
@@ -182,7 +109,7 @@ impl Vcpu {
     }
 
     /// Where it is to stop by itself, and its file descriptor, to which that is told.
-    pub(super) fn debugging(&mut self) -> (&mut Debugging, &VcpuFd) {
+    pub(super) fn debugging(&mut self) -> (&mut GuestDebug, &VcpuFd) {
         (&mut self.debugging, &self.fd)
     }
 
@@ -221,10 +148,11 @@ impl Vcpu {
         if !self.debugging.is_before_a_step() {
             return None;
         }
-        if inspect::next_byte(self, memory) != Some(HLT) {
+        let (mut regs, sregs) = (self.fd.get_regs().ok()?, self.fd.get_sregs().ok()?);
+        let space = AddressSpace::new(&self.fd, memory);
+        if space.code(&regs, &sregs, 1) != [HLT] {
             return None;
         }
-        let mut regs = self.fd.get_regs().ok()?;
         regs.rip += 1;
         let halted = kvm_mp_state {
             mp_state: KVM_MP_STATE_HALTED,

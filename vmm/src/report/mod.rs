@@ -22,7 +22,8 @@ use serde::Serialize;
 use shared::ledger::CallId;
 
 use crate::control::Aftermath;
-use crate::lab::judge::{self, CallName};
+use crate::lab::call_name::CallName;
+use crate::lab::judge::{self};
 use crate::lab::judgement::Judgement;
 use crate::lab::oracles::{self, ByOracle};
 use crate::lab::{Counted, Lab};

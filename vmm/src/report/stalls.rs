@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::control::Aftermath;
-use crate::machine::pausing::Latency;
+use crate::machine::pause_latency::Latency;
 
 /// The stalls of a run.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -7,10 +7,10 @@ use crate::lab::counts::tests::{
 };
 use crate::lab::oracles::tests::{LOST, WRONG_CPU};
 use crate::machine::devices::Strays;
+use crate::machine::exit::Death;
 use crate::machine::inspect::{Activity, Standing};
 use crate::machine::lifecycle::Absence;
-use crate::machine::pausing::Latency;
-use crate::machine::vcpu::Death;
+use crate::machine::pause_latency::Latency;
 use crate::provenance::{Input, Provenance};
 use crate::report::Report;
 use crate::stats::sources::Kvm;

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cycles::nanoseconds;
 use super::meaning::Meaning;
 use super::timeline::{Kind, Timeline};
 use super::trace::Trace;
@@ -17,11 +18,6 @@ const DIGITS: u8 = 3;
 
 /// The longest that is told from longer ones: a day at 4 GHz.
 const LONGEST: u64 = 86_400 * 4_000_000_000;
-
-/// Nanoseconds that `cycles` of a TSC of `tsc_khz` last.
-pub fn nanoseconds(cycles: u64, tsc_khz: u32) -> f64 {
-    cycles as f64 * 1e6 / f64::from(tsc_khz.max(1))
-}
 
 /// Times of one kind, in cycles.
 #[derive(Debug, Clone)]

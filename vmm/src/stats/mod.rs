@@ -3,6 +3,7 @@
 //! event. Reads and computes; prints nothing.
 
 pub mod binary;
+pub mod cycles;
 pub mod latency;
 pub mod meaning;
 pub mod rounds;

@@ -4,7 +4,7 @@
 
 use shared::trace::Record;
 
-use super::latency::nanoseconds;
+use super::cycles::nanoseconds;
 use super::meaning::{Meaning, Meanings};
 use crate::machine::journal::{Entry, Kept};
 

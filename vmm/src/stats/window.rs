@@ -12,8 +12,8 @@ use super::tracepoints::{Counters, Tracepoints};
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::machine::limits::{self, LimitError};
+use crate::machine::message::Message;
 use crate::machine::tally::{Counts, Tally};
-use crate::machine::threads::Message;
 
 /// Everything that is counted, as it stood at one moment.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use vmm_sys_util::errno;
 use super::{InFlight, NoSuchPoint, NotThere};
 use crate::lab::deed::TellError;
 use crate::machine::breakpoints::BreakpointError;
-use crate::machine::pausing::PauseError;
+use crate::machine::pause_error::PauseError;
 use crate::machine::symbols::NoSuchSymbol;
 
 /// Why the operator's wish was not done.

@@ -13,9 +13,10 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::{Expected, Operator, OperatorError};
-use crate::control::Ending;
+use crate::control::ending::Ending;
 use crate::control::tracer::Tracer;
-use crate::machine::threads::{Crew, Message, Reaction};
+use crate::machine::message::{Message, Reaction};
+use crate::machine::threads::Crew;
 use crate::stats::trace::Trace;
 
 /// What the VMM itself has done to the IPIs of a machine.

@@ -29,12 +29,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockRea
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::Ending;
+use super::ending::Ending;
 use super::tracer::Tracer;
 use crate::lab::Lab;
 use crate::machine::devices::Console;
 use crate::machine::lifecycle::Exited;
-use crate::machine::pausing::PauseError;
+use crate::machine::pause_error::PauseError;
 use crate::machine::points::Points;
 use crate::machine::symbols::Symbols;
 use crate::machine::threads::Crew;

@@ -7,7 +7,7 @@ use shared::ports::Dispatch;
 
 use super::{Done, Operator, OperatorError, Ticket, Wait};
 use crate::cpus::CpuSet;
-use crate::lab::judge::CallName;
+use crate::lab::call_name::CallName;
 use crate::lab::mailbox::Command;
 
 impl Operator {

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use super::{Operator, OperatorError, Wait, Watch};
 use crate::lab::Counted;
-use crate::machine::holding::HeldBy;
 use crate::machine::inspect::Standing;
 use crate::machine::lifecycle::{Stall, State};
+use crate::machine::message::HeldBy;
 use crate::manifest::Manifest;
 
 /// A held vCPU, looked at.

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use shared::ledger::CallId;
 
 use super::{Operator, OperatorError, Wait};
-use crate::control::Ending;
+use crate::control::ending::Ending;
 use crate::cpus::CpuSet;
 use crate::lab::oracles::{self, NoSuchOracle};
 use crate::lab::{Counted, Record};
-use crate::machine::pausing::PauseError;
+use crate::machine::pause_error::PauseError;
 use crate::stats::window::Window;
 
 /// How long a CPU may take to finish, if all of them are on few processors of the host. A thousand

@@ -14,7 +14,7 @@ use super::machine::set;
 use crate::control::operator::{Done, Operator, OperatorError, Ticket};
 use crate::cpus::CpuSet;
 use crate::lab::Record;
-use crate::lab::judge::CallName;
+use crate::lab::call_name::CallName;
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 

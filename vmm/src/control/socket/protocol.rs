@@ -11,9 +11,9 @@ use shared::ledger::CallId;
 
 use crate::control::operator::{Operator, OperatorError, Ticket, Wait, Watch, counters};
 use crate::cpus::CpuSet;
-use crate::lab::judge::CallName;
+use crate::lab::call_name::CallName;
 use crate::lab::oracles::NoSuchOracle;
-use crate::machine::holding::HeldBy;
+use crate::machine::message::HeldBy;
 use crate::machine::tally::REASONS;
 use crate::manifest::Deed;
 

@@ -14,8 +14,9 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::pace::Pace;
 use super::{Carried, Plan, Stall, Stalls, Stretch};
+use crate::machine::lifecycle::CONFIRMATION;
 use crate::machine::lifecycle::{Held, Holder, State};
-use crate::machine::threads::{CONFIRMATION, Crew};
+use crate::machine::threads::Crew;
 
 /// The start of the workload, on its way from the vCPU that announced it to the event loop.
 #[derive(Debug)]

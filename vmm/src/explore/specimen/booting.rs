@@ -23,13 +23,14 @@ use crate::lab::Lab;
 use crate::machine::image::Image;
 use crate::machine::kick::Alarm;
 use crate::machine::layout::{Layout, LayoutError};
+use crate::machine::message::{Message, OnMessage, Reaction};
 use crate::machine::points::{Point, Points};
-use crate::machine::ram::PAGE;
 use crate::machine::serial::{Halt, Serial};
 use crate::machine::symbols::Symbols;
-use crate::machine::threads::{Crew, End, Event, Message, OnMessage, Reaction};
+use crate::machine::threads::{Crew, End, Event};
 use crate::machine::{Machine, MachineError, Parts, boot};
 use crate::manifest::Manifest;
+use crate::page_size::PAGE_SIZE;
 
 /// MiB of RAM beside what image and lab need.
 pub(super) const SPARE_MIB: u64 = 8;
@@ -74,7 +75,7 @@ impl Specimen {
         let mut serial = run_to_idle(machine, &lab, &points, known.idle, &until)?;
         let alarm = Alarm::set();
         drain(&mut serial, known.idle, &until)?;
-        let contexts = stacks::read(&lab, (serial.ram().pages() * PAGE) as u64)?;
+        let contexts = stacks::read(&lab, (serial.ram().pages() * PAGE_SIZE) as u64)?;
         let waits_at = (0..vcpus).map(|cpu| lab.waits_at(cpu)).collect();
 
         let mut specimen = Self {
@@ -138,7 +139,7 @@ impl Specimen {
         }
         self.origin_cpus = self.serial.capture().map_err(kvm("show all of a vCPU"))?;
         let ram = self.serial.ram();
-        let mut origin = Vec::with_capacity(ram.pages() * PAGE);
+        let mut origin = Vec::with_capacity(ram.pages() * PAGE_SIZE);
         (0..ram.pages()).for_each(|number| origin.extend_from_slice(ram.page(number)));
         self.beginning = self.number_of(&origin);
         self.origin = origin;
@@ -156,7 +157,7 @@ impl Specimen {
     /// A number for all that memory holds, but for what does not matter.
     pub(super) fn number_of(&self, ram: &[u8]) -> u128 {
         let mut hash = Xxh3::new();
-        for (number, page) in ram.chunks(PAGE).enumerate() {
+        for (number, page) in ram.chunks(PAGE_SIZE).enumerate() {
             if !self.unobserved.contains(&number) {
                 hash.update(page);
             }

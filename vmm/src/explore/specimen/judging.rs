@@ -6,8 +6,9 @@ use shared::exit::ExitCode;
 use super::stepping::Patience;
 use super::{Breach, Specimen, SpecimenError, Stop, kvm};
 use crate::cpus::CpuSet;
-use crate::lab::judge::{self, Property};
+use crate::lab::judge::{self};
 use crate::lab::judgement::Judgement;
+use crate::lab::oracles::Property;
 use crate::machine::serial::Halt;
 
 impl Specimen {
