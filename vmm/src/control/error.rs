@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::machine::threads::CrewError;
+use crate::machine::threads::ThreadsError;
 
 /// Why a run could not be controlled.
 #[derive(Debug, thiserror::Error)]
@@ -16,5 +16,5 @@ pub enum ControlError {
     Loop(#[source] event_manager::Error),
     /// The threads failed.
     #[error(transparent)]
-    Crew(#[from] CrewError),
+    Threads(#[from] ThreadsError),
 }

@@ -18,7 +18,7 @@ pub enum Stream {
     /// To standard error.
     Stderr,
     /// Nowhere; what it says is kept, as far as there is room.
-    Kept,
+    Captured,
 }
 
 /// A pipe that is ready takes this much without blocking (`PIPE_BUF`).
@@ -45,7 +45,7 @@ impl Output {
         let fd = match stream {
             Stream::Stdout => Some(io::stdout().as_fd().try_clone_to_owned()?),
             Stream::Stderr => Some(io::stderr().as_fd().try_clone_to_owned()?),
-            Stream::Kept => None,
+            Stream::Captured => None,
         };
         Ok(Self {
             file: fd.map(File::from),
@@ -158,7 +158,7 @@ impl Output {
     }
 
     /// What a console said that goes nowhere.
-    pub fn kept(&self) -> String {
+    pub fn captured(&self) -> String {
         let bytes: Vec<u8> = self.backlog.iter().copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }

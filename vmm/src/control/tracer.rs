@@ -18,7 +18,7 @@ use crate::machine::journal::Journal;
 use crate::machine::points::Points;
 use crate::manifest::Manifest;
 use crate::stats::meaning::{self, Meanings};
-use crate::stats::trace::{Brought, Trace};
+use crate::stats::trace::{RawCpuTrace, Trace};
 
 /// How often the rings are emptied. A CPU that does nothing but trace fills one of 4,096 in about
 /// ten times that.
@@ -134,7 +134,7 @@ impl Tracer {
     pub fn turn(&self, on: bool) {
         self.collected().is_on = on;
         for journal in &self.journals {
-            journal.keep(on && self.tracing.timeline);
+            journal.record(on && self.tracing.timeline);
         }
         let mut timer = self.timer();
         // Setting a timer that exists does not fail.
@@ -161,18 +161,18 @@ impl Tracer {
             lost,
             ..
         } = &mut *collected;
-        let brought = (0_u32..)
+        let raw = (0_u32..)
             .zip(records.iter_mut())
             .zip(lost)
             .zip(self.journals.iter().zip(&self.offsets))
-            .map(|(((cpu, records), lost), (journal, offset))| Brought {
+            .map(|(((cpu, records), lost), (journal, offset))| RawCpuTrace {
                 records: std::mem::take(records),
                 dropped: rings.dropped(cpu).saturating_add(*lost),
                 journal: journal.take(),
                 offset: offset.clone(),
             });
         let (points, meanings) = (self.points.clone(), self.meanings.clone());
-        Trace::new(brought.collect(), points, meanings, self.tsc_khz)
+        Trace::new(raw.collect(), points, meanings, self.tsc_khz)
     }
 
     fn collected(&self) -> MutexGuard<'_, Collected> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::lab::Lab;
 use crate::machine::devices::Console;
-use crate::machine::threads::Crew;
+use crate::machine::threads::VcpuThreads;
 use crate::stats::window::Meter;
 
 /// Time that one look can stand for, however late it comes.
@@ -15,7 +15,7 @@ const LONGEST_TICK: Duration = Duration::from_secs(1);
 /// whoever keeps it is to blame, and the others may have to wait for it.
 pub(super) struct Watchdog<'a> {
     limit: Duration,
-    crew: &'a Crew,
+    threads: &'a VcpuThreads,
     lab: Lab,
     console: Arc<Console>,
     meter: Arc<Meter>,
@@ -29,19 +29,19 @@ pub(super) struct Watchdog<'a> {
 impl<'a> Watchdog<'a> {
     pub fn new(
         limit: Duration,
-        crew: &'a Crew,
+        threads: &'a VcpuThreads,
         lab: &Lab,
         console: &Arc<Console>,
         meter: &Arc<Meter>,
     ) -> Self {
         Self {
             limit,
-            crew,
+            threads,
             lab: lab.clone(),
             console: Arc::clone(console),
             meter: Arc::clone(meter),
             seen: 0,
-            held: vec![Duration::ZERO; crew.len() as usize],
+            held: vec![Duration::ZERO; threads.len() as usize],
             looked: Instant::now(),
             idle: Duration::ZERO,
         }
@@ -71,9 +71,9 @@ impl<'a> Watchdog<'a> {
     /// How long the vCPU that was held most since the last look was held.
     fn longest_hold(&mut self) -> Duration {
         let mut longest = Duration::ZERO;
-        for (held, absence) in self.held.iter_mut().zip(self.crew.absences()) {
-            longest = longest.max(absence.total.saturating_sub(*held));
-            *held = absence.total;
+        for (held, totals) in self.held.iter_mut().zip(self.threads.stall_totals()) {
+            longest = longest.max(totals.total.saturating_sub(*held));
+            *held = totals.total;
         }
         longest
     }

@@ -22,22 +22,22 @@ const BEING_ENTERED: u64 = 2;
 /// Which CPUs stood between two of their deeds when the lab was read. The others may have written
 /// half of what they were writing.
 #[derive(Debug, Clone)]
-pub(super) enum Settled {
+pub(super) enum Quiescent {
     /// All but these: the workload came to its end, and nobody waited for these.
     AllBut(CpuSet),
     /// It is not known of any.
-    Nobody,
+    None,
 }
 
-impl Settled {
+impl Quiescent {
     fn contains(&self, cpu: u32) -> bool {
         match self {
             Self::AllBut(others) => !others.contains(cpu),
-            Self::Nobody => false,
+            Self::None => false,
         }
     }
 
-    pub(super) fn is_everybody(&self) -> bool {
+    pub(super) fn is_all(&self) -> bool {
         matches!(self, Self::AllBut(others) if others.is_empty())
     }
 }
@@ -68,7 +68,7 @@ pub(super) fn of_record(record: &Record, slots: u32, cpus: u32) -> Option<String
 
 /// What the ledger holds of the calls that one CPU made.
 #[derive(Debug, Clone, Default)]
-struct Row {
+struct CpuLedger {
     /// Sequence numbers, by lane.
     sequences: [Vec<u64>; Lane::COUNT],
     /// Targets of all the calls.
@@ -79,15 +79,15 @@ struct Row {
 
 /// What the records add up to, to be held against what the CPUs have counted.
 #[derive(Debug)]
-pub(super) struct Census {
-    rows: Vec<Row>,
+pub(super) struct LedgerSums {
+    rows: Vec<CpuLedger>,
     slots: u32,
 }
 
-impl Census {
+impl LedgerSums {
     pub(super) fn new(cpus: u32, slots: u32) -> Self {
         Self {
-            rows: vec![Row::default(); cpus as usize],
+            rows: vec![CpuLedger::default(); cpus as usize],
             slots,
         }
     }
@@ -108,7 +108,7 @@ impl Census {
 
     /// How many calls it holds: of each CPU and lane, the last.
     pub(super) fn held(&self) -> u64 {
-        self.rows.iter().map(Row::held).sum()
+        self.rows.iter().map(CpuLedger::held).sum()
     }
 
     /// Runs of calls on `cpu`.
@@ -117,7 +117,7 @@ impl Census {
     }
 }
 
-impl Row {
+impl CpuLedger {
     fn held(&self) -> u64 {
         self.sequences.iter().map(|lane| lane.len() as u64).sum()
     }
@@ -147,10 +147,15 @@ impl Row {
 }
 
 /// Everything else in `lab` that cannot be, given what its records add up to.
-pub(super) fn of_lab(lab: &Lab, census: &Census, settled: &Settled, found: &mut Capped<String>) {
+pub(super) fn of_lab(
+    lab: &Lab,
+    sums: &LedgerSums,
+    quiescent: &Quiescent,
+    found: &mut Capped<String>,
+) {
     header(lab, found);
-    findings(lab, settled, found);
-    tallies(lab, census, settled, found);
+    findings(lab, quiescent, found);
+    tallies(lab, sums, quiescent, found);
     counters(lab, found);
 }
 
@@ -170,7 +175,7 @@ fn header(lab: &Lab, found: &mut Capped<String>) {
     }
 }
 
-fn findings(lab: &Lab, settled: &Settled, found: &mut Capped<String>) {
+fn findings(lab: &Lab, quiescent: &Quiescent, found: &mut Capped<String>) {
     let (manifest, counts) = (lab.manifest(), lab.found());
     let mut sum = 0_u64;
     for (number, count) in (0_u32..).zip(&counts) {
@@ -185,7 +190,7 @@ fn findings(lab: &Lab, settled: &Settled, found: &mut Capped<String>) {
     for finding in lab.findings() {
         match finding.oracle {
             // Its place is taken before it is written.
-            0 if !settled.is_everybody() => continue,
+            0 if !quiescent.is_all() => continue,
             number if !oracles::can_be(manifest, number) => found.push(format!(
                 "a finding is of oracle {number}, which there is not"
             )),
@@ -199,7 +204,7 @@ fn findings(lab: &Lab, settled: &Settled, found: &mut Capped<String>) {
             ));
         }
     }
-    if !settled.is_everybody() {
+    if !quiescent.is_all() {
         return;
     }
     let made = lab.header().findings_made;
@@ -224,10 +229,10 @@ fn findings(lab: &Lab, settled: &Settled, found: &mut Capped<String>) {
 /// Holds the counts of calls against the ledger: sequence numbers run on when records are used
 /// again, so that it says of every CPU how many calls it made, though it holds only the last of
 /// them.
-fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Capped<String>) {
-    for ((cpu, row), counted) in (0_u32..).zip(&census.rows).zip(lab.counted()) {
+fn tallies(lab: &Lab, sums: &LedgerSums, quiescent: &Quiescent, found: &mut Capped<String>) {
+    for ((cpu, row), counted) in (0_u32..).zip(&sums.rows).zip(lab.counted()) {
         let tally = counted.tally;
-        if let Some((gap, last)) = row.missing(cpu, census.slots) {
+        if let Some((gap, last)) = row.missing(cpu, sums.slots) {
             found.push(format!(
                 "the ledger holds {} and not {}, which came before it",
                 CallName(last),
@@ -235,7 +240,7 @@ fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Capped<Str
             ));
         }
         let (made, held) = (row.made(), row.held());
-        let slack = if settled.contains(cpu) {
+        let slack = if quiescent.contains(cpu) {
             0
         } else {
             BEING_ENTERED
@@ -245,7 +250,7 @@ fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Capped<Str
                 "CPU {cpu} counts {} calls made, and {made} by its ledger",
                 tally.calls_made
             ));
-        } else if settled.contains(cpu) {
+        } else if quiescent.contains(cpu) {
             // Of the calls whose records were used again the ledger knows only that they had
             // targets.
             let forgotten = (made - held.min(made)).saturating_mul(lab.cpus().into());

@@ -9,7 +9,7 @@ use crate::manifest::Manifest;
 
 /// What the counters of one CPU came to, or of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct CounterValues {
     /// By counter, in the order of the manifest.
     pub values: Vec<u64>,
     /// Operations that sent IPIs.
@@ -31,7 +31,7 @@ pub(super) fn word(row: &Counters, number: u32) -> u64 {
     row.words.get(number as usize).copied().unwrap_or(0)
 }
 
-impl Counts {
+impl CounterValues {
     /// Those in the row of one CPU.
     pub(super) fn of(row: &Counters, manifest: &Manifest) -> Self {
         let values = manifest.counters.iter().map(|it| word(row, it.number));
@@ -142,7 +142,7 @@ pub(crate) mod tests {
             row(&[(VISITS, 5), (LONGEST, 3), (SENT, 7), (SENT_OTHERWISE, 1)]),
             row(&[(VISITS, 6), (LONGEST, 2), (SENT, u64::MAX), (9, 1)]),
         ];
-        let counts = Counts::of_all(rows.into_iter(), &manifest);
+        let counts = CounterValues::of_all(rows.into_iter(), &manifest);
         let named: Vec<_> = counts.named(&manifest).filter(|(_, it)| *it != 0).collect();
         let expected = [
             ("sent_x2apic", 6),
@@ -154,10 +154,10 @@ pub(crate) mod tests {
         assert_eq!(counts.sent, 7);
         let by_transport: Vec<_> = counts.by_transport(&manifest).collect();
         assert_eq!(by_transport, [("x2apic", 6), ("pigeon", 1)]);
-        assert_eq!(Counts::of(&rows[0], &manifest).sent, 8);
+        assert_eq!(CounterValues::of(&rows[0], &manifest).sent, 8);
         assert_eq!(
-            Counts::of(&rows[0], &Manifest::default()),
-            Counts::default()
+            CounterValues::of(&rows[0], &Manifest::default()),
+            CounterValues::default()
         );
     }
 }

@@ -16,7 +16,7 @@ const WAIT: &str = "wait";
 
 /// One thing with which a deed is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
+pub enum ArgumentValue {
     /// A CPU, or a number.
     Number(u64),
     /// CPUs.
@@ -111,7 +111,7 @@ impl Manifest {
     pub fn command(
         &self,
         deed: &Deed,
-        values: Vec<Value>,
+        values: Vec<ArgumentValue>,
         waits: bool,
     ) -> Result<Command, TellError> {
         if waits && !deed.may_wait {
@@ -126,11 +126,11 @@ impl Manifest {
         let mut command = Command::new(deed.number).waiting(waits);
         for (place, (argument, value)) in deed.arguments.iter().zip(values).enumerate() {
             match (argument, value) {
-                (Argument::Cpu | Argument::Number, Value::Number(number)) => {
+                (Argument::Cpu | Argument::Number, ArgumentValue::Number(number)) => {
                     command.arguments[place] = number;
                 }
-                (Argument::Cpus, Value::Cpus(cpus)) => command.mask = cpus,
-                (Argument::Word, Value::Word(word)) => {
+                (Argument::Cpus, ArgumentValue::Cpus(cpus)) => command.mask = cpus,
+                (Argument::Word, ArgumentValue::Word(word)) => {
                     command.arguments[place] = self.place(deed, &word)?;
                 }
                 (argument, _) => {
@@ -192,20 +192,22 @@ impl Deed {
     }
 
     /// What `word` is as its argument at `place`.
-    fn value(&self, place: usize, word: &str) -> Result<Value, TellError> {
+    fn value(&self, place: usize, word: &str) -> Result<ArgumentValue, TellError> {
         let Some(argument) = self.arguments.get(place) else {
             let why = format!(", and \"{word}\" makes no sense behind that");
             return Err(self.form(&why));
         };
         let wrong = |what: &str| self.form(&format!(", and \"{word}\" is {what}"));
         Ok(match argument {
-            Argument::Cpu => Value::Number(word.parse().map_err(|_| wrong("no CPU"))?),
-            Argument::Number => Value::Number(word.parse().map_err(|_| wrong("no number"))?),
+            Argument::Cpu => ArgumentValue::Number(word.parse().map_err(|_| wrong("no CPU"))?),
+            Argument::Number => {
+                ArgumentValue::Number(word.parse().map_err(|_| wrong("no number"))?)
+            }
             Argument::Cpus => {
                 let what = "no list of CPUs of any machine, such as 1,3 or 0-2";
-                Value::Cpus(word.parse().map_err(|_| wrong(what))?)
+                ArgumentValue::Cpus(word.parse().map_err(|_| wrong(what))?)
             }
-            Argument::Word => Value::Word(word.to_owned()),
+            Argument::Word => ArgumentValue::Word(word.to_owned()),
         })
     }
 }
@@ -307,7 +309,7 @@ pub(crate) mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        let number = Value::Number(1);
+        let number = ArgumentValue::Number(1);
         assert!(tell("many", vec![number.clone()], true).contains("CPUS is something else"));
         let two = vec![number.clone(), number.clone()];
         assert!(tell("store", two, false).contains("where VAR is something else"));

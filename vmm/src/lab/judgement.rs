@@ -5,7 +5,7 @@
 use shared::lab::Finding;
 
 use super::capped::Capped;
-use super::contradictions::{self, Census, Settled};
+use super::contradictions::{self, LedgerSums, Quiescent};
 use super::judge::{self, Breach, OpenCall};
 use super::oracles::{self, ByOracle};
 use super::{Lab, Totals};
@@ -46,19 +46,19 @@ impl Judgement {
     /// On the lab of a workload that came to its end, but on the CPUs of `abandoned`, which can
     /// stand anywhere.
     pub fn on_end(lab: &Lab, abandoned: &CpuSet) -> Self {
-        Self::on(lab, &Settled::AllBut(abandoned.clone()))
+        Self::on(lab, &Quiescent::AllBut(abandoned.clone()))
     }
 
     /// On the lab of a workload that is still going on, or was cut off: calls may be open, and no
     /// CPU need have finished what it was writing.
     pub fn on_the_way(lab: &Lab) -> Self {
-        Self::on(lab, &Settled::Nobody)
+        Self::on(lab, &Quiescent::None)
     }
 
-    fn on(lab: &Lab, settled: &Settled) -> Self {
-        let ended = matches!(settled, Settled::AllBut(_));
+    fn on(lab: &Lab, quiescent: &Quiescent) -> Self {
+        let ended = matches!(quiescent, Quiescent::AllBut(_));
         let (slots, cpus) = (lab.slots(), lab.cpus());
-        let mut census = Census::new(cpus, slots);
+        let mut sums = LedgerSums::new(cpus, slots);
         let mut contradictions = Capped::default();
         let mut breaches = Breaches {
             kept: Capped::default(),
@@ -70,21 +70,19 @@ impl Judgement {
                 contradictions.push(why);
                 continue;
             }
-            census.add(&record);
+            sums.add(&record);
             if ended {
                 judge::judge_record(&record, &mut |breach| breaches.add(breach));
             }
             open.extend(OpenCall::of(record));
         }
-        contradictions::of_lab(lab, &census, settled, &mut contradictions);
+        contradictions::of_lab(lab, &sums, quiescent, &mut contradictions);
         let totals = lab.totals();
         if ended {
-            let are_all_held = census.held() == totals.made;
+            let are_all_held = sums.held() == totals.made;
             let runs = lab.counted().map(|counted| counted.tally.calls_executed);
-            let runs = (0..)
-                .zip(runs)
-                .map(|(cpu, run)| (cpu, run, census.ran(cpu)));
-            let is_whole = are_all_held && settled.is_everybody();
+            let runs = (0..).zip(runs).map(|(cpu, run)| (cpu, run, sums.ran(cpu)));
+            let is_whole = are_all_held && quiescent.is_all();
             judge::judge_counts(&totals, runs.filter(|_| is_whole), &mut |breach| {
                 breaches.add(breach);
             });
@@ -113,7 +111,7 @@ impl Judgement {
             breached: breaches.counts,
             open,
             judged: if ended && contradictions.total == 0 {
-                census.held()
+                sums.held()
             } else {
                 0
             },

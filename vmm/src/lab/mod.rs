@@ -24,7 +24,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::cpus::CpuSet;
 use crate::manifest::Manifest;
-pub use counts::Counts;
+pub use counts::CounterValues;
 
 /// The lab of one machine.
 #[derive(Debug, Clone)]
@@ -52,14 +52,14 @@ pub struct Record {
 
 /// What one CPU has counted.
 #[derive(Debug, Clone)]
-pub struct Counted {
+pub struct CpuCounts {
     /// Of its calls.
     pub tally: Tally,
     /// Of everything else.
-    pub counts: Counts,
+    pub counts: CounterValues,
 }
 
-/// Counts of all CPUs together. Sums wrap, because a broken guest can write anything.
+/// What all CPUs have counted together. Sums wrap, because a broken guest can write anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Calls made.
@@ -69,7 +69,7 @@ pub struct Totals {
     /// Executions counted.
     pub executed: u64,
     /// Everything else.
-    pub counts: Counts,
+    pub counts: CounterValues,
 }
 
 impl Lab {
@@ -123,11 +123,13 @@ impl Lab {
     }
 
     /// What every CPU has counted, in order.
-    pub fn counted(&self) -> impl Iterator<Item = Counted> {
-        self.tallies().zip(self.rows()).map(|(tally, row)| Counted {
-            tally,
-            counts: Counts::of(&row, &self.manifest),
-        })
+    pub fn counted(&self) -> impl Iterator<Item = CpuCounts> {
+        self.tallies()
+            .zip(self.rows())
+            .map(|(tally, row)| CpuCounts {
+                tally,
+                counts: CounterValues::of(&row, &self.manifest),
+            })
     }
 
     /// What all CPUs have counted, added up.
@@ -146,8 +148,8 @@ impl Lab {
     }
 
     /// The counters of all CPUs, added up.
-    pub fn counts(&self) -> Counts {
-        Counts::of_all(self.rows(), &self.manifest)
+    pub fn counts(&self) -> CounterValues {
+        CounterValues::of_all(self.rows(), &self.manifest)
     }
 
     /// A number that changes whenever a CPU gets anywhere. Iterations of waiting loops do not

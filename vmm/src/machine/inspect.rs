@@ -31,7 +31,7 @@ pub enum Activity {
 
 /// Where a vCPU stands.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct VcpuDump {
     /// The vCPU.
     pub vcpu: u32,
     /// What it was doing, or would be.
@@ -54,7 +54,7 @@ pub struct Standing {
     pub callers: Vec<u64>,
 }
 
-impl Standing {
+impl VcpuDump {
     /// Looks at `vcpu`.
     ///
     /// # Errors

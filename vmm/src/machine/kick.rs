@@ -54,7 +54,7 @@ impl ImmediateExit {
         // SAFETY: the byte is valid and aligned for as long as `_mapping` lives, and every access
         // to it through this mapping is atomic. The kernel reads it once per `KVM_RUN`.
         let byte = unsafe { AtomicU8::from_ptr(self.byte) };
-        // Ordered after the request that the vCPU's thread is to see (`lifecycle::Seat::ask`) and,
+        // Ordered after the request that the vCPU's thread is to see (`lifecycle::Lifecycle::ask`) and,
         // in that thread, before its look at the request.
         byte.store(on.into(), Ordering::SeqCst);
     }

@@ -136,7 +136,7 @@ pub enum Change {
 
 /// How a hold found the vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum HoldOutcome {
     /// Out of the guest, in this state. It stays there.
     Already(State),
     /// In the guest. It must be kicked, and confirms when it has left.
@@ -145,7 +145,7 @@ pub enum Held {
 
 /// How often and for how long a vCPU was held out of the guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Absence {
+pub struct StallTotals {
     /// Times, the present one included.
     pub times: u64,
     /// Time in all, from the confirmation of a hold to the next entry into the guest.
@@ -160,10 +160,10 @@ pub struct NotHeld;
 /// Entries that finishing one instruction can take: a page-crossing string instruction, generously.
 const DRAIN_LIMIT: usize = 64;
 
-/// The place of one vCPU, shared by the thread that carries it and those who control it.
+/// The status of one vCPU, shared by the thread that carries it and those who control it.
 #[derive(Debug)]
-pub struct Seat {
-    place: Mutex<Place>,
+pub struct Lifecycle {
+    status: Mutex<Status>,
     changed: Condvar,
 }
 
@@ -185,17 +185,17 @@ impl Holds {
     }
 
     fn are_any(&self) -> bool {
-        self.visit > 0 || self.are_an_absence()
+        self.visit > 0 || self.are_a_stall()
     }
 
     /// Whether the guest misses the vCPU because somebody wants it to.
-    fn are_an_absence(&self) -> bool {
+    fn are_a_stall(&self) -> bool {
         self.operator > 0 || self.plan > 0
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Status {
     request: Request,
     state: State,
     /// When it came into that state.
@@ -207,12 +207,12 @@ struct Place {
     /// When the first hold was asked for that is not confirmed yet.
     asked: Option<Instant>,
     /// Since when it has been out of the guest because of a hold.
-    away: Option<Instant>,
+    stalled_since: Option<Instant>,
     /// What has come to an end of such times, and how many began.
-    absence: Absence,
+    totals: StallTotals,
 }
 
-impl Place {
+impl Status {
     fn wanted(&self) -> Request {
         match self.request {
             Request::Run if self.holds.are_any() => Request::Pause,
@@ -225,142 +225,144 @@ impl Place {
         self.since = Instant::now();
     }
 
-    fn begin_absence(&mut self) {
-        if self.away.is_none() && self.holds.are_an_absence() {
-            self.away = Some(Instant::now());
-            self.absence.times += 1;
+    fn begin_stall(&mut self) {
+        if self.stalled_since.is_none() && self.holds.are_a_stall() {
+            self.stalled_since = Some(Instant::now());
+            self.totals.times += 1;
         }
     }
 
     /// Returns whether there was one.
-    fn end_absence(&mut self) -> bool {
-        let began = self.away.take();
-        self.absence.total += began.map_or(Duration::ZERO, |began| began.elapsed());
+    fn end_stall(&mut self) -> bool {
+        let began = self.stalled_since.take();
+        self.totals.total += began.map_or(Duration::ZERO, |began| began.elapsed());
         began.is_some()
     }
 }
 
-impl Default for Seat {
+impl Default for Lifecycle {
     fn default() -> Self {
-        let born = Place {
+        let born = Status {
             request: Request::Pause,
             state: State::Created,
             since: Instant::now(),
             holds: Holds::default(),
             at_point: false,
             asked: None,
-            away: None,
-            absence: Absence::default(),
+            stalled_since: None,
+            totals: StallTotals::default(),
         };
         Self {
-            place: Mutex::new(born),
+            status: Mutex::new(born),
             changed: Condvar::new(),
         }
     }
 }
 
-impl Seat {
+impl Lifecycle {
     /// Asks for a change. The vCPU must be kicked afterwards, in case it is in the guest.
     pub fn ask(&self, request: Request) {
         self.lock().request = request;
         self.changed.notify_all();
     }
 
-    /// Keeps the vCPU out of the guest until [`Seat::release`], whatever else is asked for.
+    /// Keeps the vCPU out of the guest until [`Lifecycle::release`], whatever else is asked for.
     ///
     /// # Errors
     /// It has exited, so that there is nothing to hold.
-    pub fn hold(&self, holder: Holder) -> Result<Held, Exited> {
-        let mut place = self.lock();
-        if let State::Exited(why) = place.state {
+    pub fn hold(&self, holder: Holder) -> Result<HoldOutcome, Exited> {
+        let mut status = self.lock();
+        if let State::Exited(why) = status.state {
             return Err(why);
         }
-        *place.holds.of(holder) += 1;
-        if place.state != State::Running {
+        *status.holds.of(holder) += 1;
+        if status.state != State::Running {
             // The thread looks again, under the same lock, before it enters the guest.
-            place.begin_absence();
-            return Ok(Held::Already(place.state));
+            status.begin_stall();
+            return Ok(HoldOutcome::Already(status.state));
         }
         if holder != Holder::Visit {
-            place.asked.get_or_insert_with(Instant::now);
+            status.asked.get_or_insert_with(Instant::now);
         }
-        Ok(Held::Underway)
+        Ok(HoldOutcome::Underway)
     }
 
-    /// Undoes one [`Seat::hold`] of this holder. The vCPU goes on when the last is undone; a hold
+    /// Undoes one [`Lifecycle::hold`] of this holder. The vCPU goes on when the last is undone; a hold
     /// that was not confirmed until then never will be.
     ///
     /// # Errors
     /// [`NotHeld`] if the holder has no hold left to undo.
     pub fn release(&self, holder: Holder) -> Result<(), NotHeld> {
-        let mut place = self.lock();
-        let holds = place.holds.of(holder);
+        let mut status = self.lock();
+        let holds = status.holds.of(holder);
         *holds = holds.checked_sub(1).ok_or(NotHeld)?;
-        self.go_on(&mut place);
+        self.go_on(&mut status);
         Ok(())
     }
 
     /// Undoes whatever holds this holder has.
     pub fn release_all(&self, holder: Holder) {
-        let mut place = self.lock();
-        *place.holds.of(holder) = 0;
-        self.go_on(&mut place);
+        let mut status = self.lock();
+        *status.holds.of(holder) = 0;
+        self.go_on(&mut status);
     }
 
     /// Lets the vCPU go on if nobody holds it any more.
-    fn go_on(&self, place: &mut Place) {
-        if !place.holds.are_an_absence() {
-            place.asked = None;
+    fn go_on(&self, status: &mut Status) {
+        if !status.holds.are_a_stall() {
+            status.asked = None;
         }
-        if !place.holds.are_any() {
+        if !status.holds.are_any() {
             self.changed.notify_all();
         }
     }
 
     /// The vCPU's own thread keeps it out of the guest, because of where it has come.
     fn hold_here(&self) {
-        let mut place = self.lock();
-        place.holds.operator += 1;
-        place.at_point = true;
+        let mut status = self.lock();
+        status.holds.operator += 1;
+        status.at_point = true;
     }
 
     /// The state that has been confirmed, and when that was.
     pub fn state(&self) -> (State, Instant) {
-        let place = self.lock();
-        (place.state, place.since)
+        let status = self.lock();
+        (status.state, status.since)
     }
 
     /// How much of its life was taken away from it so far.
-    pub fn absence(&self) -> Absence {
-        let place = self.lock();
-        let now = place.away.map_or(Duration::ZERO, |began| began.elapsed());
-        Absence {
-            total: place.absence.total + now,
-            ..place.absence
+    pub fn stall_totals(&self) -> StallTotals {
+        let status = self.lock();
+        let now = status
+            .stalled_since
+            .map_or(Duration::ZERO, |began| began.elapsed());
+        StallTotals {
+            total: status.totals.total + now,
+            ..status.totals
         }
     }
 
     /// Waits until the vCPU is out of the guest for now or for good, but not beyond `deadline`.
     /// Returns whether it is. After a request to pause or stop it then stays out.
     pub fn wait_out_of_guest(&self, deadline: Instant) -> bool {
-        self.wait_while(deadline, |place| place.state == State::Running)
+        self.wait_while(deadline, |status| status.state == State::Running)
     }
 
     /// Waits until the vCPU, which was released, has left the state into which it came at `since`,
     /// but not beyond `deadline`. Returns whether it has, or will not as long as it is held.
     pub fn wait_gone_on(&self, since: Instant, deadline: Instant) -> bool {
-        self.wait_while(deadline, |place| {
-            place.since == since
-                && matches!(place.state, State::Stalled(_))
-                && place.wanted() == Request::Run
+        self.wait_while(deadline, |status| {
+            status.since == since
+                && matches!(status.state, State::Stalled(_))
+                && status.wanted() == Request::Run
         })
     }
 
     /// Waits as long as `stays` says so, but not beyond `deadline`. Returns whether it no longer
     /// does.
-    fn wait_while(&self, deadline: Instant, stays: impl Fn(&Place) -> bool) -> bool {
+    fn wait_while(&self, deadline: Instant, stays: impl Fn(&Status) -> bool) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
-        let stays = |place: &mut Place| stays(place);
+        let stays = |status: &mut Status| stays(status);
         let waited = self.changed.wait_timeout_while(self.lock(), left, stays);
         let waited = waited.unwrap_or_else(PoisonError::into_inner);
         !waited.1.timed_out()
@@ -368,9 +370,9 @@ impl Seat {
 
     /// Carries `runner` through its life and returns how the guest ended on it, or `None` if it was
     /// stopped from outside.
-    pub fn carry<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
-        let end = self.live(runner);
-        self.leave(match end {
+    pub fn drive<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
+        let end = self.run_until_exit(runner);
+        self.mark_exited(match end {
             Some(_) => Exited::Ended,
             None => Exited::Stopped,
         });
@@ -378,14 +380,14 @@ impl Seat {
     }
 
     /// Marks the vCPU as gone, however its thread came to its end.
-    pub fn leave(&self, why: Exited) {
-        let mut place = self.lock();
-        place.end_absence();
-        place.enter(State::Exited(why));
+    pub fn mark_exited(&self, why: Exited) {
+        let mut status = self.lock();
+        status.end_stall();
+        status.enter(State::Exited(why));
         self.changed.notify_all();
     }
 
-    fn live<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
+    fn run_until_exit<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
         loop {
             // Cleared first, looked at second: a request made in between is seen by `admit`, and
             // one made later sets the kick again, so that the next step returns at once.
@@ -412,14 +414,14 @@ impl Seat {
     /// What is wanted now; if it is to run, the vCPU counts as running from here on. Both in one
     /// step, so that nobody sees it out of the guest who has just asked it to stay out.
     fn admit<R: Runner>(&self, runner: &mut R) -> Request {
-        let mut place = self.lock();
-        let wanted = place.wanted();
-        if wanted == Request::Run && place.state != State::Running {
-            place.enter(State::Running);
-            place.at_point = false;
+        let mut status = self.lock();
+        let wanted = status.wanted();
+        if wanted == Request::Run && status.state != State::Running {
+            status.enter(State::Running);
+            status.at_point = false;
             self.changed.notify_all();
-            if place.end_absence() {
-                drop(place);
+            if status.end_stall() {
+                drop(status);
                 runner.changed(Change::Running);
             }
         }
@@ -428,31 +430,31 @@ impl Seat {
 
     /// Confirms the pause and waits until something else is wanted.
     fn park<R: Runner>(&self, runner: &mut R) {
-        let mut place = self.lock();
+        let mut status = self.lock();
         // What was wanted may have changed since; then there is nothing to confirm.
-        if place.state == State::Running && place.wanted() == Request::Pause {
-            let stall = match place.at_point {
+        if status.state == State::Running && status.wanted() == Request::Pause {
+            let stall = match status.at_point {
                 true => Stall::Held,
                 false => Stall::Paused,
             };
-            place.enter(State::Stalled(stall));
-            place.begin_absence();
+            status.enter(State::Stalled(stall));
+            status.begin_stall();
             self.changed.notify_all();
-            let asked = place.asked.take();
-            let latency = asked.map(|asked| place.since.saturating_duration_since(asked));
-            drop(place);
+            let asked = status.asked.take();
+            let latency = asked.map(|asked| status.since.saturating_duration_since(asked));
+            drop(status);
             if let Some(latency) = latency {
                 runner.changed(Change::Stalled(latency));
             }
             if stall == Stall::Held {
                 runner.changed(Change::Held);
             }
-            place = self.lock();
+            status = self.lock();
         }
-        while place.wanted() == Request::Pause {
-            place = self
+        while status.wanted() == Request::Pause {
+            status = self
                 .changed
-                .wait(place)
+                .wait(status)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -487,8 +489,8 @@ impl Seat {
         None
     }
 
-    fn lock(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

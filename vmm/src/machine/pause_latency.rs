@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 
 /// Times from the request of a pause to its confirmation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Latency {
+pub struct PauseLatency {
     /// How many were measured: those that found the vCPU in the guest.
     pub count: u64,
     /// The shortest.
@@ -27,25 +27,25 @@ const LONGEST: u64 = 3600 * 1_000_000_000;
 
 /// Collects the latencies of a machine, from all its threads.
 #[derive(Debug)]
-pub(super) struct Latencies(Mutex<Histogram<u64>>);
+pub(super) struct PauseLatencies(Mutex<Histogram<u64>>);
 
-impl Default for Latencies {
+impl Default for PauseLatencies {
     fn default() -> Self {
         let nanoseconds = Histogram::new_with_bounds(1, LONGEST, 2);
         Self(Mutex::new(nanoseconds.expect("bounds in order")))
     }
 }
 
-impl Latencies {
+impl PauseLatencies {
     pub fn record(&self, latency: Duration) {
         let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.lock().saturating_record(nanoseconds);
     }
 
-    pub fn summary(&self) -> Option<Latency> {
+    pub fn summary(&self) -> Option<PauseLatency> {
         let histogram = self.lock();
         let quantile = |q| Duration::from_nanos(histogram.value_at_quantile(q));
-        (!histogram.is_empty()).then(|| Latency {
+        (!histogram.is_empty()).then(|| PauseLatency {
             count: histogram.len(),
             min: Duration::from_nanos(histogram.min()),
             median: quantile(0.5),
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn latencies_are_summed_up_to_two_digits() {
-        let latencies = Latencies::default();
+        let latencies = PauseLatencies::default();
         assert_eq!(latencies.summary(), None);
         for micros in 1..=1000 {
             latencies.record(Duration::from_micros(micros));

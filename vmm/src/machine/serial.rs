@@ -21,7 +21,7 @@ use crate::page_size::PAGE_SIZE;
 
 /// What a vCPU came out for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Halt {
+pub enum SerialExit {
     /// It has come to an armed point, whose address it gives, with a word about it.
     Reached {
         /// Address of the point.
@@ -46,7 +46,7 @@ pub enum Halt {
 }
 
 #[derive(Debug)]
-struct Seat {
+struct Slot {
     vcpu: Vcpu,
     /// What its registers are to be at the next entry, if not what KVM has.
     to_set: Option<kvm_regs>,
@@ -67,7 +67,7 @@ const MOST_COMPLETIONS: u32 = 1000;
 /// The fields are dropped in this order: vCPUs and VM before the memory that KVM has mapped.
 #[derive(Debug)]
 pub struct Serial {
-    seats: Vec<Seat>,
+    slots: Vec<Slot>,
     vm: Vm,
     interrupts: Interrupts,
     devices: Arc<Devices>,
@@ -104,21 +104,21 @@ impl Serial {
         if vm.fd().check_extension_int(kvm_ioctls::Cap::SyncRegs) & KVM_SYNC_X86_REGS as i32 == 0 {
             return Err(HostError::Missing("KVM_CAP_SYNC_REGS"));
         }
-        let seat = |mut vcpu: Vcpu| {
+        let slot = |mut vcpu: Vcpu| {
             vcpu.keep_registers_in_sight();
-            let mut seat = Seat {
+            let mut slot = Slot {
                 vcpu,
                 to_set: None,
                 is_stuck: false,
             };
-            settle(&mut seat, &devices);
-            seat
+            settle(&mut slot, &devices);
+            slot
         };
-        let seats: Vec<_> = vcpus.into_iter().map(seat).collect();
-        for seat in &seats {
-            drop_stack_segment(&seat.vcpu).map_err(super::vm::setup("set its segments"))?;
+        let slots: Vec<_> = vcpus.into_iter().map(slot).collect();
+        for slot in &slots {
+            drop_stack_segment(&slot.vcpu).map_err(super::vm::setup("set its segments"))?;
         }
-        let first = seats.first().ok_or(HostError::Missing("a vCPU"))?;
+        let first = slots.first().ok_or(HostError::Missing("a vCPU"))?;
         let msrs = MsrList::of(&vm, first.vcpu.fd()).map_err(super::vm::setup("list its MSRs"))?;
         Ram::watch(&vm, memory)?;
         // SAFETY: vCPUs enter the guest in methods of this value that borrow it uniquely, while
@@ -126,7 +126,7 @@ impl Serial {
         // whose owner, the explorer, is one thread that holds no page while it writes to the lab.
         let ram = unsafe { Ram::of(memory) }.ok_or(HostError::Missing("RAM at address 0"))?;
         Ok(Self {
-            seats,
+            slots,
             interrupts: vm.interrupts(),
             vm,
             devices,
@@ -137,7 +137,7 @@ impl Serial {
 
     /// Number of vCPUs.
     pub fn cpus(&self) -> usize {
-        self.seats.len()
+        self.slots.len()
     }
 
     /// Guest RAM.
@@ -177,50 +177,50 @@ impl Serial {
     /// What KVM said.
     pub fn interrupt(&self, cpu: usize, vector: u8) -> Result<(), errno::Error> {
         self.interrupts
-            .send(self.seats[cpu].vcpu.id(), vector)
+            .send(self.slots[cpu].vcpu.id(), vector)
             .map(|_| ())
     }
 
     /// Runs vCPU `cpu` until it comes out for something.
-    pub fn run(&mut self, cpu: usize) -> Halt {
-        let seat = &mut self.seats[cpu];
-        if seat.is_stuck {
-            return Halt::Dead(Death::Endless);
+    pub fn run(&mut self, cpu: usize) -> SerialExit {
+        let slot = &mut self.slots[cpu];
+        if slot.is_stuck {
+            return SerialExit::Dead(Death::Endless);
         }
-        if let Some(regs) = seat.to_set.take() {
-            seat.vcpu.set_registers_at_entry(&regs);
+        if let Some(regs) = slot.to_set.take() {
+            slot.vcpu.set_registers_at_entry(&regs);
         }
         for _ in 0..MOST_IDLE_EXITS {
-            match seat.vcpu.run(&self.devices) {
+            match slot.vcpu.run(&self.devices) {
                 Exit::Pio(Effect::Doorbell(Doorbell::Reached)) => {
-                    let regs = seat.vcpu.registers_at_exit();
-                    return Halt::Reached {
+                    let regs = slot.vcpu.registers_at_exit();
+                    return SerialExit::Reached {
                         point: regs.rdi,
                         word: regs.rsi,
                     };
                 }
-                Exit::Pio(Effect::Doorbell(Doorbell::Done)) => return Halt::Done,
-                Exit::Pio(Effect::Doorbell(other)) => return Halt::Other(other),
-                Exit::Pio(Effect::Dispatch(dispatch)) => return Halt::Dispatch(dispatch),
-                Exit::Pio(Effect::GuestExit(code)) => return Halt::GuestExit(code),
+                Exit::Pio(Effect::Doorbell(Doorbell::Done)) => return SerialExit::Done,
+                Exit::Pio(Effect::Doorbell(other)) => return SerialExit::Other(other),
+                Exit::Pio(Effect::Dispatch(dispatch)) => return SerialExit::Dispatch(dispatch),
+                Exit::Pio(Effect::GuestExit(code)) => return SerialExit::GuestExit(code),
                 Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Debug(_) => {}
                 // KVM waits out a `hlt` itself, so that none comes out here.
                 Exit::Hlt => {}
-                Exit::Interrupted => return Halt::Interrupted,
-                Exit::Dead(death) => return Halt::Dead(death),
+                Exit::Interrupted => return SerialExit::Interrupted,
+                Exit::Dead(death) => return SerialExit::Dead(death),
             }
         }
-        Halt::Busy
+        SerialExit::Busy
     }
 
     /// The registers with which vCPU `cpu` goes on. RIP lies behind the instruction for which it
     /// came out, which KVM may complete only when it goes on.
     pub fn regs(&self, cpu: usize) -> kvm_regs {
-        let seat = &self.seats[cpu];
-        if let Some(regs) = seat.to_set {
+        let slot = &self.slots[cpu];
+        if let Some(regs) = slot.to_set {
             return regs;
         }
-        let mut regs = seat.vcpu.registers_at_exit();
+        let mut regs = slot.vcpu.registers_at_exit();
         let byte = usize::try_from(regs.rip).ok().and_then(|rip| {
             let page = rip / PAGE_SIZE;
             (page < self.ram.pages()).then(|| self.ram.page(page)[rip % PAGE_SIZE])
@@ -233,7 +233,7 @@ impl Serial {
 
     /// Has vCPU `cpu` go on with `regs` instead, which it once had when it came out.
     pub fn set_regs(&mut self, cpu: usize, regs: &kvm_regs) {
-        self.seats[cpu].to_set = Some(*regs);
+        self.slots[cpu].to_set = Some(*regs);
     }
 
     /// Has vCPU `cpu` execute the instruction for which it came out once more when it goes on:
@@ -241,9 +241,9 @@ impl Serial {
     pub fn repeat(&mut self, cpu: usize) {
         let mut regs = self.regs(cpu);
         // Completed first, or KVM might skip what is to be repeated.
-        settle(&mut self.seats[cpu], &self.devices);
+        settle(&mut self.slots[cpu], &self.devices);
         regs.rip -= 1;
-        self.seats[cpu].to_set = Some(regs);
+        self.slots[cpu].to_set = Some(regs);
     }
 
     /// Vectors that are pending at the local APIC of vCPU `cpu`.
@@ -251,7 +251,7 @@ impl Serial {
     /// # Errors
     /// What KVM said.
     pub fn is_interrupted(&self, cpu: usize) -> Result<bool, errno::Error> {
-        let lapic = self.seats[cpu].vcpu.fd().get_lapic()?;
+        let lapic = self.slots[cpu].vcpu.fd().get_lapic()?;
         Ok(!super::inspect::requested(&lapic).is_empty())
     }
 
@@ -261,8 +261,8 @@ impl Serial {
     /// What KVM said.
     pub fn capture(&mut self) -> Result<Vec<CpuState>, errno::Error> {
         self.settle();
-        let capture = |seat: &Seat| CpuState::capture(seat.vcpu.fd(), &self.msrs);
-        self.seats.iter().map(capture).collect()
+        let capture = |slot: &Slot| CpuState::capture(slot.vcpu.fd(), &self.msrs);
+        self.slots.iter().map(capture).collect()
     }
 
     /// Makes each vCPU what it was.
@@ -271,9 +271,9 @@ impl Serial {
     /// What KVM said.
     pub fn restore(&mut self, states: &[CpuState]) -> Result<(), errno::Error> {
         self.settle();
-        for (seat, state) in self.seats.iter_mut().zip(states) {
-            state.restore(seat.vcpu.fd())?;
-            seat.to_set = Some(state.regs);
+        for (slot, state) in self.slots.iter_mut().zip(states) {
+            state.restore(slot.vcpu.fd())?;
+            slot.to_set = Some(state.regs);
         }
         Ok(())
     }
@@ -281,21 +281,21 @@ impl Serial {
     /// Completes what each vCPU came out for, and sets the registers that are still to be set,
     /// without a step into the guest.
     fn settle(&mut self) {
-        for seat in &mut self.seats {
-            settle(seat, &self.devices);
+        for slot in &mut self.slots {
+            settle(slot, &self.devices);
         }
     }
 }
 
-fn settle(seat: &mut Seat, devices: &Devices) {
-    if let Some(regs) = seat.to_set.take() {
-        seat.vcpu.set_registers_at_entry(&regs);
+fn settle(slot: &mut Slot, devices: &Devices) {
+    if let Some(regs) = slot.to_set.take() {
+        slot.vcpu.set_registers_at_entry(&regs);
     }
-    seat.vcpu.immediate_exit().set(true);
+    slot.vcpu.immediate_exit().set(true);
     let mut completions = 0..MOST_COMPLETIONS;
     let is_settled = |exit| matches!(exit, Exit::Interrupted | Exit::Dead(_));
-    seat.is_stuck |= !completions.any(|_| is_settled(seat.vcpu.run(devices)));
-    seat.vcpu.immediate_exit().set(false);
+    slot.is_stuck |= !completions.any(|_| is_settled(slot.vcpu.run(devices)));
+    slot.vcpu.immediate_exit().set(false);
 }
 
 /// What [`Serial`] asks of a vCPU's `kvm_run`.

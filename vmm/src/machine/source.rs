@@ -10,7 +10,7 @@ type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 
 /// A line of source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SourceLine {
     /// The file, as the compiler was told of it.
     pub file: String,
     /// The line, from 1.
@@ -46,7 +46,7 @@ impl<'a> Source<'a> {
 
     /// The places of the instruction at `address`: the innermost inlined function first, the
     /// function it was inlined into last.
-    pub fn places(&self, address: u64) -> Vec<Place> {
+    pub fn places(&self, address: u64) -> Vec<SourceLine> {
         let Some(context) = &self.0 else {
             return Vec::new();
         };
@@ -67,7 +67,7 @@ impl<'a> Source<'a> {
                 let name = String::from_utf8_lossy(name.slice());
                 format!("{:#}", demangle(&name))
             });
-            places.push(Place {
+            places.push(SourceLine {
                 file: file.to_owned(),
                 line,
                 function,

@@ -18,15 +18,17 @@ use super::devices::{Devices, Effect};
 use super::exit::{Death, Exit};
 use super::journal::Journal;
 use super::kick::{self, ImmediateExit};
-use super::lifecycle::{CONFIRMATION, Change, Exited, Request, Runner, Seat, Stall, State, Step};
+use super::lifecycle::{
+    CONFIRMATION, Change, Exited, Lifecycle, Request, Runner, Stall, State, Step,
+};
 use super::message::{HeldBy, Message, OnMessage, Reaction};
-use super::pause_latency::Latencies;
+use super::pause_latency::PauseLatencies;
 use super::pin::Pins;
 use super::vcpu::Vcpu;
 
 /// Why the threads do not do as they should.
 #[derive(Debug, thiserror::Error)]
-pub enum CrewError {
+pub enum ThreadsError {
     /// No eventfd.
     #[error("cannot prepare the vCPU threads")]
     Prepare(#[source] io::Error),
@@ -54,7 +56,7 @@ pub enum End {
     GuestExit(u32),
     /// The guest cannot go on.
     Dead(Death),
-    /// The thread that carried it panicked, which is a bug of the VMM.
+    /// The thread that ran it panicked, which is a bug of the VMM.
     Panicked,
 }
 
@@ -68,7 +70,7 @@ pub enum Event {
         /// How.
         end: End,
     },
-    /// It has confirmed that it is held, or runs again; [`Crew::state`] has its state now, which
+    /// It has confirmed that it is held, or runs again; [`VcpuThreads::state`] has its state now, which
     /// may be yet another.
     Changed {
         /// The vCPU.
@@ -122,19 +124,19 @@ impl Events {
 }
 
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct VcpuThread {
     pub id: u32,
-    pub seat: Arc<Seat>,
+    pub lifecycle: Arc<Lifecycle>,
     pub vcpu: SharedVcpu,
     pub held_by: Arc<Mutex<Option<HeldBy>>>,
     immediate_exit: Arc<ImmediateExit>,
-    thread: JoinHandle<()>,
+    handle: JoinHandle<()>,
     thread_id: Arc<OnceLock<libc::pid_t>>,
 }
 
-impl Member {
+impl VcpuThread {
     fn ask(&self, request: Request) {
-        self.seat.ask(request);
+        self.lifecycle.ask(request);
         self.kick();
     }
 
@@ -143,7 +145,7 @@ impl Member {
         self.immediate_exit.set(true);
         // The thread is not joined yet, so the handle is good; if it has ended there is nobody to
         // kick, and that is all an error can mean.
-        let _ = self.thread.kill(kick::signal());
+        let _ = self.handle.kill(kick::signal());
     }
 
     /// Does something with the vCPU, which is out of the guest.
@@ -154,60 +156,60 @@ impl Member {
 
 /// The vCPUs of a machine, each on a thread of its own, at first paused. Dropping it stops them.
 #[derive(Debug)]
-pub struct Crew {
-    pub(super) members: Vec<Member>,
-    pub(super) latencies: Arc<Latencies>,
+pub struct VcpuThreads {
+    pub(super) list: Vec<VcpuThread>,
+    pub(super) latencies: Arc<PauseLatencies>,
     pub(super) memory: GuestMemoryMmap,
     events: Arc<Events>,
 }
 
-impl Crew {
+impl VcpuThreads {
     /// Gives each of `vcpus` a thread. They use `memory`.
     ///
     /// # Errors
-    /// [`CrewError`] if the host has no more threads to give.
+    /// [`ThreadsError`] if the host has no more threads to give.
     pub fn new(
         vcpus: Vec<Vcpu>,
         devices: &Arc<Devices>,
         memory: &GuestMemoryMmap,
         on_message: &Arc<OnMessage>,
         pins: Option<&Pins>,
-    ) -> Result<Self, CrewError> {
+    ) -> Result<Self, ThreadsError> {
         kick::install_handler()?;
-        let events = Arc::new(Events::new().map_err(CrewError::Prepare)?);
-        let mut crew = Self {
-            members: Vec::with_capacity(vcpus.len()),
+        let events = Arc::new(Events::new().map_err(ThreadsError::Prepare)?);
+        let mut threads = Self {
+            list: Vec::with_capacity(vcpus.len()),
             latencies: Arc::default(),
             memory: memory.clone(),
             events,
         };
         for vcpu in vcpus {
-            let member = crew.seat(vcpu, devices, on_message, pins.cloned())?;
-            crew.members.push(member);
+            let thread = threads.spawn(vcpu, devices, on_message, pins.cloned())?;
+            threads.list.push(thread);
         }
-        Ok(crew)
+        Ok(threads)
     }
 
-    fn seat(
+    fn spawn(
         &self,
         vcpu: Vcpu,
         devices: &Arc<Devices>,
         on_message: &Arc<OnMessage>,
         pins: Option<Pins>,
-    ) -> Result<Member, CrewError> {
+    ) -> Result<VcpuThread, ThreadsError> {
         let id = vcpu.id();
-        let seat = Arc::<Seat>::default();
+        let lifecycle = Arc::<Lifecycle>::default();
         let immediate_exit = Arc::clone(vcpu.immediate_exit());
         let journal = Arc::clone(vcpu.journal());
         let vcpu = Arc::new(Mutex::new(vcpu));
         let held_by = Arc::<Mutex<Option<HeldBy>>>::default();
         let mut guard = ExitGuard {
             vcpu: id,
-            seat: Arc::clone(&seat),
+            lifecycle: Arc::clone(&lifecycle),
             events: Arc::clone(&self.events),
             end: Some(End::Panicked),
         };
-        let mut carried = Carried {
+        let mut runner = VcpuRunner {
             id,
             vcpu: Arc::clone(&vcpu),
             immediate_exit: Arc::clone(&immediate_exit),
@@ -221,7 +223,7 @@ impl Crew {
         };
         let thread_id = Arc::<OnceLock<libc::pid_t>>::default();
         let own_id = Arc::clone(&thread_id);
-        let thread = thread::Builder::new()
+        let handle = thread::Builder::new()
             .name(format!("vcpu{id}"))
             .stack_size(256 << 10)
             .spawn(move || {
@@ -234,16 +236,16 @@ impl Crew {
                     // since, the vCPU runs where it can.
                     let _ = pins.bind(id);
                 }
-                guard.carry(&mut carried);
+                guard.drive(&mut runner);
             })
-            .map_err(|source| CrewError::Spawn { id, source })?;
-        Ok(Member {
+            .map_err(|source| ThreadsError::Spawn { id, source })?;
+        Ok(VcpuThread {
             id,
-            seat,
+            lifecycle,
             vcpu,
             held_by,
             immediate_exit,
-            thread,
+            handle,
             thread_id,
         })
     }
@@ -256,68 +258,68 @@ impl Crew {
     /// The kernel's numbers of the threads, in the order of the vCPUs.
     pub fn thread_ids(&self) -> impl Iterator<Item = libc::pid_t> {
         // It is the first thing that a thread does.
-        self.members.iter().map(|member| *member.thread_id.wait())
+        self.list.iter().map(|thread| *thread.thread_id.wait())
     }
 
     /// Lets every vCPU into the guest that nobody holds.
     pub fn run(&self) {
-        for member in &self.members {
-            member.seat.ask(Request::Run);
+        for thread in &self.list {
+            thread.lifecycle.ask(Request::Run);
         }
     }
 
-    /// Undoes [`Crew::run`], and waits until each vCPU has confirmed that it is out of the guest.
+    /// Undoes [`VcpuThreads::run`], and waits until each vCPU has confirmed that it is out of the guest.
     /// This is no hold: it is the machine that stops, for a look or for good.
     ///
     /// # Errors
-    /// [`CrewError::Stuck`] names one that did not.
-    pub fn suspend(&self) -> Result<(), CrewError> {
-        for member in &self.members {
-            member.ask(Request::Pause);
+    /// [`ThreadsError::Stuck`] names one that did not.
+    pub fn suspend(&self) -> Result<(), ThreadsError> {
+        for thread in &self.list {
+            thread.ask(Request::Pause);
         }
         self.confirm()
     }
 
-    fn confirm(&self) -> Result<(), CrewError> {
+    fn confirm(&self) -> Result<(), ThreadsError> {
         let deadline = Instant::now() + CONFIRMATION;
-        self.members
+        self.list
             .iter()
-            .find(|member| !member.seat.wait_out_of_guest(deadline))
-            .map_or(Ok(()), |member| Err(CrewError::Stuck(member.id)))
+            .find(|thread| !thread.lifecycle.wait_out_of_guest(deadline))
+            .map_or(Ok(()), |thread| Err(ThreadsError::Stuck(thread.id)))
     }
 
     /// Stops every vCPU, ends the threads, and gives the vCPUs back. One whose thread panicked is
     /// missing.
     ///
     /// # Errors
-    /// [`CrewError::Stuck`] if one does not leave the guest; its thread is then left behind.
-    pub fn stop(mut self) -> Result<Vec<Vcpu>, CrewError> {
+    /// [`ThreadsError::Stuck`] if one does not leave the guest; its thread is then left behind.
+    pub fn stop(mut self) -> Result<Vec<Vcpu>, ThreadsError> {
         self.ask_to_stop()?;
         Ok(self.join())
     }
 
-    fn ask_to_stop(&self) -> Result<(), CrewError> {
-        for member in &self.members {
-            member.ask(Request::Stop);
+    fn ask_to_stop(&self) -> Result<(), ThreadsError> {
+        for thread in &self.list {
+            thread.ask(Request::Stop);
         }
         self.confirm()
     }
 
     fn join(&mut self) -> Vec<Vcpu> {
-        self.members
+        self.list
             .drain(..)
-            .filter_map(|member| {
-                member.thread.join().ok()?;
+            .filter_map(|thread| {
+                thread.handle.join().ok()?;
                 // The thread is gone, and nobody looks at the vCPU any more, as that takes the
-                // crew.
-                let vcpu = Arc::into_inner(member.vcpu)?;
+                // threads.
+                let vcpu = Arc::into_inner(thread.vcpu)?;
                 vcpu.into_inner().ok()
             })
             .collect()
     }
 }
 
-impl Drop for Crew {
+impl Drop for VcpuThreads {
     fn drop(&mut self) {
         // A thread that does not leave the guest cannot be joined; leaving it is all that is left.
         if self.ask_to_stop().is_ok() {
@@ -329,21 +331,21 @@ impl Drop for Crew {
 /// Reports the end of a vCPU when its thread ends, whatever ended it.
 struct ExitGuard {
     vcpu: u32,
-    seat: Arc<Seat>,
+    lifecycle: Arc<Lifecycle>,
     events: Arc<Events>,
     end: Option<End>,
 }
 
 impl ExitGuard {
-    fn carry(&mut self, carried: &mut Carried) {
-        self.end = self.seat.carry(carried);
+    fn drive(&mut self, runner: &mut VcpuRunner) {
+        self.end = self.lifecycle.drive(runner);
     }
 }
 
 impl Drop for ExitGuard {
     fn drop(&mut self) {
-        if !matches!(self.seat.state().0, State::Exited(_)) {
-            self.seat.leave(Exited::Panicked);
+        if !matches!(self.lifecycle.state().0, State::Exited(_)) {
+            self.lifecycle.mark_exited(Exited::Panicked);
         }
         if let Some(end) = self.end.take() {
             self.events.put(Event::Ended {
@@ -358,7 +360,7 @@ impl Drop for ExitGuard {
 const BACK_OFF: Duration = Duration::from_micros(50);
 
 /// A vCPU as the state machine drives it.
-struct Carried {
+struct VcpuRunner {
     id: u32,
     vcpu: SharedVcpu,
     immediate_exit: Arc<ImmediateExit>,
@@ -368,10 +370,10 @@ struct Carried {
     memory: GuestMemoryMmap,
     on_message: Arc<OnMessage>,
     events: Arc<Events>,
-    latencies: Arc<Latencies>,
+    latencies: Arc<PauseLatencies>,
 }
 
-impl Carried {
+impl VcpuRunner {
     fn vcpu(&self) -> MutexGuard<'_, Vcpu> {
         self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -416,7 +418,7 @@ impl Carried {
     }
 }
 
-impl Runner for Carried {
+impl Runner for VcpuRunner {
     type End = End;
 
     fn step(&mut self) -> Step<End> {

@@ -15,9 +15,9 @@ use super::breakpoints::GuestDebug;
 use super::cpuid::{self, Features};
 use super::devices::{Devices, Effect};
 use super::exit::{Death, Exit};
+use super::exit_counts::ExitCounters;
 use super::journal::Journal;
 use super::kick::ImmediateExit;
-use super::tally::Tally;
 use super::vm::{HostError, Vm};
 
 /// One vCPU.
@@ -27,7 +27,7 @@ pub struct Vcpu {
     fd: VcpuFd,
     debugging: GuestDebug,
     immediate_exit: Arc<ImmediateExit>,
-    tally: Arc<Tally>,
+    exit_counters: Arc<ExitCounters>,
     journal: Arc<Journal>,
     /// What it was doing when it last came out, if that was asked since.
     mp_state: Cell<Option<u32>>,
@@ -55,7 +55,7 @@ impl Vcpu {
             fd,
             debugging: GuestDebug::default(),
             immediate_exit: Arc::new(immediate_exit),
-            tally: Arc::default(),
+            exit_counters: Arc::default(),
             journal: Arc::default(),
             mp_state: Cell::new(None),
         })
@@ -119,8 +119,8 @@ impl Vcpu {
     }
 
     /// What it came out of the guest for, so far.
-    pub fn tally(&self) -> &Arc<Tally> {
-        &self.tally
+    pub fn exit_counters(&self) -> &Arc<ExitCounters> {
+        &self.exit_counters
     }
 
     /// What happened to it, while that is kept.
@@ -134,7 +134,7 @@ impl Vcpu {
     pub fn run(&mut self, devices: &Devices) -> Exit {
         let entered = self.journal.enter();
         let exit = self.enter(devices);
-        if let Some(reason) = self.tally.count(&exit) {
+        if let Some(reason) = self.exit_counters.count(&exit) {
             self.journal.leave(entered, reason);
         }
         exit

@@ -153,12 +153,12 @@ fn field(bytes: &[u8]) -> Result<Field, StatsError> {
 
 /// The statistics of one VM or vCPU.
 #[derive(Debug)]
-pub struct Source {
+pub struct StatsFile {
     file: File,
     schema: Arc<Schema>,
 }
 
-impl Source {
+impl StatsFile {
     /// Opens the statistics of `object`. Those of a second object of the same kind have the same
     /// description, which `like` then spares reading.
     ///

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cycles::nanoseconds;
 use super::meaning::Meaning;
-use super::timeline::{Kind, Timeline};
+use super::timeline::{StretchKind, Timeline};
 use super::trace::Trace;
 
 /// Digits that are kept.
@@ -189,7 +189,7 @@ impl Latencies {
         let mut begun: HashMap<u64, (u64, usize)> = HashMap::new();
         for stretch in &timeline.stretches {
             match stretch.kind {
-                Kind::Lane(lane) if timeline.is_wait(stretch.kind) => {
+                StretchKind::Lane(lane) if timeline.is_wait(stretch.kind) => {
                     let cycles = stretch.to - stretch.from;
                     latencies.waits.entry(lane).or_default().record(cycles);
                     if let Some((_, cpu)) = last_run(stretch.call, stretch.to) {
@@ -198,7 +198,7 @@ impl Latencies {
                         waits.entry(lane).or_default().record(cycles);
                     }
                 }
-                Kind::Lane(_) if stretch.call != 0 => {
+                StretchKind::Lane(_) if stretch.call != 0 => {
                     let start = (stretch.from, stretch.cpu);
                     let first = begun.entry(stretch.call).or_insert(start);
                     *first = (*first).min(start);
@@ -226,11 +226,11 @@ impl Latencies {
 mod tests {
     use super::*;
     use crate::stats::timeline::tests::{meanings, names};
-    use crate::stats::timeline::{Instant, Ipi, Stretch};
+    use crate::stats::timeline::{InstantEvent, Ipi, Stretch};
 
-    const CALL: Kind = Kind::Lane(0);
-    const INNER: Kind = Kind::Lane(1);
-    const LOCK: Kind = Kind::Lane(2);
+    const CALL: StretchKind = StretchKind::Lane(0);
+    const INNER: StretchKind = StretchKind::Lane(1);
+    const LOCK: StretchKind = StretchKind::Lane(2);
 
     #[test]
     fn each_kind_of_time_is_taken_from_where_it_begins_to_where_it_ends() {
@@ -256,7 +256,7 @@ mod tests {
             taken,
             vector: 0xfc,
         };
-        let ran = |cpu, at, call| Instant {
+        let ran = |cpu, at, call| InstantEvent {
             cpu,
             at,
             call,

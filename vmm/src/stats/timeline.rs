@@ -9,13 +9,13 @@ use shared::ports::Dispatch;
 
 use super::meaning::{Lane, Meaning};
 use super::trace::Trace;
+use crate::machine::exit_counts::REASONS;
 use crate::machine::journal::Entry;
 use crate::machine::lifecycle::State;
-use crate::machine::tally::REASONS;
 
 /// What a stretch of time was spent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum StretchKind {
     /// What the guest has a lane for, by its place among the lanes.
     Lane(usize),
     /// Handling an interrupt.
@@ -28,7 +28,7 @@ pub enum Kind {
     Exit,
 }
 
-impl Kind {
+impl StretchKind {
     /// Whether it was the host that saw it.
     pub fn is_host(self) -> bool {
         matches!(self, Self::Paused | Self::Held | Self::Exit)
@@ -41,7 +41,7 @@ pub struct Stretch {
     /// The CPU.
     pub cpu: usize,
     /// What for.
-    pub kind: Kind,
+    pub kind: StretchKind,
     /// When it began, in cycles of the guest's TSC.
     pub from: u64,
     /// When it ended; the end of the trace if that is not in it.
@@ -54,7 +54,7 @@ pub struct Stretch {
 
 /// A step on one CPU that took no time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instant {
+pub struct InstantEvent {
     /// The CPU.
     pub cpu: usize,
     /// When.
@@ -88,7 +88,7 @@ pub struct Timeline {
     /// By CPU, and for each by its beginning.
     pub stretches: Vec<Stretch>,
     /// By CPU and time.
-    pub instants: Vec<Instant>,
+    pub instants: Vec<InstantEvent>,
     /// By sender and time.
     pub ipis: Vec<Ipi>,
 }
@@ -112,21 +112,21 @@ impl Timeline {
     }
 
     /// The name by which reports know stretches of a kind.
-    pub fn kind(&self, kind: Kind) -> &str {
+    pub fn kind(&self, kind: StretchKind) -> &str {
         match kind {
-            Kind::Lane(place) => self.lanes.get(place).map_or("?", |lane| &lane.name),
-            Kind::Handler => "interrupt",
-            Kind::Paused => "paused",
-            Kind::Held => "held",
-            Kind::Exit => "exit",
+            StretchKind::Lane(place) => self.lanes.get(place).map_or("?", |lane| &lane.name),
+            StretchKind::Handler => "interrupt",
+            StretchKind::Paused => "paused",
+            StretchKind::Held => "held",
+            StretchKind::Exit => "exit",
         }
     }
 
     /// What a stretch was, in a few words.
     pub fn name(&self, stretch: &Stretch) -> String {
         match stretch.kind {
-            Kind::Handler => format!("interrupt {:#04x}", stretch.detail),
-            Kind::Exit => {
+            StretchKind::Handler => format!("interrupt {:#04x}", stretch.detail),
+            StretchKind::Exit => {
                 let reason = usize::try_from(stretch.detail)
                     .ok()
                     .and_then(|it| REASONS.get(it));
@@ -137,9 +137,9 @@ impl Timeline {
     }
 
     /// Whether a CPU only waits in stretches of this kind.
-    pub fn is_wait(&self, kind: Kind) -> bool {
+    pub fn is_wait(&self, kind: StretchKind) -> bool {
         match kind {
-            Kind::Lane(place) => self.lanes.get(place).is_some_and(|it| it.wait.is_some()),
+            StretchKind::Lane(place) => self.lanes.get(place).is_some_and(|it| it.wait.is_some()),
             _ => false,
         }
     }
@@ -150,17 +150,17 @@ impl Timeline {
         // of each kind. A guest can open what it likes and close what was never open, and is not to
         // be searched for in vain.
         let mut open: Vec<usize> = Vec::new();
-        let mut open_of: HashMap<Kind, usize> = HashMap::new();
+        let mut open_of: HashMap<StretchKind, usize> = HashMap::new();
         for record in &trace.cpus[cpu].records {
             let Some(meaning) = trace.meaning(record) else {
                 continue;
             };
             let at = record.tsc;
             let (begins, over) = match meaning {
-                Meaning::Begin(lane) => (Some(Kind::Lane(lane)), None),
-                Meaning::End(lane) => (None, Some(Kind::Lane(lane))),
-                Meaning::HandlerBegin => (Some(Kind::Handler), None),
-                Meaning::HandlerEnd => (None, Some(Kind::Handler)),
+                Meaning::Begin(lane) => (Some(StretchKind::Lane(lane)), None),
+                Meaning::End(lane) => (None, Some(StretchKind::Lane(lane))),
+                Meaning::HandlerBegin => (Some(StretchKind::Handler), None),
+                Meaning::HandlerEnd => (None, Some(StretchKind::Handler)),
                 Meaning::Send => {
                     let Dispatch { target, vector } = Dispatch::from(record.detail as u32);
                     self.ipis.push(Ipi {
@@ -173,7 +173,7 @@ impl Timeline {
                     (None, None)
                 }
                 Meaning::Run | Meaning::Round | Meaning::Instant => {
-                    self.instants.push(Instant {
+                    self.instants.push(InstantEvent {
                         cpu,
                         at,
                         call: record.call,
@@ -211,7 +211,7 @@ impl Timeline {
     }
 
     fn add_host(&mut self, trace: &Trace, cpu: usize, end: u64) {
-        let mut stalled: Option<(Kind, u64)> = None;
+        let mut stalled: Option<(StretchKind, u64)> = None;
         let mut came_out: Option<(u64, usize)> = None;
         let mut add = |kind, from, to, detail| {
             self.stretches.push(Stretch {
@@ -227,7 +227,7 @@ impl Timeline {
             match *entry {
                 Entry::Stay { from, to, reason } => {
                     if let Some((out, why)) = came_out {
-                        add(Kind::Exit, out, from.max(out), why as u64);
+                        add(StretchKind::Exit, out, from.max(out), why as u64);
                     }
                     came_out = Some((to, reason));
                 }
@@ -237,10 +237,10 @@ impl Timeline {
                     }
                     stalled = match state {
                         State::Stalled(crate::machine::lifecycle::Stall::Paused) => {
-                            Some((Kind::Paused, at))
+                            Some((StretchKind::Paused, at))
                         }
                         State::Stalled(crate::machine::lifecycle::Stall::Held) => {
-                            Some((Kind::Held, at))
+                            Some((StretchKind::Held, at))
                         }
                         _ => None,
                     };
@@ -256,7 +256,11 @@ impl Timeline {
     /// entered after it was sent.
     fn find_takers(&mut self, cpus: usize) {
         let mut entered: Vec<Vec<(u8, u64)>> = vec![Vec::new(); cpus];
-        for stretch in self.stretches.iter().filter(|it| it.kind == Kind::Handler) {
+        for stretch in self
+            .stretches
+            .iter()
+            .filter(|it| it.kind == StretchKind::Handler)
+        {
             entered[stretch.cpu].push((stretch.detail as u8, stretch.from));
         }
         for handlers in &mut entered {
@@ -278,11 +282,11 @@ impl Timeline {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::machine::journal::Kept;
+    use crate::machine::journal::JournalEntries;
     use crate::machine::lifecycle::Stall;
     use crate::manifest::Manifest;
     use crate::stats::meaning::Meanings;
-    use crate::stats::trace::Brought;
+    use crate::stats::trace::RawCpuTrace;
     use proptest::prelude::*;
     use shared::manifest::{PointRole, Record as Said};
     use shared::trace::Record;
@@ -329,12 +333,12 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn trace(cpus: Vec<(Vec<Record>, Vec<Entry>)>) -> Trace {
-        let brought = cpus.into_iter().map(|(records, entries)| Brought {
+        let raw = cpus.into_iter().map(|(records, entries)| RawCpuTrace {
             records,
-            journal: Kept { entries, lost: 0 },
-            ..Brought::default()
+            journal: JournalEntries { entries, lost: 0 },
+            ..RawCpuTrace::default()
         });
-        Trace::new(brought.collect(), names(), meanings(), 1000)
+        Trace::new(raw.collect(), names(), meanings(), 1000)
     }
 
     /// The detail of an IPI that is sent.
@@ -365,9 +369,21 @@ pub(crate) mod tests {
             let mine = timeline.stretches.iter().filter(move |it| it.cpu == cpu);
             mine.map(|it| (it.kind, it.from, it.to)).collect::<Vec<_>>()
         };
-        assert_eq!(of(0), [(Kind::Lane(0), 10, 40), (Kind::Handler, 25, 28)]);
+        assert_eq!(
+            of(0),
+            [
+                (StretchKind::Lane(0), 10, 40),
+                (StretchKind::Handler, 25, 28)
+            ]
+        );
         // The last has no end, and ends with the trace.
-        assert_eq!(of(1), [(Kind::Handler, 15, 18), (Kind::Handler, 35, 40)]);
+        assert_eq!(
+            of(1),
+            [
+                (StretchKind::Handler, 15, 18),
+                (StretchKind::Handler, 35, 40)
+            ]
+        );
         let taken: Vec<_> = timeline.ipis.iter().map(|ipi| ipi.taken).collect();
         assert_eq!(taken, [Some(35), Some(35), None, None]);
         assert_eq!(timeline.instants.len(), 1);
@@ -403,10 +419,10 @@ pub(crate) mod tests {
         assert_eq!(
             stretches,
             [
-                (Kind::Exit, 10, 12),
-                (Kind::Paused, 22, 30),
-                (Kind::Exit, 20, 31),
-                (Kind::Held, 41, 50),
+                (StretchKind::Exit, 10, 12),
+                (StretchKind::Paused, 22, 30),
+                (StretchKind::Exit, 20, 31),
+                (StretchKind::Held, 41, 50),
             ]
         );
     }

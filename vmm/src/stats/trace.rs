@@ -6,7 +6,7 @@ use shared::trace::Record;
 
 use super::cycles::nanoseconds;
 use super::meaning::{Meaning, Meanings};
-use crate::machine::journal::{Entry, Kept};
+use crate::machine::journal::{Entry, JournalEntries};
 
 /// Of the records, the part that may lie outside of their vCPU's stays in the guest for the two
 /// clocks to count as one: a record can be stamped in the instruction with which a stay begins.
@@ -42,23 +42,23 @@ pub struct CpuTrace {
 
 /// What one CPU brings to a [`Trace`].
 #[derive(Debug)]
-pub struct Brought {
+pub struct RawCpuTrace {
     /// What it came to, in any order.
     pub records: Vec<Record>,
     /// Records for which there was no room.
     pub dropped: u64,
     /// Its journal, in the host's time.
-    pub journal: Kept,
+    pub journal: JournalEntries,
     /// What makes guest time of host time, or why nobody knows.
     pub offset: Result<u64, String>,
 }
 
-impl Default for Brought {
+impl Default for RawCpuTrace {
     fn default() -> Self {
         Self {
             records: Vec::new(),
             dropped: 0,
-            journal: Kept::default(),
+            journal: JournalEntries::default(),
             offset: Ok(0),
         }
     }
@@ -68,14 +68,14 @@ impl Trace {
     /// Puts everything on one time line. If the clocks do not agree, what the host saw is left out,
     /// and said.
     pub fn new(
-        brought: Vec<Brought>,
+        raw: Vec<RawCpuTrace>,
         points: Vec<String>,
         meanings: Meanings,
         tsc_khz: u32,
     ) -> Self {
         let mut host_blind = None;
-        let mut cpus = Vec::with_capacity(brought.len());
-        for (id, mut one) in brought.into_iter().enumerate() {
+        let mut cpus = Vec::with_capacity(raw.len());
+        for (id, mut one) in raw.into_iter().enumerate() {
             // Stable: of equal times the first written comes first.
             one.records.sort_by_key(|record| record.tsc);
             let host = match one.offset {
@@ -206,22 +206,22 @@ mod tests {
         }
     }
 
-    fn brought(times: &[u64], offset: u64) -> Brought {
-        Brought {
+    fn raw(times: &[u64], offset: u64) -> RawCpuTrace {
+        RawCpuTrace {
             records: times.iter().copied().map(record).collect(),
-            journal: Kept {
+            journal: JournalEntries {
                 entries: vec![stay(100, 200), stay(300, 400), stay(500, 600)],
                 lost: 0,
             },
             offset: Ok(offset),
-            ..Brought::default()
+            ..RawCpuTrace::default()
         }
     }
 
     #[test]
     fn host_and_guest_are_put_on_one_line() {
         let trace = Trace::new(
-            vec![brought(&[1150, 1110, 1310, 1555], 1000)],
+            vec![raw(&[1150, 1110, 1310, 1555], 1000)],
             vec![],
             Meanings::default(),
             1,
@@ -238,7 +238,7 @@ mod tests {
             (&[1150, 1210, 1250, 1450, 1470][..], 1000),
             (&[50_000, 50_010, 50_100][..], 0),
         ] {
-            let cpus = vec![brought(times, offset)];
+            let cpus = vec![raw(times, offset)];
             let trace = Trace::new(cpus, vec![], Meanings::default(), 1);
             assert!(trace.host_blind.is_some(), "{times:?}");
             assert!(trace.cpus[0].host.is_empty());
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn an_empty_trace_has_no_span() {
-        let cpus = vec![Brought::default()];
+        let cpus = vec![RawCpuTrace::default()];
         let trace = Trace::new(cpus, vec![], Meanings::default(), 0);
         assert_eq!(trace.span(), None);
     }

@@ -5,15 +5,15 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::binary::{Field, Schema, Source, StatsError};
-use super::sources::{Source as Counted, is_proven, left_out};
+use super::binary::{Field, Schema, StatsError, StatsFile};
+use super::sources::{Source as ProvenSource, is_proven, left_out};
 use super::tracepoints::events::EXIT;
 use super::tracepoints::{Counters, Tracepoints};
 use crate::lab::Lab;
 use crate::machine::Machine;
+use crate::machine::exit_counts::{ExitCounters, ExitCounts};
 use crate::machine::limits::{self, LimitError};
 use crate::machine::message::Message;
-use crate::machine::tally::{Counts, Tally};
 
 /// Everything that is counted, as it stood at one moment.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct Sample {
     /// When.
     pub at: Instant,
     /// Exits to userspace, by vCPU.
-    pub exits: Vec<Counts>,
+    pub exits: Vec<ExitCounts>,
     /// KVM's statistics, by vCPU; empty if the host has none.
     pub kvm: Vec<Vec<u64>>,
     /// Passages of tracepoints, by vCPU; empty if none are counted.
@@ -32,20 +32,20 @@ pub struct Sample {
 
 /// KVM's statistics of a machine.
 #[derive(Debug)]
-struct KvmStats(Vec<Source>);
+struct KvmStats(Vec<StatsFile>);
 
 impl KvmStats {
     fn open(machine: &Machine) -> Result<Self, StatsError> {
-        let mut vcpus: Vec<Source> = Vec::with_capacity(machine.vcpus.len());
+        let mut vcpus: Vec<StatsFile> = Vec::with_capacity(machine.vcpus.len());
         for vcpu in &machine.vcpus {
-            let source = Source::open(vcpu.fd(), vcpus.first())?;
+            let source = StatsFile::open(vcpu.fd(), vcpus.first())?;
             vcpus.push(source);
         }
         Ok(Self(vcpus))
     }
 
     fn sample(&self) -> Result<Vec<Vec<u64>>, StatsError> {
-        self.0.iter().map(Source::sample).collect()
+        self.0.iter().map(StatsFile::sample).collect()
     }
 }
 
@@ -62,12 +62,12 @@ pub enum TracepointError {
 
 /// Tracepoints as they are counted on the threads of a machine.
 #[derive(Debug)]
-struct Counting {
+struct ThreadCounters {
     tracepoints: Tracepoints,
     vcpus: Vec<Counters>,
 }
 
-impl Counting {
+impl ThreadCounters {
     fn sample(&self) -> Vec<Vec<u64>> {
         // A counter that is open can be read.
         let own = |counters: &Counters| counters.sample().unwrap_or_default();
@@ -87,9 +87,9 @@ struct Marks {
 pub struct Meter {
     kvm: Result<KvmStats, StatsError>,
     /// What was found out about who counts.
-    sources: Arc<[Counted]>,
-    counting: OnceLock<Counting>,
-    tallies: Vec<Arc<Tally>>,
+    sources: Arc<[ProvenSource]>,
+    counting: OnceLock<ThreadCounters>,
+    exit_counters: Vec<Arc<ExitCounters>>,
     lab: Lab,
     marks: Mutex<Marks>,
     born: Sample,
@@ -98,19 +98,19 @@ pub struct Meter {
 impl Meter {
     /// A meter for `machine`, which has not run yet. Of KVM's statistics it tells those that
     /// `sources` says can be believed.
-    pub fn new(machine: &Machine, lab: Lab, sources: &[Counted]) -> Self {
-        let tallies: Vec<_> = machine
+    pub fn new(machine: &Machine, lab: Lab, sources: &[ProvenSource]) -> Self {
+        let exit_counters: Vec<_> = machine
             .vcpus
             .iter()
-            .map(|vcpu| Arc::clone(vcpu.tally()))
+            .map(|vcpu| Arc::clone(vcpu.exit_counters()))
             .collect();
         let kvm = KvmStats::open(machine);
-        let born = sample(&kvm, None, &tallies, &lab);
+        let born = sample(&kvm, None, &exit_counters, &lab);
         Self {
             kvm,
             sources: sources.into(),
             counting: OnceLock::new(),
-            tallies,
+            exit_counters,
             lab,
             marks: Mutex::default(),
             born,
@@ -127,10 +127,10 @@ impl Meter {
         tracepoints: &Tracepoints,
         threads: impl Iterator<Item = libc::pid_t>,
     ) -> Result<(), TracepointError> {
-        let vcpus = u32::try_from(self.tallies.len()).unwrap_or(u32::MAX);
+        let vcpus = u32::try_from(self.exit_counters.len()).unwrap_or(u32::MAX);
         limits::check(vcpus, tracepoints.len() as u64)?;
         let counters = threads.map(|thread| tracepoints.count(thread));
-        let counting = Counting {
+        let counting = ThreadCounters {
             tracepoints: tracepoints.clone(),
             vcpus: counters
                 .collect::<io::Result<_>>()
@@ -162,9 +162,9 @@ impl Meter {
 
     /// Exits the guest has caused so far, on all vCPUs.
     pub fn guest_exits(&self) -> u64 {
-        self.tallies
-            .iter()
-            .fold(0, |sum, tally| sum.wrapping_add(tally.caused_by_guest()))
+        self.exit_counters.iter().fold(0, |sum, exit_counters| {
+            sum.wrapping_add(exit_counters.caused_by_guest())
+        })
     }
 
     /// The statistic of vCPUs that KVM calls `name`, if there is one. Whether it can be believed is
@@ -175,7 +175,7 @@ impl Meter {
     }
 
     /// What was found out about who counts.
-    pub fn sources(&self) -> &[Counted] {
+    pub fn sources(&self) -> &[ProvenSource] {
         &self.sources
     }
 
@@ -209,7 +209,12 @@ impl Meter {
 
     /// All counters as they stand now.
     pub fn sample(&self) -> Sample {
-        sample(&self.kvm, self.counting.get(), &self.tallies, &self.lab)
+        sample(
+            &self.kvm,
+            self.counting.get(),
+            &self.exit_counters,
+            &self.lab,
+        )
     }
 
     fn marks(&self) -> MutexGuard<'_, Marks> {
@@ -219,8 +224,8 @@ impl Meter {
 
 fn sample(
     kvm: &Result<KvmStats, StatsError>,
-    counting: Option<&Counting>,
-    tallies: &[Arc<Tally>],
+    counting: Option<&ThreadCounters>,
+    exit_counters: &[Arc<ExitCounters>],
     lab: &Lab,
 ) -> Sample {
     let vcpus = kvm
@@ -230,9 +235,12 @@ fn sample(
         .unwrap_or_default();
     Sample {
         at: Instant::now(),
-        exits: tallies.iter().map(|tally| tally.counts()).collect(),
+        exits: exit_counters
+            .iter()
+            .map(|exit_counters| exit_counters.counts())
+            .collect(),
         kvm: vcpus,
-        tracepoints: counting.map(Counting::sample).unwrap_or_default(),
+        tracepoints: counting.map(ThreadCounters::sample).unwrap_or_default(),
         ipis: (lab.counts().by_transport(lab.manifest()))
             .map(|(transport, sent)| (transport.to_owned(), sent))
             .collect(),
@@ -251,7 +259,7 @@ pub struct Window {
     start: Sample,
     end: Sample,
     vcpu_schema: Option<Arc<Schema>>,
-    sources: Arc<[Counted]>,
+    sources: Arc<[ProvenSource]>,
     tracepoints: Option<Tracepoints>,
 }
 
@@ -305,7 +313,7 @@ impl Window {
     }
 
     /// Exits of vCPU `id` to userspace.
-    pub fn exits(&self, id: usize) -> Counts {
+    pub fn exits(&self, id: usize) -> ExitCounts {
         let of = |sample: &Sample| sample.exits.get(id).copied().unwrap_or_default();
         let (start, end) = (of(&self.start), of(&self.end));
         std::array::from_fn(|reason| end[reason].wrapping_sub(start[reason]))

@@ -12,7 +12,7 @@ use crate::lab::mailbox::Command;
 
 /// A command that was posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket {
+pub struct PostedCommand {
     /// To which CPU.
     pub cpu: u32,
     /// Its number in that CPU's mailbox, from 1.
@@ -23,7 +23,7 @@ pub struct Ticket {
 
 /// What came of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Done {
+pub struct CommandResult {
     /// The result; its meaning is the deed's.
     pub result: Result<i64, Refusal>,
     /// The call it made.
@@ -34,95 +34,98 @@ pub struct Done {
 
 /// A CPU that has not done its last command cannot take another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::control) struct NotDone;
+pub(in crate::control) struct Busy;
 
 #[derive(Debug, Default)]
-struct Row {
-    last: Option<Ticket>,
+struct CpuCommands {
+    last: Option<PostedCommand>,
     /// What was posted before, and what came of it.
-    done: BTreeMap<u64, (u32, Done)>,
+    done: BTreeMap<u64, (u32, CommandResult)>,
 }
 
 /// The mailboxes of one machine.
 #[derive(Debug)]
 pub(in crate::control) struct Commands {
     lab: Lab,
-    rows: Mutex<Vec<Row>>,
+    by_cpu: Mutex<Vec<CpuCommands>>,
 }
 
 impl Commands {
     /// No commands yet.
     pub fn new(lab: Lab) -> Self {
-        let rows = (0..lab.cpus()).map(|_| Row::default()).collect();
+        let by_cpu = (0..lab.cpus()).map(|_| CpuCommands::default()).collect();
         Self {
             lab,
-            rows: Mutex::new(rows),
+            by_cpu: Mutex::new(by_cpu),
         }
     }
 
     /// Posts `command` to `cpu`, of which there must be one. The CPU is still to be woken.
     ///
     /// # Errors
-    /// [`NotDone`] if it has something left to do.
-    pub fn post(&self, cpu: u32, command: &Command) -> Result<Ticket, NotDone> {
-        let mut rows = self.rows();
-        let row = &mut rows[cpu as usize];
-        if let Some(last) = row.last {
-            let done = self.read(last).ok_or(NotDone)?;
-            row.done.insert(last.number, (last.verb, done));
+    /// [`Busy`] if it has something left to do.
+    pub fn post(&self, cpu: u32, command: &Command) -> Result<PostedCommand, Busy> {
+        let mut by_cpu = self.by_cpu();
+        let cpu_commands = &mut by_cpu[cpu as usize];
+        if let Some(last) = cpu_commands.last {
+            let done = self.read(last).ok_or(Busy)?;
+            cpu_commands.done.insert(last.number, (last.verb, done));
         }
-        let ticket = Ticket {
+        let posted = PostedCommand {
             cpu,
-            number: row.last.map_or(1, |last| last.number + 1),
+            number: cpu_commands.last.map_or(1, |last| last.number + 1),
             verb: command.verb,
         };
-        self.lab.post(cpu, ticket.number, command);
-        row.last = Some(ticket);
-        Ok(ticket)
+        self.lab.post(cpu, posted.number, command);
+        cpu_commands.last = Some(posted);
+        Ok(posted)
     }
 
     /// What came of a command, if it is done.
-    pub fn done(&self, ticket: Ticket) -> Option<Done> {
-        let rows = self.rows();
-        let known = rows.get(ticket.cpu as usize)?.done.get(&ticket.number);
-        known.map(|(_, done)| *done).or_else(|| self.read(ticket))
+    pub fn done(&self, posted: PostedCommand) -> Option<CommandResult> {
+        let by_cpu = self.by_cpu();
+        let known = by_cpu.get(posted.cpu as usize)?.done.get(&posted.number);
+        known.map(|(_, done)| *done).or_else(|| self.read(posted))
     }
 
     /// The command with this number, if it was posted.
-    pub fn ticket(&self, cpu: u32, number: u64) -> Option<Ticket> {
-        let rows = self.rows();
-        let row = rows.get(cpu as usize)?;
-        let last = row.last.filter(|last| last.number == number);
-        let earlier = row.done.get(&number).map(|(verb, _)| Ticket {
-            cpu,
-            number,
-            verb: *verb,
-        });
+    pub fn posted(&self, cpu: u32, number: u64) -> Option<PostedCommand> {
+        let by_cpu = self.by_cpu();
+        let cpu_commands = by_cpu.get(cpu as usize)?;
+        let last = cpu_commands.last.filter(|last| last.number == number);
+        let earlier = cpu_commands
+            .done
+            .get(&number)
+            .map(|(verb, _)| PostedCommand {
+                cpu,
+                number,
+                verb: *verb,
+            });
         last.or(earlier)
     }
 
     /// The call that a command makes, if it has got that far.
-    pub fn call(&self, ticket: Ticket) -> Option<CallId> {
-        let rows = self.rows();
-        match rows.get(ticket.cpu as usize)?.done.get(&ticket.number) {
+    pub fn call(&self, posted: PostedCommand) -> Option<CallId> {
+        let by_cpu = self.by_cpu();
+        match by_cpu.get(posted.cpu as usize)?.done.get(&posted.number) {
             Some((_, done)) => done.call,
             None => {
-                let mailbox = self.lab.mailbox(ticket.cpu)?;
-                (mailbox.taken >= ticket.number).then(|| call(&mailbox))?
+                let mailbox = self.lab.mailbox(posted.cpu)?;
+                (mailbox.taken >= posted.number).then(|| call(&mailbox))?
             }
         }
     }
 
     /// The CPUs that have something left to do, and what.
-    pub fn outstanding(&self) -> Vec<Ticket> {
-        let rows = self.rows();
-        let last = rows.iter().filter_map(|row| row.last);
+    pub fn outstanding(&self) -> Vec<PostedCommand> {
+        let by_cpu = self.by_cpu();
+        let last = by_cpu.iter().filter_map(|cpu_commands| cpu_commands.last);
         last.filter(|last| self.read(*last).is_none()).collect()
     }
 
-    fn read(&self, ticket: Ticket) -> Option<Done> {
-        let mailbox = self.lab.mailbox(ticket.cpu)?;
-        (mailbox.done >= ticket.number).then(|| Done {
+    fn read(&self, posted: PostedCommand) -> Option<CommandResult> {
+        let mailbox = self.lab.mailbox(posted.cpu)?;
+        (mailbox.done >= posted.number).then(|| CommandResult {
             result: match Refusal::try_from(mailbox.result) {
                 Ok(refusal) => Err(refusal),
                 Err(result) => Ok(result),
@@ -132,8 +135,8 @@ impl Commands {
         })
     }
 
-    fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn by_cpu(&self) -> MutexGuard<'_, Vec<CpuCommands>> {
+        self.by_cpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -16,12 +16,12 @@ use super::{Expected, Operator, OperatorError};
 use crate::control::ending::Ending;
 use crate::control::tracer::Tracer;
 use crate::machine::message::{Message, Reaction};
-use crate::machine::threads::Crew;
+use crate::machine::threads::VcpuThreads;
 use crate::stats::trace::Trace;
 
 /// What the VMM itself has done to the IPIs of a machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Transit {
+pub struct VmmIpiCounts {
     /// Interrupts that it has added, to wake a CPU that was told something.
     pub added: u64,
     /// IPIs that were lost on the wire because somebody said so.
@@ -37,19 +37,19 @@ pub struct Transit {
 
 impl Operator {
     /// Gives the operator the vCPUs.
-    pub(in crate::control) fn take_over(&self, crew: Crew) {
-        *self.crew.write().unwrap_or_else(PoisonError::into_inner) = Some(crew);
+    pub(in crate::control) fn take_over(&self, threads: VcpuThreads) {
+        *self.threads.write().unwrap_or_else(PoisonError::into_inner) = Some(threads);
     }
 
     /// Works with the vCPUs, which it has, for as long as that takes. Others can do so meanwhile.
-    pub(in crate::control) fn with_machine<T>(&self, body: impl FnOnce(&Crew) -> T) -> T {
-        body(self.crew().as_ref().expect("the vCPUs were handed over"))
+    pub(in crate::control) fn with_machine<T>(&self, body: impl FnOnce(&VcpuThreads) -> T) -> T {
+        body(self.threads().as_ref().expect("the vCPUs were handed over"))
     }
 
     /// Gives the vCPUs back, when nobody uses them any more.
-    pub(in crate::control) fn hand_back(&self) -> Crew {
-        let mut crew = self.crew.write().unwrap_or_else(PoisonError::into_inner);
-        crew.take().expect("the vCPUs were handed over")
+    pub(in crate::control) fn hand_back(&self) -> VcpuThreads {
+        let mut threads = self.threads.write().unwrap_or_else(PoisonError::into_inner);
+        threads.take().expect("the vCPUs were handed over")
     }
 
     /// Hears what a vCPU says, on that vCPU's thread.
@@ -74,43 +74,43 @@ impl Operator {
             }
             _ => Reaction::GoOn,
         };
-        self.news.publish();
+        self.notifier.publish();
         reaction
     }
 
     /// Tells those who wait that a vCPU has changed its state.
     pub(in crate::control) fn publish(&self) {
-        self.news.publish();
+        self.notifier.publish();
     }
 
     /// The machine has ended, for this reason.
     pub(in crate::control) fn end(&self, why: &dyn fmt::Display, cut_short: bool) {
         self.cut_short.store(cut_short, Ordering::Release);
         self.ended.get_or_init(|| why.to_string());
-        self.news.publish();
+        self.notifier.publish();
     }
 
     /// Says that the machine has been wound up.
-    pub(in crate::control) fn leave(&self) {
+    pub(in crate::control) fn mark_wound_up(&self) {
         self.gone.store(true, Ordering::Release);
     }
 
     /// Readable when somebody wishes the machine to end.
-    pub(in crate::control) fn wished(&self) -> &EventFd {
-        &self.wished
+    pub(in crate::control) fn ending_requested(&self) -> &EventFd {
+        &self.ending_requested
     }
 
     /// How somebody wishes it to end.
-    pub(in crate::control) fn wish(&self) -> Option<Ending> {
-        let _ = self.wished.read();
-        self.wish.get().cloned()
+    pub(in crate::control) fn requested_ending(&self) -> Option<Ending> {
+        let _ = self.ending_requested.read();
+        self.requested_ending.get().cloned()
     }
 
     /// Ends the machine now, in this way.
     pub(in crate::control) fn end_as(&self, ending: Ending) {
-        if self.wish.set(ending).is_ok() {
+        if self.requested_ending.set(ending).is_ok() {
             // Cannot be full after one write.
-            let _ = self.wished.write(1);
+            let _ = self.ending_requested.write(1);
         }
     }
 
@@ -144,8 +144,8 @@ impl Operator {
     }
 
     /// What the VMM itself has done to IPIs so far.
-    pub(in crate::control) fn transit(&self) -> Transit {
-        Transit {
+    pub(in crate::control) fn vmm_ipis(&self) -> VmmIpiCounts {
+        VmmIpiCounts {
             added: self.added.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),

@@ -15,7 +15,7 @@ mod error;
 mod expected;
 mod ipis;
 mod machine_side;
-mod news;
+mod notifier;
 mod telling;
 mod vcpu;
 mod watches;
@@ -37,27 +37,27 @@ use crate::machine::lifecycle::Exited;
 use crate::machine::pause_error::PauseError;
 use crate::machine::points::Points;
 use crate::machine::symbols::Symbols;
-use crate::machine::threads::Crew;
+use crate::machine::threads::VcpuThreads;
 use crate::machine::vm::Interrupts;
 use crate::stats::window::Meter;
 
 use commands::Commands;
-pub use commands::{Done, Ticket};
+pub use commands::{CommandResult, PostedCommand};
 pub use error::OperatorError;
 pub use expected::Expected;
-pub use machine_side::Transit;
-use news::News;
-pub use news::Wait;
-pub use vcpu::Look;
+pub use machine_side::VmmIpiCounts;
+use notifier::Notifier;
+pub use notifier::Wait;
+pub use vcpu::Inspection;
 use watches::Watches;
 pub use watches::{NoSuchPoint, Watch};
-pub use whole::Figures;
+pub use whole::LiveFigures;
 use wire::Wire;
 pub use wire::{InFlight, NotThere};
 
 /// What an operator works on.
 #[derive(Debug)]
-pub(super) struct Equipment {
+pub(super) struct OperatorParts {
     pub lab: Lab,
     pub interrupts: Interrupts,
     pub meter: Arc<Meter>,
@@ -73,7 +73,7 @@ pub(super) struct Equipment {
 #[derive(Debug)]
 pub struct Operator {
     /// The vCPUs, as long as there are any.
-    crew: RwLock<Option<Crew>>,
+    threads: RwLock<Option<VcpuThreads>>,
     lab: Lab,
     interrupts: Interrupts,
     meter: Arc<Meter>,
@@ -86,14 +86,14 @@ pub struct Operator {
     tracer: Option<Tracer>,
     commands: Commands,
     wire: Wire,
-    /// See [`Transit`].
+    /// See [`VmmIpiCounts`].
     added: AtomicU64,
     lost: AtomicU64,
     dropped: AtomicU64,
     to_nobody: AtomicU64,
     /// Expires when a delayed IPI is due.
     alarm: Mutex<TimerFd>,
-    news: News,
+    notifier: Notifier,
     expected: Mutex<Expected>,
     /// Whether the workload has started.
     started: AtomicBool,
@@ -102,8 +102,8 @@ pub struct Operator {
     /// Whether somebody can come and tell it something.
     reachable: AtomicBool,
     /// How it should end, if somebody has said so, on the way to the event loop.
-    wish: OnceLock<Ending>,
-    wished: EventFd,
+    requested_ending: OnceLock<Ending>,
+    ending_requested: EventFd,
     /// How it ended.
     ended: OnceLock<String>,
     /// Whether it was ended from outside, and with it whatever was to come.
@@ -113,8 +113,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    pub(super) fn new(equipment: Equipment) -> io::Result<Self> {
-        let Equipment {
+    pub(super) fn new(parts: OperatorParts) -> io::Result<Self> {
+        let OperatorParts {
             lab,
             interrupts,
             meter,
@@ -123,9 +123,9 @@ impl Operator {
             symbols,
             command_line,
             tracer,
-        } = equipment;
+        } = parts;
         Ok(Self {
-            crew: RwLock::new(None),
+            threads: RwLock::new(None),
             interrupts,
             meter,
             console,
@@ -141,13 +141,13 @@ impl Operator {
             dropped: AtomicU64::new(0),
             to_nobody: AtomicU64::new(0),
             alarm: Mutex::new(TimerFd::new()?),
-            news: News::default(),
+            notifier: Notifier::default(),
             expected: Mutex::default(),
             started: AtomicBool::new(false),
             driven: AtomicBool::new(false),
             reachable: AtomicBool::new(false),
-            wish: OnceLock::new(),
-            wished: EventFd::new(EFD_NONBLOCK)?,
+            requested_ending: OnceLock::new(),
+            ending_requested: EventFd::new(EFD_NONBLOCK)?,
             ended: OnceLock::new(),
             cut_short: AtomicBool::new(false),
             gone: AtomicBool::new(false),
@@ -163,7 +163,7 @@ impl Operator {
         what: impl Fn() -> String,
         mut look: impl FnMut() -> Option<T>,
     ) -> Result<T, OperatorError> {
-        let found = self.news.wait(wait.deadline(), || {
+        let found = self.notifier.wait(wait.deadline(), || {
             // Looked for first: what has happened by the end has happened.
             let found = look().map(Ok);
             let over = || self.ended.get().map(|_| Err(self.is_over()));
@@ -181,14 +181,14 @@ impl Operator {
         })
     }
 
-    fn with_crew<T>(
+    fn with_threads<T>(
         &self,
-        body: impl FnOnce(&Crew) -> Result<T, OperatorError>,
+        body: impl FnOnce(&VcpuThreads) -> Result<T, OperatorError>,
     ) -> Result<T, OperatorError> {
         self.check_not_over()?;
-        let crew = self.crew();
-        let crew = crew.as_ref().ok_or_else(|| self.is_over())?;
-        body(crew).map_err(|error| match error {
+        let threads = self.threads();
+        let threads = threads.as_ref().ok_or_else(|| self.is_over())?;
+        body(threads).map_err(|error| match error {
             // A vCPU on which the guest has ended, or one that was stopped, is the end of all.
             OperatorError::Pause(PauseError::Exited {
                 why: Exited::Ended | Exited::Stopped,
@@ -198,8 +198,8 @@ impl Operator {
         })
     }
 
-    fn crew(&self) -> RwLockReadGuard<'_, Option<Crew>> {
-        self.crew.read().unwrap_or_else(PoisonError::into_inner)
+    fn threads(&self) -> RwLockReadGuard<'_, Option<VcpuThreads>> {
+        self.threads.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check_not_over(&self) -> Result<(), OperatorError> {

@@ -5,15 +5,15 @@ use std::sync::atomic::Ordering;
 use shared::ledger::CallId;
 use shared::ports::Dispatch;
 
-use super::{Done, Operator, OperatorError, Ticket, Wait};
+use super::{CommandResult, Operator, OperatorError, PostedCommand, Wait};
 use crate::cpus::CpuSet;
 use crate::lab::call_name::CallName;
 use crate::lab::mailbox::Command;
 
 impl Operator {
     /// The name of what a CPU was told.
-    pub fn told(&self, ticket: Ticket) -> &str {
-        self.manifest().deed_name(ticket.verb)
+    pub fn told(&self, posted: PostedCommand) -> &str {
+        self.manifest().deed_name(posted.verb)
     }
 
     /// Tells a CPU what `words` say, such as `call-many 1,3 wait`, when it has done the last thing
@@ -21,7 +21,12 @@ impl Operator {
     ///
     /// # Errors
     /// [`OperatorError::Tell`] if it cannot be told that, else as [`Operator::post`].
-    pub fn tell(&self, cpu: u32, words: &str, wait: Wait<'_>) -> Result<Ticket, OperatorError> {
+    pub fn tell(
+        &self,
+        cpu: u32,
+        words: &str,
+        wait: Wait<'_>,
+    ) -> Result<PostedCommand, OperatorError> {
         let (_, command) = self.manifest().told(words)?;
         self.post(cpu, &command, wait)
     }
@@ -35,7 +40,7 @@ impl Operator {
         cpu: u32,
         command: &Command,
         wait: Wait<'_>,
-    ) -> Result<Ticket, OperatorError> {
+    ) -> Result<PostedCommand, OperatorError> {
         self.check_is_cpu(cpu)?;
         self.check_takes_commands(wait)?;
         let what = || {
@@ -44,13 +49,13 @@ impl Operator {
             let next = self.manifest().deed_name(command.verb);
             format!("{last}CPU {cpu}, which is to do {next} next,")
         };
-        let ticket = self.wait(wait, what, || self.commands.post(cpu, command).ok())?;
+        let posted = self.wait(wait, what, || self.commands.post(cpu, command).ok())?;
         let arrived = self.deliver(Dispatch {
             target: cpu,
             vector: self.manifest().wake_vector(),
         })?;
         self.added.fetch_add(arrived.into(), Ordering::Relaxed);
-        Ok(ticket)
+        Ok(posted)
     }
 
     /// That the guest takes commands, which is known when its workload has started.
@@ -66,12 +71,12 @@ impl Operator {
     ///
     /// # Errors
     /// [`OperatorError::Refused`] if it was refused.
-    pub fn done(&self, ticket: Ticket) -> Result<Option<Done>, OperatorError> {
-        let done = self.commands.done(ticket);
+    pub fn done(&self, posted: PostedCommand) -> Result<Option<CommandResult>, OperatorError> {
+        let done = self.commands.done(posted);
         match done.map(|done| done.result) {
             Some(Err(why)) => Err(OperatorError::Refused {
-                cpu: ticket.cpu,
-                deed: self.told(ticket).to_owned(),
+                cpu: posted.cpu,
+                deed: self.told(posted).to_owned(),
                 why,
             }),
             _ => Ok(done),
@@ -82,33 +87,37 @@ impl Operator {
     ///
     /// # Errors
     /// If it takes too long, or was refused.
-    pub fn wait_done(&self, ticket: Ticket, wait: Wait<'_>) -> Result<Done, OperatorError> {
-        let what = || format!("{} on CPU {}", self.told(ticket), ticket.cpu);
-        self.wait(wait, what, || self.done(ticket).transpose())?
+    pub fn wait_done(
+        &self,
+        posted: PostedCommand,
+        wait: Wait<'_>,
+    ) -> Result<CommandResult, OperatorError> {
+        let what = || format!("{} on CPU {}", self.told(posted), posted.cpu);
+        self.wait(wait, what, || self.done(posted).transpose())?
     }
 
     /// The call that a command makes, once the CPU has entered it in its ledger.
     ///
     /// # Errors
     /// If that takes too long, or it makes none.
-    pub fn call(&self, ticket: Ticket, wait: Wait<'_>) -> Result<CallId, OperatorError> {
+    pub fn call(&self, posted: PostedCommand, wait: Wait<'_>) -> Result<CallId, OperatorError> {
         let what = || {
             format!(
                 "{} being entered in CPU {}'s ledger",
-                self.told(ticket),
-                ticket.cpu
+                self.told(posted),
+                posted.cpu
             )
         };
-        self.wait(wait, what, || self.commands.call(ticket))
+        self.wait(wait, what, || self.commands.call(posted))
     }
 
     /// The command with this number, if it was posted.
-    pub fn ticket(&self, cpu: u32, number: u64) -> Option<Ticket> {
-        self.commands.ticket(cpu, number)
+    pub fn posted(&self, cpu: u32, number: u64) -> Option<PostedCommand> {
+        self.commands.posted(cpu, number)
     }
 
     /// The commands that are not done.
-    pub fn outstanding(&self) -> Vec<Ticket> {
+    pub fn outstanding(&self) -> Vec<PostedCommand> {
         self.commands.outstanding()
     }
 

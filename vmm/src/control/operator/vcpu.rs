@@ -4,17 +4,17 @@
 use std::sync::atomic::Ordering;
 
 use super::{Operator, OperatorError, Wait, Watch};
-use crate::lab::Counted;
-use crate::machine::inspect::Standing;
+use crate::lab::CpuCounts;
+use crate::machine::inspect::VcpuDump;
 use crate::machine::lifecycle::{Stall, State};
 use crate::machine::message::HeldBy;
 use crate::manifest::Manifest;
 
 /// A held vCPU, looked at.
 #[derive(Debug)]
-pub struct Look {
+pub struct Inspection {
     /// Registers, pending interrupts and the calls that led there.
-    pub standing: Standing,
+    pub dump: VcpuDump,
     /// The function it stands in, and how far.
     pub place: String,
     /// What it was held by, if it was held at a point, an address or after a step.
@@ -29,7 +29,7 @@ impl Operator {
     /// # Errors
     /// No such vCPU.
     pub fn state(&self, cpu: u32) -> Result<State, OperatorError> {
-        self.with_crew(|crew| Ok(crew.state(cpu)?.0))
+        self.with_threads(|threads| Ok(threads.state(cpu)?.0))
     }
 
     /// Holds a vCPU out of the guest, confirmed.
@@ -37,7 +37,7 @@ impl Operator {
     /// # Errors
     /// No such vCPU, or one that has exited.
     pub fn pause(&self, cpu: u32) -> Result<State, OperatorError> {
-        self.with_crew(|crew| Ok(crew.pause(cpu)?))
+        self.with_threads(|threads| Ok(threads.pause(cpu)?))
     }
 
     /// Undoes one pause, or the hold at a point. What the command line plans is not the operator's
@@ -46,7 +46,7 @@ impl Operator {
     /// # Errors
     /// It is not held.
     pub fn resume(&self, cpu: u32) -> Result<(), OperatorError> {
-        self.with_crew(|crew| Ok(crew.resume(cpu)?))
+        self.with_threads(|threads| Ok(threads.resume(cpu)?))
     }
 
     /// Has a vCPU held when it comes to a point.
@@ -66,7 +66,7 @@ impl Operator {
     pub fn break_at(&self, cpu: u32, place: &str) -> Result<u64, OperatorError> {
         let address = self.symbols.address(place)?;
         self.will_stop(cpu)?;
-        self.with_crew(|crew| Ok(crew.set_breakpoint(cpu, address)?))?;
+        self.with_threads(|threads| Ok(threads.set_breakpoint(cpu, address)?))?;
         Ok(address)
     }
 
@@ -79,7 +79,7 @@ impl Operator {
         self.check_is_cpu(cpu)?;
         self.watches.disarm(cpu);
         match self.stops[cpu as usize].load(Ordering::SeqCst) {
-            true => self.with_crew(|crew| Ok(crew.clear_stops(cpu)?)),
+            true => self.with_threads(|threads| Ok(threads.clear_stops(cpu)?)),
             // Left in the guest, where the kick would count as an exit.
             false => Ok(()),
         }
@@ -113,14 +113,14 @@ impl Operator {
     /// If it is not stalled, or has not come back within the limit.
     pub fn step(&self, cpu: u32, count: u64, wait: Wait<'_>) -> Result<(), OperatorError> {
         self.will_stop(cpu)?;
-        self.with_crew(|crew| Ok(crew.step(cpu, count)?))?;
+        self.with_threads(|threads| Ok(threads.step(cpu, count)?))?;
         let what = || format!("the end of {count} steps of CPU {cpu}, which may be halted,");
         let stepped = self.wait(wait, what, || self.is_held(cpu).then_some(()));
         if let Err(OperatorError::TimedOut { .. } | OperatorError::GivenUp(_)) = stepped {
             // The hold that the steps were to end in is still owed.
-            self.with_crew(|crew| {
-                crew.pause(cpu)?;
-                Ok(crew.step(cpu, 0)?)
+            self.with_threads(|threads| {
+                threads.pause(cpu)?;
+                Ok(threads.step(cpu, 0)?)
             })?;
         }
         stepped
@@ -135,21 +135,21 @@ impl Operator {
     ///
     /// # Errors
     /// If it is not stalled.
-    pub fn look(&self, cpu: u32) -> Result<Look, OperatorError> {
-        self.with_crew(|crew| {
-            let standing = crew
-                .standing(cpu)?
+    pub fn look(&self, cpu: u32) -> Result<Inspection, OperatorError> {
+        self.with_threads(|threads| {
+            let dump = threads
+                .dump(cpu)?
                 .map_err(|source| OperatorError::Look(cpu, source))?;
-            let held_by = crew.held_by(cpu);
+            let held_by = threads.held_by(cpu);
             let probe = match held_by {
                 Some(HeldBy::Point { point, .. }) => self.watches.points().at(point),
                 _ => None,
             };
-            Ok(Look {
-                place: self.symbols.place(standing.regs.rip),
+            Ok(Inspection {
+                place: self.symbols.place(dump.regs.rip),
                 probe: probe.map(|point| point.name.clone()),
                 held_by,
-                standing,
+                dump,
             })
         })
     }
@@ -159,7 +159,7 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::Over`].
     pub fn held_by(&self, cpu: u32) -> Result<Option<HeldBy>, OperatorError> {
-        self.with_crew(|crew| Ok(crew.held_by(cpu)))
+        self.with_threads(|threads| Ok(threads.held_by(cpu)))
     }
 
     /// The name of the point at `address`.
@@ -168,7 +168,7 @@ impl Operator {
     }
 
     /// What a CPU of the guest has counted.
-    pub fn counted(&self, cpu: u32) -> Option<Counted> {
+    pub fn counted(&self, cpu: u32) -> Option<CpuCounts> {
         self.lab.counted().nth(cpu as usize)
     }
 

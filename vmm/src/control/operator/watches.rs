@@ -57,15 +57,15 @@ pub struct NoSuchPoint {
 
 /// A watch, and the points it means by their place in the section.
 #[derive(Debug)]
-struct Armed {
+struct ArmedWatch {
     watch: Watch,
     points: Vec<usize>,
 }
 
 /// What all points of a machine are armed for.
 #[derive(Debug)]
-struct Wanted {
-    by_cpu: Vec<Vec<Armed>>,
+struct ArmedPoints {
+    by_cpu: Vec<Vec<ArmedWatch>>,
     /// By their place in the section.
     traced: Vec<usize>,
 }
@@ -75,7 +75,7 @@ struct Wanted {
 pub(in crate::control) struct Watches {
     points: Points,
     lab: Lab,
-    wanted: Mutex<Wanted>,
+    armed_points: Mutex<ArmedPoints>,
 }
 
 impl Watches {
@@ -86,7 +86,7 @@ impl Watches {
         Self {
             points,
             lab,
-            wanted: Mutex::new(Wanted { by_cpu, traced }),
+            armed_points: Mutex::new(ArmedPoints { by_cpu, traced }),
         }
     }
 
@@ -112,40 +112,40 @@ impl Watches {
             let name = watch.name;
             return Err(NoSuchPoint { name, known });
         }
-        let mut wanted = self.wanted();
-        if let Some(armed) = wanted.by_cpu.get_mut(cpu as usize) {
-            armed.push(Armed {
+        let mut armed_points = self.armed_points();
+        if let Some(armed) = armed_points.by_cpu.get_mut(cpu as usize) {
+            armed.push(ArmedWatch {
                 watch,
                 points: points.clone(),
             });
         }
-        self.write(cpu, &points, &wanted);
+        self.write(cpu, &points, &armed_points);
         Ok(())
     }
 
     /// Has every CPU write into the trace that it comes to a point with one of these names; those
     /// there are.
     pub fn trace(&self, names: &[String]) {
-        let mut wanted = self.wanted();
+        let mut armed_points = self.armed_points();
         let is_meant = |name: &String| names.contains(name);
         let traced = self.points.iter().filter(|point| is_meant(&point.name));
-        wanted.traced = traced.map(|point| point.index).collect();
+        armed_points.traced = traced.map(|point| point.index).collect();
         self.points
             .iter()
-            .for_each(|point| self.write_point(point, &wanted));
+            .for_each(|point| self.write_point(point, &armed_points));
     }
 
     /// Watches `cpu` no longer.
     pub fn disarm(&self, cpu: u32) {
-        let mut wanted = self.wanted();
-        let Some(armed) = wanted.by_cpu.get_mut(cpu as usize) else {
+        let mut armed_points = self.armed_points();
+        let Some(armed) = armed_points.by_cpu.get_mut(cpu as usize) else {
             return;
         };
         let points: Vec<_> = std::mem::take(armed)
             .into_iter()
             .flat_map(|armed| armed.points)
             .collect();
-        self.write(cpu, &points, &wanted);
+        self.write(cpu, &points, &armed_points);
     }
 
     /// `cpu` has come to the point at `address`, with `call` at hand. Returns whether it is to be
@@ -156,12 +156,12 @@ impl Watches {
         let Some(point) = self.points.at(address) else {
             return false;
         };
-        let mut wanted = self.wanted();
-        let Some(armed) = wanted.by_cpu.get_mut(cpu as usize) else {
+        let mut armed_points = self.armed_points();
+        let Some(armed) = armed_points.by_cpu.get_mut(cpu as usize) else {
             return false;
         };
         let mut is_over = None;
-        for (index, Armed { watch, points }) in armed.iter_mut().enumerate() {
+        for (index, ArmedWatch { watch, points }) in armed.iter_mut().enumerate() {
             let meant = points.contains(&point.index) && watch.call.is_none_or(|it| it == call);
             if meant {
                 watch.nth = watch.nth.saturating_sub(1);
@@ -172,15 +172,15 @@ impl Watches {
         }
         let Some(index) = is_over else { return false };
         let over = armed.remove(index);
-        self.write(cpu, &over.points, &wanted);
+        self.write(cpu, &over.points, &armed_points);
         true
     }
 
     /// Writes what is armed for `cpu`, and of each of `changed` what it is armed for. In this order
     /// a CPU that comes to a point meanwhile finds its own bit no older than the point's word.
-    fn write(&self, cpu: u32, changed: &[usize], wanted: &Wanted) {
+    fn write(&self, cpu: u32, changed: &[usize], armed_points: &ArmedPoints) {
         let mut arms = Arms::default();
-        for point in wanted
+        for point in armed_points
             .by_cpu
             .get(cpu as usize)
             .into_iter()
@@ -193,19 +193,21 @@ impl Watches {
         }
         self.lab.arm(cpu, &arms);
         let changed = self.points.iter().filter(|it| changed.contains(&it.index));
-        changed.for_each(|point| self.write_point(point, wanted));
+        changed.for_each(|point| self.write_point(point, armed_points));
     }
 
-    fn write_point(&self, point: &Point, wanted: &Wanted) {
-        let mut held = wanted.by_cpu.iter().flatten();
+    fn write_point(&self, point: &Point, armed_points: &ArmedPoints) {
+        let mut held = armed_points.by_cpu.iter().flatten();
         let is_held = held.any(|armed| armed.points.contains(&point.index));
-        let is_traced = wanted.traced.contains(&point.index);
+        let is_traced = armed_points.traced.contains(&point.index);
         let bit = |is_set, bit| if is_set { bit } else { 0 };
         let armed = bit(is_held, HELD) | bit(is_traced, TRACED);
         self.lab.arm_point(point.armed_address(), armed);
     }
 
-    fn wanted(&self) -> MutexGuard<'_, Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn armed_points(&self) -> MutexGuard<'_, ArmedPoints> {
+        self.armed_points
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,7 +10,7 @@ use super::{Operator, OperatorError, Wait};
 use crate::control::ending::Ending;
 use crate::cpus::CpuSet;
 use crate::lab::oracles::{self, NoSuchOracle};
-use crate::lab::{Counted, Record};
+use crate::lab::{CpuCounts, Record};
 use crate::machine::pause_error::PauseError;
 use crate::stats::window::Window;
 
@@ -20,11 +20,11 @@ const FINISHING: Duration = Duration::from_millis(50);
 
 /// The figures of a machine at one moment.
 #[derive(Debug)]
-pub struct Figures {
+pub struct LiveFigures {
     /// Exits and KVM's statistics, since the start of the workload or of the machine.
     pub window: Window,
     /// What the CPUs of the guest have counted, in order.
-    pub counted: Vec<Counted>,
+    pub counted: Vec<CpuCounts>,
 }
 
 impl Operator {
@@ -48,7 +48,7 @@ impl Operator {
     /// # Errors
     /// As for one; none is held then.
     pub fn pause_all(&self) -> Result<(), OperatorError> {
-        self.with_crew(|crew| Ok(crew.pause_all()?))
+        self.with_threads(|threads| Ok(threads.pause_all()?))
     }
 
     /// Undoes one pause or hold of every vCPU that has one.
@@ -56,12 +56,12 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::Over`], or one that does not go on.
     pub fn resume_all(&self) -> Result<(), OperatorError> {
-        self.with_crew(|crew| Ok(crew.resume_all()?))
+        self.with_threads(|threads| Ok(threads.resume_all()?))
     }
 
     /// The figures now.
-    pub fn figures(&self) -> Figures {
-        Figures {
+    pub fn figures(&self) -> LiveFigures {
+        LiveFigures {
             window: self.meter.window(),
             counted: self.lab.counted().collect(),
         }
@@ -171,7 +171,7 @@ impl Operator {
                 Err(OperatorError::Pause(PauseError::Exited { .. })) => continue,
                 disarmed => disarmed?,
             }
-            self.with_crew(|crew| Ok(crew.let_go(cpu)?))?;
+            self.with_threads(|threads| Ok(threads.let_go(cpu)?))?;
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ impl Operator {
     pub fn wait_end(&self) {
         while self.ended.get().is_none() {
             let soon = Instant::now() + Duration::from_secs(1);
-            self.news.wait(soon, || self.ended.get().map(|_| ()));
+            self.notifier.wait(soon, || self.ended.get().map(|_| ()));
         }
     }
 

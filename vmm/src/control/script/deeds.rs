@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 
 use rhai::{Array, Dynamic, Engine, EvalAltResult};
 
-use super::call::Deed;
-use super::cpu::Cpu;
+use super::cpu::CpuHandle;
+use super::deed_handle::DeedHandle;
 use super::failure::bad;
 use super::machine::set;
-use crate::lab::deed::{TellError, Value};
+use crate::lab::deed::{ArgumentValue, TellError};
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 
@@ -21,9 +21,12 @@ const OF_ANY_VALUE: [&str; 3] = ["debug", "print", "to_debug"];
 /// Registers `tell`, and a function on a CPU for each name in `text`. Functions that are registered
 /// later, or with the types that they take, go before these.
 pub(super) fn register(engine: &mut Engine, text: &str) {
-    engine.register_fn("tell", |cpu: &mut Cpu, words: &str| -> Answer<Deed> {
-        cpu.tell(|operator, cpu, wait| operator.tell(cpu, words, wait))
-    });
+    engine.register_fn(
+        "tell",
+        |cpu: &mut CpuHandle, words: &str| -> Answer<DeedHandle> {
+            cpu.tell(|operator, cpu, wait| operator.tell(cpu, words, wait))
+        },
+    );
     for name in names(text) {
         register_name(engine, name);
     }
@@ -42,33 +45,34 @@ fn names(text: &str) -> BTreeSet<&str> {
 fn register_name(engine: &mut Engine, name: &str) {
     let deed = || name.to_owned();
     let it = deed();
-    engine.register_fn(name, move |cpu: &mut Cpu| tell(cpu, &it, vec![]));
+    engine.register_fn(name, move |cpu: &mut CpuHandle| tell(cpu, &it, vec![]));
     let it = deed();
-    engine.register_fn(name, move |cpu: &mut Cpu, one: Dynamic| {
+    engine.register_fn(name, move |cpu: &mut CpuHandle, one: Dynamic| {
         tell(cpu, &it, vec![one])
-    });
-    let it = deed();
-    engine.register_fn(name, move |cpu: &mut Cpu, one: Dynamic, two: Dynamic| {
-        tell(cpu, &it, vec![one, two])
     });
     let it = deed();
     engine.register_fn(
         name,
-        move |cpu: &mut Cpu, one: Dynamic, two: Dynamic, three: Dynamic| {
+        move |cpu: &mut CpuHandle, one: Dynamic, two: Dynamic| tell(cpu, &it, vec![one, two]),
+    );
+    let it = deed();
+    engine.register_fn(
+        name,
+        move |cpu: &mut CpuHandle, one: Dynamic, two: Dynamic, three: Dynamic| {
             tell(cpu, &it, vec![one, two, three])
         },
     );
     let it = deed();
     engine.register_fn(
         name,
-        move |cpu: &mut Cpu, one: Dynamic, two: Dynamic, three: Dynamic, four: Dynamic| {
+        move |cpu: &mut CpuHandle, one: Dynamic, two: Dynamic, three: Dynamic, four: Dynamic| {
             tell(cpu, &it, vec![one, two, three, four])
         },
     );
     let it = deed();
     engine.register_fn(
         name,
-        move |cpu: &mut Cpu,
+        move |cpu: &mut CpuHandle,
               one: Dynamic,
               two: Dynamic,
               three: Dynamic,
@@ -79,7 +83,7 @@ fn register_name(engine: &mut Engine, name: &str) {
 
 /// Tells `cpu` the deed `name` with `given`, of which the last may say whether it waits. A deed
 /// that answers with a list is waited for, and that is what comes of it.
-fn tell(cpu: &mut Cpu, name: &str, mut given: Vec<Dynamic>) -> Answer<Dynamic> {
+fn tell(cpu: &mut CpuHandle, name: &str, mut given: Vec<Dynamic>) -> Answer<Dynamic> {
     let manifest = cpu.manifest();
     let deed = manifest.deed(name).map_err(|error| match error {
         error @ TellError::Unknown { .. } => bad(format!(
@@ -99,19 +103,19 @@ fn tell(cpu: &mut Cpu, name: &str, mut given: Vec<Dynamic>) -> Answer<Dynamic> {
     })
 }
 
-fn value(given: Dynamic) -> Answer<Value> {
+fn value(given: Dynamic) -> Answer<ArgumentValue> {
     let kind = given.type_name();
     if let Ok(number) = given.as_int() {
         let number = u64::try_from(number);
         return number
-            .map(Value::Number)
+            .map(ArgumentValue::Number)
             .map_err(|_| bad(format!("{given} is no CPU, and no number to tell a CPU")));
     }
     if let Some(cpus) = given.clone().try_cast::<Array>() {
-        return Ok(Value::Cpus(set(cpus)?));
+        return Ok(ArgumentValue::Cpus(set(cpus)?));
     }
     let word = given.into_string();
-    word.map(Value::Word)
+    word.map(ArgumentValue::Word)
         .map_err(|_| bad(format!("a CPU is told nothing with a {kind}")))
 }
 

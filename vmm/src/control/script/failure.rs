@@ -12,7 +12,7 @@ use crate::lab::oracles::NoSuchOracle;
 
 /// What kind of end it is, which decides the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FailureKind {
     /// Something was not as the script expects it.
     Expectation,
     /// The script asks for what does not exist or makes no sense.
@@ -27,7 +27,7 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// What kind of end it is.
-    pub kind: Kind,
+    pub kind: FailureKind,
     /// The script.
     pub file: PathBuf,
     /// Line and column, from 1, if they are known.
@@ -52,7 +52,7 @@ impl Failure {
     /// The script cannot be read.
     pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
         Self {
-            kind: Kind::Bad,
+            kind: FailureKind::Bad,
             file: file.to_owned(),
             place: None,
             message: format!("cannot read the script: {error}"),
@@ -82,10 +82,10 @@ impl Failure {
     /// The status with which the command ends, unless the machine has a better one.
     pub fn exit_status(&self) -> u8 {
         match self.kind {
-            Kind::Expectation => 1,
-            Kind::Bad => 2,
-            Kind::Over => 4,
-            Kind::Stuck => 5,
+            FailureKind::Expectation => 1,
+            FailureKind::Bad => 2,
+            FailureKind::Over => 4,
+            FailureKind::Stuck => 5,
         }
     }
 }
@@ -97,7 +97,7 @@ fn known(place: Position) -> Option<(usize, usize)> {
 /// A failure on its way through the interpreter. A script that catches it can show it.
 #[derive(Debug, Clone)]
 struct Raised {
-    kind: Kind,
+    kind: FailureKind,
     message: String,
 }
 
@@ -115,19 +115,19 @@ impl Raised {
                     return raised;
                 }
                 // The script's own `throw`.
-                (Kind::Expectation, value.to_string())
+                (FailureKind::Expectation, value.to_string())
             }
             EvalAltResult::ErrorTerminated(why, _) => {
                 return why.clone().try_cast().unwrap_or_else(|| Self {
-                    kind: Kind::Stuck,
+                    kind: FailureKind::Stuck,
                     message: why.to_string(),
                 });
             }
             EvalAltResult::ErrorTooManyOperations(_) => (
-                Kind::Stuck,
+                FailureKind::Stuck,
                 "the script takes more steps than any scenario needs; is it endless?".to_owned(),
             ),
-            other => (Kind::Bad, without_place(other)),
+            other => (FailureKind::Bad, without_place(other)),
         };
         Self { kind, message }
     }
@@ -142,7 +142,7 @@ fn without_place(error: &EvalAltResult) -> String {
     error
 }
 
-fn throw(kind: Kind, message: String) -> Box<EvalAltResult> {
+fn throw(kind: FailureKind, message: String) -> Box<EvalAltResult> {
     let raised = Dynamic::from(Raised { kind, message });
     EvalAltResult::ErrorRuntime(raised, Position::NONE).into()
 }
@@ -150,28 +150,30 @@ fn throw(kind: Kind, message: String) -> Box<EvalAltResult> {
 /// Why a script is stopped that is not to go on, for the interpreter.
 pub(super) fn over(why: &str) -> Dynamic {
     let message = OperatorError::Over(why.to_owned()).to_string();
-    let kind = Kind::Over;
+    let kind = FailureKind::Over;
     Dynamic::from(Raised { kind, message })
 }
 
 /// Stops the script because of what it asks for.
 pub(super) fn bad(message: String) -> Box<EvalAltResult> {
-    throw(Kind::Bad, message)
+    throw(FailureKind::Bad, message)
 }
 
 /// Stops the script because something is not as it expects it.
 pub(super) fn unmet(message: String) -> Box<EvalAltResult> {
-    throw(Kind::Expectation, message)
+    throw(FailureKind::Expectation, message)
 }
 
 /// Stops the script because of what the machine says.
 impl From<OperatorError> for Box<EvalAltResult> {
     fn from(error: OperatorError) -> Self {
         let kind = match &error {
-            OperatorError::Over(_) => Kind::Over,
-            OperatorError::TimedOut { .. } | OperatorError::GivenUp(_) => Kind::Stuck,
-            OperatorError::Refused { .. } | OperatorError::WireNotEmpty { .. } => Kind::Expectation,
-            _ => Kind::Bad,
+            OperatorError::Over(_) => FailureKind::Over,
+            OperatorError::TimedOut { .. } | OperatorError::GivenUp(_) => FailureKind::Stuck,
+            OperatorError::Refused { .. } | OperatorError::WireNotEmpty { .. } => {
+                FailureKind::Expectation
+            }
+            _ => FailureKind::Bad,
         };
         throw(kind, error.to_string())
     }

@@ -2,8 +2,8 @@
 //! must come out. This runs one; what a script can say is in the modules below, and all of it is
 //! verbs of the [`Operator`]. `docs/scenarios.md` is the reference.
 
-mod call;
 mod cpu;
+mod deed_handle;
 mod deeds;
 mod failure;
 mod machine;
@@ -24,7 +24,7 @@ use super::{Ending, Stream};
 use crate::provenance::Input;
 use crate::text;
 use failure::bad;
-pub use failure::{Failure, Kind};
+pub use failure::{Failure, FailureKind};
 
 /// How long a wait goes on, unless the script says otherwise.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ const STEPS_UNSEEN: u64 = 1024;
 
 /// A machine that a script wants. What it does not say is as on the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct BootRequest {
     /// The guest image.
     pub guest: Option<PathBuf>,
     /// Number of vCPUs.
@@ -53,11 +53,11 @@ pub struct Wanted {
 }
 
 /// Boots machines for a script. Says in words why it did not.
-pub type Boot = dyn Fn(Wanted) -> Result<Arc<Operator>, String>;
+pub type Boot = dyn Fn(BootRequest) -> Result<Arc<Operator>, String>;
 
 /// What a script is given beside machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
+pub struct ScriptInput {
     /// Whether there is a machine for a script that boots none itself.
     pub machine: bool,
     /// Values that it can ask for by name.
@@ -101,8 +101,8 @@ impl Script {
     /// # Errors
     /// [`Failure`] says where and why it stopped. The machine it was at work on, if there is one,
     /// ends by that.
-    pub fn run(&self, boot: Box<Boot>, given: Given) -> Result<(), Failure> {
-        let stage = Rc::new(Stage {
+    pub fn run(&self, boot: Box<Boot>, given: ScriptInput) -> Result<(), Failure> {
+        let context = Rc::new(ScriptContext {
             boot,
             given,
             has_booted: Cell::new(false),
@@ -112,23 +112,23 @@ impl Script {
             cut_short: RefCell::default(),
         });
         let result = self
-            .perform(&stage)
+            .perform(&context)
             .map_err(|error| Failure::of(&self.file, &error));
-        if let (Err(failure), Some(operator)) = (&result, stage.leave()) {
+        if let (Err(failure), Some(operator)) = (&result, context.leave()) {
             operator.end_as(Ending::Script(failure.clone()));
             operator.wait_end();
         }
         result
     }
 
-    fn perform(&self, stage: &Rc<Stage>) -> Result<(), Box<EvalAltResult>> {
-        let engine = stage.engine(&self.text);
+    fn perform(&self, context: &Rc<ScriptContext>) -> Result<(), Box<EvalAltResult>> {
+        let engine = context.engine(&self.text);
         let program = engine.compile(&self.text)?;
         engine.run_ast(&program)?;
-        if stage.given.machine && !stage.has_booted.get() {
-            stage.boot(Wanted::default())?;
+        if context.given.machine && !context.has_booted.get() {
+            context.boot(BootRequest::default())?;
         }
-        stage.close()
+        context.close()
     }
 }
 
@@ -149,9 +149,9 @@ fn no_clock() -> Result<(), Box<EvalAltResult>> {
 }
 
 /// What a script works with.
-struct Stage {
+struct ScriptContext {
     boot: Box<Boot>,
-    given: Given,
+    given: ScriptInput,
     has_booted: Cell<bool>,
     /// The machine it is at work on.
     current: RefCell<Option<Arc<Operator>>>,
@@ -162,7 +162,7 @@ struct Stage {
     cut_short: RefCell<Option<String>>,
 }
 
-impl Stage {
+impl ScriptContext {
     /// The engine for the script `text`.
     fn engine(self: &Rc<Self>, text: &str) -> Engine {
         let mut engine = bare_engine();
@@ -170,7 +170,7 @@ impl Stage {
         deeds::register(&mut engine, text);
         machine::register(&mut engine, self);
         cpu::register(&mut engine, self);
-        call::register(&mut engine, self);
+        deed_handle::register(&mut engine, self);
         wire::register(&mut engine, self);
         failure::register(&mut engine);
         // The language's own would outlive the machine.
@@ -190,27 +190,27 @@ impl Stage {
             Ok(match name {
                 "wait" => Some(true.into()),
                 "nowait" => Some(false.into()),
-                "wire" => Some(Dynamic::from(wire::Wire)),
+                "wire" => Some(Dynamic::from(wire::WireHandle)),
                 _ => None,
             })
         });
-        let stage = Rc::clone(self);
+        let context = Rc::clone(self);
         engine.on_progress(move |steps| {
             let is_time = steps % STEPS_UNSEEN == 0;
-            let why = is_time.then(|| stage.cut_short()).flatten()?;
+            let why = is_time.then(|| context.cut_short()).flatten()?;
             Some(failure::over(&why))
         });
-        let stage = Rc::clone(self);
-        engine.on_print(move |text| stage.say(text));
-        let stage = Rc::clone(self);
-        engine.on_debug(move |text, _, place| stage.say(&format!("{place}: {text}")));
+        let context = Rc::clone(self);
+        engine.on_print(move |text| context.say(text));
+        let context = Rc::clone(self);
+        engine.on_debug(move |text, _, place| context.say(&format!("{place}: {text}")));
         engine
     }
 
     /// The machine it is at work on.
     fn operator(&self) -> Result<Arc<Operator>, Box<EvalAltResult>> {
         if self.given.machine && !self.has_booted.get() {
-            self.boot(Wanted::default())?;
+            self.boot(BootRequest::default())?;
         }
         let current = self.current.borrow().clone();
         current.ok_or_else(|| {
@@ -222,7 +222,7 @@ impl Stage {
     }
 
     /// Boots a machine, after the one it was at work on has come to its end.
-    fn boot(&self, wanted: Wanted) -> Result<(), Box<EvalAltResult>> {
+    fn boot(&self, wanted: BootRequest) -> Result<(), Box<EvalAltResult>> {
         self.close()?;
         if let Some(why) = self.cut_short() {
             return Err(OperatorError::Over(why).into());
@@ -296,7 +296,7 @@ impl Stage {
             None => match self.given.console {
                 Stream::Stdout => _ = writeln!(io::stdout(), "{text}"),
                 Stream::Stderr => _ = writeln!(io::stderr(), "{text}"),
-                Stream::Kept => self.unsaid.borrow_mut().push(text.to_owned()),
+                Stream::Captured => self.unsaid.borrow_mut().push(text.to_owned()),
             },
         }
     }

@@ -35,13 +35,13 @@ const BACKLOG: i32 = 128;
 const LONGEST_LINE: u64 = 64 << 10;
 
 /// How long a request waits for a machine, before the first or between two of a script's.
-const BETWEEN: Duration = Duration::from_secs(10);
+const MACHINE_WAIT: Duration = Duration::from_secs(10);
 
 /// How long a client may take to read an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a host that cannot accept a client is given before the next attempt.
-const OUT_OF_SOMETHING: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ pub enum SocketError {
 
 /// What the threads share.
 #[derive(Debug)]
-struct Exchange {
+struct ServerState {
     /// The machine that clients drive, if there is one at this moment.
     machine: Mutex<Option<Arc<Operator>>>,
     /// That there is one, or that there will be none.
@@ -84,7 +84,7 @@ pub struct Server {
     path: PathBuf,
     /// Which file that was when it was made.
     made: Option<(u64, u64)>,
-    exchange: Arc<Exchange>,
+    state: Arc<ServerState>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -98,16 +98,16 @@ impl Server {
         make_room(path)?;
         let failed = |error| SocketError::Bind(path.to_owned(), error);
         let listener = bind_private(path).map_err(failed)?;
-        let made = which(path);
-        let exchange = Arc::new(Exchange {
+        let made = file_id(path);
+        let state = Arc::new(ServerState {
             machine: Mutex::default(),
             news: Condvar::new(),
             clients: Mutex::default(),
             closing: AtomicBool::new(false),
             closed: EventFd::new(EFD_NONBLOCK).map_err(failed)?,
         });
-        let waiting = Waiting::of(&listener, &exchange.closed).map_err(failed)?;
-        let accepting = Arc::clone(&exchange);
+        let waiting = AcceptWait::of(&listener, &state.closed).map_err(failed)?;
+        let accepting = Arc::clone(&state);
         let thread = thread::Builder::new()
             .name("control".to_owned())
             .stack_size(128 << 10)
@@ -118,7 +118,7 @@ impl Server {
         Ok(Self {
             path: path.to_owned(),
             made,
-            exchange,
+            state,
             thread: Some(thread),
         })
     }
@@ -126,27 +126,27 @@ impl Server {
     /// Has clients drive this machine from now on.
     pub fn attend(&self, operator: &Arc<Operator>) {
         operator.make_reachable();
-        *self.exchange.machine() = Some(Arc::clone(operator));
-        self.exchange.news.notify_all();
+        *self.state.machine() = Some(Arc::clone(operator));
+        self.state.news.notify_all();
     }
 
     /// The machine is over.
     pub fn leave(&self) {
-        *self.exchange.machine() = None;
+        *self.state.machine() = None;
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.exchange.closing.store(true, Ordering::SeqCst);
+        self.state.closing.store(true, Ordering::SeqCst);
         self.leave();
-        self.exchange.news.notify_all();
+        self.state.news.notify_all();
         // Cannot be full after one write.
-        let _ = self.exchange.closed.write(1);
+        let _ = self.state.closed.write(1);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let clients = std::mem::take(&mut *self.exchange.clients());
+        let clients = std::mem::take(&mut *self.state.clients());
         for client in &clients {
             // Ends its reads; its waits have ended with the machine. What it is answering it may
             // still say: who told the machine to end wants to know that it was heard.
@@ -156,23 +156,23 @@ impl Drop for Server {
             let _ = client.thread.join();
         }
         // Somebody may have removed it already, and another may listen at another of that name.
-        if self.made.is_some() && which(&self.path) == self.made {
+        if self.made.is_some() && file_id(&self.path) == self.made {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
 /// The file at `path`, by device and number.
-fn which(path: &Path) -> Option<(u64, u64)> {
+fn file_id(path: &Path) -> Option<(u64, u64)> {
     let found = fs::symlink_metadata(path).ok()?;
     Some((found.dev(), found.ino()))
 }
 
 /// Waits for the next client, or for the end.
 #[derive(Debug)]
-struct Waiting(Epoll);
+struct AcceptWait(Epoll);
 
-impl Waiting {
+impl AcceptWait {
     fn of(listener: &UnixListener, closed: &EventFd) -> io::Result<Self> {
         // A client can have gone again by the time it is accepted.
         listener.set_nonblocking(true)?;
@@ -192,7 +192,7 @@ impl Waiting {
     }
 }
 
-impl Exchange {
+impl ServerState {
     fn machine(&self) -> MutexGuard<'_, Option<Arc<Operator>>> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,7 +203,7 @@ impl Exchange {
             |machine: &mut Option<_>| machine.is_none() && !self.closing.load(Ordering::SeqCst);
         let (machine, _) = self
             .news
-            .wait_timeout_while(self.machine(), BETWEEN, nothing)
+            .wait_timeout_while(self.machine(), MACHINE_WAIT, nothing)
             .unwrap_or_else(PoisonError::into_inner);
         machine.clone()
     }
@@ -242,10 +242,10 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
-fn accept(listener: &UnixListener, waiting: &Waiting, exchange: &Arc<Exchange>) {
+fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState>) {
     loop {
         let waited = waiting.wait();
-        if exchange.closing.load(Ordering::SeqCst) {
+        if state.closing.load(Ordering::SeqCst) {
             return;
         }
         if waited.is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
@@ -258,7 +258,7 @@ fn accept(listener: &UnixListener, waiting: &Waiting, exchange: &Arc<Exchange>) 
                 // Nobody to tell: the client has gone again, or the host has run out of something
                 // for now, which the next look would find so as well.
                 if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
-                    thread::sleep(OUT_OF_SOMETHING);
+                    thread::sleep(ACCEPT_RETRY);
                 }
                 continue;
             }
@@ -269,7 +269,7 @@ fn accept(listener: &UnixListener, waiting: &Waiting, exchange: &Arc<Exchange>) 
         }
         // Refused only for a duration of zero.
         let _ = stream.set_write_timeout(Some(PATIENCE));
-        let mut clients = exchange.clients();
+        let mut clients = state.clients();
         clients.retain(|client| !client.thread.is_finished());
         if clients.len() >= MOST_CLIENTS {
             let refusal = format!(
@@ -281,7 +281,7 @@ fn accept(listener: &UnixListener, waiting: &Waiting, exchange: &Arc<Exchange>) 
         let Ok(kept) = stream.try_clone() else {
             continue;
         };
-        let serving = Arc::clone(exchange);
+        let serving = Arc::clone(state);
         let thread = thread::Builder::new()
             .name("client".to_owned())
             .stack_size(256 << 10)
@@ -300,10 +300,10 @@ fn accept(listener: &UnixListener, waiting: &Waiting, exchange: &Arc<Exchange>) 
 }
 
 /// Answers one client until it has gone.
-fn serve(stream: &UnixStream, exchange: &Exchange) {
+fn serve(stream: &UnixStream, state: &ServerState) {
     let mut lines = BufReader::new(stream);
     let mut line = Vec::new();
-    let hanging_up = HangingUp::of(stream);
+    let hanging_up = HangupWatch::of(stream);
     loop {
         line.clear();
         let read = (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line);
@@ -322,20 +322,20 @@ fn serve(stream: &UnixStream, exchange: &Exchange) {
             continue;
         }
         let is_gone = || hanging_up.has_happened();
-        let mut answer = protocol::answer(&line, || exchange.wait_for_machine(), &is_gone);
+        let mut answer = protocol::answer(&line, || state.wait_for_machine(), &is_gone);
         answer.push('\n');
         // One that does not read has gone, or might as well have.
         let said = (&mut &*stream).write_all(answer.as_bytes()).is_ok();
-        if !said || !whole || exchange.closing.load(Ordering::SeqCst) {
+        if !said || !whole || state.closing.load(Ordering::SeqCst) {
             return;
         }
     }
 }
 
 /// Notices when a client closes its end. One that has only said its last word still listens.
-struct HangingUp(Option<Epoll>);
+struct HangupWatch(Option<Epoll>);
 
-impl HangingUp {
+impl HangupWatch {
     /// Of a client; never, if the host has no means to see it.
     fn of(stream: &UnixStream) -> Self {
         let epoll = Epoll::new().ok().filter(|epoll| {

@@ -13,19 +13,19 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::pace::Pace;
-use super::{Carried, Plan, Stall, Stalls, Stretch};
+use super::{PlannedStall, StallSummary, Stalls, StealPeriod, StealPlan};
 use crate::machine::lifecycle::CONFIRMATION;
-use crate::machine::lifecycle::{Held, Holder, State};
-use crate::machine::threads::Crew;
+use crate::machine::lifecycle::{HoldOutcome, Holder, State};
+use crate::machine::threads::VcpuThreads;
 
 /// The start of the workload, on its way from the vCPU that announced it to the event loop.
 #[derive(Debug)]
-pub(in crate::control) struct Start {
+pub(in crate::control) struct WorkloadStart {
     at: OnceLock<Instant>,
     announced: EventFd,
 }
 
-impl Start {
+impl WorkloadStart {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             at: OnceLock::new(),
@@ -48,26 +48,26 @@ impl Start {
     }
 }
 
-/// One after the other of the stalls of one source on one vCPU.
+/// One after the other of the stalls of one kind on one vCPU.
 #[derive(Debug)]
 struct Track {
     cpu: u32,
-    source: Source,
+    kind: StallKind,
     phase: Phase,
 }
 
 #[derive(Debug)]
-enum Source {
-    Once(Stall),
+enum StallKind {
+    Once(PlannedStall),
     Steal {
-        plan: Box<Plan>,
+        plan: Box<StealPlan>,
         pace: Pace,
         /// What is being carried out.
-        planned: Stretch,
+        planned: StealPeriod,
     },
 }
 
-/// Where a track is. If it waits for a time, that is in [`Driver::due`].
+/// Where a track is. If it waits for a time, that is in [`StallDriver::due`].
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// The vCPU is left alone.
@@ -102,9 +102,9 @@ enum Phase {
 
 /// The stalls of a run, while it runs.
 #[derive(Debug)]
-pub(in crate::control) struct Driver<'a> {
-    crew: &'a Crew,
-    start: Arc<Start>,
+pub(in crate::control) struct StallDriver<'a> {
+    threads: &'a VcpuThreads,
+    start: Arc<WorkloadStart>,
     timer: TimerFd,
     tracks: Vec<Track>,
     /// The tracks of a vCPU, by index.
@@ -114,11 +114,15 @@ pub(in crate::control) struct Driver<'a> {
     started: Option<Instant>,
 }
 
-impl<'a> Driver<'a> {
-    /// A driver that does nothing until [`Driver::start`].
-    pub fn new(stalls: &Stalls, crew: &'a Crew, start: &Arc<Start>) -> io::Result<Self> {
+impl<'a> StallDriver<'a> {
+    /// A driver that does nothing until [`StallDriver::start`].
+    pub fn new(
+        stalls: &Stalls,
+        threads: &'a VcpuThreads,
+        start: &Arc<WorkloadStart>,
+    ) -> io::Result<Self> {
         let mut driver = Self {
-            crew,
+            threads,
             start: Arc::clone(start),
             timer: TimerFd::new()?,
             tracks: Vec::new(),
@@ -127,33 +131,33 @@ impl<'a> Driver<'a> {
             started: None,
         };
         for stall in &stalls.once {
-            driver.add(stall.cpu, Source::Once(*stall));
+            driver.add(stall.cpu, StallKind::Once(*stall));
         }
         if let Some(steal) = &stalls.steal {
-            for cpu in (0..crew.len()).filter(|cpu| steal.takes_from(*cpu)) {
+            for cpu in (0..threads.len()).filter(|cpu| steal.takes_from(*cpu)) {
                 let mut plan = Box::new(steal.plan(cpu));
                 let planned = plan.next().unwrap_or_default();
-                let source = Source::Steal {
+                let kind = StallKind::Steal {
                     plan,
                     pace: Pace::new(steal),
                     planned,
                 };
-                driver.add(cpu, source);
+                driver.add(cpu, kind);
             }
         }
         Ok(driver)
     }
 
-    fn add(&mut self, cpu: u32, source: Source) {
+    fn add(&mut self, cpu: u32, kind: StallKind) {
         self.of_vcpu.entry(cpu).or_default().push(self.tracks.len());
         self.tracks.push(Track {
             cpu,
-            source,
+            kind,
             phase: Phase::Over,
         });
     }
 
-    /// Readable when the workload has begun and [`Driver::start`] has not been called.
+    /// Readable when the workload has begun and [`StallDriver::start`] has not been called.
     pub fn start_announced(&self) -> &EventFd {
         &self.start.announced
     }
@@ -191,7 +195,7 @@ impl<'a> Driver<'a> {
         let Some(indices) = self.of_vcpu.get(&vcpu).cloned() else {
             return Ok(());
         };
-        let Ok((state, since)) = self.crew.state(vcpu) else {
+        let Ok((state, since)) = self.threads.state(vcpu) else {
             return Ok(());
         };
         for index in indices {
@@ -206,7 +210,7 @@ impl<'a> Driver<'a> {
                     },
                     State::Running,
                 ) => {
-                    let went = Stretch {
+                    let went = StealPeriod {
                         present,
                         away: since.saturating_duration_since(left),
                     };
@@ -227,13 +231,13 @@ impl<'a> Driver<'a> {
     }
 
     /// What became of it all.
-    pub fn carried(&self) -> Carried {
-        let missed = |track: &Track| match (&track.source, track.phase) {
-            (Source::Once(stall), Phase::Present { .. }) => Some(*stall),
-            (Source::Once(stall), _) if self.started.is_none() => Some(*stall),
+    pub fn summary(&self) -> StallSummary {
+        let missed = |track: &Track| match (&track.kind, track.phase) {
+            (StallKind::Once(stall), Phase::Present { .. }) => Some(*stall),
+            (StallKind::Once(stall), _) if self.started.is_none() => Some(*stall),
             _ => None,
         };
-        Carried {
+        StallSummary {
             asked: !self.tracks.is_empty(),
             time: self.started.map(|started| started.elapsed()),
             missed: self.tracks.iter().filter_map(missed).collect(),
@@ -244,9 +248,9 @@ impl<'a> Driver<'a> {
     fn present(&mut self, index: usize, since: Instant) {
         let track = &mut self.tracks[index];
         track.phase = Phase::Present { since };
-        let time = match &track.source {
-            Source::Once(stall) => stall.at,
-            Source::Steal { pace, planned, .. } => pace.presence(planned),
+        let time = match &track.kind {
+            StallKind::Once(stall) => stall.at,
+            StallKind::Steal { pace, planned, .. } => pace.presence(planned),
         };
         self.due.push(Reverse((since + time, index)));
     }
@@ -259,9 +263,9 @@ impl<'a> Driver<'a> {
             present,
             asked: now,
         };
-        match self.crew.hold(track.cpu, Holder::Plan) {
-            Ok(Held::Underway) => {}
-            Ok(Held::Already(_)) => self.away(index, present, now),
+        match self.threads.hold(track.cpu, Holder::Plan) {
+            Ok(HoldOutcome::Underway) => {}
+            Ok(HoldOutcome::Already(_)) => self.away(index, present, now),
             // It has exited, and there is nothing more to take away from it.
             Err(_) => track.phase = Phase::Over,
         }
@@ -274,9 +278,9 @@ impl<'a> Driver<'a> {
             present: since.saturating_duration_since(present),
             since,
         };
-        let time = match &track.source {
-            Source::Once(stall) => stall.length,
-            Source::Steal { planned, .. } => planned.away,
+        let time = match &track.kind {
+            StallKind::Once(stall) => stall.length,
+            StallKind::Steal { planned, .. } => planned.away,
         };
         self.due.push(Reverse((since + time, index)));
     }
@@ -285,20 +289,20 @@ impl<'a> Driver<'a> {
     fn let_go(&mut self, index: usize, present: Duration, since: Instant) {
         let track = &mut self.tracks[index];
         // It is held, by this track, and nobody else undoes that.
-        let _ = self.crew.release(track.cpu, Holder::Plan);
-        track.phase = match &track.source {
-            Source::Once(_) => Phase::Over,
-            Source::Steal { .. } => Phase::Returning { present, since },
+        let _ = self.threads.release(track.cpu, Holder::Plan);
+        track.phase = match &track.kind {
+            StallKind::Once(_) => Phase::Over,
+            StallKind::Steal { .. } => Phase::Returning { present, since },
         };
     }
 
     /// The vCPU is back in the guest since `since`.
-    fn back(&mut self, index: usize, went: &Stretch, since: Instant) {
-        if let Source::Steal {
+    fn back(&mut self, index: usize, went: &StealPeriod, since: Instant) {
+        if let StallKind::Steal {
             plan,
             pace,
             planned,
-        } = &mut self.tracks[index].source
+        } = &mut self.tracks[index].kind
         {
             pace.enter(planned, went);
             *planned = plan.next().unwrap_or_default();
@@ -320,7 +324,7 @@ impl<'a> Driver<'a> {
     }
 }
 
-impl AsRawFd for Driver<'_> {
+impl AsRawFd for StallDriver<'_> {
     fn as_raw_fd(&self) -> RawFd {
         self.timer.as_raw_fd()
     }

@@ -1,5 +1,5 @@
 //! Stalls that a run is given from the start: which vCPU is kept out of the guest, when and for how
-//! long. What is wished for is plain data, checked before there is a machine; `driver` carries it
+//! long. What is asked for is plain data, checked before there is a machine; `driver` carries it
 //! out.
 
 mod driver;
@@ -10,16 +10,16 @@ mod steal;
 
 use std::time::Duration;
 
-pub(super) use driver::{Driver, Start};
-pub use once::Stall;
+pub(super) use driver::{StallDriver, WorkloadStart};
+pub use once::PlannedStall;
 pub use settings::StallError;
-pub use steal::{Plan, Steal, Stretch};
+pub use steal::{Steal, StealPeriod, StealPlan};
 
 /// Everything that is to keep vCPUs of a run out of the guest.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stalls {
     /// Once each. They may overlap, on one vCPU too.
-    pub once: Vec<Stall>,
+    pub once: Vec<PlannedStall>,
     /// Again and again.
     pub steal: Option<Steal>,
 }
@@ -67,14 +67,14 @@ impl Stalls {
 
 /// What became of [`Stalls`] by the end of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Carried {
+pub struct StallSummary {
     /// Whether there was anything to carry out.
     pub asked: bool,
     /// Time from the start of the workload to the end of the run, in which stalls could happen;
     /// `None` if no workload started.
     pub time: Option<Duration>,
     /// Those for whose beginning the run was over too soon.
-    pub missed: Vec<Stall>,
+    pub missed: Vec<PlannedStall>,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::steal::{Steal, Stretch};
+use super::steal::{Steal, StealPeriod};
 
 /// How much of a planned presence is left at least, so that a vCPU gets on whatever is to be made
 /// up for.
@@ -33,13 +33,13 @@ impl Pace {
     }
 
     /// How long the vCPU is to be left alone before it is away for the stretch.
-    pub fn presence(&self, planned: &Stretch) -> Duration {
+    pub fn presence(&self, planned: &StealPeriod) -> Duration {
         let planned = planned.present.as_secs_f64();
         Duration::from_secs_f64((planned + self.owed).max(planned * LEAST))
     }
 
     /// Enters how a stretch went that was planned as `planned`.
-    pub fn enter(&mut self, planned: &Stretch, went: &Stretch) {
+    pub fn enter(&mut self, planned: &StealPeriod, went: &StealPeriod) {
         let longer = |went: Duration, planned: Duration| went.as_secs_f64() - planned.as_secs_f64();
         self.owed += longer(went.away, planned.away) * self.presence_per_absence
             - longer(went.present, planned.present);
@@ -56,7 +56,7 @@ mod tests {
         let mut pace = Pace::new(steal);
         let [mut present, mut away] = [Duration::ZERO; 2];
         for planned in steal.plan(0).take(20_000) {
-            let went = Stretch {
+            let went = StealPeriod {
                 present: pace.presence(&planned) + departure,
                 away: planned.away + back,
             };
@@ -84,11 +84,11 @@ mod tests {
     fn a_vcpu_gets_on_however_slow_the_host() {
         let steal: Steal = "seed=7,mean=2ms,share=20%".parse().unwrap();
         let mut pace = Pace::new(&steal);
-        let planned = Stretch {
+        let planned = StealPeriod {
             present: Duration::from_millis(8),
             away: Duration::from_millis(2),
         };
-        let late = Stretch {
+        let late = StealPeriod {
             present: Duration::from_secs(60),
             ..planned
         };
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(pace.presence(&planned), Duration::from_millis(2));
         // And one minute does not cost it hours.
         for _ in 0..1_000 {
-            let went = Stretch {
+            let went = StealPeriod {
                 present: pace.presence(&planned),
                 ..planned
             };

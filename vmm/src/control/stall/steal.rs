@@ -36,11 +36,11 @@ impl Steal {
     }
 
     /// What is stolen from vCPU `cpu`. It does not depend on what is stolen from others.
-    pub fn plan(&self, cpu: u32) -> Plan {
+    pub fn plan(&self, cpu: u32) -> StealPlan {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         random.set_stream(cpu.into());
         let away = self.mean.as_secs_f64();
-        Plan {
+        StealPlan {
             random,
             away,
             present: away * self.presence_per_absence(),
@@ -81,23 +81,23 @@ fn share(text: &str) -> Result<f64, String> {
 
 /// What is stolen from one vCPU: stretches without end, each after some time in the guest.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct StealPlan {
     random: ChaCha8Rng,
     /// Means, in seconds.
     away: f64,
     present: f64,
 }
 
-/// A part of a [`Plan`].
+/// A part of a [`StealPlan`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stretch {
+pub struct StealPeriod {
     /// How long the vCPU is left alone.
     pub present: Duration,
     /// How long it is away after that.
     pub away: Duration,
 }
 
-impl Plan {
+impl StealPlan {
     fn exponential(&mut self, mean: f64) -> Duration {
         // 53 random bits fill the mantissa. Never 0, whose logarithm is no time.
         let bits = (self.random.next_u64() >> 11) + 1;
@@ -107,12 +107,12 @@ impl Plan {
     }
 }
 
-impl Iterator for Plan {
-    type Item = Stretch;
+impl Iterator for StealPlan {
+    type Item = StealPeriod;
 
-    fn next(&mut self) -> Option<Stretch> {
+    fn next(&mut self) -> Option<StealPeriod> {
         let (present, away) = (self.present, self.away);
-        Some(Stretch {
+        Some(StealPeriod {
             present: self.exponential(present),
             away: self.exponential(away),
         })
@@ -187,7 +187,7 @@ mod tests {
     fn a_seed_means_the_same_for_ever() {
         let first = |seed, cpu| {
             let mut plan = steal(seed, Duration::from_millis(2), 0.2).plan(cpu);
-            let Stretch { present, away } = plan.next().unwrap();
+            let StealPeriod { present, away } = plan.next().unwrap();
             (present.as_micros(), away.as_micros())
         };
         assert_eq!(first(7, 0), (14_771, 3_567));

@@ -25,9 +25,9 @@ use crate::machine::kick::Alarm;
 use crate::machine::layout::{Layout, LayoutError};
 use crate::machine::message::{Message, OnMessage, Reaction};
 use crate::machine::points::{Point, Points};
-use crate::machine::serial::{Halt, Serial};
+use crate::machine::serial::{Serial, SerialExit};
 use crate::machine::symbols::Symbols;
-use crate::machine::threads::{Crew, End, Event};
+use crate::machine::threads::{End, Event, VcpuThreads};
 use crate::machine::{Machine, MachineError, Parts, boot};
 use crate::manifest::Manifest;
 use crate::page_size::PAGE_SIZE;
@@ -260,8 +260,8 @@ pub(super) fn run_to_idle(
         _ => Reaction::GoOn,
     });
     let cpus = vcpus.len();
-    let crew = Crew::new(vcpus, &devices, &memory, &on_message, None)?;
-    crew.run();
+    let threads = VcpuThreads::new(vcpus, &devices, &memory, &on_message, None)?;
+    threads.run();
     let deadline = Instant::now() + BOOT_LIMIT;
     let mut ready = 0;
     while ready < cpus {
@@ -271,7 +271,7 @@ pub(super) fn run_to_idle(
         match is_held.recv_timeout(LOOK_EVERY) {
             Ok(_) => ready += 1,
             Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {
-                while let Some(event) = crew.events().take() {
+                while let Some(event) = threads.events().take() {
                     let Event::Ended { vcpu, end } = event else {
                         continue;
                     };
@@ -288,7 +288,7 @@ pub(super) fn run_to_idle(
             Err(_) => return Err(SpecimenError::Late),
         }
     }
-    let vcpus = crew.stop()?;
+    let vcpus = threads.stop()?;
     let _ = devices.console().take();
     Ok(Serial::new(vcpus, vm, devices, &memory)?)
 }
@@ -307,12 +307,12 @@ pub(super) fn drain(serial: &mut Serial, idle: u64, until: &Until) -> Result<(),
                     return Err(SpecimenError::Late);
                 }
                 match serial.run(cpu) {
-                    Halt::Reached { point, .. } if point == idle => break,
-                    Halt::GuestExit(code) => {
+                    SerialExit::Reached { point, .. } if point == idle => break,
+                    SerialExit::GuestExit(code) => {
                         let text = format!("CPU {cpu} wrote {code:#x}");
                         return Err(SpecimenError::NotReady(text));
                     }
-                    Halt::Dead(death) => {
+                    SerialExit::Dead(death) => {
                         let text = format!("it died on CPU {cpu}: {death}");
                         return Err(SpecimenError::NotReady(text));
                     }

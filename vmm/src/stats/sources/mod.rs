@@ -48,7 +48,7 @@ impl Status {
 
 /// What a source is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lack {
+pub struct Unavailable {
     /// [`Status::Denied`] or [`Status::Absent`].
     pub status: Status,
     /// Why.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::canary::{Canary, CanaryError, INSTRUCTIONS_OF_MMIO, Step, TIMES, VECTOR};
 use super::host::Kvm;
-use super::{Lack, PERF, STATS, STATS_FD, Shown, Source, Sources, Status};
+use super::{PERF, STATS, STATS_FD, Shown, Source, Sources, Status, Unavailable};
 use crate::stats::binary::{self, StatsError};
 use crate::stats::tracepoints::events::{
     self, ACCEPT_IRQ, APIC_IPI, EOI, EXIT, MSR, X2APIC_ICR, exit_filter, msr_filter,
@@ -15,7 +15,7 @@ use crate::stats::tracepoints::{Counter, Event, GRANT, Isa, Tracefs, Tracepoints
 const KVM_RUN: &str = "returns of KVM_RUN, counted by the VMM";
 
 impl Source {
-    fn lacking(name: &str, via: &str, lack: Lack) -> Self {
+    fn lacking(name: &str, via: &str, lack: Unavailable) -> Self {
         Self {
             name: name.to_owned(),
             via: via.to_owned(),
@@ -103,13 +103,13 @@ fn probes() -> [Probe; 5] {
 }
 
 /// A probe that counts.
-struct Counting {
+struct OpenProbe {
     id: u64,
     counters: Vec<Counter>,
 }
 
-impl Counting {
-    fn new(probe: &Probe, tracefs: &Tracefs) -> Result<Self, Lack> {
+impl OpenProbe {
+    fn new(probe: &Probe, tracefs: &Tracefs) -> Result<Self, Unavailable> {
         let name = probe.tracepoint;
         let format = tracefs.kvm_event(name)?;
         // What every filter below names; without it, the kernel would only say that it is not
@@ -121,7 +121,7 @@ impl Counting {
             _ => &[],
         };
         if let Some(field) = needed.iter().find(|field| !format.has(field)) {
-            return Err(Lack {
+            return Err(Unavailable {
                 status: Status::Absent,
                 reason: format!("this kernel's {name} has no field {field}"),
                 remedy: None,
@@ -144,11 +144,11 @@ impl Counting {
 }
 
 /// What it means that the kernel does not count for us.
-fn refused(error: &io::Error) -> Lack {
+fn refused(error: &io::Error) -> Unavailable {
     let paranoid = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
     let paranoid = paranoid.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned());
     match error.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM) => Lack {
+        Some(libc::EACCES | libc::EPERM) => Unavailable {
             status: Status::Denied,
             reason: format!(
                 "this user may not count what the kernel does (kernel.perf_event_paranoid is {paranoid}; a \
@@ -158,7 +158,7 @@ fn refused(error: &io::Error) -> Lack {
                 "{GRANT}, or sysctl kernel.perf_event_paranoid=1 and access to tracefs"
             )),
         },
-        _ => Lack {
+        _ => Unavailable {
             status: Status::Absent,
             reason: format!("perf_event_open: {error}"),
             remedy: None,
@@ -184,7 +184,9 @@ impl Sources {
         let counting: Vec<_> = probes
             .iter()
             .zip(tracefs.iter().cycle())
-            .map(|(probe, tracefs)| Counting::new(probe, tracefs.as_ref().map_err(Lack::clone)?))
+            .map(|(probe, tracefs)| {
+                OpenProbe::new(probe, tracefs.as_ref().map_err(Unavailable::clone)?)
+            })
             .collect();
         let mut list = vec![Source {
             name: "user".to_owned(),
@@ -196,11 +198,11 @@ impl Sources {
         }];
         let mut events = Vec::new();
         let mut kvm = None;
-        match sing(probes, &counting) {
-            Ok(song) => {
-                kvm = song.emulates.then_some(Kvm::Emulated);
-                list.extend(song.stats);
-                for ((probe, counting), seen) in probes.iter().zip(counting).zip(song.seen) {
+        match run_canary(probes, &counting) {
+            Ok(run) => {
+                kvm = run.emulates.then_some(Kvm::Emulated);
+                list.extend(run.stats);
+                for ((probe, counting), seen) in probes.iter().zip(counting).zip(run.seen) {
                     let name = probe.tracepoint;
                     let source = match &counting {
                         Ok(_) => {
@@ -220,7 +222,7 @@ impl Sources {
             // Nobody can be believed then.
             Err(error) => {
                 let untried = |name: &str, via: &str| {
-                    let lack = Lack {
+                    let lack = Unavailable {
                         status: Status::Blind,
                         reason: format!("it could not be tried: {}", explain(&error)),
                         remedy: None,
@@ -256,7 +258,7 @@ fn explain(error: &CanaryError) -> String {
 }
 
 /// What was counted while the canary did its steps.
-struct Song {
+struct CanaryRun {
     /// What became of KVM's statistics.
     stats: Vec<Source>,
     /// Whether KVM executes the instructions of the guest itself.
@@ -266,7 +268,7 @@ struct Song {
 }
 
 /// KVM's statistics of the canary's vCPU.
-struct Statistics(Result<binary::Source, StatsError>);
+struct Statistics(Result<binary::StatsFile, StatsError>);
 
 impl Statistics {
     fn sample(&self) -> Vec<u64> {
@@ -288,7 +290,7 @@ impl Statistics {
             Ok(_) => format!("KVM does not count {name}"),
             Err(error) => error.to_string(),
         };
-        let lack = Lack {
+        let lack = Unavailable {
             status: Status::Absent,
             reason,
             remedy: Some("Linux 5.14 and later have it".to_owned()),
@@ -298,34 +300,39 @@ impl Statistics {
 }
 
 /// Everything that is counted, at one moment.
-struct Look {
+struct Reading {
     stats: Vec<u64>,
     tracepoints: Vec<Vec<u64>>,
 }
 
-fn sing(probes: &[Probe], counting: &[Result<Counting, Lack>]) -> Result<Song, CanaryError> {
+fn run_canary(
+    probes: &[Probe],
+    counting: &[Result<OpenProbe, Unavailable>],
+) -> Result<CanaryRun, CanaryError> {
     let mut canary = Canary::new()?;
-    let statistics = Statistics(binary::Source::open(canary.vcpu(), None));
-    let look = || {
-        let own = |one: &Result<Counting, Lack>| one.as_ref().map_or(Vec::new(), Counting::sample);
-        Look {
+    let statistics = Statistics(binary::StatsFile::open(canary.vcpu(), None));
+    let read = || {
+        let own = |one: &Result<OpenProbe, Unavailable>| {
+            one.as_ref().map_or(Vec::new(), OpenProbe::sample)
+        };
+        Reading {
             stats: statistics.sample(),
             tracepoints: counting.iter().map(own).collect(),
         }
     };
-    let mut looks = Vec::new();
+    let mut readings = Vec::new();
     let mut interrupts = None;
     for step in Step::ALL {
-        let before = look();
+        let before = read();
         canary.step()?;
-        let behind = look();
+        let behind = read();
         if step == Step::Cpuid {
             interrupts = Some(await_interrupt(&mut canary, &statistics)?);
         }
-        looks.push((before, behind));
+        readings.push((before, behind));
     }
     let grown = |name: &str, step: Step| {
-        let (before, behind) = &looks[step as usize];
+        let (before, behind) = &readings[step as usize];
         statistics.grown(name, &before.stats, &behind.stats)
     };
     // Interrupts of the host are exits as well, as many as the time is long.
@@ -363,13 +370,13 @@ fn sing(probes: &[Probe], counting: &[Result<Counting, Lack>]) -> Result<Song, C
         .iter()
         .enumerate()
         .map(|(number, probe)| {
-            let (before, behind) = &looks[probe.step as usize];
+            let (before, behind) = &readings[probe.step as usize];
             let pairs = before.tracepoints[number].iter();
             let pairs = pairs.zip(&behind.tracepoints[number]);
             pairs.map(|(before, behind)| behind - before).collect()
         })
         .collect();
-    Ok(Song {
+    Ok(CanaryRun {
         stats,
         emulates,
         seen,
@@ -409,7 +416,7 @@ fn await_interrupt(
 
 /// Whether interrupts are counted: where each exit is, they are what is left.
 fn by_what_is_left(shown: Shown, sees_exits: bool) -> Source {
-    let cannot = |reason: &str| Lack {
+    let cannot = |reason: &str| Unavailable {
         status: Status::Blind,
         reason: reason.to_owned(),
         remedy: None,

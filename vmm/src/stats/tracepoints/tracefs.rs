@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::format::Format;
-use crate::stats::sources::{Lack, Status};
+use crate::stats::sources::{Status, Unavailable};
 
 /// Where it is, if it is where it should be (Linux, `Documentation/trace/ftrace.rst`).
 const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -22,7 +22,7 @@ impl Tracefs {
     ///
     /// # Errors
     /// What is in the way, and what to do about it.
-    pub fn find() -> Result<Self, Lack> {
+    pub fn find() -> Result<Self, Unavailable> {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let mut denied = None;
         for root in PLACES.into_iter().chain(mounted(&mounts)) {
@@ -36,7 +36,7 @@ impl Tracefs {
         }
         Err(match denied {
             Some(root) => unreadable(Path::new(root)),
-            None => Lack {
+            None => Unavailable {
                 status: Status::Absent,
                 reason: "tracefs is not mounted".to_owned(),
                 remedy: Some(format!("as root: mount -t tracefs none {}", PLACES[0])),
@@ -48,22 +48,22 @@ impl Tracefs {
     ///
     /// # Errors
     /// What is in the way, and what to do about it.
-    pub fn kvm_event(&self, name: &str) -> Result<Format, Lack> {
+    pub fn kvm_event(&self, name: &str) -> Result<Format, Unavailable> {
         let path = self.root.join("events/kvm").join(name).join("format");
         let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Lack {
+            io::ErrorKind::NotFound => Unavailable {
                 status: Status::Absent,
                 reason: format!("this host's KVM has no tracepoint {name}"),
                 remedy: None,
             },
             io::ErrorKind::PermissionDenied => unreadable(&path),
-            _ => Lack {
+            _ => Unavailable {
                 status: Status::Absent,
                 reason: format!("cannot read {}: {error}", path.display()),
                 remedy: None,
             },
         })?;
-        Format::parse(&text).ok_or_else(|| Lack {
+        Format::parse(&text).ok_or_else(|| Unavailable {
             status: Status::Absent,
             reason: format!("{} makes no sense", path.display()),
             remedy: None,
@@ -71,8 +71,8 @@ impl Tracefs {
     }
 }
 
-fn unreadable(path: &Path) -> Lack {
-    Lack {
+fn unreadable(path: &Path) -> Unavailable {
+    Unavailable {
         status: Status::Denied,
         reason: format!("this user may not read {}", path.display()),
         remedy: Some(super::GRANT.to_owned()),

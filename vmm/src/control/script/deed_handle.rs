@@ -8,10 +8,10 @@ use std::sync::Arc;
 use rhai::{Array, Engine, EvalAltResult};
 use shared::ledger::CallId;
 
-use super::Stage;
+use super::ScriptContext;
 use super::failure::{bad, small};
 use super::machine::set;
-use crate::control::operator::{Done, Operator, OperatorError, Ticket};
+use crate::control::operator::{CommandResult, Operator, OperatorError, PostedCommand};
 use crate::cpus::CpuSet;
 use crate::lab::Record;
 use crate::lab::call_name::CallName;
@@ -20,61 +20,72 @@ type Answer<T> = Result<T, Box<EvalAltResult>>;
 
 /// Something that a CPU was told to do.
 #[derive(Clone)]
-pub(super) struct Deed {
-    stage: Rc<Stage>,
+pub(super) struct DeedHandle {
+    context: Rc<ScriptContext>,
     operator: Arc<Operator>,
-    ticket: Ticket,
+    posted: PostedCommand,
 }
 
-impl fmt::Display for Deed {
+impl fmt::Display for DeedHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told = self.operator.told(self.ticket);
-        write!(f, "{told} on CPU {}", self.ticket.cpu)
+        let told = self.operator.told(self.posted);
+        write!(f, "{told} on CPU {}", self.posted.cpu)
     }
 }
 
-pub(super) fn register(engine: &mut Engine, _: &Rc<Stage>) {
-    engine.register_type_with_name::<Deed>("Deed");
-    engine.register_fn("to_string", |deed: &mut Deed| deed.to_string());
-    engine.register_fn("is_done", |deed: &mut Deed| -> Answer<bool> {
-        Ok(deed.ask().done(deed.ticket)?.is_some())
+pub(super) fn register(engine: &mut Engine, _: &Rc<ScriptContext>) {
+    engine.register_type_with_name::<DeedHandle>("Deed");
+    engine.register_fn("to_string", |deed: &mut DeedHandle| deed.to_string());
+    engine.register_fn("is_done", |deed: &mut DeedHandle| -> Answer<bool> {
+        Ok(deed.ask().done(deed.posted)?.is_some())
     });
-    engine.register_fn("wait_done", |deed: &mut Deed| -> Answer<i64> {
+    engine.register_fn("wait_done", |deed: &mut DeedHandle| -> Answer<i64> {
         Ok(deed.wait()?.result.unwrap_or_default())
     });
-    engine.register_fn("wait_refused", |deed: &mut Deed| deed.wait_refused());
-    engine.register_fn("answer", |deed: &mut Deed| deed.answer());
-    engine.register_fn("name", |deed: &mut Deed| -> Answer<String> {
+    engine.register_fn("wait_refused", |deed: &mut DeedHandle| deed.wait_refused());
+    engine.register_fn("answer", |deed: &mut DeedHandle| deed.answer());
+    engine.register_fn("name", |deed: &mut DeedHandle| -> Answer<String> {
         Ok(CallName(deed.call()?).to_string())
     });
-    engine.register_fn("wait_made", |deed: &mut Deed| -> Answer<()> {
+    engine.register_fn("wait_made", |deed: &mut DeedHandle| -> Answer<()> {
         deed.call()?;
         Ok(())
     });
-    engine.register_fn("wait_ran", |deed: &mut Deed| deed.wait_ran_everywhere());
-    engine.register_fn("wait_ran", |deed: &mut Deed, cpu: i64| {
+    engine.register_fn("wait_ran", |deed: &mut DeedHandle| {
+        deed.wait_ran_everywhere()
+    });
+    engine.register_fn("wait_ran", |deed: &mut DeedHandle, cpu: i64| {
         deed.wait_ran(&CpuSet::from_iter([small("CPU", cpu)?]))
     });
-    engine.register_fn("wait_ran", |deed: &mut Deed, cpus: Array| {
+    engine.register_fn("wait_ran", |deed: &mut DeedHandle, cpus: Array| {
         deed.wait_ran(&set(cpus)?)
     });
-    engine.register_fn("ran_on", |deed: &mut Deed, cpu: i64| -> Answer<bool> {
-        let cpu = small("CPU", cpu)?;
-        Ok(deed.record()?.is_none_or(|record| record.ran.contains(cpu)))
+    engine.register_fn(
+        "ran_on",
+        |deed: &mut DeedHandle, cpu: i64| -> Answer<bool> {
+            let cpu = small("CPU", cpu)?;
+            Ok(deed.record()?.is_none_or(|record| record.ran.contains(cpu)))
+        },
+    );
+    engine.register_fn("ran", |deed: &mut DeedHandle| {
+        deed.list(|record| &record.ran)
     });
-    engine.register_fn("ran", |deed: &mut Deed| deed.list(|record| &record.ran));
-    engine.register_fn("targets", |deed: &mut Deed| {
+    engine.register_fn("targets", |deed: &mut DeedHandle| {
         deed.list(|record| &record.targets)
     });
-    engine.register_fn("cycles", |deed: &mut Deed| deed.cycles());
+    engine.register_fn("cycles", |deed: &mut DeedHandle| deed.cycles());
 }
 
-impl Deed {
-    pub(super) fn new(stage: &Rc<Stage>, operator: &Arc<Operator>, ticket: Ticket) -> Self {
+impl DeedHandle {
+    pub(super) fn new(
+        context: &Rc<ScriptContext>,
+        operator: &Arc<Operator>,
+        posted: PostedCommand,
+    ) -> Self {
         Self {
-            stage: Rc::clone(stage),
+            context: Rc::clone(context),
             operator: Arc::clone(operator),
-            ticket,
+            posted,
         }
     }
 
@@ -95,12 +106,12 @@ impl Deed {
         &self.operator
     }
 
-    fn wait(&self) -> Answer<Done> {
-        Ok(self.ask().wait_done(self.ticket, self.stage.wait())?)
+    fn wait(&self) -> Answer<CommandResult> {
+        Ok(self.ask().wait_done(self.posted, self.context.wait())?)
     }
 
     fn wait_refused(&self) -> Answer<&'static str> {
-        match self.ask().wait_done(self.ticket, self.stage.wait()) {
+        match self.ask().wait_done(self.posted, self.context.wait()) {
             Err(OperatorError::Refused { why, .. }) => Ok(why.describe()),
             Err(error) => Err(error.into()),
             Ok(_) => Err(super::failure::unmet(format!(
@@ -110,7 +121,7 @@ impl Deed {
     }
 
     fn call(&self) -> Answer<CallId> {
-        Ok(self.ask().call(self.ticket, self.stage.wait())?)
+        Ok(self.ask().call(self.posted, self.context.wait())?)
     }
 
     /// The record, or nothing if the call is long over.
@@ -121,7 +132,7 @@ impl Deed {
 
     fn wait_ran(&self, cpus: &CpuSet) -> Answer<()> {
         let call = self.call()?;
-        Ok(self.ask().wait_ran(call, cpus, self.stage.wait())?)
+        Ok(self.ask().wait_ran(call, cpus, self.context.wait())?)
     }
 
     fn wait_ran_everywhere(&self) -> Answer<()> {

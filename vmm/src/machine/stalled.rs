@@ -6,14 +6,14 @@ use std::sync::PoisonError;
 use vmm_sys_util::errno;
 
 use super::breakpoints::{self, BreakpointError};
-use super::inspect::Standing;
-use super::lifecycle::{Held, Holder, State};
+use super::inspect::VcpuDump;
+use super::lifecycle::{HoldOutcome, Holder, State};
 use super::message::HeldBy;
 use super::pause_error::PauseError;
-use super::threads::Crew;
+use super::threads::VcpuThreads;
 use super::vcpu::Vcpu;
 
-impl Crew {
+impl VcpuThreads {
     /// Does something with vCPU `id`, which is out of the guest and stays out meanwhile.
     ///
     /// # Errors
@@ -23,38 +23,38 @@ impl Crew {
         id: u32,
         body: impl FnOnce(&mut Vcpu) -> T,
     ) -> Result<T, PauseError> {
-        let member = self.member(id)?;
+        let thread = self.thread(id)?;
         // One that is out already stays out by this, and confirms nothing anew.
-        let result = match member.hold(Holder::Visit)? {
-            Held::Already(_) => Ok(member.with_vcpu(body)),
-            Held::Underway => Err(PauseError::NotStalled(id)),
+        let result = match thread.hold(Holder::Visit)? {
+            HoldOutcome::Already(_) => Ok(thread.with_vcpu(body)),
+            HoldOutcome::Underway => Err(PauseError::NotStalled(id)),
         };
-        member.release(Holder::Visit)?;
+        thread.release(Holder::Visit)?;
         result
     }
 
     /// Does something with vCPU `id`, which is taken out of the guest for it and back. What it was
     /// about to be held for when this was called, it is held for when this returns.
     fn visit<T>(&self, id: u32, body: impl FnOnce(&mut Vcpu) -> T) -> Result<T, PauseError> {
-        let member = self.member(id)?;
-        member.keep_out(Holder::Visit)?;
-        let result = member.with_vcpu(body);
-        member.release(Holder::Visit)?;
+        let thread = self.thread(id)?;
+        thread.keep_out(Holder::Visit)?;
+        let result = thread.with_vcpu(body);
+        thread.release(Holder::Visit)?;
         Ok(result)
     }
 
     /// Looks at vCPU `id`, which is out of the guest.
     ///
     /// # Errors
-    /// As [`Crew::with_stalled`]; inside, what KVM said when it was asked for registers.
-    pub fn standing(&self, id: u32) -> Result<Result<Standing, errno::Error>, PauseError> {
-        self.with_stalled(id, |vcpu| Standing::of(vcpu, &self.memory))
+    /// As [`VcpuThreads::with_stalled`]; inside, what KVM said when it was asked for registers.
+    pub fn dump(&self, id: u32) -> Result<Result<VcpuDump, errno::Error>, PauseError> {
+        self.with_stalled(id, |vcpu| VcpuDump::of(vcpu, &self.memory))
     }
 
     /// What vCPU `id` is held by, if it is held and has come there by itself.
     pub fn held_by(&self, id: u32) -> Option<HeldBy> {
-        let member = self.member(id).ok()?;
-        *member
+        let thread = self.thread(id).ok()?;
+        *thread
             .held_by
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -91,7 +91,7 @@ impl Crew {
     /// `count` 0 it is only no longer to stop, if it is at it, and stays where it is.
     ///
     /// # Errors
-    /// As [`Crew::with_stalled`], if it is stalled by nobody but a plan, or KVM refuses.
+    /// As [`VcpuThreads::with_stalled`], if it is stalled by nobody but a plan, or KVM refuses.
     pub fn step(&self, id: u32, count: u64) -> Result<(), BreakpointError> {
         if let (State::Created, _) = self.state(id)? {
             return Err(PauseError::NotStalled(id).into());

@@ -12,13 +12,13 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::ending::Ending;
 use super::error::ControlError;
-use super::live::Live;
+use super::live::LiveTable;
 use super::operator::Operator;
 use super::output::{Output, Stream};
-use super::stall::{Carried, Driver};
+use super::stall::{StallDriver, StallSummary};
 use super::watchdog::Watchdog;
 use crate::machine::devices::Console;
-use crate::machine::threads::{self, Crew, CrewError, End};
+use crate::machine::threads::{self, End, ThreadsError, VcpuThreads};
 
 /// How often the clock is looked at, and a slow reader of the console tried again.
 const TICK: Duration = Duration::from_millis(100);
@@ -28,13 +28,13 @@ const CONSOLE: u32 = 1;
 const CLOCK: u32 = 2;
 const START: u32 = 3;
 const STALLS: u32 = 4;
-const WISH: u32 = 5;
+const END_REQUEST: u32 = 5;
 const ALARM: u32 = 6;
 const TRACE: u32 = 7;
 const LIVE: u32 = 8;
 
-/// When the loop loses patience.
-pub(super) struct Patience<'a> {
+/// When the loop ends a run by itself.
+pub(super) struct TimeLimits<'a> {
     /// After this time in any case.
     pub timeout: Option<Duration>,
     /// When nothing moves.
@@ -42,28 +42,28 @@ pub(super) struct Patience<'a> {
 }
 
 /// Everything the loop watches.
-pub(super) struct Bench<'a> {
+pub(super) struct EventLoop<'a> {
     vcpus: Arc<threads::Events>,
     operator: Arc<Operator>,
-    stalls: Driver<'a>,
+    stalls: StallDriver<'a>,
     console: Arc<Console>,
     output: Option<Output>,
     /// The table that shares the terminal with the output, if there is one.
-    live: Option<Live<'a>>,
+    live: Option<LiveTable<'a>>,
     clock: TimerFd,
     started: Instant,
-    patience: Patience<'a>,
+    limits: TimeLimits<'a>,
     ending: Option<Result<Ending, ControlError>>,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> EventLoop<'a> {
     pub fn new(
-        crew: &'a Crew,
+        threads: &'a VcpuThreads,
         operator: &Arc<Operator>,
-        stalls: Driver<'a>,
+        stalls: StallDriver<'a>,
         console: &Arc<Console>,
         stream: Stream,
-        patience: Patience<'a>,
+        limits: TimeLimits<'a>,
     ) -> Result<Self, ControlError> {
         let mut clock =
             TimerFd::new().map_err(|e| ControlError::Prepare("create a timer", e.into()))?;
@@ -72,7 +72,7 @@ impl<'a> Bench<'a> {
             .map_err(|e| ControlError::Prepare("start a timer", e.into()))?;
         let output = Output::new(stream).map_err(|e| ControlError::Prepare("use the output", e))?;
         Ok(Self {
-            vcpus: Arc::clone(crew.events()),
+            vcpus: Arc::clone(threads.events()),
             operator: Arc::clone(operator),
             stalls,
             console: Arc::clone(console),
@@ -80,24 +80,24 @@ impl<'a> Bench<'a> {
             live: None,
             clock,
             started: Instant::now(),
-            patience,
+            limits,
             ending: None,
         })
     }
 
     /// Has a table drawn while the machine runs.
-    pub fn show(&mut self, live: Live<'a>) {
+    pub fn show(&mut self, live: LiveTable<'a>) {
         self.live = Some(live);
     }
 
     /// What ended the run, if anything has, what became of its stalls, and the output with what is
     /// left to write.
-    pub fn take_ending(&mut self) -> Option<Result<(Ending, Carried, Output), ControlError>> {
+    pub fn take_ending(&mut self) -> Option<Result<(Ending, StallSummary, Output), ControlError>> {
         let ending = self.ending.take()?;
         // What is written from here on stands where the table was.
         self.live = None;
         let output = self.output.take()?;
-        Some(ending.map(|ending| (ending, self.stalls.carried(), output)))
+        Some(ending.map(|ending| (ending, self.stalls.summary(), output)))
     }
 
     /// The first ending is the one that counts.
@@ -133,19 +133,19 @@ impl<'a> Bench<'a> {
         // How many ticks were missed does not matter.
         let _ = self.clock.wait();
         if let Some(limit) = self
-            .patience
+            .limits
             .timeout
             .filter(|limit| self.started.elapsed() >= *limit)
         {
             self.end(Ending::TimeOut(limit));
         }
-        let idle = self.patience.watchdog.as_mut().and_then(Watchdog::look);
+        let idle = self.limits.watchdog.as_mut().and_then(Watchdog::look);
         // Somebody who drives the machine may have it wait for as long as he likes.
         if let Some(idle) = idle.filter(|_| !self.operator.is_attended()) {
             self.end(Ending::NoProgress(idle));
         }
         if let Some(vcpu) = self.stalls.stuck() {
-            let error = ControlError::Crew(CrewError::Stuck(vcpu));
+            let error = ControlError::Threads(ThreadsError::Stuck(vcpu));
             self.ending.get_or_insert(Err(error));
         }
     }
@@ -168,7 +168,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-impl MutEventSubscriber for Bench<'_> {
+impl MutEventSubscriber for EventLoop<'_> {
     fn init(&mut self, ops: &mut EventOps) {
         let watched = [
             (self.vcpus.pending().as_raw_fd(), VCPUS),
@@ -176,7 +176,7 @@ impl MutEventSubscriber for Bench<'_> {
             (self.clock.as_raw_fd(), CLOCK),
             (self.stalls.start_announced().as_raw_fd(), START),
             (self.stalls.as_raw_fd(), STALLS),
-            (self.operator.wished().as_raw_fd(), WISH),
+            (self.operator.ending_requested().as_raw_fd(), END_REQUEST),
             (self.operator.alarm_fd(), ALARM),
         ];
         let trace = self.operator.trace_fd().map(|fd| (fd, TRACE));
@@ -200,8 +200,8 @@ impl MutEventSubscriber for Bench<'_> {
                 let wound = self.stalls.carry_on();
                 self.need(wound);
             }
-            WISH => {
-                if let Some(ending) = self.operator.wish() {
+            END_REQUEST => {
+                if let Some(ending) = self.operator.requested_ending() {
                     self.end(ending);
                 }
             }

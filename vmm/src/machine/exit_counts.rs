@@ -19,15 +19,15 @@ const SIGNAL: usize = 5;
 /// Index in [`REASONS`] of the exits of a vCPU that waits: its word that it does *not* get on.
 pub const WAITING: usize = 6;
 
-/// Counts by reason, in the order of [`REASONS`].
-pub type Counts = [u64; REASONS.len()];
+/// Exits by reason, in the order of [`REASONS`].
+pub type ExitCounts = [u64; REASONS.len()];
 
 /// Running counts of one vCPU.
 #[derive(Debug, Default)]
-pub struct Tally([AtomicU64; REASONS.len()]);
+pub struct ExitCounters([AtomicU64; REASONS.len()]);
 
-impl Tally {
-    /// Counts one exit, and returns its reason by its place in [`REASONS`]. `Again` is KVM's own
+impl ExitCounters {
+    /// Counts one exit and returns its reason by its place in [`REASONS`]. `Again` is KVM's own
     /// affair and no exit.
     pub fn count(&self, exit: &Exit) -> Option<usize> {
         let reason = match exit {
@@ -48,7 +48,7 @@ impl Tally {
     }
 
     /// The counts so far.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ExitCounts {
         std::array::from_fn(|reason| self.0[reason].load(Ordering::Relaxed))
     }
 

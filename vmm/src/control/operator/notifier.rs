@@ -67,24 +67,30 @@ impl fmt::Debug for Wait<'_> {
 
 /// A place to wait for news.
 #[derive(Debug, Default)]
-pub(in crate::control) struct News {
-    editions: Mutex<u64>,
-    out: Condvar,
+pub(in crate::control) struct Notifier {
+    generation: Mutex<u64>,
+    changed: Condvar,
 }
 
-impl News {
+impl Notifier {
     /// Something has happened.
     pub fn publish(&self) {
-        let mut editions = self.editions.lock().unwrap_or_else(PoisonError::into_inner);
-        *editions = editions.wrapping_add(1);
-        self.out.notify_all();
+        let mut generation = self
+            .generation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *generation = generation.wrapping_add(1);
+        self.changed.notify_all();
     }
 
     /// Looks with `look` whenever there is news, and now and then when there is none, until it
     /// finds something or `deadline` has passed. It looks once in any case.
     pub fn wait<T>(&self, deadline: Instant, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         loop {
-            let seen = *self.editions.lock().unwrap_or_else(PoisonError::into_inner);
+            let seen = *self
+                .generation
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if let Some(found) = look() {
                 return Some(found);
             }
@@ -92,11 +98,14 @@ impl News {
             if left == Duration::ZERO {
                 return None;
             }
-            let editions = self.editions.lock().unwrap_or_else(PoisonError::into_inner);
+            let generation = self
+                .generation
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             // What was published while `look` looked is not waited for again.
             let _ = self
-                .out
-                .wait_timeout_while(editions, left.min(UNANNOUNCED), |now| *now == seen)
+                .changed
+                .wait_timeout_while(generation, left.min(UNANNOUNCED), |now| *now == seen)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }

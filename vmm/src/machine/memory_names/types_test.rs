@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::machine::words::walk::Names;
+use crate::machine::memory_names::walk::Names;
 
 /// The forms that are used here.
 const STRING: u8 = dw::DW_FORM_string.0 as u8;
