@@ -43,8 +43,8 @@ impl<'a> AddressSpace<'a> {
         bytes
     }
 
-    /// Up to `length` bytes at the instruction pointer, which outside long mode is relative to the
-    /// code segment.
+    /// Up to `length` bytes at the instruction pointer, which is relative to the code segment
+    /// outside long mode.
     pub fn code(&self, regs: &kvm_regs, sregs: &kvm_sregs, length: usize) -> Vec<u8> {
         self.read(sregs.cs.base.wrapping_add(regs.rip), length)
     }

@@ -17,12 +17,11 @@ pub enum Exit {
     Mmio,
     /// A signal, or [`ImmediateExit`].
     Interrupted,
-    /// KVM asks to be called again, as it does for a CPU that waits to be started.
+    /// KVM asks to be called again (`EAGAIN`), as it does for a CPU that waits to be started.
     Again,
     /// A `hlt` that KVM did not wait out itself.
     Hlt,
-    /// An instruction was stepped over or run into, as somebody had asked for. If that is to stop
-    /// the vCPU, it says why.
+    /// A debug exit: a step was taken, or a breakpoint was hit. `Some` if the vCPU is to stop.
     Debug(Option<Stop>),
     /// The guest cannot go on.
     Dead(Death),
@@ -31,7 +30,7 @@ pub enum Exit {
 /// Why a guest cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Death {
-    /// An exception while handling an exception while handling an exception.
+    /// A triple fault: an exception during the delivery of a double fault.
     TripleFault,
     /// KVM gave up on an instruction or a state.
     InternalError {
@@ -42,9 +41,9 @@ pub enum Death {
     },
     /// The hardware refused the state of the vCPU.
     FailEntry(u64),
-    /// An exit that nothing here asks for.
+    /// An exit that this VMM does not handle.
     Unexpected(String),
-    /// The instruction for which it came out comes out again and again.
+    /// The same instruction exits again and again without being completed.
     Endless,
     /// `KVM_RUN` itself failed.
     Run(errno::Error),
@@ -78,11 +77,11 @@ impl fmt::Display for Death {
     }
 }
 
-/// Why a vCPU has stopped.
+/// Why a vCPU has stopped by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     /// It is about to execute the instruction at this address.
     Address(u64),
-    /// It has taken its steps.
+    /// It has executed the number of instructions that was asked for.
     Steps,
 }

@@ -8,15 +8,15 @@ use shared::ports::Doorbell;
 use super::devices::Effect;
 use super::exit::Exit;
 
-/// Reasons for which a vCPU comes out to the VMM, as reports name them.
+/// Reasons for which a vCPU exits to the VMM, by the names that reports use.
 pub const REASONS: [&str; 10] = [
     "pio", "doorbell", "exit", "mmio", "hlt", "signal", "waiting", "wire", "debug", "other",
 ];
 
-/// Index in [`REASONS`] of the exits that the VMM itself causes.
+/// Index in [`REASONS`] of the exits that the VMM itself causes by a signal.
 const SIGNAL: usize = 5;
 
-/// Index in [`REASONS`] of the exits of a vCPU that waits: its word that it does *not* get on.
+/// Index in [`REASONS`] of the exits of a vCPU that waits in a loop. They are no progress.
 pub const WAITING: usize = 6;
 
 /// Exits by reason, in the order of [`REASONS`].
@@ -27,8 +27,8 @@ pub type ExitCounts = [u64; REASONS.len()];
 pub struct ExitCounters([AtomicU64; REASONS.len()]);
 
 impl ExitCounters {
-    /// Counts one exit and returns its reason by its place in [`REASONS`]. `Again` is KVM's own
-    /// affair and no exit.
+    /// Counts one exit and returns the index of its reason in [`REASONS`]. [`Exit::Again`] is not
+    /// counted: KVM came out on its own account.
     pub fn count(&self, exit: &Exit) -> Option<usize> {
         let reason = match exit {
             Exit::Pio(Effect::None) => 0,
@@ -52,7 +52,7 @@ impl ExitCounters {
         std::array::from_fn(|reason| self.0[reason].load(Ordering::Relaxed))
     }
 
-    /// Exits that the guest caused by doing something.
+    /// Exits that the guest caused, those of waiting loops left out.
     pub fn caused_by_guest(&self) -> u64 {
         self.counts()
             .iter()

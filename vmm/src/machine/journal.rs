@@ -1,5 +1,5 @@
-//! What happened to one vCPU on the host's side and when: its stays in the guest, what ended each,
-//! and its stalls. Written by the vCPU's own thread, and only while somebody wants it.
+//! What happened to one vCPU on the host's side, and when: its stays in the guest, what ended each
+//! of them, and its stalls. Written by the vCPU's own thread, and only while a trace is on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,19 +7,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::clock;
 use super::lifecycle::State;
 
-/// Entries that are kept of one vCPU; what comes after is counted.
+/// Most entries that are kept of one vCPU; later ones are only counted.
 const MOST: usize = 1 << 20;
 
-/// One entry. Times are of the host's TSC.
+/// One entry. Times are in cycles of the host's TSC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
     /// It was in the guest.
     Stay {
-        /// When it went in.
+        /// When it entered.
         from: u64,
         /// When it came out.
         to: u64,
-        /// What for, by its place in [`super::exit_counts::REASONS`].
+        /// The reason of the exit, as an index of [`super::exit_counts::REASONS`].
         reason: usize,
     },
     /// It confirmed that it is in this state now.
@@ -45,17 +45,17 @@ pub struct Journal {
     recorded: Mutex<JournalEntries>,
 }
 
-/// Entries in the order in which they ended.
+/// What was recorded, in the order in which it ended.
 #[derive(Debug, Default, Clone)]
 pub struct JournalEntries {
-    /// The first of them.
+    /// The entries for which there was room.
     pub entries: Vec<Entry>,
-    /// How many there was no room for.
+    /// How many entries there was no room for.
     pub lost: u64,
 }
 
 impl Journal {
-    /// Keeps it from now on, or no longer.
+    /// Turns recording on or off.
     pub fn record(&self, is_on: bool) {
         self.is_on.store(is_on, Ordering::Relaxed);
     }
@@ -68,8 +68,8 @@ impl Journal {
         }
     }
 
-    /// The stay that began with `entered` is over. It is kept if the journal is, or was then: what
-    /// the guest did meanwhile can be in the trace in both cases.
+    /// The stay that began with `entered` is over. It is recorded if recording is on, or was on
+    /// when the stay began: in both cases the trace can hold what the guest did meanwhile.
     pub fn leave(&self, entered: Entered, reason: usize) {
         if entered.is_on || self.is_on.load(Ordering::Relaxed) {
             let (from, to) = (entered.at, clock::now());
@@ -85,7 +85,7 @@ impl Journal {
         }
     }
 
-    /// Takes what was kept so far.
+    /// Takes what was recorded so far.
     pub fn take(&self) -> JournalEntries {
         std::mem::take(&mut *self.recorded())
     }

@@ -1,17 +1,18 @@
 //! The life of a vCPU: `Created → Running ⇄ Stalled(Paused | Held) → Exited(reason)`. A change is
-//! requested by whoever controls the machine and confirmed by the thread that carries the vCPU,
-//! once it has left the guest. No KVM here: a [`Runner`] is anything that can be stepped and
-//! kicked.
+//! requested by the code that controls the machine, and confirmed by the vCPU's thread once the
+//! vCPU has left the guest. This module must not touch KVM: a [`Runner`] is anything that can be
+//! stepped and kicked.
 //!
-//! A vCPU runs when the machine as a whole is let go ([`Request::Run`]) and nobody holds this one.
-//! Holds are counted, for each [`Holder`] apart, so that several can each keep a vCPU out of the
-//! guest without knowing of each other, and none undoes what is another's.
+//! A vCPU runs when the machine as a whole runs ([`Request::Run`]) and this vCPU has no hold. Holds
+//! are counted per [`Holder`]. So several holders can keep a vCPU out of the guest without knowing
+//! of each other, and none can undo a hold of another.
 
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long vCPUs may take to leave the guest. Hundreds of spinning ones on two cores take seconds.
+/// How long a vCPU may take to leave the guest. Hundreds of vCPUs that spin on two cores take
+/// seconds.
 pub const CONFIRMATION: Duration = Duration::from_secs(30);
 
 /// Where a vCPU is in its life.
@@ -28,7 +29,7 @@ pub enum State {
 }
 
 impl State {
-    /// The word for it.
+    /// The name of the state in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -45,7 +46,7 @@ impl State {
 pub enum Exited {
     /// The guest ended on it: it wrote to the exit port, or died.
     Ended,
-    /// It was told to, because the run is over.
+    /// It was stopped, because the run is over.
     Stopped,
     /// Its thread panicked, which is a bug of the VMM.
     Panicked,
@@ -66,24 +67,24 @@ impl fmt::Display for Exited {
 pub enum Stall {
     /// It was paused, wherever it happened to be.
     Paused,
-    /// It has come to where it was to be held, by itself.
+    /// It has come by itself to the point or instruction at which it was to be held.
     Held,
 }
 
 /// On whose behalf a vCPU is held out of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// Whoever drives the machine while it runs. What a vCPU comes to by itself, where it was to be
-    /// held, is his too.
+    /// The operator, that is, a script or a client that drives the machine while it runs. The hold
+    /// at a point that a vCPU reaches by itself belongs to the operator too.
     Operator,
-    /// What was planned before it ran.
+    /// The plan of stalls that was made before the run.
     Plan,
-    /// The VMM itself, which looks at the vCPU or tells KVM something about it, for a moment. This
-    /// is nothing that was done to the guest, and does not count as an absence.
+    /// The VMM itself, for a moment in which it inspects the vCPU or sets its debug registers. This
+    /// is not done to the guest on purpose, and does not count as a stall.
     Visit,
 }
 
-/// What the controlling side wants of a vCPU, as part of a machine.
+/// What the machine as a whole wants of each of its vCPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     /// To stay out of the guest.
@@ -99,9 +100,9 @@ pub enum Request {
 pub enum Step<E> {
     /// The guest can go on.
     Continue,
-    /// The vCPU was kicked, and may be wanted elsewhere.
+    /// The vCPU was kicked; the request has to be read again.
     Interrupted,
-    /// It has come to where it is to be held. This is a hold like any other, to be undone once.
+    /// It has come to a point at which it is to be held. This counts as one hold of the operator.
     Hold,
     /// The guest cannot go on.
     Ended(E),
@@ -118,23 +119,23 @@ pub trait Runner {
     /// Makes the next [`Runner::step`] return [`Step::Interrupted`] at once, or no longer.
     fn set_kick(&mut self, pending: bool);
 
-    /// Hears that a hold has been confirmed, or that a held vCPU runs again. By the time it hears
-    /// so, the state may be another.
+    /// Called when a hold has been confirmed, or when a held vCPU runs again. The state may have
+    /// changed once more by then.
     fn changed(&mut self, change: Change);
 }
 
-/// What a [`Runner`] hears of its own life.
+/// A change of state that a [`Runner`] is told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It has left the guest, this long after it was asked to.
     Stalled(Duration),
-    /// It is held where it was to be held.
+    /// It is held at the point or instruction at which it was to be held.
     Held,
     /// It is about to enter the guest again.
     Running,
 }
 
-/// How a hold found the vCPU.
+/// Where the vCPU was when it was held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldOutcome {
     /// Out of the guest, in this state. It stays there.
@@ -146,28 +147,29 @@ pub enum HoldOutcome {
 /// How often and for how long a vCPU was held out of the guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StallTotals {
-    /// Times, the present one included.
+    /// Number of stalls, the present one included.
     pub times: u64,
-    /// Time in all, from the confirmation of a hold to the next entry into the guest.
+    /// Total time, each stall from the confirmation of the hold to the next entry into the guest.
     pub total: Duration,
 }
 
-/// A release without a hold.
+/// There is no hold to release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("nobody holds it")]
 pub struct NotHeld;
 
-/// Entries that finishing one instruction can take: a page-crossing string instruction, generously.
+/// Most entries that completing one instruction can take. A string instruction across a page
+/// boundary takes a few.
 const DRAIN_LIMIT: usize = 64;
 
-/// The status of one vCPU, shared by the thread that carries it and those who control it.
+/// The state machine of one vCPU, shared by the vCPU's thread and the code that controls it.
 #[derive(Debug)]
 pub struct Lifecycle {
     status: Mutex<Status>,
     changed: Condvar,
 }
 
-/// Holds, by their holder.
+/// Number of holds, by holder.
 #[derive(Debug, Clone, Copy, Default)]
 struct Holds {
     operator: u32,
@@ -188,7 +190,7 @@ impl Holds {
         self.visit > 0 || self.are_a_stall()
     }
 
-    /// Whether the guest misses the vCPU because somebody wants it to.
+    /// Whether one of the holds counts as a stall.
     fn are_a_stall(&self) -> bool {
         self.operator > 0 || self.plan > 0
     }
@@ -198,17 +200,17 @@ impl Holds {
 struct Status {
     request: Request,
     state: State,
-    /// When it came into that state.
+    /// When it entered that state.
     since: Instant,
-    /// How many keep it out of the guest, each for reasons of its own.
+    /// The holds that keep it out of the guest.
     holds: Holds,
-    /// Whether one of the operator's is of its own doing, because of where it has come.
+    /// Whether one of the operator's holds is that of a point which the vCPU reached by itself.
     at_point: bool,
-    /// When the first hold was asked for that is not confirmed yet.
+    /// When the first hold that is not confirmed yet was requested.
     asked: Option<Instant>,
-    /// Since when it has been out of the guest because of a hold.
+    /// When the present stall began, if there is one.
     stalled_since: Option<Instant>,
-    /// What has come to an end of such times, and how many began.
+    /// Total time of the stalls that have ended, and number of those that have begun.
     totals: StallTotals,
 }
 
@@ -232,7 +234,7 @@ impl Status {
         }
     }
 
-    /// Returns whether there was one.
+    /// Returns whether there was a stall.
     fn end_stall(&mut self) -> bool {
         let began = self.stalled_since.take();
         self.totals.total += began.map_or(Duration::ZERO, |began| began.elapsed());
@@ -260,7 +262,7 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// Asks for a change. The vCPU must be kicked afterwards, in case it is in the guest.
+    /// Sets the request. The vCPU must be kicked afterwards, in case it is in the guest.
     pub fn ask(&self, request: Request) {
         self.lock().request = request;
         self.changed.notify_all();
@@ -269,7 +271,7 @@ impl Lifecycle {
     /// Keeps the vCPU out of the guest until [`Lifecycle::release`], whatever else is asked for.
     ///
     /// # Errors
-    /// It has exited, so that there is nothing to hold.
+    /// Why it has exited, if it has: there is nothing to hold then.
     pub fn hold(&self, holder: Holder) -> Result<HoldOutcome, Exited> {
         let mut status = self.lock();
         if let State::Exited(why) = status.state {
@@ -277,7 +279,7 @@ impl Lifecycle {
         }
         *status.holds.of(holder) += 1;
         if status.state != State::Running {
-            // The thread looks again, under the same lock, before it enters the guest.
+            // The thread reads the holds under the same lock before it enters the guest.
             status.begin_stall();
             return Ok(HoldOutcome::Already(status.state));
         }
@@ -287,8 +289,8 @@ impl Lifecycle {
         Ok(HoldOutcome::Underway)
     }
 
-    /// Undoes one [`Lifecycle::hold`] of this holder. The vCPU goes on when the last is undone; a hold
-    /// that was not confirmed until then never will be.
+    /// Undoes one [`Lifecycle::hold`] of this holder. The vCPU runs on when the last hold is
+    /// undone. A hold that was not confirmed by then never will be.
     ///
     /// # Errors
     /// [`NotHeld`] if the holder has no hold left to undo.
@@ -300,14 +302,14 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Undoes whatever holds this holder has.
+    /// Undoes all holds of this holder.
     pub fn release_all(&self, holder: Holder) {
         let mut status = self.lock();
         *status.holds.of(holder) = 0;
         self.go_on(&mut status);
     }
 
-    /// Lets the vCPU go on if nobody holds it any more.
+    /// Lets the vCPU run on if it has no hold any more.
     fn go_on(&self, status: &mut Status) {
         if !status.holds.are_a_stall() {
             status.asked = None;
@@ -317,20 +319,20 @@ impl Lifecycle {
         }
     }
 
-    /// The vCPU's own thread keeps it out of the guest, because of where it has come.
+    /// Called by the vCPU's own thread: holds the vCPU at the point that it has reached.
     fn hold_here(&self) {
         let mut status = self.lock();
         status.holds.operator += 1;
         status.at_point = true;
     }
 
-    /// The state that has been confirmed, and when that was.
+    /// The state that was confirmed last, and when.
     pub fn state(&self) -> (State, Instant) {
         let status = self.lock();
         (status.state, status.since)
     }
 
-    /// How much of its life was taken away from it so far.
+    /// How often and for how long it has been stalled so far.
     pub fn stall_totals(&self) -> StallTotals {
         let status = self.lock();
         let now = status
@@ -342,14 +344,15 @@ impl Lifecycle {
         }
     }
 
-    /// Waits until the vCPU is out of the guest for now or for good, but not beyond `deadline`.
-    /// Returns whether it is. After a request to pause or stop it then stays out.
+    /// Waits until the vCPU is stalled or has exited, but not beyond `deadline`. Returns whether it
+    /// is. After a request to pause or stop it then stays out of the guest.
     pub fn wait_out_of_guest(&self, deadline: Instant) -> bool {
         self.wait_while(deadline, |status| status.state == State::Running)
     }
 
-    /// Waits until the vCPU, which was released, has left the state into which it came at `since`,
-    /// but not beyond `deadline`. Returns whether it has, or will not as long as it is held.
+    /// Waits until the vCPU, which was released, has left the state that it entered at `since`, but
+    /// not beyond `deadline`. Returns `true` if it has, and also if another hold keeps it in that
+    /// state.
     pub fn wait_gone_on(&self, since: Instant, deadline: Instant) -> bool {
         self.wait_while(deadline, |status| {
             status.since == since
@@ -358,8 +361,8 @@ impl Lifecycle {
         })
     }
 
-    /// Waits as long as `stays` says so, but not beyond `deadline`. Returns whether it no longer
-    /// does.
+    /// Waits while `stays` returns `true`, but not beyond `deadline`. Returns whether that has
+    /// ended.
     fn wait_while(&self, deadline: Instant, stays: impl Fn(&Status) -> bool) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
         let stays = |status: &mut Status| stays(status);
@@ -368,7 +371,7 @@ impl Lifecycle {
         !waited.1.timed_out()
     }
 
-    /// Carries `runner` through its life and returns how the guest ended on it, or `None` if it was
+    /// Drives `runner` until the vCPU exits. Returns how the guest ended on it, or `None` if it was
     /// stopped from outside.
     pub fn drive<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
         let end = self.run_until_exit(runner);
@@ -379,7 +382,7 @@ impl Lifecycle {
         end
     }
 
-    /// Marks the vCPU as gone, however its thread came to its end.
+    /// Marks the vCPU as exited, for whatever reason its thread ends.
     pub fn mark_exited(&self, why: Exited) {
         let mut status = self.lock();
         status.end_stall();
@@ -389,13 +392,13 @@ impl Lifecycle {
 
     fn run_until_exit<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
         loop {
-            // Cleared first, looked at second: a request made in between is seen by `admit`, and
-            // one made later sets the kick again, so that the next step returns at once.
+            // The kick is cleared before the request is read. `admit` sees a request that is made
+            // in between; a later one sets the kick again, so that the next step returns at once.
             runner.set_kick(false);
             let end = match self.admit(runner) {
                 Request::Run => self.run(runner),
                 Request::Pause => {
-                    // Only what has been in the guest since it was last out can be half done.
+                    // Only a vCPU that has entered the guest can have something half done.
                     let inside = self.state().0 == State::Running;
                     let end = inside.then(|| self.drain(runner)).flatten();
                     if end.is_none() {
@@ -411,8 +414,9 @@ impl Lifecycle {
         }
     }
 
-    /// What is wanted now; if it is to run, the vCPU counts as running from here on. Both in one
-    /// step, so that nobody sees it out of the guest who has just asked it to stay out.
+    /// Reads what is wanted now. If that is to run, the vCPU counts as running from here on. Both
+    /// happen under one lock: otherwise a caller that has just held the vCPU could see it out of
+    /// the guest although it is about to enter.
     fn admit<R: Runner>(&self, runner: &mut R) -> Request {
         let mut status = self.lock();
         let wanted = status.wanted();
@@ -431,7 +435,7 @@ impl Lifecycle {
     /// Confirms the pause and waits until something else is wanted.
     fn park<R: Runner>(&self, runner: &mut R) {
         let mut status = self.lock();
-        // What was wanted may have changed since; then there is nothing to confirm.
+        // The request may have changed since; then there is nothing to confirm.
         if status.state == State::Running && status.wanted() == Request::Pause {
             let stall = match status.at_point {
                 true => Stall::Held,
@@ -459,7 +463,7 @@ impl Lifecycle {
         }
     }
 
-    /// Runs the guest until it ends, is interrupted, or has come to where it is to be held.
+    /// Runs the guest until it ends, is interrupted, or reaches a point at which it is to be held.
     fn run<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
         loop {
             match runner.step() {

@@ -144,7 +144,7 @@ fn no_request_is_lost_however_it_falls() {
     assert_eq!(on_thread.join().unwrap(), None);
 }
 
-/// A lifecycle whose vCPU runs on a thread of its own, and is stopped in the end.
+/// A lifecycle whose vCPU runs on a thread of its own. Dropping it stops the vCPU.
 struct OnThread {
     lifecycle: Arc<Lifecycle>,
     kick: Arc<AtomicBool>,
@@ -255,7 +255,7 @@ fn a_held_vcpu_can_be_stopped_and_suspended() {
     vcpu.lifecycle.ask(Request::Run);
     vcpu.assert_runs();
     vcpu.hold();
-    // Holds outlive a look at the whole machine, and the other way round.
+    // A hold outlives a suspension of the whole machine, and a suspension outlives a hold.
     ask(&vcpu.lifecycle, &vcpu.kick, Request::Pause);
     assert_eq!(vcpu.lifecycle.release(Holder::Operator), Ok(()));
     vcpu.assert_stands_still();
@@ -278,7 +278,7 @@ fn absence_is_the_time_under_a_hold() {
     thread::sleep(MOMENT);
     let during = vcpu.lifecycle.stall_totals();
     assert!(during.times == 1 && during.total >= MOMENT, "{during:?}");
-    // A second hold makes it longer, and is no second time.
+    // A second hold makes the stall longer, and is not counted as a second stall.
     vcpu.hold();
     vcpu.lifecycle.release(Holder::Operator).unwrap();
     vcpu.lifecycle.release(Holder::Operator).unwrap();
@@ -287,7 +287,7 @@ fn absence_is_the_time_under_a_hold() {
     assert!(after.times == 1 && after.total >= during.total, "{after:?}");
     thread::sleep(MOMENT);
     assert_eq!(vcpu.lifecycle.stall_totals(), after);
-    // To be suspended with the machine is nobody's hold.
+    // A suspension of the machine is no hold.
     ask(&vcpu.lifecycle, &vcpu.kick, Request::Pause);
     assert!(vcpu.lifecycle.wait_out_of_guest(soon()));
     assert_eq!(vcpu.lifecycle.stall_totals(), after);
@@ -306,7 +306,7 @@ fn a_visit_is_no_absence() {
     assert!(vcpu.lifecycle.wait_out_of_guest(soon()), "not out");
     vcpu.assert_stands_still();
     assert_eq!(vcpu.lifecycle.stall_totals(), StallTotals::default());
-    // What is held while it is visited is held, and from then on.
+    // A hold that comes during a visit counts, from then on.
     vcpu.hold();
     assert_eq!(vcpu.lifecycle.stall_totals().times, 1);
     vcpu.lifecycle.release(Holder::Visit).unwrap();

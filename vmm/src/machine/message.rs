@@ -1,50 +1,51 @@
-//! What a vCPU tells the VMM by itself, what is answered, and what the vCPU is then held by. Passed
-//! between the vCPU threads and the code that controls the machine.
+//! What a vCPU tells the VMM by itself, how the VMM reacts, and what the vCPU is then held by.
+//! Passed between the vCPU threads and the code that controls the machine.
 
 use shared::ports::Dispatch;
 
 use super::exit::Stop;
 
-/// What a vCPU tells the VMM by itself, out of the guest.
+/// What a vCPU tells the VMM by itself. It is out of the guest then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
     /// The guest's workload starts.
     WorkloadStarted,
-    /// What came since then was its warm-up.
+    /// The warm-up that began with the workload is over.
     WarmedUp,
-    /// It has finished.
+    /// The guest's workload has finished.
     WorkloadFinished,
-    /// The vCPU has come to an armed point; see [`shared::probe`]. Whatever the guest says it is.
+    /// The vCPU has come to an armed point; see [`shared::probe`]. Both fields are what the guest
+    /// says, and not checked.
     Reached {
         /// Address of the point.
         point: u64,
         /// The call at hand, or 0.
         call: u64,
     },
-    /// The vCPU has done what its mailbox said; see [`shared::mailbox`].
+    /// The vCPU has carried out the command in its mailbox; see [`shared::mailbox`].
     Done,
-    /// The vCPU has come to where it was told to stop by itself.
+    /// The vCPU has hit a breakpoint or taken its steps.
     Stopped(Stop),
     /// The vCPU sends an IPI through the VMM, to a target that may not exist.
     Dispatch(Dispatch),
 }
 
-/// What is to become of a vCPU that has told something.
+/// What a vCPU does after a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reaction {
-    /// It goes on.
+    /// It enters the guest again.
     GoOn,
     /// It is held where it is.
     Hold,
 }
 
-/// Called on the thread of the vCPU that tells something, which waits meanwhile.
+/// Called with the id of the vCPU, on its thread. The vCPU stays out of the guest meanwhile.
 pub type OnMessage = dyn Fn(u32, Message) -> Reaction + Send + Sync;
 
-/// What a vCPU is held by, if it came there by itself.
+/// What a vCPU is held by that has stopped by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeldBy {
-    /// A point of the guest's.
+    /// A point of the guest.
     Point {
         /// Its address.
         point: u64,
@@ -53,9 +54,9 @@ pub enum HeldBy {
     },
     /// An instruction that it was about to execute.
     Address(u64),
-    /// It has taken the steps it was to take.
+    /// The end of its steps.
     Steps,
-    /// Something it said, for which whoever heard it has it held.
+    /// Another message, to which the reaction was to hold it.
     Word,
 }
 

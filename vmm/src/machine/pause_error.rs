@@ -10,10 +10,10 @@ pub enum PauseError {
     NoSuchVcpu {
         /// The number asked for.
         id: u32,
-        /// The last there is.
+        /// The highest number there is.
         last: u32,
     },
-    /// It runs no more.
+    /// It has exited.
     #[error("vCPU {id} has exited and cannot be paused: {why}")]
     Exited {
         /// The vCPU.
@@ -21,13 +21,17 @@ pub enum PauseError {
         /// Why it exited.
         why: Exited,
     },
-    /// It was not paused, or not by whom it is to be resumed.
+    /// It was not paused, or not by the holder that resumes it.
     #[error("vCPU {0} is not paused, so that there is nothing to resume")]
     NotPaused(u32),
     /// It is in the guest.
     #[error("vCPU {0} is not stalled; pause it, or hold it at a probe")]
     NotStalled(u32),
-    /// It stayed in the guest. It is not held any more.
-    #[error("vCPU {0} did not leave the guest within {limit} s of being told to; this host's KVM is stuck", limit = CONFIRMATION.as_secs())]
+    /// It did not leave the guest in time. The hold was undone.
+    #[error(
+        "vCPU {0} did not leave the guest within {limit} s of being told to; this host's KVM is \
+         stuck",
+        limit = CONFIRMATION.as_secs()
+    )]
     Stuck(u32),
 }

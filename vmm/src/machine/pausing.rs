@@ -1,14 +1,14 @@
-//! Pausing and resuming vCPUs of a running machine, one or all, *confirmed*: it is known that the
-//! vCPU's thread has left `KVM_RUN`. Says nothing of why or when; scripts, plans and sockets are
-//! built on this.
+//! Pausing and resuming vCPUs of a running machine, one or all. A pause is *confirmed*: when it
+//! returns, the vCPU's thread has left `KVM_RUN`. Scripts, plans and the control socket build on
+//! this; nothing here knows of them.
 //!
-//! A pause is a hold, and holds are counted: who pauses a vCPU resumes it once, and it runs when
-//! nobody holds it. A paused vCPU's local APIC goes on accepting interrupts, so that to the others
-//! it looks like a CPU with its interrupts off.
+//! A pause is a hold, and holds are counted: each pause is undone by one resume, and the vCPU runs
+//! when it has no hold. A paused vCPU's local APIC goes on accepting interrupts. So to the other
+//! CPUs it looks like one with its interrupts off.
 //!
-//! [`VcpuThreads::pause`] is the operator's, and waits for the confirmation. What was planned must not
-//! wait: it uses [`VcpuThreads::hold`] and looks at [`VcpuThreads::state`] again whenever an
-//! [`Event::Changed`](super::threads::Event) tells it to.
+//! [`VcpuThreads::pause`] is for the operator and waits for the confirmation. Planned stalls are
+//! carried out in the event loop, which must not wait: they use [`VcpuThreads::hold`], and read
+//! [`VcpuThreads::state`] after each [`Event::Changed`](super::threads::Event).
 
 use std::time::Instant;
 
@@ -37,23 +37,22 @@ impl VcpuThreads {
     }
 
     /// Holds vCPU `id` out of the guest and waits for the confirmation. Returns the state in which
-    /// it is held: [`State::Stalled`], or [`State::Created`] if it had not been let into the guest
-    /// yet, and then it will not be.
+    /// it is held: [`State::Stalled`], or [`State::Created`] if it has not entered the guest yet.
     ///
     /// # Errors
-    /// [`PauseError`] if there is no such vCPU, or if it has exited, perhaps while being waited
-    /// for. It is then not held.
+    /// [`PauseError`] if there is no such vCPU, or if it has exited, perhaps during the wait. It is
+    /// not held then.
     pub fn pause(&self, id: u32) -> Result<State, PauseError> {
         self.thread(id)?.keep_out(Holder::Operator)
     }
 
-    /// Undoes one pause of vCPU `id`, or that it was held where it came. If nobody else holds it,
-    /// waits until it is no longer in the state in which it was held: who looks for
-    /// [`State::Stalled`] afterwards does not find what he has just ended.
+    /// Undoes one pause of vCPU `id`, or its hold at a point. If that was the last hold, waits
+    /// until the vCPU has left the state in which it was held, so that a caller that waits for
+    /// [`State::Stalled`] afterwards does not find the old stall.
     ///
     /// # Errors
     /// [`PauseError::NotPaused`] if it was not, [`PauseError::NoSuchVcpu`], or
-    /// [`PauseError::Stuck`] if its thread does not get to it.
+    /// [`PauseError::Stuck`] if its thread does not run in time.
     pub fn resume(&self, id: u32) -> Result<(), PauseError> {
         let thread = self.thread(id)?;
         let since = thread.lifecycle.state().1;
@@ -61,8 +60,8 @@ impl VcpuThreads {
         thread.confirm_gone_on(since, Instant::now() + CONFIRMATION)
     }
 
-    /// Undoes every pause of vCPU `id`, and that it was held where it came. It runs if nothing
-    /// planned keeps it out.
+    /// Undoes every pause of vCPU `id`, and its hold at a point. It then runs, unless a planned
+    /// stall keeps it out.
     ///
     /// # Errors
     /// [`PauseError::NoSuchVcpu`].
@@ -71,10 +70,10 @@ impl VcpuThreads {
         Ok(())
     }
 
-    /// As [`VcpuThreads::pause`] on behalf of `holder`, without waiting: [`HoldOutcome::Underway`] is confirmed
-    /// once [`VcpuThreads::state`] is [`State::Stalled`], which an
-    /// [`Event::Changed`](super::threads::Event) announces. The vCPU is held from now on, and to be
-    /// released, whether that has happened or not.
+    /// As [`VcpuThreads::pause`] on behalf of `holder`, without waiting: [`HoldOutcome::Underway`]
+    /// is confirmed once [`VcpuThreads::state`] is [`State::Stalled`], which an
+    /// [`Event::Changed`](super::threads::Event) announces. The hold counts from now on and has to
+    /// be released, confirmed or not.
     ///
     /// # Errors
     /// As [`VcpuThreads::pause`].
@@ -82,7 +81,8 @@ impl VcpuThreads {
         self.thread(id)?.hold(holder)
     }
 
-    /// Undoes one hold of `holder`. The vCPU runs on if that was the last, which is not waited for.
+    /// Undoes one hold of `holder`. The vCPU runs on if that was the last hold; this does not wait
+    /// for it.
     ///
     /// # Errors
     /// As [`VcpuThreads::resume`].
@@ -91,13 +91,14 @@ impl VcpuThreads {
     }
 
     /// Pauses every vCPU that has not exited. When it returns all of them are out of the guest at
-    /// once, so that memory and registers are of one moment.
+    /// once, so that memory and registers belong to one moment.
     ///
     /// # Errors
     /// [`PauseError::Stuck`] names one that did not confirm. None is held then.
     pub fn pause_all(&self) -> Result<(), PauseError> {
-        // All are asked before the first is waited for, which takes as long as the slowest, not as
-        // all. One that has exited is out of the guest for good, and not held.
+        // All are asked before the first is waited for, so that this takes as long as the slowest
+        // vCPU and not as long as all of them together. A vCPU that has exited is out of the guest
+        // for good, and is not held.
         let held: Vec<_> = self
             .list
             .iter()
@@ -134,7 +135,7 @@ impl VcpuThreads {
             .try_for_each(|(thread, since)| thread.confirm_gone_on(since, deadline))
     }
 
-    /// How often and for how long each vCPU was paused so far, in order.
+    /// How often and for how long each vCPU was stalled so far, in order.
     pub fn stall_totals(&self) -> Vec<StallTotals> {
         self.list
             .iter()
@@ -173,7 +174,7 @@ impl VcpuThread {
         released.map_err(|_| PauseError::NotPaused(self.id))
     }
 
-    /// Holds it, and waits for the state in which it is held.
+    /// Holds the vCPU, and waits for the state in which it is held.
     pub(super) fn keep_out(&self, holder: Holder) -> Result<State, PauseError> {
         if let HoldOutcome::Already(state) = self.hold(holder)? {
             return Ok(state);
@@ -190,7 +191,7 @@ impl VcpuThread {
         Err(error)
     }
 
-    /// Waits until it, which was released, is no longer in the state in which it was held since
+    /// Waits until the vCPU, which was released, has left the state in which it was held since
     /// `since`.
     fn confirm_gone_on(&self, since: Instant, deadline: Instant) -> Result<(), PauseError> {
         match self.lifecycle.wait_gone_on(since, deadline) {

@@ -1,6 +1,5 @@
-//! Guest RAM as plain memory, for whoever knows that no vCPU is in the guest: then it changes only
-//! by the hand that holds it. Knows which pages the guest has written, if KVM was asked to keep
-//! that.
+//! Guest RAM as plain memory, for code that knows that no vCPU is in the guest: then nothing but
+//! that code changes it. Also knows which pages the guest has written, if KVM's dirty log is on.
 
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
@@ -17,7 +16,7 @@ pub type Page = [u8; PAGE_SIZE];
 pub struct Ram {
     base: *mut u8,
     pages: usize,
-    /// One bit per page: written since [`Ram::watch`], or since that was last forgotten.
+    /// One bit per page: whether it was written since [`Ram::watch`] or [`Ram::forget_written`].
     written: Vec<u64>,
     /// Keeps the mapping that `base` points to.
     _memory: GuestMemoryMmap,
@@ -27,9 +26,8 @@ impl Ram {
     /// The RAM of `memory`, which begins at address 0.
     ///
     /// # Safety
-    /// Until it is dropped, memory that is borrowed from it must not be written by anybody else for
-    /// as long as it is borrowed: no vCPU may be in the guest, and nobody may write through another
-    /// clone of `memory`.
+    /// While memory is borrowed from the returned value, nothing else may write that memory: no
+    /// vCPU may be in the guest, and nothing may be written through another clone of `memory`.
     pub unsafe fn of(memory: &GuestMemoryMmap) -> Option<Self> {
         let region = memory.iter().next()?;
         let base = memory.get_host_address(GuestAddress(0)).ok()?;
@@ -53,8 +51,8 @@ impl Ram {
     /// If there is no such page.
     pub fn page(&self, number: usize) -> &Page {
         assert!(number < self.pages, "page {number} of {}", self.pages);
-        // SAFETY: within the mapping, which this value keeps; nobody writes it for as long as it is
-        // borrowed, by the word of whoever made this value.
+        // SAFETY: within the mapping, which this value keeps. Nothing writes the page while it is
+        // borrowed, as the caller of `Ram::of` has promised.
         unsafe { &*self.base.wrapping_add(number * PAGE_SIZE).cast() }
     }
 
@@ -79,7 +77,7 @@ impl Ram {
         })
     }
 
-    /// Has KVM keep from now on which pages the guest writes.
+    /// Turns KVM's dirty log on: from now on it records which pages the guest writes.
     ///
     /// # Errors
     /// If KVM refuses.
@@ -88,19 +86,20 @@ impl Ram {
             .map_err(setup("keep which pages the guest writes"))
     }
 
-    /// Forgets which pages the guest has written: the next time it writes one, that is new.
+    /// Forgets which pages the guest has written, so that each counts as new when it is written
+    /// again.
     ///
     /// # Errors
     /// What KVM said.
     pub fn forget_written(&mut self, vm: &Vm) -> Result<(), errno::Error> {
-        // To ask is to have KVM begin anew.
+        // Reading the dirty log also clears it.
         vm.fd().get_dirty_log(0, self.pages * PAGE_SIZE)?;
         self.written.fill(0);
         Ok(())
     }
 
-    /// Asks KVM which pages the guest has written since the last time, and returns those that are
-    /// new. What is written by this VMM is not among them.
+    /// Returns the pages that the guest has written and that were not returned since
+    /// [`Ram::forget_written`]. Pages that this VMM writes are not among them.
     ///
     /// # Errors
     /// What KVM said.

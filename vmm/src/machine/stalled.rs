@@ -1,5 +1,5 @@
-//! What can be done with a vCPU that is out of the guest: look at it, say where it is to stop, have
-//! it take a few steps.
+//! What can be done with a vCPU that is out of the guest: dump its state, set breakpoints, have it
+//! take steps.
 
 use std::sync::PoisonError;
 
@@ -14,17 +14,18 @@ use super::threads::VcpuThreads;
 use super::vcpu::Vcpu;
 
 impl VcpuThreads {
-    /// Does something with vCPU `id`, which is out of the guest and stays out meanwhile.
+    /// Runs `body` on vCPU `id`, which must be out of the guest and stays out meanwhile.
     ///
     /// # Errors
-    /// [`PauseError::NotStalled`] if it is in the guest, or what is wrong with it otherwise.
+    /// [`PauseError::NotStalled`] if it is in the guest, [`PauseError::Exited`] or
+    /// [`PauseError::NoSuchVcpu`].
     pub fn with_stalled<T>(
         &self,
         id: u32,
         body: impl FnOnce(&mut Vcpu) -> T,
     ) -> Result<T, PauseError> {
         let thread = self.thread(id)?;
-        // One that is out already stays out by this, and confirms nothing anew.
+        // This keeps a vCPU out that is out already.
         let result = match thread.hold(Holder::Visit)? {
             HoldOutcome::Already(_) => Ok(thread.with_vcpu(body)),
             HoldOutcome::Underway => Err(PauseError::NotStalled(id)),
@@ -33,8 +34,8 @@ impl VcpuThreads {
         result
     }
 
-    /// Does something with vCPU `id`, which is taken out of the guest for it and back. What it was
-    /// about to be held for when this was called, it is held for when this returns.
+    /// Runs `body` on vCPU `id`, which is taken out of the guest for that. If it was about to be
+    /// held at a point when this was called, it is held there when this returns.
     fn visit<T>(&self, id: u32, body: impl FnOnce(&mut Vcpu) -> T) -> Result<T, PauseError> {
         let thread = self.thread(id)?;
         thread.keep_out(Holder::Visit)?;
@@ -43,15 +44,16 @@ impl VcpuThreads {
         Ok(result)
     }
 
-    /// Looks at vCPU `id`, which is out of the guest.
+    /// Dumps vCPU `id`, which must be out of the guest.
     ///
     /// # Errors
-    /// As [`VcpuThreads::with_stalled`]; inside, what KVM said when it was asked for registers.
+    /// As [`VcpuThreads::with_stalled`]. The inner result is what KVM said when it was asked for
+    /// registers.
     pub fn dump(&self, id: u32) -> Result<Result<VcpuDump, errno::Error>, PauseError> {
         self.with_stalled(id, |vcpu| VcpuDump::of(vcpu, &self.memory))
     }
 
-    /// What vCPU `id` is held by, if it is held and has come there by itself.
+    /// What vCPU `id` is held by, if it is held and has stopped by itself.
     pub fn held_by(&self, id: u32) -> Option<HeldBy> {
         let thread = self.thread(id).ok()?;
         *thread
@@ -63,7 +65,7 @@ impl VcpuThreads {
     /// Has vCPU `id` held before it executes the instruction at `address`, once.
     ///
     /// # Errors
-    /// [`BreakpointError`] if this host has no breakpoints, or no such vCPU runs.
+    /// [`BreakpointError`] if breakpoints do not work on this host, or no such vCPU runs.
     pub fn set_breakpoint(&self, id: u32, address: u64) -> Result<(), BreakpointError> {
         breakpoints::check()?;
         self.visit(id, |vcpu| {
@@ -73,8 +75,8 @@ impl VcpuThreads {
         Ok(())
     }
 
-    /// Has vCPU `id` stop by itself nowhere any more. If it has come to where it was to stop by
-    /// now, it is held when this returns.
+    /// Removes the breakpoint and the steps of vCPU `id`. If it has reached its breakpoint
+    /// meanwhile, it is held when this returns.
     ///
     /// # Errors
     /// No such vCPU runs.
@@ -86,12 +88,13 @@ impl VcpuThreads {
         Ok(())
     }
 
-    /// Lets vCPU `id`, which is stalled by one hold of the operator's, execute `count`
-    /// instructions. It then is [`State::Stalled`] by a hold of its own, in place of that one. With
-    /// `count` 0 it is only no longer to stop, if it is at it, and stays where it is.
+    /// Lets vCPU `id`, which must be stalled by one hold of the operator, execute `count`
+    /// instructions. Afterwards it is [`State::Stalled`] again, by a new hold that takes the place
+    /// of the old one. With `count` 0 it stays stalled, and steps that are not over yet are
+    /// cancelled.
     ///
     /// # Errors
-    /// As [`VcpuThreads::with_stalled`], if it is stalled by nobody but a plan, or KVM refuses.
+    /// As [`VcpuThreads::with_stalled`]; also if only a planned stall holds it, or KVM refuses.
     pub fn step(&self, id: u32, count: u64) -> Result<(), BreakpointError> {
         if let (State::Created, _) = self.state(id)? {
             return Err(PauseError::NotStalled(id).into());

@@ -1,7 +1,6 @@
-//! The threads that carry the vCPUs, one each, and the means to control the machine as a whole: let
-//! it go, suspend it, stop it, and have the vCPUs back. Single vCPUs are paused in
-//! [`super::pausing`]. Decides nothing; what happens on a vCPU goes to the controlling thread as an
-//! [`Event`].
+//! The threads of the vCPUs, one each, and the means to control the machine as a whole: run it,
+//! suspend it, stop it, and get the vCPUs back. Single vCPUs are paused in [`super::pausing`].
+//! Decides nothing; what happens on a vCPU goes to the controlling thread as an [`Event`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,13 +25,13 @@ use super::pause_latency::PauseLatencies;
 use super::pin::Pins;
 use super::vcpu::Vcpu;
 
-/// Why the threads do not do as they should.
+/// Why the threads cannot be started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ThreadsError {
     /// No eventfd.
     #[error("cannot prepare the vCPU threads")]
     Prepare(#[source] io::Error),
-    /// No signal by which they could be interrupted.
+    /// No signal is free to interrupt them.
     #[error(transparent)]
     Signal(#[from] kick::SignalError),
     /// No thread.
@@ -44,12 +43,16 @@ pub enum ThreadsError {
         #[source]
         source: io::Error,
     },
-    /// A vCPU stayed in the guest.
-    #[error("vCPU {0} did not leave the guest within {limit} s of being told to; this host's KVM is stuck", limit = CONFIRMATION.as_secs())]
+    /// A vCPU did not leave the guest in time.
+    #[error(
+        "vCPU {0} did not leave the guest within {limit} s of being told to; this host's KVM is \
+         stuck",
+        limit = CONFIRMATION.as_secs()
+    )]
     Stuck(u32),
 }
 
-/// How a vCPU came to its end by itself.
+/// How a vCPU ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// It wrote this to the exit port.
@@ -63,22 +66,23 @@ pub enum End {
 /// What happened to a vCPU, as its thread reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// It came to its end by itself.
+    /// It ended by itself.
     Ended {
         /// The vCPU.
         vcpu: u32,
         /// How.
         end: End,
     },
-    /// It has confirmed that it is held, or runs again; [`VcpuThreads::state`] has its state now, which
-    /// may be yet another.
+    /// It has confirmed that it is held, or runs again. [`VcpuThreads::state`] says its state,
+    /// which may have changed once more.
     Changed {
         /// The vCPU.
         vcpu: u32,
     },
 }
 
-/// A vCPU, which its own thread uses while it is in the guest and others may use while it is held.
+/// A vCPU. Its own thread locks it while it is in the guest; other threads may lock it while it is
+/// held.
 pub(super) type SharedVcpu = Arc<Mutex<Vcpu>>;
 
 /// Events on their way to the controlling thread.
@@ -98,7 +102,8 @@ impl Events {
 
     /// The oldest event not yet taken.
     pub fn take(&self) -> Option<Event> {
-        // Read first: an event that comes in between announces itself again.
+        // The eventfd is read first, so that an event that is put in between makes it readable
+        // again.
         let _ = self.pending.read();
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let event = queue.pop_front();
@@ -140,21 +145,22 @@ impl VcpuThread {
         self.kick();
     }
 
-    /// Makes the vCPU leave the guest and look what is wanted of it, after that has been said.
+    /// Makes the vCPU leave the guest and read its request. To be called after the request is set.
     pub fn kick(&self) {
         self.immediate_exit.set(true);
-        // The thread is not joined yet, so the handle is good; if it has ended there is nobody to
-        // kick, and that is all an error can mean.
+        // The thread is not joined yet, so the handle is valid. An error can only mean that the
+        // thread has ended, and then there is nothing to kick.
         let _ = self.handle.kill(kick::signal());
     }
 
-    /// Does something with the vCPU, which is out of the guest.
+    /// Runs `body` on the vCPU, which is out of the guest.
     pub fn with_vcpu<T>(&self, body: impl FnOnce(&mut Vcpu) -> T) -> T {
         body(&mut self.vcpu.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// The vCPUs of a machine, each on a thread of its own, at first paused. Dropping it stops them.
+/// The vCPUs of a machine, each on a thread of its own. They do not run before
+/// [`VcpuThreads::run`]. Dropping this stops them.
 #[derive(Debug)]
 pub struct VcpuThreads {
     pub(super) list: Vec<VcpuThread>,
@@ -164,7 +170,7 @@ pub struct VcpuThreads {
 }
 
 impl VcpuThreads {
-    /// Gives each of `vcpus` a thread. They use `memory`.
+    /// Starts a thread for each of `vcpus`, whose guest memory is `memory`.
     ///
     /// # Errors
     /// [`ThreadsError`] if the host has no more threads to give.
@@ -229,11 +235,12 @@ impl VcpuThreads {
             .spawn(move || {
                 // SAFETY: takes nothing and cannot fail.
                 own_id.get_or_init(|| unsafe { libc::gettid() });
-                // A parent may have left it blocked. Fails only for numbers that are no signals.
+                // The thread that started this one may have it blocked. Fails only for numbers that
+                // are no signals.
                 let _ = unblock_signal(kick::signal());
                 if let Some(pins) = pins {
-                    // `Pins` has checked that the host offers the CPU. Should it have gone away
-                    // since, the vCPU runs where it can.
+                    // `Pins` has checked that the host offers the CPU. If it has been taken offline
+                    // since, the vCPU runs anywhere.
                     let _ = pins.bind(id);
                 }
                 guard.drive(&mut runner);
@@ -250,26 +257,26 @@ impl VcpuThreads {
         })
     }
 
-    /// What happens on the vCPUs.
+    /// The queue of what happens on the vCPUs.
     pub fn events(&self) -> &Arc<Events> {
         &self.events
     }
 
-    /// The kernel's numbers of the threads, in the order of the vCPUs.
+    /// The thread ids in the kernel (`gettid`), in the order of the vCPUs.
     pub fn thread_ids(&self) -> impl Iterator<Item = libc::pid_t> {
-        // It is the first thing that a thread does.
+        // Each thread sets its id before anything else.
         self.list.iter().map(|thread| *thread.thread_id.wait())
     }
 
-    /// Lets every vCPU into the guest that nobody holds.
+    /// Lets every vCPU that has no hold enter the guest.
     pub fn run(&self) {
         for thread in &self.list {
             thread.lifecycle.ask(Request::Run);
         }
     }
 
-    /// Undoes [`VcpuThreads::run`], and waits until each vCPU has confirmed that it is out of the guest.
-    /// This is no hold: it is the machine that stops, for a look or for good.
+    /// Undoes [`VcpuThreads::run`], and waits until each vCPU has confirmed that it is out of the
+    /// guest. This is no hold: the machine as a whole stops, to be inspected or for good.
     ///
     /// # Errors
     /// [`ThreadsError::Stuck`] names one that did not.
@@ -310,8 +317,8 @@ impl VcpuThreads {
             .drain(..)
             .filter_map(|thread| {
                 thread.handle.join().ok()?;
-                // The thread is gone, and nobody looks at the vCPU any more, as that takes the
-                // threads.
+                // The thread has ended, and nothing else uses the vCPU: that would take a reference
+                // to `self`.
                 let vcpu = Arc::into_inner(thread.vcpu)?;
                 vcpu.into_inner().ok()
             })
@@ -321,7 +328,7 @@ impl VcpuThreads {
 
 impl Drop for VcpuThreads {
     fn drop(&mut self) {
-        // A thread that does not leave the guest cannot be joined; leaving it is all that is left.
+        // A thread that does not leave the guest cannot be joined, and is left behind.
         if self.ask_to_stop().is_ok() {
             self.join();
         }
@@ -356,7 +363,7 @@ impl Drop for ExitGuard {
     }
 }
 
-/// How long a vCPU that says it waits gives up its processor.
+/// How long a vCPU that says it waits sleeps.
 const BACK_OFF: Duration = Duration::from_micros(50);
 
 /// A vCPU as the state machine drives it.
@@ -396,8 +403,9 @@ impl VcpuRunner {
     fn ring(&self, doorbell: Doorbell) -> Step<End> {
         let message = match doorbell {
             Doorbell::Waiting => {
-                // The vCPU it waits for may be ready to run, on this very processor. (A
-                // `sched_yield` can go to another that waits as well, and back, for seconds.)
+                // The vCPU that it waits for may be ready to run on this very processor.
+                // `sched_yield` does not help: two waiting vCPUs can yield to each other for
+                // seconds.
                 thread::sleep(BACK_OFF);
                 return Step::Continue;
             }
@@ -410,7 +418,8 @@ impl VcpuRunner {
                     point: regs.rdi,
                     call: regs.rsi,
                 },
-                // Without them nobody can say where it is, and so nobody can want it held there.
+                // Without registers it is not known which point this is, so it cannot be held
+                // there.
                 Err(_) => return Step::Continue,
             },
         };
@@ -422,8 +431,7 @@ impl Runner for VcpuRunner {
     type End = End;
 
     fn step(&mut self) -> Step<End> {
-        // Not held any longer than that: whoever controls the machine may look at the vCPU
-        // afterwards.
+        // The lock is released after the run: other threads may inspect the vCPU afterwards.
         let exit = {
             let mut vcpu = self.vcpu();
             let halted = vcpu.step_over_hlt(&self.memory);
@@ -435,7 +443,7 @@ impl Runner for VcpuRunner {
             Exit::Pio(Effect::GuestExit(code)) => Step::Ended(End::GuestExit(code)),
             Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Hlt => Step::Continue,
             Exit::Interrupted => {
-                // Before it is confirmed that it is out, so that it stays as it is from then on.
+                // Asked before the exit is confirmed, so that the state does not change afterwards.
                 let _ = self.vcpu().mp_state();
                 Step::Interrupted
             }

@@ -1,5 +1,5 @@
-//! One vCPU: its setup, one entry into the guest at a time, and what its exits mean. It belongs to
-//! whoever holds it and knows neither threads nor states, so that many can be run from one thread.
+//! One vCPU: its setup, one entry into the guest at a time, and what its exits mean. Knows neither
+//! threads nor states, so that many vCPUs can be run from one thread.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct Vcpu {
     immediate_exit: Arc<ImmediateExit>,
     exit_counters: Arc<ExitCounters>,
     journal: Arc<Journal>,
-    /// What it was doing when it last came out, if that was asked since.
+    /// `KVM_MP_STATE_*` since the last exit, if it was asked for.
     mp_state: Cell<Option<u32>>,
 }
 
@@ -61,7 +61,7 @@ impl Vcpu {
         })
     }
 
-    /// Makes this the vCPU that boots, at the PVH entry `entry`.
+    /// Makes this the boot vCPU, which starts at the PVH entry `entry`.
     pub(super) fn boot_at(&self, entry: u64) -> Result<(), HostError> {
         let id = self.id;
         let refused = |action| move |source| HostError::Vcpu { action, id, source };
@@ -83,14 +83,14 @@ impl Vcpu {
         self.id
     }
 
-    /// Its file descriptor, for what is not running it.
+    /// Its file descriptor, for everything but `KVM_RUN`.
     pub fn fd(&self) -> &VcpuFd {
         &self.fd
     }
 
-    /// What it is doing, `KVM_MP_STATE_*`. KVM is asked once each time it has come out, since it
-    /// takes the question for an occasion to carry out an INIT or a start-up IPI that has arrived
-    /// meanwhile, with which a CPU that is kept out of the guest would change.
+    /// What it is doing, `KVM_MP_STATE_*`. KVM is asked at most once after each exit: the ioctl
+    /// also processes an INIT or start-up IPI that has arrived meanwhile, which would change a vCPU
+    /// that is to stay as it is.
     ///
     /// # Errors
     /// What KVM said.
@@ -103,34 +103,33 @@ impl Vcpu {
         Ok(now)
     }
 
-    /// Its file descriptor, for what is to share its run structure.
+    /// Its file descriptor, for code that uses its `kvm_run`.
     pub(super) fn fd_mut(&mut self) -> &mut VcpuFd {
         &mut self.fd
     }
 
-    /// Where it is to stop by itself, and its file descriptor, to which that is told.
+    /// Its breakpoint and steps, and the file descriptor to set them with.
     pub(super) fn debugging(&mut self) -> (&mut GuestDebug, &VcpuFd) {
         (&mut self.debugging, &self.fd)
     }
 
-    /// What ends [`Vcpu::run`] from outside.
+    /// The means to end [`Vcpu::run`] from another thread.
     pub fn immediate_exit(&self) -> &Arc<ImmediateExit> {
         &self.immediate_exit
     }
 
-    /// What it came out of the guest for, so far.
+    /// The counts of its exits.
     pub fn exit_counters(&self) -> &Arc<ExitCounters> {
         &self.exit_counters
     }
 
-    /// What happened to it, while that is kept.
+    /// The record of its stays and stalls, while a trace is on.
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
     }
 
-    /// Enters the guest until something happens, and counts it. Reads and writes that KVM does not
-    /// know are answered by `devices` before this returns; KVM takes the answer over at the next
-    /// entry.
+    /// Enters the guest until an exit, and counts it. `devices` answers port and memory accesses
+    /// that KVM does not handle before this returns; KVM takes the answer at the next entry.
     pub fn run(&mut self, devices: &Devices) -> Exit {
         let entered = self.journal.enter();
         let exit = self.enter(devices);
@@ -140,9 +139,9 @@ impl Vcpu {
         exit
     }
 
-    /// Executes the next instruction itself if it is a `hlt` and is to be stepped over: emulating
-    /// KVMs remember that it halted when nothing steps any more, and halt the vCPU then, wherever
-    /// it is. Comes out as after any step.
+    /// Executes the next instruction in the VMM if it is a `hlt` that is to be stepped over. A KVM
+    /// that emulates ring 0 remembers the halt, and halts the vCPU after the last step, wherever it
+    /// is then. Returns the exit of the step.
     pub fn step_over_hlt(&mut self, memory: &GuestMemoryMmap) -> Option<Exit> {
         const HLT: u8 = 0xf4;
         if !self.debugging.is_before_a_step() {
@@ -158,8 +157,8 @@ impl Vcpu {
             mp_state: KVM_MP_STATE_HALTED,
         };
         let halt = || {
-            // The instruction behind a `sti` or `mov ss` takes no interrupt; the one behind this
-            // does.
+            // `sti` and `mov ss` block interrupts for one instruction. That was the `hlt`, so the
+            // block ends here.
             let mut events = self.fd.get_vcpu_events()?;
             events.flags = KVM_VCPUEVENT_VALID_SHADOW;
             events.interrupt.shadow = 0;
@@ -210,7 +209,7 @@ impl Vcpu {
     }
 
     fn interrupted(&mut self) -> Exit {
-        // KVM completes what it came out for before it looks for a signal.
+        // KVM completes the pending instruction before it checks for signals.
         self.debugging.set_between(true);
         Exit::Interrupted
     }
