@@ -258,7 +258,8 @@ fn tallies(lab: &Lab, sums: &LedgerSums, quiescent: &Quiescent, found: &mut Capp
             if !(row.owed..=most).contains(&tally.calls_expected) {
                 let at_least = if forgotten == 0 { "" } else { "at least " };
                 found.push(format!(
-                    "CPU {cpu} counts {} executions that its calls owe, and by its ledger they owe {at_least}{}",
+                    "CPU {cpu} counts {} executions that its calls owe, and by its ledger they \
+                     owe {at_least}{}",
                     tally.calls_expected, row.owed
                 ));
             }

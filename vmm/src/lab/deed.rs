@@ -272,7 +272,8 @@ pub(crate) mod tests {
         for (text, why) in [
             (
                 "dance",
-                "there is no deed \"dance\"; there are call-single, irqs-off, call-many (many), store, online",
+                "there is no deed \"dance\"; there are call-single, irqs-off, call-many (many), \
+                 store, online",
             ),
             ("finish 0", "ends the workload"),
             ("call-single", "told as \"call-single CPU\""),

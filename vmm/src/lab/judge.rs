@@ -138,7 +138,8 @@ pub(super) fn judge_counts(
     }
     for (cpu, counted, entered) in runs.filter(|(_, counted, entered)| counted > entered) {
         let text = format!(
-            "CPU {cpu} counted {counted} executions, and {entered} calls have run there: {} too many",
+            "CPU {cpu} counted {counted} executions, and {entered} calls have run there: {} too \
+             many",
             counted - entered
         );
         breach(CpuSet::from_iter([cpu]), text);

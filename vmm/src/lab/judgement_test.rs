@@ -422,7 +422,9 @@ proptest! {
         let fake = Fake::new(cpus);
         let mut word = seed | 1;
         for at in (BASE..BASE + fake.layout.size - 8).step_by(8 * density) {
-            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            word = word
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             fake.memory.write_obj(word, GuestAddress(at)).unwrap();
         }
         let judgement = fake.judgement();

@@ -168,7 +168,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_ring_holds_more_than_it_can(numbers in proptest::collection::vec(any::<u32>(), 0..50), at in 0_u32..5000) {
+        fn no_ring_holds_more_than_it_can(
+            numbers in proptest::collection::vec(any::<u32>(), 0..50), at in 0_u32..5000,
+        ) {
             let lab = lab();
             let mut rings = Rings::new(lab.clone());
             for place in 0..ring_records(2) {

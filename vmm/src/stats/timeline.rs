@@ -430,12 +430,18 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn any_trace_has_a_timeline(
-            raw in proptest::collection::vec((0_u64..100, any::<u64>(), any::<u64>(), 0_u32..20), 0..200),
+            raw in proptest::collection::vec(
+                (0_u64..100, any::<u64>(), any::<u64>(), 0_u32..20), 0..200,
+            ),
         ) {
-            let records = raw.into_iter().map(|(tsc, call, detail, point)| Record { tsc, call, detail, point, number: 0 });
-            let timeline = Timeline::new(&trace(vec![(records.collect(), vec![]), (vec![], vec![])]));
+            let record = |(tsc, call, detail, point)| {
+                Record { tsc, call, detail, point, number: 0 }
+            };
+            let records = raw.into_iter().map(record).collect();
+            let timeline = Timeline::new(&trace(vec![(records, vec![]), (vec![], vec![])]));
             prop_assert!(timeline.stretches.iter().all(|it| it.from <= it.to));
-            prop_assert!(timeline.ipis.iter().all(|it| it.taken.is_none_or(|taken| it.sent <= taken)));
+            let in_order = |ipi: &Ipi| ipi.taken.is_none_or(|taken| ipi.sent <= taken);
+            prop_assert!(timeline.ipis.iter().all(in_order));
         }
     }
 }

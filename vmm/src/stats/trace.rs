@@ -87,7 +87,8 @@ impl Trace {
             };
             if one.journal.lost == 0 && !agree(&one.records, &host) {
                 host_blind.get_or_insert_with(|| format!(
-                    "the clocks of host and guest do not agree: CPU {id} did things while it was out of the guest"
+                    "the clocks of host and guest do not agree: CPU {id} did things while it was \
+                     out of the guest"
                 ));
             }
             cpus.push(CpuTrace {

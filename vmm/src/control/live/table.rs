@@ -176,7 +176,8 @@ mod tests {
             let (lines, columns) = (lines % 60, columns % 120);
             let text = render(&rows(count), TIME, (lines, columns));
             prop_assert!(text.lines().count() < usize::from(lines).max(1));
-            prop_assert!(text.lines().all(|line| line.chars().count() < usize::from(columns).max(1)));
+            let width = usize::from(columns).max(1);
+            prop_assert!(text.lines().all(|line| line.chars().count() < width));
         }
     }
 }

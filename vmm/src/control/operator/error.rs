@@ -32,7 +32,8 @@ pub enum OperatorError {
     NotThere(#[from] NotThere),
     /// The wire holds what the guest waits for.
     #[error(
-        "the wire still holds {count} IPIs, the first {first}; release them, or lose them on purpose"
+        "the wire still holds {count} IPIs, the first {first}; release them, or lose them on \
+         purpose"
     )]
     WireNotEmpty {
         /// How many.
@@ -62,7 +63,8 @@ pub enum OperatorError {
     NoTrace,
     /// The guest's workload is its own.
     #[error(
-        "this guest's workload takes no commands; ask with --append for one that does, or quit to end it"
+        "this guest's workload takes no commands; ask with --append for one that does, or quit to \
+         end it"
     )]
     TakesNoCommands,
     /// No CPU of this guest can be told that.
@@ -70,7 +72,8 @@ pub enum OperatorError {
     Tell(#[from] TellError),
     /// The guest has no end that it can be told.
     #[error(
-        "the guest does not say by which deed its workload ends (vmm describe shows its deeds); quit ends it"
+        "the guest does not say by which deed its workload ends (vmm describe shows its deeds); \
+         quit ends it"
     )]
     NoEnding,
     /// The guest refused.

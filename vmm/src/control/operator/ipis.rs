@@ -107,7 +107,8 @@ impl Operator {
             let hint = match self.wire.is_used() {
                 true => "",
                 false => {
-                    " (none has come this way so far: ask the guest, with --append, to send that way)"
+                    " (none has come this way so far: ask the guest, with --append, to send that \
+                     way)"
                 }
             };
             format!("{count} IPIs from CPU {from} to CPU {to} on the wire{hint}")

@@ -273,7 +273,8 @@ fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState
         clients.retain(|client| !client.thread.is_finished());
         if clients.len() >= MOST_CLIENTS {
             let refusal = format!(
-                "{{\"ok\":false,\"kind\":\"refused\",\"error\":\"there are {MOST_CLIENTS} clients already\"}}\n"
+                "{{\"ok\":false,\"kind\":\"refused\",\"error\":\"there are {MOST_CLIENTS} clients \
+                 already\"}}\n"
             );
             let _ = (&stream).write_all(refusal.as_bytes());
             continue;

@@ -226,7 +226,10 @@ impl<'a> StallDriver<'a> {
 
     /// A vCPU that does not leave the guest.
     pub fn stuck(&self) -> Option<u32> {
-        let stuck = |track: &&Track| matches!(track.phase, Phase::Leaving { asked, .. } if asked.elapsed() > CONFIRMATION);
+        let stuck = |track: &&Track| match track.phase {
+            Phase::Leaving { asked, .. } => asked.elapsed() > CONFIRMATION,
+            _ => false,
+        };
         self.tracks.iter().find(stuck).map(|track| track.cpu)
     }
 

@@ -89,7 +89,8 @@ mod tests {
         assert_eq!(stalls.check(4), Ok(()));
         assert_eq!(
             stalls.check(3).unwrap_err().to_string(),
-            "--stall 'cpu=3,at=0s,for=1ms': there is no vCPU 3; this machine has vCPUs 0 to 2 (--vcpus 3)"
+            "--stall 'cpu=3,at=0s,for=1ms': there is no vCPU 3; this machine has vCPUs 0 to 2 \
+             (--vcpus 3)"
         );
         stalls.once.clear();
         stalls.steal = Some("seed=1,mean=1ms,share=5%,cpus=0-2,7".parse().unwrap());

@@ -217,7 +217,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equal_seeds_make_equal_plans(seed: u64, other: u64, cpu in 0..1024_u32, next in 0..1024_u32) {
+        fn equal_seeds_make_equal_plans(
+            seed: u64, other: u64, cpu in 0..1024_u32, next in 0..1024_u32,
+        ) {
             prop_assume!(seed != other && cpu != next);
             let plan = |seed, cpu| {
                 let steal = steal(seed, Duration::from_millis(2), 0.2);

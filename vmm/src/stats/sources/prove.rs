@@ -151,8 +151,8 @@ fn refused(error: &io::Error) -> Unavailable {
         Some(libc::EACCES | libc::EPERM) => Unavailable {
             status: Status::Denied,
             reason: format!(
-                "this user may not count what the kernel does (kernel.perf_event_paranoid is {paranoid}; a \
-                 container may forbid perf_event_open)"
+                "this user may not count what the kernel does (kernel.perf_event_paranoid is \
+                 {paranoid}; a container may forbid perf_event_open)"
             ),
             remedy: Some(format!(
                 "{GRANT}, or sysctl kernel.perf_event_paranoid=1 and access to tracefs"

@@ -99,7 +99,9 @@ mod tests {
         }
 
         #[test]
-        fn nor_is_any_that_is_damaged(from in 0..EXIT_6_18.len(), to in 0..EXIT_6_18.len(), with in ".{0,9}") {
+        fn nor_is_any_that_is_damaged(
+            from in 0..EXIT_6_18.len(), to in 0..EXIT_6_18.len(), with in ".{0,9}",
+        ) {
             let (from, to) = (from.min(to), from.max(to));
             let damaged = [&EXIT_6_18[..from], with.as_str(), &EXIT_6_18[to..]].concat();
             let _ = Format::parse(&damaged);
