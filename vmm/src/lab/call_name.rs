@@ -1,10 +1,10 @@
-//! How a call is called in what people read.
+//! The name of a call in reports and messages. Formats only.
 
 use std::fmt;
 
 use shared::ledger::CallId;
 
-/// A call as people refer to it: source CPU, lane, sequence number.
+/// A call by its name: source CPU, lane, sequence number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallName(pub CallId);
 

@@ -1,6 +1,6 @@
-//! The VMM's own look at the calls in the ledger, independent of what the guest found: which of
-//! them broke a property, and which are on their way. Records that cannot be any are not its
-//! concern.
+//! The VMM's own check of the calls in the ledger, independent of what the guest found: which of
+//! them broke a property, and which are still open. Records that contradict themselves are sorted
+//! out before.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::cpus::CpuSet;
 pub struct Breach {
     /// Which property.
     pub property: Property,
-    /// Of which call, if it is one call's.
+    /// Of which call, if it concerns one call.
     pub call: Option<CallId>,
     /// On which CPUs.
     pub cpus: CpuSet,
@@ -25,13 +25,13 @@ pub struct Breach {
     pub text: String,
 }
 
-/// A call on its way: it has not run everywhere, or its caller still waits.
+/// An open call: it has not run on all its targets, or its caller still waits.
 #[derive(Debug, Clone)]
 pub struct OpenCall(pub Record);
 
 impl OpenCall {
-    /// The call of `record`, if it is on its way. Not every open record's is: a source closes a
-    /// record when it gets to it, which can be long after the call is done.
+    /// The call of `record`, if it is open. A record can be marked open although its call is done:
+    /// the source closes it when it next comes by, which can be much later.
     pub(super) fn of(record: Record) -> Option<Self> {
         let done = record.targets.without(&record.ran).is_empty();
         let waits = record.head.wait != 0 && record.head.returned_tsc == 0;
@@ -64,7 +64,7 @@ impl fmt::Display for OpenCall {
     }
 }
 
-/// The calls on their way, as far as their records can be records.
+/// The open calls, without those whose records contradict themselves.
 pub fn open_calls(lab: &Lab) -> Capped<OpenCall> {
     let (slots, cpus) = (lab.slots(), lab.cpus());
     let mut open = Capped::default();
@@ -76,7 +76,7 @@ pub fn open_calls(lab: &Lab) -> Capped<OpenCall> {
     open
 }
 
-/// What is wrong with a call whose record is in order, in a workload that has ended.
+/// Checks the call of a record without a contradiction, in a workload that has ended.
 pub(super) fn judge_record(record: &Record, breached: &mut impl FnMut(Breach)) {
     let id = CallId::from_raw(record.head.id);
     let name = CallName(id);
@@ -114,8 +114,9 @@ pub(super) fn judge_record(record: &Record, breached: &mut impl FnMut(Breach)) {
     }
 }
 
-/// What is wrong with the counts of a workload that has ended: of all CPUs, and of each in `runs`,
-/// which says how many executions it counted and how many the ledger holds of it.
+/// Checks the counts of a workload that has ended: those of all CPUs, and those of each CPU in
+/// `runs`, which are its number, the executions that it counted, and those that the ledger holds
+/// for it.
 pub(super) fn judge_counts(
     totals: &Totals,
     runs: impl Iterator<Item = (u32, u64, u64)>,
