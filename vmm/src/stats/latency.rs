@@ -1,6 +1,6 @@
 //! How long IPIs, calls and waits took, from a [`Timeline`]: from just before an IPI is sent to the
-//! first instruction of its handler that is not saving registers, from the beginning of a call to
-//! its last run, and from the beginning of a wait to its end. In cycles of the guest's TSC.
+//! entry of its handler (after it has saved registers), from the beginning of a call to its last
+//! execution, and from the beginning of a wait to its end. In cycles of the guest's TSC.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,19 +13,19 @@ use super::meaning::Meaning;
 use super::timeline::{StretchKind, Timeline};
 use super::trace::Trace;
 
-/// Digits that are kept.
+/// Significant digits of the histograms.
 const DIGITS: u8 = 3;
 
-/// The longest that is told from longer ones: a day at 4 GHz.
+/// The longest time in cycles; longer ones count as this. A day at 4 GHz.
 const LONGEST: u64 = 86_400 * 4_000_000_000;
 
-/// Times of one kind, in cycles.
+/// A histogram of times of one kind, in cycles.
 #[derive(Debug, Clone)]
 pub struct Times(Histogram<u64>);
 
 impl Default for Times {
     fn default() -> Self {
-        // Grows as it must: there is one per pair of CPUs.
+        // A histogram that grows on demand, since there is one per pair of CPUs.
         Self(Histogram::new(DIGITS).expect("a number of digits that it knows"))
     }
 }
@@ -33,7 +33,7 @@ impl Default for Times {
 impl Times {
     /// Adds one.
     pub fn record(&mut self, cycles: u64) {
-        // Fails only where there is no room to grow, far above.
+        // Fails only for values that are too large, and `LONGEST` is not.
         let _ = self.0.record(cycles.min(LONGEST));
     }
 
@@ -42,13 +42,12 @@ impl Times {
         self.0.add(&other.0).expect("it grows as it must");
     }
 
-    /// The time that half of them did not exceed, in cycles.
+    /// The median, in cycles.
     pub fn median(&self) -> u64 {
         self.0.value_at_quantile(0.5)
     }
 
-    /// How they are spread; `None` if there are none.
-    /// The TSC runs at `tsc_khz`.
+    /// Quantiles of the times, with a TSC of `tsc_khz`; `None` if there are none.
     pub fn spread(&self, tsc_khz: u32) -> Option<Spread> {
         let at = |quantile| self.0.value_at_quantile(quantile);
         let show = |cycles| Time {
@@ -66,7 +65,7 @@ impl Times {
         })
     }
 
-    /// How many fall into each bucket: its lowest and highest time in cycles, and how many.
+    /// The buckets that are not empty: lowest and highest time in cycles, and the number of times.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
         self.0.iter_recorded().map(|it| {
             let value = it.value_iterated_to();
@@ -75,7 +74,7 @@ impl Times {
         })
     }
 
-    /// How many took `cycles` or less, as far as the digits that are kept can say.
+    /// How many took `cycles` or less, to the precision of the histogram.
     pub fn at_most(&self, cycles: u64) -> u64 {
         self.0.count_between(0, cycles)
     }
@@ -85,7 +84,7 @@ impl Times {
         self.0.len()
     }
 
-    /// All of them together, in cycles.
+    /// The sum, in cycles.
     pub fn sum(&self) -> f64 {
         self.0.mean() * self.0.len() as f64
     }
@@ -122,17 +121,17 @@ pub struct Spread {
 /// The latencies of a machine.
 #[derive(Debug, Clone, Default)]
 pub struct Latencies {
-    /// From just before an IPI was sent to its handler. Of several that one handler served each
+    /// From just before an IPI was sent to its handler. If one handler served several IPIs, each
     /// counts.
     pub ipi: Times,
-    /// From the beginning of a call to when its function began to run on the last of its targets.
+    /// From the beginning of a call to the start of its function on the last of its targets.
     pub call: Times,
-    /// From the beginning of a wait to its end, by its lane. Every lane in which CPUs wait is
-    /// there.
+    /// From the beginning of a wait to its end, by lane. Every lane in which CPUs wait has an
+    /// entry.
     pub waits: BTreeMap<usize, Times>,
     /// All of these from one CPU to another.
     pub pairs: BTreeMap<(usize, usize), PairTimes>,
-    /// IPIs of which no handler is in the trace.
+    /// IPIs without a handler in the trace.
     pub untaken: u64,
     /// IPIs that were served together with another of the same vector.
     pub coalesced: u64,
@@ -143,15 +142,15 @@ pub struct Latencies {
 pub struct PairTimes {
     /// From just before an IPI was sent to its handler.
     pub ipi: Times,
-    /// From the beginning of a call to when its function began to run on the other.
+    /// From the beginning of a call to the start of its function on the other CPU.
     pub call: Times,
-    /// From the beginning of a wait to its end, by its lane, where the call that was waited for ran
-    /// last on the other.
+    /// From the beginning of a wait to its end, by lane. Only waits for calls that ran last on the
+    /// other CPU.
     pub waits: BTreeMap<usize, Times>,
 }
 
 impl Latencies {
-    /// Those in `timeline`, which is that of `trace`.
+    /// Computes the latencies in `timeline`, which was made from `trace`.
     pub fn new(trace: &Trace, timeline: &Timeline) -> Self {
         let waits = trace.meanings.waits();
         let mut latencies = Self {
@@ -179,13 +178,13 @@ impl Latencies {
                 ran.push((instant.at, instant.cpu));
             }
         }
-        // Where a call ran last until then.
+        // When and where a call ran last, up to `until`.
         let last_run = |call, until| {
             let ran: &Vec<(u64, usize)> = runs.get(&call)?;
             ran.iter().filter(|(at, _)| *at <= until).max().copied()
         };
-        // A call can be made by another one inside of it, which has its number: to many CPUs, by
-        // one to the only target.
+        // One call can be made by means of another with the same number: a call to many CPUs, by
+        // one to its only target. The outer one begins first.
         let mut begun: HashMap<u64, (u64, usize)> = HashMap::new();
         for stretch in &timeline.stretches {
             match stretch.kind {

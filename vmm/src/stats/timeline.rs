@@ -1,7 +1,6 @@
-//! What a trace says happened: stretches of time on each CPU (what the guest has lanes for,
-//! handlers, stalls, exits), instants, and IPIs from the CPU that sent them to the one that took
-//! them. Computed from a [`Trace`] alone, and for any trace: a guest can write what it likes into
-//! one.
+//! What happened, as computed from a [`Trace`] alone: stretches of time on each CPU (the guest's
+//! lanes, handlers, stalls, exits), instants, and IPIs from the CPU that sent them to the handler
+//! that served them. Must cope with any trace: a guest can write anything into one.
 
 use std::collections::HashMap;
 
@@ -16,43 +15,43 @@ use crate::machine::lifecycle::State;
 /// What a stretch of time was spent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StretchKind {
-    /// What the guest has a lane for, by its place among the lanes.
+    /// A lane of the guest's, as an index of [`Timeline::lanes`].
     Lane(usize),
     /// Handling an interrupt.
     Handler,
-    /// Kept out of the guest at once, wherever it was.
+    /// Paused, wherever it was.
     Paused,
-    /// Kept out of the guest at a point.
+    /// Held at a point.
     Held,
-    /// Out of the guest, for the VMM to do something.
+    /// Out of the guest for an exit.
     Exit,
 }
 
 impl StretchKind {
-    /// Whether it was the host that saw it.
+    /// Whether the host recorded it, and not the guest.
     pub fn is_host(self) -> bool {
         matches!(self, Self::Paused | Self::Held | Self::Exit)
     }
 }
 
-/// A stretch of time on one CPU. Those of the guest nest; so do those of the host.
+/// A stretch of time on one CPU. Stretches of the guest nest, and so do those of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stretch {
     /// The CPU.
     pub cpu: usize,
-    /// What for.
+    /// What it was spent on.
     pub kind: StretchKind,
     /// When it began, in cycles of the guest's TSC.
     pub from: u64,
-    /// When it ended; the end of the trace if that is not in it.
+    /// When it ended; the end of the trace if its end was not recorded.
     pub to: u64,
     /// The call, or 0.
     pub call: u64,
-    /// The vector of a handler, the place in [`REASONS`] of an exit.
+    /// For a handler its vector, for an exit its index in [`REASONS`].
     pub detail: u64,
 }
 
-/// A step on one CPU that took no time.
+/// An event on one CPU without a duration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstantEvent {
     /// The CPU.
@@ -61,7 +60,7 @@ pub struct InstantEvent {
     pub at: u64,
     /// The call, or 0.
     pub call: u64,
-    /// Its point, by its place in the section.
+    /// Its point, as its place in the image's section.
     pub point: u32,
 }
 
@@ -70,11 +69,12 @@ pub struct InstantEvent {
 pub struct Ipi {
     /// The CPU that sent it.
     pub from: usize,
-    /// When, just before.
+    /// When it was sent: the time just before.
     pub sent: u64,
     /// The CPU that it was sent to.
     pub to: usize,
-    /// When that one entered the handler that served it, if it did. It may have served several.
+    /// When the target entered the handler that served it, if it did. One handler may have served
+    /// several IPIs.
     pub taken: Option<u64>,
     /// The vector.
     pub vector: u8,
@@ -83,18 +83,18 @@ pub struct Ipi {
 /// What happened in a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Timeline {
-    /// The lanes that the guest has, by their places.
+    /// The lanes of the guest.
     pub lanes: Vec<Lane>,
-    /// By CPU, and for each by its beginning.
+    /// Sorted by CPU and then by beginning.
     pub stretches: Vec<Stretch>,
-    /// By CPU and time.
+    /// Sorted by CPU and time.
     pub instants: Vec<InstantEvent>,
-    /// By sender and time.
+    /// Sorted by sender and time.
     pub ipis: Vec<Ipi>,
 }
 
 impl Timeline {
-    /// What `trace` says.
+    /// Computes the timeline of `trace`.
     pub fn new(trace: &Trace) -> Self {
         let mut timeline = Self {
             lanes: trace.meanings.lanes().to_vec(),
@@ -111,7 +111,7 @@ impl Timeline {
         timeline
     }
 
-    /// The name by which reports know stretches of a kind.
+    /// The name of a kind of stretch in reports.
     pub fn kind(&self, kind: StretchKind) -> &str {
         match kind {
             StretchKind::Lane(place) => self.lanes.get(place).map_or("?", |lane| &lane.name),
@@ -122,7 +122,7 @@ impl Timeline {
         }
     }
 
-    /// What a stretch was, in a few words.
+    /// A short description of a stretch.
     pub fn name(&self, stretch: &Stretch) -> String {
         match stretch.kind {
             StretchKind::Handler => format!("interrupt {:#04x}", stretch.detail),
@@ -146,9 +146,9 @@ impl Timeline {
 
     fn add_guest(&mut self, trace: &Trace, cpu: usize, end: u64) {
         let first = self.stretches.len();
-        // What is open on this CPU, the innermost last, by its place in `stretches`; and how many
-        // of each kind. A guest can open what it likes and close what was never open, and is not to
-        // be searched for in vain.
+        // The open stretches of this CPU, the innermost last, as indices of `stretches`, and how
+        // many of each kind are open. A guest can close a kind that was never opened; the counts
+        // spare a search for it.
         let mut open: Vec<usize> = Vec::new();
         let mut open_of: HashMap<StretchKind, usize> = HashMap::new();
         for record in &trace.cpus[cpu].records {
@@ -195,7 +195,7 @@ impl Timeline {
                 });
             }
             let Some(kind) = over else { continue };
-            // What was opened inside and is still open has lost its end.
+            // An inner stretch that is still open has lost its end, and ends here.
             while open_of.get(&kind).is_some_and(|count| *count > 0)
                 && let Some(index) = open.pop()
             {
@@ -252,8 +252,8 @@ impl Timeline {
         }
     }
 
-    /// Finds for each IPI the handler that served it: the first for its vector that its target
-    /// entered after it was sent.
+    /// Finds the handler that served each IPI: the first one for its vector that its target entered
+    /// after the IPI was sent.
     fn find_takers(&mut self, cpus: usize) {
         let mut entered: Vec<Vec<(u8, u64)>> = vec![Vec::new(); cpus];
         for stretch in self
@@ -291,14 +291,14 @@ pub(crate) mod tests {
     use shared::manifest::{PointRole, Record as Said};
     use shared::trace::Record;
 
-    /// The names of points of a guest whose CPUs call each other, of which one means nothing.
+    /// The names of a guest's points. One of them is not declared in the manifest.
     pub(crate) fn names() -> Vec<String> {
         let manifest = manifest();
         let declared = manifest.points.iter().map(|it| it.name.clone());
         declared.chain(["look".to_owned()]).collect()
     }
 
-    /// What they mean.
+    /// The meanings of these points.
     pub(crate) fn meanings() -> Meanings {
         Meanings::new(&names(), &manifest())
     }
@@ -376,7 +376,7 @@ pub(crate) mod tests {
                 (StretchKind::Handler, 25, 28)
             ]
         );
-        // The last has no end, and ends with the trace.
+        // The last stretch has no end of its own, and ends with the trace.
         assert_eq!(
             of(1),
             [

@@ -1,5 +1,5 @@
-//! Samples of all counters of a machine, and the stretch between two of them. Which stretch is the
-//! workload is for the guest to say, through its doorbell.
+//! Samples of all counters of a machine, and the window between two of them. The guest says by its
+//! doorbell when its workload begins and ends.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,7 +15,7 @@ use crate::machine::exit_counts::{ExitCounters, ExitCounts};
 use crate::machine::limits::{self, LimitError};
 use crate::machine::message::Message;
 
-/// Everything that is counted, as it stood at one moment.
+/// All counters at one moment.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// When.
@@ -24,9 +24,9 @@ pub struct Sample {
     pub exits: Vec<ExitCounts>,
     /// KVM's statistics, by vCPU; empty if the host has none.
     pub kvm: Vec<Vec<u64>>,
-    /// Passages of tracepoints, by vCPU; empty if none are counted.
+    /// Hits of tracepoints, by vCPU; empty if none are counted.
     pub tracepoints: Vec<Vec<u64>>,
-    /// IPIs the guest says it has sent, by transport as its manifest has them.
+    /// IPIs that the guest says it has sent, by transport.
     pub ipis: Vec<(String, u64)>,
 }
 
@@ -52,10 +52,10 @@ impl KvmStats {
 /// Why a machine's tracepoints are not counted.
 #[derive(Debug, thiserror::Error)]
 pub enum TracepointError {
-    /// Too few files.
+    /// The limit on open files is too low.
     #[error("cannot count tracepoints: {0}")]
     Files(#[from] LimitError),
-    /// The kernel does not count.
+    /// The kernel refuses to count.
     #[error("cannot count tracepoints on the threads of the vCPUs: {0}")]
     Count(#[source] io::Error),
 }
@@ -86,7 +86,7 @@ struct Marks {
 #[derive(Debug)]
 pub struct Meter {
     kvm: Result<KvmStats, StatsError>,
-    /// What was found out about who counts.
+    /// Which sources can be believed.
     sources: Arc<[ProvenSource]>,
     counting: OnceLock<ThreadCounters>,
     exit_counters: Vec<Arc<ExitCounters>>,
@@ -96,8 +96,8 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A meter for `machine`, which has not run yet. Of KVM's statistics it tells those that
-    /// `sources` says can be believed.
+    /// A meter for `machine`, which has not run yet. It reports those of KVM's statistics that can
+    /// be believed according to `sources`.
     pub fn new(machine: &Machine, lab: Lab, sources: &[ProvenSource]) -> Self {
         let exit_counters: Vec<_> = machine
             .vcpus
@@ -117,11 +117,11 @@ impl Meter {
         }
     }
 
-    /// Counts `tracepoints` as well from now on, on the threads that carry the vCPUs, which have
-    /// not entered the guest yet.
+    /// Also counts `tracepoints` from now on, on the threads of the vCPUs, which must not have
+    /// entered the guest yet.
     ///
     /// # Errors
-    /// If the host does not do it for so many threads. Everything else is counted all the same.
+    /// The host refuses it for so many threads. Everything else is counted all the same.
     pub fn count(
         &self,
         tracepoints: &Tracepoints,
@@ -140,9 +140,9 @@ impl Meter {
         Ok(())
     }
 
-    /// Takes a sample when the guest says that the workload begins, that what came since then was
-    /// the warm-up, or that it ends. The vCPU that says so must not go on meanwhile. Only the first
-    /// word of each kind counts.
+    /// Takes a sample when the guest says that the workload begins, that its warm-up is over, or
+    /// that it ends. The vCPU that says so must stay out of the guest meanwhile. Only the first
+    /// message of each kind counts.
     pub fn on_message(&self, message: Message) {
         let mut marks = self.marks();
         match message {
@@ -167,14 +167,13 @@ impl Meter {
         })
     }
 
-    /// The statistic of vCPUs that KVM calls `name`, if there is one. Whether it can be believed is
-    /// another question.
+    /// KVM's statistic `name` of vCPUs, if there is one, whether it can be believed or not.
     pub fn vcpu_field(&self, name: &str) -> Option<&Field> {
         let first = self.kvm.as_ref().ok()?.0.first()?;
         first.schema().field(name)
     }
 
-    /// What was found out about who counts.
+    /// Which sources can be believed.
     pub fn sources(&self) -> &[ProvenSource] {
         &self.sources
     }
@@ -184,7 +183,7 @@ impl Meter {
         self.kvm.as_ref().err()
     }
 
-    /// The stretch to report on: the workload as far as it got, or the whole run if none began.
+    /// The window to report on: the workload as far as it got, or the whole run if none began.
     pub fn window(&self) -> Window {
         let Marks {
             started, finished, ..
@@ -207,7 +206,7 @@ impl Meter {
         }
     }
 
-    /// All counters as they stand now.
+    /// Samples all counters.
     pub fn sample(&self) -> Sample {
         sample(
             &self.kvm,
@@ -247,14 +246,15 @@ fn sample(
     }
 }
 
-/// The stretch between two samples.
+/// The time between two samples.
 #[derive(Debug)]
 pub struct Window {
-    /// From the first entry into the guest to the start of the workload, if there was one.
+    /// Time from the creation of the meter, just before the first entry into the guest, to the
+    /// start of the workload, if there was one.
     pub boot: Option<Duration>,
-    /// Whether it begins with the workload; otherwise, with the machine.
+    /// Whether it begins with the workload. Otherwise it begins with the machine.
     pub workload: bool,
-    /// Whether it ends with the workload; otherwise, with the run.
+    /// Whether it ends with the workload. Otherwise it ends with the run.
     pub complete: bool,
     start: Sample,
     end: Sample,
@@ -274,7 +274,7 @@ pub enum Value {
 }
 
 impl Window {
-    /// One in which nothing happened on any number of vCPUs.
+    /// A window in which nothing happened.
     pub fn empty() -> Self {
         let sample = Sample {
             at: Instant::now(),
@@ -295,12 +295,12 @@ impl Window {
         }
     }
 
-    /// How long it lasted.
+    /// Its length.
     pub fn length(&self) -> Duration {
         self.end.at - self.start.at
     }
 
-    /// IPIs the guest says it sent in it.
+    /// IPIs that the guest says it sent in this window.
     pub fn ipis(&self) -> u64 {
         self.sent()
             .fold(0_u64, |sum, (_, sent)| sum.wrapping_add(sent))
@@ -319,8 +319,7 @@ impl Window {
         std::array::from_fn(|reason| end[reason].wrapping_sub(start[reason]))
     }
 
-    /// The statistics that KVM keeps of vCPU `id`, those that can be believed. Of others it is not
-    /// known whether they count anything here.
+    /// KVM's statistics of vCPU `id`, only those that can be believed on this host.
     pub fn kvm(&self, id: usize) -> Vec<(&str, Value)> {
         let none = Vec::new();
         let mut all = difference(
@@ -332,19 +331,18 @@ impl Window {
         all
     }
 
-    /// What KVM's statistics leave out, as they were tried in vain, and why.
+    /// The statistics of KVM that are left out because they failed the trial, and why.
     pub fn left_out(&self) -> impl Iterator<Item = (&str, &str)> {
         left_out(&self.sources)
     }
 
-    /// Whether the statistic of a vCPU that KVM calls `name` only grows.
+    /// Whether KVM's statistic `name` of vCPUs only grows.
     pub fn vcpu_grows(&self, name: &str) -> bool {
         grows(self.vcpu_schema.as_deref(), name)
     }
 
-    /// What KVM counted of vCPU `id`: of its statistics those that only grow, and are one number
-    /// each; also those that nobody can believe, for who takes one from another and then tells only
-    /// what can be.
+    /// KVM's statistics of vCPU `id` that only grow and are one number each. Those that cannot be
+    /// believed are among them: the caller has to leave them out after it has computed with them.
     pub fn counted(&self, id: usize) -> impl Iterator<Item = (&str, u64)> {
         let schema = self.vcpu_schema.as_deref();
         let fields = schema.map_or(&[][..], |schema| &schema.fields);
@@ -354,8 +352,8 @@ impl Window {
             .filter_map(move |field| Some((field.name.as_str(), self.kvm_count(id, &field.name)?)))
     }
 
-    /// How often the thread of vCPU `id` passed each tracepoint that was counted, by the tracepoint
-    /// and what of it; exits for reasons that have no count of their own are `other`.
+    /// How often the thread of vCPU `id` hit each tracepoint that was counted, by tracepoint and
+    /// event. Exits for reasons without a count of their own are `other`.
     pub fn tracepoints(&self, id: usize) -> Vec<(String, u64)> {
         let Some(tracepoints) = &self.tracepoints else {
             return Vec::new();
@@ -367,7 +365,8 @@ impl Window {
         let mut counts = Vec::with_capacity(tracepoints.len() + 1);
         let mut other = None;
         for (number, event) in tracepoints.events().enumerate() {
-            // What is counted from the first entry on has no sample of the machine's birth.
+            // Tracepoints are counted from the first entry on, and are not in the meter's first
+            // sample.
             let start = of(&self.start, number).unwrap_or(0);
             let count = of(&self.end, number).map_or(0, |end| end.wrapping_sub(start));
             match (event.tracepoint, event.what, &mut other) {
@@ -381,7 +380,7 @@ impl Window {
         counts
     }
 
-    /// The statistic of vCPU `id` that KVM calls `name`, if it is a single number.
+    /// KVM's statistic `name` of vCPU `id`, if it is a single number.
     pub fn kvm_count(&self, id: usize, name: &str) -> Option<u64> {
         let field = self.vcpu_schema.as_deref()?.field(name)?;
         let [end] = field.of(self.end.kvm.get(id)?) else {

@@ -1,5 +1,5 @@
-//! Where the kernel describes its tracepoints: a file system that is mounted in one of a few
-//! places, or not at all, and that usually only root may read. Mounts nothing.
+//! Finds and reads tracefs, in which the kernel describes its tracepoints. It is mounted in one of
+//! a few places or not at all, and usually only root may read it. Mounts nothing.
 
 use std::fs;
 use std::io;
@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 use super::format::Format;
 use crate::stats::sources::{Status, Unavailable};
 
-/// Where it is, if it is where it should be (Linux, `Documentation/trace/ftrace.rst`).
+/// The usual mount points (Linux, `Documentation/trace/ftrace.rst`).
 const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// The file system.
+/// A mounted tracefs.
 #[derive(Debug)]
 pub struct Tracefs {
     root: PathBuf,
 }
 
 impl Tracefs {
-    /// Looks for it.
+    /// Finds it.
     ///
     /// # Errors
     /// What is in the way, and what to do about it.
@@ -44,7 +44,7 @@ impl Tracefs {
         })
     }
 
-    /// What it says of tracepoint `name` of KVM's.
+    /// Reads the format of KVM's tracepoint `name`.
     ///
     /// # Errors
     /// What is in the way, and what to do about it.
@@ -79,8 +79,8 @@ fn unreadable(path: &Path) -> Unavailable {
     }
 }
 
-/// Where a tracefs is mounted, by the list of mounts. Places with a blank in their name are not
-/// found.
+/// Where a tracefs is mounted, by the list of mounts. Mount points with a blank in their path are
+/// not found.
 fn mounted(mounts: &str) -> impl Iterator<Item = &str> {
     mounts.lines().filter_map(|line| {
         let mut words = line.split(' ').skip(1);
