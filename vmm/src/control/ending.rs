@@ -1,4 +1,5 @@
-//! What ended a run, whoever found it out: the machine itself, the event loop, a script or a client.
+//! What ended a run. The machine, the event loop, a script and a client of the control socket can
+//! each end one, and all of them name the end in these terms.
 
 use std::fmt;
 use std::time::Duration;
@@ -28,7 +29,7 @@ pub enum Ending {
         /// Its vCPU.
         vcpu: u32,
     },
-    /// This signal, says who has caught it.
+    /// This signal. The program catches signals and passes the number on.
     Signal(i32),
     /// The time limit.
     TimeOut(Duration),
@@ -36,13 +37,13 @@ pub enum Ending {
     NoProgress(Duration),
     /// The script stopped before its end.
     Script(Failure),
-    /// The operator has said so.
+    /// The operator asked for it.
     Quit,
 }
 
 impl Ending {
-    /// Whether the machine did not come to this by itself, but somebody or something had enough of
-    /// it, and of whatever was to come.
+    /// Whether the run was cut short from outside, by a signal, a limit, a script or a client, and
+    /// did not end by itself.
     pub(super) fn cuts_short(&self) -> bool {
         match self {
             Self::GuestExit { .. } | Self::Dead { .. } | Self::Panicked { .. } => false,

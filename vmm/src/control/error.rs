@@ -8,13 +8,13 @@ use crate::machine::threads::ThreadsError;
 /// Why a run could not be controlled.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// A step of setting up the loop failed.
+    /// A step of setting up the run failed.
     #[error("cannot {0}")]
     Prepare(&'static str, #[source] io::Error),
-    /// The loop failed.
+    /// The event loop failed.
     #[error("the event loop failed")]
     Loop(#[source] event_manager::Error),
-    /// The threads failed.
+    /// The vCPU threads failed.
     #[error(transparent)]
     Threads(#[from] ThreadsError),
 }

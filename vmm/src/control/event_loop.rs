@@ -1,6 +1,6 @@
-//! What the event loop watches while the machine runs: the ends of vCPUs, whether somebody wants it
-//! to end, the guest's console, the clock, what stalls are due, a trace that fills, and a table
-//! that is to be drawn. It only finds out that the run is over; winding up is its caller's part.
+//! The event loop of a run. It watches the vCPUs, requests to end the machine, the guest's console,
+//! the clock, planned stalls, delayed IPIs, the trace and the live table. It only finds out that
+//! the run is over; the caller winds it up.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -20,7 +20,7 @@ use super::watchdog::Watchdog;
 use crate::machine::devices::Console;
 use crate::machine::threads::{self, End, ThreadsError, VcpuThreads};
 
-/// How often the clock is looked at, and a slow reader of the console tried again.
+/// How often the limits are checked, and a slow reader of the console is tried again.
 const TICK: Duration = Duration::from_millis(100);
 
 const VCPUS: u32 = 0;
@@ -33,15 +33,15 @@ const ALARM: u32 = 6;
 const TRACE: u32 = 7;
 const LIVE: u32 = 8;
 
-/// When the loop ends a run by itself.
+/// The limits at which the loop ends a run.
 pub(super) struct TimeLimits<'a> {
-    /// After this time in any case.
+    /// End the run after this time.
     pub timeout: Option<Duration>,
-    /// When nothing moves.
+    /// Ends the run when nothing moves any more.
     pub watchdog: Option<Watchdog<'a>>,
 }
 
-/// Everything the loop watches.
+/// Everything that the loop watches.
 pub(super) struct EventLoop<'a> {
     vcpus: Arc<threads::Events>,
     operator: Arc<Operator>,
@@ -85,16 +85,16 @@ impl<'a> EventLoop<'a> {
         })
     }
 
-    /// Has a table drawn while the machine runs.
+    /// Draws a live table while the machine runs.
     pub fn show(&mut self, live: LiveTable<'a>) {
         self.live = Some(live);
     }
 
-    /// What ended the run, if anything has, what became of its stalls, and the output with what is
-    /// left to write.
+    /// What ended the run, if anything has, with the summary of its planned stalls and the output,
+    /// which can have something left to write.
     pub fn take_ending(&mut self) -> Option<Result<(Ending, StallSummary, Output), ControlError>> {
         let ending = self.ending.take()?;
-        // What is written from here on stands where the table was.
+        // The table is removed, and later output is written in its place.
         self.live = None;
         let output = self.output.take()?;
         Some(ending.map(|ending| (ending, self.stalls.summary(), output)))
@@ -140,7 +140,7 @@ impl<'a> EventLoop<'a> {
             self.end(Ending::TimeOut(limit));
         }
         let idle = self.limits.watchdog.as_mut().and_then(Watchdog::look);
-        // Somebody who drives the machine may have it wait for as long as he likes.
+        // An operator that drives the machine may let it stand still for any time.
         if let Some(idle) = idle.filter(|_| !self.operator.is_attended()) {
             self.end(Ending::NoProgress(idle));
         }
@@ -159,7 +159,7 @@ impl<'a> EventLoop<'a> {
     fn pump(&mut self) {
         if let Some(output) = &mut self.output {
             if self.live.is_some() && output.is_terminal() {
-                // Written when the table is drawn, since that has to make room.
+                // This is written when the table is drawn, which has to make room for it.
                 output.take(&self.console);
             } else {
                 output.pump(&self.console);
@@ -210,7 +210,7 @@ impl MutEventSubscriber for EventLoop<'_> {
             LIVE => self.draw(),
             _ => {}
         }
-        // Whatever woke the loop, it is a good moment to write on.
+        // Whatever woke the loop, more of the console may go out now.
         self.pump();
     }
 }

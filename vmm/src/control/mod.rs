@@ -1,6 +1,6 @@
-//! Who decides when the machine runs and when it is over: one event loop in the calling thread, and
-//! what follows once it has ended. vCPUs are reached only through [`VcpuThreads`]; nothing here is
-//! specific to x86.
+//! Runs a machine to its end: starts the vCPU threads, runs one event loop in the calling thread,
+//! and collects the results once the run is over. vCPUs are reached only through [`VcpuThreads`];
+//! nothing here is specific to x86.
 
 mod ending;
 mod error;
@@ -67,42 +67,42 @@ pub struct RunResult {
     pub ending: Ending,
     /// What was counted.
     pub window: Window,
-    /// How often and for how long each vCPU was paused, in order.
+    /// How often and for how long each vCPU was stalled, in order.
     pub stall_totals: Vec<StallTotals>,
-    /// How long that took from request to confirmation; `None` if nothing was paused.
+    /// How long pauses took from request to confirmation; `None` if none was measured.
     pub pause_latency: Option<PauseLatency>,
-    /// What became of the stalls that were to be.
+    /// The summary of the planned stalls.
     pub stalls: StallSummary,
     /// What the run was expected to break.
     pub expected: Expected,
-    /// Where each vCPU stands.
+    /// A dump of each vCPU.
     pub dumps: Vec<VcpuDump>,
-    /// Why there are no statistics of KVM's, if there are none.
+    /// Why there are no statistics of KVM, if so.
     pub blind: Option<String>,
-    /// Who could have counted, if that was found out.
+    /// The sources of counts with the results of their trials, if they were tried.
     pub sources: Vec<Source>,
-    /// Why no tracepoints were counted although they could have been.
+    /// Why no tracepoints were counted although they could be believed, if so.
     pub uncounted: Option<String>,
     /// Accesses that no device knew.
     pub strays: Strays,
-    /// What became of the guest's console output, if not all of it went where it should.
+    /// What was lost of the guest's console output, if anything was.
     pub console_loss: Option<String>,
     /// How many vCPUs the machine had.
     pub vcpus: u32,
     /// What the VMM itself did to IPIs.
     pub vmm_ipis: VmmIpiCounts,
-    /// What was traced, if anything was to be.
+    /// The trace, if there was one.
     pub trace: Option<Trace>,
-    /// What the guest said, if that went nowhere.
+    /// What the guest wrote to its console, if that was captured.
     pub console: String,
 }
 
-/// What a run needs beside its machine.
+/// The settings of a run.
 #[derive(Debug)]
 pub struct Setup<'a> {
     /// How long it may take.
     pub limits: Limits,
-    /// What is to keep vCPUs out of the guest.
+    /// The planned stalls.
     pub stalls: &'a Stalls,
     /// Host CPUs to bind the vCPUs to.
     pub pins: Option<&'a Pins>,
@@ -118,16 +118,16 @@ pub struct Setup<'a> {
     pub trace: Tracing,
     /// Where to show a live table of the vCPUs.
     pub watch: Option<Arc<dyn Screen>>,
-    /// Who counts beside the VMM and can be believed, if that was found out.
+    /// The sources of counts with the results of their trials, if they were tried.
     pub sources: Option<&'a Sources>,
 }
 
-/// Runs `machine` to its end. Its operator is handed to `attend` before the first vCPU enters the
+/// Runs `machine` to its end. Calls `attend` with its operator before the first vCPU enters the
 /// guest.
 ///
 /// # Errors
-/// [`ControlError`] if the host does not let it run or does not let go of it. How the guest fared
-/// is not an error: [`RunResult`] says it.
+/// [`ControlError`] if the host does not let it start, run or stop. How the guest fared is not an
+/// error: [`RunResult`] says it.
 pub fn run(
     machine: Machine,
     lab: &Lab,
@@ -212,7 +212,7 @@ pub fn run(
         watch(event_loop, threads)
     });
     let _mark = MarkWoundUp(&operator);
-    // Whoever waits for the machine must hear that it is over, however that came.
+    // All that wait for the machine must learn that it is over, also after an error.
     match &ended {
         Ok((ending, ..)) => operator.end(ending, ending.cuts_short()),
         Err(error) => operator.end(error, true),
@@ -244,13 +244,13 @@ pub fn run(
         trace: operator.traced(),
         console: output.captured(),
     };
-    // KVM lets go of guest memory before it is unmapped.
+    // The vCPUs and the VM are dropped before guest memory is unmapped.
     drop(vcpus);
     drop(vm);
     Ok(result)
 }
 
-/// Says when the machine has been wound up, however that went.
+/// Marks the machine as wound up when it is dropped, also after an error.
 struct MarkWoundUp<'a>(&'a Operator);
 
 impl Drop for MarkWoundUp<'_> {
@@ -259,7 +259,7 @@ impl Drop for MarkWoundUp<'_> {
     }
 }
 
-/// Lets the vCPUs go and waits for the end.
+/// Starts the vCPUs and runs the event loop until the run is over.
 fn watch(
     event_loop: EventLoop<'_>,
     threads: &VcpuThreads,
@@ -276,7 +276,7 @@ fn watch(
     }
 }
 
-/// Where the vCPUs stand. One that KVM does not let us look at is left out.
+/// Dumps of the vCPUs. A vCPU whose registers KVM does not give is left out.
 fn dumps(vcpus: &[Vcpu], memory: &GuestMemoryMmap, stalled: &[Option<Stalled>]) -> Vec<VcpuDump> {
     vcpus
         .iter()

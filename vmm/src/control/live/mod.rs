@@ -1,6 +1,6 @@
 //! The live table of `--watch`: what each vCPU is doing, and how fast. Everything in it comes from
-//! counters that are kept anyway; it asks nothing of any vCPU or guest, and costs a look at memory
-//! four times a second.
+//! counters that are kept anyway. It does not disturb vCPUs or guest: it reads memory four times a
+//! second.
 
 mod table;
 
@@ -24,24 +24,24 @@ use crate::stats::window::{Meter, Sample};
 use table::Row;
 
 /// A terminal that can show text at its end and replace it: where the live table is drawn. The
-/// caller brings it, so that nothing is written that he has not asked for.
+/// program provides it, so that this library writes nothing that was not asked for.
 pub trait Screen: fmt::Debug + Send + Sync {
-    /// What it writes to. While that takes nothing, because somebody holds it, nothing is shown.
+    /// What it writes to. While that cannot be written to without waiting, nothing is shown.
     fn fd(&self) -> BorrowedFd<'_>;
-    /// How many lines and columns it has.
+    /// The number of lines and of columns.
     fn size(&self) -> (u16, u16);
-    /// Shows `text` in the place of what it showed before.
+    /// Shows `text` instead of what it showed before.
     fn show(&self, text: String);
-    /// Takes away what it shows while `write` writes to the terminal, and puts it back below.
+    /// Removes what it shows, lets `write` write to the terminal, and shows it again below.
     fn above(&self, write: &mut dyn FnMut());
-    /// Takes away what it shows.
+    /// Removes what it shows.
     fn clear(&self);
 }
 
 /// How often the table is drawn.
 const REFRESH: Duration = Duration::from_millis(250);
 
-/// What the counters said at one moment.
+/// The counters at one moment.
 struct Reading {
     sample: Sample,
     guest: Vec<CpuCounts>,
@@ -90,10 +90,10 @@ impl<'a> LiveTable<'a> {
         self.timer.as_raw_fd()
     }
 
-    /// Draws the table anew, and above it the lines that `output` holds if it is a terminal: this
-    /// one, as far as anybody knows.
+    /// Draws the table, and above it the lines that `output` has, if that is a terminal. It is
+    /// taken to be the same terminal.
     pub fn refresh(&mut self, output: &mut Output) {
-        // How many times were missed does not matter.
+        // How many expirations were missed does not matter.
         let _ = self.timer.wait();
         let now = Reading::now(&self.meter, &self.lab);
         let rows: Vec<_> = (0..self.threads.len())
@@ -114,8 +114,7 @@ impl<'a> LiveTable<'a> {
         let index = id as usize;
         let length = now.sample.at - self.last.sample.at;
         let length = length.as_secs_f64().max(f64::MIN_POSITIVE);
-        // A guest can write what it likes into its counters; a rate that makes no sense does no
-        // harm.
+        // A guest can write anything into its counters; a rate that makes no sense does no harm.
         let rate = |count: &dyn Fn(&Reading) -> Option<u64>| {
             Some(count(now)?.wrapping_sub(count(&self.last)?) as f64 / length)
         };
@@ -143,7 +142,7 @@ impl<'a> LiveTable<'a> {
         }
     }
 
-    /// What KVM counts as `name` of a vCPU.
+    /// The value of KVM's statistic `name` for a vCPU.
     fn kvm(&self, reading: &Reading, index: usize, name: &str) -> Option<u64> {
         let field = self.meter.vcpu_field(name)?;
         field.of(reading.sample.kvm.get(index)?).first().copied()
@@ -155,7 +154,8 @@ impl<'a> LiveTable<'a> {
         };
         let held_by = self.threads.held_by(id);
         match (state, held_by) {
-            // KVM says so of one that waits for an interrupt, where it knows this statistic.
+            // This statistic of KVM is 1 while a vCPU waits for an interrupt. Older kernels do not
+            // have it.
             (State::Running, _) if self.kvm(now, id as usize, "blocking") == Some(1) => {
                 "halted".to_owned()
             }

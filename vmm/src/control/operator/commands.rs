@@ -1,5 +1,5 @@
-//! Commands to the CPUs of a guest that takes them, one at a time each, and what came of them.
-//! Remembers what a mailbox forgets when the next command is posted.
+//! The commands posted to the CPUs of a guest, one at a time to each CPU, and their results. Keeps
+//! the results that a mailbox loses when the next command is posted.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,22 +13,22 @@ use crate::lab::mailbox::Command;
 /// A command that was posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PostedCommand {
-    /// To which CPU.
+    /// The CPU to which it was posted.
     pub cpu: u32,
     /// Its number in that CPU's mailbox, from 1.
     pub number: u64,
-    /// What it was: the number of a deed.
+    /// What the CPU was told: the number of a deed.
     pub verb: u32,
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandResult {
-    /// The result; its meaning is the deed's.
+    /// The value, whose meaning depends on the deed, or why the guest refused.
     pub result: Result<i64, Refusal>,
     /// The call it made.
     pub call: Option<CallId>,
-    /// The CPUs it answered with.
+    /// The CPUs with which it answered, for a deed that answers with a list.
     pub answer: [u16; ANSWERS],
 }
 
@@ -39,7 +39,7 @@ pub(in crate::control) struct Busy;
 #[derive(Debug, Default)]
 struct CpuCommands {
     last: Option<PostedCommand>,
-    /// What was posted before, and what came of it.
+    /// Earlier commands and their results, by number.
     done: BTreeMap<u64, (u32, CommandResult)>,
 }
 
@@ -60,10 +60,10 @@ impl Commands {
         }
     }
 
-    /// Posts `command` to `cpu`, of which there must be one. The CPU is still to be woken.
+    /// Posts `command` to `cpu`, which must exist. The caller has to wake the CPU.
     ///
     /// # Errors
-    /// [`Busy`] if it has something left to do.
+    /// [`Busy`] if the CPU has not done its last command.
     pub fn post(&self, cpu: u32, command: &Command) -> Result<PostedCommand, Busy> {
         let mut by_cpu = self.by_cpu();
         let cpu_commands = &mut by_cpu[cpu as usize];
@@ -81,7 +81,7 @@ impl Commands {
         Ok(posted)
     }
 
-    /// What came of a command, if it is done.
+    /// The result of a command, if it is done.
     pub fn done(&self, posted: PostedCommand) -> Option<CommandResult> {
         let by_cpu = self.by_cpu();
         let known = by_cpu.get(posted.cpu as usize)?.done.get(&posted.number);
@@ -104,7 +104,7 @@ impl Commands {
         last.or(earlier)
     }
 
-    /// The call that a command makes, if it has got that far.
+    /// The call that a command makes, if the CPU has begun it.
     pub fn call(&self, posted: PostedCommand) -> Option<CallId> {
         let by_cpu = self.by_cpu();
         match by_cpu.get(posted.cpu as usize)?.done.get(&posted.number) {
@@ -116,7 +116,7 @@ impl Commands {
         }
     }
 
-    /// The CPUs that have something left to do, and what.
+    /// The commands that are not done.
     pub fn outstanding(&self) -> Vec<PostedCommand> {
         let by_cpu = self.by_cpu();
         let last = by_cpu.iter().filter_map(|cpu_commands| cpu_commands.last);

@@ -1,12 +1,13 @@
 //! The operator's side of a running machine: everything that a script or a client of the control
 //! socket can ask of it, from any thread, by the same verbs. Each verb either does at once what it
-//! says or waits, with a limit, for something that it names. Knows nothing of scripts and sockets.
+//! says, or waits for something that it names, with a limit. Must know nothing of scripts and
+//! sockets.
 //!
-//! The verbs stand by what they are about: the machine as a `whole`, one `vcpu`, `telling` a CPU
-//! what to do, the `ipis` on the wire. What the event loop and the vCPUs' threads need of an
+//! The verbs are in files by what they are about: the machine as a `whole`, one `vcpu`, `telling` a
+//! CPU what to do, the `ipis` on the wire. What the event loop and the vCPU threads need of an
 //! operator is in `machine_side`.
 //!
-//! A machine can be over at any moment. Every verb then says so ([`OperatorError::Over`]), and no
+//! A machine can be over at any moment. Every verb then fails with [`OperatorError::Over`], and no
 //! wait outlives the machine.
 
 mod commands;
@@ -55,7 +56,7 @@ pub use whole::LiveFigures;
 use wire::Wire;
 pub use wire::{InFlight, NotThere};
 
-/// What an operator works on.
+/// What an operator is made of.
 #[derive(Debug)]
 pub(super) struct OperatorParts {
     pub lab: Lab,
@@ -72,7 +73,7 @@ pub(super) struct OperatorParts {
 /// The operator of one machine.
 #[derive(Debug)]
 pub struct Operator {
-    /// The vCPUs, as long as there are any.
+    /// The vCPU threads, while the machine runs.
     threads: RwLock<Option<VcpuThreads>>,
     lab: Lab,
     interrupts: Interrupts,
@@ -81,7 +82,7 @@ pub struct Operator {
     symbols: Arc<Symbols>,
     command_line: String,
     watches: Watches,
-    /// Whether each vCPU was ever to stop by itself, so that it can be on its way to that.
+    /// By vCPU, whether a point, a breakpoint or steps were ever set for it.
     stops: Box<[AtomicBool]>,
     tracer: Option<Tracer>,
     commands: Commands,
@@ -97,18 +98,18 @@ pub struct Operator {
     expected: Mutex<Expected>,
     /// Whether the workload has started.
     started: AtomicBool,
-    /// Whether somebody drives the machine from beginning to end.
+    /// Whether a script drives the machine from beginning to end.
     driven: AtomicBool,
-    /// Whether somebody can come and tell it something.
+    /// Whether a client can come and drive it.
     reachable: AtomicBool,
-    /// How it should end, if somebody has said so, on the way to the event loop.
+    /// The ending that was requested, for the event loop to take.
     requested_ending: OnceLock<Ending>,
     ending_requested: EventFd,
     /// How it ended.
     ended: OnceLock<String>,
-    /// Whether it was ended from outside, and with it whatever was to come.
+    /// Whether it was cut short from outside; see [`Operator::cut_short`].
     cut_short: AtomicBool,
-    /// Whether it has been wound up since.
+    /// Whether it has been wound up.
     gone: AtomicBool,
 }
 
@@ -155,8 +156,8 @@ impl Operator {
         })
     }
 
-    /// Waits until `look` finds something. `what` says what is waited for, and is asked only when
-    /// it has not come.
+    /// Waits until `look` finds something. `what` describes that, and is called only if the wait
+    /// fails.
     fn wait<T>(
         &self,
         wait: Wait<'_>,
@@ -164,7 +165,7 @@ impl Operator {
         mut look: impl FnMut() -> Option<T>,
     ) -> Result<T, OperatorError> {
         let found = self.notifier.wait(wait.deadline(), || {
-            // Looked for first: what has happened by the end has happened.
+            // `look` goes first: what happened before the end of the machine counts.
             let found = look().map(Ok);
             let over = || self.ended.get().map(|_| Err(self.is_over()));
             let given_up = || {
@@ -189,7 +190,7 @@ impl Operator {
         let threads = self.threads();
         let threads = threads.as_ref().ok_or_else(|| self.is_over())?;
         body(threads).map_err(|error| match error {
-            // A vCPU on which the guest has ended, or one that was stopped, is the end of all.
+            // If the guest has ended on a vCPU, or a vCPU was stopped, the whole machine is over.
             OperatorError::Pause(PauseError::Exited {
                 why: Exited::Ended | Exited::Stopped,
                 ..

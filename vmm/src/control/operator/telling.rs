@@ -1,4 +1,4 @@
-//! Telling the CPUs of a guest that takes commands what to do, and learning what came of it.
+//! Telling the CPUs of a guest what to do, and waiting for the results.
 
 use std::sync::atomic::Ordering;
 
@@ -11,16 +11,16 @@ use crate::lab::call_name::CallName;
 use crate::lab::mailbox::Command;
 
 impl Operator {
-    /// The name of what a CPU was told.
+    /// The name of the deed that a CPU was told.
     pub fn told(&self, posted: PostedCommand) -> &str {
         self.manifest().deed_name(posted.verb)
     }
 
-    /// Tells a CPU what `words` say, such as `call-many 1,3 wait`, when it has done the last thing
-    /// it was told. `vmm describe` lists what a guest's CPUs can be told.
+    /// Tells a CPU what `words` say, such as `call-many 1,3 wait`, once it has done its last
+    /// command. `vmm describe` lists what a guest's CPUs can be told.
     ///
     /// # Errors
-    /// [`OperatorError::Tell`] if it cannot be told that, else as [`Operator::post`].
+    /// [`OperatorError::Tell`] if it cannot be told that; otherwise as [`Operator::post`].
     pub fn tell(
         &self,
         cpu: u32,
@@ -31,10 +31,10 @@ impl Operator {
         self.post(cpu, &command, wait)
     }
 
-    /// Tells a CPU to do something, when it has done the last thing it was told.
+    /// Posts a command to a CPU, once it has done its last one, and wakes it.
     ///
     /// # Errors
-    /// If that takes too long, or the guest takes no commands.
+    /// If the CPU takes too long, or the guest takes no commands.
     pub fn post(
         &self,
         cpu: u32,
@@ -58,7 +58,7 @@ impl Operator {
         Ok(posted)
     }
 
-    /// That the guest takes commands, which is known when its workload has started.
+    /// Checks that the guest takes commands, which is known once its workload has started.
     pub(super) fn check_takes_commands(&self, wait: Wait<'_>) -> Result<(), OperatorError> {
         self.wait_started(wait)?;
         match self.takes_commands() {
@@ -67,7 +67,7 @@ impl Operator {
         }
     }
 
-    /// What came of a command, if it is done.
+    /// The result of a command, if it is done.
     ///
     /// # Errors
     /// [`OperatorError::Refused`] if it was refused.
@@ -83,7 +83,7 @@ impl Operator {
         }
     }
 
-    /// Waits until a command is done.
+    /// Waits until a command is done, and returns its result.
     ///
     /// # Errors
     /// If it takes too long, or was refused.
@@ -96,7 +96,8 @@ impl Operator {
         self.wait(wait, what, || self.done(posted).transpose())?
     }
 
-    /// The call that a command makes, once the CPU has entered it in its ledger.
+    /// Waits until the CPU has entered the call that a command makes in its ledger, and returns the
+    /// call.
     ///
     /// # Errors
     /// If that takes too long, or it makes none.

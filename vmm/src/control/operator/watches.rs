@@ -1,6 +1,6 @@
-//! What a guest's points are armed for: who is to be held where, and which are traced. Writes the
-//! arm bits and decides what happens when a CPU comes to a point; the holding itself is the vCPU's
-//! own thread's part.
+//! What the points of a guest are armed for: which CPUs are to be held at which points, and which
+//! points are traced. Writes the arm bits, and decides whether a CPU that comes to a point is held;
+//! the vCPU's own thread holds it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,19 +10,19 @@ use shared::probe::{Arms, HELD, TRACED};
 use crate::lab::Lab;
 use crate::machine::points::{Point, Points};
 
-/// When a CPU is to be held at points of a name.
+/// When a CPU is to be held at points of one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watch {
     /// The name of the points.
     pub name: String,
-    /// Only with this call at hand.
+    /// Only with this call as the current one.
     pub call: Option<u64>,
-    /// How often the CPU is to come there, the time that it is held included; at least 1.
+    /// At which time that the CPU comes there it is held, from 1.
     pub nth: u64,
 }
 
 impl Watch {
-    /// The first time that it comes to a point called `name`, whatever call is at hand.
+    /// The first time that it comes to a point called `name`, with any call.
     pub fn at(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -31,7 +31,7 @@ impl Watch {
         }
     }
 
-    /// Only with `call` at hand.
+    /// Only with `call` as the current one.
     #[must_use]
     pub fn with_call(self, call: CallId) -> Self {
         Self {
@@ -55,18 +55,18 @@ pub struct NoSuchPoint {
     known: String,
 }
 
-/// A watch, and the points it means by their place in the section.
+/// A watch with its points, as places in the image's section.
 #[derive(Debug)]
 struct ArmedWatch {
     watch: Watch,
     points: Vec<usize>,
 }
 
-/// What all points of a machine are armed for.
+/// What the points of a machine are armed for.
 #[derive(Debug)]
 struct ArmedPoints {
     by_cpu: Vec<Vec<ArmedWatch>>,
-    /// By their place in the section.
+    /// The traced points, as places in the section.
     traced: Vec<usize>,
 }
 
@@ -79,7 +79,7 @@ pub(in crate::control) struct Watches {
 }
 
 impl Watches {
-    /// No watches yet, on the `points` of an image that uses `lab`.
+    /// No watches yet, for the `points` of the image that uses `lab`.
     pub fn new(points: Points, lab: Lab) -> Self {
         let by_cpu = (0..lab.cpus()).map(|_| Vec::new()).collect();
         let traced = Vec::new();
@@ -95,10 +95,10 @@ impl Watches {
         &self.points
     }
 
-    /// Watches for `cpu`, of which there must be one, to come to a point.
+    /// Adds a watch for `cpu`, which must exist.
     ///
     /// # Errors
-    /// [`NoSuchPoint`] lists those there are.
+    /// [`NoSuchPoint`] lists the points there are.
     pub fn arm(&self, cpu: u32, watch: Watch) -> Result<(), NoSuchPoint> {
         let points: Vec<_> = self.points.named(&watch.name).map(|it| it.index).collect();
         if points.is_empty() {
@@ -123,8 +123,8 @@ impl Watches {
         Ok(())
     }
 
-    /// Has every CPU write into the trace that it comes to a point with one of these names; those
-    /// there are.
+    /// Traces the points with these names on every CPU, and no others. Names without a point are
+    /// ignored.
     pub fn trace(&self, names: &[String]) {
         let mut armed_points = self.armed_points();
         let is_meant = |name: &String| names.contains(name);
@@ -135,7 +135,7 @@ impl Watches {
             .for_each(|point| self.write_point(point, &armed_points));
     }
 
-    /// Watches `cpu` no longer.
+    /// Removes all watches of `cpu`.
     pub fn disarm(&self, cpu: u32) {
         let mut armed_points = self.armed_points();
         let Some(armed) = armed_points.by_cpu.get_mut(cpu as usize) else {
@@ -148,10 +148,10 @@ impl Watches {
         self.write(cpu, &points, &armed_points);
     }
 
-    /// `cpu` has come to the point at `address`, with `call` at hand. Returns whether it is to be
-    /// held there; then the watch that wanted it is over.
+    /// Handles that `cpu` has come to the point at `address`, with `call` as the current one.
+    /// Returns whether the CPU is to be held there; the watch that says so is removed then.
     ///
-    /// What the guest says is checked: only an armed point holds anybody.
+    /// What the guest says is checked: a CPU is held only at a point that is armed for it.
     pub fn reached(&self, cpu: u32, address: u64, call: u64) -> bool {
         let Some(point) = self.points.at(address) else {
             return false;
@@ -176,8 +176,8 @@ impl Watches {
         true
     }
 
-    /// Writes what is armed for `cpu`, and of each of `changed` what it is armed for. In this order
-    /// a CPU that comes to a point meanwhile finds its own bit no older than the point's word.
+    /// Writes the arm bits of `cpu`, and then the words of the points in `changed`. In this order,
+    /// a CPU that comes to a point meanwhile never finds its own bit older than the point's word.
     fn write(&self, cpu: u32, changed: &[usize], armed_points: &ArmedPoints) {
         let mut arms = Arms::default();
         for point in armed_points

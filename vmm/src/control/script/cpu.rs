@@ -1,5 +1,5 @@
-//! What a script says of one CPU: stalls, points, steps and looks. What it tells the CPU to do is
-//! in [`deeds`](super::deeds).
+//! The functions of a script on one CPU: stalls, points, steps and inspection. What a CPU can be
+//! told to do is in [`deeds`](super::deeds).
 
 use std::fmt;
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use crate::stats::window::Value;
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 
-/// One CPU of the machine that the script is at work on.
+/// One CPU of a machine of the script.
 #[derive(Clone)]
 pub(super) struct CpuHandle {
     context: Rc<ScriptContext>,
@@ -133,7 +133,7 @@ impl CpuHandle {
         Ok(self.ask().step(self.id, count, self.context.wait())?)
     }
 
-    /// Tells it to do something, by a verb of the operator.
+    /// Tells the CPU to do something, by a verb of the operator.
     pub(super) fn tell(
         &self,
         told: impl FnOnce(&Operator, u32, Wait<'_>) -> Result<PostedCommand, OperatorError>,
@@ -142,7 +142,7 @@ impl CpuHandle {
         Ok(DeedHandle::new(&self.context, &self.operator, posted))
     }
 
-    /// What the guest says that it can be told.
+    /// The manifest of the guest.
     pub(super) fn manifest(&self) -> &Manifest {
         self.ask().manifest()
     }

@@ -1,5 +1,5 @@
-//! What a script can do with something it told a CPU to do: wait for it, ask what came of it, and,
-//! if it was a call, where that has run.
+//! The functions of a script on a deed that it told a CPU: wait for it, get its result and, if it
+//! was a call, ask where that has run.
 
 use std::fmt;
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use crate::lab::call_name::CallName;
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 
-/// Something that a CPU was told to do.
+/// A deed that a CPU was told.
 #[derive(Clone)]
 pub(super) struct DeedHandle {
     context: Rc<ScriptContext>,
@@ -94,7 +94,7 @@ impl DeedHandle {
         Ok(self.call()?.raw())
     }
 
-    /// The CPUs it was answered with, when it is done.
+    /// Waits until it is done, and returns the CPUs with which it was answered.
     pub(super) fn answer(&self) -> Answer<Array> {
         let done = self.wait()?;
         let count = usize::try_from(done.result.unwrap_or_default()).unwrap_or(0);
@@ -124,7 +124,7 @@ impl DeedHandle {
         Ok(self.ask().call(self.posted, self.context.wait())?)
     }
 
-    /// The record, or nothing if the call is long over.
+    /// The record of the call; `None` if its place has been used again.
     fn record(&self) -> Answer<Option<Record>> {
         let call = self.call()?;
         Ok(self.ask().record(call))
@@ -136,7 +136,7 @@ impl DeedHandle {
     }
 
     fn wait_ran_everywhere(&self) -> Answer<()> {
-        // Which CPUs a call is made to is settled when the call has returned.
+        // The targets of a call are final only when the call has returned.
         self.wait()?;
         match self.record()? {
             Some(record) => self.wait_ran(&record.targets),
@@ -157,7 +157,7 @@ impl DeedHandle {
             .collect())
     }
 
-    /// TSC cycles from the call until its caller had control back.
+    /// TSC cycles from the beginning of the call until it returned to its caller.
     fn cycles(&self) -> Answer<i64> {
         self.wait()?;
         let head = self.record()?.map(|record| record.head);

@@ -1,6 +1,7 @@
-//! What a script tells a CPU to do. Which deeds there are the guest says, and a script can boot one
-//! guest after the other; so every name in a script that is nothing else on a CPU is looked for
-//! among the deeds of the guest that the CPU belongs to, when the script comes to it.
+//! The functions by which a script tells a CPU to do something. The guest's manifest declares the
+//! deeds, and a script can boot several guests one after the other. So every word of the script is
+//! registered as a function on a CPU, and looked up among the deeds of that CPU's guest when it is
+//! called.
 
 use std::collections::BTreeSet;
 
@@ -14,12 +15,12 @@ use crate::lab::deed::{ArgumentValue, TellError};
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 
-/// What the language can do with every value, and so with a CPU: no deed has these names in a
-/// script.
+/// Functions that the language has for every value, a CPU included. A deed cannot be called by
+/// these names in a script.
 const OF_ANY_VALUE: [&str; 3] = ["debug", "print", "to_debug"];
 
 /// Registers `tell`, and a function on a CPU for each name in `text`. Functions that are registered
-/// later, or with the types that they take, go before these.
+/// later, or with more specific types, take precedence.
 pub(super) fn register(engine: &mut Engine, text: &str) {
     engine.register_fn(
         "tell",
@@ -32,7 +33,7 @@ pub(super) fn register(engine: &mut Engine, text: &str) {
     }
 }
 
-/// Everything in `text` that could be the name of a deed.
+/// All words of `text` that could be the name of a deed.
 fn names(text: &str) -> BTreeSet<&str> {
     let is_part = |it: char| it.is_ascii_alphanumeric() || it == '_';
     let words = text.split(|it: char| !is_part(it));
@@ -81,8 +82,8 @@ fn register_name(engine: &mut Engine, name: &str) {
     );
 }
 
-/// Tells `cpu` the deed `name` with `given`, of which the last may say whether it waits. A deed
-/// that answers with a list is waited for, and that is what comes of it.
+/// Tells `cpu` the deed `name` with the arguments `given`; a boolean at the end says whether the
+/// deed waits. If the deed answers with a list, this waits for it and returns the list.
 fn tell(cpu: &mut CpuHandle, name: &str, mut given: Vec<Dynamic>) -> Answer<Dynamic> {
     let manifest = cpu.manifest();
     let deed = manifest.deed(name).map_err(|error| match error {

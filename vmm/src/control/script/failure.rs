@@ -1,5 +1,5 @@
 //! Why a script stopped before its end, and where: file, line and column. Errors of the machine
-//! travel through the interpreter as values and are recognised again here.
+//! pass through the interpreter as values, and are turned back into errors here.
 
 use std::fmt;
 use std::io;
@@ -10,23 +10,23 @@ use rhai::{Dynamic, Engine, EvalAltResult, Position};
 use crate::control::operator::OperatorError;
 use crate::lab::oracles::NoSuchOracle;
 
-/// What kind of end it is, which decides the exit status.
+/// The kind of failure, which decides the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// Something was not as the script expects it.
+    /// Something was not as the script expected it.
     Expectation,
     /// The script asks for what does not exist or makes no sense.
     Bad,
-    /// Something that was waited for did not come, or the script came to no end.
+    /// Something that was waited for did not happen, or the script did not end.
     Stuck,
-    /// The machine ended under the script.
+    /// The machine ended while the script still used it.
     Over,
 }
 
 /// Why a script stopped, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What kind of end it is.
+    /// The kind of failure.
     pub kind: FailureKind,
     /// The script.
     pub file: PathBuf,
@@ -59,11 +59,11 @@ impl Failure {
         }
     }
 
-    /// What the interpreter says of a script in `file`.
+    /// The failure for an error of the interpreter, of the script in `file`.
     pub(super) fn of(file: &Path, error: &EvalAltResult) -> Self {
         let mut error = error;
         let mut place = error.position();
-        // A failure inside a function is told from there, where it happened.
+        // A failure inside a function is reported with the position inside that function.
         while let EvalAltResult::ErrorInFunctionCall(_, _, inner, _) = error {
             error = inner;
             if !error.position().is_none() {
@@ -79,7 +79,7 @@ impl Failure {
         }
     }
 
-    /// The status with which the command ends, unless the machine has a better one.
+    /// The exit status of the command, unless the machine's own result decides it.
     pub fn exit_status(&self) -> u8 {
         match self.kind {
             FailureKind::Expectation => 1,
@@ -94,7 +94,7 @@ fn known(place: Position) -> Option<(usize, usize)> {
     Some((place.line()?, place.position().unwrap_or(1)))
 }
 
-/// A failure on its way through the interpreter. A script that catches it can show it.
+/// A failure as a value in the interpreter. A script that catches it can print it.
 #[derive(Debug, Clone)]
 struct Raised {
     kind: FailureKind,
@@ -133,7 +133,7 @@ impl Raised {
     }
 }
 
-/// The interpreter's message without the position, which is shown in front.
+/// The interpreter's message without the position, which is shown before the message.
 fn without_place(error: &EvalAltResult) -> String {
     let mut error = error.to_string();
     if let Some(place) = error.rfind(" (line ") {
@@ -147,7 +147,7 @@ fn throw(kind: FailureKind, message: String) -> Box<EvalAltResult> {
     EvalAltResult::ErrorRuntime(raised, Position::NONE).into()
 }
 
-/// Why a script is stopped that is not to go on, for the interpreter.
+/// The value by which the interpreter stops a script whose machine was cut short.
 pub(super) fn over(why: &str) -> Dynamic {
     let message = OperatorError::Over(why.to_owned()).to_string();
     let kind = FailureKind::Over;
@@ -159,12 +159,12 @@ pub(super) fn bad(message: String) -> Box<EvalAltResult> {
     throw(FailureKind::Bad, message)
 }
 
-/// Stops the script because something is not as it expects it.
+/// Stops the script because something is not as it expected.
 pub(super) fn unmet(message: String) -> Box<EvalAltResult> {
     throw(FailureKind::Expectation, message)
 }
 
-/// Stops the script because of what the machine says.
+/// Stops the script because a verb of the operator failed.
 impl From<OperatorError> for Box<EvalAltResult> {
     fn from(error: OperatorError) -> Self {
         let kind = match &error {
@@ -179,14 +179,14 @@ impl From<OperatorError> for Box<EvalAltResult> {
     }
 }
 
-/// Stops the script because of an oracle that there is not.
+/// Stops the script because there is no such oracle.
 impl From<NoSuchOracle> for Box<EvalAltResult> {
     fn from(error: NoSuchOracle) -> Self {
         bad(error.to_string())
     }
 }
 
-/// A number of the script's as a `u32`, such as that of a CPU.
+/// Converts a number of the script to a `u32`. `what` names it in the error, such as "CPU".
 pub(super) fn small(what: &str, number: i64) -> Result<u32, Box<EvalAltResult>> {
     u32::try_from(number).map_err(|_| bad(format!("{number} is no {what}")))
 }

@@ -1,4 +1,4 @@
-//! What a script says of the machine as a whole, and what it expects of it.
+//! The functions of a script on the machine as a whole, and those by which it expects something.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::cpus::CpuSet;
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 
-/// Longest limit for a wait: a day.
+/// Longest limit for a wait, in seconds: a day.
 const LONGEST: f64 = 86_400.0;
 
 pub(super) fn register(engine: &mut Engine, context: &Rc<ScriptContext>) {
@@ -101,7 +101,7 @@ fn expect(holds: bool, what: &str) -> Answer<()> {
 }
 
 fn equal(seen: &Dynamic, wanted: &Dynamic, what: &str) -> Answer<()> {
-    // By what they show: a script compares numbers, strings and lists of these.
+    // Compared as text: a script compares numbers, strings and lists of these.
     let (seen, wanted) = (seen.to_string(), wanted.to_string());
     if seen == wanted {
         Ok(())
@@ -112,7 +112,7 @@ fn equal(seen: &Dynamic, wanted: &Dynamic, what: &str) -> Answer<()> {
     }
 }
 
-/// The CPUs of a list.
+/// The set of the CPUs in a list.
 pub(super) fn set(cpus: Array) -> Answer<CpuSet> {
     let numbers = cpus.into_iter().map(|cpu| {
         let number = cpu

@@ -1,4 +1,4 @@
-//! What a script says of the wire, as verbs of the constant `wire`.
+//! The functions of a script on the wire, on the constant `wire`.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::failure::{bad, small};
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 
-/// The wire of whatever machine the script is at work on.
+/// The wire of the current machine.
 #[derive(Clone)]
 pub(super) struct WireHandle;
 

@@ -1,6 +1,6 @@
-//! The control socket: a UNIX socket at which clients drive the machine, one thread each. It looks
-//! after connections; what is said there is `protocol`'s. A client that sends rubbish, stalls or
-//! vanishes harms nobody else, and no thread outlives the [`Server`].
+//! The control socket: a UNIX socket at which clients drive the machine, one thread each. This
+//! module handles connections; requests and answers are in `protocol`. A client that sends rubbish,
+//! does not read or disappears does not affect the others, and no thread outlives the [`Server`].
 
 mod protocol;
 
@@ -25,49 +25,50 @@ use super::operator::Operator;
 
 pub use protocol::VERSION;
 
-/// Clients at one time.
+/// Most clients at one time.
 const MOST_CLIENTS: usize = 32;
 
-/// Clients that wait to be accepted.
+/// Most clients that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Bytes of the longest line.
+/// Longest line, in bytes.
 const LONGEST_LINE: u64 = 64 << 10;
 
-/// How long a request waits for a machine, before the first or between two of a script's.
+/// How long a request waits for a machine, before the first one or between two machines of a
+/// script.
 const MACHINE_WAIT: Duration = Duration::from_secs(10);
 
 /// How long a client may take to read an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a host that cannot accept a client is given before the next attempt.
+/// How long to wait after the host could not accept a client.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Something else is there.
+    /// The path exists and is no socket.
     #[error("{0} exists and is no socket; choose another path for --control")]
     NotASocket(PathBuf),
-    /// Somebody else is there.
+    /// Another process listens at the path.
     #[error("somebody listens at {0} already; choose another path for --control")]
     InUse(PathBuf),
-    /// It cannot be made.
+    /// The socket cannot be made.
     #[error("cannot make the control socket {0}")]
     Bind(PathBuf, #[source] io::Error),
 }
 
-/// What the threads share.
+/// The state that the threads share.
 #[derive(Debug)]
 struct ServerState {
     /// The machine that clients drive, if there is one at this moment.
     machine: Mutex<Option<Arc<Operator>>>,
-    /// That there is one, or that there will be none.
+    /// Notified when there is a machine, or when there will be none.
     news: Condvar,
     clients: Mutex<Vec<Client>>,
     closing: AtomicBool,
-    /// Readable when it closes: what ends the wait for the next client, whatever has become of the
-    /// socket's file.
+    /// Readable when the server closes. Ends the wait for the next client, also if the socket's
+    /// file was removed.
     closed: EventFd,
 }
 
@@ -82,15 +83,15 @@ struct Client {
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
-    /// Which file that was when it was made.
+    /// Device and inode of the socket's file when it was made.
     made: Option<(u64, u64)>,
     state: Arc<ServerState>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Makes a socket at `path`, which only this user can connect to. What is left of one that
-    /// nobody listens at any more is replaced.
+    /// Makes a socket at `path`, which only this user can connect to. A socket file at which
+    /// nothing listens any more is replaced.
     ///
     /// # Errors
     /// [`SocketError`] says what is in the way.
@@ -123,7 +124,7 @@ impl Server {
         })
     }
 
-    /// Has clients drive this machine from now on.
+    /// Lets clients drive this machine from now on.
     pub fn attend(&self, operator: &Arc<Operator>) {
         operator.make_reachable();
         *self.state.machine() = Some(Arc::clone(operator));
@@ -148,33 +149,33 @@ impl Drop for Server {
         }
         let clients = std::mem::take(&mut *self.state.clients());
         for client in &clients {
-            // Ends its reads; its waits have ended with the machine. What it is answering it may
-            // still say: who told the machine to end wants to know that it was heard.
+            // Ends its reads; its waits have ended with the machine. It may still write its answer:
+            // a client that told the machine to end expects one.
             let _ = client.stream.shutdown(Shutdown::Read);
         }
         for client in clients {
             let _ = client.thread.join();
         }
-        // Somebody may have removed it already, and another may listen at another of that name.
+        // The file may have been removed already, and another process may listen at a new one.
         if self.made.is_some() && file_id(&self.path) == self.made {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// The file at `path`, by device and number.
+/// Device and inode of the file at `path`.
 fn file_id(path: &Path) -> Option<(u64, u64)> {
     let found = fs::symlink_metadata(path).ok()?;
     Some((found.dev(), found.ino()))
 }
 
-/// Waits for the next client, or for the end.
+/// Waits for the next client, or until the server closes.
 #[derive(Debug)]
 struct AcceptWait(Epoll);
 
 impl AcceptWait {
     fn of(listener: &UnixListener, closed: &EventFd) -> io::Result<Self> {
-        // A client can have gone again by the time it is accepted.
+        // A client can disconnect before it is accepted; `accept` must not wait then.
         listener.set_nonblocking(true)?;
         let epoll = Epoll::new()?;
         for fd in [listener.as_raw_fd(), closed.as_raw_fd()] {
@@ -197,7 +198,7 @@ impl ServerState {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The machine, once there is one.
+    /// Waits for a machine, up to [`MACHINE_WAIT`].
     fn wait_for_machine(&self) -> Option<Arc<Operator>> {
         let nothing =
             |machine: &mut Option<_>| machine.is_none() && !self.closing.load(Ordering::SeqCst);
@@ -213,7 +214,7 @@ impl ServerState {
     }
 }
 
-/// Removes a socket at which nobody listens any more.
+/// Removes a socket file at which nothing listens any more.
 fn make_room(path: &Path) -> Result<(), SocketError> {
     let Ok(found) = fs::symlink_metadata(path) else {
         return Ok(());
@@ -229,9 +230,9 @@ fn make_room(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Binds a socket that is this user's alone from the first moment on: Linux gives the file no more
-/// than the mode that the socket has before. A `chmod` afterwards would be too late, and the umask
-/// is not this thread's alone.
+/// Binds a socket that only this user can access from the first moment on: Linux gives the file the
+/// mode that the socket has before the bind. A `chmod` afterwards would be too late, and the umask
+/// belongs to the whole process.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let address = SocketAddrUnix::new(path)?;
     let flags = SocketFlags::CLOEXEC;
@@ -249,25 +250,25 @@ fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState
             return;
         }
         if waited.is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
-            // Without it nobody can be waited for; those who are there stay.
+            // Without epoll no further client can be accepted; those that are connected stay.
             return;
         }
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Nobody to tell: the client has gone again, or the host has run out of something
-                // for now, which the next look would find so as well.
+                // The client has disconnected, or the host has run out of some resource. In the
+                // second case the next attempt would fail too, so wait a little.
                 if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
                     thread::sleep(ACCEPT_RETRY);
                 }
                 continue;
             }
         };
-        // On some systems it is as its listener is.
+        // On some systems a stream inherits this from its listener.
         if stream.set_nonblocking(false).is_err() {
             continue;
         }
-        // Refused only for a duration of zero.
+        // Fails only for a duration of zero.
         let _ = stream.set_write_timeout(Some(PATIENCE));
         let mut clients = state.clients();
         clients.retain(|client| !client.thread.is_finished());
@@ -288,7 +289,8 @@ fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState
             .stack_size(256 << 10)
             .spawn(move || {
                 serve(&stream, &serving);
-                // Dropping it would not do: the server keeps a handle, to close it from outside.
+                // Dropping it is not enough: the server keeps a second handle, to close it from
+                // outside.
                 let _ = stream.shutdown(Shutdown::Both);
             });
         if let Ok(thread) = thread {
@@ -300,7 +302,7 @@ fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState
     }
 }
 
-/// Answers one client until it has gone.
+/// Answers the requests of one client until it disconnects.
 fn serve(stream: &UnixStream, state: &ServerState) {
     let mut lines = BufReader::new(stream);
     let mut line = Vec::new();
@@ -325,7 +327,7 @@ fn serve(stream: &UnixStream, state: &ServerState) {
         let is_gone = || hanging_up.has_happened();
         let mut answer = protocol::answer(&line, || state.wait_for_machine(), &is_gone);
         answer.push('\n');
-        // One that does not read has gone, or might as well have.
+        // A client that does not read its answer counts as gone.
         let said = (&mut &*stream).write_all(answer.as_bytes()).is_ok();
         if !said || !whole || state.closing.load(Ordering::SeqCst) {
             return;
@@ -333,14 +335,15 @@ fn serve(stream: &UnixStream, state: &ServerState) {
     }
 }
 
-/// Notices when a client closes its end. One that has only said its last word still listens.
+/// Notices when a client closes its connection. One that has only shut down its sending side still
+/// reads.
 struct HangupWatch(Option<Epoll>);
 
 impl HangupWatch {
-    /// Of a client; never, if the host has no means to see it.
+    /// Watches a client. If the host has no epoll for that, a hangup is never noticed.
     fn of(stream: &UnixStream) -> Self {
         let epoll = Epoll::new().ok().filter(|epoll| {
-            // That is told in any case, and nothing else is wanted.
+            // Epoll reports a hangup in any case, and no other event is wanted.
             let nothing_else = EpollEvent::new(EventSet::empty(), 0);
             epoll
                 .ctl(ControlOperation::Add, stream.as_raw_fd(), nothing_else)

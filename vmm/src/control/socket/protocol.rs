@@ -1,6 +1,6 @@
 //! What clients of the control socket can ask, line by line, and how it is answered: one JSON
 //! object each. `docs/control-socket.md` is the reference. Every request is a verb of the
-//! [`Operator`], by the names that scripts have for them; nothing here knows of connections.
+//! [`Operator`], under the names that scripts use. Must not know of connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::manifest::Deed;
 /// Version of the protocol. It changes when a verb or a field changes its meaning or goes away.
 pub const VERSION: u32 = 2;
 
-/// How long a wait goes on if the request does not say.
+/// How long a wait goes on if the request does not say, in seconds.
 const LIMIT: f64 = 10.0;
 
-/// Longest limit for a wait: a day.
+/// Longest limit for a wait, in seconds: a day.
 const LONGEST: f64 = 86_400.0;
 
 /// A request.
@@ -169,19 +169,19 @@ const VERBS: [(&str, &str); 33] = [
     ("quit", ""),
 ];
 
-/// Why a request was not done.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    /// It is none.
+    /// It is not a request, or its values make no sense.
     #[error("{0}")]
     Bad(String),
-    /// It names an oracle that there is not.
+    /// It names an oracle that does not exist.
     #[error(transparent)]
     Oracle(#[from] NoSuchOracle),
     /// There is no machine at this moment.
     #[error("there is no machine at this moment")]
     NoMachine,
-    /// The machine refuses.
+    /// The verb of the operator failed.
     #[error(transparent)]
     Operator(#[from] OperatorError),
 }
@@ -202,8 +202,8 @@ impl Refusal {
 
 type Answer = Result<Map<String, Value>, Refusal>;
 
-/// Does what a line asks for, and answers with a line. It never fails: what is wrong is the answer.
-/// Nothing is waited for any more when the client `is_gone`.
+/// Carries out the request in one line, and returns the answer as one line. It never fails: an
+/// error is an answer too. Waits end when `is_gone` says that the client has disconnected.
 pub(super) fn answer(
     line: &[u8],
     machine: impl FnOnce() -> Option<Arc<Operator>>,
@@ -248,7 +248,7 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// A number of seconds as a limit.
+/// Converts a number of seconds to a limit.
 fn limit(seconds: f64) -> Result<Duration, Refusal> {
     Some(seconds)
         .filter(|seconds| *seconds <= LONGEST)

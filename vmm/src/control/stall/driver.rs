@@ -1,6 +1,6 @@
-//! Carries stalls out on a running machine, inside the event loop: one timer for all of them, and
-//! no waiting. A stall lasts from the confirmation that the vCPU is out of the guest; a presence,
-//! from the vCPU's return. So nothing that was planned is swallowed by a slow host, only moved.
+//! Carries out planned stalls on a running machine, inside the event loop: one timer for all of
+//! them, and no waiting. A stall counts from the confirmation that the vCPU is out of the guest,
+//! and a presence from its return. So on a slow host the plan is late, but nothing of it is lost.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -18,7 +18,7 @@ use crate::machine::lifecycle::CONFIRMATION;
 use crate::machine::lifecycle::{HoldOutcome, Holder, State};
 use crate::machine::threads::VcpuThreads;
 
-/// The start of the workload, on its way from the vCPU that announced it to the event loop.
+/// The start of the workload, announced by a vCPU thread and taken by the event loop.
 #[derive(Debug)]
 pub(in crate::control) struct WorkloadStart {
     at: OnceLock<Instant>,
@@ -41,14 +41,14 @@ impl WorkloadStart {
         }
     }
 
-    /// When it was, the first time this is asked after it was announced.
+    /// The time of the start, once, after it was announced.
     fn take(&self) -> Option<Instant> {
         let announced = self.announced.read().is_ok();
         self.at.get().filter(|_| announced).copied()
     }
 }
 
-/// One after the other of the stalls of one kind on one vCPU.
+/// The stalls of one kind on one vCPU, carried out one after the other.
 #[derive(Debug)]
 struct Track {
     cpu: u32,
@@ -62,41 +62,41 @@ enum StallKind {
     Steal {
         plan: Box<StealPlan>,
         pace: Pace,
-        /// What is being carried out.
+        /// The period that is being carried out.
         planned: StealPeriod,
     },
 }
 
-/// Where a track is. If it waits for a time, that is in [`StallDriver::due`].
+/// The state of a track. If it waits for a time, that is in [`StallDriver::due`].
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// The vCPU is left alone.
     Present {
-        /// Since when it is.
+        /// Since when.
         since: Instant,
     },
-    /// It was told to leave the guest.
+    /// It was asked to leave the guest.
     Leaving {
-        /// Since when it was left alone.
+        /// Since when the vCPU was left alone.
         present: Instant,
-        /// When it was told.
+        /// When it was asked to leave.
         asked: Instant,
     },
     /// It is out of the guest.
     Away {
-        /// For how long it was left alone.
+        /// For how long the vCPU was left alone.
         present: Duration,
         /// Since when it is away.
         since: Instant,
     },
-    /// It was let go, and is not back yet.
+    /// It was released, and is not back in the guest yet.
     Returning {
-        /// For how long it was left alone.
+        /// For how long the vCPU was left alone.
         present: Duration,
         /// Since when it is away.
         since: Instant,
     },
-    /// Nothing more comes.
+    /// Nothing more is planned.
     Over,
 }
 
@@ -174,7 +174,7 @@ impl<'a> StallDriver<'a> {
         self.carry_on()
     }
 
-    /// Does what the time has come for, and winds the timer for what comes next.
+    /// Does what is due, and sets the timer for what comes next.
     pub fn carry_on(&mut self) -> io::Result<()> {
         let now = Instant::now();
         while let Some(Reverse((_, index))) =
@@ -190,7 +190,7 @@ impl<'a> StallDriver<'a> {
         self.wind()
     }
 
-    /// Looks at a vCPU whose state has changed.
+    /// Handles a change of state of a vCPU.
     pub fn changed(&mut self, vcpu: u32) -> io::Result<()> {
         let Some(indices) = self.of_vcpu.get(&vcpu).cloned() else {
             return Ok(());
@@ -217,14 +217,14 @@ impl<'a> StallDriver<'a> {
                     self.back(index, &went, since);
                 }
                 (_, State::Exited(_)) => self.tracks[index].phase = Phase::Over,
-                // The news is old, and a newer one is under way.
+                // The event is outdated, and a newer one will follow.
                 _ => {}
             }
         }
         self.wind()
     }
 
-    /// A vCPU that does not leave the guest.
+    /// A vCPU that does not leave the guest, if there is one.
     pub fn stuck(&self) -> Option<u32> {
         let stuck = |track: &&Track| match track.phase {
             Phase::Leaving { asked, .. } => asked.elapsed() > CONFIRMATION,
@@ -233,7 +233,7 @@ impl<'a> StallDriver<'a> {
         self.tracks.iter().find(stuck).map(|track| track.cpu)
     }
 
-    /// What became of it all.
+    /// What was carried out, and what was missed.
     pub fn summary(&self) -> StallSummary {
         let missed = |track: &Track| match (&track.kind, track.phase) {
             (StallKind::Once(stall), Phase::Present { .. }) => Some(*stall),
@@ -258,7 +258,7 @@ impl<'a> StallDriver<'a> {
         self.due.push(Reverse((since + time, index)));
     }
 
-    /// The vCPU has been left alone since `present`, for long enough.
+    /// Asks the vCPU to leave. It has been left alone since `present`, for the planned time.
     fn leave(&mut self, index: usize, present: Instant) {
         let now = Instant::now();
         let track = &mut self.tracks[index];
@@ -269,12 +269,12 @@ impl<'a> StallDriver<'a> {
         match self.threads.hold(track.cpu, Holder::Plan) {
             Ok(HoldOutcome::Underway) => {}
             Ok(HoldOutcome::Already(_)) => self.away(index, present, now),
-            // It has exited, and there is nothing more to take away from it.
+            // It has exited, so there is nothing more to stall.
             Err(_) => track.phase = Phase::Over,
         }
     }
 
-    /// The vCPU, left alone since `present`, is out of the guest since `since`.
+    /// The vCPU, which was left alone since `present`, is out of the guest since `since`.
     fn away(&mut self, index: usize, present: Instant, since: Instant) {
         let track = &mut self.tracks[index];
         track.phase = Phase::Away {
@@ -288,10 +288,10 @@ impl<'a> StallDriver<'a> {
         self.due.push(Reverse((since + time, index)));
     }
 
-    /// The vCPU has been out of the guest since `since`, for long enough.
+    /// Releases the vCPU. It has been out of the guest since `since`, for the planned time.
     fn let_go(&mut self, index: usize, present: Duration, since: Instant) {
         let track = &mut self.tracks[index];
-        // It is held, by this track, and nobody else undoes that.
+        // This track holds it, and nothing else undoes that.
         let _ = self.threads.release(track.cpu, Holder::Plan);
         track.phase = match &track.kind {
             StallKind::Once(_) => Phase::Over,
@@ -313,8 +313,8 @@ impl<'a> StallDriver<'a> {
         self.present(index, since);
     }
 
-    /// Sets the timer to the next time at which there is something to do. Also takes back what it
-    /// has announced, so that it never has to be read.
+    /// Sets the timer to the next time at which there is something to do. Setting it also clears an
+    /// expiration, so that the timer never has to be read.
     fn wind(&mut self) -> io::Result<()> {
         let wait = match self.due.peek() {
             // Zero would stop it.

@@ -1,4 +1,4 @@
-//! Stalls that a run is given from the start: which vCPU is kept out of the guest, when and for how
+//! Stalls that are planned before a run: which vCPU is kept out of the guest, when and for how
 //! long. What is asked for is plain data, checked before there is a machine; `driver` carries it
 //! out.
 
@@ -15,12 +15,12 @@ pub use once::PlannedStall;
 pub use settings::StallError;
 pub use steal::{Steal, StealPeriod, StealPlan};
 
-/// Everything that is to keep vCPUs of a run out of the guest.
+/// All planned stalls of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stalls {
-    /// Once each. They may overlap, on one vCPU too.
+    /// Single stalls. They may overlap, also on one vCPU.
     pub once: Vec<PlannedStall>,
-    /// Again and again.
+    /// Random stalls, again and again.
     pub steal: Option<Steal>,
 }
 
@@ -32,7 +32,7 @@ pub struct NoSuchVcpu {
     pub option: String,
     /// The vCPU.
     pub cpu: u32,
-    /// How many there are.
+    /// How many vCPUs there are.
     pub vcpus: u32,
 }
 
@@ -44,10 +44,10 @@ fn all(vcpus: u32) -> String {
 }
 
 impl Stalls {
-    /// Checks that a machine of `vcpus` vCPUs has all those that are to be stalled.
+    /// Checks that all vCPUs that are to be stalled exist in a machine of `vcpus` vCPUs.
     ///
     /// # Errors
-    /// [`NoSuchVcpu`] names the first that it has not.
+    /// [`NoSuchVcpu`] names the first that does not exist.
     pub fn check(&self, vcpus: u32) -> Result<(), NoSuchVcpu> {
         let once = self
             .once
@@ -65,15 +65,14 @@ impl Stalls {
     }
 }
 
-/// What became of [`Stalls`] by the end of a run.
+/// What was carried out of [`Stalls`] by the end of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StallSummary {
-    /// Whether there was anything to carry out.
+    /// Whether any stalls were planned.
     pub asked: bool,
-    /// Time from the start of the workload to the end of the run, in which stalls could happen;
-    /// `None` if no workload started.
+    /// Time from the start of the workload to the end of the run; `None` if no workload started.
     pub time: Option<Duration>,
-    /// Those for whose beginning the run was over too soon.
+    /// The single stalls that had not begun when the run ended.
     pub missed: Vec<PlannedStall>,
 }
 

@@ -1,4 +1,4 @@
-//! One stall of one vCPU, at a time that the user says.
+//! A single stall of one vCPU, at a given time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use super::settings::{Settings, StallError, duration, number};
 pub struct PlannedStall {
     /// The vCPU.
     pub cpu: u32,
-    /// When it is told to leave the guest, after the start of the workload. Up to a day.
+    /// When it is asked to leave the guest, counted from the start of the workload. Up to a day.
     pub at: Duration,
     /// For how long it is then kept out. A microsecond to a day.
     pub length: Duration,

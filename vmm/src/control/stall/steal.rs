@@ -1,6 +1,5 @@
-//! Time that is taken away from vCPUs as an overcommitted host takes it: again and again, at
-//! random, from each vCPU for itself. A pure plan: what is stolen follows from the seed alone, and
-//! no clock is read.
+//! Steal time, as on an overcommitted host: each vCPU is kept out of the guest again and again, at
+//! random times. A pure plan: it follows from the seed alone, and no clock is read.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,14 +13,15 @@ use crate::cpus::CpuSet;
 /// Shares of a vCPU's time that can be stolen, in percent.
 const SHARES: std::ops::RangeInclusive<f64> = 0.1..=99.0;
 
-/// Steals from vCPUs. Written as `seed=7,mean=2ms,share=20%`, and `cpus=0-3` to spare the others.
+/// The settings of steal time. Written as `seed=7,mean=2ms,share=20%`; `cpus=0-3` spares the
+/// others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Steal {
     /// Equal seeds make equal plans.
     pub seed: u64,
-    /// Mean length of a stolen stretch, 10 µs to a day. The lengths are distributed exponentially.
+    /// Mean length of a stall, 10 µs to a day. The lengths are distributed exponentially.
     pub mean: Duration,
-    /// Which part of its time a vCPU is away, in the long run: 0.001 to 0.99.
+    /// The part of its time that a vCPU is away in the long run: 0.001 to 0.99.
     pub share: f64,
     /// The vCPUs that are stolen from; `None` for all.
     pub cpus: Option<CpuSet>,
@@ -35,7 +35,7 @@ impl Steal {
             .is_none_or(|cpus| cpus.iter().any(|taken| taken == cpu))
     }
 
-    /// What is stolen from vCPU `cpu`. It does not depend on what is stolen from others.
+    /// The plan for vCPU `cpu`. It does not depend on the other vCPUs.
     pub fn plan(&self, cpu: u32) -> StealPlan {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         random.set_stream(cpu.into());
@@ -47,7 +47,7 @@ impl Steal {
         }
     }
 
-    /// How much longer a vCPU is there than it is away, in the long run.
+    /// The ratio of the time that a vCPU is present to the time that it is away, in the long run.
     pub fn presence_per_absence(&self) -> f64 {
         (1.0 - self.share) / self.share
     }
@@ -79,7 +79,7 @@ fn share(text: &str) -> Result<f64, String> {
         })
 }
 
-/// What is stolen from one vCPU: stretches without end, each after some time in the guest.
+/// The plan for one vCPU: an endless sequence of periods.
 #[derive(Debug, Clone)]
 pub struct StealPlan {
     random: ChaCha8Rng,
@@ -88,7 +88,7 @@ pub struct StealPlan {
     present: f64,
 }
 
-/// A part of a [`StealPlan`].
+/// One period of a [`StealPlan`]: a presence, and then a stall.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StealPeriod {
     /// How long the vCPU is left alone.
@@ -99,7 +99,7 @@ pub struct StealPeriod {
 
 impl StealPlan {
     fn exponential(&mut self, mean: f64) -> Duration {
-        // 53 random bits fill the mantissa. Never 0, whose logarithm is no time.
+        // 53 random bits fill the mantissa. The value is never 0, which has no logarithm.
         let bits = (self.random.next_u64() >> 11) + 1;
         let uniform = bits as f64 / (1_u64 << 53) as f64;
         // At most 37 times the mean, which is at most a hundred days.
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    /// A plan that has been made once stays: people write down seeds.
+    /// The plan of a seed must never change: people write down seeds.
     #[test]
     fn a_seed_means_the_same_for_ever() {
         let first = |seed, cpu| {
