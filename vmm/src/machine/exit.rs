@@ -15,7 +15,7 @@ pub enum Exit {
     Pio(Effect),
     /// An address without memory was read or written; the devices have dealt with it.
     Mmio,
-    /// A signal, or [`ImmediateExit`].
+    /// A signal, or [`ImmediateExit`](super::kick::ImmediateExit).
     Interrupted,
     /// KVM asks to be called again (`EAGAIN`), as it does for a CPU that waits to be started.
     Again,

@@ -122,7 +122,7 @@ impl Operator {
 
     /// Releases everything, and ends the workload of a guest that takes commands: every CPU except
     /// the abandoned ones is told to finish, the guest makes its final checks, and the machine
-    /// ends. Beside the limit, each CPU gets [`FINISHING`] for that.
+    /// ends. Beside the limit, each CPU adds a little time for that.
     ///
     /// # Errors
     /// If a CPU has not finished within the limit, the wire is not empty, or the guest takes no
