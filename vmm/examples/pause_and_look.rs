@@ -27,22 +27,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     operator.pause(1)?;
     let look = operator.look(1)?;
     println!("CPU 1 is paused in {}", look.place);
-    for (name, value) in look.standing.registers() {
+    for (name, value) in look.dump.registers() {
         println!("{name:>6} {value:#018x}");
     }
     println!(
         "interrupts are {}",
-        match look.standing.interrupts_on() {
+        match look.dump.interrupts_on() {
             true => "on",
             false => "off",
         }
     );
 
     // It stays there for as long as it is paused, whatever the other does.
-    let again = operator.look(1)?.standing.registers();
+    let again = operator.look(1)?.dump.registers();
     println!(
         "a second look finds {}",
-        match again == look.standing.registers() {
+        match again == look.dump.registers() {
             true => "the same",
             false => "something else",
         }

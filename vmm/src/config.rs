@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::operator::Operator;
-use crate::control::{Limits, Screen, Stall, Stalls, Steal, Stream, Tracing};
+use crate::control::{Limits, PlannedStall, Screen, Stalls, Steal, Stream, Tracing};
 use crate::cpus::CpuSet;
 use crate::machine::guest::Guest;
 #[cfg(doc)]
@@ -69,7 +69,7 @@ impl Default for Config {
             limits: Limits::default(),
             stalls: Stalls::default(),
             pin: None,
-            console: Stream::Kept,
+            console: Stream::Captured,
             trace: Tracing::NOTHING,
             watch: None,
             sources: None,
@@ -131,7 +131,7 @@ impl Config {
 
     /// Keeps a vCPU out of the guest once, beside those that were named before.
     #[must_use]
-    pub fn stall(mut self, stall: Stall) -> Self {
+    pub fn stall(mut self, stall: PlannedStall) -> Self {
         self.stalls.once.push(stall);
         self
     }

@@ -15,7 +15,7 @@
 //! // CPU 1 is kept out of the guest, wherever it is. To the others it looks like one with its interrupts off.
 //! operator.pause(1)?;
 //! let look = operator.look(1)?;
-//! println!("CPU 1 is at {:#x}, in {}", look.standing.regs.rip, look.place);
+//! println!("CPU 1 is at {:#x}, in {}", look.dump.regs.rip, look.place);
 //! operator.resume(1)?;
 //!
 //! let outcome = machine.wait()?;
@@ -43,7 +43,7 @@
 //!
 //! The steps of a run can also be taken one by one: [`machine::Machine::build`],
 //! [`lab::Lab::prepare`], [`control::run`], [`report::Report::new`]. A program that wants to carry
-//! the vCPUs itself does so with a [`machine::threads::Crew`].
+//! the vCPUs itself does so with a [`machine::threads::VcpuThreads`].
 //!
 //! # What it does to the process
 //!
@@ -71,6 +71,7 @@ pub mod explore;
 pub mod lab;
 pub mod machine;
 pub mod manifest;
+pub mod page_size;
 pub mod provenance;
 pub mod report;
 mod running;
@@ -115,7 +116,7 @@ pub struct Outcome {
     pub command_line: String,
     /// The counters over what the report covers.
     pub window: Window,
-    /// What the guest said, with [`control::Stream::Kept`].
+    /// What the guest said, with [`control::Stream::Captured`].
     pub console: String,
 }
 
@@ -268,7 +269,7 @@ pub fn run_attended(
 }
 
 /// What there is to say about the vCPUs of a run that ended as it did.
-fn describe(aftermath: &control::Aftermath, report: &Report, symbols: &Symbols) -> String {
+fn describe(aftermath: &control::RunResult, report: &Report, symbols: &Symbols) -> String {
     use control::Ending;
     const BAD_MACHINE: u32 = shared::exit::ExitCode::BadMachine as u32;
     let died_on = match (&aftermath.ending, report.result) {
@@ -285,11 +286,11 @@ fn describe(aftermath: &control::Aftermath, report: &Report, symbols: &Symbols) 
     };
     match died_on {
         Some(vcpu) => aftermath
-            .standings
+            .dumps
             .iter()
             .find(|standing| standing.vcpu == vcpu)
             .map(|standing| postmortem::death(standing, symbols))
             .unwrap_or_default(),
-        None => postmortem::standings(&aftermath.standings, symbols),
+        None => postmortem::standings(&aftermath.dumps, symbols),
     }
 }

@@ -8,14 +8,14 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 
 use crate::control::operator::Operator;
-use crate::control::script::{Failure, Given, Script, Wanted};
+use crate::control::script::{BootRequest, Failure, Script, ScriptInput};
 use crate::control::socket::Server;
 use crate::machine::guest::Guest;
 use crate::{Config, Error, Outcome, run_attended};
 
 /// A machine that the script wants, and where to hand its operator.
 struct Request {
-    wanted: Wanted,
+    wanted: BootRequest,
     answer: Sender<Result<Arc<Operator>, String>>,
 }
 
@@ -65,7 +65,7 @@ pub fn run(
         ..config.clone()
     };
     let (requests, wanted) = mpsc::channel::<Request>();
-    let given = Given {
+    let given = ScriptInput {
         machine: config.guest.is_some(),
         params,
         console: config.console,
@@ -113,7 +113,7 @@ pub fn run(
     }
 }
 
-fn with(config: &Config, wanted: Wanted) -> Config {
+fn with(config: &Config, wanted: BootRequest) -> Config {
     let mut config = config.clone();
     config.guest = wanted.guest.map(Guest::from).or(config.guest);
     config.vcpus = wanted.vcpus.unwrap_or(config.vcpus);

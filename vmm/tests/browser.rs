@@ -16,8 +16,8 @@ use shared::trace::Record;
 use tests::browser::{Page, Written};
 use tests::{Vmm, image, open_kvm, skip};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
-use vmm::control::operator::{Expected, Transit};
-use vmm::control::{Aftermath, Carried, Ending};
+use vmm::control::operator::{Expected, VmmIpiCounts};
+use vmm::control::{Ending, RunResult, StallSummary};
 use vmm::lab::Lab;
 use vmm::machine::devices::Strays;
 use vmm::machine::journal::Entry;
@@ -28,7 +28,7 @@ use vmm::report::Report;
 use vmm::report::page::{self, Section};
 use vmm::stats::meaning::Meanings;
 use vmm::stats::sources::Kvm;
-use vmm::stats::trace::{Brought, Trace};
+use vmm::stats::trace::{RawCpuTrace, Trace};
 use vmm::stats::window::Window;
 use zerocopy::IntoBytes;
 
@@ -60,18 +60,18 @@ fn reported(trace: Trace) -> (Report, Trace) {
     let size = usize::try_from(layout.size).expect("a small lab");
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).expect("memory");
     let lab = Lab::prepare(memory, 0, layout).expect("a lab");
-    let mut aftermath = Aftermath {
+    let mut aftermath = RunResult {
         ending: Ending::GuestExit {
             vcpu: 0,
             code: ExitCode::Pass as u32,
         },
         window: Window::empty(),
-        absences: Vec::new(),
+        stall_totals: Vec::new(),
         pause_latency: None,
-        stalls: Carried::default(),
+        stalls: StallSummary::default(),
         expected: Expected::default(),
-        transit: Transit::default(),
-        standings: Vec::new(),
+        vmm_ipis: VmmIpiCounts::default(),
+        dumps: Vec::new(),
         blind: None,
         sources: Vec::new(),
         uncounted: None,
@@ -114,7 +114,7 @@ fn made(cpus: usize, rounds: u64, first: &str) -> Trace {
     const ROUND: u64 = 100_000;
     let manifest = caller();
     let names: Vec<_> = manifest.points.iter().map(|it| it.name.clone()).collect();
-    let mut brought: Vec<_> = (0..cpus).map(|_| Brought::default()).collect();
+    let mut raw: Vec<_> = (0..cpus).map(|_| RawCpuTrace::default()).collect();
     for round in 0..rounds {
         let (begin, caller) = (round * ROUND, (round as usize) % cpus);
         let mut put = |cpu: usize, name: &str, at: u64, detail: u64| {
@@ -131,7 +131,7 @@ fn made(cpus: usize, rounds: u64, first: &str) -> Trace {
                 point: point as u32,
                 number: 0,
             };
-            brought[cpu].records.push(record);
+            raw[cpu].records.push(record);
         };
         put(caller, "many.enter", 1_000, 0);
         for target in (0..cpus).filter(|it| *it != caller) {
@@ -146,7 +146,7 @@ fn made(cpus: usize, rounds: u64, first: &str) -> Trace {
             put(target, "irq.exit", taken + 900, VECTOR.into());
         }
         put(caller, "many.done", 90_000, 0);
-        let entries = &mut brought[1 % cpus].journal.entries;
+        let entries = &mut raw[1 % cpus].journal.entries;
         entries.extend([
             Entry::Stay {
                 from: begin,
@@ -171,7 +171,7 @@ fn made(cpus: usize, rounds: u64, first: &str) -> Trace {
     let points = std::iter::once(first.to_owned()).chain(names);
     let points: Vec<_> = points.collect();
     let meanings = Meanings::new(&points, &manifest);
-    Trace::new(brought, points, meanings, 1_000_000)
+    Trace::new(raw, points, meanings, 1_000_000)
 }
 
 /// A page with four vCPUs, each of which has called all others, and CPU 1 was away meanwhile.

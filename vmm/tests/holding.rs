@@ -13,10 +13,11 @@ use tests::image::{Code, Image as File};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm::machine::Machine;
 use vmm::machine::breakpoints::{self, BreakpointError};
-use vmm::machine::holding::HeldBy;
 use vmm::machine::lifecycle::{Holder, Stall, State};
-use vmm::machine::pausing::PauseError;
-use vmm::machine::threads::{Crew, Message, OnMessage, Reaction};
+use vmm::machine::message::HeldBy;
+use vmm::machine::message::{Message, OnMessage, Reaction};
+use vmm::machine::pause_error::PauseError;
+use vmm::machine::threads::VcpuThreads;
 use vmm::machine::vm::Vm;
 
 const HELD: State = State::Stalled(Stall::Held);
@@ -48,7 +49,7 @@ fn guest() -> File {
 }
 
 struct Bench {
-    crew: Crew,
+    threads: VcpuThreads,
     _vm: Vm,
     memory: GuestMemoryMmap,
     /// Times that the guest may pass its point before it is held there.
@@ -105,10 +106,10 @@ impl Bench {
                 }
             }
         });
-        let crew = Crew::new(vcpus, &devices, &memory, &on_message, None).unwrap();
-        crew.run();
+        let threads = VcpuThreads::new(vcpus, &devices, &memory, &on_message, None).unwrap();
+        threads.run();
         Some(Self {
-            crew,
+            threads,
             _vm: vm,
             memory,
             passes,
@@ -120,8 +121,8 @@ impl Bench {
 
     #[track_caller]
     fn wait_held(&self) -> Option<HeldBy> {
-        wait_until("is held", || self.crew.state(0).unwrap().0 == HELD);
-        self.crew.held_by(0)
+        wait_until("is held", || self.threads.state(0).unwrap().0 == HELD);
+        self.threads.held_by(0)
     }
 
     #[track_caller]
@@ -136,8 +137,8 @@ impl Bench {
     }
 
     fn rip(&self) -> u64 {
-        let standing = self.crew.standing(0).unwrap().unwrap();
-        standing.regs.rip
+        let dump = self.threads.dump(0).unwrap().unwrap();
+        dump.regs.rip
     }
 }
 
@@ -163,17 +164,17 @@ fn a_vcpu_is_held_where_it_says_it_has_come() {
     assert_eq!(bench.counts(), [3, 2], "the third time, and no further");
     assert_eq!(bench.ipis.load(Ordering::Relaxed), 2);
     // Another hold on top of it, undone, leaves it where it is.
-    assert_eq!(bench.crew.pause(0), Ok(HELD));
-    bench.crew.resume(0).unwrap();
-    assert_eq!(bench.crew.state(0).unwrap().0, HELD);
+    assert_eq!(bench.threads.pause(0), Ok(HELD));
+    bench.threads.resume(0).unwrap();
+    assert_eq!(bench.threads.state(0).unwrap().0, HELD);
     // Its own hold, undone, lets it go on to the next time.
-    bench.crew.resume(0).unwrap();
+    bench.threads.resume(0).unwrap();
     assert_eq!(bench.wait_held(), AT_POINT);
     assert_eq!(bench.counts(), [4, 3]);
     bench.passes.store(u64::MAX, Ordering::Relaxed);
-    bench.crew.resume(0).unwrap();
-    assert_eq!(bench.crew.resume(0), Err(PauseError::NotPaused(0)));
-    let looked = bench.crew.with_stalled(0, |_| ());
+    bench.threads.resume(0).unwrap();
+    assert_eq!(bench.threads.resume(0), Err(PauseError::NotPaused(0)));
+    let looked = bench.threads.with_stalled(0, |_| ());
     assert_eq!(looked, Err(PauseError::NotStalled(0)));
     // And it can be dropped as it runs.
 }
@@ -184,17 +185,17 @@ fn a_held_vcpu_takes_as_many_steps_as_it_is_told() {
     bench.wait_held();
     let before = bench.rip();
     assert_eq!(bench.counts(), [1, 0]);
-    bench.crew.step(0, 1).unwrap();
+    bench.threads.step(0, 1).unwrap();
     assert_eq!(bench.wait_held(), Some(HeldBy::Steps));
     assert_eq!(bench.counts(), [1, 1]);
     assert!(bench.rip() > before);
     // mov, mov, out, jmp, inc
-    bench.crew.step(0, 5).unwrap();
+    bench.threads.step(0, 5).unwrap();
     assert_eq!(bench.wait_held(), Some(HeldBy::Steps));
     assert_eq!(bench.counts(), [2, 1]);
     assert_eq!(bench.ipis.load(Ordering::Relaxed), 1);
     // Without steps it goes on as ever.
-    bench.crew.resume(0).unwrap();
+    bench.threads.resume(0).unwrap();
     assert_eq!(bench.wait_held(), AT_POINT);
     assert_eq!(bench.counts(), [2, 1]);
 }
@@ -206,26 +207,26 @@ fn a_vcpu_is_held_before_an_instruction_once() {
     let behind_the_point = bench.rip();
     if let Err(error) = breakpoints::check() {
         assert!(matches!(error, BreakpointError::None), "{error}");
-        let refused = bench.crew.set_breakpoint(0, behind_the_point);
+        let refused = bench.threads.set_breakpoint(0, behind_the_point);
         assert!(matches!(refused, Err(BreakpointError::None)));
         return;
     }
     bench.passes.store(3, Ordering::Relaxed);
-    bench.crew.step(0, 1).unwrap();
+    bench.threads.step(0, 1).unwrap();
     bench.wait_held();
-    bench.crew.set_breakpoint(0, behind_the_point).unwrap();
-    bench.crew.resume(0).unwrap();
+    bench.threads.set_breakpoint(0, behind_the_point).unwrap();
+    bench.threads.resume(0).unwrap();
     assert_eq!(bench.wait_held(), Some(HeldBy::Address(behind_the_point)));
     assert_eq!(bench.counts(), [2, 1], "one round, and not the instruction");
     assert_eq!(bench.rip(), behind_the_point);
-    bench.crew.resume(0).unwrap();
+    bench.threads.resume(0).unwrap();
     assert_eq!(bench.wait_held(), AT_POINT, "it is not held there again");
     assert_eq!(bench.counts(), [5, 4]);
     // Nor where it is no longer to be.
     bench.passes.store(2, Ordering::Relaxed);
-    bench.crew.set_breakpoint(0, behind_the_point).unwrap();
-    bench.crew.clear_stops(0).unwrap();
-    bench.crew.resume(0).unwrap();
+    bench.threads.set_breakpoint(0, behind_the_point).unwrap();
+    bench.threads.clear_stops(0).unwrap();
+    bench.threads.resume(0).unwrap();
     assert_eq!(bench.wait_held(), AT_POINT);
     assert_eq!(bench.counts(), [8, 7]);
 }
@@ -233,14 +234,14 @@ fn a_vcpu_is_held_before_an_instruction_once() {
 #[test]
 fn what_was_planned_is_not_the_operators_to_undo() {
     let Some(bench) = Bench::new(0) else { return };
-    let crew = &bench.crew;
+    let threads = &bench.threads;
     bench.wait_held();
-    crew.hold(0, Holder::Plan).unwrap();
-    crew.resume(0).unwrap();
-    assert_eq!(crew.state(0).unwrap().0, HELD);
-    assert_eq!(crew.resume(0), Err(PauseError::NotPaused(0)));
-    crew.resume_all().unwrap();
-    let stepped = crew.step(0, 1);
+    threads.hold(0, Holder::Plan).unwrap();
+    threads.resume(0).unwrap();
+    assert_eq!(threads.state(0).unwrap().0, HELD);
+    assert_eq!(threads.resume(0), Err(PauseError::NotPaused(0)));
+    threads.resume_all().unwrap();
+    let stepped = threads.step(0, 1);
     assert!(
         matches!(
             stepped,
@@ -249,12 +250,12 @@ fn what_was_planned_is_not_the_operators_to_undo() {
         "{stepped:?}"
     );
     // However often the operator holds it, it goes on when he lets it go and the plan is over.
-    crew.pause(0).unwrap();
-    crew.pause(0).unwrap();
-    crew.let_go(0).unwrap();
+    threads.pause(0).unwrap();
+    threads.pause(0).unwrap();
+    threads.let_go(0).unwrap();
     assert_eq!(bench.counts(), [1, 0]);
-    crew.release(0, Holder::Plan).unwrap();
-    let unplanned = crew.release(0, Holder::Plan);
+    threads.release(0, Holder::Plan).unwrap();
+    let unplanned = threads.release(0, Holder::Plan);
     assert_eq!(unplanned, Err(PauseError::NotPaused(0)));
     bench.wait_counted([2, 1]);
     assert_eq!(bench.wait_held(), AT_POINT);
@@ -263,19 +264,19 @@ fn what_was_planned_is_not_the_operators_to_undo() {
 #[test]
 fn a_vcpu_on_its_way_into_a_hold_is_let_go_with_the_others() {
     let Some(bench) = Bench::new(0) else { return };
-    let crew = &bench.crew;
+    let threads = &bench.threads;
     bench.wait_held();
     let gate = bench.gate.lock().unwrap();
-    crew.resume(0).unwrap();
+    threads.resume(0).unwrap();
     wait_until("comes to its point", || {
         bench.arrivals.load(Ordering::Acquire) >= 2
     });
     // It has come there, and is not held yet, so that there is nothing to undo.
-    assert_eq!(crew.resume(0), Err(PauseError::NotPaused(0)));
+    assert_eq!(threads.resume(0), Err(PauseError::NotPaused(0)));
     thread::scope(|scope| {
         let letting_go = scope.spawn(|| {
-            crew.clear_stops(0).unwrap();
-            crew.let_go(0).unwrap();
+            threads.clear_stops(0).unwrap();
+            threads.let_go(0).unwrap();
         });
         // If it did not wait for that, it would be too early now.
         thread::sleep(Duration::from_millis(20));
@@ -297,20 +298,20 @@ fn holds_from_everywhere_add_up() {
         for _ in 0..2 {
             scope.spawn(|| {
                 for _ in 0..TIMES {
-                    bench.crew.pause(0).unwrap();
-                    bench.crew.resume(0).unwrap();
+                    bench.threads.pause(0).unwrap();
+                    bench.threads.resume(0).unwrap();
                 }
             });
         }
         for round in 0..TIMES {
             bench.wait_held();
             assert_eq!(bench.counts(), [round + 1, round]);
-            bench.crew.resume(0).unwrap();
+            bench.threads.resume(0).unwrap();
             wait_until("goes on", || bench.counts()[0] != round + 1);
         }
     });
     bench.wait_held();
-    bench.crew.resume(0).unwrap();
+    bench.threads.resume(0).unwrap();
     assert_eq!(bench.wait_held(), AT_POINT);
     assert_eq!(bench.counts(), [TIMES + 2, TIMES + 1]);
 }

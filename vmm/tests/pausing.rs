@@ -12,8 +12,9 @@ use tests::image::{CODE, Image as File, Segment, elf};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm::machine::Machine;
 use vmm::machine::lifecycle::{Exited, Stall, State};
-use vmm::machine::pausing::PauseError;
-use vmm::machine::threads::{Crew, End, Event, OnMessage, Reaction};
+use vmm::machine::message::{OnMessage, Reaction};
+use vmm::machine::pause_error::PauseError;
+use vmm::machine::threads::{End, Event, VcpuThreads};
 use vmm::machine::vm::Vm;
 
 const PAUSED: State = State::Stalled(Stall::Paused);
@@ -53,7 +54,7 @@ fn guest() -> File {
 
 /// A machine and the threads that carry it, in the order in which they go away.
 struct Bench {
-    crew: Crew,
+    threads: VcpuThreads,
     _vm: Vm,
     memory: GuestMemoryMmap,
 }
@@ -73,7 +74,7 @@ impl Bench {
         } = machine::build(&guest(), vcpus);
         let on_message: Arc<OnMessage> = Arc::new(|_, _| Reaction::GoOn);
         Some(Self {
-            crew: Crew::new(vcpus, &devices, &memory, &on_message, None).unwrap(),
+            threads: VcpuThreads::new(vcpus, &devices, &memory, &on_message, None).unwrap(),
             _vm: vm,
             memory,
         })
@@ -105,21 +106,21 @@ impl Bench {
 #[test]
 fn one_vcpu_stands_still_and_the_others_do_not() {
     let Some(bench) = Bench::new(2) else { return };
-    let crew = &bench.crew;
-    crew.run();
+    let threads = &bench.threads;
+    threads.run();
     bench.assert_moves(1);
-    assert_eq!(crew.pause(1), Ok(PAUSED));
+    assert_eq!(threads.pause(1), Ok(PAUSED));
     bench.assert_stands_still(1);
     bench.assert_moves(0);
     // A second one who wants it to stand still.
-    assert_eq!(crew.pause(1), Ok(PAUSED));
-    assert_eq!(crew.resume(1), Ok(()));
+    assert_eq!(threads.pause(1), Ok(PAUSED));
+    assert_eq!(threads.resume(1), Ok(()));
     bench.assert_stands_still(1);
-    assert_eq!(crew.resume(1), Ok(()));
+    assert_eq!(threads.resume(1), Ok(()));
     bench.assert_moves(1);
-    assert_eq!(crew.resume(1), Err(PauseError::NotPaused(1)));
+    assert_eq!(threads.resume(1), Err(PauseError::NotPaused(1)));
     assert_eq!(
-        crew.pause(2).unwrap_err().to_string(),
+        threads.pause(2).unwrap_err().to_string(),
         "there is no vCPU 2; this machine has vCPUs 0 to 1"
     );
 }
@@ -127,34 +128,34 @@ fn one_vcpu_stands_still_and_the_others_do_not() {
 #[test]
 fn all_stand_still_at_once() {
     let Some(bench) = Bench::new(4) else { return };
-    let crew = &bench.crew;
-    crew.run();
+    let threads = &bench.threads;
+    threads.run();
     bench.assert_moves(1);
     for _ in 0..20 {
         // One that is not there yet, or not back yet, would not have to be waited for.
-        for id in 0..crew.len() {
+        for id in 0..threads.len() {
             let deadline = Instant::now() + SOON;
-            while crew.state(id).unwrap().0 != State::Running {
+            while threads.state(id).unwrap().0 != State::Running {
                 assert!(Instant::now() < deadline, "vCPU {id} does not run");
                 thread::yield_now();
             }
         }
-        crew.pause_all().unwrap();
+        threads.pause_all().unwrap();
         let counts = bench.counts();
-        for id in 0..crew.len() {
-            assert_eq!(crew.state(id).unwrap().0, PAUSED);
+        for id in 0..threads.len() {
+            assert_eq!(threads.state(id).unwrap().0, PAUSED);
         }
         thread::sleep(Duration::from_millis(5));
         assert_eq!(bench.counts(), counts);
-        crew.resume_all().unwrap();
+        threads.resume_all().unwrap();
         bench.assert_moves(1);
     }
     // There is nothing left to undo.
-    assert_eq!(crew.resume_all(), Ok(()));
-    let latency = crew.pause_latency().unwrap();
+    assert_eq!(threads.resume_all(), Ok(()));
+    let latency = threads.pause_latency().unwrap();
     assert_eq!(latency.count, 20 * 4);
     assert!(latency.min <= latency.median && latency.median <= latency.max);
-    for absence in crew.absences() {
+    for absence in threads.stall_totals() {
         assert_eq!(absence.times, 20);
         assert!(
             absence.total >= Duration::from_millis(20 * 5),
@@ -166,25 +167,25 @@ fn all_stand_still_at_once() {
 #[test]
 fn a_vcpu_paused_before_it_runs_never_enters_the_guest() {
     let Some(bench) = Bench::new(2) else { return };
-    let crew = &bench.crew;
-    assert_eq!(crew.pause(0), Ok(State::Created));
-    crew.run();
+    let threads = &bench.threads;
+    assert_eq!(threads.pause(0), Ok(State::Created));
+    threads.run();
     bench.assert_stands_still(0);
     assert_eq!(bench.counts(), [0, 0]);
     // The other waits to be started by the first, in the guest or on its way there.
-    crew.pause(1).unwrap();
-    assert_eq!(crew.resume(0), Ok(()));
+    threads.pause(1).unwrap();
+    assert_eq!(threads.resume(0), Ok(()));
     bench.assert_moves(0);
     bench.assert_stands_still(1);
-    assert_eq!(crew.resume(1), Ok(()));
+    assert_eq!(threads.resume(1), Ok(()));
     bench.assert_moves(1);
 }
 
 #[test]
 fn a_vcpu_that_has_exited_says_so() {
     let Some(bench) = Bench::new(2) else { return };
-    let crew = &bench.crew;
-    crew.run();
+    let threads = &bench.threads;
+    threads.run();
     bench.assert_moves(1);
     bench
         .memory
@@ -195,7 +196,7 @@ fn a_vcpu_that_has_exited_says_so() {
         vcpu: 0,
         end: End::GuestExit(0x10),
     };
-    while crew.events().take() != Some(ended.clone()) {
+    while threads.events().take() != Some(ended.clone()) {
         assert!(Instant::now() < deadline, "does not end");
         thread::yield_now();
     }
@@ -203,21 +204,21 @@ fn a_vcpu_that_has_exited_says_so() {
         id: 0,
         why: Exited::Ended,
     };
-    assert_eq!(crew.pause(0), Err(exited));
-    assert_eq!(crew.resume(0), Err(PauseError::NotPaused(0)));
+    assert_eq!(threads.pause(0), Err(exited));
+    assert_eq!(threads.resume(0), Err(PauseError::NotPaused(0)));
     // Those that are left can be paused, and the machine as far as it is left.
     bench.assert_moves(1);
-    crew.pause_all().unwrap();
+    threads.pause_all().unwrap();
     bench.assert_stands_still(1);
-    assert_eq!(crew.resume_all(), Ok(()));
+    assert_eq!(threads.resume_all(), Ok(()));
     bench.assert_moves(1);
 }
 
 #[test]
 fn no_kick_is_lost() {
     let Some(bench) = Bench::new(3) else { return };
-    let crew = &bench.crew;
-    crew.run();
+    let threads = &bench.threads;
+    threads.run();
     bench.assert_moves(1);
     // Two that know nothing of each other.
     thread::scope(|scope| {
@@ -225,9 +226,9 @@ fn no_kick_is_lost() {
             scope.spawn(move || {
                 for round in 0..500 {
                     let id = round * stride % 3;
-                    assert_eq!(crew.pause(id), Ok(PAUSED), "round {round}");
-                    assert_eq!(crew.state(id).unwrap().0, PAUSED);
-                    assert_eq!(crew.resume(id), Ok(()));
+                    assert_eq!(threads.pause(id), Ok(PAUSED), "round {round}");
+                    assert_eq!(threads.state(id).unwrap().0, PAUSED);
+                    assert_eq!(threads.resume(id), Ok(()));
                 }
             });
         }

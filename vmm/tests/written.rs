@@ -8,8 +8,8 @@ use iced_x86::code_asm::dword_ptr;
 use shared::ports::{DOORBELL, Doorbell};
 use tests::image::Code;
 use vmm::machine::Machine;
-use vmm::machine::ram::PAGE;
-use vmm::machine::serial::{Halt, Serial};
+use vmm::machine::serial::{Serial, SerialExit};
+use vmm::page_size::PAGE_SIZE;
 
 /// The page that the guest writes.
 const WRITTEN: usize = 5;
@@ -22,7 +22,7 @@ fn a_page_that_was_written_before_it_was_forgotten_is_new_once_more() {
     }
     let guest = Code::image(|code| {
         code.for_ever(|code| {
-            code.emit(|asm| asm.inc(dword_ptr(WRITTEN * PAGE)));
+            code.emit(|asm| asm.inc(dword_ptr(WRITTEN * PAGE_SIZE)));
             code.out(DOORBELL, Doorbell::Done as u32);
         });
     });
@@ -34,7 +34,7 @@ fn a_page_that_was_written_before_it_was_forgotten_is_new_once_more() {
     } = machine::build(&guest, 1);
     let mut serial = Serial::new(vcpus, vm, devices, &memory).unwrap();
     let ring = |serial: &mut Serial| {
-        while serial.run(0) != Halt::Done {}
+        while serial.run(0) != SerialExit::Done {}
         serial.newly_written().unwrap().contains(&WRITTEN)
     };
     assert!(ring(&mut serial));

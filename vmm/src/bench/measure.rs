@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{BenchError, Cell, Cost, Effort, Verdict, Words};
 use crate::control::Tracing;
 use crate::control::operator::{Operator, OperatorError, Wait, Watch};
-use crate::machine::tally::REASONS;
+use crate::machine::exit_counts::REASONS;
 use crate::report::{Kind, Report};
 use crate::stats::rounds::Rounds;
 use crate::stats::sources::{STATS, Source, is_proven};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use vmm::control::socket::Server;
-use vmm::control::{Limits, Stall, Stalls, Steal, Tracing};
+use vmm::control::{Limits, PlannedStall, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
 use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
@@ -97,7 +97,7 @@ pub struct Arguments {
     /// Keep a vCPU out of the guest, at a time after the start of its workload and for a time, such
     /// as cpu=1,at=10ms,for=5ms. Can be repeated
     #[arg(long, value_name = "STALL")]
-    stall: Vec<Stall>,
+    stall: Vec<PlannedStall>,
 
     /// Take vCPUs away at random, as a busy host does, from the start of the workload on, such as
     /// seed=7,mean=2ms,share=20%. Equal seeds make equal plans; cpus=0-3 spares the others

@@ -1,8 +1,10 @@
-//! Who decides when the machine runs and when it is over: one event loop in the calling thread, and
-//! what follows once it has ended. vCPUs are reached only through [`Crew`]; nothing here is
-//! specific to x86.
+//! Runs a machine to its end: starts the vCPU threads, runs one event loop in the calling thread,
+//! and collects the results once the run is over. vCPUs are reached only through [`VcpuThreads`];
+//! nothing here is specific to x86.
 
-mod bench;
+mod ending;
+mod error;
+mod event_loop;
 mod live;
 pub mod operator;
 mod output;
@@ -12,8 +14,6 @@ mod stall;
 mod tracer;
 mod watchdog;
 
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,25 +23,30 @@ use vm_memory::GuestMemoryMmap;
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::machine::devices::Strays;
-use crate::machine::inspect::Standing;
-use crate::machine::lifecycle::{Absence, Stall as Stalled, State};
-use crate::machine::pausing::Latency;
+use crate::machine::inspect::VcpuDump;
+use crate::machine::lifecycle::{Stall as Stalled, StallTotals, State};
+use crate::machine::message::{Message, OnMessage};
+use crate::machine::pause_latency::PauseLatency;
 use crate::machine::pin::Pins;
 use crate::machine::points::Points;
 use crate::machine::symbols::Symbols;
-use crate::machine::threads::{Crew, CrewError, Message, OnMessage};
-use crate::machine::vcpu::{Death, Vcpu};
+use crate::machine::threads::VcpuThreads;
+use crate::machine::vcpu::Vcpu;
 use crate::stats::sources::{Source, Sources};
 use crate::stats::trace::Trace;
 use crate::stats::window::{Meter, Window};
 
-use bench::{Bench, Patience};
-use live::Live;
+pub use ending::Ending;
+pub use error::ControlError;
+use event_loop::{EventLoop, TimeLimits};
+use live::LiveTable;
 pub use live::Screen;
-use operator::{Equipment, Expected, Operator, Transit};
+use operator::{Expected, Operator, OperatorParts, VmmIpiCounts};
 pub use output::Stream;
-pub use stall::{Carried, NoSuchVcpu, Plan, Stall, StallError, Stalls, Steal, Stretch};
-use stall::{Driver, Start};
+pub use stall::{
+    NoSuchVcpu, PlannedStall, StallError, StallSummary, Stalls, Steal, StealPeriod, StealPlan,
+};
+use stall::{StallDriver, WorkloadStart};
 use tracer::Tracer;
 pub use tracer::Tracing;
 use watchdog::Watchdog;
@@ -55,135 +60,49 @@ pub struct Limits {
     pub watchdog: Option<Duration>,
 }
 
-/// What ended a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// A vCPU wrote this to the exit port.
-    GuestExit {
-        /// The vCPU.
-        vcpu: u32,
-        /// What it wrote.
-        code: u32,
-    },
-    /// The guest could not go on.
-    Dead {
-        /// The vCPU on which.
-        vcpu: u32,
-        /// Why.
-        death: Death,
-    },
-    /// A thread of the VMM panicked.
-    Panicked {
-        /// Its vCPU.
-        vcpu: u32,
-    },
-    /// This signal, says who has caught it.
-    Signal(i32),
-    /// The time limit.
-    TimeOut(Duration),
-    /// Nothing moved for this time.
-    NoProgress(Duration),
-    /// The script stopped before its end.
-    Script(script::Failure),
-    /// The operator has said so.
-    Quit,
-}
-
-impl Ending {
-    /// Whether the machine did not come to this by itself, but somebody or something had enough of
-    /// it, and of whatever was to come.
-    fn cuts_short(&self) -> bool {
-        match self {
-            Self::GuestExit { .. } | Self::Dead { .. } | Self::Panicked { .. } => false,
-            Self::Signal(_)
-            | Self::TimeOut(_)
-            | Self::NoProgress(_)
-            | Self::Script(_)
-            | Self::Quit => true,
-        }
-    }
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::GuestExit { vcpu, .. } => write!(f, "the guest has ended on CPU {vcpu}"),
-            Self::Dead { vcpu, death } => write!(f, "the guest died on CPU {vcpu}: {death}"),
-            Self::Panicked { vcpu } => {
-                write!(f, "the VMM's thread of CPU {vcpu} panicked, which is a bug")
-            }
-            Self::Signal(signal) => write!(f, "signal {signal} came before the guest was done"),
-            Self::TimeOut(limit) => {
-                write!(f, "not done after {} s (--timeout)", limit.as_secs_f64())
-            }
-            Self::NoProgress(limit) => write!(
-                f,
-                "nothing has moved for {} s (--watchdog)",
-                limit.as_secs_f64()
-            ),
-            Self::Script(failure) => write!(f, "{failure}"),
-            Self::Quit => f.write_str("ended on request before the guest was done"),
-        }
-    }
-}
-
 /// Everything that is known once a run is over and no vCPU runs any more.
 #[derive(Debug)]
-pub struct Aftermath {
+pub struct RunResult {
     /// What ended it.
     pub ending: Ending,
     /// What was counted.
     pub window: Window,
-    /// How often and for how long each vCPU was paused, in order.
-    pub absences: Vec<Absence>,
-    /// How long that took from request to confirmation; `None` if nothing was paused.
-    pub pause_latency: Option<Latency>,
-    /// What became of the stalls that were to be.
-    pub stalls: Carried,
+    /// How often and for how long each vCPU was stalled, in order.
+    pub stall_totals: Vec<StallTotals>,
+    /// How long pauses took from request to confirmation; `None` if none was measured.
+    pub pause_latency: Option<PauseLatency>,
+    /// The summary of the planned stalls.
+    pub stalls: StallSummary,
     /// What the run was expected to break.
     pub expected: Expected,
-    /// Where each vCPU stands.
-    pub standings: Vec<Standing>,
-    /// Why there are no statistics of KVM's, if there are none.
+    /// A dump of each vCPU.
+    pub dumps: Vec<VcpuDump>,
+    /// Why there are no statistics of KVM, if so.
     pub blind: Option<String>,
-    /// Who could have counted, if that was found out.
+    /// The sources of counts with the results of their trials, if they were tried.
     pub sources: Vec<Source>,
-    /// Why no tracepoints were counted although they could have been.
+    /// Why no tracepoints were counted although they could be believed, if so.
     pub uncounted: Option<String>,
     /// Accesses that no device knew.
     pub strays: Strays,
-    /// What became of the guest's console output, if not all of it went where it should.
+    /// What was lost of the guest's console output, if anything was.
     pub console_loss: Option<String>,
     /// How many vCPUs the machine had.
     pub vcpus: u32,
     /// What the VMM itself did to IPIs.
-    pub transit: Transit,
-    /// What was traced, if anything was to be.
+    pub vmm_ipis: VmmIpiCounts,
+    /// The trace, if there was one.
     pub trace: Option<Trace>,
-    /// What the guest said, if that went nowhere.
+    /// What the guest wrote to its console, if that was captured.
     pub console: String,
 }
 
-/// Why a run could not be controlled.
-#[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    /// A step of setting up the loop failed.
-    #[error("cannot {0}")]
-    Prepare(&'static str, #[source] io::Error),
-    /// The loop failed.
-    #[error("the event loop failed")]
-    Loop(#[source] event_manager::Error),
-    /// The threads failed.
-    #[error(transparent)]
-    Crew(#[from] CrewError),
-}
-
-/// What a run needs beside its machine.
+/// The settings of a run.
 #[derive(Debug)]
 pub struct Setup<'a> {
     /// How long it may take.
     pub limits: Limits,
-    /// What is to keep vCPUs out of the guest.
+    /// The planned stalls.
     pub stalls: &'a Stalls,
     /// Host CPUs to bind the vCPUs to.
     pub pins: Option<&'a Pins>,
@@ -199,22 +118,22 @@ pub struct Setup<'a> {
     pub trace: Tracing,
     /// Where to show a live table of the vCPUs.
     pub watch: Option<Arc<dyn Screen>>,
-    /// Who counts beside the VMM and can be believed, if that was found out.
+    /// The sources of counts with the results of their trials, if they were tried.
     pub sources: Option<&'a Sources>,
 }
 
-/// Runs `machine` to its end. Its operator is handed to `attend` before the first vCPU enters the
+/// Runs `machine` to its end. Calls `attend` with its operator before the first vCPU enters the
 /// guest.
 ///
 /// # Errors
-/// [`ControlError`] if the host does not let it run or does not let go of it. How the guest fared
-/// is not an error: [`Aftermath`] says it.
+/// [`ControlError`] if the host does not let it start, run or stop. How the guest fared is not an
+/// error: [`RunResult`] says it.
 pub fn run(
     machine: Machine,
     lab: &Lab,
     setup: Setup<'_>,
     attend: impl FnOnce(&Arc<Operator>),
-) -> Result<Aftermath, ControlError> {
+) -> Result<RunResult, ControlError> {
     let sources = setup.sources.map_or_else(Vec::new, |it| it.list.clone());
     let meter = Arc::new(Meter::new(&machine, lab.clone(), &sources));
 
@@ -230,9 +149,9 @@ pub fn run(
         memory,
     } = machine;
     let count = u32::try_from(vcpus.len()).unwrap_or(u32::MAX);
-    let start = Start::new().map_err(|e| ControlError::Prepare("create an eventfd", e))?;
+    let start = WorkloadStart::new().map_err(|e| ControlError::Prepare("create an eventfd", e))?;
     let start = Arc::new(start);
-    let operator = Operator::new(Equipment {
+    let operator = Operator::new(OperatorParts {
         lab: lab.clone(),
         interrupts: vm.interrupts(),
         meter: Arc::clone(&meter),
@@ -254,7 +173,7 @@ pub fn run(
             operator.hear(vcpu, message)
         }
     });
-    operator.take_over(Crew::new(
+    operator.take_over(VcpuThreads::new(
         vcpus,
         &devices,
         &memory,
@@ -262,60 +181,60 @@ pub fn run(
         setup.pins,
     )?);
     let mut uncounted = None;
-    let ended = operator.with_machine(|crew| {
+    let ended = operator.with_machine(|threads| {
         if let Some(sources) = setup.sources {
-            let counted = meter.count(&sources.tracepoints, crew.thread_ids());
+            let counted = meter.count(&sources.tracepoints, threads.thread_ids());
             uncounted = counted.err().map(|error| error.to_string());
         }
-        let stalls = Driver::new(setup.stalls, crew, &start)
+        let stalls = StallDriver::new(setup.stalls, threads, &start)
             .map_err(|e| ControlError::Prepare("create a timer for stalls", e))?;
         let watchdog = setup
             .limits
             .watchdog
-            .map(|limit| Watchdog::new(limit, crew, lab, devices.console(), &meter));
-        let mut bench = Bench::new(
-            crew,
+            .map(|limit| Watchdog::new(limit, threads, lab, devices.console(), &meter));
+        let mut event_loop = EventLoop::new(
+            threads,
             &operator,
             stalls,
             devices.console(),
             setup.console,
-            Patience {
+            TimeLimits {
                 timeout: setup.limits.timeout,
                 watchdog,
             },
         )?;
         if let Some(screen) = setup.watch {
-            let live = Live::new(crew, &operator, &meter, lab, screen)
+            let live = LiveTable::new(threads, &operator, &meter, lab, screen)
                 .map_err(|e| ControlError::Prepare("create a timer for the live table", e))?;
-            bench.show(live);
+            event_loop.show(live);
         }
         attend(&operator);
-        watch(bench, crew)
+        watch(event_loop, threads)
     });
-    let _gone = Gone(&operator);
-    // Whoever waits for the machine must hear that it is over, however that came.
+    let _mark = MarkWoundUp(&operator);
+    // All that wait for the machine must learn that it is over, also after an error.
     match &ended {
         Ok((ending, ..)) => operator.end(ending, ending.cuts_short()),
         Err(error) => operator.end(error, true),
     }
-    let crew = operator.hand_back();
+    let threads = operator.hand_back();
     let (ending, stalls, mut output) = ended?;
 
-    let (absences, pause_latency) = (crew.absences(), crew.pause_latency());
-    let stalled: Vec<_> = (0..count).map(|id| stalled(&crew, id)).collect();
-    crew.suspend()?;
+    let (stall_totals, pause_latency) = (threads.stall_totals(), threads.pause_latency());
+    let stalled: Vec<_> = (0..count).map(|id| stalled(&threads, id)).collect();
+    threads.suspend()?;
     let window = meter.window();
-    let vcpus = crew.stop()?;
+    let vcpus = threads.stop()?;
     output.finish(devices.console());
-    let aftermath = Aftermath {
+    let result = RunResult {
         ending,
         window,
-        absences,
+        stall_totals,
         pause_latency,
         stalls,
-        standings: standings(&vcpus, &memory, &stalled),
+        dumps: dumps(&vcpus, &memory, &stalled),
         expected: operator.expectations(),
-        transit: operator.transit(),
+        vmm_ipis: operator.vmm_ipis(),
         blind: meter.blind().map(ToString::to_string),
         sources,
         uncounted,
@@ -323,59 +242,55 @@ pub fn run(
         console_loss: output.loss(devices.console()),
         vcpus: count,
         trace: operator.traced(),
-        console: output.kept(),
+        console: output.captured(),
     };
-    // KVM lets go of guest memory before it is unmapped.
+    // The vCPUs and the VM are dropped before guest memory is unmapped.
     drop(vcpus);
     drop(vm);
-    Ok(aftermath)
+    Ok(result)
 }
 
-/// Says when the machine has been wound up, however that went.
-struct Gone<'a>(&'a Operator);
+/// Marks the machine as wound up when it is dropped, also after an error.
+struct MarkWoundUp<'a>(&'a Operator);
 
-impl Drop for Gone<'_> {
+impl Drop for MarkWoundUp<'_> {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.mark_wound_up();
     }
 }
 
-/// Lets the vCPUs go and waits for the end.
-fn watch(bench: Bench<'_>, crew: &Crew) -> Result<(Ending, Carried, output::Output), ControlError> {
+/// Starts the vCPUs and runs the event loop until the run is over.
+fn watch(
+    event_loop: EventLoop<'_>,
+    threads: &VcpuThreads,
+) -> Result<(Ending, StallSummary, output::Output), ControlError> {
     let mut manager = EventManager::new().map_err(ControlError::Loop)?;
-    let id = manager.add_subscriber(bench);
-    crew.run();
+    let id = manager.add_subscriber(event_loop);
+    threads.run();
     loop {
         manager.run().map_err(ControlError::Loop)?;
-        let bench = manager.subscriber_mut(id).map_err(ControlError::Loop)?;
-        if let Some(ended) = bench.take_ending() {
+        let event_loop = manager.subscriber_mut(id).map_err(ControlError::Loop)?;
+        if let Some(ended) = event_loop.take_ending() {
             return ended;
         }
     }
 }
 
-/// Where the vCPUs stand. One that KVM does not let us look at is left out.
-fn standings(
-    vcpus: &[Vcpu],
-    memory: &GuestMemoryMmap,
-    stalled: &[Option<Stalled>],
-) -> Vec<Standing> {
+/// Dumps of the vCPUs. A vCPU whose registers KVM does not give is left out.
+fn dumps(vcpus: &[Vcpu], memory: &GuestMemoryMmap, stalled: &[Option<Stalled>]) -> Vec<VcpuDump> {
     vcpus
         .iter()
         .filter_map(|vcpu| {
             let stalled = stalled.get(vcpu.id() as usize).copied().flatten();
-            let standing = Standing::of(vcpu, memory).ok()?;
-            Some(Standing {
-                stalled,
-                ..standing
-            })
+            let dump = VcpuDump::of(vcpu, memory).ok()?;
+            Some(VcpuDump { stalled, ..dump })
         })
         .collect()
 }
 
 /// Why a vCPU is kept out of the guest, if it is.
-fn stalled(crew: &Crew, id: u32) -> Option<Stalled> {
-    match crew.state(id) {
+fn stalled(threads: &VcpuThreads, id: u32) -> Option<Stalled> {
+    match threads.state(id) {
         Ok((State::Stalled(stall), _)) => Some(stall),
         _ => None,
     }

@@ -1,5 +1,5 @@
-//! The guest's console on its way to ours. Never waits for a slow reader, and a reader that has
-//! gone is remembered and not written to again: the run goes on.
+//! Writes the guest's console to the VMM's output. Never waits for a slow reader. After a write
+//! error nothing more is written, and the run goes on.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,23 +17,23 @@ pub enum Stream {
     Stdout,
     /// To standard error.
     Stderr,
-    /// Nowhere; what it says is kept, as far as there is room.
-    Kept,
+    /// Nowhere. It is captured, up to a limit.
+    Captured,
 }
 
 /// A pipe that is ready takes this much without blocking (`PIPE_BUF`).
 const CHUNK: usize = 4096;
-/// Bytes kept for a slow reader.
+/// Most bytes kept for a slow reader.
 const BACKLOG: usize = 8 << 20;
-/// Bytes kept of a console that goes nowhere.
+/// Most bytes captured of a console that goes nowhere.
 const KEPT: usize = 64 << 10;
-/// How long a slow reader is waited for at the end.
+/// How long to wait for a slow reader at the end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The end of the VMM's output that the guest's console uses.
+/// The output to which the guest's console goes.
 #[derive(Debug)]
 pub(super) struct Output {
-    /// `None` if it is kept.
+    /// `None` if the console is captured.
     file: Option<File>,
     backlog: VecDeque<u8>,
     failed: Option<io::Error>,
@@ -45,7 +45,7 @@ impl Output {
         let fd = match stream {
             Stream::Stdout => Some(io::stdout().as_fd().try_clone_to_owned()?),
             Stream::Stderr => Some(io::stderr().as_fd().try_clone_to_owned()?),
-            Stream::Kept => None,
+            Stream::Captured => None,
         };
         Ok(Self {
             file: fd.map(File::from),
@@ -55,13 +55,13 @@ impl Output {
         })
     }
 
-    /// Takes what the guest has written and writes as much of it as goes out at once.
+    /// Takes what the guest has written, and writes as much as is possible without waiting.
     pub fn pump(&mut self, console: &Console) {
         self.take(console);
         self.write(self.backlog.len());
     }
 
-    /// Takes what the guest has written, as far as there is room, and writes nothing.
+    /// Takes what the guest has written, as far as there is room, without writing it.
     pub fn take(&mut self, console: &Console) {
         let bytes = console.take();
         let room = match self.failed {
@@ -78,9 +78,9 @@ impl Output {
         self.lost += (bytes.len() - room) as u64;
     }
 
-    /// Writes whole lines of what was taken, as far as they go out at once, for a terminal on which
-    /// something else stands below them: without the characters that would move its cursor. What is
-    /// too long for a line that is waited for is made one.
+    /// Writes the whole lines of what was taken, as far as is possible without waiting. This is for
+    /// a terminal that shows a table below them, so control characters that would move the cursor
+    /// are left out. A line that is longer than [`CHUNK`] is ended there.
     pub fn write_lines(&mut self) {
         let moves = |byte: &u8| byte.is_ascii_control() && !b"\n\t".contains(byte);
         self.backlog.retain(|byte| !moves(byte));
@@ -93,7 +93,7 @@ impl Output {
         }
     }
 
-    /// Whether it is a terminal, on which something else may stand.
+    /// Whether it is a terminal, which may also show a table.
     pub fn is_terminal(&self) -> bool {
         self.file.as_ref().is_some_and(File::is_terminal)
     }
@@ -103,7 +103,7 @@ impl Output {
         self.file.is_some() && (self.backlog.contains(&b'\n') || self.backlog.len() >= CHUNK)
     }
 
-    /// Writes that much of what was taken, or as much of it as goes out at once.
+    /// Writes up to `length` bytes of what was taken, as far as is possible without waiting.
     fn write(&mut self, length: usize) {
         let Some(file) = &mut self.file else {
             return;
@@ -128,7 +128,7 @@ impl Output {
         }
     }
 
-    /// Writes the rest, waiting a little for a slow reader.
+    /// Writes the rest. Waits for a slow reader, up to [`PATIENCE`].
     pub fn finish(&mut self, console: &Console) {
         let deadline = Instant::now() + PATIENCE;
         self.pump(console);
@@ -143,7 +143,7 @@ impl Output {
         self.backlog.clear();
     }
 
-    /// What the user should know if not everything was written.
+    /// A message for the user if not everything was written.
     pub fn loss(&self, console: &Console) -> Option<String> {
         let lost = self.lost.saturating_add(console.dropped());
         match &self.failed {
@@ -157,8 +157,8 @@ impl Output {
         }
     }
 
-    /// What a console said that goes nowhere.
-    pub fn kept(&self) -> String {
+    /// What was captured of a console that goes nowhere.
+    pub fn captured(&self) -> String {
         let bytes: Vec<u8> = self.backlog.iter().copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
@@ -171,7 +171,7 @@ impl Output {
     }
 }
 
-/// Whether what is written to `file` goes out without waiting, up to [`CHUNK`].
+/// Whether up to [`CHUNK`] bytes can be written to `file` without waiting.
 pub(super) fn is_ready(file: &impl AsRawFd) -> bool {
     let mut poll = libc::pollfd {
         fd: file.as_raw_fd(),

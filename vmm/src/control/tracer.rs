@@ -1,5 +1,5 @@
 //! Collects a trace while the machine runs: turns it on and off, and empties the guest's rings
-//! before they are full. What the records mean is none of its business.
+//! before they are full. Does not interpret the records.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -18,22 +18,21 @@ use crate::machine::journal::Journal;
 use crate::machine::points::Points;
 use crate::manifest::Manifest;
 use crate::stats::meaning::{self, Meanings};
-use crate::stats::trace::{Brought, Trace};
+use crate::stats::trace::{RawCpuTrace, Trace};
 
-/// How often the rings are emptied. A CPU that does nothing but trace fills one of 4,096 in about
-/// ten times that.
+/// How often the rings are emptied. A CPU that does nothing but trace takes about ten times as long
+/// to fill a ring of 4,096 records.
 const EMPTYING: Duration = Duration::from_millis(2);
 
-/// Records that are kept in all, 128 MiB of them; what comes after is counted.
+/// Most records that are kept in all, which is 128 MiB; later ones are only counted.
 const MOST: usize = 1 << 22;
 
 /// What is traced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tracing {
-    /// What makes a time line: what the guest has lanes for, handlers, IPIs, and what the host
-    /// sees.
+    /// What a time line needs: the guest's lanes, handlers, IPIs, and what the host records.
     pub timeline: bool,
-    /// How long each round of a bench took.
+    /// How long each round of a benchmark took.
     pub rounds: bool,
 }
 
@@ -44,7 +43,7 @@ impl Tracing {
         rounds: false,
     };
 
-    /// The points, of all that an image has, that are traced.
+    /// Those of the points of an image that are traced.
     fn points(self, all: &[String], manifest: &Manifest) -> Vec<String> {
         let timeline = (self.timeline).then(|| meaning::of_timeline(all, manifest));
         let rounds = (self.rounds).then(|| manifest.points_of(PointRole::Round));
@@ -60,7 +59,7 @@ struct Collected {
     rings: Rings,
     records: Vec<Vec<Record>>,
     kept: usize,
-    /// By CPU, records that came when no more were kept.
+    /// By CPU, the number of records for which there was no room.
     lost: Vec<u64>,
 }
 
@@ -74,7 +73,7 @@ pub(in crate::control) struct Tracer {
     offsets: Vec<Result<u64, String>>,
     points: Vec<String>,
     meanings: Meanings,
-    /// Those that are traced.
+    /// The points that are traced.
     traced: Vec<String>,
     tsc_khz: u32,
 }
@@ -130,14 +129,14 @@ impl Tracer {
         self.timer().as_raw_fd()
     }
 
-    /// Collects from now on, or no longer. The guest's points are armed elsewhere.
+    /// Turns collecting on or off. Arming the guest's points is the caller's part.
     pub fn turn(&self, on: bool) {
         self.collected().is_on = on;
         for journal in &self.journals {
-            journal.keep(on && self.tracing.timeline);
+            journal.record(on && self.tracing.timeline);
         }
         let mut timer = self.timer();
-        // Setting a timer that exists does not fail.
+        // Setting an existing timer does not fail.
         let _ = if on {
             timer.reset(EMPTYING, Some(EMPTYING))
         } else {
@@ -151,7 +150,7 @@ impl Tracer {
         self.collected().empty(Rings::take);
     }
 
-    /// What was traced, once no vCPU runs any more.
+    /// The trace. To be called once no vCPU runs any more.
     pub fn trace(&self) -> Trace {
         let mut collected = self.collected();
         collected.empty(Rings::take_last);
@@ -161,18 +160,18 @@ impl Tracer {
             lost,
             ..
         } = &mut *collected;
-        let brought = (0_u32..)
+        let raw = (0_u32..)
             .zip(records.iter_mut())
             .zip(lost)
             .zip(self.journals.iter().zip(&self.offsets))
-            .map(|(((cpu, records), lost), (journal, offset))| Brought {
+            .map(|(((cpu, records), lost), (journal, offset))| RawCpuTrace {
                 records: std::mem::take(records),
                 dropped: rings.dropped(cpu).saturating_add(*lost),
                 journal: journal.take(),
                 offset: offset.clone(),
             });
         let (points, meanings) = (self.points.clone(), self.meanings.clone());
-        Trace::new(brought.collect(), points, meanings, self.tsc_khz)
+        Trace::new(raw.collect(), points, meanings, self.tsc_khz)
     }
 
     fn collected(&self) -> MutexGuard<'_, Collected> {

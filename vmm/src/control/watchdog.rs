@@ -1,26 +1,26 @@
-//! When a machine is taken for hung. Only looks; what follows is the event loop's part.
+//! Finds out when a machine hangs. Only looks: the event loop ends the run.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::lab::Lab;
 use crate::machine::devices::Console;
-use crate::machine::threads::Crew;
+use crate::machine::threads::VcpuThreads;
 use crate::stats::window::Meter;
 
-/// Time that one look can stand for, however late it comes.
+/// Most time that counts between two looks, however late the second one comes.
 const LONGEST_TICK: Duration = Duration::from_secs(1);
 
-/// Notices when nothing moves any more. Time in which a vCPU is kept from moving does not count:
-/// whoever keeps it is to blame, and the others may have to wait for it.
+/// Notices when nothing moves any more. Time in which a vCPU is stalled does not count: it is
+/// stalled on purpose, and the other vCPUs may have to wait for it.
 pub(super) struct Watchdog<'a> {
     limit: Duration,
-    crew: &'a Crew,
+    threads: &'a VcpuThreads,
     lab: Lab,
     console: Arc<Console>,
     meter: Arc<Meter>,
     seen: u64,
-    /// Time that each vCPU was held out of the guest until the last look.
+    /// Total time that each vCPU was stalled up to the last look.
     held: Vec<Duration>,
     looked: Instant,
     idle: Duration,
@@ -29,19 +29,19 @@ pub(super) struct Watchdog<'a> {
 impl<'a> Watchdog<'a> {
     pub fn new(
         limit: Duration,
-        crew: &'a Crew,
+        threads: &'a VcpuThreads,
         lab: &Lab,
         console: &Arc<Console>,
         meter: &Arc<Meter>,
     ) -> Self {
         Self {
             limit,
-            crew,
+            threads,
             lab: lab.clone(),
             console: Arc::clone(console),
             meter: Arc::clone(meter),
             seen: 0,
-            held: vec![Duration::ZERO; crew.len() as usize],
+            held: vec![Duration::ZERO; threads.len() as usize],
             looked: Instant::now(),
             idle: Duration::ZERO,
         }
@@ -68,12 +68,12 @@ impl<'a> Watchdog<'a> {
         (self.idle >= self.limit).then_some(self.limit)
     }
 
-    /// How long the vCPU that was held most since the last look was held.
+    /// The longest time that a vCPU was stalled since the last look.
     fn longest_hold(&mut self) -> Duration {
         let mut longest = Duration::ZERO;
-        for (held, absence) in self.held.iter_mut().zip(self.crew.absences()) {
-            longest = longest.max(absence.total.saturating_sub(*held));
-            *held = absence.total;
+        for (held, totals) in self.held.iter_mut().zip(self.threads.stall_totals()) {
+            longest = longest.max(totals.total.saturating_sub(*held));
+            *held = totals.total;
         }
         longest
     }

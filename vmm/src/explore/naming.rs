@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::specimen::Specimen;
 use crate::machine::image::Image;
+use crate::machine::memory_names::{self, walk::Names};
 use crate::machine::symbols::readable;
-use crate::machine::words::{self, walk::Names};
 
 /// A word of guest memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,7 +28,7 @@ impl Words {
     /// Those of `specimen`, which runs `image`, by what its memory held at the beginning.
     pub fn of(image: &Image, specimen: &Specimen) -> Self {
         let memory = |address| specimen.word_at_first(address);
-        Self(words::names(image.bytes(), memory))
+        Self(memory_names::names(image.bytes(), memory))
     }
 
     /// What an access to `address` is about.

@@ -13,7 +13,7 @@ use super::retrace::OnStop;
 use super::schedule::{Choice, Claim, PointOfNoReturn, Step};
 use super::specimen::{Specimen, Stop};
 use crate::machine::image::Image;
-use crate::machine::source::{Place, Source};
+use crate::machine::source::{Source, SourceLine};
 use crate::machine::symbols::readable;
 use crate::manifest::{self, Manifest};
 
@@ -219,7 +219,7 @@ impl<'a> Teller<'a> {
     }
 
     /// Where `cpu` stands in the guest's source.
-    pub(super) fn place(&self, specimen: &Specimen, cpu: usize) -> Option<Place> {
+    pub(super) fn place(&self, specimen: &Specimen, cpu: usize) -> Option<SourceLine> {
         let stopped = &specimen.cpus()[cpu];
         if matches!(stopped.at, Stop::Idle | Stop::Left) {
             return None;
@@ -232,7 +232,7 @@ impl<'a> Teller<'a> {
         places
             .filter_map(|place| {
                 let file = self.shown.shown(&place.file, &place.function)?.to_owned();
-                Some(Place { file, ..place })
+                Some(SourceLine { file, ..place })
             })
             .next()
     }

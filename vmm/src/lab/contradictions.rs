@@ -1,47 +1,48 @@
-//! What cannot be in a lab, whatever became of the calls: pages that contradict themselves or the
-//! machine. The guest's bookkeeping takes no part in the path that it watches, so that a lab with a
-//! contradiction is broken or forged, and nothing in it says anything.
+//! Contradictions in a lab: pages that contradict themselves or the machine, whatever became of the
+//! calls. The guest keeps its books apart from the code that it watches. So a lab with a
+//! contradiction was overwritten or forged, and nothing in it can be used.
 
 use shared::lab::{Layout, MAX_FINDINGS};
 use shared::ledger::{CallId, Lane};
 
+use super::call_name::CallName;
+use super::capped::Capped;
 use super::counts::word;
-use super::judge::{CallName, Kept};
 use super::{Lab, Record, oracles};
 use crate::cpus::CpuSet;
 
-/// More than any counter can have come to: one step each nanosecond for three days. No sum over the
-/// CPUs of so small counts wraps.
+/// More than any counter can reach: one step per nanosecond for three days. Sums of such counts
+/// over all CPUs do not wrap.
 const MOST_COUNTED: u64 = 1 << 48;
 
-/// By how much the calls that a CPU counts and its ledger can differ if it was stopped anywhere: it
-/// may just be entering one, and have been interrupted in that by a handler that enters another.
+/// By how much a CPU's count of calls and its ledger can differ if the CPU was stopped anywhere: it
+/// may be entering a call, and a handler that interrupted it may be entering another.
 const BEING_ENTERED: u64 = 2;
 
-/// Which CPUs stood between two of their deeds when the lab was read. The others may have written
-/// half of what they were writing.
+/// Which CPUs were quiescent, that is, between two of their deeds, when the lab was read. The
+/// others may have left half of what they were writing.
 #[derive(Debug, Clone)]
-pub(super) enum Settled {
-    /// All but these: the workload came to its end, and nobody waited for these.
+pub(super) enum Quiescent {
+    /// All but these: the workload has ended, and did not wait for these.
     AllBut(CpuSet),
-    /// It is not known of any.
-    Nobody,
+    /// None that is known to be.
+    None,
 }
 
-impl Settled {
+impl Quiescent {
     fn contains(&self, cpu: u32) -> bool {
         match self {
             Self::AllBut(others) => !others.contains(cpu),
-            Self::Nobody => false,
+            Self::None => false,
         }
     }
 
-    pub(super) fn is_everybody(&self) -> bool {
+    pub(super) fn is_all(&self) -> bool {
         matches!(self, Self::AllBut(others) if others.is_empty())
     }
 }
 
-/// Why `record` cannot be one, if so. It then says nothing of any call.
+/// Why `record` cannot be the record of a call, if it cannot. It then says nothing of any call.
 pub(super) fn of_record(record: &Record, slots: u32, cpus: u32) -> Option<String> {
     let id = CallId::from_raw(record.head.id);
     let name = CallName(id);
@@ -67,31 +68,31 @@ pub(super) fn of_record(record: &Record, slots: u32, cpus: u32) -> Option<String
 
 /// What the ledger holds of the calls that one CPU made.
 #[derive(Debug, Clone, Default)]
-struct Row {
+struct CpuLedger {
     /// Sequence numbers, by lane.
     sequences: [Vec<u64>; Lane::COUNT],
-    /// Targets of all the calls.
+    /// Executions that all these calls owe: the sum of their targets.
     owed: u64,
-    /// Runs of any CPU's calls on this one.
+    /// Executions on this CPU of the calls of all CPUs.
     ran: u64,
 }
 
-/// What the records add up to, to be held against what the CPUs have counted.
+/// The sums over the records, to be compared with what the CPUs have counted.
 #[derive(Debug)]
-pub(super) struct Census {
-    rows: Vec<Row>,
+pub(super) struct LedgerSums {
+    rows: Vec<CpuLedger>,
     slots: u32,
 }
 
-impl Census {
+impl LedgerSums {
     pub(super) fn new(cpus: u32, slots: u32) -> Self {
         Self {
-            rows: vec![Row::default(); cpus as usize],
+            rows: vec![CpuLedger::default(); cpus as usize],
             slots,
         }
     }
 
-    /// Adds a record that [`of_record`] has nothing against.
+    /// Adds a record in which [`of_record`] found no contradiction.
     pub(super) fn add(&mut self, record: &Record) {
         let id = CallId::from_raw(record.head.id);
         if let Some(row) = self.rows.get_mut(record.row as usize) {
@@ -105,36 +106,36 @@ impl Census {
         }
     }
 
-    /// How many calls it holds: of each CPU and lane, the last.
+    /// How many calls the ledger holds: the last ones of each CPU and lane.
     pub(super) fn held(&self) -> u64 {
-        self.rows.iter().map(Row::held).sum()
+        self.rows.iter().map(CpuLedger::held).sum()
     }
 
-    /// Runs of calls on `cpu`.
+    /// Executions of calls on `cpu`.
     pub(super) fn ran(&self, cpu: u32) -> u64 {
         self.rows.get(cpu as usize).map_or(0, |row| row.ran)
     }
 }
 
-impl Row {
+impl CpuLedger {
     fn held(&self) -> u64 {
         self.sequences.iter().map(|lane| lane.len() as u64).sum()
     }
 
-    /// How many calls the CPU must have made for this to be what is left in the records.
+    /// How many calls the CPU must have made, by the sequence numbers in its records.
     fn made(&self) -> u64 {
         let last = |lane: &Vec<u64>| lane.iter().copied().max().unwrap_or(0);
         self.sequences.iter().map(last).sum()
     }
 
-    /// A call that must be there because later ones are, and is not.
+    /// A call that is missing although later ones are there, and the last call.
     fn missing(&self, cpu: u32, slots: u32) -> Option<(CallId, CallId)> {
         for lane in [Lane::Task, Lane::Handler] {
             let sequences = &self.sequences[lane as usize];
             let Some(last) = sequences.iter().copied().max() else {
                 continue;
             };
-            // Every record holds the last call that can lie there.
+            // Each slot holds the last call that belongs there.
             let first = last.saturating_sub(u64::from(slots) - 1).max(1);
             let call = |sequence| CallId::new(cpu as u16, 0, lane, sequence);
             if let Some(gap) = (first..=last).find(|sequence| !sequences.contains(sequence)) {
@@ -145,15 +146,20 @@ impl Row {
     }
 }
 
-/// Everything else in `lab` that cannot be, given what its records add up to.
-pub(super) fn of_lab(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<String>) {
+/// Adds every other contradiction in `lab`, given the sums over its records.
+pub(super) fn of_lab(
+    lab: &Lab,
+    sums: &LedgerSums,
+    quiescent: &Quiescent,
+    found: &mut Capped<String>,
+) {
     header(lab, found);
-    findings(lab, settled, found);
-    tallies(lab, census, settled, found);
+    findings(lab, quiescent, found);
+    tallies(lab, sums, quiescent, found);
     counters(lab, found);
 }
 
-fn header(lab: &Lab, found: &mut Kept<String>) {
+fn header(lab: &Lab, found: &mut Capped<String>) {
     let header = lab.header();
     match Layout::from_header(&header) {
         Ok(layout) if layout == lab.layout => {}
@@ -169,7 +175,7 @@ fn header(lab: &Lab, found: &mut Kept<String>) {
     }
 }
 
-fn findings(lab: &Lab, settled: &Settled, found: &mut Kept<String>) {
+fn findings(lab: &Lab, quiescent: &Quiescent, found: &mut Capped<String>) {
     let (manifest, counts) = (lab.manifest(), lab.found());
     let mut sum = 0_u64;
     for (number, count) in (0_u32..).zip(&counts) {
@@ -183,8 +189,8 @@ fn findings(lab: &Lab, settled: &Settled, found: &mut Kept<String>) {
     let mut kept = vec![0_u64; counts.len()];
     for finding in lab.findings() {
         match finding.oracle {
-            // Its place is taken before it is written.
-            0 if !settled.is_everybody() => continue,
+            // A finding's place is taken before it is written.
+            0 if !quiescent.is_all() => continue,
             number if !oracles::can_be(manifest, number) => found.push(format!(
                 "a finding is of oracle {number}, which there is not"
             )),
@@ -198,7 +204,7 @@ fn findings(lab: &Lab, settled: &Settled, found: &mut Kept<String>) {
             ));
         }
     }
-    if !settled.is_everybody() {
+    if !quiescent.is_all() {
         return;
     }
     let made = lab.header().findings_made;
@@ -220,13 +226,12 @@ fn findings(lab: &Lab, settled: &Settled, found: &mut Kept<String>) {
     }
 }
 
-/// Holds the counts of calls against the ledger: sequence numbers run on when records are used
-/// again, so that it says of every CPU how many calls it made, though it holds only the last of
-/// them.
-fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<String>) {
-    for ((cpu, row), counted) in (0_u32..).zip(&census.rows).zip(lab.counted()) {
+/// Compares the counts of calls with the ledger. Sequence numbers run on when records are used
+/// again, so the ledger says how many calls each CPU made, although it holds only the last of them.
+fn tallies(lab: &Lab, sums: &LedgerSums, quiescent: &Quiescent, found: &mut Capped<String>) {
+    for ((cpu, row), counted) in (0_u32..).zip(&sums.rows).zip(lab.counted()) {
         let tally = counted.tally;
-        if let Some((gap, last)) = row.missing(cpu, census.slots) {
+        if let Some((gap, last)) = row.missing(cpu, sums.slots) {
             found.push(format!(
                 "the ledger holds {} and not {}, which came before it",
                 CallName(last),
@@ -234,7 +239,7 @@ fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<Strin
             ));
         }
         let (made, held) = (row.made(), row.held());
-        let slack = if settled.contains(cpu) {
+        let slack = if quiescent.contains(cpu) {
             0
         } else {
             BEING_ENTERED
@@ -244,20 +249,21 @@ fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<Strin
                 "CPU {cpu} counts {} calls made, and {made} by its ledger",
                 tally.calls_made
             ));
-        } else if settled.contains(cpu) {
-            // Of the calls whose records were used again the ledger knows only that they had
-            // targets.
+        } else if quiescent.contains(cpu) {
+            // Of calls whose records were used again it is only known that they had at least no
+            // more targets than there are CPUs.
             let forgotten = (made - held.min(made)).saturating_mul(lab.cpus().into());
             let most = row.owed.saturating_add(forgotten);
             if !(row.owed..=most).contains(&tally.calls_expected) {
                 let at_least = if forgotten == 0 { "" } else { "at least " };
                 found.push(format!(
-                    "CPU {cpu} counts {} executions that its calls owe, and by its ledger they owe {at_least}{}",
+                    "CPU {cpu} counts {} executions that its calls owe, and by its ledger they \
+                     owe {at_least}{}",
                     tally.calls_expected, row.owed
                 ));
             }
         }
-        // Each is counted before it is entered.
+        // The guest counts an execution before it enters it in the ledger.
         if tally.calls_executed < row.ran || tally.calls_executed > MOST_COUNTED {
             found.push(format!(
                 "CPU {cpu} counts {} executions, and the ledger holds {} there",
@@ -267,10 +273,10 @@ fn tallies(lab: &Lab, census: &Census, settled: &Settled, found: &mut Kept<Strin
     }
 }
 
-fn counters(lab: &Lab, found: &mut Kept<String>) {
+fn counters(lab: &Lab, found: &mut Capped<String>) {
     let manifest = lab.manifest();
     for ((cpu, row), counted) in (0_u32..).zip(lab.rows()).zip(lab.counted()) {
-        // Those that no counter has as well: nobody else writes there.
+        // Words that belong to no counter are checked too: nothing else writes there.
         if let Some(most) = row.words.into_iter().find(|word| *word > MOST_COUNTED) {
             found.push(format!(
                 "a counter of CPU {cpu} stands at {most}, which nothing can have counted"

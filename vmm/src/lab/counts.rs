@@ -1,15 +1,15 @@
-//! What the guest's counters come to, of one CPU and of all. What each is and how it is added up
-//! the guest's manifest says; a guest without one has counters that nobody can name. Sums wrap,
-//! because a broken guest can write anything.
+//! The values of the guest's counters, of one CPU and of all. The guest's manifest says what each
+//! counter is and how it is added up; the counters of a guest without a manifest have no names and
+//! are left out. Sums wrap, because a broken guest can write anything.
 
 use shared::lab::Counters;
 use shared::manifest::{CounterRole, Total};
 
 use crate::manifest::Manifest;
 
-/// What the counters of one CPU came to, or of all.
+/// The values of the counters of one CPU, or of all CPUs together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct CounterValues {
     /// By counter, in the order of the manifest.
     pub values: Vec<u64>,
     /// Operations that sent IPIs.
@@ -20,25 +20,25 @@ pub struct Counts {
     pub received: u64,
     /// Handlers that found nothing to do.
     pub empty: u64,
-    /// Operations that sent IPIs to tell of calls.
+    /// Operations that sent IPIs for calls.
     pub sent_for_calls: u64,
-    /// CPUs that left.
+    /// CPUs that went offline.
     pub departed: u64,
 }
 
-/// What the counter with this number stands at in the row of one CPU; 0 if there is no such.
+/// The value of the counter with this number in the row of one CPU; 0 if there is no such counter.
 pub(super) fn word(row: &Counters, number: u32) -> u64 {
     row.words.get(number as usize).copied().unwrap_or(0)
 }
 
-impl Counts {
-    /// Those in the row of one CPU.
+impl CounterValues {
+    /// The values in the row of one CPU.
     pub(super) fn of(row: &Counters, manifest: &Manifest) -> Self {
         let values = manifest.counters.iter().map(|it| word(row, it.number));
         Self::reckoned(values.collect(), manifest)
     }
 
-    /// Those of all CPUs.
+    /// The values of all CPUs, added up.
     pub(super) fn of_all(rows: impl Iterator<Item = Counters>, manifest: &Manifest) -> Self {
         let mut values = vec![0_u64; manifest.counters.len()];
         for row in rows {
@@ -105,7 +105,7 @@ pub(crate) mod tests {
     pub(crate) const VISITS: u32 = 40;
     pub(crate) const LONGEST: u32 = 41;
 
-    /// Of a guest that counts a little of everything, and watches some of it.
+    /// The manifest of a guest with a counter of each role, and some oracles.
     pub(crate) fn manifest() -> Arc<Manifest> {
         let counter = |number, name| Record::counter(number, name, "Is counted.");
         let reckoned = |number, name, role| counter(number, name).reckoned(role);
@@ -142,7 +142,7 @@ pub(crate) mod tests {
             row(&[(VISITS, 5), (LONGEST, 3), (SENT, 7), (SENT_OTHERWISE, 1)]),
             row(&[(VISITS, 6), (LONGEST, 2), (SENT, u64::MAX), (9, 1)]),
         ];
-        let counts = Counts::of_all(rows.into_iter(), &manifest);
+        let counts = CounterValues::of_all(rows.into_iter(), &manifest);
         let named: Vec<_> = counts.named(&manifest).filter(|(_, it)| *it != 0).collect();
         let expected = [
             ("sent_x2apic", 6),
@@ -154,10 +154,10 @@ pub(crate) mod tests {
         assert_eq!(counts.sent, 7);
         let by_transport: Vec<_> = counts.by_transport(&manifest).collect();
         assert_eq!(by_transport, [("x2apic", 6), ("pigeon", 1)]);
-        assert_eq!(Counts::of(&rows[0], &manifest).sent, 8);
+        assert_eq!(CounterValues::of(&rows[0], &manifest).sent, 8);
         assert_eq!(
-            Counts::of(&rows[0], &Manifest::default()),
-            Counts::default()
+            CounterValues::of(&rows[0], &Manifest::default()),
+            CounterValues::default()
         );
     }
 }

@@ -1,6 +1,6 @@
-//! What a CPU can be told, in the words in which people say it: a line of a case, a request of a
-//! client, a function of a script. The guest's manifest says which deeds there are and with what
-//! each is told; here they become commands for a mailbox. Knows no deed of any guest by name.
+//! What a CPU can be told, as people write it: a line of a case, a request of a client, a function
+//! of a script. The guest's manifest declares the deeds and their arguments; here they become
+//! commands for a mailbox. Knows no deed of any guest by name.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,56 +11,58 @@ use super::mailbox::Command;
 use crate::cpus::CpuSet;
 use crate::manifest::{Deed, Manifest};
 
-/// The word behind a deed by which it is to wait until it has been done everywhere.
+/// The word after the arguments of a deed by which the CPU waits until the deed has been done
+/// everywhere.
 const WAIT: &str = "wait";
 
-/// One thing with which a deed is told.
+/// The value of one argument of a deed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
+pub enum ArgumentValue {
     /// A CPU, or a number.
     Number(u64),
     /// CPUs.
     Cpus(CpuSet),
-    /// A value of the key that the deed names.
+    /// One of the values of the option that the deed names.
     Word(String),
 }
 
-/// Why something is not what a CPU of this guest can be told.
+/// Why a CPU of this guest cannot be told something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TellError {
-    /// The guest's manifest has no deed.
+    /// The guest's manifest declares no deed.
     #[error(
         "the guest does not say what its CPUs can be told: vmm describe shows no deed of its image"
     )]
     NoDeeds,
-    /// No deed of that name.
+    /// There is no deed of that name.
     #[error("there is no deed \"{name}\"; there are {known}")]
     Unknown {
         /// The name.
         name: String,
-        /// Those there are.
+        /// The deeds there are.
         known: String,
     },
-    /// It is for all CPUs together.
+    /// The deed ends the workload, and is told to all CPUs together.
     #[error("\"{0}\" ends the workload, and is not for one CPU; finish tells it to all")]
     Ends(String),
-    /// Less than it is told with, or something else.
+    /// The arguments are not those of the deed.
     #[error("\"{deed}\" is told as \"{form}\"{why}")]
     Form {
         /// The deed.
         deed: String,
-        /// What is said.
+        /// The form in which it is told.
         form: String,
-        /// What is wrong, behind a comma; nothing if something is missing.
+        /// What is wrong, with a comma before it; empty if arguments are missing.
         why: String,
     },
 }
 
 impl Manifest {
-    /// The deed that somebody means by `name`: its own name or the other, with `_` as good as `-`.
+    /// The deed called `name`: by its name or its alias, where `_` can stand for `-`.
     ///
     /// # Errors
-    /// [`TellError`] lists those there are, and refuses what ends the workload.
+    /// [`TellError::Unknown`] lists the deeds there are; [`TellError::Ends`] if it ends the
+    /// workload.
     pub fn deed(&self, name: &str) -> Result<&Deed, TellError> {
         let meant = name.replace('_', "-");
         let found = self.deeds.iter().find(|deed| deed.is_called(&meant));
@@ -75,7 +77,7 @@ impl Manifest {
         }
     }
 
-    /// The names of deeds that one CPU can be told, as a list.
+    /// The names of the deeds that one CPU can be told and of which `is_meant` holds, as a list.
     pub(crate) fn known(&self, is_meant: impl Fn(&Deed) -> bool) -> String {
         let known = self.deeds.iter().filter(|it| !it.ends && is_meant(it));
         let names = known.map(|it| match &it.alias {
@@ -85,10 +87,10 @@ impl Manifest {
         names.collect::<Vec<_>>().join(", ")
     }
 
-    /// What `text` tells a CPU, such as `call-many 1,3 wait`, and which deed that is.
+    /// Parses what a CPU is told, such as `call-many 1,3 wait`: the deed, and the command for it.
     ///
     /// # Errors
-    /// [`TellError`] says what the deed is told with.
+    /// [`TellError`] says which arguments the deed has.
     pub fn told(&self, text: &str) -> Result<(&Deed, Command), TellError> {
         let mut words = text.split_whitespace();
         let deed = self.deed(words.next().unwrap_or_default())?;
@@ -107,11 +109,11 @@ impl Manifest {
     /// The command that tells `deed` with `values`.
     ///
     /// # Errors
-    /// [`TellError::Form`] if these are not what it is told with.
+    /// [`TellError::Form`] if these are not its arguments.
     pub fn command(
         &self,
         deed: &Deed,
-        values: Vec<Value>,
+        values: Vec<ArgumentValue>,
         waits: bool,
     ) -> Result<Command, TellError> {
         if waits && !deed.may_wait {
@@ -126,11 +128,11 @@ impl Manifest {
         let mut command = Command::new(deed.number).waiting(waits);
         for (place, (argument, value)) in deed.arguments.iter().zip(values).enumerate() {
             match (argument, value) {
-                (Argument::Cpu | Argument::Number, Value::Number(number)) => {
+                (Argument::Cpu | Argument::Number, ArgumentValue::Number(number)) => {
                     command.arguments[place] = number;
                 }
-                (Argument::Cpus, Value::Cpus(cpus)) => command.mask = cpus,
-                (Argument::Word, Value::Word(word)) => {
+                (Argument::Cpus, ArgumentValue::Cpus(cpus)) => command.mask = cpus,
+                (Argument::Word, ArgumentValue::Word(word)) => {
                     command.arguments[place] = self.place(deed, &word)?;
                 }
                 (argument, _) => {
@@ -154,7 +156,7 @@ impl Manifest {
         deed.map_or("a command that has no name", |deed| &deed.name)
     }
 
-    /// Which of the values of the deed's key `word` is.
+    /// The index of `word` among the values of the deed's option.
     fn place(&self, deed: &Deed, word: &str) -> Result<u64, TellError> {
         let key = self
             .options
@@ -175,7 +177,7 @@ impl Deed {
         self.name == name || self.alias.as_deref() == Some(name)
     }
 
-    /// How its form says `argument`.
+    /// The name of `argument` in the deed's form.
     fn says(&self, argument: Argument) -> Cow<'static, str> {
         match (argument, &self.words_of) {
             (Argument::Word, Some(key)) => key.to_uppercase().into(),
@@ -191,26 +193,28 @@ impl Deed {
         }
     }
 
-    /// What `word` is as its argument at `place`.
-    fn value(&self, place: usize, word: &str) -> Result<Value, TellError> {
+    /// Parses `word` as the argument at index `place`.
+    fn value(&self, place: usize, word: &str) -> Result<ArgumentValue, TellError> {
         let Some(argument) = self.arguments.get(place) else {
             let why = format!(", and \"{word}\" makes no sense behind that");
             return Err(self.form(&why));
         };
         let wrong = |what: &str| self.form(&format!(", and \"{word}\" is {what}"));
         Ok(match argument {
-            Argument::Cpu => Value::Number(word.parse().map_err(|_| wrong("no CPU"))?),
-            Argument::Number => Value::Number(word.parse().map_err(|_| wrong("no number"))?),
+            Argument::Cpu => ArgumentValue::Number(word.parse().map_err(|_| wrong("no CPU"))?),
+            Argument::Number => {
+                ArgumentValue::Number(word.parse().map_err(|_| wrong("no number"))?)
+            }
             Argument::Cpus => {
                 let what = "no list of CPUs of any machine, such as 1,3 or 0-2";
-                Value::Cpus(word.parse().map_err(|_| wrong(what))?)
+                ArgumentValue::Cpus(word.parse().map_err(|_| wrong(what))?)
             }
-            Argument::Word => Value::Word(word.to_owned()),
+            Argument::Word => ArgumentValue::Word(word.to_owned()),
         })
     }
 }
 
-/// As it is told.
+/// The form in which the deed is told.
 impl fmt::Display for Deed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
@@ -227,7 +231,7 @@ pub(crate) mod tests {
     use shared::manifest::Argument::{Cpu, Cpus, Number, Word};
     use shared::manifest::{ENDS, IN_CASE, MAY_WAIT, Record};
 
-    /// What some guest says of its deeds.
+    /// The manifest of a guest with deeds of each kind.
     pub(crate) fn manifest() -> Manifest {
         let deed = |number, name, arguments| Record::deed(number, name, arguments, "");
         let records = [
@@ -270,7 +274,8 @@ pub(crate) mod tests {
         for (text, why) in [
             (
                 "dance",
-                "there is no deed \"dance\"; there are call-single, irqs-off, call-many (many), store, online",
+                "there is no deed \"dance\"; there are call-single, irqs-off, call-many (many), \
+                 store, online",
             ),
             ("finish 0", "ends the workload"),
             ("call-single", "told as \"call-single CPU\""),
@@ -307,7 +312,7 @@ pub(crate) mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        let number = Value::Number(1);
+        let number = ArgumentValue::Number(1);
         assert!(tell("many", vec![number.clone()], true).contains("CPUS is something else"));
         let two = vec![number.clone(), number.clone()];
         assert!(tell("store", two, false).contains("where VAR is something else"));

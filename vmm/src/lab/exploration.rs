@@ -1,20 +1,19 @@
-//! What an explorer must know of the lab beside the rest: which of its pages decide nothing, and
-//! what the guest says of its stacks.
+//! What only the explorer needs of the lab: which of its pages are no part of the state, and what
+//! the guest says of its stacks.
 
 use shared::lab::{Contexts, Header, Section};
 
 use super::Lab;
-use crate::machine::ram::PAGE;
+use crate::page_size::PAGE_SIZE;
 
 impl Lab {
-    /// The pages whose contents neither the guest nor an oracle ever acts upon: its counters, and
-    /// what it traces. The tallies of calls are not among them, since what breaks is judged by
-    /// them.
+    /// The pages whose contents neither the guest nor an oracle ever acts upon: its counters and
+    /// its trace rings. The tallies of calls are not among them, since oracles read those.
     pub(crate) fn unobserved_pages(&self) -> Vec<usize> {
         self.pages([self.layout.counters, self.layout.rings])
     }
 
-    /// The pages that are written from here, where commands are posted.
+    /// The pages that the VMM writes: the mailboxes, where commands are posted.
     pub(crate) fn posted_pages(&self) -> Vec<usize> {
         self.pages([self.layout.mailboxes])
     }
@@ -22,7 +21,7 @@ impl Lab {
     fn pages<const N: usize>(&self, sections: [Section; N]) -> Vec<usize> {
         let pages = sections.map(|section| {
             let start = self.base + section.offset;
-            start / PAGE as u64..(self.base + section.end()).div_ceil(PAGE as u64)
+            start / PAGE_SIZE as u64..(self.base + section.end()).div_ceil(PAGE_SIZE as u64)
         });
         let numbers = pages.into_iter().flatten();
         numbers
@@ -30,7 +29,7 @@ impl Lab {
             .collect()
     }
 
-    /// Where the guest counts its findings.
+    /// Guest-physical address of the count of findings.
     pub(crate) fn findings_made_at(&self) -> u64 {
         self.base + std::mem::offset_of!(Header, findings_made) as u64
     }
@@ -45,13 +44,13 @@ impl Lab {
         }
     }
 
-    /// What the guest says of the contexts of `cpu`.
+    /// The contexts of `cpu`, as the guest says.
     pub(crate) fn contexts(&self, cpu: u32) -> Contexts {
         let at = self.layout.contexts.entry(cpu.into());
         at.map(|at| self.read(at)).unwrap_or_default()
     }
 
-    /// Where the guest counts the loops in which `cpu` waits.
+    /// Guest-physical address of the count of iterations in which `cpu` waits.
     pub(crate) fn waits_at(&self, cpu: u32) -> u64 {
         let at = self.layout.contexts.entry(cpu.into()).unwrap_or_default();
         self.base + at + std::mem::offset_of!(Contexts, waits) as u64
@@ -73,8 +72,8 @@ mod tests {
             let lab = Lab::prepare(memory, ALIGN, layout).unwrap();
             let unobserved = lab.unobserved_pages();
             let pages = |section: Section| {
-                let first = (ALIGN + section.offset) as usize / PAGE;
-                first..((ALIGN + section.end()) as usize).div_ceil(PAGE)
+                let first = (ALIGN + section.offset) as usize / PAGE_SIZE;
+                first..((ALIGN + section.end()) as usize).div_ceil(PAGE_SIZE)
             };
             for section in [layout.tallies, layout.ledger, layout.findings] {
                 assert!(pages(section).all(|page| !unobserved.contains(&page)));

@@ -1,66 +1,23 @@
-//! The VMM's own look at the calls in the ledger, independent of what the guest found: which of
-//! them broke a property, and which are on their way. Records that cannot be any are not its
-//! concern.
+//! The VMM's own check of the calls in the ledger, independent of what the guest found: which of
+//! them broke a property, and which are still open. Records that contradict themselves are sorted
+//! out before.
 
 use std::fmt;
 
 use shared::ledger::CallId;
 
+use super::call_name::CallName;
+use super::capped::Capped;
+use super::oracles::Property;
 use super::{Lab, Record, Totals, contradictions};
 use crate::cpus::CpuSet;
-
-/// Breaches and open calls that are kept; more are only counted.
-pub(super) const KEPT: usize = 64;
-
-/// A call as people refer to it: source CPU, lane, sequence number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CallName(pub CallId);
-
-impl fmt::Display for CallName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(id) = self;
-        write!(
-            f,
-            "call {}:{}:{}",
-            id.source(),
-            id.lane() as u32,
-            id.sequence()
-        )
-    }
-}
-
-/// What the VMM judges itself, whatever the guest watches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Property {
-    /// Every call ran on all of its targets.
-    Lost,
-    /// No call ran anywhere else.
-    WrongCpu,
-    /// The ledger and the counts add up.
-    Accounting,
-}
-
-impl Property {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Lost, Self::WrongCpu, Self::Accounting];
-
-    /// The name of the oracle for it. A guest that watches the same should declare its oracle by
-    /// this name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Lost => "lost",
-            Self::WrongCpu => "wrong-cpu",
-            Self::Accounting => "accounting",
-        }
-    }
-}
 
 /// A property of the ledger that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breach {
     /// Which property.
     pub property: Property,
-    /// Of which call, if it is one call's.
+    /// Of which call, if it concerns one call.
     pub call: Option<CallId>,
     /// On which CPUs.
     pub cpus: CpuSet,
@@ -68,13 +25,13 @@ pub struct Breach {
     pub text: String,
 }
 
-/// A call on its way: it has not run everywhere, or its caller still waits.
+/// An open call: it has not run on all its targets, or its caller still waits.
 #[derive(Debug, Clone)]
 pub struct OpenCall(pub Record);
 
 impl OpenCall {
-    /// The call of `record`, if it is on its way. Not every open record's is: a source closes a
-    /// record when it gets to it, which can be long after the call is done.
+    /// The call of `record`, if it is open. A record can be marked open although its call is done:
+    /// the source closes it when it next comes by, which can be much later.
     pub(super) fn of(record: Record) -> Option<Self> {
         let done = record.targets.without(&record.ran).is_empty();
         let waits = record.head.wait != 0 && record.head.returned_tsc == 0;
@@ -107,47 +64,10 @@ impl fmt::Display for OpenCall {
     }
 }
 
-/// A list of which only the first entries are kept.
-#[derive(Debug, Clone)]
-pub struct Kept<T> {
-    /// The first entries.
-    pub first: Vec<T>,
-    /// How many there are in all.
-    pub total: u64,
-}
-
-impl<T> Default for Kept<T> {
-    fn default() -> Self {
-        Self {
-            first: Vec::new(),
-            total: 0,
-        }
-    }
-}
-
-impl<T> Kept<T> {
-    pub(super) fn push(&mut self, entry: T) {
-        self.total += 1;
-        if self.first.len() < KEPT {
-            self.first.push(entry);
-        }
-    }
-
-    /// Adds an entry that is kept even if there are many already.
-    pub(super) fn push_surely(&mut self, entry: T) {
-        self.total += 1;
-        self.first.push(entry);
-    }
-
-    pub(super) fn extend(&mut self, entries: impl IntoIterator<Item = T>) {
-        entries.into_iter().for_each(|entry| self.push(entry));
-    }
-}
-
-/// The calls on their way, as far as their records can be records.
-pub fn open_calls(lab: &Lab) -> Kept<OpenCall> {
+/// The open calls, without those whose records contradict themselves.
+pub fn open_calls(lab: &Lab) -> Capped<OpenCall> {
     let (slots, cpus) = (lab.slots(), lab.cpus());
-    let mut open = Kept::default();
+    let mut open = Capped::default();
     for record in lab.records() {
         if contradictions::of_record(&record, slots, cpus).is_none() {
             open.extend(OpenCall::of(record));
@@ -156,7 +76,7 @@ pub fn open_calls(lab: &Lab) -> Kept<OpenCall> {
     open
 }
 
-/// What is wrong with a call whose record is in order, in a workload that has ended.
+/// Checks the call of a record without a contradiction, in a workload that has ended.
 pub(super) fn judge_record(record: &Record, breached: &mut impl FnMut(Breach)) {
     let id = CallId::from_raw(record.head.id);
     let name = CallName(id);
@@ -194,8 +114,9 @@ pub(super) fn judge_record(record: &Record, breached: &mut impl FnMut(Breach)) {
     }
 }
 
-/// What is wrong with the counts of a workload that has ended: of all CPUs, and of each in `runs`,
-/// which says how many executions it counted and how many the ledger holds of it.
+/// Checks the counts of a workload that has ended: those of all CPUs, and those of each CPU in
+/// `runs`, which are its number, the executions that it counted, and those that the ledger holds
+/// for it.
 pub(super) fn judge_counts(
     totals: &Totals,
     runs: impl Iterator<Item = (u32, u64, u64)>,
@@ -218,7 +139,8 @@ pub(super) fn judge_counts(
     }
     for (cpu, counted, entered) in runs.filter(|(_, counted, entered)| counted > entered) {
         let text = format!(
-            "CPU {cpu} counted {counted} executions, and {entered} calls have run there: {} too many",
+            "CPU {cpu} counted {counted} executions, and {entered} calls have run there: {} too \
+             many",
             counted - entered
         );
         breach(CpuSet::from_iter([cpu]), text);

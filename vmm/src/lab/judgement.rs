@@ -1,89 +1,90 @@
-//! The one judgement on a lab that verdict, report and explorer share: what the guest's oracles
-//! found, what the VMM finds in the ledger, both counted by oracle, whether any of it can be
-//! believed, and how many calls the VMM has judged itself. Lists are cut; counts are not.
+//! The judgement on a lab, which verdict, report and explorer share: what the guest's oracles
+//! found, what the VMM found in the ledger, both counted by oracle, whether it can be believed, and
+//! how many calls the VMM has judged itself. Lists are cut off; counts are complete.
 
 use shared::lab::Finding;
 
-use super::contradictions::{self, Census, Settled};
-use super::judge::{self, Breach, Kept, OpenCall};
+use super::capped::Capped;
+use super::contradictions::{self, LedgerSums, Quiescent};
+use super::judge::{self, Breach, OpenCall};
 use super::oracles::{self, ByOracle};
 use super::{Lab, Totals};
 use crate::cpus::CpuSet;
 
-/// The name under which a lab with a contradiction stands among the names of oracles.
+/// What a lab with a contradiction is reported as, where the names of oracles are listed.
 pub const NOT_BELIEVED: &str = "not-believed";
 
-/// What there is to say about a lab.
+/// The judgement on one lab.
 #[derive(Debug, Clone)]
 pub struct Judgement {
-    /// Whether the workload came to its end, so that the ledger has to be in order.
+    /// Whether the workload has ended, so that the ledger has to be in order.
     pub ended: bool,
     /// Whether the guest has ever written to the lab.
     pub is_used: bool,
-    /// CPUs the guest says it brought up, if it says so and there can be so many.
+    /// CPUs that the guest says it brought up; `None` if it has not said so, or the machine has
+    /// fewer.
     pub cpus_online: Option<u32>,
     /// What the guest counted.
     pub totals: Totals,
-    /// The findings of the guest's oracles, as far as they were kept.
+    /// The findings of the guest's oracles for which there was room.
     pub findings: Vec<Finding>,
-    /// All of them.
+    /// Their number by oracle, all of them.
     pub found: ByOracle,
-    /// What is wrong with the ledger, as far as it was kept; the first of each oracle is.
-    pub breaches: Kept<Breach>,
-    /// All of that.
+    /// What is wrong with the ledger, cut off; the first breach of each oracle is there in any
+    /// case.
+    pub breaches: Capped<Breach>,
+    /// Their number by oracle, all of them.
     pub breached: ByOracle,
-    /// Calls on their way.
-    pub open: Kept<OpenCall>,
+    /// Open calls.
+    pub open: Capped<OpenCall>,
     /// Why the lab is not to be believed, if it is not.
-    pub contradictions: Kept<String>,
-    /// Calls that the ledger still held, and that have been judged here. Those before them are
-    /// gone: the guest used their records again, which it does once a call is complete.
+    pub contradictions: Capped<String>,
+    /// How many calls the ledger still held and were judged here. Earlier ones are gone: the guest
+    /// uses a record again once its call is complete.
     pub judged: u64,
 }
 
 impl Judgement {
-    /// On the lab of a workload that came to its end, but on the CPUs of `abandoned`, which can
-    /// stand anywhere.
+    /// Judges the lab of a workload that has ended, except on the CPUs in `abandoned`, which can
+    /// have been stopped anywhere.
     pub fn on_end(lab: &Lab, abandoned: &CpuSet) -> Self {
-        Self::on(lab, &Settled::AllBut(abandoned.clone()))
+        Self::on(lab, &Quiescent::AllBut(abandoned.clone()))
     }
 
-    /// On the lab of a workload that is still going on, or was cut off: calls may be open, and no
-    /// CPU need have finished what it was writing.
+    /// Judges the lab of a workload that still runs, or was cut off: calls may be open, and any CPU
+    /// may have left half of what it was writing.
     pub fn on_the_way(lab: &Lab) -> Self {
-        Self::on(lab, &Settled::Nobody)
+        Self::on(lab, &Quiescent::None)
     }
 
-    fn on(lab: &Lab, settled: &Settled) -> Self {
-        let ended = matches!(settled, Settled::AllBut(_));
+    fn on(lab: &Lab, quiescent: &Quiescent) -> Self {
+        let ended = matches!(quiescent, Quiescent::AllBut(_));
         let (slots, cpus) = (lab.slots(), lab.cpus());
-        let mut census = Census::new(cpus, slots);
-        let mut contradictions = Kept::default();
+        let mut sums = LedgerSums::new(cpus, slots);
+        let mut contradictions = Capped::default();
         let mut breaches = Breaches {
-            kept: Kept::default(),
+            kept: Capped::default(),
             counts: ByOracle::nothing(lab.manifest()),
         };
-        let mut open = Kept::default();
+        let mut open = Capped::default();
         for record in lab.records() {
             if let Some(why) = contradictions::of_record(&record, slots, cpus) {
                 contradictions.push(why);
                 continue;
             }
-            census.add(&record);
+            sums.add(&record);
             if ended {
                 judge::judge_record(&record, &mut |breach| breaches.add(breach));
             }
             open.extend(OpenCall::of(record));
         }
-        contradictions::of_lab(lab, &census, settled, &mut contradictions);
+        contradictions::of_lab(lab, &sums, quiescent, &mut contradictions);
         let totals = lab.totals();
         if ended {
-            let are_all_held = census.held() == totals.made;
+            let are_all_held = sums.held() == totals.made;
             let runs = lab.counted().map(|counted| counted.tally.calls_executed);
-            let runs = (0..)
-                .zip(runs)
-                .map(|(cpu, run)| (cpu, run, census.ran(cpu)));
-            let is_whole = are_all_held && settled.is_everybody();
+            let runs = (0..).zip(runs).map(|(cpu, run)| (cpu, run, sums.ran(cpu)));
+            let is_whole = are_all_held && quiescent.is_all();
             judge::judge_counts(&totals, runs.filter(|_| is_whole), &mut |breach| {
                 breaches.add(breach);
             });
@@ -101,7 +102,7 @@ impl Judgement {
             ended,
             is_used,
             cpus_online: (is_used && online <= cpus).then_some(online),
-            // One whose place was taken and that was not written yet says nothing.
+            // A finding whose place was taken but that was not written yet has no oracle.
             findings: lab
                 .findings()
                 .into_iter()
@@ -112,7 +113,7 @@ impl Judgement {
             breached: breaches.counts,
             open,
             judged: if ended && contradictions.total == 0 {
-                census.held()
+                sums.held()
             } else {
                 0
             },
@@ -121,12 +122,12 @@ impl Judgement {
         }
     }
 
-    /// Whether anything in the lab says anything.
+    /// Whether the lab has no contradiction, so that what is in it can be believed.
     pub fn is_believed(&self) -> bool {
         self.contradictions.total == 0
     }
 
-    /// The names of the oracles that found something, in the guest or here.
+    /// The names of the oracles that found something, in the guest or in the VMM.
     pub fn oracles(&self) -> Vec<&str> {
         let all = self.found.iter();
         let either = all.filter(|(name, count)| *count > 0 || self.breached.of(name) > 0);
@@ -134,9 +135,9 @@ impl Judgement {
     }
 }
 
-/// Breaches as they are found.
+/// Collects breaches.
 struct Breaches {
-    kept: Kept<Breach>,
+    kept: Capped<Breach>,
     counts: ByOracle,
 }
 

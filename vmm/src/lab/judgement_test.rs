@@ -1,6 +1,8 @@
 use super::*;
+use crate::lab::capped::CAPACITY;
 use crate::lab::counts::tests::{EMPTY, LONGEST, RECEIVED, VISITS, manifest};
-use crate::lab::judge::{KEPT, Property, open_calls};
+use crate::lab::judge::open_calls;
+use crate::lab::oracles::Property;
 use crate::lab::oracles::tests::{LOST, TORN, WRONG_CPU};
 use proptest::prelude::*;
 use shared::lab::{Header, Layout, MAX_FINDINGS, SLOTS, Tally};
@@ -47,20 +49,20 @@ impl Fake {
             .unwrap();
     }
 
-    /// Has a word of the guest's stand at `at` from the beginning of the lab.
+    /// Writes a word at offset `at` of the lab, as the guest would.
     fn put<T: IntoBytes + Immutable>(&self, at: u64, value: &T) {
         self.memory
             .write_slice(value.as_bytes(), GuestAddress(BASE + at))
             .unwrap();
     }
 
-    /// Has a counter of `cpu` stand there.
+    /// Sets a counter of `cpu`.
     fn count(&self, cpu: u64, number: u32, value: u64) {
         let row = self.layout.counters.entry(cpu).unwrap();
         self.put(row + 8 * u64::from(number), &value);
     }
 
-    /// Has `cpu` have counted this of its calls.
+    /// Sets the counts of calls of `cpu`.
     fn tally(&self, cpu: u64, made: u64, expected: u64, executed: u64) {
         let tally = Tally {
             calls_made: made,
@@ -171,7 +173,7 @@ fn of_calls_whose_records_are_used_again_the_last_are_judged() {
     fake.tally(0, made, made + 37, 0);
     fake.tally(1, 0, 0, made + 37);
     fake.is_not_believed("CPU 0 counts 137 executions that its calls owe");
-    // And no sequence number is left out.
+    // No sequence number is left out either.
     fake.tally(0, made, made + 3, 0);
     fake.tally(1, 0, 0, made + 3);
     fake.record(0, 40, RecordHead::default(), 0, 0);
@@ -197,7 +199,7 @@ fn counters_that_the_ledger_does_not_bear_out_are_not_believed() {
     fake.is_not_believed("CPU 2 counts 4 executions, and the ledger holds 5 there");
 
     let fake = Fake::new(2);
-    // Whatever it counts.
+    // This holds whatever it counts.
     fake.count(1, 63, u64::MAX);
     fake.is_not_believed("a counter of CPU 1 stands at 18446744073709551615");
     let fake = Fake::new(2);
@@ -208,7 +210,7 @@ fn counters_that_the_ledger_does_not_bear_out_are_not_believed() {
     fake.count(0, VISITS, 3);
     fake.count(0, LONGEST, 4);
     fake.is_not_believed("CPU 0 counts 4 as longest_walk, and 3 as visits");
-    // Of a guest that says nothing of itself no counter has a name.
+    // The counters of a guest without a manifest have no names.
     let fake = Fake::new(2);
     fake.count(0, LONGEST, 4);
     let fake = Fake {
@@ -241,7 +243,7 @@ fn what_comes_after_many_findings_is_counted_all_the_same() {
     assert_eq!(judgement.oracles(), ["lost", "wrong-cpu"]);
     assert_eq!(judgement.found.to_string(), "64 lost, 1 wrong-cpu");
 
-    // And what comes after many breaches.
+    // The same with a breach that comes after many others.
     let fake = Fake::new(4);
     for row in 0..2 {
         for sequence in 1..=u64::from(SLOTS) {
@@ -302,7 +304,7 @@ fn findings_that_contradict_each_other_are_not_believed() {
     let fake = Fake::new(4);
     fake.find(31, 1);
     fake.is_not_believed("1 findings are of oracle 31, which there is not");
-    // But it is no secret.
+    // They are reported all the same.
     assert_eq!(fake.judgement().found.to_string(), "1 oracle-31");
 }
 
@@ -326,7 +328,7 @@ fn findings_of_a_guest_that_names_no_oracle_are_believed_by_their_numbers() {
     assert_eq!(judgement.breached.to_string(), "1 lost, 1 accounting");
     let all = ["lost", "accounting", "oracle-1", "oracle-31"];
     assert_eq!(judgement.oracles(), all);
-    // A number for which there is no room is none of its oracles either.
+    // A number beyond the table of findings is no oracle of such a guest either.
     fake.put(fake.layout.findings.offset, &32_u32);
     fake.is_not_believed("a finding is of oracle 32, which there is not");
 }
@@ -406,7 +408,7 @@ fn every_other_disorder_is_seen() {
     fake.tally(1, 0, 0, 1);
     assert_eq!(fake.properties(), [Property::Accounting]);
 
-    // One that ran twice on one CPU, and one that never ran on another: the sum is right.
+    // One call ran twice on one CPU, and one never ran on another: the sum is right.
     let fake = five_calls();
     fake.record(1, 5, head(call(1, 5), 0), 0b1101, 0b0101);
     fake.tally(2, 0, 0, 6);
@@ -420,12 +422,14 @@ proptest! {
         let fake = Fake::new(cpus);
         let mut word = seed | 1;
         for at in (BASE..BASE + fake.layout.size - 8).step_by(8 * density) {
-            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            word = word
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             fake.memory.write_obj(word, GuestAddress(at)).unwrap();
         }
         let judgement = fake.judgement();
         prop_assert!(!judgement.is_believed());
-        prop_assert!(judgement.breaches.first.len() <= KEPT + Property::ALL.len());
+        prop_assert!(judgement.breaches.first.len() <= CAPACITY + Property::ALL.len());
         for breach in &judgement.breaches.first {
             prop_assert!(!breach.text.is_empty());
         }

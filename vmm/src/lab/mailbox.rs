@@ -1,5 +1,6 @@
-//! The mailboxes and the arm bits of the lab, as the VMM writes and reads them. Which command makes
-//! sense, and when the next may be posted, is for [`crate::control`] to know.
+//! The mailboxes and the arm bits of the lab, as the VMM writes and reads them. Must not judge
+//! commands: which of them make sense, and when the next may be posted, is decided in
+//! [`crate::control`].
 
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
@@ -18,11 +19,11 @@ use crate::cpus::CpuSet;
 pub struct Command {
     /// What to do: the number of a deed.
     pub verb: u32,
-    /// Whether it waits until it has been done everywhere.
+    /// Whether the CPU waits until it has been done everywhere.
     pub wait: bool,
-    /// Its arguments that are no sets of CPUs, by position.
+    /// Its arguments by position, except a set of CPUs.
     pub arguments: [u64; ARGUMENTS],
-    /// The argument that is one.
+    /// The argument that is a set of CPUs, if there is one.
     pub mask: CpuSet,
 }
 
@@ -79,16 +80,16 @@ impl Lab {
         field(offset_of!(Mailbox, flags), flags.as_bytes());
         field(offset_of!(Mailbox, arguments), command.arguments.as_bytes());
         field(offset_of!(Mailbox, mask), mask.as_bytes());
-        // Release: who sees the number sees the command. As with every write, `prepare` has made
-        // sure that the place exists.
+        // Release: a CPU that sees the number also sees the command. The write cannot fail, since
+        // `prepare` has reached both ends of the lab.
         let posted = self.base + at + offset_of!(Mailbox, posted) as u64;
         let _ = self
             .memory
             .store(number, GuestAddress(posted), Ordering::Release);
     }
 
-    /// What the mailbox of `cpu` says now. Only what belongs together is read together: a guest
-    /// writes what came of a command before it says that the command is done.
+    /// The mailbox of `cpu` as it is now. `taken` and `done` are read before the rest, because the
+    /// guest writes the result of a command before it says that the command is done.
     pub fn mailbox(&self, cpu: u32) -> Option<Mailbox> {
         let at = self.layout.mailboxes.entry(cpu.into())?;
         let load = |offset: usize| {
@@ -97,7 +98,7 @@ impl Lab {
                 .load::<u64>(address, Ordering::Acquire)
                 .unwrap_or(0)
         };
-        // Before the rest, which is at least as new.
+        // Read before the rest, which is then at least as new.
         let taken = load(offset_of!(Mailbox, taken));
         let done = load(offset_of!(Mailbox, done));
         Some(Mailbox {
@@ -107,20 +108,20 @@ impl Lab {
         })
     }
 
-    /// Whether the guest says that it looks at its mailboxes.
+    /// Whether the guest says that it takes commands from its mailboxes.
     pub fn takes_commands(&self) -> bool {
         self.mailbox(0).is_some_and(|mailbox| mailbox.listens != 0)
     }
 
-    /// Says at which points `cpu` is to stop.
+    /// Sets the arm bits of `cpu`: the points at which it is to stop.
     pub fn arm(&self, cpu: u32, arms: &Arms) {
         if let Some(at) = self.layout.arms.entry(cpu.into()) {
             self.write(at, arms.as_bytes());
         }
     }
 
-    /// Says at `address` of the guest's image for what the point there is armed. An address
-    /// outside the guest's memory, which only a broken image has, is left alone.
+    /// Writes what a point is armed for into its word at `address` of the guest's image. An address
+    /// outside the guest's memory, which only a broken image has, is ignored.
     pub fn arm_point(&self, address: u64, armed: u32) {
         let _ = self
             .memory

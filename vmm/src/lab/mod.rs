@@ -1,7 +1,9 @@
-//! The lab pages seen from the host. The VMM's own layout says where everything is; what the guest
-//! has written there is copied out before it is looked at, and never believed. Knows guest memory
-//! and no KVM.
+//! The lab pages seen from the host. The VMM's own layout says where everything is. What the guest
+//! has written there is copied out before it is read, and is not trusted. Knows guest memory, and
+//! must not touch KVM.
 
+pub mod call_name;
+pub mod capped;
 mod contradictions;
 pub(crate) mod counts;
 pub mod deed;
@@ -23,7 +25,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::cpus::CpuSet;
 use crate::manifest::Manifest;
-pub use counts::Counts;
+pub use counts::CounterValues;
 
 /// The lab of one machine.
 #[derive(Debug, Clone)]
@@ -37,7 +39,7 @@ pub struct Lab {
 /// One call record, copied out of the ledger.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// The CPU in whose row it lies.
+    /// The CPU in whose row it is.
     pub row: u32,
     /// Its index in that row.
     pub index: u32,
@@ -51,38 +53,39 @@ pub struct Record {
 
 /// What one CPU has counted.
 #[derive(Debug, Clone)]
-pub struct Counted {
-    /// Of its calls.
+pub struct CpuCounts {
+    /// Its counts of calls.
     pub tally: Tally,
-    /// Of everything else.
-    pub counts: Counts,
+    /// Its counters.
+    pub counts: CounterValues,
 }
 
-/// Counts of all CPUs together. Sums wrap, because a broken guest can write anything.
+/// What all CPUs have counted together. Sums wrap, because a broken guest can write anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Calls made.
     pub made: u64,
-    /// Executions owed.
+    /// Executions that these calls owe.
     pub expected: u64,
-    /// Executions counted.
+    /// Executions that were counted.
     pub executed: u64,
-    /// Everything else.
-    pub counts: Counts,
+    /// The counters.
+    pub counts: CounterValues,
 }
 
 impl Lab {
-    /// Writes the header of `layout` at `base`, where a guest that was told so will look for it.
+    /// Writes the header of `layout` at the guest-physical address `base`, which the guest finds on
+    /// its command line.
     ///
     /// # Errors
-    /// What guest memory says if the lab does not lie in it.
+    /// The lab does not lie within guest memory.
     pub fn prepare(
         memory: GuestMemoryMmap,
         base: u64,
         layout: Layout,
     ) -> Result<Self, GuestMemoryError> {
         memory.write_slice(layout.header().as_bytes(), GuestAddress(base))?;
-        // The last byte, so that what follows can take the whole range for granted.
+        // Write the last byte too, so that all later accesses are known to be within memory.
         memory.write_slice(&[0], GuestAddress(base + layout.size - 1))?;
         Ok(Self {
             memory,
@@ -92,12 +95,12 @@ impl Lab {
         })
     }
 
-    /// The same lab, of a guest that says this of itself.
+    /// The same lab, of a guest with this manifest.
     pub fn knowing(self, manifest: Arc<Manifest>) -> Self {
         Self { manifest, ..self }
     }
 
-    /// What the guest says of itself.
+    /// The guest's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -107,7 +110,7 @@ impl Lab {
         self.layout.cpus
     }
 
-    /// What the guest has made of the header. Only its last four fields are the guest's.
+    /// The header as it is now. The guest writes only its last four fields.
     pub fn header(&self) -> Header {
         self.read(0)
     }
@@ -122,11 +125,13 @@ impl Lab {
     }
 
     /// What every CPU has counted, in order.
-    pub fn counted(&self) -> impl Iterator<Item = Counted> {
-        self.tallies().zip(self.rows()).map(|(tally, row)| Counted {
-            tally,
-            counts: Counts::of(&row, &self.manifest),
-        })
+    pub fn counted(&self) -> impl Iterator<Item = CpuCounts> {
+        self.tallies()
+            .zip(self.rows())
+            .map(|(tally, row)| CpuCounts {
+                tally,
+                counts: CounterValues::of(&row, &self.manifest),
+            })
     }
 
     /// What all CPUs have counted, added up.
@@ -145,13 +150,13 @@ impl Lab {
     }
 
     /// The counters of all CPUs, added up.
-    pub fn counts(&self) -> Counts {
-        Counts::of_all(self.rows(), &self.manifest)
+    pub fn counts(&self) -> CounterValues {
+        CounterValues::of_all(self.rows(), &self.manifest)
     }
 
-    /// A number that changes whenever a CPU gets anywhere. Iterations of waiting loops do not
-    /// count: a CPU that waits for ever makes those too. Of the guest's counters, those count of
-    /// which it says so.
+    /// A number that changes whenever a CPU makes progress. Iterations of waiting loops are no
+    /// progress: a CPU that waits for ever makes those too. Of the guest's counters, those are
+    /// included that its manifest marks as progress.
     pub fn progress(&self) -> u64 {
         let Totals {
             made,
@@ -167,17 +172,17 @@ impl Lab {
             .fold(u64::from(self.header().cpus_online), u64::wrapping_add)
     }
 
-    /// What each CPU says of its calls, in order.
+    /// The counts of calls of each CPU, in order.
     fn tallies(&self) -> impl Iterator<Item = Tally> {
         self.entries(self.layout.tallies)
     }
 
-    /// The counters of each CPU as they stand there, in order.
+    /// The raw counters of each CPU, in order.
     fn rows(&self) -> impl Iterator<Item = Counters> {
         self.entries(self.layout.counters)
     }
 
-    /// The findings that were kept.
+    /// The findings for which there was room.
     pub fn findings(&self) -> Vec<Finding> {
         let section = self.layout.findings;
         let kept = self.header().findings_made.min(MAX_FINDINGS);
@@ -187,18 +192,18 @@ impl Lab {
             .collect()
     }
 
-    /// How many findings the guest made, by the number of the oracle.
+    /// How many findings the guest made, indexed by the number of the oracle.
     pub fn found(&self) -> Vec<u64> {
         self.entries(self.layout.found).collect()
     }
 
-    /// Every record of the ledger that has been used.
+    /// All records of the ledger that have been used.
     pub fn records(&self) -> impl Iterator<Item = Record> {
         (0..self.layout.ledger.count).filter_map(|number| self.nth_record(number))
     }
 
-    /// The record of `call`, unless a later call has taken its place, which means that it was
-    /// complete.
+    /// The record of `call`; `None` if a later call has taken its place. The call was complete
+    /// then.
     pub fn record(&self, call: CallId) -> Option<Record> {
         let slots = self.slots();
         let row = u64::from(call.source()) * Lane::COUNT as u64 * u64::from(slots);
@@ -255,8 +260,8 @@ impl Lab {
     }
 
     fn copy(&self, offset: u64, bytes: &mut [u8]) {
-        // `prepare` has reached both ends of the range, which lies in one piece of RAM. Should a
-        // read fail all the same, zeroes are what an untouched lab holds.
+        // `prepare` has reached both ends of the range, which lies in one piece of RAM. If a read
+        // fails all the same, the result is zeroes, as in an untouched lab.
         if self
             .memory
             .read_slice(bytes, GuestAddress(self.base + offset))

@@ -1,16 +1,41 @@
 //! Oracles by name: those that the guest declares in its manifest, and the properties that the VMM
-//! judges itself. Where both have one name they are one oracle. A number that the guest counts and
-//! does not declare has a name all the same, so that no finding is lost.
+//! judges itself. If both have the same name they are one oracle. A number that the guest counts
+//! but does not declare gets a name too, so that no finding is lost.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use shared::lab::ORACLE_SLOTS;
 
-use super::judge::Property;
 use crate::manifest::Manifest;
 
-/// Where the name of an oracle begins that the guest does not declare. Its number follows.
+/// What the VMM checks itself, whatever the guest checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Property {
+    /// Every call ran on all of its targets.
+    Lost,
+    /// No call ran anywhere else.
+    WrongCpu,
+    /// The ledger and the counts add up.
+    Accounting,
+}
+
+impl Property {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Lost, Self::WrongCpu, Self::Accounting];
+
+    /// The name of the oracle for it. A guest that checks the same property should declare its
+    /// oracle by this name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::WrongCpu => "wrong-cpu",
+            Self::Accounting => "accounting",
+        }
+    }
+}
+
+/// The beginning of the name of an oracle that the guest does not declare. Its number follows.
 const UNDECLARED: &str = "oracle-";
 
 /// The name of the guest's oracle with this number.
@@ -21,15 +46,15 @@ pub fn name(manifest: &Manifest, number: u32) -> Cow<'_, str> {
     }
 }
 
-/// Whether `name` is that of an oracle that no guest declares.
+/// Whether `name` has the form of the name of an undeclared oracle.
 pub(crate) fn is_undeclared(name: &str) -> bool {
     let number = name.strip_prefix(UNDECLARED).map(str::parse::<u32>);
     matches!(number, Some(Ok(_)))
 }
 
-/// Whether the guest can have an oracle with this number. One that declares some has no others, so
-/// that a finding with another number is memory that was overwritten; what one that declares none
-/// means by a number, nobody knows.
+/// Whether the guest can have an oracle with this number. A guest that declares oracles has no
+/// others, so a finding with another number means that memory was overwritten. For a guest that
+/// declares none, any number can be an oracle.
 pub(super) fn can_be(manifest: &Manifest, number: u32) -> bool {
     match &manifest.oracles[..] {
         [] => number != 0 && (number as usize) < ORACLE_SLOTS,
@@ -37,8 +62,8 @@ pub(super) fn can_be(manifest: &Manifest, number: u32) -> bool {
     }
 }
 
-/// The names of all oracles of a guest that says this of itself: its own by number, then those of
-/// the VMM alone.
+/// The names of all oracles for a guest with this manifest: its own by number, then those that only
+/// the VMM has.
 pub fn names(manifest: &Manifest) -> impl Iterator<Item = &str> {
     let declared = manifest.oracles.iter().map(|it| &*it.name);
     let own = Property::ALL.into_iter();
@@ -47,7 +72,7 @@ pub fn names(manifest: &Manifest) -> impl Iterator<Item = &str> {
     declared.chain(own)
 }
 
-/// A word that names no oracle.
+/// There is no oracle of that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no oracle \"{name}\"; there are {known}")]
 pub struct NoSuchOracle {
@@ -55,10 +80,10 @@ pub struct NoSuchOracle {
     known: String,
 }
 
-/// That a guest that says this of itself can be found to break `name`.
+/// Checks that there is an oracle `name` for a guest with this manifest.
 ///
 /// # Errors
-/// [`NoSuchOracle`] lists what it can be found to break.
+/// [`NoSuchOracle`] lists the oracles there are.
 pub fn check(manifest: &Manifest, name: &str) -> Result<(), NoSuchOracle> {
     let of_number = |number| self::name(manifest, number) == name;
     let mut numbers = (1..ORACLE_SLOTS as u32).filter(|number| can_be(manifest, *number));
@@ -76,34 +101,34 @@ pub fn check(manifest: &Manifest, name: &str) -> Result<(), NoSuchOracle> {
     })
 }
 
-/// How often each oracle found something: all that there are, in their order, and those that nobody
-/// declared.
+/// How often each oracle found something: first all declared oracles in their order, then
+/// undeclared ones that found something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ByOracle(Vec<(String, u64)>);
 
 impl ByOracle {
-    /// Nothing, by each oracle of a guest that says this of itself.
+    /// Zero for each oracle of a guest with this manifest.
     pub(super) fn nothing(manifest: &Manifest) -> Self {
         Self(names(manifest).map(|name| (name.to_owned(), 0)).collect())
     }
 
-    /// How often the oracle called `name` did.
+    /// How often the oracle called `name` found something.
     pub fn of(&self, name: &str) -> u64 {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map_or(0, |(_, count)| *count)
     }
 
-    /// Every oracle, with how often it did.
+    /// Every oracle, with how often it found something.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(name, count)| (&**name, *count))
     }
 
-    /// Those that found something.
+    /// Lists those that found something.
     pub fn found(&self) -> impl Iterator<Item = (&str, u64)> {
         self.iter().filter(|(_, count)| *count > 0)
     }
 
-    /// How often any did. A broken guest can have counted anything.
+    /// The sum over all oracles. It saturates, because a broken guest can have counted anything.
     pub fn total(&self) -> u64 {
         self.iter()
             .fold(0, |sum, (_, count)| sum.saturating_add(count))
@@ -137,7 +162,7 @@ pub(crate) mod tests {
     pub(crate) const WRONG_CPU: u32 = 3;
     pub(crate) const TORN: u32 = 20;
 
-    /// Oracles of a guest that has some in common with the VMM.
+    /// Oracles of a guest, some of which the VMM has as well.
     pub(crate) const ORACLES: [Record; 3] = [
         Record::oracle(TORN, "torn", "was torn"),
         Record::oracle(LOST, "lost", "never ran on a target"),
@@ -188,7 +213,7 @@ pub(crate) mod tests {
             "there is no oracle \"lots\"; there are lost, wrong-cpu, torn, accounting"
         );
         assert!(check(&manifest, "oracle-7").is_err());
-        // An image that says nothing can still be found to break something.
+        // A guest without a manifest can still have findings.
         assert_eq!(check(&nothing, "oracle-7"), Ok(()));
         assert_eq!(
             check(&nothing, "torn").unwrap_err().to_string(),

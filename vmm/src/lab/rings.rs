@@ -1,6 +1,6 @@
-//! The trace rings of the lab, as the VMM reads them while the guest writes. What comes next is the
-//! reader's own count; of what the guest says it believes only that a place is filled, and takes no
-//! more of one ring at a time than fits in it.
+//! Reads the trace rings of the lab while the guest writes them. The reader keeps its own position.
+//! From the guest it takes only whether a place is filled, and at most one ring's worth of records
+//! at a time.
 
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
@@ -14,31 +14,32 @@ use super::Lab;
 #[derive(Debug)]
 pub struct Rings {
     lab: Lab,
-    /// Places taken of each ring so far.
+    /// How many places of each ring were read so far.
     read: Vec<u64>,
 }
 
 impl Rings {
-    /// A reader of what has not been read yet, which is everything.
+    /// A reader that has read nothing yet.
     pub fn new(lab: Lab) -> Self {
         let read = vec![0; lab.cpus() as usize];
         Self { lab, read }
     }
 
-    /// Takes what `cpu` has written since, in the order of places, and makes room for more. Times
-    /// can go back in it: a handler may write in the middle of the code it has interrupted.
+    /// Takes what `cpu` has written since the last time, in the order of places, and frees the
+    /// places. Times can go backwards: an interrupt handler can write between the claim of a place
+    /// and its record.
     pub fn take(&mut self, cpu: u32, records: &mut Vec<Record>) {
         self.read_on(cpu, records, |_| false);
     }
 
-    /// Takes what `cpu` has left, when it writes no more. It may have been stopped while it wrote a
-    /// record, with whole ones behind.
+    /// Takes what is left once `cpu` does not run any more. It may have been stopped while it wrote
+    /// a record, with whole ones after it.
     pub fn take_last(&mut self, cpu: u32, records: &mut Vec<Record>) {
         let claimed = self.head(cpu).claimed;
         self.read_on(cpu, records, |place| place < claimed);
     }
 
-    /// Reads on until a place that is not filled, unless that is to be skipped.
+    /// Reads up to a place that is not filled, unless `skip` says to skip that place.
     fn read_on(&mut self, cpu: u32, records: &mut Vec<Record>, skip: impl Fn(u64) -> bool) {
         let Some(start) = self.lab.layout.rings.entry(cpu.into()) else {
             return;
@@ -55,7 +56,7 @@ impl Rings {
                 self.lab.address(at + offset_of!(Record, number) as u64),
                 Ordering::Acquire,
             );
-            // The low half of the place after this one.
+            // A filled place has the low half of its number plus one.
             let filled = (*read).wrapping_add(1) & u64::from(u32::MAX);
             if number.ok().map(u64::from) == Some(filled) {
                 records.push(self.lab.read(at));
@@ -66,7 +67,8 @@ impl Rings {
         }
         if *read != first {
             let head = self.lab.address(start + offset_of!(RingHead, read) as u64);
-            // Release: what is free has been read. `prepare` has reached both ends of the lab.
+            // Release: the records were read before their places are freed. The store cannot fail,
+            // since `prepare` has reached both ends of the lab.
             let _ = self.lab.memory.store(*read, head, Ordering::Release);
         }
     }
@@ -137,7 +139,7 @@ mod tests {
         assert!(times(&mut rings, 9).is_empty());
         let head = lab.read::<RingHead>(lab.layout.rings.entry(1).unwrap());
         assert_eq!(head.read, 3);
-        // The place of the first record, used again.
+        // The slot of the first record is used again.
         let again = ring_records(2);
         for place in 3..=again {
             write(&lab, 1, place, place + 1);
@@ -168,7 +170,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_ring_holds_more_than_it_can(numbers in proptest::collection::vec(any::<u32>(), 0..50), at in 0_u32..5000) {
+        fn no_ring_holds_more_than_it_can(
+            numbers in proptest::collection::vec(any::<u32>(), 0..50), at in 0_u32..5000,
+        ) {
             let lab = lab();
             let mut rings = Rings::new(lab.clone());
             for place in 0..ring_records(2) {

@@ -1,5 +1,5 @@
-//! What the guest says that its run is made of. It can say anything: what is no list of words is
-//! nothing.
+//! The options of the run, as the guest says them. Nothing is trusted: a text that is not a list of
+//! options counts as none.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use shared::lab::Words;
 
 use super::Lab;
 
-/// The longest key that is taken for one.
+/// Most bytes of a key.
 const LONGEST_KEY: usize = 32;
 
 impl Lab {
-    /// The options of the run by their names, as the guest says; `None` if it has not, or makes no
-    /// sense.
+    /// The options of the run by name, as the guest says them; `None` if it has not, or what it
+    /// says makes no sense.
     pub fn words(&self) -> Option<BTreeMap<String, String>> {
         let words: Words = self.read(self.layout.words.entry(0)?);
         read(words.text())

@@ -15,7 +15,7 @@ const OEM: [u8; 6] = *b"IPILAB";
 const TABLE: [u8; 8] = *b"IPIBENCH";
 const LOCAL_APIC: u32 = 0xfee0_0000;
 const IO_APIC: u32 = 0xfec0_0000;
-/// Ids from here on do not fit the xAPIC, whose 255 means "everybody".
+/// First id that does not fit the xAPIC, where 255 is the broadcast id.
 const FIRST_X2APIC_ID: u32 = 255;
 
 /// MADT entry type 9, which `acpi_tables` does not have.
@@ -51,7 +51,7 @@ impl Aml for ProcessorLocalX2Apic {
     }
 }
 
-/// The tables for a machine of `vcpus` vCPUs, RSDP first, as they must lie from `address` on.
+/// The tables for a machine of `vcpus` vCPUs, RSDP first, laid out to be placed at `address`.
 pub fn tables(address: u64, vcpus: u32) -> Vec<u8> {
     let madt = bytes(&madt(vcpus));
     let fadt = bytes(

@@ -1,6 +1,6 @@
 //! What the guest finds at its first instruction: the PVH start info, the memory map, the command
-//! line and the ACPI tables in memory, and the registers of the first vCPU. The PVH protocol says
-//! how; nothing here runs or knows a vCPU.
+//! line and the ACPI tables in memory, and the registers of the first vCPU. The layout is that of
+//! the PVH boot protocol; nothing here runs a vCPU.
 
 use std::ops::Range;
 
@@ -24,22 +24,25 @@ const MAGIC: u32 = 0x336e_c578;
 const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
 
-/// What the guest cannot be told.
+/// Why the boot data cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// The command line does not fit.
-    #[error("the guest's command line is {0} bytes long, the limit is {limit}; shorten --append", limit = COMMAND_LINE_MAX - 1)]
+    #[error(
+        "the guest's command line is {0} bytes long, the limit is {limit}; shorten --append",
+        limit = COMMAND_LINE_MAX - 1
+    )]
     LongCommandLine(usize),
-    /// The command line would end early, or has characters no option has.
+    /// The command line has a zero byte or other characters that no option has.
     #[error("the guest's command line contains a control character; correct --append")]
     BadCommandLine,
-    /// The VMM adds the option itself.
+    /// The command line has an option that the VMM adds itself.
     #[error("--append must not contain lab=, which is the VMM's to set")]
     LabGiven,
-    /// The tables did not go into memory.
+    /// The start info was not written.
     #[error("cannot write the start info to guest memory")]
     StartInfo(#[source] linux_loader::configurator::Error),
-    /// The tables did not go into memory.
+    /// The memory map, the command line or the ACPI tables were not written.
     #[error("cannot write the boot data to guest memory")]
     Memory(#[source] vm_memory::GuestMemoryError),
 }

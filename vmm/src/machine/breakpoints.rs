@@ -1,6 +1,6 @@
-//! Where a vCPU is to stop by itself: before an instruction, or after some steps
-//! (`KVM_SET_GUEST_DEBUG`, KVM's api.rst). Whether hardware breakpoints work on this host is found
-//! out by trying: there are hosts whose KVM takes them and never lets them fire.
+//! Breakpoints and single steps of one vCPU (`KVM_SET_GUEST_DEBUG`, KVM's api.rst). Whether
+//! hardware breakpoints work on this host is found out by a trial: there are hosts whose KVM
+//! accepts them, and they never fire. Must not touch threads or states.
 
 use std::sync::OnceLock;
 
@@ -12,22 +12,23 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::errno;
 
-use super::pausing::PauseError;
+use super::exit::Stop;
+use super::pause_error::PauseError;
 use super::vm::{HostError, Vm, setup};
 
-/// Why a vCPU does not stop by itself.
+/// Why a breakpoint or a step was not set.
 #[derive(Debug, thiserror::Error)]
 pub enum BreakpointError {
-    /// They do not fire here.
+    /// Breakpoints do not fire on this host.
     #[error(
         "this host's KVM has no breakpoints that work; hold the CPU at a probe instead \
          (`vmm probes GUEST` lists them)"
     )]
     None,
-    /// Trying was not possible.
+    /// The trial itself failed.
     #[error("cannot try whether this host has breakpoints: {0}")]
     Untried(&'static str),
-    /// The vCPU is not in a state for it.
+    /// The vCPU does not run, or is not stalled.
     #[error(transparent)]
     Pause(#[from] PauseError),
     /// KVM refused.
@@ -35,32 +36,23 @@ pub enum BreakpointError {
     Refused(#[from] errno::Error),
 }
 
-/// Why a vCPU has stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// It is about to execute the instruction at this address.
-    Address(u64),
-    /// It has taken its steps.
-    Steps,
-}
-
-/// Where one vCPU is to stop.
+/// The breakpoint and the steps that are set for one vCPU.
 #[derive(Debug, Default)]
-pub(super) struct Debugging {
+pub(super) struct GuestDebug {
     breakpoint: Option<u64>,
     steps: u64,
-    /// Whether the last instruction is complete, so that RIP is that of the next.
+    /// Whether the last instruction is complete, so that RIP points to the next one.
     is_between: bool,
 }
 
-impl Debugging {
-    /// Stop before the instruction at `address`, once.
+impl GuestDebug {
+    /// Stops the vCPU before the instruction at `address`, once.
     pub fn set_breakpoint(&mut self, address: u64, fd: &VcpuFd) -> Result<(), errno::Error> {
         self.breakpoint = Some(address);
         self.tell(fd)
     }
 
-    /// Stop nowhere.
+    /// Removes the breakpoint and the steps.
     pub fn clear(&mut self, fd: &VcpuFd) -> Result<(), errno::Error> {
         if self.breakpoint.is_none() && self.steps == 0 {
             return Ok(());
@@ -69,29 +61,29 @@ impl Debugging {
         self.tell(fd)
     }
 
-    /// Stop after `steps` instructions, or 0 for never. No interrupt comes in before: it would save
-    /// the trap flag, by which the processor steps, with the other flags, and its end would bring
-    /// it back when nobody steps any more, as a #DB of the guest's.
+    /// Stops the vCPU after `steps` instructions; 0 means never. Interrupts are blocked until then.
+    /// The processor steps by the trap flag; an interrupt would save that flag with the others, and
+    /// its `iret` would restore it after the last step, which the guest would see as a #DB.
     pub fn set_steps(&mut self, steps: u64, fd: &VcpuFd) -> Result<(), errno::Error> {
         self.steps = steps;
         self.is_between = true;
         self.tell(fd)
     }
 
-    /// Whether the next instruction is one of several to be stepped over, and nothing of it has
-    /// been done.
+    /// Whether the next instruction is to be stepped over and has not begun.
     pub fn is_before_a_step(&self) -> bool {
         self.steps > 0 && self.is_between
     }
 
-    /// The vCPU is about to execute, or has come out of the guest with nothing half done.
+    /// Says whether the vCPU is between two instructions. It is not while it is in the guest, or
+    /// has come out in the middle of one.
     pub fn set_between(&mut self, is_between: bool) {
         self.is_between = is_between;
     }
 
-    /// KVM has come out of the guest at the instruction at `pc`. Returns whether the vCPU is to
-    /// stop there, which it then does once. What nobody asked for, as when it was called off, is
-    /// passed over.
+    /// KVM has come out of the guest at the instruction at `pc`. Returns why the vCPU is to stop
+    /// there, if it is; the breakpoint or the steps are over then. A debug exit that is no longer
+    /// asked for is ignored.
     pub fn stopped_at(&mut self, pc: u64, fd: &VcpuFd) -> Option<Stop> {
         let stop = if self.breakpoint == Some(pc) {
             Some(Stop::Address(pc))
@@ -105,8 +97,8 @@ impl Debugging {
         }
         self.steps = self.steps.saturating_sub(1);
         self.is_between = true;
-        // Not refused, as it was not when there was something to stop at. Told after each step: an
-        // `iret` or `popf` can have cleared the trap flag by which the processor steps.
+        // KVM does not refuse this, since it accepted the breakpoint or the steps before. It is
+        // repeated after each step, because an `iret` or `popf` can have cleared the trap flag.
         let _ = self.tell(fd);
         stop
     }
@@ -125,14 +117,15 @@ impl Debugging {
     }
 }
 
-/// DR7: the first breakpoint is on, for everybody, at the execution of an instruction; bit 10 is
-/// always set (SDM Vol. 3B, 18.2.4).
+/// DR7: the first breakpoint is enabled globally (G0), for instruction execution; bit 10 is always
+/// set (SDM Vol. 3B, 18.2.4).
 const BREAK_ON_EXECUTION: u64 = 1 << 10 | 1 << 1;
 
 /// Checks that a breakpoint fires on this host.
 ///
 /// # Errors
-/// [`BreakpointError::None`] if not.
+/// [`BreakpointError::None`] if it does not, [`BreakpointError::Untried`] if that could not be
+/// tried.
 pub fn check() -> Result<(), BreakpointError> {
     static FIRES: OnceLock<Result<bool, &'static str>> = OnceLock::new();
     let fires = FIRES.get_or_init(|| try_one().map_err(|_| "KVM gives no VM to try it with"));
@@ -145,7 +138,7 @@ pub fn check() -> Result<(), BreakpointError> {
 
 /// Runs two instructions of real-mode code with a breakpoint on the second.
 fn try_one() -> Result<bool, HostError> {
-    /// `nop`, then `out 0, al`, which comes out to the VMM in any case.
+    /// `nop`, then `out 0, al`, which exits to the VMM in any case.
     const CODE: [u8; 3] = [0x90, 0xe6, 0x00];
     const START: u64 = 0x1000;
     let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x2000)])
@@ -165,7 +158,7 @@ fn try_one() -> Result<bool, HostError> {
     let mut regs = fd.get_regs().map_err(setup("read the registers"))?;
     regs.rip = START;
     fd.set_regs(&regs).map_err(setup("set the registers"))?;
-    let mut debugging = Debugging::default();
+    let mut debugging = GuestDebug::default();
     debugging
         .set_breakpoint(START + 1, &fd)
         .map_err(setup("set a breakpoint"))?;

@@ -14,14 +14,14 @@ const LEAF1_TSC_DEADLINE: u32 = 1 << 24;
 const LEAF1_HYPERVISOR: u32 = 1 << 31;
 const LEAF1_HTT: u32 = 1 << 28;
 
-/// What the machine as a whole has.
+/// What is the same for all vCPUs of a machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Features {
     /// Number of vCPUs.
     pub vcpus: u32,
-    /// KVM emulates the deadline mode of the local APIC's timer.
+    /// Whether KVM emulates the TSC-deadline mode of the local APIC's timer.
     pub tsc_deadline: bool,
-    /// Frequency of the TSC, if KVM knows it.
+    /// Frequency of the TSC in kHz, if KVM knows it.
     pub tsc_khz: Option<u32>,
 }
 
@@ -111,7 +111,7 @@ fn topology(function: u32, vcpus: u32, id: u32) -> [kvm_cpuid_entry2; 3] {
     ]
 }
 
-/// Bits that tell the vCPUs of the package apart.
+/// How many low bits of an APIC id tell the vCPUs of the package apart.
 fn id_bits(vcpus: u32) -> u32 {
     vcpus.next_power_of_two().trailing_zeros()
 }

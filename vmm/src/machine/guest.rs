@@ -1,5 +1,5 @@
 //! Where a guest image comes from: a file, or bytes that a program has made or carries with it.
-//! Names it, and has it read when a machine is built.
+//! Names it, and reads it only when a machine is built.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -28,7 +28,7 @@ impl Guest {
         }
     }
 
-    /// The image that these bytes are. Messages and reports call it `name`.
+    /// An image given as bytes. Messages and reports call it `name`.
     pub fn bytes(name: impl Into<PathBuf>, bytes: impl Into<Arc<[u8]>>) -> Self {
         Self {
             name: name.into(),
@@ -36,7 +36,7 @@ impl Guest {
         }
     }
 
-    /// The path of its file, or what it was called.
+    /// The path of its file, or the name that it was given.
     pub fn name(&self) -> &Path {
         &self.name
     }
@@ -44,7 +44,7 @@ impl Guest {
     /// Reads and checks it.
     ///
     /// # Errors
-    /// [`ImageError`] names it, and says what is wrong with it.
+    /// [`ImageError`] names the image and says what is wrong with it.
     pub fn open(&self) -> Result<Image, ImageError> {
         match &self.bytes {
             None => Image::open(&self.name),

@@ -1,7 +1,6 @@
-//! The guest image: read, checked, and copied into memory. Everything that can be wrong with a file
-//! is found here, before there is a machine, and named together with the file or what the bytes are
-//! called. `linux-loader` does the copying and finds the entry note; it trusts much of what the
-//! checks here establish.
+//! The guest image: read, checked, and copied into memory. Everything that can be wrong with an
+//! image is found here, before there is a machine, and reported with the name of the image.
+//! `linux-loader` copies the segments and trusts much of what is checked here.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -21,11 +20,12 @@ use vm_memory::GuestMemoryMmap;
 
 use super::layout::{BOOT_DATA, GAP_START, LOW_RAM_END};
 
-/// No unikernel comes near this; a disk image given by mistake does.
+/// Largest image in bytes. No unikernel comes near this; a disk image that was given by mistake
+/// does.
 const LARGEST: u64 = 256 << 20;
 const XEN_ELFNOTE_PHYS32_ENTRY: NoteType = NoteType(18);
 
-/// Why a file cannot be the guest.
+/// Why an image cannot be the guest.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", .path.display())]
 pub struct ImageError {
@@ -49,7 +49,7 @@ pub enum Problem {
     /// It has too many bytes.
     #[error("{0} bytes are too many for a guest image, the limit is {LARGEST}")]
     TooLarge(u64),
-    /// It is something else.
+    /// It is not an ELF file.
     #[error("not an ELF file; give the linked guest image")]
     NotElf,
     /// It is for a 32-bit machine.
@@ -70,9 +70,10 @@ pub enum Problem {
     /// There is nothing to load.
     #[error("it has no loadable segment, so there is no guest in it")]
     NothingToLoad,
-    /// A segment reaches outside any memory.
+    /// A segment reaches beyond all memory that a guest can have.
     #[error(
-        "segment {index} at {start:#x} does not end below the device gap at {GAP_START:#x}; link the guest lower"
+        "segment {index} at {start:#x} does not end below the device gap at {GAP_START:#x}; link \
+         the guest lower"
     )]
     Outside {
         /// Index of the program header.
@@ -80,8 +81,12 @@ pub enum Problem {
         /// Its physical address.
         start: u64,
     },
-    /// A segment lies on memory that boots the machine.
-    #[error("segment {index} at {start:#x} overlaps {LOW_RAM_END:#x}-{:#x}, which holds boot data; link the guest at 0x100000 or above", BOOT_DATA.end)]
+    /// A segment overlaps the boot data.
+    #[error(
+        "segment {index} at {start:#x} overlaps {LOW_RAM_END:#x}-{:#x}, which holds boot data; \
+         link the guest at 0x100000 or above",
+        BOOT_DATA.end
+    )]
     OnBootData {
         /// Index of the program header.
         index: usize,
@@ -91,12 +96,13 @@ pub enum Problem {
     /// Two segments want the same memory.
     #[error("segments {0} and {1} overlap in memory; check the guest's linker script")]
     Overlap(usize, usize),
-    /// It cannot be booted.
+    /// It has no PVH entry note.
     #[error(
-        "it has no PVH entry note (XEN_ELFNOTE_PHYS32_ENTRY), so it says not where to start; link one in"
+        "it has no PVH entry note (XEN_ELFNOTE_PHYS32_ENTRY), so it says not where to start; link \
+         one in"
     )]
     NoEntry,
-    /// It would start in the middle of nowhere.
+    /// Its entry lies in no segment.
     #[error("its PVH entry {0:#x} lies in none of its segments")]
     EntryOutside(u64),
     /// `linux-loader` refused it.
@@ -122,7 +128,7 @@ impl Image {
         Self::named(path, read(path).map(Arc::from))
     }
 
-    /// Checks the image that `bytes` are. What is said of it calls it `name`.
+    /// Checks an image given as bytes. Errors call it `name`.
     ///
     /// # Errors
     /// As for a file.
@@ -165,7 +171,7 @@ impl Image {
         self.end
     }
 
-    /// Where it was read from, or what its bytes are called.
+    /// The path it was read from, or the name that its bytes were given.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -209,7 +215,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Problem> {
         return Err(Problem::TooLarge(kind.len()));
     }
     let mut bytes = Vec::new();
-    // The file can grow between the look at its length and the reading.
+    // The file can grow after its length was checked.
     file.take(LARGEST + 1)
         .read_to_end(&mut bytes)
         .map_err(Problem::Read)?;
@@ -285,7 +291,7 @@ impl<'data> Programs<'data> {
         })
     }
 
-    /// Where the loadable segments go, each within memory and none on another.
+    /// The memory of each loadable segment. Each lies within memory, and none overlaps another.
     fn segments(&self) -> Result<Vec<Range<u64>>, Problem> {
         let endian = self.endian;
         let mut segments: Vec<(usize, Range<u64>)> = Vec::new();

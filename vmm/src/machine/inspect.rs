@@ -1,24 +1,22 @@
-//! A look at a vCPU that is out of the guest: registers, pending interrupts, the code it stands at
-//! and the calls that led there. Reads only, and believes nothing the guest left behind: every walk
-//! is bounded.
+//! A dump of a vCPU that is out of the guest: registers, pending interrupts, the code at the
+//! instruction pointer and the backtrace. Reads only. Trusts nothing that the guest left in memory:
+//! every walk is bounded.
 
-use kvm_bindings::{
-    KVM_MP_STATE_HALTED, KVM_MP_STATE_UNINITIALIZED, kvm_lapic_state, kvm_regs, kvm_sregs,
-};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_UNINITIALIZED, kvm_lapic_state, kvm_regs};
+use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::errno;
 
+use super::address_space::AddressSpace;
 use super::lifecycle::Stall;
 use super::vcpu::Vcpu;
 
-/// Longest x86 instruction.
+/// Longest x86 instruction, in bytes.
 const INSTRUCTION_MAX: usize = 15;
-/// Frames of a backtrace; a chain longer than this is a loop.
+/// Most frames of a backtrace; a chain that is longer is a loop.
 const DEPTH: usize = 32;
 const INTERRUPT_FLAG: u64 = 1 << 9;
 const IN_SERVICE: usize = 0x100;
 const REQUESTED: usize = 0x200;
-const PAGE: u64 = 4096;
 
 /// What a vCPU was doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,20 +29,20 @@ pub enum Activity {
     NotStarted,
 }
 
-/// Where a vCPU stands.
+/// What one vCPU was doing, and where.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct VcpuDump {
     /// The vCPU.
     pub vcpu: u32,
-    /// What it was doing, or would be.
+    /// What it was doing, or would be doing if it were not stalled.
     pub activity: Activity,
-    /// Why it was kept from it, if it was.
+    /// Why it is kept out of the guest, if it is.
     pub stalled: Option<Stall>,
     /// General registers.
     pub regs: kvm_regs,
     /// Address of the last page fault, CR2.
     pub fault_address: u64,
-    /// Where its page tables are, CR3.
+    /// Address of its page tables, CR3.
     pub page_tables: u64,
     /// Vectors accepted and not yet delivered.
     pub requested: Vec<u8>,
@@ -56,13 +54,13 @@ pub struct Standing {
     pub callers: Vec<u64>,
 }
 
-impl Standing {
-    /// Looks at `vcpu`.
+impl VcpuDump {
+    /// Reads the state of `vcpu`.
     ///
     /// # Errors
     /// What KVM said when asked for the registers.
     pub fn of(vcpu: &Vcpu, memory: &GuestMemoryMmap) -> Result<Self, errno::Error> {
-        // First: it can change the registers.
+        // This comes first, because asking can change the registers.
         let activity = match vcpu.mp_state()? {
             KVM_MP_STATE_HALTED => Activity::Halted,
             KVM_MP_STATE_UNINITIALIZED => Activity::NotStarted,
@@ -70,7 +68,7 @@ impl Standing {
         };
         let regs = vcpu.fd().get_regs()?;
         let lapic = vcpu.fd().get_lapic()?;
-        let place = Place { vcpu, memory };
+        let space = AddressSpace::new(vcpu.fd(), memory);
         let sregs = vcpu.fd().get_sregs()?;
         Ok(Self {
             vcpu: vcpu.id(),
@@ -80,13 +78,13 @@ impl Standing {
             page_tables: sregs.cr3,
             requested: requested(&lapic),
             in_service: vectors(&lapic, IN_SERVICE),
-            code: place.code(&regs, &sregs, INSTRUCTION_MAX),
-            callers: callers(regs.rbp, |address| place.word(address)),
+            code: space.code(&regs, &sregs, INSTRUCTION_MAX),
+            callers: callers(regs.rbp, |address| space.word(address)),
             regs,
         })
     }
 
-    /// The general registers by name, in the order in which people read them.
+    /// The general registers by name, in the usual order.
     pub fn registers(&self) -> [(&'static str, u64); 18] {
         let regs = &self.regs;
         [
@@ -111,74 +109,15 @@ impl Standing {
         ]
     }
 
-    /// Whether it takes interrupts.
+    /// Whether its interrupts are enabled (RFLAGS.IF).
     pub fn interrupts_on(&self) -> bool {
         self.regs.rflags & INTERRUPT_FLAG != 0
     }
 }
 
-/// The byte at which `vcpu` stands, if it can be read.
-pub(super) fn next_byte(vcpu: &Vcpu, memory: &GuestMemoryMmap) -> Option<u8> {
-    let (regs, sregs) = (vcpu.fd().get_regs().ok()?, vcpu.fd().get_sregs().ok()?);
-    let code = Place { vcpu, memory }.code(&regs, &sregs, 1);
-    code.first().copied()
-}
-
-/// Memory as one vCPU addresses it.
-struct Place<'a> {
-    vcpu: &'a Vcpu,
-    memory: &'a GuestMemoryMmap,
-}
-
-impl Place<'_> {
-    /// Up to `length` bytes at `address`, fewer if a page is missing.
-    fn read(&self, address: u64, length: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let Some(at) = address.checked_add(bytes.len() as u64) else {
-                break;
-            };
-            let Some(physical) = self.translate(at) else {
-                break;
-            };
-            let in_page = usize::try_from(PAGE - at % PAGE).unwrap_or(1);
-            let mut piece = vec![0; in_page.min(length - bytes.len())];
-            if self
-                .memory
-                .read_slice(&mut piece, GuestAddress(physical))
-                .is_err()
-            {
-                break;
-            }
-            bytes.append(&mut piece);
-        }
-        bytes
-    }
-
-    /// Up to `length` bytes at the instruction pointer, which outside long mode is relative to the
-    /// code segment.
-    fn code(&self, regs: &kvm_regs, sregs: &kvm_sregs, length: usize) -> Vec<u8> {
-        self.read(sregs.cs.base.wrapping_add(regs.rip), length)
-    }
-
-    fn word(&self, address: u64) -> Option<u64> {
-        let bytes = self.read(address, 8).try_into();
-        bytes.ok().map(u64::from_le_bytes)
-    }
-
-    fn translate(&self, address: u64) -> Option<u64> {
-        self.vcpu
-            .fd()
-            .translate_gva(address)
-            .ok()
-            .filter(|translation| translation.valid != 0)
-            .map(|translation| translation.physical_address)
-    }
-}
-
-/// The return addresses behind the chain of frame pointers that begins with `frame` and must lead
-/// upwards, innermost first, at most [`DEPTH`]. `word` reads eight bytes of guest memory, if they
-/// are there.
+/// The return addresses along the chain of frame pointers that begins with `frame`, innermost
+/// first, at most [`DEPTH`]. The chain ends where it does not lead upwards. `word` reads eight
+/// bytes of guest memory, or returns `None` where there are none.
 pub fn callers(mut frame: u64, word: impl Fn(u64) -> Option<u64>) -> Vec<u64> {
     let mut callers = Vec::new();
     while callers.len() < DEPTH && frame != 0 && frame.is_multiple_of(8) {
@@ -236,7 +175,8 @@ mod tests {
         };
         assert_eq!(stack(&[9, 9, 32, 7, 64, 8, 9, 9, 0, 9], 16), [7, 8, 9]);
         assert_eq!(stack(&[9, 9, 32, 7, 48, 8], 16), [7, 8]);
-        // A loop, a way down, the bottom of the stack, and places where no frame can be.
+        // A loop, a chain that leads downwards, the bottom of the stack, and addresses at which no
+        // frame can be.
         assert_eq!(stack(&[9, 9, 16, 7], 16), [7]);
         assert_eq!(stack(&[9, 9, 0, 7], 16), [7]);
         assert_eq!(stack(&[9, 9, 32, 0, 0, 8], 16), [0; 0]);

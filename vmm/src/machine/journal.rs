@@ -1,5 +1,5 @@
-//! What happened to one vCPU on the host's side and when: its stays in the guest, what ended each,
-//! and its stalls. Written by the vCPU's own thread, and only while somebody wants it.
+//! What happened to one vCPU on the host's side, and when: its stays in the guest, what ended each
+//! of them, and its stalls. Written by the vCPU's own thread, and only while a trace is on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,19 +7,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::clock;
 use super::lifecycle::State;
 
-/// Entries that are kept of one vCPU; what comes after is counted.
+/// Most entries that are kept of one vCPU; later ones are only counted.
 const MOST: usize = 1 << 20;
 
-/// One entry. Times are of the host's TSC.
+/// One entry. Times are in cycles of the host's TSC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
     /// It was in the guest.
     Stay {
-        /// When it went in.
+        /// When it entered.
         from: u64,
         /// When it came out.
         to: u64,
-        /// What for, by its place in [`super::tally::REASONS`].
+        /// The reason of the exit, as an index of [`super::exit_counts::REASONS`].
         reason: usize,
     },
     /// It confirmed that it is in this state now.
@@ -35,43 +35,43 @@ pub enum Entry {
 #[derive(Debug, Clone, Copy)]
 pub struct Entered {
     at: u64,
-    is_kept: bool,
+    is_on: bool,
 }
 
 /// The journal of one vCPU.
 #[derive(Debug, Default)]
 pub struct Journal {
-    is_kept: AtomicBool,
-    kept: Mutex<Kept>,
+    is_on: AtomicBool,
+    recorded: Mutex<JournalEntries>,
 }
 
-/// Entries in the order in which they ended.
+/// What was recorded, in the order in which it ended.
 #[derive(Debug, Default, Clone)]
-pub struct Kept {
-    /// The first of them.
+pub struct JournalEntries {
+    /// The entries for which there was room.
     pub entries: Vec<Entry>,
-    /// How many there was no room for.
+    /// How many entries there was no room for.
     pub lost: u64,
 }
 
 impl Journal {
-    /// Keeps it from now on, or no longer.
-    pub fn keep(&self, is_kept: bool) {
-        self.is_kept.store(is_kept, Ordering::Relaxed);
+    /// Turns recording on or off.
+    pub fn record(&self, is_on: bool) {
+        self.is_on.store(is_on, Ordering::Relaxed);
     }
 
     /// A stay in the guest begins.
     pub fn enter(&self) -> Entered {
         Entered {
             at: clock::now(),
-            is_kept: self.is_kept.load(Ordering::Relaxed),
+            is_on: self.is_on.load(Ordering::Relaxed),
         }
     }
 
-    /// The stay that began with `entered` is over. It is kept if the journal is, or was then: what
-    /// the guest did meanwhile can be in the trace in both cases.
+    /// The stay that began with `entered` is over. It is recorded if recording is on, or was on
+    /// when the stay began: in both cases the trace can hold what the guest did meanwhile.
     pub fn leave(&self, entered: Entered, reason: usize) {
-        if entered.is_kept || self.is_kept.load(Ordering::Relaxed) {
+        if entered.is_on || self.is_on.load(Ordering::Relaxed) {
             let (from, to) = (entered.at, clock::now());
             self.put(Entry::Stay { from, to, reason });
         }
@@ -79,27 +79,27 @@ impl Journal {
 
     /// The vCPU has confirmed `state`.
     pub fn became(&self, state: State) {
-        if self.is_kept.load(Ordering::Relaxed) {
+        if self.is_on.load(Ordering::Relaxed) {
             let at = clock::now();
             self.put(Entry::Became { at, state });
         }
     }
 
-    /// Takes what was kept so far.
-    pub fn take(&self) -> Kept {
-        std::mem::take(&mut *self.kept())
+    /// Takes what was recorded so far.
+    pub fn take(&self) -> JournalEntries {
+        std::mem::take(&mut *self.recorded())
     }
 
     fn put(&self, entry: Entry) {
-        let mut kept = self.kept();
-        if kept.entries.len() < MOST {
-            kept.entries.push(entry);
+        let mut recorded = self.recorded();
+        if recorded.entries.len() < MOST {
+            recorded.entries.push(entry);
         } else {
-            kept.lost += 1;
+            recorded.lost += 1;
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn recorded(&self) -> MutexGuard<'_, JournalEntries> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -39,8 +39,8 @@ impl ImmediateExit {
     /// What `mmap` said.
     pub fn new(vcpu: &impl AsRawFd, run_size: usize) -> Result<Self, errno::Error> {
         // `VcpuFd` hands out `&mut kvm_run` of its own mapping, so that a pointer into it could not
-        // be kept. This mapping shows the same page at another address, of which nobody makes a
-        // reference again once the address of the byte is known.
+        // be kept. This mapping shows the same page at another address, and no reference to it is
+        // made once the address of the byte is known.
         let mut mapping = KvmRunWrapper::mmap_from_fd(vcpu, run_size)?;
         let byte = &raw mut mapping.as_mut_ref().immediate_exit;
         Ok(Self {
@@ -54,13 +54,13 @@ impl ImmediateExit {
         // SAFETY: the byte is valid and aligned for as long as `_mapping` lives, and every access
         // to it through this mapping is atomic. The kernel reads it once per `KVM_RUN`.
         let byte = unsafe { AtomicU8::from_ptr(self.byte) };
-        // Ordered after the request that the vCPU's thread is to see (`lifecycle::Seat::ask`) and,
-        // in that thread, before its look at the request.
+        // Ordered after the request that the vCPU's thread has to see (`lifecycle::Lifecycle::ask`)
+        // and, in that thread, before it reads the request.
         byte.store(on.into(), Ordering::SeqCst);
     }
 }
 
-/// The signal that was asked for, or is in use.
+/// The signal that was chosen, or is in use.
 static SIGNAL: OnceLock<libc::c_int> = OnceLock::new();
 
 /// The signal that interrupts `KVM_RUN`: the first of the real-time signals, unless the program has
@@ -72,28 +72,28 @@ pub fn signal() -> libc::c_int {
 /// Why a signal cannot interrupt `KVM_RUN`.
 #[derive(Debug, thiserror::Error)]
 pub enum SignalError {
-    /// The program has a use for it.
+    /// The program has a handler of its own for it.
     #[error(
-        "this program has a handler of its own for signal {0}, by which vCPUs are to be interrupted; choose another \
-         with vmm::machine::kick::use_signal before the first machine"
+        "this program has a handler of its own for signal {0}, by which vCPUs are to be \
+         interrupted; choose another with vmm::machine::kick::use_signal before the first machine"
     )]
     Taken(libc::c_int),
-    /// It is none that programs can use as they like.
+    /// It is not a real-time signal.
     #[error("signal {0} is no real-time signal; those are {1} to {2}")]
     NotRealTime(libc::c_int, libc::c_int, libc::c_int),
-    /// Another one is in use by now.
+    /// Another signal is in use already.
     #[error("signal {0} interrupts vCPUs already; choose before the first machine")]
     TooLate(libc::c_int),
-    /// The host refuses.
+    /// The host refused the handler.
     #[error("cannot handle signal {0}")]
     Refused(libc::c_int, #[source] io::Error),
 }
 
-/// Has vCPUs interrupted by the real-time signal `wanted`. To be said before there is a machine, by
-/// a program that uses the first such signal itself.
+/// Chooses the real-time signal `wanted` to interrupt vCPUs. A program that uses the first
+/// real-time signal itself must call this before it makes its first machine.
 ///
 /// # Errors
-/// [`SignalError`] if it is no such signal, or too late.
+/// [`SignalError::NotRealTime`] or [`SignalError::TooLate`].
 pub fn use_signal(wanted: libc::c_int) -> Result<(), SignalError> {
     let (first, last) = (SIGRTMIN(), SIGRTMAX());
     if !(first..=last).contains(&wanted) {
@@ -106,12 +106,12 @@ pub fn use_signal(wanted: libc::c_int) -> Result<(), SignalError> {
     }
 }
 
-/// Installs a handler for [`signal`], which need not do anything: to have been delivered is enough.
-/// It is the one thing that a machine changes in the process around it, and takes nothing from
-/// anybody: a handler that is there stays.
+/// Installs a handler for [`signal`]. It does nothing: the delivery alone interrupts `KVM_RUN`.
+/// This is the only thing that a machine changes in the process around it. A handler that is
+/// already there is not replaced.
 ///
 /// # Errors
-/// [`SignalError::Taken`] if there is another.
+/// [`SignalError::Taken`] if the program has another handler.
 pub fn install_handler() -> Result<(), SignalError> {
     handle(signal())
 }
@@ -136,8 +136,8 @@ fn handle(signal: libc::c_int) -> Result<(), SignalError> {
 /// How often an [`Alarm`] rings.
 const RINGS_EVERY: Duration = Duration::from_millis(200);
 
-/// Sends [`signal`] to the thread that set it, again and again, until it is dropped: `KVM_RUN` on
-/// that thread then returns now and then, whatever the guest does.
+/// Sends [`signal`] to the thread that set it, again and again, until it is dropped. So `KVM_RUN`
+/// on that thread returns now and then, whatever the guest does.
 #[derive(Debug)]
 pub struct Alarm {
     off: Option<Sender<()>>,
@@ -157,7 +157,7 @@ impl Alarm {
                 unsafe { libc::pthread_kill(sleeper, signal()) };
             }
         };
-        // Without a thread there is no alarm, which only a guest that never stops would miss.
+        // If there is no thread there is no alarm. That matters only with a guest that never exits.
         let thread = thread::Builder::new().name("alarm".to_owned()).spawn(ring);
         Self {
             off: Some(off),
@@ -170,7 +170,7 @@ impl Drop for Alarm {
     fn drop(&mut self) {
         drop(self.off.take());
         if let Some(thread) = self.thread.take() {
-            // It has nothing that could panic.
+            // The thread has nothing that could panic.
             let _ = thread.join();
         }
     }
@@ -180,7 +180,7 @@ impl Drop for Alarm {
 mod tests {
     use super::*;
 
-    /// Numbers that no machine of these tests uses, since each test process has one table of
+    /// Signals that no machine of these tests uses: all tests of a process share one table of
     /// handlers.
     fn unused(nth: libc::c_int) -> libc::c_int {
         SIGRTMAX() - nth

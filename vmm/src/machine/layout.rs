@@ -11,18 +11,20 @@ pub const GAP_START: u64 = 3 << 30;
 pub const GAP_END: u64 = 4 << 30;
 /// End of the low RAM that a PC offers to real-mode code.
 pub const LOW_RAM_END: u64 = 0x9_fc00;
-/// Everything the VMM writes for the guest at boot, the lab apart. The memory map withholds it.
+/// Everything that the VMM writes for the guest at boot, except the lab. The guest's memory map
+/// leaves it out.
 pub const BOOT_DATA: Range<u64> = 0xe_0000..0x10_0000;
 /// First address of the RAM above the first megabyte.
 pub const HIGH_RAM: u64 = 0x10_0000;
 
 const MIB: u64 = 1 << 20;
-/// One tebibyte: beyond what any workload here needs, and below every physical address width.
+/// Most MiB of a machine. One TiB is more than any workload here needs, and fits every physical
+/// address width.
 const MOST_MIB: u64 = 1 << 20;
 /// Least room left between the end of the image and the lab, for the guest's stacks and heap.
 const HEADROOM: u64 = MIB;
 
-/// What the memory of a machine cannot be.
+/// Why a machine cannot have the memory that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// Less than the image and the lab need.
@@ -48,7 +50,7 @@ pub enum LayoutError {
 /// The memory of one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
-    /// Pieces of RAM in ascending order, as KVM is told of them.
+    /// Ranges of RAM in ascending order, one per memory slot of KVM.
     pub ram: Vec<Range<u64>>,
     /// The lab, in the last pages of the RAM below the gap.
     pub lab: Range<u64>,
@@ -119,7 +121,8 @@ impl Layout {
     }
 }
 
-/// Memory enough for any workload: a base, the lab, and a quarter of a MiB per vCPU for its stacks.
+/// MiB that are enough for any workload: a base, the lab, and a quarter of a MiB per vCPU for its
+/// stacks.
 fn default_mib(vcpus: u32, lab_size: u64) -> u64 {
     (128 + lab_size.div_ceil(MIB) + u64::from(vcpus).div_ceil(4)).next_multiple_of(16)
 }

@@ -1,15 +1,19 @@
 //! The life of a vCPU: `Created → Running ⇄ Stalled(Paused | Held) → Exited(reason)`. A change is
-//! requested by whoever controls the machine and confirmed by the thread that carries the vCPU,
-//! once it has left the guest. No KVM here: a [`Runner`] is anything that can be stepped and
-//! kicked.
+//! requested by the code that controls the machine, and confirmed by the vCPU's thread once the
+//! vCPU has left the guest. This module must not touch KVM: a [`Runner`] is anything that can be
+//! stepped and kicked.
 //!
-//! A vCPU runs when the machine as a whole is let go ([`Request::Run`]) and nobody holds this one.
-//! Holds are counted, for each [`Holder`] apart, so that several can each keep a vCPU out of the
-//! guest without knowing of each other, and none undoes what is another's.
+//! A vCPU runs when the machine as a whole runs ([`Request::Run`]) and this vCPU has no hold. Holds
+//! are counted per [`Holder`]. So several holders can keep a vCPU out of the guest without knowing
+//! of each other, and none can undo a hold of another.
 
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How long a vCPU may take to leave the guest. Hundreds of vCPUs that spin on two cores take
+/// seconds.
+pub const CONFIRMATION: Duration = Duration::from_secs(30);
 
 /// Where a vCPU is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +29,7 @@ pub enum State {
 }
 
 impl State {
-    /// The word for it.
+    /// The name of the state in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
@@ -42,7 +46,7 @@ impl State {
 pub enum Exited {
     /// The guest ended on it: it wrote to the exit port, or died.
     Ended,
-    /// It was told to, because the run is over.
+    /// It was stopped, because the run is over.
     Stopped,
     /// Its thread panicked, which is a bug of the VMM.
     Panicked,
@@ -63,24 +67,24 @@ impl fmt::Display for Exited {
 pub enum Stall {
     /// It was paused, wherever it happened to be.
     Paused,
-    /// It has come to where it was to be held, by itself.
+    /// It has come by itself to the point or instruction at which it was to be held.
     Held,
 }
 
 /// On whose behalf a vCPU is held out of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// Whoever drives the machine while it runs. What a vCPU comes to by itself, where it was to be
-    /// held, is his too.
+    /// The operator, that is, a script or a client that drives the machine while it runs. The hold
+    /// at a point that a vCPU reaches by itself belongs to the operator too.
     Operator,
-    /// What was planned before it ran.
+    /// The plan of stalls that was made before the run.
     Plan,
-    /// The VMM itself, which looks at the vCPU or tells KVM something about it, for a moment. This
-    /// is nothing that was done to the guest, and does not count as an absence.
+    /// The VMM itself, for a moment in which it inspects the vCPU or sets its debug registers. This
+    /// is not done to the guest on purpose, and does not count as a stall.
     Visit,
 }
 
-/// What the controlling side wants of a vCPU, as part of a machine.
+/// What the machine as a whole wants of each of its vCPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
     /// To stay out of the guest.
@@ -96,9 +100,9 @@ pub enum Request {
 pub enum Step<E> {
     /// The guest can go on.
     Continue,
-    /// The vCPU was kicked, and may be wanted elsewhere.
+    /// The vCPU was kicked; the request has to be read again.
     Interrupted,
-    /// It has come to where it is to be held. This is a hold like any other, to be undone once.
+    /// It has come to a point at which it is to be held. This counts as one hold of the operator.
     Hold,
     /// The guest cannot go on.
     Ended(E),
@@ -115,25 +119,25 @@ pub trait Runner {
     /// Makes the next [`Runner::step`] return [`Step::Interrupted`] at once, or no longer.
     fn set_kick(&mut self, pending: bool);
 
-    /// Hears that a hold has been confirmed, or that a held vCPU runs again. By the time it hears
-    /// so, the state may be another.
+    /// Called when a hold has been confirmed, or when a held vCPU runs again. The state may have
+    /// changed once more by then.
     fn changed(&mut self, change: Change);
 }
 
-/// What a [`Runner`] hears of its own life.
+/// A change of state that a [`Runner`] is told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It has left the guest, this long after it was asked to.
     Stalled(Duration),
-    /// It is held where it was to be held.
+    /// It is held at the point or instruction at which it was to be held.
     Held,
     /// It is about to enter the guest again.
     Running,
 }
 
-/// How a hold found the vCPU.
+/// Where the vCPU was when it was held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub enum HoldOutcome {
     /// Out of the guest, in this state. It stays there.
     Already(State),
     /// In the guest. It must be kicked, and confirms when it has left.
@@ -142,29 +146,30 @@ pub enum Held {
 
 /// How often and for how long a vCPU was held out of the guest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Absence {
-    /// Times, the present one included.
+pub struct StallTotals {
+    /// Number of stalls, the present one included.
     pub times: u64,
-    /// Time in all, from the confirmation of a hold to the next entry into the guest.
+    /// Total time, each stall from the confirmation of the hold to the next entry into the guest.
     pub total: Duration,
 }
 
-/// A release without a hold.
+/// There is no hold to release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("nobody holds it")]
 pub struct NotHeld;
 
-/// Entries that finishing one instruction can take: a page-crossing string instruction, generously.
+/// Most entries that completing one instruction can take. A string instruction across a page
+/// boundary takes a few.
 const DRAIN_LIMIT: usize = 64;
 
-/// The place of one vCPU, shared by the thread that carries it and those who control it.
+/// The state machine of one vCPU, shared by the vCPU's thread and the code that controls it.
 #[derive(Debug)]
-pub struct Seat {
-    place: Mutex<Place>,
+pub struct Lifecycle {
+    status: Mutex<Status>,
     changed: Condvar,
 }
 
-/// Holds, by their holder.
+/// Number of holds, by holder.
 #[derive(Debug, Clone, Copy, Default)]
 struct Holds {
     operator: u32,
@@ -182,34 +187,34 @@ impl Holds {
     }
 
     fn are_any(&self) -> bool {
-        self.visit > 0 || self.are_an_absence()
+        self.visit > 0 || self.are_a_stall()
     }
 
-    /// Whether the guest misses the vCPU because somebody wants it to.
-    fn are_an_absence(&self) -> bool {
+    /// Whether one of the holds counts as a stall.
+    fn are_a_stall(&self) -> bool {
         self.operator > 0 || self.plan > 0
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Status {
     request: Request,
     state: State,
-    /// When it came into that state.
+    /// When it entered that state.
     since: Instant,
-    /// How many keep it out of the guest, each for reasons of its own.
+    /// The holds that keep it out of the guest.
     holds: Holds,
-    /// Whether one of the operator's is of its own doing, because of where it has come.
+    /// Whether one of the operator's holds is that of a point which the vCPU reached by itself.
     at_point: bool,
-    /// When the first hold was asked for that is not confirmed yet.
+    /// When the first hold that is not confirmed yet was requested.
     asked: Option<Instant>,
-    /// Since when it has been out of the guest because of a hold.
-    away: Option<Instant>,
-    /// What has come to an end of such times, and how many began.
-    absence: Absence,
+    /// When the present stall began, if there is one.
+    stalled_since: Option<Instant>,
+    /// Total time of the stalls that have ended, and number of those that have begun.
+    totals: StallTotals,
 }
 
-impl Place {
+impl Status {
     fn wanted(&self) -> Request {
         match self.request {
             Request::Run if self.holds.are_any() => Request::Pause,
@@ -222,175 +227,178 @@ impl Place {
         self.since = Instant::now();
     }
 
-    fn begin_absence(&mut self) {
-        if self.away.is_none() && self.holds.are_an_absence() {
-            self.away = Some(Instant::now());
-            self.absence.times += 1;
+    fn begin_stall(&mut self) {
+        if self.stalled_since.is_none() && self.holds.are_a_stall() {
+            self.stalled_since = Some(Instant::now());
+            self.totals.times += 1;
         }
     }
 
-    /// Returns whether there was one.
-    fn end_absence(&mut self) -> bool {
-        let began = self.away.take();
-        self.absence.total += began.map_or(Duration::ZERO, |began| began.elapsed());
+    /// Returns whether there was a stall.
+    fn end_stall(&mut self) -> bool {
+        let began = self.stalled_since.take();
+        self.totals.total += began.map_or(Duration::ZERO, |began| began.elapsed());
         began.is_some()
     }
 }
 
-impl Default for Seat {
+impl Default for Lifecycle {
     fn default() -> Self {
-        let born = Place {
+        let born = Status {
             request: Request::Pause,
             state: State::Created,
             since: Instant::now(),
             holds: Holds::default(),
             at_point: false,
             asked: None,
-            away: None,
-            absence: Absence::default(),
+            stalled_since: None,
+            totals: StallTotals::default(),
         };
         Self {
-            place: Mutex::new(born),
+            status: Mutex::new(born),
             changed: Condvar::new(),
         }
     }
 }
 
-impl Seat {
-    /// Asks for a change. The vCPU must be kicked afterwards, in case it is in the guest.
+impl Lifecycle {
+    /// Sets the request. The vCPU must be kicked afterwards, in case it is in the guest.
     pub fn ask(&self, request: Request) {
         self.lock().request = request;
         self.changed.notify_all();
     }
 
-    /// Keeps the vCPU out of the guest until [`Seat::release`], whatever else is asked for.
+    /// Keeps the vCPU out of the guest until [`Lifecycle::release`], whatever else is asked for.
     ///
     /// # Errors
-    /// It has exited, so that there is nothing to hold.
-    pub fn hold(&self, holder: Holder) -> Result<Held, Exited> {
-        let mut place = self.lock();
-        if let State::Exited(why) = place.state {
+    /// Why it has exited, if it has: there is nothing to hold then.
+    pub fn hold(&self, holder: Holder) -> Result<HoldOutcome, Exited> {
+        let mut status = self.lock();
+        if let State::Exited(why) = status.state {
             return Err(why);
         }
-        *place.holds.of(holder) += 1;
-        if place.state != State::Running {
-            // The thread looks again, under the same lock, before it enters the guest.
-            place.begin_absence();
-            return Ok(Held::Already(place.state));
+        *status.holds.of(holder) += 1;
+        if status.state != State::Running {
+            // The thread reads the holds under the same lock before it enters the guest.
+            status.begin_stall();
+            return Ok(HoldOutcome::Already(status.state));
         }
         if holder != Holder::Visit {
-            place.asked.get_or_insert_with(Instant::now);
+            status.asked.get_or_insert_with(Instant::now);
         }
-        Ok(Held::Underway)
+        Ok(HoldOutcome::Underway)
     }
 
-    /// Undoes one [`Seat::hold`] of this holder. The vCPU goes on when the last is undone; a hold
-    /// that was not confirmed until then never will be.
+    /// Undoes one [`Lifecycle::hold`] of this holder. The vCPU runs on when the last hold is
+    /// undone. A hold that was not confirmed by then never will be.
     ///
     /// # Errors
     /// [`NotHeld`] if the holder has no hold left to undo.
     pub fn release(&self, holder: Holder) -> Result<(), NotHeld> {
-        let mut place = self.lock();
-        let holds = place.holds.of(holder);
+        let mut status = self.lock();
+        let holds = status.holds.of(holder);
         *holds = holds.checked_sub(1).ok_or(NotHeld)?;
-        self.go_on(&mut place);
+        self.go_on(&mut status);
         Ok(())
     }
 
-    /// Undoes whatever holds this holder has.
+    /// Undoes all holds of this holder.
     pub fn release_all(&self, holder: Holder) {
-        let mut place = self.lock();
-        *place.holds.of(holder) = 0;
-        self.go_on(&mut place);
+        let mut status = self.lock();
+        *status.holds.of(holder) = 0;
+        self.go_on(&mut status);
     }
 
-    /// Lets the vCPU go on if nobody holds it any more.
-    fn go_on(&self, place: &mut Place) {
-        if !place.holds.are_an_absence() {
-            place.asked = None;
+    /// Lets the vCPU run on if it has no hold any more.
+    fn go_on(&self, status: &mut Status) {
+        if !status.holds.are_a_stall() {
+            status.asked = None;
         }
-        if !place.holds.are_any() {
+        if !status.holds.are_any() {
             self.changed.notify_all();
         }
     }
 
-    /// The vCPU's own thread keeps it out of the guest, because of where it has come.
+    /// Called by the vCPU's own thread: holds the vCPU at the point that it has reached.
     fn hold_here(&self) {
-        let mut place = self.lock();
-        place.holds.operator += 1;
-        place.at_point = true;
+        let mut status = self.lock();
+        status.holds.operator += 1;
+        status.at_point = true;
     }
 
-    /// The state that has been confirmed, and when that was.
+    /// The state that was confirmed last, and when.
     pub fn state(&self) -> (State, Instant) {
-        let place = self.lock();
-        (place.state, place.since)
+        let status = self.lock();
+        (status.state, status.since)
     }
 
-    /// How much of its life was taken away from it so far.
-    pub fn absence(&self) -> Absence {
-        let place = self.lock();
-        let now = place.away.map_or(Duration::ZERO, |began| began.elapsed());
-        Absence {
-            total: place.absence.total + now,
-            ..place.absence
+    /// How often and for how long it has been stalled so far.
+    pub fn stall_totals(&self) -> StallTotals {
+        let status = self.lock();
+        let now = status
+            .stalled_since
+            .map_or(Duration::ZERO, |began| began.elapsed());
+        StallTotals {
+            total: status.totals.total + now,
+            ..status.totals
         }
     }
 
-    /// Waits until the vCPU is out of the guest for now or for good, but not beyond `deadline`.
-    /// Returns whether it is. After a request to pause or stop it then stays out.
+    /// Waits until the vCPU is stalled or has exited, but not beyond `deadline`. Returns whether it
+    /// is. After a request to pause or stop it then stays out of the guest.
     pub fn wait_out_of_guest(&self, deadline: Instant) -> bool {
-        self.wait_while(deadline, |place| place.state == State::Running)
+        self.wait_while(deadline, |status| status.state == State::Running)
     }
 
-    /// Waits until the vCPU, which was released, has left the state into which it came at `since`,
-    /// but not beyond `deadline`. Returns whether it has, or will not as long as it is held.
+    /// Waits until the vCPU, which was released, has left the state that it entered at `since`, but
+    /// not beyond `deadline`. Returns `true` if it has, and also if another hold keeps it in that
+    /// state.
     pub fn wait_gone_on(&self, since: Instant, deadline: Instant) -> bool {
-        self.wait_while(deadline, |place| {
-            place.since == since
-                && matches!(place.state, State::Stalled(_))
-                && place.wanted() == Request::Run
+        self.wait_while(deadline, |status| {
+            status.since == since
+                && matches!(status.state, State::Stalled(_))
+                && status.wanted() == Request::Run
         })
     }
 
-    /// Waits as long as `stays` says so, but not beyond `deadline`. Returns whether it no longer
-    /// does.
-    fn wait_while(&self, deadline: Instant, stays: impl Fn(&Place) -> bool) -> bool {
+    /// Waits while `stays` returns `true`, but not beyond `deadline`. Returns whether that has
+    /// ended.
+    fn wait_while(&self, deadline: Instant, stays: impl Fn(&Status) -> bool) -> bool {
         let left = deadline.saturating_duration_since(Instant::now());
-        let stays = |place: &mut Place| stays(place);
+        let stays = |status: &mut Status| stays(status);
         let waited = self.changed.wait_timeout_while(self.lock(), left, stays);
         let waited = waited.unwrap_or_else(PoisonError::into_inner);
         !waited.1.timed_out()
     }
 
-    /// Carries `runner` through its life and returns how the guest ended on it, or `None` if it was
+    /// Drives `runner` until the vCPU exits. Returns how the guest ended on it, or `None` if it was
     /// stopped from outside.
-    pub fn carry<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
-        let end = self.live(runner);
-        self.leave(match end {
+    pub fn drive<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
+        let end = self.run_until_exit(runner);
+        self.mark_exited(match end {
             Some(_) => Exited::Ended,
             None => Exited::Stopped,
         });
         end
     }
 
-    /// Marks the vCPU as gone, however its thread came to its end.
-    pub fn leave(&self, why: Exited) {
-        let mut place = self.lock();
-        place.end_absence();
-        place.enter(State::Exited(why));
+    /// Marks the vCPU as exited, for whatever reason its thread ends.
+    pub fn mark_exited(&self, why: Exited) {
+        let mut status = self.lock();
+        status.end_stall();
+        status.enter(State::Exited(why));
         self.changed.notify_all();
     }
 
-    fn live<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
+    fn run_until_exit<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
         loop {
-            // Cleared first, looked at second: a request made in between is seen by `admit`, and
-            // one made later sets the kick again, so that the next step returns at once.
+            // The kick is cleared before the request is read. `admit` sees a request that is made
+            // in between; a later one sets the kick again, so that the next step returns at once.
             runner.set_kick(false);
             let end = match self.admit(runner) {
                 Request::Run => self.run(runner),
                 Request::Pause => {
-                    // Only what has been in the guest since it was last out can be half done.
+                    // Only a vCPU that has entered the guest can have something half done.
                     let inside = self.state().0 == State::Running;
                     let end = inside.then(|| self.drain(runner)).flatten();
                     if end.is_none() {
@@ -406,17 +414,18 @@ impl Seat {
         }
     }
 
-    /// What is wanted now; if it is to run, the vCPU counts as running from here on. Both in one
-    /// step, so that nobody sees it out of the guest who has just asked it to stay out.
+    /// Reads what is wanted now. If that is to run, the vCPU counts as running from here on. Both
+    /// happen under one lock: otherwise a caller that has just held the vCPU could see it out of
+    /// the guest although it is about to enter.
     fn admit<R: Runner>(&self, runner: &mut R) -> Request {
-        let mut place = self.lock();
-        let wanted = place.wanted();
-        if wanted == Request::Run && place.state != State::Running {
-            place.enter(State::Running);
-            place.at_point = false;
+        let mut status = self.lock();
+        let wanted = status.wanted();
+        if wanted == Request::Run && status.state != State::Running {
+            status.enter(State::Running);
+            status.at_point = false;
             self.changed.notify_all();
-            if place.end_absence() {
-                drop(place);
+            if status.end_stall() {
+                drop(status);
                 runner.changed(Change::Running);
             }
         }
@@ -425,36 +434,36 @@ impl Seat {
 
     /// Confirms the pause and waits until something else is wanted.
     fn park<R: Runner>(&self, runner: &mut R) {
-        let mut place = self.lock();
-        // What was wanted may have changed since; then there is nothing to confirm.
-        if place.state == State::Running && place.wanted() == Request::Pause {
-            let stall = match place.at_point {
+        let mut status = self.lock();
+        // The request may have changed since; then there is nothing to confirm.
+        if status.state == State::Running && status.wanted() == Request::Pause {
+            let stall = match status.at_point {
                 true => Stall::Held,
                 false => Stall::Paused,
             };
-            place.enter(State::Stalled(stall));
-            place.begin_absence();
+            status.enter(State::Stalled(stall));
+            status.begin_stall();
             self.changed.notify_all();
-            let asked = place.asked.take();
-            let latency = asked.map(|asked| place.since.saturating_duration_since(asked));
-            drop(place);
+            let asked = status.asked.take();
+            let latency = asked.map(|asked| status.since.saturating_duration_since(asked));
+            drop(status);
             if let Some(latency) = latency {
                 runner.changed(Change::Stalled(latency));
             }
             if stall == Stall::Held {
                 runner.changed(Change::Held);
             }
-            place = self.lock();
+            status = self.lock();
         }
-        while place.wanted() == Request::Pause {
-            place = self
+        while status.wanted() == Request::Pause {
+            status = self
                 .changed
-                .wait(place)
+                .wait(status)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Runs the guest until it ends, is interrupted, or has come to where it is to be held.
+    /// Runs the guest until it ends, is interrupted, or reaches a point at which it is to be held.
     fn run<R: Runner>(&self, runner: &mut R) -> Option<R::End> {
         loop {
             match runner.step() {
@@ -484,8 +493,8 @@ impl Seat {
         None
     }
 
-    fn lock(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

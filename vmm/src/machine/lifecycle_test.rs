@@ -54,30 +54,30 @@ fn soon() -> Instant {
     Instant::now() + SOON
 }
 
-fn ask(seat: &Seat, kick: &AtomicBool, request: Request) {
-    seat.ask(request);
+fn ask(lifecycle: &Lifecycle, kick: &AtomicBool, request: Request) {
+    lifecycle.ask(request);
     kick.store(true, Ordering::SeqCst);
 }
 
 #[test]
 fn a_vcpu_is_born_paused_and_can_be_stopped_there() {
-    let seat = Seat::default();
-    assert_eq!(seat.state().0, State::Created);
-    assert!(seat.wait_out_of_guest(soon()));
+    let lifecycle = Lifecycle::default();
+    assert_eq!(lifecycle.state().0, State::Created);
+    assert!(lifecycle.wait_out_of_guest(soon()));
     let mut fake = Fake::new([]);
-    seat.ask(Request::Stop);
-    assert_eq!(seat.carry(&mut fake), None);
-    assert_eq!(seat.state().0, State::Exited(Exited::Stopped));
+    lifecycle.ask(Request::Stop);
+    assert_eq!(lifecycle.drive(&mut fake), None);
+    assert_eq!(lifecycle.state().0, State::Exited(Exited::Stopped));
     assert_eq!(fake.steps.load(Ordering::Relaxed), 0);
 }
 
 #[test]
 fn the_end_of_the_guest_is_the_end_of_the_vcpu() {
-    let seat = Seat::default();
+    let lifecycle = Lifecycle::default();
     let mut fake = Fake::new([Step::Continue, Step::Interrupted, Step::Ended("died")]);
-    seat.ask(Request::Run);
-    assert_eq!(seat.carry(&mut fake), Some("died"));
-    assert_eq!(seat.state().0, State::Exited(Exited::Ended));
+    lifecycle.ask(Request::Run);
+    assert_eq!(lifecycle.drive(&mut fake), Some("died"));
+    assert_eq!(lifecycle.state().0, State::Exited(Exited::Ended));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_pause_leaves_nothing_half_done() {
     let mut fake = Fake::new([Step::Continue]);
     assert_eq!(fake.step(), Step::Continue);
     assert!(fake.half_done);
-    assert_eq!(Seat::default().drain(&mut fake), None);
+    assert_eq!(Lifecycle::default().drain(&mut fake), None);
     assert!(!fake.half_done);
 }
 
@@ -105,21 +105,21 @@ fn an_end_met_while_draining_is_not_lost() {
         fn set_kick(&mut self, _: bool) {}
         fn changed(&mut self, _: Change) {}
     }
-    assert_eq!(Seat::default().drain(&mut Stubborn(0)), Some(3));
-    assert_eq!(Seat::default().drain(&mut Stubborn(4)), None);
+    assert_eq!(Lifecycle::default().drain(&mut Stubborn(0)), Some(3));
+    assert_eq!(Lifecycle::default().drain(&mut Stubborn(4)), None);
 }
 
 #[test]
 fn no_request_is_lost_however_it_falls() {
-    let seat = Arc::new(Seat::default());
+    let lifecycle = Arc::new(Lifecycle::default());
     let fake = Fake::new([]);
     let (kick, steps) = (Arc::clone(&fake.kick), Arc::clone(&fake.steps));
-    let carrier = thread::spawn({
-        let (seat, mut fake) = (Arc::clone(&seat), fake);
-        move || seat.carry(&mut fake)
+    let on_thread = thread::spawn({
+        let (lifecycle, mut fake) = (Arc::clone(&lifecycle), fake);
+        move || lifecycle.drive(&mut fake)
     });
     for round in 0..2_000 {
-        ask(&seat, &kick, Request::Run);
+        ask(&lifecycle, &kick, Request::Run);
         if round % 2 == 0 {
             let before = steps.load(Ordering::Relaxed);
             let deadline = soon();
@@ -128,47 +128,50 @@ fn no_request_is_lost_however_it_falls() {
                 thread::yield_now();
             }
         }
-        ask(&seat, &kick, Request::Pause);
-        assert!(seat.wait_out_of_guest(soon()), "not out, round {round}");
+        ask(&lifecycle, &kick, Request::Pause);
+        assert!(
+            lifecycle.wait_out_of_guest(soon()),
+            "not out, round {round}"
+        );
         if round % 2 == 0 {
-            assert_eq!(seat.state().0, State::Stalled(Stall::Paused));
+            assert_eq!(lifecycle.state().0, State::Stalled(Stall::Paused));
             let still = steps.load(Ordering::Relaxed);
             thread::yield_now();
             assert_eq!(steps.load(Ordering::Relaxed), still);
         }
     }
-    ask(&seat, &kick, Request::Stop);
-    assert_eq!(carrier.join().unwrap(), None);
+    ask(&lifecycle, &kick, Request::Stop);
+    assert_eq!(on_thread.join().unwrap(), None);
 }
 
-/// A seat whose vCPU runs on a thread of its own, and is stopped in the end.
-struct Carrier {
-    seat: Arc<Seat>,
+/// A lifecycle whose vCPU runs on a thread of its own. Dropping it stops the vCPU.
+struct OnThread {
+    lifecycle: Arc<Lifecycle>,
     kick: Arc<AtomicBool>,
     steps: Arc<AtomicU64>,
     heard: Arc<Mutex<Vec<Change>>>,
     thread: Option<thread::JoinHandle<Option<&'static str>>>,
 }
 
-impl Carrier {
+impl OnThread {
     fn new() -> Self {
         let mut fake = Fake::new([]);
-        let seat = Arc::new(Seat::default());
+        let lifecycle = Arc::new(Lifecycle::default());
         Self {
-            seat: Arc::clone(&seat),
+            lifecycle: Arc::clone(&lifecycle),
             kick: Arc::clone(&fake.kick),
             steps: Arc::clone(&fake.steps),
             heard: Arc::clone(&fake.heard),
-            thread: Some(thread::spawn(move || seat.carry(&mut fake))),
+            thread: Some(thread::spawn(move || lifecycle.drive(&mut fake))),
         }
     }
 
     /// Holds as [`super::super::pausing`] does, and waits for the confirmation.
     fn hold(&self) {
-        if self.seat.hold(Holder::Operator) == Ok(Held::Underway) {
+        if self.lifecycle.hold(Holder::Operator) == Ok(HoldOutcome::Underway) {
             self.kick.store(true, Ordering::SeqCst);
         }
-        assert!(self.seat.wait_out_of_guest(soon()), "not out");
+        assert!(self.lifecycle.wait_out_of_guest(soon()), "not out");
     }
 
     fn steps(&self) -> u64 {
@@ -182,7 +185,7 @@ impl Carrier {
             assert!(Instant::now() < deadline, "does not run");
             thread::yield_now();
         }
-        assert_eq!(self.seat.state().0, State::Running);
+        assert_eq!(self.lifecycle.state().0, State::Running);
     }
 
     #[track_caller]
@@ -193,9 +196,9 @@ impl Carrier {
     }
 }
 
-impl Drop for Carrier {
+impl Drop for OnThread {
     fn drop(&mut self) {
-        ask(&self.seat, &self.kick, Request::Stop);
+        ask(&self.lifecycle, &self.kick, Request::Stop);
         let end = self.thread.take().map(thread::JoinHandle::join);
         if !thread::panicking() {
             assert_eq!(end.unwrap().unwrap(), None);
@@ -205,139 +208,142 @@ impl Drop for Carrier {
 
 #[test]
 fn a_vcpu_runs_when_nobody_holds_it() {
-    let vcpu = Carrier::new();
-    vcpu.seat.ask(Request::Run);
+    let vcpu = OnThread::new();
+    vcpu.lifecycle.ask(Request::Run);
     vcpu.assert_runs();
     vcpu.hold();
     vcpu.hold();
     vcpu.assert_stands_still();
-    assert_eq!(vcpu.seat.release(Holder::Operator), Ok(()));
-    assert_eq!(vcpu.seat.state().0, State::Stalled(Stall::Paused));
+    assert_eq!(vcpu.lifecycle.release(Holder::Operator), Ok(()));
+    assert_eq!(vcpu.lifecycle.state().0, State::Stalled(Stall::Paused));
     vcpu.assert_stands_still();
-    assert_eq!(vcpu.seat.release(Holder::Operator), Ok(()));
+    assert_eq!(vcpu.lifecycle.release(Holder::Operator), Ok(()));
     vcpu.assert_runs();
-    assert_eq!(vcpu.seat.release(Holder::Operator), Err(NotHeld));
+    assert_eq!(vcpu.lifecycle.release(Holder::Operator), Err(NotHeld));
     vcpu.assert_runs();
 }
 
 #[test]
 fn a_vcpu_held_before_it_is_let_go_waits() {
-    let vcpu = Carrier::new();
+    let vcpu = OnThread::new();
     assert_eq!(
-        vcpu.seat.hold(Holder::Operator),
-        Ok(Held::Already(State::Created))
+        vcpu.lifecycle.hold(Holder::Operator),
+        Ok(HoldOutcome::Already(State::Created))
     );
-    vcpu.seat.ask(Request::Run);
+    vcpu.lifecycle.ask(Request::Run);
     vcpu.assert_stands_still();
-    assert_eq!(vcpu.seat.state().0, State::Created);
-    assert_eq!(vcpu.seat.release(Holder::Operator), Ok(()));
+    assert_eq!(vcpu.lifecycle.state().0, State::Created);
+    assert_eq!(vcpu.lifecycle.release(Holder::Operator), Ok(()));
     vcpu.assert_runs();
 }
 
 #[test]
 fn a_vcpu_that_is_gone_cannot_be_held() {
-    let seat = Seat::default();
-    seat.ask(Request::Run);
+    let lifecycle = Lifecycle::default();
+    lifecycle.ask(Request::Run);
     assert_eq!(
-        seat.carry(&mut Fake::new([Step::Ended("died")])),
+        lifecycle.drive(&mut Fake::new([Step::Ended("died")])),
         Some("died")
     );
-    assert_eq!(seat.hold(Holder::Operator), Err(Exited::Ended));
-    assert_eq!(seat.release(Holder::Operator), Err(NotHeld));
+    assert_eq!(lifecycle.hold(Holder::Operator), Err(Exited::Ended));
+    assert_eq!(lifecycle.release(Holder::Operator), Err(NotHeld));
 }
 
 #[test]
 fn a_held_vcpu_can_be_stopped_and_suspended() {
-    let vcpu = Carrier::new();
-    vcpu.seat.ask(Request::Run);
+    let vcpu = OnThread::new();
+    vcpu.lifecycle.ask(Request::Run);
     vcpu.assert_runs();
     vcpu.hold();
-    // Holds outlive a look at the whole machine, and the other way round.
-    ask(&vcpu.seat, &vcpu.kick, Request::Pause);
-    assert_eq!(vcpu.seat.release(Holder::Operator), Ok(()));
+    // A hold outlives a suspension of the whole machine, and a suspension outlives a hold.
+    ask(&vcpu.lifecycle, &vcpu.kick, Request::Pause);
+    assert_eq!(vcpu.lifecycle.release(Holder::Operator), Ok(()));
     vcpu.assert_stands_still();
     vcpu.hold();
-    vcpu.seat.ask(Request::Run);
+    vcpu.lifecycle.ask(Request::Run);
     vcpu.assert_stands_still();
-    let seat = Arc::clone(&vcpu.seat);
+    let lifecycle = Arc::clone(&vcpu.lifecycle);
     drop(vcpu);
-    assert_eq!(seat.state().0, State::Exited(Exited::Stopped));
+    assert_eq!(lifecycle.state().0, State::Exited(Exited::Stopped));
 }
 
 #[test]
 fn absence_is_the_time_under_a_hold() {
     const MOMENT: Duration = Duration::from_millis(20);
-    let vcpu = Carrier::new();
-    vcpu.seat.ask(Request::Run);
+    let vcpu = OnThread::new();
+    vcpu.lifecycle.ask(Request::Run);
     vcpu.assert_runs();
-    assert_eq!(vcpu.seat.absence(), Absence::default());
+    assert_eq!(vcpu.lifecycle.stall_totals(), StallTotals::default());
     vcpu.hold();
     thread::sleep(MOMENT);
-    let during = vcpu.seat.absence();
+    let during = vcpu.lifecycle.stall_totals();
     assert!(during.times == 1 && during.total >= MOMENT, "{during:?}");
-    // A second hold makes it longer, and is no second time.
+    // A second hold makes the stall longer, and is not counted as a second stall.
     vcpu.hold();
-    vcpu.seat.release(Holder::Operator).unwrap();
-    vcpu.seat.release(Holder::Operator).unwrap();
+    vcpu.lifecycle.release(Holder::Operator).unwrap();
+    vcpu.lifecycle.release(Holder::Operator).unwrap();
     vcpu.assert_runs();
-    let after = vcpu.seat.absence();
+    let after = vcpu.lifecycle.stall_totals();
     assert!(after.times == 1 && after.total >= during.total, "{after:?}");
     thread::sleep(MOMENT);
-    assert_eq!(vcpu.seat.absence(), after);
-    // To be suspended with the machine is nobody's hold.
-    ask(&vcpu.seat, &vcpu.kick, Request::Pause);
-    assert!(vcpu.seat.wait_out_of_guest(soon()));
-    assert_eq!(vcpu.seat.absence(), after);
+    assert_eq!(vcpu.lifecycle.stall_totals(), after);
+    // A suspension of the machine is no hold.
+    ask(&vcpu.lifecycle, &vcpu.kick, Request::Pause);
+    assert!(vcpu.lifecycle.wait_out_of_guest(soon()));
+    assert_eq!(vcpu.lifecycle.stall_totals(), after);
 }
 
 #[test]
 fn a_visit_is_no_absence() {
-    let vcpu = Carrier::new();
-    vcpu.seat.ask(Request::Run);
+    let vcpu = OnThread::new();
+    vcpu.lifecycle.ask(Request::Run);
     vcpu.assert_runs();
-    assert_eq!(vcpu.seat.hold(Holder::Visit), Ok(Held::Underway));
+    assert_eq!(
+        vcpu.lifecycle.hold(Holder::Visit),
+        Ok(HoldOutcome::Underway)
+    );
     vcpu.kick.store(true, Ordering::SeqCst);
-    assert!(vcpu.seat.wait_out_of_guest(soon()), "not out");
+    assert!(vcpu.lifecycle.wait_out_of_guest(soon()), "not out");
     vcpu.assert_stands_still();
-    assert_eq!(vcpu.seat.absence(), Absence::default());
-    // What is held while it is visited is held, and from then on.
+    assert_eq!(vcpu.lifecycle.stall_totals(), StallTotals::default());
+    // A hold that comes during a visit counts, from then on.
     vcpu.hold();
-    assert_eq!(vcpu.seat.absence().times, 1);
-    vcpu.seat.release(Holder::Visit).unwrap();
+    assert_eq!(vcpu.lifecycle.stall_totals().times, 1);
+    vcpu.lifecycle.release(Holder::Visit).unwrap();
     vcpu.assert_stands_still();
-    vcpu.seat.release(Holder::Operator).unwrap();
+    vcpu.lifecycle.release(Holder::Operator).unwrap();
     vcpu.assert_runs();
     assert_eq!(*vcpu.heard.lock().unwrap(), [Change::Running]);
 }
 
 #[test]
 fn each_undoes_what_is_his() {
-    let vcpu = Carrier::new();
-    vcpu.seat.ask(Request::Run);
+    let vcpu = OnThread::new();
+    vcpu.lifecycle.ask(Request::Run);
     vcpu.assert_runs();
     vcpu.hold();
     vcpu.hold();
-    assert_eq!(vcpu.seat.release(Holder::Plan), Err(NotHeld));
-    vcpu.seat.hold(Holder::Plan).unwrap();
-    vcpu.seat.release_all(Holder::Operator);
-    assert_eq!(vcpu.seat.release(Holder::Operator), Err(NotHeld));
+    assert_eq!(vcpu.lifecycle.release(Holder::Plan), Err(NotHeld));
+    vcpu.lifecycle.hold(Holder::Plan).unwrap();
+    vcpu.lifecycle.release_all(Holder::Operator);
+    assert_eq!(vcpu.lifecycle.release(Holder::Operator), Err(NotHeld));
     vcpu.assert_stands_still();
-    vcpu.seat.release(Holder::Plan).unwrap();
+    vcpu.lifecycle.release(Holder::Plan).unwrap();
     vcpu.assert_runs();
 }
 
 #[test]
 fn a_runner_hears_of_holds_and_of_nothing_else() {
-    let vcpu = Carrier::new();
-    vcpu.seat.ask(Request::Run);
+    let vcpu = OnThread::new();
+    vcpu.lifecycle.ask(Request::Run);
     vcpu.assert_runs();
-    ask(&vcpu.seat, &vcpu.kick, Request::Pause);
-    assert!(vcpu.seat.wait_out_of_guest(soon()));
-    vcpu.seat.ask(Request::Run);
+    ask(&vcpu.lifecycle, &vcpu.kick, Request::Pause);
+    assert!(vcpu.lifecycle.wait_out_of_guest(soon()));
+    vcpu.lifecycle.ask(Request::Run);
     vcpu.assert_runs();
     assert_eq!(*vcpu.heard.lock().unwrap(), []);
     vcpu.hold();
-    vcpu.seat.release(Holder::Operator).unwrap();
+    vcpu.lifecycle.release(Holder::Operator).unwrap();
     vcpu.assert_runs();
     let heard = vcpu.heard.lock().unwrap();
     assert!(
@@ -348,8 +354,8 @@ fn a_runner_hears_of_holds_and_of_nothing_else() {
 
 #[test]
 fn no_hold_is_lost_however_many_there_are() {
-    let vcpu = Carrier::new();
-    vcpu.seat.ask(Request::Run);
+    let vcpu = OnThread::new();
+    vcpu.lifecycle.ask(Request::Run);
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -358,13 +364,13 @@ fn no_hold_is_lost_however_many_there_are() {
                     let still = vcpu.steps();
                     thread::yield_now();
                     assert_eq!(vcpu.steps(), still, "runs while it is held");
-                    vcpu.seat.release(Holder::Operator).unwrap();
+                    vcpu.lifecycle.release(Holder::Operator).unwrap();
                 }
             });
         }
     });
     vcpu.assert_runs();
-    assert_eq!(vcpu.seat.release(Holder::Operator), Err(NotHeld));
-    let absence = vcpu.seat.absence();
+    assert_eq!(vcpu.lifecycle.release(Holder::Operator), Err(NotHeld));
+    let absence = vcpu.lifecycle.stall_totals();
     assert!((1..=4_000).contains(&absence.times), "{absence:?}");
 }

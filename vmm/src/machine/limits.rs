@@ -1,11 +1,11 @@
-//! The limit on open files, of which a machine with many vCPUs needs many. Machines only look at
-//! it: it is the whole process's, which has to ask by itself that it be raised.
+//! The limit on open files, of which a machine with many vCPUs needs many. A machine only checks
+//! it. It belongs to the whole process, so the program has to raise it ([`raise`]).
 
 use std::io;
 
 /// Files per vCPU: the vCPU itself and its statistics.
 const PER_VCPU: u64 = 2;
-/// Files besides: standard streams, KVM, the VM, timers, events, and what the caller has open.
+/// Other files: standard streams, KVM, the VM, timers, eventfds, and what the program has open.
 const BESIDES: u64 = 64;
 
 /// Too few files for the machine.
@@ -13,7 +13,8 @@ const BESIDES: u64 = 64;
 pub enum LimitError {
     /// The hard limit is too low.
     #[error(
-        "{vcpus} vCPUs need {needed} open files and the host allows {allowed}; raise the hard limit (ulimit -Hn)"
+        "{vcpus} vCPUs need {needed} open files and the host allows {allowed}; raise the hard \
+         limit (ulimit -Hn)"
     )]
     OpenFiles {
         /// Number of vCPUs.
@@ -25,8 +26,8 @@ pub enum LimitError {
     },
     /// The soft limit is too low, and could be raised.
     #[error(
-        "{vcpus} vCPUs need {needed} open files and this process may have {allowed}; raise its limit before \
-         (ulimit -n {needed}, or vmm::machine::limits::raise() in a program)"
+        "{vcpus} vCPUs need {needed} open files and this process may have {allowed}; raise its \
+         limit before (ulimit -n {needed}, or vmm::machine::limits::raise() in a program)"
     )]
     NotRaised {
         /// Number of vCPUs.
@@ -41,7 +42,8 @@ pub enum LimitError {
     Refused(&'static str, #[source] io::Error),
 }
 
-/// Checks that `vcpus` vCPUs, each with so many files `more` than it always has, can have theirs.
+/// Checks that the limit is enough for `vcpus` vCPUs, each with `more` files beside those that
+/// every vCPU has.
 ///
 /// # Errors
 /// [`LimitError`] says which limit is too low.
@@ -70,8 +72,8 @@ fn needs(vcpus: u32, more: u64, limit: libc::rlimit) -> Result<(), LimitError> {
     Ok(())
 }
 
-/// Lets this process, and those that it starts from now on, have as many open files as the host
-/// allows.
+/// Raises the soft limit of this process, and of those that it starts from now on, to the hard
+/// limit.
 ///
 /// # Errors
 /// [`LimitError::Refused`].
@@ -81,7 +83,7 @@ pub fn raise() -> Result<(), LimitError> {
         rlim_cur: limit.rlim_max,
         ..limit
     };
-    // SAFETY: `raised` is a valid `rlimit`, and raising the soft limit takes nothing from anybody.
+    // SAFETY: `raised` is a valid `rlimit`, and raising the soft limit affects nothing else.
     match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } {
         0 => Ok(()),
         _ => Err(LimitError::Refused("raise", io::Error::last_os_error())),

@@ -2,13 +2,15 @@
 //! KVM and x86; knows nothing of scripts, of reports, or of what the guest does.
 
 pub mod acpi;
+mod address_space;
 pub mod boot;
 pub mod breakpoints;
 pub mod clock;
 pub mod cpuid;
 pub mod devices;
+pub mod exit;
+pub mod exit_counts;
 pub mod guest;
-pub mod holding;
 pub mod image;
 pub mod inspect;
 pub mod journal;
@@ -16,19 +18,22 @@ pub mod kick;
 pub mod layout;
 pub mod lifecycle;
 pub mod limits;
+pub mod memory_names;
+pub mod message;
+pub mod pause_error;
+pub mod pause_latency;
 pub mod pausing;
 pub mod pin;
 pub mod points;
 pub mod ram;
 pub mod serial;
 pub mod source;
+pub mod stalled;
 pub mod state;
 pub mod symbols;
-pub mod tally;
 pub mod threads;
 pub mod vcpu;
 pub mod vm;
-pub mod words;
 
 use std::io;
 use std::sync::Arc;
@@ -42,40 +47,40 @@ use layout::Layout;
 use vcpu::Vcpu;
 use vm::Vm;
 
-/// Why there is no machine.
+/// Why a machine cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// The memory asked for does not do.
+    /// The memory that was asked for is too little or too much.
     #[error(transparent)]
     Layout(#[from] layout::LayoutError),
-    /// The guest image does not do.
+    /// The guest image cannot be loaded.
     #[error(transparent)]
     Image(#[from] image::ImageError),
-    /// The guest image has probes that make no sense.
+    /// The probes in the guest image make no sense.
     #[error(transparent)]
     Points(#[from] points::PointsError),
-    /// The guest says of itself what makes no sense.
+    /// The manifest in the guest image makes no sense.
     #[error(transparent)]
     Manifest(#[from] crate::manifest::Unusable),
-    /// The guest cannot be told what it should.
+    /// The boot data cannot be written.
     #[error(transparent)]
     Boot(#[from] boot::BootError),
-    /// The host does not do.
+    /// The host cannot run the machine.
     #[error(transparent)]
     Host(#[from] vm::HostError),
-    /// The host's limits do not do.
+    /// The host's limit on open files is too low.
     #[error(transparent)]
     Limits(#[from] limits::LimitError),
-    /// The host does not give the memory.
+    /// The host does not give the guest's memory, in MiB.
     #[error("this host does not give the guest {0} MiB of memory; ask for less with --memory")]
     Memory(u64, #[source] vm_memory::mmap::FromRangesError),
-    /// The host does not give an eventfd.
+    /// The host gives no eventfd for the console.
     #[error("cannot create the console")]
     Console(#[source] io::Error),
 }
 
 impl MachineError {
-    /// Whether another image, or other options, would do; otherwise it is the host.
+    /// Whether the image or the options are at fault. Otherwise it is the host.
     pub fn is_of_what_was_given(&self) -> bool {
         match self {
             Self::Layout(_)
@@ -110,7 +115,7 @@ pub struct Machine {
     pub vcpus: Vec<Vcpu>,
     /// The VM.
     pub vm: Vm,
-    /// What answers at ports.
+    /// The devices at ports and at addresses without memory.
     pub devices: Arc<Devices>,
     /// Guest memory; clones share it.
     pub memory: GuestMemoryMmap,

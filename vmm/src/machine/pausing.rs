@@ -1,62 +1,31 @@
-//! Pausing and resuming vCPUs of a running machine, one or all, *confirmed*: it is known that the
-//! vCPU's thread has left `KVM_RUN`. Says nothing of why or when; scripts, plans and sockets are
-//! built on this.
+//! Pausing and resuming vCPUs of a running machine, one or all. A pause is *confirmed*: when it
+//! returns, the vCPU's thread has left `KVM_RUN`. Scripts, plans and the control socket build on
+//! this; nothing here knows of them.
 //!
-//! A pause is a hold, and holds are counted: who pauses a vCPU resumes it once, and it runs when
-//! nobody holds it. A paused vCPU's local APIC goes on accepting interrupts, so that to the others
-//! it looks like a CPU with its interrupts off.
+//! A pause is a hold, and holds are counted: each pause is undone by one resume, and the vCPU runs
+//! when it has no hold. A paused vCPU's local APIC goes on accepting interrupts. So to the other
+//! CPUs it looks like one with its interrupts off.
 //!
-//! [`Crew::pause`] is the operator's, and waits for the confirmation. What was planned must not
-//! wait: it uses [`Crew::hold`] and looks at [`Crew::state`] again whenever an
-//! [`Event::Changed`](super::threads::Event) tells it to.
+//! [`VcpuThreads::pause`] is for the operator and waits for the confirmation. Planned stalls are
+//! carried out in the event loop, which must not wait: they use [`VcpuThreads::hold`], and read
+//! [`VcpuThreads::state`] after each [`Event::Changed`](super::threads::Event).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use hdrhistogram::Histogram;
+use super::lifecycle::{CONFIRMATION, HoldOutcome, Holder, StallTotals, State};
+use super::pause_error::PauseError;
+use super::pause_latency::PauseLatency;
+use super::threads::{VcpuThread, VcpuThreads};
 
-use super::lifecycle::{Absence, Exited, Held, Holder, State};
-use super::threads::{CONFIRMATION, Crew, Member};
-
-/// Why a vCPU is not paused or resumed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PauseError {
-    /// No such vCPU.
-    #[error("there is no vCPU {id}; this machine has vCPUs 0 to {last}")]
-    NoSuchVcpu {
-        /// The number asked for.
-        id: u32,
-        /// The last there is.
-        last: u32,
-    },
-    /// It runs no more.
-    #[error("vCPU {id} has exited and cannot be paused: {why}")]
-    Exited {
-        /// The vCPU.
-        id: u32,
-        /// Why it exited.
-        why: Exited,
-    },
-    /// It was not paused, or not by whom it is to be resumed.
-    #[error("vCPU {0} is not paused, so that there is nothing to resume")]
-    NotPaused(u32),
-    /// It is in the guest.
-    #[error("vCPU {0} is not stalled; pause it, or hold it at a probe")]
-    NotStalled(u32),
-    /// It stayed in the guest. It is not held any more.
-    #[error("vCPU {0} did not leave the guest within {limit} s of being told to; this host's KVM is stuck", limit = CONFIRMATION.as_secs())]
-    Stuck(u32),
-}
-
-impl Crew {
+impl VcpuThreads {
     /// Number of vCPUs.
     pub fn len(&self) -> u32 {
-        u32::try_from(self.members.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.list.len()).unwrap_or(u32::MAX)
     }
 
     /// Whether there is no vCPU.
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.list.is_empty()
     }
 
     /// The state that vCPU `id` has confirmed, and when it did.
@@ -64,123 +33,124 @@ impl Crew {
     /// # Errors
     /// [`PauseError::NoSuchVcpu`].
     pub fn state(&self, id: u32) -> Result<(State, Instant), PauseError> {
-        Ok(self.member(id)?.seat.state())
+        Ok(self.thread(id)?.lifecycle.state())
     }
 
     /// Holds vCPU `id` out of the guest and waits for the confirmation. Returns the state in which
-    /// it is held: [`State::Stalled`], or [`State::Created`] if it had not been let into the guest
-    /// yet, and then it will not be.
+    /// it is held: [`State::Stalled`], or [`State::Created`] if it has not entered the guest yet.
     ///
     /// # Errors
-    /// [`PauseError`] if there is no such vCPU, or if it has exited, perhaps while being waited
-    /// for. It is then not held.
+    /// [`PauseError`] if there is no such vCPU, or if it has exited, perhaps during the wait. It is
+    /// not held then.
     pub fn pause(&self, id: u32) -> Result<State, PauseError> {
-        self.member(id)?.keep_out(Holder::Operator)
+        self.thread(id)?.keep_out(Holder::Operator)
     }
 
-    /// Undoes one pause of vCPU `id`, or that it was held where it came. If nobody else holds it,
-    /// waits until it is no longer in the state in which it was held: who looks for
-    /// [`State::Stalled`] afterwards does not find what he has just ended.
+    /// Undoes one pause of vCPU `id`, or its hold at a point. If that was the last hold, waits
+    /// until the vCPU has left the state in which it was held, so that a caller that waits for
+    /// [`State::Stalled`] afterwards does not find the old stall.
     ///
     /// # Errors
     /// [`PauseError::NotPaused`] if it was not, [`PauseError::NoSuchVcpu`], or
-    /// [`PauseError::Stuck`] if its thread does not get to it.
+    /// [`PauseError::Stuck`] if its thread does not run in time.
     pub fn resume(&self, id: u32) -> Result<(), PauseError> {
-        let member = self.member(id)?;
-        let since = member.seat.state().1;
-        member.release(Holder::Operator)?;
-        member.confirm_gone_on(since, Instant::now() + CONFIRMATION)
+        let thread = self.thread(id)?;
+        let since = thread.lifecycle.state().1;
+        thread.release(Holder::Operator)?;
+        thread.confirm_gone_on(since, Instant::now() + CONFIRMATION)
     }
 
-    /// Undoes every pause of vCPU `id`, and that it was held where it came. It runs if nothing
-    /// planned keeps it out.
+    /// Undoes every pause of vCPU `id`, and its hold at a point. It then runs, unless a planned
+    /// stall keeps it out.
     ///
     /// # Errors
     /// [`PauseError::NoSuchVcpu`].
     pub fn let_go(&self, id: u32) -> Result<(), PauseError> {
-        self.member(id)?.seat.release_all(Holder::Operator);
+        self.thread(id)?.lifecycle.release_all(Holder::Operator);
         Ok(())
     }
 
-    /// As [`Crew::pause`] on behalf of `holder`, without waiting: [`Held::Underway`] is confirmed
-    /// once [`Crew::state`] is [`State::Stalled`], which an
-    /// [`Event::Changed`](super::threads::Event) announces. The vCPU is held from now on, and to be
-    /// released, whether that has happened or not.
+    /// As [`VcpuThreads::pause`] on behalf of `holder`, without waiting: [`HoldOutcome::Underway`]
+    /// is confirmed once [`VcpuThreads::state`] is [`State::Stalled`], which an
+    /// [`Event::Changed`](super::threads::Event) announces. The hold counts from now on and has to
+    /// be released, confirmed or not.
     ///
     /// # Errors
-    /// As [`Crew::pause`].
-    pub fn hold(&self, id: u32, holder: Holder) -> Result<Held, PauseError> {
-        self.member(id)?.hold(holder)
+    /// As [`VcpuThreads::pause`].
+    pub fn hold(&self, id: u32, holder: Holder) -> Result<HoldOutcome, PauseError> {
+        self.thread(id)?.hold(holder)
     }
 
-    /// Undoes one hold of `holder`. The vCPU runs on if that was the last, which is not waited for.
+    /// Undoes one hold of `holder`. The vCPU runs on if that was the last hold; this does not wait
+    /// for it.
     ///
     /// # Errors
-    /// As [`Crew::resume`].
+    /// As [`VcpuThreads::resume`].
     pub fn release(&self, id: u32, holder: Holder) -> Result<(), PauseError> {
-        self.member(id)?.release(holder)
+        self.thread(id)?.release(holder)
     }
 
     /// Pauses every vCPU that has not exited. When it returns all of them are out of the guest at
-    /// once, so that memory and registers are of one moment.
+    /// once, so that memory and registers belong to one moment.
     ///
     /// # Errors
     /// [`PauseError::Stuck`] names one that did not confirm. None is held then.
     pub fn pause_all(&self) -> Result<(), PauseError> {
-        // All are asked before the first is waited for, which takes as long as the slowest, not as
-        // all. One that has exited is out of the guest for good, and not held.
+        // All are asked before the first is waited for, so that this takes as long as the slowest
+        // vCPU and not as long as all of them together. A vCPU that has exited is out of the guest
+        // for good, and is not held.
         let held: Vec<_> = self
-            .members
+            .list
             .iter()
-            .filter(|member| member.hold(Holder::Operator).is_ok())
+            .filter(|thread| thread.hold(Holder::Operator).is_ok())
             .collect();
         let deadline = Instant::now() + CONFIRMATION;
         let stuck = held
             .iter()
-            .find(|member| !member.seat.wait_out_of_guest(deadline));
+            .find(|thread| !thread.lifecycle.wait_out_of_guest(deadline));
         let Some(stuck) = stuck else { return Ok(()) };
-        for member in &held {
-            member.release(Holder::Operator)?;
+        for thread in &held {
+            thread.release(Holder::Operator)?;
         }
         Err(PauseError::Stuck(stuck.id))
     }
 
-    /// As [`Crew::resume`] of every vCPU that is paused.
+    /// As [`VcpuThreads::resume`] of every vCPU that is paused.
     ///
     /// # Errors
     /// [`PauseError::Stuck`].
     pub fn resume_all(&self) -> Result<(), PauseError> {
         let released: Vec<_> = self
-            .members
+            .list
             .iter()
-            .filter_map(|member| {
-                let since = member.seat.state().1;
-                member.release(Holder::Operator).ok()?;
-                Some((member, since))
+            .filter_map(|thread| {
+                let since = thread.lifecycle.state().1;
+                thread.release(Holder::Operator).ok()?;
+                Some((thread, since))
             })
             .collect();
         let deadline = Instant::now() + CONFIRMATION;
         released
             .into_iter()
-            .try_for_each(|(member, since)| member.confirm_gone_on(since, deadline))
+            .try_for_each(|(thread, since)| thread.confirm_gone_on(since, deadline))
     }
 
-    /// How often and for how long each vCPU was paused so far, in order.
-    pub fn absences(&self) -> Vec<Absence> {
-        self.members
+    /// How often and for how long each vCPU was stalled so far, in order.
+    pub fn stall_totals(&self) -> Vec<StallTotals> {
+        self.list
             .iter()
-            .map(|member| member.seat.absence())
+            .map(|thread| thread.lifecycle.stall_totals())
             .collect()
     }
 
     /// How long pauses took from request to confirmation, so far. `None` if none had to be waited
     /// for.
-    pub fn pause_latency(&self) -> Option<Latency> {
+    pub fn pause_latency(&self) -> Option<PauseLatency> {
         self.latencies.summary()
     }
 
-    pub(super) fn member(&self, id: u32) -> Result<&Member, PauseError> {
-        self.members
+    pub(super) fn thread(&self, id: u32) -> Result<&VcpuThread, PauseError> {
+        self.list
             .get(id as usize)
             .ok_or_else(|| PauseError::NoSuchVcpu {
                 id,
@@ -189,28 +159,30 @@ impl Crew {
     }
 }
 
-impl Member {
-    pub(super) fn hold(&self, holder: Holder) -> Result<Held, PauseError> {
-        let held = self.seat.hold(holder);
+impl VcpuThread {
+    pub(super) fn hold(&self, holder: Holder) -> Result<HoldOutcome, PauseError> {
+        let held = self.lifecycle.hold(holder);
         let held = held.map_err(|why| PauseError::Exited { id: self.id, why })?;
-        if held == Held::Underway {
+        if held == HoldOutcome::Underway {
             self.kick();
         }
         Ok(held)
     }
 
     pub(super) fn release(&self, holder: Holder) -> Result<(), PauseError> {
-        let released = self.seat.release(holder);
+        let released = self.lifecycle.release(holder);
         released.map_err(|_| PauseError::NotPaused(self.id))
     }
 
-    /// Holds it, and waits for the state in which it is held.
+    /// Holds the vCPU, and waits for the state in which it is held.
     pub(super) fn keep_out(&self, holder: Holder) -> Result<State, PauseError> {
-        if let Held::Already(state) = self.hold(holder)? {
+        if let HoldOutcome::Already(state) = self.hold(holder)? {
             return Ok(state);
         }
-        let confirmed = self.seat.wait_out_of_guest(Instant::now() + CONFIRMATION);
-        let error = match self.seat.state().0 {
+        let confirmed = self
+            .lifecycle
+            .wait_out_of_guest(Instant::now() + CONFIRMATION);
+        let error = match self.lifecycle.state().0 {
             State::Exited(why) => PauseError::Exited { id: self.id, why },
             state if confirmed => return Ok(state),
             _ => PauseError::Stuck(self.id),
@@ -219,86 +191,12 @@ impl Member {
         Err(error)
     }
 
-    /// Waits until it, which was released, is no longer in the state in which it was held since
+    /// Waits until the vCPU, which was released, has left the state in which it was held since
     /// `since`.
     fn confirm_gone_on(&self, since: Instant, deadline: Instant) -> Result<(), PauseError> {
-        match self.seat.wait_gone_on(since, deadline) {
+        match self.lifecycle.wait_gone_on(since, deadline) {
             true => Ok(()),
             false => Err(PauseError::Stuck(self.id)),
         }
-    }
-}
-
-/// Times from the request of a pause to its confirmation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Latency {
-    /// How many were measured: those that found the vCPU in the guest.
-    pub count: u64,
-    /// The shortest.
-    pub min: Duration,
-    /// Half of them took no longer.
-    pub median: Duration,
-    /// 99 in 100 took no longer.
-    pub p99: Duration,
-    /// The longest.
-    pub max: Duration,
-}
-
-/// In nanoseconds, far beyond [`CONFIRMATION`]; what took longer counts as this.
-const LONGEST: u64 = 3600 * 1_000_000_000;
-
-/// Collects the latencies of a machine, from all its threads.
-#[derive(Debug)]
-pub(super) struct Latencies(Mutex<Histogram<u64>>);
-
-impl Default for Latencies {
-    fn default() -> Self {
-        let nanoseconds = Histogram::new_with_bounds(1, LONGEST, 2);
-        Self(Mutex::new(nanoseconds.expect("bounds in order")))
-    }
-}
-
-impl Latencies {
-    pub fn record(&self, latency: Duration) {
-        let nanoseconds = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        self.lock().saturating_record(nanoseconds);
-    }
-
-    fn summary(&self) -> Option<Latency> {
-        let histogram = self.lock();
-        let quantile = |q| Duration::from_nanos(histogram.value_at_quantile(q));
-        (!histogram.is_empty()).then(|| Latency {
-            count: histogram.len(),
-            min: Duration::from_nanos(histogram.min()),
-            median: quantile(0.5),
-            p99: quantile(0.99),
-            max: Duration::from_nanos(histogram.max()),
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Histogram<u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn latencies_are_summed_up_to_two_digits() {
-        let latencies = Latencies::default();
-        assert_eq!(latencies.summary(), None);
-        for micros in 1..=1000 {
-            latencies.record(Duration::from_micros(micros));
-        }
-        let sum = latencies.summary().unwrap();
-        assert_eq!(sum.count, 1000);
-        let close = |value: Duration, micros: u64| value.as_micros().abs_diff(micros.into()) <= 10;
-        assert!(close(sum.min, 1) && close(sum.median, 500), "{sum:?}");
-        assert!(close(sum.p99, 990) && close(sum.max, 1000), "{sum:?}");
-        // A clock that jumps must not make a thread panic.
-        latencies.record(Duration::MAX);
-        assert_eq!(latencies.summary().unwrap().count, 1001);
     }
 }

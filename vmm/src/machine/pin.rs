@@ -8,15 +8,15 @@ use crate::cpus::{self, CpuSet};
 /// Why a vCPU cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
-    /// The host has no such CPUs, or not for us.
+    /// The host has no such CPUs, or this process may not use them.
     #[error("this host does not let us run on CPUs {missing}; it offers {offered} (--pin)")]
     NotOffered {
-        /// CPUs asked for in vain.
+        /// CPUs that cannot be had.
         missing: CpuSet,
-        /// CPUs there are.
+        /// CPUs that can be had.
         offered: CpuSet,
     },
-    /// The host does not say.
+    /// The host does not tell which CPUs there are.
     #[error("cannot read which CPUs we may run on")]
     Unknown(#[source] io::Error),
 }
@@ -47,7 +47,7 @@ impl Pins {
     pub fn bind(&self, id: u32) -> io::Result<()> {
         let cpu = self.0[id as usize % self.0.len()] as usize;
         let mut set = no_cpus();
-        // SAFETY: `set` is a valid set, and the number is one that the host has given us.
+        // SAFETY: `set` is a valid set, and the number came from the host.
         unsafe { libc::CPU_SET(cpu, &mut set) };
         // SAFETY: `set` is a valid set of the size named; 0 is the calling thread.
         let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };

@@ -1,5 +1,5 @@
 //! The probes of a guest image: named points in its code at which a CPU can be held. They are read
-//! from the image file ([`shared::probe`]) before anything runs, and nothing in there is trusted.
+//! from the image file ([`shared::probe`]) before anything runs, and nothing in it is trusted.
 
 use object::{Object, ObjectSection};
 use shared::probe::{FILE_LEN, MAX_POINTS, NAME_LEN, Point as Raw, SECTION};
@@ -9,13 +9,13 @@ use shared::probe::{FILE_LEN, MAX_POINTS, NAME_LEN, Point as Raw, SECTION};
 pub struct Point {
     /// Its place in the image's section, from 0.
     pub index: usize,
-    /// Its name. Others can have the same.
+    /// Its name. Several probes can have the same name.
     pub name: String,
     /// The source file it stands in.
     pub file: String,
     /// The line, from 1.
     pub line: u32,
-    /// Where the guest keeps it, which is how the guest refers to it.
+    /// The address of the probe in the guest, by which the guest refers to it.
     pub address: u64,
 }
 
@@ -33,24 +33,25 @@ pub struct Points(Vec<Point>);
 /// Why the probes of an image cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PointsError {
-    /// A section of another make.
+    /// The section has another layout.
     #[error(
-        "the guest image's section {SECTION} has {0} bytes, which is no whole number of probes up to {MAX_POINTS}"
+        "the guest image's section {SECTION} has {0} bytes, which is no whole number of probes up \
+         to {MAX_POINTS}"
     )]
     Size(u64),
     /// A probe that has no proper name or file.
     #[error("probe {0} of the guest image (section {SECTION}) has no readable name or file")]
     Text(usize),
-    /// Probes at the end of the address space.
+    /// The section reaches beyond the end of the address space.
     #[error("the guest image's section {SECTION} lies at {0:#x}, where no memory is")]
     Address(u64),
 }
 
 impl Points {
-    /// The probes of `image`; none if it has no section of them, or is none that can be read.
+    /// The probes of `image`; empty if it has no such section, or is not an image that can be read.
     ///
     /// # Errors
-    /// [`PointsError`] if the section is not what this VMM takes it for.
+    /// [`PointsError`] if the section is not as this VMM expects it.
     pub fn read(image: &[u8]) -> Result<Self, PointsError> {
         let Ok(file) = object::File::parse(image) else {
             return Ok(Self::default());
@@ -160,7 +161,9 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_in_an_image_makes_it_panic(
-            at in 0_usize..2048, byte in any::<u8>(), section in proptest::collection::vec(any::<u8>(), 0..300),
+            at in 0_usize..2048,
+            byte in any::<u8>(),
+            section in proptest::collection::vec(any::<u8>(), 0..300),
         ) {
             let mut image = image(&section, 0x20_0000);
             if let Some(place) = image.get_mut(at) {

@@ -1,25 +1,22 @@
-//! Guest RAM as plain memory, for whoever knows that no vCPU is in the guest: then it changes only
-//! by the hand that holds it. Knows which pages the guest has written, if KVM was asked to keep
-//! that.
+//! Guest RAM as plain memory, for code that knows that no vCPU is in the guest: then nothing but
+//! that code changes it. Also knows which pages the guest has written, if KVM's dirty log is on.
 
 use kvm_bindings::KVM_MEM_LOG_DIRTY_PAGES;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::errno;
 
 use super::vm::{HostError, Vm, setup};
-
-/// Bytes of a page.
-pub const PAGE: usize = 4096;
+use crate::page_size::PAGE_SIZE;
 
 /// One page.
-pub type Page = [u8; PAGE];
+pub type Page = [u8; PAGE_SIZE];
 
 /// The RAM of a machine below the gap.
 #[derive(Debug)]
 pub struct Ram {
     base: *mut u8,
     pages: usize,
-    /// One bit per page: written since [`Ram::watch`], or since that was last forgotten.
+    /// One bit per page: whether it was written since [`Ram::watch`] or [`Ram::forget_written`].
     written: Vec<u64>,
     /// Keeps the mapping that `base` points to.
     _memory: GuestMemoryMmap,
@@ -29,13 +26,12 @@ impl Ram {
     /// The RAM of `memory`, which begins at address 0.
     ///
     /// # Safety
-    /// Until it is dropped, memory that is borrowed from it must not be written by anybody else for
-    /// as long as it is borrowed: no vCPU may be in the guest, and nobody may write through another
-    /// clone of `memory`.
+    /// While memory is borrowed from the returned value, nothing else may write that memory: no
+    /// vCPU may be in the guest, and nothing may be written through another clone of `memory`.
     pub unsafe fn of(memory: &GuestMemoryMmap) -> Option<Self> {
         let region = memory.iter().next()?;
         let base = memory.get_host_address(GuestAddress(0)).ok()?;
-        let pages = usize::try_from(region.len()).ok()? / PAGE;
+        let pages = usize::try_from(region.len()).ok()? / PAGE_SIZE;
         Some(Self {
             base,
             pages,
@@ -55,9 +51,9 @@ impl Ram {
     /// If there is no such page.
     pub fn page(&self, number: usize) -> &Page {
         assert!(number < self.pages, "page {number} of {}", self.pages);
-        // SAFETY: within the mapping, which this value keeps; nobody writes it for as long as it is
-        // borrowed, by the word of whoever made this value.
-        unsafe { &*self.base.wrapping_add(number * PAGE).cast() }
+        // SAFETY: within the mapping, which this value keeps. Nothing writes the page while it is
+        // borrowed, as the caller of `Ram::of` has promised.
+        unsafe { &*self.base.wrapping_add(number * PAGE_SIZE).cast() }
     }
 
     /// Page `number`, to write.
@@ -67,21 +63,21 @@ impl Ram {
     pub fn page_mut(&mut self, number: usize) -> &mut Page {
         assert!(number < self.pages, "page {number} of {}", self.pages);
         // SAFETY: as in `page`, and borrowed from a unique reference.
-        unsafe { &mut *self.base.wrapping_add(number * PAGE).cast() }
+        unsafe { &mut *self.base.wrapping_add(number * PAGE_SIZE).cast() }
     }
 
     /// The eight bytes at `address`, or `None` where there is no RAM or the address is no multiple
     /// of eight.
     pub fn word(&self, address: u64) -> Option<u64> {
         let address = usize::try_from(address).ok()?;
-        let (number, offset) = (address / PAGE, address % PAGE);
+        let (number, offset) = (address / PAGE_SIZE, address % PAGE_SIZE);
         (number < self.pages && address.is_multiple_of(8)).then(|| {
             let bytes = &self.page(number)[offset..offset + 8];
             u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
         })
     }
 
-    /// Has KVM keep from now on which pages the guest writes.
+    /// Turns KVM's dirty log on: from now on it records which pages the guest writes.
     ///
     /// # Errors
     /// If KVM refuses.
@@ -90,24 +86,25 @@ impl Ram {
             .map_err(setup("keep which pages the guest writes"))
     }
 
-    /// Forgets which pages the guest has written: the next time it writes one, that is new.
+    /// Forgets which pages the guest has written, so that each counts as new when it is written
+    /// again.
     ///
     /// # Errors
     /// What KVM said.
     pub fn forget_written(&mut self, vm: &Vm) -> Result<(), errno::Error> {
-        // To ask is to have KVM begin anew.
-        vm.fd().get_dirty_log(0, self.pages * PAGE)?;
+        // Reading the dirty log also clears it.
+        vm.fd().get_dirty_log(0, self.pages * PAGE_SIZE)?;
         self.written.fill(0);
         Ok(())
     }
 
-    /// Asks KVM which pages the guest has written since the last time, and returns those that are
-    /// new. What is written by this VMM is not among them.
+    /// Returns the pages that the guest has written and that were not returned since
+    /// [`Ram::forget_written`]. Pages that this VMM writes are not among them.
     ///
     /// # Errors
     /// What KVM said.
     pub fn newly_written(&mut self, vm: &Vm) -> Result<Vec<usize>, errno::Error> {
-        let log = vm.fd().get_dirty_log(0, self.pages * PAGE)?;
+        let log = vm.fd().get_dirty_log(0, self.pages * PAGE_SIZE)?;
         let mut fresh = Vec::new();
         for (index, (known, now)) in self.written.iter_mut().zip(log).enumerate() {
             let mut new = now & !*known;

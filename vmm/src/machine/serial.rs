@@ -1,7 +1,6 @@
-//! vCPUs that one thread owns and runs one at a time, each until it comes out for something that
-//! means something. Between two such runs nothing moves, so that registers and RAM can be read, and
-//! put back to what they once were, at little cost. Decides nothing: who runs when is the caller's
-//! to say.
+//! vCPUs that one thread owns and runs one at a time, each until an exit that matters to the
+//! caller. Between two such runs nothing moves, so that registers and RAM can be read and restored
+//! at little cost. Decides nothing: the caller says which vCPU runs when.
 
 use std::sync::Arc;
 
@@ -12,30 +11,32 @@ use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::errno;
 
 use super::devices::{Devices, Effect};
+use super::exit::{Death, Exit};
 use super::ram::Ram;
 use super::state::{CpuState, MsrList};
-use super::vcpu::{Death, Exit, Vcpu};
+use super::vcpu::Vcpu;
 use super::vm::{HostError, Interrupts, Vm};
+use crate::page_size::PAGE_SIZE;
 
-/// What a vCPU came out for.
+/// Why a run of one vCPU came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Halt {
-    /// It has come to an armed point, whose address it gives, with a word about it.
+pub enum SerialExit {
+    /// It has come to an armed point. Both fields are what the guest says.
     Reached {
         /// Address of the point.
         point: u64,
-        /// What stands in RSI.
+        /// The guest's RSI.
         word: u64,
     },
-    /// It has done what its mailbox said.
+    /// It has carried out the command in its mailbox.
     Done,
-    /// It hands over an IPI.
+    /// It sends an IPI through the VMM.
     Dispatch(Dispatch),
-    /// It said something else by the doorbell, which is of no matter here.
+    /// It rang the doorbell for something else.
     Other(Doorbell),
-    /// A signal came.
+    /// A signal interrupted it.
     Interrupted,
-    /// It has come out [`MOST_IDLE_EXITS`] times, for nothing that means anything.
+    /// It has exited [`MOST_IDLE_EXITS`] times for nothing that matters.
     Busy,
     /// It ended the run with this code.
     GuestExit(u32),
@@ -44,28 +45,27 @@ pub enum Halt {
 }
 
 #[derive(Debug)]
-struct Seat {
+struct Slot {
     vcpu: Vcpu,
-    /// What its registers are to be at the next entry, if not what KVM has.
+    /// The registers to set at the next entry, if they are not those that KVM has.
     to_set: Option<kvm_regs>,
-    /// Whether the instruction for which it came out has no end.
+    /// Whether the instruction for which it exited cannot be completed.
     is_stuck: bool,
 }
 
-/// How often a vCPU may come out for nothing in one run.
+/// Most exits of one run for nothing that matters.
 pub const MOST_IDLE_EXITS: u32 = 1000;
 
-/// How often a vCPU may come out while nothing but the instruction is completed for which it came
-/// out before. A repeated one (`rep outs`) comes out again and again, as often as the guest has
-/// written into RCX.
+/// Most exits while one instruction is completed. A repeated one (`rep outs`) exits as often as the
+/// guest has written into RCX.
 const MOST_COMPLETIONS: u32 = 1000;
 
-/// The vCPUs of a machine in one hand.
+/// The vCPUs of a machine, run by one thread.
 ///
 /// The fields are dropped in this order: vCPUs and VM before the memory that KVM has mapped.
 #[derive(Debug)]
 pub struct Serial {
-    seats: Vec<Seat>,
+    slots: Vec<Slot>,
     vm: Vm,
     interrupts: Interrupts,
     devices: Arc<Devices>,
@@ -73,12 +73,12 @@ pub struct Serial {
     ram: Ram,
 }
 
-/// `out dx, eax`: the last instruction before a vCPU comes out at a port of the lab's.
+/// Opcode of `out dx, eax`, by which a vCPU exits at a port of the lab.
 const OUT: u8 = 0xef;
 
-/// Takes its stack segment from `vcpu`, which in long mode it can do without. Interrupts on stacks
-/// of their own take it on some processors and not on others; those that come later push what was
-/// left.
+/// Makes the stack segment of `vcpu` unusable, which long mode allows. An interrupt on a stack of
+/// its own does that on some processors and not on others, and later interrupts push the selector.
+/// So states would differ between processors.
 fn drop_stack_segment(vcpu: &Vcpu) -> Result<(), errno::Error> {
     let mut sregs = vcpu.fd().get_sregs()?;
     sregs.ss = kvm_segment {
@@ -89,7 +89,8 @@ fn drop_stack_segment(vcpu: &Vcpu) -> Result<(), errno::Error> {
 }
 
 impl Serial {
-    /// Takes over `vcpus`, which nobody runs any more, and completes what they came out for.
+    /// Takes over `vcpus`, which nothing else runs any more, and completes the instructions for
+    /// which they exited.
     ///
     /// # Errors
     /// If KVM lacks what this needs.
@@ -102,29 +103,30 @@ impl Serial {
         if vm.fd().check_extension_int(kvm_ioctls::Cap::SyncRegs) & KVM_SYNC_X86_REGS as i32 == 0 {
             return Err(HostError::Missing("KVM_CAP_SYNC_REGS"));
         }
-        let seat = |mut vcpu: Vcpu| {
+        let slot = |mut vcpu: Vcpu| {
             vcpu.keep_registers_in_sight();
-            let mut seat = Seat {
+            let mut slot = Slot {
                 vcpu,
                 to_set: None,
                 is_stuck: false,
             };
-            settle(&mut seat, &devices);
-            seat
+            settle(&mut slot, &devices);
+            slot
         };
-        let seats: Vec<_> = vcpus.into_iter().map(seat).collect();
-        for seat in &seats {
-            drop_stack_segment(&seat.vcpu).map_err(super::vm::setup("set its segments"))?;
+        let slots: Vec<_> = vcpus.into_iter().map(slot).collect();
+        for slot in &slots {
+            drop_stack_segment(&slot.vcpu).map_err(super::vm::setup("set its segments"))?;
         }
-        let first = seats.first().ok_or(HostError::Missing("a vCPU"))?;
+        let first = slots.first().ok_or(HostError::Missing("a vCPU"))?;
         let msrs = MsrList::of(&vm, first.vcpu.fd()).map_err(super::vm::setup("list its MSRs"))?;
         Ram::watch(&vm, memory)?;
         // SAFETY: vCPUs enter the guest in methods of this value that borrow it uniquely, while
-        // nothing is borrowed from the RAM inside it. The other hands on this memory are the lab's,
-        // whose owner, the explorer, is one thread that holds no page while it writes to the lab.
+        // nothing is borrowed from the RAM inside it. The only other access to this memory is the
+        // lab's. The explorer that owns it is one thread, and borrows no page while it writes to
+        // the lab.
         let ram = unsafe { Ram::of(memory) }.ok_or(HostError::Missing("RAM at address 0"))?;
         Ok(Self {
-            seats,
+            slots,
             interrupts: vm.interrupts(),
             vm,
             devices,
@@ -135,7 +137,7 @@ impl Serial {
 
     /// Number of vCPUs.
     pub fn cpus(&self) -> usize {
-        self.seats.len()
+        self.slots.len()
     }
 
     /// Guest RAM.
@@ -153,7 +155,7 @@ impl Serial {
         &self.devices
     }
 
-    /// Forgets which pages the guest has written: the next time it writes one, that is new.
+    /// As [`Ram::forget_written`].
     ///
     /// # Errors
     /// What KVM said.
@@ -161,7 +163,7 @@ impl Serial {
         self.ram.forget_written(&self.vm)
     }
 
-    /// Pages the guest has written and had not when this was last asked.
+    /// As [`Ram::newly_written`].
     ///
     /// # Errors
     /// What KVM said.
@@ -175,53 +177,53 @@ impl Serial {
     /// What KVM said.
     pub fn interrupt(&self, cpu: usize, vector: u8) -> Result<(), errno::Error> {
         self.interrupts
-            .send(self.seats[cpu].vcpu.id(), vector)
+            .send(self.slots[cpu].vcpu.id(), vector)
             .map(|_| ())
     }
 
-    /// Runs vCPU `cpu` until it comes out for something.
-    pub fn run(&mut self, cpu: usize) -> Halt {
-        let seat = &mut self.seats[cpu];
-        if seat.is_stuck {
-            return Halt::Dead(Death::Endless);
+    /// Runs vCPU `cpu` until an exit that matters.
+    pub fn run(&mut self, cpu: usize) -> SerialExit {
+        let slot = &mut self.slots[cpu];
+        if slot.is_stuck {
+            return SerialExit::Dead(Death::Endless);
         }
-        if let Some(regs) = seat.to_set.take() {
-            seat.vcpu.set_registers_at_entry(&regs);
+        if let Some(regs) = slot.to_set.take() {
+            slot.vcpu.set_registers_at_entry(&regs);
         }
         for _ in 0..MOST_IDLE_EXITS {
-            match seat.vcpu.run(&self.devices) {
+            match slot.vcpu.run(&self.devices) {
                 Exit::Pio(Effect::Doorbell(Doorbell::Reached)) => {
-                    let regs = seat.vcpu.registers_at_exit();
-                    return Halt::Reached {
+                    let regs = slot.vcpu.registers_at_exit();
+                    return SerialExit::Reached {
                         point: regs.rdi,
                         word: regs.rsi,
                     };
                 }
-                Exit::Pio(Effect::Doorbell(Doorbell::Done)) => return Halt::Done,
-                Exit::Pio(Effect::Doorbell(other)) => return Halt::Other(other),
-                Exit::Pio(Effect::Dispatch(dispatch)) => return Halt::Dispatch(dispatch),
-                Exit::Pio(Effect::GuestExit(code)) => return Halt::GuestExit(code),
+                Exit::Pio(Effect::Doorbell(Doorbell::Done)) => return SerialExit::Done,
+                Exit::Pio(Effect::Doorbell(other)) => return SerialExit::Other(other),
+                Exit::Pio(Effect::Dispatch(dispatch)) => return SerialExit::Dispatch(dispatch),
+                Exit::Pio(Effect::GuestExit(code)) => return SerialExit::GuestExit(code),
                 Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Debug(_) => {}
-                // KVM waits out a `hlt` itself, so that none comes out here.
+                // KVM handles `hlt` itself while it has the interrupt controllers.
                 Exit::Hlt => {}
-                Exit::Interrupted => return Halt::Interrupted,
-                Exit::Dead(death) => return Halt::Dead(death),
+                Exit::Interrupted => return SerialExit::Interrupted,
+                Exit::Dead(death) => return SerialExit::Dead(death),
             }
         }
-        Halt::Busy
+        SerialExit::Busy
     }
 
-    /// The registers with which vCPU `cpu` goes on. RIP lies behind the instruction for which it
-    /// came out, which KVM may complete only when it goes on.
+    /// The registers with which vCPU `cpu` goes on. RIP is that of the next instruction, also where
+    /// KVM completes the `out` only at the next entry.
     pub fn regs(&self, cpu: usize) -> kvm_regs {
-        let seat = &self.seats[cpu];
-        if let Some(regs) = seat.to_set {
+        let slot = &self.slots[cpu];
+        if let Some(regs) = slot.to_set {
             return regs;
         }
-        let mut regs = seat.vcpu.registers_at_exit();
+        let mut regs = slot.vcpu.registers_at_exit();
         let byte = usize::try_from(regs.rip).ok().and_then(|rip| {
-            let page = rip / super::ram::PAGE;
-            (page < self.ram.pages()).then(|| self.ram.page(page)[rip % super::ram::PAGE])
+            let page = rip / PAGE_SIZE;
+            (page < self.ram.pages()).then(|| self.ram.page(page)[rip % PAGE_SIZE])
         });
         if byte == Some(OUT) {
             regs.rip += 1;
@@ -229,78 +231,78 @@ impl Serial {
         regs
     }
 
-    /// Has vCPU `cpu` go on with `regs` instead, which it once had when it came out.
+    /// Has vCPU `cpu` go on with `regs`, which it had at an earlier exit.
     pub fn set_regs(&mut self, cpu: usize, regs: &kvm_regs) {
-        self.seats[cpu].to_set = Some(*regs);
+        self.slots[cpu].to_set = Some(*regs);
     }
 
-    /// Has vCPU `cpu` execute the instruction for which it came out once more when it goes on:
-    /// whatever it does before that, such as taking an interrupt, it then comes out there again.
+    /// Has vCPU `cpu` execute the `out` for which it exited once more. It may do something else
+    /// first, such as taking an interrupt, and then exits at the same place again.
     pub fn repeat(&mut self, cpu: usize) {
         let mut regs = self.regs(cpu);
         // Completed first, or KVM might skip what is to be repeated.
-        settle(&mut self.seats[cpu], &self.devices);
+        settle(&mut self.slots[cpu], &self.devices);
         regs.rip -= 1;
-        self.seats[cpu].to_set = Some(regs);
+        self.slots[cpu].to_set = Some(regs);
     }
 
-    /// Vectors that are pending at the local APIC of vCPU `cpu`.
+    /// Whether a vector is pending at the local APIC of vCPU `cpu`.
     ///
     /// # Errors
     /// What KVM said.
     pub fn is_interrupted(&self, cpu: usize) -> Result<bool, errno::Error> {
-        let lapic = self.seats[cpu].vcpu.fd().get_lapic()?;
+        let lapic = self.slots[cpu].vcpu.fd().get_lapic()?;
         Ok(!super::inspect::requested(&lapic).is_empty())
     }
 
-    /// All that each vCPU is.
+    /// The state of each vCPU.
     ///
     /// # Errors
     /// What KVM said.
     pub fn capture(&mut self) -> Result<Vec<CpuState>, errno::Error> {
         self.settle();
-        let capture = |seat: &Seat| CpuState::capture(seat.vcpu.fd(), &self.msrs);
-        self.seats.iter().map(capture).collect()
+        let capture = |slot: &Slot| CpuState::capture(slot.vcpu.fd(), &self.msrs);
+        self.slots.iter().map(capture).collect()
     }
 
-    /// Makes each vCPU what it was.
+    /// Restores the state of each vCPU.
     ///
     /// # Errors
     /// What KVM said.
     pub fn restore(&mut self, states: &[CpuState]) -> Result<(), errno::Error> {
         self.settle();
-        for (seat, state) in self.seats.iter_mut().zip(states) {
-            state.restore(seat.vcpu.fd())?;
-            seat.to_set = Some(state.regs);
+        for (slot, state) in self.slots.iter_mut().zip(states) {
+            state.restore(slot.vcpu.fd())?;
+            slot.to_set = Some(state.regs);
         }
         Ok(())
     }
 
-    /// Completes what each vCPU came out for, and sets the registers that are still to be set,
-    /// without a step into the guest.
+    /// Completes the instruction for which each vCPU exited, and sets the registers that are still
+    /// to be set, without executing anything further.
     fn settle(&mut self) {
-        for seat in &mut self.seats {
-            settle(seat, &self.devices);
+        for slot in &mut self.slots {
+            settle(slot, &self.devices);
         }
     }
 }
 
-fn settle(seat: &mut Seat, devices: &Devices) {
-    if let Some(regs) = seat.to_set.take() {
-        seat.vcpu.set_registers_at_entry(&regs);
+fn settle(slot: &mut Slot, devices: &Devices) {
+    if let Some(regs) = slot.to_set.take() {
+        slot.vcpu.set_registers_at_entry(&regs);
     }
-    seat.vcpu.immediate_exit().set(true);
+    slot.vcpu.immediate_exit().set(true);
     let mut completions = 0..MOST_COMPLETIONS;
     let is_settled = |exit| matches!(exit, Exit::Interrupted | Exit::Dead(_));
-    seat.is_stuck |= !completions.any(|_| is_settled(seat.vcpu.run(devices)));
-    seat.vcpu.immediate_exit().set(false);
+    slot.is_stuck |= !completions.any(|_| is_settled(slot.vcpu.run(devices)));
+    slot.vcpu.immediate_exit().set(false);
 }
 
-/// What [`Serial`] asks of a vCPU's `kvm_run`.
+/// The part of a vCPU's state that `kvm_run` shares with this process.
 const SHARED: SyncReg = SyncReg::Register;
 
 impl Vcpu {
-    /// Has KVM leave the general registers where they can be read at each exit.
+    /// Has KVM copy the general registers into `kvm_run` at each exit.
     fn keep_registers_in_sight(&mut self) {
         self.fd_mut().set_sync_valid_reg(SHARED);
     }

@@ -1,5 +1,5 @@
-//! Addresses of the guest as places in its source, inlined functions included. Reads the image's
-//! line tables and nothing else; an image without any has no places.
+//! Addresses of the guest as lines of its source, inlined functions included. Reads the image's
+//! line tables and nothing else.
 
 use addr2line::Context;
 use addr2line::gimli::{Dwarf, EndianSlice, Error, LittleEndian};
@@ -10,8 +10,8 @@ type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 
 /// A line of source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The file, as the compiler was told of it.
+pub struct SourceLine {
+    /// The file, by the path that the compiler was given.
     pub file: String,
     /// The line, from 1.
     pub line: u32,
@@ -30,7 +30,7 @@ impl std::fmt::Debug for Source<'_> {
 }
 
 impl<'a> Source<'a> {
-    /// Those of `image`; none if it has none that can be read.
+    /// The line tables of `image`; empty if it has none that can be read.
     pub fn read(image: &'a [u8]) -> Self {
         let Ok(file) = object::File::parse(image) else {
             return Self::default();
@@ -44,9 +44,9 @@ impl<'a> Source<'a> {
         Self(context.ok())
     }
 
-    /// The places of the instruction at `address`: the innermost inlined function first, the
-    /// function it was inlined into last.
-    pub fn places(&self, address: u64) -> Vec<Place> {
+    /// The lines of the instruction at `address`: that of the innermost inlined function first,
+    /// that of the function it was inlined into last. Empty if they are not known.
+    pub fn places(&self, address: u64) -> Vec<SourceLine> {
         let Some(context) = &self.0 else {
             return Vec::new();
         };
@@ -67,7 +67,7 @@ impl<'a> Source<'a> {
                 let name = String::from_utf8_lossy(name.slice());
                 format!("{:#}", demangle(&name))
             });
-            places.push(Place {
+            places.push(SourceLine {
                 file: file.to_owned(),
                 line,
                 function,

@@ -1,6 +1,6 @@
-//! All that a vCPU is, as KVM lets it be read and written: registers, FPU, MSRs, local APIC,
-//! pending events. Captured and put back whole, while the vCPU is out of the guest and has nothing
-//! left to complete.
+//! The state of a vCPU as KVM lets it be read and written: registers, FPU, MSRs, local APIC,
+//! pending events. Captured and restored as a whole, while the vCPU is out of the guest and has no
+//! instruction left to complete.
 
 use kvm_bindings::{
     Msrs, kvm_debugregs, kvm_fpu, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs,
@@ -11,8 +11,7 @@ use vmm_sys_util::errno;
 
 use super::vm::Vm;
 
-/// MSRs that are left out, since they are times: they go on by themselves, or are given in what
-/// does.
+/// MSRs that are left out because they are times, which pass by themselves.
 const TIMES: [u32; 4] = [
     // IA32_TSC.
     0x10,
@@ -42,12 +41,13 @@ pub struct CpuState {
     msrs: Vec<kvm_msr_entry>,
 }
 
-/// The MSRs that a state has.
+/// The MSRs that belong to a state.
 #[derive(Debug, Clone)]
 pub struct MsrList(Vec<u32>);
 
 impl MsrList {
-    /// Those that KVM saves, and that `vcpu` can take back: KVM lists some that it then refuses.
+    /// Those that KVM lists, and that can be read from `vcpu` and written back: KVM lists some that
+    /// it then refuses.
     ///
     /// # Errors
     /// What KVM said.
@@ -86,7 +86,8 @@ impl CpuState {
         let mut read = msrs(&list.0);
         vcpu.get_msrs(&mut read)?;
         Ok(Self {
-            // First: asking for the state of the vCPU is what makes KVM settle some of the rest.
+            // This comes first: asking for it makes KVM process pending events, which changes some
+            // of the rest.
             mp_state: vcpu.get_mp_state()?,
             regs: vcpu.get_regs()?,
             sregs: vcpu.get_sregs()?,
@@ -99,7 +100,7 @@ impl CpuState {
         })
     }
 
-    /// Makes it the state of `vcpu`.
+    /// Writes this state to `vcpu`.
     ///
     /// # Errors
     /// What KVM said.
@@ -115,7 +116,7 @@ impl CpuState {
         let written = Msrs::from_entries(&self.msrs).expect("as many as were read");
         vcpu.set_msrs(&written)?;
         vcpu.set_lapic(&self.lapic)?;
-        // Last, since what is pending can depend on all of the above.
+        // Pending events come last, since they can depend on all of the above.
         vcpu.set_vcpu_events(&self.events)
     }
 
@@ -123,8 +124,8 @@ impl CpuState {
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
         let msrs =
             |state: &Self| -> Vec<_> { state.msrs.iter().map(|it| (it.index, it.data)).collect() };
-        // In long mode nobody looks into a stack segment, and processors differ in what an
-        // interrupt leaves there.
+        // In long mode the stack segment has no effect, and processors differ in what an interrupt
+        // leaves there.
         let segments = |state: &Self| kvm_sregs {
             ss: kvm_segment::default(),
             ..state.sregs
@@ -151,7 +152,7 @@ impl CpuState {
     }
 }
 
-/// `events` without what KVM leaves of those that are over: their numbers and error codes.
+/// `events` without the numbers and error codes that KVM keeps of events that are over.
 fn under_way(events: &kvm_vcpu_events) -> kvm_vcpu_events {
     let mut events = *events;
     if events.interrupt.injected == 0 {

@@ -4,7 +4,7 @@
 use object::{Object, ObjectSymbol, SymbolKind};
 use rustc_demangle::demangle;
 
-/// Beyond this distance from a symbol without a size, an address is not in it.
+/// Most bytes that are taken to belong to a symbol without a size.
 const FAR: u64 = 1 << 20;
 
 /// The functions of a guest image, by address.
@@ -20,13 +20,13 @@ struct Function {
     name: String,
 }
 
-/// A name that is not one function's.
+/// A name that belongs to no function, or to several.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoSuchSymbol {
-    /// Nothing is called so.
+    /// No function has this name.
     #[error("the guest image has no function \"{0}\", and it is no address such as 0x200000")]
     Unknown(String),
-    /// Several are.
+    /// Several functions have it.
     #[error("\"{name}\" can be {}", .candidates.join(", "))]
     Ambiguous {
         /// The name.
@@ -36,7 +36,7 @@ pub enum NoSuchSymbol {
     },
 }
 
-/// Candidates that are shown for an ambiguous name.
+/// Most candidates that are shown for an ambiguous name.
 const SHOWN: usize = 10;
 
 impl Symbols {
@@ -76,8 +76,8 @@ impl Symbols {
         self.find(address).map(|(name, _)| name)
     }
 
-    /// The address of a place: `0x…`, the name of a function, or as much of its end as is not
-    /// another's: `Singles::handle`.
+    /// The address of a place: `0x…`, the name of a function, or the end of a name if only one
+    /// function ends so: `Singles::handle`.
     ///
     /// # Errors
     /// [`NoSuchSymbol`] names some of those that it can be.
@@ -122,7 +122,7 @@ impl Symbols {
         } else {
             function.size
         };
-        // A label without a size may have the address and nothing behind it.
+        // A symbol at this very address counts, whatever its size.
         (offset == 0 || offset < limit).then_some((function.name.as_str(), offset))
     }
 
@@ -135,7 +135,7 @@ impl Symbols {
     }
 }
 
-/// The name of a function as people say it: a closure is in the function it stands in, which says
+/// The name of a function for people: a closure gets the name of the function it is in, which says
 /// more than its number.
 pub fn readable(name: &str) -> String {
     let mut rest = name;
@@ -147,14 +147,14 @@ pub fn readable(name: &str) -> String {
     if rest.len() < name.len() {
         format!("closure in {rest}")
     } else if is_closure(name) {
-        // Line tables alone do not say in which function it is.
+        // Line tables alone do not say in which function the closure is.
         "closure".to_owned()
     } else {
         name.to_owned()
     }
 }
 
-/// Whether the last part of a name is that of a closure, as each way to write names has it.
+/// Whether the last part of a name is that of a closure, in either mangling scheme.
 fn is_closure(part: &str) -> bool {
     let part = part.split('<').next().unwrap_or_default();
     part == "{{closure}}" || part == "{closure}" || part.starts_with("{closure#")

@@ -1,7 +1,6 @@
-//! The threads that carry the vCPUs, one each, and the means to control the machine as a whole: let
-//! it go, suspend it, stop it, and have the vCPUs back. Single vCPUs are paused in
-//! [`super::pausing`]. Decides nothing; what happens on a vCPU goes to the controlling thread as an
-//! [`Event`].
+//! The threads of the vCPUs, one each, and the means to control the machine as a whole: run it,
+//! suspend it, stop it, and get the vCPUs back. Single vCPUs are paused in [`super::pausing`].
+//! Decides nothing; what happens on a vCPU goes to the controlling thread as an [`Event`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,31 +8,30 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use shared::ports::{Dispatch, Doorbell};
+use shared::ports::Doorbell;
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{Killable, unblock_signal};
 
-use super::breakpoints::Stop;
 use super::devices::{Devices, Effect};
-use super::holding::HeldBy;
+use super::exit::{Death, Exit};
 use super::journal::Journal;
 use super::kick::{self, ImmediateExit};
-use super::lifecycle::{Change, Exited, Request, Runner, Seat, Stall, State, Step};
-use super::pausing::Latencies;
+use super::lifecycle::{
+    CONFIRMATION, Change, Exited, Lifecycle, Request, Runner, Stall, State, Step,
+};
+use super::message::{HeldBy, Message, OnMessage, Reaction};
+use super::pause_latency::PauseLatencies;
 use super::pin::Pins;
-use super::vcpu::{Death, Exit, Vcpu};
+use super::vcpu::Vcpu;
 
-/// How long vCPUs may take to leave the guest. Hundreds of spinning ones on two cores take seconds.
-pub const CONFIRMATION: Duration = Duration::from_secs(30);
-
-/// Why the threads do not do as they should.
+/// Why the threads cannot be started or stopped.
 #[derive(Debug, thiserror::Error)]
-pub enum CrewError {
+pub enum ThreadsError {
     /// No eventfd.
     #[error("cannot prepare the vCPU threads")]
     Prepare(#[source] io::Error),
-    /// No signal by which they could be interrupted.
+    /// No signal is free to interrupt them.
     #[error(transparent)]
     Signal(#[from] kick::SignalError),
     /// No thread.
@@ -45,77 +43,46 @@ pub enum CrewError {
         #[source]
         source: io::Error,
     },
-    /// A vCPU stayed in the guest.
-    #[error("vCPU {0} did not leave the guest within {limit} s of being told to; this host's KVM is stuck", limit = CONFIRMATION.as_secs())]
+    /// A vCPU did not leave the guest in time.
+    #[error(
+        "vCPU {0} did not leave the guest within {limit} s of being told to; this host's KVM is \
+         stuck",
+        limit = CONFIRMATION.as_secs()
+    )]
     Stuck(u32),
 }
 
-/// How a vCPU came to its end by itself.
+/// How a vCPU ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// It wrote this to the exit port.
     GuestExit(u32),
     /// The guest cannot go on.
     Dead(Death),
-    /// The thread that carried it panicked, which is a bug of the VMM.
+    /// The thread that ran it panicked, which is a bug of the VMM.
     Panicked,
 }
 
 /// What happened to a vCPU, as its thread reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// It came to its end by itself.
+    /// It ended by itself.
     Ended {
         /// The vCPU.
         vcpu: u32,
         /// How.
         end: End,
     },
-    /// It has confirmed that it is held, or runs again; [`Crew::state`] has its state now, which
-    /// may be yet another.
+    /// It has confirmed that it is held, or runs again. [`VcpuThreads::state`] says its state,
+    /// which may have changed once more.
     Changed {
         /// The vCPU.
         vcpu: u32,
     },
 }
 
-/// What a vCPU tells the VMM by itself, out of the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Message {
-    /// The guest's workload starts.
-    WorkloadStarted,
-    /// What came since then was its warm-up.
-    WarmedUp,
-    /// It has finished.
-    WorkloadFinished,
-    /// The vCPU has come to an armed point; see [`shared::probe`]. Whatever the guest says it is.
-    Reached {
-        /// Address of the point.
-        point: u64,
-        /// The call at hand, or 0.
-        call: u64,
-    },
-    /// The vCPU has done what its mailbox said; see [`shared::mailbox`].
-    Done,
-    /// The vCPU has come to where it was told to stop by itself.
-    Stopped(Stop),
-    /// The vCPU sends an IPI through the VMM, to a target that may not exist.
-    Dispatch(Dispatch),
-}
-
-/// What is to become of a vCPU that has told something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reaction {
-    /// It goes on.
-    GoOn,
-    /// It is held where it is.
-    Hold,
-}
-
-/// Called on the thread of the vCPU that tells something, which waits meanwhile.
-pub type OnMessage = dyn Fn(u32, Message) -> Reaction + Send + Sync;
-
-/// A vCPU, which its own thread uses while it is in the guest and others may use while it is held.
+/// A vCPU. Its own thread locks it while it is in the guest; other threads may lock it while it is
+/// held.
 pub(super) type SharedVcpu = Arc<Mutex<Vcpu>>;
 
 /// Events on their way to the controlling thread.
@@ -135,7 +102,8 @@ impl Events {
 
     /// The oldest event not yet taken.
     pub fn take(&self) -> Option<Event> {
-        // Read first: an event that comes in between announces itself again.
+        // The eventfd is read first, so that an event that is put in between makes it readable
+        // again.
         let _ = self.pending.read();
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let event = queue.pop_front();
@@ -161,92 +129,93 @@ impl Events {
 }
 
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct VcpuThread {
     pub id: u32,
-    pub seat: Arc<Seat>,
+    pub lifecycle: Arc<Lifecycle>,
     pub vcpu: SharedVcpu,
     pub held_by: Arc<Mutex<Option<HeldBy>>>,
     immediate_exit: Arc<ImmediateExit>,
-    thread: JoinHandle<()>,
+    handle: JoinHandle<()>,
     thread_id: Arc<OnceLock<libc::pid_t>>,
 }
 
-impl Member {
+impl VcpuThread {
     fn ask(&self, request: Request) {
-        self.seat.ask(request);
+        self.lifecycle.ask(request);
         self.kick();
     }
 
-    /// Makes the vCPU leave the guest and look what is wanted of it, after that has been said.
+    /// Makes the vCPU leave the guest and read its request. To be called after the request is set.
     pub fn kick(&self) {
         self.immediate_exit.set(true);
-        // The thread is not joined yet, so the handle is good; if it has ended there is nobody to
-        // kick, and that is all an error can mean.
-        let _ = self.thread.kill(kick::signal());
+        // The thread is not joined yet, so the handle is valid. An error can only mean that the
+        // thread has ended, and then there is nothing to kick.
+        let _ = self.handle.kill(kick::signal());
     }
 
-    /// Does something with the vCPU, which is out of the guest.
+    /// Runs `body` on the vCPU, which is out of the guest.
     pub fn with_vcpu<T>(&self, body: impl FnOnce(&mut Vcpu) -> T) -> T {
         body(&mut self.vcpu.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// The vCPUs of a machine, each on a thread of its own, at first paused. Dropping it stops them.
+/// The vCPUs of a machine, each on a thread of its own. They do not run before
+/// [`VcpuThreads::run`]. Dropping this stops them.
 #[derive(Debug)]
-pub struct Crew {
-    pub(super) members: Vec<Member>,
-    pub(super) latencies: Arc<Latencies>,
+pub struct VcpuThreads {
+    pub(super) list: Vec<VcpuThread>,
+    pub(super) latencies: Arc<PauseLatencies>,
     pub(super) memory: GuestMemoryMmap,
     events: Arc<Events>,
 }
 
-impl Crew {
-    /// Gives each of `vcpus` a thread. They use `memory`.
+impl VcpuThreads {
+    /// Starts a thread for each of `vcpus`, whose guest memory is `memory`.
     ///
     /// # Errors
-    /// [`CrewError`] if the host has no more threads to give.
+    /// [`ThreadsError`] if the host has no more threads to give.
     pub fn new(
         vcpus: Vec<Vcpu>,
         devices: &Arc<Devices>,
         memory: &GuestMemoryMmap,
         on_message: &Arc<OnMessage>,
         pins: Option<&Pins>,
-    ) -> Result<Self, CrewError> {
+    ) -> Result<Self, ThreadsError> {
         kick::install_handler()?;
-        let events = Arc::new(Events::new().map_err(CrewError::Prepare)?);
-        let mut crew = Self {
-            members: Vec::with_capacity(vcpus.len()),
+        let events = Arc::new(Events::new().map_err(ThreadsError::Prepare)?);
+        let mut threads = Self {
+            list: Vec::with_capacity(vcpus.len()),
             latencies: Arc::default(),
             memory: memory.clone(),
             events,
         };
         for vcpu in vcpus {
-            let member = crew.seat(vcpu, devices, on_message, pins.cloned())?;
-            crew.members.push(member);
+            let thread = threads.spawn(vcpu, devices, on_message, pins.cloned())?;
+            threads.list.push(thread);
         }
-        Ok(crew)
+        Ok(threads)
     }
 
-    fn seat(
+    fn spawn(
         &self,
         vcpu: Vcpu,
         devices: &Arc<Devices>,
         on_message: &Arc<OnMessage>,
         pins: Option<Pins>,
-    ) -> Result<Member, CrewError> {
+    ) -> Result<VcpuThread, ThreadsError> {
         let id = vcpu.id();
-        let seat = Arc::<Seat>::default();
+        let lifecycle = Arc::<Lifecycle>::default();
         let immediate_exit = Arc::clone(vcpu.immediate_exit());
         let journal = Arc::clone(vcpu.journal());
         let vcpu = Arc::new(Mutex::new(vcpu));
         let held_by = Arc::<Mutex<Option<HeldBy>>>::default();
         let mut guard = ExitGuard {
             vcpu: id,
-            seat: Arc::clone(&seat),
+            lifecycle: Arc::clone(&lifecycle),
             events: Arc::clone(&self.events),
             end: Some(End::Panicked),
         };
-        let mut carried = Carried {
+        let mut runner = VcpuRunner {
             id,
             vcpu: Arc::clone(&vcpu),
             immediate_exit: Arc::clone(&immediate_exit),
@@ -260,105 +229,106 @@ impl Crew {
         };
         let thread_id = Arc::<OnceLock<libc::pid_t>>::default();
         let own_id = Arc::clone(&thread_id);
-        let thread = thread::Builder::new()
+        let handle = thread::Builder::new()
             .name(format!("vcpu{id}"))
             .stack_size(256 << 10)
             .spawn(move || {
                 // SAFETY: takes nothing and cannot fail.
                 own_id.get_or_init(|| unsafe { libc::gettid() });
-                // A parent may have left it blocked. Fails only for numbers that are no signals.
+                // The thread that started this one may have it blocked. Fails only for numbers that
+                // are no signals.
                 let _ = unblock_signal(kick::signal());
                 if let Some(pins) = pins {
-                    // `Pins` has checked that the host offers the CPU. Should it have gone away
-                    // since, the vCPU runs where it can.
+                    // `Pins` has checked that the host offers the CPU. If it has been taken offline
+                    // since, the vCPU runs anywhere.
                     let _ = pins.bind(id);
                 }
-                guard.carry(&mut carried);
+                guard.drive(&mut runner);
             })
-            .map_err(|source| CrewError::Spawn { id, source })?;
-        Ok(Member {
+            .map_err(|source| ThreadsError::Spawn { id, source })?;
+        Ok(VcpuThread {
             id,
-            seat,
+            lifecycle,
             vcpu,
             held_by,
             immediate_exit,
-            thread,
+            handle,
             thread_id,
         })
     }
 
-    /// What happens on the vCPUs.
+    /// The queue of what happens on the vCPUs.
     pub fn events(&self) -> &Arc<Events> {
         &self.events
     }
 
-    /// The kernel's numbers of the threads, in the order of the vCPUs.
+    /// The thread ids in the kernel (`gettid`), in the order of the vCPUs.
     pub fn thread_ids(&self) -> impl Iterator<Item = libc::pid_t> {
-        // It is the first thing that a thread does.
-        self.members.iter().map(|member| *member.thread_id.wait())
+        // Each thread sets its id before anything else.
+        self.list.iter().map(|thread| *thread.thread_id.wait())
     }
 
-    /// Lets every vCPU into the guest that nobody holds.
+    /// Lets every vCPU that has no hold enter the guest.
     pub fn run(&self) {
-        for member in &self.members {
-            member.seat.ask(Request::Run);
+        for thread in &self.list {
+            thread.lifecycle.ask(Request::Run);
         }
     }
 
-    /// Undoes [`Crew::run`], and waits until each vCPU has confirmed that it is out of the guest.
-    /// This is no hold: it is the machine that stops, for a look or for good.
+    /// Undoes [`VcpuThreads::run`], and waits until each vCPU has confirmed that it is out of the
+    /// guest. This is no hold: the machine as a whole stops, to be inspected or for good.
     ///
     /// # Errors
-    /// [`CrewError::Stuck`] names one that did not.
-    pub fn suspend(&self) -> Result<(), CrewError> {
-        for member in &self.members {
-            member.ask(Request::Pause);
+    /// [`ThreadsError::Stuck`] names one that did not.
+    pub fn suspend(&self) -> Result<(), ThreadsError> {
+        for thread in &self.list {
+            thread.ask(Request::Pause);
         }
         self.confirm()
     }
 
-    fn confirm(&self) -> Result<(), CrewError> {
+    fn confirm(&self) -> Result<(), ThreadsError> {
         let deadline = Instant::now() + CONFIRMATION;
-        self.members
+        self.list
             .iter()
-            .find(|member| !member.seat.wait_out_of_guest(deadline))
-            .map_or(Ok(()), |member| Err(CrewError::Stuck(member.id)))
+            .find(|thread| !thread.lifecycle.wait_out_of_guest(deadline))
+            .map_or(Ok(()), |thread| Err(ThreadsError::Stuck(thread.id)))
     }
 
     /// Stops every vCPU, ends the threads, and gives the vCPUs back. One whose thread panicked is
     /// missing.
     ///
     /// # Errors
-    /// [`CrewError::Stuck`] if one does not leave the guest; its thread is then left behind.
-    pub fn stop(mut self) -> Result<Vec<Vcpu>, CrewError> {
+    /// [`ThreadsError::Stuck`] if one does not leave the guest; its thread is then left behind.
+    pub fn stop(mut self) -> Result<Vec<Vcpu>, ThreadsError> {
         self.ask_to_stop()?;
         Ok(self.join())
     }
 
-    fn ask_to_stop(&self) -> Result<(), CrewError> {
-        for member in &self.members {
-            member.ask(Request::Stop);
+    fn ask_to_stop(&self) -> Result<(), ThreadsError> {
+        for thread in &self.list {
+            thread.ask(Request::Stop);
         }
         self.confirm()
     }
 
     fn join(&mut self) -> Vec<Vcpu> {
-        self.members
+        self.list
             .drain(..)
-            .filter_map(|member| {
-                member.thread.join().ok()?;
-                // The thread is gone, and nobody looks at the vCPU any more, as that takes the
-                // crew.
-                let vcpu = Arc::into_inner(member.vcpu)?;
+            .filter_map(|thread| {
+                thread.handle.join().ok()?;
+                // The thread has ended, and nothing else uses the vCPU: that would take a reference
+                // to `self`.
+                let vcpu = Arc::into_inner(thread.vcpu)?;
                 vcpu.into_inner().ok()
             })
             .collect()
     }
 }
 
-impl Drop for Crew {
+impl Drop for VcpuThreads {
     fn drop(&mut self) {
-        // A thread that does not leave the guest cannot be joined; leaving it is all that is left.
+        // A thread that does not leave the guest cannot be joined, and is left behind.
         if self.ask_to_stop().is_ok() {
             self.join();
         }
@@ -368,21 +338,21 @@ impl Drop for Crew {
 /// Reports the end of a vCPU when its thread ends, whatever ended it.
 struct ExitGuard {
     vcpu: u32,
-    seat: Arc<Seat>,
+    lifecycle: Arc<Lifecycle>,
     events: Arc<Events>,
     end: Option<End>,
 }
 
 impl ExitGuard {
-    fn carry(&mut self, carried: &mut Carried) {
-        self.end = self.seat.carry(carried);
+    fn drive(&mut self, runner: &mut VcpuRunner) {
+        self.end = self.lifecycle.drive(runner);
     }
 }
 
 impl Drop for ExitGuard {
     fn drop(&mut self) {
-        if !matches!(self.seat.state().0, State::Exited(_)) {
-            self.seat.leave(Exited::Panicked);
+        if !matches!(self.lifecycle.state().0, State::Exited(_)) {
+            self.lifecycle.mark_exited(Exited::Panicked);
         }
         if let Some(end) = self.end.take() {
             self.events.put(Event::Ended {
@@ -393,11 +363,11 @@ impl Drop for ExitGuard {
     }
 }
 
-/// How long a vCPU that says it waits gives up its processor.
+/// How long a vCPU that says it waits sleeps.
 const BACK_OFF: Duration = Duration::from_micros(50);
 
 /// A vCPU as the state machine drives it.
-struct Carried {
+struct VcpuRunner {
     id: u32,
     vcpu: SharedVcpu,
     immediate_exit: Arc<ImmediateExit>,
@@ -407,10 +377,10 @@ struct Carried {
     memory: GuestMemoryMmap,
     on_message: Arc<OnMessage>,
     events: Arc<Events>,
-    latencies: Arc<Latencies>,
+    latencies: Arc<PauseLatencies>,
 }
 
-impl Carried {
+impl VcpuRunner {
     fn vcpu(&self) -> MutexGuard<'_, Vcpu> {
         self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -433,8 +403,9 @@ impl Carried {
     fn ring(&self, doorbell: Doorbell) -> Step<End> {
         let message = match doorbell {
             Doorbell::Waiting => {
-                // The vCPU it waits for may be ready to run, on this very processor. (A
-                // `sched_yield` can go to another that waits as well, and back, for seconds.)
+                // The vCPU that it waits for may be ready to run on this very processor.
+                // `sched_yield` does not help: two waiting vCPUs can yield to each other for
+                // seconds.
                 thread::sleep(BACK_OFF);
                 return Step::Continue;
             }
@@ -447,7 +418,8 @@ impl Carried {
                     point: regs.rdi,
                     call: regs.rsi,
                 },
-                // Without them nobody can say where it is, and so nobody can want it held there.
+                // Without registers it is not known which point this is, so it cannot be held
+                // there.
                 Err(_) => return Step::Continue,
             },
         };
@@ -455,12 +427,11 @@ impl Carried {
     }
 }
 
-impl Runner for Carried {
+impl Runner for VcpuRunner {
     type End = End;
 
     fn step(&mut self) -> Step<End> {
-        // Not held any longer than that: whoever controls the machine may look at the vCPU
-        // afterwards.
+        // The lock is released after the run: other threads may inspect the vCPU afterwards.
         let exit = {
             let mut vcpu = self.vcpu();
             let halted = vcpu.step_over_hlt(&self.memory);
@@ -472,7 +443,7 @@ impl Runner for Carried {
             Exit::Pio(Effect::GuestExit(code)) => Step::Ended(End::GuestExit(code)),
             Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Hlt => Step::Continue,
             Exit::Interrupted => {
-                // Before it is confirmed that it is out, so that it stays as it is from then on.
+                // Asked before the exit is confirmed, so that the state does not change afterwards.
                 let _ = self.vcpu().mp_state();
                 Step::Interrupted
             }

@@ -1,108 +1,35 @@
-//! One vCPU: its setup, one entry into the guest at a time, and what its exits mean. It belongs to
-//! whoever holds it and knows neither threads nor states, so that many can be run from one thread.
+//! One vCPU: its setup, one entry into the guest at a time, and what its exits mean. Knows neither
+//! threads nor states, so that many vCPUs can be run from one thread.
 
 use std::cell::Cell;
-use std::fmt;
 use std::sync::Arc;
 
-use kvm_bindings::{
-    KVM_INTERNAL_ERROR_EMULATION, KVM_MP_STATE_HALTED, KVM_VCPUEVENT_VALID_SHADOW, kvm_mp_state,
-    kvm_run,
-};
+use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_VCPUEVENT_VALID_SHADOW, kvm_mp_state, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::errno;
 
+use super::address_space::AddressSpace;
 use super::boot;
-use super::breakpoints::{Debugging, Stop};
+use super::breakpoints::GuestDebug;
 use super::cpuid::{self, Features};
 use super::devices::{Devices, Effect};
-use super::inspect;
+use super::exit::{Death, Exit};
+use super::exit_counts::ExitCounters;
 use super::journal::Journal;
 use super::kick::ImmediateExit;
-use super::tally::Tally;
 use super::vm::{HostError, Vm};
-
-/// Why a vCPU came out of the guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Exit {
-    /// A port was read or written; the devices have dealt with it.
-    Pio(Effect),
-    /// An address without memory was read or written; the devices have dealt with it.
-    Mmio,
-    /// A signal, or [`ImmediateExit`].
-    Interrupted,
-    /// KVM asks to be called again, as it does for a CPU that waits to be started.
-    Again,
-    /// A `hlt` that KVM did not wait out itself.
-    Hlt,
-    /// An instruction was stepped over or run into, as somebody had asked for. If that is to stop
-    /// the vCPU, it says why.
-    Debug(Option<Stop>),
-    /// The guest cannot go on.
-    Dead(Death),
-}
-
-/// Why a guest cannot go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Death {
-    /// An exception while handling an exception while handling an exception.
-    TripleFault,
-    /// KVM gave up on an instruction or a state.
-    InternalError {
-        /// Which kind, `KVM_INTERNAL_ERROR_*`.
-        suberror: u32,
-        /// What KVM adds; its meaning depends on the kind.
-        data: Vec<u64>,
-    },
-    /// The hardware refused the state of the vCPU.
-    FailEntry(u64),
-    /// An exit that nothing here asks for.
-    Unexpected(String),
-    /// The instruction for which it came out comes out again and again.
-    Endless,
-    /// `KVM_RUN` itself failed.
-    Run(errno::Error),
-}
-
-impl fmt::Display for Death {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TripleFault => f.write_str("a triple fault"),
-            Self::InternalError {
-                suberror: KVM_INTERNAL_ERROR_EMULATION,
-                ..
-            } => f.write_str("an instruction that KVM could not emulate"),
-            Self::InternalError { suberror, data } => {
-                write!(f, "KVM internal error {suberror} (")?;
-                for (index, word) in data.iter().enumerate() {
-                    write!(f, "{}{word:#x}", if index == 0 { "" } else { ", " })?;
-                }
-                f.write_str(")")
-            }
-            Self::FailEntry(reason) => {
-                write!(
-                    f,
-                    "a state the processor refused to enter (reason {reason:#x})"
-                )
-            }
-            Self::Endless => f.write_str("a port instruction that repeats itself without an end"),
-            Self::Unexpected(exit) => write!(f, "an exit that nothing here handles ({exit})"),
-            Self::Run(error) => write!(f, "KVM_RUN: {error}"),
-        }
-    }
-}
 
 /// One vCPU.
 #[derive(Debug)]
 pub struct Vcpu {
     id: u32,
     fd: VcpuFd,
-    debugging: Debugging,
+    debugging: GuestDebug,
     immediate_exit: Arc<ImmediateExit>,
-    tally: Arc<Tally>,
+    exit_counters: Arc<ExitCounters>,
     journal: Arc<Journal>,
-    /// What it was doing when it last came out, if that was asked since.
+    /// `KVM_MP_STATE_*` since the last exit, if it was asked for.
     mp_state: Cell<Option<u32>>,
 }
 
@@ -126,15 +53,15 @@ impl Vcpu {
         Ok(Self {
             id,
             fd,
-            debugging: Debugging::default(),
+            debugging: GuestDebug::default(),
             immediate_exit: Arc::new(immediate_exit),
-            tally: Arc::default(),
+            exit_counters: Arc::default(),
             journal: Arc::default(),
             mp_state: Cell::new(None),
         })
     }
 
-    /// Makes this the vCPU that boots, at the PVH entry `entry`.
+    /// Makes this the boot vCPU, which starts at the PVH entry `entry`.
     pub(super) fn boot_at(&self, entry: u64) -> Result<(), HostError> {
         let id = self.id;
         let refused = |action| move |source| HostError::Vcpu { action, id, source };
@@ -156,14 +83,14 @@ impl Vcpu {
         self.id
     }
 
-    /// Its file descriptor, for what is not running it.
+    /// Its file descriptor, for everything but `KVM_RUN`.
     pub fn fd(&self) -> &VcpuFd {
         &self.fd
     }
 
-    /// What it is doing, `KVM_MP_STATE_*`. KVM is asked once each time it has come out, since it
-    /// takes the question for an occasion to carry out an INIT or a start-up IPI that has arrived
-    /// meanwhile, with which a CPU that is kept out of the guest would change.
+    /// What it is doing, `KVM_MP_STATE_*`. KVM is asked at most once after each exit: the ioctl
+    /// also processes an INIT or start-up IPI that has arrived meanwhile, which would change a vCPU
+    /// that is to stay as it is.
     ///
     /// # Errors
     /// What KVM said.
@@ -176,62 +103,62 @@ impl Vcpu {
         Ok(now)
     }
 
-    /// Its file descriptor, for what is to share its run structure.
+    /// Its file descriptor, for code that uses its `kvm_run`.
     pub(super) fn fd_mut(&mut self) -> &mut VcpuFd {
         &mut self.fd
     }
 
-    /// Where it is to stop by itself, and its file descriptor, to which that is told.
-    pub(super) fn debugging(&mut self) -> (&mut Debugging, &VcpuFd) {
+    /// Its breakpoint and steps, and the file descriptor to set them with.
+    pub(super) fn debugging(&mut self) -> (&mut GuestDebug, &VcpuFd) {
         (&mut self.debugging, &self.fd)
     }
 
-    /// What ends [`Vcpu::run`] from outside.
+    /// The means to end [`Vcpu::run`] from another thread.
     pub fn immediate_exit(&self) -> &Arc<ImmediateExit> {
         &self.immediate_exit
     }
 
-    /// What it came out of the guest for, so far.
-    pub fn tally(&self) -> &Arc<Tally> {
-        &self.tally
+    /// The counts of its exits.
+    pub fn exit_counters(&self) -> &Arc<ExitCounters> {
+        &self.exit_counters
     }
 
-    /// What happened to it, while that is kept.
+    /// The record of its stays and stalls, while a trace is on.
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
     }
 
-    /// Enters the guest until something happens, and counts it. Reads and writes that KVM does not
-    /// know are answered by `devices` before this returns; KVM takes the answer over at the next
-    /// entry.
+    /// Enters the guest until an exit, and counts it. `devices` answers port and memory accesses
+    /// that KVM does not handle before this returns; KVM takes the answer at the next entry.
     pub fn run(&mut self, devices: &Devices) -> Exit {
         let entered = self.journal.enter();
         let exit = self.enter(devices);
-        if let Some(reason) = self.tally.count(&exit) {
+        if let Some(reason) = self.exit_counters.count(&exit) {
             self.journal.leave(entered, reason);
         }
         exit
     }
 
-    /// Executes the next instruction itself if it is a `hlt` and is to be stepped over: emulating
-    /// KVMs remember that it halted when nothing steps any more, and halt the vCPU then, wherever
-    /// it is. Comes out as after any step.
+    /// Executes the next instruction in the VMM if it is a `hlt` that is to be stepped over. A KVM
+    /// that emulates ring 0 remembers the halt, and halts the vCPU after the last step, wherever it
+    /// is then. Returns the exit of the step.
     pub fn step_over_hlt(&mut self, memory: &GuestMemoryMmap) -> Option<Exit> {
         const HLT: u8 = 0xf4;
         if !self.debugging.is_before_a_step() {
             return None;
         }
-        if inspect::next_byte(self, memory) != Some(HLT) {
+        let (mut regs, sregs) = (self.fd.get_regs().ok()?, self.fd.get_sregs().ok()?);
+        let space = AddressSpace::new(&self.fd, memory);
+        if space.code(&regs, &sregs, 1) != [HLT] {
             return None;
         }
-        let mut regs = self.fd.get_regs().ok()?;
         regs.rip += 1;
         let halted = kvm_mp_state {
             mp_state: KVM_MP_STATE_HALTED,
         };
         let halt = || {
-            // The instruction behind a `sti` or `mov ss` takes no interrupt; the one behind this
-            // does.
+            // `sti` and `mov ss` block interrupts for one instruction. That was the `hlt`, so the
+            // block ends here.
             let mut events = self.fd.get_vcpu_events()?;
             events.flags = KVM_VCPUEVENT_VALID_SHADOW;
             events.interrupt.shadow = 0;
@@ -282,7 +209,7 @@ impl Vcpu {
     }
 
     fn interrupted(&mut self) -> Exit {
-        // KVM completes what it came out for before it looks for a signal.
+        // KVM completes the pending instruction before it checks for signals.
         self.debugging.set_between(true);
         Exit::Interrupted
     }

@@ -12,7 +12,8 @@ use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::errno;
 
-/// Where KVM keeps three pages of its own on VMX hosts: in the gap, where no RAM is.
+/// Address of three pages that KVM needs for itself on VMX hosts. They lie in the gap, where there
+/// is no RAM.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// Why this host cannot run the machine.
@@ -24,24 +25,25 @@ pub enum HostError {
          or enable nested virtualisation if this is itself a virtual machine"
     )]
     NoKvm,
-    /// `/dev/kvm` is not for this user.
+    /// This user may not open `/dev/kvm`.
     #[error("no permission to open /dev/kvm; add yourself to the group that owns it (often kvm)")]
     NoPermission,
     /// `/dev/kvm` cannot be opened.
     #[error("cannot open /dev/kvm")]
     Open(#[source] errno::Error),
-    /// Another KVM API.
+    /// KVM has another API version.
     #[error("this host's KVM has API version {0}, {KVM_API_VERSION} is needed")]
     ApiVersion(i32),
-    /// Something else is called `/dev/kvm`.
+    /// `/dev/kvm` is something else.
     #[error("this host's /dev/kvm is not KVM")]
     NotKvm,
-    /// Something KVM does not offer.
+    /// KVM lacks a capability.
     #[error("this host's KVM lacks {0}; a newer kernel has it")]
     Missing(&'static str),
-    /// Fewer vCPUs than asked for.
+    /// KVM allows fewer vCPUs than asked for.
     #[error(
-        "this host's KVM allows {allowed} vCPUs with ids below {ids}, not {asked}; ask for --vcpus {allowed} or fewer"
+        "this host's KVM allows {allowed} vCPUs with ids below {ids}, not {asked}; ask for \
+         --vcpus {allowed} or fewer"
     )]
     TooManyVcpus {
         /// Number asked for.
@@ -92,8 +94,8 @@ pub struct Interrupts(Arc<VmFd>);
 impl Interrupts {
     /// Sends `vector` to the CPU with this APIC id, as an edge-triggered message (SDM Vol. 3A,
     /// 11.11). The bits of the id that do not fit into the address go into its upper half (KVM's
-    /// api.rst, `KVM_CAP_X2APIC_API`). Returns whether it has arrived: a CPU that does not exist or
-    /// takes no interrupts gets none.
+    /// api.rst, `KVM_CAP_X2APIC_API`). Returns whether it was accepted: no CPU may have this id, or
+    /// its APIC may be disabled.
     ///
     /// # Errors
     /// What KVM said, if it knows no such message or no such CPU.
@@ -128,15 +130,15 @@ impl Vm {
     }
 
     fn configure(&self, vcpus: u32) -> Result<(), HostError> {
-        // Without this, `vmcall` on a host whose KVM emulates ring 0 is patched and retried for
-        // ever; with it, it is an exception like any other instruction the CPU lacks.
+        // Without this, a KVM that emulates ring 0 patches `vmcall` and retries it for ever. With
+        // it, `vmcall` is an invalid opcode like any other instruction that the CPU lacks.
         let quirks = self.fd.check_extension_raw(KVM_CAP_DISABLE_QUIRKS2.into());
         if quirks > 0 && quirks.cast_unsigned() & KVM_X86_QUIRK_FIX_HYPERCALL_INSN != 0 {
             self.enable(KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_FIX_HYPERCALL_INSN)
                 .map_err(setup("leave hypercall instructions alone"))?;
         }
         if self.fd.check_extension_raw(KVM_CAP_MAX_VCPU_ID.into()) > 0 {
-            // An optimisation that older kernels do not know as a setting: refusal is no loss.
+            // An optimisation that older kernels do not offer: if it is refused, nothing is lost.
             let _ = self.enable(KVM_CAP_MAX_VCPU_ID, vcpus);
         }
         self.fd

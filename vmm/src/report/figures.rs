@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use shared::manifest::Total;
 
-use crate::lab::Counts;
+use crate::lab::CounterValues;
 use crate::manifest::{Manifest, Shown};
 
 /// Columns before the figures of a line, as in every line of the table's head.
@@ -34,7 +34,7 @@ pub struct Figures(Vec<Figure>);
 
 impl Figures {
     /// Those that `manifest` has shown, of all CPUs.
-    pub fn new(manifest: &Manifest, counts: &Counts) -> Self {
+    pub fn new(manifest: &Manifest, counts: &CounterValues) -> Self {
         let counters = manifest.counters.iter().zip(&counts.values);
         let figures = counters.filter_map(|(counter, value)| {
             Some(Figure {

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::control::Aftermath;
-use crate::lab::Counts;
-use crate::machine::inspect::Standing;
-use crate::machine::tally::WAITING;
+use crate::control::RunResult;
+use crate::lab::CounterValues;
+use crate::machine::exit_counts::WAITING;
+use crate::machine::inspect::VcpuDump;
 use crate::manifest::Manifest;
 use crate::stats::sources::{STATS, Status, named};
 
@@ -67,18 +67,18 @@ impl Ipis {
     /// What became of the IPIs of a run of which `aftermath` is left. `is_whole` says that the
     /// guest came to its end, so that its counters are what it has left behind.
     pub(super) fn of(
-        aftermath: &Aftermath,
+        aftermath: &RunResult,
         manifest: &Manifest,
-        counts: &Counts,
+        counts: &CounterValues,
         is_whole: bool,
     ) -> Self {
-        let transit = aftermath.transit;
+        let transit = aftermath.vmm_ipis;
         // The guest has no other source of interrupts.
-        let stood = |vectors: fn(&Standing) -> usize| {
-            let of_each = aftermath.standings.iter().map(vectors);
+        let stood = |vectors: fn(&VcpuDump) -> usize| {
+            let of_each = aftermath.dumps.iter().map(vectors);
             of_each.sum::<usize>() as u64
         };
-        let all_seen = aftermath.standings.len() == aftermath.vcpus as usize;
+        let all_seen = aftermath.dumps.len() == aftermath.vcpus as usize;
         let pending = stood(|standing| standing.requested.len());
         let known = [
             counts.received,
@@ -120,7 +120,7 @@ impl Ipis {
 }
 
 /// Exits over IPIs sent, or why that is not known.
-fn exits_per_ipi(aftermath: &Aftermath) -> Result<f64, String> {
+fn exits_per_ipi(aftermath: &RunResult) -> Result<f64, String> {
     match named(&aftermath.sources, STATS) {
         None => {
             return Err("nobody has tried whether KVM's count of exits can be believed".to_owned());

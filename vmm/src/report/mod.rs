@@ -21,13 +21,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use shared::ledger::CallId;
 
-use crate::control::Aftermath;
-use crate::lab::judge::{self, CallName};
+use crate::control::RunResult;
+use crate::lab::call_name::CallName;
+use crate::lab::judge::{self};
 use crate::lab::judgement::Judgement;
 use crate::lab::oracles::{self, ByOracle};
-use crate::lab::{Counted, Lab};
+use crate::lab::{CpuCounts, Lab};
 use crate::machine::devices::Strays;
-use crate::machine::tally::REASONS;
+use crate::machine::exit_counts::REASONS;
 use crate::manifest::Manifest;
 use crate::provenance::Provenance;
 use crate::stats::sources::Source;
@@ -190,7 +191,7 @@ pub struct FoundHere {
 impl Report {
     /// The report on a run of which `aftermath` is left, with the lab it used, and where it comes
     /// from. What the guest says of its options is added to that.
-    pub fn new(aftermath: &Aftermath, lab: &Lab, provenance: Provenance) -> Self {
+    pub fn new(aftermath: &RunResult, lab: &Lab, provenance: Provenance) -> Self {
         let judgement = if verdict::is_end_of_workload(&aftermath.ending) {
             Judgement::on_end(lab, &aftermath.expected.abandoned)
         } else {
@@ -199,7 +200,7 @@ impl Report {
         let verdict = Verdict::on(aftermath, &judgement);
         let window = &aftermath.window;
         let totals = judgement.totals;
-        let counted: Vec<Counted> = lab.counted().collect();
+        let counted: Vec<CpuCounts> = lab.counted().collect();
         let traced = aftermath.trace.as_ref().map(Traced::new);
         Self {
             schema: SCHEMA,
@@ -282,7 +283,7 @@ impl Report {
     }
 }
 
-fn per_vcpu(id: u32, counted: Option<&Counted>, window: &Window) -> PerVcpu {
+fn per_vcpu(id: u32, counted: Option<&CpuCounts>, window: &Window) -> PerVcpu {
     let counts = counted.map(|counted| &counted.counts);
     PerVcpu {
         id,

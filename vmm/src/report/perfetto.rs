@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 use shared::ledger::CallId;
 
-use crate::lab::judge::CallName;
+use crate::lab::call_name::CallName;
 use crate::provenance::Provenance;
 use crate::stats::timeline::{Stretch, Timeline};
 use crate::stats::trace::Trace;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::cpus::CpuSet;
-use crate::machine::inspect::{Activity, Standing};
+use crate::machine::inspect::{Activity, VcpuDump};
 use crate::machine::lifecycle::Stall;
 use crate::machine::symbols::Symbols;
 
@@ -15,7 +15,7 @@ const TRACED: usize = 8;
 const EXACT: usize = 16;
 
 /// The vCPU that died, in full.
-pub fn death(standing: &Standing, symbols: &Symbols) -> String {
+pub fn death(standing: &VcpuDump, symbols: &Symbols) -> String {
     let regs = &standing.regs;
     let mut text = String::new();
     let mut line = |content: std::fmt::Arguments<'_>| {
@@ -54,8 +54,8 @@ pub fn death(standing: &Standing, symbols: &Symbols) -> String {
 }
 
 /// Every vCPU, those that stand alike together.
-pub fn standings(standings: &[Standing], symbols: &Symbols) -> String {
-    let mut groups: BTreeMap<String, Vec<&Standing>> = BTreeMap::new();
+pub fn standings(standings: &[VcpuDump], symbols: &Symbols) -> String {
+    let mut groups: BTreeMap<String, Vec<&VcpuDump>> = BTreeMap::new();
     for standing in standings {
         let function = symbols.function(standing.regs.rip);
         let place = match function.filter(|_| standings.len() > EXACT) {
@@ -85,7 +85,7 @@ pub fn standings(standings: &[Standing], symbols: &Symbols) -> String {
     text
 }
 
-fn describe(standing: &Standing, place: &str) -> String {
+fn describe(standing: &VcpuDump, place: &str) -> String {
     if standing.activity == Activity::NotStarted {
         return "never started, waiting for SIPI".to_owned();
     }
@@ -117,7 +117,7 @@ fn describe(standing: &Standing, place: &str) -> String {
     text
 }
 
-fn backtrace(standing: &Standing, symbols: &Symbols) -> String {
+fn backtrace(standing: &VcpuDump, symbols: &Symbols) -> String {
     let mut text = String::new();
     for caller in &standing.callers {
         // A return address can lie behind the last instruction of its function.
@@ -132,8 +132,8 @@ mod tests {
     use super::*;
     use kvm_bindings::kvm_regs;
 
-    fn standing(vcpu: u32, activity: Activity, rip: u64) -> Standing {
-        Standing {
+    fn standing(vcpu: u32, activity: Activity, rip: u64) -> VcpuDump {
+        VcpuDump {
             vcpu,
             activity,
             stalled: None,
@@ -157,7 +157,7 @@ mod tests {
             .map(|id| standing(id, Activity::Halted, 0x10))
             .collect();
         all.push(standing(0, Activity::Running, 0x20));
-        all.push(Standing {
+        all.push(VcpuDump {
             stalled: Some(Stall::Held),
             ..standing(301, Activity::Running, 0x20)
         });

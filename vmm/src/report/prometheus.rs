@@ -14,7 +14,8 @@ use shared::manifest::Total;
 
 use super::{PerVcpu, Report, Traced};
 use crate::provenance::Provenance;
-use crate::stats::latency::{Times, nanoseconds};
+use crate::stats::cycles::nanoseconds;
+use crate::stats::latency::Times;
 use crate::stats::sources::Status;
 use crate::stats::window::{Value, Window};
 

@@ -4,8 +4,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::control::Aftermath;
-use crate::machine::pausing::Latency;
+use crate::control::RunResult;
+use crate::machine::pause_latency::PauseLatency;
 
 /// The stalls of a run.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -54,9 +54,9 @@ pub struct Stalled {
 
 impl Stalls {
     /// What there is to say about stalls; nothing, if there were none and none were asked for.
-    pub fn of(aftermath: &Aftermath) -> Option<Self> {
+    pub fn of(aftermath: &RunResult) -> Option<Self> {
         let per_vcpu: Vec<_> = (0..)
-            .zip(&aftermath.absences)
+            .zip(&aftermath.stall_totals)
             .filter(|(_, absence)| absence.times > 0)
             .map(|(id, absence)| Stalled {
                 id,
@@ -88,8 +88,8 @@ impl Stalls {
     }
 }
 
-impl From<&Latency> for Latencies {
-    fn from(latency: &Latency) -> Self {
+impl From<&PauseLatency> for Latencies {
+    fn from(latency: &PauseLatency) -> Self {
         Self {
             count: latency.count,
             min_seconds: latency.min.as_secs_f64(),
@@ -101,7 +101,7 @@ impl From<&Latency> for Latencies {
 }
 
 /// What the reader should know about stalls that were not carried out.
-pub(super) fn notes(aftermath: &Aftermath) -> Vec<String> {
+pub(super) fn notes(aftermath: &RunResult) -> Vec<String> {
     let stalls = &aftermath.stalls;
     if stalls.asked && stalls.time.is_none() {
         return vec![

@@ -8,7 +8,7 @@ use serde::Serialize;
 use shared::exit::ExitCode;
 
 use crate::control::operator::Expected;
-use crate::control::{Aftermath, Ending, script};
+use crate::control::{Ending, RunResult, script};
 use crate::lab::judgement::Judgement;
 
 /// How a run ended.
@@ -63,7 +63,7 @@ pub(super) fn is_end_of_workload(ending: &Ending) -> bool {
 
 impl Verdict {
     /// The verdict on a run, of whose lab this is the judgement.
-    pub fn on(aftermath: &Aftermath, judgement: &Judgement) -> Self {
+    pub fn on(aftermath: &RunResult, judgement: &Judgement) -> Self {
         let ending = &aftermath.ending;
         let mut verdict = Self::new(Kind::Stalled, ending.to_string());
         match ending {
@@ -79,10 +79,10 @@ impl Verdict {
             Ending::TimeOut(_) | Ending::NoProgress(_) => {}
             Ending::Script(failure) => {
                 verdict.kind = match failure.kind {
-                    script::Kind::Expectation => Kind::Fail,
-                    script::Kind::Bad => Kind::BadScript,
-                    script::Kind::Over => Kind::Died,
-                    script::Kind::Stuck => Kind::Stalled,
+                    script::FailureKind::Expectation => Kind::Fail,
+                    script::FailureKind::Bad => Kind::BadScript,
+                    script::FailureKind::Over => Kind::Died,
+                    script::FailureKind::Stuck => Kind::Stalled,
                 }
             }
         }
@@ -112,7 +112,7 @@ impl Verdict {
         }
     }
 
-    fn on_exit(vcpu: u32, code: u32, aftermath: &Aftermath, judgement: &Judgement) -> Self {
+    fn on_exit(vcpu: u32, code: u32, aftermath: &RunResult, judgement: &Judgement) -> Self {
         match ExitCode::try_from(code) {
             Ok(ExitCode::Pass | ExitCode::Fail) if !judgement.is_believed() => {
                 Self::on_contradictions(judgement)
@@ -187,7 +187,7 @@ impl Verdict {
         Self::new(Kind::Pass, format!("as expected: {}", found.join(", ")))
     }
 
-    fn on_pass(aftermath: &Aftermath, judgement: &Judgement) -> Self {
+    fn on_pass(aftermath: &RunResult, judgement: &Judgement) -> Self {
         if !judgement.is_used {
             return Self::new(
                 Kind::Pass,

@@ -1,16 +1,16 @@
 use super::*;
-use crate::control::Carried;
-use crate::control::operator::{Expected, Transit};
+use crate::control::StallSummary;
+use crate::control::operator::{Expected, VmmIpiCounts};
 use crate::lab::Lab;
 use crate::lab::counts::tests::{
     DEPARTED, EMPTY, LONGEST, RECEIVED, SENT, SENT_OTHERWISE, TARGETS, VISITS, manifest,
 };
 use crate::lab::oracles::tests::{LOST, WRONG_CPU};
 use crate::machine::devices::Strays;
-use crate::machine::inspect::{Activity, Standing};
-use crate::machine::lifecycle::Absence;
-use crate::machine::pausing::Latency;
-use crate::machine::vcpu::Death;
+use crate::machine::exit::Death;
+use crate::machine::inspect::{Activity, VcpuDump};
+use crate::machine::lifecycle::StallTotals;
+use crate::machine::pause_latency::PauseLatency;
 use crate::provenance::{Input, Provenance};
 use crate::report::Report;
 use crate::stats::sources::Kvm;
@@ -24,17 +24,17 @@ use zerocopy::IntoBytes;
 
 const CPUS: u32 = 3;
 
-fn ended(ending: Ending) -> Aftermath {
-    Aftermath {
+fn ended(ending: Ending) -> RunResult {
+    RunResult {
         trace: None,
-        transit: Transit::default(),
+        vmm_ipis: VmmIpiCounts::default(),
         console: String::new(),
         ending,
         window: Window::empty(),
-        absences: Vec::new(),
+        stall_totals: Vec::new(),
         pause_latency: None,
-        stalls: Carried::default(),
-        standings: Vec::new(),
+        stalls: StallSummary::default(),
+        dumps: Vec::new(),
         expected: Expected::default(),
         sources: Vec::new(),
         uncounted: None,
@@ -45,13 +45,13 @@ fn ended(ending: Ending) -> Aftermath {
     }
 }
 
-fn report_on(aftermath: &Aftermath, lab: &Lab) -> Report {
+fn report_on(aftermath: &RunResult, lab: &Lab) -> Report {
     let guest = Input::new(Path::new("guest.bin"), b"");
     let provenance = Provenance::new(Kvm::Unknown, guest, CPUS, "");
     Report::new(aftermath, lab, provenance)
 }
 
-fn exited(code: ExitCode) -> Aftermath {
+fn exited(code: ExitCode) -> RunResult {
     ended(Ending::GuestExit {
         vcpu: 1,
         code: code as u32,
@@ -109,7 +109,7 @@ fn a_pass_is_believed_only_if_everything_bears_it_out() {
 
 #[test]
 fn every_ending_has_the_status_of_its_kind() {
-    let status = |aftermath: &Aftermath| report_on(aftermath, &all_up()).exit_status;
+    let status = |aftermath: &RunResult| report_on(aftermath, &all_up()).exit_status;
     assert_eq!(status(&exited(ExitCode::Pass)), 0);
     assert_eq!(status(&exited(ExitCode::Fail)), 1);
     assert_eq!(status(&exited(ExitCode::BadOptions)), 2);
@@ -167,21 +167,21 @@ fn the_document_has_its_keys_without_any_statistics() {
 
 #[test]
 fn stalls_are_reported_with_what_came_of_them() {
-    let aftermath = Aftermath {
-        absences: [(0, 0), (3, 200), (1, 100)]
-            .map(|(times, millis)| Absence {
+    let aftermath = RunResult {
+        stall_totals: [(0, 0), (3, 200), (1, 100)]
+            .map(|(times, millis)| StallTotals {
                 times,
                 total: Duration::from_millis(millis),
             })
             .to_vec(),
-        pause_latency: Some(Latency {
+        pause_latency: Some(PauseLatency {
             count: 4,
             min: Duration::from_micros(20),
             median: Duration::from_micros(40),
             p99: Duration::from_millis(5),
             max: Duration::from_millis(6),
         }),
-        stalls: Carried {
+        stalls: StallSummary {
             asked: true,
             time: Some(Duration::from_secs(1)),
             missed: vec!["cpu=2,at=1h,for=5ms".parse().unwrap()],
@@ -207,10 +207,10 @@ fn stalls_are_reported_with_what_came_of_them() {
 
 #[test]
 fn a_guest_without_a_workload_is_not_stalled() {
-    let aftermath = Aftermath {
-        stalls: Carried {
+    let aftermath = RunResult {
+        stalls: StallSummary {
             asked: true,
-            ..Carried::default()
+            ..StallSummary::default()
         },
         ..exited(ExitCode::Pass)
     };
@@ -230,8 +230,8 @@ fn counted(counters: Counters) -> Lab {
     lab
 }
 
-fn standing(vcpu: u32, requested: &[u8], in_service: &[u8]) -> Standing {
-    Standing {
+fn standing(vcpu: u32, requested: &[u8], in_service: &[u8]) -> VcpuDump {
+    VcpuDump {
         vcpu,
         activity: Activity::Halted,
         stalled: None,
@@ -257,22 +257,22 @@ fn every_ipi_is_accounted_for() {
     ] {
         counters.words[number as usize] = value;
     }
-    let aftermath = Aftermath {
-        transit: Transit {
+    let aftermath = RunResult {
+        vmm_ipis: VmmIpiCounts {
             added: 9,
             lost: 2,
             dropped: 1,
             to_nobody: 5,
             in_flight: 3,
         },
-        standings: vec![
+        dumps: vec![
             standing(0, &[], &[]),
             standing(1, &[0xfb, 0xfc], &[0xfd]),
             standing(2, &[0xfc], &[]),
         ],
         ..exited(ExitCode::Pass)
     };
-    let report = |counters, aftermath: &Aftermath| report_on(aftermath, &counted(counters));
+    let report = |counters, aftermath: &RunResult| report_on(aftermath, &counted(counters));
     let ipi = report(counters, &aftermath).ipi;
     assert_eq!((ipi.sent, ipi.targets, ipi.received), (30, 100, 40));
     assert_eq!((ipi.added, ipi.lost, ipi.in_flight), (9, 2, 3));
@@ -290,7 +290,7 @@ fn every_ipi_is_accounted_for() {
     let mut came_back = counters;
     came_back.words[DEPARTED as usize] = 1;
     assert_eq!(report(came_back, &aftermath).ipi.coalesced, None);
-    let cut_off = Aftermath {
+    let cut_off = RunResult {
         ending: Ending::TimeOut(Duration::from_secs(1)),
         ..aftermath
     };
@@ -300,7 +300,7 @@ fn every_ipi_is_accounted_for() {
     // Nor what contradicts itself.
     let mut made_up = counters;
     made_up.words[RECEIVED as usize] = 1000;
-    let aftermath = Aftermath {
+    let aftermath = RunResult {
         ending: exited(ExitCode::Pass).ending,
         ..cut_off
     };
@@ -337,7 +337,7 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
     made(MAX_FINDINGS);
     let mut expected = Expected::default();
     expected.must("lost");
-    let aftermath = Aftermath {
+    let aftermath = RunResult {
         expected,
         ..exited(ExitCode::Fail)
     };

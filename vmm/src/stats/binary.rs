@@ -17,21 +17,21 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// Number of the ioctl `KVM_GET_STATS_FD`, which `kvm-ioctls` does not have.
 const GET_STATS_FD: u32 = 0xce;
-/// More than any kernel has, and little enough to read without thought.
+/// Limits that are more than any kernel needs, and small enough to read.
 const MOST_FIELDS: u32 = 4096;
 const LONGEST_NAME: u32 = 256;
 const MOST_BYTES: u64 = 1 << 20;
 
-/// Why KVM's statistics cannot be had.
+/// Why KVM's statistics cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StatsError {
-    /// The host's KVM has none.
+    /// The host's KVM has no binary statistics.
     #[error("this host's KVM has no binary statistics")]
     Unsupported(#[source] io::Error),
     /// The file cannot be read.
     #[error("cannot read KVM's binary statistics")]
     Read(#[source] io::Error),
-    /// The description makes no sense.
+    /// The description of the fields makes no sense.
     #[error("KVM's description of its statistics is damaged: {0}")]
     Damaged(&'static str),
 }
@@ -62,8 +62,8 @@ struct RawField {
 pub struct Field {
     /// KVM's name for it.
     pub name: String,
-    /// Whether it only grows, so that a difference of two samples means something. A momentary
-    /// value, a maximum or a flag does not.
+    /// Whether it only grows, so that the difference of two samples means something. Momentary
+    /// values, maxima and flags do not.
     pub grows: bool,
     /// Index of its first number in a sample.
     start: usize,
@@ -153,14 +153,14 @@ fn field(bytes: &[u8]) -> Result<Field, StatsError> {
 
 /// The statistics of one VM or vCPU.
 #[derive(Debug)]
-pub struct Source {
+pub struct StatsFile {
     file: File,
     schema: Arc<Schema>,
 }
 
-impl Source {
-    /// Opens the statistics of `object`. Those of a second object of the same kind have the same
-    /// description, which `like` then spares reading.
+impl StatsFile {
+    /// Opens the statistics of `object`. The description is the same for all objects of a kind: it
+    /// is taken from `like` if that is given.
     ///
     /// # Errors
     /// [`StatsError::Unsupported`] on hosts whose KVM has none.
@@ -170,7 +170,8 @@ impl Source {
         if fd < 0 {
             return Err(StatsError::Unsupported(io::Error::last_os_error()));
         }
-        // SAFETY: KVM has just made this file descriptor for us; nobody else knows it.
+        // SAFETY: KVM has just created this file descriptor for this call, and nothing else owns
+        // it.
         let file = unsafe { File::from_raw_fd(fd) };
         let schema = match like {
             Some(other) => Arc::clone(&other.schema),
@@ -181,7 +182,7 @@ impl Source {
         Ok(Self { file, schema })
     }
 
-    /// What the numbers of a sample mean.
+    /// The description of a sample's numbers.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema
     }

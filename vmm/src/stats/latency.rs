@@ -1,6 +1,6 @@
 //! How long IPIs, calls and waits took, from a [`Timeline`]: from just before an IPI is sent to the
-//! first instruction of its handler that is not saving registers, from the beginning of a call to
-//! its last run, and from the beginning of a wait to its end. In cycles of the guest's TSC.
+//! entry of its handler (after it has saved registers), from the beginning of a call to its last
+//! execution, and from the beginning of a wait to its end. In cycles of the guest's TSC.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,28 +8,24 @@ use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cycles::nanoseconds;
 use super::meaning::Meaning;
-use super::timeline::{Kind, Timeline};
+use super::timeline::{StretchKind, Timeline};
 use super::trace::Trace;
 
-/// Digits that are kept.
+/// Significant digits of the histograms.
 const DIGITS: u8 = 3;
 
-/// The longest that is told from longer ones: a day at 4 GHz.
+/// The longest time in cycles; longer ones count as this. A day at 4 GHz.
 const LONGEST: u64 = 86_400 * 4_000_000_000;
 
-/// Nanoseconds that `cycles` of a TSC of `tsc_khz` last.
-pub fn nanoseconds(cycles: u64, tsc_khz: u32) -> f64 {
-    cycles as f64 * 1e6 / f64::from(tsc_khz.max(1))
-}
-
-/// Times of one kind, in cycles.
+/// A histogram of times of one kind, in cycles.
 #[derive(Debug, Clone)]
 pub struct Times(Histogram<u64>);
 
 impl Default for Times {
     fn default() -> Self {
-        // Grows as it must: there is one per pair of CPUs.
+        // A histogram that grows on demand, since there is one per pair of CPUs.
         Self(Histogram::new(DIGITS).expect("a number of digits that it knows"))
     }
 }
@@ -37,7 +33,7 @@ impl Default for Times {
 impl Times {
     /// Adds one.
     pub fn record(&mut self, cycles: u64) {
-        // Fails only where there is no room to grow, far above.
+        // Fails only for values that are too large, and `LONGEST` is not.
         let _ = self.0.record(cycles.min(LONGEST));
     }
 
@@ -46,13 +42,12 @@ impl Times {
         self.0.add(&other.0).expect("it grows as it must");
     }
 
-    /// The time that half of them did not exceed, in cycles.
+    /// The median, in cycles.
     pub fn median(&self) -> u64 {
         self.0.value_at_quantile(0.5)
     }
 
-    /// How they are spread; `None` if there are none.
-    /// The TSC runs at `tsc_khz`.
+    /// Quantiles of the times, with a TSC of `tsc_khz`; `None` if there are none.
     pub fn spread(&self, tsc_khz: u32) -> Option<Spread> {
         let at = |quantile| self.0.value_at_quantile(quantile);
         let show = |cycles| Time {
@@ -70,7 +65,7 @@ impl Times {
         })
     }
 
-    /// How many fall into each bucket: its lowest and highest time in cycles, and how many.
+    /// The buckets that are not empty: lowest and highest time in cycles, and the number of times.
     pub fn buckets(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
         self.0.iter_recorded().map(|it| {
             let value = it.value_iterated_to();
@@ -79,7 +74,7 @@ impl Times {
         })
     }
 
-    /// How many took `cycles` or less, as far as the digits that are kept can say.
+    /// How many took `cycles` or less, to the precision of the histogram.
     pub fn at_most(&self, cycles: u64) -> u64 {
         self.0.count_between(0, cycles)
     }
@@ -89,7 +84,7 @@ impl Times {
         self.0.len()
     }
 
-    /// All of them together, in cycles.
+    /// The sum, in cycles.
     pub fn sum(&self) -> f64 {
         self.0.mean() * self.0.len() as f64
     }
@@ -126,17 +121,17 @@ pub struct Spread {
 /// The latencies of a machine.
 #[derive(Debug, Clone, Default)]
 pub struct Latencies {
-    /// From just before an IPI was sent to its handler. Of several that one handler served each
+    /// From just before an IPI was sent to its handler. If one handler served several IPIs, each
     /// counts.
     pub ipi: Times,
-    /// From the beginning of a call to when its function began to run on the last of its targets.
+    /// From the beginning of a call to the start of its function on the last of its targets.
     pub call: Times,
-    /// From the beginning of a wait to its end, by its lane. Every lane in which CPUs wait is
-    /// there.
+    /// From the beginning of a wait to its end, by lane. Every lane in which CPUs wait has an
+    /// entry.
     pub waits: BTreeMap<usize, Times>,
     /// All of these from one CPU to another.
     pub pairs: BTreeMap<(usize, usize), PairTimes>,
-    /// IPIs of which no handler is in the trace.
+    /// IPIs without a handler in the trace.
     pub untaken: u64,
     /// IPIs that were served together with another of the same vector.
     pub coalesced: u64,
@@ -147,15 +142,15 @@ pub struct Latencies {
 pub struct PairTimes {
     /// From just before an IPI was sent to its handler.
     pub ipi: Times,
-    /// From the beginning of a call to when its function began to run on the other.
+    /// From the beginning of a call to the start of its function on the other CPU.
     pub call: Times,
-    /// From the beginning of a wait to its end, by its lane, where the call that was waited for ran
-    /// last on the other.
+    /// From the beginning of a wait to its end, by lane. Only waits for calls that ran last on the
+    /// other CPU.
     pub waits: BTreeMap<usize, Times>,
 }
 
 impl Latencies {
-    /// Those in `timeline`, which is that of `trace`.
+    /// Computes the latencies in `timeline`, which was made from `trace`.
     pub fn new(trace: &Trace, timeline: &Timeline) -> Self {
         let waits = trace.meanings.waits();
         let mut latencies = Self {
@@ -183,17 +178,17 @@ impl Latencies {
                 ran.push((instant.at, instant.cpu));
             }
         }
-        // Where a call ran last until then.
+        // When and where a call ran last, up to `until`.
         let last_run = |call, until| {
             let ran: &Vec<(u64, usize)> = runs.get(&call)?;
             ran.iter().filter(|(at, _)| *at <= until).max().copied()
         };
-        // A call can be made by another one inside of it, which has its number: to many CPUs, by
-        // one to the only target.
+        // One call can be made by means of another with the same number: a call to many CPUs, by
+        // one to its only target. The outer one begins first.
         let mut begun: HashMap<u64, (u64, usize)> = HashMap::new();
         for stretch in &timeline.stretches {
             match stretch.kind {
-                Kind::Lane(lane) if timeline.is_wait(stretch.kind) => {
+                StretchKind::Lane(lane) if timeline.is_wait(stretch.kind) => {
                     let cycles = stretch.to - stretch.from;
                     latencies.waits.entry(lane).or_default().record(cycles);
                     if let Some((_, cpu)) = last_run(stretch.call, stretch.to) {
@@ -202,7 +197,7 @@ impl Latencies {
                         waits.entry(lane).or_default().record(cycles);
                     }
                 }
-                Kind::Lane(_) if stretch.call != 0 => {
+                StretchKind::Lane(_) if stretch.call != 0 => {
                     let start = (stretch.from, stretch.cpu);
                     let first = begun.entry(stretch.call).or_insert(start);
                     *first = (*first).min(start);
@@ -230,11 +225,11 @@ impl Latencies {
 mod tests {
     use super::*;
     use crate::stats::timeline::tests::{meanings, names};
-    use crate::stats::timeline::{Instant, Ipi, Stretch};
+    use crate::stats::timeline::{InstantEvent, Ipi, Stretch};
 
-    const CALL: Kind = Kind::Lane(0);
-    const INNER: Kind = Kind::Lane(1);
-    const LOCK: Kind = Kind::Lane(2);
+    const CALL: StretchKind = StretchKind::Lane(0);
+    const INNER: StretchKind = StretchKind::Lane(1);
+    const LOCK: StretchKind = StretchKind::Lane(2);
 
     #[test]
     fn each_kind_of_time_is_taken_from_where_it_begins_to_where_it_ends() {
@@ -260,7 +255,7 @@ mod tests {
             taken,
             vector: 0xfc,
         };
-        let ran = |cpu, at, call| Instant {
+        let ran = |cpu, at, call| InstantEvent {
             cpu,
             at,
             call,

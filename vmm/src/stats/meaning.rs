@@ -1,13 +1,13 @@
-//! What the points of a guest mean in a trace, by what its manifest says of them. A point of which
-//! nothing is said is an instant, by its name; a guest that says nothing of any has all of its
-//! points traced as such. Knows no point.
+//! What the points of a guest mean in a trace, by its manifest. A point that the manifest does not
+//! declare is an instant with the name of the point; if it declares none, all points of the guest
+//! are traced as instants. Knows no point of any guest by name.
 
 use shared::manifest::PointRole;
 use shared::stop;
 
 use crate::manifest::{Manifest, WaitTimes};
 
-/// What it means that a CPU came to a point.
+/// What it means that a CPU has come to a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
     /// A stretch of this lane begins.
@@ -20,11 +20,11 @@ pub enum Meaning {
     HandlerEnd,
     /// An IPI leaves.
     Send,
-    /// The function of the call at hand begins to run.
+    /// The function of the current call begins to run.
     Run,
     /// A round of a bench is over.
     Round,
-    /// Only that it came there.
+    /// Nothing else: an instant.
     Instant,
 }
 
@@ -33,7 +33,7 @@ pub enum Meaning {
 pub struct Lane {
     /// Its name, which is also that of its stretches.
     pub name: String,
-    /// What of them is reported, if the CPU only waits in them.
+    /// Under which key their times are reported, if the CPU only waits in them.
     pub wait: Option<WaitTimes>,
 }
 
@@ -41,12 +41,12 @@ pub struct Lane {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meanings {
     lanes: Vec<Lane>,
-    /// By the place of the point in the section.
+    /// Indexed by the place of the point in the image's section.
     points: Vec<Meaning>,
 }
 
 impl Meanings {
-    /// What `points`, in the order of the section, mean by `manifest`.
+    /// The meanings of `points`, given in the order of the section, by `manifest`.
     pub fn new(points: &[String], manifest: &Manifest) -> Self {
         let mut lanes: Vec<Lane> = Vec::new();
         for point in &manifest.points {
@@ -90,20 +90,20 @@ impl Meanings {
         &self.lanes
     }
 
-    /// The lanes in which CPUs only wait, with their places among all.
+    /// The lanes in which CPUs only wait, with their indices among all lanes.
     pub fn waits(&self) -> impl Iterator<Item = (usize, &Lane, &WaitTimes)> {
         let lanes = self.lanes.iter().enumerate();
         lanes.filter_map(|(place, lane)| Some((place, lane, lane.wait.as_ref()?)))
     }
 
-    /// What the point at this place of the section means, if there is one.
+    /// The meaning of the point at this place of the section, if there is such a point.
     pub fn of(&self, point: u32) -> Option<Meaning> {
         let place = usize::try_from(point).ok()?;
         self.points.get(place).copied()
     }
 }
 
-/// The points, of all that an image has, that make a timeline.
+/// The names of those points of an image that are traced for a timeline.
 pub fn of_timeline(points: &[String], manifest: &Manifest) -> Vec<String> {
     let in_timeline = |role| !matches!(role, PointRole::Round | PointRole::Start);
     let declared = manifest.points.iter().filter(|it| in_timeline(it.role));
@@ -111,7 +111,8 @@ pub fn of_timeline(points: &[String], manifest: &Manifest) -> Vec<String> {
     if !declared.is_empty() {
         return declared;
     }
-    // A search stops at these, at every access and turn of a loop: they would fill every trace.
+    // The points at which a search stops. There is one at every access to shared memory and in
+    // every waiting loop; they would fill any trace.
     let are_of_searches = [stop::NAME, stop::RELAX];
     let is_one = |name: &&String| !are_of_searches.contains(&name.as_str());
     let mut all: Vec<_> = points.iter().filter(is_one).cloned().collect();

@@ -1,6 +1,6 @@
-//! How long the rounds of a bench took, as the guest measured each and told it to a trace: at a
-//! point that its manifest names, in two halves of the detail. Knows no guest, and no more than the
-//! trace says.
+//! How long the rounds of a benchmark took. The guest measures each round and writes two times into
+//! the trace, in the two halves of a record's detail, at the point that its manifest gives the role
+//! `round`. Computed from a trace alone.
 
 use super::latency::Times;
 use super::meaning::Meaning;
@@ -9,14 +9,14 @@ use super::trace::Trace;
 /// Times of rounds, in cycles of the guest's TSC.
 #[derive(Debug, Clone, Default)]
 pub struct Rounds {
-    /// Until the sender had sent. Empty for calls, of which it is no part of its own.
+    /// Until the sender had sent. Empty for calls, where sending is not measured apart.
     pub sent: Times,
-    /// Until every target had received, and the sender had seen it.
+    /// Until the sender had seen that every target received.
     pub all: Times,
 }
 
 impl Rounds {
-    /// Those in `trace`.
+    /// The times of the rounds in `trace`.
     pub fn new(trace: &Trace) -> Self {
         let mut rounds = Self::default();
         for record in trace.cpus.iter().flat_map(|cpu| &cpu.records) {

@@ -1,7 +1,6 @@
-//! What a trace says happened: stretches of time on each CPU (what the guest has lanes for,
-//! handlers, stalls, exits), instants, and IPIs from the CPU that sent them to the one that took
-//! them. Computed from a [`Trace`] alone, and for any trace: a guest can write what it likes into
-//! one.
+//! What happened, as computed from a [`Trace`] alone: stretches of time on each CPU (the guest's
+//! lanes, handlers, stalls, exits), instants, and IPIs from the CPU that sent them to the handler
+//! that served them. Must cope with any trace: a guest can write anything into one.
 
 use std::collections::HashMap;
 
@@ -9,59 +8,59 @@ use shared::ports::Dispatch;
 
 use super::meaning::{Lane, Meaning};
 use super::trace::Trace;
+use crate::machine::exit_counts::REASONS;
 use crate::machine::journal::Entry;
 use crate::machine::lifecycle::State;
-use crate::machine::tally::REASONS;
 
 /// What a stretch of time was spent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// What the guest has a lane for, by its place among the lanes.
+pub enum StretchKind {
+    /// A lane of the guest's, as an index of [`Timeline::lanes`].
     Lane(usize),
     /// Handling an interrupt.
     Handler,
-    /// Kept out of the guest at once, wherever it was.
+    /// Paused, wherever it was.
     Paused,
-    /// Kept out of the guest at a point.
+    /// Held at a point.
     Held,
-    /// Out of the guest, for the VMM to do something.
+    /// Out of the guest for an exit.
     Exit,
 }
 
-impl Kind {
-    /// Whether it was the host that saw it.
+impl StretchKind {
+    /// Whether the host recorded it, and not the guest.
     pub fn is_host(self) -> bool {
         matches!(self, Self::Paused | Self::Held | Self::Exit)
     }
 }
 
-/// A stretch of time on one CPU. Those of the guest nest; so do those of the host.
+/// A stretch of time on one CPU. Stretches of the guest nest, and so do those of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stretch {
     /// The CPU.
     pub cpu: usize,
-    /// What for.
-    pub kind: Kind,
+    /// What it was spent on.
+    pub kind: StretchKind,
     /// When it began, in cycles of the guest's TSC.
     pub from: u64,
-    /// When it ended; the end of the trace if that is not in it.
+    /// When it ended; the end of the trace if its end was not recorded.
     pub to: u64,
     /// The call, or 0.
     pub call: u64,
-    /// The vector of a handler, the place in [`REASONS`] of an exit.
+    /// For a handler its vector, for an exit its index in [`REASONS`].
     pub detail: u64,
 }
 
-/// A step on one CPU that took no time.
+/// An event on one CPU without a duration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instant {
+pub struct InstantEvent {
     /// The CPU.
     pub cpu: usize,
     /// When.
     pub at: u64,
     /// The call, or 0.
     pub call: u64,
-    /// Its point, by its place in the section.
+    /// Its point, as its place in the image's section.
     pub point: u32,
 }
 
@@ -70,11 +69,12 @@ pub struct Instant {
 pub struct Ipi {
     /// The CPU that sent it.
     pub from: usize,
-    /// When, just before.
+    /// When it was sent: the time just before.
     pub sent: u64,
     /// The CPU that it was sent to.
     pub to: usize,
-    /// When that one entered the handler that served it, if it did. It may have served several.
+    /// When the target entered the handler that served it, if it did. One handler may have served
+    /// several IPIs.
     pub taken: Option<u64>,
     /// The vector.
     pub vector: u8,
@@ -83,18 +83,18 @@ pub struct Ipi {
 /// What happened in a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Timeline {
-    /// The lanes that the guest has, by their places.
+    /// The lanes of the guest.
     pub lanes: Vec<Lane>,
-    /// By CPU, and for each by its beginning.
+    /// Sorted by CPU and then by beginning.
     pub stretches: Vec<Stretch>,
-    /// By CPU and time.
-    pub instants: Vec<Instant>,
-    /// By sender and time.
+    /// Sorted by CPU and time.
+    pub instants: Vec<InstantEvent>,
+    /// Sorted by sender and time.
     pub ipis: Vec<Ipi>,
 }
 
 impl Timeline {
-    /// What `trace` says.
+    /// Computes the timeline of `trace`.
     pub fn new(trace: &Trace) -> Self {
         let mut timeline = Self {
             lanes: trace.meanings.lanes().to_vec(),
@@ -111,22 +111,22 @@ impl Timeline {
         timeline
     }
 
-    /// The name by which reports know stretches of a kind.
-    pub fn kind(&self, kind: Kind) -> &str {
+    /// The name of a kind of stretch in reports.
+    pub fn kind(&self, kind: StretchKind) -> &str {
         match kind {
-            Kind::Lane(place) => self.lanes.get(place).map_or("?", |lane| &lane.name),
-            Kind::Handler => "interrupt",
-            Kind::Paused => "paused",
-            Kind::Held => "held",
-            Kind::Exit => "exit",
+            StretchKind::Lane(place) => self.lanes.get(place).map_or("?", |lane| &lane.name),
+            StretchKind::Handler => "interrupt",
+            StretchKind::Paused => "paused",
+            StretchKind::Held => "held",
+            StretchKind::Exit => "exit",
         }
     }
 
-    /// What a stretch was, in a few words.
+    /// A short description of a stretch.
     pub fn name(&self, stretch: &Stretch) -> String {
         match stretch.kind {
-            Kind::Handler => format!("interrupt {:#04x}", stretch.detail),
-            Kind::Exit => {
+            StretchKind::Handler => format!("interrupt {:#04x}", stretch.detail),
+            StretchKind::Exit => {
                 let reason = usize::try_from(stretch.detail)
                     .ok()
                     .and_then(|it| REASONS.get(it));
@@ -137,30 +137,30 @@ impl Timeline {
     }
 
     /// Whether a CPU only waits in stretches of this kind.
-    pub fn is_wait(&self, kind: Kind) -> bool {
+    pub fn is_wait(&self, kind: StretchKind) -> bool {
         match kind {
-            Kind::Lane(place) => self.lanes.get(place).is_some_and(|it| it.wait.is_some()),
+            StretchKind::Lane(place) => self.lanes.get(place).is_some_and(|it| it.wait.is_some()),
             _ => false,
         }
     }
 
     fn add_guest(&mut self, trace: &Trace, cpu: usize, end: u64) {
         let first = self.stretches.len();
-        // What is open on this CPU, the innermost last, by its place in `stretches`; and how many
-        // of each kind. A guest can open what it likes and close what was never open, and is not to
-        // be searched for in vain.
+        // The open stretches of this CPU, the innermost last, as indices of `stretches`, and how
+        // many of each kind are open. A guest can close a kind that was never opened; the counts
+        // spare a search for it.
         let mut open: Vec<usize> = Vec::new();
-        let mut open_of: HashMap<Kind, usize> = HashMap::new();
+        let mut open_of: HashMap<StretchKind, usize> = HashMap::new();
         for record in &trace.cpus[cpu].records {
             let Some(meaning) = trace.meaning(record) else {
                 continue;
             };
             let at = record.tsc;
             let (begins, over) = match meaning {
-                Meaning::Begin(lane) => (Some(Kind::Lane(lane)), None),
-                Meaning::End(lane) => (None, Some(Kind::Lane(lane))),
-                Meaning::HandlerBegin => (Some(Kind::Handler), None),
-                Meaning::HandlerEnd => (None, Some(Kind::Handler)),
+                Meaning::Begin(lane) => (Some(StretchKind::Lane(lane)), None),
+                Meaning::End(lane) => (None, Some(StretchKind::Lane(lane))),
+                Meaning::HandlerBegin => (Some(StretchKind::Handler), None),
+                Meaning::HandlerEnd => (None, Some(StretchKind::Handler)),
                 Meaning::Send => {
                     let Dispatch { target, vector } = Dispatch::from(record.detail as u32);
                     self.ipis.push(Ipi {
@@ -173,7 +173,7 @@ impl Timeline {
                     (None, None)
                 }
                 Meaning::Run | Meaning::Round | Meaning::Instant => {
-                    self.instants.push(Instant {
+                    self.instants.push(InstantEvent {
                         cpu,
                         at,
                         call: record.call,
@@ -195,7 +195,7 @@ impl Timeline {
                 });
             }
             let Some(kind) = over else { continue };
-            // What was opened inside and is still open has lost its end.
+            // An inner stretch that is still open has lost its end, and ends here.
             while open_of.get(&kind).is_some_and(|count| *count > 0)
                 && let Some(index) = open.pop()
             {
@@ -211,7 +211,7 @@ impl Timeline {
     }
 
     fn add_host(&mut self, trace: &Trace, cpu: usize, end: u64) {
-        let mut stalled: Option<(Kind, u64)> = None;
+        let mut stalled: Option<(StretchKind, u64)> = None;
         let mut came_out: Option<(u64, usize)> = None;
         let mut add = |kind, from, to, detail| {
             self.stretches.push(Stretch {
@@ -227,7 +227,7 @@ impl Timeline {
             match *entry {
                 Entry::Stay { from, to, reason } => {
                     if let Some((out, why)) = came_out {
-                        add(Kind::Exit, out, from.max(out), why as u64);
+                        add(StretchKind::Exit, out, from.max(out), why as u64);
                     }
                     came_out = Some((to, reason));
                 }
@@ -237,10 +237,10 @@ impl Timeline {
                     }
                     stalled = match state {
                         State::Stalled(crate::machine::lifecycle::Stall::Paused) => {
-                            Some((Kind::Paused, at))
+                            Some((StretchKind::Paused, at))
                         }
                         State::Stalled(crate::machine::lifecycle::Stall::Held) => {
-                            Some((Kind::Held, at))
+                            Some((StretchKind::Held, at))
                         }
                         _ => None,
                     };
@@ -252,11 +252,15 @@ impl Timeline {
         }
     }
 
-    /// Finds for each IPI the handler that served it: the first for its vector that its target
-    /// entered after it was sent.
+    /// Finds the handler that served each IPI: the first one for its vector that its target entered
+    /// after the IPI was sent.
     fn find_takers(&mut self, cpus: usize) {
         let mut entered: Vec<Vec<(u8, u64)>> = vec![Vec::new(); cpus];
-        for stretch in self.stretches.iter().filter(|it| it.kind == Kind::Handler) {
+        for stretch in self
+            .stretches
+            .iter()
+            .filter(|it| it.kind == StretchKind::Handler)
+        {
             entered[stretch.cpu].push((stretch.detail as u8, stretch.from));
         }
         for handlers in &mut entered {
@@ -278,23 +282,23 @@ impl Timeline {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::machine::journal::Kept;
+    use crate::machine::journal::JournalEntries;
     use crate::machine::lifecycle::Stall;
     use crate::manifest::Manifest;
     use crate::stats::meaning::Meanings;
-    use crate::stats::trace::Brought;
+    use crate::stats::trace::RawCpuTrace;
     use proptest::prelude::*;
     use shared::manifest::{PointRole, Record as Said};
     use shared::trace::Record;
 
-    /// The names of points of a guest whose CPUs call each other, of which one means nothing.
+    /// The names of a guest's points. One of them is not declared in the manifest.
     pub(crate) fn names() -> Vec<String> {
         let manifest = manifest();
         let declared = manifest.points.iter().map(|it| it.name.clone());
         declared.chain(["look".to_owned()]).collect()
     }
 
-    /// What they mean.
+    /// The meanings of these points.
     pub(crate) fn meanings() -> Meanings {
         Meanings::new(&names(), &manifest())
     }
@@ -329,12 +333,12 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn trace(cpus: Vec<(Vec<Record>, Vec<Entry>)>) -> Trace {
-        let brought = cpus.into_iter().map(|(records, entries)| Brought {
+        let raw = cpus.into_iter().map(|(records, entries)| RawCpuTrace {
             records,
-            journal: Kept { entries, lost: 0 },
-            ..Brought::default()
+            journal: JournalEntries { entries, lost: 0 },
+            ..RawCpuTrace::default()
         });
-        Trace::new(brought.collect(), names(), meanings(), 1000)
+        Trace::new(raw.collect(), names(), meanings(), 1000)
     }
 
     /// The detail of an IPI that is sent.
@@ -365,9 +369,21 @@ pub(crate) mod tests {
             let mine = timeline.stretches.iter().filter(move |it| it.cpu == cpu);
             mine.map(|it| (it.kind, it.from, it.to)).collect::<Vec<_>>()
         };
-        assert_eq!(of(0), [(Kind::Lane(0), 10, 40), (Kind::Handler, 25, 28)]);
-        // The last has no end, and ends with the trace.
-        assert_eq!(of(1), [(Kind::Handler, 15, 18), (Kind::Handler, 35, 40)]);
+        assert_eq!(
+            of(0),
+            [
+                (StretchKind::Lane(0), 10, 40),
+                (StretchKind::Handler, 25, 28)
+            ]
+        );
+        // The last stretch has no end of its own, and ends with the trace.
+        assert_eq!(
+            of(1),
+            [
+                (StretchKind::Handler, 15, 18),
+                (StretchKind::Handler, 35, 40)
+            ]
+        );
         let taken: Vec<_> = timeline.ipis.iter().map(|ipi| ipi.taken).collect();
         assert_eq!(taken, [Some(35), Some(35), None, None]);
         assert_eq!(timeline.instants.len(), 1);
@@ -403,10 +419,10 @@ pub(crate) mod tests {
         assert_eq!(
             stretches,
             [
-                (Kind::Exit, 10, 12),
-                (Kind::Paused, 22, 30),
-                (Kind::Exit, 20, 31),
-                (Kind::Held, 41, 50),
+                (StretchKind::Exit, 10, 12),
+                (StretchKind::Paused, 22, 30),
+                (StretchKind::Exit, 20, 31),
+                (StretchKind::Held, 41, 50),
             ]
         );
     }
@@ -414,12 +430,18 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn any_trace_has_a_timeline(
-            raw in proptest::collection::vec((0_u64..100, any::<u64>(), any::<u64>(), 0_u32..20), 0..200),
+            raw in proptest::collection::vec(
+                (0_u64..100, any::<u64>(), any::<u64>(), 0_u32..20), 0..200,
+            ),
         ) {
-            let records = raw.into_iter().map(|(tsc, call, detail, point)| Record { tsc, call, detail, point, number: 0 });
-            let timeline = Timeline::new(&trace(vec![(records.collect(), vec![]), (vec![], vec![])]));
+            let record = |(tsc, call, detail, point)| {
+                Record { tsc, call, detail, point, number: 0 }
+            };
+            let records = raw.into_iter().map(record).collect();
+            let timeline = Timeline::new(&trace(vec![(records, vec![]), (vec![], vec![])]));
             prop_assert!(timeline.stretches.iter().all(|it| it.from <= it.to));
-            prop_assert!(timeline.ipis.iter().all(|it| it.taken.is_none_or(|taken| it.sent <= taken)));
+            let in_order = |ipi: &Ipi| ipi.taken.is_none_or(|taken| ipi.sent <= taken);
+            prop_assert!(timeline.ipis.iter().all(in_order));
         }
     }
 }

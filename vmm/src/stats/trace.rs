@@ -1,82 +1,84 @@
-//! What was traced of a machine: what its CPUs came to, in the guest's own words, and what their
-//! threads saw on the host, on one time line, that of the guest's TSC. Data only;
-//! [`super::timeline`] makes sense of it.
+//! The trace of a machine: the points that its CPUs came to, as the guest recorded them, and what
+//! their threads recorded on the host, both in the time of the guest's TSC. Data only;
+//! [`super::timeline`] interprets it.
 
 use shared::trace::Record;
 
-use super::latency::nanoseconds;
+use super::cycles::nanoseconds;
 use super::meaning::{Meaning, Meanings};
-use crate::machine::journal::{Entry, Kept};
+use crate::machine::journal::{Entry, JournalEntries};
 
-/// Of the records, the part that may lie outside of their vCPU's stays in the guest for the two
-/// clocks to count as one: a record can be stamped in the instruction with which a stay begins.
+/// Share of the records that may lie outside their vCPU's stays in the guest while the clocks of
+/// host and guest still count as the same. A record can be stamped in the instruction with which a
+/// stay begins.
 const STRAY: f64 = 0.001;
 
 /// The trace of one machine.
 #[derive(Debug, Clone, Default)]
 pub struct Trace {
-    /// By CPU.
+    /// The traces of the CPUs, in order.
     pub cpus: Vec<CpuTrace>,
     /// The names of the guest's points, by their place in the section.
     pub points: Vec<String>,
     /// What they mean.
     pub meanings: Meanings,
-    /// The guest's TSC, in kHz.
+    /// The frequency of the guest's TSC, in kHz.
     pub tsc_khz: u32,
-    /// Why there is nothing from the host, if so.
+    /// Why nothing from the host was used, if so.
     pub host_blind: Option<String>,
 }
 
-/// The trace of one CPU. All times are of the guest's TSC.
+/// The trace of one CPU. All times are in cycles of the guest's TSC.
 #[derive(Debug, Clone, Default)]
 pub struct CpuTrace {
-    /// What it came to, the earliest first.
+    /// The points that it came to, the earliest first.
     pub records: Vec<Record>,
     /// Records for which there was no room, in its ring or in the VMM.
     pub dropped: u64,
-    /// What its thread saw, in the order in which it ended.
+    /// What its thread recorded, in the order in which it ended.
     pub host: Vec<Entry>,
     /// Entries for which there was no room.
     pub host_dropped: u64,
 }
 
-/// What one CPU brings to a [`Trace`].
+/// The trace of one CPU as it was collected.
 #[derive(Debug)]
-pub struct Brought {
-    /// What it came to, in any order.
+pub struct RawCpuTrace {
+    /// The points that it came to, in any order.
     pub records: Vec<Record>,
     /// Records for which there was no room.
     pub dropped: u64,
-    /// Its journal, in the host's time.
-    pub journal: Kept,
-    /// What makes guest time of host time, or why nobody knows.
+    /// Its journal, in cycles of the host's TSC.
+    pub journal: JournalEntries,
+    /// What to add to a host time to get the guest's, or why that is not known.
     pub offset: Result<u64, String>,
 }
 
-impl Default for Brought {
+impl Default for RawCpuTrace {
     fn default() -> Self {
         Self {
             records: Vec::new(),
             dropped: 0,
-            journal: Kept::default(),
+            journal: JournalEntries::default(),
             offset: Ok(0),
         }
     }
 }
 
 impl Trace {
-    /// Puts everything on one time line. If the clocks do not agree, what the host saw is left out,
-    /// and said.
+    /// Puts everything on one time line. If the clocks do not agree, what the host recorded is left
+    /// out, and [`Trace::host_blind`] says why.
     pub fn new(
-        brought: Vec<Brought>,
+        raw: Vec<RawCpuTrace>,
         points: Vec<String>,
         meanings: Meanings,
         tsc_khz: u32,
     ) -> Self {
         let mut host_blind = None;
-        let mut cpus = Vec::with_capacity(brought.len());
-        for (id, mut one) in brought.into_iter().enumerate() {
-            // Stable: of equal times the first written comes first.
+        let mut cpus = Vec::with_capacity(raw.len());
+        for (id, mut one) in raw.into_iter().enumerate() {
+            // The sort is stable: of records with equal times, the one that was written first stays
+            // first.
             one.records.sort_by_key(|record| record.tsc);
             let host = match one.offset {
                 Ok(offset) => shifted(one.journal.entries, offset),
@@ -87,7 +89,8 @@ impl Trace {
             };
             if one.journal.lost == 0 && !agree(&one.records, &host) {
                 host_blind.get_or_insert_with(|| format!(
-                    "the clocks of host and guest do not agree: CPU {id} did things while it was out of the guest"
+                    "the clocks of host and guest do not agree: CPU {id} did things while it was \
+                     out of the guest"
                 ));
             }
             cpus.push(CpuTrace {
@@ -116,7 +119,7 @@ impl Trace {
         self.meanings.of(record.point)
     }
 
-    /// The first and the last time in it, if anything is.
+    /// The first and the last time in the trace; `None` if it is empty.
     pub fn span(&self) -> Option<(u64, u64)> {
         let stamps = |cpu: &CpuTrace| {
             let records = cpu.records.first().into_iter().chain(cpu.records.last());
@@ -139,7 +142,7 @@ impl Trace {
         self.cpus.iter().map(of).fold(0, u64::saturating_add)
     }
 
-    /// Nanoseconds that `cycles` of the guest's TSC last.
+    /// `cycles` of the guest's TSC in nanoseconds.
     pub fn nanoseconds(&self, cycles: u64) -> f64 {
         nanoseconds(cycles, self.tsc_khz)
     }
@@ -161,7 +164,8 @@ fn shifted(entries: Vec<Entry>, offset: u64) -> Vec<Entry> {
     entries.into_iter().map(shift).collect()
 }
 
-/// Whether what a CPU did lies in its stays in the guest, as far as these were kept.
+/// Whether the records of a CPU lie within its stays in the guest, as far as the stays were
+/// recorded.
 fn agree(records: &[Record], host: &[Entry]) -> bool {
     let stays: Vec<_> = host
         .iter()
@@ -182,7 +186,7 @@ fn agree(records: &[Record], host: &[Entry]) -> bool {
         all += 1;
         inside += u32::from(stays.get(stay).is_some_and(|(from, _)| *from <= record.tsc));
     }
-    // With the clocks apart by more than the whole trace there is nothing in common at all.
+    // If the clocks differ by more than the length of the trace, the two have no time in common.
     let any = all > 0 || records.is_empty();
     any && f64::from(all - inside) <= STRAY * f64::from(all) + 1.0
 }
@@ -206,22 +210,22 @@ mod tests {
         }
     }
 
-    fn brought(times: &[u64], offset: u64) -> Brought {
-        Brought {
+    fn raw(times: &[u64], offset: u64) -> RawCpuTrace {
+        RawCpuTrace {
             records: times.iter().copied().map(record).collect(),
-            journal: Kept {
+            journal: JournalEntries {
                 entries: vec![stay(100, 200), stay(300, 400), stay(500, 600)],
                 lost: 0,
             },
             offset: Ok(offset),
-            ..Brought::default()
+            ..RawCpuTrace::default()
         }
     }
 
     #[test]
     fn host_and_guest_are_put_on_one_line() {
         let trace = Trace::new(
-            vec![brought(&[1150, 1110, 1310, 1555], 1000)],
+            vec![raw(&[1150, 1110, 1310, 1555], 1000)],
             vec![],
             Meanings::default(),
             1,
@@ -238,7 +242,7 @@ mod tests {
             (&[1150, 1210, 1250, 1450, 1470][..], 1000),
             (&[50_000, 50_010, 50_100][..], 0),
         ] {
-            let cpus = vec![brought(times, offset)];
+            let cpus = vec![raw(times, offset)];
             let trace = Trace::new(cpus, vec![], Meanings::default(), 1);
             assert!(trace.host_blind.is_some(), "{times:?}");
             assert!(trace.cpus[0].host.is_empty());
@@ -248,7 +252,7 @@ mod tests {
 
     #[test]
     fn an_empty_trace_has_no_span() {
-        let cpus = vec![Brought::default()];
+        let cpus = vec![RawCpuTrace::default()];
         let trace = Trace::new(cpus, vec![], Meanings::default(), 0);
         assert_eq!(trace.span(), None);
     }

@@ -1,73 +1,73 @@
-//! Samples of all counters of a machine, and the stretch between two of them. Which stretch is the
-//! workload is for the guest to say, through its doorbell.
+//! Samples of all counters of a machine, and the window between two of them. The guest says by its
+//! doorbell when its workload begins and ends.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::binary::{Field, Schema, Source, StatsError};
-use super::sources::{Source as Counted, is_proven, left_out};
+use super::binary::{Field, Schema, StatsError, StatsFile};
+use super::sources::{Source as ProvenSource, is_proven, left_out};
 use super::tracepoints::events::EXIT;
 use super::tracepoints::{Counters, Tracepoints};
 use crate::lab::Lab;
 use crate::machine::Machine;
+use crate::machine::exit_counts::{ExitCounters, ExitCounts};
 use crate::machine::limits::{self, LimitError};
-use crate::machine::tally::{Counts, Tally};
-use crate::machine::threads::Message;
+use crate::machine::message::Message;
 
-/// Everything that is counted, as it stood at one moment.
+/// All counters at one moment.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// When.
     pub at: Instant,
     /// Exits to userspace, by vCPU.
-    pub exits: Vec<Counts>,
+    pub exits: Vec<ExitCounts>,
     /// KVM's statistics, by vCPU; empty if the host has none.
     pub kvm: Vec<Vec<u64>>,
-    /// Passages of tracepoints, by vCPU; empty if none are counted.
+    /// Hits of tracepoints, by vCPU; empty if none are counted.
     pub tracepoints: Vec<Vec<u64>>,
-    /// IPIs the guest says it has sent, by transport as its manifest has them.
+    /// IPIs that the guest says it has sent, by transport.
     pub ipis: Vec<(String, u64)>,
 }
 
 /// KVM's statistics of a machine.
 #[derive(Debug)]
-struct KvmStats(Vec<Source>);
+struct KvmStats(Vec<StatsFile>);
 
 impl KvmStats {
     fn open(machine: &Machine) -> Result<Self, StatsError> {
-        let mut vcpus: Vec<Source> = Vec::with_capacity(machine.vcpus.len());
+        let mut vcpus: Vec<StatsFile> = Vec::with_capacity(machine.vcpus.len());
         for vcpu in &machine.vcpus {
-            let source = Source::open(vcpu.fd(), vcpus.first())?;
+            let source = StatsFile::open(vcpu.fd(), vcpus.first())?;
             vcpus.push(source);
         }
         Ok(Self(vcpus))
     }
 
     fn sample(&self) -> Result<Vec<Vec<u64>>, StatsError> {
-        self.0.iter().map(Source::sample).collect()
+        self.0.iter().map(StatsFile::sample).collect()
     }
 }
 
 /// Why a machine's tracepoints are not counted.
 #[derive(Debug, thiserror::Error)]
 pub enum TracepointError {
-    /// Too few files.
+    /// The limit on open files is too low.
     #[error("cannot count tracepoints: {0}")]
     Files(#[from] LimitError),
-    /// The kernel does not count.
+    /// The kernel refuses to count.
     #[error("cannot count tracepoints on the threads of the vCPUs: {0}")]
     Count(#[source] io::Error),
 }
 
 /// Tracepoints as they are counted on the threads of a machine.
 #[derive(Debug)]
-struct Counting {
+struct ThreadCounters {
     tracepoints: Tracepoints,
     vcpus: Vec<Counters>,
 }
 
-impl Counting {
+impl ThreadCounters {
     fn sample(&self) -> Vec<Vec<u64>> {
         // A counter that is open can be read.
         let own = |counters: &Counters| counters.sample().unwrap_or_default();
@@ -86,51 +86,51 @@ struct Marks {
 #[derive(Debug)]
 pub struct Meter {
     kvm: Result<KvmStats, StatsError>,
-    /// What was found out about who counts.
-    sources: Arc<[Counted]>,
-    counting: OnceLock<Counting>,
-    tallies: Vec<Arc<Tally>>,
+    /// Which sources can be believed.
+    sources: Arc<[ProvenSource]>,
+    counting: OnceLock<ThreadCounters>,
+    exit_counters: Vec<Arc<ExitCounters>>,
     lab: Lab,
     marks: Mutex<Marks>,
     born: Sample,
 }
 
 impl Meter {
-    /// A meter for `machine`, which has not run yet. Of KVM's statistics it tells those that
-    /// `sources` says can be believed.
-    pub fn new(machine: &Machine, lab: Lab, sources: &[Counted]) -> Self {
-        let tallies: Vec<_> = machine
+    /// A meter for `machine`, which has not run yet. It reports those of KVM's statistics that can
+    /// be believed according to `sources`.
+    pub fn new(machine: &Machine, lab: Lab, sources: &[ProvenSource]) -> Self {
+        let exit_counters: Vec<_> = machine
             .vcpus
             .iter()
-            .map(|vcpu| Arc::clone(vcpu.tally()))
+            .map(|vcpu| Arc::clone(vcpu.exit_counters()))
             .collect();
         let kvm = KvmStats::open(machine);
-        let born = sample(&kvm, None, &tallies, &lab);
+        let born = sample(&kvm, None, &exit_counters, &lab);
         Self {
             kvm,
             sources: sources.into(),
             counting: OnceLock::new(),
-            tallies,
+            exit_counters,
             lab,
             marks: Mutex::default(),
             born,
         }
     }
 
-    /// Counts `tracepoints` as well from now on, on the threads that carry the vCPUs, which have
-    /// not entered the guest yet.
+    /// Also counts `tracepoints` from now on, on the threads of the vCPUs, which must not have
+    /// entered the guest yet.
     ///
     /// # Errors
-    /// If the host does not do it for so many threads. Everything else is counted all the same.
+    /// The host refuses it for so many threads. Everything else is counted all the same.
     pub fn count(
         &self,
         tracepoints: &Tracepoints,
         threads: impl Iterator<Item = libc::pid_t>,
     ) -> Result<(), TracepointError> {
-        let vcpus = u32::try_from(self.tallies.len()).unwrap_or(u32::MAX);
+        let vcpus = u32::try_from(self.exit_counters.len()).unwrap_or(u32::MAX);
         limits::check(vcpus, tracepoints.len() as u64)?;
         let counters = threads.map(|thread| tracepoints.count(thread));
-        let counting = Counting {
+        let counting = ThreadCounters {
             tracepoints: tracepoints.clone(),
             vcpus: counters
                 .collect::<io::Result<_>>()
@@ -140,9 +140,9 @@ impl Meter {
         Ok(())
     }
 
-    /// Takes a sample when the guest says that the workload begins, that what came since then was
-    /// the warm-up, or that it ends. The vCPU that says so must not go on meanwhile. Only the first
-    /// word of each kind counts.
+    /// Takes a sample when the guest says that the workload begins, that its warm-up is over, or
+    /// that it ends. The vCPU that says so must stay out of the guest meanwhile. Only the first
+    /// message of each kind counts.
     pub fn on_message(&self, message: Message) {
         let mut marks = self.marks();
         match message {
@@ -162,20 +162,19 @@ impl Meter {
 
     /// Exits the guest has caused so far, on all vCPUs.
     pub fn guest_exits(&self) -> u64 {
-        self.tallies
-            .iter()
-            .fold(0, |sum, tally| sum.wrapping_add(tally.caused_by_guest()))
+        self.exit_counters.iter().fold(0, |sum, exit_counters| {
+            sum.wrapping_add(exit_counters.caused_by_guest())
+        })
     }
 
-    /// The statistic of vCPUs that KVM calls `name`, if there is one. Whether it can be believed is
-    /// another question.
+    /// KVM's statistic `name` of vCPUs, if there is one, whether it can be believed or not.
     pub fn vcpu_field(&self, name: &str) -> Option<&Field> {
         let first = self.kvm.as_ref().ok()?.0.first()?;
         first.schema().field(name)
     }
 
-    /// What was found out about who counts.
-    pub fn sources(&self) -> &[Counted] {
+    /// Which sources can be believed.
+    pub fn sources(&self) -> &[ProvenSource] {
         &self.sources
     }
 
@@ -184,7 +183,7 @@ impl Meter {
         self.kvm.as_ref().err()
     }
 
-    /// The stretch to report on: the workload as far as it got, or the whole run if none began.
+    /// The window to report on: the workload as far as it got, or the whole run if none began.
     pub fn window(&self) -> Window {
         let Marks {
             started, finished, ..
@@ -207,9 +206,14 @@ impl Meter {
         }
     }
 
-    /// All counters as they stand now.
+    /// Samples all counters.
     pub fn sample(&self) -> Sample {
-        sample(&self.kvm, self.counting.get(), &self.tallies, &self.lab)
+        sample(
+            &self.kvm,
+            self.counting.get(),
+            &self.exit_counters,
+            &self.lab,
+        )
     }
 
     fn marks(&self) -> MutexGuard<'_, Marks> {
@@ -219,8 +223,8 @@ impl Meter {
 
 fn sample(
     kvm: &Result<KvmStats, StatsError>,
-    counting: Option<&Counting>,
-    tallies: &[Arc<Tally>],
+    counting: Option<&ThreadCounters>,
+    exit_counters: &[Arc<ExitCounters>],
     lab: &Lab,
 ) -> Sample {
     let vcpus = kvm
@@ -230,28 +234,32 @@ fn sample(
         .unwrap_or_default();
     Sample {
         at: Instant::now(),
-        exits: tallies.iter().map(|tally| tally.counts()).collect(),
+        exits: exit_counters
+            .iter()
+            .map(|exit_counters| exit_counters.counts())
+            .collect(),
         kvm: vcpus,
-        tracepoints: counting.map(Counting::sample).unwrap_or_default(),
+        tracepoints: counting.map(ThreadCounters::sample).unwrap_or_default(),
         ipis: (lab.counts().by_transport(lab.manifest()))
             .map(|(transport, sent)| (transport.to_owned(), sent))
             .collect(),
     }
 }
 
-/// The stretch between two samples.
+/// The time between two samples.
 #[derive(Debug)]
 pub struct Window {
-    /// From the first entry into the guest to the start of the workload, if there was one.
+    /// Time from the creation of the meter, just before the first entry into the guest, to the
+    /// start of the workload, if there was one.
     pub boot: Option<Duration>,
-    /// Whether it begins with the workload; otherwise, with the machine.
+    /// Whether it begins with the workload. Otherwise it begins with the machine.
     pub workload: bool,
-    /// Whether it ends with the workload; otherwise, with the run.
+    /// Whether it ends with the workload. Otherwise it ends with the run.
     pub complete: bool,
     start: Sample,
     end: Sample,
     vcpu_schema: Option<Arc<Schema>>,
-    sources: Arc<[Counted]>,
+    sources: Arc<[ProvenSource]>,
     tracepoints: Option<Tracepoints>,
 }
 
@@ -266,7 +274,7 @@ pub enum Value {
 }
 
 impl Window {
-    /// One in which nothing happened on any number of vCPUs.
+    /// A window in which nothing happened.
     pub fn empty() -> Self {
         let sample = Sample {
             at: Instant::now(),
@@ -287,12 +295,12 @@ impl Window {
         }
     }
 
-    /// How long it lasted.
+    /// Its length.
     pub fn length(&self) -> Duration {
         self.end.at - self.start.at
     }
 
-    /// IPIs the guest says it sent in it.
+    /// IPIs that the guest says it sent in this window.
     pub fn ipis(&self) -> u64 {
         self.sent()
             .fold(0_u64, |sum, (_, sent)| sum.wrapping_add(sent))
@@ -305,14 +313,13 @@ impl Window {
     }
 
     /// Exits of vCPU `id` to userspace.
-    pub fn exits(&self, id: usize) -> Counts {
+    pub fn exits(&self, id: usize) -> ExitCounts {
         let of = |sample: &Sample| sample.exits.get(id).copied().unwrap_or_default();
         let (start, end) = (of(&self.start), of(&self.end));
         std::array::from_fn(|reason| end[reason].wrapping_sub(start[reason]))
     }
 
-    /// The statistics that KVM keeps of vCPU `id`, those that can be believed. Of others it is not
-    /// known whether they count anything here.
+    /// KVM's statistics of vCPU `id`, only those that can be believed on this host.
     pub fn kvm(&self, id: usize) -> Vec<(&str, Value)> {
         let none = Vec::new();
         let mut all = difference(
@@ -324,19 +331,18 @@ impl Window {
         all
     }
 
-    /// What KVM's statistics leave out, as they were tried in vain, and why.
+    /// The statistics of KVM that are left out because they failed the trial, and why.
     pub fn left_out(&self) -> impl Iterator<Item = (&str, &str)> {
         left_out(&self.sources)
     }
 
-    /// Whether the statistic of a vCPU that KVM calls `name` only grows.
+    /// Whether KVM's statistic `name` of vCPUs only grows.
     pub fn vcpu_grows(&self, name: &str) -> bool {
         grows(self.vcpu_schema.as_deref(), name)
     }
 
-    /// What KVM counted of vCPU `id`: of its statistics those that only grow, and are one number
-    /// each; also those that nobody can believe, for who takes one from another and then tells only
-    /// what can be.
+    /// KVM's statistics of vCPU `id` that only grow and are one number each. Those that cannot be
+    /// believed are among them: the caller has to leave them out after it has computed with them.
     pub fn counted(&self, id: usize) -> impl Iterator<Item = (&str, u64)> {
         let schema = self.vcpu_schema.as_deref();
         let fields = schema.map_or(&[][..], |schema| &schema.fields);
@@ -346,8 +352,8 @@ impl Window {
             .filter_map(move |field| Some((field.name.as_str(), self.kvm_count(id, &field.name)?)))
     }
 
-    /// How often the thread of vCPU `id` passed each tracepoint that was counted, by the tracepoint
-    /// and what of it; exits for reasons that have no count of their own are `other`.
+    /// How often the thread of vCPU `id` hit each tracepoint that was counted, by tracepoint and
+    /// event. Exits for reasons without a count of their own are `other`.
     pub fn tracepoints(&self, id: usize) -> Vec<(String, u64)> {
         let Some(tracepoints) = &self.tracepoints else {
             return Vec::new();
@@ -359,7 +365,8 @@ impl Window {
         let mut counts = Vec::with_capacity(tracepoints.len() + 1);
         let mut other = None;
         for (number, event) in tracepoints.events().enumerate() {
-            // What is counted from the first entry on has no sample of the machine's birth.
+            // Tracepoints are counted from the first entry on, and are not in the meter's first
+            // sample.
             let start = of(&self.start, number).unwrap_or(0);
             let count = of(&self.end, number).map_or(0, |end| end.wrapping_sub(start));
             match (event.tracepoint, event.what, &mut other) {
@@ -373,7 +380,7 @@ impl Window {
         counts
     }
 
-    /// The statistic of vCPU `id` that KVM calls `name`, if it is a single number.
+    /// KVM's statistic `name` of vCPU `id`, if it is a single number.
     pub fn kvm_count(&self, id: usize, name: &str) -> Option<u64> {
         let field = self.vcpu_schema.as_deref()?.field(name)?;
         let [end] = field.of(self.end.kvm.get(id)?) else {

@@ -1,6 +1,6 @@
 //! The live table of `--watch`: what each vCPU is doing, and how fast. Everything in it comes from
-//! counters that are kept anyway; it asks nothing of any vCPU or guest, and costs a look at memory
-//! four times a second.
+//! counters that are kept anyway. It does not disturb vCPUs or guest: it reads memory four times a
+//! second.
 
 mod table;
 
@@ -14,58 +14,58 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::operator::Operator;
 use super::output::{Output, is_ready};
-use crate::lab::{Counted, Lab};
-use crate::machine::holding::HeldBy;
+use crate::lab::{CpuCounts, Lab};
 use crate::machine::lifecycle::{Stall, State};
-use crate::machine::threads::Crew;
+use crate::machine::message::HeldBy;
+use crate::machine::threads::VcpuThreads;
 use crate::stats::sources::{STATS, Status, status};
 use crate::stats::window::{Meter, Sample};
 
 use table::Row;
 
 /// A terminal that can show text at its end and replace it: where the live table is drawn. The
-/// caller brings it, so that nothing is written that he has not asked for.
+/// program provides it, so that this library writes nothing that was not asked for.
 pub trait Screen: fmt::Debug + Send + Sync {
-    /// What it writes to. While that takes nothing, because somebody holds it, nothing is shown.
+    /// What it writes to. While that cannot be written to without waiting, nothing is shown.
     fn fd(&self) -> BorrowedFd<'_>;
-    /// How many lines and columns it has.
+    /// The number of lines and of columns.
     fn size(&self) -> (u16, u16);
-    /// Shows `text` in the place of what it showed before.
+    /// Shows `text` instead of what it showed before.
     fn show(&self, text: String);
-    /// Takes away what it shows while `write` writes to the terminal, and puts it back below.
+    /// Removes what it shows, lets `write` write to the terminal, and shows it again below.
     fn above(&self, write: &mut dyn FnMut());
-    /// Takes away what it shows.
+    /// Removes what it shows.
     fn clear(&self);
 }
 
 /// How often the table is drawn.
 const REFRESH: Duration = Duration::from_millis(250);
 
-/// What the counters said at one moment.
-struct Seen {
+/// The counters at one moment.
+struct Reading {
     sample: Sample,
-    guest: Vec<Counted>,
+    guest: Vec<CpuCounts>,
 }
 
 /// The live table of one machine.
-pub(super) struct Live<'a> {
-    crew: &'a Crew,
+pub(super) struct LiveTable<'a> {
+    threads: &'a VcpuThreads,
     operator: Arc<Operator>,
     meter: Arc<Meter>,
     lab: Lab,
     timer: TimerFd,
     started: Instant,
-    last: Seen,
+    last: Reading,
     screen: Arc<dyn Screen>,
 }
 
-impl<'a> Live<'a> {
-    /// A table of the vCPUs of `crew` on `screen`.
+impl<'a> LiveTable<'a> {
+    /// A table of the vCPUs on `screen`.
     ///
     /// # Errors
     /// The host gives no timer.
     pub fn new(
-        crew: &'a Crew,
+        threads: &'a VcpuThreads,
         operator: &Arc<Operator>,
         meter: &Arc<Meter>,
         lab: &Lab,
@@ -74,13 +74,13 @@ impl<'a> Live<'a> {
         let mut timer = TimerFd::new()?;
         timer.reset(REFRESH, Some(REFRESH))?;
         Ok(Self {
-            crew,
+            threads,
             operator: Arc::clone(operator),
             meter: Arc::clone(meter),
             lab: lab.clone(),
             timer,
             started: Instant::now(),
-            last: Seen::now(meter, lab),
+            last: Reading::now(meter, lab),
             screen,
         })
     }
@@ -90,13 +90,15 @@ impl<'a> Live<'a> {
         self.timer.as_raw_fd()
     }
 
-    /// Draws the table anew, and above it the lines that `output` holds if it is a terminal: this
-    /// one, as far as anybody knows.
+    /// Draws the table, and above it the lines that `output` has, if that is a terminal. It is
+    /// taken to be the same terminal.
     pub fn refresh(&mut self, output: &mut Output) {
-        // How many times were missed does not matter.
+        // How many expirations were missed does not matter.
         let _ = self.timer.wait();
-        let now = Seen::now(&self.meter, &self.lab);
-        let rows: Vec<_> = (0..self.crew.len()).map(|id| self.row(id, &now)).collect();
+        let now = Reading::now(&self.meter, &self.lab);
+        let rows: Vec<_> = (0..self.threads.len())
+            .map(|id| self.row(id, &now))
+            .collect();
         let time = self.started.elapsed();
         if is_ready(&self.screen.fd()) {
             if output.is_terminal() && output.has_lines() {
@@ -108,20 +110,19 @@ impl<'a> Live<'a> {
         self.last = now;
     }
 
-    fn row(&self, id: u32, now: &Seen) -> Row {
+    fn row(&self, id: u32, now: &Reading) -> Row {
         let index = id as usize;
         let length = now.sample.at - self.last.sample.at;
         let length = length.as_secs_f64().max(f64::MIN_POSITIVE);
-        // A guest can write what it likes into its counters; a rate that makes no sense does no
-        // harm.
-        let rate = |count: &dyn Fn(&Seen) -> Option<u64>| {
+        // A guest can write anything into its counters; a rate that makes no sense does no harm.
+        let rate = |count: &dyn Fn(&Reading) -> Option<u64>| {
             Some(count(now)?.wrapping_sub(count(&self.last)?) as f64 / length)
         };
-        let guest = |count: fn(&Counted) -> u64| {
-            rate(&|seen: &Seen| seen.guest.get(index).map(count)).unwrap_or(0.0)
+        let guest = |count: fn(&CpuCounts) -> u64| {
+            rate(&|reading: &Reading| reading.guest.get(index).map(count)).unwrap_or(0.0)
         };
-        let user = |seen: &Seen| {
-            let exits = seen.sample.exits.get(index)?;
+        let user = |reading: &Reading| {
+            let exits = reading.sample.exits.get(index)?;
             Some(exits.iter().fold(0_u64, |sum, it| sum.wrapping_add(*it)))
         };
         Row {
@@ -131,7 +132,9 @@ impl<'a> Live<'a> {
             received: guest(|counted| counted.counts.received),
             calls: guest(|counted| counted.tally.calls_made),
             exits: match status(self.meter.sources(), STATS) {
-                Some(Status::Ok) => rate(&|seen: &Seen| self.kvm(seen, index, STATS)).ok_or("-"),
+                Some(Status::Ok) => {
+                    rate(&|reading: &Reading| self.kvm(reading, index, STATS)).ok_or("-")
+                }
                 Some(status) => Err(status.name()),
                 None => Err("-"),
             },
@@ -139,19 +142,20 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// What KVM counts as `name` of a vCPU.
-    fn kvm(&self, seen: &Seen, index: usize, name: &str) -> Option<u64> {
+    /// The value of KVM's statistic `name` for a vCPU.
+    fn kvm(&self, reading: &Reading, index: usize, name: &str) -> Option<u64> {
         let field = self.meter.vcpu_field(name)?;
-        field.of(seen.sample.kvm.get(index)?).first().copied()
+        field.of(reading.sample.kvm.get(index)?).first().copied()
     }
 
-    fn state(&self, id: u32, now: &Seen) -> String {
-        let Ok((state, _)) = self.crew.state(id) else {
+    fn state(&self, id: u32, now: &Reading) -> String {
+        let Ok((state, _)) = self.threads.state(id) else {
             return String::new();
         };
-        let held_by = self.crew.held_by(id);
+        let held_by = self.threads.held_by(id);
         match (state, held_by) {
-            // KVM says so of one that waits for an interrupt, where it knows this statistic.
+            // This statistic of KVM is 1 while a vCPU waits for an interrupt. Older kernels do not
+            // have it.
             (State::Running, _) if self.kvm(now, id as usize, "blocking") == Some(1) => {
                 "halted".to_owned()
             }
@@ -167,13 +171,13 @@ impl<'a> Live<'a> {
     }
 }
 
-impl Drop for Live<'_> {
+impl Drop for LiveTable<'_> {
     fn drop(&mut self) {
         self.screen.clear();
     }
 }
 
-impl Seen {
+impl Reading {
     fn now(meter: &Meter, lab: &Lab) -> Self {
         Self {
             sample: meter.sample(),

@@ -1,10 +1,10 @@
-//! The live table as text: one line per vCPU as far as they fit, the rest in one, and the sum. Lays
-//! out figures.
+//! The live table as text: one line per vCPU as far as they fit, one for the rest, and the sum.
+//! Only lays out figures.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What there is to say of one vCPU.
+/// The figures of one vCPU.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
     pub id: u32,
@@ -16,20 +16,20 @@ pub(super) struct Row {
     pub received: f64,
     /// Calls made per second.
     pub calls: f64,
-    /// Exits that KVM counts, per second, or in a word why there is no figure.
+    /// Exits that KVM counts, per second, or one word that says why there is no figure.
     pub exits: Result<f64, &'static str>,
     /// Exits to the VMM per second.
     pub user_exits: f64,
 }
 
-/// Lines around those of the vCPUs: the title, the header and the sum.
+/// Number of lines beside those of the vCPUs: the title, the header and the sum.
 const FRAME: usize = 3;
 
-/// Longest state that is shown in full.
+/// Most characters of a state.
 const STATE: usize = 22;
 
-/// Renders `rows`, `time` after the start, for a terminal of this many lines and columns: one line
-/// less and one column less, so that nothing scrolls and no line is broken in two.
+/// Renders `rows`, `time` after the start, for a terminal of this many lines and columns. The text
+/// has one line and one column less, so that nothing scrolls and no line wraps.
 pub(super) fn render(rows: &[Row], time: Duration, (lines, columns): (u16, u16)) -> String {
     let room = usize::from(lines).saturating_sub(1);
     let shown = match room.saturating_sub(FRAME) {
@@ -176,7 +176,8 @@ mod tests {
             let (lines, columns) = (lines % 60, columns % 120);
             let text = render(&rows(count), TIME, (lines, columns));
             prop_assert!(text.lines().count() < usize::from(lines).max(1));
-            prop_assert!(text.lines().all(|line| line.chars().count() < usize::from(columns).max(1)));
+            let width = usize::from(columns).max(1);
+            prop_assert!(text.lines().all(|line| line.chars().count() < width));
         }
     }
 }

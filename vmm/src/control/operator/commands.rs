@@ -1,5 +1,5 @@
-//! Commands to the CPUs of a guest that takes them, one at a time each, and what came of them.
-//! Remembers what a mailbox forgets when the next command is posted.
+//! The commands posted to the CPUs of a guest, one at a time to each CPU, and their results. Keeps
+//! the results that a mailbox loses when the next command is posted.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,125 +13,128 @@ use crate::lab::refused::Refused;
 
 /// A command that was posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket {
-    /// To which CPU.
+pub struct PostedCommand {
+    /// The CPU to which it was posted.
     pub cpu: u32,
     /// Its number in that CPU's mailbox, from 1.
     pub number: u64,
-    /// What it was: the number of a deed.
+    /// What the CPU was told: the number of a deed.
     pub verb: u32,
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Done {
-    /// The result; its meaning is the deed's.
+pub struct CommandResult {
+    /// The value, whose meaning depends on the deed, or why the guest refused.
     pub result: Result<i64, Refused>,
     /// The call it made.
     pub call: Option<CallId>,
-    /// The CPUs it answered with.
+    /// The CPUs with which it answered, for a deed that answers with a list.
     pub answer: [u16; ANSWERS],
 }
 
 /// A CPU that has not done its last command cannot take another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::control) struct NotDone;
+pub(in crate::control) struct Busy;
 
 #[derive(Debug, Default)]
-struct Row {
-    last: Option<Ticket>,
-    /// What was posted before, and what came of it.
-    done: BTreeMap<u64, (u32, Done)>,
+struct CpuCommands {
+    last: Option<PostedCommand>,
+    /// Earlier commands and their results, by number.
+    done: BTreeMap<u64, (u32, CommandResult)>,
 }
 
 /// The mailboxes of one machine.
 #[derive(Debug)]
 pub(in crate::control) struct Commands {
     lab: Lab,
-    rows: Mutex<Vec<Row>>,
+    by_cpu: Mutex<Vec<CpuCommands>>,
 }
 
 impl Commands {
     /// No commands yet.
     pub fn new(lab: Lab) -> Self {
-        let rows = (0..lab.cpus()).map(|_| Row::default()).collect();
+        let by_cpu = (0..lab.cpus()).map(|_| CpuCommands::default()).collect();
         Self {
             lab,
-            rows: Mutex::new(rows),
+            by_cpu: Mutex::new(by_cpu),
         }
     }
 
-    /// Posts `command` to `cpu`, of which there must be one. The CPU is still to be woken.
+    /// Posts `command` to `cpu`, which must exist. The caller has to wake the CPU.
     ///
     /// # Errors
-    /// [`NotDone`] if it has something left to do.
-    pub fn post(&self, cpu: u32, command: &Command) -> Result<Ticket, NotDone> {
-        let mut rows = self.rows();
-        let row = &mut rows[cpu as usize];
-        if let Some(last) = row.last {
-            let done = self.read(last).ok_or(NotDone)?;
-            row.done.insert(last.number, (last.verb, done));
+    /// [`Busy`] if the CPU has not done its last command.
+    pub fn post(&self, cpu: u32, command: &Command) -> Result<PostedCommand, Busy> {
+        let mut by_cpu = self.by_cpu();
+        let cpu_commands = &mut by_cpu[cpu as usize];
+        if let Some(last) = cpu_commands.last {
+            let done = self.read(last).ok_or(Busy)?;
+            cpu_commands.done.insert(last.number, (last.verb, done));
         }
-        let ticket = Ticket {
+        let posted = PostedCommand {
             cpu,
-            number: row.last.map_or(1, |last| last.number + 1),
+            number: cpu_commands.last.map_or(1, |last| last.number + 1),
             verb: command.verb,
         };
-        self.lab.post(cpu, ticket.number, command);
-        row.last = Some(ticket);
-        Ok(ticket)
+        self.lab.post(cpu, posted.number, command);
+        cpu_commands.last = Some(posted);
+        Ok(posted)
     }
 
-    /// What came of a command, if it is done.
-    pub fn done(&self, ticket: Ticket) -> Option<Done> {
-        let rows = self.rows();
-        let known = rows.get(ticket.cpu as usize)?.done.get(&ticket.number);
-        known.map(|(_, done)| *done).or_else(|| self.read(ticket))
+    /// The result of a command, if it is done.
+    pub fn done(&self, posted: PostedCommand) -> Option<CommandResult> {
+        let by_cpu = self.by_cpu();
+        let known = by_cpu.get(posted.cpu as usize)?.done.get(&posted.number);
+        known.map(|(_, done)| *done).or_else(|| self.read(posted))
     }
 
     /// The command with this number, if it was posted.
-    pub fn ticket(&self, cpu: u32, number: u64) -> Option<Ticket> {
-        let rows = self.rows();
-        let row = rows.get(cpu as usize)?;
-        let last = row.last.filter(|last| last.number == number);
-        let earlier = row.done.get(&number).map(|(verb, _)| Ticket {
-            cpu,
-            number,
-            verb: *verb,
-        });
+    pub fn posted(&self, cpu: u32, number: u64) -> Option<PostedCommand> {
+        let by_cpu = self.by_cpu();
+        let cpu_commands = by_cpu.get(cpu as usize)?;
+        let last = cpu_commands.last.filter(|last| last.number == number);
+        let earlier = cpu_commands
+            .done
+            .get(&number)
+            .map(|(verb, _)| PostedCommand {
+                cpu,
+                number,
+                verb: *verb,
+            });
         last.or(earlier)
     }
 
-    /// The call that a command makes, if it has got that far.
-    pub fn call(&self, ticket: Ticket) -> Option<CallId> {
-        let rows = self.rows();
-        match rows.get(ticket.cpu as usize)?.done.get(&ticket.number) {
+    /// The call that a command makes, if the CPU has begun it.
+    pub fn call(&self, posted: PostedCommand) -> Option<CallId> {
+        let by_cpu = self.by_cpu();
+        match by_cpu.get(posted.cpu as usize)?.done.get(&posted.number) {
             Some((_, done)) => done.call,
             None => {
-                let mailbox = self.lab.mailbox(ticket.cpu)?;
-                (mailbox.taken >= ticket.number).then(|| call(&mailbox))?
+                let mailbox = self.lab.mailbox(posted.cpu)?;
+                (mailbox.taken >= posted.number).then(|| call(&mailbox))?
             }
         }
     }
 
-    /// The CPUs that have something left to do, and what.
-    pub fn outstanding(&self) -> Vec<Ticket> {
-        let rows = self.rows();
-        let last = rows.iter().filter_map(|row| row.last);
+    /// The commands that are not done.
+    pub fn outstanding(&self) -> Vec<PostedCommand> {
+        let by_cpu = self.by_cpu();
+        let last = by_cpu.iter().filter_map(|cpu_commands| cpu_commands.last);
         last.filter(|last| self.read(*last).is_none()).collect()
     }
 
-    fn read(&self, ticket: Ticket) -> Option<Done> {
-        let mailbox = self.lab.mailbox(ticket.cpu)?;
-        (mailbox.done >= ticket.number).then(|| Done {
+    fn read(&self, posted: PostedCommand) -> Option<CommandResult> {
+        let mailbox = self.lab.mailbox(posted.cpu)?;
+        (mailbox.done >= posted.number).then(|| CommandResult {
             result: Refused::check(mailbox.result),
             call: call(&mailbox),
             answer: mailbox.answer,
         })
     }
 
-    fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn by_cpu(&self) -> MutexGuard<'_, Vec<CpuCommands>> {
+        self.by_cpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,12 +1,12 @@
-//! The names by which scripts and clients know what a guest's CPU has counted: those of the guest's
-//! manifest, and a few of figures that the VMM reckons from them.
+//! The names of a CPU's counters for scripts and clients: those of the guest's manifest, and a few
+//! of sums that the VMM computes from them.
 
-use crate::lab::Counted;
+use crate::lab::CpuCounts;
 use crate::manifest::Manifest;
 
-/// What a CPU has counted since it booted, by name.
+/// The counts of a CPU since it booted, by name.
 pub fn named<'a>(
-    Counted { tally, counts }: &'a Counted,
+    CpuCounts { tally, counts }: &'a CpuCounts,
     manifest: &'a Manifest,
 ) -> impl Iterator<Item = (&'a str, u64)> {
     [

@@ -1,4 +1,4 @@
-//! Why a wish of the operator's was not done, in words for whoever had it.
+//! Why a verb of the operator failed, in words for scripts and clients.
 
 use vmm_sys_util::errno;
 
@@ -6,16 +6,16 @@ use super::{InFlight, NoSuchPoint, NotThere};
 use crate::lab::deed::TellError;
 use crate::lab::refused::Refused;
 use crate::machine::breakpoints::BreakpointError;
-use crate::machine::pausing::PauseError;
+use crate::machine::pause_error::PauseError;
 use crate::machine::symbols::NoSuchSymbol;
 
-/// Why the operator's wish was not done.
+/// Why a verb of the operator failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     /// The machine is over.
     #[error("the machine is over: {0}")]
     Over(String),
-    /// No such vCPU, or not one in a state for this.
+    /// There is no such vCPU, or it is not in a state for this.
     #[error(transparent)]
     Pause(#[from] PauseError),
     /// No such probe.
@@ -24,15 +24,16 @@ pub enum OperatorError {
     /// No such place in the image.
     #[error(transparent)]
     Symbol(#[from] NoSuchSymbol),
-    /// No breakpoint.
+    /// A breakpoint or a step was not set.
     #[error(transparent)]
     Breakpoint(BreakpointError),
-    /// No such IPI.
+    /// There is no such IPI on the wire.
     #[error(transparent)]
     NotThere(#[from] NotThere),
-    /// The wire holds what the guest waits for.
+    /// The wire still holds IPIs.
     #[error(
-        "the wire still holds {count} IPIs, the first {first}; release them, or lose them on purpose"
+        "the wire still holds {count} IPIs, the first {first}; release them, or lose them on \
+         purpose"
     )]
     WireNotEmpty {
         /// How many.
@@ -48,29 +49,31 @@ pub enum OperatorError {
         /// For how long.
         limit: std::time::Duration,
     },
-    /// Whoever waited has gone, before this had happened.
+    /// The client that waited has gone.
     #[error("nobody waits for {0} any more")]
     GivenUp(String),
-    /// KVM refused.
+    /// KVM did not deliver an interrupt.
     #[error("KVM does not deliver an interrupt to CPU {0}")]
     Interrupt(u32, #[source] errno::Error),
-    /// KVM does not show it.
+    /// KVM did not give the registers.
     #[error("KVM does not show the registers of vCPU {0}")]
     Look(u32, #[source] errno::Error),
-    /// Nobody wants a trace.
+    /// The machine was started without a trace.
     #[error("there is no trace to turn on or off; start vmm with --trace FILE or --report FILE")]
     NoTrace,
-    /// The guest's workload is its own.
+    /// The guest's workload takes no commands.
     #[error(
-        "this guest's workload takes no commands; ask with --append for one that does, or quit to end it"
+        "this guest's workload takes no commands; ask with --append for one that does, or quit to \
+         end it"
     )]
     TakesNoCommands,
-    /// No CPU of this guest can be told that.
+    /// No CPU of this guest can be told this.
     #[error(transparent)]
     Tell(#[from] TellError),
-    /// The guest has no end that it can be told.
+    /// The guest declares no deed that ends its workload.
     #[error(
-        "the guest does not say by which deed its workload ends (vmm describe shows its deeds); quit ends it"
+        "the guest does not say by which deed its workload ends (vmm describe shows its deeds); \
+         quit ends it"
     )]
     NoEnding,
     /// The guest refused.

@@ -1,5 +1,5 @@
 //! What a run is expected to break. A scenario that shows a bug says which oracles must find
-//! something, and which may; everything else that they find is a failure, as ever.
+//! something, and which may. Whatever other oracles find is a failure, as in any run.
 
 use crate::cpus::CpuSet;
 
@@ -8,7 +8,7 @@ use crate::cpus::CpuSet;
 pub struct Expected {
     must: Vec<String>,
     may: Vec<String>,
-    /// CPUs that are left where they are at the end.
+    /// CPUs that take no part in the end of the run.
     pub abandoned: CpuSet,
 }
 
@@ -28,8 +28,8 @@ impl Expected {
         !self.must.is_empty() || !self.may.is_empty()
     }
 
-    /// The oracles that had to find something and did not, and those that found something and may
-    /// not have, given all those that found something.
+    /// Compares with `found`, the oracles that found something. Returns those that had to find
+    /// something and did not, and those that found something and were not expected to.
     pub fn against<'a>(&'a self, found: &[&'a str]) -> (Vec<&'a str>, Vec<&'a str>) {
         let must = self.must.iter().map(String::as_str);
         let missing = must.filter(|oracle| !found.contains(oracle));

@@ -1,4 +1,4 @@
-//! What an operator can do to IPIs on the wire: hold, delay, release, deliver out of order, lose.
+//! What an operator can do with IPIs on the wire: hold, delay, release, deliver out of order, lose.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +11,7 @@ impl Operator {
     /// Holds what one CPU sends another from now on.
     ///
     /// # Errors
-    /// No such CPU, as with all of these.
+    /// There is no such CPU.
     pub fn wire_hold(&self, from: u32, to: u32) -> Result<(), OperatorError> {
         self.check_pair(from, to)?;
         self.wire.hold(from, to);
@@ -23,7 +23,7 @@ impl Operator {
         self.wire.hold_all();
     }
 
-    /// Has what one CPU sends another arrive so much later, what is held included.
+    /// Delays what one CPU sends another from now on. What is held is delivered after `delay`.
     ///
     /// # Errors
     /// No such CPU.
@@ -34,19 +34,19 @@ impl Operator {
         Ok(())
     }
 
-    /// Delivers what is held, in order, and holds no longer.
+    /// Delivers what is held from one CPU to another, in order, and holds and delays no longer.
     ///
     /// # Errors
-    /// If KVM does not deliver. All are tried.
+    /// If KVM does not deliver one. All are tried.
     pub fn wire_release(&self, from: u32, to: u32) -> Result<(), OperatorError> {
         self.check_pair(from, to)?;
         self.carry_all(|carry| self.wire.release(from, to, carry))
     }
 
-    /// Delivers everything that is held, and holds no longer.
+    /// Delivers everything that is held, and holds and delays no longer.
     ///
     /// # Errors
-    /// If KVM does not deliver. All are tried.
+    /// If KVM does not deliver one. All are tried.
     pub fn wire_release_all(&self) -> Result<(), OperatorError> {
         self.carry_all(|carry| self.wire.release_all(carry))
     }
@@ -65,7 +65,7 @@ impl Operator {
         all
     }
 
-    /// Delivers one of those that are held, the `nth` from 0, ahead of the others.
+    /// Delivers the `nth` of the held IPIs, from 0, ahead of the others.
     ///
     /// # Errors
     /// If it is not there.
@@ -75,7 +75,7 @@ impl Operator {
         self.carry(dispatch)
     }
 
-    /// Loses one of those that are held.
+    /// Loses the `nth` of the held IPIs, from 0.
     ///
     /// # Errors
     /// If it is not there.
@@ -86,7 +86,7 @@ impl Operator {
         Ok(())
     }
 
-    /// What is in flight.
+    /// All IPIs in flight.
     pub fn in_flight(&self) -> Vec<InFlight> {
         self.wire.in_flight()
     }
@@ -107,7 +107,8 @@ impl Operator {
             let hint = match self.wire.is_used() {
                 true => "",
                 false => {
-                    " (none has come this way so far: ask the guest, with --append, to send that way)"
+                    " (none has come this way so far: ask the guest, with --append, to send that \
+                     way)"
                 }
             };
             format!("{count} IPIs from CPU {from} to CPU {to} on the wire{hint}")

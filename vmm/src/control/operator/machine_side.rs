@@ -1,6 +1,6 @@
-//! What the machine's own side needs of its operator: the event loop, which carries out what
-//! somebody wishes and tells what has happened, and the vCPUs' threads, which ask what is to become
-//! of them.
+//! What the machine's own side needs of its operator. The event loop takes requests to end the
+//! machine, and reports what has happened; the vCPU threads ask how to react to a message. Must not
+//! be used by scripts or clients.
 
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
@@ -13,20 +13,21 @@ use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::{Expected, Operator, OperatorError};
-use crate::control::Ending;
+use crate::control::ending::Ending;
 use crate::control::tracer::Tracer;
-use crate::machine::threads::{Crew, Message, Reaction};
+use crate::machine::message::{Message, Reaction};
+use crate::machine::threads::VcpuThreads;
 use crate::stats::trace::Trace;
 
 /// What the VMM itself has done to the IPIs of a machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Transit {
-    /// Interrupts that it has added, to wake a CPU that was told something.
+pub struct VmmIpiCounts {
+    /// Interrupts that it has added, to wake a CPU to which a command was posted.
     pub added: u64,
-    /// IPIs that were lost on the wire because somebody said so.
+    /// IPIs that the operator lost on purpose.
     pub lost: u64,
-    /// IPIs that arrived at a local APIC that takes none, which is that of a CPU that is being
-    /// started: INIT turns it off, and the CPU turns it on again.
+    /// IPIs to a local APIC that did not accept them. That of a CPU that is being started does not:
+    /// INIT disables it until the CPU enables it again.
     pub dropped: u64,
     /// IPIs to a CPU that does not exist.
     pub to_nobody: u64,
@@ -36,27 +37,28 @@ pub struct Transit {
 
 impl Operator {
     /// Gives the operator the vCPUs.
-    pub(in crate::control) fn take_over(&self, crew: Crew) {
-        *self.crew.write().unwrap_or_else(PoisonError::into_inner) = Some(crew);
+    pub(in crate::control) fn take_over(&self, threads: VcpuThreads) {
+        *self.threads.write().unwrap_or_else(PoisonError::into_inner) = Some(threads);
     }
 
-    /// Works with the vCPUs, which it has, for as long as that takes. Others can do so meanwhile.
-    pub(in crate::control) fn with_machine<T>(&self, body: impl FnOnce(&Crew) -> T) -> T {
-        body(self.crew().as_ref().expect("the vCPUs were handed over"))
+    /// Runs `body` with the vCPU threads, which must have been handed over. Other threads can use
+    /// them meanwhile.
+    pub(in crate::control) fn with_machine<T>(&self, body: impl FnOnce(&VcpuThreads) -> T) -> T {
+        body(self.threads().as_ref().expect("the vCPUs were handed over"))
     }
 
-    /// Gives the vCPUs back, when nobody uses them any more.
-    pub(in crate::control) fn hand_back(&self) -> Crew {
-        let mut crew = self.crew.write().unwrap_or_else(PoisonError::into_inner);
-        crew.take().expect("the vCPUs were handed over")
+    /// Takes the vCPU threads back, once nothing else uses them.
+    pub(in crate::control) fn hand_back(&self) -> VcpuThreads {
+        let mut threads = self.threads.write().unwrap_or_else(PoisonError::into_inner);
+        threads.take().expect("the vCPUs were handed over")
     }
 
-    /// Hears what a vCPU says, on that vCPU's thread.
+    /// Handles a message of a vCPU, on that vCPU's thread.
     pub(in crate::control) fn hear(&self, vcpu: u32, message: Message) -> Reaction {
         let reaction = match message {
             Message::WorkloadStarted => {
-                // If one is wanted, it begins here. Who waits for the start may end it at once, and
-                // must not be overtaken.
+                // A trace begins here, if there is one. It is turned on before the start is
+                // announced, because a caller that waits for the start may turn it off at once.
                 if !self.started.load(Ordering::Relaxed) {
                     let _ = self.trace(true);
                 }
@@ -73,43 +75,43 @@ impl Operator {
             }
             _ => Reaction::GoOn,
         };
-        self.news.publish();
+        self.notifier.publish();
         reaction
     }
 
-    /// Tells those who wait that a vCPU has changed its state.
+    /// Wakes all that wait, because a vCPU has changed its state.
     pub(in crate::control) fn publish(&self) {
-        self.news.publish();
+        self.notifier.publish();
     }
 
-    /// The machine has ended, for this reason.
+    /// Marks the machine as ended, for this reason.
     pub(in crate::control) fn end(&self, why: &dyn fmt::Display, cut_short: bool) {
         self.cut_short.store(cut_short, Ordering::Release);
         self.ended.get_or_init(|| why.to_string());
-        self.news.publish();
+        self.notifier.publish();
     }
 
-    /// Says that the machine has been wound up.
-    pub(in crate::control) fn leave(&self) {
+    /// Marks the machine as wound up.
+    pub(in crate::control) fn mark_wound_up(&self) {
         self.gone.store(true, Ordering::Release);
     }
 
-    /// Readable when somebody wishes the machine to end.
-    pub(in crate::control) fn wished(&self) -> &EventFd {
-        &self.wished
+    /// Readable when there is a request to end the machine.
+    pub(in crate::control) fn ending_requested(&self) -> &EventFd {
+        &self.ending_requested
     }
 
-    /// How somebody wishes it to end.
-    pub(in crate::control) fn wish(&self) -> Option<Ending> {
-        let _ = self.wished.read();
-        self.wish.get().cloned()
+    /// The ending that was requested, if there is one.
+    pub(in crate::control) fn requested_ending(&self) -> Option<Ending> {
+        let _ = self.ending_requested.read();
+        self.requested_ending.get().cloned()
     }
 
-    /// Ends the machine now, in this way.
+    /// Requests that the machine end now, in this way. Only the first request counts.
     pub(in crate::control) fn end_as(&self, ending: Ending) {
-        if self.wish.set(ending).is_ok() {
+        if self.requested_ending.set(ending).is_ok() {
             // Cannot be full after one write.
-            let _ = self.wished.write(1);
+            let _ = self.ending_requested.write(1);
         }
     }
 
@@ -137,14 +139,14 @@ impl Operator {
         }
     }
 
-    /// What was traced.
+    /// The trace, if there is one.
     pub(in crate::control) fn traced(&self) -> Option<Trace> {
         self.tracer.as_ref().map(Tracer::trace)
     }
 
     /// What the VMM itself has done to IPIs so far.
-    pub(in crate::control) fn transit(&self) -> Transit {
-        Transit {
+    pub(in crate::control) fn vmm_ipis(&self) -> VmmIpiCounts {
+        VmmIpiCounts {
             added: self.added.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
@@ -158,22 +160,22 @@ impl Operator {
         self.expected().clone()
     }
 
-    /// Says that somebody can come at any time and tell the machine something.
+    /// Marks the machine as reachable: a client can come at any time and drive it.
     pub(in crate::control) fn make_reachable(&self) {
         self.reachable.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the machine may well stand still, because of somebody who drives it, or will.
+    /// Whether the machine may stand still because an operator drives it, or may come to drive it.
     pub(in crate::control) fn is_attended(&self) -> bool {
         let waits_to_be_told = || self.reachable.load(Ordering::Relaxed) && self.takes_commands();
         self.driven.load(Ordering::Relaxed) || waits_to_be_told()
     }
 
-    /// Puts an IPI of the guest's on the wire.
+    /// Puts an IPI that the guest has sent on the wire.
     fn dispatch(&self, from: u32, dispatch: Dispatch) {
         let sent = self.wire.send(from, dispatch);
         if let Some(dispatch) = sent.deliver {
-            // What KVM does not deliver is counted.
+            // An IPI that KVM does not deliver is counted.
             let _ = self.carry(dispatch);
         }
         if sent.is_delayed {
@@ -185,7 +187,7 @@ impl Operator {
         let now = Instant::now();
         let alarm = &mut *self.alarm();
         match self.wire.next_due() {
-            // Zero would disarm it. Setting a timer that exists does not fail.
+            // Zero would disarm it. Setting an existing timer does not fail.
             Some(due) => {
                 let left = due.saturating_duration_since(now);
                 let _ = alarm.reset(left.max(Duration::from_nanos(1)), None);
@@ -201,7 +203,7 @@ impl Operator {
     /// Delivers an IPI that was on the wire.
     pub(super) fn carry(&self, dispatch: Dispatch) -> Result<(), OperatorError> {
         if dispatch.target >= self.cpus() {
-            // As on a bus.
+            // It is lost, as on a bus.
             self.to_nobody.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
@@ -212,7 +214,7 @@ impl Operator {
         arrived.map(|_| ())
     }
 
-    /// Returns whether it has arrived.
+    /// Sends an interrupt, and returns whether it was accepted.
     pub(super) fn deliver(&self, dispatch: Dispatch) -> Result<bool, OperatorError> {
         let Dispatch { target, vector } = dispatch;
         self.interrupts

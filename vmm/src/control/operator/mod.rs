@@ -1,12 +1,13 @@
 //! The operator's side of a running machine: everything that a script or a client of the control
 //! socket can ask of it, from any thread, by the same verbs. Each verb either does at once what it
-//! says or waits, with a limit, for something that it names. Knows nothing of scripts and sockets.
+//! says, or waits for something that it names, with a limit. Must know nothing of scripts and
+//! sockets.
 //!
-//! The verbs stand by what they are about: the machine as a `whole`, one `vcpu`, `telling` a CPU
-//! what to do, the `ipis` on the wire. What the event loop and the vCPUs' threads need of an
+//! The verbs are in files by what they are about: the machine as a `whole`, one `vcpu`, `telling` a
+//! CPU what to do, the `ipis` on the wire. What the event loop and the vCPU threads need of an
 //! operator is in `machine_side`.
 //!
-//! A machine can be over at any moment. Every verb then says so ([`OperatorError::Over`]), and no
+//! A machine can be over at any moment. Every verb then fails with [`OperatorError::Over`], and no
 //! wait outlives the machine.
 
 mod commands;
@@ -15,7 +16,7 @@ mod error;
 mod expected;
 mod ipis;
 mod machine_side;
-mod news;
+mod notifier;
 mod telling;
 mod vcpu;
 mod watches;
@@ -29,35 +30,35 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockRea
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::Ending;
+use super::ending::Ending;
 use super::tracer::Tracer;
 use crate::lab::Lab;
 use crate::machine::devices::Console;
 use crate::machine::lifecycle::Exited;
-use crate::machine::pausing::PauseError;
+use crate::machine::pause_error::PauseError;
 use crate::machine::points::Points;
 use crate::machine::symbols::Symbols;
-use crate::machine::threads::Crew;
+use crate::machine::threads::VcpuThreads;
 use crate::machine::vm::Interrupts;
 use crate::stats::window::Meter;
 
 use commands::Commands;
-pub use commands::{Done, Ticket};
+pub use commands::{CommandResult, PostedCommand};
 pub use error::OperatorError;
 pub use expected::Expected;
-pub use machine_side::Transit;
-use news::News;
-pub use news::Wait;
-pub use vcpu::Look;
+pub use machine_side::VmmIpiCounts;
+use notifier::Notifier;
+pub use notifier::Wait;
+pub use vcpu::Inspection;
 use watches::Watches;
 pub use watches::{NoSuchPoint, Watch};
-pub use whole::Figures;
+pub use whole::LiveFigures;
 use wire::Wire;
 pub use wire::{InFlight, NotThere};
 
-/// What an operator works on.
+/// What an operator is made of.
 #[derive(Debug)]
-pub(super) struct Equipment {
+pub(super) struct OperatorParts {
     pub lab: Lab,
     pub interrupts: Interrupts,
     pub meter: Arc<Meter>,
@@ -72,8 +73,8 @@ pub(super) struct Equipment {
 /// The operator of one machine.
 #[derive(Debug)]
 pub struct Operator {
-    /// The vCPUs, as long as there are any.
-    crew: RwLock<Option<Crew>>,
+    /// The vCPU threads, while the machine runs.
+    threads: RwLock<Option<VcpuThreads>>,
     lab: Lab,
     interrupts: Interrupts,
     meter: Arc<Meter>,
@@ -81,40 +82,40 @@ pub struct Operator {
     symbols: Arc<Symbols>,
     command_line: String,
     watches: Watches,
-    /// Whether each vCPU was ever to stop by itself, so that it can be on its way to that.
+    /// By vCPU, whether a point, a breakpoint or steps were ever set for it.
     stops: Box<[AtomicBool]>,
     tracer: Option<Tracer>,
     commands: Commands,
     wire: Wire,
-    /// See [`Transit`].
+    /// See [`VmmIpiCounts`].
     added: AtomicU64,
     lost: AtomicU64,
     dropped: AtomicU64,
     to_nobody: AtomicU64,
     /// Expires when a delayed IPI is due.
     alarm: Mutex<TimerFd>,
-    news: News,
+    notifier: Notifier,
     expected: Mutex<Expected>,
     /// Whether the workload has started.
     started: AtomicBool,
-    /// Whether somebody drives the machine from beginning to end.
+    /// Whether a script drives the machine from beginning to end.
     driven: AtomicBool,
-    /// Whether somebody can come and tell it something.
+    /// Whether a client can come and drive it.
     reachable: AtomicBool,
-    /// How it should end, if somebody has said so, on the way to the event loop.
-    wish: OnceLock<Ending>,
-    wished: EventFd,
+    /// The ending that was requested, for the event loop to take.
+    requested_ending: OnceLock<Ending>,
+    ending_requested: EventFd,
     /// How it ended.
     ended: OnceLock<String>,
-    /// Whether it was ended from outside, and with it whatever was to come.
+    /// Whether it was cut short from outside; see [`Operator::cut_short`].
     cut_short: AtomicBool,
-    /// Whether it has been wound up since.
+    /// Whether it has been wound up.
     gone: AtomicBool,
 }
 
 impl Operator {
-    pub(super) fn new(equipment: Equipment) -> io::Result<Self> {
-        let Equipment {
+    pub(super) fn new(parts: OperatorParts) -> io::Result<Self> {
+        let OperatorParts {
             lab,
             interrupts,
             meter,
@@ -123,9 +124,9 @@ impl Operator {
             symbols,
             command_line,
             tracer,
-        } = equipment;
+        } = parts;
         Ok(Self {
-            crew: RwLock::new(None),
+            threads: RwLock::new(None),
             interrupts,
             meter,
             console,
@@ -141,13 +142,13 @@ impl Operator {
             dropped: AtomicU64::new(0),
             to_nobody: AtomicU64::new(0),
             alarm: Mutex::new(TimerFd::new()?),
-            news: News::default(),
+            notifier: Notifier::default(),
             expected: Mutex::default(),
             started: AtomicBool::new(false),
             driven: AtomicBool::new(false),
             reachable: AtomicBool::new(false),
-            wish: OnceLock::new(),
-            wished: EventFd::new(EFD_NONBLOCK)?,
+            requested_ending: OnceLock::new(),
+            ending_requested: EventFd::new(EFD_NONBLOCK)?,
             ended: OnceLock::new(),
             cut_short: AtomicBool::new(false),
             gone: AtomicBool::new(false),
@@ -155,16 +156,16 @@ impl Operator {
         })
     }
 
-    /// Waits until `look` finds something. `what` says what is waited for, and is asked only when
-    /// it has not come.
+    /// Waits until `look` finds something. `what` describes that, and is called only if the wait
+    /// fails.
     fn wait<T>(
         &self,
         wait: Wait<'_>,
         what: impl Fn() -> String,
         mut look: impl FnMut() -> Option<T>,
     ) -> Result<T, OperatorError> {
-        let found = self.news.wait(wait.deadline(), || {
-            // Looked for first: what has happened by the end has happened.
+        let found = self.notifier.wait(wait.deadline(), || {
+            // `look` goes first: what happened before the end of the machine counts.
             let found = look().map(Ok);
             let over = || self.ended.get().map(|_| Err(self.is_over()));
             let given_up = || {
@@ -181,15 +182,15 @@ impl Operator {
         })
     }
 
-    fn with_crew<T>(
+    fn with_threads<T>(
         &self,
-        body: impl FnOnce(&Crew) -> Result<T, OperatorError>,
+        body: impl FnOnce(&VcpuThreads) -> Result<T, OperatorError>,
     ) -> Result<T, OperatorError> {
         self.check_not_over()?;
-        let crew = self.crew();
-        let crew = crew.as_ref().ok_or_else(|| self.is_over())?;
-        body(crew).map_err(|error| match error {
-            // A vCPU on which the guest has ended, or one that was stopped, is the end of all.
+        let threads = self.threads();
+        let threads = threads.as_ref().ok_or_else(|| self.is_over())?;
+        body(threads).map_err(|error| match error {
+            // If the guest has ended on a vCPU, or a vCPU was stopped, the whole machine is over.
             OperatorError::Pause(PauseError::Exited {
                 why: Exited::Ended | Exited::Stopped,
                 ..
@@ -198,8 +199,8 @@ impl Operator {
         })
     }
 
-    fn crew(&self) -> RwLockReadGuard<'_, Option<Crew>> {
-        self.crew.read().unwrap_or_else(PoisonError::into_inner)
+    fn threads(&self) -> RwLockReadGuard<'_, Option<VcpuThreads>> {
+        self.threads.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check_not_over(&self) -> Result<(), OperatorError> {

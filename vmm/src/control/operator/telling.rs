@@ -1,41 +1,46 @@
-//! Telling the CPUs of a guest that takes commands what to do, and learning what came of it.
+//! Telling the CPUs of a guest what to do, and waiting for the results.
 
 use std::sync::atomic::Ordering;
 
 use shared::ledger::CallId;
 use shared::ports::Dispatch;
 
-use super::{Done, Operator, OperatorError, Ticket, Wait};
+use super::{CommandResult, Operator, OperatorError, PostedCommand, Wait};
 use crate::cpus::CpuSet;
-use crate::lab::judge::CallName;
+use crate::lab::call_name::CallName;
 use crate::lab::mailbox::Command;
 
 impl Operator {
-    /// The name of what a CPU was told.
-    pub fn told(&self, ticket: Ticket) -> &str {
-        self.manifest().deed_name(ticket.verb)
+    /// The name of the deed that a CPU was told.
+    pub fn told(&self, posted: PostedCommand) -> &str {
+        self.manifest().deed_name(posted.verb)
     }
 
-    /// Tells a CPU what `words` say, such as `call-many 1,3 wait`, when it has done the last thing
-    /// it was told. `vmm describe` lists what a guest's CPUs can be told.
+    /// Tells a CPU what `words` say, such as `call-many 1,3 wait`, once it has done its last
+    /// command. `vmm describe` lists what a guest's CPUs can be told.
     ///
     /// # Errors
-    /// [`OperatorError::Tell`] if it cannot be told that, else as [`Operator::post`].
-    pub fn tell(&self, cpu: u32, words: &str, wait: Wait<'_>) -> Result<Ticket, OperatorError> {
+    /// [`OperatorError::Tell`] if it cannot be told that; otherwise as [`Operator::post`].
+    pub fn tell(
+        &self,
+        cpu: u32,
+        words: &str,
+        wait: Wait<'_>,
+    ) -> Result<PostedCommand, OperatorError> {
         let (_, command) = self.manifest().told(words)?;
         self.post(cpu, &command, wait)
     }
 
-    /// Tells a CPU to do something, when it has done the last thing it was told.
+    /// Posts a command to a CPU, once it has done its last one, and wakes it.
     ///
     /// # Errors
-    /// If that takes too long, or the guest takes no commands.
+    /// If the CPU takes too long, or the guest takes no commands.
     pub fn post(
         &self,
         cpu: u32,
         command: &Command,
         wait: Wait<'_>,
-    ) -> Result<Ticket, OperatorError> {
+    ) -> Result<PostedCommand, OperatorError> {
         self.check_is_cpu(cpu)?;
         self.check_takes_commands(wait)?;
         let what = || {
@@ -44,16 +49,16 @@ impl Operator {
             let next = self.manifest().deed_name(command.verb);
             format!("{last}CPU {cpu}, which is to do {next} next,")
         };
-        let ticket = self.wait(wait, what, || self.commands.post(cpu, command).ok())?;
+        let posted = self.wait(wait, what, || self.commands.post(cpu, command).ok())?;
         let arrived = self.deliver(Dispatch {
             target: cpu,
             vector: self.manifest().wake_vector(),
         })?;
         self.added.fetch_add(arrived.into(), Ordering::Relaxed);
-        Ok(ticket)
+        Ok(posted)
     }
 
-    /// That the guest takes commands, which is known when its workload has started.
+    /// Checks that the guest takes commands, which is known once its workload has started.
     pub(super) fn check_takes_commands(&self, wait: Wait<'_>) -> Result<(), OperatorError> {
         self.wait_started(wait)?;
         match self.takes_commands() {
@@ -62,53 +67,58 @@ impl Operator {
         }
     }
 
-    /// What came of a command, if it is done.
+    /// The result of a command, if it is done.
     ///
     /// # Errors
     /// [`OperatorError::Refused`] if it was refused.
-    pub fn done(&self, ticket: Ticket) -> Result<Option<Done>, OperatorError> {
-        let done = self.commands.done(ticket);
+    pub fn done(&self, posted: PostedCommand) -> Result<Option<CommandResult>, OperatorError> {
+        let done = self.commands.done(posted);
         match done.map(|done| done.result) {
             Some(Err(why)) => Err(OperatorError::Refused {
-                cpu: ticket.cpu,
-                deed: self.told(ticket).to_owned(),
+                cpu: posted.cpu,
+                deed: self.told(posted).to_owned(),
                 why,
             }),
             _ => Ok(done),
         }
     }
 
-    /// Waits until a command is done.
+    /// Waits until a command is done, and returns its result.
     ///
     /// # Errors
     /// If it takes too long, or was refused.
-    pub fn wait_done(&self, ticket: Ticket, wait: Wait<'_>) -> Result<Done, OperatorError> {
-        let what = || format!("{} on CPU {}", self.told(ticket), ticket.cpu);
-        self.wait(wait, what, || self.done(ticket).transpose())?
+    pub fn wait_done(
+        &self,
+        posted: PostedCommand,
+        wait: Wait<'_>,
+    ) -> Result<CommandResult, OperatorError> {
+        let what = || format!("{} on CPU {}", self.told(posted), posted.cpu);
+        self.wait(wait, what, || self.done(posted).transpose())?
     }
 
-    /// The call that a command makes, once the CPU has entered it in its ledger.
+    /// Waits until the CPU has entered the call that a command makes in its ledger, and returns the
+    /// call.
     ///
     /// # Errors
     /// If that takes too long, or it makes none.
-    pub fn call(&self, ticket: Ticket, wait: Wait<'_>) -> Result<CallId, OperatorError> {
+    pub fn call(&self, posted: PostedCommand, wait: Wait<'_>) -> Result<CallId, OperatorError> {
         let what = || {
             format!(
                 "{} being entered in CPU {}'s ledger",
-                self.told(ticket),
-                ticket.cpu
+                self.told(posted),
+                posted.cpu
             )
         };
-        self.wait(wait, what, || self.commands.call(ticket))
+        self.wait(wait, what, || self.commands.call(posted))
     }
 
     /// The command with this number, if it was posted.
-    pub fn ticket(&self, cpu: u32, number: u64) -> Option<Ticket> {
-        self.commands.ticket(cpu, number)
+    pub fn posted(&self, cpu: u32, number: u64) -> Option<PostedCommand> {
+        self.commands.posted(cpu, number)
     }
 
     /// The commands that are not done.
-    pub fn outstanding(&self) -> Vec<Ticket> {
+    pub fn outstanding(&self) -> Vec<PostedCommand> {
         self.commands.outstanding()
     }
 

@@ -1,25 +1,25 @@
-//! What an operator can ask of one vCPU: to stay out of the guest, now or where it comes to a point
-//! or an instruction, to take steps, and to be looked at.
+//! What an operator can ask of one vCPU: to be paused, to be held at a point or an instruction, to
+//! take steps, and to be inspected.
 
 use std::sync::atomic::Ordering;
 
 use super::{Operator, OperatorError, Wait, Watch};
-use crate::lab::Counted;
-use crate::machine::holding::HeldBy;
-use crate::machine::inspect::Standing;
+use crate::lab::CpuCounts;
+use crate::machine::inspect::VcpuDump;
 use crate::machine::lifecycle::{Stall, State};
+use crate::machine::message::HeldBy;
 use crate::manifest::Manifest;
 
-/// A held vCPU, looked at.
+/// What there is to see of a stalled vCPU.
 #[derive(Debug)]
-pub struct Look {
-    /// Registers, pending interrupts and the calls that led there.
-    pub standing: Standing,
-    /// The function it stands in, and how far.
+pub struct Inspection {
+    /// Registers, pending interrupts and backtrace.
+    pub dump: VcpuDump,
+    /// The function that it is in, and the offset.
     pub place: String,
-    /// What it was held by, if it was held at a point, an address or after a step.
+    /// What it is held by, if it is held at a point, at an address or after steps.
     pub held_by: Option<HeldBy>,
-    /// The name of that point.
+    /// The name of the point at which it is held, if it is held at one.
     pub probe: Option<String>,
 }
 
@@ -27,60 +27,59 @@ impl Operator {
     /// The state that a vCPU has confirmed.
     ///
     /// # Errors
-    /// No such vCPU.
+    /// There is no such vCPU.
     pub fn state(&self, cpu: u32) -> Result<State, OperatorError> {
-        self.with_crew(|crew| Ok(crew.state(cpu)?.0))
+        self.with_threads(|threads| Ok(threads.state(cpu)?.0))
     }
 
-    /// Holds a vCPU out of the guest, confirmed.
+    /// Pauses a vCPU, and waits for the confirmation. Returns its state.
     ///
     /// # Errors
-    /// No such vCPU, or one that has exited.
+    /// There is no such vCPU, or it has exited.
     pub fn pause(&self, cpu: u32) -> Result<State, OperatorError> {
-        self.with_crew(|crew| Ok(crew.pause(cpu)?))
+        self.with_threads(|threads| Ok(threads.pause(cpu)?))
     }
 
-    /// Undoes one pause, or the hold at a point. What the command line plans is not the operator's
-    /// to undo.
+    /// Undoes one pause, or the hold at a point. The operator cannot undo a planned stall.
     ///
     /// # Errors
-    /// It is not held.
+    /// It is neither paused nor held.
     pub fn resume(&self, cpu: u32) -> Result<(), OperatorError> {
-        self.with_crew(|crew| Ok(crew.resume(cpu)?))
+        self.with_threads(|threads| Ok(threads.resume(cpu)?))
     }
 
-    /// Has a vCPU held when it comes to a point.
+    /// Holds a vCPU when it comes to a point.
     ///
     /// # Errors
-    /// No such point, or no such vCPU.
+    /// There is no such point, or no such vCPU.
     pub fn hold_at(&self, cpu: u32, watch: Watch) -> Result<(), OperatorError> {
         self.will_stop(cpu)?;
         Ok(self.watches.arm(cpu, watch)?)
     }
 
-    /// Has a vCPU held when it comes to an instruction, given by symbol or by address, which is
-    /// returned.
+    /// Holds a vCPU when it comes to an instruction, given by symbol or by address. Returns the
+    /// address.
     ///
     /// # Errors
-    /// If the host has no breakpoints, or the image no such symbol.
+    /// If breakpoints do not work on this host, or the image has no such symbol.
     pub fn break_at(&self, cpu: u32, place: &str) -> Result<u64, OperatorError> {
         let address = self.symbols.address(place)?;
         self.will_stop(cpu)?;
-        self.with_crew(|crew| Ok(crew.set_breakpoint(cpu, address)?))?;
+        self.with_threads(|threads| Ok(threads.set_breakpoint(cpu, address)?))?;
         Ok(address)
     }
 
-    /// No longer waits for a vCPU to come anywhere. If it has come there by now, it is held when
-    /// this returns.
+    /// Disarms all points and the breakpoint of a vCPU. If it has reached one of them meanwhile, it
+    /// is held when this returns.
     ///
     /// # Errors
-    /// No such vCPU, or one that has exited.
+    /// There is no such vCPU, or it has exited.
     pub fn disarm(&self, cpu: u32) -> Result<(), OperatorError> {
         self.check_is_cpu(cpu)?;
         self.watches.disarm(cpu);
         match self.stops[cpu as usize].load(Ordering::SeqCst) {
-            true => self.with_crew(|crew| Ok(crew.clear_stops(cpu)?)),
-            // Left in the guest, where the kick would count as an exit.
+            true => self.with_threads(|threads| Ok(threads.clear_stops(cpu)?)),
+            // There is nothing to clear, and a kick would count as an exit.
             false => Ok(()),
         }
     }
@@ -91,10 +90,10 @@ impl Operator {
         Ok(())
     }
 
-    /// Waits until a vCPU is held at a point, an address or after a step.
+    /// Waits until a vCPU is held at a point, at an address or after steps.
     ///
     /// # Errors
-    /// [`OperatorError::TimedOut`] says where it is instead.
+    /// [`OperatorError::TimedOut`] says in which state it is instead.
     pub fn wait_held(&self, cpu: u32, wait: Wait<'_>) -> Result<(), OperatorError> {
         self.check_is_cpu(cpu)?;
         let what = || match self.state(cpu) {
@@ -107,20 +106,20 @@ impl Operator {
         self.wait(wait, what, || self.is_held(cpu).then_some(()))
     }
 
-    /// Has a held or paused vCPU execute `count` instructions, and waits until it is held again.
+    /// Lets a held or paused vCPU execute `count` instructions, and waits until it is held again.
     ///
     /// # Errors
     /// If it is not stalled, or has not come back within the limit.
     pub fn step(&self, cpu: u32, count: u64, wait: Wait<'_>) -> Result<(), OperatorError> {
         self.will_stop(cpu)?;
-        self.with_crew(|crew| Ok(crew.step(cpu, count)?))?;
+        self.with_threads(|threads| Ok(threads.step(cpu, count)?))?;
         let what = || format!("the end of {count} steps of CPU {cpu}, which may be halted,");
         let stepped = self.wait(wait, what, || self.is_held(cpu).then_some(()));
         if let Err(OperatorError::TimedOut { .. } | OperatorError::GivenUp(_)) = stepped {
-            // The hold that the steps were to end in is still owed.
-            self.with_crew(|crew| {
-                crew.pause(cpu)?;
-                Ok(crew.step(cpu, 0)?)
+            // The steps would have ended with a hold; replace it by a pause, and cancel the steps.
+            self.with_threads(|threads| {
+                threads.pause(cpu)?;
+                Ok(threads.step(cpu, 0)?)
             })?;
         }
         stepped
@@ -131,35 +130,35 @@ impl Operator {
             .is_ok_and(|state| state == State::Stalled(Stall::Held))
     }
 
-    /// Looks at a stalled vCPU.
+    /// Inspects a stalled vCPU.
     ///
     /// # Errors
     /// If it is not stalled.
-    pub fn look(&self, cpu: u32) -> Result<Look, OperatorError> {
-        self.with_crew(|crew| {
-            let standing = crew
-                .standing(cpu)?
+    pub fn look(&self, cpu: u32) -> Result<Inspection, OperatorError> {
+        self.with_threads(|threads| {
+            let dump = threads
+                .dump(cpu)?
                 .map_err(|source| OperatorError::Look(cpu, source))?;
-            let held_by = crew.held_by(cpu);
+            let held_by = threads.held_by(cpu);
             let probe = match held_by {
                 Some(HeldBy::Point { point, .. }) => self.watches.points().at(point),
                 _ => None,
             };
-            Ok(Look {
-                place: self.symbols.place(standing.regs.rip),
+            Ok(Inspection {
+                place: self.symbols.place(dump.regs.rip),
                 probe: probe.map(|point| point.name.clone()),
                 held_by,
-                standing,
+                dump,
             })
         })
     }
 
-    /// What a vCPU is held by, if it has come there by itself.
+    /// What a vCPU is held by, if it has stopped by itself.
     ///
     /// # Errors
     /// [`OperatorError::Over`].
     pub fn held_by(&self, cpu: u32) -> Result<Option<HeldBy>, OperatorError> {
-        self.with_crew(|crew| Ok(crew.held_by(cpu)))
+        self.with_threads(|threads| Ok(threads.held_by(cpu)))
     }
 
     /// The name of the point at `address`.
@@ -167,17 +166,17 @@ impl Operator {
         self.watches.points().at(address).map(|point| &*point.name)
     }
 
-    /// What a CPU of the guest has counted.
-    pub fn counted(&self, cpu: u32) -> Option<Counted> {
+    /// The counts of a CPU of the guest.
+    pub fn counted(&self, cpu: u32) -> Option<CpuCounts> {
         self.lab.counted().nth(cpu as usize)
     }
 
-    /// What the guest says of itself.
+    /// The guest's manifest.
     pub fn manifest(&self) -> &Manifest {
         self.lab.manifest()
     }
 
-    /// That there is such a CPU.
+    /// Checks that there is such a CPU.
     pub(super) fn check_is_cpu(&self, cpu: u32) -> Result<(), OperatorError> {
         self.state(cpu).map(|_| ())
     }

@@ -1,6 +1,6 @@
-//! What a guest's points are armed for: who is to be held where, and which are traced. Writes the
-//! arm bits and decides what happens when a CPU comes to a point; the holding itself is the vCPU's
-//! own thread's part.
+//! What the points of a guest are armed for: which CPUs are to be held at which points, and which
+//! points are traced. Writes the arm bits, and decides whether a CPU that comes to a point is held;
+//! the vCPU's own thread holds it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,19 +10,19 @@ use shared::probe::{Arms, HELD, TRACED};
 use crate::lab::Lab;
 use crate::machine::points::{Point, Points};
 
-/// When a CPU is to be held at points of a name.
+/// When a CPU is to be held at points of one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watch {
     /// The name of the points.
     pub name: String,
-    /// Only with this call at hand.
+    /// Only with this call as the current one.
     pub call: Option<u64>,
-    /// How often the CPU is to come there, the time that it is held included; at least 1.
+    /// At which time that the CPU comes there it is held, from 1.
     pub nth: u64,
 }
 
 impl Watch {
-    /// The first time that it comes to a point called `name`, whatever call is at hand.
+    /// The first time that it comes to a point called `name`, with any call.
     pub fn at(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -31,7 +31,7 @@ impl Watch {
         }
     }
 
-    /// Only with `call` at hand.
+    /// Only with `call` as the current one.
     #[must_use]
     pub fn with_call(self, call: CallId) -> Self {
         Self {
@@ -55,18 +55,18 @@ pub struct NoSuchPoint {
     known: String,
 }
 
-/// A watch, and the points it means by their place in the section.
+/// A watch with its points, as places in the image's section.
 #[derive(Debug)]
-struct Armed {
+struct ArmedWatch {
     watch: Watch,
     points: Vec<usize>,
 }
 
-/// What all points of a machine are armed for.
+/// What the points of a machine are armed for.
 #[derive(Debug)]
-struct Wanted {
-    by_cpu: Vec<Vec<Armed>>,
-    /// By their place in the section.
+struct ArmedPoints {
+    by_cpu: Vec<Vec<ArmedWatch>>,
+    /// The traced points, as places in the section.
     traced: Vec<usize>,
 }
 
@@ -75,18 +75,18 @@ struct Wanted {
 pub(in crate::control) struct Watches {
     points: Points,
     lab: Lab,
-    wanted: Mutex<Wanted>,
+    armed_points: Mutex<ArmedPoints>,
 }
 
 impl Watches {
-    /// No watches yet, on the `points` of an image that uses `lab`.
+    /// No watches yet, for the `points` of the image that uses `lab`.
     pub fn new(points: Points, lab: Lab) -> Self {
         let by_cpu = (0..lab.cpus()).map(|_| Vec::new()).collect();
         let traced = Vec::new();
         Self {
             points,
             lab,
-            wanted: Mutex::new(Wanted { by_cpu, traced }),
+            armed_points: Mutex::new(ArmedPoints { by_cpu, traced }),
         }
     }
 
@@ -95,10 +95,10 @@ impl Watches {
         &self.points
     }
 
-    /// Watches for `cpu`, of which there must be one, to come to a point.
+    /// Adds a watch for `cpu`, which must exist.
     ///
     /// # Errors
-    /// [`NoSuchPoint`] lists those there are.
+    /// [`NoSuchPoint`] lists the points there are.
     pub fn arm(&self, cpu: u32, watch: Watch) -> Result<(), NoSuchPoint> {
         let points: Vec<_> = self.points.named(&watch.name).map(|it| it.index).collect();
         if points.is_empty() {
@@ -112,56 +112,56 @@ impl Watches {
             let name = watch.name;
             return Err(NoSuchPoint { name, known });
         }
-        let mut wanted = self.wanted();
-        if let Some(armed) = wanted.by_cpu.get_mut(cpu as usize) {
-            armed.push(Armed {
+        let mut armed_points = self.armed_points();
+        if let Some(armed) = armed_points.by_cpu.get_mut(cpu as usize) {
+            armed.push(ArmedWatch {
                 watch,
                 points: points.clone(),
             });
         }
-        self.write(cpu, &points, &wanted);
+        self.write(cpu, &points, &armed_points);
         Ok(())
     }
 
-    /// Has every CPU write into the trace that it comes to a point with one of these names; those
-    /// there are.
+    /// Traces the points with these names on every CPU, and no others. Names without a point are
+    /// ignored.
     pub fn trace(&self, names: &[String]) {
-        let mut wanted = self.wanted();
+        let mut armed_points = self.armed_points();
         let is_meant = |name: &String| names.contains(name);
         let traced = self.points.iter().filter(|point| is_meant(&point.name));
-        wanted.traced = traced.map(|point| point.index).collect();
+        armed_points.traced = traced.map(|point| point.index).collect();
         self.points
             .iter()
-            .for_each(|point| self.write_point(point, &wanted));
+            .for_each(|point| self.write_point(point, &armed_points));
     }
 
-    /// Watches `cpu` no longer.
+    /// Removes all watches of `cpu`.
     pub fn disarm(&self, cpu: u32) {
-        let mut wanted = self.wanted();
-        let Some(armed) = wanted.by_cpu.get_mut(cpu as usize) else {
+        let mut armed_points = self.armed_points();
+        let Some(armed) = armed_points.by_cpu.get_mut(cpu as usize) else {
             return;
         };
         let points: Vec<_> = std::mem::take(armed)
             .into_iter()
             .flat_map(|armed| armed.points)
             .collect();
-        self.write(cpu, &points, &wanted);
+        self.write(cpu, &points, &armed_points);
     }
 
-    /// `cpu` has come to the point at `address`, with `call` at hand. Returns whether it is to be
-    /// held there; then the watch that wanted it is over.
+    /// Handles that `cpu` has come to the point at `address`, with `call` as the current one.
+    /// Returns whether the CPU is to be held there; the watch that says so is removed then.
     ///
-    /// What the guest says is checked: only an armed point holds anybody.
+    /// What the guest says is checked: a CPU is held only at a point that is armed for it.
     pub fn reached(&self, cpu: u32, address: u64, call: u64) -> bool {
         let Some(point) = self.points.at(address) else {
             return false;
         };
-        let mut wanted = self.wanted();
-        let Some(armed) = wanted.by_cpu.get_mut(cpu as usize) else {
+        let mut armed_points = self.armed_points();
+        let Some(armed) = armed_points.by_cpu.get_mut(cpu as usize) else {
             return false;
         };
         let mut is_over = None;
-        for (index, Armed { watch, points }) in armed.iter_mut().enumerate() {
+        for (index, ArmedWatch { watch, points }) in armed.iter_mut().enumerate() {
             let meant = points.contains(&point.index) && watch.call.is_none_or(|it| it == call);
             if meant {
                 watch.nth = watch.nth.saturating_sub(1);
@@ -172,15 +172,15 @@ impl Watches {
         }
         let Some(index) = is_over else { return false };
         let over = armed.remove(index);
-        self.write(cpu, &over.points, &wanted);
+        self.write(cpu, &over.points, &armed_points);
         true
     }
 
-    /// Writes what is armed for `cpu`, and of each of `changed` what it is armed for. In this order
-    /// a CPU that comes to a point meanwhile finds its own bit no older than the point's word.
-    fn write(&self, cpu: u32, changed: &[usize], wanted: &Wanted) {
+    /// Writes the arm bits of `cpu`, and then the words of the points in `changed`. In this order,
+    /// a CPU that comes to a point meanwhile never finds its own bit older than the point's word.
+    fn write(&self, cpu: u32, changed: &[usize], armed_points: &ArmedPoints) {
         let mut arms = Arms::default();
-        for point in wanted
+        for point in armed_points
             .by_cpu
             .get(cpu as usize)
             .into_iter()
@@ -193,19 +193,21 @@ impl Watches {
         }
         self.lab.arm(cpu, &arms);
         let changed = self.points.iter().filter(|it| changed.contains(&it.index));
-        changed.for_each(|point| self.write_point(point, wanted));
+        changed.for_each(|point| self.write_point(point, armed_points));
     }
 
-    fn write_point(&self, point: &Point, wanted: &Wanted) {
-        let mut held = wanted.by_cpu.iter().flatten();
+    fn write_point(&self, point: &Point, armed_points: &ArmedPoints) {
+        let mut held = armed_points.by_cpu.iter().flatten();
         let is_held = held.any(|armed| armed.points.contains(&point.index));
-        let is_traced = wanted.traced.contains(&point.index);
+        let is_traced = armed_points.traced.contains(&point.index);
         let bit = |is_set, bit| if is_set { bit } else { 0 };
         let armed = bit(is_held, HELD) | bit(is_traced, TRACED);
         self.lab.arm_point(point.armed_address(), armed);
     }
 
-    fn wanted(&self) -> MutexGuard<'_, Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn armed_points(&self) -> MutexGuard<'_, ArmedPoints> {
+        self.armed_points
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! What an operator can ask of the machine as a whole: all its vCPUs at once, its figures and its
-//! trace, what is expected of it, and how it comes to its end.
+//! What an operator can ask of the machine as a whole: to pause all vCPUs, its figures and its
+//! trace, what is expected of it, and how it ends.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 use shared::ledger::CallId;
 
 use super::{Operator, OperatorError, Wait};
-use crate::control::Ending;
+use crate::control::ending::Ending;
 use crate::cpus::CpuSet;
 use crate::lab::oracles::{self, NoSuchOracle};
-use crate::lab::{Counted, Record};
-use crate::machine::pausing::PauseError;
+use crate::lab::{CpuCounts, Record};
+use crate::machine::pause_error::PauseError;
 use crate::stats::window::Window;
 
-/// How long a CPU may take to finish, if all of them are on few processors of the host. A thousand
-/// take 5 s where the guest's code is emulated.
+/// Extra time per CPU to finish, for many CPUs on few processors of the host. A thousand CPUs take
+/// 5 s where ring 0 is emulated.
 const FINISHING: Duration = Duration::from_millis(50);
 
-/// The figures of a machine at one moment.
+/// The figures of a running machine at one moment.
 #[derive(Debug)]
-pub struct Figures {
+pub struct LiveFigures {
     /// Exits and KVM's statistics, since the start of the workload or of the machine.
     pub window: Window,
-    /// What the CPUs of the guest have counted, in order.
-    pub counted: Vec<Counted>,
+    /// The counts of the guest's CPUs, in order.
+    pub counted: Vec<CpuCounts>,
 }
 
 impl Operator {
@@ -33,7 +33,7 @@ impl Operator {
         self.lab.cpus()
     }
 
-    /// The value that the guest's command line gives `key`, if it does. The last one counts.
+    /// The value of `key` on the guest's command line, if it is there. The last one counts.
     pub fn option(&self, key: &str) -> Option<&str> {
         self.command_line
             .split_ascii_whitespace()
@@ -43,25 +43,25 @@ impl Operator {
             .next_back()
     }
 
-    /// Holds every vCPU that has not exited, confirmed.
+    /// Pauses every vCPU that has not exited, and waits for the confirmations.
     ///
     /// # Errors
-    /// As for one; none is held then.
+    /// As for one vCPU. None is paused then.
     pub fn pause_all(&self) -> Result<(), OperatorError> {
-        self.with_crew(|crew| Ok(crew.pause_all()?))
+        self.with_threads(|threads| Ok(threads.pause_all()?))
     }
 
     /// Undoes one pause or hold of every vCPU that has one.
     ///
     /// # Errors
-    /// [`OperatorError::Over`], or one that does not go on.
+    /// [`OperatorError::Over`], or a vCPU does not run on.
     pub fn resume_all(&self) -> Result<(), OperatorError> {
-        self.with_crew(|crew| Ok(crew.resume_all()?))
+        self.with_threads(|threads| Ok(threads.resume_all()?))
     }
 
     /// The figures now.
-    pub fn figures(&self) -> Figures {
-        Figures {
+    pub fn figures(&self) -> LiveFigures {
+        LiveFigures {
             window: self.meter.window(),
             counted: self.lab.counted().collect(),
         }
@@ -79,22 +79,22 @@ impl Operator {
         Ok(())
     }
 
-    /// The record of a call, unless it was complete long ago and its place is taken.
+    /// The record of a call, unless it was complete and its place has been used again.
     pub fn record(&self, call: CallId) -> Option<Record> {
         self.lab.record(call)
     }
 
-    /// Says that the oracle of that name has to find something.
+    /// Expects the oracle of that name to find something.
     ///
     /// # Errors
-    /// [`NoSuchOracle`] lists those there are.
+    /// [`NoSuchOracle`] lists the oracles there are.
     pub fn must_break(&self, oracle: &str) -> Result<(), NoSuchOracle> {
         oracles::check(self.manifest(), oracle)?;
         self.expected().must(oracle);
         Ok(())
     }
 
-    /// Says that the oracle of that name may find something.
+    /// Allows the oracle of that name to find something.
     ///
     /// # Errors
     /// As [`Operator::must_break`].
@@ -104,7 +104,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Says which CPUs take no part in the end. Those that were named before do again.
+    /// Sets the CPUs that take no part in the end of the run. This replaces an earlier set.
     ///
     /// # Errors
     /// [`OperatorError::Pause`] if there is no such CPU.
@@ -114,24 +114,24 @@ impl Operator {
         Ok(())
     }
 
-    /// Whether the guest waits to be told what to do, and when to finish. It knows when its
-    /// workload starts.
+    /// Whether the guest takes commands, the one to finish included. It says so when its workload
+    /// starts.
     pub fn takes_commands(&self) -> bool {
         self.lab.takes_commands()
     }
 
-    /// Lets all go and ends the workload of a guest that takes commands: every CPU, but for those
-    /// that are left behind, finishes, the guest looks for what is out of order, and the machine
-    /// ends by that. Each CPU has a little time for it beside the limit.
+    /// Releases everything, and ends the workload of a guest that takes commands: every CPU except
+    /// the abandoned ones is told to finish, the guest makes its final checks, and the machine
+    /// ends. Beside the limit, each CPU adds a little time for that.
     ///
     /// # Errors
-    /// If a CPU has not finished within the limit, if the wire is not empty, or the guest takes no
+    /// If a CPU has not finished within the limit, the wire is not empty, or the guest takes no
     /// commands.
     pub fn finish(&self, wait: Wait<'_>) -> Result<(), OperatorError> {
         let wait = wait.begun(FINISHING * self.cpus());
         self.check_not_over()?;
         if !self.started.load(Ordering::Acquire) {
-            // One that is held before the workload has started keeps it from starting.
+            // A CPU that is held before the workload has started keeps it from starting.
             self.let_go()?;
         }
         self.check_takes_commands(wait)?;
@@ -152,31 +152,32 @@ impl Operator {
         self.wait(wait, what, || self.over().map(|_| ()))
     }
 
-    /// Lets all go that has been held, vCPUs but for those that are left behind, and IPIs that are
-    /// to be held from now on; nothing will be held that was to be.
+    /// Releases every vCPU except the abandoned ones, removes their watches and breakpoints, and
+    /// holds no further IPIs.
     ///
     /// # Errors
-    /// [`OperatorError::WireNotEmpty`]: what is held on the wire is not delivered by itself.
+    /// [`OperatorError::WireNotEmpty`]: IPIs that are held on the wire have to be released or lost
+    /// on purpose.
     pub fn let_go(&self) -> Result<(), OperatorError> {
         let in_flight = self.in_flight();
         if let Some(first) = in_flight.first().copied() {
             let count = in_flight.len();
             return Err(OperatorError::WireNotEmpty { count, first });
         }
-        // Nobody holds IPIs any more; one that was sent since is delivered.
+        // An IPI that was sent since the check is delivered by this.
         self.wire_release_all()?;
         for cpu in self.taking_part().iter() {
-            // First, so that it can come to no point on its way.
+            // Disarmed first, so that it is not held at a point again.
             match self.disarm(cpu) {
                 Err(OperatorError::Pause(PauseError::Exited { .. })) => continue,
                 disarmed => disarmed?,
             }
-            self.with_crew(|crew| Ok(crew.let_go(cpu)?))?;
+            self.with_threads(|threads| Ok(threads.let_go(cpu)?))?;
         }
         Ok(())
     }
 
-    /// The CPUs that are not left behind.
+    /// The CPUs that are not abandoned.
     fn taking_part(&self) -> CpuSet {
         let all: CpuSet = (0..self.cpus()).collect();
         all.without(&self.expected().abandoned)
@@ -185,7 +186,7 @@ impl Operator {
     /// Waits until the guest's workload has started, so that all its CPUs are up.
     ///
     /// # Errors
-    /// If it has not within the limit.
+    /// If it has not started within the limit.
     pub fn wait_started(&self, wait: Wait<'_>) -> Result<(), OperatorError> {
         let what = || "the start of the guest's workload".to_owned();
         self.wait(wait, what, || {
@@ -198,43 +199,43 @@ impl Operator {
         self.end_as(Ending::Quit);
     }
 
-    /// As [`Operator::quit`], because signal number `signal` has come. It is for the program to
-    /// catch signals.
+    /// As [`Operator::quit`], because of signal number `signal`. The program has to catch the
+    /// signal.
     pub fn interrupt(&self, signal: i32) {
         self.end_as(Ending::Signal(signal));
     }
 
-    /// Waits for the machine to end by itself, and leaves that to its own limits.
+    /// Waits until the machine has ended. Only the limits of the run bound this wait.
     pub fn wait_end(&self) {
         while self.ended.get().is_none() {
             let soon = Instant::now() + Duration::from_secs(1);
-            self.news.wait(soon, || self.ended.get().map(|_| ()));
+            self.notifier.wait(soon, || self.ended.get().map(|_| ()));
         }
     }
 
-    /// Adds a line to the guest's console, in order with what the guest says.
+    /// Adds a line to the guest's console, in order with the guest's output.
     pub fn say(&self, text: &str) {
         self.console.add(&format!("{text}\n"));
     }
 
-    /// Says whether somebody drives the machine from beginning to end, so that it may well stand
-    /// still.
+    /// Says whether a script drives the machine from beginning to end, so that the watchdog lets it
+    /// stand still.
     pub fn drive(&self, driven: bool) {
         self.driven.store(driven, Ordering::Relaxed);
     }
 
-    /// How the machine ended, if it has.
+    /// How the machine ended, if it has ended.
     pub fn over(&self) -> Option<&str> {
         self.ended.get().map(String::as_str)
     }
 
-    /// Whether the machine is over and has been wound up as well: nothing of it runs any more.
+    /// Whether the machine is over and has been wound up: none of its threads runs any more.
     pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
 
-    /// How the machine ended, if it did not end by itself: by a signal, a time limit, or because
-    /// somebody said so. Whoever had more to do with it, or with others, is not to go on.
+    /// How the machine ended, if it was cut short from outside: by a signal, a limit or a request.
+    /// A caller that was going to do more, also with further machines, should stop then.
     pub fn cut_short(&self) -> Option<&str> {
         self.over()
             .filter(|_| self.cut_short.load(Ordering::Acquire))

@@ -1,7 +1,6 @@
 //! The wire: IPIs that the guest sends through the VMM (`transport=wire`), each of which can be
-//! held, delayed, delivered out of order, or lost when somebody says so. Keeps them in order: what
-//! is released is delivered before anything that is sent later. Delivering itself is for whoever
-//! asks.
+//! held, delayed, delivered out of order, or lost. Keeps the order: what is released is delivered
+//! before anything that is sent later. The caller does the delivery.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -10,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use shared::ports::Dispatch;
 
-/// IPIs that one pair of CPUs can have in flight. A guest that sends more into a held wire has them
-/// delivered, oldest first, rather than fill the host's memory.
+/// Most IPIs of one pair of CPUs in flight. If a guest sends more into a held wire, the oldest ones
+/// are delivered, so that it cannot fill the host's memory.
 const MOST_OF_A_PAIR: usize = 4096;
 
-/// IPIs in flight in all, which matters to a guest that sends to targets that do not exist. What it
-/// has sent beyond that to one target is delivered, oldest first.
+/// Most IPIs in flight in all, against a guest that sends to many targets that do not exist. Beyond
+/// that, the oldest one to the same target is delivered.
 const MOST: usize = 1 << 18;
 
 /// An IPI on its way.
@@ -34,25 +33,25 @@ impl fmt::Display for InFlight {
     }
 }
 
-/// From one CPU to another.
+/// The IPIs from one CPU to another.
 #[derive(Debug, Default)]
 struct Flow {
-    /// Whether it is held, if that was said of this pair.
+    /// Whether this pair is held, if that was set for the pair.
     held: Option<bool>,
     delay: Duration,
-    /// In the order in which they were sent, with the time at which each is due if it was not held.
-    /// None is delivered by time before those in front of it.
+    /// In the order in which they were sent, each with the time at which it is due unless it is
+    /// held. An IPI is not delivered by time before those in front of it.
     waiting: VecDeque<(Option<Instant>, Dispatch)>,
 }
 
 impl Flow {
-    /// Whether there is nothing to know of it.
+    /// Whether it is in its initial state, so that it need not be kept.
     fn is_idle(&self) -> bool {
         self.held.is_none() && self.delay == Duration::ZERO && self.waiting.is_empty()
     }
 }
 
-/// What an IPI is doing on the wire that is not there.
+/// There is no such IPI on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the wire holds no IPI number {nth} from CPU {from} to CPU {to}; it holds {held} of them")]
 pub struct NotThere {
@@ -65,13 +64,13 @@ pub struct NotThere {
 /// What became of an IPI that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::control) struct Sent {
-    /// One to deliver at once, which may be an earlier one.
+    /// An IPI to deliver at once. It can be an earlier one.
     pub deliver: Option<Dispatch>,
-    /// Whether it is to be delivered at some time.
+    /// Whether the IPI is delayed and has a due time.
     pub is_delayed: bool,
 }
 
-/// All IPIs in flight, and what is to become of those that will be.
+/// All IPIs in flight, and the rules for those that are still to be sent.
 #[derive(Debug, Default)]
 pub(in crate::control) struct Wire {
     flows: Mutex<Flows>,
@@ -79,9 +78,9 @@ pub(in crate::control) struct Wire {
 
 #[derive(Debug, Default)]
 struct Flows {
-    /// Whether pairs that nothing was said about are held.
+    /// Whether pairs without a setting of their own are held.
     all_held: bool,
-    /// Those of which there is something to know.
+    /// The pairs that are not in their initial state.
     pairs: BTreeMap<(u32, u32), Flow>,
     in_flight: usize,
     /// Whether anything was ever sent.
@@ -143,8 +142,8 @@ impl Wire {
         flows.pairs.values_mut().for_each(|flow| flow.held = None);
     }
 
-    /// Has what `from` sends to `to` from now on arrive so much later, and what is held, no later
-    /// than that from now; no longer holds it.
+    /// Delays what `from` sends to `to` from now on, and no longer holds it. What is held becomes
+    /// due after `delay`, counted from now.
     pub fn delay(&self, from: u32, to: u32, delay: Duration) {
         let mut flows = self.flows();
         let flow = flows.pair(from, to);
@@ -166,11 +165,12 @@ impl Wire {
         let flow = flows.pairs.insert((from, to), released);
         let waiting = flow.unwrap_or_default().waiting;
         flows.in_flight -= waiting.len();
-        // Still locked: what is sent from now on comes behind.
+        // The lock is still held, so what is sent from now on comes after these.
         waiting.into_iter().map(|(_, it)| it).for_each(deliver);
     }
 
-    /// No longer holds or delays anything, and delivers all that was held, of each pair in order.
+    /// No longer holds or delays anything, and delivers everything that was held, in order within
+    /// each pair.
     pub fn release_all(&self, deliver: impl FnMut(Dispatch)) {
         let mut flows = self.flows();
         flows.all_held = false;
@@ -182,8 +182,8 @@ impl Wire {
             .for_each(deliver);
     }
 
-    /// Takes the `nth` IPI, from 0, of those that `from` has in flight to `to` off the wire, out of
-    /// order if need be: to deliver it, or to lose it.
+    /// Takes the `nth` IPI, from 0, of those in flight from `from` to `to` off the wire, to deliver
+    /// it out of order or to lose it.
     ///
     /// # Errors
     /// [`NotThere`].
@@ -202,7 +202,7 @@ impl Wire {
         Ok(dispatch)
     }
 
-    /// What is in flight, in the order of CPUs and then of sending.
+    /// All IPIs in flight, by sender, target and order of sending.
     pub fn in_flight(&self) -> Vec<InFlight> {
         let flows = self.flows();
         let pairs = flows.pairs.iter();
@@ -212,7 +212,7 @@ impl Wire {
             .collect()
     }
 
-    /// How many are in flight from one CPU to another.
+    /// How many IPIs are in flight from one CPU to another.
     pub fn in_flight_between(&self, from: u32, to: u32) -> usize {
         let flows = self.flows();
         let flow = flows.pairs.get(&(from, to));
@@ -224,7 +224,7 @@ impl Wire {
         self.flows().used
     }
 
-    /// Delivers what has been delayed for long enough by `now`.
+    /// Delivers all IPIs that are due at `now`.
     pub fn deliver_due(&self, now: Instant, mut deliver: impl FnMut(Dispatch)) {
         let mut flows = self.flows();
         let mut delivered = 0;
@@ -240,7 +240,7 @@ impl Wire {
         flows.in_flight -= delivered;
     }
 
-    /// When the next will have been.
+    /// When the next IPI is due.
     pub fn next_due(&self) -> Option<Instant> {
         let flows = self.flows();
         let next = flows.pairs.values().filter_map(|flow| flow.waiting.front());
@@ -336,7 +336,7 @@ mod tests {
             delivered(|deliver| wire.release(3, 4, deliver)),
             [ipi(4, 1)]
         );
-        // Released by name, whatever becomes of the others.
+        // This pair was released by itself, so it is not held with the others.
         goes_through(&wire, 3, ipi(4, 2));
         is_held(&wire, 4, ipi(3, 2));
         let all = delivered(|deliver| wire.release_all(deliver));
@@ -352,7 +352,7 @@ mod tests {
         let before = Instant::now();
         is_delayed(&wire, 0, ipi(1, 1));
         assert!(wire.next_due().unwrap() >= before + second);
-        // Without a delay now, and due at once, but not ahead of what was sent before.
+        // There is no delay now, so it is due at once, but not ahead of what was sent before.
         wire.delay(0, 1, Duration::ZERO);
         is_delayed(&wire, 0, ipi(1, 2));
         let due = |now| delivered(|deliver| wire.deliver_due(now, deliver));

@@ -1,5 +1,5 @@
-//! What a script says of one CPU: stalls, points, steps and looks. What it tells the CPU to do is
-//! in [`deeds`](super::deeds).
+//! The functions of a script on one CPU: stalls, points, steps and inspection. What a CPU can be
+//! told to do is in [`deeds`](super::deeds).
 
 use std::fmt;
 use std::rc::Rc;
@@ -7,41 +7,41 @@ use std::sync::Arc;
 
 use rhai::{Array, Engine, EvalAltResult, Map};
 
-use super::Stage;
-use super::call::Deed;
+use super::ScriptContext;
+use super::deed_handle::DeedHandle;
 use super::failure::{bad, small};
-use crate::control::operator::{Operator, OperatorError, Ticket, Wait, Watch, counters};
+use crate::control::operator::{Operator, OperatorError, PostedCommand, Wait, Watch, counters};
+use crate::machine::exit_counts::REASONS;
 use crate::machine::lifecycle::{Stall, State};
-use crate::machine::tally::REASONS;
 use crate::manifest::Manifest;
 use crate::stats::window::Value;
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 
-/// One CPU of the machine that the script is at work on.
+/// One CPU of a machine of the script.
 #[derive(Clone)]
-pub(super) struct Cpu {
-    stage: Rc<Stage>,
+pub(super) struct CpuHandle {
+    context: Rc<ScriptContext>,
     operator: Arc<Operator>,
     id: u32,
 }
 
-impl fmt::Display for Cpu {
+impl fmt::Display for CpuHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CPU {}", self.id)
     }
 }
 
-pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
-    let stage = Rc::clone(stage);
-    engine.register_type_with_name::<Cpu>("Cpu");
-    engine.register_fn("to_string", |cpu: &mut Cpu| cpu.to_string());
-    engine.register_fn("cpu", move |id: i64| -> Answer<Cpu> {
-        let (operator, id) = (stage.operator()?, small("CPU", id)?);
+pub(super) fn register(engine: &mut Engine, context: &Rc<ScriptContext>) {
+    let context = Rc::clone(context);
+    engine.register_type_with_name::<CpuHandle>("Cpu");
+    engine.register_fn("to_string", |cpu: &mut CpuHandle| cpu.to_string());
+    engine.register_fn("cpu", move |id: i64| -> Answer<CpuHandle> {
+        let (operator, id) = (context.operator()?, small("CPU", id)?);
         operator.state(id)?;
-        let stage = Rc::clone(&stage);
-        Ok(Cpu {
-            stage,
+        let context = Rc::clone(&context);
+        Ok(CpuHandle {
+            context,
             operator,
             id,
         })
@@ -51,64 +51,73 @@ pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
 }
 
 fn register_stalls(engine: &mut Engine) {
-    engine.register_fn("pause", |cpu: &mut Cpu| -> Answer<()> {
+    engine.register_fn("pause", |cpu: &mut CpuHandle| -> Answer<()> {
         cpu.ask().pause(cpu.id)?;
         Ok(())
     });
-    engine.register_fn("resume", |cpu: &mut Cpu| -> Answer<()> {
+    engine.register_fn("resume", |cpu: &mut CpuHandle| -> Answer<()> {
         Ok(cpu.ask().resume(cpu.id)?)
     });
-    engine.register_fn("hold_at", |cpu: &mut Cpu, probe: &str| {
+    engine.register_fn("hold_at", |cpu: &mut CpuHandle, probe: &str| {
         cpu.hold(probe, 1, None)
     });
-    engine.register_fn("hold_at", |cpu: &mut Cpu, probe: &str, nth: i64| {
+    engine.register_fn("hold_at", |cpu: &mut CpuHandle, probe: &str, nth: i64| {
         cpu.hold(probe, nth, None)
-    });
-    engine.register_fn("hold_at", |cpu: &mut Cpu, probe: &str, call: Deed| {
-        cpu.hold(probe, 1, Some(call))
     });
     engine.register_fn(
         "hold_at",
-        |cpu: &mut Cpu, probe: &str, call: Deed, nth: i64| cpu.hold(probe, nth, Some(call)),
+        |cpu: &mut CpuHandle, probe: &str, call: DeedHandle| cpu.hold(probe, 1, Some(call)),
     );
-    engine.register_fn("break_at", |cpu: &mut Cpu, place: &str| -> Answer<i64> {
-        let address = cpu.ask().break_at(cpu.id, place)?;
-        Ok(address.cast_signed())
-    });
-    engine.register_fn("break_at", |cpu: &mut Cpu, address: i64| -> Answer<i64> {
-        let place = format!("{address:#x}");
-        Ok(cpu.ask().break_at(cpu.id, &place)?.cast_signed())
-    });
-    engine.register_fn("disarm", |cpu: &mut Cpu| -> Answer<()> {
+    engine.register_fn(
+        "hold_at",
+        |cpu: &mut CpuHandle, probe: &str, call: DeedHandle, nth: i64| {
+            cpu.hold(probe, nth, Some(call))
+        },
+    );
+    engine.register_fn(
+        "break_at",
+        |cpu: &mut CpuHandle, place: &str| -> Answer<i64> {
+            let address = cpu.ask().break_at(cpu.id, place)?;
+            Ok(address.cast_signed())
+        },
+    );
+    engine.register_fn(
+        "break_at",
+        |cpu: &mut CpuHandle, address: i64| -> Answer<i64> {
+            let place = format!("{address:#x}");
+            Ok(cpu.ask().break_at(cpu.id, &place)?.cast_signed())
+        },
+    );
+    engine.register_fn("disarm", |cpu: &mut CpuHandle| -> Answer<()> {
         Ok(cpu.ask().disarm(cpu.id)?)
     });
-    engine.register_fn("wait_held", |cpu: &mut Cpu| -> Answer<()> {
-        Ok(cpu.ask().wait_held(cpu.id, cpu.stage.wait())?)
+    engine.register_fn("wait_held", |cpu: &mut CpuHandle| -> Answer<()> {
+        Ok(cpu.ask().wait_held(cpu.id, cpu.context.wait())?)
     });
-    engine.register_fn("step", |cpu: &mut Cpu| cpu.step(1));
-    engine.register_fn("step", |cpu: &mut Cpu, count: i64| cpu.step(count));
+    engine.register_fn("step", |cpu: &mut CpuHandle| cpu.step(1));
+    engine.register_fn("step", |cpu: &mut CpuHandle, count: i64| cpu.step(count));
 }
 
 fn register_looks(engine: &mut Engine) {
-    engine.register_get("id", |cpu: &mut Cpu| i64::from(cpu.id));
-    engine.register_fn("state", |cpu: &mut Cpu| -> Answer<&'static str> {
+    engine.register_get("id", |cpu: &mut CpuHandle| i64::from(cpu.id));
+    engine.register_fn("state", |cpu: &mut CpuHandle| -> Answer<&'static str> {
         Ok(cpu.ask().state(cpu.id)?.name())
     });
-    engine.register_fn("is_held", |cpu: &mut Cpu| -> Answer<bool> {
+    engine.register_fn("is_held", |cpu: &mut CpuHandle| -> Answer<bool> {
         Ok(cpu.ask().state(cpu.id)? == State::Stalled(Stall::Held))
     });
-    engine.register_fn("look", |cpu: &mut Cpu| cpu.look());
-    engine.register_fn("counters", |cpu: &mut Cpu| cpu.counters());
-    engine.register_fn("exits", |cpu: &mut Cpu| cpu.exits());
-    engine.register_fn("kvm", |cpu: &mut Cpu| cpu.kvm());
+    engine.register_fn("look", |cpu: &mut CpuHandle| cpu.look());
+    engine.register_fn("counters", |cpu: &mut CpuHandle| cpu.counters());
+    engine.register_fn("exits", |cpu: &mut CpuHandle| cpu.exits());
+    engine.register_fn("kvm", |cpu: &mut CpuHandle| cpu.kvm());
 }
 
-impl Cpu {
+impl CpuHandle {
     fn ask(&self) -> &Operator {
         &self.operator
     }
 
-    fn hold(&self, probe: &str, nth: i64, call: Option<Deed>) -> Answer<()> {
+    fn hold(&self, probe: &str, nth: i64, call: Option<DeedHandle>) -> Answer<()> {
         let nth = u64::try_from(nth).ok().filter(|nth| *nth > 0);
         let watch = Watch {
             name: probe.to_owned(),
@@ -121,26 +130,26 @@ impl Cpu {
     fn step(&self, count: i64) -> Answer<()> {
         let count = u64::try_from(count).ok().filter(|count| *count > 0);
         let count = count.ok_or_else(|| bad("at least one instruction is stepped".to_owned()))?;
-        Ok(self.ask().step(self.id, count, self.stage.wait())?)
+        Ok(self.ask().step(self.id, count, self.context.wait())?)
     }
 
-    /// Tells it to do something, by a verb of the operator.
+    /// Tells the CPU to do something, by a verb of the operator.
     pub(super) fn tell(
         &self,
-        told: impl FnOnce(&Operator, u32, Wait<'_>) -> Result<Ticket, OperatorError>,
-    ) -> Answer<Deed> {
-        let ticket = told(self.ask(), self.id, self.stage.wait())?;
-        Ok(Deed::new(&self.stage, &self.operator, ticket))
+        told: impl FnOnce(&Operator, u32, Wait<'_>) -> Result<PostedCommand, OperatorError>,
+    ) -> Answer<DeedHandle> {
+        let posted = told(self.ask(), self.id, self.context.wait())?;
+        Ok(DeedHandle::new(&self.context, &self.operator, posted))
     }
 
-    /// What the guest says that it can be told.
+    /// The manifest of the guest.
     pub(super) fn manifest(&self) -> &Manifest {
         self.ask().manifest()
     }
 
     fn look(&self) -> Answer<Map> {
         let look = self.ask().look(self.id)?;
-        let standing = &look.standing;
+        let dump = &look.dump;
         let list =
             |vectors: &[u8]| -> Array { vectors.iter().map(|it| i64::from(*it).into()).collect() };
         let mut map = Map::new();
@@ -148,11 +157,11 @@ impl Cpu {
             map.insert(key.into(), value);
         };
         put("place", look.place.into());
-        put("irqs_on", standing.interrupts_on().into());
-        put("pending", list(&standing.requested).into());
-        put("in_service", list(&standing.in_service).into());
+        put("irqs_on", dump.interrupts_on().into());
+        put("pending", list(&dump.requested).into());
+        put("in_service", list(&dump.in_service).into());
         put("probe", look.probe.map_or(rhai::Dynamic::UNIT, Into::into));
-        for (name, value) in standing.registers() {
+        for (name, value) in dump.registers() {
             put(name, value.cast_signed().into());
         }
         Ok(map)

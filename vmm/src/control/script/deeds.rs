@@ -1,35 +1,39 @@
-//! What a script tells a CPU to do. Which deeds there are the guest says, and a script can boot one
-//! guest after the other; so every name in a script that is nothing else on a CPU is looked for
-//! among the deeds of the guest that the CPU belongs to, when the script comes to it.
+//! The functions by which a script tells a CPU to do something. The guest's manifest declares the
+//! deeds, and a script can boot several guests one after the other. So every word of the script is
+//! registered as a function on a CPU, and looked up among the deeds of that CPU's guest when it is
+//! called.
 
 use std::collections::BTreeSet;
 
 use rhai::{Array, Dynamic, Engine, EvalAltResult};
 
-use super::call::Deed;
-use super::cpu::Cpu;
+use super::cpu::CpuHandle;
+use super::deed_handle::DeedHandle;
 use super::failure::bad;
 use super::machine::set;
-use crate::lab::deed::{TellError, Value};
+use crate::lab::deed::{ArgumentValue, TellError};
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 
-/// What the language can do with every value, and so with a CPU: no deed has these names in a
-/// script.
+/// Functions that the language has for every value, a CPU included. A deed cannot be called by
+/// these names in a script.
 const OF_ANY_VALUE: [&str; 3] = ["debug", "print", "to_debug"];
 
 /// Registers `tell`, and a function on a CPU for each name in `text`. Functions that are registered
-/// later, or with the types that they take, go before these.
+/// later, or with more specific types, take precedence.
 pub(super) fn register(engine: &mut Engine, text: &str) {
-    engine.register_fn("tell", |cpu: &mut Cpu, words: &str| -> Answer<Deed> {
-        cpu.tell(|operator, cpu, wait| operator.tell(cpu, words, wait))
-    });
+    engine.register_fn(
+        "tell",
+        |cpu: &mut CpuHandle, words: &str| -> Answer<DeedHandle> {
+            cpu.tell(|operator, cpu, wait| operator.tell(cpu, words, wait))
+        },
+    );
     for name in names(text) {
         register_name(engine, name);
     }
 }
 
-/// Everything in `text` that could be the name of a deed.
+/// All words of `text` that could be the name of a deed.
 fn names(text: &str) -> BTreeSet<&str> {
     let is_part = |it: char| it.is_ascii_alphanumeric() || it == '_';
     let words = text.split(|it: char| !is_part(it));
@@ -42,33 +46,34 @@ fn names(text: &str) -> BTreeSet<&str> {
 fn register_name(engine: &mut Engine, name: &str) {
     let deed = || name.to_owned();
     let it = deed();
-    engine.register_fn(name, move |cpu: &mut Cpu| tell(cpu, &it, vec![]));
+    engine.register_fn(name, move |cpu: &mut CpuHandle| tell(cpu, &it, vec![]));
     let it = deed();
-    engine.register_fn(name, move |cpu: &mut Cpu, one: Dynamic| {
+    engine.register_fn(name, move |cpu: &mut CpuHandle, one: Dynamic| {
         tell(cpu, &it, vec![one])
-    });
-    let it = deed();
-    engine.register_fn(name, move |cpu: &mut Cpu, one: Dynamic, two: Dynamic| {
-        tell(cpu, &it, vec![one, two])
     });
     let it = deed();
     engine.register_fn(
         name,
-        move |cpu: &mut Cpu, one: Dynamic, two: Dynamic, three: Dynamic| {
+        move |cpu: &mut CpuHandle, one: Dynamic, two: Dynamic| tell(cpu, &it, vec![one, two]),
+    );
+    let it = deed();
+    engine.register_fn(
+        name,
+        move |cpu: &mut CpuHandle, one: Dynamic, two: Dynamic, three: Dynamic| {
             tell(cpu, &it, vec![one, two, three])
         },
     );
     let it = deed();
     engine.register_fn(
         name,
-        move |cpu: &mut Cpu, one: Dynamic, two: Dynamic, three: Dynamic, four: Dynamic| {
+        move |cpu: &mut CpuHandle, one: Dynamic, two: Dynamic, three: Dynamic, four: Dynamic| {
             tell(cpu, &it, vec![one, two, three, four])
         },
     );
     let it = deed();
     engine.register_fn(
         name,
-        move |cpu: &mut Cpu,
+        move |cpu: &mut CpuHandle,
               one: Dynamic,
               two: Dynamic,
               three: Dynamic,
@@ -77,9 +82,9 @@ fn register_name(engine: &mut Engine, name: &str) {
     );
 }
 
-/// Tells `cpu` the deed `name` with `given`, of which the last may say whether it waits. A deed
-/// that answers with a list is waited for, and that is what comes of it.
-fn tell(cpu: &mut Cpu, name: &str, mut given: Vec<Dynamic>) -> Answer<Dynamic> {
+/// Tells `cpu` the deed `name` with the arguments `given`; a boolean at the end says whether the
+/// deed waits. If the deed answers with a list, this waits for it and returns the list.
+fn tell(cpu: &mut CpuHandle, name: &str, mut given: Vec<Dynamic>) -> Answer<Dynamic> {
     let manifest = cpu.manifest();
     let deed = manifest.deed(name).map_err(|error| match error {
         error @ TellError::Unknown { .. } => bad(format!(
@@ -99,19 +104,19 @@ fn tell(cpu: &mut Cpu, name: &str, mut given: Vec<Dynamic>) -> Answer<Dynamic> {
     })
 }
 
-fn value(given: Dynamic) -> Answer<Value> {
+fn value(given: Dynamic) -> Answer<ArgumentValue> {
     let kind = given.type_name();
     if let Ok(number) = given.as_int() {
         let number = u64::try_from(number);
         return number
-            .map(Value::Number)
+            .map(ArgumentValue::Number)
             .map_err(|_| bad(format!("{given} is no CPU, and no number to tell a CPU")));
     }
     if let Some(cpus) = given.clone().try_cast::<Array>() {
-        return Ok(Value::Cpus(set(cpus)?));
+        return Ok(ArgumentValue::Cpus(set(cpus)?));
     }
     let word = given.into_string();
-    word.map(Value::Word)
+    word.map(ArgumentValue::Word)
         .map_err(|_| bad(format!("a CPU is told nothing with a {kind}")))
 }
 

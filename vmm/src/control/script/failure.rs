@@ -1,5 +1,5 @@
 //! Why a script stopped before its end, and where: file, line and column. Errors of the machine
-//! travel through the interpreter as values and are recognised again here.
+//! pass through the interpreter as values, and are turned back into errors here.
 
 use std::fmt;
 use std::io;
@@ -10,24 +10,24 @@ use rhai::{Dynamic, Engine, EvalAltResult, Position};
 use crate::control::operator::OperatorError;
 use crate::lab::oracles::NoSuchOracle;
 
-/// What kind of end it is, which decides the exit status.
+/// The kind of failure, which decides the exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Something was not as the script expects it.
+pub enum FailureKind {
+    /// Something was not as the script expected it.
     Expectation,
     /// The script asks for what does not exist or makes no sense.
     Bad,
-    /// Something that was waited for did not come, or the script came to no end.
+    /// Something that was waited for did not happen, or the script did not end.
     Stuck,
-    /// The machine ended under the script.
+    /// The machine ended while the script still used it.
     Over,
 }
 
 /// Why a script stopped, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What kind of end it is.
-    pub kind: Kind,
+    /// The kind of failure.
+    pub kind: FailureKind,
     /// The script.
     pub file: PathBuf,
     /// Line and column, from 1, if they are known.
@@ -52,18 +52,18 @@ impl Failure {
     /// The script cannot be read.
     pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
         Self {
-            kind: Kind::Bad,
+            kind: FailureKind::Bad,
             file: file.to_owned(),
             place: None,
             message: format!("cannot read the script: {error}"),
         }
     }
 
-    /// What the interpreter says of a script in `file`.
+    /// The failure for an error of the interpreter, of the script in `file`.
     pub(super) fn of(file: &Path, error: &EvalAltResult) -> Self {
         let mut error = error;
         let mut place = error.position();
-        // A failure inside a function is told from there, where it happened.
+        // A failure inside a function is reported with the position inside that function.
         while let EvalAltResult::ErrorInFunctionCall(_, _, inner, _) = error {
             error = inner;
             if !error.position().is_none() {
@@ -79,13 +79,13 @@ impl Failure {
         }
     }
 
-    /// The status with which the command ends, unless the machine has a better one.
+    /// The exit status of the command, unless the machine's own result decides it.
     pub fn exit_status(&self) -> u8 {
         match self.kind {
-            Kind::Expectation => 1,
-            Kind::Bad => 2,
-            Kind::Over => 4,
-            Kind::Stuck => 5,
+            FailureKind::Expectation => 1,
+            FailureKind::Bad => 2,
+            FailureKind::Over => 4,
+            FailureKind::Stuck => 5,
         }
     }
 }
@@ -94,10 +94,10 @@ fn known(place: Position) -> Option<(usize, usize)> {
     Some((place.line()?, place.position().unwrap_or(1)))
 }
 
-/// A failure on its way through the interpreter. A script that catches it can show it.
+/// A failure as a value in the interpreter. A script that catches it can print it.
 #[derive(Debug, Clone)]
 struct Raised {
-    kind: Kind,
+    kind: FailureKind,
     message: String,
 }
 
@@ -115,25 +115,25 @@ impl Raised {
                     return raised;
                 }
                 // The script's own `throw`.
-                (Kind::Expectation, value.to_string())
+                (FailureKind::Expectation, value.to_string())
             }
             EvalAltResult::ErrorTerminated(why, _) => {
                 return why.clone().try_cast().unwrap_or_else(|| Self {
-                    kind: Kind::Stuck,
+                    kind: FailureKind::Stuck,
                     message: why.to_string(),
                 });
             }
             EvalAltResult::ErrorTooManyOperations(_) => (
-                Kind::Stuck,
+                FailureKind::Stuck,
                 "the script takes more steps than any scenario needs; is it endless?".to_owned(),
             ),
-            other => (Kind::Bad, without_place(other)),
+            other => (FailureKind::Bad, without_place(other)),
         };
         Self { kind, message }
     }
 }
 
-/// The interpreter's message without the position, which is shown in front.
+/// The interpreter's message without the position, which is shown before the message.
 fn without_place(error: &EvalAltResult) -> String {
     let mut error = error.to_string();
     if let Some(place) = error.rfind(" (line ") {
@@ -142,49 +142,51 @@ fn without_place(error: &EvalAltResult) -> String {
     error
 }
 
-fn throw(kind: Kind, message: String) -> Box<EvalAltResult> {
+fn throw(kind: FailureKind, message: String) -> Box<EvalAltResult> {
     let raised = Dynamic::from(Raised { kind, message });
     EvalAltResult::ErrorRuntime(raised, Position::NONE).into()
 }
 
-/// Why a script is stopped that is not to go on, for the interpreter.
+/// The value by which the interpreter stops a script whose machine was cut short.
 pub(super) fn over(why: &str) -> Dynamic {
     let message = OperatorError::Over(why.to_owned()).to_string();
-    let kind = Kind::Over;
+    let kind = FailureKind::Over;
     Dynamic::from(Raised { kind, message })
 }
 
 /// Stops the script because of what it asks for.
 pub(super) fn bad(message: String) -> Box<EvalAltResult> {
-    throw(Kind::Bad, message)
+    throw(FailureKind::Bad, message)
 }
 
-/// Stops the script because something is not as it expects it.
+/// Stops the script because something is not as it expected.
 pub(super) fn unmet(message: String) -> Box<EvalAltResult> {
-    throw(Kind::Expectation, message)
+    throw(FailureKind::Expectation, message)
 }
 
-/// Stops the script because of what the machine says.
+/// Stops the script because a verb of the operator failed.
 impl From<OperatorError> for Box<EvalAltResult> {
     fn from(error: OperatorError) -> Self {
         let kind = match &error {
-            OperatorError::Over(_) => Kind::Over,
-            OperatorError::TimedOut { .. } | OperatorError::GivenUp(_) => Kind::Stuck,
-            OperatorError::Refused { .. } | OperatorError::WireNotEmpty { .. } => Kind::Expectation,
-            _ => Kind::Bad,
+            OperatorError::Over(_) => FailureKind::Over,
+            OperatorError::TimedOut { .. } | OperatorError::GivenUp(_) => FailureKind::Stuck,
+            OperatorError::Refused { .. } | OperatorError::WireNotEmpty { .. } => {
+                FailureKind::Expectation
+            }
+            _ => FailureKind::Bad,
         };
         throw(kind, error.to_string())
     }
 }
 
-/// Stops the script because of an oracle that there is not.
+/// Stops the script because there is no such oracle.
 impl From<NoSuchOracle> for Box<EvalAltResult> {
     fn from(error: NoSuchOracle) -> Self {
         bad(error.to_string())
     }
 }
 
-/// A number of the script's as a `u32`, such as that of a CPU.
+/// Converts a number of the script to a `u32`. `what` names it in the error, such as "CPU".
 pub(super) fn small(what: &str, number: i64) -> Result<u32, Box<EvalAltResult>> {
     u32::try_from(number).map_err(|_| bad(format!("{number} is no {what}")))
 }

@@ -1,4 +1,4 @@
-//! What a script says of the machine as a whole, and what it expects of it.
+//! The functions of a script on the machine as a whole, and those by which it expects something.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -6,54 +6,54 @@ use std::time::Duration;
 use rhai::{Array, Dynamic, Engine, EvalAltResult, Map};
 
 use super::failure::{bad, small, unmet};
-use super::{Stage, Wanted};
+use super::{BootRequest, ScriptContext};
 use crate::cpus::CpuSet;
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 
-/// Longest limit for a wait: a day.
+/// Longest limit for a wait, in seconds: a day.
 const LONGEST: f64 = 86_400.0;
 
-pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
-    let on = |stage: &Rc<Stage>| Rc::clone(stage);
+pub(super) fn register(engine: &mut Engine, context: &Rc<ScriptContext>) {
+    let on = |context: &Rc<ScriptContext>| Rc::clone(context);
 
-    let s = on(stage);
+    let s = on(context);
     engine.register_fn("boot", move |wanted: Map| s.boot(self::wanted(wanted)?));
-    let s = on(stage);
-    engine.register_fn("boot", move || s.boot(Wanted::default()));
-    let s = on(stage);
+    let s = on(context);
+    engine.register_fn("boot", move || s.boot(BootRequest::default()));
+    let s = on(context);
     engine.register_fn("cpus", move || -> Answer<i64> {
         Ok(s.operator()?.cpus().into())
     });
-    let s = on(stage);
+    let s = on(context);
     engine.register_fn(
         "option",
         move |key: &str, default: &str| -> Answer<String> {
             Ok(s.operator()?.option(key).unwrap_or(default).to_owned())
         },
     );
-    let s = on(stage);
+    let s = on(context);
     engine.register_fn("param", move |key: &str, default: &str| -> String {
         let param = s.given.params.get(key);
         param.map_or(default, String::as_str).to_owned()
     });
-    let s = on(stage);
+    let s = on(context);
     engine.register_fn("pause_all", move || -> Answer<()> {
         Ok(s.operator()?.pause_all()?)
     });
-    let s = on(stage);
+    let s = on(context);
     engine.register_fn("resume_all", move || -> Answer<()> {
         Ok(s.operator()?.resume_all()?)
     });
-    let s = on(stage);
+    let s = on(context);
     engine.register_fn("finish", move || s.close());
-    let s = on(stage);
+    let s = on(context);
     engine.register_fn("trace", move |on: bool| -> Answer<()> {
         Ok(s.operator()?.trace(on)?)
     });
-    let s = on(stage);
+    let s = on(context);
     engine.register_fn("limit", move |limit: f64| s.set_limit(limit));
-    let s = on(stage);
+    let s = on(context);
     engine.register_fn("limit", move |limit: i64| s.set_limit(limit as f64));
 
     engine.register_fn("expect", |holds: bool| {
@@ -66,21 +66,21 @@ pub(super) fn register(engine: &mut Engine, stage: &Rc<Stage>) {
     engine.register_fn("expect_eq", |seen: Dynamic, wanted: Dynamic, what: &str| {
         equal(&seen, &wanted, what)
     });
-    let s = on(stage);
+    let s = on(context);
     engine.register_fn("must_break", move |oracle: &str| -> Answer<()> {
         Ok(s.operator()?.must_break(oracle)?)
     });
-    let s = on(stage);
+    let s = on(context);
     engine.register_fn("may_break", move |oracle: &str| -> Answer<()> {
         Ok(s.operator()?.may_break(oracle)?)
     });
-    let s = on(stage);
+    let s = on(context);
     engine.register_fn("abandon", move |cpus: Array| -> Answer<()> {
         Ok(s.operator()?.abandon(set(cpus)?)?)
     });
 }
 
-impl Stage {
+impl ScriptContext {
     fn set_limit(&self, seconds: f64) -> Answer<()> {
         let limit = Some(seconds)
             .filter(|seconds| *seconds <= LONGEST)
@@ -101,7 +101,7 @@ fn expect(holds: bool, what: &str) -> Answer<()> {
 }
 
 fn equal(seen: &Dynamic, wanted: &Dynamic, what: &str) -> Answer<()> {
-    // By what they show: a script compares numbers, strings and lists of these.
+    // Compared as text: a script compares numbers, strings and lists of these.
     let (seen, wanted) = (seen.to_string(), wanted.to_string());
     if seen == wanted {
         Ok(())
@@ -112,7 +112,7 @@ fn equal(seen: &Dynamic, wanted: &Dynamic, what: &str) -> Answer<()> {
     }
 }
 
-/// The CPUs of a list.
+/// The set of the CPUs in a list.
 pub(super) fn set(cpus: Array) -> Answer<CpuSet> {
     let numbers = cpus.into_iter().map(|cpu| {
         let number = cpu
@@ -124,8 +124,8 @@ pub(super) fn set(cpus: Array) -> Answer<CpuSet> {
     CpuSet::of(numbers).map_err(|error| bad(error.to_string()))
 }
 
-fn wanted(map: Map) -> Answer<Wanted> {
-    let mut wanted = Wanted::default();
+fn wanted(map: Map) -> Answer<BootRequest> {
+    let mut wanted = BootRequest::default();
     for (key, value) in map {
         let wrong = |kind| bad(format!("boot: {key} cannot be a {kind}"));
         match key.as_str() {

@@ -1,9 +1,9 @@
-//! Scenarios: scripts in Rhai that boot a machine, drive its CPUs, stall them, look, and say what
-//! must come out. This runs one; what a script can say is in the modules below, and all of it is
-//! verbs of the [`Operator`]. `docs/scenarios.md` is the reference.
+//! Scenarios: scripts in Rhai that boot a machine, drive and stall its CPUs, inspect them, and say
+//! what must come out. This module runs one. The functions of the language are in the modules
+//! below, and all of them are verbs of the [`Operator`]. `docs/scenarios.md` is the reference.
 
-mod call;
 mod cpu;
+mod deed_handle;
 mod deeds;
 mod failure;
 mod machine;
@@ -24,24 +24,24 @@ use super::{Ending, Stream};
 use crate::provenance::Input;
 use crate::text;
 use failure::bad;
-pub use failure::{Failure, Kind};
+pub use failure::{Failure, FailureKind};
 
 /// How long a wait goes on, unless the script says otherwise.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a machine may take to start its workload, at least. With hundreds of vCPUs it takes
+/// Least time that a machine is given to start its workload. With hundreds of vCPUs it takes
 /// seconds.
 const BOOT: Duration = Duration::from_secs(60);
 
-/// Steps of the interpreter that a script may take: some seconds, if it does nothing else.
+/// Most steps of the interpreter for one script: some seconds, if it does nothing else.
 const MOST_OPERATIONS: u64 = 100_000_000;
 
-/// How many of them lie between two looks at whether the script is still wanted.
+/// Steps between two checks whether the run was cut short.
 const STEPS_UNSEEN: u64 = 1024;
 
-/// A machine that a script wants. What it does not say is as on the command line.
+/// The machine that a script asks for. What it leaves out is as on the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct BootRequest {
     /// The guest image.
     pub guest: Option<PathBuf>,
     /// Number of vCPUs.
@@ -52,15 +52,15 @@ pub struct Wanted {
     pub append: Option<String>,
 }
 
-/// Boots machines for a script. Says in words why it did not.
-pub type Boot = dyn Fn(Wanted) -> Result<Arc<Operator>, String>;
+/// Boots a machine for a script. The error says why it could not.
+pub type Boot = dyn Fn(BootRequest) -> Result<Arc<Operator>, String>;
 
-/// What a script is given beside machines.
+/// What a script is given beside the means to boot machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
-    /// Whether there is a machine for a script that boots none itself.
+pub struct ScriptInput {
+    /// Whether a script that boots no machine itself gets one, from the command line.
     pub machine: bool,
-    /// Values that it can ask for by name.
+    /// Parameters that it can read by name.
     pub params: BTreeMap<String, String>,
     /// Where what it prints goes while there is no machine with a console.
     pub console: Stream,
@@ -74,10 +74,10 @@ pub struct Script {
 }
 
 impl Script {
-    /// Reads `file` and checks its grammar.
+    /// Reads `file` and checks its syntax.
     ///
     /// # Errors
-    /// [`Failure`] says where it is not right.
+    /// [`Failure`] says where the error is.
     pub fn read(file: &Path) -> Result<Self, Failure> {
         let text = text::read(file).map_err(|error| Failure::unreadable(file, &error))?;
         let script = Self {
@@ -90,19 +90,18 @@ impl Script {
         Ok(script)
     }
 
-    /// What it was read from.
+    /// The file that it was read from, for the report.
     pub fn input(&self) -> Input {
         Input::new(&self.file, self.text.as_bytes())
     }
 
-    /// Runs the script to its end. A machine that is left over then is finished, or waited for if
-    /// the script only watched it.
+    /// Runs the script to its end. Then the last machine is told to finish if its guest takes
+    /// commands, and otherwise waited for.
     ///
     /// # Errors
-    /// [`Failure`] says where and why it stopped. The machine it was at work on, if there is one,
-    /// ends by that.
-    pub fn run(&self, boot: Box<Boot>, given: Given) -> Result<(), Failure> {
-        let stage = Rc::new(Stage {
+    /// [`Failure`] says where and why it stopped. Its current machine, if there is one, is ended.
+    pub fn run(&self, boot: Box<Boot>, given: ScriptInput) -> Result<(), Failure> {
+        let context = Rc::new(ScriptContext {
             boot,
             given,
             has_booted: Cell::new(false),
@@ -112,23 +111,23 @@ impl Script {
             cut_short: RefCell::default(),
         });
         let result = self
-            .perform(&stage)
+            .perform(&context)
             .map_err(|error| Failure::of(&self.file, &error));
-        if let (Err(failure), Some(operator)) = (&result, stage.leave()) {
+        if let (Err(failure), Some(operator)) = (&result, context.leave()) {
             operator.end_as(Ending::Script(failure.clone()));
             operator.wait_end();
         }
         result
     }
 
-    fn perform(&self, stage: &Rc<Stage>) -> Result<(), Box<EvalAltResult>> {
-        let engine = stage.engine(&self.text);
+    fn perform(&self, context: &Rc<ScriptContext>) -> Result<(), Box<EvalAltResult>> {
+        let engine = context.engine(&self.text);
         let program = engine.compile(&self.text)?;
         engine.run_ast(&program)?;
-        if stage.given.machine && !stage.has_booted.get() {
-            stage.boot(Wanted::default())?;
+        if context.given.machine && !context.has_booted.get() {
+            context.boot(BootRequest::default())?;
         }
-        stage.close()
+        context.close()
     }
 }
 
@@ -148,69 +147,71 @@ fn no_clock() -> Result<(), Box<EvalAltResult>> {
     ))
 }
 
-/// What a script works with.
-struct Stage {
+/// The state of a running script.
+struct ScriptContext {
     boot: Box<Boot>,
-    given: Given,
+    given: ScriptInput,
     has_booted: Cell<bool>,
-    /// The machine it is at work on.
+    /// The current machine.
     current: RefCell<Option<Arc<Operator>>>,
     limit: Cell<Duration>,
-    /// What it has printed without a machine, if that is to be kept: for the next one's console.
+    /// What the script has printed without a machine, if the console is captured. It goes to the
+    /// console of the next machine.
     unsaid: RefCell<Vec<String>>,
-    /// Why it is not to go on, if an earlier machine was ended from outside.
+    /// Why the script must stop, if an earlier machine was cut short.
     cut_short: RefCell<Option<String>>,
 }
 
-impl Stage {
+impl ScriptContext {
     /// The engine for the script `text`.
     fn engine(self: &Rc<Self>, text: &str) -> Engine {
         let mut engine = bare_engine();
-        // First: what is registered with the same types takes the place of a deed.
+        // Deeds are registered first, so that functions with the same name and types replace them.
         deeds::register(&mut engine, text);
         machine::register(&mut engine, self);
         cpu::register(&mut engine, self);
-        call::register(&mut engine, self);
+        deed_handle::register(&mut engine, self);
         wire::register(&mut engine, self);
         failure::register(&mut engine);
-        // The language's own would outlive the machine.
+        // The language's own `sleep` could outlive the machine.
         engine.register_fn("sleep", |_: i64| no_clock());
         engine.register_fn("sleep", |_: f64| no_clock());
 
-        // Names that every script finds, and every function in it, which would not see a variable.
+        // Constants for scripts. They are resolved here because functions of a script do not see
+        // global variables.
         #[expect(
             deprecated,
             reason = "Rhai marks it as volatile, and has nothing else for functions"
         )]
         engine.on_var(|name, _, context| {
-            // What a script calls so itself is its own.
+            // A variable of the script with the same name takes precedence.
             if context.scope().contains(name) {
                 return Ok(None);
             }
             Ok(match name {
                 "wait" => Some(true.into()),
                 "nowait" => Some(false.into()),
-                "wire" => Some(Dynamic::from(wire::Wire)),
+                "wire" => Some(Dynamic::from(wire::WireHandle)),
                 _ => None,
             })
         });
-        let stage = Rc::clone(self);
+        let context = Rc::clone(self);
         engine.on_progress(move |steps| {
             let is_time = steps % STEPS_UNSEEN == 0;
-            let why = is_time.then(|| stage.cut_short()).flatten()?;
+            let why = is_time.then(|| context.cut_short()).flatten()?;
             Some(failure::over(&why))
         });
-        let stage = Rc::clone(self);
-        engine.on_print(move |text| stage.say(text));
-        let stage = Rc::clone(self);
-        engine.on_debug(move |text, _, place| stage.say(&format!("{place}: {text}")));
+        let context = Rc::clone(self);
+        engine.on_print(move |text| context.say(text));
+        let context = Rc::clone(self);
+        engine.on_debug(move |text, _, place| context.say(&format!("{place}: {text}")));
         engine
     }
 
-    /// The machine it is at work on.
+    /// The current machine.
     fn operator(&self) -> Result<Arc<Operator>, Box<EvalAltResult>> {
         if self.given.machine && !self.has_booted.get() {
-            self.boot(Wanted::default())?;
+            self.boot(BootRequest::default())?;
         }
         let current = self.current.borrow().clone();
         current.ok_or_else(|| {
@@ -221,8 +222,8 @@ impl Stage {
         })
     }
 
-    /// Boots a machine, after the one it was at work on has come to its end.
-    fn boot(&self, wanted: Wanted) -> Result<(), Box<EvalAltResult>> {
+    /// Ends the current machine, and boots another.
+    fn boot(&self, wanted: BootRequest) -> Result<(), Box<EvalAltResult>> {
         self.close()?;
         if let Some(why) = self.cut_short() {
             return Err(OperatorError::Over(why).into());
@@ -236,7 +237,7 @@ impl Stage {
             .take()
             .iter()
             .for_each(|text| operator.say(text));
-        // Earlier a script could only be in the way.
+        // Before the start a script could only disturb the boot.
         let started = operator.wait_started(Wait::up_to(start));
         if !matches!(started, Err(OperatorError::Over(_))) {
             started?;
@@ -244,7 +245,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Brings the machine it was at work on to its end.
+    /// Ends the current machine, if there is one.
     fn close(&self) -> Result<(), Box<EvalAltResult>> {
         let Some(operator) = self.current.borrow().clone() else {
             return Ok(());
@@ -255,7 +256,7 @@ impl Stage {
                 false => operator.let_go(),
             };
             match ended {
-                // It has come to its end by itself meanwhile.
+                // It has ended by itself meanwhile.
                 Err(OperatorError::Over(_)) if !operator.takes_commands() => {}
                 ended => ended?,
             }
@@ -266,7 +267,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The machine is no longer the one it is at work on.
+    /// Gives up the current machine.
     fn leave(&self) -> Option<Arc<Operator>> {
         let left = self.current.take();
         if let Some(why) = left.as_ref().and_then(|operator| operator.cut_short()) {
@@ -275,8 +276,7 @@ impl Stage {
         left
     }
 
-    /// Why the script is not to go on, if it is not: this machine or an earlier one was ended from
-    /// outside.
+    /// Why the script must stop, if the current machine or an earlier one was cut short.
     fn cut_short(&self) -> Option<String> {
         let current = self.current.borrow();
         let now = current.as_ref().and_then(|operator| operator.cut_short());
@@ -284,7 +284,7 @@ impl Stage {
             .or_else(|| self.cut_short.borrow().clone())
     }
 
-    /// How long it waits.
+    /// The limit of a wait.
     fn wait(&self) -> Wait<'static> {
         Wait::up_to(self.limit.get())
     }
@@ -292,11 +292,11 @@ impl Stage {
     fn say(&self, text: &str) {
         match &*self.current.borrow() {
             Some(operator) => operator.say(text),
-            // A reader that has gone, as of a machine's console, is no reason to stop.
+            // A write error is no reason to stop, as with a machine's console.
             None => match self.given.console {
                 Stream::Stdout => _ = writeln!(io::stdout(), "{text}"),
                 Stream::Stderr => _ = writeln!(io::stderr(), "{text}"),
-                Stream::Kept => self.unsaid.borrow_mut().push(text.to_owned()),
+                Stream::Captured => self.unsaid.borrow_mut().push(text.to_owned()),
             },
         }
     }

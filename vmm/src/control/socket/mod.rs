@@ -1,6 +1,6 @@
-//! The control socket: a UNIX socket at which clients drive the machine, one thread each. It looks
-//! after connections; what is said there is `protocol`'s. A client that sends rubbish, stalls or
-//! vanishes harms nobody else, and no thread outlives the [`Server`].
+//! The control socket: a UNIX socket at which clients drive the machine, one thread each. This
+//! module handles connections; requests and answers are in `protocol`. A client that sends rubbish,
+//! does not read or disappears does not affect the others, and no thread outlives the [`Server`].
 
 mod protocol;
 
@@ -25,49 +25,50 @@ use super::operator::Operator;
 
 pub use protocol::VERSION;
 
-/// Clients at one time.
+/// Most clients at one time.
 const MOST_CLIENTS: usize = 32;
 
-/// Clients that wait to be accepted.
+/// Most clients that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Bytes of the longest line.
+/// Longest line, in bytes.
 const LONGEST_LINE: u64 = 64 << 10;
 
-/// How long a request waits for a machine, before the first or between two of a script's.
-const BETWEEN: Duration = Duration::from_secs(10);
+/// How long a request waits for a machine, before the first one or between two machines of a
+/// script.
+const MACHINE_WAIT: Duration = Duration::from_secs(10);
 
 /// How long a client may take to read an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a host that cannot accept a client is given before the next attempt.
-const OUT_OF_SOMETHING: Duration = Duration::from_millis(100);
+/// How long to wait after the host could not accept a client.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Something else is there.
+    /// The path exists and is no socket.
     #[error("{0} exists and is no socket; choose another path for --control")]
     NotASocket(PathBuf),
-    /// Somebody else is there.
+    /// Another process listens at the path.
     #[error("somebody listens at {0} already; choose another path for --control")]
     InUse(PathBuf),
-    /// It cannot be made.
+    /// The socket cannot be made.
     #[error("cannot make the control socket {0}")]
     Bind(PathBuf, #[source] io::Error),
 }
 
-/// What the threads share.
+/// The state that the threads share.
 #[derive(Debug)]
-struct Exchange {
+struct ServerState {
     /// The machine that clients drive, if there is one at this moment.
     machine: Mutex<Option<Arc<Operator>>>,
-    /// That there is one, or that there will be none.
+    /// Notified when there is a machine, or when there will be none.
     news: Condvar,
     clients: Mutex<Vec<Client>>,
     closing: AtomicBool,
-    /// Readable when it closes: what ends the wait for the next client, whatever has become of the
-    /// socket's file.
+    /// Readable when the server closes. Ends the wait for the next client, also if the socket's
+    /// file was removed.
     closed: EventFd,
 }
 
@@ -82,15 +83,15 @@ struct Client {
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
-    /// Which file that was when it was made.
+    /// Device and inode of the socket's file when it was made.
     made: Option<(u64, u64)>,
-    exchange: Arc<Exchange>,
+    state: Arc<ServerState>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Makes a socket at `path`, which only this user can connect to. What is left of one that
-    /// nobody listens at any more is replaced.
+    /// Makes a socket at `path`, which only this user can connect to. A socket file at which
+    /// nothing listens any more is replaced.
     ///
     /// # Errors
     /// [`SocketError`] says what is in the way.
@@ -98,16 +99,16 @@ impl Server {
         make_room(path)?;
         let failed = |error| SocketError::Bind(path.to_owned(), error);
         let listener = bind_private(path).map_err(failed)?;
-        let made = which(path);
-        let exchange = Arc::new(Exchange {
+        let made = file_id(path);
+        let state = Arc::new(ServerState {
             machine: Mutex::default(),
             news: Condvar::new(),
             clients: Mutex::default(),
             closing: AtomicBool::new(false),
             closed: EventFd::new(EFD_NONBLOCK).map_err(failed)?,
         });
-        let waiting = Waiting::of(&listener, &exchange.closed).map_err(failed)?;
-        let accepting = Arc::clone(&exchange);
+        let waiting = AcceptWait::of(&listener, &state.closed).map_err(failed)?;
+        let accepting = Arc::clone(&state);
         let thread = thread::Builder::new()
             .name("control".to_owned())
             .stack_size(128 << 10)
@@ -118,63 +119,63 @@ impl Server {
         Ok(Self {
             path: path.to_owned(),
             made,
-            exchange,
+            state,
             thread: Some(thread),
         })
     }
 
-    /// Has clients drive this machine from now on.
+    /// Lets clients drive this machine from now on.
     pub fn attend(&self, operator: &Arc<Operator>) {
         operator.make_reachable();
-        *self.exchange.machine() = Some(Arc::clone(operator));
-        self.exchange.news.notify_all();
+        *self.state.machine() = Some(Arc::clone(operator));
+        self.state.news.notify_all();
     }
 
     /// The machine is over.
     pub fn leave(&self) {
-        *self.exchange.machine() = None;
+        *self.state.machine() = None;
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.exchange.closing.store(true, Ordering::SeqCst);
+        self.state.closing.store(true, Ordering::SeqCst);
         self.leave();
-        self.exchange.news.notify_all();
+        self.state.news.notify_all();
         // Cannot be full after one write.
-        let _ = self.exchange.closed.write(1);
+        let _ = self.state.closed.write(1);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let clients = std::mem::take(&mut *self.exchange.clients());
+        let clients = std::mem::take(&mut *self.state.clients());
         for client in &clients {
-            // Ends its reads; its waits have ended with the machine. What it is answering it may
-            // still say: who told the machine to end wants to know that it was heard.
+            // Ends its reads; its waits have ended with the machine. It may still write its answer:
+            // a client that told the machine to end expects one.
             let _ = client.stream.shutdown(Shutdown::Read);
         }
         for client in clients {
             let _ = client.thread.join();
         }
-        // Somebody may have removed it already, and another may listen at another of that name.
-        if self.made.is_some() && which(&self.path) == self.made {
+        // The file may have been removed already, and another process may listen at a new one.
+        if self.made.is_some() && file_id(&self.path) == self.made {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// The file at `path`, by device and number.
-fn which(path: &Path) -> Option<(u64, u64)> {
+/// Device and inode of the file at `path`.
+fn file_id(path: &Path) -> Option<(u64, u64)> {
     let found = fs::symlink_metadata(path).ok()?;
     Some((found.dev(), found.ino()))
 }
 
-/// Waits for the next client, or for the end.
+/// Waits for the next client, or until the server closes.
 #[derive(Debug)]
-struct Waiting(Epoll);
+struct AcceptWait(Epoll);
 
-impl Waiting {
+impl AcceptWait {
     fn of(listener: &UnixListener, closed: &EventFd) -> io::Result<Self> {
-        // A client can have gone again by the time it is accepted.
+        // A client can disconnect before it is accepted; `accept` must not wait then.
         listener.set_nonblocking(true)?;
         let epoll = Epoll::new()?;
         for fd in [listener.as_raw_fd(), closed.as_raw_fd()] {
@@ -192,18 +193,18 @@ impl Waiting {
     }
 }
 
-impl Exchange {
+impl ServerState {
     fn machine(&self) -> MutexGuard<'_, Option<Arc<Operator>>> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The machine, once there is one.
+    /// Waits for a machine, up to [`MACHINE_WAIT`].
     fn wait_for_machine(&self) -> Option<Arc<Operator>> {
         let nothing =
             |machine: &mut Option<_>| machine.is_none() && !self.closing.load(Ordering::SeqCst);
         let (machine, _) = self
             .news
-            .wait_timeout_while(self.machine(), BETWEEN, nothing)
+            .wait_timeout_while(self.machine(), MACHINE_WAIT, nothing)
             .unwrap_or_else(PoisonError::into_inner);
         machine.clone()
     }
@@ -213,7 +214,7 @@ impl Exchange {
     }
 }
 
-/// Removes a socket at which nobody listens any more.
+/// Removes a socket file at which nothing listens any more.
 fn make_room(path: &Path) -> Result<(), SocketError> {
     let Ok(found) = fs::symlink_metadata(path) else {
         return Ok(());
@@ -229,9 +230,9 @@ fn make_room(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Binds a socket that is this user's alone from the first moment on: Linux gives the file no more
-/// than the mode that the socket has before. A `chmod` afterwards would be too late, and the umask
-/// is not this thread's alone.
+/// Binds a socket that only this user can access from the first moment on: Linux gives the file the
+/// mode that the socket has before the bind. A `chmod` afterwards would be too late, and the umask
+/// belongs to the whole process.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let address = SocketAddrUnix::new(path)?;
     let flags = SocketFlags::CLOEXEC;
@@ -242,38 +243,39 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
-fn accept(listener: &UnixListener, waiting: &Waiting, exchange: &Arc<Exchange>) {
+fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState>) {
     loop {
         let waited = waiting.wait();
-        if exchange.closing.load(Ordering::SeqCst) {
+        if state.closing.load(Ordering::SeqCst) {
             return;
         }
         if waited.is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
-            // Without it nobody can be waited for; those who are there stay.
+            // Without epoll no further client can be accepted; those that are connected stay.
             return;
         }
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Nobody to tell: the client has gone again, or the host has run out of something
-                // for now, which the next look would find so as well.
+                // The client has disconnected, or the host has run out of some resource. In the
+                // second case the next attempt would fail too, so wait a little.
                 if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
-                    thread::sleep(OUT_OF_SOMETHING);
+                    thread::sleep(ACCEPT_RETRY);
                 }
                 continue;
             }
         };
-        // On some systems it is as its listener is.
+        // On some systems a stream inherits this from its listener.
         if stream.set_nonblocking(false).is_err() {
             continue;
         }
-        // Refused only for a duration of zero.
+        // Fails only for a duration of zero.
         let _ = stream.set_write_timeout(Some(PATIENCE));
-        let mut clients = exchange.clients();
+        let mut clients = state.clients();
         clients.retain(|client| !client.thread.is_finished());
         if clients.len() >= MOST_CLIENTS {
             let refusal = format!(
-                "{{\"ok\":false,\"kind\":\"refused\",\"error\":\"there are {MOST_CLIENTS} clients already\"}}\n"
+                "{{\"ok\":false,\"kind\":\"refused\",\"error\":\"there are {MOST_CLIENTS} clients \
+                 already\"}}\n"
             );
             let _ = (&stream).write_all(refusal.as_bytes());
             continue;
@@ -281,13 +283,14 @@ fn accept(listener: &UnixListener, waiting: &Waiting, exchange: &Arc<Exchange>) 
         let Ok(kept) = stream.try_clone() else {
             continue;
         };
-        let serving = Arc::clone(exchange);
+        let serving = Arc::clone(state);
         let thread = thread::Builder::new()
             .name("client".to_owned())
             .stack_size(256 << 10)
             .spawn(move || {
                 serve(&stream, &serving);
-                // Dropping it would not do: the server keeps a handle, to close it from outside.
+                // Dropping it is not enough: the server keeps a second handle, to close it from
+                // outside.
                 let _ = stream.shutdown(Shutdown::Both);
             });
         if let Ok(thread) = thread {
@@ -299,11 +302,11 @@ fn accept(listener: &UnixListener, waiting: &Waiting, exchange: &Arc<Exchange>) 
     }
 }
 
-/// Answers one client until it has gone.
-fn serve(stream: &UnixStream, exchange: &Exchange) {
+/// Answers the requests of one client until it disconnects.
+fn serve(stream: &UnixStream, state: &ServerState) {
     let mut lines = BufReader::new(stream);
     let mut line = Vec::new();
-    let hanging_up = HangingUp::of(stream);
+    let hanging_up = HangupWatch::of(stream);
     loop {
         line.clear();
         let read = (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line);
@@ -322,24 +325,25 @@ fn serve(stream: &UnixStream, exchange: &Exchange) {
             continue;
         }
         let is_gone = || hanging_up.has_happened();
-        let mut answer = protocol::answer(&line, || exchange.wait_for_machine(), &is_gone);
+        let mut answer = protocol::answer(&line, || state.wait_for_machine(), &is_gone);
         answer.push('\n');
-        // One that does not read has gone, or might as well have.
+        // A client that does not read its answer counts as gone.
         let said = (&mut &*stream).write_all(answer.as_bytes()).is_ok();
-        if !said || !whole || exchange.closing.load(Ordering::SeqCst) {
+        if !said || !whole || state.closing.load(Ordering::SeqCst) {
             return;
         }
     }
 }
 
-/// Notices when a client closes its end. One that has only said its last word still listens.
-struct HangingUp(Option<Epoll>);
+/// Notices when a client closes its connection. One that has only shut down its sending side still
+/// reads.
+struct HangupWatch(Option<Epoll>);
 
-impl HangingUp {
-    /// Of a client; never, if the host has no means to see it.
+impl HangupWatch {
+    /// Watches a client. If the host has no epoll for that, a hangup is never noticed.
     fn of(stream: &UnixStream) -> Self {
         let epoll = Epoll::new().ok().filter(|epoll| {
-            // That is told in any case, and nothing else is wanted.
+            // Epoll reports a hangup in any case, and no other event is wanted.
             let nothing_else = EpollEvent::new(EventSet::empty(), 0);
             epoll
                 .ctl(ControlOperation::Add, stream.as_raw_fd(), nothing_else)

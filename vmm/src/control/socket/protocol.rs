@@ -1,6 +1,6 @@
 //! What clients of the control socket can ask, line by line, and how it is answered: one JSON
 //! object each. `docs/control-socket.md` is the reference. Every request is a verb of the
-//! [`Operator`], by the names that scripts have for them; nothing here knows of connections.
+//! [`Operator`], under the names that scripts use. Must not know of connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use shared::ledger::CallId;
 
-use crate::control::operator::{Operator, OperatorError, Ticket, Wait, Watch, counters};
+use crate::control::operator::{Operator, OperatorError, PostedCommand, Wait, Watch, counters};
 use crate::cpus::CpuSet;
-use crate::lab::judge::CallName;
+use crate::lab::call_name::CallName;
 use crate::lab::oracles::NoSuchOracle;
-use crate::machine::holding::HeldBy;
-use crate::machine::tally::REASONS;
+use crate::machine::exit_counts::REASONS;
+use crate::machine::message::HeldBy;
 use crate::manifest::Deed;
 
 /// Version of the protocol. It changes when a verb or a field changes its meaning or goes away.
 pub const VERSION: u32 = 2;
 
-/// How long a wait goes on if the request does not say.
+/// How long a wait goes on if the request does not say, in seconds.
 const LIMIT: f64 = 10.0;
 
-/// Longest limit for a wait: a day.
+/// Longest limit for a wait, in seconds: a day.
 const LONGEST: f64 = 86_400.0;
 
 /// A request.
@@ -169,19 +169,19 @@ const VERBS: [(&str, &str); 33] = [
     ("quit", ""),
 ];
 
-/// Why a request was not done.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    /// It is none.
+    /// It is not a request, or its values make no sense.
     #[error("{0}")]
     Bad(String),
-    /// It names an oracle that there is not.
+    /// It names an oracle that does not exist.
     #[error(transparent)]
     Oracle(#[from] NoSuchOracle),
     /// There is no machine at this moment.
     #[error("there is no machine at this moment")]
     NoMachine,
-    /// The machine refuses.
+    /// The verb of the operator failed.
     #[error(transparent)]
     Operator(#[from] OperatorError),
 }
@@ -202,8 +202,8 @@ impl Refusal {
 
 type Answer = Result<Map<String, Value>, Refusal>;
 
-/// Does what a line asks for, and answers with a line. It never fails: what is wrong is the answer.
-/// Nothing is waited for any more when the client `is_gone`.
+/// Carries out the request in one line, and returns the answer as one line. It never fails: an
+/// error is an answer too. Waits end when `is_gone` says that the client has disconnected.
 pub(super) fn answer(
     line: &[u8],
     machine: impl FnOnce() -> Option<Arc<Operator>>,
@@ -215,7 +215,7 @@ pub(super) fn answer(
             let id = fields.remove("id");
             let request = serde_json::from_value(Value::Object(fields));
             let answer = match request {
-                Ok(request) => obey(request, machine, is_gone),
+                Ok(request) => execute(request, machine, is_gone),
                 Err(error) => Err(Refusal::Bad(format!(
                     "{error}; the verb \"verbs\" lists what can be asked"
                 ))),
@@ -248,7 +248,7 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// A number of seconds as a limit.
+/// Converts a number of seconds to a limit.
 fn limit(seconds: f64) -> Result<Duration, Refusal> {
     Some(seconds)
         .filter(|seconds| *seconds <= LONGEST)
@@ -260,7 +260,7 @@ fn cpu_set(cpus: Vec<u32>) -> Result<CpuSet, Refusal> {
     CpuSet::of(cpus).map_err(|error| Refusal::Bad(error.to_string()))
 }
 
-fn obey(
+fn execute(
     request: Request,
     machine: impl FnOnce() -> Option<Arc<Operator>>,
     is_gone: &dyn Fn() -> bool,
@@ -332,8 +332,8 @@ fn obey(
             return Ok(object(json!({ "deeds": deeds })));
         }
         Request::Tell { cpu, deed, limit } => {
-            let ticket = operator.tell(cpu, &deed, wait(limit)?)?;
-            return Ok(object(json!({ "cpu": cpu, "number": ticket.number })));
+            let posted = operator.tell(cpu, &deed, wait(limit)?)?;
+            return Ok(object(json!({ "cpu": cpu, "number": posted.number })));
         }
         Request::WaitDone { cpu, number, limit } => {
             return wait_done(&operator, cpu, number, wait(limit)?);
@@ -382,13 +382,13 @@ fn state(name: &str) -> Answer {
 }
 
 fn wait_done(operator: &Operator, cpu: u32, number: u64, wait: Wait<'_>) -> Answer {
-    let ticket = operator
-        .ticket(cpu, number)
+    let posted = operator
+        .posted(cpu, number)
         .ok_or_else(|| Refusal::Bad(format!("CPU {cpu} was told nothing with number {number}")))?;
-    let done = operator.wait_done(ticket, wait)?;
+    let done = operator.wait_done(posted, wait)?;
     let result = done.result.unwrap_or_default();
     let mut fields = object(json!({ "result": result, "call": done.call.map(CallId::raw) }));
-    let deed = operator.manifest().deed_numbered(ticket.verb);
+    let deed = operator.manifest().deed_numbered(posted.verb);
     if deed.is_some_and(|deed| deed.answers) {
         let length = usize::try_from(result).unwrap_or(0).min(done.answer.len());
         fields.insert("answer".to_owned(), json!(done.answer[..length]));
@@ -420,12 +420,12 @@ fn status(operator: &Operator) -> Answer {
     let outstanding = operator.outstanding();
     let vcpus = (0..operator.cpus())
         .map(|cpu| {
-            let told = outstanding.iter().find(|ticket| ticket.cpu == cpu);
+            let told = outstanding.iter().find(|posted| posted.cpu == cpu);
             Ok(json!({
                 "cpu": cpu,
                 "state": operator.state(cpu)?.name(),
                 "held_by": operator.held_by(cpu)?.map(|by| held_by(operator, by)),
-                "outstanding": told.map(|ticket| deed(operator, *ticket)),
+                "outstanding": told.map(|posted| deed(operator, *posted)),
             }))
         })
         .collect::<Result<Vec<_>, OperatorError>>()?;
@@ -437,8 +437,8 @@ fn status(operator: &Operator) -> Answer {
     Ok(object(json!({ "vcpus": vcpus, "wire": wire })))
 }
 
-fn deed(operator: &Operator, ticket: Ticket) -> Value {
-    json!({ "deed": operator.told(ticket), "number": ticket.number })
+fn deed(operator: &Operator, posted: PostedCommand) -> Value {
+    json!({ "deed": operator.told(posted), "number": posted.number })
 }
 
 fn held_by(operator: &Operator, by: HeldBy) -> Value {
@@ -455,7 +455,7 @@ fn held_by(operator: &Operator, by: HeldBy) -> Value {
 
 fn look(operator: &Operator, cpu: u32) -> Answer {
     let look = operator.look(cpu)?;
-    let registers = look.standing.registers().into_iter();
+    let registers = look.dump.registers().into_iter();
     let registers: Map<_, _> = registers
         .map(|(name, value)| (name.to_owned(), value.into()))
         .collect();
@@ -463,9 +463,9 @@ fn look(operator: &Operator, cpu: u32) -> Answer {
         "place": look.place,
         "state": operator.state(cpu)?.name(),
         "held_by": look.held_by.map(|by| held_by(operator, by)),
-        "irqs_on": look.standing.interrupts_on(),
-        "pending": look.standing.requested,
-        "in_service": look.standing.in_service,
+        "irqs_on": look.dump.interrupts_on(),
+        "pending": look.dump.requested,
+        "in_service": look.dump.in_service,
         "registers": registers,
     })))
 }

@@ -1,6 +1,6 @@
-//! Carries stalls out on a running machine, inside the event loop: one timer for all of them, and
-//! no waiting. A stall lasts from the confirmation that the vCPU is out of the guest; a presence,
-//! from the vCPU's return. So nothing that was planned is swallowed by a slow host, only moved.
+//! Carries out planned stalls on a running machine, inside the event loop: one timer for all of
+//! them, and no waiting. A stall counts from the confirmation that the vCPU is out of the guest,
+//! and a presence from its return. So on a slow host the plan is late, but nothing of it is lost.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -13,18 +13,19 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::pace::Pace;
-use super::{Carried, Plan, Stall, Stalls, Stretch};
-use crate::machine::lifecycle::{Held, Holder, State};
-use crate::machine::threads::{CONFIRMATION, Crew};
+use super::{PlannedStall, StallSummary, Stalls, StealPeriod, StealPlan};
+use crate::machine::lifecycle::CONFIRMATION;
+use crate::machine::lifecycle::{HoldOutcome, Holder, State};
+use crate::machine::threads::VcpuThreads;
 
-/// The start of the workload, on its way from the vCPU that announced it to the event loop.
+/// The start of the workload, announced by a vCPU thread and taken by the event loop.
 #[derive(Debug)]
-pub(in crate::control) struct Start {
+pub(in crate::control) struct WorkloadStart {
     at: OnceLock<Instant>,
     announced: EventFd,
 }
 
-impl Start {
+impl WorkloadStart {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             at: OnceLock::new(),
@@ -40,70 +41,70 @@ impl Start {
         }
     }
 
-    /// When it was, the first time this is asked after it was announced.
+    /// The time of the start, once, after it was announced.
     fn take(&self) -> Option<Instant> {
         let announced = self.announced.read().is_ok();
         self.at.get().filter(|_| announced).copied()
     }
 }
 
-/// One after the other of the stalls of one source on one vCPU.
+/// The stalls of one kind on one vCPU, carried out one after the other.
 #[derive(Debug)]
 struct Track {
     cpu: u32,
-    source: Source,
+    kind: StallKind,
     phase: Phase,
 }
 
 #[derive(Debug)]
-enum Source {
-    Once(Stall),
+enum StallKind {
+    Once(PlannedStall),
     Steal {
-        plan: Box<Plan>,
+        plan: Box<StealPlan>,
         pace: Pace,
-        /// What is being carried out.
-        planned: Stretch,
+        /// The period that is being carried out.
+        planned: StealPeriod,
     },
 }
 
-/// Where a track is. If it waits for a time, that is in [`Driver::due`].
+/// The state of a track. If it waits for a time, that is in [`StallDriver::due`].
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// The vCPU is left alone.
     Present {
-        /// Since when it is.
+        /// Since when.
         since: Instant,
     },
-    /// It was told to leave the guest.
+    /// It was asked to leave the guest.
     Leaving {
-        /// Since when it was left alone.
+        /// Since when the vCPU was left alone.
         present: Instant,
-        /// When it was told.
+        /// When it was asked to leave.
         asked: Instant,
     },
     /// It is out of the guest.
     Away {
-        /// For how long it was left alone.
+        /// For how long the vCPU was left alone.
         present: Duration,
         /// Since when it is away.
         since: Instant,
     },
-    /// It was let go, and is not back yet.
+    /// It was released, and is not back in the guest yet.
     Returning {
-        /// For how long it was left alone.
+        /// For how long the vCPU was left alone.
         present: Duration,
         /// Since when it is away.
         since: Instant,
     },
-    /// Nothing more comes.
+    /// Nothing more is planned.
     Over,
 }
 
 /// The stalls of a run, while it runs.
 #[derive(Debug)]
-pub(in crate::control) struct Driver<'a> {
-    crew: &'a Crew,
-    start: Arc<Start>,
+pub(in crate::control) struct StallDriver<'a> {
+    threads: &'a VcpuThreads,
+    start: Arc<WorkloadStart>,
     timer: TimerFd,
     tracks: Vec<Track>,
     /// The tracks of a vCPU, by index.
@@ -113,11 +114,15 @@ pub(in crate::control) struct Driver<'a> {
     started: Option<Instant>,
 }
 
-impl<'a> Driver<'a> {
-    /// A driver that does nothing until [`Driver::start`].
-    pub fn new(stalls: &Stalls, crew: &'a Crew, start: &Arc<Start>) -> io::Result<Self> {
+impl<'a> StallDriver<'a> {
+    /// A driver that does nothing until [`StallDriver::start`].
+    pub fn new(
+        stalls: &Stalls,
+        threads: &'a VcpuThreads,
+        start: &Arc<WorkloadStart>,
+    ) -> io::Result<Self> {
         let mut driver = Self {
-            crew,
+            threads,
             start: Arc::clone(start),
             timer: TimerFd::new()?,
             tracks: Vec::new(),
@@ -126,33 +131,33 @@ impl<'a> Driver<'a> {
             started: None,
         };
         for stall in &stalls.once {
-            driver.add(stall.cpu, Source::Once(*stall));
+            driver.add(stall.cpu, StallKind::Once(*stall));
         }
         if let Some(steal) = &stalls.steal {
-            for cpu in (0..crew.len()).filter(|cpu| steal.takes_from(*cpu)) {
+            for cpu in (0..threads.len()).filter(|cpu| steal.takes_from(*cpu)) {
                 let mut plan = Box::new(steal.plan(cpu));
                 let planned = plan.next().unwrap_or_default();
-                let source = Source::Steal {
+                let kind = StallKind::Steal {
                     plan,
                     pace: Pace::new(steal),
                     planned,
                 };
-                driver.add(cpu, source);
+                driver.add(cpu, kind);
             }
         }
         Ok(driver)
     }
 
-    fn add(&mut self, cpu: u32, source: Source) {
+    fn add(&mut self, cpu: u32, kind: StallKind) {
         self.of_vcpu.entry(cpu).or_default().push(self.tracks.len());
         self.tracks.push(Track {
             cpu,
-            source,
+            kind,
             phase: Phase::Over,
         });
     }
 
-    /// Readable when the workload has begun and [`Driver::start`] has not been called.
+    /// Readable when the workload has begun and [`StallDriver::start`] has not been called.
     pub fn start_announced(&self) -> &EventFd {
         &self.start.announced
     }
@@ -169,7 +174,7 @@ impl<'a> Driver<'a> {
         self.carry_on()
     }
 
-    /// Does what the time has come for, and winds the timer for what comes next.
+    /// Does what is due, and sets the timer for what comes next.
     pub fn carry_on(&mut self) -> io::Result<()> {
         let now = Instant::now();
         while let Some(Reverse((_, index))) =
@@ -185,12 +190,12 @@ impl<'a> Driver<'a> {
         self.wind()
     }
 
-    /// Looks at a vCPU whose state has changed.
+    /// Handles a change of state of a vCPU.
     pub fn changed(&mut self, vcpu: u32) -> io::Result<()> {
         let Some(indices) = self.of_vcpu.get(&vcpu).cloned() else {
             return Ok(());
         };
-        let Ok((state, since)) = self.crew.state(vcpu) else {
+        let Ok((state, since)) = self.threads.state(vcpu) else {
             return Ok(());
         };
         for index in indices {
@@ -205,34 +210,37 @@ impl<'a> Driver<'a> {
                     },
                     State::Running,
                 ) => {
-                    let went = Stretch {
+                    let went = StealPeriod {
                         present,
                         away: since.saturating_duration_since(left),
                     };
                     self.back(index, &went, since);
                 }
                 (_, State::Exited(_)) => self.tracks[index].phase = Phase::Over,
-                // The news is old, and a newer one is under way.
+                // The event is outdated, and a newer one will follow.
                 _ => {}
             }
         }
         self.wind()
     }
 
-    /// A vCPU that does not leave the guest.
+    /// A vCPU that does not leave the guest, if there is one.
     pub fn stuck(&self) -> Option<u32> {
-        let stuck = |track: &&Track| matches!(track.phase, Phase::Leaving { asked, .. } if asked.elapsed() > CONFIRMATION);
+        let stuck = |track: &&Track| match track.phase {
+            Phase::Leaving { asked, .. } => asked.elapsed() > CONFIRMATION,
+            _ => false,
+        };
         self.tracks.iter().find(stuck).map(|track| track.cpu)
     }
 
-    /// What became of it all.
-    pub fn carried(&self) -> Carried {
-        let missed = |track: &Track| match (&track.source, track.phase) {
-            (Source::Once(stall), Phase::Present { .. }) => Some(*stall),
-            (Source::Once(stall), _) if self.started.is_none() => Some(*stall),
+    /// What was carried out, and what was missed.
+    pub fn summary(&self) -> StallSummary {
+        let missed = |track: &Track| match (&track.kind, track.phase) {
+            (StallKind::Once(stall), Phase::Present { .. }) => Some(*stall),
+            (StallKind::Once(stall), _) if self.started.is_none() => Some(*stall),
             _ => None,
         };
-        Carried {
+        StallSummary {
             asked: !self.tracks.is_empty(),
             time: self.started.map(|started| started.elapsed()),
             missed: self.tracks.iter().filter_map(missed).collect(),
@@ -243,14 +251,14 @@ impl<'a> Driver<'a> {
     fn present(&mut self, index: usize, since: Instant) {
         let track = &mut self.tracks[index];
         track.phase = Phase::Present { since };
-        let time = match &track.source {
-            Source::Once(stall) => stall.at,
-            Source::Steal { pace, planned, .. } => pace.presence(planned),
+        let time = match &track.kind {
+            StallKind::Once(stall) => stall.at,
+            StallKind::Steal { pace, planned, .. } => pace.presence(planned),
         };
         self.due.push(Reverse((since + time, index)));
     }
 
-    /// The vCPU has been left alone since `present`, for long enough.
+    /// Asks the vCPU to leave. It has been left alone since `present`, for the planned time.
     fn leave(&mut self, index: usize, present: Instant) {
         let now = Instant::now();
         let track = &mut self.tracks[index];
@@ -258,46 +266,46 @@ impl<'a> Driver<'a> {
             present,
             asked: now,
         };
-        match self.crew.hold(track.cpu, Holder::Plan) {
-            Ok(Held::Underway) => {}
-            Ok(Held::Already(_)) => self.away(index, present, now),
-            // It has exited, and there is nothing more to take away from it.
+        match self.threads.hold(track.cpu, Holder::Plan) {
+            Ok(HoldOutcome::Underway) => {}
+            Ok(HoldOutcome::Already(_)) => self.away(index, present, now),
+            // It has exited, so there is nothing more to stall.
             Err(_) => track.phase = Phase::Over,
         }
     }
 
-    /// The vCPU, left alone since `present`, is out of the guest since `since`.
+    /// The vCPU, which was left alone since `present`, is out of the guest since `since`.
     fn away(&mut self, index: usize, present: Instant, since: Instant) {
         let track = &mut self.tracks[index];
         track.phase = Phase::Away {
             present: since.saturating_duration_since(present),
             since,
         };
-        let time = match &track.source {
-            Source::Once(stall) => stall.length,
-            Source::Steal { planned, .. } => planned.away,
+        let time = match &track.kind {
+            StallKind::Once(stall) => stall.length,
+            StallKind::Steal { planned, .. } => planned.away,
         };
         self.due.push(Reverse((since + time, index)));
     }
 
-    /// The vCPU has been out of the guest since `since`, for long enough.
+    /// Releases the vCPU. It has been out of the guest since `since`, for the planned time.
     fn let_go(&mut self, index: usize, present: Duration, since: Instant) {
         let track = &mut self.tracks[index];
-        // It is held, by this track, and nobody else undoes that.
-        let _ = self.crew.release(track.cpu, Holder::Plan);
-        track.phase = match &track.source {
-            Source::Once(_) => Phase::Over,
-            Source::Steal { .. } => Phase::Returning { present, since },
+        // This track holds it, and nothing else undoes that.
+        let _ = self.threads.release(track.cpu, Holder::Plan);
+        track.phase = match &track.kind {
+            StallKind::Once(_) => Phase::Over,
+            StallKind::Steal { .. } => Phase::Returning { present, since },
         };
     }
 
     /// The vCPU is back in the guest since `since`.
-    fn back(&mut self, index: usize, went: &Stretch, since: Instant) {
-        if let Source::Steal {
+    fn back(&mut self, index: usize, went: &StealPeriod, since: Instant) {
+        if let StallKind::Steal {
             plan,
             pace,
             planned,
-        } = &mut self.tracks[index].source
+        } = &mut self.tracks[index].kind
         {
             pace.enter(planned, went);
             *planned = plan.next().unwrap_or_default();
@@ -305,8 +313,8 @@ impl<'a> Driver<'a> {
         self.present(index, since);
     }
 
-    /// Sets the timer to the next time at which there is something to do. Also takes back what it
-    /// has announced, so that it never has to be read.
+    /// Sets the timer to the next time at which there is something to do. Setting it also clears an
+    /// expiration, so that the timer never has to be read.
     fn wind(&mut self) -> io::Result<()> {
         let wait = match self.due.peek() {
             // Zero would stop it.
@@ -319,7 +327,7 @@ impl<'a> Driver<'a> {
     }
 }
 
-impl AsRawFd for Driver<'_> {
+impl AsRawFd for StallDriver<'_> {
     fn as_raw_fd(&self) -> RawFd {
         self.timer.as_raw_fd()
     }

@@ -1,5 +1,5 @@
-//! Stalls that a run is given from the start: which vCPU is kept out of the guest, when and for how
-//! long. What is wished for is plain data, checked before there is a machine; `driver` carries it
+//! Stalls that are planned before a run: which vCPU is kept out of the guest, when and for how
+//! long. What is asked for is plain data, checked before there is a machine; `driver` carries it
 //! out.
 
 mod driver;
@@ -10,17 +10,17 @@ mod steal;
 
 use std::time::Duration;
 
-pub(super) use driver::{Driver, Start};
-pub use once::Stall;
+pub(super) use driver::{StallDriver, WorkloadStart};
+pub use once::PlannedStall;
 pub use settings::StallError;
-pub use steal::{Plan, Steal, Stretch};
+pub use steal::{Steal, StealPeriod, StealPlan};
 
-/// Everything that is to keep vCPUs of a run out of the guest.
+/// All planned stalls of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stalls {
-    /// Once each. They may overlap, on one vCPU too.
-    pub once: Vec<Stall>,
-    /// Again and again.
+    /// Single stalls. They may overlap, also on one vCPU.
+    pub once: Vec<PlannedStall>,
+    /// Random stalls, again and again.
     pub steal: Option<Steal>,
 }
 
@@ -32,7 +32,7 @@ pub struct NoSuchVcpu {
     pub option: String,
     /// The vCPU.
     pub cpu: u32,
-    /// How many there are.
+    /// How many vCPUs there are.
     pub vcpus: u32,
 }
 
@@ -44,10 +44,10 @@ fn all(vcpus: u32) -> String {
 }
 
 impl Stalls {
-    /// Checks that a machine of `vcpus` vCPUs has all those that are to be stalled.
+    /// Checks that all vCPUs that are to be stalled exist in a machine of `vcpus` vCPUs.
     ///
     /// # Errors
-    /// [`NoSuchVcpu`] names the first that it has not.
+    /// [`NoSuchVcpu`] names the first that does not exist.
     pub fn check(&self, vcpus: u32) -> Result<(), NoSuchVcpu> {
         let once = self
             .once
@@ -65,16 +65,15 @@ impl Stalls {
     }
 }
 
-/// What became of [`Stalls`] by the end of a run.
+/// What was carried out of [`Stalls`] by the end of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Carried {
-    /// Whether there was anything to carry out.
+pub struct StallSummary {
+    /// Whether any stalls were planned.
     pub asked: bool,
-    /// Time from the start of the workload to the end of the run, in which stalls could happen;
-    /// `None` if no workload started.
+    /// Time from the start of the workload to the end of the run; `None` if no workload started.
     pub time: Option<Duration>,
-    /// Those for whose beginning the run was over too soon.
-    pub missed: Vec<Stall>,
+    /// The single stalls that had not begun when the run ended.
+    pub missed: Vec<PlannedStall>,
 }
 
 #[cfg(test)]
@@ -89,7 +88,8 @@ mod tests {
         assert_eq!(stalls.check(4), Ok(()));
         assert_eq!(
             stalls.check(3).unwrap_err().to_string(),
-            "--stall 'cpu=3,at=0s,for=1ms': there is no vCPU 3; this machine has vCPUs 0 to 2 (--vcpus 3)"
+            "--stall 'cpu=3,at=0s,for=1ms': there is no vCPU 3; this machine has vCPUs 0 to 2 \
+             (--vcpus 3)"
         );
         stalls.once.clear();
         stalls.steal = Some("seed=1,mean=1ms,share=5%,cpus=0-2,7".parse().unwrap());

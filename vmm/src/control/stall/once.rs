@@ -1,4 +1,4 @@
-//! One stall of one vCPU, at a time that the user says.
+//! A single stall of one vCPU, at a given time.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,16 +8,16 @@ use super::settings::{Settings, StallError, duration, number};
 
 /// Keeps a vCPU out of the guest once. Written as `cpu=1,at=10ms,for=5ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stall {
+pub struct PlannedStall {
     /// The vCPU.
     pub cpu: u32,
-    /// When it is told to leave the guest, after the start of the workload. Up to a day.
+    /// When it is asked to leave the guest, counted from the start of the workload. Up to a day.
     pub at: Duration,
     /// For how long it is then kept out. A microsecond to a day.
     pub length: Duration,
 }
 
-impl FromStr for Stall {
+impl FromStr for PlannedStall {
     type Err = StallError;
 
     fn from_str(text: &str) -> Result<Self, StallError> {
@@ -31,7 +31,7 @@ impl FromStr for Stall {
     }
 }
 
-impl fmt::Display for Stall {
+impl fmt::Display for PlannedStall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [at, length] = [self.at, self.length].map(|time| {
             humantime::format_duration(time)
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let stall = Stall {
+        let stall = PlannedStall {
             cpu: 1,
             at: Duration::from_micros(10_500),
             length: Duration::from_secs(90),
@@ -80,7 +80,7 @@ mod tests {
             "cpu=1,at=1ms,for=1ms,for=2ms",
             "cpu=1,at=1ms,for=1ms,until=2ms",
         ] {
-            let error = text.parse::<Stall>().unwrap_err().to_string();
+            let error = text.parse::<PlannedStall>().unwrap_err().to_string();
             assert!(
                 error.ends_with("'cpu=1,at=10ms,for=5ms'"),
                 "{text}: {error}"

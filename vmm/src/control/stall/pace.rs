@@ -1,28 +1,29 @@
-//! Keeps the share of stolen time on a host that does not keep to the minute: what a vCPU was away
-//! too long, or there too long, is made up for in the times it is left alone. Reads no clock.
+//! Keeps the share of stolen time on a host whose timing is not exact: if a vCPU was away or
+//! present for longer than planned, its next presences are made longer or shorter. Reads no clock.
 
 use std::time::Duration;
 
-use super::steal::{Steal, Stretch};
+use super::steal::{Steal, StealPeriod};
 
-/// How much of a planned presence is left at least, so that a vCPU gets on whatever is to be made
-/// up for.
+/// Least part of a planned presence that is left, so that a vCPU makes progress whatever has to be
+/// compensated.
 const LEAST: f64 = 0.25;
-/// Stolen stretches of mean length for which is made up at most. A host that stood still for a
-/// minute should not haunt the run for an hour.
+/// Most stalls of mean length that are compensated. A host that stood still for a minute should not
+/// change the plan for an hour.
 const MEMORY: f64 = 100.0;
 
 /// The account of one vCPU.
 #[derive(Debug, Clone)]
 pub struct Pace {
     presence_per_absence: f64,
-    /// Seconds for which the vCPU is to be left alone beyond the plan; negative if it was already.
+    /// Seconds by which presences still have to exceed the plan; negative if they have exceeded it
+    /// already.
     owed: f64,
     most: f64,
 }
 
 impl Pace {
-    /// An account in balance.
+    /// An account with nothing to compensate.
     pub fn new(steal: &Steal) -> Self {
         let presence_per_absence = steal.presence_per_absence();
         Self {
@@ -32,14 +33,14 @@ impl Pace {
         }
     }
 
-    /// How long the vCPU is to be left alone before it is away for the stretch.
-    pub fn presence(&self, planned: &Stretch) -> Duration {
+    /// How long the vCPU is to be left alone in the period `planned`.
+    pub fn presence(&self, planned: &StealPeriod) -> Duration {
         let planned = planned.present.as_secs_f64();
         Duration::from_secs_f64((planned + self.owed).max(planned * LEAST))
     }
 
-    /// Enters how a stretch went that was planned as `planned`.
-    pub fn enter(&mut self, planned: &Stretch, went: &Stretch) {
+    /// Enters how a period went that was planned as `planned`.
+    pub fn enter(&mut self, planned: &StealPeriod, went: &StealPeriod) {
         let longer = |went: Duration, planned: Duration| went.as_secs_f64() - planned.as_secs_f64();
         self.owed += longer(went.away, planned.away) * self.presence_per_absence
             - longer(went.present, planned.present);
@@ -56,7 +57,7 @@ mod tests {
         let mut pace = Pace::new(steal);
         let [mut present, mut away] = [Duration::ZERO; 2];
         for planned in steal.plan(0).take(20_000) {
-            let went = Stretch {
+            let went = StealPeriod {
                 present: pace.presence(&planned) + departure,
                 away: planned.away + back,
             };
@@ -84,19 +85,19 @@ mod tests {
     fn a_vcpu_gets_on_however_slow_the_host() {
         let steal: Steal = "seed=7,mean=2ms,share=20%".parse().unwrap();
         let mut pace = Pace::new(&steal);
-        let planned = Stretch {
+        let planned = StealPeriod {
             present: Duration::from_millis(8),
             away: Duration::from_millis(2),
         };
-        let late = Stretch {
+        let late = StealPeriod {
             present: Duration::from_secs(60),
             ..planned
         };
         pace.enter(&planned, &late);
         assert_eq!(pace.presence(&planned), Duration::from_millis(2));
-        // And one minute does not cost it hours.
+        // One minute does not cost it hours either.
         for _ in 0..1_000 {
-            let went = Stretch {
+            let went = StealPeriod {
                 present: pace.presence(&planned),
                 ..planned
             };

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The longest time that means something: a day.
+/// The longest time that is accepted: a day.
 pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is wrong with the value of an option.

@@ -1,6 +1,5 @@
-//! Time that is taken away from vCPUs as an overcommitted host takes it: again and again, at
-//! random, from each vCPU for itself. A pure plan: what is stolen follows from the seed alone, and
-//! no clock is read.
+//! Steal time, as on an overcommitted host: each vCPU is kept out of the guest again and again, at
+//! random times. A pure plan: it follows from the seed alone, and no clock is read.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,14 +13,15 @@ use crate::cpus::CpuSet;
 /// Shares of a vCPU's time that can be stolen, in percent.
 const SHARES: std::ops::RangeInclusive<f64> = 0.1..=99.0;
 
-/// Steals from vCPUs. Written as `seed=7,mean=2ms,share=20%`, and `cpus=0-3` to spare the others.
+/// The settings of steal time. Written as `seed=7,mean=2ms,share=20%`; `cpus=0-3` spares the
+/// others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Steal {
     /// Equal seeds make equal plans.
     pub seed: u64,
-    /// Mean length of a stolen stretch, 10 µs to a day. The lengths are distributed exponentially.
+    /// Mean length of a stall, 10 µs to a day. The lengths are distributed exponentially.
     pub mean: Duration,
-    /// Which part of its time a vCPU is away, in the long run: 0.001 to 0.99.
+    /// The part of its time that a vCPU is away in the long run: 0.001 to 0.99.
     pub share: f64,
     /// The vCPUs that are stolen from; `None` for all.
     pub cpus: Option<CpuSet>,
@@ -35,19 +35,19 @@ impl Steal {
             .is_none_or(|cpus| cpus.iter().any(|taken| taken == cpu))
     }
 
-    /// What is stolen from vCPU `cpu`. It does not depend on what is stolen from others.
-    pub fn plan(&self, cpu: u32) -> Plan {
+    /// The plan for vCPU `cpu`. It does not depend on the other vCPUs.
+    pub fn plan(&self, cpu: u32) -> StealPlan {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed);
         random.set_stream(cpu.into());
         let away = self.mean.as_secs_f64();
-        Plan {
+        StealPlan {
             random,
             away,
             present: away * self.presence_per_absence(),
         }
     }
 
-    /// How much longer a vCPU is there than it is away, in the long run.
+    /// The ratio of the time that a vCPU is present to the time that it is away, in the long run.
     pub fn presence_per_absence(&self) -> f64 {
         (1.0 - self.share) / self.share
     }
@@ -79,27 +79,27 @@ fn share(text: &str) -> Result<f64, String> {
         })
 }
 
-/// What is stolen from one vCPU: stretches without end, each after some time in the guest.
+/// The plan for one vCPU: an endless sequence of periods.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct StealPlan {
     random: ChaCha8Rng,
     /// Means, in seconds.
     away: f64,
     present: f64,
 }
 
-/// A part of a [`Plan`].
+/// One period of a [`StealPlan`]: a presence, and then a stall.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stretch {
+pub struct StealPeriod {
     /// How long the vCPU is left alone.
     pub present: Duration,
     /// How long it is away after that.
     pub away: Duration,
 }
 
-impl Plan {
+impl StealPlan {
     fn exponential(&mut self, mean: f64) -> Duration {
-        // 53 random bits fill the mantissa. Never 0, whose logarithm is no time.
+        // 53 random bits fill the mantissa. The value is never 0, which has no logarithm.
         let bits = (self.random.next_u64() >> 11) + 1;
         let uniform = bits as f64 / (1_u64 << 53) as f64;
         // At most 37 times the mean, which is at most a hundred days.
@@ -107,12 +107,12 @@ impl Plan {
     }
 }
 
-impl Iterator for Plan {
-    type Item = Stretch;
+impl Iterator for StealPlan {
+    type Item = StealPeriod;
 
-    fn next(&mut self) -> Option<Stretch> {
+    fn next(&mut self) -> Option<StealPeriod> {
         let (present, away) = (self.present, self.away);
-        Some(Stretch {
+        Some(StealPeriod {
             present: self.exponential(present),
             away: self.exponential(away),
         })
@@ -182,12 +182,12 @@ mod tests {
         }
     }
 
-    /// A plan that has been made once stays: people write down seeds.
+    /// The plan of a seed must never change: people write down seeds.
     #[test]
     fn a_seed_means_the_same_for_ever() {
         let first = |seed, cpu| {
             let mut plan = steal(seed, Duration::from_millis(2), 0.2).plan(cpu);
-            let Stretch { present, away } = plan.next().unwrap();
+            let StealPeriod { present, away } = plan.next().unwrap();
             (present.as_micros(), away.as_micros())
         };
         assert_eq!(first(7, 0), (14_771, 3_567));
@@ -217,7 +217,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equal_seeds_make_equal_plans(seed: u64, other: u64, cpu in 0..1024_u32, next in 0..1024_u32) {
+        fn equal_seeds_make_equal_plans(
+            seed: u64, other: u64, cpu in 0..1024_u32, next in 0..1024_u32,
+        ) {
             prop_assume!(seed != other && cpu != next);
             let plan = |seed, cpu| {
                 let steal = steal(seed, Duration::from_millis(2), 0.2);

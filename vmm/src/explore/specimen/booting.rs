@@ -24,13 +24,14 @@ use crate::lab::Lab;
 use crate::machine::image::Image;
 use crate::machine::kick::Alarm;
 use crate::machine::layout::{Layout, LayoutError};
+use crate::machine::message::{Message, OnMessage, Reaction};
 use crate::machine::points::{Point, Points};
-use crate::machine::ram::PAGE;
-use crate::machine::serial::{Halt, Serial};
+use crate::machine::serial::{Serial, SerialExit};
 use crate::machine::symbols::Symbols;
-use crate::machine::threads::{Crew, End, Event, Message, OnMessage, Reaction};
+use crate::machine::threads::{End, Event, VcpuThreads};
 use crate::machine::{Machine, MachineError, Parts, boot};
 use crate::manifest::Manifest;
+use crate::page_size::PAGE_SIZE;
 
 /// MiB of RAM beside what image and lab need.
 pub(super) const SPARE_MIB: u64 = 8;
@@ -75,7 +76,7 @@ impl Specimen {
         let mut serial = run_to_idle(machine, &lab, &points, known.idle, &until)?;
         let alarm = Alarm::set();
         drain(&mut serial, known.idle, &until)?;
-        let contexts = stacks::read(&lab, (serial.ram().pages() * PAGE) as u64)?;
+        let contexts = stacks::read(&lab, (serial.ram().pages() * PAGE_SIZE) as u64)?;
         let waits_at = (0..vcpus).map(|cpu| lab.waits_at(cpu)).collect();
 
         let mut specimen = Self {
@@ -140,7 +141,7 @@ impl Specimen {
         }
         self.origin_cpus = self.serial.capture().map_err(kvm("show all of a vCPU"))?;
         let ram = self.serial.ram();
-        let mut origin = Vec::with_capacity(ram.pages() * PAGE);
+        let mut origin = Vec::with_capacity(ram.pages() * PAGE_SIZE);
         (0..ram.pages()).for_each(|number| origin.extend_from_slice(ram.page(number)));
         self.beginning = self.number_of(&origin);
         self.origin = origin;
@@ -158,7 +159,7 @@ impl Specimen {
     /// A number for all that memory holds, but for what does not matter.
     pub(super) fn number_of(&self, ram: &[u8]) -> u128 {
         let mut hash = Xxh3::new();
-        for (number, page) in ram.chunks(PAGE).enumerate() {
+        for (number, page) in ram.chunks(PAGE_SIZE).enumerate() {
             if !self.unobserved.contains(&number) {
                 hash.update(page);
             }
@@ -261,8 +262,8 @@ pub(super) fn run_to_idle(
         _ => Reaction::GoOn,
     });
     let cpus = vcpus.len();
-    let crew = Crew::new(vcpus, &devices, &memory, &on_message, None)?;
-    crew.run();
+    let threads = VcpuThreads::new(vcpus, &devices, &memory, &on_message, None)?;
+    threads.run();
     let deadline = Instant::now() + BOOT_LIMIT;
     let mut ready = 0;
     while ready < cpus {
@@ -272,7 +273,7 @@ pub(super) fn run_to_idle(
         match is_held.recv_timeout(LOOK_EVERY) {
             Ok(_) => ready += 1,
             Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {
-                while let Some(event) = crew.events().take() {
+                while let Some(event) = threads.events().take() {
                     let Event::Ended { vcpu, end } = event else {
                         continue;
                     };
@@ -289,7 +290,7 @@ pub(super) fn run_to_idle(
             Err(_) => return Err(SpecimenError::Late),
         }
     }
-    let vcpus = crew.stop()?;
+    let vcpus = threads.stop()?;
     let _ = devices.console().take();
     Ok(Serial::new(vcpus, vm, devices, &memory)?)
 }
@@ -308,12 +309,12 @@ pub(super) fn drain(serial: &mut Serial, idle: u64, until: &Until) -> Result<(),
                     return Err(SpecimenError::Late);
                 }
                 match serial.run(cpu) {
-                    Halt::Reached { point, .. } if point == idle => break,
-                    Halt::GuestExit(code) => {
+                    SerialExit::Reached { point, .. } if point == idle => break,
+                    SerialExit::GuestExit(code) => {
                         let text = format!("CPU {cpu} wrote {code:#x}");
                         return Err(SpecimenError::NotReady(text));
                     }
-                    Halt::Dead(death) => {
+                    SerialExit::Dead(death) => {
                         let text = format!("it died on CPU {cpu}: {death}");
                         return Err(SpecimenError::NotReady(text));
                     }

@@ -6,9 +6,10 @@ use shared::exit::ExitCode;
 use super::stepping::Patience;
 use super::{Breach, Specimen, SpecimenError, Stop, kvm};
 use crate::cpus::CpuSet;
-use crate::lab::judge::{self, Property};
+use crate::lab::judge::{self};
 use crate::lab::judgement::Judgement;
-use crate::machine::serial::Halt;
+use crate::lab::oracles::Property;
+use crate::machine::serial::SerialExit;
 
 impl Specimen {
     /// What the guest's own oracles have found.
@@ -145,8 +146,8 @@ impl Specimen {
                         return Ok(Some(Breach::new("hang", text)));
                     }
                     match halt {
-                        Halt::Reached { .. } => break,
-                        Halt::Dispatch(dispatch) => {
+                        SerialExit::Reached { .. } => break,
+                        SerialExit::Dispatch(dispatch) => {
                             let target = dispatch.target as usize;
                             if target < self.cpus.len() {
                                 self.serial
@@ -154,9 +155,12 @@ impl Specimen {
                                     .map_err(kvm("deliver an interrupt"))?;
                             }
                         }
-                        Halt::Done | Halt::Other(_) | Halt::Interrupted | Halt::Busy => {}
-                        Halt::GuestExit(code) => return Ok(self.ended(cpu, code)),
-                        Halt::Dead(death) => {
+                        SerialExit::Done
+                        | SerialExit::Other(_)
+                        | SerialExit::Interrupted
+                        | SerialExit::Busy => {}
+                        SerialExit::GuestExit(code) => return Ok(self.ended(cpu, code)),
+                        SerialExit::Dead(death) => {
                             let text = format!("the guest died on CPU {cpu}: {death}");
                             return Ok(Some(Breach::new("died", self.with_console(text))));
                         }

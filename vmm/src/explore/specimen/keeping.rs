@@ -9,11 +9,12 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
 use super::{Specimen, SpecimenError, Stopped, kvm};
 use crate::explore::schedule::Granularity;
-use crate::machine::ram::{PAGE, Page};
+use crate::machine::ram::Page;
+use crate::page_size::PAGE_SIZE;
 
 /// Bytes below the stack pointer that are cleared at each stop: more than any turn leaves behind,
 /// so that what is left there by chance does not make two states of one.
-pub(super) const CLEARED: usize = PAGE;
+pub(super) const CLEARED: usize = PAGE_SIZE;
 
 /// A page as it was.
 #[derive(Debug)]
@@ -101,8 +102,8 @@ impl Specimen {
             return;
         };
         while at < end {
-            let (number, offset) = (at / PAGE, at % PAGE);
-            let length = (PAGE - offset).min(end - at);
+            let (number, offset) = (at / PAGE_SIZE, at % PAGE_SIZE);
+            let length = (PAGE_SIZE - offset).min(end - at);
             let has_begun = !self.origin.is_empty();
             let is_kept = self
                 .kept
@@ -155,8 +156,8 @@ impl Specimen {
     }
 
     pub(super) fn origin(&self, number: usize) -> &Page {
-        let start = number * PAGE;
-        self.origin[start..start + PAGE]
+        let start = number * PAGE_SIZE;
+        self.origin[start..start + PAGE_SIZE]
             .try_into()
             .expect("a page is a page long")
     }
@@ -260,7 +261,7 @@ impl Specimen {
                 && self.serial.ram().page(*number) != self.origin(*number)
         };
         if let Some(number) = (0..self.serial.ram().pages()).find(is_other) {
-            let address = number * PAGE;
+            let address = number * PAGE_SIZE;
             return Err(SpecimenError::OtherPage { address });
         }
         let now = self.serial.capture().map_err(kvm("show all of a vCPU"))?;
@@ -303,7 +304,7 @@ impl Specimen {
     }
 
     fn is_on_stack(&self, number: usize) -> bool {
-        let at = (number * PAGE) as u64;
+        let at = (number * PAGE_SIZE) as u64;
         self.contexts.iter().any(|contexts| {
             [contexts.task, contexts.handler]
                 .iter()

@@ -40,7 +40,7 @@ use crate::machine::points::Points;
 use crate::machine::serial::Serial;
 use crate::machine::state::CpuState;
 use crate::machine::symbols::Symbols;
-use crate::machine::threads::CrewError;
+use crate::machine::threads::ThreadsError;
 use crate::machine::vm::HostError;
 use crate::manifest::Manifest;
 
@@ -63,7 +63,7 @@ pub enum SpecimenError {
     Lab(#[source] vm_memory::GuestMemoryError),
     /// No threads to boot it on.
     #[error(transparent)]
-    Crew(#[from] CrewError),
+    VcpuThreads(#[from] ThreadsError),
     /// No host.
     #[error(transparent)]
     Host(#[from] HostError),

@@ -10,7 +10,7 @@ use super::{Breach, Known, Moved, Specimen, SpecimenError, Stop, Stopped, kvm};
 use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Sharing;
 use crate::lab::refused::Refused;
-use crate::machine::serial::{Halt, MOST_IDLE_EXITS};
+use crate::machine::serial::{MOST_IDLE_EXITS, SerialExit};
 
 /// How long a CPU may go on without coming to a stop: in rings of the alarm, of which there are
 /// five in a second, and in exits. One that is sound does within microseconds. It is no time of the
@@ -27,12 +27,12 @@ impl Patience {
     const EXITS: u32 = 2_000_000;
 
     /// Counts what the CPU came out for, which was no stop. Whether that has been enough.
-    pub(super) fn is_over(&mut self, halt: &Halt) -> bool {
+    pub(super) fn is_over(&mut self, halt: &SerialExit) -> bool {
         self.exits += match halt {
-            Halt::Busy => MOST_IDLE_EXITS,
+            SerialExit::Busy => MOST_IDLE_EXITS,
             _ => 1,
         };
-        self.rings += u32::from(*halt == Halt::Interrupted);
+        self.rings += u32::from(*halt == SerialExit::Interrupted);
         self.rings >= Self::RINGS || self.exits >= Self::EXITS
     }
 }
@@ -182,16 +182,16 @@ impl Specimen {
                 return Ok(Some(Breach::new("livelock", text)));
             }
             match halt {
-                Halt::Reached { point, word } => match self.reached(cpu, point, word) {
+                SerialExit::Reached { point, word } => match self.reached(cpu, point, word) {
                     Ok(Some(at)) => break at,
                     Ok(None) => {}
                     Err(breach) => return Ok(Some(breach)),
                 },
-                Halt::Done => {
+                SerialExit::Done => {
                     self.note_answer(cpu);
                     self.give(cpu);
                 }
-                Halt::Dispatch(dispatch) => {
+                SerialExit::Dispatch(dispatch) => {
                     let (target, vector) = (dispatch.target as usize, dispatch.vector);
                     if target >= self.cpus.len() || vector < FIRST_VECTOR {
                         let text = format!("CPU {cpu} sent {vector:#x} to CPU {target}");
@@ -199,13 +199,13 @@ impl Specimen {
                     }
                     break Stop::Send { target, vector };
                 }
-                Halt::Other(_) | Halt::Interrupted | Halt::Busy => {}
-                Halt::GuestExit(code) => {
+                SerialExit::Other(_) | SerialExit::Interrupted | SerialExit::Busy => {}
+                SerialExit::GuestExit(code) => {
                     self.is_hurt = true;
                     let text = format!("the guest ended on CPU {cpu} with {code:#x}");
                     return Ok(Some(Breach::new("died", self.with_console(text))));
                 }
-                Halt::Dead(death) => {
+                SerialExit::Dead(death) => {
                     self.is_hurt = true;
                     let text = format!("the guest died on CPU {cpu}: {death}");
                     return Ok(Some(Breach::new("died", self.with_console(text))));

@@ -1,5 +1,5 @@
 //! The bytes a guest has written to its console, on their way out. vCPU threads put them here and
-//! never wait: if nobody takes them, later ones are counted and dropped.
+//! never wait: when the buffer is full, further bytes are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,7 +34,7 @@ impl Console {
 
     /// Takes everything written so far.
     pub fn take(&self) -> Vec<u8> {
-        // Read first: a byte that comes in between announces itself again.
+        // The eventfd is read first, so that a byte that is put in between makes it readable again.
         let _ = self.filled.read();
         std::mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -54,7 +54,7 @@ impl Console {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Adds what somebody other than the guest has to say, in order with what the guest says.
+    /// Adds text that is not the guest's, in order with the guest's output.
     pub fn add(&self, text: &str) {
         self.put(text.as_bytes());
     }

@@ -1,6 +1,6 @@
-//! What answers at ports and addresses that KVM does not know: the 16550 console, the exit port and
-//! the doorbell. Shared by all vCPUs, independent of threads. Nothing here decides anything: a
-//! write that means something comes back as an [`Effect`].
+//! The devices at ports and addresses that KVM does not handle: the 16550 console, the exit port
+//! and the doorbell. Shared by all vCPUs. Decides nothing: a write that matters to the rest of the
+//! VMM is returned as an [`Effect`].
 
 mod console;
 
@@ -20,9 +20,9 @@ pub enum Effect {
     None,
     /// The doorbell was rung.
     Doorbell(Doorbell),
-    /// An IPI is handed over.
+    /// The guest sends an IPI through the VMM.
     Dispatch(Dispatch),
-    /// The guest is done; the code is not checked yet.
+    /// The guest has ended with this code, which is not checked yet.
     GuestExit(u32),
 }
 
@@ -62,12 +62,12 @@ impl Devices {
         }
     }
 
-    /// What the guest has written and nobody has taken yet.
+    /// The console, with what the guest has written to it.
     pub fn console(&self) -> &Arc<Console> {
         &self.console
     }
 
-    /// What was accessed in vain.
+    /// Accesses that no device knew, so far.
     pub fn strays(&self) -> Strays {
         Strays {
             ports: self.stray_ports.load(Ordering::Relaxed),
@@ -76,7 +76,7 @@ impl Devices {
         }
     }
 
-    /// Answers `out`. A repeated `outs` brings all its bytes at once.
+    /// Handles `out`. A repeated `outs` brings all its bytes at once.
     pub fn write_port(&self, port: u16, data: &[u8]) -> Effect {
         match port {
             ports::EXIT => Effect::GuestExit(value(data)),
@@ -111,12 +111,12 @@ impl Devices {
         }
     }
 
-    /// Takes a write to an address behind which there is nothing.
+    /// Handles a write to an address without memory or device.
     pub fn write_nowhere(&self) {
         self.stray_mmio.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Answers a read from an address behind which there is nothing.
+    /// Answers a read from an address without memory or device.
     pub fn read_nowhere(&self, data: &mut [u8]) {
         data.fill(0xff);
         self.stray_mmio.fetch_add(1, Ordering::Relaxed);
@@ -127,7 +127,7 @@ impl Devices {
     }
 }
 
-/// The number a port write carries, of whatever width.
+/// The value of a port write of any width.
 fn value(data: &[u8]) -> u32 {
     data.iter()
         .take(4)
@@ -147,7 +147,7 @@ struct Uart(Serial<NoInterrupt, NoEvents, console::Writer>);
 impl Uart {
     fn write(&mut self, register: u8, data: &[u8]) {
         for byte in data {
-            // The trigger cannot fail, and the writer takes or drops every byte.
+            // The interrupt trigger cannot fail, and the writer takes or drops every byte.
             let _ = self.0.write(register, *byte);
         }
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::stats::latency::{Spread, Times, nanoseconds};
+use crate::stats::latency::{Spread, Times};
+
+use crate::stats::cycles::nanoseconds;
 
 /// Bins in each power of ten, so that their edges are the preferred numbers 1, 1.26, 1.58, 2, …
 const PER_DECADE: u32 = 10;

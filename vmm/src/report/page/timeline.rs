@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 use shared::ledger::CallId;
 
-use crate::lab::judge::CallName;
+use crate::lab::call_name::CallName;
 use crate::report::FoundByGuest;
 use crate::stats::meaning::Meaning;
 use crate::stats::timeline::{Ipi, Stretch, Timeline};

@@ -1,6 +1,6 @@
-//! A throw-away machine of one vCPU that does what must be counted, a known number of times.
-//! Whoever counts looks before and behind; a counter that has not moved is blind on this host, and
-//! its zero means nothing.
+//! A throw-away machine of one vCPU that causes each kind of event a known number of times. Each
+//! counter is read before and after; one that has not moved is blind on this host, and its zero
+//! means nothing.
 
 use std::arch::global_asm;
 
@@ -13,53 +13,53 @@ use crate::machine::boot;
 use crate::machine::vm::{HostError, Vm};
 use crate::stats::tracepoints::events::{X2APIC_EOI, X2APIC_ICR};
 
-/// Times each thing is done. At up to 50 µs an exit in an emulated host, it takes less than a tenth
-/// of a second.
+/// How often each event is caused. At up to 50 µs per exit where ring 0 is emulated, this takes
+/// less than a tenth of a second.
 pub const TIMES: u64 = 500;
 
 /// The vector of the IPIs, by which they are told from others.
 pub const VECTOR: u8 = 0x99;
 
-/// Times each thing is done that takes more than one exit.
+/// How often each event is caused that takes more than one exit.
 pub const FEW: u64 = 100;
 
-/// What a KVM that emulates ring 0 executes of the guest's instructions by itself in
-/// [`Step::Mmio`].
+/// Instructions of the guest that a KVM which emulates ring 0 executes in [`Step::Mmio`].
 pub const INSTRUCTIONS_OF_MMIO: u64 = 3 * FEW + 3;
 
 const MEMORY: usize = 1 << 20;
 const START: u64 = 0x1000;
-/// Two descriptors behind the one that is none, by which an interrupt finds its code.
+/// A null descriptor and two segments, which interrupts need to find the code.
 const GDT: u64 = 0x4000;
 const IDT: u64 = 0x5000;
-/// The end of the stack, on which interrupts push and from which nobody returns.
+/// The top of the stack. Interrupts push there; the handlers never return.
 const STACK: u64 = 0x8000;
 /// Pages from here on are touched for the first time by [`Step::Touch`].
 const FRESH: u64 = 0x2_0000;
-/// An address at which there is nothing.
+/// An address without memory or device.
 const NOWHERE: u64 = 0xd000_0000;
-/// A port of that kind.
+/// A port without a device.
 const NO_PORT: u16 = 0x4f0;
-/// Any port: what is written there ends a step.
+/// A port at which each write ends a step.
 const PORT: u16 = 0xf4;
 
-/// What is done between two looks.
+/// What the guest does between two samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Instructions that leave the guest on any processor.
     Cpuid,
-    /// Start-up IPIs to itself, by the ICR of an x2APIC. No hardware sends one without KVM, and a
-    /// CPU that runs ignores it.
+    /// Start-up IPIs to itself, by the ICR of an x2APIC. No hardware sends these without KVM, and a
+    /// running CPU ignores them.
     Ipi,
-    /// Ends of interrupts, although there is none. Hardware may take them.
+    /// Writes of the EOI register without an interrupt in service. Hardware may handle them without
+    /// an exit.
     Eoi,
     /// Writes to a port that only the VMM can have.
     Port,
-    /// Writes to memory that is none, which KVM has to emulate on any host.
+    /// Writes to an address without memory, which KVM has to emulate on any host.
     Mmio,
     /// First accesses to pages of memory.
     Touch,
-    /// Halts, each ended by an interrupt that the CPU has sent to itself.
+    /// Halts, each ended by an interrupt that the CPU has sent itself.
     Halt,
 }
 
@@ -97,17 +97,17 @@ impl Step {
     }
 }
 
-// In flat 32-bit mode, without paging, and without interrupts but for the halts. Each write to the
-// port lets the host look.
+// The guest runs in flat 32-bit mode without paging. Interrupts are on only in the halts. At each
+// write to the port the host reads the counters.
 global_asm!(
     ".pushsection .rodata.canary, \"a\"",
-    // Whoever refers to them may be compiled into another object.
+    // The Rust code that refers to them may be compiled into another object.
     ".globl canary_guest, canary_guest_end",
     ".hidden canary_guest, canary_guest_end",
     ".code32",
     "canary_guest:",
-    // The mode of the x2APIC, by bits 10 and 11 of IA32_APIC_BASE, and enabled in software by bit 8
-    // of its spurious vector (SDM Vol. 3A, 11.12.1, 11.9).
+    // Enable x2APIC mode by bits 10 and 11 of IA32_APIC_BASE, and the APIC itself by bit 8 of the
+    // spurious-interrupt vector register (SDM Vol. 3A, 11.12.1, 11.9).
     "mov ecx, 0x1b",
     "rdmsr",
     "or eax, 0xc00",
@@ -116,12 +116,12 @@ global_asm!(
     "mov eax, 0x1ff",
     "xor edx, edx",
     "wrmsr",
-    // What is executed for the first time costs exits of its own.
+    // The first execution of an instruction can cost exits of its own.
     "xor eax, eax",
     "cpuid",
     "out {port}, al",
 
-    // Once more, if the host says so.
+    // Repeated if the host answers so at the port.
     "3:",
     "mov esi, {times}",
     "2:",
@@ -179,7 +179,7 @@ global_asm!(
     "jnz 2b",
     "out {port}, al",
 
-    // The interrupt is pending when the CPU halts, and is taken behind the hlt.
+    // The interrupt is pending when the CPU halts, and is taken right after the `hlt`.
     "mov esi, {few}",
     "2:",
     "mov esp, {stack}",
@@ -229,7 +229,7 @@ fn guest() -> &'static [u8] {
     unsafe { std::slice::from_raw_parts(begin, end.addr() - begin.addr()) }
 }
 
-/// Where its handler of interrupts begins.
+/// The address of its interrupt handler.
 fn handler() -> u64 {
     unsafe extern "C" {
         #[link_name = "canary_guest_handler"]
@@ -248,19 +248,19 @@ fn gate(handler: u64) -> u64 {
     (handler >> 16 << 48) | PRESENT_INTERRUPT_32 << 32 | CODE << 16 | (handler & 0xffff)
 }
 
-/// Why the canary does not sing.
+/// Why the canary could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum CanaryError {
-    /// No memory.
+    /// There is no memory for it.
     #[error("this host does not give a guest 64 KiB of memory")]
     Memory,
-    /// No VM.
+    /// There is no VM for it.
     #[error(transparent)]
     Host(#[from] HostError),
-    /// A vCPU that cannot be set up or run.
+    /// Its vCPU cannot be set up or run.
     #[error("KVM refused to {0}")]
     Vcpu(&'static str, #[source] errno::Error),
-    /// It ended otherwise than by the port.
+    /// It exited for something other than the port.
     #[error("its vCPU came out of the guest unexpectedly ({0})")]
     Unexpected(String),
 }
@@ -268,7 +268,7 @@ pub enum CanaryError {
 /// The machine. It is run on the calling thread.
 #[derive(Debug)]
 pub struct Canary {
-    // Before the memory that KVM has mapped.
+    // Dropped before the memory that KVM has mapped.
     vcpu: VcpuFd,
     _vm: Vm,
     _memory: GuestMemoryMmap,
@@ -278,7 +278,7 @@ impl Canary {
     /// Builds it, and runs it up to its first step.
     ///
     /// # Errors
-    /// [`CanaryError`] says what this host does not do.
+    /// [`CanaryError`] says what the host refused.
     pub fn new() -> Result<Self, CanaryError> {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)])
             .map_err(|_| CanaryError::Memory)?;
@@ -320,7 +320,7 @@ impl Canary {
         Ok(canary)
     }
 
-    /// Its vCPU, for whoever counts what becomes of it.
+    /// Its vCPU, to open counters on.
     pub fn vcpu(&self) -> &VcpuFd {
         &self.vcpu
     }
@@ -328,12 +328,12 @@ impl Canary {
     /// Does the next of [`Step::ALL`].
     ///
     /// # Errors
-    /// [`CanaryError`] if it does not come to its end.
+    /// [`CanaryError`] if the step does not end.
     pub fn step(&mut self) -> Result<(), CanaryError> {
         self.run(false)
     }
 
-    /// Does [`Step::Cpuid`] once more, right behind it.
+    /// Repeats [`Step::Cpuid`], right after it.
     ///
     /// # Errors
     /// As [`Self::step`].

@@ -1,5 +1,5 @@
-//! What kind of KVM a host has. That it executes the guest's ring 0 itself, the canary has seen;
-//! which extension the processor has otherwise, the kernel says.
+//! What kind of KVM a host has. The canary finds out whether KVM emulates ring 0; otherwise the
+//! kernel says which extension the processor has.
 
 use std::fmt;
 use std::fs;
@@ -22,7 +22,7 @@ pub enum Kvm {
 }
 
 impl Kvm {
-    /// The word for it.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Vmx => "vmx",
@@ -45,7 +45,7 @@ impl fmt::Display for Kvm {
 }
 
 impl Kvm {
-    /// The kind that the host's processor makes possible, if it is not emulated.
+    /// The kind by the processor's extension, for a KVM that does not emulate.
     pub(super) fn by_processor() -> Self {
         let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         Self::by_flags(&text)

@@ -1,6 +1,6 @@
-//! Who counts, and whether it can be believed on this host. Each source is shown a known number of
-//! the events that it is to count ([`canary`]); one that does not see them is blind, and nothing is
-//! concluded from it.
+//! The sources of counts, and whether each can be believed on this host. A source is tried on a
+//! known number of the events that it should count ([`canary`]). One that does not see them is
+//! blind, and nothing is concluded from its counts.
 
 mod canary;
 mod host;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::tracepoints::Tracepoints;
 pub use host::Kvm;
 
-/// How KVM's statistics are asked.
+/// How KVM's statistics are read.
 const STATS_FD: &str = "KVM_GET_STATS_FD";
 /// How tracepoints are counted.
 const PERF: &str = "perf_event_open, a counter per vCPU thread";
@@ -35,7 +35,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The word for it.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -46,9 +46,9 @@ impl Status {
     }
 }
 
-/// What a source is missing.
+/// Why a source is not available.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lack {
+pub struct Unavailable {
     /// [`Status::Denied`] or [`Status::Absent`].
     pub status: Status,
     /// Why.
@@ -88,7 +88,7 @@ pub struct Source {
 /// All sources of a host.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// Each with what was found out about it.
+    /// Each source, with the result of its trial.
     pub list: Vec<Source>,
     /// The kind of this host's KVM.
     pub kvm: Kvm,
@@ -104,7 +104,7 @@ impl Source {
 }
 
 impl Sources {
-    /// The same, counting at no tracepoint.
+    /// The same without tracepoints.
     pub fn without_tracepoints(&self) -> Self {
         Self {
             tracepoints: Tracepoints::default(),
@@ -113,18 +113,17 @@ impl Sources {
     }
 }
 
-/// The one of `sources` that is called `name`; `None` if nothing was found out about it.
+/// The source called `name`; `None` if there is none, or it was not tried.
 pub fn named<'a>(sources: &'a [Source], name: &str) -> Option<&'a Source> {
     sources.iter().find(|source| source.name == name)
 }
 
-/// Whether the one of `sources` that is called `name` can be believed; `None` if that was not found
-/// out.
+/// Whether the source called `name` can be believed; `None` if it was not tried.
 pub fn status(sources: &[Source], name: &str) -> Option<Status> {
     named(sources, name).map(|source| source.status)
 }
 
-/// What of KVM's statistics was tried in vain, by its name, and why it is not told.
+/// The names of KVM's statistics that failed their trial, and why they are not reported.
 pub fn left_out(sources: &[Source]) -> impl Iterator<Item = (&str, &str)> {
     let in_vain = |source: &&Source| source.via == STATS_FD && source.status != Status::Ok;
     sources.iter().filter(in_vain).map(|source| {
@@ -133,7 +132,7 @@ pub fn left_out(sources: &[Source]) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// Whether what the one of `sources` that is called `name` counts may be told.
+/// Whether the counts of the source called `name` may be reported.
 pub fn is_proven(sources: &[Source], name: &str) -> bool {
     status(sources, name) == Some(Status::Ok)
 }

@@ -1,11 +1,11 @@
-//! Shows every source what it is to count, and looks what it has counted.
+//! Tries every source: runs the canary, and compares what the source counted with what happened.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::canary::{Canary, CanaryError, INSTRUCTIONS_OF_MMIO, Step, TIMES, VECTOR};
 use super::host::Kvm;
-use super::{Lack, PERF, STATS, STATS_FD, Shown, Source, Sources, Status};
+use super::{PERF, STATS, STATS_FD, Shown, Source, Sources, Status, Unavailable};
 use crate::stats::binary::{self, StatsError};
 use crate::stats::tracepoints::events::{
     self, ACCEPT_IRQ, APIC_IPI, EOI, EXIT, MSR, X2APIC_ICR, exit_filter, msr_filter,
@@ -15,7 +15,7 @@ use crate::stats::tracepoints::{Counter, Event, GRANT, Isa, Tracefs, Tracepoints
 const KVM_RUN: &str = "returns of KVM_RUN, counted by the VMM";
 
 impl Source {
-    fn lacking(name: &str, via: &str, lack: Lack) -> Self {
+    fn lacking(name: &str, via: &str, lack: Unavailable) -> Self {
         Self {
             name: name.to_owned(),
             via: via.to_owned(),
@@ -26,7 +26,7 @@ impl Source {
         }
     }
 
-    /// One that was shown what `step` does, of which it may have seen `more` as well.
+    /// A source that was tried on `step`. It may have counted up to `more` events beside those.
     fn shown(name: &str, via: &str, step: Step, seen: u64, more: u64) -> Self {
         let shown = Shown {
             what: step.describe().to_owned(),
@@ -42,7 +42,7 @@ impl Source {
             expected,
             seen,
         } = &shown;
-        // One is what the end of a step is itself.
+        // The end of a step is one more exit.
         let slack = (expected / 100).max(1);
         let is_ok = (expected.saturating_sub(slack)..=expected + slack + more).contains(seen);
         Self {
@@ -71,14 +71,14 @@ const STATISTICS: [(&str, Step); 6] = [
     ("pf_taken", Step::Touch),
 ];
 
-/// How long an interrupt of the host is waited for, which comes with every tick of its clock.
+/// How long to wait for an interrupt of the host. One comes with every tick of its timer.
 const INTERRUPT: Duration = Duration::from_millis(20);
 
-/// A tracepoint, with the events of it that the canary forces.
+/// A tracepoint, with those of its events that the canary causes.
 struct Probe {
     tracepoint: &'static str,
     step: Step,
-    /// Each is tried for itself.
+    /// Each filter is tried by itself.
     filters: Vec<Option<String>>,
 }
 
@@ -103,17 +103,17 @@ fn probes() -> [Probe; 5] {
 }
 
 /// A probe that counts.
-struct Counting {
+struct OpenProbe {
     id: u64,
     counters: Vec<Counter>,
 }
 
-impl Counting {
-    fn new(probe: &Probe, tracefs: &Tracefs) -> Result<Self, Lack> {
+impl OpenProbe {
+    fn new(probe: &Probe, tracefs: &Tracefs) -> Result<Self, Unavailable> {
         let name = probe.tracepoint;
         let format = tracefs.kvm_event(name)?;
-        // What every filter below names; without it, the kernel would only say that it is not
-        // valid.
+        // The fields that the filters use. If one is missing, the kernel would only say that the
+        // filter is invalid.
         let needed: &[&str] = match name {
             EXIT => &["isa", "exit_reason"],
             MSR => &["write", "ecx"],
@@ -121,7 +121,7 @@ impl Counting {
             _ => &[],
         };
         if let Some(field) = needed.iter().find(|field| !format.has(field)) {
-            return Err(Lack {
+            return Err(Unavailable {
                 status: Status::Absent,
                 reason: format!("this kernel's {name} has no field {field}"),
                 remedy: None,
@@ -143,22 +143,22 @@ impl Counting {
     }
 }
 
-/// What it means that the kernel does not count for us.
-fn refused(error: &io::Error) -> Lack {
+/// Why the kernel refuses to count.
+fn refused(error: &io::Error) -> Unavailable {
     let paranoid = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
     let paranoid = paranoid.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned());
     match error.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM) => Lack {
+        Some(libc::EACCES | libc::EPERM) => Unavailable {
             status: Status::Denied,
             reason: format!(
-                "this user may not count what the kernel does (kernel.perf_event_paranoid is {paranoid}; a \
-                 container may forbid perf_event_open)"
+                "this user may not count what the kernel does (kernel.perf_event_paranoid is \
+                 {paranoid}; a container may forbid perf_event_open)"
             ),
             remedy: Some(format!(
                 "{GRANT}, or sysctl kernel.perf_event_paranoid=1 and access to tracefs"
             )),
         },
-        _ => Lack {
+        _ => Unavailable {
             status: Status::Absent,
             reason: format!("perf_event_open: {error}"),
             remedy: None,
@@ -167,13 +167,13 @@ fn refused(error: &io::Error) -> Lack {
 }
 
 impl Sources {
-    /// Shows every source of this host what it is to count, and keeps those that have seen it.
-    /// Takes some milliseconds, on an emulated host some tenths of a second.
+    /// Tries every source of this host. Takes some milliseconds, and some tenths of a second where
+    /// KVM emulates ring 0.
     pub fn prove() -> Self {
         Self::try_out(&probes())
     }
 
-    /// The same without tracepoints, which need a permission, and make every exit longer when they
+    /// The same without tracepoints, which need a permission and make every exit slower while they
     /// are counted.
     pub fn prove_statistics() -> Self {
         Self::try_out(&[])
@@ -184,7 +184,9 @@ impl Sources {
         let counting: Vec<_> = probes
             .iter()
             .zip(tracefs.iter().cycle())
-            .map(|(probe, tracefs)| Counting::new(probe, tracefs.as_ref().map_err(Lack::clone)?))
+            .map(|(probe, tracefs)| {
+                OpenProbe::new(probe, tracefs.as_ref().map_err(Unavailable::clone)?)
+            })
             .collect();
         let mut list = vec![Source {
             name: "user".to_owned(),
@@ -196,11 +198,11 @@ impl Sources {
         }];
         let mut events = Vec::new();
         let mut kvm = None;
-        match sing(probes, &counting) {
-            Ok(song) => {
-                kvm = song.emulates.then_some(Kvm::Emulated);
-                list.extend(song.stats);
-                for ((probe, counting), seen) in probes.iter().zip(counting).zip(song.seen) {
+        match run_canary(probes, &counting) {
+            Ok(run) => {
+                kvm = run.emulates.then_some(Kvm::Emulated);
+                list.extend(run.stats);
+                for ((probe, counting), seen) in probes.iter().zip(counting).zip(run.seen) {
                     let name = probe.tracepoint;
                     let source = match &counting {
                         Ok(_) => {
@@ -217,10 +219,10 @@ impl Sources {
                     list.push(source);
                 }
             }
-            // Nobody can be believed then.
+            // No source can be believed then.
             Err(error) => {
                 let untried = |name: &str, via: &str| {
-                    let lack = Lack {
+                    let lack = Unavailable {
                         status: Status::Blind,
                         reason: format!("it could not be tried: {}", explain(&error)),
                         remedy: None,
@@ -242,7 +244,7 @@ impl Sources {
     }
 }
 
-/// Whose exits were seen, by how many there were of each.
+/// The extension whose exits were seen, given the counts for each.
 fn isa(seen: &[u64]) -> Option<Isa> {
     let mut of = Isa::ALL.into_iter().zip(seen);
     of.find_map(|(isa, seen)| (*seen > 0).then_some(isa))
@@ -255,18 +257,18 @@ fn explain(error: &CanaryError) -> String {
     }
 }
 
-/// What was counted while the canary did its steps.
-struct Song {
-    /// What became of KVM's statistics.
+/// The results of running the canary.
+struct CanaryRun {
+    /// The sources for KVM's statistics.
     stats: Vec<Source>,
     /// Whether KVM executes the instructions of the guest itself.
     emulates: bool,
-    /// By probe and its filters, what was counted in its step.
+    /// By probe and filter, what was counted in the step of the probe.
     seen: Vec<Vec<u64>>,
 }
 
 /// KVM's statistics of the canary's vCPU.
-struct Statistics(Result<binary::Source, StatsError>);
+struct Statistics(Result<binary::StatsFile, StatsError>);
 
 impl Statistics {
     fn sample(&self) -> Vec<u64> {
@@ -275,20 +277,20 @@ impl Statistics {
         sample.unwrap_or_default()
     }
 
-    /// By how much the one called `name` has grown; `None` if there is none.
+    /// By how much the statistic `name` has grown; `None` if there is none.
     fn grown(&self, name: &str, before: &[u64], behind: &[u64]) -> Option<u64> {
         let field = self.0.as_ref().ok()?.schema().field(name)?;
         let of = |sample| field.of(sample).first().copied();
         Some(of(behind)?.wrapping_sub(of(before)?))
     }
 
-    /// Why there is none called `name`.
+    /// The source for a statistic `name` that KVM does not have.
     fn lacking(&self, name: &str) -> Source {
         let reason = match &self.0 {
             Ok(_) => format!("KVM does not count {name}"),
             Err(error) => error.to_string(),
         };
-        let lack = Lack {
+        let lack = Unavailable {
             status: Status::Absent,
             reason,
             remedy: Some("Linux 5.14 and later have it".to_owned()),
@@ -297,38 +299,43 @@ impl Statistics {
     }
 }
 
-/// Everything that is counted, at one moment.
-struct Look {
+/// All counters at one moment.
+struct Reading {
     stats: Vec<u64>,
     tracepoints: Vec<Vec<u64>>,
 }
 
-fn sing(probes: &[Probe], counting: &[Result<Counting, Lack>]) -> Result<Song, CanaryError> {
+fn run_canary(
+    probes: &[Probe],
+    counting: &[Result<OpenProbe, Unavailable>],
+) -> Result<CanaryRun, CanaryError> {
     let mut canary = Canary::new()?;
-    let statistics = Statistics(binary::Source::open(canary.vcpu(), None));
-    let look = || {
-        let own = |one: &Result<Counting, Lack>| one.as_ref().map_or(Vec::new(), Counting::sample);
-        Look {
+    let statistics = Statistics(binary::StatsFile::open(canary.vcpu(), None));
+    let read = || {
+        let own = |one: &Result<OpenProbe, Unavailable>| {
+            one.as_ref().map_or(Vec::new(), OpenProbe::sample)
+        };
+        Reading {
             stats: statistics.sample(),
             tracepoints: counting.iter().map(own).collect(),
         }
     };
-    let mut looks = Vec::new();
+    let mut readings = Vec::new();
     let mut interrupts = None;
     for step in Step::ALL {
-        let before = look();
+        let before = read();
         canary.step()?;
-        let behind = look();
+        let behind = read();
         if step == Step::Cpuid {
             interrupts = Some(await_interrupt(&mut canary, &statistics)?);
         }
-        looks.push((before, behind));
+        readings.push((before, behind));
     }
     let grown = |name: &str, step: Step| {
-        let (before, behind) = &looks[step as usize];
+        let (before, behind) = &readings[step as usize];
         statistics.grown(name, &before.stats, &behind.stats)
     };
-    // Interrupts of the host are exits as well, as many as the time is long.
+    // Interrupts of the host are exits as well; their number depends on the time.
     let in_between = grown(INTERRUPTS, Step::Cpuid).unwrap_or(0);
     let mut stats: Vec<_> = STATISTICS
         .iter()
@@ -345,7 +352,8 @@ fn sing(probes: &[Probe], counting: &[Result<Counting, Lack>]) -> Result<Song, C
         Some(shown) => by_what_is_left(shown, sees_exits),
         None => statistics.lacking(INTERRUPTS),
     });
-    // A processor executes cpuid, its count and its branch without KVM but for the first.
+    // Each turn of the loop has three instructions. Where KVM does not emulate ring 0 it only sees
+    // the first, `cpuid`.
     let emulates = grown(EMULATED, Step::Cpuid).is_some_and(|seen| seen >= 2 * TIMES);
     stats.push(match grown(EMULATED, Step::Mmio) {
         Some(seen) if emulates => {
@@ -363,27 +371,27 @@ fn sing(probes: &[Probe], counting: &[Result<Counting, Lack>]) -> Result<Song, C
         .iter()
         .enumerate()
         .map(|(number, probe)| {
-            let (before, behind) = &looks[probe.step as usize];
+            let (before, behind) = &readings[probe.step as usize];
             let pairs = before.tracepoints[number].iter();
             let pairs = pairs.zip(&behind.tracepoints[number]);
             pairs.map(|(before, behind)| behind - before).collect()
         })
         .collect();
-    Ok(Song {
+    Ok(CanaryRun {
         stats,
         emulates,
         seen,
     })
 }
 
-/// Has the canary run until an interrupt of the host has come, for as long as that may take: exits
-/// that are none of its own, and how many of them KVM calls interrupts; `None` if it does not count
-/// them.
+/// Runs the canary until an interrupt of the host has come, up to [`INTERRUPT`]. Returns the exits
+/// that the canary did not cause, and how many of these KVM counted as interrupts; `None` if KVM
+/// does not count them.
 fn await_interrupt(
     canary: &mut Canary,
     statistics: &Statistics,
 ) -> Result<Option<Shown>, CanaryError> {
-    // The two ends of a round are exits themselves.
+    // Beside the events of a round, its two ends are exits.
     const OWN: u64 = TIMES + 2;
     let begun = Instant::now();
     let before = statistics.sample();
@@ -407,9 +415,10 @@ fn await_interrupt(
     }
 }
 
-/// Whether interrupts are counted: where each exit is, they are what is left.
+/// Whether interrupts are counted: where every exit is counted, they are those that the canary did
+/// not cause.
 fn by_what_is_left(shown: Shown, sees_exits: bool) -> Source {
-    let cannot = |reason: &str| Lack {
+    let cannot = |reason: &str| Unavailable {
         status: Status::Blind,
         reason: reason.to_owned(),
         remedy: None,

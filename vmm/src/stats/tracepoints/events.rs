@@ -1,14 +1,15 @@
 //! What is counted of each vCPU: which tracepoints, and which of their events by name. Names and
-//! numbers only; whether a host has them, and whether they can be believed, is found out elsewhere.
+//! numbers only; whether a host has them, and whether they can be believed, is found out in
+//! [`crate::stats::sources`].
 
-/// Whose exit reasons the numbers in `kvm_exit` are, by its field `isa` (Linux,
-/// `arch/x86/include/uapi/asm/kvm.h`, `KVM_ISA_*`).
+/// The instruction set extension whose exit reasons `kvm_exit` reports, as in its field `isa`
+/// (Linux, `arch/x86/include/uapi/asm/kvm.h`, `KVM_ISA_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Isa {
-    /// Intel's.
+    /// Intel VMX.
     Vmx = 1,
-    /// AMD's.
+    /// AMD SVM.
     Svm = 2,
 }
 
@@ -16,7 +17,7 @@ impl Isa {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Vmx, Self::Svm];
 
-    /// The exit that `cpuid` always causes.
+    /// The exit reason of `cpuid`, which always exits.
     pub fn cpuid(self) -> u32 {
         match self {
             Self::Vmx => 10,
@@ -24,8 +25,8 @@ impl Isa {
         }
     }
 
-    /// The reasons that an IPI, its handler or the waiting for it can have, with KVM's names for
-    /// them. All others together are the difference to the sum.
+    /// The exit reasons that sending, handling or waiting for an IPI can cause, with KVM's names
+    /// for them. All others are counted together, as the difference to the total.
     fn reasons(self) -> &'static [(u32, &'static str)] {
         match self {
             // SDM Vol. 3D, appendix C; Linux, `arch/x86/include/uapi/asm/vmx.h`.
@@ -65,9 +66,9 @@ impl Isa {
     }
 }
 
-/// Reasons, by either manufacturer's name, for which a CPU leaves the guest when it writes the ICR
-/// of an xAPIC, a page of memory. There may be other accesses for which it does, but hardly any
-/// once everything is warm.
+/// Exit reasons of a write to the ICR of an xAPIC, which is in memory, with the names of both
+/// manufacturers. Other accesses can have the same reasons, but hardly occur once everything is
+/// warm.
 pub const SENDING_BY_XAPIC: [&str; 6] = [
     "APIC_ACCESS",
     "APIC_WRITE",
@@ -77,7 +78,7 @@ pub const SENDING_BY_XAPIC: [&str; 6] = [
     "vmgexit",
 ];
 
-/// Those when it writes that of an x2APIC, an MSR.
+/// Exit reasons of a write to the ICR of an x2APIC, which is an MSR.
 pub const SENDING_BY_X2APIC: [&str; 5] = [
     "MSR_WRITE",
     "APIC_WRITE",
@@ -86,7 +87,7 @@ pub const SENDING_BY_X2APIC: [&str; 5] = [
     "vmgexit",
 ];
 
-/// Those when it asks KVM to send.
+/// Exit reasons of a hypercall that asks KVM to send.
 pub const SENDING_BY_HYPERCALL: [&str; 2] = ["VMCALL", "hypercall"];
 
 /// Exits of all reasons.
@@ -95,16 +96,16 @@ pub const EXIT: &str = "kvm_exit";
 pub const MSR: &str = "kvm_msr";
 /// Commands to a local APIC that KVM carries out.
 pub const APIC_IPI: &str = "kvm_apic_ipi";
-/// Interrupts that KVM lets a local APIC accept. It is passed on the thread of who sends.
+/// Interrupts that a local APIC accepts. It is hit on the sender's thread.
 pub const ACCEPT_IRQ: &str = "kvm_apic_accept_irq";
 /// Ends of interrupts that KVM sees.
 pub const EOI: &str = "kvm_eoi";
 
 /// The MSR of an x2APIC's interrupt command register (SDM Vol. 3A, table 11-6).
 pub const X2APIC_ICR: u32 = 0x830;
-/// That of its end of interrupt.
+/// The MSR of its EOI register.
 pub const X2APIC_EOI: u32 = 0x80b;
-/// That of its IPI to itself.
+/// The MSR of its self-IPI register.
 const X2APIC_SELF_IPI: u32 = 0x83f;
 
 /// Events of one tracepoint that are counted together.
@@ -114,7 +115,7 @@ pub struct Event {
     pub tracepoint: &'static str,
     /// Which of its events; `None` for all.
     pub what: Option<&'static str>,
-    /// What tells them from the others.
+    /// The filter that selects them, if it is not all of them.
     pub filter: Option<String>,
 }
 
@@ -127,7 +128,7 @@ impl Event {
         }
     }
 
-    /// How figures of it are called: the source, and what of it.
+    /// The name of its counts in reports: the tracepoint, and which of its events.
     pub fn label(&self) -> String {
         match self.what {
             Some(what) => format!("{} {what}", self.tracepoint),
@@ -146,7 +147,7 @@ pub fn msr_filter(msr: u32) -> String {
     format!("write == 1 && ecx == {msr:#x}")
 }
 
-/// What is counted where `kvm_exit` speaks of `isa`, or of none that is known.
+/// The events that are counted where `kvm_exit` reports `isa`; `None` if it is not known which.
 pub fn counted(isa: Option<Isa>) -> Vec<Event> {
     let mut events = vec![Event::all_of(EXIT)];
     if let Some(isa) = isa {
@@ -175,7 +176,7 @@ pub fn counted(isa: Option<Isa>) -> Vec<Event> {
 mod tests {
     use super::*;
 
-    /// The number that the kernel's own table of names, somewhere in `text`, has for `name`.
+    /// The number of `name` in the kernel's table of names, which is somewhere in `text`.
     fn number(text: &str, name: &str) -> Option<u32> {
         let (before, _) = text.split_once(&format!(", \"{name}\" }}"))?;
         let (_, number) = before.rsplit_once("{ ")?;

@@ -7,12 +7,12 @@ pub struct Format {
     /// The number by which `perf_event_open` knows the tracepoint. It changes when the module is
     /// loaded again.
     pub id: u64,
-    /// The fields of its own and those that all have, in the kernel's order.
+    /// All its fields, the common ones included, in the kernel's order.
     pub fields: Vec<String>,
 }
 
 impl Format {
-    /// Reads a `format` file; `None` if it does not say which number the tracepoint has.
+    /// Parses a `format` file; `None` if it has no valid id.
     pub fn parse(text: &str) -> Option<Self> {
         let mut id = None;
         let mut fields = Vec::new();
@@ -22,7 +22,7 @@ impl Format {
             } else if let Some(field) = line.strip_prefix("field:") {
                 fields.extend(name(field).map(str::to_owned));
             } else if line.starts_with("print fmt:") {
-                // How the kernel shows the event is all that follows.
+                // Only the kernel's print format follows.
                 break;
             }
         }
@@ -99,7 +99,9 @@ mod tests {
         }
 
         #[test]
-        fn nor_is_any_that_is_damaged(from in 0..EXIT_6_18.len(), to in 0..EXIT_6_18.len(), with in ".{0,9}") {
+        fn nor_is_any_that_is_damaged(
+            from in 0..EXIT_6_18.len(), to in 0..EXIT_6_18.len(), with in ".{0,9}",
+        ) {
             let (from, to) = (from.min(to), from.max(to));
             let damaged = [&EXIT_6_18[..from], with.as_str(), &EXIT_6_18[to..]].concat();
             let _ = Format::parse(&damaged);

@@ -1,6 +1,5 @@
 //! KVM's tracepoints, counted per vCPU thread through `perf_event_open`, one counter for each kind
-//! of event that is of interest. What they may be used for, [`super::sources`] has found out
-//! before.
+//! of event. [`super::sources`] finds out which of them can be believed.
 
 pub mod events;
 mod format;
@@ -13,19 +12,19 @@ pub use events::{Event, Isa};
 pub use perf::Counter;
 pub use tracefs::Tracefs;
 
-/// How a user gets to count: both locks have one key each.
+/// How a user gets the permissions: one to count, and one to read tracefs.
 pub(super) const GRANT: &str =
     "setcap cap_perfmon,cap_dac_read_search+ep on the vmm command, or run it as root";
 
 /// What can be counted on this host, and believed.
 #[derive(Debug, Clone, Default)]
 pub struct Tracepoints {
-    /// By the number of their tracepoint.
+    /// The events, each with the id of its tracepoint.
     events: Vec<(u64, Event)>,
 }
 
 impl Tracepoints {
-    /// Those `events`, each with the number of its tracepoint.
+    /// The given `events`, each with the id of its tracepoint.
     pub fn new(events: Vec<(u64, Event)>) -> Self {
         Self { events }
     }

@@ -1,5 +1,5 @@
-//! One counter of the kernel's: how often a tracepoint was passed on one thread, with fields as a
-//! filter wants them. It counts in the kernel and needs no buffer.
+//! One perf counter: how often a tracepoint was hit on one thread, with fields that match a filter.
+//! It counts in the kernel and needs no buffer.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -9,13 +9,13 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use perf_event_open_sys::bindings::{PERF_FLAG_FD_CLOEXEC, PERF_TYPE_TRACEPOINT, perf_event_attr};
 use perf_event_open_sys::{ioctls, perf_event_open};
 
-/// A counter that counts.
+/// A counter that is running.
 #[derive(Debug)]
 pub struct Counter(File);
 
 impl Counter {
-    /// Counts from now on, on thread `tid` wherever it runs, the passages of tracepoint `id` for
-    /// which `filter` holds (Linux, `Documentation/trace/events.rst`, "Event filtering").
+    /// Counts from now on, on thread `tid`, the hits of tracepoint `id` for which `filter` holds
+    /// (Linux, `Documentation/trace/events.rst`, "Event filtering").
     ///
     /// # Errors
     /// What the kernel said: `EACCES` or `EPERM` without the permission, `EMFILE` without files.
@@ -27,7 +27,7 @@ impl Counter {
         const ANY_CPU: i32 = -1;
         const NO_GROUP: i32 = -1;
         // SAFETY: the kernel reads the attributes, and may write their size, while they are
-        // borrowed. They ask for a number that is counted, and for no memory.
+        // borrowed. They ask for a counter only, not for a ring buffer.
         let fd = unsafe {
             perf_event_open(
                 &raw mut attributes,
@@ -40,7 +40,8 @@ impl Counter {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel has just made this file descriptor for us; nobody else knows it.
+        // SAFETY: the kernel has just created this file descriptor for this call, and nothing else
+        // owns it.
         let counter = Self(unsafe { File::from_raw_fd(fd) });
         if let Some(filter) = filter {
             counter.count_only(filter)?;
@@ -62,7 +63,7 @@ impl Counter {
     /// The count so far.
     ///
     /// # Errors
-    /// None that is known: the kernel gives eight bytes.
+    /// What the kernel said. None is known: it returns eight bytes.
     pub fn read(&self) -> io::Result<u64> {
         let mut bytes = [0; 8];
         (&self.0).read_exact(&mut bytes)?;

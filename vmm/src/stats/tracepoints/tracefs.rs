@@ -1,28 +1,28 @@
-//! Where the kernel describes its tracepoints: a file system that is mounted in one of a few
-//! places, or not at all, and that usually only root may read. Mounts nothing.
+//! Finds and reads tracefs, in which the kernel describes its tracepoints. It is mounted in one of
+//! a few places or not at all, and usually only root may read it. Mounts nothing.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::format::Format;
-use crate::stats::sources::{Lack, Status};
+use crate::stats::sources::{Status, Unavailable};
 
-/// Where it is, if it is where it should be (Linux, `Documentation/trace/ftrace.rst`).
+/// The usual mount points (Linux, `Documentation/trace/ftrace.rst`).
 const PLACES: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
-/// The file system.
+/// A mounted tracefs.
 #[derive(Debug)]
 pub struct Tracefs {
     root: PathBuf,
 }
 
 impl Tracefs {
-    /// Looks for it.
+    /// Finds it.
     ///
     /// # Errors
     /// What is in the way, and what to do about it.
-    pub fn find() -> Result<Self, Lack> {
+    pub fn find() -> Result<Self, Unavailable> {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let mut denied = None;
         for root in PLACES.into_iter().chain(mounted(&mounts)) {
@@ -36,7 +36,7 @@ impl Tracefs {
         }
         Err(match denied {
             Some(root) => unreadable(Path::new(root)),
-            None => Lack {
+            None => Unavailable {
                 status: Status::Absent,
                 reason: "tracefs is not mounted".to_owned(),
                 remedy: Some(format!("as root: mount -t tracefs none {}", PLACES[0])),
@@ -44,26 +44,26 @@ impl Tracefs {
         })
     }
 
-    /// What it says of tracepoint `name` of KVM's.
+    /// Reads the format of KVM's tracepoint `name`.
     ///
     /// # Errors
     /// What is in the way, and what to do about it.
-    pub fn kvm_event(&self, name: &str) -> Result<Format, Lack> {
+    pub fn kvm_event(&self, name: &str) -> Result<Format, Unavailable> {
         let path = self.root.join("events/kvm").join(name).join("format");
         let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Lack {
+            io::ErrorKind::NotFound => Unavailable {
                 status: Status::Absent,
                 reason: format!("this host's KVM has no tracepoint {name}"),
                 remedy: None,
             },
             io::ErrorKind::PermissionDenied => unreadable(&path),
-            _ => Lack {
+            _ => Unavailable {
                 status: Status::Absent,
                 reason: format!("cannot read {}: {error}", path.display()),
                 remedy: None,
             },
         })?;
-        Format::parse(&text).ok_or_else(|| Lack {
+        Format::parse(&text).ok_or_else(|| Unavailable {
             status: Status::Absent,
             reason: format!("{} makes no sense", path.display()),
             remedy: None,
@@ -71,16 +71,16 @@ impl Tracefs {
     }
 }
 
-fn unreadable(path: &Path) -> Lack {
-    Lack {
+fn unreadable(path: &Path) -> Unavailable {
+    Unavailable {
         status: Status::Denied,
         reason: format!("this user may not read {}", path.display()),
         remedy: Some(super::GRANT.to_owned()),
     }
 }
 
-/// Where a tracefs is mounted, by the list of mounts. Places with a blank in their name are not
-/// found.
+/// Where a tracefs is mounted, by the list of mounts. Mount points with a blank in their path are
+/// not found.
 fn mounted(mounts: &str) -> impl Iterator<Item = &str> {
     mounts.lines().filter_map(|line| {
         let mut words = line.split(' ').skip(1);

@@ -6,29 +6,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use shared::ports::Doorbell;
 
 use super::devices::Effect;
-use super::vcpu::Exit;
+use super::exit::Exit;
 
-/// Reasons for which a vCPU comes out to the VMM, as reports name them.
+/// Reasons for which a vCPU exits to the VMM, by the names that reports use.
 pub const REASONS: [&str; 10] = [
     "pio", "doorbell", "exit", "mmio", "hlt", "signal", "waiting", "wire", "debug", "other",
 ];
 
-/// Index in [`REASONS`] of the exits that the VMM itself causes.
+/// Index in [`REASONS`] of the exits that the VMM itself causes by a signal.
 const SIGNAL: usize = 5;
 
-/// Index in [`REASONS`] of the exits of a vCPU that waits: its word that it does *not* get on.
+/// Index in [`REASONS`] of the exits of a vCPU that waits in a loop. They are no progress.
 pub const WAITING: usize = 6;
 
-/// Counts by reason, in the order of [`REASONS`].
-pub type Counts = [u64; REASONS.len()];
+/// Exits by reason, in the order of [`REASONS`].
+pub type ExitCounts = [u64; REASONS.len()];
 
 /// Running counts of one vCPU.
 #[derive(Debug, Default)]
-pub struct Tally([AtomicU64; REASONS.len()]);
+pub struct ExitCounters([AtomicU64; REASONS.len()]);
 
-impl Tally {
-    /// Counts one exit, and returns its reason by its place in [`REASONS`]. `Again` is KVM's own
-    /// affair and no exit.
+impl ExitCounters {
+    /// Counts one exit and returns the index of its reason in [`REASONS`]. [`Exit::Again`] is not
+    /// counted: KVM came out on its own account.
     pub fn count(&self, exit: &Exit) -> Option<usize> {
         let reason = match exit {
             Exit::Pio(Effect::None) => 0,
@@ -48,11 +48,11 @@ impl Tally {
     }
 
     /// The counts so far.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ExitCounts {
         std::array::from_fn(|reason| self.0[reason].load(Ordering::Relaxed))
     }
 
-    /// Exits that the guest caused by doing something.
+    /// Exits that the guest caused, those of waiting loops left out.
     pub fn caused_by_guest(&self) -> u64 {
         self.counts()
             .iter()

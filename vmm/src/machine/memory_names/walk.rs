@@ -1,31 +1,31 @@
-//! The walk through a photograph of guest memory: from the statics along fields, arrays and
-//! addresses, breadth first, so that what can be reached in several ways has the shortest name. How
-//! much is looked at is bounded, whatever the memory holds and the types say.
+//! The walk through a snapshot of guest memory: from the statics along fields, array elements and
+//! pointers, breadth first, so that a value that can be reached in several ways gets the shortest
+//! name. The work is bounded, whatever the memory holds and the types say.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use super::types::{Field, Shape, Type, TypeId, Types, Variants};
 
-/// Values that are looked at. Our own guest with a thousand CPUs has some hundred thousand.
+/// Most values that are visited. A guest with a thousand CPUs has some hundred thousand.
 const MOST_VALUES: usize = 1 << 19;
 
-/// Parts that have a name, before and behind them, on the way to a value.
+/// Most steps of a name.
 const DEEPEST: u32 = 40;
 
-/// Elements of one array.
+/// Most elements of one array that are visited.
 const MOST_ELEMENTS: u64 = 1 << 12;
 
 /// The names of words.
 #[derive(Debug, Default)]
 pub struct Names {
-    /// By address: how many bytes it has, and what it is called.
+    /// By address, the length in bytes and the name.
     leaves: BTreeMap<u64, (u64, PathId)>,
     paths: Vec<Path>,
 }
 
 type PathId = u32;
 
-/// A name, as the last step of it and the name before.
+/// A name: its last step, and the name before that.
 #[derive(Debug)]
 struct Path {
     before: Option<PathId>,
@@ -38,7 +38,7 @@ enum Step {
     Index(u64),
 }
 
-/// A value that is still to be looked at.
+/// A value that is still to be visited.
 #[derive(Debug, Clone, Copy)]
 struct Value {
     address: u64,
@@ -48,8 +48,8 @@ struct Value {
 }
 
 impl Names {
-    /// Finds the names of all that hangs from the statics of `types` in `memory`, which gives the
-    /// eight bytes at an address that is a multiple of eight.
+    /// Finds the names of everything that can be reached from the statics of `types` in `memory`,
+    /// which returns the eight bytes at an address that is a multiple of eight.
     pub fn find(types: &Types, memory: impl Fn(u64) -> Option<u64>) -> Self {
         let mut walk = Walk {
             types,
@@ -73,7 +73,7 @@ impl Names {
         walk.names
     }
 
-    /// The name of what is at `address`; with the distance if it begins before.
+    /// The name of the value at `address`; with the offset if the value begins before it.
     pub fn name(&self, address: u64) -> Option<String> {
         let (start, (size, path)) = self.leaves.range(..=address).next_back()?;
         let offset = address - start;
@@ -87,7 +87,7 @@ impl Names {
         Some(name)
     }
 
-    /// The names of all that begins in the eight bytes at `address`.
+    /// The names of all values that begin in the eight bytes at `address`.
     pub fn in_word(&self, address: u64) -> Vec<String> {
         let Some(end) = address.checked_add(8) else {
             return Vec::new();
@@ -118,7 +118,7 @@ impl Names {
     fn text(&self, path: PathId) -> String {
         let mut steps = Vec::new();
         let mut at = Some(path);
-        // One after the other was made, so that they do not go round.
+        // Each path was made after the one before it, so they form no circle.
         while let Some(path) = at.and_then(|at| self.paths.get(at as usize)) {
             steps.push(&path.step);
             at = path.before;
@@ -144,7 +144,7 @@ struct Walk<'t, M> {
 }
 
 impl<M: Fn(u64) -> Option<u64>> Walk<'_, M> {
-    /// Has `value` wait to be looked at, unless it was or there are too many.
+    /// Queues `value` to be visited, unless it was queued before or there are too many.
     fn meet(&mut self, value: Value) {
         let is_there = (self.memory)(value.address & !7).is_some();
         if is_there
@@ -156,13 +156,13 @@ impl<M: Fn(u64) -> Option<u64>> Walk<'_, M> {
         }
     }
 
-    /// Looks at `value`: gives it a name, or has its parts wait.
+    /// Visits `value`: names it, or queues its parts.
     fn look(&mut self, value: Value) {
         let Some(found) = self.types.get(value.of) else {
             return;
         };
         match &found.shape {
-            // A static and no more, which `get` does not give.
+            // `get` has followed all aliases.
             Shape::Alias(_) => {}
             Shape::Scalar => self.leaf(value, found.size),
             Shape::Pointer(of) => {
@@ -195,7 +195,7 @@ impl<M: Fn(u64) -> Option<u64>> Walk<'_, M> {
         }
     }
 
-    /// Names `size` bytes, as far as nothing else has named them.
+    /// Names `size` bytes, unless they have a name already.
     fn leaf(&mut self, value: Value, size: u64) {
         let Some(end) = value.address.checked_add(size) else {
             return;
@@ -209,12 +209,12 @@ impl<M: Fn(u64) -> Option<u64>> Walk<'_, M> {
         }
     }
 
-    /// The eight bytes so far into `value`.
+    /// The eight bytes at `offset` in `value`.
     fn word_in(&self, value: Value, offset: u64) -> Option<u64> {
         (self.memory)(value.address.checked_add(offset)?)
     }
 
-    /// Goes to the value of type `of` whose address is at `place`, which is part of `value`.
+    /// Queues the value of type `of` whose address is stored at `place`, a part of `value`.
     fn follow(&mut self, value: Value, place: u64, of: TypeId) {
         let target = (self.memory)(place).filter(|address| *address != 0);
         if let Some(address) = target {
@@ -233,7 +233,7 @@ impl<M: Fn(u64) -> Option<u64>> Walk<'_, M> {
         };
         let size = self.types.size(of);
         if size <= 1 && element.shape == Shape::Scalar {
-            // Bytes are a text, or filling, as a whole.
+            // An array of bytes is a text or padding, and gets one name as a whole.
             let limit = MOST_ELEMENTS << 8;
             let whole = Value {
                 address: start,
@@ -308,7 +308,7 @@ impl<M: Fn(u64) -> Option<u64>> Walk<'_, M> {
         }
     }
 
-    /// The number that `field` of `value` is.
+    /// The value of `field` of `value` as a number.
     fn small(&self, value: Value, field: &Field) -> Option<u64> {
         let address = value.address.checked_add(field.offset)?;
         let word = (self.memory)(address & !7)? >> (address % 8 * 8);
@@ -320,8 +320,8 @@ impl<M: Fn(u64) -> Option<u64>> Walk<'_, M> {
     }
 }
 
-/// Whether what `field` of `found` is called says nothing: what only wraps another value, or keeps
-/// count of it.
+/// Whether the name of `field` of `found` is left out: that of a wrapper around another value, or
+/// of the value that an `Arc` or `Rc` holds beside its counts.
 fn is_nameless(found: &Type, field: &Field, is_only: bool) -> bool {
     let counted = ["ArcInner<", "RcInner<"];
     let is_counted = counted.iter().any(|name| found.name.starts_with(name));
@@ -469,7 +469,7 @@ mod tests {
         assert_eq!(names.name(0x2010).unwrap(), "ROOT.list[2]");
         assert_eq!(names.name(0x2018), None);
         assert_eq!(names.name(0x3000).unwrap(), "ROOT.many.held");
-        // Somebody else's table of methods, and a length that is none.
+        // A vtable of an unknown type, and a length that makes no sense.
         let words = [
             (0x1000, 0xfff0),
             (0x1008, u64::MAX),
@@ -594,7 +594,9 @@ mod tests {
         /// Whatever the types say and the memory holds, the walk ends, within its bounds.
         #[test]
         fn no_types_and_no_memory_make_a_walk_without_end(
-            shapes in proptest::collection::vec((shape(), prop_oneof![0..64_u64, any::<u64>()]), 10),
+            shapes in proptest::collection::vec(
+                (shape(), prop_oneof![0..64_u64, any::<u64>()]), 10,
+            ),
             statics in proptest::collection::vec((any::<u64>(), 0..12_u32), 3),
             words in proptest::collection::vec(0..0x10000_u64, 64),
         ) {

@@ -1,6 +1,6 @@
-//! What the guest's memory is made of, read from the DWARF of its image into a small model:
-//! statics, and the shapes of their types. Knows how rustc describes slices, vectors, trait objects
-//! and enums; and reads an image that is damaged as far as it makes sense, within a bound.
+//! The statics of the guest and the layout of their types, read from the DWARF of its image into a
+//! small model. Knows how rustc describes slices, vectors, trait objects and enums. A damaged image
+//! is read as far as it makes sense, within a bound.
 
 use std::collections::HashMap;
 
@@ -13,28 +13,28 @@ use object::{Object, ObjectSection};
 type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 type Entry<'a> = DebuggingInformationEntry<Bytes<'a>>;
 
-/// A type, by its place among [`Types::all`].
+/// A type, as an index of [`Types::all`].
 pub type TypeId = u32;
 
-/// Units of work for one image: entries and attributes that are read, and bytes of abbreviations.
-/// Our own takes one part in a hundred.
+/// Most work for one image, in entries and attributes that are read and bytes of abbreviations. The
+/// guests here need a hundredth of it.
 const MOST_WORK: usize = 64 << 20;
 
-/// Bytes of a section that describes abbreviations; our own has three thousand.
+/// Most bytes of a section of abbreviations; the guests here have three thousand.
 const MOST_ABBREVIATIONS: usize = 1 << 20;
 
-/// Bytes of a name.
+/// Most bytes of a name.
 const LONGEST_NAME: usize = 512;
 
 /// A type.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Type {
-    /// Its name, without the module it is in.
+    /// Its name, without its module.
     pub name: String,
     /// Bytes of a value.
     pub size: u64,
-    /// Whether Rust's own libraries have it. Then what its only field is called says nothing to
-    /// anybody.
+    /// Whether it belongs to Rust's own libraries. Then the name of its only field is of no use to
+    /// a reader.
     pub is_std: bool,
     /// What it is made of.
     pub shape: Shape,
@@ -43,28 +43,28 @@ pub struct Type {
 /// What a type is made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Shape {
-    /// Nothing that has a name of its own.
+    /// A scalar, whose parts have no names.
     #[default]
     Scalar,
     /// The address of a value.
     Pointer(TypeId),
-    /// The same type, under another name.
+    /// An alias of another type.
     Alias(TypeId),
-    /// So many values, one behind the other.
+    /// An array.
     Array {
         /// Of this type.
         of: TypeId,
         /// How many.
         count: u64,
     },
-    /// Fields, and perhaps variants of which the value has one.
+    /// A structure or an enum: fields, and perhaps variants of which the value has one.
     Struct {
         /// Fields that it always has.
         fields: Vec<Field>,
-        /// What it has besides, depending on itself.
+        /// The variants, if it is an enum.
         variants: Option<Variants>,
     },
-    /// Address and number of values that lie one behind the other.
+    /// A slice or vector: the address and the number of its elements.
     Slice {
         /// Of this type.
         of: TypeId,
@@ -73,16 +73,16 @@ pub enum Shape {
         /// Where the number is in it.
         length: u64,
     },
-    /// The address of a value whose type only the address of its table of methods tells.
+    /// A trait object: the address of a value, whose type its vtable tells.
     Object {
         /// Where the value's address is in it.
         address: u64,
-        /// Where the table's is.
+        /// Where the address of the vtable is in it.
         vtable: u64,
     },
 }
 
-/// A part of a value.
+/// A field of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     /// What it is called.
@@ -93,16 +93,16 @@ pub struct Field {
     pub of: TypeId,
 }
 
-/// Parts of a value of which it has one.
+/// The variants of an enum.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Variants {
-    /// Which one, if there are several.
+    /// The field that says which variant the value has, if there are several.
     pub discriminant: Option<Field>,
-    /// By what the discriminant then is; the one without is that of all other values.
+    /// Each variant with its discriminant. One without a discriminant is that of all other values.
     pub cases: Vec<(Option<u64>, Field)>,
 }
 
-/// A value that is there as long as the guest is.
+/// A static variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Static {
     /// What it is called.
@@ -113,19 +113,19 @@ pub struct Static {
     pub of: TypeId,
 }
 
-/// What the guest's memory is made of.
+/// The statics and types of a guest.
 #[derive(Debug, Default)]
 pub struct Types {
     /// The types.
     pub all: Vec<Type>,
     /// The statics.
     pub statics: Vec<Static>,
-    /// By address of a table of methods: whose methods they are.
+    /// By address of a vtable, the type whose methods it holds.
     pub vtables: HashMap<u64, TypeId>,
 }
 
 impl Types {
-    /// What the debug information of `image` says; nothing if it has none that can be read.
+    /// Reads the debug information of `image`; empty if it has none that can be read.
     pub fn read(image: &[u8]) -> Self {
         let Ok(file) = object::File::parse(image) else {
             return Self::default();
@@ -164,7 +164,7 @@ impl Types {
             if reading.work == 0 {
                 break;
             }
-            // One that cannot be read is left where it makes no sense any more.
+            // A unit that is damaged is read up to where it makes no sense any more.
             if let Ok(unit) = dwarf.unit(header) {
                 let _ = reading.unit(&unit);
             }
@@ -174,7 +174,7 @@ impl Types {
 
     /// The type `id`, aliases followed.
     pub fn get(&self, mut id: TypeId) -> Option<&Type> {
-        // No more, or they go round.
+        // A longer chain of aliases is a circle.
         for _ in 0..8 {
             let found = self.all.get(id as usize)?;
             match found.shape {
@@ -191,7 +191,7 @@ impl Types {
             None => 0,
             Some(found) => match found.shape {
                 Shape::Array { of, count } if found.size == 0 => {
-                    // An array of arrays has the size of all of them, and none of its own.
+                    // DWARF gives no size for an array: it is that of its elements together.
                     let element = self.get(of).map_or(0, |element| match element.shape {
                         Shape::Array { of, count } if element.size == 0 => {
                             self.get(of).map_or(0, |it| it.size).saturating_mul(count)
@@ -219,7 +219,7 @@ impl Types {
     }
 }
 
-/// What of an entry's children becomes part of what.
+/// What the children of an open entry belong to.
 #[derive(Debug, Clone)]
 enum Open {
     Namespace(String),
@@ -230,17 +230,17 @@ enum Open {
     Other,
 }
 
-/// The debug information on its way into the model.
+/// The reader, with the model as far as it is made.
 struct Reading<'r, 'a> {
     dwarf: &'r Dwarf<Bytes<'a>>,
     types: Types,
-    /// By offset in the section: a type that was described, or is to be.
+    /// By offset in the section, a type that was described or referred to.
     known: HashMap<usize, TypeId>,
-    /// By type: what its parameter `T` is.
+    /// By type, its parameter `T`.
     elements: HashMap<TypeId, TypeId>,
-    /// By type of a table of methods: whose methods they are.
+    /// By type of a vtable, the type whose methods it holds.
     owners: HashMap<TypeId, TypeId>,
-    /// Tables of methods: address and type.
+    /// Address and type of each vtable.
     tables: Vec<(u64, TypeId)>,
     work: usize,
 }
@@ -271,8 +271,7 @@ impl<'a> Reading<'_, 'a> {
         Ok(())
     }
 
-    /// Takes in one entry, which is within those that are `open`. Returns what its children are to
-    /// it.
+    /// Reads one entry, which is inside those that are `open`. Returns what its children belong to.
     fn entry(&mut self, unit: &Unit<Bytes<'a>>, entry: &Entry<'a>, open: &[Open]) -> Open {
         let parent = open.last();
         match entry.tag() {
@@ -361,7 +360,7 @@ impl<'a> Reading<'_, 'a> {
         }
     }
 
-    /// A place for the type that `entry` describes, with its name and size.
+    /// Adds the type that `entry` describes, with its name and size.
     fn describe(&mut self, unit: &Unit<Bytes<'a>>, entry: &Entry<'a>, open: &[Open]) -> TypeId {
         let offset = entry.offset().to_unit_section_offset(&unit.header).0;
         let id = self.id(offset);
@@ -390,7 +389,7 @@ impl<'a> Reading<'_, 'a> {
         let upper = number(entry, dw::DW_AT_upper_bound).and_then(|last| last.checked_add(1));
         let length = number(entry, dw::DW_AT_count).or(upper).unwrap_or(0);
         if let Shape::Array { count, .. } = &mut self.types.all[id as usize].shape {
-            // Of several dimensions the elements are numbered through.
+            // An array of several dimensions is taken as one of all its elements.
             *count = if *count == 0 {
                 length
             } else {
@@ -399,7 +398,7 @@ impl<'a> Reading<'_, 'a> {
         }
     }
 
-    /// Makes `field` part of what it stands in.
+    /// Adds `field` to the entry that it is in.
     fn member(&mut self, parent: Option<&Open>, field: Field) {
         let Some(Open::Struct(id) | Open::Variants(id) | Open::Variant(id, _)) = parent else {
             return;
@@ -419,7 +418,7 @@ impl<'a> Reading<'_, 'a> {
         }
     }
 
-    /// A static, or a table of methods.
+    /// Reads a static or a vtable.
     fn variable(&mut self, unit: &Unit<Bytes<'a>>, entry: &Entry<'a>, open: &[Open]) {
         let Some(AttributeValue::Exprloc(location)) = entry.attr_value(dw::DW_AT_location) else {
             return;
@@ -439,7 +438,7 @@ impl<'a> Reading<'_, 'a> {
             self.tables.push((address, of));
             return;
         }
-        // Two statics of one name are told apart by where they are.
+        // Two statics of the same name are told apart by their modules.
         let module = open.iter().rev().find_map(|open| match open {
             Open::Namespace(name) if !name.starts_with('{') => Some(name.as_str()),
             _ => None,
@@ -467,7 +466,8 @@ impl<'a> Reading<'_, 'a> {
         Some(self.id(offset))
     }
 
-    /// The name of `entry`. Names are cut off, since many entries can share one of any length.
+    /// The name of `entry`. Names are cut off, since a damaged image can have many entries with one
+    /// very long name.
     fn name(&self, unit: &Unit<Bytes<'a>>, entry: &Entry<'a>) -> String {
         let from = |section: &Bytes<'a>, offset: usize| section.slice().get(offset..);
         let dwarf = self.dwarf;
@@ -490,7 +490,7 @@ impl<'a> Reading<'_, 'a> {
         String::from_utf8_lossy(&bytes[..end]).into_owned()
     }
 
-    /// The model, with what only all of it tells.
+    /// Finishes the model with what is known only when all of it was read.
     fn finish(mut self) -> Types {
         for (address, of) in std::mem::take(&mut self.tables) {
             if let Some(owner) = self.owners.get(&of) {
@@ -506,7 +506,7 @@ impl<'a> Reading<'_, 'a> {
         self.types
     }
 
-    /// What the fields of type `id` together are, if they are more than that.
+    /// The slice, vector or trait object that the fields of type `id` make up, if they do.
     fn meaning(&self, id: TypeId) -> Option<Shape> {
         let found = &self.types.all[id as usize];
         let Shape::Struct { fields, .. } = &found.shape else {
@@ -542,7 +542,7 @@ impl<'a> Reading<'_, 'a> {
     }
 }
 
-/// The number that an attribute of `entry` is.
+/// The value of an attribute of `entry`, if it is a number.
 fn number(entry: &Entry<'_>, attribute: gimli::DwAt) -> Option<u64> {
     let value = entry.attr_value(attribute)?;
     value

@@ -1,6 +1,6 @@
-//! What the event loop watches while the machine runs: the ends of vCPUs, whether somebody wants it
-//! to end, the guest's console, the clock, what stalls are due, a trace that fills, and a table
-//! that is to be drawn. It only finds out that the run is over; winding up is its caller's part.
+//! The event loop of a run. It watches the vCPUs, requests to end the machine, the guest's console,
+//! the clock, planned stalls, delayed IPIs, the trace and the live table. It only finds out that
+//! the run is over; the caller winds it up.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -10,16 +10,17 @@ use std::time::{Duration, Instant};
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::live::Live;
+use super::ending::Ending;
+use super::error::ControlError;
+use super::live::LiveTable;
 use super::operator::Operator;
 use super::output::{Output, Stream};
-use super::stall::{Carried, Driver};
+use super::stall::{StallDriver, StallSummary};
 use super::watchdog::Watchdog;
-use super::{ControlError, Ending};
 use crate::machine::devices::Console;
-use crate::machine::threads::{self, Crew, CrewError, End};
+use crate::machine::threads::{self, End, ThreadsError, VcpuThreads};
 
-/// How often the clock is looked at, and a slow reader of the console tried again.
+/// How often the limits are checked, and a slow reader of the console is tried again.
 const TICK: Duration = Duration::from_millis(100);
 
 const VCPUS: u32 = 0;
@@ -27,42 +28,42 @@ const CONSOLE: u32 = 1;
 const CLOCK: u32 = 2;
 const START: u32 = 3;
 const STALLS: u32 = 4;
-const WISH: u32 = 5;
+const END_REQUEST: u32 = 5;
 const ALARM: u32 = 6;
 const TRACE: u32 = 7;
 const LIVE: u32 = 8;
 
-/// When the loop loses patience.
-pub(super) struct Patience<'a> {
-    /// After this time in any case.
+/// The limits at which the loop ends a run.
+pub(super) struct TimeLimits<'a> {
+    /// End the run after this time.
     pub timeout: Option<Duration>,
-    /// When nothing moves.
+    /// Ends the run when nothing moves any more.
     pub watchdog: Option<Watchdog<'a>>,
 }
 
-/// Everything the loop watches.
-pub(super) struct Bench<'a> {
+/// Everything that the loop watches.
+pub(super) struct EventLoop<'a> {
     vcpus: Arc<threads::Events>,
     operator: Arc<Operator>,
-    stalls: Driver<'a>,
+    stalls: StallDriver<'a>,
     console: Arc<Console>,
     output: Option<Output>,
     /// The table that shares the terminal with the output, if there is one.
-    live: Option<Live<'a>>,
+    live: Option<LiveTable<'a>>,
     clock: TimerFd,
     started: Instant,
-    patience: Patience<'a>,
+    limits: TimeLimits<'a>,
     ending: Option<Result<Ending, ControlError>>,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> EventLoop<'a> {
     pub fn new(
-        crew: &'a Crew,
+        threads: &'a VcpuThreads,
         operator: &Arc<Operator>,
-        stalls: Driver<'a>,
+        stalls: StallDriver<'a>,
         console: &Arc<Console>,
         stream: Stream,
-        patience: Patience<'a>,
+        limits: TimeLimits<'a>,
     ) -> Result<Self, ControlError> {
         let mut clock =
             TimerFd::new().map_err(|e| ControlError::Prepare("create a timer", e.into()))?;
@@ -71,7 +72,7 @@ impl<'a> Bench<'a> {
             .map_err(|e| ControlError::Prepare("start a timer", e.into()))?;
         let output = Output::new(stream).map_err(|e| ControlError::Prepare("use the output", e))?;
         Ok(Self {
-            vcpus: Arc::clone(crew.events()),
+            vcpus: Arc::clone(threads.events()),
             operator: Arc::clone(operator),
             stalls,
             console: Arc::clone(console),
@@ -79,24 +80,24 @@ impl<'a> Bench<'a> {
             live: None,
             clock,
             started: Instant::now(),
-            patience,
+            limits,
             ending: None,
         })
     }
 
-    /// Has a table drawn while the machine runs.
-    pub fn show(&mut self, live: Live<'a>) {
+    /// Draws a live table while the machine runs.
+    pub fn show(&mut self, live: LiveTable<'a>) {
         self.live = Some(live);
     }
 
-    /// What ended the run, if anything has, what became of its stalls, and the output with what is
-    /// left to write.
-    pub fn take_ending(&mut self) -> Option<Result<(Ending, Carried, Output), ControlError>> {
+    /// What ended the run, if anything has, with the summary of its planned stalls and the output,
+    /// which can have something left to write.
+    pub fn take_ending(&mut self) -> Option<Result<(Ending, StallSummary, Output), ControlError>> {
         let ending = self.ending.take()?;
-        // What is written from here on stands where the table was.
+        // The table is removed, and later output is written in its place.
         self.live = None;
         let output = self.output.take()?;
-        Some(ending.map(|ending| (ending, self.stalls.carried(), output)))
+        Some(ending.map(|ending| (ending, self.stalls.summary(), output)))
     }
 
     /// The first ending is the one that counts.
@@ -132,19 +133,19 @@ impl<'a> Bench<'a> {
         // How many ticks were missed does not matter.
         let _ = self.clock.wait();
         if let Some(limit) = self
-            .patience
+            .limits
             .timeout
             .filter(|limit| self.started.elapsed() >= *limit)
         {
             self.end(Ending::TimeOut(limit));
         }
-        let idle = self.patience.watchdog.as_mut().and_then(Watchdog::look);
-        // Somebody who drives the machine may have it wait for as long as he likes.
+        let idle = self.limits.watchdog.as_mut().and_then(Watchdog::look);
+        // An operator that drives the machine may let it stand still for any time.
         if let Some(idle) = idle.filter(|_| !self.operator.is_attended()) {
             self.end(Ending::NoProgress(idle));
         }
         if let Some(vcpu) = self.stalls.stuck() {
-            let error = ControlError::Crew(CrewError::Stuck(vcpu));
+            let error = ControlError::Threads(ThreadsError::Stuck(vcpu));
             self.ending.get_or_insert(Err(error));
         }
     }
@@ -158,7 +159,7 @@ impl<'a> Bench<'a> {
     fn pump(&mut self) {
         if let Some(output) = &mut self.output {
             if self.live.is_some() && output.is_terminal() {
-                // Written when the table is drawn, since that has to make room.
+                // This is written when the table is drawn, which has to make room for it.
                 output.take(&self.console);
             } else {
                 output.pump(&self.console);
@@ -167,7 +168,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-impl MutEventSubscriber for Bench<'_> {
+impl MutEventSubscriber for EventLoop<'_> {
     fn init(&mut self, ops: &mut EventOps) {
         let watched = [
             (self.vcpus.pending().as_raw_fd(), VCPUS),
@@ -175,7 +176,7 @@ impl MutEventSubscriber for Bench<'_> {
             (self.clock.as_raw_fd(), CLOCK),
             (self.stalls.start_announced().as_raw_fd(), START),
             (self.stalls.as_raw_fd(), STALLS),
-            (self.operator.wished().as_raw_fd(), WISH),
+            (self.operator.ending_requested().as_raw_fd(), END_REQUEST),
             (self.operator.alarm_fd(), ALARM),
         ];
         let trace = self.operator.trace_fd().map(|fd| (fd, TRACE));
@@ -199,8 +200,8 @@ impl MutEventSubscriber for Bench<'_> {
                 let wound = self.stalls.carry_on();
                 self.need(wound);
             }
-            WISH => {
-                if let Some(ending) = self.operator.wish() {
+            END_REQUEST => {
+                if let Some(ending) = self.operator.requested_ending() {
                     self.end(ending);
                 }
             }
@@ -209,7 +210,7 @@ impl MutEventSubscriber for Bench<'_> {
             LIVE => self.draw(),
             _ => {}
         }
-        // Whatever woke the loop, it is a good moment to write on.
+        // Whatever woke the loop, more of the console may go out now.
         self.pump();
     }
 }

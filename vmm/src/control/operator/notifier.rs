@@ -1,25 +1,25 @@
-//! How those who wait for a machine hear that something has happened, and how long they wait.
-//! Carries no content: whoever wakes looks for himself.
+//! Wakes the threads that wait for something to happen in a machine, and says how long they wait. A
+//! notification has no content: a thread that wakes looks again at what it waits for.
 
 use std::fmt;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a wait goes on without looking: what a guest writes to memory it does not announce.
+/// How long a wait goes on without looking. The guest gives no notice when it writes to memory.
 const UNANNOUNCED: Duration = Duration::from_millis(1);
 
-/// How long somebody waits.
+/// How long a caller waits.
 #[derive(Clone, Copy)]
 pub struct Wait<'a> {
-    /// For how long, as it was asked for.
+    /// The time that was asked for.
     pub(super) limit: Duration,
-    /// Until when, if that is known already.
+    /// The deadline, if the wait has begun.
     deadline: Option<Instant>,
     given_up: Option<&'a dyn Fn() -> bool>,
 }
 
 impl<'a> Wait<'a> {
-    /// For `limit` at most.
+    /// Waits for `limit` at most.
     pub fn up_to(limit: Duration) -> Self {
         Self {
             limit,
@@ -28,8 +28,7 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// As long, unless `given_up` says that nobody waits any more. It is asked every millisecond or
-    /// so.
+    /// The same, but ends early if `given_up` returns `true`. It is called about every millisecond.
     pub fn unless(limit: Duration, given_up: &'a dyn Fn() -> bool) -> Self {
         Self {
             limit,
@@ -42,7 +41,8 @@ impl<'a> Wait<'a> {
         self.given_up.is_some_and(|given_up| given_up())
     }
 
-    /// So much longer, and begun now: several waits one after the other take no longer than one.
+    /// The same with a limit that is `longer` by this much, and begun now. So several waits in a
+    /// row take no longer than one.
     pub(super) fn begun(self, longer: Duration) -> Self {
         let wait = Self {
             limit: self.limit + longer,
@@ -65,26 +65,32 @@ impl fmt::Debug for Wait<'_> {
     }
 }
 
-/// A place to wait for news.
+/// A condition variable with a generation counter.
 #[derive(Debug, Default)]
-pub(in crate::control) struct News {
-    editions: Mutex<u64>,
-    out: Condvar,
+pub(in crate::control) struct Notifier {
+    generation: Mutex<u64>,
+    changed: Condvar,
 }
 
-impl News {
-    /// Something has happened.
+impl Notifier {
+    /// Wakes all waiting threads: something has happened.
     pub fn publish(&self) {
-        let mut editions = self.editions.lock().unwrap_or_else(PoisonError::into_inner);
-        *editions = editions.wrapping_add(1);
-        self.out.notify_all();
+        let mut generation = self
+            .generation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *generation = generation.wrapping_add(1);
+        self.changed.notify_all();
     }
 
-    /// Looks with `look` whenever there is news, and now and then when there is none, until it
-    /// finds something or `deadline` has passed. It looks once in any case.
+    /// Calls `look` after each notification, and about every millisecond without one, until it
+    /// finds something or `deadline` has passed. It is called at least once.
     pub fn wait<T>(&self, deadline: Instant, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         loop {
-            let seen = *self.editions.lock().unwrap_or_else(PoisonError::into_inner);
+            let seen = *self
+                .generation
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if let Some(found) = look() {
                 return Some(found);
             }
@@ -92,11 +98,14 @@ impl News {
             if left == Duration::ZERO {
                 return None;
             }
-            let editions = self.editions.lock().unwrap_or_else(PoisonError::into_inner);
-            // What was published while `look` looked is not waited for again.
+            let generation = self
+                .generation
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            // A notification that came during `look` ends this wait at once.
             let _ = self
-                .out
-                .wait_timeout_while(editions, left.min(UNANNOUNCED), |now| *now == seen)
+                .changed
+                .wait_timeout_while(generation, left.min(UNANNOUNCED), |now| *now == seen)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::machine::words::walk::Names;
+use crate::machine::memory_names::walk::Names;
 
 /// The forms that are used here.
 const STRING: u8 = dw::DW_FORM_string.0 as u8;
@@ -67,10 +67,10 @@ const TABLE: u8 = 10;
 const VARIANTS: u8 = 11;
 const VARIANT: u8 = 12;
 
-/// A unit in the making.
+/// A unit that is being written.
 struct Info {
     bytes: Vec<u8>,
-    /// Where a reference stands, and the name of what it is to.
+    /// Positions of references, each with the label that it refers to.
     references: Vec<(usize, &'static str)>,
     labels: Vec<(&'static str, usize)>,
 }
@@ -279,8 +279,7 @@ fn types_that_are_made_of_themselves_end_somewhere() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Damaged debug information has other names, or none. It does not keep anybody busy, nor end
-    /// anything.
+    /// Damaged debug information has other names, or none. Reading it neither hangs nor panics.
     #[test]
     fn no_damage_panics_or_hangs(
         changes in proptest::collection::vec((any::<bool>(), any::<u16>(), any::<u8>()), 1..8),

@@ -1,0 +1,80 @@
+//! What ended a run. The machine, the event loop, a script and a client of the control socket can
+//! each end one, and all of them name the end in these terms.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::script::Failure;
+use crate::machine::exit::Death;
+
+/// What ended a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// A vCPU wrote this to the exit port.
+    GuestExit {
+        /// The vCPU.
+        vcpu: u32,
+        /// What it wrote.
+        code: u32,
+    },
+    /// The guest could not go on.
+    Dead {
+        /// The vCPU on which.
+        vcpu: u32,
+        /// Why.
+        death: Death,
+    },
+    /// A thread of the VMM panicked.
+    Panicked {
+        /// Its vCPU.
+        vcpu: u32,
+    },
+    /// This signal. The program catches signals and passes the number on.
+    Signal(i32),
+    /// The time limit.
+    TimeOut(Duration),
+    /// Nothing moved for this time.
+    NoProgress(Duration),
+    /// The script stopped before its end.
+    Script(Failure),
+    /// The operator asked for it.
+    Quit,
+}
+
+impl Ending {
+    /// Whether the run was cut short from outside, by a signal, a limit, a script or a client, and
+    /// did not end by itself.
+    pub(super) fn cuts_short(&self) -> bool {
+        match self {
+            Self::GuestExit { .. } | Self::Dead { .. } | Self::Panicked { .. } => false,
+            Self::Signal(_)
+            | Self::TimeOut(_)
+            | Self::NoProgress(_)
+            | Self::Script(_)
+            | Self::Quit => true,
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::GuestExit { vcpu, .. } => write!(f, "the guest has ended on CPU {vcpu}"),
+            Self::Dead { vcpu, death } => write!(f, "the guest died on CPU {vcpu}: {death}"),
+            Self::Panicked { vcpu } => {
+                write!(f, "the VMM's thread of CPU {vcpu} panicked, which is a bug")
+            }
+            Self::Signal(signal) => write!(f, "signal {signal} came before the guest was done"),
+            Self::TimeOut(limit) => {
+                write!(f, "not done after {} s (--timeout)", limit.as_secs_f64())
+            }
+            Self::NoProgress(limit) => write!(
+                f,
+                "nothing has moved for {} s (--watchdog)",
+                limit.as_secs_f64()
+            ),
+            Self::Script(failure) => write!(f, "{failure}"),
+            Self::Quit => f.write_str("ended on request before the guest was done"),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Guest memory as one vCPU addresses it, through its page tables. Reads only; a page that is not
+//! mapped ends the read.
+
+use kvm_bindings::{kvm_regs, kvm_sregs};
+use kvm_ioctls::VcpuFd;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::page_size::PAGE_SIZE;
+
+/// Memory as one vCPU addresses it.
+pub(super) struct AddressSpace<'a> {
+    fd: &'a VcpuFd,
+    memory: &'a GuestMemoryMmap,
+}
+
+impl<'a> AddressSpace<'a> {
+    /// The address space of the vCPU behind `fd`, whose page tables and code are in `memory`.
+    pub fn new(fd: &'a VcpuFd, memory: &'a GuestMemoryMmap) -> Self {
+        Self { fd, memory }
+    }
+
+    /// Up to `length` bytes at `address`, fewer if a page is missing.
+    fn read(&self, address: u64, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let Some(at) = address.checked_add(bytes.len() as u64) else {
+                break;
+            };
+            let Some(physical) = self.translate(at) else {
+                break;
+            };
+            let in_page = PAGE_SIZE - (at % PAGE_SIZE as u64) as usize;
+            let mut piece = vec![0; in_page.min(length - bytes.len())];
+            if self
+                .memory
+                .read_slice(&mut piece, GuestAddress(physical))
+                .is_err()
+            {
+                break;
+            }
+            bytes.append(&mut piece);
+        }
+        bytes
+    }
+
+    /// Up to `length` bytes at the instruction pointer, which is relative to the code segment
+    /// outside long mode.
+    pub fn code(&self, regs: &kvm_regs, sregs: &kvm_sregs, length: usize) -> Vec<u8> {
+        self.read(sregs.cs.base.wrapping_add(regs.rip), length)
+    }
+
+    /// The eight bytes at `address`, if all can be read.
+    pub fn word(&self, address: u64) -> Option<u64> {
+        let bytes = self.read(address, 8).try_into();
+        bytes.ok().map(u64::from_le_bytes)
+    }
+
+    fn translate(&self, address: u64) -> Option<u64> {
+        self.fd
+            .translate_gva(address)
+            .ok()
+            .filter(|translation| translation.valid != 0)
+            .map(|translation| translation.physical_address)
+    }
+}
