@@ -30,6 +30,7 @@ use vmm::stats::meaning::Meanings;
 use vmm::stats::sources::Kvm;
 use vmm::stats::trace::{Brought, Trace};
 use vmm::stats::window::Window;
+use vmm::verdict::{self, Verdict};
 use zerocopy::IntoBytes;
 
 /// The vector of the IPIs in a made trace.
@@ -84,7 +85,9 @@ fn reported(trace: Trace) -> (Report, Trace) {
     let report = {
         let guest = Input::new(Path::new("guest.bin"), b"");
         let provenance = Provenance::new(Kvm::Unknown, guest, vcpus, "");
-        Report::new(&aftermath, &lab, provenance)
+        let judgement = verdict::judge(&aftermath, &lab);
+        let verdict = Verdict::on(&aftermath, &judgement);
+        Report::new(&aftermath, &lab, judgement, &verdict, provenance)
     };
     let trace = aftermath.trace.take().expect("it was put there");
     (report, trace)

@@ -12,7 +12,7 @@ use vmm::machine::MachineError;
 use vmm::machine::kick;
 use vmm::machine::lifecycle::State;
 use vmm::machine::limits::{self, LimitError};
-use vmm::report::Kind;
+use vmm::verdict::Kind;
 use vmm::{Config, Error, Guest, Operator};
 
 /// Far more than anything here takes.

@@ -4,11 +4,8 @@
 
 use shared::manifest::{Measure, PointRole};
 
-use super::Cell;
+use super::cell::{AUTO, Cell};
 use crate::manifest::{Manifest, Word};
-
-/// The way of sending that takes what suits best.
-pub(super) const AUTO: &str = "auto";
 
 /// What a bench needs, and what for, as its manifest is told to say it.
 const NEEDED: [Measure; 5] = [
@@ -37,7 +34,7 @@ struct Key {
 
 /// The keys of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Words {
+pub struct BenchWords {
     /// What it is told in any case.
     set: String,
     to: Key,
@@ -69,7 +66,7 @@ impl Key {
     }
 }
 
-impl Words {
+impl BenchWords {
     /// Those of the guest that says `manifest` of itself.
     ///
     /// # Errors
@@ -210,8 +207,8 @@ pub(super) mod tests {
     }
 
     /// Of a guest that can be measured.
-    pub(in crate::bench) fn words() -> Words {
-        Words::of(&Manifest::saying(&records())).unwrap()
+    pub(in crate::bench) fn words() -> BenchWords {
+        BenchWords::of(&Manifest::saying(&records())).unwrap()
     }
 
     #[test]
@@ -247,7 +244,7 @@ pub(super) mod tests {
             .iter()
             .filter(|it| !it.name.starts_with(b"rounds") && !it.name.starts_with(b"over"));
         let without: Vec<_> = without.copied().collect();
-        let error = Words::of(&Manifest::saying(&without))
+        let error = BenchWords::of(&Manifest::saying(&without))
             .unwrap_err()
             .to_string();
         assert!(
@@ -256,7 +253,7 @@ pub(super) mod tests {
         );
         assert!(error.contains("no point that is a \"round\""), "{error}");
         assert!(!error.contains("\"to\""), "{error}");
-        let nothing = Words::of(&Manifest::default()).unwrap_err();
+        let nothing = BenchWords::of(&Manifest::default()).unwrap_err();
         assert_eq!(nothing.0.len(), 7);
     }
 }

@@ -1,6 +1,8 @@
-use super::*;
-use crate::control::Carried;
+//! How runs end in every form of the report, and which sentence says so.
+
+use super::Report;
 use crate::control::operator::{Expected, Transit};
+use crate::control::{Aftermath, Carried, Ending};
 use crate::lab::Lab;
 use crate::lab::counts::tests::{
     DEPARTED, EMPTY, LONGEST, RECEIVED, SENT, SENT_OTHERWISE, TARGETS, VISITS, manifest,
@@ -12,9 +14,10 @@ use crate::machine::lifecycle::Absence;
 use crate::machine::pausing::Latency;
 use crate::machine::vcpu::Death;
 use crate::provenance::{Input, Provenance};
-use crate::report::Report;
 use crate::stats::sources::Kvm;
 use crate::stats::window::Window;
+use crate::verdict::{self, Kind, Verdict};
+use shared::exit::ExitCode;
 use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS};
 use std::path::Path;
 use std::sync::Arc;
@@ -48,7 +51,9 @@ fn ended(ending: Ending) -> Aftermath {
 fn report_on(aftermath: &Aftermath, lab: &Lab) -> Report {
     let guest = Input::new(Path::new("guest.bin"), b"");
     let provenance = Provenance::new(Kvm::Unknown, guest, CPUS, "");
-    Report::new(aftermath, lab, provenance)
+    let judgement = verdict::judge(aftermath, lab);
+    let verdict = Verdict::on(aftermath, &judgement);
+    Report::new(aftermath, lab, judgement, &verdict, provenance)
 }
 
 fn exited(code: ExitCode) -> Aftermath {
