@@ -1,5 +1,6 @@
 //! `vmm bench GUEST`: measures what IPIs and calls cost on this host.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use vmm::bench::{self, BenchError, BenchWords, Costs, Effort, Filter};
 use vmm::control::Tracing;
 use vmm::cpus::CpuSet;
 use vmm::machine::guest::Guest;
+use vmm::machine::points::Points;
 use vmm::manifest::Manifest;
 use vmm::provenance::Input;
 use vmm::report::costs;
@@ -103,8 +105,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         .map_err(|error| bad(chain(&error)))?;
     let guest = Input::new(&arguments.guest, image.bytes());
     let manifest = Manifest::of(&image).map_err(|error| bad(chain(&error)))?;
-    let words = BenchWords::of(&manifest.unwrap_or_default())
-        .map_err(|error| bad(format!("{}: {error}", arguments.guest.display())))?;
+    let of_image = |error: &dyn Display| bad(format!("{}: {error}", arguments.guest.display()));
+    let points = Points::read(image.bytes()).map_err(|error| of_image(&error))?;
+    let words =
+        BenchWords::of(&manifest.unwrap_or_default(), &points).map_err(|error| of_image(&error))?;
     let filter = Filter {
         by: arguments.by.clone(),
         to: arguments.to.clone(),
