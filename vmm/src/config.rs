@@ -58,8 +58,8 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// One vCPU with as much memory as it needs, no guest, no limits, and a console that is kept for
-    /// the [`Outcome`](crate::Outcome).
+    /// One vCPU with as much memory as it needs, no guest, no limits, and a console that is kept
+    /// for the [`Outcome`](crate::Outcome).
     fn default() -> Self {
         Self {
             guest: None,

@@ -52,8 +52,8 @@ pub struct Verdict {
     signal: Option<u8>,
 }
 
-/// The judgement on `lab` after a run of which `aftermath` is left. Calls can only be expected to be
-/// complete if the guest came to the end of its workload.
+/// The judgement on `lab` after a run of which `aftermath` is left. Calls can only be expected to
+/// be complete if the guest came to the end of its workload.
 pub fn judge(aftermath: &Aftermath, lab: &Lab) -> Judgement {
     if is_end_of_workload(&aftermath.ending) {
         Judgement::on_end(lab, &aftermath.expected.abandoned)

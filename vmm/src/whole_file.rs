@@ -1,6 +1,6 @@
 //! A file that is written whole or not at all: first under another name beside it, and renamed when
-//! it is complete. A reader finds the old contents or the new, never half of them. If writing fails,
-//! the file stays as it was.
+//! it is complete. A reader finds the old contents or the new, never half of them. If writing
+//! fails, the file stays as it was.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Seek, Write};

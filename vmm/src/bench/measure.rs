@@ -33,8 +33,8 @@ type Counts = BTreeMap<String, u64>;
 /// Counts per second, per round or per delivery, by name.
 type Rates = BTreeMap<String, f64>;
 
-/// The count that grows with the instructions that a guest executes, and not with time. A round that
-/// sends nothing has as many of them as the loop around any other round.
+/// The count that grows with the instructions that a guest executes, and not with time. A round
+/// that sends nothing has as many of them as the loop around any other round.
 const BY_INSTRUCTION: &str = "insn_emulation";
 
 /// What is counted while nothing is sent.
@@ -247,7 +247,8 @@ impl Counted {
         add(&mut self.receivers, counts(window, 1..vcpus));
     }
 
-    /// The counts less `background`: of the sender per round, of the receivers per round and target.
+    /// The counts less `background`: of the sender per round, of the receivers per round and
+    /// target.
     fn net(self, background: &Background, targets: u32) -> (Rates, Rates) {
         let per = |counts: Counts, background: &Rates, times: f64| -> Rates {
             let net = |(name, count): (String, u64)| {

@@ -32,9 +32,9 @@ use measure::Background;
 
 /// Measures `cells` one after the other on machines like `config`. Its command line comes in front
 /// of each cell's; `words` are those of its guest. `progress` is called with each cell, and its
-/// number from 0, before it is measured. The result of a cell that this guest or host refuses is the
-/// reason. Returns the exit status of the bench: that of the first run in which something was found
-/// or nothing moved; if nothing at all was measured, that of the first run; else 0.
+/// number from 0, before it is measured. The result of a cell that this guest or host refuses is
+/// the reason. Returns the exit status of the bench: that of the first run in which something was
+/// found or nothing moved; if nothing at all was measured, that of the first run; else 0.
 ///
 /// # Errors
 /// [`BenchError`] if there is no machine, or the bench was interrupted. What was measured before is

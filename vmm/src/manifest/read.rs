@@ -62,8 +62,8 @@ pub(crate) const TAKEN: [&str; 35] = [
     "window",
 ];
 
-/// Names by which cases, searches and reports mean something other than an oracle: no oracle may have
-/// them.
+/// Names by which cases, searches and reports mean something other than an oracle: no oracle may
+/// have them.
 const NO_ORACLES: [&str; 5] = ["clean", "died", "hang", "livelock", NOT_BELIEVED];
 
 /// Names that a trace uses itself: no lane of the guest may have them.

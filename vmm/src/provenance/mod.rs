@@ -1,5 +1,6 @@
 //! Where figures come from: which `vmm` ran which guest on which host, with which words, driven by
-//! which script or case, and when. One record, which is made here alone and is part of every output.
+//! which script or case, and when. One record, which is made here alone and is part of every
+//! output.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -105,8 +106,8 @@ impl Input {
 }
 
 impl Provenance {
-    /// The provenance of a run that starts now: of `guest` on `vcpus` vCPUs, with the words `given`,
-    /// on a host whose KVM is of kind `kvm`.
+    /// The provenance of a run that starts now: of `guest` on `vcpus` vCPUs, with the words
+    /// `given`, on a host whose KVM is of kind `kvm`.
     pub fn new(kvm: Kvm, guest: Input, vcpus: u32, given: &str) -> Self {
         Self {
             vmm: Build::this(),

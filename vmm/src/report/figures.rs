@@ -1,6 +1,6 @@
 //! The figures that a guest counts and wants shown, as its manifest groups them: in JSON a map for
-//! each group, for people a line for each group, for Prometheus a metric for each figure. Knows none
-//! of them by name.
+//! each group, for people a line for each group, for Prometheus a metric for each figure. Knows
+//! none of them by name.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

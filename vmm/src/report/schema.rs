@@ -1,5 +1,5 @@
-//! The JSON Schemas of the documents that this version writes, made from the types that are written.
-//! They are also in `docs/schema/`; a test checks that those files are the same.
+//! The JSON Schemas of the documents that this version writes, made from the types that are
+//! written. They are also in `docs/schema/`; a test checks that those files are the same.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
