@@ -1,5 +1,5 @@
 //! A schedule that the explorer found, as a page: its space-time diagram, what broke, and the
-//! schedule itself, so that everybody who has the page can replay it. This module embeds the data,
+//! schedule itself, which can be replayed from the page. This module embeds the data,
 //! which the script beside it draws; it searches nothing.
 
 use std::io::{self, Write};
