@@ -79,7 +79,7 @@ pub mod report;
 mod running;
 pub mod scenario;
 pub mod stats;
-mod table_style;
+pub mod table_style;
 pub mod text;
 pub mod verdict;
 pub mod whole_file;
