@@ -1,6 +1,6 @@
-//! Runs a guest's workload to its end, and counts what its IPIs came to: how many each CPU sent and
-//! received, how many times its vCPU left the guest for the VMM meanwhile, and for KVM if that is
-//! known on this host.
+//! Runs a guest's workload to its end, and counts its IPIs: how many each CPU sent and received,
+//! and how often its vCPU left the guest for the VMM meanwhile, and for KVM if this host counts
+//! that.
 //!
 //! ```sh
 //! cargo run --release --package vmm --example count_ipis -- target/guest.bin [WORD…]
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut words = env::args().skip(1);
     let guest = words.next();
     let guest = guest.ok_or("name a guest image, such as target/guest.bin")?;
-    // Finds out first whether this host's KVM counts what it says it counts.
+    // Tries first whether this host's KVM counts what it says it counts.
     let sources = Arc::new(Sources::prove_statistics());
     let config = Config::new(guest)
         .vcpus(4)

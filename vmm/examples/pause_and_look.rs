@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use vmm::{Config, Wait, Watch};
 
-/// How long anything is waited for.
+/// Longest time to wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     );
 
-    // It stays there for as long as it is paused, whatever the other does.
+    // It stays there for as long as it is paused, whatever the other CPU does.
     let again = operator.look(1)?.dump.registers();
     println!(
         "a second look finds {}",
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     );
 
-    // It goes on, and is held where it enters the handler of the next IPI.
+    // It goes on, and is held when it enters the handler of its next IPI.
     operator.hold_at(1, Watch::at("irq.enter"))?;
     operator.resume(1)?;
     operator.wait_held(1, Wait::up_to(PATIENCE))?;
@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         look.place
     );
 
-    // It would take hours to its end.
+    // The workload would take hours.
     operator.quit();
     let outcome = machine.wait()?;
     println!("{}", outcome.report.message);

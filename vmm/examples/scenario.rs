@@ -13,7 +13,7 @@ use std::time::Duration;
 use vmm::cpus::CpuSet;
 use vmm::{Config, Wait, Watch};
 
-/// How long anything is waited for.
+/// Longest time to wait for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Tells the story with the design called `queue`. Returns whether CPU 3's call ran on CPU 2, and
@@ -36,14 +36,14 @@ fn tell(guest: &str, queue: &str) -> Result<(bool, String), Box<dyn Error>> {
     operator.hold_at(2, Watch::at("queue.visit").with_call(first))?;
     let theirs = operator.call(tell(3, "call-many 2,4")?, wait)?;
     operator.wait_held(2, wait)?;
-    // CPU 1 is back. It was the last that CPU 0's call waited for, so that its element is free.
+    // CPU 1 is back. It was the last target of CPU 0's call, so that the call's element is free.
     tell(1, "irqs-on")?;
     operator.wait_ran(first, &CpuSet::from_iter([1, 3]), wait)?;
-    // CPU 0 calls again, with the element on which CPU 2 stands.
+    // CPU 0 calls again, with the element that CPU 2 is looking at.
     let ticket = tell(0, "call-many 1,3")?;
     operator.wait_done(ticket, wait)?;
     let second = operator.call(ticket, wait)?;
-    // CPU 2 goes on. Whatever it is told to do is done after its walk.
+    // CPU 2 goes on. It does what it is told only after its walk.
     operator.resume(2)?;
     operator.wait_ran(second, &CpuSet::from_iter([1, 3]), wait)?;
     operator.wait_done(tell(2, "idle")?, wait)?;

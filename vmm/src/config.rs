@@ -1,5 +1,5 @@
 //! What to run, and how: a machine's configuration, with a default for everything but the guest.
-//! Says nothing of how what comes out is shown; nothing in it reaches beyond the machine.
+//! How results are shown is not part of it, and nothing in it has an effect outside the machine.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::stats::sources::Sources;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The guest image. Only a scenario can do without, if its script names one.
+    /// The guest image. Only a scenario can do without one, if its script names the image.
     pub guest: Option<Guest>,
     /// Number of vCPUs, 1 to 1024.
     pub vcpus: u32,
@@ -36,30 +36,30 @@ pub struct Config {
     pub memory: Option<u64>,
     /// The guest's command line, to which the lab is added.
     pub append: String,
-    /// How long it may take.
+    /// How long the run may take.
     pub limits: Limits,
-    /// What is to keep vCPUs out of the guest.
+    /// The planned stalls, which keep vCPUs out of the guest.
     pub stalls: Stalls,
-    /// Host CPUs to bind the vCPUs to, in turn; `None` to let them wander.
+    /// Host CPUs to bind the vCPUs to, in turn; `None` to let the host schedule them anywhere.
     pub pin: Option<CpuSet>,
     /// Where the guest's console goes.
     pub console: Stream,
-    /// What to trace, from the start of the workload on.
+    /// What to trace from the start of the workload on.
     pub trace: Tracing,
     /// Where to show a live table of the vCPUs.
     pub watch: Option<Arc<dyn Screen>>,
-    /// Who counts beside the VMM itself, and can be believed; `None` spares finding out, and then
-    /// nothing of what anybody else counts is told.
+    /// The sources of counts other than the VMM itself, and which of them can be believed. With
+    /// `None` that is not tried, and nothing of what they count is reported.
     pub sources: Option<Arc<Sources>>,
-    /// Who is handed the operator of each machine.
+    /// Is handed the operator of each machine.
     pub attendant: Option<Attendant>,
-    /// The script that drives it, if one does.
+    /// The script that drives the machine, if there is one.
     pub script: Option<Input>,
 }
 
 impl Default for Config {
-    /// One vCPU with as much memory as it needs, no guest, no limit, and a console that is kept for
-    /// [`Outcome`](crate::Outcome).
+    /// One vCPU with as much memory as it needs, no guest, no limits, and a console that is kept
+    /// for the [`Outcome`](crate::Outcome).
     fn default() -> Self {
         Self {
             guest: None,
@@ -103,8 +103,8 @@ impl Config {
         }
     }
 
-    /// With these words on the guest's command line, behind those that are there. Of several with
-    /// one key the guest takes the last.
+    /// With these words at the end of the guest's command line. Of several words with one key the
+    /// guest takes the last.
     #[must_use]
     pub fn append(mut self, words: &str) -> Self {
         if !self.append.is_empty() {
@@ -121,15 +121,15 @@ impl Config {
         self
     }
 
-    /// Ends the run when nothing has moved for this time. Who pauses vCPUs for longer is not to ask
-    /// for it.
+    /// Ends the run when nothing has moved for this time. Not for programs that pause vCPUs for
+    /// longer.
     #[must_use]
     pub fn watchdog(mut self, limit: Duration) -> Self {
         self.limits.watchdog = Some(limit);
         self
     }
 
-    /// Keeps a vCPU out of the guest once, beside those that were named before.
+    /// Keeps a vCPU out of the guest once, in addition to the stalls named before.
     #[must_use]
     pub fn stall(mut self, stall: PlannedStall) -> Self {
         self.stalls.once.push(stall);
@@ -152,7 +152,7 @@ impl Config {
         }
     }
 
-    /// Has the guest's console written there.
+    /// Writes the guest's console there.
     #[must_use]
     pub fn console(self, console: Stream) -> Self {
         Self { console, ..self }
@@ -173,8 +173,8 @@ impl Config {
         }
     }
 
-    /// Tells what these count as well. [`Sources::prove`] finds out which can be believed on this
-    /// host.
+    /// Reports what these sources count as well. [`Sources::prove`] finds out which of them can be
+    /// believed on this host.
     #[must_use]
     pub fn sources(self, sources: Arc<Sources>) -> Self {
         Self {
@@ -183,10 +183,10 @@ impl Config {
         }
     }
 
-    /// Hands `attend` the operator of each machine before its first vCPU enters the guest, on the
-    /// thread that runs the machine, which waits for it. It can pause and hold vCPUs, and one that
-    /// it pauses stays [`State::Created`] until it is resumed; it must not wait for anything that
-    /// the guest is to do.
+    /// Hands `attend` the operator of each machine before the first vCPU enters the guest. `attend`
+    /// is called on the thread that runs the machine, which waits for it. It can pause and hold
+    /// vCPUs: one that it pauses stays [`State::Created`] until it is resumed. It must not wait for
+    /// anything that the guest has to do.
     #[must_use]
     pub fn attended_by(self, attend: impl Fn(&Arc<Operator>) + Send + Sync + 'static) -> Self {
         Self {
@@ -196,7 +196,7 @@ impl Config {
     }
 }
 
-/// Who is handed the operator of each machine; see [`Config::attended_by`].
+/// A function that is handed the operator of each machine; see [`Config::attended_by`].
 #[derive(Clone)]
 pub struct Attendant(Arc<Attend>);
 

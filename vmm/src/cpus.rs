@@ -1,10 +1,10 @@
-//! A set of CPUs, as the ledger stores it and as people read and write it: `0-2,5`. Plain data, of
-//! guests and hosts alike.
+//! A set of CPUs, as the ledger stores it and as people read and write it: `0-2,5`. Plain data, for
+//! CPUs of guests and of hosts.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Numbers from here on are of no CPU, here or in Linux's `cpu_set_t`.
+/// CPU numbers are below this, here and in Linux's `cpu_set_t`.
 pub const MOST: u32 = 1024;
 
 /// A set of CPU numbers.
@@ -13,16 +13,16 @@ pub struct CpuSet {
     words: Vec<u64>,
 }
 
-/// A number that no CPU has.
+/// A number that no CPU can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no machine has a CPU {0}; CPUs are below {MOST}")]
 pub struct NoSuchCpu(u32);
 
 impl CpuSet {
-    /// These CPUs, as somebody has named them.
+    /// The set of these CPUs.
     ///
     /// # Errors
-    /// [`NoSuchCpu`] is one that no machine has.
+    /// [`NoSuchCpu`] is the first number that no CPU can have.
     pub fn of(cpus: impl IntoIterator<Item = u32>) -> Result<Self, NoSuchCpu> {
         let is_cpu = |cpu: u32| {
             if cpu < MOST {
@@ -48,7 +48,7 @@ impl CpuSet {
         })
     }
 
-    /// The words of [`CpuSet::from_words`]. Those at the end that are zero may be missing.
+    /// The words as in [`CpuSet::from_words`]. Words of zero at the end may be missing.
     pub fn words(&self) -> &[u64] {
         &self.words
     }
@@ -59,7 +59,7 @@ impl CpuSet {
         word.is_some_and(|word| word >> (cpu % 64) & 1 != 0)
     }
 
-    /// Whether there is none.
+    /// Whether no CPU is in it.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)
     }
@@ -73,7 +73,7 @@ impl CpuSet {
         }
     }
 
-    /// Those not in `other`.
+    /// The CPUs that are not in `other`.
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         let others = other.words.iter().copied().chain(std::iter::repeat(0));
@@ -102,7 +102,7 @@ impl FromIterator<u32> for CpuSet {
     }
 }
 
-/// Text that is no list of CPUs.
+/// A text that is not a list of CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a list of CPUs below {MOST}, such as 0-2,5")]
 pub struct NotCpus;

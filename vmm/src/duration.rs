@@ -1,5 +1,5 @@
 //! Times as people write them on the command line: `20s`, `500ms`, `2m`. One parser for every
-//! option that takes one.
+//! option that takes a time.
 
 use std::time::Duration;
 

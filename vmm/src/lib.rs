@@ -12,7 +12,8 @@
 //! let operator = machine.operator();
 //! operator.wait_started(Wait::up_to(Duration::from_secs(10)))?;
 //!
-//! // CPU 1 is kept out of the guest, wherever it is. To the others it looks like one with its interrupts off.
+//! // Keeps CPU 1 out of the guest, wherever it is. To the others it looks like a CPU with its
+//! // interrupts off.
 //! operator.pause(1)?;
 //! let look = operator.look(1)?;
 //! println!("CPU 1 is at {:#x}, in {}", look.dump.regs.rip, look.place);
@@ -30,37 +31,39 @@
 //!
 //! * [`Config`] says what to run: a guest image from a file or from bytes ([`Guest`]), and how.
 //!   Everything but the guest has a default.
-//! * [`start`] runs it on a thread of its own, and [`run`] in the calling one. What it came to is
-//!   an [`Outcome`].
+//! * [`start`] runs it on a thread of its own, and [`run`] in the calling one. The result is an
+//!   [`Outcome`].
 //! * The [`Operator`] drives it meanwhile, from any thread: pauses, holds and steps vCPUs, looks at
-//!   them, tells the guest's CPUs what to do, keeps IPIs on the wire, and waits for what is to
-//!   happen.
-//! * [`scenario::run`] has a script do so, a [`control::socket::Server`] any program that connects
-//!   to it.
+//!   them, tells the guest's CPUs what to do, holds IPIs on the wire, and waits for events.
+//! * [`scenario::run`] has a script drive it, a [`control::socket::Server`] any program that
+//!   connects to its socket.
 //! * [`explore::explore`] searches the orders in which a few CPUs can take their steps for one that
 //!   breaks something.
-//! * [`bench::measure`] takes the times of IPIs and calls, and counts their exits.
+//! * [`bench::measure`] measures the times of IPIs and calls, and counts their exits.
 //!
 //! The steps of a run can also be taken one by one: [`machine::Machine::build`],
-//! [`lab::Lab::prepare`], [`control::run`], [`report::Report::new`]. A program that wants to carry
-//! the vCPUs itself does so with a [`machine::threads::VcpuThreads`].
+//! [`lab::Lab::prepare`], [`control::run`], [`verdict::judge`], [`verdict::Verdict::on`],
+//! [`report::Report::new`]. A program that wants to carry the vCPUs itself does so with a
+//! [`machine::threads::VcpuThreads`].
 //!
 //! # What it does to the process
 //!
 //! A machine takes threads, memory and files, and gives them back when it is over. Beyond that it
-//! changes one thing: it handles one real-time signal, by which vCPUs are brought out of the guest;
-//! see [`machine::kick`]. It refuses if the program has a handler for that already, and
+//! changes one thing: it handles one real-time signal, which makes vCPUs leave the guest; see
+//! [`machine::kick`]. It refuses to start if the program has a handler for that signal already, and
 //! [`machine::kick::use_signal`] chooses another. All else is left to the program:
 //!
-//! * Signals such as SIGINT. Who catches one ends the machine with [`Operator::interrupt`].
-//! * The limit on open files, of which a machine of hundreds of vCPUs needs hundreds:
+//! * Signals such as SIGINT. A program that catches one ends the machine with
+//!   [`Operator::interrupt`].
+//! * The limit on open files: a machine of hundreds of vCPUs needs hundreds of them. See
 //!   [`machine::limits::raise`].
-//! * Its standard streams. [`Config::console`] keeps what the guest says, unless told to write it.
+//! * Its standard streams. [`Config::console`] keeps what the guest prints, unless it is told where
+//!   to write it.
 //!
 //! # Features
 //!
-//! `command`, on by default, is what the `vmm` command needs beside the library to read its command
-//! line and to draw on a terminal. A program does without it: `default-features = false`.
+//! `command`, on by default, adds what the `vmm` command needs to read its command line and to draw
+//! on a terminal. A program does not need it: `default-features = false`.
 
 pub mod bench;
 mod config;
@@ -77,9 +80,12 @@ pub mod report;
 mod running;
 pub mod scenario;
 pub mod stats;
+pub mod table_style;
 pub mod text;
+pub mod verdict;
 pub mod whole_file;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use config::{Attendant, Config};
@@ -93,20 +99,25 @@ use machine::symbols::Symbols;
 use machine::{Machine, MachineError, Parts, boot};
 use manifest::Manifest;
 use provenance::{Input, Provenance};
-use report::{Kind, Report, postmortem};
+use report::{Report, postmortem};
 pub use running::{Running, start};
 /// What the guest and the VMM have agreed on.
 pub use shared;
 use stats::sources::Kvm;
 use stats::trace::Trace;
 use stats::window::Window;
+use verdict::{Kind, Verdict};
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The figures and the verdict.
+    /// How it ended, and why that is said.
+    pub verdict: Verdict,
+    /// The options of the run as the guest says that it took them; `None` if it has not said.
+    pub words: Option<BTreeMap<String, String>>,
+    /// The figures, and the verdict with them.
     pub report: Report,
-    /// Where the vCPUs stood, if the run did not end well.
+    /// Where the vCPUs stood, if the run did not end well; empty otherwise.
     pub post_mortem: String,
     /// What was traced, if anything was to be.
     pub trace: Option<Trace>,
@@ -114,44 +125,47 @@ pub struct Outcome {
     pub guest: Guest,
     /// The guest's command line, the lab included.
     pub command_line: String,
-    /// The counters over what the report covers.
+    /// The counters, over the window that the report covers.
     pub window: Window,
-    /// What the guest said, with [`control::Stream::Captured`].
+    /// What the guest printed, with [`control::Stream::Captured`].
     pub console: String,
 }
 
-/// Why there was no run, or none that could be brought to an end.
+/// Why there was no run, or why it could not be carried to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No guest image.
     #[error("no guest image was named, on the command line or in boot()")]
     NoGuest,
-    /// A number of vCPUs that no machine has.
-    #[error("cannot make a machine of {0} vCPUs; ask for --vcpus 1 to {most}", most = shared::lab::MAX_CPUS)]
+    /// A number of vCPUs that no machine can have.
+    #[error(
+        "cannot make a machine of {0} vCPUs; ask for --vcpus 1 to {most}",
+        most = shared::lab::MAX_CPUS
+    )]
     Vcpus(u32),
-    /// No machine.
+    /// The machine cannot be built.
     #[error(transparent)]
     Machine(#[from] MachineError),
-    /// No lab.
+    /// The lab cannot be written.
     #[error("cannot write the lab to guest memory")]
     Lab(#[source] vm_memory::GuestMemoryError),
-    /// No such host CPUs.
+    /// The host does not have the CPUs to which the vCPUs are to be bound.
     #[error(transparent)]
     Pin(#[from] PinError),
-    /// No such vCPU to stall.
+    /// A stall is planned for a vCPU that does not exist.
     #[error(transparent)]
     Stalls(#[from] control::NoSuchVcpu),
-    /// No thread to run it.
+    /// No thread can be started for it.
     #[error("cannot start a thread for the machine")]
     Thread(#[source] std::io::Error),
-    /// No end.
+    /// The event loop failed.
     #[error(transparent)]
     Control(#[from] control::ControlError),
 }
 
 impl Error {
-    /// The status with which the command ends: 2 if the user can mend it with another option or
-    /// image, 3 if it is the host's.
+    /// The exit status of the command: 2 if another option or image helps, 3 if the host is the
+    /// reason.
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::NoGuest | Self::Vcpus(_) | Self::Stalls(_) => 2,
@@ -163,7 +177,7 @@ impl Error {
     }
 }
 
-/// An error and what it comes from, on one line.
+/// An error and its sources, on one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -181,13 +195,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// Boots the guest, runs its workload to the end in the calling thread, and reports.
 ///
 /// # Errors
-/// [`Error`] if that was not possible. A guest that fails or dies is no error: [`Outcome`] says it.
+/// [`Error`] if that was not possible. A guest that fails or dies is no error: the [`Outcome`] says
+/// so.
 pub fn run(config: &Config) -> Result<Outcome, Error> {
     run_attended(config, None, |_| {})
 }
 
-/// As [`run`], with clients of `control` to drive the machine. Its operator is also handed to
-/// `attend`, after [`Config::attendant`].
+/// As [`run`], but clients of `control` can drive the machine. The machine's operator is also
+/// handed to `attend`, after [`Config::attendant`] has had it.
 ///
 /// # Errors
 /// As [`run`].
@@ -255,9 +270,13 @@ pub fn run_attended(
         server.leave();
     }
     let mut aftermath = aftermath?;
-    let report = Report::new(&aftermath, &lab, provenance);
+    let judgement = verdict::judge(&aftermath, &lab);
+    let verdict = Verdict::on(&aftermath, &judgement);
+    let report = Report::new(&aftermath, &lab, judgement, &verdict, provenance);
     let post_mortem = describe(&aftermath, &report, &symbols);
     Ok(Outcome {
+        words: report.provenance.words.clone(),
+        verdict,
         report,
         post_mortem,
         trace: aftermath.trace.take(),
@@ -268,12 +287,12 @@ pub fn run_attended(
     })
 }
 
-/// What there is to say about the vCPUs of a run that ended as it did.
+/// Where the vCPUs stood, if the run ended in such a way that this matters.
 fn describe(aftermath: &control::RunResult, report: &Report, symbols: &Symbols) -> String {
     use control::Ending;
     const BAD_MACHINE: u32 = shared::exit::ExitCode::BadMachine as u32;
     let died_on = match (&aftermath.ending, report.result) {
-        // Which CPUs came up, and where the others are, matters more than who noticed.
+        // Which CPUs came up, and where the others are, matters more than which CPU noticed.
         (
             Ending::GuestExit {
                 code: BAD_MACHINE, ..

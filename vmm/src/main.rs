@@ -1,4 +1,4 @@
-//! The `vmm` command: reads its command line, lets the library do the work, prints what came of it.
+//! The `vmm` command: reads its command line and calls the subcommand that it names.
 
 mod command;
 
@@ -20,14 +20,15 @@ use command::{bench, complain, ctl, describe, explore, merge, probes, replay, ru
     subcommand_negates_reqs = true,
     after_help = "Exit status:\n  \
         0  every oracle held, and everything that a script expects was so\n  \
-        1  an oracle failed, or an expectation; the report says for which call, on which CPU; or what\n     \
-           the guest recorded contradicts itself\n  \
+        1  an oracle failed, or an expectation; the report says for which call, on which CPU; or \
+           what\n     the guest recorded contradicts itself\n  \
         2  bad usage, bad guest image, bad script, or options the guest does not know\n  \
         3  this host cannot do it; the message says what is missing\n  \
         4  the guest died: registers, code and backtrace are shown\n  \
         5  time-out or no progress: it is shown where each vCPU stands\n  \
         128+N  ended by signal N, such as 130 for ^C, with what was known by then\n\n\
-        Example:\n  vmm --vcpus 4 target/guest.bin\n  vmm describe target/guest.bin   says what can be appended"
+        Example:\n  vmm --vcpus 4 target/guest.bin\n  \
+        vmm describe target/guest.bin   says what can be appended"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -62,7 +63,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // A machine that needs more says so itself.
+    // May fail: a machine that needs more open files says so itself.
     let _ = limits::raise();
     let result = match &cli.command {
         None => run::run(&cli.run),

@@ -9,19 +9,18 @@ use std::thread::{self, JoinHandle};
 use crate::control::operator::Operator;
 use crate::{Config, Error, Outcome, run_attended};
 
-/// A machine at work. It ends when its guest does, when one of its limits is reached, or when the
-/// operator says so; [`Running::wait`] tells what it came to. One that is dropped ends at once.
+/// A running machine. It ends when its guest does, when one of its limits is reached, or when the
+/// operator ends it; [`Running::wait`] returns the outcome. Dropping it ends the machine at once.
 #[derive(Debug)]
 #[must_use = "a machine that nobody keeps ends at once"]
 pub struct Running {
     operator: Arc<Operator>,
-    /// `None` once somebody has waited for it.
+    /// `None` once it has been waited for.
     thread: Option<JoinHandle<Result<Outcome, Error>>>,
 }
 
-/// Builds the machine that `config` describes and lets it go. When this returns, its vCPUs are
-/// there and about to enter the guest; who has something to say before says it by
-/// [`Config::attended_by`].
+/// Builds the machine that `config` describes and starts it. When this returns, its vCPUs exist and
+/// are about to enter the guest. [`Config::attended_by`] is for what has to happen before they do.
 ///
 /// # Errors
 /// [`Error`] if there is no such machine.
@@ -32,7 +31,7 @@ pub fn start(config: &Config) -> Result<Running, Error> {
         .name("machine".to_owned())
         .spawn(move || {
             run_attended(&config, None, |operator| {
-                // Taken below: nobody goes on before.
+                // Received below, before `start` returns.
                 let _ = hand.send(Arc::clone(operator));
             })
         })
@@ -42,7 +41,7 @@ pub fn start(config: &Config) -> Result<Running, Error> {
             operator,
             thread: Some(thread),
         }),
-        // Its end of the channel is gone, and so is the machine.
+        // The sender was dropped, since the machine could not be built.
         Err(_) => match thread.join() {
             Ok(Err(error)) => Err(error),
             Ok(Ok(_)) => unreachable!("a machine that ran without an operator"),
@@ -52,18 +51,18 @@ pub fn start(config: &Config) -> Result<Running, Error> {
 }
 
 impl Running {
-    /// Who drives it, from any thread.
+    /// Drives it, from any thread.
     pub fn operator(&self) -> &Arc<Operator> {
         &self.operator
     }
 
-    /// Waits until it is over, and tells what it came to. A guest that fails or dies is no error.
+    /// Waits until it is over, and returns the outcome. A guest that fails or dies is no error.
     ///
     /// # Errors
-    /// [`Error`] if the host did not let it run to an end.
+    /// [`Error`] if the host did not let it run to its end.
     ///
     /// # Panics
-    /// If the thread that ran it did, which is a bug.
+    /// If the thread that ran the machine panicked, which is a bug.
     pub fn wait(mut self) -> Result<Outcome, Error> {
         let thread = self.thread.take();
         match thread.map(JoinHandle::join) {
@@ -78,7 +77,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
             self.operator.quit();
-            // Nobody asks what it came to.
+            // There is nothing left that could use the outcome.
             let _ = thread.join();
         }
     }

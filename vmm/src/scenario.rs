@@ -1,5 +1,5 @@
-//! A scenario and the machines it boots, one after the other: the script runs on a thread of its
-//! own, the machines in the calling one.
+//! A scenario and the machines it boots, one after the other. The script runs on a thread of its
+//! own, the machines run in the calling thread.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,28 +13,28 @@ use crate::control::socket::Server;
 use crate::machine::guest::Guest;
 use crate::{Config, Error, Outcome, run_attended};
 
-/// A machine that the script wants, and where to hand its operator.
+/// A machine that the script asks for, and where to send its operator.
 struct Request {
     wanted: BootRequest,
     answer: Sender<Result<Arc<Operator>, String>>,
 }
 
-/// Why a scenario did not come to a good end, other than by what its machines report.
+/// Why a scenario failed, apart from what its machines report.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     /// The script stopped.
     #[error(transparent)]
     Script(#[from] Failure),
-    /// A machine that it wanted was not to be had.
+    /// A machine that it asked for could not be run.
     #[error(transparent)]
     Machine(#[from] Error),
-    /// There is no thread for it.
+    /// No thread can be started for it.
     #[error("cannot start a thread for the script")]
     Thread(#[source] std::io::Error),
 }
 
 impl ScenarioError {
-    /// The status with which the command ends.
+    /// The exit status of the command.
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Script(failure) => failure.exit_status(),
@@ -44,14 +44,14 @@ impl ScenarioError {
     }
 }
 
-/// Runs the script in `file`, which can ask for `params`. A machine is as `config` has it where the
-/// script says nothing else; what it wants appended to the guest's command line comes behind what
-/// `config` does. Clients of `control` drive the same machines. Each machine that has ended is
+/// Runs the script in `file`, which can ask for `params`. Its machines are as in `config` where the
+/// script says nothing else. What the script appends to the guest's command line comes behind what
+/// `config` appends. Clients of `control` drive the same machines. Each machine that has ended is
 /// given to `report`.
 ///
 /// # Errors
-/// [`ScenarioError`], after all machines have ended. A failure that is in the report of a machine
-/// already is not told again.
+/// [`ScenarioError`], after all machines have ended. A failure that a machine has reported already
+/// is not returned again.
 pub fn run(
     file: &Path,
     config: &Config,
@@ -75,7 +75,7 @@ pub fn run(
         .spawn(move || {
             let boot = move |wanted| {
                 let (answer, operator) = mpsc::channel();
-                // Both ends live as long as the thread that serves them, which outlives this one.
+                // The calling thread serves the requests, and joins this one before it drops them.
                 let gone = |_| "the VMM is on its way out".to_owned();
                 let request = Request { wanted, answer };
                 requests.send(request).map_err(|_| gone(()))?;
@@ -90,7 +90,7 @@ pub fn run(
     for Request { wanted, answer } in wanted {
         let handed = answer.clone();
         let outcome = run_attended(&with(config, wanted), control, |operator| {
-            // If the script has gone, it has left the machine to itself.
+            // Fails if the script has ended, and then the machine runs without it.
             let _ = handed.send(Ok(Arc::clone(operator)));
         });
         match outcome {
@@ -108,7 +108,7 @@ pub fn run(
         (_, Some(error)) => Err(error.into()),
         (Ok(Err(failure)), None) if !told => Err(failure.into()),
         (Ok(_), None) => Ok(()),
-        // The thread says by itself where it panicked; there is nobody else to blame.
+        // The panic hook has said where the thread panicked.
         (Err(panic), None) => std::panic::resume_unwind(panic),
     }
 }

@@ -1,18 +1,18 @@
-//! Text that users hand in as files: scripts, cases, schedules, earlier results. Reads it, and no
-//! more of it than any such file has; what it means is for others.
+//! Reads text files that users name: scripts, cases, schedules, earlier results. Refuses what is
+//! longer than any such file. Does not know what the text means.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Bytes of the longest file. The longest that the VMM itself writes, the results of a search in
-/// many parts, has some hundred KiB.
+/// Most bytes that a file may have. The longest that the VMM writes itself, a result of a search in
+/// many shards, has some hundred KiB.
 const LONGEST: u64 = 64 << 20;
 
 /// Reads the text in the file at `path`, which can be a pipe.
 ///
 /// # Errors
-/// What the host says, that it is no UTF-8, or that it has more than 64 MiB.
+/// Those of the host; or the file is not UTF-8, or has more than 64 MiB.
 pub fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?

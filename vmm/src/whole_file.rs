@@ -1,6 +1,6 @@
-//! A file that is written whole or not at all: under another name beside it at first, and under its
-//! own when all is there. Whoever reads it finds what was there before or what is new, and never
-//! half of it; what comes to nothing leaves it as it was.
+//! A file that is written whole or not at all: first under another name beside it, and renamed when
+//! it is complete. A reader finds the old contents or the new, never half of them. If writing
+//! fails, the file stays as it was.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Seek, Write};
@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// A file in the making. Dropped before it is [kept](Self::write), it leaves nothing behind.
+/// A file that is about to be written. Dropped before it is [written](Self::write), it leaves
+/// nothing behind.
 #[derive(Debug)]
 pub struct WholeFile {
     path: PathBuf,
@@ -18,27 +19,27 @@ pub struct WholeFile {
 
 #[derive(Debug)]
 enum Destination {
-    /// Takes the place of the file when it is whole.
+    /// Replaces the file when it is complete.
     Replacement(NamedTempFile),
-    /// A device or a pipe, whose place no file can take.
+    /// A device or a pipe, which no file may replace.
     InPlace(File),
 }
 
 impl WholeFile {
-    /// Prepares to write the file `path`. What is there by then stays there for now.
+    /// Prepares to write the file `path`. A file that exists there stays as it is for now.
     ///
     /// # Errors
-    /// If it could not be written in the end, as far as that can be told.
+    /// If the file could not be written later, as far as that can be told now.
     pub fn create(path: &Path) -> io::Result<Self> {
-        // A link stays one: what it leads to is replaced.
+        // A symbolic link stays a link: the file that it points to is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let destination = match fs::metadata(&path) {
             Ok(found) if !found.is_file() => Destination::InPlace(File::create(&path)?),
             Ok(found) => {
-                // What may not be written may not be replaced either.
+                // A file that may not be written may not be replaced either.
                 OpenOptions::new().write(true).open(&path)?;
                 let mode = found.permissions().mode();
-                // Where no other file can be made, what is there is written over in the end.
+                // Where no file can be created beside it, it is overwritten in place at the end.
                 let beside = temporary(directory_of(&path), mode);
                 let made = beside.or_else(|_| temporary(&std::env::temp_dir(), mode))?;
                 Destination::Replacement(made)
@@ -48,11 +49,11 @@ impl WholeFile {
         Ok(Self { path, destination })
     }
 
-    /// Writes all of it with `body`, and gives it its name.
+    /// Writes its contents with `body`, and gives the file its name.
     ///
     /// # Errors
-    /// What `body` says, or the host. Then there is no file of that name, or the one that was there
-    /// before.
+    /// Those of `body`, or of the host. Then there is no file of that name, or the one that was
+    /// there before.
     pub fn write(self, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         let mut file = match self.destination {
             Destination::InPlace(file) => {
@@ -70,8 +71,8 @@ impl WholeFile {
         let Err(refused) = file.persist(&self.path) else {
             return Ok(());
         };
-        // A file that is mounted on its own, say. All is there, so that no more can fail than did
-        // before.
+        // The file cannot be replaced, as where it is a mount point, or where the new one had to be
+        // created in another file system. The new one is complete: it is copied into the old one.
         let mut whole = refused.file;
         whole.rewind()?;
         let mut target = OpenOptions::new()
@@ -91,7 +92,7 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// A file in `directory`, as readable as one that is made with `mode`; the umask still holds.
+/// A temporary file in `directory`, created with `mode`, less the umask.
 fn temporary(directory: &Path, mode: u32) -> io::Result<NamedTempFile> {
     tempfile::Builder::new()
         .prefix(".vmm-")

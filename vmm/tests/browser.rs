@@ -1,8 +1,8 @@
 //! The report page in a real browser: what it draws, that it answers to pointer and keys, that it
-//! loads nothing and takes no string for markup, and how soon a large one is there. Pages are of
-//! real runs where there is a KVM.
+//! loads nothing and takes no string for markup, and how fast a large one opens. Where there is a
+//! KVM, there are pages of real runs too.
 //!
-//! `make test-browser` runs these, and sees to it that there is a browser.
+//! `make test-browser` prepares a browser and runs these tests.
 
 use std::fs;
 use std::path::Path;
@@ -30,6 +30,7 @@ use vmm::stats::meaning::Meanings;
 use vmm::stats::sources::Kvm;
 use vmm::stats::trace::{RawCpuTrace, Trace};
 use vmm::stats::window::Window;
+use vmm::verdict::{self, Verdict};
 use zerocopy::IntoBytes;
 
 /// The vector of the IPIs in a made trace.
@@ -53,7 +54,7 @@ fn page_of(traces: Vec<Trace>, command_line: &str) -> Written {
     Written::of(&bytes)
 }
 
-/// A report on a machine of which nothing is known but its trace.
+/// A report on a machine of which only the trace is known.
 fn reported(trace: Trace) -> (Report, Trace) {
     let vcpus = trace.cpus.len() as u32;
     let layout = Layout::new(vcpus).expect("a lab of that size");
@@ -84,13 +85,15 @@ fn reported(trace: Trace) -> (Report, Trace) {
     let report = {
         let guest = Input::new(Path::new("guest.bin"), b"");
         let provenance = Provenance::new(Kvm::Unknown, guest, vcpus, "");
-        Report::new(&aftermath, &lab, provenance)
+        let judgement = verdict::judge(&aftermath, &lab);
+        let verdict = Verdict::on(&aftermath, &judgement);
+        Report::new(&aftermath, &lab, judgement, &verdict, provenance)
     };
     let trace = aftermath.trace.take().expect("it was put there");
     (report, trace)
 }
 
-/// What a guest says of itself whose CPUs call each other.
+/// The manifest of a guest whose CPUs call each other.
 fn caller() -> Manifest {
     let records = [
         &[Said::guest("test", "1", "")][..],
@@ -208,7 +211,8 @@ fn place(page: &mut Page, item: &str) -> (f64, f64) {
     page.settle();
     let axis = |page: &mut Page, edge: &str, axis: &str| {
         let expression = format!(
-            "shown.chart.canvas.getBoundingClientRect().{edge} + shown.chart.position({item}).{axis}"
+            "shown.chart.canvas.getBoundingClientRect().{edge} \
+             + shown.chart.position({item}).{axis}"
         );
         page.number(&expression)
     };
@@ -241,7 +245,8 @@ fn a_page_shows_what_the_report_and_the_trace_say() {
     );
     let of_kind = |kind: &str| {
         format!(
-            "shown.timeline.style.reduce((sum, it) => sum + (it === shown.timeline.numberOf('{kind}')), 0)"
+            "shown.timeline.style.reduce((sum, it) => \
+             sum + (it === shown.timeline.numberOf('{kind}')), 0)"
         )
     };
     assert_eq!(page.number(&of_kind("call many")), 8.0);
@@ -351,7 +356,7 @@ fn wheel_drag_and_keys_move_through_time() {
     assert!(page.number(SPAN) < narrow);
     page.key("0");
     assert_eq!(page.number(SPAN), whole);
-    // Every event can be reached, and is told, without a pointer.
+    // Every event can be reached and described without a pointer.
     page.key("n");
     page.key("n");
     let told = page.text("document.querySelector('#told').innerText");
@@ -365,25 +370,30 @@ fn a_filter_leaves_what_belongs_to_a_call() {
     let written = small();
     let mut page = Page::open(&written.path(), 1400, 1000);
     let call = page.text(
-        "shown.timeline.words[shown.timeline.call[shown.timeline.longest(shown.timeline.numberOf('call many'))[0]]]",
+        "shown.timeline.words[shown.timeline.call[\
+         shown.timeline.longest(shown.timeline.numberOf('call many'))[0]]]",
     );
     page.evaluate(&format!(
-        "(() => {{ const it = document.querySelector('#filter'); it.value = '{call}'; it.dispatchEvent(new Event('input')); }})()"
+        "(() => {{ const it = document.querySelector('#filter'); it.value = '{call}'; \
+         it.dispatchEvent(new Event('input')); }})()"
     ));
     page.settle();
-    // A call to three, each by an IPI.
+    // A call to three CPUs, with an IPI to each.
     assert_eq!(page.number("shown.chart.drawn.arrows"), 3.0, "{call}");
-    let lit = "shown.chart.lanes.flatMap((lane) => lane.parts[0].rows).flatMap((row) => [...row.lit.ids])";
+    let lit = "shown.chart.lanes.flatMap((lane) => lane.parts[0].rows)\
+               .flatMap((row) => [...row.lit.ids])";
     let of_kind = |kind: &str| {
         format!(
-            "{lit}.filter((id) => shown.timeline.style[id] === shown.timeline.numberOf('{kind}')).length"
+            "{lit}.filter((id) => \
+             shown.timeline.style[id] === shown.timeline.numberOf('{kind}')).length"
         )
     };
     assert_eq!(page.number(&of_kind("call many")), 1.0);
     assert_eq!(page.number(&of_kind("run")), 3.0);
     assert_eq!(page.number(&of_kind("interrupt")), 3.0);
 
-    let arrows = "[...document.querySelectorAll('#legend button')].find((it) => it.innerText.startsWith('IPI '))";
+    let arrows = "[...document.querySelectorAll('#legend button')]\
+                  .find((it) => it.innerText.startsWith('IPI '))";
     page.evaluate(&format!("{arrows}.click()"));
     page.settle();
     assert_eq!(page.number("shown.chart.drawn.arrows"), 0.0);
@@ -410,7 +420,10 @@ fn strings_of_a_guest_are_never_markup() {
         page.text("document.body.innerText").contains(EVIL),
         "the command line"
     );
-    page.evaluate("shown.chart.choose(shown.timeline.from.findIndex((_, id) => shown.timeline.words[shown.timeline.name[id]].includes('onerror')))");
+    page.evaluate(
+        "shown.chart.choose(shown.timeline.from.findIndex((_, id) => \
+         shown.timeline.words[shown.timeline.name[id]].includes('onerror')))",
+    );
     page.settle();
     assert!(
         page.text("document.querySelector('#told').innerText")
@@ -428,7 +441,8 @@ fn each_machine_of_a_script_can_be_looked_at() {
     let mut page = Page::open(&written.path(), 1000, 800);
     assert_eq!(page.number("shown.chart.lanes.length"), 2.0);
     page.evaluate(
-        "(() => { const it = document.querySelector('#machine'); it.value = '1'; it.dispatchEvent(new Event('change')); })()",
+        "(() => { const it = document.querySelector('#machine'); it.value = '1'; \
+         it.dispatchEvent(new Event('change')); })()",
     );
     page.settle();
     assert_eq!(page.number("shown.chart.lanes.length"), 3.0);
@@ -466,7 +480,7 @@ fn a_hundred_thousand_events_open_in_seconds() {
     assert_eq!(page.number("shown.timeline.ipis.length"), 2_200.0 * 15.0);
     assert!(page.number("shown.chart.drawn.arrows") > 1_000.0);
     let first = page.number("shown.firstPicture");
-    // Closer and closer, and across.
+    // Zooms in step by step, and then moves across.
     let mut frames = Vec::new();
     for step in 0..20 {
         page.evaluate(&format!(
@@ -478,7 +492,8 @@ fn a_hundred_thousand_events_open_in_seconds() {
     frames.sort_by(f64::total_cmp);
     let (median, longest) = (frames[10], frames[19]);
     say(&format!(
-        "{events} events on 16 vCPUs, {} KiB: first picture after {first:.0} ms, then {median:.1} ms each (median), {longest:.1} ms at most",
+        "{events} events on 16 vCPUs, {} KiB: first picture after {first:.0} ms, then \
+         {median:.1} ms each (median), {longest:.1} ms at most",
         size >> 10
     ));
     assert!(first < 10_000.0, "{first} ms");
@@ -486,7 +501,7 @@ fn a_hundred_thousand_events_open_in_seconds() {
     page.is_quiet();
 }
 
-/// Says something past the test harness, which shows nothing that a test which passes has printed.
+/// Prints `text` past the test harness, which hides what passing tests print.
 fn say(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{text}");

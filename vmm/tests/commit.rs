@@ -1,4 +1,4 @@
-//! The build script finds out of which commit the sources are, and does without git.
+//! The build script finds out from which commit the sources are, and works without git.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ mod build;
 
 use build::{changing, commit};
 
-/// Runs git as nobody in particular; `false` where there is none.
+/// Runs git with a made-up identity; `false` if it fails, or there is no git.
 fn git(root: &Path, arguments: &str) -> bool {
     let identity = ["-c", "user.name=Test", "-c", "user.email=test@localhost"];
     let mut git = Command::new("git");
@@ -43,12 +43,12 @@ fn a_commit_is_that_of_these_sources_and_says_when_they_are_others() {
     assert_eq!((one.id.len(), one.is_modified), (40, false));
     let files = changing(root);
     assert!(files.iter().any(|file| file.ends_with("HEAD")), "{files:?}");
-    // What does not become part of the command does not make it another.
+    // A file that does not become part of the command does not count.
     fs::write(root.join("notes"), "").unwrap();
     assert!(!commit(root).unwrap().is_modified);
     fs::write(root.join("vmm/src/more.rs"), "").unwrap();
     assert!(commit(root).unwrap().is_modified);
-    // A copy somewhere in another repository is not of its commit.
+    // Sources that are a directory of another repository are not from that one's commit.
     assert_eq!(commit(&root.join("vmm")), None);
     assert!(git(root, "add .") && git(root, "commit --quiet -m two"));
     assert_ne!(commit(root).unwrap().id, one.id);

@@ -2,7 +2,7 @@
 //! keys, loads nothing and takes no string for markup. One page is of a real exploration where
 //! there are a KVM and an image to explore.
 //!
-//! `make test-browser` runs these, and sees to it that there is a browser.
+//! `make test-browser` prepares a browser and runs these tests.
 
 use std::fs;
 use std::path::Path;
@@ -20,10 +20,10 @@ use vmm::report::page::story::{Document, write};
 /// The word that all CPUs of a made story access, and change.
 const SHARED: u64 = 0x1000;
 
-/// What that is called.
+/// The name of that word.
 const NAME: &str = "GUEST.ipi.lock.held";
 
-/// What is said of the step that is marked in a made story.
+/// The text at the marked step of a made story.
 const MARK: &str = "point of no return: store GUEST.ipi.lock.held; every order breaks from here on";
 
 const CASE: &str = "cpus 2\n0: many 1\n";
@@ -45,8 +45,8 @@ fn beat(what: &str, words: &[u64]) -> Beat {
     }
 }
 
-/// A story of `rounds` in which CPU 0 calls CPU 1, `own` stops on words of its own before each; the
-/// last IPI is not taken any more.
+/// A story of `rounds`, in each of which CPU 0 makes `own` stops on words of its own and then calls
+/// CPU 1. The last IPI is not taken.
 fn made(rounds: usize, own: u64) -> Story {
     let mut scenes = Vec::new();
     for round in 0..rounds {
@@ -139,7 +139,7 @@ fn page_of(story: &Story, case: &str) -> Written {
     Written::of(&bytes)
 }
 
-/// That of a search which finds that CPUs leave a mask while it is read, and the schedule it found.
+/// The page of a search which finds that CPUs leave a mask while it is read, and its schedule.
 fn explored() -> (Written, Option<Value>) {
     let image = tests::explore_image();
     if open_kvm().is_err() || !image.exists() {
@@ -375,7 +375,8 @@ fn of_many_stops_those_are_shown_first_where_cpus_can_meet() {
     let mut page = Page::open(&written.path(), 1300, 1000);
     let choose = |page: &mut Page, which: &str| {
         page.evaluate(&format!(
-            "(() => {{ const it = document.querySelector('#which'); it.value = '{which}'; it.dispatchEvent(new Event('change')); }})()"
+            "(() => {{ const it = document.querySelector('#which'); it.value = '{which}'; \
+             it.dispatchEvent(new Event('change')); }})()"
         ));
         page.settle();
         number_of(page, "#diagram .stop")
@@ -421,7 +422,8 @@ fn a_narrow_window_has_room_for_the_page_by_day_and_by_night() {
         let width = page.number("document.documentElement.scrollWidth");
         assert!(width <= 400.0, "{width}");
         looks.push(page.text(
-            "getComputedStyle(document.body).backgroundColor + getComputedStyle(document.querySelector('circle')).fill",
+            "getComputedStyle(document.body).backgroundColor \
+             + getComputedStyle(document.querySelector('circle')).fill",
         ));
     }
     assert_ne!(looks[0], looks[1]);

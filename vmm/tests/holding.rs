@@ -56,10 +56,9 @@ struct Bench {
     passes: Arc<AtomicU64>,
     /// IPIs that were handed over.
     ipis: Arc<AtomicU64>,
-    /// Whoever has this keeps the vCPU on its way, between coming to its point and being held
-    /// there.
+    /// While this is locked, the vCPU stays between reaching its point and being held there.
     gate: Arc<Mutex<()>>,
-    /// Times that it has come to the gate.
+    /// Times that it has reached the gate.
     arrivals: Arc<AtomicU64>,
 }
 
@@ -142,7 +141,7 @@ impl Bench {
     }
 }
 
-/// Waits until the vCPU does what is said of it.
+/// Waits until something is so of the vCPU.
 #[track_caller]
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + SOON;
@@ -176,7 +175,7 @@ fn a_vcpu_is_held_where_it_says_it_has_come() {
     assert_eq!(bench.threads.resume(0), Err(PauseError::NotPaused(0)));
     let looked = bench.threads.with_stalled(0, |_| ());
     assert_eq!(looked, Err(PauseError::NotStalled(0)));
-    // And it can be dropped as it runs.
+    // It can also be dropped while it runs.
 }
 
 #[test]
@@ -194,7 +193,7 @@ fn a_held_vcpu_takes_as_many_steps_as_it_is_told() {
     assert_eq!(bench.wait_held(), Some(HeldBy::Steps));
     assert_eq!(bench.counts(), [2, 1]);
     assert_eq!(bench.ipis.load(Ordering::Relaxed), 1);
-    // Without steps it goes on as ever.
+    // Resumed without steps, it runs to its point.
     bench.threads.resume(0).unwrap();
     assert_eq!(bench.wait_held(), AT_POINT);
     assert_eq!(bench.counts(), [2, 1]);
@@ -222,7 +221,7 @@ fn a_vcpu_is_held_before_an_instruction_once() {
     bench.threads.resume(0).unwrap();
     assert_eq!(bench.wait_held(), AT_POINT, "it is not held there again");
     assert_eq!(bench.counts(), [5, 4]);
-    // Nor where it is no longer to be.
+    // Nor is it held where the breakpoint has been cleared.
     bench.passes.store(2, Ordering::Relaxed);
     bench.threads.set_breakpoint(0, behind_the_point).unwrap();
     bench.threads.clear_stops(0).unwrap();
@@ -249,7 +248,8 @@ fn what_was_planned_is_not_the_operators_to_undo() {
         ),
         "{stepped:?}"
     );
-    // However often the operator holds it, it goes on when he lets it go and the plan is over.
+    // However often the operator holds it, it goes on once the operator has let it go and the plan
+    // has released it.
     threads.pause(0).unwrap();
     threads.pause(0).unwrap();
     threads.let_go(0).unwrap();
@@ -271,14 +271,14 @@ fn a_vcpu_on_its_way_into_a_hold_is_let_go_with_the_others() {
     wait_until("comes to its point", || {
         bench.arrivals.load(Ordering::Acquire) >= 2
     });
-    // It has come there, and is not held yet, so that there is nothing to undo.
+    // It has reached its point and is not held yet, so that there is nothing to undo.
     assert_eq!(threads.resume(0), Err(PauseError::NotPaused(0)));
     thread::scope(|scope| {
         let letting_go = scope.spawn(|| {
             threads.clear_stops(0).unwrap();
             threads.let_go(0).unwrap();
         });
-        // If it did not wait for that, it would be too early now.
+        // The thread has to wait until the vCPU is held.
         thread::sleep(Duration::from_millis(20));
         assert!(!letting_go.is_finished());
         bench.passes.store(1, Ordering::Relaxed);
@@ -288,7 +288,7 @@ fn a_vcpu_on_its_way_into_a_hold_is_let_go_with_the_others() {
     assert_eq!(bench.wait_held(), AT_POINT);
 }
 
-/// Two threads pause and resume while the vCPU is held at its point again and again: no hold is
+/// Two threads pause and resume the vCPU while it is held at its point again and again: no hold is
 /// lost, and none is left over.
 #[test]
 fn holds_from_everywhere_add_up() {

@@ -52,7 +52,7 @@ fn guest() -> File {
     ]))
 }
 
-/// A machine and the threads that carry it, in the order in which they go away.
+/// A machine and its vCPU threads, in the order in which they are dropped.
 struct Bench {
     threads: VcpuThreads,
     _vm: Vm,
@@ -60,7 +60,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// One that has not been let go, if this host has a KVM.
+    /// A machine that does not run yet; `None` if this host has no KVM.
     fn new(vcpus: u32) -> Option<Self> {
         if tests::open_kvm().is_err() {
             tests::skip("pausing real vCPUs: no /dev/kvm");
@@ -112,7 +112,7 @@ fn one_vcpu_stands_still_and_the_others_do_not() {
     assert_eq!(threads.pause(1), Ok(PAUSED));
     bench.assert_stands_still(1);
     bench.assert_moves(0);
-    // A second one who wants it to stand still.
+    // A second pause on top of the first.
     assert_eq!(threads.pause(1), Ok(PAUSED));
     assert_eq!(threads.resume(1), Ok(()));
     bench.assert_stands_still(1);
@@ -132,7 +132,7 @@ fn all_stand_still_at_once() {
     threads.run();
     bench.assert_moves(1);
     for _ in 0..20 {
-        // One that is not there yet, or not back yet, would not have to be waited for.
+        // A vCPU that is not in the guest would be paused without waiting for it.
         for id in 0..threads.len() {
             let deadline = Instant::now() + SOON;
             while threads.state(id).unwrap().0 != State::Running {
@@ -206,7 +206,7 @@ fn a_vcpu_that_has_exited_says_so() {
     };
     assert_eq!(threads.pause(0), Err(exited));
     assert_eq!(threads.resume(0), Err(PauseError::NotPaused(0)));
-    // Those that are left can be paused, and the machine as far as it is left.
+    // The vCPUs that are left can be paused, one by one and all together.
     bench.assert_moves(1);
     threads.pause_all().unwrap();
     bench.assert_stands_still(1);
@@ -220,7 +220,7 @@ fn no_kick_is_lost() {
     let threads = &bench.threads;
     threads.run();
     bench.assert_moves(1);
-    // Two that know nothing of each other.
+    // Two threads that do not wait for each other.
     thread::scope(|scope| {
         for stride in [1, 2] {
             scope.spawn(move || {

@@ -12,10 +12,10 @@ use vmm::machine::MachineError;
 use vmm::machine::kick;
 use vmm::machine::lifecycle::State;
 use vmm::machine::limits::{self, LimitError};
-use vmm::report::Kind;
+use vmm::verdict::Kind;
 use vmm::{Config, Error, Guest, Operator};
 
-/// Far more than anything here takes.
+/// Far longer than anything here takes.
 const SOON: Duration = Duration::from_secs(60);
 
 /// A guest that leaves for the VMM again and again, and never ends: out 0x80, al; jmp to the start.
@@ -38,7 +38,7 @@ fn exits(operator: &Operator) -> u64 {
     operator.figures().window.exits(0).iter().sum()
 }
 
-/// Waits until it is so.
+/// Waits until `is_so` returns `true`.
 #[track_caller]
 fn until(is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + SOON;
@@ -97,7 +97,7 @@ fn its_attendant_comes_before_its_first_instruction() {
         let machine = vmm::start(&config).unwrap();
         assert_eq!(came.load(Ordering::Relaxed), time);
         let operator = machine.operator();
-        // However long it has to, it has not executed anything.
+        // It has not executed anything, however long this thread took to get here.
         assert_eq!(operator.state(0).unwrap(), State::Created);
         assert_eq!(exits(operator), 0);
         operator.resume(0).unwrap();
@@ -122,7 +122,7 @@ fn a_machine_that_cannot_be_is_an_error_before_it_runs() {
     ));
 }
 
-/// What `status` says of signals behind `key`: a bit for each.
+/// The signals that `status` lists behind `key`, as a bit for each.
 fn signals(status: &str, key: &str) -> u64 {
     let value = status.lines().find_map(|line| line.strip_prefix(key));
     let value = value.unwrap_or_else(|| panic!("no {key} in {status}"));
@@ -134,11 +134,11 @@ fn disposition() -> [u64; 3] {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let mut blocked = 0;
     for task in fs::read_dir("/proc/self/task").unwrap() {
-        // Others of these tests end theirs meanwhile.
+        // Other tests in this process end their threads meanwhile.
         let Ok(status) = fs::read_to_string(task.unwrap().path().join("status")) else {
             continue;
         };
-        // KVM has a thread of its own in each process that has a machine.
+        // Where a process has a machine, KVM has a thread of its own in it.
         if !status.starts_with("Name:\tkvm-") {
             blocked |= signals(&status, "SigBlk:");
         }
@@ -150,8 +150,8 @@ fn disposition() -> [u64; 3] {
     ]
 }
 
-/// Checks that this comes to be the disposition. A thread that is just being started blocks
-/// everything for a moment.
+/// Waits until the disposition is as expected. A thread that is being started blocks all signals
+/// for a moment.
 #[track_caller]
 fn settle(expected: [u64; 3]) {
     until(|| disposition() == expected);
@@ -174,10 +174,10 @@ fn the_process_around_it_stays_as_it_is() {
         return;
     }
     let [handled, ignored, _] = disposition();
-    // Nobody has been asked to block anything.
+    // Nothing here has asked for a signal to be blocked.
     let blocked = 0;
     let machine = vmm::start(&config().vcpus(3)).unwrap();
-    // But for the one that it says it handles. Bit 0 is signal 1.
+    // Only the signal that the machine says it handles is added. Bit 0 is signal 1.
     let own = 1 << (kick::signal() - 1);
     let expected = [handled | own, ignored, blocked];
     settle(expected);

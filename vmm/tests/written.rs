@@ -1,6 +1,6 @@
-//! Which pages a guest has written, as a search asks: what it wrote before it was forgotten counts
-//! as new once it is written again. A search whose beginning is behind that would else never put
-//! such a page back.
+//! Which pages a guest has written, as a search asks for them. A page that was written before the
+//! list was cleared is new when it is written again; otherwise a search that begins in between
+//! would never restore it.
 
 mod machine;
 

@@ -7,10 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use shared::manifest::{self, Measure, PointRole, Record};
 use tests::image::{
     CODE, Image, LOAD, PHYS32_ENTRY, Segment, XEN, bootable, bootable_with_section, elf, patch,
 };
 use tests::{Vmm, skip};
+use zerocopy::IntoBytes;
 
 /// Two instructions, `cli; hlt`. None of these images gets so far as to execute them.
 const CLI_HLT: [u8; 2] = [0xfa, 0xf4];
@@ -80,6 +82,47 @@ fn probes_that_are_none() {
     for command in ["--vcpus 1", "probes"] {
         let run = Vmm::with(command).arg(image.path()).run();
         run.ends_with(2).says("section .probes has 100 bytes");
+    }
+}
+
+/// What a guest says of itself that can be measured, were its points in its image.
+fn measurable() -> Vec<Record> {
+    let word = |name: &str, measure, values: &[&str]| {
+        let values = (0..).zip(values);
+        let values = values.map(|(number, value)| Record::value(name, number, value));
+        let word = Record::word(name, "").measured_as(measure);
+        std::iter::once(word).chain(values).collect::<Vec<_>>()
+    };
+    [
+        vec![Record::guest("hand-made", "1", "")],
+        word("to", Measure::To, &["nobody", "one"]),
+        word("by", Measure::By, &["ipi"]),
+        word("receiver", Measure::Receiver, &["halted", "stalled"]),
+        word("transport", Measure::Transport, &["x2apic"]),
+        word("calls", Measure::Rounds, &[]),
+        vec![
+            Record::point("bench.start", PointRole::Start),
+            Record::point("bench.round", PointRole::Round),
+        ],
+    ]
+    .concat()
+}
+
+#[test]
+fn points_of_a_bench_that_are_not_in_the_image() {
+    let records = measurable();
+    let section = (manifest::SECTION, records.as_bytes());
+    let image = Image::new(&bootable_with_section(&CLI_HLT, section.0, section.1));
+    for receiver in ["halted", "stalled"] {
+        let run = Vmm::with("bench --vcpus 2 --receiver")
+            .arg(receiver)
+            .arg(image.path())
+            .limit(Duration::from_secs(20))
+            .run();
+        let name = image.path().file_name().expect("a name");
+        run.ends_with(2).complains_of(&name.to_string_lossy());
+        run.says("\"bench.start\"").says("no probe of that name");
+        assert_eq!(run.stderr.lines().count(), 1, "{run}");
     }
 }
 

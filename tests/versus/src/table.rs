@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 
 use comfy_table::{CellAlignment, Table};
 use indicatif::HumanCount;
-use vmm::report::RULED;
+use vmm::table_style::RULED;
 
 use crate::measure::{Did, Effort, Figures, Leg, Queues, Way};
 

@@ -1,4 +1,4 @@
-//! One cell: the runs, and what is left of their counters when the background is taken away.
+//! Measures one cell: makes its runs, and takes the background from their counts.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,47 +6,54 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::{BenchError, Cell, Cost, Effort, Verdict, Words};
+use super::cell::Cell;
+use super::costs::{Cost, Effort};
+use super::error::BenchError;
+use super::handling::IpiHandling;
+use super::words::BenchWords;
 use crate::control::Tracing;
 use crate::control::operator::{Operator, OperatorError, Wait, Watch};
 use crate::machine::exit_counts::REASONS;
-use crate::report::{Kind, Report};
 use crate::stats::rounds::Rounds;
 use crate::stats::sources::{STATS, Source, is_proven};
 use crate::stats::tracepoints::events::EXIT;
 use crate::stats::window::Window;
+use crate::verdict::{Kind, Verdict};
 use crate::{Config, Outcome};
 
-/// How long the background is watched, at least. A timer tick is some milliseconds.
+/// Shortest time over which the background is counted. A timer tick is some milliseconds.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// How long CPUs may take to be stalled.
+/// Longest time to wait until the CPUs are stalled.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Counts of one side.
+/// Counts of the sender, or of the receivers, by name.
 type Counts = BTreeMap<String, u64>;
 
-/// The same, per something.
-type Figures = BTreeMap<String, f64>;
+/// Counts per second, per round or per delivery, by name.
+type Rates = BTreeMap<String, f64>;
 
-/// What KVM counts because of the instructions that a guest executes, and not because of the time
-/// that passes: of a round of nothing it counts as much as of the loop around any other.
+/// The count that grows with the instructions that a guest executes, and not with time. A round
+/// that sends nothing has as many of them as the loop around any other round.
 const BY_INSTRUCTION: &str = "insn_emulation";
 
 /// What is counted while nothing is sent.
 #[derive(Debug)]
 pub(super) struct Background {
-    sender: Figures,
-    receivers: Figures,
-    /// Of [`BY_INSTRUCTION`] at the sender, per round of nothing. Everything else is per second.
+    /// At the sender, per second.
+    sender: Rates,
+    /// At all receivers together, per second.
+    receivers: Rates,
+    /// [`BY_INSTRUCTION`] at the sender, per round that sends nothing.
     instructions: f64,
 }
 
 impl Background {
-    /// Watches a machine whose sender reads its clock, and whose other CPUs are `receiver`.
+    /// Counts on a machine whose sender only reads its clock, and whose other CPUs are in the state
+    /// `receiver`.
     pub fn measure(
         config: &Config,
-        words: &Words,
+        words: &BenchWords,
         receiver: &str,
         effort: Effort,
     ) -> Result<Self, BenchError> {
@@ -61,15 +68,15 @@ impl Background {
         let mut rounds = effort.rounds;
         loop {
             let outcome = run(config, words, &cell, rounds)?;
-            if outcome.report.result == Kind::Interrupted {
-                return Err(interrupted(outcome.report));
+            if outcome.verdict.kind == Kind::Interrupted {
+                return Err(interrupted(outcome.verdict));
             }
             let length = outcome.window.length();
             if length >= QUIET || rounds > u32::MAX / 8 || !passed(&outcome) {
-                let per_second = |vcpus: Range<u32>| -> Figures {
+                let per_second = |vcpus: Range<u32>| -> Rates {
                     let window = &outcome.window;
                     let mut counts = counts(window, vcpus.clone());
-                    counts.extend(passages(window, vcpus));
+                    counts.extend(at_tracepoints(window, vcpus));
                     leave_out_page_faults(&mut counts);
                     let seconds = length.as_secs_f64().max(f64::MIN_POSITIVE);
                     let rate = |(name, count)| (name, count as f64 / seconds);
@@ -92,11 +99,11 @@ impl Background {
 /// Why a cell was not measured.
 #[derive(Debug)]
 pub(super) struct Unmeasured {
-    /// As people are told.
+    /// The reason, in a sentence for people.
     pub why: String,
-    /// Whether something was found, or nothing moved: no host and no word accounts for that. A
-    /// guest that ends by itself, or does not accept its options, has refused what cannot be done
-    /// here.
+    /// Whether the reason is a fault: an oracle found something, or nothing moved. It is not where
+    /// the guest ended by itself or did not accept its options: then this host or this guest cannot
+    /// do what the cell asks for.
     pub is_finding: bool,
     /// The exit status of the run.
     pub status: u8,
@@ -106,16 +113,16 @@ impl Unmeasured {
     fn of(outcome: &Outcome) -> Self {
         Self {
             why: why(outcome),
-            is_finding: !matches!(outcome.report.result, Kind::BadOptions | Kind::Died),
-            status: outcome.report.exit_status,
+            is_finding: !matches!(outcome.verdict.kind, Kind::BadOptions | Kind::Died),
+            status: outcome.verdict.exit_status(),
         }
     }
 }
 
-/// Measures `cell`. The inner error says why that is not done.
+/// Measures `cell`. The inner error says why this host or guest does not do what the cell asks for.
 pub(super) fn cell(
     config: &Config,
-    words: &Words,
+    words: &BenchWords,
     cell: &Cell,
     effort: Effort,
     background: &Background,
@@ -126,7 +133,7 @@ pub(super) fn cell(
     let mut tsc_khz = 0;
     let mut counted = Counted::default();
     let mut operations: BTreeMap<String, f64> = BTreeMap::new();
-    // Counting at tracepoints makes exits longer: it has a run of its own.
+    // Counting at tracepoints makes exits longer, so it has a run of its own.
     let untouched = Config {
         sources: config
             .sources
@@ -137,8 +144,8 @@ pub(super) fn cell(
     let mut options = None;
     for _ in 0..effort.repetitions {
         let outcome = run(&untouched, words, cell, effort.rounds)?;
-        if outcome.report.result == Kind::Interrupted {
-            return Err(interrupted(outcome.report));
+        if outcome.verdict.kind == Kind::Interrupted {
+            return Err(interrupted(outcome.verdict));
         }
         if !passed(&outcome) {
             return Ok(Err(Unmeasured::of(&outcome)));
@@ -153,7 +160,7 @@ pub(super) fn cell(
                 status: 1,
             }));
         }
-        options = outcome.report.provenance.words;
+        options = outcome.words;
         tsc_khz = trace.map_or(0, |trace| trace.tsc_khz);
         medians.push(own.all.median());
         times.sent.merge(&own.sent);
@@ -174,19 +181,19 @@ pub(super) fn cell(
     let sources = config.sources.as_ref();
     if sources.is_some_and(|sources| !sources.tracepoints.is_empty()) {
         let outcome = run(config, words, cell, effort.rounds)?;
-        if outcome.report.result == Kind::Interrupted {
-            return Err(interrupted(outcome.report));
+        if outcome.verdict.kind == Kind::Interrupted {
+            return Err(interrupted(outcome.verdict));
         }
         if !passed(&outcome) {
             return Ok(Err(Unmeasured::of(&outcome)));
         }
         let mut counted = Counted::default();
-        counted.add(&outcome.window, effort, config.vcpus, passages);
+        counted.add(&outcome.window, effort, config.vcpus, at_tracepoints);
         let net = counted.net(background, targets);
         sender.extend(net.0);
         receivers.extend(net.1);
     }
-    let verdict = Verdict::on(
+    let verdict = IpiHandling::of(
         cell.is_xapic(),
         &operations,
         &sender,
@@ -209,7 +216,8 @@ pub(super) fn cell(
     }))
 }
 
-/// Whether what counts `figure`, which has its name at the beginning, can be believed.
+/// Whether the source that counts `figure` can be believed. The figure's name begins with that of
+/// the source.
 fn is_counted_by_proven(figure: &str, sources: &[Source]) -> bool {
     let source = figure.split(' ').next().unwrap_or_default();
     is_proven(sources, source)
@@ -225,7 +233,7 @@ struct Counted {
 }
 
 impl Counted {
-    /// Adds a run, of which `counts` are taken.
+    /// Adds the counts of a run, which `counts` takes from its window.
     fn add(
         &mut self,
         window: &Window,
@@ -239,10 +247,10 @@ impl Counted {
         add(&mut self.receivers, counts(window, 1..vcpus));
     }
 
-    /// What is left without `background`: at the sender per round, at the others per round and
+    /// The counts less `background`: of the sender per round, of the receivers per round and
     /// target.
-    fn net(self, background: &Background, targets: u32) -> (Figures, Figures) {
-        let per = |counts: Counts, background: &Figures, times: f64| -> Figures {
+    fn net(self, background: &Background, targets: u32) -> (Rates, Rates) {
+        let per = |counts: Counts, background: &Rates, times: f64| -> Rates {
             let net = |(name, count): (String, u64)| {
                 let anyway = background.get(&name).copied().unwrap_or(0.0) * self.seconds;
                 ((count as f64 - anyway) / times, name)
@@ -260,29 +268,34 @@ impl Counted {
     }
 }
 
-fn interrupted(report: Report) -> BenchError {
+fn interrupted(verdict: Verdict) -> BenchError {
     BenchError::Interrupted {
-        status: report.exit_status,
-        message: report.message,
+        status: verdict.exit_status(),
+        message: verdict.message,
     }
 }
 
 fn passed(outcome: &Outcome) -> bool {
-    outcome.report.result == Kind::Pass
+    outcome.verdict.kind == Kind::Pass
 }
 
-/// Why the guest did not pass: what it said last, if it refused.
+/// Why the guest did not pass: its last line on the console, if it died and left one.
 fn why(outcome: &Outcome) -> String {
     let said = outcome.console.lines().last().unwrap_or_default();
     let said = said.strip_prefix("[cpu 0] ").unwrap_or(said);
-    match outcome.report.result {
+    match outcome.verdict.kind {
         Kind::Died if !said.is_empty() => said.to_owned(),
-        _ => outcome.report.message.clone(),
+        _ => outcome.verdict.message.clone(),
     }
 }
 
 /// One run of `cell`.
-fn run(config: &Config, words: &Words, cell: &Cell, rounds: u32) -> Result<Outcome, BenchError> {
+fn run(
+    config: &Config,
+    words: &BenchWords,
+    cell: &Cell,
+    rounds: u32,
+) -> Result<Outcome, BenchError> {
     let (told, rounds) = (words.tell(cell), words.tell_rounds(rounds));
     let config = Config {
         append: format!("{} {told} {rounds}", config.append),
@@ -299,7 +312,7 @@ fn run(config: &Config, words: &Words, cell: &Cell, rounds: u32) -> Result<Outco
     let outcome = crate::run_attended(&config, None, |operator| {
         let operator = Arc::clone(operator);
         let start = Watch::at(words.start());
-        // Before the sender has run a single instruction.
+        // Set before the sender has executed a single instruction.
         let held = operator.hold_at(0, start);
         stalling = Some(thread::spawn(move || {
             held.and_then(|()| stall_others(&operator))
@@ -307,7 +320,7 @@ fn run(config: &Config, words: &Words, cell: &Cell, rounds: u32) -> Result<Outco
     })?;
     if let Some(stalling) = stalling {
         match stalling.join() {
-            // A machine that ended says by its own report how.
+            // If the machine ended meanwhile, its verdict says how.
             Ok(Ok(()) | Err(OperatorError::Over(_))) => {}
             Ok(Err(error)) => return Err(BenchError::Stall(error)),
             Err(panic) => std::panic::resume_unwind(panic),
@@ -316,7 +329,7 @@ fn run(config: &Config, words: &Words, cell: &Cell, rounds: u32) -> Result<Outco
     Ok(outcome)
 }
 
-/// Stalls every CPU but the sender, which is held for it, and lets the sender go.
+/// Pauses every CPU but the sender, which is held meanwhile, and then resumes the sender.
 fn stall_others(operator: &Operator) -> Result<(), OperatorError> {
     operator.wait_held(0, Wait::up_to(PATIENCE))?;
     for cpu in 1..operator.cpus() {
@@ -325,8 +338,8 @@ fn stall_others(operator: &Operator) -> Result<(), OperatorError> {
     operator.resume(0)
 }
 
-/// What was counted on these vCPUs together: KVM's statistics by their names, exits to userspace by
-/// their reasons behind `user `.
+/// Counts of these vCPUs together: KVM's statistics by their names, exits to userspace as `user `
+/// and their reason.
 fn counts(window: &Window, vcpus: Range<u32>) -> Counts {
     let mut counts = Counts::new();
     for vcpu in vcpus {
@@ -341,9 +354,9 @@ fn counts(window: &Window, vcpus: Range<u32>) -> Counts {
     counts
 }
 
-/// What was counted at tracepoints on the threads of these vCPUs together, by the names that
-/// windows give it.
-fn passages(window: &Window, vcpus: Range<u32>) -> Counts {
+/// Counts at tracepoints on the threads of these vCPUs together, by the names that
+/// [`Window::tracepoints`] gives them.
+fn at_tracepoints(window: &Window, vcpus: Range<u32>) -> Counts {
     let mut counts = Counts::new();
     for vcpu in vcpus {
         add(&mut counts, window.tracepoints(vcpu as usize));
@@ -351,8 +364,8 @@ fn passages(window: &Window, vcpus: Range<u32>) -> Counts {
     counts
 }
 
-/// Takes page faults out of what is counted by the time. Memory is touched for the first time only
-/// once, by a trace above all, and twice the time has not twice as many.
+/// Takes page faults out of the counts of the background, which are per second. Pages are touched
+/// for the first time only once, above all by a trace: twice the time does not have twice as many.
 fn leave_out_page_faults(counts: &mut Counts) {
     let by_page_fault = [
         (STATS, &["pf_taken"][..]),

@@ -1,16 +1,14 @@
-//! What a bench is to know of a guest: the keys by which that is told what to measure, the values
-//! that each takes, and the point at which the rounds begin. All of it is in the guest's manifest.
-//! Knows no key by name.
+//! What a bench has to know of a guest: the keys by which the guest is told what to measure, the
+//! values that each key takes, and the point at which the rounds begin. All of it is in the guest's
+//! manifest, which is held against the probes of its image. Knows no key by name.
 
 use shared::manifest::{Measure, PointRole};
 
-use super::Cell;
+use super::cell::{AUTO, Cell};
+use crate::machine::points::Points;
 use crate::manifest::{Manifest, Word};
 
-/// The way of sending that takes what suits best.
-pub(super) const AUTO: &str = "auto";
-
-/// What a bench needs, and what for, as its manifest is told to say it.
+/// What a guest has to have a key for, or it cannot be measured.
 const NEEDED: [Measure; 5] = [
     Measure::To,
     Measure::By,
@@ -19,26 +17,43 @@ const NEEDED: [Measure; 5] = [
     Measure::Rounds,
 ];
 
-/// A guest that does not say how it can be measured.
+/// Why a guest cannot be measured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the guest cannot be measured: its manifest has no {}; see docs/manifest.md",
-    .0.join(", no ")
-)]
-pub struct Unmeasurable(Vec<String>);
+pub enum Unmeasurable {
+    /// Its manifest does not say how.
+    #[error(
+        "the guest cannot be measured: its manifest has no {}; see docs/manifest.md",
+        .0.join(", no ")
+    )]
+    Unsaid(Vec<String>),
+    /// Its manifest names a point that is not in its image, and so is never reached: a bench would
+    /// wait for it until it gives up.
+    #[error(
+        "the guest cannot be measured: its manifest says that the point \"{name}\" is a \
+         \"{role}\", and the image has no probe of that name (section {section}); `vmm probes` \
+         lists those it has",
+        section = shared::probe::SECTION
+    )]
+    NoProbe {
+        /// The point.
+        name: String,
+        /// What it is in a bench.
+        role: &'static str,
+    },
+}
 
-/// A key and its values.
+/// A key of the command line, and its values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Key {
     name: String,
-    /// Those that are not kept for what is wrong with them; none if it takes any.
+    /// The values that are not marked as broken; none if the key takes any value.
     sound: Vec<String>,
 }
 
-/// The keys of a guest.
+/// The keys by which a guest is told what to measure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Words {
-    /// What it is told in any case.
+pub struct BenchWords {
+    /// What the guest is told whatever is measured.
     set: String,
     to: Key,
     by: Key,
@@ -69,12 +84,13 @@ impl Key {
     }
 }
 
-impl Words {
-    /// Those of the guest that says `manifest` of itself.
+impl BenchWords {
+    /// Those of the guest that says `manifest` of itself, and whose image has the probes `points`.
     ///
     /// # Errors
-    /// [`Unmeasurable`] names all that it does not say.
-    pub fn of(manifest: &Manifest) -> Result<Self, Unmeasurable> {
+    /// [`Unmeasurable`] names all that the manifest does not say, or the first point of a bench in
+    /// it that is no probe of the image.
+    pub fn of(manifest: &Manifest, points: &Points) -> Result<Self, Unmeasurable> {
         let key = |measure| {
             let mut words = manifest.options.iter();
             words.find(|word| word.bench == Some(measure)).map(Key::of)
@@ -83,12 +99,21 @@ impl Words {
         let round = manifest.points_of(PointRole::Round).next();
         let missing = NEEDED.into_iter().filter(|measure| key(*measure).is_none());
         let missing = missing.map(|measure| format!("word for \"{}\" of a bench", measure.name()));
-        let points = [(PointRole::Start, start), (PointRole::Round, round)];
-        let points = points.into_iter().filter(|(_, point)| point.is_none());
-        let points = points.map(|(role, _)| format!("point that is a \"{}\"", role.name()));
-        let missing: Vec<_> = missing.chain(points).collect();
+        let unnamed = [(PointRole::Start, start), (PointRole::Round, round)];
+        let unnamed = unnamed.into_iter().filter(|(_, point)| point.is_none());
+        let unnamed = unnamed.map(|(role, _)| format!("point that is a \"{}\"", role.name()));
+        let missing: Vec<_> = missing.chain(unnamed).collect();
         if !missing.is_empty() {
-            return Err(Unmeasurable(missing));
+            return Err(Unmeasurable::Unsaid(missing));
+        }
+        for role in [PointRole::Start, PointRole::Round] {
+            let mut names = manifest.points_of(role);
+            if let Some(name) = names.find(|name| points.named(name).next().is_none()) {
+                return Err(Unmeasurable::NoProbe {
+                    name: name.to_owned(),
+                    role: role.name(),
+                });
+            }
         }
         let needed = |measure| key(measure).unwrap_or_default();
         let set = manifest.options.iter().filter_map(|word| {
@@ -113,12 +138,12 @@ impl Words {
         &self.start
     }
 
-    /// Each sound design.
+    /// The queue designs that are not marked as broken.
     pub(super) fn designs(&self) -> &[String] {
         self.design.as_ref().map_or(&[], |key| &key.sound)
     }
 
-    /// A way of sending for where nothing is sent.
+    /// A transport to name where nothing is sent.
     pub(super) fn any_transport(&self) -> &str {
         match self.transport.takes(AUTO) {
             true => AUTO,
@@ -159,7 +184,7 @@ impl Words {
         told.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 
-    /// How it is told that there are so many rounds.
+    /// What the guest is told to make this many rounds.
     pub(super) fn tell_rounds(&self, rounds: u32) -> String {
         self.rounds.says(&rounds.to_string())
     }
@@ -169,6 +194,7 @@ impl Words {
 pub(super) mod tests {
     use super::*;
     use shared::manifest::{BROKEN, Record};
+    use shared::probe::{Point, SECTION};
 
     fn word(key: &str, measure: Measure, values: &[&str]) -> Vec<Record> {
         let word = Record::word(key, "").measured_as(measure);
@@ -209,9 +235,24 @@ pub(super) mod tests {
         records
     }
 
+    /// Those of an image with probes of these names.
+    fn points(names: &[&str]) -> Points {
+        let mut section = Vec::new();
+        for name in names {
+            let point = Point::new(name, "a.rs", 1);
+            section.extend(point.name);
+            section.extend(point.file);
+            section.extend(point.line.to_le_bytes());
+            section.resize(section.len().next_multiple_of(size_of::<Point>()), 0);
+        }
+        let image = ::tests::image::with_section(SECTION, &section, 0);
+        Points::read(&image).unwrap()
+    }
+
     /// Of a guest that can be measured.
-    pub(in crate::bench) fn words() -> Words {
-        Words::of(&Manifest::saying(&records())).unwrap()
+    pub(in crate::bench) fn words() -> BenchWords {
+        let points = points(&["other", "begin", "over"]);
+        BenchWords::of(&Manifest::saying(&records()), &points).unwrap()
     }
 
     #[test]
@@ -247,7 +288,8 @@ pub(super) mod tests {
             .iter()
             .filter(|it| !it.name.starts_with(b"rounds") && !it.name.starts_with(b"over"));
         let without: Vec<_> = without.copied().collect();
-        let error = Words::of(&Manifest::saying(&without))
+        let points = points(&["begin"]);
+        let error = BenchWords::of(&Manifest::saying(&without), &points)
             .unwrap_err()
             .to_string();
         assert!(
@@ -256,7 +298,21 @@ pub(super) mod tests {
         );
         assert!(error.contains("no point that is a \"round\""), "{error}");
         assert!(!error.contains("\"to\""), "{error}");
-        let nothing = Words::of(&Manifest::default()).unwrap_err();
-        assert_eq!(nothing.0.len(), 7);
+        let nothing = BenchWords::of(&Manifest::default(), &points).unwrap_err();
+        assert!(matches!(nothing, Unmeasurable::Unsaid(missing) if missing.len() == 7));
+    }
+
+    #[test]
+    fn a_point_that_is_not_in_the_image_is_named() {
+        let manifest = Manifest::saying(&records());
+        for (probes, name, role) in [
+            (&["other", "over"][..], "begin", "start"),
+            (&["begin"], "over", "round"),
+            (&[], "begin", "start"),
+        ] {
+            let error = BenchWords::of(&manifest, &points(probes)).unwrap_err();
+            let name = name.to_owned();
+            assert_eq!(error, Unmeasurable::NoProbe { name, role });
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `vmm bench GUEST`: measures what IPIs and calls cost on this host.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,10 +8,11 @@ use std::sync::Arc;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use vmm::Config;
-use vmm::bench::{self, BenchError, Choice, Costs, Effort, Words};
+use vmm::bench::{self, BenchError, BenchWords, Costs, Effort, Filter};
 use vmm::control::Tracing;
 use vmm::cpus::CpuSet;
 use vmm::machine::guest::Guest;
+use vmm::machine::points::Points;
 use vmm::manifest::Manifest;
 use vmm::provenance::Input;
 use vmm::report::costs;
@@ -45,11 +47,13 @@ pub struct Arguments {
     by: Vec<String>,
 
     /// Only to these
-    #[arg(long, value_name = "TO", value_delimiter = ',', value_parser = ["self", "one", "some", "all"])]
+    #[arg(long, value_name = "TO", value_delimiter = ',',
+          value_parser = ["self", "one", "some", "all"])]
     to: Vec<String>,
 
     /// Only to CPUs in these states
-    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = ["halted", "running", "stalled"])]
+    #[arg(long, value_name = "STATE", value_delimiter = ',',
+          value_parser = ["halted", "running", "stalled"])]
     receiver: Vec<String>,
 
     /// Only by these transports
@@ -90,35 +94,37 @@ pub struct Arguments {
 /// Measures what `arguments` ask for, and returns the exit status.
 ///
 /// # Errors
-/// [`Refused`] if that was not possible. What was measured by then is printed all the same.
+/// [`Refused`] if that is not possible. What was measured before is printed all the same.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let bad = |message| Refused { message, status: 2 };
     let baseline = arguments.baseline.as_deref().map(Costs::read).transpose();
     let baseline = baseline.map_err(bad)?;
-    // So that what is no guest is not found out by the first machine.
+    // Read here, so that a bad image is refused before there is a machine.
     let image = Guest::from(&arguments.guest)
         .open()
         .map_err(|error| bad(chain(&error)))?;
     let guest = Input::new(&arguments.guest, image.bytes());
-    let words = Manifest::of(&image).map_err(|error| bad(chain(&error)))?;
-    let words = Words::of(&words.unwrap_or_default())
-        .map_err(|error| bad(format!("{}: {error}", arguments.guest.display())))?;
-    let choice = Choice {
+    let manifest = Manifest::of(&image).map_err(|error| bad(chain(&error)))?;
+    let of_image = |error: &dyn Display| bad(format!("{}: {error}", arguments.guest.display()));
+    let points = Points::read(image.bytes()).map_err(|error| of_image(&error))?;
+    let words =
+        BenchWords::of(&manifest.unwrap_or_default(), &points).map_err(|error| of_image(&error))?;
+    let filter = Filter {
         by: arguments.by.clone(),
         to: arguments.to.clone(),
         receiver: arguments.receiver.clone(),
         transport: arguments.transport.clone(),
         queue: arguments.queue.clone(),
     };
-    let cells = bench::cells(&choice, &words);
+    let cells = bench::cells(&filter, &words);
     if cells.is_empty() {
         return Err(bad(
             "nothing is left to measure: no line of the table fits all that was asked for"
                 .to_owned(),
         ));
     }
-    // Opened first: what takes minutes should not end with a file that cannot be made.
-    // The baseline has been read, and may well be what the new figures replace.
+    // Created first: a bench of minutes should not end with a file that cannot be created. The
+    // baseline has been read by now, so that the new figures may replace it.
     let json = arguments.json.as_ref();
     let json = json.map(|path| create(path, [&arguments.guest]).map(|file| (file, path)));
     let json = json.transpose()?;

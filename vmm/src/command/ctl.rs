@@ -1,5 +1,6 @@
-//! `vmm ctl SOCKET COMMAND`: asks a running `vmm --control SOCKET` one thing, from a shell. It
-//! turns words into a request and an answer into words; what can be asked is the VMM's to know.
+//! `vmm ctl SOCKET COMMAND`: sends one request to a running `vmm --control SOCKET`, from a shell.
+//! Turns the command line into a request and the answer into text; the VMM decides what a request
+//! means.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -31,9 +32,9 @@ enum Ask {
     /// Where every vCPU is
     Status,
     /// Hold a vCPU, or all, out of the guest
-    Pause { cpu: Whom },
+    Pause { cpu: Cpus },
     /// Undo one pause, or the hold at a probe
-    Resume { cpu: Whom },
+    Resume { cpu: Cpus },
     /// Hold a vCPU when it comes to a probe, or to an instruction
     Hold {
         cpu: u32,
@@ -85,7 +86,10 @@ enum Ask {
     /// Exits, KVM's statistics and what the guest has counted
     Stats,
     /// Turn the trace on or off
-    Trace { way: Way },
+    Trace {
+        #[arg(value_name = "WAY")]
+        state: OnOff,
+    },
     /// End the workload of a puppet guest, and have it judged
     Finish {
         #[command(flatten)]
@@ -115,12 +119,12 @@ impl Limit {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Whom {
+enum Cpus {
     All,
     One(u32),
 }
 
-impl std::str::FromStr for Whom {
+impl std::str::FromStr for Cpus {
     type Err = std::num::ParseIntError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -132,30 +136,30 @@ impl std::str::FromStr for Whom {
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Way {
+enum OnOff {
     On,
     Off,
 }
 
-/// The VMM said no.
-const SAID_NO: u8 = 1;
+/// Exit status if the VMM refused a request.
+const REFUSED: u8 = 1;
 
-/// Nobody is there.
-const NOBODY: u8 = 3;
+/// Exit status if there is no connection, or no answer.
+const NO_ANSWER: u8 = 3;
 
-/// Asks, and prints the answer.
+/// Sends the request, and prints the answer.
 ///
 /// # Errors
-/// [`Refused`] if nobody answers.
+/// [`Refused`] if there is no answer.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
-    let mut line = Line::to(&arguments.socket)?;
+    let mut connection = Connection::to(&arguments.socket)?;
     let print = |answer: &Value| {
         let text = if arguments.json {
             answer.to_string()
         } else {
-            words(answer)
+            for_people(answer)
         };
-        // Whoever reads may have seen enough.
+        // The reader may have closed the pipe.
         let _ = writeln!(io::stdout(), "{text}");
         answer["ok"] == true
     };
@@ -167,16 +171,16 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                     message: format!("cannot read the next request: {error}"),
                     status: 2,
                 })?;
-                all_well &= print(&line.ask(&request)?);
+                all_well &= print(&connection.ask(&request)?);
             }
-            return Ok(if all_well { 0 } else { SAID_NO });
+            return Ok(if all_well { 0 } else { REFUSED });
         }
         Ask::Raw { request } => vec![request.clone()],
         ask => vec![request(ask).to_string()],
     };
     let mut all_well = true;
     for request in requests {
-        let mut answer = line.ask(&request)?;
+        let mut answer = connection.ask(&request)?;
         if let Ask::Tell {
             detach: false,
             limit,
@@ -185,25 +189,28 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             && answer["ok"] == true
         {
             let wait = json!({
-                "verb": "wait_done", "cpu": answer["cpu"], "number": answer["number"], "limit": limit.seconds(),
+                "verb": "wait_done",
+                "cpu": answer["cpu"],
+                "number": answer["number"],
+                "limit": limit.seconds(),
             });
-            answer = line.ask(&wait.to_string())?;
+            answer = connection.ask(&wait.to_string())?;
         }
         all_well &= print(&answer);
     }
-    Ok(if all_well { 0 } else { SAID_NO })
+    Ok(if all_well { 0 } else { REFUSED })
 }
 
 fn request(ask: &Ask) -> Value {
     match ask {
         Ask::Status => json!({ "verb": "status" }),
-        Ask::Pause { cpu: Whom::All } => json!({ "verb": "pause_all" }),
+        Ask::Pause { cpu: Cpus::All } => json!({ "verb": "pause_all" }),
         Ask::Pause {
-            cpu: Whom::One(cpu),
+            cpu: Cpus::One(cpu),
         } => json!({ "verb": "pause", "cpu": cpu }),
-        Ask::Resume { cpu: Whom::All } => json!({ "verb": "resume_all" }),
+        Ask::Resume { cpu: Cpus::All } => json!({ "verb": "resume_all" }),
         Ask::Resume {
-            cpu: Whom::One(cpu),
+            cpu: Cpus::One(cpu),
         } => json!({ "verb": "resume", "cpu": cpu }),
         Ask::Hold {
             cpu, at: Some(at), ..
@@ -233,20 +240,22 @@ fn request(ask: &Ask) -> Value {
             json!({ "verb": "tell", "cpu": cpu, "deed": deed, "limit": limit.seconds() })
         }
         Ask::Stats => json!({ "verb": "stats" }),
-        Ask::Trace { way } => json!({ "verb": "trace", "on": matches!(way, Way::On) }),
+        Ask::Trace { state } => {
+            json!({ "verb": "trace", "on": matches!(state, OnOff::On) })
+        }
         Ask::Finish { limit } => json!({ "verb": "finish", "limit": limit.seconds() }),
         Ask::Quit => json!({ "verb": "quit" }),
         Ask::Raw { .. } => Value::Null,
     }
 }
 
-/// A connection, on which one asks and one answers.
-struct Line {
+/// A connection to the control socket: one answer for each request.
+struct Connection {
     stream: BufReader<UnixStream>,
     name: String,
 }
 
-impl Line {
+impl Connection {
     fn to(socket: &PathBuf) -> Result<Self, Refused> {
         let name = socket.display().to_string();
         match UnixStream::connect(socket) {
@@ -258,7 +267,7 @@ impl Line {
                 message: format!(
                     "cannot connect to {name}: {error}; is there a `vmm --control {name}` running?"
                 ),
-                status: NOBODY,
+                status: NO_ANSWER,
             }),
         }
     }
@@ -266,7 +275,7 @@ impl Line {
     fn ask(&mut self, request: &str) -> Result<Value, Refused> {
         let failed = |why: String| Refused {
             message: format!("{}: {why}", self.name),
-            status: NOBODY,
+            status: NO_ANSWER,
         };
         let mut answer = String::new();
         let asked = writeln!(self.stream.get_mut(), "{}", request.replace('\n', " "));
@@ -280,8 +289,8 @@ impl Line {
     }
 }
 
-/// An answer for people: a line for each field, those inside others further in.
-fn words(answer: &Value) -> String {
+/// An answer for people: a line for each field, nested fields indented.
+fn for_people(answer: &Value) -> String {
     if answer["ok"] == false {
         let error = answer["error"].as_str().unwrap_or("refused");
         return format!("vmm: {error}");

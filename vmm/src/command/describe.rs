@@ -51,7 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     };
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => Ok(0),
-        // Whoever reads may have seen enough.
+        // The reader has closed the pipe, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
         Err(error) => Err(Refused {
             message: format!("cannot write what {name} says: {error}"),

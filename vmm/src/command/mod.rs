@@ -1,5 +1,4 @@
-//! What the command can be asked to do, one module for each. They read arguments and print; the
-//! library does the work.
+//! The subcommands, one module for each. They read arguments and print; the library does the work.
 
 pub mod bench;
 pub mod ctl;
@@ -26,7 +25,7 @@ use std::path::{Path, PathBuf};
 use vmm::chain;
 use vmm::whole_file::WholeFile;
 
-/// Why nothing came of it.
+/// Why a subcommand could not do its work.
 #[derive(Debug)]
 pub struct Refused {
     /// For the user, in a sentence.
@@ -35,9 +34,9 @@ pub struct Refused {
     pub status: u8,
 }
 
-/// Tells the user.
+/// Tells the user, on standard error.
 pub fn complain(message: &str) {
-    // If standard error is gone too, the exit status has to do.
+    // If standard error is closed too, only the exit status is left.
     let _ = writeln!(io::stderr(), "vmm: {message}");
 }
 
@@ -60,7 +59,7 @@ fn check_output<'a>(
     }
 }
 
-/// Prepares to write the file `name` in the end, unless it is one of `inputs`.
+/// Prepares to write the file `name` later, unless it is one of `inputs`.
 fn create<'a>(
     name: &Path,
     inputs: impl IntoIterator<Item = &'a PathBuf>,
@@ -69,7 +68,7 @@ fn create<'a>(
     WholeFile::create(name).map_err(|error| cannot_write(name, &error))
 }
 
-/// Whether two names are of one file, which exists.
+/// Whether two names lead to one existing file.
 fn is_one_file(one: &Path, other: &Path) -> bool {
     let [one, other] = [one, other].map(|name| name.canonicalize().ok());
     one.is_some() && one == other

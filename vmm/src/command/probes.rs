@@ -37,7 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let mut last = "";
     for (name, file, line) in places {
         let shown = if name == last { "" } else { name };
-        // Whoever reads may have seen enough.
+        // The reader may have closed the pipe, as `head` does.
         if writeln!(out, "{shown:width$}  {file}:{line}").is_err() {
             break;
         }

@@ -1,4 +1,4 @@
-//! `vmm [OPTIONS] GUEST`: boots a guest, or has a script do so, and reports.
+//! `vmm [OPTIONS] GUEST`: boots a guest, or runs a script that boots guests, and reports.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -150,7 +150,7 @@ impl Arguments {
     }
 }
 
-/// The report did not get where it should.
+/// Exit status if the report could not be written.
 const NOT_REPORTED: u8 = 3;
 
 /// Runs what `arguments` ask for, and returns the exit status.
@@ -160,13 +160,14 @@ const NOT_REPORTED: u8 = 3;
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     if arguments.watch && !can_watch() {
         return Err(Refused {
-            message: "--watch draws on a terminal, and standard error is none that can be drawn on; leave it out, \
-                      or ask a machine with --control from elsewhere: vmm ctl SOCKET stats"
+            message: "--watch draws on a terminal, and standard error is none that can be drawn \
+                      on; leave it out, or ask a machine with --control from elsewhere: vmm ctl \
+                      SOCKET stats"
                 .to_owned(),
             status: 2,
         });
     }
-    // Opened first: a run of an hour should not end with a file that cannot be made.
+    // Created first: a run of an hour should not end with a file that cannot be created.
     let inputs = || arguments.guest.iter().chain(&arguments.script);
     let open = |name: &PathBuf| create(name, inputs());
     let mut reports = match arguments.stats_file.as_deref() {
@@ -189,10 +190,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         if outcome.trace.is_some() || arguments.stats == Form::Prometheus {
             outcomes.push(outcome);
         }
-        // Of several machines the first that failed decides.
+        // Of several machines, the first that failed sets the status.
         status = if status == 0 { own } else { status };
     };
-    // Before there are other threads.
+    // Before other threads are started, which would otherwise not block these signals.
     let signals = Signals::catch()?;
     let control = arguments.control.as_deref().map(Server::bind).transpose();
     let control = control.map_err(|error| Refused {
@@ -215,7 +216,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 .map(|error| (chain(&error), error.exit_status()))
         }
     };
-    // There are no more machines, and what is written from here on need not be waited for.
+    // There are no more machines: from here on a signal ends the process at once, even while files
+    // are written.
     drop(signals);
     let traces: Vec<_> = outcomes
         .iter()

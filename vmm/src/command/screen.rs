@@ -1,5 +1,5 @@
-//! The end of the terminal on standard error, on which the live table stands and is drawn anew.
-//! Knows terminals and no vCPUs.
+//! The terminal on standard error, at whose bottom the live table is drawn and redrawn. Knows
+//! nothing of vCPUs.
 
 use std::io::{self, Stderr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,7 +9,7 @@ use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vmm::control::Screen;
 
-/// Most draws in a second. More than are asked for, so that none is left out.
+/// Most draws in a second. More than the event loop asks for, so that none is skipped.
 const DRAWS: u8 = 60;
 
 /// A terminal on standard error.
@@ -17,7 +17,7 @@ const DRAWS: u8 = 60;
 pub struct Terminal {
     stderr: Stderr,
     term: Term,
-    /// What stands there, if anything does.
+    /// The table that is drawn now, if there is one.
     shown: Mutex<Option<ProgressBar>>,
 }
 

@@ -1,6 +1,6 @@
-//! ^C and SIGTERM while machines run by themselves: they end the machine that is at work, which is
-//! then reported. Where there is none they do what they always do. A machine that is moved by hand
-//! has [`super::interruption`].
+//! SIGINT (^C) and SIGTERM while machines run by themselves. A signal ends the machine that is
+//! running, which is then reported. While no machine runs, a signal does what it does by default.
+//! Searches and replays, which step their machine, use [`super::interruption`] instead.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,10 +17,10 @@ use super::Refused;
 
 const CAUGHT: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
 
-/// Milliseconds until it is looked again whether a machine has been wound up.
+/// Milliseconds after which it is checked again whether a machine has been torn down.
 const SOON: i32 = 20;
 
-/// The machine that was begun last. Its memory is not kept for this.
+/// The machine that was started last. A weak reference, so that its memory can be freed.
 type Machine = Mutex<Weak<Operator>>;
 
 /// The signals, caught until this is dropped.
@@ -33,11 +33,11 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches the signals in this thread and in those that it starts from here on. There are to be
-    /// no others.
+    /// Catches the signals in this thread and in all threads that it starts later. The process must
+    /// have no other threads.
     ///
     /// # Errors
-    /// [`Refused`] if the host does not let it.
+    /// [`Refused`] if the host does not allow it.
     pub fn catch() -> Result<Self, Refused> {
         Self::try_catch().map_err(|error| Refused {
             message: format!("cannot catch signals: {error}"),
@@ -54,7 +54,7 @@ impl Signals {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel has just made this file descriptor for us; nobody else knows it.
+        // SAFETY: the kernel has just made this file descriptor for us, and nothing else uses it.
         let file = unsafe { File::from_raw_fd(fd) };
         let done = Arc::new(EventFd::new(EFD_NONBLOCK)?);
         let epoll = Epoll::new()?;
@@ -80,7 +80,8 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Who is to be handed the operator of each machine: what comes from then on ends that.
+    /// An attendant that is handed the operator of each machine: from then on signals end that
+    /// machine.
     pub fn attendant(&self) -> impl Fn(&Arc<Operator>) + Send + Sync + use<> {
         let machine = Arc::clone(&self.machine);
         move |operator| *lock(&machine) = Arc::downgrade(operator)
@@ -98,11 +99,11 @@ fn listen(
     machine: &Machine,
     blocked: &[libc::c_int],
 ) {
-    // One that came while a machine that had ended by itself was being wound up.
+    // A signal that came while a machine that had ended by itself was being torn down.
     let mut late = None;
     loop {
         let timeout = late.map_or(-1, |_| SOON);
-        // Interrupted at most, and then looks once more.
+        // Fails only with EINTR, and then everything is checked once more.
         let _ = epoll.wait(timeout, &mut [EpollEvent::default(); 2]);
         if done.read().is_ok() {
             return;
@@ -117,9 +118,10 @@ fn listen(
         late = None;
         match lock(machine).upgrade().filter(|it| !it.is_gone()) {
             Some(machine) if machine.over().is_none() => machine.interrupt(signal),
-            // It was ended from outside, and whatever was to come with it.
+            // It has been ended from outside already, and with it whatever would have followed.
             Some(machine) if machine.cut_short().is_some() => {}
-            // What it came to is to be told; then there is no machine, or the next.
+            // It has ended by itself and is about to be reported. After that there is no machine,
+            // or the next one.
             Some(_) => late = Some(signal),
             None if blocked.contains(&signal) => take_effect(signal),
             None => {}
@@ -127,20 +129,20 @@ fn listen(
     }
 }
 
-/// Has `signal`, which is blocked, do what it always does.
+/// Lets `signal`, which is blocked, have its default effect.
 fn take_effect(signal: libc::c_int) {
-    // Nobody else takes it, and this thread does so at once. Both fail only for numbers that are no
-    // signals.
+    // All other threads block it, so that this thread takes it at once. Both calls fail only for
+    // numbers that are no signals.
     let _ = unblock_signal(signal);
     // SAFETY: the call has no preconditions.
     unsafe { libc::raise(signal) };
-    // It was ignored.
+    // Still here: the signal is ignored in this process.
     let _ = block_signal(signal);
 }
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // Cannot be full after one write.
+        // Fails only if the counter is full, which it is not after one write.
         let _ = self.done.write(1);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -1,4 +1,4 @@
-//! Where the reports of a run go, and in which form.
+//! Writes the reports of a run where the user wants them, in the form that the user wants.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,13 +20,13 @@ pub enum Form {
     Prometheus,
 }
 
-/// Where reports are written to.
+/// Where reports are written.
 #[derive(Debug)]
 enum Destination {
     Stdout,
-    /// A file to which each report is added when it is there.
+    /// A file to which each report is appended as soon as its machine has ended.
     File(File),
-    /// A file that is written once, in the end.
+    /// A file that is written once, at the end.
     Whole(WholeFile),
 }
 
@@ -38,8 +38,7 @@ pub struct Reports {
 }
 
 impl Form {
-    /// Where the guest's console goes, so that it does not come between a report that a program
-    /// reads.
+    /// Where the guest's console goes, so that it does not mix with a report that a program reads.
     pub fn console(self, file: Option<&Path>) -> control::Stream {
         match (self, file) {
             (Self::Json | Self::Prometheus, None) => control::Stream::Stderr,
@@ -49,7 +48,7 @@ impl Form {
 }
 
 impl Reports {
-    /// Reports for whoever reads standard output.
+    /// Reports that go to standard output.
     pub fn to_stdout(form: Form) -> Self {
         Self {
             form,
@@ -57,10 +56,10 @@ impl Reports {
         }
     }
 
-    /// Makes a place for reports in the file at `path`.
+    /// Reports that go to the file at `path`.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// If the file cannot be created.
     pub fn to_file(form: Form, path: &Path) -> io::Result<Self> {
         let destination = if form == Form::Prometheus {
             Destination::Whole(WholeFile::create(path)?)
@@ -70,11 +69,11 @@ impl Reports {
         Ok(Self { form, destination })
     }
 
-    /// Reports on a machine that has ended, unless all are to be reported on together; for people,
+    /// Reports on a machine that has ended, unless all machines are reported together; for people
     /// with the verdict last.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// If it cannot be written.
     pub fn add(&mut self, outcome: &Outcome) -> io::Result<()> {
         let report = &outcome.report;
         let words = format!(
@@ -93,7 +92,7 @@ impl Reports {
             }
             (_, Form::Table) => io::stdout().write_all((document + words.as_str()).as_bytes())?,
             _ => {
-                // Nobody may be reading standard error, and then the document still counts.
+                // Standard error may be closed; the document still has to be written.
                 let _ = io::stderr().write_all(words.as_bytes());
                 io::stdout().write_all(document.as_bytes())?;
             }
@@ -101,10 +100,10 @@ impl Reports {
         io::stdout().flush()
     }
 
-    /// Reports on the machines that are to be reported on together, if there are any.
+    /// Reports on the machines that are reported together, if there are any.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// If it cannot be written.
     pub fn finish(self, outcomes: &[Outcome]) -> io::Result<()> {
         if self.form != Form::Prometheus || outcomes.is_empty() {
             return Ok(());

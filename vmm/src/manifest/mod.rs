@@ -1,7 +1,7 @@
-//! What a guest says of itself, in a section of its image ([`shared::manifest`]): its vectors and
-//! points, the words it takes, what its CPUs can be told, what they count and what they watch. An
-//! image without that section says nothing; see `docs/manifest.md` for what then is left. Knows no
-//! machine, and nothing that is in a particular manifest.
+//! The manifest: what a guest says of itself, in a section of its image ([`shared::manifest`]). It
+//! has the guest's vectors and points, the words of its command line, its deeds, its counters and
+//! its oracles. An image without that section says nothing; `docs/manifest.md` says what works
+//! without it. Knows no machine, and no entry of any particular manifest.
 
 mod read;
 mod table;
@@ -267,8 +267,8 @@ pub struct Document<'a> {
 }
 
 impl Source {
-    /// How `file` is to be shown to who asks where `function` stands, if that is to be shown at
-    /// all.
+    /// The path by which `file`, in which `function` stands, is shown; `None` if the guest wants it
+    /// left out.
     pub fn shown<'a>(&self, file: &'a str, function: &str) -> Option<&'a str> {
         let file = match &self.root {
             Some(root) => &file[file.find(root.as_str())?..],
@@ -297,8 +297,8 @@ impl Manifest {
         self.oracles.iter().find(|it| it.number == number)
     }
 
-    /// The vector that wakes a CPU which looks for its next command: the one that the guest has for
-    /// that, or else the mailboxes' own.
+    /// The vector that wakes a CPU to look for its next command: the guest's own, if its manifest
+    /// has one, or else [`WAKE_VECTOR`].
     pub fn wake_vector(&self) -> u8 {
         let mut vectors = self.vectors.iter();
         let wakes = vectors.find(|it| it.role == VectorRole::Wake);
@@ -311,7 +311,7 @@ impl Manifest {
         points.map(|it| it.name.as_str())
     }
 
-    /// For people.
+    /// The manifest for people.
     pub fn table(&self) -> String {
         table::render(self)
     }
@@ -325,7 +325,7 @@ mod tests {
     use super::*;
 
     impl Manifest {
-        /// That of an image whose guest says this, and is called something.
+        /// The manifest of an image with these records, and one that names the guest.
         pub(crate) fn saying(records: &[Record]) -> Self {
             let records = [&[Record::guest("test", "1", "")], records].concat();
             let image = ::tests::image::with_section(SECTION, records.as_bytes(), 0);
@@ -351,7 +351,7 @@ mod tests {
             None
         );
         assert_eq!(shown("guest/src/a.rs", "guest::probe::reached"), None);
-        // Of a guest that says nothing everything is shown.
+        // If the guest says nothing of its source, everything is shown.
         let file = "/rustc/core/src/ptr.rs";
         assert_eq!(Source::default().shown(file, "core::ptr"), Some(file));
     }

@@ -1,5 +1,5 @@
-//! Reads a manifest from an image. Nothing in there is trusted: it is whole and makes sense, or it
-//! is refused with the record that does not and the reason.
+//! Reads a manifest from an image. Nothing in there is trusted: a manifest that is incomplete or
+//! makes no sense is refused as a whole, with the record that is wrong and the reason.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,8 +22,8 @@ use crate::lab::judgement::NOT_BELIEVED;
 use crate::lab::oracles;
 use crate::machine::image::Image;
 
-/// Names that reports, or what scripts and clients are told of a CPU, have themselves: no counter
-/// and no group of counters can have them.
+/// Names that reports use themselves, or that scripts and clients are told of a CPU: no counter and
+/// no group of counters may have them.
 pub(crate) const TAKEN: [&str; 35] = [
     "boot_seconds",
     "breaches",
@@ -62,11 +62,11 @@ pub(crate) const TAKEN: [&str; 35] = [
     "window",
 ];
 
-/// What cases, searches and reports have for something that no oracle can find: no oracle can be
-/// called so.
+/// Names by which cases, searches and reports mean something other than an oracle: no oracle may
+/// have them.
 const NO_ORACLES: [&str; 5] = ["clean", "died", "hang", "livelock", NOT_BELIEVED];
 
-/// What a trace shows beside the lanes of the guest, which have other names.
+/// Names that a trace uses itself: no lane of the guest may have them.
 pub(crate) const TAKEN_LANES: [&str; 8] = [
     "IPI",
     "IPI without handler",
@@ -78,7 +78,7 @@ pub(crate) const TAKEN_LANES: [&str; 8] = [
     "run",
 ];
 
-/// What reports have of a trace beside the waits of the guest, which have other names.
+/// Names that reports on a trace use themselves: no wait of the guest may have them.
 pub(crate) const TAKEN_WAITS: [&str; 11] = [
     "call",
     "coalesced",
@@ -93,32 +93,33 @@ pub(crate) const TAKEN_WAITS: [&str; 11] = [
     "untaken",
 ];
 
-/// The first vector that is no exception of the processor's.
+/// The first vector that is not reserved for the processor's exceptions.
 const FIRST_VECTOR: u32 = 32;
 
 /// Why a manifest is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// A section of another make.
+    /// The section is not made of records.
     #[error(
-        "the guest image's section {SECTION} has {0} bytes, which is no whole number of records of {RECORD_LEN}"
+        "the guest image's section {SECTION} has {0} bytes, which is no whole number of records \
+         of {RECORD_LEN}"
     )]
     Size(u64),
-    /// More sections than one.
+    /// The image has several such sections.
     #[error("the guest image has {0} sections {SECTION}; link them into one")]
     Sections(usize),
-    /// Too much to say.
+    /// The section has too many records.
     #[error("the guest image's section {SECTION} has {0} records; a guest can have {MAX_RECORDS}")]
     TooMany(usize),
-    /// Nothing is said of the guest itself.
+    /// No record names the guest.
     #[error("the guest image's section {SECTION} has no record of kind guest, which names it")]
     NoGuest,
     /// A record makes no sense.
     #[error("record {index} of the guest image's section {SECTION}{about}: {problem}")]
     Record {
-        /// Which, from 0.
+        /// Its place in the section, from 0.
         index: usize,
-        /// What it seems to be about.
+        /// What it seems to describe.
         about: About,
         /// What is wrong with it.
         problem: Problem,
@@ -133,7 +134,7 @@ pub struct Unusable {
     problem: ManifestError,
 }
 
-/// What a record seems to be about, as far as it can be told.
+/// What a record seems to describe: its kind and its name, as far as they can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About(Option<(Kind, String)>);
 
@@ -150,48 +151,48 @@ impl fmt::Display for About {
 /// What is wrong with a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// Of another make.
+    /// It has another version.
     #[error(
         "version {0}, where this vmm reads {VERSION}; build the guest and the vmm from one source"
     )]
     Version(u32),
-    /// About what nobody knows.
+    /// Its kind is not known.
     #[error("kind {0} is not known")]
     Kind(u32),
-    /// A field with a number that means nothing.
+    /// A field has a number that means nothing.
     #[error("{0} {1} is not known")]
     Unknown(&'static str, u32),
-    /// A number that there is no room for.
+    /// A number is out of its range.
     #[error("number {0} is not among {1} to {2}")]
     Number(u32, u32, u32),
-    /// A text that is none.
+    /// A field is not a text.
     #[error("its {0} is no UTF-8 without control characters and with zeroes behind it")]
     Text(&'static str),
-    /// A text that is not made of what names are made of.
+    /// A name has characters that names do not have.
     #[error("its {0} \"{1}\" has other characters than a to z, 0 to 9 and {2}")]
     Characters(&'static str, String, &'static str),
-    /// A field that has to be there.
+    /// A field that its kind needs is empty.
     #[error("it has no {0}")]
     Missing(&'static str),
-    /// A field that may not be there.
+    /// A field that its kind does not have is not empty.
     #[error("it has a {0}, for which its kind has no use")]
     Surplus(&'static str),
-    /// A name that the VMM has for something else.
+    /// The VMM uses the name for something else.
     #[error("its {0} \"{1}\" is what the vmm itself calls something in its reports")]
     Taken(&'static str, String),
-    /// Something that there is already.
+    /// Another record has the same.
     #[error("record {1} has the same {0}")]
     Twice(&'static str, usize),
-    /// A phrase without a place for the figure.
+    /// The phrase has no place for the figure, or several.
     #[error("its phrase has to have {{}} once, for the figure")]
     Phrase,
-    /// A metric of another kind than its name says.
+    /// The metric is not of the kind that its name says.
     #[error("its metric has to end with _total if it is a sum, and not otherwise")]
     Metric,
-    /// An end of the workload that is told otherwise than all others.
+    /// The deed that ends the workload takes other arguments than it must.
     #[error("it ends the workload, and so has to be told with CPUS and nothing else")]
     Ending,
-    /// Something that is not there.
+    /// It belongs to a record that does not exist.
     #[error("no record is the {0} that it belongs to")]
     Dangling(&'static str),
 }
@@ -206,10 +207,10 @@ struct Texts {
     text: String,
 }
 
-/// One field of a record that its kind may have no use for: its name, and whether it says anything.
+/// A field that not every kind of record has: its name, and whether it says anything.
 type Field = (&'static str, bool);
 
-/// What has been seen so far, by what must be there once: which record it was.
+/// Values that may occur only once, and the record in which each was seen first.
 #[derive(Default)]
 struct Seen(HashMap<(&'static str, Kind, String), usize>);
 
@@ -228,24 +229,24 @@ impl Seen {
     }
 }
 
-/// What is put together from several records.
+/// The manifest while it is read, with what can only be checked when all records have been read.
 #[derive(Default)]
 struct Reading {
     manifest: Manifest,
     seen: Seen,
     has_guest: bool,
-    /// Values, with their key, their place among those of that key, and the record.
+    /// Values of keys: the key, the place among its values, the value, and the record.
     values: Vec<(String, u32, Choice, usize)>,
-    /// Ends of stretches, by lane: whether it is the beginning, and the record.
+    /// Ends of stretches: the lane, whether it is the beginning, and the record.
     lanes: Vec<(String, bool, usize)>,
-    /// Keys of which arguments of deeds are values, with the record that says so.
+    /// Keys whose values are arguments of deeds, and the record of the deed.
     words: Vec<(String, usize)>,
-    /// By counter that is a part: the record.
+    /// Counters of which others count a part, and the record of the other.
     parts: Vec<(u32, usize)>,
 }
 
 impl Manifest {
-    /// What `image` says of itself; nothing if it has no such section.
+    /// The manifest of `image`; `None` if it has no such section.
     ///
     /// # Errors
     /// [`Unusable`] names the image, the first record that makes no sense, and why.
@@ -256,7 +257,7 @@ impl Manifest {
         })
     }
 
-    /// What `image` says; nothing if it has no such section, or is none that can be read.
+    /// The manifest in the bytes of an image; `None` if it has no such section, or is no ELF file.
     ///
     /// # Errors
     /// [`ManifestError`] names the first record that makes no sense, and why.
@@ -285,7 +286,7 @@ impl Manifest {
     }
 }
 
-/// What `records` say together.
+/// The manifest that `records` are.
 fn of(records: &[Record]) -> Result<Manifest, ManifestError> {
     let mut reading = Reading::default();
     let refused = |index, problem| ManifestError::Record {
@@ -311,7 +312,7 @@ fn about(record: &Record) -> About {
     About(kind.map(|kind| (kind, text("name", &record.name).unwrap_or_default())))
 }
 
-/// Printable text with zeroes behind it, or nothing at all.
+/// The text in a field: UTF-8 without control characters, padded with zeroes. It may be empty.
 fn text(field: &'static str, bytes: &[u8]) -> Result<String, Problem> {
     let end = bytes.iter().position(|byte| *byte == 0);
     let (text, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
@@ -321,7 +322,7 @@ fn text(field: &'static str, bytes: &[u8]) -> Result<String, Problem> {
         .ok_or(Problem::Text(field))
 }
 
-/// That `text` is a name: made of small letters, digits and `others`.
+/// Checks that `text` is a name: made of small letters, digits and `others`.
 fn check_name(field: &'static str, text: &str, others: &'static str) -> Result<(), Problem> {
     let is_of_names = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || others.contains(c);
     match text {
@@ -331,7 +332,7 @@ fn check_name(field: &'static str, text: &str, others: &'static str) -> Result<(
     }
 }
 
-/// That a name is none of those that somebody else has.
+/// Checks that a name is not among those that are `taken`.
 fn check_free(field: &'static str, text: &str, taken: &[&str]) -> Result<(), Problem> {
     match taken.contains(&text) {
         true => Err(Problem::Taken(field, text.to_owned())),
@@ -339,7 +340,7 @@ fn check_free(field: &'static str, text: &str, taken: &[&str]) -> Result<(), Pro
     }
 }
 
-/// That a field says something.
+/// The text of a field that must not be empty.
 fn needed(field: &'static str, text: String) -> Result<String, Problem> {
     match text.is_empty() {
         true => Err(Problem::Missing(field)),
@@ -351,7 +352,7 @@ fn optional(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// What a number means, by the enumeration that it has to be of.
+/// The value of an enumeration that a number stands for.
 fn known<T: TryFrom<u32, Error = u32>>(field: &'static str, number: u32) -> Result<T, Problem> {
     T::try_from(number).map_err(|number| Problem::Unknown(field, number))
 }
@@ -370,7 +371,7 @@ fn check_flags(flags: u32, known: u32) -> Result<(), Problem> {
     }
 }
 
-/// The fields that not every kind has a use for, with whether each says something.
+/// The fields that not every kind of record has, and whether each says something.
 fn fields(record: &Record, texts: &Texts) -> [Field; 11] {
     [
         ("number", record.number != 0),
@@ -387,7 +388,8 @@ fn fields(record: &Record, texts: &Texts) -> [Field; 11] {
     ]
 }
 
-/// Which of [`fields`] a kind has a use for. All but points have a text.
+/// Which of [`fields`] a kind has. The text is not among them: every kind has one, though of points
+/// only those that wait.
 fn used(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Guest => &["name", "key"],
@@ -747,7 +749,8 @@ impl Reading {
         Ok(())
     }
 
-    /// What belongs together is put together, and all in an order that is not the linker's.
+    /// Joins records that belong together, and sorts all of them, so that the order in which the
+    /// linker put them does not matter.
     fn finish(mut self) -> Result<Manifest, (usize, Problem)> {
         let manifest = &mut self.manifest;
         for (whole, index) in self.parts {
@@ -768,7 +771,7 @@ impl Reading {
         for (key, number, choice, index) in self.values {
             let word = manifest.options.iter_mut().find(|word| word.name == key);
             let word = word.ok_or((index, Problem::Dangling("word")))?;
-            // A command names a value by its place.
+            // A command in a mailbox names a value by its place, so that there must be no gap.
             let place = word.values.len() as u32;
             check_number(number, place, place).map_err(|problem| (index, problem))?;
             word.values.push(choice);

@@ -19,7 +19,7 @@ fn read(records: &[Record]) -> Result<Manifest, ManifestError> {
     Manifest::read(&image).map(|manifest| manifest.expect("it has the section"))
 }
 
-/// What is wrong with the last of these records, behind a good one.
+/// The problem with the last of these records, in front of which stands a good one.
 #[track_caller]
 fn refused(records: &[Record]) -> Problem {
     let all = [&[GUEST], records].concat();
@@ -257,7 +257,7 @@ fn no_counter_has_a_name_that_the_reports_have_themselves() {
     assert!(matches!(refused(&[counter]), Problem::Taken("name", _)));
     let counter = Record::counter(1, "all", "All.").shown("provenance", "all", "{}", "");
     assert!(matches!(refused(&[counter]), Problem::Taken("group", _)));
-    // All of them: what the report has is in its schema.
+    // All names that a report uses: its schema has them.
     let schema: serde_json::Value = serde_json::from_str(&crate::report::schema::report()).unwrap();
     for key in schema["properties"].as_object().unwrap().keys() {
         assert!(TAKEN.contains(&&**key), "{key}");
@@ -266,7 +266,7 @@ fn no_counter_has_a_name_that_the_reports_have_themselves() {
 
 #[test]
 fn no_oracle_has_a_name_that_stands_for_something_else() {
-    // What a search breaks by itself, but for what a guest can watch as well.
+    // All names of what a search itself finds, but for those that a guest can have an oracle for.
     let breaches = OTHER_BREACHES.into_iter();
     let breaches = breaches.filter(|name| *name != Breach::INTERRUPTS_ON);
     for name in ["clean", "oracle-7"].into_iter().chain(breaches) {
@@ -275,7 +275,7 @@ fn no_oracle_has_a_name_that_stands_for_something_else() {
     }
 }
 
-/// Records of which most make sense on their own, and often not together.
+/// Records most of which are valid alone, but often not together.
 fn records() -> impl Strategy<Value = Vec<u8>> {
     let samples = [
         GUEST,

@@ -1,11 +1,11 @@
-//! A manifest as people read it: a table for each kind of thing that the guest says. Lays out what
-//! [`Manifest`] has.
+//! A manifest as people read it: a table for each kind of record. Lays out what [`Manifest`] has,
+//! and reads no image.
 
 use comfy_table::Table;
 use shared::manifest::Measure;
 
 use super::{Choice, Manifest, Word};
-use crate::report::RULED;
+use crate::table_style::RULED;
 
 pub(super) fn render(manifest: &Manifest) -> String {
     let guest = &manifest.guest;
@@ -81,7 +81,7 @@ pub(super) fn render(manifest: &Manifest) -> String {
     text
 }
 
-/// Adds a table, if there is anything in it.
+/// Adds a table, unless it has no rows.
 fn add<const N: usize>(
     text: &mut String,
     header: [&str; N],
@@ -102,7 +102,7 @@ fn add<const N: usize>(
     text.push('\n');
 }
 
-/// What a search makes of a key.
+/// What a search does with a key.
 fn search(word: &Word) -> String {
     match &word.set_to {
         Some(value) => format!("{} to {value}", word.search.name()),
@@ -110,7 +110,7 @@ fn search(word: &Word) -> String {
     }
 }
 
-/// What a bench does with it.
+/// What a bench does with a key.
 fn bench(word: &Word) -> String {
     let measure = word.bench.map_or("", Measure::name);
     match &word.bench_sets {
@@ -119,7 +119,7 @@ fn bench(word: &Word) -> String {
     }
 }
 
-/// A value, and whether it is one that people should know about.
+/// A value, marked if it asks for a broken design.
 fn value(choice: &Choice) -> String {
     match choice.broken {
         true => format!("{} (broken)", choice.name),

@@ -1,5 +1,6 @@
-//! Where figures come from: which `vmm`, on which host, ran which guest with which words, driven by
-//! what, and when. One record, which every output has: made here and nowhere else.
+//! Where figures come from: which `vmm` ran which guest on which host, with which words, driven by
+//! which script or case, and when. One record, which is made here alone and is part of every
+//! output.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,10 +14,10 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::stats::sources::Kvm;
 
-/// What `vmm --version` says behind the name: the version, and the commit.
+/// What `vmm --version` prints behind the name: the version and the commit.
 pub const VERSION: &str = env!("VMM_VERSION");
 
-/// Digits of a hash or a commit that tell it from others, for people.
+/// Digits of a hash or a commit that people are shown.
 const DIGITS: usize = 12;
 
 /// Where figures come from.
@@ -73,7 +74,7 @@ pub struct Input {
 }
 
 impl Build {
-    /// This one.
+    /// The `vmm` that runs this code.
     pub fn this() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -84,7 +85,7 @@ impl Build {
 }
 
 impl Host {
-    /// This one, whose KVM is of this kind.
+    /// The host that this runs on, with a KVM of this kind.
     pub fn this(kvm: Kvm) -> Self {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease");
         Self {
@@ -105,8 +106,8 @@ impl Input {
 }
 
 impl Provenance {
-    /// Of a machine of `vcpus` vCPUs that begins now: `guest` on a host whose KVM is of kind `kvm`,
-    /// `given` these words.
+    /// The provenance of a run that starts now: of `guest` on `vcpus` vCPUs, with the words
+    /// `given`, on a host whose KVM is of kind `kvm`.
     pub fn new(kvm: Kvm, guest: Input, vcpus: u32, given: &str) -> Self {
         Self {
             vmm: Build::this(),
@@ -121,8 +122,8 @@ impl Provenance {
         }
     }
 
-    /// The options of the run, in one line: what the guest took, or if it has not said, what it was
-    /// given.
+    /// The options of the run, in one line: those that the guest took, or if it has not said, those
+    /// that it was given.
     pub fn options(&self) -> String {
         match &self.words {
             Some(words) => {
@@ -133,7 +134,7 @@ impl Provenance {
         }
     }
 
-    /// All of it but the number of vCPUs, for people: what each is called, and what it is.
+    /// All of it but the number of vCPUs, for people: names and values.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         let options = match (&self.words, self.given.as_str()) {
             (Some(_), _) => self.options(),

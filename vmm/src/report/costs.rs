@@ -1,5 +1,5 @@
-//! What IPIs and calls cost, as a table; beside an earlier bench, if there is one. Lays out figures
-//! that [`Costs`] already has.
+//! What IPIs and calls cost, as a table, beside the figures of an earlier bench if there is one.
+//! Lays out figures that [`Costs`] already has.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,23 +7,21 @@ use std::fmt::Write;
 use comfy_table::{Cell as TableCell, CellAlignment, Table};
 
 use super::sources;
-use super::table::RULED;
-use crate::bench::{Cell, Cost, Costs, Handling, Measured, Verdict};
+use crate::bench::{Cell, Cost, Costs, Handling, IpiHandling, Measured};
 use crate::stats::latency::Spread;
 use crate::stats::sources::{STATS, Source, is_proven};
 use crate::stats::tracepoints::events::{ACCEPT_IRQ, APIC_IPI, EOI, EXIT};
+use crate::table_style::RULED;
 
 /// KVM's count of halts.
 const HALTS: &str = "halt_exits";
 
-/// Renders `costs`, and how they stand to `baseline`.
+/// Renders `costs`, and compares them to `baseline`.
 pub fn table(costs: &Costs, baseline: Option<&Costs>) -> String {
     let mut table = Table::new();
     table.load_style(RULED);
-    let mut header = vec![
-        "", "to", "receiver", "by", "sends", "send µs", "all µs", "p99", "max", "runs ±", "exits",
-        "each", "instr.",
-    ];
+    let mut header = vec!["", "to", "receiver", "by", "sends", "send µs", "all µs"];
+    header.extend(["p99", "max", "runs ±", "exits", "each", "instr."]);
     if baseline.is_some() {
         header.extend(["was µs", "now/was"]);
     }
@@ -69,15 +67,18 @@ pub fn table(costs: &Costs, baseline: Option<&Costs>) -> String {
 fn legend(text: &mut String, costs: &Costs) -> std::fmt::Result {
     writeln!(
         text,
-        "{} vCPUs, {} rounds, {} runs each. send, all: median time until sent, until all have it; p99 and max \
-         of all.\nruns ±: half of what the runs' medians are apart. exits: of the sender, per round; each: of \
-         the receivers,\nper target (KVM's binary stats, less the background). instr.: instructions that KVM \
+        "{} vCPUs, {} rounds, {} runs each. send, all: median time until sent, until all have it; \
+         p99 and max of all.\n\
+         runs ±: half of what the runs' medians are apart. exits: of the sender, per round; each: \
+         of the receivers,\n\
+         per target (KVM's binary stats, less the background). instr.: instructions that KVM \
          emulated for the sender.",
         costs.vcpus, costs.rounds, costs.repetitions
     )
 }
 
-/// Of each line that sends IPIs, who handles them, and what for vCPUs come out of the guest.
+/// A table of the cells that send IPIs: whether hardware or KVM handles them, and for which reasons
+/// vCPUs exit.
 fn handling(costs: &Costs) -> String {
     let mut table = Table::new();
     table.load_style(RULED);
@@ -126,14 +127,17 @@ fn handling(costs: &Costs) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     format!(
-        "\n{}\n\nexits/IPI: of the sender, for each send operation. KVM sent, accepted: {APIC_IPI} and {ACCEPT_IRQ} on \
-         the sender's thread, per round;\nended, hlt: {EOI} and halt_exits of the receivers, per target. Exits by \
-         reason: {EXIT}, as KVM names them,\nless the background. ?: nobody who counts it can be believed; see below.\n\n",
+        "\n{}\n\n\
+         exits/IPI: of the sender, for each send operation. KVM sent, accepted: {APIC_IPI} and \
+         {ACCEPT_IRQ} on the sender's thread, per round;\n\
+         ended, hlt: {EOI} and halt_exits of the receivers, per target. Exits by reason: {EXIT}, \
+         as KVM names them,\n\
+         less the background. ?: nobody who counts it can be believed; see below.\n\n",
         table.trim_fmt()
     )
 }
 
-fn handled(verdict: &Verdict) -> String {
+fn handled(verdict: &IpiHandling) -> String {
     match (verdict.handling, verdict.exits_per_send) {
         (Handling::Partial, Some(exits)) => format!("partial ({:.0} % by KVM)", exits * 100.0),
         (handling, _) => handling.name().to_owned(),
@@ -144,7 +148,7 @@ fn unknown() -> String {
     "?".to_owned()
 }
 
-/// The figure called `name`, if `source`, which counts it, can be believed.
+/// The figure called `name`, or `?` if `source`, which counts it, cannot be believed.
 fn counted(counts: &BTreeMap<String, f64>, sources: &[Source], source: &str, name: &str) -> String {
     if !is_proven(sources, source) {
         return unknown();
@@ -152,7 +156,7 @@ fn counted(counts: &BTreeMap<String, f64>, sources: &[Source], source: &str, nam
     figure(counts.get(name).copied().unwrap_or(0.0))
 }
 
-/// Exits by reason, those that matter.
+/// Exits by reason, the most frequent first, without those that hardly occur.
 fn reasons(counts: &BTreeMap<String, f64>, sources: &[Source]) -> String {
     const LEAST: f64 = 0.05;
     if !is_proven(sources, EXIT) {
@@ -173,7 +177,7 @@ fn reasons(counts: &BTreeMap<String, f64>, sources: &[Source]) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// What a line is about: the kind of thing, to whom, in which state, by what.
+/// What a line is about: an IPI or a call, its targets, their state, and the transport or design.
 fn what(cell: &Cell, cost: &Cost) -> [String; 4] {
     let how = cell.queue.as_deref().unwrap_or(&cell.transport);
     let how = match &cell.apic {
@@ -235,7 +239,8 @@ fn figure(value: f64) -> String {
     format!("{value:.2}")
 }
 
-/// Half of what the medians of the runs are apart, of the middle one.
+/// Half the distance between the lowest and the highest median of a run, in percent of the middle
+/// one. `medians` ascend.
 fn unsteadiness(medians: &[u64]) -> String {
     let (Some(first), Some(last)) = (medians.first(), medians.last()) else {
         return String::new();

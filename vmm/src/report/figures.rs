@@ -1,6 +1,6 @@
-//! The figures that a guest counts and has shown, as its manifest groups them: a map of each group
-//! in JSON, a line of each for people, a metric each for Prometheus. Nothing here knows any of them
-//! by name.
+//! The figures that a guest counts and wants shown, as its manifest groups them: in JSON a map for
+//! each group, for people a line for each group, for Prometheus a metric for each figure. Knows
+//! none of them by name.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -12,28 +12,28 @@ use shared::manifest::Total;
 use crate::lab::CounterValues;
 use crate::manifest::{Manifest, Shown};
 
-/// Columns before the figures of a line, as in every line of the table's head.
+/// Width of the first column, as in every line above the table of vCPUs.
 const MARGIN: usize = 10;
 
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Figure {
-    /// How it is shown.
+    /// How it is shown, as the manifest says.
     pub shown: Shown,
     /// What it counts, in a sentence.
     pub about: String,
-    /// How the counts of all CPUs became this one.
+    /// How the counts of all CPUs are combined.
     pub total: Total,
     /// The figure.
     pub value: u64,
 }
 
-/// All of them, in the order of the manifest.
+/// All figures, in the order of the manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Figures(Vec<Figure>);
 
 impl Figures {
-    /// Those that `manifest` has shown, of all CPUs.
+    /// The figures that `manifest` wants shown, with the counts of all CPUs.
     pub fn new(manifest: &Manifest, counts: &CounterValues) -> Self {
         let counters = manifest.counters.iter().zip(&counts.values);
         let figures = counters.filter_map(|(counter, value)| {
@@ -47,12 +47,12 @@ impl Figures {
         Self(figures.collect())
     }
 
-    /// Each of them.
+    /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Figure> {
         self.0.iter()
     }
 
-    /// By group, in the order in which each comes first.
+    /// The figures by group, groups in the order of their first figures.
     fn groups(&self) -> Vec<(&str, Vec<&Figure>)> {
         let mut groups: Vec<(&str, Vec<&Figure>)> = Vec::new();
         for figure in &self.0 {
@@ -65,8 +65,8 @@ impl Figures {
         groups
     }
 
-    /// A line for each group of which the first figure is not zero: the others say something about
-    /// that.
+    /// A line for each group whose first figure is not zero: the other figures of a group are about
+    /// what the first one counts.
     pub(super) fn lines(&self) -> String {
         let mut text = String::new();
         for (group, figures) in self.groups() {
@@ -95,7 +95,7 @@ impl Serialize for Figures {
     }
 }
 
-/// The figures of a group, each by its key.
+/// The figures of one group, which become a map by their keys.
 struct Group<'a>(Vec<&'a Figure>);
 
 impl Serialize for Group<'_> {

@@ -1,6 +1,6 @@
-//! IPIs from where they are sent to where they are taken: four counters, each counted where it
-//! happens, and what became of those for which no handler was entered. Computes from the guest's
-//! counters, from what the VMM itself did to IPIs, and from where the CPUs stood in the end.
+//! The IPIs of a run, from sending to handling: four counts, each taken where it happens, and what
+//! became of the IPIs for which no handler was entered. Computes from the guest's counters, from
+//! what the VMM itself did to IPIs, and from where the CPUs stood at the end.
 
 use std::collections::BTreeMap;
 
@@ -64,8 +64,8 @@ pub struct Ipis {
 }
 
 impl Ipis {
-    /// What became of the IPIs of a run of which `aftermath` is left. `is_whole` says that the
-    /// guest came to its end, so that its counters are what it has left behind.
+    /// The IPIs of a run of which `aftermath` is left. `is_whole` says that the guest came to its
+    /// end, so that its counters are final.
     pub(super) fn of(
         aftermath: &RunResult,
         manifest: &Manifest,
@@ -73,7 +73,7 @@ impl Ipis {
         is_whole: bool,
     ) -> Self {
         let transit = aftermath.vmm_ipis;
-        // The guest has no other source of interrupts.
+        // Every interrupt is an IPI, or was added by the VMM: the guest has no other source.
         let stood = |vectors: fn(&VcpuDump) -> usize| {
             let of_each = aftermath.dumps.iter().map(vectors);
             of_each.sum::<usize>() as u64
@@ -133,7 +133,7 @@ fn exits_per_ipi(aftermath: &RunResult) -> Result<f64, String> {
         Some(_) => {}
     }
     let window = &aftermath.window;
-    // Exits by which a vCPU only says that it waits belong to the waiting, not to any IPI.
+    // The exits by which a vCPU only says that it is waiting are not caused by an IPI.
     let exits = (0..aftermath.vcpus as usize)
         .map(|id| {
             let exits = window.kvm_count(id, "exits")?;

@@ -1,5 +1,5 @@
-//! What a run came to: the verdict, the figures behind it, and how they are shown. Computes from
-//! what [`crate::control`] brought back and from the lab; controls nothing.
+//! The report on a run: its figures, the verdict on it, and how they are shown. Computes from what
+//! [`crate::control`] has left of the run and from the lab, and controls nothing.
 
 pub mod costs;
 mod figures;
@@ -13,7 +13,8 @@ mod sources;
 mod stalls;
 mod table;
 mod traced;
-mod verdict;
+#[cfg(test)]
+mod verdict_test;
 
 use std::collections::BTreeMap;
 
@@ -33,19 +34,18 @@ use crate::manifest::Manifest;
 use crate::provenance::Provenance;
 use crate::stats::sources::Source;
 use crate::stats::window::{Value, Window};
+use crate::verdict::{Kind, Verdict};
 
 pub use figures::{Figure, Figures};
 pub use ipis::Ipis;
 pub use stalls::{Latencies, Stalled, Stalls};
-pub use table::RULED;
 pub use traced::{Pair, Traced};
-pub use verdict::{Kind, Verdict};
 
 /// Version of the JSON document. It changes when a program that reads it could take harm: see
 /// docs/formats.md.
 pub const SCHEMA: &str = "ipi-lab/2";
 
-/// What the figures of KVM and of exits can cover.
+/// The windows that the figures of KVM and of exits can cover.
 const WINDOWS: [&str; 3] = ["workload", "unfinished workload", "whole run"];
 
 /// Everything that is known about a run, as the JSON document has it.
@@ -189,15 +189,16 @@ pub struct FoundHere {
 }
 
 impl Report {
-    /// The report on a run of which `aftermath` is left, with the lab it used, and where it comes
-    /// from. What the guest says of its options is added to that.
-    pub fn new(aftermath: &RunResult, lab: &Lab, provenance: Provenance) -> Self {
-        let judgement = if verdict::is_end_of_workload(&aftermath.ending) {
-            Judgement::on_end(lab, &aftermath.expected.abandoned)
-        } else {
-            Judgement::on_the_way(lab)
-        };
-        let verdict = Verdict::on(aftermath, &judgement);
+    /// The report on a run of which `aftermath` is left: with the lab it used, the judgement on
+    /// that, the verdict on the run, and where the figures come from. What the guest says of its
+    /// options is added to that.
+    pub fn new(
+        aftermath: &RunResult,
+        lab: &Lab,
+        judgement: Judgement,
+        verdict: &Verdict,
+        provenance: Provenance,
+    ) -> Self {
         let window = &aftermath.window;
         let totals = judgement.totals;
         let counted: Vec<CpuCounts> = lab.counted().collect();
@@ -210,7 +211,7 @@ impl Report {
             },
             result: verdict.kind,
             exit_status: verdict.exit_status(),
-            message: verdict.message,
+            message: verdict.message.clone(),
             vcpus: aftermath.vcpus,
             cpus_online: judgement.cpus_online,
             boot_seconds: window.boot.map(|boot| boot.as_secs_f64()),
@@ -277,7 +278,7 @@ impl Report {
     /// The report for programs: one JSON document on one line.
     ///
     /// # Errors
-    /// None that is known: every figure has a JSON form.
+    /// None are known: every figure has a JSON form.
     pub fn json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string(self).map(|document| document + "\n")
     }
@@ -314,7 +315,7 @@ fn call_name(raw: u64) -> Option<String> {
     (raw != 0).then(|| CallName(CallId::from_raw(raw)).to_string())
 }
 
-/// What `finding` says, of a guest that says this of itself.
+/// A finding of the guest that has this `manifest`, in words.
 pub(crate) fn found_by_guest(finding: shared::lab::Finding, manifest: &Manifest) -> FoundByGuest {
     let call = call_name(finding.call);
     let subject = call.as_deref().unwrap_or("the guest");

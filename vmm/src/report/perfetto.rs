@@ -12,10 +12,10 @@ use crate::provenance::Provenance;
 use crate::stats::timeline::{Stretch, Timeline};
 use crate::stats::trace::Trace;
 
-/// Writes `traces`, of one machine after the other, each with where it comes from.
+/// Writes the traces of several machines, each with its provenance.
 ///
 /// # Errors
-/// What `out` says.
+/// Those of `out`.
 pub fn write(out: &mut impl Write, traces: &[(&Trace, &Provenance)]) -> io::Result<()> {
     out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
     let mut events = Events { out, any: false };
@@ -58,7 +58,7 @@ impl<'a> Machine<'a> {
         Self { pid, trace, start }
     }
 
-    /// Microseconds since its first event.
+    /// Microseconds since the first event of the trace.
     fn time(&self, tsc: u64) -> f64 {
         self.length(tsc.saturating_sub(self.start))
     }
@@ -67,7 +67,7 @@ impl<'a> Machine<'a> {
         self.trace.nanoseconds(cycles) / 1000.0
     }
 
-    /// The track of what the guest does on a CPU, and that of the host.
+    /// The track of what the guest does on a CPU, or of what the host does with it.
     fn track(cpu: usize, is_host: bool) -> usize {
         2 * cpu + usize::from(is_host)
     }
@@ -79,7 +79,11 @@ impl<'a> Machine<'a> {
     ) -> io::Result<()> {
         let timeline = Timeline::new(self.trace);
         let pid = self.pid;
-        let named = |tid: usize, what: &str, args: Value| json!({ "ph": "M", "pid": pid, "tid": tid, "name": what, "args": args });
+        let named = |tid: usize, what: &str, args: Value| {
+            json!({
+                "ph": "M", "pid": pid, "tid": tid, "name": what, "args": args,
+            })
+        };
         events.put(&named(
             0,
             "process_name",
@@ -109,7 +113,8 @@ impl<'a> Machine<'a> {
                 .ok()
                 .and_then(|it| self.trace.points.get(it));
             events.put(&json!({
-                "ph": "i", "s": "t", "cat": "probe", "pid": pid, "tid": Self::track(instant.cpu, false),
+                "ph": "i", "s": "t", "cat": "probe",
+                "pid": pid, "tid": Self::track(instant.cpu, false),
                 "ts": self.time(instant.at), "name": name, "args": args(instant.call),
             }))?;
         }
@@ -117,14 +122,15 @@ impl<'a> Machine<'a> {
             let name = format!("IPI {:#04x}", ipi.vector);
             let end = |phase: &str, cpu, at| {
                 json!({
-                    "ph": phase, "cat": "ipi", "id": format!("{pid}.{id}"), "name": name, "pid": pid,
-                    "tid": Self::track(cpu, false), "ts": self.time(at), "bp": "e",
+                    "ph": phase, "cat": "ipi", "id": format!("{pid}.{id}"), "name": name,
+                    "pid": pid, "tid": Self::track(cpu, false), "ts": self.time(at), "bp": "e",
                 })
             };
             let Some(taken) = ipi.taken else {
                 events.put(&json!({
-                    "ph": "i", "s": "t", "cat": "ipi", "pid": pid, "tid": Self::track(ipi.from, false),
-                    "ts": self.time(ipi.sent), "name": format!("{name} to CPU {}, not seen there", ipi.to),
+                    "ph": "i", "s": "t", "cat": "ipi",
+                    "pid": pid, "tid": Self::track(ipi.from, false), "ts": self.time(ipi.sent),
+                    "name": format!("{name} to CPU {}, not seen there", ipi.to),
                 }))?;
                 continue;
             };
@@ -209,7 +215,9 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_guest_writes_it_stays_a_document(
-            raw in proptest::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), 0_u32..20), 0..50),
+            raw in proptest::collection::vec(
+                (any::<u64>(), any::<u64>(), any::<u64>(), 0_u32..20), 0..50,
+            ),
         ) {
             let mut records: Vec<_> = raw
                 .into_iter()

@@ -1,5 +1,6 @@
-//! Where a machine stood when it ended badly, in words: registers and backtrace of the vCPU that
-//! died, and one line for every group of vCPUs that stand alike. Formats; looks at nothing itself.
+//! Where the vCPUs of a machine stood when it ended badly, in words: registers and backtrace of the
+//! vCPU that died, or a line for every group of vCPUs in the same place. Formats what was read
+//! before, and reads nothing itself.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,9 +10,10 @@ use crate::machine::inspect::{Activity, VcpuDump};
 use crate::machine::lifecycle::Stall;
 use crate::machine::symbols::Symbols;
 
-/// Groups of vCPUs whose backtrace is printed.
+/// Most groups of vCPUs whose backtrace is printed.
 const TRACED: usize = 8;
-/// vCPUs whose instruction is told; of more, only the function, so that they form groups.
+/// Most vCPUs for which the exact instruction is shown. With more, only the function is, so that
+/// they form groups.
 const EXACT: usize = 16;
 
 /// The vCPU that died, in full.
@@ -53,7 +55,7 @@ pub fn death(standing: &VcpuDump, symbols: &Symbols) -> String {
     text
 }
 
-/// Every vCPU, those that stand alike together.
+/// Every vCPU, those in the same place together.
 pub fn standings(standings: &[VcpuDump], symbols: &Symbols) -> String {
     let mut groups: BTreeMap<String, Vec<&VcpuDump>> = BTreeMap::new();
     for standing in standings {
@@ -120,7 +122,7 @@ fn describe(standing: &VcpuDump, place: &str) -> String {
 fn backtrace(standing: &VcpuDump, symbols: &Symbols) -> String {
     let mut text = String::new();
     for caller in &standing.callers {
-        // A return address can lie behind the last instruction of its function.
+        // The return address of a call at the end of a function lies in the next function.
         let place = symbols.function(caller.wrapping_sub(1)).unwrap_or("?");
         let _ = writeln!(text, "    called from {caller:#x} {place}");
     }

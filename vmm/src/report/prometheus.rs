@@ -1,6 +1,6 @@
-//! The report as Prometheus reads it, in its text format 0.0.4, which a textfile collector takes as
-//! well: one prefix, base units, `_total` on what only grows. Lays out figures that [`Report`] and
-//! [`Window`] already have.
+//! The report as Prometheus reads it, in its text format 0.0.4, which its textfile collector takes
+//! as well: all names have one prefix, units are base units, and counters end with `_total`. Lays
+//! out figures that [`Report`] and [`Window`] already have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::UNIX_EPOCH;
@@ -19,7 +19,7 @@ use crate::stats::latency::Times;
 use crate::stats::sources::Status;
 use crate::stats::window::{Value, Window};
 
-/// What every name begins with.
+/// The prefix of every name.
 const PREFIX: &str = "ipi_lab_";
 
 /// Upper bounds of latencies, in seconds: three per decade, from below any IPI to above any stall.
@@ -28,11 +28,11 @@ const BOUNDS: [f64; 25] = [
     5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// Renders the reports of all machines of a run, each with what it was counted over. Of several,
-/// each sample says by its label `machine` whose it is, counted from 0.
+/// Renders the reports of all machines of a run, each with its window. If there are several, the
+/// label `machine` of each sample is the machine's number, from 0.
 ///
 /// # Errors
-/// None that is known: every sample has a name and a value.
+/// None are known: every sample has a name and a value.
 pub fn render<'a>(
     machines: impl ExactSizeIterator<Item = (&'a Report, &'a Window)>,
 ) -> Result<String, Error> {
@@ -54,7 +54,7 @@ pub fn render<'a>(
             page.add_trace(trace);
         }
     }
-    // Last, so that no guest can have a name that is the VMM's.
+    // The guests' metrics come last, so that they cannot take a name that the VMM uses.
     let own: BTreeSet<_> = page.families.keys().cloned().collect();
     for (number, (report, _)) in machines.iter().enumerate() {
         page.machine = label(number);
@@ -110,7 +110,7 @@ impl Page {
         family.mut_metric().push(metric);
     }
 
-    /// What only grows. The name ends with `_total`.
+    /// Adds a counter, which only grows. Its name ends with `_total`.
     fn count(&mut self, name: &str, help: &str, labels: &[Label<'_>], value: f64) {
         let mut counter = Counter::default();
         counter.set_value(value);
@@ -126,7 +126,7 @@ impl Page {
         self.add(MetricType::GAUGE, name, help, labels, metric);
     }
 
-    /// Times, in seconds.
+    /// Adds a histogram of times, in seconds.
     fn times(&mut self, name: &str, help: &str, times: &Times, tsc_khz: u32) {
         let seconds_per_cycle = nanoseconds(1, tsc_khz) / 1e9;
         let bucket = |bound: f64| {
@@ -223,9 +223,8 @@ impl Page {
         }
     }
 
-    /// What the guest has shown, by the names that it gives them; where somebody else has one
-    /// already, with `guest_` in front. A sum only grows, and the largest of several comes and goes
-    /// with them.
+    /// Adds the figures that the guest wants shown, by the names that it gives them, with `guest_`
+    /// in front of a name that is taken. A sum is a counter; a maximum is a gauge.
     fn add_figures(&mut self, report: &Report, own: &BTreeSet<String>) {
         for figure in report.figures.iter() {
             let Some(metric) = &figure.shown.metric else {
@@ -243,7 +242,7 @@ impl Page {
         }
     }
 
-    /// How long the guest's CPUs waited, by the names that it gives that.
+    /// Adds how long the guest's CPUs waited, by the names that the guest gives its waits.
     fn add_waits(&mut self, report: &Report, own: &BTreeSet<String>) {
         let Some(trace) = &report.trace else { return };
         for wait in &trace.times.waits {
@@ -253,8 +252,8 @@ impl Page {
         }
     }
 
-    /// A name that the guest gives; where the VMM or another metric of the guest's has it already,
-    /// one like it.
+    /// The name that the guest gives a metric, or one like it if the VMM or another metric of the
+    /// guest's has that name already.
     fn free_name(&self, mut name: String, kind: MetricType, own: &BTreeSet<String>) -> String {
         let is_taken = |name: &str| {
             let name = format!("{PREFIX}{name}");
@@ -374,13 +373,13 @@ impl Page {
         }
     }
 
-    /// One of KVM's statistics; its histograms, which have no sum, are left out.
+    /// Adds one of KVM's statistics. Its histograms are left out, since they have no sum.
     fn add_kvm(&mut self, name: &str, value: &Value, grows: bool, labels: &[Label<'_>]) {
         let Value::One(value) = value else {
             return;
         };
         let help = format!("What KVM counts as {name} of the vCPU.");
-        // KVM names its units in this way, if there is one.
+        // KVM's name of a statistic ends with its unit, if it has one.
         let (name, value) = match name.strip_suffix("_ns") {
             Some(name) => (format!("{name}_seconds"), *value as f64 / 1e9),
             None => (name.to_owned(), *value as f64),
@@ -504,7 +503,8 @@ mod tests {
         page.gauge("x", "An x.", &[("of", "a\"b\\c\nd")], 0.5);
         assert_eq!(
             text(page),
-            "# HELP ipi_lab_x An x.\n# TYPE ipi_lab_x gauge\nipi_lab_x{of=\"a\\\"b\\\\c\\nd\"} 0.5\n"
+            "# HELP ipi_lab_x An x.\n# TYPE ipi_lab_x gauge\n\
+             ipi_lab_x{of=\"a\\\"b\\\\c\\nd\"} 0.5\n"
         );
     }
 
@@ -521,7 +521,8 @@ mod tests {
             "# HELP ipi_lab_a_total A.\n# TYPE ipi_lab_a_total counter\n\
              ipi_lab_a_total{machine=\"0\"} 1\nipi_lab_a_total{machine=\"1\"} 1\n\
              # HELP ipi_lab_b_total B.\n# TYPE ipi_lab_b_total counter\n\
-             ipi_lab_b_total{machine=\"0\",vcpu=\"7\"} 2\nipi_lab_b_total{machine=\"1\",vcpu=\"7\"} 2\n"
+             ipi_lab_b_total{machine=\"0\",vcpu=\"7\"} 2\n\
+             ipi_lab_b_total{machine=\"1\",vcpu=\"7\"} 2\n"
         );
     }
 

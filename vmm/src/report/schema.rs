@@ -1,5 +1,5 @@
-//! The JSON Schemas of the documents that this version writes, made from the types that write them.
-//! They are also in `docs/schema/`, and a test holds those files to this.
+//! The JSON Schemas of the documents that this version writes, made from the types that are
+//! written. They are also in `docs/schema/`; a test checks that those files are the same.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
@@ -32,7 +32,7 @@ pub fn guest() -> String {
     ))
 }
 
-/// What `T` is written as, if its key `schema` says `version`.
+/// The schema of a document `T` whose key `schema` has the value `version`.
 fn of<T: JsonSchema>(version: &str) -> Schema {
     let generator = SchemaSettings::draft2020_12()
         .for_serialize()
@@ -80,8 +80,8 @@ mod tests {
         ] {
             assert_eq!(
                 document, written,
-                "a document has changed. If a program that reads it could take harm, docs/formats.md says, change \
-                 its version; then: vmm schema {name}"
+                "a document has changed. If a program that reads it could take harm, \
+                 docs/formats.md says, change its version; then: vmm schema {name}"
             );
         }
     }

@@ -1,14 +1,14 @@
-//! Who counts on this host, as people read it: one line each, and below what to do about those who
-//! do not.
+//! The sources of counts on this host, as people read them: a line for each, and below what to do
+//! about those that do not count.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use comfy_table::Table;
 
-use super::table::RULED;
 use crate::stats::sources::Source;
 use crate::stats::window::Window;
+use crate::table_style::RULED;
 
 /// Renders `sources`; nothing if there are none.
 pub(super) fn table(sources: &[Source]) -> String {
@@ -48,7 +48,7 @@ pub(super) fn table(sources: &[Source]) -> String {
     text + "\n"
 }
 
-/// Which of KVM's statistics are missing among the figures of a run, and why.
+/// A note on which of KVM's statistics are left out of the report, and why.
 pub(super) fn left_out(window: &Window) -> Option<String> {
     let reasons: Vec<_> = window
         .left_out()

@@ -1,5 +1,5 @@
-//! What was taken away from the vCPUs, and how fast they let go. Computes from what
-//! [`crate::control`] brought back.
+//! The stalls of a run: how long vCPUs were kept out of the guest, and how soon they left it.
+//! Computes from what [`crate::control`] has left of the run.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -53,7 +53,7 @@ pub struct Stalled {
 }
 
 impl Stalls {
-    /// What there is to say about stalls; nothing, if there were none and none were asked for.
+    /// The stalls of a run; `None` if there were none and none were missed.
     pub fn of(aftermath: &RunResult) -> Option<Self> {
         let per_vcpu: Vec<_> = (0..)
             .zip(&aftermath.stall_totals)
@@ -100,7 +100,7 @@ impl From<&PauseLatency> for Latencies {
     }
 }
 
-/// What the reader should know about stalls that were not carried out.
+/// Notes on stalls that were not carried out.
 pub(super) fn notes(aftermath: &RunResult) -> Vec<String> {
     let stalls = &aftermath.stalls;
     if stalls.asked && stalls.time.is_none() {

@@ -1,10 +1,10 @@
-//! The report as people read it: what happened above, what it cost below, the verdict last. Lays
-//! out figures that [`Report`] already has.
+//! The report as people read it: what happened first, then what it cost, and last what was found.
+//! Lays out figures that [`Report`] already has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
+use comfy_table::{Cell, CellAlignment, Table};
 
 use super::sources;
 use super::{Ipis, PerVcpu, Report, Stalls, Traced};
@@ -12,13 +12,11 @@ use crate::cpus::CpuSet;
 use crate::stats::latency::Spread;
 use crate::stats::sources::Source;
 use crate::stats::window::Value;
+use crate::table_style::RULED;
 
-/// vCPUs with a line each; of more, a summary is shown.
+/// Most vCPUs that have a line each. Of more, a summary is shown.
 const LINES: usize = 16;
-/// How tables look: a line under the header and none elsewhere.
-pub const RULED: TableStyle =
-    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
-/// Findings, breaches and open calls shown of each.
+/// Most findings, breaches, open calls or contradictions that are shown.
 const SHOWN: usize = 10;
 
 pub(super) fn render(report: &Report) -> String {
@@ -39,7 +37,7 @@ pub(super) fn render(report: &Report) -> String {
     let made = report.contradictions_made;
     list(&mut text, "not to be believed", contradictions, made);
     text.push_str(&tracepoints(report));
-    // Of a run that counts at none, the notes say what is missing.
+    // If no tracepoint was asked for, the notes say what is missing.
     if report.sources.iter().any(Source::is_tracepoint) {
         text.push_str(&sources::table(&report.sources));
     }
@@ -79,7 +77,8 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
             let (judged, others) = (calls.judged, calls.made - calls.judged);
             writeln!(
                 text,
-                "           the last {judged} judged by the VMM, the {others} before them by the guest"
+                "           the last {judged} judged by the VMM, \
+                 the {others} before them by the guest"
             )?;
         }
         let transports: Vec<_> = ipi
@@ -201,7 +200,7 @@ fn stalled(text: &mut String, stalls: &Stalls) -> std::fmt::Result {
     Ok(())
 }
 
-/// A time with as many digits as mean something.
+/// A time in the unit that fits, without digits that mean nothing.
 fn time(seconds: f64) -> String {
     if seconds < 1e-3 {
         format!("{:.0} µs", seconds * 1e6)
@@ -212,7 +211,7 @@ fn time(seconds: f64) -> String {
     }
 }
 
-/// One column of figures, a value per vCPU.
+/// A column of figures, with one value for each vCPU.
 struct Column {
     title: String,
     values: Vec<u64>,
@@ -250,7 +249,7 @@ fn columns(per_vcpu: &[PerVcpu]) -> Vec<Column> {
             },
         )
     }));
-    // What never happened needs no column.
+    // Without columns of zeroes.
     columns.extend(
         exits
             .into_iter()
@@ -295,7 +294,7 @@ fn per_vcpu(report: &Report) -> String {
     table.trim_fmt() + "\n"
 }
 
-/// What was counted at tracepoints, a line each: there are too many for columns.
+/// Counts at tracepoints, a line for each tracepoint: there are too many for columns.
 fn tracepoints(report: &Report) -> String {
     let vcpus = &report.per_vcpu;
     let names: BTreeSet<_> = vcpus
@@ -312,7 +311,7 @@ fn tracepoints(report: &Report) -> String {
         let of = |vcpu: &PerVcpu| vcpu.tracepoints.get(name).copied().unwrap_or_default();
         let values: Vec<_> = vcpus.iter().map(of).collect();
         let sum = values.iter().fold(0_u64, |sum, it| sum.wrapping_add(*it));
-        // What never happened needs no line.
+        // Without lines of zeroes.
         if sum > 0 {
             let spread = [(0, 1), (1, 2), (1, 1)].map(|(part, whole)| at(&values, part, whole));
             let figures = std::iter::once(sum).chain(spread).map(|it| it.to_string());
@@ -335,7 +334,7 @@ fn at(values: &[u64], part: usize, whole: usize) -> u64 {
         .unwrap_or_default()
 }
 
-/// A title that says how often each oracle found something.
+/// A title, with how often each oracle found something.
 fn titled(title: &str, counts: &BTreeMap<String, u64>) -> String {
     let counts: Vec<_> = counts
         .iter()

@@ -1,4 +1,4 @@
-//! What a trace comes to: how much of it there is, and the latencies in it.
+//! A trace summed up: how many records it has, and the latencies in it. Shows nothing.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::stats::latency::{Latencies, Spread, Times};
 use crate::stats::timeline::Timeline;
 use crate::stats::trace::Trace;
 
-/// Pairs of CPUs that are listed; of a large machine with all of them there would be a million.
+/// Most pairs of CPUs that are listed. The largest machine has a million.
 const PAIRS: usize = 1024;
 
 /// A trace, summed up.
@@ -53,7 +53,7 @@ pub struct AllTimes {
     pub tsc_khz: u32,
 }
 
-/// Waits of one kind.
+/// All waits of one kind.
 #[derive(Debug, Clone)]
 pub struct Waited {
     /// The name of their lane.
@@ -121,11 +121,12 @@ impl Traced {
         }
     }
 
-    /// What the reader should know of it.
+    /// Notes on what is missing in it.
     pub(super) fn notes(&self) -> impl Iterator<Item = String> {
         let dropped = (self.dropped > 0).then(|| {
             format!(
-                "{} events are missing in the trace: there was no room for them, and latencies that they belong to are missing or too long",
+                "{} events are missing in the trace: there was no room for them, and latencies \
+                 that they belong to are missing or too long",
                 self.dropped
             )
         });

@@ -1,6 +1,8 @@
-use super::*;
-use crate::control::StallSummary;
+//! How runs end in every form of the report, and which sentence says so.
+
+use super::Report;
 use crate::control::operator::{Expected, VmmIpiCounts};
+use crate::control::{RunResult, StallSummary, Ending};
 use crate::lab::Lab;
 use crate::lab::counts::tests::{
     DEPARTED, EMPTY, LONGEST, RECEIVED, SENT, SENT_OTHERWISE, TARGETS, VISITS, manifest,
@@ -12,9 +14,10 @@ use crate::machine::inspect::{Activity, VcpuDump};
 use crate::machine::lifecycle::StallTotals;
 use crate::machine::pause_latency::PauseLatency;
 use crate::provenance::{Input, Provenance};
-use crate::report::Report;
 use crate::stats::sources::Kvm;
 use crate::stats::window::Window;
+use crate::verdict::{self, Kind, Verdict};
+use shared::exit::ExitCode;
 use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS};
 use std::path::Path;
 use std::sync::Arc;
@@ -48,7 +51,9 @@ fn ended(ending: Ending) -> RunResult {
 fn report_on(aftermath: &RunResult, lab: &Lab) -> Report {
     let guest = Input::new(Path::new("guest.bin"), b"");
     let provenance = Provenance::new(Kvm::Unknown, guest, CPUS, "");
-    Report::new(aftermath, lab, provenance)
+    let judgement = verdict::judge(aftermath, lab);
+    let verdict = Verdict::on(aftermath, &judgement);
+    Report::new(aftermath, lab, judgement, &verdict, provenance)
 }
 
 fn exited(code: ExitCode) -> RunResult {
@@ -100,7 +105,7 @@ fn a_pass_is_believed_only_if_everything_bears_it_out() {
     assert_eq!(report.cpus_online, None);
     assert_eq!(report.contradictions_made, 1);
     assert!(report.table().contains("4294967295 CPUs came up, of 3\n"));
-    // Nor is it believed if the guest says that it failed, or cannot go on.
+    // The lab is not believed either if the guest says that it failed, or cannot go on.
     let fail = exited(ExitCode::Fail);
     assert_eq!(report_on(&fail, &too_many).result, Kind::NotBelieved);
     let report = report_on(&exited(ExitCode::BadMachine), &too_many);
@@ -280,13 +285,14 @@ fn every_ipi_is_accounted_for() {
     assert_eq!((ipi.pending, ipi.entering), (3, 1));
     assert_eq!(ipi.coalesced, Some(100 + 9 - 40 - 2 - 1 - 5 - 3 - 3));
     let table = report(counters, &aftermath).table();
-    let line = "not received: 55 coalesced, 2 lost, 1 dropped by the local APIC of a CPU that was being started, \
-                5 to CPUs that do not exist, 3 on the wire, 3 pending; 9 added by the VMM\n";
+    let line = "not received: 55 coalesced, 2 lost, 1 dropped by the local APIC of a CPU that was \
+                being started, 5 to CPUs that do not exist, 3 on the wire, 3 pending; 9 added by \
+                the VMM\n";
     assert!(table.contains(line), "{table}");
 
-    // What cannot be told is not told: a CPU that came back has dropped what was pending; a run
-    // that was cut off has senders that have not counted yet; a CPU that nobody could look at may
-    // have anything pending.
+    // Nothing is said where it cannot be known: a CPU that came back online has dropped what was
+    // pending; in a run that was cut off senders may not have counted yet; a CPU that could not be
+    // inspected may have anything pending.
     let mut came_back = counters;
     came_back.words[DEPARTED as usize] = 1;
     assert_eq!(report(came_back, &aftermath).ipi.coalesced, None);
@@ -297,7 +303,7 @@ fn every_ipi_is_accounted_for() {
     assert_eq!(report(counters, &cut_off).ipi.coalesced, None);
     let unseen = exited(ExitCode::Pass);
     assert_eq!(report(counters, &unseen).ipi.coalesced, None);
-    // Nor what contradicts itself.
+    // Nor where the counts contradict each other.
     let mut made_up = counters;
     made_up.words[RECEIVED as usize] = 1000;
     let aftermath = RunResult {
@@ -350,7 +356,7 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
     let report = report_on(&aftermath, &lab);
     assert_eq!(report.result, Kind::Fail);
     assert_eq!(report.message, "found beside what was expected: wrong-cpu");
-    // And it is in every form of the report.
+    // Every form of the report says so.
     assert!(
         report
             .table()
@@ -362,13 +368,13 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
     let machines = [(&report, &aftermath.window)];
     let text = crate::report::prometheus::render(machines.into_iter()).unwrap();
     assert!(text.contains("findings_by_oracle_total{oracle=\"wrong-cpu\"} 1\n"));
-    // Those that found nothing too, so that nobody takes silence for it.
+    // Oracles that found nothing are there too, so that a missing one is not taken for one of them.
     assert!(text.contains("findings_by_oracle_total{oracle=\"torn\"} 0\n"));
     assert!(text.contains("breaches_by_oracle_total{oracle=\"accounting\"} 0\n"));
     let text = report.findings[0].text.as_str();
     assert_eq!(text, "the guest never ran on a target (seen on CPU 0: 0x0)");
 
-    // A guest that names none is judged all the same, by the numbers it has for them.
+    // A guest that declares no oracles is judged all the same, with its oracles' numbers as names.
     let nameless = lab.knowing(Arc::default());
     let report = report_on(&aftermath, &nameless);
     assert_eq!(report.message, "nothing was lost, as was expected");
@@ -397,7 +403,7 @@ fn what_the_guest_counts_is_told_by_the_names_that_it_gives() {
     );
     let machines = [(&report, &aftermath.window)];
     let text = crate::report::prometheus::render(machines.into_iter()).unwrap();
-    // A name that the VMM has itself stays its own.
+    // A name that the VMM uses itself stays its own.
     assert!(text.contains("\nipi_lab_calls_total 0\n"));
     assert!(text.contains("\nipi_lab_vcpus 3\n"));
     let sum = "# TYPE ipi_lab_guest_calls_total counter\nipi_lab_guest_calls_total 5\n";

@@ -1,11 +1,11 @@
-//! A real machine for a guest that is an image of a test's own.
+//! A real machine for a guest image that a test has made.
 
 use tests::image::Image as File;
 use vmm::machine::image::Image;
 use vmm::machine::layout::Layout;
 use vmm::machine::{Machine, Parts, boot};
 
-/// One that boots `file` on so many vCPUs, none of which has begun.
+/// A machine that boots `file` on so many vCPUs, none of which has run yet.
 pub fn build(file: &File, vcpus: u32) -> Machine {
     let image = Image::open(file.path()).unwrap();
     let pages = shared::lab::Layout::new(vcpus).unwrap();

@@ -1,6 +1,6 @@
 'use strict';
 
-/* Elements of a page, made of text and never of markup; and what several pages show alike. */
+/* Makes the elements of a page, from text and never from markup, and what several pages show in the same way. */
 
 const byId = (id) => document.getElementById(id);
 

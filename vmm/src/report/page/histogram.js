@@ -33,7 +33,7 @@ function drawHistogram({ bins, perDecade, quantiles, title, tick }) {
   }
   for (const [place, count] of bins) {
     const [left, right] = [x(decade(place)), x(decade(place + 1))];
-    // One in a million is still seen.
+    // Even one time in a million is visible.
     const top = Math.min(y(count), BOTTOM - 1);
     const range = `${tick(nanoseconds(place))} to ${tick(nanoseconds(place + 1))}: ${count.toLocaleString('en')}`;
     picture.append(
@@ -46,7 +46,7 @@ function drawHistogram({ bins, perDecade, quantiles, title, tick }) {
       ),
     );
   }
-  // Those whose names have no room beside each other share one.
+  // Quantiles whose names do not fit beside each other share a name.
   const named = [];
   for (const [name, ns] of quantiles) {
     const at = x(Math.log10(Math.max(1, ns)));
@@ -57,7 +57,7 @@ function drawHistogram({ bins, perDecade, quantiles, title, tick }) {
   }
   for (const { at, first, last } of named) {
     const text = first === last ? first : `${first} – ${last}`;
-    // Where there is room, to the right of its place, so that it keeps off the one before.
+    // To the right of its place where there is room, so that it does not touch the one before.
     const [anchor, by] = at > WIDTH - 60 ? ['end', 9] : ['start', -9];
     picture.append(svg('text', { x: at + by, y: TOP - 8, 'text-anchor': anchor }, text));
   }

@@ -1,4 +1,4 @@
-//! Times in bins of equal width on a logarithmic axis, for a picture of their spread.
+//! A histogram of times: bins of equal width on a logarithmic axis. Draws nothing.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use crate::stats::cycles::nanoseconds;
 /// Bins in each power of ten, so that their edges are the preferred numbers 1, 1.26, 1.58, 2, …
 const PER_DECADE: u32 = 10;
 
-/// Times of one kind.
+/// The histogram of one kind of times.
 #[derive(Debug, Serialize)]
 pub(super) struct Histogram {
     name: String,
     per_decade: u32,
-    /// Place and number of times; place p begins at 10^(p / per_decade) ns. Place 0 has all that
-    /// are shorter, too.
+    /// Bin and number of times in it. Bin p begins at 10^(p / per_decade) ns; bin 0 has all shorter
+    /// times too.
     bins: Vec<(u32, u64)>,
     spread: Spread,
 }

@@ -15,8 +15,8 @@
  *   arrows   { ids, source, target }: items by `from`; and by item the lanes it leads from and to, -1 for none
  *   marks    [{ at, text }]
  *
- * What is drawn is what can be seen: of items that share a column of pixels, one mark, the paler the less of the
- * column they fill; of very many arrows, some.
+ * Only what can be seen is drawn: one mark for the items that share a column of pixels, paler the less of the
+ * column they fill; and of very many arrows only some.
  */
 
 /** Room for names: four digits of a CPU, and a part. */
@@ -24,14 +24,14 @@ const GUTTER = 96;
 const AXIS = 24;
 const LANE_GAP = 7;
 const PART_GAP = 2;
-/** Pixels by which the pointer may miss. */
+/** Most pixels between the pointer and an item that it chooses. */
 const REACH = 3;
-/** Arrows that are drawn at once; of more, one in so many. */
+/** Most arrows that are drawn at once; of more, every nth is drawn. */
 const MOST_ARROWS = 1500;
-/** Boxes from this width on have their text in them. */
+/** Least width of a box that has text in it. */
 const TEXT_WIDTH = 22;
 
-/** The first of `count` places for which `isBefore` does not hold; it holds for all before that. */
+/** The first of `count` places for which `isBefore` is false; it is true for all places before. */
 function firstNot(count, isBefore) {
   let low = 0;
   let high = count;
@@ -43,7 +43,7 @@ function firstNot(count, isBefore) {
   return low;
 }
 
-/** Some items in the order in which they begin, so that those of a time are found at once. */
+/** Some items in the order in which they begin, for a fast search by time. */
 class Track {
   constructor(items, ids) {
     this.items = items;
@@ -60,12 +60,12 @@ class Track {
     }
   }
 
-  /** The place of the first that is not over at `time`. */
+  /** The place of the first item that has not ended at `time`. */
   notOver(time) {
     return firstNot(this.ids.length, (i) => this.latest[i] < time);
   }
 
-  /** How many have begun by `time`. */
+  /** How many items have begun by `time`. */
   begun(time) {
     return firstNot(this.ids.length, (i) => this.items.from[this.ids[i]] <= time);
   }
@@ -73,8 +73,8 @@ class Track {
 
 class Lanes {
   /**
-   * Draws `picture` in `place`. `talk` says what to write: `label(id)` in a box, `tell(id)` (lines) beside the
-   * pointer; and hears of what happens: `moved()`, `chosen(id)`.
+   * Draws `picture` in `place`. `talk` returns the texts: `label(id)` for a box, `tell(id)` (lines) for the pointer;
+   * and is called when something happens: `moved()`, `chosen(id)`.
    */
   constructor(place, picture, talk) {
     this.picture = picture;
@@ -113,7 +113,7 @@ class Lanes {
     this.place.replaceChildren();
   }
 
-  // Where things stand.
+  // Positions.
 
   layOut() {
     let top = AXIS + LANE_GAP;
@@ -190,9 +190,9 @@ class Lanes {
     return null;
   }
 
-  // What is to be seen.
+  // What is in view.
 
-  /** Shows the items for which `shown` holds. If `lit` is given, the others' boxes are pale and arrows gone. */
+  /** Shows the items for which `shown` is true. With `lit`, boxes of all others are pale, and their arrows hidden. */
   show(shown, lit) {
     const pick = (ids, keep) => new Track(this.items, ids.filter(keep));
     const isLit = lit && ((id) => shown(id) && lit(id));
@@ -345,7 +345,7 @@ class Lanes {
     context.globalAlpha = 1;
   }
 
-  /** Draws what can be seen of `track`, in as many steps as it has boxes and columns of pixels at most. */
+  /** Draws what is in view of `track`, in at most as many steps as it has boxes and columns of pixels. */
   drawTrack(track, top, height, alpha, withText) {
     const { context, items, paint, scale } = this;
     const { from, to, style } = items;
@@ -369,7 +369,7 @@ class Lanes {
         flush();
         context.globalAlpha = alpha;
         context.fillStyle = paint.styles[style[id]];
-        // A gap to the next, where there is room for one.
+        // Leaves a gap to the next box, where there is room.
         context.fillRect(left, top, width > 4 ? width - 0.75 : width, height);
         if (withText && width >= TEXT_WIDTH && height >= 9) this.drawText(id, left, width, top, height);
         i += 1;
@@ -377,7 +377,7 @@ class Lanes {
       }
       const column = Math.floor(left);
       let next = Math.max(i + 1, track.begun(this.time(column + 1)));
-      // The last to begin in this column may be wide enough to be drawn by itself.
+      // The last item that begins in this column may be wide enough for a box of its own.
       if (next > i + 1 && (to[ids[next - 1]] - from[ids[next - 1]]) * scale >= 1) next -= 1;
       const share = to[id] === from[id] ? 1 : Math.min(1, (filled[next] - filled[i]) * scale);
       const fill = 0.4 + 0.6 * (Math.ceil(share * 4) / 4);
@@ -398,7 +398,7 @@ class Lanes {
     const room = left + width - start - 3;
     const label = this.talk.label(id);
     context.font = `10px ${paint.font}`;
-    // A letter is about this wide; what does not fit is cut.
+    // About the width of a letter; what does not fit is cut off.
     const letters = Math.floor(room / 5.2);
     if (letters < 2) return;
     context.globalAlpha = 1;
@@ -415,7 +415,7 @@ class Lanes {
     return from ? { source: from.parts[0], target: to.parts[0] } : null;
   }
 
-  /** Where an arrow starts and ends on the canvas; `null` for what is none. */
+  /** Where an arrow starts and ends on the canvas; `null` if the item is not an arrow. */
   arrowEnds(id) {
     const lanes = this.arrowLanes(id);
     if (!lanes) return null;
@@ -440,7 +440,7 @@ class Lanes {
     const every = Math.max(1, Math.ceil(inView.length / MOST_ARROWS));
     this.shownArrows = [];
     for (const i of inView) {
-      // By their place among all, so that the same ones stay when the view moves.
+      // Chosen by their place among all arrows, so that the same ones stay when the view moves.
       if (i % every !== 0) continue;
       const ends = this.arrowEnds(arrows.ids[i]);
       if (!ends) continue;
@@ -702,7 +702,7 @@ class Lanes {
       this.pan((((event.deltaX || event.deltaY) * lines) / this.width) * 0.8);
       return;
     }
-    // Who has all in view already wants to scroll the page on.
+    // With everything in view there is nothing to zoom out to: the wheel scrolls the page.
     const { from, to } = this.view;
     if (event.deltaY > 0 && to - from >= this.picture.end && !event.ctrlKey) return;
     event.preventDefault();

@@ -1,6 +1,6 @@
-//! The report as a page: one HTML document that holds all it shows and loads nothing. What is here
-//! puts the figures into it, as JSON; what is drawn of them is for the scripts beside this file,
-//! which insert whatever a guest or a script can have had a hand in as text and never as markup.
+//! The report as a page: one HTML document that holds all it shows and loads nothing. This module
+//! embeds the figures as JSON; the scripts beside this file draw them. Whatever a guest or a script
+//! may have written, they insert as text and never as markup.
 
 mod histogram;
 pub mod story;
@@ -17,18 +17,18 @@ use crate::stats::timeline::Timeline;
 use crate::stats::trace::Trace;
 use histogram::Histogram;
 
-/// What every page has, around what is its own.
+/// The document around the parts of a page, the same for every page.
 const FRAME: &str = include_str!("frame.html");
 const BODY: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
-/// Makes elements, and what several pages show alike.
+/// Makes elements, and what several pages show in the same way.
 const ELEMENTS: &str = include_str!("elements.js");
-/// Draws lanes of boxes and arrows over time, whatever they stand for.
+/// Draws lanes of boxes and arrows over time, and does not know what they mean.
 const LANES: &str = include_str!("lanes.js");
 const HISTOGRAM: &str = include_str!("histogram.js");
 const SCRIPT: &str = include_str!("page.js");
 
-/// What pages on runs are made of.
+/// The parts of a page on runs.
 const RUN: Parts = Parts {
     title: "vmm report",
     body: BODY,
@@ -36,7 +36,7 @@ const RUN: Parts = Parts {
     scripts: &[ELEMENTS, LANES, HISTOGRAM, SCRIPT],
 };
 
-/// What pages of a kind are made of, besides their data.
+/// The parts of a page, besides its data.
 struct Parts {
     title: &'static str,
     body: &'static str,
@@ -45,7 +45,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// Writes a page of these, in which `data` puts what its scripts show.
+    /// Writes a page of these parts, in which `data` writes what the scripts show.
     fn write<W: Write>(
         &self,
         out: &mut W,
@@ -66,7 +66,7 @@ impl Parts {
     }
 }
 
-/// Writes `value` as JSON, in an element that has `attributes`, by which a script finds it.
+/// Writes `value` as JSON, in an element with `attributes`, by which a script finds it.
 fn embed(out: &mut impl Write, attributes: &str, value: &impl Serialize) -> io::Result<()> {
     write!(out, "<script type=\"application/json\" {attributes}>")?;
     serde_json::to_writer(Inert(&mut *out), value)?;
@@ -86,11 +86,11 @@ pub struct Section<'a> {
     pub trace: Option<&'a Trace>,
 }
 
-/// What the scripts get to see of it.
+/// What the scripts get of one machine.
 #[derive(Serialize)]
 struct Document<'a> {
     report: &'a Report,
-    /// Where it comes from, line by line.
+    /// The provenance, line by line.
     provenance: Vec<(&'static str, String)>,
     post_mortem: &'a str,
     command_line: &'a str,
@@ -128,11 +128,11 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Writes a page on machines that have run, one after the other, and says why there were no more,
-/// if that is so.
+/// Writes a page on machines that have run one after the other, with the reason why there were no
+/// more of them, if `refused` has one.
 ///
 /// # Errors
-/// What `out` says.
+/// Those of `out`.
 pub fn write(
     out: &mut impl Write,
     machines: &[Section<'_>],
@@ -148,8 +148,8 @@ pub fn write(
     })
 }
 
-/// Passes JSON on with every `<` as an escape. There it stands in strings alone, and in HTML it
-/// could end the element that holds it, or begin a comment.
+/// Passes JSON on with every `<` as an escape. JSON has it only in strings, and in HTML it could
+/// end the element that holds the JSON, or begin a comment.
 struct Inert<W>(W);
 
 impl<W: Write> Write for Inert<W> {
@@ -191,7 +191,7 @@ mod tests {
         ] {
             assert!(!page.contains(loads), "{loads}");
         }
-        // A namespace, which nobody looks up.
+        // The name of a namespace, which is not loaded.
         let page = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!page.contains("http://") && !page.contains("https://"));
     }

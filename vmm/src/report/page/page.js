@@ -5,7 +5,7 @@
  * scripts; whatever is shown of them is shown as text.
  */
 
-/** What there is in every timeline. Styles of the picture have these numbers; the guest's lanes come behind. */
+/** The kinds that every timeline has. Their numbers are those of the picture's styles; the guest's lanes follow. */
 const KINDS = [
   { name: 'interrupt', colour: '--handler' },
   { name: 'run', colour: '--run' },
@@ -19,7 +19,7 @@ const KINDS = [
 const KIND = Object.fromEntries(KINDS.map((kind, number) => [kind.name, number]));
 const STALLS = [KIND.paused, KIND.held];
 
-/** Colours that there are for lanes; more lanes begin anew. */
+/** Number of colours for lanes; further lanes use them again from the first. */
 const LANE_COLOURS = 6;
 
 /** Boxes that nest deeper share the last row. */
@@ -29,7 +29,7 @@ const ROW = { guest: 14, run: 6, host: 8 };
 /** Entries of each kind in "What took longest". */
 const LONGEST = 3;
 
-/** CPUs up to which pairs of them are a table. */
+/** Most CPUs for which the latencies of pairs are shown as a table. */
 const MOST_IN_MATRIX = 32;
 
 // Figures.
@@ -54,7 +54,7 @@ function moment(ns, step) {
 
 // The timeline.
 
-/** What a document says of time, as items of a picture, and what else is known of each. */
+/** The events of a document as items of a picture, with what else is known of each. */
 class Timeline {
   constructor({ tsc_khz: khz, words, lanes, runs, length, cpus, ipis, marks }) {
     const ns = (cycles) => (cycles * 1e6) / Math.max(1, khz);
@@ -80,7 +80,7 @@ class Timeline {
     const kinds = words.map((word) => this.numberOf(word));
     const areRuns = new Set(runs);
     let next = 0;
-    // Adds the items of one list, in which times count from the one before.
+    // Adds the items of one list, in which each time is the distance from the one before.
     const add = (list, cpu, styleOf) => {
       const ids = new Uint32Array(list.from.length);
       let from = 0;
@@ -183,7 +183,7 @@ class Timeline {
     return [`${this.words[this.name[id]]}${call ? `, ${call}` : ''}`, this.where(id), at];
   }
 
-  /** The items that `text` means: a call, or a part of a name. */
+  /** The items that match `text`: those of a call, or those with the text in their names. */
   meant(text) {
     const wanted = text.trim().toLowerCase();
     const isCall = /^(call )?\d+:\d+:\d+$/.test(wanted);
@@ -226,7 +226,7 @@ class Timeline {
   }
 }
 
-/** What is on the page just now, and when its first picture was there, in milliseconds; tests look here. */
+/** What the page shows now, and after how many milliseconds it was first drawn; for tests. */
 const shown = { machine: null, timeline: null, chart: null, firstPicture: null };
 
 function showTimeline(machine) {
@@ -288,7 +288,7 @@ function showTimeline(machine) {
   const counts = timeline.kinds.map(() => 0);
   for (const style of timeline.style) counts[style] += 1;
   byId('legend').replaceChildren();
-  // What the guest has lanes for comes first.
+  // The guest's lanes come first.
   const numbers = [...timeline.kinds.keys()];
   [...numbers.slice(timeline.firstLane), ...numbers.slice(0, timeline.firstLane)].forEach((number) => {
     const kind = timeline.kinds[number];
@@ -477,7 +477,7 @@ function showVcpus({ report: { per_vcpu: vcpus } }) {
   const statistics = names('kvm').filter((name) => vcpus.some((vcpu) => one(vcpu.kvm[name]) > 0));
   const details = byId('kvm').closest('details');
   details.hidden = statistics.length === 0;
-  // Made when somebody wants to see it: it has forty rows and a column for each of up to a thousand vCPUs.
+  // Made only when it is opened: it has forty rows, and a column for each of up to a thousand vCPUs.
   const fill = () =>
     table(
       'kvm',

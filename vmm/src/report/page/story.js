@@ -1,8 +1,8 @@
 'use strict';
 
 /*
- * Shows a schedule as a space-time diagram: lanes of CPUs beside a list of all stops, in one order, which is the one
- * in which they came. Strings in it can come from the guest; whatever is shown of them is shown as text.
+ * Shows a schedule as a space-time diagram: lanes of CPUs beside a list of all stops, in the order in which they
+ * came. Strings in it can come from the guest; whatever is shown of them is shown as text.
  */
 
 /** Height of a row; the style has the same. */
@@ -10,7 +10,7 @@ const ROW = 19;
 const EDGE = 16;
 /** Width of a lane, by the most CPUs up to which lanes are that wide. */
 const LANE_WIDTHS = [[8, 34], [32, 22], [Infinity, 14]];
-/** From so many stops on, only those where CPUs can meet are shown at first. */
+/** If there are more stops than this, only those at words that CPUs share are shown at first. */
 const MANY = 300;
 
 const wordAddress = (word) => `0x${word.toString(16)}`;
@@ -38,7 +38,7 @@ class Stops {
       })),
     );
     this.words = new Map();
-    // By address. Where a CPU waits for any part of a word to change, all parts are named; an access names one.
+    // By address. A CPU that waits for any part of a word to change names all parts; an access names one.
     this.names = new Map();
     const known = story.scenes.flatMap((scene) => scene.beats.flatMap((beat) => beat.words)).filter((word) => word.name !== null);
     for (const { address, name } of known) {
@@ -72,8 +72,8 @@ class Stops {
 
 class Diagram {
   /**
-   * Draws `story` in `place`. By turn, `traffic` says which interrupts come and go; `tell(stop)` hears which stop is
-   * looked at, or `null`.
+   * Draws `story` in `place`. `traffic` has a text on the interrupts of each turn. `tell(stop)` is called with the
+   * stop that is looked at, or `null`.
    */
   constructor(place, story, traffic, tell) {
     this.place = place;
@@ -224,7 +224,7 @@ class Diagram {
     }
   }
 
-  /** Shows which stop is looked at, and all that are about the same word. */
+  /** Highlights the stop that is looked at, and all stops at the same word. */
   light(id) {
     this.looked = id;
     const stop = id === null ? null : this.stops.list[id];
@@ -278,7 +278,7 @@ class Diagram {
   }
 }
 
-/** What can be looked at from outside. */
+/** For tests. */
 const shown = {};
 
 function tellStop(stop) {

@@ -1,6 +1,6 @@
-//! A schedule of the explorer's as a page: its space-time diagram, what broke, and the schedule
-//! itself, so that it can be replayed by whoever gets the page. Says how it looks to the script
-//! beside it, and searches nothing.
+//! A schedule that the explorer found, as a page: its space-time diagram, what broke, and the
+//! schedule itself, which can be replayed from the page. This module embeds the data,
+//! which the script beside it draws; it searches nothing.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use super::{ELEMENTS, Parts, STYLE, embed};
 use crate::explore::schedule::Schedule;
 use crate::explore::story::Story;
 
-/// What pages on schedules are made of.
+/// The parts of a page on a schedule.
 pub(super) const STORY: Parts = Parts {
     title: "vmm explore",
     body: include_str!("story.html"),
@@ -21,35 +21,35 @@ pub(super) const STORY: Parts = Parts {
 /// What the page shows.
 #[derive(Debug, Serialize)]
 pub struct Document<'a> {
-    /// What came of it, in a sentence.
+    /// How the search or the replay ended, in a sentence.
     pub verdict: &'a str,
-    /// Whether that is as it should be.
+    /// Whether that is what the case expects.
     pub is_good: bool,
     /// The guest image, as the user named it.
     pub guest: String,
     /// What else is known, each with its name.
     pub facts: Vec<(&'a str, String)>,
-    /// The case, as a file of one has it.
+    /// The case, as in its file.
     pub case: &'a str,
     /// The schedule, if there is one.
     pub schedule: Option<&'a Schedule>,
-    /// What it comes to; there is one if there is a schedule.
+    /// What happens in the schedule; there is one if there is a schedule.
     pub story: Option<&'a Story>,
 }
 
-/// What the script gets to see.
+/// What the script gets.
 #[derive(Serialize)]
 struct Embedded<'a> {
     #[serde(flatten)]
     document: &'a Document<'a>,
-    /// By turn, in words: which interrupts come, and which go.
+    /// By turn, in words: the interrupts that the CPU takes and sends.
     traffic: Vec<String>,
 }
 
 /// Writes a page with `document`.
 ///
 /// # Errors
-/// What `out` says.
+/// Those of `out`.
 pub fn write(out: &mut impl Write, document: &Document<'_>) -> io::Result<()> {
     let traffic = document.story.map_or_else(Vec::new, |story| {
         let scenes = story.scenes.iter();
@@ -81,7 +81,8 @@ mod tests {
         }
         assert!(page.contains(STORY.body) && !STORY.body.contains('{'));
         assert!(page.contains(
-            r#"<script type="application/json" id="story">{"verdict":"broken: \u003c/script>\u003cscript>""#
+            "<script type=\"application/json\" id=\"story\">\
+             {\"verdict\":\"broken: \\u003c/script>\\u003cscript>\""
         ));
         loads_nothing(&page);
     }

@@ -1,6 +1,6 @@
-//! A time line as the page's scripts get it: columns of numbers, in which times count from the one
-//! before and strings are named by their place in one list, so that a hundred thousand events are a
-//! megabyte or two.
+//! A time line as the page's scripts get it: columns of numbers, so that a hundred thousand events
+//! take a megabyte or two. Each time is the distance from the one before, and strings are indices
+//! into one table.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use crate::stats::meaning::Meaning;
 use crate::stats::timeline::{Ipi, Stretch, Timeline};
 use crate::stats::trace::Trace;
 
-/// Events on the page; of more, those that began first.
+/// Most events on the page; of more, those that began first are kept.
 const MOST: usize = 1_000_000;
 
 /// A time line. Times are cycles of the guest's TSC since its first event.
@@ -25,12 +25,12 @@ pub(super) struct Document {
     words: Vec<String>,
     /// The lanes that the guest has, in the order of their colours.
     lanes: Vec<String>,
-    /// The steps at which the function of a call begins to run, by their names, which are words.
+    /// The names, as `words`, of the steps at which the function of a call begins to run.
     runs: Vec<usize>,
-    /// The waits that reports have times of, by their names there and those of their lanes.
+    /// The waits whose times are reported: their names in reports, and those of their lanes.
     waits: Vec<(String, String)>,
     length: u64,
-    /// Events that are in the trace and not here.
+    /// Number of events in the trace that are not here.
     left_out: usize,
     cpus: Vec<Cpu>,
     ipis: Ipis,
@@ -41,13 +41,13 @@ pub(super) struct Document {
 struct Cpu {
     /// What the guest spent time on.
     guest: Stretches,
-    /// What took none.
+    /// What took no time.
     steps: Steps,
     /// What the host spent the vCPU's time on.
     host: Stretches,
 }
 
-/// One entry per stretch, by its beginning.
+/// One entry per stretch, ordered by their beginnings. `kind` has `words`.
 #[derive(Debug, Default, Serialize)]
 struct Stretches {
     kind: Vec<usize>,
@@ -56,7 +56,7 @@ struct Stretches {
     length: Vec<u64>,
 }
 
-/// One entry per step. `kind`, `name` and `call` are words.
+/// One entry per step. `name` and `call` have `words`.
 #[derive(Debug, Default, Serialize)]
 struct Steps {
     name: Vec<usize>,
@@ -66,7 +66,7 @@ struct Steps {
     last: u64,
 }
 
-/// One entry per IPI, by when it was sent.
+/// One entry per IPI, ordered by when they were sent.
 #[derive(Debug, Default, Serialize)]
 struct Ipis {
     #[serde(flatten)]
@@ -77,23 +77,23 @@ struct Ipis {
     target: Vec<usize>,
 }
 
-/// A moment worth finding again.
+/// A moment at which the guest found something.
 #[derive(Debug, Serialize)]
 struct Mark {
     at: u64,
     text: String,
 }
 
-/// The list of strings.
+/// A table of strings, each of which is in it once.
 #[derive(Debug)]
-struct Words {
+struct StringTable {
     list: Vec<String>,
     places: HashMap<String, usize>,
-    /// Of calls, which are many.
+    /// The places of the names of calls, so that not each has to be formatted to find it.
     calls: HashMap<u64, usize>,
 }
 
-impl Words {
+impl StringTable {
     fn new() -> Self {
         Self {
             list: vec![String::new()],
@@ -132,12 +132,12 @@ impl Steps {
 }
 
 impl Document {
-    /// The document of `timeline`, which is that of `trace`, with what the guest found; `None` if
-    /// nothing was traced.
+    /// The document of `trace` and its `timeline`, with what the guest found; `None` if nothing was
+    /// traced.
     pub fn new(trace: &Trace, timeline: &Timeline, findings: &[FoundByGuest]) -> Option<Self> {
         let (start, end) = trace.span()?;
         let (cut, left_out) = cut(timeline, MOST);
-        let mut words = Words::new();
+        let mut words = StringTable::new();
         let since = |tsc: u64| tsc.saturating_sub(start);
         let cpus = (0..trace.cpus.len()).map(|cpu| {
             let mut own = Cpu::default();
@@ -207,7 +207,7 @@ impl Document {
     }
 }
 
-/// Before what time events are on a page that holds `most`, and how many are not on it.
+/// The time before which events are on a page that holds `most`, and how many are not on it.
 fn cut(timeline: &Timeline, most: usize) -> (u64, usize) {
     let stretches = timeline.stretches.iter().map(|it| it.from);
     let instants = timeline.instants.iter().map(|it| it.at);
@@ -222,14 +222,14 @@ fn cut(timeline: &Timeline, most: usize) -> (u64, usize) {
     (cut, begun.len() - kept)
 }
 
-/// Of a list by CPU, what belongs to `cpu`.
+/// The part of a list, ordered by CPU, that belongs to `cpu`.
 fn of_cpu<T>(list: &[T], cpu: usize, by: impl Fn(&T) -> usize) -> &[T] {
     let from = list.partition_point(|it| by(it) < cpu);
     let to = list.partition_point(|it| by(it) <= cpu);
     &list[from..to]
 }
 
-/// The stretches of a CPU that began before `cut`, each before those within it.
+/// The stretches of a CPU that began before `cut`, each in front of those within it.
 fn in_order(timeline: &Timeline, cpu: usize, cut: u64) -> Vec<&Stretch> {
     let own = of_cpu(&timeline.stretches, cpu, |it| it.cpu);
     let mut own: Vec<_> = own.iter().filter(|it| it.from < cut).collect();
@@ -237,7 +237,8 @@ fn in_order(timeline: &Timeline, cpu: usize, cut: u64) -> Vec<&Stretch> {
     own
 }
 
-/// The call in which each IPI was sent, by sender and time. A handler sends for itself.
+/// The call in which each IPI was sent, by sender and time. An IPI that a handler sends belongs to
+/// no call that the handler interrupted.
 fn sending_calls(timeline: &Timeline) -> HashMap<(usize, u64), u64> {
     let mut calls = HashMap::new();
     let last = timeline.ipis.last().map_or(0, |ipi| ipi.from + 1);
@@ -260,7 +261,7 @@ fn sending_calls(timeline: &Timeline) -> HashMap<(usize, u64), u64> {
     calls
 }
 
-/// Takes from the end of `open`, where the innermost stretches are, those that are over.
+/// Removes stretches that are over from the end of `open`, where the innermost ones are.
 fn close(open: &mut Vec<&Stretch>, is_over: impl Fn(&Stretch) -> bool) {
     while open.pop_if(|it| is_over(it)).is_some() {}
 }
@@ -346,7 +347,7 @@ mod tests {
         );
         assert_eq!(document.runs.iter().map(word).collect::<Vec<_>>(), ["run"]);
         assert_eq!(second.steps.name, document.runs);
-        // That of the handler is not the call's.
+        // The IPI that the handler sent does not belong to the call.
         let calls = [first.guest.steps.call[0], 0, first.guest.steps.call[0]];
         assert_eq!(ipis.steps.call, calls);
         assert_eq!((document.length, document.left_out), (60, 0));
@@ -361,7 +362,7 @@ mod tests {
         let records = (0..10).map(|round| sent(round / 2, 0)).collect();
         let timeline = Timeline::new(&trace(vec![(records, vec![])]));
         assert_eq!(cut(&timeline, 10), (u64::MAX, 0));
-        // Of several at one time none is kept if not all are.
+        // Of several events at one time, all are kept or none.
         assert_eq!(cut(&timeline, 5), (2, 6));
         assert_eq!(cut(&timeline, 4), (2, 6));
     }
@@ -375,20 +376,26 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_guest_writes_columns_are_of_one_length(
-            raw in proptest::collection::vec((any::<u64>(), any::<u64>(), any::<u64>(), 0_u32..20), 1..100),
+            raw in proptest::collection::vec(
+                (any::<u64>(), any::<u64>(), any::<u64>(), 0_u32..20), 1..100,
+            ),
         ) {
-            let records = raw.into_iter().map(|(tsc, call, detail, point)| Record { tsc, call, detail, point, number: 0 });
+            let records = raw.into_iter().map(|(tsc, call, detail, point)| {
+                Record { tsc, call, detail, point, number: 0 }
+            });
             let trace = trace(vec![(records.collect(), vec![]), (vec![], vec![])]);
             let timeline = Timeline::new(&trace);
             let document = Document::new(&trace, &timeline, &[]).unwrap();
             let Cpu { guest, steps, .. } = &document.cpus[0];
-            for length in [guest.kind.len(), guest.length.len(), guest.steps.name.len(), guest.steps.call.len()] {
+            let columns = [&guest.kind, &guest.steps.name, &guest.steps.call].map(Vec::len);
+            for length in columns.into_iter().chain([guest.length.len()]) {
                 prop_assert_eq!(length, timeline.stretches.len());
             }
             prop_assert_eq!(steps.name.len(), timeline.instants.len());
             prop_assert_eq!(document.ipis.source.len(), timeline.ipis.len());
-            let places = steps.name.iter().chain(&guest.steps.call).chain(&document.ipis.steps.name);
-            prop_assert!(places.copied().all(|place| place < document.words.len()));
+            let places = steps.name.iter().chain(&guest.steps.call);
+            let mut places = places.chain(&document.ipis.steps.name);
+            prop_assert!(places.all(|place| *place < document.words.len()));
         }
     }
 }

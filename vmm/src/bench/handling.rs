@@ -1,5 +1,6 @@
-//! Whether the host's hardware sends IPIs by itself: from the exits that sending costs, as counted
-//! by somebody who is known to see exits. Without such a one there is no verdict.
+//! Whether the host's hardware sends IPIs without an exit: concluded from the exits that sending
+//! costs, as a source that is known to see exits has counted them. Without such a source nothing is
+//! concluded.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +13,9 @@ use crate::stats::tracepoints::events::{
     APIC_IPI, EXIT, MSR, SENDING_BY_HYPERCALL, SENDING_BY_X2APIC, SENDING_BY_XAPIC,
 };
 
-/// Fewer exits for an operation than this are none, within what counting can tell.
+/// Fewer exits per send operation than this are taken for none.
 const NONE: f64 = 0.05;
-/// And more than this are one for each.
+/// More exits per send operation than this are taken for one for each.
 const EACH: f64 = 0.95;
 
 /// Who handles what is sent.
@@ -34,7 +35,7 @@ pub enum Handling {
 }
 
 impl Handling {
-    /// The word for it.
+    /// Its name, as in the JSON document.
     pub fn name(self) -> &'static str {
         match self {
             Self::Accelerated => "accelerated",
@@ -48,7 +49,8 @@ impl Handling {
 
 /// How the host handles what is sent, and why that is known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Verdict {
+#[schemars(rename = "Verdict")]
+pub struct IpiHandling {
     /// Who handles it.
     pub handling: Handling,
     /// Exits that sending costs, for each operation. Those that belong to the waiting, or to the
@@ -58,10 +60,11 @@ pub struct Verdict {
     pub source: Option<String>,
 }
 
-impl Verdict {
-    /// On a cell with these send operations per round, of whose sender this was counted per round.
-    /// `is_xapic` is the mode of its APICs.
-    pub(super) fn on(
+impl IpiHandling {
+    /// The handling in a cell whose rounds have these send `operations`, with the counts of the
+    /// `sender` per round. `is_xapic` says that its APICs are in xAPIC mode. `None` if nothing is
+    /// sent.
+    pub(super) fn of(
         is_xapic: bool,
         operations: &BTreeMap<String, f64>,
         sender: &BTreeMap<String, f64>,
@@ -78,8 +81,7 @@ impl Verdict {
         let handling = match exits_per_send {
             _ if hypercall >= EACH * sends => Handling::Paravirtual,
             None => Handling::Unknown,
-            // No exits, and yet commands that KVM carried out: the background has taken too much
-            // away.
+            // No exits, and yet KVM carried out commands: too much was taken away as background.
             Some(exits) if exits < NONE && by_kvm(sender, sources) >= NONE * sends => {
                 Handling::Unknown
             }
@@ -95,7 +97,7 @@ impl Verdict {
     }
 }
 
-/// Exits of the sender per round by which it sent, and who counted them.
+/// Exits by which the sender sent, per round, and the source that counted them.
 fn exits(
     is_xapic: bool,
     sender: &BTreeMap<String, f64>,
@@ -108,11 +110,11 @@ fn exits(
             false => &SENDING_BY_X2APIC,
         };
         let reasons = writes.iter().chain(&SENDING_BY_HYPERCALL);
-        // Less than none is what the background was too much, and hides nothing of another reason.
+        // Below zero if too much was taken away as background; it must not hide another reason's.
         let all: f64 = reasons
             .map(|reason| of(&format!("{EXIT} {reason}")).max(0.0))
             .sum();
-        // A sender that is its own receiver also ends the interrupt.
+        // A sender that sends to itself also writes EOI, which is an exit for the same reason.
         let ends = match is_xapic {
             true => 0.0,
             false => of(&format!("{MSR} eoi")),
@@ -120,14 +122,14 @@ fn exits(
         return Some((all - ends, EXIT));
     }
     if status(sources, STATS) == Some(Status::Ok) {
-        // There is no count of these exits alone; they are what is left.
+        // These statistics do not count such exits alone: they are what the others leave.
         let others = ["irq_exits", "halt_exits", "io_exits", "pf_taken"].map(of);
         return Some((of(STATS) - others.iter().sum::<f64>(), STATS));
     }
     None
 }
 
-/// Commands to the sender's APIC per round that KVM has carried out, as far as that is known.
+/// Commands to the sender's APIC that KVM has carried out, per round; 0 if that is not known.
 fn by_kvm(sender: &BTreeMap<String, f64>, sources: &[Source]) -> f64 {
     match status(sources, APIC_IPI) {
         Some(Status::Ok) => sender.get(APIC_IPI).copied().unwrap_or(0.0),
@@ -156,9 +158,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn verdict(sends: &[(&str, f64)], sender: &[(&str, f64)], sources: &[Source]) -> Verdict {
+    fn verdict(sends: &[(&str, f64)], sender: &[(&str, f64)], sources: &[Source]) -> IpiHandling {
         let is_xapic = sends[0].0 == "xapic";
-        Verdict::on(is_xapic, &figures(sends), &figures(sender), sources)
+        IpiHandling::of(is_xapic, &figures(sends), &figures(sender), sources)
             .expect("something is sent")
     }
 
@@ -227,7 +229,7 @@ mod tests {
         assert_eq!(verdict.handling, Handling::Paravirtual);
         assert_eq!(verdict.exits_per_send, Some(1.0));
         assert_eq!(
-            Verdict::on(false, &figures(&[]), &figures(&[]), &sees),
+            IpiHandling::of(false, &figures(&[]), &figures(&[]), &sees),
             None
         );
     }

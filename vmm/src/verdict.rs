@@ -1,5 +1,5 @@
-//! The one word and the one sentence on how a run ended. The guest's own word is heard, and
-//! believed only as far as the judgement on its lab bears it out.
+//! The verdict on a run: how it ended, in one word and in one sentence. What the guest says of
+//! itself is believed only as far as the judgement on its lab confirms it. Shows nothing.
 
 use std::fmt;
 
@@ -8,7 +8,8 @@ use serde::Serialize;
 use shared::exit::ExitCode;
 
 use crate::control::operator::Expected;
-use crate::control::{Ending, RunResult, script};
+use crate::control::{RunResult, Ending, script};
+use crate::lab::Lab;
 use crate::lab::judgement::Judgement;
 
 /// How a run ended.
@@ -35,23 +36,34 @@ pub enum Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The word of the JSON document, so that both reports say the same.
+        // As in the JSON document, so that all reports use the same word.
         self.serialize(f)
     }
 }
 
-/// How a run ended, and why that is said.
+/// The verdict on a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// In one word.
+    /// How it ended, in one word.
     pub kind: Kind,
-    /// In a sentence.
+    /// How it ended, in a sentence.
     pub message: String,
+    /// The signal that ended it, if one did.
     signal: Option<u8>,
 }
 
-/// Whether a run that ended so came to the end of its workload, with nothing in flight.
-pub(super) fn is_end_of_workload(ending: &Ending) -> bool {
+/// The judgement on `lab` after a run of which `aftermath` is left. Calls can only be expected to
+/// be complete if the guest came to the end of its workload.
+pub fn judge(aftermath: &Aftermath, lab: &Lab) -> Judgement {
+    if is_end_of_workload(&aftermath.ending) {
+        Judgement::on_end(lab, &aftermath.expected.abandoned)
+    } else {
+        Judgement::on_the_way(lab)
+    }
+}
+
+/// Whether a run that ended in this way came to the end of its workload, with no call in flight.
+fn is_end_of_workload(ending: &Ending) -> bool {
     let Ending::GuestExit { code, .. } = ending else {
         return false;
     };
@@ -62,7 +74,7 @@ pub(super) fn is_end_of_workload(ending: &Ending) -> bool {
 }
 
 impl Verdict {
-    /// The verdict on a run, of whose lab this is the judgement.
+    /// The verdict on a run of which `aftermath` is left, with the `judgement` on its lab.
     pub fn on(aftermath: &RunResult, judgement: &Judgement) -> Self {
         let ending = &aftermath.ending;
         let mut verdict = Self::new(Kind::Stalled, ending.to_string());
@@ -89,7 +101,7 @@ impl Verdict {
         verdict
     }
 
-    /// The status with which the command ends.
+    /// The exit status of the command.
     pub fn exit_status(&self) -> u8 {
         match self.kind {
             Kind::Pass => 0,
@@ -97,7 +109,7 @@ impl Verdict {
             Kind::BadOptions | Kind::BadScript => 2,
             Kind::Died => 4,
             Kind::Stalled => 5,
-            // As a shell has it for a command that a signal ended. Who asks for an end gets it.
+            // For a signal as in a shell; 0 if a client of the control socket ended the run.
             Kind::Interrupted => self
                 .signal
                 .map_or(0, |signal| 128_u8.saturating_add(signal)),
@@ -157,7 +169,7 @@ impl Verdict {
         }
     }
 
-    /// Whatever the guest says, of itself or of its calls, nobody can tell what is true of it.
+    /// The verdict if the lab contradicts itself: then nothing that the guest says can be believed.
     fn on_contradictions(judgement: &Judgement) -> Self {
         let contradictions = &judgement.contradictions;
         let first = contradictions.first.first().map_or("", String::as_str);
@@ -169,7 +181,8 @@ impl Verdict {
         Self::new(Kind::NotBelieved, message)
     }
 
-    /// A run that is to show something broken passes if that, and nothing else, was found.
+    /// The verdict on a run that has to show certain breaches: it passes if these, and no others,
+    /// were found.
     fn on_expected(expected: &Expected, judgement: &Judgement) -> Self {
         let found = judgement.oracles();
         let (missing, surplus) = expected.against(&found);
@@ -213,7 +226,7 @@ impl Verdict {
                 judgement.breaches.total, judgement.breached
             )
         } else if made == 0 {
-            // There are guests that know no calls.
+            // Not every guest makes calls.
             let message = "no oracle found anything; no call was made";
             return Self::new(Kind::Pass, message.to_owned());
         } else if made == judged {
@@ -225,15 +238,11 @@ impl Verdict {
             return Self::new(
                 Kind::Pass,
                 format!(
-                    "{made} calls, each exactly once where it had to: the last {judged} by the VMM's own \
-                     judgement, the others by the guest's as they completed"
+                    "{made} calls, each exactly once where it had to: the last {judged} by the \
+                     VMM's own judgement, the others by the guest's as they completed"
                 ),
             );
         };
         Self::new(Kind::Fail, message)
     }
 }
-
-#[cfg(test)]
-#[path = "verdict_test.rs"]
-mod tests;
