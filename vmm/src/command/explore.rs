@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use vmm::explore::case::Case;
-use vmm::explore::result::{Came, Document, Part};
+use vmm::explore::result::{Document, Part, VerdictRecord};
 use vmm::explore::schedule::Granularity;
-use vmm::explore::search::sampled::Way;
-use vmm::explore::search::{Counts, Why};
-use vmm::explore::sharing::Known;
+use vmm::explore::search::Counts;
+use vmm::explore::search::sampled::Sampling;
+use vmm::explore::sharing::SharingRecord;
+use vmm::explore::stop_reason::StopReason;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible};
 use vmm::machine::guest::Guest;
 use vmm::provenance::Input;
 use vmm::stats::sources::Sources;
 use vmm::{duration, text};
 
-use super::explored::{self, Files, Teller};
+use super::explored::{self, Files, StoryReplay};
 use super::interruption::{self, interrupted};
 use super::{Refused, create, jobs};
 
@@ -170,13 +171,13 @@ impl Arguments {
                 How::Exhaustive => Strategy::Exhaustive,
                 How::Bounded => Strategy::Bounded(self.preemptions),
                 How::Pct => {
-                    let way = Way::Priorities {
+                    let sampling = Sampling::Priorities {
                         changes: self.changes,
                         length: self.length,
                     };
-                    Strategy::Sampled(way, self.runs)
+                    Strategy::Sampled(sampling, self.runs)
                 }
-                How::Random => Strategy::Sampled(Way::Uniform, self.runs),
+                How::Random => Strategy::Sampled(Sampling::Uniform, self.runs),
                 How::Reference => Strategy::Reference,
             },
             seed: self.seed,
@@ -266,18 +267,23 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         _ => alone(arguments, &config)?,
     };
     let is_part = config.shard != Shard::WHOLE;
-    if !is_part && part.document.verdict == (Came::Stopped { why: Why::Round }) {
+    if !is_part
+        && part.document.verdict
+            == (VerdictRecord::Stopped {
+                why: StopReason::Cycle,
+            })
+    {
         // Whether CPUs that go round come to an end is not to be told from the parts of several
         // processes.
         let time = rest();
         part = alone(arguments, &Config { time, ..config })?;
     }
-    let teller = Teller {
+    let story_replay = StoryReplay {
         guest: &arguments.guest,
         rest: rest(),
     };
     // Who has started this one tells the story himself.
-    explored::show(&part, (!arguments.tells).then_some(teller), files)
+    explored::show(&part, (!arguments.tells).then_some(story_replay), files)
 }
 
 /// Explores in this process.
@@ -312,7 +318,7 @@ pub fn spinner() -> ProgressBar {
 }
 
 /// Reads what another search has learnt of what CPUs share.
-fn read_known(path: &Path) -> Result<Known, Refused> {
+fn read_known(path: &Path) -> Result<SharingRecord, Refused> {
     let name = path.display();
     let bad = |message| Refused { message, status: 2 };
     let text = text::read(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;

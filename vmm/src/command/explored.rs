@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vmm::explore::case::Case;
-use vmm::explore::result::{Came, Destination, Document, Part, Refuted};
+use vmm::explore::result::{Destination, Document, Part, Refuted, VerdictRecord};
 use vmm::explore::schedule::Schedule;
-use vmm::explore::search::Why;
 use vmm::explore::specimen::SpecimenError;
+use vmm::explore::stop_reason::StopReason;
 use vmm::explore::story::{Story, tell};
 use vmm::explore::{ExploreError, Replay, Shard};
 use vmm::machine::guest::Guest;
@@ -25,7 +25,7 @@ const NOT_SHOWN: u8 = 5;
 
 /// Who tells what was found.
 #[derive(Debug, Clone, Copy)]
-pub struct Teller<'a> {
+pub struct StoryReplay<'a> {
     /// The image on which it happens once more.
     pub guest: &'a Path,
     /// What is left of the time that the command may take.
@@ -78,9 +78,9 @@ pub fn refused(error: &ExploreError) -> Refused {
 }
 
 /// The status of what ended before it was through.
-pub fn status_of(why: Why) -> u8 {
+pub fn status_of(why: StopReason) -> u8 {
     match why {
-        Why::Signal if interruption::has_come() => interruption::status(),
+        StopReason::Signal if interruption::has_come() => interruption::status(),
         _ => NOT_SHOWN,
     }
 }
@@ -90,7 +90,11 @@ pub fn status_of(why: Why) -> u8 {
 ///
 /// # Errors
 /// [`Refused`] if the result makes no sense.
-pub fn show(part: &Part, teller: Option<Teller<'_>>, files: Files) -> Result<u8, Refused> {
+pub fn show(
+    part: &Part,
+    story_replay: Option<StoryReplay<'_>>,
+    files: Files,
+) -> Result<u8, Refused> {
     let document = &part.document;
     let mut status = 0;
     let mut is_untold = false;
@@ -105,15 +109,15 @@ pub fn show(part: &Part, teller: Option<Teller<'_>>, files: Files) -> Result<u8,
             .unwrap_or_else(|error| complain_of("result", error));
     }
     let schedule = match &document.verdict {
-        Came::Broke { schedule, .. } => Some(&**schedule),
+        VerdictRecord::Broke { schedule, .. } => Some(&**schedule),
         _ => None,
     };
     if let (Some(schedule), Some(file)) = (schedule, files.schedule) {
         write(file, schedule).unwrap_or_else(|error| complain_of("schedule", error));
     }
     let story = schedule
-        .zip(teller)
-        .map(|(schedule, teller)| told(schedule, teller));
+        .zip(story_replay)
+        .map(|(schedule, story_replay)| told(schedule, story_replay));
     // What was found is not lost with its story.
     let story = match story.transpose() {
         Ok(story) => story,
@@ -132,7 +136,7 @@ pub fn show(part: &Part, teller: Option<Teller<'_>>, files: Files) -> Result<u8,
     let origin = origin.unwrap_or_default().into_iter();
     let searched: Vec<_> = origin.chain(searched(document)).collect();
     print(story.as_ref(), &searched, &verdict).unwrap_or_else(|error| complain_of("report", error));
-    if let (Some(file), Some(Teller { guest, .. })) = (files.page, teller) {
+    if let (Some(file), Some(StoryReplay { guest, .. })) = (files.page, story_replay) {
         let of = &document.of;
         let page = Page {
             verdict: &verdict,
@@ -201,7 +205,7 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
         let text = format!("{steps} steps from states met again led where they had led before");
         searched.push(("keys", text));
     }
-    if let Came::Broke {
+    if let VerdictRecord::Broke {
         schedule,
         found_with,
         ..
@@ -256,7 +260,7 @@ fn judge(document: &Document) -> Result<(String, u8), Refused> {
     // What breaks can take more than was tried.
     let unless_expected = if names.is_empty() { 0 } else { NOT_SHOWN };
     Ok(match &document.verdict {
-        Came::Refuted { ways, stopped } => {
+        VerdictRecord::Refuted { ways, stopped } => {
             let is_expected = |way: &Refuted| way.names.iter().any(|name| names.contains(name));
             let all: BTreeSet<_> = ways.iter().flat_map(|way| &way.names).collect();
             let broke: Vec<_> = all.into_iter().map(String::as_str).collect();
@@ -273,7 +277,7 @@ fn judge(document: &Document) -> Result<(String, u8), Refused> {
                 )
             }
         }
-        Came::Broke { names: broke, .. } => {
+        VerdictRecord::Broke { names: broke, .. } => {
             let is_expected = broke.iter().any(|name| names.contains(name));
             let broke = broke.join(", ");
             if is_expected {
@@ -282,19 +286,19 @@ fn judge(document: &Document) -> Result<(String, u8), Refused> {
                 (format!("broken: {broke} (expected: {expected})"), 1)
             }
         }
-        Came::Complete if names.is_empty() => (complete, 0),
-        Came::Complete => (format!("{complete} (expected: {expected})"), 1),
-        Came::BoundedComplete { preemptions } => (
+        VerdictRecord::Complete if names.is_empty() => (complete, 0),
+        VerdictRecord::Complete => (format!("{complete} (expected: {expected})"), 1),
+        VerdictRecord::BoundedComplete { preemptions } => (
             format!("no order with {preemptions} preemptions or fewer breaks anything ({scope})"),
             unless_expected,
         ),
-        Came::Sampled { runs } => (
+        VerdictRecord::Sampled { runs } => (
             format!(
                 "none of {runs} orders broke anything ({scope}), which says nothing of the others"
             ),
             unless_expected,
         ),
-        Came::Stopped { why } => stopped(*why),
+        VerdictRecord::Stopped { why } => stopped(*why),
     })
 }
 
@@ -302,8 +306,8 @@ fn judge(document: &Document) -> Result<(String, u8), Refused> {
 fn judge_shard(document: &Document) -> (String, u8) {
     let shard = document.shard;
     match &document.verdict {
-        Came::Broke { names, .. } => (format!("shard {shard}: {}", names.join(", ")), 0),
-        Came::Stopped { why } => {
+        VerdictRecord::Broke { names, .. } => (format!("shard {shard}: {}", names.join(", ")), 0),
+        VerdictRecord::Stopped { why } => {
             let (text, status) = stopped(*why);
             (format!("shard {shard}: {text}"), status)
         }
@@ -314,7 +318,7 @@ fn judge_shard(document: &Document) -> (String, u8) {
     }
 }
 
-fn stopped(why: Why) -> (String, u8) {
+fn stopped(why: StopReason) -> (String, u8) {
     let reason = why.reason();
     (
         format!("not shown: {reason}, and nothing had broken by then"),
@@ -330,13 +334,13 @@ struct Untold {
 }
 
 /// The schedule as a story.
-fn told(schedule: &Schedule, teller: Teller<'_>) -> Result<Story, Untold> {
+fn told(schedule: &Schedule, story_replay: StoryReplay<'_>) -> Result<Story, Untold> {
     let replay = Replay {
-        guest: &Guest::from(teller.guest),
+        guest: &Guest::from(story_replay.guest),
         schedule,
         times: 1,
         any_image: false,
-        time: teller.rest.map(|rest| rest.max(TELLING)),
+        time: story_replay.rest.map(|rest| rest.max(TELLING)),
     };
     // What has come by now has ended the search.
     interruption::heed();

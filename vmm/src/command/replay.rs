@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use vmm::explore::Replay;
 use vmm::explore::schedule::Schedule;
-use vmm::explore::search::Why;
+use vmm::explore::stop_reason::StopReason;
 use vmm::explore::story::tell;
 use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
@@ -103,7 +103,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let went_another_way = as_told != replayed.done;
     let mut status = match replayed.stopped {
         // A signal is what ended it, whatever came out before.
-        Some(why @ Why::Signal) => status_of(why),
+        Some(why @ StopReason::Signal) => status_of(why),
         _ if went_another_way => 1,
         Some(why) => status_of(why),
         None => 0,

@@ -22,9 +22,9 @@ pub struct Word {
 
 /// The names of words.
 #[derive(Debug)]
-pub struct Words(Names);
+pub struct WordNames(Names);
 
-impl Words {
+impl WordNames {
     /// Those of `specimen`, which runs `image`, by what its memory held at the beginning.
     pub fn of(image: &Image, specimen: &Specimen) -> Self {
         let memory = |address| specimen.word_at_first(address);

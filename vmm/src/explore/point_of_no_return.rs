@@ -10,9 +10,9 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use shared::stop::Kind;
 
 use super::schedule::{Choice, Claim, PointOfNoReturn, Step, Turn};
-use super::sharing::{Sharing, Way};
+use super::sharing::{AccessKind, Sharing};
 use super::specimen::{Specimen, SpecimenError, State, Stop};
-use super::story::Teller;
+use super::story::StoryBuilder;
 
 /// Steps of a schedule whose states are kept.
 const MOST_STEPS: usize = 20_000;
@@ -40,7 +40,7 @@ const MOST_ORDERS: usize = 16;
 /// [`SpecimenError`] if the host fails, or a signal comes.
 pub fn find(
     specimen: &mut Specimen,
-    teller: &Teller<'_>,
+    story_builder: &StoryBuilder<'_>,
     sharing: &Sharing,
     turns: &[Turn],
     until: Instant,
@@ -54,7 +54,7 @@ pub fn find(
     };
     let mut sharing = sharing.clone();
     sharing.begin_anew();
-    let mut search = Search {
+    let mut search = EscapeSearch {
         specimen,
         sharing,
         broken_ends: HashSet::new(),
@@ -71,12 +71,12 @@ pub fn find(
     search.specimen.load(&states[at]);
     let Choice { cpu, takes } = step.choice;
     let stand = search.specimen.cpus()[cpu].at;
-    let known = teller.place(search.specimen, cpu);
+    let known = story_builder.place(search.specimen, cpu);
     Ok(Some(PointOfNoReturn {
         step: step.step,
         cpu: step.cpu,
         does: match takes {
-            Some(vector) => format!("takes {}", teller.interrupt(vector)),
+            Some(vector) => format!("takes {}", story_builder.interrupt(vector)),
             None => search.specimen.describe(stand),
         },
         place: known.map_or_else(String::new, |place| {
@@ -147,7 +147,7 @@ fn meets(states: &[State], steps: &[Taken], at: usize) -> Option<Step> {
     let collides = |stop: Stop| match stop {
         Stop::Access(Kind::IrqsOff, _) => false,
         Stop::Access(other, word) => {
-            word & !7 == address & !7 && Way::of(kind).collides(Way::of(other))
+            word & !7 == address & !7 && AccessKind::of(kind).depends_on(AccessKind::of(other))
         }
         _ => false,
     };
@@ -191,7 +191,7 @@ enum Outlook {
 }
 
 /// Looks for ways out.
-struct Search<'s> {
+struct EscapeSearch<'s> {
     specimen: &'s mut Specimen,
     sharing: Sharing,
     /// The keys of ends at which something was broken.
@@ -199,7 +199,7 @@ struct Search<'s> {
     until: Instant,
 }
 
-impl Search<'_> {
+impl EscapeSearch<'_> {
     /// The first of `states` from which there is no way out, by its place, or their number if only
     /// what the last step leads to is lost; and how far that is known.
     fn first_lost(&mut self, states: &[State]) -> Result<Option<(usize, Claim)>, SpecimenError> {
@@ -373,7 +373,7 @@ impl Search<'_> {
     }
 
     fn may_go_on(&self) -> Result<bool, SpecimenError> {
-        if let Some(why) = self.specimen.is_to_end() {
+        if let Some(why) = self.specimen.stop_reason() {
             return Err(SpecimenError::Ended(why));
         }
         Ok(Instant::now() < self.until)

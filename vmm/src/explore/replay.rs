@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use super::case::Case;
-use super::retrace::{self, Followed, follow, name};
+use super::checks::{check_case, check_options, manifest};
+use super::errors::ExploreError;
+use super::key::to_hex;
+use super::retrace::{self, Followed, follow};
 use super::schedule::{Schedule, Turn};
-use super::search::Why;
 use super::specimen::{Setup, Specimen, SpecimenError};
+use super::stop_reason::StopReason;
 use super::until::Until;
-use super::{ExploreError, check_case, check_words, manifest};
 use crate::machine::guest::Guest;
 
 /// How a schedule is to be replayed.
@@ -44,7 +46,7 @@ pub struct Replayed {
     /// on another host it can, has other states, and only its stops can be compared.
     pub compared_states: bool,
     /// Why it was not replayed as often as it was to be, if it was not.
-    pub stopped: Option<Why>,
+    pub stopped: Option<StopReason>,
 }
 
 /// What the case of a schedule is called in complaints.
@@ -69,7 +71,8 @@ pub fn replay(
     let until = Until::new(interrupted, replay.time);
     let case = case_of(schedule)?;
     let image = replay.guest.open()?;
-    check_words(&manifest(&image)?, &case, &schedule.append)?;
+    let known = manifest(&image).map_err(SpecimenError::from)?;
+    check_options(&known, &case, &schedule.append)?;
     let setup = Setup {
         image: &image,
         case: &case,
@@ -77,7 +80,7 @@ pub fn replay(
         granularity: schedule.granularity,
     };
     let mut specimen = Specimen::boot(&setup, until)?;
-    let this = name(specimen.image());
+    let this = to_hex(specimen.image());
     if this != schedule.image && !replay.any_image {
         let of = schedule.image.clone();
         return Err(ExploreError::OtherImage { of, this });
@@ -88,7 +91,7 @@ pub fn replay(
         as_told: 0,
         other: None,
         last: None,
-        compared_states: name(specimen.beginning()) == schedule.begins,
+        compared_states: to_hex(specimen.beginning()) == schedule.begins,
         stopped: None,
         same_image: this == schedule.image,
     };

@@ -13,11 +13,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::retrace::name;
+use super::config::Config;
+use super::key::{Key, to_hex};
+use super::outcome::{Outcome, SearchVerdict};
 use super::schedule::{Granularity, Schedule, Turn};
-use super::search::{Counts, Found, Why};
-use super::sharing::Known;
-use super::{Config, Outcome, Shard, Strategy, Verdict};
+use super::search::{Counterexample, Counts};
+use super::shard::Shard;
+use super::sharing::SharingRecord;
+use super::stop_reason::StopReason;
+use super::strategy::Strategy;
 use crate::provenance::Provenance;
 use crate::text;
 use crate::whole_file::WholeFile;
@@ -39,7 +43,7 @@ pub struct Document {
     /// Which part of it.
     pub shard: Shard,
     /// What the part came to.
-    pub verdict: Came,
+    pub verdict: VerdictRecord,
     /// What was done for it. Of an exhaustive search the states are those that the shard knows of,
     /// some of which others know too.
     pub counts: Counts,
@@ -49,7 +53,7 @@ pub struct Document {
     #[serde(default)]
     pub shortening_ms: u64,
     /// What is known of what CPUs share, and what was taken for granted of it.
-    pub sharing: Known,
+    pub sharing: SharingRecord,
     /// What words of guest memory are called, by address (`0x…`), as far as debug information and
     /// memory tell.
     #[serde(default)]
@@ -113,14 +117,14 @@ impl fmt::Display for Memory {
 /// What a search came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]
-pub enum Came {
+pub enum VerdictRecord {
     /// It can break in each of these ways, as the reference search has found, which does not end
     /// with the first.
     Refuted {
         /// The ways.
         ways: Vec<Refuted>,
         /// Why not all orders were tried, so that there can be other ways; `null` if all were.
-        stopped: Option<Why>,
+        stopped: Option<StopReason>,
     },
     /// It breaks.
     Broke {
@@ -148,7 +152,7 @@ pub enum Came {
     /// The search stopped before it was through.
     Stopped {
         /// Why.
-        why: Why,
+        why: StopReason,
     },
 }
 
@@ -184,27 +188,6 @@ pub struct States {
     pub ends: u64,
     /// XXH3 (128 bits) of all that.
     pub check_sum: String,
-}
-
-/// A number that tells a state from others, in a file: 32 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-pub struct Key(#[schemars(with = "String")] pub u128);
-
-impl From<Key> for String {
-    fn from(key: Key) -> Self {
-        name(key.0)
-    }
-}
-
-impl TryFrom<String> for Key {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        u128::from_str_radix(&text, 16)
-            .map(Self)
-            .map_err(|_| format!("\"{text}\" is no key of a state: 32 hexadecimal digits"))
-    }
 }
 
 /// The keys of states, sorted.
@@ -246,10 +229,10 @@ impl Document {
             counts: outcome.counts,
             took_ms: milliseconds(outcome.time),
             shortening_ms: milliseconds(outcome.shortening),
-            sharing: outcome.sharing.known(),
+            sharing: outcome.sharing.to_record(),
             words: outcome.words.clone(),
             states: None,
-            outcomes: outcome.outcomes.iter().map(|it| name(*it)).collect(),
+            outcomes: outcome.outcomes.iter().map(|it| to_hex(*it)).collect(),
             across: outcome
                 .seen
                 .across()
@@ -261,7 +244,7 @@ impl Document {
     }
 
     fn has_states(&self) -> bool {
-        self.of.strategy == Strategy::Exhaustive && self.verdict == Came::Complete
+        self.of.strategy == Strategy::Exhaustive && self.verdict == VerdictRecord::Complete
     }
 
     /// For how long it was searched.
@@ -290,8 +273,8 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl From<&Found> for Refuted {
-    fn from(found: &Found) -> Self {
+impl From<&Counterexample> for Refuted {
+    fn from(found: &Counterexample) -> Self {
         let step = |turn: &Turn| Step {
             cpu: turn.cpu,
             takes: turn.takes,
@@ -355,7 +338,7 @@ impl Keys {
         States {
             states: self.states.len() as u64,
             ends: self.ends.len() as u64,
-            check_sum: name(xxh3_128(&self.bytes())),
+            check_sum: to_hex(xxh3_128(&self.bytes())),
         }
     }
 
@@ -369,7 +352,7 @@ impl Keys {
         let bytes = fs::read(path).map_err(|error| {
             format!("cannot read {shown}, which has the states of the result: {error}")
         })?;
-        if name(xxh3_128(&bytes)) != about.check_sum {
+        if to_hex(xxh3_128(&bytes)) != about.check_sum {
             return Err(format!(
                 "{shown} is not what the result says: of {} bytes, with another check sum; run that shard again",
                 bytes.len()
@@ -391,14 +374,14 @@ impl Keys {
     }
 }
 
-impl From<&Verdict> for Came {
-    fn from(verdict: &Verdict) -> Self {
+impl From<&SearchVerdict> for VerdictRecord {
+    fn from(verdict: &SearchVerdict) -> Self {
         match verdict {
-            Verdict::Refuted { ways, stopped } => Self::Refuted {
+            SearchVerdict::Refuted { ways, stopped } => Self::Refuted {
                 ways: ways.iter().map(Refuted::from).collect(),
                 stopped: *stopped,
             },
-            Verdict::Broke {
+            SearchVerdict::Broke {
                 breach,
                 schedule,
                 found_with,
@@ -408,12 +391,12 @@ impl From<&Verdict> for Came {
                 schedule: schedule.clone(),
                 found_with: *found_with,
             },
-            Verdict::Complete => Self::Complete,
-            Verdict::BoundedComplete(preemptions) => Self::BoundedComplete {
+            SearchVerdict::Complete => Self::Complete,
+            SearchVerdict::BoundedComplete(preemptions) => Self::BoundedComplete {
                 preemptions: *preemptions,
             },
-            Verdict::Sampled(runs) => Self::Sampled { runs: *runs },
-            Verdict::Stopped(why) => Self::Stopped { why: *why },
+            SearchVerdict::Sampled(runs) => Self::Sampled { runs: *runs },
+            SearchVerdict::Stopped(why) => Self::Stopped { why: *why },
         }
     }
 }

@@ -3,9 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::schedule::{Choice, Turn, goes_on};
-use super::search::{Found, turn};
-use super::specimen::{Breach, ENDLESS, Specimen, SpecimenError};
+use super::key::to_hex;
+use super::schedule::{Choice, Turn, is_fair_cycle};
+use super::search::Counterexample;
+use super::search::system::turn;
+use super::specimen::{Breach, MOST_STOPS, Specimen, SpecimenError};
 
 /// How a schedule that was to be followed exactly went another way.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,11 +52,6 @@ pub enum Diverged {
     },
 }
 
-/// A state's key as it stands in files.
-pub fn name(key: u128) -> String {
-    format!("{key:032x}")
-}
-
 /// Is shown every stop of a schedule that is followed.
 pub type OnStop<'a> = dyn FnMut(&Specimen, Choice, usize) + 'a;
 
@@ -88,7 +85,7 @@ pub fn follow(
 ) -> Result<Result<Followed, Diverged>, SpecimenError> {
     begin(specimen)?;
     let mut taken = Vec::with_capacity(turns.len());
-    let mut rounds = Rounds::from(specimen);
+    let mut cycles = CycleDetector::from(specimen);
     for (number, wanted) in (1..).zip(turns) {
         let (done, breach) = match follow_turn(specimen, wanted, number, on_stop)? {
             Ok(done) => done,
@@ -106,13 +103,13 @@ pub fn follow(
                 Err(Diverged::Early { turn: number, left })
             });
         }
-        rounds.come_to(specimen, &taken);
+        cycles.come_to(specimen, &taken);
     }
     let is_over = specimen.choices().is_empty();
     let breach = if is_over {
         specimen.judge()?
     } else {
-        rounds.last
+        cycles.last
     };
     Ok(Ok(Followed {
         turns: taken,
@@ -125,17 +122,17 @@ pub fn follow(
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn up_to_round(specimen: &mut Specimen, turns: &[Turn]) -> Result<Vec<Turn>, SpecimenError> {
+pub fn up_to_cycle(specimen: &mut Specimen, turns: &[Turn]) -> Result<Vec<Turn>, SpecimenError> {
     begin(specimen)?;
     let mut taken = Vec::new();
-    let mut rounds = Rounds::from(specimen);
+    let mut cycles = CycleDetector::from(specimen);
     for (number, wanted) in (1..).zip(turns) {
         let Ok((done, None)) = follow_turn(specimen, wanted, number, &mut |_, _, _| {})? else {
             break;
         };
         taken.push(done);
-        rounds.come_to(specimen, &taken);
-        if rounds.last.is_some() {
+        cycles.come_to(specimen, &taken);
+        if cycles.last.is_some() {
             return Ok(taken);
         }
     }
@@ -164,7 +161,7 @@ fn follow_turn(
         stops += 1;
         next.takes = None;
     }
-    if breach.is_none() && stops >= ENDLESS {
+    if breach.is_none() && stops >= MOST_STOPS {
         breach = specimen.endless(choice.cpu);
     }
     specimen.keep_new_pages()?;
@@ -177,7 +174,7 @@ fn follow_turn(
             is: done.until,
         }));
     }
-    let state = name(specimen.save().key());
+    let state = to_hex(specimen.save().key());
     if let Some(was) = wanted.state.as_ref().filter(|was| **was != state) {
         return Ok(Err(Diverged::OtherState {
             turn: number,
@@ -190,7 +187,7 @@ fn follow_turn(
 }
 
 /// Finds out where a way comes round to a state in which the machine was before.
-struct Rounds {
+struct CycleDetector {
     /// By state: after how many turns the machine came to it first.
     first: HashMap<String, usize>,
     /// The choices there were, after so many turns.
@@ -199,11 +196,11 @@ struct Rounds {
     last: Option<Breach>,
 }
 
-impl Rounds {
+impl CycleDetector {
     /// Of a way that begins where `specimen` is.
     fn from(specimen: &mut Specimen) -> Self {
         Self {
-            first: HashMap::from([(name(specimen.save().key()), 0)]),
+            first: HashMap::from([(to_hex(specimen.save().key()), 0)]),
             choices: vec![specimen.choices()],
             last: None,
         }
@@ -216,8 +213,8 @@ impl Rounds {
         let first = *self.first.entry(state.unwrap_or_default()).or_insert(count);
         let round = &turns[first..];
         let is_endless =
-            first < count && goes_on(round, self.choices[first..].iter().flatten().copied());
-        self.last = is_endless.then(|| Breach::round(round));
+            first < count && is_fair_cycle(round, self.choices[first..].iter().flatten().copied());
+        self.last = is_endless.then(|| Breach::cycle(round));
         self.choices.push(specimen.choices());
     }
 }
@@ -228,11 +225,14 @@ impl Rounds {
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn guide(specimen: &mut Specimen, turns: &[Turn]) -> Result<Option<Found>, SpecimenError> {
+pub fn guide(
+    specimen: &mut Specimen,
+    turns: &[Turn],
+) -> Result<Option<Counterexample>, SpecimenError> {
     /// A run that is longer than this has no end.
     const LONGEST: usize = 20_000;
     begin(specimen)?;
-    let mut path = Path::default();
+    let mut path = ScheduleBuilder::default();
     for wanted in turns {
         let mut choice = wanted.choice();
         for _ in 0..wanted.stops {
@@ -263,11 +263,11 @@ pub fn guide(specimen: &mut Specimen, turns: &[Turn]) -> Result<Option<Found>, S
 
 /// A schedule in the making, in which steps of one CPU that follow each other are one turn.
 #[derive(Debug, Default)]
-struct Path {
+struct ScheduleBuilder {
     turns: Vec<Turn>,
 }
 
-impl Path {
+impl ScheduleBuilder {
     fn take(
         &mut self,
         specimen: &mut Specimen,
@@ -285,8 +285,8 @@ impl Path {
         Ok(breach)
     }
 
-    fn found(self, breach: Breach) -> Found {
-        Found {
+    fn found(self, breach: Breach) -> Counterexample {
+        Counterexample {
             turns: self.turns,
             breach,
         }

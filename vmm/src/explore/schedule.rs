@@ -195,7 +195,7 @@ pub fn switches(turns: &[Turn]) -> usize {
 /// Whether `turns`, which come back to the state in which they began, can go on for ever, where
 /// there were these `choices` on the way: if each of them is made. Else something that could happen
 /// is put off all the time.
-pub fn goes_on(turns: &[Turn], choices: impl IntoIterator<Item = Choice>) -> bool {
+pub fn is_fair_cycle(turns: &[Turn], choices: impl IntoIterator<Item = Choice>) -> bool {
     let is_made = |choice| turns.iter().any(|turn| turn.choice() == choice);
     choices.into_iter().all(is_made)
 }
@@ -220,14 +220,14 @@ mod tests {
         };
         let choice = |cpu, takes| Choice { cpu, takes };
         let round = [turn(0, None), turn(0, Some(0xfb)), turn(2, None)];
-        assert!(goes_on(
+        assert!(is_fair_cycle(
             &round,
             [choice(0, None), choice(2, None), choice(0, None)]
         ));
-        assert!(goes_on(&round, [choice(0, Some(0xfb))]));
-        assert!(!goes_on(&round, [choice(0, None), choice(1, None)]));
-        assert!(!goes_on(&round, [choice(0, Some(0xfc))]));
-        assert!(!goes_on(&round, [choice(2, Some(0xfb))]));
+        assert!(is_fair_cycle(&round, [choice(0, Some(0xfb))]));
+        assert!(!is_fair_cycle(&round, [choice(0, None), choice(1, None)]));
+        assert!(!is_fair_cycle(&round, [choice(0, Some(0xfc))]));
+        assert!(!is_fair_cycle(&round, [choice(2, Some(0xfb))]));
     }
 
     fn turn() -> impl Strategy<Value = Turn> {

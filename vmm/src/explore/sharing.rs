@@ -2,7 +2,7 @@
 //! all orders of a search together: what never conflicts with anything need not be tried in
 //! different orders.
 //!
-//! Two accesses *conflict* if they touch the same word, their order can matter there ([`Way`]),
+//! Two accesses *conflict* if they touch the same word, their order can matter there ([`AccessKind`]),
 //! they come from different contexts (the task and the handlers of one CPU are two), and no lock is
 //! held at both. A lock counts as long as nobody writes its word but to take it, or to let it go
 //! again while holding it. An access that conflicts with none is *passed over*: its CPU goes on
@@ -21,7 +21,7 @@ use shared::stop::Kind;
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
-pub struct Who {
+pub struct CpuContext {
     /// The CPU.
     pub cpu: u32,
     /// Whether one of its handlers does.
@@ -32,8 +32,8 @@ pub struct Who {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 struct Use {
     #[serde(flatten)]
-    who: Who,
-    way: Way,
+    who: CpuContext,
+    way: AccessKind,
     /// Locks held at each such access.
     locks: Vec<u64>,
     /// Whether the order of it and of another use of the word can matter.
@@ -55,7 +55,7 @@ pub struct Sharing {
 
 /// What is known, as it stands in files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Known {
+pub struct SharingRecord {
     /// The words that are accessed, by address.
     words: Vec<Word>,
     /// By CPU: whether it was ever sent an interrupt.
@@ -64,7 +64,7 @@ pub struct Known {
     taken_for_quiet: Vec<bool>,
 }
 
-impl Known {
+impl SharingRecord {
     /// Words that are known, and those of them on which something conflicts.
     pub fn size(&self) -> (usize, usize) {
         let conflict = |word: &&Word| word.uses.iter().any(|known| known.conflicts);
@@ -93,7 +93,7 @@ pub struct OtherCpus {
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum Way {
+pub enum AccessKind {
     /// Reads it.
     Reads,
     /// Writes it, or reads and writes it.
@@ -106,7 +106,7 @@ pub enum Way {
     Unlocks,
 }
 
-impl Way {
+impl AccessKind {
     /// That of accesses of this kind.
     pub fn of(kind: Kind) -> Self {
         match kind {
@@ -119,7 +119,7 @@ impl Way {
 
     /// Whether the order of two accesses to one word can matter. Whoever wants a lock waits until
     /// it is let go, so that there is one order of these two.
-    pub fn collides(self, other: Self) -> bool {
+    pub fn depends_on(self, other: Self) -> bool {
         match (self, other) {
             (Self::Unlocks, Self::Unlocks | Self::Locks) | (Self::Locks, Self::Unlocks) => false,
             _ => self != other || matches!(self, Self::Writes | Self::Locks),
@@ -156,7 +156,13 @@ impl Sharing {
 
     /// Learns that `who` is about to access the word at `address` in that `way` with `locks` held.
     /// Whether that can conflict with another access; if not, the search passes over it.
-    pub fn conflicts(&mut self, who: Who, way: Way, address: u64, locks: &[u64]) -> bool {
+    pub fn conflicts(
+        &mut self,
+        who: CpuContext,
+        way: AccessKind,
+        address: u64,
+        locks: &[u64],
+    ) -> bool {
         let uses = self.words.entry(address).or_default();
         let at = uses
             .iter()
@@ -245,7 +251,7 @@ impl Sharing {
     }
 
     /// What is known, for a file. Equal knowledge is written equally.
-    pub fn known(&self) -> Known {
+    pub fn to_record(&self) -> SharingRecord {
         let mut words: Vec<_> = (self.words.iter())
             .map(|(address, uses)| {
                 let mut uses = uses.clone();
@@ -259,7 +265,7 @@ impl Sharing {
             })
             .collect();
         words.sort_by_key(|word| word.address);
-        Known {
+        SharingRecord {
             words,
             interrupted: self.interrupted.clone(),
             taken_for_quiet: self.taken_for_quiet.clone(),
@@ -271,7 +277,7 @@ impl Sharing {
     ///
     /// # Errors
     /// If that was of another number of CPUs.
-    pub fn learn(&mut self, other: &Known) -> Result<(), OtherCpus> {
+    pub fn learn(&mut self, other: &SharingRecord) -> Result<(), OtherCpus> {
         let cpus = self.interrupted.len();
         if other.interrupted.len() != cpus || other.taken_for_quiet.len() != cpus {
             return Err(OtherCpus {
@@ -320,14 +326,14 @@ fn judge(uses: &mut [Use]) -> bool {
     // Where others let a lock go as well, whoever lets it go may not hold it any more.
     let is_broken = uses.iter().any(|known| known.way.breaks_locks());
     let way = |known: &Use| match known.way {
-        Way::Unlocks if is_broken => Way::Writes,
+        AccessKind::Unlocks if is_broken => AccessKind::Writes,
         way => way,
     };
     for at in 0..uses.len() {
         let one = &uses[at];
         let conflicts = uses.iter().any(|other| {
             other.who != one.who
-                && way(other).collides(way(one))
+                && way(other).depends_on(way(one))
                 && !other.locks.iter().any(|lock| one.locks.contains(lock))
         });
         let one = &mut uses[at];
@@ -341,11 +347,11 @@ fn judge(uses: &mut [Use]) -> bool {
 mod tests {
     use super::*;
 
-    const TASK: Who = Who {
+    const TASK: CpuContext = CpuContext {
         cpu: 0,
         in_handler: false,
     };
-    const OTHER: Who = Who {
+    const OTHER: CpuContext = CpuContext {
         cpu: 1,
         in_handler: true,
     };
@@ -353,16 +359,16 @@ mod tests {
     #[test]
     fn readers_do_not_conflict_and_a_writer_does() {
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, Way::Reads, 8, &[]));
-        assert!(!sharing.conflicts(OTHER, Way::Reads, 8, &[]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Reads, 8, &[]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Reads, 8, &[]));
         assert!(!sharing.is_void());
-        assert!(sharing.conflicts(OTHER, Way::Writes, 8, &[]));
+        assert!(sharing.conflicts(OTHER, AccessKind::Writes, 8, &[]));
         // The reads were passed over, and should not have been.
         assert!(sharing.is_void());
         sharing.begin_anew();
-        assert!(sharing.conflicts(TASK, Way::Reads, 8, &[]));
+        assert!(sharing.conflicts(TASK, AccessKind::Reads, 8, &[]));
         // The one writer reads what nobody else writes.
-        assert!(!sharing.conflicts(OTHER, Way::Reads, 8, &[]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Reads, 8, &[]));
         assert!(!sharing.is_void());
         assert_eq!(sharing.size(), (1, 1));
     }
@@ -370,20 +376,20 @@ mod tests {
     #[test]
     fn marks_collide_with_all_but_marks() {
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, Way::Marks, 8, &[]));
-        assert!(!sharing.conflicts(OTHER, Way::Marks, 8, &[]));
-        assert!(sharing.conflicts(TASK, Way::Reads, 8, &[]));
-        assert!(sharing.conflicts(OTHER, Way::Marks, 8, &[]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Marks, 8, &[]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Marks, 8, &[]));
+        assert!(sharing.conflicts(TASK, AccessKind::Reads, 8, &[]));
+        assert!(sharing.conflicts(OTHER, AccessKind::Marks, 8, &[]));
     }
 
     #[test]
     fn a_common_lock_keeps_accesses_apart_until_one_is_made_without() {
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, Way::Writes, 8, &[1, 2]));
-        assert!(!sharing.conflicts(OTHER, Way::Writes, 8, &[2, 3]));
-        assert!(!sharing.conflicts(OTHER, Way::Writes, 8, &[2]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Writes, 8, &[1, 2]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, &[2, 3]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, &[2]));
         assert!(!sharing.is_void());
-        assert!(sharing.conflicts(OTHER, Way::Reads, 8, &[]));
+        assert!(sharing.conflicts(OTHER, AccessKind::Reads, 8, &[]));
         assert!(sharing.is_void());
     }
 
@@ -391,25 +397,25 @@ mod tests {
     fn a_lock_that_somebody_else_lets_go_keeps_nobody_apart() {
         let under = &[16][..];
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, Way::Writes, 8, under));
-        assert!(!sharing.conflicts(OTHER, Way::Writes, 8, under));
-        assert!(!sharing.conflicts(TASK, Way::Unlocks, 16, under));
-        let known = sharing.known();
-        let third = Who { cpu: 1, ..TASK };
-        sharing.conflicts(third, Way::Writes, 16, &[]);
+        assert!(!sharing.conflicts(TASK, AccessKind::Writes, 8, under));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, under));
+        assert!(!sharing.conflicts(TASK, AccessKind::Unlocks, 16, under));
+        let known = sharing.to_record();
+        let third = CpuContext { cpu: 1, ..TASK };
+        sharing.conflicts(third, AccessKind::Writes, 16, &[]);
         assert!(sharing.is_void());
         sharing.begin_anew();
-        assert!(sharing.conflicts(TASK, Way::Writes, 8, under));
-        assert!(sharing.conflicts(TASK, Way::Unlocks, 16, under));
+        assert!(sharing.conflicts(TASK, AccessKind::Writes, 8, under));
+        assert!(sharing.conflicts(TASK, AccessKind::Unlocks, 16, under));
         // One that comes to the word only now holds nothing either.
-        assert!(sharing.conflicts(third, Way::Writes, 8, under));
+        assert!(sharing.conflicts(third, AccessKind::Writes, 8, under));
         assert!(!sharing.is_void());
 
         // A part of the search that never saw that learns it.
         let mut other = Sharing::new(2);
         other.learn(&known).unwrap();
         assert!(!other.is_void());
-        other.learn(&sharing.known()).unwrap();
+        other.learn(&sharing.to_record()).unwrap();
         assert!(other.is_void());
     }
 
@@ -428,22 +434,22 @@ mod tests {
     fn what_one_part_passed_over_the_other_speaks_against() {
         let mut one = Sharing::new(2);
         let mut other = Sharing::new(2);
-        assert!(!one.conflicts(TASK, Way::Writes, 8, &[]));
-        assert!(!other.conflicts(OTHER, Way::Reads, 8, &[]));
+        assert!(!one.conflicts(TASK, AccessKind::Writes, 8, &[]));
+        assert!(!other.conflicts(OTHER, AccessKind::Reads, 8, &[]));
         let mut both = Sharing::new(2);
-        both.learn(&one.known()).unwrap();
+        both.learn(&one.to_record()).unwrap();
         assert!(!both.is_void());
-        both.learn(&other.known()).unwrap();
+        both.learn(&other.to_record()).unwrap();
         assert!(both.is_void());
         // With what both know neither passes over it.
-        let written = serde_json::to_string(&both.known()).unwrap();
+        let written = serde_json::to_string(&both.to_record()).unwrap();
         let mut anew = Sharing::new(2);
         anew.learn(&serde_json::from_str(&written).unwrap())
             .unwrap();
         anew.begin_anew();
-        assert!(anew.conflicts(TASK, Way::Writes, 8, &[]));
+        assert!(anew.conflicts(TASK, AccessKind::Writes, 8, &[]));
         assert!(!anew.is_void());
-        assert!(Sharing::new(3).learn(&one.known()).is_err());
+        assert!(Sharing::new(3).learn(&one.to_record()).is_err());
     }
 
     #[test]
@@ -452,7 +458,7 @@ mod tests {
         let mut other = Sharing::new(2);
         assert!(!one.is_interrupted(1));
         other.interrupts(1);
-        one.learn(&other.known()).unwrap();
+        one.learn(&other.to_record()).unwrap();
         assert!(one.is_void());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::retrace::guide;
 use super::schedule::{Turn, switches};
-use super::search::Found;
+use super::search::Counterexample;
 use super::specimen::{Specimen, SpecimenError};
 
 /// How good a schedule is; the smaller, the better.
@@ -21,7 +21,7 @@ fn cost(turns: &[Turn]) -> (usize, usize, u32) {
 /// [`SpecimenError`] if the host fails, or it is to end; what was found by then is in `best`.
 pub fn shrink(
     specimen: &mut Specimen,
-    best: &mut Found,
+    best: &mut Counterexample,
     until: Instant,
 ) -> Result<(), SpecimenError> {
     match guide(specimen, &best.turns)? {
@@ -51,7 +51,7 @@ pub fn shrink(
     }
 }
 
-fn breaks_the_same(one: &Found, other: &Found) -> bool {
+fn breaks_the_same(one: &Counterexample, other: &Counterexample) -> bool {
     one.breach.names == other.breach.names
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::search::Why;
+use super::stop_reason::StopReason;
 
 /// What ends a search or a replay from outside.
 #[derive(Clone)]
@@ -29,12 +29,14 @@ impl Until {
     }
 
     /// Why it is to end now, if it is.
-    pub fn is_over(&self) -> Option<Why> {
+    pub fn is_over(&self) -> Option<StopReason> {
         if (self.interrupted)() {
-            return Some(Why::Signal);
+            return Some(StopReason::Signal);
         }
         let is_late = |deadline| Instant::now() >= deadline;
-        self.deadline.is_some_and(is_late).then_some(Why::Time)
+        self.deadline
+            .is_some_and(is_late)
+            .then_some(StopReason::Time)
     }
 }
 
@@ -57,14 +59,20 @@ mod tests {
         let no_time = Some(Duration::ZERO);
         assert_eq!(Until::new(|| false, None).is_over(), None);
         assert_eq!(Until::new(|| false, Some(Duration::MAX)).is_over(), None);
-        assert_eq!(Until::new(|| false, no_time).is_over(), Some(Why::Time));
-        assert_eq!(Until::new(|| true, no_time).is_over(), Some(Why::Signal));
+        assert_eq!(
+            Until::new(|| false, no_time).is_over(),
+            Some(StopReason::Time)
+        );
+        assert_eq!(
+            Until::new(|| true, no_time).is_over(),
+            Some(StopReason::Signal)
+        );
         // What says so can be anything that a program has.
         let wish = Arc::new(AtomicBool::new(false));
         let wished = Arc::clone(&wish);
         let until = Until::new(move || wished.load(Ordering::Relaxed), None);
         assert_eq!(until.is_over(), None);
         wish.store(true, Ordering::Relaxed);
-        assert_eq!(until.is_over(), Some(Why::Signal));
+        assert_eq!(until.is_over(), Some(StopReason::Signal));
     }
 }

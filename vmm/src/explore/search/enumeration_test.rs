@@ -8,8 +8,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::subject::Subject;
-use super::{Counts, End, Hunt, Limits, all_end, bounded, exhaustive, races, seen::Seen};
+use super::livelock::confirm_complete;
+use super::seen::Seen;
+use super::system::TransitionSystem;
+use super::{Counts, Engine, Limits, SearchEnd, bounded, dpor, exhaustive};
 use crate::explore::Shard;
 use crate::explore::sharing::Sharing;
 use crate::explore::specimen::SpecimenError;
@@ -79,26 +81,26 @@ fn enumerate(programs: &[Program]) -> Option<Ends> {
 /// What a search comes to.
 fn search(
     programs: &[Program],
-    search: impl FnOnce(&mut Hunt<'_>) -> Result<End, SpecimenError>,
+    search: impl FnOnce(&mut Engine<'_>) -> Result<SearchEnd, SpecimenError>,
 ) -> Ends {
     let mut model = Model::new(programs.to_vec(), WORDS);
     let mut sharing = Sharing::new(programs.len());
     let mut on_progress = |_: &Counts| {};
-    let mut hunt = Hunt::new(
+    let mut engine = Engine::new(
         &mut model,
         &mut sharing,
         Limits::default(),
         &mut on_progress,
     );
-    let end = search(&mut hunt).and_then(|end| all_end(&mut hunt, end, false));
+    let end = search(&mut engine).and_then(|end| confirm_complete(&mut engine, end, false));
     let end = end.expect("no host that can fail");
     Ends {
         is_endless: match end {
-            End::Complete => false,
-            End::Broke(found) => found.breach.is_livelock(),
-            End::Stopped(why) => panic!("{}", why.reason()),
+            SearchEnd::Complete => false,
+            SearchEnd::Broke(found) => found.breach.is_livelock(),
+            SearchEnd::Stopped(why) => panic!("{}", why.reason()),
         },
-        outcomes: hunt.outcomes,
+        outcomes: engine.outcomes,
     }
 }
 
@@ -108,16 +110,16 @@ fn hold(programs: &[Program]) -> Result<bool, TestCaseError> {
         return Ok(false);
     };
     let searches: [(&str, Ends); 3] = [
-        ("races", search(programs, races::search)),
+        ("races", search(programs, dpor::search)),
         (
             "exhaustive",
-            search(programs, |hunt| {
-                exhaustive::search(hunt, &mut Seen::default(), Shard::WHOLE)
+            search(programs, |engine| {
+                exhaustive::search(engine, &mut Seen::default(), Shard::WHOLE)
             }),
         ),
         (
             "bounded, with a bound that does not matter",
-            search(programs, |hunt| Ok(bounded::search(hunt, 40)?.0)),
+            search(programs, |engine| Ok(bounded::search(engine, 40)?.0)),
         ),
     ];
     for (name, ends) in searches {

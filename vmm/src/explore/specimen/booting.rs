@@ -10,20 +10,24 @@ use std::time::{Duration, Instant};
 use shared::lab::Contexts;
 use shared::manifest::VectorRole;
 use shared::probe::{Arms, HELD};
-use shared::stop::{self};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use super::errors::{SpecimenError, kvm};
+use super::machine::Specimen;
+use super::stacks;
+use super::state::State;
+use super::stop_points::StopPoints;
 use super::stopped::{FIRST_VECTOR, at_rest, bit};
-use super::{Known, Setup, Specimen, SpecimenError, State, kvm, stacks};
 use crate::cpus::CpuSet;
+use crate::explore::case::Case;
+use crate::explore::options;
 use crate::explore::schedule::Granularity;
 use crate::explore::until::Until;
-use crate::explore::{manifest, words};
 use crate::lab::Lab;
 use crate::machine::image::Image;
 use crate::machine::kick::Alarm;
 use crate::machine::layout::{Layout, LayoutError};
-use crate::machine::points::{Point, Points};
+use crate::machine::points::Points;
 use crate::machine::ram::PAGE;
 use crate::machine::serial::{Halt, Serial};
 use crate::machine::symbols::Symbols;
@@ -40,6 +44,19 @@ pub(super) const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks whether the boot is to be given up.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// What the specimen is made of.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// The guest image.
+    pub image: &'a Image,
+    /// The case.
+    pub case: &'a Case,
+    /// Options for the guest, in addition to those of the case.
+    pub append: &'a str,
+    /// Where CPUs stop.
+    pub granularity: Granularity,
+}
+
 impl Specimen {
     /// Boots the machine, up to where every CPU waits for its first command. It goes on, then and
     /// later, for as long as `until` says.
@@ -48,17 +65,18 @@ impl Specimen {
     /// [`SpecimenError`] says what is in the way.
     pub fn boot(setup: &Setup<'_>, until: Until) -> Result<Self, SpecimenError> {
         let points = Points::read(setup.image.bytes()).map_err(MachineError::from)?;
-        let manifest = Arc::new(manifest(setup.image)?);
+        let manifest = Manifest::of(setup.image).map_err(MachineError::from)?;
+        let manifest = Arc::new(manifest.unwrap_or_default());
         let programs = setup.case.commands(&manifest)?;
         if manifest.ending(CpuSet::default()).is_none() {
             return Err(SpecimenError::NoEnding);
         }
         let vectors = vectors(&manifest)?;
-        let known = Known::find(&points, setup.granularity)?;
+        let stop_points = StopPoints::find(&points, setup.granularity)?;
         let vcpus = setup.case.cpus;
         let pages = shared::lab::Layout::new(vcpus).expect("a case has as many CPUs as a lab can");
         let layout = smallest(setup.image, vcpus, pages.size).map_err(MachineError::from)?;
-        let fixed = words::set(&manifest);
+        let fixed = options::set(&manifest);
         let words = format!("{} {} {fixed}", setup.case.append, setup.append);
         let line =
             boot::command_line(words.trim(), layout.lab.start).map_err(MachineError::from)?;
@@ -71,9 +89,9 @@ impl Specimen {
         let lab = Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
             .map_err(SpecimenError::Lab)?
             .knowing(manifest);
-        let mut serial = run_to_idle(machine, &lab, &points, known.idle, &until)?;
+        let mut serial = run_to_idle(machine, &lab, &points, stop_points.idle, &until)?;
         let alarm = Alarm::set();
-        drain(&mut serial, known.idle, &until)?;
+        drain(&mut serial, stop_points.idle, &until)?;
         let contexts = stacks::read(&lab, (serial.ram().pages() * PAGE) as u64)?;
         let waits_at = (0..vcpus).map(|cpu| lab.waits_at(cpu)).collect();
 
@@ -104,7 +122,7 @@ impl Specimen {
             serial,
             lab,
             points,
-            known,
+            stop_points,
             contexts,
             waits_at,
             is_hurt: false,
@@ -192,32 +210,6 @@ pub(super) fn smallest(image: &Image, vcpus: u32, lab: u64) -> Result<Layout, La
     }
 }
 
-impl Known {
-    pub(super) fn find(points: &Points, granularity: Granularity) -> Result<Self, SpecimenError> {
-        let named = |point: &'static str| {
-            let found = points.named(point).next();
-            found
-                .map(|it| it.address)
-                .ok_or(SpecimenError::NoPoint { point })
-        };
-        let access = match granularity {
-            Granularity::Access | Granularity::Every => Some(named(stop::NAME)?),
-            Granularity::Probe => None,
-        };
-        let mut relax = [0; 8];
-        let found = points.named(stop::RELAX).map(|point: &Point| point.address);
-        for (place, address) in relax.iter_mut().zip(found) {
-            *place = address;
-        }
-        Ok(Self {
-            access,
-            idle: named(stop::IDLE)?,
-            relax,
-            left: named(stop::LEFT).ok(),
-        })
-    }
-}
-
 /// Boots `machine` on threads, until every CPU is held where it waits for commands, and gathers its
 /// vCPUs.
 pub(super) fn run_to_idle(
@@ -284,7 +276,7 @@ pub(super) fn run_to_idle(
                     }));
                 }
             }
-            Err(_) => return Err(SpecimenError::Late),
+            Err(_) => return Err(SpecimenError::Late(BOOT_LIMIT)),
         }
     }
     let vcpus = crew.stop()?;
@@ -303,7 +295,7 @@ pub(super) fn drain(serial: &mut Serial, idle: u64, until: &Until) -> Result<(),
                     return Err(SpecimenError::Ended(why));
                 }
                 if Instant::now() >= deadline {
-                    return Err(SpecimenError::Late);
+                    return Err(SpecimenError::Late(BOOT_LIMIT));
                 }
                 match serial.run(cpu) {
                     Halt::Reached { point, .. } if point == idle => break,

@@ -3,6 +3,7 @@
 use crate::cpus::CpuSet;
 use crate::explore::schedule::Turn;
 use crate::lab::judgement::{Judgement, NOT_BELIEVED};
+use crate::lab::{finding, oracles};
 use crate::manifest::Manifest;
 
 /// What broke, and how.
@@ -44,8 +45,8 @@ impl Breach {
             breach.add(NOT_BELIEVED, contradiction.clone());
         }
         for finding in &judgement.findings {
-            let found = crate::report::found_by_guest(*finding, manifest);
-            breach.add(&found.oracle, found.text);
+            let oracle = oracles::name(manifest, finding.oracle);
+            breach.add(&oracle, finding::sentence(finding, manifest));
         }
         for found in &judgement.breaches.first {
             breach.add(found.property.name(), found.text.clone());
@@ -65,7 +66,7 @@ impl Breach {
 
     /// That `turns` come back to the state in which they began, and nobody else can go on
     /// meanwhile.
-    pub(in crate::explore) fn round(turns: &[Turn]) -> Self {
+    pub(in crate::explore) fn cycle(turns: &[Turn]) -> Self {
         let cpus: CpuSet = turns.iter().map(|turn| turn.cpu).collect();
         let verb = if cpus.iter().count() == 1 {
             "goes"

@@ -3,8 +3,11 @@
 
 use shared::exit::ExitCode;
 
+use super::breach::Breach;
+use super::errors::{SpecimenError, kvm};
+use super::machine::Specimen;
 use super::stepping::Patience;
-use super::{Breach, Specimen, SpecimenError, Stop, kvm};
+use super::stopped::Stop;
 use crate::cpus::CpuSet;
 use crate::lab::judge::{self, Property};
 use crate::lab::judgement::Judgement;

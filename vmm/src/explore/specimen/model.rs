@@ -10,13 +10,16 @@ use kvm_bindings::kvm_regs;
 use shared::stop::Kind;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, at_rest, bit};
+use super::breach::Breach;
+use super::errors::SpecimenError;
+use super::state::State;
+use super::stepping::Moved;
+use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, at_rest, bit};
 use super::waiting::{Depth, Turns};
-use super::{Breach, Moved, SpecimenError, State, Stop, Stopped};
 use crate::explore::schedule::{Choice, Granularity};
-use crate::explore::search::Why;
-use crate::explore::search::subject::Subject;
+use crate::explore::search::system::TransitionSystem;
 use crate::explore::sharing::Sharing;
+use crate::explore::stop_reason::StopReason;
 
 /// What a CPU does, with one register for each of its contexts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,7 +271,7 @@ impl Model {
     }
 }
 
-impl Subject for Model {
+impl TransitionSystem for Model {
     fn root(&self) -> &State {
         &self.root
     }
@@ -380,7 +383,7 @@ impl Subject for Model {
         hash.digest128()
     }
 
-    fn is_to_end(&self) -> Option<Why> {
+    fn stop_reason(&self) -> Option<StopReason> {
         None
     }
 }

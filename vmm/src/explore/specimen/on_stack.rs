@@ -3,7 +3,7 @@
 
 use shared::lab::Contexts;
 
-use super::Specimen;
+use super::machine::Specimen;
 
 /// Frames that are followed.
 const DEPTH: usize = 64;

@@ -4,7 +4,7 @@
 
 use shared::lab::Contexts;
 
-use super::SpecimenError;
+use super::errors::SpecimenError;
 use crate::lab::Lab;
 
 /// The largest stack that makes sense.

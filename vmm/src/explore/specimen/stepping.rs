@@ -4,9 +4,12 @@
 use shared::probe::{Arms, HELD};
 use shared::stop::{self, Access, Kind};
 
-use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, bit};
+use super::breach::Breach;
+use super::errors::{SpecimenError, kvm};
+use super::machine::Specimen;
+use super::stop_points::StopPoints;
+use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, bit};
 use super::waiting::{Depth, Turns};
-use super::{Breach, Known, Moved, Specimen, SpecimenError, Stop, Stopped, kvm};
 use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Sharing;
 use crate::machine::serial::{Halt, MOST_IDLE_EXITS};
@@ -37,7 +40,16 @@ impl Patience {
 }
 
 /// Stops in one turn after which a CPU is said to go round and round.
-pub const ENDLESS: u32 = 100_000;
+pub const MOST_STOPS: u32 = 100_000;
+
+/// The result of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// The number of stops that the CPU came to. It is at the last of them.
+    pub stops: u32,
+    /// What broke during the step.
+    pub breach: Option<Breach>,
+}
 
 impl Specimen {
     /// The choices there are. None means that it is over.
@@ -92,7 +104,7 @@ impl Specimen {
                 self.try_turns()?;
                 return Ok(Moved { stops, breach });
             }
-            if stops == ENDLESS {
+            if stops == MOST_STOPS {
                 let breach = self.endless(choice.cpu);
                 return Ok(Moved { stops, breach });
             }
@@ -100,7 +112,7 @@ impl Specimen {
         }
     }
 
-    /// What it means that `cpu` has come to [`ENDLESS`] stops in one turn: nothing, if others could
+    /// What it means that `cpu` has come to [`MOST_STOPS`] stops in one turn: nothing, if others could
     /// still do what it perhaps waits for. As long as little is known of what CPUs share, it is not
     /// known whose turn it is.
     pub(in crate::explore) fn endless(&self, cpu: usize) -> Option<Breach> {
@@ -280,7 +292,7 @@ impl Specimen {
         point: u64,
         word: u64,
     ) -> Result<Option<Stop>, Breach> {
-        if Some(point) == self.known.access {
+        if Some(point) == self.stop_points.access {
             let Some((kind, address)) = Access::from_word(word) else {
                 let text = format!("CPU {cpu} is about to access {word:#x}, which is no access");
                 return Err(Breach::new("died", text));
@@ -292,13 +304,13 @@ impl Specimen {
             }
             return Ok(Some(Stop::Access(kind, address)));
         }
-        if point == self.known.idle {
+        if point == self.stop_points.idle {
             return Ok(Some(Stop::Idle));
         }
-        if self.known.relax.contains(&point) {
+        if self.stop_points.relax.contains(&point) {
             return Ok(Some(Stop::Relax));
         }
-        if self.known.left == Some(point) {
+        if self.stop_points.left == Some(point) {
             return Ok(Some(Stop::Left));
         }
         match self.points.at(point) {
@@ -334,11 +346,11 @@ impl Specimen {
     pub(super) fn arm(&mut self, on: bool) {
         let mut arms = Arms::default();
         for point in self.points.iter() {
-            let Known { idle, left, .. } = &self.known;
+            let StopPoints { idle, left, .. } = &self.stop_points;
             let always = point.address == *idle || *left == Some(point.address);
             // Known by its name: `known.access` says whether the search wants it.
             let is_access = point.name == stop::NAME;
-            let relaxes = self.known.relax.contains(&point.address);
+            let relaxes = self.stop_points.relax.contains(&point.address);
             let wanted = match self.granularity {
                 Granularity::Probe => !is_access,
                 Granularity::Access | Granularity::Every => relaxes || is_access,

@@ -9,7 +9,7 @@ use shared::stop::Kind;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::waiting::{Depth, Turns};
-use crate::explore::sharing::{Sharing, Way, Who};
+use crate::explore::sharing::{AccessKind, CpuContext, Sharing};
 
 /// The first of the vectors that can be pending in a search; the others come behind it.
 pub(super) const FIRST_VECTOR: u8 = 0xf0;
@@ -76,8 +76,8 @@ impl Stopped {
         usize::from(self.in_handler)
     }
 
-    pub(super) fn who(&self, cpu: usize) -> Who {
-        Who {
+    pub(super) fn cpu_context(&self, cpu: usize) -> CpuContext {
+        CpuContext {
             cpu: u32::try_from(cpu).unwrap_or(u32::MAX),
             in_handler: self.in_handler,
         }
@@ -121,11 +121,12 @@ impl Stopped {
             // But its own handler can want it too, and then waits for ever: the last moment for
             // that is before it is let go.
             Stop::Access(Kind::Store, address) if locks.contains(&address) => {
-                let is_seen = sharing.conflicts(self.who(cpu), Way::Unlocks, address, locks);
+                let is_seen =
+                    sharing.conflicts(self.cpu_context(cpu), AccessKind::Unlocks, address, locks);
                 is_seen || self.takes_interrupts() && sharing.is_interrupted(cpu)
             }
             Stop::Access(kind, address) => {
-                sharing.conflicts(self.who(cpu), Way::of(kind), address, locks)
+                sharing.conflicts(self.cpu_context(cpu), AccessKind::of(kind), address, locks)
             }
             _ => true,
         }
