@@ -1,4 +1,4 @@
-//! The specimen as what a search moves. Everything is done elsewhere.
+//! The specimen as a transition system. Only forwards; everything is done elsewhere.
 
 use super::breach::Breach;
 use super::errors::SpecimenError;

@@ -1,6 +1,6 @@
-//! From a guest image to a machine whose CPUs all wait for their first command, which is where
-//! every schedule begins. It boots on threads, as any machine does, and is then gathered into one
-//! hand.
+//! Boots the specimen: from a guest image to a machine whose CPUs all wait for their first command.
+//! That is the initial state of every schedule. The machine boots on threads, like any other; after
+//! that one thread runs all its vCPUs.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -35,13 +35,13 @@ use crate::machine::threads::{Crew, End, Event, Message, OnMessage, Reaction};
 use crate::machine::{Machine, MachineError, Parts, boot};
 use crate::manifest::Manifest;
 
-/// MiB of RAM beside what image and lab need.
+/// MiB of RAM in addition to what image and lab need.
 pub(super) const SPARE_MIB: u64 = 8;
 
 /// How long the machine may take to boot.
 pub(super) const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
-/// Between two looks whether the boot is to be given up.
+/// The time between two checks whether to give up the boot.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What the specimen is made of.
@@ -58,11 +58,11 @@ pub struct Setup<'a> {
 }
 
 impl Specimen {
-    /// Boots the machine, up to where every CPU waits for its first command. It goes on, then and
-    /// later, for as long as `until` says.
+    /// Boots the machine, until every CPU waits for its first command. `until` limits the boot, and
+    /// everything that is done with the specimen later.
     ///
     /// # Errors
-    /// [`SpecimenError`] says what is in the way.
+    /// [`SpecimenError`] says why that is not possible.
     pub fn boot(setup: &Setup<'_>, until: Until) -> Result<Self, SpecimenError> {
         let points = Points::read(setup.image.bytes()).map_err(MachineError::from)?;
         let manifest = Manifest::of(setup.image).map_err(MachineError::from)?;
@@ -132,7 +132,7 @@ impl Specimen {
         Ok(specimen)
     }
 
-    /// Makes what is there now the beginning of every schedule.
+    /// Makes the present state the initial state of every schedule.
     pub(super) fn begin(&mut self) -> Result<(), SpecimenError> {
         self.lab.forget_times();
         for cpu in 0..self.cpus.len() {
@@ -143,14 +143,14 @@ impl Specimen {
             self.cpus[cpu].forget_dead();
         }
         self.arm(true);
-        // Those it has written on the way here count once it writes them again.
+        // Pages that were written during the boot count only if they are written again.
         self.serial
             .forget_written()
             .map_err(kvm("say which pages were written"))?;
         let wake = self.lab.manifest().wake_vector();
         for cpu in 0..self.cpus.len() {
             if self.give(cpu) {
-                // It sleeps, and looks for commands when it is woken.
+                // It sleeps, and looks for a command when it is woken.
                 self.cpus[cpu].pending |= bit(wake);
             }
         }
@@ -158,9 +158,9 @@ impl Specimen {
         let ram = self.serial.ram();
         let mut origin = Vec::with_capacity(ram.pages() * PAGE);
         (0..ram.pages()).for_each(|number| origin.extend_from_slice(ram.page(number)));
-        self.beginning = self.number_of(&origin);
+        self.beginning = self.hash_of(&origin);
         self.origin = origin;
-        // KVM does not say what is written by others than the guest.
+        // KVM does not report the pages that the VMM writes.
         let posted = self.lab.posted_pages();
         let kept = posted
             .into_iter()
@@ -171,8 +171,8 @@ impl Specimen {
         Ok(())
     }
 
-    /// A number for all that memory holds, but for what does not matter.
-    pub(super) fn number_of(&self, ram: &[u8]) -> u128 {
+    /// A hash of all of memory, without the pages whose contents do not matter.
+    pub(super) fn hash_of(&self, ram: &[u8]) -> u128 {
         let mut hash = Xxh3::new();
         for (number, page) in ram.chunks(PAGE).enumerate() {
             if !self.unobserved.contains(&number) {
@@ -183,7 +183,7 @@ impl Specimen {
     }
 }
 
-/// The vectors by which CPUs tell each other of something to do, and by which they are told by us.
+/// The vectors by which CPUs tell each other to do something, and by which the VMM tells them.
 fn vectors(manifest: &Manifest) -> Result<Vec<u8>, SpecimenError> {
     if let Some(vector) = manifest.vectors.iter().find(|it| it.number < FIRST_VECTOR) {
         return Err(SpecimenError::Vector {
@@ -200,7 +200,7 @@ fn vectors(manifest: &Manifest) -> Result<Vec<u8>, SpecimenError> {
     Ok(vectors)
 }
 
-/// A layout with little more RAM than is needed: all of it is copied.
+/// A layout with little more RAM than is needed, since all of it is copied.
 pub(super) fn smallest(image: &Image, vcpus: u32, lab: u64) -> Result<Layout, LayoutError> {
     match Layout::new(Some(1), vcpus, image.end(), lab) {
         Err(LayoutError::TooSmall { needed, .. }) => {
@@ -210,8 +210,8 @@ pub(super) fn smallest(image: &Image, vcpus: u32, lab: u64) -> Result<Layout, La
     }
 }
 
-/// Boots `machine` on threads, until every CPU is held where it waits for commands, and gathers its
-/// vCPUs.
+/// Boots `machine` on threads, until every CPU is held where it waits for commands. Then takes the
+/// vCPUs from the threads.
 pub(super) fn run_to_idle(
     machine: Machine,
     lab: &Lab,
@@ -239,12 +239,12 @@ pub(super) fn run_to_idle(
             let held = held
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
-            // Nobody listens any more when the boot was given up.
+            // The receiver is gone if the boot was given up.
             let _ = held.send(vcpu);
             Reaction::Hold
         }
         Message::Dispatch(dispatch) => {
-            // A target that does not exist gets nothing, as on the wire of any machine.
+            // An IPI to a CPU that does not exist is lost, as on any machine.
             let _ = interrupts.send(dispatch.target, dispatch.vector);
             Reaction::GoOn
         }
@@ -284,8 +284,8 @@ pub(super) fn run_to_idle(
     Ok(Serial::new(vcpus, vm, devices, &memory)?)
 }
 
-/// Has every CPU take the interrupts that are still pending from the boot. A guest that always has
-/// another one pending, or does not come back to where it waits, is not ready.
+/// Has every CPU take the interrupts that are still pending from the boot. If a guest always has
+/// another one pending, or does not return to where it waits, it is not ready.
 pub(super) fn drain(serial: &mut Serial, idle: u64, until: &Until) -> Result<(), SpecimenError> {
     let deadline = Instant::now() + BOOT_LIMIT;
     for cpu in 0..serial.cpus() {

@@ -1,5 +1,5 @@
-//! Steps to the next stop, whatever it is, by which it is learnt all the same what CPUs share: for
-//! who may not pass over anything, since something broke behind it.
+//! Steps to the very next stop that still teach what CPUs share. For callers that may not pass over
+//! any stop, because something broke after it.
 
 use super::breach::Breach;
 use super::errors::SpecimenError;
