@@ -117,7 +117,7 @@ pub struct Arguments {
     tells: bool,
 }
 
-/// What is written for `value` on the command line.
+/// The word for `value` on the command line.
 fn word(value: &impl ValueEnum) -> String {
     let value = value.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
@@ -198,7 +198,8 @@ impl Arguments {
         if is_shared && !config.strategy.can_be_shared() {
             return Err(Refused {
                 message: format!(
-                    "--strategy {} cannot be shared out among processes; exhaustive, pct and random can",
+                    "--strategy {} cannot be shared out among processes; exhaustive, pct and \
+                     random can",
                     word(&self.strategy)
                 ),
                 status: 2,
@@ -207,8 +208,7 @@ impl Arguments {
         Ok(config)
     }
 
-    /// The command line of a process that does `shard` of what these ask for, to write its result
-    /// to `result`.
+    /// The command line of a process that searches `shard`, and writes its result to `result`.
     pub fn of_shard(&self, shard: Shard, result: &Path) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec!["explore".into()];
         words.push(self.case.clone().into());
@@ -234,7 +234,7 @@ impl Arguments {
 /// Explores what `arguments` ask for, and returns the exit status.
 ///
 /// # Errors
-/// [`Refused`] if that was not possible.
+/// [`Refused`] if the exploration was not possible.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let begun = Instant::now();
     let case = read_case(&arguments.case)?;
@@ -248,7 +248,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     }
     let inputs = [&arguments.case, &arguments.guest];
     let open = |name: &PathBuf| create(name, inputs);
-    // Opened first: a search of an hour should not end with a file that cannot be made.
+    // Created first: a search of an hour should not end with a file that cannot be created.
     let files = Files {
         schedule: arguments.schedule.as_ref().map(open).transpose()?,
         page: arguments.report.as_ref().map(open).transpose()?,
@@ -273,8 +273,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 why: StopReason::Cycle,
             })
     {
-        // Whether CPUs that go round come to an end is not to be told from the parts of several
-        // processes.
+        // Whether CPUs that run in a cycle can run for ever cannot be decided from the parts of
+        // several processes.
         let time = rest();
         part = alone(arguments, &Config { time, ..config })?;
     }
@@ -282,7 +282,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         guest: &arguments.guest,
         rest: rest(),
     };
-    // Who has started this one tells the story himself.
+    // If another vmm has started this process, that one shows the story.
     explored::show(&part, (!arguments.tells).then_some(story_replay), files)
 }
 
@@ -309,7 +309,7 @@ fn alone(arguments: &Arguments, config: &Config) -> Result<Part, Refused> {
     })
 }
 
-/// Shows that something goes on.
+/// A spinner that shows progress.
 pub fn spinner() -> ProgressBar {
     ProgressBar::new_spinner().with_style(
         ProgressStyle::with_template("{spinner} {elapsed} {msg}")
@@ -317,7 +317,7 @@ pub fn spinner() -> ProgressBar {
     )
 }
 
-/// Reads what another search has learnt of what CPUs share.
+/// Reads what another search has learnt about the memory that CPUs share.
 fn read_known(path: &Path) -> Result<SharingRecord, Refused> {
     let name = path.display();
     let bad = |message| Refused { message, status: 2 };

@@ -1,5 +1,5 @@
-//! Which accesses of different CPUs can conflict. It is learnt from the accesses themselves, over all
-//! orders of a search: accesses that never conflict need not be tried in different orders.
+//! Which accesses of different CPUs can conflict. It is learnt from the accesses themselves, over
+//! all orders of a search: accesses that never conflict need not be tried in different orders.
 //!
 //! Two accesses *conflict* if they touch the same word, if their order can matter there
 //! ([`AccessKind::depends_on`]), if they come from different contexts (the task and the handlers of
@@ -322,8 +322,8 @@ impl Sharing {
     }
 }
 
-/// Finds out anew which `uses` of one word conflict. Returns whether one of them does that was passed
-/// over.
+/// Finds out anew which `uses` of one word conflict. Returns whether one of them does that was
+/// passed over.
 fn find_conflicts(uses: &mut [Use]) -> bool {
     let mut is_void = false;
     // If the lock is also released by a context that does not hold it, its holder may have lost it

@@ -1,5 +1,5 @@
-//! How long a search or a replay may go on: until a signal comes, or its time is up. The guest is
-//! untrusted, so that this is asked wherever it could keep one waiting.
+//! How long a search or a replay may go on: until a signal arrives, or its time is up. The guest is
+//! untrusted, so this is checked wherever the guest could delay the VMM.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::stop_reason::StopReason;
 
-/// What ends a search or a replay from outside.
+/// The conditions that stop a search or a replay from outside.
 #[derive(Clone)]
 pub struct Until {
     interrupted: Arc<dyn Fn() -> bool + Send + Sync>,
@@ -15,20 +15,19 @@ pub struct Until {
 }
 
 impl Until {
-    /// Until `interrupted` says that a signal has come, or `time` from now is over, if that is
-    /// given.
+    /// Until `interrupted` says that a signal has arrived, or until `time` from now, if given.
     pub fn new(
         interrupted: impl Fn() -> bool + Send + Sync + 'static,
         time: Option<Duration>,
     ) -> Self {
         Self {
             interrupted: Arc::new(interrupted),
-            // A time that no clock can tell is none.
+            // A time that overflows the clock is no limit.
             deadline: time.and_then(|time| Instant::now().checked_add(time)),
         }
     }
 
-    /// Why it is to end now, if it is.
+    /// Why to stop now, if one of the conditions holds.
     pub fn is_over(&self) -> Option<StopReason> {
         if (self.interrupted)() {
             return Some(StopReason::Signal);
@@ -67,7 +66,7 @@ mod tests {
             Until::new(|| true, no_time).is_over(),
             Some(StopReason::Signal)
         );
-        // What says so can be anything that a program has.
+        // The closure can share state with the rest of the program.
         let wish = Arc::new(AtomicBool::new(false));
         let wished = Arc::clone(&wish);
         let until = Until::new(move || wished.load(Ordering::Relaxed), None);

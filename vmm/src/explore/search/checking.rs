@@ -1,7 +1,7 @@
-//! Every order, as in the exhaustive search but without sleep sets. It checks what all searches that
-//! backtrack rely on: from two states with the same key, the same choice leads to states with the
-//! same key. Whenever a state is reached again, each of its choices is made again, and the result
-//! is compared with the first one.
+//! Every order, as in the exhaustive search but without sleep sets. It checks what all searches
+//! that backtrack rely on: from two states with the same key, the same choice leads to states with
+//! the same key. Whenever a state is reached again, each of its choices is made again, and the
+//! result is compared with the first one.
 
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{HashMap, HashSet};

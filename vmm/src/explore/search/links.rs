@@ -1,5 +1,5 @@
-//! Which states lead to which, by their keys, as far as a search has tried: tells whether the states
-//! form a cycle. Knows no machine.
+//! Which states lead to which, by their keys, as far as a search has tried: tells whether the
+//! states form a cycle. Knows no machine.
 
 use std::collections::BTreeSet;
 

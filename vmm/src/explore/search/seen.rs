@@ -1,5 +1,5 @@
-//! The states that an exhaustive search has visited, by their keys. Shards of a search are merged by
-//! what is here, after the search.
+//! The states that an exhaustive search has visited, by their keys. Shards of a search are merged
+//! by what is here, after the search.
 
 use super::by_key::ByKey;
 use super::links::Links;

@@ -19,8 +19,8 @@ pub struct Breach {
 const LIVELOCK: &str = "livelock";
 
 impl Breach {
-    /// The name of the breach that a handler enables interrupts. The explorer finds it by itself, in
-    /// every guest.
+    /// The name of the breach that a handler enables interrupts. The explorer finds it by itself,
+    /// in every guest.
     pub const INTERRUPTS_ON: &str = "interrupts-on";
 
     /// Whether it is a livelock, and nothing else.

@@ -1,6 +1,6 @@
-//! The specimen: a machine whose CPUs go on one at a time, from stop to stop, and whose states can be
-//! saved and restored. It is the transition system that a search explores: which choices there are,
-//! what each of them leads to, and whether anything broke. It makes no choice itself.
+//! The specimen: a machine whose CPUs go on one at a time, from stop to stop, and whose states can
+//! be saved and restored. It is the transition system that a search explores: which choices there
+//! are, what each of them leads to, and whether anything broke. It makes no choice itself.
 
 mod as_system;
 mod booting;

@@ -72,8 +72,8 @@ struct Cpu {
     handles: Option<usize>,
     /// Whether its task has interrupts enabled.
     irqs_on: bool,
-    /// Whether its task has begun. Until then it is stopped at a point, so that even its first access
-    /// is reached by a step.
+    /// Whether its task has begun. Until then it is stopped at a point, so that even its first
+    /// access is reached by a step.
     has_begun: bool,
 }
 

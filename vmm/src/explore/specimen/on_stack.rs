@@ -1,4 +1,5 @@
-//! The stacks of CPUs: on which CPU's stack an address is, and in which function's frame. Only reads.
+//! The stacks of CPUs: on which CPU's stack an address is, and in which function's frame. Only
+//! reads.
 
 use shared::lab::Contexts;
 

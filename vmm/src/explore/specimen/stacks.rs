@@ -1,5 +1,5 @@
-//! Where the guest keeps its stacks, as it says in the lab. This decides which memory is cleared and
-//! which code belongs to handlers. The guest is untrusted, so it is checked before it is used.
+//! Where the guest keeps its stacks, as it says in the lab. This decides which memory is cleared
+//! and which code belongs to handlers. The guest is untrusted, so it is checked before it is used.
 
 use shared::lab::Contexts;
 

@@ -9,8 +9,8 @@ use crate::machine::ram::Page;
 #[derive(Debug)]
 pub(super) struct SavedPage {
     pub(super) bytes: Page,
-    /// What the page adds to the key of a state: 0 as long as it is as in the initial state. So keys
-    /// do not depend on which pages happen to be saved.
+    /// What the page adds to the key of a state: 0 as long as it is as in the initial state. So
+    /// keys do not depend on which pages happen to be saved.
     pub(super) share: u128,
 }
 

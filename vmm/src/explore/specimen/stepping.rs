@@ -14,8 +14,8 @@ use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Sharing;
 use crate::machine::serial::{Halt, MOST_IDLE_EXITS};
 
-/// How long a CPU may go on without coming to a stop, in rings of the alarm (five per second) and in
-/// exits. A sound guest comes to a stop within microseconds. Wall-clock time is not used: a busy
+/// How long a CPU may go on without coming to a stop, in rings of the alarm (five per second) and
+/// in exits. A sound guest comes to a stop within microseconds. Wall-clock time is not used: a busy
 /// host, or one that has suspended this process, would make a livelock of a step.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
@@ -120,8 +120,8 @@ impl Specimen {
         is_alone.then(|| Breach::endless(cpu))
     }
 
-    /// As [`Specimen::advance`], but only to the next stop, whether or not another CPU can interfere
-    /// there. Returns what broke.
+    /// As [`Specimen::advance`], but only to the next stop, whether or not another CPU can
+    /// interfere there. Returns what broke.
     ///
     /// # Errors
     /// As [`Specimen::advance`].
@@ -131,8 +131,8 @@ impl Specimen {
         Ok(breach)
     }
 
-    /// Where accesses are not announced: finds out which of the CPUs that wait in loops would change
-    /// nothing by another turn, by having each of them make it. Restores the present state.
+    /// Where accesses are not announced: finds out which of the CPUs that wait in loops would
+    /// change nothing by another turn, by having each of them make it. Restores the present state.
     fn try_turns(&mut self) -> Result<(), SpecimenError> {
         if self.knows_accesses() {
             return Ok(());
@@ -251,8 +251,8 @@ impl Specimen {
         self.serial.ram().word(self.waits_at[cpu]).unwrap_or(0)
     }
 
-    /// The breach that a handler of `cpu` has enabled interrupts, if it has: the next interrupt would
-    /// use the same stack.
+    /// The breach that a handler of `cpu` has enabled interrupts, if it has: the next interrupt
+    /// would use the same stack.
     fn interrupts_on(&self, cpu: usize) -> Option<Breach> {
         let stopped = &self.cpus[cpu];
         let is_on = stopped.in_handler && stopped.regs.rflags & INTERRUPT_FLAG != 0;

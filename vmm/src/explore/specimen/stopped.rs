@@ -114,8 +114,8 @@ impl Stopped {
         }
     }
 
-    /// Whether other CPUs can interfere where it is, as far as `sharing` knows. `sharing` learns from
-    /// it.
+    /// Whether other CPUs can interfere where it is, as far as `sharing` knows. `sharing` learns
+    /// from it.
     pub(super) fn is_contended(&self, cpu: usize, sharing: &mut Sharing) -> bool {
         let locks = &self.locks[self.context()];
         match self.at {

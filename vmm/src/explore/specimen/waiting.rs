@@ -2,14 +2,14 @@
 //! that follows whether another turn could see anything else. If not, its CPU waits. Plain data:
 //! knows no memory.
 //!
-//! A turn goes from one relax stop of the loop to the next; the first turn begins where the loop was
-//! entered. Each access in a turn is recorded as the address of the word and a value: what a load
-//! has read, what a store has written, and both for a read-modify-write. As long as memory holds all
-//! these values, another turn would read, do and write the same. No record is dropped before the
-//! turn is over.
+//! A turn goes from one relax stop of the loop to the next; the first turn begins where the loop
+//! was entered. Each access in a turn is recorded as the address of the word and a value: what a
+//! load has read, what a store has written, and both for a read-modify-write. As long as memory
+//! holds all these values, another turn would read, do and write the same. No record is dropped
+//! before the turn is over.
 
-/// The greatest depth of nested loops. If a guest reports more, it is not believed, and its CPU never
-/// waits.
+/// The greatest depth of nested loops. If a guest reports more, it is not believed, and its CPU
+/// never waits.
 const DEEPEST: u64 = 16;
 
 /// How many nested loops a context waits in, as reported by the guest.
@@ -66,8 +66,8 @@ impl Turns {
         }
     }
 
-    /// Whether another turn of the innermost loop can differ from the last one. `holds` says whether
-    /// a word still holds a value. A loop that was not announced always can.
+    /// Whether another turn of the innermost loop can differ from the last one. `holds` says
+    /// whether a word still holds a value. A loop that was not announced always can.
     pub(super) fn can_differ(&self, depth: Depth, holds: impl Fn(u64, u64) -> bool) -> bool {
         match depth.0.checked_sub(1) {
             None => true,

@@ -36,9 +36,9 @@ impl Action {
     /// The action of `choice` at `state`. `is_blocked` says whether its CPU cannot go on there with
     /// what it is about to do.
     ///
-    /// A blocked CPU that takes an interrupt stops waiting for a while. Had another CPU unblocked it
-    /// before, it could have taken the interrupt later. So the order of these two steps matters, and
-    /// taking the interrupt counts as an access to what the CPU waits for.
+    /// A blocked CPU that takes an interrupt stops waiting for a while. Had another CPU unblocked
+    /// it before, it could have taken the interrupt later. So the order of these two steps matters,
+    /// and taking the interrupt counts as an access to what the CPU waits for.
     pub fn of(state: &State, choice: Choice, is_blocked: bool) -> Self {
         let stopped = &state.cpus()[choice.cpu];
         let mut action = Self {

@@ -1,10 +1,10 @@
 //! Every order that can matter, by dynamic partial-order reduction (DPOR: Flanagan and Godefroid,
-//! POPL 2005). The search is depth first, and from each state only one CPU goes on at first. Another
-//! CPU is tried there only if one of its later steps turns out to race with a step that was taken
-//! from there. Visited states are kept by their keys, each with a summary of the actions that can
-//! happen after it. So no state is expanded twice, and yet the search learns which of those actions
-//! race with the path by which it reached the state again (Yang, Chen, Gopalakrishnan and Kirby,
-//! SPIN 2008).
+//! POPL 2005). The search is depth first, and from each state only one CPU goes on at first.
+//! Another CPU is tried there only if one of its later steps turns out to race with a step that was
+//! taken from there. Visited states are kept by their keys, each with a summary of the actions that
+//! can happen after it. So no state is expanded twice, and yet the search learns which of those
+//! actions race with the path by which it reached the state again (Yang, Chen, Gopalakrishnan and
+//! Kirby, SPIN 2008).
 //!
 //! Two steps race if their order can matter and no step between them orders them already.
 
