@@ -133,6 +133,7 @@ pub fn explore(
     })
 }
 
+/// All options for the guest: those of the case, then those of the command line.
 fn options(config: &Config) -> String {
     format!("{} {}", config.case.append, config.append)
         .trim()

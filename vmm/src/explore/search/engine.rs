@@ -28,7 +28,7 @@ pub type OnProgress<'a> = dyn FnMut(&Counts) + 'a;
 pub struct Engine<'a> {
     /// The transition system.
     pub system: &'a mut dyn TransitionSystem,
-    /// What is known of what CPUs share.
+    /// What is known about the memory that CPUs share.
     pub sharing: &'a mut Sharing,
     /// The limits.
     pub limits: Limits,
@@ -36,7 +36,7 @@ pub struct Engine<'a> {
     pub counts: Counts,
     /// The hashes of the final states that it has reached ([`TransitionSystem::outcome`]).
     pub outcomes: BTreeSet<u128>,
-    /// Whether the search has reached a state that is on its own search stack.
+    /// Whether the search has found that states form a cycle.
     pub(super) has_cycle: bool,
     on_progress: &'a mut OnProgress<'a>,
     last_report: Instant,
@@ -89,8 +89,8 @@ impl<'a> Engine<'a> {
         self.outcomes.insert(self.system.outcome());
     }
 
-    /// Checks whether the search may go on, and reports progress from time to time. What is
-    /// expensive to check is checked only every [`CHECK_EVERY`] transitions.
+    /// Checks whether the search may go on, and reports progress from time to time. To be called
+    /// after every transition; what is expensive to check is checked only after some of them.
     ///
     /// # Errors
     /// As [`TransitionSystem::keep_new_pages`].

@@ -181,14 +181,14 @@ impl Graph {
         // Go on to a state to which every state that it can reach leads back: it is in a bottom
         // strongly connected component.
         let all = loop {
-            let behind = reach(states, [start], |at| leads[at].iter().map(|edge| edge.to));
-            let before = reach(states, [start], |at| comes[at].iter().map(|edge| edge.from));
-            match (0..states).find(|other| behind[*other] && !before[*other]) {
+            let descendants = reach(states, [start], |at| leads[at].iter().map(|edge| edge.to));
+            let ancestors = reach(states, [start], |at| comes[at].iter().map(|edge| edge.from));
+            match (0..states).find(|other| descendants[*other] && !ancestors[*other]) {
                 Some(other) => {
                     lead_in.extend(shortest_path(&leads, start, |edge| edge.to == other));
                     start = other;
                 }
-                None => break behind,
+                None => break descendants,
             }
         };
         let edges = self.edges.iter().filter(|edge| all[edge.from]);
