@@ -8,7 +8,7 @@ use serde::Serialize;
 use shared::exit::ExitCode;
 
 use crate::control::operator::Expected;
-use crate::control::{RunResult, Ending, script};
+use crate::control::{Ending, RunResult, script};
 use crate::lab::Lab;
 use crate::lab::judgement::Judgement;
 
@@ -54,7 +54,7 @@ pub struct Verdict {
 
 /// The judgement on `lab` after a run of which `aftermath` is left. Calls can only be expected to
 /// be complete if the guest came to the end of its workload.
-pub fn judge(aftermath: &Aftermath, lab: &Lab) -> Judgement {
+pub fn judge(aftermath: &RunResult, lab: &Lab) -> Judgement {
     if is_end_of_workload(&aftermath.ending) {
         Judgement::on_end(lab, &aftermath.expected.abandoned)
     } else {

@@ -8,9 +8,9 @@ use serde::Serialize;
 use vmm::explore::case::Case;
 use vmm::explore::schedule::Granularity;
 use vmm::explore::search::Counts;
-use vmm::explore::search::sampled::Way;
-use vmm::explore::sharing::Known;
-use vmm::explore::{Config, ExploreError, Outcome, Shard, Strategy, Verdict, explore};
+use vmm::explore::search::sampled::Sampling;
+use vmm::explore::sharing::SharingRecord;
+use vmm::explore::{Config, ExploreError, Outcome, SearchVerdict, Shard, Strategy, explore};
 use vmm::machine::guest::Guest;
 use vmm::stats::sources::Kvm;
 
@@ -52,8 +52,8 @@ impl How {
         let changes = PCT_DEPTH as u32 - 1;
         let length = PCT_LENGTH;
         match self {
-            Self::Random => Strategy::Sampled(Way::Uniform, u64::MAX),
-            Self::Pct => Strategy::Sampled(Way::Priorities { changes, length }, u64::MAX),
+            Self::Random => Strategy::Sampled(Sampling::Uniform, u64::MAX),
+            Self::Pct => Strategy::Sampled(Sampling::Priorities { changes, length }, u64::MAX),
             Self::Auto => Strategy::Auto(1),
             Self::Races => Strategy::Races,
             Self::Exhaustive => Strategy::Exhaustive,
@@ -99,10 +99,10 @@ impl Explorer {
     ///
     /// # Errors
     /// As [`explore`].
-    pub fn learn(&self, queue: QueueKind) -> Result<Known, ExploreError> {
-        let none = Strategy::Sampled(Way::Uniform, 0);
+    pub fn learn(&self, queue: QueueKind) -> Result<SharingRecord, ExploreError> {
+        let none = Strategy::Sampled(Sampling::Uniform, 0);
         let outcome = run(&self.config(none, queue, 1), &mut |_| ())?;
-        Ok(outcome.sharing.known())
+        Ok(outcome.sharing.to_record())
     }
 
     /// How fast it searches: what it does from the first to the last time that it tells how far it
@@ -116,7 +116,7 @@ impl Explorer {
         queue: QueueKind,
         seed: u64,
         time: Duration,
-        known: &Known,
+        known: &SharingRecord,
     ) -> Result<Did, ExploreError> {
         let config = Config {
             time: Some(time),
@@ -180,7 +180,7 @@ fn run(config: &Config, on_progress: &mut dyn FnMut(&Counts)) -> Result<Outcome,
 
 fn broken(outcome: &Outcome) -> Option<Vec<String>> {
     match &outcome.verdict {
-        Verdict::Broke { breach, .. } => Some(breach.names.clone()),
+        SearchVerdict::Broke { breach, .. } => Some(breach.names.clone()),
         _ => None,
     }
 }

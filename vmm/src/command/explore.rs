@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use vmm::explore::case::Case;
-use vmm::explore::result::{Came, Document, Part};
+use vmm::explore::result::{Document, Part, VerdictRecord};
 use vmm::explore::schedule::Granularity;
-use vmm::explore::search::Why;
-use vmm::explore::search::sampled::Way;
-use vmm::explore::sharing::Known;
+use vmm::explore::search::sampled::Sampling;
+use vmm::explore::sharing::SharingRecord;
+use vmm::explore::stop_reason::StopReason;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible};
 use vmm::machine::guest::Guest;
 use vmm::provenance::Input;
 use vmm::stats::sources::Sources;
 use vmm::{duration, text};
 
-use super::explored::{self, Files, Teller};
+use super::explored::{self, Files, StoryReplay};
 use super::interruption::{self, interrupted};
 use super::{Refused, create, jobs, progress};
 
@@ -110,7 +110,7 @@ pub struct Arguments {
     check_keys: bool,
 }
 
-/// What is written for `value` on the command line.
+/// The word for `value` on the command line.
 fn word(value: &impl ValueEnum) -> String {
     let value = value.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
@@ -164,13 +164,13 @@ impl Arguments {
                 How::Exhaustive => Strategy::Exhaustive,
                 How::Bounded => Strategy::Bounded(self.preemptions),
                 How::Pct => {
-                    let way = Way::Priorities {
+                    let sampling = Sampling::Priorities {
                         changes: self.changes,
                         length: self.length,
                     };
-                    Strategy::Sampled(way, self.runs)
+                    Strategy::Sampled(sampling, self.runs)
                 }
-                How::Random => Strategy::Sampled(Way::Uniform, self.runs),
+                How::Random => Strategy::Sampled(Sampling::Uniform, self.runs),
                 How::Reference => Strategy::Reference,
             },
             seed: self.seed,
@@ -191,7 +191,8 @@ impl Arguments {
         if is_shared && !config.strategy.can_be_shared() {
             return Err(Refused {
                 message: format!(
-                    "--strategy {} cannot be shared out among processes; exhaustive, pct and random can",
+                    "--strategy {} cannot be shared out among processes; exhaustive, pct and \
+                     random can",
                     word(&self.strategy)
                 ),
                 status: 2,
@@ -204,7 +205,7 @@ impl Arguments {
 /// Explores what `arguments` ask for, and returns the exit status.
 ///
 /// # Errors
-/// [`Refused`] if that was not possible.
+/// [`Refused`] if the exploration was not possible.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let begun = Instant::now();
     let case = read_case(&arguments.case)?;
@@ -218,7 +219,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     }
     let inputs = [&arguments.case, &arguments.guest];
     let open = |name: &PathBuf| create(name, inputs);
-    // Opened first: a search of an hour should not end with a file that cannot be made.
+    // Created first: a search of an hour should not end with a file that cannot be created.
     let files = Files {
         schedule: arguments.schedule.as_ref().map(open).transpose()?,
         page: arguments.report.as_ref().map(open).transpose()?,
@@ -234,17 +235,22 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         _ => alone(arguments, &config)?,
     };
     let is_part = config.shard != Shard::WHOLE;
-    if !is_part && part.document.verdict == (Came::Stopped { why: Why::Round }) {
-        // Whether CPUs that go round come to an end is not to be told from the parts of several
-        // processes.
+    if !is_part
+        && part.document.verdict
+            == (VerdictRecord::Stopped {
+                why: StopReason::Cycle,
+            })
+    {
+        // Whether CPUs that run in a cycle can run for ever cannot be decided from the parts of
+        // several processes.
         let time = rest();
         part = alone(arguments, &Config { time, ..config })?;
     }
-    let teller = Teller {
+    let story_replay = StoryReplay {
         guest: &arguments.guest,
         rest: rest(),
     };
-    explored::show(&part, Some(teller), files)
+    explored::show(&part, Some(story_replay), files)
 }
 
 /// Explores in this process.
@@ -266,8 +272,8 @@ fn alone(arguments: &Arguments, config: &Config) -> Result<Part, Refused> {
     })
 }
 
-/// Reads what another search has learnt of what CPUs share.
-fn read_known(path: &Path) -> Result<Known, Refused> {
+/// Reads what another search has learnt about the memory that CPUs share.
+fn read_known(path: &Path) -> Result<SharingRecord, Refused> {
     let name = path.display();
     let bad = |message| Refused { message, status: 2 };
     let text = text::read(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;

@@ -1,4 +1,5 @@
-//! What a search came to, for people: by one process or by several.
+//! Shows the result of a search to people: the report on standard output, and the files that were
+//! asked for. It makes no difference whether one process has searched or several.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -6,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vmm::explore::case::Case;
-use vmm::explore::result::{Came, Destination, Document, Part, Refuted};
+use vmm::explore::result::{Destination, Document, Part, Refuted, VerdictRecord};
 use vmm::explore::schedule::Schedule;
-use vmm::explore::search::Why;
 use vmm::explore::specimen::SpecimenError;
+use vmm::explore::stop_reason::StopReason;
 use vmm::explore::story::{Story, tell};
 use vmm::explore::{ExploreError, Replay, Shard};
 use vmm::machine::guest::Guest;
@@ -20,37 +21,37 @@ use vmm::whole_file::WholeFile;
 use super::interruption::{self, interrupted};
 use super::{Refused, cannot_write, chain, check_output, complain};
 
-/// The search ended before it had shown anything.
+/// The exit status of a search that stopped before it had shown anything.
 const NOT_SHOWN: u8 = 5;
 
-/// Who tells what was found.
+/// What is needed to show how something broke: the schedule is replayed for that.
 #[derive(Debug, Clone, Copy)]
-pub struct Teller<'a> {
-    /// The image on which it happens once more.
+pub struct StoryReplay<'a> {
+    /// The image on which it is replayed.
     pub guest: &'a Path,
-    /// What is left of the time that the command may take.
+    /// The rest of the time that the command may take.
     pub rest: Option<Duration>,
 }
 
-/// How long the telling may take if no time is left: what was found should be seen as well.
-const TELLING: Duration = Duration::from_secs(5);
+/// How long the replay may take if no time is left: what was found should be shown all the same.
+const REPLAY_TIME: Duration = Duration::from_secs(5);
 
-/// Where all is to go, besides standard output. Made before the search: one of an hour should not
-/// end with a file that cannot be made.
+/// The output files. They are created before the search, so that a search of an hour does not end
+/// with a file that cannot be created.
 #[derive(Debug)]
 pub struct Files {
-    /// The schedule that was found, if one was.
+    /// For the schedule that was found, if one was.
     pub schedule: Option<WholeFile>,
-    /// The page.
+    /// For the page.
     pub page: Option<WholeFile>,
-    /// The result.
+    /// For the result.
     pub result: Option<Destination>,
 }
 
-/// Makes the files for a result, if one is asked for.
+/// Creates the files for a result, if one is asked for.
 ///
 /// # Errors
-/// [`Refused`] if they cannot be made, or would be one of `inputs`.
+/// [`Refused`] if they cannot be created, or would overwrite one of `inputs`.
 pub fn destination<'a>(
     path: Option<&Path>,
     inputs: impl IntoIterator<Item = &'a PathBuf>,
@@ -61,8 +62,8 @@ pub fn destination<'a>(
     Ok(Some(made))
 }
 
-/// Why nothing was explored or replayed. A search or a replay that was ended before it had begun
-/// shows nothing.
+/// The message and the exit status for `error`. A search or a replay that was stopped before it
+/// began has shown nothing.
 pub fn refused(error: &ExploreError) -> Refused {
     let message = chain(error);
     let ExploreError::Specimen(SpecimenError::Ended(why)) = error else {
@@ -77,20 +78,24 @@ pub fn refused(error: &ExploreError) -> Refused {
     }
 }
 
-/// The status of what ended before it was through.
-pub fn status_of(why: Why) -> u8 {
+/// The exit status of a search or a replay that stopped before it was through.
+pub fn status_of(why: StopReason) -> u8 {
     match why {
-        Why::Signal if interruption::has_come() => interruption::status(),
+        StopReason::Signal if interruption::has_come() => interruption::status(),
         _ => NOT_SHOWN,
     }
 }
 
-/// Prints and writes what came out, with the story of what broke if there is somebody to tell it.
+/// Prints and writes the result `part`. If something broke, and `story_replay` is given, shows how.
 /// Returns the exit status.
 ///
 /// # Errors
-/// [`Refused`] if the result makes no sense.
-pub fn show(part: &Part, teller: Option<Teller<'_>>, files: Files) -> Result<u8, Refused> {
+/// [`Refused`] if the result is inconsistent.
+pub fn show(
+    part: &Part,
+    story_replay: Option<StoryReplay<'_>>,
+    files: Files,
+) -> Result<u8, Refused> {
     let document = &part.document;
     let mut status = 0;
     let mut is_untold = false;
@@ -98,23 +103,23 @@ pub fn show(part: &Part, teller: Option<Teller<'_>>, files: Files) -> Result<u8,
         complain(&format!("cannot write the {what}: {error}"));
         status = 3;
     };
-    // First, what must not be lost with the rest.
+    // First write what must not be lost if something else fails.
     if let Some(destination) = files.result {
         destination
             .write(part)
             .unwrap_or_else(|error| complain_of("result", error));
     }
     let schedule = match &document.verdict {
-        Came::Broke { schedule, .. } => Some(&**schedule),
+        VerdictRecord::Broke { schedule, .. } => Some(&**schedule),
         _ => None,
     };
     if let (Some(schedule), Some(file)) = (schedule, files.schedule) {
         write(file, schedule).unwrap_or_else(|error| complain_of("schedule", error));
     }
     let story = schedule
-        .zip(teller)
-        .map(|(schedule, teller)| told(schedule, teller));
-    // What was found is not lost with its story.
+        .zip(story_replay)
+        .map(|(schedule, story_replay)| told(schedule, story_replay));
+    // If the story cannot be shown, the rest of the result still is.
     let story = match story.transpose() {
         Ok(story) => story,
         Err(untold) => {
@@ -132,7 +137,7 @@ pub fn show(part: &Part, teller: Option<Teller<'_>>, files: Files) -> Result<u8,
     let origin = origin.unwrap_or_default().into_iter();
     let searched: Vec<_> = origin.chain(searched(document)).collect();
     print(story.as_ref(), &searched, &verdict).unwrap_or_else(|error| complain_of("report", error));
-    if let (Some(file), Some(Teller { guest, .. })) = (files.page, teller) {
+    if let (Some(file), Some(StoryReplay { guest, .. })) = (files.page, story_replay) {
         let of = &document.of;
         let page = Page {
             verdict: &verdict,
@@ -167,7 +172,7 @@ pub fn write_page(file: WholeFile, page: &Page<'_>) -> io::Result<()> {
     file.write(|mut out| page::write(&mut out, page))
 }
 
-/// Prints what came out.
+/// Prints the report.
 fn print(
     story: Option<&Story>,
     searched: &[(&'static str, String)],
@@ -181,14 +186,15 @@ fn print(
     io::stdout().write_all(text.as_bytes())
 }
 
-/// What the search did, each part with its name.
+/// What the search did, as names and figures.
 fn searched(document: &Document) -> Vec<(&'static str, String)> {
     let counts = &document.counts;
     let seconds = document.took().as_secs_f64();
     let mut searched = vec![(
         "searched",
         format!(
-            "{} states, {} of them ends, {} steps in {seconds:.1} s ({:.0} steps/s), the longest way {} steps",
+            "{} states, {} of them ends, {} steps in {seconds:.1} s ({:.0} steps/s), the longest \
+             way {} steps",
             counts.states,
             counts.ends,
             counts.transitions,
@@ -201,7 +207,7 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
         let text = format!("{steps} steps from states met again led where they had led before");
         searched.push(("keys", text));
     }
-    if let Came::Broke {
+    if let VerdictRecord::Broke {
         schedule,
         found_with,
         ..
@@ -218,7 +224,8 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
         searched.push((
             "memory",
             format!(
-                "{words} words are accessed, and on {contended} of them CPUs can get in each other's way"
+                "{words} words are accessed, and on {contended} of them CPUs can get in each \
+                 other's way"
             ),
         ));
     }
@@ -242,7 +249,7 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
 fn is_through(document: &Document) -> bool {
     !matches!(
         document.verdict,
-        Came::Broke { .. } | Came::Stopped { .. } | Came::Refuted { .. }
+        VerdictRecord::Broke { .. } | VerdictRecord::Stopped { .. } | VerdictRecord::Refuted { .. }
     )
 }
 
@@ -253,13 +260,13 @@ fn case(document: &Document) -> Result<Case, Refused> {
     })
 }
 
-/// All that the guest was given.
+/// All options that the guest was given.
 fn options(document: &Document) -> Result<String, Refused> {
     let words = format!("{} {}", case(document)?.append, document.of.append);
     Ok(words.trim().to_owned())
 }
 
-/// What the whole search came to, and the status for it.
+/// The verdict of the whole search in words, and its exit status.
 fn judge(document: &Document) -> Result<(String, u8), Refused> {
     let case = case(document)?;
     let options = options(document)?;
@@ -272,10 +279,10 @@ fn judge(document: &Document) -> Result<(String, u8), Refused> {
     let complete = format!(
         "complete ({scope}): no order of steps of these {cpus} CPUs' deeds breaks anything"
     );
-    // What breaks can take more than was tried.
+    // An expected breach can need an order that was not tried.
     let unless_expected = if names.is_empty() { 0 } else { NOT_SHOWN };
     Ok(match &document.verdict {
-        Came::Refuted { ways, stopped } => {
+        VerdictRecord::Refuted { ways, stopped } => {
             let is_expected = |way: &Refuted| way.names.iter().any(|name| names.contains(name));
             let all: BTreeSet<_> = ways.iter().flat_map(|way| &way.names).collect();
             let broke: Vec<_> = all.into_iter().map(String::as_str).collect();
@@ -292,7 +299,7 @@ fn judge(document: &Document) -> Result<(String, u8), Refused> {
                 )
             }
         }
-        Came::Broke { names: broke, .. } => {
+        VerdictRecord::Broke { names: broke, .. } => {
             let is_expected = broke.iter().any(|name| names.contains(name));
             let broke = broke.join(", ");
             if is_expected {
@@ -301,28 +308,29 @@ fn judge(document: &Document) -> Result<(String, u8), Refused> {
                 (format!("broken: {broke} (expected: {expected})"), 1)
             }
         }
-        Came::Complete if names.is_empty() => (complete, 0),
-        Came::Complete => (format!("{complete} (expected: {expected})"), 1),
-        Came::BoundedComplete { preemptions } => (
+        VerdictRecord::Complete if names.is_empty() => (complete, 0),
+        VerdictRecord::Complete => (format!("{complete} (expected: {expected})"), 1),
+        VerdictRecord::BoundedComplete { preemptions } => (
             format!("no order with {preemptions} preemptions or fewer breaks anything ({scope})"),
             unless_expected,
         ),
-        Came::Sampled { runs } => (
+        VerdictRecord::Sampled { runs } => (
             format!(
                 "none of {runs} orders broke anything ({scope}), which says nothing of the others"
             ),
             unless_expected,
         ),
-        Came::Stopped { why } => stopped(*why),
+        VerdictRecord::Stopped { why } => stopped(*why),
     })
 }
 
-/// What one shard of several came to. Whether that is as expected, only all together show.
+/// The verdict of one of several shards in words, and its exit status. Whether it is as expected is
+/// known only when all shards are merged.
 fn judge_shard(document: &Document) -> (String, u8) {
     let shard = document.shard;
     match &document.verdict {
-        Came::Broke { names, .. } => (format!("shard {shard}: {}", names.join(", ")), 0),
-        Came::Stopped { why } => {
+        VerdictRecord::Broke { names, .. } => (format!("shard {shard}: {}", names.join(", ")), 0),
+        VerdictRecord::Stopped { why } => {
             let (text, status) = stopped(*why);
             (format!("shard {shard}: {text}"), status)
         }
@@ -333,7 +341,7 @@ fn judge_shard(document: &Document) -> (String, u8) {
     }
 }
 
-fn stopped(why: Why) -> (String, u8) {
+fn stopped(why: StopReason) -> (String, u8) {
     let reason = why.reason();
     (
         format!("not shown: {reason}, and nothing had broken by then"),
@@ -341,23 +349,23 @@ fn stopped(why: Why) -> (String, u8) {
     )
 }
 
-/// Why there is no story of what broke.
+/// Why the story of what broke cannot be shown.
 struct Untold {
     why: String,
-    /// Whether that should not be: it was not merely ended.
+    /// Whether that is a failure. It is none if the replay was only stopped.
     is_failure: bool,
 }
 
-/// The schedule as a story.
-fn told(schedule: &Schedule, teller: Teller<'_>) -> Result<Story, Untold> {
+/// Replays the schedule, and returns its story.
+fn told(schedule: &Schedule, story_replay: StoryReplay<'_>) -> Result<Story, Untold> {
     let replay = Replay {
-        guest: &Guest::from(teller.guest),
+        guest: &Guest::from(story_replay.guest),
         schedule,
         times: 1,
         any_image: false,
-        time: teller.rest.map(|rest| rest.max(TELLING)),
+        time: story_replay.rest.map(|rest| rest.max(REPLAY_TIME)),
     };
-    // What has come by now has ended the search.
+    // A signal that has arrived by now has stopped the search, and is not to stop the replay.
     interruption::heed();
     match tell(&replay, interrupted) {
         Ok((replayed, story)) => match replayed.stopped {

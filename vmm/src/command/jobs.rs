@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use tempfile::TempDir;
 use vmm::explore::merge::{check_all_there, merge, sum};
-use vmm::explore::result::{Came, Part};
+use vmm::explore::result::{Part, VerdictRecord};
 use vmm::explore::search::Counts;
 use vmm::explore::{Config, Shard, check};
 
@@ -86,7 +86,7 @@ pub fn run(config: &Config, count: u64) -> Result<Part, Refused> {
         let mut whole = merged.map_err(|error| host(error.to_string()))?;
         if !matches!(
             whole.document.verdict,
-            Came::Broke { .. } | Came::Stopped { .. }
+            VerdictRecord::Broke { .. } | VerdictRecord::Stopped { .. }
         ) {
             check_all_there(&parts).map_err(|error| host(error.to_string()))?;
         }
@@ -180,7 +180,8 @@ impl Jobs {
                     let Some(job) = self.job(index) else { continue };
                     match job.collect() {
                         Ok(part) => {
-                            let is_found = matches!(part.document.verdict, Came::Broke { .. });
+                            let is_found =
+                                matches!(part.document.verdict, VerdictRecord::Broke { .. });
                             parts.push(part);
                             if is_found {
                                 self.end();
@@ -197,7 +198,7 @@ impl Jobs {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
-        let has_found = |part: &Part| matches!(part.document.verdict, Came::Broke { .. });
+        let has_found = |part: &Part| matches!(part.document.verdict, VerdictRecord::Broke { .. });
         match failed {
             // What was found is not lost with another.
             Some(refused) if !parts.iter().any(has_found) => Err(refused),

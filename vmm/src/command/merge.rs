@@ -1,4 +1,4 @@
-//! `vmm merge RESULT...`: makes one result of those of all shards of a search.
+//! `vmm merge RESULT...`: merges the results of all shards of a search into one.
 
 use std::path::PathBuf;
 
@@ -31,14 +31,14 @@ pub struct Arguments {
     sharing: Option<PathBuf>,
 }
 
-/// The shards have to be run again with what they know together.
+/// The exit status if the shards have to be run again with what they know together.
 const RUN_AGAIN: u8 = 5;
 
-/// Merges what `arguments` name, and returns the exit status that one process would have ended
-/// with.
+/// Merges the results that `arguments` name, and returns the exit status that a single process
+/// would have had.
 ///
 /// # Errors
-/// [`Refused`] if they are no results, or do not belong together.
+/// [`Refused`] if these are not results, or do not belong together.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let read = |path: &PathBuf| Part::read(path);
     let parts = arguments.results.iter().map(read).collect::<Result<_, _>>();
@@ -63,7 +63,7 @@ fn refused(error: MergeError) -> Refused {
     }
 }
 
-/// Says what to do about it, where something helps.
+/// The message for `error`, with advice what to do where something helps.
 fn advise(error: &MergeError, arguments: &Arguments) -> Refused {
     let refuse = |advice: String, status| Refused {
         message: format!("{error}{advice}"),

@@ -1,4 +1,4 @@
-//! `vmm replay SCHEDULE GUEST`: runs exactly that schedule again.
+//! `vmm replay SCHEDULE GUEST`: runs a schedule again, exactly as it was found.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use vmm::explore::Replay;
 use vmm::explore::schedule::Schedule;
-use vmm::explore::search::Why;
+use vmm::explore::stop_reason::StopReason;
 use vmm::explore::story::tell;
 use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
@@ -45,11 +45,11 @@ pub struct Arguments {
     report: Option<PathBuf>,
 }
 
-/// Replays what `arguments` name, and returns the exit status: 0 if it broke what it is said to
-/// break, each time.
+/// Replays the schedule that `arguments` name, and returns the exit status: 0 if every replay broke
+/// what the schedule says.
 ///
 /// # Errors
-/// [`Refused`] if that was not possible.
+/// [`Refused`] if the schedule could not be replayed.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let name = arguments.schedule.display();
     let bad = |message| Refused { message, status: 2 };
@@ -90,7 +90,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         facts.insert(0, ("found by", format!("vmm {vmm}, {date}, on {host}")));
     }
     facts.extend(replayed.other.map(|other| ("another way", other)));
-    // The last replay is the one that is told.
+    // The story is that of the last replay.
     let story = replayed.stopped.is_none().then_some(story);
     let mut text = (story.as_ref()).map_or_else(String::new, |story| format!("{story}\n"));
     for (name, fact) in &facts {
@@ -99,8 +99,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     text += &format!("\n{verdict}\n");
     let went_another_way = as_told != replayed.done;
     let mut status = match replayed.stopped {
-        // A signal is what ended it, whatever came out before.
-        Some(why @ Why::Signal) => status_of(why),
+        // A signal decides the status, whatever came out before it.
+        Some(why @ StopReason::Signal) => status_of(why),
         _ if went_another_way => 1,
         Some(why) => status_of(why),
         None => 0,

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
     use vmm::explore::case::Case;
     use vmm::explore::schedule::Granularity;
-    use vmm::explore::search::sampled::Way;
+    use vmm::explore::search::sampled::Sampling;
     use vmm::explore::{Shard, Strategy};
     use vmm::machine::guest::Guest;
     use vmm::provenance::Input;
@@ -73,7 +73,7 @@ mod tests {
 
     fn order() -> Order {
         let case = "cpus 2\nappend queue=filo\n0: single 1; many 1 wait\nexpect lost with a=b\n";
-        let way = Way::Priorities {
+        let way = Sampling::Priorities {
             changes: 3,
             length: 7,
         };

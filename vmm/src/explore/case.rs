@@ -1,7 +1,7 @@
-//! Cases: how many CPUs there are, what each is told to do, and what must come out, as a few lines
-//! of text. A case says nothing of order; orders are what is searched. Parses, and runs nothing.
-//! What its words mean is the guest's to say: they are read without it, and become commands by its
-//! manifest.
+//! Cases: the number of CPUs, what each of them is told to do, and what must come out, as a few
+//! lines of text. A case says nothing about the order of steps; orders are what is searched. A case
+//! is parsed without the guest. Its deeds become commands by the guest's manifest, which says what
+//! they mean. Runs nothing.
 //!
 //! ```text
 //! # The lost call of February 2009.
@@ -23,42 +23,42 @@ use crate::lab::mailbox::Command;
 use crate::lab::oracles::{self, NoSuchOracle};
 use crate::manifest::Manifest;
 
-/// Most commands that one CPU can be given.
+/// The greatest number of commands of one CPU.
 const MOST_COMMANDS: usize = 1000;
 
 /// A case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Case {
-    /// Number of CPUs.
+    /// The number of CPUs.
     pub cpus: u32,
-    /// Words for the guest.
+    /// Options for the guest.
     pub append: String,
-    /// By CPU: what it is told, one thing after the other.
+    /// By CPU: what it is told to do, in this order.
     pub programs: Vec<Vec<Deed>>,
     /// What must come out, and when.
     pub expectations: Vec<Expectation>,
 }
 
-/// One thing that a CPU is told to do.
+/// A deed: one thing that a CPU is told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deed {
-    /// The words in which the case says so, with a blank between them.
+    /// Its words in the case, with a blank between them.
     pub text: String,
-    /// The line where it does, from 1.
+    /// Its line in the case, from 1.
     line: usize,
 }
 
-/// What must come out if the guest was given all of some words.
+/// What must come out if the guest was given certain options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expectation {
-    /// Any of these; nothing at all if there is none.
+    /// Any one of these breaches; if it is empty, nothing may break.
     pub breaches: Vec<String>,
-    /// The words.
+    /// The options.
     pub with: Vec<String>,
 }
 
-/// Why a text is no case.
+/// Why a text is not a case.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
 pub struct CaseError {
@@ -76,7 +76,7 @@ pub struct NeverBreaks {
     besides: Vec<&'static str>,
 }
 
-/// What a case can expect besides the oracles.
+/// What a case can expect in addition to the oracles.
 pub const OTHER_BREACHES: [&str; 5] = [
     "hang",
     "livelock",
@@ -89,7 +89,7 @@ impl Case {
     /// Reads a case.
     ///
     /// # Errors
-    /// [`CaseError`] for the first line that makes no sense.
+    /// [`CaseError`] for the first line that cannot be parsed.
     pub fn parse(text: &str) -> Result<Self, CaseError> {
         let mut case = Self {
             cpus: 0,
@@ -114,7 +114,7 @@ impl Case {
     }
 
     fn read(&mut self, number: usize, line: &str) -> Result<(), String> {
-        // A word for the guest can have a colon too.
+        // Options for the guest can contain a colon as well.
         let program = line.split_once(':').map(|(cpu, deeds)| (cpu.trim(), deeds));
         if let Some((cpu, deeds)) = program.filter(|(cpu, _)| !cpu.contains(char::is_whitespace)) {
             return self.read_program(number, cpu, deeds);
@@ -178,10 +178,10 @@ impl Case {
         })
     }
 
-    /// The commands by which CPUs of a guest with this manifest do what the case says.
+    /// By CPU: the commands for what the case says, in a guest with this manifest.
     ///
     /// # Errors
-    /// [`CaseError`] for the first thing that none of its CPUs can be told, or not in a case.
+    /// [`CaseError`] for the first deed that the guest does not have, or that is not for cases.
     pub fn commands(&self, manifest: &Manifest) -> Result<Vec<Vec<Command>>, CaseError> {
         let command = |deed: &Deed| {
             self.command(manifest, &deed.text)
@@ -217,12 +217,13 @@ impl Case {
         }
     }
 
-    /// What must come out of a guest that was given `options`: any of these breaches, or none if
-    /// there is none. The first expectation that fits says so; if none does, nothing may break.
+    /// What must come out of a guest that was given `options`: any one of these breaches; if there
+    /// are none, nothing may break. The first expectation that applies decides. If none applies,
+    /// nothing may break.
     pub fn expected(&self, options: &str) -> &[String] {
         let given = |word: &String| {
             let key = word.split_once('=').map_or(word.as_str(), |(key, _)| key);
-            // As in the guest, the last word for a key counts.
+            // As in the guest, the last option with a key counts.
             options
                 .split_whitespace()
                 .rfind(|it| it.split_once('=').map_or(*it, |(key, _)| key) == key)
@@ -234,10 +235,10 @@ impl Case {
             .map_or(&[], |expectation| &expectation.breaches)
     }
 
-    /// That what the case expects can break at all, in a guest that says this of itself.
+    /// Checks that what the case expects can break at all in a guest with this manifest.
     ///
     /// # Errors
-    /// [`NeverBreaks`] for the first expectation of something that cannot, with all that can.
+    /// [`NeverBreaks`] for the first expectation of something that cannot. It lists what can.
     pub fn check_expected(&self, manifest: &Manifest) -> Result<(), NeverBreaks> {
         for expectation in &self.expectations {
             let names = expectation.breaches.iter().map(String::as_str);
@@ -274,7 +275,6 @@ fn expectation(text: &str) -> Result<Expectation, String> {
     }
 }
 
-/// As it is read, without comments.
 impl TryFrom<String> for Case {
     type Error = CaseError;
 
@@ -289,6 +289,7 @@ impl From<Case> for String {
     }
 }
 
+/// In the form in which it is parsed, without comments.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "cpus {}", self.cpus)?;
@@ -328,8 +329,8 @@ mod tests {
     use proptest::prelude::*;
     use shared::manifest::Record;
 
-    const STORY: &str = "# a story\ncpus 4\nappend queue=fifo\n0: many 1,3; many 1,3 wait\n3: call-single 2\n\
-                         expect lost, hang with queue=fifo\nexpect clean\n";
+    const STORY: &str = "# a story\ncpus 4\nappend queue=fifo\n0: many 1,3; many 1,3 wait\n\
+                         3: call-single 2\nexpect lost, hang with queue=fifo\nexpect clean\n";
 
     #[test]
     fn a_case_is_read_and_written() {
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_makes_no_sense_is_named() {
+    fn a_line_that_cannot_be_parsed_is_named() {
         for (text, line, what) in [
             ("", 0, "cpus N"),
             ("cpus 0", 1, "1 to"),
@@ -419,9 +420,10 @@ mod tests {
         assert_eq!(
             check("torn, loss with a=c").unwrap_err().to_string(),
             "\"expect torn, loss with a=c\": there is no oracle \"loss\"; there are torn, lost, \
-             wrong-cpu, accounting; besides, hang, livelock, died, not-believed, interrupts-on, clean"
+             wrong-cpu, accounting; besides, hang, livelock, died, not-believed, interrupts-on, \
+             clean"
         );
-        // Of a guest that watches for it itself it is told once.
+        // If the guest has an oracle of that name, the name is listed once.
         let watched = Record::oracle(1, "interrupts-on", "was interrupted");
         let manifest = Manifest::saying(&[watched]);
         let case = Case::parse("cpus 2\nexpect torn").unwrap();

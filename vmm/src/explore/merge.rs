@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use super::case::{Case, CaseError};
-use super::result::{Came, Document, Keys, Part, Search};
+use super::result::{Document, Keys, Part, Search, VerdictRecord};
 use super::schedule::Schedule;
+use super::search::Counts;
 use super::search::links::Links;
-use super::search::{Counts, Why};
-use super::sharing::{Known, OtherCpus, Sharing};
+use super::sharing::{OtherCpus, Sharing, SharingRecord};
+use super::stop_reason::StopReason;
 use super::{Shard, Strategy};
 
 /// Why results do not make one.
@@ -44,7 +45,7 @@ pub enum MergeError {
         "what the shards saw together speaks against what one of them took for granted, so that it can have \
          left out orders that matter"
     )]
-    Contradicted(Box<Known>),
+    Contradicted(Box<SharingRecord>),
     /// They sampled with different knowledge, and so made other runs than one process would.
     #[error("shard {one} and shard {other} began with different knowledge of what CPUs share")]
     OtherKnowledge {
@@ -53,13 +54,13 @@ pub enum MergeError {
         /// One that began otherwise.
         other: Shard,
         /// What both know.
-        known: Box<Known>,
+        known: Box<SharingRecord>,
     },
 }
 
 impl MergeError {
     /// What all shards are to begin with, if that helps.
-    pub fn remedy(&self) -> Option<&Known> {
+    pub fn remedy(&self) -> Option<&SharingRecord> {
         match self {
             Self::Contradicted(known) | Self::OtherKnowledge { known, .. } => Some(known),
             _ => None,
@@ -116,16 +117,16 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     let mut verdict = verdict(parts);
     // What broke, broke, and what stopped shows nothing.
     match (&verdict, first.of.strategy) {
-        (Came::Complete, _) if sharing.is_void() => {
-            return Err(MergeError::Contradicted(Box::new(sharing.known())));
+        (VerdictRecord::Complete, _) if sharing.is_void() => {
+            return Err(MergeError::Contradicted(Box::new(sharing.to_record())));
         }
-        (Came::Sampled { .. }, Strategy::Sampled(..)) => {
+        (VerdictRecord::Sampled { .. }, Strategy::Sampled(..)) => {
             let other = |part: &&Part| part.document.sharing != first.sharing;
             if let Some(part) = parts.iter().find(other) {
                 return Err(MergeError::OtherKnowledge {
                     one: first.shard,
                     other: part.document.shard,
-                    known: Box::new(sharing.known()),
+                    known: Box::new(sharing.to_record()),
                 });
             }
         }
@@ -135,11 +136,15 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     let mut links = Links::default();
     let across = parts.iter().flat_map(|part| &part.document.across);
     across.for_each(|[from, to]| links.add(from.0, to.0));
-    if verdict == Came::Complete && links.has_round() {
-        verdict = Came::Stopped { why: Why::Round };
+    if verdict == VerdictRecord::Complete && links.has_cycle() {
+        verdict = VerdictRecord::Stopped {
+            why: StopReason::Cycle,
+        };
     }
     let keys = parts.iter().map(|part| part.keys.as_ref()).collect();
-    let keys = (verdict == Came::Complete).then(|| union(keys)).flatten();
+    let keys = (verdict == VerdictRecord::Complete)
+        .then(|| union(keys))
+        .flatten();
     let mut counts = sum(parts.iter().map(|part| &part.document.counts));
     if let Some(keys) = &keys {
         counts.states = keys.states.len() as u64;
@@ -167,7 +172,7 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
             shard: Shard::WHOLE,
             took_ms: longest(|document| document.took_ms),
             shortening_ms: longest(|document| document.shortening_ms),
-            sharing: sharing.known(),
+            sharing: sharing.to_record(),
             words,
             states: keys.as_ref().map(Keys::about),
             outcomes: outcomes.into_iter().cloned().collect(),
@@ -210,22 +215,27 @@ fn difference(one: &Document, other: &Document) -> Option<&'static str> {
     found.map(|(_, what)| what)
 }
 
-fn verdict(parts: &[Part]) -> Came {
+fn verdict(parts: &[Part]) -> VerdictRecord {
     let verdicts = || parts.iter().map(|part| &part.document.verdict);
     let cost = |schedule: &Schedule| (schedule.switches(), schedule.turns.len());
     let broken = verdicts().filter_map(|verdict| match verdict {
-        Came::Broke { schedule, .. } => Some((cost(schedule), verdict)),
+        VerdictRecord::Broke { schedule, .. } => Some((cost(schedule), verdict)),
         _ => None,
     });
     if let Some((_, best)) = broken.min_by_key(|(cost, _)| *cost) {
         return best.clone();
     }
-    let stopped = |why: Why| Came::Stopped { why };
-    [Why::Signal, Why::Time, Why::States, Why::Round]
-        .map(stopped)
-        .into_iter()
-        .find(|verdict| verdicts().any(|it| it == verdict))
-        .unwrap_or_else(|| parts[0].document.verdict.clone())
+    let stopped = |why: StopReason| VerdictRecord::Stopped { why };
+    [
+        StopReason::Signal,
+        StopReason::Time,
+        StopReason::States,
+        StopReason::Cycle,
+    ]
+    .map(stopped)
+    .into_iter()
+    .find(|verdict| verdicts().any(|it| it == verdict))
+    .unwrap_or_else(|| parts[0].document.verdict.clone())
 }
 
 /// All keys, each once; nothing unless all have theirs.

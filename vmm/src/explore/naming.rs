@@ -1,6 +1,6 @@
-//! Words of guest memory by name in what the explorer shows: what hangs from a static by the path
-//! to it, what is on a stack by whose that is. Names are looked up when something is shown; no
-//! search or replay decides by them.
+//! Names of words of guest memory in what the explorer shows. What can be reached from a static is
+//! named by the path to it, what is on a stack by the CPU and the function. Names are looked up
+//! only when something is shown; no search or replay depends on them.
 
 use std::collections::BTreeMap;
 
@@ -14,24 +14,24 @@ use crate::machine::symbols::readable;
 /// A word of guest memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Word {
-    /// Where it is.
+    /// Its address.
     pub address: u64,
-    /// What it is called, if that is known.
+    /// Its name, if it is known.
     pub name: Option<String>,
 }
 
 /// The names of words.
 #[derive(Debug)]
-pub struct Words(Names);
+pub struct WordNames(Names);
 
-impl Words {
-    /// Those of `specimen`, which runs `image`, by what its memory held at the beginning.
+impl WordNames {
+    /// The names of words in the memory of `specimen`, which runs `image`, in its initial state.
     pub fn of(image: &Image, specimen: &Specimen) -> Self {
         let memory = |address| specimen.word_at_first(address);
         Self(memory_names::names(image.bytes(), memory))
     }
 
-    /// What an access to `address` is about.
+    /// The word that an access to `address` is about.
     pub fn accessed(&self, specimen: &Specimen, address: u64) -> Word {
         let name = self.0.name(address);
         Word {
@@ -40,7 +40,7 @@ impl Words {
         }
     }
 
-    /// The eight bytes at `address`, of which it is not known which are meant.
+    /// The eight bytes at `address`, with the names of all words in them.
     pub fn watched(&self, specimen: &Specimen, address: u64) -> Word {
         let names = self.0.in_word(address);
         let name = (!names.is_empty()).then(|| names.join(", "));
@@ -50,15 +50,15 @@ impl Words {
         }
     }
 
-    /// The names of those of `addresses` that have one which no CPU's place decides, by address as
-    /// it is written.
+    /// The names of `addresses`, by address as `0x…`. Words on stacks are left out, because their
+    /// names depend on where the CPUs are.
     pub fn known(&self, addresses: impl IntoIterator<Item = u64>) -> BTreeMap<String, String> {
         let named = |address: u64| Some((format!("{address:#x}"), self.0.name(address)?));
         addresses.into_iter().filter_map(named).collect()
     }
 }
 
-/// What is said of a place on a stack.
+/// The name of a word on a stack.
 fn on_stack(specimen: &Specimen, address: u64) -> Option<String> {
     let place = specimen.on_stack(address)?;
     let function = place

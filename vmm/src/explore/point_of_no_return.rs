@@ -1,6 +1,7 @@
-//! The point of no return of a schedule that breaks something: its first step behind which no order
-//! of steps ends well. What comes later only shows it. Looks for a way out from the states on the
-//! schedule's way, and says whether all were tried; a search that finds things is elsewhere.
+//! The point of no return of a schedule that breaks something: its first step after which every
+//! order of steps breaks something. Later steps only make it visible. From the states of the
+//! schedule this looks for an escape, that is, an order that breaks nothing, and says whether all
+//! orders were tried. It does not look for breaches.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -10,37 +11,37 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use shared::stop::Kind;
 
 use super::schedule::{Choice, Claim, PointOfNoReturn, Step, Turn};
-use super::sharing::{Sharing, Way};
+use super::sharing::{AccessKind, Sharing};
 use super::specimen::{Specimen, SpecimenError, State, Stop};
-use super::story::Teller;
+use super::story::StoryBuilder;
 
-/// Steps of a schedule whose states are kept.
+/// The greatest number of steps of a schedule. The states of all of them are kept.
 const MOST_STEPS: usize = 20_000;
 
-/// Choices after which a way is given up.
+/// Choices after which an attempt is given up.
 const LONGEST: usize = 2_000;
 
-/// States that are kept to try every order from one.
+/// The greatest number of states that are visited to try every order from one state.
 const MOST_STATES: usize = 500_000;
 
-/// Ways at random from each state. Few, since from the state of which it matters every one is
-/// tried, if there is time.
+/// Random attempts from each state. A few are enough: from the state that decides, every order is
+/// tried if there is time.
 const AT_RANDOM: u64 = 8;
 
-/// CPUs of which every order is tried; of more, those that follow from one by going round.
+/// Up to this number of CPUs, all permutations are tried; with more, only rotations.
 const PERMUTED: usize = 3;
 
-/// Orders in which more CPUs go on.
+/// The greatest number of rotations that are tried.
 const MOST_ORDERS: usize = 16;
 
-/// Finds the point of no return of `turns`, which break something. `None` if that takes longer than
-/// until `until`, or cannot be found out.
+/// Finds the point of no return of `turns`, which break something. `None` if it is not found before
+/// `until`, or cannot be found out.
 ///
 /// # Errors
-/// [`SpecimenError`] if the host fails, or a signal comes.
+/// [`SpecimenError`] if the host fails, or a signal arrives.
 pub fn find(
     specimen: &mut Specimen,
-    teller: &Teller<'_>,
+    story_builder: &StoryBuilder<'_>,
     sharing: &Sharing,
     turns: &[Turn],
     until: Instant,
@@ -54,7 +55,7 @@ pub fn find(
     };
     let mut sharing = sharing.clone();
     sharing.begin_anew();
-    let mut search = Search {
+    let mut search = EscapeSearch {
         specimen,
         sharing,
         broken_ends: HashSet::new(),
@@ -64,20 +65,20 @@ pub fn find(
         return Ok(None);
     };
     let at_beginning = place == 0;
-    // The step that leads there.
+    // The step that leads to that state.
     let at = place.saturating_sub(1);
     let step = steps[at];
     let meets = meets(&states, &steps, at);
     search.specimen.load(&states[at]);
     let Choice { cpu, takes } = step.choice;
-    let stand = search.specimen.cpus()[cpu].at;
-    let known = teller.place(search.specimen, cpu);
+    let stop = search.specimen.cpus()[cpu].at;
+    let known = story_builder.place(search.specimen, cpu);
     Ok(Some(PointOfNoReturn {
         step: step.step,
         cpu: step.cpu,
         does: match takes {
-            Some(vector) => format!("takes {}", teller.interrupt(vector)),
-            None => search.specimen.describe(stand),
+            Some(vector) => format!("takes {}", story_builder.interrupt(vector)),
+            None => search.specimen.describe(stop),
         },
         place: known.map_or_else(String::new, |place| {
             format!("{}:{}", place.file, place.line)
@@ -88,7 +89,7 @@ pub fn find(
     }))
 }
 
-/// One step of a schedule.
+/// A step of a schedule.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     cpu: u32,
@@ -96,7 +97,7 @@ struct Taken {
     step: Step,
 }
 
-/// The steps of `turns`, one by one.
+/// The steps of `turns`, in order.
 fn steps(turns: &[Turn]) -> impl Iterator<Item = Taken> + '_ {
     turns.iter().enumerate().flat_map(|(number, turn)| {
         let stops = usize::try_from(turn.stops).unwrap_or(usize::MAX);
@@ -111,8 +112,8 @@ fn steps(turns: &[Turn]) -> impl Iterator<Item = Taken> + '_ {
     })
 }
 
-/// The states in which `steps` are made, in their order; `None` if they cannot be, or the time is
-/// up.
+/// The states in which `steps` are made, in order; `None` if one of them is not possible, or the
+/// time is up.
 fn states(
     specimen: &mut Specimen,
     steps: &[Taken],
@@ -132,8 +133,9 @@ fn states(
     Ok(Some(states))
 }
 
-/// The step by which another CPU meets what the step `at` has changed: of one that stood before the
-/// same word then, its next; else the first that comes to that word.
+/// The step by which another CPU first accesses what the step `at` has changed. If a CPU was
+/// already stopped before an access to the same word, this is its next step; otherwise it is the
+/// first step that accesses that word.
 fn meets(states: &[State], steps: &[Taken], at: usize) -> Option<Step> {
     let Choice { cpu, takes: None } = steps[at].choice else {
         return None;
@@ -147,65 +149,66 @@ fn meets(states: &[State], steps: &[Taken], at: usize) -> Option<Step> {
     let collides = |stop: Stop| match stop {
         Stop::Access(Kind::IrqsOff, _) => false,
         Stop::Access(other, word) => {
-            word & !7 == address & !7 && Way::of(kind).collides(Way::of(other))
+            word & !7 == address & !7 && AccessKind::of(kind).depends_on(AccessKind::of(other))
         }
         _ => false,
     };
     let later = || (at + 1..steps.len()).filter(|later| steps[*later].choice.cpu != cpu);
-    let stood = |later: &usize| {
+    let is_waiting = |later: &usize| {
         let other = steps[*later].choice.cpu;
-        // That is its next: it has not moved since.
+        // Its next step: it has not moved since.
         let is_next = steps[at + 1..*later]
             .iter()
             .all(|step| step.choice.cpu != other);
         is_next && steps[*later].choice.takes.is_none() && collides(states[at].cpus()[other].at)
     };
-    let comes = |later: &usize| {
+    let accesses = |later: &usize| {
         let Choice { cpu, takes } = steps[*later].choice;
         takes.is_none() && collides(states[*later].cpus()[cpu].at)
     };
-    let found = later().find(stood).or_else(|| later().find(comes));
+    let found = later().find(is_waiting).or_else(|| later().find(accesses));
     found.map(|later| steps[later].step)
 }
 
 /// How far a CPU goes on by one choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pace {
-    /// To where others can get in its way, by what is known of that.
+enum StepSize {
+    /// To where other CPUs could interfere, as far as that is known.
     Long,
     /// To the next stop.
     Short,
 }
 
-/// What was found from a state.
+/// Whether there is an escape from a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outlook {
-    /// A way on which nothing breaks.
-    Out,
-    /// None, of so many that were tried.
+enum Escape {
+    /// There is an order that breaks nothing.
+    Found,
+    /// None of this number of orders that were tried.
     NoneOf(u64),
-    /// None, and no other is left.
+    /// None, and all orders were tried.
     None,
     /// The time was up.
     Unknown,
 }
 
-/// Looks for ways out.
-struct Search<'s> {
+/// Looks for escapes.
+struct EscapeSearch<'s> {
     specimen: &'s mut Specimen,
     sharing: Sharing,
-    /// The keys of ends at which something was broken.
+    /// The keys of final states in which something was broken.
     broken_ends: HashSet<u128>,
     until: Instant,
 }
 
-impl Search<'_> {
-    /// The first of `states` from which there is no way out, by its place, or their number if only
-    /// what the last step leads to is lost; and how far that is known.
+impl EscapeSearch<'_> {
+    /// The index of the first of `states` from which there is no escape, and how far that is known.
+    /// The index is the number of states if only the last step leads to such a state.
     fn first_lost(&mut self, states: &[State]) -> Result<Option<(usize, Claim)>, SpecimenError> {
-        // Behind the last step it is lost: that is how it was found. Once it is, it stays so.
+        // After the last step there is no escape, since the schedule breaks something. From a state
+        // without an escape, no later state has one.
         let mut all_lost = states.len();
-        // The first of which it is not known that there is a way out.
+        // The first state that is not known to have an escape.
         let mut open = 0;
         loop {
             let mut lost = all_lost;
@@ -213,61 +216,62 @@ impl Search<'_> {
             while open < lost {
                 let middle = open + (lost - open) / 2;
                 match self.some(&states[middle], middle as u64)? {
-                    Outlook::Out => open = middle + 1,
-                    Outlook::NoneOf(ways) => (lost, tried) = (middle, ways),
-                    Outlook::None => (lost, all_lost, tried) = (middle, middle, 0),
-                    Outlook::Unknown => return Ok(None),
+                    Escape::Found => open = middle + 1,
+                    Escape::NoneOf(ways) => (lost, tried) = (middle, ways),
+                    Escape::None => (lost, all_lost, tried) = (middle, middle, 0),
+                    Escape::Unknown => return Ok(None),
                 }
             }
             if lost == all_lost {
                 return Ok(Some((lost, Claim::Every)));
             }
             match self.every(&states[lost])? {
-                Outlook::Out => open = lost + 1,
-                Outlook::None => return Ok(Some((lost, Claim::Every))),
-                Outlook::NoneOf(_) | Outlook::Unknown => {
+                Escape::Found => open = lost + 1,
+                Escape::None => return Ok(Some((lost, Claim::Every))),
+                Escape::NoneOf(_) | Escape::Unknown => {
                     return Ok(Some((lost, Claim::NoneOf { ways: tried })));
                 }
             }
         }
     }
 
-    /// Tries some ways from `state`: every CPU to its end, one after the other in several orders,
-    /// then at random.
-    fn some(&mut self, state: &State, seed: u64) -> Result<Outlook, SpecimenError> {
+    /// Tries some orders from `state`: each CPU goes as far as it can, one after the other, in
+    /// several permutations of the CPUs; then at random.
+    fn some(&mut self, state: &State, seed: u64) -> Result<Escape, SpecimenError> {
         let orders = orders(state.cpus().len());
         let mut ways = 0;
         for order in &orders {
-            let way = |choices: &[Choice]| first_of(order, choices);
+            let choose = |choices: &[Choice]| first_of(order, choices);
             ways += 1;
-            match self.go(state, Pace::Long, way)? {
-                Some(true) => return Ok(Outlook::Out),
+            match self.go(state, StepSize::Long, choose)? {
+                Some(true) => return Ok(Escape::Found),
                 Some(false) => {}
-                None => return Ok(Outlook::Unknown),
+                None => return Ok(Escape::Unknown),
             }
         }
         for run in 0..AT_RANDOM {
             let mut random = ChaCha8Rng::seed_from_u64(seed);
             random.set_stream(run);
-            let way = |choices: &[Choice]| {
+            let choose = |choices: &[Choice]| {
                 let place = random.next_u64() % choices.len() as u64;
                 choices[usize::try_from(place).unwrap_or(0)]
             };
             ways += 1;
-            match self.go(state, Pace::Short, way)? {
-                Some(true) => return Ok(Outlook::Out),
+            match self.go(state, StepSize::Short, choose)? {
+                Some(true) => return Ok(Escape::Found),
                 Some(false) => {}
-                None => return Ok(Outlook::Unknown),
+                None => return Ok(Escape::Unknown),
             }
         }
-        Ok(Outlook::NoneOf(ways))
+        Ok(Escape::NoneOf(ways))
     }
 
-    /// Whether the way from `state` that `choose` takes ends well; `None` if the time is up.
+    /// Whether nothing breaks from `state` on if `choose` makes the choices; `None` if the time is
+    /// up.
     fn go(
         &mut self,
         state: &State,
-        pace: Pace,
+        size: StepSize,
         mut choose: impl FnMut(&[Choice]) -> Choice,
     ) -> Result<Option<bool>, SpecimenError> {
         self.specimen.load(state);
@@ -279,33 +283,33 @@ impl Search<'_> {
             if choices.is_empty() {
                 return Ok(Some(self.ends_well()?));
             }
-            if self.step(choose(&choices), pace)?.is_some() {
+            if self.step(choose(&choices), size)?.is_some() {
                 return Ok(Some(false));
             }
         }
         Ok(Some(false))
     }
 
-    /// Tries every way from `state`.
-    fn every(&mut self, state: &State) -> Result<Outlook, SpecimenError> {
+    /// Tries every order from `state`.
+    fn every(&mut self, state: &State) -> Result<Escape, SpecimenError> {
         loop {
             let found = self.every_once(state)?;
-            if found != Outlook::None || !self.sharing.is_void() {
+            if found != Escape::None || !self.sharing.is_void() {
                 return Ok(found);
             }
-            // What was passed over by what was known by then has to be tried as well.
+            // It has passed over stops that must not be passed over by what is known now.
             self.sharing.begin_anew();
         }
     }
 
-    fn every_once(&mut self, state: &State) -> Result<Outlook, SpecimenError> {
+    fn every_once(&mut self, state: &State) -> Result<Escape, SpecimenError> {
         self.specimen.load(state);
         let mut seen = HashSet::from([state.key()]);
-        let mut way = vec![(state.clone(), self.specimen.choices())];
+        let mut stack = vec![(state.clone(), self.specimen.choices())];
         let mut is_there = true;
-        while let Some((state, todo)) = way.last_mut() {
+        while let Some((state, todo)) = stack.last_mut() {
             let Some(choice) = todo.pop() else {
-                way.pop();
+                stack.pop();
                 is_there = false;
                 continue;
             };
@@ -314,17 +318,18 @@ impl Search<'_> {
             }
             is_there = false;
             if !self.may_go_on()? || seen.len() >= MOST_STATES {
-                return Ok(Outlook::Unknown);
+                return Ok(Escape::Unknown);
             }
-            if let Some(stops) = self.step(choice, Pace::Long)? {
-                // Whether it has to break there, others can decide at the stops that were passed
-                // over, and it is not known yet, as nobody has come so far.
+            if let Some(stops) = self.step(choice, StepSize::Long)? {
+                // Other CPUs could prevent the breach at the stops that were passed over. It is not
+                // known yet that they matter, because no CPU has come so far. So go only to the
+                // next stop.
                 let passed_over = stops > 1;
                 if !passed_over {
                     continue;
                 }
                 self.specimen.load(state);
-                if self.step(choice, Pace::Short)?.is_some() {
+                if self.step(choice, StepSize::Short)?.is_some() {
                     continue;
                 }
             }
@@ -334,16 +339,16 @@ impl Search<'_> {
             }
             let choices = self.specimen.choices();
             if !choices.is_empty() {
-                way.push((next, choices));
+                stack.push((next, choices));
                 is_there = true;
             } else if self.ends_well()? {
-                return Ok(Outlook::Out);
+                return Ok(Escape::Found);
             }
         }
-        Ok(Outlook::None)
+        Ok(Escape::None)
     }
 
-    /// Whether the end that the machine has come to is sound.
+    /// Whether nothing is broken in the present state, which is a final one.
     fn ends_well(&mut self) -> Result<bool, SpecimenError> {
         let key = self.specimen.save().key();
         if self.broken_ends.contains(&key) {
@@ -356,31 +361,32 @@ impl Search<'_> {
         Ok(is_sound)
     }
 
-    /// Makes `choice`. If something broke, after how many stops.
-    fn step(&mut self, choice: Choice, pace: Pace) -> Result<Option<u32>, SpecimenError> {
+    /// Makes the step `choice`. If something broke, returns after how many stops.
+    fn step(&mut self, choice: Choice, size: StepSize) -> Result<Option<u32>, SpecimenError> {
         let sharing = &mut self.sharing;
-        let broke_after = match pace {
-            Pace::Long => {
+        let broke_after = match size {
+            StepSize::Long => {
                 let moved = self.specimen.advance(choice, sharing)?;
                 moved.breach.map(|_| moved.stops)
             }
-            Pace::Short => self.specimen.advance_one(choice, sharing)?.map(|_| 1),
+            StepSize::Short => self.specimen.advance_one(choice, sharing)?.map(|_| 1),
         };
         self.specimen.mend()?;
-        // At each step, so that no state is kept without them.
+        // After each step, so that every saved state has all pages.
         self.specimen.keep_new_pages()?;
         Ok(broke_after)
     }
 
+    /// Whether there is time left.
     fn may_go_on(&self) -> Result<bool, SpecimenError> {
-        if let Some(why) = self.specimen.is_to_end() {
+        if let Some(why) = self.specimen.stop_reason() {
             return Err(SpecimenError::Ended(why));
         }
         Ok(Instant::now() < self.until)
     }
 }
 
-/// Orders in which so many CPUs can go on, each to its end.
+/// Orders in which this number of CPUs go on, each as far as it can.
 fn orders(cpus: usize) -> Vec<Vec<usize>> {
     let all: Vec<usize> = (0..cpus).collect();
     if cpus <= PERMUTED {
@@ -411,15 +417,15 @@ fn permutations(all: &[usize]) -> Vec<Vec<usize>> {
     all.iter().copied().flat_map(with).collect()
 }
 
-/// The choice of the first CPU in `order` that has one; it takes interrupts when it has nothing
-/// else to do.
+/// The first choice of the first CPU in `order` that has one. A CPU takes an interrupt only if it
+/// has no other choice.
 fn first_of(order: &[usize], choices: &[Choice]) -> Choice {
     let of = |cpu: &usize| choices.iter().find(|choice| choice.cpu == *cpu);
     let found = order.iter().find_map(of).or_else(|| choices.first());
     *found.expect("there is a choice")
 }
 
-/// The time that finding it may take, of that in which a schedule may be made shorter.
+/// How long finding the point of no return may take, if shortening the schedule may take `shrink`.
 pub fn share_of(shrink: Duration) -> Duration {
     shrink / 2
 }

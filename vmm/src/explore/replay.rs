@@ -1,53 +1,54 @@
-//! Schedules replayed: whether one that was found breaks again what it broke, on this host and
-//! image.
+//! Replays schedules: finds out whether a schedule breaks again what it broke when it was found.
 
 use std::time::Duration;
 
 use super::case::Case;
-use super::retrace::{self, Followed, follow, name};
+use super::checks::{check_case, check_options, manifest};
+use super::errors::ExploreError;
+use super::key::to_hex;
+use super::retrace::{self, Followed, follow};
 use super::schedule::{Schedule, Turn};
-use super::search::Why;
 use super::specimen::{Setup, Specimen, SpecimenError};
+use super::stop_reason::StopReason;
 use super::until::Until;
-use super::{ExploreError, check_case, check_words, manifest};
 use crate::machine::guest::Guest;
 
-/// How a schedule is to be replayed.
+/// What to replay, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Replay<'a> {
     /// The guest image.
     pub guest: &'a Guest,
     /// The schedule.
     pub schedule: &'a Schedule,
-    /// How often.
+    /// The number of replays.
     pub times: u64,
-    /// Whether it may be another image than that on which it was found.
+    /// Whether the image may be another one than that on which the schedule was found.
     pub any_image: bool,
-    /// How long it may take, with the boot.
+    /// The time limit, including the boot.
     pub time: Option<Duration>,
 }
 
-/// What replays came to.
+/// The result of the replays.
 #[derive(Debug)]
 pub struct Replayed {
-    /// How often it was followed to its end, or to where it went another way.
+    /// The number of replays that were made, to the end of the schedule or to where they diverged.
     pub done: u64,
-    /// How often it broke as it was to break.
+    /// The number of replays that broke what the schedule says.
     pub as_told: u64,
-    /// The first that went another way, and how.
+    /// How the first of the others differed.
     pub other: Option<String>,
-    /// The last, as it went.
+    /// The last replay.
     pub last: Option<Followed>,
-    /// Whether it was on the image on which the schedule was found.
+    /// Whether the image is the one on which the schedule was found.
     pub same_image: bool,
-    /// Whether states were held against those of the schedule. A machine that begins otherwise, as
-    /// on another host it can, has other states, and only its stops can be compared.
+    /// Whether states were compared with those of the schedule. If the initial state differs, as it
+    /// can on another host, all states do, and only stops can be compared.
     pub compared_states: bool,
-    /// Why it was not replayed as often as it was to be, if it was not.
-    pub stopped: Option<Why>,
+    /// Why fewer replays were made than were asked for, if so.
+    pub stopped: Option<StopReason>,
 }
 
-/// What the case of a schedule is called in complaints.
+/// What error messages call the case of a schedule.
 const OF_SCHEDULE: &str = "the schedule's case";
 
 /// The case of `schedule`.
@@ -56,10 +57,11 @@ pub(super) fn case_of(schedule: &Schedule) -> Result<Case, ExploreError> {
     case.map_err(|error| ExploreError::Case(OF_SCHEDULE.to_owned(), error))
 }
 
-/// Replays a schedule as often as `replay` says. `on_stop` is shown each stop of the last time.
+/// Replays a schedule as often as `replay` says. `on_stop` is called at each stop of the last
+/// replay.
 ///
 /// # Errors
-/// [`ExploreError`] if that was not possible.
+/// [`ExploreError`] if the schedule could not be replayed.
 pub fn replay(
     replay: &Replay<'_>,
     interrupted: impl Fn() -> bool + Send + Sync + 'static,
@@ -69,7 +71,8 @@ pub fn replay(
     let until = Until::new(interrupted, replay.time);
     let case = case_of(schedule)?;
     let image = replay.guest.open()?;
-    check_words(&manifest(&image)?, &case, &schedule.append)?;
+    let known = manifest(&image).map_err(SpecimenError::from)?;
+    check_options(&known, &case, &schedule.append)?;
     let setup = Setup {
         image: &image,
         case: &case,
@@ -77,7 +80,7 @@ pub fn replay(
         granularity: schedule.granularity,
     };
     let mut specimen = Specimen::boot(&setup, until)?;
-    let this = name(specimen.image());
+    let this = to_hex(specimen.image());
     if this != schedule.image && !replay.any_image {
         let of = schedule.image.clone();
         return Err(ExploreError::OtherImage { of, this });
@@ -88,12 +91,13 @@ pub fn replay(
         as_told: 0,
         other: None,
         last: None,
-        compared_states: name(specimen.beginning()) == schedule.begins,
+        compared_states: to_hex(specimen.beginning()) == schedule.begins,
         stopped: None,
         same_image: this == schedule.image,
     };
     let mut turns = without_states(&schedule.turns);
-    // Which pages count is known only once they have been written.
+    // Follow it once without comparing states: which pages belong to a state is known only once
+    // they have been written.
     match follow(&mut specimen, &turns, &mut |_, _, _| {}) {
         Err(SpecimenError::Ended(why)) => {
             replayed.stopped = Some(why);
@@ -142,6 +146,7 @@ pub fn replay(
     Ok(replayed)
 }
 
+/// `turns` without the keys of states.
 fn without_states(turns: &[Turn]) -> Vec<Turn> {
     let turn = |turn: &Turn| Turn {
         state: None,

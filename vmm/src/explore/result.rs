@@ -1,6 +1,6 @@
-//! What a search came to, as a document: JSON, and beside it the keys of all states of an
-//! exhaustive search, which [`super::merge`] needs to count those that several shards have seen
-//! once. Reads and writes; judges nothing.
+//! The result of a search as a document: JSON, and in a second file the keys of all states of an
+//! exhaustive search. [`super::merge`] needs these to count a state once that several shards have
+//! visited. Reads and writes; judges nothing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,59 +14,62 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::answers::Answer;
-use super::retrace::name;
+use super::config::Config;
+use super::key::{Key, to_hex};
+use super::outcome::{Outcome, SearchVerdict};
 use super::schedule::{Granularity, Schedule, Turn};
-use super::search::{Counts, Found, Why};
-use super::sharing::Known;
-use super::{Config, Outcome, Shard, Strategy, Verdict};
+use super::search::{Counterexample, Counts};
+use super::shard::Shard;
+use super::sharing::SharingRecord;
+use super::stop_reason::StopReason;
+use super::strategy::Strategy;
 use crate::provenance::Provenance;
 use crate::text;
 use crate::whole_file::WholeFile;
 
-/// Version of the document.
+/// The version of the document.
 pub const SCHEMA: &str = "ipi-lab-explore/1";
 
-/// What a search came to.
+/// The result of a search.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Document {
-    /// Version of this document's form.
+    /// The version of this document's form.
     pub schema: String,
-    /// Where it comes from; of a merged result, where that of its first shard does. `null` if it
-    /// was written by a `vmm` that did not say.
+    /// Where the result comes from; for a merged result, where that of its first shard comes from.
+    /// `null` if it was written by a `vmm` that did not record it.
     #[serde(default)]
     pub provenance: Option<Provenance>,
     /// What was searched.
     pub of: Search,
-    /// Which part of it.
+    /// Which part of the search this is.
     pub shard: Shard,
-    /// What the part came to.
-    pub verdict: Came,
-    /// What was done for it. Of an exhaustive search the states are those that the shard knows of,
-    /// some of which others know too.
+    /// The verdict of this part.
+    pub verdict: VerdictRecord,
+    /// What this part has done. The states of a shard of an exhaustive search are all that it knows
+    /// of; other shards know some of them too.
     pub counts: Counts,
-    /// For how long it was searched, in milliseconds: without the boot, and without the time below.
+    /// How long the search took, in milliseconds, without the boot and without the time below.
     pub took_ms: u64,
-    /// For how long what was found was then made shorter, in milliseconds.
+    /// How long it took to shorten the schedule that was found, in milliseconds.
     #[serde(default)]
     pub shortening_ms: u64,
-    /// What is known of what CPUs share, and what was taken for granted of it.
-    pub sharing: Known,
-    /// What words of guest memory are called, by address (`0x…`), as far as debug information and
-    /// memory tell.
+    /// What is known about the memory that CPUs share, and what the search has assumed about it.
+    pub sharing: SharingRecord,
+    /// The names of words of guest memory, by address (`0x…`), as far as they follow from debug
+    /// information and memory.
     #[serde(default)]
     pub words: BTreeMap<String, String>,
-    /// The states of an exhaustive search that is complete; `null` for all others.
+    /// The states of a complete exhaustive search; `null` for all other results.
     pub states: Option<States>,
-    /// What has become of the machine at the ends: a number for each that differs, in which the
-    /// stacks are left out. Complete searches of the same case, image and words have the same, by
-    /// whichever strategy.
+    /// The hashes of the final states, without stacks. Complete searches of the same case, image
+    /// and options have the same hashes, whichever strategy they use.
     pub outcomes: Vec<String>,
-    /// Of a shard: which of the states that every shard knows led it, over whatever states, to
-    /// which others of them. Merged results show by it whether a state can be come back to over
-    /// several shards.
+    /// For a shard: pairs of states that all shards know, of which the second can be reached from
+    /// the first, over any states. From these pairs a merged result shows whether states form a
+    /// cycle across shards.
     #[serde(default)]
     pub across: Vec<[Key; 2]>,
-    /// Words for the guest that can show nothing in a search of this kind, a sentence each.
+    /// One sentence for each option of the guest that can show nothing in a search of this kind.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// What the CPUs answered to the case's deeds, by CPU and then in the order of the case.
@@ -74,34 +77,34 @@ pub struct Document {
     pub answers: Vec<Answer>,
 }
 
-/// What was searched. Results belong together if this is equal.
+/// What was searched. Results can be merged if this is equal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Search {
     /// The case.
     pub case: String,
-    /// Words for the guest beyond the case's own.
+    /// Options for the guest, in addition to those of the case.
     pub append: String,
-    /// What memory does.
+    /// The memory model.
     #[serde(default)]
     pub memory: Memory,
     /// Where CPUs stop.
     pub granularity: Granularity,
     /// How orders are chosen.
     pub strategy: Strategy,
-    /// Where chance comes from.
+    /// The seed of the random choices.
     pub seed: u64,
-    /// A number that tells the guest's image from others.
+    /// The hash of the guest's image.
     pub image: String,
-    /// The state of the machine at the beginning. It is the same for every boot on one host, and on
-    /// hosts whose CPUs are alike.
+    /// The hash of the initial state. It is the same for every boot on one host, and on hosts with
+    /// the same kind of CPU.
     pub begins: String,
 }
 
-/// What memory does between the accesses of different CPUs, in the orders that are tried.
+/// The memory model of a search: how accesses of different CPUs can be ordered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Memory {
-    /// Each access takes effect at once, for all CPUs, in the order in which its CPU makes it.
+    /// Each access takes effect at once for all CPUs, in program order.
     #[default]
     SequentiallyConsistent,
 }
@@ -114,123 +117,101 @@ impl fmt::Display for Memory {
     }
 }
 
-/// What a search came to.
+/// The verdict of a search, in its form in files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]
-pub enum Came {
-    /// It can break in each of these ways, as the reference search has found, which does not end
-    /// with the first.
+pub enum VerdictRecord {
+    /// The case can break in each of these ways. Only the reference search says so, since it does
+    /// not stop at the first one.
     Refuted {
         /// The ways.
         ways: Vec<Refuted>,
-        /// Why not all orders were tried, so that there can be other ways; `null` if all were.
-        stopped: Option<Why>,
+        /// Why not all orders were tried; `null` if all were. There can be more ways if not.
+        stopped: Option<StopReason>,
     },
-    /// It breaks.
+    /// The case breaks.
     Broke {
-        /// Names of oracles, or others.
+        /// What breaks: names of oracles and of other breaches.
         names: Vec<String>,
-        /// Sentences about it.
+        /// Sentences that describe it.
         texts: Vec<String>,
-        /// How.
+        /// The schedule that breaks it.
         schedule: Box<Schedule>,
-        /// How many turns that had when it was found.
+        /// The number of turns before the schedule was shortened.
         found_with: usize,
     },
-    /// It does not break in any order.
+    /// No order breaks anything.
     Complete,
-    /// It did not break in any order of so many preemptions.
+    /// No order with at most this many preemptions breaks anything.
     BoundedComplete {
-        /// So many.
+        /// The number of preemptions.
         preemptions: u32,
     },
-    /// It did not break in any of so many orders.
+    /// None of this many orders broke anything.
     Sampled {
-        /// Of the whole search, all shards together.
+        /// The number of orders of the whole search, over all shards.
         runs: u64,
     },
     /// The search stopped before it was through.
     Stopped {
-        /// Why.
-        why: Why,
+        /// Why it stopped.
+        why: StopReason,
     },
 }
 
-/// One way to break something.
+/// One way in which the case can break.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refuted {
-    /// Names of oracles, or others.
+    /// What breaks: names of oracles and of other breaches.
     pub names: Vec<String>,
-    /// Sentences about it.
+    /// Sentences that describe it.
     pub texts: Vec<String>,
-    /// The steps that lead there, in the order in which they were found first: CPUs, and the
-    /// interrupts they take.
+    /// The steps of the first schedule that was found: CPUs, and the interrupts they take.
     pub steps: Vec<Step>,
 }
 
 /// One step, to the next access.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
-    /// The CPU.
+    /// The CPU that makes it.
     pub cpu: u32,
     /// The pending interrupt that it takes, if it takes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takes: Option<u8>,
 }
 
-/// Where the states are, and how many.
+/// What the file with the states contains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct States {
-    /// How many states: 16 bytes of each, a number that tells it from others, least significant
-    /// byte first; in ascending order.
+    /// The number of states. The file begins with their keys: 16 bytes each, least significant byte
+    /// first, in ascending order.
     pub states: u64,
-    /// How many of them nothing could go on in: these follow, once more, in the same form.
+    /// The number of final states among them. Their keys follow, in the same form.
     pub ends: u64,
-    /// XXH3 (128 bits) of all that.
+    /// The XXH3 hash (128 bits) of the file.
     pub check_sum: String,
-}
-
-/// A number that tells a state from others, in a file: 32 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-pub struct Key(#[schemars(with = "String")] pub u128);
-
-impl From<Key> for String {
-    fn from(key: Key) -> Self {
-        name(key.0)
-    }
-}
-
-impl TryFrom<String> for Key {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        u128::from_str_radix(&text, 16)
-            .map(Self)
-            .map_err(|_| format!("\"{text}\" is no key of a state: 32 hexadecimal digits"))
-    }
 }
 
 /// The keys of states, sorted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// Of all.
+    /// The keys of all states.
     pub states: Vec<u128>,
-    /// Of those in which nothing could go on.
+    /// The keys of the final states.
     pub ends: Vec<u128>,
 }
 
-/// A result.
+/// The result of a search or of one shard: the document, and the keys of its states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// The document.
     pub document: Document,
-    /// The keys of its states, if it has them.
+    /// The keys of the states, if the document has states.
     pub keys: Option<Keys>,
 }
 
 impl Document {
-    /// What a search that `config` asked for came to, without its states.
+    /// The result of a search that `config` asked for, without its states.
     pub fn new(config: &Config, outcome: &Outcome) -> Self {
         Self {
             schema: SCHEMA.to_owned(),
@@ -250,10 +231,10 @@ impl Document {
             counts: outcome.counts,
             took_ms: milliseconds(outcome.time),
             shortening_ms: milliseconds(outcome.shortening),
-            sharing: outcome.sharing.known(),
+            sharing: outcome.sharing.to_record(),
             words: outcome.words.clone(),
             states: None,
-            outcomes: outcome.outcomes.iter().map(|it| name(*it)).collect(),
+            outcomes: outcome.outcomes.iter().map(|it| to_hex(*it)).collect(),
             across: outcome
                 .seen
                 .across()
@@ -266,22 +247,22 @@ impl Document {
     }
 
     fn has_states(&self) -> bool {
-        self.of.strategy == Strategy::Exhaustive && self.verdict == Came::Complete
+        self.of.strategy == Strategy::Exhaustive && self.verdict == VerdictRecord::Complete
     }
 
-    /// For how long it was searched.
+    /// How long the search took.
     pub fn took(&self) -> Duration {
         Duration::from_millis(self.took_ms)
     }
 
-    /// For how long what was found was made shorter.
+    /// How long it took to shorten the schedule that was found.
     pub fn shortening(&self) -> Duration {
         Duration::from_millis(self.shortening_ms)
     }
 }
 
 impl Search {
-    /// What a verdict on all orders covers: the memory, and where CPUs can be stopped.
+    /// What a verdict on all orders covers: the memory model, and where CPUs can be stopped.
     pub fn scope(&self) -> String {
         let at = match self.granularity {
             Granularity::Probe => "probe",
@@ -295,8 +276,8 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl From<&Found> for Refuted {
-    fn from(found: &Found) -> Self {
+impl From<&Counterexample> for Refuted {
+    fn from(found: &Counterexample) -> Self {
         let step = |turn: &Turn| Step {
             cpu: turn.cpu,
             takes: turn.takes,
@@ -310,7 +291,7 @@ impl From<&Found> for Refuted {
 }
 
 impl Part {
-    /// What a search that `config` asked for came to.
+    /// The result of a search that `config` asked for.
     pub fn new(config: &Config, outcome: &Outcome) -> Self {
         let mut document = Document::new(config, outcome);
         let keys = document.has_states().then(|| {
@@ -324,7 +305,7 @@ impl Part {
         Self { document, keys }
     }
 
-    /// Reads the result in the file `path`, and its states.
+    /// Reads the result in the file `path`, and its states from the file beside it.
     ///
     /// # Errors
     /// A sentence that names the file and says what is wrong with it.
@@ -355,12 +336,12 @@ impl Part {
 }
 
 impl Keys {
-    /// What the document says of them.
+    /// What the document says about them.
     pub fn about(&self) -> States {
         States {
             states: self.states.len() as u64,
             ends: self.ends.len() as u64,
-            check_sum: name(xxh3_128(&self.bytes())),
+            check_sum: to_hex(xxh3_128(&self.bytes())),
         }
     }
 
@@ -374,9 +355,10 @@ impl Keys {
         let bytes = fs::read(path).map_err(|error| {
             format!("cannot read {shown}, which has the states of the result: {error}")
         })?;
-        if name(xxh3_128(&bytes)) != about.check_sum {
+        if to_hex(xxh3_128(&bytes)) != about.check_sum {
             return Err(format!(
-                "{shown} is not what the result says: of {} bytes, with another check sum; run that shard again",
+                "{shown} is not what the result says: of {} bytes, with another check sum; run \
+                 that shard again",
                 bytes.len()
             ));
         }
@@ -384,7 +366,8 @@ impl Keys {
         let count = (keys.len() as u64).checked_sub(about.ends);
         if !rest.is_empty() || count != Some(about.states) {
             return Err(format!(
-                "{shown} has {} bytes, which are not the {} states and {} ends that the result names",
+                "{shown} has {} bytes, which are not the {} states and {} ends that the result \
+                 names",
                 bytes.len(),
                 about.states,
                 about.ends
@@ -396,14 +379,14 @@ impl Keys {
     }
 }
 
-impl From<&Verdict> for Came {
-    fn from(verdict: &Verdict) -> Self {
+impl From<&SearchVerdict> for VerdictRecord {
+    fn from(verdict: &SearchVerdict) -> Self {
         match verdict {
-            Verdict::Refuted { ways, stopped } => Self::Refuted {
+            SearchVerdict::Refuted { ways, stopped } => Self::Refuted {
                 ways: ways.iter().map(Refuted::from).collect(),
                 stopped: *stopped,
             },
-            Verdict::Broke {
+            SearchVerdict::Broke {
                 breach,
                 schedule,
                 found_with,
@@ -413,12 +396,12 @@ impl From<&Verdict> for Came {
                 schedule: schedule.clone(),
                 found_with: *found_with,
             },
-            Verdict::Complete => Self::Complete,
-            Verdict::BoundedComplete(preemptions) => Self::BoundedComplete {
+            SearchVerdict::Complete => Self::Complete,
+            SearchVerdict::BoundedComplete(preemptions) => Self::BoundedComplete {
                 preemptions: *preemptions,
             },
-            Verdict::Sampled(runs) => Self::Sampled { runs: *runs },
-            Verdict::Stopped(why) => Self::Stopped { why: *why },
+            SearchVerdict::Sampled(runs) => Self::Sampled { runs: *runs },
+            SearchVerdict::Stopped(why) => Self::Stopped { why: *why },
         }
     }
 }
@@ -430,8 +413,9 @@ fn beside(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Where a result is to go. Made before the search, so that one of hours does not end with files
-/// that cannot be made; under its own name there is a whole result or none.
+/// The files to which a result is written. They are created before the search, so that a search of
+/// hours does not end with files that cannot be created. Under their own names there is a whole
+/// result or none.
 #[derive(Debug)]
 pub struct Destination {
     document: WholeFile,
@@ -439,10 +423,10 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// The file `path`, and the one for the states beside it.
+    /// Creates the file `path`, and the one for the states beside it.
     ///
     /// # Errors
-    /// If no files can be made there.
+    /// If the files cannot be created.
     pub fn new(path: &Path) -> io::Result<Self> {
         Ok(Self {
             document: WholeFile::create(path)?,
@@ -453,8 +437,8 @@ impl Destination {
     /// Writes `part`, its states first.
     ///
     /// # Errors
-    /// If there is no room, say; then there is no file of that name, or the one that was there
-    /// before.
+    /// If the files cannot be written, for instance because the disk is full. A file that was there
+    /// before then stays as it was.
     pub fn write(self, part: &Part) -> io::Result<()> {
         if let Some(keys) = &part.keys {
             self.states.write(|out| out.write_all(&keys.bytes()))?;

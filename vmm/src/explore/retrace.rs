@@ -1,74 +1,72 @@
-//! Schedules taken again: exactly, to see that they lead where they led, or as far as they can be,
-//! to see whether a shorter one still breaks the same. Searches nothing.
+//! Follows schedules again: exactly, to check that they lead to the same states, or as far as
+//! possible, to find out whether a shorter one still breaks the same. Searches nothing.
 
 use std::collections::HashMap;
 
-use super::schedule::{Choice, Turn, goes_on};
-use super::search::{Found, turn};
-use super::specimen::{Breach, ENDLESS, Specimen, SpecimenError};
+use super::key::to_hex;
+use super::schedule::{Choice, Turn, is_fair_cycle};
+use super::search::Counterexample;
+use super::search::system::turn;
+use super::specimen::{Breach, MOST_STOPS, Specimen, SpecimenError};
 
-/// How a schedule that was to be followed exactly went another way.
+/// How the machine diverged from a schedule that was to be followed exactly.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Diverged {
-    /// A choice that there is not.
+    /// A choice of the schedule does not exist.
     #[error("turn {turn}: CPU {cpu} cannot go on there, or has no such interrupt")]
     NoChoice {
-        /// Which turn, from 1.
+        /// The number of the turn, from 1.
         turn: usize,
         /// Its CPU.
         cpu: u32,
     },
-    /// It led elsewhere.
+    /// A turn led to another stop.
     #[error("turn {turn}: CPU {cpu} came to \"{is}\", not to \"{was}\"")]
     Elsewhere {
-        /// Which turn, from 1.
+        /// The number of the turn, from 1.
         turn: usize,
         /// Its CPU.
         cpu: u32,
-        /// Where it was to come to.
+        /// The stop in the schedule.
         was: String,
-        /// Where it came to.
+        /// The stop to which it led.
         is: String,
     },
-    /// It led to the same stop, in another state.
+    /// A turn led to the same stop, but to another state.
     #[error("turn {turn}: the machine is in state {is}, not in {was}")]
     OtherState {
-        /// Which turn, from 1.
+        /// The number of the turn, from 1.
         turn: usize,
-        /// As it was to be.
+        /// The key of the state in the schedule.
         was: String,
-        /// As it is.
+        /// The key of the state to which it led.
         is: String,
     },
-    /// Something broke before the end.
+    /// Something broke before the last turn.
     #[error("turn {turn}: it broke there already, and {left} turns were left")]
     Early {
-        /// Which turn, from 1.
+        /// The number of the turn, from 1.
         turn: usize,
-        /// Turns left.
+        /// The number of turns that were left.
         left: usize,
     },
 }
 
-/// A state's key as it stands in files.
-pub fn name(key: u128) -> String {
-    format!("{key:032x}")
-}
-
-/// Is shown every stop of a schedule that is followed.
+/// A callback for every stop of a schedule that is followed: with the choice that began the turn,
+/// and the number of the turn, from 0.
 pub type OnStop<'a> = dyn FnMut(&Specimen, Choice, usize) + 'a;
 
-/// What became of a schedule that was followed.
+/// The result of following a schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Followed {
-    /// The turns, with the states they led to.
+    /// The turns, with the keys of the states they led to.
     pub turns: Vec<Turn>,
     /// What broke.
     pub breach: Option<Breach>,
 }
 
-/// Puts the machine back to its beginning, whatever was written for the first time since it last
-/// was: a finding that stays is found by every schedule.
+/// Restores the initial state. Pages that were written for the first time are saved before: a
+/// finding that stayed in one of them would be found by every schedule.
 fn begin(specimen: &mut Specimen) -> Result<(), SpecimenError> {
     specimen.keep_new_pages()?;
     specimen.mend()?;
@@ -76,11 +74,12 @@ fn begin(specimen: &mut Specimen) -> Result<(), SpecimenError> {
     Ok(())
 }
 
-/// Follows `turns` from the beginning, exactly. Where a turn names a state, that is held against
-/// the machine's. `on_stop` is shown each stop with the number of its turn.
+/// Follows `turns` exactly, from the initial state. Where a turn has a state, it is compared with
+/// that of the machine. `on_stop` is called at each stop.
 ///
 /// # Errors
-/// Outside, [`SpecimenError`] if the host fails; inside, [`Diverged`].
+/// The outer error is a [`SpecimenError`] if the host fails; the inner one says how the machine has
+/// [`Diverged`].
 pub fn follow(
     specimen: &mut Specimen,
     turns: &[Turn],
@@ -88,7 +87,7 @@ pub fn follow(
 ) -> Result<Result<Followed, Diverged>, SpecimenError> {
     begin(specimen)?;
     let mut taken = Vec::with_capacity(turns.len());
-    let mut rounds = Rounds::from(specimen);
+    let mut cycles = CycleDetector::from(specimen);
     for (number, wanted) in (1..).zip(turns) {
         let (done, breach) = match follow_turn(specimen, wanted, number, on_stop)? {
             Ok(done) => done,
@@ -106,13 +105,13 @@ pub fn follow(
                 Err(Diverged::Early { turn: number, left })
             });
         }
-        rounds.come_to(specimen, &taken);
+        cycles.come_to(specimen, &taken);
     }
     let is_over = specimen.choices().is_empty();
     let breach = if is_over {
         specimen.judge()?
     } else {
-        rounds.last
+        cycles.last
     };
     Ok(Ok(Followed {
         turns: taken,
@@ -120,29 +119,30 @@ pub fn follow(
     }))
 }
 
-/// As much of `turns`, which have no end, as leads into a round that can go on for ever; all, if
-/// there is none.
+/// The first of `turns`, which are endless, up to where they have closed a fair cycle; all of them
+/// if they close none.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn up_to_round(specimen: &mut Specimen, turns: &[Turn]) -> Result<Vec<Turn>, SpecimenError> {
+pub fn up_to_cycle(specimen: &mut Specimen, turns: &[Turn]) -> Result<Vec<Turn>, SpecimenError> {
     begin(specimen)?;
     let mut taken = Vec::new();
-    let mut rounds = Rounds::from(specimen);
+    let mut cycles = CycleDetector::from(specimen);
     for (number, wanted) in (1..).zip(turns) {
         let Ok((done, None)) = follow_turn(specimen, wanted, number, &mut |_, _, _| {})? else {
             break;
         };
         taken.push(done);
-        rounds.come_to(specimen, &taken);
-        if rounds.last.is_some() {
+        cycles.come_to(specimen, &taken);
+        if cycles.last.is_some() {
             return Ok(taken);
         }
     }
     Ok(turns.to_vec())
 }
 
-/// Takes the turn `wanted`, which has that number. Returns it as it went, and what broke.
+/// Follows the turn `wanted`, which has this number, from 1. Returns the turn as it went, and what
+/// broke.
 fn follow_turn(
     specimen: &mut Specimen,
     wanted: &Turn,
@@ -155,7 +155,7 @@ fn follow_turn(
     let mut breach = None;
     let mut stops = 0;
     while stops < wanted.stops && breach.is_none() {
-        // Whoever goes on where it cannot, as at a lock that is taken, may never come back.
+        // A CPU that is made to go on where it cannot, as at a lock that is taken, may never stop.
         if !specimen.choices().contains(&next) {
             return Ok(Err(Diverged::NoChoice { turn: number, cpu }));
         }
@@ -164,7 +164,7 @@ fn follow_turn(
         stops += 1;
         next.takes = None;
     }
-    if breach.is_none() && stops >= ENDLESS {
+    if breach.is_none() && stops >= MOST_STOPS {
         breach = specimen.endless(choice.cpu);
     }
     specimen.keep_new_pages()?;
@@ -177,7 +177,7 @@ fn follow_turn(
             is: done.until,
         }));
     }
-    let state = name(specimen.save().key());
+    let state = to_hex(specimen.save().key());
     if let Some(was) = wanted.state.as_ref().filter(|was| **was != state) {
         return Ok(Err(Diverged::OtherState {
             turn: number,
@@ -189,85 +189,89 @@ fn follow_turn(
     Ok(Ok((done, breach)))
 }
 
-/// Finds out where a way comes round to a state in which the machine was before.
-struct Rounds {
-    /// By state: after how many turns the machine came to it first.
+/// Finds out whether the turns so far have closed a fair cycle.
+struct CycleDetector {
+    /// By key of a state: the number of turns after which it was reached first.
     first: HashMap<String, usize>,
-    /// The choices there were, after so many turns.
+    /// By number of turns: the choices after them.
     choices: Vec<Vec<Choice>>,
-    /// What it means that the last turn led to a known state, if it did.
+    /// The livelock, if the last turn has closed a fair cycle.
     last: Option<Breach>,
 }
 
-impl Rounds {
-    /// Of a way that begins where `specimen` is.
+impl CycleDetector {
+    /// For turns that begin in the present state of `specimen`.
     fn from(specimen: &mut Specimen) -> Self {
         Self {
-            first: HashMap::from([(name(specimen.save().key()), 0)]),
+            first: HashMap::from([(to_hex(specimen.save().key()), 0)]),
             choices: vec![specimen.choices()],
             last: None,
         }
     }
 
-    /// The last of `turns` has led to where `specimen` is.
+    /// Notes that the last of `turns` has led to the present state of `specimen`.
     fn come_to(&mut self, specimen: &Specimen, turns: &[Turn]) {
         let state = turns.last().and_then(|turn| turn.state.clone());
         let count = turns.len();
         let first = *self.first.entry(state.unwrap_or_default()).or_insert(count);
-        let round = &turns[first..];
+        let cycle = &turns[first..];
         let is_endless =
-            first < count && goes_on(round, self.choices[first..].iter().flatten().copied());
-        self.last = is_endless.then(|| Breach::round(round));
+            first < count && is_fair_cycle(cycle, self.choices[first..].iter().flatten().copied());
+        self.last = is_endless.then(|| Breach::cycle(cycle));
         self.choices.push(specimen.choices());
     }
 }
 
-/// Follows `turns` as far as they can be, passes over what cannot, and then lets every CPU go on as
-/// long as it can, one after the other, to the end. Returns what it came to if that breaks
+/// Follows `turns` as far as possible, skips what is not possible, and then lets every CPU go on as
+/// long as it can, one after the other, to a final state. Returns the schedule if it breaks
 /// something.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn guide(specimen: &mut Specimen, turns: &[Turn]) -> Result<Option<Found>, SpecimenError> {
-    /// A run that is longer than this has no end.
+pub fn guide(
+    specimen: &mut Specimen,
+    turns: &[Turn],
+) -> Result<Option<Counterexample>, SpecimenError> {
+    /// Steps after the last turn after which a run is considered endless.
     const LONGEST: usize = 20_000;
     begin(specimen)?;
-    let mut path = Path::default();
+    let mut schedule = ScheduleBuilder::default();
     for wanted in turns {
         let mut choice = wanted.choice();
         for _ in 0..wanted.stops {
             if !specimen.choices().contains(&choice) {
                 break;
             }
-            if let Some(breach) = path.take(specimen, choice)? {
-                return Ok(Some(path.found(breach)));
+            if let Some(breach) = schedule.take(specimen, choice)? {
+                return Ok(Some(schedule.found(breach)));
             }
             choice.takes = None;
         }
     }
-    let mut last = path.turns.last().map(|turn| turn.cpu as usize);
+    let mut last = schedule.turns.last().map(|turn| turn.cpu as usize);
     for _ in 0..LONGEST {
         let choices = specimen.choices();
         let same = choices.iter().find(|choice| Some(choice.cpu) == last);
         let Some(choice) = same.or_else(|| choices.first()).copied() else {
             specimen.keep_new_pages()?;
-            return Ok(specimen.judge()?.map(|breach| path.found(breach)));
+            return Ok(specimen.judge()?.map(|breach| schedule.found(breach)));
         };
         last = Some(choice.cpu);
-        if let Some(breach) = path.take(specimen, choice)? {
-            return Ok(Some(path.found(breach)));
+        if let Some(breach) = schedule.take(specimen, choice)? {
+            return Ok(Some(schedule.found(breach)));
         }
     }
     Ok(None)
 }
 
-/// A schedule in the making, in which steps of one CPU that follow each other are one turn.
+/// Builds a schedule from steps. Consecutive steps of one CPU become one turn.
 #[derive(Debug, Default)]
-struct Path {
+struct ScheduleBuilder {
     turns: Vec<Turn>,
 }
 
-impl Path {
+impl ScheduleBuilder {
+    /// Makes the step `choice`, and adds it. Returns what broke.
     fn take(
         &mut self,
         specimen: &mut Specimen,
@@ -285,8 +289,9 @@ impl Path {
         Ok(breach)
     }
 
-    fn found(self, breach: Breach) -> Found {
-        Found {
+    /// The schedule so far, which has led to `breach`.
+    fn found(self, breach: Breach) -> Counterexample {
+        Counterexample {
             turns: self.turns,
             breach,
         }

@@ -1,4 +1,4 @@
-//! Schedules: who runs, for how long, and takes which interrupt. What a search finds is one, and a
+//! Schedules: which CPU runs, for how long, and which interrupt it takes. A search finds one, and a
 //! replay follows it. Plain data, with its form in files.
 
 use std::fmt;
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::provenance::Provenance;
 
-/// What is to happen next.
+/// A choice of what happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Choice {
-    /// Who goes on.
+    /// The CPU that goes on.
     pub cpu: usize,
     /// The pending interrupt that it takes, if it takes one.
     pub takes: Option<u8>,
@@ -23,14 +23,14 @@ pub struct Choice {
 pub struct Turn {
     /// The CPU.
     pub cpu: u32,
-    /// The pending interrupt that it takes at first, if it takes one.
+    /// The pending interrupt that it takes first, if it takes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takes: Option<u8>,
-    /// How many stops it comes to, the last of which ends the turn.
+    /// The number of stops that it comes to. The last one ends the turn.
     pub stops: u32,
-    /// Where that is.
+    /// The last stop, in words.
     pub until: String,
-    /// The state of the machine there.
+    /// The key of the state at the end of the turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
 }
@@ -45,87 +45,88 @@ impl Turn {
     }
 }
 
-/// A step of a schedule: the one that comes to this stop.
+/// A step of a schedule, by the stop that it leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// In which turn, from 0.
+    /// The turn, from 0.
     pub turn: usize,
-    /// To which stop of it, from 0.
+    /// The stop of that turn, from 0.
     pub stop: usize,
 }
 
-/// How far it is known that nothing ends well any more.
+/// How far it is known that every order breaks something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Claim {
     /// Every order was tried.
     Every,
-    /// None of so many that were tried does.
+    /// Some orders were tried, and each of them breaks something.
     NoneOf {
-        /// So many.
+        /// The number of orders that were tried.
         ways: u64,
     },
 }
 
-/// The first step of a schedule behind which no order of steps ends well.
+/// The first step of a schedule after which every order of steps breaks something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PointOfNoReturn {
     /// The step.
     pub step: Step,
-    /// Whose it is.
+    /// The CPU that makes it.
     pub cpu: u32,
     /// What the CPU does in it.
     pub does: String,
-    /// Where that stands in the source; empty if it is not known.
+    /// The source line of that, as `file:line`; empty if it is not known.
     pub place: String,
-    /// How far that is known.
+    /// How far it is known that every order breaks something from there on.
     pub claim: Claim,
-    /// Whether not even that step has to be made: it is the first.
+    /// Whether every order breaks something from the initial state on. The step is then the first
+    /// of the schedule.
     #[serde(default)]
     pub at_beginning: bool,
-    /// The step by which another CPU meets what was changed, if one does.
+    /// The step by which another CPU first accesses what was changed, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meets: Option<Step>,
 }
 
-/// Version of the form in files.
+/// The version of the form in files.
 pub const FORM: &str = "ipi-lab-schedule/2";
 
-/// The version before, which did not say where a schedule comes from, and is read as well.
+/// The previous version, without provenance. It can be read as well.
 const WITHOUT_PROVENANCE: &str = "ipi-lab-schedule/1";
 
-/// A schedule of a case, complete.
+/// A schedule of a case, with everything that is needed to replay it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// [`FORM`].
     pub form: String,
-    /// Where it comes from; nothing, if it was found by a `vmm` that did not say.
+    /// Where the schedule comes from; absent in the previous version of the form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provenance: Option<Provenance>,
     /// The case.
     pub case: String,
-    /// Words for the guest, beyond the case's own.
+    /// Options for the guest, in addition to those of the case.
     pub append: String,
     /// Where CPUs stop.
     pub granularity: Granularity,
-    /// A number that tells the guest's image from others.
+    /// The hash of the guest's image.
     pub image: String,
-    /// The state of the machine at the beginning.
+    /// The hash of the initial state.
     pub begins: String,
     /// The turns.
     pub turns: Vec<Turn>,
-    /// What comes of it: names of oracles, or others; nothing, if nothing breaks.
+    /// What breaks: names of oracles and of other breaches; empty if nothing breaks.
     pub breaks: Vec<String>,
-    /// From where on that could not be helped any more, if it was found. A replay shows it, and
-    /// does not check it.
+    /// The step from which on every order breaks something, if it was found. A replay shows it
+    /// without checking it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point_of_no_return: Option<PointOfNoReturn>,
 }
 
-/// Where CPUs stop so that others can go on.
+/// Where CPUs stop, so that other CPUs can go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Granularity {
@@ -133,8 +134,8 @@ pub enum Granularity {
     Probe,
     /// Before every access to memory that CPUs share.
     Access,
-    /// Before every access, as with [`Granularity::Access`], and nothing is passed over or taken
-    /// for the same: what the reference search needs.
+    /// Before every access, as with [`Granularity::Access`], but without any reduction: for the
+    /// reference search.
     Every,
 }
 
@@ -148,13 +149,13 @@ impl fmt::Display for Granularity {
     }
 }
 
-/// Why a text is no schedule.
+/// Why a text is not a schedule.
 #[derive(Debug, thiserror::Error)]
 pub enum ScheduleError {
-    /// It has another form, or none.
+    /// It has not the form of a schedule.
     #[error("it is no schedule: {0}")]
     NotOne(#[from] serde_json::Error),
-    /// It is of another version.
+    /// Its form has another version.
     #[error("it has form \"{0}\", this vmm reads {FORM}; find it anew with vmm explore")]
     OtherForm(String),
 }
@@ -165,7 +166,7 @@ impl Schedule {
     /// # Errors
     /// [`ScheduleError`] for any other text.
     pub fn parse(text: &str) -> Result<Self, ScheduleError> {
-        /// What every version has. The others may have nothing else in common.
+        /// The only part that all versions have in common.
         #[derive(Deserialize)]
         struct Header {
             form: String,
@@ -177,14 +178,13 @@ impl Schedule {
         Ok(serde_json::from_str(text)?)
     }
 
-    /// How often the CPU changes while the one before could have gone on, as far as turns show it:
-    /// changes of the CPU.
+    /// The number of changes from one CPU to another.
     pub fn switches(&self) -> usize {
         switches(&self.turns)
     }
 }
 
-/// How often the CPU changes.
+/// The number of changes from one CPU to another in `turns`.
 pub fn switches(turns: &[Turn]) -> usize {
     turns
         .windows(2)
@@ -192,10 +192,10 @@ pub fn switches(turns: &[Turn]) -> usize {
         .count()
 }
 
-/// Whether `turns`, which come back to the state in which they began, can go on for ever, where
-/// there were these `choices` on the way: if each of them is made. Else something that could happen
-/// is put off all the time.
-pub fn goes_on(turns: &[Turn], choices: impl IntoIterator<Item = Choice>) -> bool {
+/// Whether `turns`, which lead back to the state in which they began, are a fair cycle: each of the
+/// `choices` that there are in its states is made. CPUs can follow a fair cycle for ever. In an
+/// unfair one, something that could happen is delayed for ever, which a real machine does not do.
+pub fn is_fair_cycle(turns: &[Turn], choices: impl IntoIterator<Item = Choice>) -> bool {
     let is_made = |choice| turns.iter().any(|turn| turn.choice() == choice);
     choices.into_iter().all(is_made)
 }
@@ -210,7 +210,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_round_goes_on_if_nothing_is_put_off() {
+    fn a_cycle_is_fair_if_every_choice_on_it_is_made() {
         let turn = |cpu, takes| Turn {
             cpu,
             takes,
@@ -219,15 +219,15 @@ mod tests {
             state: None,
         };
         let choice = |cpu, takes| Choice { cpu, takes };
-        let round = [turn(0, None), turn(0, Some(0xfb)), turn(2, None)];
-        assert!(goes_on(
-            &round,
+        let cycle = [turn(0, None), turn(0, Some(0xfb)), turn(2, None)];
+        assert!(is_fair_cycle(
+            &cycle,
             [choice(0, None), choice(2, None), choice(0, None)]
         ));
-        assert!(goes_on(&round, [choice(0, Some(0xfb))]));
-        assert!(!goes_on(&round, [choice(0, None), choice(1, None)]));
-        assert!(!goes_on(&round, [choice(0, Some(0xfc))]));
-        assert!(!goes_on(&round, [choice(2, Some(0xfb))]));
+        assert!(is_fair_cycle(&cycle, [choice(0, Some(0xfb))]));
+        assert!(!is_fair_cycle(&cycle, [choice(0, None), choice(1, None)]));
+        assert!(!is_fair_cycle(&cycle, [choice(0, Some(0xfc))]));
+        assert!(!is_fair_cycle(&cycle, [choice(2, Some(0xfb))]));
     }
 
     fn turn() -> impl Strategy<Value = Turn> {
@@ -310,8 +310,9 @@ mod tests {
         )
     }
 
-    const LEAST: &str = r#"{"form": "ipi-lab-schedule/1", "case": "cpus 1", "append": "", "granularity": "access",
-        "image": "", "begins": "", "turns": [{"cpu": 0, "stops": 1, "until": "idle"}], "breaks": []}"#;
+    const LEAST: &str = r#"{"form": "ipi-lab-schedule/1", "case": "cpus 1", "append": "",
+        "granularity": "access", "image": "", "begins": "",
+        "turns": [{"cpu": 0, "stops": 1, "until": "idle"}], "breaks": []}"#;
 
     #[test]
     fn what_may_be_missing_is_the_interrupt_and_the_state() {
@@ -366,7 +367,10 @@ mod tests {
         #[test]
         fn no_json_in_the_place_of_a_value_panics(
             place in "form|case|append|granularity|image|begins|turns|breaks|cpu|stops|until",
-            value in r#"-?[0-9]{1,30}|"\w*"|null|true|\[\]|\{\}|\[\[\]\]|[0-9]{1,3}(\.[0-9]+|e[0-9]{1,5})"#,
+            value in concat!(
+                r#"-?[0-9]{1,30}|"\w*"|null|true|\[\]|\{\}|\[\[\]\]"#,
+                r"|[0-9]{1,3}(\.[0-9]+|e[0-9]{1,5})",
+            ),
         ) {
             let key = format!("\"{place}\": ");
             let start = LEAST.find(&key).unwrap() + key.len();

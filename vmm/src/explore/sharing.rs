@@ -1,15 +1,14 @@
-//! Which accesses of which CPUs can get into each other's way. Learnt from the accesses themselves,
-//! all orders of a search together: what never conflicts with anything need not be tried in
-//! different orders.
+//! Which accesses of different CPUs can conflict. It is learnt from the accesses themselves, over
+//! all orders of a search: accesses that never conflict need not be tried in different orders.
 //!
-//! Two accesses *conflict* if they touch the same word, their order can matter there ([`Way`]),
-//! they come from different contexts (the task and the handlers of one CPU are two), and no lock is
-//! held at both. A lock counts as long as nobody writes its word but to take it, or to let it go
-//! again while holding it. An access that conflicts with none is *passed over*: its CPU goes on
-//! without anybody being asked. That is sound as long as nothing is learnt later that speaks
-//! against it; if so, the search so far is void and [`Sharing::is_void`]. It then begins anew with
-//! what has been learnt, which only grows, so that it does not begin anew for ever.
-//! `docs/exploration.md` has the argument.
+//! Two accesses *conflict* if they touch the same word, if their order can matter there
+//! ([`AccessKind::depends_on`]), if they come from different contexts (the task and the handlers of
+//! a CPU are two contexts), and if no lock is held at both. A lock counts as long as its word is
+//! written only to take the lock, or to release it while holding it. An access that conflicts with
+//! no other is *passed over*: its CPU goes on, and no other CPU gets a choice there. That is sound
+//! as long as nothing that is learnt later contradicts it. If something does, the search so far is
+//! void ([`Sharing::is_void`]) and begins anew with what has been learnt. Knowledge only grows, so
+//! that this happens a limited number of times. `docs/exploration.md` has the argument.
 
 use std::collections::HashMap;
 
@@ -17,14 +16,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use shared::stop::Kind;
 
-/// Who makes an access: a CPU, in one of its two contexts.
+/// The context that makes an access: the task or the handlers of a CPU.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
-pub struct Who {
+pub struct CpuContext {
     /// The CPU.
     pub cpu: u32,
-    /// Whether one of its handlers does.
+    /// Whether one of its handlers makes the access, and not its task.
     pub in_handler: bool,
 }
 
@@ -32,40 +31,42 @@ pub struct Who {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 struct Use {
     #[serde(flatten)]
-    who: Who,
-    way: Way,
-    /// Locks held at each such access.
+    context: CpuContext,
+    #[serde(rename = "way")]
+    kind: AccessKind,
+    /// The addresses of the locks that are held at every such access.
     locks: Vec<u64>,
-    /// Whether the order of it and of another use of the word can matter.
+    /// Whether it conflicts with another use of the word.
     conflicts: bool,
-    /// Whether the search has gone on at such an access without a choice.
+    /// Whether the search has passed over such an access.
     passed_over: bool,
 }
 
-/// What is known of all words.
+/// What is known about the memory that CPUs share, and about the interrupts between them.
 #[derive(Debug, Clone, Default)]
 pub struct Sharing {
+    /// By address.
     words: HashMap<u64, Vec<Use>>,
     /// By CPU: whether it was ever sent an interrupt.
     interrupted: Vec<bool>,
-    /// CPUs of which it was taken for granted that they are not.
+    /// By CPU: whether the search has assumed that it is never sent an interrupt.
     taken_for_quiet: Vec<bool>,
     is_void: bool,
 }
 
-/// What is known, as it stands in files.
+/// What is known, in its form in files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Known {
+pub struct SharingRecord {
     /// The words that are accessed, by address.
     words: Vec<Word>,
     /// By CPU: whether it was ever sent an interrupt.
     interrupted: Vec<bool>,
-    /// By CPU: whether the search has taken for granted that it is not.
+    /// By CPU: whether the search has assumed that it is never sent an interrupt.
     taken_for_quiet: Vec<bool>,
 }
 
-impl Known {
-    /// Words that are known, and those of them on which something conflicts.
+impl SharingRecord {
+    /// The number of words that are known, and the number of those with conflicting accesses.
     pub fn size(&self) -> (usize, usize) {
         let conflict = |word: &&Word| word.uses.iter().any(|known| known.conflicts);
         (self.words.len(), self.words.iter().filter(conflict).count())
@@ -76,11 +77,11 @@ impl Known {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 struct Word {
     address: u64,
-    /// By whom, and how.
+    /// How each context uses it.
     uses: Vec<Use>,
 }
 
-/// What was learnt is of a machine with another number of CPUs.
+/// What was learnt is about a machine with another number of CPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("what CPUs share was learnt with {theirs} CPUs, the case has {ours}")]
 pub struct OtherCpus {
@@ -93,21 +94,21 @@ pub struct OtherCpus {
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
-pub enum Way {
+pub enum AccessKind {
     /// Reads it.
     Reads,
     /// Writes it, or reads and writes it.
     Writes,
-    /// Changes it so that the order of such changes does not matter.
+    /// Changes it in such a way that the order of these changes does not matter.
     Marks,
-    /// Takes the lock that it is, when that is free.
+    /// Takes it as a lock, when the lock is free.
     Locks,
-    /// Lets that lock go.
+    /// Releases the lock.
     Unlocks,
 }
 
-impl Way {
-    /// That of accesses of this kind.
+impl AccessKind {
+    /// The kind of an access that the guest announces as `kind`.
     pub fn of(kind: Kind) -> Self {
         match kind {
             Kind::Load | Kind::IrqsOff => Self::Reads,
@@ -117,30 +118,31 @@ impl Way {
         }
     }
 
-    /// Whether the order of two accesses to one word can matter. Whoever wants a lock waits until
-    /// it is let go, so that there is one order of these two.
-    pub fn collides(self, other: Self) -> bool {
+    /// Whether the order of two accesses to one word can matter. A context that wants a lock waits
+    /// until it is released, so that releasing and taking have only one order.
+    pub fn depends_on(self, other: Self) -> bool {
         match (self, other) {
             (Self::Unlocks, Self::Unlocks | Self::Locks) | (Self::Locks, Self::Unlocks) => false,
             _ => self != other || matches!(self, Self::Writes | Self::Locks),
         }
     }
 
-    /// Whether this, done to the word of a lock, can let go a lock that somebody else holds.
+    /// Whether such an access to the word of a lock can release it for a context that does not hold
+    /// it.
     fn breaks_locks(self) -> bool {
         matches!(self, Self::Writes | Self::Marks)
     }
 }
 
-/// Whether the word at `address` is written otherwise than by taking it as a lock and letting that
-/// go.
+/// Whether the word at `address` is written in another way than by taking and releasing it as a
+/// lock.
 fn is_written(words: &HashMap<u64, Vec<Use>>, address: u64) -> bool {
     let uses = words.get(&address).map_or(&[][..], Vec::as_slice);
-    uses.iter().any(|known| known.way.breaks_locks())
+    uses.iter().any(|known| known.kind.breaks_locks())
 }
 
 impl Sharing {
-    /// Nothing is known yet of the words of `cpus` CPUs.
+    /// Nothing is known yet about a machine with this number of CPUs.
     pub fn new(cpus: usize) -> Self {
         Self {
             interrupted: vec![false; cpus],
@@ -149,25 +151,31 @@ impl Sharing {
         }
     }
 
-    /// The words that are accessed.
+    /// The addresses of the words that are accessed.
     pub fn addresses(&self) -> impl Iterator<Item = u64> {
         self.words.keys().copied()
     }
 
-    /// Learns that `who` is about to access the word at `address` in that `way` with `locks` held.
-    /// Whether that can conflict with another access; if not, the search passes over it.
-    pub fn conflicts(&mut self, who: Who, way: Way, address: u64, locks: &[u64]) -> bool {
+    /// Learns that `context` is about to access the word at `address` with `locks` held. Returns
+    /// whether the access conflicts with another one. If not, the search passes over it.
+    pub fn conflicts(
+        &mut self,
+        context: CpuContext,
+        kind: AccessKind,
+        address: u64,
+        locks: &[u64],
+    ) -> bool {
         let uses = self.words.entry(address).or_default();
         let at = uses
             .iter()
-            .position(|known| known.who == who && known.way == way);
+            .position(|known| known.context == context && known.kind == kind);
         let at = match at {
             Some(at) => {
                 let known = &mut uses[at];
                 let before = known.locks.len();
                 known.locks.retain(|lock| locks.contains(lock));
                 if known.locks.len() != before {
-                    self.is_void |= judge(uses);
+                    self.is_void |= find_conflicts(uses);
                 }
                 at
             }
@@ -175,8 +183,8 @@ impl Sharing {
                 let locks = locks.iter().copied();
                 let locks = locks.filter(|lock| !is_written(&self.words, *lock));
                 let new = Use {
-                    who,
-                    way,
+                    context,
+                    kind,
                     locks: locks.collect(),
                     conflicts: false,
                     passed_over: false,
@@ -184,8 +192,8 @@ impl Sharing {
                 let uses = self.words.entry(address).or_default();
                 uses.push(new);
                 let at = uses.len() - 1;
-                self.is_void |= judge(uses);
-                if way.breaks_locks() {
+                self.is_void |= find_conflicts(uses);
+                if kind.breaks_locks() {
                     self.trust_no_lock_that_is_written();
                 }
                 at
@@ -196,8 +204,8 @@ impl Sharing {
         this.conflicts
     }
 
-    /// A lock keeps nobody apart if its word is written by whoever does not hold it. Nothing is
-    /// then known to be done under it.
+    /// A lock excludes nothing if its word is also written by contexts that do not hold it. It is
+    /// then removed from the locks of every use.
     fn trust_no_lock_that_is_written(&mut self) {
         let written: Vec<u64> = (self.words.keys().copied())
             .filter(|word| is_written(&self.words, *word))
@@ -210,7 +218,7 @@ impl Sharing {
                 is_new |= known.locks.len() != before;
             }
             if is_new {
-                self.is_void |= judge(uses);
+                self.is_void |= find_conflicts(uses);
             }
         }
     }
@@ -223,19 +231,19 @@ impl Sharing {
         }
     }
 
-    /// Whether `cpu` can be sent an interrupt; if not, the search passes over the moments that
-    /// matter only for that.
+    /// Whether `cpu` can be sent an interrupt. If not, the search passes over the stops that matter
+    /// only to interrupts.
     pub fn is_interrupted(&mut self, cpu: usize) -> bool {
         self.taken_for_quiet[cpu] |= !self.interrupted[cpu];
         self.interrupted[cpu]
     }
 
-    /// Whether something was learnt that speaks against what was passed over before.
+    /// Whether something was learnt that contradicts what was passed over before.
     pub fn is_void(&self) -> bool {
         self.is_void
     }
 
-    /// Begins anew, with all that has been learnt.
+    /// Begins anew, with everything that has been learnt.
     pub fn begin_anew(&mut self) {
         self.is_void = false;
         self.taken_for_quiet.fill(false);
@@ -244,12 +252,12 @@ impl Sharing {
         }
     }
 
-    /// What is known, for a file. Equal knowledge is written equally.
-    pub fn known(&self) -> Known {
+    /// What is known, in its form in files. Equal knowledge has the same form.
+    pub fn to_record(&self) -> SharingRecord {
         let mut words: Vec<_> = (self.words.iter())
             .map(|(address, uses)| {
                 let mut uses = uses.clone();
-                uses.sort_by_key(|known| (known.who, known.way));
+                uses.sort_by_key(|known| (known.context, known.kind));
                 uses.iter_mut()
                     .for_each(|known| known.locks.sort_unstable());
                 Word {
@@ -259,19 +267,19 @@ impl Sharing {
             })
             .collect();
         words.sort_by_key(|word| word.address);
-        Known {
+        SharingRecord {
             words,
             interrupted: self.interrupted.clone(),
             taken_for_quiet: self.taken_for_quiet.clone(),
         }
     }
 
-    /// Learns what another search has learnt, of another part of the same orders. Void if either
-    /// passed over what, by what both know, it should not have.
+    /// Learns what another search has learnt in another part of the same orders. The result is void
+    /// if either search has passed over something that conflicts by what both know.
     ///
     /// # Errors
-    /// If that was of another number of CPUs.
-    pub fn learn(&mut self, other: &Known) -> Result<(), OtherCpus> {
+    /// [`OtherCpus`] if that is about another number of CPUs.
+    pub fn learn(&mut self, other: &SharingRecord) -> Result<(), OtherCpus> {
         let cpus = self.interrupted.len();
         if other.interrupted.len() != cpus || other.taken_for_quiet.len() != cpus {
             return Err(OtherCpus {
@@ -284,7 +292,7 @@ impl Sharing {
             for theirs in &word.uses {
                 let known = uses
                     .iter_mut()
-                    .find(|known| known.who == theirs.who && known.way == theirs.way);
+                    .find(|known| known.context == theirs.context && known.kind == theirs.kind);
                 match known {
                     Some(known) => {
                         known.locks.retain(|lock| theirs.locks.contains(lock));
@@ -293,7 +301,7 @@ impl Sharing {
                     None => uses.push(theirs.clone()),
                 }
             }
-            self.is_void |= judge(uses);
+            self.is_void |= find_conflicts(uses);
         }
         self.trust_no_lock_that_is_written();
         for cpu in 0..cpus {
@@ -304,7 +312,7 @@ impl Sharing {
         Ok(())
     }
 
-    /// Words that are known, and those of them on which something conflicts.
+    /// The number of words that are known, and the number of those with conflicting accesses.
     pub fn size(&self) -> (usize, usize) {
         let conflict = |uses: &&Vec<Use>| uses.iter().any(|known| known.conflicts);
         (
@@ -314,20 +322,22 @@ impl Sharing {
     }
 }
 
-/// Finds out anew which `uses` of one word conflict. Whether one does that was passed over.
-fn judge(uses: &mut [Use]) -> bool {
+/// Finds out anew which `uses` of one word conflict. Returns whether one of them does that was
+/// passed over.
+fn find_conflicts(uses: &mut [Use]) -> bool {
     let mut is_void = false;
-    // Where others let a lock go as well, whoever lets it go may not hold it any more.
-    let is_broken = uses.iter().any(|known| known.way.breaks_locks());
-    let way = |known: &Use| match known.way {
-        Way::Unlocks if is_broken => Way::Writes,
-        way => way,
+    // If the lock is also released by a context that does not hold it, its holder may have lost it
+    // before it releases it.
+    let is_broken = uses.iter().any(|known| known.kind.breaks_locks());
+    let kind = |known: &Use| match known.kind {
+        AccessKind::Unlocks if is_broken => AccessKind::Writes,
+        kind => kind,
     };
     for at in 0..uses.len() {
         let one = &uses[at];
         let conflicts = uses.iter().any(|other| {
-            other.who != one.who
-                && way(other).collides(way(one))
+            other.context != one.context
+                && kind(other).depends_on(kind(one))
                 && !other.locks.iter().any(|lock| one.locks.contains(lock))
         });
         let one = &mut uses[at];
@@ -341,11 +351,11 @@ fn judge(uses: &mut [Use]) -> bool {
 mod tests {
     use super::*;
 
-    const TASK: Who = Who {
+    const TASK: CpuContext = CpuContext {
         cpu: 0,
         in_handler: false,
     };
-    const OTHER: Who = Who {
+    const OTHER: CpuContext = CpuContext {
         cpu: 1,
         in_handler: true,
     };
@@ -353,63 +363,63 @@ mod tests {
     #[test]
     fn readers_do_not_conflict_and_a_writer_does() {
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, Way::Reads, 8, &[]));
-        assert!(!sharing.conflicts(OTHER, Way::Reads, 8, &[]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Reads, 8, &[]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Reads, 8, &[]));
         assert!(!sharing.is_void());
-        assert!(sharing.conflicts(OTHER, Way::Writes, 8, &[]));
-        // The reads were passed over, and should not have been.
+        assert!(sharing.conflicts(OTHER, AccessKind::Writes, 8, &[]));
+        // The reads were passed over, but they conflict with this write.
         assert!(sharing.is_void());
         sharing.begin_anew();
-        assert!(sharing.conflicts(TASK, Way::Reads, 8, &[]));
-        // The one writer reads what nobody else writes.
-        assert!(!sharing.conflicts(OTHER, Way::Reads, 8, &[]));
+        assert!(sharing.conflicts(TASK, AccessKind::Reads, 8, &[]));
+        // The only writer reads what no other context writes.
+        assert!(!sharing.conflicts(OTHER, AccessKind::Reads, 8, &[]));
         assert!(!sharing.is_void());
         assert_eq!(sharing.size(), (1, 1));
     }
 
     #[test]
-    fn marks_collide_with_all_but_marks() {
+    fn marks_depend_on_all_but_marks() {
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, Way::Marks, 8, &[]));
-        assert!(!sharing.conflicts(OTHER, Way::Marks, 8, &[]));
-        assert!(sharing.conflicts(TASK, Way::Reads, 8, &[]));
-        assert!(sharing.conflicts(OTHER, Way::Marks, 8, &[]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Marks, 8, &[]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Marks, 8, &[]));
+        assert!(sharing.conflicts(TASK, AccessKind::Reads, 8, &[]));
+        assert!(sharing.conflicts(OTHER, AccessKind::Marks, 8, &[]));
     }
 
     #[test]
     fn a_common_lock_keeps_accesses_apart_until_one_is_made_without() {
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, Way::Writes, 8, &[1, 2]));
-        assert!(!sharing.conflicts(OTHER, Way::Writes, 8, &[2, 3]));
-        assert!(!sharing.conflicts(OTHER, Way::Writes, 8, &[2]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Writes, 8, &[1, 2]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, &[2, 3]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, &[2]));
         assert!(!sharing.is_void());
-        assert!(sharing.conflicts(OTHER, Way::Reads, 8, &[]));
+        assert!(sharing.conflicts(OTHER, AccessKind::Reads, 8, &[]));
         assert!(sharing.is_void());
     }
 
     #[test]
-    fn a_lock_that_somebody_else_lets_go_keeps_nobody_apart() {
+    fn a_lock_that_another_context_releases_excludes_nothing() {
         let under = &[16][..];
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, Way::Writes, 8, under));
-        assert!(!sharing.conflicts(OTHER, Way::Writes, 8, under));
-        assert!(!sharing.conflicts(TASK, Way::Unlocks, 16, under));
-        let known = sharing.known();
-        let third = Who { cpu: 1, ..TASK };
-        sharing.conflicts(third, Way::Writes, 16, &[]);
+        assert!(!sharing.conflicts(TASK, AccessKind::Writes, 8, under));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, under));
+        assert!(!sharing.conflicts(TASK, AccessKind::Unlocks, 16, under));
+        let known = sharing.to_record();
+        let third = CpuContext { cpu: 1, ..TASK };
+        sharing.conflicts(third, AccessKind::Writes, 16, &[]);
         assert!(sharing.is_void());
         sharing.begin_anew();
-        assert!(sharing.conflicts(TASK, Way::Writes, 8, under));
-        assert!(sharing.conflicts(TASK, Way::Unlocks, 16, under));
-        // One that comes to the word only now holds nothing either.
-        assert!(sharing.conflicts(third, Way::Writes, 8, under));
+        assert!(sharing.conflicts(TASK, AccessKind::Writes, 8, under));
+        assert!(sharing.conflicts(TASK, AccessKind::Unlocks, 16, under));
+        // A context that comes to the word only now holds no valid lock either.
+        assert!(sharing.conflicts(third, AccessKind::Writes, 8, under));
         assert!(!sharing.is_void());
 
-        // A part of the search that never saw that learns it.
+        // Another shard, which never saw that, learns it.
         let mut other = Sharing::new(2);
         other.learn(&known).unwrap();
         assert!(!other.is_void());
-        other.learn(&sharing.known()).unwrap();
+        other.learn(&sharing.to_record()).unwrap();
         assert!(other.is_void());
     }
 
@@ -425,34 +435,34 @@ mod tests {
     }
 
     #[test]
-    fn what_one_part_passed_over_the_other_speaks_against() {
+    fn one_shard_contradicts_what_another_passed_over() {
         let mut one = Sharing::new(2);
         let mut other = Sharing::new(2);
-        assert!(!one.conflicts(TASK, Way::Writes, 8, &[]));
-        assert!(!other.conflicts(OTHER, Way::Reads, 8, &[]));
+        assert!(!one.conflicts(TASK, AccessKind::Writes, 8, &[]));
+        assert!(!other.conflicts(OTHER, AccessKind::Reads, 8, &[]));
         let mut both = Sharing::new(2);
-        both.learn(&one.known()).unwrap();
+        both.learn(&one.to_record()).unwrap();
         assert!(!both.is_void());
-        both.learn(&other.known()).unwrap();
+        both.learn(&other.to_record()).unwrap();
         assert!(both.is_void());
-        // With what both know neither passes over it.
-        let written = serde_json::to_string(&both.known()).unwrap();
+        // With what both know, neither passes over it.
+        let written = serde_json::to_string(&both.to_record()).unwrap();
         let mut anew = Sharing::new(2);
         anew.learn(&serde_json::from_str(&written).unwrap())
             .unwrap();
         anew.begin_anew();
-        assert!(anew.conflicts(TASK, Way::Writes, 8, &[]));
+        assert!(anew.conflicts(TASK, AccessKind::Writes, 8, &[]));
         assert!(!anew.is_void());
-        assert!(Sharing::new(3).learn(&one.known()).is_err());
+        assert!(Sharing::new(3).learn(&one.to_record()).is_err());
     }
 
     #[test]
-    fn a_cpu_that_one_part_took_for_quiet_and_the_other_interrupts_makes_both_void() {
+    fn a_cpu_that_one_shard_took_for_quiet_and_the_other_interrupts_makes_both_void() {
         let mut one = Sharing::new(2);
         let mut other = Sharing::new(2);
         assert!(!one.is_interrupted(1));
         other.interrupts(1);
-        one.learn(&other.known()).unwrap();
+        one.learn(&other.to_record()).unwrap();
         assert!(one.is_void());
     }
 }

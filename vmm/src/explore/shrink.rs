@@ -1,32 +1,33 @@
-//! Makes a schedule that breaks something short enough to be understood: fewest changes of the CPU,
-//! then fewest turns. Every candidate is run.
+//! Shortens a schedule that breaks something, so that it can be understood: to the fewest changes
+//! of the CPU, then to the fewest turns. Every candidate is run.
 
 use std::time::Instant;
 
 use super::retrace::guide;
 use super::schedule::{Turn, switches};
-use super::search::Found;
+use super::search::Counterexample;
 use super::specimen::{Specimen, SpecimenError};
 
-/// How good a schedule is; the smaller, the better.
+/// The cost of a schedule, which is to become small.
 fn cost(turns: &[Turn]) -> (usize, usize, u32) {
     let stops = turns.iter().map(|turn| turn.stops).sum();
     (switches(turns), turns.len(), stops)
 }
 
-/// Makes of `best` the shortest schedule found by `until` that breaks the same, which it may be
-/// already.
+/// Replaces `best` with the shortest schedule found before `until` that breaks the same. If none is
+/// shorter, `best` stays as it is.
 ///
 /// # Errors
-/// [`SpecimenError`] if the host fails, or it is to end; what was found by then is in `best`.
+/// [`SpecimenError`] if the host fails, or the search has to stop; `best` then has what was found
+/// so far.
 pub fn shrink(
     specimen: &mut Specimen,
-    best: &mut Found,
+    best: &mut Counterexample,
     until: Instant,
 ) -> Result<(), SpecimenError> {
     match guide(specimen, &best.turns)? {
         Some(same) if breaks_the_same(best, &same) => *best = same,
-        // It cannot be followed step by step, as when a CPU goes round and round.
+        // It cannot be followed step by step, for instance because a CPU is in an endless loop.
         _ => return Ok(()),
     }
     loop {
@@ -51,12 +52,12 @@ pub fn shrink(
     }
 }
 
-fn breaks_the_same(one: &Found, other: &Found) -> bool {
+fn breaks_the_same(one: &Counterexample, other: &Counterexample) -> bool {
     one.breach.names == other.breach.names
 }
 
-/// Schedules that may be better than `turns`: without a stretch of them, long stretches first; with
-/// a turn put behind the one before it of the same CPU, or in front of the one behind it.
+/// Schedules that may be better than `turns`: with one turn moved next to the previous or the next
+/// turn of the same CPU; then with some consecutive turns left out, many turns first.
 fn candidates(turns: &[Turn]) -> impl Iterator<Item = Vec<Turn>> + '_ {
     let count = turns.len();
     let lengths = std::iter::successors(Some(count / 2), |length| Some(length / 2));

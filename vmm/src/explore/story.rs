@@ -7,8 +7,8 @@ use std::fmt;
 use serde::Serialize;
 use shared::stop::Kind;
 
-use super::ExploreError;
-use super::naming::{Word, Words};
+use super::errors::ExploreError;
+use super::naming::{Word, WordNames};
 use super::retrace::OnStop;
 use super::schedule::{Choice, Claim, PointOfNoReturn, Step};
 use super::specimen::{Specimen, Stop};
@@ -98,14 +98,14 @@ pub struct Mark {
 
 /// Listens to a schedule that is followed, and tells it.
 #[derive(Debug)]
-pub struct Teller<'a> {
+pub struct StoryBuilder<'a> {
     image: &'a Image,
     source: Source<'a>,
     /// What of it is to be shown.
     shown: manifest::Source,
     vectors: Vec<manifest::Vector>,
     /// Once it has seen the machine.
-    words: Option<Words>,
+    words: Option<WordNames>,
     turn: Option<usize>,
     plot: Plot,
 }
@@ -155,7 +155,7 @@ impl Plot {
     }
 }
 
-impl<'a> Teller<'a> {
+impl<'a> StoryBuilder<'a> {
     /// One that knows the source of `image`.
     pub fn new(image: &'a Image) -> Self {
         // What cannot be read has been refused before there was anything to tell.
@@ -180,7 +180,7 @@ impl<'a> Teller<'a> {
         }
         let stopped = &specimen.cpus()[choice.cpu];
         let place = self.place(specimen, choice.cpu);
-        let names = (self.words).get_or_insert_with(|| Words::of(self.image, specimen));
+        let names = (self.words).get_or_insert_with(|| WordNames::of(self.image, specimen));
         let (words, writes) = match stopped.at {
             Stop::Access(Kind::IrqsOff, _) => (Vec::new(), false),
             Stop::Access(kind, word) => (vec![names.accessed(specimen, word)], kind != Kind::Load),
@@ -264,13 +264,13 @@ pub fn tell(
     interrupted: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Result<(super::Replayed, Story), ExploreError> {
     let image = replay.guest.open()?;
-    let mut teller = Teller::new(&image);
+    let mut story_builder = StoryBuilder::new(&image);
     let on_stop: &mut OnStop<'_> =
-        &mut |specimen, choice, turn| teller.hear(specimen, choice, turn);
+        &mut |specimen, choice, turn| story_builder.hear(specimen, choice, turn);
     let replayed = super::replay(replay, interrupted, on_stop)?;
     let breach = (replayed.last.as_ref()).and_then(|followed| followed.breach.clone());
     let cpus = super::replay::case_of(replay.schedule)?.cpus as usize;
-    let mut story = teller.tell(cpus, breach.as_ref());
+    let mut story = story_builder.tell(cpus, breach.as_ref());
     // Of another order, or another image, it was not found.
     let is_same = replayed.other.is_none() && replayed.same_image;
     if let (true, Some(point)) = (is_same, &replay.schedule.point_of_no_return) {

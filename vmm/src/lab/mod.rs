@@ -8,6 +8,7 @@ mod contradictions;
 pub(crate) mod counts;
 pub mod deed;
 mod exploration;
+pub mod finding;
 pub mod judge;
 pub mod judgement;
 pub mod mailbox;

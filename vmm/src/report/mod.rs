@@ -20,11 +20,12 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use shared::ledger::CallId;
+use shared::lab::Finding;
 
 use crate::control::RunResult;
 use crate::lab::call_name::CallName;
-use crate::lab::judge::{self};
+use crate::lab::finding;
+use crate::lab::judge;
 use crate::lab::judgement::Judgement;
 use crate::lab::oracles::{self, ByOracle};
 use crate::lab::{CpuCounts, Lab};
@@ -311,26 +312,12 @@ fn by_oracle(counts: &ByOracle) -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn call_name(raw: u64) -> Option<String> {
-    (raw != 0).then(|| CallName(CallId::from_raw(raw)).to_string())
-}
-
-/// A finding of the guest that has this `manifest`, in words.
-pub(crate) fn found_by_guest(finding: shared::lab::Finding, manifest: &Manifest) -> FoundByGuest {
-    let call = call_name(finding.call);
-    let subject = call.as_deref().unwrap_or("the guest");
-    let oracle = oracles::name(manifest, finding.oracle).into_owned();
-    let what = match manifest.oracle(finding.oracle) {
-        Some(oracle) => oracle.about.clone(),
-        None => format!("broke {oracle}, of which the guest's image says nothing"),
-    };
+/// What `finding` says, of a guest that says this of itself.
+fn found_by_guest(finding: Finding, manifest: &Manifest) -> FoundByGuest {
     FoundByGuest {
-        text: format!(
-            "{subject} {what} (seen on CPU {}: {:#x})",
-            finding.cpu, finding.seen
-        ),
-        oracle,
-        call,
+        text: finding::sentence(&finding, manifest),
+        oracle: oracles::name(manifest, finding.oracle).into_owned(),
+        call: finding::call_name(&finding),
         cpu: finding.cpu,
         tsc: finding.tsc,
         seen: finding.seen,

@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::control::operator::{Expected, VmmIpiCounts};
-use crate::control::{RunResult, StallSummary, Ending};
+use crate::control::{Ending, RunResult, StallSummary};
 use crate::lab::Lab;
 use crate::lab::counts::tests::{
     DEPARTED, EMPTY, LONGEST, RECEIVED, SENT, SENT_OTHERWISE, TARGETS, VISITS, manifest,

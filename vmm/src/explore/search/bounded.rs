@@ -2,55 +2,57 @@
 //! context bounding: Musuvathi and Qadeer, PLDI 2007). Most bugs need one or two, and what is found
 //! this way is short.
 //!
-//! A preemption is a change to another CPU while the one that ran could have gone on. What a CPU
-//! that waits, or has nothing to do, leaves to others costs nothing, and neither does it to take a
-//! pending interrupt.
+//! A preemption is a change to another CPU while the one that ran could have gone on. A change away
+//! from a CPU that waits or is idle costs nothing, and neither does taking a pending interrupt.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 
-use super::walk::{Entry, Frame, Root, Walker, until_sound, walk};
-use super::{ByKey, End, Hunt};
+use super::by_key::ByKey;
+use super::dfs::{Entry, Frame, Root, Visitor, depth_first, until_sound};
+use super::end::SearchEnd;
+use super::engine::Engine;
 use crate::explore::schedule::Choice;
 use crate::explore::specimen::{SpecimenError, State};
 
-/// Searches with at most `bound` preemptions, from none on. Returns with which bound it ended.
+/// Searches with at most 0, then 1, and so on up to `bound` preemptions. Returns the bound at which
+/// it ended.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn search(hunt: &mut Hunt<'_>, bound: u32) -> Result<(End, u32), SpecimenError> {
+pub fn search(engine: &mut Engine<'_>, bound: u32) -> Result<(SearchEnd, u32), SpecimenError> {
     for most in 0..=bound {
-        let end = until_sound(hunt, |hunt| {
+        let end = until_sound(engine, |engine| {
             let seen = ByKey::default();
-            let root = Root::beginning(hunt);
-            walk(hunt, &mut Bounded { most, seen }, root)
+            let root = Root::beginning(engine);
+            depth_first(engine, &mut Bounded { most, seen }, root)
         })?;
-        if !matches!(end, End::Complete) || most == bound {
+        if !matches!(end, SearchEnd::Complete) || most == bound {
             return Ok((end, most));
         }
     }
-    Ok((End::Complete, bound))
+    Ok((SearchEnd::Complete, bound))
 }
 
 /// One search.
 #[derive(Debug)]
 struct Bounded {
-    /// Preemptions that an order may have.
+    /// The greatest number of preemptions of an order.
     most: u32,
-    /// By state and the CPU that ran last: the fewest preemptions it was reached with.
+    /// By state and by the CPU that ran last: the fewest preemptions with which it was reached.
     seen: ByKey<(u128, usize), u32>,
 }
 
-/// A choice, with the preemptions that were used when it is made.
+/// A choice, with the number of preemptions that are used once it is made.
 #[derive(Debug, Clone, Copy)]
 struct Priced {
     choice: Choice,
     used: u32,
 }
 
-impl Walker for Bounded {
-    /// Choices to try from there.
-    type Kept = Vec<Priced>;
+impl Visitor for Bounded {
+    /// The choices that are left to try.
+    type Data = Vec<Priced>;
     type Step = Priced;
 
     fn next(&mut self, _: &State, todo: &mut Vec<Priced>) -> Option<(Choice, Priced)> {
@@ -59,7 +61,7 @@ impl Walker for Bounded {
 
     fn enter(
         &mut self,
-        hunt: &mut Hunt<'_>,
+        engine: &mut Engine<'_>,
         _: &mut [Frame<Vec<Priced>>],
         state: &State,
         by: Option<Priced>,
@@ -73,10 +75,10 @@ impl Walker for Bounded {
             }
             Vacant(place) => {
                 place.insert(used);
-                hunt.counts.states += 1;
+                engine.counts.states += 1;
             }
         }
-        let choices = hunt.specimen.choices();
+        let choices = engine.system.choices();
         if choices.is_empty() {
             return Entry::End;
         }
@@ -89,7 +91,7 @@ impl Walker for Bounded {
             Priced { choice, used }
         });
         let mut todo: Vec<_> = priced.filter(|priced| priced.used <= self.most).collect();
-        // What costs nothing is tried first.
+        // Choices that cost no preemption are tried first: `next` takes from the end.
         todo.sort_by_key(|priced| Reverse(priced.used));
         Entry::GoOn(todo)
     }

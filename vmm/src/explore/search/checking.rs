@@ -1,31 +1,32 @@
-//! Every order, as the exhaustive search has it but with nothing put to sleep, to check what all
-//! searches that go back rest on: that of two states with the same key the same choice leads to
-//! states with the same key. Whenever a state is met again, each of its choices is made again, and
-//! held against where it led before.
+//! Every order, as in the exhaustive search but without sleep sets. It checks what all searches
+//! that backtrack rely on: from two states with the same key, the same choice leads to states with
+//! the same key. Whenever a state is reached again, each of its choices is made again, and the
+//! result is compared with the first one.
 
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{HashMap, HashSet};
 
-use super::walk::{Cut, Entry, Frame, Root, Walker, until_sound, walk};
-use super::{End, Hunt};
-use crate::explore::retrace::name;
+use super::dfs::{Cut, Entry, Frame, Root, Visitor, depth_first, until_sound};
+use super::end::SearchEnd;
+use super::engine::Engine;
+use crate::explore::key::to_hex;
 use crate::explore::schedule::Choice;
 use crate::explore::specimen::{SpecimenError, State};
 
-/// Searches from the beginning.
+/// Searches from the initial state.
 ///
 /// # Errors
-/// [`SpecimenError::NotCanonical`] if a choice leads elsewhere than before; others if the host
-/// fails.
-pub fn search(hunt: &mut Hunt<'_>) -> Result<End, SpecimenError> {
-    until_sound(hunt, |hunt| {
-        hunt.counts.ends = 0;
-        let root = Root::beginning(hunt);
+/// [`SpecimenError::NotCanonical`] if a choice leads to another state than before; others if the
+/// host fails.
+pub fn search(engine: &mut Engine<'_>) -> Result<SearchEnd, SpecimenError> {
+    until_sound(engine, |engine| {
+        engine.counts.ends = 0;
+        let root = Root::beginning(engine);
         let mut checking = Checking::default();
-        walk(hunt, &mut checking, root)?;
+        depth_first(engine, &mut checking, root)?;
         match checking.failed {
-            // What has just been learnt can be why.
-            Some(_) if hunt.sharing.is_void() || hunt.is_incomplete()? => Err(Cut::Void),
+            // A difference can come from what was learnt since.
+            Some(_) if engine.sharing.is_void() || engine.is_incomplete()? => Err(Cut::Void),
             Some(error) => Err(Cut::Failed(error)),
             None => Ok(()),
         }
@@ -35,15 +36,15 @@ pub fn search(hunt: &mut Hunt<'_>) -> Result<End, SpecimenError> {
 #[derive(Debug, Default)]
 struct Checking {
     seen: HashSet<u128>,
-    /// Where a choice led from a state.
+    /// By state and choice: the state to which it led.
     led: HashMap<(u128, Choice), u128>,
     failed: Option<SpecimenError>,
 }
 
-impl Walker for Checking {
-    /// Choices to try from there.
-    type Kept = Vec<Choice>;
-    /// From where, and by which choice.
+impl Visitor for Checking {
+    /// The choices that are left to try.
+    type Data = Vec<Choice>;
+    /// The key of the state in which it was made, and the choice.
     type Step = (u128, Choice);
 
     fn next(&mut self, state: &State, todo: &mut Vec<Choice>) -> Option<(Choice, (u128, Choice))> {
@@ -55,17 +56,17 @@ impl Walker for Checking {
 
     fn enter(
         &mut self,
-        hunt: &mut Hunt<'_>,
+        engine: &mut Engine<'_>,
         _: &mut [Frame<Vec<Choice>>],
         state: &State,
         by: Option<(u128, Choice)>,
     ) -> Entry<Vec<Choice>> {
         if let Some((from, choice)) = by {
-            self.hold(from, choice, state.key());
+            self.compare(from, choice, state.key());
         }
-        let todo = hunt.specimen.choices();
+        let todo = engine.system.choices();
         if self.seen.insert(state.key()) {
-            hunt.counts.states += 1;
+            engine.counts.states += 1;
             return if todo.is_empty() {
                 Entry::End
             } else {
@@ -73,7 +74,7 @@ impl Walker for Checking {
             };
         }
         for choice in todo {
-            if let Err(error) = self.again(hunt, state, choice) {
+            if let Err(error) = self.again(engine, state, choice) {
                 self.failed.get_or_insert(error);
             }
         }
@@ -82,36 +83,37 @@ impl Walker for Checking {
 }
 
 impl Checking {
-    /// Makes `choice` from `state`, which was met before.
+    /// Makes `choice` once more from `state`, which was reached again.
     fn again(
         &mut self,
-        hunt: &mut Hunt<'_>,
+        engine: &mut Engine<'_>,
         state: &State,
         choice: Choice,
     ) -> Result<(), SpecimenError> {
-        hunt.specimen.load(state);
-        let moved = hunt.advance(choice)?;
-        hunt.counts.checked += 1;
+        engine.system.load(state);
+        let moved = engine.advance(choice)?;
+        engine.counts.checked += 1;
         if moved.breach.is_none() {
-            let next = hunt.specimen.save().key();
-            self.hold(state.key(), choice, next);
+            let next = engine.system.save().key();
+            self.compare(state.key(), choice, next);
         }
         Ok(())
     }
 
-    fn hold(&mut self, from: u128, choice: Choice, to: u128) {
+    /// Notes where `choice` led, or compares that with where it led before.
+    fn compare(&mut self, from: u128, choice: Choice, to: u128) {
         match self.led.entry((from, choice)) {
             Vacant(place) => {
                 place.insert(to);
             }
             Occupied(before) if *before.get() == to => {}
             Occupied(before) => {
-                let before = name(*before.get());
+                let before = to_hex(*before.get());
                 self.failed
                     .get_or_insert_with(|| SpecimenError::NotCanonical {
                         cpu: choice.cpu,
-                        from: name(from),
-                        to: name(to),
+                        from: to_hex(from),
+                        to: to_hex(to),
                         before,
                     });
             }

@@ -1,15 +1,17 @@
-//! Every search that claims to try all that can matter, held against a plain enumeration of every
-//! order, on programs drawn at random for a machine of a few words: both must come to the same
-//! ends. The enumeration shares nothing with the searches: it makes every step of every CPU from
-//! every state, and passes over none.
+//! Compares every search that claims to try all orders that can matter with a plain enumeration of
+//! all orders, on random programs for a machine of a few words: both must reach the same final
+//! states. The enumeration shares no code with the searches: it makes every step of every CPU from
+//! every state.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::subject::Subject;
-use super::{Counts, End, Hunt, Limits, all_end, bounded, exhaustive, races, seen::Seen};
+use super::livelock::confirm_complete;
+use super::seen::Seen;
+use super::system::TransitionSystem;
+use super::{Counts, Engine, Limits, SearchEnd, bounded, dpor, exhaustive};
 use crate::explore::Shard;
 use crate::explore::sharing::Sharing;
 use crate::explore::specimen::SpecimenError;
@@ -17,18 +19,18 @@ use crate::explore::specimen::model::{Model, Op, Program};
 
 const WORDS: usize = 3;
 
-/// States after which a program is too large to be enumerated.
+/// States after which the programs are too large to be enumerated.
 const MOST: usize = 3_000;
 
-/// What becomes of a machine.
+/// How runs of a machine end.
 #[derive(Debug, PartialEq, Eq)]
 struct Ends {
     outcomes: BTreeSet<u128>,
-    /// Whether it can go on for ever.
+    /// Whether it can run for ever.
     is_endless: bool,
 }
 
-/// Every order. Nothing if there are too many.
+/// Tries every order; `None` if there are too many states.
 fn enumerate(programs: &[Program]) -> Option<Ends> {
     let mut model = Model::new(programs.to_vec(), WORDS);
     let root = model.root().clone();
@@ -62,7 +64,7 @@ fn enumerate(programs: &[Program]) -> Option<Ends> {
         }
         at += 1;
     }
-    // Those from which an end can be reached.
+    // The states from which a final state can be reached.
     let mut good: HashSet<_> = ends.iter().copied().collect();
     while let Some(state) = ends.pop() {
         let fresh: Vec<_> = (from[state].iter().copied())
@@ -76,53 +78,54 @@ fn enumerate(programs: &[Program]) -> Option<Ends> {
     })
 }
 
-/// What a search comes to.
+/// The result of a search.
 fn search(
     programs: &[Program],
-    search: impl FnOnce(&mut Hunt<'_>) -> Result<End, SpecimenError>,
+    search: impl FnOnce(&mut Engine<'_>) -> Result<SearchEnd, SpecimenError>,
 ) -> Ends {
     let mut model = Model::new(programs.to_vec(), WORDS);
     let mut sharing = Sharing::new(programs.len());
     let mut on_progress = |_: &Counts| {};
-    let mut hunt = Hunt::new(
+    let mut engine = Engine::new(
         &mut model,
         &mut sharing,
         Limits::default(),
         &mut on_progress,
     );
-    let end = search(&mut hunt).and_then(|end| all_end(&mut hunt, end, false));
+    let end = search(&mut engine).and_then(|end| confirm_complete(&mut engine, end, false));
     let end = end.expect("no host that can fail");
     Ends {
         is_endless: match end {
-            End::Complete => false,
-            End::Broke(found) => found.breach.is_livelock(),
-            End::Stopped(why) => panic!("{}", why.reason()),
+            SearchEnd::Complete => false,
+            SearchEnd::Broke(found) => found.breach.is_livelock(),
+            SearchEnd::Stopped(why) => panic!("{}", why.reason()),
         },
-        outcomes: hunt.outcomes,
+        outcomes: engine.outcomes,
     }
 }
 
-/// Holds every search against the enumeration of `programs`. Whether that was not too large.
-fn hold(programs: &[Program]) -> Result<bool, TestCaseError> {
+/// Compares every search with the enumeration of `programs`. Returns whether there were not too
+/// many states for that.
+fn compare(programs: &[Program]) -> Result<bool, TestCaseError> {
     let Some(all) = enumerate(programs) else {
         return Ok(false);
     };
     let searches: [(&str, Ends); 3] = [
-        ("races", search(programs, races::search)),
+        ("races", search(programs, dpor::search)),
         (
             "exhaustive",
-            search(programs, |hunt| {
-                exhaustive::search(hunt, &mut Seen::default(), Shard::WHOLE)
+            search(programs, |engine| {
+                exhaustive::search(engine, &mut Seen::default(), Shard::WHOLE)
             }),
         ),
         (
             "bounded, with a bound that does not matter",
-            search(programs, |hunt| Ok(bounded::search(hunt, 40)?.0)),
+            search(programs, |engine| Ok(bounded::search(engine, 40)?.0)),
         ),
     ];
     for (name, ends) in searches {
         prop_assert_eq!(ends.is_endless, all.is_endless, "{}", name);
-        // A search ends with the first round that has no end.
+        // A search stops at the first livelock.
         if !all.is_endless {
             prop_assert_eq!(ends.outcomes.len(), all.outcomes.len(), "{}", name);
             prop_assert_eq!(&ends.outcomes, &all.outcomes, "{}", name);
@@ -131,7 +134,7 @@ fn hold(programs: &[Program]) -> Result<bool, TestCaseError> {
     Ok(true)
 }
 
-/// CPUs whose tasks are these.
+/// Programs with these tasks, and no handlers.
 fn tasks(tasks: &[&[Op]]) -> Vec<Program> {
     let program = |task: &&[Op]| Program {
         task: task.to_vec(),
@@ -141,57 +144,57 @@ fn tasks(tasks: &[&[Op]]) -> Vec<Program> {
 }
 
 #[test]
-fn who_goes_round_for_ever_is_seen_beside_others_that_need_not_wait() {
+fn a_livelock_is_seen_beside_cpus_that_need_not_wait() {
     let spins: &[Op] = &[Op::Spin(0, 1)];
     for programs in [tasks(&[&[], spins]), tasks(&[spins, spins])] {
         assert!(enumerate(&programs).is_some_and(|ends| ends.is_endless));
-        assert!(hold(&programs).is_ok_and(|is_held| is_held));
+        assert!(compare(&programs).is_ok_and(|is_compared| is_compared));
     }
 }
 
 #[test]
-fn who_goes_round_until_another_lets_it_go_comes_to_an_end() {
+fn a_loop_that_another_cpu_ends_is_no_livelock() {
     let programs = tasks(&[
         &[Op::Spin(0, 1), Op::Store(1, 1)],
         &[Op::Spin(1, 1)],
         &[Op::Store(0, 1)],
     ]);
     assert!(enumerate(&programs).is_some_and(|ends| !ends.is_endless));
-    assert!(hold(&programs).is_ok_and(|is_held| is_held));
+    assert!(compare(&programs).is_ok_and(|is_compared| is_compared));
 }
 
-/// CPU 1 is about to take the lock that CPU 0 holds, and pending an interrupt. A search that has it
-/// take that there, and does not let CPU 0 go first, misses the end at which the interrupt comes
-/// once CPU 1 has let the lock go again.
+/// CPU 1 is about to take the lock that CPU 0 holds, and has a pending interrupt. A search that
+/// only lets CPU 1 take the interrupt there, and never lets CPU 0 go first, misses the final state
+/// in which the interrupt arrives after CPU 1 has released the lock.
 #[test]
-fn who_waits_for_a_lock_that_an_interrupt_of_its_own_can_change_is_let_go_on_by_others() {
+fn a_cpu_that_waits_for_a_lock_can_take_its_interrupt_before_or_after() {
     let locks = [Op::Lock(2), Op::Store(0, 0), Op::Unlock(2)];
     let sends = [Op::Load(2), Op::IfSet, Op::Send(1, 0)];
     let mut programs = tasks(&[&locks, &[&sends[..], &locks].concat()]);
     programs[1].handlers[0] = vec![Op::Add(2)];
-    hold(&programs).unwrap();
+    compare(&programs).unwrap();
 }
 
-/// CPU 2 lets a lock go that CPU 0 holds, and CPU 1 takes it: what both do under it can be done in
-/// any order.
+/// CPU 2 releases a lock that CPU 0 holds, and CPU 1 takes it. What CPUs 0 and 1 do under the lock
+/// can then happen in any order.
 #[test]
-fn a_lock_that_somebody_else_lets_go_does_not_keep_apart_what_is_done_under_it() {
+fn a_lock_that_another_cpu_releases_does_not_order_what_is_done_under_it() {
     let sets = |number| [Op::Lock(2), Op::Store(1, number), Op::Unlock(2)];
     let breaks = [Op::Load(2), Op::IfSet, Op::Store(2, 0)];
     let programs = tasks(&[&sets(1), &sets(2), &breaks]);
-    assert!(hold(&programs).is_ok_and(|is_held| is_held));
+    assert!(compare(&programs).is_ok_and(|is_compared| is_compared));
     let mut interrupted = tasks(&[
         &sets(0),
         &[&[Op::Store(0, 1)], &sets(1)[..]].concat(),
         &[&breaks[..], &[Op::Send(0, 1)]].concat(),
     ]);
     interrupted[0].handlers[1] = vec![Op::Store(0, 0)];
-    assert!(hold(&interrupted).is_ok_and(|is_held| is_held));
+    assert!(compare(&interrupted).is_ok_and(|is_compared| is_compared));
 }
 
-/// What a task does, or the handler of an interrupt. A handler waits for nobody, but can want a
-/// lock; and it sends only the interrupt behind its own, so that there is an end to what handlers
-/// send.
+/// Some instructions of a task, or of the handler of an interrupt. A handler does not wait in
+/// loops, but can wait for a lock. It sends only interrupts above its own, so that handlers do not
+/// send interrupts for ever.
 fn op(cpus: usize, handler: Option<usize>) -> impl Strategy<Value = Vec<Op>> {
     let word = 0..WORDS;
     let interrupts = handler.map_or(0, |handler| 1.max(handler))..2_usize;
@@ -204,8 +207,12 @@ fn op(cpus: usize, handler: Option<usize>) -> impl Strategy<Value = Vec<Op>> {
             vec![Op::Load(read), Op::IfSet, Op::Store(written, number)]
         }),
         2 => (word.clone(), 0..3_u64).prop_map(|(word, number)| {
-            // The last word is a lock, where it is one.
-            vec![Op::Lock(WORDS - 1), Op::Store(word % (WORDS - 1), number), Op::Unlock(WORDS - 1)]
+            // The last word is the lock.
+            vec![
+                Op::Lock(WORDS - 1),
+                Op::Store(word % (WORDS - 1), number),
+                Op::Unlock(WORDS - 1),
+            ]
         }),
     ];
     let sends = (
@@ -257,10 +264,14 @@ fn programs() -> impl Strategy<Value = Vec<Program>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 150,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn searches_come_to_every_end_there_is(programs in programs()) {
-        prop_assume!(hold(&programs)?);
+    fn searches_reach_every_final_state(programs in programs()) {
+        prop_assume!(compare(&programs)?);
     }
 }

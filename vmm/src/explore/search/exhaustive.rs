@@ -1,41 +1,46 @@
-//! Every order, once: depth first, with every state that was seen kept by its key, so that none is
-//! gone on from twice. Orders of steps that do not touch each other lead to the same state; *sleep
-//! sets* (Godefroid, 1996) keep the search from taking all of them, and are stored with the states
-//! so that both go together.
+//! Every order, by a depth-first search that keeps the key of every visited state, so that no state
+//! is expanded twice. Orders of independent steps lead to the same state; *sleep sets* (Godefroid,
+//! 1996) keep the search from trying all of these orders. Sleep sets are stored with the states,
+//! which makes them sound together with state matching.
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 use shared::stop::Kind;
 
+use super::dfs::{Entry, Frame, Visitor, depth_first, until_sound};
+use super::end::SearchEnd;
+use super::engine::Engine;
 use super::frontier::{self, Frontier};
-use super::seen::{Seen, Set};
-use super::walk::{Entry, Frame, Walker, until_sound, walk};
-use super::{End, Hunt};
+use super::seen::{ChoiceSet, Seen};
 use crate::explore::Shard;
 use crate::explore::schedule::{Choice, Granularity};
-use crate::explore::sharing::Way;
+use crate::explore::sharing::AccessKind;
 use crate::explore::specimen::{SpecimenError, State, Stop};
 
-/// Which choice has which place in a [`Set`]: of each CPU to go on, and to take one of some
-/// vectors. Those for which there is no room are never in one.
+/// Which choice has which bit in a [`ChoiceSet`]. Each CPU has one bit for going on, and one for
+/// taking each of some vectors. Choices for which there is no room are in no set.
 #[derive(Debug)]
-struct Places {
+struct ChoiceBits {
     vectors: Vec<u8>,
 }
 
-/// Searches `shard`'s part of the orders, from the beginning.
+/// Searches the part of the orders that belongs to `shard`, from the initial state.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn search(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<End, SpecimenError> {
-    let reduces = hunt.specimen.granularity() == Granularity::Access;
-    until_sound(hunt, |hunt| {
+pub fn search(
+    engine: &mut Engine<'_>,
+    seen: &mut Seen,
+    shard: Shard,
+) -> Result<SearchEnd, SpecimenError> {
+    let reduces = engine.system.granularity() == Granularity::Access;
+    until_sound(engine, |engine| {
         *seen = Seen::default();
-        hunt.counts.ends = 0;
-        let places = Places::of(hunt.specimen.vectors());
-        let Frontier { mine, all } = frontier::expand(hunt, seen, shard)?;
-        // The first shard also says what the states lead to that are of no shard alone.
+        engine.counts.ends = 0;
+        let bits = ChoiceBits::of(engine.system.vectors());
+        let Frontier { mine, all } = frontier::expand(engine, seen, shard)?;
+        // The first shard also reports what is reached from the states that all shards expand.
         let mut from: BTreeSet<_> = mine.iter().map(|root| root.state.key()).collect();
         if shard.index == 0 {
             from.extend(&all);
@@ -44,11 +49,11 @@ pub fn search(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<End,
             let mut search = Exhaustive {
                 seen,
                 reduces,
-                places: &places,
+                bits: &bits,
             };
-            walk(hunt, &mut search, root)?;
+            depth_first(engine, &mut search, root)?;
         }
-        hunt.comes_round |= seen.links.has_round();
+        engine.has_cycle |= seen.links.has_cycle();
         if shard != Shard::WHOLE {
             seen.across = seen.links.reached(from, &all);
         }
@@ -60,48 +65,53 @@ pub fn search(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<End,
 #[derive(Debug)]
 struct Exhaustive<'a> {
     seen: &'a mut Seen,
-    /// Whether choices are put to sleep: only where it is known what they touch.
+    /// Whether it uses sleep sets: only where the footprint of a choice is known.
     reduces: bool,
-    places: &'a Places,
+    bits: &'a ChoiceBits,
 }
 
-/// What is kept of a state on the way.
+/// What is left to try from a state on the search stack.
 #[derive(Debug)]
-struct Kept {
-    /// Choices to try from there.
+struct Unexplored {
+    /// The choices that are left to try.
     todo: Vec<Choice>,
-    /// Choices that need not be tried: what they lead to is reached another way.
-    asleep: Set,
+    /// The sleep set: choices that need not be tried, because what they lead to is reached by
+    /// another order.
+    asleep: ChoiceSet,
 }
 
-impl Walker for Exhaustive<'_> {
-    type Kept = Kept;
-    /// The key of the state it begins in, and what sleeps on behind it.
-    type Step = (u128, Set);
+impl Visitor for Exhaustive<'_> {
+    type Data = Unexplored;
+    /// The key of the state in which it was made, and the sleep set of the state it leads to.
+    type Step = (u128, ChoiceSet);
 
-    fn next(&mut self, state: &State, kept: &mut Kept) -> Option<(Choice, (u128, Set))> {
-        let choice = kept.todo.pop()?;
+    fn next(
+        &mut self,
+        state: &State,
+        node: &mut Unexplored,
+    ) -> Option<(Choice, (u128, ChoiceSet))> {
+        let choice = node.todo.pop()?;
         if !self.reduces {
             return Some((choice, (state.key(), 0)));
         }
-        let asleep = self.still_asleep(state, kept.asleep, choice);
-        kept.asleep |= self.places.bit(choice);
+        let asleep = self.still_asleep(state, node.asleep, choice);
+        node.asleep |= self.bits.bit(choice);
         Some((choice, (state.key(), asleep)))
     }
 
     fn enter(
         &mut self,
-        hunt: &mut Hunt<'_>,
-        _: &mut [Frame<Kept>],
+        engine: &mut Engine<'_>,
+        _: &mut [Frame<Unexplored>],
         state: &State,
-        by: Option<(u128, Set)>,
-    ) -> Entry<Kept> {
+        by: Option<(u128, ChoiceSet)>,
+    ) -> Entry<Unexplored> {
         if let Some((from, _)) = by {
             self.seen.links.add(from, state.key());
         }
         let asleep = by.map_or(0, |(_, asleep)| asleep);
-        let bit = |choice: &Choice| self.places.bit(*choice);
-        let mut todo = hunt.specimen.choices();
+        let bit = |choice: &Choice| self.bits.bit(*choice);
+        let mut todo = engine.system.choices();
         let asleep = match self.seen.states.entry(state.key()) {
             Occupied(mut known) => {
                 let before = *known.get();
@@ -111,7 +121,7 @@ impl Walker for Exhaustive<'_> {
             }
             Vacant(place) => {
                 place.insert(asleep);
-                hunt.counts.states += 1;
+                engine.counts.states += 1;
                 if todo.is_empty() {
                     self.seen.ends.push(state.key());
                     return Entry::End;
@@ -123,22 +133,24 @@ impl Walker for Exhaustive<'_> {
         if todo.is_empty() {
             Entry::Known
         } else {
-            Entry::GoOn(Kept { todo, asleep })
+            Entry::GoOn(Unexplored { todo, asleep })
         }
     }
 }
 
 impl Exhaustive<'_> {
-    /// Those of `asleep` that `taken` does not touch: they can sleep on behind it.
-    fn still_asleep(&self, state: &State, asleep: Set, taken: Choice) -> Set {
-        let taken_touches = touches(state, taken);
+    /// The choices of `asleep` that are independent of `taken`. They stay asleep after it.
+    fn still_asleep(&self, state: &State, asleep: ChoiceSet, taken: Choice) -> ChoiceSet {
+        let taken_footprint = footprint(state, taken);
         let mut still = 0;
         let mut rest = asleep;
         while rest != 0 {
             let place = rest.trailing_zeros();
             rest &= rest - 1;
-            let sleeper = self.places.choice(place);
-            if sleeper.cpu != taken.cpu && !collide(&touches(state, sleeper), &taken_touches) {
+            let sleeper = self.bits.choice(place);
+            if sleeper.cpu != taken.cpu
+                && !are_dependent(&footprint(state, sleeper), &taken_footprint)
+            {
                 still |= 1 << place;
             }
         }
@@ -146,25 +158,25 @@ impl Exhaustive<'_> {
     }
 }
 
-impl Places {
+impl ChoiceBits {
     fn of(vectors: &[u8]) -> Self {
         Self {
             vectors: vectors.to_vec(),
         }
     }
 
-    /// Places that each CPU has.
+    /// The number of bits of each CPU.
     fn each(&self) -> usize {
         1 + self.vectors.len()
     }
 
-    /// CPUs that have some.
+    /// The number of CPUs that have bits.
     fn cpus(&self) -> usize {
-        Set::BITS as usize / self.each()
+        ChoiceSet::BITS as usize / self.each()
     }
 
-    /// The place of a choice, as a set of its own; an empty one if it has none.
-    fn bit(&self, choice: Choice) -> Set {
+    /// The set of only this choice; empty if it has no bit.
+    fn bit(&self, choice: Choice) -> ChoiceSet {
         let kind = match choice.takes {
             None => Some(0),
             Some(vector) => {
@@ -178,7 +190,7 @@ impl Places {
         }
     }
 
-    /// The choice that has a place.
+    /// The choice that has the bit at `place`.
     fn choice(&self, place: u32) -> Choice {
         let place = place as usize;
         let takes = (place % self.each()).checked_sub(1);
@@ -189,47 +201,49 @@ impl Places {
     }
 }
 
-/// What a choice touches that others can touch.
+/// What a choice accesses that choices of other CPUs can access as well.
 #[derive(Debug, PartialEq, Eq)]
-enum Touched {
+enum Footprint {
     /// A word.
-    Word(u64, Way),
+    Word(u64, AccessKind),
     /// Reads words.
     Words(Vec<u64>),
-    /// Adds to the interrupts that are pending at a CPU.
+    /// Makes an interrupt pending at a CPU.
     Sends(usize),
-    /// Takes one of them.
+    /// Takes an interrupt that is pending at a CPU.
     Takes(usize),
     /// Nothing.
     Nothing,
 }
 
-fn touches(state: &State, choice: Choice) -> Touched {
+fn footprint(state: &State, choice: Choice) -> Footprint {
     let stopped = &state.cpus()[choice.cpu];
     if choice.takes.is_some() {
-        return Touched::Takes(choice.cpu);
+        return Footprint::Takes(choice.cpu);
     }
     match stopped.at {
-        Stop::Access(Kind::IrqsOff, _) => Touched::Nothing,
-        Stop::Access(kind, address) => Touched::Word(address, Way::of(kind)),
-        Stop::Send { target, .. } => Touched::Sends(target),
-        Stop::Relax => Touched::Words(stopped.watched().collect()),
-        Stop::Idle | Stop::Left | Stop::Point(_) => Touched::Nothing,
+        Stop::Access(Kind::IrqsOff, _) => Footprint::Nothing,
+        Stop::Access(kind, address) => Footprint::Word(address, AccessKind::of(kind)),
+        Stop::Send { target, .. } => Footprint::Sends(target),
+        Stop::Relax => Footprint::Words(stopped.watched().collect()),
+        Stop::Idle | Stop::Left | Stop::Point(_) => Footprint::Nothing,
     }
 }
 
 /// Whether the order of two choices of different CPUs can matter.
-fn collide(a: &Touched, b: &Touched) -> bool {
+fn are_dependent(a: &Footprint, b: &Footprint) -> bool {
     match (a, b) {
-        (Touched::Word(a, way_a), Touched::Word(b, way_b)) => {
-            a & !7 == b & !7 && way_a.collides(*way_b)
+        (Footprint::Word(a, kind_a), Footprint::Word(b, kind_b)) => {
+            a & !7 == b & !7 && kind_a.depends_on(*kind_b)
         }
-        (Touched::Words(words), Touched::Word(word, way))
-        | (Touched::Word(word, way), Touched::Words(words)) => {
-            way.collides(Way::Reads) && words.contains(&(word & !7))
+        (Footprint::Words(words), Footprint::Word(word, kind))
+        | (Footprint::Word(word, kind), Footprint::Words(words)) => {
+            kind.depends_on(AccessKind::Reads) && words.contains(&(word & !7))
         }
-        (Touched::Sends(a), Touched::Takes(b)) | (Touched::Takes(b), Touched::Sends(a)) => a == b,
-        // Two that are sent are both pending, in whichever order they came.
+        (Footprint::Sends(a), Footprint::Takes(b)) | (Footprint::Takes(b), Footprint::Sends(a)) => {
+            a == b
+        }
+        // Two interrupts that are sent are both pending afterwards, in whichever order.
         _ => false,
     }
 }
@@ -239,37 +253,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_choice_has_a_place_of_its_own() {
+    fn each_choice_has_a_bit_of_its_own() {
         for vectors in [&[][..], &[0xf3], &[0xf1, 0xf4, 0xfd], &[0xf0; 16]] {
-            let places = Places::of(vectors);
-            for cpu in 0..places.cpus() {
+            let bits = ChoiceBits::of(vectors);
+            for cpu in 0..bits.cpus() {
                 let takes = vectors.iter().take(3).map(|vector| Some(*vector));
                 for takes in takes.chain([None]) {
                     let one = Choice { cpu, takes };
-                    let place = places.bit(one).trailing_zeros();
-                    assert_eq!(places.choice(place), one);
+                    let place = bits.bit(one).trailing_zeros();
+                    assert_eq!(bits.choice(place), one);
                 }
             }
-            let without = [(places.cpus(), None), (0, Some(0xf2))];
+            let without = [(bits.cpus(), None), (0, Some(0xf2))];
             for (cpu, takes) in without {
-                assert_eq!(places.bit(Choice { cpu, takes }), 0);
+                assert_eq!(bits.bit(Choice { cpu, takes }), 0);
             }
         }
-        assert_eq!(Places::of(&[0xf1, 0xf4, 0xfd]).cpus(), 32);
+        assert_eq!(ChoiceBits::of(&[0xf1, 0xf4, 0xfd]).cpus(), 32);
     }
 
     #[test]
-    fn what_touches_the_same_word_collides_if_one_writes() {
-        let read = Touched::Word(8, Way::Reads);
-        let write = Touched::Word(12, Way::Writes);
-        assert!(!collide(&read, &Touched::Word(8, Way::Reads)));
-        assert!(collide(&read, &write));
-        assert!(!collide(&Touched::Word(16, Way::Writes), &write));
-        assert!(collide(&Touched::Words(vec![8]), &write));
-        assert!(!collide(&Touched::Words(vec![8]), &read));
-        assert!(collide(&Touched::Sends(1), &Touched::Takes(1)));
-        assert!(!collide(&Touched::Sends(1), &Touched::Sends(1)));
-        assert!(!collide(&Touched::Sends(1), &Touched::Takes(0)));
-        assert!(!collide(&Touched::Nothing, &write));
+    fn accesses_to_the_same_word_are_dependent_if_one_writes() {
+        let read = Footprint::Word(8, AccessKind::Reads);
+        let write = Footprint::Word(12, AccessKind::Writes);
+        assert!(!are_dependent(
+            &read,
+            &Footprint::Word(8, AccessKind::Reads)
+        ));
+        assert!(are_dependent(&read, &write));
+        assert!(!are_dependent(
+            &Footprint::Word(16, AccessKind::Writes),
+            &write
+        ));
+        assert!(are_dependent(&Footprint::Words(vec![8]), &write));
+        assert!(!are_dependent(&Footprint::Words(vec![8]), &read));
+        assert!(are_dependent(&Footprint::Sends(1), &Footprint::Takes(1)));
+        assert!(!are_dependent(&Footprint::Sends(1), &Footprint::Sends(1)));
+        assert!(!are_dependent(&Footprint::Sends(1), &Footprint::Takes(0)));
+        assert!(!are_dependent(&Footprint::Nothing, &write));
     }
 }

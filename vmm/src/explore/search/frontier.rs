@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use super::Hunt;
+use super::Engine;
+use super::dfs::{Cut, Root, judge, make};
 use super::seen::Seen;
-use super::walk::{Cut, Root, judge, make};
 use crate::explore::Shard;
 
 /// States for each shard, of which some lead to many more than others.
@@ -28,8 +28,8 @@ pub struct Frontier {
 ///
 /// # Errors
 /// [`Cut`] if it did not come to them.
-pub fn expand(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<Frontier, Cut> {
-    let beginning = Root::beginning(hunt);
+pub fn expand(engine: &mut Engine<'_>, seen: &mut Seen, shard: Shard) -> Result<Frontier, Cut> {
+    let beginning = Root::beginning(engine);
     if shard == Shard::WHOLE {
         return Ok(Frontier {
             all: BTreeSet::from([beginning.state.key()]),
@@ -44,22 +44,22 @@ pub fn expand(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<Fron
     while waiting.len() < enough
         && let Some(Root { state, path }) = waiting.pop_front()
     {
-        hunt.specimen.load(&state);
-        let choices = hunt.specimen.choices();
+        engine.system.load(&state);
+        let choices = engine.system.choices();
         if seen.insert(state.key()) {
-            hunt.counts.states += 1;
+            engine.counts.states += 1;
         }
         if choices.is_empty() {
             seen.insert_end(state.key());
-            judge(hunt, &path)?;
+            judge(engine, &path)?;
         }
         for (index, choice) in choices.into_iter().enumerate() {
             if index > 0 {
-                hunt.specimen.load(&state);
+                engine.system.load(&state);
             }
             let mut path = path.clone();
-            make(hunt, choice, &mut path)?;
-            let next = hunt.specimen.save();
+            make(engine, choice, &mut path)?;
+            let next = engine.system.save();
             seen.links.add(state.key(), next.key());
             if met.insert(next.key()) {
                 waiting.push_back(Root { state: next, path });
@@ -67,7 +67,7 @@ pub fn expand(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<Fron
         }
     }
     // A page that is kept from now on is in none of the states that wait.
-    if hunt.is_incomplete()? {
+    if engine.is_incomplete()? {
         return Err(Cut::Void);
     }
     let (mine, others): (Vec<_>, Vec<_>) = (0..)
@@ -75,7 +75,7 @@ pub fn expand(hunt: &mut Hunt<'_>, seen: &mut Seen, shard: Shard) -> Result<Fron
         .partition(|(place, _): &(u64, _)| place % shard.of == shard.index);
     for (_, root) in others {
         seen.insert(root.state.key());
-        hunt.counts.states += 1;
+        engine.counts.states += 1;
     }
     Ok(Frontier {
         mine: mine.into_iter().map(|(_, root)| root).collect(),

@@ -1,33 +1,35 @@
-//! What leads where: all states that can be reached, every step from each of them made, and nothing
-//! left out. Who has that knows of each state whether an end can still be reached from it.
+//! The state graph: all states that can be reached, and every step from each of them. It tells for
+//! each state whether a final state can still be reached from there.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::by_key::ByKey;
+use super::dfs::Cut;
+use super::end::SearchEnd;
+use super::engine::{Check, Engine};
 use super::links::reach;
-use super::walk::Cut;
-use super::{ByKey, End, Hunt, Look};
 use crate::explore::schedule::Choice;
 use crate::explore::specimen::{Breach, State};
 
-/// Most ways to break something of which one is kept.
+/// The greatest number of different breaches that are kept.
 const MOST_KINDS: usize = 64;
 
-/// The states, by number, and what leads where.
+/// The states, by number, and the steps between them.
 #[derive(Debug, Default)]
 pub struct Graph {
     numbers: ByKey<u128, usize>,
     nodes: Vec<Node>,
     edges: Vec<Edge>,
-    /// What can break, each kind once behind the choices that led there first.
+    /// What can break: for each kind of breach, the first choices that led to it.
     pub broken: Vec<(Vec<Choice>, Breach)>,
 }
 
-/// A state.
+/// A state of the graph.
 #[derive(Debug)]
 struct Node {
     /// The step by which it was reached first.
     by: Option<Edge>,
-    /// Whether something ends here: the run, or by something that breaks.
+    /// Whether the run ends here, or a step from here breaks something.
     is_end: bool,
 }
 
@@ -39,7 +41,7 @@ struct Edge {
     to: usize,
 }
 
-/// A state on the way to the present one.
+/// A state on the search stack.
 #[derive(Debug)]
 struct Frame {
     state: State,
@@ -48,62 +50,62 @@ struct Frame {
 }
 
 impl Graph {
-    /// Makes every step from every state, from the beginning on.
+    /// Makes every step from every state, beginning with the initial state.
     ///
     /// # Errors
-    /// [`Cut`] if it did not come to the end of that. That something breaks is none.
-    pub fn explore(&mut self, hunt: &mut Hunt<'_>) -> Result<(), Cut> {
-        let root = hunt.specimen.root().clone();
-        hunt.specimen.load(&root);
-        let mut way = Vec::new();
-        self.enter(hunt, &mut way, root, None)?;
+    /// [`Cut`] if the search was cut short. A breach does not cut it short.
+    pub fn explore(&mut self, engine: &mut Engine<'_>) -> Result<(), Cut> {
+        let root = engine.system.root().clone();
+        engine.system.load(&root);
+        let mut stack = Vec::new();
+        self.enter(engine, &mut stack, root, None)?;
         let mut is_there = true;
         while let Some(Frame {
             state,
             number,
             todo,
-        }) = way.last_mut()
+        }) = stack.last_mut()
         {
             let Some(choice) = todo.pop() else {
-                way.pop();
+                stack.pop();
                 is_there = false;
                 continue;
             };
             if !is_there {
-                hunt.specimen.mend()?;
-                hunt.specimen.load(state);
+                engine.system.mend()?;
+                engine.system.load(state);
             }
             let number = *number;
-            let moved = hunt.advance(choice)?;
-            hunt.counts.depth = way.len() as u64;
-            hunt.counts.deepest = hunt.counts.deepest.max(hunt.counts.depth);
-            match hunt.look()? {
-                Look::GoOn => {}
-                Look::Void => return Err(Cut::Void),
-                Look::Stop(why) => return Err(Cut::End(End::Stopped(why))),
+            let moved = engine.advance(choice)?;
+            engine.counts.depth = stack.len() as u64;
+            engine.counts.deepest = engine.counts.deepest.max(engine.counts.depth);
+            match engine.check()? {
+                Check::GoOn => {}
+                Check::Void => return Err(Cut::Void),
+                Check::Stop(why) => return Err(Cut::End(SearchEnd::Stopped(why))),
             }
             if let Some(breach) = moved.breach {
-                if hunt.is_incomplete()? {
+                if engine.is_incomplete()? {
                     return Err(Cut::Void);
                 }
                 self.nodes[number].is_end = true;
-                let mut choices = self.way_to(number);
+                let mut choices = self.path_to(number);
                 choices.push(choice);
-                self.breaks(choices, breach);
+                self.add_breach(choices, breach);
                 is_there = false;
                 continue;
             }
-            let next = hunt.specimen.save();
-            is_there = self.enter(hunt, &mut way, next, Some((number, choice)))?;
+            let next = engine.system.save();
+            is_there = self.enter(engine, &mut stack, next, Some((number, choice)))?;
         }
         Ok(())
     }
 
-    /// Comes to `state`. Whether to go on from there.
+    /// Adds `state`. Returns whether it is new, and was pushed to be expanded.
     fn enter(
         &mut self,
-        hunt: &mut Hunt<'_>,
-        way: &mut Vec<Frame>,
+        engine: &mut Engine<'_>,
+        stack: &mut Vec<Frame>,
         state: State,
         by: Option<(usize, Choice)>,
     ) -> Result<bool, Cut> {
@@ -118,22 +120,22 @@ impl Graph {
         if known != number {
             return Ok(false);
         }
-        hunt.counts.states += 1;
+        engine.counts.states += 1;
         self.nodes.push(Node { by, is_end: false });
-        let todo = hunt.specimen.choices();
-        if todo.is_empty() || hunt.specimen.is_over() {
+        let todo = engine.system.choices();
+        if todo.is_empty() || engine.system.is_over() {
             self.nodes[number].is_end = true;
-            hunt.counts.ends += 1;
-            hunt.note_outcome();
-            if let Some(breach) = hunt.specimen.judge()? {
-                if hunt.is_incomplete()? {
+            engine.counts.ends += 1;
+            engine.note_outcome();
+            if let Some(breach) = engine.system.judge()? {
+                if engine.is_incomplete()? {
                     return Err(Cut::Void);
                 }
-                let choices = self.way_to(number);
-                self.breaks(choices, breach);
+                let choices = self.path_to(number);
+                self.add_breach(choices, breach);
             }
         }
-        way.push(Frame {
+        stack.push(Frame {
             state,
             number,
             todo,
@@ -141,8 +143,8 @@ impl Graph {
         Ok(true)
     }
 
-    /// Notes that something broke at the end of `choices`.
-    pub fn breaks(&mut self, choices: Vec<Choice>, breach: Breach) {
+    /// Notes a breach at the end of `choices`, if it is the first of its kind.
+    pub fn add_breach(&mut self, choices: Vec<Choice>, breach: Breach) {
         let mut known = self.broken.iter();
         let is_known = known.any(|(_, known)| known.names == breach.names);
         if !is_known && self.broken.len() < MOST_KINDS {
@@ -150,8 +152,8 @@ impl Graph {
         }
     }
 
-    /// The choices that led to the state with this number first.
-    pub fn way_to(&self, number: usize) -> Vec<Choice> {
+    /// The choices by which the state with this number was reached first.
+    pub fn path_to(&self, number: usize) -> Vec<Choice> {
         let before = |edge: &Edge| self.nodes[edge.from].by;
         let mut choices: Vec<_> = std::iter::successors(self.nodes[number].by, before)
             .map(|edge| edge.choice)
@@ -160,7 +162,7 @@ impl Graph {
         choices
     }
 
-    /// A state from which nothing comes to an end: the first that was met.
+    /// The first state that was found from which no final state can be reached.
     pub fn without_end(&self) -> Option<usize> {
         let comes = self.edges_by(|edge| edge.to);
         let states = self.nodes.len();
@@ -169,43 +171,44 @@ impl Graph {
         is_good.iter().position(|is_good| !is_good)
     }
 
-    /// From the state with this number, from which nothing comes to an end: the choices that lead
-    /// into a round, and the round, on which each choice that there is on it is made.
-    pub fn round_from(&self, number: usize) -> (Vec<Choice>, Vec<Choice>) {
+    /// From the state with this number, from which no final state can be reached: the choices that
+    /// lead to a cycle, and a fair cycle, on which every choice that there is on it is made.
+    pub fn cycle_from(&self, number: usize) -> (Vec<Choice>, Vec<Choice>) {
         let leads = self.edges_by(|edge| edge.from);
         let comes = self.edges_by(|edge| edge.to);
         let states = self.nodes.len();
-        let (mut start, mut into) = (number, Vec::new());
-        // On to where everything that can be reached leads back.
+        let (mut start, mut lead_in) = (number, Vec::new());
+        // Go on to a state to which every state that it can reach leads back: it is in a bottom
+        // strongly connected component.
         let all = loop {
-            let behind = reach(states, [start], |at| leads[at].iter().map(|edge| edge.to));
-            let before = reach(states, [start], |at| comes[at].iter().map(|edge| edge.from));
-            match (0..states).find(|other| behind[*other] && !before[*other]) {
+            let descendants = reach(states, [start], |at| leads[at].iter().map(|edge| edge.to));
+            let ancestors = reach(states, [start], |at| comes[at].iter().map(|edge| edge.from));
+            match (0..states).find(|other| descendants[*other] && !ancestors[*other]) {
                 Some(other) => {
-                    into.extend(way(&leads, start, |edge| edge.to == other));
+                    lead_in.extend(shortest_path(&leads, start, |edge| edge.to == other));
                     start = other;
                 }
-                None => break behind,
+                None => break descendants,
             }
         };
         let edges = self.edges.iter().filter(|edge| all[edge.from]);
         let mut missing: HashSet<Choice> = edges.map(|edge| edge.choice).collect();
-        let (mut at, mut round) = (start, Vec::new());
+        let (mut at, mut cycle) = (start, Vec::new());
         while !missing.is_empty() {
-            for edge in way(&leads, at, |edge| missing.contains(&edge.choice)) {
+            for edge in shortest_path(&leads, at, |edge| missing.contains(&edge.choice)) {
                 missing.remove(&edge.choice);
                 at = edge.to;
-                round.push(edge);
+                cycle.push(edge);
             }
         }
         if at != start {
-            round.extend(way(&leads, at, |edge| edge.to == start));
+            cycle.extend(shortest_path(&leads, at, |edge| edge.to == start));
         }
         let choices = |edges: Vec<&Edge>| edges.into_iter().map(|edge| edge.choice).collect();
-        (choices(into), choices(round))
+        (choices(lead_in), choices(cycle))
     }
 
-    /// By state: the edges of which it is the `end`.
+    /// By state: the edges of which it is this `end`.
     fn edges_by(&self, end: impl Fn(&Edge) -> usize) -> Vec<Vec<&Edge>> {
         let mut edges = vec![Vec::new(); self.nodes.len()];
         for edge in &self.edges {
@@ -215,9 +218,9 @@ impl Graph {
     }
 }
 
-/// The shortest way from `start` that ends with a step that is wanted, where from each state these
-/// edges lead on; none, if there is no such.
-fn way<'a>(
+/// The shortest path from `start` that ends with a wanted step, where `leads` has the edges that
+/// leave each state; empty if there is none.
+fn shortest_path<'a>(
     leads: &[Vec<&'a Edge>],
     start: usize,
     is_wanted: impl Fn(&Edge) -> bool,
@@ -228,9 +231,9 @@ fn way<'a>(
         for edge in &leads[at] {
             if is_wanted(edge) {
                 let before = |edge: &&'a Edge| by[&edge.from];
-                let mut way: Vec<_> = std::iter::successors(Some(*edge), before).collect();
-                way.reverse();
-                return way;
+                let mut path: Vec<_> = std::iter::successors(Some(*edge), before).collect();
+                path.reverse();
+                return path;
             }
             by.entry(edge.to).or_insert_with(|| {
                 waiting.push_back(edge.to);

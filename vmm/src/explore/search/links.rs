@@ -1,11 +1,11 @@
-//! Which states lead to which, as far as was tried, by their keys: to tell whether one can be come
-//! back to. Knows no machine.
+//! Which states lead to which, by their keys, as far as a search has tried: tells whether the
+//! states form a cycle. Knows no machine.
 
 use std::collections::BTreeSet;
 
-use super::ByKey;
+use super::by_key::ByKey;
 
-/// Pairs of states, the first of which leads to the second.
+/// Pairs of states. The first of a pair leads to the second.
 #[derive(Debug, Default)]
 pub struct Links {
     numbers: ByKey<u128, u32>,
@@ -28,32 +28,34 @@ impl Links {
         })
     }
 
-    /// By state: those to which it leads.
-    fn behind(&self) -> Vec<Vec<u32>> {
-        let mut behind = vec![Vec::new(); self.keys.len()];
+    /// By state: its successors.
+    fn successors(&self) -> Vec<Vec<u32>> {
+        let mut successors = vec![Vec::new(); self.keys.len()];
         for (from, to) in &self.all {
-            behind[*from as usize].push(*to);
+            successors[*from as usize].push(*to);
         }
-        behind
+        successors
     }
 
-    /// Whether a state can be come back to.
-    pub fn has_round(&self) -> bool {
-        // Whoever nothing leads to can be taken away; who is left then is on a round, or behind one
-        // (Kahn, 1962).
-        let behind = self.behind();
-        let mut before = vec![0_u32; self.keys.len()];
+    /// Whether the states form a cycle.
+    pub fn has_cycle(&self) -> bool {
+        // Take away states without a predecessor, as long as there are any. What is left is on a
+        // cycle, or is reached from one (Kahn, 1962).
+        let successors = self.successors();
+        let mut predecessors = vec![0_u32; self.keys.len()];
         for (_, to) in &self.all {
-            before[*to as usize] += 1;
+            predecessors[*to as usize] += 1;
         }
-        let mut free: Vec<_> = (0..before.len()).filter(|it| before[*it] == 0).collect();
+        let mut free: Vec<_> = (0..predecessors.len())
+            .filter(|it| predecessors[*it] == 0)
+            .collect();
         let mut taken = 0;
         while let Some(number) = free.pop() {
             taken += 1;
-            for next in &behind[number] {
+            for next in &successors[number] {
                 let next = *next as usize;
-                before[next] -= 1;
-                if before[next] == 0 {
+                predecessors[next] -= 1;
+                if predecessors[next] == 0 {
                     free.push(next);
                 }
             }
@@ -61,21 +63,21 @@ impl Links {
         taken < self.keys.len()
     }
 
-    /// Which of the states with the keys `to` can be reached from which of those with the keys
-    /// `from`, other than itself.
+    /// Pairs of a state with a key in `from` and another one with a key in `to` that can be reached
+    /// from it.
     pub fn reached(
         &self,
         from: impl IntoIterator<Item = u128>,
         to: &BTreeSet<u128>,
     ) -> Vec<(u128, u128)> {
-        let behind = self.behind();
+        let successors = self.successors();
         let number = |key: &u128| self.numbers.get(key).map(|number| *number as usize);
         let mut pairs = Vec::new();
         for key in from {
             let Some(start) = number(&key) else {
                 continue;
             };
-            let next = |at: usize| behind[at].iter().map(|next| *next as usize);
+            let next = |at: usize| successors[at].iter().map(|next| *next as usize);
             let is_reached = reach(self.keys.len(), [start], next);
             let others = to.iter().filter(|other| **other != key);
             let reached = others.filter(|other| number(other).is_some_and(|it| is_reached[it]));
@@ -86,8 +88,8 @@ impl Links {
     }
 }
 
-/// By number, of so many `states`: whether it can be reached from one of `starts`, or is one, where
-/// each leads to those that `next` says.
+/// For each of `states` states, by number: whether it is one of `starts`, or can be reached from
+/// one. `next` gives the successors of a state.
 pub fn reach<N: IntoIterator<Item = usize>>(
     states: usize,
     starts: impl IntoIterator<Item = usize>,
@@ -117,11 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn a_round_is_seen_in_whatever_order_its_links_came() {
-        assert!(!links(&[]).has_round());
-        assert!(!links(&[(1, 2), (1, 3), (2, 4), (3, 4)]).has_round());
-        assert!(links(&[(1, 2), (3, 1), (2, 3)]).has_round());
-        assert!(links(&[(1, 2), (2, 2)]).has_round());
+    fn a_cycle_is_seen_in_whatever_order_its_links_came() {
+        assert!(!links(&[]).has_cycle());
+        assert!(!links(&[(1, 2), (1, 3), (2, 4), (3, 4)]).has_cycle());
+        assert!(links(&[(1, 2), (3, 1), (2, 3)]).has_cycle());
+        assert!(links(&[(1, 2), (2, 2)]).has_cycle());
     }
 
     #[test]

@@ -1,38 +1,40 @@
-//! The search that the others are held against. It shares none of their rules: every access, every
-//! release and every round of a waiting loop is a step, an interrupt can come at each, nothing is
-//! passed over, learnt, or taken for the same as anything else, and a state is all of memory and
-//! all registers. It does not end with the first thing that breaks, so that it knows everything
-//! that can. It is slow, and for small cases.
+//! The reference search, with which the other strategies are compared. It shares none of their
+//! reductions: every access, every release of a lock and every turn of a waiting loop is a step, an
+//! interrupt can arrive before each of them, nothing is passed over or learnt, and a state is all
+//! of memory and all registers. It does not stop at the first breach, so that it finds everything
+//! that can break. It is slow, and made for small cases.
 //!
-//! Nobody waits here: a CPU that finds nothing goes round, into a state that is known. So there is
-//! no state in which nothing can go on and somebody waits; instead there are states from which no
-//! end can be reached any more, and that is what a hang, or a livelock, is.
+//! No CPU waits here: one that finds nothing new takes another turn of its loop, into a state that
+//! is known. So no state exists in which a CPU waits and no CPU can go on. A hang or a livelock is
+//! instead a state from which no final state can be reached.
 
+use super::dfs::until_sound;
+use super::end::{Counterexample, SearchEnd};
+use super::engine::Engine;
 use super::graph::Graph;
-use super::walk::until_sound;
-use super::{End, Found, Hunt, sampled};
+use super::sampled;
 use crate::explore::schedule::{Choice, Turn};
 use crate::explore::specimen::{Breach, SpecimenError};
 
-/// Searches from the beginning. Returns what can break, each kind once with the first way that led
-/// there.
+/// Searches from the initial state. Returns what can break: for each kind of breach the first
+/// counterexample.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn search(hunt: &mut Hunt<'_>) -> Result<(End, Vec<Found>), SpecimenError> {
-    sampled::touch_pages(hunt)?;
+pub fn search(engine: &mut Engine<'_>) -> Result<(SearchEnd, Vec<Counterexample>), SpecimenError> {
+    sampled::touch_pages(engine)?;
     let mut broken = Vec::new();
-    let end = until_sound(hunt, |hunt| {
+    let end = until_sound(engine, |engine| {
         let mut graph = Graph::default();
-        hunt.counts.ends = 0;
-        let ended = graph.explore(hunt);
+        engine.counts.ends = 0;
+        let ended = graph.explore(engine);
         if ended.is_ok()
             && let Some(number) = graph.without_end()
         {
-            let choices = graph.way_to(number);
-            graph.breaks(choices, Breach::without_end());
+            let choices = graph.path_to(number);
+            graph.add_breach(choices, Breach::without_end());
         }
-        let found = |(choices, breach): (Vec<Choice>, Breach)| Found {
+        let found = |(choices, breach): (Vec<Choice>, Breach)| Counterexample {
             turns: choices.into_iter().map(step).collect(),
             breach,
         };

@@ -1,58 +1,62 @@
-//! Single schedules from the beginning to the end, chosen at random: uniformly, or by priorities
-//! that change a few times (PCT: Burckhardt et al., "A Randomized Scheduler with Probabilistic
-//! Guarantees of Finding Bugs", ASPLOS 2010). For machines that are too large to try everything.
-//! Run `n` of a seed is the same wherever and in whatever company it runs, as long as as much is
-//! known of what CPUs share, so that runs can be shared out.
+//! Single schedules from the initial state to a final one, chosen at random: uniformly, or by
+//! priorities that change a few times (PCT: Burckhardt et al., "A Randomized Scheduler with
+//! Probabilistic Guarantees of Finding Bugs", ASPLOS 2010). For machines on which trying everything
+//! takes too long. Run `n` of a seed depends on nothing else but on what is known about the memory
+//! that CPUs share, so that the runs can be shared out among processes.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{End, Found, Hunt, Look, turn};
+use super::end::{Counterexample, SearchEnd};
+use super::engine::{Check, Engine};
+use super::system::turn;
 use crate::explore::schedule::Choice;
 use crate::explore::specimen::{Breach, SpecimenError};
 
-/// How a run chooses.
+/// How a run chooses its steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Way {
-    /// Any choice is as likely as any other.
+pub enum Sampling {
+    /// Every choice is equally likely.
     Uniform,
-    /// The CPU with the highest priority goes on; priorities change `changes` times within the
+    /// PCT: the CPU with the highest priority goes on. Priorities change `changes` times within the
     /// first `length` transitions. A pending interrupt has a priority of its own.
     Priorities {
-        /// How often they change: one less than the depth of the bugs that are found.
+        /// How often priorities change: one less than the depth of the bugs that are found.
         changes: u32,
-        /// Transitions of a run, about.
+        /// The approximate number of transitions of a run.
         length: u64,
     },
 }
 
-/// What one run chooses.
+/// Chooses the steps of one run.
 #[derive(Debug)]
 struct Chooser {
     random: ChaCha8Rng,
-    /// By CPU and whether it is its interrupt.
+    /// For each CPU two priorities: of going on, and of taking an interrupt.
     priorities: Vec<u64>,
+    /// The numbers of the choices at which a priority is lowered.
     changes: Vec<u64>,
+    /// How many choices were made.
     made: u64,
-    way: Way,
+    sampling: Sampling,
 }
 
 impl Chooser {
-    fn new(way: Way, seed: u64, run: u64, cpus: usize) -> Self {
+    fn new(sampling: Sampling, seed: u64, run: u64, cpus: usize) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         random.set_stream(run);
         let mut chooser = Self {
             priorities: Vec::new(),
             changes: Vec::new(),
             made: 0,
-            way,
+            sampling,
             random,
         };
-        if let Way::Priorities { changes, length } = way {
-            // Above all that they change to.
+        if let Sampling::Priorities { changes, length } = sampling {
+            // Initial priorities are above all those to which they are lowered.
             let high = |random: &mut ChaCha8Rng| random.next_u64() | 1 << 63;
             chooser.priorities = (0..cpus * 2).map(|_| high(&mut chooser.random)).collect();
             chooser.changes = (0..changes).map(|_| chooser.below(length.max(1))).collect();
@@ -61,17 +65,17 @@ impl Chooser {
     }
 
     fn below(&mut self, limit: u64) -> u64 {
-        // The bias is that of 64 bits, which nobody will see.
+        // The modulo bias of 64 random bits is negligible.
         self.random.next_u64() % limit
     }
 
     fn choose(&mut self, choices: &[Choice]) -> Choice {
-        let chosen = match self.way {
-            Way::Uniform => {
+        let chosen = match self.sampling {
+            Sampling::Uniform => {
                 let place = self.below(choices.len() as u64);
                 choices[usize::try_from(place).unwrap_or(0)]
             }
-            Way::Priorities { .. } => {
+            Sampling::Priorities { .. } => {
                 let place = |choice: &Choice| choice.cpu * 2 + usize::from(choice.takes.is_some());
                 let highest = |choices: &[Choice], priorities: &[u64]| {
                     *choices
@@ -92,27 +96,27 @@ impl Chooser {
     }
 }
 
-/// Makes those of `runs` of which `mine` is true. Each begins with what was known before all of
-/// them.
+/// Makes those of `runs` runs for which `mine` is true. Each begins with what was known before the
+/// first.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
 pub fn search(
-    hunt: &mut Hunt<'_>,
-    way: Way,
+    engine: &mut Engine<'_>,
+    sampling: Sampling,
     seed: u64,
     runs: u64,
     mine: impl Fn(u64) -> bool,
-) -> Result<End, SpecimenError> {
-    let known = hunt.sharing.clone();
+) -> Result<SearchEnd, SpecimenError> {
+    let known = engine.sharing.clone();
     for run in (0..runs).filter(|run| mine(*run)) {
-        let end = single(hunt, way, seed, run)?;
-        hunt.sharing.clone_from(&known);
+        let end = single(engine, sampling, seed, run)?;
+        engine.sharing.clone_from(&known);
         if let Some(end) = end {
             return Ok(end);
         }
     }
-    Ok(End::Complete)
+    Ok(SearchEnd::Complete)
 }
 
 /// Makes one run, and learns from it.
@@ -120,82 +124,82 @@ pub fn search(
 /// # Errors
 /// [`SpecimenError`] if the host fails.
 pub fn single(
-    hunt: &mut Hunt<'_>,
-    way: Way,
+    engine: &mut Engine<'_>,
+    sampling: Sampling,
     seed: u64,
     run: u64,
-) -> Result<Option<End>, SpecimenError> {
-    // What was passed over by what was known by then stays possible in other runs, and nothing is
-    // claimed of all of them.
-    if hunt.sharing.is_void() {
-        hunt.sharing.begin_anew();
+) -> Result<Option<SearchEnd>, SpecimenError> {
+    // A stop that was passed over can still be tried in other runs, and a random search claims
+    // nothing about all orders. So knowledge that has become void does no harm.
+    if engine.sharing.is_void() {
+        engine.sharing.begin_anew();
     }
     loop {
-        let mut chooser = Chooser::new(way, seed, run, hunt.specimen.cpus().len());
-        let counts = hunt.counts;
-        let end = once(hunt, LONGEST, |choices| chooser.choose(choices))?;
-        // A page that was written for the first time, and not put back on the way, is no evidence
-        // of anything: it is from now on, and the run is made again.
-        if !hunt.is_incomplete()? {
+        let mut chooser = Chooser::new(sampling, seed, run, engine.system.cpus().len());
+        let counts = engine.counts;
+        let end = once(engine, LONGEST, |choices| chooser.choose(choices))?;
+        // If the run wrote a page that was not saved, it may not have begun in the initial state,
+        // and proves nothing. The page is saved from now on, and the run is repeated.
+        if !engine.is_incomplete()? {
             return Ok(end);
         }
-        (hunt.counts.ends, hunt.counts.schedules) = (counts.ends, counts.schedules);
+        (engine.counts.ends, engine.counts.schedules) = (counts.ends, counts.schedules);
     }
 }
 
-/// Transitions after which a run is said to have no end.
+/// Transitions after which a run is considered endless.
 const LONGEST: usize = 100_000;
 
-/// Begins some runs at random, from which nothing is to be learnt but which pages the guest writes:
-/// those are kept from then on. None goes on for long, whether it comes to an end or not.
+/// Makes some short random runs only to find out which pages the guest writes. These are saved from
+/// then on.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn touch_pages(hunt: &mut Hunt<'_>) -> Result<(), SpecimenError> {
+pub fn touch_pages(engine: &mut Engine<'_>) -> Result<(), SpecimenError> {
     const RUNS: u64 = 16;
     const STEPS: usize = 1_000;
     for run in 0..RUNS {
-        let mut chooser = Chooser::new(Way::Uniform, 1, run, hunt.specimen.cpus().len());
-        once(hunt, STEPS, |choices| chooser.choose(choices))?;
-        hunt.is_incomplete()?;
-        hunt.specimen.mend()?;
+        let mut chooser = Chooser::new(Sampling::Uniform, 1, run, engine.system.cpus().len());
+        once(engine, STEPS, |choices| chooser.choose(choices))?;
+        engine.is_incomplete()?;
+        engine.system.mend()?;
     }
     Ok(())
 }
 
-/// One run, from the beginning to the end, or to `longest` transitions, which is then said to be no
-/// end.
+/// One run from the initial state to a final one, or to `longest` transitions, after which it is
+/// considered endless.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
 pub fn once(
-    hunt: &mut Hunt<'_>,
+    engine: &mut Engine<'_>,
     longest: usize,
     mut choose: impl FnMut(&[Choice]) -> Choice,
-) -> Result<Option<End>, SpecimenError> {
-    hunt.specimen.rewind();
+) -> Result<Option<SearchEnd>, SpecimenError> {
+    engine.system.rewind();
     let mut turns = Vec::new();
     let breach = loop {
-        let choices = hunt.specimen.choices();
+        let choices = engine.system.choices();
         if choices.is_empty() {
-            hunt.counts.ends += 1;
-            hunt.note_outcome();
-            break hunt.specimen.judge()?;
+            engine.counts.ends += 1;
+            engine.note_outcome();
+            break engine.system.judge()?;
         }
         if turns.len() == longest {
             break Some(Breach::longest(longest));
         }
         let choice = choose(&choices);
-        let moved = hunt.advance(choice)?;
-        turns.push(turn(hunt.specimen, choice, moved.stops));
+        let moved = engine.advance(choice)?;
+        turns.push(turn(engine.system, choice, moved.stops));
         if moved.breach.is_some() {
             break moved.breach;
         }
-        if let Look::Stop(why) = hunt.look()? {
-            return Ok(Some(End::Stopped(why)));
+        if let Check::Stop(why) = engine.check()? {
+            return Ok(Some(SearchEnd::Stopped(why)));
         }
     };
-    hunt.counts.schedules += 1;
-    hunt.counts.deepest = hunt.counts.deepest.max(turns.len() as u64);
-    Ok(breach.map(|breach| End::Broke(Found { turns, breach })))
+    engine.counts.schedules += 1;
+    engine.counts.deepest = engine.counts.deepest.max(turns.len() as u64);
+    Ok(breach.map(|breach| SearchEnd::Broke(Counterexample { turns, breach })))
 }

@@ -1,23 +1,23 @@
-//! What an exhaustive search has seen, by the keys of states. It outlives the search: shards are
-//! merged by it.
+//! The states that an exhaustive search has visited, by their keys. Shards of a search are merged
+//! by what is here, after the search.
 
-use super::ByKey;
+use super::by_key::ByKey;
 use super::links::Links;
 
-/// Choices, as a set; which has which place is for the search to say.
-pub type Set = u128;
+/// A set of choices. The search decides which choice has which bit.
+pub type ChoiceSet = u128;
 
-/// What was seen.
+/// The states that were visited.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// By key: the choices that were not tried from there.
-    pub(super) states: ByKey<u128, Set>,
-    /// Those in which nothing could go on.
+    /// By key: the choices that were not tried from that state (its sleep set).
+    pub(super) states: ByKey<u128, ChoiceSet>,
+    /// The final states.
     pub(super) ends: Vec<u128>,
-    /// Which led to which.
+    /// Which state led to which.
     pub(super) links: Links,
-    /// Of a part of a search: which states that all parts know can be reached from which, by what
-    /// the part has tried.
+    /// Of a shard: for the states that all shards know, which can be reached from which, as far as
+    /// this shard has tried.
     pub(super) across: Vec<(u128, u128)>,
 }
 
@@ -27,23 +27,24 @@ impl Seen {
         self.states.keys().copied()
     }
 
-    /// The keys of those in which nothing could go on.
+    /// The keys of the final states.
     pub fn ends(&self) -> &[u128] {
         &self.ends
     }
 
-    /// Of a part of a search: which states that all parts know can be reached from which, by what
-    /// it has tried. Two parts together can come back to a state to which neither does.
+    /// Of a shard: for the states that all shards know, which can be reached from which, as far as
+    /// this shard has tried. Two shards together can have a cycle that neither has alone.
     pub fn across(&self) -> &[(u128, u128)] {
         &self.across
     }
 
-    /// Notes a state as one from which everything was tried, or is by others. Whether it is new.
+    /// Notes a state from which everything was tried, or is tried by other shards. Returns whether
+    /// it is new.
     pub fn insert(&mut self, key: u128) -> bool {
         self.states.insert(key, 0).is_none()
     }
 
-    /// Notes a state in which nothing could go on, once.
+    /// Notes a final state. Must be called once for each.
     pub fn insert_end(&mut self, key: u128) {
         self.ends.push(key);
     }

@@ -1,6 +1,6 @@
-//! From a guest image to a machine whose CPUs all wait for their first command, which is where
-//! every schedule begins. It boots on threads, as any machine does, and is then gathered into one
-//! hand.
+//! Boots the specimen: from a guest image to a machine whose CPUs all wait for their first command.
+//! That is the initial state of every schedule. The machine boots on threads, like any other; after
+//! that one thread runs all its vCPUs.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,22 +10,26 @@ use std::time::{Duration, Instant};
 use shared::lab::Contexts;
 use shared::manifest::VectorRole;
 use shared::probe::{Arms, HELD};
-use shared::stop::{self};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use super::errors::{SpecimenError, kvm};
+use super::machine::Specimen;
+use super::stacks;
+use super::state::State;
+use super::stop_points::StopPoints;
 use super::stopped::{FIRST_VECTOR, at_rest, bit};
-use super::{Known, Setup, Specimen, SpecimenError, State, kvm, stacks};
 use crate::cpus::CpuSet;
 use crate::explore::answers::Answers;
+use crate::explore::case::Case;
+use crate::explore::options;
 use crate::explore::schedule::Granularity;
 use crate::explore::until::Until;
-use crate::explore::{manifest, words};
 use crate::lab::Lab;
 use crate::machine::image::Image;
 use crate::machine::kick::Alarm;
 use crate::machine::layout::{Layout, LayoutError};
 use crate::machine::message::{Message, OnMessage, Reaction};
-use crate::machine::points::{Point, Points};
+use crate::machine::points::Points;
 use crate::machine::serial::{Serial, SerialExit};
 use crate::machine::symbols::Symbols;
 use crate::machine::threads::{End, Event, VcpuThreads};
@@ -33,34 +37,48 @@ use crate::machine::{Machine, MachineError, Parts, boot};
 use crate::manifest::Manifest;
 use crate::page_size::PAGE_SIZE;
 
-/// MiB of RAM beside what image and lab need.
+/// MiB of RAM in addition to what image and lab need.
 pub(super) const SPARE_MIB: u64 = 8;
 
 /// How long the machine may take to boot.
 pub(super) const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
-/// Between two looks whether the boot is to be given up.
+/// The time between two checks whether to give up the boot.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// What the specimen is made of.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// The guest image.
+    pub image: &'a Image,
+    /// The case.
+    pub case: &'a Case,
+    /// Options for the guest, in addition to those of the case.
+    pub append: &'a str,
+    /// Where CPUs stop.
+    pub granularity: Granularity,
+}
+
 impl Specimen {
-    /// Boots the machine, up to where every CPU waits for its first command. It goes on, then and
-    /// later, for as long as `until` says.
+    /// Boots the machine, until every CPU waits for its first command. `until` limits the boot, and
+    /// everything that is done with the specimen later.
     ///
     /// # Errors
-    /// [`SpecimenError`] says what is in the way.
+    /// [`SpecimenError`] says why that is not possible.
     pub fn boot(setup: &Setup<'_>, until: Until) -> Result<Self, SpecimenError> {
         let points = Points::read(setup.image.bytes()).map_err(MachineError::from)?;
-        let manifest = Arc::new(manifest(setup.image)?);
+        let manifest = Manifest::of(setup.image).map_err(MachineError::from)?;
+        let manifest = Arc::new(manifest.unwrap_or_default());
         let programs = setup.case.commands(&manifest)?;
         if manifest.ending(CpuSet::default()).is_none() {
             return Err(SpecimenError::NoEnding);
         }
         let vectors = vectors(&manifest)?;
-        let known = Known::find(&points, setup.granularity)?;
+        let stop_points = StopPoints::find(&points, setup.granularity)?;
         let vcpus = setup.case.cpus;
         let pages = shared::lab::Layout::new(vcpus).expect("a case has as many CPUs as a lab can");
         let layout = smallest(setup.image, vcpus, pages.size).map_err(MachineError::from)?;
-        let fixed = words::set(&manifest);
+        let fixed = options::set(&manifest);
         let words = format!("{} {} {fixed}", setup.case.append, setup.append);
         let line =
             boot::command_line(words.trim(), layout.lab.start).map_err(MachineError::from)?;
@@ -73,9 +91,9 @@ impl Specimen {
         let lab = Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
             .map_err(SpecimenError::Lab)?
             .knowing(manifest);
-        let mut serial = run_to_idle(machine, &lab, &points, known.idle, &until)?;
+        let mut serial = run_to_idle(machine, &lab, &points, stop_points.idle, &until)?;
         let alarm = Alarm::set();
-        drain(&mut serial, known.idle, &until)?;
+        drain(&mut serial, stop_points.idle, &until)?;
         let contexts = stacks::read(&lab, (serial.ram().pages() * PAGE_SIZE) as u64)?;
         let waits_at = (0..vcpus).map(|cpu| lab.waits_at(cpu)).collect();
 
@@ -107,7 +125,7 @@ impl Specimen {
             serial,
             lab,
             points,
-            known,
+            stop_points,
             contexts,
             waits_at,
             is_hurt: false,
@@ -117,7 +135,7 @@ impl Specimen {
         Ok(specimen)
     }
 
-    /// Makes what is there now the beginning of every schedule.
+    /// Makes the present state the initial state of every schedule.
     pub(super) fn begin(&mut self) -> Result<(), SpecimenError> {
         self.lab.forget_times();
         for cpu in 0..self.cpus.len() {
@@ -128,14 +146,14 @@ impl Specimen {
             self.cpus[cpu].forget_dead();
         }
         self.arm(true);
-        // Those it has written on the way here count once it writes them again.
+        // Pages that were written during the boot count only if they are written again.
         self.serial
             .forget_written()
             .map_err(kvm("say which pages were written"))?;
         let wake = self.lab.manifest().wake_vector();
         for cpu in 0..self.cpus.len() {
             if self.give(cpu) {
-                // It sleeps, and looks for commands when it is woken.
+                // It sleeps, and looks for a command when it is woken.
                 self.cpus[cpu].pending |= bit(wake);
             }
         }
@@ -143,9 +161,9 @@ impl Specimen {
         let ram = self.serial.ram();
         let mut origin = Vec::with_capacity(ram.pages() * PAGE_SIZE);
         (0..ram.pages()).for_each(|number| origin.extend_from_slice(ram.page(number)));
-        self.beginning = self.number_of(&origin);
+        self.beginning = self.hash_of(&origin);
         self.origin = origin;
-        // KVM does not say what is written by others than the guest.
+        // KVM does not report the pages that the VMM writes.
         let posted = self.lab.posted_pages();
         let kept = posted
             .into_iter()
@@ -156,8 +174,8 @@ impl Specimen {
         Ok(())
     }
 
-    /// A number for all that memory holds, but for what does not matter.
-    pub(super) fn number_of(&self, ram: &[u8]) -> u128 {
+    /// A hash of all of memory, without the pages whose contents do not matter.
+    pub(super) fn hash_of(&self, ram: &[u8]) -> u128 {
         let mut hash = Xxh3::new();
         for (number, page) in ram.chunks(PAGE_SIZE).enumerate() {
             if !self.unobserved.contains(&number) {
@@ -168,7 +186,7 @@ impl Specimen {
     }
 }
 
-/// The vectors by which CPUs tell each other of something to do, and by which they are told by us.
+/// The vectors by which CPUs tell each other to do something, and by which the VMM tells them.
 fn vectors(manifest: &Manifest) -> Result<Vec<u8>, SpecimenError> {
     if let Some(vector) = manifest.vectors.iter().find(|it| it.number < FIRST_VECTOR) {
         return Err(SpecimenError::Vector {
@@ -185,7 +203,7 @@ fn vectors(manifest: &Manifest) -> Result<Vec<u8>, SpecimenError> {
     Ok(vectors)
 }
 
-/// A layout with little more RAM than is needed: all of it is copied.
+/// A layout with little more RAM than is needed, since all of it is copied.
 pub(super) fn smallest(image: &Image, vcpus: u32, lab: u64) -> Result<Layout, LayoutError> {
     match Layout::new(Some(1), vcpus, image.end(), lab) {
         Err(LayoutError::TooSmall { needed, .. }) => {
@@ -195,34 +213,8 @@ pub(super) fn smallest(image: &Image, vcpus: u32, lab: u64) -> Result<Layout, La
     }
 }
 
-impl Known {
-    pub(super) fn find(points: &Points, granularity: Granularity) -> Result<Self, SpecimenError> {
-        let named = |point: &'static str| {
-            let found = points.named(point).next();
-            found
-                .map(|it| it.address)
-                .ok_or(SpecimenError::NoPoint { point })
-        };
-        let access = match granularity {
-            Granularity::Access | Granularity::Every => Some(named(stop::NAME)?),
-            Granularity::Probe => None,
-        };
-        let mut relax = [0; 8];
-        let found = points.named(stop::RELAX).map(|point: &Point| point.address);
-        for (place, address) in relax.iter_mut().zip(found) {
-            *place = address;
-        }
-        Ok(Self {
-            access,
-            idle: named(stop::IDLE)?,
-            relax,
-            left: named(stop::LEFT).ok(),
-        })
-    }
-}
-
-/// Boots `machine` on threads, until every CPU is held where it waits for commands, and gathers its
-/// vCPUs.
+/// Boots `machine` on threads, until every CPU is held where it waits for commands. Then takes the
+/// vCPUs from the threads.
 pub(super) fn run_to_idle(
     machine: Machine,
     lab: &Lab,
@@ -250,12 +242,12 @@ pub(super) fn run_to_idle(
             let held = held
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
-            // Nobody listens any more when the boot was given up.
+            // The receiver is gone if the boot was given up.
             let _ = held.send(vcpu);
             Reaction::Hold
         }
         Message::Dispatch(dispatch) => {
-            // A target that does not exist gets nothing, as on the wire of any machine.
+            // An IPI to a CPU that does not exist is lost, as on any machine.
             let _ = interrupts.send(dispatch.target, dispatch.vector);
             Reaction::GoOn
         }
@@ -287,7 +279,7 @@ pub(super) fn run_to_idle(
                     }));
                 }
             }
-            Err(_) => return Err(SpecimenError::Late),
+            Err(_) => return Err(SpecimenError::Late(BOOT_LIMIT)),
         }
     }
     let vcpus = threads.stop()?;
@@ -295,8 +287,8 @@ pub(super) fn run_to_idle(
     Ok(Serial::new(vcpus, vm, devices, &memory)?)
 }
 
-/// Has every CPU take the interrupts that are still pending from the boot. A guest that always has
-/// another one pending, or does not come back to where it waits, is not ready.
+/// Has every CPU take the interrupts that are still pending from the boot. If a guest always has
+/// another one pending, or does not return to where it waits, it is not ready.
 pub(super) fn drain(serial: &mut Serial, idle: u64, until: &Until) -> Result<(), SpecimenError> {
     let deadline = Instant::now() + BOOT_LIMIT;
     for cpu in 0..serial.cpus() {
@@ -306,7 +298,7 @@ pub(super) fn drain(serial: &mut Serial, idle: u64, until: &Until) -> Result<(),
                     return Err(SpecimenError::Ended(why));
                 }
                 if Instant::now() >= deadline {
-                    return Err(SpecimenError::Late);
+                    return Err(SpecimenError::Late(BOOT_LIMIT));
                 }
                 match serial.run(cpu) {
                     SerialExit::Reached { point, .. } if point == idle => break,

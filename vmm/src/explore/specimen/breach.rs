@@ -1,32 +1,34 @@
-//! What breaks: names of oracles, and sentences. Plain data.
+//! Breaches: what is broken, as names of oracles and sentences. Plain data.
 
 use crate::cpus::CpuSet;
 use crate::explore::schedule::Turn;
 use crate::lab::judgement::{Judgement, NOT_BELIEVED};
+use crate::lab::{finding, oracles};
 use crate::manifest::Manifest;
 
-/// What broke, and how.
+/// What is broken, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breach {
     /// Names of oracles, or of [`super::case::OTHER_BREACHES`]; sorted, each once.
     pub names: Vec<String>,
-    /// Sentences about it.
+    /// Sentences that describe it.
     pub texts: Vec<String>,
 }
 
-/// The name of what has no end.
+/// The name of the breach that CPUs run for ever.
 const LIVELOCK: &str = "livelock";
 
 impl Breach {
-    /// The name of what a handler does that lets itself be interrupted. The explorer sees it
-    /// whatever the guest watches.
+    /// The name of the breach that a handler enables interrupts. The explorer finds it by itself,
+    /// in every guest.
     pub const INTERRUPTS_ON: &str = "interrupts-on";
 
-    /// Whether it is that there is no end, and nothing else.
+    /// Whether it is a livelock, and nothing else.
     pub fn is_livelock(&self) -> bool {
         self.names == [LIVELOCK]
     }
 
+    /// A breach with one name and one sentence.
     pub(super) fn new(name: &str, text: String) -> Self {
         Self {
             names: vec![name.to_owned()],
@@ -34,7 +36,7 @@ impl Breach {
         }
     }
 
-    /// What `judgement` says is broken, if anything is, of a guest that says this of itself.
+    /// What `judgement` says is broken, if anything, in a guest with this manifest.
     pub(super) fn of(judgement: &Judgement, manifest: &Manifest) -> Option<Self> {
         let mut breach = Self {
             names: Vec::new(),
@@ -44,28 +46,27 @@ impl Breach {
             breach.add(NOT_BELIEVED, contradiction.clone());
         }
         for finding in &judgement.findings {
-            let found = crate::report::found_by_guest(*finding, manifest);
-            breach.add(&found.oracle, found.text);
+            let oracle = oracles::name(manifest, finding.oracle);
+            breach.add(&oracle, finding::sentence(finding, manifest));
         }
         for found in &judgement.breaches.first {
             breach.add(found.property.name(), found.text.clone());
         }
-        // Those of which no sentence was kept.
+        // Oracles of which no finding was kept, and so no sentence.
         for oracle in judgement.oracles() {
             breach.add_name(oracle);
         }
         (!breach.names.is_empty()).then_some(breach)
     }
 
-    /// That `cpu` has come to so many stops in one turn that it will not come to an end.
+    /// A livelock: `cpu` came to so many stops in one turn that it is in an endless loop.
     pub(in crate::explore) fn endless(cpu: usize) -> Self {
         let text = format!("CPU {cpu} goes round and round without waiting");
         Self::new(LIVELOCK, text)
     }
 
-    /// That `turns` come back to the state in which they began, and nobody else can go on
-    /// meanwhile.
-    pub(in crate::explore) fn round(turns: &[Turn]) -> Self {
+    /// A livelock: `turns` are a fair cycle, which leads back to the state in which it began.
+    pub(in crate::explore) fn cycle(turns: &[Turn]) -> Self {
         let cpus: CpuSet = turns.iter().map(|turn| turn.cpu).collect();
         let verb = if cpus.iter().count() == 1 {
             "goes"
@@ -79,23 +80,25 @@ impl Breach {
         Self::new(LIVELOCK, text)
     }
 
-    /// That no end can be reached any more, whoever goes on.
+    /// A hang: no final state can be reached, whichever CPU goes on.
     pub(in crate::explore) fn without_end() -> Self {
         let text = "no end can be reached from there, whoever goes on";
         Self::new("hang", text.to_owned())
     }
 
-    /// That there was no end within so many `turns`.
+    /// A livelock: no final state was reached within this number of turns.
     pub(in crate::explore) fn longest(turns: usize) -> Self {
         Self::new(LIVELOCK, format!("no end within {turns} turns"))
     }
 
+    /// Adds a name, if it is not there.
     fn add_name(&mut self, name: &str) {
         if let Err(at) = self.names.binary_search_by(|known| (**known).cmp(name)) {
             self.names.insert(at, name.to_owned());
         }
     }
 
+    /// Adds a name and a sentence, if they are not there.
     pub(super) fn add(&mut self, name: &str, text: String) {
         self.add_name(name);
         if !self.texts.contains(&text) {
@@ -129,11 +132,11 @@ mod tests {
         find(WRONG_CPU);
         find(TORN);
         assert_eq!(judge(&lab).unwrap().names, ["torn", "wrong-cpu"]);
-        // What there cannot be.
+        // A number that no oracle has.
         find(0);
         let names = judge(&lab).unwrap().names;
         assert_eq!(names, [NOT_BELIEVED, "torn", "wrong-cpu"]);
-        // Nor this, which is told as well.
+        // A number that this guest does not declare. It is reported as well.
         find(7);
         let names = judge(&lab).unwrap().names;
         assert_eq!(names, [NOT_BELIEVED, "oracle-7", "torn", "wrong-cpu"]);

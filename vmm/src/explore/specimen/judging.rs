@@ -1,10 +1,13 @@
-//! What broke, if anything did: what the guest's oracles have found, what it finds when it is told
-//! to look at its end, and what we find in its ledger.
+//! Judges a state: what the guest's oracles have found, what the guest finds when it is told to end
+//! its workload, and what the VMM finds in the guest's ledger.
 
 use shared::exit::ExitCode;
 
+use super::breach::Breach;
+use super::errors::{SpecimenError, kvm};
+use super::machine::Specimen;
 use super::stepping::Patience;
-use super::{Breach, Specimen, SpecimenError, Stop, kvm};
+use super::stopped::Stop;
 use crate::cpus::CpuSet;
 use crate::lab::judge::{self};
 use crate::lab::judgement::Judgement;
@@ -22,6 +25,7 @@ impl Specimen {
         Breach::of(&Judgement::on_the_way(&self.lab), self.lab.manifest())
     }
 
+    /// `text`, followed by what the guest has printed.
     pub(super) fn with_console(&self, text: String) -> String {
         let said = self.serial.devices().console().take();
         let said = String::from_utf8_lossy(&said);
@@ -31,7 +35,7 @@ impl Specimen {
         }
     }
 
-    /// What broke, if nothing can go on.
+    /// What is broken in the present state, in which no CPU can go on.
     ///
     /// # Errors
     /// As [`Specimen::advance`].
@@ -58,7 +62,7 @@ impl Specimen {
         Ok(Some(breach))
     }
 
-    /// Whether it is over: every CPU has done all it was told, and has nothing left to take.
+    /// Whether every CPU has done everything it was told, and has no interrupt left to take.
     pub fn is_over(&self) -> bool {
         (0..self.cpus.len()).all(|cpu| {
             let stopped = &self.cpus[cpu];
@@ -73,20 +77,20 @@ impl Specimen {
         })
     }
 
-    /// Whether `cpu` has done all it was told.
+    /// Whether `cpu` has done everything it was told.
     pub(super) fn is_done(&self, cpu: usize) -> bool {
         let id = u32::try_from(cpu).unwrap_or(u32::MAX);
         let done = self.lab.mailbox(id).map_or(0, |mailbox| mailbox.done);
         self.cpus[cpu].at == Stop::Left || done == self.programs[cpu].len() as u64
     }
 
-    /// Has the guest look for what was left behind, and looks itself. The machine is then as it was
-    /// before.
+    /// Has the guest end its workload, and judges what it finds and what is in its ledger. Restores
+    /// the present state afterwards.
     pub(super) fn finish(&mut self) -> Result<Option<Breach>, SpecimenError> {
-        // What the schedule has written by now is its own; what comes from here on is not.
+        // Pages written until now were written by the schedule; later ones were not.
         self.has_grown |= self.keep_written()?;
         let before = self.save();
-        // Many ways lead to few ends, and a look at one takes as long as the way there.
+        // Many schedules lead to few final states, and judging one takes as long as a schedule.
         if self.sound_ends.contains(&before.key()) {
             return Ok(None);
         }
@@ -96,7 +100,7 @@ impl Specimen {
         self.restore_rest()?;
         self.keep_written()?;
         self.load(&before);
-        // Whatever it printed on the way.
+        // Discard what the guest has printed meanwhile.
         let _ = self.serial.devices().console().take();
         if let Ok(None) = breach {
             self.sound_ends.insert(before.key());
@@ -104,17 +108,19 @@ impl Specimen {
         breach
     }
 
+    /// Tells all CPUs that have not left to end the workload, and runs them one at a time until the
+    /// guest ends. Returns what broke.
     pub(super) fn run_to_end(&mut self) -> Result<Option<Breach>, SpecimenError> {
-        let members: Vec<_> = (0..self.cpus.len())
+        let cpus: Vec<_> = (0..self.cpus.len())
             .filter(|cpu| self.cpus[*cpu].at != Stop::Left)
             .collect();
-        let mask: CpuSet = members.iter().map(|cpu| *cpu as u32).collect();
+        let mask: CpuSet = cpus.iter().map(|cpu| *cpu as u32).collect();
         let command = self.lab.manifest().ending(mask);
         let command = command.ok_or(SpecimenError::NoEnding)?;
-        for &cpu in &members {
+        for &cpu in &cpus {
             let id = u32::try_from(cpu).unwrap_or(u32::MAX);
             self.lab.post(id, self.cpus[cpu].given as u64 + 1, &command);
-            // What it has had its interrupts off for all the time comes now.
+            // Interrupts that are still pending because it had interrupts off arrive now.
             for vector in self.cpus[cpu].pending() {
                 self.serial
                     .interrupt(cpu, vector)
@@ -127,8 +133,8 @@ impl Specimen {
         let mut patience = Patience::default();
         loop {
             let mut has_moved = false;
-            for &cpu in &members {
-                // One that spins has its interrupts off, and needs none to find its command.
+            for &cpu in &cpus {
+                // A CPU that spins has interrupts off, and finds its command without one.
                 let spins = self.cpus[cpu].at != Stop::Idle && !has_moved;
                 let wakes = self
                     .serial
@@ -174,8 +180,7 @@ impl Specimen {
         }
     }
 
-    /// What it means that the guest has ended with `code` on `cpu`, once it had been told to look
-    /// for what was left.
+    /// What broke, if the guest ended with `code` on `cpu` after it was told to end the workload.
     fn ended(&self, cpu: usize, code: u32) -> Option<Breach> {
         let died = || {
             let text = format!("the guest ended on CPU {cpu} with {code:#x}");
@@ -183,7 +188,7 @@ impl Specimen {
         };
         match ExitCode::try_from(code) {
             Ok(ExitCode::Pass) => self.verdict(),
-            // It has found something, and that is in the lab.
+            // What it has found is in the lab.
             Ok(ExitCode::Fail) => self.verdict().or_else(|| Some(died())),
             Ok(ExitCode::Panic | ExitCode::BadOptions | ExitCode::BadMachine) | Err(_) => {
                 Some(died())
@@ -191,7 +196,7 @@ impl Specimen {
         }
     }
 
-    /// What the guest found at its end, and what we find in the ledger.
+    /// What the guest found at its end, and what the VMM finds in the ledger.
     pub(super) fn verdict(&self) -> Option<Breach> {
         let judgement = Judgement::on_end(&self.lab, &CpuSet::default());
         Breach::of(&judgement, self.lab.manifest())

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use shared::lab::Contexts;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
-use super::{Specimen, SpecimenError, Stopped, kvm};
+use super::errors::{SpecimenError, kvm};
+use super::machine::Specimen;
+use super::state::{SavedPage, State};
 use crate::explore::schedule::Granularity;
 use crate::machine::ram::Page;
 use crate::page_size::PAGE_SIZE;
@@ -15,49 +17,6 @@ use crate::page_size::PAGE_SIZE;
 /// Bytes below the stack pointer that are cleared at each stop: more than any turn leaves behind,
 /// so that what is left there by chance does not make two states of one.
 pub(super) const CLEARED: usize = PAGE_SIZE;
-
-/// A page as it was.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub(super) bytes: Page,
-    /// What it adds to the key of a state: nothing, as long as it is what it was at first. Keys so
-    /// do not depend on which pages happen to be kept.
-    pub(super) share: u128,
-}
-
-/// A state of the machine, to which it can be put back.
-#[derive(Debug, Clone)]
-pub struct State {
-    /// The numbers of the pages that were kept by then, ascending.
-    pub(super) numbers: Arc<[usize]>,
-    /// Those pages. All others were as they were at first.
-    pub(super) pages: Vec<Arc<Kept>>,
-    pub(super) cpus: Vec<Stopped>,
-    pub(super) key: u128,
-}
-
-impl State {
-    /// A number that tells it from other states. Equal states, in all that can matter from there
-    /// on, have equal numbers.
-    pub fn key(&self) -> u128 {
-        self.key
-    }
-
-    /// The CPUs.
-    pub fn cpus(&self) -> &[Stopped] {
-        &self.cpus
-    }
-
-    /// Whether it is `before`, by what `cpu` is and what memory holds.
-    pub(super) fn is_same(&self, before: &Self, cpu: usize) -> bool {
-        let is_same_page = |(now, then): (&Arc<Kept>, &Arc<Kept>)| {
-            Arc::ptr_eq(now, then) || now.share == then.share
-        };
-        self.numbers == before.numbers
-            && self.pages.iter().zip(&before.pages).all(is_same_page)
-            && self.cpus[cpu].is_same(&before.cpus[cpu])
-    }
-}
 
 impl Specimen {
     /// Clears what `cpu`, which has come to a stop, has left behind where nobody will read it, so
@@ -148,8 +107,8 @@ impl Specimen {
     }
 
     /// Page `number` as it was at first.
-    pub(super) fn original(&self, number: usize) -> Kept {
-        Kept {
+    pub(super) fn original(&self, number: usize) -> SavedPage {
+        SavedPage {
             bytes: *self.origin(number),
             share: 0,
         }
@@ -163,9 +122,9 @@ impl Specimen {
     }
 
     /// Page `number` as it is.
-    pub(super) fn keep(&self, number: usize, bytes: &Page) -> Kept {
+    pub(super) fn keep(&self, number: usize, bytes: &Page) -> SavedPage {
         let is_same = self.unobserved.contains(&number) || bytes == self.origin(number);
-        Kept {
+        SavedPage {
             bytes: *bytes,
             share: if is_same {
                 0
@@ -217,7 +176,7 @@ impl Specimen {
 
     /// The pages of `state`, and of those that were not kept when it was saved, what they were at
     /// first: they had not been written by then.
-    pub(super) fn aligned(&self, state: &State) -> Vec<Arc<Kept>> {
+    pub(super) fn aligned(&self, state: &State) -> Vec<Arc<SavedPage>> {
         let page = |number: &usize| match state.numbers.binary_search(number) {
             Ok(at) => Arc::clone(&state.pages[at]),
             Err(_) => Arc::new(self.original(*number)),
@@ -273,7 +232,7 @@ impl Specimen {
         Ok(())
     }
 
-    pub(super) fn key(&self, pages: &[Arc<Kept>]) -> u128 {
+    pub(super) fn key(&self, pages: &[Arc<SavedPage>]) -> u128 {
         let mut hash = Xxh3::new();
         let memory = pages
             .iter()

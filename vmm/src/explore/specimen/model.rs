@@ -1,6 +1,6 @@
-//! A machine of a few words and instructions in place of the real one, for tests of searches: it
-//! stops where a guest would, and what follows from a stop is decided by the code that decides it
-//! for the real one. Knows no KVM.
+//! A model of a machine, with a few words and instructions, for tests of searches. It stops where a
+//! guest would stop, and what follows from a stop is decided by the same code as for the specimen.
+//! Knows no KVM.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,34 +10,37 @@ use kvm_bindings::kvm_regs;
 use shared::stop::Kind;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, at_rest, bit};
+use super::breach::Breach;
+use super::errors::SpecimenError;
+use super::state::State;
+use super::stepping::Moved;
+use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, at_rest, bit};
 use super::waiting::{Depth, Turns};
-use super::{Breach, Moved, SpecimenError, State, Stop, Stopped};
 use crate::explore::schedule::{Choice, Granularity};
-use crate::explore::search::Why;
-use crate::explore::search::subject::Subject;
+use crate::explore::search::system::TransitionSystem;
 use crate::explore::sharing::Sharing;
+use crate::explore::stop_reason::StopReason;
 
-/// What a CPU does, with one register for each of its contexts.
+/// An instruction. Each context of a CPU has one register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
     /// Reads a word into the register.
     Load(usize),
     /// Writes a number to a word.
     Store(usize, u64),
-    /// Adds one to a word, which it reads into the register before.
+    /// Reads a word into the register, and adds one to the word.
     Add(usize),
-    /// Sets a bit of a word, and does not look at it.
+    /// Sets a bit of a word without reading the word.
     Mark(usize),
-    /// Passes over the next one if the register is 0.
+    /// Skips the next instruction if the register is 0.
     IfSet,
-    /// Takes the lock that a word is, when it is free.
+    /// Takes a word as a lock, when it is free.
     Lock(usize),
-    /// Lets it go.
+    /// Releases the lock.
     Unlock(usize),
-    /// Goes round, as the guest announces, until a word is a number.
+    /// Waits in an announced loop until a word has a value.
     Wait(usize, u64),
-    /// The same, but nobody announces it.
+    /// The same, but the loop is not announced.
     Spin(usize, u64),
     /// Sends one of two interrupts to a CPU.
     Send(usize, usize),
@@ -47,34 +50,34 @@ pub enum Op {
     IrqsOn,
 }
 
-/// What one CPU does.
+/// The program of one CPU.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Program {
-    /// Its task.
+    /// The task.
     pub task: Vec<Op>,
-    /// Its handlers, by interrupt.
+    /// The handlers, by interrupt.
     pub handlers: [Vec<Op>; 2],
 }
 
-/// What is to be known of a CPU beyond where it has stopped.
+/// The state of a CPU beyond where it has stopped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Cpu {
-    /// The next of what its task and its handler do.
+    /// The indices of the next instructions of its task and of its handler.
     next: [usize; 2],
-    /// The registers of the two.
+    /// The registers of its task and of its handler.
     register: [u64; 2],
-    /// Whether each has found that it must go round once more, and stands at the end of the round.
+    /// Whether its task and its handler are at the end of a turn of a loop, and need another one.
     relaxes: [bool; 2],
-    /// Which of its handlers runs, if one does.
+    /// The handler that runs, if one does.
     handles: Option<usize>,
     /// Whether its task has interrupts enabled.
     irqs_on: bool,
-    /// Whether its task has begun. Until then it stands at a point, so that every access is come to
-    /// on a schedule.
+    /// Whether its task has begun. Until then it is stopped at a point, so that even its first
+    /// access is reached by a step.
     has_begun: bool,
 }
 
-/// All that can change.
+/// Everything that can change.
 #[derive(Debug, Clone)]
 struct Now {
     words: Vec<u64>,
@@ -82,13 +85,13 @@ struct Now {
     stopped: Vec<Stopped>,
 }
 
-/// The machine.
+/// The model.
 #[derive(Debug)]
 pub struct Model {
     programs: Vec<Program>,
     now: Now,
     root: State,
-    /// By the key of a state.
+    /// Saved states, by key.
     saved: HashMap<u128, Now>,
 }
 
@@ -97,7 +100,7 @@ fn address(word: usize) -> u64 {
 }
 
 impl Model {
-    /// One with so many words, all 0, at its beginning.
+    /// A model with this number of words, all 0, in its initial state.
     pub fn new(programs: Vec<Program>, words: usize) -> Self {
         let cpu = Cpu {
             irqs_on: true,
@@ -126,7 +129,7 @@ impl Model {
         model
     }
 
-    /// Does what `choice` says, to the next stop.
+    /// Makes the step `choice`, to the next stop.
     pub fn step(&mut self, choice: Choice) {
         let Choice { cpu, takes } = choice;
         if let Some(vector) = takes {
@@ -141,7 +144,7 @@ impl Model {
         self.settle(cpu);
     }
 
-    /// Makes what `cpu` is about to do.
+    /// Executes what `cpu` is about to do.
     fn make(&mut self, cpu: usize) {
         let at = self.now.stopped[cpu].at;
         let place = |address: u64| (address as usize - 8) / 8;
@@ -157,7 +160,7 @@ impl Model {
             (stopped.context(), stopped.depth)
         };
         let written = self.now.stopped[cpu].leave(read);
-        // It comes to take the lock next, which is no stop.
+        // The access that takes the lock follows, and is no stop.
         self.now.stopped[cpu].taking = None;
         if let Stop::Point(_) = at {
             self.now.cpus[cpu].has_begun = true;
@@ -193,7 +196,7 @@ impl Model {
         }
     }
 
-    /// What the present context of `cpu` does.
+    /// The program of the present context of `cpu`.
     fn ops(&self, cpu: usize) -> &[Op] {
         let program = &self.programs[cpu];
         match self.now.cpus[cpu].handles {
@@ -202,7 +205,7 @@ impl Model {
         }
     }
 
-    /// Comes to the next stop.
+    /// Runs `cpu` to its next stop.
     fn settle(&mut self, cpu: usize) {
         let (at, loops) = loop {
             let ops = self.ops(cpu);
@@ -268,7 +271,7 @@ impl Model {
     }
 }
 
-impl Subject for Model {
+impl TransitionSystem for Model {
     fn root(&self) -> &State {
         &self.root
     }
@@ -316,7 +319,7 @@ impl Subject for Model {
             self.step(choice);
             stops += 1;
             let stopped = &self.now.stopped[choice.cpu];
-            // A guest that finds its own lock taken waits for it; here it stays before it.
+            // A guest waits in a loop for a lock that is taken; here the CPU stays before it.
             let is_contended = stopped.is_contended(choice.cpu, sharing);
             if is_contended || !stopped.can_go_on(|word| self.word(word)) {
                 let breach = None;
@@ -366,8 +369,9 @@ impl Subject for Model {
     fn outcome(&self) -> u128 {
         let mut hash = Xxh3::new();
         let stopped = &self.now.stopped;
-        // Of several moments at which a handler can come to wait for a lock that its own task holds
-        // the searches try the last only: by where CPUs wait for ever all of them are one.
+        // A handler can begin at several moments to wait for a lock that its own task holds. The
+        // searches try only the last of them. So these final states are told apart only by where
+        // the CPUs wait for ever.
         if stopped.iter().any(|stopped| stopped.at != Stop::Idle) {
             let waits = stopped.iter().map(|stopped| stopped.at);
             waits.for_each(|at| at.hash(&mut hash));
@@ -380,7 +384,7 @@ impl Subject for Model {
         hash.digest128()
     }
 
-    fn is_to_end(&self) -> Option<Why> {
+    fn stop_reason(&self) -> Option<StopReason> {
         None
     }
 }

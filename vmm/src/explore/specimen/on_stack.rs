@@ -1,11 +1,11 @@
-//! What is on the stacks of CPUs: whose an address is, and in which function's frame. Looks, and
-//! changes nothing.
+//! The stacks of CPUs: on which CPU's stack an address is, and in which function's frame. Only
+//! reads.
 
 use shared::lab::Contexts;
 
-use super::Specimen;
+use super::machine::Specimen;
 
-/// Frames that are followed.
+/// The greatest number of frames that are followed.
 const DEPTH: usize = 64;
 
 /// A place on a CPU's stack.
@@ -13,20 +13,19 @@ const DEPTH: usize = 64;
 pub struct OnStack {
     /// The CPU.
     pub cpu: usize,
-    /// An address in the function whose frame it is in, as far as frames can be followed.
+    /// An address in the function whose frame contains it, if the frames can be followed that far.
     pub function: Option<u64>,
 }
 
 impl Specimen {
-    /// The eight bytes at `address`, a multiple of eight, as they were at the beginning of every
-    /// schedule.
+    /// The eight bytes at `address`, a multiple of eight, in the initial state.
     pub fn word_at_first(&self, address: u64) -> Option<u64> {
         let start = usize::try_from(address).ok().filter(|at| at % 8 == 0)?;
         let bytes = self.origin.get(start..)?.first_chunk()?;
         Some(u64::from_le_bytes(*bytes))
     }
 
-    /// On which CPU's stack `address` is, if it is on one.
+    /// The place of `address` on a CPU's stack, if it is on one.
     pub fn on_stack(&self, address: u64) -> Option<OnStack> {
         let within = |[start, end]: [u64; 2]| (start..end).contains(&address);
         let whose = |Contexts { task, handler, .. }: &Contexts| within(*task) || within(*handler);
@@ -35,16 +34,16 @@ impl Specimen {
         Some(OnStack { cpu, function })
     }
 
-    /// An address in the function of `cpu` in whose frame `address` is.
+    /// An address in the function of `cpu` whose frame contains `address`.
     fn function_around(&self, cpu: usize, address: u64) -> Option<u64> {
         let regs = &self.cpus[cpu].regs;
-        // What it rings the doorbell in has no frame of its own.
+        // The function that rings the doorbell has no stack frame of its own.
         let (mut low, mut returns_to, mut frame) = (regs.rsp, self.word(regs.rsp)?, regs.rbp);
         for _ in 0..DEPTH {
-            // The address to return to and the caller's frame pointer come behind a frame.
+            // The caller's frame pointer and the return address follow the frame.
             let high = frame.checked_add(16)?;
             if (low..high).contains(&address) {
-                // A return address is behind the call.
+                // A return address points after the call.
                 return Some(returns_to.wrapping_sub(1));
             }
             let next = self.word(frame).filter(|next| *next > frame)?;

@@ -1,7 +1,10 @@
-//! Steps to the next stop, whatever it is, by which it is learnt all the same what CPUs share: for
-//! who may not pass over anything, since something broke behind it.
+//! Steps to the very next stop that still teach what CPUs share. For callers that may not pass over
+//! any stop, because something broke after it.
 
-use super::{Breach, Specimen, SpecimenError, Stop};
+use super::breach::Breach;
+use super::errors::SpecimenError;
+use super::machine::Specimen;
+use super::stopped::Stop;
 use crate::explore::schedule::Choice;
 use crate::explore::sharing::Sharing;
 

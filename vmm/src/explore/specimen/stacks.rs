@@ -1,19 +1,18 @@
-//! Where the guest keeps its stacks, as it says in the lab. That is what decides which memory is
-//! cleared and which code is a handler's, so that it is checked before anything is done with it:
-//! the guest is untrusted.
+//! Where the guest keeps its stacks, as it says in the lab. This decides which memory is cleared
+//! and which code belongs to handlers. The guest is untrusted, so it is checked before it is used.
 
 use shared::lab::Contexts;
 
-use super::SpecimenError;
+use super::errors::SpecimenError;
 use crate::lab::Lab;
 
-/// The largest stack that makes sense.
+/// The largest stack that is accepted, in bytes.
 const LARGEST: u64 = 16 << 20;
 
-/// What the CPUs of `lab` say of their stacks, in a machine with RAM up to `ram_end`.
+/// The stacks of the CPUs of `lab`, in a machine whose RAM ends at `ram_end`.
 ///
 /// # Errors
-/// [`SpecimenError::Stack`] for the first that cannot be one.
+/// [`SpecimenError::Stack`] for the first one that is not possible.
 pub(super) fn read(lab: &Lab, ram_end: u64) -> Result<Vec<Contexts>, SpecimenError> {
     let all: Vec<_> = (0..lab.cpus()).map(|cpu| lab.contexts(cpu)).collect();
     check(&all, ram_end)?;
@@ -27,7 +26,7 @@ fn check(all: &[Contexts], ram_end: u64) -> Result<(), SpecimenError> {
             (cpu, "stack of handlers", stacks.handler),
         ]
     });
-    // Zeroes say nothing.
+    // Zeroes mean that there is no such stack.
     let mut said: Vec<_> = named.filter(|(.., stack)| *stack != [0, 0]).collect();
     said.sort_by_key(|(.., [start, _])| *start);
     let mut last = 0;

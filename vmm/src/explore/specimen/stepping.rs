@@ -1,21 +1,23 @@
-//! One step: which there are, and what a CPU does from one stop to the next. Who takes the next one
-//! is for others to choose.
+//! Steps: which choices there are, and what a CPU does from one stop to the next. Does not choose
+//! which CPU goes next.
 
 use shared::probe::{Arms, HELD};
 use shared::stop::{self, Access, Kind};
 
-use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, bit};
+use super::breach::Breach;
+use super::errors::{SpecimenError, kvm};
+use super::machine::Specimen;
+use super::stop_points::StopPoints;
+use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, bit};
 use super::waiting::{Depth, Turns};
-use super::{Breach, Known, Moved, Specimen, SpecimenError, Stop, Stopped, kvm};
 use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Sharing;
 use crate::lab::refused::Refused;
 use crate::machine::serial::{MOST_IDLE_EXITS, SerialExit};
 
-/// How long a CPU may go on without coming to a stop: in rings of the alarm, of which there are
-/// five in a second, and in exits. One that is sound does within microseconds. It is no time of the
-/// clock's, or a host that was busy with others, or had this process stopped, would make a livelock
-/// of a step.
+/// How long a CPU may go on without coming to a stop, in rings of the alarm (five per second) and
+/// in exits. A sound guest comes to a stop within microseconds. Wall-clock time is not used: a busy
+/// host, or one that has suspended this process, would make a livelock of a step.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     rings: u32,
@@ -26,7 +28,7 @@ impl Patience {
     const RINGS: u32 = 50;
     const EXITS: u32 = 2_000_000;
 
-    /// Counts what the CPU came out for, which was no stop. Whether that has been enough.
+    /// Counts an exit that was no stop. Returns whether the limit is reached.
     pub(super) fn is_over(&mut self, halt: &SerialExit) -> bool {
         self.exits += match halt {
             SerialExit::Busy => MOST_IDLE_EXITS,
@@ -37,11 +39,20 @@ impl Patience {
     }
 }
 
-/// Stops in one turn after which a CPU is said to go round and round.
-pub const ENDLESS: u32 = 100_000;
+/// Stops of one turn after which a CPU is considered to be in an endless loop.
+pub const MOST_STOPS: u32 = 100_000;
+
+/// The result of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// The number of stops that the CPU came to. It is at the last of them.
+    pub stops: u32,
+    /// What broke during the step.
+    pub breach: Option<Breach>,
+}
 
 impl Specimen {
-    /// The choices there are. None means that it is over.
+    /// The choices in the present state. Without any, no CPU can go on.
     pub fn choices(&self) -> Vec<Choice> {
         let mut choices = Vec::new();
         for (cpu, stopped) in self.cpus.iter().enumerate() {
@@ -49,7 +60,7 @@ impl Specimen {
                 choices.push(Choice { cpu, takes: None });
             }
             if stopped.takes_interrupts() {
-                // The highest first, as it is when they arrive together.
+                // The highest vector first, as the APIC delivers them.
                 let mut pending: Vec<_> = stopped.pending().collect();
                 pending.reverse();
                 choices.extend(pending.into_iter().map(|vector| Choice {
@@ -61,10 +72,11 @@ impl Specimen {
         choices
     }
 
+    /// Whether the CPU can go on with what it is about to do.
     pub(super) fn can_run(&self, stopped: &Stopped) -> bool {
         match stopped.at {
             Stop::Idle | Stop::Left => false,
-            // Nothing is taken for granted, and nobody waits: it goes round, or comes to find the
+            // No reduction, so that no CPU waits: it takes another turn of its loop, or finds the
             // lock taken.
             _ if self.granularity == Granularity::Every => true,
             Stop::Relax if self.granularity != Granularity::Access => !stopped.is_stuck,
@@ -72,10 +84,10 @@ impl Specimen {
         }
     }
 
-    /// Does what `choice` says, and goes on as long as nobody can get in the way of that CPU.
+    /// Makes the step `choice`, and goes on with its CPU until another CPU could interfere.
     ///
     /// # Errors
-    /// [`SpecimenError`] if the host fails, or a signal comes. What the guest does is no error.
+    /// [`SpecimenError`] if the host fails, or a signal arrives. What the guest does is no error.
     pub fn advance(
         &mut self,
         choice: Choice,
@@ -93,7 +105,7 @@ impl Specimen {
                 self.try_turns()?;
                 return Ok(Moved { stops, breach });
             }
-            if stops == ENDLESS {
+            if stops == MOST_STOPS {
                 let breach = self.endless(choice.cpu);
                 return Ok(Moved { stops, breach });
             }
@@ -101,16 +113,16 @@ impl Specimen {
         }
     }
 
-    /// What it means that `cpu` has come to [`ENDLESS`] stops in one turn: nothing, if others could
-    /// still do what it perhaps waits for. As long as little is known of what CPUs share, it is not
-    /// known whose turn it is.
+    /// What is broken if `cpu` has come to [`MOST_STOPS`] stops in one turn. Nothing, if other CPUs
+    /// can go on: one of them may do what it waits for. As long as little is known about what CPUs
+    /// share, the search does not know where to change to another CPU.
     pub(in crate::explore) fn endless(&self, cpu: usize) -> Option<Breach> {
         let is_alone = self.choices().iter().all(|choice| choice.cpu == cpu);
         is_alone.then(|| Breach::endless(cpu))
     }
 
-    /// As [`Specimen::advance`], but only to the next stop, whether anybody can get in the way
-    /// there or not. Returns what broke.
+    /// As [`Specimen::advance`], but only to the next stop, whether or not another CPU can
+    /// interfere there. Returns what broke.
     ///
     /// # Errors
     /// As [`Specimen::advance`].
@@ -120,8 +132,8 @@ impl Specimen {
         Ok(breach)
     }
 
-    /// Finds out which of the CPUs that wait in loops would change nothing by another turn, by
-    /// having each make it, where nobody says what they read. The machine is then as it was before.
+    /// Where accesses are not announced: finds out which of the CPUs that wait in loops would
+    /// change nothing by another turn, by having each of them make it. Restores the present state.
     fn try_turns(&mut self) -> Result<(), SpecimenError> {
         if self.knows_accesses() {
             return Ok(());
@@ -141,7 +153,7 @@ impl Specimen {
             self.load(&before);
             stuck.push((cpu, is_stuck));
         }
-        // Behind the last of them: each is put back as it was tried before.
+        // Only after the last of them, since `load` overwrites this.
         for (cpu, is_stuck) in stuck {
             self.cpus[cpu].is_stuck = is_stuck;
         }
@@ -161,7 +173,7 @@ impl Specimen {
                 stopped.below = waits;
             }
             stopped.pending &= !bit(vector);
-            // What it is about to do comes behind the interrupt, and is announced once more then.
+            // What it is about to do comes after the interrupt, and is announced again then.
             if stopped.at != Stop::Idle {
                 stopped.repeats = true;
                 self.serial.repeat(cpu);
@@ -236,13 +248,13 @@ impl Specimen {
         Ok(self.findings().or_else(|| self.interrupts_on(cpu)))
     }
 
-    /// In how many loops `cpu` waits, by its own count.
+    /// How many nested loops `cpu` waits in, by the guest's own count.
     fn waits(&self, cpu: usize) -> u64 {
         self.serial.ram().word(self.waits_at[cpu]).unwrap_or(0)
     }
 
-    /// What it means that a handler of `cpu` has enabled interrupts: the next would come on the
-    /// same stack.
+    /// The breach that a handler of `cpu` has enabled interrupts, if it has: the next interrupt
+    /// would use the same stack.
     fn interrupts_on(&self, cpu: usize) -> Option<Breach> {
         let stopped = &self.cpus[cpu];
         let is_on = stopped.in_handler && stopped.regs.rflags & INTERRUPT_FLAG != 0;
@@ -252,14 +264,14 @@ impl Specimen {
         })
     }
 
-    /// Whether `rsp` is on the stack of the handlers of `cpu`.
+    /// Whether `rsp` is on the handler stack of `cpu`.
     pub(super) fn is_handling(&self, cpu: usize, rsp: u64) -> bool {
         let [start, end] = self.contexts[cpu].handler;
         (start..end).contains(&rsp)
     }
 
-    /// What happens between a stop and the first instruction behind it. Returns the word that it
-    /// writes, if it does and that can matter to a loop it is in.
+    /// What happens between a stop and the first instruction after it. Returns the address of the
+    /// word that the CPU writes, if its new value can matter to a loop that the CPU waits in.
     fn leave_stop(&mut self, cpu: usize) -> Option<u64> {
         let at = self.cpus[cpu].at;
         if let Stop::Send { target, vector } = at {
@@ -275,32 +287,35 @@ impl Specimen {
         self.cpus[cpu].leave(read)
     }
 
-    /// What it means that `cpu` has come to `point`: a stop, or nothing.
+    /// The stop that `cpu` makes at `point`, if it makes one there.
+    ///
+    /// # Errors
+    /// A [`Breach`] if the guest announces something impossible.
     pub(super) fn reached(
         &mut self,
         cpu: usize,
         point: u64,
         word: u64,
     ) -> Result<Option<Stop>, Breach> {
-        if Some(point) == self.known.access {
+        if Some(point) == self.stop_points.access {
             let Some((kind, address)) = Access::from_word(word) else {
                 let text = format!("CPU {cpu} is about to access {word:#x}, which is no access");
                 return Err(Breach::new("died", text));
             };
             let stopped = &mut self.cpus[cpu];
-            // The lock is free, and one exchange takes it.
+            // The lock is free, and this exchange takes it: no stop.
             if kind == Kind::ReadModifyWrite && stopped.taking.take() == Some(address) {
                 return Ok(None);
             }
             return Ok(Some(Stop::Access(kind, address)));
         }
-        if point == self.known.idle {
+        if point == self.stop_points.idle {
             return Ok(Some(Stop::Idle));
         }
-        if self.known.relax.contains(&point) {
+        if self.stop_points.relax.contains(&point) {
             return Ok(Some(Stop::Relax));
         }
-        if self.known.left == Some(point) {
+        if self.stop_points.left == Some(point) {
             return Ok(Some(Stop::Left));
         }
         match self.points.at(point) {
@@ -312,7 +327,7 @@ impl Specimen {
         }
     }
 
-    /// Whether others can get in the way of `cpu` where it is.
+    /// Whether other CPUs can interfere with `cpu` where it is.
     pub(super) fn is_contended(&self, cpu: usize, sharing: &mut Sharing) -> bool {
         if self.granularity == Granularity::Every {
             return true;
@@ -320,7 +335,7 @@ impl Specimen {
         self.cpus[cpu].is_contended(cpu, sharing)
     }
 
-    /// Notes what `cpu` has answered to its last command, which the next overwrites.
+    /// Notes the answer of `cpu` to its last command. The next command overwrites it.
     fn note_answer(&mut self, cpu: usize) {
         let id = u32::try_from(cpu).unwrap_or(u32::MAX);
         let (Some(mailbox), Some(deed)) =
@@ -328,13 +343,13 @@ impl Specimen {
         else {
             return;
         };
-        // The guest can ring for nothing.
+        // The guest can ring the doorbell without having done anything.
         if mailbox.done == self.cpus[cpu].given as u64 {
             self.answers.note(cpu, deed, Refused::check(mailbox.result));
         }
     }
 
-    /// Gives `cpu` its next command, if it has one.
+    /// Gives `cpu` its next command. Returns whether there was one.
     pub(super) fn give(&mut self, cpu: usize) -> bool {
         let given = self.cpus[cpu].given;
         let Some(command) = self.programs[cpu].get(given) else {
@@ -346,15 +361,16 @@ impl Specimen {
         true
     }
 
-    /// Has CPUs stop where a search wants them to, or only where they are idle.
+    /// Arms the points at which a search stops CPUs; with `on` false, only those at which CPUs are
+    /// idle or leave.
     pub(super) fn arm(&mut self, on: bool) {
         let mut arms = Arms::default();
         for point in self.points.iter() {
-            let Known { idle, left, .. } = &self.known;
+            let StopPoints { idle, left, .. } = &self.stop_points;
             let always = point.address == *idle || *left == Some(point.address);
-            // Known by its name: `known.access` says whether the search wants it.
+            // By name, since `stop_points.access` is empty if the search does not want it.
             let is_access = point.name == stop::NAME;
-            let relaxes = self.known.relax.contains(&point.address);
+            let relaxes = self.stop_points.relax.contains(&point.address);
             let wanted = match self.granularity {
                 Granularity::Probe => !is_access,
                 Granularity::Access | Granularity::Every => relaxes || is_access,

@@ -1,6 +1,6 @@
-//! A CPU that has stopped: where, what must be known of it to go on from there, and what follows
-//! from that by the rules of the search: whether it can go on, and whether others can get in its
-//! way. Plain data: knows no machine.
+//! A stopped CPU: where it has stopped, everything that is needed to go on from there, and what
+//! follows by the rules of the search: whether it can go on, and whether other CPUs can interfere.
+//! Plain data: knows no machine.
 
 use std::hash::{Hash, Hasher};
 
@@ -9,11 +9,12 @@ use shared::stop::Kind;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::waiting::{Depth, Turns};
-use crate::explore::sharing::{Sharing, Way, Who};
+use crate::explore::sharing::{AccessKind, CpuContext, Sharing};
 
-/// The first of the vectors that can be pending in a search; the others come behind it.
+/// The lowest vector that can be pending in a search. The vectors from here to 0xff can.
 pub(super) const FIRST_VECTOR: u8 = 0xf0;
 
+/// The interrupt flag in RFLAGS.
 pub(super) const INTERRUPT_FLAG: u64 = 1 << 9;
 
 /// The one flag that is always set (SDM Vol. 1, 3.4.3).
@@ -24,77 +25,79 @@ const FIXED_FLAG: u64 = 1 << 1;
 pub enum Stop {
     /// Before an access to shared memory, or before it disables interrupts.
     Access(Kind, u64),
-    /// Before an IPI leaves it.
+    /// Before it sends an IPI.
     Send {
-        /// To which CPU.
+        /// The CPU to which it is sent.
         target: usize,
-        /// Which.
+        /// The vector of the IPI.
         vector: u8,
     },
-    /// It waits for an interrupt.
+    /// Waiting for an interrupt.
     Idle,
     /// In a loop that waits for another CPU.
     Relax,
-    /// It has left, and does nothing any more.
+    /// It has left the workload, and does nothing more.
     Left,
-    /// At a named point, by its place among the image's points.
+    /// At a named point, by its index in the image's table of points.
     Point(usize),
 }
 
-/// One CPU, stopped.
+/// A stopped CPU.
 #[derive(Debug, Clone)]
 pub struct Stopped {
     pub(super) regs: kvm_regs,
-    /// Where.
+    /// Where it has stopped.
     pub at: Stop,
-    /// Whether one of its handlers runs, and not its task.
+    /// Whether it runs a handler, and not its task.
     pub in_handler: bool,
-    /// What its task and its handler have found in the loops in which they wait.
+    /// What its task and its handler have read in the loops in which they wait.
     pub(super) turns: [Turns; 2],
-    /// In how many loops its present context waits.
+    /// How many nested loops its present context waits in.
     pub(super) depth: Depth,
-    /// In how many its task does, while a handler runs.
+    /// How many nested loops its task waits in, while a handler runs.
     pub(super) below: u64,
-    /// Locks that its task and its handler hold.
+    /// The addresses of the locks that its task and its handler hold.
     pub(super) locks: [Vec<u64>; 2],
-    /// The lock that it has been said to take, whose accesses still follow.
+    /// The lock that it is about to take: it was stopped before that, and its access to the lock's
+    /// word still follows.
     pub(super) taking: Option<u64>,
-    /// Where nobody says what it reads: whether another turn of the loop in which it waits would
-    /// change nothing, as was tried. It follows from the rest of the machine's state.
+    /// Where accesses are not announced: whether another turn of the loop in which it waits would
+    /// change nothing, which is found out by trying. It follows from the rest of the state.
     pub(super) is_stuck: bool,
-    /// Whether its task will announce once more what it was about to do when it took an interrupt.
+    /// Whether its task will announce again what it was about to do when it took an interrupt.
     pub(super) repeats: bool,
-    /// Vectors that are pending, from [`FIRST_VECTOR`] on.
+    /// The pending vectors, as bits from [`FIRST_VECTOR`] on.
     pub(super) pending: u16,
-    /// Commands that it was given so far.
+    /// The number of commands that it was given so far.
     pub(super) given: usize,
 }
 
 impl Stopped {
-    /// The place of its context in what is kept for each.
+    /// The index of its present context: 0 for the task, 1 for the handler.
     pub(super) fn context(&self) -> usize {
         usize::from(self.in_handler)
     }
 
-    pub(super) fn who(&self, cpu: usize) -> Who {
-        Who {
+    /// Its present context, of the CPU with this number.
+    pub(super) fn cpu_context(&self, cpu: usize) -> CpuContext {
+        CpuContext {
             cpu: u32::try_from(cpu).unwrap_or(u32::MAX),
             in_handler: self.in_handler,
         }
     }
 
-    /// Whether it takes interrupts here.
+    /// Whether it has interrupts enabled here.
     pub fn irqs_on(&self) -> bool {
         self.regs.rflags & INTERRUPT_FLAG != 0 || self.at == Stop::Idle
     }
 
-    /// Whether it can take an interrupt that is pending.
+    /// Whether it can take a pending interrupt.
     pub(super) fn takes_interrupts(&self) -> bool {
         self.irqs_on() && self.at != Stop::Left
     }
 
-    /// Whether it can go on with what it is about to do, where every access is a stop and `word`
-    /// says what memory holds.
+    /// Whether it can go on with what it is about to do, where every access is a stop. `word` reads
+    /// memory.
     pub(super) fn can_go_on(&self, word: impl Fn(u64) -> Option<u64>) -> bool {
         match self.at {
             Stop::Idle | Stop::Left => false,
@@ -102,7 +105,7 @@ impl Stopped {
                 let turns = &self.turns[self.context()];
                 turns.can_differ(self.depth, |address, value| word(address) == Some(value))
             }
-            // The four bytes there.
+            // A lock is the four bytes at its address.
             Stop::Access(Kind::Lock, address) => {
                 let around = word(address & !7).unwrap_or(0);
                 around >> (address % 8 * 8) & u64::from(u32::MAX) == 0
@@ -111,34 +114,35 @@ impl Stopped {
         }
     }
 
-    /// Whether others can get in its way where it is, by all that is known, which also learns from
-    /// it.
+    /// Whether other CPUs can interfere where it is, as far as `sharing` knows. `sharing` learns
+    /// from it.
     pub(super) fn is_contended(&self, cpu: usize, sharing: &mut Sharing) -> bool {
         let locks = &self.locks[self.context()];
         match self.at {
             Stop::Access(Kind::IrqsOff, _) => sharing.is_interrupted(cpu),
-            // Whoever wants the lock waits for it to be let go, and can do nothing else with it.
-            // But its own handler can want it too, and then waits for ever: the last moment for
-            // that is before it is let go.
+            // A CPU that wants the lock waits until it is released, and can do nothing else with
+            // it. But the CPU's own handler can want it too, and then waits for ever. The last
+            // moment at which that can happen is before the release.
             Stop::Access(Kind::Store, address) if locks.contains(&address) => {
-                let is_seen = sharing.conflicts(self.who(cpu), Way::Unlocks, address, locks);
+                let is_seen =
+                    sharing.conflicts(self.cpu_context(cpu), AccessKind::Unlocks, address, locks);
                 is_seen || self.takes_interrupts() && sharing.is_interrupted(cpu)
             }
             Stop::Access(kind, address) => {
-                sharing.conflicts(self.who(cpu), Way::of(kind), address, locks)
+                sharing.conflicts(self.cpu_context(cpu), AccessKind::of(kind), address, locks)
             }
             _ => true,
         }
     }
 
-    /// Goes on from where it is, with what it is about to do, where the word it accesses holds
-    /// `read`. Returns the word that it writes, if it does and what it leaves there can matter to a
-    /// loop it is in.
+    /// Updates what is known of the CPU when it makes the access or the send that it has stopped
+    /// before. `read` is what the accessed word holds. Returns the address of the word that it
+    /// writes, if its new value can matter to a loop that the CPU waits in.
     pub(super) fn leave(&mut self, read: u64) -> Option<u64> {
         let (context, depth) = (self.context(), self.depth);
         let (locks, turns) = (&mut self.locks[context], &mut self.turns[context]);
         match self.at {
-            // To take a lock and let it go again leaves nothing behind.
+            // Taking a lock and releasing it again leaves the word as it was.
             Stop::Access(Kind::Lock, address) => {
                 locks.push(address);
                 self.taking = Some(address);
@@ -159,7 +163,7 @@ impl Stopped {
         None
     }
 
-    /// The vectors that are pending.
+    /// The pending vectors, ascending.
     pub fn pending(&self) -> impl Iterator<Item = u8> + use<> {
         let pending = self.pending;
         (0..16)
@@ -167,16 +171,16 @@ impl Stopped {
             .map(|bit| FIRST_VECTOR + bit)
     }
 
-    /// Words that it waits to see changed, if it does.
+    /// The addresses of the words that it waits to see changed, if it waits in a loop.
     pub fn watched(&self) -> impl Iterator<Item = u64> {
         let waits = self.at == Stop::Relax;
         let words = waits.then(|| self.turns[self.context()].words(self.depth));
         words.into_iter().flatten()
     }
 
-    /// Gives the registers that mean nothing at a stop, by [`shared::stop`], the values they always
-    /// have there. What the doorbell is rung with stays: it is rung once more when an interrupt was
-    /// taken first.
+    /// Gives fixed values to the registers that are dead at a stop, as defined in [`shared::stop`].
+    /// The registers with which the doorbell is rung stay as they are, because it is rung again if
+    /// an interrupt is taken first.
     pub(super) fn forget_dead(&mut self) {
         let regs = &mut self.regs;
         (regs.rcx, regs.r8, regs.r9, regs.r10, regs.r11) = (0, 0, 0, 0, 0);
@@ -186,7 +190,7 @@ impl Stopped {
         regs.rflags = FIXED_FLAG | regs.rflags & INTERRUPT_FLAG;
     }
 
-    /// Whether it stands where `other` does, as far as that can matter.
+    /// Whether it equals `other` in everything that can matter later.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let number = |stopped: &Self| {
             let mut hash = Xxh3::new();
@@ -202,8 +206,7 @@ impl Stopped {
     }
 }
 
-/// All that can matter from there on. Whether it [`Stopped::is_stuck`] follows from that and from
-/// memory.
+/// Everything that can matter later. `is_stuck` is left out: it follows from that and from memory.
 impl Hash for Stopped {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let kvm_regs {
@@ -244,10 +247,12 @@ impl Hash for Stopped {
     }
 }
 
+/// The bit of `vector`, which is [`FIRST_VECTOR`] or above, among those that are pending.
 pub(super) fn bit(vector: u8) -> u16 {
     1 << (vector - FIRST_VECTOR)
 }
 
+/// An idle CPU with these registers, which was given nothing yet.
 pub(super) fn at_rest(regs: kvm_regs) -> Stopped {
     Stopped {
         regs,

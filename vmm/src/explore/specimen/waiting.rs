@@ -1,23 +1,24 @@
-//! What a context has found in the present turn of each loop in which it waits for other CPUs. By
-//! that it is decided whether another turn could find anything else; if not, its CPU waits. Plain
-//! data: knows no memory.
+//! What a context has seen in the present turn of each loop in which it waits for other CPUs. From
+//! that follows whether another turn could see anything else. If not, its CPU waits. Plain data:
+//! knows no memory.
 //!
-//! A turn goes from one relax stop of the loop to the next, the first from where the loop was
-//! entered. Each access in it leaves a word and what that held: what a load has read, what a store
-//! has left, and both of what reads and writes. As long as memory holds all of that, another turn
-//! would read the same, do the same and leave the same. Nothing an access has left is forgotten
-//! before the turn is over, whatever else the turn does.
+//! A turn goes from one relax stop of the loop to the next; the first turn begins where the loop
+//! was entered. Each access in a turn is recorded as the address of the word and a value: what a
+//! load has read, what a store has written, and both for a read-modify-write. As long as memory
+//! holds all these values, another turn would read, do and write the same. No record is dropped
+//! before the turn is over.
 
-/// Loops that can be in each other. A guest that says more is not believed, and its CPU never
-/// waits.
+/// The greatest depth of nested loops. If a guest reports more, it is not believed, and its CPU
+/// never waits.
 const DEEPEST: u64 = 16;
 
-/// How many loops a context waits in, as the guest says.
+/// How many nested loops a context waits in, as reported by the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Depth(usize);
 
 impl Depth {
-    /// What is left of `count` if `below` of them are those of the context beneath.
+    /// The depth of a context, if the CPU waits in `count` loops, of which `below` belong to the
+    /// interrupted context.
     pub(super) fn of(count: u64, below: u64) -> Self {
         let depth = count.wrapping_sub(below);
         Self(if depth <= DEEPEST { depth as usize } else { 0 })
@@ -30,19 +31,19 @@ pub(super) struct Turns(Vec<Turn>);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Turn {
-    /// Words and what they held, sorted, each pair once.
+    /// Addresses of words and their values, sorted, each pair once.
     found: Vec<(u64, u64)>,
-    /// Whether it did what no word shows, such as to send an interrupt.
+    /// Whether it did something that no word shows, such as sending an interrupt.
     has_acted: bool,
 }
 
 impl Turns {
-    /// Forgets the loops that were left.
+    /// Forgets the loops that were left, down to `depth`.
     pub(super) fn leave_to(&mut self, depth: Depth) {
         self.0.truncate(depth.0);
     }
 
-    /// The context, `depth` loops deep, has found `value` in `word`, or has left it there.
+    /// Records that the context, at `depth`, has read `value` from `word`, or written it there.
     pub(super) fn find(&mut self, depth: Depth, word: u64, value: u64) {
         for turn in self.at(depth) {
             if let Err(place) = turn.found.binary_search(&(word, value)) {
@@ -51,22 +52,22 @@ impl Turns {
         }
     }
 
-    /// It has done what no word shows.
+    /// Records that the context has done something that no word shows.
     pub(super) fn act(&mut self, depth: Depth) {
         self.at(depth)
             .iter_mut()
             .for_each(|turn| turn.has_acted = true);
     }
 
-    /// It begins another turn of the innermost loop.
+    /// Begins another turn of the innermost loop.
     pub(super) fn begin(&mut self, depth: Depth) {
         if let Some(turn) = self.at(depth).last_mut() {
             *turn = Turn::default();
         }
     }
 
-    /// Whether another turn of the innermost loop can be other than the last, where `holds` says
-    /// whether a word still holds a value. Of a loop that nobody has announced nothing is known.
+    /// Whether another turn of the innermost loop can differ from the last one. `holds` says
+    /// whether a word still holds a value. A loop that was not announced always can.
     pub(super) fn can_differ(&self, depth: Depth, holds: impl Fn(u64, u64) -> bool) -> bool {
         match depth.0.checked_sub(1) {
             None => true,
@@ -76,7 +77,8 @@ impl Turns {
         }
     }
 
-    /// The words of the present turn of the innermost loop, each at least once.
+    /// The words that were accessed in the present turn of the innermost loop. Some can be given
+    /// several times.
     pub(super) fn words(&self, depth: Depth) -> impl Iterator<Item = u64> {
         let innermost = depth.0.checked_sub(1).and_then(|place| self.0.get(place));
         let found = innermost.map_or(&[][..], |turn| &turn.found);
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_within_belongs_to_the_loops_around_as_well() {
+    fn what_is_read_in_an_inner_loop_belongs_to_the_outer_ones_as_well() {
         let mut turns = Turns::default();
         turns.find(ONE, 8, 0);
         turns.find(TWO, 16, 0);
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_nobody_announced_never_waits() {
+    fn a_loop_that_was_not_announced_never_waits() {
         assert!(can_differ(&Turns::default(), Depth::of(3, 3), &[]));
         assert!(can_differ(&Turns::default(), Depth::of(0, 1), &[]));
         assert_eq!(Depth::of(3, 1), TWO);

@@ -1,28 +1,29 @@
-//! Words for the guest in a search. Some have no effect there, since the search itself says what
-//! the CPUs do and how IPIs travel: whoever gives one expects something else than he gets. Others
-//! ask for what can break nothing in the memory that is searched. Which are which, and what the
-//! search sets itself, the guest's manifest says.
+//! Options for the guest in a search. Some have no effect there, because the search itself decides
+//! what the CPUs do and how IPIs travel; they are refused, since a user who gives one expects
+//! something else. Others can break nothing under the memory model of the search. The guest's
+//! manifest says which options these are, and which ones the search sets itself.
 
 use shared::manifest::Search;
 
 use crate::manifest::Manifest;
 
-/// A word that has no effect in a search.
+/// An option that has no effect in a search.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{from}: \"{word}\" has no effect in a search, {why}; leave it out")]
 pub struct NoEffect {
-    /// Where it stands.
+    /// Where it was given.
     pub from: &'static str,
-    /// The word.
+    /// The option, as `key=value` or `key`.
     pub word: String,
     why: String,
 }
 
+/// The key of an option.
 fn key(word: &str) -> &str {
     word.split_once('=').map_or(word, |(key, _)| key)
 }
 
-/// What a search tells the guest, so that only the order of its CPUs decides what happens.
+/// The options that a search sets, so that only the order of steps decides what happens.
 pub fn set(manifest: &Manifest) -> String {
     let set = manifest.options.iter().filter_map(|word| {
         let value = word.set_to.as_ref()?;
@@ -31,11 +32,11 @@ pub fn set(manifest: &Manifest) -> String {
     set.collect::<Vec<_>>().join(" ")
 }
 
-/// Refuses `options`, which stand in `from`, if one of them has no effect. What the guest does not
-/// know is the guest's to refuse.
+/// Refuses `options`, which were given in `from`, if one of them has no effect. Options that the
+/// guest does not know are left for the guest to refuse.
 ///
 /// # Errors
-/// [`NoEffect`] names the first.
+/// [`NoEffect`] for the first such option.
 pub fn check(manifest: &Manifest, options: &str, from: &'static str) -> Result<(), NoEffect> {
     let useless = options.split_whitespace().find_map(|word| {
         let mut known = manifest.options.iter();
@@ -58,8 +59,8 @@ pub fn check(manifest: &Manifest, options: &str, from: &'static str) -> Result<(
     }
 }
 
-/// What is to be known of words in `options` that take effect and can still show nothing, a
-/// sentence each. Of two words of one key the last counts, as in the guest.
+/// One sentence for each of `options` that has an effect, but can break nothing in a search. Of two
+/// options with the same key the last one counts, as in the guest.
 pub fn warnings(manifest: &Manifest, options: &str) -> Vec<String> {
     let last = |wanted: &str| {
         let mut words = options.split_whitespace();
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
     use shared::manifest::Record;
 
-    /// Of a guest that takes words of all kinds.
+    /// A guest with options of all kinds.
     fn manifest() -> Manifest {
         let records = [
             Record::word("way", "")
@@ -133,12 +134,12 @@ mod tests {
             "",
             "queue=fifo fence=off barrier=off",
             "way=wire clock=stopped",
-            // For the guest to refuse.
+            // The guest has to refuse these.
             "quue=filo wayward=x",
         ] {
             assert_eq!(check(&manifest(), options, ""), Ok(()), "{options}");
         }
-        // Of a guest that says nothing nobody knows what has an effect.
+        // Without a manifest it is not known which options have an effect.
         assert_eq!(check(&Manifest::default(), "calls=7", ""), Ok(()));
     }
 

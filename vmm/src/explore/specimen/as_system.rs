@@ -1,12 +1,17 @@
-//! The specimen as what a search moves. Everything is done elsewhere.
+//! The specimen as a transition system. Only forwards; everything is done elsewhere.
 
-use super::{Breach, Moved, Specimen, SpecimenError, State, Stop, Stopped};
+use super::breach::Breach;
+use super::errors::SpecimenError;
+use super::machine::Specimen;
+use super::state::State;
+use super::stepping::Moved;
+use super::stopped::{Stop, Stopped};
 use crate::explore::schedule::{Choice, Granularity};
-use crate::explore::search::Why;
-use crate::explore::search::subject::Subject;
+use crate::explore::search::system::TransitionSystem;
 use crate::explore::sharing::Sharing;
+use crate::explore::stop_reason::StopReason;
 
-impl Subject for Specimen {
+impl TransitionSystem for Specimen {
     fn root(&self) -> &State {
         self.root()
     }
@@ -67,7 +72,7 @@ impl Subject for Specimen {
         self.outcome()
     }
 
-    fn is_to_end(&self) -> Option<Why> {
-        self.is_to_end()
+    fn stop_reason(&self) -> Option<StopReason> {
+        self.stop_reason()
     }
 }

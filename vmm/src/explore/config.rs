@@ -1,0 +1,52 @@
+//! What to explore, and how: the input of an exploration. Plain data, which can be told to another
+//! process.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::case::Case;
+use super::schedule::Granularity;
+use super::shard::Shard;
+use super::sharing::SharingRecord;
+use super::strategy::Strategy;
+use crate::machine::guest::Guest;
+use crate::provenance::Input;
+use crate::stats::sources::Kvm;
+
+/// What to explore, and how.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The guest image.
+    pub guest: Guest,
+    /// The case.
+    pub case: Case,
+    /// The file of the case, if it came from one.
+    pub case_file: Option<Input>,
+    /// The kind of this host's KVM, as far as it is known.
+    pub kvm: Kvm,
+    /// Options for the guest, in addition to those of the case.
+    pub append: String,
+    /// Where CPUs stop.
+    pub granularity: Granularity,
+    /// How orders are chosen.
+    pub strategy: Strategy,
+    /// The seed of the random choices. Equal seeds give equal choices.
+    pub seed: u64,
+    /// The time limit, including the boot and the shortening of what is found.
+    pub time: Option<Duration>,
+    /// The limit on the number of states.
+    pub states: Option<u64>,
+    /// The part of the search that this process does.
+    pub shard: Shard,
+    /// What earlier searches learnt about the memory that CPUs share. Without it the search begins
+    /// with a phase that learns it.
+    pub known: Option<SharingRecord>,
+    /// Whether an exhaustive search checks that equal states lead to equal states. This costs one
+    /// step for each choice of each state that is reached again.
+    pub check_keys: bool,
+    /// The time limit for shortening a schedule. Finding its point of no return may take half as
+    /// long in addition.
+    pub shrink: Duration,
+}

@@ -1,0 +1,221 @@
+//! One exploration, from the guest image to the outcome: boots the specimen, runs the search, and
+//! shortens and checks what it found.
+
+use std::time::{Duration, Instant};
+
+use super::checks::read;
+use super::config::Config;
+use super::errors::ExploreError;
+use super::key::to_hex;
+use super::naming::WordNames;
+use super::outcome::{Outcome, SearchVerdict};
+use super::phases::{self, Covered};
+use super::point_of_no_return;
+use super::retrace::{follow, up_to_cycle};
+use super::schedule::{FORM, Schedule};
+use super::search::seen::Seen;
+use super::search::{Counterexample, Engine, Limits, OnProgress, SearchEnd};
+use super::sharing::Sharing;
+use super::specimen::{Setup, Specimen, SpecimenError};
+use super::story::StoryBuilder;
+use super::strategy::Strategy;
+use super::until::Until;
+use super::{options, shrink};
+use crate::machine::image::Image;
+use crate::provenance::{Input, Provenance};
+
+/// Explores. `interrupted` is polled, and says whether to stop, for instance because of a signal.
+///
+/// # Errors
+/// [`ExploreError`] if the exploration was not possible. A breach is not an error.
+pub fn explore(
+    config: &Config,
+    interrupted: impl Fn() -> bool + Send + Sync + 'static,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Outcome, ExploreError> {
+    let until = Until::new(interrupted, config.time);
+    let (image, manifest) = read(config)?;
+    let mut specimen = Specimen::boot(&setup(&image, config), until)?;
+    let begun = Instant::now();
+    let provenance = Provenance {
+        words: specimen.words(),
+        case: config.case_file.clone(),
+        ..Provenance::new(
+            config.kvm,
+            Input::new(config.guest.name(), image.bytes()),
+            config.case.cpus,
+            &options(config),
+        )
+    };
+    let mut sharing = Sharing::new(specimen.cpus().len());
+    if let Some(known) = &config.known {
+        sharing.learn(known)?;
+        sharing.begin_anew();
+    }
+    let limits = Limits {
+        states: config.states,
+    };
+    let mut seen = Seen::default();
+    let mut engine = Engine::new(&mut specimen, &mut sharing, limits, on_progress);
+    let mut is_cut_short = false;
+    let covered = match phases::run(&mut engine, config, &mut seen) {
+        Err(SpecimenError::Ended(why)) => {
+            is_cut_short = true;
+            Covered::only(SearchEnd::Stopped(why))
+        }
+        other => other?,
+    };
+    let counts = engine.counts;
+    let outcomes = std::mem::take(&mut engine.outcomes);
+    let time = begun.elapsed();
+    let found = Instant::now();
+    let verdict = match covered.end {
+        SearchEnd::Broke(found) => {
+            let description = Description {
+                image: &image,
+                sharing: &sharing,
+                provenance: &provenance,
+            };
+            broke(
+                &mut specimen,
+                config,
+                &description,
+                found,
+                &mut is_cut_short,
+            )?
+        }
+        end if !covered.broken.is_empty() => SearchVerdict::Refuted {
+            ways: covered.broken,
+            stopped: match end {
+                SearchEnd::Stopped(why) => Some(why),
+                _ => None,
+            },
+        },
+        SearchEnd::Stopped(why) => SearchVerdict::Stopped(why),
+        SearchEnd::Complete => match (covered.bound, config.strategy) {
+            (Some(bound), _) => SearchVerdict::BoundedComplete(bound),
+            (None, Strategy::Sampled(_, runs)) => SearchVerdict::Sampled(runs),
+            (None, _) => SearchVerdict::Complete,
+        },
+    };
+    let shortening = match &verdict {
+        SearchVerdict::Broke { .. } => found.elapsed(),
+        _ => Duration::ZERO,
+    };
+    // If the end was cut short, a CPU can be in the middle of taking an interrupt, and the check
+    // below would fail. The verdict then claims nothing about orders that do not break.
+    if !is_cut_short {
+        specimen.mend()?;
+        specimen.keep_new_pages()?;
+        specimen.rewind();
+        specimen.check_rest()?;
+    }
+    let options = options(config);
+    let names = WordNames::of(&image, &specimen);
+    Ok(Outcome {
+        words: names.known(sharing.addresses()),
+        verdict,
+        counts,
+        time,
+        shortening,
+        sharing,
+        warnings: options::warnings(&manifest, &options),
+        expected: config.case.expected(&options).to_vec(),
+        provenance,
+        image: to_hex(specimen.image()),
+        begins: to_hex(specimen.beginning()),
+        answers: specimen.take_answers().into_list(),
+        seen,
+        outcomes,
+    })
+}
+
+/// All options for the guest: those of the case, then those of the command line.
+fn options(config: &Config) -> String {
+    format!("{} {}", config.case.append, config.append)
+        .trim()
+        .to_owned()
+}
+
+fn setup<'a>(image: &'a Image, config: &'a Config) -> Setup<'a> {
+    Setup {
+        image,
+        case: &config.case,
+        append: &config.append,
+        granularity: config.granularity,
+    }
+}
+
+/// What is needed to describe a schedule that was found.
+struct Description<'a> {
+    image: &'a Image,
+    sharing: &'a Sharing,
+    provenance: &'a Provenance,
+}
+
+/// Shortens `found`, checks that it can be repeated, and finds its point of no return. If the
+/// search has to stop meanwhile, sets `is_cut_short` and returns the schedule as short as it is.
+fn broke(
+    specimen: &mut Specimen,
+    config: &Config,
+    description: &Description<'_>,
+    found: Counterexample,
+    is_cut_short: &mut bool,
+) -> Result<SearchVerdict, ExploreError> {
+    let found_with = found.turns.len();
+    let mut shortest = found;
+    match shorten(specimen, config, &mut shortest) {
+        Err(ExploreError::Specimen(SpecimenError::Ended(_))) => *is_cut_short = true,
+        other => other?,
+    }
+    let Counterexample { turns, breach } = shortest;
+    let until = Instant::now() + point_of_no_return::share_of(config.shrink);
+    let story_builder = StoryBuilder::new(description.image);
+    let point_of_no_return = if *is_cut_short {
+        None
+    } else {
+        match point_of_no_return::find(specimen, &story_builder, description.sharing, &turns, until)
+        {
+            Err(SpecimenError::Ended(_)) => {
+                *is_cut_short = true;
+                None
+            }
+            other => other?,
+        }
+    };
+    Ok(SearchVerdict::Broke {
+        schedule: Box::new(Schedule {
+            form: FORM.to_owned(),
+            provenance: Some(description.provenance.clone()),
+            case: config.case.to_string(),
+            append: config.append.clone(),
+            granularity: config.granularity,
+            image: to_hex(specimen.image()),
+            begins: to_hex(specimen.beginning()),
+            turns,
+            breaks: breach.names.clone(),
+            point_of_no_return,
+        }),
+        breach,
+        found_with,
+    })
+}
+
+/// Shortens `found`, and adds the keys of the states it leads to.
+fn shorten(
+    specimen: &mut Specimen,
+    config: &Config,
+    found: &mut Counterexample,
+) -> Result<(), ExploreError> {
+    if found.breach.is_livelock() {
+        found.turns = up_to_cycle(specimen, &found.turns)?;
+    }
+    shrink::shrink(specimen, found, Instant::now() + config.shrink)?;
+    let followed = follow(specimen, &found.turns, &mut |_, _, _| {})?;
+    let followed = followed.map_err(ExploreError::NotAgain)?;
+    found.turns = followed.turns;
+    if let Some(breach) = followed.breach {
+        found.breach = breach;
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! What an exploration came to: the verdict, and what the search did and learnt. Plain data; its
+//! form in files is in [`super::result`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::answers::Answer;
+use super::schedule::Schedule;
+use super::search::seen::Seen;
+use super::search::{Counterexample, Counts};
+use super::sharing::Sharing;
+use super::specimen::Breach;
+use super::stop_reason::StopReason;
+use crate::provenance::Provenance;
+
+/// The verdict of a search.
+#[derive(Debug)]
+pub enum SearchVerdict {
+    /// The reference search found that the case breaks, in each of these ways.
+    Refuted {
+        /// The ways.
+        ways: Vec<Counterexample>,
+        /// Why not all orders were tried, if so. There can be more ways then.
+        stopped: Option<StopReason>,
+    },
+    /// The case breaks.
+    Broke {
+        /// What breaks, and how.
+        breach: Breach,
+        /// The schedule that was found, shortened.
+        schedule: Box<Schedule>,
+        /// The number of turns before the schedule was shortened.
+        found_with: usize,
+    },
+    /// No order breaks anything.
+    Complete,
+    /// No order with at most this many preemptions breaks anything.
+    BoundedComplete(u32),
+    /// None of this many orders broke anything.
+    Sampled(u64),
+    /// The search stopped before it was through.
+    Stopped(StopReason),
+}
+
+/// The verdict of a search, and what the search did.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The verdict.
+    pub verdict: SearchVerdict,
+    /// What the search did.
+    pub counts: Counts,
+    /// How long the search took, from the end of the boot until something broke or nothing was left
+    /// to try.
+    pub time: Duration,
+    /// How long it took to shorten the schedule that was found.
+    pub shortening: Duration,
+    /// What is known about the memory that CPUs share.
+    pub sharing: Sharing,
+    /// What the case expects: any one of these breaches, or none if it is empty.
+    pub expected: Vec<String>,
+    /// Where this outcome comes from.
+    pub provenance: Provenance,
+    /// The hash of the guest's image.
+    pub image: String,
+    /// One sentence for each option of the guest that can show nothing in a search of this kind.
+    pub warnings: Vec<String>,
+    /// The key of the initial state.
+    pub begins: String,
+    /// The states that an exhaustive search has visited.
+    pub seen: Seen,
+    /// What the CPUs answered to the deeds of the case.
+    pub answers: Vec<Answer>,
+    /// The hashes of the final states ([`super::specimen::Specimen::outcome`]).
+    pub outcomes: BTreeSet<u128>,
+    /// The names of the words that were accessed, by address, as far as they have one.
+    pub words: BTreeMap<String, String>,
+}
+
+impl Outcome {
+    /// Whether the outcome is what the case expects; `None` if the search has not decided it.
+    pub fn is_expected(&self) -> Option<bool> {
+        match &self.verdict {
+            SearchVerdict::Broke { breach, .. } => {
+                Some(breach.names.iter().any(|name| self.expected.contains(name)))
+            }
+            SearchVerdict::Refuted { ways, .. } => Some(ways.iter().all(|found| {
+                let names = &found.breach.names;
+                names.iter().any(|name| self.expected.contains(name))
+            })),
+            SearchVerdict::Stopped(_) => None,
+            SearchVerdict::Complete => Some(self.expected.is_empty()),
+            // An expected breach can need an order that was not tried.
+            SearchVerdict::BoundedComplete(_) | SearchVerdict::Sampled(_) => {
+                self.expected.is_empty().then_some(true)
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What a search has done so far, in figures. Plain data.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a search has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Counts {
+    /// Distinct states.
+    pub states: u64,
+    /// Transitions that were made.
+    pub transitions: u64,
+    /// Schedules that came to an end, or to a state that was known.
+    pub schedules: u64,
+    /// Final states: those in which no CPU can go on.
+    pub ends: u64,
+    /// Transitions of the longest schedule.
+    pub deepest: u64,
+    /// How often the search began anew because it had learnt more about what CPUs share.
+    pub begun_anew: u64,
+    /// States on the path to the present one.
+    pub depth: u64,
+    /// Steps that were repeated from a state that was reached again, and led to the same state as
+    /// before (`--check-keys`).
+    pub checked: u64,
+}

@@ -1,0 +1,239 @@
+//! Actions: steps, as far as they matter to other CPUs. An action says which CPU makes the step and
+//! what it accesses; from that follows which two are dependent, that is, for which the order can
+//! matter. Actions are numbered, so that sets of them are small. Knows nothing of the search.
+
+use std::collections::HashMap;
+
+use shared::stop::Kind;
+
+use crate::explore::schedule::Choice;
+use crate::explore::sharing::AccessKind;
+use crate::explore::specimen::{State, Stop};
+
+/// How a step depends on the interrupts that are pending at its own CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Pending {
+    /// Not at all.
+    Ignored,
+    /// If one were pending, it could be taken first.
+    Heeded,
+    /// The step takes one.
+    Taken,
+}
+
+/// A step, as far as it matters to other CPUs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Action {
+    cpu: usize,
+    /// The addresses of the words that it accesses, and how.
+    words: Vec<(u64, AccessKind)>,
+    pending: Pending,
+    /// The CPU to which it sends an interrupt, if it does.
+    sends: Option<usize>,
+}
+
+impl Action {
+    /// The action of `choice` at `state`. `is_blocked` says whether its CPU cannot go on there with
+    /// what it is about to do.
+    ///
+    /// A blocked CPU that takes an interrupt stops waiting for a while. Had another CPU unblocked
+    /// it before, it could have taken the interrupt later. So the order of these two steps matters,
+    /// and taking the interrupt counts as an access to what the CPU waits for.
+    pub fn of(state: &State, choice: Choice, is_blocked: bool) -> Self {
+        let stopped = &state.cpus()[choice.cpu];
+        let mut action = Self {
+            cpu: choice.cpu,
+            words: Vec::new(),
+            pending: if stopped.irqs_on() {
+                Pending::Heeded
+            } else {
+                Pending::Ignored
+            },
+            sends: None,
+        };
+        if choice.takes.is_some() {
+            action.pending = Pending::Taken;
+            if !is_blocked {
+                return action;
+            }
+        }
+        match stopped.at {
+            Stop::Access(Kind::IrqsOff, _) | Stop::Left | Stop::Point(_) => {}
+            Stop::Access(kind, address) => action.words.push((address & !7, AccessKind::of(kind))),
+            Stop::Send { target, .. } => action.sends = Some(target),
+            Stop::Idle => action.pending = Pending::Taken,
+            Stop::Relax => {
+                action.words = stopped
+                    .watched()
+                    .map(|word| (word, AccessKind::Reads))
+                    .collect();
+            }
+        }
+        action
+    }
+
+    /// Whether its order with `other`, an action of another CPU, can matter.
+    fn depends_on(&self, other: &Self) -> bool {
+        let sends = |one: &Self, other: &Self| {
+            one.sends == Some(other.cpu) && other.pending != Pending::Ignored
+        };
+        let words = self.words.iter().any(|(word, kind)| {
+            (other.words.iter()).any(|(its, its_kind)| its == word && its_kind.depends_on(*kind))
+        });
+        words || sends(self, other) || sends(other, self)
+    }
+}
+
+/// All actions so far, by number.
+#[derive(Debug, Default)]
+pub struct Actions {
+    numbers: HashMap<Action, usize>,
+    all: Vec<Numbered>,
+}
+
+/// An action that has a number.
+#[derive(Debug)]
+struct Numbered {
+    action: Action,
+    /// The actions of other CPUs that are dependent on it.
+    dependent: Vec<usize>,
+}
+
+impl Actions {
+    /// The number of `action`; the next free one if it is new.
+    pub fn number(&mut self, action: Action) -> usize {
+        if let Some(number) = self.numbers.get(&action) {
+            return *number;
+        }
+        let number = self.all.len();
+        let mut dependent = Vec::new();
+        for (other, it) in self.all.iter_mut().enumerate() {
+            if it.action.cpu != action.cpu && it.action.depends_on(&action) {
+                dependent.push(other);
+                it.dependent.push(number);
+            }
+        }
+        self.numbers.insert(action.clone(), number);
+        self.all.push(Numbered { action, dependent });
+        number
+    }
+
+    /// The CPU that makes it.
+    pub fn cpu(&self, number: usize) -> usize {
+        self.all[number].action.cpu
+    }
+
+    /// Whether it is a step of the CPU's task or handler. Otherwise it takes an interrupt.
+    pub fn is_program_step(&self, number: usize) -> bool {
+        self.all[number].action.pending != Pending::Taken
+    }
+
+    /// The actions of other CPUs that are dependent on it.
+    pub fn dependent(&self, number: usize) -> &[usize] {
+        &self.all[number].dependent
+    }
+}
+
+/// A set of actions, by their numbers.
+#[derive(Debug, Default)]
+pub struct ActionSet(Vec<u64>);
+
+impl ActionSet {
+    /// Adds an action.
+    pub fn insert(&mut self, number: usize) {
+        if self.0.len() <= number / 64 {
+            self.0.resize(number / 64 + 1, 0);
+        }
+        self.0[number / 64] |= 1 << (number % 64);
+    }
+
+    /// Adds all actions of `other`.
+    pub fn add(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (word, its) in self.0.iter_mut().zip(&other.0) {
+            *word |= its;
+        }
+    }
+
+    /// The numbers of the actions in the set.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().enumerate().flat_map(|(index, word)| {
+            (0..64)
+                .filter(move |bit| word >> bit & 1 != 0)
+                .map(move |bit| index * 64 + bit)
+        })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    fn action(
+        cpu: usize,
+        words: &[(u64, AccessKind)],
+        pending: Pending,
+        sends: Option<usize>,
+    ) -> Action {
+        Action {
+            cpu,
+            words: words.to_vec(),
+            pending,
+            sends,
+        }
+    }
+
+    /// An access of a CPU to one word, with interrupts off.
+    pub fn access(cpu: usize, word: u64, kind: AccessKind) -> Action {
+        action(cpu, &[(word, kind)], Pending::Ignored, None)
+    }
+
+    #[test]
+    fn actions_of_other_cpus_are_dependent_if_their_order_can_matter() {
+        let mut actions = Actions::default();
+        let reads = actions.number(access(0, 8, AccessKind::Reads));
+        let writes = actions.number(access(1, 8, AccessKind::Writes));
+        let own = actions.number(access(0, 8, AccessKind::Writes));
+        let words = [(16, AccessKind::Reads), (8, AccessKind::Reads)];
+        let waits = actions.number(action(2, &words, Pending::Heeded, None));
+        let sends = actions.number(action(1, &[], Pending::Ignored, Some(2)));
+        let takes = actions.number(action(2, &[], Pending::Taken, None));
+        assert_eq!(actions.number(access(0, 8, AccessKind::Reads)), reads);
+        assert_eq!(actions.dependent(reads), [writes]);
+        assert_eq!(actions.dependent(writes), [reads, own, waits]);
+        assert_eq!(actions.dependent(own), [writes, waits]);
+        assert_eq!(actions.dependent(waits), [writes, own, sends]);
+        assert_eq!(actions.dependent(sends), [waits, takes]);
+        assert_eq!(actions.dependent(takes), [sends]);
+        assert_eq!(actions.cpu(sends), 1);
+        assert!(
+            actions.is_program_step(waits)
+                && actions.is_program_step(sends)
+                && !actions.is_program_step(takes)
+        );
+    }
+
+    #[test]
+    fn a_cpu_that_is_about_to_send_heeds_what_it_is_sent_itself() {
+        let mut actions = Actions::default();
+        let sends = actions.number(action(2, &[], Pending::Heeded, Some(0)));
+        let with_irqs_off = actions.number(action(2, &[], Pending::Ignored, Some(0)));
+        let to_it = actions.number(action(1, &[], Pending::Heeded, Some(2)));
+        assert_eq!(actions.dependent(to_it), [sends]);
+        assert!(actions.dependent(with_irqs_off).is_empty());
+    }
+
+    #[test]
+    fn an_action_set_is_a_set() {
+        let mut set = ActionSet::default();
+        for number in [3, 64, 200, 3] {
+            set.insert(number);
+        }
+        let mut other = ActionSet::default();
+        other.insert(1);
+        other.add(&set);
+        assert!(other.iter().eq([1, 3, 64, 200]));
+    }
+}

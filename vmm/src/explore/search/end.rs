@@ -1,0 +1,25 @@
+//! How a search ends. Plain data.
+
+use crate::explore::schedule::Turn;
+use crate::explore::specimen::Breach;
+use crate::explore::stop_reason::StopReason;
+
+/// A schedule that breaks something.
+#[derive(Debug, Clone)]
+pub struct Counterexample {
+    /// The schedule.
+    pub turns: Vec<Turn>,
+    /// What breaks.
+    pub breach: Breach,
+}
+
+/// How a search ended.
+#[derive(Debug)]
+pub enum SearchEnd {
+    /// Something broke.
+    Broke(Counterexample),
+    /// Everything that the strategy tries was tried.
+    Complete,
+    /// It had to stop before that.
+    Stopped(StopReason),
+}

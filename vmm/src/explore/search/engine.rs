@@ -1,0 +1,148 @@
+//! What every strategy drives: it makes the steps of a [`TransitionSystem`], keeps the counts, and
+//! says when the search has to stop or to begin anew. Chooses no step itself.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::counts::Counts;
+use super::system::TransitionSystem;
+use crate::explore::schedule::Choice;
+use crate::explore::sharing::Sharing;
+use crate::explore::specimen::{Moved, SpecimenError};
+use crate::explore::stop_reason::StopReason;
+
+/// Transitions between two checks of what is expensive to check: new pages, signals and the clock.
+const CHECK_EVERY: u64 = 64;
+
+/// The limits of a search.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// The greatest number of states that it may keep.
+    pub states: Option<u64>,
+}
+
+/// A callback that is given the counts of a running search from time to time.
+pub type OnProgress<'a> = dyn FnMut(&Counts) + 'a;
+
+/// What every strategy drives: it makes steps of the transition system, and keeps the counts.
+pub struct Engine<'a> {
+    /// The transition system.
+    pub system: &'a mut dyn TransitionSystem,
+    /// What is known about the memory that CPUs share.
+    pub sharing: &'a mut Sharing,
+    /// The limits.
+    pub limits: Limits,
+    /// What the search has done.
+    pub counts: Counts,
+    /// The hashes of the final states that it has reached ([`TransitionSystem::outcome`]).
+    pub outcomes: BTreeSet<u128>,
+    /// Whether the search has found that states form a cycle.
+    pub(super) has_cycle: bool,
+    on_progress: &'a mut OnProgress<'a>,
+    last_report: Instant,
+}
+
+impl std::fmt::Debug for Engine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("limits", &self.limits)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The time between two calls of [`OnProgress`].
+const REPORT_EVERY: Duration = Duration::from_millis(200);
+
+impl<'a> Engine<'a> {
+    /// An engine for `system`, which has done nothing yet.
+    pub fn new(
+        system: &'a mut dyn TransitionSystem,
+        sharing: &'a mut Sharing,
+        limits: Limits,
+        on_progress: &'a mut OnProgress<'a>,
+    ) -> Self {
+        Self {
+            system,
+            sharing,
+            limits,
+            counts: Counts::default(),
+            outcomes: BTreeSet::new(),
+            has_cycle: false,
+            on_progress,
+            last_report: Instant::now(),
+        }
+    }
+
+    /// Makes the step `choice`.
+    ///
+    /// # Errors
+    /// As [`TransitionSystem::advance`].
+    pub fn advance(&mut self, choice: Choice) -> Result<Moved, SpecimenError> {
+        let moved = self.system.advance(choice, self.sharing)?;
+        self.counts.transitions += 1;
+        Ok(moved)
+    }
+
+    /// Notes the final state that the system has reached.
+    pub fn note_outcome(&mut self) {
+        self.outcomes.insert(self.system.outcome());
+    }
+
+    /// Checks whether the search may go on, and reports progress from time to time. To be called
+    /// after every transition; what is expensive to check is checked only after some of them.
+    ///
+    /// # Errors
+    /// As [`TransitionSystem::keep_new_pages`].
+    pub fn check(&mut self) -> Result<Check, SpecimenError> {
+        if self.sharing.is_void() {
+            return Ok(Check::Void);
+        }
+        if !self.counts.transitions.is_multiple_of(CHECK_EVERY) {
+            return Ok(Check::GoOn);
+        }
+        if self.is_incomplete()? {
+            return Ok(Check::Void);
+        }
+        if let Some(why) = self.system.stop_reason() {
+            return Ok(Check::Stop(why));
+        }
+        let now = Instant::now();
+        if now - self.last_report >= REPORT_EVERY {
+            self.last_report = now;
+            (self.on_progress)(&self.counts);
+        }
+        let is_full = |most| self.counts.states >= most;
+        Ok(if self.limits.states.is_some_and(is_full) {
+            Check::Stop(StopReason::States)
+        } else {
+            Check::GoOn
+        })
+    }
+
+    /// Begins the search anew, with everything that it has learnt.
+    pub fn begin_anew(&mut self) {
+        self.sharing.begin_anew();
+        self.counts.begun_anew += 1;
+    }
+
+    /// Whether pages were written that were not saved before. The machine may then not have been
+    /// restored exactly, so that what it did since proves nothing.
+    ///
+    /// # Errors
+    /// As [`TransitionSystem::keep_new_pages`].
+    pub fn is_incomplete(&mut self) -> Result<bool, SpecimenError> {
+        self.system.keep_new_pages()
+    }
+}
+
+/// Whether a search may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// It may.
+    GoOn,
+    /// What it has found so far is void, and it has to begin anew.
+    Void,
+    /// It has to stop, and why.
+    Stop(StopReason),
+}

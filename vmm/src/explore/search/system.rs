@@ -1,0 +1,85 @@
+//! The transition system that a search walks through. The specimen is one. A model of a few words
+//! and instructions is another: on it the searches are compared with each other without a machine.
+
+use crate::explore::schedule::{Choice, Granularity, Turn};
+use crate::explore::sharing::Sharing;
+use crate::explore::specimen::{Breach, Moved, SpecimenError, State, Stop, Stopped};
+use crate::explore::stop_reason::StopReason;
+
+/// A transition system.
+pub trait TransitionSystem {
+    /// The initial state, at which every schedule begins.
+    fn root(&self) -> &State;
+
+    /// Where CPUs stop.
+    fn granularity(&self) -> Granularity;
+
+    /// The CPUs in the present state.
+    fn cpus(&self) -> &[Stopped];
+
+    /// A stop in words.
+    fn describe(&self, at: Stop) -> String;
+
+    /// The vectors by which CPUs tell each other to do something. A search may reduce less for
+    /// other vectors.
+    fn vectors(&self) -> &[u8];
+
+    /// The choices in the present state. Without any, no CPU can go on.
+    fn choices(&self) -> Vec<Choice>;
+
+    /// Makes the step `choice`, and goes on with its CPU until another CPU could interfere.
+    ///
+    /// # Errors
+    /// [`SpecimenError`] if the host fails, or a signal arrives. What the guest does is no error.
+    fn advance(&mut self, choice: Choice, sharing: &mut Sharing) -> Result<Moved, SpecimenError>;
+
+    /// Saves the present state.
+    fn save(&mut self) -> State;
+
+    /// Restores `state`.
+    fn load(&mut self, state: &State);
+
+    /// Restores the initial state.
+    fn rewind(&mut self);
+
+    /// Restores the vCPUs, except for their general registers, if the guest died or ended on one.
+    ///
+    /// # Errors
+    /// If the host fails to restore them.
+    fn mend(&mut self) -> Result<(), SpecimenError>;
+
+    /// Starts to save the pages that were written for the first time. Returns whether there were
+    /// any: states that were saved since the previous call may then lack them.
+    ///
+    /// # Errors
+    /// If the host does not say which pages were written.
+    fn keep_new_pages(&mut self) -> Result<bool, SpecimenError>;
+
+    /// Whether every CPU has done everything it was told, and has no interrupt left to take.
+    fn is_over(&self) -> bool;
+
+    /// What is broken in the present state, in which no CPU can go on.
+    ///
+    /// # Errors
+    /// As [`TransitionSystem::advance`].
+    fn judge(&mut self) -> Result<Option<Breach>, SpecimenError>;
+
+    /// A hash of the present state, which is a final one. Equal final states have equal hashes,
+    /// whichever search reached them.
+    fn outcome(&self) -> u128;
+
+    /// Why the search has to stop now, if it has to.
+    fn stop_reason(&self) -> Option<StopReason>;
+}
+
+/// The turn that has just ended, and that began with `choice` and came to `stops` stops.
+pub fn turn(system: &dyn TransitionSystem, choice: Choice, stops: u32) -> Turn {
+    let at = system.cpus()[choice.cpu].at;
+    Turn {
+        cpu: u32::try_from(choice.cpu).unwrap_or(u32::MAX),
+        takes: choice.takes,
+        stops,
+        until: system.describe(at),
+        state: None,
+    }
+}

@@ -1,0 +1,182 @@
+//! The specimen itself: what it consists of, and what can be read from it. What it does is in the
+//! files beside this one.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use shared::lab::Contexts;
+use shared::stop::Kind;
+
+use super::errors::SpecimenError;
+use super::state::{SavedPage, State};
+use super::stop_points::StopPoints;
+use super::stopped::{Stop, Stopped};
+use crate::explore::answers::Answers;
+use crate::explore::schedule::Granularity;
+use crate::explore::stop_reason::StopReason;
+use crate::explore::until::Until;
+use crate::lab::Lab;
+use crate::lab::judge;
+use crate::lab::mailbox::Command;
+use crate::machine::inspect;
+use crate::machine::kick::Alarm;
+use crate::machine::points::Points;
+use crate::machine::serial::Serial;
+use crate::machine::state::CpuState;
+use crate::machine::symbols::Symbols;
+use crate::manifest::Manifest;
+
+/// The machine that is explored.
+#[derive(Debug)]
+pub struct Specimen {
+    pub(super) serial: Serial,
+    pub(super) lab: Lab,
+    pub(super) points: Points,
+    pub(super) symbols: Symbols,
+    pub(super) stop_points: StopPoints,
+    pub(super) granularity: Granularity,
+    pub(super) programs: Vec<Vec<Command>>,
+    /// What the CPUs have answered to their deeds, over all orders.
+    pub(super) answers: Answers,
+    pub(super) contexts: Vec<Contexts>,
+    /// By CPU: the address at which the guest counts the waiting loops that it is in.
+    pub(super) waits_at: Vec<u64>,
+    /// The vectors by which CPUs are told to do something.
+    pub(super) vectors: Vec<u8>,
+    /// Whether a vCPU has changed in more than its general registers, because the guest died or
+    /// ended on it.
+    pub(super) is_hurt: bool,
+    pub(super) cpus: Vec<Stopped>,
+    /// By page number, ascending: the pages that are saved with each state, as they are in RAM.
+    pub(super) kept: Vec<(usize, Arc<SavedPage>)>,
+    /// The numbers of these pages.
+    pub(super) numbers: Arc<[usize]>,
+    /// Whether a schedule has written pages that were not saved before, since
+    /// [`Specimen::keep_new_pages`] was last called.
+    pub(super) has_grown: bool,
+    /// The numbers of pages whose contents do not matter: counters and traces.
+    pub(super) unobserved: Vec<usize>,
+    /// All of RAM in the initial state.
+    pub(super) origin: Vec<u8>,
+    pub(super) origin_cpus: Vec<CpuState>,
+    pub(super) root: State,
+    /// The keys of final states in which nothing was broken.
+    pub(super) sound_ends: HashSet<u128>,
+    pub(super) image: u128,
+    pub(super) beginning: u128,
+    pub(super) until: Until,
+    /// Interrupts a vCPU that stays in the guest for too long.
+    pub(super) _alarm: Alarm,
+}
+
+impl Specimen {
+    /// The guest's manifest.
+    pub fn manifest(&self) -> &Manifest {
+        self.lab.manifest()
+    }
+
+    /// A hash of the initial state. It can differ between hosts.
+    pub fn beginning(&self) -> u128 {
+        self.beginning
+    }
+
+    /// The initial state, at which every schedule begins.
+    pub fn root(&self) -> &State {
+        &self.root
+    }
+
+    /// A hash of the guest's image.
+    pub fn image(&self) -> u128 {
+        self.image
+    }
+
+    /// What the CPUs have answered to their deeds, over all orders that were tried. None is left
+    /// here.
+    pub fn take_answers(&mut self) -> Answers {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// The options of the run, as reported by the guest.
+    pub fn words(&self) -> Option<BTreeMap<String, String>> {
+        self.lab.words()
+    }
+
+    /// Where CPUs stop.
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// Whether CPUs announce each access to memory.
+    pub fn knows_accesses(&self) -> bool {
+        matches!(self.granularity, Granularity::Access | Granularity::Every)
+    }
+
+    /// The CPUs in the present state.
+    pub fn cpus(&self) -> &[Stopped] {
+        &self.cpus
+    }
+
+    /// The functions of the image.
+    pub fn symbols(&self) -> &Symbols {
+        &self.symbols
+    }
+
+    /// The calls that are not complete.
+    pub fn open_calls(&self) -> Vec<String> {
+        let open = judge::open_calls(&self.lab).first;
+        open.iter().map(ToString::to_string).collect()
+    }
+
+    /// The eight bytes of guest RAM at `address`.
+    pub fn word(&self, address: u64) -> Option<u64> {
+        self.serial.ram().word(address)
+    }
+
+    /// The return addresses on the stack of `cpu`, innermost first, as far as its frames can be
+    /// followed.
+    pub fn callers(&self, cpu: usize) -> Vec<u64> {
+        let regs = &self.cpus[cpu].regs;
+        // The function that rings the doorbell has no stack frame of its own.
+        let innermost = self.word(regs.rsp).into_iter();
+        let callers = inspect::callers(regs.rbp, |address| self.word(address));
+        innermost.chain(callers).collect()
+    }
+
+    /// Why the search or the replay has to stop now, if it has to.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        self.until.is_over()
+    }
+
+    /// As [`Specimen::stop_reason`], as an error.
+    pub(super) fn check_end(&self) -> Result<(), SpecimenError> {
+        self.until
+            .is_over()
+            .map_or(Ok(()), |why| Err(SpecimenError::Ended(why)))
+    }
+
+    /// A stop in words.
+    pub fn describe(&self, at: Stop) -> String {
+        match at {
+            Stop::Access(Kind::IrqsOff, _) => "irqs-off".to_owned(),
+            Stop::Access(kind, address) => {
+                let kind = match kind {
+                    Kind::Load => "load",
+                    Kind::Store => "store",
+                    Kind::ReadModifyWrite => "rmw",
+                    Kind::Lock => "lock",
+                    Kind::Mark => "mark",
+                    Kind::IrqsOff => "irqs-off",
+                };
+                format!("{kind} {address:#x}")
+            }
+            Stop::Send { target, vector } => format!("send {vector:#x} to {target}"),
+            Stop::Idle => "idle".to_owned(),
+            Stop::Relax => "relax".to_owned(),
+            Stop::Left => "left".to_owned(),
+            Stop::Point(index) => {
+                let point = self.points.iter().nth(index);
+                point.map_or_else(|| index.to_string(), |point| point.name.clone())
+            }
+        }
+    }
+}
