@@ -8,11 +8,13 @@
 
 use core::fmt;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use crate::cpus::MAX_CPUS;
 use crate::ledger::{Lane, record_stride};
 use crate::mailbox::Mailbox;
 use crate::probe::Arms;
 use crate::trace::ring_stride;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First eight bytes of the lab, `IPI-LAB` and a zero, little endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"IPI-LAB\0");
@@ -22,9 +24,6 @@ pub const VERSION: u32 = 8;
 
 /// Alignment of the lab and of each of its sections, one page.
 pub const ALIGN: u64 = 4096;
-
-/// Largest number of CPUs a lab can describe, the size of the guest's CPU masks.
-pub const MAX_CPUS: u32 = 1024;
 
 /// Findings that are kept; later ones are only counted, by their oracle.
 pub const MAX_FINDINGS: u32 = 64;

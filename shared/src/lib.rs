@@ -7,6 +7,7 @@
 
 #![no_std]
 
+pub mod cpus;
 pub mod exit;
 pub mod lab;
 pub mod ledger;

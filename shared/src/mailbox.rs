@@ -15,14 +15,11 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::lab::MAX_CPUS;
+pub use crate::cpus::MASK_WORDS;
 use crate::manifest::ARGUMENTS;
 
 /// The vector that does nothing but wake a CPU (Linux: `RESCHEDULE_VECTOR`).
 pub const WAKE_VECTOR: u8 = 0xfd;
-
-/// Words of a CPU mask in a mailbox.
-pub const MASK_WORDS: usize = MAX_CPUS as usize / 64;
 
 /// Entries that [`Mailbox::answer`] has room for.
 pub const ANSWERS: usize = 32;

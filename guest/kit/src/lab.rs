@@ -11,13 +11,14 @@ use core::ptr::NonNull;
 use core::slice;
 use core::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use shared::cpus::MASK_WORDS;
 use shared::exit::ExitCode;
 use shared::lab::{
     ALIGN, Contexts, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, ORACLE_SLOTS,
     Tally, Words,
 };
 use shared::ledger::{CallId, Lane, RecordHead};
-use shared::mailbox::{ANSWERS, MASK_WORDS, Mailbox};
+use shared::mailbox::{ANSWERS, Mailbox};
 use shared::manifest::ARGUMENTS;
 use shared::probe::Arms;
 use shared::trace::{RingHead, ring_records};

@@ -9,7 +9,7 @@ use super::atomic::{AtomicU64, Ordering};
 pub type CpuId = usize;
 
 /// Largest number of CPUs in a set, that of the lab.
-pub const MAX_CPUS: usize = shared::lab::MAX_CPUS as usize;
+pub const MAX_CPUS: usize = shared::cpus::MAX_CPUS as usize;
 
 const WORDS: usize = MAX_CPUS / 64;
 
