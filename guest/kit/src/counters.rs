@@ -13,8 +13,7 @@ use shared::manifest::PROGRESS;
 
 use crate::declare;
 use crate::manifest::Record;
-use crate::platform::Vector;
-use crate::vectors::RANGE;
+use crate::vector::{RANGE, Vector};
 
 /// The first word of a row that is the guest's.
 pub const GUEST: usize = 32;

@@ -34,4 +34,5 @@ pub mod sync;
 #[cfg(any(shuttle, all(any(test, feature = "threads"), not(loom))))]
 pub mod threads;
 pub mod trace;
+pub mod vector;
 pub mod vectors;

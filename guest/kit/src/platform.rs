@@ -5,35 +5,9 @@
 
 pub use crate::sync::mask::CpuId;
 use crate::sync::mask::CpuMask;
-use crate::vectors::RANGE;
+pub use crate::vector::Vector;
 pub use shared::ports::Doorbell;
 pub use shared::probe::Point;
-
-/// The vector of an interrupt between CPUs. Of those that are pending, the one with the highest
-/// number is taken first. [`vectors!`](crate::vectors!) makes those of a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Vector(u8);
-
-impl Vector {
-    /// The vector with this number.
-    ///
-    /// # Panics
-    /// When compiled, if the number is not in [`RANGE`].
-    pub const fn new(number: u8) -> Self {
-        assert!(RANGE.start <= number && number < RANGE.end);
-        Self(number)
-    }
-
-    /// Its number.
-    pub const fn number(self) -> u8 {
-        self.0
-    }
-
-    /// Its place in [`RANGE`].
-    pub const fn index(self) -> usize {
-        (self.0 - RANGE.start) as usize
-    }
-}
 
 /// A CPU was told to start and did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::lab::Lab;
 use crate::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
 use crate::specimen::{Part, Specimen};
 use crate::sync::mask::CpuMask;
-use crate::vectors::RANGE;
+use crate::vector::RANGE;
 
 /// A machine of one CPU, for code that only needs to be somewhere.
 #[derive(Clone, Copy, Debug)]

@@ -10,17 +10,11 @@ use core::mem::offset_of;
 use super::cpu::{APIC_IDS, AREAS, Area, BOOT_AREA, Cpu, TASK_STACK_TOP};
 use super::paging::{DIRECTORY_ENTRIES, UNCACHED_FROM};
 use super::physical::{HUGE_PAGE, PAGE};
+use super::selectors::{CODE32, CODE64, DATA};
 
 /// Page into which the trampoline is copied: a start-up IPI can name any below 1 MiB. Firmware is
 /// done with it by the time a kernel runs, and PVH monitors keep their boot data elsewhere.
 pub const TRAMPOLINE: u64 = 0x8000;
-
-/// Selector of the 64-bit code segment, here and in every CPU's own descriptor table.
-pub const CODE64: u16 = 0x08;
-/// Selector of the data segment, likewise.
-pub const DATA: u16 = 0x10;
-/// Selector of the 32-bit code segment, which only the trampoline passes through.
-const CODE32: u16 = 0x18;
 
 unsafe extern "C" {
     /// Where the first CPU enters Rust, with the address of the PVH start info. The image has it

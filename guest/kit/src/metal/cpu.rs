@@ -14,8 +14,8 @@ use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
 
-use super::boot::{CODE64, DATA};
 use super::paging;
+use super::selectors::{CODE64, DATA, TSS};
 
 /// APIC ids are below this. KVM's own limit on vCPU ids is the same.
 pub const APIC_IDS: usize = 4096;
@@ -149,8 +149,6 @@ impl Area {
         unsafe { Self::init(area, index) }
     }
 }
-
-const TSS: u16 = 0x18;
 
 impl Cpu {
     /// Makes the statically allocated area that of this CPU, the first.

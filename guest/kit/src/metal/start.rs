@@ -1,22 +1,22 @@
 //! From the first line of Rust on each CPU to the end of the run: the machine is found and brought
 //! up, the guest is made on it, every CPU does its part, and one says how it went.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use shared::cpus::MAX_CPUS;
 use shared::exit::ExitCode::{BadMachine, BadOptions};
-use shared::lab::{ALIGN, MAX_CPUS, Transport};
+use shared::lab::{ALIGN, Transport};
 
 use super::boot::TRAMPOLINE;
 use super::cpu::{APIC_IDS, Cpu};
 use super::hypercall::Hypercall;
+use super::image::{Image, guest, install};
 use super::physical::{MEMORY, PAGE};
 use super::platform::Metal;
 use super::start_info::StartInfo;
-use super::traps::Entry;
 use super::{acpi, apic, clock, console, end, heap, hypercall, paging, platform, smp, traps};
 use crate::effective::Effective;
 use crate::lab::Lab;
@@ -27,29 +27,6 @@ use crate::probe;
 use crate::route::{Choice, Router};
 use crate::specimen::{Part, Specimen};
 use crate::sync::mask::CpuMask;
-
-/// The guest of an image; [`guest!`](crate::guest!) makes it.
-pub trait Image: 'static {
-    /// What it is.
-    type Guest: Specimen<Metal>;
-
-    /// Where interrupts of the guest's own vectors go.
-    const ENTRIES: &'static [(Vector, Entry)];
-
-    /// Where the one guest is kept that runs; null until it is made.
-    fn place() -> &'static AtomicPtr<Self::Guest>;
-}
-
-/// Makes `guest` the one that handles interrupts from now on.
-fn install<I: Image>(guest: I::Guest) {
-    I::place().store(Box::leak(Box::new(guest)), Ordering::Release);
-}
-
-/// The guest, which is there before any CPU but the first is, and before the first IPI is.
-pub(super) fn guest<I: Image>() -> &'static I::Guest {
-    // SAFETY: null, or what `install` leaked.
-    unsafe { I::place().load(Ordering::Acquire).as_ref() }.expect("the guest is installed first")
-}
 
 /// Set once every CPU is online: the workload may begin.
 static GO: AtomicBool = AtomicBool::new(false);
@@ -72,7 +49,7 @@ pub fn first_cpu<I: Image>(start_info: u32) -> ! {
     let info = StartInfo::read(start_info.into())
         .unwrap_or_else(|why| end::refuse(BadMachine, format_args!("{why}")));
     // SAFETY: RAM by the memory map, without the image and the start info; nothing else is in use.
-    unsafe { heap::give(info.free_memory(image())) };
+    unsafe { heap::give(info.free_memory(image_memory())) };
     let line = read_options(&info);
     let options: &MachineOptions = &line.machine;
 
@@ -209,7 +186,7 @@ impl<O: Options> fmt::Display for Title<'_, O> {
 }
 
 /// The memory that the image occupies, its zeroed part included.
-fn image() -> core::ops::Range<u64> {
+fn image_memory() -> core::ops::Range<u64> {
     unsafe extern "C" {
         static image_start: u8;
         static image_end: u8;
@@ -319,10 +296,10 @@ macro_rules! guest {
         #[derive(Debug)]
         struct Image;
 
-        impl $crate::metal::start::Image for Image {
+        impl $crate::metal::image::Image for Image {
             type Guest = $guest;
 
-            const ENTRIES: &'static [($crate::platform::Vector, $crate::metal::traps::Entry)] = &[
+            const ENTRIES: &'static [($crate::platform::Vector, $crate::metal::image::Entry)] = &[
                 $(($vector, $crate::metal::traps::entry::<Self, { $vector.number() }>)),*
             ];
 

@@ -16,7 +16,7 @@ use super::apic::{self, SPURIOUS_VECTOR};
 use super::cpu::InterruptStack;
 use super::end;
 use super::hypercall;
-use super::start::{Image, guest};
+use super::image::{Entry, Image, guest};
 use crate::platform::Vector;
 use crate::specimen::Specimen;
 
@@ -133,9 +133,6 @@ const fn are_new(entries: &[(Vector, Entry)]) -> bool {
     }
     true
 }
-
-/// The entry of an IPI in assembler: it returns by `iretq`, and nobody calls it.
-pub type Entry = extern "C" fn();
 
 /// The entry of an IPI: saves what a function call may change and calls the guest's handler. `rbp`
 /// first, so that whoever walks the frames finds the interrupted one.
