@@ -1,5 +1,5 @@
 //! What a CPU can be told to do with `workload=puppet`, as the manifest has it.
-//! [`told`](crate::told) does it.
+//! [`puppet`](crate::puppet) does it.
 
 use kit::manifest::{ENDS, IN_CASE, Record};
 use kit::{declare, declare_values, deeds};

@@ -12,10 +12,10 @@ use kit::manifest::Record;
 use kit::options::{MachineOptions, OptionsError, choose, number};
 
 use crate::condition::{Condition, Place};
-use crate::program::{self, Program, numbered};
+use crate::program::{self, Program};
+use crate::registers::{self, REGISTERS};
 use crate::syntax::SyntaxError;
 use crate::test::{self, Claim, Memory, Quantifier, Test};
-use crate::told::REGISTERS;
 
 /// Most rounds between two looks at what came out.
 const MOST_IN_BATCH: usize = 4096;
@@ -163,7 +163,7 @@ impl Options {
         }
         for place in claim.condition.places() {
             if let Place::Register(_, name) = &place
-                && told_register(name).is_none()
+                && registers::numbered(name).is_none()
             {
                 let why = format!(
                     "names {place}, and registers of CPUs that are told what to do are r0 to \
@@ -176,15 +176,6 @@ impl Options {
         }
         Ok(())
     }
-}
-
-/// The kind and number of a register of a CPU that does as it is told: `r` for what it has read,
-/// `h` for what its handlers have.
-pub(crate) fn told_register(name: &str) -> Option<(char, usize)> {
-    let of = |kind| numbered(name, kind).map(|nth| (kind, nth));
-    of('r')
-        .or_else(|| of('h'))
-        .filter(|(_, nth)| *nth < REGISTERS)
 }
 
 /// What is wrong with `value` of `key`. It is kept for ever: a guest that says so ends.

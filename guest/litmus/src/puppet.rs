@@ -22,17 +22,15 @@ use crate::condition::Place;
 use crate::counters::CpuCounters;
 use crate::deeds::Verb;
 use crate::manifest::{FORBIDDEN, UNREAD};
-use crate::options::{Options, told_register};
+use crate::options::Options;
 use crate::program::Variable;
+use crate::registers::{self, REGISTERS};
 use crate::test::Claim;
 use crate::vectors::ASKED;
 
-/// Registers of each kind that a CPU has. What it reads when these are full is forgotten.
-pub const REGISTERS: usize = 32;
-
 /// CPUs that do as they are told.
 #[derive(Debug)]
-pub struct Told {
+pub struct Puppet {
     variables: Box<[Word]>,
     cpus: Box<[Own]>,
     claim: Option<Claim>,
@@ -81,7 +79,7 @@ impl Row {
     }
 }
 
-impl Told {
+impl Puppet {
     /// For the CPUs that `lab` describes, whose mailboxes say so from now on.
     pub fn new(options: &Options, lab: Lab) -> Self {
         let cpus = lab.cpus();
@@ -103,8 +101,8 @@ impl Told {
 
     /// This CPU's part, with what it runs on.
     pub fn run<P: Platform>(&self, platform: &P, lab: &Lab) -> Part {
-        let cpu = On {
-            told: self,
+        let cpu = PuppetDeeds {
+            puppet: self,
             platform,
             lab,
         };
@@ -142,7 +140,7 @@ impl Told {
             }
             Place::Register(cpu, name) => (*cpu, name),
         };
-        let (own, (kind, nth)) = (self.cpus.get(cpu)?, told_register(name)?);
+        let (own, (kind, nth)) = (self.cpus.get(cpu)?, registers::numbered(name)?);
         match kind {
             'r' => own.loaded.get(nth),
             _ => own.handled.get(nth),
@@ -150,19 +148,19 @@ impl Told {
     }
 
     /// What has come out, when all is over.
-    pub fn ending(&self) -> Ending<'_> {
-        Ending { told: self }
+    pub fn outcome(&self) -> OutcomeReport<'_> {
+        OutcomeReport { puppet: self }
     }
 }
 
-/// The CPU that this runs on, and all that there is to be told what to do.
-struct On<'a, P> {
-    told: &'a Told,
+/// What the CPU that this runs on does when it is told.
+struct PuppetDeeds<'a, P> {
+    puppet: &'a Puppet,
     platform: &'a P,
     lab: &'a Lab,
 }
 
-impl<P: Platform> Deeds<P> for On<'_, P> {
+impl<P: Platform> Deeds<P> for PuppetDeeds<'_, P> {
     fn platform(&self) -> &P {
         self.platform
     }
@@ -173,7 +171,7 @@ impl<P: Platform> Deeds<P> for On<'_, P> {
 
     fn obey(&self, command: &Command) -> Result<i64, Refusal> {
         let Self {
-            told,
+            puppet,
             platform,
             lab,
         } = self;
@@ -189,72 +187,76 @@ impl<P: Platform> Deeds<P> for On<'_, P> {
             return Err(Refusal::Invalid);
         }
         let number = command.arguments[1];
-        let loaded = &told.cpus[me].loaded;
+        let loaded = &puppet.cpus[me].loaded;
         match Verb::try_from(command.verb).map_err(|_| Refusal::Invalid)? {
-            Verb::Store => told.word(variable(0)?).store(number, Ordering::Relaxed),
-            Verb::Load => loaded.push(told.word(variable(0)?).load(Ordering::Relaxed)),
+            Verb::Store => puppet.word(variable(0)?).store(number, Ordering::Relaxed),
+            Verb::Load => loaded.push(puppet.word(variable(0)?).load(Ordering::Relaxed)),
             Verb::Exchange => {
-                loaded.push(told.word(variable(0)?).swap(number, Ordering::SeqCst));
+                loaded.push(puppet.word(variable(0)?).swap(number, Ordering::SeqCst));
             }
             Verb::Add => {
-                loaded.push(told.word(variable(0)?).fetch_add(number, Ordering::SeqCst));
+                loaded.push(
+                    puppet
+                        .word(variable(0)?)
+                        .fetch_add(number, Ordering::SeqCst),
+                );
             }
             Verb::Fence => fence(Ordering::SeqCst),
             Verb::Send => {
                 let asked = 1 << variable(1)? as usize;
                 let target = usize::try_from(command.arguments[0]).ok();
-                let target = target.filter(|target| *target < told.cpus.len());
+                let target = target.filter(|target| *target < puppet.cpus.len());
                 let target = target.ok_or(Refusal::Offline)?;
-                told.cpus[target].asked.fetch_or(asked, Ordering::Release);
+                puppet.cpus[target].asked.fetch_or(asked, Ordering::Release);
                 platform.send_ipi(target, ASKED);
                 return Ok(0);
             }
             Verb::IrqsOff => platform.irqs_disable(),
             Verb::IrqsOn => platform.irqs_enable(),
-            Verb::Finish => return told.mailboxes.finish(self, command),
+            Verb::Finish => return puppet.mailboxes.finish(self, command),
         }
         count(&lab.own_counters::<CpuCounters>(me).deeds, 1);
         Ok(0)
     }
 
     fn take_pending(&self) {
-        self.told.pending.take(self.platform);
+        self.puppet.pending.take(self.platform);
     }
 
     fn judge(&self) {
         let Self {
-            told,
+            puppet,
             platform,
             lab,
         } = self;
         let report = |oracle, cpu, seen| lab.report(oracle, cpu, 0, platform.timestamp(), seen);
-        let Some(claim) = &told.claim else {
+        let Some(claim) = &puppet.claim else {
             return;
         };
         let mut seen = 0;
         for place in claim.condition.places() {
-            let value = told.value(&place);
+            let value = puppet.value(&place);
             // Two digits for each, as far as there is room.
             seen = seen << 8 | value.unwrap_or(0xff).cast_unsigned() & 0xff;
             if let (Place::Register(cpu, name), None) = (&place, value)
-                && let Some(('r', nth)) = told_register(name)
+                && let Some(('r', nth)) = registers::numbered(name)
             {
                 report(UNREAD, *cpu, nth as u64);
             }
         }
-        if claim.forbids(&|place: &Place| told.value(place)) {
+        if claim.forbids(&|place: &Place| puppet.value(place)) {
             report(FORBIDDEN, platform.this_cpu(), seen);
         }
     }
 }
 
-/// What has come out, to be told.
+/// What has come out, for the report.
 #[derive(Clone, Copy, Debug)]
-pub struct Ending<'a> {
-    told: &'a Told,
+pub struct OutcomeReport<'a> {
+    puppet: &'a Puppet,
 }
 
-impl Ending<'_> {
+impl OutcomeReport<'_> {
     fn row(f: &mut fmt::Formatter<'_>, cpu: CpuId, kind: char, row: &Row) -> fmt::Result {
         (0..REGISTERS)
             .map_while(|nth| Some((nth, row.get(nth)?)))
@@ -263,22 +265,22 @@ impl Ending<'_> {
 }
 
 /// All that was read, what is left of the variables that are not 0, and whether the claim holds.
-impl fmt::Display for Ending<'_> {
+impl fmt::Display for OutcomeReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { told } = self;
+        let Self { puppet } = self;
         f.write_str("Outcome")?;
-        for (cpu, own) in told.cpus.iter().enumerate() {
+        for (cpu, own) in puppet.cpus.iter().enumerate() {
             Self::row(f, cpu, 'r', &own.loaded)?;
             Self::row(f, cpu, 'h', &own.handled)?;
         }
         for variable in Variable::ALL {
-            match told.value(&Place::Variable(variable)) {
+            match puppet.value(&Place::Variable(variable)) {
                 Some(0) | None => {}
                 Some(value) => write!(f, " {}={value};", variable.name())?,
             }
         }
-        if let Some(claim) = &told.claim {
-            let forbidden = claim.forbids(&|place: &Place| told.value(place));
+        if let Some(claim) = &puppet.claim {
+            let forbidden = claim.forbids(&|place: &Place| puppet.value(place));
             let not = if forbidden { "NOT " } else { "" };
             write!(f, "\nCondition {claim} is {not}kept")?;
         }

@@ -17,7 +17,7 @@ use crate::deeds::Verb::{self, Add, Exchange, Fence, Finish, IrqsOff, IrqsOn, Lo
 use crate::guest::Litmus;
 use crate::manifest::{FORBIDDEN, UNREAD};
 use crate::options::Options;
-use crate::told::REGISTERS;
+use crate::registers::REGISTERS;
 
 const CPUS: usize = 2;
 
