@@ -360,7 +360,7 @@ mod tests {
             (found(Oracle::Contract), found(Oracle::WrongCpu)),
             (u64::from(shared::lab::MAX_FINDINGS) + 5, 1)
         );
-        let said = crate::verdict::Verdict::of(machine.lab, 0).to_string();
+        let said = crate::summary::RunSummary::of(machine.lab, 0).to_string();
         assert!(said.contains("in all 1 wrong-cpu, 69 contract\n"), "{said}");
     }
 }

@@ -11,24 +11,23 @@ use shared::manifest::Measure;
 
 use crate::ipi::queue::QueueKind;
 use crate::rules::{FailRate, HotplugMode, Rules};
-use crate::workload::bench::{Bench, By, Receiver, Round, To};
-use crate::workload::selftest::Selftest;
-use crate::workload::stress::Stress;
+use crate::workload::amount::{self, BY_CASE};
+use crate::workload::round::{By, Receiver, Round, To};
 
 /// `workload=`: what the CPUs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
-    /// [`Selftest`].
+pub enum Workload {
+    /// [`Selftest`](crate::workload::selftest::Selftest).
     Selftest,
-    /// [`Stress`].
+    /// [`Stress`](crate::workload::stress::Stress).
     Stress,
     /// [`Puppet`](crate::workload::puppet::Puppet).
     Puppet,
-    /// [`Bench`].
+    /// [`Bench`](crate::workload::bench::Bench).
     Bench,
 }
 
-impl Program {
+impl Workload {
     /// Every workload.
     pub const ALL: [Self; 4] = [Self::Selftest, Self::Stress, Self::Puppet, Self::Bench];
 
@@ -42,9 +41,6 @@ impl Program {
         }
     }
 }
-
-/// Why what says how much is done has no effect in a search.
-pub const BY_CASE: &str = "in which the case says what each CPU does and how often";
 
 declare! {
     Record::word("workload", "What the CPUs do.")
@@ -62,13 +58,13 @@ declare! {
         .without_effect_in_search()
         .because("whose choices --seed of vmm explore decides, and the case what each CPU does"),
 }
-declare_values!("workload", Program);
+declare_values!("workload", Workload);
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `workload=`: what the CPUs do.
-    pub workload: Program,
+    pub workload: Workload,
     /// `queue=`: the design that carries calls to many.
     pub queue: QueueKind,
     /// `to=`, `by=`, `receiver=`: what `bench` measures.
@@ -88,7 +84,7 @@ pub struct Options {
 impl Options {
     /// What a run is made of when nothing is asked for.
     pub const DEFAULT: Self = Self {
-        workload: Program::Selftest,
+        workload: Workload::Selftest,
         queue: QueueKind::Filo,
         round: Round::DEFAULT,
         calls: None,
@@ -138,7 +134,7 @@ impl kit::options::Options for Options {
     fn set<'a>(&mut self, key: &'a str, value: &'a str) -> Result<(), OptionsError<'a>> {
         match key {
             "workload" => {
-                let programs = Program::ALL.map(|it| (it.name(), it));
+                let programs = Workload::ALL.map(|it| (it.name(), it));
                 self.workload = choose(key, value, programs)?;
             }
             "queue" => self.queue = choose(key, value, QueueKind::ALL.map(|it| (it.name(), it)))?,
@@ -171,7 +167,7 @@ impl kit::options::Options for Options {
     }
 
     fn check(&self, machine: &MachineOptions) -> Result<(), OptionsError<'static>> {
-        if self.workload == Program::Puppet && machine.lab.is_none() {
+        if self.workload == Workload::Puppet && machine.lab.is_none() {
             let nobody = "nobody would ever tell the CPUs what to do";
             return Err(OptionsError::NeedsLab("workload", "puppet", nobody));
         }
@@ -191,14 +187,14 @@ impl kit::options::Options for Options {
         } = self;
         let switch = |is_on| if is_on { "on" } else { "off" };
         write!(f, " workload={} queue={}", workload.name(), queue.name())?;
-        if *workload == Program::Bench {
+        if *workload == Workload::Bench {
             let (to, by, receiver) = (round.to.name(), round.by.name(), round.receiver.name());
             write!(f, " to={to} by={by} receiver={receiver}")?;
         }
         if let Some(calls) = self.calls_on(cpus) {
             write!(f, " calls={calls}")?;
         }
-        if let (Program::Stress, Some(milliseconds)) = (workload, milliseconds) {
+        if let (Workload::Stress, Some(milliseconds)) = (workload, milliseconds) {
             write!(f, " for={milliseconds}ms")?;
         }
         let (refused, of) = rules
@@ -239,10 +235,10 @@ impl Options {
     /// Calls, operations or rounds, if the workload counts any, on `cpus` CPUs.
     fn calls_on(&self, cpus: usize) -> Option<u64> {
         match self.workload {
-            Program::Selftest => Some(Selftest::calls(cpus, self).into()),
-            Program::Stress => Stress::operations(cpus, self),
-            Program::Bench => Some(Bench::rounds(self).into()),
-            Program::Puppet => None,
+            Workload::Selftest => Some(amount::random_calls(self.calls, cpus).into()),
+            Workload::Stress => amount::operations(self.calls, self.milliseconds, cpus),
+            Workload::Bench => Some(amount::rounds(self.calls).into()),
+            Workload::Puppet => None,
         }
     }
 }
@@ -270,7 +266,7 @@ mod tests {
         assert_eq!(
             parse(line),
             Ok(Options {
-                workload: Program::Stress,
+                workload: Workload::Stress,
                 queue: QueueKind::Llist,
                 round: Round {
                     to: To::Some,

@@ -12,14 +12,14 @@ use crate::oracle::Oracle;
 
 /// The guest's conclusion, taken when nothing is in flight.
 #[derive(Clone, Copy, Debug)]
-pub struct Verdict {
+pub struct RunSummary {
     lab: Lab,
     made: u64,
     expected: u64,
     executed: u64,
 }
 
-impl Verdict {
+impl RunSummary {
     /// Adds up the tallies of `lab`. A sum that does not come out is itself a finding.
     pub(crate) fn of(lab: Lab, tsc: u64) -> Self {
         let sum = |count: fn(&CpuTally) -> &AtomicU64| {
@@ -45,7 +45,7 @@ impl Verdict {
     }
 }
 
-impl Verdict {
+impl RunSummary {
     /// The findings of each oracle, where not all are shown one by one.
     fn add_up(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "and more, in all")?;
@@ -62,7 +62,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for RunSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in self.lab.findings() {
             describe(f, &finding)?;

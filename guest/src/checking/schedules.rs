@@ -18,7 +18,7 @@ use crate::ipi::queue::QueueKind;
 use crate::ipi::single::Singles;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
-use crate::options::{Options, Program};
+use crate::options::{Options, Workload};
 use crate::oracle::Oracle;
 use crate::rules::FailRate;
 use crate::vectors::SINGLE;
@@ -118,7 +118,7 @@ fn measure(queue: QueueKind) {
     let lab = LAB.with(|lab| *lab);
     lab.clear();
     let options = Options {
-        workload: Program::Bench,
+        workload: Workload::Bench,
         calls: Some(2),
         queue,
         round: Round {

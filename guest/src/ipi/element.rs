@@ -10,9 +10,9 @@ use kit::sync::mask::{AtomicCpuMask, CpuMask};
 use kit::sync::spin::SpinLock;
 
 use super::csd::{Call, CallSingleData};
-use super::hotplug::Event;
 use super::list::ElementList;
 use super::memory::{Cell, Contents, NoMemory};
+use super::notifier::HotplugEvent;
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 
@@ -121,17 +121,20 @@ impl Elements {
     pub fn notify<P: Platform>(
         &self,
         machine: &Machine<P>,
-        event: Event,
+        event: HotplugEvent,
         cpu: CpuId,
     ) -> Result<(), NoMemory> {
         let mask = &self.by_owner[cpu].mask;
         match event {
-            Event::UpPrepare => mask.allocate(machine),
-            Event::UpCanceled | Event::Dead if machine.rules.hotplug.frees() => {
+            HotplugEvent::UpPrepare => mask.allocate(machine),
+            HotplugEvent::UpCanceled | HotplugEvent::Dead if machine.rules.hotplug.frees() => {
                 mask.free(machine);
                 Ok(())
             }
-            Event::UpCanceled | Event::Dead | Event::Online | Event::Dying => Ok(()),
+            HotplugEvent::UpCanceled
+            | HotplugEvent::Dead
+            | HotplugEvent::Online
+            | HotplugEvent::Dying => Ok(()),
         }
     }
 

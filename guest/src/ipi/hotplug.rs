@@ -15,115 +15,18 @@
 //! `hotplug=no-stop` leaves the stop out. **It is broken on purpose**: all three can fail, and the
 //! departed CPU's mask is freed under those who still read it.
 
-use core::fmt;
-
 use kit::counters::count;
 use kit::platform::{CpuId, Platform, Vector};
 use kit::probe;
 use kit::specimen::Fate;
-use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::CpuMask;
-use kit::sync::rcu::Rcu;
 
+pub use super::hotplug_state::HotplugError;
 use super::memory::NoMemory;
-use super::{Functions, Ipi};
-use crate::machine::Machine;
+use super::notifier::{HotplugEvent, tell};
+use super::path::{Functions, Ipi};
 use crate::rules::HotplugMode;
-
-/// What a notifier hears about a CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// It is to come: get ready, or veto it (`CPU_UP_PREPARE`). On the CPU that brings it up.
-    UpPrepare,
-    /// It was to come and will not (`CPU_UP_CANCELED`). On the CPU that wanted to bring it up.
-    UpCanceled,
-    /// It has come (`CPU_ONLINE`). On the CPU that brought it up.
-    Online,
-    /// It goes (`CPU_DYING`). On that CPU, interrupts off.
-    Dying,
-    /// It has gone (`CPU_DEAD`). On the CPU that took it down.
-    Dead,
-}
-
-/// Somebody who has something to do when a CPU comes or goes.
-pub trait Notifier<P: Platform> {
-    /// Hears of `event`.
-    ///
-    /// # Errors
-    /// At [`Event::UpPrepare`], [`NoMemory`] vetoes the CPU. Nothing else can fail.
-    fn notify(&self, machine: &Machine<P>, event: Event, cpu: CpuId) -> Result<(), NoMemory>;
-}
-
-/// Why a CPU did not leave, or did not come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HotplugError {
-    /// Another CPU is leaving or coming (`-EBUSY`).
-    Busy,
-    /// There is no such CPU, it is where it was to be, or it is one that cannot leave: the first,
-    /// and the one that asks (`-EINVAL`).
-    Invalid,
-    /// A notifier vetoed it, for want of memory (`-ENOMEM`).
-    Vetoed,
-    /// It was started and did not come (`-EIO`).
-    NotStarted,
-}
-
-impl From<NoMemory> for HotplugError {
-    fn from(_: NoMemory) -> Self {
-        Self::Vetoed
-    }
-}
-
-impl fmt::Display for HotplugError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Busy => "another CPU is on its way",
-            Self::Invalid => "this CPU cannot be asked to",
-            Self::Vetoed => "there is no memory for this CPU",
-            Self::NotStarted => "the CPU did not start",
-        })
-    }
-}
-
-impl core::error::Error for HotplugError {}
-
-/// Nobody.
-const NONE: u32 = u32::MAX;
-
-/// Who is on its way.
-#[derive(Debug)]
-pub(super) struct Hotplug {
-    /// Held while a CPU leaves or comes (`cpu_add_remove_lock`).
-    busy: AtomicU32,
-    /// The CPU that is to leave without a stop.
-    leaving: AtomicU32,
-}
-
-impl Hotplug {
-    pub(super) fn new() -> Self {
-        Self {
-            busy: AtomicU32::new(0),
-            leaving: AtomicU32::new(NONE),
-        }
-    }
-
-    fn leaving(&self) -> u32 {
-        self.leaving.load(Ordering::Acquire)
-    }
-
-    fn exclusively<R>(
-        &self,
-        body: impl FnOnce() -> Result<R, HotplugError>,
-    ) -> Result<R, HotplugError> {
-        self.busy
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .map_err(|_| HotplugError::Busy)?;
-        let result = body();
-        self.busy.store(0, Ordering::Release);
-        result
-    }
-}
 
 impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     /// Takes `cpu` offline (`cpu_down`), and returns when it has gone. From task context.
@@ -147,13 +50,13 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
                     machine.spin_until(|| self.stop.is_over());
                 }
                 HotplugMode::NoStop => {
-                    self.hotplug.leaving.store(cpu as u32, Ordering::Release);
+                    self.hotplug.ask_to_leave(cpu);
                     self.wake(&CpuMask::only(cpu, machine.cpus));
-                    machine.spin_until(|| self.hotplug.leaving() == NONE);
+                    machine.spin_until(|| self.hotplug.nobody_leaves());
                 }
             }
             probe!(machine.platform, "hotplug.dead");
-            self.notify(Event::Dead, cpu)?;
+            self.notify(HotplugEvent::Dead, cpu)?;
             probe!(machine.platform, "hotplug.freed");
             count(&machine.counters().cpus_taken_down, 1);
             Ok(())
@@ -172,15 +75,15 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             if cpu >= machine.cpus || machine.is_online(cpu) {
                 return Err(HotplugError::Invalid);
             }
-            self.notify(Event::UpPrepare, cpu)?;
+            self.notify(HotplugEvent::UpPrepare, cpu)?;
             probe!(machine.platform, "hotplug.prepared");
             if machine.platform.start_cpu(cpu).is_err() {
-                self.notify(Event::UpCanceled, cpu)?;
+                self.notify(HotplugEvent::UpCanceled, cpu)?;
                 return Err(HotplugError::NotStarted);
             }
             machine.spin_until(|| machine.is_online(cpu));
             probe!(machine.platform, "hotplug.online");
-            self.notify(Event::Online, cpu)?;
+            self.notify(HotplugEvent::Online, cpu)?;
             count(&machine.counters().cpus_brought_up, 1);
             Ok(())
         })
@@ -203,10 +106,10 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         if self.stop.wants(self.machine.this_cpu()) {
             return self.take_part_in_stop();
         }
-        if self.hotplug.leaving() == self.machine.this_cpu() as u32 {
+        if self.hotplug.is_to_leave(self.machine.this_cpu()) {
             self.machine.platform.irqs_disable();
             self.die();
-            self.hotplug.leaving.store(NONE, Ordering::Release);
+            self.hotplug.has_left();
             return Fate::Leave;
         }
         Fate::Stay
@@ -232,7 +135,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     /// sleep.
     pub fn is_wanted(&self) -> bool {
         let me = self.machine.this_cpu();
-        self.stop.wants(me) || self.hotplug.leaving() == me as u32
+        self.stop.wants(me) || self.hotplug.is_to_leave(me)
     }
 
     /// Wakes the CPUs of `targets` from [`Ipi::idle_until`].
@@ -240,22 +143,28 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         self.machine.platform.send_ipi_mask(targets, Vector::WAKE);
     }
 
+    /// Goes through the stop under way with all others. The CPU that leaves comes back offline,
+    /// with interrupts off.
+    fn take_part_in_stop(&self) -> Fate {
+        (self.stop).take_part(&self.machine, || self.serve_pending(), || self.die())
+    }
+
     /// The dying CPU's last act (`take_cpu_down`), interrupts off: it runs what still waits for it,
     /// since no interrupt will make it (Linux 8d056c48e486), and is offline.
-    pub(super) fn die(&self) {
+    fn die(&self) {
         let machine = &self.machine;
         let me = machine.this_cpu();
         probe!(machine.platform, "hotplug.dying");
         machine.set_online(me, false);
         probe!(machine.platform, "hotplug.offline");
         self.serve_pending();
-        let veto = self.notify(Event::Dying, me);
+        let veto = self.notify(HotplugEvent::Dying, me);
         debug_assert_eq!(veto, Ok(()), "a CPU that goes cannot be vetoed");
     }
 
     /// Runs the calls that wait for this CPU, interrupts off, whether or not their interrupts have
     /// arrived.
-    pub(super) fn serve_pending(&self) {
+    fn serve_pending(&self) {
         let run = |call| self.run(call);
         while self.singles.handle(&self.machine, &run) + self.many.handle(&self.machine, &run) != 0
         {
@@ -263,35 +172,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     }
 
     /// Tells the notifier chain.
-    fn notify(&self, event: Event, cpu: CpuId) -> Result<(), NoMemory> {
+    fn notify(&self, event: HotplugEvent, cpu: CpuId) -> Result<(), NoMemory> {
         let machine = &self.machine;
         tell(&[&machine.rcu, &*self.many], machine, event, cpu)
-    }
-}
-
-/// Tells every notifier of `chain`, in order. A veto ends it, and cancels what those before have
-/// prepared.
-fn tell<P: Platform>(
-    chain: &[&dyn Notifier<P>],
-    machine: &Machine<P>,
-    event: Event,
-    cpu: CpuId,
-) -> Result<(), NoMemory> {
-    for (told, notifier) in chain.iter().enumerate() {
-        if let Err(veto) = notifier.notify(machine, event, cpu) {
-            debug_assert_eq!(event, Event::UpPrepare, "nothing else can be vetoed");
-            tell(&chain[..told], machine, Event::UpCanceled, cpu)?;
-            return Err(veto);
-        }
-    }
-    Ok(())
-}
-
-impl<P: Platform> Notifier<P> for Rcu {
-    fn notify(&self, machine: &Machine<P>, event: Event, cpu: CpuId) -> Result<(), NoMemory> {
-        if event == Event::Dying {
-            self.leave(&machine.platform, cpu, || machine.online());
-        }
-        Ok(())
     }
 }

@@ -1,16 +1,6 @@
-//! The generic-ipi path: functions that one CPU has others run (Linux `kernel/smp.c`, 2.6.30).
-//!
-//! Written from the behaviour of that code, not from its text. Calls to one CPU travel through that
-//! CPU's own queue ([`single`]); calls to many through one of the designs under [`queue`].
-
-pub mod csd;
-pub mod element;
-pub mod hotplug;
-pub mod list;
-pub mod memory;
-pub mod queue;
-pub mod single;
-mod stop;
+//! The path itself: the calls that a CPU can make, and the handlers that serve them. How a call is
+//! carried is left to [`single`](super::single) and to the designs under [`queue`](super::queue);
+//! how CPUs leave and come back is in [`hotplug`](super::hotplug).
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -26,14 +16,14 @@ use kit::sync::irq::irqs_off;
 use kit::sync::mask::{CpuMask, Targets};
 use kit::sync::pending::Pending;
 
+use super::csd::{Call, CallSingleData};
+use super::hotplug_state::HotplugState;
+use super::queue::{ManyQueue, QueueKind};
+use super::single::Singles;
+use super::stop::Stop;
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::vectors::{MANY, SINGLE};
-use csd::{Call, CallSingleData};
-use hotplug::Hotplug;
-use queue::{ManyQueue, QueueKind};
-use single::Singles;
-use stop::Stop;
 
 declare!([2] Record::stretch("many.enter", "many.done", "call many"));
 
@@ -78,10 +68,10 @@ pub struct Ipi<P: Platform, F> {
     pub machine: Machine<P>,
     /// What calls can run.
     pub functions: F,
-    singles: Arc<Singles>,
-    many: Box<dyn ManyQueue<P>>,
-    hotplug: Hotplug,
-    stop: Stop,
+    pub(super) singles: Arc<Singles>,
+    pub(super) many: Box<dyn ManyQueue<P>>,
+    pub(super) hotplug: HotplugState,
+    pub(super) stop: Stop,
     pending: Pending,
 }
 
@@ -104,7 +94,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         Self {
             many: queue.build(cpus, &singles),
             singles,
-            hotplug: Hotplug::new(),
+            hotplug: HotplugState::new(),
             stop: Stop::new(cpus),
             pending: Pending::new(cpus),
             machine,
@@ -280,7 +270,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         self.many.audit(&self.machine);
     }
 
-    fn run(&self, call: Call) {
+    pub(super) fn run(&self, call: Call) {
         self.functions.run(self, call);
     }
 

@@ -13,7 +13,7 @@ use kit::specimen::Fate;
 use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::mask::{AtomicCpuMask, CpuMask};
 
-use super::{Functions, Ipi};
+use crate::machine::Machine;
 
 /// Nobody is to stop.
 const NONE: u32 = 0;
@@ -81,27 +81,30 @@ impl Stop {
             self.state.store(next, Ordering::Release);
         }
     }
-}
 
-impl<P: Platform, F: Functions<P>> Ipi<P, F> {
-    /// Goes through the stop's states with everybody else (`multi_cpu_stop`). The victim comes back
-    /// offline, with interrupts off.
-    pub(super) fn take_part_in_stop(&self) -> Fate {
-        let (machine, stop) = (&self.machine, &self.stop);
+    /// Goes through the stop's states with everybody else (`multi_cpu_stop`), and does at each what
+    /// it asks for: `serve_pending` runs the calls that wait for this CPU, and `die` takes the CPU
+    /// offline that leaves. That one comes back with interrupts off.
+    pub(super) fn take_part<P: Platform>(
+        &self,
+        machine: &Machine<P>,
+        serve_pending: impl Fn(),
+        die: impl Fn(),
+    ) -> Fate {
         let me = machine.this_cpu();
-        let is_victim = stop.victim.load(Ordering::Relaxed) as CpuId == me;
+        let is_victim = self.victim.load(Ordering::Relaxed) as CpuId == me;
         for state in [PREPARE, DISABLE_IRQS, RUN, EXIT] {
-            machine.spin_until(|| stop.state.load(Ordering::Acquire) == state);
+            machine.spin_until(|| self.state.load(Ordering::Acquire) == state);
             match state {
                 PREPARE => probe!(machine.platform, "stop.prepare"),
                 DISABLE_IRQS => {
                     probe!(machine.platform, "stop.disable");
                     machine.platform.irqs_disable();
-                    self.serve_pending();
+                    serve_pending();
                 }
                 RUN if is_victim => {
                     probe!(machine.platform, "stop.run");
-                    self.die();
+                    die();
                 }
                 EXIT if !is_victim => {
                     probe!(machine.platform, "stop.exit");
@@ -109,7 +112,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
                 }
                 _ => {}
             }
-            stop.acknowledge(state);
+            self.acknowledge(state);
         }
         if is_victim { Fate::Leave } else { Fate::Stay }
     }

@@ -24,7 +24,7 @@ pub enum Function {
     Other = 1,
     /// Calls its own CPU, which runs inline.
     Nested = 2,
-    /// Sends on a call that the caller has prepared with [`Workload::prepare_relay`].
+    /// Sends on a call that the caller has prepared with [`LedgerFunctions::prepare_relay`].
     Relay = 3,
 }
 
@@ -48,13 +48,13 @@ struct Relay {
 
 /// The workloads' functions, and the ledger in which their runs are entered.
 #[derive(Debug)]
-pub struct Workload {
+pub struct LedgerFunctions {
     ledger: Ledger,
     /// By the CPU that prepares the relay.
     relays: &'static [Relay],
 }
 
-impl Workload {
+impl LedgerFunctions {
     /// The functions for `cpus` CPUs.
     pub fn new(cpus: usize) -> Self {
         let relays: Box<[Relay]> = (0..cpus)
@@ -114,7 +114,7 @@ impl Workload {
         self.settle_for(machine, machine.this_cpu());
     }
 
-    /// As [`Workload::settle`], for `cpu`, which is not there to do it itself.
+    /// As [`LedgerFunctions::settle`], for `cpu`, which is not there to do it itself.
     pub fn settle_for<P: Platform>(&self, machine: &Machine<P>, cpu: CpuId) {
         self.relays[cpu].csd.wait(machine);
         self.ledger.settle(machine, cpu);
@@ -160,7 +160,7 @@ impl Workload {
     }
 }
 
-impl<P: Platform> Functions<P> for Workload {
+impl<P: Platform> Functions<P> for LedgerFunctions {
     fn run(&self, ipi: &Ipi<P, Self>, call: Call) {
         let machine = &ipi.machine;
         if machine.platform.irqs_enabled() {

@@ -21,7 +21,7 @@ use shared::mailbox::{ANSWERS, Refusal};
 
 use super::calls;
 use super::deeds::Verb;
-use super::functions::{Function, Workload};
+use super::functions::{Function, LedgerFunctions};
 use crate::ipi::Ipi;
 use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::hotplug::HotplugError;
@@ -58,7 +58,7 @@ impl Puppet {
     }
 
     /// This CPU's part, from where it was when it left, if it did.
-    pub fn run<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Part {
+    pub fn run<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>) -> Part {
         self.mailboxes.run(&Told { puppet: self, ipi })
     }
 }
@@ -66,7 +66,7 @@ impl Puppet {
 /// What puppets do, by one machine's path.
 struct Told<'a, P: Platform> {
     puppet: &'a Puppet,
-    ipi: &'a Ipi<P, Workload>,
+    ipi: &'a Ipi<P, LedgerFunctions>,
 }
 
 impl<P: Platform> Deeds<P> for Told<'_, P> {
@@ -229,7 +229,7 @@ fn made_to(target: CpuId, cpus: usize, made: bool) -> CpuMask {
 
 /// Whether this CPU may do what waits for another. With interrupts off it breaks the contract,
 /// which is reported as the path does; but the path goes on, and may never come back.
-fn may_wait<P: Platform>(ipi: &Ipi<P, Workload>) -> Result<(), Refusal> {
+fn may_wait<P: Platform>(ipi: &Ipi<P, LedgerFunctions>) -> Result<(), Refusal> {
     if ipi.machine.platform.irqs_enabled() {
         return Ok(());
     }
@@ -238,7 +238,7 @@ fn may_wait<P: Platform>(ipi: &Ipi<P, Workload>) -> Result<(), Refusal> {
 }
 
 /// As [`may_wait`], if there is anybody in `mask` to wait for.
-fn may_wait_for<P: Platform>(ipi: &Ipi<P, Workload>, mask: &CpuMask) -> Result<(), Refusal> {
+fn may_wait_for<P: Platform>(ipi: &Ipi<P, LedgerFunctions>, mask: &CpuMask) -> Result<(), Refusal> {
     if ipi.machine.others_online(mask).is_empty() {
         return Ok(());
     }

@@ -15,7 +15,7 @@ use shared::mailbox::{Refusal, WAIT};
 
 use crate::Guest;
 use crate::ipi::queue::QueueKind;
-use crate::options::{Options, Program};
+use crate::options::{Options, Workload};
 use crate::oracle::Oracle;
 use crate::vectors::MANY;
 use crate::workload::deeds::Verb;
@@ -89,7 +89,7 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
 impl Bench {
     fn new(queue: QueueKind) -> Self {
         let options = Options {
-            workload: Program::Puppet,
+            workload: Workload::Puppet,
             queue,
             ..Options::DEFAULT
         };

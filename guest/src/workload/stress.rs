@@ -14,16 +14,12 @@ use kit::sync::atomic::Ordering as SharedOrdering;
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::{AtomicCpuMask, CpuMask};
 
+use super::amount;
 use super::calls;
-use super::functions::{Function, Workload};
+use super::functions::{Function, LedgerFunctions};
 use crate::ipi::Ipi;
 use crate::ipi::hotplug::HotplugError;
 use crate::options::Options;
-
-/// Operations of every CPU where neither their number nor a time is asked for.
-fn default_operations(cpus: usize) -> u32 {
-    (4096 / cpus as u32).clamp(16, 256)
-}
 
 /// One operation in so many takes a CPU down or brings one up.
 const HOTPLUG_ONE_IN: u8 = 64;
@@ -74,7 +70,7 @@ impl Stress {
     /// The stress that `options` ask for, on `cpus` CPUs.
     pub fn new(cpus: usize, options: &Options) -> Self {
         Self {
-            operations: Self::operations(cpus, options),
+            operations: amount::operations(options.calls, options.milliseconds, cpus),
             time: options.milliseconds,
             begun: AtomicU64::new(0),
             progress: (0..cpus)
@@ -89,18 +85,9 @@ impl Stress {
         }
     }
 
-    /// How many operations each of `cpus` CPUs makes; `None` if only the time ends it.
-    pub fn operations(cpus: usize, options: &Options) -> Option<u64> {
-        let asked = options.calls.map(u64::from);
-        match options.milliseconds {
-            None => Some(asked.unwrap_or_else(|| default_operations(cpus).into())),
-            Some(_) => asked,
-        }
-    }
-
     /// This CPU's part, from where it was when it left, if it did. It returns when all is over, or
     /// when the CPU has to leave.
-    pub fn run<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Fate {
+    pub fn run<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>) -> Fate {
         let machine = &ipi.machine;
         let me = machine.this_cpu();
         let progress = &self.progress[me];
@@ -138,7 +125,11 @@ impl Stress {
         Fate::Stay
     }
 
-    fn has_done_its_part<P: Platform>(&self, ipi: &Ipi<P, Workload>, progress: &Progress) -> bool {
+    fn has_done_its_part<P: Platform>(
+        &self,
+        ipi: &Ipi<P, LedgerFunctions>,
+        progress: &Progress,
+    ) -> bool {
         let made = progress.operations.load(Ordering::Relaxed);
         let platform = &ipi.machine.platform;
         let elapsed = || {
@@ -151,7 +142,7 @@ impl Stress {
 
     /// CPU 0 leads the others to the end, has those come back that left before they were done, and
     /// judges.
-    fn conduct<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Fate {
+    fn conduct<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>) -> Fate {
         let others = 1..ipi.machine.cpus;
         for cpu in others.clone() {
             while !self.has_reached(cpu, Stage::Done) {
@@ -175,7 +166,7 @@ impl Stress {
 
     /// Brings `cpu` up if it is away. If memory for it is refused again and again it cannot do its
     /// part; then the records of its calls, which have run, are closed in its place.
-    fn bring_back<P: Platform>(&self, ipi: &Ipi<P, Workload>, cpu: CpuId) {
+    fn bring_back<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>, cpu: CpuId) {
         let vetoed = || ipi.cpu_up(cpu) == Err(HotplugError::Vetoed);
         if (0..LAST_TRIES).all(|_| vetoed()) {
             ipi.functions.settle_for(&ipi.machine, cpu);
@@ -188,13 +179,13 @@ impl Stress {
         self.progress[cpu].reached.load(Ordering::Acquire) >= stage as u32
     }
 
-    fn open<P: Platform>(&self, ipi: &Ipi<P, Workload>, stage: Stage) {
+    fn open<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>, stage: Stage) {
         self.stage.store(stage as u32, Ordering::Release);
         ipi.wake(&ipi.machine.others_online(&CpuMask::all(ipi.machine.cpus)));
     }
 
     /// One operation.
-    fn operate<P: Platform>(&self, ipi: &Ipi<P, Workload>, random: &mut Rng) {
+    fn operate<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>, random: &mut Rng) {
         let machine = &ipi.machine;
         let me = machine.this_cpu();
         let cpus = machine.cpus;
@@ -232,79 +223,10 @@ impl Stress {
 
 /// Takes `cpu` down, or brings it up if it is away. Who cannot leave, or has no memory to come,
 /// stays as it is.
-fn plug<P: Platform>(ipi: &Ipi<P, Workload>, cpu: CpuId) {
+fn plug<P: Platform>(ipi: &Ipi<P, LedgerFunctions>, cpu: CpuId) {
     let _ = if ipi.machine.is_online(cpu) {
         ipi.cpu_down(cpu)
     } else {
         ipi.cpu_up(cpu)
     };
-}
-
-#[cfg(all(test, not(any(loom, shuttle))))]
-mod tests {
-    use super::*;
-    use crate::checking::run_guest;
-    use crate::ipi::queue::QueueKind;
-    use crate::options::Program;
-    use crate::rules::{FailRate, HotplugMode, Rules};
-    use shared::exit::ExitCode;
-
-    const STRESS: Options = Options {
-        workload: Program::Stress,
-        ..Options::DEFAULT
-    };
-
-    #[track_caller]
-    fn passes(cpus: usize, options: &Options) {
-        let verdict = run_guest(cpus, options);
-        assert_eq!(verdict.code(), ExitCode::Pass, "{options:?}: {verdict}");
-    }
-
-    #[test]
-    fn every_sound_queue_passes_with_cpus_leaving_and_coming() {
-        for queue in QueueKind::ALL {
-            if !queue.is_broken() {
-                passes(4, &Options { queue, ..STRESS });
-            }
-        }
-    }
-
-    #[test]
-    fn it_passes_on_machines_of_any_size() {
-        for cpus in [1, 2, 3, 5] {
-            passes(cpus, &STRESS);
-        }
-    }
-
-    #[test]
-    fn cpus_may_keep_their_memory() {
-        let rules = Rules {
-            hotplug: HotplugMode::Keep,
-            ..Rules::DEFAULT
-        };
-        passes(4, &Options { rules, ..STRESS });
-    }
-
-    #[test]
-    fn a_cpu_without_memory_stays_away() {
-        for refused in [1, 7] {
-            let rules = Rules {
-                alloc_fail: Some(FailRate { refused, of: 7 }),
-                ..Rules::DEFAULT
-            };
-            passes(4, &Options { rules, ..STRESS });
-        }
-    }
-
-    #[test]
-    fn it_can_go_on_for_a_time() {
-        let milliseconds = Some(50);
-        passes(
-            3,
-            &Options {
-                milliseconds,
-                ..STRESS
-            },
-        );
-    }
 }

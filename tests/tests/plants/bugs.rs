@@ -27,13 +27,13 @@ pub enum Bug {
 
 pub(super) const SINGLE: &str = "guest/src/ipi/single.rs";
 const LIST: &str = "guest/src/ipi/list.rs";
-pub(super) const GRACED: &str = "guest/src/ipi/queue/grace/mod.rs";
+pub(super) const GRACED: &str = "guest/src/ipi/queue/grace/graced.rs";
 const KMALLOC: &str = "guest/src/ipi/queue/kmalloc.rs";
 pub(super) const LLIST: &str = "guest/src/ipi/queue/llist.rs";
 pub(super) const LOCKED: &str = "guest/src/ipi/queue/locked.rs";
 pub(super) const LOCKLESS: &str = "guest/src/ipi/queue/lockless.rs";
 const IRQ: &str = "guest/kit/src/sync/irq.rs";
-pub(super) const IPI: &str = "guest/src/ipi/mod.rs";
+pub(super) const IPI: &str = "guest/src/ipi/path.rs";
 pub(super) const HOTPLUG: &str = "guest/src/ipi/hotplug.rs";
 pub(super) const STOP: &str = "guest/src/ipi/stop.rs";
 pub(super) const PUPPET: &str = "guest/src/workload/puppet.rs";

@@ -285,11 +285,11 @@ pub const ALL: [Kind; 13] = [
         change: Change {
             file: STOP,
             sound: "
-                    self.serve_pending();
+                    serve_pending();
 ",
             broken: "
                     if is_victim {
-                        self.serve_pending();
+                        serve_pending();
                     }
 ",
         },

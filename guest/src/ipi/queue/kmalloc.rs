@@ -24,12 +24,12 @@ use kit::sync::mask::{CpuMask, Targets};
 use kit::sync::rcu::GracePeriod;
 use kit::sync::spin::SpinLock;
 
-use super::ManyQueue;
+use super::many_queue::ManyQueue;
 use crate::ipi::csd::Call;
 use crate::ipi::element::{Element, Elements};
-use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::list::{ElementList, End};
 use crate::ipi::memory::{Cell, NoMemory, Pool};
+use crate::ipi::notifier::{HotplugEvent, Notifier};
 use crate::ipi::single::Singles;
 use crate::machine::Machine;
 use crate::oracle::Oracle;
@@ -146,7 +146,7 @@ impl Kmalloc {
 /// Nothing comes or goes with a CPU: a call of one that has left is on the heap, and is freed by
 /// its last target like any other.
 impl<P: Platform> Notifier<P> for Kmalloc {
-    fn notify(&self, _: &Machine<P>, _: Event, _: CpuId) -> Result<(), NoMemory> {
+    fn notify(&self, _: &Machine<P>, _: HotplugEvent, _: CpuId) -> Result<(), NoMemory> {
         Ok(())
     }
 }

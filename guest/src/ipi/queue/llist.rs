@@ -16,10 +16,10 @@ use kit::probe;
 use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::mask::{CpuMask, Targets};
 
-use super::ManyQueue;
+use super::many_queue::ManyQueue;
 use crate::ipi::csd::{Call, CallSingleData};
-use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::memory::NoMemory;
+use crate::ipi::notifier::{HotplugEvent, Notifier};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::vectors::MANY;
@@ -107,7 +107,7 @@ impl Llist {
 
 /// Nothing comes or goes with a CPU.
 impl<P: Platform> Notifier<P> for Llist {
-    fn notify(&self, _: &Machine<P>, _: Event, _: CpuId) -> Result<(), NoMemory> {
+    fn notify(&self, _: &Machine<P>, _: HotplugEvent, _: CpuId) -> Result<(), NoMemory> {
         Ok(())
     }
 }

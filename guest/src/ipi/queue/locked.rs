@@ -22,12 +22,12 @@ use kit::sync::atomic::{Ordering, fence};
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::{CpuMask, Targets};
 
-use super::ManyQueue;
+use super::many_queue::ManyQueue;
 use crate::ipi::csd::Call;
 use crate::ipi::element::{Element, Elements};
-use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
+use crate::ipi::notifier::{HotplugEvent, Notifier};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::vectors::MANY;
@@ -87,7 +87,12 @@ impl Locked {
 }
 
 impl<P: Platform> Notifier<P> for Locked {
-    fn notify(&self, machine: &Machine<P>, event: Event, cpu: CpuId) -> Result<(), NoMemory> {
+    fn notify(
+        &self,
+        machine: &Machine<P>,
+        event: HotplugEvent,
+        cpu: CpuId,
+    ) -> Result<(), NoMemory> {
         self.elements.notify(machine, event, cpu)
     }
 }

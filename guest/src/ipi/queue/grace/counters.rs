@@ -13,7 +13,7 @@ use alloc::boxed::Box;
 use kit::platform::Platform;
 use kit::sync::atomic::{AtomicU32, Ordering, fence};
 
-use super::{Grace, announce};
+use super::walks::{Grace, announce};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 

@@ -8,7 +8,7 @@
 use kit::platform::Platform;
 use kit::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Grace, announce};
+use super::walks::{Grace, announce};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 

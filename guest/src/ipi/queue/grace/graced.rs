@@ -1,58 +1,22 @@
-//! Tail insertion made safe: an element is reused only after every walk that could stand on it has
-//! ended. The alternatives Paul E. McKenney and Peter Zijlstra sketched in the thread, completed;
-//! they differ in how walks are counted ([`Grace`]).
-//!
-//! With that rule nobody ever stands on an element that is being filled, so elements need no lock,
-//! calls run in order, and a walk meets each element twice at most.
-//!
-//! The owner waits, before it fills its element, with interrupts on and no lock held. It cannot be
-//! the last target that waits: it is inside a walk itself, and two of them would wait for each
-//! other.
-
-mod counters;
-mod counting_rcu;
-mod shared_refs;
-
-pub use counters::Counters;
-pub use counting_rcu::CountingRcu;
-pub use shared_refs::SharedRefs;
-
-use core::fmt;
+//! The queue that all designs with a grace period have in common: the owner of an element waits
+//! until every walk that could stand on it has ended, and then fills it.
 
 use kit::platform::{CpuId, Platform};
 use kit::probe;
-use kit::sync::atomic::{Ordering, fence};
+use kit::sync::atomic::Ordering;
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::{CpuMask, Targets};
 
-use super::ManyQueue;
+use super::walks::Grace;
 use crate::ipi::csd::Call;
 use crate::ipi::element::Elements;
-use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
+use crate::ipi::notifier::{HotplugEvent, Notifier};
+use crate::ipi::queue::many_queue::ManyQueue;
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::vectors::MANY;
-
-/// A way to know that every walk that had begun is over.
-pub trait Grace<P: Platform>: fmt::Debug + Send + Sync {
-    /// What [`Grace::exit`] must know of the entry.
-    type Entry;
-
-    /// This CPU begins a walk. What it does next is ordered behind this.
-    fn enter(&self, machine: &Machine<P>) -> Self::Entry;
-
-    /// This CPU ends its walk.
-    fn exit(&self, machine: &Machine<P>, entry: Self::Entry);
-
-    /// Waits until every walk that had begun when this was called has ended. Interrupts are on, and
-    /// this CPU is not inside a walk.
-    fn wait(&self, machine: &Machine<P>);
-
-    /// Reports what must not be when nobody walks.
-    fn audit(&self, machine: &Machine<P>);
-}
 
 /// Calls to many, inserted at the tail, with elements that outlive every walk.
 #[derive(Debug)]
@@ -72,7 +36,12 @@ impl<G> Graced<G> {
 }
 
 impl<P: Platform, G: Grace<P>> Notifier<P> for Graced<G> {
-    fn notify(&self, machine: &Machine<P>, event: Event, cpu: CpuId) -> Result<(), NoMemory> {
+    fn notify(
+        &self,
+        machine: &Machine<P>,
+        event: HotplugEvent,
+        cpu: CpuId,
+    ) -> Result<(), NoMemory> {
         self.elements.notify(machine, event, cpu)
     }
 }
@@ -156,11 +125,4 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
         self.grace.audit(machine);
         self.elements.audit(machine);
     }
-}
-
-/// The fence after a walk's announcement and before its first look at the list; and its twin
-/// between the removal of an element and the look at the announcements. One of the two CPUs must
-/// see the other (Dekker): a store and a later load of another place are what x86 does reorder.
-fn announce() {
-    fence(Ordering::SeqCst);
 }

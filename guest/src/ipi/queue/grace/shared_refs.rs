@@ -16,7 +16,7 @@ use kit::probe;
 use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::spin::SpinLock;
 
-use super::{Grace, announce};
+use super::walks::{Grace, announce};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 
