@@ -1,5 +1,4 @@
-//! Mailboxes on threads, with a guest that adds to one word: the smallest there is. The test is the
-//! monitor.
+//! Mailboxes on threads, with a minimal guest, which adds to one word. The test plays the monitor.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,9 +26,9 @@ const WAKE_ALL: u32 = 2;
 const SPIN: u32 = 3;
 const FINISH: u32 = 4;
 
-/// The one oracle: the word holds more than it may.
+/// The only oracle: the word holds more than it may.
 const TOO_MUCH: u32 = 1;
-/// More than it may hold.
+/// The most that it may hold.
 const MUCH: u64 = 100;
 
 #[derive(Debug)]
@@ -140,7 +139,7 @@ impl Monitor {
         }
     }
 
-    /// What comes of a command.
+    /// Posts a command, and returns its result.
     fn tell(&self, cpu: CpuId, verb: u32, argument: u64, mask: u64) -> i64 {
         let mailbox = self.lab.mailbox(cpu);
         let number = mailbox.posted.load(Ordering::Relaxed) + 1;
@@ -155,7 +154,7 @@ impl Monitor {
         mailbox.result.load(Ordering::Relaxed)
     }
 
-    /// Tells all to finish, and says how the run ends.
+    /// Tells all CPUs to finish, and returns how the run ends.
     fn end(self) -> ExitCode {
         for cpu in 0..CPUS {
             assert_eq!(self.tell(cpu, FINISH, 0, 0b111), 0);
@@ -196,7 +195,7 @@ fn the_run_is_judged_when_all_have_ended() {
     assert_eq!(monitor.end(), ExitCode::Fail);
     let findings: Vec<_> = lab.findings().map(|it| (it.oracle, it.seen)).collect();
     assert_eq!(findings, [(TOO_MUCH, MUCH + 1)]);
-    // Every CPU looked whether an interrupt was still on its way.
+    // Every CPU checked whether an interrupt was still pending.
     let caught_up = |cpu| lab.counters(cpu).received(Vector::LAST);
     assert!((0..CPUS).all(|cpu| caught_up(cpu).load(Ordering::Relaxed) == 1));
 }

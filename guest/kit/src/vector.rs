@@ -4,8 +4,8 @@
 
 use shared::mailbox::WAKE_VECTOR;
 
-/// The vectors that a guest can have: those with the highest numbers but the last, at which an APIC
-/// says that there was nothing.
+/// The vectors that a guest can have: the highest numbers, but for the last, which is the APIC's
+/// spurious vector.
 pub const RANGE: core::ops::Range<u8> = 0xf0..0xff;
 
 /// The vector of an interrupt between CPUs. Of those that are pending, the one with the highest
@@ -15,12 +15,13 @@ pub const RANGE: core::ops::Range<u8> = 0xf0..0xff;
 pub struct Vector(u8);
 
 impl Vector {
-    /// Nothing to do. A CPU sends it to itself to learn that it has taken everything that was
-    /// pending: no vector of the guest may have a lower number, since that means a lower priority.
+    /// Its handler does nothing. A CPU sends it to itself to learn that it has taken all that was
+    /// pending. No vector of the guest may have a lower number, since that is a lower priority.
     pub const LAST: Self = Self::new(0xfa);
 
-    /// Nothing to do but leave `hlt` (Linux: `RESCHEDULE_VECTOR`). It wakes CPUs that wait for each
-    /// other, so that no other vector is ever sent without a reason, which could hide a lost one.
+    /// Its handler does nothing, but the CPU leaves `hlt` (Linux: `RESCHEDULE_VECTOR`). CPUs wake
+    /// each other with it, and never with another vector: one that is sent without need could hide
+    /// the loss of one that was needed.
     pub const WAKE: Self = Self::new(WAKE_VECTOR);
 
     /// The vector with this number.

@@ -1,5 +1,5 @@
 //! The vectors of a guest's interrupts: [`vectors!`](crate::vectors!) gives each a name, says in
-//! the manifest what it is for, and has its interrupts counted. Two are every guest's and are
+//! the manifest what it is for, and has its interrupts counted. The two that every guest has are
 //! declared here.
 
 use crate::vector::Vector;
@@ -15,8 +15,7 @@ use crate::vector::Vector;
 /// }
 /// ```
 ///
-/// One below [`Vector::LAST`] would be taken behind it, and what is left at the end be judged
-/// before:
+/// A vector below [`Vector::LAST`] would be taken after it, and a run could be judged before:
 ///
 /// ```compile_fail
 /// kit::vectors! {
@@ -26,10 +25,14 @@ use crate::vector::Vector;
 /// ```
 #[macro_export]
 macro_rules! vectors {
-    ($(#[doc = $text:literal] $visibility:vis $name:ident = $number:literal, $word:literal, $role:ident;)+) => {
+    ($(
+        #[doc = $text:literal]
+        $visibility:vis $name:ident = $number:literal, $word:literal, $role:ident;
+    )+) => {
         $(
             #[doc = $text]
-            $visibility const $name: $crate::platform::Vector = $crate::platform::Vector::new($number);
+            $visibility const $name: $crate::platform::Vector =
+                $crate::platform::Vector::new($number);
             $crate::declare_vector!($name, $text, $word, $role);
             const _: () = assert!(
                 $number > $crate::platform::Vector::LAST.number(),

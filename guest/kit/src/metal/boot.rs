@@ -1,8 +1,8 @@
 //! From the first instruction to Rust: the PVH entry of the first CPU, the trampoline of the
 //! others, and the page tables and descriptors that both need to reach long mode.
 //!
-//! Everything here is laid out by the assembler, page tables included, so that a host that emulates
-//! every instruction has next to none to emulate.
+//! The assembler lays everything out, page tables included, so that a host which emulates every
+//! instruction has very few to emulate.
 
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -17,10 +17,10 @@ use super::selectors::{CODE32, CODE64, DATA};
 pub const TRAMPOLINE: u64 = 0x8000;
 
 unsafe extern "C" {
-    /// Where the first CPU enters Rust, with the address of the PVH start info. The image has it
-    /// ([`guest!`](crate::guest!)), as it has the next.
+    /// Where the first CPU enters Rust, with the address of the PVH start info. The image defines
+    /// this and the next function ([`guest!`](crate::guest!)).
     safe fn start_first_cpu(start_info: u32) -> !;
-    /// Where every other CPU enters Rust when it was sent a start-up IPI.
+    /// Where every other CPU enters Rust after a start-up IPI.
     safe fn start_other_cpu() -> !;
     /// First byte of the trampoline as linked.
     pub static trampoline_start: u8;
@@ -83,8 +83,9 @@ first_cpu:
     jmp adopt_area
     .size first_cpu, . - first_cpu
 
-    // Its APIC id is all a CPU knows of itself, and it finds its area by it. Leaf 0xb has all 32
-    // bits of it where there is such a leaf, leaf 1 the first 8 (SDM Vol. 3A 11.12.8).
+    // All that a CPU knows of itself is its APIC id, by which it finds its area. CPUID leaf 0xb has
+    // all 32 bits of the id, where there is such a leaf, and leaf 1 the low 8 (SDM Vol. 3A
+    // 11.12.8).
     .type other_cpu, @function
 other_cpu:
     xor %eax, %eax

@@ -11,24 +11,24 @@ use crate::specimen::Specimen;
 /// The entry of an interrupt, in assembler: it returns by `iretq`, so that no code may call it.
 pub type Entry = extern "C" fn();
 
-/// The guest of an image; [`guest!`](crate::guest!) makes it.
+/// The guest of an image. [`guest!`](crate::guest!) implements this.
 pub trait Image: 'static {
-    /// What it is.
+    /// Its type.
     type Guest: Specimen<Metal>;
 
-    /// Where interrupts of the guest's own vectors go.
+    /// The entries of the guest's own vectors.
     const ENTRIES: &'static [(Vector, Entry)];
 
-    /// Where the one guest is kept that runs; null until it is made.
+    /// The place of the instance that runs; null until it is made.
     fn place() -> &'static AtomicPtr<Self::Guest>;
 }
 
-/// Makes `guest` the one that handles interrupts from now on.
+/// Makes `guest` the instance that handles interrupts from now on.
 pub(super) fn install<I: Image>(guest: I::Guest) {
     I::place().store(Box::leak(Box::new(guest)), Ordering::Release);
 }
 
-/// The guest, which is there before any CPU but the first is, and before the first IPI is.
+/// The instance, which is installed before any CPU but the first runs, and before the first IPI.
 pub(super) fn guest<I: Image>() -> &'static I::Guest {
     // SAFETY: null, or what `install` leaked.
     unsafe { I::place().load(Ordering::Acquire).as_ref() }.expect("the guest is installed first")
