@@ -4,7 +4,7 @@ use core::fmt;
 
 use kit::lab::Lab;
 use kit::platform::{Platform, Vector};
-use kit::specimen::{Fate, Part, Specimen};
+use kit::specimen::{Next, Part, Specimen};
 
 use crate::ipi::Ipi;
 use crate::machine::Machine;
@@ -49,25 +49,25 @@ impl<P: Platform> Specimen<P> for Guest<P> {
         }
     }
 
-    /// With `workload=puppet` it can end while CPUs hang in it.
+    /// With `workload=puppet` the run can end while CPUs hang in it.
     fn run_cpu(&self) -> Part {
         self.ipi.cpu_starting();
         self.ipi.machine.platform.irqs_enable();
-        let fate = match &self.running {
+        let next = match &self.running {
             Running::Selftest(selftest) => {
                 selftest.run(&self.ipi);
-                Fate::Stay
+                Next::Stay
             }
             Running::Bench(bench) => {
                 bench.run(&self.ipi);
-                Fate::Stay
+                Next::Stay
             }
             Running::Stress(stress) => stress.run(&self.ipi),
             Running::Puppet(puppet) => return puppet.run(&self.ipi),
         };
-        match fate {
-            Fate::Stay if self.ipi.machine.this_cpu() == 0 => Part::Over,
-            fate => fate.into(),
+        match next {
+            Next::Stay if self.ipi.machine.this_cpu() == 0 => Part::Over,
+            next => next.into(),
         }
     }
 
@@ -85,7 +85,7 @@ impl<P: Platform> Specimen<P> for Guest<P> {
 }
 
 impl<P: Platform> Guest<P> {
-    /// What became of the calls. Once, when nothing is in flight.
+    /// What became of the calls. To be called once, when nothing is in flight.
     pub fn judge(&self) -> RunSummary {
         let machine = &self.ipi.machine;
         RunSummary::of(machine.lab, machine.platform.timestamp())

@@ -1,7 +1,8 @@
 //! The generic-ipi guest: the path, its oracles and its workloads.
 //!
-//! Nothing here knows x86, KVM or a monitor. What it needs of the machine is the kit's one trait
-//! [`Platform`](kit::platform::Platform); the image runs on the kit's bare metal (`main.rs`), the tests on its threads.
+//! Nothing here knows x86, KVM or a monitor. All that it needs of the machine is the kit's trait
+//! [`Platform`](kit::platform::Platform). The image runs on the kit's bare metal (`main.rs`), the
+//! tests on its threads.
 
 #![cfg_attr(not(any(test, loom, shuttle, feature = "census")), no_std)]
 

@@ -1,4 +1,4 @@
-//! What this guest takes on its command line beside what the kit takes: what the CPUs do, with
+//! What this guest takes on its command line besides what the kit takes: what the CPUs do, with
 //! which design, and what is left out on purpose.
 
 use core::fmt;
@@ -60,7 +60,7 @@ declare! {
 }
 declare_values!("workload", Workload);
 
-/// What a run is made of.
+/// The options of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `workload=`: what the CPUs do.
@@ -70,8 +70,8 @@ pub struct Options {
     /// `to=`, `by=`, `receiver=`: what `bench` measures.
     pub round: Round,
     /// `calls=`: how many random calls (`selftest`) or operations (`stress`) every CPU makes, or
-    /// how many rounds `bench` measures; `None` makes so many that a large machine does not take
-    /// for ever.
+    /// how many rounds `bench` measures. If `None`, [`amount`] chooses, with fewer on a large
+    /// machine.
     pub calls: Option<u32>,
     /// `for=`: how long `stress` goes on, in milliseconds.
     pub milliseconds: Option<u64>,
@@ -82,7 +82,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What a run is made of when nothing is asked for.
+    /// The options of a run when the command line says nothing.
     pub const DEFAULT: Self = Self {
         workload: Workload::Selftest,
         queue: QueueKind::Filo,
@@ -134,8 +134,8 @@ impl kit::options::Options for Options {
     fn set<'a>(&mut self, key: &'a str, value: &'a str) -> Result<(), OptionsError<'a>> {
         match key {
             "workload" => {
-                let programs = Workload::ALL.map(|it| (it.name(), it));
-                self.workload = choose(key, value, programs)?;
+                let workloads = Workload::ALL.map(|it| (it.name(), it));
+                self.workload = choose(key, value, workloads)?;
             }
             "queue" => self.queue = choose(key, value, QueueKind::ALL.map(|it| (it.name(), it)))?,
             "to" => self.round.to = choose(key, value, To::ALL.map(|it| (it.name(), it)))?,
@@ -179,7 +179,7 @@ impl kit::options::Options for Options {
             workload,
             queue,
             round,
-            // As the workload has it.
+            // Written below, with the default of the workload.
             calls: _,
             milliseconds,
             seed,
@@ -261,8 +261,8 @@ mod tests {
 
     #[test]
     fn every_option_is_read() {
-        let line = "workload=stress queue=llist to=some by=call receiver=running calls=3 for=2s seed=0x10 \
-                    hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off";
+        let line = "workload=stress queue=llist to=some by=call receiver=running calls=3 for=2s \
+                    seed=0x10 hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off";
         assert_eq!(
             parse(line),
             Ok(Options {
@@ -369,7 +369,8 @@ mod tests {
             "workload=stress for=2s queue=llist",
             "workload=stress transport=wire alloc-fail=1/7",
             "workload=bench to=some by=call receiver=running transport=xapic calls=3",
-            "workload=puppet self-ipi=wire clock=stopped csd-barrier=off mask-check=off icr-fence=off hotplug=no-stop",
+            "workload=puppet self-ipi=wire clock=stopped csd-barrier=off mask-check=off \
+             icr-fence=off hotplug=no-stop",
             "seed=0x10 eoi=pv transport=auto",
         ] {
             let first = effective(line);
@@ -384,8 +385,9 @@ mod tests {
     #[test]
     fn the_longest_line_has_room_in_a_lab() {
         let line = "workload=bench to=nobody by=call receiver=running queue=shared-refs-naive \
-                    transport=x2apic-cluster calls=4294967295 seed=18446744073709551615 hotplug=no-stop \
-                    alloc-fail=4294967295/4294967295 csd-barrier=off mask-check=off icr-fence=off clock=stopped";
+                    transport=x2apic-cluster calls=4294967295 seed=18446744073709551615 \
+                    hotplug=no-stop alloc-fail=4294967295/4294967295 csd-barrier=off \
+                    mask-check=off icr-fence=off clock=stopped";
         let said = effective(line);
         let mut words = Words::EMPTY;
         words.write_str(&said).unwrap();

@@ -21,7 +21,7 @@ use shared::manifest::ARGUMENTS;
 use crate::lab::{CpuMailbox, Lab};
 use crate::platform::{CpuId, Doorbell, Platform, Vector};
 use crate::probe;
-use crate::specimen::{Fate, Part};
+use crate::specimen::{Next, Part};
 use crate::sync::atomic::{Ordering as SharedOrdering, fence};
 use crate::sync::mask::{AtomicCpuMask, CpuMask};
 use crate::sync::waiting::Waiting;
@@ -52,8 +52,8 @@ pub trait Deeds<P: Platform> {
 
     /// Does what is to be done between two commands. It is called again and again while this CPU
     /// waits for a command with its interrupts on.
-    fn between(&self) -> Fate {
-        Fate::Stay
+    fn between(&self) -> Next {
+        Next::Stay
     }
 
     /// Whether [`Deeds::between`] has something to do, so that this CPU must not sleep.
@@ -166,7 +166,7 @@ impl Mailboxes {
         let mailbox = deeds.lab().mailbox(me);
         while !self.arrived.contains(me, SharedOrdering::Relaxed) {
             let done = || has_mail(mailbox) || self.over.load(Ordering::Relaxed);
-            if self.wait(deeds, done) == Fate::Leave {
+            if self.wait(deeds, done) == Next::Leave {
                 return Part::Left;
             }
             if self.over.load(Ordering::Acquire) {
@@ -223,7 +223,7 @@ impl Mailboxes {
     }
 
     /// Waits until `done`. A CPU that has its interrupts off, or is to stay awake, does not sleep.
-    fn wait<P: Platform>(&self, deeds: &impl Deeds<P>, done: impl Fn() -> bool) -> Fate {
+    fn wait<P: Platform>(&self, deeds: &impl Deeds<P>, done: impl Fn() -> bool) -> Next {
         let platform = deeds.platform();
         let irqs_on = platform.irqs_enabled();
         if irqs_on && !self.awake[platform.this_cpu()].load(Ordering::Relaxed) {
@@ -231,11 +231,11 @@ impl Mailboxes {
         }
         let _waiting = Waiting::begin(platform);
         loop {
-            if irqs_on && deeds.between() == Fate::Leave {
-                return Fate::Leave;
+            if irqs_on && deeds.between() == Next::Leave {
+                return Next::Leave;
             }
             if done() {
-                return Fate::Stay;
+                return Next::Stay;
             }
             probe!(*platform, "spin.relax");
             platform.relax();
@@ -258,7 +258,7 @@ impl Mailboxes {
     fn end<P: Platform>(&self, deeds: &impl Deeds<P>) -> Part {
         let cpus = deeds.lab().cpus();
         let me = deeds.platform().this_cpu();
-        if sleep(deeds, || self.all_in(deeds, &self.arrived)) == Fate::Leave {
+        if sleep(deeds, || self.all_in(deeds, &self.arrived)) == Next::Leave {
             return Part::Left;
         }
         deeds.take_pending();
@@ -271,7 +271,7 @@ impl Mailboxes {
             wake(deeds, &CpuMask::only(first, cpus));
             return Part::Done;
         }
-        if sleep(deeds, || self.all_in(deeds, &self.quiet)) == Fate::Leave {
+        if sleep(deeds, || self.all_in(deeds, &self.quiet)) == Next::Leave {
             return Part::Left;
         }
         deeds.judge();
@@ -282,13 +282,13 @@ impl Mailboxes {
 }
 
 /// Sleeps until `done`, and does meanwhile what is to be done between two commands.
-fn sleep<P: Platform>(deeds: &impl Deeds<P>, done: impl Fn() -> bool) -> Fate {
+fn sleep<P: Platform>(deeds: &impl Deeds<P>, done: impl Fn() -> bool) -> Next {
     loop {
-        if deeds.between() == Fate::Leave {
-            return Fate::Leave;
+        if deeds.between() == Next::Leave {
+            return Next::Leave;
         }
         if done() {
-            return Fate::Stay;
+            return Next::Stay;
         }
         let is_wanted = || done() || deeds.has_something_between();
         deeds.platform().idle_unless(&is_wanted);

@@ -53,18 +53,18 @@ pub enum Part {
 /// What a CPU has to do after a point at which it can be taken offline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Fate {
+pub enum Next {
     /// Go on.
     Stay,
     /// Return to the platform to be parked: it is offline.
     Leave,
 }
 
-impl From<Fate> for Part {
-    fn from(fate: Fate) -> Self {
-        match fate {
-            Fate::Stay => Self::Done,
-            Fate::Leave => Self::Left,
+impl From<Next> for Part {
+    fn from(next: Next) -> Self {
+        match next {
+            Next::Stay => Self::Done,
+            Next::Leave => Self::Left,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What holds the path to what it promises, on the host: that every oracle fires, the designs in
-//! thousands of schedules under shuttle, and the orderings of memory under loom.
+//! Checks of the whole path on the host: every workload on threads, that every oracle fires, the
+//! designs in thousands of schedules under shuttle, and memory orderings under loom.
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod oracles;

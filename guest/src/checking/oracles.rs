@@ -1,8 +1,8 @@
-//! That every oracle fires when what it watches goes wrong, and the safeguards that can be left out
-//! are needed. Where a wrong program is enough to make it fire, the program is here; the oracles of
-//! the ledger are tested beside it, and those that need a race in [`schedules`](super::schedules).
+//! That every oracle fires when its property is broken, and that the safeguards which can be left
+//! out are needed. The programs here break a property without a race. The oracles of the ledger are
+//! tested beside the ledger, and those that need a race in [`schedules`](super::schedules).
 
-use std::cell::Cell as Turn;
+use std::cell::Cell as Flag;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::vec::Vec;
@@ -40,9 +40,9 @@ fn fired(lab: Lab) -> Vec<Oracle> {
         .collect()
 }
 
-/// A mask that loses all its CPUs after the first look at it, as an address space's does whose
+/// A mask that loses all its CPUs after it was first read, like that of an address space whose
 /// threads exit (Linux 723aae25d5cd).
-struct Shrinking(Turn<bool>);
+struct Shrinking(Flag<bool>);
 
 impl Targets for Shrinking {
     fn load(&self, cpus: usize) -> CpuMask {
@@ -58,7 +58,7 @@ fn call_shrinking(queue: QueueKind, mask_check: bool) -> Vec<Oracle> {
     let mut machine = machine(Alone, 3);
     machine.rules.mask_check = mask_check;
     let ipi = Ipi::new(machine, queue, LedgerFunctions::new(3));
-    let mask = Shrinking(Turn::new(false));
+    let mask = Shrinking(Flag::new(false));
     calls::many(&ipi, &mask, &CpuMask::all(3), Function::Plain, false);
     ipi.audit();
     fired(ipi.machine.lab)
@@ -79,7 +79,7 @@ fn without_the_mask_check_its_element_stays_locked_and_queued() {
     for queue in with_elements {
         let fired = call_shrinking(queue, false);
         assert!(fired.contains(&Oracle::BrokenQueue), "{}", queue.name());
-        // One from the heap is no CPU's, so that nobody waits for its lock.
+        // An element from the heap belongs to no CPU, so no CPU waits for its lock.
         let left = if queue == QueueKind::Kmalloc {
             Oracle::Leak
         } else {
@@ -104,7 +104,7 @@ fn a_waiting_call_with_interrupts_off_breaks_the_contract() {
             if cpu == 0 {
                 let ipi = &caller;
                 ipi.machine.platform.irqs_disable();
-                // It comes back because the other CPU happens to have its interrupts on.
+                // It returns because the other CPU happens to have its interrupts on.
                 assert_eq!(calls::single(ipi, 1, Function::Plain, true), Ok(()));
                 ipi.machine.platform.irqs_enable();
             }
@@ -209,7 +209,7 @@ fn take_down_under_a_call(queue: QueueKind, mode: HotplugMode) -> Vec<Oracle> {
         move |cpu| {
             let ipi = &cpus;
             let wait_for = |what: &AtomicBool| {
-                // Without `relax`, by which interrupts would be taken.
+                // Without `relax`, which would take interrupts.
                 while !what.load(Ordering::Acquire) {
                     std::thread::yield_now();
                 }

@@ -1,9 +1,9 @@
 //! CPUs that leave and come back while calls are made (Linux 2.6.30, `kernel/cpu.c`).
 //!
-//! A CPU leaves at a point at which its own task is between two operations, and of the others, too,
-//! none may be in the middle of one: a caller that has found it online would still interrupt it,
-//! and a walker would still stand on its element, whose memory goes with it. So everybody is
-//! brought to such a point, and kept there with interrupts off while the CPU goes
+//! A CPU leaves at a point at which its own task is between two operations. No other CPU may be in
+//! the middle of one then: a caller that has found the CPU online would still interrupt it, and a
+//! walker could still stand on its element, whose memory is freed with it. So all CPUs are brought
+//! to such a point, and kept there with interrupts off while the CPU leaves
 //! ([`stop`](super::stop)).
 //!
 //! What is specified, whatever the design of the queue:
@@ -13,12 +13,12 @@
 //! * A call made to it afterwards is refused ([`Offline`](super::Offline)), or made without it.
 //!
 //! `hotplug=no-stop` leaves the stop out. **It is broken on purpose**: all three can fail, and the
-//! departed CPU's mask is freed under those who still read it.
+//! mask of the CPU that left is freed while others still read it.
 
 use kit::counters::count;
 use kit::platform::{CpuId, Platform, Vector};
 use kit::probe;
-use kit::specimen::Fate;
+use kit::specimen::Next;
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::CpuMask;
 
@@ -29,7 +29,7 @@ use super::path::{Functions, Ipi};
 use crate::rules::HotplugMode;
 
 impl<P: Platform, F: Functions<P>> Ipi<P, F> {
-    /// Takes `cpu` offline (`cpu_down`), and returns when it has gone. From task context.
+    /// Takes `cpu` offline (`cpu_down`), and returns when it is. From task context.
     ///
     /// # Errors
     /// [`HotplugError::Invalid`] for CPU 0, this CPU, or one that is not online;
@@ -45,8 +45,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
                     let online = machine.online();
                     self.stop.begin(cpu, &online);
                     self.wake(&machine.others_online(&online));
-                    let fate = self.take_part_in_stop();
-                    debug_assert_eq!(fate, Fate::Stay, "no CPU takes itself down");
+                    let next = self.take_part_in_stop();
+                    debug_assert_eq!(next, Next::Stay, "no CPU takes itself down");
                     machine.spin_until(|| self.stop.is_over());
                 }
                 HotplugMode::NoStop => {
@@ -63,7 +63,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         })
     }
 
-    /// Brings `cpu` back online (`cpu_up`), and returns when it has come. From task context.
+    /// Brings `cpu` back online (`cpu_up`), and returns when it is. From task context.
     ///
     /// # Errors
     /// [`HotplugError::Invalid`] if there is no such CPU or it is online; [`HotplugError::Busy`]
@@ -89,7 +89,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         })
     }
 
-    /// This CPU runs, and takes calls from now on. A platform says so for every CPU it has started.
+    /// This CPU runs, and takes calls from now on. Each CPU calls this when it has started.
     pub fn cpu_starting(&self) {
         let me = self.machine.this_cpu();
         if !self.machine.is_online(me) {
@@ -99,9 +99,9 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         }
     }
 
-    /// The point between two operations of a CPU's task (`cond_resched`): here it passes a
-    /// quiescent state, takes part in a stop, and leaves if that is what it was asked to.
-    pub fn cond_resched(&self) -> Fate {
+    /// The point between two operations of a CPU's task (`cond_resched`): here the CPU passes a
+    /// quiescent state, takes part in a stop, and goes offline if it was asked to.
+    pub fn cond_resched(&self) -> Next {
         self.machine.quiescent();
         if self.stop.wants(self.machine.this_cpu()) {
             return self.take_part_in_stop();
@@ -110,20 +110,20 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             self.machine.platform.irqs_disable();
             self.die();
             self.hotplug.has_left();
-            return Fate::Leave;
+            return Next::Leave;
         }
-        Fate::Stay
+        Next::Stay
     }
 
-    /// Sleeps until `done`, taking part in what [`Ipi::cond_resched`] does meanwhile. Whoever makes
-    /// it `done` wakes this CPU with [`Ipi::wake`].
-    pub fn idle_until(&self, done: impl Fn() -> bool) -> Fate {
+    /// Sleeps until `done`, and does meanwhile what [`Ipi::cond_resched`] does. The CPU that makes
+    /// `done` true must wake this one with [`Ipi::wake`].
+    pub fn idle_until(&self, done: impl Fn() -> bool) -> Next {
         loop {
-            if self.cond_resched() == Fate::Leave {
-                return Fate::Leave;
+            if self.cond_resched() == Next::Leave {
+                return Next::Leave;
             }
             if done() {
-                return Fate::Stay;
+                return Next::Stay;
             }
             self.machine
                 .platform
@@ -131,7 +131,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         }
     }
 
-    /// Whether [`Ipi::cond_resched`] has something to do for others, for which this CPU must not
+    /// Whether other CPUs wait for this one to pass [`Ipi::cond_resched`], so that it must not
     /// sleep.
     pub fn is_wanted(&self) -> bool {
         let me = self.machine.this_cpu();
@@ -145,12 +145,13 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
 
     /// Goes through the stop under way with all others. The CPU that leaves comes back offline,
     /// with interrupts off.
-    fn take_part_in_stop(&self) -> Fate {
+    fn take_part_in_stop(&self) -> Next {
         (self.stop).take_part(&self.machine, || self.serve_pending(), || self.die())
     }
 
-    /// The dying CPU's last act (`take_cpu_down`), interrupts off: it runs what still waits for it,
-    /// since no interrupt will make it (Linux 8d056c48e486), and is offline.
+    /// The last step of a CPU that goes offline (`take_cpu_down`), interrupts off: it marks itself
+    /// offline, and runs the calls that still wait for it, since no interrupt will have it do so
+    /// later (Linux 8d056c48e486).
     fn die(&self) {
         let machine = &self.machine;
         let me = machine.this_cpu();

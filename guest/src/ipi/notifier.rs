@@ -1,6 +1,5 @@
-//! The notifier chain: who has to know that a CPU comes or goes (Linux 2.6.30,
-//! `kernel/notifier.c` and `kernel/cpu.c`). It says when to tell them and in which order; what each
-//! does then is its own.
+//! The notifier chain: what has to know that a CPU comes or goes (Linux 2.6.30, `kernel/notifier.c`
+//! and `kernel/cpu.c`). Knows nothing of calls.
 
 use kit::platform::{CpuId, Platform};
 use kit::sync::rcu::Rcu;
@@ -8,24 +7,25 @@ use kit::sync::rcu::Rcu;
 use super::memory::NoMemory;
 use crate::machine::Machine;
 
-/// What a notifier hears about a CPU.
+/// What a notifier is told about a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HotplugEvent {
-    /// It is to come: get ready, or veto it (`CPU_UP_PREPARE`). On the CPU that brings it up.
+    /// It is to come online: prepare for it, or veto it (`CPU_UP_PREPARE`). On the CPU that brings
+    /// it up.
     UpPrepare,
-    /// It was to come and will not (`CPU_UP_CANCELED`). On the CPU that wanted to bring it up.
+    /// It was to come online and will not (`CPU_UP_CANCELED`). On the CPU that was to bring it up.
     UpCanceled,
-    /// It has come (`CPU_ONLINE`). On the CPU that brought it up.
+    /// It has come online (`CPU_ONLINE`). On the CPU that brought it up.
     Online,
-    /// It goes (`CPU_DYING`). On that CPU, interrupts off.
+    /// It goes offline (`CPU_DYING`). On that CPU, interrupts off.
     Dying,
-    /// It has gone (`CPU_DEAD`). On the CPU that took it down.
+    /// It is offline (`CPU_DEAD`). On the CPU that took it down.
     Dead,
 }
 
-/// Somebody who has something to do when a CPU comes or goes.
+/// Something that has work to do when a CPU comes or goes.
 pub trait Notifier<P: Platform> {
-    /// Hears of `event`.
+    /// Does what is to be done at `event` of `cpu`.
     ///
     /// # Errors
     /// At [`HotplugEvent::UpPrepare`], [`NoMemory`] vetoes the CPU. Nothing else can fail.
@@ -33,7 +33,7 @@ pub trait Notifier<P: Platform> {
     -> Result<(), NoMemory>;
 }
 
-/// Tells every notifier of `chain`, in order. A veto ends it, and cancels what those before have
+/// Tells every notifier of `chain`, in order. A veto stops that, and cancels what those before have
 /// prepared.
 pub(super) fn tell<P: Platform>(
     chain: &[&dyn Notifier<P>],

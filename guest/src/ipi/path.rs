@@ -27,7 +27,7 @@ use crate::vectors::{MANY, SINGLE};
 
 declare!([2] Record::stretch("many.enter", "many.done", "call many"));
 
-/// The functions that calls name, kept by whoever makes the calls.
+/// The functions that calls name. The maker of the calls supplies them.
 pub trait Functions<P: Platform>: Sized + Sync {
     /// Runs `call` on this CPU, with interrupts off. It may use `ipi`, within the contract of an
     /// interrupt handler: calls to itself, and [`Ipi::call_single_async`] with a descriptor that is
@@ -64,9 +64,9 @@ impl core::error::Error for NoneOnline {}
 
 /// The generic-ipi path of one machine.
 pub struct Ipi<P: Platform, F> {
-    /// What it stands on.
+    /// The machine it runs on.
     pub machine: Machine<P>,
-    /// What calls can run.
+    /// The functions that calls can name.
     pub functions: F,
     pub(super) singles: Arc<Singles>,
     pub(super) many: Box<dyn ManyQueue<P>>,
@@ -153,12 +153,12 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     }
 
     /// Has every other CPU of `mask` that is online run `call` (`smp_call_function_many`), and
-    /// returns which those were. With `wait` it returns once all have. The calling CPU never runs
-    /// it, even if `mask` names it.
+    /// returns which those were. With `wait` it returns once all have run it. The calling CPU never
+    /// runs it, even if `mask` names it.
     ///
-    /// If `mask` changes meanwhile, those CPUs run it that were in it all the time, and of the
-    /// others perhaps some. A single target is served by [`Ipi::call_single`], which is cheaper,
-    /// and by another vector: two calls of one CPU can so overtake each other.
+    /// If `mask` changes meanwhile, the CPUs that were in it all the time run the call, and of the
+    /// others perhaps some. A call to a single target goes the way of [`Ipi::call_single`], which
+    /// is cheaper and has another vector, so that two calls of one CPU can overtake each other.
     pub fn call_many(&self, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask {
         probe!(self.machine.platform, "many.enter", call.info);
         let targets = self.machine.others_online(mask);
@@ -187,8 +187,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     }
 
     /// Has every CPU that is online run `call`, this one included, and returns which those were
-    /// (`on_each_cpu`). This one runs it at once, with interrupts off, after the others have been
-    /// told; with `wait`, after they have run it.
+    /// (`on_each_cpu`). This one runs it with interrupts off: after the others have been told, or
+    /// with `wait`, after they have run it.
     pub fn on_each_cpu(&self, call: Call, wait: bool) -> CpuMask {
         let mut ran = self.call_all(call, wait);
         self.run_here(call);
@@ -207,7 +207,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             self.run_here(call);
             return Ok(me);
         }
-        // There are no nodes of which one could be the nearest.
+        // There are no NUMA nodes here, of which one could be the nearest.
         let target = self.machine.others_online(mask).first();
         let target = target.ok_or(NoneOnline)?;
         self.check_may_wait(call);
@@ -237,21 +237,21 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         if served == Some(0) {
             count(&self.machine.counters().empty_received, 1);
         }
-        // Another interrupt would have come on the same stack.
+        // Another interrupt would have used the same stack.
         if self.machine.platform.irqs_enabled() {
             let vector = vector.number().into();
             self.machine.report(Oracle::InterruptsOn, 0, vector);
         }
     }
 
-    /// Takes every interrupt that is pending on this CPU, whose interrupts are on.
+    /// Takes every interrupt that is pending at this CPU, whose interrupts are on.
     pub fn take_pending(&self) {
         self.pending.take(&self.machine.platform);
     }
 
-    /// Lets a caller that can wait do so until there is memory for its next call, as calls
-    /// themselves cannot. All others must be about to pass quiescent states by themselves, or by an
-    /// interrupt.
+    /// Waits until there is memory for the next call. Calls themselves cannot wait for that, so a
+    /// caller that can calls this before. All other CPUs must be able to pass quiescent states, by
+    /// themselves or by an interrupt.
     pub fn wait_for_memory(&self) {
         if self.many.is_short_of_memory() {
             self.machine.synchronize();
@@ -263,7 +263,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         self.many.read(found)
     }
 
-    /// Judges what must hold when nothing is in flight: every descriptor unlocked, every queue
+    /// Checks what must hold when nothing is in flight: every descriptor is unlocked, every queue
     /// empty. Only one CPU may call it, when all others are idle.
     pub fn audit(&self) {
         self.singles.audit(&self.machine);
@@ -278,8 +278,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         irqs_off(&self.machine.platform, || self.run(call));
     }
 
-    /// With interrupts off, a CPU that waits for another while that one waits for it waits for
-    /// ever; so would two that wait for each other's descriptors.
+    /// Reports a call that may wait with interrupts off. Two CPUs that wait for each other that
+    /// way, or for each other's descriptors, wait for ever.
     fn check_may_wait(&self, call: Call) {
         if !self.machine.platform.irqs_enabled() {
             self.machine.report(Oracle::Contract, call.info, 0);

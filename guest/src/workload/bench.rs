@@ -1,7 +1,7 @@
 //! `workload=bench`: the same IPI, or the same call, from CPU 0 again and again, one at a time,
-//! each waited for. What it cost is counted by the host, between the doorbell that ends the warm-up
-//! and the one that ends the workload; how long each took is measured here, and told to a trace
-//! that wants to know.
+//! each waited for. The host counts what they cost, between the doorbell that ends the warm-up and
+//! the one that ends the workload. How long each took is measured here, and written into the trace
+//! if that is armed.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use kit::declare;
 use kit::manifest::Record;
 use kit::platform::{CpuId, Platform};
 use kit::probe;
-use kit::specimen::Fate;
+use kit::specimen::Next;
 use kit::sync::barrier::Barrier;
 use kit::sync::mask::CpuMask;
 use shared::manifest::PointRole;
@@ -36,29 +36,29 @@ pub struct Bench {
     round: Round,
     rounds: u32,
     barrier: Barrier,
-    /// Receivers that have left the barrier, and send nothing more.
+    /// How many receivers have left the barrier, and send nothing more.
     ready: AtomicUsize,
     /// By CPU.
-    done: Box<[Done]>,
+    executed: Box<[Executed]>,
     over: AtomicBool,
 }
 
 /// How many functions a receiver had run when it was last outside of its handlers.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Done(AtomicU64);
+struct Executed(AtomicU64);
 
-/// How long a round took, in cycles of the TSC, as the point `bench.round` tells it.
+/// How long a round took, in cycles of the TSC, as the point `bench.round` reports it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Took {
+struct RoundTime {
     /// Until the sender had sent.
     sent: u64,
     /// Until every target had received, and the sender had seen it.
     all: u64,
 }
 
-impl Took {
-    /// The lower half says how long all of it took, the upper how long the sending.
+impl RoundTime {
+    /// The time of the whole round in the low 32 bits, that of the sending in the high 32.
     fn detail(self) -> u64 {
         let half = |cycles: u64| cycles.min(u32::MAX.into());
         half(self.sent) << 32 | half(self.all)
@@ -73,7 +73,7 @@ impl Bench {
             rounds: amount::rounds(options.calls),
             barrier: Barrier::new(cpus),
             ready: AtomicUsize::new(0),
-            done: (0..cpus).map(|_| Done::default()).collect(),
+            executed: (0..cpus).map(|_| Executed::default()).collect(),
             over: AtomicBool::new(false),
         }
     }
@@ -85,9 +85,9 @@ impl Bench {
         if machine.this_cpu() == 0 {
             self.send(ipi);
             ipi.functions.settle(machine);
-            // A caller is let go before the handler that did so is through.
+            // A caller returns before the handler that has released it has ended.
             let has_left =
-                |cpu: CpuId| self.done[cpu].0.load(Ordering::Acquire) == executed(machine, cpu);
+                |cpu: CpuId| self.executed[cpu].0.load(Ordering::Acquire) == executed(machine, cpu);
             if self.round.receiver != Receiver::Stalled {
                 machine.spin_until(|| (1..machine.cpus).all(has_left));
             }
@@ -116,15 +116,15 @@ impl Bench {
         }
     }
 
-    fn once<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>, targets: &CpuMask) -> Took {
+    fn once<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>, targets: &CpuMask) -> RoundTime {
         let machine = &ipi.machine;
         let platform = &machine.platform;
         let me = machine.this_cpu();
         if self.round.by == By::Call {
-            // As between any two calls of a task; but for this the CPU would hold up every grace
+            // As between any two calls of a task: without it the CPU would hold up every grace
             // period.
-            if ipi.cond_resched() == Fate::Leave {
-                unreachable!("nobody takes a CPU down here");
+            if ipi.cond_resched() == Next::Leave {
+                unreachable!("no CPU is taken down here");
             }
             ipi.wait_for_memory();
             let start = platform.timestamp();
@@ -138,13 +138,13 @@ impl Bench {
                 To::Some | To::All => calls::many(ipi, targets, targets, Function::Plain, true),
             }
             let all = platform.timestamp() - start;
-            return Took { sent: 0, all };
+            return RoundTime { sent: 0, all };
         }
         let received = |cpu| {
             let counters = machine.lab.counters(cpu);
             counters.received(MEASURED).load(Ordering::Acquire)
         };
-        // Every CPU receives one in each round, so the first says what all have.
+        // Every target receives one IPI in each round, so the count of the first is that of all.
         let first = match self.round.to {
             To::Own => Some(me),
             _ => targets.first(),
@@ -162,15 +162,16 @@ impl Bench {
             machine.spin_until(|| first.is_none_or(has_come) && targets.iter().all(has_come));
         }
         let all = platform.timestamp() - start;
-        Took { sent, all }
+        RoundTime { sent, all }
     }
 
     fn receive<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>) {
         let machine = &ipi.machine;
         let me = machine.this_cpu();
         let is_over = || {
-            // Release: who sees it here sees what those functions' handlers did after them.
-            self.done[me]
+            // Release: a CPU that sees this sees what the handlers of those functions did after
+            // them.
+            self.executed[me]
                 .0
                 .store(executed(machine, me), Ordering::Release);
             self.over.load(Ordering::Acquire)
@@ -179,8 +180,8 @@ impl Bench {
             while !is_over() {
                 machine.platform.relax();
             }
-        } else if ipi.idle_until(is_over) == Fate::Leave {
-            unreachable!("nobody takes a CPU down here");
+        } else if ipi.idle_until(is_over) == Next::Leave {
+            unreachable!("no CPU is taken down here");
         }
     }
 }
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn long_times_do_not_spill_into_the_other_half() {
-        let took = Took {
+        let took = RoundTime {
             sent: u64::MAX,
             all: 7,
         };

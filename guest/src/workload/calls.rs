@@ -82,7 +82,7 @@ pub fn any<P: Platform>(
     result
 }
 
-/// Enters a call to CPUs of `among`, has `make` make it, and notes to which it was made.
+/// Enters a call to CPUs of `among`, has `make` make it, and notes to which CPUs it was made.
 pub fn entered<P: Platform>(
     ipi: &Ipi<P, LedgerFunctions>,
     among: &CpuMask,

@@ -1,5 +1,5 @@
-//! What a round of `workload=bench` is: to which CPUs it goes, by what, and what those CPUs do. Plain
-//! values from the command line; [`bench`](super::bench) makes the rounds.
+//! What a round of `workload=bench` is: to which CPUs it goes, by what, and what those CPUs do.
+//! Plain values from the command line; [`bench`](super::bench) makes the rounds.
 
 use kit::manifest::Record;
 use kit::platform::CpuId;
@@ -27,10 +27,10 @@ declare_values!("to", To);
 declare_values!("by", By);
 declare_values!("receiver", Receiver);
 
-/// `to=`: to whom each round goes.
+/// `to=`: to which CPUs each round goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum To {
-    /// Nobody: a round is the reading of the clock and nothing else.
+    /// None: a round only reads the clock.
     Nobody,
     /// The sender itself.
     Own,
@@ -103,7 +103,7 @@ pub enum Receiver {
     Halted,
     /// Spin, with interrupts on.
     Running,
-    /// Nothing, as the host keeps them out of the guest: nobody waits for them.
+    /// Nothing, as the host keeps them out of the guest. The sender does not wait for them.
     Stalled,
 }
 
@@ -124,7 +124,7 @@ impl Receiver {
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Round {
-    /// To whom.
+    /// To which CPUs.
     pub to: To,
     /// What.
     pub by: By,
@@ -133,7 +133,7 @@ pub struct Round {
 }
 
 impl Round {
-    /// What is measured where nothing else is asked for.
+    /// What is measured by default.
     pub const DEFAULT: Self = Self {
         to: To::One,
         by: By::Ipi,

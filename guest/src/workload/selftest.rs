@@ -12,7 +12,7 @@ use crate::workload::amount;
 use crate::workload::calls;
 use crate::workload::functions::{Function, LedgerFunctions};
 
-/// CPUs to which every CPU makes calls that make calls.
+/// How many CPUs every CPU calls with functions that make calls themselves.
 const NESTED: usize = 8;
 
 /// The selftest of one machine.
@@ -33,7 +33,7 @@ impl Selftest {
         }
     }
 
-    /// This CPU's part. It returns when every CPU has done its own and all calls have run.
+    /// This CPU's part. It returns when all CPUs have done theirs and all calls have run.
     pub fn run<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>) {
         let platform = &ipi.machine.platform;
         let me = ipi.machine.this_cpu();
@@ -65,13 +65,14 @@ impl Selftest {
     }
 }
 
-/// One CPU: waiting, and not waiting.
+/// Two calls to one CPU: waiting, and not waiting.
 fn pair<P: Platform>(ipi: &Ipi<P, LedgerFunctions>, target: CpuId) {
     single(ipi, target, Function::Plain, true);
     single(ipi, target, Function::Other, false);
 }
 
-/// One CPU, with a function that makes a call of its own: to its own CPU, or one that travels on.
+/// A call to one CPU, with a function that makes a further call: to its own CPU, or one that was
+/// prepared.
 fn nested<P: Platform>(ipi: &Ipi<P, LedgerFunctions>, target: CpuId, random: &mut fastrand::Rng) {
     if random.bool() {
         single(ipi, target, Function::Nested, true);

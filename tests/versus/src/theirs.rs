@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use guest::checking::search::{self, Searched, Stalls, judge};
+use guest::checking::search::{self, SearchOutcome, Stalls, judge};
 use guest::ipi::csd::Call;
 use guest::ipi::queue::QueueKind;
 use guest::ipi::{Functions, Ipi};
@@ -215,7 +215,7 @@ fn played(
     scheduler: impl Scheduler + 'static,
 ) -> SearchResult {
     let program = program.clone();
-    let Searched {
+    let SearchOutcome {
         schedules,
         steps,
         time,

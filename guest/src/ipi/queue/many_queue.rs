@@ -1,4 +1,4 @@
-//! The interface behind which each design that carries calls to many stands.
+//! The interface of the designs that carry calls to many CPUs.
 
 use kit::platform::Platform;
 use kit::sync::mask::{CpuMask, Targets};
@@ -17,18 +17,18 @@ pub trait ManyQueue<P: Platform>: Notifier<P> + Send + Sync {
     /// every call that waits for this CPU, and returns how many there were.
     fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize;
 
-    /// Reads which elements are on the global queue, from the head on, into `found` as far as it
-    /// has room, and returns how many there are: by the CPUs they belong to, or, where they belong
-    /// to none, by their numbers. `None` where there is no global queue. See
+    /// Reads which elements are on the global queue, from the head on, into `found` as far as there
+    /// is room, and returns how many there are. An element is given by the CPU that owns it, or by
+    /// its number where none does. `None` if the design has no global queue. See
     /// [`ElementList::read`](super::list::ElementList).
     fn read(&self, found: &mut [usize]) -> Option<usize>;
 
-    /// Whether so much memory waits for its grace period that a caller who can wait for one does so
-    /// before it calls.
+    /// Whether so much memory waits for its grace period that a caller which can wait for one
+    /// should do so before it calls.
     fn is_short_of_memory(&self) -> bool {
         false
     }
 
-    /// Reports whatever is not as it must be when nothing is in flight.
+    /// Reports a state that must not be when nothing is in flight.
     fn audit(&self, machine: &Machine<P>);
 }

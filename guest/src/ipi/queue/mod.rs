@@ -1,7 +1,7 @@
 //! The designs that carry calls to many CPUs, each in a file of its own, behind one interface.
 //!
-//! A design decides where a call is kept, who may reuse it when, and how a CPU that walks the queue
-//! is kept from losing its way. Everything it shares with the others is outside.
+//! A design decides where a call is kept, when its memory may be reused, and how a CPU that walks
+//! the queue is kept from missing a call. Everything that the designs share is elsewhere.
 
 pub(crate) mod grace;
 mod kmalloc;

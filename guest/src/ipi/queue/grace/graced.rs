@@ -18,7 +18,7 @@ use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::vectors::MANY;
 
-/// Calls to many, inserted at the tail, with elements that outlive every walk.
+/// Calls to many, inserted at the tail, with elements that are reused only after every walk.
 #[derive(Debug)]
 pub struct Graced<G> {
     grace: G,
@@ -90,7 +90,7 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
         for at in self.elements.list.walk(machine) {
             let element = &self.elements[at];
             probe!(machine.platform, "queue.visit", element.csd.call().info);
-            // Only this CPU clears its bit, and only the owner sets it, when nobody stands here.
+            // Only this CPU clears its bit, and only the owner sets it, when no CPU stands here.
             let mask = element.mask(machine);
             let is_mine = mask.contains(me, Ordering::Relaxed) && {
                 probe!(machine.platform, "queue.claim", element.csd.call().info);

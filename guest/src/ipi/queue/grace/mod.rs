@@ -2,11 +2,11 @@
 //! ended. The alternatives Paul E. McKenney and Peter Zijlstra sketched in the thread, completed;
 //! they differ in how walks are counted ([`walks`]).
 //!
-//! With that rule nobody ever stands on an element that is being filled, so elements need no lock,
-//! calls run in order, and a walk meets each element twice at most.
+//! With that rule no CPU ever stands on an element that is being filled, so elements need no lock,
+//! calls run in order, and a walk meets each element at most twice.
 //!
-//! The owner waits, before it fills its element, with interrupts on and no lock held. It cannot be
-//! the last target that waits: it is inside a walk itself, and two of them would wait for each
+//! The owner waits before it fills its element, with interrupts on and no lock held. The last
+//! target could not wait instead: it is inside a walk itself, and two of them would wait for each
 //! other.
 
 mod counters;

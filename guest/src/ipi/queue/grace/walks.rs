@@ -7,12 +7,12 @@ use kit::sync::atomic::{Ordering, fence};
 
 use crate::machine::Machine;
 
-/// A way to know that every walk that had begun is over.
+/// How walks are counted, so that their end can be waited for.
 pub trait Grace<P: Platform>: fmt::Debug + Send + Sync {
     /// What [`Grace::exit`] must know of the entry.
     type Entry;
 
-    /// This CPU begins a walk. What it does next is ordered behind this.
+    /// This CPU begins a walk. What it does next is ordered after this.
     fn enter(&self, machine: &Machine<P>) -> Self::Entry;
 
     /// This CPU ends its walk.
@@ -22,13 +22,14 @@ pub trait Grace<P: Platform>: fmt::Debug + Send + Sync {
     /// this CPU is not inside a walk.
     fn wait(&self, machine: &Machine<P>);
 
-    /// Reports what must not be when nobody walks.
+    /// Reports a state that must not be when no CPU walks.
     fn audit(&self, machine: &Machine<P>);
 }
 
-/// The fence after a walk's announcement and before its first look at the list; and its twin
-/// between the removal of an element and the look at the announcements. One of the two CPUs must
-/// see the other (Dekker): a store and a later load of another place are what x86 does reorder.
+/// The fence between the announcement of a walk and its first load from the list, and the same
+/// fence between the removal of an element and the loads of the announcements. One of the two CPUs
+/// must see the other (store buffering, as in Dekker's algorithm): a store and a later load from
+/// another address are what x86 does reorder.
 pub(super) fn announce() {
     fence(Ordering::SeqCst);
 }
