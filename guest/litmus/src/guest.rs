@@ -1,4 +1,4 @@
-//! The guest as the kit has it: one test, run in one of the two ways.
+//! The guest as the kit has it: one test, run in one of two ways.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -77,7 +77,7 @@ impl<P> Litmus<P> {
         self.lab
     }
 
-    /// What has come out of all rounds, if it is run in rounds and they are over.
+    /// The outcomes of all rounds, if the test is run in rounds and they are over.
     pub fn table(&self) -> Option<Table<'_>> {
         match &self.running {
             Running::Rounds(rounds) => rounds.table(),
@@ -86,7 +86,7 @@ impl<P> Litmus<P> {
     }
 }
 
-/// What there is to say at the end.
+/// What is printed at the end.
 enum Report<'a> {
     Rounds(Option<Table<'a>>),
     Puppet(OutcomeReport<'a>),

@@ -1,9 +1,10 @@
-//! `workload=puppet`: every CPU does what its mailbox tells it, one deed at a time, so that whoever
-//! tells decides in what order. What it reads is kept, and is judged by the claim when the test has
-//! come to its end.
+//! `workload=puppet`: every CPU does what its mailbox says, one deed at a time, so that what posts
+//! them decides the order. What a CPU reads is kept, and the claim is judged by it at the end of
+//! the test.
 //!
-//! Variables are reached through [`kit::sync`], and so is what CPUs ask of each other's handlers:
-//! whoever explores orders stops there. What a CPU has read is its own until the end.
+//! Variables are accessed through [`kit::sync`], and so are the requests of CPUs to each other's
+//! handlers: a search stops before each such access. What a CPU has read belongs to that CPU alone
+//! until the end.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -28,7 +29,7 @@ use crate::registers::{self, REGISTERS};
 use crate::test::Claim;
 use crate::vectors::ASKED;
 
-/// CPUs that do as they are told.
+/// The CPUs of a test, which do as they are told.
 #[derive(Debug)]
 pub struct Puppet {
     variables: Box<[Word]>,
@@ -55,7 +56,7 @@ struct Own {
     handled: Row,
 }
 
-/// What was read by one CPU in one context, which alone writes it.
+/// The values that one CPU has read in one context, which alone writes them.
 #[derive(Debug, Default)]
 struct Row {
     count: AtomicUsize,
@@ -63,8 +64,8 @@ struct Row {
 }
 
 impl Row {
-    /// Keeps `value`, if there is room: what there is none for is what no claim can name. What was
-    /// done to read it is done all the same.
+    /// Keeps `value`, if there is room: a claim cannot name a register beyond that. The access
+    /// itself is made in any case.
     fn push(&self, value: u64) {
         let count = self.count.load(Ordering::Relaxed);
         if let Some(place) = self.values.get(count) {
@@ -80,7 +81,7 @@ impl Row {
 }
 
 impl Puppet {
-    /// For the CPUs that `lab` describes, whose mailboxes say so from now on.
+    /// For the CPUs that `lab` describes. From now on the lab says that they take commands.
     pub fn new(options: &Options, lab: Lab) -> Self {
         let cpus = lab.cpus();
         let own = |_| Own {
@@ -99,7 +100,7 @@ impl Puppet {
         }
     }
 
-    /// This CPU's part, with what it runs on.
+    /// This CPU's part of the run.
     pub fn run<P: Platform>(&self, platform: &P, lab: &Lab) -> Part {
         let cpu = PuppetDeeds {
             puppet: self,
@@ -116,7 +117,8 @@ impl Puppet {
             self.pending.has_caught_up(me);
         } else if vector == ASKED {
             let own = &self.cpus[me];
-            // Acquire pairs with the Release of whoever asked: what it wrote before is there.
+            // Acquire pairs with the Release of the CPU that asked: what it wrote before is
+            // visible.
             let asked = own.asked.swap(0, Ordering::Acquire);
             for variable in Variable::ALL {
                 if asked >> variable as usize & 1 != 0 {
@@ -132,7 +134,7 @@ impl Puppet {
         &self.variables[variable as usize].0
     }
 
-    /// What is left in `place`.
+    /// The value in `place`, if it has one.
     fn value(&self, place: &Place) -> Option<i64> {
         let (cpu, name) = match place {
             Place::Variable(variable) => {
@@ -147,13 +149,13 @@ impl Puppet {
         }
     }
 
-    /// What has come out, when all is over.
+    /// The outcome, when the test is over.
     pub fn outcome(&self) -> OutcomeReport<'_> {
         OutcomeReport { puppet: self }
     }
 }
 
-/// What the CPU that this runs on does when it is told.
+/// How the CPU that this runs on carries out deeds.
 struct PuppetDeeds<'a, P> {
     puppet: &'a Puppet,
     platform: &'a P,
@@ -236,7 +238,7 @@ impl<P: Platform> Deeds<P> for PuppetDeeds<'_, P> {
         let mut seen = 0;
         for place in claim.condition.places() {
             let value = puppet.value(&place);
-            // Two digits for each, as far as there is room.
+            // Two hexadecimal digits for each, as far as there is room.
             seen = seen << 8 | value.unwrap_or(0xff).cast_unsigned() & 0xff;
             if let (Place::Register(cpu, name), None) = (&place, value)
                 && let Some(('r', nth)) = registers::numbered(name)
@@ -250,7 +252,7 @@ impl<P: Platform> Deeds<P> for PuppetDeeds<'_, P> {
     }
 }
 
-/// What has come out, for the report.
+/// The outcome of a test, as it is printed.
 #[derive(Clone, Copy, Debug)]
 pub struct OutcomeReport<'a> {
     puppet: &'a Puppet,
@@ -264,7 +266,7 @@ impl OutcomeReport<'_> {
     }
 }
 
-/// All that was read, what is left of the variables that are not 0, and whether the claim holds.
+/// All that was read, the variables that are not 0, and whether the claim is kept.
 impl fmt::Display for OutcomeReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { puppet } = self;

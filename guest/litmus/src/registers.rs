@@ -1,5 +1,5 @@
-//! The registers of a CPU that does as it is told (`workload=puppet`): how many it has, and what
-//! they are called. Nothing here reads or writes one.
+//! The registers of a CPU with `workload=puppet`: how many it has, and their names. Their values are
+//! in [`puppet`](crate::puppet).
 
 use crate::program;
 
@@ -7,7 +7,7 @@ use crate::program;
 pub const REGISTERS: usize = 32;
 
 /// The kind and the number of the register `name`: `r` for what the CPU has read, `h` for what its
-/// handlers have.
+/// handlers have read.
 pub(crate) fn numbered(name: &str) -> Option<(char, usize)> {
     let of = |kind| program::numbered(name, kind).map(|nth| (kind, nth));
     of('r')
