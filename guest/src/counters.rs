@@ -1,6 +1,7 @@
-//! What each CPU counts of its calls. Each is counted where it happens. Nothing that the guest does,
-//! and no oracle, depends on it: oracles judge the [tally](kit::lab::CpuTally). The manifest says
-//! what each figure is. To add one, add it to the list here, and count it where it happens.
+//! What each CPU counts of its calls. Each event is counted where it happens. Nothing that the
+//! guest does, and no oracle, depends on these counts: oracles judge the
+//! [tally](kit::lab::CpuTally). The manifest says what each figure is. To add a counter, add it to
+//! the list here, and count it where it happens.
 
 use core::sync::atomic::Ordering;
 

@@ -228,7 +228,8 @@ mod tests {
             }
             let own = machine[0];
             let is_asked = |index: &usize| asked >> (index % 61) & 1 != 0;
-            let targets: Vec<u32> = (1..machine.len()).filter(is_asked).map(|it| machine[it]).collect();
+            let targets = (1..machine.len()).filter(is_asked).map(|it| machine[it]);
+            let targets: Vec<u32> = targets.collect();
             for transport in MANY {
                 let mut reached: Vec<u32> = operations(transport, targets.iter().copied())
                     .flat_map(|operation| operation.targets(&machine, own).collect::<Vec<_>>())
@@ -258,7 +259,12 @@ mod tests {
             has_clusters in any::<bool>(),
             has_pv in any::<bool>(),
         ) {
-            let router = Router { choice: Choice::Auto, unicast: Transport::X2apic, has_clusters, has_pv };
+            let router = Router {
+                choice: Choice::Auto,
+                unicast: Transport::X2apic,
+                has_clusters,
+                has_pv,
+            };
             let ids = targets.iter().copied();
             let chosen = router.transport(&ids, || false);
             let best = count(chosen, &targets);

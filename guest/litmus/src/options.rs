@@ -434,7 +434,9 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_line_panics(line in "((workload|test|never|init|rounds)=|0:|load,|x|r0|=|,|;| |\\PC)*") {
+        fn no_line_panics(
+            line in "((workload|test|never|init|rounds)=|0:|load,|x|r0|=|,|;| |\\PC)*",
+        ) {
             let _ = parse(&line);
         }
     }

@@ -1,5 +1,5 @@
-//! The registers of a CPU with `workload=puppet`: how many it has, and their names. Their values are
-//! in [`puppet`](crate::puppet).
+//! The registers of a CPU with `workload=puppet`: how many it has, and their names. Their values
+//! are in [`puppet`](crate::puppet).
 
 use crate::program;
 

@@ -1,5 +1,5 @@
-//! Segment selectors: which entry of a descriptor table is which. The table that the boot code loads
-//! and the one that each CPU loads afterwards agree on the first two.
+//! Segment selectors: which entry of a descriptor table is which. The table that the boot code
+//! loads and the one that each CPU loads afterwards agree on the first two.
 
 /// Selector of the 64-bit code segment, in both tables.
 pub const CODE64: u16 = 0x08;
