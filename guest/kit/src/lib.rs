@@ -18,6 +18,7 @@ pub mod counters;
 pub mod deeds;
 pub mod effective;
 pub mod handler;
+pub mod idle;
 pub mod lab;
 pub mod mailbox;
 #[cfg(all(test, not(any(loom, shuttle))))]

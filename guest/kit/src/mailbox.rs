@@ -18,6 +18,7 @@ pub use shared::mailbox::Refusal;
 use shared::mailbox::WAIT;
 use shared::manifest::ARGUMENTS;
 
+use crate::idle::idle_until;
 use crate::lab::{CpuMailbox, Lab};
 use crate::platform::{CpuId, Doorbell, Platform, Vector};
 use crate::probe;
@@ -283,16 +284,12 @@ impl Mailboxes {
 
 /// Sleeps until `done`, and does meanwhile what is to be done between two commands.
 fn sleep<P: Platform>(deeds: &impl Deeds<P>, done: impl Fn() -> bool) -> Next {
-    loop {
-        if deeds.between() == Next::Leave {
-            return Next::Leave;
-        }
-        if done() {
-            return Next::Stay;
-        }
-        let is_wanted = || done() || deeds.has_something_between();
-        deeds.platform().idle_unless(&is_wanted);
-    }
+    idle_until(
+        deeds.platform(),
+        done,
+        || deeds.between(),
+        || deeds.has_something_between(),
+    )
 }
 
 /// Wakes the CPUs of `cpus` that are online, but for this one.

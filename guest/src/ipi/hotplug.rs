@@ -16,6 +16,7 @@
 //! mask of the CPU that left is freed while others still read it.
 
 use kit::counters::count;
+use kit::idle::idle_until;
 use kit::platform::{CpuId, Platform, Vector};
 use kit::probe;
 use kit::specimen::Next;
@@ -118,17 +119,12 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     /// Sleeps until `done`, and does meanwhile what [`Ipi::cond_resched`] does. The CPU that makes
     /// `done` true must wake this one with [`Ipi::wake`].
     pub fn idle_until(&self, done: impl Fn() -> bool) -> Next {
-        loop {
-            if self.cond_resched() == Next::Leave {
-                return Next::Leave;
-            }
-            if done() {
-                return Next::Stay;
-            }
-            self.machine
-                .platform
-                .idle_unless(&|| done() || self.is_wanted());
-        }
+        idle_until(
+            &self.machine.platform,
+            done,
+            || self.cond_resched(),
+            || self.is_wanted(),
+        )
     }
 
     /// Whether other CPUs wait for this one to pass [`Ipi::cond_resched`], so that it must not
