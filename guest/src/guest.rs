@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use kit::handler;
 use kit::lab::Lab;
 use kit::platform::{Platform, Vector};
 use kit::specimen::{Next, Part, Specimen};
@@ -76,7 +77,13 @@ impl<P: Platform> Specimen<P> for Guest<P> {
     }
 
     fn handle(&self, vector: Vector) {
-        self.ipi.handle(vector);
+        let machine = &self.ipi.machine;
+        handler::run(&machine.platform, &machine.lab, vector, || {
+            self.ipi.serve(vector);
+            if let Running::Puppet(puppet) = &self.running {
+                puppet.handle(&machine.platform, vector);
+            }
+        });
     }
 
     fn verdict(&self) -> impl fmt::Display {

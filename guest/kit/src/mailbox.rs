@@ -25,6 +25,7 @@ use crate::probe;
 use crate::specimen::{Next, Part};
 use crate::sync::atomic::{Ordering as SharedOrdering, fence};
 use crate::sync::mask::{AtomicCpuMask, CpuMask};
+use crate::sync::pending::Pending;
 use crate::sync::waiting::Waiting;
 
 /// How a guest carries out commands.
@@ -42,10 +43,6 @@ pub trait Deeds<P: Platform> {
     /// # Errors
     /// If it cannot be done.
     fn obey(&self, command: &Command) -> Result<i64, Refusal>;
-
-    /// Takes every interrupt that is pending at this CPU, as
-    /// [`Pending`](crate::sync::pending::Pending) does.
-    fn take_pending(&self);
 
     /// Reports what was left behind. It is called once, at the end, on one CPU, when nothing is in
     /// flight.
@@ -141,6 +138,8 @@ pub struct Mailboxes {
     /// Set when the run has been judged: a CPU that still waits for commands has nothing more to
     /// do.
     over: AtomicBool,
+    /// How CPUs know that they have taken every interrupt.
+    pending: Pending,
 }
 
 impl Mailboxes {
@@ -157,6 +156,7 @@ impl Mailboxes {
             arrived: AtomicCpuMask::none(cpus),
             quiet: AtomicCpuMask::none(cpus),
             over: AtomicBool::new(false),
+            pending: Pending::new(cpus),
         }
     }
 
@@ -189,6 +189,19 @@ impl Mailboxes {
             }
         }
         self.end(deeds)
+    }
+
+    /// What the mailboxes need to be told of an interrupt. The guest's handler of every vector calls
+    /// this, on the CPU that has taken the interrupt.
+    pub fn handle<P: Platform>(&self, platform: &P, vector: Vector) {
+        if vector == Vector::LAST {
+            self.pending.has_caught_up(platform.this_cpu());
+        }
+    }
+
+    /// Takes every interrupt that is pending at this CPU, whose interrupts are on.
+    pub fn take_pending<P: Platform>(&self, platform: &P) {
+        self.pending.take(platform);
     }
 
     /// From now on `cpu` spins while it waits for commands, or sleeps, as it does at first.
@@ -262,7 +275,7 @@ impl Mailboxes {
         if sleep(deeds, || self.all_in(deeds, &self.arrived)) == Next::Leave {
             return Part::Left;
         }
-        deeds.take_pending();
+        self.take_pending(deeds.platform());
         self.quiet.insert(me, SharedOrdering::Release);
 
         let members = self.members.load(cpus);

@@ -15,7 +15,6 @@ use crate::options::ToldOnly;
 use crate::platform::{CpuId, Platform, Vector};
 use crate::specimen::{Part, Specimen};
 use crate::sync::atomic::{AtomicU64, Ordering as Shared};
-use crate::sync::pending::Pending;
 use crate::threads::{self, Threads};
 
 const CPUS: usize = 3;
@@ -36,7 +35,6 @@ struct Adder<P> {
     platform: P,
     lab: Lab,
     mailboxes: Mailboxes,
-    pending: Pending,
     sum: AtomicU64,
 }
 
@@ -48,7 +46,6 @@ impl<P: Platform> Specimen<P> for Adder<P> {
             platform,
             lab,
             mailboxes: Mailboxes::new(lab),
-            pending: Pending::new(lab.cpus()),
             sum: AtomicU64::new(0),
         }
     }
@@ -64,9 +61,7 @@ impl<P: Platform> Specimen<P> for Adder<P> {
 
     fn handle(&self, vector: Vector) {
         handler::run(&self.platform, &self.lab, vector, || {
-            if vector == Vector::LAST {
-                self.pending.has_caught_up(self.platform.this_cpu());
-            }
+            self.mailboxes.handle(&self.platform, vector);
         });
     }
 
@@ -102,10 +97,6 @@ impl<P: Platform> Deeds<P> for Adder<P> {
             FINISH => self.mailboxes.finish(self, command),
             _ => Err(Refusal::Invalid),
         }
-    }
-
-    fn take_pending(&self) {
-        self.pending.take(&self.platform);
     }
 
     fn judge(&self) {

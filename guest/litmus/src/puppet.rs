@@ -16,7 +16,6 @@ use kit::mailbox::{Command, Deeds, Mailboxes};
 use kit::platform::{CpuId, Platform, Vector};
 use kit::specimen::Part;
 use kit::sync::atomic::{AtomicU64, Ordering, fence};
-use kit::sync::pending::Pending;
 use shared::mailbox::Refusal;
 
 use crate::condition::Place;
@@ -36,7 +35,6 @@ pub struct Puppet {
     cpus: Box<[Own]>,
     claim: Option<Claim>,
     mailboxes: Mailboxes,
-    pending: Pending,
 }
 
 /// A variable, in a cache line of its own.
@@ -96,7 +94,6 @@ impl Puppet {
             cpus: (0..cpus).map(own).collect(),
             claim: options.claim().cloned(),
             mailboxes: Mailboxes::new(lab),
-            pending: Pending::new(cpus),
         }
     }
 
@@ -112,10 +109,9 @@ impl Puppet {
 
     /// The handler of `vector`.
     pub fn handle<P: Platform>(&self, platform: &P, lab: &Lab, vector: Vector) {
-        let me = platform.this_cpu();
-        if vector == Vector::LAST {
-            self.pending.has_caught_up(me);
-        } else if vector == ASKED {
+        self.mailboxes.handle(platform, vector);
+        if vector == ASKED {
+            let me = platform.this_cpu();
             let own = &self.cpus[me];
             // Acquire pairs with the Release of the CPU that asked: what it wrote before is
             // visible.
@@ -219,10 +215,6 @@ impl<P: Platform> Deeds<P> for PuppetDeeds<'_, P> {
         }
         count(&lab.own_counters::<CpuCounters>(me).deeds, 1);
         Ok(0)
-    }
-
-    fn take_pending(&self) {
-        self.puppet.pending.take(self.platform);
     }
 
     fn judge(&self) {

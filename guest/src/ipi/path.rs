@@ -14,7 +14,6 @@ use kit::platform::{CpuId, Platform, Vector};
 use kit::probe;
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::{CpuMask, Targets};
-use kit::sync::pending::Pending;
 
 use super::csd::{Call, CallSingleData};
 use super::hotplug_state::HotplugState;
@@ -72,7 +71,6 @@ pub struct Ipi<P: Platform, F> {
     pub(super) many: Box<dyn ManyQueue<P>>,
     pub(super) hotplug: HotplugState,
     pub(super) stop: Stop,
-    pending: Pending,
 }
 
 impl<P: Platform, F: fmt::Debug> fmt::Debug for Ipi<P, F> {
@@ -96,7 +94,6 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             singles,
             hotplug: HotplugState::new(),
             stop: Stop::new(cpus),
-            pending: Pending::new(cpus),
             machine,
             functions,
         }
@@ -223,15 +220,12 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         });
     }
 
-    fn serve(&self, vector: Vector) {
+    /// What [`Ipi::handle`] does besides what every handler does.
+    pub fn serve(&self, vector: Vector) {
         self.machine.quiescent();
         let served = match vector {
             SINGLE => Some(self.singles.handle(&self.machine, &|call| self.run(call))),
             MANY => Some(self.many.handle(&self.machine, &|call| self.run(call))),
-            Vector::LAST => {
-                self.pending.has_caught_up(self.machine.this_cpu());
-                None
-            }
             _ => None,
         };
         if served == Some(0) {
@@ -242,11 +236,6 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             let vector = vector.number().into();
             self.machine.report(Oracle::InterruptsOn, 0, vector);
         }
-    }
-
-    /// Takes every interrupt that is pending at this CPU, whose interrupts are on.
-    pub fn take_pending(&self) {
-        self.pending.take(&self.machine.platform);
     }
 
     /// Waits until there is memory for the next call. Calls themselves cannot wait for that, so a

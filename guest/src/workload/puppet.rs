@@ -14,7 +14,7 @@ use core::sync::atomic::Ordering;
 
 use kit::lab::Lab;
 use kit::mailbox::{Command, Deeds, Mailboxes};
-use kit::platform::{CpuId, Platform};
+use kit::platform::{CpuId, Platform, Vector};
 use kit::specimen::{Next, Part};
 use kit::sync::atomic::Ordering as SharedOrdering;
 use kit::sync::mask::{AtomicCpuMask, CpuMask};
@@ -62,6 +62,11 @@ impl Puppet {
     pub fn run<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>) -> Part {
         self.mailboxes.run(&PuppetDeeds { puppet: self, ipi })
     }
+
+    /// What the puppets need to be told of an interrupt, on the CPU that has taken it.
+    pub fn handle<P: Platform>(&self, platform: &P, vector: Vector) {
+        self.mailboxes.handle(platform, vector);
+    }
 }
 
 /// How puppets carry out commands, with the path of their machine.
@@ -77,10 +82,6 @@ impl<P: Platform> Deeds<P> for PuppetDeeds<'_, P> {
 
     fn lab(&self) -> &Lab {
         &self.ipi.machine.lab
-    }
-
-    fn take_pending(&self) {
-        self.ipi.take_pending();
     }
 
     fn judge(&self) {
@@ -182,7 +183,7 @@ impl<P: Platform> Deeds<P> for PuppetDeeds<'_, P> {
             Verb::IrqsOff => platform.irqs_disable(),
             Verb::IrqsOn => {
                 platform.irqs_enable();
-                ipi.take_pending();
+                puppet.mailboxes.take_pending(platform);
             }
             // Both wait for other CPUs, with interrupts on.
             Verb::Offline | Verb::Online if !platform.irqs_enabled() => {
