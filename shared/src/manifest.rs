@@ -1,4 +1,4 @@
-//! The manifest: what a guest says of itself to whoever reads its image.
+//! The manifest: what a guest says of itself to a reader of its image.
 //!
 //! It is the section [`SECTION`], which holds [`Record`]s and nothing else, in any order. Each
 //! stands in the source beside what it describes, and the linker collects them, as Linux does with
@@ -265,8 +265,8 @@ numbers! {
     Measure {
         /// The bench sets it to the value named, to choose the workload.
         Set = 1 "set",
-        /// To whom a round goes: `nobody`, `self`, `one` (CPU 1), `some` (every third from CPU 1
-        /// on) or `all` others.
+        /// Where a round goes: `nobody`, `self`, `one` (CPU 1), `some` (every third from CPU 1 on)
+        /// or `all` others.
         To = 2 "to",
         /// What a round is: an `ipi` or a `call`.
         By = 3 "by",

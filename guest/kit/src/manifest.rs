@@ -13,7 +13,7 @@ use shared::manifest::SourceRole::SkipFile;
 macro_rules! declare {
     ([$count:expr] $records:expr) => {
         const _: () = {
-            // SAFETY: the section holds records and nothing else, as whoever reads it expects.
+            // SAFETY: the section holds records and nothing else, as its readers expect.
             #[used]
             #[unsafe(link_section = ".manifest")]
             static RECORDS: [$crate::manifest::Record; $count] = $records;

@@ -20,7 +20,7 @@ use crate::platform::{Platform, Point};
 #[macro_export]
 macro_rules! probe {
     ($platform:expr, $name:literal, for $item:pat in $items:expr => $call:expr, $detail:expr) => {{
-        // SAFETY: the section holds points and nothing else, as whoever reads it expects.
+        // SAFETY: the section holds points and nothing else, as its readers expect.
         #[unsafe(link_section = ".probes")]
         static POINT: $crate::platform::Point =
             $crate::platform::Point::new($name, file!(), line!());

@@ -52,8 +52,7 @@ pub struct Sum<P> {
     mailboxes: Mailboxes,
     /// What CPUs share, and so an atomic of the kit's: a search stops before each access.
     sum: AtomicU64,
-    /// By CPU: what it has added. Only the CPU itself writes it, and nobody reads it before the
-    /// end.
+    /// By CPU: what it has added. Only the CPU itself writes it, and it is read only at the end.
     added: Box<[Private]>,
 }
 

@@ -314,7 +314,7 @@ fn a_workload_that_takes_no_commands_can_be_paused_and_watched() {
                 !kvm.keys().any(|name| left_out.contains_key(name)),
                 "{stats}"
             );
-            // Who is not left out is told.
+            // A counter is either shown or left out.
             assert_ne!(kvm.contains_key("exits"), left_out.contains_key("exits"));
         }
         client.well(&json!({ "verb": "resume", "cpu": cpu }));

@@ -1,5 +1,5 @@
 //! A host without KVM, or with one that the user may not use: status 3, and what to do about it.
-//! Such a host is made here, by hiding `/dev` or by becoming somebody else.
+//! The tests make such a host by hiding `/dev` or by becoming another user.
 
 use std::fs;
 use std::io;

@@ -23,7 +23,7 @@ pub enum Searcher {
     Shuttle(theirs::ShuttleStrategy),
 }
 
-/// Whose rates are measured: those that are compared stand next to each other.
+/// The searchers whose rates are measured: those that are compared are next to each other.
 const RATES: [Searcher; 7] = [
     Searcher::Vmm(ours::VmmStrategy::Random),
     Searcher::Shuttle(theirs::ShuttleStrategy::Random),
@@ -34,7 +34,7 @@ const RATES: [Searcher; 7] = [
     Searcher::Vmm(ours::VmmStrategy::Exhaustive),
 ];
 
-/// Who looks for what is broken.
+/// The searchers that look for what is broken.
 const HUNTS: [Searcher; 6] = [
     Searcher::Vmm(ours::VmmStrategy::Random),
     Searcher::Shuttle(theirs::ShuttleStrategy::Random),
@@ -47,7 +47,7 @@ const HUNTS: [Searcher; 6] = [
 /// One search, and what it did.
 #[derive(Clone, Debug, Serialize)]
 pub struct SearchRun {
-    /// Who searched, and how.
+    /// The explorer and its strategy.
     #[serde(flatten)]
     pub searcher: Searcher,
     /// The seed of its random choices: the number of the round, from 1.

@@ -66,7 +66,7 @@ fn wait_until(mut ready: impl FnMut() -> bool) -> bool {
 }
 
 fn write(register: u16, value: u8) {
-    // SAFETY: the registers of the UART are nobody else's, and writing them touches no memory.
+    // SAFETY: no other code uses the registers of the UART, and writing them touches no memory.
     unsafe { Port::new(register).write(value) };
 }
 
@@ -80,7 +80,7 @@ impl Uart {
     fn put(&mut self, byte: u8) {
         if self.room == 0 {
             let mut status = Port::<u8>::new(LINE_STATUS);
-            // SAFETY: reading the line status changes nothing but error flags that nobody uses.
+            // SAFETY: reading the line status changes nothing but error flags that are not used.
             let empty = || unsafe { status.read() } & TRANSMIT_EMPTY != 0;
             let _ = wait_until(empty);
             self.room = FIFO;

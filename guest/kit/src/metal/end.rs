@@ -15,7 +15,7 @@ use crate::log;
 
 /// Ends the run. If no monitor listens on the exit port, this CPU halts for ever.
 pub fn exit(code: ExitCode) -> ! {
-    // SAFETY: the port is the exit device's or nobody's.
+    // SAFETY: the port is the exit device's, or there is no device at it.
     unsafe { Port::<u32>::new(EXIT).write(code as u32) };
     interrupts::disable();
     loop {

@@ -168,7 +168,7 @@ pub fn other_cpu<I: Image>() -> ! {
     run::<I>()
 }
 
-/// Prints which options of the run are broken on purpose, so that their findings surprise nobody.
+/// Prints which options of the run are broken on purpose, so that their findings are no surprise.
 fn log_what_is_broken(options: &CommandLine<impl Options>) {
     let fence = (!options.machine.icr_fence).then_some(("icr-fence", "off"));
     for (key, value) in options.guest.broken().chain(fence) {

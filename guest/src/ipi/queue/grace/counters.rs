@@ -57,7 +57,7 @@ impl<P: Platform> Grace<P> for Counters {
     }
 
     fn exit(&self, machine: &Machine<P>, walking: u32) {
-        // Release: who sees the walk ended sees it done with every element.
+        // Release: a CPU that sees the walk ended sees it done with every element.
         self.counts[machine.this_cpu()]
             .0
             .store(walking.wrapping_add(1), Ordering::Release);
