@@ -1,6 +1,7 @@
-//! What each CPU counts of what it does with calls, each where it happens. Nothing that the guest does or its oracles
-//! say depends on it; what the oracles judge is the [tally](kit::lab::CpuTally). Whoever reads it knows from the
-//! manifest what each figure is: to add one, add it to the list here, and count it where it happens.
+//! What each CPU counts of its calls. Each event is counted where it happens. Nothing that the
+//! guest does, and no oracle, depends on these counts: oracles judge the
+//! [tally](kit::lab::CpuTally). The manifest says what each figure is. To add a counter, add it to
+//! the list here, and count it where it happens.
 
 use core::sync::atomic::Ordering;
 
@@ -20,9 +21,11 @@ counters! {
         longest_walk.largest().part_of(number_of!(CpuCounters, visits))
             .shown("walks", "longest", "the longest on {}", "longest_walk_elements");
         /// Times a CPU was taken offline.
-        cpus_taken_down.reckoned(Departed).with(PROGRESS).shown("hotplug", "taken_down", "{} times down", "cpus_taken_down_total");
+        cpus_taken_down.reckoned(Departed).with(PROGRESS)
+            .shown("hotplug", "taken_down", "{} times down", "cpus_taken_down_total");
         /// Times a CPU was brought online, after the boot.
-        cpus_brought_up.with(PROGRESS).shown("hotplug", "brought_up", "{} times up", "cpus_brought_up_total");
+        cpus_brought_up.with(PROGRESS)
+            .shown("hotplug", "brought_up", "{} times up", "cpus_brought_up_total");
         /// Requests for memory while the path was in use.
         allocations.shown("memory", "requests", "{} requests", "memory_requests_total");
         /// Requests for memory that were refused.

@@ -1,8 +1,8 @@
-//! The ledger: every call is entered when it is made and marked by each target when it runs, so
-//! that a call that is lost, doubled, misdirected or garbled is seen at once or at the end of the
-//! run.
+//! The ledger: every call is entered when it is made, and each target marks it when it runs. So a
+//! call that is lost, runs twice, runs on the wrong CPU or with wrong data is found at once or at
+//! the end of the run.
 //!
-//! The records lie in the lab, where a monitor can judge them too. Nothing here takes part in the
+//! The records are in the lab, where a monitor can judge them too. Nothing here takes part in the
 //! protocols under test.
 
 use alloc::boxed::Box;
@@ -34,12 +34,13 @@ impl Ledger {
         }
     }
 
-    /// Enters a call from this CPU and returns its id, which is to be its argument. It is made to
-    /// CPUs of `targets`, perhaps not to all: which of them are online is for the path to see.
+    /// Enters a call from this CPU and returns its id, which must be the argument of its function.
+    /// The call is made to CPUs of `targets`, perhaps not to all: the path leaves out those that
+    /// are offline.
     ///
-    /// The record it takes may belong to an earlier call that is still under way; with interrupts
-    /// on that is waited for. With interrupts off it cannot be, and calls made there are complete
-    /// when they return, so a record that is not is a lost call.
+    /// The record may belong to an earlier call that is still under way. With interrupts on, this
+    /// waits for that call. With interrupts off it cannot wait; but calls that are made then are
+    /// complete when they return, so if the earlier call is not complete, it was lost.
     pub fn open<P: Platform>(
         &self,
         machine: &Machine<P>,
@@ -60,7 +61,7 @@ impl Ledger {
             .record(call)
             .expect("this CPU has records in the lab");
         match lane {
-            // Nobody has ever used it.
+            // The record was never used.
             _ if record.head.open.load(Ordering::Relaxed) == 0 => {}
             Lane::Task => machine.spin_until(|| is_complete(&record)),
             Lane::Handler if !is_complete(&record) => {
@@ -80,17 +81,18 @@ impl Ledger {
         head.made_tsc
             .store(machine.platform.timestamp(), Ordering::Relaxed);
         head.returned_tsc.store(0, Ordering::Relaxed);
-        // What the call may owe is counted before it can run anywhere, so that at no moment more
-        // has run than is owed. What turns out not to be owed is taken back.
+        // All executions that the call may cause are counted as expected before it can run
+        // anywhere, so that at no moment more have run than are expected. Those that turn out not
+        // to be due are subtracted again.
         let tally = machine.tally();
         count(&tally.calls_made, 1);
         count(&tally.calls_expected, targets.len() as u64);
-        // Release: whoever finds the record open finds the rest of it.
+        // Release: a reader that finds the record open finds the rest of it.
         head.open.store(1, Ordering::Release);
         call
     }
 
-    /// Marks that `call` runs on this CPU, now. Whatever is wrong with that is reported.
+    /// Marks that `call` runs on this CPU, now, and reports whatever is wrong with that.
     ///
     /// Returns the function to run, or `None` if `call` is no call at all.
     pub fn ran<P: Platform>(&self, machine: &Machine<P>, call: Call) -> Option<u8> {
@@ -122,8 +124,8 @@ impl Ledger {
         Some(id.function())
     }
 
-    /// Notes that the caller of `call` has control back, and to which CPUs it was made, if any. If
-    /// the caller waited, all of them must have run.
+    /// Notes that `call` has returned to its caller, and to which CPUs it was made, if any. If the
+    /// caller waited, it must have run on all of them.
     pub fn returned<P: Platform>(&self, machine: &Machine<P>, call: CallId, targets: &CpuMask) {
         let record = machine
             .lab
@@ -133,7 +135,7 @@ impl Ledger {
         for (target, word) in record.targets.iter().zip(targets.words()) {
             entered += u64::from(target.swap(*word, Ordering::Relaxed).count_ones());
         }
-        // The caller may have had another CPU make the call, and it is the caller that owes.
+        // The caller may have had another CPU make the call, but it is counted for the caller.
         let owed = &machine.lab.tally(call.source().into()).calls_expected;
         count(owed, (targets.len() as u64).wrapping_sub(entered));
         record
@@ -145,8 +147,8 @@ impl Ledger {
         }
     }
 
-    /// Reports every call that is open and has not run everywhere, at a time when nothing is in
-    /// flight and so none will; and closes those that have.
+    /// Reports every open call that has not run everywhere, and closes those that have. Only when
+    /// nothing is in flight, so that none can run any more.
     pub fn audit<P: Platform>(&self, machine: &Machine<P>) {
         for record in (0..machine.cpus).flat_map(|cpu| machine.lab.records_of(cpu)) {
             if record.head.open.load(Ordering::Relaxed) == 0 {
@@ -160,9 +162,10 @@ impl Ledger {
         }
     }
 
-    /// Takes back what is not owed for the calls whose callers have not come back, and perhaps
-    /// never will, at a time when nothing is in flight. Each was made to those of its possible
-    /// targets that are online or have run it; what its caller would have said, nobody knows.
+    /// Corrects the expected executions of the calls that have not returned to their callers, and
+    /// perhaps never will. Only when nothing is in flight. Such a call counts as made to those of
+    /// its possible targets that are online or have run it, since its caller has not said to which
+    /// it was made.
     pub fn forgive_unreturned<P: Platform>(&self, machine: &Machine<P>) {
         let online = machine.online();
         for cpu in 0..machine.cpus {
@@ -182,8 +185,8 @@ impl Ledger {
         }
     }
 
-    /// Waits until every call of `cpu`, which is this CPU or offline, has run everywhere, and
-    /// closes it.
+    /// Waits until every call of `cpu` has run everywhere, and closes it. `cpu` must be this CPU or
+    /// offline.
     pub fn settle<P: Platform>(&self, machine: &Machine<P>, cpu: CpuId) {
         for record in machine.lab.records_of(cpu) {
             if record.head.open.load(Ordering::Relaxed) != 0 {
@@ -360,7 +363,7 @@ mod tests {
             (found(Oracle::Contract), found(Oracle::WrongCpu)),
             (u64::from(shared::lab::MAX_FINDINGS) + 5, 1)
         );
-        let said = crate::verdict::Verdict::of(machine.lab, 0).to_string();
+        let said = crate::summary::RunSummary::of(machine.lab, 0).to_string();
         assert!(said.contains("in all 1 wrong-cpu, 69 contract\n"), "{said}");
     }
 }

@@ -1,8 +1,8 @@
-//! What the generic-ipi path stands on: the platform, the CPUs that are online, and the lab in
+//! The machine under the generic-ipi path: the platform, the CPUs that are online, and the lab in
 //! which everything is counted and every broken property reported.
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU64, Ordering as Order};
+use core::sync::atomic::{AtomicU64 as GhostU64, Ordering as GhostOrdering};
 
 use kit::counters::count;
 use kit::lab::{CpuTally, Lab};
@@ -32,7 +32,7 @@ pub struct Machine<P> {
     pub rcu: Rcu,
     online: AtomicCpuMask,
     /// Requests for memory so far.
-    requests: AtomicU64,
+    requests: GhostU64,
 }
 
 impl<P: Platform> Machine<P> {
@@ -47,7 +47,7 @@ impl<P: Platform> Machine<P> {
             rules: Rules::DEFAULT,
             rcu: Rcu::new(cpus),
             online,
-            requests: AtomicU64::new(0),
+            requests: GhostU64::new(0),
         }
     }
 
@@ -83,12 +83,12 @@ impl<P: Platform> Machine<P> {
         cpu < self.cpus && self.online.contains(cpu, Ordering::Relaxed)
     }
 
-    /// The CPUs that are online, of which there may be others a moment later.
+    /// The CPUs that are online. A moment later it may be others.
     pub fn online(&self) -> CpuMask {
         self.online.load(self.cpus)
     }
 
-    /// Says that `cpu` is online, or no longer is. Only the CPU itself, with interrupts off.
+    /// Notes that `cpu` is online, or no longer is. Only the CPU itself may, with interrupts off.
     pub fn set_online(&self, cpu: CpuId, online: bool) {
         if online {
             self.online.insert(cpu, Ordering::Release);
@@ -97,8 +97,8 @@ impl<P: Platform> Machine<P> {
         }
     }
 
-    /// What `mask` holds now, restricted to the other CPUs that are online:
-    /// `(mask & online) - self`.
+    /// The CPUs of `mask`, as it is now, that are online, without this one: `(mask & online) -
+    /// self`.
     pub fn others_online(&self, mask: &dyn Targets) -> CpuMask {
         let mut targets = mask.load(self.cpus);
         targets.intersect(&self.online);
@@ -109,7 +109,7 @@ impl<P: Platform> Machine<P> {
     /// Whether the allocator may grant the next request, which is counted.
     pub fn grants_memory(&self) -> bool {
         ghost::changes(&self.requests);
-        let number = self.requests.fetch_add(1, Order::Relaxed);
+        let number = self.requests.fetch_add(1, GhostOrdering::Relaxed);
         let refused = (self.rules.alloc_fail).is_some_and(|rate| rate.refuses(number));
         let counters = self.counters();
         count(&counters.allocations, 1);
@@ -117,28 +117,29 @@ impl<P: Platform> Machine<P> {
         !refused
     }
 
-    /// Waits until every CPU has passed a quiescent state since (`synchronize_rcu_expedited`). CPUs
-    /// that sleep, or never call, pass one by the interrupt they are sent.
+    /// Waits until every CPU has passed a quiescent state after this call began
+    /// (`synchronize_rcu_expedited`). CPUs that sleep or make no calls pass one by the interrupt
+    /// that they are sent.
     pub fn synchronize(&self) {
         let period = self.rcu.grace_period(&self.platform, || self.online());
-        // The one under way may have begun too early.
+        // The grace period under way may have begun too early.
         for number in [period.number() - 1, period.number()] {
             let told = Cell::new(CpuMask::none(self.cpus));
             self.spin_until(|| {
                 self.quiescent();
                 let is_over = self.rcu.is_over(GracePeriod::from_number(number));
                 if !is_over {
-                    self.hurry(&told);
+                    self.force_quiescent_states(&told);
                 }
                 is_over
             });
         }
     }
 
-    /// Interrupts the CPUs that hold up a grace period and are not among those of `told`, to which
-    /// it adds them. Whoever waits does so again and again: one ends before it can be seen whom the
-    /// next waits for.
-    fn hurry(&self, told: &Cell<CpuMask>) {
+    /// Interrupts the CPUs that hold up a grace period, except for those in `told`, and adds them
+    /// to `told`. It is called again and again while a CPU waits: which CPUs the next grace period
+    /// waits for is known only after the previous one has ended.
+    fn force_quiescent_states(&self, told: &Cell<CpuMask>) {
         let mut all = told.get();
         let mut others = self.others_online(&self.rcu.owing(self.cpus));
         all.iter().for_each(|cpu| others.remove(cpu));
@@ -149,13 +150,13 @@ impl<P: Platform> Machine<P> {
         }
     }
 
-    /// This CPU holds nothing that a grace period waits for, unless it is in [`Rcu::read`].
+    /// This CPU passes a quiescent state, unless it is in [`Rcu::read`].
     pub fn quiescent(&self) {
         self.rcu.quiescent(&self.platform, || self.online());
     }
 
     /// Waits, with `relax`, until `done`; every turn is counted as a spin. A wait far longer than
-    /// any between CPUs that run is also told to the host.
+    /// any between CPUs that run is also reported to the host.
     pub fn spin_until(&self, done: impl Fn() -> bool) {
         waiting::spin_until(&self.platform, &self.lab, done);
     }

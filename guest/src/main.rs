@@ -2,7 +2,7 @@
 //! runs on them.
 //!
 //! It is an ELF64 file with a PVH entry note and boots under any monitor that speaks PVH.
-//! `guest/build` makes it, from whichever target is installed, and says how. It is checked by
+//! `guest/build` builds it, for whichever target is installed, and says how. It is checked by
 //! `cargo clippy -p guest --features image --bin guest --profile guest`.
 
 #![no_std]

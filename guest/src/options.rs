@@ -1,4 +1,4 @@
-//! What this guest takes on its command line beside what the kit takes: what the CPUs do, with
+//! What this guest takes on its command line besides what the kit takes: what the CPUs do, with
 //! which design, and what is left out on purpose.
 
 use core::fmt;
@@ -11,24 +11,23 @@ use shared::manifest::Measure;
 
 use crate::ipi::queue::QueueKind;
 use crate::rules::{FailRate, HotplugMode, Rules};
-use crate::workload::bench::{Bench, By, Receiver, Round, To};
-use crate::workload::selftest::Selftest;
-use crate::workload::stress::Stress;
+use crate::workload::amount::{self, BY_CASE};
+use crate::workload::round::{By, Receiver, Round, To};
 
 /// `workload=`: what the CPUs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
-    /// [`Selftest`].
+pub enum Workload {
+    /// [`Selftest`](crate::workload::selftest::Selftest).
     Selftest,
-    /// [`Stress`].
+    /// [`Stress`](crate::workload::stress::Stress).
     Stress,
     /// [`Puppet`](crate::workload::puppet::Puppet).
     Puppet,
-    /// [`Bench`].
+    /// [`Bench`](crate::workload::bench::Bench).
     Bench,
 }
 
-impl Program {
+impl Workload {
     /// Every workload.
     pub const ALL: [Self; 4] = [Self::Selftest, Self::Stress, Self::Puppet, Self::Bench];
 
@@ -42,9 +41,6 @@ impl Program {
         }
     }
 }
-
-/// Why what says how much is done has no effect in a search.
-pub const BY_CASE: &str = "in which the case says what each CPU does and how often";
 
 declare! {
     Record::word("workload", "What the CPUs do.")
@@ -62,20 +58,20 @@ declare! {
         .without_effect_in_search()
         .because("whose choices --seed of vmm explore decides, and the case what each CPU does"),
 }
-declare_values!("workload", Program);
+declare_values!("workload", Workload);
 
-/// What a run is made of.
+/// The options of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `workload=`: what the CPUs do.
-    pub workload: Program,
+    pub workload: Workload,
     /// `queue=`: the design that carries calls to many.
     pub queue: QueueKind,
     /// `to=`, `by=`, `receiver=`: what `bench` measures.
     pub round: Round,
     /// `calls=`: how many random calls (`selftest`) or operations (`stress`) every CPU makes, or
-    /// how many rounds `bench` measures; `None` makes so many that a large machine does not take
-    /// for ever.
+    /// how many rounds `bench` measures. If `None`, [`amount`] chooses, with fewer on a large
+    /// machine.
     pub calls: Option<u32>,
     /// `for=`: how long `stress` goes on, in milliseconds.
     pub milliseconds: Option<u64>,
@@ -86,9 +82,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// What a run is made of when nothing is asked for.
+    /// The options of a run when the command line says nothing.
     pub const DEFAULT: Self = Self {
-        workload: Program::Selftest,
+        workload: Workload::Selftest,
         queue: QueueKind::Filo,
         round: Round::DEFAULT,
         calls: None,
@@ -138,8 +134,8 @@ impl kit::options::Options for Options {
     fn set<'a>(&mut self, key: &'a str, value: &'a str) -> Result<(), OptionsError<'a>> {
         match key {
             "workload" => {
-                let programs = Program::ALL.map(|it| (it.name(), it));
-                self.workload = choose(key, value, programs)?;
+                let workloads = Workload::ALL.map(|it| (it.name(), it));
+                self.workload = choose(key, value, workloads)?;
             }
             "queue" => self.queue = choose(key, value, QueueKind::ALL.map(|it| (it.name(), it)))?,
             "to" => self.round.to = choose(key, value, To::ALL.map(|it| (it.name(), it)))?,
@@ -171,7 +167,7 @@ impl kit::options::Options for Options {
     }
 
     fn check(&self, machine: &MachineOptions) -> Result<(), OptionsError<'static>> {
-        if self.workload == Program::Puppet && machine.lab.is_none() {
+        if self.workload == Workload::Puppet && machine.lab.is_none() {
             let nobody = "nobody would ever tell the CPUs what to do";
             return Err(OptionsError::NeedsLab("workload", "puppet", nobody));
         }
@@ -183,7 +179,7 @@ impl kit::options::Options for Options {
             workload,
             queue,
             round,
-            // As the workload has it.
+            // Written below, with the default of the workload.
             calls: _,
             milliseconds,
             seed,
@@ -191,14 +187,14 @@ impl kit::options::Options for Options {
         } = self;
         let switch = |is_on| if is_on { "on" } else { "off" };
         write!(f, " workload={} queue={}", workload.name(), queue.name())?;
-        if *workload == Program::Bench {
+        if *workload == Workload::Bench {
             let (to, by, receiver) = (round.to.name(), round.by.name(), round.receiver.name());
             write!(f, " to={to} by={by} receiver={receiver}")?;
         }
         if let Some(calls) = self.calls_on(cpus) {
             write!(f, " calls={calls}")?;
         }
-        if let (Program::Stress, Some(milliseconds)) = (workload, milliseconds) {
+        if let (Workload::Stress, Some(milliseconds)) = (workload, milliseconds) {
             write!(f, " for={milliseconds}ms")?;
         }
         let (refused, of) = rules
@@ -239,10 +235,10 @@ impl Options {
     /// Calls, operations or rounds, if the workload counts any, on `cpus` CPUs.
     fn calls_on(&self, cpus: usize) -> Option<u64> {
         match self.workload {
-            Program::Selftest => Some(Selftest::calls(cpus, self).into()),
-            Program::Stress => Stress::operations(cpus, self),
-            Program::Bench => Some(Bench::rounds(self).into()),
-            Program::Puppet => None,
+            Workload::Selftest => Some(amount::random_calls(self.calls, cpus).into()),
+            Workload::Stress => amount::operations(self.calls, self.milliseconds, cpus),
+            Workload::Bench => Some(amount::rounds(self.calls).into()),
+            Workload::Puppet => None,
         }
     }
 }
@@ -265,12 +261,12 @@ mod tests {
 
     #[test]
     fn every_option_is_read() {
-        let line = "workload=stress queue=llist to=some by=call receiver=running calls=3 for=2s seed=0x10 \
-                    hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off";
+        let line = "workload=stress queue=llist to=some by=call receiver=running calls=3 for=2s \
+                    seed=0x10 hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off";
         assert_eq!(
             parse(line),
             Ok(Options {
-                workload: Program::Stress,
+                workload: Workload::Stress,
                 queue: QueueKind::Llist,
                 round: Round {
                     to: To::Some,
@@ -373,7 +369,8 @@ mod tests {
             "workload=stress for=2s queue=llist",
             "workload=stress transport=wire alloc-fail=1/7",
             "workload=bench to=some by=call receiver=running transport=xapic calls=3",
-            "workload=puppet self-ipi=wire clock=stopped csd-barrier=off mask-check=off icr-fence=off hotplug=no-stop",
+            "workload=puppet self-ipi=wire clock=stopped csd-barrier=off mask-check=off \
+             icr-fence=off hotplug=no-stop",
             "seed=0x10 eoi=pv transport=auto",
         ] {
             let first = effective(line);
@@ -388,8 +385,9 @@ mod tests {
     #[test]
     fn the_longest_line_has_room_in_a_lab() {
         let line = "workload=bench to=nobody by=call receiver=running queue=shared-refs-naive \
-                    transport=x2apic-cluster calls=4294967295 seed=18446744073709551615 hotplug=no-stop \
-                    alloc-fail=4294967295/4294967295 csd-barrier=off mask-check=off icr-fence=off clock=stopped";
+                    transport=x2apic-cluster calls=4294967295 seed=18446744073709551615 \
+                    hotplug=no-stop alloc-fail=4294967295/4294967295 csd-barrier=off \
+                    mask-check=off icr-fence=off clock=stopped";
         let said = effective(line);
         let mut words = Words::EMPTY;
         words.write_str(&said).unwrap();

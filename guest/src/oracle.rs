@@ -1,6 +1,5 @@
-//! What this guest watches. Whoever reads its findings knows from the manifest what the number of
-//! each means: to add an oracle, add it to the list here, and report it where it is seen not to
-//! hold.
+//! The oracles of this guest. The manifest tells a reader of findings what the number of each
+//! means. To add an oracle, add it to the list here, and report it where it is seen not to hold.
 
 use kit::declare;
 use kit::manifest::Record;
@@ -9,7 +8,10 @@ use shared::lab::ORACLE_SLOTS;
 /// Makes the oracles, and declares each: its number in findings, its name, and what went wrong, as
 /// a clause without a subject.
 macro_rules! oracles {
-    ($($(#[doc = $doc:literal])+ $oracle:ident = $number:literal, $name:literal: $text:literal;)+) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $oracle:ident = $number:literal, $name:literal: $text:literal;
+    )+) => {
         /// A property that a run must have. A finding names the one that did not hold.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
@@ -53,7 +55,7 @@ oracles! {
     WrongCpu = 3, "wrong-cpu": "ran on a CPU it was not made to";
     /// A function ran with the argument of another function's call.
     WrongFunction = 4, "wrong-function": "ran the wrong function";
-    /// A function ran with an argument that is no open call's: reused, freed or torn.
+    /// A function ran with an argument that belongs to no open call: reused, freed or torn.
     StaleArgument = 5, "stale-argument": "ran with an argument that is no open call's";
     /// A waiting call returned before it had run on every target.
     EarlyReturn = 6, "early-return": "returned to its waiting caller before it had run everywhere";

@@ -1,5 +1,5 @@
-//! What a run leaves out or refuses on purpose, to see what it is there for. Plain values from the
-//! command line; the code that obeys them is elsewhere.
+//! What a run leaves out or refuses on purpose, to show why it is needed. Plain values from the
+//! command line; the code that follows them is elsewhere.
 
 use kit::manifest::Record;
 use kit::{declare, declare_values};
@@ -33,12 +33,12 @@ impl Rules {
 /// How CPUs leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HotplugMode {
-    /// With everybody stopped, and their memory freed, as in Linux.
+    /// With all CPUs stopped, and its memory freed, as in Linux.
     Stop,
     /// Without a stop. Broken on purpose.
     NoStop,
-    /// With everybody stopped, and their memory kept, since they may come back: Paul E. McKenney's
-    /// question in the thread was why it is freed at all, and today's Linux keeps most of it.
+    /// With all CPUs stopped, and its memory kept, since the CPU may come back. In the thread Paul
+    /// E. McKenney asked why the memory is freed at all, and today's Linux keeps most of it.
     Keep,
 }
 
@@ -55,12 +55,12 @@ impl HotplugMode {
         }
     }
 
-    /// Whether it is kept for what is wrong with it.
+    /// Whether it is broken on purpose.
     pub const fn is_broken(self) -> bool {
         matches!(self, Self::NoStop)
     }
 
-    /// Whether a departed CPU's memory is freed.
+    /// Whether the memory of a CPU that has left is freed.
     pub fn frees(self) -> bool {
         self != Self::Keep
     }
@@ -73,7 +73,9 @@ declare! {
     Record::value("csd-barrier", 0, "on"),
     Record::value("csd-barrier", 1, "off")
         .with(BROKEN)
-        .harmless("leaves out a barrier, without which accesses can be reordered, and here none are"),
+        .harmless(
+            "leaves out a barrier, without which accesses can be reordered, and here none are",
+        ),
     Record::word("mask-check", "A call whose targets have all gone meanwhile is given up."),
     Record::value("mask-check", 0, "on"),
     Record::value("mask-check", 1, "off").with(BROKEN),

@@ -12,7 +12,8 @@ use coherence::{Coherence, LINE};
 const BEGIN: &str = "<!-- designs: begin -->";
 const END: &str = "<!-- designs: end -->";
 
-/// It is run as `make designs` runs it, since the library under test has atomics without a witness.
+/// The census runs as in `make designs`, in a build of its own: the library that is tested here has
+/// atomics without a witness.
 #[test]
 fn the_page_has_the_table_that_the_census_prints() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -46,7 +47,7 @@ fn a_line_moves_when_another_has_modified_or_holds_it() {
     let mut lines = Coherence::default();
     let mut touch = |cpu, address, writes| lines.touch(cpu, address, writes);
     let (load, store) = (false, true);
-    // Nobody has written it: it comes from memory.
+    // No CPU has written the line: it comes from memory.
     assert!(!touch(0, 0, load));
     assert!(!touch(1, 8, load));
     // CPU 1 has a copy.

@@ -20,7 +20,7 @@ pub enum ExitCode {
 }
 
 impl TryFrom<u32> for ExitCode {
-    /// The value that means nothing.
+    /// The value, which is no exit code.
     type Error = u32;
 
     fn try_from(value: u32) -> Result<Self, u32> {

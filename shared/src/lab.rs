@@ -1,5 +1,5 @@
-//! The lab pages: a range of guest memory in which the guest records what it does and the VMM
-//! looks.
+//! The lab pages: a range of guest memory in which the guest records what it does, and which the
+//! VMM reads.
 //!
 //! The VMM reserves the range, writes the [`Header`] and names its address on the guest's command
 //! line as `lab=0x<address>`. The guest checks magic, version and size before it uses anything.
@@ -8,11 +8,13 @@
 
 use core::fmt;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use crate::cpus::MAX_CPUS;
 use crate::ledger::{Lane, record_stride};
 use crate::mailbox::Mailbox;
 use crate::probe::Arms;
 use crate::trace::ring_stride;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First eight bytes of the lab, `IPI-LAB` and a zero, little endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"IPI-LAB\0");
@@ -22,9 +24,6 @@ pub const VERSION: u32 = 8;
 
 /// Alignment of the lab and of each of its sections, one page.
 pub const ALIGN: u64 = 4096;
-
-/// Largest number of CPUs a lab can describe, the size of the guest's CPU masks.
-pub const MAX_CPUS: u32 = 1024;
 
 /// Findings that are kept; later ones are only counted, by their oracle.
 pub const MAX_FINDINGS: u32 = 64;
@@ -113,20 +112,21 @@ pub struct Header {
 
 const _: () = assert!(size_of::<Header>() == 320);
 
-/// What the guest says of the contexts of one CPU, its tasks and its interrupt handlers, to whoever
-/// moves its CPUs step by step. The stacks are told before the workload starts: first address of
-/// each, and first address behind it. What lies below the stack pointer there means nothing. Zeroes
-/// say nothing.
+/// The contexts of one CPU, that of its tasks and that of its interrupt handlers, for a VMM that
+/// runs CPUs step by step. The guest writes the stacks before its workload starts: the first
+/// address of each, and the first address after it. Memory there below the stack pointer has no
+/// meaning. Zeroes mean that the guest has not said.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Contexts {
     /// The stack of its tasks.
     pub task: [u64; 2],
-    /// The stack of its interrupt handlers, which begin at the end of it.
+    /// The stack of its interrupt handlers, which starts empty for each interrupt.
     pub handler: [u64; 2],
-    /// Loops that wait for other CPUs in which this CPU is: one more when it enters one, one less
-    /// when it leaves it, those of a handler on top of those of the task it interrupts. Only an
-    /// image that stops before each access keeps it; see [`stop`](crate::stop).
+    /// How many loops that wait for other CPUs this CPU is in. It adds one when it enters such a
+    /// loop and takes one away when it leaves it; those of a handler come on top of those of the
+    /// task that it interrupts. Only an image that stops before each access keeps this count; see
+    /// [`stop`](crate::stop).
     pub waits: u64,
     /// Room for more.
     pub reserved: [u64; 3],
@@ -137,9 +137,9 @@ const _: () = assert!(size_of::<Contexts>() == 64);
 /// Bytes that [`Words`] have room for.
 pub const WORDS_LEN: usize = 1016;
 
-/// The options of the run, as `key=value` words with a blank between them: all that have a say in
-/// it, those that nobody asked for too. Written by the guest before its workload starts. No bytes
-/// say nothing.
+/// The options of the run, as `key=value` words with a space between them: all that affect it,
+/// defaults included. The guest writes them before its workload starts. An empty text means that it
+/// has not said.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Words {
@@ -152,7 +152,7 @@ pub struct Words {
 const _: () = assert!(size_of::<Words>() == 1024);
 
 impl Words {
-    /// None.
+    /// No words.
     pub const EMPTY: Self = Self {
         length: 0,
         bytes: [0; WORDS_LEN],
@@ -220,14 +220,14 @@ impl Transport {
     }
 }
 
-/// What one CPU says of its calls since boot. The oracles judge it, so that it lies apart from
-/// [`Counters`], which are read by people only.
+/// What one CPU counted of its calls since boot. Oracles judge these counts, so they lie apart from
+/// [`Counters`], which only people read.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Tally {
     /// Calls this CPU made, on itself included.
     pub calls_made: u64,
-    /// Executions those calls owe: the number of targets, summed over the calls.
+    /// Executions that must follow from those calls: the number of targets, summed over the calls.
     pub calls_expected: u64,
     /// Functions this CPU ran because of a call.
     pub calls_executed: u64,
@@ -273,7 +273,7 @@ pub struct Finding {
     pub call: u64,
     /// TSC of the observation.
     pub tsc: u64,
-    /// What was seen in its place; the meaning depends on the oracle.
+    /// What was seen; the meaning depends on the oracle.
     pub seen: u64,
 }
 

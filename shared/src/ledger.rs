@@ -1,9 +1,9 @@
 //! The ledger: which call was made to which CPUs, and on which it ran.
 //!
 //! Every source CPU owns a row of call records. A record is opened when a call is made, each target
-//! marks itself in it when the function runs there, and it is reused only once every target has
+//! marks itself in it when the function runs there, and it is reused only after every target has
 //! run. The function's argument *is* the [`CallId`], so a function that runs with a torn, stale or
-//! invented argument is caught on the spot.
+//! invented argument is detected at once.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -53,7 +53,7 @@ impl CallId {
         )
     }
 
-    /// Takes a raw argument for an id; whether it names an open call is for the ledger to say.
+    /// Interprets a raw argument as an id. Only the ledger can tell whether it names an open call.
     pub fn from_raw(raw: u64) -> Self {
         Self(raw)
     }
@@ -100,13 +100,13 @@ impl CallId {
 pub struct RecordHead {
     /// [`CallId::raw`] of the call, 0 while the record has never been used.
     pub id: u64,
-    /// Non-zero while the call is open: made, and not yet found complete by its source.
+    /// Non-zero while the call is open: it was made, and its source has not yet found it complete.
     pub open: u32,
     /// Non-zero if the caller waits for completion.
     pub wait: u32,
     /// TSC when the call was made, in cycles.
     pub made_tsc: u64,
-    /// TSC when the caller had control back, in cycles; 0 until then.
+    /// TSC when the call returned to its caller, in cycles; 0 until then.
     pub returned_tsc: u64,
 }
 

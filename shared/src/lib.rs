@@ -1,12 +1,13 @@
 //! What the guest and the VMM agree on: I/O ports, exit codes, IPI vectors and the lab pages.
 //!
 //! Everything here is plain data. The crate knows nothing of KVM, of x86 beyond port numbers, or of
-//! how either side is built, so that a guest written by somebody else needs this crate and nothing
-//! more. Every structure is `repr(C)`, and its size is asserted at compile time: a change to any of
-//! them is a change of [`lab::VERSION`].
+//! how either side is built, so that another guest needs this crate and nothing more. Every
+//! structure is `repr(C)`, and its size is asserted at compile time: a change to any of them is a
+//! change of [`lab::VERSION`].
 
 #![no_std]
 
+pub mod cpus;
 pub mod exit;
 pub mod lab;
 pub mod ledger;

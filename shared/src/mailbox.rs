@@ -1,11 +1,10 @@
 //! Mailboxes: how the VMM tells a CPU of a guest what to do, one command at a time, and how it
-//! learns what became of it. Only a guest whose workload takes commands (`workload=puppet`) looks
-//! at them.
+//! learns the result. Only a guest whose workload takes commands (`workload=puppet`) looks at them.
 //!
-//! To post a command the VMM fills the mailbox and then adds one to [`Mailbox::posted`]; in case
-//! the CPU sleeps it interrupts it, with the vector that the guest's manifest has for that or else
-//! with [`WAKE_VECTOR`]. The CPU notices that `posted` exceeds `taken`, and sets `taken`; when the
-//! command is done it writes what came of it, sets `done`, and rings the doorbell with
+//! To post a command the VMM fills the mailbox and then adds one to [`Mailbox::posted`]. The CPU
+//! may be asleep, so the VMM also interrupts it, with the vector that the guest's manifest has for
+//! that, or with [`WAKE_VECTOR`]. The CPU notices that `posted` exceeds `taken`, and sets `taken`;
+//! when the command is done it writes the result, sets `done`, and rings the doorbell with
 //! [`Doorbell::Done`](crate::ports::Doorbell::Done). One mailbox holds one command: the next may be
 //! posted when the last is done.
 //!
@@ -15,14 +14,11 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::lab::MAX_CPUS;
+pub use crate::cpus::MASK_WORDS;
 use crate::manifest::ARGUMENTS;
 
 /// The vector that does nothing but wake a CPU (Linux: `RESCHEDULE_VECTOR`).
 pub const WAKE_VECTOR: u8 = 0xfd;
-
-/// Words of a CPU mask in a mailbox.
-pub const MASK_WORDS: usize = MAX_CPUS as usize / 64;
 
 /// Entries that [`Mailbox::answer`] has room for.
 pub const ANSWERS: usize = 32;
@@ -37,18 +33,18 @@ pub struct Mailbox {
     pub verb: u32,
     /// VMM: [`WAIT`], or 0.
     pub flags: u32,
-    /// VMM: by position, the deed's arguments that are CPUs, numbers and words: a word is its place
-    /// among the values of its key. 0 where there is none.
+    /// VMM: the deed's arguments that are CPUs, numbers and words, by position. A word is given by
+    /// its place among the values of its key. 0 where there is no argument.
     pub arguments: [u64; ARGUMENTS],
     /// Guest: number of the last command it has begun.
     pub taken: u64,
     /// Guest: number of the last command that is done.
     pub done: u64,
-    /// Guest: what came of that one; what it means is the deed's, and 0 is success if nothing else
+    /// Guest: the result of that one. Its meaning depends on the deed; 0 is success if nothing else
     /// is said. Negative if it could not be done: one of [`Refusal`].
     pub result: i64,
-    /// Guest: [`CallId`](crate::ledger::CallId) of the call that the command last begun makes, as
-    /// soon as it is entered in the ledger; 0 until then, and for other commands.
+    /// Guest: [`CallId`](crate::ledger::CallId) of the call that the last command makes, as soon as
+    /// it is entered in the ledger; 0 until then, and for commands that make no call.
     pub call: u64,
     /// Guest: other than 0, from before its workload starts, if the CPU takes commands.
     pub listens: u64,
@@ -65,7 +61,8 @@ const _: () = assert!(size_of::<Mailbox>() == 320);
 /// [`Mailbox::flags`]: the call waits until it has run everywhere.
 pub const WAIT: u32 = 1;
 
-/// Why a command was not carried out, as [`Mailbox::result`] has it: the negated numbers of Linux.
+/// Why a command was not carried out, as [`Mailbox::result`] has it: negated error numbers of
+/// Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(i64)]
 pub enum Refusal {
@@ -108,7 +105,7 @@ impl Refusal {
 }
 
 impl TryFrom<i64> for Refusal {
-    /// The value that means no refusal.
+    /// The value, which is no refusal's.
     type Error = i64;
 
     fn try_from(value: i64) -> Result<Self, i64> {

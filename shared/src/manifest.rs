@@ -1,20 +1,21 @@
-//! The manifest: what a guest says of itself to whoever reads its image.
+//! The manifest: what a guest says of itself to a reader of its image.
 //!
 //! It is the section [`SECTION`], which holds [`Record`]s and nothing else, in any order. Each
-//! stands in the source beside what it describes, and the linker puts them together, as Linux does
-//! with `.modinfo`. Nothing is loaded of it and nothing points into it: a guest does not pay for
-//! what it says. A record is plain integers and texts, so that C can write one as well:
+//! stands in the source beside what it describes, and the linker collects them, as Linux does with
+//! `.modinfo`. The section is not loaded and nothing points into it, so it costs the guest nothing.
+//! A record is made of integers and texts, so that C can write one as well:
 //!
 //! ```c
 //! __attribute__((used, section(".manifest"), aligned(8)))
 //! static const struct manifest_record visits = {
-//!     .version = 1, .kind = 7, .number = 6, .total = 1, .name = "visits", .text = "Elements that walks stood on.",
+//!     .version = 1, .kind = 7, .number = 6, .total = 1,
+//!     .name = "visits", .text = "Elements that walks stood on.",
 //! };
 //! ```
 //!
-//! The VMM takes a manifest as a whole or not at all. It refuses another [`VERSION`], and a record
-//! that says something which its kind has no place for: what is not said of a kind below is zero.
-//! `docs/manifest.md` says what each kind is for.
+//! The VMM accepts a manifest as a whole or not at all. It refuses another [`VERSION`], and a
+//! record that fills a field which its kind does not use: fields that the descriptions below do not
+//! name for a kind are zero. `docs/manifest.md` says what each kind is for.
 
 use core::mem::offset_of;
 
@@ -23,8 +24,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// The section of the image that holds every [`Record`], one after the other and nothing else.
 pub const SECTION: &str = ".manifest";
 
-/// Version of [`Record`], which each of them carries: objects of several makes can be linked into
-/// one image.
+/// Version of [`Record`]. Each record carries it, because objects from several compilers can be
+/// linked into one image.
 pub const VERSION: u32 = 1;
 
 /// Most records an image can have.
@@ -48,8 +49,8 @@ pub const TEXT_LEN: usize = 256;
 /// Arguments of a deed.
 pub const ARGUMENTS: usize = 4;
 
-/// One thing that a guest says. Texts are UTF-8 without control characters; unused bytes of them
-/// are zero.
+/// One statement of a guest about itself. Texts are UTF-8 without control characters; their unused
+/// bytes are zero.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct Record {
@@ -85,13 +86,13 @@ pub struct Record {
     pub key: [u8; NAME_LEN],
     /// Counter: its name for Prometheus, or nothing.
     pub metric: [u8; METRIC_LEN],
-    /// Word: why it has no other value in a search, as a clause behind "it has no effect in a
+    /// Word: why its value is fixed in a search, as a clause that follows "it has no effect in a
     /// search", or nothing. Counter: how a report for people says it, with `{}` for the figure, or
     /// nothing.
     pub phrase: [u8; PHRASE_LEN],
     /// A sentence about it. Point: only of a wait. Value: why it can break nothing, as a clause
-    /// behind "it", or nothing. Oracle: what went wrong, as a clause without a subject. Source: the
-    /// path, or function.
+    /// that follows "it", or nothing. Oracle: what went wrong, as a clause without a subject.
+    /// Source: the path, or function.
     pub text: [u8; TEXT_LEN],
 }
 
@@ -118,34 +119,40 @@ pub const BROKEN: u32 = 1;
 /// [`Record::flags`] of a value: it can break nothing where memory is sequentially consistent.
 pub const HARMLESS: u32 = 2;
 
-/// [`Record::flags`] of a deed: who tells it can ask that the CPU waits until it has been done
+/// [`Record::flags`] of a deed: its command may ask that the CPU waits until it has been done
 /// everywhere.
 pub const MAY_WAIT: u32 = 1;
 
 /// [`Record::flags`] of a deed: an interrupt handler may do it too.
 pub const IN_HANDLER: u32 = 2;
 
-/// [`Record::flags`] of a deed: it writes a list into the mailbox, and its result is how long that
-/// is.
+/// [`Record::flags`] of a deed: it writes a list into the mailbox, and its result is the length of
+/// the list.
 pub const ANSWERS: u32 = 4;
 
-/// [`Record::flags`] of a deed: a case can tell it; the others are for who tells one CPU at a time.
+/// [`Record::flags`] of a deed: a case may use it. The others are only for what tells one CPU at a
+/// time, such as a script.
 pub const IN_CASE: u32 = 8;
 
-/// [`Record::flags`] of a deed: it ends the workload, and its one argument is CPUS. Who ends the
-/// workload tells it to each CPU of that set with the same set; nobody tells it to one. A CPU that
-/// was told so looks at no later command. When all of them have been told so, and have taken every
+/// [`Record::flags`] of a deed: it ends the workload, and its one argument is a set of CPUs. It is
+/// posted to every CPU of that set, with the same set, and never to one CPU alone. A CPU that has
+/// begun it looks at no later command. When all CPUs of the set have begun it, and have taken every
 /// interrupt that was sent to them, the guest looks for what was left behind, reports it, and ends
 /// the run. It waits for no other CPU.
 pub const ENDS: u32 = 16;
 
-/// [`Record::flags`] of a counter: it moves only when a CPU gets anywhere, and never in a loop that
-/// waits.
+/// [`Record::flags`] of a counter: it moves only when a CPU makes progress, and never in a loop
+/// that waits.
 pub const PROGRESS: u32 = 1;
 
 /// Defines names for the numbers of a field.
 macro_rules! numbers {
-    ($(#[$about:meta])* $name:ident { $($(#[$what:meta])* $variant:ident = $number:literal $text:literal,)+ }) => {
+    (
+        $(#[$about:meta])*
+        $name:ident {
+            $($(#[$what:meta])* $variant:ident = $number:literal $text:literal,)+
+        }
+    ) => {
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u32)]
@@ -186,7 +193,7 @@ numbers! {
         Guest = 1 "guest",
         /// A vector at which it takes interrupts.
         Vector = 2 "vector",
-        /// What a point of the section `.probes` means to who reads a trace.
+        /// What a point of the section `.probes` means in a trace.
         Point = 3 "point",
         /// A key of its command line.
         Word = 4 "word",
@@ -198,7 +205,7 @@ numbers! {
         Counter = 7 "counter",
         /// A property that it watches.
         Oracle = 8 "oracle",
-        /// Its source, as it is to be shown.
+        /// Which parts of its source are shown, and how.
         Source = 9 "source",
     }
 }
@@ -206,13 +213,13 @@ numbers! {
 numbers! {
     /// What a vector is for.
     VectorRole {
-        /// It tells of calls.
+        /// It announces calls.
         Call = 1 "call",
         /// It wakes a CPU that sleeps, and nothing else.
         Wake = 2 "wake",
         /// Of the lowest priority: a CPU that takes it has taken all that were pending.
         Last = 3 "last",
-        /// It is sent only to be measured.
+        /// It is sent only to measure what an IPI costs.
         Measured = 4 "measured",
     }
 }
@@ -240,9 +247,9 @@ numbers! {
 }
 
 numbers! {
-    /// What a search makes of a key.
+    /// What a search does with a key.
     Search {
-        /// Its value decides something there too.
+        /// Its value matters there too.
         Decides = 1 "decides",
         /// The search sets it itself, to the value named.
         Set = 2 "set",
@@ -256,20 +263,21 @@ numbers! {
     /// [`Measure::Receiver`], [`Measure::Transport`] and [`Measure::Apic`], and measures those that
     /// the guest has.
     Measure {
-        /// It sets it to the value named, as the workload.
+        /// The bench sets it to the value named, to choose the workload.
         Set = 1 "set",
-        /// To whom a round goes: `nobody`, `self`, `one` (CPU 1), `some` (every third from CPU 1
-        /// on) or `all` others.
+        /// Where a round goes: `nobody`, `self`, `one` (CPU 1), `some` (every third from CPU 1 on)
+        /// or `all` others.
         To = 2 "to",
         /// What a round is: an `ipi` or a `call`.
         By = 3 "by",
-        /// What the others do: they are `halted`, `running`, or `stalled`, which the VMM does.
+        /// What the others do: they are `halted`, `running`, or `stalled` by the VMM.
         Receiver = 4 "receiver",
         /// How IPIs leave a CPU: a name of [`Transport`](crate::lab::Transport), or `auto`.
         Transport = 5 "transport",
         /// How the APICs are reached: `xapic` or `x2apic`.
         Apic = 6 "apic",
-        /// What carries calls to several. Each value that is not [`BROKEN`] is measured.
+        /// The design that carries calls to several CPUs. Each value that is not [`BROKEN`] is
+        /// measured.
         Design = 7 "design",
         /// How many rounds there are.
         Rounds = 8 "rounds",
@@ -277,9 +285,9 @@ numbers! {
 }
 
 numbers! {
-    /// What a counter is to the VMM, which reckons with some.
+    /// What the VMM uses a counter for.
     CounterRole {
-        /// A figure to be shown.
+        /// It is only shown.
         Plain = 1 "plain",
         /// Operations that send IPIs by the transport that the counter's key names.
         Sent = 2 "sent",
@@ -301,7 +309,7 @@ numbers! {
     Total {
         /// They are added up.
         Sum = 1 "sum",
-        /// The largest counts.
+        /// The largest is taken.
         Max = 2 "max",
     }
 }
@@ -309,17 +317,18 @@ numbers! {
 numbers! {
     /// What a record says of the source.
     SourceRole {
-        /// A path within it begins here. Files outside are nobody's to look at.
+        /// The root of the guest's source: paths are shown from here on, and files outside are not
+        /// shown.
         Root = 1 "root",
-        /// Files whose path has this in it are left out: everything else goes through them.
+        /// Files whose path contains this are not shown: all other code passes through them.
         SkipFile = 2 "skip-file",
-        /// So are functions whose name begins with this.
+        /// Functions whose name begins with this are not shown, for the same reason.
         SkipFunction = 3 "skip-function",
     }
 }
 
 numbers! {
-    /// What a deed is to be told with.
+    /// What an argument of a deed is.
     Argument {
         /// A CPU, in the mailbox's `arguments`.
         Cpu = 1 "CPU",
@@ -332,7 +341,7 @@ numbers! {
     }
 }
 
-/// `text`, and zeroes behind it.
+/// `text`, followed by zeroes.
 const fn padded<const N: usize>(text: &str) -> [u8; N] {
     let bytes = text.as_bytes();
     assert!(bytes.len() <= N, "a text has no room in its record");
@@ -345,7 +354,7 @@ const fn padded<const N: usize>(text: &str) -> [u8; N] {
     padded
 }
 
-/// Each is for a constant: a text that has no room does not compile.
+/// These are used in constants, so that a text which is too long does not compile.
 impl Record {
     const fn new(kind: Kind, name: &str, text: &str) -> Self {
         Self {
@@ -388,7 +397,7 @@ impl Record {
         record
     }
 
-    /// That points called `begin` and `end` are the ends of a stretch in `lane`.
+    /// The points called `begin` and `end` begin and end a stretch in `lane`.
     pub const fn stretch(begin: &str, end: &str, lane: &str) -> [Self; 2] {
         let mut records = [
             Self::point(begin, PointRole::Begin),
@@ -399,8 +408,8 @@ impl Record {
         records
     }
 
-    /// The same of a stretch in which the CPU only waits. Reports have its times as `key`; `text`
-    /// says what of.
+    /// As [`Record::stretch`], where the CPU only waits in the stretch. Reports give its times
+    /// under the name `key`; `text` says what they are times of.
     pub const fn wait(begin: &str, end: &str, lane: &str, key: &str, text: &str) -> [Self; 2] {
         let mut records = Self::stretch(begin, end, lane);
         records[0].flags = WAITS;
@@ -429,7 +438,7 @@ impl Record {
         self
     }
 
-    /// A key that has one value in a search, or none, and why, as a clause.
+    /// Why the key's value is fixed in a search, or has no effect, as a clause.
     pub const fn because(mut self, why: &str) -> Self {
         self.phrase = padded(why);
         self
@@ -442,7 +451,7 @@ impl Record {
         self
     }
 
-    /// A key with which a bench says what it measures.
+    /// A key that a bench sets to choose what it measures.
     pub const fn measured_as(mut self, measure: Measure) -> Self {
         self.number = measure as u32;
         self
@@ -464,7 +473,7 @@ impl Record {
         self
     }
 
-    /// The deed with this verb. `arguments` says what it is told with.
+    /// The deed with this verb, which takes these arguments.
     pub const fn deed(verb: u32, name: &str, arguments: &[Argument], text: &str) -> Self {
         let mut record = Self::new(Kind::Deed, name, text);
         record.number = verb;
@@ -476,7 +485,7 @@ impl Record {
         record
     }
 
-    /// A deed of which the arguments that are words are values of `key`.
+    /// A deed whose arguments that are words are values of `key`.
     pub const fn words_of(mut self, key: &str) -> Self {
         self.group = padded(key);
         self
@@ -488,7 +497,7 @@ impl Record {
         self
     }
 
-    /// The counter in word `number` of a CPU's row, of which all CPUs' are added up.
+    /// The counter in word `number` of a CPU's row. The counts of all CPUs are added up.
     pub const fn counter(number: u32, name: &str, text: &str) -> Self {
         let mut record = Self::new(Kind::Counter, name, text);
         record.number = number;
@@ -497,7 +506,7 @@ impl Record {
         record
     }
 
-    /// A counter with which the VMM reckons.
+    /// A counter that the VMM uses in this role.
     pub const fn reckoned(mut self, role: CounterRole) -> Self {
         self.role = role as u32;
         self
@@ -510,7 +519,7 @@ impl Record {
         self
     }
 
-    /// A counter of which the largest of all CPUs counts.
+    /// A counter of which reports show the largest of all CPUs.
     pub const fn largest(mut self) -> Self {
         self.total = Total::Max as u32;
         self
@@ -546,7 +555,7 @@ impl Record {
         record
     }
 
-    /// The same with these flags.
+    /// The same record with these flags set.
     pub const fn with(mut self, flags: u32) -> Self {
         self.flags |= flags;
         self

@@ -1,4 +1,4 @@
-//! The I/O ports through which the guest talks to whatever monitor runs it.
+//! The I/O ports through which the guest talks to the monitor that runs it.
 //!
 //! The console and the exit port are the ones QEMU and its relatives offer, so that the image runs
 //! under them too. The doorbell exists only where the VMM named a lab on the command line.
@@ -19,8 +19,8 @@ pub const EXIT: u16 = 0xf4;
 pub const DOORBELL: u16 = 0x5b0;
 
 /// Wire port: one 32-bit write of a [`Dispatch`] hands an IPI to the VMM, which delivers it. For a
-/// guest with `transport=wire`, whose IPIs the VMM can so hold, delay and reorder. INIT and
-/// start-up IPIs do not go this way, nor does what a CPU sends to itself.
+/// guest with `transport=wire`: the VMM can then hold, delay and reorder its IPIs. INIT and
+/// start-up IPIs do not go this way, and what a CPU sends to itself only with `self-ipi=wire`.
 pub const WIRE: u16 = 0x5b4;
 
 /// An IPI on its way through the VMM, as it is written to the [`WIRE`] port.
@@ -56,14 +56,14 @@ pub enum Doorbell {
     /// Every CPU has finished the workload. Counting ends here.
     WorkloadFinished = 2,
     /// This CPU has been waiting for another for a while. On a host with fewer processors than
-    /// vCPUs the other may be waiting for the processor this one spins on.
+    /// vCPUs the other may need the processor on which this one spins.
     Waiting = 3,
     /// This CPU has come to an armed point; see [`probe`](crate::probe).
     Reached = 4,
-    /// This CPU has done what its mailbox said; see [`mailbox`](crate::mailbox).
+    /// This CPU has carried out the command in its mailbox; see [`mailbox`](crate::mailbox).
     Done = 5,
-    /// What comes now is what is to be counted; what came since [`Doorbell::WorkloadStarted`] was
-    /// the warm-up. At most once.
+    /// The warm-up, which began with [`Doorbell::WorkloadStarted`], is over. Counting starts here
+    /// instead. At most once.
     WarmedUp = 6,
 }
 

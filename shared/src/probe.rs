@@ -5,9 +5,9 @@
 //! zero. With [`TRACED`] it writes a record of the [`trace`](crate::trace). With [`HELD`], and if
 //! the point is armed for the CPU it runs on ([`Arms`]), it rings the doorbell with
 //! [`Doorbell::Reached`](crate::ports::Doorbell::Reached), the address of the point in RDI and the
-//! call at hand, or 0, in RSI. Registers, not memory: a CPU can be interrupted between two stores,
-//! and the handler come to a point of its own. What follows the point has not begun while the
-//! doorbell rings.
+//! call at hand, or 0, in RSI. These are in registers, not in memory, because a CPU can be
+//! interrupted between two stores, and the handler can come to a point of its own. Nothing that
+//! follows the point has begun while the doorbell rings.
 
 use core::sync::atomic::AtomicU32;
 
@@ -40,7 +40,7 @@ pub struct Point {
     pub file: [u8; FILE_LEN],
     /// The line in that file, from 1.
     pub line: u32,
-    /// [`HELD`] and [`TRACED`], or zero while nobody wants to know. Written by the VMM.
+    /// [`HELD`] and [`TRACED`], or zero while it is not armed. Written by the VMM.
     pub armed: AtomicU32,
     /// Room for more.
     pub reserved: [u32; 6],
@@ -64,11 +64,11 @@ impl Point {
         }
     }
 
-    /// For what it is armed, [`HELD`] and [`TRACED`] or zero.
+    /// What it is armed for: [`HELD`], [`TRACED`], both, or zero.
     ///
     /// The writer is outside of the guest's program, which is what volatile accesses are for. An
-    /// atomic load does the same, but compilers do not make it an operand of the comparison, and
-    /// where every instruction is emulated one more in every probe is felt.
+    /// atomic load would do as well, but compilers do not make it an operand of the comparison, and
+    /// where every instruction is emulated, one more in every probe is expensive.
     #[inline(always)]
     pub fn armed(&self) -> u32 {
         // SAFETY: a word of `self`, aligned, which any bit pattern may fill.

@@ -1,5 +1,5 @@
-//! Stops: the places at which an image that was built to be explored lets its monitor decide who
-//! goes on.
+//! Stops: the places at which an image that was built to be explored lets its monitor decide which
+//! CPU goes on.
 //!
 //! Beside its named [points](crate::probe) such an image has one called [`NAME`], which every CPU
 //! comes to before each access to memory that CPUs share. While the point is armed with
@@ -8,14 +8,15 @@
 //!
 //! A loop that waits for other CPUs comes to a point [`RELAX`] in each of its turns, and such an
 //! image counts, in [`Contexts::waits`](crate::lab::Contexts::waits), in how many of them a CPU is.
-//! The monitor takes an access for one of a turn while the CPU is in the loop, and has it wait
-//! until memory no longer holds what the turn has found and left. So a turn must change nothing
-//! else by which the next could differ, such as a count of turns in a register. A loop that is not
-//! counted is never taken for one that waits.
+//! While a CPU is in such a loop, the monitor takes each of its accesses for part of a turn. It
+//! keeps the CPU waiting until memory no longer holds what the turn read and wrote. So a turn must
+//! change nothing else that could make the next turn differ, such as a count of turns in a
+//! register. A loop that is not counted is never taken for one that waits.
 //!
-//! A CPU that rings at a point, this one or a named one, does so from a function without arguments
-//! left to read that returns nothing: of its registers only those that functions preserve (System V
-//! ABI: RBX, RBP, RSP, R12 to R15) and RIP still matter, and of its stack nothing below RSP.
+//! A CPU that rings at a point, this one or a named one, does so from a function that has read all
+//! its arguments and returns nothing. So of its registers only RIP and those that functions
+//! preserve (System V ABI: RBX, RBP, RSP, R12 to R15) still matter, and of its stack nothing below
+//! RSP.
 
 /// The name of the point.
 pub const NAME: &str = "access";
@@ -27,7 +28,7 @@ pub const IDLE: &str = "cpu.idle";
 /// The name of the point in the body of every loop that waits for another CPU.
 pub const RELAX: &str = "spin.relax";
 
-/// The name of the point of a CPU that has left, and goes on only if it is started anew.
+/// The name of the point of a CPU that has gone offline, and goes on only if it is started again.
 pub const LEFT: &str = "cpu.left";
 
 /// What a CPU is about to do.
@@ -40,13 +41,13 @@ pub enum Kind {
     Store = 2,
     /// Read and write in one.
     ReadModifyWrite = 3,
-    /// Take a lock, of which the word at the address is zero while it is free. The accesses that
-    /// this takes follow.
+    /// Take a lock. The word at the address is zero while the lock is free. The accesses that take
+    /// it follow.
     Lock = 4,
-    /// Disable interrupts. There is no address.
+    /// Disable interrupts. The address is zero.
     IrqsOff = 5,
-    /// Change in a way that does not depend on other changes of this kind, nor they on it, as when
-    /// each sets a bit of its own.
+    /// Write in a way that commutes with other writes of this kind, as when each CPU sets a bit of
+    /// its own.
     Mark = 6,
 }
 
@@ -62,7 +63,8 @@ impl Kind {
     ];
 }
 
-/// An access that is about to happen, as one word: the address below, in 48 bits, the kind above.
+/// An access that is about to happen, as one word: the address in the low 48 bits, the kind in the
+/// high 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Access(u64);
 
@@ -70,19 +72,19 @@ const KIND_SHIFT: u32 = 56;
 const ADDRESS_BITS: u32 = 48;
 
 impl Access {
-    /// `kind` at `address`, of which the low 48 bits count.
+    /// `kind` at `address`. Only the low 48 bits of the address are kept.
     #[inline(always)]
     pub const fn new(kind: Kind, address: u64) -> Self {
         Self(address & ((1 << ADDRESS_BITS) - 1) | (kind as u64) << KIND_SHIFT)
     }
 
-    /// As it is told.
+    /// The word that the monitor is told.
     #[inline(always)]
     pub const fn word(self) -> u64 {
         self.0
     }
 
-    /// What `word` says, if it says anything.
+    /// The kind and address in `word`, or `None` if it holds no access.
     pub fn from_word(word: u64) -> Option<(Kind, u64)> {
         let kind = Kind::ALL
             .into_iter()

@@ -1,15 +1,15 @@
-//! Trace rings: per CPU, what it came to and when, written by the guest without an exit and read by
-//! the VMM while the guest runs.
+//! Trace rings: which points each CPU came to, and when. The guest writes its rings without exits,
+//! and the VMM reads them while the guest runs.
 //!
 //! What is traced are [points](crate::probe): one that is armed with
 //! [`TRACED`](crate::probe::TRACED) puts a [`Record`] into the ring of the CPU that comes to it. A
 //! handler can interrupt its CPU in the middle of that and write a record of its own, so a place is
-//! claimed first, and is good once its [`Record::number`] says so. A ring that is full drops what
-//! is new, and counts it; a guest never waits for its reader.
+//! claimed first, and is valid once its [`Record::number`] is written. A full ring drops new
+//! records and counts them; the guest never waits for its reader.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Bytes of all rings of a lab, about: a large machine has shorter ones.
+/// Records in all rings of a lab together, about: on a large machine each ring is shorter.
 const ALL_RECORDS: u32 = 1 << 17;
 
 /// Fewest and most records in a ring.
@@ -41,11 +41,11 @@ pub struct Record {
     pub tsc: u64,
     /// The call at hand, or 0.
     pub call: u64,
-    /// What else there is to say; the meaning depends on the point.
+    /// A further value, whose meaning depends on the point.
     pub detail: u64,
     /// The point, by its place in the section.
     pub point: u32,
-    /// The place it was given, plus one, of which the low 32 bits. Written last.
+    /// The low 32 bits of its place since boot, plus one. Written last.
     pub number: u32,
 }
 

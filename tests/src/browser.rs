@@ -1,6 +1,6 @@
 //! A real browser without a window, for the tests of pages: Chromium, driven by its DevTools
 //! protocol over a pipe (`--remote-debugging-pipe`), so that no port is opened. What it does while
-//! a page is open is kept: what it loads, and what it complains of.
+//! a page is open is recorded: what it loads, and what it complains of.
 
 use std::env;
 use std::fs;
@@ -16,22 +16,22 @@ use tempfile::TempDir;
 use wait_timeout::ChildExt;
 
 /// How long the browser may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(120);
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long it may take to end.
-const FAREWELL: Duration = Duration::from_secs(10);
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Names under which Chromium is installed.
 const NAMES: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
-/// A page on disk, in a directory that goes away with it.
+/// A page on disk, in a temporary directory that is deleted with it.
 #[derive(Debug)]
 pub struct Written {
     directory: TempDir,
 }
 
 impl Written {
-    /// Room for a page.
+    /// A directory for a page that is yet to be written.
     ///
     /// # Panics
     /// If there is none.
@@ -40,7 +40,7 @@ impl Written {
         Self { directory }
     }
 
-    /// A page that somebody else has made.
+    /// A page of these bytes.
     ///
     /// # Panics
     /// If there is no room for it.
@@ -55,7 +55,7 @@ impl Written {
         self.beside("page.html")
     }
 
-    /// Where another file can be, for as long.
+    /// The path of another file in the same directory.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -152,7 +152,7 @@ impl Page {
             "Page.navigate",
             &json!({ "url": format!("file://{}", file.display()) }),
         );
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ANSWER_LIMIT;
         while !self
             .events
             .iter()
@@ -164,13 +164,14 @@ impl Page {
         self.settle();
     }
 
-    /// Waits until what was asked for is drawn.
+    /// Waits until all changes so far have been drawn.
     pub fn settle(&mut self) {
-        let frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))";
+        let frames = "new Promise(done => \
+                      requestAnimationFrame(() => requestAnimationFrame(() => done(true))))";
         self.evaluate(frames);
     }
 
-    /// The value of a JavaScript expression in the page; that of a promise, once it is there.
+    /// The value of a JavaScript expression in the page. A promise is waited for.
     ///
     /// # Panics
     /// If it throws.
@@ -203,7 +204,7 @@ impl Page {
             .unwrap_or_else(|| panic!("{expression} is no number: {value}"))
     }
 
-    /// Has something happen to the pointer, such as `mouseMoved`, and waits until that is drawn.
+    /// Sends a pointer event, such as `mouseMoved`, and waits until its effect is drawn.
     pub fn pointer(&mut self, what: &str, (x, y): (f64, f64), more: Value) {
         let mut event = json!({ "type": what, "x": x, "y": y });
         if let (Some(event), Value::Object(more)) = (event.as_object_mut(), more) {
@@ -213,7 +214,7 @@ impl Page {
         self.settle();
     }
 
-    /// Presses a key and lets it go, and waits until what it does is drawn.
+    /// Presses and releases a key, and waits until its effect is drawn.
     pub fn key(&mut self, key: &str) {
         for what in ["keyDown", "keyUp"] {
             self.tell(
@@ -224,7 +225,7 @@ impl Page {
         self.settle();
     }
 
-    /// Has the page believe that the user wants it `dark` or `light`.
+    /// Sets the colour scheme that the user prefers: `dark` or `light`.
     pub fn prefer(&mut self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.tell(
@@ -243,7 +244,7 @@ impl Page {
             .collect()
     }
 
-    /// What the page, or the browser about it, has written to the console so far.
+    /// What the page, or the browser about the page, has written to the console so far.
     pub fn complaints(&self) -> Vec<String> {
         let complaints = [
             "Runtime.consoleAPICalled",
@@ -257,7 +258,7 @@ impl Page {
             .collect()
     }
 
-    /// Checks that the page has loaded nothing but itself, and nobody complains of it.
+    /// Checks that the page has loaded nothing but itself, and that there are no complaints.
     ///
     /// # Panics
     /// If that is not so.
@@ -281,7 +282,7 @@ impl Page {
         if let Err(error) = sent {
             panic!("the browser does not listen: {error}; {}", self.log());
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ANSWER_LIMIT;
         loop {
             let mut message = self.receive(deadline);
             if message["id"] == self.last {
@@ -298,7 +299,7 @@ impl Page {
         message.unwrap_or_else(|error| panic!("no word from the browser: {error}; {}", self.log()))
     }
 
-    /// What the browser has said on its own account.
+    /// What the browser itself has logged.
     fn log(&self) -> String {
         fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
     }
@@ -306,14 +307,14 @@ impl Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // It has children, which end with it if it is asked.
+        // It has child processes, which end with it if it is asked to close.
         let _ = write!(
             self.commands,
             "{}\0",
             json!({ "id": 0, "method": "Browser.close" })
         );
         let _ = self.commands.flush();
-        if !matches!(self.child.wait_timeout(FAREWELL), Ok(Some(_))) {
+        if !matches!(self.child.wait_timeout(END_LIMIT), Ok(Some(_))) {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

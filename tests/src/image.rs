@@ -1,5 +1,5 @@
 //! Small guest images: ELF64 files with a PVH entry note around a few instructions, or with
-//! something wrong about them. The code starts in 32-bit protected mode with flat segments and no
+//! something wrong in them. The code starts in 32-bit protected mode with flat segments and no
 //! paging.
 
 use std::fmt;
@@ -171,7 +171,7 @@ fn add_sections(mut file: Vec<u8>, sections: &[(&str, &[u8], u64)]) -> Vec<u8> {
     file
 }
 
-/// Overwrites bytes of a file in the making.
+/// Overwrites bytes of a file.
 pub fn patch(file: &mut [u8], at: usize, with: &[u8]) {
     file[at..at + with.len()].copy_from_slice(with);
 }
@@ -181,7 +181,7 @@ pub fn bootable(code: &[u8]) -> Vec<u8> {
     elf(&[Segment::load(CODE.into(), code), Segment::entry(CODE)])
 }
 
-/// 32-bit code in the making: an assembler that knows what guests do.
+/// An assembler for 32-bit code, with methods for what guests do.
 pub struct Code(CodeAssembler);
 
 impl fmt::Debug for Code {
@@ -202,8 +202,8 @@ impl Code {
         Image::new(&bootable(&bytes))
     }
 
-    /// A bootable image of the code that `write` writes, with what a search by probes needs of one:
-    /// points, and a deed that ends it.
+    /// A bootable image of the code that `write` writes, with what a search by probes needs:
+    /// points, and a deed that ends the workload.
     ///
     /// # Panics
     /// If it cannot be assembled.
@@ -224,7 +224,7 @@ impl Code {
             Segment::load(POINTS.into(), &points),
             Segment::entry(CODE),
         ]);
-        // What can be told, so that it can be told to end.
+        // The deeds, one of which ends the workload.
         let manifest = [
             Record::guest("hand-made", "1", ""),
             Record::deed(1, "irqs-off", &[], "").with(IN_CASE),
@@ -237,26 +237,26 @@ impl Code {
         Image::new(&add_sections(file, &sections))
     }
 
-    /// Says that this CPU has come to where it waits for its first command, and is held there.
+    /// Rings the doorbell of the point at which a CPU waits for its first command, and is held.
     pub fn idle(&mut self) {
         self.name_idle();
         self.out(ports::DOORBELL, Doorbell::Reached as u32);
     }
 
-    /// Leaves in EDI the point at which a CPU waits for its first command, as the doorbell wants
-    /// it.
+    /// Puts into EDI the point at which a CPU waits for its first command, where the doorbell's
+    /// reader expects it.
     pub fn name_idle(&mut self) {
         use iced_x86::code_asm::edi;
         self.emit(|asm| asm.mov(edi, POINTS));
     }
 
-    /// Stores a word so far behind the address in EBX.
+    /// Stores `value` at `offset` from the address in EBX.
     pub fn store_behind_ebx(&mut self, offset: u32, value: u32) {
         use iced_x86::code_asm::{dword_ptr, ebx};
         self.emit(|asm| asm.mov(dword_ptr(ebx + offset), value));
     }
 
-    /// Turns the local APIC on, which then keeps what is sent to this CPU.
+    /// Enables the local APIC, which then holds what is sent to this CPU.
     pub fn apic_on(&mut self) {
         self.store(0xfee0_00f0, 0x1ff);
     }
@@ -266,7 +266,7 @@ impl Code {
         self.store(0xfee0_0300, 0x4_4000 | u32::from(vector));
     }
 
-    /// Leaves the address of the first page of memory above 1 MiB that begins with `word` in EBX.
+    /// Puts the address of the first page above 1 MiB that begins with `word` into EBX.
     pub fn find_page(&mut self, word: u32) {
         use iced_x86::code_asm::{dword_ptr, ebx};
         let mut next = self.label();
@@ -338,7 +338,7 @@ impl Code {
         });
     }
 
-    /// Fills memory with one word. Uses the string instruction, which any host does fast.
+    /// Fills memory with one word, by the string instruction, which is fast on any host.
     pub fn fill(&mut self, address: u32, words: u32, value: u32) {
         use iced_x86::code_asm::{eax, ecx, edi};
         self.emit(|asm| {
@@ -350,7 +350,7 @@ impl Code {
         });
     }
 
-    /// Does something for ever.
+    /// Repeats `body` for ever.
     pub fn for_ever(&mut self, body: impl FnOnce(&mut Self)) {
         let mut again = self.label();
         self.emit(|asm| asm.set_label(&mut again));
@@ -375,7 +375,7 @@ impl Code {
     }
 }
 
-/// An image in a file that goes away with it.
+/// An image in a temporary file, which is deleted with it.
 #[derive(Debug)]
 pub struct Image(NamedTempFile);
 
@@ -394,13 +394,13 @@ impl Image {
         Self(file)
     }
 
-    /// The image in `path`, without what it says of itself.
+    /// The image in `path`, without its manifest.
     ///
     /// # Panics
-    /// If it says nothing, or cannot be read.
+    /// If it has no manifest, or cannot be read.
     pub fn that_says_nothing(path: &Path) -> Self {
         let mut bytes = fs::read(path).expect("an image");
-        // As a name of a section, which no other byte of the file tells from.
+        // The name of the section, with the zeroes around it.
         let name = b"\0.manifest\0";
         let places = bytes.windows(name.len()).enumerate();
         let places = places.filter(|(_, window)| window == name);

@@ -1,6 +1,6 @@
-//! What whole runs need: the `vmm` command started as a user would start it, with a hard time
-//! limit, and guest images made for the purpose. Nothing here links the VMM; the command line, the
-//! exit status and the two output streams are all that a test gets to see.
+//! What whole runs need: the `vmm` command, started as a user would start it, with a hard time
+//! limit, and guest images made for the purpose. Nothing here links the VMM: a test sees only the
+//! command line, the exit status and the two output streams.
 //!
 //! `VMM` and `GUEST` name the command and the guest image; without them they are taken from
 //! `target/` of this workspace. The image to be explored is `explore.bin` beside the guest image,
@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 
 pub use run::{Run, Running, Vmm};
 
-/// The designs that lose nothing, as the guest names them. All but the last have one list for all
-/// CPUs, which they walk past each other's elements.
+/// The designs that lose nothing, by the guest's names. All but the last have one list for all
+/// CPUs, on which a walk passes other CPUs' elements.
 pub const SOUND_QUEUES: [&str; 7] = [
     "kmalloc",
     "filo",
@@ -49,7 +49,7 @@ pub fn explore_image() -> PathBuf {
     env::var_os("EXPLORE").map_or(beside, PathBuf::from)
 }
 
-/// The image of another guest, by the name of its file, beside the guest image under test.
+/// The image of another guest: the file of this name beside the guest image under test.
 ///
 /// # Panics
 /// If it is not there.
@@ -135,7 +135,7 @@ pub fn need_kvm() {
     }
 }
 
-/// Opens `/dev/kvm`, as whoever wants to run a guest must.
+/// Opens `/dev/kvm`, as everything that runs a guest must.
 ///
 /// # Errors
 /// What the host said.
@@ -143,9 +143,9 @@ pub fn open_kvm() -> io::Result<File> {
     File::options().read(true).write(true).open("/dev/kvm")
 }
 
-/// Tells why a test does nothing on this host. Goes past the test harness, which shows nothing that
-/// a test which passes has printed.
+/// Prints why a test does nothing on this host, past the test harness, which hides the output of
+/// tests that pass.
 pub fn skip(why: &str) {
-    // Without anybody to tell, there is nothing to do about it.
+    // If standard error is closed, nothing can be done about it.
     let _ = writeln!(io::stderr(), "SKIP: {why}");
 }

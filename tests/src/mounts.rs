@@ -1,6 +1,6 @@
-//! Mounts that one process has for itself: a host without something, or with it, for the time of
-//! one run. [`own`] and [`mount`] are for a child that was just forked and is about to become the
-//! command: they allocate nothing.
+//! Mounts that only one process sees: a host with or without some file system, for one run. [`own`]
+//! and [`mount`] are for a child that was just forked and is about to become the command: they
+//! allocate nothing.
 
 use std::ffi::CStr;
 use std::io;
@@ -15,8 +15,8 @@ fn ok(status: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// Leaves the mounts of all other processes alone from now on. Needs root, unless `as_user` makes a
-/// user namespace, where the host allows that.
+/// Gives this process mounts of its own, so that changes no longer affect other processes. Needs
+/// root, or `as_user`, which makes a user namespace, if the host allows that.
 ///
 /// # Errors
 /// What the host said.
@@ -43,7 +43,7 @@ pub fn mount(kind: &CStr, place: &CStr) -> io::Result<()> {
 /// Has `command` find nothing in `/dev`. Needs root, or user namespaces.
 ///
 /// # Errors
-/// Why this host does not have it, which was tried on another command first.
+/// Why this host does not allow it. It is tried on another command first.
 pub fn hide_dev(command: &mut Command) -> io::Result<()> {
     // SAFETY: has no preconditions and cannot fail.
     let as_user = unsafe { libc::geteuid() } != 0;

@@ -22,7 +22,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 pub struct Vmm {
     command: Command,
     limit: Duration,
-    /// What it reads, for as long as it runs.
+    /// The directory of the script that it reads, kept for as long as it runs.
     script: Option<TempDir>,
 }
 
@@ -73,7 +73,7 @@ impl Vmm {
         self
     }
 
-    /// The process to be, for what the methods here do not do.
+    /// The command of the process, for what the methods here cannot do.
     pub fn command(&mut self) -> &mut Command {
         &mut self.command
     }
@@ -99,8 +99,8 @@ impl Vmm {
         let mut child = loop {
             match self.command.spawn() {
                 Ok(child) => break child,
-                // A program that was just copied: another test's process that is about to begin
-                // still has the file open for writing, as everything that this one has open.
+                // A program that was just copied: a process that another test has just forked still
+                // has all files of this process open, this one for writing.
                 Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
                 Err(error) => panic!("cannot start {shown}: {error}"),
             }
@@ -117,7 +117,7 @@ impl Vmm {
     }
 }
 
-/// Has this process, and with it those that it starts, end on SIGINT as usual. A shell that runs
+/// Has this process and those that it starts end on SIGINT, as is the default. A shell that runs
 /// tests in the background has them ignore it.
 fn heed_interrupts() {
     static ONCE: Once = Once::new();
@@ -164,7 +164,7 @@ impl Running {
     /// Waits until standard output contains `text`.
     ///
     /// # Panics
-    /// If it does not within the time limit, or ends first.
+    /// If it does not within the time limit, or the command ends first.
     pub fn wait_for(&self, text: &str) {
         let deadline = self.started + self.limit;
         if let Err(seen) = self.stdout.wait_for(text, deadline) {
@@ -176,7 +176,8 @@ impl Running {
         }
     }
 
-    /// Waits until the process has a handler for `signal`, so that it is not just ended by it.
+    /// Waits until the process has a handler for `signal`, so that the signal does not just kill
+    /// it.
     ///
     /// # Panics
     /// If it has none within the time limit, or ends first.
@@ -274,7 +275,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The exit status; as a shell has it for a process that a signal ended.
+    /// The exit status; for a process that a signal ended, the status that a shell gives.
     pub fn status(&self) -> i32 {
         self.status
             .code()
@@ -332,7 +333,7 @@ impl Run {
 }
 
 impl fmt::Display for Run {
-    /// All there is to know, for the message of a failed test.
+    /// All that is known, for the message of a failed test.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -346,7 +347,7 @@ impl fmt::Display for Run {
     }
 }
 
-/// The beginning and the end of what may be megabytes.
+/// The beginning and the end of a text that may have megabytes.
 fn ends(text: &str) -> String {
     const SHOWN: usize = 4000;
     if text.len() <= 2 * SHOWN {
@@ -359,15 +360,15 @@ fn ends(text: &str) -> String {
     format!("{}\n[…]\n{}", part(head), part(tail))
 }
 
-/// Output that is collected by a thread, so that the writer never waits for the test.
+/// Output that a thread collects, so that the writer never waits for the test.
 #[derive(Debug)]
 struct Stream {
-    seen: Arc<Seen>,
+    output: Arc<Output>,
     reader: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct Output {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -380,27 +381,27 @@ struct State {
 
 impl Stream {
     fn collect(source: Option<impl Read + Send + 'static>) -> Self {
-        let seen = Arc::new(Seen::default());
+        let output = Arc::new(Output::default());
         let reader = source.map(|mut source| {
-            let seen = Arc::clone(&seen);
+            let output = Arc::clone(&output);
             thread::spawn(move || {
                 let mut buffer = [0; 4096];
                 loop {
                     let read = source.read(&mut buffer).unwrap_or(0);
-                    let mut state = seen.state.lock().expect("no reader panics");
+                    let mut state = output.state.lock().expect("no reader panics");
                     state.bytes.extend(&buffer[..read]);
                     state.ended = read == 0;
-                    seen.changed.notify_all();
+                    output.changed.notify_all();
                     if state.ended {
                         break;
                     }
                 }
             })
         });
-        Self { seen, reader }
+        Self { output, reader }
     }
 
-    /// Waits for `text`; without success gives what came instead.
+    /// Waits for `text`; if it does not come, returns what came instead.
     fn wait_for(&self, text: &str, deadline: Instant) -> Result<(), String> {
         let contains = |state: &State| {
             state
@@ -409,9 +410,9 @@ impl Stream {
                 .any(|window| window == text.as_bytes())
         };
         let left = deadline.saturating_duration_since(Instant::now());
-        let state = self.seen.state.lock().expect("no reader panics");
+        let state = self.output.state.lock().expect("no reader panics");
         let (state, _) = self
-            .seen
+            .output
             .changed
             .wait_timeout_while(state, left, |state| !contains(state) && !state.ended)
             .expect("no reader panics");
@@ -423,7 +424,7 @@ impl Stream {
     }
 
     fn text(&self) -> String {
-        let state = self.seen.state.lock().expect("no reader panics");
+        let state = self.output.state.lock().expect("no reader panics");
         String::from_utf8_lossy(&state.bytes).into_owned()
     }
 

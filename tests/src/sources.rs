@@ -1,12 +1,12 @@
-//! Copies of the sources that guest images are built from, so that a test can build what it likes,
-//! where it likes, and those of the product stay as they are.
+//! Copies of the sources of guest images, so that a test can change and build them anywhere, and
+//! those of the product stay as they are.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-/// What a guest is built from: the workspace.
+/// What a guest is built from: the parts of the workspace.
 const PARTS: [&str; 6] = [
     "Cargo.toml",
     "Cargo.lock",
@@ -16,8 +16,8 @@ const PARTS: [&str; 6] = [
     "tests",
 ];
 
-/// Makes `copy` the same as the sources, and leaves alone what is: what was built from it need not
-/// be again.
+/// Makes `copy` the same as the sources. Files that are the same already are not touched, so that
+/// what was built from them need not be built again.
 ///
 /// # Panics
 /// If that is not possible.
@@ -41,7 +41,8 @@ fn bring_up_to_date(original: &Path, copy: &Path) -> io::Result<()> {
     }
     fs::create_dir_all(copy)?;
     for name in names(copy)? {
-        // A module that is a file and a directory is none.
+        // Deletes what is no longer there: a module that is both a file and a directory does not
+        // compile.
         let (left, is_there) = (copy.join(&name), original.join(&name).exists());
         match left.is_dir() {
             _ if is_there => {}

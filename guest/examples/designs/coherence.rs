@@ -1,5 +1,5 @@
-//! Who holds which cache line, as far as MESI goes with caches that never run full: a line is in
-//! one cache modified, or in any number of them shared.
+//! Which CPU holds which cache line, by MESI with caches of unlimited size: a line is modified in
+//! one cache, or shared in any number of them.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,8 @@ pub const LINE: usize = 64;
 struct Line {
     /// CPUs that have it, one bit each.
     holders: u64,
-    /// Whether anybody has written it; memory that nobody has costs nobody a transfer.
+    /// Whether any CPU has written it: what no CPU has written comes from memory, and is no
+    /// transfer.
     written: bool,
 }
 
@@ -21,9 +22,9 @@ pub struct Coherence {
 }
 
 impl Coherence {
-    /// `cpu` reads or writes `address`. Says whether the line, or the right to write it, had to
-    /// come from another CPU: that one has modified it since `cpu` last had it, or holds what is
-    /// written.
+    /// `cpu` reads or writes `address`. Returns whether the line, or the right to write it, had to
+    /// come from another CPU, which has modified the line since `cpu` last had it, or holds a copy
+    /// of the line that is written.
     pub fn touch(&mut self, cpu: usize, address: usize, writes: bool) -> bool {
         let line = self.lines.entry(address / LINE).or_default();
         let me = 1 << cpu;

@@ -1,5 +1,5 @@
-//! An allocator that counts, and gives every allocation cache lines of its own: which objects share
-//! a line is otherwise an accident of the host's, and the table would differ from one to the next.
+//! An allocator that counts, and gives every allocation cache lines of its own: otherwise it would
+//! depend on the host which objects share a line, and the tables would differ.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,7 +39,7 @@ unsafe impl GlobalAlloc for Heap {
     }
 }
 
-/// Bytes that what `make` makes keeps on the heap.
+/// Bytes that the value which `make` returns keeps on the heap.
 pub fn bytes_kept<T>(make: impl FnOnce() -> T) -> usize {
     let before = LIVE.load(Ordering::Relaxed);
     let made = make();

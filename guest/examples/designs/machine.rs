@@ -1,5 +1,5 @@
-//! A machine whose CPUs take turns on one thread. An interrupt stays on its way until somebody
-//! waits ([`Platform::relax`]) or the census says so, and then every CPU takes what it was sent, in
+//! A machine whose CPUs take turns on one thread. An interrupt stays pending until a CPU waits
+//! ([`Platform::relax`]) or the census says so, and then every CPU takes what it was sent, in
 //! order. So a run is the same every time, and what it does can be counted.
 
 use std::cell::{Cell, RefCell};
@@ -70,7 +70,7 @@ fn heard(event: Event) {
             touch(address, true);
         }
         Event::Fence => count(|tally| tally.fences += 1),
-        // Told only where an explorer listens.
+        // Matters only to an explorer.
         Event::Mark(_) => {}
         Event::Lock(_) => count(|tally| tally.locks += 1),
     }
@@ -92,7 +92,7 @@ fn touch(address: usize, writes: bool) {
     });
 }
 
-/// Starts the machine anew, with `handler` for its interrupts: caches cold, nothing counted.
+/// Restarts the machine, with `handler` for its interrupts, empty caches and all counts at zero.
 pub fn boot(handler: impl Fn(Vector) + 'static) {
     STATE.with(|state| {
         state.handler.replace(Some(Rc::new(handler)));
@@ -102,7 +102,7 @@ pub fn boot(handler: impl Fn(Vector) + 'static) {
     listen(heard);
 }
 
-/// Nobody listens any more, and memory is asked for by nobody but the code that runs.
+/// Stops listening to accesses, and drops the handler and the cache lines.
 pub fn shut_down() {
     listen(|_| ());
     STATE.with(|state| {
@@ -111,7 +111,7 @@ pub fn shut_down() {
     });
 }
 
-/// Counts from zero.
+/// Sets all counts to zero.
 pub fn clear_tally() {
     STATE.with(|state| state.tally.take());
 }
@@ -131,7 +131,7 @@ pub fn on<R>(cpu: CpuId, body: impl FnOnce() -> R) -> R {
     })
 }
 
-/// Has every CPU take the interrupts that are on their way to it, CPU 0 first.
+/// Has every CPU take the interrupts that are pending at it, CPU 0 first.
 pub fn take_interrupts() {
     (0..CPUS).for_each(|cpu| {
         take_those_of(cpu);

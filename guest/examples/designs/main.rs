@@ -28,7 +28,7 @@ const COUNTED: u64 = 16;
 
 const CALL: Call = Call { func: 0, info: 0 };
 
-/// A function that does nothing but say that it ran.
+/// Functions that only count that they ran.
 #[derive(Debug, Default)]
 struct Ran(AtomicU64);
 
@@ -77,7 +77,7 @@ impl Cost {
     }
 }
 
-/// One decimal, where it takes one.
+/// The quotient, with one decimal if it is no integer.
 fn per(sum: u64, calls: u64) -> String {
     if sum.is_multiple_of(calls) {
         return (sum / calls).to_string();
@@ -113,7 +113,7 @@ fn cost(path: &Path, calls: u64, round: impl Fn()) -> Cost {
     }
 }
 
-/// One CPU's task makes a call, after the point at which tasks let others have their way.
+/// Makes a call from one CPU's task, after the point between two operations of a task.
 fn call(path: &Path, wait: bool) {
     let _ = path.cond_resched();
     path.call_all(CALL, wait);

@@ -1,4 +1,5 @@
-//! What cannot be counted: where the designs come from, what a caller waits for, and what is wrong.
+//! What cannot be counted: where the designs come from, what a caller waits for, and what is wrong
+//! with them.
 
 use guest::ipi::queue::QueueKind;
 

@@ -1,8 +1,8 @@
-//! What each CPU counts of what it does, each where it happens. Nothing that a guest does or its
-//! oracles say depends on it. Whoever reads it knows from the manifest what each figure is.
+//! The counters of each CPU. Each is counted where it happens. Nothing that a guest does, and no
+//! oracle, depends on them. The manifest says what each figure is.
 //!
-//! A CPU's row of words in the lab begins with what the kit counts ([`CpuCounters`]); the rest is
-//! the guest's, which lists its own counters with [`counters!`](crate::counters!).
+//! A CPU's row of words in the lab begins with what the kit counts ([`CpuCounters`]). The rest
+//! belongs to the guest, which lists its own counters with [`counters!`](crate::counters!).
 
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +13,9 @@ use shared::manifest::PROGRESS;
 
 use crate::declare;
 use crate::manifest::Record;
-use crate::platform::Vector;
-use crate::vectors::RANGE;
+use crate::vector::{RANGE, Vector};
 
-/// The first word of a row that is the guest's.
+/// The first word of a row that belongs to the guest.
 pub const GUEST: usize = 32;
 
 /// What the kit counts on one CPU, as that CPU and its interrupt handlers write it.
@@ -40,7 +39,7 @@ const _: () = {
     assert!(align_of::<CpuCounters>() == align_of::<Counters>());
 };
 
-/// Which word of a row something is that begins at this byte.
+/// The word of a row that begins at byte `offset`.
 const fn word(offset: usize) -> u32 {
     (offset / size_of::<AtomicU64>()) as u32
 }
@@ -64,7 +63,7 @@ declare! {
     sent(Transport::Pv, "sent_pv"),
 }
 
-/// The counter of what goes by `transport`, which is also known as `name`.
+/// The counter `name`, of the operations that send by `transport`.
 const fn sent(transport: Transport, name: &str) -> Record {
     let number = word(offset_of!(CpuCounters, ipi_sent)) + transport as u32;
     Record::counter(number, name, "Operations that sent IPIs by this transport.")
@@ -108,17 +107,17 @@ impl CpuCounters {
 /// A guest's own counters of one CPU.
 ///
 /// # Safety
-/// It is made of [`AtomicU64`]s and nothing else, and of no more than [`ROOM`].
-/// [`counters!`](crate::counters!) makes such ones.
+/// The type must consist of [`AtomicU64`]s and nothing else, of at most [`ROOM`]. Those that
+/// [`counters!`](crate::counters!) makes do.
 pub unsafe trait Row {}
 
 /// Counters that a guest can have.
 pub const ROOM: usize = COUNTER_SLOTS - GUEST;
 
-/// Makes the counters of one CPU, `pub struct NAME { … }`, and declares each. What is said about a
-/// counter is what reports say; behind its name stands what else its [`Record`] has, and
-/// `number_of` gives the number of another. [`Lab::own_counters`](crate::lab::Lab::own_counters)
-/// finds them.
+/// Makes the counters of one CPU, `pub struct NAME { … }`, and declares each. The comment of a
+/// counter is what reports say of it. After its name come the other properties of its [`Record`];
+/// `number_of!` gives the number of another counter.
+/// [`Lab::own_counters`](crate::lab::Lab::own_counters) finds them.
 #[macro_export]
 macro_rules! counters {
     (
@@ -135,7 +134,8 @@ macro_rules! counters {
         }
 
         const _: () = assert!(
-            size_of::<$row>() <= $crate::counters::ROOM * size_of::<::core::sync::atomic::AtomicU64>(),
+            size_of::<$row>()
+                <= $crate::counters::ROOM * size_of::<::core::sync::atomic::AtomicU64>(),
             "more counters than a guest has room for"
         );
 

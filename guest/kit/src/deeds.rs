@@ -1,9 +1,9 @@
-//! What the CPUs of a guest can be told, said once: [`deeds!`](crate::deeds!) makes of it the verbs
-//! that the guest tells apart, and what the image says of them in its manifest.
+//! What the CPUs of a guest can be told to do, said once: from one list, [`deeds!`](crate::deeds!)
+//! makes the enum of verbs that the guest matches on, and the records of its manifest.
 
-/// Makes an enum of verbs, and declares each as a deed: its number, its name and perhaps another,
-/// with what it is told, the key of which words are values (`of`), flags, and what it is in one
-/// sentence. What a comment says besides is for readers of the source.
+/// Makes an enum of verbs, and declares each as a deed: its number, its name and perhaps a second
+/// one, its arguments, the key whose values they are if they are words (`of`), its flags, and a
+/// sentence that says what it does. A comment above a deed is only for readers of the source.
 ///
 /// ```
 /// use kit::manifest::{ENDS, IN_CASE, Record};

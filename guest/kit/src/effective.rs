@@ -1,6 +1,6 @@
-//! What a run is made of in the end: every option that has a say in it with its value, asked for or
-//! not, as a line that asked for all of them would have it. A monitor with a lab is told, so that a
-//! report says what it is about.
+//! The effective options of a run: every option that affects it with its value, default or not, as
+//! a command line that set all of them. They go into the lab, so that a report can say what it is
+//! about.
 
 use core::fmt;
 
@@ -8,7 +8,7 @@ use shared::lab::Transport;
 
 use crate::options::{ApicMode, CommandLine, MachineOptions, Options};
 
-/// The options of a run, with what was chosen where nothing was asked for.
+/// The options of a run, with what was chosen where the command line says nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Effective<'a, O> {
     /// What was asked for.
@@ -29,7 +29,7 @@ impl<O: Options> fmt::Display for Effective<'_, O> {
             icr_fence,
             self_ipi_by_wire,
             clock_stopped,
-            // The one is a choice above, the other says nothing of the run.
+            // The mode was chosen from `apic`, and `lab` does not affect the run.
             apic: _,
             lab: _,
         } = self.asked.machine;

@@ -1,5 +1,5 @@
-//! What every interrupt handler does beside its own work: it says in a trace when it begins and
-//! ends, and counts that it was entered.
+//! What every interrupt handler does besides its own work: it counts that it was entered, and
+//! passes a point when it begins and one when it ends.
 
 use shared::manifest::PointRole;
 
@@ -14,7 +14,7 @@ declare! {
     Record::point("irq.exit", PointRole::HandlerEnd),
 }
 
-/// Runs `body` as the handler of `vector` on this CPU, once it is counted.
+/// Runs `body` as the handler of `vector` on this CPU, and counts it.
 #[inline(always)]
 pub fn run<P: Platform>(platform: &P, lab: &Lab, vector: Vector, body: impl FnOnce()) {
     probe!(*platform, "irq.enter", 0, u64::from(vector.number()));

@@ -1,8 +1,9 @@
 //! The lab pages as the guest sees them: tallies, counters, call records, findings, mailboxes and
 //! armed probes, as atomics.
 //!
-//! A monitor that knows the lab offers the memory; under any other the guest keeps the same records
-//! in memory of its own, for its own verdict. Only this module turns lab offsets into references.
+//! A monitor that knows the lab supplies the memory. Under any other the guest keeps the same
+//! records in memory of its own, for its own verdict. Only this module turns lab offsets into
+//! references.
 
 use alloc::alloc::{alloc_zeroed, handle_alloc_error};
 use core::fmt::{self, Write};
@@ -11,13 +12,14 @@ use core::ptr::NonNull;
 use core::slice;
 use core::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+use shared::cpus::MASK_WORDS;
 use shared::exit::ExitCode;
 use shared::lab::{
     ALIGN, Contexts, Counters, Finding, Header, Layout, LayoutError, MAX_FINDINGS, ORACLE_SLOTS,
     Tally, Words,
 };
 use shared::ledger::{CallId, Lane, RecordHead};
-use shared::mailbox::{ANSWERS, MASK_WORDS, Mailbox};
+use shared::mailbox::{ANSWERS, Mailbox};
 use shared::manifest::ARGUMENTS;
 use shared::probe::Arms;
 use shared::trace::{RingHead, ring_records};
@@ -142,7 +144,7 @@ pub struct Record<'a> {
 }
 
 impl Lab {
-    /// Takes a lab that a monitor offers.
+    /// Opens the lab that a monitor supplies.
     ///
     /// # Errors
     /// If the header there is not one this guest understands, or announces more than `limit` bytes.
@@ -164,8 +166,8 @@ impl Lab {
         Ok(Self { base, layout })
     }
 
-    /// Makes a lab in the guest's own memory, for a machine of `cpus` CPUs under a monitor that
-    /// offers none. It is never freed.
+    /// Makes a lab in the guest's own memory, for a machine of `cpus` CPUs whose monitor supplies
+    /// none. It is never freed.
     ///
     /// # Errors
     /// For a number of CPUs no lab can describe.
@@ -182,8 +184,8 @@ impl Lab {
         Ok(Self { base, layout })
     }
 
-    /// Forgets everything that was recorded, for who runs many short machines in turn. Only bare
-    /// metal writes traces, so that there are none to forget.
+    /// Clears everything that was recorded, for tests that run many short machines in turn. Only
+    /// bare metal writes traces, so there are none to clear.
     #[cfg(shuttle)]
     pub fn clear(&self) {
         let body = self.layout.counters.offset;
@@ -212,7 +214,8 @@ impl Lab {
         self.at(self.layout.counters.entry(cpu as u64))
     }
 
-    /// What the guest counts on `cpu`, in the rest of the row. A guest has one kind of counters.
+    /// What the guest counts on `cpu`, in the rest of the row. `T` must be the same type everywhere
+    /// in a guest.
     #[inline]
     pub fn own_counters<T: counters::Row>(&self, cpu: CpuId) -> &T {
         const {
@@ -239,7 +242,7 @@ impl Lab {
             .is_some_and(|word| word.load(Ordering::Relaxed) >> (point % 64) & 1 != 0)
     }
 
-    /// Says where `cpu` keeps its stacks.
+    /// Writes where `cpu` keeps its stacks.
     pub fn set_stacks(&self, cpu: CpuId, task: [u64; 2], handler: [u64; 2]) {
         let places = [offset_of!(Contexts, task), offset_of!(Contexts, handler)];
         let words = self.words(self.contexts(cpu), size_of::<Contexts>() / 8);
@@ -250,7 +253,7 @@ impl Lab {
         }
     }
 
-    /// In how many loops that wait for others `cpu` is. Only that CPU writes it.
+    /// How many loops that wait for other CPUs `cpu` is in. Only that CPU writes it.
     #[cfg(feature = "explore")]
     pub fn waits(&self, cpu: CpuId) -> &AtomicU64 {
         let words = self.words(self.contexts(cpu), size_of::<Contexts>() / 8);
@@ -261,10 +264,10 @@ impl Lab {
         (self.layout.contexts.entry(cpu as u64)).expect("the lab has a row for every CPU")
     }
 
-    /// Says what the run is made of.
+    /// Writes the effective options of the run.
     pub fn set_words(&self, effective: impl fmt::Display) {
         let mut words = Words::EMPTY;
-        // What has no room is not said at all: half of it would be taken for the whole.
+        // A text that is too long is not written at all: a part of it would be taken for the whole.
         if write!(words, "{effective}").is_err() {
             return;
         }
@@ -313,8 +316,8 @@ impl Lab {
         })
     }
 
-    /// Records that the property does not hold which the guest's manifest has under the number
-    /// `oracle`, 1 to 31. The first [`MAX_FINDINGS`] findings are kept, all are counted by oracle.
+    /// Reports that a property does not hold: the one with the number `oracle`, 1 to 31, in the
+    /// guest's manifest. The first [`MAX_FINDINGS`] findings are kept; all are counted, by oracle.
     pub fn report(&self, oracle: u32, cpu: CpuId, call: u64, tsc: u64, seen: u64) {
         debug_assert!((1..ORACLE_SLOTS as u32).contains(&oracle));
         count(self.found(oracle), 1);
@@ -337,7 +340,7 @@ impl Lab {
         }
     }
 
-    /// How often the oracle with this number has not held so far.
+    /// How many findings of the oracle with this number there are so far.
     pub fn found(&self, oracle: u32) -> &AtomicU64 {
         self.at(self.layout.found.entry(oracle.into()))
     }
@@ -348,7 +351,7 @@ impl Lab {
             .load(Ordering::Relaxed)
     }
 
-    /// How a run ends that is over: it passes if nothing was reported.
+    /// The exit code of a run that is over: it passes if nothing was reported.
     pub fn conclusion(&self) -> ExitCode {
         match self.findings_made() {
             0 => ExitCode::Pass,
@@ -356,7 +359,7 @@ impl Lab {
         }
     }
 
-    /// The findings that were kept, for the verdict. Only once nobody reports any more.
+    /// The findings that were kept. To be called only when no CPU can report any more.
     pub fn findings(&self) -> impl Iterator<Item = Finding> + '_ {
         (0..self.findings_made().min(MAX_FINDINGS)).filter_map(|index| {
             let offset = self.layout.findings.entry(u64::from(index))?;
@@ -365,7 +368,7 @@ impl Lab {
         })
     }
 
-    /// Says in the header how many CPUs are up.
+    /// Writes into the header how many CPUs are up.
     pub fn set_cpus_online(&self, cpus: usize) {
         self.header_u32(offset_of!(Header, cpus_online))
             .store(cpus as u32, Ordering::Relaxed);

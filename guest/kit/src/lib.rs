@@ -1,10 +1,10 @@
-//! The guest kit: what every guest of the bench needs, whatever it is a specimen of.
+//! The guest kit: what every guest of the bench needs, whatever code it holds for examination.
 //!
 //! A guest implements one trait, [`Specimen`](specimen::Specimen), over any machine of CPUs that
-//! interrupt each other ([`Platform`](platform::Platform)). The kit supplies the machines: bare
+//! interrupt each other ([`Platform`](platform::Platform)). The kit supplies two machines: bare
 //! metal, with everything from the first instruction on, in an image (feature `image`, macro
-//! `guest!`); and threads of a process, for tests. It knows no queue and no call: what a guest
-//! does, counts, watches and takes on its command line, the guest says itself, in its manifest
+//! `guest!`); and threads of a process, for tests. It knows no queue and no call. What a guest
+//! does, counts, watches and takes on its command line, the guest declares itself, in its manifest
 //! ([`declare!`]).
 
 #![cfg_attr(
@@ -18,6 +18,7 @@ pub mod counters;
 pub mod deeds;
 pub mod effective;
 pub mod handler;
+pub mod idle;
 pub mod lab;
 pub mod mailbox;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -34,4 +35,5 @@ pub mod sync;
 #[cfg(any(shuttle, all(any(test, feature = "threads"), not(loom))))]
 pub mod threads;
 pub mod trace;
+pub mod vector;
 pub mod vectors;

@@ -1,14 +1,15 @@
-//! Mailboxes ([`shared::mailbox`]): every CPU of a guest does what its own tells it, one command at
-//! a time, and nothing else. Whoever writes them, a script or a search, decides what is tried; this
-//! module may neither choose, nor order, nor repeat. What a command means is the guest's
-//! ([`Deeds`]).
+//! Mailboxes ([`shared::mailbox`]): every CPU of a guest does what its own mailbox says, one
+//! command at a time, and nothing else. What writes them, a script or a search, decides what is
+//! tried; this module may neither choose, nor reorder, nor repeat a command. What a command means
+//! is up to the guest ([`Deeds`]).
 //!
-//! **The end.** A CPU told to finish counts itself in and goes on taking interrupts. When all are
-//! in that were told, none of them does anything more, and every interrupt they sent is pending at
-//! its target or has been taken. Each then takes all that are pending; when all have, nothing is in
-//! flight between them, and the first of them has it judged what was left behind. CPUs that were
-//! not told may hang for ever. What a wire still holds by then is not waited for: it is the
-//! monitor's to deliver before.
+//! **The end.** A CPU that is told to finish notes that it has arrived, and goes on taking
+//! interrupts. When all that are to finish have arrived, none of them starts anything more, and
+//! every interrupt that they sent has been taken or is pending at its target. Each then takes all
+//! that are pending at it. When all have done so, nothing is in flight between them, and the first
+//! of them has the guest judge what was left behind. CPUs that are not told to finish may hang for
+//! ever. IPIs that the monitor still holds (`transport=wire`) are not waited for: the monitor must
+//! deliver them before.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -17,44 +18,43 @@ pub use shared::mailbox::Refusal;
 use shared::mailbox::WAIT;
 use shared::manifest::ARGUMENTS;
 
+use crate::idle::idle_until;
 use crate::lab::{CpuMailbox, Lab};
 use crate::platform::{CpuId, Doorbell, Platform, Vector};
 use crate::probe;
-use crate::specimen::{Fate, Part};
+use crate::specimen::{Next, Part};
 use crate::sync::atomic::{Ordering as SharedOrdering, fence};
 use crate::sync::mask::{AtomicCpuMask, CpuMask};
+use crate::sync::pending::Pending;
 use crate::sync::waiting::Waiting;
 
-/// What a guest does when it is told.
+/// How a guest carries out commands.
 pub trait Deeds<P: Platform> {
     /// The machine it runs on.
     fn platform(&self) -> &P;
 
-    /// Where its mailboxes are.
+    /// The lab that holds its mailboxes.
     fn lab(&self) -> &Lab;
 
-    /// Does what `command` says on this CPU, and returns what came of it, not below zero. The deed
-    /// that ends the workload is done by [`Mailboxes::finish`], those that say how to wait by
+    /// Carries out `command` on this CPU, and returns its result, not below zero. The deed that
+    /// ends the workload is carried out by [`Mailboxes::finish`], those that say how to wait by
     /// [`Mailboxes::set_awake`].
     ///
     /// # Errors
     /// If it cannot be done.
     fn obey(&self, command: &Command) -> Result<i64, Refusal>;
 
-    /// Takes every interrupt that is pending at this CPU, as
-    /// [`Pending`](crate::sync::pending::Pending) does.
-    fn take_pending(&self);
-
-    /// Reports what was left behind, when nothing is in flight. One CPU does, once, at the end.
+    /// Reports what was left behind. It is called once, at the end, on one CPU, when nothing is in
+    /// flight.
     fn judge(&self);
 
-    /// Does what is to be done between two commands, and again and again while this CPU waits for
-    /// one with its interrupts on.
-    fn between(&self) -> Fate {
-        Fate::Stay
+    /// Does what is to be done between two commands. It is called again and again while this CPU
+    /// waits for a command with its interrupts on.
+    fn between(&self) -> Next {
+        Next::Stay
     }
 
-    /// Whether [`Deeds::between`] has something to do, for which a CPU that sleeps is woken.
+    /// Whether [`Deeds::between`] has something to do, so that this CPU must not sleep.
     fn has_something_between(&self) -> bool {
         false
     }
@@ -68,12 +68,12 @@ pub trait Deeds<P: Platform> {
 /// A command as it was found in a mailbox.
 #[derive(Debug)]
 pub struct Command {
-    /// Which it is of those posted to this CPU, from 1.
+    /// Its number among the commands posted to this CPU, from 1.
     pub number: u64,
     /// The verb, by its number in the manifest.
     pub verb: u32,
-    /// Its arguments that are no sets of CPUs, by position: a word as its place among the values of
-    /// its key.
+    /// Its arguments but for sets of CPUs, by position. A word is given by its place among the
+    /// values of its key.
     pub arguments: [u64; ARGUMENTS],
     flags: u32,
     /// `None` if it names CPUs that the machine does not have.
@@ -81,7 +81,7 @@ pub struct Command {
 }
 
 impl Command {
-    /// The command in `mailbox` that has not been begun, if there is one.
+    /// The command in `mailbox`, if there is one that has not been begun.
     fn waiting_in(mailbox: &CpuMailbox, cpus: usize) -> Option<Self> {
         if !has_mail(mailbox) {
             return None;
@@ -104,7 +104,7 @@ impl Command {
         })
     }
 
-    /// Whether it is to be waited until it is done everywhere.
+    /// Whether the CPU is to wait until it has been done everywhere.
     pub fn waits(&self) -> bool {
         self.flags & WAIT != 0
     }
@@ -127,20 +127,24 @@ fn has_mail(mailbox: &CpuMailbox) -> bool {
 /// The mailboxes of one machine, from the CPUs' side.
 #[derive(Debug)]
 pub struct Mailboxes {
-    /// By CPU: whether it stays awake while it waits for commands.
+    /// By CPU: whether it spins while it waits for commands, instead of sleeping.
     awake: Box<[AtomicBool]>,
     /// CPUs that are to finish.
     members: AtomicCpuMask,
-    /// Those of them that have been told so.
+    /// Those of them that have begun to.
     arrived: AtomicCpuMask,
-    /// Those of them that have taken every interrupt.
+    /// Those of them that have since taken every pending interrupt.
     quiet: AtomicCpuMask,
-    /// Set when the run is judged: whoever still looks has nothing more to do.
+    /// Set when the run has been judged: a CPU that still waits for commands has nothing more to
+    /// do.
     over: AtomicBool,
+    /// How CPUs know that they have taken every interrupt.
+    pending: Pending,
 }
 
 impl Mailboxes {
-    /// Those of the CPUs that `lab` describes, which say so from now on.
+    /// The mailboxes of the CPUs that `lab` describes. From now on the lab says that they take
+    /// commands.
     pub fn new(lab: Lab) -> Self {
         let cpus = lab.cpus();
         for cpu in 0..cpus {
@@ -152,17 +156,18 @@ impl Mailboxes {
             arrived: AtomicCpuMask::none(cpus),
             quiet: AtomicCpuMask::none(cpus),
             over: AtomicBool::new(false),
+            pending: Pending::new(cpus),
         }
     }
 
-    /// This CPU's part, from where it was when it left, if it did.
+    /// This CPU's part of the run. If the CPU had gone offline, it continues where it was.
     pub fn run<P: Platform>(&self, deeds: &impl Deeds<P>) -> Part {
         let platform = deeds.platform();
         let me = platform.this_cpu();
         let mailbox = deeds.lab().mailbox(me);
         while !self.arrived.contains(me, SharedOrdering::Relaxed) {
             let done = || has_mail(mailbox) || self.over.load(Ordering::Relaxed);
-            if self.wait(deeds, done) == Fate::Leave {
+            if self.wait(deeds, done) == Next::Leave {
                 return Part::Left;
             }
             if self.over.load(Ordering::Acquire) {
@@ -170,7 +175,7 @@ impl Mailboxes {
                 return Part::Done;
             }
             if let Some(command) = Command::waiting_in(mailbox, deeds.lab().cpus()) {
-                // Whoever finds the command begun finds no call of an earlier one.
+                // A reader that finds the command begun finds no call of an earlier command.
                 mailbox.call.store(0, Ordering::Relaxed);
                 mailbox.taken.store(command.number, Ordering::Release);
                 let result = match command.flags & !WAIT {
@@ -186,12 +191,25 @@ impl Mailboxes {
         self.end(deeds)
     }
 
-    /// From now on `cpu` stays awake while it waits for commands, or sleeps, as at first.
+    /// What the mailboxes need to be told of an interrupt. The guest's handler of every vector calls
+    /// this, on the CPU that has taken the interrupt.
+    pub fn handle<P: Platform>(&self, platform: &P, vector: Vector) {
+        if vector == Vector::LAST {
+            self.pending.has_caught_up(platform.this_cpu());
+        }
+    }
+
+    /// Takes every interrupt that is pending at this CPU, whose interrupts are on.
+    pub fn take_pending<P: Platform>(&self, platform: &P) {
+        self.pending.take(platform);
+    }
+
+    /// From now on `cpu` spins while it waits for commands, or sleeps, as it does at first.
     pub fn set_awake(&self, cpu: CpuId, awake: bool) {
         self.awake[cpu].store(awake, Ordering::Relaxed);
     }
 
-    /// This CPU is to finish with the rest of the CPUs of `command`, of which it must be one.
+    /// Has this CPU finish, with the rest of the CPUs that `command` names. It must be one of them.
     ///
     /// # Errors
     /// If it is not.
@@ -207,10 +225,10 @@ impl Mailboxes {
         }
         deeds.platform().irqs_enable();
         self.members.insert_all(&members, SharedOrdering::Relaxed);
-        // Release: who finds it here finds whom it comes with, and has been sent what it sent.
+        // Release: a CPU that sees this one here also sees the members, and what it sent before.
         self.arrived.insert(me, SharedOrdering::Release);
-        // Of two that come at once one must see the other, and the last wakes all: who is not the
-        // last has nothing to tell anybody.
+        // Of two CPUs that arrive at once, at least one must see the other: the last to arrive
+        // wakes all.
         fence(SharedOrdering::SeqCst);
         if self.all_in(deeds, &self.arrived) {
             wake(deeds, &self.members.load(deeds.lab().cpus()));
@@ -219,7 +237,7 @@ impl Mailboxes {
     }
 
     /// Waits until `done`. A CPU that has its interrupts off, or is to stay awake, does not sleep.
-    fn wait<P: Platform>(&self, deeds: &impl Deeds<P>, done: impl Fn() -> bool) -> Fate {
+    fn wait<P: Platform>(&self, deeds: &impl Deeds<P>, done: impl Fn() -> bool) -> Next {
         let platform = deeds.platform();
         let irqs_on = platform.irqs_enabled();
         if irqs_on && !self.awake[platform.this_cpu()].load(Ordering::Relaxed) {
@@ -227,19 +245,19 @@ impl Mailboxes {
         }
         let _waiting = Waiting::begin(platform);
         loop {
-            if irqs_on && deeds.between() == Fate::Leave {
-                return Fate::Leave;
+            if irqs_on && deeds.between() == Next::Leave {
+                return Next::Leave;
             }
             if done() {
-                return Fate::Stay;
+                return Next::Stay;
             }
             probe!(*platform, "spin.relax");
             platform.relax();
         }
     }
 
-    /// Whether all who are to finish are in `set`. One that is away is not waited for: it was
-    /// served before it went.
+    /// Whether all CPUs that are to finish are in `set`. One that is offline is not waited for:
+    /// what was pending at it was served before it left.
     fn all_in<P: Platform>(&self, deeds: &impl Deeds<P>, set: &AtomicCpuMask) -> bool {
         let cpus = deeds.lab().cpus();
         let members = self.members.load(cpus);
@@ -250,14 +268,14 @@ impl Mailboxes {
         (words.zip(online.words())).all(|((member, there), online)| member & online & !there == 0)
     }
 
-    /// The rest of a CPU's part that has been told to finish; see the module's description.
+    /// The rest of this CPU's part, once it has begun to finish; see the description of the module.
     fn end<P: Platform>(&self, deeds: &impl Deeds<P>) -> Part {
         let cpus = deeds.lab().cpus();
         let me = deeds.platform().this_cpu();
-        if sleep(deeds, || self.all_in(deeds, &self.arrived)) == Fate::Leave {
+        if sleep(deeds, || self.all_in(deeds, &self.arrived)) == Next::Leave {
             return Part::Left;
         }
-        deeds.take_pending();
+        self.take_pending(deeds.platform());
         self.quiet.insert(me, SharedOrdering::Release);
 
         let members = self.members.load(cpus);
@@ -267,7 +285,7 @@ impl Mailboxes {
             wake(deeds, &CpuMask::only(first, cpus));
             return Part::Done;
         }
-        if sleep(deeds, || self.all_in(deeds, &self.quiet)) == Fate::Leave {
+        if sleep(deeds, || self.all_in(deeds, &self.quiet)) == Next::Leave {
             return Part::Left;
         }
         deeds.judge();
@@ -277,21 +295,17 @@ impl Mailboxes {
     }
 }
 
-/// Sleeps until `done`, with what is to be done between two commands.
-fn sleep<P: Platform>(deeds: &impl Deeds<P>, done: impl Fn() -> bool) -> Fate {
-    loop {
-        if deeds.between() == Fate::Leave {
-            return Fate::Leave;
-        }
-        if done() {
-            return Fate::Stay;
-        }
-        let is_wanted = || done() || deeds.has_something_between();
-        deeds.platform().idle_unless(&is_wanted);
-    }
+/// Sleeps until `done`, and does meanwhile what is to be done between two commands.
+fn sleep<P: Platform>(deeds: &impl Deeds<P>, done: impl Fn() -> bool) -> Next {
+    idle_until(
+        deeds.platform(),
+        done,
+        || deeds.between(),
+        || deeds.has_something_between(),
+    )
 }
 
-/// Wakes those of `cpus` that are online, but this one.
+/// Wakes the CPUs of `cpus` that are online, but for this one.
 fn wake<P: Platform>(deeds: &impl Deeds<P>, cpus: &CpuMask) {
     let me = deeds.platform().this_cpu();
     let mut others = CpuMask::none(deeds.lab().cpus());

@@ -1,5 +1,4 @@
-//! Mailboxes on threads, with a guest that adds to one word: the smallest there is. The test is the
-//! monitor.
+//! Mailboxes on threads, with a minimal guest, which adds to one word. The test plays the monitor.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +15,6 @@ use crate::options::ToldOnly;
 use crate::platform::{CpuId, Platform, Vector};
 use crate::specimen::{Part, Specimen};
 use crate::sync::atomic::{AtomicU64, Ordering as Shared};
-use crate::sync::pending::Pending;
 use crate::threads::{self, Threads};
 
 const CPUS: usize = 3;
@@ -27,9 +25,9 @@ const WAKE_ALL: u32 = 2;
 const SPIN: u32 = 3;
 const FINISH: u32 = 4;
 
-/// The one oracle: the word holds more than it may.
+/// The only oracle: the word holds more than it may.
 const TOO_MUCH: u32 = 1;
-/// More than it may hold.
+/// The most that it may hold.
 const MUCH: u64 = 100;
 
 #[derive(Debug)]
@@ -37,7 +35,6 @@ struct Adder<P> {
     platform: P,
     lab: Lab,
     mailboxes: Mailboxes,
-    pending: Pending,
     sum: AtomicU64,
 }
 
@@ -49,7 +46,6 @@ impl<P: Platform> Specimen<P> for Adder<P> {
             platform,
             lab,
             mailboxes: Mailboxes::new(lab),
-            pending: Pending::new(lab.cpus()),
             sum: AtomicU64::new(0),
         }
     }
@@ -65,9 +61,7 @@ impl<P: Platform> Specimen<P> for Adder<P> {
 
     fn handle(&self, vector: Vector) {
         handler::run(&self.platform, &self.lab, vector, || {
-            if vector == Vector::LAST {
-                self.pending.has_caught_up(self.platform.this_cpu());
-            }
+            self.mailboxes.handle(&self.platform, vector);
         });
     }
 
@@ -105,10 +99,6 @@ impl<P: Platform> Deeds<P> for Adder<P> {
         }
     }
 
-    fn take_pending(&self) {
-        self.pending.take(&self.platform);
-    }
-
     fn judge(&self) {
         let sum = self.sum.load(Shared::Relaxed);
         if sum > MUCH {
@@ -140,7 +130,7 @@ impl Monitor {
         }
     }
 
-    /// What comes of a command.
+    /// Posts a command, and returns its result.
     fn tell(&self, cpu: CpuId, verb: u32, argument: u64, mask: u64) -> i64 {
         let mailbox = self.lab.mailbox(cpu);
         let number = mailbox.posted.load(Ordering::Relaxed) + 1;
@@ -155,7 +145,7 @@ impl Monitor {
         mailbox.result.load(Ordering::Relaxed)
     }
 
-    /// Tells all to finish, and says how the run ends.
+    /// Tells all CPUs to finish, and returns how the run ends.
     fn end(self) -> ExitCode {
         for cpu in 0..CPUS {
             assert_eq!(self.tell(cpu, FINISH, 0, 0b111), 0);
@@ -196,7 +186,7 @@ fn the_run_is_judged_when_all_have_ended() {
     assert_eq!(monitor.end(), ExitCode::Fail);
     let findings: Vec<_> = lab.findings().map(|it| (it.oracle, it.seen)).collect();
     assert_eq!(findings, [(TOO_MUCH, MUCH + 1)]);
-    // Every CPU looked whether an interrupt was still on its way.
+    // Every CPU checked whether an interrupt was still pending.
     let caught_up = |cpu| lab.counters(cpu).received(Vector::LAST);
     assert!((0..CPUS).all(|cpu| caught_up(cpu).load(Ordering::Relaxed) == 1));
 }

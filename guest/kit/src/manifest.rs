@@ -1,7 +1,7 @@
-//! What the guest says of itself, to whoever reads its image: [`shared::manifest`] says how, and
+//! What the guest says of itself to a reader of its image: [`shared::manifest`] says how, and
 //! `docs/manifest.md` what for. [`declare!`](crate::declare!) puts a record into the image; each
 //! stands beside what it describes. What describes a guest as a whole ([`Record::guest`], and the
-//! root of its source) the guest says itself.
+//! root of its source), the guest declares itself.
 
 pub use shared::manifest::*;
 
@@ -13,7 +13,7 @@ use shared::manifest::SourceRole::SkipFile;
 macro_rules! declare {
     ([$count:expr] $records:expr) => {
         const _: () = {
-            // SAFETY: the section holds records and nothing else, as whoever reads it expects.
+            // SAFETY: the section holds records and nothing else, as its readers expect.
             #[used]
             #[unsafe(link_section = ".manifest")]
             static RECORDS: [$crate::manifest::Record; $count] = $records;
@@ -24,8 +24,8 @@ macro_rules! declare {
     };
 }
 
-/// Declares a value of the key `$key` for each variant in `$kind::ALL`, by its name, with the flags
-/// of the first condition that holds of it.
+/// Declares a value of the key `$key` for each variant in `$kind::ALL`, under its name. A variant
+/// gets `$flags` if the method `$is` says so of it.
 #[macro_export]
 macro_rules! declare_values {
     ($key:literal, $kind:ty $(, $flags:ident if $is:ident)*) => {
@@ -46,7 +46,7 @@ macro_rules! declare_values {
 }
 
 declare! {
-    // What everything else goes through; nobody wants to stand there.
+    // All other code passes through these files: to show a CPU there says nothing.
     Record::source(SkipFile, "/kit/src/sync/"),
     Record::source(SkipFile, "/kit/src/metal/"),
     Record::source(SkipFile, "/kit/src/probe.rs"),

@@ -1,8 +1,8 @@
-//! A guest's command line: `key=value` words, separated by spaces. Those that say how IPIs leave,
-//! and where the lab is, are the kit's; the others are the guest's ([`Options`]).
+//! A guest's command line: `key=value` words, separated by spaces. The kit takes those that say how
+//! IPIs are sent and where the lab is; the guest takes the others ([`Options`]).
 //!
-//! A word that is not understood is an error, not a default: a misspelled queue that ran as another
-//! would give a wrong answer with a straight face.
+//! A word that is not understood is an error, and never a default: a misspelled queue that ran as
+//! another would give a wrong result without a warning.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,7 +14,7 @@ use crate::manifest::{BROKEN, Measure, Record};
 use crate::route::Choice;
 use crate::{declare, declare_values};
 
-/// What a guest takes on its command line beside what the kit takes.
+/// What a guest takes on its command line besides what the kit takes.
 pub trait Options: Default {
     /// Its keys. None is one of the kit's ([`MachineOptions::KEYS`]).
     const KEYS: &'static [&'static str];
@@ -25,7 +25,7 @@ pub trait Options: Default {
     /// If it is not understood; [`choose`], [`number`] and [`switch`] say so.
     fn set<'a>(&mut self, key: &'a str, value: &'a str) -> Result<(), OptionsError<'a>>;
 
-    /// Refuses what cannot be together with what the kit has been told, once all words are read.
+    /// Refuses what does not go together with the kit's options, once all words are read.
     ///
     /// # Errors
     /// Says what that is.
@@ -43,16 +43,15 @@ pub trait Options: Default {
         Ok(())
     }
 
-    /// Writes what it comes to as such words, of which each says something of the run, with those
-    /// that nobody asked for, on a machine of `cpus` CPUs. The words begin with a blank:
-    /// ` queue=filo seed=1`.
+    /// Writes the effective options of a run on a machine of `cpus` CPUs as such words, defaults
+    /// included, but only those that affect the run. Each word begins with a space: ` queue=filo
+    /// seed=1`.
     ///
     /// # Errors
     /// If `f` has any.
     fn write_words(&self, cpus: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 
-    /// Writes what is to be said on the console when the CPUs are up, behind their number:
-    /// `, queue filo`.
+    /// Writes what the console is to say after the number of CPUs when they are up: `, queue filo`.
     ///
     /// # Errors
     /// If `f` has any.
@@ -61,7 +60,7 @@ pub trait Options: Default {
         Ok(())
     }
 
-    /// The words that ask for something which is kept for what is wrong with it.
+    /// The keys and values that ask for something which is broken on purpose.
     fn broken(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         core::iter::empty()
     }
@@ -119,7 +118,7 @@ impl Eoi {
     }
 }
 
-/// The words of a guest that takes none, and does nothing but what it is told: none.
+/// The options of a guest that takes none, and does nothing but what its mailboxes say.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ToldOnly;
 
@@ -159,7 +158,9 @@ declare! {
     Record::value("icr-fence", 0, "on"),
     Record::value("icr-fence", 1, "off")
         .with(BROKEN)
-        .harmless("leaves out a fence, without which an IPI can overtake a store, and here none does"),
+        .harmless(
+            "leaves out a fence, without which an IPI can overtake a store, and here none does",
+        ),
     Record::word("self-ipi", "How an IPI of a CPU to itself travels.")
         .set_by_search("wire")
         .because("in which IPIs to oneself go by the wire as well (self-ipi=wire)"),
@@ -188,11 +189,11 @@ pub struct MachineOptions {
     /// `icr-fence=`: the fence before the x2APIC's ICR is written, which does not order itself
     /// behind earlier stores (Linux ce4e240c279a).
     pub icr_fence: bool,
-    /// `self-ipi=wire`: an IPI of a CPU to itself goes by the wire as well, for a monitor that is
-    /// to say when each arrives. By the APIC if not said, whatever the transport.
+    /// `self-ipi=wire`: an IPI of a CPU to itself goes through the monitor as well, which then
+    /// decides when it arrives. By default it goes by the APIC, whatever the transport.
     pub self_ipi_by_wire: bool,
-    /// `clock=stopped`: time does not pass: every time stamp is the same, and no wait is ever long.
-    /// So that what CPUs do depends on their order alone.
+    /// `clock=stopped`: time does not pass. Every time stamp is the same and no wait is ever long,
+    /// so that what CPUs do depends on their order alone.
     pub clock_stopped: bool,
     /// `lab=`: guest-physical address of the lab pages, if the monitor offers them.
     pub lab: Option<u64>,
@@ -283,7 +284,7 @@ impl MachineOptions {
     }
 }
 
-/// A command line, read.
+/// A command line that was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommandLine<O> {
     /// How the machine is used.
@@ -296,7 +297,7 @@ impl<O: Options> CommandLine<O> {
     /// Reads a command line. Later words override earlier ones.
     ///
     /// # Errors
-    /// For the first word that is not understood; then for what cannot be together.
+    /// For the first word that is not understood; then for words that do not go together.
     pub fn parse(line: &str) -> Result<Self, OptionsError<'_>> {
         let mut read = Self {
             machine: MachineOptions::default(),
@@ -328,14 +329,14 @@ pub enum OptionsError<'a> {
     UnknownName(&'a str, &'a str, Vec<&'static str>),
     /// For this key a value that is not a number.
     NotANumber(&'a str, &'a str),
-    /// For this key a value of which something else is wrong: what, as a clause without a subject.
+    /// For this key a value that is wrong in another respect: how, as a clause without a subject.
     Wrong(&'a str, &'a str, &'static str),
-    /// A transport that the mode of the APICs, asked for in the same line, does not have.
+    /// A transport that does not exist in the mode of the APICs that the same line asks for.
     NotInThatMode(Transport, ApicMode),
-    /// A key and a value that ask for something only a monitor with a lab does, which this one has
-    /// not named, and what would come of it.
+    /// A key and a value that ask for something which only a monitor with a lab does, and what
+    /// would happen without. The line names no lab.
     NeedsLab(&'static str, &'static str, &'static str),
-    /// The guest does only what a monitor with a lab tells it, and this one has not named any.
+    /// The guest does only what a monitor with a lab tells it, and the line names no lab.
     NobodyTells,
 }
 
@@ -370,16 +371,18 @@ impl fmt::Display for OptionsError<'_> {
             ),
             Self::NeedsLab(key, value, nobody) => write!(
                 f,
-                "{key}={value} needs a monitor that offers a lab (lab=), as vmm does; under another {nobody}"
+                "{key}={value} needs a monitor that offers a lab (lab=), as vmm does; \
+                 under another {nobody}"
             ),
             Self::NobodyTells => f.write_str(
-                "this guest needs a monitor that offers a lab (lab=), as vmm does; under another nobody tells it anything",
+                "this guest needs a monitor that offers a lab (lab=), as vmm does; \
+                 under another nobody tells it anything",
             ),
         }
     }
 }
 
-/// What the choice called `value` stands for.
+/// The choice that is called `value`.
 ///
 /// # Errors
 /// [`OptionsError::UnknownName`] if none is called so.
@@ -450,8 +453,8 @@ mod tests {
 
     #[test]
     fn every_option_is_read_by_whom_it_is_for() {
-        let line = "rounds=7 transport=xapic apic=xapic eoi=pv icr-fence=off self-ipi=wire clock=stopped \
-                    lab=0x3f00000";
+        let line = "rounds=7 transport=xapic apic=xapic eoi=pv icr-fence=off self-ipi=wire \
+                    clock=stopped lab=0x3f00000";
         let read = CommandLine {
             machine: MachineOptions {
                 transport: Choice::One(Transport::Xapic),

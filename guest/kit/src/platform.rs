@@ -1,39 +1,13 @@
 //! The one trait through which a guest reaches the machine it runs on.
 //!
-//! It is implemented by bare metal and, on the host, by test machines whose CPUs are threads. It
-//! may not grow a method that only one caller needs.
+//! Bare metal implements it and, on the host, test machines whose CPUs are threads. A method that
+//! only one caller needs does not belong here.
 
 pub use crate::sync::mask::CpuId;
 use crate::sync::mask::CpuMask;
-use crate::vectors::RANGE;
+pub use crate::vector::Vector;
 pub use shared::ports::Doorbell;
 pub use shared::probe::Point;
-
-/// The vector of an interrupt between CPUs. Of those that are pending, the one with the highest
-/// number is taken first. [`vectors!`](crate::vectors!) makes those of a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Vector(u8);
-
-impl Vector {
-    /// The vector with this number.
-    ///
-    /// # Panics
-    /// When compiled, if the number is not in [`RANGE`].
-    pub const fn new(number: u8) -> Self {
-        assert!(RANGE.start <= number && number < RANGE.end);
-        Self(number)
-    }
-
-    /// Its number.
-    pub const fn number(self) -> u8 {
-        self.0
-    }
-
-    /// Its place in [`RANGE`].
-    pub const fn index(self) -> usize {
-        (self.0 - RANGE.start) as usize
-    }
-}
 
 /// A CPU was told to start and did not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +20,8 @@ pub trait Platform: Sync + 'static {
     /// The CPU this code runs on.
     fn this_cpu(&self) -> CpuId;
 
-    /// Sends `vector` to `target`. To the caller itself it comes at once, whatever way other IPIs
-    /// go, unless the monitor wants those as well (`self-ipi=wire`).
+    /// Sends `vector` to `target`. An IPI to the caller itself goes by its own APIC, whatever the
+    /// transport, unless the monitor is to deliver those too (`self-ipi=wire`).
     ///
     /// It is ordered like a store-release: whatever the caller wrote before is visible to the
     /// handler. On x2APIC, whose ICR write is not ordered behind earlier stores, that takes a fence
@@ -74,20 +48,20 @@ pub trait Platform: Sync + 'static {
     /// This CPU enters a loop that waits for others ([`Waiting`](crate::sync::waiting::Waiting)).
     fn wait_begins(&self) {}
 
-    /// It leaves the loop that it has entered last.
+    /// This CPU leaves the loop that it entered last.
     fn wait_ends(&self) {}
 
     /// Tells the host something, if it listens.
     fn ring(&self, doorbell: Doorbell);
 
-    /// This CPU has come to `point`, which a host has armed, with the call whose raw id is `call`,
-    /// or 0: writes that with `detail` into the trace, and tells the host, for whichever the point
-    /// is armed. It may be away for long, but changes nothing else.
+    /// This CPU has come to `point`, which the host has armed, with the call whose raw id is
+    /// `call`, or 0. Writes that with `detail` into the trace, or tells the host, or both: whatever
+    /// the point is armed for. It may take long, but changes nothing else.
     fn reached(&self, point: &'static Point, call: u64, detail: u64);
 
-    /// Sleeps until an interrupt has been handled (x86: `sti; hlt`, interrupts on again
-    /// afterwards). The condition is tested with interrupts off, so that an interrupt that changes
-    /// it is not slept through; with `done` already true it returns at once.
+    /// Sleeps until an interrupt has been handled (x86: `sti; hlt`); interrupts are on afterwards.
+    /// If `done` is already true it returns at once. `done` is tested with interrupts off, so that
+    /// no interrupt that makes it true is missed.
     fn idle_unless(&self, done: &dyn Fn() -> bool);
 
     /// Starts `cpu`, which was parked after its part of the run had returned

@@ -1,26 +1,26 @@
-//! Probes: the named steps of the path, at which a host can hold a CPU.
+//! Probes: named steps of the guest's code, at which the host can hold a CPU.
 //!
-//! [`probe!`](crate::probe!) marks a step. It costs a look at one word of memory and a branch that
-//! is not taken, unless a host has armed the point, to hold a CPU or to trace; then the platform is
-//! told. A probe may not change what the code around it does: it takes no lock, touches no
-//! interrupt flag, and what it says of the call at hand is looked up only when it is armed. The
-//! names are explained in `docs/probes.md`.
+//! [`probe!`](crate::probe!) marks a step. It costs a load of one word and a branch that is not
+//! taken. If the host has armed the point, to hold a CPU or to trace, the platform is told. A probe
+//! may not change what the code around it does: it takes no lock, does not touch the interrupt
+//! flag, and evaluates its arguments only when it is armed. The names are explained in
+//! `docs/probes.md`.
 
 use crate::platform::{Platform, Point};
 
 /// Marks a step of the code: `probe!(platform, "queue.visit", call, detail)`. `call` is the raw id
-/// of the call at hand, `detail` what a trace is to say beside it; both are left out where there is
+/// of the call at hand, `detail` a further value for the trace. Either is left out where there is
 /// none, and evaluated only when the point is armed.
 ///
-/// Where one step is towards several,
-/// `probe!(platform, "ipi.send", for target in targets => call, detail)` marks it once for each.
+/// Where one step concerns several targets, `probe!(platform, "ipi.send", for target in targets =>
+/// call, detail)` marks it once for each.
 ///
-/// The name belongs to the step, not to the design: what does the same in two of them has the same
-/// name.
+/// The name belongs to the step, not to the design: a step that does the same in two designs has
+/// the same name in both.
 #[macro_export]
 macro_rules! probe {
     ($platform:expr, $name:literal, for $item:pat in $items:expr => $call:expr, $detail:expr) => {{
-        // SAFETY: the section holds points and nothing else, as whoever reads it expects.
+        // SAFETY: the section holds points and nothing else, as its readers expect.
         #[unsafe(link_section = ".probes")]
         static POINT: $crate::platform::Point =
             $crate::platform::Point::new($name, file!(), line!());
@@ -41,8 +41,9 @@ macro_rules! probe {
     };
 }
 
-/// Whether the image has the point `name`: all have all, but the one that shows what points cost
-/// that nobody has armed. That keeps those of the bench, by which it says what it has measured.
+/// Whether the image has the point `name`. Every image has all points, except the one built to
+/// measure what unarmed points cost (feature `unprobed`): it has only those with which the bench
+/// says what it has measured.
 #[doc(hidden)]
 pub const fn is_built(name: &str) -> bool {
     !cfg!(feature = "unprobed")

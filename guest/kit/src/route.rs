@@ -1,6 +1,6 @@
-//! How an IPI to several CPUs is cut into operations: one write of the ICR per target, per cluster
-//! or for everybody, or one hypercall per window of 128 CPUs. Knows APIC ids and nothing of an
-//! APIC.
+//! How an IPI to several CPUs is split into operations: one write of the ICR per target, one per
+//! cluster or one for all CPUs, or one hypercall per window of 128 CPUs. Knows APIC ids, but
+//! accesses no APIC.
 
 use core::iter::Peekable;
 
@@ -19,7 +19,7 @@ pub enum Choice {
     /// To one target at a time by the ICR of the mode that the APICs are in.
     #[default]
     Unicast,
-    /// In this way, where it fits the targets, else as `Unicast`.
+    /// By this transport where it fits the targets, else as `Unicast`.
     One(Transport),
     /// With the fewest operations for the targets at hand.
     Auto,
@@ -29,7 +29,7 @@ impl Choice {
     /// The name of `Auto` on the command line; those of the others are [`Transport`]'s.
     pub const AUTO: &str = "auto";
 
-    /// The name of the transport, where `unicast` is that to one target.
+    /// The name of the transport, if `unicast` is the one to a single target.
     pub fn name(self, unicast: Transport) -> &'static str {
         match self {
             Self::Unicast => unicast.name(),
@@ -51,7 +51,7 @@ pub enum Operation {
         /// A bit for each of the 16 values of the other 4.
         members: u16,
     },
-    /// To all that there are but the one that sends.
+    /// To all CPUs but the sender.
     AllButSelf,
     /// To the CPUs with the APIC ids `first + n` for each bit `n` that is set.
     Window {
@@ -91,7 +91,7 @@ fn member(id: u32) -> u32 {
     id & ((1 << CLUSTER_BITS) - 1)
 }
 
-/// What there is to choose from, and what was asked for.
+/// Which transports there are, and which was asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Router {
     /// What was asked for.
@@ -105,9 +105,9 @@ pub struct Router {
 }
 
 impl Router {
-    /// The transport for an IPI to the CPUs with these APIC ids. `are_all` says whether that is
-    /// every CPU of the machine but the one that sends, those that are offline included: a
-    /// shorthand reaches them.
+    /// The transport for an IPI to the CPUs with these APIC ids. `are_all` says whether those are
+    /// all CPUs of the machine but the sender, offline ones included: a shorthand reaches those
+    /// too.
     pub fn transport(
         &self,
         targets: &(impl Iterator<Item = u32> + Clone),
@@ -126,7 +126,8 @@ impl Router {
         targets: &(impl Iterator<Item = u32> + Clone),
         are_all: impl Fn() -> bool,
     ) -> Transport {
-        // One target takes one operation anyhow, and hardware that accelerates any does this one.
+        // One target takes one operation in any case, and hardware that accelerates IPIs
+        // accelerates this one.
         if targets.clone().nth(1).is_none() {
             return self.unicast;
         }
@@ -136,7 +137,8 @@ impl Router {
         let with = |transport| operations(transport, targets.clone()).count();
         let clusters = self.has_clusters.then_some(Transport::X2apicCluster);
         let pv = self.has_pv.then_some(Transport::Pv);
-        // Of equals the first: an ICR write is a cheaper exit than a hypercall.
+        // If two need equally many, the first is taken: an ICR write is a cheaper exit than a
+        // hypercall.
         let several = clusters.into_iter().chain(pv);
         several
             .min_by_key(|kind| with(*kind))
@@ -144,8 +146,9 @@ impl Router {
     }
 }
 
-/// The operations that send to `targets` by `transport`, a shorthand to all of which there may be
-/// but one. They reach every target once and nobody else, and are the fewest if the ids ascend.
+/// The operations that send to `targets` by `transport`. They reach every target once and no other
+/// CPU, and are as few as possible if the ids ascend. A shorthand is one operation, whatever the
+/// targets.
 pub fn operations(
     transport: Transport,
     targets: impl Iterator<Item = u32>,
@@ -225,7 +228,8 @@ mod tests {
             }
             let own = machine[0];
             let is_asked = |index: &usize| asked >> (index % 61) & 1 != 0;
-            let targets: Vec<u32> = (1..machine.len()).filter(is_asked).map(|it| machine[it]).collect();
+            let targets = (1..machine.len()).filter(is_asked).map(|it| machine[it]);
+            let targets: Vec<u32> = targets.collect();
             for transport in MANY {
                 let mut reached: Vec<u32> = operations(transport, targets.iter().copied())
                     .flat_map(|operation| operation.targets(&machine, own).collect::<Vec<_>>())
@@ -255,7 +259,12 @@ mod tests {
             has_clusters in any::<bool>(),
             has_pv in any::<bool>(),
         ) {
-            let router = Router { choice: Choice::Auto, unicast: Transport::X2apic, has_clusters, has_pv };
+            let router = Router {
+                choice: Choice::Auto,
+                unicast: Transport::X2apic,
+                has_clusters,
+                has_pv,
+            };
             let ids = targets.iter().copied();
             let chosen = router.transport(&ids, || false);
             let best = count(chosen, &targets);

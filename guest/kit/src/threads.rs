@@ -1,7 +1,7 @@
 //! Test machines on the host: CPUs are threads, and an interrupt is a bit that its CPU looks at
 //! whenever it relaxes, idles or enables interrupts. Under `cfg(shuttle)` the threads are
-//! shuttle's; the machine itself is not what is tested there, so its own state is no point at which
-//! they switch.
+//! shuttle's. The machine itself is not under test there, so accesses to its own state are no
+//! points at which shuttle switches threads.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
@@ -17,9 +17,9 @@ use crate::lab::Lab;
 use crate::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
 use crate::specimen::{Part, Specimen};
 use crate::sync::mask::CpuMask;
-use crate::vectors::RANGE;
+use crate::vector::RANGE;
 
-/// A machine of one CPU, for code that only needs to be somewhere.
+/// A machine of one CPU, for code that needs a CPU to run on but no other.
 #[derive(Clone, Copy, Debug)]
 pub struct Alone;
 
@@ -55,7 +55,7 @@ impl Platform for Alone {
     }
 }
 
-// The same twice, since shuttle's macro does not know `const`.
+// Twice, because shuttle's macro does not know `const`.
 #[cfg(not(shuttle))]
 thread_local! {
     static THIS_CPU: Cell<CpuId> = const { Cell::new(0) };
@@ -92,7 +92,7 @@ pub struct Threads {
     clock: AtomicU64,
     /// Set while the machine runs.
     handler: RwLock<Option<Handler>>,
-    /// CPUs with nothing more to do of their own.
+    /// CPUs whose part of the run is over.
     finished: AtomicUsize,
     /// CPUs inside an interrupt handler.
     in_handler: AtomicUsize,
@@ -122,8 +122,8 @@ impl Threads {
         })
     }
 
-    /// Runs `body` on every CPU, and `handler` for its interrupts, until all CPUs have done and
-    /// nothing is pending or being handled anywhere.
+    /// Runs `body` on every CPU, and `handler` for its interrupts, until `body` has returned on all
+    /// CPUs and no interrupt is pending or being handled.
     pub fn run(
         self: &Arc<Self>,
         handler: impl Fn(Vector) + Send + Sync + 'static,
@@ -154,14 +154,14 @@ impl Threads {
         *self.handler.write().unwrap() = None;
     }
 
-    /// Has every interrupt vanish that is on its way to `cpu`, as no hardware does.
+    /// Drops every interrupt that is pending at `cpu`, as no hardware does.
     #[cfg(not(shuttle))]
     pub fn lose_interrupts(&self, cpu: CpuId) {
         self.cpus[cpu].pending.store(0, Ordering::SeqCst);
     }
 
-    /// Stays away until it is started again, or the machine has come to its end without it; says
-    /// whether it was started. Interrupts that come meanwhile are lost, as by INIT.
+    /// Parks `cpu` until it is started again, or the machine has ended without it; returns whether
+    /// it was started. Interrupts that come meanwhile are lost, as after INIT.
     fn park(&self, cpu: CpuId) -> bool {
         let cpu = &self.cpus[cpu];
         self.finished.fetch_add(1, Ordering::SeqCst);
@@ -193,7 +193,7 @@ impl Threads {
         self.finished.load(Ordering::SeqCst) == self.cpus.len()
             && self.in_handler.load(Ordering::SeqCst) == 0
             && (self.cpus.iter()).all(|cpu| cpu.pending.load(Ordering::SeqCst) == 0)
-            // Once more: one that was pending may have been taken before its bit was looked at.
+            // Again: an interrupt may have been taken between the first look and that at its bit.
             && self.in_handler.load(Ordering::SeqCst) == 0
     }
 

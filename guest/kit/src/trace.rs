@@ -1,5 +1,5 @@
-//! The trace of one CPU, as that CPU and its handlers write it. It takes no lock, rings no doorbell
-//! and waits for nobody; where the rings lie is [`Lab`](crate::lab::Lab)'s part.
+//! The trace of one CPU, as that CPU and its handlers write it. Writing takes no lock, rings no
+//! doorbell and never waits. Where the rings lie, [`Lab`](crate::lab::Lab) knows.
 
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -77,14 +77,15 @@ impl<'a> Ring<'a> {
         record.call.store(call, Ordering::Relaxed);
         record.detail.store(detail, Ordering::Relaxed);
         record.point.store(point as u32, Ordering::Relaxed);
-        // Release: who reads this number finds the rest.
+        // Release: a reader that sees this number sees the rest.
         record.number.store(place as u32 + 1, Ordering::Release);
     }
 
-    /// A place of its own. A handler may come in between and claim one too, but no other CPU.
+    /// Claims a place in the ring. A handler may interrupt this and claim one too, but no other CPU
+    /// does.
     fn claim(&self) -> Option<u64> {
         let claimed = &self.head.claimed;
-        // Acquire: what is overwritten has been read.
+        // Acquire: the record that is overwritten has been read.
         let has_room = |place: u64| {
             place.wrapping_sub(self.head.read.load(Ordering::Acquire)) < self.records.len() as u64
         };

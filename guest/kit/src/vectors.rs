@@ -1,14 +1,8 @@
 //! The vectors of a guest's interrupts: [`vectors!`](crate::vectors!) gives each a name, says in
-//! the manifest what it is for, and has its interrupts counted. Two are every guest's and are
+//! the manifest what it is for, and has its interrupts counted. The two that every guest has are
 //! declared here.
 
-use shared::mailbox::WAKE_VECTOR;
-
-use crate::platform::Vector;
-
-/// The vectors that a guest can have: those with the highest numbers but the last, at which an APIC
-/// says that there was nothing.
-pub const RANGE: core::ops::Range<u8> = 0xf0..0xff;
+use crate::vector::Vector;
 
 /// Declares vectors: `/// What it is for.` and `pub NAME = NUMBER, "name", Role;` for each, where
 /// `Role` is a [`VectorRole`](shared::manifest::VectorRole). Interrupts taken at the vector are
@@ -21,8 +15,7 @@ pub const RANGE: core::ops::Range<u8> = 0xf0..0xff;
 /// }
 /// ```
 ///
-/// One below [`Vector::LAST`] would be taken behind it, and what is left at the end be judged
-/// before:
+/// A vector below [`Vector::LAST`] would be taken after it, and a run could be judged before:
 ///
 /// ```compile_fail
 /// kit::vectors! {
@@ -32,10 +25,14 @@ pub const RANGE: core::ops::Range<u8> = 0xf0..0xff;
 /// ```
 #[macro_export]
 macro_rules! vectors {
-    ($(#[doc = $text:literal] $visibility:vis $name:ident = $number:literal, $word:literal, $role:ident;)+) => {
+    ($(
+        #[doc = $text:literal]
+        $visibility:vis $name:ident = $number:literal, $word:literal, $role:ident;
+    )+) => {
         $(
             #[doc = $text]
-            $visibility const $name: $crate::platform::Vector = $crate::platform::Vector::new($number);
+            $visibility const $name: $crate::platform::Vector =
+                $crate::platform::Vector::new($number);
             $crate::declare_vector!($name, $text, $word, $role);
             const _: () = assert!(
                 $number > $crate::platform::Vector::LAST.number(),
@@ -66,16 +63,6 @@ macro_rules! declare_vector {
             .with($crate::manifest::PROGRESS),
         }
     };
-}
-
-impl Vector {
-    /// Nothing to do. A CPU sends it to itself to learn that it has taken everything that was
-    /// pending: no vector of the guest may have a lower number, since that means a lower priority.
-    pub const LAST: Self = Self::new(0xfa);
-
-    /// Nothing to do but leave `hlt` (Linux: `RESCHEDULE_VECTOR`). It wakes CPUs that wait for each
-    /// other, so that no other vector is ever sent without a reason, which could hide a lost one.
-    pub const WAKE: Self = Self::new(WAKE_VECTOR);
 }
 
 declare_vector!(

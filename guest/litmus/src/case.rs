@@ -1,5 +1,5 @@
-//! A test in the words of the bench: as a case, whose orders `vmm explore` searches, and as words
-//! for a run of many rounds.
+//! A test in the words of the bench: as a case for `vmm explore`, which searches its orders, and as
+//! a command line for a run of many rounds.
 
 use alloc::format;
 use alloc::string::String;
@@ -11,7 +11,7 @@ use crate::interleavings::{self, Model};
 use crate::program::{self, Instruction};
 use crate::test::{Quantifier, Source, Test, print_initial};
 
-/// Why a test is no case: it is too large to say what is to be expected.
+/// Why a test cannot be made a case: it is too large to compute what is to be expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge;
 
@@ -24,8 +24,8 @@ impl core::fmt::Display for TooLarge {
 impl core::error::Error for TooLarge {}
 
 /// The case in which every order of the steps of `test` is tried, with what is to be expected where
-/// memory is sequentially consistent. That the outcome of a test may exist is tried by forbidding
-/// it.
+/// memory is sequentially consistent. A claim that an outcome exists is tested by forbidding that
+/// outcome.
 ///
 /// # Errors
 /// [`TooLarge`].
@@ -65,7 +65,7 @@ pub fn case(test: &Test) -> Result<String, TooLarge> {
     Ok(case)
 }
 
-/// `place` by its number, as a case knows it, which gives registers no names.
+/// `place` by its number, since in a case registers have no names.
 fn numbered(test: &Test, place: &Place) -> Place {
     let index = test.places().iter().position(|known| known == place);
     match index.map(|index| test.sources()[index]) {
@@ -75,9 +75,9 @@ fn numbered(test: &Test, place: &Place) -> Place {
     }
 }
 
-/// `instruction` as a case says it.
+/// `instruction` as it is written in a case.
 fn deed(instruction: Instruction) -> String {
-    // Numbers there have no sign.
+    // Numbers in a case have no sign.
     match instruction {
         Instruction::Store(at, value) => format!("store {} {}", at.name(), value.cast_unsigned()),
         Instruction::Load(at) => format!("load {}", at.name()),
@@ -90,7 +90,7 @@ fn deed(instruction: Instruction) -> String {
     }
 }
 
-/// The words by which the guest runs `test`.
+/// The command line with which the guest runs `test`.
 pub fn words(test: &Test) -> String {
     let claim = &test.claim;
     let mut words = format!("workload=rounds name={} ", test.name);

@@ -1,5 +1,5 @@
-//! What a test claims of the values that are left at its end: comparisons of registers and
-//! variables, with *and*, *or* and *not*, in herd's syntax or without blanks (`0:r0=0&1:r0=0`).
+//! What a test claims of the values at its end: comparisons of registers and variables, with *and*,
+//! *or* and *not*, in herd's syntax or without spaces (`0:r0=0&1:r0=0`).
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -17,7 +17,7 @@ const DEEPEST: usize = 32;
 /// How many comparisons it can have.
 const MOST_COMPARISONS: usize = 64;
 
-/// Where a value is left.
+/// Where a value is at the end of a test.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// The register of this name, of this CPU.
@@ -38,7 +38,7 @@ impl fmt::Display for Place {
 /// What is claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// This value is left there.
+    /// The place has this value.
     Is(Place, i64),
     /// The claim does not hold.
     Not(Box<Self>),
@@ -46,7 +46,7 @@ pub enum Condition {
     And(Box<Self>, Box<Self>),
     /// At least one holds.
     Or(Box<Self>, Box<Self>),
-    /// Holds, or does not, whatever is left.
+    /// Holds, or does not, whatever the values are.
     Constant(bool),
 }
 
@@ -68,8 +68,8 @@ impl Condition {
         }
     }
 
-    /// Whether it holds, where `value` says what is left where. Nothing can be said of what was
-    /// never there: that has no value.
+    /// Whether it holds, where `value` gives the value of each place. A place without a value, such
+    /// as a register into which nothing was read, equals nothing.
     pub fn holds(&self, value: &impl Fn(&Place) -> Option<i64>) -> bool {
         match self {
             Self::Is(place, wanted) => value(place) == Some(*wanted),
@@ -101,7 +101,7 @@ impl Condition {
         }
     }
 
-    /// The same of other places.
+    /// The same condition on other places.
     pub fn renamed(&self, rename: &impl Fn(&Place) -> Place) -> Self {
         let boxed = |claim: &Self| Box::new(claim.renamed(rename));
         match self {
@@ -124,7 +124,7 @@ impl Condition {
     }
 }
 
-/// Without blanks.
+/// Without spaces.
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let written = Written {
@@ -137,7 +137,7 @@ impl fmt::Display for Condition {
     }
 }
 
-/// A condition, and how it is to be written.
+/// A condition, and the notation in which it is written.
 struct Written<'a> {
     condition: &'a Condition,
     and: &'static str,
@@ -168,7 +168,7 @@ impl Written<'_> {
         f.write_str(open)?;
         self.write(f, one, own)?;
         f.write_str(between)?;
-        // What is read without parentheses is grouped from the left.
+        // Without parentheses, a text is grouped from the left.
         self.write(f, other, own + 1)?;
         f.write_str(close)
     }
@@ -180,7 +180,7 @@ impl fmt::Display for Written<'_> {
     }
 }
 
-/// What of a text has not been read.
+/// The rest of a text, which has not been read yet.
 struct Reader<'a> {
     rest: &'a str,
     depth: usize,
@@ -188,7 +188,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Takes the first of `tokens` that stands there, and says whether one did.
+    /// Skips the first of `tokens` with which the rest begins, and returns whether there was one.
     fn takes(&mut self, tokens: &[&str]) -> bool {
         self.rest = self.rest.trim_start();
         let found = tokens
@@ -198,7 +198,7 @@ impl Reader<'_> {
         found.is_some()
     }
 
-    /// Takes the word `not`.
+    /// Skips the word `not`, and returns whether it was there.
     fn takes_not(&mut self) -> bool {
         let rest = self.rest.strip_prefix("not");
         let rest = rest.filter(|rest| rest.starts_with([' ', '(', '~']));

@@ -1,5 +1,5 @@
 //! What a CPU can be told to do with `workload=puppet`, as the manifest has it.
-//! [`told`](crate::told) does it.
+//! [`puppet`](crate::puppet) carries it out.
 
 use kit::manifest::{ENDS, IN_CASE, Record};
 use kit::{declare, declare_values, deeds};
@@ -27,7 +27,8 @@ deeds! {
             "Adds the number, and reads what was there into the next register, in one.",
         Fence = 5 "fence" () [IN_CASE] "A full fence.",
         Send = 6 "send" (Cpu, Word) of "variable" [IN_CASE]
-            "Interrupts a CPU, whose handler reads the variable into its next register: h0, then h1 …",
+            "Interrupts a CPU, whose handler reads the variable into its next register: h0, \
+             then h1 …",
         IrqsOff = 7 "irqs-off" () [IN_CASE] "Disables interrupts.",
         IrqsOn = 8 "irqs-on" () [IN_CASE] "Enables interrupts.",
         Finish = 9 "finish" (Cpus) [ENDS] "Ends the test on this CPU, as on all of these.",

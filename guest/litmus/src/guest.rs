@@ -1,4 +1,4 @@
-//! The guest as the kit has it: one test, run in one of the two ways.
+//! The guest as the kit has it: one test, run in one of two ways.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -9,9 +9,9 @@ use kit::platform::{Platform, Vector};
 use kit::specimen::{Part, Specimen};
 
 use crate::options::{Options, Workload};
+use crate::puppet::{OutcomeReport, Puppet};
 use crate::rounds::Rounds;
 use crate::table::Table;
-use crate::told::{Ending, Told};
 
 /// A test on a machine.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Litmus<P> {
 #[derive(Debug)]
 enum Running {
     Rounds(Box<Rounds>),
-    Told(Told),
+    Puppet(Puppet),
 }
 
 impl<P: Platform> Specimen<P> for Litmus<P> {
@@ -39,7 +39,7 @@ impl<P: Platform> Specimen<P> for Litmus<P> {
                     let rounds = Rounds::new(options);
                     Running::Rounds(Box::new(rounds.expect("the command line was checked")))
                 }
-                Workload::Puppet => Running::Told(Told::new(options, lab)),
+                Workload::Puppet => Running::Puppet(Puppet::new(options, lab)),
             },
         }
     }
@@ -52,21 +52,21 @@ impl<P: Platform> Specimen<P> for Litmus<P> {
         self.platform.irqs_enable();
         match &self.running {
             Running::Rounds(rounds) => rounds.run(&self.platform, self.lab),
-            Running::Told(told) => told.run(&self.platform, &self.lab),
+            Running::Puppet(puppet) => puppet.run(&self.platform, &self.lab),
         }
     }
 
     fn handle(&self, vector: Vector) {
         handler::run(&self.platform, &self.lab, vector, || match &self.running {
             Running::Rounds(rounds) => rounds.handle(&self.platform, vector),
-            Running::Told(told) => told.handle(&self.platform, &self.lab, vector),
+            Running::Puppet(puppet) => puppet.handle(&self.platform, &self.lab, vector),
         });
     }
 
     fn verdict(&self) -> impl fmt::Display {
         match &self.running {
-            Running::Rounds(rounds) => Verdict::Rounds(rounds.judge(&self.platform, self.lab)),
-            Running::Told(told) => Verdict::Told(told.ending()),
+            Running::Rounds(rounds) => Report::Rounds(rounds.judge(&self.platform, self.lab)),
+            Running::Puppet(puppet) => Report::Puppet(puppet.outcome()),
         }
     }
 }
@@ -77,27 +77,27 @@ impl<P> Litmus<P> {
         self.lab
     }
 
-    /// What has come out of all rounds, if it is run in rounds and they are over.
+    /// The outcomes of all rounds, if the test is run in rounds and they are over.
     pub fn table(&self) -> Option<Table<'_>> {
         match &self.running {
             Running::Rounds(rounds) => rounds.table(),
-            Running::Told(_) => None,
+            Running::Puppet(_) => None,
         }
     }
 }
 
-/// What there is to say at the end.
-enum Verdict<'a> {
+/// What is printed at the end.
+enum Report<'a> {
     Rounds(Option<Table<'a>>),
-    Told(Ending<'a>),
+    Puppet(OutcomeReport<'a>),
 }
 
-impl fmt::Display for Verdict<'_> {
+impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rounds(Some(table)) => table.fmt(f),
             Self::Rounds(None) => f.write_str("the rounds are not over"),
-            Self::Told(ending) => ending.fmt(f),
+            Self::Puppet(outcome) => outcome.fmt(f),
         }
     }
 }

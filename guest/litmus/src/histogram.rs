@@ -1,4 +1,4 @@
-//! What came out of a test, and how often.
+//! Which outcomes a test had, and how often.
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
@@ -7,16 +7,16 @@ use alloc::vec::Vec;
 use crate::condition::Place;
 use crate::test::{Source, Test};
 
-/// What was left in each of a test's [places](Test::places), in their order; nothing where nothing
-/// ever was.
+/// The value in each of a test's [places](Test::places), in their order; `None` for a register into
+/// which nothing was read.
 pub type Outcome = [Option<i64>];
 
-/// The outcome of `test`, where `value` says what comes of each source.
+/// The outcome of `test`, where `value` gives the value of each source.
 pub fn outcome(test: &Test, value: impl Fn(Source) -> Option<i64>) -> Vec<Option<i64>> {
     test.sources().iter().copied().map(value).collect()
 }
 
-/// What `outcome` of `test` has in `place`.
+/// The value that `outcome` of `test` has in `place`.
 pub fn value(test: &Test, outcome: &Outcome, place: &Place) -> Option<i64> {
     let at = test.places().binary_search(place).ok()?;
     outcome.get(at).copied().flatten()
@@ -37,7 +37,7 @@ pub struct Histogram {
 impl Histogram {
     /// Counts `outcome`.
     pub fn add(&mut self, outcome: &Outcome) {
-        // Memory is taken for a new one only.
+        // Only a new outcome allocates memory.
         if let Some(count) = self.counts.get_mut(outcome) {
             *count += 1;
         } else {

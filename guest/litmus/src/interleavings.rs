@@ -1,7 +1,6 @@
-//! Everything that can come out of a test, by trying every order of its steps on a model of memory:
-//! one that is sequentially consistent, and x86's, in which each CPU has a first-in-first-out
-//! buffer of stores (Sewell and others, "x86-TSO", 2010). It says what a search and a run are to be
-//! held against.
+//! All possible outcomes of a test, found by trying every order of its steps on a model of memory:
+//! one that is sequentially consistent, and x86's, in which each CPU has a first-in-first-out store
+//! buffer (Sewell and others, "x86-TSO", 2010). Searches and runs are compared with the result.
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -10,19 +9,19 @@ use crate::histogram::outcome;
 use crate::program::{Instruction, Variable};
 use crate::test::{Memory, Source, Test};
 
-/// States after which it is given up.
+/// The most states that are tried.
 const MOST_STATES: usize = 200_000;
 
 /// How memory behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Model {
-    /// Each store is seen by all at once.
+    /// Each store is visible to all CPUs at once.
     Sequential,
-    /// Stores wait in their CPU's buffer, from which the CPU itself reads them.
+    /// Stores wait in their CPU's store buffer, from which only the CPU itself reads them.
     Tso,
 }
 
-/// Where a test has come to.
+/// The state of a test between two steps.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct State {
     memory: Memory,
@@ -36,18 +35,19 @@ struct Cpu {
     irqs_off: bool,
     /// A bit for each variable that its handler is to read.
     asked: u8,
-    /// Whether the interrupt by which it learns so is pending; several become one.
+    /// Whether the interrupt that tells it so is pending. Several are coalesced into one.
     is_pending: bool,
-    /// Those that its handler has yet to read; it is in it while there are any.
+    /// A bit for each variable that its handler has yet to read. The CPU is in its handler while
+    /// there are any.
     handling: u8,
-    /// Whether it has asked for a variable, and has yet to interrupt whom it asks.
+    /// Whether it has asked another CPU for a variable, and has yet to interrupt that CPU.
     is_sending: bool,
     buffer: VecDeque<(Variable, i64)>,
     loaded: Vec<i64>,
     handled: Vec<i64>,
 }
 
-/// Every outcome of `test` that `model` allows, or `None` if there is too much to try.
+/// Every outcome of `test` that `model` allows, or `None` if there are too many states.
 pub fn outcomes(test: &Test, model: Model) -> Option<BTreeSet<Vec<Option<i64>>>> {
     outcomes_within(test, model, MOST_STATES)
 }
@@ -86,7 +86,7 @@ impl State {
         }
     }
 
-    /// Where each step leads that can be made next.
+    /// The states to which the possible next steps lead.
     fn successors(&self, test: &Test, model: Model) -> Vec<Self> {
         let mut next = Vec::new();
         for (index, cpu) in self.cpus.iter().enumerate() {
@@ -107,7 +107,8 @@ impl State {
                 next.push(state);
                 continue;
             }
-            // At the end of a test interrupts come on. To take one empties the buffer.
+            // At the end of a program interrupts are enabled. An interrupt is taken only with an
+            // empty store buffer.
             if cpu.is_pending && (!cpu.irqs_off || is_over) && cpu.buffer.is_empty() {
                 let mut state = self.clone();
                 let cpu = &mut state.cpus[index];
@@ -122,7 +123,7 @@ impl State {
         next
     }
 
-    /// Where `instruction` of CPU `index` leads, if it can be made now.
+    /// The state after `instruction` of CPU `index`, if that can be executed now.
     fn after(&self, index: usize, instruction: Instruction, model: Model) -> Option<Self> {
         let mut state = self.clone();
         let cpu = &mut state.cpus[index];
@@ -148,8 +149,8 @@ impl State {
                 *word = word.wrapping_add(value);
             }
             Instruction::Fence if drained => {}
-            // Whom it asks can learn that before it is interrupted, by an interrupt of somebody
-            // else.
+            // The target can find the request before this interrupt, if it takes another CPU's
+            // interrupt.
             Instruction::Send(target, variable) if drained && !cpu.is_sending => {
                 cpu.is_sending = true;
                 cpu.done -= 1;
@@ -171,8 +172,8 @@ impl State {
     }
 }
 
-/// Whether an outcome that decides the claim of `test` is among those that `model` allows, or
-/// `None` if there is too much to try.
+/// Whether `model` allows an outcome that decides the claim of `test`, or `None` if there are too
+/// many states.
 pub fn decides(test: &Test, model: Model) -> Option<bool> {
     let outcomes = outcomes(test, model)?;
     Some(
@@ -188,7 +189,7 @@ mod tests {
     use crate::test::Quantifier;
     use crate::test::tests::test_of;
 
-    /// What the literature says of these tests: whether the outcome is there if memory is
+    /// What the literature says of these tests: whether the outcome is possible if memory is
     /// sequentially consistent, and on x86.
     #[test]
     fn the_models_are_the_known_ones() {

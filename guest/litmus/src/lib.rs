@@ -1,10 +1,11 @@
 //! Litmus tests, the second client of the bench: programs of a few accesses to shared memory, and a
 //! claim of what may come out of them.
 //!
-//! What a test is needs neither the bench nor a machine: how it is written ([`program`],
-//! [`condition`], [`test`], [`herd`]), what can come out ([`interleavings`]) and how that is told
-//! ([`histogram`], [`table`], [`case`]). The guest runs one in two ways: as it is told, deed by
-//! deed, which is how orders are searched ([`told`]), or by itself in many rounds ([`rounds`]).
+//! A test itself needs neither the bench nor a machine: how it is written ([`program`],
+//! [`condition`], [`test`], [`herd`]), which outcomes are possible ([`interleavings`]) and how they
+//! are reported ([`histogram`], [`table`], [`case`]). The guest runs a test in two ways: one deed
+//! at a time, as it is told, so that orders can be searched ([`puppet`]); or by itself in many
+//! rounds ([`rounds`]).
 
 #![cfg_attr(not(test), no_std)]
 
@@ -21,11 +22,12 @@ pub mod interleavings;
 pub mod manifest;
 pub mod options;
 pub mod program;
+pub mod puppet;
+#[cfg(test)]
+mod puppet_test;
+pub mod registers;
 pub mod rounds;
 pub mod syntax;
 pub mod table;
 pub mod test;
-pub mod told;
-#[cfg(test)]
-mod told_test;
 pub mod vectors;

@@ -1,5 +1,5 @@
-//! What this guest takes on its command line beside what the kit takes: the test and what is
-//! claimed of it, and how often it is run.
+//! What this guest takes on its command line besides what the kit takes: the test and its claim,
+//! and how often it is run.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -12,12 +12,12 @@ use kit::manifest::Record;
 use kit::options::{MachineOptions, OptionsError, choose, number};
 
 use crate::condition::{Condition, Place};
-use crate::program::{self, Program, numbered};
+use crate::program::{self, Program};
+use crate::registers::{self, REGISTERS};
 use crate::syntax::SyntaxError;
 use crate::test::{self, Claim, Memory, Quantifier, Test};
-use crate::told::REGISTERS;
 
-/// Most rounds between two looks at what came out.
+/// The most rounds between two collections of outcomes.
 const MOST_IN_BATCH: usize = 4096;
 
 declare! {
@@ -46,7 +46,7 @@ declare! {
 pub enum Workload {
     /// They run a test, round after round.
     Rounds,
-    /// They do as they are told.
+    /// They do as their mailboxes say.
     Puppet,
 }
 
@@ -59,7 +59,7 @@ pub enum Sync {
     Batch,
 }
 
-/// What a run is made of. Of what nobody asked for there is nothing.
+/// The options of a run. `None` for those that the command line does not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     workload: Option<Workload>,
@@ -94,7 +94,7 @@ impl Options {
         self.rounds.unwrap_or(10_000)
     }
 
-    /// Rounds between two looks at what came out.
+    /// Rounds between two collections of outcomes.
     pub fn batch(&self) -> usize {
         self.batch.unwrap_or(500)
     }
@@ -104,10 +104,10 @@ impl Options {
         self.sync.unwrap_or(Sync::Round)
     }
 
-    /// The test to run: store buffering, if nobody asked for another.
+    /// The test to run: store buffering by default.
     ///
     /// # Errors
-    /// Says, of a key, what is missing or does not fit.
+    /// The key whose value is missing or does not fit, and why.
     pub fn test(&self) -> Result<Test, (&'static str, SyntaxError)> {
         let text = "0:store,x,1;load,y|1:store,y,1;load,x";
         let (name, programs) = match &self.programs {
@@ -130,7 +130,7 @@ impl Options {
         (Test::new(name, programs, self.initial, claim, &self.locations)).map_err(|why| (key, why))
     }
 
-    /// Refuses that CPUs do not meet before each round of `test`, where they have to.
+    /// Refuses `sync=batch` for a test in which all CPUs have to meet before each round.
     fn check_sync(&self, test: &Test) -> Result<(), (&'static str, SyntaxError)> {
         if self.sync() == Sync::Batch && test.interrupts() {
             let why = "is not for a test with interrupts, which are taken in the round they are of";
@@ -139,9 +139,9 @@ impl Options {
         Ok(())
     }
 
-    /// Refuses what makes no sense of CPUs that do as they are told.
-    fn check_told(&self) -> Result<(), (&'static str, SyntaxError)> {
-        let in_vain = [
+    /// Refuses options that make no sense with `workload=puppet`.
+    fn check_puppet(&self) -> Result<(), (&'static str, SyntaxError)> {
+        let without_effect = [
             ("name", self.name.is_some()),
             ("test", self.programs.is_some()),
             ("locations", !self.locations.is_empty()),
@@ -149,7 +149,7 @@ impl Options {
             ("batch", self.batch.is_some()),
             ("sync", self.sync.is_some()),
         ];
-        if let Some((key, _)) = in_vain.into_iter().find(|(_, is_given)| *is_given) {
+        if let Some((key, _)) = without_effect.into_iter().find(|(_, is_given)| *is_given) {
             let why = "has no effect with workload=puppet, with which CPUs do as they are told";
             return Err((key, SyntaxError(why.into())));
         }
@@ -163,12 +163,11 @@ impl Options {
         }
         for place in claim.condition.places() {
             if let Place::Register(_, name) = &place
-                && told_register(name).is_none()
+                && registers::numbered(name).is_none()
             {
                 let why = format!(
                     "names {place}, and registers of CPUs that are told what to do are r0 to \
-                     r{last} and h0 to \
-                     h{last}",
+                     r{last} and h0 to h{last}",
                     last = REGISTERS - 1
                 );
                 return Err((key, SyntaxError(why)));
@@ -178,16 +177,8 @@ impl Options {
     }
 }
 
-/// The kind and number of a register of a CPU that does as it is told: `r` for what it has read,
-/// `h` for what its handlers have.
-pub(crate) fn told_register(name: &str) -> Option<(char, usize)> {
-    let of = |kind| numbered(name, kind).map(|nth| (kind, nth));
-    of('r')
-        .or_else(|| of('h'))
-        .filter(|(_, nth)| *nth < REGISTERS)
-}
-
-/// What is wrong with `value` of `key`. It is kept for ever: a guest that says so ends.
+/// The error that says what is wrong with `value` of `key`. Its text is leaked, since a guest that
+/// reports it ends.
 fn wrong<'a>(key: &'a str, value: &'a str) -> impl Fn(SyntaxError) -> OptionsError<'a> {
     move |why| OptionsError::Wrong(key, value, format!("is not understood: {why}").leak())
 }
@@ -245,7 +236,7 @@ impl kit::options::Options for Options {
                 let nobody = "nobody would ever tell the CPUs what to do";
                 return Err(OptionsError::NeedsLab("workload", "puppet", nobody));
             }
-            Workload::Puppet => self.check_told(),
+            Workload::Puppet => self.check_puppet(),
             Workload::Rounds => self.test().and_then(|test| self.check_sync(&test)),
         };
         checked.map_err(|(key, why)| OptionsError::Wrong(key, "...", why.0.leak()))
@@ -443,7 +434,9 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_line_panics(line in "((workload|test|never|init|rounds)=|0:|load,|x|r0|=|,|;| |\\PC)*") {
+        fn no_line_panics(
+            line in "((workload|test|never|init|rounds)=|0:|load,|x|r0|=|,|;| |\\PC)*",
+        ) {
             let _ = parse(&line);
         }
     }

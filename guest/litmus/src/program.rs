@@ -1,5 +1,5 @@
-//! What the CPUs of a test do: a few instructions each on words of shared memory that have names,
-//! and the form in which a program is one word of the command line, such as
+//! What the CPUs of a test do: a few instructions each, on named words of shared memory. And the
+//! notation in which the programs are one word of the command line, such as
 //! `0:store,x,1;load,y|1:load,x`.
 
 use alloc::borrow::ToOwned;
@@ -56,7 +56,7 @@ impl Variable {
     /// The one called `name`.
     ///
     /// # Errors
-    /// If none is; says which there are.
+    /// If there is none; names those that there are.
     pub fn named(name: &str) -> Result<Self, SyntaxError> {
         match Self::ALL.into_iter().find(|it| it.name() == name) {
             Some(variable) => Ok(variable),
@@ -74,9 +74,9 @@ pub enum Instruction {
     Store(Variable, i64),
     /// Read.
     Load(Variable),
-    /// Write, and read what was there before, in one.
+    /// Write, and read the old value, in one access.
     Exchange(Variable, i64),
-    /// Add, and read what was there before, in one.
+    /// Add, and read the old value, in one access.
     Add(Variable, i64),
     /// A full fence.
     Fence,
@@ -105,7 +105,7 @@ impl Instruction {
         matches!(self, Self::Load(_) | Self::Exchange(..) | Self::Add(..))
     }
 
-    /// Whether it has to do with interrupts.
+    /// Whether it sends, disables or enables interrupts.
     pub const fn interrupts(self) -> bool {
         matches!(self, Self::Send(..) | Self::IrqsOff | Self::IrqsOn)
     }
@@ -143,8 +143,8 @@ impl Program {
         self.reads().count()
     }
 
-    /// Which of the values that it reads stays in register `name`: the last that is called so, or,
-    /// for `r0`, `r1` and so on, the one with that number.
+    /// Which of the values that it reads is in register `name` at the end: the last one that was
+    /// read into it, or, for `r0`, `r1` and so on, the one with that number.
     pub fn register(&self, name: &str) -> Option<usize> {
         let mut named = self.reads().enumerate();
         let by_name = named.rfind(|(_, step)| step.register.as_deref() == Some(name));
@@ -160,7 +160,7 @@ impl Program {
     }
 }
 
-/// N, if `name` is `first` and the number N.
+/// The number N, if `name` consists of `first` and N.
 pub(crate) fn numbered(name: &str, first: char) -> Option<usize> {
     let digits = name.strip_prefix(first)?;
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -174,7 +174,7 @@ pub(crate) fn is_register(name: &str) -> bool {
     name.starts_with(is_letter) && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Reads the programs of a test, of CPU 0 first.
+/// Reads the programs of a test, that of CPU 0 first.
 ///
 /// # Errors
 /// Says what makes no sense.

@@ -1,17 +1,16 @@
 //! `workload=rounds`: every CPU runs its program of the test, all at the same time, again and
-//! again, and what comes out is counted.
+//! again, and the outcomes are counted.
 //!
-//! Rounds are made in batches, as litmus7 does: each round of a batch has variables of its own, a
-//! few cache lines apart, so that nothing has to be put back between two of them. Before each
-//! round, or each batch, all CPUs meet. After a batch the first CPU looks at what came out and puts
-//! the variables back.
+//! Rounds are made in batches, as litmus7 does: each round of a batch has variables of its own, in
+//! different cache lines, so that nothing has to be reset between two rounds. Before each round, or
+//! each batch, all CPUs synchronize. After a batch the first CPU collects the outcomes and resets
+//! the variables.
 //!
-//! Where a test has interrupts, all CPUs meet before each round and behind it, and then take what
-//! is pending: what is sent in a round is read in it.
+//! If a test has interrupts, all CPUs synchronize before each round and after it, and then take
+//! what is pending: so what is sent in a round is read in that round.
 //!
-//! A CPU makes the accesses of its program one after the other, each with the one instruction that
-//! it stands for; the compiler may not move them. Between two of them stand the few instructions
-//! that find the next.
+//! A CPU makes the accesses of its program in order, each with one machine instruction; the
+//! compiler may not reorder them. Between two of them are the few instructions that find the next.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -37,8 +36,8 @@ use crate::table::Table;
 use crate::test::{Source, Test};
 use crate::vectors::ASKED;
 
-/// Turns of a wait in which nothing else is done, so that CPUs leave it close to each other.
-const EAGER: u32 = 200;
+/// Turns of a wait that do nothing else, so that CPUs leave it at nearly the same time.
+const EAGER_TURNS: u32 = 200;
 
 /// A test that is run round after round.
 #[derive(Debug)]
@@ -47,7 +46,7 @@ pub struct Rounds {
     rounds: u64,
     batch: usize,
     sync: Sync,
-    /// By variable, where the test has it: that variable of each round of a batch.
+    /// By variable, if the test uses it: the variable of each round of a batch.
     variables: [Option<Box<[Cell]>>; Variable::COUNT],
     /// By CPU: what it has read in each round, one round after the other.
     loaded: Box<[Box<[AtomicU64]>]>,
@@ -55,8 +54,8 @@ pub struct Rounds {
     handlers: Box<[Handlers]>,
     pending: Pending,
     batches: Barrier,
-    /// How many times a CPU has come to a meeting.
-    met: AtomicU64,
+    /// How often a CPU has arrived at a synchronization, in all.
+    arrivals: AtomicU64,
     /// Null until all rounds are over.
     histogram: AtomicPtr<Histogram>,
 }
@@ -66,7 +65,7 @@ pub struct Rounds {
 #[repr(align(128))]
 struct Cell(AtomicU64);
 
-/// What the handlers of one CPU are asked for, and what they have read.
+/// What the handlers of one CPU are to read, and what they have read.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Handlers {
@@ -91,7 +90,7 @@ impl Handlers {
         }
     }
 
-    /// Where the values of `round` are.
+    /// The values of `round`.
     fn values(&self, round: usize) -> &[AtomicU64] {
         let most = self
             .values
@@ -111,7 +110,7 @@ impl Handlers {
 }
 
 impl Rounds {
-    /// What `options` ask for.
+    /// The test that `options` ask for.
     ///
     /// # Errors
     /// If that is no test.
@@ -145,7 +144,7 @@ impl Rounds {
                 .collect(),
             pending: Pending::new(test.programs.len()),
             batches: Barrier::new(test.programs.len()),
-            met: AtomicU64::new(0),
+            arrivals: AtomicU64::new(0),
             histogram: AtomicPtr::new(null_mut()),
             test,
         })
@@ -159,7 +158,7 @@ impl Rounds {
         }
         let has_interrupts = self.test.interrupts();
         let mut histogram = Histogram::default();
-        let mut meetings = 0;
+        let mut arrivals = 0;
         let mut left = self.rounds;
         while left > 0 {
             let rounds = self.batch.min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -167,19 +166,19 @@ impl Rounds {
             for round in 0..rounds {
                 self.handlers[me].round.store(round, Ordering::Relaxed);
                 if round == 0 || self.sync == Sync::Round {
-                    meetings += 1;
-                    self.meet(platform, lab, meetings);
+                    arrivals += 1;
+                    self.synchronize(platform, lab, arrivals);
                 }
                 self.run_program(platform, me, round);
                 if has_interrupts {
                     platform.irqs_enable();
-                    meetings += 1;
-                    self.meet(platform, lab, meetings);
+                    arrivals += 1;
+                    self.synchronize(platform, lab, arrivals);
                     self.pending.take(platform);
                 }
             }
             count(&lab.own_counters::<CpuCounters>(me).programs, rounds as u64);
-            // Its Acquire and Release have all accesses of the batch before what follows.
+            // Its Acquire and Release order all accesses of the batch before what follows.
             self.batches.wait(platform);
             if me == 0 {
                 self.collect(rounds, &mut histogram);
@@ -204,7 +203,8 @@ impl Rounds {
             self.pending.has_caught_up(me);
         } else if vector == ASKED {
             let round = handlers.round.load(Ordering::Relaxed);
-            // Acquire pairs with the Release of whoever asked: what it wrote before is there.
+            // Acquire pairs with the Release of the CPU that asked: what it wrote before is
+            // visible.
             let asked = handlers.asked.swap(0, Ordering::Acquire);
             for variable in Variable::ALL {
                 if asked >> variable as usize & 1 != 0 {
@@ -214,18 +214,18 @@ impl Rounds {
         }
     }
 
-    /// Waits until all CPUs have come to meeting number `meetings`, from 1.
-    fn meet<P: Platform>(&self, platform: &P, lab: Lab, meetings: u64) {
-        let all = meetings * self.test.programs.len() as u64;
-        let are_there = || self.met.load(Ordering::Acquire) >= all;
-        self.met.fetch_add(1, Ordering::AcqRel);
-        for _ in 0..EAGER {
-            if are_there() {
+    /// Waits until all CPUs have arrived here for the `nth` time, from 1.
+    fn synchronize<P: Platform>(&self, platform: &P, lab: Lab, nth: u64) {
+        let all = nth * self.test.programs.len() as u64;
+        let have_arrived = || self.arrivals.load(Ordering::Acquire) >= all;
+        self.arrivals.fetch_add(1, Ordering::AcqRel);
+        for _ in 0..EAGER_TURNS {
+            if have_arrived() {
                 return;
             }
             spin_loop();
         }
-        spin_until(platform, &lab, are_there);
+        spin_until(platform, &lab, have_arrived);
     }
 
     /// Runs the program of CPU `me` in `round` of the batch.
@@ -241,8 +241,7 @@ impl Rounds {
             }
         };
         for step in &program.steps {
-            // Relaxed: on x86 a plain `mov`, and what it may be reordered with is what is to be
-            // seen.
+            // Relaxed: on x86 a plain `mov`. How it can be reordered is what is tested.
             match step.instruction {
                 Instruction::Store(at, value) => {
                     self.cell(at, round)
@@ -277,7 +276,7 @@ impl Rounds {
         &cells.expect("the test has every variable that it accesses")[round].0
     }
 
-    /// Counts what came out of the first `rounds` rounds of a batch, and puts the variables back.
+    /// Counts the outcomes of the first `rounds` rounds of a batch, and resets the variables.
     fn collect(&self, rounds: usize, histogram: &mut Histogram) {
         let mut outcome: Vec<Option<i64>> = Vec::with_capacity(self.test.sources().len());
         for round in 0..rounds {
@@ -315,9 +314,9 @@ impl Rounds {
         Some(value.load(Ordering::Relaxed).cast_signed())
     }
 
-    /// What has come out; nothing before all rounds are over.
+    /// The outcomes; `None` before all rounds are over.
     pub fn table(&self) -> Option<Table<'_>> {
-        // SAFETY: null, or what `run` has leaked, which nobody changes.
+        // SAFETY: null, or what `run` has leaked, which is not changed any more.
         let histogram = unsafe { self.histogram.load(Ordering::Acquire).as_ref() }?;
         Some(Table {
             test: &self.test,
@@ -325,7 +324,7 @@ impl Rounds {
         })
     }
 
-    /// Reports each outcome that must not be, once, when all rounds are over.
+    /// Reports each outcome that must not be. To be called once, when all rounds are over.
     pub fn judge<P: Platform>(&self, platform: &P, lab: Lab) -> Option<Table<'_>> {
         let table = self.table()?;
         if table.is_breach() {

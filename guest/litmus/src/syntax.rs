@@ -1,4 +1,4 @@
-//! What all readers of texts share: why a text is refused, and how a number and a CPU are written.
+//! What all parsers share: why a text is refused, and how a number is written.
 
 use alloc::format;
 use alloc::string::String;
@@ -21,7 +21,7 @@ pub(crate) fn refused<T>(why: impl Into<String>) -> Result<T, SyntaxError> {
     Err(SyntaxError(why.into()))
 }
 
-/// The number that `text` is, in decimal, or in hexadecimal with `0x` in front.
+/// The number in `text`, in decimal, or in hexadecimal with `0x` in front.
 pub(crate) fn number(text: &str) -> Result<i64, SyntaxError> {
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),

@@ -1,12 +1,12 @@
 //! The report of a run, as litmus7 and its users write it: the states that were seen and how often,
-//! whether the condition is validated, and the witnesses. Reckons with counts; runs nothing.
+//! whether the condition is validated, and the witnesses. Computes from counts; runs nothing.
 
 use core::fmt;
 
 use crate::histogram::{Histogram, decides};
 use crate::test::{Quantifier, Test};
 
-/// What has come out of a test.
+/// The outcomes of a test.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a> {
     /// The test.
@@ -16,8 +16,8 @@ pub struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// Whether what was seen is what is claimed: a witness of what may exist, and none against what
-    /// may not.
+    /// Whether what was seen supports the claim: at least one witness if it says that an outcome
+    /// exists, and otherwise no counterexample.
     pub fn is_validated(&self) -> bool {
         let deciding = self.histogram.deciding(self.test);
         (deciding > 0) == (self.test.claim.quantifier == Quantifier::Exists)
@@ -51,7 +51,7 @@ impl fmt::Display for Table<'_> {
         writeln!(f, "{}\n\nWitnesses", if validated { "Ok" } else { "No" })?;
         let (deciding, total) = (histogram.deciding(test), histogram.total());
         let others = total - deciding;
-        // Those that bear the claim out come first.
+        // Those that support the claim come first.
         let (positive, negative) = match claim.quantifier {
             Quantifier::Exists => (deciding, others),
             Quantifier::Never | Quantifier::ForAll => (others, deciding),

@@ -1,5 +1,5 @@
-//! A test as a whole: programs, what memory holds before they run, and what is claimed of what they
-//! leave. It is checked here that all its parts fit each other.
+//! A test as a whole: programs, what memory holds before they run, and what is claimed of the
+//! values at the end. Here it is checked that its parts fit each other.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -14,7 +14,7 @@ use crate::syntax::{SyntaxError, number, refused};
 /// What memory holds before a test, by variable.
 pub type Memory = [i64; Variable::COUNT];
 
-/// Of how many outcomes the condition is claimed.
+/// For how many outcomes the condition is claimed to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quantifier {
     /// At least one.
@@ -60,15 +60,15 @@ impl Quantifier {
 /// What a test claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Of how many outcomes.
+    /// For how many outcomes it holds.
     pub quantifier: Quantifier,
-    /// That this holds.
+    /// The condition.
     pub condition: Condition,
 }
 
 impl Claim {
-    /// Whether an outcome is one that decides: a witness of what may exist or must not, a
-    /// counterexample to what is to hold of all.
+    /// Whether an outcome decides the claim: a witness for *exists* and against *never*, a
+    /// counterexample to *forall*.
     pub fn is_decided_by(&self, value: &impl Fn(&Place) -> Option<i64>) -> bool {
         self.condition.holds(value) != (self.quantifier == Quantifier::ForAll)
     }
@@ -93,11 +93,11 @@ impl fmt::Display for Claim {
 /// Where the value of a place comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// It is the value that this CPU has read so many reads after its first.
+    /// The value that this CPU has read, by the number of the read from 0.
     Loaded(usize, usize),
-    /// That a handler of this CPU has read so many handlers after its first.
+    /// The value that a handler of this CPU has read, by the number of the read from 0.
     Handled(usize, usize),
-    /// That is left in memory.
+    /// The value in memory at the end.
     Memory(Variable),
 }
 
@@ -117,11 +117,11 @@ pub struct Test {
 }
 
 impl Test {
-    /// The test that is made of these parts. Of places besides those of the condition `others` are
-    /// told.
+    /// The test that is made of these parts. Outcomes consist of the places of the condition and of
+    /// `others`.
     ///
     /// # Errors
-    /// For a place that there is not.
+    /// For a place that does not exist.
     pub fn new(
         name: &str,
         programs: Vec<Program>,
@@ -147,8 +147,8 @@ impl Test {
         Ok(test)
     }
 
-    /// What an outcome is made of: all that the condition names, and what else was asked for, in
-    /// order.
+    /// The places that make up an outcome: those that the condition names, and those that were
+    /// asked for besides, in order.
     pub fn places(&self) -> &[Place] {
         &self.places
     }
@@ -182,7 +182,7 @@ impl Test {
         }
     }
 
-    /// How many interrupts are sent to `cpu`, of which several can become one.
+    /// How many interrupts are sent to `cpu`. Several can be coalesced into one.
     pub fn sent_to(&self, cpu: usize) -> usize {
         let steps = self.programs.iter().flat_map(|program| &program.steps);
         let is_to =
@@ -190,13 +190,13 @@ impl Test {
         steps.filter(|step| is_to(step.instruction)).count()
     }
 
-    /// Whether it has to do with interrupts.
+    /// Whether it sends, disables or enables interrupts.
     pub fn interrupts(&self) -> bool {
         let mut steps = self.programs.iter().flat_map(|program| &program.steps);
         steps.any(|step| step.instruction.interrupts())
     }
 
-    /// Which variables it accesses or speaks of, by variable.
+    /// By variable: whether the test accesses it, or an outcome contains it.
     pub fn variables(&self) -> [bool; Variable::COUNT] {
         let mut used = [false; Variable::COUNT];
         let steps = self.programs.iter().flat_map(|program| &program.steps);
@@ -204,18 +204,18 @@ impl Test {
             program::Instruction::Send(_, variable) => Some(variable),
             other => other.variable(),
         });
-        let told = self.places.iter().filter_map(|place| match place {
+        let reported = self.places.iter().filter_map(|place| match place {
             Place::Variable(variable) => Some(*variable),
             Place::Register(..) => None,
         });
         accessed
-            .chain(told)
+            .chain(reported)
             .for_each(|variable| used[variable as usize] = true);
         used
     }
 }
 
-/// Says whether `name` can be the name of a test, which is a word of a command line.
+/// Checks that `name` can be the name of a test, which is a word of a command line.
 ///
 /// # Errors
 /// If it cannot.

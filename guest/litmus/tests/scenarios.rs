@@ -1,5 +1,5 @@
-//! The tests that are shipped, `scenarios/litmus`: they are read, and say of themselves what the
-//! models of memory say: what x86 allows may exist, and what it does not must not.
+//! The tests that are shipped, `scenarios/litmus`: they can be read, and their claims agree with
+//! the models of memory. What x86 allows may exist, and what it does not allow must not.
 
 use std::fs;
 use std::path::Path;

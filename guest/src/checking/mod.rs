@@ -1,5 +1,5 @@
-//! What holds the path to what it promises, on the host: that every oracle fires, the designs in
-//! thousands of schedules under shuttle, and the orderings of memory under loom.
+//! Checks of the whole path on the host: every workload on threads, that every oracle fires, the
+//! designs in thousands of schedules under shuttle, and memory orderings under loom.
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod oracles;
@@ -9,14 +9,5 @@ mod orderings;
 mod schedules;
 #[cfg(shuttle)]
 pub mod search;
-
 #[cfg(all(test, not(any(loom, shuttle))))]
-use {
-    crate::Guest, crate::options::Options, crate::verdict::Verdict, kit::threads, std::sync::Arc,
-};
-
-/// Runs the guest that `options` ask for on `cpus` threads, and judges it.
-#[cfg(all(test, not(any(loom, shuttle))))]
-pub fn run_guest(cpus: usize, options: &Options) -> Verdict {
-    threads::run_guest::<Guest<Arc<threads::Threads>>>(cpus, options).judge()
-}
+mod workloads;

@@ -1,8 +1,8 @@
-//! That every oracle fires when what it watches goes wrong, and the safeguards that can be left out
-//! are needed. Where a wrong program is enough to make it fire, the program is here; the oracles of
-//! the ledger are tested beside it, and those that need a race in [`schedules`](super::schedules).
+//! That every oracle fires when its property is broken, and that the safeguards which can be left
+//! out are needed. The programs here break a property without a race. The oracles of the ledger are
+//! tested beside the ledger, and those that need a race in [`schedules`](super::schedules).
 
-use std::cell::Cell as Turn;
+use std::cell::Cell as Flag;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::vec::Vec;
@@ -18,15 +18,16 @@ use crate::ipi::Functions;
 use crate::ipi::Ipi;
 use crate::ipi::csd::Call;
 use crate::ipi::element::{Element, Elements};
-use crate::ipi::hotplug::{Event, HotplugError};
+use crate::ipi::hotplug::HotplugError;
 use crate::ipi::memory::{Cell, Pool};
+use crate::ipi::notifier::HotplugEvent;
 use crate::ipi::queue::QueueKind;
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::rules::{FailRate, HotplugMode};
-use crate::verdict::Verdict;
+use crate::summary::RunSummary;
 use crate::workload::calls;
-use crate::workload::functions::{Function, Workload};
+use crate::workload::functions::{Function, LedgerFunctions};
 
 fn machine<P: Platform>(platform: P, cpus: usize) -> Machine<P> {
     Machine::new(platform, cpus, Lab::allocate(cpus as u32).unwrap())
@@ -39,9 +40,9 @@ fn fired(lab: Lab) -> Vec<Oracle> {
         .collect()
 }
 
-/// A mask that loses all its CPUs after the first look at it, as an address space's does whose
+/// A mask that loses all its CPUs after it was first read, like that of an address space whose
 /// threads exit (Linux 723aae25d5cd).
-struct Shrinking(Turn<bool>);
+struct Shrinking(Flag<bool>);
 
 impl Targets for Shrinking {
     fn load(&self, cpus: usize) -> CpuMask {
@@ -56,8 +57,8 @@ impl Targets for Shrinking {
 fn call_shrinking(queue: QueueKind, mask_check: bool) -> Vec<Oracle> {
     let mut machine = machine(Alone, 3);
     machine.rules.mask_check = mask_check;
-    let ipi = Ipi::new(machine, queue, Workload::new(3));
-    let mask = Shrinking(Turn::new(false));
+    let ipi = Ipi::new(machine, queue, LedgerFunctions::new(3));
+    let mask = Shrinking(Flag::new(false));
     calls::many(&ipi, &mask, &CpuMask::all(3), Function::Plain, false);
     ipi.audit();
     fired(ipi.machine.lab)
@@ -78,7 +79,7 @@ fn without_the_mask_check_its_element_stays_locked_and_queued() {
     for queue in with_elements {
         let fired = call_shrinking(queue, false);
         assert!(fired.contains(&Oracle::BrokenQueue), "{}", queue.name());
-        // One from the heap is no CPU's, so that nobody waits for its lock.
+        // An element from the heap belongs to no CPU, so no CPU waits for its lock.
         let left = if queue == QueueKind::Kmalloc {
             Oracle::Leak
         } else {
@@ -94,7 +95,7 @@ fn a_waiting_call_with_interrupts_off_breaks_the_contract() {
     let ipi = Arc::new(Ipi::new(
         machine(platform.clone(), 2),
         QueueKind::Filo,
-        Workload::new(2),
+        LedgerFunctions::new(2),
     ));
     let (handler, caller) = (ipi.clone(), ipi.clone());
     platform.run(
@@ -103,7 +104,7 @@ fn a_waiting_call_with_interrupts_off_breaks_the_contract() {
             if cpu == 0 {
                 let ipi = &caller;
                 ipi.machine.platform.irqs_disable();
-                // It comes back because the other CPU happens to have its interrupts on.
+                // It returns because the other CPU happens to have its interrupts on.
                 assert_eq!(calls::single(ipi, 1, Function::Plain, true), Ok(()));
                 ipi.machine.platform.irqs_enable();
             }
@@ -115,7 +116,7 @@ fn a_waiting_call_with_interrupts_off_breaks_the_contract() {
 
 #[test]
 fn a_function_that_runs_with_interrupts_on_is_found() {
-    let ipi = Ipi::new(machine(Alone, 1), QueueKind::Filo, Workload::new(1));
+    let ipi = Ipi::new(machine(Alone, 1), QueueKind::Filo, LedgerFunctions::new(1));
     let here = CpuMask::only(0, 1);
     let call = (ipi.functions).enter(&ipi.machine, Function::Plain, &here, false);
     ipi.functions.run(&ipi, call);
@@ -139,7 +140,7 @@ fn references_without_targets_are_found() {
 fn calls_that_do_not_add_up_are_found() {
     let machine = machine(Alone, 1);
     count(&machine.tally().calls_expected, 1);
-    let _ = Verdict::of(machine.lab, 0);
+    let _ = RunSummary::of(machine.lab, 0);
     assert_eq!(fired(machine.lab), [Oracle::Accounting]);
 }
 
@@ -189,7 +190,7 @@ fn a_mask_that_outlives_its_cpu_is_a_leak() {
     machine.set_online(1, false);
     elements.audit(&machine);
     assert_eq!(fired(machine.lab), [Oracle::Leak]);
-    assert_eq!(elements.notify(&machine, Event::Dead, 1), Ok(()));
+    assert_eq!(elements.notify(&machine, HotplugEvent::Dead, 1), Ok(()));
     elements.audit(&machine);
     assert_eq!(fired(machine.lab), [Oracle::Leak]);
 }
@@ -200,7 +201,7 @@ fn take_down_under_a_call(queue: QueueKind, mode: HotplugMode) -> Vec<Oracle> {
     let platform = Threads::new(4);
     let mut machine = machine(platform.clone(), 4);
     machine.rules.hotplug = mode;
-    let ipi = Arc::new(Ipi::new(machine, queue, Workload::new(4)));
+    let ipi = Arc::new(Ipi::new(machine, queue, LedgerFunctions::new(4)));
     let [ready, called, gone] = [const { AtomicBool::new(false) }; 3];
     let (handler, cpus) = (ipi.clone(), ipi.clone());
     platform.run(
@@ -208,7 +209,7 @@ fn take_down_under_a_call(queue: QueueKind, mode: HotplugMode) -> Vec<Oracle> {
         move |cpu| {
             let ipi = &cpus;
             let wait_for = |what: &AtomicBool| {
-                // Without `relax`, by which interrupts would be taken.
+                // Without `relax`, which would take interrupts.
                 while !what.load(Ordering::Acquire) {
                     std::thread::yield_now();
                 }
@@ -265,7 +266,7 @@ fn without_the_stop_its_mask_is_freed_under_those_who_read_it() {
 
 #[test]
 fn who_cannot_leave_stays() {
-    let ipi = Ipi::new(machine(Alone, 2), QueueKind::Filo, Workload::new(2));
+    let ipi = Ipi::new(machine(Alone, 2), QueueKind::Filo, LedgerFunctions::new(2));
     for cpu in [0, 2] {
         assert_eq!(ipi.cpu_down(cpu), Err(HotplugError::Invalid));
     }
@@ -275,7 +276,7 @@ fn who_cannot_leave_stays() {
 
 #[test]
 fn a_cpu_that_does_not_start_gives_its_memory_back() {
-    let ipi = Ipi::new(machine(Alone, 2), QueueKind::Filo, Workload::new(2));
+    let ipi = Ipi::new(machine(Alone, 2), QueueKind::Filo, LedgerFunctions::new(2));
     ipi.machine.set_online(1, false);
     let audit = || {
         ipi.audit();
@@ -289,7 +290,7 @@ fn a_cpu_that_does_not_start_gives_its_memory_back() {
 
 #[test]
 fn a_call_to_one_that_has_left_is_refused() {
-    let ipi = Ipi::new(machine(Alone, 2), QueueKind::Filo, Workload::new(2));
+    let ipi = Ipi::new(machine(Alone, 2), QueueKind::Filo, LedgerFunctions::new(2));
     ipi.machine.set_online(1, false);
     assert!(calls::single(&ipi, 1, Function::Plain, true).is_err());
     assert!(calls::any(&ipi, &CpuMask::only(1, 2), Function::Plain, true).is_err());

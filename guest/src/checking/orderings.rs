@@ -1,10 +1,10 @@
-//! The orderings of the path under loom, which plays every execution that C11's memory model
+//! The memory orderings of the path under loom, which runs every execution that C11's memory model
 //! allows, far more than x86 does. Each test is a few accesses of the real code, since loom tries
-//! them all.
+//! all executions.
 //!
 //! Two of the designs' mistakes show only here. On x86 no store passes an earlier store and no load
-//! an earlier load (SDM Vol. 3A 9.2.2), so what is missing in them is a compiler barrier and
-//! nothing more; what x86 does reorder, a store and a later load of another place, is
+//! an earlier load (SDM Vol. 3A 9.2.2), so there only a compiler barrier is missing in them. What
+//! x86 does reorder, a store and a later load from another address, is the mistake of
 //! `counters-nofence`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,8 +22,8 @@ use crate::ipi::queue::grace::{Counters, Grace};
 use crate::ipi::queue::lockless::{Lockless, Stage};
 use crate::machine::Machine;
 
-/// A machine whose CPUs are loom's threads. They interrupt nobody: a test calls the handlers it
-/// wants.
+/// A machine whose CPUs are loom's threads. They send no interrupts: a test calls the handlers
+/// itself.
 #[derive(Debug)]
 struct Model;
 
@@ -75,8 +75,8 @@ fn machine() -> Machine<Model> {
     Machine::new(Model, CPUS, LAB.with(|lab| *lab))
 }
 
-/// Plays `first` on CPU 0 and `second` on CPU 1, in every way, on what `make` makes.
-fn play<T: Send + Sync + 'static>(
+/// Runs `first` on CPU 0 and `second` on CPU 1, in every execution, on what `make` returns.
+fn model<T: Send + Sync + 'static>(
     make: impl Fn() -> T + Send + Sync + 'static,
     first: impl Fn(&T) + Copy + Send + Sync + 'static,
     second: impl Fn(&T) + Copy + Send + Sync + 'static,
@@ -93,15 +93,15 @@ fn play<T: Send + Sync + 'static>(
     });
 }
 
-/// Whether some execution of `play` panics.
-fn fails(play: impl FnOnce()) -> bool {
-    catch_unwind(AssertUnwindSafe(play)).is_err()
+/// Whether some execution of `test` panics.
+fn fails(test: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(test)).is_err()
 }
 
-/// The question of the thread: who sees the payload of the next call must see the descriptor
+/// The question of the thread: a CPU that sees the payload of the next call must see the descriptor
 /// locked.
 fn lock_and_fill(barrier: bool) {
-    play(
+    model(
         move || {
             let mut machine = machine();
             machine.rules.csd_barrier = barrier;
@@ -132,7 +132,7 @@ fn without_the_barrier_it_can_look_free() {
 
 #[test]
 fn who_waited_sees_what_the_function_did() {
-    play(
+    model(
         || {
             let (machine, csd) = (machine(), CallSingleData::new());
             csd.lock(&machine, OLD);
@@ -152,7 +152,7 @@ fn who_waited_sees_what_the_function_did() {
 #[test]
 fn who_finds_an_element_on_the_list_finds_it_complete() {
     for end in [End::Head, End::Tail] {
-        play(
+        model(
             || (machine(), ElementList::new(1, CPUS), CallSingleData::new()),
             move |(machine, list, csd)| {
                 csd.carry(NEW);
@@ -169,7 +169,7 @@ fn who_finds_an_element_on_the_list_finds_it_complete() {
 
 #[test]
 fn who_stands_on_an_element_that_is_taken_out_finds_the_next() {
-    play(
+    model(
         || {
             let (machine, list) = (machine(), ElementList::new(2, CPUS));
             list.insert(&machine, 0, End::Tail, OLD);
@@ -181,10 +181,10 @@ fn who_stands_on_an_element_that_is_taken_out_finds_the_next() {
     );
 }
 
-/// A straggler stands on an element while its owner fills it, without a lock, with a call to it. If
-/// it takes the element for its own, it must find the new call there.
+/// A straggler stands on an element while its owner fills it, without a lock, with a call to the
+/// straggler. If that takes the element to be for itself, it must find the new call there.
 fn fill_under_a_straggler(stage: Stage) {
-    play(
+    model(
         move || (machine(), Lockless::new(CPUS, stage)),
         |(machine, queue)| queue.publish(machine, &CpuMask::only(1, CPUS), NEW),
         |(machine, queue)| {
@@ -206,10 +206,10 @@ fn in_2009_a_straggler_could_run_the_wrong_function() {
     assert!(fails(|| fill_under_a_straggler(Stage::AsOf2009)));
 }
 
-/// The walker announces itself and looks at the list; the owner takes its element out and looks at
-/// the announcements. One must see the other: x86 needs this fence as well.
+/// The walker announces itself and reads the list. The owner takes its element off the list and
+/// reads the announcements. One must see the other: x86 needs this fence as well.
 fn announce_and_look(fence_on_entry: bool) {
-    play(
+    model(
         move || {
             let (machine, list) = (machine(), ElementList::new(1, CPUS));
             list.insert(&machine, 0, End::Tail, OLD);

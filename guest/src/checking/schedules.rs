@@ -1,7 +1,6 @@
-//! Every queue under shuttle: the same small story in thousands of schedules, sequentially
-//! consistent, chosen with stalls, at random, and by PCT (Burckhardt et al., ASPLOS 2010). The
-//! broken designs must be caught, each by an oracle that fits what is wrong with it; the sound ones
-//! must not.
+//! Every queue under shuttle: the same few calls in thousands of schedules, sequentially
+//! consistent, chosen with stalls, at random, and by PCT (Burckhardt et al., ASPLOS 2010). In each
+//! broken design an oracle must fire that fits what is wrong with it; in the sound ones none may.
 
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use crate::ipi::queue::QueueKind;
 use crate::ipi::single::Singles;
 use crate::ledger::Ledger;
 use crate::machine::Machine;
-use crate::options::{Options, Program};
+use crate::options::{Options, Workload};
 use crate::oracle::Oracle;
 use crate::rules::FailRate;
 use crate::vectors::SINGLE;
@@ -26,50 +25,51 @@ use crate::workload::bench::{By, Receiver, Round, To};
 
 const CPUS: usize = 4;
 
-/// Who calls whom, without waiting, by CPU. The calls go straight into the queue, where the path
-/// would make a single call of one target: fewer CPUs then tell the same story.
-type Story = [&'static [usize]; CPUS];
+/// By CPU: the targets of its calls, which it does not wait for. The calls go straight into the
+/// queue, where the path would turn one with a single target into a call to one CPU. So fewer CPUs
+/// suffice.
+type Calls = [&'static [usize]; CPUS];
 
-/// The cast of the 2009 mail: CPU 0 reuses its element while CPU 1's call to CPU 2 is queued.
-const MAIL: Story = [&[1, 1], &[2], &[], &[]];
+/// The calls of the 2009 mail: CPU 0 reuses its element while CPU 1's call to CPU 2 is queued.
+const MAIL: Calls = [&[1, 1], &[2], &[], &[]];
 
-/// The cast of 2011: CPU 2, on its way to CPU 1's call, stands on CPU 0's element when that is
+/// The calls of 2011: CPU 2, on its way to CPU 1's call, stands on CPU 0's element when that is
 /// filled with a call to CPU 2 itself.
-const STRAGGLER: Story = [&[1, 2], &[2], &[], &[]];
+const STRAGGLER: Calls = [&[1, 2], &[2], &[], &[]];
 
-/// What is played.
+/// What is run in many schedules.
 #[derive(Clone, Copy, Debug)]
-struct Play {
+struct Trial {
     queue: QueueKind,
-    story: Story,
+    calls: Calls,
     /// Whether every request for memory is refused.
     out_of_memory: bool,
 }
 
-impl Play {
-    const fn new(queue: QueueKind, story: Story) -> Self {
+impl Trial {
+    const fn new(queue: QueueKind, calls: Calls) -> Self {
         Self {
             queue,
-            story,
+            calls,
             out_of_memory: false,
         }
     }
 }
 
-/// As the mail's, with a CPU 3 whose own call makes it wait for walkers in between.
-const TWO_FLIPS: Story = [&[3, 3], &[2], &[], &[0]];
+/// As in the mail, with a CPU 3 whose own call waits for walkers in between.
+const TWO_FLIPS: Calls = [&[3, 3], &[2], &[], &[0]];
 
 std::thread_local! {
     static LAB: Lab = Lab::allocate(CPUS as u32).unwrap();
 }
 
-/// One schedule.
-fn play(
-    Play {
+/// Runs one schedule.
+fn run(
+    Trial {
         queue,
-        story,
+        calls,
         out_of_memory,
-    }: Play,
+    }: Trial,
 ) {
     let lab = LAB.with(|lab| *lab);
     lab.clear();
@@ -94,7 +94,7 @@ fn play(
         },
         move |cpu| {
             let (machine, queue, ledger) = &*caller;
-            for target in story[cpu] {
+            for target in calls[cpu] {
                 let mask = CpuMask::only(*target, CPUS);
                 let id = ledger.open(machine, 0, &mask, false);
                 let call = Call {
@@ -113,12 +113,12 @@ fn play(
     judge(lab);
 }
 
-/// One schedule of a measurement of calls to all others, which judges while they are idle.
+/// Runs one schedule of a bench of calls to all others, which judges while they are idle.
 fn measure(queue: QueueKind) {
     let lab = LAB.with(|lab| *lab);
     lab.clear();
     let options = Options {
-        workload: Program::Bench,
+        workload: Workload::Bench,
         calls: Some(2),
         queue,
         round: Round {
@@ -134,17 +134,17 @@ fn measure(queue: QueueKind) {
     judge(lab);
 }
 
-/// Fixed, so that a failure can be had again.
+/// Fixed, so that a failure can be reproduced.
 const SEED: u64 = 0x2009_0217;
 
 #[track_caller]
 fn must_be_caught(
     what: &str,
-    play: impl Fn() + Send + Sync + 'static,
+    program: impl Fn() + Send + Sync + 'static,
     schedules: usize,
     by: &[Oracle],
 ) {
-    let searched = search(Stalls::new(SEED, schedules), None, play);
+    let searched = search(Stalls::new(SEED, schedules), None, program);
     let caught = searched
         .broke
         .unwrap_or_else(|| panic!("{what} survived {schedules} schedules"));
@@ -159,48 +159,48 @@ fn must_be_caught(
 }
 
 #[track_caller]
-fn survives(scheduler: impl Scheduler + 'static, play: impl Fn() + Send + Sync + 'static) {
-    assert_eq!(search(scheduler, None, play).broke, None);
+fn survives(scheduler: impl Scheduler + 'static, program: impl Fn() + Send + Sync + 'static) {
+    assert_eq!(search(scheduler, None, program).broke, None);
 }
 
 #[track_caller]
-fn must_survive(play: impl Fn() + Copy + Send + Sync + 'static) {
+fn must_survive(program: impl Fn() + Copy + Send + Sync + 'static) {
     let (stalls, pct, random) = (20_000, 5_000, 1_000);
-    survives(Stalls::new(SEED, stalls), play);
-    survives(PctScheduler::new_from_seed(SEED, 3, pct), play);
-    survives(RandomScheduler::new_from_seed(SEED, random), play);
+    survives(Stalls::new(SEED, stalls), program);
+    survives(PctScheduler::new_from_seed(SEED, 3, pct), program);
+    survives(RandomScheduler::new_from_seed(SEED, random), program);
 }
 
 #[track_caller]
 fn queue_must_survive(queue: QueueKind) {
-    for story in [MAIL, STRAGGLER, TWO_FLIPS] {
-        must_survive(move || play(Play::new(queue, story)));
+    for calls in [MAIL, STRAGGLER, TWO_FLIPS] {
+        must_survive(move || run(Trial::new(queue, calls)));
     }
 }
 
 #[test]
 fn fifo_loses_a_call() {
-    let fifo = || play(Play::new(QueueKind::Fifo, MAIL));
+    let fifo = || run(Trial::new(QueueKind::Fifo, MAIL));
     must_be_caught("fifo", fifo, 1_000_000, &[Oracle::Lost]);
 }
 
 #[test]
 fn lockless_miscounts() {
     let by = [Oracle::BadRefs, Oracle::BrokenQueue];
-    let lockless = || play(Play::new(QueueKind::Lockless, STRAGGLER));
+    let lockless = || run(Trial::new(QueueKind::Lockless, STRAGGLER));
     must_be_caught("lockless", lockless, 1_000_000, &by);
 }
 
 #[test]
 fn lockless_2011a_deletes_before_it_adds() {
     let by = [Oracle::BrokenQueue];
-    let lockless = || play(Play::new(QueueKind::Lockless2011a, STRAGGLER));
+    let lockless = || run(Trial::new(QueueKind::Lockless2011a, STRAGGLER));
     must_be_caught("lockless-2011a", lockless, 1_000_000, &by);
 }
 
 #[test]
 fn shared_refs_naive_reuses_too_soon() {
-    let naive = || play(Play::new(QueueKind::SharedRefsNaive, TWO_FLIPS));
+    let naive = || run(Trial::new(QueueKind::SharedRefsNaive, TWO_FLIPS));
     let by = [Oracle::ReusedTooSoon];
     must_be_caught("shared-refs-naive", naive, 1_000_000, &by);
 }
@@ -213,9 +213,9 @@ fn kmalloc_is_sound_while_there_is_memory() {
 #[test]
 fn kmalloc_without_memory_leaves_a_stack_too_soon() {
     let stacks = || {
-        play(Play {
+        run(Trial {
             out_of_memory: true,
-            ..Play::new(QueueKind::Kmalloc, MAIL)
+            ..Trial::new(QueueKind::Kmalloc, MAIL)
         });
     };
     must_be_caught("kmalloc", stacks, 1_000_000, &[Oracle::UseAfterFree]);
@@ -268,7 +268,8 @@ fn who_waits_for_grace_periods_sees_them_end() {
             move |_| handler.quiescent(),
             move |cpu| {
                 if cpu == 0 {
-                    // One is under way when it begins to wait, and another has to follow.
+                    // One grace period is under way when it begins to wait, and another has to
+                    // follow.
                     (machine.rcu).grace_period(&machine.platform, || machine.online());
                     machine.synchronize();
                 }

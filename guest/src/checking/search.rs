@@ -1,6 +1,6 @@
-//! Searches under shuttle: one play in the schedules that a scheduler chooses, sequentially
-//! consistent, until an oracle fires, one has no end, or there are enough. Knows nothing of what is
-//! played.
+//! Searches under shuttle: one program in the schedules that a scheduler chooses, sequentially
+//! consistent, until an oracle fires, a schedule has no end, or there are enough. Knows nothing of
+//! the program.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -19,43 +19,43 @@ use crate::oracle::Oracle;
 const MAX_STEPS: u64 = 200_000;
 
 std::thread_local! {
-    static CAUGHT: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
+    static FOUND: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 /// What a search came to.
 #[derive(Clone, Debug)]
-pub struct Searched {
-    /// Schedules that were played, that in which something broke included.
+pub struct SearchOutcome {
+    /// Schedules that were run, the one in which something broke included.
     pub schedules: u64,
-    /// Times that the scheduler was asked which task goes on.
+    /// How often the scheduler chose the task that goes on.
     pub steps: u64,
-    /// For how long it was searched.
+    /// How long the search took.
     pub time: Duration,
-    /// What broke in the last schedule: oracles, none of them for a hang; `None` if nothing did.
+    /// The oracles that fired in the last schedule, none of them for a hang; `None` if nothing
+    /// broke.
     pub broke: Option<Vec<Oracle>>,
 }
 
-/// Says what has become of the play of this schedule, when it is over, if an oracle has found
-/// anything.
+/// Takes the findings of one schedule, when it is over. The program must call it.
 pub fn judge(lab: Lab) {
     let found = lab.findings().map(|finding| finding.oracle);
-    CAUGHT.with_borrow_mut(|caught| caught.extend(found));
+    FOUND.with_borrow_mut(|found| found.extend(found));
 }
 
-/// Plays `play`, which ends with [`judge`], in each schedule of `scheduler` until something breaks,
-/// the scheduler has no more, or `time` has passed.
+/// Runs `program`, which ends with [`judge`], in each schedule of `scheduler` until something
+/// breaks, the scheduler has no more, or `time` has passed.
 pub fn search(
     scheduler: impl Scheduler + 'static,
     time: Option<Duration>,
-    play: impl Fn() + Send + Sync + 'static,
-) -> Searched {
+    program: impl Fn() + Send + Sync + 'static,
+) -> SearchOutcome {
     let mut config = Config::new();
     config.max_steps = MaxSteps::None;
     config.failure_persistence = shuttle::FailurePersistence::None;
     config.max_time = time;
     // That only sequentially consistent schedules are tried is said above.
     config.silence_warnings = true;
-    CAUGHT.with_borrow_mut(BTreeSet::clear);
+    FOUND.with_borrow_mut(BTreeSet::clear);
     let tally = Rc::new(Tally::default());
     let counted = Counted {
         scheduler: ManuallyDrop::new(scheduler),
@@ -63,19 +63,21 @@ pub fn search(
         steps: 0,
     };
     let begun = Instant::now();
-    let outcome = catch_unwind(AssertUnwindSafe(|| Runner::new(counted, config).run(play)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        Runner::new(counted, config).run(program)
+    }));
     let time = begun.elapsed();
-    let caught = CAUGHT.with_borrow(|caught| {
-        let oracles = caught.iter().map(|number| Oracle::try_from(*number));
+    let found = FOUND.with_borrow(|found| {
+        let oracles = found.iter().map(|number| Oracle::try_from(*number));
         oracles.flatten().collect::<Vec<_>>()
     });
-    // A panic is a deadlock that shuttle has found, or one of the code that plays.
-    let is_broken = outcome.is_err() || tally.hangs.get() || !caught.is_empty();
-    Searched {
+    // A panic is a deadlock that shuttle has found, or a panic of the program.
+    let is_broken = outcome.is_err() || tally.hangs.get() || !found.is_empty();
+    SearchOutcome {
         schedules: tally.schedules.get(),
         steps: tally.steps.get(),
         time,
-        broke: is_broken.then_some(caught),
+        broke: is_broken.then_some(found),
     }
 }
 
@@ -101,7 +103,7 @@ struct Counted<S> {
 impl<S: Scheduler> Scheduler for Counted<S> {
     fn new_execution(&mut self) -> Option<Schedule> {
         self.steps = 0;
-        if self.tally.hangs.get() || CAUGHT.with_borrow(|caught| !caught.is_empty()) {
+        if self.tally.hangs.get() || FOUND.with_borrow(|found| !found.is_empty()) {
             return None;
         }
         let schedule = self.scheduler.new_execution()?;
@@ -129,9 +131,9 @@ impl<S: Scheduler> Scheduler for Counted<S> {
     }
 }
 
-/// Schedules with few switches and now and then a stall: a CPU is taken away wherever it is, as a
-/// host does with a vCPU, and stays away while the others go on for long. Every race of these
-/// designs has one CPU that comes late; chosen step by step at random, nobody ever is late by much.
+/// Schedules with few switches, and now and then a stall: a CPU stops wherever it is, as a vCPU
+/// does that the host preempts, while the others go on for long. In every race of these designs one
+/// CPU is late. If each step is chosen at random, no CPU is ever late by much.
 #[derive(Debug)]
 pub struct Stalls {
     random: fastrand::Rng,
@@ -140,7 +142,7 @@ pub struct Stalls {
     stalled: Vec<TaskId>,
 }
 
-/// CPUs that are away at a time.
+/// The most CPUs that are stalled at a time.
 const STALLED: usize = 2;
 /// Steps between stalls, and steps of a stall, on average.
 const BETWEEN_STALLS: u32 = 40;

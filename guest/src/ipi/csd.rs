@@ -16,9 +16,9 @@ use crate::machine::Machine;
 
 /// A function to run and its argument.
 ///
-/// The function is a number, not an address: a descriptor read after its memory was reused then
-/// names a function that does not exist, which an oracle reports, instead of sending the CPU
-/// anywhere.
+/// The function is a number, not an address: a descriptor that is read after its memory was reused
+/// then names a function that does not exist. An oracle reports that, and the CPU does not jump to
+/// a wrong address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
     /// Which function.
@@ -28,7 +28,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call that runs nothing: its target takes an interrupt, which is what it is for.
+    /// A call that runs nothing. It only has its target take an interrupt.
     pub const NOTHING: Self = Self {
         func: u32::MAX,
         info: 0,
@@ -93,16 +93,17 @@ impl CallSingleData {
         }
     }
 
-    /// Takes the descriptor for `call`, after waiting for its previous one to have run. The payload
+    /// Locks the descriptor for `call`, after waiting until its previous call has run. The payload
     /// is still to be written.
     ///
-    /// A load and a store, not an atomic exchange: only the owner ever locks a descriptor, from one
-    /// context, so nobody can come between them.
+    /// A load and a store, not an atomic exchange: only the owner ever locks a descriptor, and from
+    /// one context, so nothing can come between the two.
     pub fn lock<P: Platform>(&self, machine: &Machine<P>, call: Call) {
         self.wait(machine);
         self.flags.store(LOCK, Ordering::Relaxed);
-        // The barrier of the thread (generic-ipi, Feb 2009, Paul E. McKenney's question): whoever
-        // sees the new payload must see it locked. On x86 it is a compiler barrier.
+        // The barrier of the thread (generic-ipi, Feb 2009, Paul E. McKenney's question): a CPU
+        // that sees the new payload must see the descriptor locked. On x86 it is a compiler
+        // barrier.
         if machine.rules.csd_barrier {
             fence(Ordering::Release);
         }
@@ -121,7 +122,7 @@ impl CallSingleData {
         }
     }
 
-    /// Lets the descriptor go that carried `call`. The owner may reuse or abandon it from here on;
+    /// Unlocks the descriptor that carried `call`. From here on the owner may reuse or free it, so
     /// the caller may not touch it again.
     pub fn unlock<P: Platform>(&self, machine: &Machine<P>, call: Call) {
         debug_assert!(self.is_locked(), "a call descriptor was unlocked twice");

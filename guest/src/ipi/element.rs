@@ -1,5 +1,5 @@
-//! The element: one CPU's call to many, as it stands on the global queue (`cfd_data`); and the
-//! elements of all CPUs with the list they stand on, as the designs share it that have one per CPU.
+//! The element: one CPU's call to many on the global queue (`cfd_data`). And the elements of all
+//! CPUs with their list, which the designs share that have one element per CPU.
 
 use alloc::boxed::Box;
 use core::ops::Index;
@@ -10,14 +10,14 @@ use kit::sync::mask::{AtomicCpuMask, CpuMask};
 use kit::sync::spin::SpinLock;
 
 use super::csd::{Call, CallSingleData};
-use super::hotplug::Event;
 use super::list::ElementList;
 use super::memory::{Cell, Contents, NoMemory};
+use super::notifier::HotplugEvent;
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 
-/// One call to many. What shares a cache line is part of the design, so the fields stay in this
-/// order.
+/// One call to many. Which fields share a cache line is part of the design, so their order is
+/// fixed.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Element {
@@ -25,7 +25,7 @@ pub struct Element {
     pub csd: CallSingleData,
     /// Guards the targets and `refs`, in the designs that guard them.
     pub lock: SpinLock,
-    /// Targets that have not finished.
+    /// How many targets have not finished.
     pub refs: AtomicU32,
     /// Targets that have not begun. It is on the heap, as the kernel's `cpumask_var_t` is where
     /// masks are large, and comes and goes with its CPU.
@@ -33,8 +33,8 @@ pub struct Element {
 }
 
 impl Contents for Element {
-    /// The lock stays as it is: poisoned, it would be held for ever, and who came across it would
-    /// hang instead of leaving a finding.
+    /// The lock stays as it is: poisoned, it would be held for ever, and a CPU that took it would
+    /// hang instead of reporting a finding.
     fn fill(&self, byte: u8) {
         self.csd.fill(byte);
         self.refs
@@ -65,7 +65,7 @@ impl Element {
         self.mask.get(machine, || self.csd.call().info)
     }
 
-    /// Reports what must not be when nothing is in flight; the element is `owner`'s.
+    /// Reports a state that must not be when nothing is in flight. The element belongs to `owner`.
     pub fn audit<P: Platform>(&self, machine: &Machine<P>, owner: CpuId) {
         let Call { info, .. } = self.csd.call();
         if self.csd.is_locked() {
@@ -78,11 +78,11 @@ impl Element {
     }
 }
 
-/// One element for each CPU, and the list. A CPU so has one call to many outstanding at most.
+/// One element for each CPU, and the list. So a CPU has at most one call to many outstanding.
 #[derive(Debug)]
 pub struct Elements {
     by_owner: Box<[Element]>,
-    /// Those in use, as handlers walk them.
+    /// The list of those in use, along which handlers walk.
     pub list: ElementList,
 }
 
@@ -103,15 +103,15 @@ impl Elements {
         }
     }
 
-    /// Whether a call to `targets` has none left, since those of the caller's mask have all gone
-    /// between the first look and the last (Linux 723aae25d5cd). Nobody would ever take its element
-    /// off the list, so it must not get there.
+    /// Whether a call to `targets` has none left, because all CPUs of the caller's mask have left
+    /// it between the first look and the last (Linux 723aae25d5cd). No target would ever take its
+    /// element off the list, so it must not be queued.
     pub fn is_void<P: Platform>(machine: &Machine<P>, targets: &CpuMask) -> bool {
         machine.rules.mask_check && targets.is_empty()
     }
 
-    /// The notifier of the patch (`hotplug_cfd`): memory for a CPU's targets comes before the CPU,
-    /// and is freed when it has gone.
+    /// The notifier of the patch (`hotplug_cfd`): memory for a CPU's targets is allocated before
+    /// the CPU comes online, and freed when it is offline.
     ///
     /// As posted it had two bugs in twenty lines: its `return` stood inside the `switch`, and the
     /// cases that free were guarded by a misspelled symbol and never compiled (until 69dd647f969c).
@@ -121,21 +121,24 @@ impl Elements {
     pub fn notify<P: Platform>(
         &self,
         machine: &Machine<P>,
-        event: Event,
+        event: HotplugEvent,
         cpu: CpuId,
     ) -> Result<(), NoMemory> {
         let mask = &self.by_owner[cpu].mask;
         match event {
-            Event::UpPrepare => mask.allocate(machine),
-            Event::UpCanceled | Event::Dead if machine.rules.hotplug.frees() => {
+            HotplugEvent::UpPrepare => mask.allocate(machine),
+            HotplugEvent::UpCanceled | HotplugEvent::Dead if machine.rules.hotplug.frees() => {
                 mask.free(machine);
                 Ok(())
             }
-            Event::UpCanceled | Event::Dead | Event::Online | Event::Dying => Ok(()),
+            HotplugEvent::UpCanceled
+            | HotplugEvent::Dead
+            | HotplugEvent::Online
+            | HotplugEvent::Dying => Ok(()),
         }
     }
 
-    /// Reports what must not be when nothing is in flight.
+    /// Reports a state that must not be when nothing is in flight.
     pub fn audit<P: Platform>(&self, machine: &Machine<P>) {
         self.list.audit(machine);
         for (cpu, element) in self.by_owner.iter().enumerate() {

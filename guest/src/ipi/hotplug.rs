@@ -1,9 +1,9 @@
 //! CPUs that leave and come back while calls are made (Linux 2.6.30, `kernel/cpu.c`).
 //!
-//! A CPU leaves at a point at which its own task is between two operations, and of the others, too,
-//! none may be in the middle of one: a caller that has found it online would still interrupt it,
-//! and a walker would still stand on its element, whose memory goes with it. So everybody is
-//! brought to such a point, and kept there with interrupts off while the CPU goes
+//! A CPU leaves at a point at which its own task is between two operations. No other CPU may be in
+//! the middle of one then: a caller that has found the CPU online would still interrupt it, and a
+//! walker could still stand on its element, whose memory is freed with it. So all CPUs are brought
+//! to such a point, and kept there with interrupts off while the CPU leaves
 //! ([`stop`](super::stop)).
 //!
 //! What is specified, whatever the design of the queue:
@@ -13,120 +13,24 @@
 //! * A call made to it afterwards is refused ([`Offline`](super::Offline)), or made without it.
 //!
 //! `hotplug=no-stop` leaves the stop out. **It is broken on purpose**: all three can fail, and the
-//! departed CPU's mask is freed under those who still read it.
-
-use core::fmt;
+//! mask of the CPU that left is freed while others still read it.
 
 use kit::counters::count;
+use kit::idle::idle_until;
 use kit::platform::{CpuId, Platform, Vector};
 use kit::probe;
-use kit::specimen::Fate;
-use kit::sync::atomic::{AtomicU32, Ordering};
+use kit::specimen::Next;
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::CpuMask;
-use kit::sync::rcu::Rcu;
 
+pub use super::hotplug_state::HotplugError;
 use super::memory::NoMemory;
-use super::{Functions, Ipi};
-use crate::machine::Machine;
+use super::notifier::{HotplugEvent, tell};
+use super::path::{Functions, Ipi};
 use crate::rules::HotplugMode;
 
-/// What a notifier hears about a CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// It is to come: get ready, or veto it (`CPU_UP_PREPARE`). On the CPU that brings it up.
-    UpPrepare,
-    /// It was to come and will not (`CPU_UP_CANCELED`). On the CPU that wanted to bring it up.
-    UpCanceled,
-    /// It has come (`CPU_ONLINE`). On the CPU that brought it up.
-    Online,
-    /// It goes (`CPU_DYING`). On that CPU, interrupts off.
-    Dying,
-    /// It has gone (`CPU_DEAD`). On the CPU that took it down.
-    Dead,
-}
-
-/// Somebody who has something to do when a CPU comes or goes.
-pub trait Notifier<P: Platform> {
-    /// Hears of `event`.
-    ///
-    /// # Errors
-    /// At [`Event::UpPrepare`], [`NoMemory`] vetoes the CPU. Nothing else can fail.
-    fn notify(&self, machine: &Machine<P>, event: Event, cpu: CpuId) -> Result<(), NoMemory>;
-}
-
-/// Why a CPU did not leave, or did not come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HotplugError {
-    /// Another CPU is leaving or coming (`-EBUSY`).
-    Busy,
-    /// There is no such CPU, it is where it was to be, or it is one that cannot leave: the first,
-    /// and the one that asks (`-EINVAL`).
-    Invalid,
-    /// A notifier vetoed it, for want of memory (`-ENOMEM`).
-    Vetoed,
-    /// It was started and did not come (`-EIO`).
-    NotStarted,
-}
-
-impl From<NoMemory> for HotplugError {
-    fn from(_: NoMemory) -> Self {
-        Self::Vetoed
-    }
-}
-
-impl fmt::Display for HotplugError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Busy => "another CPU is on its way",
-            Self::Invalid => "this CPU cannot be asked to",
-            Self::Vetoed => "there is no memory for this CPU",
-            Self::NotStarted => "the CPU did not start",
-        })
-    }
-}
-
-impl core::error::Error for HotplugError {}
-
-/// Nobody.
-const NONE: u32 = u32::MAX;
-
-/// Who is on its way.
-#[derive(Debug)]
-pub(super) struct Hotplug {
-    /// Held while a CPU leaves or comes (`cpu_add_remove_lock`).
-    busy: AtomicU32,
-    /// The CPU that is to leave without a stop.
-    leaving: AtomicU32,
-}
-
-impl Hotplug {
-    pub(super) fn new() -> Self {
-        Self {
-            busy: AtomicU32::new(0),
-            leaving: AtomicU32::new(NONE),
-        }
-    }
-
-    fn leaving(&self) -> u32 {
-        self.leaving.load(Ordering::Acquire)
-    }
-
-    fn exclusively<R>(
-        &self,
-        body: impl FnOnce() -> Result<R, HotplugError>,
-    ) -> Result<R, HotplugError> {
-        self.busy
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .map_err(|_| HotplugError::Busy)?;
-        let result = body();
-        self.busy.store(0, Ordering::Release);
-        result
-    }
-}
-
 impl<P: Platform, F: Functions<P>> Ipi<P, F> {
-    /// Takes `cpu` offline (`cpu_down`), and returns when it has gone. From task context.
+    /// Takes `cpu` offline (`cpu_down`), and returns when it is. From task context.
     ///
     /// # Errors
     /// [`HotplugError::Invalid`] for CPU 0, this CPU, or one that is not online;
@@ -142,25 +46,25 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
                     let online = machine.online();
                     self.stop.begin(cpu, &online);
                     self.wake(&machine.others_online(&online));
-                    let fate = self.take_part_in_stop();
-                    debug_assert_eq!(fate, Fate::Stay, "no CPU takes itself down");
+                    let next = self.take_part_in_stop();
+                    debug_assert_eq!(next, Next::Stay, "no CPU takes itself down");
                     machine.spin_until(|| self.stop.is_over());
                 }
                 HotplugMode::NoStop => {
-                    self.hotplug.leaving.store(cpu as u32, Ordering::Release);
+                    self.hotplug.ask_to_leave(cpu);
                     self.wake(&CpuMask::only(cpu, machine.cpus));
-                    machine.spin_until(|| self.hotplug.leaving() == NONE);
+                    machine.spin_until(|| self.hotplug.nobody_leaves());
                 }
             }
             probe!(machine.platform, "hotplug.dead");
-            self.notify(Event::Dead, cpu)?;
+            self.notify(HotplugEvent::Dead, cpu)?;
             probe!(machine.platform, "hotplug.freed");
             count(&machine.counters().cpus_taken_down, 1);
             Ok(())
         })
     }
 
-    /// Brings `cpu` back online (`cpu_up`), and returns when it has come. From task context.
+    /// Brings `cpu` back online (`cpu_up`), and returns when it is. From task context.
     ///
     /// # Errors
     /// [`HotplugError::Invalid`] if there is no such CPU or it is online; [`HotplugError::Busy`]
@@ -172,21 +76,21 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             if cpu >= machine.cpus || machine.is_online(cpu) {
                 return Err(HotplugError::Invalid);
             }
-            self.notify(Event::UpPrepare, cpu)?;
+            self.notify(HotplugEvent::UpPrepare, cpu)?;
             probe!(machine.platform, "hotplug.prepared");
             if machine.platform.start_cpu(cpu).is_err() {
-                self.notify(Event::UpCanceled, cpu)?;
+                self.notify(HotplugEvent::UpCanceled, cpu)?;
                 return Err(HotplugError::NotStarted);
             }
             machine.spin_until(|| machine.is_online(cpu));
             probe!(machine.platform, "hotplug.online");
-            self.notify(Event::Online, cpu)?;
+            self.notify(HotplugEvent::Online, cpu)?;
             count(&machine.counters().cpus_brought_up, 1);
             Ok(())
         })
     }
 
-    /// This CPU runs, and takes calls from now on. A platform says so for every CPU it has started.
+    /// This CPU runs, and takes calls from now on. Each CPU calls this when it has started.
     pub fn cpu_starting(&self) {
         let me = self.machine.this_cpu();
         if !self.machine.is_online(me) {
@@ -196,43 +100,38 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         }
     }
 
-    /// The point between two operations of a CPU's task (`cond_resched`): here it passes a
-    /// quiescent state, takes part in a stop, and leaves if that is what it was asked to.
-    pub fn cond_resched(&self) -> Fate {
+    /// The point between two operations of a CPU's task (`cond_resched`): here the CPU passes a
+    /// quiescent state, takes part in a stop, and goes offline if it was asked to.
+    pub fn cond_resched(&self) -> Next {
         self.machine.quiescent();
         if self.stop.wants(self.machine.this_cpu()) {
             return self.take_part_in_stop();
         }
-        if self.hotplug.leaving() == self.machine.this_cpu() as u32 {
+        if self.hotplug.is_to_leave(self.machine.this_cpu()) {
             self.machine.platform.irqs_disable();
             self.die();
-            self.hotplug.leaving.store(NONE, Ordering::Release);
-            return Fate::Leave;
+            self.hotplug.has_left();
+            return Next::Leave;
         }
-        Fate::Stay
+        Next::Stay
     }
 
-    /// Sleeps until `done`, taking part in what [`Ipi::cond_resched`] does meanwhile. Whoever makes
-    /// it `done` wakes this CPU with [`Ipi::wake`].
-    pub fn idle_until(&self, done: impl Fn() -> bool) -> Fate {
-        loop {
-            if self.cond_resched() == Fate::Leave {
-                return Fate::Leave;
-            }
-            if done() {
-                return Fate::Stay;
-            }
-            self.machine
-                .platform
-                .idle_unless(&|| done() || self.is_wanted());
-        }
+    /// Sleeps until `done`, and does meanwhile what [`Ipi::cond_resched`] does. The CPU that makes
+    /// `done` true must wake this one with [`Ipi::wake`].
+    pub fn idle_until(&self, done: impl Fn() -> bool) -> Next {
+        idle_until(
+            &self.machine.platform,
+            done,
+            || self.cond_resched(),
+            || self.is_wanted(),
+        )
     }
 
-    /// Whether [`Ipi::cond_resched`] has something to do for others, for which this CPU must not
+    /// Whether other CPUs wait for this one to pass [`Ipi::cond_resched`], so that it must not
     /// sleep.
     pub fn is_wanted(&self) -> bool {
         let me = self.machine.this_cpu();
-        self.stop.wants(me) || self.hotplug.leaving() == me as u32
+        self.stop.wants(me) || self.hotplug.is_to_leave(me)
     }
 
     /// Wakes the CPUs of `targets` from [`Ipi::idle_until`].
@@ -240,22 +139,29 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         self.machine.platform.send_ipi_mask(targets, Vector::WAKE);
     }
 
-    /// The dying CPU's last act (`take_cpu_down`), interrupts off: it runs what still waits for it,
-    /// since no interrupt will make it (Linux 8d056c48e486), and is offline.
-    pub(super) fn die(&self) {
+    /// Goes through the stop under way with all others. The CPU that leaves comes back offline,
+    /// with interrupts off.
+    fn take_part_in_stop(&self) -> Next {
+        (self.stop).take_part(&self.machine, || self.serve_pending(), || self.die())
+    }
+
+    /// The last step of a CPU that goes offline (`take_cpu_down`), interrupts off: it marks itself
+    /// offline, and runs the calls that still wait for it, since no interrupt will have it do so
+    /// later (Linux 8d056c48e486).
+    fn die(&self) {
         let machine = &self.machine;
         let me = machine.this_cpu();
         probe!(machine.platform, "hotplug.dying");
         machine.set_online(me, false);
         probe!(machine.platform, "hotplug.offline");
         self.serve_pending();
-        let veto = self.notify(Event::Dying, me);
+        let veto = self.notify(HotplugEvent::Dying, me);
         debug_assert_eq!(veto, Ok(()), "a CPU that goes cannot be vetoed");
     }
 
     /// Runs the calls that wait for this CPU, interrupts off, whether or not their interrupts have
     /// arrived.
-    pub(super) fn serve_pending(&self) {
+    fn serve_pending(&self) {
         let run = |call| self.run(call);
         while self.singles.handle(&self.machine, &run) + self.many.handle(&self.machine, &run) != 0
         {
@@ -263,35 +169,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     }
 
     /// Tells the notifier chain.
-    fn notify(&self, event: Event, cpu: CpuId) -> Result<(), NoMemory> {
+    fn notify(&self, event: HotplugEvent, cpu: CpuId) -> Result<(), NoMemory> {
         let machine = &self.machine;
         tell(&[&machine.rcu, &*self.many], machine, event, cpu)
-    }
-}
-
-/// Tells every notifier of `chain`, in order. A veto ends it, and cancels what those before have
-/// prepared.
-fn tell<P: Platform>(
-    chain: &[&dyn Notifier<P>],
-    machine: &Machine<P>,
-    event: Event,
-    cpu: CpuId,
-) -> Result<(), NoMemory> {
-    for (told, notifier) in chain.iter().enumerate() {
-        if let Err(veto) = notifier.notify(machine, event, cpu) {
-            debug_assert_eq!(event, Event::UpPrepare, "nothing else can be vetoed");
-            tell(&chain[..told], machine, Event::UpCanceled, cpu)?;
-            return Err(veto);
-        }
-    }
-    Ok(())
-}
-
-impl<P: Platform> Notifier<P> for Rcu {
-    fn notify(&self, machine: &Machine<P>, event: Event, cpu: CpuId) -> Result<(), NoMemory> {
-        if event == Event::Dying {
-            self.leave(&machine.platform, cpu, || machine.online());
-        }
-        Ok(())
     }
 }

@@ -1,12 +1,12 @@
 //! The global list of elements (`call_function.queue`): a doubly linked list that one CPU at a time
 //! changes under its lock, while others walk it without (`rculist.h`).
 //!
-//! Elements are named by index, and links hold indices. An element that is taken out keeps its way
-//! on, so that a walker that stands on it is not stranded; whether the way still leads anywhere
-//! useful once the element is queued again is what the designs under [`super::queue`] differ in.
+//! Elements are named by index, and links hold indices. An element that is taken out keeps its
+//! `next` link, so that a walker on it can go on. Where that link leads once the element is queued
+//! again is what the designs under [`super::queue`] differ in.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU32 as Seen, Ordering as SeenOrder};
+use core::sync::atomic::{AtomicU32 as GhostU32, Ordering as GhostOrdering};
 
 use kit::platform::{CpuId, Platform};
 use kit::probe;
@@ -38,26 +38,25 @@ pub struct ElementList {
     lock: SpinLock,
     head: Link,
     links: Box<[Link]>,
-    /// By CPU: the element its walk stands on, or [`HEAD`]. For an oracle; no design may look.
+    /// By CPU: the element its walk stands on, or [`HEAD`]. For an oracle; no design may read it.
     standing: Box<[Standing]>,
 }
 
 #[derive(Debug)]
 #[repr(align(64))]
-struct Standing(Seen);
+struct Standing(GhostU32);
 
 /// Where an element goes into the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// In front of all others: the newest is met first.
+    /// In front of all others: walks meet the newest first.
     Head,
     /// Behind all others.
     Tail,
 }
 
 impl ElementList {
-    /// Bytes per CPU that the list keeps for an oracle alone, so that no design is charged for
-    /// them.
+    /// Bytes per CPU that the list keeps only for an oracle, and that are not part of any design.
     pub const WATCHED: usize = size_of::<Standing>();
 
     /// An empty list for elements 0 to `elements` - 1, none of them linked, that `cpus` CPUs walk.
@@ -70,19 +69,19 @@ impl ElementList {
             lock: SpinLock::new(),
             head: link(HEAD, HEAD),
             links: (0..elements).map(|_| link(HEAD, POISON)).collect(),
-            standing: (0..cpus).map(|_| Standing(Seen::new(HEAD))).collect(),
+            standing: (0..cpus).map(|_| Standing(GhostU32::new(HEAD))).collect(),
         }
     }
 
     /// Puts `element`, which carries `call`, at one end. Interrupts must be off.
     ///
-    /// An element that is linked already is reported and left where it is: linking it twice would
-    /// close the list into a ring, and nobody would live to tell.
+    /// An element that is already linked is reported and left where it is: linking it twice would
+    /// close the list into a ring, and no walk would end.
     pub fn insert<P: Platform>(&self, machine: &Machine<P>, element: usize, end: End, call: Call) {
         self.insert_then(machine, element, end, call, || {});
     }
 
-    /// As [`ElementList::insert`], and runs `then` before the lock is let go.
+    /// As [`ElementList::insert`], and runs `then` before the lock is released.
     pub fn insert_then<P: Platform>(
         &self,
         machine: &Machine<P>,
@@ -105,7 +104,8 @@ impl ElementList {
             };
             new.next.store(next, Ordering::Relaxed);
             new.prev.store(prev, Ordering::Relaxed);
-            // Release pairs with the Acquire of a walk: who finds the element finds it complete.
+            // Release pairs with the Acquire of a walk: one that finds the element finds it
+            // complete.
             self.link(prev)
                 .next
                 .store(element as u32, Ordering::Release);
@@ -117,8 +117,8 @@ impl ElementList {
         probe!(machine.platform, "queue.inserted", call.info);
     }
 
-    /// Takes `element`, which carried `call`, out, but leaves it its way on. Interrupts must be
-    /// off.
+    /// Takes `element`, which carried `call`, off the list, but leaves its `next` link. Interrupts
+    /// must be off.
     ///
     /// One that is not linked is reported and left alone, where the kernel would follow its
     /// poisoned pointer.
@@ -140,10 +140,10 @@ impl ElementList {
         probe!(machine.platform, "queue.removed", call.info);
     }
 
-    /// Reads which elements are linked, from the head on, into `found` as far as it has room, and
-    /// returns how many there are. Without the lock, so that it can be asked while whoever holds it
-    /// stands still: of a list that changes meanwhile it sees a mixture, of a broken one at most as
-    /// many as there are.
+    /// Reads which elements are linked, from the head on, into `found` as far as there is room, and
+    /// returns how many there are. It does not take the lock, so that it works while the holder of
+    /// the lock is stalled. Of a list that changes meanwhile it sees a mixture; of a broken one, at
+    /// most as many as there are elements.
     pub fn read(&self, found: &mut [usize]) -> usize {
         let mut at = self.head.next.load(Ordering::Acquire);
         let mut linked = 0;
@@ -169,9 +169,9 @@ impl ElementList {
         }
     }
 
-    /// Walks the list without the lock, as a handler does. The way on from an element is looked up
-    /// only when the walk goes on: the walker stands on the element until then, whether or not it
-    /// is still linked, and takes the way it has by that time.
+    /// Walks the list without the lock, as a handler does. The `next` link of an element is read
+    /// only when the walk goes on: until then the walker stands on the element, whether or not it
+    /// is still linked, and follows the link that it has by that time.
     pub fn walk<'a, P: Platform>(&'a self, machine: &'a Machine<P>) -> Walk<'a> {
         Walk {
             list: self,
@@ -186,7 +186,7 @@ impl ElementList {
     pub fn walker_on(&self, element: usize) -> Option<CpuId> {
         let stands = |Standing(seen): &Standing| {
             ghost::reads(seen);
-            seen.load(SeenOrder::SeqCst) == element as u32
+            seen.load(GhostOrdering::SeqCst) == element as u32
         };
         self.standing.iter().position(stands)
     }
@@ -205,8 +205,8 @@ pub struct Walk<'a> {
     list: &'a ElementList,
     standing_on: u32,
     visits: u64,
-    seen: &'a Seen,
-    /// Where the walk is entered when it is over.
+    seen: &'a GhostU32,
+    /// Where the walk is counted when it is over.
     counters: &'a CpuCounters,
 }
 
@@ -221,7 +221,7 @@ impl Iterator for Walk<'_> {
             .next
             .load(Ordering::Acquire);
         ghost::changes(self.seen);
-        self.seen.store(self.standing_on, SeenOrder::SeqCst);
+        self.seen.store(self.standing_on, GhostOrdering::SeqCst);
         if self.standing_on == HEAD {
             self.counters.count_walk(self.visits);
             return None;

@@ -1,12 +1,12 @@
 //! Memory as the path sees it: it can run out, it can be freed, and it can be used after that.
 //!
-//! Nothing here is ever given back to the heap the guest itself lives on. What is freed is
-//! overwritten and marked, so that who uses it afterwards reads poison and leaves a finding, where
-//! the kernel would crash, or worse, would not.
+//! Nothing here is ever given back to the guest's own heap. What is freed is overwritten with
+//! poison and marked, so that a use after free reads poison and is reported, where the kernel would
+//! crash, or worse, would not.
 
 use alloc::boxed::Box;
 use core::fmt;
-use core::sync::atomic::{AtomicU8 as State, AtomicU64 as Tally, Ordering as Order};
+use core::sync::atomic::{AtomicU8 as GhostU8, AtomicU64 as GhostU64, Ordering as GhostOrdering};
 
 use kit::counters::count;
 use kit::platform::Platform;
@@ -45,7 +45,7 @@ const LIVE: u8 = 1;
 /// A piece of memory for one `T`.
 #[derive(Debug)]
 pub struct Cell<T> {
-    state: State,
+    state: GhostU8,
     value: T,
 }
 
@@ -54,7 +54,7 @@ impl<T: Contents> Cell<T> {
     pub fn free_for(value: T) -> Self {
         value.fill(POISON);
         Self {
-            state: State::new(FREE),
+            state: GhostU8::new(FREE),
             value,
         }
     }
@@ -62,7 +62,7 @@ impl<T: Contents> Cell<T> {
     /// A piece that is in use from the beginning, and holds `value`.
     pub fn holding(value: T) -> Self {
         Self {
-            state: State::new(LIVE),
+            state: GhostU8::new(LIVE),
             value,
         }
     }
@@ -85,13 +85,13 @@ impl<T: Contents> Cell<T> {
     /// Frees the piece. Freeing what is free is a finding.
     pub fn free<P: Platform>(&self, machine: &Machine<P>) {
         ghost::changes(&self.state);
-        if self.state.swap(FREE, Order::Relaxed) == FREE {
+        if self.state.swap(FREE, GhostOrdering::Relaxed) == FREE {
             machine.report(Oracle::UseAfterFree, 0, u64::from(POISON));
         }
         self.value.fill(POISON);
     }
 
-    /// What it holds. If it has been freed, that is a finding, against `call`, and what it holds is
+    /// What it holds. If it has been freed, that is reported, for `call`, and what it holds is
     /// poison.
     pub fn get<P: Platform>(&self, machine: &Machine<P>, call: impl FnOnce() -> u64) -> &T {
         if !self.is_live() {
@@ -100,7 +100,7 @@ impl<T: Contents> Cell<T> {
         &self.value
     }
 
-    /// What it holds, in use or not, for who only looks on.
+    /// What it holds, in use or not. For observers, such as probes.
     pub fn peek(&self) -> &T {
         &self.value
     }
@@ -108,27 +108,27 @@ impl<T: Contents> Cell<T> {
     /// Whether it is in use.
     pub fn is_live(&self) -> bool {
         ghost::reads(&self.state);
-        self.state.load(Order::Relaxed) == LIVE
+        self.state.load(GhostOrdering::Relaxed) == LIVE
     }
 
-    /// Takes the piece into use whatever the allocator was told: it is no heap memory, but a
-    /// stack's.
+    /// Takes the piece into use even if the allocator is to refuse memory: it stands for stack
+    /// memory.
     pub fn revive(&self) -> &T {
         self.value.fill(0);
         ghost::changes(&self.state);
-        self.state.store(LIVE, Order::Relaxed);
+        self.state.store(LIVE, GhostOrdering::Relaxed);
         &self.value
     }
 }
 
-/// A piece within a larger one goes with it.
+/// A piece within a larger one is filled with it.
 impl<T: Contents> Contents for Cell<T> {
     fn fill(&self, byte: u8) {
         self.value.fill(byte);
     }
 }
 
-/// No piece: the end of the list of free ones.
+/// No piece: the end of the free list.
 const NONE: u32 = u32::MAX;
 
 /// Pieces of memory for values of one kind (`kmalloc`, `kfree`).
@@ -139,11 +139,11 @@ pub struct Pool<T> {
     lock: SpinLock,
     first_free: AtomicU32,
     next_free: Box<[AtomicU32]>,
-    live: Tally,
+    live: GhostU64,
 }
 
 impl<T: Contents> Pool<T> {
-    /// `count` pieces, all free, each with room for what `make` makes.
+    /// `count` pieces, all free, each with room for what `make` returns.
     pub fn new(count: usize, make: impl FnMut(usize) -> T) -> Self {
         let next = |index: usize| {
             AtomicU32::new(if index + 1 < count {
@@ -157,7 +157,7 @@ impl<T: Contents> Pool<T> {
             lock: SpinLock::new(),
             first_free: AtomicU32::new(if count == 0 { NONE } else { 0 }),
             next_free: (0..count).map(next).collect(),
-            live: Tally::new(0),
+            live: GhostU64::new(0),
         }
     }
 
@@ -182,7 +182,7 @@ impl<T: Contents> Pool<T> {
             count(&machine.counters().refused, 1);
             return Err(NoMemory);
         };
-        self.live.fetch_add(1, Order::Relaxed);
+        self.live.fetch_add(1, GhostOrdering::Relaxed);
         self.cells[index].revive();
         Ok(index)
     }
@@ -194,7 +194,7 @@ impl<T: Contents> Pool<T> {
         if !was_live {
             return;
         }
-        self.live.fetch_sub(1, Order::Relaxed);
+        self.live.fetch_sub(1, GhostOrdering::Relaxed);
         irqs_off(&machine.platform, || {
             self.lock.with(&machine.platform, || {
                 let first = self.first_free.load(Ordering::Relaxed);
@@ -216,6 +216,6 @@ impl<T: Contents> Pool<T> {
 
     /// Number of pieces in use.
     pub fn live(&self) -> u64 {
-        self.live.load(Order::Relaxed)
+        self.live.load(GhostOrdering::Relaxed)
     }
 }

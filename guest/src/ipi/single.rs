@@ -2,10 +2,10 @@
 //! that carry them. The queue is a list in order of arrival, and a lock; any CPU pushes, only the
 //! CPU it belongs to takes, all at once.
 //!
-//! A call that is waited for is carried by a descriptor on its caller's stack; one that is not, by
-//! the calling CPU's own, so that the next one waits for it (Linux 2.6.30). Before the patch of the
-//! thread it was carried by one from the heap, and by one on the stack after all when there was no
-//! memory, which turned it into a call that is waited for (2.6.27).
+//! A call that is waited for is carried by a descriptor on its caller's stack. One that is not is
+//! carried by the calling CPU's own descriptor, for which the next such call waits (Linux 2.6.30).
+//! Before the patch of the thread it was carried by a descriptor from the heap, and if there was no
+//! memory by one on the stack, which turned it into a call that is waited for (2.6.27).
 
 use alloc::boxed::Box;
 use core::ptr;
@@ -28,7 +28,7 @@ use crate::vectors::SINGLE;
 declare!([2] Record::stretch("single.enter", "single.done", "call single"));
 declare!(Record::point("single.run", PointRole::Run));
 
-/// Descriptors on the heap per CPU, where they are.
+/// Descriptors on the heap per CPU, in the design that has them.
 const HEAP_PER_CPU: usize = 16;
 
 /// What calls to one CPU go through.
@@ -41,7 +41,8 @@ pub struct Singles {
 #[derive(Debug)]
 #[repr(align(64))]
 struct PerCpu {
-    /// Carries this CPU's calls that it does not wait for (`csd_data`), unless the heap does.
+    /// Carries the calls for which this CPU does not wait (`csd_data`), unless they are on the
+    /// heap.
     csd: CallSingleData,
     /// Calls other CPUs made to this one.
     queue: SingleQueue,
@@ -83,7 +84,8 @@ impl Singles {
     }
 
     fn call_and_wait<P: Platform>(&self, machine: &Machine<P>, target: CpuId, call: Call) {
-        // On the stack, as in the kernel: it must not be left before the target let it go.
+        // On the stack, as in the kernel: this function must not return before the target has
+        // unlocked it.
         let csd = CallSingleData::new();
         csd.lock(machine, call);
         csd.carry(call);
@@ -111,7 +113,7 @@ impl Singles {
     }
 
     /// Queues a descriptor that carries `call` for `target`, and interrupts it if its queue was
-    /// empty: whoever found it so owes the interrupt that will drain it, for all who come after.
+    /// empty: only the CPU that finds the queue empty sends the interrupt, for all that follow.
     ///
     /// # Safety
     /// `csd` must stay where it is until its lock is released, and be on no queue.
@@ -140,7 +142,8 @@ impl Singles {
         let mine = &self.per_cpu[machine.this_cpu()].queue;
         let mut served = 0;
         for csd in mine.drain(&machine.platform) {
-            // Where it goes back to is read first: what is on a stack is gone when it is unlocked.
+            // The place in the pool is read first: a descriptor on a stack is gone once it is
+            // unlocked.
             let place = csd.place;
             let call = csd.call();
             if call != Call::NOTHING {
@@ -212,10 +215,11 @@ impl SingleQueue {
         })
     }
 
-    /// Takes everything off the queue. Only the CPU it belongs to may, with interrupts off.
+    /// Takes everything off the queue. Only the CPU that owns the queue may do this, with
+    /// interrupts off.
     ///
-    /// The queue is taken under its lock even if it looks empty from outside: a look without the
-    /// lock can be older than the interrupt that it answers (Linux 15d0d3b33712).
+    /// The queue is emptied under its lock even if it looks empty without: a read without the lock
+    /// can return a value older than the interrupt that is being served (Linux 15d0d3b33712).
     fn drain<P: Platform>(&self, platform: &P) -> Drained {
         let next = self.lock.with(platform, || {
             let head = self.head.load(Ordering::Relaxed);
@@ -226,14 +230,14 @@ impl SingleQueue {
         Drained { next }
     }
 
-    /// Whether nothing is queued, at a time when nobody pushes.
+    /// Whether nothing is queued, at a time when no CPU pushes.
     fn is_empty(&self) -> bool {
         self.head.load(Ordering::Relaxed).is_null()
     }
 }
 
-/// The descriptors that were taken off a queue, oldest first. Each is the drainer's from the time
-/// it is yielded until it unlocks it.
+/// The descriptors that were taken off a queue, oldest first. Each belongs to the draining CPU from
+/// when it is yielded until that CPU unlocks it.
 #[derive(Debug)]
 struct Drained {
     next: *mut CallSingleData,
@@ -242,12 +246,12 @@ struct Drained {
 impl Iterator for Drained {
     type Item = &'static CallSingleData;
 
-    /// The next descriptor. Its successor is read here and now, before the caller can unlock it and
-    /// its owner can abandon it. The lifetime is the longest there is because the owner's promise
-    /// to `push` has no name in the type system; it really ends at the unlock.
+    /// The next descriptor. Its successor is read here, before the caller can unlock it and its
+    /// owner can free it. The lifetime is `'static` because the owner's promise to `push` cannot be
+    /// expressed in types; it really ends at the unlock.
     fn next(&mut self) -> Option<Self::Item> {
         // SAFETY: the chain was pushed under the promise that each descriptor stays until its lock
-        // is released, and this iterator holds the only way to it until it is yielded.
+        // is released, and this iterator alone can reach a descriptor until it yields it.
         let csd = unsafe { self.next.as_ref() }?;
         self.next = csd.next.load(Ordering::Relaxed);
         Some(csd)

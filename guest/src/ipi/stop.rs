@@ -1,41 +1,41 @@
 //! Bringing every CPU to a stop (Linux `kernel/stop_machine.c`): all of them between two operations
-//! of their tasks, with interrupts off and nothing pending, while one of them leaves.
+//! of their tasks, with interrupts off and nothing pending, while one of them goes offline.
 //!
-//! They go from state to state together; the last to reach one opens the next. A CPU that has come
-//! to the first keeps its interrupts on, so that whoever still waits for it there gets what it
-//! waits for. When all have come, nobody makes a call any more; each then turns its interrupts off
-//! and runs what still waits for it. After that no element is on the queue and nobody stands on
-//! one, whatever an interrupt takes to arrive on this hardware.
+//! They go from state to state together; the last CPU to reach one opens the next. A CPU in the
+//! first state keeps its interrupts on, so that CPUs which still wait for it are served. When all
+//! CPUs have reached it, none makes a call any more. Each then turns its interrupts off and runs
+//! the calls that still wait for it. After that no element is on the queue and no CPU stands on
+//! one, however long an interrupt takes to arrive on this hardware.
 
 use kit::platform::{CpuId, Platform};
 use kit::probe;
-use kit::specimen::Fate;
+use kit::specimen::Next;
 use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::mask::{AtomicCpuMask, CpuMask};
 
-use super::{Functions, Ipi};
+use crate::machine::Machine;
 
-/// Nobody is to stop.
+/// No stop is under way.
 const NONE: u32 = 0;
-/// Come, with interrupts on.
+/// Stop, with interrupts on.
 const PREPARE: u32 = 1;
 /// Turn interrupts off, and serve what is pending.
 const DISABLE_IRQS: u32 = 2;
-/// The victim leaves.
+/// The victim goes offline.
 const RUN: u32 = 3;
-/// Go.
+/// Go on.
 const EXIT: u32 = 4;
 
 /// The stop under way, if any.
 #[derive(Debug)]
 pub(super) struct Stop {
     state: AtomicU32,
-    /// CPUs that have yet to reach the state.
+    /// How many CPUs have yet to reach the state.
     missing: AtomicU32,
-    /// CPUs that stop.
+    /// The CPUs that stop.
     members: AtomicCpuMask,
     count: AtomicU32,
-    /// The CPU that leaves.
+    /// The CPU that goes offline.
     victim: AtomicU32,
 }
 
@@ -50,14 +50,14 @@ impl Stop {
         }
     }
 
-    /// Asks `members` to stop while `victim`, one of them, leaves. No stop may be under way.
+    /// Asks `members` to stop while `victim`, one of them, goes offline. No stop may be under way.
     pub(super) fn begin(&self, victim: CpuId, members: &CpuMask) {
         let count = members.len() as u32;
         self.victim.store(victim as u32, Ordering::Relaxed);
         self.count.store(count, Ordering::Relaxed);
         self.missing.store(count, Ordering::Relaxed);
         self.members.store(members, Ordering::Relaxed);
-        // Release: who finds the stop finds the rest of it.
+        // Release: a CPU that sees this state sees the rest of the stop.
         self.state.store(PREPARE, Ordering::Release);
     }
 
@@ -67,12 +67,12 @@ impl Stop {
             && self.members.contains(cpu, Ordering::Relaxed)
     }
 
-    /// Whether everybody has gone on.
+    /// Whether all CPUs have gone on.
     pub(super) fn is_over(&self) -> bool {
         self.state.load(Ordering::Acquire) == NONE
     }
 
-    /// This CPU has done what `state` asks for; the last one opens the next.
+    /// This CPU has done what `state` asks for. The last CPU opens the next state.
     fn acknowledge(&self, state: u32) {
         if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
             let count = self.count.load(Ordering::Relaxed);
@@ -81,27 +81,30 @@ impl Stop {
             self.state.store(next, Ordering::Release);
         }
     }
-}
 
-impl<P: Platform, F: Functions<P>> Ipi<P, F> {
-    /// Goes through the stop's states with everybody else (`multi_cpu_stop`). The victim comes back
-    /// offline, with interrupts off.
-    pub(super) fn take_part_in_stop(&self) -> Fate {
-        let (machine, stop) = (&self.machine, &self.stop);
+    /// Goes through the states with all other CPUs (`multi_cpu_stop`), and does in each what it
+    /// asks for. `serve_pending` must run the calls that wait for this CPU. `die` must take it
+    /// offline; only the victim calls that, and returns from here with interrupts off.
+    pub(super) fn take_part<P: Platform>(
+        &self,
+        machine: &Machine<P>,
+        serve_pending: impl Fn(),
+        die: impl Fn(),
+    ) -> Next {
         let me = machine.this_cpu();
-        let is_victim = stop.victim.load(Ordering::Relaxed) as CpuId == me;
+        let is_victim = self.victim.load(Ordering::Relaxed) as CpuId == me;
         for state in [PREPARE, DISABLE_IRQS, RUN, EXIT] {
-            machine.spin_until(|| stop.state.load(Ordering::Acquire) == state);
+            machine.spin_until(|| self.state.load(Ordering::Acquire) == state);
             match state {
                 PREPARE => probe!(machine.platform, "stop.prepare"),
                 DISABLE_IRQS => {
                     probe!(machine.platform, "stop.disable");
                     machine.platform.irqs_disable();
-                    self.serve_pending();
+                    serve_pending();
                 }
                 RUN if is_victim => {
                     probe!(machine.platform, "stop.run");
-                    self.die();
+                    die();
                 }
                 EXIT if !is_victim => {
                     probe!(machine.platform, "stop.exit");
@@ -109,8 +112,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
                 }
                 _ => {}
             }
-            stop.acknowledge(state);
+            self.acknowledge(state);
         }
-        if is_victim { Fate::Leave } else { Fate::Stay }
+        if is_victim { Next::Leave } else { Next::Stay }
     }
 }

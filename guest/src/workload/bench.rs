@@ -1,163 +1,33 @@
 //! `workload=bench`: the same IPI, or the same call, from CPU 0 again and again, one at a time,
-//! each waited for. What it cost is counted by the host, between the doorbell that ends the warm-up
-//! and the one that ends the workload; how long each took is measured here, and told to a trace
-//! that wants to know.
+//! each waited for. The host counts what they cost, between the doorbell that ends the warm-up and
+//! the one that ends the workload. How long each took is measured here, and written into the trace
+//! if that is armed.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use kit::declare;
 use kit::manifest::Record;
 use kit::platform::{CpuId, Platform};
 use kit::probe;
-use kit::specimen::Fate;
+use kit::specimen::Next;
 use kit::sync::barrier::Barrier;
 use kit::sync::mask::CpuMask;
-use kit::{declare, declare_values};
-use shared::manifest::{Measure, PointRole};
+use shared::manifest::PointRole;
 use shared::ports::Doorbell;
 
 use crate::ipi::Ipi;
-
 use crate::machine::Machine;
-use crate::options::{BY_CASE, Options};
+use crate::options::Options;
 use crate::vectors::MEASURED;
+use crate::workload::amount;
 use crate::workload::calls;
-use crate::workload::functions::{Function, Workload};
+use crate::workload::functions::{Function, LedgerFunctions};
+use crate::workload::round::{By, Receiver, Round, To};
 
 declare! {
     Record::point("bench.start", PointRole::Start),
     Record::point("bench.round", PointRole::Round),
-    Record::word("to", "To whom each round of the bench goes.")
-        .without_effect_in_search()
-        .because(BY_CASE)
-        .measured_as(Measure::To),
-    Record::word("by", "What a round of the bench is.")
-        .without_effect_in_search()
-        .because(BY_CASE)
-        .measured_as(Measure::By),
-    Record::word("receiver", "What the other CPUs do in the bench.")
-        .without_effect_in_search()
-        .because(BY_CASE)
-        .measured_as(Measure::Receiver),
-}
-declare_values!("to", To);
-declare_values!("by", By);
-declare_values!("receiver", Receiver);
-
-/// Rounds that are measured where nothing else is asked for.
-const ROUNDS: u32 = 1000;
-
-/// `to=`: to whom each round goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum To {
-    /// Nobody: a round is the reading of the clock and nothing else.
-    Nobody,
-    /// The sender itself.
-    Own,
-    /// CPU 1.
-    One,
-    /// Every third CPU, from CPU 1 on.
-    Some,
-    /// All others.
-    All,
-}
-
-impl To {
-    /// Every destination.
-    pub const ALL: [Self; 5] = [Self::Nobody, Self::Own, Self::One, Self::Some, Self::All];
-
-    /// The name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Nobody => "nobody",
-            Self::Own => "self",
-            Self::One => "one",
-            Self::Some => "some",
-            Self::All => "all",
-        }
-    }
-
-    fn mask(self, me: CpuId, cpus: usize) -> CpuMask {
-        let mut mask = CpuMask::none(cpus);
-        let step = match self {
-            Self::Nobody | Self::Own => cpus,
-            Self::One => cpus,
-            Self::Some => 3,
-            Self::All => 1,
-        };
-        if matches!(self, Self::One | Self::Some | Self::All) {
-            (1..cpus).step_by(step).for_each(|cpu| mask.insert(cpu));
-        }
-        mask.remove(me);
-        mask
-    }
-}
-
-/// `by=`: what a round is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// An IPI whose handler counts it and does nothing else.
-    Ipi,
-    /// A call by the path: to one CPU as a single call, to several by the queue.
-    Call,
-}
-
-impl By {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Ipi, Self::Call];
-
-    /// The name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ipi => "ipi",
-            Self::Call => "call",
-        }
-    }
-}
-
-/// `receiver=`: what the other CPUs do meanwhile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receiver {
-    /// Sleep in `hlt`.
-    Halted,
-    /// Spin, with interrupts on.
-    Running,
-    /// Nothing, as the host keeps them out of the guest: nobody waits for them.
-    Stalled,
-}
-
-impl Receiver {
-    /// Every state.
-    pub const ALL: [Self; 3] = [Self::Halted, Self::Running, Self::Stalled];
-
-    /// The name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Halted => "halted",
-            Self::Running => "running",
-            Self::Stalled => "stalled",
-        }
-    }
-}
-
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Round {
-    /// To whom.
-    pub to: To,
-    /// What.
-    pub by: By,
-    /// What the others do.
-    pub receiver: Receiver,
-}
-
-impl Round {
-    /// What is measured where nothing else is asked for.
-    pub const DEFAULT: Self = Self {
-        to: To::One,
-        by: By::Ipi,
-        receiver: Receiver::Halted,
-    };
 }
 
 /// The measurement of one machine.
@@ -166,29 +36,29 @@ pub struct Bench {
     round: Round,
     rounds: u32,
     barrier: Barrier,
-    /// Receivers that have left the barrier, and send nothing more.
+    /// How many receivers have left the barrier, and send nothing more.
     ready: AtomicUsize,
     /// By CPU.
-    done: Box<[Done]>,
+    executed: Box<[Executed]>,
     over: AtomicBool,
 }
 
 /// How many functions a receiver had run when it was last outside of its handlers.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Done(AtomicU64);
+struct Executed(AtomicU64);
 
-/// How long a round took, in cycles of the TSC, as the point `bench.round` tells it.
+/// How long a round took, in cycles of the TSC, as the point `bench.round` reports it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Took {
+struct RoundTime {
     /// Until the sender had sent.
     sent: u64,
     /// Until every target had received, and the sender had seen it.
     all: u64,
 }
 
-impl Took {
-    /// The lower half says how long all of it took, the upper how long the sending.
+impl RoundTime {
+    /// The time of the whole round in the low 32 bits, that of the sending in the high 32.
     fn detail(self) -> u64 {
         let half = |cycles: u64| cycles.min(u32::MAX.into());
         half(self.sent) << 32 | half(self.all)
@@ -200,29 +70,24 @@ impl Bench {
     pub fn new(cpus: usize, options: &Options) -> Self {
         Self {
             round: options.round,
-            rounds: Self::rounds(options),
+            rounds: amount::rounds(options.calls),
             barrier: Barrier::new(cpus),
             ready: AtomicUsize::new(0),
-            done: (0..cpus).map(|_| Done::default()).collect(),
+            executed: (0..cpus).map(|_| Executed::default()).collect(),
             over: AtomicBool::new(false),
         }
     }
 
-    /// How many rounds are measured.
-    pub fn rounds(options: &Options) -> u32 {
-        options.calls.unwrap_or(ROUNDS)
-    }
-
     /// This CPU's part. CPU 0 returns when all rounds are over; another is woken then.
-    pub fn run<P: Platform>(&self, ipi: &Ipi<P, Workload>) {
+    pub fn run<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>) {
         let machine = &ipi.machine;
         self.barrier.wait(&machine.platform);
         if machine.this_cpu() == 0 {
             self.send(ipi);
             ipi.functions.settle(machine);
-            // A caller is let go before the handler that did so is through.
+            // A caller returns before the handler that has released it has ended.
             let has_left =
-                |cpu: CpuId| self.done[cpu].0.load(Ordering::Acquire) == executed(machine, cpu);
+                |cpu: CpuId| self.executed[cpu].0.load(Ordering::Acquire) == executed(machine, cpu);
             if self.round.receiver != Receiver::Stalled {
                 machine.spin_until(|| (1..machine.cpus).all(has_left));
             }
@@ -234,7 +99,7 @@ impl Bench {
         }
     }
 
-    fn send<P: Platform>(&self, ipi: &Ipi<P, Workload>) {
+    fn send<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>) {
         let machine = &ipi.machine;
         let me = machine.this_cpu();
         let targets = self.round.to.mask(me, machine.cpus);
@@ -251,15 +116,15 @@ impl Bench {
         }
     }
 
-    fn once<P: Platform>(&self, ipi: &Ipi<P, Workload>, targets: &CpuMask) -> Took {
+    fn once<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>, targets: &CpuMask) -> RoundTime {
         let machine = &ipi.machine;
         let platform = &machine.platform;
         let me = machine.this_cpu();
         if self.round.by == By::Call {
-            // As between any two calls of a task; but for this the CPU would hold up every grace
+            // As between any two calls of a task: without it the CPU would hold up every grace
             // period.
-            if ipi.cond_resched() == Fate::Leave {
-                unreachable!("nobody takes a CPU down here");
+            if ipi.cond_resched() == Next::Leave {
+                unreachable!("no CPU is taken down here");
             }
             ipi.wait_for_memory();
             let start = platform.timestamp();
@@ -273,13 +138,13 @@ impl Bench {
                 To::Some | To::All => calls::many(ipi, targets, targets, Function::Plain, true),
             }
             let all = platform.timestamp() - start;
-            return Took { sent: 0, all };
+            return RoundTime { sent: 0, all };
         }
         let received = |cpu| {
             let counters = machine.lab.counters(cpu);
             counters.received(MEASURED).load(Ordering::Acquire)
         };
-        // Every CPU receives one in each round, so the first says what all have.
+        // Every target receives one IPI in each round, so the count of the first is that of all.
         let first = match self.round.to {
             To::Own => Some(me),
             _ => targets.first(),
@@ -297,15 +162,16 @@ impl Bench {
             machine.spin_until(|| first.is_none_or(has_come) && targets.iter().all(has_come));
         }
         let all = platform.timestamp() - start;
-        Took { sent, all }
+        RoundTime { sent, all }
     }
 
-    fn receive<P: Platform>(&self, ipi: &Ipi<P, Workload>) {
+    fn receive<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>) {
         let machine = &ipi.machine;
         let me = machine.this_cpu();
         let is_over = || {
-            // Release: who sees it here sees what those functions' handlers did after them.
-            self.done[me]
+            // Release: a CPU that sees this sees what the handlers of those functions did after
+            // them.
+            self.executed[me]
                 .0
                 .store(executed(machine, me), Ordering::Release);
             self.over.load(Ordering::Acquire)
@@ -314,8 +180,8 @@ impl Bench {
             while !is_over() {
                 machine.platform.relax();
             }
-        } else if ipi.idle_until(is_over) == Fate::Leave {
-            unreachable!("nobody takes a CPU down here");
+        } else if ipi.idle_until(is_over) == Next::Leave {
+            unreachable!("no CPU is taken down here");
         }
     }
 }
@@ -329,43 +195,10 @@ fn executed<P: Platform>(machine: &Machine<P>, cpu: CpuId) -> u64 {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
-    use shared::exit::ExitCode;
-
-    #[test]
-    fn every_round_passes_on_threads() {
-        for to in To::ALL {
-            for by in By::ALL {
-                let options = Options {
-                    workload: crate::options::Program::Bench,
-                    calls: Some(20),
-                    round: Round {
-                        to,
-                        by,
-                        receiver: Receiver::Halted,
-                    },
-                    ..Options::default()
-                };
-                let verdict = crate::checking::run_guest(5, &options);
-                let what = (to.name(), by.name());
-                assert_eq!(verdict.code(), ExitCode::Pass, "{what:?}: {verdict}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_round_goes_to_whom_it_says() {
-        let targets = |to: To| to.mask(0, 8).iter().collect::<Vec<_>>();
-        assert!(targets(To::Nobody).is_empty() && targets(To::Own).is_empty());
-        assert_eq!(targets(To::One), [1]);
-        assert_eq!(targets(To::Some), [1, 4, 7]);
-        assert_eq!(targets(To::All), [1, 2, 3, 4, 5, 6, 7]);
-        assert!(To::One.mask(0, 1).is_empty(), "on a machine of one CPU");
-    }
 
     #[test]
     fn long_times_do_not_spill_into_the_other_half() {
-        let took = Took {
+        let took = RoundTime {
             sent: u64::MAX,
             all: 7,
         };

@@ -3,7 +3,7 @@
 use kit::platform::{CpuId, Platform};
 use kit::sync::mask::{CpuMask, Targets};
 
-use super::functions::{Function, Workload};
+use super::functions::{Function, LedgerFunctions};
 use crate::ipi::csd::Call;
 use crate::ipi::{Ipi, NoneOnline, Offline};
 
@@ -12,7 +12,7 @@ use crate::ipi::{Ipi, NoneOnline, Offline};
 /// # Errors
 /// [`Offline`] if `target` is.
 pub fn single<P: Platform>(
-    ipi: &Ipi<P, Workload>,
+    ipi: &Ipi<P, LedgerFunctions>,
     target: CpuId,
     function: Function,
     wait: bool,
@@ -33,7 +33,7 @@ pub fn single<P: Platform>(
 
 /// [`Ipi::call_many`] of `function`. If `mask` changes meanwhile, `among` holds all it can hold.
 pub fn many<P: Platform>(
-    ipi: &Ipi<P, Workload>,
+    ipi: &Ipi<P, LedgerFunctions>,
     mask: &dyn Targets,
     among: &CpuMask,
     function: Function,
@@ -47,7 +47,7 @@ pub fn many<P: Platform>(
 }
 
 /// [`Ipi::call_all`] of `function`.
-pub fn all<P: Platform>(ipi: &Ipi<P, Workload>, function: Function, wait: bool) {
+pub fn all<P: Platform>(ipi: &Ipi<P, LedgerFunctions>, function: Function, wait: bool) {
     let mut others = CpuMask::all(ipi.machine.cpus);
     others.remove(ipi.machine.this_cpu());
     entered(ipi, &others, function, wait, |call| {
@@ -56,7 +56,7 @@ pub fn all<P: Platform>(ipi: &Ipi<P, Workload>, function: Function, wait: bool) 
 }
 
 /// [`Ipi::on_each_cpu`] of `function`.
-pub fn each<P: Platform>(ipi: &Ipi<P, Workload>, function: Function, wait: bool) {
+pub fn each<P: Platform>(ipi: &Ipi<P, LedgerFunctions>, function: Function, wait: bool) {
     let all = CpuMask::all(ipi.machine.cpus);
     entered(ipi, &all, function, wait, |call| {
         ipi.on_each_cpu(call, wait)
@@ -68,7 +68,7 @@ pub fn each<P: Platform>(ipi: &Ipi<P, Workload>, function: Function, wait: bool)
 /// # Errors
 /// [`NoneOnline`] if no CPU of `mask` is.
 pub fn any<P: Platform>(
-    ipi: &Ipi<P, Workload>,
+    ipi: &Ipi<P, LedgerFunctions>,
     mask: &CpuMask,
     function: Function,
     wait: bool,
@@ -82,9 +82,9 @@ pub fn any<P: Platform>(
     result
 }
 
-/// Enters a call to CPUs of `among`, has `make` make it, and notes to which it was made.
+/// Enters a call to CPUs of `among`, has `make` make it, and notes to which CPUs it was made.
 pub fn entered<P: Platform>(
-    ipi: &Ipi<P, Workload>,
+    ipi: &Ipi<P, LedgerFunctions>,
     among: &CpuMask,
     function: Function,
     wait: bool,

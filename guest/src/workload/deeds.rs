@@ -1,6 +1,6 @@
-//! What a CPU can be told to do with `workload=puppet`: the one place that says by what number and
-//! names, with what, and what it means. [`puppet`](super::puppet) does it; whoever posts commands
-//! finds all of this in the image's manifest.
+//! What a CPU can be told to do with `workload=puppet`: the number, the names, the arguments and
+//! the meaning of each deed. [`puppet`](super::puppet) carries them out. What posts commands finds
+//! all of this in the image's manifest.
 
 use kit::deeds;
 use kit::manifest::{ANSWERS, ENDS, IN_CASE, IN_HANDLER, MAY_WAIT};
@@ -18,8 +18,8 @@ deeds! {
         CallAsync = 2 "call-async" or "async" (Cpu) [IN_CASE | IN_HANDLER]
             "Calls one CPU with a descriptor of the caller's own (smp_call_function_single_async).",
 
-        /// The mask handed to the path is this CPU's own, from which others can take themselves by
-        /// [`Verb::LeaveMask`] while the call is under way.
+        /// The mask that is handed to the path is this CPU's own. Other CPUs can remove themselves
+        /// from it by [`Verb::LeaveMask`] while the call is under way.
         CallMany = 3 "call-many" or "many" (Cpus) [CALL]
             "Calls these CPUs (smp_call_function_many).",
 
@@ -29,16 +29,18 @@ deeds! {
         OnEach = 5 "on-each" or "each" () [CALL]
             "Calls all, itself too (on_each_cpu).",
 
-        /// Result: which.
+        /// Result: which CPU.
         CallAny = 6 "call-any" or "any" (Cpus) [CALL]
             "Calls one of these CPUs (smp_call_function_any).",
 
-        /// The CPU goes on to look for commands, awake. It takes part in no stop, so that none
-        /// ends. A call that can have to wait for another CPU is reported as a breach of the
-        /// contract and refused ([`Refusal::Invalid`](shared::mailbox::Refusal::Invalid)); it takes
-        /// no CPU offline or online.
+        /// The CPU goes on to look for commands, but does not sleep. It takes part in no stop, so
+        /// no stop ends meanwhile. A call that may have to wait for another CPU is reported as a
+        /// breach of the contract and refused
+        /// ([`Refusal::Invalid`](shared::mailbox::Refusal::Invalid)); it takes no CPU offline or
+        /// online.
         IrqsOff = 7 "irqs-off" () [IN_CASE]
-            "Disables interrupts. Until they are enabled the CPU makes no call that can have to wait.",
+            "Disables interrupts. Until they are enabled the CPU makes no call that can have \
+             to wait.",
 
         IrqsOn = 8 "irqs-on" () [IN_CASE]
             "Enables interrupts, and takes all that are pending.",
@@ -63,10 +65,10 @@ deeds! {
         Queue = 14 "queue-order" or "queue" () [ANSWERS | IN_HANDLER]
             "Reads the global queue: its elements from the head on, by owner where they have one.",
 
-        /// With interrupts on; no later command is looked at. When all of the set are there, and
-        /// have taken every interrupt that was sent to them, the first of them that is online looks
-        /// for what was left behind, and ends the run. Whatever became of other CPUs, they are not
-        /// waited for, nor is what a wire still holds.
+        /// Enables interrupts; the CPU looks at no later command. When all CPUs of the set have
+        /// arrived here, and have taken every interrupt that was sent to them, the first of them
+        /// that is online looks for what was left behind, and ends the run. Other CPUs are not
+        /// waited for, and neither are IPIs that the monitor still holds.
         Finish = 15 "finish" (Cpus) [ENDS]
             "Ends the workload on this CPU, as on all of these.",
     }

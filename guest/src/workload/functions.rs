@@ -1,5 +1,5 @@
-//! The functions that the workloads' calls run. Each run is entered in the ledger; two of them make
-//! a further call, which is all that the contract allows a function.
+//! The functions that the workloads' calls run. Each run is marked in the ledger. Two of the
+//! functions make a further call, which is all that the contract allows a function.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 
-/// What a call does beside being entered in the ledger.
+/// What the function of a call does besides marking the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Function {
@@ -22,9 +22,10 @@ pub enum Function {
     Plain = 0,
     /// Nothing more; it differs from `Plain` so that a mix-up of functions is seen.
     Other = 1,
-    /// Calls its own CPU, which runs inline.
+    /// Calls its own CPU, which runs that call inline.
     Nested = 2,
-    /// Sends on a call that the caller has prepared with [`Workload::prepare_relay`].
+    /// Makes a second call, which the first caller has prepared with
+    /// [`LedgerFunctions::prepare_relay`].
     Relay = 3,
 }
 
@@ -36,7 +37,7 @@ impl Function {
     }
 }
 
-/// A call that travels on from whoever it was prepared for.
+/// A call that was prepared by one CPU, and is made by the target of another call.
 #[derive(Debug)]
 struct Relay {
     csd: CallSingleData,
@@ -48,13 +49,13 @@ struct Relay {
 
 /// The workloads' functions, and the ledger in which their runs are entered.
 #[derive(Debug)]
-pub struct Workload {
+pub struct LedgerFunctions {
     ledger: Ledger,
     /// By the CPU that prepares the relay.
     relays: &'static [Relay],
 }
 
-impl Workload {
+impl LedgerFunctions {
     /// The functions for `cpus` CPUs.
     pub fn new(cpus: usize) -> Self {
         let relays: Box<[Relay]> = (0..cpus)
@@ -91,8 +92,8 @@ impl Workload {
         self.ledger.returned(machine, id, targets);
     }
 
-    /// Enters a call to `target` that the next [`Function::Relay`] of this CPU will send on, after
-    /// the previous one has run. The relay must be a waiting call to one CPU.
+    /// Enters a call to `target`, which the next [`Function::Relay`] of this CPU will make, after
+    /// the previous one has run. The relay itself must be a waiting call to one CPU.
     pub fn prepare_relay<P: Platform>(&self, machine: &Machine<P>, target: CpuId) {
         let relay = &self.relays[machine.this_cpu()];
         relay.csd.wait(machine);
@@ -102,7 +103,7 @@ impl Workload {
         relay.target.store(target as u64, Ordering::Relaxed);
     }
 
-    /// The relay that was prepared last is not to be.
+    /// Cancels the relay that was prepared last.
     pub fn cancel_relay<P: Platform>(&self, machine: &Machine<P>) {
         let call = CallId::from_raw(self.relays[machine.this_cpu()].call.load(Ordering::Relaxed));
         self.ledger
@@ -114,7 +115,7 @@ impl Workload {
         self.settle_for(machine, machine.this_cpu());
     }
 
-    /// As [`Workload::settle`], for `cpu`, which is not there to do it itself.
+    /// As [`LedgerFunctions::settle`], for `cpu`, which is offline.
     pub fn settle_for<P: Platform>(&self, machine: &Machine<P>, cpu: CpuId) {
         self.relays[cpu].csd.wait(machine);
         self.ledger.settle(machine, cpu);
@@ -125,8 +126,8 @@ impl Workload {
         self.ledger.audit(machine);
     }
 
-    /// Takes back what is not owed for the calls whose callers have not come back, when nothing is
-    /// in flight.
+    /// Corrects the expected executions of the calls that have not returned to their callers, when
+    /// nothing is in flight.
     pub fn forgive_unreturned<P: Platform>(&self, machine: &Machine<P>) {
         self.ledger.forgive_unreturned(machine);
     }
@@ -160,7 +161,7 @@ impl Workload {
     }
 }
 
-impl<P: Platform> Functions<P> for Workload {
+impl<P: Platform> Functions<P> for LedgerFunctions {
     fn run(&self, ipi: &Ipi<P, Self>, call: Call) {
         let machine = &ipi.machine;
         if machine.platform.irqs_enabled() {

@@ -1,5 +1,6 @@
 //! What the CPUs do: the functions that calls run, and the programs that make the calls.
 
+pub mod amount;
 pub mod bench;
 pub mod calls;
 pub mod deeds;
@@ -7,5 +8,6 @@ pub mod functions;
 pub mod puppet;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod puppet_test;
+pub mod round;
 pub mod selftest;
 pub mod stress;

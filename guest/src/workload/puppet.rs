@@ -1,11 +1,12 @@
 //! `workload=puppet`: every CPU does what its mailbox tells it, one command at a time, and nothing
-//! else ([`kit::mailbox`]). The commands are those of [`deeds`](super::deeds); whoever writes them,
-//! a script or a search, decides what is tried. This module knows no story: it may neither choose,
-//! nor order, nor repeat what it is told.
+//! else ([`kit::mailbox`]). The commands are those of [`deeds`](super::deeds). What writes them, a
+//! script or a search, decides what is tried: this module may neither choose, nor reorder, nor
+//! repeat commands.
 //!
-//! **The end.** A CPU takes what is pending at it by the vector of the lowest priority: when that
-//! has arrived, so have all that were pending before it, without a call vector being sent that
-//! could rescue a lost call. The end waits for no call: one that has not run by then is lost.
+//! **The end.** A CPU takes what is pending at it by sending itself the vector of the lowest
+//! priority: when that has been taken, so have all that were pending before. No call vector is sent
+//! for this, which could hide the loss of a call. The end waits for no call: one that has not run
+//! by then is lost.
 
 use alloc::boxed::Box;
 
@@ -13,15 +14,15 @@ use core::sync::atomic::Ordering;
 
 use kit::lab::Lab;
 use kit::mailbox::{Command, Deeds, Mailboxes};
-use kit::platform::{CpuId, Platform};
-use kit::specimen::{Fate, Part};
+use kit::platform::{CpuId, Platform, Vector};
+use kit::specimen::{Next, Part};
 use kit::sync::atomic::Ordering as SharedOrdering;
 use kit::sync::mask::{AtomicCpuMask, CpuMask};
 use shared::mailbox::{ANSWERS, Refusal};
 
 use super::calls;
 use super::deeds::Verb;
-use super::functions::{Function, Workload};
+use super::functions::{Function, LedgerFunctions};
 use crate::ipi::Ipi;
 use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::hotplug::HotplugError;
@@ -31,10 +32,10 @@ use crate::oracle::Oracle;
 #[derive(Debug)]
 pub struct Puppet {
     mailboxes: Mailboxes,
-    /// By CPU: the mask with which it calls many, and which others leave. It outlives the CPU's
-    /// absence.
+    /// By CPU: the mask with which it calls many, and which other CPUs can leave. It is kept while
+    /// the CPU is offline.
     masks: Box<[OwnMask]>,
-    /// By CPU: the descriptor of its own that carries [`Verb::CallAsync`].
+    /// By CPU: its own descriptor, which carries [`Verb::CallAsync`].
     csds: &'static [CallSingleData],
 }
 
@@ -44,7 +45,7 @@ pub struct Puppet {
 struct OwnMask(AtomicCpuMask);
 
 impl Puppet {
-    /// Puppets for the CPUs that `lab` describes, whose mailboxes say so from now on.
+    /// Puppets for the CPUs that `lab` describes. From now on the lab says that they take commands.
     pub fn new(lab: Lab) -> Self {
         let cpus = lab.cpus();
         let csds: Box<[_]> = (0..cpus).map(|_| CallSingleData::new()).collect();
@@ -57,29 +58,30 @@ impl Puppet {
         }
     }
 
-    /// This CPU's part, from where it was when it left, if it did.
-    pub fn run<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Part {
-        self.mailboxes.run(&Told { puppet: self, ipi })
+    /// This CPU's part of the run. If the CPU had gone offline, it continues where it was.
+    pub fn run<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>) -> Part {
+        self.mailboxes.run(&PuppetDeeds { puppet: self, ipi })
+    }
+
+    /// What the puppets need to be told of an interrupt, on the CPU that has taken it.
+    pub fn handle<P: Platform>(&self, platform: &P, vector: Vector) {
+        self.mailboxes.handle(platform, vector);
     }
 }
 
-/// What puppets do, by one machine's path.
-struct Told<'a, P: Platform> {
+/// How puppets carry out commands, with the path of their machine.
+struct PuppetDeeds<'a, P: Platform> {
     puppet: &'a Puppet,
-    ipi: &'a Ipi<P, Workload>,
+    ipi: &'a Ipi<P, LedgerFunctions>,
 }
 
-impl<P: Platform> Deeds<P> for Told<'_, P> {
+impl<P: Platform> Deeds<P> for PuppetDeeds<'_, P> {
     fn platform(&self) -> &P {
         &self.ipi.machine.platform
     }
 
     fn lab(&self) -> &Lab {
         &self.ipi.machine.lab
-    }
-
-    fn take_pending(&self) {
-        self.ipi.take_pending();
     }
 
     fn judge(&self) {
@@ -89,7 +91,7 @@ impl<P: Platform> Deeds<P> for Told<'_, P> {
         self.ipi.functions.audit(machine);
     }
 
-    fn between(&self) -> Fate {
+    fn between(&self) -> Next {
         self.ipi.cond_resched()
     }
 
@@ -110,10 +112,9 @@ impl<P: Platform> Deeds<P> for Told<'_, P> {
         let OwnMask(own) = &puppet.masks[me];
         let about = command.arguments[0] as CpuId;
         let wait = command.waits();
-        // One function after the other, so that a mix-up of two calls is one of their functions
-        // too.
+        // Two functions in turn, so that a mix-up of two calls mixes up their functions too.
         let function = [Function::Other, Function::Plain][command.number as usize % 2];
-        // The call is known to the mailbox before it is made: it may never return.
+        // The mailbox has the call's id before the call is made, since it may never return.
         let call = |among: &CpuMask, make: &mut dyn FnMut(Call) -> CpuMask| {
             calls::entered(ipi, among, function, wait, |call| {
                 mailbox.call.store(call.info, Ordering::Release);
@@ -182,14 +183,14 @@ impl<P: Platform> Deeds<P> for Told<'_, P> {
             Verb::IrqsOff => platform.irqs_disable(),
             Verb::IrqsOn => {
                 platform.irqs_enable();
-                ipi.take_pending();
+                puppet.mailboxes.take_pending(platform);
             }
-            // Both wait for others, with interrupts on.
+            // Both wait for other CPUs, with interrupts on.
             Verb::Offline | Verb::Online if !platform.irqs_enabled() => {
                 return Err(Refusal::Invalid);
             }
-            Verb::Offline => ipi.cpu_down(about).map_err(why)?,
-            Verb::Online => ipi.cpu_up(about).map_err(why)?,
+            Verb::Offline => ipi.cpu_down(about).map_err(refusal)?,
+            Verb::Online => ipi.cpu_up(about).map_err(refusal)?,
             Verb::Spin => puppet.mailboxes.set_awake(me, true),
             Verb::Idle => puppet.mailboxes.set_awake(me, false),
             Verb::LeaveMask => {
@@ -227,9 +228,9 @@ fn made_to(target: CpuId, cpus: usize, made: bool) -> CpuMask {
     }
 }
 
-/// Whether this CPU may do what waits for another. With interrupts off it breaks the contract,
-/// which is reported as the path does; but the path goes on, and may never come back.
-fn may_wait<P: Platform>(ipi: &Ipi<P, Workload>) -> Result<(), Refusal> {
+/// Checks that this CPU may wait for another. With interrupts off it may not, by the contract. That
+/// is reported here as the path would report it; but the path would go on, and might never return.
+fn may_wait<P: Platform>(ipi: &Ipi<P, LedgerFunctions>) -> Result<(), Refusal> {
     if ipi.machine.platform.irqs_enabled() {
         return Ok(());
     }
@@ -237,15 +238,15 @@ fn may_wait<P: Platform>(ipi: &Ipi<P, Workload>) -> Result<(), Refusal> {
     Err(Refusal::Invalid)
 }
 
-/// As [`may_wait`], if there is anybody in `mask` to wait for.
-fn may_wait_for<P: Platform>(ipi: &Ipi<P, Workload>, mask: &CpuMask) -> Result<(), Refusal> {
+/// As [`may_wait`], if there is any other CPU in `mask` to wait for.
+fn may_wait_for<P: Platform>(ipi: &Ipi<P, LedgerFunctions>, mask: &CpuMask) -> Result<(), Refusal> {
     if ipi.machine.others_online(mask).is_empty() {
         return Ok(());
     }
     may_wait(ipi)
 }
 
-fn why(error: HotplugError) -> Refusal {
+fn refusal(error: HotplugError) -> Refusal {
     match error {
         HotplugError::Busy => Refusal::Busy,
         HotplugError::Invalid => Refusal::Invalid,

@@ -1,4 +1,4 @@
-//! Puppets on threads. The test is their monitor: it writes mailboxes and reads what comes of it.
+//! Puppets on threads. The test plays the monitor: it writes mailboxes and reads the results.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -15,17 +15,17 @@ use shared::mailbox::{Refusal, WAIT};
 
 use crate::Guest;
 use crate::ipi::queue::QueueKind;
-use crate::options::{Options, Program};
+use crate::options::{Options, Workload};
 use crate::oracle::Oracle;
 use crate::vectors::MANY;
 use crate::workload::deeds::Verb;
 
 const CPUS: usize = 4;
 
-/// Long enough for the slowest machine, for what happens at once.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A limit for what happens at once, which is long enough for the slowest machine.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// What became of a run: which CPU judged it, how, and which oracles had fired by then.
+/// How a run ended: which CPU judged it, the exit code, and which oracles had fired by then.
 #[derive(Debug)]
 struct End {
     by: CpuId,
@@ -33,7 +33,7 @@ struct End {
     findings: Vec<Oracle>,
 }
 
-/// A machine of puppets, and the hands that hold them.
+/// A machine of puppets, and what the monitor needs of it.
 struct Bench {
     platform: Arc<Threads>,
     lab: Lab,
@@ -41,7 +41,7 @@ struct Bench {
     runs: JoinHandle<()>,
 }
 
-/// What is posted.
+/// A command to post.
 #[derive(Clone, Copy, Debug)]
 struct Command {
     verb: u32,
@@ -81,7 +81,7 @@ const IRQS_ON: Command = command(Verb::IrqsOn);
 fn wait_until(what: &str, done: impl Fn() -> bool) {
     let since = Instant::now();
     while !done() {
-        assert!(since.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(since.elapsed() < TIME_LIMIT, "waited in vain: {what}");
         thread::yield_now();
     }
 }
@@ -89,7 +89,7 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
 impl Bench {
     fn new(queue: QueueKind) -> Self {
         let options = Options {
-            workload: Program::Puppet,
+            workload: Workload::Puppet,
             queue,
             ..Options::DEFAULT
         };
@@ -138,7 +138,7 @@ impl Bench {
         number
     }
 
-    /// What came of the last command of `cpu`, once it is done.
+    /// Waits for the last command of `cpu`, and returns its result.
     #[track_caller]
     fn result(&self, cpu: CpuId) -> i64 {
         let mailbox = self.lab.mailbox(cpu);

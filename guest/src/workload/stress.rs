@@ -1,40 +1,36 @@
-//! `workload=stress`: every CPU does what it likes, drawn from everything the path offers, with
-//! CPUs leaving and coming back meanwhile, for a number of operations each or for a time.
+//! `workload=stress`: every CPU does random operations, drawn from all that the path offers, while
+//! CPUs leave and come back. It goes on for a number of operations per CPU, or for a time.
 //!
-//! The draws are a function of the seed; how they fall together is not. The oracles judge, as in
-//! the selftest.
+//! What each CPU draws is a function of the seed; how the operations of different CPUs overlap is
+//! not. The oracles judge, as in the selftest.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use fastrand::Rng;
 use kit::platform::{CpuId, Platform};
-use kit::specimen::Fate;
+use kit::specimen::Next;
 use kit::sync::atomic::Ordering as SharedOrdering;
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::{AtomicCpuMask, CpuMask};
 
+use super::amount;
 use super::calls;
-use super::functions::{Function, Workload};
+use super::functions::{Function, LedgerFunctions};
 use crate::ipi::Ipi;
 use crate::ipi::hotplug::HotplugError;
 use crate::options::Options;
 
-/// Operations of every CPU where neither their number nor a time is asked for.
-fn default_operations(cpus: usize) -> u32 {
-    (4096 / cpus as u32).clamp(16, 256)
-}
-
 /// One operation in so many takes a CPU down or brings one up.
 const HOTPLUG_ONE_IN: u8 = 64;
 
-/// Times that a CPU is asked to come back at the end, where memory is refused.
+/// How often a CPU is asked to come back at the end, if memory is refused.
 const LAST_TRIES: u32 = 100;
 
-/// Turns of the longest spell with interrupts off.
-const LONGEST_SPELL: u32 = 200;
+/// Turns of the longest loop with interrupts off.
+const MOST_TURNS_IRQS_OFF: u32 = 200;
 
-/// Where a CPU is in its part. It outlives the CPU's absence.
+/// How far a CPU is in its part. It is kept while the CPU is offline.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Progress {
@@ -44,13 +40,13 @@ struct Progress {
     reached: AtomicU32,
 }
 
-/// The way to the end, which all CPUs go together.
+/// The stages of the end of the run, through which all CPUs go together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Working,
     /// Every call of this CPU's has run.
     Done,
-    /// Every CPU's calls have run, and no handler that began before is still at work on this one.
+    /// Every CPU's calls have run, and no handler that began before is still running on this one.
     Quiet,
     Over,
 }
@@ -63,8 +59,8 @@ pub struct Stress {
     time: Option<u64>,
     begun: AtomicU64,
     progress: Box<[Progress]>,
-    /// CPUs come to this set and leave it while others call those in it, as with an address space's
-    /// CPUs.
+    /// CPUs join and leave this set while others call those in it, as with the CPUs of an address
+    /// space.
     users: AtomicCpuMask,
     /// The [`Stage`] that CPUs are to come to; CPU 0 sets it.
     stage: AtomicU32,
@@ -74,7 +70,7 @@ impl Stress {
     /// The stress that `options` ask for, on `cpus` CPUs.
     pub fn new(cpus: usize, options: &Options) -> Self {
         Self {
-            operations: Self::operations(cpus, options),
+            operations: amount::operations(options.calls, options.milliseconds, cpus),
             time: options.milliseconds,
             begun: AtomicU64::new(0),
             progress: (0..cpus)
@@ -89,18 +85,9 @@ impl Stress {
         }
     }
 
-    /// How many operations each of `cpus` CPUs makes; `None` if only the time ends it.
-    pub fn operations(cpus: usize, options: &Options) -> Option<u64> {
-        let asked = options.calls.map(u64::from);
-        match options.milliseconds {
-            None => Some(asked.unwrap_or_else(|| default_operations(cpus).into())),
-            Some(_) => asked,
-        }
-    }
-
-    /// This CPU's part, from where it was when it left, if it did. It returns when all is over, or
-    /// when the CPU has to leave.
-    pub fn run<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Fate {
+    /// This CPU's part. If the CPU had gone offline, it continues where it was. It returns when the
+    /// run is over, or when the CPU goes offline.
+    pub fn run<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>) -> Next {
         let machine = &ipi.machine;
         let me = machine.this_cpu();
         let progress = &self.progress[me];
@@ -113,20 +100,20 @@ impl Stress {
         while !self.has_done_its_part(ipi, progress) {
             self.operate(ipi, &mut random);
             progress.operations.fetch_add(1, Ordering::Relaxed);
-            if ipi.cond_resched() == Fate::Leave {
+            if ipi.cond_resched() == Next::Leave {
                 progress.random.store(random.get_seed(), Ordering::Relaxed);
-                return Fate::Leave;
+                return Next::Leave;
             }
         }
         ipi.functions.settle(machine);
         if me == 0 {
-            return self.conduct(ipi);
+            return self.end(ipi);
         }
         for stage in [Stage::Done, Stage::Quiet, Stage::Over] {
             let may_go = || self.stage.load(Ordering::Acquire) >= stage as u32;
-            if ipi.idle_until(may_go) == Fate::Leave {
+            if ipi.idle_until(may_go) == Next::Leave {
                 progress.random.store(random.get_seed(), Ordering::Relaxed);
-                return Fate::Leave;
+                return Next::Leave;
             }
             if stage == Stage::Quiet {
                 // Functions that ran here since have made calls of their own.
@@ -135,10 +122,14 @@ impl Stress {
             progress.reached.store(stage as u32, Ordering::Release);
             ipi.wake(&CpuMask::only(0, machine.cpus));
         }
-        Fate::Stay
+        Next::Stay
     }
 
-    fn has_done_its_part<P: Platform>(&self, ipi: &Ipi<P, Workload>, progress: &Progress) -> bool {
+    fn has_done_its_part<P: Platform>(
+        &self,
+        ipi: &Ipi<P, LedgerFunctions>,
+        progress: &Progress,
+    ) -> bool {
         let made = progress.operations.load(Ordering::Relaxed);
         let platform = &ipi.machine.platform;
         let elapsed = || {
@@ -149,9 +140,9 @@ impl Stress {
             || self.time.is_some_and(|limit| elapsed() >= limit)
     }
 
-    /// CPU 0 leads the others to the end, has those come back that left before they were done, and
-    /// judges.
-    fn conduct<P: Platform>(&self, ipi: &Ipi<P, Workload>) -> Fate {
+    /// CPU 0 ends the run: it opens one stage after the other, brings back CPUs that left before
+    /// they had done their part, and judges.
+    fn end<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>) -> Next {
         let others = 1..ipi.machine.cpus;
         for cpu in others.clone() {
             while !self.has_reached(cpu, Stage::Done) {
@@ -160,7 +151,7 @@ impl Stress {
                 self.bring_back(ipi, cpu);
             }
         }
-        // From here on nobody leaves.
+        // From here on no CPU leaves.
         others.for_each(|cpu| self.bring_back(ipi, cpu));
         self.open(ipi, Stage::Quiet);
         for cpu in ipi.machine.online().iter().skip(1) {
@@ -170,12 +161,12 @@ impl Stress {
         ipi.audit();
         ipi.functions.audit(&ipi.machine);
         self.open(ipi, Stage::Over);
-        Fate::Stay
+        Next::Stay
     }
 
-    /// Brings `cpu` up if it is away. If memory for it is refused again and again it cannot do its
-    /// part; then the records of its calls, which have run, are closed in its place.
-    fn bring_back<P: Platform>(&self, ipi: &Ipi<P, Workload>, cpu: CpuId) {
+    /// Brings `cpu` up if it is offline. If memory for it is refused again and again, it cannot do
+    /// its part. Its calls have run, and their records are closed for it.
+    fn bring_back<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>, cpu: CpuId) {
         let vetoed = || ipi.cpu_up(cpu) == Err(HotplugError::Vetoed);
         if (0..LAST_TRIES).all(|_| vetoed()) {
             ipi.functions.settle_for(&ipi.machine, cpu);
@@ -188,24 +179,24 @@ impl Stress {
         self.progress[cpu].reached.load(Ordering::Acquire) >= stage as u32
     }
 
-    fn open<P: Platform>(&self, ipi: &Ipi<P, Workload>, stage: Stage) {
+    fn open<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>, stage: Stage) {
         self.stage.store(stage as u32, Ordering::Release);
         ipi.wake(&ipi.machine.others_online(&CpuMask::all(ipi.machine.cpus)));
     }
 
     /// One operation.
-    fn operate<P: Platform>(&self, ipi: &Ipi<P, Workload>, random: &mut Rng) {
+    fn operate<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>, random: &mut Rng) {
         let machine = &ipi.machine;
         let me = machine.this_cpu();
         let cpus = machine.cpus;
         if random.u8(0..HOTPLUG_ONE_IN) == 0 {
-            return plug(ipi, random.usize(0..cpus));
+            return toggle(ipi, random.usize(0..cpus));
         }
         let function = [Function::Plain, Function::Other, Function::Nested][random.usize(0..3)];
         let wait = random.bool();
         let mut mask = CpuMask::all(cpus);
         mask.filter_words(|| random.u64(..));
-        // A CPU that has left refuses its calls, and so they are none.
+        // A call to a CPU that is offline is refused, and is not made.
         match random.u8(0..16) {
             0..4 => drop(calls::single(ipi, random.usize(0..cpus), function, wait)),
             4 => {
@@ -224,87 +215,18 @@ impl Stress {
             13 => self.users.insert(me, SharedOrdering::Relaxed),
             14 => drop(self.users.remove(me, SharedOrdering::Relaxed)),
             _ => irqs_off(&machine.platform, || {
-                (0..random.u32(0..LONGEST_SPELL)).for_each(|_| core::hint::spin_loop());
+                (0..random.u32(0..MOST_TURNS_IRQS_OFF)).for_each(|_| core::hint::spin_loop());
             }),
         }
     }
 }
 
-/// Takes `cpu` down, or brings it up if it is away. Who cannot leave, or has no memory to come,
-/// stays as it is.
-fn plug<P: Platform>(ipi: &Ipi<P, Workload>, cpu: CpuId) {
+/// Takes `cpu` down, or brings it up if it is offline. A CPU that cannot leave, or has no memory to
+/// come, stays as it is.
+fn toggle<P: Platform>(ipi: &Ipi<P, LedgerFunctions>, cpu: CpuId) {
     let _ = if ipi.machine.is_online(cpu) {
         ipi.cpu_down(cpu)
     } else {
         ipi.cpu_up(cpu)
     };
-}
-
-#[cfg(all(test, not(any(loom, shuttle))))]
-mod tests {
-    use super::*;
-    use crate::checking::run_guest;
-    use crate::ipi::queue::QueueKind;
-    use crate::options::Program;
-    use crate::rules::{FailRate, HotplugMode, Rules};
-    use shared::exit::ExitCode;
-
-    const STRESS: Options = Options {
-        workload: Program::Stress,
-        ..Options::DEFAULT
-    };
-
-    #[track_caller]
-    fn passes(cpus: usize, options: &Options) {
-        let verdict = run_guest(cpus, options);
-        assert_eq!(verdict.code(), ExitCode::Pass, "{options:?}: {verdict}");
-    }
-
-    #[test]
-    fn every_sound_queue_passes_with_cpus_leaving_and_coming() {
-        for queue in QueueKind::ALL {
-            if !queue.is_broken() {
-                passes(4, &Options { queue, ..STRESS });
-            }
-        }
-    }
-
-    #[test]
-    fn it_passes_on_machines_of_any_size() {
-        for cpus in [1, 2, 3, 5] {
-            passes(cpus, &STRESS);
-        }
-    }
-
-    #[test]
-    fn cpus_may_keep_their_memory() {
-        let rules = Rules {
-            hotplug: HotplugMode::Keep,
-            ..Rules::DEFAULT
-        };
-        passes(4, &Options { rules, ..STRESS });
-    }
-
-    #[test]
-    fn a_cpu_without_memory_stays_away() {
-        for refused in [1, 7] {
-            let rules = Rules {
-                alloc_fail: Some(FailRate { refused, of: 7 }),
-                ..Rules::DEFAULT
-            };
-            passes(4, &Options { rules, ..STRESS });
-        }
-    }
-
-    #[test]
-    fn it_can_go_on_for_a_time() {
-        let milliseconds = Some(50);
-        passes(
-            3,
-            &Options {
-                milliseconds,
-                ..STRESS
-            },
-        );
-    }
 }

@@ -17,7 +17,6 @@ use kit::options::ToldOnly;
 use kit::platform::{Platform, Vector};
 use kit::specimen::{Part, Specimen};
 use kit::sync::atomic::{AtomicU64, Ordering};
-use kit::sync::pending::Pending;
 use kit::{counters, declare, deeds, handler, probe};
 
 const MISCOUNTED: u32 = 1;
@@ -51,11 +50,9 @@ pub struct Sum<P> {
     platform: P,
     lab: Lab,
     mailboxes: Mailboxes,
-    pending: Pending,
     /// What CPUs share, and so an atomic of the kit's: a search stops before each access.
     sum: AtomicU64,
-    /// By CPU: what it has added. Only the CPU itself writes it, and nobody reads it before the
-    /// end.
+    /// By CPU: what it has added. Only the CPU itself writes it, and it is read only at the end.
     added: Box<[Private]>,
 }
 
@@ -67,7 +64,6 @@ impl<P: Platform> Specimen<P> for Sum<P> {
             platform,
             lab,
             mailboxes: Mailboxes::new(lab),
-            pending: Pending::new(lab.cpus()),
             sum: AtomicU64::new(0),
             added: (0..lab.cpus()).map(|_| Private::new(0)).collect(),
         }
@@ -84,9 +80,7 @@ impl<P: Platform> Specimen<P> for Sum<P> {
 
     fn handle(&self, vector: Vector) {
         handler::run(&self.platform, &self.lab, vector, || {
-            if vector == Vector::LAST {
-                self.pending.has_caught_up(self.platform.this_cpu());
-            }
+            self.mailboxes.handle(&self.platform, vector);
         });
     }
 
@@ -120,10 +114,6 @@ impl<P: Platform> Deeds<P> for Sum<P> {
         self.added[me].fetch_add(number, Relaxed);
         count(&self.lab.own_counters::<CpuCounters>(me).additions, 1);
         Ok(0)
-    }
-
-    fn take_pending(&self) {
-        self.pending.take(&self.platform);
     }
 
     fn judge(&self) {

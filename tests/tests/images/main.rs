@@ -1,5 +1,6 @@
-//! Guest images are the same bytes wherever they are built: a schedule holds to the image on which
-//! it was found, and is to be replayed on what another machine has built from the same sources.
+//! Guest images are the same bytes wherever they are built: a schedule is valid only for the image
+//! on which it was found, and must be replayable with an image that another machine has built from
+//! the same sources.
 
 use std::env;
 use std::fs;
@@ -13,9 +14,9 @@ use tempfile::TempDir;
 use tests::{Vmm, explore_image, guest, sources};
 
 /// A build from nothing takes a minute on a busy host.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIME_LIMIT: Duration = Duration::from_secs(600);
 
-/// A home of cargo's of another name, with what is in that of this user.
+/// Another home directory for cargo, with the contents of this user's.
 fn other_home(place: &Path) -> PathBuf {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
@@ -29,7 +30,7 @@ fn other_home(place: &Path) -> PathBuf {
     other
 }
 
-/// Where two files differ first: the section that has it, for who has to find out why.
+/// Where two files first differ, with the section, to help to find out why.
 fn difference(one: &[u8], other: &[u8]) -> String {
     let sections = |bytes| {
         let file = object::File::parse(bytes).expect("an ELF file");
@@ -62,7 +63,7 @@ fn difference(one: &[u8], other: &[u8]) -> String {
 
 #[test]
 fn an_image_is_the_same_wherever_it_is_built() {
-    // Other lengths, and a blank, in every path that the build gets to see.
+    // Paths of other lengths, and with a space, wherever the build sees a path.
     let beside = explore_image();
     let beside = beside.parent().expect("it lies in a directory");
     let place = TempDir::with_prefix_in("built elsewhere ", beside).expect("a directory");
@@ -78,13 +79,13 @@ fn an_image_is_the_same_wherever_it_is_built() {
             .arg(&image)
             .env("CARGO_TARGET_DIR", place.join("what is built"))
             .env("CARGO_HOME", &home);
-        Vmm::from(command).limit(PATIENCE).run().ends_with(0);
+        Vmm::from(command).limit(TIME_LIMIT).run().ends_with(0);
         let read = |path: &Path| fs::read(path).expect("an image");
         let (built, product_bytes) = (read(&image), read(&product));
         assert!(
             built == product_bytes,
-            "{} is not what the same sources make elsewhere; if `make build` has just made it, guest/build lets \
-             through where it runs:\n{}",
+            "{} is not what the same sources make elsewhere; if `make build` has just made it, \
+             guest/build lets through where it runs:\n{}",
             product.display(),
             difference(&product_bytes, &built)
         );

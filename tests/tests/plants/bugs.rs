@@ -1,12 +1,12 @@
-//! The bugs. Each is of a kind that this code or code like it has had, and most need the CPUs to
-//! meet in one particular order. The cases say nothing of that order.
+//! The bugs. Each is of a kind that this code or similar code has had, and most show only in one
+//! particular order of the CPUs' steps. The cases do not give that order.
 
 use super::workshop::Change;
 
 /// A bug, and what has to find it.
 #[derive(Debug)]
 pub struct Plant {
-    /// The oracle, or what the explorer itself calls it.
+    /// The oracle, or the explorer's own name for what breaks.
     pub finds: &'static str,
     /// What the CPUs do.
     pub case: &'static str,
@@ -19,21 +19,21 @@ pub struct Plant {
 /// Where the bug is.
 #[derive(Debug)]
 pub enum Bug {
-    /// In the sources, once it is planted there.
+    /// A change of the sources.
     Source(Change),
-    /// In the guest itself, which has it on purpose, when it is given these words too.
+    /// In the guest itself, which has the bug on purpose if it is given these words too.
     Words(&'static str),
 }
 
 pub(super) const SINGLE: &str = "guest/src/ipi/single.rs";
 const LIST: &str = "guest/src/ipi/list.rs";
-pub(super) const GRACED: &str = "guest/src/ipi/queue/grace/mod.rs";
+pub(super) const GRACED: &str = "guest/src/ipi/queue/grace/graced.rs";
 const KMALLOC: &str = "guest/src/ipi/queue/kmalloc.rs";
 pub(super) const LLIST: &str = "guest/src/ipi/queue/llist.rs";
 pub(super) const LOCKED: &str = "guest/src/ipi/queue/locked.rs";
 pub(super) const LOCKLESS: &str = "guest/src/ipi/queue/lockless.rs";
 const IRQ: &str = "guest/kit/src/sync/irq.rs";
-pub(super) const IPI: &str = "guest/src/ipi/mod.rs";
+pub(super) const IPI: &str = "guest/src/ipi/path.rs";
 pub(super) const HOTPLUG: &str = "guest/src/ipi/hotplug.rs";
 pub(super) const STOP: &str = "guest/src/ipi/stop.rs";
 pub(super) const PUPPET: &str = "guest/src/workload/puppet.rs";
@@ -54,8 +54,8 @@ const RUN_SINGLE: &str = "
             csd.unlock(machine, call);
 ";
 
-/// Whether to interrupt is decided by a look at the queue before the call is on it, without the
-/// lock: who was there then can be gone by the time.
+/// The decision to interrupt is made by reading the queue before the call is on it, without the
+/// lock: it can have been drained since.
 pub const LOST: Plant = Plant {
     finds: "lost",
     case: BOTH_CALL_ONE,
@@ -76,8 +76,8 @@ pub const LOST: Plant = Plant {
     }),
 };
 
-/// The descriptor is let go before the call is read from it, and carries the next one by then. The
-/// call to itself in between makes both of one function.
+/// The descriptor is unlocked before the call is read from it, and can carry the next one by then.
+/// With the call to itself in between, both have the same function.
 pub const DUPLICATE: Plant = Plant {
     finds: "duplicate",
     case: "cpus 2\n0: single 1; single 0; single 1\n",
@@ -96,7 +96,7 @@ pub const DUPLICATE: Plant = Plant {
     }),
 };
 
-/// A walker takes whatever has references for its own, and does not look whether it is meant.
+/// A walker runs every call that has references, and does not check whether it is a target.
 pub const WRONG_CPU: Plant = Plant {
     finds: "wrong-cpu",
     case: BOTH_CALL_MANY,
@@ -111,7 +111,7 @@ pub const WRONG_CPU: Plant = Plant {
     }),
 };
 
-/// The descriptor is let go when the function has been read from it, and the argument has not.
+/// The descriptor is unlocked when the function has been read from it, and the argument has not.
 pub const WRONG_FUNCTION: Plant = Plant {
     finds: "wrong-function",
     case: "cpus 2\n0: single 1; single 1\n",
@@ -131,8 +131,8 @@ pub const WRONG_FUNCTION: Plant = Plant {
     }),
 };
 
-/// A descriptor is queued before it carries its call. Its own interrupt comes later, but somebody
-/// else's may not.
+/// A descriptor is queued before it carries its call. Its own interrupt comes later, but another
+/// CPU's may come at once.
 pub const STALE_ARGUMENT: Plant = Plant {
     finds: "stale-argument",
     case: BOTH_CALL_MANY,
@@ -158,7 +158,7 @@ pub const STALE_ARGUMENT: Plant = Plant {
     }),
 };
 
-/// A target gives its reference back before it has run the function.
+/// A target drops its reference before it has run the function.
 pub const EARLY_RETURN: Plant = Plant {
     finds: "early-return",
     case: "cpus 3\n0: many 1,2 wait\n",
@@ -185,7 +185,7 @@ pub const EARLY_RETURN: Plant = Plant {
     }),
 };
 
-/// A call whose targets have all gone since they were looked at is queued all the same.
+/// A call is queued although all its targets have left the mask since it was first read.
 pub const LEFT_LOCKED: Plant = Plant {
     finds: "left-locked",
     case: "cpus 3\n0: many 1,2\n1: leave-mask 0\n2: leave-mask 0\n",
@@ -211,7 +211,7 @@ pub const BROKEN_QUEUE: Plant = Plant {
     }),
 };
 
-/// What turns interrupts off turns them on behind it, in a handler too.
+/// The function that disables interrupts always enables them afterwards, in a handler too.
 pub const INTERRUPTS_ON: Plant = Plant {
     finds: "interrupts-on",
     case: BOTH_CALL_ONE,
@@ -228,7 +228,7 @@ pub const INTERRUPTS_ON: Plant = Plant {
     }),
 };
 
-/// References are counted down by a load and a store.
+/// References are decremented by a load and a store.
 pub const BAD_REFS: Plant = Plant {
     finds: "bad-refs",
     case: "cpus 3\n0: many 1,2\n",
@@ -246,8 +246,8 @@ pub const BAD_REFS: Plant = Plant {
     }),
 };
 
-/// A caller that finds another call queued, and so has nobody to interrupt, leaves its own
-/// interrupts off: the next time it has to wait it must not.
+/// A caller that finds another call queued, and so sends no interrupt, leaves its own interrupts
+/// off: the next time it has to wait, that breaks the contract.
 pub const CONTRACT: Plant = Plant {
     finds: "contract",
     case: "cpus 3\n0: single 1; single 1\n2: single 1\n",
@@ -274,7 +274,7 @@ pub const CONTRACT: Plant = Plant {
     }),
 };
 
-/// The targets that the caller is told are read once more, when some may have left the mask.
+/// The targets that are returned are read from the mask again, when some may have left it.
 pub const ACCOUNTING: Plant = Plant {
     finds: "accounting",
     case: "cpus 3\n0: many 1,2 wait\n1: leave-mask 0\n",
@@ -294,7 +294,7 @@ pub const ACCOUNTING: Plant = Plant {
     }),
 };
 
-/// A CPU's mask is freed when it has left, without a stop, under those who still read it.
+/// A CPU's mask is freed when it has gone offline, without a stop, while others still read it.
 pub const USE_AFTER_FREE: Plant = Plant {
     finds: "use-after-free",
     case: "cpus 3\n0: offline 1\n1: many 0,2\n",
@@ -302,8 +302,8 @@ pub const USE_AFTER_FREE: Plant = Plant {
     bug: Bug::Words("hotplug=no-stop"),
 };
 
-/// Who adds an element to those that wait to be freed does so under a lock of its own, and
-/// another's is forgotten.
+/// Each CPU adds elements to those that wait to be freed under a lock of its own, so that one can
+/// overwrite another.
 pub const LEAK: Plant = Plant {
     finds: "leak",
     case: BOTH_CALL_MANY,
@@ -319,7 +319,7 @@ pub const LEAK: Plant = Plant {
     }),
 };
 
-/// An element is used again without a wait for the walks that have begun.
+/// An element is reused without waiting for the walks that have begun.
 pub const REUSED_TOO_SOON: Plant = Plant {
     finds: "reused-too-soon",
     case: "cpus 3\n0: many 1,2; many 1,2\n",
@@ -352,7 +352,7 @@ pub const HANG: Plant = Plant {
     }),
 };
 
-/// Who finds a call queued waits for the target to take it, busily, and holds the lock that the
+/// A CPU that finds a call queued spins until the target has taken it, and holds the lock that the
 /// target needs for that.
 pub const LIVELOCK: Plant = Plant {
     finds: "livelock",
@@ -370,7 +370,7 @@ pub const LIVELOCK: Plant = Plant {
     }),
 };
 
-/// A call is counted twice when it is made: what is counted cannot be what the ledger holds.
+/// A call is counted twice when it is made, so that the count contradicts the ledger.
 pub const NOT_BELIEVED: Plant = Plant {
     finds: "not-believed",
     case: "cpus 2\n0: single 1\n",
@@ -386,7 +386,7 @@ pub const NOT_BELIEVED: Plant = Plant {
     }),
 };
 
-/// A handler takes for impossible that another interrupt has left it nothing to do.
+/// A handler asserts that it has something to do, although an earlier interrupt may have served it.
 pub const DIED: Plant = Plant {
     finds: "died",
     case: BOTH_CALL_MANY,
@@ -402,8 +402,8 @@ pub const DIED: Plant = Plant {
     }),
 };
 
-/// Who finds in `llist` that another was faster tries again with what it has found before, and so
-/// for ever. What it does comes back to the same state each time.
+/// A CPU that finds in `llist` that another was faster tries again with the old value, and so for
+/// ever. It returns to the same state each time.
 pub const ROUND: Change = Change {
     file: LLIST,
     sound: "Err(now) => first = now,",

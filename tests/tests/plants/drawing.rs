@@ -1,10 +1,10 @@
-//! Cases drawn at random, small enough for the reference search: what two or three CPUs do, in all
-//! the words that a case knows. Equal seeds draw equal cases.
+//! Random cases, small enough for the reference search: what two or three CPUs do, with all deeds
+//! that a case may use. Equal seeds give equal cases.
 
 use fastrand::Rng;
 use tests::SOUND_QUEUES;
 
-/// Designs that are broken, as the guest names them.
+/// Designs that are broken, by the guest's names.
 const BROKEN_QUEUES: [&str; 4] = ["fifo", "lockless", "lockless-2011a", "shared-refs-naive"];
 
 /// A case without its expectations.

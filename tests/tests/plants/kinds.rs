@@ -1,6 +1,6 @@
-//! More bugs, by the kind of mistake: each has been made in this code or in code like it, and
-//! several look the same to an oracle. Some of them can be found only if an interrupt is tried at
-//! the right moment on the CPU that made the mistake, by no order of CPUs alone.
+//! More bugs, by the kind of mistake. Each has been made in this code or in similar code, and
+//! several look the same to an oracle. Some can be found only by an interrupt at the right moment
+//! on the CPU that makes the mistake, and not by the order of CPUs alone.
 
 use super::bugs::{
     BOTH_CALL_MANY, BOTH_CALL_ONE, GRACED, HOTPLUG, IPI, LLIST, LOCKED, LOCKLESS, PUPPET, SINGLE,
@@ -8,12 +8,12 @@ use super::bugs::{
 };
 use super::workshop::Change;
 
-/// A bug, and what can come of it.
+/// A bug, and what can break by it.
 #[derive(Debug)]
 pub struct Kind {
-    /// What it is called, in names of files too.
+    /// Its name, also in names of files.
     pub name: &'static str,
-    /// Oracles, or what the explorer itself calls it, one of which has to find it.
+    /// Oracles, or the explorer's own names for what breaks. One of them has to find it.
     pub finds: &'static [&'static str],
     /// What the CPUs do.
     pub case: &'static str,
@@ -23,7 +23,7 @@ pub struct Kind {
     pub change: Change,
 }
 
-/// No bug: whoever waits for a descriptor stores something in each turn, behind what it reads.
+/// No bug: a CPU that waits for a descriptor stores something in each turn, after what it reads.
 pub const HARMLESS_STORE: Change = Change {
     file: "guest/src/ipi/csd.rs",
     sound: "
@@ -285,11 +285,11 @@ pub const ALL: [Kind; 13] = [
         change: Change {
             file: STOP,
             sound: "
-                    self.serve_pending();
+                    serve_pending();
 ",
             broken: "
                     if is_victim {
-                        self.serve_pending();
+                        serve_pending();
                     }
 ",
         },
@@ -310,8 +310,8 @@ pub const ALL: [Kind; 13] = [
         let served",
         },
     },
-    // Two CPUs that go round, in a loop of which nobody has said that it waits: neither's round is
-    // one of both.
+    // Two CPUs that go round in loops that are not announced as waiting: no cycle of states is one
+    // of both CPUs.
     Kind {
         name: "waits-for-ever-unannounced",
         finds: &["livelock", "hang"],

@@ -1,8 +1,7 @@
-//! A bug of every kind that an oracle is for, planted in the guest one at a time, which
-//! `vmm explore` has to find: with the oracle that is for it, in a schedule that comes again.
-//! Without the bug the same case breaks nothing. Which bugs they are is in [`bugs`]; the images
-//! they are built into, and the cases and schedules, stay in `plants` beside the guest image under
-//! test.
+//! For every oracle a bug, planted in the guest one at a time. `vmm explore` has to find each, by
+//! that oracle, in a schedule that can be replayed. Without the bug the same case breaks nothing.
+//! The bugs are in [`bugs`]. The images that are built with them, the cases and the schedules stay
+//! in `plants` beside the guest image under test.
 
 mod bugs;
 mod drawing;
@@ -22,18 +21,18 @@ use bugs::{Bug, Plant};
 use kinds::Kind;
 
 /// A search or a replay may take this long on a busy host.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 
-/// Seconds for which nothing may break where there is no bug. Most cases are through in less.
+/// Seconds for which nothing may break without a bug. Most cases are completed in less.
 const SOUND_FOR: u32 = 4;
 
-/// How long what is found may be made shorter, of which nothing is asked here.
+/// How long the search may shorten what it has found. Nothing is required of that here.
 const SHORTEN: &str = "4s";
 
-/// How often a schedule has to come again.
+/// How often each schedule is replayed.
 const REPLAYS: u32 = 20;
 
-/// How often one has to come again whose last turn goes on for ever: each time takes seconds.
+/// How often a schedule is replayed whose last turn goes on for ever: each time takes seconds.
 const ENDLESS_REPLAYS: u32 = 1;
 
 fn explore(case: &Path, image: &Path, words: &str) -> Vmm {
@@ -41,32 +40,32 @@ fn explore(case: &Path, image: &Path, words: &str) -> Vmm {
         .arg(case)
         .arg(image)
         .args(["--append", words])
-        .limit(PATIENCE)
+        .limit(TIME_LIMIT)
 }
 
-/// A bug that is planted, and what is asked of the search for it.
+/// A bug that is planted, and what the search for it has to do.
 struct Trial<'a> {
     name: &'a str,
-    /// Any of these has to come out.
+    /// The search has to find one of these.
     finds: &'a [&'a str],
     case: &'a str,
     /// The image with the bug, and the words that it is given.
     image: PathBuf,
     words: String,
-    /// The words for the image without, if nothing is to break there.
+    /// The words for the image without the bug, if nothing may break there.
     sound: Option<&'a str>,
 }
 
-/// Has the bug of `trial` found, and sees the case hold without it.
+/// Checks that the search finds the bug of `trial`, and that without it the case is clean.
 fn is_found(trial: &Trial<'_>) {
     let &Trial { name, finds, .. } = trial;
-    let bench = workshop::bench();
+    let directory = workshop::directory();
     let case = |end: &str, expected: &str| {
-        let path = bench.join(format!("{name}{end}.case"));
+        let path = directory.join(format!("{name}{end}.case"));
         fs::write(&path, format!("{}expect {expected}\n", trial.case)).expect("room for a case");
         path
     };
-    let schedule = bench.join(format!("{name}.json"));
+    let schedule = directory.join(format!("{name}.json"));
     let found = explore(&case("", &finds.join(", ")), &trial.image, &trial.words)
         .args(["--shorten", SHORTEN, "--schedule"])
         .arg(&schedule)
@@ -87,7 +86,7 @@ fn is_found(trial: &Trial<'_>) {
     Vmm::with("replay")
         .args([&schedule, &trial.image])
         .args(["--times", &times.to_string()])
-        .limit(PATIENCE)
+        .limit(TIME_LIMIT)
         .run()
         .ends_with(0)
         .says(&format!("{times} of {times} replays broke"));
@@ -96,13 +95,13 @@ fn is_found(trial: &Trial<'_>) {
         let sound = explore(&case("-sound", "clean"), &explore_image(), words)
             .args(["--time-limit", &SOUND_FOR.to_string()])
             .run();
-        // The time can be too short to show that nothing breaks.
+        // The time may be too short to try everything.
         assert!(matches!(sound.status(), 0 | 5), "{sound}");
         println!("  sound: {}; {}", searched(&sound), last_line(&sound));
     }
 }
 
-/// Plants the bug, and has it found.
+/// Plants the bug, and checks that it is found.
 fn plant_is_found(plant: &Plant) {
     need_kvm();
     let (image, words) = match &plant.bug {
@@ -119,10 +118,10 @@ fn plant_is_found(plant: &Plant) {
     });
 }
 
-/// Plants a bug of another kind, and has it found.
+/// Plants a bug of another kind, and checks that it is found.
 fn kind_is_found(kind: &Kind) {
     need_kvm();
-    // Of what is broken without the bug nothing is asked.
+    // What is broken without the bug too need not be clean.
     let is_sound = !kind.words.contains("hotplug=no-stop");
     is_found(&Trial {
         name: kind.name,
@@ -134,7 +133,7 @@ fn kind_is_found(kind: &Kind) {
     });
 }
 
-/// What a search says of how much it has seen.
+/// The line in which a search says how much it has tried.
 fn searched(run: &Run) -> &str {
     let mut lines = run.stdout.lines();
     lines
@@ -146,7 +145,7 @@ fn last_line(run: &Run) -> &str {
     run.stdout.lines().last().unwrap_or_default()
 }
 
-/// A test for each plant, so that they show one by one and run beside each other.
+/// A test for each plant, so that they are listed one by one and run in parallel.
 macro_rules! each_is_found {
     ($($name:ident: $plant:ident,)*) => {
         const PLANTS: &[&Plant] = &[$(&bugs::$plant),*];
@@ -222,13 +221,13 @@ fn each_kind_is_tried() {
     assert_eq!(tried, all);
 }
 
-/// A waiting loop that also stores something, which changes nothing, is no bug: what it has read
-/// before the store in the same turn is what it waits for.
+/// A waiting loop that also stores the same value in each turn is no bug: the CPU waits for what
+/// the turn has read before the store.
 #[test]
 fn a_store_in_a_waiting_loop_is_no_hang() {
     need_kvm();
     let image = workshop::build("store-in-a-loop", &kinds::HARMLESS_STORE);
-    let case = workshop::bench().join("store-in-a-loop.case");
+    let case = workshop::directory().join("store-in-a-loop.case");
     fs::write(&case, "cpus 2\n0: single 1 wait\n1: single 0 wait\n").expect("room for a case");
     for strategy in ["exhaustive", "races"] {
         explore(&case, &image, "queue=filo")
@@ -239,7 +238,7 @@ fn a_store_in_a_waiting_loop_is_no_hang() {
     }
 }
 
-/// What a search of `case` learns of what CPUs share from the guest without a bug, in a file.
+/// What a search of `case` learns, from the guest without a bug, of what CPUs share: in a file.
 fn learnt(case: &Path, words: &str) -> PathBuf {
     let [result, sharing] = ["json", "sharing"].map(|end| case.with_extension(end));
     explore(case, &explore_image(), words)
@@ -253,9 +252,9 @@ fn learnt(case: &Path, words: &str) -> PathBuf {
     sharing
 }
 
-/// Two CPUs that go round, each in a loop of its own: no round is one of both, and of the rounds of
-/// one the search may leave out those that it has seen elsewhere. By chance it is found before a
-/// search begins, as below.
+/// Two CPUs that each go round in a loop of their own. No cycle of states is one of both CPUs, and
+/// a search may skip turns of one that it has seen elsewhere. A random run could find this before
+/// the search begins, as below.
 #[test]
 fn who_waits_for_ever_in_a_loop_that_nobody_announced_is_found_by_every_search() {
     need_kvm();
@@ -263,7 +262,7 @@ fn who_waits_for_ever_in_a_loop_that_nobody_announced_is_found_by_every_search()
     let kind = kinds::ALL.iter().find(|kind| kind.name == name);
     let kind = kind.expect("a kind of this name");
     let image = workshop::build("waits-unannounced", &kind.change);
-    let case = workshop::bench().join("waits-unannounced.case");
+    let case = workshop::directory().join("waits-unannounced.case");
     fs::write(&case, kind.case).expect("room for a case");
     let sharing = learnt(&case, kind.words);
     for options in [
@@ -281,14 +280,14 @@ fn who_waits_for_ever_in_a_loop_that_nobody_announced_is_found_by_every_search()
     }
 }
 
-/// By chance it is found before a search begins, in the runs from which that learns what CPUs
-/// share. Here the search knows that already, from the guest without the bug.
+/// The random runs, from which a search learns what CPUs share, could find this before the search
+/// begins. So here the search is given that, from the guest without the bug.
 #[test]
 fn what_goes_round_for_ever_is_found_by_every_search() {
     need_kvm();
     let words = "queue=llist";
-    let bench = workshop::bench();
-    let [case, schedule] = ["case", "schedule"].map(|end| bench.join(format!("round.{end}")));
+    let directory = workshop::directory();
+    let [case, schedule] = ["case", "schedule"].map(|end| directory.join(format!("round.{end}")));
     fs::write(&case, bugs::BOTH_CALL_MANY).expect("room for a case");
     let sharing = learnt(&case, words);
 
@@ -313,10 +312,10 @@ fn what_goes_round_for_ever_is_found_by_every_search() {
     }
 }
 
-/// What a case can expect of this guest, its oracles and all else, as the command says when it is
-/// given something else.
+/// What a case can expect of this guest, its oracles included: the command lists it when a case
+/// expects something else.
 fn kinds() -> BTreeSet<String> {
-    let case = workshop::bench().join("kinds.case");
+    let case = workshop::directory().join("kinds.case");
     fs::write(&case, "cpus 1\nexpect nonsense\n").expect("room for a case");
     let run = explore(&case, &explore_image(), "").run();
     run.ends_with(2);

@@ -1,11 +1,11 @@
-//! Every search that claims to be complete, held against the reference search, which shares no rule
-//! with any of them: on cases drawn at random, with designs that are sound, designs that are
-//! broken, and bugs planted in them. What can break must be the same, and so must be what becomes
-//! of the machine at the ends.
+//! Compares every search that claims to be complete with the reference search, which shares no
+//! reduction with any of them: on random cases, with sound designs, broken designs, and bugs
+//! planted in them. What can break must be the same, and so must be the final states of the
+//! machine.
 //!
-//! `REFERENCE_CASES` is how many cases are held against it, `REFERENCE_SEED` which, from number
-//! `REFERENCE_FROM` on, and `REFERENCE_STATES` how many states the reference may have. Cases that
-//! are too large for it count as none; it is said how many they were.
+//! `REFERENCE_CASES` is the number of cases to compare, `REFERENCE_SEED` and `REFERENCE_FROM` select
+//! them, and `REFERENCE_STATES` is the most states that the reference may have. Cases that are too
+//! large for it are not counted; the test prints how many there were.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -25,11 +25,10 @@ const CASES: u64 = 24;
 /// States of the reference after which a case is too large.
 const LARGEST: u64 = 25_000;
 
-/// A search may take this long on a busy host. What goes round for ever is seen after 100,000 turns
-/// only.
-const PATIENCE: Duration = Duration::from_secs(1800);
+/// A search may take this long on a busy host. A livelock can take 100,000 turns to be seen.
+const TIME_LIMIT: Duration = Duration::from_secs(1800);
 
-/// Searches that must come to the same.
+/// The searches that are compared with the reference.
 const SEARCHES: [&str; 4] = [
     "--strategy exhaustive",
     "--strategy races",
@@ -41,17 +40,17 @@ fn number(variable: &str, default: u64) -> u64 {
     env::var(variable).map_or(default, |number| number.parse().expect(variable))
 }
 
-/// What a search came to.
-struct Searched {
-    /// In a word.
+/// The result of a search.
+struct SearchResult {
+    /// The kind of its verdict.
     is: String,
-    /// What can break, or what it found to.
+    /// What can break, or what it found to break.
     names: BTreeSet<String>,
     outcomes: BTreeSet<String>,
 }
 
-impl Searched {
-    /// Does one, of which the result is left beside the case.
+impl SearchResult {
+    /// Searches, and leaves the result beside the case.
     fn by(case: &Path, image: &Path, words: &str, options: &str) -> Self {
         let result = case.with_extension("json");
         let run = Vmm::with("explore")
@@ -61,7 +60,7 @@ impl Searched {
             .args(options.split_whitespace())
             .args(["--shorten", "0s", "--result"])
             .arg(&result)
-            .limit(PATIENCE)
+            .limit(TIME_LIMIT)
             .run();
         assert!(
             matches!(run.status(), 0 | 1 | 5),
@@ -80,7 +79,7 @@ impl Searched {
             Some(ways) => ways.iter().flat_map(|way| texts(&way["names"])).collect(),
             None => texts(&verdict["names"]),
         };
-        // What it found by then need not be all that there is.
+        // A search that was cut off need not have found all that there is.
         let is_cut_off = !verdict["stopped"].is_null();
         let is = verdict["is"].as_str().expect("a verdict");
         Self {
@@ -91,14 +90,14 @@ impl Searched {
     }
 }
 
-/// An end that cannot be reached has two names: that nobody can go on, and that somebody goes round
-/// for ever. Who lets waiting CPUs go round sees only one of them.
+/// A run that cannot end has two names: no CPU can go on, or some CPU goes round for ever. A search
+/// that lets waiting CPUs go round sees only the second.
 fn is_endless(name: &str) -> bool {
     matches!(name, "hang" | "livelock")
 }
 
-/// In what `one` is not what the reference came to.
-fn difference(reference: &Searched, one: &Searched) -> Option<String> {
+/// How the result of `one` differs from that of the reference.
+fn difference(reference: &SearchResult, one: &SearchResult) -> Option<String> {
     match (&*reference.is, &*one.is) {
         ("complete", "complete") if reference.outcomes == one.outcomes => None,
         ("complete", "complete") => Some(format!(
@@ -108,7 +107,7 @@ fn difference(reference: &Searched, one: &Searched) -> Option<String> {
         )),
         ("refuted", "broke") => {
             let endless = reference.names.iter().any(|name| is_endless(name));
-            // What a call on its way that nobody can bring to its end is called besides.
+            // A call under way that can never be completed is also called lost.
             let is_known = |name: &String| {
                 reference.names.contains(name) || endless && (is_endless(name) || name == "lost")
             };
@@ -122,13 +121,13 @@ fn difference(reference: &Searched, one: &Searched) -> Option<String> {
     }
 }
 
-/// Images to draw from: the product's, and one for each kind of bug.
+/// The images to choose from: the product's, and one for each kind of bug.
 fn images() -> Vec<(&'static str, PathBuf)> {
-    // With this one interrupts nest while the guest boots, and no two boots leave the same.
+    // With this one, interrupts nest while the guest boots, and no two boots leave the same state.
     let planted = (kinds::ALL.iter())
         .filter(|kind| kind.name != "interrupts-enabled-in-a-handler")
         .map(|kind| (kind.name, workshop::build(kind.name, &kind.change)));
-    // As often without a bug as with one.
+    // Cases without a bug are as likely as cases with one.
     let sound = std::iter::repeat_n(("no bug", explore_image()), kinds::ALL.len());
     sound.chain(planted).collect()
 }
@@ -141,7 +140,7 @@ fn searches_come_to_what_the_reference_comes_to() {
     let seed = number("REFERENCE_SEED", 1);
     let from = number("REFERENCE_FROM", 0);
     let images = images();
-    let case = workshop::bench().join(format!("reference-{seed}-{from}.case"));
+    let case = workshop::directory().join(format!("reference-{seed}-{from}.case"));
     let (mut compared, mut broken, mut too_large) = (0, 0, 0);
     let begun = Instant::now();
     let mut number = from;
@@ -153,13 +152,13 @@ fn searches_come_to_what_the_reference_comes_to() {
         let words = drawing::words(&mut random);
         fs::write(&case, &text).expect("room for a case");
         let most = format!("--strategy reference --max-states {largest}");
-        let reference = Searched::by(&case, image, &words, &most);
+        let reference = SearchResult::by(&case, image, &words, &most);
         if reference.is == "stopped" {
             too_large += 1;
             continue;
         }
         for options in SEARCHES {
-            let one = Searched::by(&case, image, &words, options);
+            let one = SearchResult::by(&case, image, &words, options);
             if let Some(difference) = difference(&reference, &one) {
                 panic!("{options} with {words}, {bug}: {difference}, of\n{text}");
             }
@@ -171,8 +170,8 @@ fn searches_come_to_what_the_reference_comes_to() {
         broken += u64::from(reference.is == "refuted");
     }
     println!(
-        "{compared} cases, of which {broken} break something, and {too_large} more that were too large: {} searches \
-         each as the reference, {} s",
+        "{compared} cases, of which {broken} break something, and {too_large} more that were \
+         too large: {} searches each as the reference, {} s",
         SEARCHES.len(),
         begun.elapsed().as_secs()
     );

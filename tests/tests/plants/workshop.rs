@@ -1,6 +1,6 @@
 //! Guest images with a bug in them, built from a copy of the sources, so that those of the product
-//! stay as they are. Each copy is brought up to date before something is planted in it, whatever
-//! became of the last build; what the guest stands on is built once per copy and kept.
+//! stay as they are. Each copy is brought up to date before a bug is planted in it, however the
+//! last build ended. The guest's dependencies are built once per copy and kept.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,31 +12,31 @@ use std::time::Duration;
 use tests::{Vmm, explore_image, sources};
 
 /// The first build in a copy takes a minute on a busy host.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIME_LIMIT: Duration = Duration::from_secs(600);
 
-/// Copies in which images are built at the same time: more than two would wait for processors on
-/// the hosts that run this. By number, locked while one is in use.
+/// The copies in which images are built at the same time, each locked while it is in use. More than
+/// two would only wait for processors on the hosts that run this.
 static COPIES: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
 
 /// A change to the sources.
 #[derive(Debug)]
 pub struct Change {
-    /// In which file.
+    /// The file.
     pub file: &'static str,
-    /// What stands there, once.
+    /// The text in it, which must occur once.
     pub sound: &'static str,
-    /// What is to stand there instead.
+    /// The text that replaces it.
     pub broken: &'static str,
 }
 
-/// Where everything is kept: beside the image under test.
-pub fn bench() -> PathBuf {
-    let bench = explore_image().with_file_name("plants");
-    fs::create_dir_all(&bench).expect("a directory for images");
-    bench
+/// The directory in which everything is kept, beside the image under test.
+pub fn directory() -> PathBuf {
+    let directory = explore_image().with_file_name("plants");
+    fs::create_dir_all(&directory).expect("a directory for images");
+    directory
 }
 
-/// An image that several tests use, and the first of them builds.
+/// An image that several tests use; the first of them builds it.
 type Shared = Arc<OnceLock<PathBuf>>;
 
 /// Builds the explorer's image with `change` in it, if no test has yet, and returns where it is.
@@ -49,9 +49,9 @@ pub fn build(name: &str, change: &Change) -> PathBuf {
 }
 
 fn build_anew(name: &str, change: &Change) -> PathBuf {
-    let image = bench().join(format!("{name}.bin"));
+    let image = directory().join(format!("{name}.bin"));
     let (number, _in_use) = free_copy();
-    let copy = bench().join(format!("copy{number}"));
+    let copy = directory().join(format!("copy{number}"));
     let sources_at = copy.join("src");
     sources::copy_to(&sources_at);
     apply(change, &sources_at);
@@ -60,12 +60,12 @@ fn build_anew(name: &str, change: &Change) -> PathBuf {
         .arg("explore")
         .arg(&image)
         .env("CARGO_TARGET_DIR", copy.join("target"));
-    Vmm::from(command).limit(PATIENCE).run().ends_with(0);
+    Vmm::from(command).limit(TIME_LIMIT).run().ends_with(0);
     image
 }
 
-/// A copy that nobody uses, or else the first. What a build that failed has left there, the next
-/// one puts right.
+/// A copy that is not in use; if there is none, waits for the first. What a failed build has left
+/// there, the next build corrects.
 fn free_copy() -> (usize, MutexGuard<'static, ()>) {
     let free = COPIES.iter().map(Mutex::try_lock).enumerate();
     free.filter_map(|(number, copy)| match copy {
@@ -88,7 +88,7 @@ fn apply(change: &Change, sources: &Path) {
     let times = text.matches(sound).count();
     assert_eq!(
         times, 1,
-        "the plant has rotted: {file} has to contain this once:\n{sound}"
+        "the bug no longer applies: {file} has to contain this once:\n{sound}"
     );
     fs::write(&path, text.replace(sound, broken)).expect("room for a source file");
 }

@@ -1,5 +1,5 @@
-//! Files that are no guest image: each is refused before there is a machine, with status 2 and one
-//! message that names the file and what is wrong with it.
+//! Files that are not valid guest images: each is refused before a machine is made, with status 2
+//! and one message that names the file and what is wrong with it.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -14,7 +14,7 @@ use tests::image::{
 use tests::{Vmm, skip};
 use zerocopy::IntoBytes;
 
-/// Two instructions, `cli; hlt`. None of these images gets so far as to execute them.
+/// Two instructions, `cli; hlt`. None of these images gets far enough to execute them.
 const CLI_HLT: [u8; 2] = [0xfa, 0xf4];
 
 #[track_caller]
@@ -144,7 +144,7 @@ fn what_is_no_elf_file_for_this_machine() {
 fn a_file_cut_short_anywhere() {
     let whole = with_segments(&[Segment::load(CODE.into(), &[0x90; 256])]);
     for length in 1..whole.len() {
-        // One byte more or less makes no other file; at the ends of structures it can.
+        // Most single bytes make no difference, except at the ends of structures.
         if length % 7 == 0 || length < 8 || whole.len() - length < 3 {
             let why = if length < 4 {
                 "not an ELF file"
@@ -163,7 +163,7 @@ fn a_file_too_large_to_be_a_guest() {
         .write(true)
         .open(image.path())
         .expect("our own file");
-    // Sparse, so that it takes no room.
+    // Sparse, so that it takes no space.
     file.set_len(1 << 40).expect("a sparse file");
     refused(image.path(), "too many");
 }
@@ -223,7 +223,7 @@ fn segments_on_top_of_something() {
     let code = Segment::load(CODE.into(), &[0x90; 64]);
     for address in [CODE, CODE + 1, CODE + 63, CODE - 63] {
         let file = with_segments(&[code.clone(), Segment::load(address.into(), &[0xf4; 64])]);
-        // Below the code lies the boot data, which is the first thing to be named.
+        // The boot data lies below the code, and is the first thing that the message names.
         bytes_refused(&file, "overlap");
     }
     for address in [0x9_fc00, 0xa_0000, 0xe_0000, 0xf_0000, 0xf_fff0] {
@@ -255,8 +255,8 @@ fn any_one_byte_of_the_headers_can_be_wrong() {
         let run = Vmm::with("--vcpus 1 --timeout 0.05")
             .arg(image.path())
             .run();
-        // Some bytes mean nothing, and then the guest halts until its time is up; without KVM it
-        // never starts.
+        // Some bytes have no meaning: then the guest boots and halts until its time is up. Without
+        // KVM it never starts.
         assert!([2, 3, 5].contains(&run.status()), "byte {at}: {run}");
     }
 }

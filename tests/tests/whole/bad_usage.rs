@@ -1,4 +1,5 @@
-//! Command lines that mean nothing: status 2, one message that names the option, and no machine.
+//! Command lines that make no sense: status 2, one message that names the option, and no machine is
+//! made.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use tests::image::Image;
 use tests::{Run, Vmm, need_kvm, skip};
 
-/// What 10,000 rounds of some lines may take on an emulated host that others use as well.
+/// How long 10,000 rounds of some lines may take on an emulated host that is also busy with other
+/// work.
 const LONG: Duration = Duration::from_secs(3600);
 
 use crate::formats::hold_bench;
@@ -36,13 +37,13 @@ fn bench(arguments: &str) -> (Run, Vec<Value>) {
     (run, cells)
 }
 
-/// What line `cell` says under `pointer`, unless the host does not do what it measures.
+/// The value at `pointer` in line `cell`, unless the host cannot do what the line measures.
 fn figure(cell: &Value, pointer: &str) -> Option<f64> {
     let cost = cell["result"].get("Ok")?;
     Some(cost.pointer(pointer).and_then(Value::as_f64).unwrap_or(0.0))
 }
 
-/// Whether each exit of the guest is one of KVM's: an AMD processor that leaves no IPI to its
+/// Whether every exit of the guest reaches KVM: on an AMD processor that has no IPI handled by its
 /// hardware.
 fn counts_every_exit() -> bool {
     let avic = fs::read_to_string("/sys/module/kvm_amd/parameters/avic");
@@ -87,9 +88,9 @@ fn every_line_is_measured_or_says_why_not() {
 #[test]
 fn calls_of_kmalloc_find_memory_however_many_there_are() {
     need_kvm();
-    // Far more than its heap has elements. Without memory each target would be sent a second IPI,
-    // to have it off the caller's stack; with it, those that are not among the targets are sent one
-    // now and then for a grace period.
+    // Far more rounds than its heap has elements. Without memory each target would get a second
+    // IPI, so that the caller can leave its stack frame. With memory, other CPUs get one now and
+    // then for a grace period.
     let kmalloc = "--by call --to some,all --queue kmalloc --receiver halted";
     let (_, cells) = bench(&format!("--vcpus 5 --rounds 200 --runs 1 {kmalloc}"));
     assert_eq!(cells.len(), 2);
@@ -100,7 +101,7 @@ fn calls_of_kmalloc_find_memory_however_many_there_are() {
     }
 }
 
-/// Rounds in which exits are counted, from `BENCH_ROUNDS`; without it as many as an emulated host
+/// Rounds in which exits are counted, from `BENCH_ROUNDS`; by default as many as an emulated host
 /// does in a minute.
 fn rounds() -> u32 {
     let given = env::var("BENCH_ROUNDS").ok();
@@ -110,7 +111,7 @@ fn rounds() -> u32 {
     })
 }
 
-/// Checks a figure that the architecture gives.
+/// Checks a figure that the architecture determines.
 #[track_caller]
 fn near(seen: f64, expected: f64, what: &str, cell: &Value) {
     let limit = 0.08 * expected.max(1.0);
@@ -120,7 +121,7 @@ fn near(seen: f64, expected: f64, what: &str, cell: &Value) {
     );
 }
 
-/// What `side` of a line that works here counted under `name`.
+/// What `side` of a line that works on this host counted under `name`.
 fn of(cell: &Value, side: &str, name: &str) -> f64 {
     let figure = figure(cell, &format!("/{side}/{name}"));
     figure.unwrap_or_else(|| panic!("it works here: {cell}"))
@@ -130,7 +131,7 @@ fn transport(cell: &Value) -> &str {
     cell["cell"]["transport"].as_str().expect("a transport")
 }
 
-/// Why nothing is known of exits here, unless each is one of KVM's.
+/// Why nothing is known of exits on this host, unless each reaches KVM.
 fn need_every_exit() -> bool {
     if !counts_every_exit() {
         skip("exits of the architecture: this host's KVM does not count each, or spares some");
@@ -144,7 +145,7 @@ fn each_exit_of_a_sender_is_counted() {
     if !need_every_exit() {
         return;
     }
-    // Receivers that are stalled: nothing is seen of the sender but its sends.
+    // The receivers are stalled, so all exits are those of the sender's sends.
     let rounds = rounds();
     let (_, cells) = bench(&format!(
         "--rounds {rounds} --runs 1 --by ipi --receiver stalled"
@@ -166,7 +167,7 @@ fn each_exit_of_a_sender_is_counted() {
             "accepted",
             cell,
         );
-        // A hypercall is no command to the APIC.
+        // A hypercall does not write the APIC's ICR.
         let commands = if reason == "hypercall" { 0.0 } else { 1.0 };
         near(
             of(cell, "sender", "kvm_apic_ipi"),
@@ -188,7 +189,7 @@ fn each_exit_of_a_receiver_is_counted() {
     if !need_every_exit() {
         return;
     }
-    // The hlt, and the end of the interrupt unless that is in memory.
+    // The `hlt`, and the end of the interrupt unless it is in memory.
     let rounds = rounds();
     for (options, ends) in [("", 1.0), ("--append eoi=pv", 0.0)] {
         let one = "--runs 1 --by ipi --to one --receiver halted --transport x2apic,xapic";
@@ -213,7 +214,7 @@ fn each_exit_of_a_broadcast_is_counted() {
     if !need_every_exit() {
         return;
     }
-    // One by a shorthand, a cluster or a hypercall.
+    // One operation by a shorthand, a cluster or a hypercall.
     let rounds = rounds();
     let all = "--vcpus 4 --runs 1 --by ipi --to all --receiver halted";
     let (_, cells) = bench(&format!("--rounds {rounds} {all}"));
@@ -233,9 +234,9 @@ fn each_exit_of_a_broadcast_is_counted() {
             "accepted",
             cell,
         );
-        // KVM's own count has no names for these. How many interrupts of the host meet the sender
-        // depends on how often it gets the processor, and how often it says that it waits, on how
-        // long it does.
+        // KVM's own count has no names for these. How many interrupts of the host hit the sender
+        // depends on how long it has the processor, and how often it reports that it waits depends
+        // on how long it waits.
         let others = ["irq_exits", "io_exits", "halt_exits", "pf_taken"];
         let others: f64 = others.iter().map(|name| of(cell, "sender", name)).sum();
         let left = of(cell, "sender", "exits") - others;
@@ -249,8 +250,8 @@ fn each_exit_of_a_large_broadcast_is_counted() {
     if !need_every_exit() {
         return;
     }
-    // CPUs 1 to 139: in nine clusters of 16, and two bitmaps of 128. Few rounds do: nothing else
-    // has these names.
+    // CPUs 1 to 139: in nine clusters of 16, and two bitmaps of 128. A few rounds are enough:
+    // nothing else has these names.
     let all = "--vcpus 140 --rounds 8 --runs 1 --by ipi --to all --receiver halted";
     let (_, cells) = bench(&format!("{all} --transport x2apic-cluster,pv"));
     assert_eq!(cells.len(), 2);

@@ -1,5 +1,5 @@
-//! Machines that are driven from outside, over the control socket: by several clients, by such that
-//! mean no good, and by the Python example.
+//! Machines that are driven from outside, over the control socket: by several clients, by hostile
+//! clients, and by the Python example.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -96,7 +96,7 @@ fn several_clients_drive_one_machine() {
     for cpu in 0..3 {
         first.tell(cpu, "idle");
     }
-    // One waits for what another is to bring about.
+    // One client waits for what another does.
     first.well(&json!({ "verb": "hold", "cpu": 2, "probe": "queue.visit" }));
     let mut waiting = bench.connect();
     waiting.send(b"{\"verb\": \"wait_held\", \"cpu\": 2, \"limit\": 60, \"id\": \"w\"}\n");
@@ -144,7 +144,7 @@ fn a_machine_ends_whatever_has_become_of_its_socket() {
     client.well(&json!({ "verb": "finish" }));
     bench.running.finish().ends_with(0);
 
-    // Another listens at a socket of that name by now, and goes on to do so.
+    // By now another machine listens at a socket of that name, and must go on.
     let first = Bench::boot("--vcpus 2", "workload=puppet");
     let mut client = first.connect();
     client.well(&json!({ "verb": "hello" }));
@@ -181,11 +181,12 @@ fn rubbish_harms_nobody() {
         bad.send(format!("{line}\n").as_bytes());
         assert_eq!(bad.answer()["ok"], false, "{line}");
     }
-    // Half a line, and then nothing; a line without end; a client that waits and is gone.
+    // Half a line and then nothing; a line without an end; a client that disconnects while it
+    // waits.
     bench.connect().send(b"{\"verb\": \"sta");
     let mut endless = bench.connect();
     let long = vec![b'['; 100 << 10];
-    // It may hang up before it has read all of it.
+    // The server may close the connection before it has read all of it.
     let _ = endless.0.get_mut().write_all(&long);
     let mut rest = String::new();
     let _ = endless.0.read_to_string(&mut rest);
@@ -193,7 +194,7 @@ fn rubbish_harms_nobody() {
     bench
         .connect()
         .send(b"{\"verb\": \"wait_held\", \"cpu\": 1, \"limit\": 3600}\n");
-    // More than there may be.
+    // More clients than are allowed.
     let crowd: Vec<_> = (0..40).map(|_| bench.connect()).collect();
     let refused = crowd.into_iter().map(|client| {
         let mut client = client;
@@ -218,7 +219,7 @@ fn rubbish_harms_nobody() {
 fn clients_that_vanish_while_they_wait_leave_their_places() {
     let bench = Bench::boot("--vcpus 2", "workload=puppet");
     bench.connect().tell(1, "idle");
-    // As many as there may be.
+    // As many clients as are allowed.
     for _ in 0..32 {
         let mut client = bench.connect();
         client.well(&json!({ "verb": "hello" }));
@@ -227,7 +228,7 @@ fn clients_that_vanish_while_they_wait_leave_their_places() {
     let deadline = Instant::now() + SOON;
     let mut client = loop {
         let mut client = bench.connect();
-        // One that is let go does not always hear why.
+        // A client that is disconnected does not always receive the reason.
         let _ = client.0.get_mut().write_all(b"{\"verb\": \"hello\"}\n");
         let mut line = String::new();
         if client.0.read_line(&mut line).is_ok() && line.contains("protocol") {
@@ -313,7 +314,7 @@ fn a_workload_that_takes_no_commands_can_be_paused_and_watched() {
                 !kvm.keys().any(|name| left_out.contains_key(name)),
                 "{stats}"
             );
-            // Who is not left out is told.
+            // A counter is either shown or left out.
             assert_ne!(kvm.contains_key("exits"), left_out.contains_key("exits"));
         }
         client.well(&json!({ "verb": "resume", "cpu": cpu }));
@@ -332,7 +333,7 @@ fn a_workload_that_takes_no_commands_can_be_paused_and_watched() {
 
 #[test]
 fn it_ends_when_it_is_told_to_and_leaves_nothing_behind() {
-    // Often: the answer and the end that it brings about are on their way at the same time.
+    // Repeated, because the reply races with the end of the run that it announces.
     for _ in 0..10 {
         let bench = Bench::boot("--vcpus 2", "workload=puppet");
         bench.connect().well(&json!({ "verb": "quit" }));

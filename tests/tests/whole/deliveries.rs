@@ -1,11 +1,11 @@
-//! What becomes of IPIs: sent, targets, received and coalesced are four counters, each from where
-//! it happens, and every IPI is accounted for.
+//! What happens to IPIs: sent, targets, received and coalesced are four counters, each counted
+//! where it happens, and every IPI is accounted for.
 
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Vmm, need_kvm};
 
-/// What the report says of the IPIs of a guest that does as a script says.
+/// What the report says of the IPIs of a guest that a script drives.
 fn ipis(script: &str) -> Value {
     let run = Vmm::scripted(script).args(["--stats", "json"]).run();
     run.ends_with(0);
@@ -17,7 +17,7 @@ fn count(ipi: &Value, key: &str) -> u64 {
     count.unwrap_or_else(|| panic!("{key} is no count in {ipi:#}"))
 }
 
-/// Three CPUs send one vector each to a CPU that takes no interrupts, and finds one when it does.
+/// Three CPUs send one vector each to a CPU with interrupts off, which later takes only one.
 #[test]
 fn ipis_of_one_vector_become_one() {
     need_kvm();
@@ -72,11 +72,12 @@ fn an_ipi_that_is_lost_is_not_called_coalesced() {
     );
     assert_eq!(count(&ipi, "lost"), 1, "{ipi:#}");
     assert_eq!(count(&ipi, "in_flight"), 0, "{ipi:#}");
-    // Each CPU is woken by the VMM and by the last to finish, and may take the two as one.
+    // Each CPU is woken by the VMM and by the last CPU to finish, and may take both as one
+    // interrupt.
     assert!(count(&ipi, "coalesced") <= 3, "{ipi:#}");
 }
 
-/// A trace, which follows each IPI for itself, finds at least as many that share a handler as the
+/// A trace follows each IPI by itself. It finds at least as many that share a handler as the
 /// counters say.
 #[test]
 fn counters_and_trace_agree() {
@@ -89,7 +90,8 @@ fn counters_and_trace_agree() {
     run.ends_with(0);
     let report = run.json();
     let (ipi, trace) = (&report["ipi"], &report["trace"]);
-    // When the first CPU ends the run, each other may just be sending to all, or taking one.
+    // When the first CPU ends the run, every other may be in the middle of sending to all, or of
+    // taking an interrupt.
     let slack = count(trace, "dropped") + 3 * 3;
     let traced = count(&trace["ipi"], "count") + count(trace, "untaken");
     let targets = count(ipi, "targets");
@@ -112,7 +114,8 @@ fn counters_and_trace_agree() {
     }
 }
 
-/// Who waits for a descriptor waits for the CPU on which its last call has still to run.
+/// A CPU that waits for a descriptor waits for the CPU on which the descriptor's last call has yet
+/// to run.
 #[test]
 fn latencies_are_told_by_pair() {
     need_kvm();

@@ -1,5 +1,5 @@
-//! `vmm describe`: what the guest images say of themselves is all that they have, and a manifest
-//! that makes no sense is refused with the record and the reason, whatever is asked of its image.
+//! `vmm describe`: the manifests of the guest images are complete, and a manifest that makes no
+//! sense is refused with the record and the reason, whatever command the image is given to.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -53,18 +53,18 @@ fn an_image_says_all_that_it_has() {
             assert!(deeds.contains(&name), "{deeds:?}");
         }
         let oracles = &manifest["oracles"];
-        // As the guest numbers them, without a hole.
+        // As the guest numbers them, without a gap.
         let numbered = numbers(oracles);
         assert_eq!(numbered, (1..=numbered.len() as u64).collect::<Vec<_>>());
         let names = all(oracles, "name");
         for name in ["lost", "wrong-cpu", "accounting", "interrupts-on"] {
-            // What the VMM knows as well, by the same name.
+            // What the VMM knows too has the same name.
             assert!(names.contains(&name), "{names:?}");
         }
         assert_eq!(names[0], "lost");
         assert_eq!(all(oracles, "about")[0], "never ran on a target");
-        // Every word that the guest writes is one: those of the kit, one for each vector, and its
-        // own, which begin at 32, without a hole among them.
+        // Every word that the guest counts in is declared: those of the kit, one for each vector,
+        // and the guest's own, which begin at 32, without a gap.
         let (kit, own): (Vec<_>, Vec<_>) =
             (numbers(&manifest["counters"]).into_iter()).partition(|word| *word < 32);
         let received = numbers(&manifest["vectors"])
@@ -85,7 +85,7 @@ fn an_image_says_all_that_it_has() {
         let wakes: Vec<_> = wakes.filter(|it| it["role"] == "wake").collect();
         assert_eq!(wakes[0]["number"], WAKE_VECTOR);
         assert_eq!(wakes.len(), 1);
-        // Of every point that means something there is one to stop at.
+        // Every point that is declared exists in the image.
         let probes = Vmm::with("probes").arg(&image).run();
         let lines = probes.ends_with(0).stdout.lines();
         let probes: BTreeSet<_> = lines
@@ -100,7 +100,7 @@ fn an_image_says_all_that_it_has() {
     }
 }
 
-/// A guest refuses a word that it does not know with all that there are.
+/// A guest refuses an unknown word, and lists all that it knows.
 #[test]
 fn the_words_are_those_that_the_guest_takes() {
     tests::need_kvm();
@@ -111,7 +111,7 @@ fn the_words_are_those_that_the_guest_takes() {
     let known = said.split_whitespace().map(|it| it.trim_end_matches(','));
     let known: BTreeSet<_> = known.filter_map(|it| it.strip_suffix('=')).collect();
     let declared: BTreeSet<_> = all(&manifest["options"], "name").into_iter().collect();
-    // Where the lab lies is between the monitor and the guest.
+    // The address of the lab is a matter between the monitor and the guest.
     assert_eq!(&known - &BTreeSet::from(["lab"]), declared, "{run}");
     for option in options {
         let values = all(&option["values"], "name");

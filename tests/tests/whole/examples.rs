@@ -1,4 +1,5 @@
-//! The programs in `vmm/examples`: each does with the library what it says, and prints what is so.
+//! The programs in `vmm/examples`: each does what it says with the library, and what it prints is
+//! correct.
 
 use std::process::Command;
 
@@ -13,7 +14,7 @@ fn run(name: &str, words: &[&str]) -> Run {
     run
 }
 
-/// The number behind `name` in a line of its own.
+/// The number after `name` in a line of its own.
 fn register(run: &Run, name: &str) -> u64 {
     let lines = run.stdout.lines().map(str::trim);
     let value = lines.filter_map(|line| line.strip_prefix(name)?.trim().strip_prefix("0x"));
@@ -34,7 +35,7 @@ fn a_paused_cpu_is_looked_at() {
     let interrupts = if rflags & 1 << 9 == 0 { "off" } else { "on" };
     run.says(&format!("interrupts are {interrupts}"));
 
-    // Where it says that the CPU is must be where the instruction pointer is, by the image's own
+    // The function that it prints must be the one at the instruction pointer, by the image's own
     // symbols.
     let mut lines = run.stdout.lines();
     let place = lines.find_map(|line| line.strip_prefix("CPU 1 is paused in "));
@@ -42,7 +43,7 @@ fn a_paused_cpu_is_looked_at() {
     let function = place.and_then(|place| place.rsplit_once("+0x"));
     let (function, offset) = function.unwrap_or_else(|| panic!("no function and offset: {run}"));
     let offset = u64::from_str_radix(offset, 16).expect("an offset");
-    // However a name is mangled, its last part is in it as it is.
+    // However a name is mangled, its last part appears in it unchanged.
     let last = function.rsplit("::").next().unwrap_or(function);
     let bytes = std::fs::read(guest()).expect("a guest image");
     let image = object::File::parse(&*bytes).expect("an ELF file");
@@ -94,7 +95,7 @@ fn ipis_and_exits_are_counted() {
     );
     let sum = |column: usize| rows.iter().map(|row| row[column]).sum::<u64>();
     assert!(rows.iter().all(|row| row[2] > 0 && row[3] > 0), "{run}");
-    // Each by who sends, and all together by what was sent.
+    // The figure of each sender, and their sum by what was sent.
     run.says(&format!("{} IPIs to ", sum(1)))
         .says(&format!("{} by x2apic\n", sum(1)))
         .says("exits for each IPI");

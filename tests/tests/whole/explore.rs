@@ -1,9 +1,9 @@
-//! `vmm explore` and `vmm replay`, as a user meets them: what the shipped cases say of a design
-//! comes out, what is found comes again, and what cannot be explored or replayed is refused with
-//! what to do.
+//! `vmm explore` and `vmm replay`, as a user sees them: the shipped cases have the verdicts that
+//! they expect, what is found can be replayed, and what cannot be explored or replayed is refused
+//! with advice.
 //!
-//! `EXPLORE_REPLAYS` is how often a schedule has to come again, `EXPLORE_TIME` how many seconds a
-//! search that is to find nothing may take.
+//! `EXPLORE_REPLAYS` is how often each schedule is replayed, `EXPLORE_TIME` how many seconds a
+//! search may take that is to find nothing.
 
 use std::env;
 use std::fs;
@@ -24,26 +24,26 @@ pub(super) const SHRINKING_MASK: &str =
     include_str!("../../../scenarios/explore/shrinking-mask.case");
 const FREED_MASK: &str = include_str!("../../../scenarios/explore/freed-mask.case");
 
-/// What a search of every order says first.
+/// What a search of every order prints first.
 pub(super) const COMPLETE: &str =
     "complete (sequentially consistent, at every access): no order of steps of these ";
 
-/// More orders than anybody can try.
+/// More orders than can be tried.
 const ENDLESS: &str = "cpus 6\n0: all; all wait\n1: all; all wait\n2: all; all wait\n";
 
 /// A search or a replay may take this long on a busy host.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIME_LIMIT: Duration = Duration::from_secs(600);
 
 fn number(variable: &str, default: u64) -> u64 {
     env::var(variable).map_or(default, |number| number.parse().expect(variable))
 }
 
-/// A directory with a case, and whatever comes of it.
-pub(super) struct Desk {
+/// A directory with a case, and the files that a search of it writes.
+pub(super) struct Workspace {
     dir: TempDir,
 }
 
-impl Desk {
+impl Workspace {
     pub(super) fn with(case: &str) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         fs::write(dir.path().join("a.case"), case).expect("room for a case");
@@ -60,7 +60,7 @@ impl Desk {
             .arg(self.path("a.case"))
             .arg(image)
             .args(options.split_whitespace())
-            .limit(PATIENCE)
+            .limit(TIME_LIMIT)
     }
 
     pub(super) fn explore(&self, options: &str) -> Vmm {
@@ -84,25 +84,27 @@ impl Desk {
             .arg(path)
             .arg(image)
             .args(options.split_whitespace())
-            .limit(PATIENCE)
+            .limit(TIME_LIMIT)
             .run()
     }
 }
 
-/// What a search of the mask that is not checked finds, for all tests that need a schedule.
+/// What a search with `mask-check=off` finds, for all tests that need a schedule.
 fn unchecked_mask() -> &'static (Run, Value) {
     static FOUND: OnceLock<(Run, Value)> = OnceLock::new();
-    FOUND.get_or_init(|| Desk::with(SHRINKING_MASK).find("--append mask-check=off", "left-locked"))
+    FOUND.get_or_init(|| {
+        Workspace::with(SHRINKING_MASK).find("--append mask-check=off", "left-locked")
+    })
 }
 
-/// The story that a search or a replay tells: what comes before the figures.
+/// The story that a search or a replay prints: all that comes before the figures.
 fn story(run: &Run) -> &str {
     run.stdout.split("\n\n").next().unwrap_or_default()
 }
 
-fn comes_again(desk: &Desk, found: &Run, schedule: &Value) {
+fn comes_again(workspace: &Workspace, found: &Run, schedule: &Value) {
     let times = number("EXPLORE_REPLAYS", 3);
-    let run = desk.replay(schedule, &explore_image(), &format!("--times {times}"));
+    let run = workspace.replay(schedule, &explore_image(), &format!("--times {times}"));
     run.ends_with(0)
         .says(&format!("{times} of {times} replays broke"))
         .says("compared   stops and states");
@@ -112,18 +114,18 @@ fn comes_again(desk: &Desk, found: &Run, schedule: &Value) {
 #[test]
 fn the_lost_call_is_found_and_comes_again() {
     need_kvm();
-    let desk = Desk::with(LOST_CALL);
-    let (found, schedule) = desk.find("--append queue=fifo", "as expected: ");
+    let workspace = Workspace::with(LOST_CALL);
+    let (found, schedule) = workspace.find("--append queue=fifo", "as expected: ");
     assert!(schedule["breaks"].to_string().contains("\"lost\""));
     found.says("never ran on CPU");
-    comes_again(&desk, &found, &schedule);
-    names_words_and_marks_the_step(&desk, &found, &schedule);
+    comes_again(&workspace, &found, &schedule);
+    names_words_and_marks_the_step(&workspace, &found, &schedule);
 }
 
-/// The queue's last chance goes when CPU 0's element, on which CPU 2 stands, is made the last of
-/// the list: CPU 2 then goes on to the list's end, and not to the element that it should have
+/// The point of no return is when CPU 0's element, on which CPU 2 stands, becomes the last of the
+/// list: CPU 2 then goes on to the end of the list, and not to the element that it should have
 /// served.
-fn names_words_and_marks_the_step(desk: &Desk, found: &Run, schedule: &Value) {
+fn names_words_and_marks_the_step(workspace: &Workspace, found: &Run, schedule: &Value) {
     let lines: Vec<_> = story(found).lines().collect();
     let line = |mark: char| {
         let found = lines.iter().find(|line| line.contains(mark));
@@ -146,18 +148,18 @@ fn names_words_and_marks_the_step(desk: &Desk, found: &Run, schedule: &Value) {
     assert_eq!(turn(&point["meets"]), 2, "{point}");
     let place = point["place"].as_str().expect("a text");
     assert!(place.starts_with("guest/src/ipi/list.rs:"), "{point}");
-    // What replays compare is as it was.
+    // What replays compare is unchanged.
     let untils = schedule["turns"].to_string();
     assert!(
         untils.contains("\"load 0x") && !untils.contains("GUEST"),
         "{untils}"
     );
-    // Another image can do other things there.
-    let other = desk.path("other.bin");
+    // With another image the same schedule can mean something else.
+    let other = workspace.path("other.bin");
     let mut bytes = fs::read(explore_image()).expect("an image");
     bytes.push(0);
     fs::write(&other, bytes).expect("room for an image");
-    let run = desk.replay(schedule, &other, "--any-image");
+    let run = workspace.replay(schedule, &other, "--any-image");
     run.ends_with(0).says("1 of 1 replays broke");
     assert!(!run.stdout.contains("point of no return"), "{run}");
 }
@@ -165,19 +167,20 @@ fn names_words_and_marks_the_step(desk: &Desk, found: &Run, schedule: &Value) {
 #[test]
 fn a_call_at_the_head_is_not_lost_without_a_preemption() {
     need_kvm();
-    let desk = Desk::with(LOST_CALL);
+    let workspace = Workspace::with(LOST_CALL);
     let options = "--append queue=filo --strategy bounded --preemptions 0";
-    let run = desk.explore(options).run();
+    let run = workspace.explore(options).run();
     run.ends_with(0).says("no order with 0 preemptions");
 }
 
 #[test]
 fn a_mask_that_is_not_checked_is_found_out_and_one_that_is_breaks_in_no_order() {
     need_kvm();
-    let desk = Desk::with(SHRINKING_MASK);
+    let workspace = Workspace::with(SHRINKING_MASK);
     let (found, schedule) = unchecked_mask();
-    comes_again(&desk, found, schedule);
-    desk.explore("--strategy races")
+    comes_again(&workspace, found, schedule);
+    workspace
+        .explore("--strategy races")
         .run()
         .ends_with(0)
         .says(COMPLETE);
@@ -186,24 +189,24 @@ fn a_mask_that_is_not_checked_is_found_out_and_one_that_is_breaks_in_no_order() 
 #[test]
 fn a_mask_that_is_freed_is_found_out() {
     need_kvm();
-    let desk = Desk::with(FREED_MASK);
-    let (found, schedule) = desk.find("--append hotplug=no-stop", "as expected: ");
-    comes_again(&desk, &found, &schedule);
+    let workspace = Workspace::with(FREED_MASK);
+    let (found, schedule) = workspace.find("--append hotplug=no-stop", "as expected: ");
+    comes_again(&workspace, &found, &schedule);
 }
 
-/// The second call waits for the first one's descriptor, with interrupts off, unless that was free
+/// The second call waits, with interrupts off, for the descriptor of the first, unless that is free
 /// by then.
 #[test]
 fn what_is_found_before_the_search_has_begun_comes_again() {
     need_kvm();
-    let desk = Desk::with("cpus 2\n0: async 1; irqs-off; async 1\nexpect contract\n");
-    let (found, schedule) = desk.find("", "as expected: contract");
+    let workspace = Workspace::with("cpus 2\n0: async 1; irqs-off; async 1\nexpect contract\n");
+    let (found, schedule) = workspace.find("", "as expected: contract");
     found
         .says("searched   0 states")
         .says("broke the calling contract");
-    comes_again(&desk, &found, &schedule);
-    // Nobody has come to where that could have been helped when it was found: CPU 1 could have run
-    // the first call.
+    comes_again(&workspace, &found, &schedule);
+    // In the order that was found, CPU 1 could have run the first call in time, but did not get
+    // that far.
     found.says("point of no return").says("GUEST.");
     assert!(!found.stdout.contains("the beginning"), "{found}");
 }
@@ -211,29 +214,30 @@ fn what_is_found_before_the_search_has_begun_comes_again() {
 #[test]
 fn what_breaks_in_every_order_is_lost_from_the_beginning() {
     need_kvm();
-    let desk = Desk::with("cpus 2\n0: irqs-off; single 1 wait\nexpect contract\n");
-    let (found, _) = desk.find("", "as expected: contract");
+    let workspace = Workspace::with("cpus 2\n0: irqs-off; single 1 wait\nexpect contract\n");
+    let (found, _) = workspace.find("", "as expected: contract");
     found.says("point of no return: the beginning; every order breaks from here on");
 }
 
 #[test]
 fn what_breaks_against_expectation_is_a_failure() {
     need_kvm();
-    let desk = Desk::with("cpus 3\n0: many 1,2\n1: leave-mask 0\n2: leave-mask 0\nexpect clean\n");
-    let run = desk.explore("--append mask-check=off").run();
+    let workspace =
+        Workspace::with("cpus 3\n0: many 1,2\n1: leave-mask 0\n2: leave-mask 0\nexpect clean\n");
+    let run = workspace.explore("--append mask-check=off").run();
     run.ends_with(1).says("expected: nothing to break");
 }
 
 #[test]
 fn a_schedule_that_leads_elsewhere_says_where() {
     need_kvm();
-    let desk = Desk::with(SHRINKING_MASK);
+    let workspace = Workspace::with(SHRINKING_MASK);
     let (_, schedule) = unchecked_mask();
     let last = schedule["turns"].as_array().expect("turns").len() - 1;
     let altered = |turn: usize, key: &str, value: Value| {
         let mut altered = schedule.clone();
         altered["turns"][turn][key] = value;
-        let run = desk.replay(&altered, &explore_image(), "");
+        let run = workspace.replay(&altered, &explore_image(), "");
         run.ends_with(1).says("0 of 1 replays broke");
         run
     };
@@ -244,7 +248,7 @@ fn a_schedule_that_leads_elsewhere_says_where() {
     altered(0, "takes", json!(0xf1))
         .says("turn 1: CPU ")
         .says("has no such interrupt");
-    // It would wait for ever where it has nothing to do.
+    // Otherwise it would wait for ever with nothing to do.
     altered(last, "stops", json!(u32::MAX)).says(&format!("turn {}: CPU ", last + 1));
     let state = altered(1, "state", json!("0".repeat(32)));
     state.says("turn 2: the machine is in state ");
@@ -253,21 +257,21 @@ fn a_schedule_that_leads_elsewhere_says_where() {
 #[test]
 fn a_schedule_of_another_image_is_refused_unless_one_insists() {
     need_kvm();
-    let desk = Desk::with(SHRINKING_MASK);
+    let workspace = Workspace::with(SHRINKING_MASK);
     let (_, schedule) = unchecked_mask();
-    let other = desk.path("other.bin");
+    let other = workspace.path("other.bin");
     let mut bytes = fs::read(explore_image()).expect("an image");
     bytes.push(0);
     fs::write(&other, bytes).expect("room for an image");
-    let run = desk.replay(schedule, &other, "");
+    let run = workspace.replay(schedule, &other, "");
     run.ends_with(2).complains_of("--any-image");
-    let run = desk.replay(schedule, &other, "--any-image");
+    let run = workspace.replay(schedule, &other, "--any-image");
     run.ends_with(0).says("1 of 1 replays broke");
 }
 
 #[test]
 fn what_is_no_schedule_is_refused() {
-    let desk = Desk::with("");
+    let workspace = Workspace::with("");
     for (text, complaint) in [
         (json!({}), "no schedule"),
         (json!([1, 2]), "no schedule"),
@@ -276,7 +280,7 @@ fn what_is_no_schedule_is_refused() {
             "ipi-lab-schedule/99",
         ),
     ] {
-        let run = desk.replay(&text, &explore_image(), "");
+        let run = workspace.replay(&text, &explore_image(), "");
         run.ends_with(2).complains_of(complaint);
         assert!(run.stderr.contains("schedule.json"), "{run}");
     }
@@ -295,26 +299,30 @@ fn a_case_that_makes_no_sense_names_file_and_line() {
             "line 2: there is no deed \"sing\"; there are call-single (single), ",
         ),
     ] {
-        let run = Desk::with(text).explore("").run();
+        let run = Workspace::with(text).explore("").run();
         run.ends_with(2).complains_of(&format!("a.case: {line}"));
     }
-    let desk = Desk::with("cpus 4\n");
-    fs::remove_file(desk.path("a.case")).expect("it was there");
-    desk.explore("").run().ends_with(2).complains_of("a.case");
+    let workspace = Workspace::with("cpus 4\n");
+    fs::remove_file(workspace.path("a.case")).expect("it was there");
+    workspace
+        .explore("")
+        .run()
+        .ends_with(2)
+        .complains_of("a.case");
 }
 
 #[test]
 fn the_image_that_does_not_stop_is_refused_unless_named_points_will_do() {
     need_kvm();
-    let desk = Desk::with(SHRINKING_MASK);
+    let workspace = Workspace::with(SHRINKING_MASK);
     let plain = tests::guest();
-    let run = desk.explore_on(&plain, "").run();
+    let run = workspace.explore_on(&plain, "").run();
     run.ends_with(2).complains_of("--granularity probe");
-    // The other image has these points too, and those before accesses are none of them: they would
-    // be many more states.
+    // The other image has these points too. Points before accesses are not among them: with those
+    // there would be many more states.
     for image in [&plain, &explore_image()] {
         let probe = "--granularity probe --strategy exhaustive --max-states 20000";
-        let run = desk.explore_on(image, probe).run();
+        let run = workspace.explore_on(image, probe).run();
         run.ends_with(0)
             .says("complete (sequentially consistent, at every probe): no order of steps");
     }
@@ -323,16 +331,16 @@ fn the_image_that_does_not_stop_is_refused_unless_named_points_will_do() {
 #[test]
 fn a_guest_that_does_not_know_an_option_is_no_result() {
     need_kvm();
-    let desk = Desk::with(SHRINKING_MASK);
-    let run = desk.explore("--append queue=nonsense").run();
+    let workspace = Workspace::with(SHRINKING_MASK);
+    let run = workspace.explore("--append queue=nonsense").run();
     run.ends_with(2).complains_of("nonsense");
 }
 
 #[test]
 fn a_schedule_that_cannot_be_written_is_refused_before_the_search() {
-    let desk = Desk::with(ENDLESS);
+    let workspace = Workspace::with(ENDLESS);
     for path in ["/nonexistent/schedule.json", "/"] {
-        let run = desk.explore("").args(["--schedule", path]).run();
+        let run = workspace.explore("").args(["--schedule", path]).run();
         run.ends_with(2).complains_of(path);
     }
 }
@@ -340,16 +348,16 @@ fn a_schedule_that_cannot_be_written_is_refused_before_the_search() {
 #[test]
 fn a_limit_ends_a_search_without_a_verdict() {
     need_kvm();
-    let desk = Desk::with(ENDLESS);
-    let run = desk.explore("--max-states 500").run();
+    let workspace = Workspace::with(ENDLESS);
+    let run = workspace.explore("--max-states 500").run();
     run.ends_with(5).says("--max-states");
     for limit in ["1", "1s", "500ms", "0.01m"] {
-        let run = desk.explore("--time-limit").arg(limit).run();
+        let run = workspace.explore("--time-limit").arg(limit).run();
         run.ends_with(5).says("--time-limit");
     }
-    let run = desk.explore("--time-limit 20x").run();
+    let run = workspace.explore("--time-limit 20x").run();
     run.ends_with(2).complains_of("500ms");
-    // As for a guest's own `for=`, and everywhere that the command takes a time.
+    // The same units as for the guest's own `for=`, and wherever the command takes a time.
     let run = Vmm::boot("--timeout 300ms --watchdog 1m --append workload=puppet").run();
     run.ends_with(5).says("0.3 s (--timeout)");
 }
@@ -357,10 +365,10 @@ fn a_limit_ends_a_search_without_a_verdict() {
 #[test]
 fn a_replay_ends_when_its_time_is_up_or_a_signal_comes() {
     need_kvm();
-    let desk = Desk::with(SHRINKING_MASK);
+    let workspace = Workspace::with(SHRINKING_MASK);
     let (_, schedule) = unchecked_mask();
     let many = format!("--times {}", u64::MAX);
-    let run = desk.replay(
+    let run = workspace.replay(
         schedule,
         &explore_image(),
         &format!("{many} --time-limit 2s"),
@@ -368,11 +376,11 @@ fn a_replay_ends_when_its_time_is_up_or_a_signal_comes() {
     run.ends_with(5)
         .says(" replays broke ")
         .says(" were made when the time was up (--time-limit)");
-    let path = desk.path("schedule.json");
+    let path = workspace.path("schedule.json");
     let replay = Vmm::with("replay").arg(path).arg(explore_image());
     let running = replay.args(many.split_whitespace()).start();
     running.wait_until_it_catches(libc::SIGTERM);
-    // It is there once the boot is over.
+    // The thread exists once the boot is over.
     running.wait_for_thread("alarm");
     running.signal(libc::SIGTERM);
     running.finish().ends_with(128 + libc::SIGTERM);
@@ -381,31 +389,31 @@ fn a_replay_ends_when_its_time_is_up_or_a_signal_comes() {
 #[test]
 fn what_comes_to_nothing_writes_no_file_and_spares_an_earlier_one() {
     need_kvm();
-    let desk = Desk::with(SHRINKING_MASK);
-    let earlier = desk.path("earlier.json");
+    let workspace = Workspace::with(SHRINKING_MASK);
+    let earlier = workspace.path("earlier.json");
     fs::write(&earlier, "of another search").expect("room");
-    for path in [desk.path("none.json"), earlier.clone()] {
-        let run = desk.explore("--schedule").arg(&path).run();
+    for path in [workspace.path("none.json"), earlier.clone()] {
+        let run = workspace.explore("--schedule").arg(&path).run();
         run.ends_with(0).says("no order");
     }
-    // Nor does what is refused, or does not come to an end.
-    let page = desk.path("page.html");
-    let run = desk
+    // Neither does a search that is refused, or that is cut off.
+    let page = workspace.path("page.html");
+    let run = workspace
         .explore("--append queue=nonsense --result")
         .arg(&earlier)
         .run();
     run.ends_with(2);
     let run = Vmm::with("replay --report")
-        .args([&page, &desk.path("a.case"), &explore_image()])
+        .args([&page, &workspace.path("a.case"), &explore_image()])
         .run();
     run.ends_with(2);
     let run = Vmm::with("merge --schedule")
-        .args([&earlier, &desk.path("none")])
+        .args([&earlier, &workspace.path("none")])
         .run();
     run.ends_with(2);
     let kept = fs::read_to_string(&earlier).expect("it was there");
     assert_eq!(kept, "of another search");
-    let mut names: Vec<_> = fs::read_dir(desk.dir.path())
+    let mut names: Vec<_> = fs::read_dir(workspace.dir.path())
         .expect("a directory")
         .map(|entry| entry.expect("an entry").file_name())
         .collect();
@@ -416,7 +424,7 @@ fn what_comes_to_nothing_writes_no_file_and_spares_an_earlier_one() {
 #[test]
 fn words_without_effect_are_refused_in_a_case_as_on_the_command_line() {
     need_kvm();
-    let plain = Desk::with("cpus 2\n0: single 1\n");
+    let plain = Workspace::with("cpus 2\n0: single 1\n");
     for word in [
         "transport=shorthand",
         "transport=pv",
@@ -432,8 +440,8 @@ fn words_without_effect_are_refused_in_a_case_as_on_the_command_line() {
         let run = plain.explore(&format!("--append {word}")).run();
         run.ends_with(2)
             .complains_of(&format!("--append: \"{word}\" has no effect"));
-        let desk = Desk::with(&format!("cpus 2\nappend {word}\n0: single 1\n"));
-        let run = desk.explore("").run();
+        let workspace = Workspace::with(&format!("cpus 2\nappend {word}\n0: single 1\n"));
+        let run = workspace.explore("").run();
         run.ends_with(2)
             .complains_of(&format!("\"{word}\" has no effect"));
     }
@@ -452,10 +460,10 @@ fn words_without_effect_are_refused_in_a_case_as_on_the_command_line() {
 #[test]
 fn a_verdict_names_what_it_covers_wherever_it_stands() {
     need_kvm();
-    let desk = Desk::with("cpus 2\n0: single 1\n");
-    let (result, page) = (desk.path("result"), desk.path("page.html"));
+    let workspace = Workspace::with("cpus 2\n0: single 1\n");
+    let (result, page) = (workspace.path("result"), workspace.path("page.html"));
     let options = "--strategy exhaustive --append csd-barrier=off";
-    let run = desk
+    let run = workspace
         .explore(options)
         .arg("--result")
         .arg(&result)
@@ -482,7 +490,7 @@ fn a_verdict_names_what_it_covers_wherever_it_stands() {
     );
     let merged = Vmm::with("merge").arg(&result).run();
     merged.ends_with(0).says(&verdict).says(warning);
-    // What was written before there were warnings is still read.
+    // A file from before there were warnings can still be read.
     let mut old = document.clone();
     for key in ["warnings", "shortening_ms"] {
         old.as_object_mut().expect("an object").remove(key);
@@ -497,7 +505,7 @@ fn a_verdict_names_what_it_covers_wherever_it_stands() {
         .run()
         .ends_with(0)
         .says(&verdict);
-    let plain = desk.explore("--strategy exhaustive").run();
+    let plain = workspace.explore("--strategy exhaustive").run();
     assert!(!plain.stdout.contains("warning"), "{plain}");
 }
 
@@ -529,9 +537,9 @@ fn a_deed_that_every_order_refuses_is_named() {
 #[test]
 fn steps_per_second_are_those_of_the_search() {
     need_kvm();
-    let desk = Desk::with(SHRINKING_MASK);
-    let result = desk.path("result");
-    let run = desk
+    let workspace = Workspace::with(SHRINKING_MASK);
+    let result = workspace.path("result");
+    let run = workspace
         .explore("--append mask-check=off --result")
         .arg(&result)
         .run();
@@ -560,9 +568,9 @@ fn steps_per_second_are_those_of_the_search() {
 #[test]
 fn a_search_that_is_interrupted_says_what_it_has_done() {
     need_kvm();
-    let desk = Desk::with(ENDLESS);
+    let workspace = Workspace::with(ENDLESS);
     let mut terminal = Terminal::new(40, 140);
-    let running = terminal.start(desk.explore("--strategy exhaustive"));
+    let running = terminal.start(workspace.explore("--strategy exhaustive"));
     let has = |lines: &[String], text: &str| lines.iter().any(|line| line.contains(text));
     terminal.wait("progress", |lines| has(lines, " steps/s, "));
     running.signal(libc::SIGINT);
@@ -595,7 +603,7 @@ const CASES: [(&str, &str); 4] = [
     ("freed-mask", FREED_MASK),
 ];
 
-/// The words in which a case says of which guests it expects what.
+/// The options with which a case says what it expects of which guest.
 fn spoken_of(case: &str) -> Vec<String> {
     let with = |line: &str| {
         Some(
@@ -611,12 +619,13 @@ fn spoken_of(case: &str) -> Vec<String> {
 #[test]
 fn an_element_that_is_wanted_twice_breaks_nothing_that_is_sound() {
     need_kvm();
-    let desk = Desk::with("cpus 3\n0: many 1,2; many 1,2 wait\n");
-    // What is allocated, and freed when nobody can have it any more, comes to too many states for a
-    // short test.
+    let workspace = Workspace::with("cpus 3\n0: many 1,2; many 1,2 wait\n");
+    // Elements that are allocated, and freed after a grace period, make too many states for a short
+    // test.
     for words in SOUND.iter().filter(|words| **words != "queue=kmalloc") {
-        // A few thousand states. Where a CPU that waits is let go on for nothing, they have no end.
-        let run = desk
+        // A few thousand states. If a waiting CPU were let go on without need, there would be no
+        // end of them.
+        let run = workspace
             .explore("--strategy races --max-states 100000")
             .args(["--append", words])
             .run();
@@ -629,18 +638,18 @@ fn an_element_that_is_wanted_twice_breaks_nothing_that_is_sound() {
 fn every_case_breaks_what_it_says_and_that_comes_again() {
     need_kvm();
     for (name, case) in CASES {
-        let desk = Desk::with(case);
+        let workspace = Workspace::with(case);
         let broken = spoken_of(case);
         assert!(!broken.is_empty(), "{name} expects nothing");
         for words in broken {
             let append = format!("--append {words}");
-            let (found, schedule) = desk.find(&append, "as expected: ");
+            let (found, schedule) = workspace.find(&append, "as expected: ");
             println!(
                 "{name} {words}: {} ({:.0?})",
                 last_line(&found),
                 found.elapsed
             );
-            comes_again(&desk, &found, &schedule);
+            comes_again(&workspace, &found, &schedule);
         }
     }
 }
@@ -652,15 +661,15 @@ fn no_case_breaks_what_is_sound() {
     let seconds = number("EXPLORE_TIME", 60);
     let mut failed = Vec::new();
     for (name, case) in CASES {
-        let desk = Desk::with(case);
+        let workspace = Workspace::with(case);
         for words in SOUND {
-            let run = desk
+            let run = workspace
                 .explore(&format!("--strategy races --time-limit {seconds}"))
                 .args(["--append", words])
-                .limit(Duration::from_secs(seconds) + PATIENCE)
+                .limit(Duration::from_secs(seconds) + TIME_LIMIT)
                 .run();
             println!("{name} {words}: {} ({:.0?})", last_line(&run), run.elapsed);
-            // The time can be too short to show it.
+            // The time may be too short for the verdict.
             if ![0, 5].contains(&run.status()) {
                 failed.push(run.to_string());
             }
@@ -673,12 +682,12 @@ fn last_line(run: &Run) -> &str {
     run.stdout.lines().last().unwrap_or_default()
 }
 
-/// The results of all shards of a search, and what `vmm merge` says of them.
-fn in_shards(desk: &Desk, options: &str, shards: u64) -> Run {
-    let mut merge = Vmm::with("merge --result").arg(desk.path(&format!("all{shards}")));
+/// The results of all shards of a search, and the output of `vmm merge` for them.
+fn in_shards(workspace: &Workspace, options: &str, shards: u64) -> Run {
+    let mut merge = Vmm::with("merge --result").arg(workspace.path(&format!("all{shards}")));
     for shard in 0..shards {
-        let result = desk.path(&format!("{shard}of{shards}"));
-        let run = desk
+        let result = workspace.path(&format!("{shard}of{shards}"));
+        let run = workspace
             .explore(&format!("{options} --shard {shard}/{shards}"))
             .arg("--result")
             .arg(&result)
@@ -689,8 +698,8 @@ fn in_shards(desk: &Desk, options: &str, shards: u64) -> Run {
     merge.run()
 }
 
-pub(super) fn counts(desk: &Desk, result: &str) -> Value {
-    let text = fs::read_to_string(desk.path(result)).expect("a result");
+pub(super) fn counts(workspace: &Workspace, result: &str) -> Value {
+    let text = fs::read_to_string(workspace.path(result)).expect("a result");
     let document: Value = serde_json::from_str(&text).expect("JSON");
     hold_explored(&document);
     document["counts"].clone()
@@ -699,40 +708,40 @@ pub(super) fn counts(desk: &Desk, result: &str) -> Value {
 #[test]
 fn shards_merge_to_what_one_process_comes_to() {
     need_kvm();
-    let desk = Desk::with(SHRINKING_MASK);
+    let workspace = Workspace::with(SHRINKING_MASK);
     let options = "--append queue=filo --strategy exhaustive";
-    let one = desk
+    let one = workspace
         .explore(options)
         .arg("--result")
-        .arg(desk.path("one"))
+        .arg(workspace.path("one"))
         .run();
     one.ends_with(0).says(COMPLETE);
-    let alone = counts(&desk, "one");
-    let states = fs::read(desk.path("one.states")).expect("states");
-    // How many states there are is the compiler's as well: what a register or a word of a stack
-    // still holds, of no use any more, makes two of one. What becomes of the machine is not.
+    let alone = counts(&workspace, "one");
+    let states = fs::read(workspace.path("one.states")).expect("states");
+    // The number of states depends on the compiler too: a dead value in a register or on a stack
+    // makes two states of one. The final states do not depend on it.
     assert_eq!(alone["ends"].as_u64(), Some(13));
     let number = alone["states"].as_u64().expect("a number");
     for shards in [1, 2, 5] {
-        in_shards(&desk, options, shards)
+        in_shards(&workspace, options, shards)
             .ends_with(0)
             .says(COMPLETE);
         let all = format!("all{shards}");
-        let merged = counts(&desk, &all);
+        let merged = counts(&workspace, &all);
         for count in ["states", "ends"] {
             assert_eq!(merged[count], alone[count], "{count} of {shards} shards");
         }
-        let merged = fs::read(desk.path(&format!("{all}.states"))).expect("states");
+        let merged = fs::read(workspace.path(&format!("{all}.states"))).expect("states");
         assert!(merged == states, "{shards} shards have seen other states");
     }
-    let jobs = desk.explore(options).args(["--jobs", "2"]).run();
+    let jobs = workspace.explore(options).args(["--jobs", "2"]).run();
     jobs.ends_with(0)
         .says(&format!("searched   {number} states"))
         .says(COMPLETE);
 
-    // What does not belong together, or is not whole, is refused.
+    // Shards that do not belong together, or are not complete, are refused.
     let merge = |results: &[&str]| {
-        let results = results.iter().map(|name| desk.path(name));
+        let results = results.iter().map(|name| workspace.path(name));
         Vmm::with("merge").args(results).run()
     };
     merge(&["0of2"])
@@ -742,7 +751,7 @@ fn shards_merge_to_what_one_process_comes_to() {
         .ends_with(2)
         .complains_of("two results of shard 1/2");
     merge(&["0of2", "1of5"]).ends_with(2);
-    let spoilt = desk.path("1of2.states");
+    let spoilt = workspace.path("1of2.states");
     let mut bytes = fs::read(&spoilt).expect("states");
     bytes[0] ^= 1;
     fs::write(&spoilt, bytes).expect("room");
@@ -754,20 +763,20 @@ fn shards_merge_to_what_one_process_comes_to() {
 #[test]
 fn sampled_runs_are_shared_out() {
     need_kvm();
-    let desk = Desk::with(SHRINKING_MASK);
+    let workspace = Workspace::with(SHRINKING_MASK);
     let options = "--append queue=filo --strategy random --runs 50";
-    let one = desk
+    let one = workspace
         .explore(options)
         .arg("--result")
-        .arg(desk.path("one"))
+        .arg(workspace.path("one"))
         .run();
     one.ends_with(0).says("none of 50 orders");
-    let alone = counts(&desk, "one");
+    let alone = counts(&workspace, "one");
     for shards in [2, 5] {
-        in_shards(&desk, options, shards)
+        in_shards(&workspace, options, shards)
             .ends_with(0)
             .says("none of 50 orders");
-        let merged = counts(&desk, &format!("all{shards}"));
+        let merged = counts(&workspace, &format!("all{shards}"));
         for count in ["ends", "schedules", "deepest"] {
             assert_eq!(merged[count], alone[count], "{count} of {shards} shards");
         }
@@ -777,18 +786,19 @@ fn sampled_runs_are_shared_out() {
 #[test]
 fn several_processes_find_what_one_does() {
     need_kvm();
-    let desk = Desk::with(LOST_CALL);
-    let run = desk
+    let workspace = Workspace::with(LOST_CALL);
+    let run = workspace
         .explore("--append queue=fifo --strategy random --jobs 2 --schedule")
-        .arg(desk.path("schedule"))
+        .arg(workspace.path("schedule"))
         .run();
     run.ends_with(0).says("as expected");
     Vmm::with("replay")
-        .arg(desk.path("schedule"))
+        .arg(workspace.path("schedule"))
         .arg(explore_image())
         .run()
         .ends_with(0);
-    desk.explore("--jobs 2")
+    workspace
+        .explore("--jobs 2")
         .run()
         .ends_with(2)
         .complains_of("cannot be shared out");

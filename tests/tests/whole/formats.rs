@@ -1,5 +1,5 @@
-//! What programs read: the JSON documents hold to their documented schemas, and what Prometheus
-//! reads is what it can read, by its conventions.
+//! Output for programs: the JSON documents conform to their documented schemas, and the text for
+//! Prometheus to its format and conventions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,15 +11,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Vmm, need_kvm};
 
-/// The schemas of the report, of a bench, of what a search came to and of what a guest says, as
-/// they are documented.
+/// The documented schemas of the report, of a bench, of the result of a search and of a manifest.
 const REPORT: &str = include_str!("../../../docs/schema/ipi-lab-2.json");
 const BENCH: &str = include_str!("../../../docs/schema/ipi-lab-bench-1.json");
 const EXPLORED: &str = include_str!("../../../docs/schema/ipi-lab-explore-1.json");
 
 const GUEST: &str = include_str!("../../../docs/schema/ipi-lab-guest-1.json");
 
-/// Checks a report against its schema, and that it has no key that is not in there.
+/// Checks a report against its schema, and that it has no other keys.
 #[track_caller]
 pub fn hold_report(document: &Value) {
     hold(document, REPORT);
@@ -31,13 +30,13 @@ pub fn hold_bench(document: &Value) {
     hold(document, BENCH);
 }
 
-/// The same for what a search came to.
+/// The same for the result of a search.
 #[track_caller]
 pub fn hold_explored(document: &Value) {
     hold(document, EXPLORED);
 }
 
-/// The same for what a guest says of itself.
+/// The same for a manifest.
 #[track_caller]
 pub fn hold_described(document: &Value) {
     hold(document, GUEST);
@@ -55,8 +54,8 @@ fn hold(document: &Value, schema: &str) {
     assert_eq!(errors, [""; 0], "{document:#}");
 }
 
-/// Forbids keys that are not listed, wherever some are. Readers have to put up with new ones; a
-/// test does not.
+/// Forbids keys that are not listed, wherever a schema lists any. Readers have to accept new ones;
+/// a test does not.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(keys) => {
@@ -96,7 +95,7 @@ fn reports_of_all_kinds_hold_to_the_schema() {
     let directory = TempDir::new().expect("a temporary directory");
     let trace = directory.path().join("trace.json");
     let json = || Vmm::boot("--stats json");
-    // With everything that there can be.
+    // With everything that a report can contain.
     let run = json()
         .args(["--vcpus", "3", "--steal", "seed=7,mean=1ms,share=20%"])
         .args(["--append", "workload=stress for=300ms", "--trace"])
@@ -128,7 +127,7 @@ fn reports_of_all_kinds_hold_to_the_schema() {
         let found = document[kind].as_array().expect("a list");
         assert!(!found.is_empty(), "no {kind}: {document:#}");
     }
-    // Each by the name that scripts, cases and the table use, and all of them counted.
+    // Each under the name that scripts, cases and the table use, and all of them counted.
     let manifest = Vmm::boot("describe --json").run().json();
     let oracles = manifest["manifest"]["oracles"].as_array().expect("a list");
     let names: Vec<_> = oracles.iter().map(|it| it["name"].as_str()).collect();
@@ -159,7 +158,7 @@ fn schemas_are_printed_as_they_are_documented() {
     Vmm::with("schema costs").run().ends_with(2);
 }
 
-/// What Prometheus' own parser would take from a text, which has to be all of it.
+/// What Prometheus' own parser would read from a text, which has to be all of it.
 fn scrape(text: &str) -> Scrape {
     let lines = text.lines().map(|line| Ok(line.to_owned()));
     let scrape = Scrape::parse(lines).expect("the text format of Prometheus");
@@ -176,7 +175,7 @@ fn scrape(text: &str) -> Scrape {
     let (histograms, their_buckets) =
         histograms.fold((0, 0), |(count, sum), len| (count + 1, sum + len));
     assert_eq!(their_buckets, buckets.len(), "{text}");
-    // All others, sums and counts too, are samples of their own.
+    // All others, including sums and counts, are separate samples.
     assert_eq!(scrape.samples.len(), others.len() + histograms, "{text}");
     scrape
 }
@@ -228,8 +227,8 @@ fn conform(text: &str, scrape: &Scrape) {
         let known = types.contains_key(sample.metric.as_str()) || types.contains_key(family);
         assert!(known, "{} is of no family", sample.metric);
         for label in sample.labels.keys() {
-            // Each has few values, which a run does not add to; nothing has an address, a call or a
-            // time.
+            // Each label has few values, of which a run adds none: no label holds an address, a
+            // call or a time.
             let few = [
                 "machine",
                 "vcpu",
@@ -366,7 +365,7 @@ fn a_textfile_collector_never_sees_half_a_report() {
     let left: Vec<_> = fs::read_dir(directory.path()).expect("ours").collect();
     assert_eq!(left.len(), 2, "{left:?}");
 
-    // What is no file stays what it is.
+    // What is not a regular file is not replaced.
     let pipe = directory.path().join("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
     assert!(made.success());

@@ -1,7 +1,7 @@
-//! The VMM knows no word of its guest: what a guest says in its manifest (names of points, lanes,
-//! vectors, deeds, counters and oracles, values of options, numbers of vectors) is in no string and
-//! no number of `vmm/src` outside of tests. The words are taken from the image, so that one that is
-//! new is looked for as well.
+//! The VMM knows no word of its guest: what a guest declares in its manifest (names of points,
+//! lanes, vectors, deeds, counters and oracles, values of options, numbers of vectors) occurs in no
+//! string and no number of `vmm/src` outside of tests. The words are taken from the image, so that
+//! new ones are looked for too.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use shared::lab::Transport;
 use shared::mailbox::WAKE_VECTOR;
 use tests::{Vmm, guest, skip};
 
-/// Words of the guest that are the VMM's own as well, each with what they are there.
+/// Words of the guest that are also the VMM's own, each with its meaning there.
 const OWN: &[(&str, &str)] = &[
     ("apic", "a part of a processor"),
     (
@@ -58,13 +58,13 @@ const OWN: &[(&str, &str)] = &[
     ("each", "every one of them"),
 ];
 
-/// Where the VMM's source is, if it is here: not in the nested host.
+/// The directory of the VMM's source, if it is on this host: it is not in the nested one.
 fn source() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vmm/src");
     path.is_dir().then_some(path)
 }
 
-/// A word that the guest says, and what of.
+/// A word that the guest declares, and as what.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Word {
     kind: &'static str,
@@ -73,7 +73,7 @@ struct Word {
     key: Option<String>,
 }
 
-/// All that the guest says.
+/// All words that the guest declares.
 struct Guest {
     words: BTreeSet<Word>,
     vectors: BTreeSet<u64>,
@@ -129,19 +129,19 @@ impl Guest {
 }
 
 impl Word {
-    /// As it stands in a manifest, and as scripts have it.
+    /// As in the manifest, and as in scripts.
     fn spellings(&self) -> [String; 2] {
         [self.text.clone(), self.text.replace('-', "_")]
     }
 }
 
-/// Whether a string is `word`. One that is no word of English can also be a part of it.
+/// Whether a string is `word`. A word that is not English may also be a part of the string.
 fn is_in(text: &str, word: &str) -> bool {
     let is_english = word.chars().all(|it| it.is_ascii_lowercase());
     text == word || !is_english && has(text, word)
 }
 
-/// Whether `word` is in a string, and no part of a longer one.
+/// Whether `word` is in a string, and not a part of a longer word.
 fn has(text: &str, word: &str) -> bool {
     let goes_on = |it: char| it.is_ascii_alphanumeric() || "_-".contains(it);
     text.match_indices(word).any(|(at, _)| {
@@ -165,7 +165,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The literals of Rust source, without comments and what is only for tests.
+/// The literals of Rust source, without comments and without code for tests.
 fn literals(tokens: TokenStream, found: &mut Vec<String>) {
     let mut tokens = tokens.into_iter().peekable();
     while let Some(token) = tokens.next() {
@@ -183,7 +183,7 @@ fn literals(tokens: TokenStream, found: &mut Vec<String>) {
                     continue;
                 }
                 tokens.next();
-                // Up to the end of the item, which other attributes can come before.
+                // Up to the end of the item, which can have other attributes.
                 while is_test && let Some(token) = tokens.next() {
                     let ends = match &token {
                         TokenTree::Group(group) => {
@@ -202,7 +202,7 @@ fn literals(tokens: TokenStream, found: &mut Vec<String>) {
     }
 }
 
-/// The strings of a script or a page: what stands between quotes.
+/// The strings of a script or a page: the text between quotes.
 fn quoted(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in text.lines() {
@@ -218,7 +218,7 @@ fn quoted(text: &str) -> Vec<String> {
     found
 }
 
-/// What of the guest is in a file, each with the string that it is in.
+/// The guest's words in a file, each with the string that contains it.
 fn look(guest: &Guest, path: &Path) -> Vec<(&'static str, String)> {
     let name = path.file_name().expect("a name").to_string_lossy();
     if name.ends_with("_test.rs") {

@@ -1,5 +1,5 @@
-//! Guests that die, hang or lie. The VMM must survive each of them, end in time, and say what it
-//! was.
+//! Guests that die, hang or lie. The VMM must survive each of them, end in time, and report what
+//! happened.
 
 use std::mem::offset_of;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tests::{Run, Vmm, need_kvm};
 
 const MIB: u32 = 1 << 20;
 
-/// An oracle, of which these images say nothing.
+/// The number of an oracle, which these images do not declare.
 const LOST: u32 = 1;
 
 fn run(image: &Image, arguments: &str) -> Run {
@@ -119,7 +119,7 @@ fn garbage_on_the_doorbell() {
             asm.out(dx, al)?;
             asm.out(dx, ax)
         });
-        // Finished before it has begun, and begun twice.
+        // The workload finishes before it starts, and starts twice.
         for value in [2, 1, 1, 2, 2, 1] {
             code.out(ports::DOORBELL, value);
         }
@@ -139,7 +139,7 @@ fn every_port_written_and_read() {
         code.emit(|asm| {
             asm.mov(edx, 0xffff_u32)?;
             asm.set_label(&mut next)?;
-            // The exit port, whichever of its bytes a wide access touches.
+            // The exit port, whichever of its bytes a wide access covers.
             asm.cmp(edx, u32::from(ports::EXIT))?;
             asm.je(skip)?;
             asm.in_(eax, dx)?;
@@ -151,7 +151,7 @@ fn every_port_written_and_read() {
         });
         code.exit(ExitCode::Pass);
     });
-    // A port of the chipset may well end the machine; only the VMM must not be harmed.
+    // A port of the chipset may end the machine. Only the VMM must not be harmed.
     let run = run(&image, "--watchdog 10");
     assert!([0, 4].contains(&run.status()), "{run}");
 }
@@ -226,12 +226,12 @@ fn a_guest_that_erases_the_lab() {
         code.exit(ExitCode::Pass);
     });
     let run = run(&image, "--memory 32 --vcpus 4 --stats json");
-    // What it erased it has not kept for anybody.
+    // What the guest erased cannot be shown.
     assert_eq!(run.ends_with(1).json()["result"], "not-believed", "{run}");
     run.says("its header was overwritten");
 }
 
-/// What a guest writes into the lab of a machine of two CPUs, and then says that all is well.
+/// What a guest writes into the lab of a machine of two CPUs before it exits with success.
 struct Forgery<'a>(&'a mut Code);
 
 impl Forgery<'_> {
@@ -286,7 +286,7 @@ fn run_forged(image: &Image, arguments: &str) -> Run {
     run(image, &format!("--memory 32 --vcpus 2 {arguments}"))
 }
 
-/// Forgeries, each with what is said of it.
+/// Forgeries, each with the expected message.
 fn forgeries() -> Vec<(Image, &'static str)> {
     let layout = Forgery::layout();
     vec![
@@ -295,7 +295,7 @@ fn forgeries() -> Vec<(Image, &'static str)> {
             "CPU 0 counts 1000000 calls made, and 0 by its ledger",
         ),
         (
-            // One call, and another figure for what it owes.
+            // One call, and another number of expected executions.
             Forgery::image(|it| {
                 it.call(1, 0b10, 0b10);
                 it.tally(0, [1, 2, 0]);
@@ -304,7 +304,7 @@ fn forgeries() -> Vec<(Image, &'static str)> {
             "CPU 0 counts 2 executions that its calls owe, and by its ledger they owe 1",
         ),
         (
-            // A call that has made itself the ten thousandth.
+            // A call that claims to be the ten thousandth.
             Forgery::image(|it| {
                 it.call(10_000, 0b10, 0b10);
                 it.tally(0, [10_000, 10_000, 0]);
@@ -390,7 +390,8 @@ fn a_forged_pass_is_none_in_any_report() {
 #[test]
 fn of_many_calls_it_is_said_which_the_vmm_has_judged() {
     need_kvm();
-    // Nothing speaks against it, and nobody says that more than the last calls were looked at.
+    // Nothing contradicts it, and the report does not claim that more than the last calls were
+    // checked.
     let image = Forgery::image(|it| {
         let slots = u64::from(SLOTS);
         for sequence in 10_001 - slots..=10_000 {
@@ -400,8 +401,10 @@ fn of_many_calls_it_is_said_which_the_vmm_has_judged() {
         it.tally(1, [0, 0, 10_000]);
     });
     let run = run_forged(&image, "");
-    run.ends_with(0)
-        .says("pass: 10000 calls, each exactly once where it had to: the last 64 by the VMM's own judgement");
+    run.ends_with(0).says(
+        "pass: 10000 calls, each exactly once where it had to: \
+             the last 64 by the VMM's own judgement",
+    );
     let run = run_forged(&image, "--stats json");
     assert_eq!(run.ends_with(0).json()["calls"]["judged"], 64, "{run}");
 }
@@ -435,7 +438,7 @@ fn a_flood_on_the_console_arrives_whole() {
     });
     let run = run(&image, "");
     run.ends_with(0);
-    // The report begins in a line of its own.
+    // The report begins on a new line.
     let said = run.stdout.lines().next().unwrap_or_default();
     let letters = said.bytes().filter(|byte| *byte == b'X').count();
     assert_eq!(letters, 0xffff, "{run}");

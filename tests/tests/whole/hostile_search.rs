@@ -14,34 +14,34 @@ use tempfile::TempDir;
 use tests::image::{Code, Image};
 use tests::{Run, Vmm, need_kvm};
 
-/// Far more than a time limit of a second needs. What the explorer itself loses patience with in
-/// this time has another status.
+/// Far more than a time limit of a second needs. The explorer's own limits end a run with another
+/// status.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Where a guest never goes on.
+/// Where a guest gets stuck.
 #[derive(Clone, Copy, Debug)]
 enum Where {
     Boot,
-    /// Behind the boot, while interrupts that are pending are taken.
+    /// After the boot, while pending interrupts are taken.
     Ready,
-    /// When it does what it was told.
+    /// When it carries out a command.
     Step,
     /// When it is told to finish.
     End,
 }
 
-/// How it does not.
+/// How it gets stuck.
 #[derive(Clone, Copy, Debug)]
 enum How {
     Spins,
-    /// Rings the doorbell, which means nothing.
+    /// Rings the doorbell with a value that means nothing.
     Rings,
-    /// Writes to a port behind which there is nothing.
+    /// Writes to a port without a device.
     Writes,
-    /// Says again and again that it waits for a command, with an interrupt pending that it never
+    /// Reports again and again that it waits for a command, with a pending interrupt that it never
     /// takes.
     Idles,
-    /// Repeats the instruction by which it says so, as often as a register can count.
+    /// Repeats the instruction that reports so, as often as a register can count.
     Repeats,
 }
 
@@ -76,12 +76,12 @@ fn guest(place: Where, how: How) -> Image {
 }
 
 /// A case, a schedule and a guest.
-struct Desk {
+struct Workspace {
     directory: TempDir,
     guest: Image,
 }
 
-impl Desk {
+impl Workspace {
     fn with(guest: Image, deeds: &str) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let case = format!("cpus 1\n{deeds}\n");
@@ -133,12 +133,12 @@ const WAYS: [(Where, How); 12] = [
     (Where::End, How::Writes),
 ];
 
-fn desk(place: Where, how: How) -> Desk {
+fn workspace(place: Where, how: How) -> Workspace {
     let deeds = match place {
         Where::Step => "0: irqs-off",
         _ => "",
     };
-    Desk::with(guest(place, how), deeds)
+    Workspace::with(guest(place, how), deeds)
 }
 
 #[track_caller]
@@ -152,10 +152,10 @@ fn is_out_of_time(run: &Run, context: &str) {
 fn a_guest_that_never_goes_on_is_given_up_when_the_time_is_up() {
     need_kvm();
     for (place, how) in WAYS {
-        let desk = desk(place, how);
+        let workspace = workspace(place, how);
         let context = format!("{place:?} {how:?}");
-        is_out_of_time(&desk.explore("--time-limit 1s").run(), &context);
-        is_out_of_time(&desk.replay("--time-limit 1000ms").run(), &context);
+        is_out_of_time(&workspace.explore("--time-limit 1s").run(), &context);
+        is_out_of_time(&workspace.replay("--time-limit 1000ms").run(), &context);
     }
 }
 
@@ -163,13 +163,13 @@ fn a_guest_that_never_goes_on_is_given_up_when_the_time_is_up() {
 fn a_guest_that_never_goes_on_is_given_up_when_a_signal_comes() {
     need_kvm();
     for (number, (place, how)) in WAYS.into_iter().enumerate() {
-        let desk = desk(place, how);
+        let workspace = workspace(place, how);
         let signal = [libc::SIGINT, libc::SIGTERM][number % 2];
-        for vmm in [desk.explore(""), desk.replay("")] {
+        for vmm in [workspace.explore(""), workspace.replay("")] {
             let running = vmm.start();
             running.wait_until_it_catches(signal);
             if !matches!(place, Where::Boot) {
-                // It is there once the boot is over.
+                // The thread exists once the boot is over.
                 running.wait_for_thread("alarm");
             }
             running.signal(signal);
@@ -183,21 +183,21 @@ fn a_guest_that_never_goes_on_is_given_up_when_a_signal_comes() {
 fn several_processes_end_with_their_time() {
     need_kvm();
     for place in [Where::Boot, Where::Step] {
-        let desk = desk(place, How::Rings);
-        let run = desk.explore("--jobs 2 --time-limit 1s").run();
+        let workspace = workspace(place, How::Rings);
+        let run = workspace.explore("--jobs 2 --time-limit 1s").run();
         is_out_of_time(&run, &format!("{place:?}"));
     }
 }
 
-/// The instruction for which it came out is completed before anything is looked at, and comes out
-/// once more.
+/// The instruction that caused the exit is completed before the state is examined, and then exits
+/// again.
 #[test]
 fn an_instruction_that_repeats_itself_is_no_trap() {
     need_kvm();
-    let desk = Desk::with(guest(Where::End, How::Repeats), "");
+    let workspace = Workspace::with(guest(Where::End, How::Repeats), "");
     for run in [
-        desk.explore("--time-limit 2s").run(),
-        desk.replay("--time-limit 2s").run(),
+        workspace.explore("--time-limit 2s").run(),
+        workspace.replay("--time-limit 2s").run(),
     ] {
         assert!([1, 2, 5].contains(&run.status()), "{run}");
     }
@@ -224,8 +224,8 @@ fn stacks_that_cannot_be_are_not_believed() {
             code.idle();
             code.halt();
         });
-        let desk = Desk::with(guest, "0: irqs-off");
-        for run in [desk.explore("").run(), desk.replay("").run()] {
+        let workspace = Workspace::with(guest, "0: irqs-off");
+        for run in [workspace.explore("").run(), workspace.replay("").run()] {
             run.ends_with(2).complains_of(why);
             assert!(run.stderr.contains("of CPU 0 is from"), "{run}");
         }

@@ -1,6 +1,6 @@
-//! The guest images contain no instruction that a host which emulates ring 0 cannot execute:
-//! integer instructions of the baseline and those that only a kernel uses, nothing else. And they
-//! name their probes where the VMM looks for them.
+//! The guest images contain only instructions that a host which emulates ring 0 can execute:
+//! baseline integer instructions and those that only kernels use. And their probes are named where
+//! the VMM looks for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -15,10 +15,10 @@ use object::read::elf::{ElfFile64, SectionHeader};
 use object::{Object, ObjectSection, ObjectSymbol};
 use shared::probe::{FILE_LEN, MAX_POINTS, NAME_LEN, Point, SECTION};
 
-/// Code that starts before long mode, and goes on in it after a far jump.
+/// Code that starts before long mode, and enters it by a far jump.
 const CODE32: [&str; 3] = ["pvh_entry", "pvh_start", "other_cpu_start"];
 
-/// What every x86-64 processor has and every KVM executes, SSE and x87 apart.
+/// Features that every x86-64 processor has and every KVM executes, without SSE and x87.
 const BASELINE: [CpuidFeature; 15] = [
     CpuidFeature::INTEL8086,
     CpuidFeature::INTEL8086_ONLY,
@@ -95,12 +95,12 @@ fn objection(instruction: &Instruction, info: &mut InstructionInfoFactory) -> Op
 struct Piece<'data> {
     /// The symbol at its start, if there is one.
     name: Option<&'data str>,
-    /// Whether it may end with, or be, filling.
+    /// Whether it may be, or end with, padding.
     filling: bool,
     range: Range<u64>,
 }
 
-/// Cuts `section` where symbols are. Functions have a size, labels reach to the next symbol.
+/// Splits `section` at its symbols. Functions have a size; labels extend to the next symbol.
 fn pieces<'data>(
     section: Range<u64>,
     symbols: &BTreeMap<u64, (u64, &'data str)>,
@@ -138,7 +138,8 @@ fn pieces<'data>(
 
 struct Lint<'data> {
     file: &'data ElfFile64<'data>,
-    /// Where hypercalls are, which are made only where one was seen to work.
+    /// The addresses of the hypercall instructions, which are executed only where they were seen to
+    /// work.
     hypercalls: Vec<u64>,
     info: InstructionInfoFactory,
     objections: String,
@@ -185,7 +186,7 @@ impl Lint<'_> {
     }
 }
 
-/// Looks at each image of the guest under test.
+/// Checks each image of the guest under test.
 fn look_at_images(look: impl Fn(&ElfFile64<'_>)) {
     look_at([tests::guest(), tests::explore_image()], look);
 }
@@ -210,7 +211,7 @@ fn has_no_instruction_that_cannot_be_emulated(file: &ElfFile64<'_>) {
     for symbol in file.symbols() {
         let name = symbol.name().unwrap_or_default();
         if !name.is_empty() && symbol.section_index().is_some() {
-            // Of several at one address the function is the one to know.
+            // Of several symbols at one address the function is taken.
             let known = symbols.entry(symbol.address()).or_default();
             *known = (*known).max((symbol.size(), name));
         }
@@ -308,8 +309,8 @@ fn address(file: &ElfFile64<'_>, name: &str) -> u64 {
     symbol.unwrap_or_else(|| panic!("no {name}")).address()
 }
 
-/// On a host that lets an interrupt in between `sti` and `hlt`, an idle CPU must not sleep behind
-/// it.
+/// On a host that delivers an interrupt between `sti` and `hlt`, an idle CPU must not go to sleep
+/// after it.
 #[test]
 fn every_ipi_looks_whether_it_came_before_the_idle_hlt() {
     look_at_images(has_ipis_that_look_whether_they_came_before_the_idle_hlt);
@@ -322,7 +323,7 @@ fn has_ipis_that_look_whether_they_came_before_the_idle_hlt(file: &ElfFile64<'_>
     let entries: Vec<_> = symbols
         .filter(|symbol| symbol.name().is_ok_and(is_entry))
         .collect();
-    // Those of the path, the one to wake, the last, and the one that is measured.
+    // The vectors of the path, the wake-up vector, the last vector, and the measured one.
     assert_eq!(entries.len(), 5, "{entries:?}");
     for symbol in entries {
         let section = symbol.section_index().expect("it is somewhere");
@@ -341,7 +342,7 @@ fn has_ipis_that_look_whether_they_came_before_the_idle_hlt(file: &ElfFile64<'_>
     }
 }
 
-/// A text that fills the rest of its field with zeroes.
+/// A text, padded with zeroes to the size of its field.
 fn text(field: &[u8]) -> &str {
     let end = field.iter().position(|byte| *byte == 0);
     let (text, rest) = field.split_at(end.unwrap_or(field.len()));

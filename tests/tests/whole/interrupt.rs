@@ -1,5 +1,5 @@
-//! A user who does not want to wait: ^C and SIGTERM end a run within seconds, with a report on what
-//! was known by then and the status a shell expects.
+//! A user interrupts: ^C and SIGTERM end a run within seconds, with a report on what is known by
+//! then and the status that a shell expects.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use tests::image::Code;
 use tests::{Run, Running, Vmm, need_kvm};
 
 /// Time from the signal to the end. Pausing vCPUs takes up to a second on a busy host.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 #[track_caller]
 fn interrupt(running: Running, signal: i32) -> Run {
@@ -15,7 +15,7 @@ fn interrupt(running: Running, signal: i32) -> Run {
     running.signal(signal);
     let run = running.finish();
     assert!(
-        sent.elapsed() < PATIENCE,
+        sent.elapsed() < TIME_LIMIT,
         "took {:?}: {run}",
         sent.elapsed()
     );
@@ -66,8 +66,8 @@ fn a_second_signal_does_no_harm() {
 fn a_script_that_has_no_machine() {
     need_kvm();
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        // Between two machines, and before the first. Its steps are so long that it does not come
-        // to the most there can be.
+        // Between two machines, and before the first. The steps are so long that the search does
+        // not reach its limit.
         let endless = "print(`ready`); while true { let list = []; list.pad(10000, 0); }";
         let script = format!("boot(#{{ append: `workload=selftest` }}); finish(); {endless}");
         for script in [&script, endless] {

@@ -1,9 +1,7 @@
-//! The second guest, as a user of litmus tests meets it: what a search says of a test is what is
-//! known of it, a run of many rounds ends with a table that adds up, herdtools' files are read, and
-//! what makes no sense is named.
+//! The second guest, as a user of litmus tests sees it: a search gives the known verdicts, a run of
+//! many rounds ends with a table that adds up, herdtools' files can be read, and errors are named.
 //!
-//! The VMM knows nothing of this guest but what it says of itself, so that this holds the seam
-//! between them as well.
+//! The VMM knows this guest only by its manifest, so this also tests the interface between them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +13,7 @@ use litmus::test::{Claim, Quantifier, Test, parse_places};
 use litmus::{case, herd, program};
 use tests::{Run, Vmm, litmus_case, need_kvm, other_image};
 
-use super::explore::{COMPLETE, Desk};
+use super::explore::{COMPLETE, Workspace};
 
 const SB: &str = "cpus 2\n0: store x 1; load y\n1: store y 1; load x\n";
 
@@ -38,7 +36,7 @@ const CASES: &[(&str, &str)] =
 
 fn search(case: &str) -> Run {
     let image = other_image("litmus-explore.bin");
-    Desk::with(case).explore_on(&image, "").run()
+    Workspace::with(case).explore_on(&image, "").run()
 }
 
 fn boot(vcpus: u32, words: &str) -> Run {
@@ -55,7 +53,7 @@ fn console(run: &Run) -> Vec<&str> {
         .collect()
 }
 
-/// How often each state was seen, by the table.
+/// How often each state was seen, according to the table.
 fn counts(run: &Run) -> Vec<(u64, &str)> {
     let states = console(run).into_iter().filter(|line| line.ends_with(';'));
     states
@@ -74,7 +72,7 @@ fn where_memory_is_sequentially_consistent_nobody_reads_what_was_there_before() 
     run.ends_with(0).says(COMPLETE);
 }
 
-/// Every outcome of the model is one that the search finds, and it finds no other.
+/// The search finds every outcome of the model, and no other.
 #[test]
 fn a_search_comes_to_the_outcomes_that_the_model_has() {
     need_kvm();
@@ -120,12 +118,12 @@ fn a_search_comes_to_the_outcomes_that_the_model_has() {
 #[test]
 fn what_is_found_comes_again() {
     need_kvm();
-    let desk = Desk::with(&format!(
+    let workspace = Workspace::with(&format!(
         "{SB}append never=0:r0=1&1:r0=1\nexpect forbidden\n"
     ));
     let image = other_image("litmus-explore.bin");
-    let found = desk.path("found.json");
-    let run = desk
+    let found = workspace.path("found.json");
+    let run = workspace
         .explore_on(&image, "")
         .arg("--schedule")
         .arg(&found)
@@ -184,7 +182,7 @@ fn a_run_ends_with_a_table_that_adds_up() {
             "{run}"
         );
         run.says(&format!("Histogram ({} states)", counts.len()));
-        // Whether the processor lets a load go ahead of a store is not for us to say.
+        // Whether this processor reorders a load before a store is not known here.
         let is_seen = counts.iter().any(|(_, state)| *state == "0:r0=0; 1:r0=0;");
         run.says(if is_seen {
             "is validated"
@@ -295,7 +293,7 @@ fn a_case_that_makes_no_sense_is_refused() {
     }
 }
 
-/// A script tells its CPUs the deeds of this guest by their names.
+/// A script has CPUs do the deeds of this guest, by name.
 #[test]
 fn a_script_tells_deeds_too() {
     need_kvm();

@@ -14,8 +14,8 @@ fn end(terminal: &Terminal, running: Running, status: i32) -> Vec<String> {
     })
 }
 
-/// The column of the table with that title, of the line that begins with that name. The table is
-/// the last: where a terminal became narrower under it, something of an earlier one can be left
+/// The entry in the column with that title, in the line that begins with that name, of the last
+/// table on the screen. If the terminal became narrower, parts of an earlier table can remain
 /// above.
 fn figure(lines: &[String], name: &str, column: &str) -> Option<f64> {
     let titles: Vec<_> = lines
@@ -54,13 +54,13 @@ fn the_table_shows_every_vcpu_and_goes_away() {
         lines.iter().any(|line| line.contains(" s, 3 vCPUs: ")),
         "{lines:#?}"
     );
-    // Rates of each, and their sum, of one moment; both are rounded.
+    // The rates of all vCPUs and their sum are from the same moment; both are rounded.
     for column in ["IPIs/s", "received/s", "user/s", "calls/s"] {
         let of = |name: &str| figure(&lines, name, column).unwrap_or_else(|| panic!("{lines:#?}"));
         let each: f64 = ["0", "1", "2"].map(of).iter().sum();
         assert!((of("sum") - each).abs() <= 3.0, "{column}: {lines:#?}");
     }
-    // There is one table, however often it was drawn, and the console is above it.
+    // There is only one table, however often it was drawn, and the console output is above it.
     let headers = |lines: &[String]| {
         lines
             .iter()
@@ -86,7 +86,7 @@ fn the_table_shows_every_vcpu_and_goes_away() {
         left.iter().any(|line| line.starts_with("vCPUs      3")),
         "{left:#?}"
     );
-    // A count of exits that the report does not believe was no figure in the table either.
+    // A count of exits that the report leaves out was not shown in the table either.
     let is_unknown = left
         .iter()
         .any(|line| line.contains("exits/IPI  not known"));
@@ -142,7 +142,7 @@ fn the_console_and_the_table_do_not_garble_each_other() {
             .any(|line| line.starts_with("   1  held at queue.visit"))
     });
     let at = |text: &str| lines.iter().position(|line| line.contains(text));
-    // What the guest said stands above in order, whole, and has not cleared anything.
+    // The guest's output is above, complete and in order, and has cleared nothing.
     let first = at("line 190 of").unwrap_or_else(|| panic!("{lines:#?}"));
     for number in 190..200 {
         let line = &lines[first + number - 190];
@@ -198,7 +198,7 @@ fn without_a_terminal_there_is_no_table() {
     need_kvm();
     let run = Vmm::boot("--watch").run();
     run.ends_with(2).complains_of("--watch draws on a terminal");
-    // One that knows no cursor is none either.
+    // A terminal without cursor control gets no live table either.
     let mut terminal = Terminal::new(24, 80);
     let theirs = terminal.theirs.take().expect("nobody else has it");
     let mut command = Command::new(tests::vmm());

@@ -1,5 +1,5 @@
-//! Whole runs. One executable holds all of them, so that it can be taken along into the nested host
-//! and run there with the same command and the same guest image.
+//! Whole runs. All are in one executable, so that it can be copied into the nested host and run
+//! there with the same command and the same guest image.
 
 mod bad_image;
 mod bad_usage;

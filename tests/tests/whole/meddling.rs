@@ -1,7 +1,7 @@
-//! Scripts that meddle at random: they pause, hold, step and delay whatever they like while CPUs
-//! call each other, and let all go in the end. Whatever they did, each call runs exactly once where
-//! it had to, the guest lives and the run comes to its end. A run that fails shows its script,
-//! which says with what it was run.
+//! Scripts that interfere at random: they pause, hold, step and delay CPUs and IPIs while CPUs call
+//! each other, and release everything in the end. Whatever they do, each call runs exactly once on
+//! each target, the guest survives and the run ends. A run that fails shows its script, which names
+//! the options of the run.
 //!
 //! `MEDDLING_SCRIPTS` is how many to run, and `MEDDLING_SEED` the first of them.
 
@@ -33,14 +33,14 @@ fn number(variable: &str, default: u64) -> u64 {
     env::var(variable).map_or(default, |number| number.parse().expect("a number"))
 }
 
-/// A CPU list of a script's, which can be empty.
+/// A CPU list in a script, which can be empty.
 fn some(rng: &mut Rng, cpus: u32) -> String {
     let chosen = (0..cpus).filter(|_| rng.bool());
     let chosen: Vec<_> = chosen.map(|cpu| cpu.to_string()).collect();
     format!("[{}]", chosen.join(", "))
 }
 
-/// One thing that a script does, which may well be refused.
+/// One statement of a script. The guest or the VMM may refuse it.
 fn verb(rng: &mut Rng, cpus: u32) -> String {
     let (cpu, other) = (rng.u32(0..cpus), rng.u32(0..cpus));
     let wait = rng.choice(["wait", "nowait"]).unwrap_or_default();
@@ -75,7 +75,7 @@ fn script(rng: &mut Rng, cpus: u32) -> String {
     for _ in 0..rng.u32(1..40) {
         let _ = writeln!(text, "try {{ {}; }} catch {{}}", verb(rng, cpus));
     }
-    // What the wire holds is the script's to release; the rest is let go with its end.
+    // The script has to release held IPIs; everything else is released when it ends.
     text + "limit(60);\nwire.release_all();\n"
 }
 
@@ -96,7 +96,7 @@ fn whatever_was_held_nothing_is_lost() {
             ))
             .run();
         assert_eq!(run.status(), 0, "MEDDLING_SEED={seed}:\n{text}\n{run:?}");
-        // Some make no call at all.
+        // Some scripts make no call at all.
         let good = [
             "each exactly once where it had to",
             "pass: no oracle found anything; no call was made",

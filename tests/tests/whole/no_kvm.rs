@@ -1,5 +1,5 @@
 //! A host without KVM, or with one that the user may not use: status 3, and what to do about it.
-//! Such a host is made here, by hiding `/dev` or by becoming somebody else.
+//! The tests make such a host by hiding `/dev` or by becoming another user.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// The command and an image where every user can get at them.
+/// Copies of the command and of an image that every user can read.
 struct Public {
     _dir: TempDir,
     vmm: PathBuf,
@@ -58,7 +58,7 @@ fn a_host_without_kvm() {
     if fs::exists("/dev/kvm").is_ok_and(|there| there)
         && let Err(error) = mounts::hide_dev(&mut command)
     {
-        // A host that forbids it is no failure of ours.
+        // If the host forbids this, the test cannot be done, and does not fail.
         skip(&format!("this user cannot hide /dev/kvm: {error}"));
         return;
     }

@@ -1,5 +1,5 @@
-//! What the VMM makes of oracles that it has never heard of: this guest's images, with other names
-//! or numbers in their manifests. The guest itself goes on to count by its own.
+//! What the VMM does with oracles that it does not know: this guest's images, with other names or
+//! numbers in their manifests. The guest itself still reports by its own numbers.
 
 use std::fs;
 use std::path::Path;
@@ -44,7 +44,7 @@ fn renamed(path: &Path, name: &str, other: &str) -> Image {
     })
 }
 
-/// The lost call of 2009 on `image`, by a script in which each of these is replaced by the other.
+/// The lost call of 2009 on `image`, by the script with these replacements.
 fn lost_call(image: &Image, words: &[(&str, &str)], arguments: &str) -> Run {
     let directory = TempDir::new().expect("a temporary directory");
     let script = directory.path().join("story.rhai");
@@ -58,8 +58,7 @@ fn lost_call(image: &Image, words: &[(&str, &str)], arguments: &str) -> Run {
         .run()
 }
 
-/// What is known of an oracle by its name in `document`: its findings, and the sentence about the
-/// first.
+/// What `document` says of the oracle of this name: its findings, and the sentence about the first.
 fn findings(document: &Value, name: &str) -> (u64, String) {
     let findings = document["findings"].as_array().expect("a list");
     let first = findings.iter().find(|it| it["oracle"] == name);
@@ -85,7 +84,7 @@ fn an_oracle_has_the_name_that_the_image_gives_it() {
         .says("ipi_lab_findings_by_oracle_total{oracle=\"torn\"} 1\n")
         .says("ipi_lab_findings_by_oracle_total{oracle=\"leak\"} 0\n");
     assert!(!run.stdout.contains("left-locked"), "{run}");
-    // The old name means nothing any more.
+    // The old name is unknown now.
     lost_call(&image, &[], "")
         .ends_with(2)
         .says("there is no oracle \"left-locked\"; there are lost, ")
@@ -96,7 +95,7 @@ fn an_oracle_has_the_name_that_the_image_gives_it() {
 fn what_guest_and_vmm_call_differently_is_not_one() {
     need_kvm();
     let image = renamed(&guest(), "lost", "torn");
-    // The ledger shows it, and so does the guest, which nobody has expected.
+    // The ledger shows it, and so does the guest, which was not expected to.
     lost_call(&image, &[], "")
         .ends_with(1)
         .says("found beside what was expected: torn\n");
@@ -124,7 +123,7 @@ fn a_finding_of_an_oracle_that_nobody_declares_is_not_lost() {
             "may_break(\"accounting\"); may_break(\"oracle-12\");",
         ),
     ];
-    // One that was not expected is a failure.
+    // A finding that was not expected is a failure.
     lost_call(&nameless, &words[..4], "")
         .ends_with(1)
         .says("found beside what was expected: oracle-12\n");
@@ -134,7 +133,7 @@ fn a_finding_of_an_oracle_that_nobody_declares_is_not_lost() {
     assert_eq!(count, 1, "{run}");
     assert!(text.contains("oracle-1, of which the guest's image says nothing"));
 
-    // Of an image that declares others it is not believed, and told all the same.
+    // If the image declares other oracles, the finding is reported but not believed.
     let image = with_other_records(&guest(), |record| {
         if is_oracle(record, "left-locked") {
             record.number = 31;
@@ -178,7 +177,7 @@ fn a_case_expects_what_the_image_declares() {
     explore(&renamed).ends_with(0).says("as expected: torn\n");
     let replay = || Vmm::with("replay").args([&found, image.path()]).run();
     replay().ends_with(0).says("1 of 1 replays broke torn");
-    // The case in a schedule is looked at as well.
+    // The case in a schedule is checked as well.
     let schedule = fs::read_to_string(&found).expect("a schedule");
     let other = schedule.replace("expect torn", "expect worn");
     fs::write(&found, other).expect("room for a schedule");

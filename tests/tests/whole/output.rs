@@ -1,5 +1,5 @@
-//! Output that goes nowhere: a full disk, a reader that has gone or does not read. The run ends all
-//! the same, and its status still says how.
+//! Output that cannot be written: a full disk, a reader that has gone or does not read. The run
+//! still ends, and its status still says how.
 
 use std::fs::File;
 use std::process::Command;
@@ -9,7 +9,7 @@ use shared::exit::ExitCode;
 use tests::image::{Code, Image};
 use tests::{Vmm, need_kvm};
 
-/// Says something and ends.
+/// Prints something and ends.
 fn image(code: ExitCode) -> Image {
     Code::image(|asm| {
         asm.say("hello\n");
@@ -36,7 +36,7 @@ fn a_full_disk() {
                 .stdout(full())
                 .run()
         };
-        // No report, no success.
+        // Without a report there is no success.
         let pass = run(ExitCode::Pass);
         assert_ne!(pass.status(), 0, "{pass}");
         pass.complains_of("cannot write the report");

@@ -1,5 +1,5 @@
-//! Every output says where its figures come from, all of them the same: which command, host, guest,
-//! words, script or case.
+//! Every output says where its figures come from, in the same words: which command, host, guest,
+//! options, script or case.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ const SCRIPT: &str = r#"
 const CASE: &str =
     "cpus 4\n0: many 1,3; many 1,3\n3: many 1,2\nexpect lost, left-locked with queue=fifo\n";
 
-/// Checks what is the same for all runs here.
+/// Checks what is the same for all runs in this file.
 #[track_caller]
 fn check(provenance: &Value) {
     let version = Vmm::with("--version").run();
@@ -68,7 +68,7 @@ fn a_run_says_in_all_outputs_where_it_comes_from() {
     assert_eq!(provenance["vcpus"], 2);
     let words = &provenance["words"];
     for (key, value) in [
-        // Asked for by the script, by the command, and by nobody.
+        // Set by the script, set by the command line, and a default.
         ("queue", "llist"),
         ("seed", "7"),
         ("hotplug", "stop"),

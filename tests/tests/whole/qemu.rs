@@ -1,5 +1,5 @@
-//! The same guest image under a monitor that is not ours: QEMU, by emulation, with neither KVM nor
-//! a lab. It boots by the same PVH note and passes its selftest there as well.
+//! The same guest image under another monitor: QEMU's emulator, without KVM and without a lab. It
+//! boots by the same PVH note and passes its selftest.
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Pages: what a run writes with `--report` is a document that holds all it shows, and says what
-//! the JSON report says. How it looks in a browser is tested elsewhere (`make test-browser`).
+//! Pages: what a run writes with `--report` is a self-contained document that agrees with the JSON
+//! report. How it looks in a browser is tested elsewhere (`make test-browser`).
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Run, Vmm, need_kvm};
 
-/// Runs with a page, and returns that as well.
+/// Runs with `--report`, and returns the page as well.
 fn reported(vmm: Vmm) -> (Run, String) {
     let directory = TempDir::new().expect("a temporary directory");
     let path = directory.path().join("report.html");
@@ -91,7 +91,7 @@ fn a_page_loads_nothing() {
     let (run, page) = reported(Vmm::boot("--vcpus 2"));
     run.ends_with(0);
     assert!(page.contains("default-src 'none'"));
-    // The name of a format, which nobody looks up.
+    // The name of a format, which is not fetched.
     let page = page.replace("http://www.w3.org/2000/svg", "");
     for loads in ["http://", "https://", " src=", " href=", "@import", "url("] {
         assert!(!page.contains(loads), "{loads}");

@@ -1,5 +1,5 @@
-//! Scenarios that do not go well, and what else a script can do: every end has a status, a place in
-//! the script and a report, and no script hangs the VMM.
+//! Scripts that fail, and what else a script can do: every end has a status, a place in the script
+//! and a report, and no script hangs the VMM.
 
 use std::fs;
 
@@ -77,7 +77,8 @@ fn what_makes_no_sense_is_refused_with_its_place() {
         ),
         (
             "cpu(0).pauze();",
-            "nothing is called \"pauze\" on a CPU, and of its guest there is no deed \"pauze\"; there are",
+            "nothing is called \"pauze\" on a CPU, and of its guest there is no deed \"pauze\"; \
+             there are",
         ),
         ("cpu(0).call_many(1);", "where CPUS is something else"),
         ("cpu(0).irqs_off(true);", "cannot wait"),
@@ -87,7 +88,7 @@ fn what_makes_no_sense_is_refused_with_its_place() {
         ("cpu(0).finish([0, 1]);", "ends the workload"),
         ("wire.hold(0, 2);", "there is no vCPU 2"),
         ("abandon([1, 2]);", "there is no vCPU 2"),
-        // It sees no files and no clock.
+        // A script has no access to files or clocks.
         ("import \"other\" as other;", ":1:1: "),
         ("sleep(1000000);", ":1:1: a script has no clock"),
         ("sleep(0.5);", "a script has no clock"),
@@ -108,7 +109,7 @@ fn a_machine_that_is_told_nothing_is_finished() {
     for text in [puppet, "", &format!("{puppet} {puppet}")] {
         perform(text).ends_with(0).says("0 findings");
     }
-    // Another is waited for.
+    // The script waits for another CPU.
     let run = perform("boot(#{ vcpus: 2, append: \"workload=stress calls=20\" });");
     run.ends_with(0).says("0 findings");
 }
@@ -145,7 +146,8 @@ fn an_endless_script_is_ended() {
 fn a_signal_ends_script_and_machine_with_a_report() {
     need_kvm();
     let script = script(
-        "limit(600); cpu(1).pause(); cpu(0).hold_at(\"queue.visit\"); print(\"now\"); cpu(0).wait_held();",
+        "limit(600); cpu(1).pause(); cpu(0).hold_at(\"queue.visit\"); print(\"now\"); \
+         cpu(0).wait_held();",
     );
     let running = Vmm::boot("--vcpus 2 --append workload=puppet")
         .arg("--script")
@@ -190,13 +192,15 @@ fn a_script_can_catch_a_failure_and_show_it() {
 
 #[test]
 fn what_a_script_leaves_held_is_let_go() {
-    // Held now, to be held at a probe, at an instruction, and on the wire.
+    // CPUs that are held now, to be held at a probe, at an instruction, and an IPI on the wire.
     let leaves = "cpu(1).pause(); cpu(1).pause();
         for n in 0..2 { cpu(n).hold_at(\"single.run\"); cpu(n).hold_at(\"queue.visit\", 7); }
-        try { cpu(1).break_at(\"Mailboxes::all_in\"); } catch (error) { expect(`${error}`.contains(\"no breakpoints\"), `${error}`); }
+        try { cpu(1).break_at(\"Mailboxes::all_in\"); } catch (error) {
+            expect(`${error}`.contains(\"no breakpoints\"), `${error}`);
+        }
         wire.hold_all();";
     perform(leaves).ends_with(0).says("0 findings");
-    // The other workloads go on to their own ends.
+    // The other workloads run to their own ends.
     let script = script(leaves);
     for options in ["workload=selftest", "workload=selftest transport=wire"] {
         Vmm::boot("--vcpus 3 --watchdog 20 --timeout 60")
@@ -227,7 +231,7 @@ fn a_guest_that_dies_ends_its_script() {
         code.triple_fault();
     });
     let run = perform_on(&dies, "limit(60); cpu(0).hold_at(\"x\");");
-    // It may have died before it could be told that it has no probes.
+    // It may have died before the message that it has no probes.
     assert!([2, 4].contains(&run.status()), "{run:?}");
     let run = perform_on(&dies, "cpus(); while true { cpu(0).state(); }");
     run.ends_with(4)
@@ -253,7 +257,8 @@ fn a_script_boots_machines_of_its_own() {
     let guest = std::env::var("GUEST").expect("GUEST");
     let script = script(&format!(
         "for n in 1..4 {{
-             boot(#{{ guest: \"{guest}\", vcpus: n, append: `workload=puppet queue=${{param(\"queue\", \"none\")}}` }});
+             let queue = param(\"queue\", \"none\");
+             boot(#{{ guest: \"{guest}\", vcpus: n, append: `workload=puppet queue=${{queue}}` }});
              expect_eq(cpus(), n);
              expect_eq(option(\"queue\", \"\"), \"llist\");
              cpu(0).on_each(wait).wait_ran();
@@ -308,8 +313,8 @@ fn a_held_cpu_can_be_looked_at_and_stepped() {
 
 #[test]
 fn steps_are_a_cpus_own_and_leave_nothing_behind() {
-    // The interrupt that announces what it is told comes in when it is let go on, and not while it
-    // is stepped: its handler would return to a trap that nobody wants any more.
+    // The interrupt that announces a command is delivered when the CPU is released, and not while
+    // it is stepped: its handler would return into a trap that is no longer wanted.
     let run = perform(
         "cpu(1).spin().wait_done();
          for n in 1..20 {
@@ -326,8 +331,8 @@ fn steps_are_a_cpus_own_and_leave_nothing_behind() {
 
 #[test]
 fn a_cpu_is_stepped_through_its_sleep_and_lives() {
-    // It wakes from each `hlt` for the interrupt that is pending, and sleeps again as it finds
-    // nothing to do.
+    // It wakes from each `hlt` for the pending interrupt, and sleeps again because there is nothing
+    // to do.
     let run = perform(
         "cpu(1).idle().wait_done();
          for n in 500..520 {
@@ -428,7 +433,7 @@ fn a_guest_for_another_monitor_is_not_told_anything() {
     perform_on(&sound, "").ends_with(0);
 }
 
-/// An INIT is carried out when its CPU is let go, and not while it is kept out of the guest.
+/// An INIT takes effect when its CPU is released, and not while the CPU is stalled.
 #[test]
 fn a_paused_cpu_stays_as_it_is_while_it_is_started_anew() {
     need_kvm();
@@ -454,8 +459,8 @@ fn a_paused_cpu_stays_as_it_is_while_it_is_started_anew() {
     run.ends_with(0);
 }
 
-/// INIT turns a local APIC off, and the CPU turns it on again; what comes in between is no loss of
-/// the wire's.
+/// INIT disables a local APIC, and the CPU enables it again. What arrives in between was not lost
+/// by the wire.
 #[test]
 fn what_a_cpu_that_is_being_started_does_not_take_is_not_called_lost() {
     need_kvm();
@@ -486,7 +491,7 @@ fn what_a_cpu_that_is_being_started_does_not_take_is_not_called_lost() {
         (&0.into(), &0.into()),
         "{run}"
     );
-    // A host that cannot step delivers it before the INIT, which takes it away again.
+    // A host that cannot step delivers it before the INIT, which drops it again.
     if run.stderr.contains("it has begun") {
         assert_eq!(ipi["dropped"], 1, "{run}");
     }

@@ -1,4 +1,4 @@
-//! The guest image does its selftest, on machines of every size, and the report adds up.
+//! The guest image passes its selftest on machines of every size, and the report adds up.
 
 use serde_json::Value;
 use tests::{Vmm, need_kvm, vcpus};
@@ -11,7 +11,7 @@ fn report(arguments: &str) -> Value {
     run.json()
 }
 
-/// Words, except that what follows `--append` is one argument to the end.
+/// Splits at spaces, except that all that follows `--append` is one argument.
 fn split(arguments: &str) -> Vec<&str> {
     match arguments.split_once("--append ") {
         Some((before, options)) => before
@@ -37,7 +37,7 @@ fn sum(report: &Value, key: &str) -> u64 {
         .sum()
 }
 
-/// What has to hold in every report on a run that passed.
+/// Checks what must hold in every report on a run that passed.
 fn check(report: &Value, vcpus: u32) {
     hold_report(report);
     assert_eq!(report["result"], "pass", "{report:#}");

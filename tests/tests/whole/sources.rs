@@ -1,6 +1,6 @@
-//! Who counts what IPIs cost: with tracepoints, without them, and without the permission. Each
-//! source must have seen what it was shown, or else say why not, and nothing may follow from one
-//! that is blind.
+//! Which sources count what IPIs cost: with tracepoints, without them, and without the permission.
+//! Each source must have counted the events of its trial, or say why not, and nothing may be
+//! concluded from one that did not.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Run, Vmm, mounts, need_kvm, skip};
 
-/// Changes the process that is about to become the command, and no other.
+/// A change of the process that is about to become the command.
 type Change = fn() -> io::Result<()>;
 
 fn with_tracefs() -> io::Result<()> {
@@ -39,7 +39,7 @@ fn without_permission() -> io::Result<()> {
     Ok(())
 }
 
-/// Runs the command after `change`; `None` where this user cannot make it.
+/// Runs the command after `change`; `None` if this user cannot make that change.
 fn run(arguments: &str, change: Change) -> Option<(Run, Value)> {
     need_kvm();
     let mut probe = Command::new("true");
@@ -78,7 +78,7 @@ fn source<'a>(figures: &'a Value, name: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no source {name}: {all:?}"))
 }
 
-/// Whether it can be believed. If it was shown something, that agrees.
+/// Whether the source can be trusted. If it was tried, the result of the trial agrees with that.
 fn is_believed(figures: &Value, name: &str) -> bool {
     let source = source(figures, name);
     let is_ok = source["status"] == "ok";
@@ -88,7 +88,8 @@ fn is_believed(figures: &Value, name: &str) -> bool {
         let (expected, seen) = (of("expected"), of("seen"));
         assert!(expected > 0);
         let slack = (expected / 100).max(1);
-        // Some may see more than they were shown, as exits of the host's own; none may see less.
+        // Some may count more than the events of the trial, such as exits of the host's own; none
+        // may count less.
         if is_ok {
             assert!(seen + slack >= expected, "{source}");
         } else {
@@ -101,7 +102,7 @@ fn is_believed(figures: &Value, name: &str) -> bool {
 const ONE_AND_ALL: &str =
     "bench --vcpus 4 --rounds 64 --runs 1 --by ipi --to one,all --receiver halted";
 
-/// What a line says of one side; nothing that was counted is zero.
+/// What a line says of one side. No count in it is zero.
 fn figure(cell: &Value, side: &str, name: &str) -> f64 {
     let counts = &cell["result"]["Ok"][side];
     counts.get(name).and_then(Value::as_f64).unwrap_or(0.0)
@@ -133,7 +134,7 @@ fn what_is_believed_is_exact_and_what_is_blind_decides_nothing() {
                 "{seen}, not {expected}: {cell}"
             );
         };
-        // Where they can be believed KVM handles these IPIs, unless hardware takes them from it.
+        // Where they can be trusted, KVM handles these IPIs, unless the hardware does.
         let by_hand = cost["verdict"]["handling"] == "emulated" || !is_known;
         if sent && by_hand {
             near(figure(cell, "sender", "kvm_apic_ipi"), sends);
@@ -173,7 +174,7 @@ fn a_run_says_what_it_counted_at_tracepoints() {
             vcpus.iter().map(of).sum()
         };
         assert!(sum("kvm_apic_ipi") > 0);
-        // Where KVM sees every write of the ICR, each is a command that it carries out.
+        // Where KVM handles every write of the ICR, it counts each.
         assert_eq!(sum("kvm_msr icr"), sum("kvm_apic_ipi"));
     }
     if !is_believed(&figures, "exits") {
@@ -181,7 +182,7 @@ fn a_run_says_what_it_counted_at_tracepoints() {
     }
 }
 
-/// The names of the sources, and whether they can be believed.
+/// The names of the sources, and whether they can be trusted.
 fn all(figures: &Value) -> Vec<(String, bool)> {
     let sources = figures["sources"].as_array().expect("a list of sources");
     let names = sources
@@ -206,7 +207,7 @@ fn no_figure_comes_from_who_was_not_seen_to_count() {
             assert!(is_ok(name), "nobody has tried {name}: {sources:?}");
         }
         assert!(vcpu["tracepoints"].as_object().expect("a map").is_empty());
-        // This one is seen on every host.
+        // This one works on every host.
         assert!(vcpu["kvm"]["halt_exits"].is_number(), "{vcpu:#}");
     }
     assert_eq!(figures["ipi"]["exits_per_ipi"].is_number(), is_ok("exits"));
@@ -222,14 +223,14 @@ fn no_figure_comes_from_who_was_not_seen_to_count() {
     let left_out = left_out
         .filter(|line| line.contains("of KVM's statistics these are left out"))
         .collect::<String>();
-    // Each run finds out for itself: what is blind in one need not be in the next.
+    // Each run tries again: a source that fails in one run need not fail in the next.
     for (name, _) in &sources {
         let up = |is: u8| samples.contains(&format!("ipi_lab_source_up{{source=\"{name}\"}} {is}"));
         assert!(up(0) != up(1), "{name}: {samples}");
         if up(0) {
             assert!(!samples.contains(&format!("ipi_lab_kvm_{name}_total")));
         }
-        // Its figures are in no column, and why stands there instead.
+        // It has no column, and the reason is given instead.
         if left_out.contains(&format!("{name} (")) {
             let title = format!("kvm {}", name.replace('_', " "));
             assert!(!table.stdout.contains(&format!("{title}  ")), "{table}");

@@ -1,7 +1,7 @@
-//! vCPUs that are kept out of the guest: what is stalled is late and not lost, a machine that waits
-//! for it is not hung, and whoever wants the run to end does not wait for it.
+//! vCPUs that are kept out of the guest: their calls are late but not lost, a machine that waits
+//! for them is not reported as hung, and a request to end the run does not wait for them.
 //!
-//! `STALL_SOAK` is how many pauses the soak test is to make; a hundred thousand take some minutes.
+//! `STALL_SOAK` is the number of pauses in the soak test; a hundred thousand take some minutes.
 
 use std::env;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use tests::image::{Code, Image};
 use tests::{Run, Running, Vmm, need_kvm};
 
 /// Time from a signal to the end. Pausing vCPUs takes up to a second on a busy host.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// The guest under test, with the report as JSON.
 fn selftest(vcpus: u32, options: &str, stalls: &[&str]) -> Vmm {
@@ -99,7 +99,7 @@ fn stalls_of_one_vcpu_that_overlap_make_one() {
     // A stall lasts from when it is confirmed; at least the longest of them lasts that long.
     let away = seconds(&report, "/stalls/away_seconds");
     assert!(away >= 0.4, "{report:#}");
-    // And it ends no earlier than the last of them, counted from the beginning of the workload.
+    // And the run ends no earlier than the last of them, counted from the start of the workload.
     assert!(seconds(&report, "/run_seconds") >= 0.5, "{report:#}");
 }
 
@@ -110,7 +110,7 @@ fn a_machine_that_is_stolen_from_passes() {
         let steal = format!("--steal=seed={vcpus},mean=2ms,share=20%");
         let report = passes(&selftest(vcpus, "seed=7 calls=40", &[&steal]).run());
         assert!(number(&report, "/stalls/count") > 0, "{report:#}");
-        // Again for long enough that the share can be seen.
+        // Repeated long enough that the share can be measured.
         let run = selftest(vcpus, "workload=stress for=2s", &[&steal]).run();
         let report = passes(&run);
         assert!(number(&report, "/stalls/count") > 20, "{report:#}");
@@ -198,7 +198,7 @@ fn values_that_mean_nothing_are_refused() {
         .complains_of("--steal");
 }
 
-/// A run, and the socket at which it says how its vCPUs are.
+/// A run, and the control socket at which the states of its vCPUs can be read.
 struct Attended {
     running: Running,
     directory: TempDir,
@@ -212,10 +212,10 @@ impl Attended {
         Self { running, directory }
     }
 
-    /// Waits until so many vCPUs, or more, are stalled at once.
+    /// Waits until at least so many vCPUs are stalled at once.
     fn wait_stalled(&self, count: usize) {
         let socket = self.directory.path().join("socket");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         loop {
             let status = Vmm::with("ctl").arg(&socket).arg("status").run();
             if status.to_string().matches("state paused").count() >= count {
@@ -233,7 +233,7 @@ impl Attended {
         self.running.signal(signal);
         let run = self.running.finish();
         let took = sent.elapsed();
-        assert!(took < PATIENCE, "took {took:?}: {run}");
+        assert!(took < TIME_LIMIT, "took {took:?}: {run}");
         run.ends_with(128 + signal);
         run
     }
@@ -258,7 +258,7 @@ fn nobody_waits_for_a_stall_to_end() {
         let run = selftest(4, "calls=1000000", &stalls)
             .args(["--timeout", "2"])
             .run();
-        assert!(run.elapsed < PATIENCE, "{run}");
+        assert!(run.elapsed < TIME_LIMIT, "{run}");
         run.ends_with(5).says("--timeout");
     }
     let steal = selftest(16, "calls=1000000", &["--steal=seed=1,mean=1ms,share=50%"]);
@@ -283,7 +283,7 @@ fn a_guest_ends_while_others_are_stalled() {
         let run = Vmm::with("--stats json --vcpus 4 --stall cpu=3,at=0s,for=1h")
             .arg(image.path())
             .run();
-        assert!(run.elapsed < PATIENCE, "{run}");
+        assert!(run.elapsed < TIME_LIMIT, "{run}");
         run.ends_with(status);
         assert_eq!(number(&run.json(), "/stalls/count"), 1, "{run}");
     }

@@ -1,8 +1,7 @@
-//! The scenarios that ship with the product, each with every design it says something about. What
-//! must come out stands in the scripts; here stands only that it did, and that a broken design did
-//! break.
+//! The scenarios that ship with the product, each with every design that it is about. The scripts
+//! say what must come out; the tests check that it did, and that a broken design did break.
 //!
-//! `STORY_RUNS` is how often each is to be told; `make stories` tells each a thousand times.
+//! `STORY_RUNS` is how often each is run; `make stories` runs each a thousand times.
 
 use std::env;
 use std::fs;
@@ -14,15 +13,15 @@ fn runs() -> u32 {
     env::var("STORY_RUNS").map_or(1, |runs| runs.parse().expect("a number of runs"))
 }
 
-/// A script in a file, where a run can find it.
+/// A script in a temporary file.
 fn file(text: &str) -> NamedTempFile {
     let file = NamedTempFile::with_suffix(".rhai").expect("a temporary file");
     fs::write(file.path(), text).expect("room for a script");
     file
 }
 
-/// Tells the story in `text` with `options` for the guest, and with `params`. It has to end well,
-/// and to say so with `verdict`.
+/// Runs the script `text` with `options` for the guest, and with `params`. It has to end with
+/// status 0, and with `verdict`.
 fn tell(text: &str, options: &str, params: &[&str], verdict: &str) {
     need_kvm();
     let script = file(text);

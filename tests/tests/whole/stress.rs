@@ -54,7 +54,7 @@ fn memory_may_run_out() {
     need_kvm();
     let report = passes(4, "alloc-fail=1/2 calls=200");
     assert!(number(&report, "/memory/refused") > 0, "{report:#}");
-    // What comes back needs memory; who was refused may have come later.
+    // A CPU that comes back needs memory; one that was refused may have come back later.
     assert!(number(&report, "/memory/requests") > number(&report, "/memory/refused"));
 }
 

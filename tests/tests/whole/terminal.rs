@@ -1,4 +1,4 @@
-//! A terminal for the command to write to, whose screen is read as a user would see it.
+//! A terminal for the command, whose screen the tests read as a user would see it.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,24 +14,24 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use tests::{Running, Vmm};
 
-/// How long the screen may take to become what is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the screen may take to show what a test waits for.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 fn some(size: u16) -> NonZero<u16> {
     NonZero::new(size).expect("a terminal has lines and columns")
 }
 
-/// A terminal, as its screen shows what was written to it.
+/// A terminal with its screen.
 pub struct Terminal {
     ours: OwnedFd,
-    /// The end for the command, until it has it.
+    /// The command's end of the terminal, until it is handed over.
     pub theirs: Option<OwnedFd>,
-    /// What was written, and who waits for more.
+    /// What was written, and the condition that signals more.
     pub screen: Arc<(Mutex<vt100::Parser>, Condvar)>,
 }
 
 impl Terminal {
-    /// One of that size.
+    /// A terminal of that size.
     pub fn new(lines: u16, columns: u16) -> Self {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
         grantpt(&ours).expect("ours");
@@ -42,7 +42,7 @@ impl Terminal {
         let screen = Arc::new((Mutex::new(parser), Condvar::new()));
         let mut reader = File::from(ours.try_clone().expect("another handle"));
         let seen = Arc::clone(&screen);
-        // Until nobody has the other end any more.
+        // Until the other end is closed.
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = reader.read(&mut buffer) {
@@ -91,10 +91,10 @@ impl Terminal {
         parser.screen().rows(0, columns.get()).collect()
     }
 
-    /// Waits until the screen is as it should be, and returns its lines.
+    /// Waits until the screen satisfies the condition, and returns its lines.
     #[track_caller]
     pub fn wait(&self, what: &str, is_so: impl Fn(&[String]) -> bool) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         let mut parser = self.screen.0.lock().expect("no panic");
         loop {
             let lines = Self::lines(&parser);

@@ -52,7 +52,7 @@ fn a_trace_has_every_ipi_every_handler_and_every_call() {
     let (run, events) = traced(vmm.args(["--stats", "json"]));
     run.ends_with(0);
     let report = run.json();
-    // Each call waits, so that no two IPIs of its vector become one.
+    // Each call waits, so that no two IPIs of its vector are coalesced.
     assert_eq!(count(&events, "X", "call many"), 20);
     assert_eq!(count(&events, "s", "IPI 0xfc"), 60);
     assert_eq!(count(&events, "f", "IPI 0xfc"), 60);
@@ -119,7 +119,7 @@ fn a_trace_that_finds_no_room_does_not_take_the_report_along() {
     run.says("each exactly once");
 }
 
-/// Of a guest that says nothing of its points, each is what its name says and nothing else.
+/// If a guest declares nothing of its points, each is shown only by its name.
 #[test]
 fn without_a_manifest_points_are_instants() {
     need_kvm();
@@ -136,7 +136,7 @@ fn without_a_manifest_points_are_instants() {
     ] {
         assert!(count(&events, "i", name) > 0, "{name}");
     }
-    // What the host sees is there as ever.
+    // Events of the host are there as usual.
     let stretches = events.iter().filter(|event| event["ph"] == "X");
     let of_guest = stretches.filter(|event| event["cat"] != "exit");
     assert_eq!(of_guest.count(), 0);

@@ -1,22 +1,22 @@
-//! The ways in which an IPI can leave a CPU, as the guest counts them: which operations a call
-//! takes, by which transport, and that every target is reached by each.
+//! The transports of IPIs, as the guest counts them: how many operations a call takes by each
+//! transport, and that each reaches every target.
 
 use std::fs;
 
 use tempfile::NamedTempFile;
 use tests::{Run, Vmm, need_kvm};
 
-/// More than a cluster of 16, and more than one hypercall reaches.
+/// More CPUs than a cluster of 16, and more than one hypercall reaches.
 const VCPUS: u32 = 130;
 
 const ROUNDS: u64 = 10;
 
-/// Has CPU 0 call `targets` and wait, and expects each call to add so much to its counters.
+/// Has CPU 0 call `targets` and wait, and checks by how much each call raises its counters.
 fn calls(options: &str, targets: &[u32], operations: u64, transport: &str) -> Run {
     let ran = targets.len();
     let text = format!(
         "boot(#{{ vcpus: {VCPUS}, append: \"workload=puppet {options}\" }});
-        // Behind this one, nothing of the start is still to be sent.
+        // After this call, no IPI of the start is still to be sent.
         cpu(0).call_single(1, wait).wait_done();
         let before = cpu(0).counters();
         for round in 0..{ROUNDS} {{
@@ -31,7 +31,8 @@ fn calls(options: &str, targets: &[u32], operations: u64, transport: &str) -> Ru
                 \"ipi_targets\" => {ran},
                 _ => 0,
             }};
-            if name.starts_with(\"sent_\") || name.starts_with(\"ipi\") && name != \"ipis_received\" {{
+            let is_ipi = name.starts_with(\"ipi\") && name != \"ipis_received\";
+            if name.starts_with(\"sent_\") || is_ipi {{
                 expect_eq(after[name] - before[name], each * {ROUNDS}, name);
             }}
         }}"
@@ -50,16 +51,16 @@ fn ipis_per_call_are_those_that_tell_of_it() {
     let document = run.ends_with(0).json();
     assert_eq!(document["calls"]["made"], 1, "{document:#}");
     assert_eq!(document["calls"]["ipis_per_call"], 3.0, "{document:#}");
-    // The others wake CPUs: to begin, and to finish.
+    // The others wake CPUs, at the start and at the end.
     assert!(document["ipi"]["sent"].as_u64() > Some(3), "{document:#}");
 }
 
-/// Holds a call to `targets` with `options` to so many operations by that transport.
+/// Checks that a call to `targets` with `options` takes so many operations by that transport.
 fn takes(options: &str, targets: &[u32], operations: u64, transport: &str) {
     calls(options, targets, operations, transport).ends_with(0);
 }
 
-/// Two of CPU 0's cluster, and one beyond.
+/// Two CPUs of CPU 0's cluster, and one of another.
 const SOME: [u32; 3] = [1, 2, 17];
 
 fn all() -> Vec<u32> {
@@ -98,7 +99,7 @@ fn a_hypercall_reaches_all_or_is_refused() {
         takes("transport=pv", &[1, 128, 129], 2, "pv");
         takes("transport=pv", &all(), 2, "pv");
     }
-    // What is chosen automatically is the least that works here.
+    // `auto` takes the fewest operations that work on this host.
     match works {
         true => takes("transport=auto", &SOME, 1, "pv"),
         false => takes("transport=auto", &SOME, 2, "x2apic_cluster"),

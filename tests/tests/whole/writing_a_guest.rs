@@ -6,7 +6,7 @@ use std::fs;
 use tempfile::TempDir;
 use tests::{Run, Vmm, need_kvm, other_image};
 
-use super::explore::{COMPLETE, Desk};
+use super::explore::{COMPLETE, Workspace};
 
 const SCRIPT: &str = include_str!("../../../scenarios/sum/lost-addition.rhai");
 const CASE: &str = include_str!("../../../scenarios/sum/lost-addition.case");
@@ -32,7 +32,7 @@ fn a_cpu_is_held_between_the_two_steps() {
         .says("the guest left a sum that is not what was added (seen on CPU 0: 0x1)")
         .says("pass: as expected: miscounted")
         .says("2 additions");
-    // In one step nobody can be held between two, and nothing is miscounted.
+    // With one instruction no CPU can be held between two, and nothing is miscounted.
     let held = "cpu(0).hold_at(\"sum.read\");";
     let mut at_once = SCRIPT.replace("add(", "add_at_once(");
     for gone in [held, "cpu(0).wait_held();", "cpu(0).resume();"] {
@@ -50,9 +50,9 @@ fn a_cpu_is_held_between_the_two_steps() {
 fn a_search_finds_the_addition_that_is_lost() {
     need_kvm();
     let image = other_image("sum-explore.bin");
-    let desk = Desk::with(CASE);
-    let found = desk.path("lost.json");
-    let run = desk
+    let workspace = Workspace::with(CASE);
+    let found = workspace.path("lost.json");
+    let run = workspace
         .explore_on(&image, "")
         .arg("--schedule")
         .arg(&found)
@@ -60,6 +60,6 @@ fn a_search_finds_the_addition_that_is_lost() {
     run.ends_with(0).says("as expected: miscounted");
     let replay = Vmm::with("replay").args([&found, &image]).run();
     replay.ends_with(0).says("1 of 1 replays broke miscounted");
-    let run = Desk::with(AT_ONCE).explore_on(&image, "").run();
+    let run = Workspace::with(AT_ONCE).explore_on(&image, "").run();
     run.ends_with(0).says(COMPLETE);
 }

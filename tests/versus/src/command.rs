@@ -39,7 +39,12 @@ struct Arguments {
     broken: QueueKind,
 
     /// How often everything is measured, each time from another seed
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u64).range(1..=1000)
+    )]
     rounds: u64,
 
     /// For how long each rate is measured
@@ -118,13 +123,13 @@ fn run(arguments: &Arguments) -> Result<(), Refused> {
         each: arguments.each,
         hunt: arguments.hunt,
     };
-    let bar = ProgressBar::new(effort.legs()).with_style(
+    let bar = ProgressBar::new(effort.searches()).with_style(
         ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}")
             .expect("a template that is always the same"),
     );
-    let figures = measure(&explorer, &program, queues, effort, |way| {
+    let figures = measure(&explorer, &program, queues, effort, |searcher| {
         bar.inc(1);
-        bar.set_message(format!("{} {}", way.by(), way.strategy()));
+        bar.set_message(format!("{} {}", searcher.by(), searcher.strategy()));
     });
     bar.finish_and_clear();
     let figures = figures.map_err(|error| Refused {

@@ -1,6 +1,6 @@
 //! `versus CASE GUEST`: how fast `vmm explore` searches, side by side with shuttle, on the same
-//! calls of the same portable code. It measures and prints; what is searched is the case's, and
-//! how, the two explorers'.
+//! calls of the same portable code. It measures and prints. The case says what is searched, and the
+//! two explorers search it.
 
 #[cfg(shuttle)]
 mod command;
@@ -8,6 +8,8 @@ mod command;
 mod measure;
 #[cfg(shuttle)]
 mod ours;
+#[cfg(shuttle)]
+mod search;
 #[cfg(shuttle)]
 mod table;
 #[cfg(shuttle)]

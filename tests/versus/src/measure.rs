@@ -1,6 +1,6 @@
-//! What is measured, and in which order: every search of ours has its neighbour of theirs right
-//! behind it, and all of it is done several times over, so that what else the host does falls on
-//! both. Draws no conclusions.
+//! What is measured, and in which order. Each search of ours is followed at once by the one of
+//! theirs that it is compared with, and all of it is done several times, so that whatever else the
+//! host does disturbs both alike. Draws no conclusions.
 
 use std::time::Duration;
 
@@ -10,74 +10,60 @@ use vmm::explore::ExploreError;
 use vmm::explore::case::Case;
 
 use crate::ours::{self, Explorer};
+use crate::search::{HANG, SearchResult};
 use crate::theirs::{self, Program};
 
-/// Who searches, and how.
+/// An explorer, and the strategy by which it searches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "by", content = "strategy", rename_all = "kebab-case")]
-pub enum Way {
+pub enum Searcher {
     /// `vmm explore`.
-    Vmm(ours::How),
+    Vmm(ours::VmmStrategy),
     /// Shuttle.
-    Shuttle(theirs::How),
+    Shuttle(theirs::ShuttleStrategy),
 }
 
-/// How the rates are measured: neighbours next to each other.
-const RATES: [Way; 7] = [
-    Way::Vmm(ours::How::Random),
-    Way::Shuttle(theirs::How::Random),
-    Way::Vmm(ours::How::Pct),
-    Way::Shuttle(theirs::How::Pct),
-    Way::Shuttle(theirs::How::Stalls),
-    Way::Vmm(ours::How::Races),
-    Way::Vmm(ours::How::Exhaustive),
+/// The searchers whose rates are measured: those that are compared are next to each other.
+const RATES: [Searcher; 7] = [
+    Searcher::Vmm(ours::VmmStrategy::Random),
+    Searcher::Shuttle(theirs::ShuttleStrategy::Random),
+    Searcher::Vmm(ours::VmmStrategy::Pct),
+    Searcher::Shuttle(theirs::ShuttleStrategy::Pct),
+    Searcher::Shuttle(theirs::ShuttleStrategy::Stalls),
+    Searcher::Vmm(ours::VmmStrategy::Races),
+    Searcher::Vmm(ours::VmmStrategy::Exhaustive),
 ];
 
-/// How what is broken is looked for.
-const HUNTS: [Way; 6] = [
-    Way::Vmm(ours::How::Random),
-    Way::Shuttle(theirs::How::Random),
-    Way::Vmm(ours::How::Pct),
-    Way::Shuttle(theirs::How::Pct),
-    Way::Vmm(ours::How::Auto),
-    Way::Shuttle(theirs::How::Stalls),
+/// The searchers that look for what is broken.
+const HUNTS: [Searcher; 6] = [
+    Searcher::Vmm(ours::VmmStrategy::Random),
+    Searcher::Shuttle(theirs::ShuttleStrategy::Random),
+    Searcher::Vmm(ours::VmmStrategy::Pct),
+    Searcher::Shuttle(theirs::ShuttleStrategy::Pct),
+    Searcher::Vmm(ours::VmmStrategy::Auto),
+    Searcher::Shuttle(theirs::ShuttleStrategy::Stalls),
 ];
 
-/// What a search did.
+/// One search, and what it did.
 #[derive(Clone, Debug, Serialize)]
-pub struct Did {
-    /// Schedules that came to their end, or to a state that was known.
-    pub schedules: u64,
-    /// Steps that were made.
-    pub steps: u64,
-    /// States that differ, of a search that tells them apart.
-    pub states: Option<u64>,
-    /// Seconds it took.
-    pub seconds: f64,
-    /// What broke, by name, if anything did.
-    pub broke: Option<Vec<String>>,
-}
-
-/// A search, and what it did.
-#[derive(Clone, Debug, Serialize)]
-pub struct Leg {
-    /// How it searched.
+pub struct SearchRun {
+    /// The explorer and its strategy.
     #[serde(flatten)]
-    pub way: Way,
-    /// Where chance came from; the number of the round, from 1.
+    pub searcher: Searcher,
+    /// The seed of its random choices: the number of the round, from 1.
     pub seed: u64,
     /// What it did.
     #[serde(flatten)]
-    pub did: Did,
+    pub result: SearchResult,
 }
 
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Figures {
     /// Searches through what is sound, in the order in which they were made.
-    pub rates: Vec<Leg>,
+    pub rates: Vec<SearchRun>,
     /// Searches for what is broken.
-    pub hunts: Vec<Leg>,
+    pub hunts: Vec<SearchRun>,
 }
 
 /// How much is measured.
@@ -93,7 +79,7 @@ pub struct Effort {
 
 impl Effort {
     /// How many searches there are.
-    pub fn legs(&self) -> u64 {
+    pub fn searches(&self) -> u64 {
         self.rounds * (RATES.len() + HUNTS.len()) as u64
     }
 }
@@ -107,7 +93,7 @@ pub struct Queues {
     pub broken: QueueKind,
 }
 
-/// Measures; tells `on_leg` before each search.
+/// Measures; tells `on_search` before each search.
 ///
 /// # Errors
 /// [`ExploreError`] if the host cannot run the guest.
@@ -116,37 +102,45 @@ pub fn measure(
     program: &Program,
     queues: Queues,
     effort: Effort,
-    mut on_leg: impl FnMut(Way),
+    mut on_search: impl FnMut(Searcher),
 ) -> Result<Figures, ExploreError> {
     // What there is to learn is learnt before anything is timed.
     let known = explorer.learn(queues.sound)?;
-    let mut legs = |ways: &[Way], run: &dyn Fn(Way, u64) -> Result<Did, ExploreError>| {
-        let mut legs = Vec::new();
-        for seed in 1..=effort.rounds {
-            for &way in ways {
-                on_leg(way);
-                let did = run(way, seed)?;
-                legs.push(Leg { way, seed, did });
+    let mut runs =
+        |searchers: &[Searcher],
+         run: &dyn Fn(Searcher, u64) -> Result<SearchResult, ExploreError>| {
+            let mut runs = Vec::new();
+            for seed in 1..=effort.rounds {
+                for &searcher in searchers {
+                    on_search(searcher);
+                    let result = run(searcher, seed)?;
+                    runs.push(SearchRun {
+                        searcher,
+                        seed,
+                        result,
+                    });
+                }
             }
-        }
-        Ok::<_, ExploreError>(legs)
-    };
+            Ok::<_, ExploreError>(runs)
+        };
     Ok(Figures {
-        rates: legs(&RATES, &|way, seed| match way {
-            Way::Vmm(how) => explorer.pace(how, queues.sound, seed, effort.each, &known),
-            Way::Shuttle(how) => Ok(theirs::search(
+        rates: runs(&RATES, &|searcher, seed| match searcher {
+            Searcher::Vmm(strategy) => {
+                explorer.pace(strategy, queues.sound, seed, effort.each, &known)
+            }
+            Searcher::Shuttle(strategy) => Ok(theirs::search(
                 program,
-                how,
+                strategy,
                 queues.sound,
                 seed,
                 effort.each,
             )),
         })?,
-        hunts: legs(&HUNTS, &|way, seed| match way {
-            Way::Vmm(how) => explorer.hunt(how, queues.broken, seed, effort.hunt),
-            Way::Shuttle(how) => Ok(theirs::search(
+        hunts: runs(&HUNTS, &|searcher, seed| match searcher {
+            Searcher::Vmm(strategy) => explorer.hunt(strategy, queues.broken, seed, effort.hunt),
+            Searcher::Shuttle(strategy) => Ok(theirs::search(
                 program,
-                how,
+                strategy,
                 queues.broken,
                 seed,
                 effort.hunt,
@@ -158,22 +152,22 @@ pub fn measure(
 /// Why `figures` are not of what they should be, if they are not: something broke that is sound, or
 /// something else than `case` expects of the broken queue.
 pub fn unexpected(figures: &Figures, case: &Case, queues: Queues) -> Option<String> {
-    let broke = |legs: &[Leg], queue: QueueKind| {
+    let broke = |runs: &[SearchRun], queue: QueueKind| {
         let options = format!("queue={}", queue.name());
         // A call that is lost and waited for is a hang, if it is not looked at why.
         let is_expected = |name: &String| {
             let expected = case.expected(&options);
-            expected.contains(name) || (name == theirs::HANG && !expected.is_empty())
+            expected.contains(name) || (name == HANG && !expected.is_empty())
         };
-        legs.iter().find_map(|leg| {
-            let names = leg.did.broke.as_ref()?;
-            let way = leg.way;
+        runs.iter().find_map(|run| {
+            let names = run.result.broke.as_ref()?;
+            let searcher = run.searcher;
             (!names.iter().any(is_expected)).then(|| {
                 format!(
                     "{} {} from seed {} broke {options}, which the case does not expect: {}",
-                    way.by(),
-                    way.strategy(),
-                    leg.seed,
+                    searcher.by(),
+                    searcher.strategy(),
+                    run.seed,
                     names.join(", ")
                 )
             })
@@ -182,8 +176,8 @@ pub fn unexpected(figures: &Figures, case: &Case, queues: Queues) -> Option<Stri
     broke(&figures.rates, queues.sound).or_else(|| broke(&figures.hunts, queues.broken))
 }
 
-impl Way {
-    /// Who.
+impl Searcher {
+    /// The explorer.
     pub fn by(self) -> &'static str {
         match self {
             Self::Vmm(_) => "vmm",
@@ -191,11 +185,11 @@ impl Way {
         }
     }
 
-    /// How.
+    /// Its strategy.
     pub fn strategy(self) -> &'static str {
         match self {
-            Self::Vmm(how) => how.name(),
-            Self::Shuttle(how) => how.name(),
+            Self::Vmm(strategy) => strategy.name(),
+            Self::Shuttle(strategy) => strategy.name(),
         }
     }
 }

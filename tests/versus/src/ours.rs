@@ -14,16 +14,15 @@ use vmm::explore::{Config, ExploreError, Outcome, SearchVerdict, Shard, Strategy
 use vmm::machine::guest::Guest;
 use vmm::stats::sources::Kvm;
 
-use crate::measure::Did;
-use crate::theirs::PCT_DEPTH;
+use crate::search::{PCT_DEPTH, SearchResult};
 
-/// `--length`, as `vmm explore` has it if it is not told.
+/// `--length`, the default of `vmm explore`.
 const PCT_LENGTH: u64 = 120;
 
 /// `--strategy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum How {
+pub enum VmmStrategy {
     /// Any choice as likely as any other.
     Random,
     /// Priorities that change a few times.
@@ -36,7 +35,7 @@ pub enum How {
     Exhaustive,
 }
 
-impl How {
+impl VmmStrategy {
     /// What the option calls it.
     pub fn name(self) -> &'static str {
         match self {
@@ -48,7 +47,7 @@ impl How {
         }
     }
 
-    fn strategy(self) -> Strategy {
+    fn to_explore(self) -> Strategy {
         let changes = PCT_DEPTH as u32 - 1;
         let length = PCT_LENGTH;
         match self {
@@ -60,7 +59,7 @@ impl How {
         }
     }
 
-    /// Whether states that were seen are known again.
+    /// Whether it recognizes a state that it has seen before.
     fn knows_states(self) -> bool {
         matches!(self, Self::Auto | Self::Races | Self::Exhaustive)
     }
@@ -95,7 +94,7 @@ impl Explorer {
         }
     }
 
-    /// What CPUs share, so that searches need not learn it.
+    /// What CPUs share, so that the searches that are timed need not learn it.
     ///
     /// # Errors
     /// As [`explore`].
@@ -105,75 +104,77 @@ impl Explorer {
         Ok(outcome.sharing.to_record())
     }
 
-    /// How fast it searches: what it does from the first to the last time that it tells how far it
-    /// is, within `time`. The boot is before that.
+    /// How fast it searches: what it does between its first and its last report of progress within
+    /// `time`. The boot comes before the first.
     ///
     /// # Errors
     /// As [`explore`].
     pub fn pace(
         &self,
-        how: How,
+        strategy: VmmStrategy,
         queue: QueueKind,
         seed: u64,
         time: Duration,
         known: &SharingRecord,
-    ) -> Result<Did, ExploreError> {
+    ) -> Result<SearchResult, ExploreError> {
         let config = Config {
             time: Some(time),
             known: Some(known.clone()),
-            ..self.config(how.strategy(), queue, seed)
+            ..self.config(strategy.to_explore(), queue, seed)
         };
-        let mut told: Option<[(Instant, Counts); 2]> = None;
+        let mut reported: Option<[(Instant, Counts); 2]> = None;
         let outcome = run(&config, &mut |counts| {
             let now = (Instant::now(), *counts);
             // A search that begins anew counts anew.
-            let first = told.map(|[first, _]| first);
+            let first = reported.map(|[first, _]| first);
             let first = first.filter(|(_, before)| before.begun_anew == counts.begun_anew);
-            told = Some([first.unwrap_or(now), now]);
+            reported = Some([first.unwrap_or(now), now]);
         })?;
-        let did = |counts: &Counts, before: &Counts, time: Duration| Did {
+        let result = |counts: &Counts, before: &Counts, time: Duration| SearchResult {
             schedules: counts.schedules - before.schedules,
             steps: counts.transitions - before.transitions,
-            states: how.knows_states().then(|| counts.states - before.states),
+            states: strategy
+                .knows_states()
+                .then(|| counts.states - before.states),
             seconds: time.as_secs_f64(),
             broke: broken(&outcome),
         };
-        Ok(match told {
+        Ok(match reported {
             Some([(begun, before), (ended, counts)]) if begun < ended => {
-                did(&counts, &before, ended - begun)
+                result(&counts, &before, ended - begun)
             }
-            // Too short to have told anything; then it is with the boot.
-            _ => did(&outcome.counts, &Counts::default(), outcome.time),
+            // Too short for two reports: then the boot counts as well.
+            _ => result(&outcome.counts, &Counts::default(), outcome.time),
         })
     }
 
-    /// Looks for what breaks, for as long as `time`: from the boot on, with all there is to learn.
+    /// Looks for what breaks, for at most `time`, boot and learning included.
     ///
     /// # Errors
     /// As [`explore`].
     pub fn hunt(
         &self,
-        how: How,
+        strategy: VmmStrategy,
         queue: QueueKind,
         seed: u64,
         time: Duration,
-    ) -> Result<Did, ExploreError> {
+    ) -> Result<SearchResult, ExploreError> {
         let config = Config {
             time: Some(time),
-            ..self.config(how.strategy(), queue, seed)
+            ..self.config(strategy.to_explore(), queue, seed)
         };
         let outcome = run(&config, &mut |_| ())?;
-        Ok(Did {
+        Ok(SearchResult {
             schedules: outcome.counts.schedules,
             steps: outcome.counts.transitions,
-            states: how.knows_states().then_some(outcome.counts.states),
+            states: strategy.knows_states().then_some(outcome.counts.states),
             seconds: outcome.time.as_secs_f64(),
             broke: broken(&outcome),
         })
     }
 }
 
-/// A signal ends the whole program, so that none has to end a search.
+/// Runs a search. Nothing interrupts it: a signal ends the whole program.
 fn run(config: &Config, on_progress: &mut dyn FnMut(&Counts)) -> Result<Outcome, ExploreError> {
     explore(config, || false, on_progress)
 }

@@ -1,5 +1,5 @@
-//! The figures as people read them: how fast each searches, how long each takes to find what is
-//! broken, and what these numbers do not say. Lays out what [`crate::measure`] has brought.
+//! The figures for people: how fast each explorer searches, how long each takes to find what is
+//! broken, and what these numbers do not say. Lays out what [`crate::measure`] has measured.
 
 use std::fmt::{self, Write};
 
@@ -7,7 +7,8 @@ use comfy_table::{CellAlignment, Table};
 use indicatif::HumanCount;
 use vmm::table_style::RULED;
 
-use crate::measure::{Did, Effort, Figures, Leg, Queues, Way};
+use crate::measure::{Effort, Figures, Queues, SearchRun, Searcher};
+use crate::search::SearchResult;
 
 /// Renders `figures`.
 pub fn render(figures: &Figures, queues: Queues, effort: Effort) -> String {
@@ -18,16 +19,18 @@ pub fn render(figures: &Figures, queues: Queues, effort: Effort) -> String {
         "{}\n\n{}\n\n{}\n\n{}\n\n{WHAT_IT_MEANS}",
         rates(&figures.rates),
         format_args!(
-            "queue={}, in which nothing breaks, for {} s each. In the middle of {} rounds, and from the lowest to the \
-             highest.\n×vmm: schedules/s over those of vmm by the same strategy right before.",
+            "queue={}, in which nothing breaks, for {} s each. In the middle of {} rounds, and \
+             from the lowest to the highest.\n×vmm: schedules/s over those of vmm by the same \
+             strategy right before.",
             queues.sound.name(),
             effort.each.as_secs_f64(),
             effort.rounds,
         ),
         hunts(&figures.hunts),
         format_args!(
-            "queue={}, which is broken: until that has shown, or for {} s. vmm's seconds are with boot and learning \
-             what CPUs share;\nwhat it learns from are no schedules here, unless one breaks something.",
+            "queue={}, which is broken: until that has shown, or for {} s. vmm's seconds are with \
+             boot and learning what CPUs share;\nwhat it learns from are no schedules here, \
+             unless one breaks something.",
             queues.broken.name(),
             effort.hunt.as_secs_f64(),
         ),
@@ -36,15 +39,20 @@ pub fn render(figures: &Figures, queues: Queues, effort: Effort) -> String {
 }
 
 const WHAT_IT_MEANS: &str = "\
-shuttle switches fibres of one process, at every atomic access of the source, and begins each schedule anew; a step
-is one choice of a fibre, and states it does not know. vmm explore runs the machine code of the guest image on
-vCPUs, stops them where what they do can matter to others, takes interrupts where interrupts are on, and goes back
-to any state. A step of vmm goes from one such stop to the next, so that it has fewer of them in a schedule; of
-races and exhaustive a schedule ends where it comes to a known state, and each state counts once. Schedules of one
-are thus not schedules of the other, and of the two only vmm ever says that it has tried all.
-";
+    shuttle switches fibres of one process, at every atomic access of the source, and begins \
+    each schedule anew; a step\n\
+    is one choice of a fibre, and states it does not know. vmm explore runs the machine code of \
+    the guest image on\n\
+    vCPUs, stops them where what they do can matter to others, takes interrupts where interrupts \
+    are on, and goes back\n\
+    to any state. A step of vmm goes from one such stop to the next, so that it has fewer of \
+    them in a schedule; of\n\
+    races and exhaustive a schedule ends where it comes to a known state, and each state counts \
+    once. Schedules of one\n\
+    are thus not schedules of the other, and of the two only vmm ever says that it has tried \
+    all.\n";
 
-fn rates(legs: &[Leg]) -> Table {
+fn rates(runs: &[SearchRun]) -> Table {
     let mut table = table([
         "by",
         "strategy",
@@ -53,50 +61,52 @@ fn rates(legs: &[Leg]) -> Table {
         "states/s",
         "×vmm",
     ]);
-    for way in ways(legs) {
-        let rate = |count: fn(&Did) -> Option<u64>| {
-            Spread::of(did(legs, way).filter_map(|did| {
-                let rate = count(did)? as f64 / did.seconds;
+    for searcher in searchers(runs) {
+        let rate = |count: fn(&SearchResult) -> Option<u64>| {
+            Spread::of(results(runs, searcher).filter_map(|result| {
+                let rate = count(result)? as f64 / result.seconds;
                 Some(Sample::exactly(rate))
             }))
         };
-        let times = Spread::of(legs.windows(2).filter_map(|pair| {
-            let [before, leg] = [&pair[0], &pair[1]];
-            let are_neighbours = leg.way == way
-                && before.way.by() != way.by()
-                && before.way.strategy() == way.strategy();
-            let pace = |did: &Did| did.schedules as f64 / did.seconds;
-            are_neighbours.then(|| Sample::exactly(pace(&leg.did) / pace(&before.did)))
+        let times = Spread::of(runs.windows(2).filter_map(|pair| {
+            let [before, run] = [&pair[0], &pair[1]];
+            let are_neighbours = run.searcher == searcher
+                && before.searcher.by() != searcher.by()
+                && before.searcher.strategy() == searcher.strategy();
+            let pace = |result: &SearchResult| result.schedules as f64 / result.seconds;
+            are_neighbours.then(|| Sample::exactly(pace(&run.result) / pace(&before.result)))
         }));
         table.add_row([
-            way.by().to_owned(),
-            way.strategy().to_owned(),
-            shown(rate(|did| Some(did.schedules))),
-            shown(rate(|did| Some(did.steps))),
-            shown(rate(|did| did.states)),
+            searcher.by().to_owned(),
+            searcher.strategy().to_owned(),
+            shown(rate(|result| Some(result.schedules))),
+            shown(rate(|result| Some(result.steps))),
+            shown(rate(|result| result.states)),
             shown(times),
         ]);
     }
     table
 }
 
-fn hunts(legs: &[Leg]) -> Table {
+fn hunts(runs: &[SearchRun]) -> Table {
     let mut table = table(["by", "strategy", "found", "schedules", "steps", "seconds"]);
-    for way in ways(legs) {
-        let sample = |of: fn(&Did) -> f64| {
-            Spread::of(did(legs, way).map(|did| Sample {
-                value: of(did),
-                at_least: did.broke.is_none(),
+    for searcher in searchers(runs) {
+        let sample = |of: fn(&SearchResult) -> f64| {
+            Spread::of(results(runs, searcher).map(|result| Sample {
+                value: of(result),
+                at_least: result.broke.is_none(),
             }))
         };
-        let found = did(legs, way).filter(|did| did.broke.is_some()).count();
+        let found = results(runs, searcher)
+            .filter(|result| result.broke.is_some())
+            .count();
         table.add_row([
-            way.by().to_owned(),
-            way.strategy().to_owned(),
-            format!("{found} of {}", did(legs, way).count()),
-            shown(sample(|did| did.schedules as f64)),
-            shown(sample(|did| did.steps as f64)),
-            shown(sample(|did| did.seconds)),
+            searcher.by().to_owned(),
+            searcher.strategy().to_owned(),
+            format!("{found} of {}", results(runs, searcher).count()),
+            shown(sample(|result| result.schedules as f64)),
+            shown(sample(|result| result.steps as f64)),
+            shown(sample(|result| result.seconds)),
         ]);
     }
     table
@@ -112,20 +122,20 @@ fn table(header: [&str; 6]) -> Table {
     table
 }
 
-/// Each way once, in the order in which they were first gone.
-fn ways(legs: &[Leg]) -> Vec<Way> {
-    let mut ways = Vec::new();
-    for leg in legs {
-        if !ways.contains(&leg.way) {
-            ways.push(leg.way);
+/// Each searcher once, in the order in which they were first gone.
+fn searchers(runs: &[SearchRun]) -> Vec<Searcher> {
+    let mut searchers = Vec::new();
+    for run in runs {
+        if !searchers.contains(&run.searcher) {
+            searchers.push(run.searcher);
         }
     }
-    ways
+    searchers
 }
 
-fn did(legs: &[Leg], way: Way) -> impl Iterator<Item = &Did> {
-    let of = legs.iter().filter(move |leg| leg.way == way);
-    of.map(|leg| &leg.did)
+fn results(runs: &[SearchRun], searcher: Searcher) -> impl Iterator<Item = &SearchResult> {
+    let of = runs.iter().filter(move |run| run.searcher == searcher);
+    of.map(|run| &run.result)
 }
 
 fn shown(spread: Option<Spread>) -> String {
@@ -213,11 +223,11 @@ mod tests {
     use super::*;
     use crate::{ours, theirs};
 
-    fn leg(way: Way, seed: u64, schedules: u64, broke: bool) -> Leg {
-        Leg {
-            way,
+    fn run(searcher: Searcher, seed: u64, schedules: u64, broke: bool) -> SearchRun {
+        SearchRun {
+            searcher,
             seed,
-            did: Did {
+            result: SearchResult {
                 schedules,
                 steps: 10 * schedules,
                 states: None,
@@ -229,19 +239,22 @@ mod tests {
 
     #[test]
     fn neighbours_are_compared_and_what_was_not_found_is_a_bound() {
-        let (ours, theirs) = (Way::Vmm(ours::How::Pct), Way::Shuttle(theirs::How::Pct));
+        let (ours, theirs) = (
+            Searcher::Vmm(ours::VmmStrategy::Pct),
+            Searcher::Shuttle(theirs::ShuttleStrategy::Pct),
+        );
         let rates = vec![
-            leg(ours, 1, 100, false),
-            leg(theirs, 1, 300, false),
-            leg(ours, 2, 10, false),
-            leg(theirs, 2, 50, false),
-            leg(ours, 3, 200, false),
-            leg(theirs, 3, 8000, false),
+            run(ours, 1, 100, false),
+            run(theirs, 1, 300, false),
+            run(ours, 2, 10, false),
+            run(theirs, 2, 50, false),
+            run(ours, 3, 200, false),
+            run(theirs, 3, 8000, false),
         ];
         let hunts = vec![
-            leg(ours, 1, 70, true),
-            leg(ours, 2, 900, false),
-            leg(ours, 3, 80, false),
+            run(ours, 1, 70, true),
+            run(ours, 2, 900, false),
+            run(ours, 3, 80, false),
         ];
         let queues = Queues {
             sound: QueueKind::Filo,

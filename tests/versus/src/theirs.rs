@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use guest::checking::search::{self, Searched, Stalls, judge};
+use guest::checking::search::{self, SearchOutcome, Stalls, judge};
 use guest::ipi::csd::Call;
 use guest::ipi::queue::QueueKind;
 use guest::ipi::{Functions, Ipi};
@@ -22,18 +22,12 @@ use vmm::explore::case::Case;
 use vmm::lab::mailbox::Command;
 use vmm::manifest::Manifest;
 
-use crate::measure::Did;
+use crate::search::{HANG, PCT_DEPTH, SearchResult};
 
-/// What PCT calls the depth of a bug: one more than the times that priorities change.
-pub const PCT_DEPTH: usize = 3;
-
-/// What it is called when a schedule has no end.
-pub const HANG: &str = "hang";
-
-/// Who chooses.
+/// The scheduler that chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum How {
+pub enum ShuttleStrategy {
     /// Shuttle's random scheduler.
     Random,
     /// Shuttle's PCT.
@@ -42,8 +36,8 @@ pub enum How {
     Stalls,
 }
 
-impl How {
-    /// What it is called.
+impl ShuttleStrategy {
+    /// The name that the table and the figures have for it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Random => "random",
@@ -53,9 +47,9 @@ impl How {
     }
 }
 
-/// A call that a CPU makes.
+/// A call that a CPU is to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Made {
+struct PlannedCall {
     verb: Verb,
     target: CpuId,
     mask: CpuMask,
@@ -65,7 +59,7 @@ struct Made {
 /// What each CPU does.
 #[derive(Clone, Debug)]
 pub struct Program {
-    calls: Arc<[Vec<Made>]>,
+    calls: Arc<[Vec<PlannedCall>]>,
     lab: Lab,
 }
 
@@ -95,7 +89,7 @@ impl Program {
             let mut mask = CpuMask::none(cpus);
             let targets = command.mask.iter();
             targets.for_each(|cpu| mask.insert(cpu as CpuId));
-            Ok(Made {
+            Ok(PlannedCall {
                 verb,
                 target: command.arguments[0] as CpuId,
                 mask,
@@ -118,16 +112,16 @@ impl Program {
         self.lab.clear();
         let platform = Threads::new(cpus);
         let machine = Machine::new(platform.clone(), cpus, self.lab);
-        let entered = Entered(Ledger::new(cpus));
-        let ipi = Arc::new(Ipi::new(machine, queue, entered));
+        let functions = LedgerFunctions(Ledger::new(cpus));
+        let ipi = Arc::new(Ipi::new(machine, queue, functions));
         let (handler, caller, calls) = (ipi.clone(), ipi.clone(), self.calls.clone());
         platform.run(
             move |vector| handler.handle(vector),
             move |cpu| {
-                // As in a guest, one function after the other, so that a mix-up of two calls is
-                // seen.
+                // As in the guest, two functions in turn, so that a mix-up of two calls is seen.
                 let functions = [0, 1].into_iter().cycle();
-                (calls[cpu].iter().zip(functions)).for_each(|(made, it)| make(&caller, made, it));
+                (calls[cpu].iter().zip(functions))
+                    .for_each(|(planned, function)| make(&caller, planned, function));
                 Part::Done
             },
         );
@@ -139,23 +133,23 @@ impl Program {
 
 /// Functions that enter in the ledger that they ran.
 #[derive(Debug)]
-struct Entered(Ledger);
+struct LedgerFunctions(Ledger);
 
-impl<P: Platform> Functions<P> for Entered {
+impl<P: Platform> Functions<P> for LedgerFunctions {
     fn run(&self, ipi: &Ipi<P, Self>, call: Call) {
         self.0.ran(&ipi.machine, call);
     }
 }
 
-/// Makes a call of `function`, as the puppet does that is told to in a guest.
-fn make<P: Platform>(ipi: &Ipi<P, Entered>, made: &Made, function: u8) {
+/// Makes a call of `function`, as a CPU of the guest does when its mailbox says so.
+fn make<P: Platform>(ipi: &Ipi<P, LedgerFunctions>, planned: &PlannedCall, function: u8) {
     const ONLINE: &str = "no CPU leaves";
-    let Made {
+    let PlannedCall {
         verb,
         target,
         mask,
         wait,
-    } = *made;
+    } = *planned;
     let machine = &ipi.machine;
     let mut others = CpuMask::all(machine.cpus);
     others.remove(machine.this_cpu());
@@ -189,22 +183,28 @@ fn make<P: Platform>(ipi: &Ipi<P, Entered>, made: &Made, function: u8) {
     ipi.functions.0.returned(machine, id, &targets);
 }
 
-/// Plays `program` in schedule after schedule for as long as `time`, or until something breaks.
-pub fn search(program: &Program, how: How, queue: QueueKind, seed: u64, time: Duration) -> Did {
-    match how {
-        How::Random => played(
+/// Plays `program` in one schedule after another, for at most `time` or until something breaks.
+pub fn search(
+    program: &Program,
+    strategy: ShuttleStrategy,
+    queue: QueueKind,
+    seed: u64,
+    time: Duration,
+) -> SearchResult {
+    match strategy {
+        ShuttleStrategy::Random => played(
             program,
             queue,
             time,
             RandomScheduler::new_from_seed(seed, usize::MAX),
         ),
-        How::Pct => played(
+        ShuttleStrategy::Pct => played(
             program,
             queue,
             time,
             PctScheduler::new_from_seed(seed, PCT_DEPTH, usize::MAX),
         ),
-        How::Stalls => played(program, queue, time, Stalls::new(seed, usize::MAX)),
+        ShuttleStrategy::Stalls => played(program, queue, time, Stalls::new(seed, usize::MAX)),
     }
 }
 
@@ -213,15 +213,15 @@ fn played(
     queue: QueueKind,
     time: Duration,
     scheduler: impl Scheduler + 'static,
-) -> Did {
+) -> SearchResult {
     let program = program.clone();
-    let Searched {
+    let SearchOutcome {
         schedules,
         steps,
         time,
         broke,
     } = search::search(scheduler, Some(time), move || program.play(queue));
-    Did {
+    SearchResult {
         schedules,
         steps,
         states: None,
@@ -241,7 +241,7 @@ mod tests {
 
     const TIME: Duration = Duration::from_secs(3600);
 
-    /// That of the guest that is compared.
+    /// The manifest of the guest that is compared.
     fn manifest() -> Manifest {
         let image = ::tests::guest();
         Manifest::read(&std::fs::read(image).unwrap())
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!((searched.schedules, searched.broke), (1, None));
         let commands = case.commands(&manifest()).unwrap();
         for (cpu, commands) in commands.iter().enumerate() {
-            let told: Vec<_> = (commands.iter())
+            let planned: Vec<_> = (commands.iter())
                 .map(|command| (command.mask.words()[0], command.wait))
                 .collect();
             let mut made: Vec<_> = (program.lab.records_of(cpu))
@@ -275,7 +275,7 @@ mod tests {
                 })
                 .collect();
             made.sort_unstable();
-            assert_eq!(made, told, "CPU {cpu}");
+            assert_eq!(made, planned, "CPU {cpu}");
         }
     }
 
@@ -306,12 +306,12 @@ mod tests {
     fn every_call_of_a_case_can_be_played() {
         let text = "cpus 3\n0: single 1 wait; many 0,1,2; all\n1: each wait; any 0,2 wait";
         let program = Program::new(&Case::parse(text).unwrap(), &manifest()).unwrap();
-        let did = played(
+        let result = played(
             &program,
             QueueKind::Filo,
             TIME,
             RandomScheduler::new_from_seed(1, 200),
         );
-        assert_eq!((did.schedules, did.broke), (200, None));
+        assert_eq!((result.schedules, result.broke), (200, None));
     }
 }

@@ -1,6 +1,5 @@
 //! The CPUs of the machine, as ACPI lists them: RSDP, then XSDT or RSDT, then the MADT (ACPI 6.5,
-//! sections 5.2.5 to 5.2.12). Every table is checked for its length and its sum before it is
-//! believed.
+//! sections 5.2.5 to 5.2.12). Every table's length and checksum are checked before it is used.
 
 use alloc::vec::Vec;
 
@@ -109,7 +108,7 @@ pub fn apic_ids(rsdp: u64) -> Result<Vec<u32>, &'static str> {
         let Some((id, _)) = found.filter(|(_, flags)| flags & ENABLED != 0) else {
             continue;
         };
-        // A CPU may be listed both ways. Ids beyond the limit are for the caller to refuse.
+        // A CPU may be listed as both kinds. The caller refuses ids beyond the limit.
         let twice = seen
             .get_mut(id as usize)
             .is_some_and(|seen| core::mem::replace(seen, true));
@@ -157,7 +156,7 @@ fn find_madt(address: u64) -> Result<&'static [u8], &'static str> {
     Err("ACPI: there is no MADT, so the CPUs cannot be found")
 }
 
-/// What follows the header of the table at `address`, or `None` if it is another table.
+/// What follows the header of the table at `address`, or `None` if it has another signature.
 fn table(address: u64, signature: &[u8; 4]) -> Result<Option<&'static [u8]>, &'static str> {
     let header: Header = physical::read(address).ok_or("ACPI: a table is not in memory")?;
     if header.signature != *signature {

@@ -12,7 +12,7 @@ use x86_64::registers::model_specific::Msr;
 
 use super::cpu::Cpu;
 
-/// Largest APIC id an xAPIC can be sent to; 255 is everybody (11.6.1).
+/// Largest APIC id to which an xAPIC can send; 255 means all CPUs (11.6.1).
 pub const XAPIC_LAST_ID: u32 = 254;
 
 const IA32_APIC_BASE: Msr = Msr::new(0x1b);
@@ -37,8 +37,8 @@ enum Register {
     CommandHigh = 0x310,
 }
 
-/// The local vector table: the offset of an entry, and the number (version register, bits 16 to 23)
-/// from which on a local APIC has it (11.5.1).
+/// The local vector table: the offset of each entry, and the smallest number in the version
+/// register (bits 16 to 23) with which a local APIC has that entry (11.5.1).
 const LOCAL_VECTORS: [(u32, u32); 7] = [
     (0x320, 0), // timer
     (0x350, 1), // LINT0
@@ -70,7 +70,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// As the command register has it.
+    /// As in the low half of the command register.
     pub fn bits(self) -> u32 {
         const ASSERT: u32 = 1 << 14;
         match self {
@@ -81,19 +81,19 @@ impl Command {
     }
 }
 
-/// To whom an inter-processor interrupt goes (11.6.1).
+/// Where an inter-processor interrupt goes (11.6.1).
 #[derive(Clone, Copy, Debug)]
 pub enum Destination {
     /// The CPU with this APIC id.
     Physical(u32),
-    /// By a logical id of the x2APIC: a cluster, and members of it (11.12.10.2).
+    /// The CPUs with a logical id of the x2APIC: a cluster, and members of it (11.12.10.2).
     Logical(u32),
     /// All but the sender.
     AllButSelf,
 }
 
 impl Destination {
-    /// The destination mode and shorthand as the low half of the command register has them, and the
+    /// The destination mode and shorthand as in the low half of the command register, and the
     /// destination field.
     fn bits(self) -> (u32, u32) {
         const LOGICAL: u32 = 1 << 11;
@@ -115,18 +115,16 @@ pub fn best_mode() -> ApicMode {
 }
 
 static X2APIC: AtomicBool = AtomicBool::new(false);
-/// Whether there is a hypervisor, by the bit that none of them leaves out (CPUID leaf 1, ecx bit
-/// 31).
+/// Whether there is a hypervisor, by the bit that all of them set (CPUID leaf 1, ecx bit 31).
 static IS_VIRTUAL: AtomicBool = AtomicBool::new(false);
 
-/// Makes `mode` that of every APIC that [`enable`] sees from now on.
+/// Chooses the mode in which [`enable`] brings up every APIC from now on.
 pub fn set_mode(mode: ApicMode) {
     X2APIC.store(mode == ApicMode::X2apic, Ordering::Relaxed);
     IS_VIRTUAL.store(__cpuid(1).ecx >> 31 != 0, Ordering::Relaxed);
 }
 
-/// Brings this CPU's APIC into the chosen mode and lets interrupts in, but for those of its own
-/// local vectors.
+/// Brings this CPU's APIC into the chosen mode and enables it. Its local vectors stay masked.
 pub fn enable() {
     let mut base = IA32_APIC_BASE;
     // SAFETY: every CPU with an APIC has this MSR.
@@ -138,8 +136,8 @@ pub fn enable() {
             unsafe { base.write(value) };
         }
     };
-    // The modes have an order: disabled, xAPIC, x2APIC. Up goes step by step, down only by way of
-    // disabled (11.12.5).
+    // The modes are ordered: disabled, xAPIC, x2APIC. Upwards the APIC goes one step at a time,
+    // downwards only to disabled (11.12.5).
     let is_x2apic = found & BASE_X2APIC != 0;
     match (X2APIC.load(Ordering::Relaxed), is_x2apic) {
         (true, true) => {}
@@ -177,7 +175,7 @@ pub fn id() -> u32 {
     }
 }
 
-/// Whether `vector` has been accepted and not yet been taken (11.8.4).
+/// Whether `vector` has been accepted and not yet taken (11.8.4).
 pub fn is_requested(vector: u8) -> bool {
     let register = Register::InterruptRequest as u32 + u32::from(vector) / 32 * 0x10;
     read_at(register) >> (vector % 32) & 1 != 0
@@ -185,8 +183,8 @@ pub fn is_requested(vector: u8) -> bool {
 
 static PV_EOI: AtomicBool = AtomicBool::new(false);
 
-/// Ends interrupts in memory shared with KVM from now on, on every CPU that [`enable`] sees. KVM
-/// must offer that.
+/// From now on [`enable`] has a CPU end its interrupts in memory shared with KVM. KVM must offer
+/// that.
 pub fn set_pv_eoi() {
     PV_EOI.store(true, Ordering::Relaxed);
 }
@@ -196,19 +194,19 @@ pub fn set_pv_eoi() {
 fn share_eoi() {
     const MSR_KVM_PV_EOI_EN: u32 = 0x4b56_4d04;
     const ENABLED: u64 = 1;
-    // All memory is mapped where it is.
+    // Memory is identity-mapped.
     let address = Cpu::current().pv_eoi.as_ptr().addr() as u64;
-    // SAFETY: KVM has the MSR, as whoever chose this has made sure of. It writes nothing but the
-    // word there, an atomic that lives for ever.
+    // SAFETY: KVM has the MSR, by the condition of [`set_pv_eoi`]. It writes nothing but the word
+    // there, an atomic that lives for ever.
     unsafe { Msr::new(MSR_KVM_PV_EOI_EN).write(address | ENABLED) };
 }
 
-/// Says that the interrupt in service has been taken, so that the next one may come.
+/// Ends the interrupt in service, so that the next one can be taken.
 pub fn end_of_interrupt() {
     if PV_EOI.load(Ordering::Relaxed) {
         let is_seen: u8;
-        // Not locked, but one instruction: KVM looks only while this CPU is out of the guest.
-        // SAFETY: the word is this CPU's own.
+        // Not locked, but one instruction: KVM reads the word only while this CPU is out of the
+        // guest. SAFETY: the word is this CPU's own.
         unsafe {
             asm!(
                 "btr dword ptr [{}], 0",
@@ -225,13 +223,13 @@ pub fn end_of_interrupt() {
     write(Register::Eoi, 0);
 }
 
-/// Sends `command` to `destination`. Earlier stores of this CPU are visible to the handler, unless
-/// `fence` is left out on an x2APIC. Only an x2APIC has the logical destinations.
+/// Sends `command` to `destination`. Earlier stores of this CPU are visible to the handler, except
+/// on an x2APIC without `fence`. Only an x2APIC has logical destinations.
 pub fn send(command: Command, destination: Destination, fence: bool) {
     let (how, to) = destination.bits();
     let low = command.bits() | how;
     if X2APIC.load(Ordering::Relaxed) {
-        // The write is not ordered behind earlier stores by itself (11.12.3).
+        // The write by itself is not ordered after earlier stores (11.12.3).
         if fence {
             // SAFETY: fences. They are compiler barriers too, as they are not declared `nomem`.
             unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) };
@@ -242,16 +240,16 @@ pub fn send(command: Command, destination: Destination, fence: bool) {
         // SAFETY: in x2APIC mode the MSR exists; reserved bits are zero.
         unsafe { msr(Register::Command as u32).write(value) };
     } else {
-        // A handler that sends between the two halves would send this command astray. The write to
-        // uncached memory is ordered behind earlier stores (Vol. 3A 9.2.2).
+        // A handler that sends between the two writes would change where this command goes. The
+        // write to uncached memory is ordered after earlier stores (Vol. 3A 9.2.2).
         without_interrupts(|| {
-            // A hypervisor's APIC has sent when the write is over, and the look would be an exit.
+            // A hypervisor's APIC has sent when the write is over, and the read would be an exit.
             while !IS_VIRTUAL.load(Ordering::Relaxed)
                 && read(Register::Command) & COMMAND_PENDING != 0
             {
                 spin_loop();
             }
-            // A shorthand needs no destination, and without one it is one access less.
+            // A shorthand needs no destination, which saves one access.
             if !matches!(destination, Destination::AllButSelf) {
                 write(Register::CommandHigh, to << 24);
             }
@@ -285,10 +283,15 @@ fn write_at(offset: u32, value: u32) {
         unsafe { msr(offset).write(value.into()) };
     } else {
         let address = BASE_ADDRESS + u64::from(offset);
-        // Earlier stores, which a handler may be about to read, must not sink below the store.
+        // The compiler must not move earlier stores, which a handler may read, below this store.
         // SAFETY: as in `read`. The block may touch memory, so the compiler moves none across it.
         unsafe {
-            asm!("mov [{}], {:e}", in(reg) address, in(reg) value, options(nostack, preserves_flags));
+            asm!(
+                "mov [{}], {:e}",
+                in(reg) address,
+                in(reg) value,
+                options(nostack, preserves_flags),
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! From the first instruction to Rust: the PVH entry of the first CPU, the trampoline of the
 //! others, and the page tables and descriptors that both need to reach long mode.
 //!
-//! Everything here is laid out by the assembler, page tables included, so that a host that emulates
-//! every instruction has next to none to emulate.
+//! The assembler lays everything out, page tables included, so that a host which emulates every
+//! instruction has very few to emulate.
 
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -10,23 +10,17 @@ use core::mem::offset_of;
 use super::cpu::{APIC_IDS, AREAS, Area, BOOT_AREA, Cpu, TASK_STACK_TOP};
 use super::paging::{DIRECTORY_ENTRIES, UNCACHED_FROM};
 use super::physical::{HUGE_PAGE, PAGE};
+use super::selectors::{CODE32, CODE64, DATA};
 
 /// Page into which the trampoline is copied: a start-up IPI can name any below 1 MiB. Firmware is
 /// done with it by the time a kernel runs, and PVH monitors keep their boot data elsewhere.
 pub const TRAMPOLINE: u64 = 0x8000;
 
-/// Selector of the 64-bit code segment, here and in every CPU's own descriptor table.
-pub const CODE64: u16 = 0x08;
-/// Selector of the data segment, likewise.
-pub const DATA: u16 = 0x10;
-/// Selector of the 32-bit code segment, which only the trampoline passes through.
-const CODE32: u16 = 0x18;
-
 unsafe extern "C" {
-    /// Where the first CPU enters Rust, with the address of the PVH start info. The image has it
-    /// ([`guest!`](crate::guest!)), as it has the next.
+    /// Where the first CPU enters Rust, with the address of the PVH start info. The image defines
+    /// this and the next function ([`guest!`](crate::guest!)).
     safe fn start_first_cpu(start_info: u32) -> !;
-    /// Where every other CPU enters Rust when it was sent a start-up IPI.
+    /// Where every other CPU enters Rust after a start-up IPI.
     safe fn start_other_cpu() -> !;
     /// First byte of the trampoline as linked.
     pub static trampoline_start: u8;
@@ -89,8 +83,9 @@ first_cpu:
     jmp adopt_area
     .size first_cpu, . - first_cpu
 
-    // Its APIC id is all a CPU knows of itself, and it finds its area by it. Leaf 0xb has all 32
-    // bits of it where there is such a leaf, leaf 1 the first 8 (SDM Vol. 3A 11.12.8).
+    // All that a CPU knows of itself is its APIC id, by which it finds its area. CPUID leaf 0xb has
+    // all 32 bits of the id, where there is such a leaf, and leaf 1 the low 8 (SDM Vol. 3A
+    // 11.12.8).
     .type other_cpu, @function
 other_cpu:
     xor %eax, %eax

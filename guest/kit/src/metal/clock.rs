@@ -1,19 +1,18 @@
-//! Time: the TSC, and how many of its cycles make a second. Only time limits depend on the second;
+//! Time: the TSC, and how many of its cycles make a second. Only time limits need seconds;
 //! everything that is measured stays in cycles.
 
 use core::arch::x86_64::{__cpuid, _rdtsc};
-
 use core::hint::spin_loop;
 
-/// A TSC that runs no faster than this where nobody says how fast it runs. A limit that comes out
-/// too long does no harm.
+/// The frequency that is assumed where none is told. Few TSCs are faster, and a time limit that
+/// comes out too long does no harm.
 const ASSUMED_HZ: u64 = 4_000_000_000;
 
 /// "TSC and core crystal clock information" (SDM Vol. 2A, CPUID).
 const LEAF_TSC: u32 = 0x15;
 /// First leaf of a hypervisor, whose eax is the last one.
 const LEAF_HYPERVISOR: u32 = 0x4000_0000;
-/// The frequency of the TSC in kHz, as VMware, QEMU and others tell it.
+/// The frequency of the TSC in kHz, as VMware, QEMU and others report it.
 const LEAF_TIMING: u32 = 0x4000_0010;
 
 /// The TSC, in cycles.

@@ -1,5 +1,5 @@
-//! The console: a 16550 at COM1, polled. Lines are written whole and start with the number of the
-//! CPU that writes them.
+//! The console: a 16550 at COM1, polled. Each line is written as a whole, and begins with the
+//! number of the CPU that writes it.
 
 use core::fmt::{self, Write};
 use core::hint::spin_loop;
@@ -25,9 +25,9 @@ const TRANSMIT_EMPTY: u8 = 1 << 5;
 /// Bytes the transmit FIFO takes once it is empty.
 const FIFO: u8 = 16;
 
-/// Turns of waiting, for a FIFO that never empties or a lock whose holder died with it. A console
-/// that garbles a line is better than one that swallows a report.
-const PATIENCE: u32 = 200_000;
+/// Turns after which a wait is given up, in case the FIFO never empties or the holder of the lock
+/// has died. A garbled line is better than a lost report.
+const WAIT_TURNS: u32 = 200_000;
 
 static BUSY: AtomicBool = AtomicBool::new(false);
 
@@ -47,7 +47,7 @@ pub fn init() {
 /// Writes `text` as one line or several, each with the number of this CPU in front.
 pub fn line(text: fmt::Arguments<'_>) {
     let free = || !BUSY.swap(true, Ordering::Acquire);
-    let _ = patiently(free);
+    let _ = wait_until(free);
     let mut uart = Uart {
         room: 0,
         at_line_start: true,
@@ -56,8 +56,8 @@ pub fn line(text: fmt::Arguments<'_>) {
     BUSY.store(false, Ordering::Release);
 }
 
-fn patiently(mut ready: impl FnMut() -> bool) -> bool {
-    (0..PATIENCE).any(|_| {
+fn wait_until(mut ready: impl FnMut() -> bool) -> bool {
+    (0..WAIT_TURNS).any(|_| {
         ready() || {
             spin_loop();
             false
@@ -66,7 +66,7 @@ fn patiently(mut ready: impl FnMut() -> bool) -> bool {
 }
 
 fn write(register: u16, value: u8) {
-    // SAFETY: the registers of the UART are nobody else's, and writing them touches no memory.
+    // SAFETY: no other code uses the registers of the UART, and writing them touches no memory.
     unsafe { Port::new(register).write(value) };
 }
 
@@ -80,9 +80,9 @@ impl Uart {
     fn put(&mut self, byte: u8) {
         if self.room == 0 {
             let mut status = Port::<u8>::new(LINE_STATUS);
-            // SAFETY: reading the line status changes nothing but error flags that nobody uses.
+            // SAFETY: reading the line status changes nothing but error flags that are not used.
             let empty = || unsafe { status.read() } & TRANSMIT_EMPTY != 0;
-            let _ = patiently(empty);
+            let _ = wait_until(empty);
             self.room = FIFO;
         }
         self.room -= 1;

@@ -1,5 +1,5 @@
-//! What every CPU has of its own: its number, its descriptor tables, its stacks. The area lies
-//! behind GS base, so that a CPU finds it in one instruction.
+//! What each CPU has of its own: its number, its descriptor tables, its stacks. GS base points to
+//! this area, so that a CPU finds it with one instruction.
 
 use alloc::alloc::{alloc, handle_alloc_error};
 use core::alloc::Layout;
@@ -14,8 +14,8 @@ use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
 
-use super::boot::{CODE64, DATA};
 use super::paging;
+use super::selectors::{CODE64, DATA, TSS};
 
 /// APIC ids are below this. KVM's own limit on vCPU ids is the same.
 pub const APIC_IDS: usize = 4096;
@@ -23,14 +23,15 @@ pub const APIC_IDS: usize = 4096;
 /// Offset of the end of the task stack in an [`Area`], where stack pointers start.
 pub const TASK_STACK_TOP: usize = offset_of!(Area, irq_guard);
 
-/// The areas by APIC id, which is all a starting CPU knows of itself; null where there is no CPU.
+/// The areas by APIC id, which is all that a starting CPU knows of itself; null where there is no
+/// CPU.
 pub static AREAS: [AtomicPtr<Area>; APIC_IDS] = [const { AtomicPtr::new(null_mut()) }; APIC_IDS];
 
 /// The area of the first CPU, which needs a stack before there is a heap.
 pub static mut BOOT_AREA: MaybeUninit<Area> = MaybeUninit::uninit();
 
-/// The stacks an interrupt switches to, as numbers of the TSS's interrupt stack table. Every vector
-/// uses one: code from the prebuilt `core` keeps data below its stack pointer.
+/// The stacks to which interrupts switch, as indices into the TSS's interrupt stack table. Every
+/// vector uses one, because code from the prebuilt `core` keeps data below its stack pointer.
 #[derive(Clone, Copy, Debug)]
 #[repr(u16)]
 pub enum InterruptStack {
@@ -40,14 +41,14 @@ pub enum InterruptStack {
     Exception = 1,
     /// NMI, which can hit an exception's report.
     Nmi = 2,
-    /// Double fault, which must not depend on anything that can be broken.
+    /// Double fault, whose stack must be good whatever else is broken.
     DoubleFault = 3,
 }
 
 type Pages<const N: usize> = MaybeUninit<[[u8; 4096]; N]>;
 
-/// The memory of one CPU. The guards are taken out of the address space; the last three stacks are
-/// used only on the way to the end and guard each other.
+/// The memory of one CPU. The guard pages are unmapped. The last three stacks have none: they are
+/// used only when the run is about to end.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Area {
@@ -73,10 +74,11 @@ pub struct Cpu {
     /// Set by the CPU itself once it can take interrupts.
     pub online: AtomicBool,
     /// Bit 0: KVM takes the end of the interrupt in service from here (`MSR_KVM_PV_EOI_EN`). KVM
-    /// sets it between two instructions of this CPU and takes it back when it has seen it; nobody
-    /// else looks.
+    /// sets the bit between two instructions of this CPU, and clears it when it has seen it; no
+    /// other CPU reads it.
     pub pv_eoi: AtomicU32,
-    /// Set once it reports a panic or an exception, so that one within the report ends it.
+    /// Set once the CPU reports a panic or an exception, so that another one within the report ends
+    /// it.
     pub dying: AtomicBool,
     gdt: GlobalDescriptorTable,
     tss: TaskStateSegment,
@@ -90,8 +92,8 @@ impl Area {
     /// Makes `area` the area of CPU `index`.
     ///
     /// # Safety
-    /// `area` must be memory for an area that lives for ever and that nothing refers to. If it is
-    /// the area this CPU runs on, the call must come before anything uses GS base.
+    /// `area` must be memory for an area that lives for ever and that nothing refers to. If this
+    /// CPU runs on that area, nothing may have used GS base before.
     unsafe fn init(area: *mut Self, index: CpuId) -> &'static Cpu {
         let end_of =
             |offset: usize, size: usize| VirtAddr::new((area as usize + offset + size) as u64);
@@ -124,7 +126,7 @@ impl Area {
         cpu
     }
 
-    /// Makes an area for CPU `index` on the heap, which it finds by its APIC id once it starts.
+    /// Makes an area for CPU `index` on the heap. The CPU finds it by its APIC id when it starts.
     pub fn allocate(index: CpuId, apic_id: u32) -> &'static Cpu {
         let layout = Layout::new::<Self>();
         // SAFETY: an area has a size.
@@ -132,25 +134,26 @@ impl Area {
         if area.is_null() {
             handle_alloc_error(layout);
         }
-        // SAFETY: just allocated and never freed; it is another CPU's, which does not run yet.
+        // SAFETY: just allocated and never freed; it belongs to another CPU, which does not run
+        // yet.
         let cpu = unsafe { Self::init(area, index) };
         AREAS[apic_id as usize].store(area, Ordering::Release);
         cpu
     }
 
-    /// Makes the area of CPU `index` what it was before the CPU first started: it will load its
-    /// task register again, which takes a TSS that is not marked busy.
+    /// Resets the area of CPU `index` to what it was before the CPU first started: the CPU will
+    /// load its task register again, which needs a TSS that is not marked busy.
     ///
     /// # Safety
-    /// The CPU has an area, and does not use it until it is started; nobody else does meanwhile.
+    /// The CPU has an area, and does not use it until it is started again; no other CPU uses it
+    /// meanwhile.
     pub unsafe fn renew(index: CpuId, apic_id: u32) -> &'static Cpu {
         let area = AREAS[apic_id as usize].load(Ordering::Acquire);
-        // SAFETY: an area that was allocated for this CPU, by the caller's word not in use.
+        // SAFETY: an area that was allocated for that CPU, and that is not in use, by the caller's
+        // promise.
         unsafe { Self::init(area, index) }
     }
 }
-
-const TSS: u16 = 0x18;
 
 impl Cpu {
     /// Makes the statically allocated area that of this CPU, the first.
@@ -159,13 +162,13 @@ impl Cpu {
     /// Once, by the first CPU, before anything asks for the current CPU.
     pub unsafe fn init_first() -> &'static Self {
         let area = (&raw mut BOOT_AREA).cast();
-        // SAFETY: by the caller's word this is the first use of the area but for its task stack,
-        // which `init` does not touch.
+        // SAFETY: by the caller's promise this is the first use of the area, except for its task
+        // stack, which `init` does not touch.
         unsafe { Area::init(area, 0) }
     }
 
-    /// Where the CPU with this APIC id keeps the stack of its tasks and that of its handlers; the
-    /// first CPU, which has no area on the heap, in the one it booted with.
+    /// Where the CPU with this APIC id has the stack of its tasks and that of its handlers. The
+    /// first CPU has no area on the heap: its stacks are in the one it booted with.
     pub fn stacks(apic_id: u32) -> [[u64; 2]; 2] {
         let area = AREAS[apic_id as usize].load(Ordering::Acquire);
         let area = if area.is_null() {
@@ -190,7 +193,7 @@ impl Cpu {
         unsafe { load_tss(SegmentSelector(TSS)) };
     }
 
-    /// Takes the pages below the task and IRQ stacks out of the address space.
+    /// Unmaps the pages below the task and IRQ stacks.
     pub fn guard_stacks(&self) {
         let area = self as *const Self as u64;
         for offset in [offset_of!(Area, task_guard), offset_of!(Area, irq_guard)] {

@@ -1,5 +1,5 @@
-//! The ways a run ends: with a verdict, with a refusal, or with a panic. All of them tell the
-//! monitor through the exit port and then stand still.
+//! How a run ends: with a verdict, with a refusal, or with a panic. Each tells the monitor through
+//! the exit port and then halts.
 
 use core::fmt;
 use core::panic::PanicInfo;
@@ -13,9 +13,9 @@ use x86_64::instructions::{hlt, interrupts};
 use super::cpu::Cpu;
 use crate::log;
 
-/// Ends the run. Where nothing listens on the exit port, this CPU halts for ever.
+/// Ends the run. If no monitor listens on the exit port, this CPU halts for ever.
 pub fn exit(code: ExitCode) -> ! {
-    // SAFETY: the port is the exit device's or nobody's.
+    // SAFETY: the port is the exit device's, or there is no device at it.
     unsafe { Port::<u32>::new(EXIT).write(code as u32) };
     interrupts::disable();
     loop {
@@ -23,13 +23,13 @@ pub fn exit(code: ExitCode) -> ! {
     }
 }
 
-/// Says why this machine or this command line will not do, and ends the run.
+/// Prints why this machine or this command line cannot be used, and ends the run.
 pub fn refuse(code: ExitCode, why: fmt::Arguments<'_>) -> ! {
     log!("{why}");
     exit(code)
 }
 
-/// Ends the run after a report of what cannot go on. A report that itself fails is not reported.
+/// Prints `report` and ends the run. A failure within the report is not reported.
 pub fn die(report: fmt::Arguments<'_>) -> ! {
     interrupts::disable();
     if !Cpu::current().dying.swap(true, Ordering::Relaxed) {

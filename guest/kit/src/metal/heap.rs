@@ -1,5 +1,5 @@
-//! The heap: one pointer that only goes up. The guest allocates while it boots and when it builds
-//! its workload, keeps everything to the end, and ends with the machine: there is nothing to free.
+//! The heap: a bump allocator. The guest allocates while it boots and when it builds its workload,
+//! and keeps everything to the end of the run, so nothing is ever freed.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ops::Range;
@@ -26,8 +26,8 @@ pub unsafe fn give(range: Range<u64>) {
     HEAP.end.store(range.end as usize, Ordering::Release);
 }
 
-// SAFETY: every block is cut, by an atomic exchange, off the front of a range that `give` was
-// promised to be free, and no block is handed out twice.
+// SAFETY: every block is taken, by an atomic exchange, from the front of a range that was free by
+// the promise made to `give`, and no block is handed out twice.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let end = self.end.load(Ordering::Acquire);

@@ -1,5 +1,5 @@
-//! Hypercalls of KVM, as far as IPIs and ends of interrupts need them. A host may advertise one and
-//! not carry it out, so each is tried before it is relied on (Linux,
+//! The hypercalls of KVM that IPIs and ends of interrupts need. A host may advertise one and not
+//! carry it out, so each is tried before it is relied on (Linux,
 //! `Documentation/virt/kvm/x86/{hypercalls,msr}.rst`).
 
 use core::arch::x86_64::__cpuid;
@@ -50,7 +50,7 @@ fn features() -> u32 {
     }
 }
 
-/// Whether KVM offers ends of interrupt by memory.
+/// Whether KVM takes ends of interrupt from memory.
 pub fn has_pv_eoi() -> bool {
     features() & FEATURE_PV_EOI != 0
 }
@@ -63,10 +63,10 @@ impl Hypercall {
         }
     }
 
-    /// The instruction by which IPIs can be sent, if KVM offers that and was seen to do it: an IPI
-    /// to this CPU has to arrive, and is taken when interrupts are next on. `apic_id` is this
-    /// CPU's. The monitor must have told KVM to leave hypercall instructions alone, where it can:
-    /// else a KVM that emulates this code would retry for ever.
+    /// The instruction by which IPIs can be sent, if KVM offers that and one was seen to arrive: an
+    /// IPI to this CPU, which is taken when interrupts are next on. `apic_id` is this CPU's. The
+    /// monitor must have told KVM not to patch hypercall instructions, where KVM can be told:
+    /// otherwise a KVM that emulates this code would retry for ever.
     pub fn for_ipis(apic_id: u32) -> Option<Self> {
         if features() & FEATURE_PV_SEND_IPI == 0 {
             return None;
@@ -118,10 +118,11 @@ macro_rules! hypercall {
 hypercall!(vmcall, "vmcall", "hypercall_vmcall");
 hypercall!(vmmcall, "vmmcall", "hypercall_vmmcall");
 
-// Whoever reports an invalid opcode asks for these addresses.
+// The handler of invalid opcodes compares with these addresses.
 global_asm!(".hidden hypercall_vmcall", ".hidden hypercall_vmmcall");
 
-/// Where to go on, if the invalid opcode at `rip` is a hypercall that this host does not know.
+/// The address after the instruction at `rip`, if the invalid opcode there is a hypercall that this
+/// host does not know.
 pub fn after_invalid(rip: u64) -> Option<u64> {
     unsafe extern "C" {
         static hypercall_vmcall: u8;

@@ -1,6 +1,6 @@
-//! The five functions that compiled code calls by name and that a `core` built for an operating
-//! system leaves to its C library. `rep movs` and `rep stos`: no vector registers, few
-//! instructions.
+//! The five functions that compiled code calls by name, and that a `core` built for an operating
+//! system expects from the C library. They use `rep movs` and `rep stos`: no vector registers, and
+//! few instructions.
 
 use core::arch::asm;
 
@@ -77,8 +77,8 @@ unsafe extern "C" fn memset(to: *mut u8, value: i32, len: usize) -> *mut u8 {
     to
 }
 
-/// Compares `len` bytes: negative, zero or positive as the first that differs is less, absent or
-/// more.
+/// Compares `len` bytes: negative or positive if the first byte that differs is less or more in
+/// `left`, zero if none differs.
 ///
 /// # Safety
 /// As C's `memcmp`.

@@ -1,5 +1,5 @@
-//! The page tables after boot. They change only to take pages out, so that whoever goes astray
-//! faults: page 0, and the page below a stack. The tables themselves are in `boot`.
+//! The page tables after boot. They change only to unmap pages, so that stray accesses fault: page
+//! 0, and the page below each stack. The tables themselves are in `boot`.
 
 use alloc::alloc::{alloc, handle_alloc_error};
 use core::alloc::Layout;
@@ -11,7 +11,7 @@ use super::physical::{HUGE_PAGE, MEMORY, PAGE};
 
 /// Entries of the page directories that map 4 GiB, one per large page.
 pub const DIRECTORY_ENTRIES: usize = ((4 << 30) / HUGE_PAGE) as usize;
-/// The first of them that is mapped uncached.
+/// The first of them that maps uncached memory.
 pub const UNCACHED_FROM: usize = (MEMORY.end / HUGE_PAGE) as usize;
 
 /// Entries of a page table (SDM Vol. 3A 5.5).
@@ -33,8 +33,8 @@ unsafe extern "C" {
     static DIRECTORY: [AtomicU64; DIRECTORY_ENTRIES];
 }
 
-/// Takes the page at `address` out of the address space: after the next [`flush`], whoever touches
-/// it faults. Only while no other CPU runs.
+/// Unmaps the page at `address`: after the next [`flush`], an access to it faults. Only while no
+/// other CPU runs.
 ///
 /// # Safety
 /// Nothing may use the page any more.
@@ -53,13 +53,13 @@ pub unsafe fn remove(address: u64) {
     table.0[(address % HUGE_PAGE / PAGE) as usize].store(0, Ordering::Release);
 }
 
-/// Has this CPU forget pages that were removed: once for all of them, since it is dear on a host
-/// that keeps page tables of its own for the guest.
+/// Flushes this CPU's TLB, so that pages that were removed are unmapped. Once for all of them,
+/// since this is expensive on a host that shadows the guest's page tables.
 pub fn flush() {
     tlb::flush_all();
 }
 
-/// A page table that maps the large page at `start` in small ones, by its address.
+/// Makes a page table that maps the large page at `start` in small pages, and returns its address.
 fn split(start: u64) -> u64 {
     let layout = Layout::new::<PageTable>();
     // SAFETY: a page table has a size.

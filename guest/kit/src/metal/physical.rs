@@ -1,5 +1,5 @@
-//! Physical memory, as bytes. It is identity-mapped, so an address is a pointer; what this module
-//! adds is the check that it is mapped at all, for addresses that come from a monitor's tables.
+//! Physical memory, as bytes. It is identity-mapped, so an address is a pointer. This module checks
+//! that an address from a monitor's tables is mapped at all.
 
 use core::ops::Range;
 use core::slice;
@@ -8,11 +8,12 @@ use zerocopy::FromBytes;
 
 /// Size of a small page.
 pub const PAGE: u64 = 4096;
-/// Size of a large page, which is what most of memory is mapped in.
+/// Size of a large page. Most memory is mapped in large pages.
 pub const HUGE_PAGE: u64 = 2 << 20;
 
-/// Where memory can be: mapped and cached. Above lie the registers of the APICs. Page 0 is part of
-/// it while the guest boots, since QEMU keeps the memory map there, but no pointer is null.
+/// The addresses at which memory can be: mapped and cached. The registers of the APICs lie above.
+/// Page 0 is included while the guest boots, since QEMU keeps the memory map there, except for
+/// address 0, since no pointer may be null.
 pub const MEMORY: Range<u64> = 1..3 << 30;
 
 /// The `len` bytes at `address`, or `None` if they are not within [`MEMORY`].
@@ -22,7 +23,7 @@ pub fn bytes(address: u64, len: u64) -> Option<&'static [u8]> {
         return None;
     }
     // SAFETY: the range is mapped. It holds what the monitor wrote before the guest started, and
-    // the heap keeps off it (`start_info::free_memory`), so nobody writes it while it is read.
+    // the heap leaves it out (`start_info::free_memory`), so nothing writes it while it is read.
     Some(unsafe { slice::from_raw_parts(address as *const u8, len as usize) })
 }
 

@@ -37,21 +37,21 @@ pub struct Metal {
     pub router: Router,
     /// The mode the APICs are in.
     pub mode: ApicMode,
-    /// What sends IPIs as hypercalls, where that works.
+    /// The hypercall that sends IPIs, where it works.
     pub hypercall: Option<Hypercall>,
-    /// Whether the x2APIC's ICR is written behind a fence.
+    /// Whether there is a fence before each write of the x2APIC's ICR.
     pub icr_fence: bool,
     /// APIC ids by CPU.
     pub apic_ids: &'static [u32],
-    /// Where IPIs are counted.
+    /// The lab in which IPIs are counted.
     pub lab: Lab,
-    /// Whether the monitor offered that lab, and so listens at the doorbell.
+    /// Whether the monitor supplied that lab, and so listens at the doorbell.
     pub has_doorbell: bool,
     /// Cycles of the TSC in a second.
     pub hz: u64,
     /// Whether IPIs to oneself go by the wire.
     pub self_ipi_by_wire: bool,
-    /// Whether time does not pass.
+    /// Whether the clock stands still.
     pub clock_stopped: bool,
 }
 
@@ -61,7 +61,8 @@ unsafe extern "C" {
 }
 
 impl Metal {
-    /// Sends `vector` to CPUs by `transport`, counts that, and returns how many operations it took.
+    /// Sends `vector` to `cpus` by `transport`, counts that, and returns how many operations it
+    /// took.
     fn send(&self, vector: Vector, transport: Transport, cpus: impl Iterator<Item = CpuId>) -> u64 {
         let mut targets = 0;
         let ids = cpus.inspect(|_| targets += 1).map(|cpu| self.apic_ids[cpu]);
@@ -112,7 +113,7 @@ impl Metal {
         apic::send(Command::Fixed(vector.number()), destination, self.icr_fence);
     }
 
-    /// The transport for an IPI to `targets`, of which this CPU is none.
+    /// The transport for an IPI to `targets`, which do not include this CPU.
     fn transport(&self, targets: &CpuMask) -> Transport {
         let ids = targets.iter().map(|cpu| self.apic_ids[cpu]);
         let are_all = || targets.len() + 1 == self.apic_ids.len();
@@ -215,7 +216,7 @@ impl Platform for Metal {
     }
 
     fn timestamp(&self) -> u64 {
-        // Not zero, which in the ledger means that something has yet to happen.
+        // Not zero, which in the ledger means that something has not happened yet.
         if self.clock_stopped { 1 } else { clock::now() }
     }
 
@@ -224,10 +225,10 @@ impl Platform for Metal {
     }
 }
 
-/// Rings the doorbell at `point`, with the call at hand. A function of its own, so that of the
-/// registers only those matter meanwhile that functions preserve ([`shared::stop`]). The port is
-/// the monitor's, which has offered a lab, or it would not have armed a point; a write to it
-/// changes no memory of its own.
+/// Rings the doorbell at `point`, with the call at hand. It is a function of its own, so that
+/// meanwhile only those registers matter that functions preserve ([`shared::stop`]). The port is
+/// the monitor's, which has supplied a lab, or it could not have armed a point; the write itself
+/// changes no memory.
 #[unsafe(naked)]
 extern "C" fn ring_at(_point: &'static Point, _call: u64) {
     naked_asm!(
@@ -240,7 +241,7 @@ extern "C" fn ring_at(_point: &'static Point, _call: u64) {
     )
 }
 
-/// Hands an IPI to the monitor, likewise.
+/// Hands an IPI to the monitor, in the same manner.
 #[unsafe(naked)]
 extern "C" fn hand_over(_dispatch: u32) {
     naked_asm!(
@@ -252,8 +253,8 @@ extern "C" fn hand_over(_dispatch: u32) {
     )
 }
 
-/// The point before every access to memory that CPUs share, with what [`crate::sync::stops`] calls
-/// there.
+/// The point before every access to memory that CPUs share, and the function that
+/// [`crate::sync::stops`] calls there.
 #[cfg(feature = "explore")]
 mod access {
     use super::{Point, naked_asm, ring_at};
@@ -281,14 +282,14 @@ mod access {
     }
 }
 
-/// [`Platform::idle_unless`], for a CPU that has no guest yet or no more.
+/// [`Platform::idle_unless`], for a CPU on which no guest runs yet.
 pub fn idle_unless(done: impl Fn() -> bool) {
     interrupts::disable();
     if done() {
         interrupts::enable();
     } else {
-        // `sti` lets no interrupt in before the next instruction is over, so one that arrives after
-        // the test ends the `hlt`.
+        // `sti` takes effect after the next instruction, so an interrupt that arrives after the
+        // test ends the `hlt`.
         enable_and_halt();
     }
 }
@@ -297,7 +298,7 @@ pub fn idle_unless(done: impl Fn() -> bool) {
 #[unsafe(naked)]
 extern "C" fn enable_and_halt() {
     naked_asm!(
-        "push rbp", // a frame, so that a backtrace finds who is idle
+        "push rbp", // a frame, so that a backtrace finds what is idle
         "mov rbp, rsp",
         "sti",
         ".globl idle_hlt",

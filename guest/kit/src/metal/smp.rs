@@ -1,5 +1,5 @@
-//! Bringing the other CPUs up: INIT, start-up IPI, and a second one for those that did not answer
-//! (SDM Vol. 3A 10.4.4). They start all at once, and each finds its own area by its APIC id.
+//! Starts the other CPUs: INIT, a start-up IPI, and a second one for those that did not answer (SDM
+//! Vol. 3A 10.4.4). They start all at once, and each finds its own area by its APIC id.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -16,13 +16,13 @@ use super::cpu::{Area, Cpu};
 use super::paging;
 use super::physical::PAGE;
 
-/// Between INIT and start-up IPI. The manual's 10 ms are for processors of the last century, and
-/// Linux waits not at all; a monitor's thread needs a moment to notice.
+/// Time between INIT and start-up IPI. The manual's 10 ms are for processors of the last century,
+/// and Linux does not wait at all; but a monitor's thread needs a moment to notice.
 const AFTER_INIT_MICROS: u64 = 200;
-/// Until a CPU that has not answered is sent a second start-up IPI.
+/// Time after which a CPU that has not answered gets a second start-up IPI.
 const FIRST_ANSWER_MICROS: u64 = 100_000;
-/// Until a CPU that has not answered is given up. A host with more vCPUs than processors takes its
-/// time.
+/// Time after which a CPU that has not answered is given up. A host with more vCPUs than processors
+/// may need long.
 const LAST_ANSWER_MICROS: u64 = 30_000_000;
 
 /// CPUs that never came up.
@@ -43,8 +43,8 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Starts every CPU of `apic_ids` but the first, which is the one that calls, and waits until all
-/// are online. The trampoline's page must be RAM.
+/// Starts every CPU of `apic_ids` but the first, which is the caller, and waits until all are
+/// online. The trampoline's page must be RAM.
 ///
 /// # Errors
 /// Names those that do not come up in time.
@@ -62,19 +62,19 @@ pub fn start_others(apic_ids: &[u32]) -> Result<(), Missing> {
     start(cpus)
 }
 
-/// Starts `cpu` again, which has left by way of [`park`], and waits until it is online.
+/// Starts `cpu` again, which went offline by [`park`], and waits until it is online.
 ///
 /// # Errors
 /// If it does not come up in time.
 pub fn restart(cpu: CpuId, apic_id: u32) -> Result<(), Missing> {
-    // SAFETY: the CPU has left: it halts with interrupts off, or is about to, and looks at its area
-    // no more before it starts anew. It is reached only from the path, where one CPU at a time
-    // comes or goes, so nobody else is about to start it.
+    // SAFETY: the CPU is offline: it halts with interrupts off, or is about to, and does not use
+    // its area before it starts again. Only the guest's hotplug calls this, for one CPU at a time,
+    // so no other CPU is about to start it.
     let cpu = unsafe { Area::renew(cpu, apic_id) };
     start(alloc::vec![(cpu, apic_id)])
 }
 
-/// Where a CPU stays that has left: nothing but INIT wakes it.
+/// Where a CPU that went offline stays: only INIT wakes it.
 pub fn park() -> ! {
     loop {
         interrupts::disable();
@@ -122,7 +122,7 @@ fn install_trampoline() {
     let len = &raw const trampoline_end as usize - start as usize;
     // SAFETY: the two symbols bound the trampoline as linked.
     let code = unsafe { slice::from_raw_parts(start, len) };
-    // SAFETY: the page is RAM, by the caller's word, and nothing in the guest uses it.
+    // SAFETY: the page is RAM, by the caller's promise, and nothing in the guest uses it.
     let page = unsafe { slice::from_raw_parts_mut(TRAMPOLINE as *mut u8, len) };
     page.copy_from_slice(code);
 }

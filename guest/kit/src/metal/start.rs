@@ -1,22 +1,22 @@
-//! From the first line of Rust on each CPU to the end of the run: the machine is found and brought
-//! up, the guest is made on it, every CPU does its part, and one says how it went.
+//! From the first line of Rust on each CPU to the end of the run: the machine is discovered and
+//! brought up, the guest is made on it, every CPU runs its part, and one prints how the run went.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use shared::cpus::MAX_CPUS;
 use shared::exit::ExitCode::{BadMachine, BadOptions};
-use shared::lab::{ALIGN, MAX_CPUS, Transport};
+use shared::lab::{ALIGN, Transport};
 
 use super::boot::TRAMPOLINE;
 use super::cpu::{APIC_IDS, Cpu};
 use super::hypercall::Hypercall;
+use super::image::{Image, guest, install};
 use super::physical::{MEMORY, PAGE};
 use super::platform::Metal;
 use super::start_info::StartInfo;
-use super::traps::Entry;
 use super::{acpi, apic, clock, console, end, heap, hypercall, paging, platform, smp, traps};
 use crate::effective::Effective;
 use crate::lab::Lab;
@@ -28,34 +28,11 @@ use crate::route::{Choice, Router};
 use crate::specimen::{Part, Specimen};
 use crate::sync::mask::CpuMask;
 
-/// The guest of an image; [`guest!`](crate::guest!) makes it.
-pub trait Image: 'static {
-    /// What it is.
-    type Guest: Specimen<Metal>;
-
-    /// Where interrupts of the guest's own vectors go.
-    const ENTRIES: &'static [(Vector, Entry)];
-
-    /// Where the one guest is kept that runs; null until it is made.
-    fn place() -> &'static AtomicPtr<Self::Guest>;
-}
-
-/// Makes `guest` the one that handles interrupts from now on.
-fn install<I: Image>(guest: I::Guest) {
-    I::place().store(Box::leak(Box::new(guest)), Ordering::Release);
-}
-
-/// The guest, which is there before any CPU but the first is, and before the first IPI is.
-pub(super) fn guest<I: Image>() -> &'static I::Guest {
-    // SAFETY: null, or what `install` leaked.
-    unsafe { I::place().load(Ordering::Acquire).as_ref() }.expect("the guest is installed first")
-}
-
 /// Set once every CPU is online: the workload may begin.
 static GO: AtomicBool = AtomicBool::new(false);
 
-/// When the first CPU entered Rust, until that is told. Not on the stack, where it would stay for
-/// as long as the guest runs: two boots are to differ in nothing but what they tell.
+/// When the first CPU entered Rust, until the lab has been told. It is not on the stack, where it
+/// would stay for as long as the guest runs: two boots may leave no difference in memory.
 static BOOT_TSC: AtomicU64 = AtomicU64::new(0);
 
 /// Where the first CPU enters Rust, with the address of the PVH start info.
@@ -71,8 +48,8 @@ pub fn first_cpu<I: Image>(start_info: u32) -> ! {
 
     let info = StartInfo::read(start_info.into())
         .unwrap_or_else(|why| end::refuse(BadMachine, format_args!("{why}")));
-    // SAFETY: RAM by the memory map, without the image and the start info; nothing else is in use.
-    unsafe { heap::give(info.free_memory(image())) };
+    // SAFETY: RAM by the memory map, without the image and the start info. Nothing else is in use.
+    unsafe { heap::give(info.free_memory(image_memory())) };
     let line = read_options(&info);
     let options: &MachineOptions = &line.machine;
 
@@ -176,8 +153,8 @@ fn run<I: Image>() -> ! {
     }
 }
 
-/// Where every other CPU enters Rust when it was sent a start-up IPI: at first, and again each time
-/// it comes back after it has left.
+/// Where every other CPU enters Rust after a start-up IPI: at boot, and each time it comes back
+/// online.
 pub fn other_cpu<I: Image>() -> ! {
     let cpu = Cpu::current();
     cpu.load_tables();
@@ -191,7 +168,7 @@ pub fn other_cpu<I: Image>() -> ! {
     run::<I>()
 }
 
-/// Says which parts of the run are broken on purpose, so that nobody takes a finding for news.
+/// Prints which options of the run are broken on purpose, so that their findings are no surprise.
 fn log_what_is_broken(options: &CommandLine<impl Options>) {
     let fence = (!options.machine.icr_fence).then_some(("icr-fence", "off"));
     for (key, value) in options.guest.broken().chain(fence) {
@@ -199,7 +176,7 @@ fn log_what_is_broken(options: &CommandLine<impl Options>) {
     }
 }
 
-/// What a guest writes of itself behind the number of CPUs.
+/// What a guest prints of itself after the number of CPUs.
 struct Title<'a, O>(&'a O);
 
 impl<O: Options> fmt::Display for Title<'_, O> {
@@ -208,8 +185,8 @@ impl<O: Options> fmt::Display for Title<'_, O> {
     }
 }
 
-/// The memory that the image occupies, its zeroed part included.
-fn image() -> core::ops::Range<u64> {
+/// The memory that the image occupies, its zero-initialized part included.
+fn image_memory() -> core::ops::Range<u64> {
     unsafe extern "C" {
         static image_start: u8;
         static image_end: u8;
@@ -238,9 +215,9 @@ fn choose_mode(options: &MachineOptions) -> ApicMode {
     wanted.unwrap_or(best)
 }
 
-/// What sends IPIs as hypercalls, if that may be asked for and works.
+/// The hypercall that sends IPIs, if it may be tried and works.
 fn find_hypercall(options: &MachineOptions) -> Option<Hypercall> {
-    // Another monitor may not have told KVM to leave the instruction alone.
+    // Another monitor may not have told KVM to leave the instruction as it is.
     if options.lab.is_none() || !matches!(options.transport, Choice::Auto | PV) {
         return None;
     }
@@ -248,8 +225,8 @@ fn find_hypercall(options: &MachineOptions) -> Option<Hypercall> {
     let hypercall = Hypercall::for_ipis(apic::id());
     if options.transport == PV && hypercall.is_none() {
         let why = format_args!(
-            "transport=pv: this KVM does not offer KVM_HC_SEND_IPI, or offers it and sends nothing; \
-             transport=auto takes it where it works"
+            "transport=pv: this KVM does not offer KVM_HC_SEND_IPI, or offers it and sends \
+             nothing; transport=auto takes it where it works"
         );
         end::refuse(BadMachine, why);
     }
@@ -292,8 +269,8 @@ fn open_lab(info: &StartInfo, options: &MachineOptions, cpus: usize) -> Lab {
                 let why = format_args!("lab={address:#x} is not a page of reserved memory");
                 end::refuse(BadOptions, why);
             };
-            // SAFETY: aligned, mapped, and reserved by the monitor, so it is nobody else's; `limit`
-            // is how far that goes.
+            // SAFETY: aligned, mapped, and reserved by the monitor for this; `limit` is how far the
+            // reserved memory goes.
             unsafe { Lab::open(base, limit) }
         }
     };
@@ -307,8 +284,8 @@ fn open_lab(info: &StartInfo, options: &MachineOptions, cpus: usize) -> Lab {
 
 /// The entry of an image: `kit::guest!(Guest<Metal>, [ONE, OTHER])` makes it boot this
 /// [`Specimen`](crate::specimen::Specimen), which takes interrupts at these vectors of its own
-/// beside [`Vector::WAKE`] and [`Vector::LAST`]. It stands at the root of the image's crate, which
-/// has `#![no_std]` and `#![no_main]`.
+/// besides [`Vector::WAKE`] and [`Vector::LAST`]. It belongs at the root of the image's crate,
+/// which has `#![no_std]` and `#![no_main]`.
 #[macro_export]
 macro_rules! guest {
     ($guest:ty, [$($vector:expr),* $(,)?]) => {
@@ -319,10 +296,10 @@ macro_rules! guest {
         #[derive(Debug)]
         struct Image;
 
-        impl $crate::metal::start::Image for Image {
+        impl $crate::metal::image::Image for Image {
             type Guest = $guest;
 
-            const ENTRIES: &'static [($crate::platform::Vector, $crate::metal::traps::Entry)] = &[
+            const ENTRIES: &'static [($crate::platform::Vector, $crate::metal::image::Entry)] = &[
                 $(($vector, $crate::metal::traps::entry::<Self, { $vector.number() }>)),*
             ];
 

@@ -1,6 +1,6 @@
-//! What a PVH monitor says of the machine: the memory map, the command line, and where ACPI is.
-//! `hvm_start_info` of xen/include/public/arch-x86/hvm/start_info.h, version 1 or later, whose
-//! memory map the guest cannot do without.
+//! What a PVH monitor says of the machine: the memory map, the command line, and where the ACPI
+//! tables are. This is `hvm_start_info` of xen/include/public/arch-x86/hvm/start_info.h. The guest
+//! needs the memory map, and so version 1 or later.
 
 use core::ops::Range;
 
@@ -9,9 +9,9 @@ use zerocopy::FromBytes;
 use super::physical::{self, MEMORY};
 
 const MAGIC: u32 = 0x336e_c578;
-/// Longest command line that is looked for an end.
+/// Bytes within which the command line must end.
 const COMMAND_LINE_LIMIT: u64 = 64 << 10;
-/// Below it, memory is firmware's and the trampoline's, and never the heap's.
+/// Memory below this address belongs to the firmware and the trampoline, and never to the heap.
 const LOW_MEMORY_END: u64 = 1 << 20;
 
 #[derive(Clone, Copy, Debug, FromBytes)]
@@ -29,13 +29,13 @@ struct Raw {
     reserved: u32,
 }
 
-/// What a piece of physical memory is, as numbered by E820 (ACPI 6.5, table 15.4).
+/// Kinds of memory ranges, as E820 numbers them (ACPI 6.5, table 15.4).
 const RAM: u32 = 1;
 const RESERVED: u32 = 2;
 
 #[derive(Clone, Copy, Debug, FromBytes)]
 #[repr(C)]
-struct RawPiece {
+struct RawRange {
     addr: u64,
     size: u64,
     kind: u32,
@@ -54,7 +54,7 @@ impl StartInfo {
     /// Reads the start info at `address`.
     ///
     /// # Errors
-    /// Says what is not as PVH has it.
+    /// Says what does not conform to PVH.
     pub fn read(address: u64) -> Result<Self, &'static str> {
         let raw: Raw = physical::read(address).ok_or("the start info is not in memory")?;
         if raw.magic != MAGIC {
@@ -63,7 +63,7 @@ impl StartInfo {
         if raw.version == 0 || raw.memmap_entries == 0 {
             return Err("the start info has no memory map, which PVH has from version 1 on");
         }
-        let map_size = u64::from(raw.memmap_entries) * size_of::<RawPiece>() as u64;
+        let map_size = u64::from(raw.memmap_entries) * size_of::<RawRange>() as u64;
         physical::bytes(raw.memmap_paddr, map_size).ok_or("the memory map is not in memory")?;
         let command_line = match raw.cmdline_paddr {
             0 => &[],
@@ -82,29 +82,29 @@ impl StartInfo {
         self.command_line
     }
 
-    /// Physical address of the ACPI RSDP, or 0 if the monitor leaves it to be searched for.
+    /// Physical address of the ACPI RSDP, or 0 if the guest has to search for it.
     pub fn rsdp(&self) -> u64 {
         self.raw.rsdp_paddr
     }
 
     /// Whether all of `range` is RAM.
     pub fn is_ram(&self, range: &Range<u64>) -> bool {
-        self.pieces(RAM)
-            .any(|piece| piece.start <= range.start && range.end <= piece.end)
+        self.ranges(RAM)
+            .any(|ram| ram.start <= range.start && range.end <= ram.end)
     }
 
-    /// How many bytes there are from `address` to the end of the reserved piece it lies in: memory
-    /// that is there and that the guest does not use by itself.
+    /// How many bytes there are from `address` to the end of the reserved range that it lies in:
+    /// memory that exists and that the guest does not use unless it is told to.
     pub fn reserved_from(&self, address: u64) -> Option<u64> {
-        self.pieces(RESERVED)
-            .find(|piece| piece.contains(&address))
-            .map(|piece| piece.end - address)
+        self.ranges(RESERVED)
+            .find(|range| range.contains(&address))
+            .map(|range| range.end - address)
     }
 
-    /// The largest piece of RAM that holds neither `image` nor anything of the start info.
+    /// The largest range of RAM that overlaps neither `image` nor any part of the start info.
     pub fn free_memory(&self, image: Range<u64>) -> Range<u64> {
         let sized = |start: u64, size: usize| start..start + size as u64;
-        let map_size = self.raw.memmap_entries as usize * size_of::<RawPiece>();
+        let map_size = self.raw.memmap_entries as usize * size_of::<RawRange>();
         let taken = [
             0..LOW_MEMORY_END,
             image,
@@ -113,36 +113,36 @@ impl StartInfo {
             sized(self.raw.cmdline_paddr, self.command_line.len() + 1),
         ];
         let mut largest = 0..0;
-        for piece in self.pieces(RAM) {
-            let mut start = piece.start;
-            while start < piece.end {
-                // The first obstacle from here on, or the end of the piece.
+        for range in self.ranges(RAM) {
+            let mut start = range.start;
+            while start < range.end {
+                // The next range that is taken, or the end of the RAM.
                 let next = taken
                     .iter()
-                    .filter(|range| range.end > start && range.start < piece.end)
-                    .min_by_key(|range| range.start);
-                let end = next.map_or(piece.end, |range| range.start);
+                    .filter(|taken| taken.end > start && taken.start < range.end)
+                    .min_by_key(|taken| taken.start);
+                let end = next.map_or(range.end, |range| range.start);
                 if end.saturating_sub(start) > largest.end - largest.start {
                     largest = start..end;
                 }
-                start = next.map_or(piece.end, |range| range.end);
+                start = next.map_or(range.end, |range| range.end);
             }
         }
         largest
     }
 
-    /// The pieces of one kind, as far as they are in [`MEMORY`].
-    fn pieces(&self, kind: u32) -> impl Iterator<Item = Range<u64>> + '_ {
+    /// The ranges of one kind, clipped to [`MEMORY`].
+    fn ranges(&self, kind: u32) -> impl Iterator<Item = Range<u64>> + '_ {
         (0..u64::from(self.raw.memmap_entries))
             .filter_map(|index| {
-                let offset = index * size_of::<RawPiece>() as u64;
-                physical::read::<RawPiece>(self.raw.memmap_paddr + offset)
+                let offset = index * size_of::<RawRange>() as u64;
+                physical::read::<RawRange>(self.raw.memmap_paddr + offset)
             })
-            .filter(move |piece| piece.kind == kind)
-            .map(|piece| {
-                let end = piece.addr.saturating_add(piece.size);
-                piece.addr.max(MEMORY.start)..end.min(MEMORY.end)
+            .filter(move |range| range.kind == kind)
+            .map(|range| {
+                let end = range.addr.saturating_add(range.size);
+                range.addr.max(MEMORY.start)..end.min(MEMORY.end)
             })
-            .filter(|piece| !piece.is_empty())
+            .filter(|range| !range.is_empty())
     }
 }

@@ -1,6 +1,6 @@
 //! The interrupt descriptor table. The vectors of the kit's and the guest's IPIs have short entries
-//! of their own; every other vector ends the run with a report, since nothing in this machine may
-//! raise it, but for a hypercall that the host does not know.
+//! of their own. Every other vector ends the run with a report, since nothing in this machine may
+//! raise it. The one exception is a hypercall that the host does not know.
 
 use core::arch::{global_asm, naked_asm};
 use core::fmt;
@@ -16,7 +16,7 @@ use super::apic::{self, SPURIOUS_VECTOR};
 use super::cpu::InterruptStack;
 use super::end;
 use super::hypercall;
-use super::start::{Image, guest};
+use super::image::{Entry, Image, guest};
 use crate::platform::Vector;
 use crate::specimen::Specimen;
 
@@ -75,7 +75,7 @@ pub unsafe fn init<I: Image>() {
         static trap_stubs: u8;
     }
     let table = &raw mut TABLE;
-    // SAFETY: the caller's word makes this the only reference.
+    // SAFETY: by the caller's promise this is the only reference.
     let table = unsafe { &mut *table };
     let stubs = &raw const trap_stubs as u64;
     for (vector, entry) in table.iter_mut().enumerate() {
@@ -120,8 +120,8 @@ pub fn load() {
     unsafe { lidt(&pointer) };
 }
 
-/// Whether none of the vectors is the kit's, and none has a lower priority than what tells a CPU
-/// that it has taken all.
+/// Whether none of the vectors is one of the kit's, and none has a lower priority than
+/// [`Vector::LAST`].
 const fn are_new(entries: &[(Vector, Entry)]) -> bool {
     let mut at = 0;
     while at < entries.len() {
@@ -134,16 +134,13 @@ const fn are_new(entries: &[(Vector, Entry)]) -> bool {
     true
 }
 
-/// The entry of an IPI in assembler: it returns by `iretq`, and nobody calls it.
-pub type Entry = extern "C" fn();
-
 /// The entry of an IPI: saves what a function call may change and calls the guest's handler. `rbp`
-/// first, so that whoever walks the frames finds the interrupted one.
+/// comes first, so that a backtrace finds the interrupted frame.
 ///
-/// An interrupt that comes between the `sti` and the `hlt` of an idle CPU must not come: the CPU
-/// would go to sleep behind it. Processors see to that, but QEMU's SVM does not: its VMRUN forgets
-/// the interrupt shadow that a #VMEXIT there has saved. So what was interrupted goes on behind that
-/// `hlt`.
+/// No interrupt may be taken between the `sti` and the `hlt` of an idle CPU, or the CPU would go to
+/// sleep after it. Processors guarantee that, but QEMU's SVM does not: its VMRUN loses the
+/// interrupt shadow that a #VMEXIT at that place has saved. So if an interrupt comes there, the
+/// interrupted code goes on after the `hlt`.
 #[unsafe(naked)]
 pub extern "C" fn entry<I: Image, const VECTOR: u8>() {
     naked_asm!(
@@ -185,15 +182,14 @@ extern "C" fn handler<I: Image, const VECTOR: u8>() {
     guest::<I>().handle(const { Vector::new(VECTOR) });
 }
 
-/// Nothing was delivered, so there is nothing to do, not even an end of interrupt (SDM Vol. 3A
-/// 11.9).
+/// A spurious interrupt needs no handling, and no end of interrupt either (SDM Vol. 3A 11.9).
 #[unsafe(naked)]
 extern "C" fn spurious() {
     naked_asm!("iretq")
 }
 
-// The vectors whose exceptions push an error code: 8, 10 to 14, 17, 21, 29 and 30. The others push
-// a zero in its place, so that all reports find the same frame.
+// The vectors whose exceptions push an error code: 8, 10 to 14, 17, 21, 29 and 30. The stubs of the
+// others push a zero in its place, so that the frame is the same for all.
 global_asm!(
     r#"
     .text
@@ -256,7 +252,7 @@ trap:
     trapped = sym trapped,
 );
 
-/// What [`trap_stubs`](init) leave on the stack, lowest address first.
+/// What the stubs and `trap` leave on the stack, lowest address first.
 #[repr(C)]
 struct Frame {
     r15: u64,

@@ -1,6 +1,6 @@
-//! The atomics of what is under test: those of `core`, or, under `cfg(loom)` and `cfg(shuttle)`,
-//! those of a checker that decides what happens between any two of them; or, with the feature
-//! `census` or `explore`, `core`'s with a witness.
+//! The atomics of the code under test: those of `core`; under `cfg(loom)` and `cfg(shuttle)` those
+//! of a checker, which decides what happens between any two accesses; with the feature `census` or
+//! `explore` those of `core` with a witness.
 //!
 //! Counters, ledger and findings are observations, not part of the protocol, and use `core`'s
 //! atomics directly.

@@ -1,5 +1,5 @@
-//! A meeting point of all CPUs, for the workloads. It sleeps instead of spinning: a spinning vCPU
-//! would take the host's processor from those that are still on their way.
+//! A barrier for all CPUs, for the workloads. CPUs that wait at it sleep instead of spinning: a
+//! spinning vCPU would take the host's processor from those that have yet to arrive.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,8 +24,8 @@ impl Barrier {
         }
     }
 
-    /// Arrives, and returns once everybody has. Interrupts are on while it waits, so calls to this
-    /// CPU are served. The last to arrive wakes the others.
+    /// Arrives, and returns once all CPUs have. Interrupts are on meanwhile, so calls to this CPU
+    /// are served. The last CPU to arrive wakes the others.
     pub fn wait<P: Platform>(&self, platform: &P) {
         let generation = self.generation.load(Ordering::Acquire);
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 < self.cpus {

@@ -1,4 +1,4 @@
-//! What a witness of the atomics is told. Plain data.
+//! What the witness of the atomics is told before each access. Plain data.
 
 /// What a CPU is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,14 +7,14 @@ pub enum Event {
     Load(usize),
     /// Write it.
     Store(usize),
-    /// Read and write it as one. A compare-and-exchange that fails is one too: the processor takes
-    /// the line for writing before it compares.
+    /// Read and write it as one. A compare-and-exchange that fails is one too: the processor
+    /// acquires the cache line for writing before it compares.
     ReadModifyWrite(usize),
     /// A full fence, or what x86 makes of a sequentially consistent store.
     Fence,
-    /// Change ghost state, in a way that does not depend on other such changes.
+    /// Change ghost state, in a way that commutes with other such changes.
     Mark(usize),
-    /// Take the [`SpinLock`](super::spin::SpinLock) at this address; the accesses that takes are
-    /// told apart from this.
+    /// Take the [`SpinLock`](super::spin::SpinLock) at this address. The accesses by which it is
+    /// taken are told as well.
     Lock(usize),
 }

@@ -1,7 +1,7 @@
-//! Ghost state: what the oracles keep beside the protocol, in `core`'s atomics, because it must not
-//! count as one of the protocol's accesses. Its order matters all the same to whoever explores
-//! orders: an oracle that looks before something happens, or after, sees something else. So an
-//! access to it is said here, and is nothing in every other build.
+//! Ghost state: what the oracles record besides the protocol, in `core`'s atomics, because it must
+//! not count as one of the protocol's accesses. When orders are explored, the order of these
+//! accesses matters too, since an oracle sees something else if it looks before or after a change.
+//! So each is announced here. In every other build this does nothing.
 
 #[cfg(feature = "explore")]
 use super::{event::Event, stops::tell};
@@ -22,7 +22,7 @@ pub fn changes<T>(place: &T) {
     let _ = place;
 }
 
-/// An oracle's record at `place` is about to change, in a way that does not depend on other such
+/// An oracle's record at `place` is about to change, in a way that commutes with other such
 /// changes.
 #[inline(always)]
 pub fn marks<T>(place: &T) {

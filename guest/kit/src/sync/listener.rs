@@ -1,5 +1,5 @@
-//! Who hears of accesses in a build with the feature `census`: a function of the thread they happen
-//! on.
+//! The listener that is told of accesses in a build with the feature `census`: a function, set per
+//! thread.
 
 use std::cell::Cell;
 
@@ -11,8 +11,8 @@ std::thread_local! {
 
 pub(super) fn ignore(_: Event) {}
 
-/// Has `listener` hear of everything this thread does from here on. It must not use the atomics of
-/// [`witness`](super::witness) itself.
+/// From now on tells `listener` of every access of this thread. The listener must not use the
+/// atomics of [`witness`](super::witness) itself.
 pub fn listen(listener: fn(Event)) {
     LISTENER.set(listener);
 }

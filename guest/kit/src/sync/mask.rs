@@ -9,7 +9,7 @@ use super::atomic::{AtomicU64, Ordering};
 pub type CpuId = usize;
 
 /// Largest number of CPUs in a set, that of the lab.
-pub const MAX_CPUS: usize = shared::lab::MAX_CPUS as usize;
+pub const MAX_CPUS: usize = shared::cpus::MAX_CPUS as usize;
 
 const WORDS: usize = MAX_CPUS / 64;
 
@@ -75,8 +75,8 @@ impl CpuMask {
         }
     }
 
-    /// Keeps only the CPUs whose word-wise pattern is set in `pattern`, one 64-bit word per call:
-    /// how a random subset is drawn.
+    /// Keeps only the CPUs whose bits are set in `pattern`, which is called once for each word of
+    /// 64 CPUs. With random words this draws a random subset.
     pub fn filter_words(&mut self, mut pattern: impl FnMut() -> u64) {
         for word in &mut self.words[..self.used] {
             *word &= pattern();
@@ -130,8 +130,8 @@ impl CpuMask {
     }
 }
 
-/// Where a call finds its targets: a set that stays as it is, or one that others change meanwhile,
-/// as the CPUs do that come to an address space and leave it.
+/// The targets of a call: a set that does not change, or one that other CPUs change meanwhile, as
+/// they do with the CPUs of an address space.
 pub trait Targets {
     /// The set as it is now, on a machine of `cpus` CPUs.
     fn load(&self, cpus: usize) -> CpuMask;
@@ -171,8 +171,8 @@ impl fmt::Debug for CpuMask {
 
 /// A set of CPUs that several CPUs read and write, bit by bit.
 ///
-/// It is on the heap, as the kernel's `cpumask_var_t` is when masks are large: whoever lets a CPU
-/// leave has to think about freeing it.
+/// It is on the heap, as the kernel's `cpumask_var_t` is when masks are large, so that hotplug has
+/// to free it.
 #[derive(Debug)]
 pub struct AtomicCpuMask {
     words: Box<[AtomicU64]>,
@@ -186,7 +186,7 @@ impl AtomicCpuMask {
         }
     }
 
-    /// Replaces the whole set, word by word: a reader can see a mixture.
+    /// Replaces the whole set, word by word: a reader can see a mixture of both.
     pub fn store(&self, mask: &CpuMask, order: Ordering) {
         for (word, value) in self.words.iter().zip(mask.words()) {
             word.store(*value, order);
@@ -226,7 +226,7 @@ impl AtomicCpuMask {
         self.words[cpu / 64].fetch_and(!bit, order) & bit != 0
     }
 
-    /// Overwrites the whole set, room beyond the last CPU included.
+    /// Overwrites the whole set, bits beyond the last CPU included.
     pub fn fill(&self, byte: u8) {
         let value = u64::from_ne_bytes([byte; 8]);
         (self.words.iter()).for_each(|word| word.store(value, Ordering::Relaxed));
@@ -255,7 +255,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_mask_is_a_set(cpus in 1usize..=MAX_CPUS, seed in proptest::collection::btree_set(0usize..MAX_CPUS, 0..40)) {
+        fn a_mask_is_a_set(
+            cpus in 1usize..=MAX_CPUS,
+            seed in proptest::collection::btree_set(0usize..MAX_CPUS, 0..40),
+        ) {
             let set: BTreeSet<usize> = seed.into_iter().filter(|cpu| *cpu < cpus).collect();
             let mask = mask_of(&set, cpus);
             prop_assert_eq!(mask.len(), set.len());
@@ -268,7 +271,10 @@ mod tests {
         }
 
         #[test]
-        fn an_atomic_mask_gives_back_what_was_stored(cpus in 1usize..=MAX_CPUS, seed in proptest::collection::btree_set(0usize..MAX_CPUS, 1..40)) {
+        fn an_atomic_mask_gives_back_what_was_stored(
+            cpus in 1usize..=MAX_CPUS,
+            seed in proptest::collection::btree_set(0usize..MAX_CPUS, 1..40),
+        ) {
             let set: BTreeSet<usize> = seed.into_iter().filter(|cpu| *cpu < cpus).collect();
             let atomic = AtomicCpuMask::none(cpus);
             atomic.store(&mask_of(&set, cpus), Ordering::Relaxed);

@@ -1,8 +1,7 @@
-//! What shared memory is reached through: atomics, the spin lock, masks of CPUs.
+//! The primitives for shared memory: atomics, the spin lock, masks of CPUs.
 //!
-//! A guest touches memory that another CPU can touch only by way of this module, so
-//! that the same source runs on bare metal and, with other atomics underneath, under a model
-//! checker.
+//! A guest accesses memory that another CPU can access only through this module, so that the same
+//! source runs on bare metal and, with other atomics, under a model checker.
 
 pub mod atomic;
 pub mod barrier;

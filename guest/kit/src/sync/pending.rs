@@ -1,6 +1,6 @@
-//! How a CPU learns that it has taken every interrupt that was pending at it: it sends itself the
-//! vector of the lowest priority, and waits until that has come. Not all hosts deliver what is
-//! pending as soon as interrupts are on.
+//! How a CPU knows that it has taken every interrupt that was pending at it: it sends itself the
+//! vector of the lowest priority, and waits until that has been taken. Not all hosts deliver what
+//! is pending as soon as interrupts are enabled.
 
 use alloc::boxed::Box;
 
@@ -21,7 +21,7 @@ impl Pending {
         }
     }
 
-    /// `cpu`, which this is, has taken [`Vector::LAST`]: its handler says so.
+    /// The handler of [`Vector::LAST`] on `cpu`, which is this CPU, calls this.
     pub fn has_caught_up(&self, cpu: CpuId) {
         self.caught_up[cpu].fetch_add(1, Ordering::Relaxed);
     }

@@ -1,10 +1,9 @@
-//! Read-copy-update, as much of it as the `kmalloc` design needs: what was taken off a list is
-//! freed only when every CPU has passed a quiescent state since, in which it can hold no pointer to
-//! it.
+//! Read-copy-update, as far as the `kmalloc` design needs it: what was taken off a list is freed
+//! only after every CPU has passed a quiescent state, in which it holds no pointer to it.
 //!
-//! Handlers are read-side sections because their interrupts are off; other code says so with
-//! [`Rcu::read`]. A CPU is in a quiescent state whenever it begins to handle an interrupt outside
-//! of such a section, or makes a call from task context. As in classic RCU (Linux 2.6.27,
+//! Handlers are read-side critical sections because their interrupts are off; other code enters one
+//! with [`Rcu::read`]. A CPU is in a quiescent state whenever it begins to handle an interrupt
+//! outside of such a section, or makes a call from task context. As in classic RCU (Linux 2.6.27,
 //! `kernel/rcuclassic.c`) a grace period begins for all CPUs at once, and one at a time is under
 //! way.
 
@@ -40,11 +39,11 @@ pub struct Rcu {
     lock: SpinLock,
     begun: AtomicU64,
     ended: AtomicU64,
-    /// The last grace period that somebody waits for.
+    /// The last grace period that is waited for.
     wanted: AtomicU64,
     /// CPUs that have yet to pass a quiescent state in the grace period under way.
     owing: AtomicCpuMask,
-    /// Read-side sections each CPU is in outside of its handlers.
+    /// By CPU: how many read-side critical sections it is in, outside of its handlers.
     nesting: Box<[AtomicU32]>,
 }
 
@@ -70,8 +69,8 @@ impl Rcu {
         }
     }
 
-    /// Runs `body` as a read-side section of task context: interrupts taken meanwhile are no
-    /// quiescent states.
+    /// Runs `body` as a read-side critical section in task context: interrupts that are taken
+    /// meanwhile are no quiescent states.
     pub fn read<P: Platform, R>(&self, platform: &P, body: impl FnOnce() -> R) -> R {
         let nesting = &self.nesting[platform.this_cpu()];
         nesting.fetch_add(1, Ordering::Relaxed);
@@ -80,9 +79,10 @@ impl Rcu {
         result
     }
 
-    /// The grace period after which nobody holds what was unlinked before this call. It begins at
-    /// once among the CPUs of `online`, or when the one under way is over: that one may have begun
-    /// before the unlinking, with CPUs that have done their part in it and found the element since.
+    /// The grace period after which no CPU holds what was unlinked before this call. It begins at
+    /// once, for the CPUs of `online`, or when the one under way is over: that one may have begun
+    /// before the unlinking, and CPUs that have passed their quiescent state in it may have found
+    /// the element since.
     pub fn grace_period<P: Platform>(
         &self,
         platform: &P,
@@ -105,11 +105,11 @@ impl Rcu {
         self.ended.load(Ordering::Acquire) >= period.0
     }
 
-    /// This CPU is in a quiescent state, unless it is in a read-side section. `online` is asked for
-    /// if that begins another grace period.
+    /// This CPU is in a quiescent state, unless it is in a read-side critical section. `online` is
+    /// called if that begins another grace period.
     pub fn quiescent<P: Platform>(&self, platform: &P, online: impl FnOnce() -> CpuMask) {
         let me = platform.this_cpu();
-        // A look without the lock, which may come too early: the CPU will pass here again.
+        // Read without the lock, perhaps too early: the CPU will pass here again.
         if self.owing.contains(me, Ordering::Relaxed)
             && self.nesting[me].load(Ordering::Relaxed) == 0
         {
@@ -117,7 +117,8 @@ impl Rcu {
         }
     }
 
-    /// `cpu`, which is on its way out and inside no section, will pass no more quiescent states.
+    /// `cpu`, which is going offline and is in no critical section, will pass no more quiescent
+    /// states.
     pub fn leave<P: Platform>(&self, platform: &P, cpu: CpuId, online: impl FnOnce() -> CpuMask) {
         self.pass(platform, cpu, online);
     }

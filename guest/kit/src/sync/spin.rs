@@ -1,5 +1,5 @@
-//! The spin lock. It guards no data of its own: what it protects is also read without it, by
-//! walkers that are allowed to see it change, and is therefore made of atomics.
+//! The spin lock. It owns no data: what it protects is also read without it, by walks that may see
+//! it change, and is therefore made of atomics.
 
 use super::atomic::{AtomicU32, Ordering};
 use crate::platform::Platform;
@@ -7,15 +7,15 @@ use crate::probe;
 
 /// A test-and-set lock.
 ///
-/// It is not fair. A ticket lock, which Linux had in 2009, hands the lock to a vCPU whether or not
-/// it is running, and then everybody waits for the scheduler of the host.
+/// It is not fair. A ticket lock, as Linux had in 2009, hands the lock to a vCPU whether or not
+/// that vCPU runs, and then all others wait for the scheduler of the host.
 #[derive(Debug)]
 pub struct SpinLock {
     held: AtomicU32,
 }
 
 impl SpinLock {
-    /// A lock that nobody holds.
+    /// A free lock.
     #[allow(
         clippy::new_without_default,
         reason = "a lock is made on purpose, never by deriving"
@@ -28,8 +28,8 @@ impl SpinLock {
 
     /// Takes the lock, runs `body`, and lets it go.
     ///
-    /// A lock that is also taken by an interrupt handler must be taken with interrupts off, or the
-    /// handler waits for the code it interrupted; that is the caller's to see to.
+    /// If interrupt handlers take the lock too, the caller must have interrupts off, or a handler
+    /// could wait for the code that it interrupted.
     pub fn with<P: Platform, R>(&self, platform: &P, body: impl FnOnce() -> R) -> R {
         #[cfg(any(feature = "census", feature = "explore"))]
         super::witness::announce_lock(&self.held);

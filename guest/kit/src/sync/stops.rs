@@ -1,6 +1,6 @@
-//! Who hears of accesses in a build with the feature `explore`: the image, which stops there if its
-//! monitor wants that, so that the monitor can decide who goes on. What an access is to it is said
-//! in [`shared::stop`].
+//! What is told of accesses in a build with the feature `explore`: the image, which stops before
+//! each if its monitor wants that, so that the monitor can decide which CPU goes on. How an access
+//! is described is said in [`shared::stop`].
 
 use shared::stop::{Access, Kind};
 
@@ -8,8 +8,8 @@ use super::event::Event;
 
 unsafe extern "C" {
     /// Stops before the access that `word` describes ([`Access`]), if the monitor wants that. The
-    /// image has it, in assembler: the accesses are many, and whoever emulates them feels each
-    /// instruction.
+    /// image defines it in assembler: there are many accesses, and a host that emulates them pays
+    /// for each instruction.
     safe fn stop_before(word: u64);
 }
 
@@ -22,12 +22,12 @@ pub(super) fn tell(event: Event) {
         Event::ReadModifyWrite(address) => stop(Kind::ReadModifyWrite, address),
         Event::Mark(address) => stop(Kind::Mark, address),
         Event::Lock(address) => stop(Kind::Lock, address),
-        // Between stops one CPU runs at a time, and what it writes is seen at once.
+        // Between stops only one CPU runs, and what it writes is visible at once.
         Event::Fence => {}
     }
 }
 
-/// Stops before this CPU disables interrupts: the last moment at which it can take one.
+/// Stops before this CPU disables interrupts: it is the last moment at which it can take one.
 #[inline(always)]
 pub fn before_irqs_off() {
     stop(Kind::IrqsOff, 0);

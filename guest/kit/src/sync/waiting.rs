@@ -1,20 +1,19 @@
-//! Loops that wait for other CPUs. Whoever explores orders must know where such a loop begins and
-//! ends, to tell which accesses its turns are made of: it then lets a CPU wait for these words to
-//! change, and leaves out turns that find nothing new ([`shared::stop`]). In every other build this
-//! is nothing.
+//! Loops that wait for other CPUs. A search must know where such a loop begins and ends, to know
+//! which accesses make up its turns: it then lets the CPU wait until these words change, and skips
+//! turns that find nothing new ([`shared::stop`]). In every other build this does nothing.
 
 use crate::counters::count;
 use crate::lab::Lab;
 use crate::platform::{Doorbell, Platform};
 use crate::probe;
 
-/// Cycles after which a wait is told to the host, and again each time they have passed: some 100
-/// µs, a hundred times what a call takes between two CPUs that both run.
+/// Cycles after which a long wait is reported to the host, again and again: about 100 µs, a hundred
+/// times what a call takes between two CPUs that both run.
 const LONG_WAIT: u64 = 1 << 18;
 
-/// This CPU waits in a loop for as long as this lives. Each turn of the loop comes to a point
-/// [`RELAX`](shared::stop::RELAX), and by itself changes nothing but memory that is reached through
-/// [`sync`](super): a loop that counts its turns, to give up after so many, is none.
+/// As long as this value lives, this CPU waits in a loop. Each turn of the loop must pass a point
+/// [`RELAX`](shared::stop::RELAX), and may change nothing but memory that is accessed through
+/// [`sync`](super). A loop that counts its turns, to give up after some number, does not qualify.
 #[derive(Debug)]
 pub struct Waiting<'a, P: Platform>(&'a P);
 
@@ -35,7 +34,7 @@ impl<P: Platform> Drop for Waiting<'_, P> {
 }
 
 /// Waits, with `relax`, until `done`; every turn is counted as a spin. A wait far longer than any
-/// between CPUs that run is also told to the host.
+/// between CPUs that run is also reported to the host.
 #[inline(always)]
 pub fn spin_until<P: Platform>(platform: &P, lab: &Lab, done: impl Fn() -> bool) {
     let _waiting = Waiting::begin(platform);
@@ -44,7 +43,7 @@ pub fn spin_until<P: Platform>(platform: &P, lab: &Lab, done: impl Fn() -> bool)
     }
     let mut since = platform.timestamp();
     loop {
-        // Not in a variable: two turns that find the same are the same state to whoever explores.
+        // Not in a variable: to a search, two turns that find the same must be the same state.
         count(&lab.counters(platform.this_cpu()).wait_spins, 1);
         probe!(*platform, "spin.relax");
         platform.relax();

@@ -1,9 +1,9 @@
-//! The atomics of `core` with a witness, who is told of every access just before it happens: an
-//! address, and what is done there. Two builds have one, and no other does: `census`, on the host,
-//! in which a program counts what each queue design costs (`make designs`); and `explore`, on bare
-//! metal, in which a monitor decides at each access who goes on ([`stops`](super::stops)).
+//! The atomics of `core` with a witness, which is told of every access just before it happens: the
+//! address, and the kind of access. Only two builds use them: `census`, on the host, in which a
+//! program counts what each queue design costs (`make designs`); and `explore`, on bare metal, in
+//! which a monitor decides before each access which CPU goes on ([`stops`](super::stops)).
 //!
-//! What an access costs, or with whose it conflicts, is for the witness to know.
+//! What an access costs, or which others it conflicts with, is up to the witness.
 
 use core::sync::atomic as real;
 
@@ -64,7 +64,7 @@ impl<T> AtomicPtr<T> {
     }
 }
 
-/// An integer, with those of its read-modify-writes that take an operand and return what was there.
+/// An integer, with its read-modify-writes that take an operand and return the old value.
 macro_rules! integer {
     ($name:ident, $value:ty: $($operation:ident)*) => {
         #[doc = concat!("As [`core::sync::atomic::", stringify!($name), "`].")]
@@ -122,7 +122,7 @@ impl AtomicU32 {
         self.0.compare_exchange(current, new, success, failure)
     }
 
-    /// It never fails for no reason, or what is counted would depend on the host.
+    /// It never fails spuriously, or what is counted would depend on the host.
     #[inline]
     pub fn compare_exchange_weak(
         &self,
@@ -134,7 +134,7 @@ impl AtomicU32 {
         self.compare_exchange(current, new, success, failure)
     }
 
-    /// The loop that it is in `core`, so that each of its accesses is told.
+    /// The same loop as in `core`, so that each of its accesses is told.
     #[inline]
     pub fn fetch_update(
         &self,

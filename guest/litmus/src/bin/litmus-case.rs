@@ -1,5 +1,5 @@
-//! Reads litmus tests as herdtools write them, and says them in the words of the bench: a case for
-//! `vmm explore`, the words for a run of many rounds, or that run itself.
+//! Reads litmus tests as herdtools write them, and translates them for the bench: into a case for
+//! `vmm explore`, or into the words of a run of many rounds, which it can also start.
 
 use std::env;
 use std::fs::File;
@@ -57,7 +57,7 @@ struct Run {
     options: Vec<String>,
 }
 
-/// Why it came to nothing. What is given no other status was used badly.
+/// Why the command failed. A message without a status of its own means bad usage.
 struct Failure {
     /// As vmm has it.
     status: u8,
@@ -94,7 +94,7 @@ fn words_of(file: &Path) -> Result<String, Failure> {
     Ok(format!("{}\n", case::words(&read(file)?)))
 }
 
-/// A reader that has gone has read enough.
+/// Prints `text`. It is no failure if the reader has gone: it has read enough.
 fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure {

@@ -1,8 +1,8 @@
 //! Files of herdtools (`.litmus`) for x86: the sections of such a file, and the test that they
-//! make. What is in a line of a program is in [`x86`].
+//! make. The lines of programs are read by [`x86`].
 //!
-//! What has no place in a [`Test`] is refused, with its line: values that depend on what was read,
-//! branches, accesses of less than 32 bits, variables other than the guest's.
+//! What a [`Test`] cannot express is refused, with its line: values that depend on what was read,
+//! branches, accesses of less than 32 bits, variables that the guest does not have.
 
 mod x86;
 
@@ -58,7 +58,7 @@ pub fn parse(text: &str) -> Result<Test, HerdError> {
     (file.test(&name, &claim, others)).map_err(|what| HerdError { line, what })
 }
 
-/// `text` with blanks in place of comments, which can be nested.
+/// `text` with spaces in place of comments, which can be nested.
 fn without_comments(text: &str) -> Result<String, HerdError> {
     let mut depth = 0_usize;
     let (mut line, mut began) = (1, 1);
@@ -92,7 +92,7 @@ fn without_comments(text: &str) -> Result<String, HerdError> {
     }
 }
 
-/// What of a file has not been read, and the line where that begins.
+/// The rest of a file, which has not been read yet, and the line where it begins.
 struct Scanner<'a> {
     rest: &'a str,
     line: usize,
@@ -117,7 +117,7 @@ impl<'a> Scanner<'a> {
         self.advance(self.rest.len() - self.rest.trim_start().len());
     }
 
-    /// Everything up to `end`, which is taken too, with the line where it begins.
+    /// Everything up to `end`, which is skipped too, with the line where it begins.
     fn until(&mut self, end: char) -> Option<(usize, &'a str)> {
         self.skip_blanks();
         let line = self.line;
@@ -127,7 +127,7 @@ impl<'a> Scanner<'a> {
         Some((line, taken))
     }
 
-    /// Takes `word`, if it stands there and goes no further.
+    /// Skips `word`, if the rest begins with exactly that word, and returns whether it does.
     fn takes(&mut self, word: &str) -> bool {
         self.skip_blanks();
         let rest = self.rest.strip_prefix(word);
@@ -162,7 +162,7 @@ impl<'a> Scanner<'a> {
         Ok((dialect, name))
     }
 
-    /// What is to be told besides what the condition names.
+    /// The places to report besides those of the condition.
     fn locations(&mut self) -> Result<Vec<Place>, HerdError> {
         if !self.takes("locations") {
             return Ok(Vec::new());
@@ -206,13 +206,13 @@ struct File {
     dialect: Dialect,
     initial: Memory,
     programs: Vec<Program>,
-    /// By CPU: what its registers hold, before and then behind its program.
+    /// By CPU: what its registers hold before its program, and, as that is read, after it.
     registers: Vec<Registers>,
 }
 
 impl File {
     fn read_initial(&mut self, scanner: &mut Scanner<'_>) -> Result<(), HerdError> {
-        // Before it stand the title and lines such as Cycle=..., which are for people.
+        // Before that are the title and lines such as Cycle=..., which are for people.
         if scanner.until('{').is_none() {
             return scanner.refused("the initial values, { ... }, are missing");
         }

@@ -1,6 +1,6 @@
 //! A line of a program in herdtools' files for x86, in both of their dialects: AT&T's, source
-//! first, and an older one, destination first. Follows what the registers hold as far as that is
-//! known before the test runs.
+//! first, and an older one, destination first. It keeps track of what the registers hold, as far as
+//! that is known before the test runs.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -24,13 +24,13 @@ pub(super) enum Dialect {
 pub(super) enum Value {
     /// This.
     Known(i64),
-    /// Where the variable is.
+    /// The address of the variable.
     Address(Variable),
-    /// What the program has read so many reads after its first.
+    /// What the program has read, by the number of the read from 0.
     Read(usize),
 }
 
-/// The registers, by the names of their 64 bits and of their lower 32.
+/// The registers: the names of all 64 bits and of the low 32.
 const REGISTERS: [[&str; 2]; 16] = [
     ["rax", "eax"],
     ["rbx", "ebx"],
@@ -81,8 +81,8 @@ enum Operand {
     Memory(Variable),
 }
 
-/// The instruction in `text` of a program that has read `reads` values before it; none, if it does
-/// nothing but with registers.
+/// The instruction in `text`, of a program that has read `reads` values before it; `None` if it
+/// only touches registers.
 pub(super) fn step(
     text: &str,
     dialect: Dialect,
@@ -103,8 +103,8 @@ pub(super) fn step(
     let wanted = |how_many: &str| refused(format!("\"{text}\" needs {how_many}"));
     let unknown = || {
         refused(format!(
-            "\"{}{mnemonic}\" is not understood; there are mov, xchg, mfence, and with lock add, sub, \
-             inc, dec and xadd, each of 32 or 64 bits",
+            "\"{}{mnemonic}\" is not understood; there are mov, xchg, mfence, and with lock add, \
+             sub, inc, dec and xadd, each of 32 or 64 bits",
             if is_locked { "lock " } else { "" }
         ))
     };

@@ -5,16 +5,16 @@
 //! No element is queued again before every walk that could stand on it is over, so insertion at the
 //! tail loses nothing, and a CPU can have any number of calls under way.
 //!
-//! **It is sound while there is memory.** Without, the element is on the caller's stack, and the
-//! call is waited for whether or not that was asked; a caller that holds back what the function
+//! **It is sound while there is memory.** Without memory, the element is on the caller's stack, and
+//! the call is waited for whether or not that was asked; a caller that holds what the function
 //! waits for then hangs. A walker for another call may still stand on the element when all its
-//! targets are done, so before the stack is left the CPUs are made to take an interrupt. But only
-//! the *targets* are (c2fc11985db3; the first version asked all CPUs), and the walker need not be
-//! one of them: **it reads, and may run, whatever the stack holds by then.**
+//! targets are done, so before the caller leaves that stack frame it has CPUs take an interrupt.
+//! But only the *targets* do (c2fc11985db3; in the first version all CPUs did), and the walker need
+//! not be one of them: **it reads, and may run, whatever the stack holds by then.**
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64 as Entry, Ordering as Order};
+use core::sync::atomic::{AtomicU64 as PlainU64, Ordering as PlainOrdering};
 
 use kit::platform::{CpuId, Platform, Vector};
 use kit::probe;
@@ -24,19 +24,19 @@ use kit::sync::mask::{CpuMask, Targets};
 use kit::sync::rcu::GracePeriod;
 use kit::sync::spin::SpinLock;
 
-use super::ManyQueue;
+use super::many_queue::ManyQueue;
 use crate::ipi::csd::Call;
 use crate::ipi::element::{Element, Elements};
-use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::list::{ElementList, End};
 use crate::ipi::memory::{Cell, NoMemory, Pool};
+use crate::ipi::notifier::{HotplugEvent, Notifier};
 use crate::ipi::single::Singles;
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::vectors::MANY;
 
-/// Elements on the heap per CPU. In use they are few; those that wait for their grace period are
-/// not.
+/// Elements on the heap per CPU. Few are in use at a time, but many can wait for their grace
+/// period.
 const HEAP_PER_CPU: usize = 16;
 
 /// See the module's description.
@@ -86,14 +86,14 @@ impl Kmalloc {
         }
     }
 
-    /// Frees what has seen its grace period; hurries the next one when much is waiting.
+    /// Frees elements whose grace period is over; hurries the next grace period when many wait.
     fn reclaim<P: Platform>(&self, machine: &Machine<P>) {
         while let Some(at) = self.deferred.take(machine) {
             self.heap.free(machine, at);
         }
         if self.is_half_used() {
-            // An interrupt is enough: CPUs that sleep, or never call, pass a quiescent state by it
-            // (Linux `force_quiescent_state`).
+            // An interrupt is enough: by it, CPUs that sleep or make no calls pass a quiescent
+            // state (Linux `force_quiescent_state`).
             let owing = machine.rcu.owing(machine.cpus);
             let others = machine.others_online(&owing);
             machine.platform.send_ipi_mask(&others, Vector::WAKE);
@@ -105,16 +105,16 @@ impl Kmalloc {
         self.heap.live() as usize > self.heap.pieces() / 2
     }
 
-    /// Before a stack is left: makes the CPUs of `targets` take an interrupt each, one after
-    /// another, since walks are over when the next interrupt is taken.
+    /// Has each CPU of `targets` take an interrupt, one after another, before a stack frame is
+    /// left: a walk is over when its CPU takes the next interrupt.
     fn quiesce<P: Platform>(&self, machine: &Machine<P>, targets: &CpuMask) {
         for target in targets.iter() {
             self.singles.call(machine, target, Call::NOTHING, true);
         }
     }
 
-    /// Gives back this CPU's reference. The last one takes the element off the list, lets the
-    /// caller go, and has the memory freed when no walker can stand on it any more.
+    /// Drops this CPU's reference. The last CPU takes the element off the list, unlocks it, and has
+    /// the memory freed when no walker can stand on it any more.
     fn release<P: Platform>(&self, machine: &Machine<P>, at: usize, element: &Element, call: Call) {
         let me = machine.this_cpu();
         probe!(machine.platform, "queue.claim", call.info);
@@ -143,10 +143,10 @@ impl Kmalloc {
     }
 }
 
-/// Nothing comes or goes with a CPU: a call of one that has left is on the heap, and is freed by
-/// its last target like any other.
+/// No memory comes or goes with a CPU: a call of a CPU that has left is on the heap, and is freed
+/// by its last target like any other.
 impl<P: Platform> Notifier<P> for Kmalloc {
-    fn notify(&self, _: &Machine<P>, _: Event, _: CpuId) -> Result<(), NoMemory> {
+    fn notify(&self, _: &Machine<P>, _: HotplugEvent, _: CpuId) -> Result<(), NoMemory> {
         Ok(())
     }
 }
@@ -158,7 +158,8 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
         if Elements::is_void(machine, &targets) {
             return targets;
         }
-        // The caller polls the element, which so must not be freed before it has seen it unlocked.
+        // The caller polls the element, so it must not be freed before the caller has seen it
+        // unlocked.
         machine.rcu.read(&machine.platform, || {
             let (at, on_heap) = self.allocate(machine, me);
             let element = self.cell(at).get(machine, || call.info);
@@ -196,8 +197,9 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
             let cell = self.cell(at);
             probe!(machine.platform, "queue.visit", cell.peek().csd.call().info);
             let element = cell.get(machine, || 0);
-            // Without the lock: only this CPU clears its bit, and nobody fills an element on which
-            // another can stand. So says the design; on a stack it is not so.
+            // Without the lock: only this CPU clears its bit, and no element is filled while
+            // another CPU can stand on it. So the design says; of elements on a stack it is not
+            // true.
             if element.mask(machine).contains(me, Ordering::Relaxed) {
                 let call = element.csd.call();
                 probe!(machine.platform, "queue.run", call.info);
@@ -206,7 +208,7 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
                 served += 1;
             }
             probe!(machine.platform, "queue.next", cell.peek().csd.call().info);
-            // The way on is the element's too.
+            // The `next` link is in the element's memory too.
             cell.get(machine, || 0);
         }
         probe!(machine.platform, "queue.walked");
@@ -223,7 +225,7 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
 
     fn audit(&self, machine: &Machine<P>) {
         self.list.audit(machine);
-        // Whatever is still allocated is waiting for its grace period, or for nothing.
+        // What is still allocated either waits for its grace period or has leaked.
         let leaked = self.heap.live() - self.deferred.len(machine);
         if leaked != 0 {
             machine.report(Oracle::Leak, 0, leaked);
@@ -243,7 +245,7 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
 struct Deferred {
     lock: SpinLock,
     /// A ring with room for every element: where it is, and the grace period it waits for.
-    entries: Box<[(Entry, Entry)]>,
+    entries: Box<[(PlainU64, PlainU64)]>,
     /// Entries ever taken.
     taken: AtomicU64,
     /// Entries ever added.
@@ -260,7 +262,7 @@ impl Deferred {
         }
     }
 
-    /// Has `at`, which is off the list, wait for a grace period that begins after now.
+    /// Adds `at`, which is off the list, to wait for a grace period that begins after now.
     fn add<P: Platform>(&self, machine: &Machine<P>, at: usize) {
         let platform = &machine.platform;
         irqs_off(platform, || {
@@ -268,8 +270,8 @@ impl Deferred {
                 let period = machine.rcu.grace_period(platform, || machine.online());
                 let added = self.added.load(Ordering::Relaxed);
                 let (element, ends) = &self.entries[added as usize % self.entries.len()];
-                element.store(at as u64, Order::Relaxed);
-                ends.store(period.number(), Order::Relaxed);
+                element.store(at as u64, PlainOrdering::Relaxed);
+                ends.store(period.number(), PlainOrdering::Relaxed);
                 self.added.store(added + 1, Ordering::Relaxed);
             });
         });
@@ -285,10 +287,10 @@ impl Deferred {
                     return None;
                 }
                 let (element, ends) = &self.entries[taken as usize % self.entries.len()];
-                let period = GracePeriod::from_number(ends.load(Order::Relaxed));
+                let period = GracePeriod::from_number(ends.load(PlainOrdering::Relaxed));
                 machine.rcu.is_over(period).then(|| {
                     self.taken.store(taken + 1, Ordering::Relaxed);
-                    element.load(Order::Relaxed) as usize
+                    element.load(PlainOrdering::Relaxed) as usize
                 })
             })
         })

@@ -2,9 +2,9 @@
 //! (9a46ad6d6df3, Shaohua Li, 2013) with the lock-free list of 3.13 and the early unlock of 4.0:
 //! the design of today.
 //!
-//! No CPU ever walks past another's calls, so nobody can stand on an element that is reused, and
+//! No CPU ever walks past another's calls, so no CPU can stand on an element that is reused, and
 //! there are no references and no shared masks. The price is a descriptor per pair, which is kept
-//! while its CPU is away, as since 2020.
+//! while its CPU is offline, as Linux has done since 2020.
 //!
 //! Only the push that finds a list empty sends an interrupt. A call that is not waited for unlocks
 //! its descriptor *before* it runs: unlocked then means reusable, and no longer done.
@@ -16,10 +16,10 @@ use kit::probe;
 use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::mask::{CpuMask, Targets};
 
-use super::ManyQueue;
+use super::many_queue::ManyQueue;
 use crate::ipi::csd::{Call, CallSingleData};
-use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::memory::NoMemory;
+use crate::ipi::notifier::{HotplugEvent, Notifier};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::vectors::MANY;
@@ -89,8 +89,8 @@ impl Llist {
         }
     }
 
-    /// Empties `target`'s list and returns its oldest descriptor, links turned round to follow the
-    /// order of arrival (`llist_del_all`, `llist_reverse_order`).
+    /// Empties `target`'s list and returns its oldest descriptor, with the links reversed to follow
+    /// the order of arrival (`llist_del_all`, `llist_reverse_order`).
     fn take(&self, target: CpuId) -> u32 {
         let mut newest = self.heads[target].0.swap(NONE, Ordering::AcqRel);
         let mut oldest = NONE;
@@ -105,9 +105,9 @@ impl Llist {
     }
 }
 
-/// Nothing comes or goes with a CPU.
+/// No memory comes or goes with a CPU.
 impl<P: Platform> Notifier<P> for Llist {
-    fn notify(&self, _: &Machine<P>, _: Event, _: CpuId) -> Result<(), NoMemory> {
+    fn notify(&self, _: &Machine<P>, _: HotplugEvent, _: CpuId) -> Result<(), NoMemory> {
         Ok(())
     }
 }

@@ -9,12 +9,11 @@
 //! CPU 1's; CPU 2 steps on, to the end of the list, and has never seen CPU 1's. Its interrupt is
 //! spent.
 //!
-//! **At the head it cannot.** Everything that was queued before stays behind whatever is inserted,
-//! so wherever a reused element goes, its way on leads to all that a walker had yet to see. The
-//! walker may meet an element twice, which the element's lock makes harmless: it sees either the
-//! old call, with its own bit clear, or the whole new one. The price: calls run newest first, and a
-//! walk has no bound, since two CPUs that call in turn can carry a third to the front again and
-//! again.
+//! **At the head it cannot.** Everything that was queued before stays behind what is inserted, so
+//! the `next` link of a reused element leads to all that a walker has yet to see. The walker may
+//! meet an element twice, which the element's lock makes harmless: it sees either the old call,
+//! with its own bit clear, or the whole new one. The price: calls run newest first, and a walk has
+//! no bound, since two CPUs that call in turn can bring a third back to the front again and again.
 
 use kit::platform::{CpuId, Platform};
 use kit::probe;
@@ -22,12 +21,12 @@ use kit::sync::atomic::{Ordering, fence};
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::{CpuMask, Targets};
 
-use super::ManyQueue;
+use super::many_queue::ManyQueue;
 use crate::ipi::csd::Call;
 use crate::ipi::element::{Element, Elements};
-use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
+use crate::ipi::notifier::{HotplugEvent, Notifier};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::vectors::MANY;
@@ -35,7 +34,7 @@ use crate::vectors::MANY;
 /// See the module's description.
 #[derive(Debug)]
 pub struct Locked {
-    /// Where a call is inserted: all that the two designs differ in.
+    /// Where a call is inserted: the only difference between the two designs.
     end: End,
     elements: Elements,
 }
@@ -62,8 +61,8 @@ impl Locked {
         })
     }
 
-    /// Gives back this CPU's reference. The last one takes the element off the list, and only then
-    /// lets its owner have it.
+    /// Drops this CPU's reference. The last CPU takes the element off the list, and only then
+    /// unlocks it for its owner.
     fn release<P: Platform>(&self, machine: &Machine<P>, at: usize, call: Call) {
         let element = &self.elements[at];
         probe!(machine.platform, "queue.refs", call.info);
@@ -87,7 +86,12 @@ impl Locked {
 }
 
 impl<P: Platform> Notifier<P> for Locked {
-    fn notify(&self, machine: &Machine<P>, event: Event, cpu: CpuId) -> Result<(), NoMemory> {
+    fn notify(
+        &self,
+        machine: &Machine<P>,
+        event: HotplugEvent,
+        cpu: CpuId,
+    ) -> Result<(), NoMemory> {
         self.elements.notify(machine, event, cpu)
     }
 }
@@ -115,7 +119,7 @@ impl<P: Platform> ManyQueue<P> for Locked {
             element.csd.unlock(machine, call);
             return targets;
         }
-        // Sending the interrupt is ordered behind the insertion by the platform.
+        // The platform orders the interrupt after the insertion.
         probe!(machine.platform, "many.ipi", call.info);
         machine.tell_all(&targets, MANY);
         if wait {
@@ -128,8 +132,8 @@ impl<P: Platform> ManyQueue<P> for Locked {
     fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize {
         let me = machine.this_cpu();
         let mut served = 0;
-        // The interrupt is a message; what was written before it was sent must be seen after it has
-        // arrived (Linux 15d0d3b33712).
+        // What was written before the interrupt was sent must be visible after it has arrived
+        // (Linux 15d0d3b33712).
         fence(Ordering::SeqCst);
         probe!(machine.platform, "queue.walk");
         for at in self.elements.list.walk(machine) {

@@ -22,12 +22,12 @@ use kit::sync::atomic::{Ordering, fence};
 use kit::sync::irq::irqs_off;
 use kit::sync::mask::{CpuMask, Targets};
 
-use super::ManyQueue;
+use super::many_queue::ManyQueue;
 use crate::ipi::csd::Call;
 use crate::ipi::element::Elements;
-use crate::ipi::hotplug::{Event, Notifier};
 use crate::ipi::list::End;
 use crate::ipi::memory::NoMemory;
+use crate::ipi::notifier::{HotplugEvent, Notifier};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 use crate::vectors::MANY;
@@ -77,7 +77,8 @@ impl Lockless {
                 element.csd.carry(call);
                 mask.store(targets, Ordering::Relaxed);
                 probe!(machine.platform, "many.masked", call.info);
-                // The mask is read back, as there: a straggler may have taken itself out already.
+                // The mask is read back, as it was there: a straggler may have removed itself
+                // already.
                 let weight = mask.load(machine.cpus).len();
                 probe!(machine.platform, "many.weighed", call.info);
                 set_refs(weight);
@@ -96,8 +97,8 @@ impl Lockless {
                 insert(&|| {});
             }
             Stage::Fixed => {
-                // The zero was written by another CPU; written again by its owner, it is ordered
-                // before the mask for everybody (45a5791920ae).
+                // The zero was written by another CPU. Written again by the owner, it is ordered
+                // before the mask for all CPUs (45a5791920ae).
                 set_refs(0);
                 element.csd.carry(call);
                 fence(Ordering::Release);
@@ -124,7 +125,7 @@ impl Lockless {
         is_for_me.then(|| element.csd.call())
     }
 
-    /// Gives back this CPU's reference; the last one takes the element off the list.
+    /// Drops this CPU's reference; the last CPU takes the element off the list.
     fn release<P: Platform>(&self, machine: &Machine<P>, at: usize, call: Call) {
         let element = &self.elements[at];
         probe!(machine.platform, "queue.refs", call.info);
@@ -140,7 +141,12 @@ impl Lockless {
 }
 
 impl<P: Platform> Notifier<P> for Lockless {
-    fn notify(&self, machine: &Machine<P>, event: Event, cpu: CpuId) -> Result<(), NoMemory> {
+    fn notify(
+        &self,
+        machine: &Machine<P>,
+        event: HotplugEvent,
+        cpu: CpuId,
+    ) -> Result<(), NoMemory> {
         self.elements.notify(machine, event, cpu)
     }
 }

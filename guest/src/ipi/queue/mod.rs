@@ -1,61 +1,32 @@
 //! The designs that carry calls to many CPUs, each in a file of its own, behind one interface.
 //!
-//! A design decides where a call is kept, who may reuse it when, and how a CPU that walks the queue
-//! is kept from losing its way. Everything it shares with the others is outside.
+//! A design decides where a call is kept, when its memory may be reused, and how a CPU that walks
+//! the queue is kept from missing a call. Everything that the designs share is elsewhere.
 
 pub(crate) mod grace;
 mod kmalloc;
 mod llist;
 mod locked;
 pub(crate) mod lockless;
+mod many_queue;
 
 use alloc::boxed::Box;
-
 use alloc::sync::Arc;
 
 use kit::declare;
 use kit::declare_values;
 use kit::manifest::Record;
 use kit::platform::Platform;
-use kit::sync::mask::{CpuMask, Targets};
 use shared::manifest::{Measure, PointRole};
 
-use super::csd::Call;
-use super::hotplug::Notifier;
 use super::list::End;
 use super::single::Singles;
-use crate::machine::Machine;
 use grace::{Counters, CountingRcu, Graced, SharedRefs};
 use kmalloc::Kmalloc;
 use llist::Llist;
 use locked::Locked;
 use lockless::{Lockless, Stage};
-
-/// A design that carries calls to many.
-pub trait ManyQueue<P: Platform>: Notifier<P> + Send + Sync {
-    /// Has every other online CPU of `mask` run `call`, and returns those; see
-    /// [`super::Ipi::call_many`]. Interrupts are on.
-    fn call(&self, machine: &Machine<P>, mask: &dyn Targets, call: Call, wait: bool) -> CpuMask;
-
-    /// The handler of [`MANY`](crate::vectors::MANY), interrupts off: gives `run`
-    /// every call that waits for this CPU, and returns how many there were.
-    fn handle(&self, machine: &Machine<P>, run: &dyn Fn(Call)) -> usize;
-
-    /// Reads which elements are on the global queue, from the head on, into `found` as far as it
-    /// has room, and returns how many there are: by the CPUs they belong to, or, where they belong
-    /// to none, by their numbers. `None` where there is no global queue. See
-    /// [`ElementList::read`](super::list::ElementList).
-    fn read(&self, found: &mut [usize]) -> Option<usize>;
-
-    /// Whether so much memory waits for its grace period that a caller who can wait for one does so
-    /// before it calls.
-    fn is_short_of_memory(&self) -> bool {
-        false
-    }
-
-    /// Reports whatever is not as it must be when nothing is in flight.
-    fn audit(&self, machine: &Machine<P>);
-}
+pub use many_queue::ManyQueue;
 
 declare! {
     Record::point("queue.run", PointRole::Run),

@@ -1,8 +1,8 @@
 //! `counters`: every CPU counts the beginnings and ends of its own walks (Paul E. McKenney, in the
 //! thread). An odd count is a walk under way; any change of it is the end of that walk.
 //!
-//! The cheapest for walkers, who write nothing but a line of their own; the owner reads one line
-//! per CPU. It waits no longer than the longest walk, however often others begin new ones.
+//! The cheapest design for walkers, which write only a cache line of their own. The owner reads one
+//! line per CPU, and waits no longer than the longest walk, however often others begin new ones.
 //!
 //! `counters-nofence` leaves out the fence at the beginning of a walk, on purpose. **It is broken
 //! on x86 too**: the walker's load of the list can pass its own announcement, and the owner sees an
@@ -13,7 +13,7 @@ use alloc::boxed::Box;
 use kit::platform::Platform;
 use kit::sync::atomic::{AtomicU32, Ordering, fence};
 
-use super::{Grace, announce};
+use super::walks::{Grace, announce};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 
@@ -57,7 +57,7 @@ impl<P: Platform> Grace<P> for Counters {
     }
 
     fn exit(&self, machine: &Machine<P>, walking: u32) {
-        // Release: who sees the walk ended sees it done with every element.
+        // Release: a CPU that sees the walk ended sees it done with every element.
         self.counts[machine.this_cpu()]
             .0
             .store(walking.wrapping_add(1), Ordering::Release);

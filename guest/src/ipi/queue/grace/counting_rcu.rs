@@ -1,14 +1,14 @@
 //! `counting-rcu`: one counter of all walkers (Peter Zijlstra, in the thread: "almost
 //! implemented").
 //!
-//! The simplest, and safe. But everybody writes the same line twice per walk, and while walks on
-//! many CPUs overlap the counter may never be *seen* at zero, although each of them is short: the
-//! owner of an element can wait without a bound.
+//! The simplest design, and safe. But all CPUs write the same cache line twice per walk, and while
+//! walks on many CPUs overlap, the counter may never be *seen* at zero, although each walk is
+//! short: the owner of an element can wait without a bound.
 
 use kit::platform::Platform;
 use kit::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Grace, announce};
+use super::walks::{Grace, announce};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 
@@ -19,7 +19,7 @@ pub struct CountingRcu {
 }
 
 impl CountingRcu {
-    /// Nobody walks.
+    /// A counter of no walkers.
     pub fn new() -> Self {
         Self {
             walkers: AtomicU32::new(0),

@@ -1,13 +1,15 @@
-//! `shared-refs`: CPUs share counters, sixteen to a group, and whoever waits flips them to a second
-//! set and lets the first run dry (Paul E. McKenney, in the thread; as in QRCU).
+//! `shared-refs`: CPUs share counters, sixteen CPUs to a group. A CPU that waits flips the groups
+//! to a second set of counters and waits until the first has drained (Paul E. McKenney, in the
+//! thread; as in QRCU).
 //!
-//! The active counter of a group carries one count more than it has walkers, its bias. A walker
-//! joins only a counter that is not zero: if the one it chose has run dry in the meantime, it
-//! chooses again. So a counter that the waiter has seen at zero stays there until the next flip.
+//! The active counter of a group is one more than the number of its walkers: its bias. A walker
+//! joins only a counter that is not zero; if the one it chose has drained in the meantime, it
+//! chooses again. So a counter that the waiting CPU has seen at zero stays there until the next
+//! flip.
 //!
-//! `shared-refs-naive` has no bias: a walker reads which counter is active, is delayed, and joins
-//! it after the flip for which it was too late. **It is broken**: the next waiter flips back and
-//! lets the *other* counter run dry, under the feet of the first.
+//! `shared-refs-naive` has no bias: a walker can read which counter is active, be delayed, and join
+//! that counter after it was flipped and has drained. **It is broken**: the next CPU that waits
+//! flips back and waits for the *other* counter, while the first walker still walks.
 
 use alloc::boxed::Box;
 
@@ -16,7 +18,7 @@ use kit::probe;
 use kit::sync::atomic::{AtomicU32, Ordering};
 use kit::sync::spin::SpinLock;
 
-use super::{Grace, announce};
+use super::walks::{Grace, announce};
 use crate::machine::Machine;
 use crate::oracle::Oracle;
 
@@ -35,14 +37,14 @@ struct Group {
 #[derive(Debug)]
 pub struct SharedRefs {
     groups: Box<[Group]>,
-    /// Held while counters are flipped and run dry; taken with interrupts on, never by a walker.
+    /// Held while counters are flipped and drain; taken with interrupts on, never by a walker.
     flip: SpinLock,
     /// 1, or 0 in the naive form.
     bias: u32,
 }
 
 impl SharedRefs {
-    /// Counters for `cpus` CPUs. `biased` is what makes them safe.
+    /// Counters for `cpus` CPUs. They are safe only if `biased`.
     pub fn new(cpus: usize, biased: bool) -> Self {
         let bias = u32::from(biased);
         Self {
@@ -57,7 +59,7 @@ impl SharedRefs {
         }
     }
 
-    /// Adds a walker to `counter`; where counters are biased, not to one that has run dry.
+    /// Adds a walker to `counter`, unless counters are biased and this one has drained.
     fn join(&self, counter: &AtomicU32) -> bool {
         let next = |walkers| (walkers != 0 || self.bias == 0).then_some(walkers + 1);
         counter

@@ -1,5 +1,5 @@
-//! CPUs that do as they are told, on threads. The test is their monitor: it writes mailboxes and
-//! reads what comes.
+//! The puppet workload on threads. The test plays the monitor: it writes mailboxes and reads the
+//! results.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,12 +17,12 @@ use crate::deeds::Verb::{self, Add, Exchange, Fence, Finish, IrqsOff, IrqsOn, Lo
 use crate::guest::Litmus;
 use crate::manifest::{FORBIDDEN, UNREAD};
 use crate::options::Options;
-use crate::told::REGISTERS;
+use crate::registers::REGISTERS;
 
 const CPUS: usize = 2;
 
-/// Long enough for the slowest machine, for what happens at once.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A limit for what happens at once, which is long enough for the slowest machine.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 const X: u64 = 0;
 const Y: u64 = 1;
@@ -79,7 +79,7 @@ impl Bench {
         let mailbox = self.lab.mailbox(cpu);
         while mailbox.done.load(Ordering::Acquire) != number {
             assert!(
-                since.elapsed() < PATIENCE,
+                since.elapsed() < TIME_LIMIT,
                 "CPU {cpu} never did what it was told"
             );
             thread::yield_now();
@@ -87,7 +87,7 @@ impl Bench {
         mailbox.result.load(Ordering::Relaxed)
     }
 
-    fn told(&self, cpu: CpuId, verb: u32, arguments: [u64; 2]) -> i64 {
+    fn result(&self, cpu: CpuId, verb: u32, arguments: [u64; 2]) -> i64 {
         let number = self.post(cpu, verb, arguments, 0);
         self.wait(cpu, number)
     }
@@ -95,7 +95,7 @@ impl Bench {
     #[track_caller]
     fn tell(&self, cpu: CpuId, verb: Verb, arguments: [u64; 2]) {
         assert_eq!(
-            self.told(cpu, verb as u32, arguments),
+            self.result(cpu, verb as u32, arguments),
             0,
             "{verb:?} {arguments:?}"
         );
@@ -107,7 +107,7 @@ impl Bench {
         let received = self.lab.counters(cpu).received(crate::vectors::ASKED);
         while received.load(Ordering::Acquire) < times {
             assert!(
-                since.elapsed() < PATIENCE,
+                since.elapsed() < TIME_LIMIT,
                 "CPU {cpu} was never interrupted"
             );
             thread::yield_now();
@@ -202,16 +202,16 @@ fn a_claim_of_what_was_never_read_is_found() {
 fn what_makes_no_sense_is_refused() {
     let bench = Bench::new(&[]);
     let invalid = Refusal::Invalid as i64;
-    assert_eq!(bench.told(0, 0, [0; 2]), invalid);
-    assert_eq!(bench.told(0, 99, [0; 2]), invalid);
-    assert_eq!(bench.told(0, Store as u32, [6, 1]), invalid);
-    assert_eq!(bench.told(0, Load as u32, [u64::MAX, 0]), invalid);
+    assert_eq!(bench.result(0, 0, [0; 2]), invalid);
+    assert_eq!(bench.result(0, 99, [0; 2]), invalid);
+    assert_eq!(bench.result(0, Store as u32, [6, 1]), invalid);
+    assert_eq!(bench.result(0, Load as u32, [u64::MAX, 0]), invalid);
     assert_eq!(
-        bench.told(0, Send as u32, [CPUS as u64, X]),
+        bench.result(0, Send as u32, [CPUS as u64, X]),
         Refusal::Offline as i64
     );
     // No CPUs, or others than itself.
-    assert_eq!(bench.told(0, Finish as u32, [0; 2]), invalid);
+    assert_eq!(bench.result(0, Finish as u32, [0; 2]), invalid);
     let number = bench.post(0, Finish as u32, [0; 2], 0b10);
     assert_eq!(bench.wait(0, number), invalid);
     assert_eq!(bench.end().1, [0, 0]);

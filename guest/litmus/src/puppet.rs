@@ -1,9 +1,10 @@
-//! `workload=puppet`: every CPU does what its mailbox tells it, one deed at a time, so that whoever
-//! tells decides in what order. What it reads is kept, and is judged by the claim when the test has
-//! come to its end.
+//! `workload=puppet`: every CPU does what its mailbox says, one deed at a time, so that what posts
+//! them decides the order. What a CPU reads is kept, and the claim is judged by it at the end of
+//! the test.
 //!
-//! Variables are reached through [`kit::sync`], and so is what CPUs ask of each other's handlers:
-//! whoever explores orders stops there. What a CPU has read is its own until the end.
+//! Variables are accessed through [`kit::sync`], and so are the requests of CPUs to each other's
+//! handlers: a search stops before each such access. What a CPU has read belongs to that CPU alone
+//! until the end.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -15,29 +16,25 @@ use kit::mailbox::{Command, Deeds, Mailboxes};
 use kit::platform::{CpuId, Platform, Vector};
 use kit::specimen::Part;
 use kit::sync::atomic::{AtomicU64, Ordering, fence};
-use kit::sync::pending::Pending;
 use shared::mailbox::Refusal;
 
 use crate::condition::Place;
 use crate::counters::CpuCounters;
 use crate::deeds::Verb;
 use crate::manifest::{FORBIDDEN, UNREAD};
-use crate::options::{Options, told_register};
+use crate::options::Options;
 use crate::program::Variable;
+use crate::registers::{self, REGISTERS};
 use crate::test::Claim;
 use crate::vectors::ASKED;
 
-/// Registers of each kind that a CPU has. What it reads when these are full is forgotten.
-pub const REGISTERS: usize = 32;
-
-/// CPUs that do as they are told.
+/// The CPUs of a test, which do as they are told.
 #[derive(Debug)]
-pub struct Told {
+pub struct Puppet {
     variables: Box<[Word]>,
     cpus: Box<[Own]>,
     claim: Option<Claim>,
     mailboxes: Mailboxes,
-    pending: Pending,
 }
 
 /// A variable, in a cache line of its own.
@@ -57,7 +54,7 @@ struct Own {
     handled: Row,
 }
 
-/// What was read by one CPU in one context, which alone writes it.
+/// The values that one CPU has read in one context, which alone writes them.
 #[derive(Debug, Default)]
 struct Row {
     count: AtomicUsize,
@@ -65,8 +62,8 @@ struct Row {
 }
 
 impl Row {
-    /// Keeps `value`, if there is room: what there is none for is what no claim can name. What was
-    /// done to read it is done all the same.
+    /// Keeps `value`, if there is room: a claim cannot name a register beyond that. The access
+    /// itself is made in any case.
     fn push(&self, value: u64) {
         let count = self.count.load(Ordering::Relaxed);
         if let Some(place) = self.values.get(count) {
@@ -81,8 +78,8 @@ impl Row {
     }
 }
 
-impl Told {
-    /// For the CPUs that `lab` describes, whose mailboxes say so from now on.
+impl Puppet {
+    /// For the CPUs that `lab` describes. From now on the lab says that they take commands.
     pub fn new(options: &Options, lab: Lab) -> Self {
         let cpus = lab.cpus();
         let own = |_| Own {
@@ -97,14 +94,13 @@ impl Told {
             cpus: (0..cpus).map(own).collect(),
             claim: options.claim().cloned(),
             mailboxes: Mailboxes::new(lab),
-            pending: Pending::new(cpus),
         }
     }
 
-    /// This CPU's part, with what it runs on.
+    /// This CPU's part of the run.
     pub fn run<P: Platform>(&self, platform: &P, lab: &Lab) -> Part {
-        let cpu = On {
-            told: self,
+        let cpu = PuppetDeeds {
+            puppet: self,
             platform,
             lab,
         };
@@ -113,12 +109,12 @@ impl Told {
 
     /// The handler of `vector`.
     pub fn handle<P: Platform>(&self, platform: &P, lab: &Lab, vector: Vector) {
-        let me = platform.this_cpu();
-        if vector == Vector::LAST {
-            self.pending.has_caught_up(me);
-        } else if vector == ASKED {
+        self.mailboxes.handle(platform, vector);
+        if vector == ASKED {
+            let me = platform.this_cpu();
             let own = &self.cpus[me];
-            // Acquire pairs with the Release of whoever asked: what it wrote before is there.
+            // Acquire pairs with the Release of the CPU that asked: what it wrote before is
+            // visible.
             let asked = own.asked.swap(0, Ordering::Acquire);
             for variable in Variable::ALL {
                 if asked >> variable as usize & 1 != 0 {
@@ -134,7 +130,7 @@ impl Told {
         &self.variables[variable as usize].0
     }
 
-    /// What is left in `place`.
+    /// The value in `place`, if it has one.
     fn value(&self, place: &Place) -> Option<i64> {
         let (cpu, name) = match place {
             Place::Variable(variable) => {
@@ -142,27 +138,27 @@ impl Told {
             }
             Place::Register(cpu, name) => (*cpu, name),
         };
-        let (own, (kind, nth)) = (self.cpus.get(cpu)?, told_register(name)?);
+        let (own, (kind, nth)) = (self.cpus.get(cpu)?, registers::numbered(name)?);
         match kind {
             'r' => own.loaded.get(nth),
             _ => own.handled.get(nth),
         }
     }
 
-    /// What has come out, when all is over.
-    pub fn ending(&self) -> Ending<'_> {
-        Ending { told: self }
+    /// The outcome, when the test is over.
+    pub fn outcome(&self) -> OutcomeReport<'_> {
+        OutcomeReport { puppet: self }
     }
 }
 
-/// The CPU that this runs on, and all that there is to be told what to do.
-struct On<'a, P> {
-    told: &'a Told,
+/// How the CPU that this runs on carries out deeds.
+struct PuppetDeeds<'a, P> {
+    puppet: &'a Puppet,
     platform: &'a P,
     lab: &'a Lab,
 }
 
-impl<P: Platform> Deeds<P> for On<'_, P> {
+impl<P: Platform> Deeds<P> for PuppetDeeds<'_, P> {
     fn platform(&self) -> &P {
         self.platform
     }
@@ -173,7 +169,7 @@ impl<P: Platform> Deeds<P> for On<'_, P> {
 
     fn obey(&self, command: &Command) -> Result<i64, Refusal> {
         let Self {
-            told,
+            puppet,
             platform,
             lab,
         } = self;
@@ -189,72 +185,72 @@ impl<P: Platform> Deeds<P> for On<'_, P> {
             return Err(Refusal::Invalid);
         }
         let number = command.arguments[1];
-        let loaded = &told.cpus[me].loaded;
+        let loaded = &puppet.cpus[me].loaded;
         match Verb::try_from(command.verb).map_err(|_| Refusal::Invalid)? {
-            Verb::Store => told.word(variable(0)?).store(number, Ordering::Relaxed),
-            Verb::Load => loaded.push(told.word(variable(0)?).load(Ordering::Relaxed)),
+            Verb::Store => puppet.word(variable(0)?).store(number, Ordering::Relaxed),
+            Verb::Load => loaded.push(puppet.word(variable(0)?).load(Ordering::Relaxed)),
             Verb::Exchange => {
-                loaded.push(told.word(variable(0)?).swap(number, Ordering::SeqCst));
+                loaded.push(puppet.word(variable(0)?).swap(number, Ordering::SeqCst));
             }
             Verb::Add => {
-                loaded.push(told.word(variable(0)?).fetch_add(number, Ordering::SeqCst));
+                loaded.push(
+                    puppet
+                        .word(variable(0)?)
+                        .fetch_add(number, Ordering::SeqCst),
+                );
             }
             Verb::Fence => fence(Ordering::SeqCst),
             Verb::Send => {
                 let asked = 1 << variable(1)? as usize;
                 let target = usize::try_from(command.arguments[0]).ok();
-                let target = target.filter(|target| *target < told.cpus.len());
+                let target = target.filter(|target| *target < puppet.cpus.len());
                 let target = target.ok_or(Refusal::Offline)?;
-                told.cpus[target].asked.fetch_or(asked, Ordering::Release);
+                puppet.cpus[target].asked.fetch_or(asked, Ordering::Release);
                 platform.send_ipi(target, ASKED);
                 return Ok(0);
             }
             Verb::IrqsOff => platform.irqs_disable(),
             Verb::IrqsOn => platform.irqs_enable(),
-            Verb::Finish => return told.mailboxes.finish(self, command),
+            Verb::Finish => return puppet.mailboxes.finish(self, command),
         }
         count(&lab.own_counters::<CpuCounters>(me).deeds, 1);
         Ok(0)
     }
 
-    fn take_pending(&self) {
-        self.told.pending.take(self.platform);
-    }
-
     fn judge(&self) {
         let Self {
-            told,
+            puppet,
             platform,
             lab,
         } = self;
         let report = |oracle, cpu, seen| lab.report(oracle, cpu, 0, platform.timestamp(), seen);
-        let Some(claim) = &told.claim else {
+        let Some(claim) = &puppet.claim else {
             return;
         };
         let mut seen = 0;
         for place in claim.condition.places() {
-            let value = told.value(&place);
-            // Two digits for each, as far as there is room.
+            let value = puppet.value(&place);
+            // Two hexadecimal digits for each, as far as there is room.
             seen = seen << 8 | value.unwrap_or(0xff).cast_unsigned() & 0xff;
             if let (Place::Register(cpu, name), None) = (&place, value)
-                && let Some(('r', nth)) = told_register(name)
+                && let Some(('r', nth)) = registers::numbered(name)
             {
                 report(UNREAD, *cpu, nth as u64);
             }
         }
-        if claim.forbids(&|place: &Place| told.value(place)) {
+        if claim.forbids(&|place: &Place| puppet.value(place)) {
             report(FORBIDDEN, platform.this_cpu(), seen);
         }
     }
 }
 
-/// What has come out, to be told.
+/// The outcome of a test, as it is printed.
 #[derive(Clone, Copy, Debug)]
-pub struct Ending<'a> {
-    told: &'a Told,
+pub struct OutcomeReport<'a> {
+    puppet: &'a Puppet,
 }
 
-impl Ending<'_> {
+impl OutcomeReport<'_> {
     fn row(f: &mut fmt::Formatter<'_>, cpu: CpuId, kind: char, row: &Row) -> fmt::Result {
         (0..REGISTERS)
             .map_while(|nth| Some((nth, row.get(nth)?)))
@@ -262,23 +258,23 @@ impl Ending<'_> {
     }
 }
 
-/// All that was read, what is left of the variables that are not 0, and whether the claim holds.
-impl fmt::Display for Ending<'_> {
+/// All that was read, the variables that are not 0, and whether the claim is kept.
+impl fmt::Display for OutcomeReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { told } = self;
+        let Self { puppet } = self;
         f.write_str("Outcome")?;
-        for (cpu, own) in told.cpus.iter().enumerate() {
+        for (cpu, own) in puppet.cpus.iter().enumerate() {
             Self::row(f, cpu, 'r', &own.loaded)?;
             Self::row(f, cpu, 'h', &own.handled)?;
         }
         for variable in Variable::ALL {
-            match told.value(&Place::Variable(variable)) {
+            match puppet.value(&Place::Variable(variable)) {
                 Some(0) | None => {}
                 Some(value) => write!(f, " {}={value};", variable.name())?,
             }
         }
-        if let Some(claim) = &told.claim {
-            let forbidden = claim.forbids(&|place: &Place| told.value(place));
+        if let Some(claim) = &puppet.claim {
+            let forbidden = claim.forbids(&|place: &Place| puppet.value(place));
             let not = if forbidden { "NOT " } else { "" };
             write!(f, "\nCondition {claim} is {not}kept")?;
         }

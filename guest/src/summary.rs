@@ -1,4 +1,4 @@
-//! What the guest itself concludes at the end of a run, for the console and the exit port.
+//! The guest's own summary at the end of a run, for the console and the exit port.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -10,33 +10,33 @@ use shared::ledger::CallId;
 
 use crate::oracle::Oracle;
 
-/// The guest's conclusion, taken when nothing is in flight.
+/// The summary of a run, taken when nothing is in flight.
 #[derive(Clone, Copy, Debug)]
-pub struct Verdict {
+pub struct RunSummary {
     lab: Lab,
     made: u64,
     expected: u64,
     executed: u64,
 }
 
-impl Verdict {
-    /// Adds up the tallies of `lab`. A sum that does not come out is itself a finding.
+impl RunSummary {
+    /// Adds up the tallies of `lab`. If the sums do not agree, that is itself a finding.
     pub(crate) fn of(lab: Lab, tsc: u64) -> Self {
         let sum = |count: fn(&CpuTally) -> &AtomicU64| {
             (0..lab.cpus())
                 .map(|cpu| count(lab.tally(cpu)).load(Ordering::Relaxed))
                 .sum()
         };
-        let verdict = Self {
+        let summary = Self {
             lab,
             made: sum(|tally| &tally.calls_made),
             expected: sum(|tally| &tally.calls_expected),
             executed: sum(|tally| &tally.calls_executed),
         };
-        if verdict.expected != verdict.executed {
-            lab.report(Oracle::Accounting as u32, 0, 0, tsc, verdict.executed);
+        if summary.expected != summary.executed {
+            lab.report(Oracle::Accounting as u32, 0, 0, tsc, summary.executed);
         }
-        verdict
+        summary
     }
 
     /// What to write to the exit port.
@@ -45,8 +45,8 @@ impl Verdict {
     }
 }
 
-impl Verdict {
-    /// The findings of each oracle, where not all are shown one by one.
+impl RunSummary {
+    /// How many findings of each oracle there are, if not all are shown one by one.
     fn add_up(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "and more, in all")?;
         let counts = Oracle::ALL.map(|oracle| (oracle, self.lab.found(oracle as u32)));
@@ -62,7 +62,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for RunSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in self.lab.findings() {
             describe(f, &finding)?;
@@ -83,7 +83,8 @@ impl fmt::Display for Verdict {
         };
         write!(
             f,
-            "{word}: {made} calls made, {executed} of {expected} executions, {made_findings} findings"
+            "{word}: {made} calls made, {executed} of {expected} executions, \
+             {made_findings} findings"
         )
     }
 }
