@@ -513,11 +513,11 @@ fn a_verdict_names_what_it_covers_wherever_it_stands() {
 #[test]
 fn a_deed_that_every_order_refuses_is_named() {
     need_kvm();
-    let desk = Desk::with("cpus 2\n0: offline 0\n1: single 0\n");
+    let workspace = Workspace::with("cpus 2\n0: offline 0\n1: single 0\n");
     let refused = "CPU 0 never did \"offline 0\": this cannot be asked of this CPU now";
     for how in ["--strategy races", "--strategy exhaustive --jobs 2"] {
-        let result = desk.path("result");
-        let run = desk.explore(how).arg("--result").arg(&result).run();
+        let result = workspace.path("result");
+        let run = workspace.explore(how).arg("--result").arg(&result).run();
         run.ends_with(0)
             .says(&format!("{COMPLETE}2 CPUs' deeds breaks anything"))
             .says(&format!("warning    {refused}\n"));
@@ -527,8 +527,8 @@ fn a_deed_that_every_order_refuses_is_named() {
         assert_eq!(document["answers"][0]["done"], false);
         assert_eq!(document["answers"][1]["done"], true);
     }
-    let desk = Desk::with("cpus 2\n0: offline 1; single 1\n1: single 0\n");
-    let run = desk.explore("--strategy races").run();
+    let workspace = Workspace::with("cpus 2\n0: offline 1; single 1\n1: single 0\n");
+    let run = workspace.explore("--strategy races").run();
     let offline = "warning    CPU 0 never did \"single 1\": the target is not online\n";
     run.ends_with(0).says(offline);
     assert!(!run.stdout.contains("CPU 1 "), "{run}");
