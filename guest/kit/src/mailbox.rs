@@ -191,7 +191,7 @@ impl Mailboxes {
         self.end(deeds)
     }
 
-    /// What the mailboxes need to be told of an interrupt. The guest's handler of every vector calls
+    /// What the mailboxes need to know of an interrupt. The guest's handler of every vector calls
     /// this, on the CPU that has taken the interrupt.
     pub fn handle<P: Platform>(&self, platform: &P, vector: Vector) {
         if vector == Vector::LAST {

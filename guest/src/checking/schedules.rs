@@ -21,7 +21,7 @@ use crate::options::{Options, Workload};
 use crate::oracle::Oracle;
 use crate::rules::FailRate;
 use crate::vectors::SINGLE;
-use crate::workload::bench::{By, Receiver, Round, To};
+use crate::workload::round::{By, Receiver, Round, To};
 
 const CPUS: usize = 4;
 

@@ -38,8 +38,8 @@ pub struct SearchOutcome {
 
 /// Takes the findings of one schedule, when it is over. The program must call it.
 pub fn judge(lab: Lab) {
-    let found = lab.findings().map(|finding| finding.oracle);
-    FOUND.with_borrow_mut(|found| found.extend(found));
+    let oracles = lab.findings().map(|finding| finding.oracle);
+    FOUND.with_borrow_mut(|found| found.extend(oracles));
 }
 
 /// Runs `program`, which ends with [`judge`], in each schedule of `scheduler` until something
