@@ -3,9 +3,9 @@
 //! planted in them. What can break must be the same, and so must be the final states of the
 //! machine.
 //!
-//! `REFERENCE_CASES` is the number of cases to compare, `REFERENCE_SEED` and `REFERENCE_FROM` select
-//! them, and `REFERENCE_STATES` is the most states that the reference may have. Cases that are too
-//! large for it are not counted; the test prints how many there were.
+//! `REFERENCE_CASES` is the number of cases to compare, `REFERENCE_SEED` and `REFERENCE_FROM`
+//! select them, and `REFERENCE_STATES` is the most states that the reference may have. Cases that
+//! are too large for it are not counted; the test prints how many there were.
 
 use std::collections::BTreeSet;
 use std::env;

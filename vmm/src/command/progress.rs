@@ -1,11 +1,11 @@
-//! How far a search is: a line for people, and the sign that something goes on.
+//! The progress of a search, as a line and as a spinner on the terminal.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use vmm::explore::search::Counts;
 
-/// Shows that something goes on.
+/// A spinner that shows progress.
 pub fn spinner() -> ProgressBar {
     ProgressBar::new_spinner().with_style(
         ProgressStyle::with_template("{spinner} {elapsed} {msg}")
@@ -13,7 +13,7 @@ pub fn spinner() -> ProgressBar {
     )
 }
 
-/// How far a search is, in a line.
+/// One line about the progress of a search.
 pub fn line(counts: &Counts, elapsed: Duration) -> String {
     let rate = counts.transitions as f64 / elapsed.as_secs_f64().max(0.001);
     format!(

@@ -1,6 +1,6 @@
-//! `vmm shard`: the process that searches one part for [`super::jobs`]. It is told what to do as one
-//! JSON document on standard input, tells how far it is on standard output, a line of JSON each
-//! time, and leaves its result in a file. For nobody but the `vmm` that has started it.
+//! `vmm shard`: the process that searches one part for [`super::jobs`]. It reads what to do as one
+//! JSON document from standard input, reports its progress on standard output, one line of JSON
+//! each time, and writes its result to a file. Only the `vmm` that started it uses this form.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use super::explored;
 use super::interruption::{self, interrupted};
 use super::{Refused, cannot_write};
 
-/// What it is told.
+/// What the process is told to do.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
@@ -45,7 +45,8 @@ pub fn run() -> Result<u8, Refused> {
     Ok(0)
 }
 
-/// Tells how far it is. If nobody listens any more, it is to end.
+/// Reports progress. If the process that started this one has closed the pipe, ends the search as
+/// a signal would.
 fn tell(counts: &Counts) {
     let written = serde_json::to_string(counts)
         .map_err(io::Error::from)

@@ -1,6 +1,6 @@
 //! What the CPUs answered to each deed of a case, over all orders that a search has tried. A deed
-//! that every order refuses, or that none comes to, shows nothing: the search has then tried less
-//! than its case seems to say.
+//! that is refused or never reached in every order was not tested: the search has then covered
+//! less than the case suggests.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub struct Answer {
     pub deed: String,
     /// Whether the CPU did it in some order.
     pub done: bool,
-    /// Why the CPU did not, in an order in which it did not.
+    /// Why the CPU refused, in one of the orders in which it did.
     pub refused: Option<String>,
 }
 
@@ -28,7 +28,7 @@ pub struct Answer {
 pub struct Answers(Vec<Vec<Answer>>);
 
 impl Answers {
-    /// None so far.
+    /// No answers so far.
     pub fn new(case: &Case) -> Self {
         let answer = |cpu: usize, deed: &super::case::Deed| Answer {
             cpu: u32::try_from(cpu).unwrap_or(u32::MAX),
@@ -61,12 +61,12 @@ impl Answers {
 }
 
 impl Answer {
-    /// Whether no order has shown what the deed does.
+    /// Whether the deed was not carried out in any order.
     pub fn shows_nothing(&self) -> bool {
         !self.done
     }
 
-    /// Adds what other orders of the same search have shown of the same deed.
+    /// Adds the answers to the same deed in other orders of the same search.
     pub fn add(&mut self, other: &Self) {
         self.done |= other.done;
         if self.refused.is_none() {

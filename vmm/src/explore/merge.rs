@@ -42,8 +42,8 @@ pub enum MergeError {
     OtherCpus(#[from] OtherCpus),
     /// What they know together speaks against what one of them took for granted.
     #[error(
-        "what the shards saw together speaks against what one of them took for granted, so that it can have \
-         left out orders that matter"
+        "what the shards saw together speaks against what one of them took for granted, so that it \
+         can have left out orders that matter"
     )]
     Contradicted(Box<SharingRecord>),
     /// They sampled with different knowledge, and so made other runs than one process would.

@@ -1,11 +1,11 @@
-//! Why a CPU did not do what it was told, as its mailbox says. The number is the guest's, so any
-//! negative one can stand there.
+//! Why a CPU refused a command, as its mailbox says. The guest writes the number, so that any
+//! negative number has to be expected.
 
 use std::fmt;
 
 use shared::mailbox::Refusal;
 
-/// A result below 0: the CPU did not carry out the deed.
+/// A negative result: the CPU did not carry out the deed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub struct Refused(i64);
 

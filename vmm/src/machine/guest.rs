@@ -53,7 +53,7 @@ impl Guest {
     }
 }
 
-/// As the path of its file, which need not be Unicode.
+/// Serialized as the path of its file, which need not be Unicode.
 impl Serialize for Guest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.bytes {
