@@ -1,5 +1,6 @@
-//! `vmm explore --jobs N`: starts N processes, each with a shard of the search, shows how far they
-//! are, ends all when one has found something or a signal comes, and merges what they came to.
+//! `vmm explore --jobs N`: starts N processes, one for each shard of the search, shows their
+//! progress, ends all of them when one finds a breach or a signal arrives, and merges their
+//! results.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
@@ -20,22 +21,22 @@ use super::interruption::{self, interrupted};
 use super::shard::Order;
 use super::{Refused, explored, progress};
 
-/// Between two looks whether a signal has come.
+/// The longest time between two checks for a signal.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// What a process is given where no time is left.
+/// The time limit of a process if no time is left.
 const LEAST_TIME: Duration = Duration::from_millis(1);
 
-/// What is heard of a shard.
+/// A message about the shard with this index.
 #[derive(Debug)]
 enum News {
-    /// How far it is.
+    /// Its progress.
     Counts(u64, Counts),
-    /// That it has closed its standard output, which it does when it ends.
+    /// It has closed its standard output, which means that it ends.
     End(u64),
 }
 
-/// A process with a shard.
+/// A process that searches a shard.
 #[derive(Debug)]
 struct Job {
     shard: Shard,
@@ -46,19 +47,19 @@ struct Job {
     has_ended: bool,
 }
 
-/// All of them. None outlives this.
+/// The processes of all shards. Those that still run are killed on drop.
 #[derive(Debug)]
 struct Jobs {
     all: Vec<Job>,
-    /// Whether they have been told to end.
+    /// Whether the processes were told to end.
     are_to_end: bool,
 }
 
-/// Searches with `count` processes. If they find together that what they began with was not enough,
-/// they begin anew with all that they know, as one process does.
+/// Searches with `count` processes. If their results together show that the search has to begin
+/// anew with what was learnt, starts all of them again with that, as a single process would do.
 ///
 /// # Errors
-/// [`Refused`] if one of them was, or died.
+/// [`Refused`] if a process refused the search or died.
 pub fn run(config: &Config, count: u64) -> Result<Part, Refused> {
     let begun = Instant::now();
     check(config).map_err(|error| explored::refused(&error))?;
@@ -97,8 +98,7 @@ pub fn run(config: &Config, count: u64) -> Result<Part, Refused> {
     }
 }
 
-/// A process of `program` that does what `order` says, and whose errors go to the file
-/// `complaints`.
+/// Starts `program` with `order` on its standard input. Its errors go to the file `complaints`.
 fn started(program: &Path, order: &Order, complaints: &Path) -> io::Result<Child> {
     let order = serde_json::to_vec(order)?;
     let mut child = Command::new(program)
@@ -108,7 +108,7 @@ fn started(program: &Path, order: &Order, complaints: &Path) -> io::Result<Child
         .stderr(File::create(complaints)?)
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // If it has died meanwhile, its status and its complaints say more.
+        // If the process has already died, its status and its complaints say more than this error.
         let _ = stdin.write_all(&order);
     }
     Ok(child)
@@ -119,8 +119,8 @@ fn host(message: String) -> Refused {
 }
 
 impl Jobs {
-    /// Starts `count` processes, each of which searches its part of what `config` asks for, and
-    /// leaves its result in `directory`.
+    /// Starts `count` processes. Each searches its shard of what `config` asks for, and writes its
+    /// result to `directory`.
     fn start(config: &Config, count: u64, directory: &Path) -> Result<Self, Refused> {
         let program = std::env::current_exe()
             .map_err(|error| host(format!("cannot tell where vmm itself is: {error}")))?;
@@ -131,7 +131,7 @@ impl Jobs {
         for index in 0..count {
             let shard = Shard { index, of: count };
             let result = directory.join(format!("{index}"));
-            // There may be one of the round before.
+            // The previous round may have left one.
             let _ = fs::remove_file(&result);
             let complaints = directory.join(format!("{index}.complaints"));
             let order = Order {
@@ -155,7 +155,7 @@ impl Jobs {
         Ok(jobs)
     }
 
-    /// Waits for all, and returns the results that there are.
+    /// Waits for all processes, and returns the results that were written.
     fn finish(&mut self, bar: &ProgressBar) -> Result<Vec<Part>, Refused> {
         let news = self.listen();
         let mut parts = Vec::new();
@@ -187,7 +187,7 @@ impl Jobs {
                                 self.end();
                             }
                         }
-                        // One that is told to end before it has begun has no result.
+                        // A process that is told to end before its search begins has no result.
                         Err(_) if were_to_end => {}
                         Err(refused) => {
                             failed.get_or_insert(refused);
@@ -200,7 +200,7 @@ impl Jobs {
         }
         let has_found = |part: &Part| matches!(part.document.verdict, VerdictRecord::Broke { .. });
         match failed {
-            // What was found is not lost with another.
+            // A breach that one shard found counts even if another shard failed.
             Some(refused) if !parts.iter().any(has_found) => Err(refused),
             _ if parts.is_empty() => Err(Refused {
                 message: "a signal came before the search had begun".to_owned(),
@@ -214,7 +214,7 @@ impl Jobs {
         self.all.iter_mut().find(|job| job.shard.index == index)
     }
 
-    /// Hears all of them.
+    /// Starts a thread for each process that passes on what the process reports.
     fn listen(&mut self) -> Receiver<News> {
         let (tell, hear) = mpsc::channel();
         for job in &mut self.all {
@@ -227,7 +227,7 @@ impl Jobs {
         hear
     }
 
-    /// Tells all to end, once.
+    /// Tells all processes to end, unless they were told before.
     fn end(&mut self) {
         if !self.are_to_end {
             self.are_to_end = true;
@@ -240,7 +240,7 @@ impl Drop for Jobs {
     fn drop(&mut self) {
         for job in &mut self.all {
             if !job.has_ended {
-                // It may have ended by itself meanwhile.
+                // The process may have ended by itself in the meantime.
                 let _ = job.child.kill();
                 let _ = job.child.wait();
             }
@@ -250,27 +250,27 @@ impl Drop for Jobs {
 
 fn pass_on(index: u64, lines: impl BufRead, tell: &Sender<News>) {
     for line in lines.lines().map_while(Result::ok) {
-        // The report at the end is for people.
+        // Lines that are not counts are for people to read.
         if let Ok(counts) = serde_json::from_str(&line)
             && tell.send(News::Counts(index, counts)).is_err()
         {
             return;
         }
     }
-    // If nobody hears it, nobody waits for it.
+    // If the receiver is gone, nothing waits for this message.
     let _ = tell.send(News::End(index));
 }
 
 impl Job {
     fn end(&self) {
         if let (false, Ok(id)) = (self.has_ended, i32::try_from(self.child.id())) {
-            // SAFETY: kill() touches no memory, and the process is a child that has not been waited
-            // for, so that its number is no other's.
+            // SAFETY: kill() touches no memory. The process is a child that has not been waited
+            // for, so its PID cannot have been reused.
             unsafe { libc::kill(id, libc::SIGTERM) };
         }
     }
 
-    /// The result of a job that is about to end.
+    /// Waits for the process, which is about to end, and returns its result.
     fn collect(&mut self) -> Result<Part, Refused> {
         let status = self.child.wait();
         self.has_ended = true;
@@ -293,8 +293,8 @@ impl Job {
         let code = status.code().and_then(|code| u8::try_from(code).ok());
         Refused {
             message,
-            // Of these the message says as much to one process as to many; all else is a fault of
-            // the host's.
+            // A single process would end with these as well. Every other status is a failure of
+            // the host.
             status: code.filter(|code| [2, 5].contains(code)).unwrap_or(3),
         }
     }

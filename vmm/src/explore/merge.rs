@@ -1,5 +1,5 @@
-//! Makes one result of those of all shards of a search, which is what one process would have come
-//! to. Looks at nothing but the results.
+//! Merges the results of all shards of a search into the result that a single process would have
+//! had. Needs only the results, no machine.
 
 use std::collections::BTreeSet;
 
@@ -12,54 +12,55 @@ use super::sharing::{OtherCpus, Sharing, SharingRecord};
 use super::stop_reason::StopReason;
 use super::{Shard, Strategy};
 
-/// Why results do not make one.
+/// Why results cannot be merged.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    /// There are none.
+    /// There are no results.
     #[error("there are no results to merge")]
     Nothing,
-    /// They are not of the same search.
+    /// Two results are not of the same search.
     #[error("shard {one} and shard {other} are not of the same search: {what} differs")]
     OtherSearch {
-        /// The first.
+        /// The shard of the first result.
         one: Shard,
-        /// One that does not belong to it.
+        /// The shard of a result of another search.
         other: Shard,
-        /// In what.
+        /// What differs.
         what: &'static str,
     },
-    /// One is there twice.
+    /// There are two results of one shard.
     #[error("there are two results of shard {0}")]
     Twice(Shard),
-    /// One is not there.
+    /// The result of a shard is missing.
     #[error("there is no result of shard {0}, run it first")]
     Missing(Shard),
-    /// The case is none.
+    /// The case in the results cannot be read.
     #[error("the case of the results: {0}")]
     Case(#[from] CaseError),
-    /// What they know is of different CPUs.
+    /// What the shards know about shared memory is about different numbers of CPUs.
     #[error(transparent)]
     OtherCpus(#[from] OtherCpus),
-    /// What they know together speaks against what one of them took for granted.
+    /// What all shards know together contradicts an assumption of one of them.
     #[error(
         "what the shards saw together speaks against what one of them took for granted, so that it \
          can have left out orders that matter"
     )]
     Contradicted(Box<SharingRecord>),
-    /// They sampled with different knowledge, and so made other runs than one process would.
+    /// Shards of a sampled search know different things about shared memory, and so made other runs
+    /// than a single process would.
     #[error("shard {one} and shard {other} began with different knowledge of what CPUs share")]
     OtherKnowledge {
-        /// The first.
+        /// The shard of the first result.
         one: Shard,
-        /// One that began otherwise.
+        /// A shard that knows something else.
         other: Shard,
-        /// What both know.
+        /// What all shards know together.
         known: Box<SharingRecord>,
     },
 }
 
 impl MergeError {
-    /// What all shards are to begin with, if that helps.
+    /// What all shards have to begin anew with, if that solves the problem.
     pub fn remedy(&self) -> Option<&SharingRecord> {
         match self {
             Self::Contradicted(known) | Self::OtherKnowledge { known, .. } => Some(known),
@@ -68,10 +69,10 @@ impl MergeError {
     }
 }
 
-/// Whether all shards of one search are there, each once.
+/// Checks that there is exactly one result of each shard of a search.
 ///
 /// # Errors
-/// [`MergeError`] that names the first that is not.
+/// [`MergeError`] that names the first shard with no result or with two.
 pub fn check_all_there(parts: &[Part]) -> Result<(), MergeError> {
     let first = parts.first().ok_or(MergeError::Nothing)?;
     let of = first.document.shard.of;
@@ -93,11 +94,13 @@ pub fn check_all_there(parts: &[Part]) -> Result<(), MergeError> {
     }
 }
 
-/// Makes one result of `parts`: the best of what broke, by fewest changes of the CPU, then fewest
-/// turns; else why one stopped; else that all are complete.
+/// Merges `parts`. If any of them broke, the verdict is the breach whose schedule has the fewest
+/// switches between CPUs, then the fewest turns. Otherwise, if any of them stopped, it is why.
+/// Otherwise it is the verdict of the first one, unless the shards together have a cycle: then a
+/// complete search counts as stopped.
 ///
 /// # Errors
-/// [`MergeError`] if they do not belong together.
+/// [`MergeError`] if the parts do not belong together.
 pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     let first = &parts.first().ok_or(MergeError::Nothing)?.document;
     for part in parts {
@@ -115,7 +118,8 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
         sharing.learn(&part.document.sharing)?;
     }
     let mut verdict = verdict(parts);
-    // What broke, broke, and what stopped shows nothing.
+    // Other verdicts need no check: a breach is real whatever the search has assumed, and a search
+    // that stopped claims nothing.
     match (&verdict, first.of.strategy) {
         (VerdictRecord::Complete, _) if sharing.is_void() => {
             return Err(MergeError::Contradicted(Box::new(sharing.to_record())));
@@ -132,7 +136,8 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
         }
         _ => {}
     }
-    // Each state to which one comes back is known to all: there is a way round over what they know.
+    // A cycle that no shard has alone passes from one shard to another at states that all shards
+    // know. So it also shows in the links between these states.
     let mut links = Links::default();
     let across = parts.iter().flat_map(|part| &part.document.across);
     across.for_each(|[from, to]| links.add(from.0, to.0));
@@ -184,7 +189,7 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     })
 }
 
-/// In what two results are not of the same search.
+/// What differs if two results are not of the same search.
 fn difference(one: &Document, other: &Document) -> Option<&'static str> {
     let Search {
         case,
@@ -238,7 +243,7 @@ fn verdict(parts: &[Part]) -> VerdictRecord {
     .unwrap_or_else(|| parts[0].document.verdict.clone())
 }
 
-/// All keys, each once; nothing unless all have theirs.
+/// All keys, without duplicates; `None` if any part has no keys.
 fn union(all: Vec<Option<&Keys>>) -> Option<Keys> {
     let all: Vec<&Keys> = all.into_iter().collect::<Option<_>>()?;
     let once = |of: fn(&Keys) -> &Vec<u128>| {
@@ -253,7 +258,7 @@ fn union(all: Vec<Option<&Keys>>) -> Option<Keys> {
     })
 }
 
-/// What all have done. States that several have seen count for each.
+/// The counts of all shards together. A state that several shards visited counts once for each.
 pub fn sum<'a>(all: impl Iterator<Item = &'a Counts>) -> Counts {
     all.fold(Counts::default(), |sum, one| Counts {
         states: sum.states.saturating_add(one.states),

@@ -1,6 +1,6 @@
 //! The result of a search as a document: JSON, and in a second file the keys of all states of an
-//! exhaustive search. [`super::merge`] needs these to count a state once that several shards have
-//! visited. Reads and writes; judges nothing.
+//! exhaustive search. [`super::merge`] needs these to count a state only once if several shards
+//! have visited it. Only reads and writes results; verdicts are reached elsewhere.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -336,7 +336,7 @@ impl Part {
 }
 
 impl Keys {
-    /// What the document says about them.
+    /// The entry about these keys in the document.
     pub fn about(&self) -> States {
         States {
             states: self.states.len() as u64,
@@ -414,8 +414,8 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 /// The files to which a result is written. They are created before the search, so that a search of
-/// hours does not end with files that cannot be created. Under their own names there is a whole
-/// result or none.
+/// hours does not end with files that cannot be created. A file gets its own name only when it is
+/// complete, so that no partial result can be read.
 #[derive(Debug)]
 pub struct Destination {
     document: WholeFile,

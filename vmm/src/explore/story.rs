@@ -1,5 +1,5 @@
-//! A schedule as people read it: turn by turn, what each CPU came to and where that stands in the
-//! source. Made by following the schedule once.
+//! A schedule in a form for people: turn by turn, the stops of each CPU with their source lines.
+//! Made by replaying the schedule once.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,40 +17,40 @@ use crate::machine::source::{Source, SourceLine};
 use crate::machine::symbols::readable;
 use crate::manifest::{self, Manifest};
 
-/// What a CPU came to.
+/// One stop of a CPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Beat {
-    /// What it is about to do.
+    /// What the CPU is about to do.
     pub what: String,
-    /// Where that stands, as `file:line`; empty if it is not known.
+    /// The source line of that, as `file:line`; empty if it is not known.
     pub place: String,
-    /// In which function.
+    /// The function of that line; empty if it is not known.
     pub function: String,
-    /// Whether a handler is about to do it, and not the CPU's task.
+    /// Whether the CPU runs a handler, and not its task.
     pub in_handler: bool,
-    /// The words that it is about to access, or waits to see changed.
+    /// The words that it is about to access, or whose change it waits for.
     pub words: Vec<Word>,
-    /// Whether it changes them.
+    /// Whether it is about to change them.
     pub writes: bool,
-    /// The IPI that is about to leave, if one is.
+    /// The IPI that it is about to send, if any.
     pub sends: Option<Ipi>,
 }
 
-/// An IPI on its way.
+/// An IPI to a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Ipi {
-    /// To which CPU.
+    /// The CPU to which it is sent.
     pub target: usize,
-    /// Which.
+    /// Its vector.
     pub vector: u8,
 }
 
 /// A beat by its place in a story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct At {
-    /// Which scene, from 0.
+    /// The index of the scene.
     pub scene: usize,
-    /// Which of its beats, from 0.
+    /// The index of the beat in the scene.
     pub beat: usize,
 }
 
@@ -59,12 +59,12 @@ pub struct At {
 pub struct Scene {
     /// The CPU.
     pub cpu: usize,
-    /// The interrupt that it takes at first.
+    /// The interrupt that it takes first, if any.
     pub takes: Option<u8>,
-    /// The beats that sent it: several if it was sent again while it was pending, none if it was so
-    /// from the beginning.
+    /// The beats that sent the interrupt: several if it was sent again while it was pending, none
+    /// if it was pending in the initial state.
     pub sent_by: Vec<At>,
-    /// What it comes to, in order. The last is where it stands when others go on.
+    /// The stops, in order. At the last one the turn ends.
     pub beats: Vec<Beat>,
 }
 
@@ -77,12 +77,12 @@ pub struct Story {
     pub scenes: Vec<Scene>,
     /// What broke.
     pub breaks: Vec<String>,
-    /// Sentences about that.
+    /// Sentences that describe it.
     pub texts: Vec<String>,
-    /// The step from which on that could not be helped any more, if it was found; behind it, if
-    /// there is one, the step by which another CPU meets what was changed.
+    /// The point of no return, if it was found. After it, if there is one, the step by which
+    /// another CPU first accesses what was changed.
     pub marks: Vec<Mark>,
-    /// What the guest calls its vectors.
+    /// The guest's vectors, with their names.
     #[serde(skip)]
     pub vectors: Vec<manifest::Vector>,
 }
@@ -90,33 +90,34 @@ pub struct Story {
 /// A step that is marked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Mark {
-    /// The step is the one that comes to this beat.
+    /// The beat at which the step ends.
     pub at: At,
     /// Why it is marked, and what it does.
     pub text: String,
 }
 
-/// Listens to a schedule that is followed, and tells it.
+/// Makes a story of a schedule, from its stops during a replay.
 #[derive(Debug)]
 pub struct StoryBuilder<'a> {
     image: &'a Image,
     source: Source<'a>,
-    /// What of it is to be shown.
+    /// Which source files and functions are shown.
     shown: manifest::Source,
     vectors: Vec<manifest::Vector>,
-    /// Once it has seen the machine.
+    /// `None` until the first stop, because the names need the machine.
     words: Option<WordNames>,
     turn: Option<usize>,
     plot: Plot,
 }
 
-/// The scenes as they become, and the IPIs between them.
+/// The scenes so far, and the IPIs between them.
 #[derive(Debug, Default)]
 struct Plot {
     scenes: Vec<Scene>,
-    /// By CPU: the IPI before which it stands, and where. It leaves when that CPU goes on.
+    /// By CPU: the IPI that it is about to send at its last stop, and the beat of that stop. The
+    /// IPI is sent when the CPU goes on.
     leaving: HashMap<usize, (Ipi, At)>,
-    /// Those that have left and are pending, and who sent them.
+    /// The IPIs that were sent and are pending, each with the beats that sent it.
     pending: HashMap<Ipi, Vec<At>>,
 }
 
@@ -136,7 +137,7 @@ impl Plot {
         });
     }
 
-    /// Adds a beat to the scene that was begun last.
+    /// Adds a beat to the last scene.
     fn add(&mut self, beat: Beat) {
         let Some((number, scene)) = self.scenes.iter_mut().enumerate().last() else {
             return;
@@ -156,9 +157,10 @@ impl Plot {
 }
 
 impl<'a> StoryBuilder<'a> {
-    /// One that knows the source of `image`.
+    /// A builder for schedules of the guest in `image`.
     pub fn new(image: &'a Image) -> Self {
-        // What cannot be read has been refused before there was anything to tell.
+        // A manifest that cannot be read is refused before the first stop, so that the error need
+        // not be reported here.
         let manifest = Manifest::of(image).ok().flatten();
         let manifest = manifest.unwrap_or_default();
         Self {
@@ -172,7 +174,7 @@ impl<'a> StoryBuilder<'a> {
         }
     }
 
-    /// Is shown a stop.
+    /// Adds the stop to which `choice` has led, in the turn with the index `turn`.
     pub fn hear(&mut self, specimen: &Specimen, choice: Choice, turn: usize) {
         if self.turn != Some(turn) {
             self.turn = Some(turn);
@@ -218,13 +220,13 @@ impl<'a> StoryBuilder<'a> {
         });
     }
 
-    /// Where `cpu` stands in the guest's source.
+    /// The line in the guest's source at which `cpu` has stopped.
     pub(super) fn place(&self, specimen: &Specimen, cpu: usize) -> Option<SourceLine> {
         let stopped = &specimen.cpus()[cpu];
         if matches!(stopped.at, Stop::Idle | Stop::Left) {
             return None;
         }
-        // A return address is behind the call.
+        // A return address points behind the call, which can already be another line.
         let callers = specimen.callers(cpu).into_iter();
         let places = callers
             .map(|address| address.wrapping_sub(1))
@@ -237,12 +239,12 @@ impl<'a> StoryBuilder<'a> {
             .next()
     }
 
-    /// An interrupt by the name that the guest gives it.
+    /// The guest's name for an interrupt, or else its number.
     pub(super) fn interrupt(&self, vector: u8) -> String {
         interrupt(&self.vectors, vector)
     }
 
-    /// The whole story, of which this is the end.
+    /// The whole story, after the last stop.
     pub fn tell(self, cpus: usize, breach: Option<&super::specimen::Breach>) -> Story {
         Story {
             cpus,
@@ -255,7 +257,7 @@ impl<'a> StoryBuilder<'a> {
     }
 }
 
-/// Tells `schedule`, on the image in `guest`.
+/// Replays a schedule, and makes its story.
 ///
 /// # Errors
 /// As [`super::replay`].
@@ -271,7 +273,7 @@ pub fn tell(
     let breach = (replayed.last.as_ref()).and_then(|followed| followed.breach.clone());
     let cpus = super::replay::case_of(replay.schedule)?.cpus as usize;
     let mut story = story_builder.tell(cpus, breach.as_ref());
-    // Of another order, or another image, it was not found.
+    // The point of no return was found for this order on this image, and holds for no other.
     let is_same = replayed.other.is_none() && replayed.same_image;
     if let (true, Some(point)) = (is_same, &replay.schedule.point_of_no_return) {
         story.mark(point);
@@ -280,7 +282,7 @@ pub fn tell(
 }
 
 impl Story {
-    /// Marks `point`, if it is in the story.
+    /// Marks `point`, if its step is in the story.
     pub fn mark(&mut self, point: &PointOfNoReturn) {
         let Some((at, does)) = self.step(point.step) else {
             return;
@@ -302,7 +304,7 @@ impl Story {
         }
     }
 
-    /// The beat that `step` comes to, and in words what its CPU does in it.
+    /// The beat at which `step` ends, and in words what its CPU does in the step.
     fn step(&self, step: Step) -> Option<(At, String)> {
         let at = At {
             scene: step.turn,
@@ -328,13 +330,12 @@ impl Story {
         Some((at, does))
     }
 
-    /// What comes and what goes in `scene`, in words: the interrupt that it takes, and those that
-    /// it sends.
+    /// The interrupts of `scene`, in words: the one that its CPU takes, and those that it sends.
     pub fn traffic(&self, scene: &Scene) -> String {
         scene.traffic(&self.vectors)
     }
 
-    /// The lanes of all CPUs, with `mark` in that of `cpu`.
+    /// The columns of all CPUs in one line, with `mark` in that of `cpu`.
     fn lanes(&self, cpu: usize, mark: &str) -> String {
         let lane = |lane| if lane == cpu { mark } else { " │ " };
         (0..self.cpus).map(lane).collect()
@@ -342,7 +343,7 @@ impl Story {
 }
 
 impl Scene {
-    /// What comes and what goes, in words, by the names that `vectors` have.
+    /// As [`Story::traffic`], with the names in `vectors`.
     fn traffic(&self, vectors: &[manifest::Vector]) -> String {
         let takes = self
             .takes
@@ -369,8 +370,9 @@ impl Scene {
     }
 }
 
-/// A space-time diagram in text: time runs down, a column for each CPU, and beside it what comes
-/// and goes in the turn, how many stops it has, and what its CPU is about to do when others go on.
+/// A space-time diagram in text. Time runs down, and each CPU has a column. Beside each turn are
+/// the interrupts that are taken and sent in it, the number of its stops, and what its CPU is about
+/// to do at the end of the turn.
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let traffic: Vec<_> = self.scenes.iter().map(|it| self.traffic(it)).collect();
@@ -408,7 +410,7 @@ impl fmt::Display for Story {
     }
 }
 
-/// An interrupt by the name that `vectors` have for it, or else by its number.
+/// The name of an interrupt in `vectors`, or else its number.
 fn interrupt(vectors: &[manifest::Vector], vector: u8) -> String {
     let known = vectors.iter().find(|it| it.number == vector);
     known.map_or_else(|| format!("{vector:#x}"), |it| it.name.clone())
@@ -431,10 +433,10 @@ mod tests {
         }
     }
 
-    /// The stops of a turn, by the IPIs before which they are.
+    /// The stops of a turn. Each is the IPI that is about to be sent there, if any.
     type Stops<'a> = &'a [Option<(usize, u8)>];
 
-    /// What comes of turns, each of a CPU, the interrupt it takes, and its stops.
+    /// The scenes of turns. Each turn is given by its CPU, the interrupt it takes, and its stops.
     fn plot(turns: &[(usize, Option<u8>, Stops<'_>)]) -> Vec<Scene> {
         let mut plot = Plot::default();
         for (cpu, takes, stops) in turns {
@@ -481,7 +483,7 @@ mod tests {
         assert_eq!(scenes[3].sent_by, [At { scene: 0, beat: 1 }]);
     }
 
-    /// A story of turns of CPUs, each with its stops, and the interrupt that it takes.
+    /// A story of turns. Each turn is given by its CPU, the interrupt it takes, and its stops.
     fn told(turns: &[(usize, Option<u8>, &[&str])]) -> Story {
         let scenes = turns.iter().map(|(cpu, takes, stops)| Scene {
             cpu: *cpu,
@@ -553,7 +555,7 @@ mod tests {
        │  ◇   on the way to stop 1: CPU 1 meets what was changed: load x, a.rs:1
 ";
         assert_eq!(format!("\n{story}"), expected);
-        // A schedule that somebody has written can name any step.
+        // A schedule that was written by hand can name any step.
         point.step.turn = 77;
         story.marks.clear();
         story.mark(&point);

@@ -1,7 +1,7 @@
-//! Shares out an exhaustive search: every shard walks the same few states from the beginning,
-//! breadth first and without leaving anything out, and then searches on from its part of those that
-//! it came to. Which ones those are depends on the case and on what is known of what CPUs share, on
-//! nothing else.
+//! Divides an exhaustive search among shards. Every shard expands the same few states from the
+//! initial state, breadth first and without any reduction. Then it searches on from its part of the
+//! frontier. The frontier depends only on the case and on what is known about the memory that CPUs
+//! share, so all shards compute the same one.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -10,24 +10,25 @@ use super::dfs::{Cut, Root, judge, make};
 use super::seen::Seen;
 use crate::explore::Shard;
 
-/// States for each shard, of which some lead to many more than others.
+/// Frontier states per shard: several, because some lead to many more states than others.
 const PER_SHARD: usize = 8;
 
-/// Where a shard begins.
+/// Where a shard begins its search.
 #[derive(Debug)]
 pub struct Frontier {
-    /// The states from which it searches on.
+    /// The frontier states from which this shard searches on.
     pub mine: Vec<Root>,
-    /// The keys of all states that every shard knows: those on the way, and those from which one
-    /// searches on.
+    /// The keys of the states that all shards know: those that every shard expands, and the
+    /// frontier.
     pub all: BTreeSet<u128>,
 }
 
-/// Finds the states from which `shard` searches on. Those of the others are put into `seen`, as are
-/// those on the way, with all that was tried from there: somebody does.
+/// Finds the frontier states from which `shard` searches on. Adds to `seen` the states that were
+/// expanded on the way and the frontier states of the other shards, as states from which everything
+/// is tried: the other shards search on from theirs.
 ///
 /// # Errors
-/// [`Cut`] if it did not come to them.
+/// [`Cut`] if the search was cut short before it reached the frontier.
 pub fn expand(engine: &mut Engine<'_>, seen: &mut Seen, shard: Shard) -> Result<Frontier, Cut> {
     let beginning = Root::beginning(engine);
     if shard == Shard::WHOLE {
@@ -38,7 +39,8 @@ pub fn expand(engine: &mut Engine<'_>, seen: &mut Seen, shard: Shard) -> Result<
     }
     let shards = usize::try_from(shard.of).unwrap_or(usize::MAX);
     let enough = shards.saturating_mul(PER_SHARD);
-    // What was met, to tell what is new; `seen` gets it once it is known whose it is.
+    // The states that were reached, to tell which are new. They are added to `seen` only when they
+    // are expanded, or turn out to belong to another shard.
     let mut met = BTreeSet::from([beginning.state.key()]);
     let mut waiting = VecDeque::from([beginning]);
     while waiting.len() < enough
@@ -66,7 +68,7 @@ pub fn expand(engine: &mut Engine<'_>, seen: &mut Seen, shard: Shard) -> Result<
             }
         }
     }
-    // A page that is kept from now on is in none of the states that wait.
+    // The waiting states were saved without the pages that are found to be written only now.
     if engine.is_incomplete()? {
         return Err(Cut::Void);
     }

@@ -1,5 +1,5 @@
-//! States: kept page by page, with the registers of every CPU, and put back. Which states are the
-//! same is decided here, by a key over all that can matter from there on.
+//! Saves and restores states: pages of memory, and the registers of every CPU. Also computes the
+//! state key, a hash of everything that can matter later, which decides whether states are equal.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -14,13 +14,14 @@ use crate::explore::schedule::Granularity;
 use crate::machine::ram::Page;
 use crate::page_size::PAGE_SIZE;
 
-/// Bytes below the stack pointer that are cleared at each stop: more than any turn leaves behind,
-/// so that what is left there by chance does not make two states of one.
+/// Bytes below the stack pointer that are cleared at each stop. That is more than any turn leaves
+/// behind; otherwise stale data there would give equal states different keys.
 pub(super) const CLEARED: usize = PAGE_SIZE;
 
 impl Specimen {
-    /// Clears what `cpu`, which has come to a stop, has left behind where nobody will read it, so
-    /// that equal states are equal to the last bit, and lead to equal states.
+    /// Clears what `cpu`, which has come to a stop, has left in dead registers and below its stack
+    /// pointers. Nothing reads it again, and without it equal states are equal bit by bit and lead
+    /// to equal states.
     pub(super) fn tidy(&mut self, cpu: usize) {
         self.forget_counts();
         if self.granularity == Granularity::Every {
@@ -42,7 +43,8 @@ impl Specimen {
         }
     }
 
-    /// Puts back what is only counted, so that it can end up nowhere else either.
+    /// Restores the pages of counters and traces, whose contents do not matter, so that their
+    /// values cannot spread to anything that matters.
     fn forget_counts(&mut self) {
         for at in 0..self.unobserved.len() {
             let number = self.unobserved[at];
@@ -54,8 +56,8 @@ impl Specimen {
         }
     }
 
-    /// Clears RAM from `start` to `end`, as far as there is any, and, once there is a beginning to
-    /// go back to, only in pages that are kept.
+    /// Clears RAM from `start` to `end`, as far as it exists. Once there is an initial state, only
+    /// pages that are saved with each state are cleared, since no others are restored.
     pub(super) fn clear(&mut self, start: u64, end: u64) {
         let (Ok(mut at), Ok(end)) = (usize::try_from(start), usize::try_from(end)) else {
             return;
@@ -75,17 +77,19 @@ impl Specimen {
         }
     }
 
-    /// Keeps, from now on, the pages that the guest has written for the first time. Whether there
-    /// were any: then states that were saved before it last was asked may lack them.
+    /// From now on, also saves the pages that the guest has written for the first time. Returns
+    /// whether there were any since the last call. If so, states that were saved before KVM was
+    /// last asked for such pages may lack them.
     ///
     /// # Errors
-    /// If KVM does not say.
+    /// If KVM does not report them.
     pub fn keep_new_pages(&mut self) -> Result<bool, SpecimenError> {
         let is_new = self.keep_written()?;
         Ok(std::mem::take(&mut self.has_grown) || is_new)
     }
 
-    /// Keeps the pages that were written for the first time. Whether there were any.
+    /// From now on, also saves the pages that were written for the first time. Returns whether
+    /// there were any.
     pub(super) fn keep_written(&mut self) -> Result<bool, SpecimenError> {
         let new = self
             .serial
@@ -106,7 +110,7 @@ impl Specimen {
         Ok(!new.is_empty())
     }
 
-    /// Page `number` as it was at first.
+    /// Page `number` as it is in the initial state.
     pub(super) fn original(&self, number: usize) -> SavedPage {
         SavedPage {
             bytes: *self.origin(number),
@@ -121,7 +125,7 @@ impl Specimen {
             .expect("a page is a page long")
     }
 
-    /// Page `number` as it is.
+    /// Page `number` with the contents `bytes`, in the form in which it is saved.
     pub(super) fn keep(&self, number: usize, bytes: &Page) -> SavedPage {
         let is_same = self.unobserved.contains(&number) || bytes == self.origin(number);
         SavedPage {
@@ -134,7 +138,7 @@ impl Specimen {
         }
     }
 
-    /// The state as it is.
+    /// Saves the present state.
     pub fn save(&mut self) -> State {
         for at in 0..self.kept.len() {
             let (number, kept) = &self.kept[at];
@@ -153,7 +157,7 @@ impl Specimen {
         }
     }
 
-    /// Puts the machine back to `state`.
+    /// Restores `state`.
     pub fn load(&mut self, state: &State) {
         let aligned;
         let pages = if Arc::ptr_eq(&state.numbers, &self.numbers) {
@@ -174,8 +178,8 @@ impl Specimen {
         }
     }
 
-    /// The pages of `state`, and of those that were not kept when it was saved, what they were at
-    /// first: they had not been written by then.
+    /// The pages of `state`, for all pages that are saved now. Those that were not saved with it
+    /// are taken from the initial state, since they had not been written by then.
     pub(super) fn aligned(&self, state: &State) -> Vec<Arc<SavedPage>> {
         let page = |number: &usize| match state.numbers.binary_search(number) {
             Ok(at) => Arc::clone(&state.pages[at]),
@@ -184,11 +188,11 @@ impl Specimen {
         self.numbers.iter().map(page).collect()
     }
 
-    /// Makes the vCPUs, but for their general registers, what they were at first, if the guest died
-    /// or ended on one.
+    /// Restores the initial state of the vCPUs, except for their general registers, if the guest
+    /// died, ended or did not stop on one of them.
     ///
     /// # Errors
-    /// If KVM does not take it back.
+    /// If KVM does not accept it.
     pub fn mend(&mut self) -> Result<(), SpecimenError> {
         if std::mem::take(&mut self.is_hurt) {
             self.restore_rest()?;
@@ -202,18 +206,18 @@ impl Specimen {
             .map_err(kvm("take back all of a vCPU"))
     }
 
-    /// Puts the machine back to its beginning.
+    /// Restores the initial state.
     pub fn rewind(&mut self) {
         let root = self.root.clone();
         self.load(&root);
     }
 
-    /// Checks, at the beginning of a schedule, that the vCPUs are, but for their general registers,
-    /// what they were at first, and that all of memory is: which is why [`Specimen::load`] need not
-    /// put back more than it does.
+    /// Checks, at the beginning of a schedule, that all of memory and the vCPUs, except for their
+    /// general registers, are as in the initial state. [`Specimen::load`] relies on this: it does
+    /// not restore everything.
     ///
     /// # Errors
-    /// [`SpecimenError::NotExact`] if a vCPU is not, [`SpecimenError::OtherPage`] if memory is not.
+    /// [`SpecimenError::NotExact`] if a vCPU differs, [`SpecimenError::OtherPage`] if memory does.
     pub fn check_rest(&mut self) -> Result<(), SpecimenError> {
         let is_other = |number: &usize| {
             !self.unobserved.contains(number)
@@ -242,9 +246,9 @@ impl Specimen {
         hash.digest128()
     }
 
-    /// A number for what has become of the machine: where its CPUs stand, and what memory holds,
-    /// but for their stacks, on which what is left by chance lies between what matters. Ends of
-    /// searches that differ in how they get there are held against each other by it.
+    /// A hash of where the CPUs have stopped and of memory without their stacks, where stale data
+    /// lies between data that matters. Serves to compare the final states of searches that reach
+    /// them in different ways.
     pub fn outcome(&self) -> u128 {
         let mut hash = Xxh3::new();
         self.cpus.len().hash(&mut hash);
