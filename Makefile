@@ -96,10 +96,12 @@ test-plants: have-kvm build ## bugs of every kind, planted in the guest one at a
 
 REFERENCE_CASES ?= 1000
 REFERENCE_SEED ?= 2
+REFERENCE_STATES ?= 8000
 MODEL_CASES ?= 5000
 reference: have-kvm build ## a thousand cases drawn at random, every search of them held against the reference search
 	PROPTEST_CASES=$(MODEL_CASES) $(CARGO) test $(CARGO_FLAGS) --release --package vmm --lib enumeration_test::
-	REFERENCE_CASES=$(REFERENCE_CASES) REFERENCE_SEED=$(REFERENCE_SEED) VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) \
+	REFERENCE_CASES=$(REFERENCE_CASES) REFERENCE_SEED=$(REFERENCE_SEED) REFERENCE_STATES=$(REFERENCE_STATES) \
+		VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) \
 		$(CARGO) test $(CARGO_FLAGS) --package tests --test plants -- --nocapture searches_come
 
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
