@@ -137,6 +137,20 @@ fn a_wait_that_never_comes_true_says_what_it_waited_for() {
 }
 
 #[test]
+fn who_waits_for_a_call_that_is_not_made_learns_why() {
+    for wait in ["wait_made()", "wait_ran(0)", "wait_ran()"] {
+        let script =
+            format!("cpu(0).offline(1).wait_done();\ncpu(0).call_single(1, nowait).{wait};");
+        perform(&script)
+            .ends_with(1)
+            .says(":2:31: CPU 0 was told call-single and did not: the target is not online");
+    }
+    perform("cpu(0).irqs_off().wait_made();")
+        .ends_with(1)
+        .says("CPU 0 has done irqs-off, which made no call");
+}
+
+#[test]
 fn an_endless_script_is_ended() {
     let run = perform("cpus(); let n = 0; while true { n += 1; }");
     run.ends_with(5).says("is it endless?").says("CPUs 0-1: ");

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::script::Failure;
+use super::script_failure::Failure;
 use crate::machine::exit::Death;
 
 /// What ended a run.

@@ -9,6 +9,7 @@ mod live;
 pub mod operator;
 mod output;
 pub mod script;
+mod script_failure;
 pub mod socket;
 mod stall;
 mod tracer;

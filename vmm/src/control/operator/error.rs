@@ -86,6 +86,14 @@ pub enum OperatorError {
         /// Why it did not.
         why: Refused,
     },
+    /// The command is done, and there is no call to speak of.
+    #[error("CPU {cpu} has done {deed}, which made no call")]
+    NoCall {
+        /// The CPU.
+        cpu: u32,
+        /// What it was told.
+        deed: String,
+    },
 }
 
 impl From<BreakpointError> for OperatorError {

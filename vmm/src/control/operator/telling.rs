@@ -100,7 +100,7 @@ impl Operator {
     /// call.
     ///
     /// # Errors
-    /// If that takes too long, or it makes none.
+    /// If that takes too long, or the command was refused, or it is done and has made no call.
     pub fn call(&self, posted: PostedCommand, wait: Wait<'_>) -> Result<CallId, OperatorError> {
         let what = || {
             format!(
@@ -109,7 +109,15 @@ impl Operator {
                 posted.cpu
             )
         };
-        self.wait(wait, what, || self.commands.call(posted))
+        self.wait(wait, what, || match self.done(posted).transpose() {
+            None => self.commands.call(posted).map(Ok),
+            Some(done) => Some(done.and_then(|done| {
+                done.call.ok_or_else(|| OperatorError::NoCall {
+                    cpu: posted.cpu,
+                    deed: self.told(posted).to_owned(),
+                })
+            })),
+        })?
     }
 
     /// The command with this number, if it was posted.

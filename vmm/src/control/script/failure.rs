@@ -1,52 +1,14 @@
-//! Why a script stopped before its end, and where: file, line and column. Errors of the machine
-//! pass through the interpreter as values, and are turned back into errors here.
+//! How an error of the interpreter becomes a failure of the script. Errors of the machine pass
+//! through the interpreter as values, and are turned back into errors here.
 
-use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rhai::{Dynamic, Engine, EvalAltResult, Position};
 
 use crate::control::operator::OperatorError;
+use crate::control::script_failure::{Failure, FailureKind};
 use crate::lab::oracles::NoSuchOracle;
-
-/// The kind of failure, which decides the exit status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
-    /// Something was not as the script expected it.
-    Expectation,
-    /// The script asks for what does not exist or makes no sense.
-    Bad,
-    /// Something that was waited for did not happen, or the script did not end.
-    Stuck,
-    /// The machine ended while the script still used it.
-    Over,
-}
-
-/// Why a script stopped, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// The kind of failure.
-    pub kind: FailureKind,
-    /// The script.
-    pub file: PathBuf,
-    /// Line and column, from 1, if they are known.
-    pub place: Option<(usize, usize)>,
-    /// What happened.
-    pub message: String,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.file.display();
-        match self.place {
-            Some((line, column)) => write!(f, "{file}:{line}:{column}: {}", self.message),
-            None => write!(f, "{file}: {}", self.message),
-        }
-    }
-}
-
-impl std::error::Error for Failure {}
 
 impl Failure {
     /// The script cannot be read.
@@ -170,9 +132,9 @@ impl From<OperatorError> for Box<EvalAltResult> {
         let kind = match &error {
             OperatorError::Over(_) => FailureKind::Over,
             OperatorError::TimedOut { .. } | OperatorError::GivenUp(_) => FailureKind::Stuck,
-            OperatorError::Refused { .. } | OperatorError::WireNotEmpty { .. } => {
-                FailureKind::Expectation
-            }
+            OperatorError::Refused { .. }
+            | OperatorError::NoCall { .. }
+            | OperatorError::WireNotEmpty { .. } => FailureKind::Expectation,
             _ => FailureKind::Bad,
         };
         throw(kind, error.to_string())

@@ -21,10 +21,10 @@ use rhai::{Dynamic, Engine, EvalAltResult};
 
 use super::operator::{Operator, OperatorError, Wait};
 use super::{Ending, Stream};
+pub use crate::control::script_failure::{Failure, FailureKind};
 use crate::provenance::Input;
 use crate::text;
 use failure::bad;
-pub use failure::{Failure, FailureKind};
 
 /// How long a wait goes on, unless the script says otherwise.
 const LIMIT: Duration = Duration::from_secs(10);
