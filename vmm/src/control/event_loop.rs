@@ -16,6 +16,7 @@ use super::live::LiveTable;
 use super::operator::Operator;
 use super::output::{Output, Stream};
 use super::stall::{StallDriver, StallSummary};
+use super::timer::timer;
 use super::watchdog::Watchdog;
 use crate::machine::devices::Console;
 use crate::machine::threads::{self, End, ThreadsError, VcpuThreads};
@@ -65,8 +66,7 @@ impl<'a> EventLoop<'a> {
         stream: Stream,
         limits: TimeLimits<'a>,
     ) -> Result<Self, ControlError> {
-        let mut clock =
-            TimerFd::new().map_err(|e| ControlError::Prepare("create a timer", e.into()))?;
+        let mut clock = timer().map_err(|e| ControlError::Prepare("create a timer", e.into()))?;
         clock
             .reset(TICK, Some(TICK))
             .map_err(|e| ControlError::Prepare("start a timer", e.into()))?;

@@ -12,6 +12,7 @@ pub mod script;
 mod script_failure;
 pub mod socket;
 mod stall;
+mod timer;
 mod tracer;
 mod watchdog;
 

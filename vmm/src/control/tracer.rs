@@ -10,6 +10,7 @@ use shared::manifest::PointRole;
 use shared::trace::Record;
 use vmm_sys_util::timerfd::TimerFd;
 
+use super::timer::timer;
 use crate::lab::Lab;
 use crate::lab::rings::Rings;
 use crate::machine::Machine;
@@ -103,7 +104,7 @@ impl Tracer {
                 kept: 0,
                 lost: vec![0; cpus],
             }),
-            timer: Mutex::new(TimerFd::new()?),
+            timer: Mutex::new(timer()?),
             journals: machine
                 .vcpus
                 .iter()

@@ -14,6 +14,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::operator::Operator;
 use super::output::{Output, is_ready};
+use crate::control::timer::timer;
 use crate::lab::{CpuCounts, Lab};
 use crate::machine::lifecycle::{Stall, State};
 use crate::machine::message::HeldBy;
@@ -71,7 +72,7 @@ impl<'a> LiveTable<'a> {
         lab: &Lab,
         screen: Arc<dyn Screen>,
     ) -> io::Result<Self> {
-        let mut timer = TimerFd::new()?;
+        let mut timer = timer()?;
         timer.reset(REFRESH, Some(REFRESH))?;
         Ok(Self {
             threads,

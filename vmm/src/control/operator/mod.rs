@@ -32,6 +32,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::ending::Ending;
 use super::tracer::Tracer;
+use crate::control::timer::timer;
 use crate::lab::Lab;
 use crate::machine::devices::Console;
 use crate::machine::lifecycle::Exited;
@@ -141,7 +142,7 @@ impl Operator {
             lost: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             to_nobody: AtomicU64::new(0),
-            alarm: Mutex::new(TimerFd::new()?),
+            alarm: Mutex::new(timer()?),
             notifier: Notifier::default(),
             expected: Mutex::default(),
             started: AtomicBool::new(false),

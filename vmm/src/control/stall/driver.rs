@@ -14,6 +14,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::pace::Pace;
 use super::{PlannedStall, StallSummary, Stalls, StealPeriod, StealPlan};
+use crate::control::timer::timer;
 use crate::machine::lifecycle::CONFIRMATION;
 use crate::machine::lifecycle::{HoldOutcome, Holder, State};
 use crate::machine::threads::VcpuThreads;
@@ -124,7 +125,7 @@ impl<'a> StallDriver<'a> {
         let mut driver = Self {
             threads,
             start: Arc::clone(start),
-            timer: TimerFd::new()?,
+            timer: timer()?,
             tracks: Vec::new(),
             of_vcpu: BTreeMap::new(),
             due: BinaryHeap::new(),
