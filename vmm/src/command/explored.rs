@@ -233,24 +233,16 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
     searched.extend(warnings.map(|warning| ("warning", warning.clone())));
     let answers = document.answers.iter();
     searched.extend(answers.filter_map(|answer| {
-        let name = match (answer.shows_nothing(), &answer.refused) {
+        let name = match (answer.done, &answer.refused) {
             // A search that has found what it looked for need not have come to all of them.
-            (true, None) if !is_through(document) => return None,
-            (true, _) => "warning",
-            (false, Some(_)) => "refused",
-            (false, None) => return None,
+            (false, None) if !document.verdict.is_through() => return None,
+            (false, _) => "warning",
+            (true, Some(_)) => "refused",
+            (true, None) => return None,
         };
         Some((name, answer.to_string()))
     }));
     searched
-}
-
-/// Whether the search has come to its end.
-fn is_through(document: &Document) -> bool {
-    !matches!(
-        document.verdict,
-        VerdictRecord::Broke { .. } | VerdictRecord::Stopped { .. } | VerdictRecord::Refuted { .. }
-    )
 }
 
 fn case(document: &Document) -> Result<Case, Refused> {

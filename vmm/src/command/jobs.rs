@@ -85,10 +85,7 @@ pub fn run(config: &Config, count: u64) -> Result<Part, Refused> {
             continue;
         }
         let mut whole = merged.map_err(|error| host(error.to_string()))?;
-        if !matches!(
-            whole.document.verdict,
-            VerdictRecord::Broke { .. } | VerdictRecord::Stopped { .. }
-        ) {
+        if whole.document.verdict.is_through() {
             check_all_there(&parts).map_err(|error| host(error.to_string()))?;
         }
         bar.finish_and_clear();
@@ -160,6 +157,7 @@ impl Jobs {
         let news = self.listen();
         let mut parts = Vec::new();
         let mut failed = None;
+        let has_found = |part: &Part| matches!(part.document.verdict, VerdictRecord::Broke { .. });
         while self.all.iter().any(|job| !job.has_ended) {
             if interrupted() {
                 self.end();
@@ -180,12 +178,10 @@ impl Jobs {
                     let Some(job) = self.job(index) else { continue };
                     match job.collect() {
                         Ok(part) => {
-                            let is_found =
-                                matches!(part.document.verdict, VerdictRecord::Broke { .. });
-                            parts.push(part);
-                            if is_found {
+                            if has_found(&part) {
                                 self.end();
                             }
+                            parts.push(part);
                         }
                         // A process that is told to end before its search begins has no result.
                         Err(_) if were_to_end => {}
@@ -198,7 +194,6 @@ impl Jobs {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         }
-        let has_found = |part: &Part| matches!(part.document.verdict, VerdictRecord::Broke { .. });
         match failed {
             // A breach that one shard found counts even if another shard failed.
             Some(refused) if !parts.iter().any(has_found) => Err(refused),
@@ -250,7 +245,7 @@ impl Drop for Jobs {
 
 fn pass_on(index: u64, lines: impl BufRead, tell: &Sender<News>) {
     for line in lines.lines().map_while(Result::ok) {
-        // Lines that are not counts are for people to read.
+        // A process that dies can leave half a line.
         if let Ok(counts) = serde_json::from_str(&line)
             && tell.send(News::Counts(index, counts)).is_err()
         {

@@ -7,8 +7,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::case::Case;
-use crate::lab::refused::Refused;
+use super::case::{Case, Deed};
+use crate::lab::deed_refusal::DeedRefusal;
 
 /// What a CPU answered to one deed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -30,20 +30,20 @@ pub struct Answers(Vec<Vec<Answer>>);
 impl Answers {
     /// No answers so far.
     pub fn new(case: &Case) -> Self {
-        let answer = |cpu: usize, deed: &super::case::Deed| Answer {
+        let answer = |cpu: usize, deed: &Deed| Answer {
             cpu: u32::try_from(cpu).unwrap_or(u32::MAX),
             deed: deed.text.clone(),
             done: false,
             refused: None,
         };
-        let of_cpu = |(cpu, program): (usize, &Vec<super::case::Deed>)| {
+        let of_cpu = |(cpu, program): (usize, &Vec<Deed>)| {
             program.iter().map(|deed| answer(cpu, deed)).collect()
         };
         Self(case.programs.iter().enumerate().map(of_cpu).collect())
     }
 
     /// Notes what `cpu` answered to its deed number `deed`, from 0.
-    pub fn note(&mut self, cpu: usize, deed: usize, result: Result<i64, Refused>) {
+    pub fn note(&mut self, cpu: usize, deed: usize, result: Result<i64, DeedRefusal>) {
         let Some(answer) = self.0.get_mut(cpu).and_then(|all| all.get_mut(deed)) else {
             return;
         };
@@ -61,11 +61,6 @@ impl Answers {
 }
 
 impl Answer {
-    /// Whether the deed was not carried out in any order.
-    pub fn shows_nothing(&self) -> bool {
-        !self.done
-    }
-
     /// Adds the answers to the same deed in other orders of the same search.
     pub fn add(&mut self, other: &Self) {
         self.done |= other.done;
@@ -95,7 +90,7 @@ mod tests {
         let case = Case::parse("cpus 2\n0: offline 1; single 1\n1: single 0\n").unwrap();
         let mut answers = Answers::new(&case);
         for (cpu, deed, result) in results {
-            answers.note(*cpu, *deed, Refused::check(*result));
+            answers.note(*cpu, *deed, DeedRefusal::check(*result));
         }
         answers.into_list()
     }
@@ -113,8 +108,8 @@ mod tests {
             "CPU 1 never came to \"single 0\"",
         ];
         assert_eq!(told(&answers), expected);
-        let nothing: Vec<_> = answers.iter().map(Answer::shows_nothing).collect();
-        assert_eq!(nothing, [true, false, true]);
+        let done: Vec<_> = answers.iter().map(|answer| answer.done).collect();
+        assert_eq!(done, [false, true, false]);
     }
 
     #[test]

@@ -159,6 +159,16 @@ pub enum VerdictRecord {
     },
 }
 
+impl VerdictRecord {
+    /// Whether the search has tried all orders that it set out to try.
+    pub fn is_through(&self) -> bool {
+        match self {
+            Self::Complete | Self::BoundedComplete { .. } | Self::Sampled { .. } => true,
+            Self::Broke { .. } | Self::Stopped { .. } | Self::Refuted { .. } => false,
+        }
+    }
+}
+
 /// One way in which the case can break.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Refuted {

@@ -7,13 +7,13 @@ pub mod capped;
 mod contradictions;
 pub(crate) mod counts;
 pub mod deed;
+pub mod deed_refusal;
 mod exploration;
 pub mod finding;
 pub mod judge;
 pub mod judgement;
 pub mod mailbox;
 pub mod oracles;
-pub mod refused;
 pub mod rings;
 mod words;
 

@@ -8,8 +8,8 @@ use shared::ledger::CallId;
 use shared::mailbox::{ANSWERS, Mailbox};
 
 use crate::lab::Lab;
+use crate::lab::deed_refusal::DeedRefusal;
 use crate::lab::mailbox::Command;
-use crate::lab::refused::Refused;
 
 /// A command that was posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct PostedCommand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandResult {
     /// The value, whose meaning depends on the deed, or why the guest refused.
-    pub result: Result<i64, Refused>,
+    pub result: Result<i64, DeedRefusal>,
     /// The call it made.
     pub call: Option<CallId>,
     /// The CPUs with which it answered, for a deed that answers with a list.
@@ -127,7 +127,7 @@ impl Commands {
     fn read(&self, posted: PostedCommand) -> Option<CommandResult> {
         let mailbox = self.lab.mailbox(posted.cpu)?;
         (mailbox.done >= posted.number).then(|| CommandResult {
-            result: Refused::check(mailbox.result),
+            result: DeedRefusal::check(mailbox.result),
             call: call(&mailbox),
             answer: mailbox.answer,
         })

@@ -4,7 +4,7 @@ use vmm_sys_util::errno;
 
 use super::{InFlight, NoSuchPoint, NotThere};
 use crate::lab::deed::TellError;
-use crate::lab::refused::Refused;
+use crate::lab::deed_refusal::DeedRefusal;
 use crate::machine::breakpoints::BreakpointError;
 use crate::machine::pause_error::PauseError;
 use crate::machine::symbols::NoSuchSymbol;
@@ -84,7 +84,7 @@ pub enum OperatorError {
         /// What it was told.
         deed: String,
         /// Why it did not.
-        why: Refused,
+        why: DeedRefusal,
     },
     /// The command is done, and there is no call to speak of.
     #[error("CPU {cpu} has done {deed}, which made no call")]

@@ -12,7 +12,7 @@ use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, bit};
 use super::waiting::{Depth, Turns};
 use crate::explore::schedule::{Choice, Granularity};
 use crate::explore::sharing::Sharing;
-use crate::lab::refused::Refused;
+use crate::lab::deed_refusal::DeedRefusal;
 use crate::machine::serial::{MOST_IDLE_EXITS, SerialExit};
 
 /// How long a CPU may go on without coming to a stop, in rings of the alarm (five per second) and
@@ -345,7 +345,8 @@ impl Specimen {
         };
         // The guest can ring the doorbell without having done anything.
         if mailbox.done == self.cpus[cpu].given as u64 {
-            self.answers.note(cpu, deed, Refused::check(mailbox.result));
+            self.answers
+                .note(cpu, deed, DeedRefusal::check(mailbox.result));
         }
     }
 

@@ -7,13 +7,13 @@ use shared::mailbox::Refusal;
 
 /// A negative result: the CPU did not carry out the deed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub struct Refused(i64);
+pub struct DeedRefusal(i64);
 
-impl Refused {
+impl DeedRefusal {
     /// The result of a deed, [`shared::mailbox::Mailbox::result`].
     ///
     /// # Errors
-    /// [`Refused`] if it is negative.
+    /// [`DeedRefusal`] if it is negative.
     pub fn check(result: i64) -> Result<i64, Self> {
         match result {
             ..0 => Err(Self(result)),
@@ -22,7 +22,7 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for DeedRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match Refusal::try_from(self.0) {
             Ok(refusal) => f.write_str(refusal.describe()),
@@ -37,17 +37,17 @@ mod tests {
 
     #[test]
     fn every_negative_result_is_a_refusal() {
-        assert_eq!(Refused::check(0), Ok(0));
-        assert_eq!(Refused::check(i64::MAX), Ok(i64::MAX));
+        assert_eq!(DeedRefusal::check(0), Ok(0));
+        assert_eq!(DeedRefusal::check(i64::MAX), Ok(i64::MAX));
         for refusal in Refusal::ALL {
-            let refused = Refused::check(refusal as i64).unwrap_err();
+            let refused = DeedRefusal::check(refusal as i64).unwrap_err();
             assert_eq!(refused.to_string(), refusal.describe());
         }
-        let unnamed = Refused::check(-1).unwrap_err();
+        let unnamed = DeedRefusal::check(-1).unwrap_err();
         assert_eq!(
             unnamed.to_string(),
             "the guest says -1, a reason that has no name"
         );
-        assert!(Refused::check(i64::MIN).is_err());
+        assert!(DeedRefusal::check(i64::MIN).is_err());
     }
 }
