@@ -257,7 +257,7 @@ pub fn run_attended(
         watch: config.watch.clone(),
         sources: config.sources.as_deref(),
     };
-    let aftermath = control::run(machine, &lab, setup, |operator| {
+    let run_result = control::run(machine, &lab, setup, |operator| {
         if let Some(server) = control {
             server.attend(operator);
         }
@@ -269,29 +269,29 @@ pub fn run_attended(
     if let Some(server) = control {
         server.leave();
     }
-    let mut aftermath = aftermath?;
-    let judgement = verdict::judge(&aftermath, &lab);
-    let verdict = Verdict::on(&aftermath, &judgement);
-    let report = Report::new(&aftermath, &lab, judgement, &verdict, provenance);
-    let post_mortem = describe(&aftermath, &report, &symbols);
+    let mut run_result = run_result?;
+    let judgement = verdict::judge(&run_result, &lab);
+    let verdict = Verdict::on(&run_result, &judgement);
+    let report = Report::new(&run_result, &lab, judgement, &verdict, provenance);
+    let post_mortem = describe(&run_result, &report, &symbols);
     Ok(Outcome {
         words: report.provenance.words.clone(),
         verdict,
         report,
         post_mortem,
-        trace: aftermath.trace.take(),
+        trace: run_result.trace.take(),
         guest: guest.clone(),
         command_line,
-        window: aftermath.window,
-        console: aftermath.console,
+        window: run_result.window,
+        console: run_result.console,
     })
 }
 
 /// Where the vCPUs stood, if the run ended in such a way that this matters.
-fn describe(aftermath: &control::RunResult, report: &Report, symbols: &Symbols) -> String {
+fn describe(run_result: &control::RunResult, report: &Report, symbols: &Symbols) -> String {
     use control::Ending;
     const BAD_MACHINE: u32 = shared::exit::ExitCode::BadMachine as u32;
-    let died_on = match (&aftermath.ending, report.result) {
+    let died_on = match (&run_result.ending, report.result) {
         // Which CPUs came up, and where the others are, matters more than which CPU noticed.
         (
             Ending::GuestExit {
@@ -304,12 +304,12 @@ fn describe(aftermath: &control::RunResult, report: &Report, symbols: &Symbols) 
         _ => return String::new(),
     };
     match died_on {
-        Some(vcpu) => aftermath
+        Some(vcpu) => run_result
             .dumps
             .iter()
-            .find(|standing| standing.vcpu == vcpu)
-            .map(|standing| postmortem::death(standing, symbols))
+            .find(|dump| dump.vcpu == vcpu)
+            .map(|dump| postmortem::death(dump, symbols))
             .unwrap_or_default(),
-        None => postmortem::standings(&aftermath.dumps, symbols),
+        None => postmortem::dumps(&run_result.dumps, symbols),
     }
 }

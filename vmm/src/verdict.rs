@@ -52,11 +52,11 @@ pub struct Verdict {
     signal: Option<u8>,
 }
 
-/// The judgement on `lab` after a run of which `aftermath` is left. Calls can only be expected to
+/// The judgement on `lab` after a run with this result. Calls can only be expected to
 /// be complete if the guest came to the end of its workload.
-pub fn judge(aftermath: &RunResult, lab: &Lab) -> Judgement {
-    if is_end_of_workload(&aftermath.ending) {
-        Judgement::on_end(lab, &aftermath.expected.abandoned)
+pub fn judge(run_result: &RunResult, lab: &Lab) -> Judgement {
+    if is_end_of_workload(&run_result.ending) {
+        Judgement::on_end(lab, &run_result.expected.abandoned)
     } else {
         Judgement::on_the_way(lab)
     }
@@ -74,13 +74,13 @@ fn is_end_of_workload(ending: &Ending) -> bool {
 }
 
 impl Verdict {
-    /// The verdict on a run of which `aftermath` is left, with the `judgement` on its lab.
-    pub fn on(aftermath: &RunResult, judgement: &Judgement) -> Self {
-        let ending = &aftermath.ending;
+    /// The verdict on a run with this result, with the `judgement` on its lab.
+    pub fn on(run_result: &RunResult, judgement: &Judgement) -> Self {
+        let ending = &run_result.ending;
         let mut verdict = Self::new(Kind::Stalled, ending.to_string());
         match ending {
             Ending::GuestExit { vcpu, code } => {
-                return Self::on_exit(*vcpu, *code, aftermath, judgement);
+                return Self::on_exit(*vcpu, *code, run_result, judgement);
             }
             Ending::Dead { .. } | Ending::Panicked { .. } => verdict.kind = Kind::Died,
             Ending::Signal(signal) => {
@@ -124,15 +124,15 @@ impl Verdict {
         }
     }
 
-    fn on_exit(vcpu: u32, code: u32, aftermath: &RunResult, judgement: &Judgement) -> Self {
+    fn on_exit(vcpu: u32, code: u32, run_result: &RunResult, judgement: &Judgement) -> Self {
         match ExitCode::try_from(code) {
             Ok(ExitCode::Pass | ExitCode::Fail) if !judgement.is_believed() => {
                 Self::on_contradictions(judgement)
             }
-            Ok(ExitCode::Pass | ExitCode::Fail) if aftermath.expected.is_any() => {
-                Self::on_expected(&aftermath.expected, judgement)
+            Ok(ExitCode::Pass | ExitCode::Fail) if run_result.expected.is_any() => {
+                Self::on_expected(&run_result.expected, judgement)
             }
-            Ok(ExitCode::Pass) => Self::on_pass(aftermath, judgement),
+            Ok(ExitCode::Pass) => Self::on_pass(run_result, judgement),
             Ok(ExitCode::Fail) => {
                 let message = match judgement.found.total() {
                     0 => "the guest says that an oracle failed".to_owned(),
@@ -157,7 +157,7 @@ impl Verdict {
                 match judgement.cpus_online {
                     Some(online) => format!(
                         "the guest cannot use this machine; {online} of {} CPUs came up",
-                        aftermath.vcpus
+                        run_result.vcpus
                     ),
                     None => "the guest cannot use this machine".to_owned(),
                 },
@@ -200,7 +200,7 @@ impl Verdict {
         Self::new(Kind::Pass, format!("as expected: {}", found.join(", ")))
     }
 
-    fn on_pass(aftermath: &RunResult, judgement: &Judgement) -> Self {
+    fn on_pass(run_result: &RunResult, judgement: &Judgement) -> Self {
         if !judgement.is_used {
             return Self::new(
                 Kind::Pass,
@@ -215,10 +215,10 @@ impl Verdict {
                 judgement.found.total(),
                 judgement.found
             )
-        } else if online != aftermath.vcpus {
+        } else if online != run_result.vcpus {
             format!(
                 "the guest says pass, with {online} of {} CPUs up",
-                aftermath.vcpus
+                run_result.vcpus
             )
         } else if judgement.breaches.total > 0 {
             format!(

@@ -64,51 +64,51 @@ pub struct Ipis {
 }
 
 impl Ipis {
-    /// The IPIs of a run of which `aftermath` is left. `is_whole` says that the guest came to its
+    /// The IPIs of a run with this result. `is_whole` says that the guest came to its
     /// end, so that its counters are final.
     pub(super) fn of(
-        aftermath: &RunResult,
+        run_result: &RunResult,
         manifest: &Manifest,
         counts: &CounterValues,
         is_whole: bool,
     ) -> Self {
-        let transit = aftermath.vmm_ipis;
+        let vmm_ipis = run_result.vmm_ipis;
         // Every interrupt is an IPI, or was added by the VMM: the guest has no other source.
-        let stood = |vectors: fn(&VcpuDump) -> usize| {
-            let of_each = aftermath.dumps.iter().map(vectors);
+        let in_dumps = |vectors: fn(&VcpuDump) -> usize| {
+            let of_each = run_result.dumps.iter().map(vectors);
             of_each.sum::<usize>() as u64
         };
-        let all_seen = aftermath.dumps.len() == aftermath.vcpus as usize;
-        let pending = stood(|standing| standing.requested.len());
+        let all_seen = run_result.dumps.len() == run_result.vcpus as usize;
+        let pending = in_dumps(|dump| dump.requested.len());
         let known = [
             counts.received,
-            transit.lost,
-            transit.dropped,
-            transit.to_nobody,
-            transit.in_flight,
+            vmm_ipis.lost,
+            vmm_ipis.dropped,
+            vmm_ipis.to_nobody,
+            vmm_ipis.in_flight,
             pending,
         ];
         let rest = known
             .iter()
-            .try_fold(counts.targets.checked_add(transit.added), |left, part| {
+            .try_fold(counts.targets.checked_add(vmm_ipis.added), |left, part| {
                 left.map(|left| left.checked_sub(*part))
             });
-        let exits_per_ipi = exits_per_ipi(aftermath);
+        let exits_per_ipi = exits_per_ipi(run_result);
         Self {
             sent: counts.sent,
             targets: counts.targets,
-            added: transit.added,
+            added: vmm_ipis.added,
             received: counts.received,
             received_empty: counts.empty,
             coalesced: rest
                 .flatten()
                 .filter(|_| is_whole && all_seen && counts.departed == 0),
-            lost: transit.lost,
-            dropped: transit.dropped,
-            to_nobody: transit.to_nobody,
-            in_flight: transit.in_flight,
+            lost: vmm_ipis.lost,
+            dropped: vmm_ipis.dropped,
+            to_nobody: vmm_ipis.to_nobody,
+            in_flight: vmm_ipis.in_flight,
             pending,
-            entering: stood(|standing| standing.in_service.len()),
+            entering: in_dumps(|dump| dump.in_service.len()),
             by_transport: (counts.by_transport(manifest))
                 .map(|(transport, sent)| (transport.to_owned(), sent))
                 .collect(),
@@ -120,8 +120,8 @@ impl Ipis {
 }
 
 /// Exits over IPIs sent, or why that is not known.
-fn exits_per_ipi(aftermath: &RunResult) -> Result<f64, String> {
-    match named(&aftermath.sources, STATS) {
+fn exits_per_ipi(run_result: &RunResult) -> Result<f64, String> {
+    match named(&run_result.sources, STATS) {
         None => {
             return Err("nobody has tried whether KVM's count of exits can be believed".to_owned());
         }
@@ -132,9 +132,9 @@ fn exits_per_ipi(aftermath: &RunResult) -> Result<f64, String> {
         }
         Some(_) => {}
     }
-    let window = &aftermath.window;
+    let window = &run_result.window;
     // The exits by which a vCPU only says that it is waiting are not caused by an IPI.
-    let exits = (0..aftermath.vcpus as usize)
+    let exits = (0..run_result.vcpus as usize)
         .map(|id| {
             let exits = window.kvm_count(id, "exits")?;
             Some(exits.saturating_sub(window.exits(id)[WAITING]))

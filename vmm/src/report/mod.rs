@@ -190,20 +190,20 @@ pub struct FoundHere {
 }
 
 impl Report {
-    /// The report on a run of which `aftermath` is left: with the lab it used, the judgement on
+    /// The report on a run with this result: with the lab it used, the judgement on
     /// that, the verdict on the run, and where the figures come from. What the guest says of its
     /// options is added to that.
     pub fn new(
-        aftermath: &RunResult,
+        run_result: &RunResult,
         lab: &Lab,
         judgement: Judgement,
         verdict: &Verdict,
         provenance: Provenance,
     ) -> Self {
-        let window = &aftermath.window;
+        let window = &run_result.window;
         let totals = judgement.totals;
         let counted: Vec<CpuCounts> = lab.counted().collect();
-        let traced = aftermath.trace.as_ref().map(Traced::new);
+        let traced = run_result.trace.as_ref().map(Traced::new);
         Self {
             schema: SCHEMA,
             provenance: Provenance {
@@ -213,7 +213,7 @@ impl Report {
             result: verdict.kind,
             exit_status: verdict.exit_status(),
             message: verdict.message.clone(),
-            vcpus: aftermath.vcpus,
+            vcpus: run_result.vcpus,
             cpus_online: judgement.cpus_online,
             boot_seconds: window.boot.map(|boot| boot.as_secs_f64()),
             run_seconds: window.length().as_secs_f64(),
@@ -231,10 +231,10 @@ impl Report {
                     .then(|| totals.counts.sent_for_calls as f64 / totals.made as f64),
             },
             figures: Figures::new(lab.manifest(), &totals.counts),
-            ipi: Ipis::of(aftermath, lab.manifest(), &totals.counts, judgement.ended),
-            sources: aftermath.sources.clone(),
-            stalls: Stalls::of(aftermath),
-            per_vcpu: (0..aftermath.vcpus)
+            ipi: Ipis::of(run_result, lab.manifest(), &totals.counts, judgement.ended),
+            sources: run_result.sources.clone(),
+            stalls: Stalls::of(run_result),
+            per_vcpu: (0..run_result.vcpus)
                 .map(|id| per_vcpu(id, counted.get(id as usize), window))
                 .collect(),
             findings_made: judgement.found.total(),
@@ -256,15 +256,15 @@ impl Report {
             open_calls_made: judgement.open.total,
             contradictions_made: judgement.contradictions.total,
             contradictions: judgement.contradictions.first,
-            strays: aftermath.strays,
-            notes: aftermath
+            strays: run_result.strays,
+            notes: run_result
                 .blind
                 .iter()
-                .chain(&aftermath.console_loss)
-                .chain(&aftermath.uncounted)
+                .chain(&run_result.console_loss)
+                .chain(&run_result.uncounted)
                 .cloned()
                 .chain(sources::left_out(window))
-                .chain(stalls::notes(aftermath))
+                .chain(stalls::notes(run_result))
                 .chain(traced.iter().flat_map(Traced::notes))
                 .collect(),
             trace: traced,

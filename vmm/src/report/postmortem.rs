@@ -17,8 +17,8 @@ const TRACED: usize = 8;
 const EXACT: usize = 16;
 
 /// The vCPU that died, in full.
-pub fn death(standing: &VcpuDump, symbols: &Symbols) -> String {
-    let regs = &standing.regs;
+pub fn death(dump: &VcpuDump, symbols: &Symbols) -> String {
+    let regs = &dump.regs;
     let mut text = String::new();
     let mut line = |content: std::fmt::Arguments<'_>| {
         // Writing to a string does not fail.
@@ -26,24 +26,17 @@ pub fn death(standing: &VcpuDump, symbols: &Symbols) -> String {
     };
     line(format_args!(
         "CPU {} stands at {}",
-        standing.vcpu,
+        dump.vcpu,
         symbols.place(regs.rip)
     ));
-    if standing.code.is_empty() {
+    if dump.code.is_empty() {
         line(format_args!("  code  cannot be read"));
     } else {
-        let bytes: Vec<_> = standing
-            .code
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let bytes: Vec<_> = dump.code.iter().map(|byte| format!("{byte:02x}")).collect();
         line(format_args!("  code  {}", bytes.join(" ")));
     }
-    let mut registers = standing.registers().to_vec();
-    registers.extend([
-        ("cr2", standing.fault_address),
-        ("cr3", standing.page_tables),
-    ]);
+    let mut registers = dump.registers().to_vec();
+    registers.extend([("cr2", dump.fault_address), ("cr3", dump.page_tables)]);
     for row in registers.chunks(4) {
         let row: Vec<_> = row
             .iter()
@@ -51,23 +44,20 @@ pub fn death(standing: &VcpuDump, symbols: &Symbols) -> String {
             .collect();
         line(format_args!("  {}", row.join("  ")));
     }
-    text.push_str(&backtrace(standing, symbols));
+    text.push_str(&backtrace(dump, symbols));
     text
 }
 
 /// Every vCPU, those in the same place together.
-pub fn standings(standings: &[VcpuDump], symbols: &Symbols) -> String {
+pub fn dumps(dumps: &[VcpuDump], symbols: &Symbols) -> String {
     let mut groups: BTreeMap<String, Vec<&VcpuDump>> = BTreeMap::new();
-    for standing in standings {
-        let function = symbols.function(standing.regs.rip);
-        let place = match function.filter(|_| standings.len() > EXACT) {
+    for dump in dumps {
+        let function = symbols.function(dump.regs.rip);
+        let place = match function.filter(|_| dumps.len() > EXACT) {
             Some(function) => function.to_owned(),
-            None => symbols.place(standing.regs.rip),
+            None => symbols.place(dump.regs.rip),
         };
-        groups
-            .entry(describe(standing, &place))
-            .or_default()
-            .push(standing);
+        groups.entry(describe(dump, &place)).or_default().push(dump);
     }
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_by_key(|(_, members)| members.first().map(|first| first.vcpu));
@@ -87,26 +77,22 @@ pub fn standings(standings: &[VcpuDump], symbols: &Symbols) -> String {
     text
 }
 
-fn describe(standing: &VcpuDump, place: &str) -> String {
-    if standing.activity == Activity::NotStarted {
+fn describe(dump: &VcpuDump, place: &str) -> String {
+    if dump.activity == Activity::NotStarted {
         return "never started, waiting for SIPI".to_owned();
     }
-    let activity = match (standing.stalled, standing.activity) {
+    let activity = match (dump.stalled, dump.activity) {
         (None, Activity::Halted) => "halted",
         (None, _) => "running",
         (Some(Stall::Paused), Activity::Halted) => "paused in hlt",
         (Some(Stall::Paused), _) => "paused",
         (Some(Stall::Held), _) => "held",
     };
-    let interrupts = if standing.interrupts_on() {
-        "on"
-    } else {
-        "off"
-    };
+    let interrupts = if dump.interrupts_on() { "on" } else { "off" };
     let mut text = format!("{activity}, interrupts {interrupts}, at {place}");
     for (what, vectors) in [
-        ("pending", &standing.requested),
-        ("in service", &standing.in_service),
+        ("pending", &dump.requested),
+        ("in service", &dump.in_service),
     ] {
         if !vectors.is_empty() {
             let vectors: Vec<_> = vectors
@@ -119,9 +105,9 @@ fn describe(standing: &VcpuDump, place: &str) -> String {
     text
 }
 
-fn backtrace(standing: &VcpuDump, symbols: &Symbols) -> String {
+fn backtrace(dump: &VcpuDump, symbols: &Symbols) -> String {
     let mut text = String::new();
-    for caller in &standing.callers {
+    for caller in &dump.callers {
         // The return address of a call at the end of a function lies in the next function.
         let place = symbols.function(caller.wrapping_sub(1)).unwrap_or("?");
         let _ = writeln!(text, "    called from {caller:#x} {place}");
@@ -134,7 +120,7 @@ mod tests {
     use super::*;
     use kvm_bindings::kvm_regs;
 
-    fn standing(vcpu: u32, activity: Activity, rip: u64) -> VcpuDump {
+    fn dump(vcpu: u32, activity: Activity, rip: u64) -> VcpuDump {
         VcpuDump {
             vcpu,
             activity,
@@ -156,15 +142,15 @@ mod tests {
     #[test]
     fn those_that_stand_alike_share_a_line() {
         let mut all: Vec<_> = (1..300)
-            .map(|id| standing(id, Activity::Halted, 0x10))
+            .map(|id| dump(id, Activity::Halted, 0x10))
             .collect();
-        all.push(standing(0, Activity::Running, 0x20));
+        all.push(dump(0, Activity::Running, 0x20));
         all.push(VcpuDump {
             stalled: Some(Stall::Held),
-            ..standing(301, Activity::Running, 0x20)
+            ..dump(301, Activity::Running, 0x20)
         });
-        all.push(standing(300, Activity::NotStarted, 0));
-        let text = standings(&all, &Symbols::default());
+        all.push(dump(300, Activity::NotStarted, 0));
+        let text = dumps(&all, &Symbols::default());
         let expected = "CPU 0: running, interrupts on, at 0x20, pending 0xf0\n    \
             called from 0x1234 ?\n\
             CPUs 1-299: halted, interrupts on, at 0x10, pending 0xf0\n    \
@@ -177,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_death_shows_code_registers_and_callers() {
-        let text = death(&standing(2, Activity::Running, 0xdead), &Symbols::default());
+        let text = death(&dump(2, Activity::Running, 0xdead), &Symbols::default());
         assert!(
             text.starts_with("CPU 2 stands at 0xdead\n  code  0f 0b\n"),
             "{text}"

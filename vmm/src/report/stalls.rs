@@ -54,9 +54,9 @@ pub struct Stalled {
 
 impl Stalls {
     /// The stalls of a run; `None` if there were none and none were missed.
-    pub fn of(aftermath: &RunResult) -> Option<Self> {
+    pub fn of(run_result: &RunResult) -> Option<Self> {
         let per_vcpu: Vec<_> = (0..)
-            .zip(&aftermath.stall_totals)
+            .zip(&run_result.stall_totals)
             .filter(|(_, absence)| absence.times > 0)
             .map(|(id, absence)| Stalled {
                 id,
@@ -64,7 +64,7 @@ impl Stalls {
                 away_seconds: absence.total.as_secs_f64(),
             })
             .collect();
-        let missed: Vec<_> = aftermath
+        let missed: Vec<_> = run_result
             .stalls
             .missed
             .iter()
@@ -74,14 +74,14 @@ impl Stalls {
             return None;
         }
         let away_seconds = per_vcpu.iter().map(|vcpu| vcpu.away_seconds).sum();
-        let time = aftermath.stalls.time.map(|time| time.as_secs_f64());
+        let time = run_result.stalls.time.map(|time| time.as_secs_f64());
         Some(Self {
             count: per_vcpu.iter().map(|vcpu| vcpu.count).sum(),
             away_seconds,
             share: time
                 .map(|time| away_seconds / (time * per_vcpu.len() as f64))
                 .filter(|share| share.is_finite()),
-            latency: aftermath.pause_latency.as_ref().map(Latencies::from),
+            latency: run_result.pause_latency.as_ref().map(Latencies::from),
             per_vcpu,
             missed,
         })
@@ -101,8 +101,8 @@ impl From<&PauseLatency> for Latencies {
 }
 
 /// Notes on stalls that were not carried out.
-pub(super) fn notes(aftermath: &RunResult) -> Vec<String> {
-    let stalls = &aftermath.stalls;
+pub(super) fn notes(run_result: &RunResult) -> Vec<String> {
+    let stalls = &run_result.stalls;
     if stalls.asked && stalls.time.is_none() {
         return vec![
             "no vCPU was stalled: the guest never said that its workload starts".to_owned(),

@@ -48,12 +48,12 @@ fn ended(ending: Ending) -> RunResult {
     }
 }
 
-fn report_on(aftermath: &RunResult, lab: &Lab) -> Report {
+fn report_on(run_result: &RunResult, lab: &Lab) -> Report {
     let guest = Input::new(Path::new("guest.bin"), b"");
     let provenance = Provenance::new(Kvm::Unknown, guest, CPUS, "");
-    let judgement = verdict::judge(aftermath, lab);
-    let verdict = Verdict::on(aftermath, &judgement);
-    Report::new(aftermath, lab, judgement, &verdict, provenance)
+    let judgement = verdict::judge(run_result, lab);
+    let verdict = Verdict::on(run_result, &judgement);
+    Report::new(run_result, lab, judgement, &verdict, provenance)
 }
 
 fn exited(code: ExitCode) -> RunResult {
@@ -114,7 +114,7 @@ fn a_pass_is_believed_only_if_everything_bears_it_out() {
 
 #[test]
 fn every_ending_has_the_status_of_its_kind() {
-    let status = |aftermath: &RunResult| report_on(aftermath, &all_up()).exit_status;
+    let status = |run_result: &RunResult| report_on(run_result, &all_up()).exit_status;
     assert_eq!(status(&exited(ExitCode::Pass)), 0);
     assert_eq!(status(&exited(ExitCode::Fail)), 1);
     assert_eq!(status(&exited(ExitCode::BadOptions)), 2);
@@ -172,7 +172,7 @@ fn the_document_has_its_keys_without_any_statistics() {
 
 #[test]
 fn stalls_are_reported_with_what_came_of_them() {
-    let aftermath = RunResult {
+    let run_result = RunResult {
         stall_totals: [(0, 0), (3, 200), (1, 100)]
             .map(|(times, millis)| StallTotals {
                 times,
@@ -193,7 +193,7 @@ fn stalls_are_reported_with_what_came_of_them() {
         },
         ..exited(ExitCode::Pass)
     };
-    let report = report_on(&aftermath, &all_up());
+    let report = report_on(&run_result, &all_up());
     let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
     let stalls = &json["stalls"];
     assert_eq!(stalls["count"], 4);
@@ -212,14 +212,14 @@ fn stalls_are_reported_with_what_came_of_them() {
 
 #[test]
 fn a_guest_without_a_workload_is_not_stalled() {
-    let aftermath = RunResult {
+    let run_result = RunResult {
         stalls: StallSummary {
             asked: true,
             ..StallSummary::default()
         },
         ..exited(ExitCode::Pass)
     };
-    let table = report_on(&aftermath, &all_up()).table();
+    let table = report_on(&run_result, &all_up()).table();
     assert!(table.contains("note: no vCPU was stalled: "), "{table}");
 }
 
@@ -235,7 +235,7 @@ fn counted(counters: Counters) -> Lab {
     lab
 }
 
-fn standing(vcpu: u32, requested: &[u8], in_service: &[u8]) -> VcpuDump {
+fn dump(vcpu: u32, requested: &[u8], in_service: &[u8]) -> VcpuDump {
     VcpuDump {
         vcpu,
         activity: Activity::Halted,
@@ -262,7 +262,7 @@ fn every_ipi_is_accounted_for() {
     ] {
         counters.words[number as usize] = value;
     }
-    let aftermath = RunResult {
+    let run_result = RunResult {
         vmm_ipis: VmmIpiCounts {
             added: 9,
             lost: 2,
@@ -271,20 +271,20 @@ fn every_ipi_is_accounted_for() {
             in_flight: 3,
         },
         dumps: vec![
-            standing(0, &[], &[]),
-            standing(1, &[0xfb, 0xfc], &[0xfd]),
-            standing(2, &[0xfc], &[]),
+            dump(0, &[], &[]),
+            dump(1, &[0xfb, 0xfc], &[0xfd]),
+            dump(2, &[0xfc], &[]),
         ],
         ..exited(ExitCode::Pass)
     };
-    let report = |counters, aftermath: &RunResult| report_on(aftermath, &counted(counters));
-    let ipi = report(counters, &aftermath).ipi;
+    let report = |counters, run_result: &RunResult| report_on(run_result, &counted(counters));
+    let ipi = report(counters, &run_result).ipi;
     assert_eq!((ipi.sent, ipi.targets, ipi.received), (30, 100, 40));
     assert_eq!((ipi.added, ipi.lost, ipi.in_flight), (9, 2, 3));
     assert_eq!((ipi.dropped, ipi.to_nobody), (1, 5));
     assert_eq!((ipi.pending, ipi.entering), (3, 1));
     assert_eq!(ipi.coalesced, Some(100 + 9 - 40 - 2 - 1 - 5 - 3 - 3));
-    let table = report(counters, &aftermath).table();
+    let table = report(counters, &run_result).table();
     let line = "not received: 55 coalesced, 2 lost, 1 dropped by the local APIC of a CPU that was \
                 being started, 5 to CPUs that do not exist, 3 on the wire, 3 pending; 9 added by \
                 the VMM\n";
@@ -295,10 +295,10 @@ fn every_ipi_is_accounted_for() {
     // inspected may have anything pending.
     let mut came_back = counters;
     came_back.words[DEPARTED as usize] = 1;
-    assert_eq!(report(came_back, &aftermath).ipi.coalesced, None);
+    assert_eq!(report(came_back, &run_result).ipi.coalesced, None);
     let cut_off = RunResult {
         ending: Ending::TimeOut(Duration::from_secs(1)),
-        ..aftermath
+        ..run_result
     };
     assert_eq!(report(counters, &cut_off).ipi.coalesced, None);
     let unseen = exited(ExitCode::Pass);
@@ -306,12 +306,12 @@ fn every_ipi_is_accounted_for() {
     // Nor where the counts contradict each other.
     let mut made_up = counters;
     made_up.words[RECEIVED as usize] = 1000;
-    let aftermath = RunResult {
+    let run_result = RunResult {
         ending: exited(ExitCode::Pass).ending,
         ..cut_off
     };
-    assert_eq!(report(counters, &aftermath).ipi.coalesced, Some(55));
-    assert_eq!(report(made_up, &aftermath).ipi.coalesced, None);
+    assert_eq!(report(counters, &run_result).ipi.coalesced, Some(55));
+    assert_eq!(report(made_up, &run_result).ipi.coalesced, None);
 }
 
 #[test]
@@ -343,17 +343,17 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
     made(MAX_FINDINGS);
     let mut expected = Expected::default();
     expected.must("lost");
-    let aftermath = RunResult {
+    let run_result = RunResult {
         expected,
         ..exited(ExitCode::Fail)
     };
-    let report = report_on(&aftermath, &lab);
+    let report = report_on(&run_result, &lab);
     assert_eq!(report.message, "as expected: lost");
     assert_eq!(report.result, Kind::Pass);
 
     found(WRONG_CPU, 1);
     made(MAX_FINDINGS + 1);
-    let report = report_on(&aftermath, &lab);
+    let report = report_on(&run_result, &lab);
     assert_eq!(report.result, Kind::Fail);
     assert_eq!(report.message, "found beside what was expected: wrong-cpu");
     // Every form of the report says so.
@@ -365,7 +365,7 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
     let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
     assert_eq!(json["findings_by_oracle"]["wrong-cpu"], 1);
     assert_eq!(json["findings"][0]["oracle"], "lost");
-    let machines = [(&report, &aftermath.window)];
+    let machines = [(&report, &run_result.window)];
     let text = crate::report::prometheus::render(machines.into_iter()).unwrap();
     assert!(text.contains("findings_by_oracle_total{oracle=\"wrong-cpu\"} 1\n"));
     // Oracles that found nothing are there too, so that a missing one is not taken for one of them.
@@ -376,7 +376,7 @@ fn what_was_expected_hides_nothing_that_comes_after_many_findings() {
 
     // A guest that declares no oracles is judged all the same, with its oracles' numbers as names.
     let nameless = lab.knowing(Arc::default());
-    let report = report_on(&aftermath, &nameless);
+    let report = report_on(&run_result, &nameless);
     assert_eq!(report.message, "nothing was lost, as was expected");
     let report = report_on(&exited(ExitCode::Pass), &nameless);
     assert_eq!(report.result, Kind::Fail);
@@ -392,8 +392,8 @@ fn what_the_guest_counts_is_told_by_the_names_that_it_gives() {
     let mut counters = Counters::default();
     counters.words[VISITS as usize] = 5;
     counters.words[LONGEST as usize] = 3;
-    let aftermath = exited(ExitCode::Pass);
-    let report = report_on(&aftermath, &counted(counters));
+    let run_result = exited(ExitCode::Pass);
+    let report = report_on(&run_result, &counted(counters));
     let line = "walks      stood on 5, the longest 3\n";
     assert!(report.table().contains(line), "{}", report.table());
     let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
@@ -401,7 +401,7 @@ fn what_the_guest_counts_is_told_by_the_names_that_it_gives() {
         json["walks"],
         serde_json::json!({"visits": 5, "longest": 3})
     );
-    let machines = [(&report, &aftermath.window)];
+    let machines = [(&report, &run_result.window)];
     let text = crate::report::prometheus::render(machines.into_iter()).unwrap();
     // A name that the VMM uses itself stays its own.
     assert!(text.contains("\nipi_lab_calls_total 0\n"));
