@@ -24,7 +24,7 @@ VERSUS := $(SHUTTLE) run $(CARGO_FLAGS) --release --package versus --
 LOST_CALL := scenarios/explore/lost-call.case
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm examples guest whole run run-svm have-kvm test test-unit test-schedules test-versus test-orderings test-local \
+.PHONY: help build vmm examples guest images explore-images whole run run-svm have-kvm check test test-unit test-schedules test-versus test-orderings test-local \
 	test-images test-plants reference test-svm test-qemu test-browser stories soak cases designs bench bench-explorer costs trace-costs lint install clean
 
 help: ## list these targets
@@ -38,15 +38,21 @@ vmm: ## build target/release/vmm, and target/release/litmus-case
 	$(CARGO) build $(CARGO_FLAGS) --release --package vmm
 	$(CARGO) build $(CARGO_FLAGS) --release --package litmus --features command --bin litmus-case
 
+# As `cargo test` builds them too, so that nothing is compiled for them alone.
 examples: ## build the programs of vmm/examples
-	$(CARGO) build $(CARGO_FLAGS) --release --package vmm --examples
+	$(CARGO) build $(CARGO_FLAGS) --package vmm --examples
 
 guest: ## build target/guest.bin, target/litmus.bin and target/sum.bin, and of each the image for vmm explore
+	@$(MAKE) --no-print-directory -j2 images explore-images
+
+images:
 	guest/build $(GUEST)
-	guest/build explore $(EXPLORE)
 	guest/build -p litmus $(LITMUS)
-	guest/build -p litmus explore $(LITMUS_EXPLORE)
 	guest/build -p sum $(SUM)
+
+explore-images:
+	guest/build explore $(EXPLORE)
+	guest/build -p litmus explore $(LITMUS_EXPLORE)
 	guest/build -p sum explore $(SUM_EXPLORE)
 
 run: have-kvm build ## boot the guest image and run its selftest
@@ -58,7 +64,12 @@ run-svm: build ## the same on a KVM of its own, in emulation, without /dev/kvm
 have-kvm:
 	@tests/have-kvm || { echo 'make: use `make run-svm`, which brings a KVM of its own' >&2; exit 1; }
 
-test: build ## run every test this host can run
+check: ## what to run before each commit, in two minutes: formatting, clippy, and the tests that need no guest image
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory test-unit
+
+test: ## run every test this host can run, in about twenty minutes on two processors
 	MAKE='$(MAKE)' tests/all
 
 test-unit: ## tests that need no guest image
@@ -78,18 +89,18 @@ test-orderings: ## the orderings of the path, under loom
 		$(CARGO) test $(CARGO_FLAGS) --release --package guest --lib orderings::
 
 # One executable for both hosts, without the debug information, which the nested one would unpack.
+# It is replaced at once, never missing: test-svm may be starting beside.
 whole:
-	@rm -f $(WHOLE)
 	@$(CARGO) test $(CARGO_FLAGS) --package tests --test whole --no-run
 	@$(CARGO) test $(CARGO_FLAGS) --quiet --package tests --test whole --no-run --message-format=json | \
-		sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} strip --strip-debug -o $(WHOLE) {}
-	@test -x $(WHOLE)
+		sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} strip --strip-debug -o $(WHOLE).new {}
+	@mv $(WHOLE).new $(WHOLE)
 
 test-images: build ## that the guest images are the same bytes wherever they are built
 	GUEST=$(abspath $(GUEST)) $(CARGO) test $(CARGO_FLAGS) --package tests --test images
 
 test-local: have-kvm build examples whole ## whole runs on this host's /dev/kvm
-	VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) --skip qemu::
+	VMM=$(VMM) GUEST=$(GUEST) EXAMPLES=$(OUT)/debug/examples $(WHOLE) --skip qemu::
 
 test-plants: have-kvm build ## bugs of every kind, planted in the guest one at a time, that vmm explore has to find
 	VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) $(CARGO) test $(CARGO_FLAGS) --package tests --test plants
@@ -104,10 +115,13 @@ reference: have-kvm build ## a thousand cases drawn at random, every search of t
 		VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) \
 		$(CARGO) test $(CARGO_FLAGS) --package tests --test plants -- --nocapture searches_come
 
+# What the command refuses before it asks KVM for anything is the same on every host; and the
+# programs of vmm/examples and QEMU are not there.
+SVM_SKIPPED := qemu image_lint examples bad_usage bad_image describe guest_words
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
 	SVM_TIME_LIMIT=1800 tests/svm/run $(VMM) $(LITMUS_CASE) $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE) $(SUM) $(SUM_EXPLORE) \
 		$(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
-		WHOLE_VCPUS=$(SVM_VCPUS) whole --skip qemu:: --skip image_lint:: --skip examples::
+		WHOLE_VCPUS=$(SVM_VCPUS) whole $(SVM_SKIPPED:%=--skip %::)
 
 stories: have-kvm build whole ## every scenario a thousand times, and fifty times in the nested host
 	STORY_RUNS=1000 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) stories::

@@ -5,7 +5,7 @@
 //! `VMM` and `GUEST` name the command and the guest image; without them they are taken from
 //! `target/` of this workspace. The image to be explored is `explore.bin` beside the guest image,
 //! or `EXPLORE`; the images of the litmus guest, `litmus.bin` and `litmus-explore.bin`, are beside
-//! it too. The programs of `vmm/examples` are in `examples` beside the command, or in `EXAMPLES`.
+//! it too. The programs of `vmm/examples` are in `target/debug/examples`, or in `EXAMPLES`.
 //! `WHOLE_VCPUS` lists the sizes of machine to try.
 
 pub mod browser;
@@ -77,12 +77,9 @@ pub fn litmus_case() -> PathBuf {
     path
 }
 
-/// A program of `vmm/examples`, which is beside the command: `EXAMPLES` names another directory.
+/// A program of `vmm/examples`, from the directory that `EXAMPLES` names.
 pub fn example(name: &str) -> PathBuf {
-    let beside = vmm().with_file_name("examples");
-    let path = env::var_os("EXAMPLES")
-        .map_or(beside, PathBuf::from)
-        .join(name);
+    let path = place("EXAMPLES", "target/debug/examples").join(name);
     assert!(
         path.is_file(),
         "{} is not there: run `make examples`, or set EXAMPLES",
@@ -91,15 +88,14 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
+/// Where `variable` says something is, or `default` in this workspace.
+fn place(variable: &str, default: &str) -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    env::var_os(variable).map_or_else(|| workspace.join(default), PathBuf::from)
+}
+
 fn product(variable: &str, default: &str) -> PathBuf {
-    let path = env::var_os(variable).map_or_else(
-        || {
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("..")
-                .join(default)
-        },
-        PathBuf::from,
-    );
+    let path = place(variable, default);
     assert!(
         path.is_file(),
         "{} is not there: run `make build`, or set {variable}",

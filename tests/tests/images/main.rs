@@ -79,7 +79,9 @@ fn an_image_is_the_same_wherever_it_is_built() {
             .arg(&image)
             .env("CARGO_TARGET_DIR", place.join("what is built"))
             .env("CARGO_HOME", &home);
-        Vmm::from(command).limit(TIME_LIMIT).run().ends_with(0);
+        let run = Vmm::from(command).limit(TIME_LIMIT).run();
+        run.ends_with(0);
+        assert_eq!(run.stderr, "", "a build has nothing to warn of");
         let read = |path: &Path| fs::read(path).expect("an image");
         let (built, product_bytes) = (read(&image), read(&product));
         assert!(
