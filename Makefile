@@ -64,10 +64,11 @@ run-svm: build ## the same on a KVM of its own, in emulation, without /dev/kvm
 have-kvm:
 	@tests/have-kvm || { echo 'make: use `make run-svm`, which brings a KVM of its own' >&2; exit 1; }
 
+# Of what is drawn at random, a few: `make test` draws more.
 check: ## what to run before each commit, in two minutes: formatting, clippy, and the tests that need no guest image
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
-	@$(MAKE) --no-print-directory test-unit
+	@PROPTEST_CASES=25 $(MAKE) --no-print-directory test-unit
 
 test: ## run every test this host can run, in about twenty minutes on two processors
 	MAKE='$(MAKE)' tests/all
