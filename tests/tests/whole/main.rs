@@ -9,6 +9,7 @@ mod control;
 mod ctl;
 mod deliveries;
 mod describe;
+mod documented;
 mod examples;
 mod explore;
 mod formats;
