@@ -98,12 +98,14 @@ class Machine:
         fields = {name: value for name, value in fields.items() if value is not None}
         try:
             print(json.dumps({"verb": verb, **fields}), file=self._lines, flush=True)
-            line = self._lines.readline()
+            answer = {}
+            while "ok" not in answer:  # what comes before it are events, if somebody asked for some here
+                line = self._lines.readline()
+                if not line:
+                    raise Lost(f"{self.path}: the machine was over before it answered")
+                answer = json.loads(line)
         except OSError as error:
             raise Lost(f"{self.path}: {error}") from error
-        if not line:
-            raise Lost(f"{self.path}: the machine was over before it answered")
-        answer = json.loads(line)
         if not answer["ok"]:
             raise Refused(verb, answer)
         return answer

@@ -100,9 +100,10 @@ fn the_shell_says_which_request_it_could_not_read() {
     bench.running.finish().ends_with(0);
 }
 
-/// `vmm ctl`, asked at the socket of `bench`.
+/// `vmm ctl`, asked at the socket of `bench`, as soon as that is there.
 fn ctl(bench: &Bench, arguments: &str) -> Run {
-    let ctl = Vmm::new().arg("ctl").arg(bench.socket());
+    let ctl = Vmm::new().args(["ctl", "--wait", "60"]);
+    let ctl = ctl.arg(bench.socket());
     ctl.args(arguments.split_whitespace()).run()
 }
 

@@ -80,7 +80,7 @@ impl Connection {
         let set = |stream: &UnixStream, left| stream.set_read_timeout(left);
         set(self.stream.get_ref(), Some(left)).map_err(|error| self.failed(&error))?;
         let hello = json!({ "verb": "hello" }).to_string();
-        match self.exchange(&hello) {
+        match self.write(&hello).and_then(|()| self.next_line()) {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 let limit = limit.as_secs_f64();
                 return Err(self.failed(&format!(
@@ -92,30 +92,31 @@ impl Connection {
         set(self.stream.get_ref(), None).map_err(|error| self.failed(&error))
     }
 
-    /// Asks, and returns the answer.
+    /// Sends a request.
     ///
     /// # Errors
-    /// [`Refused`] if there is none.
-    pub fn ask(&mut self, request: &str) -> Result<Value, Refused> {
-        let answer = self.exchange(request);
-        match self.read(answer)? {
-            Some(answer) => Ok(answer),
-            None => Err(self.failed(&"the machine was over before it answered")),
-        }
+    /// [`Refused`] if it cannot be sent.
+    pub fn send(&mut self, request: &str) -> Result<(), Refused> {
+        let sent = self.write(request);
+        sent.map_err(|error| self.failed(&error))
     }
 
-    /// The next event, which is waited for; `None` once the connection has ended.
+    /// The next answer or event, which is waited for; `None` once the connection has ended.
     ///
     /// # Errors
-    /// [`Refused`] if what comes is no event.
-    pub fn next_event(&mut self) -> Result<Option<Value>, Refused> {
+    /// [`Refused`] if what comes is neither.
+    pub fn receive(&mut self) -> Result<Option<Value>, Refused> {
         let line = self.next_line();
         self.read(line)
     }
 
-    fn exchange(&mut self, request: &str) -> io::Result<String> {
-        writeln!(self.stream.get_mut(), "{}", request.replace('\n', " "))?;
-        self.next_line()
+    /// What is wrong if the connection ends before an answer.
+    pub fn unanswered(&self) -> Refused {
+        self.failed(&"the machine was over before it answered")
+    }
+
+    fn write(&mut self, request: &str) -> io::Result<()> {
+        writeln!(self.stream.get_mut(), "{}", request.replace('\n', " "))
     }
 
     fn next_line(&mut self) -> io::Result<String> {

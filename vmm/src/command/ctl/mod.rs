@@ -24,7 +24,7 @@ use verbs::{Ask, Until};
         0  it was so\n  \
         1  the VMM said no; the message says why\n  \
         2  bad usage\n  \
-        3  nobody answers\n\n\
+        3  nobody answers, or what is answered cannot be printed\n\n\
         Calls are meant by name, as everywhere: 0:0:2 is the second call (2) that CPU 0 made in its \
         task (0)")]
 pub struct Arguments {
@@ -66,7 +66,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                     message: format!("cannot read the next request: {error}"),
                     status: 2,
                 })?;
-                session.ask(&request)?;
+                if session.ask(&request)?.is_none() {
+                    break;
+                }
             }
         }
         Ask::Raw { request } => _ = session.ask(request)?,
@@ -88,24 +90,40 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Asks, prints the answer, and returns it.
-    fn ask(&mut self, request: &str) -> Result<Value, Refused> {
-        let answer = self.connection.ask(request)?;
-        self.print(&answer);
-        Ok(answer)
+    /// Asks, prints the answer, and returns it; `None` if nobody reads what is printed. Events that
+    /// come before it are printed too.
+    fn ask(&mut self, request: &str) -> Result<Option<Value>, Refused> {
+        self.connection.send(request)?;
+        loop {
+            let Some(line) = self.connection.receive()? else {
+                return Err(self.connection.unanswered());
+            };
+            if !self.print(&line)? {
+                return Ok(None);
+            }
+            if line["event"].is_null() {
+                return Ok(Some(line));
+            }
+        }
     }
 
     /// Prints an answer or an event, and returns whether somebody still reads.
-    fn print(&mut self, answer: &Value) -> bool {
-        self.is_well &= answer["ok"] != false;
+    fn print(&mut self, line: &Value) -> Result<bool, Refused> {
+        self.is_well &= line["ok"] != false;
         let text = match self.arguments.json {
-            true => answer.to_string(),
-            false => shown::answer(&self.arguments.ask, answer),
+            true => line.to_string(),
+            false => shown::answer(&self.arguments.ask, line),
         };
-        // The reader may have closed the pipe, as `head` does.
-        writeln!(io::stdout(), "{text}")
-            .and_then(|()| io::stdout().flush())
-            .is_ok()
+        let mut out = io::stdout();
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            Ok(()) => Ok(true),
+            // The reader has closed the pipe, as `head` does.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(Refused {
+                message: format!("cannot print what was answered: {error}"),
+                status: NO_ANSWER,
+            }),
+        }
     }
 
     /// Tells a CPU to do something, says at once which call it makes, and then what has come of it.
@@ -113,7 +131,9 @@ impl Session<'_> {
         let Ask::Tell { limit, .. } = &self.arguments.ask else {
             return Ok(());
         };
-        let made = self.ask(&self.arguments.ask.request().to_string())?;
+        let Some(made) = self.ask(&self.arguments.ask.request().to_string())? else {
+            return Ok(());
+        };
         // A deed that makes no call is done by now.
         if made["ok"] == false || made.get("result").is_some() {
             return Ok(());
@@ -129,18 +149,10 @@ impl Session<'_> {
 
     /// Prints events until the connection ends.
     fn subscribe(&mut self) -> Result<(), Refused> {
-        let answer = self
-            .connection
-            .ask(&self.arguments.ask.request().to_string())?;
-        if answer["ok"] == false || self.arguments.json {
-            self.print(&answer);
-        }
-        while self.is_well
-            && let Some(event) = self.connection.next_event()?
-        {
-            if !self.print(&event) {
-                break;
-            }
+        let answer = self.ask(&self.arguments.ask.request().to_string())?;
+        let mut goes_on = answer.is_some_and(|answer| answer["ok"] == true);
+        while goes_on && let Some(event) = self.connection.receive()? {
+            goes_on = self.print(&event)?;
         }
         Ok(())
     }

@@ -36,6 +36,11 @@ pub(super) fn answer(ask: &Ask, answer: &Value) -> String {
         Ask::Deeds => deeds(answer),
         Ask::Tell { .. } | Ask::WaitMade { .. } | Ask::WaitDone { .. } => told(answer),
         Ask::Call { .. } | Ask::WaitRan { .. } => call(answer),
+        Ask::Subscribe { .. } => {
+            let kinds = answer["events"].as_array().into_iter().flatten();
+            let kinds: Vec<_> = kinds.map(plain).collect();
+            format!("subscribed to {}", kinds.join(", "))
+        }
         Ask::RanOn { call, cpu } => match answer["ran_on"] == true {
             true => format!("call {call} has run on CPU {cpu}"),
             false => format!("call {call} has not run on CPU {cpu}"),
