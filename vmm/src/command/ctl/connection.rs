@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::NO_ANSWER;
 use crate::command::Refused;
+
+/// Exit status if there is no connection, or no answer.
+pub(super) const NO_ANSWER: u8 = 3;
 
 /// How often it is looked whether there is a socket yet.
 const LOOK: Duration = Duration::from_millis(10);

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use vmm::duration;
 
 use super::Refused;
-use connection::Connection;
+use connection::{Connection, NO_ANSWER};
 use verbs::{Ask, Until};
 
 /// Whom to ask, and what.
@@ -45,9 +45,6 @@ pub struct Arguments {
 
 /// Exit status if the VMM refused a request.
 const REFUSED: u8 = 1;
-
-/// Exit status if there is no connection, or no answer.
-const NO_ANSWER: u8 = 3;
 
 /// Sends the request, and prints the answer.
 ///

@@ -4,12 +4,13 @@
 //! sockets.
 //!
 //! The verbs are in files by what they are about: the machine as a `whole`, one `vcpu`, `telling` a
-//! CPU what to do, the `ipis` on the wire; `events` tells a subscriber what happens. What the event loop and the vCPU threads need of an
-//! operator is in `machine_side`.
+//! CPU what to do, the `ipis` on the wire. What the event loop and the vCPU threads need of an
+//! operator is in `machine_side`, and what tells a subscriber of `events` in `announcing`.
 //!
 //! A machine can be over at any moment. Every verb then fails with [`OperatorError::Over`], and no
 //! wait outlives the machine.
 
+mod announcing;
 mod commands;
 pub(in crate::control) mod counters;
 mod error;
