@@ -1,6 +1,7 @@
 //! Machines that are driven from outside, over the control socket: by several clients, by hostile
 //! clients, and by the Python example.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -13,18 +14,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::{Running, Vmm, need_kvm, skip};
+use tests::{Run, Running, Vmm, need_kvm, skip};
 
-const SOON: Duration = Duration::from_secs(60);
+/// How long anything here may take.
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// A machine, and the place of its socket.
-struct Bench {
-    running: Running,
+pub struct Bench {
+    pub running: Running,
     directory: TempDir,
 }
 
 impl Bench {
-    fn boot(arguments: &str, options: &str) -> Self {
+    pub fn boot(arguments: &str, options: &str) -> Self {
         need_kvm();
         let directory = tempfile::tempdir().unwrap();
         let running = Vmm::boot(arguments)
@@ -34,20 +36,21 @@ impl Bench {
         Self { running, directory }
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.directory.path().join("control")
     }
 
-    fn connect(&self) -> Client {
+    pub fn connect(&self) -> Client {
         Client::connect(&self.socket())
     }
 }
 
-struct Client(BufReader<UnixStream>);
+/// A connection, and what is read from it.
+pub struct Client(pub BufReader<UnixStream>);
 
 impl Client {
     /// Connects as soon as there is a socket.
-    fn connect(socket: &Path) -> Self {
+    pub fn connect(socket: &Path) -> Self {
         let deadline = Instant::now() + SOON;
         loop {
             match UnixStream::connect(socket) {
@@ -58,30 +61,30 @@ impl Client {
         }
     }
 
-    fn send(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         self.0.get_mut().write_all(bytes).unwrap();
     }
 
-    fn answer(&mut self) -> Value {
+    pub fn answer(&mut self) -> Value {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
     }
 
-    fn ask(&mut self, request: &Value) -> Value {
+    pub fn ask(&mut self, request: &Value) -> Value {
         self.send(format!("{request}\n").as_bytes());
         self.answer()
     }
 
     #[track_caller]
-    fn well(&mut self, request: &Value) -> Value {
+    pub fn well(&mut self, request: &Value) -> Value {
         let answer = self.ask(request);
         assert_eq!(answer["ok"], true, "{request}: {answer}");
         answer
     }
 
     #[track_caller]
-    fn tell(&mut self, cpu: u32, deed: &str) -> Value {
+    pub fn tell(&mut self, cpu: u32, deed: &str) -> Value {
         let told = self.well(&json!({ "verb": "tell", "cpu": cpu, "deed": deed }));
         self.well(&json!({ "verb": "wait_done", "cpu": cpu, "number": told["number"] }))
     }
@@ -265,7 +268,7 @@ fn cpus_that_do_not_exist_are_refused() {
             "\"4294967295\" is no list of CPUs of any machine",
         ),
         (
-            json!({ "verb": "wait_ran", "call": 1, "cpus": [1024] }),
+            json!({ "verb": "wait_ran", "call": "0:0:1", "cpus": [1024] }),
             "no machine has a CPU 1024",
         ),
         (
@@ -373,99 +376,109 @@ fn only_a_socket_that_nobody_uses_is_replaced() {
         .ends_with(2);
 }
 
-#[test]
-fn the_command_asks_and_says_how_it_went() {
-    let bench = Bench::boot("--vcpus 2", "workload=puppet");
-    bench.connect().tell(1, "idle");
-    let ctl = |arguments: &[&str]| {
-        Vmm::new()
-            .arg("ctl")
-            .arg(bench.socket())
-            .args(arguments)
-            .run()
-    };
-    ctl(&["pause", "1"]).ends_with(0).says("state paused");
-    ctl(&["look", "1"]).ends_with(0).says("place 0x");
-    ctl(&["status"]).ends_with(0).says("cpu 1, state paused");
-    ctl(&["resume", "all"]).ends_with(0);
-    ctl(&["resume", "1"]).ends_with(1).says("is not paused");
-    ctl(&["pause", "7"]).ends_with(1).says("there is no vCPU 7");
-    ctl(&["tell", "0", "single", "1", "wait"])
-        .ends_with(0)
-        .says("result 0");
-    ctl(&["deeds"])
-        .ends_with(0)
-        .says("form call-many CPUS [wait]");
-    ctl(&["tell", "0", "call-many"])
-        .ends_with(1)
-        .says("told as \"call-many CPUS [wait]\"");
-    ctl(&["tell", "0", "dance"])
-        .ends_with(1)
-        .says("no deed \"dance\"");
-    ctl(&["--json", "raw", "{\"verb\": \"hello\"}"])
-        .ends_with(0)
-        .says("\"protocol\":2");
-    ctl(&["fly"]).ends_with(2);
-    ctl(&["wait", "1", "--limit", "0.1"])
-        .ends_with(1)
-        .says("CPU 1 being held (it runs) has not happened within 0.1 s");
-    ctl(&["finish"]).ends_with(0);
-    let socket = bench.socket();
-    bench.running.finish().ends_with(0);
-    let gone = Vmm::new().arg("ctl").arg(socket).arg("status").run();
-    gone.ends_with(3).complains_of("cannot connect");
+/// The Python example with its module, in a directory of its own; `None` without a Python.
+fn python_example(arguments: &[&OsStr]) -> Option<Run> {
+    let mut python = Command::new("python3");
+    python.args(["-c", "pass"]).stdout(Stdio::null());
+    if !python
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|it| it.success())
+    {
+        skip("the Python example: no python3");
+        return None;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("control.py", include_str!("../../../scenarios/control.py")),
+        ("ipi_lab.py", include_str!("../../../scenarios/ipi_lab.py")),
+    ] {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
+    let mut python = Command::new("python3");
+    python
+        .arg(directory.path().join("control.py"))
+        .args(arguments);
+    Some(Vmm::from(python).run())
 }
 
 #[test]
 fn the_python_example_drives_a_machine() {
     need_kvm();
-    let python = Command::new("python3")
-        .arg("-c")
-        .arg("pass")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if !python.is_ok_and(|status| status.success()) {
-        return skip("the Python example: no python3");
-    }
-    let script = tempfile::NamedTempFile::new().unwrap();
-    fs::write(script.path(), include_str!("../../../scenarios/control.py")).unwrap();
-    let environment = |name: &str| std::env::var(name).unwrap();
-    let output = Command::new("python3")
-        .arg(script.path())
-        .args(["--vmm", &environment("VMM"), &environment("GUEST")])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{output:?}");
-    assert!(said.contains("it has run on CPUs [1, 2]"), "{said}");
+    let (vmm, guest) = (tests::vmm(), tests::guest());
+    let arguments = [OsStr::new("--vmm"), vmm.as_os_str(), guest.as_os_str()];
+    let Some(run) = python_example(&arguments) else {
+        return;
+    };
+    run.ends_with(0)
+        .says("CPU 1 is away, and call 0:0:1 has run on CPUs [2]")
+        .says("it has run on CPUs [1, 2]");
+    let nowhere = python_example(&arguments[..2]).expect("a Python");
+    nowhere.ends_with(1).says("control.py SOCKET");
+    let bad = [arguments[0], arguments[1], OsStr::new("/no/such/guest")];
+    let bad = python_example(&bad).expect("a Python");
+    bad.ends_with(1)
+        .says("the VMM ended with status 2 before its guest was ready");
 }
 
 #[test]
-fn the_shell_says_which_request_it_could_not_read() {
-    let bench = Bench::boot("--vcpus 2", "workload=puppet");
-    drop(bench.connect());
-    let mut shell = Command::new(tests::vmm())
-        .arg("ctl")
-        .arg(bench.socket())
-        .args(["raw", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the command");
-    let mut requests = shell.stdin.take().expect("a pipe");
-    requests
-        .write_all(b"{\"verb\": \"hello\"}\n\xff\n{\"verb\": \"quit\"}\n")
-        .expect("room in the pipe");
-    drop(requests);
-    let output = shell.wait_with_output().expect("its end");
-    assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(said.matches("protocol").count(), 1, "{said}");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("cannot read the next request"), "{said}");
-    let end = Vmm::new().arg("ctl").arg(bench.socket()).arg("finish");
-    end.run().ends_with(0);
+fn the_python_example_drives_a_machine_that_was_driven_before() {
+    let bench = Bench::boot("--vcpus 3", "workload=puppet");
+    let mut client = bench.connect();
+    client.well(&json!({ "verb": "hold", "cpu": 1, "probe": "queue.visit" }));
+    if let Some(run) = python_example(&[bench.socket().as_os_str()]) {
+        run.ends_with(0).says("it has run on CPUs [1, 2]");
+    } else {
+        client.well(&json!({ "verb": "finish" }));
+    }
+    bench.running.finish().ends_with(0);
+}
+
+#[test]
+fn a_call_is_known_while_its_caller_waits() {
+    let bench = Bench::boot("--vcpus 3", "workload=puppet");
+    let mut client = bench.connect();
+    client.well(&json!({ "verb": "ready", "limit": 60 }));
+    client.well(&json!({ "verb": "pause", "cpu": 1 }));
+    let tell = json!({
+        "verb": "tell", "cpu": 0, "deed": "call-many 1,2 wait", "until": "made",
+    });
+    let told = client.well(&tell);
+    let call = told["call"].clone();
+    assert_eq!(call, "0:0:1", "{told}");
+    let made = json!({ "verb": "wait_made", "cpu": 0, "number": told["number"] });
+    assert_eq!(client.well(&made)["call"], call);
+    let ran = client.well(&json!({ "verb": "wait_ran", "call": call, "cpus": [2] }));
+    assert_eq!(
+        (&ran["call"], &ran["ran"], &ran["returned"]),
+        (&call, &json!([2]), &json!(false))
+    );
+    let on = |cpu: u32| json!({ "verb": "ran_on", "call": call, "cpu": cpu });
+    assert_eq!(client.well(&on(1))["ran_on"], false);
+    assert_eq!(client.well(&on(2))["ran_on"], true);
+    let everywhere = |limit: f64| json!({ "verb": "wait_ran", "call": call, "limit": limit });
+    let late = client.ask(&everywhere(0.05));
+    assert_eq!(late["kind"], "timed-out", "{late}");
+
+    // What was told all the same is not lost to a client whose limit has passed.
+    let tell = json!({
+        "verb": "tell", "cpu": 1, "deed": "idle", "until": "done", "limit": 0.05,
+    });
+    let late = client.ask(&tell);
+    assert_eq!(
+        (&late["kind"], &late["cpu"], &late["number"]),
+        (&json!("timed-out"), &json!(1), &json!(1))
+    );
+    client.well(&json!({ "verb": "resume", "cpu": 1 }));
+    let ran = client.well(&everywhere(60.0));
+    assert_eq!(
+        (&ran["ran"], &ran["returned"]),
+        (&json!([1, 2]), &json!(true))
+    );
+    client.well(&json!({ "verb": "wait_done", "cpu": 1, "number": 1 }));
+    let done = json!({ "verb": "tell", "cpu": 2, "deed": "queue-order", "until": "done" });
+    let done = client.well(&done);
+    assert_eq!((&done["answer"], &done["call"]), (&json!([]), &json!(null)));
+    client.well(&json!({ "verb": "finish" }));
     bench.running.finish().ends_with(0);
 }

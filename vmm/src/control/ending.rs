@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::script_failure::Failure;
 use crate::machine::exit::Death;
+use shared::exit::ExitCode;
 
 /// What ended a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,22 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// On which CPU the guest has died and why, if it has.
+    pub(super) fn death(&self) -> Option<(u32, String)> {
+        match self {
+            Self::Dead { vcpu, death } => Some((*vcpu, death.to_string())),
+            Self::GuestExit { vcpu, code } => match ExitCode::try_from(*code) {
+                Ok(ExitCode::Panic) => Some((*vcpu, "it says that it has panicked".to_owned())),
+                Ok(ExitCode::BadMachine) => {
+                    let why = "it says that the machine lacks what it needs";
+                    Some((*vcpu, why.to_owned()))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Whether the run was cut short from outside, by a signal, a limit, a script or a client, and
     /// did not end by itself.
     pub(super) fn cuts_short(&self) -> bool {

@@ -112,8 +112,11 @@ impl<'a> EventLoop<'a> {
                 End::Dead(death) => Ending::Dead { vcpu, death },
                 End::Panicked => Ending::Panicked { vcpu },
             }),
-            Some(threads::Event::Changed { vcpu }) => {
+            Some(threads::Event::Changed { vcpu, held_by }) => {
                 self.operator.publish();
+                if let Some(by) = held_by {
+                    self.operator.announce_hold(vcpu, by);
+                }
                 let wound = self.stalls.changed(vcpu);
                 self.need(wound);
             }
@@ -139,6 +142,7 @@ impl<'a> EventLoop<'a> {
         {
             self.end(Ending::TimeOut(limit));
         }
+        self.operator.announce_findings();
         let idle = self.limits.watchdog.as_mut().and_then(Watchdog::look);
         // An operator that drives the machine may let it stand still for any time.
         if let Some(idle) = idle.filter(|_| !self.operator.is_attended()) {

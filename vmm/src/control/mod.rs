@@ -216,8 +216,14 @@ pub fn run(
     let _mark = MarkWoundUp(&operator);
     // All that wait for the machine must learn that it is over, also after an error.
     match &ended {
-        Ok((ending, ..)) => operator.end(ending, ending.cuts_short()),
-        Err(error) => operator.end(error, true),
+        Ok((ending, ..)) => {
+            operator.announce_end(Some(ending), ending);
+            operator.end(ending, ending.cuts_short());
+        }
+        Err(error) => {
+            operator.announce_end(None, error);
+            operator.end(error, true);
+        }
     }
     let threads = operator.hand_back();
     let (ending, stalls, mut output) = ended?;

@@ -8,9 +8,14 @@ use super::call_name::CallName;
 use super::oracles;
 use crate::manifest::Manifest;
 
+/// The call that `finding` is about, if it is about one.
+pub fn call(finding: &Finding) -> Option<CallId> {
+    (finding.call != 0).then(|| CallId::from_raw(finding.call))
+}
+
 /// The name of the call that `finding` is about, if it is about one.
 pub fn call_name(finding: &Finding) -> Option<String> {
-    (finding.call != 0).then(|| CallName(CallId::from_raw(finding.call)).to_string())
+    call(finding).map(|id| CallName(id).to_string())
 }
 
 /// A sentence about `finding`, which was made in a guest with this manifest.

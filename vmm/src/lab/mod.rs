@@ -212,6 +212,19 @@ impl Lab {
             .filter(|record| record.head.id == call.raw())
     }
 
+    /// The record of the call with this name, as [`Lab::record`].
+    pub fn record_named(&self, source: u32, lane: Lane, sequence: u64) -> Option<Record> {
+        let source = u16::try_from(source).ok()?;
+        // Where a record is does not depend on the function that it calls.
+        let slots = self.slots();
+        let row = u64::from(source) * Lane::COUNT as u64 * u64::from(slots);
+        let index = CallId::new(source, 0, lane, sequence).record_index(slots);
+        self.nth_record(row + u64::from(index)).filter(|record| {
+            let id = CallId::from_raw(record.head.id);
+            (id.source(), id.lane(), id.sequence()) == (source, lane, sequence)
+        })
+    }
+
     fn nth_record(&self, number: u64) -> Option<Record> {
         let section = self.layout.ledger;
         let per_row = (section.count / u64::from(self.layout.cpus)).max(1);

@@ -78,6 +78,8 @@ pub enum Event {
     Changed {
         /// The vCPU.
         vcpu: u32,
+        /// What it is held by, if it has confirmed that it is held after it stopped by itself.
+        held_by: Option<HeldBy>,
     },
 }
 
@@ -458,6 +460,10 @@ impl Runner for VcpuRunner {
     }
 
     fn changed(&mut self, change: Change) {
+        let held_by = match change {
+            Change::Held => *self.held_by.lock().unwrap_or_else(PoisonError::into_inner),
+            _ => None,
+        };
         self.journal.became(match change {
             Change::Stalled(latency) => {
                 self.latencies.record(latency);
@@ -469,6 +475,9 @@ impl Runner for VcpuRunner {
                 State::Running
             }
         });
-        self.events.put(Event::Changed { vcpu: self.id });
+        self.events.put(Event::Changed {
+            vcpu: self.id,
+            held_by,
+        });
     }
 }

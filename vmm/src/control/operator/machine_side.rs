@@ -69,6 +69,10 @@ impl Operator {
                 Reaction::Hold
             }
             Message::Stopped(_) => Reaction::Hold,
+            Message::Done => {
+                self.announce_done(vcpu);
+                Reaction::GoOn
+            }
             Message::Dispatch(dispatch) => {
                 self.dispatch(vcpu, dispatch);
                 Reaction::GoOn

@@ -5,14 +5,16 @@
 //!
 //! The verbs are in files by what they are about: the machine as a `whole`, one `vcpu`, `telling` a
 //! CPU what to do, the `ipis` on the wire. What the event loop and the vCPU threads need of an
-//! operator is in `machine_side`.
+//! operator is in `machine_side`, and what tells a subscriber of `events` in `announcing`.
 //!
 //! A machine can be over at any moment. Every verb then fails with [`OperatorError::Over`], and no
 //! wait outlives the machine.
 
+mod announcing;
 mod commands;
 pub(in crate::control) mod counters;
 mod error;
+mod events;
 mod expected;
 mod ipis;
 mod machine_side;
@@ -46,6 +48,8 @@ use crate::stats::window::Meter;
 use commands::Commands;
 pub use commands::{CommandResult, PostedCommand};
 pub use error::OperatorError;
+use events::Announcer;
+pub(super) use events::{Event, Subscriber};
 pub use expected::Expected;
 pub use machine_side::VmmIpiCounts;
 use notifier::Notifier;
@@ -96,6 +100,7 @@ pub struct Operator {
     /// Expires when a delayed IPI is due.
     alarm: Mutex<TimerFd>,
     notifier: Notifier,
+    announcer: Announcer,
     expected: Mutex<Expected>,
     /// Whether the workload has started.
     started: AtomicBool,
@@ -144,6 +149,7 @@ impl Operator {
             to_nobody: AtomicU64::new(0),
             alarm: Mutex::new(timer()?),
             notifier: Notifier::default(),
+            announcer: Announcer::default(),
             expected: Mutex::default(),
             started: AtomicBool::new(false),
             driven: AtomicBool::new(false),

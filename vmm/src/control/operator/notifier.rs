@@ -43,7 +43,7 @@ impl<'a> Wait<'a> {
 
     /// The same with a limit that is `longer` by this much, and begun now. So several waits in a
     /// row take no longer than one.
-    pub(super) fn begun(self, longer: Duration) -> Self {
+    pub(in crate::control) fn begun(self, longer: Duration) -> Self {
         let wait = Self {
             limit: self.limit + longer,
             ..self

@@ -1,6 +1,7 @@
 //! Telling the CPUs of a guest what to do, and waiting for the results.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use shared::ledger::CallId;
 use shared::ports::Dispatch;
@@ -125,9 +126,37 @@ impl Operator {
         self.commands.posted(cpu, number)
     }
 
+    /// The list with which a CPU has answered, if it was told a deed that answers with one.
+    pub fn answer(&self, posted: PostedCommand, done: &CommandResult) -> Option<Vec<u16>> {
+        let deed = self.manifest().deed_numbered(posted.verb)?;
+        let length = usize::try_from(done.result.ok()?).unwrap_or(0);
+        let length = length.min(done.answer.len());
+        deed.answers.then(|| done.answer[..length].to_vec())
+    }
+
     /// The commands that are not done.
     pub fn outstanding(&self) -> Vec<PostedCommand> {
         self.commands.outstanding()
+    }
+
+    /// Waits until a call has returned to its caller, and has run on all its targets. These are
+    /// final only then.
+    ///
+    /// # Errors
+    /// [`OperatorError::TimedOut`] says on which it has not run.
+    pub fn wait_ran_everywhere(&self, call: CallId, wait: Wait<'_>) -> Result<(), OperatorError> {
+        let wait = wait.begun(Duration::ZERO);
+        let record = || self.record(call);
+        let missing = || record().map_or_else(CpuSet::default, |it| it.targets.without(&it.ran));
+        let what = || match missing() {
+            none if none.is_empty() => format!("the return of {}", CallName(call)),
+            some => format!("{} on {}", CallName(call), some.noun()),
+        };
+        self.wait(wait, what, || {
+            // A record whose place was used again was complete.
+            let returned = record().is_none_or(|record| record.head.returned_tsc != 0);
+            (returned && missing().is_empty()).then_some(())
+        })
     }
 
     /// Waits until a call has run on `cpus`.

@@ -69,6 +69,11 @@ impl Operator {
         Ok(address)
     }
 
+    /// The points at which a vCPU will be held.
+    pub fn armed(&self, cpu: u32) -> Vec<Watch> {
+        self.watches.armed(cpu)
+    }
+
     /// Disarms all points and the breakpoint of a vCPU. If it has reached one of them meanwhile, it
     /// is held when this returns.
     ///
@@ -159,6 +164,16 @@ impl Operator {
     /// [`OperatorError::Over`].
     pub fn held_by(&self, cpu: u32) -> Result<Option<HeldBy>, OperatorError> {
         self.with_threads(|threads| Ok(threads.held_by(cpu)))
+    }
+
+    /// The function that `address` lies in and how far into it, if it lies in one.
+    pub fn symbol(&self, address: u64) -> Option<String> {
+        self.symbols.name(address)
+    }
+
+    /// The address, with its function if that is known.
+    pub fn place(&self, address: u64) -> String {
+        self.symbols.place(address)
     }
 
     /// The name of the point at `address`.

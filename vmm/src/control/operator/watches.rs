@@ -123,6 +123,17 @@ impl Watches {
         Ok(())
     }
 
+    /// What `cpu` is armed for.
+    pub fn armed(&self, cpu: u32) -> Vec<Watch> {
+        let armed_points = self.armed_points();
+        let armed = armed_points.by_cpu.get(cpu as usize);
+        armed
+            .into_iter()
+            .flatten()
+            .map(|armed| armed.watch.clone())
+            .collect()
+    }
+
     /// Traces the points with these names on every CPU, and no others. Names without a point are
     /// ignored.
     pub fn trace(&self, names: &[String]) {

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use shared::ledger::CallId;
+use shared::ledger::{CallId, Lane};
 
 use super::{Operator, OperatorError, Wait};
 use crate::control::ending::Ending;
@@ -82,6 +82,11 @@ impl Operator {
     /// The record of a call, unless it was complete and its place has been used again.
     pub fn record(&self, call: CallId) -> Option<Record> {
         self.lab.record(call)
+    }
+
+    /// The record of the call with this name, as [`Operator::record`].
+    pub fn record_named(&self, source: u32, lane: Lane, sequence: u64) -> Option<Record> {
+        self.lab.record_named(source, lane, sequence)
     }
 
     /// Expects the oracle of that name to find something.
@@ -192,6 +197,11 @@ impl Operator {
         self.wait(wait, what, || {
             self.started.load(Ordering::Acquire).then_some(())
         })
+    }
+
+    /// Whether the guest's workload has started.
+    pub fn is_started(&self) -> bool {
+        self.started.load(Ordering::Acquire)
     }
 
     /// Ends the machine now, whatever its CPUs do.

@@ -1,27 +1,36 @@
-//! The control socket: a UNIX socket at which clients drive the machine, one thread each. This
-//! module handles connections; requests and answers are in `protocol`. A client that sends rubbish,
-//! does not read or disappears does not affect the others, and no thread outlives the [`Server`].
+//! The control socket: a UNIX socket at which clients drive the machine. This module makes it and
+//! accepts clients. Each is served in `serving`, its requests are carried out in `protocol`, and
+//! what it is sent is made in `answers` and `events`, and waits in an `outbox`. A client that sends
+//! rubbish, does not read or disappears does not affect the machine or the other clients, and no
+//! thread outlives the [`Server`].
 
+mod answers;
+mod events;
+mod outbox;
 mod protocol;
+mod serving;
+mod state;
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
-use super::operator::Operator;
+use super::operator::{Operator, Subscriber};
+use serving::serve;
+use state::{Client, ServerState};
 
 pub use protocol::VERSION;
 
@@ -30,16 +39,6 @@ const MOST_CLIENTS: usize = 32;
 
 /// Most clients that wait to be accepted.
 const BACKLOG: i32 = 128;
-
-/// Longest line, in bytes.
-const LONGEST_LINE: u64 = 64 << 10;
-
-/// How long a request waits for a machine, before the first one or between two machines of a
-/// script.
-const MACHINE_WAIT: Duration = Duration::from_secs(10);
-
-/// How long a client may take to read an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long to wait after the host could not accept a client.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -56,26 +55,6 @@ pub enum SocketError {
     /// The socket cannot be made.
     #[error("cannot make the control socket {0}")]
     Bind(PathBuf, #[source] io::Error),
-}
-
-/// The state that the threads share.
-#[derive(Debug)]
-struct ServerState {
-    /// The machine that clients drive, if there is one at this moment.
-    machine: Mutex<Option<Arc<Operator>>>,
-    /// Notified when there is a machine, or when there will be none.
-    news: Condvar,
-    clients: Mutex<Vec<Client>>,
-    closing: AtomicBool,
-    /// Readable when the server closes. Ends the wait for the next client, also if the socket's
-    /// file was removed.
-    closed: EventFd,
-}
-
-#[derive(Debug)]
-struct Client {
-    stream: UnixStream,
-    thread: JoinHandle<()>,
 }
 
 /// A control socket, and the threads that serve it. Dropping it closes all of that and removes the
@@ -100,13 +79,7 @@ impl Server {
         let failed = |error| SocketError::Bind(path.to_owned(), error);
         let listener = bind_private(path).map_err(failed)?;
         let made = file_id(path);
-        let state = Arc::new(ServerState {
-            machine: Mutex::default(),
-            news: Condvar::new(),
-            clients: Mutex::default(),
-            closing: AtomicBool::new(false),
-            closed: EventFd::new(EFD_NONBLOCK).map_err(failed)?,
-        });
+        let state = Arc::new(ServerState::new().map_err(failed)?);
         let waiting = AcceptWait::of(&listener, &state.closed).map_err(failed)?;
         let accepting = Arc::clone(&state);
         let thread = thread::Builder::new()
@@ -127,6 +100,7 @@ impl Server {
     /// Lets clients drive this machine from now on.
     pub fn attend(&self, operator: &Arc<Operator>) {
         operator.make_reachable();
+        operator.subscribe(Arc::clone(&self.state) as Arc<dyn Subscriber>);
         *self.state.machine() = Some(Arc::clone(operator));
         self.state.news.notify_all();
     }
@@ -193,27 +167,6 @@ impl AcceptWait {
     }
 }
 
-impl ServerState {
-    fn machine(&self) -> MutexGuard<'_, Option<Arc<Operator>>> {
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for a machine, up to [`MACHINE_WAIT`].
-    fn wait_for_machine(&self) -> Option<Arc<Operator>> {
-        let nothing =
-            |machine: &mut Option<_>| machine.is_none() && !self.closing.load(Ordering::SeqCst);
-        let (machine, _) = self
-            .news
-            .wait_timeout_while(self.machine(), MACHINE_WAIT, nothing)
-            .unwrap_or_else(PoisonError::into_inner);
-        machine.clone()
-    }
-
-    fn clients(&self) -> MutexGuard<'_, Vec<Client>> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Removes a socket file at which nothing listens any more.
 fn make_room(path: &Path) -> Result<(), SocketError> {
     let Ok(found) = fs::symlink_metadata(path) else {
@@ -268,8 +221,6 @@ fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState
         if stream.set_nonblocking(false).is_err() {
             continue;
         }
-        // Fails only for a duration of zero.
-        let _ = stream.set_write_timeout(Some(PATIENCE));
         let mut clients = state.clients();
         clients.retain(|client| !client.thread.is_finished());
         if clients.len() >= MOST_CLIENTS {
@@ -299,63 +250,6 @@ fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState
                 thread,
             });
         }
-    }
-}
-
-/// Answers the requests of one client until it disconnects.
-fn serve(stream: &UnixStream, state: &ServerState) {
-    let mut lines = BufReader::new(stream);
-    let mut line = Vec::new();
-    let hanging_up = HangupWatch::of(stream);
-    loop {
-        line.clear();
-        let read = (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line);
-        let whole = line.ends_with(b"\n");
-        match read {
-            Ok(1..) if whole || (line.len() as u64) < LONGEST_LINE => {}
-            Ok(1..) => {
-                let refusal =
-                    "{\"ok\":false,\"kind\":\"bad-request\",\"error\":\"this line is too long\"}\n";
-                let _ = (&mut &*stream).write_all(refusal.as_bytes());
-                return;
-            }
-            _ => return,
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let is_gone = || hanging_up.has_happened();
-        let mut answer = protocol::answer(&line, || state.wait_for_machine(), &is_gone);
-        answer.push('\n');
-        // A client that does not read its answer counts as gone.
-        let said = (&mut &*stream).write_all(answer.as_bytes()).is_ok();
-        if !said || !whole || state.closing.load(Ordering::SeqCst) {
-            return;
-        }
-    }
-}
-
-/// Notices when a client closes its connection. One that has only shut down its sending side still
-/// reads.
-struct HangupWatch(Option<Epoll>);
-
-impl HangupWatch {
-    /// Watches a client. If the host has no epoll for that, a hangup is never noticed.
-    fn of(stream: &UnixStream) -> Self {
-        let epoll = Epoll::new().ok().filter(|epoll| {
-            // Epoll reports a hangup in any case, and no other event is wanted.
-            let nothing_else = EpollEvent::new(EventSet::empty(), 0);
-            epoll
-                .ctl(ControlOperation::Add, stream.as_raw_fd(), nothing_else)
-                .is_ok()
-        });
-        Self(epoll)
-    }
-
-    fn has_happened(&self) -> bool {
-        let mut events = [EpollEvent::default()];
-        let seen = self.0.as_ref().map(|epoll| epoll.wait(0, &mut events));
-        seen.is_some_and(|seen| seen.is_ok_and(|seen| seen > 0))
     }
 }
 

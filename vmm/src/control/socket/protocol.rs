@@ -9,16 +9,17 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use shared::ledger::CallId;
 
-use crate::control::operator::{Operator, OperatorError, PostedCommand, Wait, Watch, counters};
+use super::answers::{self, object};
+use super::events::Kind;
+use super::outbox::Outbox;
+use crate::control::operator::{Operator, OperatorError, PostedCommand, Wait, Watch};
 use crate::cpus::CpuSet;
-use crate::lab::call_name::CallName;
+use crate::lab::Record;
+use crate::lab::call_name::{CallParts, NotACall};
 use crate::lab::oracles::NoSuchOracle;
-use crate::machine::exit_counts::REASONS;
-use crate::machine::message::HeldBy;
-use crate::manifest::Deed;
 
 /// Version of the protocol. It changes when a verb or a field changes its meaning or goes away.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// How long a wait goes on if the request does not say, in seconds.
 const LIMIT: f64 = 10.0;
@@ -32,6 +33,12 @@ const LONGEST: f64 = 86_400.0;
 enum Request {
     Hello {},
     Verbs {},
+    Ready {
+        limit: Option<f64>,
+    },
+    Subscribe {
+        events: Option<Vec<Kind>>,
+    },
     Status {},
     Pause {
         cpu: u32,
@@ -45,7 +52,7 @@ enum Request {
         cpu: u32,
         probe: String,
         nth: Option<u64>,
-        call: Option<u64>,
+        call: Option<String>,
     },
     Break {
         cpu: u32,
@@ -73,6 +80,12 @@ enum Request {
     Tell {
         cpu: u32,
         deed: String,
+        until: Option<Until>,
+        limit: Option<f64>,
+    },
+    WaitMade {
+        cpu: u32,
+        number: u64,
         limit: Option<f64>,
     },
     WaitDone {
@@ -81,10 +94,14 @@ enum Request {
         limit: Option<f64>,
     },
     Call {
-        call: u64,
+        call: String,
+    },
+    RanOn {
+        call: String,
+        cpu: u32,
     },
     WaitRan {
-        call: u64,
+        call: String,
         cpus: Option<Vec<u32>>,
         limit: Option<f64>,
     },
@@ -132,10 +149,25 @@ enum Request {
     Quit {},
 }
 
+/// How long `tell` waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Until {
+    /// Until the CPU has been told.
+    #[default]
+    Told,
+    /// Until the call that the deed makes is in the ledger, or the deed is done without one.
+    Made,
+    /// Until the deed is done.
+    Done,
+}
+
 /// Every verb with its fields; those in brackets can be left out.
-const VERBS: [(&str, &str); 33] = [
+const VERBS: [(&str, &str); 37] = [
     ("hello", ""),
     ("verbs", ""),
+    ("ready", "[limit]"),
+    ("subscribe", "[events]"),
     ("status", ""),
     ("pause", "cpu"),
     ("resume", "cpu"),
@@ -149,9 +181,11 @@ const VERBS: [(&str, &str); 33] = [
     ("step", "cpu, [count], [limit]"),
     ("look", "cpu"),
     ("deeds", ""),
-    ("tell", "cpu, deed, [limit]"),
+    ("tell", "cpu, deed, [until], [limit]"),
+    ("wait_made", "cpu, number, [limit]"),
     ("wait_done", "cpu, number, [limit]"),
     ("call", "call"),
+    ("ran_on", "call, cpu"),
     ("wait_ran", "call, [cpus], [limit]"),
     ("wire_hold", "from, to"),
     ("wire_hold_all", ""),
@@ -175,6 +209,18 @@ enum Refusal {
     /// It is not a request, or its values make no sense.
     #[error("{0}")]
     Bad(String),
+    /// It names a call in a way that no call is named.
+    #[error(transparent)]
+    NotACall(#[from] NotACall),
+    /// It names a call that the ledger does not have.
+    #[error("{0} is not in the ledger: never made, or complete long ago")]
+    NoRecord(CallParts),
+    /// The CPU was told what it was to be told, and then something went wrong.
+    #[error("{error}; it was told, as its deed number {}", posted.number)]
+    AfterTold {
+        posted: PostedCommand,
+        error: OperatorError,
+    },
     /// It names an oracle that does not exist.
     #[error(transparent)]
     Oracle(#[from] NoSuchOracle),
@@ -190,24 +236,38 @@ impl Refusal {
     /// The word by which programs tell refusals apart.
     fn kind(&self) -> &'static str {
         match self {
-            Self::Bad(_) | Self::Oracle(_) | Self::Operator(OperatorError::Tell(_)) => {
-                "bad-request"
-            }
-            Self::NoMachine | Self::Operator(OperatorError::Over(_)) => "over",
-            Self::Operator(OperatorError::TimedOut { .. }) => "timed-out",
-            Self::Operator(_) => "refused",
+            Self::Bad(_)
+            | Self::NotACall(_)
+            | Self::NoRecord(_)
+            | Self::Oracle(_)
+            | Self::Operator(OperatorError::Tell(_)) => "bad-request",
+            Self::NoMachine => "over",
+            Self::Operator(error) | Self::AfterTold { error, .. } => match error {
+                OperatorError::Over(_) => "over",
+                OperatorError::TimedOut { .. } => "timed-out",
+                _ => "refused",
+            },
         }
     }
 }
 
 type Answer = Result<Map<String, Value>, Refusal>;
 
+/// Who asks.
+#[derive(Clone, Copy)]
+pub(super) struct Client<'a> {
+    /// Whether it has disconnected, which ends its waits.
+    pub is_gone: &'a dyn Fn() -> bool,
+    /// Where the events go to which it subscribes.
+    pub outbox: &'a Outbox,
+}
+
 /// Carries out the request in one line, and returns the answer as one line. It never fails: an
-/// error is an answer too. Waits end when `is_gone` says that the client has disconnected.
+/// error is an answer too.
 pub(super) fn answer(
     line: &[u8],
     machine: impl FnOnce() -> Option<Arc<Operator>>,
-    is_gone: &dyn Fn() -> bool,
+    client: Client<'_>,
 ) -> String {
     let (id, answer) = match serde_json::from_slice::<Value>(line) {
         Err(error) => (None, Err(Refusal::Bad(format!("not JSON: {error}")))),
@@ -215,7 +275,7 @@ pub(super) fn answer(
             let id = fields.remove("id");
             let request = serde_json::from_value(Value::Object(fields));
             let answer = match request {
-                Ok(request) => execute(request, machine, is_gone),
+                Ok(request) => execute(request, machine, client),
                 Err(error) => Err(Refusal::Bad(format!(
                     "{error}; the verb \"verbs\" lists what can be asked"
                 ))),
@@ -229,23 +289,22 @@ pub(super) fn answer(
             fields.insert("ok".to_owned(), true.into());
             fields
         }
-        Err(refusal) => object(json!({
-            "ok": false,
-            "kind": refusal.kind(),
-            "error": refusal.to_string(),
-        })),
+        Err(refusal) => {
+            let mut shown = object(json!({
+                "ok": false,
+                "kind": refusal.kind(),
+                "error": refusal.to_string(),
+            }));
+            if let Refusal::AfterTold { posted, .. } = refusal {
+                shown.extend(told(posted));
+            }
+            shown
+        }
     };
     if let Some(id) = id {
         shown.insert("id".to_owned(), id);
     }
     Value::Object(shown).to_string()
-}
-
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(fields) => fields,
-        other => Map::from_iter([("value".to_owned(), other)]),
-    }
 }
 
 /// Converts a number of seconds to a limit.
@@ -263,10 +322,10 @@ fn cpu_set(cpus: Vec<u32>) -> Result<CpuSet, Refusal> {
 fn execute(
     request: Request,
     machine: impl FnOnce() -> Option<Arc<Operator>>,
-    is_gone: &dyn Fn() -> bool,
+    client: Client<'_>,
 ) -> Answer {
     let wait = |seconds: Option<f64>| {
-        limit(seconds.unwrap_or(LIMIT)).map(|limit| Wait::unless(limit, is_gone))
+        limit(seconds.unwrap_or(LIMIT)).map(|limit| Wait::unless(limit, client.is_gone))
     };
     match request {
         Request::Hello {} => {
@@ -287,8 +346,22 @@ fn execute(
     let nothing = Ok(Map::new());
     match request {
         Request::Hello {} | Request::Verbs {} => {}
-        Request::Status {} => return status(&operator),
-        Request::Pause { cpu } => return state(operator.pause(cpu)?.name()),
+        Request::Ready { limit } => {
+            operator.wait_started(wait(limit)?)?;
+            return Ok(object(json!({ "cpus": operator.cpus() })));
+        }
+        Request::Subscribe { events } => {
+            let kinds = events.unwrap_or_else(|| Kind::ALL.to_vec());
+            let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+            operator.settle_findings();
+            client.outbox.want(kinds);
+            return Ok(object(json!({ "events": names })));
+        }
+        Request::Status {} => return Ok(answers::status(&operator)?),
+        Request::Pause { cpu } => {
+            let state = operator.pause(cpu)?.name();
+            return Ok(object(json!({ "state": state })));
+        }
         Request::Resume { cpu } | Request::Release { cpu } => operator.resume(cpu)?,
         Request::PauseAll {} => operator.pause_all()?,
         Request::ResumeAll {} => operator.resume_all()?,
@@ -303,16 +376,19 @@ fn execute(
                 return Err(Refusal::Bad("times are counted from 1".to_owned()));
             }
             let name = probe;
+            let call = call.map(|call| find(&operator, &call)).transpose()?;
+            let call = call.map(|record| record.head.id);
             operator.hold_at(cpu, Watch { name, call, nth })?;
         }
         Request::Break { cpu, at } => {
             let address = operator.break_at(cpu, &at)?;
-            return Ok(object(json!({ "address": address })));
+            let place = operator.place(address);
+            return Ok(object(json!({ "address": address, "place": place })));
         }
         Request::Disarm { cpu } => operator.disarm(cpu)?,
         Request::WaitHeld { cpu, limit } => {
             operator.wait_held(cpu, wait(limit)?)?;
-            return look(&operator, cpu);
+            return Ok(answers::look(&operator, cpu)?);
         }
         Request::Step { cpu, count, limit } => {
             let count = count.unwrap_or(1);
@@ -322,34 +398,46 @@ fn execute(
                 ));
             }
             operator.step(cpu, count, wait(limit)?)?;
-            return look(&operator, cpu);
+            return Ok(answers::look(&operator, cpu)?);
         }
-        Request::Look { cpu } => return look(&operator, cpu),
-        Request::Deeds {} => {
-            let deeds = operator.manifest().deeds.iter().filter(|it| !it.ends);
-            let shown = |deed: &Deed| json!({ "form": deed.to_string(), "about": deed.about });
-            let deeds: Map<_, _> = deeds.map(|it| (it.name.clone(), shown(it))).collect();
-            return Ok(object(json!({ "deeds": deeds })));
+        Request::Look { cpu } => return Ok(answers::look(&operator, cpu)?),
+        Request::Deeds {} => return Ok(answers::deeds(&operator)),
+        Request::Tell {
+            cpu,
+            deed,
+            until,
+            limit,
+        } => {
+            return tell(
+                &operator,
+                cpu,
+                &deed,
+                until.unwrap_or_default(),
+                wait(limit)?,
+            );
         }
-        Request::Tell { cpu, deed, limit } => {
-            let posted = operator.tell(cpu, &deed, wait(limit)?)?;
-            return Ok(object(json!({ "cpu": cpu, "number": posted.number })));
+        Request::WaitMade { cpu, number, limit } => {
+            let call = operator.call(posted(&operator, cpu, number)?, wait(limit)?)?;
+            return Ok(object(json!({ "call": answers::call_id(call) })));
         }
         Request::WaitDone { cpu, number, limit } => {
-            return wait_done(&operator, cpu, number, wait(limit)?);
+            let posted = posted(&operator, cpu, number)?;
+            let done = operator.wait_done(posted, wait(limit)?)?;
+            return Ok(answers::done(&operator, posted, &done));
         }
-        Request::Call { call } => return record(&operator, call),
+        Request::Call { call } => return Ok(answers::record(&find(&operator, &call)?)),
+        Request::RanOn { call, cpu } => {
+            let ran_on = find(&operator, &call)?.ran.contains(cpu);
+            return Ok(object(json!({ "ran_on": ran_on })));
+        }
         Request::WaitRan { call, cpus, limit } => {
-            let id = CallId::from_raw(call);
-            let cpus = match cpus {
-                Some(cpus) => cpu_set(cpus)?,
-                None => operator
-                    .record(id)
-                    .map(|record| record.targets)
-                    .unwrap_or_default(),
-            };
-            operator.wait_ran(id, &cpus, wait(limit)?)?;
-            return record(&operator, call);
+            let cpus = cpus.map(cpu_set).transpose()?;
+            let id = CallId::from_raw(find(&operator, &call)?.head.id);
+            match cpus {
+                Some(cpus) => operator.wait_ran(id, &cpus, wait(limit)?)?,
+                None => operator.wait_ran_everywhere(id, wait(limit)?)?,
+            }
+            return Ok(answers::record(&find(&operator, &call)?));
         }
         Request::WireHold { from, to } => operator.wire_hold(from, to)?,
         Request::WireHoldAll {} => operator.wire_hold_all(),
@@ -364,7 +452,7 @@ fn execute(
         Request::WireReleaseAll {} => operator.wire_release_all()?,
         Request::WireDeliver { from, to, nth } => operator.wire_deliver(from, to, nth)?,
         Request::WireLose { from, to, nth } => operator.wire_lose(from, to, nth)?,
-        Request::Stats {} => return Ok(stats(&operator)),
+        Request::Stats {} => return Ok(answers::stats(&operator)),
         Request::MustBreak { oracle } => operator.must_break(&oracle)?,
         Request::MayBreak { oracle } => operator.may_break(&oracle)?,
         Request::Abandon { cpus } => {
@@ -377,128 +465,48 @@ fn execute(
     nothing
 }
 
-fn state(name: &str) -> Answer {
-    Ok(object(json!({ "state": name })))
+/// The record of the call that a request names.
+fn find(operator: &Operator, call: &str) -> Result<Record, Refusal> {
+    let parts: CallParts = call.parse()?;
+    operator
+        .record_named(parts.source, parts.lane, parts.sequence)
+        .ok_or(Refusal::NoRecord(parts))
 }
 
-fn wait_done(operator: &Operator, cpu: u32, number: u64, wait: Wait<'_>) -> Answer {
-    let posted = operator
+/// What a CPU was told, by its number.
+fn posted(operator: &Operator, cpu: u32, number: u64) -> Result<PostedCommand, Refusal> {
+    operator
         .posted(cpu, number)
-        .ok_or_else(|| Refusal::Bad(format!("CPU {cpu} was told nothing with number {number}")))?;
-    let done = operator.wait_done(posted, wait)?;
-    let result = done.result.unwrap_or_default();
-    let mut fields = object(json!({ "result": result, "call": done.call.map(CallId::raw) }));
-    let deed = operator.manifest().deed_numbered(posted.verb);
-    if deed.is_some_and(|deed| deed.answers) {
-        let length = usize::try_from(result).unwrap_or(0).min(done.answer.len());
-        fields.insert("answer".to_owned(), json!(done.answer[..length]));
+        .ok_or_else(|| Refusal::Bad(format!("CPU {cpu} was told nothing with number {number}")))
+}
+
+/// By what a deed that a CPU was told is asked for later.
+fn told(posted: PostedCommand) -> Map<String, Value> {
+    object(json!({ "cpu": posted.cpu, "number": posted.number }))
+}
+
+fn tell(operator: &Operator, cpu: u32, deed: &str, until: Until, wait: Wait<'_>) -> Answer {
+    // Telling and waiting together take no longer than the limit.
+    let wait = wait.begun(Duration::ZERO);
+    let posted = operator.tell(cpu, deed, wait)?;
+    let mut fields = told(posted);
+    let failed = |error| Refusal::AfterTold { posted, error };
+    if until == Until::Made {
+        match operator.call(posted, wait) {
+            Ok(call) => {
+                fields.insert("call".to_owned(), answers::call_id(call).into());
+                return Ok(fields);
+            }
+            // It is done, so that there is something to say of it.
+            Err(OperatorError::NoCall { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    if until != Until::Told {
+        let done = operator.wait_done(posted, wait).map_err(failed)?;
+        fields.extend(answers::done(operator, posted, &done));
     }
     Ok(fields)
-}
-
-fn list(cpus: &CpuSet) -> Vec<u32> {
-    cpus.iter().collect()
-}
-
-fn record(operator: &Operator, call: u64) -> Answer {
-    let id = CallId::from_raw(call);
-    let record = operator.record(id).ok_or_else(|| {
-        let name = CallName(id);
-        Refusal::Bad(format!(
-            "{name} is not in the ledger: never made, or complete long ago"
-        ))
-    })?;
-    Ok(object(json!({
-        "name": CallName(id).to_string(),
-        "targets": list(&record.targets),
-        "ran": list(&record.ran),
-        "returned": record.head.returned_tsc != 0,
-    })))
-}
-
-fn status(operator: &Operator) -> Answer {
-    let outstanding = operator.outstanding();
-    let vcpus = (0..operator.cpus())
-        .map(|cpu| {
-            let told = outstanding.iter().find(|posted| posted.cpu == cpu);
-            Ok(json!({
-                "cpu": cpu,
-                "state": operator.state(cpu)?.name(),
-                "held_by": operator.held_by(cpu)?.map(|by| held_by(operator, by)),
-                "outstanding": told.map(|posted| deed(operator, *posted)),
-            }))
-        })
-        .collect::<Result<Vec<_>, OperatorError>>()?;
-    let wire: Vec<_> = operator
-        .in_flight()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    Ok(object(json!({ "vcpus": vcpus, "wire": wire })))
-}
-
-fn deed(operator: &Operator, posted: PostedCommand) -> Value {
-    json!({ "deed": operator.told(posted), "number": posted.number })
-}
-
-fn held_by(operator: &Operator, by: HeldBy) -> Value {
-    match by {
-        HeldBy::Point { point, call } => json!({
-            "probe": operator.probe_name(point),
-            "call": if call == 0 { None } else { Some(call) },
-        }),
-        HeldBy::Address(address) => json!({ "address": address }),
-        HeldBy::Steps => json!("steps"),
-        HeldBy::Word => json!("word"),
-    }
-}
-
-fn look(operator: &Operator, cpu: u32) -> Answer {
-    let look = operator.look(cpu)?;
-    let registers = look.dump.registers().into_iter();
-    let registers: Map<_, _> = registers
-        .map(|(name, value)| (name.to_owned(), value.into()))
-        .collect();
-    Ok(object(json!({
-        "place": look.place,
-        "state": operator.state(cpu)?.name(),
-        "held_by": look.held_by.map(|by| held_by(operator, by)),
-        "irqs_on": look.dump.interrupts_on(),
-        "pending": look.dump.requested,
-        "in_service": look.dump.in_service,
-        "registers": registers,
-    })))
-}
-
-fn stats(operator: &Operator) -> Map<String, Value> {
-    let figures = operator.figures();
-    let vcpus: Vec<_> = (0_usize..)
-        .zip(&figures.counted)
-        .map(|(cpu, counted)| {
-            let exits: Map<_, _> = REASONS
-                .iter()
-                .zip(figures.window.exits(cpu))
-                .map(|(name, count)| ((*name).to_owned(), count.into()))
-                .collect();
-            let kvm: Map<_, _> = figures
-                .window
-                .kvm(cpu)
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), json!(value)))
-                .collect();
-            let mut stats = object(json!({ "cpu": cpu, "exits": exits, "kvm": kvm }));
-            let counters = counters::named(counted, operator.manifest());
-            stats.extend(counters.map(|(name, value)| (name.to_owned(), value.into())));
-            stats
-        })
-        .collect();
-    let left_out: Map<_, _> = figures
-        .window
-        .left_out()
-        .map(|(name, why)| (name.to_owned(), why.into()))
-        .collect();
-    let seconds = figures.window.length().as_secs_f64();
-    object(json!({ "seconds": seconds, "kvm_left_out": left_out, "vcpus": vcpus }))
 }
 
 #[cfg(test)]
@@ -506,8 +514,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn asked(line: &[u8]) -> String {
+        let outbox = Outbox::default();
+        let client = Client {
+            is_gone: &|| false,
+            outbox: &outbox,
+        };
+        answer(line, || None, client)
+    }
+
     fn answered(line: &str) -> Value {
-        serde_json::from_str(&answer(line.as_bytes(), || None, &|| false)).unwrap()
+        serde_json::from_str(&asked(line.as_bytes())).unwrap()
     }
 
     #[test]
@@ -561,7 +578,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_line_makes_it_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let shown = answer(&line, || None, &|| false);
+            let shown = asked(&line);
             prop_assert!(!shown.contains('\n'));
             prop_assert!(serde_json::from_str::<Value>(&shown).is_ok());
         }

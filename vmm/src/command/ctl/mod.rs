@@ -1,0 +1,156 @@
+//! `vmm ctl SOCKET COMMAND`: sends a request to a running `vmm --control SOCKET`, from a shell, and
+//! prints what is answered. The VMM decides what a request means; here are only the command line
+//! and the exit status.
+
+mod connection;
+mod shown;
+mod verbs;
+
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use vmm::duration;
+
+use super::Refused;
+use connection::{Connection, NO_ANSWER};
+use verbs::{Ask, Until};
+
+/// Whom to ask, and what.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit status:\n  \
+        0  it was so\n  \
+        1  the VMM said no; the message says why\n  \
+        2  bad usage\n  \
+        3  nobody answers, or what is answered cannot be printed\n\n\
+        Calls are meant by name, as everywhere: 0:0:2 is the second call (2) that CPU 0 made in its \
+        task (0)")]
+pub struct Arguments {
+    /// The socket that a running vmm listens at (--control)
+    socket: PathBuf,
+
+    /// Wait until somebody listens there and answers, at most this long, such as 10, 10s or 500ms
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration::parse)]
+    wait: Option<Duration>,
+
+    /// Print what is answered as it comes: one JSON object a line
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    ask: Ask,
+}
+
+/// Exit status if the VMM refused a request.
+const REFUSED: u8 = 1;
+
+/// Sends the request, and prints the answer.
+///
+/// # Errors
+/// [`Refused`] if there is no answer.
+pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    let mut session = Session {
+        connection: Connection::to(&arguments.socket, arguments.wait)?,
+        arguments,
+        is_well: true,
+    };
+    match &arguments.ask {
+        Ask::Raw { request } if request == "-" => {
+            for request in io::stdin().lock().lines() {
+                let request = request.map_err(|error| Refused {
+                    message: format!("cannot read the next request: {error}"),
+                    status: 2,
+                })?;
+                if session.ask(&request)?.is_none() {
+                    break;
+                }
+            }
+        }
+        Ask::Raw { request } => _ = session.ask(request)?,
+        Ask::Tell {
+            until: Until::Done, ..
+        } => session.tell()?,
+        Ask::Subscribe { .. } => session.subscribe()?,
+        ask => _ = session.ask(&ask.request().to_string())?,
+    }
+    Ok(if session.is_well { 0 } else { REFUSED })
+}
+
+/// One connection, and what has come of its requests.
+struct Session<'a> {
+    connection: Connection,
+    arguments: &'a Arguments,
+    /// Whether every answer was yes.
+    is_well: bool,
+}
+
+impl Session<'_> {
+    /// Asks, prints the answer, and returns it; `None` if nobody reads what is printed. Events that
+    /// come before it are printed too.
+    fn ask(&mut self, request: &str) -> Result<Option<Value>, Refused> {
+        self.connection.send(request)?;
+        loop {
+            let Some(line) = self.connection.receive()? else {
+                return Err(self.connection.unanswered());
+            };
+            if !self.print(&line)? {
+                return Ok(None);
+            }
+            if line["event"].is_null() {
+                return Ok(Some(line));
+            }
+        }
+    }
+
+    /// Prints an answer or an event, and returns whether somebody still reads.
+    fn print(&mut self, line: &Value) -> Result<bool, Refused> {
+        self.is_well &= line["ok"] != false;
+        let text = match self.arguments.json {
+            true => line.to_string(),
+            false => shown::answer(&self.arguments.ask, line),
+        };
+        let mut out = io::stdout();
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            Ok(()) => Ok(true),
+            // The reader has closed the pipe, as `head` does.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(Refused {
+                message: format!("cannot print what was answered: {error}"),
+                status: NO_ANSWER,
+            }),
+        }
+    }
+
+    /// Tells a CPU to do something, says at once which call it makes, and then what has come of it.
+    fn tell(&mut self) -> Result<(), Refused> {
+        let Ask::Tell { limit, .. } = &self.arguments.ask else {
+            return Ok(());
+        };
+        let Some(made) = self.ask(&self.arguments.ask.request().to_string())? else {
+            return Ok(());
+        };
+        // A deed that makes no call is done by now.
+        if made["ok"] == false || made.get("result").is_some() {
+            return Ok(());
+        }
+        let wait = json!({
+            "verb": "wait_done",
+            "cpu": made["cpu"],
+            "number": made["number"],
+            "limit": limit.seconds(),
+        });
+        self.ask(&wait.to_string()).map(|_| ())
+    }
+
+    /// Prints events until the connection ends.
+    fn subscribe(&mut self) -> Result<(), Refused> {
+        let answer = self.ask(&self.arguments.ask.request().to_string())?;
+        let mut goes_on = answer.is_some_and(|answer| answer["ok"] == true);
+        while goes_on && let Some(event) = self.connection.receive()? {
+            goes_on = self.print(&event)?;
+        }
+        Ok(())
+    }
+}
