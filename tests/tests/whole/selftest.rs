@@ -1,7 +1,7 @@
 //! The guest image passes its selftest on machines of every size, and the report adds up.
 
 use serde_json::Value;
-use tests::{Vmm, need_kvm, vcpus};
+use tests::{Vmm, need_kvm, skip, vcpus};
 
 use crate::formats::hold_report;
 
@@ -84,6 +84,33 @@ fn a_machine_of_any_size_passes() {
     }
 }
 
+/// Of a large machine `selftest` calls a sample of the pairs of CPUs, and says so, unless it is
+/// asked for all of them.
+#[test]
+fn a_large_machine_is_sampled_unless_all_pairs_are_asked_for() {
+    need_kvm();
+    const CPUS: u64 = 72;
+    if vcpus().iter().all(|it| u64::from(*it) < 64) {
+        return skip("no sample is taken: WHOLE_VCPUS has no large machine");
+    }
+    let of = |options: &str| {
+        let report = report(&format!("--vcpus {CPUS} --append {options}"));
+        check(&report, CPUS as u32);
+        assert_eq!(number(&report, "/selftest/pairs"), CPUS * CPUS);
+        let words = &report["provenance"]["words"];
+        let figures = ["/selftest/pairs_called", "/selftest/many_callers"];
+        let [pairs, callers] = figures.map(|it| number(&report, it));
+        let made = number(&report, "/calls/made");
+        // Two calls to each, and three to all.
+        assert!(made >= 2 * pairs + 3 * callers, "{made}");
+        (words["pairs"].clone(), pairs, callers)
+    };
+    // As many pairs as 64 CPUs have, shared among these.
+    let each = 64 * 64 / CPUS;
+    assert_eq!(of("calls=1"), ("sampled".into(), CPUS * each, each));
+    assert_eq!(of("calls=1 pairs=all"), ("all".into(), CPUS * CPUS, CPUS));
+}
+
 #[test]
 fn every_transport_is_used_when_asked_for() {
     need_kvm();
@@ -131,6 +158,7 @@ fn options_the_guest_does_not_know_are_named() {
         "queue=lifo",
         "workload=dance",
         "calls=x",
+        "pairs=some",
         "nonsense",
     ] {
         let run = Vmm::boot("").args(["--append", options]).run();

@@ -77,7 +77,7 @@ pub struct Report {
     /// Cross-CPU calls since boot.
     pub calls: Calls,
     /// What else the guest has counted since boot, in the groups of its manifest: of this guest
-    /// `walks`, `hotplug` and `memory`.
+    /// `walks`, `hotplug`, `memory` and `selftest`.
     #[serde(flatten)]
     pub figures: Figures,
     /// Inter-processor interrupts since boot.
