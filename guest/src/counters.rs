@@ -40,7 +40,7 @@ counters! {
             .shown("selftest", "pairs_called", "{} of them called", "selftest_pairs_called_total");
         /// CPUs that called sets of CPUs, and all at once, in the selftest.
         many_callers
-            .shown("selftest", "many_callers", "calls to many from {} CPUs", "selftest_many_callers_total");
+            .shown("selftest", "callers", "calls to many from {} CPUs", "selftest_callers_total");
     }
 }
 

@@ -71,7 +71,8 @@ pub fn rounds(asked: Option<u32>) -> u32 {
 }
 
 /// Random calls that each CPU which makes any makes in `selftest`, on a machine of `cpus` CPUs:
-/// `asked`, or a default, which is lower on large machines. There each call has more targets, and each target walks a longer queue.
+/// `asked`, or a default, which is lower on large machines. There each call has more targets, and
+/// each target walks a longer queue.
 pub fn random_calls(asked: Option<u32>, cpus: usize) -> u32 {
     asked.unwrap_or_else(|| (256 / cpus as u32).clamp(1, 16))
 }

@@ -93,8 +93,8 @@ impl Selftest {
     }
 }
 
-/// `share` of the numbers below `cpus`, each once: those of `always` and random ones, or all of them
-/// in order, for which nothing random is drawn.
+/// `share` of the numbers below `cpus`, each once: those of `always` and random ones, or all in
+/// order, for which nothing random is drawn.
 fn sample(
     always: &[usize],
     share: usize,

@@ -98,7 +98,7 @@ fn a_large_machine_is_sampled_unless_all_pairs_are_asked_for() {
         check(&report, CPUS as u32);
         assert_eq!(number(&report, "/selftest/pairs"), CPUS * CPUS);
         let words = &report["provenance"]["words"];
-        let figures = ["/selftest/pairs_called", "/selftest/many_callers"];
+        let figures = ["/selftest/pairs_called", "/selftest/callers"];
         let [pairs, callers] = figures.map(|it| number(&report, it));
         let made = number(&report, "/calls/made");
         // Two calls to each, and three to all.
