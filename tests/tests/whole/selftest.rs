@@ -67,6 +67,15 @@ fn check(report: &Value, vcpus: u32) {
         assert!(exits.is_none_or(|exits| exits >= 0.0), "{exits:?}");
     }
 
+    for own in ["/vmm/setup_seconds", "/vmm/teardown_seconds"] {
+        let seconds = report.pointer(own).and_then(Value::as_f64);
+        assert!(seconds.is_some_and(|it| it > 0.0), "{own}: {seconds:?}");
+    }
+    // Tried beside the run, and told only when that was over.
+    assert_ne!(report["provenance"]["host"]["kvm"], "unknown");
+    let sources = report["sources"].as_array().expect("an array");
+    assert!(sources.iter().any(|it| it["name"] == "exits"), "{report:#}");
+
     let per_vcpu = report["per_vcpu"].as_array().expect("an array");
     assert_eq!(per_vcpu.len(), vcpus as usize);
     for (id, vcpu) in per_vcpu.iter().enumerate() {
@@ -147,7 +156,7 @@ fn people_see_the_verdict_last() {
     run.ends_with(0);
     let last = run.stdout.lines().last().expect("a report");
     assert!(last.starts_with("pass: "), "{run}");
-    run.says("vCPUs").says("IPIs sent");
+    run.says("vCPUs").says("IPIs sent").says("; VMM ");
 }
 
 #[test]
