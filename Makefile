@@ -24,8 +24,9 @@ VERSUS := $(SHUTTLE) run $(CARGO_FLAGS) --release --package versus --
 LOST_CALL := scenarios/explore/lost-call.case
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm examples guest images explore-images whole run run-svm have-kvm check test test-unit test-schedules test-versus test-orderings test-local \
-	test-images test-plants reference test-svm test-qemu test-browser stories soak cases designs bench bench-explorer costs trace-costs lint install clean
+.PHONY: help build vmm examples guest images explore-images whole run run-svm have-kvm lint check install clean
+.PHONY: test test-unit test-schedules test-versus test-orderings test-local test-images test-plants test-svm test-qemu
+.PHONY: test-browser reference stories soak cases designs bench bench-explorer bench-qemu costs trace-costs
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -168,9 +169,14 @@ trace-costs: build ## what a trace costs, and probes that nobody has armed, on a
 		echo "== a trace, beside probes that nobody has armed"; \
 		vmm bench $(TRACED_LINES) --traced --baseline off.json guest.bin'
 
-bench: have-kvm build test-versus ## measure what IPIs and calls cost on this host, and how fast it explores
+BESIDE_QEMU := $(CARGO) run $(CARGO_FLAGS) --quiet --package tests --bin beside-qemu -- $(VMM) $(GUEST)
+bench: have-kvm build test-versus ## measure what IPIs and calls cost on this host, how fast it explores, and whole runs beside QEMU
 	$(VMM) bench $(ARGS) $(GUEST)
 	$(VERSUS) $(LOST_CALL) $(EXPLORE)
+	$(BESIDE_QEMU)
+
+bench-qemu: have-kvm build ## whole runs beside QEMU's microvm with the same image (ARGS='PAIRS VCPUS', such as '31 1,16')
+	$(BESIDE_QEMU) $(ARGS)
 
 bench-explorer: have-kvm test-versus ## how fast vmm explore is, side by side with shuttle on the same calls
 	$(VERSUS) $(ARGS) $(LOST_CALL) $(EXPLORE)

@@ -33,6 +33,14 @@ counters! {
             .shown("memory", "refused", "{} refused", "memory_requests_refused_total");
         /// Operations that sent IPIs of the single and many vectors: those by which calls are told to their targets.
         call_ipis_sent.reckoned(SentForCalls);
+        /// Pairs of CPUs that the selftest calls, or takes a sample of; a CPU with itself is one.
+        cpu_pairs.shown("selftest", "pairs", "{} pairs of CPUs", "selftest_pairs_total");
+        /// Pairs of CPUs of which the one has called the other in the selftest.
+        cpu_pairs_called.part_of(number_of!(CpuCounters, cpu_pairs))
+            .shown("selftest", "pairs_called", "{} of them called", "selftest_pairs_called_total");
+        /// CPUs that called sets of CPUs, and all at once, in the selftest.
+        many_callers
+            .shown("selftest", "callers", "calls to many from {} CPUs", "selftest_callers_total");
     }
 }
 

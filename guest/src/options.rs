@@ -11,7 +11,7 @@ use shared::manifest::Measure;
 
 use crate::ipi::queue::QueueKind;
 use crate::rules::{FailRate, HotplugMode, Rules};
-use crate::workload::amount::{self, BY_CASE};
+use crate::workload::amount::{self, BY_CASE, Pairs};
 use crate::workload::round::{By, Receiver, Round, To};
 
 /// `workload=`: what the CPUs do.
@@ -51,6 +51,9 @@ declare! {
         .without_effect_in_search()
         .because(BY_CASE)
         .measured_as(Measure::Rounds),
+    Record::word("pairs", "Which pairs of CPUs selftest calls: a sample above 64 CPUs, or all.")
+        .without_effect_in_search()
+        .because(BY_CASE),
     Record::word("for", "How long stress goes on, such as 3s.")
         .without_effect_in_search()
         .because(BY_CASE),
@@ -73,6 +76,8 @@ pub struct Options {
     /// how many rounds `bench` measures. If `None`, [`amount`] chooses, with fewer on a large
     /// machine.
     pub calls: Option<u32>,
+    /// `pairs=`: how many of the others each CPU calls in `selftest`.
+    pub pairs: Pairs,
     /// `for=`: how long `stress` goes on, in milliseconds.
     pub milliseconds: Option<u64>,
     /// `seed=`: where everything random comes from; equal seeds give equal calls.
@@ -88,6 +93,7 @@ impl Options {
         queue: QueueKind::Filo,
         round: Round::DEFAULT,
         calls: None,
+        pairs: Pairs::Sampled,
         milliseconds: None,
         seed: 1,
         rules: Rules::DEFAULT,
@@ -123,6 +129,7 @@ impl kit::options::Options for Options {
         "by",
         "receiver",
         "calls",
+        "pairs",
         "for",
         "seed",
         "hotplug",
@@ -145,6 +152,7 @@ impl kit::options::Options for Options {
                 self.round.receiver = choose(key, value, receivers)?;
             }
             "calls" => self.calls = Some(number(key, value)?),
+            "pairs" => self.pairs = choose(key, value, Pairs::ALL.map(|it| (it.name(), it)))?,
             "for" => {
                 let time = milliseconds(value);
                 self.milliseconds = Some(time.map_err(|_| OptionsError::NotANumber(key, value))?);
@@ -181,6 +189,7 @@ impl kit::options::Options for Options {
             round,
             // Written below, with the default of the workload.
             calls: _,
+            pairs,
             milliseconds,
             seed,
             rules,
@@ -193,6 +202,9 @@ impl kit::options::Options for Options {
         }
         if let Some(calls) = self.calls_on(cpus) {
             write!(f, " calls={calls}")?;
+        }
+        if *workload == Workload::Selftest {
+            write!(f, " pairs={}", pairs.on(cpus).name())?;
         }
         if let (Workload::Stress, Some(milliseconds)) = (workload, milliseconds) {
             write!(f, " for={milliseconds}ms")?;
@@ -261,8 +273,8 @@ mod tests {
 
     #[test]
     fn every_option_is_read() {
-        let line = "workload=stress queue=llist to=some by=call receiver=running calls=3 for=2s \
-                    seed=0x10 hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off";
+        let line = "workload=stress queue=llist to=some by=call receiver=running calls=3 pairs=all \
+                    for=2s seed=0x10 hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off";
         assert_eq!(
             parse(line),
             Ok(Options {
@@ -274,6 +286,7 @@ mod tests {
                     receiver: Receiver::Running,
                 },
                 calls: Some(3),
+                pairs: Pairs::All,
                 milliseconds: Some(2000),
                 seed: 16,
                 rules: Rules {
@@ -316,6 +329,7 @@ mod tests {
             OptionsError::NotANumber("calls", "0x100000000")
         );
         assert!(refused("queue=lifo").to_string().contains("filo"));
+        assert!(refused("pairs=some").to_string().contains("sampled"));
         assert!(refused("hotplug=x").to_string().contains("no-stop"));
         assert!(refused("mask-check=0").to_string().contains("off"));
         for line in [
@@ -342,6 +356,10 @@ mod tests {
 
     /// What a run with `line` comes to on 16 CPUs.
     fn effective(line: &str) -> alloc::string::String {
+        effective_on(16, line)
+    }
+
+    fn effective_on(cpus: usize, line: &str) -> alloc::string::String {
         let line = alloc::format!("lab=0x1000 {line}");
         let asked = CommandLine::<Options>::parse(&line).unwrap();
         let unicast = match asked.machine.transport {
@@ -357,7 +375,7 @@ mod tests {
             asked: &asked,
             apic,
             unicast,
-            cpus: 16,
+            cpus,
         };
         effective.to_string()
     }
@@ -377,9 +395,30 @@ mod tests {
             assert_eq!(effective(&first), first);
         }
         let said = effective("");
-        for word in ["queue=filo", "transport=x2apic", "seed=1", "calls="] {
+        for word in [
+            "queue=filo",
+            "transport=x2apic",
+            "seed=1",
+            "calls=",
+            "pairs=all",
+        ] {
             assert!(said.contains(word), "{said}");
         }
+    }
+
+    #[test]
+    fn a_run_says_whether_its_pairs_are_a_sample() {
+        for (cpus, line, said) in [
+            (64, "", "all"),
+            (65, "", "sampled"),
+            (255, "pairs=all", "all"),
+            (64, "pairs=sampled", "all"),
+        ] {
+            let first = effective_on(cpus, line);
+            assert!(first.contains(&alloc::format!(" pairs={said} ")), "{first}");
+            assert_eq!(effective_on(cpus, &first), first);
+        }
+        assert!(!effective("workload=stress").contains("pairs="));
     }
 
     #[test]

@@ -12,7 +12,9 @@ use crate::machine::guest::Guest;
 #[cfg(doc)]
 use crate::machine::lifecycle::State;
 use crate::provenance::Input;
+#[cfg(doc)]
 use crate::stats::sources::Sources;
+use crate::stats::sources::Trials;
 
 /// What to run, and how.
 ///
@@ -48,9 +50,10 @@ pub struct Config {
     pub trace: Tracing,
     /// Where to show a live table of the vCPUs.
     pub watch: Option<Arc<dyn Screen>>,
-    /// The sources of counts other than the VMM itself, and which of them can be believed. With
-    /// `None` that is not tried, and nothing of what they count is reported.
-    pub sources: Option<Arc<Sources>>,
+    /// The sources of counts other than the VMM itself, and which of them can be believed, once
+    /// that has been tried. With `None` that is not tried, and nothing of what they count is
+    /// reported.
+    pub sources: Option<Trials>,
     /// Is handed the operator of each machine.
     pub attendant: Option<Attendant>,
     /// The script that drives the machine, if there is one.
@@ -174,11 +177,12 @@ impl Config {
     }
 
     /// Reports what these sources count as well. [`Sources::prove`] finds out which of them can be
-    /// believed on this host.
+    /// believed on this host, before the run; [`Trials::begin`] does so of KVM's statistics while
+    /// the machine is built and runs, and the run ends with the later of both.
     #[must_use]
-    pub fn sources(self, sources: Arc<Sources>) -> Self {
+    pub fn sources(self, sources: impl Into<Trials>) -> Self {
         Self {
-            sources: Some(sources),
+            sources: Some(sources.into()),
             ..self
         }
     }

@@ -87,6 +87,7 @@ pub mod whole_file;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use config::{Attendant, Config};
 pub use control::operator::{Operator, OperatorError, Wait, Watch};
@@ -99,7 +100,7 @@ use machine::symbols::Symbols;
 use machine::{Machine, MachineError, Parts, boot};
 use manifest::Manifest;
 use provenance::{Input, Provenance};
-use report::{Report, postmortem};
+use report::{Own, Report, postmortem};
 pub use running::{Running, start};
 /// What the guest and the VMM have agreed on.
 pub use shared;
@@ -211,6 +212,7 @@ pub fn run_attended(
     control: Option<&Server>,
     attend: impl FnOnce(&Arc<Operator>),
 ) -> Result<Outcome, Error> {
+    let begun = Instant::now();
     let pages = shared::lab::Layout::new(config.vcpus).map_err(|_| Error::Vcpus(config.vcpus))?;
     config.stalls.check(config.vcpus)?;
     let guest = config.guest.as_ref().ok_or(Error::NoGuest)?;
@@ -228,14 +230,11 @@ pub fn run_attended(
         layout: &layout,
         command_line: &command_line,
     })?;
-    let kvm = config
-        .sources
-        .as_ref()
-        .map_or(Kvm::Unknown, |sources| sources.kvm);
-    let provenance = Provenance {
+    let mut provenance = Provenance {
         script: config.script.clone(),
         ..Provenance::new(
-            kvm,
+            // Known when the sources have been tried.
+            Kvm::Unknown,
             Input::new(guest.name(), image.bytes()),
             config.vcpus,
             &config.append,
@@ -244,7 +243,7 @@ pub fn run_attended(
     let lab = lab::Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
         .map_err(Error::Lab)?
         .knowing(Arc::new(manifest.unwrap_or_default()));
-    let symbols = Arc::new(Symbols::read(image.bytes()));
+    let symbols = Arc::new(Symbols::of(image.bytes()));
     let setup = control::Setup {
         limits: config.limits,
         stalls: &config.stalls,
@@ -255,7 +254,7 @@ pub fn run_attended(
         command_line: command_line.clone(),
         trace: config.trace,
         watch: config.watch.clone(),
-        sources: config.sources.as_deref(),
+        sources: config.sources.clone(),
     };
     let run_result = control::run(machine, &lab, setup, |operator| {
         if let Some(server) = control {
@@ -270,10 +269,19 @@ pub fn run_attended(
         server.leave();
     }
     let mut run_result = run_result?;
+    if let Some(trials) = &config.sources {
+        provenance.host.kvm = trials.result().kvm;
+    }
     let judgement = verdict::judge(&run_result, &lab);
     let verdict = Verdict::on(&run_result, &judgement);
-    let report = Report::new(&run_result, &lab, judgement, &verdict, provenance);
+    let mut report = Report::new(&run_result, &lab, judgement, &verdict, provenance);
     let post_mortem = describe(&run_result, &report, &symbols);
+    // The last of the guest's memory.
+    drop(lab);
+    report.vmm = Some(Own {
+        setup_seconds: (run_result.window.first_entry() - begun).as_secs_f64(),
+        teardown_seconds: run_result.window.ended().elapsed().as_secs_f64(),
+    });
     Ok(Outcome {
         words: report.provenance.words.clone(),
         verdict,

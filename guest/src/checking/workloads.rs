@@ -1,15 +1,20 @@
 //! That the workloads which need no monitor pass on threads, each with every queue that is sound.
 
-use kit::threads::{Threads, run_guest as run_on_threads};
+use core::sync::atomic::{AtomicU64, Ordering};
+use kit::lab::Lab;
+use kit::specimen::Specimen;
+use kit::threads::{self, Threads, run_guest as run_on_threads};
 use shared::exit::ExitCode;
 use std::string::ToString;
 use std::sync::Arc;
 
 use crate::Guest;
+use crate::counters::CpuCounters;
 use crate::ipi::queue::QueueKind;
 use crate::options::{Options, Workload};
 use crate::rules::{FailRate, HotplugMode, Rules};
 use crate::summary::RunSummary;
+use crate::workload::amount::{self, Pairs};
 use crate::workload::round::{By, Receiver, Round, To};
 
 /// Runs the guest that `options` ask for on `cpus` threads, and judges it.
@@ -27,6 +32,26 @@ fn selftest_passes_on_threads() {
         let verdict = selftest(cpus, &Options::default());
         assert_eq!(verdict.code(), ExitCode::Pass, "{cpus} CPUs: {verdict}");
     }
+}
+
+#[test]
+fn a_sample_of_a_large_machine_is_counted() {
+    let cpus = 80;
+    let (machine, lab) = (Threads::new(cpus), Lab::allocate(cpus as u32).unwrap());
+    let guest = Arc::new(Guest::new(machine.clone(), &Options::default(), lab));
+    threads::run(&machine, &guest);
+    let verdict = guest.judge();
+    assert_eq!(verdict.code(), ExitCode::Pass, "{verdict}");
+    let sum = |count: fn(&CpuCounters) -> &AtomicU64| -> usize {
+        let counters = (0..cpus).map(|cpu| count(lab.own_counters(cpu)));
+        let counts = counters.map(|it| it.load(Ordering::Relaxed));
+        counts.sum::<u64>() as usize
+    };
+    let share = amount::share(Pairs::Sampled, cpus);
+    assert!(share < cpus, "{share}");
+    assert_eq!(sum(|it| &it.cpu_pairs), cpus * cpus);
+    assert_eq!(sum(|it| &it.cpu_pairs_called), cpus * share);
+    assert_eq!(sum(|it| &it.many_callers), share);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The guest image passes its selftest on machines of every size, and the report adds up.
 
 use serde_json::Value;
-use tests::{Vmm, need_kvm, vcpus};
+use tests::{Vmm, need_kvm, skip, vcpus};
 
 use crate::formats::hold_report;
 
@@ -67,6 +67,15 @@ fn check(report: &Value, vcpus: u32) {
         assert!(exits.is_none_or(|exits| exits >= 0.0), "{exits:?}");
     }
 
+    for own in ["/vmm/setup_seconds", "/vmm/teardown_seconds"] {
+        let seconds = report.pointer(own).and_then(Value::as_f64);
+        assert!(seconds.is_some_and(|it| it > 0.0), "{own}: {seconds:?}");
+    }
+    // Tried beside the run, and told only when that was over.
+    assert_ne!(report["provenance"]["host"]["kvm"], "unknown");
+    let sources = report["sources"].as_array().expect("an array");
+    assert!(sources.iter().any(|it| it["name"] == "exits"), "{report:#}");
+
     let per_vcpu = report["per_vcpu"].as_array().expect("an array");
     assert_eq!(per_vcpu.len(), vcpus as usize);
     for (id, vcpu) in per_vcpu.iter().enumerate() {
@@ -82,6 +91,33 @@ fn a_machine_of_any_size_passes() {
     for vcpus in vcpus() {
         check(&report(&format!("--vcpus {vcpus}")), vcpus);
     }
+}
+
+/// Of a large machine `selftest` calls a sample of the pairs of CPUs, and says so, unless it is
+/// asked for all of them.
+#[test]
+fn a_large_machine_is_sampled_unless_all_pairs_are_asked_for() {
+    need_kvm();
+    const CPUS: u64 = 72;
+    if vcpus().iter().all(|it| u64::from(*it) < 64) {
+        return skip("no sample is taken: WHOLE_VCPUS has no large machine");
+    }
+    let of = |options: &str| {
+        let report = report(&format!("--vcpus {CPUS} --append {options}"));
+        check(&report, CPUS as u32);
+        assert_eq!(number(&report, "/selftest/pairs"), CPUS * CPUS);
+        let words = &report["provenance"]["words"];
+        let figures = ["/selftest/pairs_called", "/selftest/callers"];
+        let [pairs, callers] = figures.map(|it| number(&report, it));
+        let made = number(&report, "/calls/made");
+        // Two calls to each, and three to all.
+        assert!(made >= 2 * pairs + 3 * callers, "{made}");
+        (words["pairs"].clone(), pairs, callers)
+    };
+    // As many pairs as 64 CPUs have, shared among these.
+    let each = 64 * 64 / CPUS;
+    assert_eq!(of("calls=1"), ("sampled".into(), CPUS * each, each));
+    assert_eq!(of("calls=1 pairs=all"), ("all".into(), CPUS * CPUS, CPUS));
 }
 
 #[test]
@@ -120,7 +156,7 @@ fn people_see_the_verdict_last() {
     run.ends_with(0);
     let last = run.stdout.lines().last().expect("a report");
     assert!(last.starts_with("pass: "), "{run}");
-    run.says("vCPUs").says("IPIs sent");
+    run.says("vCPUs").says("IPIs sent").says("; VMM ");
 }
 
 #[test]
@@ -131,6 +167,7 @@ fn options_the_guest_does_not_know_are_named() {
         "queue=lifo",
         "workload=dance",
         "calls=x",
+        "pairs=some",
         "nonsense",
     ] {
         let run = Vmm::boot("").args(["--append", options]).run();

@@ -12,7 +12,7 @@ use super::handling::IpiHandling;
 use crate::Config;
 use crate::provenance::{Input, Provenance};
 use crate::stats::latency::Spread;
-use crate::stats::sources::{Kvm, Source};
+use crate::stats::sources::{Kvm, Source, Trials};
 use crate::text;
 
 /// Version of the JSON document. It changes when a program that reads it could take harm: see
@@ -88,7 +88,8 @@ pub struct Cost {
 impl Costs {
     /// Costs without any cell yet, of a bench of `guest` with this configuration and effort.
     pub fn new(config: &Config, guest: Input, effort: Effort) -> Self {
-        let kvm = config.sources.as_ref().map_or(Kvm::Unknown, |it| it.kvm);
+        let sources = config.sources.as_ref().map(Trials::result);
+        let kvm = sources.map_or(Kvm::Unknown, |it| it.kvm);
         Self {
             schema: SCHEMA.to_owned(),
             provenance: Provenance::new(kvm, guest, config.vcpus, &config.append),
@@ -96,10 +97,7 @@ impl Costs {
             rounds: effort.rounds,
             repetitions: effort.repetitions,
             traced: config.trace.timeline,
-            sources: config
-                .sources
-                .as_ref()
-                .map_or_else(Vec::new, |sources| sources.list.clone()),
+            sources: sources.map_or_else(Vec::new, |sources| sources.list.clone()),
             cells: Vec::new(),
         }
     }

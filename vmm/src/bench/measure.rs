@@ -15,7 +15,7 @@ use crate::control::Tracing;
 use crate::control::operator::{Operator, OperatorError, Wait, Watch};
 use crate::machine::exit_counts::REASONS;
 use crate::stats::rounds::Rounds;
-use crate::stats::sources::{STATS, Source, is_proven};
+use crate::stats::sources::{STATS, Source, Trials, is_proven};
 use crate::stats::tracepoints::events::EXIT;
 use crate::stats::window::Window;
 use crate::verdict::{Kind, Verdict};
@@ -138,7 +138,7 @@ pub(super) fn cell(
         sources: config
             .sources
             .as_ref()
-            .map(|sources| Arc::new(sources.without_tracepoints())),
+            .map(|sources| sources.result().without_tracepoints().into()),
         ..config.clone()
     };
     let mut options = None;
@@ -178,7 +178,7 @@ pub(super) fn cell(
     if let Some(instructions) = sender.get_mut(BY_INSTRUCTION) {
         *instructions -= background.instructions;
     }
-    let sources = config.sources.as_ref();
+    let sources = config.sources.as_ref().map(Trials::result);
     if sources.is_some_and(|sources| !sources.tracepoints.is_empty()) {
         let outcome = run(config, words, cell, effort.rounds)?;
         if outcome.verdict.kind == Kind::Interrupted {

@@ -13,7 +13,7 @@ use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
 use vmm::report::page::{self, Section};
 use vmm::report::perfetto;
-use vmm::stats::sources::Sources;
+use vmm::stats::sources::{Sources, Trials};
 use vmm::stats::trace::Trace;
 use vmm::whole_file::WholeFile;
 use vmm::{Config, Outcome, duration, scenario};
@@ -119,6 +119,19 @@ fn param(text: &str) -> Result<(String, String), String> {
 }
 
 impl Arguments {
+    /// Tries the sources of counts: tracepoints before the run, since each that is counted makes
+    /// exits slower, and KVM's statistics beside it, unless it is run for the times in it.
+    fn trials(&self) -> Trials {
+        if self.tracepoints {
+            return Sources::prove().into();
+        }
+        let trials = Trials::begin();
+        if self.trace.is_some() || self.report.is_some() || self.pin.is_some() {
+            trials.result();
+        }
+        trials
+    }
+
     fn config(&self, signals: &Signals) -> Config {
         let config = Config {
             guest: self.guest.as_ref().map(Guest::from),
@@ -140,10 +153,7 @@ impl Arguments {
                 ..Tracing::NOTHING
             },
             watch: self.watch.then(|| Arc::new(Terminal::default()) as _),
-            sources: Some(Arc::new(match self.tracepoints {
-                true => Sources::prove(),
-                false => Sources::prove_statistics(),
-            })),
+            sources: Some(self.trials()),
             ..Config::default()
         };
         config.attended_by(signals.attendant())

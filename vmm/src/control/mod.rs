@@ -34,7 +34,7 @@ use crate::machine::points::Points;
 use crate::machine::symbols::Symbols;
 use crate::machine::threads::VcpuThreads;
 use crate::machine::vcpu::Vcpu;
-use crate::stats::sources::{Source, Sources};
+use crate::stats::sources::{Source, Trials};
 use crate::stats::trace::Trace;
 use crate::stats::window::{Meter, Window};
 
@@ -120,8 +120,8 @@ pub struct Setup<'a> {
     pub trace: Tracing,
     /// Where to show a live table of the vCPUs.
     pub watch: Option<Arc<dyn Screen>>,
-    /// The sources of counts with the results of their trials, if they were tried.
-    pub sources: Option<&'a Sources>,
+    /// The sources of counts, if they are tried.
+    pub sources: Option<Trials>,
 }
 
 /// Runs `machine` to its end. Calls `attend` with its operator before the first vCPU enters the
@@ -136,8 +136,7 @@ pub fn run(
     setup: Setup<'_>,
     attend: impl FnOnce(&Arc<Operator>),
 ) -> Result<RunResult, ControlError> {
-    let sources = setup.sources.map_or_else(Vec::new, |it| it.list.clone());
-    let meter = Arc::new(Meter::new(&machine, lab.clone(), &sources));
+    let meter = Arc::new(Meter::new(&machine, lab.clone(), setup.sources.clone()));
 
     let tracer = (setup.trace != Tracing::NOTHING)
         .then(|| Tracer::new(setup.trace, &machine, lab.clone(), &setup.points))
@@ -184,8 +183,8 @@ pub fn run(
     )?);
     let mut uncounted = None;
     let ended = operator.with_machine(|threads| {
-        if let Some(sources) = setup.sources {
-            let counted = meter.count(&sources.tracepoints, threads.thread_ids());
+        if let Some(tracepoints) = setup.sources.as_ref().and_then(Trials::tracepoints) {
+            let counted = meter.count(tracepoints, threads.thread_ids());
             uncounted = counted.err().map(|error| error.to_string());
         }
         let stalls = StallDriver::new(setup.stalls, threads, &start)
@@ -244,7 +243,7 @@ pub fn run(
         expected: operator.expectations(),
         vmm_ipis: operator.vmm_ipis(),
         blind: meter.blind().map(ToString::to_string),
-        sources,
+        sources: meter.sources().to_vec(),
         uncounted,
         strays: devices.strays(),
         console_loss: output.loss(devices.console()),

@@ -125,7 +125,7 @@ impl Image {
     /// # Errors
     /// [`ImageError`] names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<Self, ImageError> {
-        Self::named(path, read(path).map(Arc::from))
+        Self::named(path, read(path))
     }
 
     /// Checks an image given as bytes. Errors call it `name`.
@@ -177,7 +177,7 @@ impl Image {
     }
 
     /// The image as it was read.
-    pub fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &Arc<[u8]> {
         &self.bytes
     }
 
@@ -200,9 +200,9 @@ impl Image {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Problem> {
+fn read(path: &Path) -> Result<Arc<[u8]>, Problem> {
     // Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
-    let file = File::options()
+    let mut file = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
@@ -214,12 +214,12 @@ fn read(path: &Path) -> Result<Vec<u8>, Problem> {
     if kind.len() > LARGEST {
         return Err(Problem::TooLarge(kind.len()));
     }
-    let mut bytes = Vec::new();
-    // The file can grow after its length was checked.
-    file.take(LARGEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(Problem::Read)?;
-    check_length(bytes.len())?;
+    let length = usize::try_from(kind.len()).expect("checked above");
+    check_length(length)?;
+    // Where it stays, so that the largest part of a short run's set-up is not to copy it.
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
+    let place = Arc::get_mut(&mut bytes).expect("just made");
+    file.read_exact(place).map_err(Problem::Read)?;
     Ok(bytes)
 }
 

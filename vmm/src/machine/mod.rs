@@ -36,7 +36,9 @@ pub mod vcpu;
 pub mod vm;
 
 use std::io;
+use std::panic;
 use std::sync::Arc;
+use std::thread;
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -129,22 +131,21 @@ impl Machine {
     pub fn build(parts: &Parts<'_>) -> Result<Self, MachineError> {
         limits::check(parts.vcpus, 0)?;
         let memory = allocate(parts.layout)?;
-        parts.image.load(&memory)?;
-        boot::write(&memory, parts.layout, parts.vcpus, parts.command_line)?;
-
-        let vm = Vm::new(parts.vcpus, &memory)?;
-        let supported = vm.supported_cpuid()?;
-        let features = Features {
-            vcpus: parts.vcpus,
-            tsc_deadline: vm.has_tsc_deadline(),
-            tsc_khz: None,
-        };
-        let vcpus = (0..parts.vcpus)
-            .map(|id| Vcpu::new(&vm, id, &supported, features))
-            .collect::<Result<Vec<_>, _>>()?;
-        if let Some(first) = vcpus.first() {
-            first.boot_at(parts.image.entry())?;
-        }
+        let vm = Vm::without_memory(parts.vcpus)?;
+        // While KVM takes the memory, everything else is prepared.
+        let vcpus = thread::scope(|scope| {
+            let giver = thread::Builder::new().name("memory".to_owned());
+            let giving = giver.spawn_scoped(scope, || vm.give(&memory));
+            let vcpus = fill(parts, &memory).and_then(|()| create_vcpus(parts, &vm));
+            match giving {
+                Ok(giving) => giving
+                    .join()
+                    .unwrap_or_else(|why| panic::resume_unwind(why))?,
+                // There is no thread to be had.
+                Err(_) => vm.give(&memory)?,
+            }
+            vcpus
+        })?;
         let console = Console::new().map_err(MachineError::Console)?;
         Ok(Self {
             vcpus,
@@ -153,6 +154,34 @@ impl Machine {
             memory,
         })
     }
+}
+
+/// Writes into `memory` what the guest finds there when it starts.
+fn fill(parts: &Parts<'_>, memory: &GuestMemoryMmap) -> Result<(), MachineError> {
+    parts.image.load(memory)?;
+    Ok(boot::write(
+        memory,
+        parts.layout,
+        parts.vcpus,
+        parts.command_line,
+    )?)
+}
+
+/// The vCPUs, the first of them at the entry of the image.
+fn create_vcpus(parts: &Parts<'_>, vm: &Vm) -> Result<Vec<Vcpu>, MachineError> {
+    let supported = vm.supported_cpuid()?;
+    let features = Features {
+        vcpus: parts.vcpus,
+        tsc_deadline: vm.has_tsc_deadline(),
+        tsc_khz: None,
+    };
+    let vcpus = (0..parts.vcpus)
+        .map(|id| Vcpu::new(vm, id, &supported, features))
+        .collect::<Result<Vec<_>, _>>()?;
+    if let Some(first) = vcpus.first() {
+        first.boot_at(parts.image.entry())?;
+    }
+    Ok(vcpus)
 }
 
 fn allocate(layout: &Layout) -> Result<GuestMemoryMmap, MachineError> {

@@ -1,5 +1,7 @@
 //! Addresses of the guest as names of its functions. Reads the image's symbol table and nothing
-//! else.
+//! else, and that only when the first name is asked for: a run that ends well needs none.
+
+use std::sync::{Arc, OnceLock};
 
 use object::{Object, ObjectSymbol, SymbolKind};
 use rustc_demangle::demangle;
@@ -10,7 +12,8 @@ const FAR: u64 = 1 << 20;
 /// The functions of a guest image, by address.
 #[derive(Debug, Default)]
 pub struct Symbols {
-    sorted: Vec<Function>,
+    image: Arc<[u8]>,
+    sorted: OnceLock<Vec<Function>>,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,26 +44,15 @@ const SHOWN: usize = 10;
 
 impl Symbols {
     /// The symbols in `image`; none if it has none.
-    pub fn read(image: &[u8]) -> Self {
-        let Ok(file) = object::File::parse(image) else {
-            return Self::default();
-        };
-        let mut sorted: Vec<_> = file
-            .symbols()
-            // Hand-written code often has labels only, which have no type.
-            .filter(|symbol| matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown))
-            .filter(|symbol| symbol.is_definition() || symbol.kind() == SymbolKind::Unknown)
-            .filter_map(|symbol| {
-                let name = symbol.name().ok().filter(|name| !name.is_empty())?;
-                Some(Function {
-                    address: symbol.address(),
-                    size: symbol.size(),
-                    name: format!("{:#}", demangle(name)),
-                })
-            })
-            .collect();
-        sorted.sort();
-        Self { sorted }
+    pub fn of(image: &Arc<[u8]>) -> Self {
+        Self {
+            image: Arc::clone(image),
+            sorted: OnceLock::new(),
+        }
+    }
+
+    fn sorted(&self) -> &[Function] {
+        self.sorted.get_or_init(|| read(&self.image))
     }
 
     /// The function that `address` lies in, and how far into it: `guest::main+0x1c`.
@@ -86,13 +78,13 @@ impl Symbols {
         if let Some(Ok(address)) = digits.map(|digits| u64::from_str_radix(digits, 16)) {
             return Ok(address);
         }
-        let exact = self.sorted.iter().find(|function| function.name == place);
+        let exact = self.sorted().iter().find(|function| function.name == place);
         if let Some(function) = exact {
             return Ok(function.address);
         }
         let ending = format!("::{place}");
         let mut found: Vec<_> = self
-            .sorted
+            .sorted()
             .iter()
             .filter(|function| without_parameters(&function.name).ends_with(&ending))
             .collect();
@@ -113,9 +105,9 @@ impl Symbols {
 
     fn find(&self, address: u64) -> Option<(&str, u64)> {
         let next = self
-            .sorted
+            .sorted()
             .partition_point(|function| function.address <= address);
-        let function = self.sorted.get(next.checked_sub(1)?)?;
+        let function = self.sorted().get(next.checked_sub(1)?)?;
         let offset = address - function.address;
         let limit = if function.size == 0 {
             FAR
@@ -133,6 +125,29 @@ impl Symbols {
             None => format!("{address:#x}"),
         }
     }
+}
+
+/// The functions in the symbol table of `image`, by address.
+fn read(image: &[u8]) -> Vec<Function> {
+    let Ok(file) = object::File::parse(image) else {
+        return Vec::new();
+    };
+    let mut sorted: Vec<_> = file
+        .symbols()
+        // Hand-written code often has labels only, which have no type.
+        .filter(|symbol| matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown))
+        .filter(|symbol| symbol.is_definition() || symbol.kind() == SymbolKind::Unknown)
+        .filter_map(|symbol| {
+            let name = symbol.name().ok().filter(|name| !name.is_empty())?;
+            Some(Function {
+                address: symbol.address(),
+                size: symbol.size(),
+                name: format!("{:#}", demangle(name)),
+            })
+        })
+        .collect();
+    sorted.sort();
+    sorted
 }
 
 /// The name of a function for people: a closure gets the name of the function it is in, which says
@@ -179,6 +194,13 @@ fn without_parameters(name: &str) -> String {
 mod tests {
     use super::*;
 
+    fn symbols(sorted: impl Into<Vec<Function>>) -> Symbols {
+        Symbols {
+            image: Arc::default(),
+            sorted: OnceLock::from(sorted.into()),
+        }
+    }
+
     #[test]
     fn an_address_belongs_to_the_function_before_it() {
         let function = |address, size, name: &str| Function {
@@ -186,9 +208,7 @@ mod tests {
             size,
             name: name.into(),
         };
-        let symbols = Symbols {
-            sorted: vec![function(0x100, 0x10, "a"), function(0x200, 0, "b")],
-        };
+        let symbols = symbols([function(0x100, 0x10, "a"), function(0x200, 0, "b")]);
         assert_eq!(symbols.name(0xff), None);
         assert_eq!(symbols.name(0x100).unwrap(), "a");
         assert_eq!(symbols.name(0x10f).unwrap(), "a+0xf");
@@ -204,13 +224,11 @@ mod tests {
             size: 0,
             name: name.into(),
         };
-        let symbols = Symbols {
-            sorted: vec![
-                function(1, "guest::Ipi<P,F>::call"),
-                function(2, "guest::a::run"),
-                function(3, "guest::b::run"),
-            ],
-        };
+        let symbols = symbols([
+            function(1, "guest::Ipi<P,F>::call"),
+            function(2, "guest::a::run"),
+            function(3, "guest::b::run"),
+        ]);
         assert_eq!(symbols.address("0x1f"), Ok(0x1f));
         assert_eq!(symbols.address("guest::a::run"), Ok(2));
         assert_eq!(symbols.address("Ipi::call"), Ok(1));
@@ -249,6 +267,6 @@ mod tests {
 
     #[test]
     fn a_file_without_symbols_has_none() {
-        assert!(Symbols::read(b"garbage").sorted.is_empty());
+        assert!(Symbols::of(&Arc::from(*b"garbage")).sorted().is_empty());
     }
 }

@@ -117,6 +117,16 @@ impl Vm {
     /// # Errors
     /// [`HostError`] says what the host lacks.
     pub fn new(vcpus: u32, memory: &GuestMemoryMmap) -> Result<Self, HostError> {
+        let vm = Self::without_memory(vcpus)?;
+        vm.give(memory)?;
+        Ok(vm)
+    }
+
+    /// The same without any memory yet.
+    ///
+    /// # Errors
+    /// As [`Vm::new`].
+    pub fn without_memory(vcpus: u32) -> Result<Self, HostError> {
         let kvm = open()?;
         check(&kvm, vcpus)?;
         let fd = kvm.create_vm().map_err(setup("create a VM"))?;
@@ -125,8 +135,16 @@ impl Vm {
             kvm,
         };
         vm.configure(vcpus)?;
-        vm.map(memory, 0).map_err(setup("map guest memory"))?;
         Ok(vm)
+    }
+
+    /// Gives it its memory. KVM takes some milliseconds over that, in which it only waits until
+    /// nobody can still use the map of before.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn give(&self, memory: &GuestMemoryMmap) -> Result<(), HostError> {
+        self.map(memory, 0).map_err(setup("map guest memory"))
     }
 
     fn configure(&self, vcpus: u32) -> Result<(), HostError> {

@@ -24,7 +24,7 @@ use crate::machine::image::Image;
 
 /// Names that reports use themselves, or that scripts and clients are told of a CPU: no counter and
 /// no group of counters may have them.
-pub(crate) const TAKEN: [&str; 35] = [
+pub(crate) const TAKEN: [&str; 36] = [
     "boot_seconds",
     "breaches",
     "breaches_by_oracle",
@@ -59,6 +59,7 @@ pub(crate) const TAKEN: [&str; 35] = [
     "strays",
     "trace",
     "vcpus",
+    "vmm",
     "window",
 ];
 

@@ -71,13 +71,16 @@ pub struct Report {
     pub boot_seconds: Option<f64>,
     /// Seconds of the window.
     pub run_seconds: f64,
+    /// What the VMM itself took of the time of the run; `null` if the machine was not run as a
+    /// whole.
+    pub vmm: Option<Own>,
     /// What the figures of KVM and of exits cover.
     #[schemars(extend("enum" = WINDOWS))]
     pub window: &'static str,
     /// Cross-CPU calls since boot.
     pub calls: Calls,
     /// What else the guest has counted since boot, in the groups of its manifest: of this guest
-    /// `walks`, `hotplug` and `memory`.
+    /// `walks`, `hotplug`, `memory` and `selftest`.
     #[serde(flatten)]
     pub figures: Figures,
     /// Inter-processor interrupts since boot.
@@ -120,6 +123,18 @@ pub struct Report {
     pub strays: Strays,
     /// What else the reader should know.
     pub notes: Vec<String>,
+}
+
+/// What the VMM itself took of the time of a run. The rest of it, `boot_seconds` and `run_seconds`,
+/// is the guest's.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub struct Own {
+    /// Seconds from the request to run to the first entry into the guest: image read, machine
+    /// built.
+    pub setup_seconds: f64,
+    /// Seconds from the end of the window to this report: the guest's last words, and the machine
+    /// wound up and judged.
+    pub teardown_seconds: f64,
 }
 
 /// Cross-CPU calls.
@@ -217,6 +232,7 @@ impl Report {
             cpus_online: judgement.cpus_online,
             boot_seconds: window.boot.map(|boot| boot.as_secs_f64()),
             run_seconds: window.length().as_secs_f64(),
+            vmm: None,
             window: match (window.workload, window.complete) {
                 (true, true) => WINDOWS[0],
                 (true, false) => WINDOWS[1],

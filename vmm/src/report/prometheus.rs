@@ -196,6 +196,12 @@ impl Page {
             let help = "Time from the first entry into the guest to its workload.";
             self.gauge("boot_seconds", help, &[], boot);
         }
+        if let Some(own) = report.vmm {
+            let help = "Time that the VMM took before the first entry into the guest.";
+            self.gauge("setup_seconds", help, &[], own.setup_seconds);
+            let help = "Time from the end of the window to the report.";
+            self.gauge("teardown_seconds", help, &[], own.teardown_seconds);
+        }
         self.gauge("vcpus", "vCPUs of the machine.", &[], report.vcpus.into());
         if let Some(online) = report.cpus_online {
             let help = "CPUs that the guest brought up.";

@@ -61,12 +61,21 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
     let boot = report
         .boot_seconds
         .map_or_else(String::new, |boot| format!("boot {}, ", time(boot)));
-    writeln!(
+    write!(
         text,
         "time       {boot}{} {}",
         report.window,
         time(report.run_seconds)
     )?;
+    match report.vmm {
+        Some(own) => writeln!(
+            text,
+            "; VMM {} before and {} after",
+            time(own.setup_seconds),
+            time(own.teardown_seconds)
+        )?,
+        None => writeln!(text)?,
+    }
     if report.cpus_online.is_some() {
         writeln!(
             text,

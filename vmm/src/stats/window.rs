@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::binary::{Field, Schema, StatsError, StatsFile};
-use super::sources::{Source as ProvenSource, is_proven, left_out};
+use super::sources::{Source as ProvenSource, Trials, is_proven, left_out};
 use super::tracepoints::events::EXIT;
 use super::tracepoints::{Counters, Tracepoints};
 use crate::lab::Lab;
@@ -86,8 +86,8 @@ struct Marks {
 #[derive(Debug)]
 pub struct Meter {
     kvm: Result<KvmStats, StatsError>,
-    /// Which sources can be believed.
-    sources: Arc<[ProvenSource]>,
+    /// Which sources can be believed, once they have been tried; `None` if they are not.
+    trials: Option<Trials>,
     counting: OnceLock<ThreadCounters>,
     exit_counters: Vec<Arc<ExitCounters>>,
     lab: Lab,
@@ -97,8 +97,8 @@ pub struct Meter {
 
 impl Meter {
     /// A meter for `machine`, which has not run yet. It reports those of KVM's statistics that can
-    /// be believed according to `sources`.
-    pub fn new(machine: &Machine, lab: Lab, sources: &[ProvenSource]) -> Self {
+    /// be believed according to `trials`.
+    pub fn new(machine: &Machine, lab: Lab, trials: Option<Trials>) -> Self {
         let exit_counters: Vec<_> = machine
             .vcpus
             .iter()
@@ -108,7 +108,7 @@ impl Meter {
         let born = sample(&kvm, None, &exit_counters, &lab);
         Self {
             kvm,
-            sources: sources.into(),
+            trials,
             counting: OnceLock::new(),
             exit_counters,
             lab,
@@ -173,9 +173,18 @@ impl Meter {
         first.schema().field(name)
     }
 
-    /// Which sources can be believed.
+    /// Which sources can be believed, once that has been tried.
     pub fn sources(&self) -> &[ProvenSource] {
-        &self.sources
+        let trials = self.trials.as_ref();
+        trials.map_or(&[], |trials| &trials.result().list)
+    }
+
+    /// The same, if it is known by now.
+    pub fn known_sources(&self) -> Option<&[ProvenSource]> {
+        let known = self.trials.as_ref().map_or(Some(&[][..]), |trials| {
+            trials.known().map(|sources| &sources.list[..])
+        });
+        known
     }
 
     /// Why there are no statistics of KVM's, if there are none.
@@ -198,7 +207,7 @@ impl Meter {
             start: started.unwrap_or_else(|| self.born.clone()),
             end,
             vcpu_schema: first.map(|source| Arc::clone(source.schema())),
-            sources: Arc::clone(&self.sources),
+            sources: self.sources().into(),
             tracepoints: self
                 .counting
                 .get()
@@ -293,6 +302,16 @@ impl Window {
             sources: Arc::default(),
             tracepoints: None,
         }
+    }
+
+    /// When the machine entered the guest for the first time.
+    pub fn first_entry(&self) -> Instant {
+        self.start.at - self.boot.unwrap_or_default()
+    }
+
+    /// When it ended.
+    pub fn ended(&self) -> Instant {
+        self.end.at
     }
 
     /// Its length.

@@ -132,7 +132,7 @@ impl<'a> LiveTable<'a> {
             sent: guest(|counted| counted.counts.sent),
             received: guest(|counted| counted.counts.received),
             calls: guest(|counted| counted.tally.calls_made),
-            exits: match status(self.meter.sources(), STATS) {
+            exits: match (self.meter.known_sources()).and_then(|known| status(known, STATS)) {
                 Some(Status::Ok) => {
                     rate(&|reading: &Reading| self.kvm(reading, index, STATS)).ok_or("-")
                 }

@@ -121,7 +121,7 @@ impl Specimen {
             image: xxh3_128(setup.image.bytes()),
             beginning: 0,
             _alarm: alarm,
-            symbols: Symbols::read(setup.image.bytes()),
+            symbols: Symbols::of(setup.image.bytes()),
             serial,
             lab,
             points,

@@ -5,12 +5,14 @@
 mod canary;
 mod host;
 mod prove;
+mod trials;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tracepoints::Tracepoints;
 pub use host::Kvm;
+pub use trials::Trials;
 
 /// How KVM's statistics are read.
 const STATS_FD: &str = "KVM_GET_STATS_FD";

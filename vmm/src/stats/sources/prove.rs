@@ -320,21 +320,29 @@ fn run_canary(
             tracepoints: counting.iter().map(own).collect(),
         }
     };
+    let grown = |name: &str, (before, behind): &(Reading, Reading)| {
+        statistics.grown(name, &before.stats, &behind.stats)
+    };
     let mut readings = Vec::new();
     let mut interrupts = None;
     for step in Step::ALL {
         let before = read();
         canary.step()?;
         let behind = read();
-        if step == Step::Cpuid {
-            interrupts = Some(await_interrupt(&mut canary, &statistics)?);
-        }
         readings.push((before, behind));
+        if step == Step::Cpuid {
+            // Where exits are not seen, nothing can be said of interrupts, and none is waited for.
+            let seen = grown(STATS, &readings[step as usize]);
+            let sees_exits = seen.is_some_and(|seen| seen >= TIMES / 2);
+            let limit = if sees_exits {
+                INTERRUPT
+            } else {
+                Duration::ZERO
+            };
+            interrupts = await_interrupt(&mut canary, &statistics, limit)?;
+        }
     }
-    let grown = |name: &str, step: Step| {
-        let (before, behind) = &readings[step as usize];
-        statistics.grown(name, &before.stats, &behind.stats)
-    };
+    let grown = |name: &str, step: Step| grown(name, &readings[step as usize]);
     // Interrupts of the host are exits as well; their number depends on the time.
     let in_between = grown(INTERRUPTS, Step::Cpuid).unwrap_or(0);
     let mut stats: Vec<_> = STATISTICS
@@ -348,7 +356,7 @@ fn run_canary(
         })
         .collect();
     let sees_exits = stats[0].status == Status::Ok;
-    stats.push(match interrupts.flatten() {
+    stats.push(match interrupts {
         Some(shown) => by_what_is_left(shown, sees_exits),
         None => statistics.lacking(INTERRUPTS),
     });
@@ -384,12 +392,12 @@ fn run_canary(
     })
 }
 
-/// Runs the canary until an interrupt of the host has come, up to [`INTERRUPT`]. Returns the exits
-/// that the canary did not cause, and how many of these KVM counted as interrupts; `None` if KVM
+/// Runs the canary until an interrupt of the host has come, up to `limit`. Returns the exits that the canary did not cause, and how many of these KVM counted as interrupts; `None` if KVM
 /// does not count them.
 fn await_interrupt(
     canary: &mut Canary,
     statistics: &Statistics,
+    limit: Duration,
 ) -> Result<Option<Shown>, CanaryError> {
     // Beside the events of a round, its two ends are exits.
     const OWN: u64 = TIMES + 2;
@@ -405,7 +413,7 @@ fn await_interrupt(
             return Ok(None);
         };
         let expected = exits.saturating_sub(rounds * OWN);
-        if (expected > 0 && seen > 0) || begun.elapsed() >= INTERRUPT {
+        if (expected > 0 && seen > 0) || begun.elapsed() >= limit {
             return Ok(Some(Shown {
                 what: "exits that were not the guest's".to_owned(),
                 expected,
