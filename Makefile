@@ -26,7 +26,7 @@ LOST_CALL := scenarios/explore/lost-call.case
 .DEFAULT_GOAL := build
 .PHONY: help build vmm examples guest images explore-images whole run run-svm have-kvm lint check install clean
 .PHONY: test test-unit test-schedules test-versus test-orderings test-local test-images test-plants test-svm test-qemu
-.PHONY: test-browser reference stories soak cases designs bench bench-explorer bench-qemu costs trace-costs
+.PHONY: test-browser picture reference stories soak cases designs bench bench-explorer bench-qemu costs trace-costs
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -146,7 +146,11 @@ test-qemu: guest whole ## the guest image under QEMU, without vmm
 test-browser: build ## the pages of --report in a real browser
 	tests/browser/prepare
 	VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) \
-		$(CARGO) test $(CARGO_FLAGS) --package vmm --test browser --test diagram -- --ignored
+		$(CARGO) test $(CARGO_FLAGS) --package vmm --test browser --test diagram --test layout -- --ignored
+
+picture: have-kvm build ## draw docs/report.png anew, the page of the story in README.md
+	tests/browser/prepare
+	tests/browser/picture $(VMM) $(GUEST) docs/report.png
 
 designs: ## count what each queue design costs, and print the table of docs/designs.md
 	@$(CARGO) run $(CARGO_FLAGS) --quiet --package guest --features census --example designs

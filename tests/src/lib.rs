@@ -9,10 +9,12 @@
 //! `WHOLE_VCPUS` lists the sizes of machine to try.
 
 pub mod browser;
+pub mod exposition;
 pub mod image;
 pub mod mounts;
 mod run;
 pub mod sources;
+pub mod trace_format;
 
 use std::env;
 use std::fs::File;

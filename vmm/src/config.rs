@@ -15,6 +15,7 @@ use crate::provenance::Input;
 #[cfg(doc)]
 use crate::stats::sources::Sources;
 use crate::stats::sources::Trials;
+use crate::stats::trace_filter::TraceFilter;
 
 /// What to run, and how.
 ///
@@ -48,6 +49,9 @@ pub struct Config {
     pub console: Stream,
     /// What to trace from the start of the workload on.
     pub trace: Tracing,
+    /// Which of the traced events are to be written. It is checked against the guest before that
+    /// runs, and applied by [`perfetto::write`](crate::report::perfetto::write).
+    pub trace_filter: TraceFilter,
     /// Where to show a live table of the vCPUs.
     pub watch: Option<Arc<dyn Screen>>,
     /// The sources of counts other than the VMM itself, and which of them can be believed, once
@@ -74,6 +78,7 @@ impl Default for Config {
             pin: None,
             console: Stream::Captured,
             trace: Tracing::NOTHING,
+            trace_filter: TraceFilter::default(),
             watch: None,
             sources: None,
             attendant: None,

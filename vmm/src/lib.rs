@@ -68,6 +68,7 @@
 pub mod bench;
 mod config;
 pub mod control;
+pub mod counted;
 pub mod cpus;
 pub mod duration;
 pub mod explore;
@@ -104,8 +105,10 @@ use report::{Own, Report, postmortem};
 pub use running::{Running, start};
 /// What the guest and the VMM have agreed on.
 pub use shared;
+use stats::meaning::Meanings;
 use stats::sources::Kvm;
 use stats::trace::Trace;
+use stats::trace_filter::NotInTrace;
 use stats::window::Window;
 use verdict::{Kind, Verdict};
 
@@ -156,6 +159,9 @@ pub enum Error {
     /// A stall is planned for a vCPU that does not exist.
     #[error(transparent)]
     Stalls(#[from] control::NoSuchVcpu),
+    /// The filter of the trace names what is not in a trace of this machine.
+    #[error("--trace-filter: {0}")]
+    TraceFilter(#[from] NotInTrace),
     /// No thread can be started for it.
     #[error("cannot start a thread for the machine")]
     Thread(#[source] std::io::Error),
@@ -169,7 +175,7 @@ impl Error {
     /// reason.
     pub fn exit_status(&self) -> u8 {
         match self {
-            Self::NoGuest | Self::Vcpus(_) | Self::Stalls(_) => 2,
+            Self::NoGuest | Self::Vcpus(_) | Self::Stalls(_) | Self::TraceFilter(_) => 2,
             Self::Machine(error) if error.is_of_what_was_given() => 2,
             Self::Machine(_) | Self::Lab(_) | Self::Pin(_) | Self::Thread(_) | Self::Control(_) => {
                 3
@@ -218,7 +224,12 @@ pub fn run_attended(
     let guest = config.guest.as_ref().ok_or(Error::NoGuest)?;
     let image = guest.open().map_err(MachineError::from)?;
     let points = Points::read(image.bytes()).map_err(MachineError::from)?;
-    let manifest = Manifest::of(&image).map_err(MachineError::from)?;
+    let manifest = Manifest::of(&image)
+        .map_err(MachineError::from)?
+        .unwrap_or_default();
+    let names: Vec<_> = points.iter().map(|point| point.name.clone()).collect();
+    let meanings = Meanings::new(&names, &manifest);
+    config.trace_filter.check(&meanings, config.vcpus)?;
     let layout = Layout::new(config.memory, config.vcpus, image.end(), pages.size)
         .map_err(MachineError::from)?;
     let command_line =
@@ -242,7 +253,7 @@ pub fn run_attended(
     };
     let lab = lab::Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
         .map_err(Error::Lab)?
-        .knowing(Arc::new(manifest.unwrap_or_default()));
+        .knowing(Arc::new(manifest));
     let symbols = Arc::new(Symbols::of(image.bytes()));
     let setup = control::Setup {
         limits: config.limits,
@@ -275,7 +286,8 @@ pub fn run_attended(
     let judgement = verdict::judge(&run_result, &lab);
     let verdict = Verdict::on(&run_result, &judgement);
     let mut report = Report::new(&run_result, &lab, judgement, &verdict, provenance);
-    let post_mortem = describe(&run_result, &report, &symbols);
+    let vectors = &lab.manifest().vectors;
+    let post_mortem = describe(&run_result, &report, &symbols, vectors);
     // The last of the guest's memory.
     drop(lab);
     report.vmm = Some(Own {
@@ -296,7 +308,12 @@ pub fn run_attended(
 }
 
 /// Where the vCPUs stood, if the run ended in such a way that this matters.
-fn describe(run_result: &control::RunResult, report: &Report, symbols: &Symbols) -> String {
+fn describe(
+    run_result: &control::RunResult,
+    report: &Report,
+    symbols: &Symbols,
+    vectors: &[manifest::Vector],
+) -> String {
     use control::Ending;
     const BAD_MACHINE: u32 = shared::exit::ExitCode::BadMachine as u32;
     let died_on = match (&run_result.ending, report.result) {
@@ -318,6 +335,6 @@ fn describe(run_result: &control::RunResult, report: &Report, symbols: &Symbols)
             .find(|dump| dump.vcpu == vcpu)
             .map(|dump| postmortem::death(dump, symbols))
             .unwrap_or_default(),
-        None => postmortem::dumps(&run_result.dumps, symbols),
+        None => postmortem::dumps(&run_result.dumps, symbols, vectors),
     }
 }

@@ -9,6 +9,7 @@ use shared::exit::ExitCode;
 
 use crate::control::operator::Expected;
 use crate::control::{Ending, RunResult, script};
+use crate::counted::counted;
 use crate::lab::Lab;
 use crate::lab::judgement::Judgement;
 
@@ -137,7 +138,8 @@ impl Verdict {
                 let message = match judgement.found.total() {
                     0 => "the guest says that an oracle failed".to_owned(),
                     made => format!(
-                        "the guest's oracles made {made} findings: {}",
+                        "the guest's oracles made {}: {}",
+                        counted(made, "finding"),
                         judgement.found
                     ),
                 };
@@ -175,7 +177,7 @@ impl Verdict {
         let first = contradictions.first.first().map_or("", String::as_str);
         let more = match contradictions.total {
             0 | 1 => String::new(),
-            total => format!(", and {} more contradictions", total - 1),
+            total => format!(", and {}", counted(total - 1, "more contradiction")),
         };
         let message = format!("the lab is not to be believed: {first}{more}");
         Self::new(Kind::NotBelieved, message)
@@ -209,10 +211,11 @@ impl Verdict {
         }
         let online = judgement.cpus_online.unwrap_or(0);
         let (made, judged) = (judgement.totals.made, judgement.judged);
+        let calls = counted(made, "call");
         let message = if judgement.found.total() > 0 {
             format!(
-                "the guest says pass, with {} findings of its own: {}",
-                judgement.found.total(),
+                "the guest says pass, with {} of its own: {}",
+                counted(judgement.found.total(), "finding"),
                 judgement.found
             )
         } else if online != run_result.vcpus {
@@ -222,8 +225,9 @@ impl Verdict {
             )
         } else if judgement.breaches.total > 0 {
             format!(
-                "the guest says pass, and its ledger is wrong in {} places: {}",
-                judgement.breaches.total, judgement.breached
+                "the guest says pass, and its ledger is wrong in {}: {}",
+                counted(judgement.breaches.total, "place"),
+                judgement.breached
             )
         } else if made == 0 {
             // Not every guest makes calls.
@@ -232,13 +236,13 @@ impl Verdict {
         } else if made == judged {
             return Self::new(
                 Kind::Pass,
-                format!("{made} calls, each exactly once where it had to"),
+                format!("{calls}, each exactly once where it had to"),
             );
         } else {
             return Self::new(
                 Kind::Pass,
                 format!(
-                    "{made} calls, each exactly once where it had to: the last {judged} by the \
+                    "{calls}, each exactly once where it had to: the last {judged} by the \
                      VMM's own judgement, the others by the guest's as they completed"
                 ),
             );

@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use shared::exit::ExitCode;
 use shared::lab::Layout;
-use shared::manifest::{PointRole, Record as Said, SECTION};
+use shared::manifest::{PointRole, Record as Said, SECTION, VectorRole};
 use shared::ports::Dispatch;
 use shared::trace::Record;
 use tests::browser::{Page, Written};
@@ -103,6 +103,7 @@ fn caller() -> Manifest {
             Said::point("irq.exit", PointRole::HandlerEnd),
             Said::point("ipi.send", PointRole::Send),
             Said::point("queue.run", PointRole::Run),
+            Said::vector(VECTOR, "many", VectorRole::Call, ""),
         ],
     ];
     let image = image::with_section(SECTION, records.concat().as_bytes(), 0);
@@ -311,7 +312,7 @@ fn hovering_and_choosing_tell_what_it_is() {
     );
     let told = page.text(HOVERED);
     assert!(
-        told.contains("IPI 0xf") && told.contains("handler after"),
+        told.contains("IPI ") && told.contains("(0xf") && told.contains("handler after"),
         "{told}"
     );
     assert!(

@@ -15,7 +15,7 @@ use vmm::explore::naming::Word;
 use vmm::explore::schedule::{FORM, Granularity, Schedule};
 use vmm::explore::story::{At, Beat, Ipi, Mark, Scene, Story};
 use vmm::manifest::Vector;
-use vmm::report::page::story::{Document, write};
+use vmm::report::page::story::{Document, Tone, write};
 
 /// The word that all CPUs of a made story access, and change.
 const SHARED: u64 = 0x1000;
@@ -127,7 +127,8 @@ fn page_of(story: &Story, case: &str) -> Written {
     };
     let document = Document {
         verdict: "broken: lost",
-        is_good: false,
+        what: "made.case on explore.bin".to_owned(),
+        tone: Tone::Bad,
         guest: "explore.bin".to_owned(),
         facts: Vec::new(),
         case,

@@ -9,7 +9,7 @@ use std::process::Command;
 use prometheus_parse::{Sample, Scrape, Value as Sampled};
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::{Vmm, need_kvm};
+use tests::{Vmm, exposition, need_kvm};
 
 /// The documented schemas of the report, of a bench, of the result of a search and of a manifest.
 const REPORT: &str = include_str!("../../../docs/schema/ipi-lab-2.json");
@@ -183,6 +183,8 @@ fn scrape(text: &str) -> Scrape {
 /// Checks names, types and units against the conventions:
 /// <https://prometheus.io/docs/practices/naming/>.
 fn conform(text: &str, scrape: &Scrape) {
+    assert_eq!(exposition::problems(text), [""; 0], "{text}");
+    exposition::ask_promtool(text);
     let mut types = BTreeMap::new();
     let mut helped = BTreeSet::new();
     for line in text.lines() {

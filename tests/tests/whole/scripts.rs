@@ -285,7 +285,7 @@ fn a_script_boots_machines_of_its_own() {
         .run();
     run.ends_with(0);
     assert_eq!(
-        run.stdout.matches("pass: 1 calls, each").count(),
+        run.stdout.matches("pass: 1 call, each").count(),
         3,
         "{run:?}"
     );

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::image::Image;
-use tests::{Run, Vmm, need_kvm};
+use tests::{Run, Vmm, need_kvm, trace_format};
 
 /// Runs with a trace and returns its events.
 fn traced(vmm: Vmm) -> (Run, Vec<Value>) {
@@ -24,6 +24,7 @@ fn events(path: &Path) -> Vec<Value> {
         document["otherData"]["dropped"], 0,
         "small runs lose nothing"
     );
+    assert_eq!(trace_format::problems(&document), [""; 0]);
     let events = document["traceEvents"].as_array().expect("events");
     events.clone()
 }
@@ -54,9 +55,9 @@ fn a_trace_has_every_ipi_every_handler_and_every_call() {
     let report = run.json();
     // Each call waits, so that no two IPIs of its vector are coalesced.
     assert_eq!(count(&events, "X", "call many"), 20);
-    assert_eq!(count(&events, "s", "IPI 0xfc"), 60);
-    assert_eq!(count(&events, "f", "IPI 0xfc"), 60);
-    assert_eq!(count(&events, "X", "interrupt 0xfc"), 60);
+    assert_eq!(count(&events, "s", "IPI many"), 60);
+    assert_eq!(count(&events, "f", "IPI many"), 60);
+    assert_eq!(count(&events, "X", "interrupt many"), 60);
     assert_eq!(count(&events, "i", "queue.run"), 60);
     let number = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64);
     assert_eq!(number("/trace/call/count"), Some(20));
@@ -88,7 +89,7 @@ fn a_trace_can_be_turned_off_and_on_and_shows_stalls() {
     let (run, events) = traced(vmm);
     run.ends_with(0);
     assert_eq!(count(&events, "X", "call many"), 1);
-    assert_eq!(count(&events, "s", "IPI 0xfc"), 2);
+    assert_eq!(count(&events, "s", "IPI many"), 2);
     let paused: Vec<_> = events.iter().filter(|it| it["name"] == "paused").collect();
     assert_eq!(paused.len(), 1, "{paused:?}");
     // CPU 1's handler did not begin before the pause was over.
@@ -138,7 +139,118 @@ fn without_a_manifest_points_are_instants() {
     }
     // Events of the host are there as usual.
     let stretches = events.iter().filter(|event| event["ph"] == "X");
-    let of_guest = stretches.filter(|event| event["cat"] != "exit");
+    let of_guest = stretches.filter(|event| event["cat"] != "exit" && event["cat"] != "waiting");
     assert_eq!(of_guest.count(), 0);
     assert_eq!(count(&events, "s", "IPI"), 0);
+}
+
+/// Runs of several kinds, each of which puts something else into a trace. That viewers show all of
+/// it is checked where the events are read.
+#[test]
+fn viewers_show_all_of_a_trace() {
+    need_kvm();
+    let stolen = "--vcpus 4 --steal seed=7,mean=5ms,share=30%";
+    for (options, append) in [
+        ("--vcpus 1", "workload=selftest"),
+        ("--vcpus 4", "workload=selftest"),
+        (stolen, "workload=stress for=1s"),
+        ("--vcpus 8", "transport=wire workload=stress for=1s"),
+        ("--vcpus 2 --trace-filter kinds=ipi", "workload=selftest"),
+        ("--vcpus 4 --trace-filter cpus=1", "workload=selftest"),
+    ] {
+        let (run, events) = traced(Vmm::boot(options).args(["--append", append]));
+        run.ends_with(0).says("the trace has ");
+        let arrows = count(&events, "s", "IPI");
+        assert_eq!(arrows, count(&events, "f", "IPI"), "{options} {append}");
+        assert!(arrows > 0 || options == "--vcpus 1", "{options} {append}");
+    }
+}
+
+/// A CPU that waits in a loop is out of the guest hundreds of times, which is one thing.
+#[test]
+fn waiting_is_one_slice_with_the_number_of_its_exits() {
+    need_kvm();
+    let vmm = Vmm::scripted(
+        r#"
+        boot(#{ vcpus: 3, append: "workload=puppet" });
+        cpu(1).irqs_off().wait_done();
+        let made = cpu(0).call_single(1, wait);
+        limit(2);
+        try { made.wait_done(); } catch (late) { print(late); }
+        limit(10);
+        cpu(1).irqs_on();
+        made.wait_done();
+        "#,
+    );
+    let (run, events) = traced(vmm.args(["--stats", "json"]));
+    run.ends_with(0);
+    assert_eq!(count(&events, "X", "exit: waiting"), 0);
+    let waits = events.iter().filter(|it| it["cat"] == "waiting");
+    let exits = waits
+        .clone()
+        .map(|it| it["args"]["exits"].as_u64().expect("a number"));
+    let (slices, exits) = (waits.clone().count() as u64, exits.sum::<u64>());
+    assert!(exits > 20 * slices, "{exits} exits in {slices} slices");
+    let report = run.json();
+    let vcpus = report["per_vcpu"].as_array().expect("vCPUs").iter();
+    let counted: u64 = vcpus.filter_map(|it| it["exits"]["waiting"].as_u64()).sum();
+    // The trace begins and ends a little before and after the window of the counts.
+    assert!(
+        exits.abs_diff(counted) <= 6,
+        "{exits} in the trace, {counted} counted"
+    );
+}
+
+#[test]
+fn a_filter_chooses_what_is_written_and_leaves_the_report_alone() {
+    need_kvm();
+    let script = r#"
+        boot(#{ vcpus: 4, append: "workload=puppet" });
+        for target in 1..4 { cpu(0).call_single(target, wait).wait_done(); }
+        cpu(0).call_many([1, 2], wait).wait_done();
+    "#;
+    let filtered = |filters: &[&str]| {
+        let filters = filters.iter().flat_map(|filter| ["--trace-filter", filter]);
+        let vmm = Vmm::scripted(script).args(["--stats", "json"]);
+        let (run, events) = traced(vmm.args(filters));
+        run.ends_with(0).says("left out by --trace-filter");
+        let counted = run.json()["trace"]["call"]["count"].as_u64();
+        assert_eq!(counted, Some(4), "the report is of all calls");
+        events
+            .into_iter()
+            .filter(|it| it["ph"] != "M")
+            .collect::<Vec<_>>()
+    };
+    let events = filtered(&["call-single,call-many"]);
+    assert_eq!(events.len(), 4, "{events:?}");
+    let events = filtered(&["kinds=ipi", "vectors=single"]);
+    assert_eq!(count(&events, "s", "IPI single"), 3, "{events:?}");
+    // An IPI leaves, its arrow begins; it arrives, and its arrow ends.
+    assert_eq!(events.len(), 4 * 3, "{events:?}");
+    let events = filtered(&["interrupt", "vectors=0xfc", "cpus=2-3"]);
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0]["name"], "interrupt many");
+}
+
+#[test]
+fn a_filter_that_names_what_there_is_not_is_refused_before_the_run() {
+    need_kvm();
+    for (filter, said) in [
+        ("interupt", "did you mean \"interrupt\"?"),
+        ("vectors=sinlge", "did you mean \"single\"?"),
+        ("cpus=2", "there is no CPU 2"),
+        ("cpu=1", "did you mean \"cpus\"?"),
+    ] {
+        let directory = TempDir::new().expect("a temporary directory");
+        let vmm = Vmm::boot("--vcpus 2").args(["--trace-filter", filter]);
+        let run = vmm
+            .arg("--trace")
+            .arg(directory.path().join("trace.json"))
+            .run();
+        run.ends_with(2).says(said);
+    }
+    Vmm::boot("--trace-filter ipi")
+        .run()
+        .ends_with(2)
+        .says("--trace <FILE>");
 }

@@ -209,6 +209,7 @@ impl Arguments {
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let begun = Instant::now();
     let case = read_case(&arguments.case)?;
+    let written = case.0.written.clone();
     let config = arguments.config(case)?;
     if !is_possible(config.strategy, config.granularity) {
         let why = "--strategy reference is for --granularity access only";
@@ -248,6 +249,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     }
     let story_replay = StoryReplay {
         guest: &arguments.guest,
+        case: Some(&written),
         rest: rest(),
     };
     explored::show(&part, Some(story_replay), files)

@@ -15,7 +15,7 @@ use vmm::explore::story::{Story, tell};
 use vmm::explore::{ExploreError, Replay, Shard};
 use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
-use vmm::report::page::story::{self as page, Document as Page};
+use vmm::report::page::story::{self as page, Document as Page, Tone};
 use vmm::whole_file::WholeFile;
 
 use super::interruption::{self, interrupted};
@@ -29,6 +29,8 @@ const NOT_SHOWN: u8 = 5;
 pub struct StoryReplay<'a> {
     /// The image on which it is replayed.
     pub guest: &'a Path,
+    /// The case as it is written, with its comments, if its file is known.
+    pub case: Option<&'a str>,
     /// The rest of the time that the command may take.
     pub rest: Option<Duration>,
 }
@@ -137,11 +139,17 @@ pub fn show(
     let origin = origin.unwrap_or_default().into_iter();
     let searched: Vec<_> = origin.chain(searched(document)).collect();
     print(story.as_ref(), &searched, &verdict).unwrap_or_else(|error| complain_of("report", error));
-    if let (Some(file), Some(StoryReplay { guest, .. })) = (files.page, story_replay) {
+    if let (Some(file), Some(StoryReplay { guest, case, .. })) = (files.page, story_replay) {
         let of = &document.of;
+        let provenance = document.provenance.as_ref();
         let page = Page {
             verdict: &verdict,
-            is_good: own == 0,
+            what: provenance.map_or_else(|| guest.display().to_string(), Provenance::title),
+            tone: match own {
+                0 => Tone::Good,
+                1 => Tone::Bad,
+                _ => Tone::Open,
+            },
             guest: guest.display().to_string(),
             facts: [
                 ("options", options(document)?),
@@ -150,7 +158,7 @@ pub fn show(
             .into_iter()
             .chain(searched)
             .collect(),
-            case: &of.case,
+            case: case.unwrap_or_else(|| schedule.map_or(&of.case, |it| &it.case)),
             schedule: story.as_ref().and(schedule),
             story: story.as_ref(),
         };

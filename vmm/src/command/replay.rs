@@ -1,7 +1,7 @@
 //! `vmm replay SCHEDULE GUEST`: runs a schedule again, exactly as it was found.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -10,8 +10,9 @@ use vmm::explore::schedule::Schedule;
 use vmm::explore::stop_reason::StopReason;
 use vmm::explore::story::tell;
 use vmm::machine::guest::Guest;
-use vmm::provenance::Provenance;
-use vmm::report::page::story::Document;
+use vmm::provenance::{Host, Provenance};
+use vmm::report::page::story::{Document, Tone};
+use vmm::stats::sources::Sources;
 use vmm::{duration, text};
 
 use super::explored::{refused, status_of, write_page};
@@ -119,7 +120,12 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         ];
         let document = Document {
             verdict: &verdict,
-            is_good: as_told == times,
+            what: title(arguments, &schedule),
+            tone: match replayed.stopped {
+                _ if went_another_way => Tone::Bad,
+                Some(_) => Tone::Open,
+                None => Tone::Good,
+            },
             guest: arguments.guest.display().to_string(),
             facts: options.into_iter().chain(facts).collect(),
             case: &schedule.case,
@@ -129,4 +135,18 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         write_page(file, &document).unwrap_or_else(|error| complain_of("page", error));
     }
     Ok(status)
+}
+
+/// What is replayed, on what: the title of the page.
+fn title(arguments: &Arguments, schedule: &Schedule) -> String {
+    let name = |path: &Path| {
+        let last = path.file_name().unwrap_or(path.as_os_str());
+        last.display().to_string()
+    };
+    let (file, guest) = (name(&arguments.schedule), name(&arguments.guest));
+    let found = schedule.provenance.as_ref();
+    let case = found.and_then(|found| found.case.as_ref());
+    let case = case.map_or_else(String::new, |case| format!(" of {}", case.file_name()));
+    let host = Host::this(Sources::prove_statistics().kvm);
+    format!("{file}{case} on {guest}, {host}")
 }

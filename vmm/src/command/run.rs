@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use indicatif::{HumanBytes, HumanCount};
 use vmm::control::socket::Server;
 use vmm::control::{Limits, PlannedStall, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
@@ -15,6 +16,7 @@ use vmm::report::page::{self, Section};
 use vmm::report::perfetto;
 use vmm::stats::sources::{Sources, Trials};
 use vmm::stats::trace::Trace;
+use vmm::stats::trace_filter::{FilterPart, TraceFilter};
 use vmm::whole_file::WholeFile;
 use vmm::{Config, Outcome, duration, scenario};
 
@@ -74,6 +76,12 @@ pub struct Arguments {
     /// see docs/traces.md
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+
+    /// Write only some events to the trace: cpus=0-3, kinds=ipi,interrupt (or ipi,interrupt alone),
+    /// vectors=many,0xfd. Can be repeated; an event has to pass all. The report is still of all; see
+    /// docs/traces.md
+    #[arg(long, value_name = "FILTER", requires = "trace")]
+    trace_filter: Vec<FilterPart>,
 
     /// Write a page for a browser here, with the report and a picture of what happened; traces as
     /// --trace does. See docs/reports.md
@@ -152,6 +160,7 @@ impl Arguments {
                 timeline: self.trace.is_some() || self.report.is_some(),
                 ..Tracing::NOTHING
             },
+            trace_filter: self.trace_filter.iter().cloned().collect(),
             watch: self.watch.then(|| Arc::new(Terminal::default()) as _),
             sources: Some(self.trials()),
             ..Config::default()
@@ -236,7 +245,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let why = refused.as_ref().map(|(message, _)| message.as_str());
     let written = [
         ("report", Some(reports.finish(&outcomes))),
-        ("trace", trace_file.map(|file| write_trace(file, &traces))),
+        (
+            "trace",
+            trace_file.map(|file| write_trace(file, &traces, &config.trace_filter)),
+        ),
         (
             "page",
             page_file.map(|file| write_page(file, &outcomes, why)),
@@ -263,8 +275,34 @@ fn can_watch() -> bool {
     io::stderr().is_terminal() && !is_dumb
 }
 
-fn write_trace(file: WholeFile, traces: &[(&Trace, &Provenance)]) -> io::Result<()> {
-    file.write(|mut out| perfetto::write(&mut out, traces))
+/// Writes the trace, and says how large it is.
+fn write_trace(
+    file: WholeFile,
+    traces: &[(&Trace, &Provenance)],
+    filter: &TraceFilter,
+) -> io::Result<()> {
+    let mut written = perfetto::Written::default();
+    let any = !traces.is_empty();
+    file.write(|mut out| {
+        written = perfetto::write(&mut out, traces, filter)?;
+        Ok(())
+    })?;
+    let (events, bytes) = (HumanCount(written.events), HumanBytes(written.bytes));
+    let left_out = match written.left_out {
+        0 => String::new(),
+        left_out => format!("; {} left out by --trace-filter", HumanCount(left_out)),
+    };
+    let noun = if written.events == 1 {
+        "event"
+    } else {
+        "events"
+    };
+    if any {
+        complain(&format!(
+            "the trace has {events} {noun} in {bytes}{left_out}"
+        ));
+    }
+    Ok(())
 }
 
 fn section(outcome: &Outcome) -> Section<'_> {

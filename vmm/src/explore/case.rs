@@ -38,6 +38,8 @@ pub struct Case {
     pub programs: Vec<Vec<Deed>>,
     /// What must come out, and when.
     pub expectations: Vec<Expectation>,
+    /// All of it as it was written, with comments, for people.
+    pub written: String,
 }
 
 /// A deed: one thing that a CPU is told to do.
@@ -96,6 +98,7 @@ impl Case {
             append: String::new(),
             programs: Vec::new(),
             expectations: Vec::new(),
+            written: text.to_owned(),
         };
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default().trim();
@@ -285,7 +288,7 @@ impl TryFrom<String> for Case {
 
 impl From<Case> for String {
     fn from(case: Case) -> Self {
-        case.to_string()
+        case.written
     }
 }
 
@@ -343,6 +346,7 @@ mod tests {
         assert_eq!(commands[3][0], Command::about(1, 2));
         let again = Case::parse(&case.to_string()).unwrap();
         assert_eq!(again.to_string(), case.to_string());
+        assert_eq!(String::from(case.clone()), STORY, "comments are kept");
         assert_eq!(again.commands(&manifest()), Ok(commands));
     }
 

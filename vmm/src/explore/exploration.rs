@@ -187,7 +187,7 @@ fn broke(
         schedule: Box::new(Schedule {
             form: FORM.to_owned(),
             provenance: Some(description.provenance.clone()),
-            case: config.case.to_string(),
+            case: config.case.written.clone(),
             append: config.append.clone(),
             granularity: config.granularity,
             image: to_hex(specimen.image()),

@@ -15,7 +15,7 @@ use super::specimen::{Specimen, Stop};
 use crate::machine::image::Image;
 use crate::machine::source::{Source, SourceLine};
 use crate::machine::symbols::readable;
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Manifest, vectors};
 
 /// One stop of a CPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -241,7 +241,7 @@ impl<'a> StoryBuilder<'a> {
 
     /// The guest's name for an interrupt, or else its number.
     pub(super) fn interrupt(&self, vector: u8) -> String {
-        interrupt(&self.vectors, vector)
+        vectors::name(&self.vectors, vector)
     }
 
     /// The whole story, after the last stop.
@@ -316,7 +316,10 @@ impl Story {
             Some(before) => scene.beats.get(before),
             None => {
                 if let Some(vector) = scene.takes {
-                    return Some((at, format!("takes {}", interrupt(&self.vectors, vector))));
+                    return Some((
+                        at,
+                        format!("takes {}", vectors::name(&self.vectors, vector)),
+                    ));
                 }
                 let earlier = self.scenes[..at.scene].iter().rev();
                 let mut own = earlier.filter(|other| other.cpu == scene.cpu);
@@ -347,7 +350,7 @@ impl Scene {
     fn traffic(&self, vectors: &[manifest::Vector]) -> String {
         let takes = self
             .takes
-            .map(|vector| format!("takes {}", interrupt(vectors, vector)));
+            .map(|vector| format!("takes {}", vectors::name(vectors, vector)));
         let mut sent: Vec<(u8, Vec<String>)> = Vec::new();
         for Ipi { target, vector } in self.beats.iter().filter_map(|beat| beat.sends) {
             match sent.iter_mut().find(|(known, _)| *known == vector) {
@@ -358,7 +361,7 @@ impl Scene {
         let sends = sent.iter().map(|(vector, targets)| {
             format!(
                 "sends {} to {}",
-                interrupt(vectors, *vector),
+                vectors::name(vectors, *vector),
                 targets.join(",")
             )
         });
@@ -408,12 +411,6 @@ impl fmt::Display for Story {
         }
         Ok(())
     }
-}
-
-/// The name of an interrupt in `vectors`, or else its number.
-fn interrupt(vectors: &[manifest::Vector], vector: u8) -> String {
-    let known = vectors.iter().find(|it| it.number == vector);
-    known.map_or_else(|| format!("{vector:#x}"), |it| it.name.clone())
 }
 
 #[cfg(test)]

@@ -22,6 +22,12 @@ pub enum Entry {
         /// The reason of the exit, as an index of [`super::exit_counts::REASONS`].
         reason: usize,
     },
+    /// It entered the guest, when recording was off: of this stay and of what came after it nothing
+    /// else is known, up to the next entry.
+    Unseen {
+        /// When it entered.
+        at: u64,
+    },
     /// It confirmed that it is in this state now.
     Became {
         /// When.
@@ -42,6 +48,9 @@ pub struct Entered {
 #[derive(Debug, Default)]
 pub struct Journal {
     is_on: AtomicBool,
+    /// Whether the last stay was recorded, and not only its beginning. Written by the vCPU's thread
+    /// alone.
+    is_seen: AtomicBool,
     recorded: Mutex<JournalEntries>,
 }
 
@@ -69,11 +78,16 @@ impl Journal {
     }
 
     /// The stay that began with `entered` is over. It is recorded if recording is on, or was on
-    /// when the stay began: in both cases the trace can hold what the guest did meanwhile.
+    /// when the stay began: in both cases the trace can hold what the guest did meanwhile. Of the
+    /// first stay that is not recorded its beginning is, with which an exit or a stall ended.
     pub fn leave(&self, entered: Entered, reason: usize) {
-        if entered.is_on || self.is_on.load(Ordering::Relaxed) {
+        let is_seen = entered.is_on || self.is_on.load(Ordering::Relaxed);
+        let was_seen = self.is_seen.swap(is_seen, Ordering::Relaxed);
+        if is_seen {
             let (from, to) = (entered.at, clock::now());
             self.put(Entry::Stay { from, to, reason });
+        } else if was_seen {
+            self.put(Entry::Unseen { at: entered.at });
         }
     }
 
@@ -101,5 +115,30 @@ impl Journal {
 
     fn recorded(&self) -> MutexGuard<'_, JournalEntries> {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_stays_that_are_not_recorded_the_first_begins() {
+        let journal = Journal::default();
+        let stay = || journal.leave(journal.enter(), 3);
+        stay();
+        journal.record(true);
+        stay();
+        journal.record(false);
+        stay();
+        stay();
+        journal.record(true);
+        stay();
+        let kinds = journal.take().entries.into_iter().map(|entry| match entry {
+            Entry::Stay { .. } => "stay",
+            Entry::Unseen { .. } => "unseen",
+            Entry::Became { .. } => "became",
+        });
+        assert_eq!(kinds.collect::<Vec<_>>(), ["stay", "unseen", "stay"]);
     }
 }

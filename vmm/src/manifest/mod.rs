@@ -5,6 +5,7 @@
 
 mod read;
 mod table;
+pub mod vectors;
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};

@@ -24,7 +24,7 @@ use crate::machine::image::Image;
 
 /// Names that reports use themselves, or that scripts and clients are told of a CPU: no counter and
 /// no group of counters may have them.
-pub(crate) const TAKEN: [&str; 36] = [
+pub(crate) const TAKEN: [&str; 37] = [
     "boot_seconds",
     "breaches",
     "breaches_by_oracle",
@@ -57,6 +57,7 @@ pub(crate) const TAKEN: [&str; 36] = [
     "sources",
     "stalls",
     "strays",
+    "time_limit_reached",
     "trace",
     "vcpus",
     "vmm",
@@ -68,7 +69,7 @@ pub(crate) const TAKEN: [&str; 36] = [
 const NO_ORACLES: [&str; 5] = ["clean", "died", "hang", "livelock", NOT_BELIEVED];
 
 /// Names that a trace uses itself: no lane of the guest may have them.
-pub(crate) const TAKEN_LANES: [&str; 8] = [
+pub(crate) const TAKEN_LANES: [&str; 9] = [
     "IPI",
     "IPI without handler",
     "exit",
@@ -77,6 +78,7 @@ pub(crate) const TAKEN_LANES: [&str; 8] = [
     "paused",
     "point",
     "run",
+    "waiting",
 ];
 
 /// Names that reports on a trace use themselves: no wait of the guest may have them.

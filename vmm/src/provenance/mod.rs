@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::counted::counted;
 use crate::stats::sources::Kvm;
 
 /// What `vmm --version` prints behind the name: the version and the commit.
@@ -103,6 +104,12 @@ impl Input {
             hash: format!("{:032x}", xxh3_128(bytes)),
         }
     }
+
+    /// The last part of its name.
+    pub fn file_name(&self) -> &str {
+        let last = Path::new(&self.name).file_name();
+        last.and_then(|it| it.to_str()).unwrap_or(&self.name)
+    }
 }
 
 impl Provenance {
@@ -132,6 +139,22 @@ impl Provenance {
             }
             None => self.given.clone(),
         }
+    }
+
+    /// What ran, driven by what, and where: the title of a page.
+    pub fn title(&self) -> String {
+        let driver = self.script.as_ref().or(self.case.as_ref());
+        let driver = driver.map_or_else(String::new, |it| format!("{} on ", it.file_name()));
+        let given = match self.given.as_str() {
+            "" => String::new(),
+            given => format!(" ({given})"),
+        };
+        format!(
+            "{driver}{}{given}, {}, {}",
+            self.guest.file_name(),
+            counted(self.vcpus.into(), "vCPU"),
+            self.host
+        )
     }
 
     /// All of it but the number of vCPUs, for people: names and values.
@@ -198,7 +221,17 @@ mod tests {
         assert!(told(&provenance).contains("words queue=fifo (as given)"));
         let words = [("queue", "fifo"), ("seed", "1")];
         provenance.words = Some(words.map(|(key, value)| (key.into(), value.into())).into());
-        provenance.script = Some(Input::new(Path::new("story.rhai"), b""));
+        let title = provenance.title();
+        assert!(
+            title.starts_with("guest.bin (queue=fifo), 2 vCPUs, Linux "),
+            "{title}"
+        );
+        provenance.script = Some(Input::new(Path::new("stories/story.rhai"), b""));
+        let title = provenance.title();
+        assert!(
+            title.starts_with("story.rhai on guest.bin (queue=fifo), 2 vCPUs"),
+            "{title}"
+        );
         let told = told(&provenance);
         for part in [
             env!("CARGO_PKG_VERSION"),
@@ -206,7 +239,7 @@ mod tests {
             "guest.bin (hash ",
             short(&guest.hash),
             "words queue=fifo seed=1",
-            "script story.rhai (hash 99aa06d30147)",
+            "script stories/story.rhai (hash 99aa06d30147)",
         ] {
             assert!(told.contains(part), "no {part}: {told}");
         }

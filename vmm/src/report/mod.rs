@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use shared::lab::Finding;
 
-use crate::control::RunResult;
+use crate::control::{Ending, RunResult};
 use crate::lab::call_name::CallName;
 use crate::lab::finding;
 use crate::lab::judge;
@@ -62,6 +62,9 @@ pub struct Report {
     pub exit_status: u8,
     /// How it ended, in a sentence.
     pub message: String,
+    /// Whether the time limit ended it. Then `stalled` says no more than that the guest was not
+    /// done by then.
+    pub time_limit_reached: bool,
     /// Number of vCPUs.
     pub vcpus: u32,
     /// CPUs the guest says it brought up; `null` if it did not use the lab, or says that more came
@@ -228,6 +231,7 @@ impl Report {
             result: verdict.kind,
             exit_status: verdict.exit_status(),
             message: verdict.message.clone(),
+            time_limit_reached: matches!(run_result.ending, Ending::TimeOut(_)),
             vcpus: run_result.vcpus,
             cpus_online: judgement.cpus_online,
             boot_seconds: window.boot.map(|boot| boot.as_secs_f64()),

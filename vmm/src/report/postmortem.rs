@@ -9,6 +9,7 @@ use crate::cpus::CpuSet;
 use crate::machine::inspect::{Activity, VcpuDump};
 use crate::machine::lifecycle::Stall;
 use crate::machine::symbols::Symbols;
+use crate::manifest::{Vector, vectors};
 
 /// Most groups of vCPUs whose backtrace is printed.
 const TRACED: usize = 8;
@@ -48,8 +49,8 @@ pub fn death(dump: &VcpuDump, symbols: &Symbols) -> String {
     text
 }
 
-/// Every vCPU, those in the same place together.
-pub fn dumps(dumps: &[VcpuDump], symbols: &Symbols) -> String {
+/// Every vCPU, those in the same place together, with the names of the guest's vectors.
+pub fn dumps(dumps: &[VcpuDump], symbols: &Symbols, named: &[Vector]) -> String {
     let mut groups: BTreeMap<String, Vec<&VcpuDump>> = BTreeMap::new();
     for dump in dumps {
         let function = symbols.function(dump.regs.rip);
@@ -57,7 +58,8 @@ pub fn dumps(dumps: &[VcpuDump], symbols: &Symbols) -> String {
             Some(function) => function.to_owned(),
             None => symbols.place(dump.regs.rip),
         };
-        groups.entry(describe(dump, &place)).or_default().push(dump);
+        let description = describe(dump, &place, named);
+        groups.entry(description).or_default().push(dump);
     }
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_by_key(|(_, members)| members.first().map(|first| first.vcpu));
@@ -77,7 +79,7 @@ pub fn dumps(dumps: &[VcpuDump], symbols: &Symbols) -> String {
     text
 }
 
-fn describe(dump: &VcpuDump, place: &str) -> String {
+fn describe(dump: &VcpuDump, place: &str, named: &[Vector]) -> String {
     if dump.activity == Activity::NotStarted {
         return "never started, waiting for SIPI".to_owned();
     }
@@ -90,16 +92,16 @@ fn describe(dump: &VcpuDump, place: &str) -> String {
     };
     let interrupts = if dump.interrupts_on() { "on" } else { "off" };
     let mut text = format!("{activity}, interrupts {interrupts}, at {place}");
-    for (what, vectors) in [
+    for (what, numbers) in [
         ("pending", &dump.requested),
         ("in service", &dump.in_service),
     ] {
-        if !vectors.is_empty() {
-            let vectors: Vec<_> = vectors
-                .iter()
-                .map(|vector| format!("{vector:#x}"))
+        if !numbers.is_empty() {
+            let numbers = numbers.iter();
+            let told: Vec<_> = numbers
+                .map(|number| vectors::name_and_number(named, *number))
                 .collect();
-            let _ = write!(text, ", {what} {}", vectors.join(" "));
+            let _ = write!(text, ", {what} {}", told.join(", "));
         }
     }
     text
@@ -119,6 +121,7 @@ fn backtrace(dump: &VcpuDump, symbols: &Symbols) -> String {
 mod tests {
     use super::*;
     use kvm_bindings::kvm_regs;
+    use shared::manifest::VectorRole;
 
     fn dump(vcpu: u32, activity: Activity, rip: u64) -> VcpuDump {
         VcpuDump {
@@ -130,7 +133,7 @@ mod tests {
                 rflags: 0x202,
                 ..kvm_regs::default()
             },
-            requested: vec![0xf0],
+            requested: vec![0xf0, 0xfc],
             in_service: Vec::new(),
             code: vec![0x0f, 0x0b],
             callers: vec![0x1234],
@@ -150,13 +153,19 @@ mod tests {
             ..dump(301, Activity::Running, 0x20)
         });
         all.push(dump(300, Activity::NotStarted, 0));
-        let text = dumps(&all, &Symbols::default());
-        let expected = "CPU 0: running, interrupts on, at 0x20, pending 0xf0\n    \
+        let many = Vector {
+            number: 0xfc,
+            name: "many".to_owned(),
+            role: VectorRole::Call,
+            about: String::new(),
+        };
+        let text = dumps(&all, &Symbols::default(), &[many]);
+        let expected = "CPU 0: running, interrupts on, at 0x20, pending 0xf0, many (0xfc)\n    \
             called from 0x1234 ?\n\
-            CPUs 1-299: halted, interrupts on, at 0x10, pending 0xf0\n    \
+            CPUs 1-299: halted, interrupts on, at 0x10, pending 0xf0, many (0xfc)\n    \
             called from 0x1234 ?\n\
             CPU 300: never started, waiting for SIPI\n\
-            CPU 301: held, interrupts on, at 0x20, pending 0xf0\n    \
+            CPU 301: held, interrupts on, at 0x20, pending 0xf0, many (0xfc)\n    \
             called from 0x1234 ?\n";
         assert_eq!(text, expected);
     }

@@ -8,6 +8,7 @@ use comfy_table::{Cell, CellAlignment, Table};
 
 use super::sources;
 use super::{Ipis, PerVcpu, Report, Stalls, Traced};
+use crate::counted::counted;
 use crate::cpus::CpuSet;
 use crate::stats::latency::Spread;
 use crate::stats::sources::Source;
@@ -79,8 +80,10 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
     if report.cpus_online.is_some() {
         writeln!(
             text,
-            "calls      {} made, {} of {} executions",
-            calls.made, calls.executed, calls.expected
+            "calls      {} made, {} of {}",
+            calls.made,
+            calls.executed,
+            counted(calls.expected, "execution")
         )?;
         if calls.judged > 0 && calls.judged < calls.made {
             let (judged, others) = (calls.judged, calls.made - calls.judged);
@@ -103,8 +106,10 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
         };
         writeln!(
             text,
-            "IPIs sent  {transports}, to {} targets; {} received, {} found nothing to do",
-            ipi.targets, ipi.received, ipi.received_empty
+            "IPIs sent  {transports}, to {}; {} received, {} found nothing to do",
+            counted(ipi.targets, "target"),
+            ipi.received,
+            ipi.received_empty
         )?;
         not_received(text, ipi)?;
     }
@@ -162,8 +167,9 @@ fn not_received(text: &mut String, ipi: &Ipis) -> std::fmt::Result {
 fn traced(text: &mut String, trace: &Traced) -> std::fmt::Result {
     writeln!(
         text,
-        "trace      {} events, {} dropped",
-        trace.records, trace.dropped
+        "trace      {}, {} dropped",
+        counted(trace.records as u64, "event"),
+        trace.dropped
     )?;
     let all = [
         ("IPI sent to handler", &trace.ipi),
@@ -180,14 +186,23 @@ fn traced(text: &mut String, trace: &Traced) -> std::fmt::Result {
 }
 
 fn latency(text: &mut String, what: &str, spread: &Spread) -> std::fmt::Result {
-    let [p50, p90, p99, p99_9, max] =
-        [spread.p50, spread.p90, spread.p99, spread.p99_9, spread.max]
-            .map(|it| time(it.ns as f64 / 1e9));
+    let times = [spread.p50, spread.p90, spread.p99, spread.p99_9, spread.max];
+    let [p50, p90, p99, p99_9, max] = in_one_unit(times.map(|it| it.ns as f64 / 1e9));
     writeln!(
         text,
         "           {what}: p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, max {max} ({} of them)",
         spread.count
     )
+}
+
+/// Times that are compared, in the unit that fits the first, which is the shortest.
+fn in_one_unit<const N: usize>(seconds: [f64; N]) -> [String; N] {
+    let (unit, size, digits) = match seconds.first() {
+        Some(first) if *first >= 1.0 => ("s", 1.0, 2),
+        Some(first) if *first >= 1e-3 => ("ms", 1e-3, 1),
+        _ => ("µs", 1e-6, 0),
+    };
+    seconds.map(|it| format!("{:.digits$} {unit}", it / size))
 }
 
 fn stalled(text: &mut String, stalls: &Stalls) -> std::fmt::Result {
@@ -376,6 +391,12 @@ mod tests {
         assert_eq!(at(&[5, 1, 9], 1, 2), 5);
         assert_eq!((at(&[5, 1, 9], 0, 1), at(&[5, 1, 9], 1, 1)), (1, 9));
         assert_eq!(at(&[], 1, 2), 0);
+    }
+
+    #[test]
+    fn times_that_are_compared_have_one_unit() {
+        assert_eq!(in_one_unit([2.5e-5, 0.0412]), ["25 µs", "41200 µs"]);
+        assert_eq!(in_one_unit([0.0025, 1.5]), ["2.5 ms", "1500.0 ms"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::counted::counted;
 use crate::stats::latency::{Latencies, Spread, Times};
 use crate::stats::timeline::Timeline;
 use crate::stats::trace::Trace;
@@ -125,9 +126,9 @@ impl Traced {
     pub(super) fn notes(&self) -> impl Iterator<Item = String> {
         let dropped = (self.dropped > 0).then(|| {
             format!(
-                "{} events are missing in the trace: there was no room for them, and latencies \
-                 that they belong to are missing or too long",
-                self.dropped
+                "the trace lacks {} for want of room; latencies that would need them are missing \
+                 or too long",
+                counted(self.dropped, "event")
             )
         });
         let blind = self.host_blind.as_ref();

@@ -301,8 +301,10 @@ fn every_ipi_is_accounted_for() {
         ..run_result
     };
     assert_eq!(report(counters, &cut_off).ipi.coalesced, None);
+    assert!(report(counters, &cut_off).time_limit_reached);
     let unseen = exited(ExitCode::Pass);
     assert_eq!(report(counters, &unseen).ipi.coalesced, None);
+    assert!(!report(counters, &unseen).time_limit_reached);
     // Nor where the counts contradict each other.
     let mut made_up = counters;
     made_up.words[RECEIVED as usize] = 1000;

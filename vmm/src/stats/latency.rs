@@ -247,6 +247,7 @@ mod tests {
             to,
             call,
             detail: 0,
+            exits: 0,
         };
         let ipi = |to, sent, taken| Ipi {
             from: 0,
@@ -263,6 +264,7 @@ mod tests {
         };
         let timeline = Timeline {
             lanes: trace.meanings.lanes().to_vec(),
+            vectors: Vec::new(),
             stretches: vec![
                 stretch(CALL, 10, 90, 5),
                 stretch(LOCK, 20, 50, 4),

@@ -5,7 +5,7 @@
 use shared::manifest::PointRole;
 use shared::stop;
 
-use crate::manifest::{Manifest, WaitTimes};
+use crate::manifest::{Manifest, Vector, WaitTimes};
 
 /// What it means that a CPU has come to a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +37,13 @@ pub struct Lane {
     pub wait: Option<WaitTimes>,
 }
 
-/// What all points of a guest mean.
+/// What all points of a guest mean, and the names of its vectors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meanings {
     lanes: Vec<Lane>,
     /// Indexed by the place of the point in the image's section.
     points: Vec<Meaning>,
+    vectors: Vec<Vector>,
 }
 
 impl Meanings {
@@ -82,7 +83,13 @@ impl Meanings {
         Self {
             points: points.collect(),
             lanes,
+            vectors: manifest.vectors.clone(),
         }
+    }
+
+    /// The vectors that have a name.
+    pub fn vectors(&self) -> &[Vector] {
+        &self.vectors
     }
 
     /// The lanes, by name.

@@ -10,5 +10,6 @@ pub mod rounds;
 pub mod sources;
 pub mod timeline;
 pub mod trace;
+pub mod trace_filter;
 pub mod tracepoints;
 pub mod window;

@@ -5,12 +5,14 @@
 use std::collections::HashMap;
 
 use shared::ports::Dispatch;
+use shared::trace::Record;
 
 use super::meaning::{Lane, Meaning};
-use super::trace::Trace;
-use crate::machine::exit_counts::REASONS;
+use super::trace::{CpuTrace, Trace};
+use crate::machine::exit_counts::{REASONS, WAITING};
 use crate::machine::journal::Entry;
-use crate::machine::lifecycle::State;
+use crate::machine::lifecycle::{Stall, State};
+use crate::manifest::{Vector, vectors};
 
 /// What a stretch of time was spent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,12 +27,14 @@ pub enum StretchKind {
     Held,
     /// Out of the guest for an exit.
     Exit,
+    /// Waiting in a loop that leaves the guest again and again, and doing nothing else.
+    Waiting,
 }
 
 impl StretchKind {
     /// Whether the host recorded it, and not the guest.
     pub fn is_host(self) -> bool {
-        matches!(self, Self::Paused | Self::Held | Self::Exit)
+        matches!(self, Self::Paused | Self::Held | Self::Exit | Self::Waiting)
     }
 }
 
@@ -49,6 +53,8 @@ pub struct Stretch {
     pub call: u64,
     /// For a handler its vector, for an exit its index in [`REASONS`].
     pub detail: u64,
+    /// How many exits are in it, if the CPU waited in a loop; 0 otherwise.
+    pub exits: u64,
 }
 
 /// An event on one CPU without a duration.
@@ -85,7 +91,9 @@ pub struct Ipi {
 pub struct Timeline {
     /// The lanes of the guest.
     pub lanes: Vec<Lane>,
-    /// Sorted by CPU and then by beginning.
+    /// The vectors that have a name.
+    pub vectors: Vec<Vector>,
+    /// Sorted by CPU, and those of the guest by beginning; those of the host behind them.
     pub stretches: Vec<Stretch>,
     /// Sorted by CPU and time.
     pub instants: Vec<InstantEvent>,
@@ -98,6 +106,7 @@ impl Timeline {
     pub fn new(trace: &Trace) -> Self {
         let mut timeline = Self {
             lanes: trace.meanings.lanes().to_vec(),
+            vectors: trace.meanings.vectors().to_vec(),
             ..Self::default()
         };
         let Some((_, end)) = trace.span() else {
@@ -119,13 +128,14 @@ impl Timeline {
             StretchKind::Paused => "paused",
             StretchKind::Held => "held",
             StretchKind::Exit => "exit",
+            StretchKind::Waiting => "waiting",
         }
     }
 
     /// A short description of a stretch.
     pub fn name(&self, stretch: &Stretch) -> String {
         match stretch.kind {
-            StretchKind::Handler => format!("interrupt {:#04x}", stretch.detail),
+            StretchKind::Handler => format!("interrupt {}", self.vector(stretch.detail)),
             StretchKind::Exit => {
                 let reason = usize::try_from(stretch.detail)
                     .ok()
@@ -133,6 +143,14 @@ impl Timeline {
                 format!("exit: {}", reason.copied().unwrap_or("?"))
             }
             kind => self.kind(kind).to_owned(),
+        }
+    }
+
+    /// The name of a vector, which can be anything that a guest has written.
+    pub fn vector(&self, number: u64) -> String {
+        match u8::try_from(number) {
+            Ok(number) => vectors::name(&self.vectors, number),
+            Err(_) => format!("{number:#x}"),
         }
     }
 
@@ -192,6 +210,7 @@ impl Timeline {
                     to: end,
                     call: record.call,
                     detail: record.detail,
+                    exits: 0,
                 });
             }
             let Some(kind) = over else { continue };
@@ -211,45 +230,38 @@ impl Timeline {
     }
 
     fn add_host(&mut self, trace: &Trace, cpu: usize, end: u64) {
-        let mut stalled: Option<(StretchKind, u64)> = None;
-        let mut came_out: Option<(u64, usize)> = None;
-        let mut add = |kind, from, to, detail| {
-            self.stretches.push(Stretch {
-                cpu,
-                kind,
-                from,
-                to,
-                call: 0,
-                detail,
-            });
+        let CpuTrace { records, host, .. } = &trace.cpus[cpu];
+        let mut side = HostSide {
+            cpu,
+            records,
+            stretches: &mut self.stretches,
+            stalled: None,
+            came_out: None,
+            waiting: None,
+            was_stalled: false,
         };
-        for entry in &trace.cpus[cpu].host {
+        for entry in host {
             match *entry {
                 Entry::Stay { from, to, reason } => {
-                    if let Some((out, why)) = came_out {
-                        add(StretchKind::Exit, out, from.max(out), why as u64);
-                    }
-                    came_out = Some((to, reason));
+                    side.enter(from);
+                    side.came_out = Some((to, reason));
+                }
+                Entry::Unseen { at } => {
+                    side.enter(at);
+                    side.waiting = None;
                 }
                 Entry::Became { at, state } => {
-                    if let Some((kind, since)) = stalled.take() {
-                        add(kind, since, at.max(since), 0);
-                    }
-                    stalled = match state {
-                        State::Stalled(crate::machine::lifecycle::Stall::Paused) => {
-                            Some((StretchKind::Paused, at))
-                        }
-                        State::Stalled(crate::machine::lifecycle::Stall::Held) => {
-                            Some((StretchKind::Held, at))
-                        }
+                    side.end_stall(at);
+                    side.was_stalled = true;
+                    side.stalled = match state {
+                        State::Stalled(Stall::Paused) => Some((StretchKind::Paused, at)),
+                        State::Stalled(Stall::Held) => Some((StretchKind::Held, at)),
                         _ => None,
                     };
                 }
             }
         }
-        if let Some((kind, since)) = stalled {
-            add(kind, since, end.max(since), 0);
-        }
+        side.end_stall(end);
     }
 
     /// Finds the handler that served each IPI: the first one for its vector that its target entered
@@ -279,6 +291,73 @@ impl Timeline {
     }
 }
 
+/// The host's side of one CPU, while its entries are gone through.
+struct HostSide<'a> {
+    cpu: usize,
+    records: &'a [Record],
+    stretches: &'a mut Vec<Stretch>,
+    /// How it is stalled, and since when.
+    stalled: Option<(StretchKind, u64)>,
+    /// When it came out of the guest, and for which reason.
+    came_out: Option<(u64, usize)>,
+    /// The place of its last stretch, if it may still be in the same loop.
+    waiting: Option<usize>,
+    /// Whether it was stalled since it came out.
+    was_stalled: bool,
+}
+
+impl HostSide<'_> {
+    fn add(&mut self, kind: StretchKind, from: u64, to: u64, detail: usize) {
+        self.stretches.push(Stretch {
+            cpu: self.cpu,
+            kind,
+            from,
+            to: to.max(from),
+            call: 0,
+            detail: detail as u64,
+            exits: u64::from(kind == StretchKind::Waiting),
+        });
+    }
+
+    fn end_stall(&mut self, at: u64) {
+        if let Some((kind, since)) = self.stalled.take() {
+            self.add(kind, since, at, 0);
+        }
+    }
+
+    /// It enters the guest: an exit and a stall are over.
+    fn enter(&mut self, at: u64) {
+        self.end_stall(at);
+        let was_stalled = std::mem::take(&mut self.was_stalled);
+        let before = self.waiting.take().filter(|_| !was_stalled);
+        let Some((out, reason)) = self.came_out.take() else {
+            return;
+        };
+        if reason != WAITING {
+            self.add(StretchKind::Exit, out, at, reason);
+            return;
+        }
+        match before {
+            Some(place) if self.is_quiet(self.stretches[place].to, at) => {
+                let stretch = &mut self.stretches[place];
+                stretch.to = at.max(stretch.to);
+                stretch.exits += 1;
+                self.waiting = Some(place);
+            }
+            _ => {
+                self.waiting = (!was_stalled).then_some(self.stretches.len());
+                self.add(StretchKind::Waiting, out, at, reason);
+            }
+        }
+    }
+
+    /// Whether the guest has recorded nothing between two times.
+    fn is_quiet(&self, from: u64, to: u64) -> bool {
+        let next = self.records.partition_point(|record| record.tsc < from);
+        self.records.get(next).is_none_or(|record| record.tsc >= to)
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -288,8 +367,7 @@ pub(crate) mod tests {
     use crate::stats::meaning::Meanings;
     use crate::stats::trace::RawCpuTrace;
     use proptest::prelude::*;
-    use shared::manifest::{PointRole, Record as Said};
-    use shared::trace::Record;
+    use shared::manifest::{PointRole, Record as Said, VectorRole};
 
     /// The names of a guest's points. One of them is not declared in the manifest.
     pub(crate) fn names() -> Vec<String> {
@@ -315,6 +393,7 @@ pub(crate) mod tests {
                 Said::point("send", PointRole::Send),
                 Said::point("run", PointRole::Run),
                 Said::point("round", PointRole::Round),
+                Said::vector(0xfc, "many", VectorRole::Call, ""),
             ],
         ]
         .concat();
@@ -389,7 +468,10 @@ pub(crate) mod tests {
         assert_eq!(timeline.instants.len(), 1);
         let names = timeline.stretches.iter().map(|it| timeline.name(it));
         let names: Vec<_> = names.collect();
-        assert_eq!(names[..2], ["call", "interrupt 0xfb"]);
+        assert_eq!(
+            names,
+            ["call", "interrupt 0xfb", "interrupt many", "interrupt many"]
+        );
     }
 
     #[test]
@@ -423,6 +505,85 @@ pub(crate) mod tests {
                 (StretchKind::Paused, 22, 30),
                 (StretchKind::Exit, 20, 31),
                 (StretchKind::Held, 41, 50),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_loop_that_waits_is_one_stretch_until_something_else_happens() {
+        let stay = |from, to, reason| Entry::Stay { from, to, reason };
+        let became = |at, state| Entry::Became { at, state };
+        let host = vec![
+            stay(0, 10, WAITING),
+            stay(12, 20, WAITING),
+            stay(22, 30, WAITING),
+            // Something is recorded in this stay.
+            stay(32, 40, WAITING),
+            // It is paused before it goes back to its loop.
+            stay(42, 50, WAITING),
+            became(52, State::Stalled(Stall::Paused)),
+            became(58, State::Running),
+            stay(60, 70, 1),
+            stay(72, 80, WAITING),
+            stay(82, 90, WAITING),
+        ];
+        let records = vec![record("in", 35, 0, 0xfb), record("out", 36, 0, 0xfb)];
+        let timeline = Timeline::new(&trace(vec![(records, host)]));
+        let host = timeline.stretches.iter().filter(|it| it.kind.is_host());
+        let told: Vec<_> = host
+            .map(|it| (timeline.kind(it.kind), it.from, it.to, it.exits))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("waiting", 10, 32, 3),
+                ("waiting", 40, 42, 1),
+                ("paused", 52, 58, 0),
+                ("waiting", 50, 60, 1),
+                ("exit", 70, 72, 0),
+                ("waiting", 80, 82, 1),
+            ]
+        );
+    }
+
+    #[test]
+    fn while_nothing_is_recorded_there_is_no_exit() {
+        let stay = |from, to| Entry::Stay {
+            from,
+            to,
+            reason: 1,
+        };
+        let unseen = Entry::Unseen { at: 12 };
+        let host = vec![stay(0, 10), unseen, stay(500, 510), stay(512, 520)];
+        let timeline = Timeline::new(&trace(vec![(vec![], host)]));
+        let told = timeline.stretches.iter().map(|it| (it.from, it.to));
+        assert_eq!(told.collect::<Vec<_>>(), [(10, 12), (510, 512)]);
+    }
+
+    #[test]
+    fn a_stall_whose_end_is_missing_is_over_when_the_vcpu_enters() {
+        let stay = |from, to| Entry::Stay {
+            from,
+            to,
+            reason: 1,
+        };
+        let paused = Entry::Became {
+            at: 12,
+            state: State::Stalled(Stall::Paused),
+        };
+        let host = vec![stay(0, 10), paused, stay(20, 30), stay(32, 40)];
+        let timeline = Timeline::new(&trace(vec![(vec![], host)]));
+        let told: Vec<_> = timeline
+            .stretches
+            .iter()
+            .map(|it| (it.kind, it.from, it.to))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (StretchKind::Paused, 12, 20),
+                (StretchKind::Exit, 10, 20),
+                (StretchKind::Exit, 30, 32),
             ]
         );
     }

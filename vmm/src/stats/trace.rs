@@ -127,7 +127,7 @@ impl Trace {
             for entry in cpu.host.first().into_iter().chain(cpu.host.last()) {
                 match *entry {
                     Entry::Stay { from, to, .. } => times.extend([from, to]),
-                    Entry::Became { at, .. } => times.push(at),
+                    Entry::Became { at, .. } | Entry::Unseen { at } => times.push(at),
                 }
             }
             times
@@ -160,6 +160,7 @@ fn shifted(entries: Vec<Entry>, offset: u64) -> Vec<Entry> {
             at: guest(at),
             state,
         },
+        Entry::Unseen { at } => Entry::Unseen { at: guest(at) },
     };
     entries.into_iter().map(shift).collect()
 }
@@ -171,7 +172,7 @@ fn agree(records: &[Record], host: &[Entry]) -> bool {
         .iter()
         .filter_map(|entry| match *entry {
             Entry::Stay { from, to, .. } => Some((from, to)),
-            Entry::Became { .. } => None,
+            Entry::Became { .. } | Entry::Unseen { .. } => None,
         })
         .collect();
     let (Some((first, _)), Some((_, last))) = (stays.first(), stays.last()) else {

@@ -24,7 +24,7 @@ use crate::machine::points::Points;
 use crate::machine::serial::Serial;
 use crate::machine::state::CpuState;
 use crate::machine::symbols::Symbols;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, vectors};
 
 /// The machine that is explored.
 #[derive(Debug)]
@@ -169,7 +169,10 @@ impl Specimen {
                 };
                 format!("{kind} {address:#x}")
             }
-            Stop::Send { target, vector } => format!("send {vector:#x} to {target}"),
+            Stop::Send { target, vector } => {
+                let vector = vectors::name(&self.manifest().vectors, vector);
+                format!("send {vector} to {target}")
+            }
             Stop::Idle => "idle".to_owned(),
             Stop::Relax => "relax".to_owned(),
             Stop::Left => "left".to_owned(),

@@ -19,6 +19,9 @@ function svg(name, attributes, ...children) {
 
 const count = (number) => number.toLocaleString('en');
 
+/** A number with its noun. */
+const some = (number, noun, nouns = `${noun}s`) => `${count(number)} ${number === 1 ? noun : nouns}`;
+
 function table(id, head, rows, foot) {
   const row = (cells, name) =>
     element('tr', {}, ...cells.map((cell) => (cell instanceof Node ? cell : element(name, { textContent: cell }))));

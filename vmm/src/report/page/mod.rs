@@ -30,7 +30,6 @@ const SCRIPT: &str = include_str!("page.js");
 
 /// The parts of a page on runs.
 const RUN: Parts = Parts {
-    title: "vmm report",
     body: BODY,
     styles: &[STYLE],
     scripts: &[ELEMENTS, LANES, HISTOGRAM, SCRIPT],
@@ -38,25 +37,26 @@ const RUN: Parts = Parts {
 
 /// The parts of a page, besides its data.
 struct Parts {
-    title: &'static str,
     body: &'static str,
     styles: &'static [&'static str],
     scripts: &'static [&'static str],
 }
 
 impl Parts {
-    /// Writes a page of these parts, in which `data` writes what the scripts show.
+    /// Writes a page of these parts with a title, in which `data` writes what the scripts show.
     fn write<W: Write>(
         &self,
         out: &mut W,
+        title: &str,
         data: impl FnOnce(&mut W) -> io::Result<()>,
     ) -> io::Result<()> {
         let (head, tail) = FRAME.split_once("{data}\n").expect("a place for the data");
         out.write_all(
-            head.replace("{title}", self.title)
-                .replace("{style}", &self.styles.concat())
+            head.replace("{style}", &self.styles.concat())
                 .replace("{version}", env!("CARGO_PKG_VERSION"))
                 .replace("{body}", self.body)
+                // Last: a name in it can look like another place.
+                .replace("{title}", &escaped(title))
                 .as_bytes(),
         )?;
         data(out)?;
@@ -64,6 +64,13 @@ impl Parts {
         let scripts: String = self.scripts.iter().map(script).collect();
         out.write_all(tail.replace("{scripts}\n", &scripts).as_bytes())
     }
+}
+
+/// `text` as it stands between the tags of HTML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 /// Writes `value` as JSON, in an element with `attributes`, by which a script finds it.
@@ -90,6 +97,8 @@ pub struct Section<'a> {
 #[derive(Serialize)]
 struct Document<'a> {
     report: &'a Report,
+    /// What ran, and where.
+    what: String,
     /// The provenance, line by line.
     provenance: Vec<(&'static str, String)>,
     post_mortem: &'a str,
@@ -102,6 +111,7 @@ impl<'a> Document<'a> {
     fn new(section: &Section<'a>) -> Self {
         let mut document = Self {
             report: section.report,
+            what: section.report.provenance.title(),
             provenance: section.report.provenance.facts(),
             post_mortem: section.post_mortem,
             command_line: section.command_line,
@@ -138,7 +148,15 @@ pub fn write(
     machines: &[Section<'_>],
     refused: Option<&str>,
 ) -> io::Result<()> {
-    RUN.write(out, |out| {
+    let title = match machines {
+        [] => "vmm: no machine has run".to_owned(),
+        [first, ..] => format!(
+            "{}: {}",
+            first.report.result,
+            first.report.provenance.title()
+        ),
+    };
+    RUN.write(out, &title, |out| {
         for section in machines {
             let result = section.report.result;
             let attributes = format!("class=\"machine\" data-result=\"{result}\"");
@@ -213,6 +231,12 @@ mod tests {
             r#"<script type="application/json" id="refusal">"no \u003c/script> here"</script>"#
         ));
         loads_nothing(&page);
+    }
+
+    #[test]
+    fn a_title_is_text() {
+        let page = text(|out| RUN.write(out, "<b> & {body} {style}", |_| Ok(())));
+        assert!(page.contains("<title>&lt;b&gt; &amp; {body} {style}</title>"));
     }
 
     #[test]

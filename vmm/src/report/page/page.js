@@ -15,6 +15,7 @@ const KINDS = [
   { name: 'paused', colour: '--paused' },
   { name: 'held', colour: '--held' },
   { name: 'exit', colour: '--exit' },
+  { name: 'waiting', colour: '--waiting' },
 ];
 const KIND = Object.fromEntries(KINDS.map((kind, number) => [kind.name, number]));
 const STALLS = [KIND.paused, KIND.held];
@@ -34,16 +35,39 @@ const MOST_IN_MATRIX = 32;
 
 // Figures.
 
+const UNITS = [['s', 1e9], ['ms', 1e6], ['µs', 1e3], ['ns', 1]];
+
+/**
+ * The unit for times that stand together, in a table or at an axis: the largest in which the middle one of them is at
+ * least 1. `figure` has as many digits for each as show the shortest of them, but three at most; `plain` has only
+ * digits that say something, and the unit.
+ */
+function unitOf(times) {
+  const sorted = times.filter((ns) => ns > 0).sort((a, b) => a - b);
+  const [low, middle] = [sorted[0] ?? 1, sorted[Math.floor((sorted.length - 1) / 2)] ?? 1];
+  const [name, size] = UNITS.find(([, it]) => middle >= it) || ['ns', 1];
+  const digits = size === 1 ? 0 : Math.min(3, Math.max(0, 1 - Math.floor(Math.log10(low / size) + 1e-9)));
+  const least = 10 ** -digits;
+  const text = (value, options) => value.toLocaleString('en', options);
+  return {
+    name,
+    figure: (ns) => {
+      const isTooShort = ns > 0 && ns / size < least / 2;
+      const shown = text(isTooShort ? least : ns / size, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+      return isTooShort ? `< ${shown}` : shown;
+    },
+    plain: (ns) => `${text(ns / size, { maximumSignificantDigits: 3 })} ${name}`,
+  };
+}
+
 /** A time with three digits. */
 function duration(ns) {
-  const [unit, size] = [['s', 1e9], ['ms', 1e6], ['µs', 1e3], ['ns', 1]].find(([, it]) => ns >= it) || ['ns', 1];
+  const [unit, size] = UNITS.find(([, it]) => ns >= it) || ['ns', 1];
   const value = ns / size;
   const digits = value >= 100 || unit === 'ns' ? 0 : value >= 10 ? 1 : 2;
   return `${value.toFixed(digits)} ${unit}`;
 }
 
-/** The same without digits that say nothing, for an axis. */
-const shortDuration = (ns) => duration(ns).replace(/\.?0+ /, (zeros) => (zeros.startsWith('.') ? ' ' : zeros));
 
 /** A time on the axis, to a part of `step`. */
 function moment(ns, step) {
@@ -179,7 +203,11 @@ class Timeline {
 
   tell(id) {
     const call = this.words[this.call[id]];
-    const at = `at ${moment(this.from[id], 1e3)}, ${this.took(id)}`;
+    // In the unit of its length.
+    const length = this.to[id] - this.from[id];
+    const [unit, size] = UNITS.find(([, it]) => length >= it) || ['µs', 1e3];
+    const began = (this.from[id] / size).toLocaleString('en', { maximumFractionDigits: size === 1e9 ? 6 : 3 });
+    const at = `at ${began} ${unit}, ${this.took(id)}`;
     return [`${this.words[this.name[id]]}${call ? `, ${call}` : ''}`, this.where(id), at];
   }
 
@@ -227,7 +255,7 @@ class Timeline {
 }
 
 /** What the page shows now, and after how many milliseconds it was first drawn; for tests. */
-const shown = { machine: null, timeline: null, chart: null, firstPicture: null };
+const shown = { machine: null, timeline: null, chart: null, histograms: null, firstPicture: null };
 
 function showTimeline(machine) {
   shown.chart?.close();
@@ -236,7 +264,7 @@ function showTimeline(machine) {
   const { timeline } = shown;
   const leftOut = timeline ? machine.timeline.left_out : 0;
   byId('left-out').hidden = leftOut === 0;
-  byId('left-out').textContent = `The ${count(leftOut)} events that began last are not on this page; --trace has all.`;
+  byId('left-out').textContent = `${some(leftOut, 'event')} that began last ${leftOut === 1 ? 'is' : 'are'} not on this page; --trace has all.`;
   byId('timeline').hidden = !timeline;
   byId('no-timeline').hidden = Boolean(timeline);
   if (!timeline) return;
@@ -304,35 +332,50 @@ function showTimeline(machine) {
     };
     byId('legend').append(button);
   });
+  if (timeline.marks.length > 0) {
+    const pin = svg('svg', { class: 'pin', width: 9, height: 14, 'aria-hidden': 'true' });
+    pin.append(svg('rect', { x: 1.5, y: 1, width: 6, height: 6 }), svg('rect', { x: 4, y: 1, width: 1, height: 13 }));
+    const title = 'Where the guest found something; the pointer on a pin says what';
+    byId('legend').append(element('span', { className: 'pins', title }, pin, some(timeline.marks.length, 'finding')));
+  }
 }
 
 function tellRange({ view, drawn }) {
   const step = (view.to - view.from) / 100;
-  const some = drawn.every > 1 ? `, 1 IPI in ${count(drawn.every)}` : '';
-  byId('range').value = `${moment(view.from, step)} to ${moment(view.to, step)} (${duration(view.to - view.from)}${some})`;
+  const one = drawn.every > 1 ? `, 1 IPI in ${count(drawn.every)}` : '';
+  byId('range').value = `${moment(view.from, step)} to ${moment(view.to, step)} (${moment(view.to - view.from, step)}${one})`;
 }
 
 // The rest of the page.
 
-function showVerdict({ report, provenance, command_line: commandLine }) {
-  const tone = report.result === 'pass' ? 'good' : report.result === 'interrupted' ? '' : 'bad';
-  byId('result').textContent = report.result;
-  byId('result').className = tone;
+/** Whether a run was ended from outside, which says nothing of the guest. */
+const isOpen = (report) => report.time_limit_reached || report.result === 'interrupted';
+
+/** How a run ended, in a word or two. */
+const ended = (report) => (report.time_limit_reached ? 'time limit reached' : report.result);
+
+function showVerdict({ report, what, provenance, command_line: commandLine }) {
+  byId('what').textContent = what;
+  byId('result').textContent = ended(report);
+  byId('result').className = report.result === 'pass' ? 'good' : isOpen(report) ? '' : 'bad';
   byId('message').textContent = report.message;
   const { calls, ipi, trace, stalls, cpus_online: online } = report;
-  const boot = report.boot_seconds === null ? '' : `boot ${duration(report.boot_seconds * 1e9)}, `;
+  const { boot_seconds: booted, run_seconds: ran } = report;
+  const unit = unitOf([booted ?? ran, ran].map((seconds) => seconds * 1e9));
+  const time = (seconds) => `${unit.figure(seconds * 1e9)} ${unit.name}`;
+  const boot = booted === null ? '' : `boot ${time(booted)}, `;
   const facts = [
     ...provenance,
     ['command line', commandLine],
     ['vCPUs', `${report.vcpus}${online === null || online === report.vcpus ? '' : `, of which ${online} came up`}`],
-    ['time', `${boot}${report.window} ${duration(report.run_seconds * 1e9)}`],
-    ['calls', `${count(calls.made)} made, ${count(calls.executed)} of ${count(calls.expected)} executions${judgedBy(calls)}`],
-    ['IPIs', `${count(ipi.sent)} sent (${transports(ipi)}) to ${count(ipi.targets)} targets, ${count(ipi.received)} received, ${count(ipi.received_empty)} found nothing to do${notReceived(ipi)}`],
+    ['time', `${boot}${report.window} ${time(ran)}`],
+    ['calls', `${count(calls.made)} made, ${count(calls.executed)} of ${some(calls.expected, 'execution')}${judgedBy(calls)}`],
+    ['IPIs', `${count(ipi.sent)} sent (${transports(ipi)}) to ${some(ipi.targets, 'target')}, ${count(ipi.received)} received, ${count(ipi.received_empty)} found nothing to do${notReceived(ipi)}`],
   ];
   const exits = ipi.exits_per_ipi === null ? `not known (${ipi.exits_unknown})` : `${ipi.exits_per_ipi.toFixed(1)} (${ipi.exits_source}; ${report.window})`;
   facts.push(['exits/IPI', exits]);
   if (stalls) facts.push(['stalls', `${count(stalls.count)}, ${duration(stalls.away_seconds * 1e9)} in all`]);
-  if (trace) facts.push(['trace', `${count(trace.records)} events, ${count(trace.dropped)} dropped`]);
+  if (trace) facts.push(['trace', `${some(trace.records, 'event')}, ${count(trace.dropped)} dropped`]);
   showFacts(facts);
 }
 
@@ -360,6 +403,7 @@ function showTrouble({ report, post_mortem: postMortem }) {
     ]),
   );
   byId('post-mortem').hidden = postMortem === '';
+  byId('post-mortem').open = !isOpen(report);
   byId('post-mortem').querySelector('pre').textContent = postMortem;
   byId('trouble').hidden = lists.length === 0 && postMortem === '';
 }
@@ -383,32 +427,47 @@ const SPREAD = ['min', 'p50', 'p90', 'p99', 'p99_9', 'max'];
 function showLatencies({ report: { trace }, histograms }) {
   byId('latency-section').hidden = histograms.length === 0;
   if (histograms.length === 0) return;
-  const timed = ({ cycles, ns }) => element('td', { textContent: duration(ns), title: `${count(cycles)} cycles of the TSC` });
+  const unit = unitOf(histograms.flatMap(({ spread }) => SPREAD.map((it) => spread[it].ns)));
+  const timed = ({ cycles, ns }) => element('td', { textContent: unit.figure(ns), title: `${some(cycles, 'cycle')} of the TSC` });
   table(
     'latencies',
-    ['', 'number', ...SPREAD.map((it) => it.replace('_', '.'))],
+    [`in ${unit.name}`, 'number', ...SPREAD.map((it) => it.replace('_', '.'))],
     histograms.map(({ name, spread }) => [name, figure(spread.count), ...SPREAD.map((it) => timed(spread[it]))]),
   );
   byId('served').textContent =
-    `${count(trace.coalesced)} IPIs were served together with another of their vector; ${count(trace.untaken)} have no handler in the trace.`;
-  byId('histograms').replaceChildren(
-    ...histograms.map(({ name, bins, per_decade: perDecade, spread }) => {
+    `${some(trace.coalesced, 'IPI was', 'IPIs were')} served together with another of the same vector; ` +
+    `${some(trace.untaken, 'has', 'have')} no handler in the trace.`;
+  const place = byId('histograms');
+  place.replaceChildren(...histograms.map(({ name }) => element('div', {}, element('h3', { textContent: name }))));
+  const draw = () => {
+    histograms.forEach(({ name, bins, per_decade: perDecade, spread }, at) => {
+      const div = place.children[at];
+      // Not wider than a line that is read at one glance.
+      const width = Math.min(div.clientWidth, 560);
+      if (Number(div.querySelector('svg')?.getAttribute('width')) === width) return;
       const quantiles = ['p50', 'p90', 'p99', 'p99_9'].map((it) => [it.replace('_', '.'), spread[it].ns]);
       const title = `${name}: ${count(spread.count)} between ${duration(spread.min.ns)} and ${duration(spread.max.ns)}, half up to ${duration(spread.p50.ns)}`;
-      return element('div', {}, element('h3', { textContent: name }), drawHistogram({ bins, perDecade, quantiles, title, tick: shortDuration }));
-    }),
-  );
+      div.querySelector('svg')?.remove();
+      div.append(drawHistogram({ bins, perDecade, quantiles, title, width, unitOf }));
+    });
+  };
+  shown.histograms?.disconnect();
+  shown.histograms = new ResizeObserver(draw);
+  shown.histograms.observe(place);
+  draw();
 }
 
 function showLongest() {
   const { timeline, chart } = shown;
   const ofGuest = timeline ? [...timeline.kinds.keys()].slice(timeline.firstLane) : [];
-  const kinds = [KIND.IPI, ...ofGuest, KIND.interrupt, KIND.paused, KIND.held, KIND.exit];
+  const kinds = [KIND.IPI, ...ofGuest, KIND.interrupt, KIND.paused, KIND.held, KIND.exit, KIND.waiting];
   const ids = timeline ? kinds.flatMap((kind) => timeline.longest(kind)) : [];
   byId('longest-section').hidden = ids.length === 0;
+  const length = (id) => timeline.to[id] - timeline.from[id];
+  const unit = unitOf(ids.map(length));
   table(
     'longest',
-    ['what', 'call', 'where', 'at', 'took', ''].map((text, at) => element('th', { textContent: text, className: at < 3 ? 'words' : '' })),
+    ['what', 'call', 'where', `at, ${unit.name}`, `took, ${unit.name}`, ''].map((text, at) => element('th', { textContent: text, className: at < 3 ? 'words' : '' })),
     ids.map((id) => {
       const show = element('button', { type: 'button', textContent: 'show' });
       show.onclick = () => {
@@ -420,8 +479,8 @@ function showLongest() {
         words(timeline.words[timeline.name[id]]),
         words(timeline.words[timeline.call[id]].replace('call ', '')),
         words(timeline.where(id)),
-        moment(timeline.from[id], 1e3),
-        duration(timeline.to[id] - timeline.from[id]),
+        unit.figure(timeline.from[id]),
+        unit.figure(length(id)),
         element('td', {}, show),
       ];
     }),
@@ -442,15 +501,17 @@ function showMatrix({ report: { trace, vcpus }, timeline }) {
     const log = (spread) => Math.log(Math.max(1, spread[which.value].ns));
     const logs = pairs.flatMap((pair) => (pair[what.value] ? [log(pair[what.value])] : []));
     const [low, high] = [Math.min(...logs), Math.max(...logs)];
+    const unit = unitOf(pairs.flatMap((pair) => (pair[what.value] ? [pair[what.value][which.value].ns] : [])));
     const cell = (from, to) => {
       const spread = by.get(`${from} ${to}`)?.[what.value];
       if (!spread) return element('td');
       const heat = high > low ? (log(spread) - low) / (high - low) : 0;
-      const td = element('td', { textContent: duration(spread[which.value].ns) });
+      const td = element('td', { textContent: unit.figure(spread[which.value].ns) });
       td.title = `CPU ${from} → CPU ${to}: ${count(spread.count)}, p50 ${duration(spread.p50.ns)}, p99 ${duration(spread.p99.ns)}, longest ${duration(spread.max.ns)}`;
       td.style.background = `rgba(var(--heat), ${(heat * 0.45).toFixed(3)})`;
       return td;
     };
+    byId('matrix-unit').textContent = `in ${unit.name}`;
     table('matrix', ['from \\ to', ...cpus], cpus.map((from) => [`${from}`, ...cpus.map((to) => cell(from, to))]));
   };
   what.onchange = draw;
@@ -490,7 +551,7 @@ function showVcpus({ report: { per_vcpu: vcpus } }) {
 
 function show(machine) {
   shown.machine = machine;
-  document.title = `${machine.report.result}: ${machine.report.message}`;
+  document.title = `${ended(machine.report)}: ${machine.what}`;
   showVerdict(machine);
   showTrouble(machine);
   showTimeline(machine);

@@ -22,7 +22,6 @@ const shortName = (name) => {
   while (short !== before) [short, before] = [short.replace(/<(?!impl )[^<>]*>/g, ''), short];
   return (closure ?? '') + short;
 };
-const some = (number, what) => `${count(number)} ${what}${number === 1 ? '' : 's'}`;
 
 /** All stops of a story in their order, and the words they are about. */
 class Stops {
@@ -346,9 +345,10 @@ function showWords(stops, shared) {
 
 function show(it) {
   shown.document = it;
-  document.title = it.verdict;
+  document.title = `${it.verdict.split(/[:(]/)[0].trim()}: ${it.what}`;
+  byId('what').textContent = it.what;
   byId('result').textContent = it.verdict;
-  byId('result').className = it.is_good ? 'good' : 'bad';
+  byId('result').className = it.tone;
   byId('broke').replaceChildren(...(it.story?.texts || []).map((text) => element('li', { textContent: text })));
   byId('case').textContent = it.case;
   const isNamed = it.facts.some(([name]) => name === 'guest');

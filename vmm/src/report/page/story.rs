@@ -12,19 +12,32 @@ use crate::explore::story::Story;
 
 /// The parts of a page on a schedule.
 pub(super) const STORY: Parts = Parts {
-    title: "vmm explore",
     body: include_str!("story.html"),
     styles: &[STYLE, include_str!("story.css")],
     scripts: &[ELEMENTS, include_str!("story.js")],
 };
+
+/// What a verdict says of a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tone {
+    /// What it expects came out.
+    Good,
+    /// Something else came out.
+    Bad,
+    /// The search or the replay was ended before it was known.
+    Open,
+}
 
 /// What the page shows.
 #[derive(Debug, Serialize)]
 pub struct Document<'a> {
     /// How the search or the replay ended, in a sentence.
     pub verdict: &'a str,
-    /// Whether that is what the case expects.
-    pub is_good: bool,
+    /// What was explored or replayed, and where.
+    pub what: String,
+    /// What that says of the case.
+    pub tone: Tone,
     /// The guest image, as the user named it.
     pub guest: String,
     /// What else is known, each with its name.
@@ -56,7 +69,8 @@ pub fn write(out: &mut impl Write, document: &Document<'_>) -> io::Result<()> {
         scenes.map(|scene| story.traffic(scene)).collect()
     });
     let embedded = Embedded { document, traffic };
-    STORY.write(out, |out| embed(out, "id=\"story\"", &embedded))
+    let title = format!("{}: {}", document.verdict, document.what);
+    STORY.write(out, &title, |out| embed(out, "id=\"story\"", &embedded))
 }
 
 #[cfg(test)]
@@ -68,7 +82,8 @@ mod tests {
     fn a_page_has_all_its_parts_and_loads_none() {
         let document = Document {
             verdict: "broken: </script><script>",
-            is_good: false,
+            what: "a.case on explore.bin".to_owned(),
+            tone: Tone::Bad,
             guest: "explore.bin".to_owned(),
             facts: vec![("options", "queue=fifo".to_owned())],
             case: "cpus 2\n",
@@ -84,6 +99,8 @@ mod tests {
             "<script type=\"application/json\" id=\"story\">\
              {\"verdict\":\"broken: \\u003c/script>\\u003cscript>\""
         ));
+        let title = "<title>broken: &lt;/script&gt;&lt;script&gt;: a.case on explore.bin</title>";
+        assert!(page.contains(title));
         loads_nothing(&page);
     }
 }

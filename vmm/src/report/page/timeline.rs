@@ -8,10 +8,12 @@ use std::collections::HashMap;
 use serde::Serialize;
 use shared::ledger::CallId;
 
+use crate::counted::counted;
 use crate::lab::call_name::CallName;
+use crate::manifest::vectors;
 use crate::report::FoundByGuest;
 use crate::stats::meaning::Meaning;
-use crate::stats::timeline::{Ipi, Stretch, Timeline};
+use crate::stats::timeline::{Ipi, Stretch, StretchKind, Timeline};
 use crate::stats::trace::Trace;
 
 /// Most events on the page; of more, those that began first are kept.
@@ -148,8 +150,8 @@ impl Document {
                     &mut own.guest
                 };
                 side.kind.push(words.add(timeline.kind(stretch.kind)));
-                let (name, call) = (words.add(&timeline.name(stretch)), words.call(stretch.call));
-                side.steps.add(name, call, since(stretch.from));
+                let (name, call) = (name(timeline, stretch), words.call(stretch.call));
+                side.steps.add(words.add(&name), call, since(stretch.from));
                 side.length.push(stretch.to.min(cut) - stretch.from);
             }
             for step in of_cpu(&timeline.instants, cpu, |it| it.cpu) {
@@ -169,7 +171,8 @@ impl Document {
         sent.sort_by_key(|ipi| ipi.sent);
         let mut ipis = Ipis::default();
         for ipi in sent {
-            let name = words.add(&format!("IPI {:#04x}", ipi.vector));
+            let vector = vectors::name_and_number(&timeline.vectors, ipi.vector);
+            let name = words.add(&format!("IPI {vector}"));
             let call = calls.get(&(ipi.from, ipi.sent)).copied().unwrap_or(0);
             ipis.steps.add(name, words.call(call), since(ipi.sent));
             ipis.length.push(ipi.taken.map(|taken| taken - ipi.sent));
@@ -204,6 +207,15 @@ impl Document {
                 .collect(),
             words: words.list,
         })
+    }
+}
+
+/// What a stretch is called on the page.
+fn name(timeline: &Timeline, stretch: &Stretch) -> String {
+    let name = timeline.name(stretch);
+    match stretch.kind {
+        StretchKind::Waiting => format!("{name}, {}", counted(stretch.exits, "exit")),
+        _ => name,
     }
 }
 
