@@ -234,6 +234,7 @@ pub fn run_attended(
         .map_or(Kvm::Unknown, |sources| sources.kvm);
     let provenance = Provenance {
         script: config.script.clone(),
+        pin: config.pin.as_ref().map(ToString::to_string),
         ..Provenance::new(
             kvm,
             Input::new(guest.name(), image.bytes()),

@@ -70,6 +70,9 @@ pub struct Cost {
     pub all: Option<Spread>,
     /// The medians of [`Cost::all`] of the runs one by one, ascending, in cycles.
     pub medians: Vec<u64>,
+    /// The same of [`Cost::sent`]; empty for calls, and where an earlier `vmm` has measured.
+    #[serde(default)]
+    pub sent_medians: Vec<u64>,
     /// Send operations of a round, by transport.
     pub operations: BTreeMap<String, f64>,
     /// The options of the guest, as it says.
@@ -91,7 +94,10 @@ impl Costs {
         let kvm = config.sources.as_ref().map_or(Kvm::Unknown, |it| it.kvm);
         Self {
             schema: SCHEMA.to_owned(),
-            provenance: Provenance::new(kvm, guest, config.vcpus, &config.append),
+            provenance: Provenance {
+                pin: config.pin.as_ref().map(ToString::to_string),
+                ..Provenance::new(kvm, guest, config.vcpus, &config.append)
+            },
             vcpus: config.vcpus,
             rounds: effort.rounds,
             repetitions: effort.repetitions,

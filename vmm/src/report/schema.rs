@@ -18,6 +18,13 @@ pub fn bench() -> String {
     text(&of::<Costs>(crate::bench::SCHEMA))
 }
 
+/// The schema of a comparison, [`super::comparison::SCHEMA`].
+pub fn compare() -> String {
+    text(&of::<super::comparison::Comparison>(
+        super::comparison::SCHEMA,
+    ))
+}
+
 /// The schema of what a search came to, [`crate::explore::result::SCHEMA`].
 pub fn explore() -> String {
     text(&of::<crate::explore::result::Document>(
@@ -66,6 +73,11 @@ mod tests {
                 include_str!("../../../docs/schema/ipi-lab-bench-1.json"),
                 bench(),
                 "bench > docs/schema/ipi-lab-bench-1.json",
+            ),
+            (
+                include_str!("../../../docs/schema/ipi-lab-compare-1.json"),
+                compare(),
+                "compare > docs/schema/ipi-lab-compare-1.json",
             ),
             (
                 include_str!("../../../docs/schema/ipi-lab-explore-1.json"),
