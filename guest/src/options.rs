@@ -12,6 +12,7 @@ use shared::manifest::Measure;
 use crate::ipi::queue::QueueKind;
 use crate::rules::{FailRate, HotplugMode, Rules};
 use crate::workload::amount::{self, BY_CASE};
+use crate::workload::classic::Classic;
 use crate::workload::round::{By, Receiver, Round, To};
 
 /// `workload=`: what the CPUs do.
@@ -69,6 +70,8 @@ pub struct Options {
     pub queue: QueueKind,
     /// `to=`, `by=`, `receiver=`: what `bench` measures.
     pub round: Round,
+    /// `classic=`: what `bench` repeats instead of such rounds.
+    pub classic: Option<Classic>,
     /// `calls=`: how many random calls (`selftest`) or operations (`stress`) every CPU makes, or
     /// how many rounds `bench` measures. If `None`, [`amount`] chooses, with fewer on a large
     /// machine.
@@ -87,6 +90,7 @@ impl Options {
         workload: Workload::Selftest,
         queue: QueueKind::Filo,
         round: Round::DEFAULT,
+        classic: None,
         calls: None,
         milliseconds: None,
         seed: 1,
@@ -122,6 +126,7 @@ impl kit::options::Options for Options {
         "to",
         "by",
         "receiver",
+        "classic",
         "calls",
         "for",
         "seed",
@@ -143,6 +148,10 @@ impl kit::options::Options for Options {
             "receiver" => {
                 let receivers = Receiver::ALL.map(|it| (it.name(), it));
                 self.round.receiver = choose(key, value, receivers)?;
+            }
+            "classic" => {
+                let rows = Classic::ALL.map(|it| (it.name(), it));
+                self.classic = Some(choose(key, value, rows)?);
             }
             "calls" => self.calls = Some(number(key, value)?),
             "for" => {
@@ -167,6 +176,10 @@ impl kit::options::Options for Options {
     }
 
     fn check(&self, machine: &MachineOptions) -> Result<(), OptionsError<'static>> {
+        if self.classic.is_some() && self.round.receiver == Receiver::Stalled {
+            let never = "cannot be with classic=, whose calls are waited for";
+            return Err(OptionsError::Wrong("receiver", "stalled", never));
+        }
         if self.workload == Workload::Puppet && machine.lab.is_none() {
             let nobody = "nobody would ever tell the CPUs what to do";
             return Err(OptionsError::NeedsLab("workload", "puppet", nobody));
@@ -179,6 +192,7 @@ impl kit::options::Options for Options {
             workload,
             queue,
             round,
+            classic,
             // Written below, with the default of the workload.
             calls: _,
             milliseconds,
@@ -188,8 +202,11 @@ impl kit::options::Options for Options {
         let switch = |is_on| if is_on { "on" } else { "off" };
         write!(f, " workload={} queue={}", workload.name(), queue.name())?;
         if *workload == Workload::Bench {
-            let (to, by, receiver) = (round.to.name(), round.by.name(), round.receiver.name());
-            write!(f, " to={to} by={by} receiver={receiver}")?;
+            match classic {
+                Some(row) => write!(f, " classic={}", row.name())?,
+                None => write!(f, " to={} by={}", round.to.name(), round.by.name())?,
+            }
+            write!(f, " receiver={}", round.receiver.name())?;
         }
         if let Some(calls) = self.calls_on(cpus) {
             write!(f, " calls={calls}")?;
@@ -262,6 +279,7 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let line = "workload=stress queue=llist to=some by=call receiver=running calls=3 for=2s \
+                    classic=broadcast-lock \
                     seed=0x10 hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off";
         assert_eq!(
             parse(line),
@@ -273,6 +291,7 @@ mod tests {
                     by: By::Call,
                     receiver: Receiver::Running,
                 },
+                classic: Some(Classic::BroadcastLock),
                 calls: Some(3),
                 milliseconds: Some(2000),
                 seed: 16,
@@ -329,6 +348,10 @@ mod tests {
                 "{line}"
             );
         }
+        assert!(matches!(
+            refused("classic=normal receiver=stalled"),
+            OptionsError::Wrong("receiver", ..)
+        ));
         assert_eq!(refused("for=1h"), OptionsError::NotANumber("for", "1h"));
     }
 
@@ -369,6 +392,7 @@ mod tests {
             "workload=stress for=2s queue=llist",
             "workload=stress transport=wire alloc-fail=1/7",
             "workload=bench to=some by=call receiver=running transport=xapic calls=3",
+            "workload=bench classic=dry-run receiver=running calls=3",
             "workload=puppet self-ipi=wire clock=stopped csd-barrier=off mask-check=off \
              icr-fence=off hotplug=no-stop",
             "seed=0x10 eoi=pv transport=auto",

@@ -10,6 +10,7 @@
 
 pub mod browser;
 pub mod image;
+pub mod ktap;
 pub mod mounts;
 mod run;
 pub mod sources;

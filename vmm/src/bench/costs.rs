@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
+use super::classic::ClassicRow;
 use super::handling::IpiHandling;
 use crate::Config;
 use crate::provenance::{Input, Provenance};
@@ -48,6 +49,10 @@ pub struct Costs {
     pub sources: Vec<Source>,
     /// In the order in which they were measured.
     pub cells: Vec<Measured>,
+    /// The rows of the classic benchmark (`--classic`), which are measured instead of cells;
+    /// missing if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classic: Vec<ClassicRow>,
 }
 
 /// What one cell came to.
@@ -107,6 +112,7 @@ impl Costs {
                 .as_ref()
                 .map_or_else(Vec::new, |sources| sources.list.clone()),
             cells: Vec::new(),
+            classic: Vec::new(),
         }
     }
 

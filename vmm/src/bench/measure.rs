@@ -110,7 +110,7 @@ pub(super) struct Unmeasured {
 }
 
 impl Unmeasured {
-    fn of(outcome: &Outcome) -> Self {
+    pub(super) fn of(outcome: &Outcome) -> Self {
         Self {
             why: why(outcome),
             is_finding: !matches!(outcome.verdict.kind, Kind::BadOptions | Kind::Died),
@@ -274,14 +274,14 @@ impl Counted {
     }
 }
 
-fn interrupted(verdict: Verdict) -> BenchError {
+pub(super) fn interrupted(verdict: Verdict) -> BenchError {
     BenchError::Interrupted {
         status: verdict.exit_status(),
         message: verdict.message,
     }
 }
 
-fn passed(outcome: &Outcome) -> bool {
+pub(super) fn passed(outcome: &Outcome) -> bool {
     outcome.verdict.kind == Kind::Pass
 }
 

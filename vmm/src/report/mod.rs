@@ -1,6 +1,7 @@
 //! The report on a run: its figures, the verdict on it, and how they are shown. Computes from what
 //! [`crate::control`] has left of the run and from the lab, and controls nothing.
 
+pub mod classic;
 pub mod comparison;
 pub mod costs;
 pub mod csv;

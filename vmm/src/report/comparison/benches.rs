@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::difference::Sample;
 use super::{Comparison, Differing, Figure, Group, Kind, Side, setup};
-use crate::bench::{Cell, Cost, Costs, Measured};
-use crate::stats::latency::Spread;
+use crate::bench::{Cell, ClassicCell, ClassicCost, ClassicRow, Cost, Costs, Measured};
+use crate::stats::latency::{Spread, Time};
 use crate::stats::sources::is_proven;
 
 /// Compares the benches `a` and `b`.
@@ -38,10 +38,71 @@ pub fn compare(sides: (Side, Side), a: &Costs, b: &Costs) -> Comparison {
             (Err(_), _) => {}
         }
     }
+    compare_classic(&mut comparison, a, b);
     let measured = b.cells.iter().filter(|it| it.result.is_ok());
     let only_b = measured.filter(|it| a.of(&it.cell).is_none());
     comparison.only_b.extend(only_b.map(|it| name(&it.cell)));
     comparison
+}
+
+/// Adds the rows of the classic benchmark.
+fn compare_classic(comparison: &mut Comparison, a: &Costs, b: &Costs) {
+    let measured = |costs: &Costs| -> BTreeMap<ClassicCell, ClassicCost> {
+        let rows = costs.classic.iter();
+        rows.filter_map(|it| Some((it.cell.clone(), it.result.clone().ok()?)))
+            .collect()
+    };
+    let (in_a, in_b) = (measured(a), measured(b));
+    for ClassicRow { cell, .. } in &a.classic {
+        match (in_a.get(cell), in_b.get(cell)) {
+            (Some(one), Some(other)) => {
+                let figure = |name: &str, time: fn(&ClassicCost) -> (Time, &[Time])| {
+                    let sample = |cost| {
+                        let (middle, runs) = time(cost);
+                        let runs: Vec<_> = runs.iter().map(|it| it.ns as f64).collect();
+                        Sample::of_runs(middle.ns as f64, &runs)
+                    };
+                    Figure::new(name, "ns", sample(one), sample(other))
+                };
+                comparison.groups.push(Group {
+                    name: classic_name(cell),
+                    figures: vec![
+                        figure("delivered, of all calls", |it| {
+                            (it.delivered, &it.delivered_runs)
+                        }),
+                        figure("total", |it| (it.total, &it.total_runs)),
+                    ],
+                });
+                if let (Some(one), Some(other)) = (&one.words, &other.words) {
+                    add_words(&mut comparison.differs, one, other);
+                }
+            }
+            (Some(_), None) => comparison.only_a.push(classic_name(cell)),
+            (None, _) => {}
+        }
+    }
+    let only_b = in_b.keys().filter(|cell| !in_a.contains_key(*cell));
+    comparison.only_b.extend(only_b.map(classic_name));
+}
+
+fn classic_name(cell: &ClassicCell) -> String {
+    let how = [&cell.transport, &cell.queue].into_iter().flatten();
+    let words = ["classic", &cell.row, &cell.receiver].into_iter();
+    let words = words.chain(how.map(String::as_str));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Adds the words that differ, each once for all lines.
+fn add_words(
+    differs: &mut Vec<Differing>,
+    a: &BTreeMap<String, String>,
+    b: &BTreeMap<String, String>,
+) {
+    for word in setup::words(a, b) {
+        if !differs.contains(&word) {
+            differs.push(word);
+        }
+    }
 }
 
 /// How long a round takes until all have it: the median, with the medians of the runs.
@@ -99,12 +160,7 @@ fn told_apart(differs: &mut Vec<Differing>, line: &str, a: &Cost, b: &Cost) {
         handled(b),
     ));
     if let (Some(a), Some(b)) = (&a.words, &b.words) {
-        for word in setup::words(a, b) {
-            // Told once for all lines.
-            if !differs.contains(&word) {
-                differs.push(word);
-            }
-        }
+        add_words(differs, a, b);
     }
 }
 

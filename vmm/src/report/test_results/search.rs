@@ -27,10 +27,12 @@ pub fn of_search(
         _ => Vec::new(),
     };
     let took = document.took() + document.shortening();
+    // A search can also have shown nothing since it was not to try all orders.
+    let is_stopped = matches!(document.verdict, VerdictRecord::Stopped { .. });
     Suite {
         date: document.provenance.as_ref().map(|it| it.date.clone()),
         seconds: took.as_secs_f64(),
-        ..suite(name, verdict, status, sentences, facts)
+        ..suite(name, verdict, (status, is_stopped), sentences, facts)
     }
 }
 
@@ -44,7 +46,7 @@ pub fn of_replay(
     facts: &[(&'static str, String)],
 ) -> Suite {
     let found = provenance.map(|it| ("found on".to_owned(), it.host.to_string()));
-    let mut suite = suite(name, verdict, status, sentences, facts);
+    let mut suite = suite(name, verdict, (status, true), sentences, facts);
     suite.facts.extend(found);
     suite
 }
@@ -52,7 +54,7 @@ pub fn of_replay(
 fn suite(
     name: String,
     verdict: &str,
-    status: u8,
+    (status, is_stopped): (u8, bool),
     sentences: Vec<String>,
     facts: &[(&'static str, String)],
 ) -> Suite {
@@ -61,7 +63,7 @@ fn suite(
     let came_to = match status {
         0 => CameTo::Passed,
         NOT_AS_EXPECTED => CameTo::Failed(said),
-        NOT_SHOWN => CameTo::TimedOut(said),
+        NOT_SHOWN if is_stopped => CameTo::TimedOut(said),
         _ => CameTo::Error(said),
     };
     let remarks = [verdict.to_owned()].into_iter().chain(sentences).collect();
