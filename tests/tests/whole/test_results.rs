@@ -231,7 +231,7 @@ fn an_early_end_is_told() {
     assert_eq!(verdict(&watched).came_to, "timed out");
     let interrupted = both(130, |form| {
         let running = Vmm::with(form).arg(hangs.path()).start();
-        running.wait_for("ready");
+        running.wait_for_thread("vcpu0");
         running.signal(libc::SIGINT);
         running.finish()
     });

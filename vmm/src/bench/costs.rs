@@ -49,9 +49,8 @@ pub struct Costs {
     pub sources: Vec<Source>,
     /// In the order in which they were measured.
     pub cells: Vec<Measured>,
-    /// The rows of the classic benchmark (`--classic`), which are measured instead of cells;
-    /// missing if there are none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// The rows of the classic benchmark (`--classic`), which are measured instead of cells.
+    #[serde(default)]
     pub classic: Vec<ClassicRow>,
 }
 

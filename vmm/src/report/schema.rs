@@ -103,6 +103,7 @@ mod tests {
         for (schema, version) in [
             (report(), "ipi-lab/2"),
             (bench(), "ipi-lab-bench/1"),
+            (compare(), "ipi-lab-compare/1"),
             (explore(), "ipi-lab-explore/1"),
             (guest(), "ipi-lab-guest/1"),
         ] {
