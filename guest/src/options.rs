@@ -12,6 +12,7 @@ use shared::manifest::Measure;
 use crate::ipi::queue::QueueKind;
 use crate::rules::{FailRate, HotplugMode, Rules};
 use crate::workload::amount::{self, BY_CASE, Pairs};
+use crate::workload::classic::Classic;
 use crate::workload::round::{By, Receiver, Round, To};
 
 /// `workload=`: what the CPUs do.
@@ -72,6 +73,8 @@ pub struct Options {
     pub queue: QueueKind,
     /// `to=`, `by=`, `receiver=`: what `bench` measures.
     pub round: Round,
+    /// `classic=`: what `bench` repeats instead of such rounds.
+    pub classic: Option<Classic>,
     /// `calls=`: how many random calls (`selftest`) or operations (`stress`) every CPU makes, or
     /// how many rounds `bench` measures. If `None`, [`amount`] chooses, with fewer on a large
     /// machine.
@@ -92,6 +95,7 @@ impl Options {
         workload: Workload::Selftest,
         queue: QueueKind::Filo,
         round: Round::DEFAULT,
+        classic: None,
         calls: None,
         pairs: Pairs::Sampled,
         milliseconds: None,
@@ -128,6 +132,7 @@ impl kit::options::Options for Options {
         "to",
         "by",
         "receiver",
+        "classic",
         "calls",
         "pairs",
         "for",
@@ -150,6 +155,10 @@ impl kit::options::Options for Options {
             "receiver" => {
                 let receivers = Receiver::ALL.map(|it| (it.name(), it));
                 self.round.receiver = choose(key, value, receivers)?;
+            }
+            "classic" => {
+                let rows = Classic::ALL.map(|it| (it.name(), it));
+                self.classic = Some(choose(key, value, rows)?);
             }
             "calls" => self.calls = Some(number(key, value)?),
             "pairs" => self.pairs = choose(key, value, Pairs::ALL.map(|it| (it.name(), it)))?,
@@ -175,6 +184,10 @@ impl kit::options::Options for Options {
     }
 
     fn check(&self, machine: &MachineOptions) -> Result<(), OptionsError<'static>> {
+        if self.classic.is_some() && self.round.receiver == Receiver::Stalled {
+            let never = "cannot be with classic=, whose calls are waited for";
+            return Err(OptionsError::Wrong("receiver", "stalled", never));
+        }
         if self.workload == Workload::Puppet && machine.lab.is_none() {
             let nobody = "nobody would ever tell the CPUs what to do";
             return Err(OptionsError::NeedsLab("workload", "puppet", nobody));
@@ -187,6 +200,7 @@ impl kit::options::Options for Options {
             workload,
             queue,
             round,
+            classic,
             // Written below, with the default of the workload.
             calls: _,
             pairs,
@@ -197,8 +211,11 @@ impl kit::options::Options for Options {
         let switch = |is_on| if is_on { "on" } else { "off" };
         write!(f, " workload={} queue={}", workload.name(), queue.name())?;
         if *workload == Workload::Bench {
-            let (to, by, receiver) = (round.to.name(), round.by.name(), round.receiver.name());
-            write!(f, " to={to} by={by} receiver={receiver}")?;
+            match classic {
+                Some(row) => write!(f, " classic={}", row.name())?,
+                None => write!(f, " to={} by={}", round.to.name(), round.by.name())?,
+            }
+            write!(f, " receiver={}", round.receiver.name())?;
         }
         if let Some(calls) = self.calls_on(cpus) {
             write!(f, " calls={calls}")?;
@@ -274,7 +291,8 @@ mod tests {
     #[test]
     fn every_option_is_read() {
         let line = "workload=stress queue=llist to=some by=call receiver=running calls=3 pairs=all \
-                    for=2s seed=0x10 hotplug=keep alloc-fail=1/7 csd-barrier=off mask-check=off";
+                    for=2s classic=broadcast-lock seed=0x10 hotplug=keep alloc-fail=1/7 \
+                    csd-barrier=off mask-check=off";
         assert_eq!(
             parse(line),
             Ok(Options {
@@ -285,6 +303,7 @@ mod tests {
                     by: By::Call,
                     receiver: Receiver::Running,
                 },
+                classic: Some(Classic::BroadcastLock),
                 calls: Some(3),
                 pairs: Pairs::All,
                 milliseconds: Some(2000),
@@ -343,6 +362,10 @@ mod tests {
                 "{line}"
             );
         }
+        assert!(matches!(
+            refused("classic=normal receiver=stalled"),
+            OptionsError::Wrong("receiver", ..)
+        ));
         assert_eq!(refused("for=1h"), OptionsError::NotANumber("for", "1h"));
     }
 
@@ -387,6 +410,7 @@ mod tests {
             "workload=stress for=2s queue=llist",
             "workload=stress transport=wire alloc-fail=1/7",
             "workload=bench to=some by=call receiver=running transport=xapic calls=3",
+            "workload=bench classic=dry-run receiver=running calls=3",
             "workload=puppet self-ipi=wire clock=stopped csd-barrier=off mask-check=off \
              icr-fence=off hotplug=no-stop",
             "seed=0x10 eoi=pv transport=auto",

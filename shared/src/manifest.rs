@@ -243,6 +243,11 @@ numbers! {
         Round = 7 "round",
         /// The rounds of a bench begin.
         Start = 8 "start",
+        /// The loop of a bench is over ([`Measure::Classic`]); the detail is how long all its calls
+        /// took from just before they were made to their functions.
+        Delivered = 9 "delivered",
+        /// The same; the detail is how long the loop took.
+        Total = 10 "total",
     }
 }
 
@@ -281,6 +286,10 @@ numbers! {
         Design = 7 "design",
         /// How many rounds there are.
         Rounds = 8 "rounds",
+        /// What one loop repeats that is timed as a whole, instead of rounds one by one: a
+        /// `dry-run`, a call to `self`, a `normal` one to another CPU, a `broadcast`, or a
+        /// `broadcast-lock`, whose function takes a lock.
+        Classic = 9 "classic",
     }
 }
 

@@ -11,6 +11,7 @@
 pub mod browser;
 pub mod exposition;
 pub mod image;
+pub mod ktap;
 pub mod mounts;
 mod run;
 pub mod sources;

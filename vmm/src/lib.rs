@@ -243,6 +243,7 @@ pub fn run_attended(
     })?;
     let mut provenance = Provenance {
         script: config.script.clone(),
+        pin: config.pin.as_ref().map(ToString::to_string),
         ..Provenance::new(
             // Known when the sources have been tried.
             Kvm::Unknown,

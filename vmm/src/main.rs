@@ -8,7 +8,9 @@ use clap::{Parser, Subcommand};
 
 use vmm::machine::limits;
 
-use command::{bench, complain, ctl, describe, explore, merge, probes, replay, run, schema, shard};
+use command::{
+    bench, compare, complain, ctl, describe, explore, merge, probes, replay, run, schema, shard,
+};
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
 #[derive(Debug, Parser)]
@@ -42,6 +44,8 @@ struct Cli {
 enum Command {
     /// Measure what IPIs and calls cost on this host
     Bench(bench::Arguments),
+    /// Show two runs, or two benches, side by side: what differs, and whether that says anything
+    Compare(compare::Arguments),
     /// Ask a running vmm, at its control socket, one thing
     Ctl(ctl::Arguments),
     /// Say what a guest image says of itself
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         None => run::run(&cli.run),
         Some(Command::Bench(arguments)) => bench::run(arguments),
+        Some(Command::Compare(arguments)) => compare::run(arguments),
         Some(Command::Ctl(arguments)) => ctl::run(arguments),
         Some(Command::Describe(arguments)) => describe::run(arguments),
         Some(Command::Explore(arguments)) => explore::run(arguments),

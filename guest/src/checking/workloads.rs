@@ -15,6 +15,7 @@ use crate::options::{Options, Workload};
 use crate::rules::{FailRate, HotplugMode, Rules};
 use crate::summary::RunSummary;
 use crate::workload::amount::{self, Pairs};
+use crate::workload::classic::Classic;
 use crate::workload::round::{By, Receiver, Round, To};
 
 /// Runs the guest that `options` ask for on `cpus` threads, and judges it.
@@ -108,6 +109,19 @@ fn every_round_passes_on_threads() {
             let what = (to.name(), by.name());
             assert_eq!(verdict.code(), ExitCode::Pass, "{what:?}: {verdict}");
         }
+    }
+}
+
+#[test]
+fn every_row_of_the_classic_bench_passes_on_threads() {
+    for row in Classic::ALL {
+        let options = Options {
+            workload: Workload::Bench,
+            calls: Some(20),
+            classic: Some(row),
+            ..Options::default()
+        };
+        passes(4, &options);
     }
 }
 

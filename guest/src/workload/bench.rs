@@ -1,7 +1,8 @@
 //! `workload=bench`: the same IPI, or the same call, from CPU 0 again and again, one at a time,
 //! each waited for. The host counts what they cost, between the doorbell that ends the warm-up and
 //! the one that ends the workload. How long each took is measured here, and written into the trace
-//! if that is armed.
+//! if that is armed. With `classic=` it is a loop of calls instead, of which only the whole is
+//! measured.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -22,6 +23,7 @@ use crate::options::Options;
 use crate::vectors::MEASURED;
 use crate::workload::amount;
 use crate::workload::calls;
+use crate::workload::classic::{self, Classic};
 use crate::workload::functions::{Function, LedgerFunctions};
 use crate::workload::round::{By, Receiver, Round, To};
 
@@ -34,6 +36,8 @@ declare! {
 #[derive(Debug)]
 pub struct Bench {
     round: Round,
+    /// What is repeated instead of such rounds.
+    classic: Option<Classic>,
     rounds: u32,
     barrier: Barrier,
     /// How many receivers have left the barrier, and send nothing more.
@@ -70,6 +74,7 @@ impl Bench {
     pub fn new(cpus: usize, options: &Options) -> Self {
         Self {
             round: options.round,
+            classic: options.classic,
             rounds: amount::rounds(options.calls),
             barrier: Barrier::new(cpus),
             ready: AtomicUsize::new(0),
@@ -105,6 +110,9 @@ impl Bench {
         let targets = self.round.to.mask(me, machine.cpus);
         let others = machine.cpus - 1;
         machine.spin_until(|| self.ready.load(Ordering::Acquire) == others);
+        if let Some(row) = self.classic {
+            return self.repeat(ipi, row);
+        }
         for _ in 0..self.rounds / 8 {
             self.once(ipi, &targets);
         }
@@ -114,6 +122,16 @@ impl Bench {
             let took = self.once(ipi, &targets);
             probe!(machine.platform, "bench.round", 0, took.detail());
         }
+    }
+
+    fn repeat<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>, row: Classic) {
+        let platform = &ipi.machine.platform;
+        classic::repeat(ipi, row, self.rounds / 8);
+        probe!(*platform, "bench.start");
+        platform.ring(Doorbell::WarmedUp);
+        let times = classic::repeat(ipi, row, self.rounds);
+        probe!(*platform, "bench.delivered", 0, times.delivered);
+        probe!(*platform, "bench.total", 0, times.total);
     }
 
     fn once<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>, targets: &CpuMask) -> RoundTime {

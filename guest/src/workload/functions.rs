@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use kit::platform::{CpuId, Platform};
 use kit::sync::mask::CpuMask;
+use kit::sync::spin::SpinLock;
 use shared::ledger::CallId;
 
 use crate::ipi::csd::{Call, CallSingleData};
@@ -27,13 +28,24 @@ pub enum Function {
     /// Makes a second call, which the first caller has prepared with
     /// [`LedgerFunctions::prepare_relay`].
     Relay = 3,
+    /// Stops the [`Stopwatch`].
+    Timed = 4,
+    /// Takes a lock, which all CPUs that run it share, and lets it go.
+    Locking = 5,
 }
 
 impl Function {
     fn from_number(number: u8) -> Option<Self> {
-        [Self::Plain, Self::Other, Self::Nested, Self::Relay]
-            .into_iter()
-            .find(|function| *function as u8 == number)
+        [
+            Self::Plain,
+            Self::Other,
+            Self::Nested,
+            Self::Relay,
+            Self::Timed,
+            Self::Locking,
+        ]
+        .into_iter()
+        .find(|function| *function as u8 == number)
     }
 }
 
@@ -47,12 +59,43 @@ struct Relay {
     target: AtomicU64,
 }
 
+/// How long the last call took from just before it was made to the beginning of its function. One
+/// CPU makes such calls, and waits for each.
+#[derive(Debug, Default)]
+pub struct Stopwatch {
+    started: AtomicU64,
+    took: AtomicU64,
+}
+
+impl Stopwatch {
+    /// A call is about to be made, at `now`.
+    pub fn start(&self, now: u64) {
+        self.started.store(now, Ordering::Relaxed);
+    }
+
+    /// Its function begins, at `now`. The clocks of two CPUs need not be equal to the cycle.
+    fn stop(&self, now: u64) {
+        let started = self.started.load(Ordering::Relaxed);
+        self.took
+            .store(now.saturating_sub(started), Ordering::Relaxed);
+    }
+
+    /// How long the call took, once it has been waited for.
+    pub fn took(&self) -> u64 {
+        self.took.load(Ordering::Relaxed)
+    }
+}
+
 /// The workloads' functions, and the ledger in which their runs are entered.
 #[derive(Debug)]
 pub struct LedgerFunctions {
     ledger: Ledger,
     /// By the CPU that prepares the relay.
     relays: &'static [Relay],
+    /// Of the calls of [`Function::Timed`].
+    pub stopwatch: Stopwatch,
+    /// What [`Function::Locking`] takes.
+    lock: SpinLock,
 }
 
 impl LedgerFunctions {
@@ -68,6 +111,8 @@ impl LedgerFunctions {
         Self {
             ledger: Ledger::new(cpus),
             relays: Box::leak(relays),
+            stopwatch: Stopwatch::default(),
+            lock: SpinLock::new(),
         }
     }
 
@@ -176,6 +221,8 @@ impl<P: Platform> Functions<P> for LedgerFunctions {
             Some(Function::Relay) => {
                 self.relay(ipi, usize::from(CallId::from_raw(call.info).source()));
             }
+            Some(Function::Timed) => self.stopwatch.stop(machine.platform.timestamp()),
+            Some(Function::Locking) => self.lock.with(&machine.platform, || {}),
             Some(Function::Plain | Function::Other) | None => {}
         }
     }

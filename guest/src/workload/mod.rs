@@ -3,6 +3,7 @@
 pub mod amount;
 pub mod bench;
 pub mod calls;
+pub mod classic;
 pub mod deeds;
 pub mod functions;
 pub mod puppet;

@@ -294,6 +294,73 @@ fn an_earlier_result_stands_beside_the_new_one() {
 }
 
 #[test]
+fn the_classic_rows_are_those_of_2017() {
+    need_kvm();
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("classic.json");
+    for (vcpus, more) in [
+        (4, ""),
+        (2, "--receiver running --queue llist --transport x2apic"),
+    ] {
+        let run = Vmm::with(&format!(
+            "bench --classic --vcpus {vcpus} --rounds 40 --runs 2 {more}"
+        ))
+        .arg("--json")
+        .arg(&path)
+        .arg(tests::guest())
+        .limit(LONG)
+        .run();
+        run.ends_with(0).says("broadcast-lock");
+        let text = fs::read_to_string(&path).expect("figures were written");
+        let document: Value = serde_json::from_str(&text).expect("they are JSON");
+        hold_bench(&document);
+        let rows = document["classic"].as_array().expect("rows");
+        let names: Vec<_> = rows.iter().map(|row| row["cell"]["row"].as_str()).collect();
+        let expected = ["dry-run", "self", "normal", "broadcast", "broadcast-lock"];
+        assert_eq!(names, expected.map(Some));
+        let of = |row: usize, pointer: &str| {
+            let figure = rows[row]["result"]["Ok"]
+                .pointer(pointer)
+                .and_then(Value::as_f64);
+            figure.unwrap_or_else(|| panic!("no {pointer}: {}", rows[row]))
+        };
+        for row in 0..rows.len() {
+            // The first column is of the functions that take the time: as published, 0 of others.
+            let is_timed = [1, 2].contains(&row);
+            assert_eq!(
+                of(row, "/delivered/cycles") > 0.0,
+                is_timed,
+                "{}",
+                rows[row]
+            );
+            assert!(
+                of(row, "/delivered/cycles") < of(row, "/total/cycles"),
+                "{}",
+                rows[row]
+            );
+            let runs = rows[row]["result"]["Ok"]["total_runs"].as_array();
+            assert_eq!(runs.map(Vec::len), Some(2));
+        }
+        assert!((of(0, "/total_to_dry_run") - 1.0).abs() < 1e-9);
+        // The guest says itself what it has repeated.
+        for (row, name) in rows.iter().zip(expected) {
+            assert_eq!(row["result"]["Ok"]["words"]["classic"], name, "{run}");
+        }
+    }
+    let stalled = "bench --classic --receiver stalled";
+    let run = Vmm::with(stalled).arg(tests::guest()).run();
+    run.ends_with(2).complains_of("nothing is left to measure");
+}
+
+#[test]
+fn a_guest_without_the_classic_loops_is_refused() {
+    let run = Vmm::with("bench --classic")
+        .arg(tests::other_image("sum.bin"))
+        .run();
+    run.ends_with(2).complains_of("manifest");
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     let missing = Path::new("/nowhere/guest.bin");
     Vmm::with("bench")

@@ -11,9 +11,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Vmm, exposition, need_kvm};
 
-/// The documented schemas of the report, of a bench, of the result of a search and of a manifest.
+/// The documented schemas of the report, of a bench, of a comparison, of the result of a search and of a manifest.
 const REPORT: &str = include_str!("../../../docs/schema/ipi-lab-2.json");
 const BENCH: &str = include_str!("../../../docs/schema/ipi-lab-bench-1.json");
+const COMPARED: &str = include_str!("../../../docs/schema/ipi-lab-compare-1.json");
 const EXPLORED: &str = include_str!("../../../docs/schema/ipi-lab-explore-1.json");
 
 const GUEST: &str = include_str!("../../../docs/schema/ipi-lab-guest-1.json");
@@ -28,6 +29,12 @@ pub fn hold_report(document: &Value) {
 #[track_caller]
 pub fn hold_bench(document: &Value) {
     hold(document, BENCH);
+}
+
+/// The same for a comparison.
+#[track_caller]
+pub fn hold_compared(document: &Value) {
+    hold(document, COMPARED);
 }
 
 /// The same for the result of a search.

@@ -29,6 +29,13 @@ const OWN: &[(&str, &str)] = &[
     ("call", "the same"),
     ("nobody", "to whom, as shared::manifest::Measure has it"),
     ("self", "the same"),
+    (
+        "dry-run",
+        "a row of the classic bench, as shared::manifest::Measure has it",
+    ),
+    ("normal", "the same"),
+    ("broadcast", "the same"),
+    ("broadcast-lock", "the same"),
     ("one", "the same"),
     ("some", "the same"),
     ("all", "the same; and more, as in stall(all)"),

@@ -36,6 +36,16 @@ impl Cell {
         }
     }
 
+    /// By what it is sent: the queue design or the transport, and the mode of the APICs if that is
+    /// not the transport's own.
+    pub fn how(&self) -> String {
+        let how = self.queue.as_deref().unwrap_or(&self.transport);
+        match &self.apic {
+            Some(apic) => format!("{how} ({apic})"),
+            None => how.to_owned(),
+        }
+    }
+
     /// Whether the APICs are in xAPIC mode, and so are reached as a page of memory.
     pub(super) fn is_xapic(&self) -> bool {
         self.apic.as_deref().unwrap_or(&self.transport) == Transport::Xapic.name()

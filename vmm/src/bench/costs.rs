@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
+use super::classic::ClassicRow;
 use super::handling::IpiHandling;
 use crate::Config;
 use crate::provenance::{Input, Provenance};
@@ -48,6 +49,9 @@ pub struct Costs {
     pub sources: Vec<Source>,
     /// In the order in which they were measured.
     pub cells: Vec<Measured>,
+    /// The rows of the classic benchmark (`--classic`), which are measured instead of cells.
+    #[serde(default)]
+    pub classic: Vec<ClassicRow>,
 }
 
 /// What one cell came to.
@@ -70,6 +74,9 @@ pub struct Cost {
     pub all: Option<Spread>,
     /// The medians of [`Cost::all`] of the runs one by one, ascending, in cycles.
     pub medians: Vec<u64>,
+    /// The same of [`Cost::sent`]; empty for calls, and where an earlier `vmm` has measured.
+    #[serde(default)]
+    pub sent_medians: Vec<u64>,
     /// Send operations of a round, by transport.
     pub operations: BTreeMap<String, f64>,
     /// The options of the guest, as it says.
@@ -92,13 +99,17 @@ impl Costs {
         let kvm = sources.map_or(Kvm::Unknown, |it| it.kvm);
         Self {
             schema: SCHEMA.to_owned(),
-            provenance: Provenance::new(kvm, guest, config.vcpus, &config.append),
+            provenance: Provenance {
+                pin: config.pin.as_ref().map(ToString::to_string),
+                ..Provenance::new(kvm, guest, config.vcpus, &config.append)
+            },
             vcpus: config.vcpus,
             rounds: effort.rounds,
             repetitions: effort.repetitions,
             traced: config.trace.timeline,
             sources: sources.map_or_else(Vec::new, |sources| sources.list.clone()),
             cells: Vec::new(),
+            classic: Vec::new(),
         }
     }
 

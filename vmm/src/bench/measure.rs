@@ -110,7 +110,7 @@ pub(super) struct Unmeasured {
 }
 
 impl Unmeasured {
-    fn of(outcome: &Outcome) -> Self {
+    pub(super) fn of(outcome: &Outcome) -> Self {
         Self {
             why: why(outcome),
             is_finding: !matches!(outcome.verdict.kind, Kind::BadOptions | Kind::Died),
@@ -130,6 +130,7 @@ pub(super) fn cell(
     let targets = cell.targets(config.vcpus);
     let mut times = Rounds::default();
     let mut medians = Vec::new();
+    let mut sent_medians = Vec::new();
     let mut tsc_khz = 0;
     let mut counted = Counted::default();
     let mut operations: BTreeMap<String, f64> = BTreeMap::new();
@@ -163,6 +164,9 @@ pub(super) fn cell(
         options = outcome.words;
         tsc_khz = trace.map_or(0, |trace| trace.tsc_khz);
         medians.push(own.all.median());
+        if own.sent.count() > 0 {
+            sent_medians.push(own.sent.median());
+        }
         times.sent.merge(&own.sent);
         times.all.merge(&own.all);
         counted.add(&outcome.window, effort, config.vcpus, counts);
@@ -171,6 +175,7 @@ pub(super) fn cell(
         }
     }
     medians.sort_unstable();
+    sent_medians.sort_unstable();
     let rounds = f64::from(effort.rounds) * f64::from(effort.repetitions);
     operations.values_mut().for_each(|sent| *sent /= rounds);
     operations.retain(|_, sent| *sent > 0.0);
@@ -208,6 +213,7 @@ pub(super) fn cell(
         sent: times.sent.spread(tsc_khz),
         all: times.all.spread(tsc_khz),
         medians,
+        sent_medians,
         operations,
         words: options,
         sender,
@@ -268,14 +274,14 @@ impl Counted {
     }
 }
 
-fn interrupted(verdict: Verdict) -> BenchError {
+pub(super) fn interrupted(verdict: Verdict) -> BenchError {
     BenchError::Interrupted {
         status: verdict.exit_status(),
         message: verdict.message,
     }
 }
 
-fn passed(outcome: &Outcome) -> bool {
+pub(super) fn passed(outcome: &Outcome) -> bool {
     outcome.verdict.kind == Kind::Pass
 }
 

@@ -11,20 +11,24 @@
 //! every exit longer, and so have a run of their own.
 
 mod cell;
+mod classic;
 mod costs;
 mod error;
 mod filter;
 mod handling;
+mod loops;
 mod measure;
 mod words;
 
 use std::collections::BTreeMap;
 
 pub use cell::Cell;
+pub use classic::{ClassicCell, ClassicCost, ClassicRow, ROUNDS_OF_CLASSIC};
 pub use costs::{Cost, Costs, Effort, Measured, SCHEMA};
 pub use error::BenchError;
 pub use filter::{Filter, cells};
 pub use handling::{Handling, IpiHandling};
+pub use loops::{classic_cells, measure_classic};
 pub use words::{BenchWords, Unmeasurable};
 
 use crate::Config;

@@ -5,6 +5,7 @@
 use shared::manifest::{Measure, PointRole};
 
 use super::cell::{AUTO, Cell};
+use super::classic::ClassicCell;
 use crate::machine::points::Points;
 use crate::manifest::{Manifest, Word};
 
@@ -62,6 +63,9 @@ pub struct BenchWords {
     apic: Option<Key>,
     design: Option<Key>,
     rounds: Key,
+    classic: Option<Key>,
+    /// What is missing for the loop that `classic` asks for.
+    unsaid_of_loop: Vec<String>,
     /// The point at which the rounds begin.
     start: String,
 }
@@ -129,6 +133,8 @@ impl BenchWords {
             apic: key(Measure::Apic),
             design: key(Measure::Design),
             rounds: needed(Measure::Rounds),
+            classic: key(Measure::Classic),
+            unsaid_of_loop: unsaid_of_loop(manifest, points),
             start: start.unwrap_or_default().to_owned(),
         })
     }
@@ -184,10 +190,60 @@ impl BenchWords {
         told.into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 
+    /// Checks that the guest has the loops of the classic benchmark.
+    ///
+    /// # Errors
+    /// [`Unmeasurable`] names what is missing.
+    pub(super) fn check_classic(&self) -> Result<(), Unmeasurable> {
+        match &self.unsaid_of_loop[..] {
+            [] => Ok(()),
+            missing => Err(Unmeasurable::Unsaid(missing.to_vec())),
+        }
+    }
+
+    /// Whether the guest has all that `cell` asks for.
+    pub(super) fn has_classic(&self, cell: &ClassicCell) -> bool {
+        let takes = |key: &Option<Key>, value: &str| key.as_ref().is_some_and(|it| it.takes(value));
+        let design = |value: &String| takes(&self.design, value);
+        let transport = |value: &String| self.transport.takes(value);
+        takes(&self.classic, &cell.row)
+            && self.receiver.takes(&cell.receiver)
+            && cell.transport.as_ref().is_none_or(transport)
+            && cell.queue.as_ref().is_none_or(design)
+    }
+
+    /// What the guest is told to repeat `cell`.
+    pub fn tell_classic(&self, cell: &ClassicCell) -> String {
+        let said = |key: Option<&Key>, value: Option<&String>| {
+            key.zip(value).map(|(key, value)| key.says(value))
+        };
+        let told = [
+            (!self.set.is_empty()).then(|| self.set.clone()),
+            said(self.classic.as_ref(), Some(&cell.row)),
+            Some(self.receiver.says(&cell.receiver)),
+            said(Some(&self.transport), cell.transport.as_ref()),
+            said(self.design.as_ref(), cell.queue.as_ref()),
+        ];
+        told.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
     /// What the guest is told to make this many rounds.
     pub(super) fn tell_rounds(&self, rounds: u32) -> String {
         self.rounds.says(&rounds.to_string())
     }
+}
+
+/// What a guest does not say, or have in its image, that the classic benchmark needs.
+fn unsaid_of_loop(manifest: &Manifest, points: &Points) -> Vec<String> {
+    let has_word = (manifest.options.iter()).any(|it| it.bench == Some(Measure::Classic));
+    let word = (!has_word).then(|| format!("word for \"{}\" of a bench", Measure::Classic.name()));
+    let roles = [PointRole::Delivered, PointRole::Total];
+    let roles = roles.into_iter().filter(|role| {
+        let mut names = manifest.points_of(*role);
+        !names.any(|name| points.named(name).next().is_some())
+    });
+    let roles = roles.map(|role| format!("probe that is a \"{}\"", role.name()));
+    word.into_iter().chain(roles).collect()
 }
 
 #[cfg(test)]
@@ -220,6 +276,11 @@ pub(super) mod tests {
             word("mode", Measure::Apic, &["xapic", "x2apic"]),
             word("design", Measure::Design, &["good", "bad", "better"]),
             word("rounds", Measure::Rounds, &[]),
+            word(
+                "loop",
+                Measure::Classic,
+                &["dry-run", "self", "normal", "broadcast", "broadcast-lock"],
+            ),
         ]
         .concat();
         for record in &mut records {
@@ -231,6 +292,8 @@ pub(super) mod tests {
             Record::word("does", "").set_by_bench("rounds"),
             Record::point("begin", PointRole::Start),
             Record::point("over", PointRole::Round),
+            Record::point("sum", PointRole::Delivered),
+            Record::point("whole", PointRole::Total),
         ]);
         records
     }
@@ -251,7 +314,7 @@ pub(super) mod tests {
 
     /// Of a guest that can be measured.
     pub(in crate::bench) fn words() -> BenchWords {
-        let points = points(&["other", "begin", "over"]);
+        let points = points(&["other", "begin", "over", "sum", "whole"]);
         BenchWords::of(&Manifest::saying(&records()), &points).unwrap()
     }
 
@@ -300,6 +363,25 @@ pub(super) mod tests {
         assert!(!error.contains("\"to\""), "{error}");
         let nothing = BenchWords::of(&Manifest::default(), &points).unwrap_err();
         assert!(matches!(nothing, Unmeasurable::Unsaid(missing) if missing.len() == 7));
+    }
+
+    #[test]
+    fn a_guest_without_the_loops_is_measured_otherwise() {
+        let all = records();
+        let without = all.iter().filter(|it| {
+            // The key, and its values.
+            !it.name.starts_with(b"loop") && !it.group.starts_with(b"loop")
+        });
+        let without: Vec<_> = without.copied().collect();
+        let points = points(&["begin", "over", "sum"]);
+        let words = BenchWords::of(&Manifest::saying(&without), &points).unwrap();
+        let error = words.check_classic().unwrap_err().to_string();
+        assert!(
+            error.contains("no word for \"classic\" of a bench"),
+            "{error}"
+        );
+        assert!(error.contains("no probe that is a \"total\""), "{error}");
+        assert!(!error.contains("\"delivered\""), "{error}");
     }
 
     #[test]

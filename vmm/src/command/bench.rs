@@ -15,7 +15,7 @@ use vmm::machine::guest::Guest;
 use vmm::machine::points::Points;
 use vmm::manifest::Manifest;
 use vmm::provenance::Input;
-use vmm::report::costs;
+use vmm::report::{classic, costs};
 use vmm::stats::sources::Sources;
 
 use super::signals::Signals;
@@ -32,15 +32,22 @@ pub struct Arguments {
           value_parser = clap::value_parser!(u32).range(2..=i64::from(shared::lab::MAX_CPUS)))]
     vcpus: u32,
 
-    /// Rounds of each run, behind a warm-up of an eighth as many
-    #[arg(long, value_name = "N", default_value_t = 500,
-          value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
-    rounds: u32,
+    /// Rounds of each run, behind a warm-up of an eighth as many [default: 500; with --classic
+    /// 100000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=1_000_000))]
+    rounds: Option<u32>,
 
     /// Runs of each line of the table
     #[arg(long, value_name = "N", default_value_t = 3,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
+
+    /// Measure the five rows of the "IPI performance benchmark" of 2017 instead, so that published
+    /// tables can be put beside: dry run, self, normal, broadcast, broadcast with a lock.
+    /// --receiver (halted or running), --transport and --queue choose on what; see
+    /// docs/comparing.md
+    #[arg(long, conflicts_with_all = ["by", "to", "traced", "baseline"])]
+    classic: bool,
 
     /// Only IPIs, or only calls
     #[arg(long, value_name = "WHAT", value_delimiter = ',', value_parser = ["ipi", "call"])]
@@ -91,6 +98,9 @@ pub struct Arguments {
     baseline: Option<PathBuf>,
 }
 
+/// Rounds of a run if nobody says how many.
+const ROUNDS: u32 = 500;
+
 /// Measures what `arguments` ask for, and returns the exit status.
 ///
 /// # Errors
@@ -116,8 +126,14 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         transport: arguments.transport.clone(),
         queue: arguments.queue.clone(),
     };
-    let cells = bench::cells(&filter, &words);
-    if cells.is_empty() {
+    let (cells, classic) = match arguments.classic {
+        true => {
+            let rows = bench::classic_cells(&filter, &words).map_err(|error| of_image(&error))?;
+            (Vec::new(), rows)
+        }
+        false => (bench::cells(&filter, &words), Vec::new()),
+    };
+    if cells.is_empty() && classic.is_empty() {
         return Err(bad(
             "nothing is left to measure: no line of the table fits all that was asked for"
                 .to_owned(),
@@ -143,26 +159,39 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         .append(&arguments.append)
         .sources(Arc::new(Sources::prove()))
         .attended_by(signals.attendant());
+    let by_default = match arguments.classic {
+        true => bench::ROUNDS_OF_CLASSIC,
+        false => ROUNDS,
+    };
     let effort = Effort {
-        rounds: arguments.rounds,
+        rounds: arguments.rounds.unwrap_or(by_default),
         repetitions: arguments.runs,
     };
     let mut costs = Costs::new(&config, guest, effort);
-    let bar = ProgressBar::new(cells.len() as u64).with_style(
+    let bar = ProgressBar::new((cells.len() + classic.len()) as u64).with_style(
         ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}")
             .expect("a template that is always the same"),
     );
-    let result = bench::measure(
-        &config,
-        &words,
-        &cells,
-        effort,
-        &mut costs,
-        |number, cell| {
-            bar.set_position(number as u64);
-            bar.set_message(words.tell(cell));
-        },
-    );
+    let progress = |number: usize, told: String| {
+        bar.set_position(number as u64);
+        bar.set_message(told);
+    };
+    let result = match arguments.classic {
+        true => {
+            let rows = &mut costs.classic;
+            bench::measure_classic(&config, &words, &classic, effort, rows, |number, told| {
+                progress(number, told.to_owned());
+            })
+        }
+        false => bench::measure(
+            &config,
+            &words,
+            &cells,
+            effort,
+            &mut costs,
+            |number, cell| progress(number, words.tell(cell)),
+        ),
+    };
     bar.finish_and_clear();
     drop(signals);
 
@@ -172,7 +201,11 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             complain(&format!("cannot write {}: {error}", path.display()));
         }
     }
-    let written = io::stdout().write_all(costs::table(&costs, baseline.as_ref()).as_bytes());
+    let table = match arguments.classic {
+        true => classic::table(&costs),
+        false => costs::table(&costs, baseline.as_ref()),
+    };
+    let written = io::stdout().write_all(table.as_bytes());
     match (result, written) {
         (Err(error), _) => Err(Refused {
             message: chain(&error),

@@ -18,7 +18,8 @@ use vmm::{duration, text};
 
 use super::explored::{self, Files, StoryReplay};
 use super::interruption::{self, interrupted};
-use super::{Refused, create, jobs, progress};
+use super::stats::short_name;
+use super::{Refused, create, jobs, progress, search_stats};
 
 /// What to explore, and how.
 #[derive(Debug, Args)]
@@ -104,6 +105,9 @@ pub struct Arguments {
     /// of no return is
     #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "20s")]
     shorten: Duration,
+
+    #[command(flatten)]
+    stats: search_stats::Arguments,
 
     /// With --strategy exhaustive: check that states taken for the same lead to the same
     #[arg(long, conflicts_with_all = ["jobs", "shard"])]
@@ -225,13 +229,32 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         schedule: arguments.schedule.as_ref().map(open).transpose()?,
         page: arguments.report.as_ref().map(open).transpose()?,
         result: explored::destination(arguments.result.as_deref(), inputs)?,
+        stats: arguments.stats.open(inputs)?,
     };
     interruption::catch()?;
     let rest = || {
         let limit = arguments.time_limit;
         limit.map(|limit| limit.saturating_sub(begun.elapsed()))
     };
-    let mut part = match arguments.jobs {
+    let part = match search(arguments, config, &rest) {
+        Ok(part) => part,
+        Err(refused) => return Err(files.stats.refuse(&short_name(&arguments.case), refused)),
+    };
+    let story_replay = StoryReplay {
+        guest: &arguments.guest,
+        case: Some(&written),
+        rest: rest(),
+    };
+    explored::show(&part, Some(story_replay), files)
+}
+
+/// Searches, with as many processes as `arguments` ask for. `rest` is how much time is left.
+fn search(
+    arguments: &Arguments,
+    config: Config,
+    rest: &dyn Fn() -> Option<Duration>,
+) -> Result<Part, Refused> {
+    let part = match arguments.jobs {
         Some(jobs) if jobs > 1 => jobs::run(&config, jobs)?,
         _ => alone(arguments, &config)?,
     };
@@ -245,14 +268,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         // Whether CPUs that run in a cycle can run for ever cannot be decided from the parts of
         // several processes.
         let time = rest();
-        part = alone(arguments, &Config { time, ..config })?;
+        return alone(arguments, &Config { time, ..config });
     }
-    let story_replay = StoryReplay {
-        guest: &arguments.guest,
-        case: Some(&written),
-        rest: rest(),
-    };
-    explored::show(&part, Some(story_replay), files)
+    Ok(part)
 }
 
 /// Explores in this process.

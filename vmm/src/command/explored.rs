@@ -2,7 +2,7 @@
 //! asked for. It makes no difference whether one process has searched or several.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,9 +16,12 @@ use vmm::explore::{ExploreError, Replay, Shard};
 use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
 use vmm::report::page::story::{self as page, Document as Page, Tone};
+use vmm::report::test_results::of_search;
 use vmm::whole_file::WholeFile;
 
 use super::interruption::{self, interrupted};
+use super::search_stats::Output;
+use super::stats::short_name;
 use super::{Refused, cannot_write, chain, check_output, complain};
 
 /// The exit status of a search that stopped before it had shown anything.
@@ -48,6 +51,8 @@ pub struct Files {
     pub page: Option<WholeFile>,
     /// For the result.
     pub result: Option<Destination>,
+    /// For the report.
+    pub stats: Output,
 }
 
 /// Creates the files for a result, if one is asked for.
@@ -138,7 +143,9 @@ pub fn show(
     let origin = document.provenance.as_ref().map(Provenance::facts);
     let origin = origin.unwrap_or_default().into_iter();
     let searched: Vec<_> = origin.chain(searched(document)).collect();
-    print(story.as_ref(), &searched, &verdict).unwrap_or_else(|error| complain_of("report", error));
+    let report = report(story.as_ref(), &searched, &verdict);
+    let suite = || of_search(name(document), document, (&verdict, own), &searched);
+    (files.stats.write(&report, suite)).unwrap_or_else(|error| complain_of("report", error));
     if let (Some(file), Some(StoryReplay { guest, case, .. })) = (files.page, story_replay) {
         let of = &document.of;
         let provenance = document.provenance.as_ref();
@@ -180,18 +187,20 @@ pub fn write_page(file: WholeFile, page: &Page<'_>) -> io::Result<()> {
     file.write(|mut out| page::write(&mut out, page))
 }
 
-/// Prints the report.
-fn print(
-    story: Option<&Story>,
-    searched: &[(&'static str, String)],
-    verdict: &str,
-) -> io::Result<()> {
+/// The name of what was searched: that of the case's file.
+fn name(document: &Document) -> String {
+    let case = document.provenance.as_ref().and_then(|it| it.case.as_ref());
+    case.map_or_else(|| "case".to_owned(), |it| short_name(Path::new(&it.name)))
+}
+
+/// The report for people.
+fn report(story: Option<&Story>, searched: &[(&'static str, String)], verdict: &str) -> String {
     let mut text = story.map_or_else(String::new, |story| format!("{story}\n"));
     for (name, figures) in searched {
         text += &format!("{name:<10} {figures}\n");
     }
     text += &format!("\n{verdict}\n");
-    io::stdout().write_all(text.as_bytes())
+    text
 }
 
 /// What the search did, as names and figures.

@@ -8,6 +8,7 @@ use vmm::explore::result::Part;
 use vmm::whole_file::WholeFile;
 
 use super::explored::{self, Files};
+use super::search_stats::Output;
 use super::{Refused, create};
 
 /// What to merge.
@@ -51,6 +52,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         schedule: arguments.schedule.as_ref().map(open).transpose()?,
         page: None,
         result: explored::destination(arguments.result.as_deref(), inputs)?,
+        stats: Output::default(),
     };
     explored::show(&whole, None, files)
 }

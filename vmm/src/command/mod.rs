@@ -1,6 +1,7 @@
 //! The subcommands, one module for each. They read arguments and print; the library does the work.
 
 pub mod bench;
+pub mod compare;
 pub mod ctl;
 pub mod describe;
 pub mod explore;
@@ -14,6 +15,7 @@ pub mod replay;
 pub mod run;
 pub mod schema;
 mod screen;
+mod search_stats;
 pub mod shard;
 mod signals;
 mod stats;

@@ -1,6 +1,5 @@
 //! `vmm replay SCHEDULE GUEST`: runs a schedule again, exactly as it was found.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,12 +11,14 @@ use vmm::explore::story::tell;
 use vmm::machine::guest::Guest;
 use vmm::provenance::{Host, Provenance};
 use vmm::report::page::story::{Document, Tone};
+use vmm::report::test_results::of_replay;
 use vmm::stats::sources::Sources;
 use vmm::{duration, text};
 
 use super::explored::{refused, status_of, write_page};
 use super::interruption::{self, interrupted};
-use super::{Refused, complain, create};
+use super::stats::short_name;
+use super::{Refused, complain, create, search_stats};
 
 /// What to replay.
 #[derive(Debug, Args)]
@@ -44,7 +45,13 @@ pub struct Arguments {
     /// Write a page for a browser here, with a diagram of the schedule. See docs/reports.md
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+
+    #[command(flatten)]
+    stats: search_stats::Arguments,
 }
+
+/// The name of the fact that a replay went another way than the schedule.
+const ANOTHER_WAY: &str = "another way";
 
 /// Replays the schedule that `arguments` name, and returns the exit status: 0 if every replay broke
 /// what the schedule says.
@@ -59,6 +66,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let schedule = Schedule::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
     let open = |name: &PathBuf| create(name, [&arguments.schedule, &arguments.guest]);
     let page_file = arguments.report.as_ref().map(open).transpose()?;
+    let inputs = [&arguments.schedule, &arguments.guest];
+    let output = arguments.stats.open(inputs)?;
+    let of = short_name(&arguments.schedule);
     interruption::catch()?;
     let replay = Replay {
         guest: &Guest::from(&arguments.guest),
@@ -67,7 +77,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         any_image: arguments.any_image,
         time: arguments.time_limit,
     };
-    let (replayed, story) = tell(&replay, interrupted).map_err(|error| refused(&error))?;
+    let (replayed, story) = match tell(&replay, interrupted) {
+        Ok(told) => told,
+        Err(error) => return Err(output.refuse(&of, refused(&error))),
+    };
     let compared = if replayed.compared_states {
         "stops and states"
     } else {
@@ -90,7 +103,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         } = found;
         facts.insert(0, ("found by", format!("vmm {vmm}, {date}, on {host}")));
     }
-    facts.extend(replayed.other.map(|other| ("another way", other)));
+    facts.extend(replayed.other.map(|other| (ANOTHER_WAY, other)));
     // The story is that of the last replay.
     let story = replayed.stopped.is_none().then_some(story);
     let mut text = (story.as_ref()).map_or_else(String::new, |story| format!("{story}\n"));
@@ -106,13 +119,18 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         Some(why) => status_of(why),
         None => 0,
     };
+    let suite = || {
+        let other = facts.iter().filter(|(name, _)| *name == ANOTHER_WAY);
+        let other = other.map(|(_, text)| text.clone()).collect();
+        let found_by = schedule.provenance.as_ref();
+        of_replay(of, found_by, (&verdict, status), other, &facts)
+    };
+    let written = output.write(&text, suite);
     let mut complain_of = |what, error| {
         complain(&format!("cannot write the {what}: {error}"));
         status = if status == 0 { 3 } else { status };
     };
-    io::stdout()
-        .write_all(text.as_bytes())
-        .unwrap_or_else(|error| complain_of("result", error));
+    written.unwrap_or_else(|error| complain_of("result", error));
     if let Some(file) = page_file {
         let options = [
             ("options", schedule.append.clone()),

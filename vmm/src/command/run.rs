@@ -1,7 +1,7 @@
 //! `vmm [OPTIONS] GUEST`: boots a guest, or runs a script that boots guests, and reports.
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,8 +63,8 @@ pub struct Arguments {
     #[arg(long, value_name = "KEY=VALUE", value_parser = param, requires = "script")]
     param: Vec<(String, String)>,
 
-    /// Form of the report. With json or prometheus the guest's console goes to standard error; see
-    /// docs/formats.md
+    /// Form of the report. But with table the guest's console goes to standard error, unless
+    /// --stats-file is given; see docs/formats.md
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Table)]
     stats: Form,
 
@@ -189,13 +189,11 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     // Created first: a run of an hour should not end with a file that cannot be created.
     let inputs = || arguments.guest.iter().chain(&arguments.script);
     let open = |name: &PathBuf| create(name, inputs());
-    let mut reports = match arguments.stats_file.as_deref() {
-        None => Reports::to_stdout(arguments.stats),
-        Some(name) => {
-            check_output(name, inputs())?;
-            Reports::to_file(arguments.stats, name).map_err(|error| cannot_write(name, &error))?
-        }
-    };
+    let stats_file = arguments.stats_file.as_deref();
+    stats_file.map_or(Ok(()), |name| check_output(name, inputs()))?;
+    let (script, guest) = (arguments.script.as_deref(), arguments.guest.as_deref());
+    let mut reports = Reports::new(arguments.stats, stats_file, script, guest)
+        .map_err(|error| cannot_write(stats_file.unwrap_or(Path::new("-")), &error))?;
     let trace_file = arguments.trace.as_ref().map(open).transpose()?;
     let page_file = arguments.report.as_ref().map(open).transpose()?;
     let mut status = 0;
@@ -224,15 +222,18 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         None => vmm::run_attended(&config, control.as_ref(), |_| {})
             .map(report)
             .err()
-            .map(|error| {
-                let status = error.exit_status();
-                (chain(&error), status)
+            .map(|error| Refused {
+                message: chain(&error),
+                status: error.exit_status(),
             }),
         Some(script) => {
             let params = arguments.param.iter().cloned().collect();
             scenario::run(script, &config, params, control.as_ref(), report)
                 .err()
-                .map(|error| (chain(&error), error.exit_status()))
+                .map(|error| Refused {
+                    message: chain(&error),
+                    status: error.exit_status(),
+                })
         }
     };
     // There are no more machines: from here on a signal ends the process at once, even while files
@@ -242,9 +243,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         .iter()
         .filter_map(|it| Some((it.trace.as_ref()?, &it.report.provenance)))
         .collect();
-    let why = refused.as_ref().map(|(message, _)| message.as_str());
+    let why = refused.as_ref().map(|it| it.message.as_str());
     let written = [
-        ("report", Some(reports.finish(&outcomes))),
+        ("report", Some(reports.finish(&outcomes, refused.as_ref()))),
         (
             "trace",
             trace_file.map(|file| write_trace(file, &traces, &config.trace_filter)),
@@ -262,9 +263,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     }
     match refused {
         None => Ok(status),
-        Some((message, own)) => Err(Refused {
-            message,
-            status: if status == 0 { own } else { status },
+        Some(refused) => Err(Refused {
+            status: if status == 0 { refused.status } else { status },
+            ..refused
         }),
     }
 }

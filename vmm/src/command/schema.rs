@@ -19,6 +19,8 @@ enum Document {
     Report,
     /// What bench --json writes
     Bench,
+    /// What compare --json writes
+    Compare,
     /// What explore --result writes
     Explore,
     /// What describe --json writes
@@ -33,6 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let schema = match arguments.document {
         Document::Report => schema::report(),
         Document::Bench => schema::bench(),
+        Document::Compare => schema::compare(),
         Document::Explore => schema::explore(),
         Document::Guest => schema::guest(),
     };

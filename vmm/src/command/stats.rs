@@ -5,9 +5,12 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::ValueEnum;
-use vmm::report::prometheus;
+use vmm::report::test_results::{Suite, junit, ktap, of_run};
+use vmm::report::{csv, prometheus};
 use vmm::whole_file::WholeFile;
 use vmm::{Outcome, control};
+
+use super::Refused;
 
 /// The form of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -18,6 +21,12 @@ pub enum Form {
     Json,
     /// Prometheus' text format, of all machines at the end
     Prometheus,
+    /// CSV in the long form: one figure in a row
+    Csv,
+    /// Test results as XML, of all machines at the end
+    Junit,
+    /// Test results as the kernel has them, KTAP version 1, of all machines at the end
+    Ktap,
 }
 
 /// Where reports are written.
@@ -35,38 +44,66 @@ enum Destination {
 pub struct Reports {
     form: Form,
     destination: Destination,
+    /// What is run: the name of the script, or of the guest image.
+    of: String,
+    /// Whether that can have any number of machines.
+    is_script: bool,
+    /// How many machines were reported on.
+    machines: usize,
+    /// Their test results, if these are what is to be written.
+    suites: Vec<Suite>,
 }
 
 impl Form {
     /// Where the guest's console goes, so that it does not mix with a report that a program reads.
     pub fn console(self, file: Option<&Path>) -> control::Stream {
         match (self, file) {
-            (Self::Json | Self::Prometheus, None) => control::Stream::Stderr,
-            _ => control::Stream::Stdout,
+            (Self::Table, _) | (_, Some(_)) => control::Stream::Stdout,
+            (_, None) => control::Stream::Stderr,
         }
+    }
+
+    /// Whether the report is one document on all machines.
+    fn is_of_all(self) -> bool {
+        matches!(self, Self::Prometheus | Self::Junit | Self::Ktap)
+    }
+}
+
+/// `suites` in a form for test results.
+///
+/// # Errors
+/// None are known.
+pub fn test_results(form: Form, suites: &[Suite]) -> io::Result<String> {
+    match form {
+        Form::Junit => junit::document(suites),
+        _ => Ok(ktap::document(suites)),
     }
 }
 
 impl Reports {
-    /// Reports that go to standard output.
-    pub fn to_stdout(form: Form) -> Self {
-        Self {
-            form,
-            destination: Destination::Stdout,
-        }
-    }
-
-    /// Reports that go to the file at `path`.
+    /// Reports on what `script` does, or else `guest`, for standard output, or a file at `path`.
     ///
     /// # Errors
     /// If the file cannot be created.
-    pub fn to_file(form: Form, path: &Path) -> io::Result<Self> {
-        let destination = if form == Form::Prometheus {
-            Destination::Whole(WholeFile::create(path)?)
-        } else {
-            Destination::File(File::create(path)?)
+    pub fn new(
+        form: Form,
+        path: Option<&Path>,
+        script: Option<&Path>,
+        guest: Option<&Path>,
+    ) -> io::Result<Self> {
+        let destination = match path {
+            None => Destination::Stdout,
+            Some(path) if form.is_of_all() => Destination::Whole(WholeFile::create(path)?),
+            Some(path) => Destination::File(File::create(path)?),
         };
-        Ok(Self { form, destination })
+        Ok(Self {
+            form,
+            destination,
+            of: script.or(guest).map_or_else(String::new, short_name),
+            is_script: script.is_some(),
+            machines: 0,
+            suites: Vec::new(),
+        })
     }
 
     /// Reports on a machine that has ended, unless all machines are reported together; for people
@@ -76,40 +113,66 @@ impl Reports {
     /// If it cannot be written.
     pub fn add(&mut self, outcome: &Outcome) -> io::Result<()> {
         let report = &outcome.report;
+        let machine = self.machines;
+        self.machines += 1;
         let words = format!(
             "{}{}: {}\n",
             outcome.post_mortem, report.result, report.message
         );
         let document = match self.form {
-            Form::Table => report.table(),
-            Form::Json => report.json()?,
-            Form::Prometheus => String::new(),
+            Form::Table => report.table().into_bytes(),
+            Form::Json => report.json()?.into_bytes(),
+            Form::Csv => {
+                let mut rows = Vec::new();
+                csv::write(&mut rows, machine, report)?;
+                rows
+            }
+            Form::Junit | Form::Ktap => {
+                let name = match self.is_script {
+                    true => format!("{} machine {machine}", self.of),
+                    false => self.of.clone(),
+                };
+                self.suites.push(of_run(name, report, &outcome.post_mortem));
+                Vec::new()
+            }
+            Form::Prometheus => Vec::new(),
         };
         match (&mut self.destination, self.form) {
-            (Destination::File(file), Form::Table | Form::Json) => {
-                file.write_all(document.as_bytes())?;
+            (Destination::File(file), _) => {
+                file.write_all(&document)?;
                 io::stderr().write_all(words.as_bytes())?;
             }
-            (_, Form::Table) => io::stdout().write_all((document + words.as_str()).as_bytes())?,
+            (_, Form::Table) => {
+                let whole = [document.as_slice(), words.as_bytes()].concat();
+                io::stdout().write_all(&whole)?;
+            }
             _ => {
                 // Standard error may be closed; the document still has to be written.
                 let _ = io::stderr().write_all(words.as_bytes());
-                io::stdout().write_all(document.as_bytes())?;
+                io::stdout().write_all(&document)?;
             }
         }
         io::stdout().flush()
     }
 
-    /// Reports on the machines that are reported together, if there are any.
+    /// Reports on the machines that are reported together, and for test results on why there were
+    /// no more of them, if `refused` says so.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn finish(self, outcomes: &[Outcome]) -> io::Result<()> {
-        if self.form != Form::Prometheus || outcomes.is_empty() {
-            return Ok(());
-        }
-        let machines = outcomes.iter().map(|it| (&it.report, &it.window));
-        let document = prometheus::render(machines).map_err(io::Error::other)?;
+    pub fn finish(mut self, outcomes: &[Outcome], refused: Option<&Refused>) -> io::Result<()> {
+        let document = match self.form {
+            Form::Prometheus if !outcomes.is_empty() => {
+                let machines = outcomes.iter().map(|it| (&it.report, &it.window));
+                prometheus::render(machines).map_err(io::Error::other)?
+            }
+            form @ (Form::Junit | Form::Ktap) => {
+                let refusal = refused.map(|it| Suite::refused(&self.of, &it.message, it.status));
+                self.suites.extend(refusal);
+                test_results(form, &self.suites)?
+            }
+            _ => return Ok(()),
+        };
         let document = document.as_bytes();
         match self.destination {
             Destination::Whole(file) => file.write(|out| out.write_all(document)),
@@ -121,4 +184,10 @@ impl Reports {
             }
         }
     }
+}
+
+/// The last part of `path`, which does not depend on where it is run.
+pub fn short_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
 }

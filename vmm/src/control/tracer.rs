@@ -33,7 +33,7 @@ const MOST: usize = 1 << 22;
 pub struct Tracing {
     /// What a time line needs: the guest's lanes, handlers, IPIs, and what the host records.
     pub timeline: bool,
-    /// How long each round of a benchmark took.
+    /// How long each round of a benchmark took, or its loop.
     pub rounds: bool,
 }
 
@@ -47,8 +47,9 @@ impl Tracing {
     /// Those of the points of an image that are traced.
     fn points(self, all: &[String], manifest: &Manifest) -> Vec<String> {
         let timeline = (self.timeline).then(|| meaning::of_timeline(all, manifest));
-        let rounds = (self.rounds).then(|| manifest.points_of(PointRole::Round));
-        let rounds = rounds.into_iter().flatten().map(str::to_owned);
+        let of_rounds = [PointRole::Round, PointRole::Delivered, PointRole::Total];
+        let of_rounds = of_rounds.into_iter().filter(|_| self.rounds);
+        let rounds = of_rounds.flat_map(|role| manifest.points_of(role).map(str::to_owned));
         timeline.into_iter().flatten().chain(rounds).collect()
     }
 }

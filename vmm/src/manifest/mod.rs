@@ -74,7 +74,7 @@ pub struct Point {
     /// Their name.
     pub name: String,
     /// What they mean: `begin` and `end` of a stretch of time, `handler-begin` and `handler-end`,
-    /// `send`, `run`, `round` or `start`.
+    /// `send`, `run`, `round`, `start`, `delivered` or `total`.
     #[serde(serialize_with = "point_role_name")]
     #[schemars(with = "String")]
     pub role: PointRole,

@@ -34,6 +34,10 @@ pub struct Provenance {
     pub guest: Input,
     /// Number of vCPUs.
     pub vcpus: u32,
+    /// The host's CPUs to which the vCPUs were bound, as `--pin` has them; `null` if they were
+    /// bound to none.
+    #[serde(default)]
+    pub pin: Option<String>,
     /// The words that the guest was given, without the address of the lab.
     pub given: String,
     /// The options of the run as the guest says that it took them, those that nobody asked for too;
@@ -122,6 +126,7 @@ impl Provenance {
             host: Host::this(kvm),
             guest,
             vcpus,
+            pin: None,
             given: given.trim().to_owned(),
             words: None,
             script: None,
@@ -170,6 +175,7 @@ impl Provenance {
             ("guest", self.guest.to_string()),
             ("words", options),
         ];
+        facts.extend(self.pin.clone().map(|cpus| ("pinned to", cpus)));
         let inputs = [("script", &self.script), ("case", &self.case)];
         facts.extend(inputs.iter().filter_map(|(what, input)| {
             let input = input.as_ref()?;

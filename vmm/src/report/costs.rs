@@ -6,6 +6,8 @@ use std::fmt::Write;
 
 use comfy_table::{Cell as TableCell, CellAlignment, Table};
 
+use super::comparison::difference::Difference;
+use super::comparison::whole_round;
 use super::sources;
 use crate::bench::{Cell, Cost, Costs, Handling, IpiHandling, Measured};
 use crate::stats::latency::Spread;
@@ -23,7 +25,7 @@ pub fn table(costs: &Costs, baseline: Option<&Costs>) -> String {
     let mut header = vec!["", "to", "receiver", "by", "sends", "send µs", "all µs"];
     header.extend(["p99", "max", "runs ±", "exits", "each", "instr."]);
     if baseline.is_some() {
-        header.extend(["was µs", "now/was"]);
+        header.extend(["was µs", "now/was", "difference"]);
     }
     table.set_header(header);
     let mut refused: BTreeMap<&str, Vec<&Cell>> = BTreeMap::new();
@@ -179,16 +181,11 @@ fn reasons(counts: &BTreeMap<String, f64>, sources: &[Source]) -> String {
 
 /// What a line is about: an IPI or a call, its targets, their state, and the transport or design.
 fn what(cell: &Cell, cost: &Cost) -> [String; 4] {
-    let how = cell.queue.as_deref().unwrap_or(&cell.transport);
-    let how = match &cell.apic {
-        Some(apic) => format!("{how} ({apic})"),
-        None => how.to_owned(),
-    };
     let to = match cost.targets {
         1 => cell.to.clone(),
         several => format!("{} ({several})", cell.to),
     };
-    [cell.by.clone(), to, cell.receiver.clone(), how]
+    [cell.by.clone(), to, cell.receiver.clone(), cell.how()]
 }
 
 fn row(
@@ -219,12 +216,12 @@ fn row(
     if let Some(before) = before {
         let was = before.and_then(|cost| cost.all.as_ref());
         row.push(micros(was, |spread| spread.p50.ns));
-        row.push(match (&cost.all, was) {
-            (Some(now), Some(was)) if was.p50.ns > 0 => {
-                format!("{:.2}", now.p50.ns as f64 / was.p50.ns as f64)
-            }
-            _ => String::new(),
-        });
+        let samples = before.and_then(whole_round).zip(whole_round(cost));
+        let difference = samples.map(|(was, now)| Difference::between(&was, &now));
+        let difference = difference.as_ref();
+        let ratio = difference.and_then(|it| it.ratio);
+        row.push(ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")));
+        row.push(difference.map_or_else(String::new, |it| it.significance.name().to_owned()));
     }
     row.into_iter().map(TableCell::new).collect()
 }

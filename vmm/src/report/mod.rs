@@ -1,9 +1,13 @@
 //! The report on a run: its figures, the verdict on it, and how they are shown. Computes from what
 //! [`crate::control`] has left of the run and from the lab, and controls nothing.
 
+pub mod classic;
+pub mod comparison;
 pub mod costs;
+pub mod csv;
 mod figures;
 mod ipis;
+mod leaves;
 pub mod page;
 pub mod perfetto;
 pub mod postmortem;
@@ -12,6 +16,7 @@ pub mod schema;
 mod sources;
 mod stalls;
 mod table;
+pub mod test_results;
 mod traced;
 #[cfg(test)]
 mod verdict_test;

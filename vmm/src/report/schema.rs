@@ -18,6 +18,13 @@ pub fn bench() -> String {
     text(&of::<Costs>(crate::bench::SCHEMA))
 }
 
+/// The schema of a comparison, [`super::comparison::SCHEMA`].
+pub fn compare() -> String {
+    text(&of::<super::comparison::Comparison>(
+        super::comparison::SCHEMA,
+    ))
+}
+
 /// The schema of what a search came to, [`crate::explore::result::SCHEMA`].
 pub fn explore() -> String {
     text(&of::<crate::explore::result::Document>(
@@ -68,6 +75,11 @@ mod tests {
                 "bench > docs/schema/ipi-lab-bench-1.json",
             ),
             (
+                include_str!("../../../docs/schema/ipi-lab-compare-1.json"),
+                compare(),
+                "compare > docs/schema/ipi-lab-compare-1.json",
+            ),
+            (
                 include_str!("../../../docs/schema/ipi-lab-explore-1.json"),
                 explore(),
                 "explore > docs/schema/ipi-lab-explore-1.json",
@@ -91,6 +103,7 @@ mod tests {
         for (schema, version) in [
             (report(), "ipi-lab/2"),
             (bench(), "ipi-lab-bench/1"),
+            (compare(), "ipi-lab-compare/1"),
             (explore(), "ipi-lab-explore/1"),
             (guest(), "ipi-lab-guest/1"),
         ] {

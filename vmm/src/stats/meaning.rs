@@ -24,6 +24,10 @@ pub enum Meaning {
     Run,
     /// A round of a bench is over.
     Round,
+    /// The loop of a bench is over: this is how long its calls took to their functions.
+    Delivered,
+    /// It is over: this is how long it took.
+    Total,
     /// Nothing else: an instant.
     Instant,
 }
@@ -75,6 +79,8 @@ impl Meanings {
                 PointRole::Send => Meaning::Send,
                 PointRole::Run => Meaning::Run,
                 PointRole::Round => Meaning::Round,
+                PointRole::Delivered => Meaning::Delivered,
+                PointRole::Total => Meaning::Total,
                 PointRole::Start => Meaning::Instant,
             })
         };
@@ -112,7 +118,13 @@ impl Meanings {
 
 /// The names of those points of an image that are traced for a timeline.
 pub fn of_timeline(points: &[String], manifest: &Manifest) -> Vec<String> {
-    let in_timeline = |role| !matches!(role, PointRole::Round | PointRole::Start);
+    let of_bench = [
+        PointRole::Round,
+        PointRole::Start,
+        PointRole::Delivered,
+        PointRole::Total,
+    ];
+    let in_timeline = |role| !of_bench.contains(&role);
     let declared = manifest.points.iter().filter(|it| in_timeline(it.role));
     let declared: Vec<_> = declared.map(|it| it.name.clone()).collect();
     if !declared.is_empty() {

@@ -1,10 +1,36 @@
 //! How long the rounds of a benchmark took. The guest measures each round and writes two times into
 //! the trace, in the two halves of a record's detail, at the point that its manifest gives the role
-//! `round`. Computed from a trace alone.
+//! `round`; or it measures a whole loop of them, and writes two times at its end. Computed from a
+//! trace alone.
 
 use super::latency::Times;
 use super::meaning::Meaning;
 use super::trace::Trace;
+
+/// How long a loop took that is timed as a whole, in cycles of the guest's TSC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loop {
+    /// From just before each call to its function, over all calls.
+    pub delivered: u64,
+    /// From the first call to the return of the last.
+    pub total: u64,
+}
+
+impl Loop {
+    /// The times of the loop in `trace`; `None` unless both are there, and once.
+    pub fn in_trace(trace: &Trace) -> Option<Self> {
+        let of = |meaning| {
+            let records = trace.cpus.iter().flat_map(|cpu| &cpu.records);
+            let mut found = records.filter(|record| trace.meaning(record) == Some(meaning));
+            let only = found.next()?;
+            found.next().is_none().then_some(only.detail)
+        };
+        Some(Self {
+            delivered: of(Meaning::Delivered)?,
+            total: of(Meaning::Total)?,
+        })
+    }
+}
 
 /// Times of rounds, in cycles of the guest's TSC.
 #[derive(Debug, Clone, Default)]

@@ -190,7 +190,11 @@ impl Timeline {
                     });
                     (None, None)
                 }
-                Meaning::Run | Meaning::Round | Meaning::Instant => {
+                Meaning::Run
+                | Meaning::Round
+                | Meaning::Delivered
+                | Meaning::Total
+                | Meaning::Instant => {
                     self.instants.push(InstantEvent {
                         cpu,
                         at,

@@ -2,6 +2,7 @@
 //! embeds the figures as JSON; the scripts beside this file draw them. Whatever a guest or a script
 //! may have written, they insert as text and never as markup.
 
+pub mod comparison;
 mod histogram;
 pub mod story;
 mod timeline;
@@ -241,7 +242,7 @@ mod tests {
 
     #[test]
     fn parts_do_not_end_the_elements_that_hold_them() {
-        for parts in [&RUN, &story::STORY] {
+        for parts in [&RUN, &story::STORY, &comparison::COMPARISON] {
             for script in parts.scripts {
                 assert!(!script.contains("</script") && !script.contains("<!--"));
                 assert!(!script.contains("innerHTML") && !script.contains("insertAdjacentHTML"));

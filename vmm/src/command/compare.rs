@@ -1,0 +1,67 @@
+//! `vmm compare A B`: two runs, or two benches, side by side.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use vmm::report::comparison::{Comparison, table};
+use vmm::report::page::comparison as page;
+
+use super::{Refused, create};
+
+/// What to compare.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// What --stats json of a run has written, or bench --json
+    a: PathBuf,
+
+    /// Another of the same kind
+    b: PathBuf,
+
+    /// Of reports on several machines, as a script's, take this one of each file, from 0
+    #[arg(long, value_name = "N")]
+    machine: Option<usize>,
+
+    /// Print JSON instead of tables; see docs/formats.md
+    #[arg(long)]
+    json: bool,
+
+    /// Write a page for a browser here
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+/// Compares what `arguments` name, and returns the exit status.
+///
+/// # Errors
+/// [`Refused`] if that is not possible, or cannot be written.
+pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    let Arguments { a, b, machine, .. } = arguments;
+    let comparison = Comparison::of_files(a, b, *machine).map_err(|error| Refused {
+        message: error.to_string(),
+        status: 2,
+    })?;
+    if let Some(path) = &arguments.html {
+        let file = create(path, [a, b])?;
+        file.write(|mut out| page::write(&mut out, &comparison))
+            .map_err(|error| not_written("page", &error))?;
+    }
+    let text = match arguments.json {
+        // Text and numbers always have a JSON form.
+        true => serde_json::to_string_pretty(&comparison).unwrap_or_default() + "\n",
+        false => table(&comparison),
+    };
+    let mut stdout = io::stdout();
+    let written = stdout.write_all(text.as_bytes());
+    written
+        .and_then(|()| stdout.flush())
+        .map_err(|error| not_written("comparison", &error))?;
+    Ok(0)
+}
+
+fn not_written(what: &str, error: &io::Error) -> Refused {
+    Refused {
+        message: format!("cannot write the {what}: {error}"),
+        status: 3,
+    }
+}

@@ -1,0 +1,114 @@
+//! Where a search or a replay says what it came to: for people, or as results of tests for
+//! continuous integration. The same options as those of a run, whose figures it does not have.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use vmm::report::test_results::Suite;
+use vmm::whole_file::WholeFile;
+
+use super::{Refused, complain, create, stats};
+
+/// What to write, and where.
+#[derive(Debug, Default, Args)]
+pub struct Arguments {
+    /// Form of the result. With junit or ktap the report for people goes to standard error, unless
+    /// --stats-file is given; see docs/formats.md
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Table)]
+    stats: Form,
+
+    /// Write the result in that form here instead of to standard output
+    #[arg(long, value_name = "FILE")]
+    stats_file: Option<PathBuf>,
+}
+
+/// The form of a result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// For people
+    #[default]
+    Table,
+    /// A test result as XML
+    Junit,
+    /// A test result as the kernel has them, KTAP version 1
+    Ktap,
+}
+
+impl Form {
+    /// As the form of a report on a run; `None` if it is for people.
+    fn of_tests(self) -> Option<stats::Form> {
+        match self {
+            Self::Table => None,
+            Self::Junit => Some(stats::Form::Junit),
+            Self::Ktap => Some(stats::Form::Ktap),
+        }
+    }
+}
+
+/// The files, made before the search.
+#[derive(Debug, Default)]
+pub struct Output {
+    form: Form,
+    file: Option<WholeFile>,
+}
+
+impl Arguments {
+    /// Makes the file, if one is asked for.
+    ///
+    /// # Errors
+    /// [`Refused`] if it cannot be made, or is one of `inputs`.
+    pub fn open<'a>(
+        &self,
+        inputs: impl IntoIterator<Item = &'a PathBuf>,
+    ) -> Result<Output, Refused> {
+        let file = self.stats_file.as_ref();
+        Ok(Output {
+            form: self.stats,
+            file: file.map(|path| create(path, inputs)).transpose()?,
+        })
+    }
+}
+
+impl Output {
+    /// Writes `report`, for people, and `suite` in the form that was asked for.
+    ///
+    /// # Errors
+    /// If either cannot be written.
+    pub fn write(self, report: &str, suite: impl FnOnce() -> Suite) -> io::Result<()> {
+        let Some(form) = self.form.of_tests() else {
+            return match self.file {
+                Some(file) => file.write(|out| out.write_all(report.as_bytes())),
+                None => print(report),
+            };
+        };
+        let document = stats::test_results(form, &[suite()])?;
+        let said = match self.file {
+            Some(file) => {
+                file.write(|out| out.write_all(document.as_bytes()))?;
+                return print(report);
+            }
+            // Standard error may be closed; the document still has to be written.
+            None => io::stderr().write_all(report.as_bytes()),
+        };
+        print(&document).and(said)
+    }
+
+    /// Writes that what is called `name` was refused, and returns why.
+    pub fn refuse(self, name: &str, refused: Refused) -> Refused {
+        if self.form.of_tests().is_some()
+            && let Err(error) = self.write("", || {
+                Suite::refused(name, &refused.message, refused.status)
+            })
+        {
+            complain(&format!("cannot write the result: {error}"));
+        }
+        refused
+    }
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
