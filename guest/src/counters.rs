@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering;
 
 use kit::counters::count;
-use kit::manifest::CounterRole::{Departed, Empty, SentForCalls};
+use kit::manifest::CounterRole::{Departed, Done, Empty, Planned, SentForCalls};
 use kit::manifest::PROGRESS;
 use kit::{counters, number_of};
 
@@ -33,6 +33,10 @@ counters! {
             .shown("memory", "refused", "{} refused", "memory_requests_refused_total");
         /// Operations that sent IPIs of the single and many vectors: those by which calls are told to their targets.
         call_ipis_sent.reckoned(SentForCalls);
+        /// Steps that the workload will do: a step of a selftest calls one CPU, or several, and a step of a stress is an operation.
+        steps_planned.reckoned(Planned);
+        /// Steps of the workload that have been done.
+        steps_done.reckoned(Done);
     }
 }
 

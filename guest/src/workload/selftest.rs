@@ -1,6 +1,7 @@
 //! `workload=selftest`: every CPU calls every other, then random sets of them, then all at once.
 //! The calls are a function of the seed; the ledger's oracles judge what became of them.
 
+use kit::counters::count;
 use kit::platform::{CpuId, Platform};
 use kit::sync::barrier::Barrier;
 use kit::sync::mask::CpuMask;
@@ -39,22 +40,34 @@ impl Selftest {
         let me = ipi.machine.this_cpu();
         let mut random = fastrand::Rng::with_seed(self.seed ^ (me as u64) << 32);
 
+        let cpus = ipi.machine.cpus;
+        let nestings = cpus.min(NESTED);
+        let counters = ipi.machine.counters();
+        let planned = cpus + nestings + self.calls as usize + 3;
+        count(&counters.steps_planned, planned as u64);
+        let step_done = || count(&counters.steps_done, 1);
+
         self.barrier.wait(platform);
-        for step in 0..ipi.machine.cpus {
-            pair(ipi, (me + step) % ipi.machine.cpus);
+        for step in 0..cpus {
+            pair(ipi, (me + step) % cpus);
+            step_done();
         }
-        for step in 0..ipi.machine.cpus.min(NESTED) {
-            nested(ipi, (me + step) % ipi.machine.cpus, &mut random);
+        for step in 0..nestings {
+            nested(ipi, (me + step) % cpus, &mut random);
+            step_done();
         }
         self.barrier.wait(platform);
         for _ in 0..self.calls {
             random_many(ipi, &mut random);
+            step_done();
         }
         self.barrier.wait(platform);
         for wait in [false, true] {
             calls::all(ipi, Function::Plain, wait);
+            step_done();
         }
         calls::each(ipi, Function::Other, true);
+        step_done();
 
         ipi.functions.settle(&ipi.machine);
         self.barrier.wait(platform);

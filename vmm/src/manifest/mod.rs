@@ -171,7 +171,7 @@ pub struct Counter {
     /// A sentence about it.
     pub about: String,
     /// What the VMM reckons with it: `plain`, `sent`, `targets`, `received`, `empty`,
-    /// `sent-for-calls` or `departed`.
+    /// `sent-for-calls`, `departed`, `planned` or `done`.
     #[serde(serialize_with = "role_name")]
     #[schemars(with = "String")]
     pub role: CounterRole,
