@@ -68,6 +68,7 @@
 pub mod bench;
 mod config;
 pub mod control;
+pub mod closest;
 pub mod cpus;
 pub mod duration;
 pub mod explore;
@@ -271,7 +272,13 @@ pub fn run_attended(
     }
     let mut run_result = run_result?;
     let judgement = verdict::judge(&run_result, &lab);
-    let verdict = Verdict::on(&run_result, &judgement);
+    let mut verdict = Verdict::on(&run_result, &judgement);
+    if verdict.kind == Kind::BadOptions {
+        for (word, meant) in lab.manifest().mistyped(&config.append) {
+            verdict.message += &format!("; did you mean \"{meant}\" by \"{word}\"?");
+        }
+    }
+    info!("run ended: {}: {}", verdict.kind, verdict.message);
     let report = Report::new(&run_result, &lab, judgement, &verdict, provenance);
     let post_mortem = describe(&run_result, &report, &symbols);
     Ok(Outcome {

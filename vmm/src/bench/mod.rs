@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 pub use cell::Cell;
 pub use costs::{Cost, Costs, Effort, Measured, SCHEMA};
 pub use error::BenchError;
-pub use filter::{Filter, cells};
+pub use filter::{Filter, NoSuchValue, cells, check};
 pub use handling::{Handling, IpiHandling};
 pub use words::{BenchWords, Unmeasurable};
 

@@ -120,6 +120,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     if cells.is_empty() {
         return Err(bad(
             "nothing is left to measure: no line of the table fits all that was asked for"
+    bench::check(&filter, &words).map_err(|error| bad(error.to_string()))?;
                 .to_owned(),
         ));
     }

@@ -3,6 +3,7 @@
 //! its oracles. An image without that section says nothing; `docs/manifest.md` says what works
 //! without it. Knows no machine, and no entry of any particular manifest.
 
+mod mistyped;
 mod read;
 mod table;
 
