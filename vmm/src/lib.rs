@@ -57,6 +57,8 @@
 //!   [`Operator::interrupt`].
 //! * The limit on open files: a machine of hundreds of vCPUs needs hundreds of them. See
 //!   [`machine::limits::raise`].
+//! * Its log. What happens is told to [`tracing`]; who listens is for the program to decide. Without
+//!   a listener nothing is formatted.
 //! * Its standard streams. [`Config::console`] keeps what the guest prints, unless it is told where
 //!   to write it.
 //!
@@ -107,6 +109,7 @@ pub use shared;
 use stats::sources::Kvm;
 use stats::trace::Trace;
 use stats::window::Window;
+use tracing::info;
 use verdict::{Kind, Verdict};
 
 /// The result of a run.
@@ -229,6 +232,10 @@ pub fn run_attended(
         layout: &layout,
         command_line: &command_line,
     })?;
+    info!(
+        "machine built: {} vCPUs, command line \"{command_line}\"",
+        config.vcpus
+    );
     let kvm = config
         .sources
         .as_ref()

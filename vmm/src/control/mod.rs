@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_manager::{EventManager, SubscriberOps};
+use tracing::info;
 use vm_memory::GuestMemoryMmap;
 
 use crate::lab::Lab;
@@ -169,8 +170,13 @@ pub fn run(
         let (meter, start, operator) = (meter.clone(), start.clone(), operator.clone());
         move |vcpu, message| {
             meter.on_message(message);
-            if message == Message::WorkloadStarted {
-                start.announce();
+            match message {
+                Message::WorkloadStarted => {
+                    info!("the workload starts");
+                    start.announce();
+                }
+                Message::WorkloadFinished => info!("the workload is over"),
+                _ => {}
             }
             operator.hear(vcpu, message)
         }
@@ -211,6 +217,7 @@ pub fn run(
             event_loop.show(live);
         }
         attend(&operator);
+        info!("the vCPUs enter the guest");
         watch(event_loop, threads)
     });
     let _mark = MarkWoundUp(&operator);
@@ -225,6 +232,7 @@ pub fn run(
     let (stall_totals, pause_latency) = (threads.stall_totals(), threads.pause_latency());
     let stalled: Vec<_> = (0..count).map(|id| stalled(&threads, id)).collect();
     threads.suspend()?;
+    info!("all vCPUs are out of the guest");
     let window = meter.window();
     let vcpus = threads.stop()?;
     output.finish(devices.console());

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::info;
+
 use super::checks::read;
 use super::config::Config;
 use super::errors::ExploreError;
@@ -36,6 +38,7 @@ pub fn explore(
     let until = Until::new(interrupted, config.time);
     let (image, manifest) = read(config)?;
     let mut specimen = Specimen::boot(&setup(&image, config), until)?;
+    info!("specimen booted: {} CPUs", specimen.cpus().len());
     let begun = Instant::now();
     let provenance = Provenance {
         words: specimen.words(),
@@ -55,6 +58,7 @@ pub fn explore(
     let limits = Limits {
         states: config.states,
     };
+    info!("search begins: {:?}", config.strategy);
     let mut seen = Seen::default();
     let mut engine = Engine::new(&mut specimen, &mut sharing, limits, on_progress);
     let mut is_cut_short = false;
@@ -66,6 +70,10 @@ pub fn explore(
         other => other?,
     };
     let counts = engine.counts;
+    info!(
+        "search ended: {} states, {} steps, begun anew {} times",
+        counts.states, counts.transitions, counts.begun_anew
+    );
     let outcomes = std::mem::take(&mut engine.outcomes);
     let time = begun.elapsed();
     let found = Instant::now();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tracing::info;
+
 use super::case::Case;
 use super::checks::{check_case, check_options, manifest};
 use super::errors::ExploreError;
@@ -96,6 +98,11 @@ pub fn replay(
         same_image: this == schedule.image,
     };
     let mut turns = without_states(&schedule.turns);
+    info!(
+        "replay {} turns {} times",
+        schedule.turns.len(),
+        replay.times
+    );
     // Follow it once without comparing states: which pages belong to a state is known only once
     // they have been written.
     match follow(&mut specimen, &turns, &mut |_, _, _| {}) {

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use tracing::debug;
+
 use super::counts::Counts;
 use super::system::TransitionSystem;
 use crate::explore::schedule::Choice;
@@ -120,6 +122,7 @@ impl<'a> Engine<'a> {
         })
     }
 
+        debug!("the search begins anew: it has learnt more of what CPUs share");
     /// Begins the search anew, with everything that it has learnt.
     pub fn begin_anew(&mut self) {
         self.sharing.begin_anew();
