@@ -68,9 +68,9 @@
 //! on a terminal. A program does not need it: `default-features = false`.
 
 pub mod bench;
+pub mod closest;
 mod config;
 pub mod control;
-pub mod closest;
 pub mod cpus;
 pub mod duration;
 pub mod explore;
@@ -262,7 +262,7 @@ pub fn run_attended(
         symbols: Arc::clone(&symbols),
         command_line: command_line.clone(),
         trace: config.trace,
-        watch: config.watch.clone(),
+        show: config.show.clone(),
         sources: config.sources.as_deref(),
     };
     let run_result = control::run(machine, &lab, setup, |operator| {

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use vmm::Config;
 use vmm::bench::{self, BenchError, BenchWords, Costs, Effort, Filter};
 use vmm::control::Tracing;
@@ -18,14 +17,15 @@ use vmm::provenance::Input;
 use vmm::report::costs;
 use vmm::stats::sources::Sources;
 
+use super::progress::{Line, Wanted};
 use super::signals::Signals;
-use super::{Refused, chain, complain, create};
+use super::{Refused, chain, complain, create, installed};
 
 /// What to measure, and how often.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Guest image
-    guest: PathBuf,
+    /// Guest image [default: the installed guest.bin]
+    guest: Option<PathBuf>,
 
     /// Number of vCPUs, 2 to 1024
     #[arg(long, value_name = "N", default_value_t = 4,
@@ -82,6 +82,9 @@ pub struct Arguments {
     #[arg(long)]
     traced: bool,
 
+    #[command(flatten)]
+    progress: Wanted,
+
     /// Write the figures here as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -99,13 +102,14 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let bad = |message| Refused { message, status: 2 };
     let baseline = arguments.baseline.as_deref().map(Costs::read).transpose();
     let baseline = baseline.map_err(bad)?;
+    let guest_path = installed::image(arguments.guest.as_deref(), installed::GUEST)?;
     // Read here, so that a bad image is refused before there is a machine.
-    let image = Guest::from(&arguments.guest)
+    let image = Guest::from(&guest_path)
         .open()
         .map_err(|error| bad(chain(&error)))?;
-    let guest = Input::new(&arguments.guest, image.bytes());
+    let guest = Input::new(&guest_path, image.bytes());
     let manifest = Manifest::of(&image).map_err(|error| bad(chain(&error)))?;
-    let of_image = |error: &dyn Display| bad(format!("{}: {error}", arguments.guest.display()));
+    let of_image = |error: &dyn Display| bad(format!("{}: {error}", guest_path.display()));
     let points = Points::read(image.bytes()).map_err(|error| of_image(&error))?;
     let words =
         BenchWords::of(&manifest.unwrap_or_default(), &points).map_err(|error| of_image(&error))?;
@@ -116,18 +120,18 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         transport: arguments.transport.clone(),
         queue: arguments.queue.clone(),
     };
+    bench::check(&filter, &words).map_err(|error| bad(error.to_string()))?;
     let cells = bench::cells(&filter, &words);
     if cells.is_empty() {
         return Err(bad(
             "nothing is left to measure: no line of the table fits all that was asked for"
-    bench::check(&filter, &words).map_err(|error| bad(error.to_string()))?;
                 .to_owned(),
         ));
     }
     // Created first: a bench of minutes should not end with a file that cannot be created. The
     // baseline has been read by now, so that the new figures may replace it.
     let json = arguments.json.as_ref();
-    let json = json.map(|path| create(path, [&arguments.guest]).map(|file| (file, path)));
+    let json = json.map(|path| create(path, [&guest_path]).map(|file| (file, path)));
     let json = json.transpose()?;
 
     let signals = Signals::catch()?;
@@ -137,7 +141,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             timeline: arguments.traced,
             ..Tracing::NOTHING
         },
-        ..Config::new(&arguments.guest)
+        ..Config::new(&guest_path)
     };
     let config = config
         .vcpus(arguments.vcpus)
@@ -149,10 +153,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         repetitions: arguments.runs,
     };
     let mut costs = Costs::new(&config, guest, effort);
-    let bar = ProgressBar::new(cells.len() as u64).with_style(
-        ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}")
-            .expect("a template that is always the same"),
-    );
+    let line = Line::of(arguments.progress, cells.len() as u64);
     let result = bench::measure(
         &config,
         &words,
@@ -160,11 +161,11 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         effort,
         &mut costs,
         |number, cell| {
-            bar.set_position(number as u64);
-            bar.set_message(words.tell(cell));
+            line.at(number as u64);
+            line.say(words.tell(cell));
         },
     );
-    bar.finish_and_clear();
+    drop(line);
     drop(signals);
 
     if let Some((file, path)) = json {

@@ -1,7 +1,7 @@
 //! `vmm replay SCHEDULE GUEST`: runs a schedule again, exactly as it was found.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -16,7 +16,8 @@ use vmm::{duration, text};
 
 use super::explored::{refused, status_of, write_page};
 use super::interruption::{self, interrupted};
-use super::{Refused, complain, create};
+use super::progress::{Line, Wanted};
+use super::{Refused, complain, create, installed};
 
 /// What to replay.
 #[derive(Debug, Args)]
@@ -24,8 +25,8 @@ pub struct Arguments {
     /// A schedule that vmm explore has written
     schedule: PathBuf,
 
-    /// Guest image
-    guest: PathBuf,
+    /// Guest image [default: the installed one with the name of that on which it was found]
+    guest: Option<PathBuf>,
 
     /// How often
     #[arg(long, value_name = "N", default_value_t = 1,
@@ -39,6 +40,9 @@ pub struct Arguments {
     /// Try it on an image that is not the one on which it was found
     #[arg(long)]
     any_image: bool,
+
+    #[command(flatten)]
+    progress: Wanted,
 
     /// Write a page for a browser here, with a diagram of the schedule. See docs/reports.md
     #[arg(long, value_name = "FILE")]
@@ -56,17 +60,21 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let text = text::read(&arguments.schedule)
         .map_err(|error| bad(format!("cannot read {name}: {error}")))?;
     let schedule = Schedule::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
-    let open = |name: &PathBuf| create(name, [&arguments.schedule, &arguments.guest]);
+    let guest = installed::image(arguments.guest.as_deref(), &found_on(&schedule))?;
+    let open = |name: &PathBuf| create(name, [&arguments.schedule, &guest]);
     let page_file = arguments.report.as_ref().map(open).transpose()?;
     interruption::catch()?;
     let replay = Replay {
-        guest: &Guest::from(&arguments.guest),
+        guest: &Guest::from(&guest),
         schedule: &schedule,
         times: arguments.times,
         any_image: arguments.any_image,
         time: arguments.time_limit,
     };
-    let (replayed, story) = tell(&replay, interrupted).map_err(|error| refused(&error))?;
+    let line = Line::of(arguments.progress, arguments.times);
+    let told = tell(&replay, interrupted, &mut |done| line.at(done));
+    drop(line);
+    let (replayed, story) = told.map_err(|error| refused(&error))?;
     let compared = if replayed.compared_states {
         "stops and states"
     } else {
@@ -120,7 +128,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         let document = Document {
             verdict: &verdict,
             is_good: as_told == times,
-            guest: arguments.guest.display().to_string(),
+            guest: guest.display().to_string(),
             facts: options.into_iter().chain(facts).collect(),
             case: &schedule.case,
             schedule: story.is_some().then_some(&schedule),
@@ -129,4 +137,14 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         write_page(file, &document).unwrap_or_else(|error| complain_of("page", error));
     }
     Ok(status)
+}
+
+/// The name of the image on which `schedule` was found.
+fn found_on(schedule: &Schedule) -> String {
+    let found = schedule.provenance.as_ref();
+    let name = found.and_then(|found| Path::new(&found.guest.name).file_name());
+    name.map_or_else(
+        || installed::EXPLORE.to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }

@@ -1,13 +1,13 @@
 //! `vmm [OPTIONS] GUEST`: boots a guest, or runs a script that boots guests, and reports.
 
-use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use vmm::control::socket::Server;
-use vmm::control::{Limits, PlannedStall, Stalls, Steal, Tracing};
+use vmm::control::{Limits, PlannedStall, Show, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
 use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
@@ -18,17 +18,19 @@ use vmm::stats::trace::Trace;
 use vmm::whole_file::WholeFile;
 use vmm::{Config, Outcome, duration, scenario};
 
-use super::screen::Terminal;
+use super::progress::Wanted;
+use super::screen::{Terminal, can_draw};
 use super::signals::Signals;
 use super::stats::{Form, Reports};
-use super::{Refused, cannot_write, chain, check_output, complain, create};
+use super::{Refused, cannot_write, chain, check_output, complain, create, installed};
 
 /// What to run, and how.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Guest image: ELF64 with a PVH entry note. A script can name one itself
-    #[arg(required_unless_present = "script")]
-    guest: Option<PathBuf>,
+    /// Guest image: ELF64 with a PVH entry note. A name without a folder is looked for in the
+    /// current folder, in the folders of VMM_GUEST_PATH, separated by colons, and among what is
+    /// installed. A script can name one itself [default: the installed guest.bin]
+    pub guest: Option<PathBuf>,
 
     /// Number of vCPUs, 1 to 1024
     #[arg(long, value_name = "N", default_value_t = 1,
@@ -85,6 +87,9 @@ pub struct Arguments {
     #[arg(long)]
     watch: bool,
 
+    #[command(flatten)]
+    progress: Wanted,
+
     /// Count KVM's tracepoints on the vCPUs' threads as well, as far as this user may, and try
     /// first who can be believed; see docs/costs.md
     #[arg(long)]
@@ -119,9 +124,9 @@ fn param(text: &str) -> Result<(String, String), String> {
 }
 
 impl Arguments {
-    fn config(&self, signals: &Signals) -> Config {
+    fn config(&self, guest: Option<&Path>, signals: &Signals) -> Config {
         let config = Config {
-            guest: self.guest.as_ref().map(Guest::from),
+            guest: guest.map(Guest::from),
             vcpus: self.vcpus,
             memory: self.memory,
             append: self.append.clone(),
@@ -139,7 +144,11 @@ impl Arguments {
                 timeline: self.trace.is_some() || self.report.is_some(),
                 ..Tracing::NOTHING
             },
-            watch: self.watch.then(|| Arc::new(Terminal::default()) as _),
+            show: match (self.watch, self.progress.is_shown()) {
+                (true, _) => Show::Table(Arc::new(Terminal::default())),
+                (false, true) => Show::Line(Arc::new(Terminal::default())),
+                (false, false) => Show::Nothing,
+            },
             sources: Some(Arc::new(match self.tracepoints {
                 true => Sources::prove(),
                 false => Sources::prove_statistics(),
@@ -158,7 +167,7 @@ const NOT_REPORTED: u8 = 3;
 /// # Errors
 /// [`Refused`] if that was not possible.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
-    if arguments.watch && !can_watch() {
+    if arguments.watch && !can_draw() {
         return Err(Refused {
             message: "--watch draws on a terminal, and standard error is none that can be drawn \
                       on; leave it out, or ask a machine with --control from elsewhere: vmm ctl \
@@ -167,8 +176,15 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             status: 2,
         });
     }
+    let script = arguments.script.as_deref().map(installed::scenario);
+    let script = script.transpose()?;
+    let guest = match (&arguments.guest, &script) {
+        // It can name an image itself, and otherwise says that there is none.
+        (None, Some(_)) => installed::image_if_any(installed::GUEST),
+        (named, _) => Some(installed::image(named.as_deref(), installed::GUEST)?),
+    };
     // Created first: a run of an hour should not end with a file that cannot be created.
-    let inputs = || arguments.guest.iter().chain(&arguments.script);
+    let inputs = || guest.iter().chain(&script);
     let open = |name: &PathBuf| create(name, inputs());
     let mut reports = match arguments.stats_file.as_deref() {
         None => Reports::to_stdout(arguments.stats),
@@ -200,8 +216,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         message: chain(&error),
         status: 2,
     })?;
-    let config = arguments.config(&signals);
-    let refused = match &arguments.script {
+    let config = arguments.config(guest.as_deref(), &signals);
+    let refused = match &script {
         None => vmm::run_attended(&config, control.as_ref(), |_| {})
             .map(report)
             .err()
@@ -245,12 +261,6 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             status: if status == 0 { own } else { status },
         }),
     }
-}
-
-/// Whether standard error is a terminal whose cursor can be moved.
-fn can_watch() -> bool {
-    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    io::stderr().is_terminal() && !is_dumb
 }
 
 fn write_trace(file: WholeFile, traces: &[(&Trace, &Provenance)]) -> io::Result<()> {

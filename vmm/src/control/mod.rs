@@ -42,8 +42,8 @@ use crate::stats::window::{Meter, Window};
 pub use ending::Ending;
 pub use error::ControlError;
 use event_loop::{EventLoop, TimeLimits};
-use live::LiveTable;
-pub use live::Screen;
+use live::Live;
+pub use live::{Screen, Show};
 use operator::{Expected, Operator, OperatorParts, VmmIpiCounts};
 pub use output::Stream;
 pub use stall::{
@@ -119,8 +119,8 @@ pub struct Setup<'a> {
     pub command_line: String,
     /// What to trace, from the start of the workload on.
     pub trace: Tracing,
-    /// Where to show a live table of the vCPUs.
-    pub watch: Option<Arc<dyn Screen>>,
+    /// What to show while it goes on, and where.
+    pub show: Show,
     /// The sources of counts with the results of their trials, if they were tried.
     pub sources: Option<&'a Sources>,
 }
@@ -211,9 +211,9 @@ pub fn run(
                 watchdog,
             },
         )?;
-        if let Some(screen) = setup.watch {
-            let live = LiveTable::new(threads, &operator, &meter, lab, screen)
-                .map_err(|e| ControlError::Prepare("create a timer for the live table", e))?;
+        let live = Live::new(setup.show, threads, &operator, &meter, lab)
+            .map_err(|e| ControlError::Prepare("create a timer for the live display", e))?;
+        if let Some(live) = live {
             event_loop.show(live);
         }
         attend(&operator);

@@ -16,7 +16,7 @@ use super::point_of_no_return;
 use super::retrace::{follow, up_to_cycle};
 use super::schedule::{FORM, Schedule};
 use super::search::seen::Seen;
-use super::search::{Counterexample, Engine, Limits, OnProgress, SearchEnd};
+use super::search::{Counterexample, Engine, Limits, OnProgress, Progress, SearchEnd};
 use super::sharing::Sharing;
 use super::specimen::{Setup, Specimen, SpecimenError};
 use super::story::StoryBuilder;
@@ -90,6 +90,7 @@ pub fn explore(
                 &description,
                 found,
                 &mut is_cut_short,
+                on_progress,
             )?
         }
         end if !covered.broken.is_empty() => SearchVerdict::Refuted {
@@ -169,14 +170,19 @@ fn broke(
     description: &Description<'_>,
     found: Counterexample,
     is_cut_short: &mut bool,
+    on_progress: &mut OnProgress<'_>,
 ) -> Result<SearchVerdict, ExploreError> {
     let found_with = found.turns.len();
+    info!("shorten {found_with} turns");
+    on_progress(&Progress::Shortening { turns: found_with });
     let mut shortest = found;
     match shorten(specimen, config, &mut shortest) {
         Err(ExploreError::Specimen(SpecimenError::Ended(_))) => *is_cut_short = true,
         other => other?,
     }
     let Counterexample { turns, breach } = shortest;
+    info!("look for the point of no return in {} turns", turns.len());
+    on_progress(&Progress::PointOfNoReturn { turns: turns.len() });
     let until = Instant::now() + point_of_no_return::share_of(config.shrink);
     let story_builder = StoryBuilder::new(description.image);
     let point_of_no_return = if *is_cut_short {
