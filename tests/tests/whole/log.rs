@@ -95,3 +95,12 @@ fn nothing_is_logged_that_was_not_asked_for() {
         .ends_with(2)
         .complains_of("loud");
 }
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    need_kvm();
+    let mut vmm = Vmm::boot("--log trace --vcpus 2");
+    let full = std::fs::File::create("/dev/full").expect("a device that is full");
+    vmm.command().stderr(full);
+    vmm.run().ends_with(0).says("pass: ");
+}

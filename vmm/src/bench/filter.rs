@@ -62,7 +62,7 @@ pub fn check(filter: &Filter, words: &BenchWords) -> Result<(), NoSuchValue> {
         .collect();
     for (what, wanted, known) in [
         ("transport", &filter.transport, transports),
-        ("queue", &filter.queue, queues),
+        ("design", &filter.queue, queues),
     ] {
         if let Some(value) = wanted.iter().find(|it| !known.contains(it.as_str())) {
             return Err(NoSuchValue {
@@ -171,7 +171,7 @@ mod tests {
         });
         assert!(
             why.unwrap_err()
-                .contains("the queue \"bad\"; there are good")
+                .contains("the design \"bad\"; there are good")
         );
     }
 

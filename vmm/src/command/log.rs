@@ -36,6 +36,8 @@ pub fn begin(level: Level) {
         .with_thread_names(true)
         .with_ansi(false)
         .with_target(false)
+        // It would be told to standard error again, and panic.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     // Fails only if there is a log already.
     if log.try_init().is_ok() {
