@@ -15,6 +15,7 @@ LITMUS_EXPLORE := $(OUT)/litmus-explore.bin
 SUM := $(OUT)/sum.bin
 SUM_EXPLORE := $(OUT)/sum-explore.bin
 LITMUS_CASE := $(OUT)/release/litmus-case
+MANUAL := $(OUT)/manual
 WHOLE := $(OUT)/whole
 export SVM_DIR := $(OUT)/svm
 SVM_VCPUS := 1,2,4,16
@@ -24,20 +25,25 @@ VERSUS := $(SHUTTLE) run $(CARGO_FLAGS) --release --package versus --
 LOST_CALL := scenarios/explore/lost-call.case
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm examples guest images explore-images whole run run-svm have-kvm lint check install clean
-.PHONY: test test-unit test-schedules test-versus test-orderings test-local test-images test-plants test-svm test-qemu
-.PHONY: test-browser picture reference stories soak cases designs bench bench-explorer bench-qemu costs trace-costs
+.PHONY: help build vmm manual examples guest images explore-images whole run run-svm have-kvm lint check
+.PHONY: test test-unit test-schedules test-versus test-orderings test-local test-images test-install test-plants test-svm
+.PHONY: test-qemu test-browser picture reference stories soak cases designs bench bench-explorer bench-qemu costs trace-costs
+.PHONY: install uninstall clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo 'with VCPUS=$(VCPUS), ARGS= for more options of vmm, such as'
 	@echo "  make run VCPUS=4 ARGS='--append \"queue=filo seed=7\"'"
 
-build: vmm guest ## build the command and the guest images (the default)
+build: vmm guest manual ## build the commands, the guest images and the manual pages (the default)
 
 vmm: ## build target/release/vmm, and target/release/litmus-case
 	$(CARGO) build $(CARGO_FLAGS) --release --package vmm
 	$(CARGO) build $(CARGO_FLAGS) --release --package litmus --features command --bin litmus-case
+
+manual: ## write the manual pages, and completions for shells, to target/manual
+	$(CARGO) build $(CARGO_FLAGS) --release --package manual
+	$(OUT)/release/manual $(MANUAL)
 
 # As `cargo test` builds them too, so that nothing is compiled for them alone.
 examples: ## build the programs of vmm/examples
@@ -100,6 +106,9 @@ whole:
 
 test-images: build ## that the guest images are the same bytes wherever they are built
 	GUEST=$(abspath $(GUEST)) $(CARGO) test $(CARGO_FLAGS) --package tests --test images
+
+test-install: build ## install into an empty folder, and use what is there from another one
+	$(CARGO) test $(CARGO_FLAGS) --package tests --test install
 
 test-local: have-kvm build examples whole ## whole runs on this host's /dev/kvm
 	VMM=$(VMM) GUEST=$(GUEST) EXAMPLES=$(OUT)/debug/examples $(WHOLE) --skip qemu::
@@ -198,16 +207,43 @@ lint: ## formatting, and everything the compiler and clippy have to say
 		done; \
 	done
 	sh -n guest/build
+	sh -n vmm/manual/names-only
 	for script in tests/svm/* tests/browser/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done
 
 COMMANDS := $(VMM) $(LITMUS_CASE)
-IMAGES := $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE)
-install: ## copy vmm and litmus-case to PREFIX/bin and the guest images to PREFIX/lib/ipi-lab (after make build)
-	@for file in $(COMMANDS) $(IMAGES); do \
+IMAGES := $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE) $(SUM) $(SUM_EXPLORE)
+BIN = $(DESTDIR)$(PREFIX)/bin
+LIB = $(DESTDIR)$(PREFIX)/lib/ipi-lab
+SHARE = $(DESTDIR)$(PREFIX)/share
+install: ## copy commands, images, scenarios, docs, manual pages and completions to PREFIX (after make build)
+	@for file in $(COMMANDS) $(IMAGES) $(MANUAL)/man/vmm.1; do \
 		test -f $$file || { echo 'make: run `make build` first' >&2; exit 1; }; \
 	done
-	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(COMMANDS)
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/ipi-lab $(IMAGES)
+	@mkdir -p "$(BIN)"
+	for file in $(COMMANDS); do \
+		vmm/manual/names-only $$file "$(BIN)/$${file##*/}" || exit 1; \
+	done
+	install -D -m 644 -t "$(LIB)" $(IMAGES)
+	install -D -m 644 -t "$(SHARE)/man/man1" $(MANUAL)/man/*.1
+	install -D -m 644 $(MANUAL)/bash/vmm.bash "$(SHARE)/bash-completion/completions/vmm"
+	install -D -m 644 $(MANUAL)/bash/litmus-case.bash "$(SHARE)/bash-completion/completions/litmus-case"
+	install -D -m 644 -t "$(SHARE)/zsh/site-functions" $(MANUAL)/zsh/*
+	install -D -m 644 -t "$(SHARE)/fish/vendor_completions.d" $(MANUAL)/fish/*
+	@(cd scenarios && find * -type f) | while read -r file; do \
+		install -D -m 644 "scenarios/$$file" "$(SHARE)/ipi-lab/$$file" || exit 1; \
+	done
+	@for file in *.md LICENSE-* $$(find docs -type f); do \
+		install -D -m 644 "$$file" "$(SHARE)/doc/ipi-lab/$$file" || exit 1; \
+	done
+	@ln -sfn ../../ipi-lab "$(SHARE)/doc/ipi-lab/scenarios"
+
+uninstall: ## remove from PREFIX what make install puts there
+	rm -f "$(BIN)/vmm" "$(BIN)/litmus-case" "$(SHARE)/man/man1/vmm.1" "$(SHARE)/man/man1/"vmm-*.1 \
+		"$(SHARE)/man/man1/litmus-case.1" "$(SHARE)/man/man1/"litmus-case-*.1 \
+		"$(SHARE)/bash-completion/completions/vmm" "$(SHARE)/bash-completion/completions/litmus-case" \
+		"$(SHARE)/zsh/site-functions/_vmm" "$(SHARE)/zsh/site-functions/_litmus-case" \
+		"$(SHARE)/fish/vendor_completions.d/vmm.fish" "$(SHARE)/fish/vendor_completions.d/litmus-case.fish"
+	rm -rf "$(LIB)" "$(SHARE)/ipi-lab" "$(SHARE)/doc/ipi-lab"
 
 clean: ## remove everything that was built or fetched
 	$(CARGO) clean

@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering;
 
 use kit::counters::count;
-use kit::manifest::CounterRole::{Departed, Empty, SentForCalls};
+use kit::manifest::CounterRole::{Departed, Done, Empty, Planned, SentForCalls};
 use kit::manifest::PROGRESS;
 use kit::{counters, number_of};
 
@@ -41,6 +41,10 @@ counters! {
         /// CPUs that called sets of CPUs, and all at once, in the selftest.
         many_callers
             .shown("selftest", "callers", "calls to many from {} CPUs", "selftest_callers_total");
+        /// Steps that the workload will do: a step of a selftest calls one CPU, or several, and a step of a stress is an operation.
+        steps_planned.reckoned(Planned);
+        /// Steps of the workload that have been done.
+        steps_done.reckoned(Done);
     }
 }
 

@@ -310,6 +310,11 @@ numbers! {
         SentForCalls = 6 "sent-for-calls",
         /// CPUs that left: what was pending there is gone.
         Departed = 7 "departed",
+        /// Pieces of work that the workload will do, whatever a piece is. It is known once the
+        /// workload has begun, and is what [`CounterRole::Done`] comes to.
+        Planned = 8 "planned",
+        /// Those of them that have been done.
+        Done = 9 "done",
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::operator::Operator;
-use crate::control::{Limits, PlannedStall, Screen, Stalls, Steal, Stream, Tracing};
+use crate::control::{Limits, PlannedStall, Show, Stalls, Steal, Stream, Tracing};
 use crate::cpus::CpuSet;
 use crate::machine::guest::Guest;
 #[cfg(doc)]
@@ -52,8 +52,8 @@ pub struct Config {
     /// Which of the traced events are to be written. It is checked against the guest before that
     /// runs, and applied by [`perfetto::write`](crate::report::perfetto::write).
     pub trace_filter: TraceFilter,
-    /// Where to show a live table of the vCPUs.
-    pub watch: Option<Arc<dyn Screen>>,
+    /// What to show of the run while it goes on, and where.
+    pub show: Show,
     /// The sources of counts other than the VMM itself, and which of them can be believed, once
     /// that has been tried. With `None` that is not tried, and nothing of what they count is
     /// reported.
@@ -79,7 +79,7 @@ impl Default for Config {
             console: Stream::Captured,
             trace: Tracing::NOTHING,
             trace_filter: TraceFilter::default(),
-            watch: None,
+            show: Show::Nothing,
             sources: None,
             attendant: None,
             script: None,
@@ -172,13 +172,10 @@ impl Config {
         Self { trace, ..self }
     }
 
-    /// Shows a live table of the vCPUs there.
+    /// Shows this of the run while it goes on.
     #[must_use]
-    pub fn watch(self, screen: Arc<dyn Screen>) -> Self {
-        Self {
-            watch: Some(screen),
-            ..self
-        }
+    pub fn show(self, show: Show) -> Self {
+        Self { show, ..self }
     }
 
     /// Reports what these sources count as well. [`Sources::prove`] finds out which of them can be

@@ -57,6 +57,8 @@
 //!   [`Operator::interrupt`].
 //! * The limit on open files: a machine of hundreds of vCPUs needs hundreds of them. See
 //!   [`machine::limits::raise`].
+//! * Its log. What happens is told to [`tracing`]; who listens is for the program to decide. Without
+//!   a listener nothing is formatted.
 //! * Its standard streams. [`Config::console`] keeps what the guest prints, unless it is told where
 //!   to write it.
 //!
@@ -66,6 +68,7 @@
 //! on a terminal. A program does not need it: `default-features = false`.
 
 pub mod bench;
+pub mod closest;
 mod config;
 pub mod control;
 pub mod counted;
@@ -110,6 +113,7 @@ use stats::sources::Kvm;
 use stats::trace::Trace;
 use stats::trace_filter::NotInTrace;
 use stats::window::Window;
+use tracing::info;
 use verdict::{Kind, Verdict};
 
 /// The result of a run.
@@ -241,6 +245,10 @@ pub fn run_attended(
         layout: &layout,
         command_line: &command_line,
     })?;
+    info!(
+        "machine built: {} vCPUs, command line \"{command_line}\"",
+        config.vcpus
+    );
     let mut provenance = Provenance {
         script: config.script.clone(),
         pin: config.pin.as_ref().map(ToString::to_string),
@@ -265,7 +273,7 @@ pub fn run_attended(
         symbols: Arc::clone(&symbols),
         command_line: command_line.clone(),
         trace: config.trace,
-        watch: config.watch.clone(),
+        show: config.show.clone(),
         sources: config.sources.clone(),
     };
     let run_result = control::run(machine, &lab, setup, |operator| {
@@ -285,7 +293,13 @@ pub fn run_attended(
         provenance.host.kvm = trials.result().kvm;
     }
     let judgement = verdict::judge(&run_result, &lab);
-    let verdict = Verdict::on(&run_result, &judgement);
+    let mut verdict = Verdict::on(&run_result, &judgement);
+    if verdict.kind == Kind::BadOptions {
+        for (word, meant) in lab.manifest().mistyped(&config.append) {
+            verdict.message += &format!("; did you mean \"{meant}\" by \"{word}\"?");
+        }
+    }
+    info!("run ended: {}: {}", verdict.kind, verdict.message);
     let mut report = Report::new(&run_result, &lab, judgement, &verdict, provenance);
     let vectors = &lab.manifest().vectors;
     let post_mortem = describe(&run_result, &report, &symbols, vectors);

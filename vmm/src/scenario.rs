@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
+use tracing::info;
+
 use crate::control::operator::Operator;
 use crate::control::script::{BootRequest, Failure, Script, ScriptInput};
 use crate::control::socket::Server;
@@ -88,6 +90,7 @@ pub fn run(
     let mut refused = None;
     let mut told = false;
     for Request { wanted, answer } in wanted {
+        info!("the script boots a machine");
         let handed = answer.clone();
         let outcome = run_attended(&with(config, wanted), control, |operator| {
             // Fails if the script has ended, and then the machine runs without it.

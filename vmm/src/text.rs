@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use tracing::info;
+
 /// Most bytes that a file may have. The longest that the VMM writes itself, a result of a search in
 /// many shards, has some hundred KiB.
 const LONGEST: u64 = 64 << 20;
@@ -23,5 +25,6 @@ pub fn read(path: &Path) -> io::Result<String> {
         let message = format!("it has more than {most} MiB, and is nothing that vmm reads");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
+    info!("read {}, {} bytes", path.display(), text.len());
     Ok(text)
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
+use tracing::info;
 
 /// A file that is about to be written. Dropped before it is [written](Self::write), it leaves
 /// nothing behind.
@@ -55,6 +56,13 @@ impl WholeFile {
     /// Those of `body`, or of the host. Then there is no file of that name, or the one that was
     /// there before.
     pub fn write(self, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        let name = self.path.clone();
+        self.write_contents(body)?;
+        info!("wrote {}", name.display());
+        Ok(())
+    }
+
+    fn write_contents(self, body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         let mut file = match self.destination {
             Destination::InPlace(file) => {
                 let mut out = BufWriter::new(file);

@@ -156,6 +156,8 @@ impl Rounds {
         if me >= self.test.programs.len() {
             return Part::Done;
         }
+        let counters = lab.own_counters::<CpuCounters>(me);
+        count(&counters.programs_planned, self.rounds);
         let has_interrupts = self.test.interrupts();
         let mut histogram = Histogram::default();
         let mut arrivals = 0;
@@ -177,7 +179,7 @@ impl Rounds {
                     self.pending.take(platform);
                 }
             }
-            count(&lab.own_counters::<CpuCounters>(me).programs, rounds as u64);
+            count(&counters.programs, rounds as u64);
             // Its Acquire and Release order all accesses of the batch before what follows.
             self.batches.wait(platform);
             if me == 0 {

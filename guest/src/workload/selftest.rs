@@ -57,6 +57,17 @@ impl Selftest {
         let counters = ipi.machine.counters();
         let mut random = fastrand::Rng::with_seed(self.seed ^ (me as u64) << 32);
 
+        let nestings = amount::nested(self.share, cpus);
+        let calls_many = self.callers.contains(me);
+        let to_many = if calls_many {
+            self.calls as usize + 3
+        } else {
+            0
+        };
+        let planned = self.share + nestings + to_many;
+        count(&counters.steps_planned, planned as u64);
+        let step_done = || count(&counters.steps_done, 1);
+
         self.barrier.wait(platform);
         count(&counters.cpu_pairs, cpus as u64);
         // Itself and its neighbours, so that every CPU is called by some other.
@@ -64,24 +75,28 @@ impl Selftest {
         for step in sample(&always, self.share, cpus, &mut random) {
             pair(ipi, (me + step) % cpus);
             count(&counters.cpu_pairs_called, 1);
+            step_done();
         }
-        for step in 0..amount::nested(self.share, cpus) {
+        for step in 0..nestings {
             nested(ipi, (me + step) % cpus, &mut random);
+            step_done();
         }
         self.barrier.wait(platform);
-        let calls_many = self.callers.contains(me);
         if calls_many {
             count(&counters.many_callers, 1);
             for _ in 0..self.calls {
                 random_many(ipi, &mut random);
+                step_done();
             }
         }
         self.barrier.wait(platform);
         if calls_many {
             for wait in [false, true] {
                 calls::all(ipi, Function::Plain, wait);
+                step_done();
             }
             calls::each(ipi, Function::Other, true);
+            step_done();
         }
 
         ipi.functions.settle(&ipi.machine);

@@ -8,6 +8,7 @@ use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use fastrand::Rng;
+use kit::counters::count;
 use kit::platform::{CpuId, Platform};
 use kit::specimen::Next;
 use kit::sync::atomic::Ordering as SharedOrdering;
@@ -96,10 +97,16 @@ impl Stress {
             .begun
             .compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
 
+        let counters = machine.counters();
+        // Not again by a CPU that has come back, and not at all if a time ends it.
+        if progress.operations.load(Ordering::Relaxed) == 0 && self.time.is_none() {
+            count(&counters.steps_planned, self.operations.unwrap_or(0));
+        }
         let mut random = Rng::with_seed(progress.random.load(Ordering::Relaxed));
         while !self.has_done_its_part(ipi, progress) {
             self.operate(ipi, &mut random);
             progress.operations.fetch_add(1, Ordering::Relaxed);
+            count(&counters.steps_done, 1);
             if ipi.cond_resched() == Next::Leave {
                 progress.random.store(random.get_seed(), Ordering::Relaxed);
                 return Next::Leave;

@@ -28,6 +28,8 @@ pub struct Terminal {
     pub theirs: Option<OwnedFd>,
     /// What was written, and the condition that signals more.
     pub screen: Arc<(Mutex<vt100::Parser>, Condvar)>,
+    /// The same as it came, also what has been overwritten since.
+    written: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Terminal {
@@ -42,6 +44,8 @@ impl Terminal {
         let screen = Arc::new((Mutex::new(parser), Condvar::new()));
         let mut reader = File::from(ours.try_clone().expect("another handle"));
         let seen = Arc::clone(&screen);
+        let written = Arc::default();
+        let kept: Arc<Mutex<Vec<u8>>> = Arc::clone(&written);
         // Until the other end is closed.
         thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -52,6 +56,9 @@ impl Terminal {
                 };
                 parser.process(&buffer[..read]);
                 drop(parser);
+                if let Ok(mut kept) = kept.lock() {
+                    kept.extend(&buffer[..read]);
+                }
                 seen.1.notify_all();
             }
         });
@@ -59,6 +66,7 @@ impl Terminal {
             ours,
             theirs: Some(theirs.expect("the other end")),
             screen,
+            written,
         };
         terminal.resize(lines, columns);
         terminal
@@ -84,6 +92,12 @@ impl Terminal {
         let command = vmm.command();
         command.stderr(Stdio::from(theirs)).env("TERM", "xterm");
         vmm.start()
+    }
+
+    /// Everything that was ever written, with all control characters.
+    pub fn written(&self) -> String {
+        let written = self.written.lock().expect("no panic");
+        String::from_utf8_lossy(&written).into_owned()
     }
 
     fn lines(parser: &vt100::Parser) -> Vec<String> {

@@ -1,10 +1,13 @@
 //! Which lines the table has: each transport to each kind of target in each state, and each sound
 //! queue design, as far as the guest has them and the user wants them. Measures nothing.
 
+use std::collections::BTreeSet;
+
 use shared::lab::Transport;
 
 use super::cell::{AUTO, Cell};
 use super::words::BenchWords;
+use crate::closest::did_you_mean;
 
 /// Which cells are wanted. An empty list wants all.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +36,44 @@ impl Filter {
             && among(&self.transport, &cell.transport)
             && among(&self.queue, queue)
     }
+}
+
+/// A value of a filter that fits no cell at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no line of the table has the {what} \"{value}\"; there are {known}{guess}")]
+pub struct NoSuchValue {
+    what: &'static str,
+    value: String,
+    known: String,
+    guess: String,
+}
+
+/// Checks that each transport and each queue of `filter` is measured at all on a guest with these
+/// words. The other values do not depend on the guest.
+///
+/// # Errors
+/// [`NoSuchValue`] for the first that is not.
+pub fn check(filter: &Filter, words: &BenchWords) -> Result<(), NoSuchValue> {
+    let all = cells(&Filter::default(), words);
+    let transports: BTreeSet<_> = all.iter().map(|cell| &*cell.transport).collect();
+    let queues: BTreeSet<_> = all
+        .iter()
+        .filter_map(|cell| cell.queue.as_deref())
+        .collect();
+    for (what, wanted, known) in [
+        ("transport", &filter.transport, transports),
+        ("design", &filter.queue, queues),
+    ] {
+        if let Some(value) = wanted.iter().find(|it| !known.contains(it.as_str())) {
+            return Err(NoSuchValue {
+                what,
+                value: value.clone(),
+                guess: did_you_mean(value, known.iter().copied()),
+                known: known.into_iter().collect::<Vec<_>>().join(", "),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Every cell that `filter` wants and that a guest with these words has. Only sound queue designs
@@ -108,6 +149,30 @@ mod tests {
             ..Filter::default()
         };
         assert_eq!(cells(&filter, &words()).len(), 4);
+    }
+
+    #[test]
+    fn a_value_that_no_cell_has_is_refused_with_a_guess() {
+        let check = |filter| check(&filter, &words()).map_err(|error| error.to_string());
+        assert_eq!(check(Filter::default()), Ok(()));
+        let transport = vec!["x2apic".to_owned(), "x2apc".to_owned()];
+        let why = check(Filter {
+            transport,
+            ..Filter::default()
+        });
+        let why = why.unwrap_err();
+        assert!(why.starts_with("no line of the table has the transport \"x2apc\"; there are "));
+        assert!(why.ends_with("; did you mean \"x2apic\"?"), "{why}");
+        // A broken queue is not measured.
+        let queue = vec!["bad".to_owned()];
+        let why = check(Filter {
+            queue,
+            ..Filter::default()
+        });
+        assert!(
+            why.unwrap_err()
+                .contains("the design \"bad\"; there are good")
+        );
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tracing::info;
+
 use super::cell::Cell;
 use super::costs::{Cost, Effort};
 use super::error::BenchError;
@@ -303,6 +305,7 @@ fn run(
     rounds: u32,
 ) -> Result<Outcome, BenchError> {
     let (told, rounds) = (words.tell(cell), words.tell_rounds(rounds));
+    info!("measure {told} {rounds}");
     let config = Config {
         append: format!("{} {told} {rounds}", config.append),
         trace: Tracing {

@@ -26,7 +26,7 @@ pub use cell::Cell;
 pub use classic::{ClassicCell, ClassicCost, ClassicRow, ROUNDS_OF_CLASSIC};
 pub use costs::{Cost, Costs, Effort, Measured, SCHEMA};
 pub use error::BenchError;
-pub use filter::{Filter, cells};
+pub use filter::{Filter, NoSuchValue, cells, check};
 pub use handling::{Handling, IpiHandling};
 pub use loops::{classic_cells, measure_classic};
 pub use words::{BenchWords, Unmeasurable};

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use vmm::Config;
 use vmm::bench::{self, BenchError, BenchWords, Costs, Effort, Filter};
 use vmm::control::Tracing;
@@ -18,14 +17,15 @@ use vmm::provenance::Input;
 use vmm::report::{classic, costs};
 use vmm::stats::sources::Sources;
 
+use super::progress::{Line, Wanted};
 use super::signals::Signals;
-use super::{Refused, chain, complain, create};
+use super::{Refused, chain, complain, create, installed};
 
 /// What to measure, and how often.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Guest image
-    guest: PathBuf,
+    /// Guest image [default: the installed guest.bin]
+    guest: Option<PathBuf>,
 
     /// Number of vCPUs, 2 to 1024
     #[arg(long, value_name = "N", default_value_t = 4,
@@ -89,6 +89,9 @@ pub struct Arguments {
     #[arg(long)]
     traced: bool,
 
+    #[command(flatten)]
+    progress: Wanted,
+
     /// Write the figures here as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -109,13 +112,14 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let bad = |message| Refused { message, status: 2 };
     let baseline = arguments.baseline.as_deref().map(Costs::read).transpose();
     let baseline = baseline.map_err(bad)?;
+    let guest_path = installed::image(arguments.guest.as_deref(), installed::GUEST)?;
     // Read here, so that a bad image is refused before there is a machine.
-    let image = Guest::from(&arguments.guest)
+    let image = Guest::from(&guest_path)
         .open()
         .map_err(|error| bad(chain(&error)))?;
-    let guest = Input::new(&arguments.guest, image.bytes());
+    let guest = Input::new(&guest_path, image.bytes());
     let manifest = Manifest::of(&image).map_err(|error| bad(chain(&error)))?;
-    let of_image = |error: &dyn Display| bad(format!("{}: {error}", arguments.guest.display()));
+    let of_image = |error: &dyn Display| bad(format!("{}: {error}", guest_path.display()));
     let points = Points::read(image.bytes()).map_err(|error| of_image(&error))?;
     let words =
         BenchWords::of(&manifest.unwrap_or_default(), &points).map_err(|error| of_image(&error))?;
@@ -131,7 +135,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             let rows = bench::classic_cells(&filter, &words).map_err(|error| of_image(&error))?;
             (Vec::new(), rows)
         }
-        false => (bench::cells(&filter, &words), Vec::new()),
+        false => {
+            bench::check(&filter, &words).map_err(|error| bad(error.to_string()))?;
+            (bench::cells(&filter, &words), Vec::new())
+        }
     };
     if cells.is_empty() && classic.is_empty() {
         return Err(bad(
@@ -142,7 +149,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     // Created first: a bench of minutes should not end with a file that cannot be created. The
     // baseline has been read by now, so that the new figures may replace it.
     let json = arguments.json.as_ref();
-    let json = json.map(|path| create(path, [&arguments.guest]).map(|file| (file, path)));
+    let json = json.map(|path| create(path, [&guest_path]).map(|file| (file, path)));
     let json = json.transpose()?;
 
     let signals = Signals::catch()?;
@@ -152,7 +159,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             timeline: arguments.traced,
             ..Tracing::NOTHING
         },
-        ..Config::new(&arguments.guest)
+        ..Config::new(&guest_path)
     };
     let config = config
         .vcpus(arguments.vcpus)
@@ -168,13 +175,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         repetitions: arguments.runs,
     };
     let mut costs = Costs::new(&config, guest, effort);
-    let bar = ProgressBar::new((cells.len() + classic.len()) as u64).with_style(
-        ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {wide_msg}")
-            .expect("a template that is always the same"),
-    );
+    let line = Line::of(arguments.progress, (cells.len() + classic.len()) as u64);
     let progress = |number: usize, told: String| {
-        bar.set_position(number as u64);
-        bar.set_message(told);
+        line.at(number as u64);
+        line.say(told);
     };
     let result = match arguments.classic {
         true => {
@@ -192,7 +196,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             |number, cell| progress(number, words.tell(cell)),
         ),
     };
-    bar.finish_and_clear();
+    drop(line);
     drop(signals);
 
     if let Some((file, path)) = json {

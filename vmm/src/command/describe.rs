@@ -8,13 +8,13 @@ use vmm::machine::image::Image;
 use vmm::manifest::{Document, Manifest, SCHEMA};
 use vmm::provenance::Input;
 
-use super::Refused;
+use super::{Refused, installed};
 
 /// Which image to look into.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Guest image
-    guest: PathBuf,
+    /// Guest image [default: the installed guest.bin]
+    guest: Option<PathBuf>,
 
     /// As JSON; see docs/formats.md
     #[arg(long)]
@@ -27,8 +27,9 @@ pub struct Arguments {
 /// [`Refused`] if the image cannot be read, or says nothing, or what it says makes no sense.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let refused = |message| Refused { message, status: 2 };
-    let name = arguments.guest.display();
-    let image = Image::open(&arguments.guest).map_err(|error| refused(error.to_string()))?;
+    let guest = installed::image(arguments.guest.as_deref(), installed::GUEST)?;
+    let name = guest.display();
+    let image = Image::open(&guest).map_err(|error| refused(error.to_string()))?;
     let manifest = Manifest::of(&image)
         .map_err(|error| refused(error.to_string()))?
         .ok_or_else(|| {
@@ -42,7 +43,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         true => {
             let document = Document {
                 schema: SCHEMA,
-                image: Input::new(&arguments.guest, image.bytes()),
+                image: Input::new(&guest, image.bytes()),
                 manifest: &manifest,
             };
             // Text and numbers always have a JSON form.

@@ -18,17 +18,20 @@ use vmm::{duration, text};
 
 use super::explored::{self, Files, StoryReplay};
 use super::interruption::{self, interrupted};
+use super::progress::{self, Line, Wanted};
 use super::stats::short_name;
-use super::{Refused, create, jobs, progress, search_stats};
+use super::{Refused, create, installed, jobs, search_stats};
 
 /// What to explore, and how.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The case: how many CPUs, what each does, what must come out; see docs/exploration.md
+    /// The case: how many CPUs, what each does, what must come out; see docs/exploration.md. A name
+    /// without a folder is also looked for among the installed cases
     case: PathBuf,
 
     /// Guest image; one built to be explored (target/explore.bin) for every granularity but probe
-    guest: PathBuf,
+    /// [default: the installed explore.bin]
+    guest: Option<PathBuf>,
 
     /// More words for the guest, such as queue=fifo
     #[arg(
@@ -101,6 +104,9 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     sharing: Option<PathBuf>,
 
+    #[command(flatten)]
+    progress: Wanted,
+
     /// How long what is found may be made shorter, and half as long again be asked where its point
     /// of no return is
     #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "20s")]
@@ -150,9 +156,9 @@ enum How {
 }
 
 impl Arguments {
-    fn config(&self, (case, case_file): (Case, Input)) -> Result<Config, Refused> {
+    fn config(&self, guest: &Path, (case, case_file): (Case, Input)) -> Result<Config, Refused> {
         let config = Config {
-            guest: Guest::from(&self.guest),
+            guest: Guest::from(guest),
             case,
             case_file: Some(case_file),
             kvm: Sources::prove_statistics().kvm,
@@ -212,9 +218,11 @@ impl Arguments {
 /// [`Refused`] if the exploration was not possible.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let begun = Instant::now();
-    let case = read_case(&arguments.case)?;
+    let case_path = installed::scenario(&arguments.case)?;
+    let guest = installed::image(arguments.guest.as_deref(), installed::EXPLORE)?;
+    let case = read_case(&case_path)?;
     let written = case.0.written.clone();
-    let config = arguments.config(case)?;
+    let config = arguments.config(&guest, case)?;
     if !is_possible(config.strategy, config.granularity) {
         let why = "--strategy reference is for --granularity access only";
         return Err(Refused {
@@ -222,7 +230,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             status: 2,
         });
     }
-    let inputs = [&arguments.case, &arguments.guest];
+    let inputs = [&case_path, &guest];
     let open = |name: &PathBuf| create(name, inputs);
     // Created first: a search of an hour should not end with a file that cannot be created.
     let files = Files {
@@ -241,7 +249,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         Err(refused) => return Err(files.stats.refuse(&short_name(&arguments.case), refused)),
     };
     let story_replay = StoryReplay {
-        guest: &arguments.guest,
+        guest: &guest,
         case: Some(&written),
         rest: rest(),
     };
@@ -255,7 +263,7 @@ fn search(
     rest: &dyn Fn() -> Option<Duration>,
 ) -> Result<Part, Refused> {
     let part = match arguments.jobs {
-        Some(jobs) if jobs > 1 => jobs::run(&config, jobs)?,
+        Some(jobs) if jobs > 1 => jobs::run(&config, jobs, arguments.progress)?,
         _ => alone(arguments, &config)?,
     };
     let is_part = config.shard != Shard::WHOLE;
@@ -275,12 +283,12 @@ fn search(
 
 /// Explores in this process.
 fn alone(arguments: &Arguments, config: &Config) -> Result<Part, Refused> {
-    let bar = progress::spinner();
-    let outcome = explore(config, interrupted, &mut |counts| {
-        bar.set_message(progress::line(counts, bar.elapsed()));
-        bar.tick();
+    let line = Line::endless(arguments.progress);
+    let runs = config.strategy.runs();
+    let outcome = explore(config, interrupted, &mut |progress| {
+        line.say(progress::words(progress, runs, line.elapsed()));
     });
-    bar.finish_and_clear();
+    drop(line);
     let outcome = outcome.map_err(|error| explored::refused(&error))?;
     Ok(if arguments.result.is_some() {
         Part::new(config, &outcome)

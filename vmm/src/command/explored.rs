@@ -376,7 +376,7 @@ fn told(schedule: &Schedule, story_replay: StoryReplay<'_>) -> Result<Story, Unt
     };
     // A signal that has arrived by now has stopped the search, and is not to stop the replay.
     interruption::heed();
-    match tell(&replay, interrupted) {
+    match tell(&replay, interrupted, &mut |_| {}) {
         Ok((replayed, story)) => match replayed.stopped {
             None => Ok(story),
             Some(why) => Err(Untold {

@@ -10,7 +10,6 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use indicatif::ProgressBar;
 use tempfile::TempDir;
 use vmm::explore::merge::{check_all_there, merge, sum};
 use vmm::explore::result::{Part, VerdictRecord};
@@ -18,8 +17,9 @@ use vmm::explore::search::Counts;
 use vmm::explore::{Config, Shard, check};
 
 use super::interruption::{self, interrupted};
+use super::progress::{self, Line, Wanted};
 use super::shard::Order;
-use super::{Refused, explored, progress};
+use super::{Refused, explored};
 
 /// The longest time between two checks for a signal.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -60,12 +60,13 @@ struct Jobs {
 ///
 /// # Errors
 /// [`Refused`] if a process refused the search or died.
-pub fn run(config: &Config, count: u64) -> Result<Part, Refused> {
+pub fn run(config: &Config, count: u64, progress: Wanted) -> Result<Part, Refused> {
     let begun = Instant::now();
     check(config).map_err(|error| explored::refused(&error))?;
     let directory = TempDir::with_prefix("vmm-explore-")
         .map_err(|error| host(format!("cannot make a directory for results: {error}")))?;
-    let bar = progress::spinner();
+    let line = Line::endless(progress);
+    let runs = config.strategy.runs();
     let mut config = config.clone();
     let limit = config.time;
     let mut rounds = 0;
@@ -73,7 +74,7 @@ pub fn run(config: &Config, count: u64) -> Result<Part, Refused> {
     loop {
         config.time = limit.map(|limit| limit.saturating_sub(begun.elapsed()).max(LEAST_TIME));
         let mut jobs = Jobs::start(&config, count, directory.path())?;
-        let parts = jobs.finish(&bar)?;
+        let parts = jobs.finish(&line, runs)?;
         let times = parts.iter().map(|part| part.document.took_ms);
         searched += times.max().unwrap_or(0);
         let merged = merge(&parts);
@@ -88,7 +89,7 @@ pub fn run(config: &Config, count: u64) -> Result<Part, Refused> {
         if whole.document.verdict.is_through() {
             check_all_there(&parts).map_err(|error| host(error.to_string()))?;
         }
-        bar.finish_and_clear();
+        drop(line);
         whole.document.took_ms = searched;
         whole.document.counts.begun_anew += rounds;
         return Ok(whole);
@@ -153,7 +154,7 @@ impl Jobs {
     }
 
     /// Waits for all processes, and returns the results that were written.
-    fn finish(&mut self, bar: &ProgressBar) -> Result<Vec<Part>, Refused> {
+    fn finish(&mut self, line: &Line, runs: Option<u64>) -> Result<Vec<Part>, Refused> {
         let news = self.listen();
         let mut parts = Vec::new();
         let mut failed = None;
@@ -169,9 +170,8 @@ impl Jobs {
                     }
                     let all = sum(self.all.iter().map(|job| &job.counts));
                     let going = self.all.iter().filter(|job| !job.has_ended).count();
-                    let text = progress::line(&all, bar.elapsed());
-                    bar.set_message(format!("{going} of {} shards: {text}", self.all.len()));
-                    bar.tick();
+                    let text = progress::searching(&all, runs, line.elapsed());
+                    line.say(format!("{going} of {} shards: {text}", self.all.len()));
                 }
                 Ok(News::End(index)) => {
                     let were_to_end = self.are_to_end;

@@ -1,13 +1,16 @@
 //! The subcommands, one module for each. They read arguments and print; the library does the work.
 
 pub mod bench;
+pub mod cli;
 pub mod compare;
 pub mod ctl;
 pub mod describe;
 pub mod explore;
 mod explored;
+mod installed;
 pub mod interruption;
 mod jobs;
+mod log;
 pub mod merge;
 pub mod probes;
 mod progress;

@@ -7,13 +7,13 @@ use clap::Args;
 use vmm::machine::image::Image;
 use vmm::machine::points::Points;
 
-use super::Refused;
+use super::{Refused, installed};
 
 /// Which image to look into.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Guest image
-    guest: PathBuf,
+    /// Guest image [default: the installed guest.bin]
+    guest: Option<PathBuf>,
 }
 
 /// Lists the probes by name, each with its places in the source.
@@ -22,7 +22,8 @@ pub struct Arguments {
 /// [`Refused`] if the image cannot be read, or has none.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let refused = |message| Refused { message, status: 2 };
-    let image = Image::open(&arguments.guest).map_err(|error| refused(error.to_string()))?;
+    let guest = installed::image(arguments.guest.as_deref(), installed::GUEST)?;
+    let image = Image::open(&guest).map_err(|error| refused(error.to_string()))?;
     let points = Points::read(image.bytes()).map_err(|error| refused(error.to_string()))?;
     let mut places: Vec<_> = points
         .iter()
@@ -30,7 +31,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         .collect();
     places.sort_unstable();
     let Some(width) = places.iter().map(|(name, ..)| name.len()).max() else {
-        let name = arguments.guest.display();
+        let name = guest.display();
         return Err(refused(format!("{name} has no probes")));
     };
     let mut out = io::stdout().lock();

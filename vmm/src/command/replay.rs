@@ -17,8 +17,9 @@ use vmm::{duration, text};
 
 use super::explored::{refused, status_of, write_page};
 use super::interruption::{self, interrupted};
+use super::progress::{Line, Wanted};
 use super::stats::short_name;
-use super::{Refused, complain, create, search_stats};
+use super::{Refused, complain, create, installed, search_stats};
 
 /// What to replay.
 #[derive(Debug, Args)]
@@ -26,8 +27,8 @@ pub struct Arguments {
     /// A schedule that vmm explore has written
     schedule: PathBuf,
 
-    /// Guest image
-    guest: PathBuf,
+    /// Guest image [default: the installed one with the name of that on which it was found]
+    guest: Option<PathBuf>,
 
     /// How often
     #[arg(long, value_name = "N", default_value_t = 1,
@@ -41,6 +42,9 @@ pub struct Arguments {
     /// Try it on an image that is not the one on which it was found
     #[arg(long)]
     any_image: bool,
+
+    #[command(flatten)]
+    progress: Wanted,
 
     /// Write a page for a browser here, with a diagram of the schedule. See docs/reports.md
     #[arg(long, value_name = "FILE")]
@@ -64,20 +68,24 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let text = text::read(&arguments.schedule)
         .map_err(|error| bad(format!("cannot read {name}: {error}")))?;
     let schedule = Schedule::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
-    let open = |name: &PathBuf| create(name, [&arguments.schedule, &arguments.guest]);
+    let guest = installed::image(arguments.guest.as_deref(), &found_on(&schedule))?;
+    let open = |name: &PathBuf| create(name, [&arguments.schedule, &guest]);
     let page_file = arguments.report.as_ref().map(open).transpose()?;
-    let inputs = [&arguments.schedule, &arguments.guest];
+    let inputs = [&arguments.schedule, &guest];
     let output = arguments.stats.open(inputs)?;
     let of = short_name(&arguments.schedule);
     interruption::catch()?;
     let replay = Replay {
-        guest: &Guest::from(&arguments.guest),
+        guest: &Guest::from(&guest),
         schedule: &schedule,
         times: arguments.times,
         any_image: arguments.any_image,
         time: arguments.time_limit,
     };
-    let (replayed, story) = match tell(&replay, interrupted) {
+    let line = Line::of(arguments.progress, arguments.times);
+    let told = tell(&replay, interrupted, &mut |done| line.at(done));
+    drop(line);
+    let (replayed, story) = match told {
         Ok(told) => told,
         Err(error) => return Err(output.refuse(&of, refused(&error))),
     };
@@ -138,13 +146,13 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         ];
         let document = Document {
             verdict: &verdict,
-            what: title(arguments, &schedule),
+            what: title(&arguments.schedule, &guest, &schedule),
             tone: match replayed.stopped {
                 _ if went_another_way => Tone::Bad,
                 Some(_) => Tone::Open,
                 None => Tone::Good,
             },
-            guest: arguments.guest.display().to_string(),
+            guest: guest.display().to_string(),
             facts: options.into_iter().chain(facts).collect(),
             case: &schedule.case,
             schedule: story.is_some().then_some(&schedule),
@@ -156,15 +164,25 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
 }
 
 /// What is replayed, on what: the title of the page.
-fn title(arguments: &Arguments, schedule: &Schedule) -> String {
+fn title(file: &Path, guest: &Path, schedule: &Schedule) -> String {
     let name = |path: &Path| {
         let last = path.file_name().unwrap_or(path.as_os_str());
         last.display().to_string()
     };
-    let (file, guest) = (name(&arguments.schedule), name(&arguments.guest));
+    let (file, guest) = (name(file), name(guest));
     let found = schedule.provenance.as_ref();
     let case = found.and_then(|found| found.case.as_ref());
     let case = case.map_or_else(String::new, |case| format!(" of {}", case.file_name()));
     let host = Host::this(Sources::prove_statistics().kvm);
     format!("{file}{case} on {guest}, {host}")
+}
+
+/// The name of the image on which `schedule` was found.
+fn found_on(schedule: &Schedule) -> String {
+    let found = schedule.provenance.as_ref();
+    let name = found.and_then(|found| Path::new(&found.guest.name).file_name());
+    name.map_or_else(
+        || installed::EXPLORE.to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }

@@ -1,6 +1,6 @@
 //! `vmm [OPTIONS] GUEST`: boots a guest, or runs a script that boots guests, and reports.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{HumanBytes, HumanCount};
 use vmm::control::socket::Server;
-use vmm::control::{Limits, PlannedStall, Stalls, Steal, Tracing};
+use vmm::control::{Limits, PlannedStall, Show, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
 use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
@@ -20,17 +20,19 @@ use vmm::stats::trace_filter::{FilterPart, TraceFilter};
 use vmm::whole_file::WholeFile;
 use vmm::{Config, Outcome, duration, scenario};
 
-use super::screen::Terminal;
+use super::progress::Wanted;
+use super::screen::{Terminal, can_draw};
 use super::signals::Signals;
 use super::stats::{Form, Reports};
-use super::{Refused, cannot_write, chain, check_output, complain, create};
+use super::{Refused, cannot_write, chain, check_output, complain, create, installed};
 
 /// What to run, and how.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Guest image: ELF64 with a PVH entry note. A script can name one itself
-    #[arg(required_unless_present = "script")]
-    guest: Option<PathBuf>,
+    /// Guest image: ELF64 with a PVH entry note. A name without a folder is looked for in the
+    /// current folder, in the folders of VMM_GUEST_PATH, separated by colons, and among what is
+    /// installed. A script can name one itself [default: the installed guest.bin]
+    pub guest: Option<PathBuf>,
 
     /// Number of vCPUs, 1 to 1024
     #[arg(long, value_name = "N", default_value_t = 1,
@@ -93,6 +95,9 @@ pub struct Arguments {
     #[arg(long)]
     watch: bool,
 
+    #[command(flatten)]
+    progress: Wanted,
+
     /// Count KVM's tracepoints on the vCPUs' threads as well, as far as this user may, and try
     /// first who can be believed; see docs/costs.md
     #[arg(long)]
@@ -140,9 +145,9 @@ impl Arguments {
         trials
     }
 
-    fn config(&self, signals: &Signals) -> Config {
+    fn config(&self, guest: Option<&Path>, signals: &Signals) -> Config {
         let config = Config {
-            guest: self.guest.as_ref().map(Guest::from),
+            guest: guest.map(Guest::from),
             vcpus: self.vcpus,
             memory: self.memory,
             append: self.append.clone(),
@@ -161,7 +166,11 @@ impl Arguments {
                 ..Tracing::NOTHING
             },
             trace_filter: self.trace_filter.iter().cloned().collect(),
-            watch: self.watch.then(|| Arc::new(Terminal::default()) as _),
+            show: match (self.watch, self.progress.is_shown()) {
+                (true, _) => Show::Table(Arc::new(Terminal::default())),
+                (false, true) => Show::Line(Arc::new(Terminal::default())),
+                (false, false) => Show::Nothing,
+            },
             sources: Some(self.trials()),
             ..Config::default()
         };
@@ -177,7 +186,7 @@ const NOT_REPORTED: u8 = 3;
 /// # Errors
 /// [`Refused`] if that was not possible.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
-    if arguments.watch && !can_watch() {
+    if arguments.watch && !can_draw() {
         return Err(Refused {
             message: "--watch draws on a terminal, and standard error is none that can be drawn \
                       on; leave it out, or ask a machine with --control from elsewhere: vmm ctl \
@@ -186,14 +195,25 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             status: 2,
         });
     }
+    let script = arguments.script.as_deref().map(installed::scenario);
+    let script = script.transpose()?;
+    let guest = match (&arguments.guest, &script) {
+        // It can name an image itself, and otherwise says that there is none.
+        (None, Some(_)) => installed::image_if_any(installed::GUEST),
+        (named, _) => Some(installed::image(named.as_deref(), installed::GUEST)?),
+    };
     // Created first: a run of an hour should not end with a file that cannot be created.
-    let inputs = || arguments.guest.iter().chain(&arguments.script);
+    let inputs = || guest.iter().chain(&script);
     let open = |name: &PathBuf| create(name, inputs());
     let stats_file = arguments.stats_file.as_deref();
     stats_file.map_or(Ok(()), |name| check_output(name, inputs()))?;
-    let (script, guest) = (arguments.script.as_deref(), arguments.guest.as_deref());
-    let mut reports = Reports::new(arguments.stats, stats_file, script, guest)
-        .map_err(|error| cannot_write(stats_file.unwrap_or(Path::new("-")), &error))?;
+    let mut reports = Reports::new(
+        arguments.stats,
+        stats_file,
+        script.as_deref(),
+        guest.as_deref(),
+    )
+    .map_err(|error| cannot_write(stats_file.unwrap_or(Path::new("-")), &error))?;
     let trace_file = arguments.trace.as_ref().map(open).transpose()?;
     let page_file = arguments.report.as_ref().map(open).transpose()?;
     let mut status = 0;
@@ -217,8 +237,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         message: chain(&error),
         status: 2,
     })?;
-    let config = arguments.config(&signals);
-    let refused = match &arguments.script {
+    let config = arguments.config(guest.as_deref(), &signals);
+    let refused = match &script {
         None => vmm::run_attended(&config, control.as_ref(), |_| {})
             .map(report)
             .err()
@@ -268,12 +288,6 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             ..refused
         }),
     }
-}
-
-/// Whether standard error is a terminal whose cursor can be moved.
-fn can_watch() -> bool {
-    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    io::stderr().is_terminal() && !is_dumb
 }
 
 /// Writes the trace, and says how large it is.

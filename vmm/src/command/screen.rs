@@ -1,7 +1,7 @@
-//! The terminal on standard error, at whose bottom the live table is drawn and redrawn. Knows
-//! nothing of vCPUs.
+//! The terminal on standard error, at whose bottom the live display of a run is drawn and redrawn.
+//! Knows nothing of vCPUs.
 
-use std::io::{self, Stderr};
+use std::io::{self, IsTerminal, Stderr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,12 +12,18 @@ use vmm::control::Screen;
 /// Most draws in a second. More than the event loop asks for, so that none is skipped.
 const DRAWS: u8 = 60;
 
+/// Whether standard error is a terminal whose cursor can be moved.
+pub fn can_draw() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    io::stderr().is_terminal() && !is_dumb
+}
+
 /// A terminal on standard error.
 #[derive(Debug)]
 pub struct Terminal {
     stderr: Stderr,
     term: Term,
-    /// The table that is drawn now, if there is one.
+    /// What is drawn now, if anything is.
     shown: Mutex<Option<ProgressBar>>,
 }
 

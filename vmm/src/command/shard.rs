@@ -8,8 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vmm::explore::result::{Destination, Part};
-use vmm::explore::search::Counts;
-use vmm::explore::{Config, explore};
+use vmm::explore::{Config, Progress, explore};
 
 use super::explored;
 use super::interruption::{self, interrupted};
@@ -47,7 +46,10 @@ pub fn run() -> Result<u8, Refused> {
 
 /// Reports progress. If the process that started this one has closed the pipe, ends the search as
 /// a signal would.
-fn tell(counts: &Counts) {
+fn tell(progress: &Progress<'_>) {
+    let Progress::Searching(counts) = progress else {
+        return;
+    };
     let written = serde_json::to_string(counts)
         .map_err(io::Error::from)
         .and_then(|line| writeln!(io::stdout(), "{line}"));

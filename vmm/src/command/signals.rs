@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
+use tracing::info;
 use vmm::control::operator::Operator;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -116,6 +117,7 @@ fn listen(
             continue;
         };
         late = None;
+        info!("signal {signal}");
         match lock(machine).upgrade().filter(|it| !it.is_gone()) {
             Some(machine) if machine.over().is_none() => machine.interrupt(signal),
             // It has been ended from outside already, and with it whatever would have followed.

@@ -1,5 +1,5 @@
 //! The event loop of a run. It watches the vCPUs, requests to end the machine, the guest's console,
-//! the clock, planned stalls, delayed IPIs, the trace and the live table. It only finds out that
+//! the clock, planned stalls, delayed IPIs, the trace and the live display. It only finds out that
 //! the run is over; the caller winds it up.
 
 use std::io;
@@ -12,7 +12,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::ending::Ending;
 use super::error::ControlError;
-use super::live::LiveTable;
+use super::live::Live;
 use super::operator::Operator;
 use super::output::{Output, Stream};
 use super::stall::{StallDriver, StallSummary};
@@ -49,8 +49,8 @@ pub(super) struct EventLoop<'a> {
     stalls: StallDriver<'a>,
     console: Arc<Console>,
     output: Option<Output>,
-    /// The table that shares the terminal with the output, if there is one.
-    live: Option<LiveTable<'a>>,
+    /// The display that shares the terminal with the output, if there is one.
+    live: Option<Live<'a>>,
     clock: TimerFd,
     started: Instant,
     limits: TimeLimits<'a>,
@@ -85,8 +85,8 @@ impl<'a> EventLoop<'a> {
         })
     }
 
-    /// Draws a live table while the machine runs.
-    pub fn show(&mut self, live: LiveTable<'a>) {
+    /// Draws a live display while the machine runs.
+    pub fn show(&mut self, live: Live<'a>) {
         self.live = Some(live);
     }
 
@@ -94,7 +94,7 @@ impl<'a> EventLoop<'a> {
     /// which can have something left to write.
     pub fn take_ending(&mut self) -> Option<Result<(Ending, StallSummary, Output), ControlError>> {
         let ending = self.ending.take()?;
-        // The table is removed, and later output is written in its place.
+        // The display is removed, and later output is written in its place.
         self.live = None;
         let output = self.output.take()?;
         Some(ending.map(|ending| (ending, self.stalls.summary(), output)))
@@ -162,8 +162,9 @@ impl<'a> EventLoop<'a> {
 
     fn pump(&mut self) {
         if let Some(output) = &mut self.output {
-            if self.live.is_some() && output.is_terminal() {
-                // This is written when the table is drawn, which has to make room for it.
+            let is_shared = self.live.as_ref().is_some_and(Live::is_shown);
+            if is_shared && output.is_terminal() {
+                // This is written when the display is drawn, which has to make room for it.
                 output.take(&self.console);
             } else {
                 output.pump(&self.console);

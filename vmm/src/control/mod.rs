@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_manager::{EventManager, SubscriberOps};
+use tracing::info;
 use vm_memory::GuestMemoryMmap;
 
 use crate::lab::Lab;
@@ -41,8 +42,8 @@ use crate::stats::window::{Meter, Window};
 pub use ending::Ending;
 pub use error::ControlError;
 use event_loop::{EventLoop, TimeLimits};
-use live::LiveTable;
-pub use live::Screen;
+use live::Live;
+pub use live::{Screen, Show};
 use operator::{Expected, Operator, OperatorParts, VmmIpiCounts};
 pub use output::Stream;
 pub use stall::{
@@ -118,8 +119,8 @@ pub struct Setup<'a> {
     pub command_line: String,
     /// What to trace, from the start of the workload on.
     pub trace: Tracing,
-    /// Where to show a live table of the vCPUs.
-    pub watch: Option<Arc<dyn Screen>>,
+    /// What to show while it goes on, and where.
+    pub show: Show,
     /// The sources of counts, if they are tried.
     pub sources: Option<Trials>,
 }
@@ -168,8 +169,13 @@ pub fn run(
         let (meter, start, operator) = (meter.clone(), start.clone(), operator.clone());
         move |vcpu, message| {
             meter.on_message(message);
-            if message == Message::WorkloadStarted {
-                start.announce();
+            match message {
+                Message::WorkloadStarted => {
+                    info!("the workload starts");
+                    start.announce();
+                }
+                Message::WorkloadFinished => info!("the workload is over"),
+                _ => {}
             }
             operator.hear(vcpu, message)
         }
@@ -204,12 +210,13 @@ pub fn run(
                 watchdog,
             },
         )?;
-        if let Some(screen) = setup.watch {
-            let live = LiveTable::new(threads, &operator, &meter, lab, screen)
-                .map_err(|e| ControlError::Prepare("create a timer for the live table", e))?;
+        let live = Live::new(setup.show, threads, &operator, &meter, lab)
+            .map_err(|e| ControlError::Prepare("create a timer for the live display", e))?;
+        if let Some(live) = live {
             event_loop.show(live);
         }
         attend(&operator);
+        info!("the vCPUs enter the guest");
         watch(event_loop, threads)
     });
     let _mark = MarkWoundUp(&operator);
@@ -230,6 +237,7 @@ pub fn run(
     let (stall_totals, pause_latency) = (threads.stall_totals(), threads.pause_latency());
     let stalled: Vec<_> = (0..count).map(|id| stalled(&threads, id)).collect();
     threads.suspend()?;
+    info!("all vCPUs are out of the guest");
     let window = meter.window();
     let vcpus = threads.stop()?;
     output.finish(devices.console());

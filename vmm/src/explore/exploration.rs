@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::info;
+
 use super::checks::read;
 use super::config::Config;
 use super::errors::ExploreError;
@@ -14,7 +16,7 @@ use super::point_of_no_return;
 use super::retrace::{follow, up_to_cycle};
 use super::schedule::{FORM, Schedule};
 use super::search::seen::Seen;
-use super::search::{Counterexample, Engine, Limits, OnProgress, SearchEnd};
+use super::search::{Counterexample, Engine, Limits, OnProgress, Progress, SearchEnd};
 use super::sharing::Sharing;
 use super::specimen::{Setup, Specimen, SpecimenError};
 use super::story::StoryBuilder;
@@ -36,6 +38,7 @@ pub fn explore(
     let until = Until::new(interrupted, config.time);
     let (image, manifest) = read(config)?;
     let mut specimen = Specimen::boot(&setup(&image, config), until)?;
+    info!("specimen booted: {} CPUs", specimen.cpus().len());
     let begun = Instant::now();
     let provenance = Provenance {
         words: specimen.words(),
@@ -55,6 +58,7 @@ pub fn explore(
     let limits = Limits {
         states: config.states,
     };
+    info!("search begins: {:?}", config.strategy);
     let mut seen = Seen::default();
     let mut engine = Engine::new(&mut specimen, &mut sharing, limits, on_progress);
     let mut is_cut_short = false;
@@ -66,6 +70,10 @@ pub fn explore(
         other => other?,
     };
     let counts = engine.counts;
+    info!(
+        "search ended: {} states, {} steps, begun anew {} times",
+        counts.states, counts.transitions, counts.begun_anew
+    );
     let outcomes = std::mem::take(&mut engine.outcomes);
     let time = begun.elapsed();
     let found = Instant::now();
@@ -82,6 +90,7 @@ pub fn explore(
                 &description,
                 found,
                 &mut is_cut_short,
+                on_progress,
             )?
         }
         end if !covered.broken.is_empty() => SearchVerdict::Refuted {
@@ -161,14 +170,19 @@ fn broke(
     description: &Description<'_>,
     found: Counterexample,
     is_cut_short: &mut bool,
+    on_progress: &mut OnProgress<'_>,
 ) -> Result<SearchVerdict, ExploreError> {
     let found_with = found.turns.len();
+    info!("shorten {found_with} turns");
+    on_progress(&Progress::Shortening { turns: found_with });
     let mut shortest = found;
     match shorten(specimen, config, &mut shortest) {
         Err(ExploreError::Specimen(SpecimenError::Ended(_))) => *is_cut_short = true,
         other => other?,
     }
     let Counterexample { turns, breach } = shortest;
+    info!("look for the point of no return in {} turns", turns.len());
+    on_progress(&Progress::PointOfNoReturn { turns: turns.len() });
     let until = Instant::now() + point_of_no_return::share_of(config.shrink);
     let story_builder = StoryBuilder::new(description.image);
     let point_of_no_return = if *is_cut_short {

@@ -35,5 +35,6 @@ pub use errors::ExploreError;
 pub use exploration::explore;
 pub use outcome::{Outcome, SearchVerdict};
 pub use replay::{Replay, Replayed, replay};
+pub use search::{OnProgress, Progress};
 pub use shard::{MOST_SHARDS, Shard};
 pub use strategy::{Strategy, is_possible};

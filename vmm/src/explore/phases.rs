@@ -1,6 +1,8 @@
 //! The phases of each strategy: what it learns first, which searches it runs, and what it has
 //! covered once they are over. Chooses no step itself.
 
+use tracing::info;
+
 use super::config::Config;
 use super::schedule::Granularity;
 use super::search::livelock::confirm_complete;
@@ -59,7 +61,10 @@ pub(super) fn run(
             Covered {
                 end: SearchEnd::Complete,
                 ..
-            } => Ok(Covered::only(dpor(engine, seen)?)),
+            } => {
+                info!("nothing breaks with {bound} preemptions; every order comes next");
+                Ok(Covered::only(dpor(engine, seen)?))
+            }
             other => Ok(other),
         },
         Strategy::Reference => {
@@ -117,6 +122,7 @@ fn learn(engine: &mut Engine<'_>, seed: u64) -> Result<Option<SearchEnd>, Specim
             break;
         }
     }
+    info!("learnt from random runs what CPUs share");
     engine.sharing.begin_anew();
     // The learning runs are not part of the search.
     (engine.counts.ends, engine.counts.schedules) = (0, 0);

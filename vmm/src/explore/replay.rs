@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tracing::info;
+
 use super::case::Case;
 use super::checks::{check_case, check_options, manifest};
 use super::errors::ExploreError;
@@ -58,7 +60,7 @@ pub(super) fn case_of(schedule: &Schedule) -> Result<Case, ExploreError> {
 }
 
 /// Replays a schedule as often as `replay` says. `on_stop` is called at each stop of the last
-/// replay.
+/// replay, and `on_replay` after each replay with the number of those that have been made.
 ///
 /// # Errors
 /// [`ExploreError`] if the schedule could not be replayed.
@@ -66,6 +68,7 @@ pub fn replay(
     replay: &Replay<'_>,
     interrupted: impl Fn() -> bool + Send + Sync + 'static,
     on_stop: &mut retrace::OnStop<'_>,
+    on_replay: &mut dyn FnMut(u64),
 ) -> Result<Replayed, ExploreError> {
     let schedule = replay.schedule;
     let until = Until::new(interrupted, replay.time);
@@ -95,6 +98,11 @@ pub fn replay(
         stopped: None,
         same_image: this == schedule.image,
     };
+    info!(
+        "replay {} turns {} times",
+        schedule.turns.len(),
+        replay.times
+    );
     let mut turns = without_states(&schedule.turns);
     // Follow it once without comparing states: which pages belong to a state is known only once
     // they have been written.
@@ -123,6 +131,7 @@ pub fn replay(
             other => other?,
         };
         replayed.done += 1;
+        on_replay(replayed.done);
         let names = |followed: &Followed| {
             let breach = followed.breach.as_ref();
             breach.map_or_else(Vec::new, |breach| breach.names.clone())

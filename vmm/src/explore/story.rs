@@ -257,19 +257,20 @@ impl<'a> StoryBuilder<'a> {
     }
 }
 
-/// Replays a schedule, and makes its story.
+/// Replays a schedule, and makes its story. `on_replay` is told how many replays have been made.
 ///
 /// # Errors
 /// As [`super::replay`].
 pub fn tell(
     replay: &super::Replay<'_>,
     interrupted: impl Fn() -> bool + Send + Sync + 'static,
+    on_replay: &mut dyn FnMut(u64),
 ) -> Result<(super::Replayed, Story), ExploreError> {
     let image = replay.guest.open()?;
     let mut story_builder = StoryBuilder::new(&image);
     let on_stop: &mut OnStop<'_> =
         &mut |specimen, choice, turn| story_builder.hear(specimen, choice, turn);
-    let replayed = super::replay(replay, interrupted, on_stop)?;
+    let replayed = super::replay(replay, interrupted, on_stop, on_replay)?;
     let breach = (replayed.last.as_ref()).and_then(|followed| followed.breach.clone());
     let cpus = super::replay::case_of(replay.schedule)?.cpus as usize;
     let mut story = story_builder.tell(cpus, breach.as_ref());

@@ -26,6 +26,14 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    /// How many schedules it tries, if that is known before.
+    pub fn runs(self) -> Option<u64> {
+        match self {
+            Self::Sampled(_, runs) => Some(runs),
+            _ => None,
+        }
+    }
+
     /// Whether several processes can each do a part of it. The parts of the other strategies would
     /// depend on each other: DPOR adds backtrack points further up the search stack, and a bounded
     /// search counts the preemptions on the path to a state.

@@ -24,6 +24,10 @@ pub struct CounterValues {
     pub sent_for_calls: u64,
     /// CPUs that went offline.
     pub departed: u64,
+    /// Pieces of work that the workload will do, if the guest counts them.
+    pub planned: u64,
+    /// Those that it has done.
+    pub done: u64,
 }
 
 /// The value of the counter with this number in the row of one CPU; 0 if there is no such counter.
@@ -64,6 +68,8 @@ impl CounterValues {
                 CounterRole::Empty => &mut counts.empty,
                 CounterRole::SentForCalls => &mut counts.sent_for_calls,
                 CounterRole::Departed => &mut counts.departed,
+                CounterRole::Planned => &mut counts.planned,
+                CounterRole::Done => &mut counts.done,
             };
             *sum = sum.wrapping_add(*value);
         }

@@ -8,6 +8,7 @@ use std::fmt;
 use shared::manifest::Argument;
 
 use super::mailbox::Command;
+use crate::closest::did_you_mean;
 use crate::cpus::CpuSet;
 use crate::manifest::{Deed, Manifest};
 
@@ -35,12 +36,14 @@ pub enum TellError {
     )]
     NoDeeds,
     /// There is no deed of that name.
-    #[error("there is no deed \"{name}\"; there are {known}")]
+    #[error("there is no deed \"{name}\"; there are {known}{guess}")]
     Unknown {
         /// The name.
         name: String,
         /// The deeds there are.
         known: String,
+        /// Which of them was perhaps meant, with a semicolon before it; empty if that is not known.
+        guess: String,
     },
     /// The deed ends the workload, and is told to all CPUs together.
     #[error("\"{0}\" ends the workload, and is not for one CPU; finish tells it to all")]
@@ -70,10 +73,15 @@ impl Manifest {
             Some(deed) if deed.ends => Err(TellError::Ends(name.to_owned())),
             Some(deed) => Ok(deed),
             None if self.deeds.is_empty() => Err(TellError::NoDeeds),
-            None => Err(TellError::Unknown {
-                name: name.to_owned(),
-                known: self.known(|_| true),
-            }),
+            None => {
+                let told = self.deeds.iter().filter(|deed| !deed.ends);
+                let names = told.flat_map(|it| [Some(&it.name), it.alias.as_ref()]);
+                Err(TellError::Unknown {
+                    name: name.to_owned(),
+                    known: self.known(|_| true),
+                    guess: did_you_mean(&meant, names.flatten().map(String::as_str)),
+                })
+            }
         }
     }
 
@@ -166,7 +174,8 @@ impl Manifest {
         let place = values.iter().position(|value| value.name == word);
         place.map(|place| place as u64).ok_or_else(|| {
             let names: Vec<_> = values.iter().map(|value| &*value.name).collect();
-            let why = format!(", where \"{word}\" is none of {}", names.join(", "));
+            let guess = did_you_mean(word, names.iter().copied());
+            let why = format!(", where \"{word}\" is none of {}{guess}", names.join(", "));
             deed.form(&why)
         })
     }

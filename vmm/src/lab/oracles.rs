@@ -7,6 +7,7 @@ use std::fmt;
 
 use shared::lab::ORACLE_SLOTS;
 
+use crate::closest::did_you_mean;
 use crate::manifest::Manifest;
 
 /// What the VMM checks itself, whatever the guest checks.
@@ -74,10 +75,11 @@ pub fn names(manifest: &Manifest) -> impl Iterator<Item = &str> {
 
 /// There is no oracle of that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no oracle \"{name}\"; there are {known}")]
+#[error("there is no oracle \"{name}\"; there are {known}{guess}")]
 pub struct NoSuchOracle {
     name: String,
     known: String,
+    guess: String,
 }
 
 /// Checks that there is an oracle `name` for a guest with this manifest.
@@ -98,6 +100,7 @@ pub fn check(manifest: &Manifest, name: &str) -> Result<(), NoSuchOracle> {
     Err(NoSuchOracle {
         name: name.to_owned(),
         known: known.join(", "),
+        guess: did_you_mean(name, names(manifest)),
     })
 }
 

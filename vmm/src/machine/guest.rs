@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::de::Deserializer;
 use serde::ser::{Error, Serializer};
 use serde::{Deserialize, Serialize};
+use tracing::info;
 
 use super::image::{Image, ImageError};
 
@@ -46,10 +47,16 @@ impl Guest {
     /// # Errors
     /// [`ImageError`] names the image and says what is wrong with it.
     pub fn open(&self) -> Result<Image, ImageError> {
-        match &self.bytes {
+        let image = match &self.bytes {
             None => Image::open(&self.name),
             Some(bytes) => Image::from_bytes(&self.name, Arc::clone(bytes)),
-        }
+        }?;
+        let length = image.bytes().len();
+        info!(
+            "read the guest image {}, {length} bytes",
+            self.name.display()
+        );
+        Ok(image)
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use object::{Object, ObjectSymbol, SymbolKind};
 use rustc_demangle::demangle;
 
+use crate::closest::did_you_mean;
+
 /// Most bytes that are taken to belong to a symbol without a size.
 const FAR: u64 = 1 << 20;
 
@@ -26,9 +28,9 @@ struct Function {
 /// A name that belongs to no function, or to several.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoSuchSymbol {
-    /// No function has this name.
-    #[error("the guest image has no function \"{0}\", and it is no address such as 0x200000")]
-    Unknown(String),
+    /// No function has this name; a guess which was meant, with a semicolon before it, or nothing.
+    #[error("the guest image has no function \"{0}\", and it is no address such as 0x200000{1}")]
+    Unknown(String, String),
     /// Several functions have it.
     #[error("\"{name}\" can be {}", .candidates.join(", "))]
     Ambiguous {
@@ -90,7 +92,20 @@ impl Symbols {
             .collect();
         found.dedup_by_key(|function| function.address);
         match found[..] {
-            [] => Err(NoSuchSymbol::Unknown(place.to_owned())),
+            [] => {
+                let names = self.sorted().iter();
+                let names = names.map(|function| without_parameters(&function.name));
+                // Most are named by the end of a path, as long as what was asked for.
+                let parts = place.matches("::").count() + 1;
+                let ends: Vec<_> = names
+                    .map(|name| {
+                        let mut ends = name.rmatch_indices("::").map(|(at, _)| &name[at + 2..]);
+                        ends.nth(parts - 1).unwrap_or(&name).to_owned()
+                    })
+                    .collect();
+                let guess = did_you_mean(place, ends.iter().map(String::as_str));
+                Err(NoSuchSymbol::Unknown(place.to_owned(), guess))
+            }
             [only] => Ok(only.address),
             _ => Err(NoSuchSymbol::Ambiguous {
                 name: place.to_owned(),
@@ -237,7 +252,7 @@ mod tests {
         assert_eq!(error, "\"run\" can be guest::a::run, guest::b::run");
         assert!(matches!(
             symbols.address("0xzz"),
-            Err(NoSuchSymbol::Unknown(_))
+            Err(NoSuchSymbol::Unknown(..))
         ));
     }
 

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use shared::ports::Doorbell;
+use tracing::{debug, trace, warn};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::signal::{Killable, unblock_signal};
@@ -143,12 +144,14 @@ pub(super) struct VcpuThread {
 
 impl VcpuThread {
     fn ask(&self, request: Request) {
+        trace!("ask vCPU {} to {request:?}", self.id);
         self.lifecycle.ask(request);
         self.kick();
     }
 
     /// Makes the vCPU leave the guest and read its request. To be called after the request is set.
     pub fn kick(&self) {
+        debug!("kick vCPU {}", self.id);
         self.immediate_exit.set(true);
         // The thread is not joined yet, so the handle is valid. An error can only mean that the
         // thread has ended, and then there is nothing to kick.
@@ -243,9 +246,13 @@ impl VcpuThreads {
                 if let Some(pins) = pins {
                     // `Pins` has checked that the host offers the CPU. If it has been taken offline
                     // since, the vCPU runs anywhere.
-                    let _ = pins.bind(id);
+                    if let Err(error) = pins.bind(id) {
+                        warn!("the vCPU is not bound to its host CPU: {error}");
+                    }
                 }
+                debug!("vCPU thread starts");
                 guard.drive(&mut runner);
+                debug!("vCPU thread ends");
             })
             .map_err(|source| ThreadsError::Spawn { id, source })?;
         Ok(VcpuThread {
@@ -464,6 +471,7 @@ impl Runner for VcpuRunner {
             Change::Held => *self.held_by.lock().unwrap_or_else(PoisonError::into_inner),
             _ => None,
         };
+        trace!("{change:?}");
         self.journal.became(match change {
             Change::Stalled(latency) => {
                 self.latencies.record(latency);

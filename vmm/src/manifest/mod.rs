@@ -3,6 +3,7 @@
 //! its oracles. An image without that section says nothing; `docs/manifest.md` says what works
 //! without it. Knows no machine, and no entry of any particular manifest.
 
+mod mistyped;
 mod read;
 mod table;
 pub mod vectors;
@@ -172,7 +173,7 @@ pub struct Counter {
     /// A sentence about it.
     pub about: String,
     /// What the VMM reckons with it: `plain`, `sent`, `targets`, `received`, `empty`,
-    /// `sent-for-calls` or `departed`.
+    /// `sent-for-calls`, `departed`, `planned` or `done`.
     #[serde(serialize_with = "role_name")]
     #[schemars(with = "String")]
     pub role: CounterRole,

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use super::meaning::{Meaning, Meanings};
 use super::timeline::{StretchKind, Timeline};
+use crate::closest::did_you_mean;
 use crate::cpus::CpuSet;
 
 /// The kinds that every trace can have. The guest's lanes are kinds as well.
@@ -22,9 +23,6 @@ const KINDS: [&str; 8] = [
 
 /// What a filter can be by.
 const KEYS: [&str; 3] = ["cpus", "kinds", "vectors"];
-
-/// How alike two words must be, from 0 to 1, for one to be a slip of the other.
-const ALIKE: f64 = 0.75;
 
 /// One value of `--trace-filter`: what a filter is by, and a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +71,7 @@ impl FromStr for FilterPart {
             "kinds" => Ok(Self::Kinds(words)),
             "vectors" => Ok(Self::Vectors(words)),
             key => {
-                let hint = meant(key, &KEYS).map_or_else(String::new, question);
+                let hint = did_you_mean(key, KEYS);
                 Err(NotAFilter(format!(
                     "a trace cannot be filtered by \"{key}\"{hint}"
                 )))
@@ -194,24 +192,9 @@ fn number(word: &str) -> Option<u8> {
     }
 }
 
-/// The word that was probably meant.
-fn meant<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let word = word.to_lowercase();
-    let alike = known
-        .iter()
-        .map(|it| (strsim::jaro_winkler(it, &word), *it));
-    let closest = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
-    closest
-        .filter(|(alike, _)| *alike >= ALIKE)
-        .map(|(_, it)| it)
-}
-
-fn question(meant: &str) -> String {
-    format!("; did you mean \"{meant}\"?")
-}
-
 fn unknown(what: &str, word: &str, known: &[&str]) -> NotInTrace {
-    let hint = meant(word, known).map_or_else(|| ".".to_owned(), question);
+    let guess = did_you_mean(&word.to_lowercase(), known.iter().copied());
+    let hint = if guess.is_empty() { "." } else { &guess };
     let known = match known {
         [] => "has no names for them; a number such as 0xfc will do".to_owned(),
         known => format!("has {}", known.join(", ")),

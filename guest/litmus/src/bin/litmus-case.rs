@@ -17,8 +17,8 @@ const LONGEST: u64 = 1 << 20;
 
 /// Reads litmus tests of herdtools (X86_64), for the bench.
 #[derive(Parser)]
-#[command(version)]
-struct Arguments {
+#[command(name = "litmus-case", version)]
+pub(crate) struct Arguments {
     #[command(subcommand)]
     task: Task,
 }

@@ -1,7 +1,9 @@
-//! The live table of `--watch`: what each vCPU is doing, and how fast. Everything in it comes from
+//! What a terminal shows of a run while it goes on: the live table of `--watch`, which says what
+//! each vCPU is doing and how fast, or one line on how far the run is. Everything in it comes from
 //! counters that are kept anyway. It does not disturb vCPUs or guest: it reads memory four times a
 //! second.
 
+mod line;
 mod table;
 
 use std::fmt;
@@ -22,9 +24,10 @@ use crate::machine::threads::VcpuThreads;
 use crate::stats::sources::{STATS, Status, status};
 use crate::stats::window::{Meter, Sample};
 
+use line::{HowFar, Line};
 use table::Row;
 
-/// A terminal that can show text at its end and replace it: where the live table is drawn. The
+/// A terminal that can show text at its end and replace it: where the live display is drawn. The
 /// program provides it, so that this library writes nothing that was not asked for.
 pub trait Screen: fmt::Debug + Send + Sync {
     /// What it writes to. While that cannot be written to without waiting, nothing is shown.
@@ -39,85 +42,134 @@ pub trait Screen: fmt::Debug + Send + Sync {
     fn clear(&self);
 }
 
-/// How often the table is drawn.
+/// How often it is drawn.
 const REFRESH: Duration = Duration::from_millis(250);
 
 /// The counters at one moment.
+#[derive(Debug, Clone)]
 struct Reading {
     sample: Sample,
     guest: Vec<CpuCounts>,
 }
 
-/// The live table of one machine.
-pub(super) struct LiveTable<'a> {
+/// What is drawn.
+#[derive(Debug)]
+enum Drawn {
+    /// The table, with rates since the reading before.
+    Table(Reading),
+    Line(Line),
+}
+
+/// Where to draw what of a run while it goes on.
+#[derive(Debug, Clone)]
+pub enum Show {
+    /// Nothing.
+    Nothing,
+    /// What each vCPU is doing and how fast, as `--watch` does.
+    Table(Arc<dyn Screen>),
+    /// One line on how far it is, of a run that takes longer than two seconds.
+    Line(Arc<dyn Screen>),
+}
+
+/// The live display of one machine.
+pub(super) struct Live<'a> {
     threads: &'a VcpuThreads,
     operator: Arc<Operator>,
     meter: Arc<Meter>,
     lab: Lab,
     timer: TimerFd,
     started: Instant,
-    last: Reading,
+    drawn: Drawn,
     screen: Arc<dyn Screen>,
 }
 
-impl<'a> LiveTable<'a> {
-    /// A table of the vCPUs on `screen`.
+impl<'a> Live<'a> {
+    /// A display of what `show` says; `None` if that is nothing.
     ///
     /// # Errors
     /// The host gives no timer.
     pub fn new(
+        show: Show,
         threads: &'a VcpuThreads,
         operator: &Arc<Operator>,
         meter: &Arc<Meter>,
         lab: &Lab,
-        screen: Arc<dyn Screen>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<Option<Self>> {
+        let (screen, drawn) = match show {
+            Show::Nothing => return Ok(None),
+            Show::Table(screen) => (screen, Drawn::Table(Reading::now(meter, lab))),
+            Show::Line(screen) => (screen, Drawn::Line(Line::default())),
+        };
         let mut timer = timer()?;
         timer.reset(REFRESH, Some(REFRESH))?;
-        Ok(Self {
+        Ok(Some(Self {
             threads,
             operator: Arc::clone(operator),
             meter: Arc::clone(meter),
             lab: lab.clone(),
             timer,
             started: Instant::now(),
-            last: Reading::now(meter, lab),
+            drawn,
             screen,
-        })
+        }))
     }
 
-    /// Readable when the table is to be drawn.
+    /// Readable when it is to be drawn.
     pub fn as_raw_fd(&self) -> RawFd {
         self.timer.as_raw_fd()
     }
 
-    /// Draws the table, and above it the lines that `output` has, if that is a terminal. It is
-    /// taken to be the same terminal.
+    /// Whether it shares the terminal with the output by now.
+    pub fn is_shown(&self) -> bool {
+        match self.drawn {
+            Drawn::Table(_) => true,
+            Drawn::Line(_) => self.started.elapsed() >= line::DELAY,
+        }
+    }
+
+    /// Draws it, and above it the lines that `output` has, if that is a terminal. It is taken to be
+    /// the same terminal.
     pub fn refresh(&mut self, output: &mut Output) {
         // How many expirations were missed does not matter.
         let _ = self.timer.wait();
-        let now = Reading::now(&self.meter, &self.lab);
-        let rows: Vec<_> = (0..self.threads.len())
-            .map(|id| self.row(id, &now))
-            .collect();
-        let time = self.started.elapsed();
+        if !self.is_shown() {
+            return;
+        }
+        let text = self.text();
         if is_ready(&self.screen.fd()) {
             if output.is_terminal() && output.has_lines() {
                 self.screen.above(&mut || output.write_lines());
             }
-            self.screen
-                .show(table::render(&rows, time, self.screen.size()));
+            self.screen.show(text);
         }
-        self.last = now;
     }
 
-    fn row(&self, id: u32, now: &Reading) -> Row {
+    fn text(&mut self) -> String {
+        let (time, size) = (self.started.elapsed(), self.screen.size());
+        match &mut self.drawn {
+            Drawn::Line(line) => {
+                let how_far = HowFar::of(&self.lab.totals(), self.lab.header().cpus_online);
+                line.render(&how_far, self.threads.len(), time, size.1)
+            }
+            Drawn::Table(last) => {
+                let now = Reading::now(&self.meter, &self.lab);
+                let last = std::mem::replace(last, now.clone());
+                let rows: Vec<_> = (0..self.threads.len())
+                    .map(|id| self.row(id, &last, &now))
+                    .collect();
+                table::render(&rows, time, size)
+            }
+        }
+    }
+
+    /// What a vCPU did between two readings.
+    fn row(&self, id: u32, last: &Reading, now: &Reading) -> Row {
         let index = id as usize;
-        let length = now.sample.at - self.last.sample.at;
+        let length = now.sample.at - last.sample.at;
         let length = length.as_secs_f64().max(f64::MIN_POSITIVE);
         // A guest can write anything into its counters; a rate that makes no sense does no harm.
         let rate = |count: &dyn Fn(&Reading) -> Option<u64>| {
-            Some(count(now)?.wrapping_sub(count(&self.last)?) as f64 / length)
+            Some(count(now)?.wrapping_sub(count(last)?) as f64 / length)
         };
         let guest = |count: fn(&CpuCounts) -> u64| {
             rate(&|reading: &Reading| reading.guest.get(index).map(count)).unwrap_or(0.0)
@@ -172,7 +224,7 @@ impl<'a> LiveTable<'a> {
     }
 }
 
-impl Drop for LiveTable<'_> {
+impl Drop for Live<'_> {
     fn drop(&mut self) {
         self.screen.clear();
     }

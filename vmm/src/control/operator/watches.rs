@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use shared::ledger::CallId;
 use shared::probe::{Arms, HELD, TRACED};
 
+use crate::closest::did_you_mean;
 use crate::lab::Lab;
 use crate::machine::points::{Point, Points};
 
@@ -49,10 +50,11 @@ impl Watch {
 
 /// There is no such point.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the guest image has no probe \"{name}\"; it has {known}")]
+#[error("the guest image has no probe \"{name}\"; it has {known}{guess}")]
 pub struct NoSuchPoint {
     name: String,
     known: String,
+    guess: String,
 }
 
 /// A watch with its points, as places in the image's section.
@@ -109,8 +111,9 @@ impl Watches {
                 none if none.is_empty() => "none".to_owned(),
                 some => some,
             };
+            let guess = did_you_mean(&watch.name, names);
             let name = watch.name;
-            return Err(NoSuchPoint { name, known });
+            return Err(NoSuchPoint { name, known, guess });
         }
         let mut armed_points = self.armed_points();
         if let Some(armed) = armed_points.by_cpu.get_mut(cpu as usize) {

@@ -7,6 +7,7 @@ use rhai::{Array, Dynamic, Engine, EvalAltResult, Map};
 
 use super::failure::{bad, small, unmet};
 use super::{BootRequest, ScriptContext};
+use crate::closest::did_you_mean;
 use crate::cpus::CpuSet;
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
@@ -140,8 +141,9 @@ fn wanted(map: Map) -> Answer<BootRequest> {
                 wanted.memory = Some(small("number of MiB", memory)?.into());
             }
             _ => {
+                let guess = did_you_mean(&key, ["guest", "vcpus", "memory", "append"]);
                 return Err(bad(format!(
-                    "boot: there is no \"{key}\"; there are guest, vcpus, memory and append"
+                    "boot: there is no \"{key}\"; there are guest, vcpus, memory and append{guess}"
                 )));
             }
         }

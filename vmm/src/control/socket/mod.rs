@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tracing::info;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -76,6 +77,7 @@ impl Server {
     /// [`SocketError`] says what is in the way.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         make_room(path)?;
+        info!("listen at {}", path.display());
         let failed = |error| SocketError::Bind(path.to_owned(), error);
         let listener = bind_private(path).map_err(failed)?;
         let made = file_id(path);

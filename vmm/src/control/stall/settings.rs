@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::closest::did_you_mean;
+
 /// The longest time that is accepted: a day.
 pub const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -42,7 +44,9 @@ impl<'a> Settings<'a> {
             };
             if !keys.contains(&key) {
                 let known = keys.join(", ");
-                return Err(settings.error(format!("there is no key \"{key}\", only {known}")));
+                let guess = did_you_mean(key, keys.iter().copied());
+                let why = format!("there is no key \"{key}\", only {known}{guess}");
+                return Err(settings.error(why));
             }
             if settings.find(key).is_some() {
                 return Err(settings.error(format!("{key}= is given twice")));

@@ -4,7 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use tracing::debug;
+
 use super::counts::Counts;
+use super::progress::{OnProgress, Progress};
 use super::system::TransitionSystem;
 use crate::explore::schedule::Choice;
 use crate::explore::sharing::Sharing;
@@ -20,9 +23,6 @@ pub struct Limits {
     /// The greatest number of states that it may keep.
     pub states: Option<u64>,
 }
-
-/// A callback that is given the counts of a running search from time to time.
-pub type OnProgress<'a> = dyn FnMut(&Counts) + 'a;
 
 /// What every strategy drives: it makes steps of the transition system, and keeps the counts.
 pub struct Engine<'a> {
@@ -110,7 +110,7 @@ impl<'a> Engine<'a> {
         let now = Instant::now();
         if now - self.last_report >= REPORT_EVERY {
             self.last_report = now;
-            (self.on_progress)(&self.counts);
+            (self.on_progress)(&Progress::Searching(&self.counts));
         }
         let is_full = |most| self.counts.states >= most;
         Ok(if self.limits.states.is_some_and(is_full) {
@@ -122,6 +122,7 @@ impl<'a> Engine<'a> {
 
     /// Begins the search anew, with everything that it has learnt.
     pub fn begin_anew(&mut self) {
+        debug!("the search begins anew: it has learnt more of what CPUs share");
         self.sharing.begin_anew();
         self.counts.begun_anew += 1;
     }

@@ -11,7 +11,7 @@ use proptest::sample::select;
 use super::livelock::confirm_complete;
 use super::seen::Seen;
 use super::system::TransitionSystem;
-use super::{Counts, Engine, Limits, SearchEnd, bounded, dpor, exhaustive};
+use super::{Engine, Limits, Progress, SearchEnd, bounded, dpor, exhaustive};
 use crate::explore::Shard;
 use crate::explore::sharing::Sharing;
 use crate::explore::specimen::SpecimenError;
@@ -85,7 +85,7 @@ fn search(
 ) -> Ends {
     let mut model = Model::new(programs.to_vec(), WORDS);
     let mut sharing = Sharing::new(programs.len());
-    let mut on_progress = |_: &Counts| {};
+    let mut on_progress = |_: &Progress<'_>| {};
     let mut engine = Engine::new(
         &mut model,
         &mut sharing,

@@ -15,6 +15,7 @@ mod frontier;
 mod graph;
 pub mod links;
 pub mod livelock;
+mod progress;
 pub mod reference;
 pub mod sampled;
 pub mod seen;
@@ -25,4 +26,5 @@ mod enumeration_test;
 
 pub use counts::Counts;
 pub use end::{Counterexample, SearchEnd};
-pub use engine::{Check, Engine, Limits, OnProgress};
+pub use engine::{Check, Engine, Limits};
+pub use progress::{OnProgress, Progress};

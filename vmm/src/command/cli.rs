@@ -1,0 +1,172 @@
+//! The command line as a whole: the subcommands, the options that all of them have, and which
+//! module does the work of which.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use vmm::closest::closest;
+
+use super::log::{self, Level};
+use super::{
+    Refused, bench, compare, ctl, describe, explore, installed, merge, probes, replay, run, schema,
+    shard,
+};
+
+/// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vmm",
+    version = vmm::provenance::VERSION,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    after_help = "Exit status:\n  \
+        0  every oracle held, and everything that a script expects was so\n  \
+        1  an oracle failed, or an expectation; the report says for which call, on which CPU; or \
+           what\n     the guest recorded contradicts itself\n  \
+        2  bad usage, bad guest image, bad script, or options the guest does not know\n  \
+        3  this host cannot do it; the message says what is missing\n  \
+        4  the guest died: registers, code and backtrace are shown\n  \
+        5  time-out or no progress: it is shown where each vCPU stands\n  \
+        128+N  ended by signal N, such as 130 for ^C, with what was known by then\n\n\
+        Example:\n  vmm --vcpus 4 target/guest.bin\n  \
+        vmm describe target/guest.bin   says what can be appended"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Say on standard error what the command does, with time and thread
+    #[arg(long, value_name = "LEVEL", value_enum, global = true)]
+    log: Option<Level>,
+
+    #[command(flatten)]
+    run: run::Arguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure what IPIs and calls cost on this host
+    Bench(bench::Arguments),
+    /// Show two runs, or two benches, side by side: what differs, and whether that says anything
+    Compare(compare::Arguments),
+    /// Ask a running vmm, at its control socket, one thing
+    Ctl(ctl::Arguments),
+    /// Say what a guest image says of itself
+    Describe(describe::Arguments),
+    /// Search the orders of a case's steps for one that breaks something
+    Explore(explore::Arguments),
+    /// Put together what the shards of one search came to
+    Merge(merge::Arguments),
+    /// List the points of a guest image at which a CPU can be held
+    Probes(probes::Arguments),
+    /// Run a schedule that explore has found again
+    Replay(replay::Arguments),
+    /// Print the JSON Schema of a document; see docs/formats.md
+    Schema(schema::Arguments),
+    /// Search one part of what vmm explore --jobs has been asked for
+    #[command(hide = true)]
+    Shard,
+}
+
+impl Cli {
+    /// The command line of this process. If it makes no sense, says so and ends the process, as for
+    /// `--help`.
+    pub fn read() -> Self {
+        Self::try_parse().unwrap_or_else(|error| {
+            let words: Vec<_> = std::env::args_os().skip(1).collect();
+            if error.use_stderr()
+                && let Some(tip) = subcommand_meant(&words)
+            {
+                let command = &mut Self::command();
+                command.error(ErrorKind::InvalidSubcommand, tip).exit();
+            }
+            error.exit()
+        })
+    }
+
+    /// Does what the command line asks for, and returns the exit status.
+    ///
+    /// # Errors
+    /// [`Refused`] if that was not possible.
+    pub fn execute(&self) -> Result<u8, Refused> {
+        if let Some(level) = self.log {
+            log::begin(level);
+        }
+        match &self.command {
+            None => run::run(&self.run).map_err(|mut refused| {
+                let word = self.run.guest.clone().map(PathBuf::into_os_string);
+                if let Some(tip) = subcommand_meant(word.as_slice()) {
+                    refused.message += &format!("; {tip}");
+                }
+                refused
+            }),
+            Some(Command::Bench(arguments)) => bench::run(arguments),
+            Some(Command::Compare(arguments)) => compare::run(arguments),
+            Some(Command::Ctl(arguments)) => ctl::run(arguments),
+            Some(Command::Describe(arguments)) => describe::run(arguments),
+            Some(Command::Explore(arguments)) => explore::run(arguments),
+            Some(Command::Merge(arguments)) => merge::run(arguments),
+            Some(Command::Probes(arguments)) => probes::run(arguments),
+            Some(Command::Replay(arguments)) => replay::run(arguments),
+            Some(Command::Schema(arguments)) => schema::run(arguments),
+            Some(Command::Shard) => shard::run(),
+        }
+    }
+}
+
+/// What to say of the words of a command line that makes no sense, if a subcommand is meant: its
+/// name is nearly right, or does not come first. Whatever comes first and is no subcommand is taken
+/// for a guest image.
+fn subcommand_meant(words: &[OsString]) -> Option<String> {
+    let command = Cli::command();
+    let shown = command.get_subcommands().filter(|it| !it.is_hide_set());
+    let names: Vec<_> = shown.map(clap::Command::get_name).collect();
+    let first = words.first()?.to_str()?;
+    if names.contains(&first) && words.len() > 1 || installed::is_there(first.as_ref()) {
+        return None;
+    }
+    if !first.starts_with('-')
+        && let Some(meant) = closest(first, names.iter().copied())
+    {
+        return Some(format!(
+            "there is no subcommand \"{first}\"; did you mean \"{meant}\"?"
+        ));
+    }
+    let is_name = |word: &&OsString| names.iter().any(|name| *word == name);
+    let name = words.iter().find(is_name)?.display();
+    Some(format!(
+        "the subcommand \"{name}\" comes first, and options behind it"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Conflicts and names that occur twice are found only when they are used, or here.
+    #[test]
+    fn the_arguments_make_sense() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_subcommand_that_is_nearly_right_is_recognised() {
+        let tip = |words: &str| {
+            let words: Vec<_> = words.split(' ').map(OsString::from).collect();
+            subcommand_meant(&words)
+        };
+        let explore = tip("explroe a.case b").unwrap();
+        assert!(explore.ends_with("did you mean \"explore\"?"), "{explore}");
+        assert!(tip("bnech").unwrap().contains("\"bench\""));
+        let late = tip("--log info explore a.case").unwrap();
+        assert!(late.contains("\"explore\" comes first"), "{late}");
+        assert_eq!(tip("explore --nonsense"), None);
+        assert_eq!(tip("--vcpus"), None);
+        assert_eq!(tip("guest.bin"), None);
+        // Hidden ones are not offered.
+        assert_eq!(tip("shards"), None);
+    }
+}
