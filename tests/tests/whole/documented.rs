@@ -17,7 +17,7 @@ use tests::{guest, need_kvm, skip, vmm};
 use wait_timeout::ChildExt;
 
 /// How long one block may take.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// How long what a block has started may take to end after it.
 const SOON: Duration = Duration::from_secs(30);
