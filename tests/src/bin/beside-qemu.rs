@@ -9,7 +9,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::io::{self, Read, Seek, Write};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -89,12 +89,15 @@ impl Arguments {
 
 /// The wall-clock time of one run, from its start until it has been waited for.
 fn time((mut command, status): (Command, i32)) -> Result<Duration, String> {
+    let what = format!("{command:?}");
+    let failed = |why: &dyn fmt::Display| format!("{what}: {why}");
+    // Shown only if it fails: QEMU warns in each run of more vCPUs than the host has processors.
+    let mut said = tempfile::tempfile().map_err(|error| failed(&error))?;
+    let stderr = said.try_clone().map_err(|error| failed(&error))?;
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::inherit());
-    let what = format!("{command:?}");
-    let failed = |why: &dyn fmt::Display| format!("{what}: {why}");
+        .stderr(stderr);
     let begun = Instant::now();
     let mut child = command.spawn().map_err(|error| failed(&error))?;
     let ended = child.wait_timeout(LIMIT).map_err(|error| failed(&error))?;
@@ -105,10 +108,14 @@ fn time((mut command, status): (Command, i32)) -> Result<Duration, String> {
         let _ = child.wait();
         return Err(failed(&format!("not over after {} s", LIMIT.as_secs())));
     };
-    match ended.code() == Some(status) {
-        true => Ok(took),
-        false => Err(failed(&format!("{ended}, and not with status {status}"))),
+    if ended.code() == Some(status) {
+        return Ok(took);
     }
+    let mut text = String::new();
+    // What cannot be read is not shown.
+    let _ = said.rewind().and_then(|()| said.read_to_string(&mut text));
+    let why = format!("{ended}, and not with status {status}\n{text}");
+    Err(failed(&why.trim_end()))
 }
 
 /// The quarter points of some figures.
@@ -180,24 +187,27 @@ fn run() -> Result<(), String> {
     let version = match Command::new(QEMU).arg("--version").output() {
         Ok(said) => String::from_utf8_lossy(&said.stdout).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            println!(
+            return say(&format!(
                 "no whole runs beside QEMU: there is no {QEMU} here; on Debian, \
                  apt-get install qemu-system-x86"
-            );
-            return Ok(());
+            ));
         }
         Err(error) => return Err(format!("{QEMU}: {error}")),
     };
     let version = version.lines().next().unwrap_or_default();
-    println!(
+    say(&format!(
         "whole runs in ms, medians of {} pairs (quartiles), beside {version}, microvm\n\
          {:>5}  {:>26}  {:>26}  {:>22}",
         arguments.pairs, "vCPUs", "vmm", "QEMU", "QEMU/vmm"
-    );
+    ))?;
     for vcpus in &arguments.vcpus {
-        println!("{}", compare(&arguments, *vcpus)?);
+        say(&compare(&arguments, *vcpus)?)?;
     }
     Ok(())
+}
+
+fn say(line: &str) -> Result<(), String> {
+    writeln!(io::stdout(), "{line}").map_err(|error| format!("cannot write the figures: {error}"))
 }
 
 fn main() -> ExitCode {

@@ -181,10 +181,10 @@ impl Meter {
 
     /// The same, if it is known by now.
     pub fn known_sources(&self) -> Option<&[ProvenSource]> {
-        let known = self.trials.as_ref().map_or(Some(&[][..]), |trials| {
-            trials.known().map(|sources| &sources.list[..])
-        });
-        known
+        match &self.trials {
+            None => Some(&[]),
+            Some(trials) => trials.known().map(|sources| &sources.list[..]),
+        }
     }
 
     /// Why there are no statistics of KVM's, if there are none.
