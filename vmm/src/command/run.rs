@@ -174,7 +174,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     stats_file.map_or(Ok(()), |name| check_output(name, inputs()))?;
     let (script, guest) = (arguments.script.as_deref(), arguments.guest.as_deref());
     let mut reports = Reports::new(arguments.stats, stats_file, script, guest)
-        .map_err(|error| cannot_write(stats_file.unwrap_or(Path::new("-")), &error))?;
+        .map_err(|error| cannot_write(stats_file.unwrap_or_else(|| Path::new("-")), &error))?;
     let trace_file = arguments.trace.as_ref().map(open).transpose()?;
     let page_file = arguments.report.as_ref().map(open).transpose()?;
     let mut status = 0;
