@@ -318,30 +318,21 @@ fn the_classic_rows_are_those_of_2017() {
         let names: Vec<_> = rows.iter().map(|row| row["cell"]["row"].as_str()).collect();
         let expected = ["dry-run", "self", "normal", "broadcast", "broadcast-lock"];
         assert_eq!(names, expected.map(Some));
-        let of = |row: usize, pointer: &str| {
-            let figure = rows[row]["result"]["Ok"]
-                .pointer(pointer)
-                .and_then(Value::as_f64);
-            figure.unwrap_or_else(|| panic!("no {pointer}: {}", rows[row]))
+        let of = |row: &Value, pointer: &str| {
+            let figure = row["result"]["Ok"].pointer(pointer);
+            let figure = figure.and_then(Value::as_f64);
+            figure.unwrap_or_else(|| panic!("no {pointer}: {row}"))
         };
-        for row in 0..rows.len() {
+        for (row, name) in rows.iter().zip(expected) {
             // The first column is of the functions that take the time: as published, 0 of others.
-            let is_timed = [1, 2].contains(&row);
-            assert_eq!(
-                of(row, "/delivered/cycles") > 0.0,
-                is_timed,
-                "{}",
-                rows[row]
-            );
-            assert!(
-                of(row, "/delivered/cycles") < of(row, "/total/cycles"),
-                "{}",
-                rows[row]
-            );
-            let runs = rows[row]["result"]["Ok"]["total_runs"].as_array();
+            let is_timed = ["self", "normal"].contains(&name);
+            let delivered = of(row, "/delivered/cycles");
+            assert_eq!(delivered > 0.0, is_timed, "{row}");
+            assert!(delivered < of(row, "/total/cycles"), "{row}");
+            let runs = row["result"]["Ok"]["total_runs"].as_array();
             assert_eq!(runs.map(Vec::len), Some(2));
         }
-        assert!((of(0, "/total_to_dry_run") - 1.0).abs() < 1e-9);
+        assert!((of(&rows[0], "/total_to_dry_run") - 1.0).abs() < 1e-9);
         // The guest says itself what it has repeated.
         for (row, name) in rows.iter().zip(expected) {
             assert_eq!(row["result"]["Ok"]["words"]["classic"], name, "{run}");

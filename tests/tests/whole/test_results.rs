@@ -229,11 +229,17 @@ fn an_early_end_is_told() {
             .run()
     });
     assert_eq!(verdict(&watched).came_to, "timed out");
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("results");
     let interrupted = both(130, |form| {
-        let running = Vmm::with(form).arg(hangs.path()).start();
-        running.wait_for_thread("vcpu0");
+        // With a file the console is on standard output, where it says when it has begun.
+        let vmm = Vmm::with(form).arg("--stats-file").arg(&path);
+        let running = vmm.arg(hangs.path()).start();
+        running.wait_for("ready");
         running.signal(libc::SIGINT);
-        running.finish()
+        let mut run = running.finish();
+        run.stdout = fs::read_to_string(&path).expect("results");
+        run
     });
     assert_eq!(verdict(&interrupted).came_to, "error");
     assert!(interrupted[0].why.contains("signal") || interrupted[0].why.contains("interrupt"));

@@ -81,7 +81,7 @@ pub fn measure_classic(
             let dry_run = rows.iter().find(|it| it.cell.is_dry_run_of(cell));
             let dry_run = dry_run.and_then(|it| it.result.as_ref().ok());
             let own = cell.is_dry_run_of(cell).then_some(cost.total);
-            cost.over(own.or(dry_run.map(|it| it.total)))
+            cost.over(own.or_else(|| dry_run.map(|it| it.total)))
         });
         rows.push(ClassicRow {
             cell: cell.clone(),

@@ -113,7 +113,7 @@ pub struct Arguments {
     shorten: Duration,
 
     #[command(flatten)]
-    stats: search_stats::Arguments,
+    stats: search_stats::StatsArguments,
 
     /// With --strategy exhaustive: check that states taken for the same lead to the same
     #[arg(long, conflicts_with_all = ["jobs", "shard"])]

@@ -51,7 +51,7 @@ pub struct Arguments {
     report: Option<PathBuf>,
 
     #[command(flatten)]
-    stats: search_stats::Arguments,
+    stats: search_stats::StatsArguments,
 }
 
 /// The name of the fact that a replay went another way than the schedule.

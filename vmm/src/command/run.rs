@@ -213,7 +213,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         script.as_deref(),
         guest.as_deref(),
     )
-    .map_err(|error| cannot_write(stats_file.unwrap_or(Path::new("-")), &error))?;
+    .map_err(|error| cannot_write(stats_file.unwrap_or_else(|| Path::new("-")), &error))?;
     let trace_file = arguments.trace.as_ref().map(open).transpose()?;
     let page_file = arguments.report.as_ref().map(open).transpose()?;
     let mut status = 0;

@@ -12,7 +12,7 @@ use super::{Refused, complain, create, stats};
 
 /// What to write, and where.
 #[derive(Debug, Default, Args)]
-pub struct Arguments {
+pub struct StatsArguments {
     /// Form of the result. With junit or ktap the report for people goes to standard error, unless
     /// --stats-file is given; see docs/formats.md
     #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Table)]
@@ -53,7 +53,7 @@ pub struct Output {
     file: Option<WholeFile>,
 }
 
-impl Arguments {
+impl StatsArguments {
     /// Makes the file, if one is asked for.
     ///
     /// # Errors

@@ -77,9 +77,10 @@ fn row(cell: &ClassicCell, cost: &ClassicCost, rounds: u32) -> [String; 9] {
     ]
 }
 
-/// Half of what the shortest and the longest of the runs are apart, in percent of the middle one.
+/// Half of what the shortest and the longest of the runs are apart, in percent of the middle one;
+/// nothing of one run.
 fn unsteadiness(runs: &[Time]) -> String {
-    let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
+    let [first, .., last] = runs else {
         return String::new();
     };
     let middle = runs[runs.len() / 2].cycles.max(1);

@@ -237,9 +237,9 @@ fn figure(value: f64) -> String {
 }
 
 /// Half the distance between the lowest and the highest median of a run, in percent of the middle
-/// one. `medians` ascend.
+/// one; nothing of one run. `medians` ascend.
 fn unsteadiness(medians: &[u64]) -> String {
-    let (Some(first), Some(last)) = (medians.first(), medians.last()) else {
+    let [first, .., last] = medians else {
         return String::new();
     };
     let middle = medians[medians.len() / 2].max(1);

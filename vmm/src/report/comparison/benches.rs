@@ -13,9 +13,9 @@ use crate::stats::sources::is_proven;
 pub fn compare(sides: (Side, Side), a: &Costs, b: &Costs) -> Comparison {
     let mut comparison = Comparison::new(Kind::Benches, sides);
     let effort = [
-        Differing::between("rounds", a.rounds, b.rounds),
-        Differing::between("runs", a.repetitions, b.repetitions),
-        Differing::between("traced", a.traced, b.traced),
+        Differing::between("rounds", &a.rounds, &b.rounds),
+        Differing::between("runs", &a.repetitions, &b.repetitions),
+        Differing::between("traced", &a.traced, &b.traced),
     ];
     comparison.differs.extend(effort.into_iter().flatten());
     comparison
@@ -156,8 +156,8 @@ fn told_apart(differs: &mut Vec<Differing>, line: &str, a: &Cost, b: &Cost) {
     };
     differs.extend(Differing::between(
         format!("{line}: IPIs are"),
-        handled(a),
-        handled(b),
+        &handled(a),
+        &handled(b),
     ));
     if let (Some(a), Some(b)) = (&a.words, &b.words) {
         add_words(differs, a, b);

@@ -105,7 +105,7 @@ pub struct Figure {
 
 impl Differing {
     /// `None` if `a` and `b` are the same.
-    fn between(what: impl Into<String>, a: impl ToString, b: impl ToString) -> Option<Self> {
+    fn between(what: impl Into<String>, a: &impl ToString, b: &impl ToString) -> Option<Self> {
         let (a, b) = (a.to_string(), b.to_string());
         (a != b).then(|| Self {
             what: what.into(),

@@ -14,12 +14,12 @@ const NONE: &str = "none";
 pub fn differing(a: &Provenance, b: &Provenance) -> Vec<Differing> {
     let pin = |it: &Provenance| it.pin.clone().unwrap_or_else(|| "not pinned".to_owned());
     let all = [
-        Differing::between("vmm", build(&a.vmm), build(&b.vmm)),
+        Differing::between("vmm", &build(&a.vmm), &build(&b.vmm)),
         Differing::between("kernel", &a.host.kernel, &b.host.kernel),
-        Differing::between("KVM", a.host.kvm, b.host.kvm),
+        Differing::between("KVM", &a.host.kvm, &b.host.kvm),
         input("guest image", Some(&a.guest), Some(&b.guest)),
-        Differing::between("vCPUs", a.vcpus, b.vcpus),
-        Differing::between("pinning", pin(a), pin(b)),
+        Differing::between("vCPUs", &a.vcpus, &b.vcpus),
+        Differing::between("pinning", &pin(a), &pin(b)),
         input("script", a.script.as_ref(), b.script.as_ref()),
         input("case", a.case.as_ref(), b.case.as_ref()),
     ];
@@ -31,7 +31,7 @@ pub fn differing(a: &Provenance, b: &Provenance) -> Vec<Differing> {
                 "" => NONE.to_owned(),
                 given => given.to_owned(),
             };
-            all.extend(Differing::between("words given", given(a), given(b)));
+            all.extend(Differing::between("words given", &given(a), &given(b)));
         }
     }
     all
@@ -73,7 +73,7 @@ pub fn words<'a>(
         let value = |words: &BTreeMap<String, String>| {
             words.get(key).map_or_else(|| NONE.to_owned(), Clone::clone)
         };
-        Differing::between(format!("word {key}"), value(a), value(b))
+        Differing::between(format!("word {key}"), &value(a), &value(b))
     })
 }
 
@@ -85,7 +85,7 @@ pub fn sources<'a>(a: &'a [Source], b: &'a [Source]) -> impl Iterator<Item = Dif
             status(sources, name)
                 .map_or_else(|| "not tried".to_owned(), |status| status.name().to_owned())
         };
-        Differing::between(format!("who counts: {name}"), told(a), told(b))
+        Differing::between(format!("who counts: {name}"), &told(a), &told(b))
     })
 }
 
