@@ -89,7 +89,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use config::{Attendant, Config};
-pub use control::operator::{Operator, OperatorError, Wait, Watch};
+pub use control::operator::{Operator, OperatorError, Selection, Wait, Watch};
 use control::socket::Server;
 pub use machine::guest::Guest;
 use machine::layout::Layout;

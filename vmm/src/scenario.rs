@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
-use crate::control::operator::Operator;
-use crate::control::script::{BootRequest, Failure, Script, ScriptInput};
+use crate::control::script::{BootRequest, Booted, Failure, Script, ScriptInput};
 use crate::control::socket::Server;
 use crate::machine::guest::Guest;
 use crate::{Config, Error, Outcome, run_attended};
@@ -16,7 +15,7 @@ use crate::{Config, Error, Outcome, run_attended};
 /// A machine that the script asks for, and where to send its operator.
 struct Request {
     wanted: BootRequest,
-    answer: Sender<Result<Arc<Operator>, String>>,
+    answer: Sender<Result<Booted, String>>,
 }
 
 /// Why a scenario failed, apart from what its machines report.
@@ -90,8 +89,15 @@ pub fn run(
     for Request { wanted, answer } in wanted {
         let handed = answer.clone();
         let outcome = run_attended(&with(config, wanted), control, |operator| {
+            let (standstill, goes_on) = mpsc::channel();
+            let operator = Arc::clone(operator);
             // Fails if the script has ended, and then the machine runs without it.
-            let _ = handed.send(Ok(Arc::clone(operator)));
+            let _ = handed.send(Ok(Booted {
+                operator,
+                standstill,
+            }));
+            // The script drops its end when the vCPUs may enter the guest.
+            let _ = goes_on.recv();
         });
         match outcome {
             Ok(outcome) => {

@@ -34,4 +34,5 @@ mod stress;
 mod terminal;
 mod traces;
 mod transports;
+mod wire;
 mod writing_a_guest;

@@ -159,18 +159,19 @@ fn args(call: u64) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
     use super::*;
     use crate::provenance::Input;
+    use crate::stats::marks::Marks;
     use crate::stats::sources::Kvm;
     use crate::stats::timeline::tests::{meanings, names};
     use crate::stats::trace::CpuTrace;
     use proptest::prelude::*;
     use shared::trace::Record;
 
-    fn written(traces: &[&Trace]) -> Value {
+    pub(super) fn written(traces: &[&Trace]) -> Value {
         let guest = Input::new(Path::new("guest.bin"), b"");
         let provenance = Provenance::new(Kvm::Unknown, guest, 2, "");
         let traces: Vec<_> = traces.iter().map(|trace| (*trace, &provenance)).collect();
@@ -192,6 +193,7 @@ mod tests {
             meanings: meanings(),
             tsc_khz: 1_000_000,
             host_blind: None,
+            marks: Marks::default(),
         }
     }
 

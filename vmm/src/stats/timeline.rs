@@ -10,7 +10,7 @@ use super::meaning::{Lane, Meaning};
 use super::trace::Trace;
 use crate::machine::exit_counts::REASONS;
 use crate::machine::journal::Entry;
-use crate::machine::lifecycle::State;
+use crate::machine::lifecycle::{Stall, State};
 
 /// What a stretch of time was spent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +28,15 @@ pub enum StretchKind {
 }
 
 impl StretchKind {
+    /// The stall, if it is one.
+    pub fn stall(self) -> Option<Stall> {
+        match self {
+            Self::Paused => Some(Stall::Paused),
+            Self::Held => Some(Stall::Held),
+            _ => None,
+        }
+    }
+
     /// Whether the host recorded it, and not the guest.
     pub fn is_host(self) -> bool {
         matches!(self, Self::Paused | Self::Held | Self::Exit)
@@ -162,7 +171,11 @@ impl Timeline {
                 Meaning::HandlerBegin => (Some(StretchKind::Handler), None),
                 Meaning::HandlerEnd => (None, Some(StretchKind::Handler)),
                 Meaning::Send => {
-                    let Dispatch { target, vector } = Dispatch::from(record.detail as u32);
+                    let Ok(Dispatch { target, vector, .. }) =
+                        Dispatch::try_from(record.detail as u32)
+                    else {
+                        continue;
+                    };
                     self.ipis.push(Ipi {
                         from: cpu,
                         sent: at,
@@ -236,12 +249,8 @@ impl Timeline {
                         add(kind, since, at.max(since), 0);
                     }
                     stalled = match state {
-                        State::Stalled(crate::machine::lifecycle::Stall::Paused) => {
-                            Some((StretchKind::Paused, at))
-                        }
-                        State::Stalled(crate::machine::lifecycle::Stall::Held) => {
-                            Some((StretchKind::Held, at))
-                        }
+                        State::Stalled(Stall::Paused) => Some((StretchKind::Paused, at)),
+                        State::Stalled(Stall::Held) => Some((StretchKind::Held, at)),
                         _ => None,
                     };
                 }
@@ -283,7 +292,6 @@ impl Timeline {
 pub(crate) mod tests {
     use super::*;
     use crate::machine::journal::JournalEntries;
-    use crate::machine::lifecycle::Stall;
     use crate::manifest::Manifest;
     use crate::stats::meaning::Meanings;
     use crate::stats::trace::RawCpuTrace;
@@ -343,7 +351,7 @@ pub(crate) mod tests {
 
     /// The detail of an IPI that is sent.
     pub(crate) fn sent(target: u32, vector: u8) -> u64 {
-        u32::from(Dispatch { target, vector }).into()
+        u32::from(Dispatch::fixed(target, vector)).into()
     }
 
     #[test]

@@ -8,8 +8,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use shared::ledger::CallId;
+use shared::ports::{Delivery, Dispatch};
 
-use crate::control::operator::{Operator, OperatorError, PostedCommand, Wait, Watch, counters};
+use crate::control::operator::{
+    InFlight, Operator, OperatorError, PostedCommand, Selection, Wait, Watch, counters,
+};
 use crate::cpus::CpuSet;
 use crate::lab::call_name::CallName;
 use crate::lab::oracles::NoSuchOracle;
@@ -91,28 +94,53 @@ enum Request {
     WireHold {
         from: u32,
         to: u32,
+        vector: Option<String>,
+        call: Option<u64>,
     },
-    WireHoldAll {},
+    WireHoldAll {
+        vector: Option<String>,
+        call: Option<u64>,
+    },
     WireDelay {
         from: u32,
         to: u32,
         milliseconds: u32,
+        vector: Option<String>,
+        call: Option<u64>,
     },
     WireRelease {
         from: u32,
         to: u32,
+        vector: Option<String>,
+        call: Option<u64>,
     },
-    WireReleaseAll {},
+    WireReleaseAll {
+        vector: Option<String>,
+        call: Option<u64>,
+    },
     WireDeliver {
         from: u32,
         to: u32,
-        nth: usize,
+        nth: Option<usize>,
+        vector: Option<String>,
+        call: Option<u64>,
     },
     WireLose {
         from: u32,
         to: u32,
-        nth: usize,
+        nth: Option<usize>,
+        vector: Option<String>,
+        call: Option<u64>,
     },
+    WireWaitHeld {
+        from: u32,
+        to: u32,
+        count: Option<usize>,
+        vector: Option<String>,
+        call: Option<u64>,
+        limit: Option<f64>,
+    },
+    WireInFlight {},
     Stats {},
     MustBreak {
         oracle: String,
@@ -133,7 +161,7 @@ enum Request {
 }
 
 /// Every verb with its fields; those in brackets can be left out.
-const VERBS: [(&str, &str); 33] = [
+const VERBS: [(&str, &str); 35] = [
     ("hello", ""),
     ("verbs", ""),
     ("status", ""),
@@ -153,13 +181,18 @@ const VERBS: [(&str, &str); 33] = [
     ("wait_done", "cpu, number, [limit]"),
     ("call", "call"),
     ("wait_ran", "call, [cpus], [limit]"),
-    ("wire_hold", "from, to"),
-    ("wire_hold_all", ""),
-    ("wire_delay", "from, to, milliseconds"),
-    ("wire_release", "from, to"),
-    ("wire_release_all", ""),
-    ("wire_deliver", "from, to, nth"),
-    ("wire_lose", "from, to, nth"),
+    ("wire_hold", "from, to, [vector], [call]"),
+    ("wire_hold_all", "[vector], [call]"),
+    ("wire_delay", "from, to, milliseconds, [vector], [call]"),
+    ("wire_release", "from, to, [vector], [call]"),
+    ("wire_release_all", "[vector], [call]"),
+    ("wire_deliver", "from, to, [nth], [vector], [call]"),
+    ("wire_lose", "from, to, [nth], [vector], [call]"),
+    (
+        "wire_wait_held",
+        "from, to, [count], [vector], [call], [limit]",
+    ),
+    ("wire_in_flight", ""),
     ("stats", ""),
     ("must_break", "oracle"),
     ("may_break", "oracle"),
@@ -190,9 +223,9 @@ impl Refusal {
     /// The word by which programs tell refusals apart.
     fn kind(&self) -> &'static str {
         match self {
-            Self::Bad(_) | Self::Oracle(_) | Self::Operator(OperatorError::Tell(_)) => {
-                "bad-request"
-            }
+            Self::Bad(_)
+            | Self::Oracle(_)
+            | Self::Operator(OperatorError::Tell(_) | OperatorError::Vector(_)) => "bad-request",
             Self::NoMachine | Self::Operator(OperatorError::Over(_)) => "over",
             Self::Operator(OperatorError::TimedOut { .. }) => "timed-out",
             Self::Operator(_) => "refused",
@@ -351,19 +384,76 @@ fn execute(
             operator.wait_ran(id, &cpus, wait(limit)?)?;
             return record(&operator, call);
         }
-        Request::WireHold { from, to } => operator.wire_hold(from, to)?,
-        Request::WireHoldAll {} => operator.wire_hold_all(),
+        Request::WireHold {
+            from,
+            to,
+            vector,
+            call,
+        } => {
+            let which = selection(&operator, vector, call)?;
+            operator.wire_hold(from, to, which.unwrap_or_default())?;
+        }
+        Request::WireHoldAll { vector, call } => {
+            let which = selection(&operator, vector, call)?;
+            operator.wire_hold_all(which.unwrap_or_default())?;
+        }
         Request::WireDelay {
             from,
             to,
             milliseconds,
+            vector,
+            call,
         } => {
-            operator.wire_delay(from, to, Duration::from_millis(milliseconds.into()))?;
+            let which = selection(&operator, vector, call)?;
+            let delay = Duration::from_millis(milliseconds.into());
+            operator.wire_delay(from, to, which.unwrap_or_default(), delay)?;
         }
-        Request::WireRelease { from, to } => operator.wire_release(from, to)?,
-        Request::WireReleaseAll {} => operator.wire_release_all()?,
-        Request::WireDeliver { from, to, nth } => operator.wire_deliver(from, to, nth)?,
-        Request::WireLose { from, to, nth } => operator.wire_lose(from, to, nth)?,
+        Request::WireRelease {
+            from,
+            to,
+            vector,
+            call,
+        } => {
+            operator.wire_release(from, to, selection(&operator, vector, call)?)?;
+        }
+        Request::WireReleaseAll { vector, call } => {
+            operator.wire_release_all(selection(&operator, vector, call)?)?;
+        }
+        Request::WireDeliver {
+            from,
+            to,
+            nth,
+            vector,
+            call,
+        } => {
+            let which = selection(&operator, vector, call)?;
+            operator.wire_deliver(from, to, which, nth.unwrap_or(0))?;
+        }
+        Request::WireLose {
+            from,
+            to,
+            nth,
+            vector,
+            call,
+        } => {
+            let which = selection(&operator, vector, call)?;
+            operator.wire_lose(from, to, which, nth.unwrap_or(0))?;
+        }
+        Request::WireWaitHeld {
+            from,
+            to,
+            count,
+            vector,
+            call,
+            limit,
+        } => {
+            let which = selection(&operator, vector, call)?;
+            operator.wait_in_flight(from, to, which, count.unwrap_or(1), wait(limit)?)?;
+        }
+        Request::WireInFlight {} => {
+            let ipis: Vec<_> = operator.in_flight().iter().map(in_flight).collect();
+            return Ok(object(json!({ "ipis": ipis })));
+        }
         Request::Stats {} => return Ok(stats(&operator)),
         Request::MustBreak { oracle } => operator.must_break(&oracle)?,
         Request::MayBreak { oracle } => operator.may_break(&oracle)?,
@@ -375,6 +465,42 @@ fn execute(
         Request::Quit {} => operator.quit(),
     }
     nothing
+}
+
+/// The IPIs on the wire that a request is about, if it names any.
+fn selection(
+    operator: &Operator,
+    vector: Option<String>,
+    call: Option<u64>,
+) -> Result<Option<Selection>, Refusal> {
+    match (vector, call) {
+        (None, None) => Ok(None),
+        (Some(name), None) => Ok(Some(operator.ipis_named(&name)?)),
+        (None, Some(call)) => Ok(Some(Selection::Call(CallId::from_raw(call)))),
+        (Some(_), Some(_)) => Err(Refusal::Bad(
+            "IPIs are named by a vector or by a call, and not by both".to_owned(),
+        )),
+    }
+}
+
+fn in_flight(ipi: &InFlight) -> Value {
+    let Dispatch {
+        target,
+        vector,
+        delivery,
+    } = ipi.dispatch;
+    let (vector, name) = match delivery {
+        Delivery::Fixed => (Some(vector), ipi.name.as_deref()),
+        Delivery::Init => (None, Some("init")),
+        Delivery::StartUp => (None, Some("sipi")),
+    };
+    json!({
+        "from": ipi.from,
+        "to": target,
+        "vector": vector,
+        "name": name,
+        "call": ipi.call.map(CallId::raw),
+    })
 }
 
 fn state(name: &str) -> Answer {
