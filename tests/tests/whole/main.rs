@@ -8,6 +8,7 @@ mod bench;
 mod control;
 mod deliveries;
 mod describe;
+mod driven;
 mod examples;
 mod explore;
 mod formats;

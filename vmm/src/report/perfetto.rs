@@ -2,6 +2,8 @@
 //! process per machine, for each vCPU a track of what the guest did and one of what the host did
 //! with it, and IPIs as arrows. The format is described in "Trace Event Format" (Google, 2016).
 
+mod marks;
+
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
@@ -118,6 +120,7 @@ impl<'a> Machine<'a> {
                 "ts": self.time(instant.at), "name": name, "args": args(instant.call),
             }))?;
         }
+        self.write_marks(events)?;
         for (id, ipi) in timeline.ipis.iter().enumerate() {
             let name = format!("IPI {:#04x}", ipi.vector);
             let end = |phase: &str, cpu, at| {
@@ -146,8 +149,20 @@ impl<'a> Machine<'a> {
             "pid": self.pid,
             "tid": Self::track(stretch.cpu, stretch.kind.is_host()),
             "ts": self.time(stretch.from), "dur": self.length(stretch.to - stretch.from),
-            "args": args(stretch.call),
+            "args": self.args(stretch),
         })
+    }
+
+    fn args(&self, stretch: &Stretch) -> Value {
+        let stall = stretch.kind.stall();
+        let by = stall.and_then(|stall| {
+            let marks = &self.trace.marks;
+            marks.who_stalled(stretch.cpu, stall, stretch.from)
+        });
+        match by {
+            Some(by) => json!({ "ordered_by": by.to_string() }),
+            None => args(stretch.call),
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 //! take a megabyte or two. Each time is the distance from the one before, and strings are indices
 //! into one table.
 
+mod driven;
+
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
@@ -35,6 +37,8 @@ pub(super) struct Document {
     cpus: Vec<Cpu>,
     ipis: Ipis,
     marks: Vec<Mark>,
+    /// What was done to the machine, by who did it.
+    driven: Vec<driven::Lane>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -148,7 +152,10 @@ impl Document {
                     &mut own.guest
                 };
                 side.kind.push(words.add(timeline.kind(stretch.kind)));
-                let (name, call) = (words.add(&timeline.name(stretch)), words.call(stretch.call));
+                let (name, call) = (
+                    words.add(&driven::name(trace, timeline, stretch)),
+                    words.call(stretch.call),
+                );
                 side.steps.add(name, call, since(stretch.from));
                 side.length.push(stretch.to.min(cut) - stretch.from);
             }
@@ -191,6 +198,7 @@ impl Document {
                 text: found.text.clone(),
             });
         Some(Self {
+            driven: driven::lanes(trace, start, cut, &mut words),
             tsc_khz: trace.tsc_khz,
             length: since(end.min(cut)),
             left_out,
