@@ -449,7 +449,7 @@ fn the_command_asks_and_says_how_it_went() {
         .says("no deed \"dance\"");
     ctl(&["--json", "raw", "{\"verb\": \"hello\"}"])
         .ends_with(0)
-        .says("\"protocol\":2");
+        .says("\"protocol\":3");
     ctl(&["fly"]).ends_with(2);
     ctl(&["wait", "1", "--limit", "0.1"])
         .ends_with(1)

@@ -31,14 +31,23 @@ const LONGEST: usize = 400;
 #[derive(Debug)]
 pub(in crate::control) struct Recorder {
     /// `None` if nothing is to be recorded.
-    marks: Option<Mutex<Marks>>,
+    recorded: Option<Mutex<Recorded>>,
+}
+
+#[derive(Debug, Default)]
+struct Recorded {
+    marks: Marks,
+    /// The places of those that are not over, in the order in which they began.
+    open: Vec<usize>,
+    /// Whether all was taken: what is over later is not recorded.
+    is_taken: bool,
 }
 
 impl Recorder {
     /// A recorder that records, or does not.
     pub fn new(records: bool) -> Self {
         Self {
-            marks: records.then(Mutex::default),
+            recorded: records.then(Mutex::default),
         }
     }
 
@@ -59,59 +68,88 @@ impl Recorder {
     }
 
     fn begin_ordering(&self, ordered: Option<Ordered>, text: impl FnOnce() -> String) -> Doing<'_> {
-        let is_outermost = self.marks.is_some() && !IS_BUSY.replace(true);
-        let from = clock::now();
-        let mark = is_outermost.then(|| Mark {
-            from,
-            to: from,
-            by: ACTOR.get(),
-            text: short(text()),
-            ordered,
+        let is_outermost = self.recorded.is_some() && !IS_BUSY.replace(true);
+        let place = is_outermost.then(|| {
+            let text = short(text());
+            let from = clock::now();
+            let mark = Mark {
+                from,
+                to: from,
+                by: ACTOR.get(),
+                text,
+                ordered,
+            };
+            let mut recorded = self.recorded()?;
+            let place = recorded.keep(mark)?;
+            recorded.open.push(place);
+            Some(place)
         });
         Doing {
             recorder: self,
-            mark,
+            is_outermost,
+            place: place.flatten(),
         }
     }
 
     /// Notes the stall that `by` has ordered just now.
     pub fn note(&self, by: Actor, cpu: u32, stall: Stall, text: impl FnOnce() -> String) {
-        if self.marks.is_none() {
+        let Some(mut recorded) = self.recorded() else {
             return;
-        }
-        let (now, cpu) = (clock::now(), Some(cpu));
-        self.keep(Mark {
+        };
+        let now = clock::now();
+        recorded.keep(Mark {
             from: now,
             to: now,
             by,
             text: text(),
-            ordered: Some(Ordered { cpu, stall }),
+            ordered: Some(Ordered {
+                cpu: Some(cpu),
+                stall,
+            }),
         });
     }
 
-    /// What was recorded, by when it began.
+    /// What was recorded, by when it began. What is not over, such as that the machine is being
+    /// finished, ends now.
     pub fn take(&self) -> Marks {
-        let mut marks = self
-            .marks()
-            .map_or_else(Marks::default, |mut it| std::mem::take(&mut *it));
+        let Some(mut recorded) = self.recorded() else {
+            return Marks::default();
+        };
+        let now = clock::now();
+        for place in std::mem::take(&mut recorded.open) {
+            recorded.end(place, now);
+        }
+        recorded.is_taken = true;
+        let mut marks = std::mem::take(&mut recorded.marks);
         marks.list.sort_by_key(|mark| mark.from);
         marks
     }
 
-    fn keep(&self, mark: Mark) {
-        let Some(mut marks) = self.marks() else {
-            return;
-        };
-        if marks.list.len() < MOST {
-            marks.list.push(mark);
-        } else {
-            marks.dropped += 1;
+    fn recorded(&self) -> Option<MutexGuard<'_, Recorded>> {
+        let recorded = self.recorded.as_ref()?;
+        Some(recorded.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Recorded {
+    /// Keeps `mark`, if there is room, and returns its place.
+    fn keep(&mut self, mark: Mark) -> Option<usize> {
+        let place = self.marks.list.len();
+        if self.is_taken {
+            return None;
         }
+        if place >= MOST {
+            self.marks.dropped += 1;
+            return None;
+        }
+        self.marks.list.push(mark);
+        Some(place)
     }
 
-    fn marks(&self) -> Option<MutexGuard<'_, Marks>> {
-        let marks = self.marks.as_ref()?;
-        Some(marks.lock().unwrap_or_else(PoisonError::into_inner))
+    fn end(&mut self, place: usize, now: u64) {
+        if let Some(mark) = self.marks.list.get_mut(place) {
+            mark.to = now.max(mark.from);
+        }
     }
 }
 
@@ -127,15 +165,20 @@ fn short(text: String) -> String {
 #[must_use]
 pub(in crate::control) struct Doing<'a> {
     recorder: &'a Recorder,
-    mark: Option<Mark>,
+    is_outermost: bool,
+    place: Option<usize>,
 }
 
 impl Drop for Doing<'_> {
     fn drop(&mut self) {
-        if let Some(mark) = self.mark.take() {
+        if self.is_outermost {
             IS_BUSY.set(false);
-            let to = clock::now().max(mark.from);
-            self.recorder.keep(Mark { to, ..mark });
+        }
+        let Some(place) = self.place else { return };
+        if let Some(mut recorded) = self.recorder.recorded() {
+            let now = clock::now();
+            recorded.open.retain(|it| *it != place);
+            recorded.end(place, now);
         }
     }
 }
@@ -170,11 +213,25 @@ mod tests {
                 ("last", program)
             ]
         );
+        // What begins once all was taken is recorded nowhere.
+        drop(recorder.begin(|| "late".to_owned()));
+        assert_eq!(recorder.take(), Marks::default());
         let [all, other, last] = &marks.list[..] else {
             panic!("three of them");
         };
         assert!(all.from <= other.from && other.to <= all.to && all.to <= last.from);
         assert_eq!(all.ordered.map(|it| it.cpu), Some(None));
+    }
+
+    #[test]
+    fn what_is_not_over_when_all_is_taken_ends_there() {
+        let recorder = Recorder::new(true);
+        let doing = recorder.begin(|| "finishes".to_owned());
+        let before = clock::now();
+        let marks = recorder.take();
+        drop(doing);
+        assert_eq!(marks.list.len(), 1);
+        assert!(marks.list[0].from <= before && before <= marks.list[0].to);
     }
 
     #[test]

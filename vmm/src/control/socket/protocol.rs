@@ -21,7 +21,7 @@ use crate::machine::message::HeldBy;
 use crate::manifest::Deed;
 
 /// Version of the protocol. It changes when a verb or a field changes its meaning or goes away.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// How long a wait goes on if the request does not say, in seconds.
 const LIMIT: f64 = 10.0;
