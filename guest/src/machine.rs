@@ -66,15 +66,16 @@ impl<P: Platform> Machine<P> {
         self.lab.own_counters(self.this_cpu())
     }
 
-    /// Tells `target` of calls that wait for it, by `vector`.
-    pub fn tell(&self, target: CpuId, vector: Vector) {
-        let sent = self.platform.send_ipi(target, vector);
+    /// Tells `target` of calls that wait for it, by `vector`. `call` is the one that has
+    /// it told.
+    pub fn tell(&self, target: CpuId, vector: Vector, call: u64) {
+        let sent = self.platform.announce(target, vector, call);
         count(&self.counters().call_ipis_sent, sent);
     }
 
     /// As [`Machine::tell`], to every CPU of `targets`, of which there may be none.
-    pub fn tell_all(&self, targets: &CpuMask, vector: Vector) {
-        let sent = self.platform.send_ipi_mask(targets, vector);
+    pub fn tell_all(&self, targets: &CpuMask, vector: Vector, call: u64) {
+        let sent = self.platform.announce_all(targets, vector, call);
         count(&self.counters().call_ipis_sent, sent);
     }
 

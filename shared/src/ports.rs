@@ -19,31 +19,79 @@ pub const EXIT: u16 = 0xf4;
 pub const DOORBELL: u16 = 0x5b0;
 
 /// Wire port: one 32-bit write of a [`Dispatch`] hands an IPI to the VMM, which delivers it. For a
-/// guest with `transport=wire`: the VMM can then hold, delay and reorder its IPIs. INIT and
-/// start-up IPIs do not go this way, and what a CPU sends to itself only with `self-ipi=wire`.
+/// guest with `transport=wire`: the VMM can then hold, delay, reorder and lose its IPIs, INIT and
+/// start-up IPIs included. What a CPU sends to itself goes this way only with `self-ipi=wire`.
+///
+/// While it writes, the guest has in RSI the raw [`CallId`](crate::ledger::CallId) of the call that
+/// it tells of, or 0. Only a call that is in its ledger counts.
 pub const WIRE: u16 = 0x5b4;
 
-/// An IPI on its way through the VMM, as it is written to the [`WIRE`] port.
+/// The delivery mode of an IPI, by its number in the ICR (SDM Vol. 3A, 11.6.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Delivery {
+    /// The interrupt that the vector says.
+    #[default]
+    Fixed = 0,
+    /// INIT.
+    Init = 5,
+    /// A start-up IPI: the vector is the page at which the target starts.
+    StartUp = 6,
+}
+
+/// An IPI on its way through the VMM, as it is written to the [`WIRE`] port: the vector in bits 0
+/// to 7, the target in bits 8 to 28, the delivery mode in bits 29 to 31.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Dispatch {
-    /// APIC id of the target, below 2^24.
+    /// APIC id of the target, below 2^21.
     pub target: u32,
     /// The vector.
     pub vector: u8,
+    /// What it is.
+    pub delivery: Delivery,
+}
+
+/// First bit of the target in a word.
+const TARGET_SHIFT: u32 = 8;
+
+/// First bit of the delivery mode in a word.
+const DELIVERY_SHIFT: u32 = 29;
+
+impl Dispatch {
+    /// An interrupt with this vector.
+    pub const fn fixed(target: u32, vector: u8) -> Self {
+        Self {
+            target,
+            vector,
+            delivery: Delivery::Fixed,
+        }
+    }
 }
 
 impl From<Dispatch> for u32 {
     fn from(dispatch: Dispatch) -> Self {
-        dispatch.target << 8 | u32::from(dispatch.vector)
+        (dispatch.delivery as u32) << DELIVERY_SHIFT
+            | dispatch.target << TARGET_SHIFT
+            | u32::from(dispatch.vector)
     }
 }
 
-impl From<u32> for Dispatch {
-    fn from(word: u32) -> Self {
-        Self {
-            target: word >> 8,
+impl TryFrom<u32> for Dispatch {
+    /// The delivery mode that the wire does not carry.
+    type Error = u32;
+
+    fn try_from(word: u32) -> Result<Self, u32> {
+        let delivery = match word >> DELIVERY_SHIFT {
+            0 => Delivery::Fixed,
+            5 => Delivery::Init,
+            6 => Delivery::StartUp,
+            other => return Err(other),
+        };
+        Ok(Self {
+            target: word << (32 - DELIVERY_SHIFT) >> (32 - DELIVERY_SHIFT + TARGET_SHIFT),
             vector: word.to_le_bytes()[0],
-        }
+            delivery,
+        })
     }
 }
 
@@ -90,10 +138,18 @@ mod tests {
 
     #[test]
     fn a_dispatch_gives_back_what_it_was_made_of() {
-        let dispatch = Dispatch {
-            target: 1023,
-            vector: 0xfc,
-        };
-        assert_eq!(Dispatch::from(u32::from(dispatch)), dispatch);
+        for delivery in [Delivery::Fixed, Delivery::Init, Delivery::StartUp] {
+            for target in [0, 1023, (1 << 21) - 1] {
+                let dispatch = Dispatch {
+                    target,
+                    vector: 0xfc,
+                    delivery,
+                };
+                assert_eq!(Dispatch::try_from(u32::from(dispatch)), Ok(dispatch));
+            }
+        }
+        assert_eq!(u32::from(Dispatch::fixed(3, 0xfb)), 0x3fb);
+        // An NMI.
+        assert_eq!(Dispatch::try_from(4 << 29), Err(4));
     }
 }

@@ -94,7 +94,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use config::{Attendant, Config};
-pub use control::operator::{Operator, OperatorError, Wait, Watch};
+pub use control::operator::{Operator, OperatorError, Selection, Wait, Watch};
 use control::socket::Server;
 pub use machine::guest::Guest;
 use machine::layout::Layout;

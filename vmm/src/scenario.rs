@@ -9,8 +9,7 @@ use std::thread;
 
 use tracing::info;
 
-use crate::control::operator::Operator;
-use crate::control::script::{BootRequest, Failure, Script, ScriptInput};
+use crate::control::script::{BootRequest, Booted, Failure, Script, ScriptInput};
 use crate::control::socket::Server;
 use crate::machine::guest::Guest;
 use crate::{Config, Error, Outcome, run_attended};
@@ -18,7 +17,7 @@ use crate::{Config, Error, Outcome, run_attended};
 /// A machine that the script asks for, and where to send its operator.
 struct Request {
     wanted: BootRequest,
-    answer: Sender<Result<Arc<Operator>, String>>,
+    answer: Sender<Result<Booted, String>>,
 }
 
 /// Why a scenario failed, apart from what its machines report.
@@ -93,8 +92,15 @@ pub fn run(
         info!("the script boots a machine");
         let handed = answer.clone();
         let outcome = run_attended(&with(config, wanted), control, |operator| {
+            let (standstill, goes_on) = mpsc::channel();
+            let operator = Arc::clone(operator);
             // Fails if the script has ended, and then the machine runs without it.
-            let _ = handed.send(Ok(Arc::clone(operator)));
+            let _ = handed.send(Ok(Booted {
+                operator,
+                standstill,
+            }));
+            // The script drops its end when the vCPUs may enter the guest.
+            let _ = goes_on.recv();
         });
         match outcome {
             Ok(outcome) => {

@@ -140,10 +140,7 @@ fn made(cpus: usize, rounds: u64, first: &str) -> Trace {
         put(caller, "many.enter", 1_000, 0);
         for target in (0..cpus).filter(|it| *it != caller) {
             let (sent, taken) = (2_000 + 100 * target as u64, 20_000 + 1_500 * target as u64);
-            let dispatch = Dispatch {
-                target: target as u32,
-                vector: VECTOR,
-            };
+            let dispatch = Dispatch::fixed(target as u32, VECTOR);
             put(caller, "ipi.send", sent, u32::from(dispatch).into());
             put(target, "irq.enter", taken, VECTOR.into());
             put(target, "queue.run", taken + 400, 0);

@@ -26,10 +26,7 @@ const SOON: Duration = Duration::from_secs(60);
 const COUNTS: u64 = 0x5000;
 const POINT: u32 = 0x1234;
 const CALL: u32 = 0x77;
-const IPI: Dispatch = Dispatch {
-    target: 5,
-    vector: 0xfc,
-};
+const IPI: Dispatch = Dispatch::fixed(5, 0xfc);
 
 /// Counts, comes to a point, counts, sends an IPI, and so on.
 fn guest() -> File {
@@ -85,7 +82,7 @@ impl Bench {
             move |vcpu, message| {
                 assert_eq!(vcpu, 0);
                 match message {
-                    Message::Dispatch(IPI) => {
+                    Message::Dispatch { dispatch: IPI, .. } => {
                         ipis.fetch_add(1, Ordering::Relaxed);
                         Reaction::GoOn
                     }

@@ -29,19 +29,22 @@ impl<O: Options> fmt::Display for Effective<'_, O> {
             icr_fence,
             self_ipi_by_wire,
             clock_stopped,
+            start_limit_millis,
             // The mode was chosen from `apic`, and `lab` does not affect the run.
             apic: _,
             lab: _,
         } = self.asked.machine;
         write!(
             f,
-            "transport={} apic={} eoi={} icr-fence={} self-ipi={} clock={}",
+            "transport={} apic={} eoi={} icr-fence={} self-ipi={} clock={} \
+             start-limit={}",
             transport.name(self.unicast),
             self.apic.name(),
             eoi.name(),
             if icr_fence { "on" } else { "off" },
             if self_ipi_by_wire { "wire" } else { "apic" },
-            if clock_stopped { "stopped" } else { "running" }
+            if clock_stopped { "stopped" } else { "running" },
+            start_limit_millis
         )?;
         self.asked.guest.write_words(self.cpus, f)
     }

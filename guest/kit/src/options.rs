@@ -166,6 +166,12 @@ declare! {
         .because("in which IPIs to oneself go by the wire as well (self-ipi=wire)"),
     Record::value("self-ipi", 0, "apic"),
     Record::value("self-ipi", 1, "wire"),
+    Record::word(
+        "start-limit",
+        "Milliseconds that a CPU which is started has to come up, after a second start-up IPI.",
+    )
+    .without_effect_in_search()
+    .because("in which no CPU is started anew"),
     Record::word("clock", "Whether time passes.")
         .set_by_search("stopped")
         .because("in which time stands still (clock=stopped), so that nothing depends on it"),
@@ -175,6 +181,9 @@ declare! {
 declare_values!("transport", Transport);
 declare_values!("apic", ApicMode);
 declare_values!("eoi", Eoi);
+
+/// A host with more vCPUs than processors may need long to start one.
+const START_LIMIT_MILLIS: u32 = 30_000;
 
 /// What the kit takes: how the machine is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +204,9 @@ pub struct MachineOptions {
     /// `clock=stopped`: time does not pass. Every time stamp is the same and no wait is ever long,
     /// so that what CPUs do depends on their order alone.
     pub clock_stopped: bool,
+    /// `start-limit=`: how many milliseconds a CPU that is started has to come up, after the second
+    /// start-up IPI.
+    pub start_limit_millis: u32,
     /// `lab=`: guest-physical address of the lab pages, if the monitor offers them.
     pub lab: Option<u64>,
 }
@@ -208,6 +220,7 @@ impl Default for MachineOptions {
             icr_fence: true,
             self_ipi_by_wire: false,
             clock_stopped: false,
+            start_limit_millis: START_LIMIT_MILLIS,
             lab: None,
         }
     }
@@ -222,6 +235,7 @@ impl MachineOptions {
         "icr-fence",
         "self-ipi",
         "clock",
+        "start-limit",
         "lab",
     ];
 
@@ -245,6 +259,7 @@ impl MachineOptions {
             "clock" => {
                 self.clock_stopped = choose(key, value, [("running", false), ("stopped", true)])?;
             }
+            "start-limit" => self.start_limit_millis = number(key, value)?,
             "lab" => self.lab = Some(number(key, value)?),
             _ => return Ok(false),
         }
@@ -454,7 +469,7 @@ mod tests {
     #[test]
     fn every_option_is_read_by_whom_it_is_for() {
         let line = "rounds=7 transport=xapic apic=xapic eoi=pv icr-fence=off self-ipi=wire \
-                    clock=stopped lab=0x3f00000";
+                    clock=stopped start-limit=250 lab=0x3f00000";
         let read = CommandLine {
             machine: MachineOptions {
                 transport: Choice::One(Transport::Xapic),
@@ -463,6 +478,7 @@ mod tests {
                 icr_fence: false,
                 self_ipi_by_wire: true,
                 clock_stopped: true,
+                start_limit_millis: 250,
                 lab: Some(0x3f0_0000),
             },
             guest: Own { rounds: 7 },

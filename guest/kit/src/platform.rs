@@ -33,6 +33,19 @@ pub trait Platform: Sync + 'static {
     /// As [`Platform::send_ipi`], to every CPU of `targets`, of which there may be none.
     fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) -> u64;
 
+    /// As [`Platform::send_ipi`]. The IPI tells `target` of the call with this raw id, which
+    /// whoever carries the IPI can see.
+    fn announce(&self, target: CpuId, vector: Vector, call: u64) -> u64 {
+        let _ = call;
+        self.send_ipi(target, vector)
+    }
+
+    /// As [`Platform::announce`], to every CPU of `targets`, of which there may be none.
+    fn announce_all(&self, targets: &CpuMask, vector: Vector, call: u64) -> u64 {
+        let _ = call;
+        self.send_ipi_mask(targets, vector)
+    }
+
     /// Whether interrupts are enabled (x86: `RFLAGS.IF`).
     fn irqs_enabled(&self) -> bool;
 

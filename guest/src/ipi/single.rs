@@ -132,7 +132,7 @@ impl Singles {
         probe!(machine.platform, "single.queued", call.info);
         if was_empty {
             probe!(machine.platform, "single.ipi", call.info);
-            machine.tell(target, SINGLE);
+            machine.tell(target, SINGLE, call.info);
         }
     }
 

@@ -293,6 +293,51 @@ fn cpus_that_do_not_exist_are_refused() {
 }
 
 #[test]
+fn ipis_on_the_wire_are_told_apart() {
+    let bench = Bench::boot("--vcpus 2", "workload=puppet transport=wire");
+    let mut client = bench.connect();
+    client.tell(0, "idle");
+    let pair = |verb: &str, more: Value| {
+        let mut request = json!({ "verb": verb, "from": 0, "to": 1 });
+        let fields = request.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        request
+    };
+    client.well(&pair("wire_hold", json!({ "vector": "single" })));
+    let told = json!({ "verb": "tell", "cpu": 0, "deed": "call-single 1" });
+    let number = client.well(&told)["number"].clone();
+    client.well(&pair("wire_wait_held", json!({ "vector": "0xfb" })));
+    let done = json!({ "verb": "wait_done", "cpu": 0, "number": number });
+    let call = client.well(&done)["call"].clone();
+    client.well(&pair("wire_wait_held", json!({ "call": call })));
+    let ipis = client.well(&json!({ "verb": "wire_in_flight" }))["ipis"].clone();
+    let ipi = json!({ "from": 0, "to": 1, "vector": 0xfb, "name": "single", "call": call });
+    assert_eq!(ipis, json!([ipi]));
+    let nothing = json!({ "vector": "many", "limit": 0.01 });
+    assert_eq!(
+        client.ask(&pair("wire_wait_held", nothing))["kind"],
+        "timed-out"
+    );
+    for (fields, complaint) in [
+        (json!({ "vector": "nothing" }), "no IPI is called"),
+        (json!({ "vector": "many", "call": call }), "not by both"),
+    ] {
+        let answer = client.ask(&pair("wire_lose", fields));
+        assert_eq!(answer["kind"], "bad-request", "{answer}");
+        assert!(answer["error"].as_str().unwrap().contains(complaint));
+    }
+    client.well(&pair("wire_lose", json!({ "call": call })));
+    let gone = client.ask(&pair("wire_lose", json!({ "call": call })));
+    assert_eq!(gone["kind"], "refused", "{gone}");
+    client.well(&pair("wire_release", json!({})));
+    for oracle in ["lost", "left-locked", "broken-queue", "accounting"] {
+        client.well(&json!({ "verb": "may_break", "oracle": oracle }));
+    }
+    client.well(&json!({ "verb": "finish" }));
+    bench.running.finish().ends_with(0);
+}
+
+#[test]
 fn a_workload_that_takes_no_commands_can_be_paused_and_watched() {
     let bench = Bench::boot("--vcpus 4", "workload=stress for=2s");
     let mut client = bench.connect();

@@ -8,6 +8,7 @@ mod event_loop;
 mod live;
 pub mod operator;
 mod output;
+mod recorder;
 pub mod script;
 mod script_failure;
 pub mod socket;
@@ -193,7 +194,7 @@ pub fn run(
             let counted = meter.count(tracepoints, threads.thread_ids());
             uncounted = counted.err().map(|error| error.to_string());
         }
-        let stalls = StallDriver::new(setup.stalls, threads, &start)
+        let stalls = StallDriver::new(setup.stalls, threads, &start, operator.recorder())
             .map_err(|e| ControlError::Prepare("create a timer for stalls", e))?;
         let watchdog = setup
             .limits

@@ -18,6 +18,7 @@ use crate::machine::clock;
 use crate::machine::journal::Journal;
 use crate::machine::points::Points;
 use crate::manifest::Manifest;
+use crate::stats::marks::{Mark, Marks};
 use crate::stats::meaning::{self, Meanings};
 use crate::stats::trace::{RawCpuTrace, Trace};
 
@@ -119,6 +120,29 @@ impl Tracer {
                 .and_then(|vcpu| vcpu.fd().get_tsc_khz().ok())
                 .unwrap_or(0),
         })
+    }
+
+    /// Whether it traces what a time line shows.
+    pub fn is_of_timeline(&self) -> bool {
+        self.tracing.timeline
+    }
+
+    /// What was done, with times of the guest's TSC; nothing, if it is not known how far that is
+    /// away.
+    pub fn place(&self, marks: Marks) -> Marks {
+        let Some(Ok(offset)) = self.offsets.first() else {
+            return Marks::default();
+        };
+        let guest = |host: u64| host.wrapping_add(*offset);
+        let list = marks.list.into_iter().map(|mark| Mark {
+            from: guest(mark.from),
+            to: guest(mark.to),
+            ..mark
+        });
+        Marks {
+            list: list.collect(),
+            ..marks
+        }
     }
 
     /// The points that are to be armed when it is on.

@@ -152,6 +152,36 @@ impl Manifest {
         Ok(command)
     }
 
+    /// What `command` tells, in the words that [`Manifest::told`] parses.
+    pub fn words(&self, command: &Command) -> String {
+        let mut words = self.deed_name(command.verb).to_owned();
+        let deed = self.deed_numbered(command.verb);
+        let arguments = deed.map_or(&[][..], |deed| &deed.arguments);
+        for (argument, number) in arguments.iter().zip(command.arguments) {
+            let value = match argument {
+                Argument::Cpu | Argument::Number => number.to_string(),
+                Argument::Cpus => command.mask.to_string(),
+                Argument::Word => self.word(deed, number).to_owned(),
+            };
+            words = format!("{words} {value}");
+        }
+        match command.wait {
+            true => format!("{words} {WAIT}"),
+            false => words,
+        }
+    }
+
+    /// The value with this place among those of the deed's option.
+    fn word(&self, deed: Option<&Deed>, place: u64) -> &str {
+        let key = deed.and_then(|deed| deed.words_of.as_ref());
+        let option = self.options.iter().find(|it| Some(&it.name) == key);
+        let value = usize::try_from(place).ok().and_then(|place| {
+            let values = &option?.values;
+            values.get(place)
+        });
+        value.map_or("?", |value| &value.name)
+    }
+
     /// The command by which all of `cpus` end the workload, if the guest has one.
     pub fn ending(&self, cpus: CpuSet) -> Option<Command> {
         let deed = self.deeds.iter().find(|deed| deed.ends)?;
@@ -273,6 +303,14 @@ pub(crate) mod tests {
         let mut stores = Command::new(4);
         stores.arguments = [1, 7, 0, 0];
         assert_eq!(told("store y 7"), stores);
+        for text in [
+            "call-single 2",
+            "irqs-off",
+            "call-many 1,3 wait",
+            "store y 7",
+        ] {
+            assert_eq!(manifest.words(&told(text)), text);
+        }
         let all = CpuSet::from_iter([0, 1]);
         assert_eq!(manifest.ending(all.clone()), Some(Command::among(9, all)));
     }

@@ -27,7 +27,12 @@ pub enum Message {
     /// The vCPU has hit a breakpoint or taken its steps.
     Stopped(Stop),
     /// The vCPU sends an IPI through the VMM, to a target that may not exist.
-    Dispatch(Dispatch),
+    Dispatch {
+        /// The IPI.
+        dispatch: Dispatch,
+        /// The call that it tells of, as the guest says, or 0. It is not checked.
+        call: u64,
+    },
 }
 
 /// What a vCPU does after a message.

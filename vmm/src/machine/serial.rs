@@ -177,8 +177,17 @@ impl Serial {
     /// What KVM said.
     pub fn interrupt(&self, cpu: usize, vector: u8) -> Result<(), errno::Error> {
         self.interrupts
-            .send(self.slots[cpu].vcpu.id(), vector)
+            .send(Dispatch::fixed(self.slots[cpu].vcpu.id(), vector))
             .map(|_| ())
+    }
+
+    /// Delivers an IPI that was handed over, whatever it is. One to a CPU that does not exist is
+    /// lost, as on any machine.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn deliver(&self, ipi: Dispatch) -> Result<(), errno::Error> {
+        self.interrupts.send(ipi).map(|_| ())
     }
 
     /// Runs vCPU `cpu` until an exit that matters.

@@ -448,7 +448,11 @@ impl Runner for VcpuRunner {
         };
         match exit {
             Exit::Pio(Effect::Doorbell(doorbell)) => self.ring(doorbell),
-            Exit::Pio(Effect::Dispatch(dispatch)) => self.hear(Message::Dispatch(dispatch)),
+            Exit::Pio(Effect::Dispatch(dispatch)) => {
+                // Without registers it is not known of which call it tells.
+                let call = self.vcpu().fd().get_regs().map_or(0, |regs| regs.rsi);
+                self.hear(Message::Dispatch { dispatch, call })
+            }
             Exit::Pio(Effect::GuestExit(code)) => Step::Ended(End::GuestExit(code)),
             Exit::Pio(Effect::None) | Exit::Mmio | Exit::Again | Exit::Hlt => Step::Continue,
             Exit::Interrupted => {

@@ -9,6 +9,7 @@ use kvm_bindings::{
     KVM_X86_QUIRK_FIX_HYPERCALL_INSN, kvm_enable_cap, kvm_msi, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use shared::ports::Dispatch;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::errno;
 
@@ -92,19 +93,21 @@ pub struct Vm {
 pub struct Interrupts(Arc<VmFd>);
 
 impl Interrupts {
-    /// Sends `vector` to the CPU with this APIC id, as an edge-triggered message (SDM Vol. 3A,
-    /// 11.11). The bits of the id that do not fit into the address go into its upper half (KVM's
-    /// api.rst, `KVM_CAP_X2APIC_API`). Returns whether it was accepted: no CPU may have this id, or
-    /// its APIC may be disabled.
+    /// Sends an IPI as an edge-triggered message (SDM Vol. 3A, 11.11), whose data has vector and
+    /// delivery mode where the ICR has them. The bits of the target's id that do not fit into the
+    /// address go into its upper half (KVM's api.rst, `KVM_CAP_X2APIC_API`). Returns whether it was
+    /// accepted: no CPU may have this id, or its APIC may be disabled.
     ///
     /// # Errors
     /// What KVM said, if it knows no such message or no such CPU.
-    pub fn send(&self, apic_id: u32, vector: u8) -> Result<bool, errno::Error> {
+    pub fn send(&self, ipi: Dispatch) -> Result<bool, errno::Error> {
         const ADDRESS: u32 = 0xfee0_0000;
+        const DELIVERY_SHIFT: u32 = 8;
+        let apic_id = ipi.target;
         let message = kvm_msi {
             address_lo: ADDRESS | (apic_id & 0xff) << 12,
             address_hi: apic_id & !0xff,
-            data: vector.into(),
+            data: (ipi.delivery as u32) << DELIVERY_SHIFT | u32::from(ipi.vector),
             ..kvm_msi::default()
         };
         self.0.signal_msi(message).map(|targets| targets > 0)

@@ -307,6 +307,16 @@ impl Manifest {
         wakes.map_or(WAKE_VECTOR, |it| it.number)
     }
 
+    /// The vectors that do nothing but wake a CPU: those of the manifest, or else [`WAKE_VECTOR`].
+    pub fn wakes(&self) -> Vec<u8> {
+        let wakes = self.vectors.iter().filter(|it| it.role == VectorRole::Wake);
+        let declared: Vec<_> = wakes.map(|it| it.number).collect();
+        match declared.is_empty() {
+            true => vec![WAKE_VECTOR],
+            false => declared,
+        }
+    }
+
     /// The names of the points with this role.
     pub fn points_of(&self, role: PointRole) -> impl Iterator<Item = &str> {
         let points = self.points.iter().filter(move |it| it.role == role);

@@ -52,6 +52,8 @@ pub struct Ipis {
     /// Interrupts that CPUs were just taking at the end: their handlers may have counted themselves
     /// or not.
     pub entering: u64,
+    /// INIT and start-up IPIs that went by the wire. No other count here has them.
+    pub starts: Starts,
     /// Sent, by transport.
     pub by_transport: BTreeMap<String, u64>,
     /// Exits over IPIs sent, both in the window; `null` unless who counts exits has been seen to
@@ -61,6 +63,17 @@ pub struct Ipis {
     pub exits_source: Option<&'static str>,
     /// Why there is no `exits_per_ipi`; `null` if there is.
     pub exits_unknown: Option<String>,
+}
+
+/// INIT and start-up IPIs, as the wire counts them. By another transport they do not come by it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Starts {
+    /// Handed to the wire by the guest.
+    pub sent: u64,
+    /// Lost by the wire, because somebody said so.
+    pub lost: u64,
+    /// Still on the wire at the end.
+    pub in_flight: u64,
 }
 
 impl Ipis {
@@ -109,6 +122,11 @@ impl Ipis {
             in_flight: vmm_ipis.in_flight,
             pending,
             entering: in_dumps(|dump| dump.in_service.len()),
+            starts: Starts {
+                sent: vmm_ipis.starts.sent,
+                lost: vmm_ipis.starts.lost,
+                in_flight: vmm_ipis.starts.in_flight,
+            },
             by_transport: (counts.by_transport(manifest))
                 .map(|(transport, sent)| (transport.to_owned(), sent))
                 .collect(),

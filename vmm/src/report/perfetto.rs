@@ -7,6 +7,8 @@
 //! of a track are in the order of time, each slice before those within it; and each end of an arrow
 //! follows the slice that it is tied to.
 
+mod marks;
+
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -167,6 +169,7 @@ impl<'a> Machine<'a> {
         let labels: Vec<_> = facts.map(|(name, fact)| format!("{name} {fact}")).collect();
         let labels = json!({ "labels": labels.join("; ") });
         events.name(&named(0, "process_labels", labels))?;
+        self.write_marks(events)?;
         for (tid, mut items) in self.tracks().into_iter().enumerate() {
             if items.is_empty() {
                 continue;
@@ -243,6 +246,9 @@ impl<'a> Machine<'a> {
             Item::Stretch(it) => {
                 let kind = self.timeline.kind(it.kind);
                 let mut args = called(it.call);
+                if let Some(by) = it.ordered_by(&self.trace.marks) {
+                    args.insert("ordered_by".to_owned(), by.to_string().into());
+                }
                 match it.kind {
                     StretchKind::Handler => vector(&mut args, it.detail),
                     StretchKind::Waiting => _ = args.insert("exits".to_owned(), it.exits.into()),
@@ -316,18 +322,19 @@ fn called(call: u64) -> Map<String, Value> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
 
     use super::*;
     use crate::provenance::Input;
+    use crate::stats::marks::Marks;
     use crate::stats::sources::Kvm;
     use crate::stats::timeline::tests::{meanings, names};
     use crate::stats::trace::CpuTrace;
     use proptest::prelude::*;
     use shared::trace::Record;
 
-    fn written(traces: &[&Trace]) -> Value {
+    pub(super) fn written(traces: &[&Trace]) -> Value {
         let guest = Input::new(Path::new("guest.bin"), b"");
         let provenance = Provenance::new(Kvm::Unknown, guest, 2, "");
         let traces: Vec<_> = traces.iter().map(|trace| (*trace, &provenance)).collect();
@@ -350,6 +357,7 @@ mod tests {
             meanings: meanings(),
             tsc_khz: 1_000_000,
             host_blind: None,
+            marks: Marks::default(),
         }
     }
 

@@ -308,6 +308,16 @@ impl Page {
                 "IPIs on the wire to a CPU that does not exist.",
                 ipi.to_nobody,
             ),
+            (
+                "ipi_starts_total",
+                "INIT and start-up IPIs that went by the wire.",
+                ipi.starts.sent,
+            ),
+            (
+                "ipi_starts_lost_total",
+                "INIT and start-up IPIs that the wire lost because somebody said so.",
+                ipi.starts.lost,
+            ),
         ];
         let help = "IPIs that became one with another of the same vector.";
         counts.extend(
@@ -319,6 +329,9 @@ impl Page {
         }
         let help = "IPIs that were on the wire at the end.";
         self.gauge("ipi_in_flight", help, &[], ipi.in_flight as f64);
+        let help = "INIT and start-up IPIs that were on the wire at the end.";
+        let starts = ipi.starts.in_flight;
+        self.gauge("ipi_starts_in_flight", help, &[], starts as f64);
         let help = "Interrupts that CPUs had not taken at the end.";
         self.gauge("ipi_pending", help, &[], ipi.pending as f64);
         if let Some(ratio) = ipi.exits_per_ipi {

@@ -120,6 +120,14 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
             "IPIs/call  {ratio:.2} (those that tell of calls; both since boot)"
         )?;
     }
+    let starts = &ipi.starts;
+    if starts.lost + starts.in_flight > 0 {
+        writeln!(
+            text,
+            "           of {} INIT and start-up IPIs {} lost, {} on the wire",
+            starts.sent, starts.lost, starts.in_flight
+        )?;
+    }
     match (ipi.exits_per_ipi, ipi.exits_source, &ipi.exits_unknown) {
         (Some(ratio), Some(source), _) => {
             writeln!(text, "exits/IPI  {ratio:.1} ({source}; {})", report.window)?;

@@ -1,7 +1,7 @@
 //! How runs end in every form of the report, and which sentence says so.
 
 use super::Report;
-use crate::control::operator::{Expected, VmmIpiCounts};
+use crate::control::operator::{Expected, StartCounts, VmmIpiCounts};
 use crate::control::{Ending, RunResult, StallSummary};
 use crate::lab::Lab;
 use crate::lab::counts::tests::{
@@ -269,6 +269,11 @@ fn every_ipi_is_accounted_for() {
             dropped: 1,
             to_nobody: 5,
             in_flight: 3,
+            starts: StartCounts {
+                sent: 70,
+                lost: 40,
+                in_flight: 7,
+            },
         },
         dumps: vec![
             dump(0, &[], &[]),
@@ -282,6 +287,9 @@ fn every_ipi_is_accounted_for() {
     assert_eq!((ipi.sent, ipi.targets, ipi.received), (30, 100, 40));
     assert_eq!((ipi.added, ipi.lost, ipi.in_flight), (9, 2, 3));
     assert_eq!((ipi.dropped, ipi.to_nobody), (1, 5));
+    // These are counted by themselves, and do not change what is left of the others.
+    let starts = &ipi.starts;
+    assert_eq!((starts.sent, starts.lost, starts.in_flight), (70, 40, 7));
     assert_eq!((ipi.pending, ipi.entering), (3, 1));
     assert_eq!(ipi.coalesced, Some(100 + 9 - 40 - 2 - 1 - 5 - 3 - 3));
     let table = report(counters, &run_result).table();

@@ -5,6 +5,7 @@
 pub mod binary;
 pub mod cycles;
 pub mod latency;
+pub mod marks;
 pub mod meaning;
 pub mod rounds;
 pub mod sources;

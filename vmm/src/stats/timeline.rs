@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use shared::ports::Dispatch;
 use shared::trace::Record;
 
+use super::marks::{Actor, Marks};
 use super::meaning::{Lane, Meaning};
 use super::trace::{CpuTrace, Trace};
 use crate::machine::exit_counts::{REASONS, WAITING};
@@ -32,6 +33,15 @@ pub enum StretchKind {
 }
 
 impl StretchKind {
+    /// The stall, if it is one.
+    pub fn stall(self) -> Option<Stall> {
+        match self {
+            Self::Paused => Some(Stall::Paused),
+            Self::Held => Some(Stall::Held),
+            _ => None,
+        }
+    }
+
     /// Whether the host recorded it, and not the guest.
     pub fn is_host(self) -> bool {
         matches!(self, Self::Paused | Self::Held | Self::Exit | Self::Waiting)
@@ -55,6 +65,13 @@ pub struct Stretch {
     pub detail: u64,
     /// How many exits are in it, if the CPU waited in a loop; 0 otherwise.
     pub exits: u64,
+}
+
+impl Stretch {
+    /// Who ordered it, if it is a stall that `marks` tell of.
+    pub fn ordered_by(&self, marks: &Marks) -> Option<Actor> {
+        marks.who_stalled(self.cpu, self.kind.stall()?, self.from)
+    }
 }
 
 /// An event on one CPU without a duration.
@@ -180,7 +197,11 @@ impl Timeline {
                 Meaning::HandlerBegin => (Some(StretchKind::Handler), None),
                 Meaning::HandlerEnd => (None, Some(StretchKind::Handler)),
                 Meaning::Send => {
-                    let Dispatch { target, vector } = Dispatch::from(record.detail as u32);
+                    let Ok(Dispatch { target, vector, .. }) =
+                        Dispatch::try_from(record.detail as u32)
+                    else {
+                        continue;
+                    };
                     self.ipis.push(Ipi {
                         from: cpu,
                         sent: at,
@@ -366,7 +387,6 @@ impl HostSide<'_> {
 pub(crate) mod tests {
     use super::*;
     use crate::machine::journal::JournalEntries;
-    use crate::machine::lifecycle::Stall;
     use crate::manifest::Manifest;
     use crate::stats::meaning::Meanings;
     use crate::stats::trace::RawCpuTrace;
@@ -426,7 +446,7 @@ pub(crate) mod tests {
 
     /// The detail of an IPI that is sent.
     pub(crate) fn sent(target: u32, vector: u8) -> u64 {
-        u32::from(Dispatch { target, vector }).into()
+        u32::from(Dispatch::fixed(target, vector)).into()
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use shared::trace::Record;
 
 use super::cycles::nanoseconds;
+use super::marks::Marks;
 use super::meaning::{Meaning, Meanings};
 use crate::machine::journal::{Entry, JournalEntries};
 
@@ -26,6 +27,8 @@ pub struct Trace {
     pub tsc_khz: u32,
     /// Why nothing from the host was used, if so.
     pub host_blind: Option<String>,
+    /// What was done to the machine, and by whom.
+    pub marks: Marks,
 }
 
 /// The trace of one CPU. All times are in cycles of the guest's TSC.
@@ -111,6 +114,7 @@ impl Trace {
             meanings,
             tsc_khz,
             host_blind,
+            marks: Marks::default(),
         }
     }
 
@@ -132,14 +136,17 @@ impl Trace {
             }
             times
         };
-        let times: Vec<_> = self.cpus.iter().flat_map(stamps).collect();
+        let done = self.marks.span().into_iter();
+        let done = done.flat_map(|(first, last)| [first, last]);
+        let times: Vec<_> = self.cpus.iter().flat_map(stamps).chain(done).collect();
         Some((*times.iter().min()?, *times.iter().max()?))
     }
 
     /// Records and entries for which there was no room.
     pub fn dropped(&self) -> u64 {
         let of = |cpu: &CpuTrace| cpu.dropped.saturating_add(cpu.host_dropped);
-        self.cpus.iter().map(of).fold(0, u64::saturating_add)
+        let dropped = self.cpus.iter().map(of);
+        dropped.fold(self.marks.dropped, u64::saturating_add)
     }
 
     /// `cycles` of the guest's TSC in nanoseconds.

@@ -63,6 +63,13 @@ pub struct Area {
     double_fault_stack: Pages<2>,
 }
 
+/// The CPU is not online, and another one waits until it is.
+const STARTING: u32 = 0;
+/// It can take interrupts.
+const ONLINE: u32 = 1;
+/// It was not online in time.
+const GIVEN_UP: u32 = 2;
+
 /// One CPU.
 #[derive(Debug)]
 #[repr(C, align(4096))]
@@ -71,8 +78,9 @@ pub struct Cpu {
     pub this: *const Self,
     /// Its number: 0 for the CPU that booted, the others in the order of the MADT.
     pub index: CpuId,
-    /// Set by the CPU itself once it can take interrupts.
-    pub online: AtomicBool,
+    /// How far its start has come: [`STARTING`], [`ONLINE`] or [`GIVEN_UP`]. Whoever changes the
+    /// first of these decides.
+    started: AtomicU32,
     /// Bit 0: KVM takes the end of the interrupt in service from here (`MSR_KVM_PV_EOI_EN`). KVM
     /// sets the bit between two instructions of this CPU, and clears it when it has seen it; no
     /// other CPU reads it.
@@ -109,7 +117,7 @@ impl Area {
         let cpu = Cpu {
             this: area.cast(),
             index,
-            online: AtomicBool::new(false),
+            started: AtomicU32::new(STARTING),
             pv_eoi: AtomicU32::new(0),
             dying: AtomicBool::new(false),
             gdt: GlobalDescriptorTable::new(),
@@ -183,6 +191,29 @@ impl Cpu {
             range(offset_of!(Area, task_stack), size_of::<Pages<8>>()),
             range(offset_of!(Area, irq_stack), size_of::<Pages<4>>()),
         ]
+    }
+
+    /// This CPU can take interrupts. Returns `false` if nobody waits for it any more: then it may
+    /// take no part, since its start-up IPI has come too late.
+    pub fn comes_online(&self) -> bool {
+        self.decide(ONLINE)
+    }
+
+    /// Nobody waits for this CPU any more, unless it is online already.
+    pub fn give_up(&self) {
+        self.decide(GIVEN_UP);
+    }
+
+    /// Whether it came online when it was started last.
+    pub fn is_online(&self) -> bool {
+        self.started.load(Ordering::Acquire) == ONLINE
+    }
+
+    fn decide(&self, outcome: u32) -> bool {
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        self.started
+            .compare_exchange(STARTING, outcome, success, failure)
+            .is_ok()
     }
 
     /// Loads this CPU's descriptor tables, on the CPU itself.

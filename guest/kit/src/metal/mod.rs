@@ -23,3 +23,4 @@ pub mod smp;
 pub mod start;
 pub mod start_info;
 pub mod traps;
+mod wire;

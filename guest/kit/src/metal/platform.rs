@@ -9,6 +9,7 @@ use core::sync::atomic::Ordering;
 
 use crate::declare;
 use crate::lab::Lab;
+use crate::log;
 use crate::manifest::Record;
 use crate::options::ApicMode;
 use crate::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
@@ -17,7 +18,7 @@ use crate::route::{Operation, Router, operations};
 use crate::sync::mask::CpuMask;
 use shared::lab::Transport;
 use shared::manifest::PointRole;
-use shared::ports::{DOORBELL, Dispatch, WIRE};
+use shared::ports::{DOORBELL, Dispatch};
 use shared::probe::{HELD, TRACED};
 use x86_64::instructions::interrupts;
 use x86_64::instructions::port::Port;
@@ -26,7 +27,8 @@ use super::apic::{self, Command, Destination};
 use super::clock;
 use super::cpu::Cpu;
 use super::hypercall::Hypercall;
-use super::smp;
+use super::smp::{self, Starting};
+use super::wire::hand_over;
 
 declare!(Record::point("ipi.send", PointRole::Send));
 
@@ -53,6 +55,8 @@ pub struct Metal {
     pub self_ipi_by_wire: bool,
     /// Whether the clock stands still.
     pub clock_stopped: bool,
+    /// How other CPUs are started.
+    pub starting: Starting,
 }
 
 unsafe extern "C" {
@@ -61,14 +65,20 @@ unsafe extern "C" {
 }
 
 impl Metal {
-    /// Sends `vector` to `cpus` by `transport`, counts that, and returns how many operations it
-    /// took.
-    fn send(&self, vector: Vector, transport: Transport, cpus: impl Iterator<Item = CpuId>) -> u64 {
+    /// Sends `vector` to `cpus` by `transport` because of `call`, if that is not 0. Counts that,
+    /// and returns how many operations it took.
+    fn send(
+        &self,
+        vector: Vector,
+        transport: Transport,
+        cpus: impl Iterator<Item = CpuId>,
+        call: u64,
+    ) -> u64 {
         let mut targets = 0;
         let ids = cpus.inspect(|_| targets += 1).map(|cpu| self.apic_ids[cpu]);
         let mut sent = 0;
         for operation in operations(transport, ids) {
-            self.perform(operation, vector, transport);
+            self.perform(operation, vector, transport, call);
             sent += 1;
         }
         self.lab
@@ -77,22 +87,19 @@ impl Metal {
         sent
     }
 
-    fn perform(&self, operation: Operation, vector: Vector, transport: Transport) {
+    fn perform(&self, operation: Operation, vector: Vector, transport: Transport, call: u64) {
         let own = self.apic_ids[self.this_cpu()];
-        let dispatch = |target| Dispatch {
-            target,
-            vector: vector.number(),
-        };
+        let dispatch = |target| Dispatch::fixed(target, vector.number());
         probe!(
             *self,
             "ipi.send",
-            for target in operation.targets(self.apic_ids, own) => 0,
+            for target in operation.targets(self.apic_ids, own) => call,
             u32::from(dispatch(target)).into()
         );
         let destination = match operation {
             Operation::Physical(target) if transport == Transport::Wire => {
                 // Earlier stores are visible before the port is written (SDM Vol. 3A 9.2.2, 9.3).
-                hand_over(dispatch(target).into());
+                hand_over(dispatch(target).into(), call);
                 return;
             }
             Operation::Window { first, bits } => {
@@ -127,6 +134,14 @@ impl Platform for Metal {
     }
 
     fn send_ipi(&self, target: CpuId, vector: Vector) -> u64 {
+        self.announce(target, vector, 0)
+    }
+
+    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) -> u64 {
+        self.announce_all(targets, vector, 0)
+    }
+
+    fn announce(&self, target: CpuId, vector: Vector, call: u64) -> u64 {
         let transport = if target == self.this_cpu() {
             if self.self_ipi_by_wire {
                 Transport::Wire
@@ -138,11 +153,11 @@ impl Platform for Metal {
             let id = once(self.apic_ids[target]);
             self.router.transport(&id, are_all)
         };
-        self.send(vector, transport, once(target))
+        self.send(vector, transport, once(target), call)
     }
 
-    fn send_ipi_mask(&self, targets: &CpuMask, vector: Vector) -> u64 {
-        self.send(vector, self.transport(targets), targets.iter())
+    fn announce_all(&self, targets: &CpuMask, vector: Vector, call: u64) -> u64 {
+        self.send(vector, self.transport(targets), targets.iter(), call)
     }
 
     fn irqs_enabled(&self) -> bool {
@@ -212,7 +227,10 @@ impl Platform for Metal {
     }
 
     fn start_cpu(&self, cpu: CpuId) -> Result<(), NotStarted> {
-        smp::restart(cpu, self.apic_ids[cpu]).map_err(|_| NotStarted)
+        smp::restart(cpu, self.apic_ids[cpu], self.starting).map_err(|missing| {
+            log!("{missing}");
+            NotStarted
+        })
     }
 
     fn timestamp(&self) -> u64 {
@@ -238,18 +256,6 @@ extern "C" fn ring_at(_point: &'static Point, _call: u64) {
         "ret",
         port = const DOORBELL as u32,
         reached = const Doorbell::Reached as u32,
-    )
-}
-
-/// Hands an IPI to the monitor, in the same manner.
-#[unsafe(naked)]
-extern "C" fn hand_over(_dispatch: u32) {
-    naked_asm!(
-        "mov edx, {port}",
-        "mov eax, edi",
-        "out dx, eax",
-        "ret",
-        port = const WIRE as u32,
     )
 }
 

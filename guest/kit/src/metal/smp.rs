@@ -4,9 +4,9 @@
 use alloc::vec::Vec;
 use core::fmt;
 use core::slice;
-use core::sync::atomic::Ordering;
 
 use crate::platform::CpuId;
+use shared::ports::{Delivery, Dispatch};
 use x86_64::instructions::{hlt, interrupts};
 
 use super::apic::{self, Command, Destination};
@@ -15,31 +15,42 @@ use super::clock::{self, Deadline};
 use super::cpu::{Area, Cpu};
 use super::paging;
 use super::physical::PAGE;
+use super::wire::hand_over;
 
 /// Time between INIT and start-up IPI. The manual's 10 ms are for processors of the last century,
 /// and Linux does not wait at all; but a monitor's thread needs a moment to notice.
 const AFTER_INIT_MICROS: u64 = 200;
 /// Time after which a CPU that has not answered gets a second start-up IPI.
 const FIRST_ANSWER_MICROS: u64 = 100_000;
-/// Time after which a CPU that has not answered is given up. A host with more vCPUs than processors
-/// may need long.
-const LAST_ANSWER_MICROS: u64 = 30_000_000;
+
+/// How CPUs are started.
+#[derive(Clone, Copy, Debug)]
+pub struct Starting {
+    /// Whether INIT and start-up IPIs go through the monitor, like all others.
+    pub by_wire: bool,
+    /// Time after the second start-up IPI after which a CPU that has not answered is given up.
+    pub limit_micros: u64,
+}
 
 /// CPUs that never came up.
 #[derive(Debug)]
-pub struct Missing(Vec<Starting>);
+pub struct Missing {
+    cpus: Vec<Started>,
+    limit_micros: u64,
+}
 
 /// A CPU, and the id of its APIC.
-type Starting = (&'static Cpu, u32);
+type Started = (&'static Cpu, u32);
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.0.len();
+        let count = self.cpus.len();
         write!(f, "{count} of the CPUs that the MADT lists did not start:")?;
-        for (cpu, id) in &self.0 {
+        for (cpu, id) in &self.cpus {
             write!(f, " {} (APIC id {id})", cpu.index)?;
         }
-        Ok(())
+        let limit = self.limit_micros / 1000;
+        write!(f, "; no answer within {limit} ms of a second start-up IPI")
     }
 }
 
@@ -48,9 +59,9 @@ impl fmt::Display for Missing {
 ///
 /// # Errors
 /// Names those that do not come up in time.
-pub fn start_others(apic_ids: &[u32]) -> Result<(), Missing> {
+pub fn start_others(apic_ids: &[u32], starting: Starting) -> Result<(), Missing> {
     let others = apic_ids.iter().enumerate().skip(1);
-    let cpus: Vec<Starting> = others
+    let cpus: Vec<Started> = others
         .map(|(index, id)| (Area::allocate(index, *id), *id))
         .collect();
     for (cpu, _) in &cpus {
@@ -59,19 +70,19 @@ pub fn start_others(apic_ids: &[u32]) -> Result<(), Missing> {
     paging::flush();
     install_trampoline();
 
-    start(cpus)
+    starting.start(cpus)
 }
 
 /// Starts `cpu` again, which went offline by [`park`], and waits until it is online.
 ///
 /// # Errors
 /// If it does not come up in time.
-pub fn restart(cpu: CpuId, apic_id: u32) -> Result<(), Missing> {
+pub fn restart(cpu: CpuId, apic_id: u32, starting: Starting) -> Result<(), Missing> {
     // SAFETY: the CPU is offline: it halts with interrupts off, or is about to, and does not use
     // its area before it starts again. Only the guest's hotplug calls this, for one CPU at a time,
     // so no other CPU is about to start it.
     let cpu = unsafe { Area::renew(cpu, apic_id) };
-    start(alloc::vec![(cpu, apic_id)])
+    starting.start(alloc::vec![(cpu, apic_id)])
 }
 
 /// Where a CPU that went offline stays: only INIT wakes it.
@@ -82,39 +93,65 @@ pub fn park() -> ! {
     }
 }
 
-/// Starts all of `cpus` at once.
-fn start(cpus: Vec<Starting>) -> Result<(), Missing> {
-    let hz = clock::frequency();
-    let start_up = Command::StartUp((TRAMPOLINE / PAGE) as u8);
-    let is_online = |(cpu, _): &Starting| cpu.online.load(Ordering::Acquire);
-    for (_, id) in &cpus {
-        apic::send(Command::Init, Destination::Physical(*id), true);
-    }
-    Deadline::after_micros(AFTER_INIT_MICROS, hz).spin_until(|| false);
-    for (_, id) in &cpus {
-        apic::send(start_up, Destination::Physical(*id), true);
+impl Starting {
+    /// Starts all of `cpus` at once.
+    fn start(self, cpus: Vec<Started>) -> Result<(), Missing> {
+        let hz = clock::frequency();
+        let start_up = Command::StartUp((TRAMPOLINE / PAGE) as u8);
+        let is_online = |(cpu, _): &Started| cpu.is_online();
+        for (_, id) in &cpus {
+            self.send(Command::Init, *id);
+        }
+        Deadline::after_micros(AFTER_INIT_MICROS, hz).spin_until(|| false);
+        for (_, id) in &cpus {
+            self.send(start_up, *id);
+        }
+
+        let mut waiting = cpus.iter().copied().peekable();
+        let mut wait = |micros| {
+            let all_online = || {
+                while waiting.next_if(is_online).is_some() {}
+                waiting.peek().is_none()
+            };
+            Deadline::after_micros(micros, hz).spin_until(all_online)
+        };
+        if wait(FIRST_ANSWER_MICROS) {
+            return Ok(());
+        }
+        for (_, id) in cpus.iter().filter(|cpu| !is_online(cpu)) {
+            self.send(start_up, *id);
+        }
+        if wait(self.limit_micros) {
+            return Ok(());
+        }
+        // One that comes up from here on finds that nobody waits for it.
+        cpus.iter().for_each(|(cpu, _)| cpu.give_up());
+        let missing: Vec<_> = cpus.into_iter().filter(|cpu| !is_online(cpu)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Missing {
+            cpus: missing,
+            limit_micros: self.limit_micros,
+        })
     }
 
-    let mut waiting = cpus.iter().copied().peekable();
-    let mut wait = |micros| {
-        let all_online = || {
-            while waiting.next_if(is_online).is_some() {}
-            waiting.peek().is_none()
+    fn send(self, command: Command, apic_id: u32) {
+        if !self.by_wire {
+            return apic::send(command, Destination::Physical(apic_id), true);
+        }
+        let (delivery, vector) = match command {
+            Command::Fixed(vector) => (Delivery::Fixed, vector),
+            Command::Init => (Delivery::Init, 0),
+            Command::StartUp(page) => (Delivery::StartUp, page),
         };
-        Deadline::after_micros(micros, hz).spin_until(all_online)
-    };
-    if wait(FIRST_ANSWER_MICROS) {
-        return Ok(());
+        let dispatch = Dispatch {
+            target: apic_id,
+            vector,
+            delivery,
+        };
+        hand_over(dispatch.into(), 0);
     }
-    for (_, id) in cpus.iter().filter(|cpu| !is_online(cpu)) {
-        apic::send(start_up, Destination::Physical(*id), true);
-    }
-    if wait(LAST_ANSWER_MICROS) {
-        return Ok(());
-    }
-    Err(Missing(
-        cpus.into_iter().filter(|cpu| !is_online(cpu)).collect(),
-    ))
 }
 
 fn install_trampoline() {

@@ -16,6 +16,7 @@ use super::hypercall::Hypercall;
 use super::image::{Image, guest, install};
 use super::physical::{MEMORY, PAGE};
 use super::platform::Metal;
+use super::smp::Starting;
 use super::start_info::StartInfo;
 use super::{acpi, apic, clock, console, end, heap, hypercall, paging, platform, smp, traps};
 use crate::effective::Effective;
@@ -102,13 +103,17 @@ pub fn first_cpu<I: Image>(start_info: u32) -> ! {
         hz: clock::frequency(),
         self_ipi_by_wire: options.self_ipi_by_wire,
         clock_stopped: options.clock_stopped,
+        starting: Starting {
+            by_wire: router.unicast == Transport::Wire,
+            limit_micros: u64::from(options.start_limit_millis) * 1000,
+        },
     };
     install::<I>(I::Guest::new(metal, &line.guest, lab));
 
     // SAFETY: everything the monitor may have put there has been read.
     unsafe { paging::remove(0) };
     cpu.guard_stacks();
-    if let Err(missing) = smp::start_others(apic_ids) {
+    if let Err(missing) = smp::start_others(apic_ids, metal.starting) {
         end::refuse(BadMachine, format_args!("{missing}"));
     }
     for (cpu, id) in apic_ids.iter().enumerate() {
@@ -160,7 +165,9 @@ pub fn other_cpu<I: Image>() -> ! {
     cpu.load_tables();
     traps::load();
     apic::enable();
-    cpu.online.store(true, Ordering::Release);
+    if !cpu.comes_online() {
+        smp::park();
+    }
     let may_go = || GO.load(Ordering::Acquire);
     while !may_go() {
         platform::idle_unless(may_go);

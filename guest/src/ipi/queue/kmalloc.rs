@@ -173,7 +173,7 @@ impl<P: Platform> ManyQueue<P> for Kmalloc {
                 self.list.insert(machine, at, End::Tail, call);
             });
             probe!(machine.platform, "many.ipi", call.info);
-            machine.tell_all(&targets, MANY);
+            machine.tell_all(&targets, MANY, call.info);
             if wait || !on_heap {
                 probe!(machine.platform, "many.wait", call.info);
                 element.csd.wait(machine);

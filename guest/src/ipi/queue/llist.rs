@@ -130,7 +130,7 @@ impl<P: Platform> ManyQueue<P> for Llist {
             probe!(machine.platform, "queue.inserted", call.info);
         }
         probe!(machine.platform, "many.ipi", call.info);
-        machine.tell_all(&to_interrupt, MANY);
+        machine.tell_all(&to_interrupt, MANY, call.info);
         if wait {
             probe!(machine.platform, "many.wait", call.info);
             for target in targets.iter() {

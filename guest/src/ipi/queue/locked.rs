@@ -121,7 +121,7 @@ impl<P: Platform> ManyQueue<P> for Locked {
         }
         // The platform orders the interrupt after the insertion.
         probe!(machine.platform, "many.ipi", call.info);
-        machine.tell_all(&targets, MANY);
+        machine.tell_all(&targets, MANY, call.info);
         if wait {
             probe!(machine.platform, "many.wait", call.info);
             element.csd.wait(machine);

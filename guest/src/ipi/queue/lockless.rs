@@ -162,7 +162,7 @@ impl<P: Platform> ManyQueue<P> for Lockless {
         }
         self.publish(machine, &targets, call);
         probe!(machine.platform, "many.ipi", call.info);
-        machine.tell_all(&targets, MANY);
+        machine.tell_all(&targets, MANY, call.info);
         if wait {
             probe!(machine.platform, "many.wait", call.info);
             element.csd.wait(machine);

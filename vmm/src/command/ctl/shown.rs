@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use vmm::cpus::CpuSet;
 use vmm::table_style::RULED;
 
-use super::verbs::Ask;
+use super::verbs::{Ask, Wire};
 
 /// Most CPUs that have a column of their own in the table of counts.
 const COLUMNS: usize = 8;
@@ -46,6 +46,7 @@ pub(super) fn answer(ask: &Ask, answer: &Value) -> String {
             false => format!("call {call} has not run on CPU {cpu}"),
         },
         Ask::Stats => stats(answer),
+        Ask::Wire(Wire::InFlight) => in_flight(answer),
         _ => lines(answer),
     }
 }
@@ -118,6 +119,25 @@ fn deeds(answer: &Value) -> String {
         ["deed", ""],
         deeds.map(|(_, deed)| [plain(&deed["form"]), plain(&deed["about"])]),
     )
+}
+
+fn in_flight(answer: &Value) -> String {
+    let ipis: Vec<_> = answer["ipis"].as_array().into_iter().flatten().collect();
+    if ipis.is_empty() {
+        return "no IPI is in flight".to_owned();
+    }
+    let rows = ipis.into_iter().map(|ipi| {
+        let of = |name: &str| match &ipi[name] {
+            Value::Null => String::new(),
+            value => plain(value),
+        };
+        let vector = match (&ipi["name"], ipi["vector"].as_u64()) {
+            (Value::Null, Some(number)) => format!("{number:#04x}"),
+            (name, _) => plain(name),
+        };
+        [of("from"), of("to"), vector, of("call")]
+    });
+    table(["from", "to", "IPI", "call"], rows)
 }
 
 fn status(answer: &Value) -> String {

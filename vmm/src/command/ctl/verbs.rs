@@ -174,34 +174,84 @@ pub(super) enum Ask {
 /// The verbs about IPIs on their way.
 #[derive(Debug, Subcommand)]
 pub(super) enum Wire {
-    /// Hold what a CPU sends another from now on
-    Hold { from: u32, to: u32 },
-    /// Hold what any CPU sends from now on
-    HoldAll,
-    /// Delay what a CPU sends another
+    /// Hold what a CPU sends another from now on; without --vector or --call, all but wake-ups
+    Hold {
+        from: u32,
+        to: u32,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Hold what any CPU sends from now on; without --vector or --call, all but wake-ups
+    HoldAll {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Delay what a CPU sends another; without --vector or --call, all but wake-ups
     Delay {
         from: u32,
         to: u32,
         milliseconds: u32,
+        #[command(flatten)]
+        which: Which,
     },
     /// Deliver what is held, in order, and hold no longer
-    Release { from: u32, to: u32 },
+    Release {
+        from: u32,
+        to: u32,
+        #[command(flatten)]
+        which: Which,
+    },
     /// Deliver all that is held, and hold no longer
-    ReleaseAll,
+    ReleaseAll {
+        #[command(flatten)]
+        which: Which,
+    },
     /// Deliver one that is held ahead of the others
     Deliver {
         from: u32,
         to: u32,
         /// Counted from 0
+        #[arg(default_value_t = 0)]
         nth: usize,
+        #[command(flatten)]
+        which: Which,
     },
     /// Lose one that is held
     Lose {
         from: u32,
         to: u32,
         /// Counted from 0
+        #[arg(default_value_t = 0)]
         nth: usize,
+        #[command(flatten)]
+        which: Which,
     },
+    /// Wait until so many that a CPU has sent another are in flight
+    WaitHeld {
+        from: u32,
+        to: u32,
+        /// How many
+        #[arg(default_value_t = 1)]
+        count: usize,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// The IPIs in flight
+    InFlight,
+}
+
+/// Which of the IPIs of a pair of CPUs; all of them without either.
+#[derive(Debug, Clone, Args)]
+#[group(multiple = false)]
+pub(super) struct Which {
+    /// Those of a vector, by its name or number, such as single or 0xfb; or init, or sipi
+    #[arg(long, value_name = "VECTOR")]
+    vector: Option<String>,
+    /// Those that tell of a call, such as 0:0:2
+    #[arg(long, value_name = "CALL")]
+    call: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -363,26 +413,64 @@ impl Ask {
 
 impl Wire {
     fn request(&self) -> Value {
+        let on = |verb: &str, which: &Which| {
+            let Which { vector, call } = which;
+            json!({ "verb": verb, "vector": vector, "call": call })
+        };
+        let pair = |verb: &str, from: &u32, to: &u32, which: &Which| {
+            let mut request = on(verb, which);
+            request["from"] = (*from).into();
+            request["to"] = (*to).into();
+            request
+        };
         match self {
-            Self::Hold { from, to } => json!({ "verb": "wire_hold", "from": from, "to": to }),
-            Self::HoldAll => json!({ "verb": "wire_hold_all" }),
+            Self::Hold { from, to, which } => pair("wire_hold", from, to, which),
+            Self::HoldAll { which } => on("wire_hold_all", which),
             Self::Delay {
                 from,
                 to,
                 milliseconds,
-            } => json!({
-                "verb": "wire_delay", "from": from, "to": to, "milliseconds": milliseconds,
-            }),
-            Self::Release { from, to } => {
-                json!({ "verb": "wire_release", "from": from, "to": to })
+                which,
+            } => {
+                let mut request = pair("wire_delay", from, to, which);
+                request["milliseconds"] = (*milliseconds).into();
+                request
             }
-            Self::ReleaseAll => json!({ "verb": "wire_release_all" }),
-            Self::Deliver { from, to, nth } => {
-                json!({ "verb": "wire_deliver", "from": from, "to": to, "nth": nth })
+            Self::Release { from, to, which } => pair("wire_release", from, to, which),
+            Self::ReleaseAll { which } => on("wire_release_all", which),
+            Self::Deliver {
+                from,
+                to,
+                nth,
+                which,
+            } => {
+                let mut request = pair("wire_deliver", from, to, which);
+                request["nth"] = (*nth).into();
+                request
             }
-            Self::Lose { from, to, nth } => {
-                json!({ "verb": "wire_lose", "from": from, "to": to, "nth": nth })
+            Self::Lose {
+                from,
+                to,
+                nth,
+                which,
+            } => {
+                let mut request = pair("wire_lose", from, to, which);
+                request["nth"] = (*nth).into();
+                request
             }
+            Self::WaitHeld {
+                from,
+                to,
+                count,
+                which,
+                limit,
+            } => {
+                let mut request = pair("wire_wait_held", from, to, which);
+                request["count"] = (*count).into();
+                request["limit"] = limit.seconds().into();
+                request
+            }
+            Self::InFlight => json!({ "verb": "wire_in_flight" }),
         }
     }
 }

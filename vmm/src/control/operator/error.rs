@@ -2,7 +2,7 @@
 
 use vmm_sys_util::errno;
 
-use super::{InFlight, NoSuchPoint, NotThere};
+use super::{InFlight, NoSuchPoint, NoSuchVector, NotThere, TooManyRules};
 use crate::lab::deed::TellError;
 use crate::lab::deed_refusal::DeedRefusal;
 use crate::machine::breakpoints::BreakpointError;
@@ -30,6 +30,12 @@ pub enum OperatorError {
     /// There is no such IPI on the wire.
     #[error(transparent)]
     NotThere(#[from] NotThere),
+    /// No IPI has this name.
+    #[error(transparent)]
+    Vector(#[from] NoSuchVector),
+    /// The wire has no room for another rule.
+    #[error(transparent)]
+    Rules(#[from] TooManyRules),
     /// The wire still holds IPIs.
     #[error(
         "the wire still holds {count} IPIs, the first {first}; release them, or lose them on \

@@ -1,59 +1,99 @@
 //! What an operator can do with IPIs on the wire: hold, delay, release, deliver out of order, lose.
+//! Each verb is about one pair of CPUs, or all, and about those IPIs of it that a [`Selection`]
+//! names.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shared::ports::Dispatch;
+use shared::ports::{Delivery, Dispatch};
 
-use super::{InFlight, Operator, OperatorError, Wait};
+use super::wire::WireIpi;
+use super::{InFlight, Operator, OperatorError, Selection, Wait};
 
 impl Operator {
-    /// Holds what one CPU sends another from now on.
+    /// The IPIs that are called `name`: those with a vector that the guest's manifest names so, or
+    /// with that number (`0xf3`), INIT (`init`), or start-up IPIs (`sipi`).
+    ///
+    /// # Errors
+    /// [`OperatorError::Vector`] lists the names there are.
+    pub fn ipis_named(&self, name: &str) -> Result<Selection, OperatorError> {
+        Ok(Selection::named(name, self.manifest())?)
+    }
+
+    /// Holds what of the selection one CPU sends another from now on.
     ///
     /// # Errors
     /// There is no such CPU.
-    pub fn wire_hold(&self, from: u32, to: u32) -> Result<(), OperatorError> {
+    pub fn wire_hold(&self, from: u32, to: u32, selection: Selection) -> Result<(), OperatorError> {
+        let _doing = self
+            .recorder
+            .begin(|| format!("holds {selection} from CPU {from} to CPU {to}"));
         self.check_pair(from, to)?;
-        self.wire.hold(from, to);
-        Ok(())
+        Ok(self.wire.hold(from, to, selection)?)
     }
 
-    /// Holds everything sent from now on.
-    pub fn wire_hold_all(&self) {
-        self.wire.hold_all();
+    /// Holds everything of the selection that is sent from now on.
+    ///
+    /// # Errors
+    /// [`OperatorError::Rules`].
+    pub fn wire_hold_all(&self, selection: Selection) -> Result<(), OperatorError> {
+        let _doing = self.recorder.begin(|| format!("holds all {selection}"));
+        Ok(self.wire.hold_all(selection)?)
     }
 
-    /// Delays what one CPU sends another from now on. What is held is delivered after `delay`.
+    /// Delays what of the selection one CPU sends another from now on. What is held of it is
+    /// delivered after `delay`.
     ///
     /// # Errors
     /// No such CPU.
-    pub fn wire_delay(&self, from: u32, to: u32, delay: Duration) -> Result<(), OperatorError> {
+    pub fn wire_delay(
+        &self,
+        from: u32,
+        to: u32,
+        selection: Selection,
+        delay: Duration,
+    ) -> Result<(), OperatorError> {
+        let text = || format!("delays {selection} from CPU {from} to CPU {to} by {delay:?}");
+        let _doing = self.recorder.begin(text);
         self.check_pair(from, to)?;
-        self.wire.delay(from, to, delay);
+        self.wire.delay(from, to, selection, delay)?;
         self.set_alarm();
         Ok(())
     }
 
-    /// Delivers what is held from one CPU to another, in order, and holds and delays no longer.
+    /// Delivers what of the selection is held from one CPU to another, in order, and holds and
+    /// delays it no longer. Without a selection it is everything.
     ///
     /// # Errors
     /// If KVM does not deliver one. All are tried.
-    pub fn wire_release(&self, from: u32, to: u32) -> Result<(), OperatorError> {
+    pub fn wire_release(
+        &self,
+        from: u32,
+        to: u32,
+        selection: Option<Selection>,
+    ) -> Result<(), OperatorError> {
+        let of = selection.unwrap_or_default();
+        let _doing = self
+            .recorder
+            .begin(|| format!("releases {of} from CPU {from} to CPU {to}"));
         self.check_pair(from, to)?;
-        self.carry_all(|carry| self.wire.release(from, to, carry))
+        self.carry_all(|carry| Ok(self.wire.release(from, to, selection, carry)?))
     }
 
-    /// Delivers everything that is held, and holds and delays no longer.
+    /// Delivers everything of the selection that is held, and holds and delays it no longer.
+    /// Without a selection it is everything.
     ///
     /// # Errors
     /// If KVM does not deliver one. All are tried.
-    pub fn wire_release_all(&self) -> Result<(), OperatorError> {
-        self.carry_all(|carry| self.wire.release_all(carry))
+    pub fn wire_release_all(&self, selection: Option<Selection>) -> Result<(), OperatorError> {
+        let of = selection.unwrap_or_default();
+        let _doing = self.recorder.begin(|| format!("releases all {of}"));
+        self.carry_all(|carry| Ok(self.wire.release_all(selection, carry)?))
     }
 
     fn carry_all(
         &self,
-        release: impl FnOnce(&mut dyn FnMut(Dispatch)),
+        release: impl FnOnce(&mut dyn FnMut(Dispatch)) -> Result<(), OperatorError>,
     ) -> Result<(), OperatorError> {
         let mut all = Ok(());
         release(&mut |dispatch| {
@@ -61,37 +101,74 @@ impl Operator {
             if all.is_ok() {
                 all = carried;
             }
-        });
+        })?;
         all
     }
 
-    /// Delivers the `nth` of the held IPIs, from 0, ahead of the others.
+    /// Delivers the `nth` of the held IPIs of the selection, from 0, ahead of the others. Without a
+    /// selection it is the `nth` of all.
     ///
     /// # Errors
     /// If it is not there.
-    pub fn wire_deliver(&self, from: u32, to: u32, nth: usize) -> Result<(), OperatorError> {
+    pub fn wire_deliver(
+        &self,
+        from: u32,
+        to: u32,
+        selection: Option<Selection>,
+        nth: usize,
+    ) -> Result<(), OperatorError> {
+        let of = selection.unwrap_or_default();
+        let text = || format!("delivers number {nth} of the {of} from CPU {from} to CPU {to}");
+        let _doing = self.recorder.begin(text);
         self.check_pair(from, to)?;
-        let dispatch = self.wire.take(from, to, nth)?;
+        let dispatch = self.wire.take(from, to, selection, nth)?;
         self.carry(dispatch)
     }
 
-    /// Loses the `nth` of the held IPIs, from 0.
+    /// Loses the `nth` of the held IPIs of the selection, from 0. Without a selection it is the
+    /// `nth` of all.
     ///
     /// # Errors
     /// If it is not there.
-    pub fn wire_lose(&self, from: u32, to: u32, nth: usize) -> Result<(), OperatorError> {
+    pub fn wire_lose(
+        &self,
+        from: u32,
+        to: u32,
+        selection: Option<Selection>,
+        nth: usize,
+    ) -> Result<(), OperatorError> {
+        let of = selection.unwrap_or_default();
+        let text = || format!("loses number {nth} of the {of} from CPU {from} to CPU {to}");
+        let _doing = self.recorder.begin(text);
         self.check_pair(from, to)?;
-        self.wire.take(from, to, nth)?;
-        self.lost.fetch_add(1, Ordering::Relaxed);
+        let lost = self.wire.take(from, to, selection, nth)?;
+        match lost.delivery {
+            Delivery::Fixed => &self.lost,
+            Delivery::Init | Delivery::StartUp => &self.starts_lost,
+        }
+        .fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// All IPIs in flight.
     pub fn in_flight(&self) -> Vec<InFlight> {
-        self.wire.in_flight()
+        let shown = |(from, ipi): (u32, WireIpi)| InFlight {
+            from,
+            dispatch: ipi.dispatch,
+            name: self.vector_name(ipi.dispatch.vector),
+            call: ipi.call,
+        };
+        self.wire.in_flight().into_iter().map(shown).collect()
     }
 
-    /// Waits until `count` IPIs from one CPU to another are held.
+    fn vector_name(&self, vector: u8) -> Option<String> {
+        let mut vectors = self.manifest().vectors.iter();
+        let known = vectors.find(|it| it.number == vector);
+        known.map(|it| it.name.clone())
+    }
+
+    /// Waits until `count` IPIs of the selection from one CPU to another are held. Without a
+    /// selection, all count.
     ///
     /// # Errors
     /// [`OperatorError::TimedOut`].
@@ -99,21 +176,29 @@ impl Operator {
         &self,
         from: u32,
         to: u32,
+        selection: Option<Selection>,
         count: usize,
         wait: Wait<'_>,
     ) -> Result<(), OperatorError> {
+        let of = selection.unwrap_or_default();
+        let pair = || format!("from CPU {from} to CPU {to}");
+        let text = || format!("waits for {count} {of} {} on the wire", pair());
+        let _doing = self.recorder.begin(text);
         self.check_pair(from, to)?;
         let what = || {
-            let hint = match self.wire.is_used() {
-                true => "",
-                false => {
+            let hint = match (self.wire.is_used(), selection) {
+                (false, _) => {
                     " (none has come this way so far: ask the guest, with --append, to send that \
                      way)"
                 }
+                (true, Some(Selection::Call(_))) => {
+                    " (not every call has an IPI: one that is on its way can tell of several)"
+                }
+                _ => "",
             };
-            format!("{count} IPIs from CPU {from} to CPU {to} on the wire{hint}")
+            format!("{count} {of} {} on the wire{hint}", pair())
         };
-        let enough = || self.wire.in_flight_between(from, to) >= count;
+        let enough = || self.wire.in_flight_between(from, to, selection) >= count;
         self.wait(wait, what, || enough().then_some(()))
     }
 

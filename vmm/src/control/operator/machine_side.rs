@@ -8,12 +8,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use shared::ports::Dispatch;
+use shared::ledger::CallId;
+use shared::ports::{Delivery, Dispatch};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::timerfd::TimerFd;
 
+use super::wire::WireIpi;
 use super::{Expected, Operator, OperatorError};
 use crate::control::ending::Ending;
+use crate::control::recorder::Recorder;
 use crate::control::tracer::Tracer;
 use crate::machine::message::{Message, Reaction};
 use crate::machine::threads::VcpuThreads;
@@ -32,6 +35,19 @@ pub struct VmmIpiCounts {
     /// IPIs to a CPU that does not exist.
     pub to_nobody: u64,
     /// IPIs that are still on the wire.
+    pub in_flight: u64,
+    /// INIT and start-up IPIs on the wire, which no other count has.
+    pub starts: StartCounts,
+}
+
+/// INIT and start-up IPIs that went by the wire.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StartCounts {
+    /// Sent by the guest.
+    pub sent: u64,
+    /// Lost by the operator on purpose.
+    pub lost: u64,
+    /// Still on the wire.
     pub in_flight: u64,
 }
 
@@ -60,7 +76,7 @@ impl Operator {
                 // A trace begins here, if there is one. It is turned on before the start is
                 // announced, because a caller that waits for the start may turn it off at once.
                 if !self.started.load(Ordering::Relaxed) {
-                    let _ = self.trace(true);
+                    let _ = self.turn_trace(true);
                 }
                 self.started.store(true, Ordering::Release);
                 Reaction::GoOn
@@ -73,8 +89,8 @@ impl Operator {
                 self.announce_done(vcpu);
                 Reaction::GoOn
             }
-            Message::Dispatch(dispatch) => {
-                self.dispatch(vcpu, dispatch);
+            Message::Dispatch { dispatch, call } => {
+                self.dispatch(vcpu, dispatch, call);
                 Reaction::GoOn
             }
             _ => Reaction::GoOn,
@@ -136,6 +152,11 @@ impl Operator {
         self.tracer.as_ref().map(Tracer::as_raw_fd)
     }
 
+    /// Records what is done to the machine.
+    pub(in crate::control) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
     /// Collects what was traced meanwhile.
     pub(in crate::control) fn collect_trace(&self) {
         if let Some(tracer) = &self.tracer {
@@ -145,17 +166,31 @@ impl Operator {
 
     /// The trace, if there is one.
     pub(in crate::control) fn traced(&self) -> Option<Trace> {
-        self.tracer.as_ref().map(Tracer::trace)
+        let tracer = self.tracer.as_ref()?;
+        let mut trace = tracer.trace();
+        // Where the clocks of host and guest do not agree, it is not known when they were made.
+        if trace.host_blind.is_none() {
+            trace.marks = tracer.place(self.recorder.take());
+        }
+        Some(trace)
     }
 
     /// What the VMM itself has done to IPIs so far.
     pub(in crate::control) fn vmm_ipis(&self) -> VmmIpiCounts {
+        let in_flight = self.wire.in_flight();
+        let starting = |(_, ipi): &&(u32, WireIpi)| ipi.dispatch.delivery != Delivery::Fixed;
+        let starts_in_flight = in_flight.iter().filter(starting).count() as u64;
         VmmIpiCounts {
             added: self.added.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
             to_nobody: self.to_nobody.load(Ordering::Relaxed),
-            in_flight: self.wire.in_flight().len() as u64,
+            in_flight: in_flight.len() as u64 - starts_in_flight,
+            starts: StartCounts {
+                sent: self.starts.load(Ordering::Relaxed),
+                lost: self.starts_lost.load(Ordering::Relaxed),
+                in_flight: starts_in_flight,
+            },
         }
     }
 
@@ -175,9 +210,17 @@ impl Operator {
         self.driven.load(Ordering::Relaxed) || waits_to_be_told()
     }
 
-    /// Puts an IPI that the guest has sent on the wire.
-    fn dispatch(&self, from: u32, dispatch: Dispatch) {
-        let sent = self.wire.send(from, dispatch);
+    /// Puts an IPI that the guest has sent on the wire. `call` is what the guest says that it tells
+    /// of; it counts if the ledger has it.
+    fn dispatch(&self, from: u32, dispatch: Dispatch, call: u64) {
+        if dispatch.delivery != Delivery::Fixed {
+            self.starts.fetch_add(1, Ordering::Relaxed);
+        }
+        let call = Some(CallId::from_raw(call)).filter(|call| {
+            let is_sent_by = u32::from(call.source()) == from;
+            is_sent_by && self.record(*call).is_some()
+        });
+        let sent = self.wire.send(from, WireIpi { dispatch, call });
         if let Some(dispatch) = sent.deliver {
             // An IPI that KVM does not deliver is counted.
             let _ = self.carry(dispatch);
@@ -207,12 +250,14 @@ impl Operator {
     /// Delivers an IPI that was on the wire.
     pub(super) fn carry(&self, dispatch: Dispatch) -> Result<(), OperatorError> {
         if dispatch.target >= self.cpus() {
-            // It is lost, as on a bus.
-            self.to_nobody.fetch_add(1, Ordering::Relaxed);
+            // It is lost, as on a bus. INIT and start-up IPIs are counted by themselves.
+            let is_counted = dispatch.delivery == Delivery::Fixed;
+            self.to_nobody
+                .fetch_add(is_counted.into(), Ordering::Relaxed);
             return Ok(());
         }
         let arrived = self.deliver(dispatch);
-        if !matches!(arrived, Ok(true)) {
+        if !matches!(arrived, Ok(true)) && dispatch.delivery == Delivery::Fixed {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         arrived.map(|_| ())
@@ -220,9 +265,8 @@ impl Operator {
 
     /// Sends an interrupt, and returns whether it was accepted.
     pub(super) fn deliver(&self, dispatch: Dispatch) -> Result<bool, OperatorError> {
-        let Dispatch { target, vector } = dispatch;
         self.interrupts
-            .send(target, vector)
-            .map_err(|source| OperatorError::Interrupt(target, source))
+            .send(dispatch)
+            .map_err(|source| OperatorError::Interrupt(dispatch.target, source))
     }
 }

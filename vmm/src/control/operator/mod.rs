@@ -33,6 +33,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::ending::Ending;
+use super::recorder::Recorder;
 use super::tracer::Tracer;
 use crate::control::timer::timer;
 use crate::lab::Lab;
@@ -51,7 +52,7 @@ pub use error::OperatorError;
 use events::Announcer;
 pub(super) use events::{Event, Subscriber};
 pub use expected::Expected;
-pub use machine_side::VmmIpiCounts;
+pub use machine_side::{StartCounts, VmmIpiCounts};
 use notifier::Notifier;
 pub use notifier::Wait;
 pub use vcpu::Inspection;
@@ -59,7 +60,7 @@ use watches::Watches;
 pub use watches::{NoSuchPoint, Watch};
 pub use whole::LiveFigures;
 use wire::Wire;
-pub use wire::{InFlight, NotThere};
+pub use wire::{InFlight, NoSuchVector, NotThere, Selection, TooManyRules};
 
 /// What an operator is made of.
 #[derive(Debug)]
@@ -90,11 +91,15 @@ pub struct Operator {
     /// By vCPU, whether a point, a breakpoint or steps were ever set for it.
     stops: Box<[AtomicBool]>,
     tracer: Option<Tracer>,
+    /// What is done by these verbs, for the trace.
+    recorder: Recorder,
     commands: Commands,
     wire: Wire,
     /// See [`VmmIpiCounts`].
     added: AtomicU64,
     lost: AtomicU64,
+    starts: AtomicU64,
+    starts_lost: AtomicU64,
     dropped: AtomicU64,
     to_nobody: AtomicU64,
     /// Expires when a delayed IPI is due.
@@ -140,11 +145,14 @@ impl Operator {
             command_line,
             watches: Watches::new(points, lab.clone()),
             stops: (0..lab.cpus()).map(|_| AtomicBool::new(false)).collect(),
+            recorder: Recorder::new(tracer.as_ref().is_some_and(Tracer::is_of_timeline)),
             tracer,
             commands: Commands::new(lab.clone()),
-            wire: Wire::default(),
+            wire: Wire::new(lab.manifest().wakes()),
             added: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            starts: AtomicU64::new(0),
+            starts_lost: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             to_nobody: AtomicU64::new(0),
             alarm: Mutex::new(timer()?),

@@ -42,6 +42,9 @@ impl Operator {
         command: &Command,
         wait: Wait<'_>,
     ) -> Result<PostedCommand, OperatorError> {
+        let words = || self.manifest().words(command);
+        let text = || format!("tells CPU {cpu} {}", words());
+        let _doing = self.recorder.begin(text);
         self.check_is_cpu(cpu)?;
         self.check_takes_commands(wait)?;
         let what = || {
@@ -51,10 +54,8 @@ impl Operator {
             format!("{last}CPU {cpu}, which is to do {next} next,")
         };
         let posted = self.wait(wait, what, || self.commands.post(cpu, command).ok())?;
-        let arrived = self.deliver(Dispatch {
-            target: cpu,
-            vector: self.manifest().wake_vector(),
-        })?;
+        let wakes = self.manifest().wake_vector();
+        let arrived = self.deliver(Dispatch::fixed(cpu, wakes))?;
         self.added.fetch_add(arrived.into(), Ordering::Relaxed);
         Ok(posted)
     }
@@ -94,6 +95,7 @@ impl Operator {
         wait: Wait<'_>,
     ) -> Result<CommandResult, OperatorError> {
         let what = || format!("{} on CPU {}", self.told(posted), posted.cpu);
+        let _doing = self.recorder.begin(|| format!("waits for {}", what()));
         self.wait(wait, what, || self.done(posted).transpose())?
     }
 
@@ -169,6 +171,9 @@ impl Operator {
         cpus: &CpuSet,
         wait: Wait<'_>,
     ) -> Result<(), OperatorError> {
+        let _doing = self
+            .recorder
+            .begin(|| format!("waits until {} has run on {}", CallName(call), cpus.noun()));
         let missing = || match self.record(call) {
             Some(record) => cpus.without(&record.ran),
             None => CpuSet::default(),

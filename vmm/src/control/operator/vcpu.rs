@@ -37,6 +37,8 @@ impl Operator {
     /// # Errors
     /// There is no such vCPU, or it has exited.
     pub fn pause(&self, cpu: u32) -> Result<State, OperatorError> {
+        let text = || format!("pauses CPU {cpu}");
+        let _doing = self.recorder.order(cpu, Stall::Paused, text);
         self.with_threads(|threads| Ok(threads.pause(cpu)?))
     }
 
@@ -45,6 +47,7 @@ impl Operator {
     /// # Errors
     /// It is neither paused nor held.
     pub fn resume(&self, cpu: u32) -> Result<(), OperatorError> {
+        let _doing = self.recorder.begin(|| format!("resumes CPU {cpu}"));
         self.with_threads(|threads| Ok(threads.resume(cpu)?))
     }
 
@@ -53,6 +56,8 @@ impl Operator {
     /// # Errors
     /// There is no such point, or no such vCPU.
     pub fn hold_at(&self, cpu: u32, watch: Watch) -> Result<(), OperatorError> {
+        let text = || format!("has CPU {cpu} held at {watch}");
+        let _doing = self.recorder.order(cpu, Stall::Held, text);
         self.will_stop(cpu)?;
         Ok(self.watches.arm(cpu, watch)?)
     }
@@ -63,6 +68,8 @@ impl Operator {
     /// # Errors
     /// If breakpoints do not work on this host, or the image has no such symbol.
     pub fn break_at(&self, cpu: u32, place: &str) -> Result<u64, OperatorError> {
+        let text = || format!("has CPU {cpu} held at {place}");
+        let _doing = self.recorder.order(cpu, Stall::Held, text);
         let address = self.symbols.address(place)?;
         self.will_stop(cpu)?;
         self.with_threads(|threads| Ok(threads.set_breakpoint(cpu, address)?))?;
@@ -80,6 +87,9 @@ impl Operator {
     /// # Errors
     /// There is no such vCPU, or it has exited.
     pub fn disarm(&self, cpu: u32) -> Result<(), OperatorError> {
+        let _doing = self
+            .recorder
+            .begin(|| format!("has CPU {cpu} held nowhere any more"));
         self.check_is_cpu(cpu)?;
         self.watches.disarm(cpu);
         match self.stops[cpu as usize].load(Ordering::SeqCst) {
@@ -100,6 +110,9 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::TimedOut`] says in which state it is instead.
     pub fn wait_held(&self, cpu: u32, wait: Wait<'_>) -> Result<(), OperatorError> {
+        let _doing = self
+            .recorder
+            .begin(|| format!("waits until CPU {cpu} is held"));
         self.check_is_cpu(cpu)?;
         let what = || match self.state(cpu) {
             Ok(State::Stalled(Stall::Paused)) => {
@@ -116,6 +129,8 @@ impl Operator {
     /// # Errors
     /// If it is not stalled, or has not come back within the limit.
     pub fn step(&self, cpu: u32, count: u64, wait: Wait<'_>) -> Result<(), OperatorError> {
+        let text = || format!("steps CPU {cpu}, {count} times");
+        let _doing = self.recorder.order(cpu, Stall::Held, text);
         self.will_stop(cpu)?;
         self.with_threads(|threads| Ok(threads.step(cpu, count)?))?;
         let what = || format!("the end of {count} steps of CPU {cpu}, which may be halted,");

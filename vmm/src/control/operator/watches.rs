@@ -2,6 +2,7 @@
 //! points are traced. Writes the arm bits, and decides whether a CPU that comes to a point is held;
 //! the vCPU's own thread holds it.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shared::ledger::CallId;
@@ -9,6 +10,7 @@ use shared::probe::{Arms, HELD, TRACED};
 
 use crate::closest::did_you_mean;
 use crate::lab::Lab;
+use crate::lab::call_name::CallName;
 use crate::machine::points::{Point, Points};
 
 /// When a CPU is to be held at points of one name.
@@ -45,6 +47,20 @@ impl Watch {
     #[must_use]
     pub fn nth(self, nth: u64) -> Self {
         Self { nth, ..self }
+    }
+}
+
+/// As the place at which a CPU is held: `queue.visit, time 2, with call 0:0:1`.
+impl fmt::Display for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if self.nth > 1 {
+            write!(f, ", time {}", self.nth)?;
+        }
+        match self.call {
+            Some(call) => write!(f, ", with {}", CallName(CallId::from_raw(call))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::control::ending::Ending;
 use crate::cpus::CpuSet;
 use crate::lab::oracles::{self, NoSuchOracle};
 use crate::lab::{CpuCounts, Record};
+use crate::machine::lifecycle::Stall;
 use crate::machine::pause_error::PauseError;
 use crate::stats::window::Window;
 
@@ -48,6 +49,8 @@ impl Operator {
     /// # Errors
     /// As for one vCPU. None is paused then.
     pub fn pause_all(&self) -> Result<(), OperatorError> {
+        let text = || "pauses all CPUs".to_owned();
+        let _doing = self.recorder.order(None, Stall::Paused, text);
         self.with_threads(|threads| Ok(threads.pause_all()?))
     }
 
@@ -56,6 +59,7 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::Over`], or a vCPU does not run on.
     pub fn resume_all(&self) -> Result<(), OperatorError> {
+        let _doing = self.recorder.begin(|| "resumes all CPUs".to_owned());
         self.with_threads(|threads| Ok(threads.resume_all()?))
     }
 
@@ -72,6 +76,12 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::NoTrace`] if the machine was started without one.
     pub fn trace(&self, on: bool) -> Result<(), OperatorError> {
+        let turned = if on { "on" } else { "off" };
+        let _doing = self.recorder.begin(|| format!("turns the trace {turned}"));
+        self.turn_trace(on)
+    }
+
+    pub(super) fn turn_trace(&self, on: bool) -> Result<(), OperatorError> {
         let tracer = self.tracer.as_ref().ok_or(OperatorError::NoTrace)?;
         let points = if on { tracer.points_when_on() } else { &[] };
         self.watches.trace(points);
@@ -94,6 +104,9 @@ impl Operator {
     /// # Errors
     /// [`NoSuchOracle`] lists the oracles there are.
     pub fn must_break(&self, oracle: &str) -> Result<(), NoSuchOracle> {
+        let _doing = self
+            .recorder
+            .begin(|| format!("expects {oracle} to find something"));
         oracles::check(self.manifest(), oracle)?;
         self.expected().must(oracle);
         Ok(())
@@ -104,6 +117,9 @@ impl Operator {
     /// # Errors
     /// As [`Operator::must_break`].
     pub fn may_break(&self, oracle: &str) -> Result<(), NoSuchOracle> {
+        let _doing = self
+            .recorder
+            .begin(|| format!("lets {oracle} find something"));
         oracles::check(self.manifest(), oracle)?;
         self.expected().may(oracle);
         Ok(())
@@ -114,6 +130,7 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::Pause`] if there is no such CPU.
     pub fn abandon(&self, cpus: CpuSet) -> Result<(), OperatorError> {
+        let _doing = self.recorder.begin(|| format!("abandons {}", cpus.noun()));
         cpus.iter().try_for_each(|cpu| self.check_is_cpu(cpu))?;
         self.expected().abandoned = cpus;
         Ok(())
@@ -133,6 +150,7 @@ impl Operator {
     /// If a CPU has not finished within the limit, the wire is not empty, or the guest takes no
     /// commands.
     pub fn finish(&self, wait: Wait<'_>) -> Result<(), OperatorError> {
+        let _doing = self.recorder.begin(|| "finishes the machine".to_owned());
         let wait = wait.begun(FINISHING * self.cpus());
         self.check_not_over()?;
         if !self.started.load(Ordering::Acquire) {
@@ -165,12 +183,12 @@ impl Operator {
     /// on purpose.
     pub fn let_go(&self) -> Result<(), OperatorError> {
         let in_flight = self.in_flight();
-        if let Some(first) = in_flight.first().copied() {
-            let count = in_flight.len();
+        let count = in_flight.len();
+        if let Some(first) = in_flight.into_iter().next() {
             return Err(OperatorError::WireNotEmpty { count, first });
         }
         // An IPI that was sent since the check is delivered by this.
-        self.wire_release_all()?;
+        self.wire_release_all(None)?;
         for cpu in self.taking_part().iter() {
             // Disarmed first, so that it is not held at a point again.
             match self.disarm(cpu) {
@@ -225,7 +243,13 @@ impl Operator {
 
     /// Adds a line to the guest's console, in order with the guest's output.
     pub fn say(&self, text: &str) {
+        let _doing = self.recorder.begin(|| format!("prints {text}"));
         self.console.add(&format!("{text}\n"));
+    }
+
+    /// Notes something for the trace, as done now.
+    pub(in crate::control) fn note(&self, text: impl FnOnce() -> String) {
+        drop(self.recorder.begin(text));
     }
 
     /// Says whether a script drives the machine from beginning to end, so that the watchdog lets it

@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rhai::{Array, Engine, EvalAltResult, Map};
+use rhai::{Array, Engine, EvalAltResult, Map, NativeCallContext};
 
 use super::ScriptContext;
 use super::deed_handle::DeedHandle;
@@ -51,51 +51,74 @@ pub(super) fn register(engine: &mut Engine, context: &Rc<ScriptContext>) {
 }
 
 fn register_stalls(engine: &mut Engine) {
-    engine.register_fn("pause", |cpu: &mut CpuHandle| -> Answer<()> {
-        cpu.ask().pause(cpu.id)?;
-        Ok(())
-    });
-    engine.register_fn("resume", |cpu: &mut CpuHandle| -> Answer<()> {
-        Ok(cpu.ask().resume(cpu.id)?)
-    });
-    engine.register_fn("hold_at", |cpu: &mut CpuHandle, probe: &str| {
-        cpu.hold(probe, 1, None)
-    });
-    engine.register_fn("hold_at", |cpu: &mut CpuHandle, probe: &str, nth: i64| {
-        cpu.hold(probe, nth, None)
-    });
     engine.register_fn(
-        "hold_at",
-        |cpu: &mut CpuHandle, probe: &str, call: DeedHandle| cpu.hold(probe, 1, Some(call)),
+        "pause",
+        |at: NativeCallContext, cpu: &mut CpuHandle| -> Answer<()> {
+            cpu.act(&at).pause(cpu.id)?;
+            Ok(())
+        },
+    );
+    engine.register_fn(
+        "resume",
+        |at: NativeCallContext, cpu: &mut CpuHandle| -> Answer<()> {
+            Ok(cpu.act(&at).resume(cpu.id)?)
+        },
     );
     engine.register_fn(
         "hold_at",
-        |cpu: &mut CpuHandle, probe: &str, call: DeedHandle, nth: i64| {
-            cpu.hold(probe, nth, Some(call))
+        |at: NativeCallContext, cpu: &mut CpuHandle, probe: &str| cpu.hold(&at, probe, 1, None),
+    );
+    engine.register_fn(
+        "hold_at",
+        |at: NativeCallContext, cpu: &mut CpuHandle, probe: &str, nth: i64| {
+            cpu.hold(&at, probe, nth, None)
+        },
+    );
+    engine.register_fn(
+        "hold_at",
+        |at: NativeCallContext, cpu: &mut CpuHandle, probe: &str, call: DeedHandle| {
+            cpu.hold(&at, probe, 1, Some(call))
+        },
+    );
+    engine.register_fn(
+        "hold_at",
+        |at: NativeCallContext, cpu: &mut CpuHandle, probe: &str, call: DeedHandle, nth: i64| {
+            cpu.hold(&at, probe, nth, Some(call))
         },
     );
     engine.register_fn(
         "break_at",
-        |cpu: &mut CpuHandle, place: &str| -> Answer<i64> {
-            let address = cpu.ask().break_at(cpu.id, place)?;
+        |at: NativeCallContext, cpu: &mut CpuHandle, place: &str| -> Answer<i64> {
+            let address = cpu.act(&at).break_at(cpu.id, place)?;
             Ok(address.cast_signed())
         },
     );
     engine.register_fn(
         "break_at",
-        |cpu: &mut CpuHandle, address: i64| -> Answer<i64> {
+        |at: NativeCallContext, cpu: &mut CpuHandle, address: i64| -> Answer<i64> {
             let place = format!("{address:#x}");
-            Ok(cpu.ask().break_at(cpu.id, &place)?.cast_signed())
+            Ok(cpu.act(&at).break_at(cpu.id, &place)?.cast_signed())
         },
     );
-    engine.register_fn("disarm", |cpu: &mut CpuHandle| -> Answer<()> {
-        Ok(cpu.ask().disarm(cpu.id)?)
+    engine.register_fn(
+        "disarm",
+        |at: NativeCallContext, cpu: &mut CpuHandle| -> Answer<()> {
+            Ok(cpu.act(&at).disarm(cpu.id)?)
+        },
+    );
+    engine.register_fn(
+        "wait_held",
+        |at: NativeCallContext, cpu: &mut CpuHandle| -> Answer<()> {
+            Ok(cpu.act(&at).wait_held(cpu.id, cpu.context.wait())?)
+        },
+    );
+    engine.register_fn("step", |at: NativeCallContext, cpu: &mut CpuHandle| {
+        cpu.step(&at, 1)
     });
-    engine.register_fn("wait_held", |cpu: &mut CpuHandle| -> Answer<()> {
-        Ok(cpu.ask().wait_held(cpu.id, cpu.context.wait())?)
-    });
-    engine.register_fn("step", |cpu: &mut CpuHandle| cpu.step(1));
-    engine.register_fn("step", |cpu: &mut CpuHandle, count: i64| cpu.step(count));
+    engine.register_fn(
+        "step",
+        |at: NativeCallContext, cpu: &mut CpuHandle, count: i64| cpu.step(&at, count),
+    );
 }
 
 fn register_looks(engine: &mut Engine) {
@@ -117,28 +140,41 @@ impl CpuHandle {
         &self.operator
     }
 
-    fn hold(&self, probe: &str, nth: i64, call: Option<DeedHandle>) -> Answer<()> {
+    /// The same, for what the script does in this place.
+    pub(super) fn act(&self, at: &NativeCallContext) -> &Operator {
+        super::stand_at(at.call_position());
+        &self.operator
+    }
+
+    fn hold(
+        &self,
+        at: &NativeCallContext,
+        probe: &str,
+        nth: i64,
+        call: Option<DeedHandle>,
+    ) -> Answer<()> {
         let nth = u64::try_from(nth).ok().filter(|nth| *nth > 0);
         let watch = Watch {
             name: probe.to_owned(),
             call: call.map(|call| call.id()).transpose()?,
             nth: nth.ok_or_else(|| bad("times are counted from 1".to_owned()))?,
         };
-        Ok(self.ask().hold_at(self.id, watch)?)
+        Ok(self.act(at).hold_at(self.id, watch)?)
     }
 
-    fn step(&self, count: i64) -> Answer<()> {
+    fn step(&self, at: &NativeCallContext, count: i64) -> Answer<()> {
         let count = u64::try_from(count).ok().filter(|count| *count > 0);
         let count = count.ok_or_else(|| bad("at least one instruction is stepped".to_owned()))?;
-        Ok(self.ask().step(self.id, count, self.context.wait())?)
+        Ok(self.act(at).step(self.id, count, self.context.wait())?)
     }
 
     /// Tells the CPU to do something, by a verb of the operator.
     pub(super) fn tell(
         &self,
+        at: &NativeCallContext,
         told: impl FnOnce(&Operator, u32, Wait<'_>) -> Result<PostedCommand, OperatorError>,
     ) -> Answer<DeedHandle> {
-        let posted = told(self.ask(), self.id, self.context.wait())?;
+        let posted = told(self.act(at), self.id, self.context.wait())?;
         Ok(DeedHandle::new(&self.context, &self.operator, posted))
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rhai::{Array, Engine, EvalAltResult};
+use rhai::{Array, Engine, EvalAltResult, NativeCallContext};
 use shared::ledger::CallId;
 
 use super::ScriptContext;
@@ -39,27 +39,46 @@ pub(super) fn register(engine: &mut Engine, _: &Rc<ScriptContext>) {
     engine.register_fn("is_done", |deed: &mut DeedHandle| -> Answer<bool> {
         Ok(deed.ask().done(deed.posted)?.is_some())
     });
-    engine.register_fn("wait_done", |deed: &mut DeedHandle| -> Answer<i64> {
-        Ok(deed.wait()?.result.unwrap_or_default())
+    engine.register_fn(
+        "wait_done",
+        |at: NativeCallContext, deed: &mut DeedHandle| -> Answer<i64> {
+            Ok(deed.acts_at(&at).wait()?.result.unwrap_or_default())
+        },
+    );
+    engine.register_fn(
+        "wait_refused",
+        |at: NativeCallContext, deed: &mut DeedHandle| deed.acts_at(&at).wait_refused(),
+    );
+    engine.register_fn("answer", |at: NativeCallContext, deed: &mut DeedHandle| {
+        deed.acts_at(&at).answer()
     });
-    engine.register_fn("wait_refused", |deed: &mut DeedHandle| deed.wait_refused());
-    engine.register_fn("answer", |deed: &mut DeedHandle| deed.answer());
     engine.register_fn("name", |deed: &mut DeedHandle| -> Answer<String> {
         Ok(CallName(deed.call()?).to_string())
     });
-    engine.register_fn("wait_made", |deed: &mut DeedHandle| -> Answer<()> {
-        deed.call()?;
-        Ok(())
-    });
-    engine.register_fn("wait_ran", |deed: &mut DeedHandle| {
-        deed.wait_ran_everywhere()
-    });
-    engine.register_fn("wait_ran", |deed: &mut DeedHandle, cpu: i64| {
-        deed.wait_ran(&CpuSet::from_iter([small("CPU", cpu)?]))
-    });
-    engine.register_fn("wait_ran", |deed: &mut DeedHandle, cpus: Array| {
-        deed.wait_ran(&set(cpus)?)
-    });
+    engine.register_fn(
+        "wait_made",
+        |at: NativeCallContext, deed: &mut DeedHandle| -> Answer<()> {
+            deed.acts_at(&at).call()?;
+            Ok(())
+        },
+    );
+    engine.register_fn(
+        "wait_ran",
+        |at: NativeCallContext, deed: &mut DeedHandle| deed.acts_at(&at).wait_ran_everywhere(),
+    );
+    engine.register_fn(
+        "wait_ran",
+        |at: NativeCallContext, deed: &mut DeedHandle, cpu: i64| {
+            deed.acts_at(&at)
+                .wait_ran(&CpuSet::from_iter([small("CPU", cpu)?]))
+        },
+    );
+    engine.register_fn(
+        "wait_ran",
+        |at: NativeCallContext, deed: &mut DeedHandle, cpus: Array| {
+            deed.acts_at(&at).wait_ran(&set(cpus)?)
+        },
+    );
     engine.register_fn(
         "ran_on",
         |deed: &mut DeedHandle, cpu: i64| -> Answer<bool> {
@@ -104,6 +123,12 @@ impl DeedHandle {
 
     fn ask(&self) -> &Operator {
         &self.operator
+    }
+
+    /// The same deed, for what the script does in this place.
+    fn acts_at(&self, at: &NativeCallContext) -> &Self {
+        super::stand_at(at.call_position());
+        self
     }
 
     fn wait(&self) -> Answer<CommandResult> {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, NativeCallContext};
 
 use super::cpu::CpuHandle;
 use super::deed_handle::DeedHandle;
@@ -24,8 +24,8 @@ const OF_ANY_VALUE: [&str; 3] = ["debug", "print", "to_debug"];
 pub(super) fn register(engine: &mut Engine, text: &str) {
     engine.register_fn(
         "tell",
-        |cpu: &mut CpuHandle, words: &str| -> Answer<DeedHandle> {
-            cpu.tell(|operator, cpu, wait| operator.tell(cpu, words, wait))
+        |at: NativeCallContext, cpu: &mut CpuHandle, words: &str| -> Answer<DeedHandle> {
+            cpu.tell(&at, |operator, cpu, wait| operator.tell(cpu, words, wait))
         },
     );
     for name in names(text) {
@@ -46,45 +46,63 @@ fn names(text: &str) -> BTreeSet<&str> {
 fn register_name(engine: &mut Engine, name: &str) {
     let deed = || name.to_owned();
     let it = deed();
-    engine.register_fn(name, move |cpu: &mut CpuHandle| tell(cpu, &it, vec![]));
-    let it = deed();
-    engine.register_fn(name, move |cpu: &mut CpuHandle, one: Dynamic| {
-        tell(cpu, &it, vec![one])
+    engine.register_fn(name, move |at: NativeCallContext, cpu: &mut CpuHandle| {
+        tell(&at, cpu, &it, vec![])
     });
     let it = deed();
     engine.register_fn(
         name,
-        move |cpu: &mut CpuHandle, one: Dynamic, two: Dynamic| tell(cpu, &it, vec![one, two]),
-    );
-    let it = deed();
-    engine.register_fn(
-        name,
-        move |cpu: &mut CpuHandle, one: Dynamic, two: Dynamic, three: Dynamic| {
-            tell(cpu, &it, vec![one, two, three])
+        move |at: NativeCallContext, cpu: &mut CpuHandle, one: Dynamic| {
+            tell(&at, cpu, &it, vec![one])
         },
     );
     let it = deed();
     engine.register_fn(
         name,
-        move |cpu: &mut CpuHandle, one: Dynamic, two: Dynamic, three: Dynamic, four: Dynamic| {
-            tell(cpu, &it, vec![one, two, three, four])
+        move |at: NativeCallContext, cpu: &mut CpuHandle, one: Dynamic, two: Dynamic| {
+            tell(&at, cpu, &it, vec![one, two])
         },
     );
     let it = deed();
     engine.register_fn(
         name,
-        move |cpu: &mut CpuHandle,
+        move |at: NativeCallContext,
+              cpu: &mut CpuHandle,
+              one: Dynamic,
+              two: Dynamic,
+              three: Dynamic| { tell(&at, cpu, &it, vec![one, two, three]) },
+    );
+    let it = deed();
+    engine.register_fn(
+        name,
+        move |at: NativeCallContext,
+              cpu: &mut CpuHandle,
+              one: Dynamic,
+              two: Dynamic,
+              three: Dynamic,
+              four: Dynamic| { tell(&at, cpu, &it, vec![one, two, three, four]) },
+    );
+    let it = deed();
+    engine.register_fn(
+        name,
+        move |at: NativeCallContext,
+              cpu: &mut CpuHandle,
               one: Dynamic,
               two: Dynamic,
               three: Dynamic,
               four: Dynamic,
-              five: Dynamic| tell(cpu, &it, vec![one, two, three, four, five]),
+              five: Dynamic| tell(&at, cpu, &it, vec![one, two, three, four, five]),
     );
 }
 
 /// Tells `cpu` the deed `name` with the arguments `given`; a boolean at the end says whether the
 /// deed waits. If the deed answers with a list, this waits for it and returns the list.
-fn tell(cpu: &mut CpuHandle, name: &str, mut given: Vec<Dynamic>) -> Answer<Dynamic> {
+fn tell(
+    at: &NativeCallContext,
+    cpu: &mut CpuHandle,
+    name: &str,
+    mut given: Vec<Dynamic>,
+) -> Answer<Dynamic> {
     let manifest = cpu.manifest();
     let deed = manifest.deed(name).map_err(|error| match error {
         error @ TellError::Unknown { .. } => bad(format!(
@@ -97,7 +115,7 @@ fn tell(cpu: &mut CpuHandle, name: &str, mut given: Vec<Dynamic>) -> Answer<Dyna
     let values = given.into_iter().map(value).collect::<Result<_, _>>()?;
     let command = manifest.command(deed, values, wait);
     let command = command.map_err(|error| bad(error.to_string()))?;
-    let told = cpu.tell(|operator, cpu, wait| operator.post(cpu, &command, wait))?;
+    let told = cpu.tell(at, |operator, cpu, wait| operator.post(cpu, &command, wait))?;
     Ok(match deed.answers {
         true => told.answer()?.into(),
         false => Dynamic::from(told),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, Map};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, Map, NativeCallContext};
 
 use super::failure::{bad, small, unmet};
 use super::{BootRequest, ScriptContext};
@@ -19,9 +19,15 @@ pub(super) fn register(engine: &mut Engine, context: &Rc<ScriptContext>) {
     let on = |context: &Rc<ScriptContext>| Rc::clone(context);
 
     let s = on(context);
-    engine.register_fn("boot", move |wanted: Map| s.boot(self::wanted(wanted)?));
+    engine.register_fn("boot", move |call: NativeCallContext, wanted: Map| {
+        super::stand_at(call.call_position());
+        s.boot(self::wanted(wanted)?)
+    });
     let s = on(context);
-    engine.register_fn("boot", move || s.boot(BootRequest::default()));
+    engine.register_fn("boot", move |call: NativeCallContext| {
+        super::stand_at(call.call_position());
+        s.boot(BootRequest::default())
+    });
     let s = on(context);
     engine.register_fn("cpus", move || -> Answer<i64> {
         Ok(s.operator()?.cpus().into())
@@ -39,19 +45,23 @@ pub(super) fn register(engine: &mut Engine, context: &Rc<ScriptContext>) {
         param.map_or(default, String::as_str).to_owned()
     });
     let s = on(context);
-    engine.register_fn("pause_all", move || -> Answer<()> {
-        Ok(s.operator()?.pause_all()?)
+    engine.register_fn("pause_all", move |call: NativeCallContext| -> Answer<()> {
+        Ok(s.act(&call)?.pause_all()?)
     });
     let s = on(context);
-    engine.register_fn("resume_all", move || -> Answer<()> {
-        Ok(s.operator()?.resume_all()?)
+    engine.register_fn("resume_all", move |call: NativeCallContext| -> Answer<()> {
+        Ok(s.act(&call)?.resume_all()?)
     });
     let s = on(context);
-    engine.register_fn("finish", move || s.close());
-    let s = on(context);
-    engine.register_fn("trace", move |on: bool| -> Answer<()> {
-        Ok(s.operator()?.trace(on)?)
+    engine.register_fn("finish", move |call: NativeCallContext| {
+        super::stand_at(call.call_position());
+        s.close()
     });
+    let s = on(context);
+    engine.register_fn(
+        "trace",
+        move |call: NativeCallContext, on: bool| -> Answer<()> { Ok(s.act(&call)?.trace(on)?) },
+    );
     let s = on(context);
     engine.register_fn("limit", move |limit: f64| s.set_limit(limit));
     let s = on(context);
@@ -68,17 +78,26 @@ pub(super) fn register(engine: &mut Engine, context: &Rc<ScriptContext>) {
         equal(&seen, &wanted, what)
     });
     let s = on(context);
-    engine.register_fn("must_break", move |oracle: &str| -> Answer<()> {
-        Ok(s.operator()?.must_break(oracle)?)
-    });
+    engine.register_fn(
+        "must_break",
+        move |call: NativeCallContext, oracle: &str| -> Answer<()> {
+            Ok(s.act(&call)?.must_break(oracle)?)
+        },
+    );
     let s = on(context);
-    engine.register_fn("may_break", move |oracle: &str| -> Answer<()> {
-        Ok(s.operator()?.may_break(oracle)?)
-    });
+    engine.register_fn(
+        "may_break",
+        move |call: NativeCallContext, oracle: &str| -> Answer<()> {
+            Ok(s.act(&call)?.may_break(oracle)?)
+        },
+    );
     let s = on(context);
-    engine.register_fn("abandon", move |cpus: Array| -> Answer<()> {
-        Ok(s.operator()?.abandon(set(cpus)?)?)
-    });
+    engine.register_fn(
+        "abandon",
+        move |call: NativeCallContext, cpus: Array| -> Answer<()> {
+            Ok(s.act(&call)?.abandon(set(cpus)?)?)
+        },
+    );
 }
 
 impl ScriptContext {
@@ -136,14 +155,23 @@ fn wanted(map: Map) -> Answer<BootRequest> {
                 let vcpus = value.as_int().map_err(wrong)?;
                 wanted.vcpus = Some(small("number of vCPUs", vcpus)?);
             }
+            "hold" => {
+                let names = match value.try_cast_result::<Array>() {
+                    Ok(names) => names,
+                    Err(name) => vec![name],
+                };
+                let names = names.into_iter().map(Dynamic::into_string);
+                wanted.hold = names.collect::<Result<_, _>>().map_err(wrong)?;
+            }
             "memory" => {
                 let memory = value.as_int().map_err(wrong)?;
                 wanted.memory = Some(small("number of MiB", memory)?.into());
             }
             _ => {
-                let guess = did_you_mean(&key, ["guest", "vcpus", "memory", "append"]);
+                let guess = did_you_mean(&key, ["guest", "vcpus", "memory", "append", "hold"]);
                 return Err(bad(format!(
-                    "boot: there is no \"{key}\"; there are guest, vcpus, memory and append{guess}"
+                    "boot: there is no \"{key}\"; there are guest, vcpus, memory, append and \
+                     hold{guess}"
                 )));
             }
         }

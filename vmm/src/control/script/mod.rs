@@ -7,6 +7,7 @@ mod deed_handle;
 mod deeds;
 mod failure;
 mod machine;
+mod printing;
 mod wire;
 
 use std::cell::{Cell, RefCell};
@@ -15,14 +16,16 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use rhai::{Dynamic, Engine, EvalAltResult};
+use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Position};
 
 use super::operator::{Operator, OperatorError, Wait};
-use super::{Ending, Stream};
+use super::{Ending, Stream, recorder};
 pub use crate::control::script_failure::{Failure, FailureKind};
 use crate::provenance::Input;
+use crate::stats::marks::Actor;
 use crate::text;
 use failure::bad;
 
@@ -50,10 +53,21 @@ pub struct BootRequest {
     pub memory: Option<u64>,
     /// The guest's command line.
     pub append: Option<String>,
+    /// The names of the IPIs that the wire holds from the first instruction on.
+    pub hold: Vec<String>,
+}
+
+/// A machine that was booted for a script.
+#[derive(Debug)]
+pub struct Booted {
+    /// Its operator.
+    pub operator: Arc<Operator>,
+    /// Its vCPUs enter the guest once this is dropped.
+    pub standstill: Sender<()>,
 }
 
 /// Boots a machine for a script. The error says why it could not.
-pub type Boot = dyn Fn(BootRequest) -> Result<Arc<Operator>, String>;
+pub type Boot = dyn Fn(BootRequest) -> Result<Booted, String>;
 
 /// What a script is given beside the means to boot machines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,10 +124,15 @@ impl Script {
             unsaid: RefCell::default(),
             cut_short: RefCell::default(),
         });
+        recorder::act_for(Actor::Script(1));
         let result = self
             .perform(&context)
             .map_err(|error| Failure::of(&self.file, &error));
         if let (Err(failure), Some(operator)) = (&result, context.leave()) {
+            if let Some((line, _)) = failure.place {
+                recorder::act_for(Actor::Script(line));
+            }
+            operator.note(|| format!("stops: {}", failure.message));
             operator.end_as(Ending::Script(failure.clone()));
             operator.wait_end();
         }
@@ -147,6 +166,13 @@ fn no_clock() -> Result<(), Box<EvalAltResult>> {
     ))
 }
 
+/// What the script does from now on, it does in this place.
+fn stand_at(place: Position) {
+    if let Some(line) = place.line() {
+        recorder::act_for(Actor::Script(line));
+    }
+}
+
 /// The state of a running script.
 struct ScriptContext {
     boot: Box<Boot>,
@@ -172,6 +198,7 @@ impl ScriptContext {
         cpu::register(&mut engine, self);
         deed_handle::register(&mut engine, self);
         wire::register(&mut engine, self);
+        printing::register(&mut engine);
         failure::register(&mut engine);
         // The language's own `sleep` could outlive the machine.
         engine.register_fn("sleep", |_: i64| no_clock());
@@ -204,7 +231,10 @@ impl ScriptContext {
         let context = Rc::clone(self);
         engine.on_print(move |text| context.say(text));
         let context = Rc::clone(self);
-        engine.on_debug(move |text, _, place| context.say(&format!("{place}: {text}")));
+        engine.on_debug(move |text, _, place| {
+            stand_at(place);
+            context.say(&format!("{place}: {text}"));
+        });
         engine
     }
 
@@ -222,6 +252,12 @@ impl ScriptContext {
         })
     }
 
+    /// The current machine, for what the script does in this place.
+    fn act(&self, at: &NativeCallContext) -> Result<Arc<Operator>, Box<EvalAltResult>> {
+        stand_at(at.call_position());
+        self.operator()
+    }
+
     /// Ends the current machine, and boots another.
     fn boot(&self, wanted: BootRequest) -> Result<(), Box<EvalAltResult>> {
         self.close()?;
@@ -229,7 +265,11 @@ impl ScriptContext {
             return Err(OperatorError::Over(why).into());
         }
         self.has_booted.set(true);
-        let operator = (self.boot)(wanted).map_err(bad)?;
+        let held = wanted.hold.clone();
+        let Booted {
+            operator,
+            standstill,
+        } = (self.boot)(wanted).map_err(bad)?;
         operator.drive(true);
         let start = self.limit.get().max(BOOT);
         *self.current.borrow_mut() = Some(Arc::clone(&operator));
@@ -237,11 +277,21 @@ impl ScriptContext {
             .take()
             .iter()
             .for_each(|text| operator.say(text));
+        for name in &held {
+            operator.wire_hold_all(operator.ipis_named(name)?)?;
+        }
+        drop(standstill);
+        if !held.is_empty() {
+            // The boot can wait for what is held.
+            operator.note(|| format!("boots this machine, and holds {}", held.join(", ")));
+            return Ok(());
+        }
         // Before the start a script could only disturb the boot.
         let started = operator.wait_started(Wait::up_to(start));
         if !matches!(started, Err(OperatorError::Over(_))) {
             started?;
         }
+        operator.note(|| "boots this machine".to_owned());
         Ok(())
     }
 

@@ -3,9 +3,10 @@
 
 use serde_json::{Map, Value, json};
 use shared::ledger::CallId;
+use shared::ports::{Delivery, Dispatch};
 
 use crate::control::operator::{
-    CommandResult, Operator, OperatorError, PostedCommand, Watch, counters,
+    CommandResult, InFlight, Operator, OperatorError, PostedCommand, Watch, counters,
 };
 use crate::cpus::CpuSet;
 use crate::lab::Record;
@@ -86,6 +87,27 @@ pub(super) fn status(operator: &Operator) -> Result<Fields, OperatorError> {
     Ok(object(
         json!({ "ready": started, "vcpus": vcpus, "wire": wire }),
     ))
+}
+
+/// An IPI on the wire.
+pub(super) fn in_flight(ipi: &InFlight) -> Value {
+    let Dispatch {
+        target,
+        vector,
+        delivery,
+    } = ipi.dispatch;
+    let (vector, name) = match delivery {
+        Delivery::Fixed => (Some(vector), ipi.name.as_deref()),
+        Delivery::Init => (None, Some("init")),
+        Delivery::StartUp => (None, Some("sipi")),
+    };
+    json!({
+        "from": ipi.from,
+        "to": target,
+        "vector": vector,
+        "name": name,
+        "call": ipi.call.map(call_id),
+    })
 }
 
 fn watch(watch: &Watch) -> Value {

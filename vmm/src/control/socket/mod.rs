@@ -30,6 +30,8 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::operator::{Operator, Subscriber};
+use super::recorder::act_for;
+use crate::stats::marks::Actor;
 use serving::serve;
 use state::{Client, ServerState};
 
@@ -199,6 +201,7 @@ fn bind_private(path: &Path) -> io::Result<UnixListener> {
 }
 
 fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState>) {
+    let mut came = 0;
     loop {
         let waited = waiting.wait();
         if state.closing.load(Ordering::SeqCst) {
@@ -237,10 +240,12 @@ fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState
             continue;
         };
         let serving = Arc::clone(state);
+        came += 1;
         let thread = thread::Builder::new()
             .name("client".to_owned())
             .stack_size(256 << 10)
             .spawn(move || {
+                act_for(Actor::Client(came));
                 serve(&stream, &serving);
                 // Dropping it is not enough: the server keeps a second handle, to close it from
                 // outside.

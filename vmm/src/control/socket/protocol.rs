@@ -12,7 +12,7 @@ use shared::ledger::CallId;
 use super::answers::{self, object};
 use super::events::Kind;
 use super::outbox::Outbox;
-use crate::control::operator::{Operator, OperatorError, PostedCommand, Wait, Watch};
+use crate::control::operator::{Operator, OperatorError, PostedCommand, Selection, Wait, Watch};
 use crate::cpus::CpuSet;
 use crate::lab::Record;
 use crate::lab::call_name::{CallParts, NotACall};
@@ -108,28 +108,53 @@ enum Request {
     WireHold {
         from: u32,
         to: u32,
+        vector: Option<String>,
+        call: Option<String>,
     },
-    WireHoldAll {},
+    WireHoldAll {
+        vector: Option<String>,
+        call: Option<String>,
+    },
     WireDelay {
         from: u32,
         to: u32,
         milliseconds: u32,
+        vector: Option<String>,
+        call: Option<String>,
     },
     WireRelease {
         from: u32,
         to: u32,
+        vector: Option<String>,
+        call: Option<String>,
     },
-    WireReleaseAll {},
+    WireReleaseAll {
+        vector: Option<String>,
+        call: Option<String>,
+    },
     WireDeliver {
         from: u32,
         to: u32,
-        nth: usize,
+        nth: Option<usize>,
+        vector: Option<String>,
+        call: Option<String>,
     },
     WireLose {
         from: u32,
         to: u32,
-        nth: usize,
+        nth: Option<usize>,
+        vector: Option<String>,
+        call: Option<String>,
     },
+    WireWaitHeld {
+        from: u32,
+        to: u32,
+        count: Option<usize>,
+        vector: Option<String>,
+        call: Option<String>,
+        limit: Option<f64>,
+    },
+    WireInFlight {},
     Stats {},
     MustBreak {
         oracle: String,
@@ -163,7 +188,7 @@ enum Until {
 }
 
 /// Every verb with its fields; those in brackets can be left out.
-const VERBS: [(&str, &str); 37] = [
+const VERBS: [(&str, &str); 39] = [
     ("hello", ""),
     ("verbs", ""),
     ("ready", "[limit]"),
@@ -187,13 +212,18 @@ const VERBS: [(&str, &str); 37] = [
     ("call", "call"),
     ("ran_on", "call, cpu"),
     ("wait_ran", "call, [cpus], [limit]"),
-    ("wire_hold", "from, to"),
-    ("wire_hold_all", ""),
-    ("wire_delay", "from, to, milliseconds"),
-    ("wire_release", "from, to"),
-    ("wire_release_all", ""),
-    ("wire_deliver", "from, to, nth"),
-    ("wire_lose", "from, to, nth"),
+    ("wire_hold", "from, to, [vector], [call]"),
+    ("wire_hold_all", "[vector], [call]"),
+    ("wire_delay", "from, to, milliseconds, [vector], [call]"),
+    ("wire_release", "from, to, [vector], [call]"),
+    ("wire_release_all", "[vector], [call]"),
+    ("wire_deliver", "from, to, [nth], [vector], [call]"),
+    ("wire_lose", "from, to, [nth], [vector], [call]"),
+    (
+        "wire_wait_held",
+        "from, to, [count], [vector], [call], [limit]",
+    ),
+    ("wire_in_flight", ""),
     ("stats", ""),
     ("must_break", "oracle"),
     ("may_break", "oracle"),
@@ -240,7 +270,7 @@ impl Refusal {
             | Self::NotACall(_)
             | Self::NoRecord(_)
             | Self::Oracle(_)
-            | Self::Operator(OperatorError::Tell(_)) => "bad-request",
+            | Self::Operator(OperatorError::Tell(_) | OperatorError::Vector(_)) => "bad-request",
             Self::NoMachine => "over",
             Self::Operator(error) | Self::AfterTold { error, .. } => match error {
                 OperatorError::Over(_) => "over",
@@ -439,19 +469,80 @@ fn execute(
             }
             return Ok(answers::record(&find(&operator, &call)?));
         }
-        Request::WireHold { from, to } => operator.wire_hold(from, to)?,
-        Request::WireHoldAll {} => operator.wire_hold_all(),
+        Request::WireHold {
+            from,
+            to,
+            vector,
+            call,
+        } => {
+            let which = selection(&operator, vector, call)?;
+            operator.wire_hold(from, to, which.unwrap_or_default())?;
+        }
+        Request::WireHoldAll { vector, call } => {
+            let which = selection(&operator, vector, call)?;
+            operator.wire_hold_all(which.unwrap_or_default())?;
+        }
         Request::WireDelay {
             from,
             to,
             milliseconds,
+            vector,
+            call,
         } => {
-            operator.wire_delay(from, to, Duration::from_millis(milliseconds.into()))?;
+            let which = selection(&operator, vector, call)?;
+            let delay = Duration::from_millis(milliseconds.into());
+            operator.wire_delay(from, to, which.unwrap_or_default(), delay)?;
         }
-        Request::WireRelease { from, to } => operator.wire_release(from, to)?,
-        Request::WireReleaseAll {} => operator.wire_release_all()?,
-        Request::WireDeliver { from, to, nth } => operator.wire_deliver(from, to, nth)?,
-        Request::WireLose { from, to, nth } => operator.wire_lose(from, to, nth)?,
+        Request::WireRelease {
+            from,
+            to,
+            vector,
+            call,
+        } => {
+            operator.wire_release(from, to, selection(&operator, vector, call)?)?;
+        }
+        Request::WireReleaseAll { vector, call } => {
+            operator.wire_release_all(selection(&operator, vector, call)?)?;
+        }
+        Request::WireDeliver {
+            from,
+            to,
+            nth,
+            vector,
+            call,
+        } => {
+            let which = selection(&operator, vector, call)?;
+            operator.wire_deliver(from, to, which, nth.unwrap_or(0))?;
+        }
+        Request::WireLose {
+            from,
+            to,
+            nth,
+            vector,
+            call,
+        } => {
+            let which = selection(&operator, vector, call)?;
+            operator.wire_lose(from, to, which, nth.unwrap_or(0))?;
+        }
+        Request::WireWaitHeld {
+            from,
+            to,
+            count,
+            vector,
+            call,
+            limit,
+        } => {
+            let which = selection(&operator, vector, call)?;
+            operator.wait_in_flight(from, to, which, count.unwrap_or(1), wait(limit)?)?;
+        }
+        Request::WireInFlight {} => {
+            let ipis: Vec<_> = operator
+                .in_flight()
+                .iter()
+                .map(answers::in_flight)
+                .collect();
+            return Ok(object(json!({ "ipis": ipis })));
+        }
         Request::Stats {} => return Ok(answers::stats(&operator)),
         Request::MustBreak { oracle } => operator.must_break(&oracle)?,
         Request::MayBreak { oracle } => operator.may_break(&oracle)?,
@@ -471,6 +562,25 @@ fn find(operator: &Operator, call: &str) -> Result<Record, Refusal> {
     operator
         .record_named(parts.source, parts.lane, parts.sequence)
         .ok_or(Refusal::NoRecord(parts))
+}
+
+/// The IPIs on the wire that a request is about, if it names any.
+fn selection(
+    operator: &Operator,
+    vector: Option<String>,
+    call: Option<String>,
+) -> Result<Option<Selection>, Refusal> {
+    match (vector, call) {
+        (None, None) => Ok(None),
+        (Some(name), None) => Ok(Some(operator.ipis_named(&name)?)),
+        (None, Some(call)) => {
+            let id = CallId::from_raw(find(operator, &call)?.head.id);
+            Ok(Some(Selection::Call(id)))
+        }
+        (Some(_), Some(_)) => Err(Refusal::Bad(
+            "IPIs are named by a vector or by a call, and not by both".to_owned(),
+        )),
+    }
 }
 
 /// What a CPU was told, by its number.

@@ -14,10 +14,12 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use super::pace::Pace;
 use super::{PlannedStall, StallSummary, Stalls, StealPeriod, StealPlan};
+use crate::control::recorder::Recorder;
 use crate::control::timer::timer;
 use crate::machine::lifecycle::CONFIRMATION;
-use crate::machine::lifecycle::{HoldOutcome, Holder, State};
+use crate::machine::lifecycle::{HoldOutcome, Holder, Stall, State};
 use crate::machine::threads::VcpuThreads;
+use crate::stats::marks::Actor;
 
 /// The start of the workload, announced by a vCPU thread and taken by the event loop.
 #[derive(Debug)]
@@ -106,6 +108,8 @@ enum Phase {
 pub(in crate::control) struct StallDriver<'a> {
     threads: &'a VcpuThreads,
     start: Arc<WorkloadStart>,
+    /// Records what is stalled, for a trace.
+    recorder: &'a Recorder,
     timer: TimerFd,
     tracks: Vec<Track>,
     /// The tracks of a vCPU, by index.
@@ -121,10 +125,12 @@ impl<'a> StallDriver<'a> {
         stalls: &Stalls,
         threads: &'a VcpuThreads,
         start: &Arc<WorkloadStart>,
+        recorder: &'a Recorder,
     ) -> io::Result<Self> {
         let mut driver = Self {
             threads,
             start: Arc::clone(start),
+            recorder,
             timer: timer()?,
             tracks: Vec::new(),
             of_vcpu: BTreeMap::new(),
@@ -267,6 +273,12 @@ impl<'a> StallDriver<'a> {
             present,
             asked: now,
         };
+        let by = match track.kind {
+            StallKind::Once(_) => Actor::Planned,
+            StallKind::Steal { .. } => Actor::Steal,
+        };
+        let cpu = track.cpu;
+        (self.recorder).note(by, cpu, Stall::Paused, || format!("stalls CPU {cpu}"));
         match self.threads.hold(track.cpu, Holder::Plan) {
             Ok(HoldOutcome::Underway) => {}
             Ok(HoldOutcome::Already(_)) => self.away(index, present, now),

@@ -246,9 +246,9 @@ pub(super) fn run_to_idle(
             let _ = held.send(vcpu);
             Reaction::Hold
         }
-        Message::Dispatch(dispatch) => {
+        Message::Dispatch { dispatch, .. } => {
             // An IPI to a CPU that does not exist is lost, as on any machine.
-            let _ = interrupts.send(dispatch.target, dispatch.vector);
+            let _ = interrupts.send(dispatch);
             Reaction::GoOn
         }
         _ => Reaction::GoOn,

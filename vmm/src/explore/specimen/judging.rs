@@ -157,7 +157,7 @@ impl Specimen {
                             let target = dispatch.target as usize;
                             if target < self.cpus.len() {
                                 self.serial
-                                    .interrupt(target, dispatch.vector)
+                                    .deliver(dispatch)
                                     .map_err(kvm("deliver an interrupt"))?;
                             }
                         }

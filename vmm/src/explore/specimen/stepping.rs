@@ -1,6 +1,7 @@
 //! Steps: which choices there are, and what a CPU does from one stop to the next. Does not choose
 //! which CPU goes next.
 
+use shared::ports::Delivery;
 use shared::probe::{Arms, HELD};
 use shared::stop::{self, Access, Kind};
 
@@ -202,6 +203,12 @@ impl Specimen {
                 SerialExit::Done => {
                     self.note_answer(cpu);
                     self.give(cpu);
+                }
+                // Nothing is to be chosen about these: the target starts when it is started.
+                SerialExit::Dispatch(dispatch) if dispatch.delivery != Delivery::Fixed => {
+                    self.serial
+                        .deliver(dispatch)
+                        .map_err(kvm("deliver an INIT or start-up IPI"))?;
                 }
                 SerialExit::Dispatch(dispatch) => {
                     let (target, vector) = (dispatch.target as usize, dispatch.vector);

@@ -29,7 +29,7 @@ pub enum Effect {
 /// Accesses that no device knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Strays {
-    /// To ports.
+    /// To ports, or to the wire with a delivery mode that it does not carry.
     pub ports: u64,
     /// To addresses.
     pub mmio: u64,
@@ -80,7 +80,13 @@ impl Devices {
     pub fn write_port(&self, port: u16, data: &[u8]) -> Effect {
         match port {
             ports::EXIT => Effect::GuestExit(value(data)),
-            ports::WIRE => Effect::Dispatch(Dispatch::from(value(data))),
+            ports::WIRE => match Dispatch::try_from(value(data)) {
+                Ok(dispatch) => Effect::Dispatch(dispatch),
+                Err(_) => {
+                    self.stray_ports.fetch_add(1, Ordering::Relaxed);
+                    Effect::None
+                }
+            },
             ports::DOORBELL => match Doorbell::try_from(value(data)) {
                 Ok(doorbell) => Effect::Doorbell(doorbell),
                 Err(_) => {

@@ -26,6 +26,8 @@ const STYLE: &str = include_str!("page.css");
 const ELEMENTS: &str = include_str!("elements.js");
 /// Draws lanes of boxes and arrows over time, and does not know what they mean.
 const LANES: &str = include_str!("lanes.js");
+/// The lanes of those who drive a machine.
+const DRIVEN: &str = include_str!("driven.js");
 const HISTOGRAM: &str = include_str!("histogram.js");
 const SCRIPT: &str = include_str!("page.js");
 
@@ -33,7 +35,7 @@ const SCRIPT: &str = include_str!("page.js");
 const RUN: Parts = Parts {
     body: BODY,
     styles: &[STYLE],
-    scripts: &[ELEMENTS, LANES, HISTOGRAM, SCRIPT],
+    scripts: &[ELEMENTS, LANES, DRIVEN, HISTOGRAM, SCRIPT],
 };
 
 /// The parts of a page, besides its data.

@@ -16,6 +16,7 @@ const KINDS = [
   { name: 'held', colour: '--held' },
   { name: 'exit', colour: '--exit' },
   { name: 'waiting', colour: '--waiting' },
+  { name: 'driven', colour: '--faint' },
 ];
 const KIND = Object.fromEntries(KINDS.map((kind, number) => [kind.name, number]));
 const STALLS = [KIND.paused, KIND.held];
@@ -80,9 +81,9 @@ function moment(ns, step) {
 
 /** The events of a document as items of a picture, with what else is known of each. */
 class Timeline {
-  constructor({ tsc_khz: khz, words, lanes, runs, length, cpus, ipis, marks }) {
+  constructor({ tsc_khz: khz, words, lanes, runs, length, cpus, ipis, marks, driven }) {
     const ns = (cycles) => (cycles * 1e6) / Math.max(1, khz);
-    const lists = cpus.flatMap((cpu) => [cpu.guest, cpu.steps, cpu.host]).concat(ipis);
+    const lists = cpus.flatMap((cpu) => [cpu.guest, cpu.steps, cpu.host]).concat(ipis, driven);
     const total = lists.reduce((sum, list) => sum + list.from.length, 0);
     this.total = total;
     this.words = words;
@@ -123,7 +124,8 @@ class Timeline {
       return ids;
     };
     const ofKind = (list, i) => kinds[list.kind[i]];
-    this.lanes = cpus.map((cpu, number) => {
+    this.drivers = driven.map(({ lane }) => lane);
+    const ofCpus = cpus.map((cpu, number) => {
       const guest = add(cpu.guest, number, ofKind);
       const steps = add(cpu.steps, number, (list, i) => (areRuns.has(list.name[i]) ? KIND.run : KIND.point));
       const host = add(cpu.host, number, ofKind);
@@ -136,6 +138,7 @@ class Timeline {
         shades: host.filter((id) => STALLS.includes(this.style[id])),
       };
     });
+    this.lanes = [...driverLanes(driven, add, (ids, height) => this.nested(ids, height)), ...ofCpus];
     const sent = add(ipis, -1, (list, i) => (list.length[i] === null ? KIND['IPI without handler'] : KIND.IPI));
     sent.forEach((id, i) => {
       this.source[id] = ipis.source[i];
@@ -170,9 +173,14 @@ class Timeline {
       items: this,
       styles: this.kinds,
       lanes: this.lanes,
-      arrows: { ids: this.ipis, source: this.source, target: this.target },
+      arrows: { ids: this.ipis, source: this.laneOf(this.source), target: this.laneOf(this.target) },
       marks: this.marks,
     };
+  }
+
+  /** The lanes of CPUs. */
+  laneOf(cpus) {
+    return cpus.map((cpu) => (cpu < 0 ? cpu : cpu + this.drivers.length));
   }
 
   label(id) {
@@ -182,6 +190,8 @@ class Timeline {
 
   where(id) {
     if (this.cpu[id] >= 0) return `CPU ${this.cpu[id]}`;
+    const driver = driverOf(this.cpu[id]);
+    if (driver !== undefined) return this.drivers[driver];
     return `CPU ${this.source[id]} → CPU ${this.target[id]}`;
   }
 
@@ -298,7 +308,7 @@ function showTimeline(machine) {
   chart.canvas.setAttribute('role', 'application');
   chart.canvas.setAttribute(
     'aria-label',
-    `Timeline of ${timeline.lanes.length} vCPUs over ${duration(timeline.end)}. The tables below say the same in figures; ` +
+    `Timeline of ${timeline.lanes.length - timeline.drivers.length} vCPUs over ${duration(timeline.end)}. The tables below say the same in figures; ` +
       'the keys n and p go through its events.',
   );
 

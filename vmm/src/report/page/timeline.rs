@@ -2,6 +2,8 @@
 //! take a megabyte or two. Each time is the distance from the one before, and strings are indices
 //! into one table.
 
+mod driven;
+
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
@@ -37,6 +39,8 @@ pub(super) struct Document {
     cpus: Vec<Cpu>,
     ipis: Ipis,
     marks: Vec<Mark>,
+    /// What was done to the machine, by who did it.
+    driven: Vec<driven::Lane>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -150,7 +154,7 @@ impl Document {
                     &mut own.guest
                 };
                 side.kind.push(words.add(timeline.kind(stretch.kind)));
-                let (name, call) = (name(timeline, stretch), words.call(stretch.call));
+                let (name, call) = (name(trace, timeline, stretch), words.call(stretch.call));
                 side.steps.add(words.add(&name), call, since(stretch.from));
                 side.length.push(stretch.to.min(cut) - stretch.from);
             }
@@ -194,6 +198,7 @@ impl Document {
                 text: found.text.clone(),
             });
         Some(Self {
+            driven: driven::lanes(trace, start, cut, &mut words),
             tsc_khz: trace.tsc_khz,
             length: since(end.min(cut)),
             left_out,
@@ -211,11 +216,12 @@ impl Document {
 }
 
 /// What a stretch is called on the page.
-fn name(timeline: &Timeline, stretch: &Stretch) -> String {
+fn name(trace: &Trace, timeline: &Timeline, stretch: &Stretch) -> String {
     let name = timeline.name(stretch);
-    match stretch.kind {
-        StretchKind::Waiting => format!("{name}, {}", counted(stretch.exits, "exit")),
-        _ => name,
+    match (stretch.kind, stretch.ordered_by(&trace.marks)) {
+        (StretchKind::Waiting, _) => format!("{name}, {}", counted(stretch.exits, "exit")),
+        (_, Some(who)) => format!("{name} ({who})"),
+        (_, None) => name,
     }
 }
 

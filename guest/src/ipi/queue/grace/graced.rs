@@ -74,7 +74,7 @@ impl<P: Platform, G: Grace<P>> ManyQueue<P> for Graced<G> {
             self.elements.list.insert(machine, me, End::Tail, call);
         });
         probe!(machine.platform, "many.ipi", call.info);
-        machine.tell_all(&targets, MANY);
+        machine.tell_all(&targets, MANY, call.info);
         if wait {
             probe!(machine.platform, "many.wait", call.info);
             element.csd.wait(machine);
