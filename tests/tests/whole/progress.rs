@@ -74,7 +74,7 @@ fn a_guest_that_plans_its_work_says_how_much_is_left() {
 fn a_guest_without_calls_counts_its_work_as_well() {
     need_kvm();
     let mut terminal = Terminal::new(40, 120);
-    let words = "test=0:store,x,1;load,y|1:store,y,1;load,x exists=0:r0=0&1:r0=0 rounds=100000000";
+    let words = "test=0:store,x,1;load,y|1:store,y,1;load,x exists=0:r0=0&1:r0=0 rounds=1000000";
     let vmm = Vmm::with("--vcpus 2 --append").arg(words);
     let running = terminal.start(vmm.arg(tests::other_image("litmus.bin")));
     shows_and_leaves_nothing(&terminal, running, &[" % done, about ", " left"]);

@@ -55,6 +55,10 @@ fn write(folder: &OsString) -> io::Result<()> {
             fs::create_dir_all(&scripts)?;
             clap_complete::generate_to(shell, &mut command, &name, scripts)?;
         }
+        // `help COMMAND` says what the page of COMMAND says.
+        let command = command
+            .disable_help_subcommand(true)
+            .mut_subcommands(|it| it.disable_help_subcommand(true));
         clap_mangen::generate_to(command, &pages)?;
     }
     Ok(())

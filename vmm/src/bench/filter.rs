@@ -171,7 +171,7 @@ mod tests {
         });
         assert!(
             why.unwrap_err()
-                .contains("the design \"bad\"; there are good")
+                .contains("the design \"bad\"; there are better, good")
         );
     }
 

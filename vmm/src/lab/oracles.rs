@@ -7,7 +7,7 @@ use std::fmt;
 
 use shared::lab::ORACLE_SLOTS;
 
-use crate::closest::did_you_mean;
+use crate::closest::closest;
 use crate::manifest::Manifest;
 
 /// What the VMM checks itself, whatever the guest checks.
@@ -75,7 +75,7 @@ pub fn names(manifest: &Manifest) -> impl Iterator<Item = &str> {
 
 /// There is no oracle of that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no oracle \"{name}\"; there are {known}{guess}")]
+#[error("there is no oracle \"{name}\"{guess}; there are {known}")]
 pub struct NoSuchOracle {
     name: String,
     known: String,
@@ -100,7 +100,8 @@ pub fn check(manifest: &Manifest, name: &str) -> Result<(), NoSuchOracle> {
     Err(NoSuchOracle {
         name: name.to_owned(),
         known: known.join(", "),
-        guess: did_you_mean(name, names(manifest)),
+        guess: closest(name, names(manifest))
+            .map_or_else(String::new, |meant| format!(" (did you mean \"{meant}\"?)")),
     })
 }
 
@@ -213,7 +214,8 @@ pub(crate) mod tests {
         }
         assert_eq!(
             check(&manifest, "lots").unwrap_err().to_string(),
-            "there is no oracle \"lots\"; there are lost, wrong-cpu, torn, accounting"
+            "there is no oracle \"lots\" (did you mean \"lost\"?); there are lost, wrong-cpu, torn, \
+             accounting"
         );
         assert!(check(&manifest, "oracle-7").is_err());
         // A guest without a manifest can still have findings.
