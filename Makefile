@@ -43,6 +43,7 @@ vmm: ## build target/release/vmm, and target/release/litmus-case
 
 manual: ## write the manual pages, and completions for shells, to target/manual
 	$(CARGO) build $(CARGO_FLAGS) --release --package manual
+	rm -rf $(MANUAL)
 	$(OUT)/release/manual $(MANUAL)
 
 # As `cargo test` builds them too, so that nothing is compiled for them alone.

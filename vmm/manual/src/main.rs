@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 #[path = "../../src/command/mod.rs"]
@@ -45,21 +45,20 @@ fn write(folder: &OsString) -> io::Result<()> {
     let folder = Path::new(folder);
     let pages = folder.join("man");
     fs::create_dir_all(&pages)?;
-    for mut command in [
-        command::cli::Cli::command(),
-        litmus_case::Arguments::command(),
-    ] {
-        let name = command.get_name().to_owned();
+    let commands: [fn() -> Command; 2] =
+        [command::cli::Cli::command, litmus_case::Arguments::command];
+    for command in commands {
+        let name = command().get_name().to_owned();
         for shell in SHELLS {
             let scripts = folder.join(shell.to_string());
             fs::create_dir_all(&scripts)?;
-            clap_complete::generate_to(shell, &mut command, &name, scripts)?;
+            clap_complete::generate_to(shell, &mut command(), &name, scripts)?;
         }
         // `help COMMAND` says what the page of COMMAND says.
-        let command = command
+        let shown = command()
             .disable_help_subcommand(true)
             .mut_subcommands(|it| it.disable_help_subcommand(true));
-        clap_mangen::generate_to(command, &pages)?;
+        clap_mangen::generate_to(shown, &pages)?;
     }
     Ok(())
 }
