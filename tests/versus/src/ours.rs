@@ -7,8 +7,8 @@ use guest::ipi::queue::QueueKind;
 use serde::Serialize;
 use vmm::explore::case::Case;
 use vmm::explore::schedule::Granularity;
-use vmm::explore::search::Counts;
 use vmm::explore::search::sampled::Sampling;
+use vmm::explore::search::{Counts, OnProgress, Progress};
 use vmm::explore::sharing::SharingRecord;
 use vmm::explore::{Config, ExploreError, Outcome, SearchVerdict, Shard, Strategy, explore};
 use vmm::machine::guest::Guest;
@@ -123,7 +123,10 @@ impl Explorer {
             ..self.config(strategy.to_explore(), queue, seed)
         };
         let mut reported: Option<[(Instant, Counts); 2]> = None;
-        let outcome = run(&config, &mut |counts| {
+        let outcome = run(&config, &mut |progress| {
+            let Progress::Searching(counts) = *progress else {
+                return;
+            };
             let now = (Instant::now(), *counts);
             // A search that begins anew counts anew.
             let first = reported.map(|[first, _]| first);
@@ -175,7 +178,7 @@ impl Explorer {
 }
 
 /// Runs a search. Nothing interrupts it: a signal ends the whole program.
-fn run(config: &Config, on_progress: &mut dyn FnMut(&Counts)) -> Result<Outcome, ExploreError> {
+fn run(config: &Config, on_progress: &mut OnProgress<'_>) -> Result<Outcome, ExploreError> {
     explore(config, || false, on_progress)
 }
 
