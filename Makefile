@@ -98,11 +98,11 @@ test-orderings: ## the orderings of the path, under loom
 		$(CARGO) test $(CARGO_FLAGS) --release --package guest --lib orderings::
 
 # One executable for both hosts, without the debug information, which the nested one would unpack.
-# It is replaced at once, never missing: test-svm may be starting beside.
+# The programs of the same package are built with it. It is replaced at once, never missing: test-svm may be starting beside.
 whole:
 	@$(CARGO) test $(CARGO_FLAGS) --package tests --test whole --no-run
 	@$(CARGO) test $(CARGO_FLAGS) --quiet --package tests --test whole --no-run --message-format=json | \
-		sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} strip --strip-debug -o $(WHOLE).new {}
+		sed -n '/"kind":\["test"\]/s/.*"executable":"\([^"]*\)".*/\1/p' | xargs -I{} strip --strip-debug -o $(WHOLE).new {}
 	@mv $(WHOLE).new $(WHOLE)
 
 test-images: build ## that the guest images are the same bytes wherever they are built

@@ -48,7 +48,9 @@ fn two_runs_stand_side_by_side_with_what_differs_first() {
     run.ends_with(0);
     let document = run.json();
     hold_compared(&document);
-    let differs = told(&document, "differs", "what");
+    let mut differs = told(&document, "differs", "what");
+    // Each run tries what can count: what fails in one need not fail in the other.
+    differs.retain(|what| !what.starts_with("who counts: "));
     assert_eq!(differs, ["vCPUs", "pinning", "word queue"]);
     let calls = document["groups"].as_array().expect("groups").iter();
     let mut calls = calls.filter(|it| it["name"] == "calls");

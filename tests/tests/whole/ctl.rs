@@ -147,8 +147,8 @@ fn commands_ask_what_they_say() {
         ("wait-made 0 2", 0, "call 0:0:2"),
         ("status", 0, "from CPU 0 to CPU 1"),
         ("wire wait-held 0 1 --vector single", 0, "ok"),
-        ("wire wait-held 0 2 --call 0:0:2", 0, "ok"),
-        ("wire in-flight", 0, "single  0:0:1"),
+        ("wire wait-held 0 1 --call 0:0:1", 0, "ok"),
+        ("wire in-flight", 0, "single   0:0:1"),
         ("wire lose 0 1 --call 0:0:2", 1, "the wire holds no"),
         ("wire lose 0 1 --vector nothing", 1, "no IPI is called"),
         (

@@ -5,9 +5,10 @@ use tests::{Run, Vmm, need_kvm};
 
 const AT_ONCE: &str = include_str!("../../../scenarios/sum/at-once.case");
 
-/// The lines of the log, each without its time.
+/// The lines of the log, each without its time. What the command says without a log too begins with
+/// its name.
 fn logged(run: &Run) -> Vec<&str> {
-    let lines = run.stderr.lines();
+    let lines = run.stderr.lines().filter(|line| !line.starts_with("vmm: "));
     lines
         .filter_map(|line| {
             let (time, rest) = line.split_once(' ')?;

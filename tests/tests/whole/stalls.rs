@@ -217,8 +217,8 @@ impl Attended {
         let socket = self.directory.path().join("socket");
         let deadline = Instant::now() + TIME_LIMIT;
         loop {
-            let status = Vmm::with("ctl").arg(&socket).arg("status").run();
-            if status.to_string().matches("state paused").count() >= count {
+            let status = Vmm::with("ctl --json").arg(&socket).arg("status").run();
+            if status.stdout.matches("\"state\":\"paused\"").count() >= count {
                 return;
             }
             assert!(

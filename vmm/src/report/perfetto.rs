@@ -19,10 +19,11 @@ use shared::ledger::CallId;
 use crate::lab::call_name::CallName;
 use crate::manifest::vectors;
 use crate::provenance::Provenance;
+use crate::stats::marks::Mark;
 use crate::stats::meaning::Meaning;
 use crate::stats::timeline::{InstantEvent, Ipi, Stretch, StretchKind, Timeline};
 use crate::stats::trace::Trace;
-use crate::stats::trace_filter::TraceFilter;
+use crate::stats::trace_filter::{DRIVEN, TraceFilter};
 
 /// The longest time, in nanoseconds, about six days: microseconds with three digits behind the
 /// point are exact up to it. A guest can write later times into its records; they count as this.
@@ -57,7 +58,15 @@ pub fn write(
     for (number, (trace, provenance)) in (1..).zip(traces) {
         let mut timeline = Timeline::new(trace);
         events.written.left_out += filter.apply(&mut timeline, &trace.meanings) as u64;
-        Machine::new(number, trace, &timeline).write(&mut events, provenance)?;
+        let mut machine = Machine::new(number, trace, &timeline);
+        if !filter.takes(DRIVEN) {
+            let lanes = std::mem::take(&mut machine.driven);
+            events.written.left_out += lanes
+                .iter()
+                .map(|(_, marks)| marks.len() as u64)
+                .sum::<u64>();
+        }
+        machine.write(&mut events, provenance)?;
     }
     let lost: u64 = traces.iter().map(|(trace, _)| trace.dropped()).sum();
     let blind: Vec<_> = traces
@@ -116,6 +125,8 @@ struct Machine<'a> {
     trace: &'a Trace,
     timeline: &'a Timeline,
     start: u64,
+    /// What drove it: lanes with their marks.
+    driven: Vec<(String, Vec<&'a Mark>)>,
     /// By CPU, time and vector of a handler, the IPIs that it serves.
     served: HashMap<(usize, u64, u64), Vec<usize>>,
 }
@@ -134,6 +145,7 @@ impl<'a> Machine<'a> {
             trace,
             timeline,
             start: trace.span().map_or(0, |(start, _)| start),
+            driven: trace.marks.lanes(),
             served,
         }
     }

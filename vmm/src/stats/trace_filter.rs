@@ -9,8 +9,12 @@ use super::timeline::{StretchKind, Timeline};
 use crate::closest::did_you_mean;
 use crate::cpus::CpuSet;
 
+/// The kind of what drove the machine: scripts, clients, planned stalls. That is on no CPU.
+pub const DRIVEN: &str = "driven";
+
 /// The kinds that every trace can have. The guest's lanes are kinds as well.
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
+    DRIVEN,
     "interrupt",
     "ipi",
     "run",
@@ -134,6 +138,11 @@ impl TraceFilter {
         }
     }
 
+    /// Whether events of this kind are written.
+    pub fn takes(&self, kind: &str) -> bool {
+        self.kinds.is_empty() || is_any(kind, &self.kinds)
+    }
+
     /// Takes from `timeline` what is to be left out, and returns how many events that were.
     pub fn apply(&self, timeline: &mut Timeline, meanings: &Meanings) -> usize {
         let numbers: Vec<u8> = self
@@ -150,7 +159,7 @@ impl TraceFilter {
                 .as_ref()
                 .is_none_or(|all| cpu.is_some_and(|cpu| all.contains(cpu)))
         };
-        let of = |kind: &str| self.kinds.is_empty() || is_any(kind, &self.kinds);
+        let of = |kind: &str| self.takes(kind);
         let by = |vector: u64| {
             self.vectors.is_empty() || numbers.iter().any(|it| u64::from(*it) == vector)
         };

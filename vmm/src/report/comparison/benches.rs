@@ -114,12 +114,17 @@ fn until_sent(cost: &Cost) -> Option<Sample> {
     Some(median(cost.sent.as_ref()?, &cost.sent_medians))
 }
 
-/// The median of `spread` in nanoseconds, with the `medians` of the runs, which are in cycles.
+/// The median in nanoseconds of the runs' `medians`, which are ascending and in cycles, with these:
+/// what the interval is of. The median of all rounds together can lie outside of that. Where the
+/// runs were not kept apart, that of `spread`.
 fn median(spread: &Spread, medians: &[u64]) -> Sample {
     // By the longest time, of which both have the most digits.
     let scale = spread.max.ns as f64 / spread.max.cycles.max(1) as f64;
     let runs: Vec<_> = medians.iter().map(|it| *it as f64 * scale).collect();
-    Sample::of_runs(spread.p50.ns as f64, &runs)
+    let Some(last) = runs.len().checked_sub(1) else {
+        return Sample::single(spread.p50.ns as f64);
+    };
+    Sample::of_runs(runs[last / 2].midpoint(runs[last.div_ceil(2)]), &runs)
 }
 
 /// The name of a line.

@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use super::{Events, Machine, microseconds};
 use crate::stats::marks::{Actor, Mark};
+use crate::stats::trace_filter::DRIVEN;
 
 impl Machine<'_> {
     /// Writes the tracks, whose numbers follow those of the CPUs.
     pub(super) fn write_marks<W: Write>(&self, events: &mut Events<'_, W>) -> io::Result<()> {
         let first = Self::track(self.trace.cpus.len(), false);
-        let lanes = self.trace.marks.lanes();
+        let lanes = &self.driven;
         let count = i64::try_from(lanes.len()).unwrap_or(i64::MAX);
         for ((tid, above), (name, marks)) in (first..).zip(-count..).zip(lanes) {
             let pid = self.pid;
@@ -26,7 +27,7 @@ impl Machine<'_> {
             for mark in marks {
                 let (from, to) = (self.time(mark.from), self.time(mark.to));
                 events.put(&json!({
-                    "ph": "X", "cat": "driven", "name": mark.text, "pid": pid, "tid": tid,
+                    "ph": "X", "cat": DRIVEN, "name": mark.text, "pid": pid, "tid": tid,
                     "ts": microseconds(from), "dur": microseconds(to - from),
                     "args": args(mark),
                 }))?;
