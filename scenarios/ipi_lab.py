@@ -143,7 +143,9 @@ class Machine:
 
     def close(self):
         """Ends the connection; and the VMM, if `start` has started one that has not ended."""
-        self._lines.close()
+        # Closing sends what is left of a request that could not be sent.
+        with contextlib.suppress(OSError):
+            self._lines.close()
         self._socket.close()
         if self.vmm is not None and self.vmm.poll() is None:
             self.vmm.terminate()
@@ -184,8 +186,10 @@ class _Started(Machine):
     """A machine of this program's own, whose socket is in a directory of its own."""
 
     def close(self):
-        super().close()
-        self._directory.cleanup()
+        try:
+            super().close()
+        finally:
+            self._directory.cleanup()
 
 
 def start(vmm, guest, vcpus=1, append="workload=puppet", options=()):

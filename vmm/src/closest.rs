@@ -9,6 +9,8 @@ const LIKENESS: f64 = 0.7;
 pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
+        // Of a word that is much shorter, each letter is somewhere in the other.
+        .filter(|known| known.len() <= 2 * word.len() && word.len() <= 2 * known.len())
         .map(|known| (strsim::jaro(word, known), known))
         .filter(|(likeness, known)| *likeness > LIKENESS && *known != word)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
@@ -39,6 +41,7 @@ mod tests {
         assert_eq!(closest("", QUEUES), None);
         assert_eq!(closest("fifo", [] as [&str; 0]), None);
         assert_eq!(did_you_mean("zzz", QUEUES), "");
+        assert_eq!(did_you_mean("nosuch.bin", ["o"]), "");
         // A word is no guess for itself.
         assert_eq!(closest("fifo", ["fifo"]), None);
     }

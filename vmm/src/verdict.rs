@@ -88,13 +88,12 @@ impl Verdict {
                 verdict.kind = Kind::Interrupted;
                 verdict.signal = u8::try_from(*signal).ok();
             }
-            Ending::Quit => verdict.kind = Kind::Interrupted,
+            Ending::Quit => return Self::on_quit(verdict, run_result, judgement),
             Ending::TimeOut(_) | Ending::NoProgress(_) => {}
             Ending::Script(failure) => {
                 verdict.kind = match failure.kind {
-                    script::FailureKind::Expectation => Kind::Fail,
+                    script::FailureKind::Expectation | script::FailureKind::Over => Kind::Fail,
                     script::FailureKind::Bad => Kind::BadScript,
-                    script::FailureKind::Over => Kind::Died,
                     script::FailureKind::Stuck => Kind::Stalled,
                 }
             }
@@ -167,6 +166,30 @@ impl Verdict {
             Err(code) => Self::new(
                 Kind::Died,
                 format!("CPU {vcpu} wrote {code:#x} to the exit port, which means nothing"),
+            ),
+        }
+    }
+
+    /// The verdict on a run that a client has ended: what was found until then counts, and what was
+    /// expected and not found. A call that was under way is no finding.
+    fn on_quit(quit: Self, run_result: &RunResult, judgement: &Judgement) -> Self {
+        let verdict = match judgement.found.total() {
+            _ if run_result.expected.is_any() => Self::on_expected(&run_result.expected, judgement),
+            0 => Self::new(Kind::Pass, String::new()),
+            made => {
+                let made = counted(made, "finding");
+                let message = format!("the guest's oracles made {made}: {}", judgement.found);
+                Self::new(Kind::Fail, message)
+            }
+        };
+        match verdict.kind {
+            Kind::Pass => Self {
+                kind: Kind::Interrupted,
+                ..quit
+            },
+            _ => Self::new(
+                verdict.kind,
+                format!("{}; {}", quit.message, verdict.message),
             ),
         }
     }

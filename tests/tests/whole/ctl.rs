@@ -86,7 +86,7 @@ fn the_shell_says_which_request_it_could_not_read() {
         .expect("the command");
     let mut requests = shell.stdin.take().expect("a pipe");
     requests
-        .write_all(b"{\"verb\": \"hello\"}\n\xff\n{\"verb\": \"quit\"}\n")
+        .write_all(b"{\"verb\": \"hello\"}\n\n\xff\n{\"verb\": \"quit\"}\n")
         .expect("room in the pipe");
     drop(requests);
     let output = shell.wait_with_output().expect("its end");
@@ -97,6 +97,20 @@ fn the_shell_says_which_request_it_could_not_read() {
     assert!(said.contains("cannot read the next request"), "{said}");
     let end = Vmm::new().arg("ctl").arg(bench.socket()).arg("finish");
     end.run().ends_with(0);
+    bench.running.finish().ends_with(0);
+}
+
+#[test]
+fn who_ends_a_machine_does_not_make_its_findings_good() {
+    // What was expected of the machine is not there.
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    ctl(&bench, "must-break lost").ends_with(0);
+    ctl(&bench, "quit").ends_with(0);
+    let run = bench.running.finish();
+    run.ends_with(1).says("nothing was lost, as was expected");
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    ctl(&bench, "ready").ends_with(0);
+    ctl(&bench, "quit").ends_with(0);
     bench.running.finish().ends_with(0);
 }
 
@@ -167,7 +181,9 @@ fn commands_ask_what_they_say() {
             0,
             "made to CPU 2, has run on no CPU, and not on CPU 2",
         ),
-        ("ran-on 0:0:2 2", 0, "has not run on CPU 2"),
+        ("ran-on 0:0:2 2", 1, "has not run on CPU 2"),
+        ("ran-on 0:0:2 9", 1, "there is no vCPU 9"),
+        ("ran-on 0:0:1 1", 0, "has run on CPU 1"),
         ("wire lose 0 2 9", 1, "the wire holds no IPI number 9"),
         ("wire release-all", 0, "ok"),
         ("wait-done 0 2", 0, "done, call 0:0:2, result 0"),

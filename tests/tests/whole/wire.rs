@@ -37,6 +37,16 @@ fn what_is_lost_of_a_call_is_its_own_ipi() {
 }
 
 #[test]
+fn a_script_that_ends_while_the_boot_is_held_ends_its_machine() {
+    for end in ["", "finish();"] {
+        let run = perform(&format!(
+            r#"boot(#{{ vcpus: 2, append: "workload=puppet transport=wire", hold: "sipi" }}); {end}"#
+        ));
+        run.ends_with(0).says("pass: ");
+    }
+}
+
+#[test]
 fn a_call_and_its_ipi_are_two_things() {
     need_kvm();
     for wakes in ["wakes=pass", "wakes=held"] {

@@ -199,10 +199,12 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     drop(line);
     drop(signals);
 
+    let mut is_lost = false;
     if let Some((file, path)) = json {
         let document = serde_json::to_string_pretty(&costs).unwrap_or_default() + "\n";
         if let Err(error) = file.write(|out| out.write_all(document.as_bytes())) {
             complain(&format!("cannot write {}: {error}", path.display()));
+            is_lost = true;
         }
     }
     let table = match arguments.classic {
@@ -224,6 +226,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             message: format!("cannot write the table: {error}"),
             status: 3,
         }),
+        (Ok(0), Ok(())) if is_lost => Ok(3),
         (Ok(status), Ok(())) => Ok(status),
     }
 }

@@ -128,7 +128,9 @@ fn subcommand_meant(words: &[OsString]) -> Option<String> {
     if names.contains(&first) && words.len() > 1 || installed::is_there(first.as_ref()) {
         return None;
     }
+    // What has a dot is the name of an image.
     if !first.starts_with('-')
+        && !first.contains('.')
         && let Some(meant) = closest(first, names.iter().copied())
     {
         return Some(format!(
@@ -166,6 +168,7 @@ mod tests {
         assert_eq!(tip("explore --nonsense"), None);
         assert_eq!(tip("--vcpus"), None);
         assert_eq!(tip("guest.bin"), None);
+        assert_eq!(tip("explore.bin"), None);
         // Hidden ones are not offered.
         assert_eq!(tip("shards"), None);
     }

@@ -38,9 +38,16 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let mut last = "";
     for (name, file, line) in places {
         let shown = if name == last { "" } else { name };
-        // The reader may have closed the pipe, as `head` does.
-        if writeln!(out, "{shown:width$}  {file}:{line}").is_err() {
-            break;
+        match writeln!(out, "{shown:width$}  {file}:{line}") {
+            Ok(()) => {}
+            // The reader has closed the pipe, as `head` does.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            Err(error) => {
+                return Err(Refused {
+                    message: format!("cannot print the points: {error}"),
+                    status: 3,
+                });
+            }
         }
         last = name;
     }

@@ -1,5 +1,6 @@
 //! SIGINT (^C) and SIGTERM while machines run by themselves. A signal ends the machine that is
-//! running, which is then reported. While no machine runs, a signal does what it does by default.
+//! running, which is then reported. While no machine runs, a signal is kept for a moment for the next
+//! one, as between two machines of a script; if none comes, it does what it does by default.
 //! Searches and replays, which step their machine, use [`super::interruption`] instead.
 
 use std::fs::File;
@@ -7,6 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tracing::info;
 use vmm::control::operator::Operator;
@@ -20,6 +22,9 @@ const CAUGHT: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
 
 /// Milliseconds after which it is checked again whether a machine has been torn down.
 const SOON: i32 = 20;
+
+/// How long a signal is kept while there is no machine. A second one is not.
+const KEPT: Duration = Duration::from_secs(2);
 
 /// The machine that was started last. A weak reference, so that its memory can be freed.
 type Machine = Mutex<Weak<Operator>>;
@@ -100,8 +105,9 @@ fn listen(
     machine: &Machine,
     blocked: &[libc::c_int],
 ) {
-    // A signal that came while a machine that had ended by itself was being torn down.
-    let mut late = None;
+    // A signal that came while there was no machine, or one that had ended by itself was being torn
+    // down.
+    let mut late: Option<(libc::c_int, Instant)> = None;
     loop {
         let timeout = late.map_or(-1, |_| SOON);
         // Fails only with EINTR, and then everything is checked once more.
@@ -113,18 +119,25 @@ fn listen(
         let came = signals.read_exact(&mut info).ok();
         // The structure begins with the number, `ssi_signo`.
         let came = came.and_then(|()| info.first_chunk().map(|it| i32::from_ne_bytes(*it)));
-        let Some(signal) = came.or(late) else {
+        let is_again = came.is_some() && late.is_some();
+        let kept_since = late.map_or_else(Instant::now, |(_, since)| since);
+        let Some(signal) = came.or(late.map(|(signal, _)| signal)) else {
             continue;
         };
         late = None;
-        info!("signal {signal}");
+        if came.is_some() {
+            info!("signal {signal}");
+        }
         match lock(machine).upgrade().filter(|it| !it.is_gone()) {
             Some(machine) if machine.over().is_none() => machine.interrupt(signal),
             // It has been ended from outside already, and with it whatever would have followed.
             Some(machine) if machine.cut_short().is_some() => {}
             // It has ended by itself and is about to be reported. After that there is no machine,
             // or the next one.
-            Some(_) => late = Some(signal),
+            Some(_) => late = Some((signal, kept_since)),
+            None if !is_again && kept_since.elapsed() < KEPT => {
+                late = Some((signal, kept_since));
+            }
             None if blocked.contains(&signal) => take_effect(signal),
             None => {}
         }

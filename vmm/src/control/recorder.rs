@@ -2,6 +2,7 @@
 //! something else is a part of that, and not recorded again. Decides nothing.
 
 use std::cell::Cell;
+use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::machine::clock;
@@ -169,6 +170,21 @@ pub(in crate::control) struct Doing<'a> {
     place: Option<usize>,
 }
 
+impl Doing<'_> {
+    /// Does it. If that fails, the mark says why, and has ordered nothing.
+    pub fn attempt<T, E: Display>(self, act: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let done = act();
+        if let (Err(why), Some(place)) = (&done, self.place)
+            && let Some(mut recorded) = self.recorder.recorded()
+            && let Some(mark) = recorded.marks.list.get_mut(place)
+        {
+            mark.text = short(format!("{}: {why}", mark.text));
+            mark.ordered = None;
+        }
+        done
+    }
+}
+
 impl Drop for Doing<'_> {
     fn drop(&mut self) {
         if self.is_outermost {
@@ -221,6 +237,23 @@ mod tests {
         };
         assert!(all.from <= other.from && other.to <= all.to && all.to <= last.from);
         assert_eq!(all.ordered.map(|it| it.cpu), Some(None));
+    }
+
+    #[test]
+    fn what_failed_says_so_and_has_ordered_nothing() {
+        let recorder = Recorder::new(true);
+        let pause = |cpu: u32| {
+            let doing = recorder.order(cpu, Stall::Paused, || format!("pauses CPU {cpu}"));
+            let is_there = cpu < 2;
+            doing.attempt(|| is_there.then_some(()).ok_or("there is no vCPU 9"))
+        };
+        assert_eq!(pause(1), Ok(()));
+        assert_eq!(pause(9), Err("there is no vCPU 9"));
+        let marks = recorder.take();
+        let shown: Vec<_> = marks.list.iter().map(|it| it.text.as_str()).collect();
+        assert_eq!(shown, ["pauses CPU 1", "pauses CPU 9: there is no vCPU 9"]);
+        let orders: Vec<_> = marks.list.iter().map(|it| it.ordered.is_some()).collect();
+        assert_eq!(orders, [true, false]);
     }
 
     #[test]

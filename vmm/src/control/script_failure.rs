@@ -13,7 +13,7 @@ pub enum FailureKind {
     Bad,
     /// Something that was waited for did not happen, or the script did not end.
     Stuck,
-    /// The machine ended while the script still used it.
+    /// The machine ended while the script still used it. If it died, that decides the status.
     Over,
 }
 

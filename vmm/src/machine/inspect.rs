@@ -2,7 +2,10 @@
 //! instruction pointer and the backtrace. Reads only. Trusts nothing that the guest left in memory:
 //! every walk is bounded.
 
-use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_UNINITIALIZED, kvm_lapic_state, kvm_regs};
+use kvm_bindings::{
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_UNINITIALIZED, kvm_lapic_state,
+    kvm_regs,
+};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::errno;
 
@@ -63,7 +66,8 @@ impl VcpuDump {
         // This comes first, because asking can change the registers.
         let activity = match vcpu.mp_state()? {
             KVM_MP_STATE_HALTED => Activity::Halted,
-            KVM_MP_STATE_UNINITIALIZED => Activity::NotStarted,
+            // After INIT it waits in the same way, until it is told where to start.
+            KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => Activity::NotStarted,
             _ => Activity::Running,
         };
         let regs = vcpu.fd().get_regs()?;

@@ -297,7 +297,7 @@ mod tests {
         let none = refused("zzz");
         assert!(!none.contains("did you mean"), "{none}");
         assert!(
-            none.contains("\"zzz\". A trace of this guest has interrupt, ipi, "),
+            none.contains("\"zzz\". A trace of this guest has driven, interrupt, ipi, "),
             "{none}"
         );
         assert!(refused("vectors=mayn").contains("did you mean \"many\"?"));

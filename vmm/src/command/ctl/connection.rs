@@ -112,13 +112,29 @@ impl Connection {
         self.read(line)
     }
 
+    /// What is wrong if the connection ends, and nobody has said that the machine is over.
+    pub fn lost(&self) -> Refused {
+        self.failed(&"the connection ended before the machine did")
+    }
+
     /// What is wrong if the connection ends before an answer.
     pub fn unanswered(&self) -> Refused {
         self.failed(&"the machine was over before it answered")
     }
 
     fn write(&mut self, request: &str) -> io::Result<()> {
-        writeln!(self.stream.get_mut(), "{}", request.replace('\n', " "))
+        let sent = writeln!(self.stream.get_mut(), "{}", request.replace('\n', " "));
+        match sent {
+            // A client too many is told so before its connection is closed.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe && self.has_received() => Ok(()),
+            sent => sent,
+        }
+    }
+
+    fn has_received(&mut self) -> bool {
+        self.stream
+            .fill_buf()
+            .is_ok_and(|received| !received.is_empty())
     }
 
     fn next_line(&mut self) -> io::Result<String> {

@@ -14,7 +14,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use vmm::duration;
 
-use super::Refused;
+use super::{Refused, complain};
 use connection::{Connection, NO_ANSWER};
 use verbs::{Ask, Until};
 
@@ -63,10 +63,17 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                     message: format!("cannot read the next request: {error}"),
                     status: 2,
                 })?;
-                if session.ask(&request)?.is_none() {
+                // Nobody answers to nothing.
+                if !request.trim().is_empty() && session.ask(&request)?.is_none() {
                     break;
                 }
             }
+        }
+        Ask::Raw { request } if request.trim().is_empty() => {
+            return Err(Refused {
+                message: "there is no request in an empty line".to_owned(),
+                status: 2,
+            });
         }
         Ask::Raw { request } => _ = session.ask(request)?,
         Ask::Tell {
@@ -76,6 +83,16 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         ask => _ = session.ask(&ask.request().to_string())?,
     }
     Ok(if session.is_well { 0 } else { REFUSED })
+}
+
+/// Whether a subscription would be told that the machine is over.
+fn wants_the_end(ask: &Ask) -> bool {
+    match ask {
+        Ask::Subscribe { events } => {
+            events.is_empty() || events.iter().any(|kind| kind.name() == "ended")
+        }
+        _ => false,
+    }
 }
 
 /// One connection, and what has come of its requests.
@@ -106,11 +123,15 @@ impl Session<'_> {
 
     /// Prints an answer or an event, and returns whether somebody still reads.
     fn print(&mut self, line: &Value) -> Result<bool, Refused> {
-        self.is_well &= line["ok"] != false;
+        self.is_well &= line["ok"] != false && line["ran_on"] != false;
         let text = match self.arguments.json {
             true => line.to_string(),
             false => shown::answer(&self.arguments.ask, line),
         };
+        if line["ok"] == false && !self.arguments.json {
+            complain(&text);
+            return Ok(true);
+        }
         let mut out = io::stdout();
         match writeln!(out, "{text}").and_then(|()| out.flush()) {
             Ok(()) => Ok(true),
@@ -147,10 +168,19 @@ impl Session<'_> {
     /// Prints events until the connection ends.
     fn subscribe(&mut self) -> Result<(), Refused> {
         let answer = self.ask(&self.arguments.ask.request().to_string())?;
-        let mut goes_on = answer.is_some_and(|answer| answer["ok"] == true);
-        while goes_on && let Some(event) = self.connection.receive()? {
-            goes_on = self.print(&event)?;
+        if answer.is_none_or(|answer| answer["ok"] != true) {
+            return Ok(());
         }
-        Ok(())
+        let mut has_ended = false;
+        while let Some(event) = self.connection.receive()? {
+            has_ended = event["event"] == "ended";
+            if !self.print(&event)? {
+                return Ok(());
+            }
+        }
+        match has_ended || !wants_the_end(&self.arguments.ask) {
+            true => Ok(()),
+            false => Err(self.connection.lost()),
+        }
     }
 }

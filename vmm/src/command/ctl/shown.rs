@@ -15,7 +15,7 @@ const COLUMNS: usize = 8;
 pub(super) fn answer(ask: &Ask, answer: &Value) -> String {
     if answer["ok"] == false {
         let error = answer["error"].as_str().unwrap_or("refused");
-        return format!("vmm: {error}");
+        return error.to_owned();
     }
     if answer["event"].is_string() {
         return event(answer);

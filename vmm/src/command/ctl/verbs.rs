@@ -315,7 +315,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn name(self) -> String {
+    pub(super) fn name(self) -> String {
         let value = self.to_possible_value();
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     }

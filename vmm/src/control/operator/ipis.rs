@@ -25,11 +25,13 @@ impl Operator {
     /// # Errors
     /// There is no such CPU.
     pub fn wire_hold(&self, from: u32, to: u32, selection: Selection) -> Result<(), OperatorError> {
-        let _doing = self
+        let doing = self
             .recorder
             .begin(|| format!("holds {selection} from CPU {from} to CPU {to}"));
-        self.check_pair(from, to)?;
-        Ok(self.wire.hold(from, to, selection)?)
+        doing.attempt(|| {
+            self.check_pair(from, to)?;
+            Ok(self.wire.hold(from, to, selection)?)
+        })
     }
 
     /// Holds everything of the selection that is sent from now on.
@@ -37,8 +39,8 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::Rules`].
     pub fn wire_hold_all(&self, selection: Selection) -> Result<(), OperatorError> {
-        let _doing = self.recorder.begin(|| format!("holds all {selection}"));
-        Ok(self.wire.hold_all(selection)?)
+        let doing = self.recorder.begin(|| format!("holds all {selection}"));
+        doing.attempt(|| Ok(self.wire.hold_all(selection)?))
     }
 
     /// Delays what of the selection one CPU sends another from now on. What is held of it is
@@ -54,11 +56,13 @@ impl Operator {
         delay: Duration,
     ) -> Result<(), OperatorError> {
         let text = || format!("delays {selection} from CPU {from} to CPU {to} by {delay:?}");
-        let _doing = self.recorder.begin(text);
-        self.check_pair(from, to)?;
-        self.wire.delay(from, to, selection, delay)?;
-        self.set_alarm();
-        Ok(())
+        let doing = self.recorder.begin(text);
+        doing.attempt(|| {
+            self.check_pair(from, to)?;
+            self.wire.delay(from, to, selection, delay)?;
+            self.set_alarm();
+            Ok(())
+        })
     }
 
     /// Delivers what of the selection is held from one CPU to another, in order, and holds and
@@ -73,11 +77,13 @@ impl Operator {
         selection: Option<Selection>,
     ) -> Result<(), OperatorError> {
         let of = selection.unwrap_or_default();
-        let _doing = self
+        let doing = self
             .recorder
             .begin(|| format!("releases {of} from CPU {from} to CPU {to}"));
-        self.check_pair(from, to)?;
-        self.carry_all(|carry| Ok(self.wire.release(from, to, selection, carry)?))
+        doing.attempt(|| {
+            self.check_pair(from, to)?;
+            self.carry_all(|carry| Ok(self.wire.release(from, to, selection, carry)?))
+        })
     }
 
     /// Delivers everything of the selection that is held, and holds and delays it no longer.
@@ -87,8 +93,8 @@ impl Operator {
     /// If KVM does not deliver one. All are tried.
     pub fn wire_release_all(&self, selection: Option<Selection>) -> Result<(), OperatorError> {
         let of = selection.unwrap_or_default();
-        let _doing = self.recorder.begin(|| format!("releases all {of}"));
-        self.carry_all(|carry| Ok(self.wire.release_all(selection, carry)?))
+        let doing = self.recorder.begin(|| format!("releases all {of}"));
+        doing.attempt(|| self.carry_all(|carry| Ok(self.wire.release_all(selection, carry)?)))
     }
 
     fn carry_all(
@@ -119,10 +125,12 @@ impl Operator {
     ) -> Result<(), OperatorError> {
         let of = selection.unwrap_or_default();
         let text = || format!("delivers number {nth} of the {of} from CPU {from} to CPU {to}");
-        let _doing = self.recorder.begin(text);
-        self.check_pair(from, to)?;
-        let dispatch = self.wire.take(from, to, selection, nth)?;
-        self.carry(dispatch)
+        let doing = self.recorder.begin(text);
+        doing.attempt(|| {
+            self.check_pair(from, to)?;
+            let dispatch = self.wire.take(from, to, selection, nth)?;
+            self.carry(dispatch)
+        })
     }
 
     /// Loses the `nth` of the held IPIs of the selection, from 0. Without a selection it is the
@@ -139,15 +147,17 @@ impl Operator {
     ) -> Result<(), OperatorError> {
         let of = selection.unwrap_or_default();
         let text = || format!("loses number {nth} of the {of} from CPU {from} to CPU {to}");
-        let _doing = self.recorder.begin(text);
-        self.check_pair(from, to)?;
-        let lost = self.wire.take(from, to, selection, nth)?;
-        match lost.delivery {
-            Delivery::Fixed => &self.lost,
-            Delivery::Init | Delivery::StartUp => &self.starts_lost,
-        }
-        .fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        let doing = self.recorder.begin(text);
+        doing.attempt(|| {
+            self.check_pair(from, to)?;
+            let lost = self.wire.take(from, to, selection, nth)?;
+            match lost.delivery {
+                Delivery::Fixed => &self.lost,
+                Delivery::Init | Delivery::StartUp => &self.starts_lost,
+            }
+            .fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        })
     }
 
     /// All IPIs in flight.
@@ -183,7 +193,8 @@ impl Operator {
         let of = selection.unwrap_or_default();
         let pair = || format!("from CPU {from} to CPU {to}");
         let text = || format!("waits for {count} {of} {} on the wire", pair());
-        let _doing = self.recorder.begin(text);
+        let doing = self.recorder.begin(text);
+        doing.attempt(|| {
         self.check_pair(from, to)?;
         let what = || {
             let hint = match (self.wire.is_used(), selection) {
@@ -200,6 +211,7 @@ impl Operator {
         };
         let enough = || self.wire.in_flight_between(from, to, selection) >= count;
         self.wait(wait, what, || enough().then_some(()))
+        })
     }
 
     fn check_pair(&self, from: u32, to: u32) -> Result<(), OperatorError> {

@@ -44,20 +44,22 @@ impl Operator {
     ) -> Result<PostedCommand, OperatorError> {
         let words = || self.manifest().words(command);
         let text = || format!("tells CPU {cpu} {}", words());
-        let _doing = self.recorder.begin(text);
-        self.check_is_cpu(cpu)?;
-        self.check_takes_commands(wait)?;
-        let what = || {
-            let last = self.outstanding().into_iter().find(|last| last.cpu == cpu);
-            let last = last.map_or(String::new(), |last| format!("{} on ", self.told(last)));
-            let next = self.manifest().deed_name(command.verb);
-            format!("{last}CPU {cpu}, which is to do {next} next,")
-        };
-        let posted = self.wait(wait, what, || self.commands.post(cpu, command).ok())?;
-        let wakes = self.manifest().wake_vector();
-        let arrived = self.deliver(Dispatch::fixed(cpu, wakes))?;
-        self.added.fetch_add(arrived.into(), Ordering::Relaxed);
-        Ok(posted)
+        let doing = self.recorder.begin(text);
+        doing.attempt(|| {
+            self.check_is_cpu(cpu)?;
+            self.check_takes_commands(wait)?;
+            let what = || {
+                let last = self.outstanding().into_iter().find(|last| last.cpu == cpu);
+                let last = last.map_or(String::new(), |last| format!("{} on ", self.told(last)));
+                let next = self.manifest().deed_name(command.verb);
+                format!("{last}CPU {cpu}, which is to do {next} next,")
+            };
+            let posted = self.wait(wait, what, || self.commands.post(cpu, command).ok())?;
+            let wakes = self.manifest().wake_vector();
+            let arrived = self.deliver(Dispatch::fixed(cpu, wakes))?;
+            self.added.fetch_add(arrived.into(), Ordering::Relaxed);
+            Ok(posted)
+        })
     }
 
     /// Checks that the guest takes commands, which is known once its workload has started.
@@ -95,8 +97,8 @@ impl Operator {
         wait: Wait<'_>,
     ) -> Result<CommandResult, OperatorError> {
         let what = || format!("{} on CPU {}", self.told(posted), posted.cpu);
-        let _doing = self.recorder.begin(|| format!("waits for {}", what()));
-        self.wait(wait, what, || self.done(posted).transpose())?
+        let doing = self.recorder.begin(|| format!("waits for {}", what()));
+        doing.attempt(|| self.wait(wait, what, || self.done(posted).transpose())?)
     }
 
     /// Waits until the CPU has entered the call that a command makes in its ledger, and returns the
@@ -147,17 +149,23 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::TimedOut`] says on which it has not run.
     pub fn wait_ran_everywhere(&self, call: CallId, wait: Wait<'_>) -> Result<(), OperatorError> {
-        let wait = wait.begun(Duration::ZERO);
-        let record = || self.record(call);
-        let missing = || record().map_or_else(CpuSet::default, |it| it.targets.without(&it.ran));
-        let what = || match missing() {
-            none if none.is_empty() => format!("the return of {}", CallName(call)),
-            some => format!("{} on {}", CallName(call), some.noun()),
-        };
-        self.wait(wait, what, || {
-            // A record whose place was used again was complete.
-            let returned = record().is_none_or(|record| record.head.returned_tsc != 0);
-            (returned && missing().is_empty()).then_some(())
+        let doing = self
+            .recorder
+            .begin(|| format!("waits until {} has run everywhere", CallName(call)));
+        doing.attempt(|| {
+            let wait = wait.begun(Duration::ZERO);
+            let record = || self.record(call);
+            let missing =
+                || record().map_or_else(CpuSet::default, |it| it.targets.without(&it.ran));
+            let what = || match missing() {
+                none if none.is_empty() => format!("the return of {}", CallName(call)),
+                some => format!("{} on {}", CallName(call), some.noun()),
+            };
+            self.wait(wait, what, || {
+                // A record whose place was used again was complete.
+                let returned = record().is_none_or(|record| record.head.returned_tsc != 0);
+                (returned && missing().is_empty()).then_some(())
+            })
         })
     }
 
@@ -171,14 +179,16 @@ impl Operator {
         cpus: &CpuSet,
         wait: Wait<'_>,
     ) -> Result<(), OperatorError> {
-        let _doing = self
+        let doing = self
             .recorder
             .begin(|| format!("waits until {} has run on {}", CallName(call), cpus.noun()));
-        let missing = || match self.record(call) {
-            Some(record) => cpus.without(&record.ran),
-            None => CpuSet::default(),
-        };
-        let what = || format!("{} on {}", CallName(call), missing().noun());
-        self.wait(wait, what, || missing().is_empty().then_some(()))
+        doing.attempt(|| {
+            let missing = || match self.record(call) {
+                Some(record) => cpus.without(&record.ran),
+                None => CpuSet::default(),
+            };
+            let what = || format!("{} on {}", CallName(call), missing().noun());
+            self.wait(wait, what, || missing().is_empty().then_some(()))
+        })
     }
 }

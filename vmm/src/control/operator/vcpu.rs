@@ -38,8 +38,8 @@ impl Operator {
     /// There is no such vCPU, or it has exited.
     pub fn pause(&self, cpu: u32) -> Result<State, OperatorError> {
         let text = || format!("pauses CPU {cpu}");
-        let _doing = self.recorder.order(cpu, Stall::Paused, text);
-        self.with_threads(|threads| Ok(threads.pause(cpu)?))
+        let doing = self.recorder.order(cpu, Stall::Paused, text);
+        doing.attempt(|| self.with_threads(|threads| Ok(threads.pause(cpu)?)))
     }
 
     /// Undoes one pause, or the hold at a point. The operator cannot undo a planned stall.
@@ -47,8 +47,8 @@ impl Operator {
     /// # Errors
     /// It is neither paused nor held.
     pub fn resume(&self, cpu: u32) -> Result<(), OperatorError> {
-        let _doing = self.recorder.begin(|| format!("resumes CPU {cpu}"));
-        self.with_threads(|threads| Ok(threads.resume(cpu)?))
+        let doing = self.recorder.begin(|| format!("resumes CPU {cpu}"));
+        doing.attempt(|| self.with_threads(|threads| Ok(threads.resume(cpu)?)))
     }
 
     /// Holds a vCPU when it comes to a point.
@@ -57,9 +57,11 @@ impl Operator {
     /// There is no such point, or no such vCPU.
     pub fn hold_at(&self, cpu: u32, watch: Watch) -> Result<(), OperatorError> {
         let text = || format!("has CPU {cpu} held at {watch}");
-        let _doing = self.recorder.order(cpu, Stall::Held, text);
-        self.will_stop(cpu)?;
-        Ok(self.watches.arm(cpu, watch)?)
+        let doing = self.recorder.order(cpu, Stall::Held, text);
+        doing.attempt(|| {
+            self.will_stop(cpu)?;
+            Ok(self.watches.arm(cpu, watch)?)
+        })
     }
 
     /// Holds a vCPU when it comes to an instruction, given by symbol or by address. Returns the
@@ -69,11 +71,13 @@ impl Operator {
     /// If breakpoints do not work on this host, or the image has no such symbol.
     pub fn break_at(&self, cpu: u32, place: &str) -> Result<u64, OperatorError> {
         let text = || format!("has CPU {cpu} held at {place}");
-        let _doing = self.recorder.order(cpu, Stall::Held, text);
-        let address = self.symbols.address(place)?;
-        self.will_stop(cpu)?;
-        self.with_threads(|threads| Ok(threads.set_breakpoint(cpu, address)?))?;
-        Ok(address)
+        let doing = self.recorder.order(cpu, Stall::Held, text);
+        doing.attempt(|| {
+            let address = self.symbols.address(place)?;
+            self.will_stop(cpu)?;
+            self.with_threads(|threads| Ok(threads.set_breakpoint(cpu, address)?))?;
+            Ok(address)
+        })
     }
 
     /// The points at which a vCPU will be held.
@@ -87,16 +91,18 @@ impl Operator {
     /// # Errors
     /// There is no such vCPU, or it has exited.
     pub fn disarm(&self, cpu: u32) -> Result<(), OperatorError> {
-        let _doing = self
+        let doing = self
             .recorder
             .begin(|| format!("has CPU {cpu} held nowhere any more"));
-        self.check_is_cpu(cpu)?;
-        self.watches.disarm(cpu);
-        match self.stops[cpu as usize].load(Ordering::SeqCst) {
-            true => self.with_threads(|threads| Ok(threads.clear_stops(cpu)?)),
-            // There is nothing to clear, and a kick would count as an exit.
-            false => Ok(()),
-        }
+        doing.attempt(|| {
+            self.check_is_cpu(cpu)?;
+            self.watches.disarm(cpu);
+            match self.stops[cpu as usize].load(Ordering::SeqCst) {
+                true => self.with_threads(|threads| Ok(threads.clear_stops(cpu)?)),
+                // There is nothing to clear, and a kick would count as an exit.
+                false => Ok(()),
+            }
+        })
     }
 
     fn will_stop(&self, cpu: u32) -> Result<(), OperatorError> {
@@ -110,18 +116,20 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::TimedOut`] says in which state it is instead.
     pub fn wait_held(&self, cpu: u32, wait: Wait<'_>) -> Result<(), OperatorError> {
-        let _doing = self
+        let doing = self
             .recorder
             .begin(|| format!("waits until CPU {cpu} is held"));
-        self.check_is_cpu(cpu)?;
-        let what = || match self.state(cpu) {
-            Ok(State::Stalled(Stall::Paused)) => {
-                format!("CPU {cpu} being held (it is paused)")
-            }
-            Ok(State::Exited(why)) => format!("CPU {cpu} being held ({why})"),
-            _ => format!("CPU {cpu} being held (it runs)"),
-        };
-        self.wait(wait, what, || self.is_held(cpu).then_some(()))
+        doing.attempt(|| {
+            self.check_is_cpu(cpu)?;
+            let what = || match self.state(cpu) {
+                Ok(State::Stalled(Stall::Paused)) => {
+                    format!("CPU {cpu} being held (it is paused)")
+                }
+                Ok(State::Exited(why)) => format!("CPU {cpu} being held ({why})"),
+                _ => format!("CPU {cpu} being held (it runs)"),
+            };
+            self.wait(wait, what, || self.is_held(cpu).then_some(()))
+        })
     }
 
     /// Lets a held or paused vCPU execute `count` instructions, and waits until it is held again.
@@ -130,19 +138,21 @@ impl Operator {
     /// If it is not stalled, or has not come back within the limit.
     pub fn step(&self, cpu: u32, count: u64, wait: Wait<'_>) -> Result<(), OperatorError> {
         let text = || format!("steps CPU {cpu}, {count} times");
-        let _doing = self.recorder.order(cpu, Stall::Held, text);
-        self.will_stop(cpu)?;
-        self.with_threads(|threads| Ok(threads.step(cpu, count)?))?;
-        let what = || format!("the end of {count} steps of CPU {cpu}, which may be halted,");
-        let stepped = self.wait(wait, what, || self.is_held(cpu).then_some(()));
-        if let Err(OperatorError::TimedOut { .. } | OperatorError::GivenUp(_)) = stepped {
-            // The steps would have ended with a hold; replace it by a pause, and cancel the steps.
-            self.with_threads(|threads| {
-                threads.pause(cpu)?;
-                Ok(threads.step(cpu, 0)?)
-            })?;
-        }
-        stepped
+        let doing = self.recorder.order(cpu, Stall::Held, text);
+        doing.attempt(|| {
+            self.will_stop(cpu)?;
+            self.with_threads(|threads| Ok(threads.step(cpu, count)?))?;
+            let what = || format!("the end of {count} steps of CPU {cpu}, which may be halted,");
+            let stepped = self.wait(wait, what, || self.is_held(cpu).then_some(()));
+            if let Err(OperatorError::TimedOut { .. } | OperatorError::GivenUp(_)) = stepped {
+                // The steps would have ended with a hold; replace it by a pause, and cancel the steps.
+                self.with_threads(|threads| {
+                    threads.pause(cpu)?;
+                    Ok(threads.step(cpu, 0)?)
+                })?;
+            }
+            stepped
+        })
     }
 
     fn is_held(&self, cpu: u32) -> bool {

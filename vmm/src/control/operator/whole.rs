@@ -50,8 +50,8 @@ impl Operator {
     /// As for one vCPU. None is paused then.
     pub fn pause_all(&self) -> Result<(), OperatorError> {
         let text = || "pauses all CPUs".to_owned();
-        let _doing = self.recorder.order(None, Stall::Paused, text);
-        self.with_threads(|threads| Ok(threads.pause_all()?))
+        let doing = self.recorder.order(None, Stall::Paused, text);
+        doing.attempt(|| self.with_threads(|threads| Ok(threads.pause_all()?)))
     }
 
     /// Undoes one pause or hold of every vCPU that has one.
@@ -59,8 +59,8 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::Over`], or a vCPU does not run on.
     pub fn resume_all(&self) -> Result<(), OperatorError> {
-        let _doing = self.recorder.begin(|| "resumes all CPUs".to_owned());
-        self.with_threads(|threads| Ok(threads.resume_all()?))
+        let doing = self.recorder.begin(|| "resumes all CPUs".to_owned());
+        doing.attempt(|| self.with_threads(|threads| Ok(threads.resume_all()?)))
     }
 
     /// The figures now.
@@ -77,8 +77,8 @@ impl Operator {
     /// [`OperatorError::NoTrace`] if the machine was started without one.
     pub fn trace(&self, on: bool) -> Result<(), OperatorError> {
         let turned = if on { "on" } else { "off" };
-        let _doing = self.recorder.begin(|| format!("turns the trace {turned}"));
-        self.turn_trace(on)
+        let doing = self.recorder.begin(|| format!("turns the trace {turned}"));
+        doing.attempt(|| self.turn_trace(on))
     }
 
     pub(super) fn turn_trace(&self, on: bool) -> Result<(), OperatorError> {
@@ -104,12 +104,14 @@ impl Operator {
     /// # Errors
     /// [`NoSuchOracle`] lists the oracles there are.
     pub fn must_break(&self, oracle: &str) -> Result<(), NoSuchOracle> {
-        let _doing = self
+        let doing = self
             .recorder
             .begin(|| format!("expects {oracle} to find something"));
-        oracles::check(self.manifest(), oracle)?;
-        self.expected().must(oracle);
-        Ok(())
+        doing.attempt(|| {
+            oracles::check(self.manifest(), oracle)?;
+            self.expected().must(oracle);
+            Ok(())
+        })
     }
 
     /// Allows the oracle of that name to find something.
@@ -117,12 +119,14 @@ impl Operator {
     /// # Errors
     /// As [`Operator::must_break`].
     pub fn may_break(&self, oracle: &str) -> Result<(), NoSuchOracle> {
-        let _doing = self
+        let doing = self
             .recorder
             .begin(|| format!("lets {oracle} find something"));
-        oracles::check(self.manifest(), oracle)?;
-        self.expected().may(oracle);
-        Ok(())
+        doing.attempt(|| {
+            oracles::check(self.manifest(), oracle)?;
+            self.expected().may(oracle);
+            Ok(())
+        })
     }
 
     /// Sets the CPUs that take no part in the end of the run. This replaces an earlier set.
@@ -130,10 +134,12 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::Pause`] if there is no such CPU.
     pub fn abandon(&self, cpus: CpuSet) -> Result<(), OperatorError> {
-        let _doing = self.recorder.begin(|| format!("abandons {}", cpus.noun()));
-        cpus.iter().try_for_each(|cpu| self.check_is_cpu(cpu))?;
-        self.expected().abandoned = cpus;
-        Ok(())
+        let doing = self.recorder.begin(|| format!("abandons {}", cpus.noun()));
+        doing.attempt(|| {
+            cpus.iter().try_for_each(|cpu| self.check_is_cpu(cpu))?;
+            self.expected().abandoned = cpus;
+            Ok(())
+        })
     }
 
     /// Whether the guest takes commands, the one to finish included. It says so when its workload
@@ -150,29 +156,31 @@ impl Operator {
     /// If a CPU has not finished within the limit, the wire is not empty, or the guest takes no
     /// commands.
     pub fn finish(&self, wait: Wait<'_>) -> Result<(), OperatorError> {
-        let _doing = self.recorder.begin(|| "finishes the machine".to_owned());
-        let wait = wait.begun(FINISHING * self.cpus());
-        self.check_not_over()?;
-        if !self.started.load(Ordering::Acquire) {
-            // A CPU that is held before the workload has started keeps it from starting.
-            self.let_go()?;
-        }
-        self.check_takes_commands(wait)?;
-        self.let_go()?;
-        let finishing = self.taking_part();
-        let command = self.manifest().ending(finishing.clone());
-        let command = command.ok_or(OperatorError::NoEnding)?;
-        for cpu in finishing.iter() {
-            match self.post(cpu, &command, wait) {
-                // The guest does not wait for CPUs that are offline, and can be over before they
-                // are told.
-                Err(OperatorError::Over(_)) if finishing.iter().next() != Some(cpu) => break,
-                told => _ = told?,
+        let doing = self.recorder.begin(|| "finishes the machine".to_owned());
+        doing.attempt(|| {
+            let wait = wait.begun(FINISHING * self.cpus());
+            self.check_not_over()?;
+            if !self.started.load(Ordering::Acquire) {
+                // A CPU that is held before the workload has started keeps it from starting.
+                self.let_go()?;
             }
-        }
-        let all = finishing.noun();
-        let what = || format!("the end of the guest, whose {all} were told to finish");
-        self.wait(wait, what, || self.over().map(|_| ()))
+            self.check_takes_commands(wait)?;
+            self.let_go()?;
+            let finishing = self.taking_part();
+            let command = self.manifest().ending(finishing.clone());
+            let command = command.ok_or(OperatorError::NoEnding)?;
+            for cpu in finishing.iter() {
+                match self.post(cpu, &command, wait) {
+                    // The guest does not wait for CPUs that are offline, and can be over before they
+                    // are told.
+                    Err(OperatorError::Over(_)) if finishing.iter().next() != Some(cpu) => break,
+                    told => _ = told?,
+                }
+            }
+            let all = finishing.noun();
+            let what = || format!("the end of the guest, whose {all} were told to finish");
+            self.wait(wait, what, || self.over().map(|_| ()))
+        })
     }
 
     /// Releases every vCPU except the abandoned ones, removes their watches and breakpoints, and

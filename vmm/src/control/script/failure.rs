@@ -44,9 +44,8 @@ impl Failure {
     /// The exit status of the command, unless the machine's own result decides it.
     pub fn exit_status(&self) -> u8 {
         match self.kind {
-            FailureKind::Expectation => 1,
+            FailureKind::Expectation | FailureKind::Over => 1,
             FailureKind::Bad => 2,
-            FailureKind::Over => 4,
             FailureKind::Stuck => 5,
         }
     }

@@ -301,6 +301,16 @@ impl ScriptContext {
             return Ok(());
         };
         if operator.over().is_none() {
+            if !operator.is_started() {
+                // The boot can wait for what was held. Until the workload starts, the guest does
+                // not say whether it can be told to finish.
+                operator.let_go()?;
+                let start = self.limit.get().max(BOOT);
+                match operator.wait_started(Wait::up_to(start)) {
+                    Ok(()) | Err(OperatorError::Over(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
             let ended = match operator.takes_commands() {
                 true => operator.finish(self.wait()),
                 false => operator.let_go(),

@@ -457,6 +457,7 @@ fn execute(
         }
         Request::Call { call } => return Ok(answers::record(&find(&operator, &call)?)),
         Request::RanOn { call, cpu } => {
+            operator.state(cpu)?;
             let ran_on = find(&operator, &call)?.ran.contains(cpu);
             return Ok(object(json!({ "ran_on": ran_on })));
         }
