@@ -91,10 +91,11 @@ pub fn example(name: &str) -> PathBuf {
     path
 }
 
-/// Where `variable` says something is, or `default` in this workspace.
+/// Where `variable` says something is, or `default` in this workspace; from every folder.
 fn place(variable: &str, default: &str) -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    env::var_os(variable).map_or_else(|| workspace.join(default), PathBuf::from)
+    let path = env::var_os(variable).map_or_else(|| workspace.join(default), PathBuf::from);
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn product(variable: &str, default: &str) -> PathBuf {

@@ -121,7 +121,7 @@ fn listen(
         let came = came.and_then(|()| info.first_chunk().map(|it| i32::from_ne_bytes(*it)));
         let is_again = came.is_some() && late.is_some();
         let kept_since = late.map_or_else(Instant::now, |(_, since)| since);
-        let Some(signal) = came.or(late.map(|(signal, _)| signal)) else {
+        let Some(signal) = came.or_else(|| late.map(|(signal, _)| signal)) else {
             continue;
         };
         late = None;
