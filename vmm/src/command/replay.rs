@@ -1,7 +1,7 @@
 //! `vmm replay SCHEDULE GUEST`: runs a schedule again, exactly as it was found.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use vmm::explore::Replay;
@@ -9,7 +9,7 @@ use vmm::explore::schedule::Schedule;
 use vmm::explore::stop_reason::StopReason;
 use vmm::explore::story::tell;
 use vmm::machine::guest::Guest;
-use vmm::provenance::{Host, Provenance};
+use vmm::provenance::{Host, Provenance, VERSION, now};
 use vmm::report::page::story::{Document, Tone};
 use vmm::report::test_results::of_replay;
 use vmm::stats::sources::Sources;
@@ -82,6 +82,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         any_image: arguments.any_image,
         time: arguments.time_limit,
     };
+    let begun = Instant::now();
     let line = Line::of(arguments.progress, arguments.times);
     let told = tell(&replay, interrupted, &mut |done| line.at(done));
     drop(line);
@@ -104,7 +105,12 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         let (done, reason) = (replayed.done, why.reason());
         verdict += &format!("; {done} were made when {reason}");
     }
-    let mut facts = vec![("compared", compared.to_owned())];
+    let (date, host) = (now(), Host::this(Sources::prove_statistics().kvm));
+    let replayed_by = format!("vmm {VERSION}, {date}, on {host}");
+    let mut facts = vec![
+        ("replayed by", replayed_by),
+        ("compared", compared.to_owned()),
+    ];
     if let Some(found) = &schedule.provenance {
         let Provenance {
             vmm, date, host, ..
@@ -116,7 +122,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let story = replayed.stopped.is_none().then_some(story);
     let mut text = (story.as_ref()).map_or_else(String::new, |story| format!("{story}\n"));
     for (name, fact) in &facts {
-        text += &format!("{name:<10} {fact}\n");
+        text += &format!("{name:<11} {fact}\n");
     }
     text += &format!("\n{verdict}\n");
     let went_another_way = as_told != replayed.done;
@@ -130,8 +136,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let suite = || {
         let other = facts.iter().filter(|(name, _)| *name == ANOTHER_WAY);
         let other = other.map(|(_, text)| text.clone()).collect();
-        let found_by = schedule.provenance.as_ref();
-        of_replay(of, found_by, (&verdict, status), other, &facts)
+        let when = (date, begun.elapsed());
+        of_replay(of, when, (&verdict, status), other, &facts)
     };
     let written = output.write(&text, suite);
     let mut complain_of = |what, error| {
@@ -146,7 +152,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         ];
         let document = Document {
             verdict: &verdict,
-            what: title(&arguments.schedule, &guest, &schedule),
+            what: title(&arguments.schedule, &guest, &schedule, &host),
             tone: match replayed.stopped {
                 _ if went_another_way => Tone::Bad,
                 Some(_) => Tone::Open,
@@ -164,7 +170,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
 }
 
 /// What is replayed, on what: the title of the page.
-fn title(file: &Path, guest: &Path, schedule: &Schedule) -> String {
+fn title(file: &Path, guest: &Path, schedule: &Schedule, host: &Host) -> String {
     let name = |path: &Path| {
         let last = path.file_name().unwrap_or(path.as_os_str());
         last.display().to_string()
@@ -173,7 +179,6 @@ fn title(file: &Path, guest: &Path, schedule: &Schedule) -> String {
     let found = schedule.provenance.as_ref();
     let case = found.and_then(|found| found.case.as_ref());
     let case = case.map_or_else(String::new, |case| format!(" of {}", case.file_name()));
-    let host = Host::this(Sources::prove_statistics().kvm);
     format!("{file}{case} on {guest}, {host}")
 }
 

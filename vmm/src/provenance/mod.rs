@@ -116,13 +116,18 @@ impl Input {
     }
 }
 
+/// This moment, as documents have it: in UTC, to the second.
+pub fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
 impl Provenance {
     /// The provenance of a run that starts now: of `guest` on `vcpus` vCPUs, with the words
     /// `given`, on a host whose KVM is of kind `kvm`.
     pub fn new(kvm: Kvm, guest: Input, vcpus: u32, given: &str) -> Self {
         Self {
             vmm: Build::this(),
-            date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            date: now(),
             host: Host::this(kvm),
             guest,
             vcpus,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, Table};
 
-use super::difference::{Sample, Significance};
+use super::difference::{Interval, Sample, Significance};
 use super::{Comparison, Figure, Kind};
 use crate::table_style::RULED;
 
@@ -112,18 +112,18 @@ fn row(figure: &Figure, has_spread: bool) -> Vec<Cell> {
     row.into_iter().map(Cell::new).collect()
 }
 
-/// A figure, with half of its interval if it has one.
+/// A figure, with its interval if it has one.
 fn sample(sample: &Sample, unit: &str) -> String {
     let own = value(sample.value, unit);
     match sample.interval {
-        Some(interval) => format!("{own} ± {}", half(interval.low, interval.high, unit)),
+        Some(Interval { low, high, .. }) => {
+            // The figure need not be in the middle of it.
+            let low = value(low, unit);
+            let low = low.split(' ').next().unwrap_or_default();
+            format!("{own} ({low} to {})", value(high, unit))
+        }
         None => own,
     }
-}
-
-fn half(low: f64, high: f64, unit: &str) -> String {
-    let text = value((high - low) / 2.0, unit);
-    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn value(value: f64, unit: &str) -> String {
@@ -153,7 +153,8 @@ mod tests {
         assert_eq!(value(12.0, ""), "12");
         assert_eq!(value(1.005, ""), "1.00");
         assert_eq!(value(7.0, "cycles"), "7 cycles");
-        assert_eq!(half(1_000.0, 3_000.0, "ns"), "1.0");
+        let runs = Sample::of_runs(1_500.0, &[1_000.0, 1_500.0, 3_000.0]);
+        assert_eq!(sample(&runs, "ns"), "1.5 µs (1.0 to 3.0 µs)");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The results of a search and of a replay: whether it came to what the case, or the schedule,
 //! says.
 
+use std::time::Duration;
+
 use super::{CameTo, Suite, Test, VERDICT};
 use crate::explore::result::{Document, VerdictRecord};
-use crate::provenance::Provenance;
 
 /// The exit status of what broke, or did not break, against what was expected.
 const NOT_AS_EXPECTED: u8 = 1;
@@ -36,19 +37,20 @@ pub fn of_search(
     }
 }
 
-/// The result of a replay in a suite called `name`, as in [`of_search`]. `sentences` say what
-/// happened, if it is not what was to happen.
+/// The result of a replay in a suite called `name`, as in [`of_search`], which ended at `date` and
+/// took `time`. `sentences` say what happened, if it is not what was to happen.
 pub fn of_replay(
     name: String,
-    provenance: Option<&Provenance>,
+    (date, time): (String, Duration),
     (verdict, status): (&str, u8),
     sentences: Vec<String>,
     facts: &[(&'static str, String)],
 ) -> Suite {
-    let found = provenance.map(|it| ("found on".to_owned(), it.host.to_string()));
-    let mut suite = suite(name, verdict, (status, true), sentences, facts);
-    suite.facts.extend(found);
-    suite
+    Suite {
+        date: Some(date),
+        seconds: time.as_secs_f64(),
+        ..suite(name, verdict, (status, true), sentences, facts)
+    }
 }
 
 fn suite(
