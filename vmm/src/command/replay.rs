@@ -106,11 +106,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         verdict += &format!("; {done} were made when {reason}");
     }
     let (date, host) = (now(), Host::this(Sources::prove_statistics().kvm));
-    let replayed_by = format!("vmm {VERSION}, {date}, on {host}");
-    let mut facts = vec![
-        ("replayed by", replayed_by),
-        ("compared", compared.to_owned()),
-    ];
+    let replayed_by = format!("by vmm {VERSION}, {date}, on {host}");
+    let mut facts = vec![("replayed", replayed_by), ("compared", compared.to_owned())];
     if let Some(found) = &schedule.provenance {
         let Provenance {
             vmm, date, host, ..
@@ -122,7 +119,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let story = replayed.stopped.is_none().then_some(story);
     let mut text = (story.as_ref()).map_or_else(String::new, |story| format!("{story}\n"));
     for (name, fact) in &facts {
-        text += &format!("{name:<11} {fact}\n");
+        text += &format!("{name:<10} {fact}\n");
     }
     text += &format!("\n{verdict}\n");
     let went_another_way = as_told != replayed.done;
