@@ -131,7 +131,7 @@ reference: have-kvm build ## a thousand cases drawn at random, every search of t
 # programs of vmm/examples and QEMU are not there.
 SVM_SKIPPED := qemu image_lint examples bad_usage bad_image describe guest_words
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
-	SVM_TIME_LIMIT=1800 tests/svm/run $(VMM) $(LITMUS_CASE) $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE) $(SUM) $(SUM_EXPLORE) \
+	SVM_TIME_LIMIT=3600 tests/svm/run $(VMM) $(LITMUS_CASE) $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE) $(SUM) $(SUM_EXPLORE) \
 		$(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
 		WHOLE_VCPUS=$(SVM_VCPUS) whole $(SVM_SKIPPED:%=--skip %::)
 

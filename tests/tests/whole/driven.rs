@@ -207,11 +207,12 @@ fn planned_stalls_are_not_the_scripts() {
         Vmm::scripted(
             r#"
             boot(#{ vcpus: 2, append: "workload=puppet" });
-            // Longer than until the stall is over, on any host.
-            for n in 0..300 { cpu(0).call_single(1, wait).wait_done(); }
+            while cpu(1).state() != "paused" { }
+            // The call runs once the stall is over.
+            cpu(0).call_single(1, wait).wait_done();
             "#,
         )
-        .args(["--stall", "cpu=1,at=1ms,for=2ms"]),
+        .args(["--stall", "cpu=1,at=1ms,for=500ms"]),
     );
     left.run.ends_with(0);
     let stalls = left.stalls(1);
