@@ -78,7 +78,7 @@ check: ## what to run before each commit, in two minutes: formatting, clippy, an
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	@PROPTEST_CASES=25 $(MAKE) --no-print-directory test-unit
 
-test: ## run every test this host can run, in about twenty minutes on two processors
+test: ## run every test this host can run, in about forty minutes on two processors
 	MAKE='$(MAKE)' tests/all
 
 test-unit: ## tests that need no guest image
