@@ -91,10 +91,9 @@ impl Journal {
         }
     }
 
-    /// The vCPU has confirmed `state`.
-    pub fn became(&self, state: State) {
+    /// The vCPU confirmed `state` at this time.
+    pub fn became(&self, state: State, at: u64) {
         if self.is_on.load(Ordering::Relaxed) {
-            let at = clock::now();
             self.put(Entry::Became { at, state });
         }
     }

@@ -11,6 +11,8 @@ use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::clock;
+
 /// How long a vCPU may take to leave the guest. Hundreds of vCPUs that spin on two cores take
 /// seconds.
 pub const CONFIRMATION: Duration = Duration::from_secs(30);
@@ -119,9 +121,10 @@ pub trait Runner {
     /// Makes the next [`Runner::step`] return [`Step::Interrupted`] at once, or no longer.
     fn set_kick(&mut self, pending: bool);
 
-    /// Called when a hold has been confirmed, or when a held vCPU runs again. The state may have
-    /// changed once more by then.
-    fn changed(&mut self, change: Change);
+    /// Called when a hold has been confirmed, or when a held vCPU runs again. That was `at` this
+    /// time of [`clock::now`], before anybody else could see it; the state may have changed once
+    /// more by now.
+    fn changed(&mut self, change: Change, at: u64);
 }
 
 /// A change of state that a [`Runner`] is told of.
@@ -423,10 +426,11 @@ impl Lifecycle {
         if wanted == Request::Run && status.state != State::Running {
             status.enter(State::Running);
             status.at_point = false;
+            let at = clock::now();
             self.changed.notify_all();
             if status.end_stall() {
                 drop(status);
-                runner.changed(Change::Running);
+                runner.changed(Change::Running, at);
             }
         }
         wanted
@@ -443,15 +447,16 @@ impl Lifecycle {
             };
             status.enter(State::Stalled(stall));
             status.begin_stall();
+            let at = clock::now();
             self.changed.notify_all();
             let asked = status.asked.take();
             let latency = asked.map(|asked| status.since.saturating_duration_since(asked));
             drop(status);
             if let Some(latency) = latency {
-                runner.changed(Change::Stalled(latency));
+                runner.changed(Change::Stalled(latency), at);
             }
             if stall == Stall::Held {
-                runner.changed(Change::Held);
+                runner.changed(Change::Held, at);
             }
             status = self.lock();
         }

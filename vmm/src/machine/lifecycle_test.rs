@@ -43,7 +43,7 @@ impl Runner for Fake {
         self.kick.store(pending, Ordering::SeqCst);
     }
 
-    fn changed(&mut self, change: Change) {
+    fn changed(&mut self, change: Change, _: u64) {
         self.heard.lock().unwrap().push(change);
     }
 }
@@ -103,7 +103,7 @@ fn an_end_met_while_draining_is_not_lost() {
             }
         }
         fn set_kick(&mut self, _: bool) {}
-        fn changed(&mut self, _: Change) {}
+        fn changed(&mut self, _: Change, _: u64) {}
     }
     assert_eq!(Lifecycle::default().drain(&mut Stubborn(0)), Some(3));
     assert_eq!(Lifecycle::default().drain(&mut Stubborn(4)), None);

@@ -470,13 +470,13 @@ impl Runner for VcpuRunner {
         self.immediate_exit.set(pending);
     }
 
-    fn changed(&mut self, change: Change) {
+    fn changed(&mut self, change: Change, at: u64) {
         let held_by = match change {
             Change::Held => *self.held_by.lock().unwrap_or_else(PoisonError::into_inner),
             _ => None,
         };
         trace!("{change:?}");
-        self.journal.became(match change {
+        let state = match change {
             Change::Stalled(latency) => {
                 self.latencies.record(latency);
                 State::Stalled(Stall::Paused)
@@ -486,7 +486,8 @@ impl Runner for VcpuRunner {
                 *self.held_by.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 State::Running
             }
-        });
+        };
+        self.journal.became(state, at);
         self.events.put(Event::Changed {
             vcpu: self.id,
             held_by,
