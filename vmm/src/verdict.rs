@@ -136,11 +136,7 @@ impl Verdict {
             Ok(ExitCode::Fail) => {
                 let message = match judgement.found.total() {
                     0 => "the guest says that an oracle failed".to_owned(),
-                    made => format!(
-                        "the guest's oracles made {}: {}",
-                        counted(made, "finding"),
-                        judgement.found
-                    ),
+                    _ => findings(judgement),
                 };
                 Self::new(Kind::Fail, message)
             }
@@ -176,11 +172,7 @@ impl Verdict {
         let verdict = match judgement.found.total() {
             _ if run_result.expected.is_any() => Self::on_expected(&run_result.expected, judgement),
             0 => Self::new(Kind::Pass, String::new()),
-            made => {
-                let made = counted(made, "finding");
-                let message = format!("the guest's oracles made {made}: {}", judgement.found);
-                Self::new(Kind::Fail, message)
-            }
+            _ => Self::new(Kind::Fail, findings(judgement)),
         };
         match verdict.kind {
             Kind::Pass => Self {
@@ -272,4 +264,10 @@ impl Verdict {
         };
         Self::new(Kind::Fail, message)
     }
+}
+
+/// What the guest's own oracles found.
+fn findings(judgement: &Judgement) -> String {
+    let made = counted(judgement.found.total(), "finding");
+    format!("the guest's oracles made {made}: {}", judgement.found)
 }

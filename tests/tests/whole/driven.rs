@@ -3,15 +3,13 @@
 //! what clients do.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::{Run, Vmm, need_kvm};
+
+use super::control::Client;
 
 /// What a run left.
 struct Left {
@@ -237,14 +235,14 @@ fn what_clients_did_is_theirs() {
         .arg("--trace")
         .arg(&trace)
         .start();
-    let mut first = connect(&socket);
+    let mut first = Client::connect(&socket);
     // Answered once the workload has started, and so has the trace.
-    ask(&mut first, r#"{"verb": "tell", "cpu": 0, "deed": "idle"}"#);
-    let mut second = connect(&socket);
-    ask(&mut second, r#"{"verb": "pause", "cpu": 1}"#);
-    ask(&mut first, r#"{"verb": "look", "cpu": 1}"#);
-    ask(&mut first, r#"{"verb": "resume", "cpu": 1}"#);
-    ask(&mut first, r#"{"verb": "finish"}"#);
+    first.well(&json!({"verb": "tell", "cpu": 0, "deed": "idle"}));
+    let mut second = Client::connect(&socket);
+    second.well(&json!({"verb": "pause", "cpu": 1}));
+    first.well(&json!({"verb": "look", "cpu": 1}));
+    first.well(&json!({"verb": "resume", "cpu": 1}));
+    first.well(&json!({"verb": "finish"}));
     let run = running.finish();
     run.ends_with(0);
     let left = Left {
@@ -269,22 +267,4 @@ fn what_clients_did_is_theirs() {
     let stalls = left.stalls(1);
     assert_eq!(stalls.len(), 1, "{stalls:?}");
     assert_eq!(stalls[0].1, "client 2");
-}
-
-fn connect(socket: &Path) -> BufReader<UnixStream> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match UnixStream::connect(socket) {
-            Ok(stream) => return BufReader::new(stream),
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        thread::yield_now();
-    }
-}
-
-fn ask(client: &mut BufReader<UnixStream>, request: &str) {
-    writeln!(client.get_mut(), "{request}").unwrap();
-    let mut answer = String::new();
-    client.read_line(&mut answer).unwrap();
-    assert!(answer.contains("\"ok\":true"), "{request}: {answer}");
 }

@@ -12,7 +12,7 @@ use vmm::machine::guest::Guest;
 use vmm::provenance::{Host, Provenance, VERSION, now};
 use vmm::report::page::story::{Document, Tone};
 use vmm::report::test_results::of_replay;
-use vmm::stats::sources::Sources;
+use vmm::stats::sources::Trials;
 use vmm::{duration, text};
 
 use super::explored::{refused, status_of, write_page};
@@ -82,6 +82,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         any_image: arguments.any_image,
         time: arguments.time_limit,
     };
+    let trials = Trials::begin();
     let begun = Instant::now();
     let line = Line::of(arguments.progress, arguments.times);
     let told = tell(&replay, interrupted, &mut |done| line.at(done));
@@ -105,7 +106,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         let (done, reason) = (replayed.done, why.reason());
         verdict += &format!("; {done} were made when {reason}");
     }
-    let (date, host) = (now(), Host::this(Sources::prove_statistics().kvm));
+    let (date, host) = (now(), Host::this(trials.result().kvm));
     let replayed_by = format!("by vmm {VERSION}, {date}, on {host}");
     let mut facts = vec![("replayed", replayed_by), ("compared", compared.to_owned())];
     if let Some(found) = &schedule.provenance {

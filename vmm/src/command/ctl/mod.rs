@@ -85,16 +85,6 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     Ok(if session.is_well { 0 } else { REFUSED })
 }
 
-/// Whether a subscription would be told that the machine is over.
-fn wants_the_end(ask: &Ask) -> bool {
-    match ask {
-        Ask::Subscribe { events } => {
-            events.is_empty() || events.iter().any(|kind| kind.name() == "ended")
-        }
-        _ => false,
-    }
-}
-
 /// One connection, and what has come of its requests.
 struct Session<'a> {
     connection: Connection,
@@ -168,9 +158,11 @@ impl Session<'_> {
     /// Prints events until the connection ends.
     fn subscribe(&mut self) -> Result<(), Refused> {
         let answer = self.ask(&self.arguments.ask.request().to_string())?;
-        if answer.is_none_or(|answer| answer["ok"] != true) {
+        let Some(answer) = answer.filter(|answer| answer["ok"] == true) else {
             return Ok(());
-        }
+        };
+        let kinds = answer["events"].as_array();
+        let wants_the_end = kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind == "ended"));
         let mut has_ended = false;
         while let Some(event) = self.connection.receive()? {
             has_ended = event["event"] == "ended";
@@ -178,7 +170,7 @@ impl Session<'_> {
                 return Ok(());
             }
         }
-        match has_ended || !wants_the_end(&self.arguments.ask) {
+        match has_ended || !wants_the_end {
             true => Ok(()),
             false => Err(self.connection.lost()),
         }

@@ -1,6 +1,7 @@
 //! The commands of `vmm ctl`, one for each verb of the protocol, and the request that each makes.
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use std::time::Duration;
 use vmm::cpus::CpuSet;
@@ -171,42 +172,54 @@ pub(super) enum Ask {
     },
 }
 
-/// The verbs about IPIs on their way.
-#[derive(Debug, Subcommand)]
+/// The verbs about IPIs on their way. Each is the request that it makes.
+#[derive(Debug, Subcommand, Serialize)]
+#[serde(tag = "verb")]
 pub(super) enum Wire {
     /// Hold what a CPU sends another from now on; without --vector or --call, all but wake-ups
+    #[serde(rename = "wire_hold")]
     Hold {
         from: u32,
         to: u32,
         #[command(flatten)]
+        #[serde(flatten)]
         which: Which,
     },
     /// Hold what any CPU sends from now on; without --vector or --call, all but wake-ups
+    #[serde(rename = "wire_hold_all")]
     HoldAll {
         #[command(flatten)]
+        #[serde(flatten)]
         which: Which,
     },
     /// Delay what a CPU sends another; without --vector or --call, all but wake-ups
+    #[serde(rename = "wire_delay")]
     Delay {
         from: u32,
         to: u32,
         milliseconds: u32,
         #[command(flatten)]
+        #[serde(flatten)]
         which: Which,
     },
     /// Deliver what is held, in order, and hold no longer
+    #[serde(rename = "wire_release")]
     Release {
         from: u32,
         to: u32,
         #[command(flatten)]
+        #[serde(flatten)]
         which: Which,
     },
     /// Deliver all that is held, and hold no longer
+    #[serde(rename = "wire_release_all")]
     ReleaseAll {
         #[command(flatten)]
+        #[serde(flatten)]
         which: Which,
     },
     /// Deliver one that is held ahead of the others
+    #[serde(rename = "wire_deliver")]
     Deliver {
         from: u32,
         to: u32,
@@ -214,9 +227,11 @@ pub(super) enum Wire {
         #[arg(default_value_t = 0)]
         nth: usize,
         #[command(flatten)]
+        #[serde(flatten)]
         which: Which,
     },
     /// Lose one that is held
+    #[serde(rename = "wire_lose")]
     Lose {
         from: u32,
         to: u32,
@@ -224,9 +239,11 @@ pub(super) enum Wire {
         #[arg(default_value_t = 0)]
         nth: usize,
         #[command(flatten)]
+        #[serde(flatten)]
         which: Which,
     },
     /// Wait until so many that a CPU has sent another are in flight
+    #[serde(rename = "wire_wait_held")]
     WaitHeld {
         from: u32,
         to: u32,
@@ -234,16 +251,19 @@ pub(super) enum Wire {
         #[arg(default_value_t = 1)]
         count: usize,
         #[command(flatten)]
+        #[serde(flatten)]
         which: Which,
         #[command(flatten)]
+        #[serde(flatten)]
         limit: Limit,
     },
     /// The IPIs in flight
+    #[serde(rename = "wire_in_flight")]
     InFlight,
 }
 
 /// Which of the IPIs of a pair of CPUs; all of them without either.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize)]
 #[group(multiple = false)]
 pub(super) struct Which {
     /// Those of a vector, by its name or number, such as single or 0xfb; or init, or sipi
@@ -254,11 +274,16 @@ pub(super) struct Which {
     call: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Args, Serialize)]
 pub(super) struct Limit {
     /// How long to wait for it at most, such as 5, 5s or 500ms [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[serde(serialize_with = "as_seconds")]
     limit: Option<Duration>,
+}
+
+fn as_seconds<S: Serializer>(limit: &Option<Duration>, out: S) -> Result<S::Ok, S::Error> {
+    limit.map(|limit| limit.as_secs_f64()).serialize(out)
 }
 
 impl Limit {
@@ -315,7 +340,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn name(self) -> String {
+    fn name(self) -> String {
         let value = self.to_possible_value();
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     }
@@ -391,7 +416,7 @@ impl Ask {
                 "cpus": cpus.as_ref().map(list),
                 "limit": limit.seconds(),
             }),
-            Self::Wire(wire) => wire.request(),
+            Self::Wire(wire) => json!(wire),
             Self::Stats => json!({ "verb": "stats" }),
             Self::MustBreak { oracle } => json!({ "verb": "must_break", "oracle": oracle }),
             Self::MayBreak { oracle } => json!({ "verb": "may_break", "oracle": oracle }),
@@ -407,70 +432,6 @@ impl Ask {
                 json!({ "verb": "subscribe", "events": names })
             }
             Self::Raw { .. } => Value::Null,
-        }
-    }
-}
-
-impl Wire {
-    fn request(&self) -> Value {
-        let on = |verb: &str, which: &Which| {
-            let Which { vector, call } = which;
-            json!({ "verb": verb, "vector": vector, "call": call })
-        };
-        let pair = |verb: &str, from: &u32, to: &u32, which: &Which| {
-            let mut request = on(verb, which);
-            request["from"] = (*from).into();
-            request["to"] = (*to).into();
-            request
-        };
-        match self {
-            Self::Hold { from, to, which } => pair("wire_hold", from, to, which),
-            Self::HoldAll { which } => on("wire_hold_all", which),
-            Self::Delay {
-                from,
-                to,
-                milliseconds,
-                which,
-            } => {
-                let mut request = pair("wire_delay", from, to, which);
-                request["milliseconds"] = (*milliseconds).into();
-                request
-            }
-            Self::Release { from, to, which } => pair("wire_release", from, to, which),
-            Self::ReleaseAll { which } => on("wire_release_all", which),
-            Self::Deliver {
-                from,
-                to,
-                nth,
-                which,
-            } => {
-                let mut request = pair("wire_deliver", from, to, which);
-                request["nth"] = (*nth).into();
-                request
-            }
-            Self::Lose {
-                from,
-                to,
-                nth,
-                which,
-            } => {
-                let mut request = pair("wire_lose", from, to, which);
-                request["nth"] = (*nth).into();
-                request
-            }
-            Self::WaitHeld {
-                from,
-                to,
-                count,
-                which,
-                limit,
-            } => {
-                let mut request = pair("wire_wait_held", from, to, which);
-                request["count"] = (*count).into();
-                request["limit"] = limit.seconds().into();
-                request
-            }
-            Self::InFlight => json!({ "verb": "wire_in_flight" }),
         }
     }
 }

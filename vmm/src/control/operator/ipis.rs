@@ -123,14 +123,7 @@ impl Operator {
         selection: Option<Selection>,
         nth: usize,
     ) -> Result<(), OperatorError> {
-        let of = selection.unwrap_or_default();
-        let text = || format!("delivers number {nth} of the {of} from CPU {from} to CPU {to}");
-        let doing = self.recorder.begin(text);
-        doing.attempt(|| {
-            self.check_pair(from, to)?;
-            let dispatch = self.wire.take(from, to, selection, nth)?;
-            self.carry(dispatch)
-        })
+        self.take_off("delivers", (from, to), selection, nth, |it| self.carry(it))
     }
 
     /// Loses the `nth` of the held IPIs of the selection, from 0. Without a selection it is the
@@ -145,18 +138,32 @@ impl Operator {
         selection: Option<Selection>,
         nth: usize,
     ) -> Result<(), OperatorError> {
-        let of = selection.unwrap_or_default();
-        let text = || format!("loses number {nth} of the {of} from CPU {from} to CPU {to}");
-        let doing = self.recorder.begin(text);
-        doing.attempt(|| {
-            self.check_pair(from, to)?;
-            let lost = self.wire.take(from, to, selection, nth)?;
+        self.take_off("loses", (from, to), selection, nth, |lost| {
             match lost.delivery {
                 Delivery::Fixed => &self.lost,
                 Delivery::Init | Delivery::StartUp => &self.starts_lost,
             }
             .fetch_add(1, Ordering::Relaxed);
             Ok(())
+        })
+    }
+
+    /// Takes the `nth` of the held IPIs of the selection off the wire. `does` says what becomes of
+    /// it, and `with` does so.
+    fn take_off(
+        &self,
+        does: &str,
+        (from, to): (u32, u32),
+        selection: Option<Selection>,
+        nth: usize,
+        with: impl FnOnce(Dispatch) -> Result<(), OperatorError>,
+    ) -> Result<(), OperatorError> {
+        let of = selection.unwrap_or_default();
+        let text = || format!("{does} number {nth} of the {of} from CPU {from} to CPU {to}");
+        let doing = self.recorder.begin(text);
+        doing.attempt(|| {
+            self.check_pair(from, to)?;
+            with(self.wire.take(from, to, selection, nth)?)
         })
     }
 

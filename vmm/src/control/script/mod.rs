@@ -271,7 +271,6 @@ impl ScriptContext {
             standstill,
         } = (self.boot)(wanted).map_err(bad)?;
         operator.drive(true);
-        let start = self.limit.get().max(BOOT);
         *self.current.borrow_mut() = Some(Arc::clone(&operator));
         self.unsaid
             .take()
@@ -287,12 +286,17 @@ impl ScriptContext {
             return Ok(());
         }
         // Before the start a script could only disturb the boot.
-        let started = operator.wait_started(Wait::up_to(start));
-        if !matches!(started, Err(OperatorError::Over(_))) {
-            started?;
-        }
+        self.wait_started(&operator)?;
         operator.note(|| "boots this machine".to_owned());
         Ok(())
+    }
+
+    /// Waits until the workload of a machine has started, or the machine is over.
+    fn wait_started(&self, operator: &Operator) -> Result<(), OperatorError> {
+        match operator.wait_started(Wait::up_to(self.limit.get().max(BOOT))) {
+            Err(OperatorError::Over(_)) => Ok(()),
+            started => started,
+        }
     }
 
     /// Ends the current machine, if there is one.
@@ -305,11 +309,7 @@ impl ScriptContext {
                 // The boot can wait for what was held. Until the workload starts, the guest does
                 // not say whether it can be told to finish.
                 operator.let_go()?;
-                let start = self.limit.get().max(BOOT);
-                match operator.wait_started(Wait::up_to(start)) {
-                    Ok(()) | Err(OperatorError::Over(_)) => {}
-                    Err(error) => return Err(error.into()),
-                }
+                self.wait_started(&operator)?;
             }
             let ended = match operator.takes_commands() {
                 true => operator.finish(self.wait()),

@@ -10,7 +10,7 @@ use shared::ledger::CallId;
 use super::ScriptContext;
 use super::deed_handle::DeedHandle;
 use super::failure::{bad, small};
-use crate::control::operator::{Operator, Selection};
+use crate::control::operator::{Operator, OperatorError, Selection};
 
 type Answer<T> = Result<T, Box<EvalAltResult>>;
 
@@ -40,78 +40,168 @@ fn named(operator: &Operator, which: &Dynamic) -> Answer<Selection> {
     Ok(operator.ipis_named(&name)?)
 }
 
-/// Which of the IPIs in flight is meant: a number alone counts all of them, and a name alone means
-/// the first.
-fn nth(operator: &Operator, which: &Dynamic) -> Answer<(Option<Selection>, usize)> {
-    match which.as_int() {
-        Ok(nth) => Ok((None, place(nth)?)),
-        Err(_) => Ok((Some(named(operator, which)?), 0)),
-    }
-}
-
 pub(super) fn register(engine: &mut Engine, context: &Rc<ScriptContext>) {
     engine.register_type_with_name::<WireHandle>("Wire");
-    register_rules(engine, context);
-    register_releases(engine, context);
-    register_in_flight(engine, context);
-}
-
-/// What becomes of IPIs that are still to be sent.
-fn register_rules(engine: &mut Engine, context: &Rc<ScriptContext>) {
-    let s = Rc::clone(context);
-    engine.register_fn(
-        "hold",
-        move |call: NativeCallContext, _: WireHandle, from: i64, to: i64| -> Answer<()> {
-            let (from, to) = pair(from, to)?;
-            Ok(s.act(&call)?.wire_hold(from, to, Selection::default())?)
+    register_on_pair(engine, context, "hold", |operator, from, to, which| {
+        operator.wire_hold(from, to, which.unwrap_or_default())
+    });
+    register_on_all(engine, context, "hold_all", |operator, which| {
+        operator.wire_hold_all(which.unwrap_or_default())
+    });
+    register_delay(engine, context);
+    register_on_pair(engine, context, "release", Operator::wire_release);
+    register_on_all(engine, context, "release_all", Operator::wire_release_all);
+    register_counted(
+        engine,
+        context,
+        "deliver",
+        0,
+        |_, operator, from, to, which, nth| operator.wire_deliver(from, to, which, nth),
+    );
+    register_counted(
+        engine,
+        context,
+        "lose",
+        0,
+        |_, operator, from, to, which, nth| operator.wire_lose(from, to, which, nth),
+    );
+    register_counted(
+        engine,
+        context,
+        "wait_held",
+        1,
+        |s, operator, from, to, which, count| {
+            operator.wait_in_flight(from, to, which, count, s.wait())
         },
     );
     let s = Rc::clone(context);
     engine.register_fn(
-        "hold",
-        move |call: NativeCallContext,
+        "in_flight",
+        move |at: NativeCallContext, _: WireHandle| -> Answer<Array> {
+            let all = s.act(&at)?.in_flight();
+            Ok(all.iter().map(|it| it.to_string().into()).collect())
+        },
+    );
+}
+
+type Done = Result<(), OperatorError>;
+
+/// `name(from, to)` is about all IPIs from one CPU to another, `name(from, to, which)` about some.
+fn register_on_pair(
+    engine: &mut Engine,
+    context: &Rc<ScriptContext>,
+    name: &'static str,
+    verb: fn(&Operator, u32, u32, Option<Selection>) -> Done,
+) {
+    let s = Rc::clone(context);
+    engine.register_fn(
+        name,
+        move |at: NativeCallContext, _: WireHandle, from: i64, to: i64| -> Answer<()> {
+            let (from, to) = pair(from, to)?;
+            Ok(verb(&*s.act(&at)?, from, to, None)?)
+        },
+    );
+    let s = Rc::clone(context);
+    engine.register_fn(
+        name,
+        move |at: NativeCallContext,
               _: WireHandle,
               from: i64,
               to: i64,
               which: Dynamic|
               -> Answer<()> {
-            let ((from, to), operator) = (pair(from, to)?, s.act(&call)?);
+            let ((from, to), operator) = (pair(from, to)?, s.act(&at)?);
             let which = named(&operator, &which)?;
-            Ok(operator.wire_hold(from, to, which)?)
+            Ok(verb(&operator, from, to, Some(which))?)
+        },
+    );
+}
+
+/// `name()` is about all IPIs, `name(which)` about some.
+fn register_on_all(
+    engine: &mut Engine,
+    context: &Rc<ScriptContext>,
+    name: &'static str,
+    verb: fn(&Operator, Option<Selection>) -> Done,
+) {
+    let s = Rc::clone(context);
+    engine.register_fn(
+        name,
+        move |at: NativeCallContext, _: WireHandle| -> Answer<()> {
+            Ok(verb(&*s.act(&at)?, None)?)
         },
     );
     let s = Rc::clone(context);
     engine.register_fn(
-        "hold_all",
-        move |call: NativeCallContext, _: WireHandle| -> Answer<()> {
-            Ok(s.act(&call)?.wire_hold_all(Selection::default())?)
-        },
-    );
-    let s = Rc::clone(context);
-    engine.register_fn(
-        "hold_all",
-        move |call: NativeCallContext, _: WireHandle, which: Dynamic| -> Answer<()> {
-            let operator = s.act(&call)?;
+        name,
+        move |at: NativeCallContext, _: WireHandle, which: Dynamic| -> Answer<()> {
+            let operator = s.act(&at)?;
             let which = named(&operator, &which)?;
-            Ok(operator.wire_hold_all(which)?)
+            Ok(verb(&operator, Some(which))?)
         },
     );
+}
+
+/// A verb that takes a number, by which it tells IPIs in flight apart or counts them.
+type Counted = fn(&ScriptContext, &Operator, u32, u32, Option<Selection>, usize) -> Done;
+
+/// `name(from, to, number)` counts all IPIs from one CPU to another, `name(from, to, which, number)`
+/// some of them, and `name(from, to, which)` has the number `default`.
+fn register_counted(
+    engine: &mut Engine,
+    context: &Rc<ScriptContext>,
+    name: &'static str,
+    default: usize,
+    verb: Counted,
+) {
     let s = Rc::clone(context);
     engine.register_fn(
-        "delay",
-        move |call: NativeCallContext, _: WireHandle, from: i64, to: i64, ms: i64| {
-            delay(&*s.act(&call)?, from, to, ms, None)
-        },
-    );
-    let s = Rc::clone(context);
-    engine.register_fn(
-        "delay",
-        move |call: NativeCallContext,
+        name,
+        move |at: NativeCallContext,
               _: WireHandle,
               from: i64,
               to: i64,
-              ms: i64,
-              which: Dynamic| { delay(&*s.act(&call)?, from, to, ms, Some(&which)) },
+              which: Dynamic|
+              -> Answer<()> {
+            let ((from, to), operator) = (pair(from, to)?, s.act(&at)?);
+            let (which, number) = match which.as_int() {
+                Ok(number) => (None, place(number)?),
+                Err(_) => (Some(named(&operator, &which)?), default),
+            };
+            Ok(verb(&s, &operator, from, to, which, number)?)
+        },
+    );
+    let s = Rc::clone(context);
+    engine.register_fn(
+        name,
+        move |at: NativeCallContext,
+              _: WireHandle,
+              from: i64,
+              to: i64,
+              which: Dynamic,
+              number: i64|
+              -> Answer<()> {
+            let ((from, to), operator) = (pair(from, to)?, s.act(&at)?);
+            let which = named(&operator, &which)?;
+            Ok(verb(&s, &operator, from, to, Some(which), place(number)?)?)
+        },
+    );
+}
+
+fn register_delay(engine: &mut Engine, context: &Rc<ScriptContext>) {
+    let s = Rc::clone(context);
+    engine.register_fn(
+        "delay",
+        move |at: NativeCallContext, _: WireHandle, from: i64, to: i64, ms: i64| {
+            delay(&*s.act(&at)?, from, to, ms, None)
+        },
+    );
+    let s = Rc::clone(context);
+    engine.register_fn(
+        "delay",
+        move |at: NativeCallContext, _: WireHandle, from: i64, to: i64, ms: i64, which: Dynamic| {
+            delay(&*s.act(&at)?, from, to, ms, Some(&which))
+        },
     );
 }
 
@@ -127,133 +217,4 @@ fn delay(
     let which = which.map(|which| named(operator, which)).transpose()?;
     let delay = Duration::from_millis(milliseconds.into());
     Ok(operator.wire_delay(from, to, which.unwrap_or_default(), delay)?)
-}
-
-/// What becomes of IPIs that are held.
-fn register_releases(engine: &mut Engine, context: &Rc<ScriptContext>) {
-    let s = Rc::clone(context);
-    engine.register_fn(
-        "release",
-        move |call: NativeCallContext, _: WireHandle, from: i64, to: i64| -> Answer<()> {
-            let (from, to) = pair(from, to)?;
-            Ok(s.act(&call)?.wire_release(from, to, None)?)
-        },
-    );
-    let s = Rc::clone(context);
-    engine.register_fn(
-        "release",
-        move |call: NativeCallContext,
-              _: WireHandle,
-              from: i64,
-              to: i64,
-              which: Dynamic|
-              -> Answer<()> {
-            let ((from, to), operator) = (pair(from, to)?, s.act(&call)?);
-            let which = named(&operator, &which)?;
-            Ok(operator.wire_release(from, to, Some(which))?)
-        },
-    );
-    let s = Rc::clone(context);
-    engine.register_fn(
-        "release_all",
-        move |call: NativeCallContext, _: WireHandle| -> Answer<()> {
-            Ok(s.act(&call)?.wire_release_all(None)?)
-        },
-    );
-    let s = Rc::clone(context);
-    engine.register_fn(
-        "release_all",
-        move |call: NativeCallContext, _: WireHandle, which: Dynamic| -> Answer<()> {
-            let operator = s.act(&call)?;
-            let which = named(&operator, &which)?;
-            Ok(operator.wire_release_all(Some(which))?)
-        },
-    );
-    for (name, verb) in [
-        ("deliver", Operator::wire_deliver as TakeVerb),
-        ("lose", Operator::wire_lose),
-    ] {
-        let s = Rc::clone(context);
-        engine.register_fn(
-            name,
-            move |call: NativeCallContext,
-                  _: WireHandle,
-                  from: i64,
-                  to: i64,
-                  which: Dynamic|
-                  -> Answer<()> {
-                let ((from, to), operator) = (pair(from, to)?, s.act(&call)?);
-                let (which, nth) = nth(&operator, &which)?;
-                Ok(verb(&operator, from, to, which, nth)?)
-            },
-        );
-        let s = Rc::clone(context);
-        engine.register_fn(
-            name,
-            move |call: NativeCallContext,
-                  _: WireHandle,
-                  from: i64,
-                  to: i64,
-                  which: Dynamic,
-                  nth: i64|
-                  -> Answer<()> {
-                let ((from, to), operator) = (pair(from, to)?, s.act(&call)?);
-                let which = named(&operator, &which)?;
-                Ok(verb(&operator, from, to, Some(which), place(nth)?)?)
-            },
-        );
-    }
-}
-
-/// A verb of the operator that takes one IPI off the wire.
-type TakeVerb = fn(
-    &Operator,
-    u32,
-    u32,
-    Option<Selection>,
-    usize,
-) -> Result<(), crate::control::operator::OperatorError>;
-
-/// What is in flight.
-fn register_in_flight(engine: &mut Engine, context: &Rc<ScriptContext>) {
-    let s = Rc::clone(context);
-    engine.register_fn(
-        "wait_held",
-        move |call: NativeCallContext,
-              _: WireHandle,
-              from: i64,
-              to: i64,
-              which: Dynamic|
-              -> Answer<()> {
-            let ((from, to), operator) = (pair(from, to)?, s.act(&call)?);
-            let (which, count) = match which.as_int() {
-                Ok(count) => (None, place(count)?),
-                Err(_) => (Some(named(&operator, &which)?), 1),
-            };
-            Ok(operator.wait_in_flight(from, to, which, count, s.wait())?)
-        },
-    );
-    let s = Rc::clone(context);
-    engine.register_fn(
-        "wait_held",
-        move |call: NativeCallContext,
-              _: WireHandle,
-              from: i64,
-              to: i64,
-              which: Dynamic,
-              count: i64|
-              -> Answer<()> {
-            let ((from, to), operator) = (pair(from, to)?, s.act(&call)?);
-            let which = named(&operator, &which)?;
-            Ok(operator.wait_in_flight(from, to, Some(which), place(count)?, s.wait())?)
-        },
-    );
-    let s = Rc::clone(context);
-    engine.register_fn(
-        "in_flight",
-        move |call: NativeCallContext, _: WireHandle| -> Answer<Array> {
-            let all = s.act(&call)?.in_flight();
-            Ok(all.iter().map(|it| it.to_string().into()).collect())
-        },
-    );
 }
