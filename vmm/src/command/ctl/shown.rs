@@ -429,7 +429,7 @@ mod tests {
         }
         assert_eq!(answer(&Ask::Quit, &json!({ "ok": true })), "ok");
         let refused = answer(&Ask::Quit, &json!({ "ok": false, "error": "no" }));
-        assert_eq!(refused, "vmm: no");
+        assert_eq!(refused, "no");
     }
 
     #[test]
