@@ -138,13 +138,21 @@ fn a_wait_that_never_comes_true_says_what_it_waited_for() {
 
 #[test]
 fn who_waits_for_a_call_that_is_not_made_learns_why() {
-    for wait in ["wait_made()", "wait_ran(0)", "wait_ran()"] {
-        let script =
-            format!("cpu(0).offline(1).wait_done();\ncpu(0).call_single(1, nowait).{wait};");
-        perform(&script)
+    let told = |and: &str| {
+        perform(&format!(
+            "cpu(0).offline(1).wait_done();\ncpu(0).call_single(1, nowait).{and};"
+        ))
+    };
+    for wait in ["wait_ran(0)", "wait_ran([0, 1])", "wait_ran()"] {
+        told(wait)
             .ends_with(1)
             .says(":2:31: CPU 0 was told call-single and did not: the target is not online");
     }
+    // It is in the ledger before the guest looks whether its target is online.
+    told("wait_made()").ends_with(0);
+    perform("cpu(0).call_many([0], nowait).wait_ran(1);")
+        .ends_with(1)
+        .says("call 0:0:1 was made to no CPU");
     perform("cpu(0).irqs_off().wait_made();")
         .ends_with(1)
         .says("CPU 0 has done irqs-off, which made no call");
@@ -357,6 +365,8 @@ fn a_cpu_is_stepped_through_its_sleep_and_lives() {
              expect(!made.ran_on(1), \"no interrupt to have come in\");
              cpu(1).resume();
              made.wait_ran();
+             // Its handler is through, and has unlocked what CPU 0 calls with.
+             cpu(1).idle().wait_done();
          }",
     );
     run.ends_with(0);
@@ -487,7 +497,11 @@ fn what_a_cpu_that_is_being_started_does_not_take_is_not_called_lost() {
         wire.wait_held(1, 2, 1);
         cpu(0).offline(2).wait_done();
         cpu(2).pause();
+        // Once there is a start-up IPI, INIT has been sent.
+        wire.hold(0, 2, "sipi");
         let on = cpu(0).online(2);
+        wire.wait_held(0, 2, "sipi");
+        wire.release(0, 2, "sipi");
         limit(5);
         try { cpu(2).step(4); print("it has begun"); } catch (refused) { print(`${refused}`); }
         wire.release(1, 2);

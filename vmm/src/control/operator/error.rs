@@ -1,8 +1,10 @@
 //! Why a verb of the operator failed, in words for scripts and clients.
 
+use shared::ledger::CallId;
 use vmm_sys_util::errno;
 
 use super::{InFlight, NoSuchPoint, NoSuchVector, NotThere, TooManyRules};
+use crate::lab::call_name::CallName;
 use crate::lab::deed::TellError;
 use crate::lab::deed_refusal::DeedRefusal;
 use crate::machine::breakpoints::BreakpointError;
@@ -100,6 +102,9 @@ pub enum OperatorError {
         /// What it was told.
         deed: String,
     },
+    /// The call has returned, and runs nowhere.
+    #[error("{} was made to no CPU", CallName(*.0))]
+    ToNobody(CallId),
 }
 
 impl From<BreakpointError> for OperatorError {

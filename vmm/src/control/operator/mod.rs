@@ -180,9 +180,11 @@ impl Operator {
         mut look: impl FnMut() -> Option<T>,
     ) -> Result<T, OperatorError> {
         let found = self.notifier.wait(wait.deadline(), || {
-            // `look` goes first: what happened before the end of the machine counts.
+            // What happened before the end of the machine counts, and the machine can end during
+            // `look`. So `look` comes after it was asked whether the machine is over.
+            let over = self.ended.get().is_some();
             let found = look().map(Ok);
-            let over = || self.ended.get().map(|_| Err(self.is_over()));
+            let over = || over.then(|| Err(self.is_over()));
             let given_up = || {
                 wait.is_given_up()
                     .then(|| Err(OperatorError::GivenUp(what())))

@@ -8,6 +8,7 @@ use shared::ports::Dispatch;
 
 use super::{CommandResult, Operator, OperatorError, PostedCommand, Wait};
 use crate::cpus::CpuSet;
+use crate::lab::Record;
 use crate::lab::call_name::CallName;
 use crate::lab::mailbox::Command;
 
@@ -102,26 +103,21 @@ impl Operator {
     }
 
     /// Waits until the CPU has entered the call that a command makes in its ledger, and returns the
-    /// call.
+    /// call. The guest may refuse the command all the same; the call was made to nobody then.
     ///
     /// # Errors
-    /// If that takes too long, or the command was refused, or it is done and has made no call.
+    /// If that takes too long, or the command is over, refused or done, and has entered no call.
     pub fn call(&self, posted: PostedCommand, wait: Wait<'_>) -> Result<CallId, OperatorError> {
-        let what = || {
-            format!(
-                "{} being entered in CPU {}'s ledger",
-                self.told(posted),
-                posted.cpu
-            )
-        };
-        self.wait(wait, what, || match self.done(posted).transpose() {
-            None => self.commands.call(posted).map(Ok),
-            Some(done) => Some(done.and_then(|done| {
-                done.call.ok_or_else(|| OperatorError::NoCall {
-                    cpu: posted.cpu,
-                    deed: self.told(posted).to_owned(),
-                })
-            })),
+        let told = || self.told(posted).to_owned();
+        let what = || format!("{} being entered in CPU {}'s ledger", told(), posted.cpu);
+        self.wait(wait, what, || {
+            // Asked first: what is entered before a command is over is seen then.
+            let done = self.done(posted).transpose();
+            let no_call = || {
+                let (cpu, deed) = (posted.cpu, told());
+                done.map(|done| done.and(Err(OperatorError::NoCall { cpu, deed })))
+            };
+            self.commands.call(posted).map(Ok).or_else(no_call)
         })?
     }
 
@@ -172,7 +168,8 @@ impl Operator {
     /// Waits until a call has run on `cpus`.
     ///
     /// # Errors
-    /// [`OperatorError::TimedOut`] says on which it has not.
+    /// [`OperatorError::TimedOut`] says on which it has not, and [`OperatorError::ToNobody`] that it
+    /// was made to no CPU.
     pub fn wait_ran(
         &self,
         call: CallId,
@@ -183,12 +180,24 @@ impl Operator {
             .recorder
             .begin(|| format!("waits until {} has run on {}", CallName(call), cpus.noun()));
         doing.attempt(|| {
-            let missing = || match self.record(call) {
-                Some(record) => cpus.without(&record.ran),
-                None => CpuSet::default(),
+            let missing = |record: Option<&Record>| {
+                // A record whose place was used again was complete.
+                record.map_or_else(CpuSet::default, |record| cpus.without(&record.ran))
             };
-            let what = || format!("{} on {}", CallName(call), missing().noun());
-            self.wait(wait, what, || missing().is_empty().then_some(()))
+            let what = || {
+                let missing = missing(self.record(call).as_ref());
+                format!("{} on {}", CallName(call), missing.noun())
+            };
+            self.wait(wait, what, || {
+                let record = self.record(call);
+                let to_nobody = record.as_ref().is_some_and(|record| {
+                    record.head.returned_tsc != 0 && record.targets.is_empty()
+                });
+                match missing(record.as_ref()).is_empty() {
+                    true => Some(Ok(())),
+                    false => to_nobody.then_some(Err(OperatorError::ToNobody(call))),
+                }
+            })?
         })
     }
 }

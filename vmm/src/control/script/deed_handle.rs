@@ -157,7 +157,11 @@ impl DeedHandle {
 
     fn wait_ran(&self, cpus: &CpuSet) -> Answer<()> {
         let call = self.call()?;
-        Ok(self.ask().wait_ran(call, cpus, self.context.wait())?)
+        match self.ask().wait_ran(call, cpus, self.context.wait()) {
+            // If it was refused, that is why.
+            Err(error @ OperatorError::ToNobody(_)) => self.wait().and(Err(error.into())),
+            ran => Ok(ran?),
+        }
     }
 
     fn wait_ran_everywhere(&self) -> Answer<()> {

@@ -133,6 +133,7 @@ impl From<OperatorError> for Box<EvalAltResult> {
             OperatorError::TimedOut { .. } | OperatorError::GivenUp(_) => FailureKind::Stuck,
             OperatorError::Refused { .. }
             | OperatorError::NoCall { .. }
+            | OperatorError::ToNobody(_)
             | OperatorError::WireNotEmpty { .. } => FailureKind::Expectation,
             _ => FailureKind::Bad,
         };
