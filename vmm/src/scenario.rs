@@ -9,7 +9,7 @@ use std::thread;
 
 use tracing::info;
 
-use crate::control::script::{BootRequest, Booted, Failure, Script, ScriptInput};
+use crate::control::script::{BootRequest, Booted, Failure, Script, ScriptInput, Unasked};
 use crate::control::socket::Server;
 use crate::machine::guest::Guest;
 use crate::{Config, Error, Outcome, run_attended};
@@ -48,7 +48,7 @@ impl ScenarioError {
 /// Runs the script in `file`, which can ask for `params`. Its machines are as in `config` where the
 /// script says nothing else. What the script appends to the guest's command line comes behind what
 /// `config` appends. Clients of `control` drive the same machines. Each machine that has ended is
-/// given to `report`.
+/// given to `report`. Returns the parameters that the script has not asked for.
 ///
 /// # Errors
 /// [`ScenarioError`], after all machines have ended. A failure that a machine has reported already
@@ -59,7 +59,7 @@ pub fn run(
     params: BTreeMap<String, String>,
     control: Option<&Server>,
     mut report: impl FnMut(Outcome),
-) -> Result<(), ScenarioError> {
+) -> Result<Vec<Unasked>, ScenarioError> {
     let script = Script::read(file)?;
     let config = &Config {
         script: Some(script.input()),
@@ -115,8 +115,9 @@ pub fn run(
     }
     match (performance.join(), refused) {
         (_, Some(error)) => Err(error.into()),
+        (Ok(Ok(unasked)), None) => Ok(unasked),
         (Ok(Err(failure)), None) if !told => Err(failure.into()),
-        (Ok(_), None) => Ok(()),
+        (Ok(Err(_)), None) => Ok(Vec::new()),
         // The panic hook has said where the thread panicked.
         (Err(panic), None) => std::panic::resume_unwind(panic),
     }

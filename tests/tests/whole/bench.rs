@@ -284,6 +284,13 @@ fn an_earlier_result_stands_beside_the_new_one() {
         .arg(tests::guest())
         .run();
     run.ends_with(0).says("now/was");
+    assert!(!run.stdout.contains("was 16, is"), "{run}");
+    let run = Vmm::with(&some.replace("--rounds 16", "--rounds 17"))
+        .arg("--baseline")
+        .arg(&path)
+        .arg(tests::guest())
+        .run();
+    run.ends_with(0).says("rounds     was 16, is 17");
     fs::write(&path, "{}").expect("room for two bytes");
     let run = Vmm::with(some)
         .arg("--baseline")

@@ -13,6 +13,23 @@ use tests::{Run, Vmm, need_kvm};
 use super::control::Bench;
 
 #[test]
+fn a_breakpoint_shows_until_it_is_taken_back() {
+    const PLACE: &str = "Singles::handle";
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    ctl(&bench, "ready --limit 60").ends_with(0);
+    let set = ctl(&bench, &format!("break 1 {PLACE}"));
+    if set.status() == 1 {
+        set.says("no breakpoints that work");
+        return;
+    }
+    set.ends_with(0);
+    ctl(&bench, "status").ends_with(0).says(PLACE);
+    ctl(&bench, "disarm 1").ends_with(0);
+    let status = ctl(&bench, "status");
+    assert!(!status.ends_with(0).stdout.contains(PLACE), "{status}");
+}
+
+#[test]
 fn the_command_asks_and_says_how_it_went() {
     let bench = Bench::boot("--vcpus 2", "workload=puppet");
     bench.connect().tell(1, "idle");

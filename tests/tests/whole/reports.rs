@@ -171,6 +171,17 @@ fn a_page_that_finds_no_room_does_not_take_the_report_along() {
 }
 
 #[test]
+fn two_outputs_do_not_share_a_file() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let both = directory.path().join("both");
+    let run = Vmm::boot("").arg("--trace").arg(&both).arg("--report");
+    run.arg(&both)
+        .run()
+        .ends_with(2)
+        .complains_of("named for two outputs");
+}
+
+#[test]
 fn a_page_of_a_schedule_does_not_take_the_place_of_its_case() {
     const CASE: &str = "cpus 2\n0: many 1\n";
     let directory = TempDir::new().expect("a temporary directory");

@@ -159,6 +159,18 @@ fn who_waits_for_a_call_that_is_not_made_learns_why() {
 }
 
 #[test]
+fn a_parameter_that_nobody_asked_for_is_told() {
+    need_kvm();
+    let script = script("expect(param(\"away\", \"stall\") == \"stall\", \"the default\");");
+    let run = Vmm::boot("--append workload=puppet --param awya=wire")
+        .arg("--script")
+        .arg(script.path())
+        .run();
+    run.ends_with(0)
+        .says("the script did not ask for the parameter awya; did you mean \"away\"?");
+}
+
+#[test]
 fn an_endless_script_is_ended() {
     let run = perform("cpus(); let n = 0; while true { n += 1; }");
     run.ends_with(5).says("is it endless?").says("CPUs 0-1: ");

@@ -17,9 +17,10 @@ use vmm::provenance::Input;
 use vmm::report::{classic, costs};
 use vmm::stats::sources::Sources;
 
+use super::outputs::Outputs;
 use super::progress::{Line, Wanted};
 use super::signals::Signals;
-use super::{Refused, chain, complain, create, installed};
+use super::{Refused, chain, complain, installed};
 
 /// What to measure, and how often.
 #[derive(Debug, Args)]
@@ -149,7 +150,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     // Created first: a bench of minutes should not end with a file that cannot be created. The
     // baseline has been read by now, so that the new figures may replace it.
     let json = arguments.json.as_ref();
-    let json = json.map(|path| create(path, [&guest_path]).map(|file| (file, path)));
+    let outputs = Outputs::beside([&guest_path]);
+    let json = json.map(|path| outputs.create(path).map(|file| (file, path)));
     let json = json.transpose()?;
 
     let signals = Signals::catch()?;

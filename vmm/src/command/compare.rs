@@ -7,7 +7,8 @@ use clap::Args;
 use vmm::report::comparison::{Comparison, table};
 use vmm::report::page::comparison as page;
 
-use super::{Refused, create};
+use super::Refused;
+use super::outputs::Outputs;
 
 /// What to compare.
 #[derive(Debug, Args)]
@@ -42,7 +43,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         status: 2,
     })?;
     if let Some(path) = &arguments.html {
-        let file = create(path, [a, b])?;
+        let file = Outputs::beside([a, b]).create(path)?;
         file.write(|mut out| page::write(&mut out, &comparison))
             .map_err(|error| not_written("page", &error))?;
     }

@@ -18,9 +18,10 @@ use vmm::{duration, text};
 
 use super::explored::{self, Files, StoryReplay};
 use super::interruption::{self, interrupted};
+use super::outputs::Outputs;
 use super::progress::{self, Line, Wanted};
 use super::stats::short_name;
-use super::{Refused, create, installed, jobs, search_stats};
+use super::{Refused, installed, jobs, search_stats};
 
 /// What to explore, and how.
 #[derive(Debug, Args)]
@@ -230,14 +231,14 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             status: 2,
         });
     }
-    let inputs = [&case_path, &guest];
-    let open = |name: &PathBuf| create(name, inputs);
+    let outputs = Outputs::beside([&case_path, &guest]);
+    let open = |name: &PathBuf| outputs.create(name);
     // Created first: a search of an hour should not end with a file that cannot be created.
     let files = Files {
         schedule: arguments.schedule.as_ref().map(open).transpose()?,
         page: arguments.report.as_ref().map(open).transpose()?,
-        result: explored::destination(arguments.result.as_deref(), inputs)?,
-        stats: arguments.stats.open(inputs)?,
+        result: explored::destination(arguments.result.as_deref(), &outputs)?,
+        stats: arguments.stats.open(&outputs)?,
     };
     interruption::catch()?;
     let rest = || {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use vmm::explore::case::Case;
@@ -20,9 +20,10 @@ use vmm::report::test_results::of_search;
 use vmm::whole_file::WholeFile;
 
 use super::interruption::{self, interrupted};
+use super::outputs::{Outputs, cannot_write};
 use super::search_stats::Output;
 use super::stats::short_name;
-use super::{Refused, cannot_write, chain, check_output, complain};
+use super::{Refused, chain, complain};
 
 /// The exit status of a search that stopped before it had shown anything.
 const NOT_SHOWN: u8 = 5;
@@ -58,13 +59,10 @@ pub struct Files {
 /// Creates the files for a result, if one is asked for.
 ///
 /// # Errors
-/// [`Refused`] if they cannot be created, or would overwrite one of `inputs`.
-pub fn destination<'a>(
-    path: Option<&Path>,
-    inputs: impl IntoIterator<Item = &'a PathBuf>,
-) -> Result<Option<Destination>, Refused> {
+/// [`Refused`] if they cannot be created, or are an input or another output.
+pub fn destination(path: Option<&Path>, outputs: &Outputs) -> Result<Option<Destination>, Refused> {
     let Some(path) = path else { return Ok(None) };
-    check_output(path, inputs)?;
+    outputs.check(path)?;
     let made = Destination::new(path).map_err(|error| cannot_write(path, &error))?;
     Ok(Some(made))
 }

@@ -13,12 +13,11 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vmm::explore::merge::{check_all_there, merge, sum};
 use vmm::explore::result::{Part, VerdictRecord};
-use vmm::explore::search::Counts;
 use vmm::explore::{Config, Shard, check};
 
 use super::interruption::{self, interrupted};
 use super::progress::{self, Line, Wanted};
-use super::shard::Order;
+use super::shard::{Order, Sofar};
 use super::{Refused, explored};
 
 /// The longest time between two checks for a signal.
@@ -31,7 +30,7 @@ const LEAST_TIME: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 enum News {
     /// Its progress.
-    Counts(u64, Counts),
+    Progress(u64, Sofar),
     /// It has closed its standard output, which means that it ends.
     End(u64),
 }
@@ -43,7 +42,7 @@ struct Job {
     child: Child,
     result: PathBuf,
     complaints: PathBuf,
-    counts: Counts,
+    sofar: Sofar,
     has_ended: bool,
 }
 
@@ -146,7 +145,7 @@ impl Jobs {
                 child,
                 result,
                 complaints,
-                counts: Counts::default(),
+                sofar: Sofar::default(),
                 has_ended: false,
             });
         }
@@ -164,13 +163,14 @@ impl Jobs {
                 self.end();
             }
             match news.recv_timeout(LOOK_EVERY) {
-                Ok(News::Counts(index, counts)) => {
+                Ok(News::Progress(index, sofar)) => {
                     if let Some(job) = self.job(index) {
-                        job.counts = counts;
+                        job.sofar = sofar;
                     }
-                    let all = sum(self.all.iter().map(|job| &job.counts));
+                    let all = sum(self.all.iter().map(|job| &job.sofar.counts));
+                    let frontier = self.all.iter().map(Job::frontier).sum();
                     let going = self.all.iter().filter(|job| !job.has_ended).count();
-                    let text = progress::searching(&all, runs, line.elapsed());
+                    let text = progress::searching(&all, frontier, runs, line.elapsed());
                     line.say(format!("{going} of {} shards: {text}", self.all.len()));
                 }
                 Ok(News::End(index)) => {
@@ -246,8 +246,8 @@ impl Drop for Jobs {
 fn pass_on(index: u64, lines: impl BufRead, tell: &Sender<News>) {
     for line in lines.lines().map_while(Result::ok) {
         // A process that dies can leave half a line.
-        if let Ok(counts) = serde_json::from_str(&line)
-            && tell.send(News::Counts(index, counts)).is_err()
+        if let Ok(sofar) = serde_json::from_str(&line)
+            && tell.send(News::Progress(index, sofar)).is_err()
         {
             return;
         }
@@ -257,6 +257,14 @@ fn pass_on(index: u64, lines: impl BufRead, tell: &Sender<News>) {
 }
 
 impl Job {
+    /// How many choices it has left to try, if it has said so.
+    fn frontier(&self) -> Option<u64> {
+        match self.has_ended {
+            true => Some(0),
+            false => self.sofar.frontier,
+        }
+    }
+
     fn end(&self) {
         if let (false, Ok(id)) = (self.has_ended, i32::try_from(self.child.id())) {
             // SAFETY: kill() touches no memory. The process is a child that has not been waited

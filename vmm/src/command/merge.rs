@@ -7,9 +7,10 @@ use vmm::explore::merge::{MergeError, check_all_there, merge};
 use vmm::explore::result::Part;
 use vmm::whole_file::WholeFile;
 
+use super::Refused;
 use super::explored::{self, Files};
+use super::outputs::Outputs;
 use super::search_stats::Output;
-use super::{Refused, create};
 
 /// What to merge.
 #[derive(Debug, Args)]
@@ -41,17 +42,21 @@ const RUN_AGAIN: u8 = 5;
 /// # Errors
 /// [`Refused`] if these are not results, or do not belong together.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    let outputs = Outputs::beside(&arguments.results);
+    arguments
+        .sharing
+        .as_deref()
+        .map_or(Ok(()), |path| outputs.check(path))?;
     let read = |path: &PathBuf| Part::read(path);
     let parts = arguments.results.iter().map(read).collect::<Result<_, _>>();
     let parts: Vec<_> = parts.map_err(|message| Refused { message, status: 2 })?;
     check_all_there(&parts).map_err(refused)?;
     let whole = merge(&parts).map_err(|error| advise(&error, arguments))?;
-    let inputs = &arguments.results;
-    let open = |name: &PathBuf| create(name, inputs);
+    let open = |name: &PathBuf| outputs.create(name);
     let files = Files {
         schedule: arguments.schedule.as_ref().map(open).transpose()?,
         page: None,
-        result: explored::destination(arguments.result.as_deref(), inputs)?,
+        result: explored::destination(arguments.result.as_deref(), &outputs)?,
         stats: Output::default(),
     };
     explored::show(&whole, None, files)

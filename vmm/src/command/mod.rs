@@ -12,6 +12,7 @@ pub mod interruption;
 mod jobs;
 mod log;
 pub mod merge;
+mod outputs;
 pub mod probes;
 mod progress;
 pub mod replay;
@@ -23,12 +24,9 @@ pub mod shard;
 mod signals;
 mod stats;
 
-use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 
 use vmm::chain;
-use vmm::whole_file::WholeFile;
 
 /// Why a subcommand could not do its work.
 #[derive(Debug)]
@@ -42,39 +40,30 @@ pub struct Refused {
 /// Tells the user, on standard error.
 pub fn complain(message: &str) {
     // If standard error is closed too, only the exit status is left.
-    let _ = writeln!(io::stderr(), "vmm: {message}");
+    let _ = writeln!(io::stderr(), "vmm: {}", harmless(message));
 }
 
-/// Refuses to write the file `name`.
-fn cannot_write(name: &Path, why: &dyn Display) -> Refused {
-    Refused {
-        message: format!("cannot write {}: {why}", name.display()),
-        status: 2,
+/// The text with its control characters spelled out, but for line ends and tabs: a file's name, or
+/// what a script says, is not to move the cursor of a terminal.
+fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' | '\t' => shown.push(letter),
+            letter if letter.is_control() => shown.extend(letter.escape_default()),
+            letter => shown.push(letter),
+        }
     }
+    shown
 }
 
-/// Refuses to write the file `name` if it is one of `inputs`.
-fn check_output<'a>(
-    name: &Path,
-    inputs: impl IntoIterator<Item = &'a PathBuf>,
-) -> Result<(), Refused> {
-    match inputs.into_iter().any(|input| is_one_file(input, name)) {
-        true => Err(cannot_write(name, &"the run needs what is in it")),
-        false => Ok(()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_does_not_move_the_cursor() {
+        assert_eq!(harmless("a\x1b[2Jb\r\n\tc"), "a\\u{1b}[2Jb\\r\n\tc");
+        assert_eq!(harmless("größer"), "größer");
     }
-}
-
-/// Prepares to write the file `name` later, unless it is one of `inputs`.
-fn create<'a>(
-    name: &Path,
-    inputs: impl IntoIterator<Item = &'a PathBuf>,
-) -> Result<WholeFile, Refused> {
-    check_output(name, inputs)?;
-    WholeFile::create(name).map_err(|error| cannot_write(name, &error))
-}
-
-/// Whether two names lead to one existing file.
-fn is_one_file(one: &Path, other: &Path) -> bool {
-    let [one, other] = [one, other].map(|name| name.canonicalize().ok());
-    one.is_some() && one == other
 }

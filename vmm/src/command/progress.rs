@@ -117,8 +117,8 @@ impl Drop for Line {
 
 /// The progress of a search in words. `runs` is how many runs it will have, if that is known.
 pub fn words(progress: &Progress<'_>, runs: Option<u64>, elapsed: Duration) -> String {
-    match progress {
-        Progress::Searching(counts) => searching(counts, runs, elapsed),
+    match *progress {
+        Progress::Searching { counts, frontier } => searching(counts, frontier, runs, elapsed),
         Progress::Shortening { turns } => format!("shortens an order of {turns} turns"),
         Progress::PointOfNoReturn { turns } => {
             format!("looks for the point of no return in {turns} turns")
@@ -127,9 +127,16 @@ pub fn words(progress: &Progress<'_>, runs: Option<u64>, elapsed: Duration) -> S
 }
 
 /// One line about the progress of a search.
-pub fn searching(counts: &Counts, runs: Option<u64>, elapsed: Duration) -> String {
+pub fn searching(
+    counts: &Counts,
+    frontier: Option<u64>,
+    runs: Option<u64>,
+    elapsed: Duration,
+) -> String {
     let per_second = |count: u64| count as f64 / elapsed.as_secs_f64().max(0.001);
-    let schedules = match runs {
+    let mut parts = vec![format!("{} states", counts.states)];
+    parts.extend(frontier.map(|choices| format!("frontier {choices}")));
+    parts.push(match runs {
         // Only such a search knows how much is left.
         Some(runs) if counts.schedules > 0 => {
             let rest = runs.saturating_sub(counts.schedules) as f64;
@@ -140,18 +147,13 @@ pub fn searching(counts: &Counts, runs: Option<u64>, elapsed: Duration) -> Strin
             )
         }
         _ => format!("{} schedules", counts.schedules),
-    };
-    format!(
-        "{} states, {schedules}, {:.0} steps/s, depth {} of {}{}",
-        counts.states,
-        per_second(counts.transitions),
-        counts.depth,
-        counts.deepest,
-        match counts.begun_anew {
-            0 => String::new(),
-            times => format!(", begun anew {times} times"),
-        }
-    )
+    });
+    parts.push(format!("{:.0} steps/s", per_second(counts.transitions)));
+    parts.push(format!("depth {} of {}", counts.depth, counts.deepest));
+    if counts.begun_anew > 0 {
+        parts.push(format!("begun anew {} times", counts.begun_anew));
+    }
+    parts.join(", ")
 }
 
 #[cfg(test)]
@@ -173,11 +175,11 @@ mod tests {
     fn only_a_search_that_knows_its_runs_says_how_long_the_rest_takes() {
         let elapsed = Duration::from_secs(10);
         assert_eq!(
-            searching(&COUNTS, None, elapsed),
-            "7 states, 20 schedules, 10 steps/s, depth 3 of 9"
+            searching(&COUNTS, Some(4), None, elapsed),
+            "7 states, frontier 4, 20 schedules, 10 steps/s, depth 3 of 9"
         );
         assert_eq!(
-            searching(&COUNTS, Some(50), elapsed),
+            searching(&COUNTS, None, Some(50), elapsed),
             "7 states, 20 of 50 schedules, about 15 s left, 10 steps/s, depth 3 of 9"
         );
     }

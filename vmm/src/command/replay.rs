@@ -17,9 +17,10 @@ use vmm::{duration, text};
 
 use super::explored::{refused, status_of, write_page};
 use super::interruption::{self, interrupted};
+use super::outputs::Outputs;
 use super::progress::{Line, Wanted};
 use super::stats::short_name;
-use super::{Refused, complain, create, installed, search_stats};
+use super::{Refused, complain, installed, search_stats};
 
 /// What to replay.
 #[derive(Debug, Args)]
@@ -69,10 +70,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         .map_err(|error| bad(format!("cannot read {name}: {error}")))?;
     let schedule = Schedule::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
     let guest = installed::image(arguments.guest.as_deref(), &found_on(&schedule))?;
-    let open = |name: &PathBuf| create(name, [&arguments.schedule, &guest]);
+    let outputs = Outputs::beside([&arguments.schedule, &guest]);
+    let open = |name: &PathBuf| outputs.create(name);
     let page_file = arguments.report.as_ref().map(open).transpose()?;
-    let inputs = [&arguments.schedule, &guest];
-    let output = arguments.stats.open(inputs)?;
+    let output = arguments.stats.open(&outputs)?;
     let of = short_name(&arguments.schedule);
     interruption::catch()?;
     let replay = Replay {

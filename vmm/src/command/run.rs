@@ -20,11 +20,12 @@ use vmm::stats::trace_filter::{FilterPart, TraceFilter};
 use vmm::whole_file::WholeFile;
 use vmm::{Config, Outcome, duration, scenario};
 
+use super::outputs::{Outputs, cannot_write};
 use super::progress::Wanted;
 use super::screen::{Terminal, can_draw};
 use super::signals::Signals;
 use super::stats::{Form, Reports};
-use super::{Refused, cannot_write, chain, check_output, complain, create, installed};
+use super::{Refused, chain, complain, installed};
 
 /// What to run, and how.
 #[derive(Debug, Args)]
@@ -203,10 +204,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         (named, _) => Some(installed::image(named.as_deref(), installed::GUEST)?),
     };
     // Created first: a run of an hour should not end with a file that cannot be created.
-    let inputs = || guest.iter().chain(&script);
-    let open = |name: &PathBuf| create(name, inputs());
+    let outputs = Outputs::beside(guest.iter().chain(&script));
+    let open = |name: &PathBuf| outputs.create(name);
     let stats_file = arguments.stats_file.as_deref();
-    stats_file.map_or(Ok(()), |name| check_output(name, inputs()))?;
+    stats_file.map_or(Ok(()), |name| outputs.check(name))?;
     let mut reports = Reports::new(
         arguments.stats,
         stats_file,
@@ -248,12 +249,16 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             }),
         Some(script) => {
             let params = arguments.param.iter().cloned().collect();
-            scenario::run(script, &config, params, control.as_ref(), report)
-                .err()
-                .map(|error| Refused {
+            match scenario::run(script, &config, params, control.as_ref(), report) {
+                Ok(unasked) => {
+                    unasked.iter().for_each(|it| complain(&it.to_string()));
+                    None
+                }
+                Err(error) => Some(Refused {
                     message: chain(&error),
                     status: error.exit_status(),
-                })
+                }),
+            }
         }
     };
     // There are no more machines: from here on a signal ends the process at once, even while files

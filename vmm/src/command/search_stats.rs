@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use vmm::report::test_results::Suite;
 use vmm::whole_file::WholeFile;
 
-use super::{Refused, complain, create, stats};
+use super::outputs::Outputs;
+use super::{Refused, complain, stats};
 
 /// What to write, and where.
 #[derive(Debug, Default, Args)]
@@ -57,15 +58,12 @@ impl StatsArguments {
     /// Makes the file, if one is asked for.
     ///
     /// # Errors
-    /// [`Refused`] if it cannot be made, or is one of `inputs`.
-    pub fn open<'a>(
-        &self,
-        inputs: impl IntoIterator<Item = &'a PathBuf>,
-    ) -> Result<Output, Refused> {
+    /// [`Refused`] if it cannot be made, or is an input or another output.
+    pub fn open(&self, outputs: &Outputs) -> Result<Output, Refused> {
         let file = self.stats_file.as_ref();
         Ok(Output {
             form: self.stats,
-            file: file.map(|path| create(path, inputs)).transpose()?,
+            file: file.map(|path| outputs.create(path)).transpose()?,
         })
     }
 }

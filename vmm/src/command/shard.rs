@@ -8,11 +8,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vmm::explore::result::{Destination, Part};
+use vmm::explore::search::Counts;
 use vmm::explore::{Config, Progress, explore};
 
+use super::Refused;
 use super::explored;
 use super::interruption::{self, interrupted};
-use super::{Refused, cannot_write};
+use super::outputs::cannot_write;
 
 /// What the process is told to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -22,6 +24,15 @@ pub struct Order {
     pub config: Config,
     /// The file for the result, which need not have a name in Unicode.
     pub result: OsString,
+}
+
+/// How far the process is.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Sofar {
+    /// What it has done.
+    pub counts: Counts,
+    /// How many choices it has left to try, if it has said so.
+    pub frontier: Option<u64>,
 }
 
 /// Searches as standard input says, and returns the exit status.
@@ -47,10 +58,11 @@ pub fn run() -> Result<u8, Refused> {
 /// Reports progress. If the process that started this one has closed the pipe, ends the search as
 /// a signal would.
 fn tell(progress: &Progress<'_>) {
-    let Progress::Searching(counts) = progress else {
+    let Progress::Searching { counts, frontier } = *progress else {
         return;
     };
-    let written = serde_json::to_string(counts)
+    let counts = *counts;
+    let written = serde_json::to_string(&Sofar { counts, frontier })
         .map_err(io::Error::from)
         .and_then(|line| writeln!(io::stdout(), "{line}"));
     if written.is_err() {

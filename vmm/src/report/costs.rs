@@ -7,7 +7,7 @@ use std::fmt::Write;
 use comfy_table::{Cell as TableCell, CellAlignment, Table};
 
 use super::comparison::difference::Difference;
-use super::comparison::whole_round;
+use super::comparison::{Differing, setup_of, whole_round};
 use super::sources;
 use crate::bench::{Cell, Cost, Costs, Handling, IpiHandling, Measured};
 use crate::stats::latency::Spread;
@@ -45,6 +45,10 @@ pub fn table(costs: &Costs, baseline: Option<&Costs>) -> String {
     for (name, fact) in &costs.provenance.facts() {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{name:<10} {fact}");
+    }
+    let differs = baseline.map(|before| setup_of(before, costs));
+    for Differing { what, a, b } in differs.into_iter().flatten() {
+        let _ = writeln!(text, "{what:<10} was {a}, is {b}");
     }
     text.push('\n');
     // Writing to a string does not fail.

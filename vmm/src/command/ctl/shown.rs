@@ -148,7 +148,8 @@ fn status(answer: &Value) -> String {
             told => format!("{} (deed {})", plain(&told["deed"]), plain(&told["number"])),
         };
         let armed = vcpu["armed"].as_array().into_iter().flatten();
-        let armed: Vec<_> = armed.map(watch).collect();
+        let breakpoint = vcpu["breakpoint"].as_str().map(str::to_owned);
+        let armed: Vec<_> = armed.map(watch).chain(breakpoint).collect();
         let state = match &vcpu["held_by"] {
             Value::Null => plain(&vcpu["state"]),
             by => held_by(by),

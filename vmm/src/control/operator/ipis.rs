@@ -10,6 +10,14 @@ use shared::ports::{Delivery, Dispatch};
 use super::wire::WireIpi;
 use super::{InFlight, Operator, OperatorError, Selection, Wait};
 
+/// A hint for who waits for an IPI while the guest sends none by the wire.
+const UNUSED: &str =
+    " (none has come this way so far: ask the guest, with --append, to send that way)";
+
+/// A hint for who waits for the IPI of a call.
+const NOT_EVERY_CALL: &str =
+    " (not every call has an IPI: one that is on its way can tell of several)";
+
 impl Operator {
     /// The IPIs that are called `name`: those with a vector that the guest's manifest names so, or
     /// with that number (`0xf3`), INIT (`init`), or start-up IPIs (`sipi`).
@@ -201,23 +209,16 @@ impl Operator {
         let pair = || format!("from CPU {from} to CPU {to}");
         let text = || format!("waits for {count} {of} {} on the wire", pair());
         let doing = self.recorder.begin(text);
-        doing.attempt(|| {
-        self.check_pair(from, to)?;
-        let what = || {
-            let hint = match (self.wire.is_used(), selection) {
-                (false, _) => {
-                    " (none has come this way so far: ask the guest, with --append, to send that \
-                     way)"
-                }
-                (true, Some(Selection::Call(_))) => {
-                    " (not every call has an IPI: one that is on its way can tell of several)"
-                }
-                _ => "",
-            };
-            format!("{count} {of} {} on the wire{hint}", pair())
+        let hint = || match (self.wire.is_used(), selection) {
+            (false, _) => UNUSED,
+            (true, Some(Selection::Call(_))) => NOT_EVERY_CALL,
+            _ => "",
         };
-        let enough = || self.wire.in_flight_between(from, to, selection) >= count;
-        self.wait(wait, what, || enough().then_some(()))
+        let what = || format!("{count} {of} {} on the wire{}", pair(), hint());
+        doing.attempt(|| {
+            self.check_pair(from, to)?;
+            let enough = || self.wire.in_flight_between(from, to, selection) >= count;
+            self.wait(wait, what, || enough().then_some(()))
         })
     }
 

@@ -19,6 +19,7 @@ mod expected;
 mod ipis;
 mod machine_side;
 mod notifier;
+mod stops;
 mod telling;
 mod vcpu;
 mod watches;
@@ -55,6 +56,7 @@ pub use expected::Expected;
 pub use machine_side::{StartCounts, VmmIpiCounts};
 use notifier::Notifier;
 pub use notifier::Wait;
+use stops::Stops;
 pub use vcpu::Inspection;
 use watches::Watches;
 pub use watches::{NoSuchPoint, Watch};
@@ -88,8 +90,8 @@ pub struct Operator {
     symbols: Arc<Symbols>,
     command_line: String,
     watches: Watches,
-    /// By vCPU, whether a point, a breakpoint or steps were ever set for it.
-    stops: Box<[AtomicBool]>,
+    /// By vCPU.
+    stops: Box<[Stops]>,
     tracer: Option<Tracer>,
     /// What is done by these verbs, for the trace.
     recorder: Recorder,
@@ -144,7 +146,7 @@ impl Operator {
             symbols,
             command_line,
             watches: Watches::new(points, lab.clone()),
-            stops: (0..lab.cpus()).map(|_| AtomicBool::new(false)).collect(),
+            stops: (0..lab.cpus()).map(|_| Stops::default()).collect(),
             recorder: Recorder::new(tracer.as_ref().is_some_and(Tracer::is_of_timeline)),
             tracer,
             commands: Commands::new(lab.clone()),

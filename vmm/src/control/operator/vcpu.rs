@@ -1,8 +1,7 @@
 //! What an operator can ask of one vCPU: to be paused, to be held at a point or an instruction, to
 //! take steps, and to be inspected.
 
-use std::sync::atomic::Ordering;
-
+use super::stops::Stops;
 use super::{Operator, OperatorError, Wait, Watch};
 use crate::lab::CpuCounts;
 use crate::machine::inspect::VcpuDump;
@@ -48,7 +47,10 @@ impl Operator {
     /// It is neither paused nor held.
     pub fn resume(&self, cpu: u32) -> Result<(), OperatorError> {
         let doing = self.recorder.begin(|| format!("resumes CPU {cpu}"));
-        doing.attempt(|| self.with_threads(|threads| Ok(threads.resume(cpu)?)))
+        doing.attempt(|| {
+            self.goes_on(cpu);
+            self.with_threads(|threads| Ok(threads.resume(cpu)?))
+        })
     }
 
     /// Holds a vCPU when it comes to a point.
@@ -74,8 +76,10 @@ impl Operator {
         let doing = self.recorder.order(cpu, Stall::Held, text);
         doing.attempt(|| {
             let address = self.symbols.address(place)?;
-            self.will_stop(cpu)?;
-            self.with_threads(|threads| Ok(threads.set_breakpoint(cpu, address)?))?;
+            let stops = self.will_stop(cpu)?;
+            stops.set_breakpoint(Some(address));
+            let set = self.with_threads(|threads| Ok(threads.set_breakpoint(cpu, address)?));
+            set.inspect_err(|_| stops.set_breakpoint(None))?;
             Ok(address)
         })
     }
@@ -83,6 +87,18 @@ impl Operator {
     /// The points at which a vCPU will be held.
     pub fn armed(&self, cpu: u32) -> Vec<Watch> {
         self.watches.armed(cpu)
+    }
+
+    /// The address at which a breakpoint will hold a vCPU.
+    ///
+    /// # Errors
+    /// [`OperatorError::Over`].
+    pub fn breakpoint(&self, cpu: u32) -> Result<Option<u64>, OperatorError> {
+        let held_by = self.held_by(cpu)?;
+        Ok(self
+            .stops
+            .get(cpu as usize)
+            .and_then(|stops| stops.breakpoint(held_by)))
     }
 
     /// Disarms all points and the breakpoint of a vCPU. If it has reached one of them meanwhile, it
@@ -97,18 +113,30 @@ impl Operator {
         doing.attempt(|| {
             self.check_is_cpu(cpu)?;
             self.watches.disarm(cpu);
-            match self.stops[cpu as usize].load(Ordering::SeqCst) {
-                true => self.with_threads(|threads| Ok(threads.clear_stops(cpu)?)),
+            let stops = &self.stops[cpu as usize];
+            if !stops.were_set() {
                 // There is nothing to clear, and a kick would count as an exit.
-                false => Ok(()),
+                return Ok(());
             }
+            self.with_threads(|threads| Ok(threads.clear_stops(cpu)?))?;
+            stops.set_breakpoint(None);
+            Ok(())
         })
     }
 
-    fn will_stop(&self, cpu: u32) -> Result<(), OperatorError> {
+    /// The stops of a vCPU, one of which is about to be set.
+    fn will_stop(&self, cpu: u32) -> Result<&Stops, OperatorError> {
         self.check_is_cpu(cpu)?;
-        self.stops[cpu as usize].store(true, Ordering::SeqCst);
-        Ok(())
+        let stops = &self.stops[cpu as usize];
+        stops.will_be_set();
+        Ok(stops)
+    }
+
+    /// Notes that a vCPU that may be held is about to go on.
+    pub(super) fn goes_on(&self, cpu: u32) {
+        if let (Some(stops), Ok(held_by)) = (self.stops.get(cpu as usize), self.held_by(cpu)) {
+            stops.goes_on(held_by);
+        }
     }
 
     /// Waits until a vCPU is held at a point, at an address or after steps.
@@ -141,6 +169,7 @@ impl Operator {
         let doing = self.recorder.order(cpu, Stall::Held, text);
         doing.attempt(|| {
             self.will_stop(cpu)?;
+            self.goes_on(cpu);
             self.with_threads(|threads| Ok(threads.step(cpu, count)?))?;
             let what = || format!("the end of {count} steps of CPU {cpu}, which may be halted,");
             let stepped = self.wait(wait, what, || self.is_held(cpu).then_some(()));

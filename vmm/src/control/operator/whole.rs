@@ -60,7 +60,10 @@ impl Operator {
     /// [`OperatorError::Over`], or a vCPU does not run on.
     pub fn resume_all(&self) -> Result<(), OperatorError> {
         let doing = self.recorder.begin(|| "resumes all CPUs".to_owned());
-        doing.attempt(|| self.with_threads(|threads| Ok(threads.resume_all()?)))
+        doing.attempt(|| {
+            (0..self.cpus()).for_each(|cpu| self.goes_on(cpu));
+            self.with_threads(|threads| Ok(threads.resume_all()?))
+        })
     }
 
     /// The figures now.

@@ -41,8 +41,7 @@ pub(super) fn register(engine: &mut Engine, context: &Rc<ScriptContext>) {
     );
     let s = on(context);
     engine.register_fn("param", move |key: &str, default: &str| -> String {
-        let param = s.given.params.get(key);
-        param.map_or(default, String::as_str).to_owned()
+        s.params.ask(key).unwrap_or(default).to_owned()
     });
     let s = on(context);
     engine.register_fn("pause_all", move |call: NativeCallContext| -> Answer<()> {

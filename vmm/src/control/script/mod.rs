@@ -7,6 +7,7 @@ mod deed_handle;
 mod deeds;
 mod failure;
 mod machine;
+mod params;
 mod printing;
 mod wire;
 
@@ -28,6 +29,8 @@ use crate::provenance::Input;
 use crate::stats::marks::Actor;
 use crate::text;
 use failure::bad;
+use params::Params;
+pub use params::Unasked;
 
 /// How long a wait goes on, unless the script says otherwise.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -110,14 +113,16 @@ impl Script {
     }
 
     /// Runs the script to its end. Then the last machine is told to finish if its guest takes
-    /// commands, and otherwise waited for.
+    /// commands, and otherwise waited for. Returns the parameters that it was given in vain.
     ///
     /// # Errors
     /// [`Failure`] says where and why it stopped. Its current machine, if there is one, is ended.
-    pub fn run(&self, boot: Box<Boot>, given: ScriptInput) -> Result<(), Failure> {
+    pub fn run(&self, boot: Box<Boot>, given: ScriptInput) -> Result<Vec<Unasked>, Failure> {
         let context = Rc::new(ScriptContext {
             boot,
-            given,
+            has_machine: given.machine,
+            params: Params::new(given.params),
+            console: given.console,
             has_booted: Cell::new(false),
             current: RefCell::default(),
             limit: Cell::new(LIMIT),
@@ -136,14 +141,14 @@ impl Script {
             operator.end_as(Ending::Script(failure.clone()));
             operator.wait_end();
         }
-        result
+        result.map(|()| context.params.unasked())
     }
 
     fn perform(&self, context: &Rc<ScriptContext>) -> Result<(), Box<EvalAltResult>> {
         let engine = context.engine(&self.text);
         let program = engine.compile(&self.text)?;
         engine.run_ast(&program)?;
-        if context.given.machine && !context.has_booted.get() {
+        if context.has_machine && !context.has_booted.get() {
             context.boot(BootRequest::default())?;
         }
         context.close()
@@ -176,7 +181,11 @@ fn stand_at(place: Position) {
 /// The state of a running script.
 struct ScriptContext {
     boot: Box<Boot>,
-    given: ScriptInput,
+    /// As in [`ScriptInput`].
+    has_machine: bool,
+    params: Params,
+    /// As in [`ScriptInput`].
+    console: Stream,
     has_booted: Cell<bool>,
     /// The current machine.
     current: RefCell<Option<Arc<Operator>>>,
@@ -240,7 +249,7 @@ impl ScriptContext {
 
     /// The current machine.
     fn operator(&self) -> Result<Arc<Operator>, Box<EvalAltResult>> {
-        if self.given.machine && !self.has_booted.get() {
+        if self.has_machine && !self.has_booted.get() {
             self.boot(BootRequest::default())?;
         }
         let current = self.current.borrow().clone();
@@ -353,7 +362,7 @@ impl ScriptContext {
         match &*self.current.borrow() {
             Some(operator) => operator.say(text),
             // A write error is no reason to stop, as with a machine's console.
-            None => match self.given.console {
+            None => match self.console {
                 Stream::Stdout => _ = writeln!(io::stdout(), "{text}"),
                 Stream::Stderr => _ = writeln!(io::stderr(), "{text}"),
                 Stream::Captured => self.unsaid.borrow_mut().push(text.to_owned()),

@@ -75,6 +75,7 @@ pub(super) fn status(operator: &Operator) -> Result<Fields, OperatorError> {
                 "held_by": operator.held_by(cpu)?.map(|by| held(operator, by)),
                 "outstanding": told.map(|posted| deed(operator, *posted)),
                 "armed": armed,
+                "breakpoint": operator.breakpoint(cpu)?.map(|address| operator.place(address)),
             }))
         })
         .collect::<Result<Vec<_>, OperatorError>>()?;

@@ -59,6 +59,10 @@ impl Visitor for Bounded {
         todo.pop().map(|priced| (priced.choice, priced))
     }
 
+    fn left(todo: &Vec<Priced>) -> usize {
+        todo.len()
+    }
+
     fn enter(
         &mut self,
         engine: &mut Engine<'_>,

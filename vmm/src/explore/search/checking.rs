@@ -54,6 +54,10 @@ impl Visitor for Checking {
         todo.pop().map(|choice| (choice, (state.key(), choice)))
     }
 
+    fn left(todo: &Vec<Choice>) -> usize {
+        todo.len()
+    }
+
     fn enter(
         &mut self,
         engine: &mut Engine<'_>,

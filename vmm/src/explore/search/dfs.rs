@@ -30,6 +30,9 @@ pub trait Visitor {
         by: Option<Self::Step>,
     ) -> Entry<Self::Data>;
 
+    /// How many choices are left to try from the state for which it keeps `data`, as far as is known.
+    fn left(data: &Self::Data) -> usize;
+
     /// Backtracks from `frame`, from which everything was tried, to the top of `stack`.
     fn leave(&mut self, _stack: &mut [Frame<Self::Data>], _frame: Frame<Self::Data>) {}
 }
@@ -150,6 +153,7 @@ pub fn depth_first<V: Visitor>(
         if !is_there {
             stack.path.pop();
         }
+        engine.report(|| Some(stack.frontier::<V>()));
     }
     Ok(())
 }
@@ -193,6 +197,12 @@ impl<D> SearchStack<D> {
             self.check_cycle(engine, *place)?;
         }
         Ok(false)
+    }
+
+    /// How many choices are left to try from the states on the stack.
+    fn frontier<V: Visitor<Data = D>>(&self) -> u64 {
+        let left = self.frames.iter().map(|frame| V::left(&frame.data) as u64);
+        left.sum()
     }
 
     /// Pops the top of the stack.

@@ -89,8 +89,8 @@ impl<'a> Engine<'a> {
         self.outcomes.insert(self.system.outcome());
     }
 
-    /// Checks whether the search may go on, and reports progress from time to time. To be called
-    /// after every transition; what is expensive to check is checked only after some of them.
+    /// Checks whether the search may go on. To be called after every transition; what is expensive
+    /// to check is checked only after some of them.
     ///
     /// # Errors
     /// As [`TransitionSystem::keep_new_pages`].
@@ -107,17 +107,27 @@ impl<'a> Engine<'a> {
         if let Some(why) = self.system.stop_reason() {
             return Ok(Check::Stop(why));
         }
-        let now = Instant::now();
-        if now - self.last_report >= REPORT_EVERY {
-            self.last_report = now;
-            (self.on_progress)(&Progress::Searching(&self.counts));
-        }
         let is_full = |most| self.counts.states >= most;
         Ok(if self.limits.states.is_some_and(is_full) {
             Check::Stop(StopReason::States)
         } else {
             Check::GoOn
         })
+    }
+
+    /// Reports progress from time to time, to be called after every transition. `frontier` says
+    /// how many choices are left to try, if that is known.
+    pub fn report(&mut self, frontier: impl FnOnce() -> Option<u64>) {
+        if !self.counts.transitions.is_multiple_of(CHECK_EVERY) {
+            return;
+        }
+        let now = Instant::now();
+        if now - self.last_report < REPORT_EVERY {
+            return;
+        }
+        self.last_report = now;
+        let (counts, frontier) = (&self.counts, frontier());
+        (self.on_progress)(&Progress::Searching { counts, frontier });
     }
 
     /// Begins the search anew, with everything that it has learnt.

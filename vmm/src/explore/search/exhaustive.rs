@@ -99,6 +99,10 @@ impl Visitor for Exhaustive<'_> {
         Some((choice, (state.key(), asleep)))
     }
 
+    fn left(node: &Unexplored) -> usize {
+        node.todo.len()
+    }
+
     fn enter(
         &mut self,
         engine: &mut Engine<'_>,

@@ -84,6 +84,7 @@ impl Graph {
                 Check::Void => return Err(Cut::Void),
                 Check::Stop(why) => return Err(Cut::End(SearchEnd::Stopped(why))),
             }
+            engine.report(|| None);
             if let Some(breach) = moved.breach {
                 if engine.is_incomplete()? {
                     return Err(Cut::Void);

@@ -5,8 +5,15 @@ use super::counts::Counts;
 /// What an exploration is doing.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
-    /// It searches, and has done so much.
-    Searching(&'a Counts),
+    /// It searches.
+    Searching {
+        /// What it has done.
+        counts: &'a Counts,
+        /// How many choices are left to try from the states on the path to the present one, as far
+        /// as is known, if it searches depth first. How long these take cannot be estimated: most
+        /// lead to states that are known by then, and some to most of all states.
+        frontier: Option<u64>,
+    },
     /// It makes the schedule that it has found shorter.
     Shortening {
         /// Its turns when it was found.

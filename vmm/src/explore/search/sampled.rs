@@ -198,6 +198,7 @@ pub fn once(
         if let Check::Stop(why) = engine.check()? {
             return Ok(Some(SearchEnd::Stopped(why)));
         }
+        engine.report(|| None);
     };
     engine.counts.schedules += 1;
     engine.counts.deepest = engine.counts.deepest.max(turns.len() as u64);

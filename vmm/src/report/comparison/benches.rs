@@ -12,12 +12,7 @@ use crate::stats::sources::is_proven;
 /// Compares the benches `a` and `b`.
 pub fn compare(sides: (Side, Side), a: &Costs, b: &Costs) -> Comparison {
     let mut comparison = Comparison::new(Kind::Benches, sides);
-    let effort = [
-        Differing::between("rounds", &a.rounds, &b.rounds),
-        Differing::between("runs", &a.repetitions, &b.repetitions),
-        Differing::between("traced", &a.traced, &b.traced),
-    ];
-    comparison.differs.extend(effort.into_iter().flatten());
+    comparison.differs = setup_of(a, b);
     comparison
         .differs
         .extend(setup::sources(&a.sources, &b.sources));
@@ -43,6 +38,18 @@ pub fn compare(sides: (Side, Side), a: &Costs, b: &Costs) -> Comparison {
     let only_b = measured.filter(|it| a.of(&it.cell).is_none());
     comparison.only_b.extend(only_b.map(|it| name(&it.cell)));
     comparison
+}
+
+/// In what the benches `a` and `b` differ before anything was measured.
+pub fn setup_of(a: &Costs, b: &Costs) -> Vec<Differing> {
+    let effort = [
+        Differing::between("rounds", &a.rounds, &b.rounds),
+        Differing::between("runs", &a.repetitions, &b.repetitions),
+        Differing::between("traced", &a.traced, &b.traced),
+    ];
+    let mut all = setup::differing(&a.provenance, &b.provenance);
+    all.extend(effort.into_iter().flatten());
+    all
 }
 
 /// Adds the rows of the classic benchmark.

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::provenance::Provenance;
-pub use benches::whole_round;
+pub use benches::{setup_of, whole_round};
 use difference::{Difference, Sample};
 use read::Read;
 pub use read::Unusable;

@@ -99,6 +99,12 @@ impl Visitor for Dpor {
         node.todo.pop()
     }
 
+    fn left(node: &Node) -> usize {
+        // Of a CPU that is yet to be tried it is not known by how many choices it goes on.
+        let fresh = node.backtrack & !node.done & node.enabled;
+        node.todo.len() + fresh.count_ones() as usize
+    }
+
     fn enter(
         &mut self,
         engine: &mut Engine<'_>,
