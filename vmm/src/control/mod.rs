@@ -170,15 +170,18 @@ pub fn run(
         let (meter, start, operator) = (meter.clone(), start.clone(), operator.clone());
         move |vcpu, message| {
             meter.on_message(message);
+            let reaction = operator.hear(vcpu, message);
             match message {
                 Message::WorkloadStarted => {
                     info!("the workload starts");
+                    // The operator has turned the trace on by now: a stall that begins at once is
+                    // in it.
                     start.announce();
                 }
                 Message::WorkloadFinished => info!("the workload is over"),
                 _ => {}
             }
-            operator.hear(vcpu, message)
+            reaction
         }
     });
     operator.take_over(VcpuThreads::new(
