@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, Once};
 use std::thread::{self, JoinHandle};
@@ -87,6 +87,23 @@ impl Vmm {
     /// Runs it to its end.
     pub fn run(self) -> Run {
         self.start().finish()
+    }
+
+    /// Whether SIGHUP is ignored when it starts, as under `nohup`, or not, as in a terminal.
+    pub fn ignoring_hangups(mut self, ignored: bool) -> Self {
+        let handler = if ignored {
+            libc::SIG_IGN
+        } else {
+            libc::SIG_DFL
+        };
+        let set = move || {
+            // SAFETY: no handler is set, so that none can run code that must not run in one.
+            unsafe { libc::signal(libc::SIGHUP, handler) };
+            Ok(())
+        };
+        // SAFETY: between fork and exec it only calls signal(), which is async-signal-safe.
+        unsafe { self.command.pre_exec(set) };
+        self
     }
 
     /// Starts it.

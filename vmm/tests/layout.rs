@@ -220,6 +220,53 @@ fn the_page_of_a_search_shows_the_case_as_it_is_written() {
     page.is_quiet();
 }
 
+/// Of runs of two designs, and of two benches, whose figures have intervals.
+#[test]
+#[ignore = "needs a browser: make test-browser"]
+fn the_page_of_a_comparison_says_what_differs_and_by_how_much() {
+    if open_kvm().is_err() {
+        skip("there is nothing to compare: there is no /dev/kvm");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| folder.path().join(name);
+    let runs = ["queue=fifo", "queue=filo"].map(|queue| {
+        let file = at(queue);
+        let run = Vmm::boot("--vcpus 3 --stats json --stats-file").arg(&file);
+        run.args(["--append", queue]).run().ends_with(0);
+        file
+    });
+    let benches = ["16", "24"].map(|rounds| {
+        let file = at(rounds);
+        let some = "bench --runs 3 --to one --receiver halted --transport x2apic --rounds";
+        let bench = Vmm::with(some).args([rounds, "--json"]).arg(&file);
+        bench.arg(tests::guest()).run().ends_with(0);
+        file
+    });
+    for ([a, b], of, differing) in [
+        (runs, "Two runs", "word queue"),
+        (benches, "Two benches", "rounds"),
+    ] {
+        let written = Written::nowhere();
+        let compare = Vmm::new().arg("compare").arg(&a).arg(&b).arg("--html");
+        compare.arg(written.path()).run().ends_with(0);
+        is_well_laid_out(&written);
+        let mut page = Page::open(&written.path(), 1600, 1000);
+        let title = page.text("document.querySelector('#result').innerText");
+        assert!(title.starts_with(of), "{title}");
+        let differs = page.text("document.querySelector('#differs').innerText");
+        assert!(differs.contains(differing), "{differs}");
+        // What is equal in both is shown when it is asked for.
+        let rows = "document.querySelectorAll('#figures tr').length";
+        let (unequal, equal) = (page.number(rows), {
+            page.evaluate("byId('equal').click()");
+            page.number(rows)
+        });
+        assert!(0.0 < unequal && unequal < equal, "{unequal} of {equal}");
+        page.is_quiet();
+    }
+}
+
 /// Whatever the times are, names of quantiles and of powers of ten have room, and are as large.
 #[test]
 #[ignore = "needs a browser: make test-browser"]

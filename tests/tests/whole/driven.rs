@@ -196,6 +196,13 @@ fn where_a_script_stops_stands_in_its_trace_too() {
     let driven = left.driven();
     let (line, text, ..) = driven.last().expect("it has done something");
     assert_eq!((*line, &**text), (3, "stops: expected: the moon"));
+    let left = traced(Vmm::scripted(
+        "boot(#{ vcpus: 2, append: \"workload=puppet\" });\n\n// The end.",
+    ));
+    left.run.ends_with(0);
+    let driven = left.driven();
+    let (line, text, ..) = driven.last().expect("it has done something");
+    assert_eq!((*line, &**text), (3, "finishes the machine"));
 }
 
 #[test]

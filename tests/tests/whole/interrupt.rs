@@ -1,8 +1,10 @@
-//! A user interrupts: ^C and SIGTERM end a run within seconds, with a report on what is known by
+//! A user interrupts: ^C, SIGTERM and SIGHUP end a run within seconds, with a report on what is known by
 //! then and the status that a shell expects.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
 use tests::image::Code;
 use tests::{Run, Running, Vmm, need_kvm};
 
@@ -30,6 +32,45 @@ fn a_workload_that_takes_hours() {
         let running = Vmm::boot(&format!("--append calls=1000000000 --vcpus {vcpus}")).start();
         running.wait_for("CPUs up");
         interrupt(running, signal).says("interrupted").says("calls");
+    }
+}
+
+/// A terminal that is closed sends SIGHUP; whoever wants a run to outlive it says so with `nohup`.
+#[test]
+fn a_terminal_that_is_closed_ends_it_unless_nohup_says_not_to() {
+    need_kvm();
+    let started = |ignored: bool| {
+        let vmm = Vmm::boot("--append calls=1000000000 --vcpus 2");
+        let running = vmm.ignoring_hangups(ignored).start();
+        running.wait_for("CPUs up");
+        running
+    };
+    interrupt(started(false), libc::SIGHUP).says("interrupted");
+    let running = started(true);
+    running.signal(libc::SIGHUP);
+    interrupt(running, libc::SIGTERM).says("signal 15");
+}
+
+/// The same of a search, which takes its signals in another way.
+#[test]
+fn a_search_in_a_terminal_that_is_closed() {
+    need_kvm();
+    const CASE: &str = include_str!("../../../scenarios/explore/lost-call.case");
+    let directory = TempDir::new().expect("a temporary directory");
+    let case = directory.path().join("lost-call.case");
+    fs::write(&case, CASE).expect("room for a case");
+    for ignored in [false, true] {
+        let vmm = Vmm::with("explore --strategy random --runs 1000000000 --append queue=filo");
+        let vmm = vmm.arg(&case).arg(tests::explore_image());
+        let running = vmm.ignoring_hangups(ignored).start();
+        if ignored {
+            running.wait_until_it_catches(libc::SIGTERM);
+            running.signal(libc::SIGHUP);
+            interrupt(running, libc::SIGTERM);
+        } else {
+            running.wait_until_it_catches(libc::SIGHUP);
+            interrupt(running, libc::SIGHUP);
+        }
     }
 }
 

@@ -250,6 +250,34 @@ fn an_early_end_is_told() {
     assert_eq!(verdict(&options).came_to, "error");
 }
 
+/// Continuous integration reads what is in the file afterwards: it must not be the last run's.
+#[test]
+fn what_is_nowhere_does_not_leave_an_earlier_result() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("results");
+    for command in [
+        "no-such-image",
+        "--script no-such-script.rhai",
+        "explore no-such.case",
+        "replay no-such.json",
+    ] {
+        let refused = both(2, |form| {
+            fs::write(&path, "passed").expect("room for a word");
+            let vmm = Vmm::with(command).arg(form).arg("--stats-file").arg(&path);
+            let mut run = vmm.run();
+            run.stdout = fs::read_to_string(&path).expect("results");
+            run
+        });
+        assert_eq!(verdict(&refused).came_to, "error", "{command}");
+        assert!(refused[0].why.contains("no-such"), "{refused:?}");
+    }
+    // What was named twice may be the image that is missed.
+    fs::write(&path, "an image").expect("room for a word");
+    let vmm = Vmm::with("--stats junit --script no-such-script.rhai --stats-file");
+    vmm.arg(&path).arg(&path).run().ends_with(2);
+    assert_eq!(fs::read_to_string(&path).expect("the image"), "an image");
+}
+
 #[test]
 fn a_search_and_a_replay_have_a_verdict() {
     need_kvm();

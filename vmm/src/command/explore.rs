@@ -219,18 +219,16 @@ impl Arguments {
 /// [`Refused`] if the exploration was not possible.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let begun = Instant::now();
-    let case_path = installed::scenario(&arguments.case)?;
-    let guest = installed::image(arguments.guest.as_deref(), installed::EXPLORE)?;
-    let case = read_case(&case_path)?;
-    let written = case.0.written.clone();
-    let config = arguments.config(&guest, case)?;
-    if !is_possible(config.strategy, config.granularity) {
-        let why = "--strategy reference is for --granularity access only";
-        return Err(Refused {
-            message: why.to_owned(),
-            status: 2,
-        });
-    }
+    let Inputs {
+        case_path,
+        guest,
+        written,
+        config,
+    } = Inputs::of(arguments).map_err(|refused| {
+        let inputs = arguments.guest.iter().chain([&arguments.case]);
+        let name = short_name(&arguments.case);
+        arguments.stats.refuse(inputs, &name, refused)
+    })?;
     let outputs = Outputs::beside([&case_path, &guest]);
     let open = |name: &PathBuf| outputs.create(name);
     // Created first: a search of an hour should not end with a file that cannot be created.
@@ -255,6 +253,38 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         rest: rest(),
     };
     explored::show(&part, Some(story_replay), files)
+}
+
+/// What is read before anything is written.
+struct Inputs {
+    case_path: PathBuf,
+    guest: PathBuf,
+    /// The case as it is written.
+    written: String,
+    config: Config,
+}
+
+impl Inputs {
+    fn of(arguments: &Arguments) -> Result<Self, Refused> {
+        let case_path = installed::scenario(&arguments.case)?;
+        let guest = installed::image(arguments.guest.as_deref(), installed::EXPLORE)?;
+        let case = read_case(&case_path)?;
+        let written = case.0.written.clone();
+        let config = arguments.config(&guest, case)?;
+        if !is_possible(config.strategy, config.granularity) {
+            let why = "--strategy reference is for --granularity access only";
+            return Err(Refused {
+                message: why.to_owned(),
+                status: 2,
+            });
+        }
+        Ok(Self {
+            case_path,
+            guest,
+            written,
+            config,
+        })
+    }
 }
 
 /// Searches, with as many processes as `arguments` ask for. `rest` is how much time is left.

@@ -1,11 +1,11 @@
-//! ^C while the machine is moved by hand: it is asked for between two steps, and ends `KVM_RUN`,
+//! ^C, SIGTERM and SIGHUP while the machine is moved by hand: it is asked for between two steps, and ends `KVM_RUN`,
 //! which a signal does anyway.
 
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use vmm_sys_util::signal::register_signal_handler;
 
-use super::Refused;
+use super::{Refused, signals};
 
 /// The last that came.
 static CAME: AtomicI32 = AtomicI32::new(0);
@@ -18,12 +18,12 @@ extern "C" fn note(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c
     pretend(signal);
 }
 
-/// Takes SIGINT and SIGTERM from now on.
+/// Takes the signals that end a run from now on.
 ///
 /// # Errors
 /// [`Refused`] if the host does not let it.
 pub fn catch() -> Result<(), Refused> {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
+    for signal in signals::caught() {
         register_signal_handler(signal, note).map_err(|error| Refused {
             message: format!("cannot catch signal {signal}: {error}"),
             status: 3,

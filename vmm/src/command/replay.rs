@@ -58,23 +58,32 @@ pub struct Arguments {
 /// The name of the fact that a replay went another way than the schedule.
 const ANOTHER_WAY: &str = "another way";
 
-/// Replays the schedule that `arguments` name, and returns the exit status: 0 if every replay broke
-/// what the schedule says.
-///
-/// # Errors
-/// [`Refused`] if the schedule could not be replayed.
-pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+/// The schedule that `arguments` name, and the image on which it is replayed.
+fn inputs(arguments: &Arguments) -> Result<(Schedule, PathBuf), Refused> {
     let name = arguments.schedule.display();
     let bad = |message| Refused { message, status: 2 };
     let text = text::read(&arguments.schedule)
         .map_err(|error| bad(format!("cannot read {name}: {error}")))?;
     let schedule = Schedule::parse(&text).map_err(|error| bad(format!("{name}: {error}")))?;
     let guest = installed::image(arguments.guest.as_deref(), &found_on(&schedule))?;
+    Ok((schedule, guest))
+}
+
+/// Replays the schedule that `arguments` name, and returns the exit status: 0 if every replay broke
+/// what the schedule says.
+///
+/// # Errors
+/// [`Refused`] if the schedule could not be replayed.
+pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
+    let of = short_name(&arguments.schedule);
+    let (schedule, guest) = inputs(arguments).map_err(|refused| {
+        let inputs = arguments.guest.iter().chain([&arguments.schedule]);
+        arguments.stats.refuse(inputs, &of, refused)
+    })?;
     let outputs = Outputs::beside([&arguments.schedule, &guest]);
     let open = |name: &PathBuf| outputs.create(name);
     let page_file = arguments.report.as_ref().map(open).transpose()?;
     let output = arguments.stats.open(&outputs)?;
-    let of = short_name(&arguments.schedule);
     interruption::catch()?;
     let replay = Replay {
         guest: &Guest::from(&guest),
@@ -132,7 +141,18 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         Some(why) => status_of(why),
         None => 0,
     };
+    let options = [
+        ("options", schedule.append.clone()),
+        ("granularity", schedule.granularity.to_string()),
+    ];
     let suite = || {
+        let image = ("guest", guest.display().to_string());
+        let facts: Vec<_> = [image]
+            .iter()
+            .chain(&options)
+            .chain(&facts)
+            .cloned()
+            .collect();
         let other = facts.iter().filter(|(name, _)| *name == ANOTHER_WAY);
         let other = other.map(|(_, text)| text.clone()).collect();
         let when = (date, begun.elapsed());
@@ -145,10 +165,6 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     };
     written.unwrap_or_else(|error| complain_of("result", error));
     if let Some(file) = page_file {
-        let options = [
-            ("options", schedule.append.clone()),
-            ("granularity", schedule.granularity.to_string()),
-        ];
         let document = Document {
             verdict: &verdict,
             what: title(&arguments.schedule, &guest, &schedule, &host),

@@ -146,6 +146,24 @@ impl Arguments {
         trials
     }
 
+    /// Has test results say that the run was refused before its inputs could be used, and returns
+    /// why.
+    fn refuse(&self, refused: Refused) -> Refused {
+        let (script, guest) = (self.script.as_ref(), self.guest.as_ref());
+        let outputs = Outputs::beside(script.into_iter().chain(guest));
+        let path = self.stats_file.as_deref();
+        // The file of another form is left as it is: there is no report.
+        if self.stats.is_of_tests() && path.is_none_or(|path| outputs.check(path).is_ok()) {
+            let (script, guest) = (self.script.as_deref(), self.guest.as_deref());
+            let written = Reports::new(self.stats, path, script, guest)
+                .and_then(|reports| reports.finish(&[], Some(&refused)));
+            if let Err(error) = written {
+                complain(&format!("cannot write the report: {error}"));
+            }
+        }
+        refused
+    }
+
     fn config(&self, guest: Option<&Path>, signals: &Signals) -> Config {
         let config = Config {
             guest: guest.map(Guest::from),
@@ -179,6 +197,18 @@ impl Arguments {
     }
 }
 
+/// The script and the image that `arguments` name.
+fn inputs(arguments: &Arguments) -> Result<(Option<PathBuf>, Option<PathBuf>), Refused> {
+    let script = arguments.script.as_deref().map(installed::scenario);
+    let script = script.transpose()?;
+    let guest = match (&arguments.guest, &script) {
+        // It can name an image itself, and otherwise says that there is none.
+        (None, Some(_)) => installed::image_if_any(installed::GUEST),
+        (named, _) => Some(installed::image(named.as_deref(), installed::GUEST)?),
+    };
+    Ok((script, guest))
+}
+
 /// Exit status if the report could not be written.
 const NOT_REPORTED: u8 = 3;
 
@@ -196,13 +226,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             status: 2,
         });
     }
-    let script = arguments.script.as_deref().map(installed::scenario);
-    let script = script.transpose()?;
-    let guest = match (&arguments.guest, &script) {
-        // It can name an image itself, and otherwise says that there is none.
-        (None, Some(_)) => installed::image_if_any(installed::GUEST),
-        (named, _) => Some(installed::image(named.as_deref(), installed::GUEST)?),
-    };
+    let (script, guest) = inputs(arguments).map_err(|refused| arguments.refuse(refused))?;
     // Created first: a run of an hour should not end with a file that cannot be created.
     let outputs = Outputs::beside(guest.iter().chain(&script));
     let open = |name: &PathBuf| outputs.create(name);

@@ -68,6 +68,22 @@ impl StatsArguments {
     }
 }
 
+impl StatsArguments {
+    /// Writes that what is called `name` was refused before `inputs` could be used, and returns why.
+    pub fn refuse<'a>(
+        &self,
+        inputs: impl IntoIterator<Item = &'a PathBuf>,
+        name: &str,
+        refused: Refused,
+    ) -> Refused {
+        match self.open(&Outputs::beside(inputs)) {
+            Ok(output) => output.refuse(name, refused),
+            // Why there is no result is said all the same.
+            Err(_) => refused,
+        }
+    }
+}
+
 impl Output {
     /// Writes `report`, for people, and `suite` in the form that was asked for.
     ///

@@ -1,11 +1,13 @@
-//! SIGINT (^C) and SIGTERM while machines run by themselves. A signal ends the machine that is
-//! running, which is then reported. While no machine runs, a signal is kept for a moment for the next
+//! SIGINT (^C), SIGTERM and SIGHUP (the terminal is gone) while machines run by themselves. A signal
+//! ends the machine that is running, which is then reported. While no machine runs, a signal is kept for a moment for the next
 //! one, as between two machines of a script; if none comes, it does what it does by default.
 //! Searches and replays, which step their machine, use [`super::interruption`] instead.
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,7 +20,25 @@ use vmm_sys_util::signal::{block_signal, create_sigset, get_blocked_signals, unb
 
 use super::Refused;
 
-const CAUGHT: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
+/// The signals that end a run, but not what was known by then. SIGHUP is left alone by a process that
+/// was told to ignore it, by `nohup` for example.
+pub fn caught() -> impl Iterator<Item = libc::c_int> + Clone {
+    let all = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+    let hangup_counts = !is_ignored(libc::SIGHUP);
+    all.into_iter()
+        .filter(move |signal| hangup_counts || *signal != libc::SIGHUP)
+}
+
+/// Whether this process ignores `signal`.
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action, sigaction() only writes the present one to `now`, which has room
+    // for it.
+    let is_known = unsafe { libc::sigaction(signal, ptr::null(), now.as_mut_ptr()) } == 0;
+    // SAFETY: the structure is plain data, of which all zeros is a valid value too.
+    let now = unsafe { now.assume_init() };
+    is_known && now.sa_sigaction == libc::SIG_IGN
+}
 
 /// Milliseconds after which it is checked again whether a machine has been torn down.
 const SOON: i32 = 20;
@@ -53,7 +73,8 @@ impl Signals {
 
     fn try_catch() -> io::Result<Self> {
         let other = |error: vmm_sys_util::signal::Error| io::Error::other(format!("{error:?}"));
-        let set = create_sigset(&CAUGHT)?;
+        let caught: Vec<_> = caught().collect();
+        let set = create_sigset(&caught)?;
         // SAFETY: `set` is an initialised signal set; -1 asks for a new file descriptor.
         let fd =
             unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
@@ -75,7 +96,7 @@ impl Signals {
             done: Arc::clone(&done),
             thread: None,
         };
-        for signal in CAUGHT.into_iter().filter(|it| !already.contains(it)) {
+        for signal in caught.into_iter().filter(|it| !already.contains(it)) {
             block_signal(signal).map_err(other)?;
             signals.blocked.push(signal);
         }

@@ -63,9 +63,14 @@ impl Form {
         }
     }
 
+    /// Whether it is a form for test results.
+    pub fn is_of_tests(self) -> bool {
+        matches!(self, Self::Junit | Self::Ktap)
+    }
+
     /// Whether the report is one document on all machines.
     fn is_of_all(self) -> bool {
-        matches!(self, Self::Prometheus | Self::Junit | Self::Ktap)
+        self == Self::Prometheus || self.is_of_tests()
     }
 }
 

@@ -151,6 +151,8 @@ impl Script {
         if context.has_machine && !context.has_booted.get() {
             context.boot(BootRequest::default())?;
         }
+        // What it does not say itself is done at its end.
+        recorder::act_for(Actor::Script(self.text.lines().count()));
         context.close()
     }
 }
