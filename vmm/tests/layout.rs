@@ -232,7 +232,9 @@ fn the_page_of_a_comparison_says_what_differs_and_by_how_much() {
     let at = |name: &str| folder.path().join(name);
     let runs = ["queue=fifo", "queue=filo"].map(|queue| {
         let file = at(queue);
-        let run = Vmm::boot("--vcpus 3 --stats json --stats-file").arg(&file);
+        let run = Vmm::boot("--vcpus 3 --stats json")
+            .arg("--stats-file")
+            .arg(&file);
         run.args(["--append", queue]).run().ends_with(0);
         file
     });
