@@ -1,5 +1,5 @@
-//! ^C, SIGTERM and SIGHUP while the machine is moved by hand: it is asked for between two steps, and ends `KVM_RUN`,
-//! which a signal does anyway.
+//! ^C, SIGTERM and SIGHUP while the machine is moved by hand: they are asked for between two steps,
+//! and end `KVM_RUN`, which a signal does anyway.
 
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 

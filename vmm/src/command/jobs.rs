@@ -17,7 +17,7 @@ use vmm::explore::{Config, Shard, check};
 
 use super::interruption::{self, interrupted};
 use super::progress::{self, Line, Wanted};
-use super::shard::{Order, Sofar};
+use super::shard::{Order, ShardProgress};
 use super::{Refused, explored};
 
 /// The longest time between two checks for a signal.
@@ -30,7 +30,7 @@ const LEAST_TIME: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 enum News {
     /// Its progress.
-    Progress(u64, Sofar),
+    Progress(u64, ShardProgress),
     /// It has closed its standard output, which means that it ends.
     End(u64),
 }
@@ -42,7 +42,7 @@ struct Job {
     child: Child,
     result: PathBuf,
     complaints: PathBuf,
-    sofar: Sofar,
+    progress: ShardProgress,
     has_ended: bool,
 }
 
@@ -145,7 +145,7 @@ impl Jobs {
                 child,
                 result,
                 complaints,
-                sofar: Sofar::default(),
+                progress: ShardProgress::default(),
                 has_ended: false,
             });
         }
@@ -163,11 +163,11 @@ impl Jobs {
                 self.end();
             }
             match news.recv_timeout(LOOK_EVERY) {
-                Ok(News::Progress(index, sofar)) => {
+                Ok(News::Progress(index, progress)) => {
                     if let Some(job) = self.job(index) {
-                        job.sofar = sofar;
+                        job.progress = progress;
                     }
-                    let all = sum(self.all.iter().map(|job| &job.sofar.counts));
+                    let all = sum(self.all.iter().map(|job| &job.progress.counts));
                     let frontier = self.all.iter().map(Job::frontier).sum();
                     let going = self.all.iter().filter(|job| !job.has_ended).count();
                     let text = progress::searching(&all, frontier, runs, line.elapsed());
@@ -246,8 +246,8 @@ impl Drop for Jobs {
 fn pass_on(index: u64, lines: impl BufRead, tell: &Sender<News>) {
     for line in lines.lines().map_while(Result::ok) {
         // A process that dies can leave half a line.
-        if let Ok(sofar) = serde_json::from_str(&line)
-            && tell.send(News::Progress(index, sofar)).is_err()
+        if let Ok(progress) = serde_json::from_str(&line)
+            && tell.send(News::Progress(index, progress)).is_err()
         {
             return;
         }
@@ -261,7 +261,7 @@ impl Job {
     fn frontier(&self) -> Option<u64> {
         match self.has_ended {
             true => Some(0),
-            false => self.sofar.frontier,
+            false => self.progress.frontier,
         }
     }
 

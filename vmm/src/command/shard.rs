@@ -28,7 +28,7 @@ pub struct Order {
 
 /// How far the process is.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Sofar {
+pub struct ShardProgress {
     /// What it has done.
     pub counts: Counts,
     /// How many choices it has left to try, if it has said so.
@@ -62,7 +62,7 @@ fn tell(progress: &Progress<'_>) {
         return;
     };
     let counts = *counts;
-    let written = serde_json::to_string(&Sofar { counts, frontier })
+    let written = serde_json::to_string(&ShardProgress { counts, frontier })
         .map_err(io::Error::from)
         .and_then(|line| writeln!(io::stdout(), "{line}"));
     if written.is_err() {
