@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
 use std::time::Duration;
 
 use crate::control::operator::Operator;
@@ -62,6 +63,9 @@ pub struct Config {
     pub attendant: Option<Attendant>,
     /// The script that drives the machine, if there is one.
     pub script: Option<Input>,
+    /// The number of the signal because of which a script is to stop that has no machine just now;
+    /// 0 for none. A machine is ended through its operator.
+    pub interrupted: Arc<AtomicI32>,
 }
 
 impl Default for Config {
@@ -83,6 +87,7 @@ impl Default for Config {
             sources: None,
             attendant: None,
             script: None,
+            interrupted: Arc::default(),
         }
     }
 }

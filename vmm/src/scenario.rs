@@ -48,7 +48,7 @@ impl ScenarioError {
 /// Runs the script in `file`, which can ask for `params`. Its machines are as in `config` where the
 /// script says nothing else. What the script appends to the guest's command line comes behind what
 /// `config` appends. Clients of `control` drive the same machines. Each machine that has ended is
-/// given to `report`. Returns the parameters that the script has not asked for.
+/// given to `report`, and each parameter that the script has not asked for to `unasked`.
 ///
 /// # Errors
 /// [`ScenarioError`], after all machines have ended. A failure that a machine has reported already
@@ -59,7 +59,8 @@ pub fn run(
     params: BTreeMap<String, String>,
     control: Option<&Server>,
     mut report: impl FnMut(Outcome),
-) -> Result<Vec<Unasked>, ScenarioError> {
+    unasked: impl FnMut(&Unasked),
+) -> Result<(), ScenarioError> {
     let script = Script::read(file)?;
     let config = &Config {
         script: Some(script.input()),
@@ -70,6 +71,7 @@ pub fn run(
         machine: config.guest.is_some(),
         params,
         console: config.console,
+        interrupted: Arc::clone(&config.interrupted),
     };
     let performance = thread::Builder::new()
         .name("script".to_owned())
@@ -113,11 +115,14 @@ pub fn run(
             }
         }
     }
-    match (performance.join(), refused) {
+    let performed = performance.join();
+    if let Ok(performed) = &performed {
+        performed.unasked.iter().for_each(unasked);
+    }
+    match (performed.map(|it| it.result), refused) {
         (_, Some(error)) => Err(error.into()),
-        (Ok(Ok(unasked)), None) => Ok(unasked),
         (Ok(Err(failure)), None) if !told => Err(failure.into()),
-        (Ok(Err(_)), None) => Ok(Vec::new()),
+        (Ok(_), None) => Ok(()),
         // The panic hook has said where the thread panicked.
         (Err(panic), None) => std::panic::resume_unwind(panic),
     }

@@ -127,6 +127,15 @@ fn of(cell: &Value, side: &str, name: &str) -> f64 {
     figure.unwrap_or_else(|| panic!("it works here: {cell}"))
 }
 
+/// Interrupts of the host at the sender. KVM's own count of them is left out where none came while it
+/// was tried; the tracepoint has them too.
+fn interrupts(cell: &Value) -> f64 {
+    match of(cell, "sender", "irq_exits") {
+        0.0 => of(cell, "sender", "kvm_exit interrupt"),
+        counted => counted,
+    }
+}
+
 fn transport(cell: &Value) -> &str {
     cell["cell"]["transport"].as_str().expect("a transport")
 }
@@ -237,9 +246,9 @@ fn each_exit_of_a_broadcast_is_counted() {
         // KVM's own count has no names for these. How many interrupts of the host hit the sender
         // depends on how long it has the processor, and how often it reports that it waits depends
         // on how long it waits.
-        let others = ["irq_exits", "io_exits", "halt_exits", "pf_taken"];
+        let others = ["io_exits", "halt_exits", "pf_taken"];
         let others: f64 = others.iter().map(|name| of(cell, "sender", name)).sum();
-        let left = of(cell, "sender", "exits") - others;
+        let left = of(cell, "sender", "exits") - others - interrupts(cell);
         near(left, expected, "exits that are left", cell);
     }
 }

@@ -111,10 +111,21 @@ fn a_script_that_has_no_machine() {
         // not reach its limit.
         let endless = "print(`ready`); while true { let list = []; list.pad(10000, 0); }";
         let script = format!("boot(#{{ append: `workload=selftest` }}); finish(); {endless}");
+        let directory = TempDir::new().expect("a temporary directory");
+        let path = directory.path().join("results.xml");
         for script in [&script, endless] {
-            let running = Vmm::scripted(script).start();
+            let vmm = Vmm::scripted(script).args(["--stats", "junit", "--stats-file"]);
+            let running = vmm.arg(&path).start();
             running.wait_for("ready");
-            interrupt(running, signal);
+            let run = interrupt(running, signal);
+            // What was known, and why there is no more.
+            let results = fs::read_to_string(&path).expect("results");
+            assert!(
+                results.contains(&format!("signal {signal} came")),
+                "{results}{run}"
+            );
+            let machines = results.matches("machine 0").count();
+            assert_eq!(machines > 0, script.starts_with("boot"), "{results}");
         }
     }
 }

@@ -168,6 +168,13 @@ fn a_parameter_that_nobody_asked_for_is_told() {
         .run();
     run.ends_with(0)
         .says("the script did not ask for the parameter awya; did you mean \"away\"?");
+    // When it stops, the more so.
+    let stops = self::script("expect(param(\"times\", \"1\") == \"3\", \"three\");");
+    let run = Vmm::boot("--append workload=puppet --param tims=3")
+        .arg("--script")
+        .arg(stops.path())
+        .run();
+    run.ends_with(1).says("did you mean \"times\"?");
 }
 
 #[test]

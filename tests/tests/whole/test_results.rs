@@ -262,7 +262,7 @@ fn what_is_nowhere_does_not_leave_an_earlier_result() {
         "replay no-such.json",
     ] {
         let refused = both(2, |form| {
-            fs::write(&path, "passed").expect("room for a word");
+            fs::write(&path, "KTAP version 1\n").expect("room for a line");
             let vmm = Vmm::with(command).arg(form).arg("--stats-file").arg(&path);
             let mut run = vmm.run();
             run.stdout = fs::read_to_string(&path).expect("results");

@@ -19,7 +19,7 @@ use vmm::stats::sources::Sources;
 
 use super::outputs::Outputs;
 use super::progress::{Line, Wanted};
-use super::signals::Signals;
+use super::signals::{Drives, Signals};
 use super::{Refused, chain, complain, installed};
 
 /// What to measure, and how often.
@@ -154,7 +154,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let json = json.map(|path| outputs.create(path).map(|file| (file, path)));
     let json = json.transpose()?;
 
-    let signals = Signals::catch()?;
+    let signals = Signals::catch(Drives::Nothing)?;
     let config = Config {
         pin: arguments.pin.clone(),
         trace: Tracing {
@@ -202,7 +202,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     drop(signals);
 
     let mut is_lost = false;
-    if let Some((file, path)) = json {
+    // An earlier result is worth more than one without a figure.
+    let any = costs.cells.iter().any(|it| it.result.is_ok())
+        || costs.classic.iter().any(|it| it.result.is_ok());
+    if let Some((file, path)) = json.filter(|_| any || result.is_ok()) {
         let document = serde_json::to_string_pretty(&costs).unwrap_or_default() + "\n";
         if let Err(error) = file.write(|out| out.write_all(document.as_bytes())) {
             complain(&format!("cannot write {}: {error}", path.display()));

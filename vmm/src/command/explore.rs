@@ -226,10 +226,11 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         config,
     } = Inputs::of(arguments).map_err(|refused| {
         let inputs = arguments.guest.iter().chain([&arguments.case]);
+        let inputs = inputs.chain(&arguments.sharing);
         let name = short_name(&arguments.case);
         arguments.stats.refuse(inputs, &name, refused)
     })?;
-    let outputs = Outputs::beside([&case_path, &guest]);
+    let outputs = Outputs::beside([&case_path, &guest].into_iter().chain(&arguments.sharing));
     let open = |name: &PathBuf| outputs.create(name);
     // Created first: a search of an hour should not end with a file that cannot be created.
     let files = Files {

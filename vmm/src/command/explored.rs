@@ -63,6 +63,7 @@ pub struct Files {
 pub fn destination(path: Option<&Path>, outputs: &Outputs) -> Result<Option<Destination>, Refused> {
     let Some(path) = path else { return Ok(None) };
     outputs.check(path)?;
+    outputs.check(&Destination::of_states(path))?;
     let made = Destination::new(path).map_err(|error| cannot_write(path, &error))?;
     Ok(Some(made))
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use vmm::explore::merge::{MergeError, check_all_there, merge};
-use vmm::explore::result::Part;
+use vmm::explore::result::{Destination, Part};
 use vmm::whole_file::WholeFile;
 
 use super::Refused;
@@ -42,7 +42,12 @@ const RUN_AGAIN: u8 = 5;
 /// # Errors
 /// [`Refused`] if these are not results, or do not belong together.
 pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
-    let outputs = Outputs::beside(&arguments.results);
+    let states: Vec<_> = arguments
+        .results
+        .iter()
+        .map(|it| Destination::of_states(it))
+        .collect();
+    let outputs = Outputs::beside(arguments.results.iter().chain(&states));
     arguments
         .sharing
         .as_deref()

@@ -3,11 +3,17 @@
 
 use std::cell::RefCell;
 use std::fmt::Display;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use vmm::whole_file::WholeFile;
 
 use super::Refused;
+
+/// How the forms of test results begin.
+const RESULTS: [&[u8; 5]; 2] = [b"<?xml", b"KTAP "];
 
 /// The output files of a subcommand.
 #[derive(Debug, Default)]
@@ -37,12 +43,32 @@ impl Outputs {
         if self.inputs.iter().any(|input| is_at(input, &place)) {
             return Err(cannot_write(name, &"the run needs what is in it"));
         }
-        if self.written.borrow().contains(&place) {
+        let is_written = |it: &PathBuf| *it == place || is_at(it, &place);
+        if self.written.borrow().iter().any(is_written) {
             let why = "it was named for two outputs; give each a file of its own";
             return Err(cannot_write(name, &why));
         }
         self.written.borrow_mut().push(place);
         Ok(())
+    }
+
+    /// As [`Outputs::check`], before the inputs could all be found: what is at `name` must be a test
+    /// result of before, or nothing. It could be an input, under another name.
+    pub fn check_result(&self, name: &Path) -> Result<(), Refused> {
+        self.check(name)?;
+        let Ok(mut file) = File::open(name) else {
+            return Ok(());
+        };
+        let is_regular = file.metadata().is_ok_and(|it| it.is_file());
+        let mut begins = [0; 5];
+        let is_result = file.read_exact(&mut begins).is_ok() && RESULTS.contains(&&begins);
+        match is_regular && !is_result && file.metadata().is_ok_and(|it| it.len() > 0) {
+            true => Err(cannot_write(
+                name,
+                &"it is no test result, and would be lost",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Prepares to write the file `name` later.
@@ -76,8 +102,13 @@ fn place(name: &Path) -> Option<PathBuf> {
     Some(folder.canonicalize().ok()?.join(name.file_name()?))
 }
 
+/// Whether the file `name` is that at `place`, if only by a hard link.
 fn is_at(name: &Path, place: &Path) -> bool {
-    name.canonicalize().is_ok_and(|it| it == place)
+    let [one, other] = [name, place].map(|path| fs::metadata(path).ok());
+    match (one, other) {
+        (Some(one), Some(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -113,9 +144,33 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let input = folder.path().join("input");
         fs::write(&input, "").expect("room for a file");
+        let other = folder.path().join("other");
+        fs::hard_link(&input, &other).expect("room for a link");
         let outputs = Outputs::beside([&input]);
-        let why = why(outputs.check(&input));
-        assert!(why.contains("the run needs what is in it"), "{why}");
+        for name in [&input, &other] {
+            let why = why(outputs.check(name));
+            assert!(why.contains("the run needs what is in it"), "{why}");
+        }
+    }
+
+    #[test]
+    fn only_a_result_is_replaced_by_one_of_a_refusal() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let at = |name: &str| folder.path().join(name);
+        for (name, text) in [
+            ("junit", "<?xml version"),
+            ("ktap", "KTAP version 1"),
+            ("empty", ""),
+        ] {
+            fs::write(at(name), text).expect("room for a file");
+        }
+        fs::write(at("image"), b"\x7fELF\x02").expect("room for a file");
+        let outputs = Outputs::default();
+        for name in ["junit", "ktap", "empty", "new"] {
+            assert!(outputs.check_result(&at(name)).is_ok(), "{name}");
+        }
+        let why = why(outputs.check_result(&at("image")));
+        assert!(why.contains("would be lost"), "{why}");
     }
 
     #[test]

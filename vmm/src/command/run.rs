@@ -3,10 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{HumanBytes, HumanCount};
+use vmm::control::script::Unasked;
 use vmm::control::socket::Server;
 use vmm::control::{Limits, PlannedStall, Show, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
@@ -23,7 +25,7 @@ use vmm::{Config, Outcome, duration, scenario};
 use super::outputs::{Outputs, cannot_write};
 use super::progress::Wanted;
 use super::screen::{Terminal, can_draw};
-use super::signals::Signals;
+use super::signals::{Drives, Signals};
 use super::stats::{Form, Reports};
 use super::{Refused, chain, complain, installed};
 
@@ -153,7 +155,7 @@ impl Arguments {
         let outputs = Outputs::beside(script.into_iter().chain(guest));
         let path = self.stats_file.as_deref();
         // The file of another form is left as it is: there is no report.
-        if self.stats.is_of_tests() && path.is_none_or(|path| outputs.check(path).is_ok()) {
+        if self.stats.is_of_tests() && path.is_none_or(|path| outputs.check_result(path).is_ok()) {
             let (script, guest) = (self.script.as_deref(), self.guest.as_deref());
             let written = Reports::new(self.stats, path, script, guest)
                 .and_then(|reports| reports.finish(&[], Some(&refused)));
@@ -191,6 +193,7 @@ impl Arguments {
                 (false, false) => Show::Nothing,
             },
             sources: Some(self.trials()),
+            interrupted: Arc::clone(signals.interrupted()),
             ..Config::default()
         };
         config.attended_by(signals.attendant())
@@ -256,12 +259,24 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         status = if status == 0 { own } else { status };
     };
     // Before other threads are started, which would otherwise not block these signals.
-    let signals = Signals::catch()?;
-    let control = arguments.control.as_deref().map(Server::bind).transpose();
-    let control = control.map_err(|error| Refused {
-        message: chain(&error),
-        status: 2,
+    let signals = Signals::catch(match script {
+        Some(_) => Drives::Script,
+        None => Drives::Nothing,
     })?;
+    let control = arguments.control.as_deref().map(Server::bind).transpose();
+    let control = match control {
+        Ok(control) => control,
+        Err(error) => {
+            let refused = Refused {
+                message: chain(&error),
+                status: 2,
+            };
+            if let Err(error) = reports.finish(&[], Some(&refused)) {
+                complain(&format!("cannot write the report: {error}"));
+            }
+            return Err(refused);
+        }
+    };
     let config = arguments.config(guest.as_deref(), &signals);
     let refused = match &script {
         None => vmm::run_attended(&config, control.as_ref(), |_| {})
@@ -273,16 +288,16 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             }),
         Some(script) => {
             let params = arguments.param.iter().cloned().collect();
-            match scenario::run(script, &config, params, control.as_ref(), report) {
-                Ok(unasked) => {
-                    unasked.iter().for_each(|it| complain(&it.to_string()));
-                    None
-                }
-                Err(error) => Some(Refused {
+            let unasked = |it: &Unasked| complain(&it.to_string());
+            scenario::run(script, &config, params, control.as_ref(), report, unasked)
+                .err()
+                .map(|error| Refused {
                     message: chain(&error),
-                    status: error.exit_status(),
-                }),
-            }
+                    status: match signals.interrupted().load(Ordering::Relaxed) {
+                        0 => error.exit_status(),
+                        signal => u8::try_from(128 + signal).unwrap_or(130),
+                    },
+                })
         }
     };
     // There are no more machines: from here on a signal ends the process at once, even while files

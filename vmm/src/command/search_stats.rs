@@ -76,9 +76,13 @@ impl StatsArguments {
         name: &str,
         refused: Refused,
     ) -> Refused {
-        match self.open(&Outputs::beside(inputs)) {
+        // Why there is no result is said in any case.
+        let path = self.stats_file.as_deref();
+        if path.is_some_and(|path| Outputs::beside(inputs).check_result(path).is_err()) {
+            return refused;
+        }
+        match self.open(&Outputs::default()) {
             Ok(output) => output.refuse(name, refused),
-            // Why there is no result is said all the same.
             Err(_) => refused,
         }
     }

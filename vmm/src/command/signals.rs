@@ -1,13 +1,15 @@
 //! SIGINT (^C), SIGTERM and SIGHUP (the terminal is gone) while machines run by themselves. A signal
-//! ends the machine that is running, which is then reported. While no machine runs, a signal is kept for a moment for the next
-//! one, as between two machines of a script; if none comes, it does what it does by default.
-//! Searches and replays, which step their machine, use [`super::interruption`] instead.
+//! ends the machine that is running, which is then reported. While no machine runs, it stops the
+//! script, if there is one, and is kept for a moment for the next machine. Without a script it then
+//! does what it does by default, and with one if it comes again. Searches and replays, which step
+//! their machine, use [`super::interruption`] instead.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -49,10 +51,20 @@ const KEPT: Duration = Duration::from_secs(2);
 /// The machine that was started last. A weak reference, so that its memory can be freed.
 type Machine = Mutex<Weak<Operator>>;
 
+/// What drives the machines that signals end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drives {
+    /// A script, which goes on between two machines.
+    Script,
+    /// Nothing that has to be stopped as well.
+    Nothing,
+}
+
 /// The signals, caught until this is dropped.
 #[derive(Debug)]
 pub struct Signals {
     machine: Arc<Machine>,
+    interrupted: Arc<AtomicI32>,
     blocked: Vec<libc::c_int>,
     done: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
@@ -64,14 +76,14 @@ impl Signals {
     ///
     /// # Errors
     /// [`Refused`] if the host does not allow it.
-    pub fn catch() -> Result<Self, Refused> {
-        Self::try_catch().map_err(|error| Refused {
+    pub fn catch(drives: Drives) -> Result<Self, Refused> {
+        Self::try_catch(drives).map_err(|error| Refused {
             message: format!("cannot catch signals: {error}"),
             status: 3,
         })
     }
 
-    fn try_catch() -> io::Result<Self> {
+    fn try_catch(drives: Drives) -> io::Result<Self> {
         let other = |error: vmm_sys_util::signal::Error| io::Error::other(format!("{error:?}"));
         let caught: Vec<_> = caught().collect();
         let set = create_sigset(&caught)?;
@@ -92,6 +104,7 @@ impl Signals {
         let already = get_blocked_signals().map_err(other)?;
         let mut signals = Self {
             machine: Arc::default(),
+            interrupted: Arc::default(),
             blocked: Vec::new(),
             done: Arc::clone(&done),
             thread: None,
@@ -101,10 +114,19 @@ impl Signals {
             signals.blocked.push(signal);
         }
         let (machine, blocked) = (Arc::clone(&signals.machine), signals.blocked.clone());
+        let interrupted = Arc::clone(&signals.interrupted);
         let thread = thread::Builder::new().name("signals".to_owned());
-        signals.thread =
-            Some(thread.spawn(move || listen(file, &epoll, &done, &machine, &blocked))?);
+        let listen = move || {
+            let script = (drives == Drives::Script).then_some(&*interrupted);
+            listen(file, &epoll, &done, &machine, script, &blocked);
+        };
+        signals.thread = Some(thread.spawn(listen)?);
         Ok(signals)
+    }
+
+    /// The number of the signal that has stopped the script; 0 if none has.
+    pub fn interrupted(&self) -> &Arc<AtomicI32> {
+        &self.interrupted
     }
 
     /// An attendant that is handed the operator of each machine: from then on signals end that
@@ -124,6 +146,7 @@ fn listen(
     epoll: &Epoll,
     done: &EventFd,
     machine: &Machine,
+    script: Option<&AtomicI32>,
     blocked: &[libc::c_int],
 ) {
     // A signal that came while there was no machine, or one that had ended by itself was being torn
@@ -140,7 +163,8 @@ fn listen(
         let came = signals.read_exact(&mut info).ok();
         // The structure begins with the number, `ssi_signo`.
         let came = came.and_then(|()| info.first_chunk().map(|it| i32::from_ne_bytes(*it)));
-        let is_again = came.is_some() && late.is_some();
+        let was_told = script.is_some_and(|it| it.load(Ordering::Relaxed) != 0);
+        let is_again = came.is_some() && (late.is_some() || was_told);
         let kept_since = late.map_or_else(Instant::now, |(_, since)| since);
         let Some(signal) = came.or_else(|| late.map(|(signal, _)| signal)) else {
             continue;
@@ -157,8 +181,13 @@ fn listen(
             // or the next one.
             Some(_) => late = Some((signal, kept_since)),
             None if !is_again && kept_since.elapsed() < KEPT => {
+                if let Some(script) = script {
+                    script.store(signal, Ordering::Relaxed);
+                }
                 late = Some((signal, kept_since));
             }
+            // The script stops before it boots another.
+            None if script.is_some() && !is_again => {}
             None if blocked.contains(&signal) => take_effect(signal),
             None => {}
         }

@@ -10,7 +10,7 @@ use vmm::report::{csv, prometheus};
 use vmm::whole_file::WholeFile;
 use vmm::{Outcome, control};
 
-use super::Refused;
+use super::{Refused, harmless};
 
 /// The form of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -120,10 +120,11 @@ impl Reports {
         let report = &outcome.report;
         let machine = self.machines;
         self.machines += 1;
-        let words = format!(
+        // A script's text can be in it.
+        let words = harmless(&format!(
             "{}{}: {}\n",
             outcome.post_mortem, report.result, report.message
-        );
+        ));
         let document = match self.form {
             Form::Table => report.table().into_bytes(),
             Form::Json => report.json()?.into_bytes(),

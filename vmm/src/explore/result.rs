@@ -440,8 +440,13 @@ impl Destination {
     pub fn new(path: &Path) -> io::Result<Self> {
         Ok(Self {
             document: WholeFile::create(path)?,
-            states: WholeFile::create(&beside(path))?,
+            states: WholeFile::create(&Self::of_states(path))?,
         })
+    }
+
+    /// The file for the states of the result in `path`.
+    pub fn of_states(path: &Path) -> PathBuf {
+        beside(path)
     }
 
     /// Writes `part`, its states first.

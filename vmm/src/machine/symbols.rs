@@ -80,16 +80,13 @@ impl Symbols {
         if let Some(Ok(address)) = digits.map(|digits| u64::from_str_radix(digits, 16)) {
             return Ok(address);
         }
-        let exact = self.sorted().iter().find(|function| function.name == place);
-        if let Some(function) = exact {
-            return Ok(function.address);
+        let all = || self.sorted().iter();
+        let mut found: Vec<_> = all().filter(|function| function.name == place).collect();
+        if found.is_empty() {
+            let ending = format!("::{place}");
+            let ends = |name: &str| without_parameters(name).ends_with(&ending);
+            found = all().filter(|function| ends(&function.name)).collect();
         }
-        let ending = format!("::{place}");
-        let mut found: Vec<_> = self
-            .sorted()
-            .iter()
-            .filter(|function| without_parameters(&function.name).ends_with(&ending))
-            .collect();
         found.dedup_by_key(|function| function.address);
         match found[..] {
             [] => {
@@ -112,7 +109,7 @@ impl Symbols {
                 candidates: found
                     .iter()
                     .take(SHOWN)
-                    .map(|function| function.name.clone())
+                    .map(|function| format!("{} ({:#x})", function.name, function.address))
                     .collect(),
             }),
         }
@@ -243,13 +240,20 @@ mod tests {
             function(1, "guest::Ipi<P,F>::call"),
             function(2, "guest::a::run"),
             function(3, "guest::b::run"),
+            function(4, "guest::traps::entry"),
+            function(5, "guest::traps::entry"),
         ]);
+        let error = symbols.address("guest::traps::entry").unwrap_err();
+        assert!(error.to_string().contains("(0x4), "), "{error}");
         assert_eq!(symbols.address("0x1f"), Ok(0x1f));
         assert_eq!(symbols.address("guest::a::run"), Ok(2));
         assert_eq!(symbols.address("Ipi::call"), Ok(1));
         assert_eq!(symbols.address("b::run"), Ok(3));
         let error = symbols.address("run").unwrap_err().to_string();
-        assert_eq!(error, "\"run\" can be guest::a::run, guest::b::run");
+        assert_eq!(
+            error,
+            "\"run\" can be guest::a::run (0x2), guest::b::run (0x3)"
+        );
         assert!(matches!(
             symbols.address("0xzz"),
             Err(NoSuchSymbol::Unknown(..))

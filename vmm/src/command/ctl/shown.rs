@@ -296,7 +296,9 @@ fn call(answer: &Value) -> String {
         plain(&answer["call"]),
         targets.noun()
     );
-    if missing.is_empty() {
+    if targets.is_empty() {
+        // Nothing can be said of nobody.
+    } else if missing.is_empty() {
         text.push_str(", has run on all of them");
     } else {
         text.push_str(&format!(

@@ -169,7 +169,7 @@ impl Operator {
     ///
     /// # Errors
     /// [`OperatorError::TimedOut`] says on which it has not, and [`OperatorError::ToNobody`] that it
-    /// was made to no CPU.
+    /// was made to no CPU. Or there is no such CPU.
     pub fn wait_ran(
         &self,
         call: CallId,
@@ -180,6 +180,7 @@ impl Operator {
             .recorder
             .begin(|| format!("waits until {} has run on {}", CallName(call), cpus.noun()));
         doing.attempt(|| {
+            cpus.iter().try_for_each(|cpu| self.check_is_cpu(cpu))?;
             let missing = |record: Option<&Record>| {
                 // A record whose place was used again was complete.
                 record.map_or_else(CpuSet::default, |record| cpus.without(&record.ran))

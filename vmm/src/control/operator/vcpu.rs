@@ -77,9 +77,9 @@ impl Operator {
         doing.attempt(|| {
             let address = self.symbols.address(place)?;
             let stops = self.will_stop(cpu)?;
-            stops.set_breakpoint(Some(address));
+            stops.set_breakpoint(address, self.held_by(cpu)?);
             let set = self.with_threads(|threads| Ok(threads.set_breakpoint(cpu, address)?));
-            set.inspect_err(|_| stops.set_breakpoint(None))?;
+            set.inspect_err(|_| stops.clear_breakpoint())?;
             Ok(address)
         })
     }
@@ -119,7 +119,7 @@ impl Operator {
                 return Ok(());
             }
             self.with_threads(|threads| Ok(threads.clear_stops(cpu)?))?;
-            stops.set_breakpoint(None);
+            stops.clear_breakpoint();
             Ok(())
         })
     }

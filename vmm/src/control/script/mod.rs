@@ -17,6 +17,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ pub struct Booted {
 pub type Boot = dyn Fn(BootRequest) -> Result<Booted, String>;
 
 /// What a script is given beside the means to boot machines.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ScriptInput {
     /// Whether a script that boots no machine itself gets one, from the command line.
     pub machine: bool,
@@ -81,6 +82,17 @@ pub struct ScriptInput {
     pub params: BTreeMap<String, String>,
     /// Where what it prints goes while there is no machine with a console.
     pub console: Stream,
+    /// As in [`Config`](crate::Config).
+    pub interrupted: Arc<AtomicI32>,
+}
+
+/// What came of a script.
+#[derive(Debug)]
+pub struct Performed {
+    /// Where and why it stopped, if it did before its end. Its current machine has been ended then.
+    pub result: Result<(), Failure>,
+    /// The parameters that it was given in vain.
+    pub unasked: Vec<Unasked>,
 }
 
 /// A script, read and checked.
@@ -113,16 +125,14 @@ impl Script {
     }
 
     /// Runs the script to its end. Then the last machine is told to finish if its guest takes
-    /// commands, and otherwise waited for. Returns the parameters that it was given in vain.
-    ///
-    /// # Errors
-    /// [`Failure`] says where and why it stopped. Its current machine, if there is one, is ended.
-    pub fn run(&self, boot: Box<Boot>, given: ScriptInput) -> Result<Vec<Unasked>, Failure> {
+    /// commands, and otherwise waited for.
+    pub fn run(&self, boot: Box<Boot>, given: ScriptInput) -> Performed {
         let context = Rc::new(ScriptContext {
             boot,
             has_machine: given.machine,
             params: Params::new(given.params),
             console: given.console,
+            interrupted: given.interrupted,
             has_booted: Cell::new(false),
             current: RefCell::default(),
             limit: Cell::new(LIMIT),
@@ -141,7 +151,10 @@ impl Script {
             operator.end_as(Ending::Script(failure.clone()));
             operator.wait_end();
         }
-        result.map(|()| context.params.unasked())
+        Performed {
+            result,
+            unasked: context.params.unasked(),
+        }
     }
 
     fn perform(&self, context: &Rc<ScriptContext>) -> Result<(), Box<EvalAltResult>> {
@@ -188,6 +201,8 @@ struct ScriptContext {
     params: Params,
     /// As in [`ScriptInput`].
     console: Stream,
+    /// As in [`ScriptInput`].
+    interrupted: Arc<AtomicI32>,
     has_booted: Cell<bool>,
     /// The current machine.
     current: RefCell<Option<Arc<Operator>>>,
@@ -347,12 +362,17 @@ impl ScriptContext {
         left
     }
 
-    /// Why the script must stop, if the current machine or an earlier one was cut short.
+    /// Why the script must stop, if the current machine or an earlier one was cut short, or a signal
+    /// has come meanwhile.
     fn cut_short(&self) -> Option<String> {
         let current = self.current.borrow();
         let now = current.as_ref().and_then(|operator| operator.cut_short());
         now.map(str::to_owned)
             .or_else(|| self.cut_short.borrow().clone())
+            .or_else(|| match self.interrupted.load(Ordering::Relaxed) {
+                0 => None,
+                signal => Some(format!("signal {signal} came")),
+            })
     }
 
     /// The limit of a wait.
