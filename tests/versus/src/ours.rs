@@ -124,7 +124,7 @@ impl Explorer {
         };
         let mut reported: Option<[(Instant, Counts); 2]> = None;
         let outcome = run(&config, &mut |progress| {
-            let Progress::Searching(counts) = *progress else {
+            let Progress::Searching { counts, .. } = *progress else {
                 return;
             };
             let now = (Instant::now(), *counts);
