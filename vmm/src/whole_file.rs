@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,10 @@ impl WholeFile {
                 let beside = temporary(directory_of(&path), mode);
                 let made = beside.or_else(|_| temporary(&std::env::temp_dir(), mode))?;
                 Destination::Replacement(made)
+            }
+            // Such a name is that of a directory.
+            Err(_) if path.as_os_str().as_bytes().ends_with(b"/") => {
+                return Err(io::Error::from(io::ErrorKind::IsADirectory));
             }
             Err(_) => Destination::Replacement(temporary(directory_of(&path), 0o666)?),
         };
@@ -162,6 +167,14 @@ mod tests {
         assert!(WholeFile::create(directory.path()).is_err());
         assert!(WholeFile::create(Path::new("/")).is_err());
         assert!(WholeFile::create(&directory.path().join("none/a.json")).is_err());
+    }
+
+    #[test]
+    fn the_name_of_a_directory_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = format!("{}/new/", folder.path().display());
+        let error = WholeFile::create(Path::new(&name)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
     }
 
     #[test]

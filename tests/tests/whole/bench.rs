@@ -300,6 +300,12 @@ fn an_earlier_result_stands_beside_the_new_one() {
         .arg(tests::guest())
         .run();
     run.ends_with(0).says("rounds     was 16, is 17");
+    let run = Vmm::with(&some.replace("--to one", "--to all"))
+        .arg("--baseline")
+        .arg(&path)
+        .arg(tests::guest())
+        .run();
+    run.ends_with(0).says("baseline   has none of these lines");
     fs::write(&path, "{}").expect("room for two bytes");
     let run = Vmm::with(some)
         .arg("--baseline")

@@ -346,7 +346,8 @@ fn a_file_of_herdtools_becomes_a_case_or_a_run() {
         .arg(&sb)
         .args(["--", "--timeout", "100"]);
     let run = Vmm::from(command).run();
-    run.ends_with(0).says("Test SB Allowed").says("0:eax=1;");
+    // Which outcomes there are in so few rounds is a matter of chance.
+    run.ends_with(0).says("Test SB Allowed").says(":>0:eax=");
     assert_eq!(
         counts(&run).iter().map(|(count, _)| count).sum::<u64>(),
         40,

@@ -46,6 +46,9 @@ pub fn table(costs: &Costs, baseline: Option<&Costs>) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "{name:<10} {fact}");
     }
+    if baseline.is_some_and(|before| costs.cells.iter().all(|it| before.of(&it.cell).is_none())) {
+        let _ = writeln!(text, "baseline   has none of these lines");
+    }
     let differs = baseline.map(|before| setup_of(before, costs));
     for Differing { what, a, b } in differs.into_iter().flatten() {
         let _ = writeln!(text, "{what:<10} was {a}, is {b}");
