@@ -132,7 +132,14 @@ impl Vm {
     pub fn without_memory(vcpus: u32) -> Result<Self, HostError> {
         let kvm = open()?;
         check(&kvm, vcpus)?;
-        let fd = kvm.create_vm().map_err(setup("create a VM"))?;
+        // KVM gives up when a signal comes meanwhile, and has to be asked again, as QEMU does
+        // (accel/kvm/kvm-all.c). Whoever caught the signal heeds it later.
+        let fd = loop {
+            match kvm.create_vm() {
+                Err(error) if error.errno() == libc::EINTR => {}
+                made => break made.map_err(setup("create a VM"))?,
+            }
+        };
         let vm = Self {
             fd: Arc::new(fd),
             kvm,
