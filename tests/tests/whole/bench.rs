@@ -287,32 +287,23 @@ fn an_earlier_result_stands_beside_the_new_one() {
         .arg(tests::guest())
         .run();
     run.ends_with(0);
-    let run = Vmm::with(some)
-        .arg("--baseline")
-        .arg(&path)
-        .arg(tests::guest())
-        .run();
+    let beside = |options: &str| {
+        let bench = Vmm::with(options).arg("--baseline").arg(&path);
+        bench.arg(tests::guest()).run()
+    };
+    let run = beside(some);
     run.ends_with(0).says("now/was");
     assert!(!run.stdout.contains("was 16, is"), "{run}");
-    let run = Vmm::with(&some.replace("--rounds 16", "--rounds 17"))
-        .arg("--baseline")
-        .arg(&path)
-        .arg(tests::guest())
-        .run();
-    run.ends_with(0).says("rounds     was 16, is 17");
-    let run = Vmm::with(&some.replace("--to one", "--to all"))
-        .arg("--baseline")
-        .arg(&path)
-        .arg(tests::guest())
-        .run();
-    run.ends_with(0).says("baseline   has none of these lines");
+    beside(&some.replace("--rounds 16", "--rounds 17"))
+        .ends_with(0)
+        .says("rounds     was 16, is 17");
+    beside(&some.replace("--to one", "--to all"))
+        .ends_with(0)
+        .says("baseline   has none of these lines");
     fs::write(&path, "{}").expect("room for two bytes");
-    let run = Vmm::with(some)
-        .arg("--baseline")
-        .arg(&path)
-        .arg(tests::guest())
-        .run();
-    run.ends_with(2).complains_of("no result of vmm bench");
+    beside(some)
+        .ends_with(2)
+        .complains_of("no result of vmm bench");
 }
 
 #[test]

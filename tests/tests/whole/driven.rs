@@ -189,20 +189,22 @@ fn what_a_script_did_stands_in_its_trace_with_its_line() {
 #[test]
 fn where_a_script_stops_stands_in_its_trace_too() {
     need_kvm();
-    let left = traced(Vmm::scripted(
-        "boot(#{ vcpus: 2, append: \"workload=puppet\" });\n\n  expect(false, \"the moon\");",
-    ));
-    left.run.ends_with(1);
-    let driven = left.driven();
-    let (line, text, ..) = driven.last().expect("it has done something");
-    assert_eq!((*line, &**text), (3, "stops: expected: the moon"));
-    let left = traced(Vmm::scripted(
-        "boot(#{ vcpus: 2, append: \"workload=puppet\" });\n\n// The end.",
-    ));
-    left.run.ends_with(0);
-    let driven = left.driven();
-    let (line, text, ..) = driven.last().expect("it has done something");
-    assert_eq!((*line, &**text), (3, "finishes the machine"));
+    for (end, status, told) in [
+        (
+            "expect(false, \"the moon\");",
+            1,
+            "stops: expected: the moon",
+        ),
+        ("// The end.", 0, "finishes the machine"),
+    ] {
+        let left = traced(Vmm::scripted(&format!(
+            "boot(#{{ vcpus: 2, append: \"workload=puppet\" }});\n\n  {end}"
+        )));
+        left.run.ends_with(status);
+        let driven = left.driven();
+        let (line, text, ..) = driven.last().expect("it has done something");
+        assert_eq!((*line, &**text), (3, told));
+    }
 }
 
 #[test]

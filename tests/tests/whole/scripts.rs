@@ -17,9 +17,15 @@ fn script(text: &str) -> NamedTempFile {
 
 /// Runs `text` with the guest under test.
 fn perform(text: &str) -> Run {
+    perform_with("", text)
+}
+
+/// The same with more arguments.
+fn perform_with(arguments: &str, text: &str) -> Run {
     need_kvm();
     let script = script(text);
     Vmm::boot("--vcpus 2 --append workload=puppet")
+        .args(arguments.split_whitespace())
         .arg("--script")
         .arg(script.path())
         .run()
@@ -160,21 +166,15 @@ fn who_waits_for_a_call_that_is_not_made_learns_why() {
 
 #[test]
 fn a_parameter_that_nobody_asked_for_is_told() {
-    need_kvm();
-    let script = script("expect(param(\"away\", \"stall\") == \"stall\", \"the default\");");
-    let run = Vmm::boot("--append workload=puppet --param awya=wire")
-        .arg("--script")
-        .arg(script.path())
-        .run();
-    run.ends_with(0)
+    let default = "expect(param(\"away\", \"stall\") == \"stall\", \"the default\");";
+    perform_with("--param awya=wire", default)
+        .ends_with(0)
         .says("the script did not ask for the parameter awya; did you mean \"away\"?");
     // When it stops, the more so.
-    let stops = self::script("expect(param(\"times\", \"1\") == \"3\", \"three\");");
-    let run = Vmm::boot("--append workload=puppet --param tims=3")
-        .arg("--script")
-        .arg(stops.path())
-        .run();
-    run.ends_with(1).says("did you mean \"times\"?");
+    let stops = "expect(param(\"times\", \"1\") == \"3\", \"three\");";
+    perform_with("--param tims=3", stops)
+        .ends_with(1)
+        .says("did you mean \"times\"?");
 }
 
 #[test]

@@ -56,5 +56,5 @@ pub fn pretend(signal: libc::c_int) {
 
 /// The exit status that says so.
 pub fn status() -> u8 {
-    u8::try_from(128 + CAME.load(Ordering::Relaxed)).unwrap_or(130)
+    signals::status_of(CAME.load(Ordering::Relaxed))
 }

@@ -25,7 +25,7 @@ use vmm::{Config, Outcome, duration, scenario};
 use super::outputs::{Outputs, cannot_write};
 use super::progress::Wanted;
 use super::screen::{Terminal, can_draw};
-use super::signals::{Drives, Signals};
+use super::signals::{Drives, Signals, status_of};
 use super::stats::{Form, Reports};
 use super::{Refused, chain, complain, installed};
 
@@ -155,15 +155,17 @@ impl Arguments {
         let outputs = Outputs::beside(script.into_iter().chain(guest));
         let path = self.stats_file.as_deref();
         // The file of another form is left as it is: there is no report.
-        if self.stats.is_of_tests() && path.is_none_or(|path| outputs.check_result(path).is_ok()) {
-            let (script, guest) = (self.script.as_deref(), self.guest.as_deref());
-            let written = Reports::new(self.stats, path, script, guest)
-                .and_then(|reports| reports.finish(&[], Some(&refused)));
-            if let Err(error) = written {
+        if !self.stats.is_of_tests() || path.is_some_and(|it| outputs.check_result(it).is_err()) {
+            return refused;
+        }
+        let (script, guest) = (self.script.as_deref(), self.guest.as_deref());
+        match Reports::new(self.stats, path, script, guest) {
+            Ok(reports) => reports.refuse(refused),
+            Err(error) => {
                 complain(&format!("cannot write the report: {error}"));
+                refused
             }
         }
-        refused
     }
 
     fn config(&self, guest: Option<&Path>, signals: &Signals) -> Config {
@@ -267,14 +269,10 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let control = match control {
         Ok(control) => control,
         Err(error) => {
-            let refused = Refused {
+            return Err(reports.refuse(Refused {
                 message: chain(&error),
                 status: 2,
-            };
-            if let Err(error) = reports.finish(&[], Some(&refused)) {
-                complain(&format!("cannot write the report: {error}"));
-            }
-            return Err(refused);
+            }));
         }
     };
     let config = arguments.config(guest.as_deref(), &signals);
@@ -295,7 +293,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                     message: chain(&error),
                     status: match signals.interrupted().load(Ordering::Relaxed) {
                         0 => error.exit_status(),
-                        signal => u8::try_from(128 + signal).unwrap_or(130),
+                        signal => status_of(signal),
                     },
                 })
         }

@@ -31,6 +31,11 @@ pub fn caught() -> impl Iterator<Item = libc::c_int> + Clone {
         .filter(move |signal| hangup_counts || *signal != libc::SIGHUP)
 }
 
+/// The exit status that says that `signal` has ended a run, as a shell has it.
+pub fn status_of(signal: libc::c_int) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(130)
+}
+
 /// Whether this process ignores `signal`.
 fn is_ignored(signal: libc::c_int) -> bool {
     let mut now = MaybeUninit::<libc::sigaction>::zeroed();

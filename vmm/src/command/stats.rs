@@ -10,7 +10,7 @@ use vmm::report::{csv, prometheus};
 use vmm::whole_file::WholeFile;
 use vmm::{Outcome, control};
 
-use super::{Refused, harmless};
+use super::{Refused, complain, harmless};
 
 /// The form of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -189,6 +189,14 @@ impl Reports {
                 stdout.flush()
             }
         }
+    }
+
+    /// Has test results say that there was no machine, and returns why.
+    pub fn refuse(self, refused: Refused) -> Refused {
+        if let Err(error) = self.finish(&[], Some(&refused)) {
+            complain(&format!("cannot write the report: {error}"));
+        }
+        refused
     }
 }
 

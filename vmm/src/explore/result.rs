@@ -339,7 +339,7 @@ impl Part {
                 ));
             }
             None => None,
-            Some(about) => Some(Keys::read(&beside(path), about)?),
+            Some(about) => Some(Keys::read(&Destination::of_states(path), about)?),
         };
         Ok(Self { document, keys })
     }
@@ -416,13 +416,6 @@ impl From<&SearchVerdict> for VerdictRecord {
     }
 }
 
-/// The file with the states of the result in `path`.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".states");
-    name.into()
-}
-
 /// The files to which a result is written. They are created before the search, so that a search of
 /// hours does not end with files that cannot be created. A file gets its own name only when it is
 /// complete, so that no partial result can be read.
@@ -446,7 +439,9 @@ impl Destination {
 
     /// The file for the states of the result in `path`.
     pub fn of_states(path: &Path) -> PathBuf {
-        beside(path)
+        let mut name = path.as_os_str().to_owned();
+        name.push(".states");
+        name.into()
     }
 
     /// Writes `part`, its states first.

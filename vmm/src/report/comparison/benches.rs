@@ -12,7 +12,7 @@ use crate::stats::sources::is_proven;
 /// Compares the benches `a` and `b`.
 pub fn compare(sides: (Side, Side), a: &Costs, b: &Costs) -> Comparison {
     let mut comparison = Comparison::new(Kind::Benches, sides);
-    comparison.differs = setup_of(a, b);
+    comparison.differs.extend(effort(a, b));
     comparison
         .differs
         .extend(setup::sources(&a.sources, &b.sources));
@@ -42,14 +42,19 @@ pub fn compare(sides: (Side, Side), a: &Costs, b: &Costs) -> Comparison {
 
 /// In what the benches `a` and `b` differ before anything was measured.
 pub fn setup_of(a: &Costs, b: &Costs) -> Vec<Differing> {
+    let mut all = setup::differing(&a.provenance, &b.provenance);
+    all.extend(effort(a, b));
+    all
+}
+
+/// In how they were to measure.
+fn effort(a: &Costs, b: &Costs) -> impl Iterator<Item = Differing> {
     let effort = [
         Differing::between("rounds", &a.rounds, &b.rounds),
         Differing::between("runs", &a.repetitions, &b.repetitions),
         Differing::between("traced", &a.traced, &b.traced),
     ];
-    let mut all = setup::differing(&a.provenance, &b.provenance);
-    all.extend(effort.into_iter().flatten());
-    all
+    effort.into_iter().flatten()
 }
 
 /// Adds the rows of the classic benchmark.
