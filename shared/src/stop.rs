@@ -46,25 +46,32 @@ pub enum Kind {
     Lock = 4,
     /// Disable interrupts. The address is zero.
     IrqsOff = 5,
-    /// Write in a way that commutes with other writes of this kind, as when each CPU sets a bit of
-    /// its own.
+    /// Write to ghost state in a way that commutes with other writes of this kind, as when each CPU
+    /// sets a bit of its own.
     Mark = 6,
+    /// Write to ghost state. No processor makes such an access: it takes effect at once, and no
+    /// store buffer is drained for it.
+    Change = 7,
+    /// Drain the store buffer (`mfence`). The address is zero.
+    Fence = 8,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Load,
         Self::Store,
         Self::ReadModifyWrite,
         Self::Lock,
         Self::IrqsOff,
         Self::Mark,
+        Self::Change,
+        Self::Fence,
     ];
 }
 
-/// An access that is about to happen, as one word: the address in the low 48 bits, the kind in the
-/// high 8.
+/// An access that is about to happen, as one word: the address in the low 48 bits, the number of
+/// bytes in the next 8, the kind in the high 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Access(u64);
 
@@ -72,10 +79,15 @@ const KIND_SHIFT: u32 = 56;
 const ADDRESS_BITS: u32 = 48;
 
 impl Access {
-    /// `kind` at `address`. Only the low 48 bits of the address are kept.
+    /// `kind` at `address`, of this many bytes. Only the low 48 bits of the address and the low 8
+    /// of the number are kept. The number counts only for a load and a store.
     #[inline(always)]
-    pub const fn new(kind: Kind, address: u64) -> Self {
-        Self(address & ((1 << ADDRESS_BITS) - 1) | (kind as u64) << KIND_SHIFT)
+    pub const fn new(kind: Kind, address: u64, bytes: u64) -> Self {
+        Self(
+            address & ((1 << ADDRESS_BITS) - 1)
+                | (bytes & 0xff) << ADDRESS_BITS
+                | (kind as u64) << KIND_SHIFT,
+        )
     }
 
     /// The word that the monitor is told.
@@ -84,13 +96,21 @@ impl Access {
         self.0
     }
 
-    /// The kind and address in `word`, or `None` if it holds no access.
-    pub fn from_word(word: u64) -> Option<(Kind, u64)> {
+    /// The kind, address and number of bytes in `word`, or `None` if it holds no access. A load or
+    /// store is of 1, 2, 4 or 8 bytes, within one word of 8; other accesses count as 8.
+    pub fn from_word(word: u64) -> Option<(Kind, u64, u8)> {
         let kind = Kind::ALL
             .into_iter()
             .find(|kind| word >> KIND_SHIFT == *kind as u64)?;
-        let address = word & !(0xff << KIND_SHIFT);
-        (address >> ADDRESS_BITS == 0).then_some((kind, address))
+        let address = word & ((1 << ADDRESS_BITS) - 1);
+        let bytes = word.to_le_bytes()[6];
+        match kind {
+            Kind::Load | Kind::Store => {
+                let is_within = bytes.is_power_of_two() && address % 8 + u64::from(bytes) <= 8;
+                is_within.then_some((kind, address, bytes))
+            }
+            _ => (bytes == 0).then_some((kind, address, 8)),
+        }
     }
 }
 
@@ -101,11 +121,28 @@ mod tests {
     #[test]
     fn an_access_gives_back_what_it_was_made_of() {
         for kind in Kind::ALL {
-            let word = Access::new(kind, 0x1234_5678_9abc).word();
-            assert_eq!(Access::from_word(word), Some((kind, 0x1234_5678_9abc)));
+            let (address, is_sized) = (0x1234_5678_9abc, matches!(kind, Kind::Load | Kind::Store));
+            let bytes = if is_sized { 4 } else { 0 };
+            let word = Access::new(kind, address, bytes).word();
+            let bytes = if is_sized { 4 } else { 8 };
+            assert_eq!(Access::from_word(word), Some((kind, address, bytes)));
         }
         assert_eq!(Access::from_word(0), None);
         assert_eq!(Access::from_word(u64::MAX), None);
-        assert_eq!(Access::from_word(1 << 56 | 1 << 50), None);
+    }
+
+    #[test]
+    fn an_access_of_no_size_or_across_two_words_is_none() {
+        for (kind, address, bytes) in [
+            (Kind::Load, 8, 0),
+            (Kind::Store, 8, 3),
+            (Kind::Store, 12, 8),
+            (Kind::Load, 15, 2),
+            (Kind::Load, 8, 16),
+            (Kind::Mark, 8, 4),
+        ] {
+            let word = Access::new(kind, address, bytes).word();
+            assert_eq!(Access::from_word(word), None, "{kind:?} {address} {bytes}");
+        }
     }
 }

@@ -63,11 +63,15 @@ fn count(change: impl FnOnce(&mut Tally)) {
 
 fn heard(event: Event) {
     match event {
-        Event::Load(address) => touch(address, false),
-        Event::Store(address) => touch(address, true),
+        Event::Load(address, _) => touch(address, false),
+        Event::Store(address, _) => touch(address, true),
         Event::ReadModifyWrite(address) => {
             count(|tally| tally.read_modify_writes += 1);
             touch(address, true);
+        }
+        Event::Exchange(address) => {
+            touch(address, true);
+            count(|tally| tally.fences += 1);
         }
         Event::Fence => count(|tally| tally.fences += 1),
         // Matters only to an explorer.

@@ -147,10 +147,11 @@ declare! {
         .because("in which IPIs go by transport=wire, so that each moment of arrival is tried")
         .measured_as(Measure::Transport),
     Record::value("transport", Transport::ALL.len() as u32, Choice::AUTO),
-    Record::word("apic", "How software reaches the local APICs.")
-        .without_effect_in_search()
-        .because("in which no IPI goes through the local APICs' registers")
-        .measured_as(Measure::Apic),
+    Record::word("apic", "How software reaches the local APICs.").measured_as(Measure::Apic),
+    Record::value("apic", 0, "xapic")
+        .harmless("says whether IPIs stay behind earlier stores, and here all do"),
+    Record::value("apic", 1, "x2apic")
+        .harmless("says whether IPIs stay behind earlier stores, and here all do"),
     Record::word("eoi", "How a CPU says that an interrupt has been taken.")
         .without_effect_in_search()
         .because("in which interrupts are taken singly, and how each ends decides nothing"),
@@ -179,7 +180,6 @@ declare! {
     Record::value("clock", 1, "stopped"),
 }
 declare_values!("transport", Transport);
-declare_values!("apic", ApicMode);
 declare_values!("eoi", Eoi);
 
 /// A host with more vCPUs than processors may need long to start one.

@@ -151,7 +151,7 @@ impl State {
             Instruction::Fence if drained => {}
             // The target can find the request before this interrupt, if it takes another CPU's
             // interrupt.
-            Instruction::Send(target, variable) if drained && !cpu.is_sending => {
+            Instruction::Send(target, variable) if !cpu.is_sending => {
                 cpu.is_sending = true;
                 cpu.done -= 1;
                 state.cpus[target].asked |= 1 << variable as usize;

@@ -2,8 +2,8 @@
 //! them decides the order. What a CPU reads is kept, and the claim is judged by it at the end of
 //! the test.
 //!
-//! Variables are accessed through [`kit::sync`], and so are the requests of CPUs to each other's
-//! handlers: a search stops before each such access. What a CPU has read belongs to that CPU alone
+//! Variables are accessed through [`kit::sync`], and what CPUs ask of each other's handlers is ghost
+//! state: a search stops before each such access. What a CPU has read belongs to that CPU alone
 //! until the end.
 
 use alloc::boxed::Box;
@@ -16,6 +16,7 @@ use kit::mailbox::{Command, Deeds, Mailboxes};
 use kit::platform::{CpuId, Platform, Vector};
 use kit::specimen::Part;
 use kit::sync::atomic::{AtomicU64, Ordering, fence};
+use kit::sync::ghost;
 use shared::mailbox::Refusal;
 
 use crate::condition::Place;
@@ -46,8 +47,9 @@ struct Word(AtomicU64);
 #[derive(Debug)]
 #[repr(align(64))]
 struct Own {
-    /// A bit for each variable that its handler is to read.
-    asked: AtomicU64,
+    /// A bit for each variable that its handler is to read. It is not part of the test: asking for
+    /// one is no access of the test's, and orders none.
+    asked: core::sync::atomic::AtomicU64,
     /// What it has read.
     loaded: Row,
     /// What its handlers have read.
@@ -83,7 +85,7 @@ impl Puppet {
     pub fn new(options: &Options, lab: Lab) -> Self {
         let cpus = lab.cpus();
         let own = |_| Own {
-            asked: AtomicU64::new(0),
+            asked: core::sync::atomic::AtomicU64::new(0),
             loaded: Row::default(),
             handled: Row::default(),
         };
@@ -113,9 +115,8 @@ impl Puppet {
         if vector == ASKED {
             let me = platform.this_cpu();
             let own = &self.cpus[me];
-            // Acquire pairs with the Release of the CPU that asked: what it wrote before is
-            // visible.
-            let asked = own.asked.swap(0, Ordering::Acquire);
+            ghost::changes(&own.asked);
+            let asked = own.asked.swap(0, Ordering::Relaxed);
             for variable in Variable::ALL {
                 if asked >> variable as usize & 1 != 0 {
                     count(&lab.own_counters::<CpuCounters>(me).deeds, 1);
@@ -205,7 +206,9 @@ impl<P: Platform> Deeds<P> for PuppetDeeds<'_, P> {
                 let target = usize::try_from(command.arguments[0]).ok();
                 let target = target.filter(|target| *target < puppet.cpus.len());
                 let target = target.ok_or(Refusal::Offline)?;
-                puppet.cpus[target].asked.fetch_or(asked, Ordering::Release);
+                let other = &puppet.cpus[target].asked;
+                ghost::changes(other);
+                other.fetch_or(asked, Ordering::Relaxed);
                 platform.send_ipi(target, ASKED);
                 return Ok(0);
             }

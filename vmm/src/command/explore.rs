@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use vmm::explore::case::Case;
+use vmm::explore::memory::Memory;
 use vmm::explore::result::{Document, Part, VerdictRecord};
 use vmm::explore::schedule::Granularity;
 use vmm::explore::search::sampled::Sampling;
 use vmm::explore::sharing::SharingRecord;
 use vmm::explore::stop_reason::StopReason;
-use vmm::explore::{Config, Shard, Strategy, explore, is_possible};
+use vmm::explore::{Config, Shard, Strategy, explore, is_possible, knows_stores};
 use vmm::machine::guest::Guest;
 use vmm::provenance::Input;
 use vmm::stats::sources::Sources;
@@ -46,6 +47,10 @@ pub struct Arguments {
     /// Where CPUs stop so that others can go on
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = Where::Access)]
     granularity: Where,
+
+    /// How memory behaves [default: that of x86 where every access is a stop, else sc]
+    #[arg(long, value_name = "MODEL", value_enum)]
+    memory: Option<Model>,
 
     /// How orders are chosen
     #[arg(long, value_name = "HOW", value_enum, default_value_t = How::Auto)]
@@ -136,6 +141,15 @@ enum Where {
     Access,
 }
 
+/// `--memory`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Model {
+    /// Sequentially consistent: each access takes effect at once
+    Sc,
+    /// x86's: stores wait in store buffers while later loads go ahead
+    Tso,
+}
+
 /// `--strategy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum How {
@@ -157,18 +171,36 @@ enum How {
 }
 
 impl Arguments {
+    /// The memory model: the one that was asked for, or else x86's, where it can be had.
+    fn memory(&self, granularity: Granularity) -> Result<Memory, Refused> {
+        let knows_stores = knows_stores(granularity);
+        match self.memory {
+            Some(Model::Tso) if !knows_stores => Err(Refused {
+                message: "--memory tso is for --granularity access only: with probe no store is \
+                          announced, and so none can wait"
+                    .to_owned(),
+                status: 2,
+            }),
+            Some(Model::Tso) => Ok(Memory::Tso),
+            None if knows_stores => Ok(Memory::Tso),
+            Some(Model::Sc) | None => Ok(Memory::SequentiallyConsistent),
+        }
+    }
+
     fn config(&self, guest: &Path, (case, case_file): (Case, Input)) -> Result<Config, Refused> {
+        let granularity = match (self.strategy, self.granularity) {
+            (How::Reference, Where::Access) => Granularity::Every,
+            (_, Where::Access) => Granularity::Access,
+            (_, Where::Probe) => Granularity::Probe,
+        };
         let config = Config {
             guest: Guest::from(guest),
             case,
             case_file: Some(case_file),
             kvm: Sources::prove_statistics().kvm,
             append: self.append.clone(),
-            granularity: match (self.strategy, self.granularity) {
-                (How::Reference, Where::Access) => Granularity::Every,
-                (_, Where::Access) => Granularity::Access,
-                (_, Where::Probe) => Granularity::Probe,
-            },
+            granularity,
+            memory: self.memory(granularity)?,
             strategy: match self.strategy {
                 How::Auto => Strategy::Auto(self.preemptions),
                 How::Races => Strategy::Races,

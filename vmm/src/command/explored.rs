@@ -160,6 +160,7 @@ pub fn show(
             facts: [
                 ("options", options(document)?),
                 ("granularity", of.granularity.to_string()),
+                ("memory", of.memory.to_string()),
             ]
             .into_iter()
             .chain(searched)

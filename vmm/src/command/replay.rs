@@ -144,6 +144,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let options = [
         ("options", schedule.append.clone()),
         ("granularity", schedule.granularity.to_string()),
+        ("memory", schedule.memory.to_string()),
     ];
     let suite = || {
         let image = ("guest", guest.display().to_string());

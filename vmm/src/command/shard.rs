@@ -82,6 +82,7 @@ mod tests {
     use vmm::explore::schedule::Granularity;
     use vmm::explore::search::sampled::Sampling;
     use vmm::explore::{Shard, Strategy};
+    use vmm::explore::memory::Memory;
     use vmm::machine::guest::Guest;
     use vmm::provenance::Input;
     use vmm::stats::sources::Kvm;
@@ -100,6 +101,7 @@ mod tests {
                 kvm: Kvm::Emulated,
                 append: "mask-check=off".to_owned(),
                 granularity: Granularity::Probe,
+                memory: Memory::Tso,
                 strategy: Strategy::Sampled(way, 9),
                 seed: u64::MAX,
                 time: Some(Duration::from_micros(1_500_001)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
+use super::memory::Memory;
 use super::schedule::Granularity;
 use super::shard::Shard;
 use super::sharing::SharingRecord;
@@ -30,6 +31,8 @@ pub struct Config {
     pub append: String,
     /// Where CPUs stop.
     pub granularity: Granularity,
+    /// The memory model.
+    pub memory: Memory,
     /// How orders are chosen.
     pub strategy: Strategy,
     /// The seed of the random choices. Equal seeds give equal choices.

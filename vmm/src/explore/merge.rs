@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::case::{Case, CaseError};
+use super::memory::Memory;
 use super::result::{Document, Keys, Part, Search, VerdictRecord};
 use super::schedule::Schedule;
 use super::search::Counts;
@@ -121,7 +122,9 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     // Other verdicts need no check: a breach is real whatever the search has assumed, and a search
     // that stopped claims nothing.
     match (&verdict, first.of.strategy) {
-        (VerdictRecord::Complete, _) if sharing.is_void() => {
+        (VerdictRecord::Complete, _)
+            if sharing.is_void() || first.of.memory == Memory::Tso && !agree(parts, &sharing)? =>
+        {
             return Err(MergeError::Contradicted(Box::new(sharing.to_record())));
         }
         (VerdictRecord::Sampled { .. }, Strategy::Sampled(..)) => {
@@ -187,6 +190,19 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
         },
         keys,
     })
+}
+
+/// Whether each of `parts` has let stores wait at the words at which CPUs conflict by what all
+/// know. Otherwise the same orders have led them to different states.
+fn agree(parts: &[Part], all: &Sharing) -> Result<bool, MergeError> {
+    for part in parts {
+        let mut own = Sharing::new(all.cpus());
+        own.learn(&part.document.sharing)?;
+        if own.contended() != all.contended() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What differs if two results are not of the same search.

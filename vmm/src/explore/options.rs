@@ -5,6 +5,7 @@
 
 use shared::manifest::Search;
 
+use super::memory::Memory;
 use crate::manifest::Manifest;
 
 /// An option that has no effect in a search.
@@ -59,9 +60,12 @@ pub fn check(manifest: &Manifest, options: &str, from: &'static str) -> Result<(
     }
 }
 
-/// One sentence for each of `options` that has an effect, but can break nothing in a search. Of two
-/// options with the same key the last one counts, as in the guest.
-pub fn warnings(manifest: &Manifest, options: &str) -> Vec<String> {
+/// One sentence for each of `options` that has an effect, but can break nothing in a search with
+/// this memory model. Of two options with the same key the last one counts, as in the guest.
+pub fn warnings(manifest: &Manifest, options: &str, memory: Memory) -> Vec<String> {
+    if memory != Memory::SequentiallyConsistent {
+        return Vec::new();
+    }
     let last = |wanted: &str| {
         let mut words = options.split_whitespace();
         words.rfind(|word| key(word) == wanted)
@@ -151,7 +155,9 @@ mod tests {
 
     #[test]
     fn what_can_break_nothing_is_warned_of_if_it_counts() {
-        let warnings = |options| warnings(&manifest(), options);
+        let of = |options, memory| warnings(&manifest(), options, memory);
+        let warnings = |options| of(options, Memory::SequentiallyConsistent);
+        assert!(of("fence=off", Memory::Tso).is_empty());
         assert!(warnings("queue=filo fence=on").is_empty());
         assert!(warnings("fence=off fence=on").is_empty());
         assert_eq!(

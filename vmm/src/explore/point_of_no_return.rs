@@ -10,9 +10,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use shared::stop::Kind;
 
-use super::schedule::{Choice, Claim, PointOfNoReturn, Step, Turn};
+use super::schedule::{Act, Choice, Claim, PointOfNoReturn, Step, Turn};
 use super::sharing::{AccessKind, Sharing};
-use super::specimen::{Specimen, SpecimenError, State, Stop};
+use super::specimen::{Entry, Specimen, SpecimenError, State, Stop};
 use super::story::StoryBuilder;
 
 /// The greatest number of steps of a schedule. The states of all of them are kept.
@@ -70,15 +70,16 @@ pub fn find(
     let step = steps[at];
     let meets = meets(&states, &steps, at);
     search.specimen.load(&states[at]);
-    let Choice { cpu, takes } = step.choice;
+    let Choice { cpu, act } = step.choice;
     let stop = search.specimen.cpus()[cpu].at;
     let known = story_builder.place(search.specimen, cpu);
     Ok(Some(PointOfNoReturn {
         step: step.step,
         cpu: step.cpu,
-        does: match takes {
-            Some(vector) => format!("takes {}", story_builder.interrupt(vector)),
-            None => search.specimen.describe(stop),
+        does: match act {
+            Act::Take(vector) => format!("takes {}", story_builder.interrupt(vector)),
+            Act::GoOn => search.specimen.describe(stop),
+            Act::Flush => search.specimen.describe_flush(cpu),
         },
         place: known.map_or_else(String::new, |place| {
             format!("{}:{}", place.file, place.line)
@@ -103,9 +104,9 @@ fn steps(turns: &[Turn]) -> impl Iterator<Item = Taken> + '_ {
         let stops = usize::try_from(turn.stops).unwrap_or(usize::MAX);
         (0..stops).map(move |stop| Taken {
             cpu: turn.cpu,
-            choice: Choice {
-                takes: turn.takes.filter(|_| stop == 0),
-                ..turn.choice()
+            choice: match stop {
+                0 => turn.choice(),
+                _ => Choice::go_on(turn.cpu as usize),
             },
             step: Step { turn: number, stop },
         })
@@ -137,17 +138,20 @@ fn states(
 /// already stopped before an access to the same word, this is its next step; otherwise it is the
 /// first step that accesses that word.
 fn meets(states: &[State], steps: &[Taken], at: usize) -> Option<Step> {
-    let Choice { cpu, takes: None } = steps[at].choice else {
-        return None;
+    let Choice { cpu, act } = steps[at].choice;
+    let (kind, address) = match (act, states[at].cpus()[cpu].at) {
+        (Act::GoOn, Stop::Access(kind, address)) => (kind, address),
+        (Act::Flush, _) => match states[at].cpus()[cpu].buffer().oldest() {
+            Some(Entry::Store(store)) => (Kind::Store, store.address),
+            _ => return None,
+        },
+        _ => return None,
     };
-    let Stop::Access(kind, address) = states[at].cpus()[cpu].at else {
-        return None;
-    };
-    if matches!(kind, Kind::Load | Kind::IrqsOff) {
+    if matches!(kind, Kind::Load | Kind::IrqsOff | Kind::Fence) {
         return None;
     }
     let collides = |stop: Stop| match stop {
-        Stop::Access(Kind::IrqsOff, _) => false,
+        Stop::Access(Kind::IrqsOff | Kind::Fence, _) => false,
         Stop::Access(other, word) => {
             word & !7 == address & !7 && AccessKind::of(kind).depends_on(AccessKind::of(other))
         }
@@ -160,11 +164,11 @@ fn meets(states: &[State], steps: &[Taken], at: usize) -> Option<Step> {
         let is_next = steps[at + 1..*later]
             .iter()
             .all(|step| step.choice.cpu != other);
-        is_next && steps[*later].choice.takes.is_none() && collides(states[at].cpus()[other].at)
+        is_next && steps[*later].choice.act == Act::GoOn && collides(states[at].cpus()[other].at)
     };
     let accesses = |later: &usize| {
-        let Choice { cpu, takes } = steps[*later].choice;
-        takes.is_none() && collides(states[*later].cpus()[cpu].at)
+        let Choice { cpu, act } = steps[*later].choice;
+        act == Act::GoOn && collides(states[*later].cpus()[cpu].at)
     };
     let found = later().find(is_waiting).or_else(|| later().find(accesses));
     found.map(|later| steps[later].step)
@@ -294,6 +298,10 @@ impl EscapeSearch<'_> {
     fn every(&mut self, state: &State) -> Result<Escape, SpecimenError> {
         loop {
             let found = self.every_once(state)?;
+            // The states of the schedule are those of what was known when it was found.
+            if found == Escape::None && self.specimen.buffering().is_behind(&self.sharing) {
+                return Ok(Escape::Unknown);
+            }
             if found != Escape::None || !self.sharing.is_void() {
                 return Ok(found);
             }
@@ -449,8 +457,7 @@ mod tests {
 
     #[test]
     fn the_first_cpu_of_an_order_that_can_go_on_does() {
-        let choice = |cpu, takes| Choice { cpu, takes };
-        let choices = [choice(0, None), choice(2, None), choice(2, Some(0xfc))];
+        let choices = [Choice::go_on(0), Choice::go_on(2), Choice::take(2, 0xfc)];
         assert_eq!(first_of(&[1, 2, 0], &choices), choices[1]);
         assert_eq!(first_of(&[0, 2, 1], &choices), choices[0]);
     }
@@ -460,13 +467,14 @@ mod tests {
         let turn = |cpu, takes, stops| Turn {
             cpu,
             takes,
+            flushes: false,
             stops,
             until: String::new(),
             state: None,
         };
         let turns = [turn(1, Some(0xfc), 2), turn(0, None, 1)];
         let taken: Vec<_> = steps(&turns)
-            .map(|it| (it.step.turn, it.step.stop, it.choice.cpu, it.choice.takes))
+            .map(|it| (it.step.turn, it.step.stop, it.choice.cpu, it.choice.takes()))
             .collect();
         assert_eq!(
             taken,

@@ -9,8 +9,9 @@ use super::checks::{check_case, check_options, manifest};
 use super::errors::ExploreError;
 use super::key::to_hex;
 use super::retrace::{self, Followed, follow};
-use super::schedule::{Schedule, Turn};
-use super::specimen::{Setup, Specimen, SpecimenError};
+use super::memory::Memory;
+use super::schedule::{Granularity, Schedule, Turn};
+use super::specimen::{Buffering, Setup, Specimen, SpecimenError};
 use super::stop_reason::StopReason;
 use super::until::Until;
 use crate::machine::guest::Guest;
@@ -81,6 +82,12 @@ pub fn replay(
         case: &case,
         append: &schedule.append,
         granularity: schedule.granularity,
+        buffering: match (schedule.memory, schedule.granularity) {
+            (Memory::Tso, Granularity::Access | Granularity::Probe) => {
+                Buffering::Addresses(schedule.buffered.iter().copied().collect())
+            }
+            (memory, granularity) => Buffering::new(memory, granularity != Granularity::Every),
+        },
     };
     let mut specimen = Specimen::boot(&setup, until)?;
     let this = to_hex(specimen.image());

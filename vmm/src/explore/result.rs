@@ -3,7 +3,6 @@
 //! have visited it. Only reads and writes results; verdicts are reached elsewhere.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::answers::Answer;
 use super::config::Config;
 use super::key::{Key, to_hex};
+use super::memory::Memory;
 use super::outcome::{Outcome, SearchVerdict};
 use super::schedule::{Granularity, Schedule, Turn};
 use super::search::{Counterexample, Counts};
@@ -100,23 +100,6 @@ pub struct Search {
     pub begins: String,
 }
 
-/// The memory model of a search: how accesses of different CPUs can be ordered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Memory {
-    /// Each access takes effect at once for all CPUs, in program order.
-    #[default]
-    SequentiallyConsistent,
-}
-
-impl fmt::Display for Memory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::SequentiallyConsistent => "sequentially consistent",
-        })
-    }
-}
-
 /// The verdict of a search, in its form in files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "is", rename_all = "snake_case")]
@@ -188,6 +171,9 @@ pub struct Step {
     /// The pending interrupt that it takes, if it takes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takes: Option<u8>,
+    /// Whether it is no step of the CPU, but the oldest entry of its store buffer leaves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flushes: bool,
 }
 
 /// What the file with the states contains.
@@ -229,7 +215,7 @@ impl Document {
             of: Search {
                 case: config.case.to_string(),
                 append: config.append.clone(),
-                memory: Memory::default(),
+                memory: config.memory,
                 granularity: config.granularity,
                 strategy: config.strategy,
                 seed: config.seed,
@@ -291,6 +277,7 @@ impl From<&Counterexample> for Refuted {
         let step = |turn: &Turn| Step {
             cpu: turn.cpu,
             takes: turn.takes,
+            flushes: turn.flushes,
         };
         Self {
             names: found.breach.names.clone(),

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::key::to_hex;
-use super::schedule::{Choice, Turn, is_fair_cycle};
+use super::schedule::{Act, Choice, Turn, is_fair_cycle};
 use super::search::Counterexample;
 use super::search::system::turn;
 use super::specimen::{Breach, MOST_STOPS, Specimen, SpecimenError};
@@ -162,7 +162,7 @@ fn follow_turn(
         breach = specimen.follow(next)?;
         on_stop(specimen, choice, number - 1);
         stops += 1;
-        next.takes = None;
+        next.act = Act::GoOn;
     }
     if breach.is_none() && stops >= MOST_STOPS {
         breach = specimen.endless(choice.cpu);
@@ -245,7 +245,7 @@ pub fn guide(
             if let Some(breach) = schedule.take(specimen, choice)? {
                 return Ok(Some(schedule.found(breach)));
             }
-            choice.takes = None;
+            choice.act = Act::GoOn;
         }
     }
     let mut last = schedule.turns.last().map(|turn| turn.cpu as usize);
@@ -280,7 +280,7 @@ impl ScheduleBuilder {
         let breach = specimen.follow(choice)?;
         let done = turn(specimen, choice, 1);
         match self.turns.last_mut() {
-            Some(last) if last.cpu == done.cpu && done.takes.is_none() => {
+            Some(last) if last.cpu == done.cpu && choice.act == Act::GoOn => {
                 last.stops += done.stops;
                 last.until = done.until;
             }

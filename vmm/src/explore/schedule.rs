@@ -6,15 +6,55 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::memory::Memory;
 use crate::provenance::Provenance;
+
+/// What a CPU can do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Act {
+    /// It goes on with its program.
+    GoOn,
+    /// It takes the pending interrupt with this vector.
+    Take(u8),
+    /// The oldest entry of its store buffer leaves: the CPU itself does nothing.
+    Flush,
+}
 
 /// A choice of what happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Choice {
-    /// The CPU that goes on.
+    /// The CPU.
     pub cpu: usize,
-    /// The pending interrupt that it takes, if it takes one.
-    pub takes: Option<u8>,
+    /// What it does.
+    pub act: Act,
+}
+
+impl Choice {
+    /// `cpu` goes on.
+    pub const fn go_on(cpu: usize) -> Self {
+        let act = Act::GoOn;
+        Self { cpu, act }
+    }
+
+    /// `cpu` takes the interrupt with this vector.
+    pub const fn take(cpu: usize, vector: u8) -> Self {
+        let act = Act::Take(vector);
+        Self { cpu, act }
+    }
+
+    /// The store buffer of `cpu` gives up its oldest entry.
+    pub const fn flush(cpu: usize) -> Self {
+        let act = Act::Flush;
+        Self { cpu, act }
+    }
+
+    /// The interrupt that is taken, if one is.
+    pub const fn takes(self) -> Option<u8> {
+        match self.act {
+            Act::Take(vector) => Some(vector),
+            Act::GoOn | Act::Flush => None,
+        }
+    }
 }
 
 /// One CPU's turn.
@@ -26,6 +66,10 @@ pub struct Turn {
     /// The pending interrupt that it takes first, if it takes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takes: Option<u8>,
+    /// Whether the oldest entry of its store buffer leaves first. That counts as a stop, at which
+    /// the CPU still is where it was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flushes: bool,
     /// The number of stops that it comes to. The last one ends the turn.
     pub stops: u32,
     /// The last stop, in words.
@@ -38,9 +82,11 @@ pub struct Turn {
 impl Turn {
     /// The choice with which it begins.
     pub fn choice(&self) -> Choice {
-        Choice {
-            cpu: self.cpu as usize,
-            takes: self.takes,
+        let cpu = self.cpu as usize;
+        match self.takes {
+            Some(vector) => Choice::take(cpu, vector),
+            None if self.flushes => Choice::flush(cpu),
+            None => Choice::go_on(cpu),
         }
     }
 }
@@ -112,6 +158,13 @@ pub struct Schedule {
     pub append: String,
     /// Where CPUs stop.
     pub granularity: Granularity,
+    /// The memory model.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub memory: Memory,
+    /// The addresses of the words to which stores wait in a store buffer; others are in memory at
+    /// once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buffered: Vec<u64>,
     /// The hash of the guest's image.
     pub image: String,
     /// The hash of the initial state.
@@ -124,6 +177,10 @@ pub struct Schedule {
     /// without checking it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub point_of_no_return: Option<PointOfNoReturn>,
+}
+
+fn is_default(memory: &Memory) -> bool {
+    *memory == Memory::default()
 }
 
 /// Where CPUs stop, so that other CPUs can go on.
@@ -214,28 +271,29 @@ mod tests {
         let turn = |cpu, takes| Turn {
             cpu,
             takes,
+            flushes: false,
             stops: 1,
             until: "relax".to_owned(),
             state: None,
         };
-        let choice = |cpu, takes| Choice { cpu, takes };
+        let (go_on, take) = (Choice::go_on, Choice::take);
         let cycle = [turn(0, None), turn(0, Some(0xfb)), turn(2, None)];
-        assert!(is_fair_cycle(
-            &cycle,
-            [choice(0, None), choice(2, None), choice(0, None)]
-        ));
-        assert!(is_fair_cycle(&cycle, [choice(0, Some(0xfb))]));
-        assert!(!is_fair_cycle(&cycle, [choice(0, None), choice(1, None)]));
-        assert!(!is_fair_cycle(&cycle, [choice(0, Some(0xfc))]));
-        assert!(!is_fair_cycle(&cycle, [choice(2, Some(0xfb))]));
+        assert!(is_fair_cycle(&cycle, [go_on(0), go_on(2), go_on(0)]));
+        assert!(is_fair_cycle(&cycle, [take(0, 0xfb)]));
+        assert!(!is_fair_cycle(&cycle, [go_on(0), go_on(1)]));
+        assert!(!is_fair_cycle(&cycle, [take(0, 0xfc)]));
+        assert!(!is_fair_cycle(&cycle, [take(2, 0xfb)]));
+        assert!(!is_fair_cycle(&cycle, [Choice::flush(0)]));
     }
 
     fn turn() -> impl Strategy<Value = Turn> {
         let state = proptest::option::of("[0-9a-f]{32}");
-        let parts = (any::<u32>(), any::<Option<u8>>(), any::<u32>(), ".*", state);
-        parts.prop_map(|(cpu, takes, stops, until, state)| Turn {
+        let choice = (any::<u32>(), any::<Option<u8>>(), any::<bool>());
+        let parts = (choice, any::<u32>(), ".*", state);
+        parts.prop_map(|((cpu, takes, flushes), stops, until, state)| Turn {
             cpu,
             takes,
+            flushes,
             stops,
             until,
             state,
@@ -291,15 +349,20 @@ mod tests {
         let turns = proptest::collection::vec(turn(), 0..20);
         let breaks = proptest::collection::vec("[a-z-]+", 0..3);
         let lost = proptest::option::of(point_of_no_return());
-        let parts = (texts, granularity, turns, breaks, any::<bool>(), lost);
+        let memory = prop_oneof![Just(Memory::SequentiallyConsistent), Just(Memory::Tso)];
+        let memory = (memory, proptest::collection::vec(any::<u64>(), 0..3));
+        let parts = (texts, (granularity, memory), turns, breaks, any::<bool>(), lost);
         parts.prop_map(
-            |((case, append, image, begins), granularity, turns, breaks, provenance, lost)| {
+            |(texts, (granularity, (memory, buffered)), turns, breaks, provenance, lost)| {
+                let (case, append, image, begins) = texts;
                 Schedule {
                     form: FORM.to_owned(),
                     provenance: provenance.then(provenance_of_a_test),
                     case,
                     append,
                     granularity,
+                    memory,
+                    buffered,
                     image,
                     begins,
                     turns,

@@ -10,7 +10,7 @@
 //! void ([`Sharing::is_void`]) and begins anew with what has been learnt. Knowledge only grows, so
 //! that this happens a limited number of times. `docs/exploration.md` has the argument.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,8 @@ struct Use {
 pub struct Sharing {
     /// By address.
     words: HashMap<u64, Vec<Use>>,
+    /// The addresses at which accesses conflict, beyond the taking and releasing of a lock.
+    contended: BTreeSet<u64>,
     /// By CPU: whether it was ever sent an interrupt.
     interrupted: Vec<bool>,
     /// By CPU: whether the search has assumed that it is never sent an interrupt.
@@ -111,9 +113,9 @@ impl AccessKind {
     /// The kind of an access that the guest announces as `kind`.
     pub fn of(kind: Kind) -> Self {
         match kind {
-            Kind::Load | Kind::IrqsOff => Self::Reads,
+            Kind::Load | Kind::IrqsOff | Kind::Fence => Self::Reads,
             Kind::Mark => Self::Marks,
-            Kind::Store | Kind::ReadModifyWrite => Self::Writes,
+            Kind::Store | Kind::ReadModifyWrite | Kind::Change => Self::Writes,
             Kind::Lock => Self::Locks,
         }
     }
@@ -151,6 +153,11 @@ impl Sharing {
         }
     }
 
+    /// The number of CPUs.
+    pub fn cpus(&self) -> usize {
+        self.interrupted.len()
+    }
+
     /// The addresses of the words that are accessed.
     pub fn addresses(&self) -> impl Iterator<Item = u64> {
         self.words.keys().copied()
@@ -175,7 +182,7 @@ impl Sharing {
                 let before = known.locks.len();
                 known.locks.retain(|lock| locks.contains(lock));
                 if known.locks.len() != before {
-                    self.is_void |= find_conflicts(uses);
+                    self.find_conflicts(address);
                 }
                 at
             }
@@ -192,7 +199,7 @@ impl Sharing {
                 let uses = self.words.entry(address).or_default();
                 uses.push(new);
                 let at = uses.len() - 1;
-                self.is_void |= find_conflicts(uses);
+                self.find_conflicts(address);
                 if kind.breaks_locks() {
                     self.trust_no_lock_that_is_written();
                 }
@@ -210,7 +217,8 @@ impl Sharing {
         let written: Vec<u64> = (self.words.keys().copied())
             .filter(|word| is_written(&self.words, *word))
             .collect();
-        for uses in self.words.values_mut() {
+        let mut changed = Vec::new();
+        for (address, uses) in &mut self.words {
             let mut is_new = false;
             for known in &mut *uses {
                 let before = known.locks.len();
@@ -218,9 +226,28 @@ impl Sharing {
                 is_new |= known.locks.len() != before;
             }
             if is_new {
-                self.is_void |= find_conflicts(uses);
+                changed.push(*address);
             }
         }
+        changed
+            .into_iter()
+            .for_each(|address| self.find_conflicts(address));
+    }
+
+    /// Finds out anew which uses of the word at `address` conflict.
+    fn find_conflicts(&mut self, address: u64) {
+        let uses = self.words.entry(address).or_default();
+        self.is_void |= find_conflicts(uses);
+        let takes_turns = |kind| matches!(kind, AccessKind::Locks | AccessKind::Unlocks);
+        let mut conflicting = uses.iter().filter(|known| known.conflicts);
+        if conflicting.any(|known| !takes_turns(known.kind)) {
+            self.contended.insert(address);
+        }
+    }
+
+    /// The addresses at which accesses conflict, beyond the taking and releasing of a lock.
+    pub fn contended(&self) -> &BTreeSet<u64> {
+        &self.contended
     }
 
     /// Learns that `cpu` is sent an interrupt.
@@ -301,7 +328,7 @@ impl Sharing {
                     None => uses.push(theirs.clone()),
                 }
             }
-            self.is_void |= find_conflicts(uses);
+            self.find_conflicts(word.address);
         }
         self.trust_no_lock_that_is_written();
         for cpu in 0..cpus {

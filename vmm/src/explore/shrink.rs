@@ -96,6 +96,7 @@ mod tests {
         let turn = |cpu: &u32| Turn {
             cpu: *cpu,
             takes: None,
+            flushes: false,
             stops: 1,
             until: String::new(),
             state: None,

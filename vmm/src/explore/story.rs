@@ -11,7 +11,7 @@ use super::errors::ExploreError;
 use super::naming::{Word, WordNames};
 use super::retrace::OnStop;
 use super::schedule::{Choice, Claim, PointOfNoReturn, Step};
-use super::specimen::{Specimen, Stop};
+use super::specimen::{Entry, Specimen, Stop};
 use crate::machine::image::Image;
 use crate::machine::source::{Source, SourceLine};
 use crate::machine::symbols::readable;
@@ -61,6 +61,9 @@ pub struct Scene {
     pub cpu: usize,
     /// The interrupt that it takes first, if any.
     pub takes: Option<u8>,
+    /// What leaves its store buffer first, if the turn begins with that: words that are written to
+    /// memory then, and IPIs. The CPU has made these stores in earlier turns.
+    pub flushes: Vec<String>,
     /// The beats that sent the interrupt: several if it was sent again while it was pending, none
     /// if it was pending in the initial state.
     pub sent_by: Vec<At>,
@@ -122,8 +125,8 @@ struct Plot {
 }
 
 impl Plot {
-    fn begin(&mut self, choice: Choice) {
-        let Choice { cpu, takes } = choice;
+    fn begin(&mut self, choice: Choice, flushes: Vec<String>) {
+        let (cpu, takes) = (choice.cpu, choice.takes());
         let taken = takes.map(|vector| Ipi {
             target: cpu,
             vector,
@@ -132,6 +135,7 @@ impl Plot {
         self.scenes.push(Scene {
             cpu,
             takes,
+            flushes,
             sent_by: sent_by.unwrap_or_default(),
             beats: Vec::new(),
         });
@@ -176,15 +180,23 @@ impl<'a> StoryBuilder<'a> {
 
     /// Adds the stop to which `choice` has led, in the turn with the index `turn`.
     pub fn hear(&mut self, specimen: &Specimen, choice: Choice, turn: usize) {
-        if self.turn != Some(turn) {
-            self.turn = Some(turn);
-            self.plot.begin(choice);
-        }
         let stopped = &specimen.cpus()[choice.cpu];
         let place = self.place(specimen, choice.cpu);
         let names = (self.words).get_or_insert_with(|| WordNames::of(self.image, specimen));
+        if self.turn != Some(turn) {
+            self.turn = Some(turn);
+            let left = specimen.left_buffer().iter();
+            let flushes = left.map(|entry| {
+                let named = match entry {
+                    Entry::Store(store) => names.accessed(specimen, store.address).name,
+                    Entry::Ipi { .. } => None,
+                };
+                named.unwrap_or_else(|| specimen.describe_entry(entry))
+            });
+            self.plot.begin(choice, flushes.collect());
+        }
         let (words, writes) = match stopped.at {
-            Stop::Access(Kind::IrqsOff, _) => (Vec::new(), false),
+            Stop::Access(Kind::IrqsOff | Kind::Fence, _) => (Vec::new(), false),
             Stop::Access(kind, word) => (vec![names.accessed(specimen, word)], kind != Kind::Load),
             _ => {
                 let watched = stopped.watched().map(|word| names.watched(specimen, word));
@@ -322,6 +334,9 @@ impl Story {
                         format!("takes {}", vectors::name(&self.vectors, vector)),
                     ));
                 }
+                if !scene.flushes.is_empty() {
+                    return Some((at, format!("flushes {}", scene.flushes.join(", "))));
+                }
                 let earlier = self.scenes[..at.scene].iter().rev();
                 let mut own = earlier.filter(|other| other.cpu == scene.cpu);
                 own.next().and_then(|scene| scene.beats.last())
@@ -366,8 +381,10 @@ impl Scene {
                 targets.join(",")
             )
         });
-        takes
-            .into_iter()
+        let flushes = (!self.flushes.is_empty())
+            .then(|| format!("flushes {}", self.flushes.join(", ")));
+        (takes.into_iter())
+            .chain(flushes)
             .chain(sends)
             .collect::<Vec<_>>()
             .join(", ")
@@ -438,10 +455,11 @@ mod tests {
     fn plot(turns: &[(usize, Option<u8>, Stops<'_>)]) -> Vec<Scene> {
         let mut plot = Plot::default();
         for (cpu, takes, stops) in turns {
-            plot.begin(Choice {
-                cpu: *cpu,
-                takes: *takes,
-            });
+            let choice = match takes {
+                Some(vector) => Choice::take(*cpu, *vector),
+                None => Choice::go_on(*cpu),
+            };
+            plot.begin(choice, Vec::new());
             for sends in *stops {
                 plot.add(beat("", "", *sends));
             }
@@ -486,6 +504,7 @@ mod tests {
         let scenes = turns.iter().map(|(cpu, takes, stops)| Scene {
             cpu: *cpu,
             takes: *takes,
+            flushes: Vec::new(),
             sent_by: Vec::new(),
             beats: stops
                 .iter()
@@ -565,6 +584,7 @@ mod tests {
         let scene = |cpu, takes, beats| Scene {
             cpu,
             takes,
+            flushes: Vec::new(),
             sent_by: Vec::new(),
             beats,
         };

@@ -42,6 +42,11 @@ impl Strategy {
     }
 }
 
+/// Whether stores can wait in store buffers at this granularity: only where each is announced.
+pub fn knows_stores(granularity: Granularity) -> bool {
+    granularity != Granularity::Probe
+}
+
 /// Whether a search by `strategy` is possible at this granularity.
 pub fn is_possible(strategy: Strategy, granularity: Granularity) -> bool {
     (strategy == Strategy::Reference) == (granularity == Granularity::Every)

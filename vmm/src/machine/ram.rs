@@ -77,6 +77,16 @@ impl Ram {
         })
     }
 
+    /// Writes the eight bytes at `address`. Does nothing where there is no RAM, or if the address is
+    /// no multiple of eight.
+    pub fn set_word(&mut self, address: u64, value: u64) {
+        if self.word(address).is_some() {
+            let address = address as usize;
+            let (number, offset) = (address / PAGE_SIZE, address % PAGE_SIZE);
+            self.page_mut(number)[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+
     /// Turns KVM's dirty log on: from now on it records which pages the guest writes.
     ///
     /// # Errors

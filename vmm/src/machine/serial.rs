@@ -264,6 +264,16 @@ impl Serial {
         Ok(!super::inspect::requested(&lapic).is_empty())
     }
 
+    /// Whether vCPU `cpu` reaches its local APIC as an xAPIC (SDM Vol. 3A, "IA32_APIC_BASE MSR").
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn is_xapic(&self, cpu: usize) -> Result<bool, errno::Error> {
+        const X2APIC: u64 = 1 << 10;
+        let sregs = self.slots[cpu].vcpu.fd().get_sregs()?;
+        Ok(sregs.apic_base & X2APIC == 0)
+    }
+
     /// The state of each vCPU.
     ///
     /// # Errors

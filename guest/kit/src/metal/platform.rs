@@ -98,7 +98,12 @@ impl Metal {
         );
         let destination = match operation {
             Operation::Physical(target) if transport == Transport::Wire => {
-                // Earlier stores are visible before the port is written (SDM Vol. 3A 9.2.2, 9.3).
+                // Earlier stores are visible before the port is written (SDM Vol. 3A 9.2.2, 9.3). To
+                // a search the port stands for the ICR, which does not see to that in an x2APIC.
+                #[cfg(feature = "explore")]
+                if self.icr_fence && self.mode == ApicMode::X2apic {
+                    crate::sync::stops::before_drain();
+                }
                 hand_over(dispatch(target).into(), call);
                 return;
             }

@@ -3,15 +3,20 @@
 /// What a CPU is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Read the atomic at this address.
-    Load(usize),
+    /// Read the atomic at this address, of this many bytes.
+    Load(usize, usize),
     /// Write it.
-    Store(usize),
+    Store(usize, usize),
+    /// Write it in a sequentially consistent way. On x86 that is an exchange, or a store with a full
+    /// fence behind it.
+    Exchange(usize),
     /// Read and write it as one. A compare-and-exchange that fails is one too: the processor
     /// acquires the cache line for writing before it compares.
     ReadModifyWrite(usize),
-    /// A full fence, or what x86 makes of a sequentially consistent store.
+    /// A full fence.
     Fence,
+    /// Change ghost state.
+    Change(usize),
     /// Change ghost state, in a way that commutes with other such changes.
     Mark(usize),
     /// Take the [`SpinLock`](super::spin::SpinLock) at this address. The accesses by which it is

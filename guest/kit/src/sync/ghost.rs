@@ -10,7 +10,8 @@ use super::{event::Event, stops::tell};
 #[inline(always)]
 pub fn reads<T>(place: &T) {
     #[cfg(feature = "explore")]
-    tell(Event::Load(core::ptr::from_ref(place).addr()));
+    // Ghost state is in no store buffer, so that it does not matter how much is read.
+    tell(Event::Load(core::ptr::from_ref(place).addr(), 1));
     let _ = place;
 }
 
@@ -18,7 +19,7 @@ pub fn reads<T>(place: &T) {
 #[inline(always)]
 pub fn changes<T>(place: &T) {
     #[cfg(feature = "explore")]
-    tell(Event::ReadModifyWrite(core::ptr::from_ref(place).addr()));
+    tell(Event::Change(core::ptr::from_ref(place).addr()));
     let _ = place;
 }
 

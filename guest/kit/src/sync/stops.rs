@@ -17,23 +17,31 @@ unsafe extern "C" {
 #[inline(always)]
 pub(super) fn tell(event: Event) {
     match event {
-        Event::Load(address) => stop(Kind::Load, address),
-        Event::Store(address) => stop(Kind::Store, address),
-        Event::ReadModifyWrite(address) => stop(Kind::ReadModifyWrite, address),
-        Event::Mark(address) => stop(Kind::Mark, address),
-        Event::Lock(address) => stop(Kind::Lock, address),
-        // Between stops only one CPU runs, and what it writes is visible at once.
-        Event::Fence => {}
+        Event::Load(address, bytes) => stop(Kind::Load, address, bytes),
+        Event::Store(address, bytes) => stop(Kind::Store, address, bytes),
+        Event::Exchange(address) | Event::ReadModifyWrite(address) => {
+            stop(Kind::ReadModifyWrite, address, 0);
+        }
+        Event::Change(address) => stop(Kind::Change, address, 0),
+        Event::Mark(address) => stop(Kind::Mark, address, 0),
+        Event::Lock(address) => stop(Kind::Lock, address, 0),
+        Event::Fence => before_drain(),
     }
 }
 
 /// Stops before this CPU disables interrupts: it is the last moment at which it can take one.
 #[inline(always)]
 pub fn before_irqs_off() {
-    stop(Kind::IrqsOff, 0);
+    stop(Kind::IrqsOff, 0, 0);
+}
+
+/// Stops before this CPU drains its store buffer.
+#[inline(always)]
+pub fn before_drain() {
+    stop(Kind::Fence, 0, 0);
 }
 
 #[inline(always)]
-fn stop(kind: Kind, address: usize) {
-    stop_before(Access::new(kind, address as u64).word());
+fn stop(kind: Kind, address: usize, bytes: usize) {
+    stop_before(Access::new(kind, address as u64, bytes as u64).word());
 }

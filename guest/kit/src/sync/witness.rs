@@ -27,11 +27,12 @@ pub fn fence(order: Ordering) {
 }
 
 #[inline]
-fn tell_store(address: usize, order: Ordering) {
-    tell(Event::Store(address));
-    if order == Ordering::SeqCst {
-        tell(Event::Fence);
-    }
+fn tell_store(address: usize, bytes: usize, order: Ordering) {
+    tell(if order == Ordering::SeqCst {
+        Event::Exchange(address)
+    } else {
+        Event::Store(address, bytes)
+    });
 }
 
 /// Tells that the lock whose word is `held` is about to be taken.
@@ -53,13 +54,13 @@ impl<T> AtomicPtr<T> {
 
     #[inline]
     pub fn load(&self, order: Ordering) -> *mut T {
-        tell(Event::Load(core::ptr::from_ref(self).addr()));
+        tell(Event::Load(core::ptr::from_ref(self).addr(), size_of::<Self>()));
         self.0.load(order)
     }
 
     #[inline]
     pub fn store(&self, value: *mut T, order: Ordering) {
-        tell_store(core::ptr::from_ref(self).addr(), order);
+        tell_store(core::ptr::from_ref(self).addr(), size_of::<Self>(), order);
         self.0.store(value, order);
     }
 }
@@ -81,13 +82,13 @@ macro_rules! integer {
 
             #[inline]
             pub fn load(&self, order: Ordering) -> $value {
-                tell(Event::Load(self.address()));
+                tell(Event::Load(self.address(), size_of::<Self>()));
                 self.0.load(order)
             }
 
             #[inline]
             pub fn store(&self, value: $value, order: Ordering) {
-                tell_store(self.address(), order);
+                tell_store(self.address(), size_of::<Self>(), order);
                 self.0.store(value, order);
             }
 
@@ -183,15 +184,14 @@ mod tests {
         assert_eq!(
             HEARD.take(),
             [
-                Event::Load(word),
-                Event::Store(word),
+                Event::Load(word, 8),
+                Event::Store(word, 8),
                 Event::Fence,
                 Event::ReadModifyWrite(word),
                 Event::ReadModifyWrite(flag),
-                Event::Load(flag),
+                Event::Load(flag, 4),
                 Event::ReadModifyWrite(flag),
-                Event::Store(flag),
-                Event::Fence,
+                Event::Exchange(flag),
             ]
         );
     }

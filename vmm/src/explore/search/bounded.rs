@@ -3,7 +3,9 @@
 //! this way is short.
 //!
 //! A preemption is a change to another CPU while the one that ran could have gone on. A change away
-//! from a CPU that waits or is idle costs nothing, and neither does taking a pending interrupt.
+//! from a CPU that waits or is idle costs nothing, and neither does taking a pending interrupt. That
+//! an entry leaves a store buffer is nothing that a CPU does: it costs nothing, and the CPU that ran
+//! last stays the same.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry::{Occupied, Vacant};
@@ -12,7 +14,7 @@ use super::by_key::ByKey;
 use super::dfs::{Entry, Frame, Root, Visitor, depth_first, until_sound};
 use super::end::SearchEnd;
 use super::engine::Engine;
-use crate::explore::schedule::Choice;
+use crate::explore::schedule::{Act, Choice};
 use crate::explore::specimen::{SpecimenError, State};
 
 /// Searches with at most 0, then 1, and so on up to `bound` preemptions. Returns the bound at which
@@ -43,11 +45,13 @@ struct Bounded {
     seen: ByKey<(u128, usize), u32>,
 }
 
-/// A choice, with the number of preemptions that are used once it is made.
+/// A choice, with the number of preemptions that are used once it is made, and the CPU that has
+/// then run last.
 #[derive(Debug, Clone, Copy)]
 struct Priced {
     choice: Choice,
     used: u32,
+    last: Option<usize>,
 }
 
 impl Visitor for Bounded {
@@ -70,7 +74,7 @@ impl Visitor for Bounded {
         state: &State,
         by: Option<Priced>,
     ) -> Entry<Vec<Priced>> {
-        let last = by.map(|priced| priced.choice.cpu);
+        let last = by.and_then(|priced| priced.last);
         let used = by.map_or(0, |priced| priced.used);
         match self.seen.entry((state.key(), last.unwrap_or(usize::MAX))) {
             Occupied(known) if *known.get() <= used => return Entry::Known,
@@ -88,11 +92,15 @@ impl Visitor for Bounded {
         }
         let could_go_on = choices
             .iter()
-            .any(|choice| Some(choice.cpu) == last && choice.takes.is_none());
+            .any(|choice| Some(choice.cpu) == last && choice.act == Act::GoOn);
         let priced = choices.into_iter().map(|choice| {
-            let is_preemption = could_go_on && Some(choice.cpu) != last;
-            let used = used + u32::from(is_preemption);
-            Priced { choice, used }
+            let runs = choice.act != Act::Flush;
+            let is_preemption = runs && could_go_on && Some(choice.cpu) != last;
+            Priced {
+                choice,
+                used: used + u32::from(is_preemption),
+                last: if runs { Some(choice.cpu) } else { last },
+            }
         });
         let mut todo: Vec<_> = priced.filter(|priced| priced.used <= self.most).collect();
         // Choices that cost no preemption are tried first: `next` takes from the end.

@@ -26,7 +26,7 @@ pub fn search(engine: &mut Engine<'_>) -> Result<SearchEnd, SpecimenError> {
         depth_first(engine, &mut checking, root)?;
         match checking.failed {
             // A difference can come from what was learnt since.
-            Some(_) if engine.sharing.is_void() || engine.is_incomplete()? => Err(Cut::Void),
+            Some(_) if engine.is_void() || engine.is_incomplete()? => Err(Cut::Void),
             Some(error) => Err(Cut::Failed(error)),
             None => Ok(()),
         }

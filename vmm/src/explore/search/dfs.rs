@@ -105,10 +105,11 @@ pub fn until_sound<'a>(
         engine.counts.states = 0;
         engine.outcomes.clear();
         engine.has_cycle = false;
+        engine.system.follow_sharing(engine.sharing);
         match once(engine) {
             // New pages are looked for only from time to time. One of the last steps can have
             // written one.
-            Ok(()) if !engine.is_incomplete()? && !engine.sharing.is_void() => {
+            Ok(()) if !engine.is_incomplete()? && !engine.is_void() => {
                 return Ok(SearchEnd::Complete);
             }
             Ok(()) => engine.begin_anew(),

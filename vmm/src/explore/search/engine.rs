@@ -95,7 +95,7 @@ impl<'a> Engine<'a> {
     /// # Errors
     /// As [`TransitionSystem::keep_new_pages`].
     pub fn check(&mut self) -> Result<Check, SpecimenError> {
-        if self.sharing.is_void() {
+        if self.is_void() {
             return Ok(Check::Void);
         }
         if !self.counts.transitions.is_multiple_of(CHECK_EVERY) {
@@ -128,6 +128,11 @@ impl<'a> Engine<'a> {
         self.last_report = now;
         let (counts, frontier) = (&self.counts, frontier());
         (self.on_progress)(&Progress::Searching { counts, frontier });
+    }
+
+    /// Whether something was learnt that contradicts what the search has assumed so far.
+    pub fn is_void(&self) -> bool {
+        self.sharing.is_void() || self.system.is_behind(self.sharing)
     }
 
     /// Begins the search anew, with everything that it has learnt.

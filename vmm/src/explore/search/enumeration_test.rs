@@ -13,14 +13,38 @@ use super::seen::Seen;
 use super::system::TransitionSystem;
 use super::{Engine, Limits, Progress, SearchEnd, bounded, dpor, exhaustive};
 use crate::explore::Shard;
+use crate::explore::memory::Memory;
 use crate::explore::sharing::Sharing;
-use crate::explore::specimen::SpecimenError;
+use crate::explore::specimen::{Buffering, SpecimenError};
 use crate::explore::specimen::model::{Model, Op, Program};
 
 const WORDS: usize = 3;
 
 /// States after which the programs are too large to be enumerated.
 const MOST: usize = 3_000;
+
+/// How memory and interrupts behave.
+#[derive(Debug, Clone, Copy)]
+struct Machine {
+    memory: Memory,
+    is_xapic: bool,
+}
+
+impl Machine {
+    const SC: Self = Self::of(Memory::SequentiallyConsistent, false);
+    const TSO: Self = Self::of(Memory::Tso, false);
+    const ALL: [Self; 3] = [Self::SC, Self::TSO, Self::of(Memory::Tso, true)];
+
+    const fn of(memory: Memory, is_xapic: bool) -> Self {
+        Self { memory, is_xapic }
+    }
+
+    /// The machine with these programs. Without reductions, every store waits.
+    fn model(self, programs: &[Program], reduces: bool) -> Model {
+        let buffering = Buffering::new(self.memory, reduces);
+        Model::new(programs.to_vec(), WORDS, buffering, self.is_xapic)
+    }
+}
 
 /// How runs of a machine end.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,8 +55,8 @@ struct Ends {
 }
 
 /// Tries every order; `None` if there are too many states.
-fn enumerate(programs: &[Program]) -> Option<Ends> {
-    let mut model = Model::new(programs.to_vec(), WORDS);
+fn enumerate(programs: &[Program], machine: Machine) -> Option<Ends> {
+    let mut model = machine.model(programs, false);
     let root = model.root().clone();
     let mut numbers = HashMap::from([(root.key(), 0)]);
     let mut states = vec![root];
@@ -81,9 +105,10 @@ fn enumerate(programs: &[Program]) -> Option<Ends> {
 /// The result of a search.
 fn search(
     programs: &[Program],
+    machine: Machine,
     search: impl FnOnce(&mut Engine<'_>) -> Result<SearchEnd, SpecimenError>,
 ) -> Ends {
-    let mut model = Model::new(programs.to_vec(), WORDS);
+    let mut model = machine.model(programs, true);
     let mut sharing = Sharing::new(programs.len());
     let mut on_progress = |_: &Progress<'_>| {};
     let mut engine = Engine::new(
@@ -104,31 +129,41 @@ fn search(
     }
 }
 
-/// Compares every search with the enumeration of `programs`. Returns whether there were not too
-/// many states for that.
-fn compare(programs: &[Program]) -> Result<bool, TestCaseError> {
-    let Some(all) = enumerate(programs) else {
+/// Compares every search with the enumeration of `programs`, on every machine. Returns on how many
+/// of them there were not too many states for that.
+fn compare(programs: &[Program]) -> Result<usize, TestCaseError> {
+    let mut compared = 0;
+    for machine in Machine::ALL {
+        compared += usize::from(compare_on(programs, machine)?);
+    }
+    Ok(compared)
+}
+
+/// The same on one machine. Returns whether there were not too many states.
+fn compare_on(programs: &[Program], machine: Machine) -> Result<bool, TestCaseError> {
+    let Some(all) = enumerate(programs, machine) else {
         return Ok(false);
     };
     let searches: [(&str, Ends); 3] = [
-        ("races", search(programs, dpor::search)),
+        ("races", search(programs, machine, dpor::search)),
         (
             "exhaustive",
-            search(programs, |engine| {
+            search(programs, machine, |engine| {
                 exhaustive::search(engine, &mut Seen::default(), Shard::WHOLE)
             }),
         ),
         (
             "bounded, with a bound that does not matter",
-            search(programs, |engine| Ok(bounded::search(engine, 40)?.0)),
+            search(programs, machine, |engine| Ok(bounded::search(engine, 40)?.0)),
         ),
     ];
     for (name, ends) in searches {
-        prop_assert_eq!(ends.is_endless, all.is_endless, "{}", name);
+        prop_assert_eq!(ends.is_endless, all.is_endless, "{} {:?}", name, machine);
         // A search stops at the first livelock.
         if !all.is_endless {
-            prop_assert_eq!(ends.outcomes.len(), all.outcomes.len(), "{}", name);
-            prop_assert_eq!(&ends.outcomes, &all.outcomes, "{}", name);
+            let counts = (ends.outcomes.len(), all.outcomes.len());
+            prop_assert_eq!(counts.0, counts.1, "{} {:?}", name, machine);
+            prop_assert_eq!(&ends.outcomes, &all.outcomes, "{} {:?}", name, machine);
         }
     }
     Ok(true)
@@ -147,8 +182,10 @@ fn tasks(tasks: &[&[Op]]) -> Vec<Program> {
 fn a_livelock_is_seen_beside_cpus_that_need_not_wait() {
     let spins: &[Op] = &[Op::Spin(0, 1)];
     for programs in [tasks(&[&[], spins]), tasks(&[spins, spins])] {
-        assert!(enumerate(&programs).is_some_and(|ends| ends.is_endless));
-        assert!(compare(&programs).is_ok_and(|is_compared| is_compared));
+        for machine in Machine::ALL {
+            assert!(enumerate(&programs, machine).is_some_and(|ends| ends.is_endless));
+        }
+        assert_eq!(compare(&programs).unwrap(), 3);
     }
 }
 
@@ -159,8 +196,65 @@ fn a_loop_that_another_cpu_ends_is_no_livelock() {
         &[Op::Spin(1, 1)],
         &[Op::Store(0, 1)],
     ]);
-    assert!(enumerate(&programs).is_some_and(|ends| !ends.is_endless));
-    assert!(compare(&programs).is_ok_and(|is_compared| is_compared));
+    for machine in Machine::ALL {
+        assert!(enumerate(&programs, machine).is_some_and(|ends| !ends.is_endless));
+    }
+    assert_eq!(compare(&programs).unwrap(), 3);
+}
+
+/// How many final states there are on each of the machines.
+fn ends(programs: &[Program]) -> [usize; 3] {
+    assert_eq!(compare(programs).unwrap(), 3);
+    Machine::ALL.map(|machine| {
+        let ends = enumerate(programs, machine);
+        ends.expect("it was compared").outcomes.len()
+    })
+}
+
+/// Store buffering: both loads can go ahead of both stores, unless there is a fence or a locked
+/// instruction between them on both CPUs.
+#[test]
+fn a_load_goes_ahead_of_an_earlier_store_until_something_drains_the_buffer() {
+    let of = |between: &[Op], other: &[Op]| {
+        let first = [&[Op::Store(0, 1)], between, &[Op::Load(1)]].concat();
+        let second = [&[Op::Store(1, 1)], other, &[Op::Load(0)]].concat();
+        ends(&tasks(&[&first, &second]))
+    };
+    let (fence, locked) = (&[Op::Fence][..], &[Op::Add(2)][..]);
+    assert_eq!(of(&[], &[]), [3, 4, 4]);
+    assert_eq!(of(fence, &[]), [3, 4, 4]);
+    assert_eq!(of(fence, fence), [3, 3, 3]);
+    // The word of the locked instructions has one value more.
+    assert_eq!(of(locked, fence), [3, 3, 3]);
+    assert_eq!(of(&[Op::Store(2, 1)], &[]), [3, 4, 4]);
+    assert_eq!(of(&[Op::Load(0)], &[Op::Load(1)]), [3, 4, 4]);
+}
+
+/// Message passing by an interrupt: the IPI of an x2APIC overtakes the store, and that of an xAPIC
+/// does not.
+#[test]
+fn an_interrupt_overtakes_a_store_on_an_x2apic_that_is_not_fenced() {
+    let of = |sends: &[Op]| {
+        let mut programs = tasks(&[sends, &[]]);
+        // The handler leaves in a word of its own what it has read.
+        programs[1].handlers[0] = vec![Op::Load(0), Op::IfSet, Op::Store(1, 1)];
+        ends(&programs)
+    };
+    assert_eq!(of(&[Op::Store(0, 1), Op::Send(1, 0)]), [1, 2, 1]);
+    assert_eq!(of(&[Op::Store(0, 1), Op::Fence, Op::Send(1, 0)]), [1, 1, 1]);
+    assert_eq!(of(&[Op::Send(1, 0), Op::Store(0, 1)]), [2, 2, 2]);
+}
+
+/// A handler is entered, and left, with an empty store buffer.
+#[test]
+fn a_handler_drains_the_buffer_when_it_is_entered_and_left() {
+    let stores = [Op::Store(0, 1), Op::Load(1)];
+    let mut programs = tasks(&[&[Op::Send(0, 0), Op::Load(1)], &[&[Op::Store(1, 1)], &[
+        Op::Fence,
+    ][..], &[Op::Load(0)]].concat()]);
+    programs[0].handlers[0] = vec![Op::Store(0, 1)];
+    let [sc, tso, xapic] = ends(&programs);
+    assert_eq!((sc, tso, xapic), (sc, sc, sc), "{stores:?}");
 }
 
 /// CPU 1 is about to take the lock that CPU 0 holds, and has a pending interrupt. A search that
@@ -172,7 +266,7 @@ fn a_cpu_that_waits_for_a_lock_can_take_its_interrupt_before_or_after() {
     let sends = [Op::Load(2), Op::IfSet, Op::Send(1, 0)];
     let mut programs = tasks(&[&locks, &[&sends[..], &locks].concat()]);
     programs[1].handlers[0] = vec![Op::Add(2)];
-    compare(&programs).unwrap();
+    assert_eq!(compare(&programs).unwrap(), 3);
 }
 
 /// CPU 2 releases a lock that CPU 0 holds, and CPU 1 takes it. What CPUs 0 and 1 do under the lock
@@ -182,14 +276,14 @@ fn a_lock_that_another_cpu_releases_does_not_order_what_is_done_under_it() {
     let sets = |number| [Op::Lock(2), Op::Store(1, number), Op::Unlock(2)];
     let breaks = [Op::Load(2), Op::IfSet, Op::Store(2, 0)];
     let programs = tasks(&[&sets(1), &sets(2), &breaks]);
-    assert!(compare(&programs).is_ok_and(|is_compared| is_compared));
+    assert_eq!(compare(&programs).unwrap(), 3);
     let mut interrupted = tasks(&[
         &sets(0),
         &[&[Op::Store(0, 1)], &sets(1)[..]].concat(),
         &[&breaks[..], &[Op::Send(0, 1)]].concat(),
     ]);
     interrupted[0].handlers[1] = vec![Op::Store(0, 0)];
-    assert!(compare(&interrupted).is_ok_and(|is_compared| is_compared));
+    assert_eq!(compare(&interrupted).unwrap(), 3);
 }
 
 /// Some instructions of a task, or of the handler of an interrupt. A handler does not wait in
@@ -203,6 +297,7 @@ fn op(cpus: usize, handler: Option<usize>) -> impl Strategy<Value = Vec<Op>> {
         4 => (word.clone(), 0..3_u64).prop_map(|(word, number)| vec![Op::Store(word, number)]),
         1 => word.clone().prop_map(|word| vec![Op::Add(word)]),
         1 => word.clone().prop_map(|word| vec![Op::Mark(word)]),
+        1 => Just(vec![Op::Fence]),
         2 => (word.clone(), word.clone(), 0..3_u64).prop_map(|(read, written, number)| {
             vec![Op::Load(read), Op::IfSet, Op::Store(written, number)]
         }),
@@ -271,7 +366,10 @@ proptest! {
     })]
 
     #[test]
-    fn searches_reach_every_final_state(programs in programs()) {
-        prop_assume!(compare(&programs)?);
+    fn searches_reach_every_final_state(
+        programs in programs(),
+        machine in select(Machine::ALL.to_vec()),
+    ) {
+        prop_assume!(compare_on(&programs, machine)?);
     }
 }

@@ -12,14 +12,15 @@ use super::dfs::{Entry, Frame, Visitor, depth_first, until_sound};
 use super::end::SearchEnd;
 use super::engine::Engine;
 use super::frontier::{self, Frontier};
+use super::leaving::leaving;
 use super::seen::{ChoiceSet, Seen};
 use crate::explore::Shard;
-use crate::explore::schedule::{Choice, Granularity};
+use crate::explore::schedule::{Act, Choice, Granularity};
 use crate::explore::sharing::AccessKind;
 use crate::explore::specimen::{SpecimenError, State, Stop};
 
-/// Which choice has which bit in a [`ChoiceSet`]. Each CPU has one bit for going on, and one for
-/// taking each of some vectors. Choices for which there is no room are in no set.
+/// Which choice has which bit in a [`ChoiceSet`]. Each CPU has one bit for going on, one for its
+/// store buffer, and one for taking each of some vectors. Choices for which there is no room are in no set.
 #[derive(Debug)]
 struct ChoiceBits {
     vectors: Vec<u8>,
@@ -171,7 +172,7 @@ impl ChoiceBits {
 
     /// The number of bits of each CPU.
     fn each(&self) -> usize {
-        1 + self.vectors.len()
+        2 + self.vectors.len()
     }
 
     /// The number of CPUs that have bits.
@@ -181,11 +182,12 @@ impl ChoiceBits {
 
     /// The set of only this choice; empty if it has no bit.
     fn bit(&self, choice: Choice) -> ChoiceSet {
-        let kind = match choice.takes {
-            None => Some(0),
-            Some(vector) => {
+        let kind = match choice.act {
+            Act::GoOn => Some(0),
+            Act::Flush => Some(1),
+            Act::Take(vector) => {
                 let place = self.vectors.iter().position(|it| *it == vector);
-                place.map(|place| 1 + place)
+                place.map(|place| 2 + place)
             }
         };
         match kind {
@@ -197,10 +199,11 @@ impl ChoiceBits {
     /// The choice that has the bit at `place`.
     fn choice(&self, place: u32) -> Choice {
         let place = place as usize;
-        let takes = (place % self.each()).checked_sub(1);
-        Choice {
-            cpu: place / self.each(),
-            takes: takes.map(|vector| self.vectors[vector]),
+        let cpu = place / self.each();
+        match place % self.each() {
+            0 => Choice::go_on(cpu),
+            1 => Choice::flush(cpu),
+            vector => Choice::take(cpu, self.vectors[vector - 2]),
         }
     }
 }
@@ -212,6 +215,8 @@ enum Footprint {
     Word(u64, AccessKind),
     /// Reads words.
     Words(Vec<u64>),
+    /// Brings what has waited in a store buffer to memory: stores, and IPIs to CPUs.
+    Leaves(Vec<(u64, AccessKind)>, Vec<usize>),
     /// Makes an interrupt pending at a CPU.
     Sends(usize),
     /// Takes an interrupt that is pending at a CPU.
@@ -222,11 +227,16 @@ enum Footprint {
 
 fn footprint(state: &State, choice: Choice) -> Footprint {
     let stopped = &state.cpus()[choice.cpu];
-    if choice.takes.is_some() {
-        return Footprint::Takes(choice.cpu);
+    match choice.act {
+        Act::GoOn => {}
+        Act::Take(_) => return Footprint::Takes(choice.cpu),
+        Act::Flush => {
+            let (words, targets) = leaving(stopped);
+            return Footprint::Leaves(words, targets);
+        }
     }
     match stopped.at {
-        Stop::Access(Kind::IrqsOff, _) => Footprint::Nothing,
+        Stop::Access(Kind::IrqsOff | Kind::Fence, _) => Footprint::Nothing,
         Stop::Access(kind, address) => Footprint::Word(address, AccessKind::of(kind)),
         Stop::Send { target, .. } => Footprint::Sends(target),
         Stop::Relax => Footprint::Words(stopped.watched().collect()),
@@ -237,6 +247,11 @@ fn footprint(state: &State, choice: Choice) -> Footprint {
 /// Whether the order of two choices of different CPUs can matter.
 fn are_dependent(a: &Footprint, b: &Footprint) -> bool {
     match (a, b) {
+        (Footprint::Leaves(words, targets), other) | (other, Footprint::Leaves(words, targets)) => {
+            let word = |(word, kind): &(u64, AccessKind)| Footprint::Word(*word, *kind);
+            words.iter().any(|it| are_dependent(&word(it), other))
+                || (targets.iter()).any(|it| are_dependent(&Footprint::Sends(*it), other))
+        }
         (Footprint::Word(a, kind_a), Footprint::Word(b, kind_b)) => {
             a & !7 == b & !7 && kind_a.depends_on(*kind_b)
         }
@@ -261,19 +276,17 @@ mod tests {
         for vectors in [&[][..], &[0xf3], &[0xf1, 0xf4, 0xfd], &[0xf0; 16]] {
             let bits = ChoiceBits::of(vectors);
             for cpu in 0..bits.cpus() {
-                let takes = vectors.iter().take(3).map(|vector| Some(*vector));
-                for takes in takes.chain([None]) {
-                    let one = Choice { cpu, takes };
+                let takes = vectors.iter().take(3).map(|it| Choice::take(cpu, *it));
+                for one in takes.chain([Choice::go_on(cpu), Choice::flush(cpu)]) {
                     let place = bits.bit(one).trailing_zeros();
                     assert_eq!(bits.choice(place), one);
                 }
             }
-            let without = [(bits.cpus(), None), (0, Some(0xf2))];
-            for (cpu, takes) in without {
-                assert_eq!(bits.bit(Choice { cpu, takes }), 0);
+            for without in [Choice::go_on(bits.cpus()), Choice::take(0, 0xf2)] {
+                assert_eq!(bits.bit(without), 0);
             }
         }
-        assert_eq!(ChoiceBits::of(&[0xf1, 0xf4, 0xfd]).cpus(), 32);
+        assert_eq!(ChoiceBits::of(&[0xf1, 0xf4, 0xfd]).cpus(), 25);
     }
 
     #[test]
@@ -295,5 +308,12 @@ mod tests {
         assert!(!are_dependent(&Footprint::Sends(1), &Footprint::Sends(1)));
         assert!(!are_dependent(&Footprint::Sends(1), &Footprint::Takes(0)));
         assert!(!are_dependent(&Footprint::Nothing, &write));
+        let leaves = Footprint::Leaves(vec![(8, AccessKind::Writes)], vec![1]);
+        assert!(are_dependent(&leaves, &read) && are_dependent(&read, &leaves));
+        assert!(are_dependent(&leaves, &Footprint::Takes(1)));
+        assert!(!are_dependent(&leaves, &Footprint::Takes(0)));
+        let elsewhere = Footprint::Leaves(vec![(16, AccessKind::Writes)], vec![1]);
+        assert!(!are_dependent(&leaves, &elsewhere));
+        assert!(are_dependent(&leaves, &leaves));
     }
 }

@@ -13,6 +13,7 @@ mod engine;
 pub mod exhaustive;
 mod frontier;
 mod graph;
+mod leaving;
 pub mod links;
 pub mod livelock;
 mod progress;

@@ -13,7 +13,7 @@ use super::end::{Counterexample, SearchEnd};
 use super::engine::Engine;
 use super::graph::Graph;
 use super::sampled;
-use crate::explore::schedule::{Choice, Turn};
+use crate::explore::schedule::{Act, Choice, Turn};
 use crate::explore::specimen::{Breach, SpecimenError};
 
 /// Searches from the initial state. Returns what can break: for each kind of breach the first
@@ -48,7 +48,8 @@ pub fn search(engine: &mut Engine<'_>) -> Result<(SearchEnd, Vec<Counterexample>
 fn step(choice: Choice) -> Turn {
     Turn {
         cpu: u32::try_from(choice.cpu).unwrap_or(u32::MAX),
-        takes: choice.takes,
+        takes: choice.takes(),
+        flushes: choice.act == Act::Flush,
         stops: 1,
         until: String::new(),
         state: None,

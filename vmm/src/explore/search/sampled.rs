@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::end::{Counterexample, SearchEnd};
 use super::engine::{Check, Engine};
 use super::system::turn;
-use crate::explore::schedule::Choice;
+use crate::explore::schedule::{Act, Choice};
 use crate::explore::specimen::{Breach, SpecimenError};
 
 /// How a run chooses its steps.
@@ -35,7 +35,8 @@ pub enum Sampling {
 #[derive(Debug)]
 struct Chooser {
     random: ChaCha8Rng,
-    /// For each CPU two priorities: of going on, and of taking an interrupt.
+    /// For each CPU two priorities: of going on, and of taking an interrupt. Then one for each: of
+    /// its store buffer.
     priorities: Vec<u64>,
     /// The numbers of the choices at which a priority is lowered.
     changes: Vec<u64>,
@@ -60,6 +61,8 @@ impl Chooser {
             let high = |random: &mut ChaCha8Rng| random.next_u64() | 1 << 63;
             chooser.priorities = (0..cpus * 2).map(|_| high(&mut chooser.random)).collect();
             chooser.changes = (0..changes).map(|_| chooser.below(length.max(1))).collect();
+            let buffers = (0..cpus).map(|_| high(&mut chooser.random));
+            chooser.priorities.extend(buffers.collect::<Vec<_>>());
         }
         chooser
     }
@@ -76,7 +79,12 @@ impl Chooser {
                 choices[usize::try_from(place).unwrap_or(0)]
             }
             Sampling::Priorities { .. } => {
-                let place = |choice: &Choice| choice.cpu * 2 + usize::from(choice.takes.is_some());
+                let cpus = self.priorities.len() / 3;
+                let place = |choice: &Choice| match choice.act {
+                    Act::GoOn => choice.cpu * 2,
+                    Act::Take(_) => choice.cpu * 2 + 1,
+                    Act::Flush => cpus * 2 + choice.cpu,
+                };
                 let highest = |choices: &[Choice], priorities: &[u64]| {
                     *choices
                         .iter()
@@ -177,6 +185,7 @@ pub fn once(
     longest: usize,
     mut choose: impl FnMut(&[Choice]) -> Choice,
 ) -> Result<Option<SearchEnd>, SpecimenError> {
+    engine.system.follow_sharing(engine.sharing);
     engine.system.rewind();
     let mut turns = Vec::new();
     let breach = loop {

@@ -1,7 +1,7 @@
 //! The transition system that a search walks through. The specimen is one. A model of a few words
 //! and instructions is another: on it the searches are compared with each other without a machine.
 
-use crate::explore::schedule::{Choice, Granularity, Turn};
+use crate::explore::schedule::{Act, Choice, Granularity, Turn};
 use crate::explore::sharing::Sharing;
 use crate::explore::specimen::{Breach, Moved, SpecimenError, State, Stop, Stopped};
 use crate::explore::stop_reason::StopReason;
@@ -23,6 +23,13 @@ pub trait TransitionSystem {
     /// The vectors by which CPUs tell each other to do something. A search may reduce less for
     /// other vectors.
     fn vectors(&self) -> &[u8];
+
+    /// From now on stores wait in store buffers where `sharing` knows that another CPU can tell. To
+    /// be called before a search begins, or begins anew: a state means something else then.
+    fn follow_sharing(&mut self, sharing: &Sharing);
+
+    /// Whether `sharing` has since learnt more about that, so that what was found is void.
+    fn is_behind(&self, sharing: &Sharing) -> bool;
 
     /// The choices in the present state. Without any, no CPU can go on.
     fn choices(&self) -> Vec<Choice>;
@@ -77,7 +84,8 @@ pub fn turn(system: &dyn TransitionSystem, choice: Choice, stops: u32) -> Turn {
     let at = system.cpus()[choice.cpu].at;
     Turn {
         cpu: u32::try_from(choice.cpu).unwrap_or(u32::MAX),
-        takes: choice.takes,
+        takes: choice.takes(),
+        flushes: choice.act == Act::Flush,
         stops,
         until: system.describe(at),
         state: None,

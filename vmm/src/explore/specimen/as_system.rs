@@ -32,6 +32,14 @@ impl TransitionSystem for Specimen {
         &self.vectors
     }
 
+    fn follow_sharing(&mut self, sharing: &Sharing) {
+        self.follow_sharing(sharing);
+    }
+
+    fn is_behind(&self, sharing: &Sharing) -> bool {
+        self.buffering.is_behind(sharing)
+    }
+
     fn choices(&self) -> Vec<Choice> {
         self.choices()
     }

@@ -12,6 +12,7 @@ use shared::manifest::VectorRole;
 use shared::probe::{Arms, HELD};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use super::buffering::Buffering;
 use super::errors::{SpecimenError, kvm};
 use super::machine::Specimen;
 use super::stacks;
@@ -57,6 +58,8 @@ pub struct Setup<'a> {
     pub append: &'a str,
     /// Where CPUs stop.
     pub granularity: Granularity,
+    /// Which stores wait in store buffers.
+    pub buffering: Buffering,
 }
 
 impl Specimen {
@@ -101,6 +104,9 @@ impl Specimen {
             cpus: (0..serial.cpus())
                 .map(|cpu| at_rest(serial.regs(cpu)))
                 .collect(),
+            buffering: setup.buffering.clone(),
+            is_xapic: serial.is_xapic(0).map_err(kvm("show an APIC"))?,
+            left: Vec::new(),
             programs,
             answers: Answers::new(setup.case),
             vectors,

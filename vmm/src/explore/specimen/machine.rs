@@ -7,10 +7,12 @@ use std::sync::Arc;
 use shared::lab::Contexts;
 use shared::stop::Kind;
 
+use super::buffering::Buffering;
 use super::errors::SpecimenError;
 use super::state::{SavedPage, State};
 use super::stop_points::StopPoints;
 use super::stopped::{Stop, Stopped};
+use super::store_buffer::Entry;
 use crate::explore::answers::Answers;
 use crate::explore::schedule::Granularity;
 use crate::explore::stop_reason::StopReason;
@@ -47,6 +49,12 @@ pub struct Specimen {
     /// ended on it.
     pub(super) is_hurt: bool,
     pub(super) cpus: Vec<Stopped>,
+    /// Which stores wait in store buffers.
+    pub(super) buffering: Buffering,
+    /// Whether the CPUs send IPIs as with an xAPIC.
+    pub(super) is_xapic: bool,
+    /// What the last step has brought out of a store buffer.
+    pub(super) left: Vec<Entry>,
     /// By page number, ascending: the pages that are saved with each state, as they are in RAM.
     pub(super) kept: Vec<(usize, Arc<SavedPage>)>,
     /// The numbers of these pages.
@@ -99,6 +107,16 @@ impl Specimen {
     /// The options of the run, as reported by the guest.
     pub fn words(&self) -> Option<BTreeMap<String, String>> {
         self.lab.words()
+    }
+
+    /// Which stores wait in store buffers.
+    pub fn buffering(&self) -> &Buffering {
+        &self.buffering
+    }
+
+    /// From now on stores wait as `buffering` says.
+    pub fn set_buffering(&mut self, buffering: Buffering) {
+        self.buffering = buffering;
     }
 
     /// Where CPUs stop.
@@ -154,10 +172,29 @@ impl Specimen {
             .map_or(Ok(()), |why| Err(SpecimenError::Ended(why)))
     }
 
+    /// In words, that the oldest entry leaves the store buffer of `cpu`.
+    pub fn describe_flush(&self, cpu: usize) -> String {
+        let oldest = self.cpus[cpu].buffer.oldest();
+        let what = oldest.map(|entry| self.describe_entry(entry));
+        format!("flush {}", what.unwrap_or_default())
+    }
+
+    /// An entry of a store buffer in words.
+    pub fn describe_entry(&self, entry: &Entry) -> String {
+        match *entry {
+            Entry::Store(store) => format!("{:#x}", store.address),
+            Entry::Ipi { target, vector } => {
+                let vector = vectors::name(&self.manifest().vectors, vector);
+                format!("{vector} to {target}")
+            }
+        }
+    }
+
     /// A stop in words.
     pub fn describe(&self, at: Stop) -> String {
         match at {
             Stop::Access(Kind::IrqsOff, _) => "irqs-off".to_owned(),
+            Stop::Access(Kind::Fence, _) => "fence".to_owned(),
             Stop::Access(kind, address) => {
                 let kind = match kind {
                     Kind::Load => "load",
@@ -165,7 +202,9 @@ impl Specimen {
                     Kind::ReadModifyWrite => "rmw",
                     Kind::Lock => "lock",
                     Kind::Mark => "mark",
+                    Kind::Change => "change",
                     Kind::IrqsOff => "irqs-off",
+                    Kind::Fence => "fence",
                 };
                 format!("{kind} {address:#x}")
             }

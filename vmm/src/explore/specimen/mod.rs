@@ -5,6 +5,7 @@
 mod as_system;
 mod booting;
 mod breach;
+mod buffering;
 mod errors;
 mod judging;
 mod keeping;
@@ -12,18 +13,22 @@ mod machine;
 #[cfg(test)]
 pub mod model;
 mod on_stack;
+mod relaxed;
 mod single;
 mod stacks;
 mod state;
 mod stepping;
 mod stop_points;
 mod stopped;
+mod store_buffer;
 mod waiting;
 
 pub use booting::Setup;
 pub use breach::Breach;
+pub use buffering::Buffering;
 pub use errors::SpecimenError;
 pub use machine::Specimen;
 pub use state::State;
 pub use stepping::{MOST_STOPS, Moved};
 pub use stopped::{Stop, Stopped};
+pub use store_buffer::{BufferedStore, Entry, StoreBuffer};

@@ -11,12 +11,14 @@ use shared::stop::Kind;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::breach::Breach;
+use super::buffering::Buffering;
 use super::errors::SpecimenError;
 use super::state::State;
 use super::stepping::Moved;
 use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, at_rest, bit};
+use super::store_buffer::Entry;
 use super::waiting::{Depth, Turns};
-use crate::explore::schedule::{Choice, Granularity};
+use crate::explore::schedule::{Act, Choice, Granularity};
 use crate::explore::search::system::TransitionSystem;
 use crate::explore::sharing::Sharing;
 use crate::explore::stop_reason::StopReason;
@@ -44,6 +46,8 @@ pub enum Op {
     Spin(usize, u64),
     /// Sends one of two interrupts to a CPU.
     Send(usize, usize),
+    /// Drains the store buffer.
+    Fence,
     /// Disables interrupts.
     IrqsOff,
     /// Enables them.
@@ -89,6 +93,9 @@ struct Now {
 #[derive(Debug)]
 pub struct Model {
     programs: Vec<Program>,
+    buffering: Buffering,
+    /// Whether IPIs stay behind earlier stores.
+    is_xapic: bool,
     now: Now,
     root: State,
     /// Saved states, by key.
@@ -99,9 +106,19 @@ fn address(word: usize) -> u64 {
     8 + 8 * word as u64
 }
 
+fn place(address: u64) -> usize {
+    (address as usize - 8) / 8
+}
+
 impl Model {
-    /// A model with this number of words, all 0, in its initial state.
-    pub fn new(programs: Vec<Program>, words: usize) -> Self {
+    /// A model with this number of words, all 0, in its initial state. Stores wait as `buffering`
+    /// says, and IPIs behind them if the machine `is_xapic`.
+    pub fn new(
+        programs: Vec<Program>,
+        words: usize,
+        buffering: Buffering,
+        is_xapic: bool,
+    ) -> Self {
         let cpu = Cpu {
             irqs_on: true,
             ..Cpu::default()
@@ -119,6 +136,8 @@ impl Model {
                 key: 0,
             },
             programs,
+            buffering,
+            is_xapic,
             now,
             saved: HashMap::new(),
         };
@@ -131,30 +150,72 @@ impl Model {
 
     /// Makes the step `choice`, to the next stop.
     pub fn step(&mut self, choice: Choice) {
-        let Choice { cpu, takes } = choice;
-        if let Some(vector) = takes {
-            let (it, stopped) = (&mut self.now.cpus[cpu], &mut self.now.stopped[cpu]);
-            stopped.pending &= !bit(vector);
-            stopped.repeats = stopped.at != Stop::Idle;
-            it.handles = Some(usize::from(vector - FIRST_VECTOR));
-            (it.next[1], it.register[1], it.relaxes[1]) = (0, 0, false);
-        } else {
-            self.make(cpu);
+        let Choice { cpu, act } = choice;
+        let was_in_handler = self.now.stopped[cpu].in_handler;
+        match act {
+            Act::Flush => return self.flush(cpu),
+            Act::Take(vector) => {
+                let (it, stopped) = (&mut self.now.cpus[cpu], &mut self.now.stopped[cpu]);
+                stopped.pending &= !bit(vector);
+                stopped.repeats = stopped.at != Stop::Idle;
+                it.handles = Some(usize::from(vector - FIRST_VECTOR));
+                (it.next[1], it.register[1], it.relaxes[1]) = (0, 0, false);
+            }
+            Act::GoOn => self.make(cpu),
         }
         self.settle(cpu);
+        let stopped = &mut self.now.stopped[cpu];
+        let returned = was_in_handler && !stopped.in_handler;
+        stopped.drains = (stopped.drains || returned) && !stopped.buffer.is_empty();
+    }
+
+    /// The oldest entry of the store buffer of `cpu` leaves.
+    fn flush(&mut self, cpu: usize) {
+        for entry in self.now.stopped[cpu].buffer.take() {
+            match entry {
+                Entry::Store(store) => self.now.words[place(store.address)] = store.value,
+                Entry::Ipi { target, vector } => self.now.stopped[target].pending |= bit(vector),
+            }
+        }
+        let stopped = &mut self.now.stopped[cpu];
+        stopped.drains &= !stopped.buffer.is_empty();
+    }
+
+    /// What `cpu` finds in the word at `address`.
+    fn seen(&self, cpu: usize, address: u64) -> u64 {
+        let word = self.now.words[place(address)];
+        self.now.stopped[cpu].buffer.seen(address, word)
+    }
+
+    /// `cpu` writes `number` to the word at `address`: to memory, or to its store buffer.
+    fn store(&mut self, cpu: usize, address: u64, number: u64, to_buffer: Option<Entry>) {
+        match to_buffer {
+            Some(Entry::Store(store)) => {
+                let store = Entry::Store(store.of(number));
+                self.now.stopped[cpu].buffer.push(store);
+            }
+            _ => self.now.words[place(address)] = number,
+        }
     }
 
     /// Executes what `cpu` is about to do.
     fn make(&mut self, cpu: usize) {
         let at = self.now.stopped[cpu].at;
-        let place = |address: u64| (address as usize - 8) / 8;
         let read = match at {
-            Stop::Access(kind, address) if kind != Kind::IrqsOff => self.now.words[place(address)],
+            Stop::Access(Kind::IrqsOff | Kind::Fence, _) => 0,
+            Stop::Access(_, address) => self.seen(cpu, address),
             _ => 0,
         };
         if let Stop::Send { target, vector } = at {
-            self.now.stopped[target].pending |= bit(vector);
+            if self.is_xapic && !self.now.stopped[cpu].buffer.is_empty() {
+                let ipi = Entry::Ipi { target, vector };
+                self.now.stopped[cpu].buffer.push(ipi);
+            } else {
+                self.now.stopped[target].pending |= bit(vector);
+            }
         }
+        let to_buffer = self.now.stopped[cpu].store_to_buffer(&self.buffering);
+        let to_buffer = to_buffer.map(Entry::Store);
         let (context, depth) = {
             let stopped = &self.now.stopped[cpu];
             (stopped.context(), stopped.depth)
@@ -167,31 +228,30 @@ impl Model {
             return;
         }
         let op = self.ops(cpu)[self.now.cpus[cpu].next[context]];
-        let it = &mut self.now.cpus[cpu];
         let mut is_done = true;
         match op {
-            Op::Load(_) => it.register[context] = read,
-            Op::Store(word, number) => self.now.words[word] = number,
+            Op::Load(_) => self.now.cpus[cpu].register[context] = read,
+            Op::Store(word, number) => self.store(cpu, address(word), number, to_buffer),
             Op::Add(word) => {
-                it.register[context] = read;
+                self.now.cpus[cpu].register[context] = read;
                 self.now.words[word] = read + 1;
             }
             Op::Mark(word) => self.now.words[word] |= 1 << 32,
             Op::Lock(word) => self.now.words[word] |= 1,
-            Op::Unlock(word) => self.now.words[word] = 0,
+            Op::Unlock(word) => self.store(cpu, address(word), 0, to_buffer),
             Op::Wait(_, number) | Op::Spin(_, number) => {
                 is_done = at != Stop::Relax && read == number;
-                it.relaxes[context] = at != Stop::Relax && !is_done;
+                self.now.cpus[cpu].relaxes[context] = at != Stop::Relax && !is_done;
             }
-            Op::IrqsOff => it.irqs_on = false,
-            Op::Send(..) => {}
+            Op::IrqsOff => self.now.cpus[cpu].irqs_on = false,
+            Op::Send(..) | Op::Fence => {}
             Op::IfSet | Op::IrqsOn => unreachable!("these are no stops"),
         }
         if is_done {
-            it.next[context] += 1;
+            self.now.cpus[cpu].next[context] += 1;
         }
         if let Some(address) = written {
-            let value = self.now.words[place(address)];
+            let value = self.seen(cpu, address);
             self.now.stopped[cpu].turns[context].find(depth, address, value);
         }
     }
@@ -240,6 +300,7 @@ impl Model {
                     continue;
                 }
                 Op::IrqsOff => Stop::Access(Kind::IrqsOff, 0),
+                Op::Fence => Stop::Access(Kind::Fence, 0),
                 Op::IrqsOn => {
                     it.irqs_on |= context == 0;
                     it.next[context] += 1;
@@ -254,6 +315,7 @@ impl Model {
         };
         let (it, stopped) = (&self.now.cpus[cpu], &mut self.now.stopped[cpu]);
         stopped.at = at;
+        stopped.bytes = 8;
         stopped.in_handler = it.handles.is_some();
         stopped.repeats &= stopped.in_handler;
         if !stopped.in_handler {
@@ -292,17 +354,25 @@ impl TransitionSystem for Model {
         &[]
     }
 
+    fn follow_sharing(&mut self, sharing: &Sharing) {
+        self.buffering.follow(sharing);
+    }
+
+    fn is_behind(&self, sharing: &Sharing) -> bool {
+        self.buffering.is_behind(sharing)
+    }
+
     fn choices(&self) -> Vec<Choice> {
         let mut choices = Vec::new();
         for (cpu, stopped) in self.now.stopped.iter().enumerate() {
             if stopped.can_go_on(|word| self.word(word)) {
-                choices.push(Choice { cpu, takes: None });
+                choices.push(Choice::go_on(cpu));
             }
-            if stopped.takes_interrupts() {
-                choices.extend(stopped.pending().map(|vector| Choice {
-                    cpu,
-                    takes: Some(vector),
-                }));
+            if stopped.can_take() {
+                choices.extend(stopped.pending().map(|vector| Choice::take(cpu, vector)));
+            }
+            if !stopped.buffer.is_empty() {
+                choices.push(Choice::flush(cpu));
             }
         }
         choices
@@ -312,20 +382,17 @@ impl TransitionSystem for Model {
         let mut choice = choice;
         let mut stops = 0;
         loop {
-            let stopped = &self.now.stopped[choice.cpu];
-            if let (None, Stop::Send { target, .. }) = (choice.takes, stopped.at) {
-                sharing.interrupts(target);
-            }
+            self.now.stopped[choice.cpu].teach(choice.act, sharing);
             self.step(choice);
             stops += 1;
             let stopped = &self.now.stopped[choice.cpu];
             // A guest waits in a loop for a lock that is taken; here the CPU stays before it.
-            let is_contended = stopped.is_contended(choice.cpu, sharing);
+            let is_contended = stopped.is_contended(choice.cpu, sharing, &self.buffering);
             if is_contended || !stopped.can_go_on(|word| self.word(word)) {
                 let breach = None;
                 return Ok(Moved { stops, breach });
             }
-            choice.takes = None;
+            choice.act = Act::GoOn;
         }
     }
 

@@ -4,7 +4,6 @@
 use super::breach::Breach;
 use super::errors::SpecimenError;
 use super::machine::Specimen;
-use super::stopped::Stop;
 use crate::explore::schedule::Choice;
 use crate::explore::sharing::Sharing;
 
@@ -18,9 +17,7 @@ impl Specimen {
         choice: Choice,
         sharing: &mut Sharing,
     ) -> Result<Option<Breach>, SpecimenError> {
-        if let (None, Stop::Send { target, .. }) = (choice.takes, self.cpus[choice.cpu].at) {
-            sharing.interrupts(target);
-        }
+        self.cpus[choice.cpu].teach(choice.act, sharing);
         let breach = self.follow(choice)?;
         if breach.is_none() {
             let _ = self.is_contended(choice.cpu, sharing);

@@ -11,7 +11,8 @@ use super::machine::Specimen;
 use super::stop_points::StopPoints;
 use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, bit};
 use super::waiting::{Depth, Turns};
-use crate::explore::schedule::{Choice, Granularity};
+use super::store_buffer::Entry;
+use crate::explore::schedule::{Act, Choice, Granularity};
 use crate::explore::sharing::Sharing;
 use crate::lab::deed_refusal::DeedRefusal;
 use crate::machine::serial::{MOST_IDLE_EXITS, SerialExit};
@@ -58,16 +59,19 @@ impl Specimen {
         let mut choices = Vec::new();
         for (cpu, stopped) in self.cpus.iter().enumerate() {
             if self.can_run(stopped) {
-                choices.push(Choice { cpu, takes: None });
+                choices.push(Choice::go_on(cpu));
             }
-            if stopped.takes_interrupts() {
+            if stopped.can_take() {
                 // The highest vector first, as the APIC delivers them.
                 let mut pending: Vec<_> = stopped.pending().collect();
                 pending.reverse();
-                choices.extend(pending.into_iter().map(|vector| Choice {
-                    cpu,
-                    takes: Some(vector),
-                }));
+                let taken = pending
+                    .into_iter()
+                    .map(|vector| Choice::take(cpu, vector));
+                choices.extend(taken);
+            }
+            if !stopped.buffer.is_empty() {
+                choices.push(Choice::flush(cpu));
             }
         }
         choices
@@ -79,7 +83,7 @@ impl Specimen {
             Stop::Idle | Stop::Left => false,
             // No reduction, so that no CPU waits: it takes another turn of its loop, or finds the
             // lock taken.
-            _ if self.granularity == Granularity::Every => true,
+            _ if self.granularity == Granularity::Every => !stopped.waits_for_its_buffer(),
             Stop::Relax if self.granularity != Granularity::Access => !stopped.is_stuck,
             _ => stopped.can_go_on(|word| self.serial.ram().word(word)),
         }
@@ -97,9 +101,7 @@ impl Specimen {
         let mut choice = choice;
         let mut stops = 0;
         loop {
-            if let (None, Stop::Send { target, .. }) = (choice.takes, self.cpus[choice.cpu].at) {
-                sharing.interrupts(target);
-            }
+            self.cpus[choice.cpu].teach(choice.act, sharing);
             let breach = self.step(choice)?;
             stops += 1;
             if breach.is_some() || self.is_contended(choice.cpu, sharing) {
@@ -110,7 +112,7 @@ impl Specimen {
                 let breach = self.endless(choice.cpu);
                 return Ok(Moved { stops, breach });
             }
-            choice.takes = None;
+            choice.act = Act::GoOn;
         }
     }
 
@@ -147,7 +149,7 @@ impl Specimen {
         let before = self.save();
         let mut stuck = Vec::with_capacity(waiting.len());
         for cpu in waiting {
-            let breach = self.step(Choice { cpu, takes: None })?;
+            let breach = self.step(Choice::go_on(cpu))?;
             self.has_grown |= self.keep_written()?;
             let is_stuck = breach.is_none() && self.save().is_same(&before, cpu);
             self.mend()?;
@@ -161,13 +163,32 @@ impl Specimen {
         Ok(())
     }
 
-    /// Runs one CPU to its next stop.
+    /// Makes the step `choice`, to the next stop of its CPU. While the CPU runs, it finds in memory
+    /// what it sees: its own store buffer lies over it.
     fn step(&mut self, choice: Choice) -> Result<Option<Breach>, SpecimenError> {
+        let cpu = choice.cpu;
+        self.left.clear();
+        if choice.act == Act::Flush {
+            self.flush(cpu);
+            return Ok(None);
+        }
+        let overlay = self.lay_over(choice);
+        let was_in_handler = self.cpus[cpu].in_handler;
+        let breach = self.run(choice)?;
+        self.take_back(cpu, overlay);
+        let stopped = &mut self.cpus[cpu];
+        let returned = was_in_handler && !stopped.in_handler;
+        stopped.drains = (stopped.drains || returned) && !stopped.buffer.is_empty();
+        Ok(breach)
+    }
+
+    /// Runs one CPU to its next stop.
+    fn run(&mut self, choice: Choice) -> Result<Option<Breach>, SpecimenError> {
         let cpu = choice.cpu;
         let context = self.cpus[cpu].context();
         let depth = self.cpus[cpu].depth;
         let mut written = None;
-        if let Some(vector) = choice.takes {
+        if let Some(vector) = choice.takes() {
             let waits = self.waits(cpu);
             let stopped = &mut self.cpus[cpu];
             if !stopped.in_handler {
@@ -282,7 +303,13 @@ impl Specimen {
     fn leave_stop(&mut self, cpu: usize) -> Option<u64> {
         let at = self.cpus[cpu].at;
         if let Stop::Send { target, vector } = at {
-            self.cpus[target].pending |= bit(vector);
+            // A store to the registers of an xAPIC stays behind earlier stores. The write to an MSR
+            // of an x2APIC does not (SDM Vol. 3A, "MSR Access in x2APIC Mode").
+            if self.is_xapic && !self.cpus[cpu].buffer.is_empty() {
+                self.cpus[cpu].buffer.push(Entry::Ipi { target, vector });
+            } else {
+                self.cpus[target].pending |= bit(vector);
+            }
         }
         if self.granularity == Granularity::Every {
             return None;
@@ -305,7 +332,7 @@ impl Specimen {
         word: u64,
     ) -> Result<Option<Stop>, Breach> {
         if Some(point) == self.stop_points.access {
-            let Some((kind, address)) = Access::from_word(word) else {
+            let Some((kind, address, bytes)) = Access::from_word(word) else {
                 let text = format!("CPU {cpu} is about to access {word:#x}, which is no access");
                 return Err(Breach::new("died", text));
             };
@@ -314,6 +341,7 @@ impl Specimen {
             if kind == Kind::ReadModifyWrite && stopped.taking.take() == Some(address) {
                 return Ok(None);
             }
+            stopped.bytes = bytes;
             return Ok(Some(Stop::Access(kind, address)));
         }
         if point == self.stop_points.idle {
@@ -339,7 +367,7 @@ impl Specimen {
         if self.granularity == Granularity::Every {
             return true;
         }
-        self.cpus[cpu].is_contended(cpu, sharing)
+        self.cpus[cpu].is_contended(cpu, sharing, &self.buffering)
     }
 
     /// Notes the answer of `cpu` to its last command. The next command overwrites it.

@@ -8,7 +8,10 @@ use kvm_bindings::kvm_regs;
 use shared::stop::Kind;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::buffering::Buffering;
+use super::store_buffer::{BufferedStore, Entry, StoreBuffer, part};
 use super::waiting::{Depth, Turns};
+use crate::explore::schedule::Act;
 use crate::explore::sharing::{AccessKind, CpuContext, Sharing};
 
 /// The lowest vector that can be pending in a search. The vectors from here to 0xff can.
@@ -48,6 +51,14 @@ pub struct Stopped {
     pub(super) regs: kvm_regs,
     /// Where it has stopped.
     pub at: Stop,
+    /// Of how many bytes the load or store is that it has stopped before. It follows from its
+    /// registers.
+    pub(super) bytes: u8,
+    /// What its stores have not brought to memory yet.
+    pub(super) buffer: StoreBuffer,
+    /// Whether it has executed something that waits until its store buffer is empty: it has
+    /// returned from a handler (`iret`; SDM Vol. 3A, "Serializing Instructions").
+    pub(super) drains: bool,
     /// Whether it runs a handler, and not its task.
     pub in_handler: bool,
     /// What its task and its handler have read in the loops in which they wait.
@@ -91,47 +102,134 @@ impl Stopped {
         self.regs.rflags & INTERRUPT_FLAG != 0 || self.at == Stop::Idle
     }
 
-    /// Whether it can take a pending interrupt.
+    /// Whether it takes pending interrupts here.
     pub(super) fn takes_interrupts(&self) -> bool {
         self.irqs_on() && self.at != Stop::Left
+    }
+
+    /// Whether it can take one now: that drains the store buffer.
+    pub(super) fn can_take(&self) -> bool {
+        self.takes_interrupts() && self.buffer.is_empty()
     }
 
     /// Whether it can go on with what it is about to do, where every access is a stop. `word` reads
     /// memory.
     pub(super) fn can_go_on(&self, word: impl Fn(u64) -> Option<u64>) -> bool {
+        if self.waits_for_its_buffer() {
+            return false;
+        }
         match self.at {
             Stop::Idle | Stop::Left => false,
             Stop::Relax => {
                 let turns = &self.turns[self.context()];
-                turns.can_differ(self.depth, |address, value| word(address) == Some(value))
+                let seen = |address| Some(self.buffer.seen(address, word(address)?));
+                turns.can_differ(self.depth, |address, value| seen(address) == Some(value))
             }
             // A lock is the four bytes at its address.
             Stop::Access(Kind::Lock, address) => {
-                let around = word(address & !7).unwrap_or(0);
-                around >> (address % 8 * 8) & u64::from(u32::MAX) == 0
+                part(word(address & !7).unwrap_or(0), address, 4) == 0
             }
             Stop::Access(..) | Stop::Send { .. } | Stop::Point(_) => true,
         }
     }
 
+    /// Whether an entry of its store buffer has to leave before it can go on (`memory-model` in
+    /// `docs/exploration.md` has the sources).
+    pub(super) fn waits_for_its_buffer(&self) -> bool {
+        if self.drains && !self.buffer.is_empty() {
+            return true;
+        }
+        match self.at {
+            // Locked instructions and fences.
+            Stop::Access(Kind::ReadModifyWrite | Kind::Lock | Kind::Fence, _) => {
+                !self.buffer.is_empty()
+            }
+            Stop::Access(Kind::Store, _) | Stop::Send { .. } => self.buffer.is_full(),
+            Stop::Access(Kind::Load, address) => self.buffer.delays(address, self.bytes),
+            _ => false,
+        }
+    }
+
+    /// Whether it waits for nothing but its own store buffer, as far as its stop tells.
+    pub fn waits_only_for_its_buffer(&self) -> bool {
+        self.waits_for_its_buffer()
+            && matches!(
+                self.at,
+                Stop::Access(
+                    Kind::ReadModifyWrite | Kind::Fence | Kind::Store | Kind::Load,
+                    _
+                ) | Stop::Send { .. }
+            )
+    }
+
+    /// The store that it has stopped before, if by `buffering` it goes to the store buffer; yet
+    /// without its value.
+    pub(super) fn store_to_buffer(&self, buffering: &Buffering) -> Option<BufferedStore> {
+        let Stop::Access(Kind::Store, address) = self.at else {
+            return None;
+        };
+        let waits = buffering.holds(address);
+        let is_release = self.locks[self.context()].contains(&address);
+        (waits || is_release && !self.buffer.is_empty()).then_some(BufferedStore {
+            address,
+            bytes: self.bytes,
+            value: 0,
+            releases: !waits,
+        })
+    }
+
+    /// Its store buffer.
+    pub fn buffer(&self) -> &StoreBuffer {
+        &self.buffer
+    }
+
     /// Whether other CPUs can interfere where it is, as far as `sharing` knows. `sharing` learns
     /// from it.
-    pub(super) fn is_contended(&self, cpu: usize, sharing: &mut Sharing) -> bool {
+    pub(super) fn is_contended(
+        &self,
+        cpu: usize,
+        sharing: &mut Sharing,
+        buffering: &Buffering,
+    ) -> bool {
         let locks = &self.locks[self.context()];
+        let context = self.cpu_context(cpu);
+        let waits = self.waits_for_its_buffer();
         match self.at {
-            Stop::Access(Kind::IrqsOff, _) => sharing.is_interrupted(cpu),
+            Stop::Access(Kind::IrqsOff, _) => sharing.is_interrupted(cpu) || waits,
+            Stop::Access(Kind::Fence, _) => waits,
             // A CPU that wants the lock waits until it is released, and can do nothing else with
             // it. But the CPU's own handler can want it too, and then waits for ever. The last
             // moment at which that can happen is before the release.
             Stop::Access(Kind::Store, address) if locks.contains(&address) => {
-                let is_seen =
-                    sharing.conflicts(self.cpu_context(cpu), AccessKind::Unlocks, address, locks);
-                is_seen || self.takes_interrupts() && sharing.is_interrupted(cpu)
+                let is_seen = sharing.conflicts(context, AccessKind::Unlocks, address, locks);
+                let is_seen = is_seen && self.store_to_buffer(buffering).is_none();
+                is_seen || waits || self.takes_interrupts() && sharing.is_interrupted(cpu)
+            }
+            // No other CPU sees a store that goes to the buffer. But once it is there, no interrupt
+            // can be taken until it has left.
+            Stop::Access(Kind::Store, address) if self.store_to_buffer(buffering).is_some() => {
+                sharing.conflicts(context, AccessKind::Writes, address, locks);
+                waits || self.takes_interrupts() && sharing.is_interrupted(cpu)
             }
             Stop::Access(kind, address) => {
-                sharing.conflicts(self.cpu_context(cpu), AccessKind::of(kind), address, locks)
+                sharing.conflicts(context, AccessKind::of(kind), address, locks) || waits
             }
             _ => true,
+        }
+    }
+
+    /// Has `sharing` learn which CPUs are sent an interrupt when this one does `act`.
+    pub(super) fn teach(&self, act: Act, sharing: &mut Sharing) {
+        match (act, self.at) {
+            (Act::GoOn, Stop::Send { target, .. }) => sharing.interrupts(target),
+            (Act::Flush, _) => {
+                for entry in self.buffer.leaving() {
+                    if let Entry::Ipi { target, .. } = entry {
+                        sharing.interrupts(*target);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
@@ -152,13 +250,16 @@ impl Stopped {
             }
             Stop::Access(Kind::Load, address) => turns.find(depth, address & !7, read),
             Stop::Access(Kind::Store, address) => return Some(address & !7),
-            Stop::Access(Kind::ReadModifyWrite | Kind::Mark, address) => {
+            Stop::Access(Kind::ReadModifyWrite | Kind::Mark | Kind::Change, address) => {
                 turns.find(depth, address & !7, read);
                 return Some(address & !7);
             }
             Stop::Send { .. } => turns.act(depth),
             Stop::Relax => turns.begin(depth),
-            Stop::Access(Kind::IrqsOff, _) | Stop::Idle | Stop::Left | Stop::Point(_) => {}
+            Stop::Access(Kind::IrqsOff | Kind::Fence, _)
+            | Stop::Idle
+            | Stop::Left
+            | Stop::Point(_) => {}
         }
         None
     }
@@ -206,7 +307,8 @@ impl Stopped {
     }
 }
 
-/// Everything that can matter later. `is_stuck` is left out: it follows from that and from memory.
+/// Everything that can matter later. `is_stuck` and `bytes` are left out: they follow from that and
+/// from memory.
 impl Hash for Stopped {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let kvm_regs {
@@ -235,7 +337,7 @@ impl Hash for Stopped {
         ]
         .hash(state);
         let Self { at, in_handler, .. } = self;
-        (at, in_handler).hash(state);
+        (at, in_handler, &self.buffer, self.drains).hash(state);
         for (turns, locks) in self.turns.iter().zip(&self.locks) {
             turns.hash(state);
             let mut locks = locks.clone();
@@ -257,6 +359,9 @@ pub(super) fn at_rest(regs: kvm_regs) -> Stopped {
     Stopped {
         regs,
         at: Stop::Idle,
+        bytes: 0,
+        buffer: StoreBuffer::default(),
+        drains: false,
         in_handler: false,
         turns: Default::default(),
         depth: Depth::of(0, 0),

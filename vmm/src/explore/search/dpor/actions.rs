@@ -6,7 +6,8 @@ use std::collections::HashMap;
 
 use shared::stop::Kind;
 
-use crate::explore::schedule::Choice;
+use super::super::leaving::leaving;
+use crate::explore::schedule::{Act, Choice};
 use crate::explore::sharing::AccessKind;
 use crate::explore::specimen::{State, Stop};
 
@@ -28,8 +29,10 @@ pub struct Action {
     /// The addresses of the words that it accesses, and how.
     words: Vec<(u64, AccessKind)>,
     pending: Pending,
-    /// The CPU to which it sends an interrupt, if it does.
-    sends: Option<usize>,
+    /// The CPUs to which it sends interrupts.
+    sends: Vec<usize>,
+    /// Whether it is no step of the CPU, but of its store buffer.
+    flushes: bool,
 }
 
 impl Action {
@@ -49,18 +52,28 @@ impl Action {
             } else {
                 Pending::Ignored
             },
-            sends: None,
+            sends: Vec::new(),
+            flushes: choice.act == Act::Flush,
         };
-        if choice.takes.is_some() {
-            action.pending = Pending::Taken;
-            if !is_blocked {
+        match choice.act {
+            Act::GoOn => {}
+            Act::Take(_) => {
+                action.pending = Pending::Taken;
+                if !is_blocked {
+                    return action;
+                }
+            }
+            // As long as the buffer holds anything, no interrupt can be taken.
+            Act::Flush => {
+                action.pending = Pending::Ignored;
+                (action.words, action.sends) = leaving(stopped);
                 return action;
             }
         }
         match stopped.at {
-            Stop::Access(Kind::IrqsOff, _) | Stop::Left | Stop::Point(_) => {}
+            Stop::Access(Kind::IrqsOff | Kind::Fence, _) | Stop::Left | Stop::Point(_) => {}
             Stop::Access(kind, address) => action.words.push((address & !7, AccessKind::of(kind))),
-            Stop::Send { target, .. } => action.sends = Some(target),
+            Stop::Send { target, .. } => action.sends.push(target),
             Stop::Idle => action.pending = Pending::Taken,
             Stop::Relax => {
                 action.words = stopped
@@ -75,7 +88,7 @@ impl Action {
     /// Whether its order with `other`, an action of another CPU, can matter.
     fn depends_on(&self, other: &Self) -> bool {
         let sends = |one: &Self, other: &Self| {
-            one.sends == Some(other.cpu) && other.pending != Pending::Ignored
+            one.sends.contains(&other.cpu) && other.pending != Pending::Ignored
         };
         let words = self.words.iter().any(|(word, kind)| {
             (other.words.iter()).any(|(its, its_kind)| its == word && its_kind.depends_on(*kind))
@@ -123,9 +136,15 @@ impl Actions {
         self.all[number].action.cpu
     }
 
-    /// Whether it is a step of the CPU's task or handler. Otherwise it takes an interrupt.
+    /// Whether it is a step of the CPU's task or handler, or of its store buffer. Otherwise it
+    /// takes an interrupt.
     pub fn is_program_step(&self, number: usize) -> bool {
         self.all[number].action.pending != Pending::Taken
+    }
+
+    /// Whether it is a step of its CPU's store buffer.
+    pub fn is_flush(&self, number: usize) -> bool {
+        self.all[number].action.flushes
     }
 
     /// The actions of other CPUs that are dependent on it.
@@ -181,7 +200,8 @@ pub(super) mod tests {
             cpu,
             words: words.to_vec(),
             pending,
-            sends,
+            sends: sends.into_iter().collect(),
+            flushes: false,
         }
     }
 

@@ -15,7 +15,7 @@ use super::by_key::ByKey;
 use super::dfs::{Entry, Frame, Root, Visitor, depth_first, until_sound};
 use super::end::SearchEnd;
 use super::engine::Engine;
-use crate::explore::schedule::Choice;
+use crate::explore::schedule::{Act, Choice};
 use crate::explore::specimen::{SpecimenError, State};
 use actions::{Action, ActionSet, Actions};
 use trace::Trace;
@@ -66,7 +66,8 @@ struct Node {
     choices: Vec<(Choice, usize)>,
     /// The CPUs that can go on there, if only by taking an interrupt.
     enabled: Cpus,
-    /// Those of them that can go on with what they are about to do.
+    /// Those of them that can go on with what they are about to do, if only after their store
+    /// buffers are empty.
     unblocked: Cpus,
     /// The CPUs that have to be tried there.
     backtrack: Cpus,
@@ -184,7 +185,7 @@ impl Dpor {
         // What a blocked CPU waits to do is an action as well: it may have been possible before.
         let cpus = 0..state.cpus().len();
         let waits: Vec<_> = cpus
-            .map(|cpu| Choice { cpu, takes: None })
+            .map(Choice::go_on)
             .filter(|choice| !choices.contains(choice))
             .collect();
         let mut summary = ActionSet::default();
@@ -208,8 +209,13 @@ impl Dpor {
         self.visited.insert(state.key(), visited);
         let cpus = choices.iter().map(|(choice, _)| choice.cpu);
         let enabled: Cpus = cpus.fold(0, |set, cpu| set | 1 << cpu);
+        // Whether by themselves or once their store buffers are empty, which nobody can prevent.
         let unblocked = (choices.iter())
-            .filter(|(choice, _)| choice.takes.is_none())
+            .filter(|(choice, _)| match choice.act {
+                Act::GoOn => true,
+                Act::Flush => state.cpus()[choice.cpu].waits_only_for_its_buffer(),
+                Act::Take(_) => false,
+            })
             .fold(0, |set, (choice, _)| set | 1 << choice.cpu);
         // The CPU that ran last goes on first, which keeps schedules short.
         let last = by.map(|action| self.actions.cpu(action));
@@ -297,7 +303,10 @@ impl Dpor {
         let cpu = self.actions.cpu(action);
         if is_enabled(cpu) {
             node.backtrack |= 1 << cpu;
-            let can_be_it = node.unblocked >> cpu & 1 != 0 || !self.actions.is_program_step(action);
+            let is_there = || node.choices.iter().any(|(_, choice)| *choice == action);
+            let can_be_it = node.unblocked >> cpu & 1 != 0
+                || !self.actions.is_program_step(action)
+                || self.actions.is_flush(action) && is_there();
             if can_be_it {
                 return;
             }

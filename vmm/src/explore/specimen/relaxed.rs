@@ -1,0 +1,99 @@
+//! Memory while stores wait in store buffers. Between two steps RAM holds what has reached memory;
+//! while a CPU runs, its own store buffer lies over it, so that the guest's code finds what its CPU
+//! would. Decides nothing about when an entry leaves.
+
+use super::machine::Specimen;
+use super::stopped::bit;
+use super::store_buffer::{BufferedStore, Entry};
+use crate::explore::schedule::{Act, Choice};
+use crate::explore::sharing::Sharing;
+
+/// What lies over memory while a CPU runs.
+#[derive(Debug, Default)]
+pub(super) struct Overlay {
+    /// The stores of its buffer, oldest first, each with the word that was there before.
+    laid: Vec<(BufferedStore, u64)>,
+    /// The store that the CPU makes, if it goes to the buffer, yet without its value, and the word
+    /// as the CPU saw it before.
+    makes: Option<(BufferedStore, u64)>,
+}
+
+impl Specimen {
+    /// Follows what `sharing` knows about the words to which stores have to wait.
+    pub fn follow_sharing(&mut self, sharing: &Sharing) {
+        self.buffering.follow(sharing);
+    }
+
+    /// What the last step has brought out of a store buffer.
+    pub fn left_buffer(&self) -> &[Entry] {
+        &self.left
+    }
+
+    /// Lays the store buffer of the CPU that makes the step `choice` over memory.
+    pub(super) fn lay_over(&mut self, choice: Choice) -> Overlay {
+        let stopped = &self.cpus[choice.cpu];
+        let stores: Vec<_> = stopped.buffer.stores().copied().collect();
+        let makes = match choice.act {
+            Act::GoOn => stopped.store_to_buffer(&self.buffering),
+            Act::Take(_) | Act::Flush => None,
+        };
+        let lay = |store: BufferedStore| {
+            let before = self.serial.ram().word(store.word()).unwrap_or(0);
+            let over = store.over(before);
+            self.serial.ram_mut().set_word(store.word(), over);
+            (store, before)
+        };
+        Overlay {
+            laid: stores.into_iter().map(lay).collect(),
+            makes: makes.map(|store| {
+                let seen = self.serial.ram().word(store.word());
+                (store, seen.unwrap_or(0))
+            }),
+        }
+    }
+
+    /// Takes the store buffer of `cpu`, which has run, back out of memory. The store that the CPU
+    /// has made goes to the buffer.
+    pub(super) fn take_back(&mut self, cpu: usize, overlay: Overlay) {
+        let Overlay { laid, makes } = overlay;
+        let word = |specimen: &Self, at| specimen.serial.ram().word(at).unwrap_or(0);
+        if let Some((store, before)) = makes {
+            let now = word(self, store.word());
+            let restored = store.of(before).over(now);
+            self.serial.ram_mut().set_word(store.word(), restored);
+            self.cpus[cpu].buffer.push(Entry::Store(store.of(now)));
+        }
+        let mut gone = Vec::new();
+        for (store, before) in laid.into_iter().rev() {
+            let now = word(self, store.word());
+            // The CPU has since written there as to memory of its own, as to a stack frame that it
+            // has left: that came after the store, and nobody else looks at it any more.
+            if store.over(now) != now {
+                gone.push(store);
+                continue;
+            }
+            let restored = store.of(before).over(now);
+            self.serial.ram_mut().set_word(store.word(), restored);
+        }
+        if !gone.is_empty() {
+            self.cpus[cpu].buffer.forget(|store| gone.contains(store));
+        }
+    }
+
+    /// The oldest entry of the store buffer of `cpu` leaves, and the releases of locks behind it.
+    pub(super) fn flush(&mut self, cpu: usize) {
+        self.left = self.cpus[cpu].buffer.take();
+        for entry in &self.left {
+            match *entry {
+                Entry::Store(store) => {
+                    let before = self.serial.ram().word(store.word()).unwrap_or(0);
+                    let over = store.over(before);
+                    self.serial.ram_mut().set_word(store.word(), over);
+                }
+                Entry::Ipi { target, vector } => self.cpus[target].pending |= bit(vector),
+            }
+        }
+        let stopped = &mut self.cpus[cpu];
+        stopped.drains &= !stopped.buffer.is_empty();
+    }
+}
