@@ -23,14 +23,14 @@ impl core::fmt::Display for TooLarge {
 
 impl core::error::Error for TooLarge {}
 
-/// The case in which every order of the steps of `test` is tried, with what is to be expected where
-/// memory is sequentially consistent. A claim that an outcome exists is tested by forbidding that
+/// The case in which every order of the steps of `test` is tried, with what is to be expected of
+/// x86. A claim that an outcome exists is tested by forbidding that
 /// outcome.
 ///
 /// # Errors
 /// [`TooLarge`].
 pub fn case(test: &Test) -> Result<String, TooLarge> {
-    let is_found = interleavings::decides(test, Model::Sequential).ok_or(TooLarge)?;
+    let is_found = interleavings::decides(test, Model::Tso).ok_or(TooLarge)?;
     let by_number = |place: &Place| numbered(test, place);
     let condition = test.claim.condition.renamed(&by_number);
     let quantifier = match test.claim.quantifier {

@@ -26,6 +26,10 @@ const FREED_MASK: &str = include_str!("../../../scenarios/explore/freed-mask.cas
 
 /// What a search of every order prints first.
 pub(super) const COMPLETE: &str =
+    "complete (x86-TSO, at every access): no order of steps of these ";
+
+/// The same, with `--memory sc`.
+pub(super) const COMPLETE_SC: &str =
     "complete (sequentially consistent, at every access): no order of steps of these ";
 
 /// More orders than can be tried.

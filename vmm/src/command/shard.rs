@@ -79,10 +79,10 @@ mod tests {
 
     use super::*;
     use vmm::explore::case::Case;
+    use vmm::explore::memory::Memory;
     use vmm::explore::schedule::Granularity;
     use vmm::explore::search::sampled::Sampling;
     use vmm::explore::{Shard, Strategy};
-    use vmm::explore::memory::Memory;
     use vmm::machine::guest::Guest;
     use vmm::provenance::Input;
     use vmm::stats::sources::Kvm;

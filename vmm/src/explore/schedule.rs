@@ -351,7 +351,14 @@ mod tests {
         let lost = proptest::option::of(point_of_no_return());
         let memory = prop_oneof![Just(Memory::SequentiallyConsistent), Just(Memory::Tso)];
         let memory = (memory, proptest::collection::vec(any::<u64>(), 0..3));
-        let parts = (texts, (granularity, memory), turns, breaks, any::<bool>(), lost);
+        let parts = (
+            texts,
+            (granularity, memory),
+            turns,
+            breaks,
+            any::<bool>(),
+            lost,
+        );
         parts.prop_map(
             |(texts, (granularity, (memory, buffered)), turns, breaks, provenance, lost)| {
                 let (case, append, image, begins) = texts;

@@ -381,8 +381,8 @@ impl Scene {
                 targets.join(",")
             )
         });
-        let flushes = (!self.flushes.is_empty())
-            .then(|| format!("flushes {}", self.flushes.join(", ")));
+        let flushes =
+            (!self.flushes.is_empty()).then(|| format!("flushes {}", self.flushes.join(", ")));
         (takes.into_iter())
             .chain(flushes)
             .chain(sends)

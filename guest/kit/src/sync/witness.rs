@@ -54,7 +54,10 @@ impl<T> AtomicPtr<T> {
 
     #[inline]
     pub fn load(&self, order: Ordering) -> *mut T {
-        tell(Event::Load(core::ptr::from_ref(self).addr(), size_of::<Self>()));
+        tell(Event::Load(
+            core::ptr::from_ref(self).addr(),
+            size_of::<Self>(),
+        ));
         self.0.load(order)
     }
 

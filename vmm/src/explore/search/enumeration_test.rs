@@ -15,8 +15,8 @@ use super::{Engine, Limits, Progress, SearchEnd, bounded, dpor, exhaustive};
 use crate::explore::Shard;
 use crate::explore::memory::Memory;
 use crate::explore::sharing::Sharing;
-use crate::explore::specimen::{Buffering, SpecimenError};
 use crate::explore::specimen::model::{Model, Op, Program};
+use crate::explore::specimen::{Buffering, SpecimenError};
 
 const WORDS: usize = 3;
 
@@ -154,7 +154,9 @@ fn compare_on(programs: &[Program], machine: Machine) -> Result<bool, TestCaseEr
         ),
         (
             "bounded, with a bound that does not matter",
-            search(programs, machine, |engine| Ok(bounded::search(engine, 40)?.0)),
+            search(programs, machine, |engine| {
+                Ok(bounded::search(engine, 40)?.0)
+            }),
         ),
     ];
     for (name, ends) in searches {
@@ -249,9 +251,10 @@ fn an_interrupt_overtakes_a_store_on_an_x2apic_that_is_not_fenced() {
 #[test]
 fn a_handler_drains_the_buffer_when_it_is_entered_and_left() {
     let stores = [Op::Store(0, 1), Op::Load(1)];
-    let mut programs = tasks(&[&[Op::Send(0, 0), Op::Load(1)], &[&[Op::Store(1, 1)], &[
-        Op::Fence,
-    ][..], &[Op::Load(0)]].concat()]);
+    let mut programs = tasks(&[
+        &[Op::Send(0, 0), Op::Load(1)],
+        &[&[Op::Store(1, 1)], &[Op::Fence][..], &[Op::Load(0)]].concat(),
+    ]);
     programs[0].handlers[0] = vec![Op::Store(0, 1)];
     let [sc, tso, xapic] = ends(&programs);
     assert_eq!((sc, tso, xapic), (sc, sc, sc), "{stores:?}");

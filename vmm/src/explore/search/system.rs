@@ -62,7 +62,8 @@ pub trait TransitionSystem {
     /// If the host does not say which pages were written.
     fn keep_new_pages(&mut self) -> Result<bool, SpecimenError>;
 
-    /// Whether every CPU has done everything it was told, and has no interrupt left to take.
+    /// Whether every CPU has done everything it was told, has no interrupt left to take, and has
+    /// brought all its stores to memory.
     fn is_over(&self) -> bool;
 
     /// What is broken in the present state, in which no CPU can go on.

@@ -62,7 +62,8 @@ impl Specimen {
         Ok(Some(breach))
     }
 
-    /// Whether every CPU has done everything it was told, and has no interrupt left to take.
+    /// Whether every CPU has done everything it was told, has no interrupt left to take, and has
+    /// brought all its stores to memory.
     pub fn is_over(&self) -> bool {
         (0..self.cpus.len()).all(|cpu| {
             let stopped = &self.cpus[cpu];
@@ -73,7 +74,7 @@ impl Specimen {
                 Stop::Left => true,
                 _ => false,
             };
-            is_at_rest && self.is_done(cpu)
+            is_at_rest && stopped.buffer.is_empty() && self.is_done(cpu)
         })
     }
 

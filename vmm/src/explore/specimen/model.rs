@@ -113,12 +113,7 @@ fn place(address: u64) -> usize {
 impl Model {
     /// A model with this number of words, all 0, in its initial state. Stores wait as `buffering`
     /// says, and IPIs behind them if the machine `is_xapic`.
-    pub fn new(
-        programs: Vec<Program>,
-        words: usize,
-        buffering: Buffering,
-        is_xapic: bool,
-    ) -> Self {
+    pub fn new(programs: Vec<Program>, words: usize, buffering: Buffering, is_xapic: bool) -> Self {
         let cpu = Cpu {
             irqs_on: true,
             ..Cpu::default()

@@ -10,8 +10,8 @@ use super::errors::{SpecimenError, kvm};
 use super::machine::Specimen;
 use super::stop_points::StopPoints;
 use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, bit};
-use super::waiting::{Depth, Turns};
 use super::store_buffer::Entry;
+use super::waiting::{Depth, Turns};
 use crate::explore::schedule::{Act, Choice, Granularity};
 use crate::explore::sharing::Sharing;
 use crate::lab::deed_refusal::DeedRefusal;
@@ -65,9 +65,7 @@ impl Specimen {
                 // The highest vector first, as the APIC delivers them.
                 let mut pending: Vec<_> = stopped.pending().collect();
                 pending.reverse();
-                let taken = pending
-                    .into_iter()
-                    .map(|vector| Choice::take(cpu, vector));
+                let taken = pending.into_iter().map(|vector| Choice::take(cpu, vector));
                 choices.extend(taken);
             }
             if !stopped.buffer.is_empty() {

@@ -222,6 +222,9 @@ mod tests {
         assert_eq!(part(word, 8, 8), word);
         assert_eq!(part(word, 12, 4), 0x8877_6655);
         assert_eq!(part(word, 11, 1), 0x44);
-        assert_eq!(store(12, 4, 0x1_0000_0001).over(word), 0x0000_0001_4433_2211);
+        assert_eq!(
+            store(12, 4, 0x1_0000_0001).over(word),
+            0x0000_0001_4433_2211
+        );
     }
 }
