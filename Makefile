@@ -93,9 +93,10 @@ test-versus: guest ## that the explorer and shuttle are compared on the same cal
 	GUEST=$(abspath $(GUEST)) EXPLORE=$(abspath $(EXPLORE)) \
 		$(SHUTTLE) test $(CARGO_FLAGS) --release --package versus
 
+# Not optimised: they take less than a second either way, and what they need twice as long to build.
 test-orderings: ## the orderings of the path, under loom
 	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(OUT)/loom \
-		$(CARGO) test $(CARGO_FLAGS) --release --package guest --lib orderings::
+		$(CARGO) test $(CARGO_FLAGS) --package guest --lib orderings::
 
 # One executable for both hosts, without the debug information, which the nested one would unpack.
 # The programs of the same package are built with it. It is replaced at once, never missing:
