@@ -137,12 +137,13 @@ SVM_SPARED := bad_usage:: bad_image:: describe:: guest_words:: suggestions:: lit
 	litmus::a_test_that_makes explore::a_case_that_makes explore::words_without_effect
 # how results are shown, compared and asked for;
 SVM_SPARED += compare:: ctl:: live:: log:: output:: progress:: test_results::
-# and how a search is divided among processes, when it ends, what it says of itself and what becomes
-# of its files. That the processes of a host come to the states of one is tried in
+# and how a search is divided among processes, what it can search, when it ends, what it says of
+# itself and what becomes of its files. That the processes of a host come to the states of one is tried in
 # believed::any_number_of_processes, and what it comes to by the tests of the path and of litmus.
 SVM_SPARED += explore::shards_merge explore::several_processes explore::sampled_runs_are_shared \
 	explore::what_comes_to_nothing explore::a_limit_ends explore::a_search_that_is_interrupted \
-	explore::a_verdict_names explore::steps_per_second litmus::every_shipped_test
+	explore::a_verdict_names explore::steps_per_second explore::a_deed_that_every_order_refuses \
+	explore::an_element_that_is_wanted_twice explore::the_image_that_does_not_stop litmus::every_shipped_test
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
 	@$(MAKE) --no-print-directory test-svm-built
 
