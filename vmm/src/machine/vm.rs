@@ -137,7 +137,8 @@ impl Vm {
         // Before the interrupt controllers: since Linux 6.18 KVM frees what their registration has
         // replaced in a grace period that nobody waits for. A change of the memory's map would wait
         // for that one first, two ticks of the host's timer and more, and takes a tenth of a
-        // millisecond by itself.
+        // millisecond by itself. Only the end of the VM waits for it now, if it is not over by
+        // then.
         vm.map(memory, 0).map_err(setup("map guest memory"))?;
         vm.configure(vcpus)?;
         Ok(vm)
