@@ -307,7 +307,7 @@ pub fn run_attended(
     drop(lab);
     report.vmm = Some(Own {
         setup_seconds: (run_result.window.first_entry() - begun).as_secs_f64(),
-        teardown_seconds: run_result.window.ended().elapsed().as_secs_f64(),
+        teardown_seconds: run_result.ended.elapsed().as_secs_f64(),
     });
     Ok(Outcome {
         words: report.provenance.words.clone(),

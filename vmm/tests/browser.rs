@@ -66,6 +66,7 @@ fn reported(trace: Trace) -> (Report, Trace) {
             vcpu: 0,
             code: ExitCode::Pass as u32,
         },
+        ended: std::time::Instant::now(),
         window: Window::empty(),
         stall_totals: Vec::new(),
         pause_latency: None,

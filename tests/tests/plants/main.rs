@@ -27,7 +27,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(300);
 const SOUND_FOR: u32 = 4;
 
 /// How long the search may shorten what it has found. Nothing is required of that here.
-const SHORTEN: &str = "4s";
+const SHORTEN: &str = "1s";
 
 /// How often each schedule is replayed.
 const REPLAYS: u32 = 20;

@@ -74,6 +74,19 @@ fn a_search_in_a_terminal_that_is_closed() {
     }
 }
 
+/// The console is told of whole lines; what is none, such as a prompt, is shown soon all the same.
+#[test]
+fn a_guest_whose_last_line_has_no_end() {
+    need_kvm();
+    let image = Code::image(|code| {
+        code.say("what next> ");
+        code.halt();
+    });
+    let running = Vmm::with("--watchdog 0").arg(image.path()).start();
+    running.wait_for("what next> ");
+    interrupt(running, libc::SIGINT).says("interrupted");
+}
+
 #[test]
 fn guests_that_do_not_listen() {
     need_kvm();

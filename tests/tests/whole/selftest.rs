@@ -67,9 +67,13 @@ fn check(report: &Value, vcpus: u32) {
         assert!(exits.is_none_or(|exits| exits >= 0.0), "{exits:?}");
     }
 
-    for own in ["/vmm/setup_seconds", "/vmm/teardown_seconds"] {
-        let seconds = report.pointer(own).and_then(Value::as_f64);
-        assert!(seconds.is_some_and(|it| it > 0.0), "{own}: {seconds:?}");
+    for time in [
+        "/end_seconds",
+        "/vmm/setup_seconds",
+        "/vmm/teardown_seconds",
+    ] {
+        let seconds = report.pointer(time).and_then(Value::as_f64);
+        assert!(seconds.is_some_and(|it| it > 0.0), "{time}: {seconds:?}");
     }
     // Tried beside the run, and told only when that was over.
     assert_ne!(report["provenance"]["host"]["kvm"], "unknown");

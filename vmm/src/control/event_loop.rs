@@ -21,7 +21,8 @@ use super::watchdog::Watchdog;
 use crate::machine::devices::Console;
 use crate::machine::threads::{self, End, ThreadsError, VcpuThreads};
 
-/// How often the limits are checked, and a slow reader of the console is tried again.
+/// How often the limits are checked, what is no whole line yet is taken from the console, and a slow
+/// reader of it is tried again.
 const TICK: Duration = Duration::from_millis(100);
 
 const VCPUS: u32 = 0;

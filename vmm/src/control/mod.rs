@@ -18,7 +18,7 @@ mod tracer;
 mod watchdog;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberOps};
 use tracing::info;
@@ -69,6 +69,8 @@ pub struct Limits {
 pub struct RunResult {
     /// What ended it.
     pub ending: Ending,
+    /// When that was.
+    pub ended: Instant,
     /// What was counted.
     pub window: Window,
     /// How often and for how long each vCPU was stalled, in order.
@@ -223,6 +225,7 @@ pub fn run(
         info!("the vCPUs enter the guest");
         watch(event_loop, threads)
     });
+    let ended_at = Instant::now();
     let _mark = MarkWoundUp(&operator);
     // All that wait for the machine must learn that it is over, also after an error.
     match &ended {
@@ -247,6 +250,7 @@ pub fn run(
     output.finish(devices.console());
     let result = RunResult {
         ending,
+        ended: ended_at,
         window,
         stall_totals,
         pause_latency,

@@ -417,6 +417,9 @@ fn every_other_disorder_is_seen() {
 }
 
 proptest! {
+    // Each is a lab full of garbage, megabytes of it.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn garbage_is_judged_and_nothing_worse(cpus in 1_u32..70, seed: u64, density in 1_usize..64) {
         let fake = Fake::new(cpus);

@@ -36,9 +36,7 @@ pub mod vcpu;
 pub mod vm;
 
 use std::io;
-use std::panic;
 use std::sync::Arc;
-use std::thread;
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -131,21 +129,9 @@ impl Machine {
     pub fn build(parts: &Parts<'_>) -> Result<Self, MachineError> {
         limits::check(parts.vcpus, 0)?;
         let memory = allocate(parts.layout)?;
-        let vm = Vm::without_memory(parts.vcpus)?;
-        // While KVM takes the memory, everything else is prepared.
-        let vcpus = thread::scope(|scope| {
-            let giver = thread::Builder::new().name("memory".to_owned());
-            let giving = giver.spawn_scoped(scope, || vm.give(&memory));
-            let vcpus = fill(parts, &memory).and_then(|()| create_vcpus(parts, &vm));
-            match giving {
-                Ok(giving) => giving
-                    .join()
-                    .unwrap_or_else(|why| panic::resume_unwind(why))?,
-                // There is no thread to be had.
-                Err(_) => vm.give(&memory)?,
-            }
-            vcpus
-        })?;
+        let vm = Vm::new(parts.vcpus, &memory)?;
+        fill(parts, &memory)?;
+        let vcpus = create_vcpus(parts, &vm)?;
         let console = Console::new().map_err(MachineError::Console)?;
         Ok(Self {
             vcpus,

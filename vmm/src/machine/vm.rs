@@ -120,16 +120,6 @@ impl Vm {
     /// # Errors
     /// [`HostError`] says what the host lacks.
     pub fn new(vcpus: u32, memory: &GuestMemoryMmap) -> Result<Self, HostError> {
-        let vm = Self::without_memory(vcpus)?;
-        vm.give(memory)?;
-        Ok(vm)
-    }
-
-    /// The same without any memory yet.
-    ///
-    /// # Errors
-    /// As [`Vm::new`].
-    pub fn without_memory(vcpus: u32) -> Result<Self, HostError> {
         let kvm = open()?;
         check(&kvm, vcpus)?;
         // KVM gives up when a signal comes meanwhile, and has to be asked again, as QEMU does
@@ -144,17 +134,14 @@ impl Vm {
             fd: Arc::new(fd),
             kvm,
         };
+        // Before the interrupt controllers: since Linux 6.18 KVM frees what their registration has
+        // replaced in a grace period that nobody waits for. A change of the memory's map would wait
+        // for that one first, two ticks of the host's timer and more, and takes a tenth of a
+        // millisecond by itself. Only the end of the VM waits for it now, if it is not over by
+        // then.
+        vm.map(memory, 0).map_err(setup("map guest memory"))?;
         vm.configure(vcpus)?;
         Ok(vm)
-    }
-
-    /// Gives it its memory. KVM takes some milliseconds over that, in which it only waits until
-    /// nobody can still use the map of before.
-    ///
-    /// # Errors
-    /// What KVM said.
-    pub fn give(&self, memory: &GuestMemoryMmap) -> Result<(), HostError> {
-        self.map(memory, 0).map_err(setup("map guest memory"))
     }
 
     fn configure(&self, vcpus: u32) -> Result<(), HostError> {

@@ -24,7 +24,7 @@ use crate::machine::image::Image;
 
 /// Names that reports use themselves, or that scripts and clients are told of a CPU: no counter and
 /// no group of counters may have them.
-pub(crate) const TAKEN: [&str; 37] = [
+pub(crate) const TAKEN: [&str; 38] = [
     "boot_seconds",
     "breaches",
     "breaches_by_oracle",
@@ -36,6 +36,7 @@ pub(crate) const TAKEN: [&str; 37] = [
     "contradictions_made",
     "cpu",
     "cpus_online",
+    "end_seconds",
     "exit_status",
     "exits",
     "findings",

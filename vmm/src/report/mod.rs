@@ -79,6 +79,9 @@ pub struct Report {
     pub boot_seconds: Option<f64>,
     /// Seconds of the window.
     pub run_seconds: f64,
+    /// Seconds from the end of the workload to that of the guest: its last words. `null` if the
+    /// workload was cut short.
+    pub end_seconds: Option<f64>,
     /// What the VMM itself took of the time of the run; `null` if the machine was not run as a
     /// whole.
     pub vmm: Option<Own>,
@@ -133,15 +136,14 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// What the VMM itself took of the time of a run. The rest of it, `boot_seconds` and `run_seconds`,
-/// is the guest's.
+/// What the VMM itself took of the time of a run. The rest of it, `boot_seconds`, `run_seconds` and
+/// `end_seconds`, is the guest's.
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct Own {
     /// Seconds from the request to run to the first entry into the guest: image read, machine
     /// built.
     pub setup_seconds: f64,
-    /// Seconds from the end of the window to this report: the guest's last words, and the machine
-    /// wound up and judged.
+    /// Seconds from the end of the guest to this report: the machine wound up and judged.
     pub teardown_seconds: f64,
 }
 
@@ -241,6 +243,10 @@ impl Report {
             cpus_online: judgement.cpus_online,
             boot_seconds: window.boot.map(|boot| boot.as_secs_f64()),
             run_seconds: window.length().as_secs_f64(),
+            end_seconds: window.complete.then(|| {
+                let end = run_result.ended.saturating_duration_since(window.ended());
+                end.as_secs_f64()
+            }),
             vmm: None,
             window: match (window.workload, window.complete) {
                 (true, true) => WINDOWS[0],

@@ -196,10 +196,14 @@ impl Page {
             let help = "Time from the first entry into the guest to its workload.";
             self.gauge("boot_seconds", help, &[], boot);
         }
+        if let Some(end) = report.end_seconds {
+            let help = "Time from the end of the workload to that of the guest.";
+            self.gauge("end_seconds", help, &[], end);
+        }
         if let Some(own) = report.vmm {
             let help = "Time that the VMM took before the first entry into the guest.";
             self.gauge("setup_seconds", help, &[], own.setup_seconds);
-            let help = "Time from the end of the window to the report.";
+            let help = "Time that the VMM took from the end of the guest to the report.";
             self.gauge("teardown_seconds", help, &[], own.teardown_seconds);
         }
         self.gauge("vcpus", "vCPUs of the machine.", &[], report.vcpus.into());

@@ -62,9 +62,12 @@ fn head(text: &mut String, report: &Report) -> std::fmt::Result {
     let boot = report
         .boot_seconds
         .map_or_else(String::new, |boot| format!("boot {}, ", time(boot)));
+    let end = report
+        .end_seconds
+        .map_or_else(String::new, |end| format!(", end {}", time(end)));
     write!(
         text,
-        "time       {boot}{} {}",
+        "time       {boot}{} {}{end}",
         report.window,
         time(report.run_seconds)
     )?;

@@ -21,7 +21,7 @@ use shared::exit::ExitCode;
 use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::IntoBytes;
 
@@ -33,6 +33,7 @@ fn ended(ending: Ending) -> RunResult {
         vmm_ipis: VmmIpiCounts::default(),
         console: String::new(),
         ending,
+        ended: Instant::now(),
         window: Window::empty(),
         stall_totals: Vec::new(),
         pause_latency: None,

@@ -9,7 +9,12 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const CAPACITY: usize = 1 << 20;
 
-/// A bounded buffer with an eventfd that is readable when there is something to take.
+/// As many bytes are announced even if they are no whole line.
+const MANY: usize = 4096;
+
+/// A bounded buffer with an eventfd that is readable when a line is complete. A guest writes byte by
+/// byte: to wake the reader for each would take as long as the writing. What is no whole line, the
+/// reader has to take from time to time.
 #[derive(Debug)]
 pub struct Console {
     buffer: Mutex<Vec<u8>>,
@@ -39,7 +44,7 @@ impl Console {
         std::mem::take(&mut *self.buffer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Readable when [`Console::take`] has something to give.
+    /// Readable when a line is complete, or much has been written.
     pub fn filled(&self) -> &EventFd {
         &self.filled
     }
@@ -63,13 +68,14 @@ impl Console {
         self.written
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_empty = buffer.is_empty();
-        let room = CAPACITY.saturating_sub(buffer.len()).min(bytes.len());
+        let before = buffer.len();
+        let room = CAPACITY.saturating_sub(before).min(bytes.len());
         buffer.extend_from_slice(&bytes[..room]);
         drop(buffer);
+        let are_many = (before + 1..=before + room).contains(&MANY);
         self.dropped
             .fetch_add((bytes.len() - room) as u64, Ordering::Relaxed);
-        if was_empty && room > 0 {
+        if are_many || bytes[..room].contains(&b'\n') {
             // Fails only if the counter is full, and then it is readable already.
             let _ = self.filled.write(1);
         }
@@ -93,6 +99,24 @@ impl Write for Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_lines_are_announced_and_much_without_an_end() {
+        let console = Console::new().unwrap();
+        let announced = |bytes: &[u8]| {
+            console.put(bytes);
+            console.filled().read().is_ok()
+        };
+        assert!(!announced(b"a"));
+        assert!(!announced(b"b"));
+        assert!(announced(b"\n"));
+        assert_eq!(console.take(), b"ab\n");
+        assert!(!announced(&[b'x'; MANY - 1]));
+        assert!(announced(b"y"));
+        assert!(!announced(b"z"));
+        console.take();
+        assert!(announced(&[b'x'; MANY + 1]));
+    }
 
     #[test]
     fn a_full_buffer_drops_and_counts() {

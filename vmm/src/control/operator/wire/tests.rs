@@ -167,7 +167,7 @@ fn a_flood_into_a_held_wire_has_a_bound() {
 #[test]
 fn a_flood_to_everywhere_has_a_bound() {
     let wire = wire();
-    let targets = 1 << 20;
+    let targets = 2 * u32::try_from(MOST).unwrap();
     for target in 0..targets {
         goes_through(&wire, 0, ipi(target, 9));
     }
