@@ -152,6 +152,7 @@ fn setup<'a>(image: &'a Image, config: &'a Config) -> Setup<'a> {
         case: &config.case,
         append: &config.append,
         granularity: config.granularity,
+        every_exit: config.every_exit,
     }
 }
 

@@ -81,6 +81,7 @@ pub fn replay(
         case: &case,
         append: &schedule.append,
         granularity: schedule.granularity,
+        every_exit: true,
     };
     let mut specimen = Specimen::boot(&setup, until)?;
     let this = to_hex(specimen.image());

@@ -77,6 +77,18 @@ impl Ram {
         })
     }
 
+    /// Writes `word` to the eight bytes at `address`, if there is RAM, and the address is a multiple
+    /// of eight.
+    pub fn set_word(&mut self, address: u64, word: u64) {
+        let Ok(address) = usize::try_from(address) else {
+            return;
+        };
+        let (number, offset) = (address / PAGE_SIZE, address % PAGE_SIZE);
+        if number < self.pages && address.is_multiple_of(8) {
+            self.page_mut(number)[offset..offset + 8].copy_from_slice(&word.to_le_bytes());
+        }
+    }
+
     /// Turns KVM's dirty log on: from now on it records which pages the guest writes.
     ///
     /// # Errors

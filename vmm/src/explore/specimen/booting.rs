@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::errors::{SpecimenError, kvm};
 use super::machine::Specimen;
+use super::passing::Passing;
 use super::stacks;
 use super::state::State;
 use super::stop_points::StopPoints;
@@ -57,6 +58,8 @@ pub struct Setup<'a> {
     pub append: &'a str,
     /// Where CPUs stop.
     pub granularity: Granularity,
+    /// Whether CPUs exit also where a search passes over what they are about to do.
+    pub every_exit: bool,
 }
 
 impl Specimen {
@@ -105,6 +108,11 @@ impl Specimen {
             answers: Answers::new(setup.case),
             vectors,
             unobserved: lab.unobserved_pages(),
+            counted: Vec::new(),
+            passing: Passing::of(
+                setup.image.bytes(),
+                setup.granularity == Granularity::Access && !setup.every_exit,
+            ),
             origin: Vec::new(),
             origin_cpus: Vec::new(),
             root: State {
@@ -178,7 +186,7 @@ impl Specimen {
     pub(super) fn hash_of(&self, ram: &[u8]) -> u128 {
         let mut hash = Xxh3::new();
         for (number, page) in ram.chunks(PAGE_SIZE).enumerate() {
-            if !self.unobserved.contains(&number) {
+            if !self.unobserved.contains(&number) && !self.passing.is_on_page(number) {
                 hash.update(page);
             }
         }

@@ -12,6 +12,7 @@ mod machine;
 #[cfg(test)]
 pub mod model;
 mod on_stack;
+mod passing;
 mod single;
 mod stacks;
 mod state;
