@@ -13,6 +13,7 @@ pub mod lab;
 pub mod ledger;
 pub mod mailbox;
 pub mod manifest;
+pub mod passing;
 pub mod ports;
 pub mod probe;
 pub mod stop;

@@ -4,7 +4,8 @@
 //! Beside its named [points](crate::probe) such an image has one called [`NAME`], which every CPU
 //! comes to before each access to memory that CPUs share. While the point is armed with
 //! [`HELD`](crate::probe::HELD), for all CPUs at once, the doorbell rings there as at any other,
-//! with an [`Access`] in RSI in place of a call.
+//! with an [`Access`] in RSI in place of a call. An image can let its monitor say at which accesses
+//! it need not ring ([`passing`](crate::passing)).
 //!
 //! A loop that waits for other CPUs comes to a point [`RELAX`] in each of its turns, and such an
 //! image counts, in [`Contexts::waits`](crate::lab::Contexts::waits), in how many of them a CPU is.
@@ -41,8 +42,8 @@ pub enum Kind {
     Store = 2,
     /// Read and write in one.
     ReadModifyWrite = 3,
-    /// Take a lock. The word at the address is zero while the lock is free. The accesses that take
-    /// it follow.
+    /// Take a lock. The word at the address is zero while the lock is free. The exchange that takes
+    /// it follows, and is not announced by itself; those that follow if it fails are.
     Lock = 4,
     /// Disable interrupts. The address is zero.
     IrqsOff = 5,

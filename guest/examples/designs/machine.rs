@@ -76,7 +76,11 @@ fn heard(event: Event) {
         Event::Fence => count(|tally| tally.fences += 1),
         // Matters only to an explorer.
         Event::Mark(_) => {}
-        Event::Lock(_) => count(|tally| tally.locks += 1),
+        Event::Lock(address) => {
+            count(|tally| tally.locks += 1);
+            heard(Event::ReadModifyWrite(address));
+        }
+        Event::Release(address) => heard(Event::Store(address)),
     }
 }
 

@@ -320,6 +320,8 @@ impl Lab {
     /// guest's manifest. The first [`MAX_FINDINGS`] findings are kept; all are counted, by oracle.
     pub fn report(&self, oracle: u32, cpu: CpuId, call: u64, tsc: u64, seen: u64) {
         debug_assert!((1..ORACLE_SLOTS as u32).contains(&oracle));
+        #[cfg(feature = "explore")]
+        crate::sync::stops::before_next();
         count(self.found(oracle), 1);
         let made = self.header_u32(offset_of!(Header, findings_made));
         let index = made.fetch_add(1, Ordering::Relaxed);

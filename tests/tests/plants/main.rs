@@ -4,6 +4,7 @@
 //! in `plants` beside the guest image under test.
 
 mod bugs;
+mod cheats;
 mod drawing;
 mod kinds;
 mod reference;

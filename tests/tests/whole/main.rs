@@ -13,6 +13,7 @@ mod describe;
 mod documented;
 mod driven;
 mod examples;
+mod exits;
 mod explore;
 mod formats;
 mod guest_words;

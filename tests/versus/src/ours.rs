@@ -90,6 +90,7 @@ impl Explorer {
             shard: Shard::WHOLE,
             known: None,
             check_keys: false,
+            every_exit: false,
             shrink: Duration::ZERO,
         }
     }

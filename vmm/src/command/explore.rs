@@ -124,6 +124,10 @@ pub struct Arguments {
     /// With --strategy exhaustive: check that states taken for the same lead to the same
     #[arg(long, conflicts_with_all = ["jobs", "shard"])]
     check_keys: bool,
+
+    /// Have CPUs exit also where there is no choice, to see that the search finds the same
+    #[arg(long, hide = true)]
+    every_exit: bool,
 }
 
 /// The word for `value` on the command line.
@@ -222,6 +226,7 @@ impl Arguments {
             shard: self.shard.unwrap_or(Shard::WHOLE),
             known: self.sharing.as_deref().map(read_known).transpose()?,
             check_keys: self.check_keys,
+            every_exit: self.every_exit,
             shrink: self.shorten,
         };
         if self.check_keys && config.strategy != Strategy::Exhaustive {

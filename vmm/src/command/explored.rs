@@ -219,6 +219,11 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
             counts.deepest
         ),
     )];
+    if counts.entries > 0 {
+        let each = counts.entries as f64 / counts.transitions.max(1) as f64;
+        let text = format!("{} into the guest, {each:.2} for each step", counts.entries);
+        searched.push(("entries", text));
+    }
     if counts.checked > 0 {
         let steps = counts.checked;
         let text = format!("{steps} steps from states met again led where they had led before");

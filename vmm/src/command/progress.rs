@@ -161,6 +161,7 @@ mod tests {
     use super::*;
 
     const COUNTS: Counts = Counts {
+        entries: 0,
         states: 7,
         transitions: 100,
         schedules: 20,

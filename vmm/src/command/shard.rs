@@ -109,6 +109,7 @@ mod tests {
                 shard: Shard { index: 1, of: 3 },
                 known: None,
                 check_keys: true,
+                every_exit: true,
                 shrink: Duration::from_millis(13),
             },
             result: OsStr::from_bytes(b"result\xff").to_owned(),

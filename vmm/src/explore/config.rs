@@ -49,6 +49,9 @@ pub struct Config {
     /// Whether an exhaustive search checks that equal states lead to equal states. This costs one
     /// step for each choice of each state that is reached again.
     pub check_keys: bool,
+    /// Whether CPUs exit also where the search passes over what they are about to do. It finds the
+    /// same, and is slower.
+    pub every_exit: bool,
     /// The time limit for shortening a schedule. Finding its point of no return may take half as
     /// long in addition.
     pub shrink: Duration,

@@ -159,6 +159,7 @@ fn setup<'a>(image: &'a Image, config: &'a Config) -> Setup<'a> {
         append: &config.append,
         granularity: config.granularity,
         buffering: buffering(config.memory, config.granularity),
+        every_exit: config.every_exit,
     }
 }
 

@@ -279,6 +279,7 @@ pub fn sum<'a>(all: impl Iterator<Item = &'a Counts>) -> Counts {
     all.fold(Counts::default(), |sum, one| Counts {
         states: sum.states.saturating_add(one.states),
         transitions: sum.transitions.saturating_add(one.transitions),
+        entries: sum.entries.saturating_add(one.entries),
         schedules: sum.schedules.saturating_add(one.schedules),
         ends: sum.ends.saturating_add(one.ends),
         deepest: sum.deepest.max(one.deepest),

@@ -88,6 +88,7 @@ pub fn replay(
             }
             (memory, granularity) => Buffering::new(memory, granularity != Granularity::Every),
         },
+        every_exit: true,
     };
     let mut specimen = Specimen::boot(&setup, until)?;
     let this = to_hex(specimen.image());

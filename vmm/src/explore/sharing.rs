@@ -11,6 +11,7 @@
 //! that this happens a limited number of times. `docs/exploration.md` has the argument.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,25 @@ pub struct Sharing {
     /// By CPU: whether the search has assumed that it is never sent an interrupt.
     taken_for_quiet: Vec<bool>,
     is_void: bool,
+    round: Round,
+}
+
+/// The number of a round of a search ([`Sharing::round`]). A copy gets one of its own: what was
+/// passed over by the original may be unknown to it.
+#[derive(Debug)]
+struct Round(u64);
+
+impl Default for Round {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Clone for Round {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// What is known, in its form in files.
@@ -237,11 +257,20 @@ impl Sharing {
     /// Finds out anew which uses of the word at `address` conflict.
     fn find_conflicts(&mut self, address: u64) {
         let uses = self.words.entry(address).or_default();
-        self.is_void |= find_conflicts(uses);
+        let contradicts = find_conflicts(uses);
         let takes_turns = |kind| matches!(kind, AccessKind::Locks | AccessKind::Unlocks);
         let mut conflicting = uses.iter().filter(|known| known.conflicts);
         if conflicting.any(|known| !takes_turns(known.kind)) {
             self.contended.insert(address);
+        }
+        self.void_if(contradicts);
+    }
+
+    /// What was passed over may not be passed over again, if something `contradicts` that.
+    fn void_if(&mut self, contradicts: bool) {
+        if contradicts {
+            self.is_void = true;
+            self.round = Round::default();
         }
     }
 
@@ -254,7 +283,7 @@ impl Sharing {
     pub fn interrupts(&mut self, cpu: usize) {
         if !self.interrupted[cpu] {
             self.interrupted[cpu] = true;
-            self.is_void |= self.taken_for_quiet[cpu];
+            self.void_if(self.taken_for_quiet[cpu]);
         }
     }
 
@@ -270,8 +299,15 @@ impl Sharing {
         self.is_void
     }
 
+    /// A number that stays the same as long as whatever was passed over once can be passed over
+    /// again. No other value of this type has it, not even a copy.
+    pub fn round(&self) -> u64 {
+        self.round.0
+    }
+
     /// Begins anew, with everything that has been learnt.
     pub fn begin_anew(&mut self) {
+        self.round = Round::default();
         self.is_void = false;
         self.taken_for_quiet.fill(false);
         for known in self.words.values_mut().flatten() {
@@ -314,6 +350,7 @@ impl Sharing {
                 ours: cpus,
             });
         }
+        self.round = Round::default();
         for word in &other.words {
             let uses = self.words.entry(word.address).or_default();
             for theirs in &word.uses {
@@ -448,6 +485,30 @@ mod tests {
         assert!(!other.is_void());
         other.learn(&sharing.to_record()).unwrap();
         assert!(other.is_void());
+    }
+
+    #[test]
+    fn a_round_ends_when_something_contradicts_it_and_is_not_that_of_a_copy() {
+        let mut sharing = Sharing::new(2);
+        let round = sharing.round();
+        assert!(!sharing.conflicts(TASK, AccessKind::Reads, 8, &[1]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Reads, 8, &[]));
+        assert!(sharing.is_interrupted(0) || sharing.round() == round);
+        let mut copy = sharing.clone();
+        assert_ne!(copy.round(), round);
+        sharing.conflicts(OTHER, AccessKind::Writes, 8, &[]);
+        let void = sharing.round();
+        assert!(sharing.is_void() && void != round);
+        sharing.interrupts(0);
+        let interrupted = sharing.round();
+        assert_ne!(interrupted, void);
+        sharing.begin_anew();
+        assert_ne!(sharing.round(), interrupted);
+        let of_copy = copy.round();
+        copy.learn(&sharing.to_record()).unwrap();
+        assert_ne!(copy.round(), of_copy);
+        copy.clone_from(&sharing);
+        assert_ne!(copy.round(), sharing.round());
     }
 
     #[test]

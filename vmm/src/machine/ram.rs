@@ -77,13 +77,15 @@ impl Ram {
         })
     }
 
-    /// Writes the eight bytes at `address`. Does nothing where there is no RAM, or if the address is
-    /// no multiple of eight.
-    pub fn set_word(&mut self, address: u64, value: u64) {
-        if self.word(address).is_some() {
-            let address = address as usize;
-            let (number, offset) = (address / PAGE_SIZE, address % PAGE_SIZE);
-            self.page_mut(number)[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+    /// Writes `word` to the eight bytes at `address`, if there is RAM, and the address is a multiple
+    /// of eight.
+    pub fn set_word(&mut self, address: u64, word: u64) {
+        let Ok(address) = usize::try_from(address) else {
+            return;
+        };
+        let (number, offset) = (address / PAGE_SIZE, address % PAGE_SIZE);
+        if number < self.pages && address.is_multiple_of(8) {
+            self.page_mut(number)[offset..offset + 8].copy_from_slice(&word.to_le_bytes());
         }
     }
 

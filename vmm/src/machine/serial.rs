@@ -70,6 +70,8 @@ pub struct Serial {
     interrupts: Interrupts,
     devices: Arc<Devices>,
     msrs: MsrList,
+    /// How often a vCPU was let into the guest by [`Serial::run`].
+    entries: u64,
     ram: Ram,
 }
 
@@ -131,6 +133,7 @@ impl Serial {
             vm,
             devices,
             msrs,
+            entries: 0,
             ram,
         })
     }
@@ -138,6 +141,11 @@ impl Serial {
     /// Number of vCPUs.
     pub fn cpus(&self) -> usize {
         self.slots.len()
+    }
+
+    /// How often a vCPU was let into the guest, over all calls of [`Serial::run`].
+    pub fn entries(&self) -> u64 {
+        self.entries
     }
 
     /// Guest RAM.
@@ -200,6 +208,7 @@ impl Serial {
             slot.vcpu.set_registers_at_entry(&regs);
         }
         for _ in 0..MOST_IDLE_EXITS {
+            self.entries += 1;
             match slot.vcpu.run(&self.devices) {
                 Exit::Pio(Effect::Doorbell(Doorbell::Reached)) => {
                     let regs = slot.vcpu.registers_at_exit();

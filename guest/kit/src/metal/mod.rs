@@ -4,6 +4,8 @@
 //! interrupts, no freeing of memory, no preemption. What is left is what cross-CPU calls need:
 //! CPUs, their local APICs, a few interrupt vectors, and a console on which to say what went wrong.
 
+#[cfg(feature = "explore")]
+pub mod access;
 pub mod acpi;
 pub mod apic;
 pub mod boot;

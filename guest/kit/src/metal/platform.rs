@@ -23,6 +23,8 @@ use shared::probe::{HELD, TRACED};
 use x86_64::instructions::interrupts;
 use x86_64::instructions::port::Port;
 
+#[cfg(feature = "explore")]
+use super::access;
 use super::apic::{self, Command, Destination};
 use super::clock;
 use super::cpu::Cpu;
@@ -178,6 +180,8 @@ impl Platform for Metal {
     }
 
     fn irqs_enable(&self) {
+        #[cfg(feature = "explore")]
+        access::stop_before_next_of_handler();
         interrupts::enable();
     }
 
@@ -191,6 +195,7 @@ impl Platform for Metal {
         // A load and a store: handlers leave it as they find it.
         let waits = self.lab.waits(self.this_cpu());
         waits.store(waits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        access::stop_before_next();
     }
 
     #[cfg(feature = "explore")]
@@ -253,7 +258,7 @@ impl Platform for Metal {
 /// the monitor's, which has supplied a lab, or it could not have armed a point; the write itself
 /// changes no memory.
 #[unsafe(naked)]
-extern "C" fn ring_at(_point: &'static Point, _call: u64) {
+pub(super) extern "C" fn ring_at(_point: &'static Point, _call: u64) {
     naked_asm!(
         "mov edx, {port}",
         "mov eax, {reached}",
@@ -262,35 +267,6 @@ extern "C" fn ring_at(_point: &'static Point, _call: u64) {
         port = const DOORBELL as u32,
         reached = const Doorbell::Reached as u32,
     )
-}
-
-/// The point before every access to memory that CPUs share, and the function that
-/// [`crate::sync::stops`] calls there.
-#[cfg(feature = "explore")]
-mod access {
-    use super::{Point, naked_asm, ring_at};
-
-    // SAFETY: the section holds points and nothing else.
-    #[unsafe(link_section = ".probes")]
-    static POINT: Point = Point::new(shared::stop::NAME, file!(), line!());
-
-    // SAFETY: the one definition of what the portable code declares, with the same signature.
-    #[unsafe(naked)]
-    #[unsafe(no_mangle)]
-    extern "C" fn stop_before(_word: u64) {
-        naked_asm!(
-            "cmp dword ptr [rip + {point} + {armed}], 0",
-            "je 2f",
-            "mov rsi, rdi",
-            "lea rdi, [rip + {point}]",
-            "jmp {ring_at}",
-            "2:",
-            "ret",
-            point = sym POINT,
-            armed = const core::mem::offset_of!(Point, armed),
-            ring_at = sym ring_at,
-        )
-    }
 }
 
 /// [`Platform::idle_unless`], for a CPU on which no guest runs yet.

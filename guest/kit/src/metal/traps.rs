@@ -180,6 +180,8 @@ pub extern "C" fn entry<I: Image, const VECTOR: u8>() {
 extern "C" fn handler<I: Image, const VECTOR: u8>() {
     apic::end_of_interrupt();
     guest::<I>().handle(const { Vector::new(VECTOR) });
+    #[cfg(feature = "explore")]
+    super::access::stop_before_next();
 }
 
 /// A spurious interrupt needs no handling, and no end of interrupt either (SDM Vol. 3A 11.9).

@@ -19,7 +19,9 @@ pub enum Event {
     Change(usize),
     /// Change ghost state, in a way that commutes with other such changes.
     Mark(usize),
-    /// Take the [`SpinLock`](super::spin::SpinLock) at this address. The accesses by which it is
-    /// taken are told as well.
+    /// Take the [`SpinLock`](super::spin::SpinLock) at this address, with a read-modify-write that
+    /// is not told of by itself. Those that follow if it fails are.
     Lock(usize),
+    /// Release the lock at this address, with a store that is not told of by itself.
+    Release(usize),
 }

@@ -31,21 +31,43 @@ impl SpinLock {
     /// If interrupt handlers take the lock too, the caller must have interrupts off, or a handler
     /// could wait for the code that it interrupted.
     pub fn with<P: Platform, R>(&self, platform: &P, body: impl FnOnce() -> R) -> R {
-        #[cfg(any(feature = "census", feature = "explore"))]
-        super::witness::announce_lock(&self.held);
-        // Acquire pairs with the Release below: the previous holder's writes are visible.
-        while self
-            .held
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
+        let mut taken = self.take();
+        while taken.is_err() {
             while self.held.load(Ordering::Relaxed) != 0 {
                 probe!(*platform, "spin.relax");
                 platform.relax();
             }
+            taken = self.exchange();
         }
         let result = body();
-        self.held.store(0, Ordering::Release);
+        self.release();
         result
+    }
+
+    // With a witness, which takes an attempt for more than an access to a word.
+    #[cfg(any(feature = "census", feature = "explore"))]
+    fn take(&self) -> Result<u32, u32> {
+        super::witness::take_lock(&self.held)
+    }
+
+    #[cfg(any(feature = "census", feature = "explore"))]
+    fn release(&self) {
+        super::witness::release_lock(&self.held);
+    }
+
+    #[cfg(not(any(feature = "census", feature = "explore")))]
+    fn take(&self) -> Result<u32, u32> {
+        self.exchange()
+    }
+
+    #[cfg(not(any(feature = "census", feature = "explore")))]
+    fn release(&self) {
+        self.held.store(0, Ordering::Release);
+    }
+
+    fn exchange(&self) -> Result<u32, u32> {
+        // Acquire pairs with the Release of `release`: the previous holder's writes are visible.
+        self.held
+            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
     }
 }

@@ -1,30 +1,45 @@
 //! What is told of accesses in a build with the feature `explore`: the image, which stops before
 //! each if its monitor wants that, so that the monitor can decide which CPU goes on. How an access
-//! is described is said in [`shared::stop`].
-
-use shared::stop::{Access, Kind};
+//! is described is said in [`shared::stop`], and which are passed over in [`shared::passing`].
 
 use super::event::Event;
 
+// The image defines these, the most of them in assembler. Each stops before an access to the word
+// at an address, unless it can be passed over.
 unsafe extern "C" {
-    /// Stops before the access that `word` describes ([`Access`]), if the monitor wants that. The
-    /// image defines it in assembler: there are many accesses, and a host that emulates them pays
-    /// for each instruction.
-    safe fn stop_before(word: u64);
+    // By the number of bytes.
+    safe fn stop_before_load_1(address: usize);
+    safe fn stop_before_load_4(address: usize);
+    safe fn stop_before_load_8(address: usize);
+    safe fn stop_before_store_4(address: usize);
+    safe fn stop_before_store_8(address: usize);
+    safe fn stop_before_read_modify_write(address: usize);
+    safe fn stop_before_change(address: usize);
+    safe fn stop_before_mark(address: usize);
+    safe fn stop_before_fence(address: usize);
+    safe fn stop_before_lock(address: usize);
+    safe fn stop_before_release(address: usize);
+    safe fn stop_before_irqs_off(address: usize);
+    /// Has this CPU stop before its next access, whatever that is.
+    safe fn stop_before_any();
 }
 
 /// Tells the image.
 #[inline(always)]
 pub(super) fn tell(event: Event) {
     match event {
-        Event::Load(address, bytes) => stop(Kind::Load, address, bytes),
-        Event::Store(address, bytes) => stop(Kind::Store, address, bytes),
+        Event::Load(address, 1) => stop_before_load_1(address),
+        Event::Load(address, 4) => stop_before_load_4(address),
+        Event::Load(address, _) => stop_before_load_8(address),
+        Event::Store(address, 4) => stop_before_store_4(address),
+        Event::Store(address, _) => stop_before_store_8(address),
         Event::Exchange(address) | Event::ReadModifyWrite(address) => {
-            stop(Kind::ReadModifyWrite, address, 0);
+            stop_before_read_modify_write(address);
         }
-        Event::Change(address) => stop(Kind::Change, address, 0),
-        Event::Mark(address) => stop(Kind::Mark, address, 0),
-        Event::Lock(address) => stop(Kind::Lock, address, 0),
+        Event::Change(address) => stop_before_change(address),
+        Event::Mark(address) => stop_before_mark(address),
+        Event::Lock(address) => stop_before_lock(address),
+        Event::Release(address) => stop_before_release(address),
         Event::Fence => before_drain(),
     }
 }
@@ -32,16 +47,17 @@ pub(super) fn tell(event: Event) {
 /// Stops before this CPU disables interrupts: it is the last moment at which it can take one.
 #[inline(always)]
 pub fn before_irqs_off() {
-    stop(Kind::IrqsOff, 0, 0);
+    stop_before_irqs_off(0);
 }
 
 /// Stops before this CPU drains its store buffer.
 #[inline(always)]
 pub fn before_drain() {
-    stop(Kind::Fence, 0, 0);
+    stop_before_fence(0);
 }
 
+/// Stops before the next access of this CPU, so that what it has done until then is seen.
 #[inline(always)]
-fn stop(kind: Kind, address: usize, bytes: usize) {
-    stop_before(Access::new(kind, address as u64, bytes as u64).word());
+pub fn before_next() {
+    stop_before_any();
 }

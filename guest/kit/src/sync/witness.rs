@@ -35,9 +35,18 @@ fn tell_store(address: usize, bytes: usize, order: Ordering) {
     });
 }
 
-/// Tells that the lock whose word is `held` is about to be taken.
-pub(super) fn announce_lock(held: &AtomicU32) {
+/// Tries to take the lock whose word is `held`.
+pub(super) fn take_lock(held: &AtomicU32) -> Result<u32, u32> {
     tell(Event::Lock(held.address()));
+    // Acquire pairs with the Release of `release_lock`.
+    held.0
+        .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+}
+
+/// Releases the lock whose word is `held`.
+pub(super) fn release_lock(held: &AtomicU32) {
+    tell(Event::Release(held.address()));
+    held.0.store(0, Ordering::Release);
 }
 
 /// As [`core::sync::atomic::AtomicPtr`].

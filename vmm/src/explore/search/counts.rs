@@ -10,6 +10,10 @@ pub struct Counts {
     pub states: u64,
     /// Transitions that were made.
     pub transitions: u64,
+    /// How often a vCPU entered the guest for these transitions: at least once for each, and once
+    /// more for each stop at which it exited although the search passed over it.
+    #[serde(default)]
+    pub entries: u64,
     /// Schedules that came to an end, or to a state that was known.
     pub schedules: u64,
     /// Final states: those in which no CPU can go on.

@@ -81,6 +81,7 @@ impl<'a> Engine<'a> {
     pub fn advance(&mut self, choice: Choice) -> Result<Moved, SpecimenError> {
         let moved = self.system.advance(choice, self.sharing)?;
         self.counts.transitions += 1;
+        self.counts.entries += moved.entries;
         Ok(moved)
     }
 

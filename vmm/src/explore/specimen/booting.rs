@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::buffering::Buffering;
 use super::errors::{SpecimenError, kvm};
 use super::machine::Specimen;
+use super::passing::Passing;
 use super::stacks;
 use super::state::State;
 use super::stop_points::StopPoints;
@@ -60,6 +61,8 @@ pub struct Setup<'a> {
     pub granularity: Granularity,
     /// Which stores wait in store buffers.
     pub buffering: Buffering,
+    /// Whether CPUs exit also where a search passes over what they are about to do.
+    pub every_exit: bool,
 }
 
 impl Specimen {
@@ -111,6 +114,11 @@ impl Specimen {
             answers: Answers::new(setup.case),
             vectors,
             unobserved: lab.unobserved_pages(),
+            counted: Vec::new(),
+            passing: Passing::of(
+                setup.image.bytes(),
+                setup.granularity == Granularity::Access && !setup.every_exit,
+            ),
             origin: Vec::new(),
             origin_cpus: Vec::new(),
             root: State {
@@ -184,7 +192,7 @@ impl Specimen {
     pub(super) fn hash_of(&self, ram: &[u8]) -> u128 {
         let mut hash = Xxh3::new();
         for (number, page) in ram.chunks(PAGE_SIZE).enumerate() {
-            if !self.unobserved.contains(&number) {
+            if !self.unobserved.contains(&number) && !self.passing.is_on_page(number) {
                 hash.update(page);
             }
         }

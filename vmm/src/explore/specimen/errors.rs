@@ -114,6 +114,25 @@ pub enum SpecimenError {
         /// The address of the page.
         address: usize,
     },
+    /// The guest has overwritten the table of what it passes over, which only the VMM writes.
+    #[error(
+        "the guest has written to {address:#x}, in the pages in which the VMM tells it at which \
+         accesses it need not stop (shared::passing): it may not have stopped where it had to"
+    )]
+    OtherTable {
+        /// The address of the word that differs.
+        address: u64,
+    },
+    /// The guest has changed its situation otherwise than it may.
+    #[error(
+        "CPU {cpu} is not in the situation that the guest has in the pages in which the VMM tells \
+         it at which accesses it need not stop (shared::passing): it may not have stopped where \
+         it had to"
+    )]
+    OtherSituation {
+        /// The CPU.
+        cpu: usize,
+    },
     /// A vCPU differs from the initial state in something that nothing should have changed.
     #[error("CPU {cpu} differs at a stop in what no stop can change: {what}")]
     NotExact {

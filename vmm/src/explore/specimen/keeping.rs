@@ -19,7 +19,7 @@ use crate::page_size::PAGE_SIZE;
 pub(super) const CLEARED: usize = PAGE_SIZE;
 
 impl Specimen {
-    /// Clears what `cpu`, which has come to a stop, has left in dead registers and below its stack
+    /// Clears what `cpu`, which has come to the end of a turn, has left in dead registers and below its stack
     /// pointers. Nothing reads it again, and without it equal states are equal bit by bit and lead
     /// to equal states.
     pub(super) fn tidy(&mut self, cpu: usize) {
@@ -46,10 +46,9 @@ impl Specimen {
     /// Restores the pages of counters and traces, whose contents do not matter, so that their
     /// values cannot spread to anything that matters.
     fn forget_counts(&mut self) {
-        for at in 0..self.unobserved.len() {
-            let number = self.unobserved[at];
-            let is_kept = self.kept.binary_search_by_key(&number, |(kept, _)| *kept);
-            if is_kept.is_ok() && self.serial.ram().page(number) != self.origin(number) {
+        for at in 0..self.counted.len() {
+            let number = self.counted[at];
+            if self.serial.ram().page(number) != self.origin(number) {
                 let origin = *self.origin(number);
                 *self.serial.ram_mut().page_mut(number) = origin;
             }
@@ -91,16 +90,21 @@ impl Specimen {
     /// From now on, also saves the pages that were written for the first time. Returns whether
     /// there were any.
     pub(super) fn keep_written(&mut self) -> Result<bool, SpecimenError> {
-        let new = self
+        let mut new = self
             .serial
             .newly_written()
             .map_err(kvm("say which pages were written"))?;
+        // What CPUs pass over is no part of a state: it makes no difference to what they do.
+        new.retain(|number| !self.passing.is_on_page(*number));
         for number in &new {
             if let Err(at) = self.kept.binary_search_by_key(number, |(kept, _)| *kept) {
                 let kept = Arc::new(self.keep(*number, self.serial.ram().page(*number)));
                 self.kept.insert(at, (*number, kept));
                 let first = self.original(*number);
                 self.root.pages.insert(at, Arc::new(first));
+                if self.unobserved.contains(number) {
+                    self.counted.push(*number);
+                }
             }
         }
         if !new.is_empty() {
@@ -217,15 +221,20 @@ impl Specimen {
     /// not restore everything.
     ///
     /// # Errors
-    /// [`SpecimenError::NotExact`] if a vCPU differs, [`SpecimenError::OtherPage`] if memory does.
+    /// [`SpecimenError::NotExact`] if a vCPU differs, [`SpecimenError::OtherPage`] if memory does,
+    /// [`SpecimenError::OtherTable`] if the guest has written what only the VMM may write.
     pub fn check_rest(&mut self) -> Result<(), SpecimenError> {
         let is_other = |number: &usize| {
             !self.unobserved.contains(number)
+                && !self.passing.is_on_page(*number)
                 && self.serial.ram().page(*number) != self.origin(*number)
         };
         if let Some(number) = (0..self.serial.ram().pages()).find(is_other) {
             let address = number * PAGE_SIZE;
             return Err(SpecimenError::OtherPage { address });
+        }
+        if let Some(address) = self.passing.first_overwritten(self.serial.ram()) {
+            return Err(SpecimenError::OtherTable { address });
         }
         let now = self.serial.capture().map_err(kvm("show all of a vCPU"))?;
         for (cpu, (now, then)) in now.iter().zip(&self.origin_cpus).enumerate() {

@@ -9,6 +9,7 @@ use shared::stop::Kind;
 
 use super::buffering::Buffering;
 use super::errors::SpecimenError;
+use super::passing::Passing;
 use super::state::{SavedPage, State};
 use super::stop_points::StopPoints;
 use super::stopped::{Stop, Stopped};
@@ -64,6 +65,10 @@ pub struct Specimen {
     pub(super) has_grown: bool,
     /// The numbers of pages whose contents do not matter: counters and traces.
     pub(super) unobserved: Vec<usize>,
+    /// Those of them that are saved with each state.
+    pub(super) counted: Vec<usize>,
+    /// What CPUs pass over without an exit.
+    pub(super) passing: Passing,
     /// All of RAM in the initial state.
     pub(super) origin: Vec<u8>,
     pub(super) origin_cpus: Vec<CpuState>,

@@ -216,8 +216,6 @@ impl Model {
             (stopped.context(), stopped.depth)
         };
         let written = self.now.stopped[cpu].leave(read);
-        // The access that takes the lock follows, and is no stop.
-        self.now.stopped[cpu].taking = None;
         if let Stop::Point(_) = at {
             self.now.cpus[cpu].has_begun = true;
             return;
@@ -385,7 +383,11 @@ impl TransitionSystem for Model {
             let is_contended = stopped.is_contended(choice.cpu, sharing, &self.buffering);
             if is_contended || !stopped.can_go_on(|word| self.word(word)) {
                 let breach = None;
-                return Ok(Moved { stops, breach });
+                return Ok(Moved {
+                    stops,
+                    entries: 0,
+                    breach,
+                });
             }
             choice.act = Act::GoOn;
         }

@@ -18,10 +18,20 @@ pub(super) struct Overlay {
     makes: Option<(BufferedStore, u64)>,
 }
 
+impl Overlay {
+    /// Whether the CPU makes a store that goes to the buffer.
+    pub(super) fn makes_store(&self) -> bool {
+        self.makes.is_some()
+    }
+}
+
 impl Specimen {
     /// Follows what `sharing` knows about the words to which stores have to wait.
     pub fn follow_sharing(&mut self, sharing: &Sharing) {
-        self.buffering.follow(sharing);
+        if self.buffering.is_behind(sharing) {
+            self.buffering.follow(sharing);
+            self.forget_passing();
+        }
     }
 
     /// What the last step has brought out of a store buffer.

@@ -3,7 +3,7 @@
 
 use shared::ports::Delivery;
 use shared::probe::{Arms, HELD};
-use shared::stop::{self, Access, Kind};
+use shared::stop::{self, Access};
 
 use super::breach::Breach;
 use super::errors::{SpecimenError, kvm};
@@ -47,8 +47,11 @@ pub const MOST_STOPS: u32 = 100_000;
 /// The result of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moved {
-    /// The number of stops that the CPU came to. It is at the last of them.
+    /// The number of stops that the CPU came to, whether or not it exited there. It is at the last
+    /// of them.
     pub stops: u32,
+    /// How often a vCPU entered the guest for it.
+    pub entries: u64,
     /// What broke during the step.
     pub breach: Option<Breach>,
 }
@@ -96,20 +99,42 @@ impl Specimen {
         choice: Choice,
         sharing: &mut Sharing,
     ) -> Result<Moved, SpecimenError> {
-        let mut choice = choice;
+        let before = self.serial.entries();
+        let moved = self.go_on(choice, sharing);
+        self.stop_everywhere();
+        let (stops, breach) = moved?;
+        Ok(Moved {
+            stops,
+            entries: self.serial.entries() - before,
+            breach,
+        })
+    }
+
+    /// Makes the step `choice`, and goes on as [`Specimen::advance`]. Returns the number of stops,
+    /// and what broke.
+    fn go_on(
+        &mut self,
+        mut choice: Choice,
+        sharing: &mut Sharing,
+    ) -> Result<(u32, Option<Breach>), SpecimenError> {
+        let cpu = choice.cpu;
         let mut stops = 0;
         loop {
-            self.cpus[choice.cpu].teach(choice.act, sharing);
-            let breach = self.step(choice)?;
-            stops += 1;
-            if breach.is_some() || self.is_contended(choice.cpu, sharing) {
+            self.cpus[cpu].teach(choice.act, sharing);
+            self.pass_over(sharing);
+            let (passed, breach) = self.step(choice, MOST_STOPS - 1 - stops)?;
+            stops += passed + 1;
+            if breach.is_some() || self.is_contended(cpu, sharing) {
+                self.tidy(cpu);
                 self.try_turns()?;
-                return Ok(Moved { stops, breach });
+                return Ok((stops, breach));
             }
-            if stops == MOST_STOPS {
-                let breach = self.endless(choice.cpu);
-                return Ok(Moved { stops, breach });
+            if stops >= MOST_STOPS {
+                self.tidy(cpu);
+                let breach = self.endless(cpu);
+                return Ok((stops, breach));
             }
+            self.passes_over(cpu);
             choice.act = Act::GoOn;
         }
     }
@@ -128,7 +153,8 @@ impl Specimen {
     /// # Errors
     /// As [`Specimen::advance`].
     pub fn follow(&mut self, choice: Choice) -> Result<Option<Breach>, SpecimenError> {
-        let breach = self.step(choice)?;
+        let (_, breach) = self.step(choice, 0)?;
+        self.tidy(choice.cpu);
         self.try_turns()?;
         Ok(breach)
     }
@@ -147,7 +173,8 @@ impl Specimen {
         let before = self.save();
         let mut stuck = Vec::with_capacity(waiting.len());
         for cpu in waiting {
-            let breach = self.step(Choice::go_on(cpu))?;
+            let (_, breach) = self.step(Choice::go_on(cpu), 0)?;
+            self.tidy(cpu);
             self.has_grown |= self.keep_written()?;
             let is_stuck = breach.is_none() && self.save().is_same(&before, cpu);
             self.mend()?;
@@ -161,27 +188,35 @@ impl Specimen {
         Ok(())
     }
 
-    /// Makes the step `choice`, to the next stop of its CPU. While the CPU runs, it finds in memory
-    /// what it sees: its own store buffer lies over it.
-    fn step(&mut self, choice: Choice) -> Result<Option<Breach>, SpecimenError> {
+    /// Makes the step `choice`, to the next stop of its CPU at which it exits. Before, it may pass
+    /// over `most` stops where that is allowed at all ([`Specimen::pass_over`]). Returns how many it
+    /// has passed over, and what broke. What means nothing at a stop is still to be cleared
+    /// ([`Specimen::tidy`]). That is done only at the end of a turn, or states would tell where on
+    /// the way the CPU has exited.
+    ///
+    /// While the CPU runs, it finds in memory what it sees: its own store buffer lies over it.
+    fn step(&mut self, choice: Choice, most: u32) -> Result<(u32, Option<Breach>), SpecimenError> {
         let cpu = choice.cpu;
         self.left.clear();
         if choice.act == Act::Flush {
             self.flush(cpu);
-            return Ok(None);
+            return Ok((0, None));
         }
         let overlay = self.lay_over(choice);
+        // Behind a store that waits, a locked instruction is never passed over.
+        let waits = overlay.makes_store() || !self.cpus[cpu].buffer.is_empty();
+        let most = if waits { 0 } else { most };
         let was_in_handler = self.cpus[cpu].in_handler;
-        let breach = self.run(choice)?;
+        let ran = self.run(choice, most)?;
         self.take_back(cpu, overlay);
         let stopped = &mut self.cpus[cpu];
         let returned = was_in_handler && !stopped.in_handler;
         stopped.drains = (stopped.drains || returned) && !stopped.buffer.is_empty();
-        Ok(breach)
+        Ok(ran)
     }
 
-    /// Runs one CPU to its next stop.
-    fn run(&mut self, choice: Choice) -> Result<Option<Breach>, SpecimenError> {
+    /// Runs one CPU to its next stop, as [`Specimen::step`].
+    fn run(&mut self, choice: Choice, most: u32) -> Result<(u32, Option<Breach>), SpecimenError> {
         let cpu = choice.cpu;
         let context = self.cpus[cpu].context();
         let depth = self.cpus[cpu].depth;
@@ -204,20 +239,24 @@ impl Specimen {
         } else {
             written = self.leave_stop(cpu);
         }
+        let mut allowance = self.allowance(cpu, choice.takes().is_some(), most);
         let mut patience = Patience::default();
         let at = loop {
             self.check_end()?;
+            self.tell(&allowance);
             let halt = self.serial.run(cpu);
+            self.catch_up(cpu, &mut allowance)?;
+            let passed = allowance.passed;
             if patience.is_over(&halt) {
                 self.is_hurt = true;
                 let text = format!("CPU {cpu} does not come to a stop");
-                return Ok(Some(Breach::new("livelock", text)));
+                return Ok((passed, Some(Breach::new("livelock", text))));
             }
             match halt {
                 SerialExit::Reached { point, word } => match self.reached(cpu, point, word) {
                     Ok(Some(at)) => break at,
                     Ok(None) => {}
-                    Err(breach) => return Ok(Some(breach)),
+                    Err(breach) => return Ok((passed, Some(breach))),
                 },
                 SerialExit::Done => {
                     self.note_answer(cpu);
@@ -233,7 +272,7 @@ impl Specimen {
                     let (target, vector) = (dispatch.target as usize, dispatch.vector);
                     if target >= self.cpus.len() || vector < FIRST_VECTOR {
                         let text = format!("CPU {cpu} sent {vector:#x} to CPU {target}");
-                        return Ok(Some(Breach::new("died", text)));
+                        return Ok((passed, Some(Breach::new("died", text))));
                     }
                     break Stop::Send { target, vector };
                 }
@@ -241,17 +280,20 @@ impl Specimen {
                 SerialExit::GuestExit(code) => {
                     self.is_hurt = true;
                     let text = format!("the guest ended on CPU {cpu} with {code:#x}");
-                    return Ok(Some(Breach::new("died", self.with_console(text))));
+                    return Ok((passed, Some(Breach::new("died", self.with_console(text)))));
                 }
                 SerialExit::Dead(death) => {
                     self.is_hurt = true;
                     let text = format!("the guest died on CPU {cpu}: {death}");
-                    return Ok(Some(Breach::new("died", self.with_console(text))));
+                    return Ok((passed, Some(Breach::new("died", self.with_console(text)))));
                 }
             }
         };
         let regs = self.serial.regs(cpu);
         let in_handler = self.is_handling(cpu, regs.rsp);
+        if !allowance.is_of(in_handler) {
+            return Err(SpecimenError::OtherSituation { cpu });
+        }
         let waits = self.waits(cpu);
         let left = written.map(|word| (word, self.serial.ram().word(word).unwrap_or(0)));
         let stopped = &mut self.cpus[cpu];
@@ -270,8 +312,8 @@ impl Specimen {
         let depth = stopped.depth;
         let context = stopped.context();
         stopped.turns[context].leave_to(depth);
-        self.tidy(cpu);
-        Ok(self.findings().or_else(|| self.interrupts_on(cpu)))
+        let breach = self.findings().or_else(|| self.interrupts_on(cpu));
+        Ok((allowance.passed, breach))
     }
 
     /// How many nested loops `cpu` waits in, by the guest's own count.
@@ -334,12 +376,7 @@ impl Specimen {
                 let text = format!("CPU {cpu} is about to access {word:#x}, which is no access");
                 return Err(Breach::new("died", text));
             };
-            let stopped = &mut self.cpus[cpu];
-            // The lock is free, and this exchange takes it: no stop.
-            if kind == Kind::ReadModifyWrite && stopped.taking.take() == Some(address) {
-                return Ok(None);
-            }
-            stopped.bytes = bytes;
+            self.cpus[cpu].bytes = bytes;
             return Ok(Some(Stop::Access(kind, address)));
         }
         if point == self.stop_points.idle {

@@ -69,9 +69,6 @@ pub struct Stopped {
     pub(super) below: u64,
     /// The addresses of the locks that its task and its handler hold.
     pub(super) locks: [Vec<u64>; 2],
-    /// The lock that it is about to take: it was stopped before that, and its access to the lock's
-    /// word still follows.
-    pub(super) taking: Option<u64>,
     /// Where accesses are not announced: whether another turn of the loop in which it waits would
     /// change nothing, which is found out by trying. It follows from the rest of the state.
     pub(super) is_stuck: bool,
@@ -233,21 +230,40 @@ impl Stopped {
         }
     }
 
+    /// Whether its present context holds the lock at `address`.
+    pub(super) fn holds(&self, address: u64) -> bool {
+        self.locks[self.context()].contains(&address)
+    }
+
+    /// The locks that its present context holds once it has made the access that it has stopped
+    /// before.
+    pub(super) fn locks_after(&self) -> Vec<u64> {
+        let mut locks = self.locks[self.context()].clone();
+        match self.at {
+            Stop::Access(Kind::Lock, address) => locks.push(address),
+            Stop::Access(Kind::Store, address) => locks.retain(|lock| *lock != address),
+            _ => {}
+        }
+        locks
+    }
+
     /// Updates what is known of the CPU when it makes the access or the send that it has stopped
     /// before. `read` is what the accessed word holds. Returns the address of the word that it
     /// writes, if its new value can matter to a loop that the CPU waits in.
     pub(super) fn leave(&mut self, read: u64) -> Option<u64> {
         let (context, depth) = (self.context(), self.depth);
-        let (locks, turns) = (&mut self.locks[context], &mut self.turns[context]);
-        match self.at {
+        let after = match self.at {
             // Taking a lock and releasing it again leaves the word as it was.
-            Stop::Access(Kind::Lock, address) => {
-                locks.push(address);
-                self.taking = Some(address);
-            }
-            Stop::Access(Kind::Store, address) if locks.contains(&address) => {
-                locks.retain(|lock| *lock != address);
-            }
+            Stop::Access(Kind::Lock, _) => Some(self.locks_after()),
+            Stop::Access(Kind::Store, address) if self.holds(address) => Some(self.locks_after()),
+            _ => None,
+        };
+        if let Some(locks) = after {
+            self.locks[context] = locks;
+            return None;
+        }
+        let turns = &mut self.turns[context];
+        match self.at {
             Stop::Access(Kind::Load, address) => turns.find(depth, address & !7, read),
             Stop::Access(Kind::Store, address) => return Some(address & !7),
             Stop::Access(Kind::ReadModifyWrite | Kind::Mark | Kind::Change, address) => {
@@ -256,7 +272,7 @@ impl Stopped {
             }
             Stop::Send { .. } => turns.act(depth),
             Stop::Relax => turns.begin(depth),
-            Stop::Access(Kind::IrqsOff | Kind::Fence, _)
+            Stop::Access(Kind::IrqsOff | Kind::Fence | Kind::Lock, _)
             | Stop::Idle
             | Stop::Left
             | Stop::Point(_) => {}
@@ -344,7 +360,7 @@ impl Hash for Stopped {
             locks.sort_unstable();
             locks.hash(state);
         }
-        (self.below, self.taking, self.repeats).hash(state);
+        (self.below, self.repeats).hash(state);
         (self.pending, self.given).hash(state);
     }
 }
@@ -367,7 +383,6 @@ pub(super) fn at_rest(regs: kvm_regs) -> Stopped {
         depth: Depth::of(0, 0),
         below: 0,
         locks: Default::default(),
-        taking: None,
         is_stuck: false,
         repeats: false,
         pending: 0,

@@ -23,6 +23,11 @@ impl Depth {
         let depth = count.wrapping_sub(below);
         Self(if depth <= DEEPEST { depth as usize } else { 0 })
     }
+
+    /// Whether that is any loop.
+    pub(super) fn is_in_loop(self) -> bool {
+        self.0 != 0
+    }
 }
 
 /// The turns that a context is in, the outermost loop's first.
