@@ -71,5 +71,27 @@ deeds! {
         /// waited for, and neither are IPIs that the monitor still holds.
         Finish = 15 "finish" (Cpus) [ENDS]
             "Ends the workload on this CPU, as on all of these.",
+
+        /// With `irqs-off` before it this is Linux's `spin_lock_irqsave`. A lock that the CPU has
+        /// itself is waited for like any other, and so for ever.
+        Lock = 16 "lock" (Number) [IN_CASE | IN_HANDLER]
+            "Takes a spin lock (0-7), and waits for it with interrupts as they are.",
+
+        /// To release a lock that one does not have is reported as a breach of the contract, as
+        /// lockdep's "bad unlock balance", and refused.
+        Unlock = 17 "unlock" (Number) [IN_CASE | IN_HANDLER]
+            "Releases a spin lock that the same context has taken.",
+
+        SetWord = 18 "set-word" or "set" (Number, Number) [IN_CASE | IN_HANDLER]
+            "Writes a value to one of the words 0-7 (smp_store_release).",
+
+        SpinUntil = 19 "spin-until" or "until" (Number, Number) [IN_CASE | IN_HANDLER]
+            "Spins until one of the words 0-7 has a value (smp_cond_load_acquire), with interrupts \
+             as they are.",
+
+        /// An interrupt that comes before is not seen. With interrupts off before, none can come
+        /// too early.
+        Halt = 20 "halt" () [IN_CASE]
+            "Enables interrupts and sleeps until it has taken one (sti; hlt).",
     }
 }

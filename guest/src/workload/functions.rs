@@ -9,6 +9,7 @@ use kit::sync::mask::CpuMask;
 use kit::sync::spin::SpinLock;
 use shared::ledger::CallId;
 
+use super::objects::Objects;
 use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::{Functions, Ipi};
 use crate::ledger::Ledger;
@@ -96,6 +97,8 @@ pub struct LedgerFunctions {
     pub stopwatch: Stopwatch,
     /// What [`Function::Locking`] takes.
     lock: SpinLock,
+    /// What deeds act on.
+    pub objects: Objects,
 }
 
 impl LedgerFunctions {
@@ -113,6 +116,7 @@ impl LedgerFunctions {
             relays: Box::leak(relays),
             stopwatch: Stopwatch::default(),
             lock: SpinLock::new(),
+            objects: Objects::new(cpus),
         }
     }
 

@@ -47,6 +47,7 @@ struct Command {
     verb: u32,
     flags: u32,
     argument: u64,
+    second: u64,
     mask: u64,
 }
 
@@ -55,6 +56,7 @@ const fn command(verb: Verb) -> Command {
         verb: verb as u32,
         flags: 0,
         argument: 0,
+        second: 0,
         mask: 0,
     }
 }
@@ -62,6 +64,9 @@ const fn command(verb: Verb) -> Command {
 impl Command {
     const fn about(self, argument: u64) -> Self {
         Self { argument, ..self }
+    }
+    const fn with(self, second: u64) -> Self {
+        Self { second, ..self }
     }
     const fn among(self, mask: u64) -> Self {
         Self { mask, ..self }
@@ -132,6 +137,7 @@ impl Bench {
         mailbox.verb.store(command.verb, Ordering::Relaxed);
         mailbox.flags.store(command.flags, Ordering::Relaxed);
         mailbox.arguments[0].store(command.argument, Ordering::Relaxed);
+        mailbox.arguments[1].store(command.second, Ordering::Relaxed);
         mailbox.mask[0].store(command.mask, Ordering::Relaxed);
         mailbox.posted.store(number, Ordering::Release);
         self.platform.send_ipi(cpu, Vector::WAKE);
@@ -277,6 +283,10 @@ fn what_cannot_be_done_is_refused() {
     refused(command(Verb::Offline).about(1), Refusal::Invalid);
     refused(command(Verb::Online).about(2), Refusal::Invalid);
     refused(command(Verb::Online).about(4), Refusal::Invalid);
+    refused(command(Verb::Lock).about(8), Refusal::Invalid);
+    refused(command(Verb::Unlock).about(u64::MAX), Refusal::Invalid);
+    refused(command(Verb::SetWord).about(8), Refusal::Invalid);
+    refused(command(Verb::SpinUntil).about(8), Refusal::Invalid);
     refused(command(Verb::Queue), Refusal::Unsupported);
     refused(command(Verb::Finish).among(0b1101), Refusal::Invalid);
     assert_eq!(
@@ -333,6 +343,63 @@ fn with_interrupts_off_what_waits_is_a_breach_and_refused() {
     bench.tell(2, IRQS_ON);
     let end = bench.finish();
     assert_eq!(end.findings, [Oracle::Contract; 6]);
+}
+
+#[test]
+fn a_lock_is_waited_for_until_who_has_it_releases_it() {
+    let bench = Bench::new(QueueKind::Filo);
+    let [lock, unlock] = [Verb::Lock, Verb::Unlock].map(|verb| command(verb).about(7));
+    assert_eq!(bench.tell(0, lock), 0);
+    assert_eq!(bench.tell(1, lock.about(0)), 0, "another lock");
+    bench.post(2, lock);
+    // A call to the CPU that waits runs there: its interrupts are on.
+    assert_eq!(
+        bench.tell(3, command(Verb::CallSingle).about(2).waiting()),
+        0
+    );
+    assert!(!bench.has_done(2));
+    bench.is_refused(3, unlock, Refusal::Invalid);
+    assert!(!bench.has_done(2), "it was not CPU 3's to release");
+    assert_eq!(bench.tell(0, unlock), 0);
+    assert_eq!(bench.result(2), 0);
+    bench.is_refused(0, unlock, Refusal::Invalid);
+    assert_eq!(bench.tell(2, unlock), 0);
+    let end = bench.finish();
+    assert_eq!(end.findings, [Oracle::Contract; 2]);
+}
+
+#[test]
+fn who_spins_for_a_word_goes_on_when_it_has_the_value() {
+    let bench = Bench::new(QueueKind::Filo);
+    let set = command(Verb::SetWord).about(3);
+    bench.post(1, command(Verb::SpinUntil).about(3).with(2));
+    assert_eq!(bench.tell(0, set.with(1)), 0);
+    assert_eq!(bench.tell(0, set.about(2).with(2)), 0);
+    assert_eq!(
+        bench.tell(2, command(Verb::CallSingle).about(1).waiting()),
+        0
+    );
+    assert!(!bench.has_done(1));
+    assert_eq!(bench.tell(0, set.with(2)), 0);
+    assert_eq!(bench.result(1), 0);
+    passes(bench);
+}
+
+#[test]
+fn who_halts_goes_on_after_an_interrupt() {
+    let bench = Bench::new(QueueKind::Filo);
+    assert_eq!(bench.tell(1, IRQS_OFF), 0);
+    // Sent while interrupts are off, so that it is pending when the CPU halts.
+    let number = bench.post(0, command(Verb::CallSingle).about(1).waiting());
+    bench.call_of(0);
+    assert_eq!(bench.tell(1, command(Verb::Halt)), 0);
+    assert_eq!((bench.result(0), number), (0, 1));
+    assert_eq!(
+        bench.tell(1, command(Verb::CallSingle).about(0).waiting()),
+        0,
+        "it has interrupts on"
+    );
+    passes(bench);
 }
 
 #[test]

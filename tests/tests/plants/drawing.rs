@@ -25,8 +25,23 @@ pub fn case(random: &mut Rng) -> String {
     text
 }
 
-/// What a CPU does: one thing, or one with its interrupts off.
+/// What a CPU does: one thing, or one with its interrupts off or a lock held.
 fn deed(random: &mut Rng, cpus: usize, cpu: usize) -> Vec<String> {
+    let within = |before: &str, inside: Vec<String>, behind: &str| {
+        let around = |it: &str| it.split("; ").map(str::to_owned).collect();
+        [around(before), inside, around(behind)].concat()
+    };
+    match random.u8(0..16) {
+        0 => within("irqs-off", vec![one_deed(random, cpus, cpu)], "irqs-on"),
+        1 => within("lock 0", vec![], "unlock 0"),
+        2 => within("lock 0", vec![one_deed(random, cpus, cpu)], "unlock 0"),
+        3 => within("irqs-off; lock 0", vec![], "unlock 0; irqs-on"),
+        4 => within("irqs-off", vec![], "halt"),
+        _ => vec![one_deed(random, cpus, cpu)],
+    }
+}
+
+fn one_deed(random: &mut Rng, cpus: usize, cpu: usize) -> String {
     let wait = ["", " wait"][random.usize(0..2)];
     let one = random.usize(0..cpus);
     let other = (cpu + random.usize(1..cpus)) % cpus;
@@ -34,7 +49,7 @@ fn deed(random: &mut Rng, cpus: usize, cpu: usize) -> Vec<String> {
     let some = if some.is_empty() { vec![other] } else { some };
     let some: Vec<_> = some.iter().map(usize::to_string).collect();
     let some = some.join(",");
-    let deed = match random.u8(0..12) {
+    match random.u8(0..17) {
         0 | 1 => format!("single {one}{wait}"),
         2 => format!("async {other}"),
         3 | 4 => format!("many {some}{wait}"),
@@ -44,12 +59,12 @@ fn deed(random: &mut Rng, cpus: usize, cpu: usize) -> Vec<String> {
         8 => format!("leave-mask {other}"),
         9 => format!("offline {other}"),
         10 => "irqs-off".to_owned(),
-        _ => {
-            let within = format!("single {one}");
-            return ["irqs-off", &within, "irqs-on"].map(str::to_owned).to_vec();
-        }
-    };
-    vec![deed]
+        11 => ["lock 0", "lock 1"][random.usize(0..2)].to_owned(),
+        12 => "unlock 0".to_owned(),
+        13 | 14 => format!("set 0 {}", random.u8(0..3)),
+        15 => format!("until 0 {}", random.u8(0..2)),
+        _ => "halt".to_owned(),
+    }
 }
 
 /// Words for the guest.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use shared::lab::MAX_CPUS;
 use shared::manifest::Argument;
 
+use crate::explore::program_text;
 use crate::explore::specimen::Breach;
 use crate::lab::judgement::NOT_BELIEVED;
 use crate::lab::mailbox::Command;
@@ -157,19 +158,12 @@ impl Case {
             return Err("the number of CPUs comes first (cpus N)".to_owned());
         }
         let index = self.cpu(cpu)? as usize;
-        for deed in deeds
-            .split(';')
-            .map(str::trim)
-            .filter(|deed| !deed.is_empty())
-        {
-            if self.programs[index].len() == MOST_COMMANDS {
-                return Err(format!("more than {MOST_COMMANDS} commands for one CPU"));
-            }
-            self.programs[index].push(Deed {
-                line,
-                text: deed.split_whitespace().collect::<Vec<_>>().join(" "),
-            });
+        let program = &mut self.programs[index];
+        let deeds = program_text::deeds(deeds, MOST_COMMANDS)?;
+        if program.len() + deeds.len() > MOST_COMMANDS {
+            return Err(program_text::too_many(MOST_COMMANDS));
         }
+        program.extend(deeds.into_iter().map(|text| Deed { line, text }));
         Ok(())
     }
 

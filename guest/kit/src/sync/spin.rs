@@ -31,6 +31,14 @@ impl SpinLock {
     /// If interrupt handlers take the lock too, the caller must have interrupts off, or a handler
     /// could wait for the code that it interrupted.
     pub fn with<P: Platform, R>(&self, platform: &P, body: impl FnOnce() -> R) -> R {
+        self.lock(platform);
+        let result = body();
+        self.unlock();
+        result
+    }
+
+    /// Takes the lock, once it is free. A context that has it already waits for ever.
+    pub fn lock<P: Platform>(&self, platform: &P) {
         #[cfg(any(feature = "census", feature = "explore"))]
         super::witness::announce_lock(&self.held);
         // Acquire pairs with the Release below: the previous holder's writes are visible.
@@ -44,8 +52,10 @@ impl SpinLock {
                 platform.relax();
             }
         }
-        let result = body();
+    }
+
+    /// Releases the lock. Only the context that has taken it may.
+    pub fn unlock(&self) {
         self.held.store(0, Ordering::Release);
-        result
     }
 }

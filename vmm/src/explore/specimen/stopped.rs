@@ -129,7 +129,10 @@ impl Stopped {
                 is_seen || self.takes_interrupts() && sharing.is_interrupted(cpu)
             }
             Stop::Access(kind, address) => {
-                sharing.conflicts(self.cpu_context(cpu), AccessKind::of(kind), address, locks)
+                let conflicts =
+                    sharing.conflicts(self.cpu_context(cpu), AccessKind::of(kind), address, locks);
+                // A context that wants the lock that it holds itself waits for ever.
+                conflicts || kind == Kind::Lock && locks.contains(&address)
             }
             _ => true,
         }

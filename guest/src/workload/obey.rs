@@ -1,0 +1,182 @@
+//! What a CPU does by a deed that any of its contexts can carry out, its task or the function of a
+//! call: it makes a call, takes or releases a lock, or reads or writes a word. What only a task can
+//! do is in [`puppet`](super::puppet). May not decide what is done.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use kit::mailbox::{Command, Refusal};
+use kit::platform::CpuId;
+use kit::platform::Platform;
+use kit::sync::atomic::Ordering as SharedOrdering;
+use kit::sync::mask::CpuMask;
+
+use super::calls;
+use super::deeds::Verb;
+use super::functions::{Function, LedgerFunctions};
+use super::objects::Held;
+use crate::ipi::Ipi;
+use crate::ipi::csd::Call;
+use crate::oracle::Oracle;
+
+/// The context that carries out a deed, on the CPU that this code runs on.
+pub(super) struct Context<'a, P: Platform> {
+    /// The path of the machine.
+    pub ipi: &'a Ipi<P, LedgerFunctions>,
+    /// The locks that this context has.
+    pub held: &'a Held,
+    /// Where the id of a call is left before the call is made, since it may never return.
+    pub made: Option<&'a AtomicU64>,
+}
+
+impl<P: Platform> Context<'_, P> {
+    /// Carries out `command`, whose verb is `verb`, and returns its result.
+    ///
+    /// # Errors
+    /// If it cannot be done, or not in any context.
+    pub fn obey(&self, verb: Verb, command: &Command) -> Result<i64, Refusal> {
+        let ipi = self.ipi;
+        let machine = &ipi.machine;
+        let objects = &ipi.functions.objects;
+        let (me, cpus) = (machine.this_cpu(), machine.cpus);
+        let [first, second, ..] = command.arguments;
+        let about = first as CpuId;
+        let wait = command.waits();
+        match verb {
+            Verb::CallSingle => {
+                let target = existing(about, cpus)?;
+                if target != me {
+                    self.may_wait()?;
+                }
+                let mut result = Ok(());
+                self.call(command, &CpuMask::only(target, cpus), &mut |call| {
+                    result = ipi.call_single(target, call, wait);
+                    made_to(target, cpus, result.is_ok())
+                });
+                result.map_err(|_| Refusal::Offline)?;
+            }
+            Verb::CallAsync => {
+                let target = existing(about, cpus)?;
+                if wait {
+                    return Err(Refusal::Invalid);
+                }
+                let csd = objects.csd_of(me);
+                if target != me && csd.is_locked() {
+                    self.may_wait()?;
+                }
+                let mut result = Ok(());
+                self.call(command, &CpuMask::only(target, cpus), &mut |call| {
+                    result = ipi.call_single_async(target, csd, call);
+                    made_to(target, cpus, result.is_ok())
+                });
+                result.map_err(|_| Refusal::Offline)?;
+            }
+            Verb::CallMany => {
+                let mut among = command.mask()?;
+                self.may_wait_for(&among)?;
+                let own = objects.mask_of(me).ok_or(Refusal::Invalid)?;
+                own.store(&among, SharedOrdering::Relaxed);
+                among.remove(me);
+                self.call(command, &among, &mut |call| ipi.call_many(own, call, wait));
+            }
+            Verb::CallAll => {
+                let mut others = CpuMask::all(cpus);
+                others.remove(me);
+                self.may_wait_for(&others)?;
+                self.call(command, &others, &mut |call| ipi.call_all(call, wait));
+            }
+            Verb::OnEach => {
+                let all = CpuMask::all(cpus);
+                self.may_wait_for(&all)?;
+                self.call(command, &all, &mut |call| ipi.on_each_cpu(call, wait));
+            }
+            Verb::CallAny => {
+                let mask = command.mask()?;
+                if !mask.contains(me) {
+                    self.may_wait_for(&mask)?;
+                }
+                let mut result = Err(Refusal::Offline);
+                self.call(command, &mask, &mut |call| {
+                    let chosen = ipi.call_any(&mask, call, wait);
+                    result = chosen.map_err(|_| Refusal::Offline);
+                    chosen.map_or_else(|_| CpuMask::none(cpus), |cpu| CpuMask::only(cpu, cpus))
+                });
+                return result.map(|cpu| cpu as i64);
+            }
+            Verb::LeaveMask => {
+                let theirs = objects.mask_of(about).ok_or(Refusal::Invalid)?;
+                theirs.remove(me, SharedOrdering::Relaxed);
+            }
+            Verb::Lock => {
+                let (number, lock) = objects.lock(first)?;
+                lock.lock(&machine.platform);
+                self.held.insert(number);
+            }
+            Verb::Unlock => {
+                let (number, lock) = objects.lock(first)?;
+                if !self.held.remove(number) {
+                    machine.report(Oracle::Contract, 0, first);
+                    return Err(Refusal::Invalid);
+                }
+                lock.unlock();
+            }
+            // Release pairs with the Acquire below: who finds the value finds what was written
+            // before it.
+            Verb::SetWord => objects.word(first)?.store(second, SharedOrdering::Release),
+            Verb::SpinUntil => {
+                let word = objects.word(first)?;
+                machine.spin_until(|| word.load(SharedOrdering::Acquire) == second);
+            }
+            _ => return Err(Refusal::Invalid),
+        }
+        Ok(0)
+    }
+
+    /// Has `make` make the call that `command` is, to CPUs of `among`.
+    fn call(&self, command: &Command, among: &CpuMask, make: &mut dyn FnMut(Call) -> CpuMask) {
+        // Two functions in turn, so that a mix-up of two calls mixes up their functions too.
+        let function = [Function::Other, Function::Plain][command.number as usize % 2];
+        calls::entered(self.ipi, among, function, command.waits(), |call| {
+            if let Some(made) = self.made {
+                made.store(call.info, Ordering::Release);
+            }
+            make(call)
+        });
+    }
+
+    /// Checks that this CPU may wait for another. With interrupts off it may not, by the contract.
+    /// That is reported here as the path would report it; but the path would go on, and might never
+    /// return.
+    fn may_wait(&self) -> Result<(), Refusal> {
+        let machine = &self.ipi.machine;
+        if machine.platform.irqs_enabled() {
+            return Ok(());
+        }
+        machine.report(Oracle::Contract, 0, 0);
+        Err(Refusal::Invalid)
+    }
+
+    /// As [`Context::may_wait`], if there is any other CPU in `mask` to wait for.
+    fn may_wait_for(&self, mask: &CpuMask) -> Result<(), Refusal> {
+        if self.ipi.machine.others_online(mask).is_empty() {
+            return Ok(());
+        }
+        self.may_wait()
+    }
+}
+
+/// `cpu`, if the machine has it.
+fn existing(cpu: CpuId, cpus: usize) -> Result<CpuId, Refusal> {
+    if cpu < cpus {
+        Ok(cpu)
+    } else {
+        Err(Refusal::Offline)
+    }
+}
+
+fn made_to(target: CpuId, cpus: usize, made: bool) -> CpuMask {
+    if made {
+        CpuMask::only(target, cpus)
+    } else {
+        CpuMask::none(cpus)
+    }
+}
