@@ -15,5 +15,6 @@ pub mod mailbox;
 pub mod manifest;
 pub mod ports;
 pub mod probe;
+pub mod program;
 pub mod stop;
 pub mod trace;

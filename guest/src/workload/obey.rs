@@ -4,11 +4,13 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use kit::counters::count;
 use kit::mailbox::{Command, Refusal};
-use kit::platform::CpuId;
-use kit::platform::Platform;
+use kit::platform::{CpuId, Platform};
+use kit::program;
 use kit::sync::atomic::Ordering as SharedOrdering;
 use kit::sync::mask::CpuMask;
+use shared::ledger::CallId;
 
 use super::calls;
 use super::deeds::Verb;
@@ -17,6 +19,7 @@ use super::objects::Held;
 use crate::ipi::Ipi;
 use crate::ipi::csd::Call;
 use crate::oracle::Oracle;
+use crate::vectors::TIMER;
 
 /// The context that carries out a deed, on the CPU that this code runs on.
 pub(super) struct Context<'a, P: Platform> {
@@ -26,6 +29,32 @@ pub(super) struct Context<'a, P: Platform> {
     pub held: &'a Held,
     /// Where the id of a call is left before the call is made, since it may never return.
     pub made: Option<&'a AtomicU64>,
+    /// The call in whose function this is.
+    pub inside: Option<Call>,
+}
+
+/// Carries out the program with this number, in the function of `inside`, or in the handler of
+/// another interrupt. What is refused is left out.
+pub(super) fn program<P: Platform>(
+    ipi: &Ipi<P, LedgerFunctions>,
+    number: u64,
+    inside: Option<Call>,
+) {
+    let held = Held::none();
+    let context = Context {
+        ipi,
+        held: &held,
+        made: None,
+        inside,
+    };
+    for command in program::commands(&ipi.machine.lab, number) {
+        let known = Verb::try_from(command.verb)
+            .ok()
+            .filter(|_| command.is_known());
+        if known.is_none_or(|verb| context.obey(verb, &command).is_err()) {
+            count(&ipi.machine.counters().deeds_refused, 1);
+        }
+    }
 }
 
 impl<P: Platform> Context<'_, P> {
@@ -70,6 +99,25 @@ impl<P: Platform> Context<'_, P> {
                 });
                 result.map_err(|_| Refusal::Offline)?;
             }
+            Verb::Requeue => {
+                let inside = self.inside.ok_or(Refusal::Invalid)?;
+                let target = existing(about, cpus)?;
+                let source = CpuId::from(CallId::from_raw(inside.info).source());
+                let csd = objects.csd_of(existing(source, cpus)?);
+                // While its function runs, nobody else can use it.
+                if csd.call() != inside {
+                    return Err(Refusal::Invalid);
+                }
+                if target != me && csd.is_locked() {
+                    self.may_wait()?;
+                }
+                let mut result = Ok(());
+                self.call(command, &CpuMask::only(target, cpus), &mut |call| {
+                    result = ipi.call_single_async(target, csd, call);
+                    made_to(target, cpus, result.is_ok())
+                });
+                result.map_err(|_| Refusal::Offline)?;
+            }
             Verb::CallMany => {
                 let mut among = command.mask()?;
                 self.may_wait_for(&among)?;
@@ -102,6 +150,22 @@ impl<P: Platform> Context<'_, P> {
                 });
                 return result.map(|cpu| cpu as i64);
             }
+            Verb::CallCond => {
+                let mask = command.mask()?;
+                let word = objects.word(second)?;
+                self.may_wait_for(&mask)?;
+                let holds =
+                    |cpu: CpuId| cpu < 64 && word.load(SharedOrdering::Acquire) >> cpu & 1 != 0;
+                self.call(command, &mask, &mut |call| {
+                    ipi.on_each_cpu_cond(&mask, &holds, call, wait)
+                });
+            }
+            Verb::Timer => {
+                objects.timer_of(me).set(first, command.program);
+                if first != 0 {
+                    machine.platform.send_ipi(me, TIMER);
+                }
+            }
             Verb::LeaveMask => {
                 let theirs = objects.mask_of(about).ok_or(Refusal::Invalid)?;
                 theirs.remove(me, SharedOrdering::Relaxed);
@@ -133,8 +197,11 @@ impl<P: Platform> Context<'_, P> {
 
     /// Has `make` make the call that `command` is, to CPUs of `among`.
     fn call(&self, command: &Command, among: &CpuMask, make: &mut dyn FnMut(Call) -> CpuMask) {
-        // Two functions in turn, so that a mix-up of two calls mixes up their functions too.
-        let function = [Function::Other, Function::Plain][command.number as usize % 2];
+        let function = match u8::try_from(command.program) {
+            // Two functions in turn, so that a mix-up of two calls mixes up their functions too.
+            Ok(0) | Err(_) => [Function::Other, Function::Plain][command.number as usize % 2],
+            Ok(program) => Function::Program(program),
+        };
         calls::entered(self.ipi, among, function, command.waits(), |call| {
             if let Some(made) = self.made {
                 made.store(call.info, Ordering::Release);

@@ -1,12 +1,12 @@
 //! What deeds act on besides the path: locks and words that all CPUs share, the masks with which
-//! CPUs call many, and descriptors of their own. Makes no calls, and knows no deed.
+//! CPUs call many, and descriptors and timers of their own. Makes no calls, and knows no deed.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32 as OwnU32, Ordering as OwnOrdering};
 
 use kit::mailbox::Refusal;
 use kit::platform::CpuId;
-use kit::sync::atomic::AtomicU64;
+use kit::sync::atomic::{AtomicU64, Ordering};
 use kit::sync::mask::AtomicCpuMask;
 use kit::sync::spin::SpinLock;
 
@@ -41,6 +41,32 @@ struct OfCpu {
     mask: AtomicCpuMask,
     /// The locks that its task has.
     held: Held,
+    timer: Timer,
+}
+
+/// The timer of one CPU. The CPU's task sets it, and its handler finds what it was set for.
+#[derive(Debug)]
+pub struct Timer {
+    /// How often it still comes.
+    left: AtomicU64,
+    /// The program that its handler carries out.
+    program: AtomicU64,
+}
+
+impl Timer {
+    /// It comes `times` from now on, for this program.
+    pub fn set(&self, times: u64, program: u64) {
+        self.program.store(program, Ordering::Relaxed);
+        self.left.store(times, Ordering::Relaxed);
+    }
+
+    /// It has come. Returns the program that it was set for, and whether it comes again; `None` if
+    /// it was set anew meanwhile, to come no more.
+    pub fn take(&self) -> Option<(u64, bool)> {
+        let left = self.left.load(Ordering::Relaxed).checked_sub(1)?;
+        self.left.store(left, Ordering::Relaxed);
+        Some((self.program.load(Ordering::Relaxed), left != 0))
+    }
 }
 
 /// The locks that one context has, by its own account: a CPU's task, or one run of a function. No
@@ -74,6 +100,10 @@ impl Objects {
         let of_cpu = |_| OfCpu {
             mask: AtomicCpuMask::none(cpus),
             held: Held::none(),
+            timer: Timer {
+                left: AtomicU64::new(0),
+                program: AtomicU64::new(0),
+            },
         };
         let csds: Box<[_]> = (0..cpus).map(|_| CallSingleData::new()).collect();
         Self {
@@ -112,6 +142,11 @@ impl Objects {
     /// The locks that the task of `cpu` has.
     pub fn held_by_task(&self, cpu: CpuId) -> &Held {
         &self.cpus[cpu].held
+    }
+
+    /// The timer of `cpu`.
+    pub fn timer_of(&self, cpu: CpuId) -> &Timer {
+        &self.cpus[cpu].timer
     }
 
     /// The descriptor of `cpu` for its own calls.

@@ -19,9 +19,10 @@ use shared::mailbox::{ANSWERS, Refusal};
 
 use super::deeds::Verb;
 use super::functions::LedgerFunctions;
-use super::obey::Context;
+use super::obey::{self, Context};
 use crate::ipi::Ipi;
 use crate::ipi::hotplug::HotplugError;
+use crate::vectors::TIMER;
 
 /// The puppets of one machine.
 #[derive(Debug)]
@@ -42,9 +43,21 @@ impl Puppet {
         self.mailboxes.run(&PuppetDeeds { puppet: self, ipi })
     }
 
-    /// What the puppets need to be told of an interrupt, on the CPU that has taken it.
-    pub fn handle<P: Platform>(&self, platform: &P, vector: Vector) {
-        self.mailboxes.handle(platform, vector);
+    /// What the puppets do at an interrupt, on the CPU that has taken it.
+    pub fn handle<P: Platform>(&self, ipi: &Ipi<P, LedgerFunctions>, vector: Vector) {
+        let machine = &ipi.machine;
+        self.mailboxes.handle(&machine.platform, vector);
+        if vector != TIMER {
+            return;
+        }
+        let me = machine.this_cpu();
+        let Some((program, comes_again)) = ipi.functions.objects.timer_of(me).take() else {
+            return;
+        };
+        obey::program(ipi, program, None);
+        if comes_again {
+            machine.platform.send_ipi(me, TIMER);
+        }
     }
 }
 
@@ -123,6 +136,7 @@ impl<P: Platform> Deeds<P> for PuppetDeeds<'_, P> {
                     ipi,
                     held: ipi.functions.objects.held_by_task(me),
                     made: Some(&mailbox.call),
+                    inside: None,
                 };
                 return task.obey(verb, command);
             }

@@ -192,25 +192,35 @@ impl Case {
     }
 
     fn command(&self, manifest: &Manifest, text: &str) -> Result<Command, String> {
-        let (deed, command) = manifest.told(text).map_err(|error| error.to_string())?;
-        if !deed.in_case {
+        let (_, command) = manifest.told(text).map_err(|error| error.to_string())?;
+        self.check(manifest, text, &command)?;
+        for step in &command.program {
+            self.check(manifest, text, step)?;
+        }
+        Ok(command)
+    }
+
+    /// Checks that `command`, which stands in `text`, is one that a case can have, about CPUs of
+    /// this one.
+    fn check(&self, manifest: &Manifest, text: &str, command: &Command) -> Result<(), String> {
+        let deed = manifest.deed_numbered(command.verb);
+        let Some(deed) = deed.filter(|it| it.in_case) else {
             let known = manifest.known(|it| it.in_case);
             return Err(format!(
                 "\"{}\" cannot stand in a case; there are {known}",
-                deed.name
+                manifest.deed_name(command.verb)
             ));
-        }
+        };
         let one = deed.arguments.iter().zip(command.arguments);
         let one = one.filter_map(|(it, cpu)| (*it == Argument::Cpu).then_some(cpu));
         let mut cpus = one.chain(command.mask.iter().map(u64::from));
         let stranger = cpus.find(|cpu| *cpu >= u64::from(self.cpus));
-        drop(cpus);
         match stranger {
             Some(cpu) => Err(format!(
                 "there is no CPU {cpu} in \"{text}\"; they are 0 to {}",
                 self.cpus - 1
             )),
-            None => Ok(command),
+            None => Ok(()),
         }
     }
 
@@ -383,6 +393,9 @@ mod tests {
             ("cpus 2\n0: many", 2, "told as \"call-many CPUS [wait]\""),
             ("cpus 2\n\n0: many 1; many 2", 3, "no CPU 2"),
             ("cpus 2\n0: call-single 2", 2, "no CPU 2"),
+            ("cpus 2\n0: run 1 { run 2 }", 2, "no CPU 2"),
+            ("cpus 2\n0: run 1 {", 2, "not closed"),
+            ("cpus 2\n0: repeat 2 { many 2 }", 2, "no CPU 2"),
             ("cpus 2\n0: store x 2\n1: dance", 3, "no deed \"dance\""),
             ("cpus 2\n0: finish 0", 2, "ends the workload"),
             (
