@@ -11,6 +11,7 @@ use kit::program;
 use kit::sync::atomic::Ordering as SharedOrdering;
 use kit::sync::mask::CpuMask;
 use shared::ledger::CallId;
+use shared::program::PROGRAMS;
 
 use super::calls;
 use super::deeds::Verb;
@@ -197,10 +198,10 @@ impl<P: Platform> Context<'_, P> {
 
     /// Has `make` make the call that `command` is, to CPUs of `among`.
     fn call(&self, command: &Command, among: &CpuMask, make: &mut dyn FnMut(Call) -> CpuMask) {
-        let function = match u8::try_from(command.program) {
+        let function = match command.program {
+            program @ 1.. if program <= PROGRAMS.into() => Function::Program(program as u8),
             // Two functions in turn, so that a mix-up of two calls mixes up their functions too.
-            Ok(0) | Err(_) => [Function::Other, Function::Plain][command.number as usize % 2],
-            Ok(program) => Function::Program(program),
+            _ => [Function::Other, Function::Plain][command.number as usize % 2],
         };
         calls::entered(self.ipi, among, function, command.waits(), |call| {
             if let Some(made) = self.made {
