@@ -34,8 +34,33 @@ pub(super) struct Context<'a, P: Platform> {
     pub inside: Option<Call>,
 }
 
+/// Why a context has not carried out a deed.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// It breaks the contract, which has been reported.
+    Breach,
+    /// Another reason.
+    Other(Refusal),
+}
+
+impl From<Refusal> for Refused {
+    fn from(why: Refusal) -> Self {
+        Self::Other(why)
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Breach => Self::Invalid,
+            Refused::Other(why) => why,
+        }
+    }
+}
+
 /// Carries out the program with this number, in the function of `inside`, or in the handler of
-/// another interrupt. What is refused is left out.
+/// another interrupt. What is refused is left out. Nobody asks for an answer, so that what makes no
+/// sense there is reported; a target that is offline makes sense.
 pub(super) fn program<P: Platform>(
     ipi: &Ipi<P, LedgerFunctions>,
     number: u64,
@@ -48,12 +73,20 @@ pub(super) fn program<P: Platform>(
         made: None,
         inside,
     };
-    for command in program::commands(&ipi.machine.lab, number) {
+    let machine = &ipi.machine;
+    for command in program::commands(&machine.lab, number) {
         let known = Verb::try_from(command.verb)
             .ok()
             .filter(|_| command.is_known());
-        if known.is_none_or(|verb| context.obey(verb, &command).is_err()) {
-            count(&ipi.machine.counters().deeds_refused, 1);
+        let refused = match known {
+            Some(verb) => context.obey(verb, &command).err(),
+            None => Some(Refusal::Invalid.into()),
+        };
+        let Some(refused) = refused else { continue };
+        count(&machine.counters().deeds_refused, 1);
+        if !matches!(refused, Refused::Breach | Refused::Other(Refusal::Offline)) {
+            let call = inside.map_or(0, |call| call.info);
+            machine.report(Oracle::Contract, call, command.verb.into());
         }
     }
 }
@@ -63,7 +96,7 @@ impl<P: Platform> Context<'_, P> {
     ///
     /// # Errors
     /// If it cannot be done, or not in any context.
-    pub fn obey(&self, verb: Verb, command: &Command) -> Result<i64, Refusal> {
+    pub fn obey(&self, verb: Verb, command: &Command) -> Result<i64, Refused> {
         let ipi = self.ipi;
         let machine = &ipi.machine;
         let objects = &ipi.functions.objects;
@@ -87,7 +120,7 @@ impl<P: Platform> Context<'_, P> {
             Verb::CallAsync => {
                 let target = existing(about, cpus)?;
                 if wait {
-                    return Err(Refusal::Invalid);
+                    return Err(Refusal::Invalid.into());
                 }
                 let csd = objects.csd_of(me);
                 if target != me && csd.is_locked() {
@@ -107,7 +140,7 @@ impl<P: Platform> Context<'_, P> {
                 let csd = objects.csd_of(existing(source, cpus)?);
                 // While its function runs, nobody else can use it.
                 if csd.call() != inside {
-                    return Err(Refusal::Invalid);
+                    return Err(Refusal::Invalid.into());
                 }
                 if target != me && csd.is_locked() {
                     self.may_wait()?;
@@ -149,7 +182,7 @@ impl<P: Platform> Context<'_, P> {
                     result = chosen.map_err(|_| Refusal::Offline);
                     chosen.map_or_else(|_| CpuMask::none(cpus), |cpu| CpuMask::only(cpu, cpus))
                 });
-                return result.map(|cpu| cpu as i64);
+                return Ok(result.map(|cpu| cpu as i64)?);
             }
             Verb::CallCond => {
                 let mask = command.mask()?;
@@ -180,7 +213,7 @@ impl<P: Platform> Context<'_, P> {
                 let (number, lock) = objects.lock(first)?;
                 if !self.held.remove(number) {
                     machine.report(Oracle::Contract, 0, first);
-                    return Err(Refusal::Invalid);
+                    return Err(Refused::Breach);
                 }
                 lock.unlock();
             }
@@ -191,7 +224,7 @@ impl<P: Platform> Context<'_, P> {
                 let word = objects.word(first)?;
                 machine.spin_until(|| word.load(SharedOrdering::Acquire) == second);
             }
-            _ => return Err(Refusal::Invalid),
+            _ => return Err(Refusal::Invalid.into()),
         }
         Ok(0)
     }
@@ -214,17 +247,17 @@ impl<P: Platform> Context<'_, P> {
     /// Checks that this CPU may wait for another. With interrupts off it may not, by the contract.
     /// That is reported here as the path would report it; but the path would go on, and might never
     /// return.
-    fn may_wait(&self) -> Result<(), Refusal> {
+    fn may_wait(&self) -> Result<(), Refused> {
         let machine = &self.ipi.machine;
         if machine.platform.irqs_enabled() {
             return Ok(());
         }
         machine.report(Oracle::Contract, 0, 0);
-        Err(Refusal::Invalid)
+        Err(Refused::Breach)
     }
 
     /// As [`Context::may_wait`], if there is any other CPU in `mask` to wait for.
-    fn may_wait_for(&self, mask: &CpuMask) -> Result<(), Refusal> {
+    fn may_wait_for(&self, mask: &CpuMask) -> Result<(), Refused> {
         if self.ipi.machine.others_online(mask).is_empty() {
             return Ok(());
         }

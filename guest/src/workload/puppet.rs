@@ -138,7 +138,7 @@ impl<P: Platform> Deeds<P> for PuppetDeeds<'_, P> {
                     made: Some(&mailbox.call),
                     inside: None,
                 };
-                return task.obey(verb, command);
+                return Ok(task.obey(verb, command)?);
             }
         }
         Ok(0)

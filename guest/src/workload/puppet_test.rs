@@ -465,7 +465,8 @@ fn a_function_that_breaks_the_contract_is_found() {
         command(Verb::Unlock).about(0),
         command(Verb::Requeue).about(2),
         command(Verb::IrqsOn),
-        command(Verb::Timer).about(1),
+        command(Verb::Lock).about(8),
+        command(Verb::CallAsync).about(99),
         set.with(1),
     ];
     bench.write_program(1, &steps);
@@ -478,8 +479,9 @@ fn a_function_that_breaks_the_contract_is_found() {
         "it was not the function's"
     );
     let end = bench.finish();
-    // To wait, to release what another has, and to use a descriptor that is in use.
-    assert_eq!(end.findings, [Oracle::Contract; 3]);
+    // To wait, to release what another has, to use a descriptor that is in use, and twice what makes
+    // no sense. That there is no such CPU is no breach.
+    assert_eq!(end.findings, [Oracle::Contract; 5]);
 }
 
 #[test]
