@@ -380,6 +380,7 @@ mod tests {
             ("cpus 2\n2: many 1", 2, "0 to 1"),
             ("cpus 2\nexpect lost with fifo", 2, "KEY=VALUE"),
             ("cpus 2\nwhat", 2, "append"),
+            ("cpus 2\n0: run 1 {", 2, "not closed"),
         ] {
             let error = Case::parse(text).unwrap_err();
             assert_eq!(error.line, line, "{text}");
@@ -394,7 +395,6 @@ mod tests {
             ("cpus 2\n\n0: many 1; many 2", 3, "no CPU 2"),
             ("cpus 2\n0: call-single 2", 2, "no CPU 2"),
             ("cpus 2\n0: run 1 { run 2 }", 2, "no CPU 2"),
-            ("cpus 2\n0: run 1 {", 2, "not closed"),
             ("cpus 2\n0: repeat 2 { many 2 }", 2, "no CPU 2"),
             ("cpus 2\n0: store x 2\n1: dance", 3, "no deed \"dance\""),
             ("cpus 2\n0: finish 0", 2, "ends the workload"),

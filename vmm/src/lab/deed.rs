@@ -418,7 +418,7 @@ pub(crate) mod tests {
             (
                 "dance",
                 "there is no deed \"dance\"; there are call-single, irqs-off, call-many (many), \
-                 store, run, online",
+                 store, online, run",
             ),
             ("finish 0", "ends the workload"),
             ("call-single", "told as \"call-single CPU\""),
