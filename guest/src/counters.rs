@@ -33,6 +33,8 @@ counters! {
             .shown("memory", "refused", "{} refused", "memory_requests_refused_total");
         /// Operations that sent IPIs of the single and many vectors: those by which calls are told to their targets.
         call_ipis_sent.reckoned(SentForCalls);
+        /// Deeds of functions and timers that were refused, and so left out.
+        deeds_refused;
         /// Pairs of CPUs that the selftest calls, or takes a sample of; a CPU with itself is one.
         cpu_pairs.shown("selftest", "pairs", "{} pairs of CPUs", "selftest_pairs_total");
         /// Pairs of CPUs of which the one has called the other in the selftest.

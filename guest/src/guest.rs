@@ -81,7 +81,7 @@ impl<P: Platform> Specimen<P> for Guest<P> {
         handler::run(&machine.platform, &machine.lab, vector, || {
             self.ipi.serve(vector);
             if let Running::Puppet(puppet) = &self.running {
-                puppet.handle(&machine.platform, vector);
+                puppet.handle(&self.ipi, vector);
             }
         });
     }

@@ -11,6 +11,6 @@
 use kit::metal::platform::Metal;
 
 use guest::Guest;
-use guest::vectors::{MANY, MEASURED, SINGLE};
+use guest::vectors::{MANY, MEASURED, SINGLE, TIMER};
 
-kit::guest!(Guest<Metal>, [SINGLE, MANY, MEASURED]);
+kit::guest!(Guest<Metal>, [SINGLE, MANY, MEASURED, TIMER]);

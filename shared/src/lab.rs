@@ -14,13 +14,14 @@ pub use crate::cpus::MAX_CPUS;
 use crate::ledger::{Lane, record_stride};
 use crate::mailbox::Mailbox;
 use crate::probe::Arms;
+use crate::program::{PROGRAMS, Program};
 use crate::trace::ring_stride;
 
 /// First eight bytes of the lab, `IPI-LAB` and a zero, little endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"IPI-LAB\0");
 
 /// Version of every layout in this crate. Either side refuses any other.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// Alignment of the lab and of each of its sections, one page.
 pub const ALIGN: u64 = 4096;
@@ -98,8 +99,8 @@ pub struct Header {
     pub found: Section,
     /// One [`Words`].
     pub words: Section,
-    /// Room for more.
-    pub reserved: [u64; 3],
+    /// [`Program`]s, by their numbers from 1.
+    pub programs: Section,
     /// Guest: how many CPUs it brought up, the first one included.
     pub cpus_online: u32,
     /// Guest: findings made, which can exceed the number kept.
@@ -306,6 +307,8 @@ pub struct Layout {
     pub found: Section,
     /// One [`Words`].
     pub words: Section,
+    /// [`Program`]s, by their numbers from 1.
+    pub programs: Section,
     /// Bytes in all, a multiple of [`ALIGN`].
     pub size: u64,
 }
@@ -361,8 +364,13 @@ impl Layout {
             stride: size_of::<Words>() as u64,
             count: 1,
         };
-        let ledger = Section {
+        let programs = Section {
             offset: after(words.end()),
+            stride: size_of::<Program>() as u64,
+            count: u64::from(PROGRAMS),
+        };
+        let ledger = Section {
+            offset: after(programs.end()),
             stride: record_stride(mask_words),
             count: u64::from(cpus) * Lane::COUNT as u64 * u64::from(SLOTS),
         };
@@ -384,6 +392,7 @@ impl Layout {
             tallies,
             found,
             words,
+            programs,
             size: after(rings.end()),
         })
     }
@@ -407,6 +416,7 @@ impl Layout {
             tallies: self.tallies,
             found: self.found,
             words: self.words,
+            programs: self.programs,
             ..Header::default()
         }
     }
@@ -435,7 +445,8 @@ impl Layout {
             && header.contexts == layout.contexts
             && header.tallies == layout.tallies
             && header.found == layout.found
-            && header.words == layout.words;
+            && header.words == layout.words
+            && header.programs == layout.programs;
         if same {
             Ok(layout)
         } else {
@@ -491,7 +502,8 @@ mod tests {
             assert!(layout.contexts.end() <= layout.tallies.offset);
             assert!(layout.tallies.end() <= layout.found.offset);
             assert!(layout.found.end() <= layout.words.offset);
-            assert!(layout.words.end() <= layout.ledger.offset);
+            assert!(layout.words.end() <= layout.programs.offset);
+            assert!(layout.programs.end() <= layout.ledger.offset);
             assert!(layout.ledger.end() <= layout.rings.offset);
             assert!(layout.rings.end() <= layout.size);
             assert_eq!(Layout::from_header(&layout.header()), Ok(layout));
@@ -504,8 +516,8 @@ mod tests {
         let refused = |header| Layout::from_header(&header).unwrap_err();
         assert_eq!(refused(Header { magic: 1, ..good }), LayoutError::Magic(1));
         assert_eq!(
-            refused(Header { version: 9, ..good }),
-            LayoutError::Version(9)
+            refused(Header { version: 8, ..good }),
+            LayoutError::Version(8)
         );
         assert_eq!(refused(Header { cpus: 0, ..good }), LayoutError::Cpus(0));
         assert_eq!(refused(Header { cpus: 5, ..good }), LayoutError::Sections);

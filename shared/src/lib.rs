@@ -16,5 +16,6 @@ pub mod manifest;
 pub mod passing;
 pub mod ports;
 pub mod probe;
+pub mod program;
 pub mod stop;
 pub mod trace;

@@ -52,8 +52,11 @@ pub struct Mailbox {
     pub answer: [u16; ANSWERS],
     /// VMM: the deed's argument that is a set of CPUs.
     pub mask: [u64; MASK_WORDS],
+    /// VMM: the number of the [program](crate::program) that goes with the command: what the
+    /// function of its call does, say. 0 if none does.
+    pub program: u64,
     /// Room for more.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
 }
 
 const _: () = assert!(size_of::<Mailbox>() == 320);

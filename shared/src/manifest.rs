@@ -66,7 +66,7 @@ pub struct Record {
     /// Source: [`SourceRole`].
     pub role: u32,
     /// Point: [`WAITS`]. Value: [`BROKEN`], [`HARMLESS`]. Deed: [`MAY_WAIT`], [`IN_HANDLER`],
-    /// [`ANSWERS`], [`IN_CASE`], [`ENDS`]. Counter: [`PROGRESS`].
+    /// [`ANSWERS`], [`IN_CASE`], [`ENDS`], [`TAKES_PROGRAM`]. Counter: [`PROGRESS`].
     pub flags: u32,
     /// Deed: an [`Argument`] each, the first zero ends them.
     pub arguments: [u8; ARGUMENTS],
@@ -123,7 +123,9 @@ pub const HARMLESS: u32 = 2;
 /// everywhere.
 pub const MAY_WAIT: u32 = 1;
 
-/// [`Record::flags`] of a deed: an interrupt handler may do it too.
+/// [`Record::flags`] of a deed: it can be told to an interrupt handler too, as one of a
+/// [program](crate::program). If it breaks a rule there, such as a call that waits, that is for the
+/// guest's oracles to say.
 pub const IN_HANDLER: u32 = 2;
 
 /// [`Record::flags`] of a deed: it writes a list into the mailbox, and its result is the length of
@@ -140,6 +142,10 @@ pub const IN_CASE: u32 = 8;
 /// interrupt that was sent to them, the guest looks for what was left behind, reports it, and ends
 /// the run. It waits for no other CPU.
 pub const ENDS: u32 = 16;
+
+/// [`Record::flags`] of a deed: a [program](crate::program) can go with it. The guest does that in
+/// the function of the call that the deed makes, or in the interrupt that it asks for.
+pub const TAKES_PROGRAM: u32 = 32;
 
 /// [`Record::flags`] of a counter: it moves only when a CPU makes progress, and never in a loop
 /// that waits.
@@ -221,6 +227,9 @@ numbers! {
         Last = 3 "last",
         /// It is sent only to measure what an IPI costs.
         Measured = 4 "measured",
+        /// The interrupt of a CPU's timer: the CPU sends it to itself when it sets the timer, and
+        /// it stands for one that can come at any time from then on.
+        Timer = 5 "timer",
     }
 }
 

@@ -26,6 +26,7 @@ use shared::trace::{RingHead, ring_records};
 
 use crate::counters::{self, CpuCounters, count};
 use crate::platform::CpuId;
+use crate::program::LabProgram;
 use crate::trace::{AtomicRecord, AtomicRingHead, Ring};
 
 /// Call records of one CPU.
@@ -90,7 +91,9 @@ pub struct CpuMailbox {
     pub answer: [AtomicU16; ANSWERS],
     /// See [`Mailbox::mask`].
     pub mask: [AtomicU64; MASK_WORDS],
-    reserved: [AtomicU64; 5],
+    /// See [`Mailbox::program`].
+    pub program: AtomicU64,
+    reserved: [AtomicU64; 4],
 }
 
 const _: () = {
@@ -106,6 +109,7 @@ const _: () = {
     assert!(offset_of!(CpuMailbox, listens) == offset_of!(Mailbox, listens));
     assert!(offset_of!(CpuMailbox, answer) == offset_of!(Mailbox, answer));
     assert!(offset_of!(CpuMailbox, mask) == offset_of!(Mailbox, mask));
+    assert!(offset_of!(CpuMailbox, program) == offset_of!(Mailbox, program));
 };
 
 /// The fixed part of a call record, as [`RecordHead`].
@@ -231,6 +235,22 @@ impl Lab {
     #[inline]
     pub fn mailbox(&self, cpu: CpuId) -> &CpuMailbox {
         self.at(self.layout.mailboxes.entry(cpu as u64))
+    }
+
+    /// The program with this number, from 1, if the lab has a place for it.
+    pub fn program(&self, number: u64) -> Option<&LabProgram> {
+        let place = self.layout.programs.entry(number.checked_sub(1)?)?;
+        Some(self.at(Some(place)))
+    }
+
+    /// Writes the program with this number, as a monitor does.
+    #[cfg(any(test, feature = "threads"))]
+    pub fn write_program(&self, number: u64, program: &shared::program::Program) {
+        let place = self.layout.programs.entry(number - 1);
+        let place =
+            self.pointer::<shared::program::Program>(place.expect("the lab has a place for it"));
+        // SAFETY: the place lies within the lab, and no CPU looks at it before it is told to.
+        unsafe { place.write(*program) };
     }
 
     /// Whether probe `point`, by its index in the image's section, is armed for `cpu`.

@@ -29,6 +29,7 @@ pub mod metal;
 pub mod options;
 pub mod platform;
 pub mod probe;
+pub mod program;
 pub mod route;
 pub mod specimen;
 pub mod sync;

@@ -12,8 +12,9 @@
 //! deliver them before.
 
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use shared::cpus::MASK_WORDS;
 pub use shared::mailbox::Refusal;
 use shared::mailbox::WAIT;
 use shared::manifest::ARGUMENTS;
@@ -68,13 +69,15 @@ pub trait Deeds<P: Platform> {
 /// A command as it was found in a mailbox.
 #[derive(Debug)]
 pub struct Command {
-    /// Its number among the commands posted to this CPU, from 1.
+    /// Its number among the commands posted to this CPU, or of its program, from 1.
     pub number: u64,
     /// The verb, by its number in the manifest.
     pub verb: u32,
     /// Its arguments but for sets of CPUs, by position. A word is given by its place among the
     /// values of its key.
     pub arguments: [u64; ARGUMENTS],
+    /// The number of the [program](crate::program) that goes with it, or 0.
+    pub program: u64,
     flags: u32,
     /// `None` if it names CPUs that the machine does not have.
     mask: Option<CpuMask>,
@@ -83,25 +86,46 @@ pub struct Command {
 impl Command {
     /// The command in `mailbox`, if there is one that has not been begun.
     fn waiting_in(mailbox: &CpuMailbox, cpus: usize) -> Option<Self> {
-        if !has_mail(mailbox) {
-            return None;
-        }
-        let mut mask = CpuMask::all(cpus);
-        let mut words = mailbox.mask.iter().map(|word| word.load(Ordering::Relaxed));
-        mask.filter_words(|| words.next().expect("a mailbox's mask is as large as any"));
-        let named: u32 = (mailbox.mask.iter())
-            .map(|word| word.load(Ordering::Relaxed).count_ones())
-            .sum();
-        Some(Self {
-            number: mailbox.posted.load(Ordering::Relaxed),
-            verb: mailbox.verb.load(Ordering::Relaxed),
-            arguments: mailbox
-                .arguments
-                .each_ref()
-                .map(|it| it.load(Ordering::Relaxed)),
-            flags: mailbox.flags.load(Ordering::Relaxed),
-            mask: (mask.len() == named as usize).then_some(mask),
+        has_mail(mailbox).then(|| Self {
+            program: mailbox.program.load(Ordering::Relaxed),
+            ..Self::read(
+                mailbox.posted.load(Ordering::Relaxed),
+                &mailbox.verb,
+                &mailbox.flags,
+                &mailbox.arguments,
+                &mailbox.mask,
+                cpus,
+            )
         })
+    }
+
+    /// The command that these fields say, without a program.
+    pub(crate) fn read(
+        number: u64,
+        verb: &AtomicU32,
+        flags: &AtomicU32,
+        arguments: &[AtomicU64; ARGUMENTS],
+        words: &[AtomicU64; MASK_WORDS],
+        cpus: usize,
+    ) -> Self {
+        let mut mask = CpuMask::all(cpus);
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let mut all = words.iter().map(load);
+        mask.filter_words(|| all.next().expect("a mailbox's mask is as large as any"));
+        let named: u32 = words.iter().map(|word| load(word).count_ones()).sum();
+        Self {
+            number,
+            verb: verb.load(Ordering::Relaxed),
+            arguments: arguments.each_ref().map(load),
+            program: 0,
+            flags: flags.load(Ordering::Relaxed),
+            mask: (mask.len() == named as usize).then_some(mask),
+        }
+    }
+
+    /// Whether it asks for nothing that this kit does not know.
+    pub fn is_known(&self) -> bool {
+        self.flags & !WAIT == 0
     }
 
     /// Whether the CPU is to wait until it has been done everywhere.
@@ -178,9 +202,9 @@ impl Mailboxes {
                 // A reader that finds the command begun finds no call of an earlier command.
                 mailbox.call.store(0, Ordering::Relaxed);
                 mailbox.taken.store(command.number, Ordering::Release);
-                let result = match command.flags & !WAIT {
-                    0 => deeds.obey(&command),
-                    _ => Err(Refusal::Invalid),
+                let result = match command.is_known() {
+                    true => deeds.obey(&command),
+                    false => Err(Refusal::Invalid),
                 };
                 let result = result.unwrap_or_else(|refusal| refusal as i64);
                 mailbox.result.store(result, Ordering::Relaxed);

@@ -277,7 +277,8 @@ impl Platform for Arc<Threads> {
     }
     fn idle_unless(&self, done: &dyn Fn() -> bool) {
         if !done() {
-            self.relax();
+            self.enable();
+            thread::yield_now();
         }
     }
     fn start_cpu(&self, cpu: CpuId) -> Result<(), NotStarted> {

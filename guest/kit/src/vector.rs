@@ -17,7 +17,7 @@ pub struct Vector(u8);
 impl Vector {
     /// Its handler does nothing. A CPU sends it to itself to learn that it has taken all that was
     /// pending. No vector of the guest may have a lower number, since that is a lower priority.
-    pub const LAST: Self = Self::new(0xfa);
+    pub const LAST: Self = Self::new(0xf1);
 
     /// Its handler does nothing, but the CPU leaves `hlt` (Linux: `RESCHEDULE_VECTOR`). CPUs wake
     /// each other with it, and never with another vector: one that is sent without need could hide

@@ -15,12 +15,12 @@ use crate::vector::Vector;
 /// }
 /// ```
 ///
-/// A vector below [`Vector::LAST`] would be taken after it, and a run could be judged before:
+/// A vector that is not above [`Vector::LAST`] would not be taken before it, and a run could be judged before:
 ///
 /// ```compile_fail
 /// kit::vectors! {
 ///     /// Look.
-///     pub MINE = 0xf9, "mine", Call;
+///     pub MINE = 0xf0, "mine", Call;
 /// }
 /// ```
 #[macro_export]

@@ -193,6 +193,30 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         ran
     }
 
+    /// Has every CPU of `mask` that is online and of which `holds` is true run `call`, this one too,
+    /// and returns which those were (`on_each_cpu_cond`, as it was in Linux 3.4). `holds` is asked
+    /// once of each, before any of them is called, so that it can have changed by then.
+    pub fn on_each_cpu_cond(
+        &self,
+        mask: &CpuMask,
+        holds: &dyn Fn(CpuId) -> bool,
+        call: Call,
+        wait: bool,
+    ) -> CpuMask {
+        let me = self.machine.this_cpu();
+        let mut chosen = CpuMask::none(self.machine.cpus);
+        let online = mask.iter().filter(|cpu| self.machine.is_online(*cpu));
+        online
+            .filter(|cpu| holds(*cpu))
+            .for_each(|cpu| chosen.insert(cpu));
+        let mut ran = self.call_many(&chosen, call, wait);
+        if chosen.contains(me) {
+            self.run_here(call);
+            ran.insert(me);
+        }
+        ran
+    }
+
     /// Has one CPU of `mask` run `call`, this one if it is among them, and returns which
     /// (`smp_call_function_any`).
     ///

@@ -1,5 +1,6 @@
 //! The functions that the workloads' calls run. Each run is marked in the ledger. Two of the
-//! functions make a further call, which is all that the contract allows a function.
+//! functions make a further call, which is all that the contract allows a function. Those that do
+//! what a [program](kit::program) says can also break it.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +9,10 @@ use kit::platform::{CpuId, Platform};
 use kit::sync::mask::CpuMask;
 use kit::sync::spin::SpinLock;
 use shared::ledger::CallId;
+use shared::program::PROGRAMS;
 
+use super::obey;
+use super::objects::Objects;
 use crate::ipi::csd::{Call, CallSingleData};
 use crate::ipi::{Functions, Ipi};
 use crate::ledger::Ledger;
@@ -17,37 +21,59 @@ use crate::oracle::Oracle;
 
 /// What the function of a call does besides marking the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Function {
     /// Nothing more.
-    Plain = 0,
+    Plain,
     /// Nothing more; it differs from `Plain` so that a mix-up of functions is seen.
-    Other = 1,
+    Other,
     /// Calls its own CPU, which runs that call inline.
-    Nested = 2,
+    Nested,
     /// Makes a second call, which the first caller has prepared with
     /// [`LedgerFunctions::prepare_relay`].
-    Relay = 3,
+    Relay,
     /// Stops the [`Stopwatch`].
-    Timed = 4,
+    Timed,
     /// Takes a lock, which all CPUs that run it share, and lets it go.
-    Locking = 5,
+    Locking,
+    /// Carries out the program with this number.
+    Program(u8),
 }
 
 impl Function {
+    /// All but those that carry out programs, by number.
+    const FIXED: [Self; 6] = [
+        Self::Plain,
+        Self::Other,
+        Self::Nested,
+        Self::Relay,
+        Self::Timed,
+        Self::Locking,
+    ];
+
+    /// The number of the function that carries out program 0, if there were one: they are counted
+    /// from 1.
+    const PROGRAMS_FROM: u8 = 16;
+
+    /// Its number, by which the ledger knows it.
+    fn number(self) -> u8 {
+        match self {
+            Self::Program(program) => Self::PROGRAMS_FROM + program,
+            fixed => {
+                let place = Self::FIXED.iter().position(|it| *it == fixed);
+                place.expect("all others are fixed") as u8
+            }
+        }
+    }
+
     fn from_number(number: u8) -> Option<Self> {
-        [
-            Self::Plain,
-            Self::Other,
-            Self::Nested,
-            Self::Relay,
-            Self::Timed,
-            Self::Locking,
-        ]
-        .into_iter()
-        .find(|function| *function as u8 == number)
+        let program = || number.checked_sub(Self::PROGRAMS_FROM).map(Self::Program);
+        let fixed = Self::FIXED.get(usize::from(number)).copied();
+        fixed.or_else(program)
     }
 }
+
+// A number has room for every program.
+const _: () = assert!((Function::PROGRAMS_FROM as u32) + PROGRAMS <= u8::MAX as u32);
 
 /// A call that was prepared by one CPU, and is made by the target of another call.
 #[derive(Debug)]
@@ -96,6 +122,8 @@ pub struct LedgerFunctions {
     pub stopwatch: Stopwatch,
     /// What [`Function::Locking`] takes.
     lock: SpinLock,
+    /// What deeds act on.
+    pub objects: Objects,
 }
 
 impl LedgerFunctions {
@@ -113,6 +141,7 @@ impl LedgerFunctions {
             relays: Box::leak(relays),
             stopwatch: Stopwatch::default(),
             lock: SpinLock::new(),
+            objects: Objects::new(cpus),
         }
     }
 
@@ -124,7 +153,7 @@ impl LedgerFunctions {
         targets: &CpuMask,
         wait: bool,
     ) -> Call {
-        let id = self.ledger.open(machine, function as u8, targets, wait);
+        let id = self.ledger.open(machine, function.number(), targets, wait);
         Call {
             func: u32::from(id.function()),
             info: id.raw(),
@@ -223,6 +252,7 @@ impl<P: Platform> Functions<P> for LedgerFunctions {
             }
             Some(Function::Timed) => self.stopwatch.stop(machine.platform.timestamp()),
             Some(Function::Locking) => self.lock.with(&machine.platform, || {}),
+            Some(Function::Program(program)) => obey::program(ipi, program.into(), Some(call)),
             Some(Function::Plain | Function::Other) | None => {}
         }
     }

@@ -6,6 +6,8 @@ pub mod calls;
 pub mod classic;
 pub mod deeds;
 pub mod functions;
+pub mod obey;
+pub mod objects;
 pub mod puppet;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod puppet_test;

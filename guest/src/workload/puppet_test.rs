@@ -12,6 +12,7 @@ use kit::threads::Threads;
 use shared::exit::ExitCode;
 use shared::ledger::CallId;
 use shared::mailbox::{Refusal, WAIT};
+use shared::program::Program;
 
 use crate::Guest;
 use crate::ipi::queue::QueueKind;
@@ -47,7 +48,9 @@ struct Command {
     verb: u32,
     flags: u32,
     argument: u64,
+    second: u64,
     mask: u64,
+    program: u64,
 }
 
 const fn command(verb: Verb) -> Command {
@@ -55,7 +58,9 @@ const fn command(verb: Verb) -> Command {
         verb: verb as u32,
         flags: 0,
         argument: 0,
+        second: 0,
         mask: 0,
+        program: 0,
     }
 }
 
@@ -63,8 +68,15 @@ impl Command {
     const fn about(self, argument: u64) -> Self {
         Self { argument, ..self }
     }
+    const fn with(self, second: u64) -> Self {
+        Self { second, ..self }
+    }
     const fn among(self, mask: u64) -> Self {
         Self { mask, ..self }
+    }
+    /// With the program of this number.
+    const fn doing(self, program: u64) -> Self {
+        Self { program, ..self }
     }
     const fn waiting(self) -> Self {
         Self {
@@ -132,10 +144,34 @@ impl Bench {
         mailbox.verb.store(command.verb, Ordering::Relaxed);
         mailbox.flags.store(command.flags, Ordering::Relaxed);
         mailbox.arguments[0].store(command.argument, Ordering::Relaxed);
+        mailbox.arguments[1].store(command.second, Ordering::Relaxed);
         mailbox.mask[0].store(command.mask, Ordering::Relaxed);
+        mailbox.program.store(command.program, Ordering::Relaxed);
         mailbox.posted.store(number, Ordering::Release);
         self.platform.send_ipi(cpu, Vector::WAKE);
         number
+    }
+
+    /// Writes the program with this number.
+    fn write_program(&self, number: u64, steps: &[Command]) {
+        let mut program = Program {
+            length: steps.len() as u64,
+            ..Program::default()
+        };
+        for (step, command) in program.steps.iter_mut().zip(steps) {
+            step.verb = command.verb;
+            step.flags = command.flags;
+            step.arguments[..2].copy_from_slice(&[command.argument, command.second]);
+            step.mask[0] = command.mask;
+        }
+        self.lab.write_program(number, &program);
+    }
+
+    /// The word, as some CPU sees it.
+    #[track_caller]
+    fn becomes(&self, cpu: CpuId, word: u64, value: u64) {
+        let waits = command(Verb::SpinUntil).about(word).with(value);
+        assert_eq!(self.tell(cpu, waits), 0);
     }
 
     /// Waits for the last command of `cpu`, and returns its result.
@@ -277,6 +313,10 @@ fn what_cannot_be_done_is_refused() {
     refused(command(Verb::Offline).about(1), Refusal::Invalid);
     refused(command(Verb::Online).about(2), Refusal::Invalid);
     refused(command(Verb::Online).about(4), Refusal::Invalid);
+    refused(command(Verb::Lock).about(8), Refusal::Invalid);
+    refused(command(Verb::Unlock).about(u64::MAX), Refusal::Invalid);
+    refused(command(Verb::SetWord).about(8), Refusal::Invalid);
+    refused(command(Verb::SpinUntil).about(8), Refusal::Invalid);
     refused(command(Verb::Queue), Refusal::Unsupported);
     refused(command(Verb::Finish).among(0b1101), Refusal::Invalid);
     assert_eq!(
@@ -333,6 +373,157 @@ fn with_interrupts_off_what_waits_is_a_breach_and_refused() {
     bench.tell(2, IRQS_ON);
     let end = bench.finish();
     assert_eq!(end.findings, [Oracle::Contract; 6]);
+}
+
+#[test]
+fn a_lock_is_waited_for_until_who_has_it_releases_it() {
+    let bench = Bench::new(QueueKind::Filo);
+    let [lock, unlock] = [Verb::Lock, Verb::Unlock].map(|verb| command(verb).about(7));
+    assert_eq!(bench.tell(0, lock), 0);
+    assert_eq!(bench.tell(1, lock.about(0)), 0, "another lock");
+    bench.post(2, lock);
+    // A call to the CPU that waits runs there: its interrupts are on.
+    assert_eq!(
+        bench.tell(3, command(Verb::CallSingle).about(2).waiting()),
+        0
+    );
+    assert!(!bench.has_done(2));
+    bench.is_refused(3, unlock, Refusal::Invalid);
+    assert!(!bench.has_done(2), "it was not CPU 3's to release");
+    assert_eq!(bench.tell(0, unlock), 0);
+    assert_eq!(bench.result(2), 0);
+    bench.is_refused(0, unlock, Refusal::Invalid);
+    assert_eq!(bench.tell(2, unlock), 0);
+    let end = bench.finish();
+    assert_eq!(end.findings, [Oracle::Contract; 2]);
+}
+
+#[test]
+fn who_spins_for_a_word_goes_on_when_it_has_the_value() {
+    let bench = Bench::new(QueueKind::Filo);
+    let set = command(Verb::SetWord).about(3);
+    bench.post(1, command(Verb::SpinUntil).about(3).with(2));
+    assert_eq!(bench.tell(0, set.with(1)), 0);
+    assert_eq!(bench.tell(0, set.about(2).with(2)), 0);
+    assert_eq!(
+        bench.tell(2, command(Verb::CallSingle).about(1).waiting()),
+        0
+    );
+    assert!(!bench.has_done(1));
+    assert_eq!(bench.tell(0, set.with(2)), 0);
+    assert_eq!(bench.result(1), 0);
+    passes(bench);
+}
+
+#[test]
+fn who_halts_goes_on_after_an_interrupt() {
+    let bench = Bench::new(QueueKind::Filo);
+    assert_eq!(bench.tell(1, IRQS_OFF), 0);
+    bench.post(0, command(Verb::CallSingle).about(1).waiting());
+    bench.call_of(0);
+    // The call may come while the CPU halts, or be taken by it afterwards: interrupts are on then.
+    assert_eq!(bench.tell(1, command(Verb::Halt)), 0);
+    assert_eq!(bench.result(0), 0);
+    let call = command(Verb::CallSingle).about(0).waiting();
+    assert_eq!(bench.tell(1, call), 0);
+    passes(bench);
+}
+
+#[test]
+fn the_function_of_a_call_does_what_its_program_says() {
+    let set = command(Verb::SetWord);
+    for (call, ran) in [
+        (command(Verb::CallSingle).about(1), 0b0010),
+        (command(Verb::CallSingle).about(0), 0b0001),
+        (command(Verb::CallAsync).about(2), 0b0100),
+        (command(Verb::CallMany).among(0b0110), 0b0110),
+        (command(Verb::CallAll), 0b1110),
+        (command(Verb::OnEach), 0b1111),
+        (command(Verb::CallAny).among(0b1000), 0b1000),
+    ] {
+        let bench = Bench::new(QueueKind::Filo);
+        let lock = command(Verb::Lock).about(1);
+        let unlock = command(Verb::Unlock).about(1);
+        let nested = command(Verb::CallAsync).about(3);
+        bench.write_program(5, &[lock, set.about(2).with(9), unlock, nested]);
+        assert!(bench.tell(0, call.doing(5)) >= 0);
+        bench.ran(bench.call_of(0), ran);
+        bench.becomes(0, 2, 9);
+        // Who takes the lock finds it free.
+        assert_eq!(bench.tell(0, lock), 0);
+        let end = bench.finish();
+        assert_eq!(end.findings, [], "{call:?}");
+    }
+}
+
+#[test]
+fn a_function_that_breaks_the_contract_is_found() {
+    let bench = Bench::new(QueueKind::Filo);
+    let set = command(Verb::SetWord);
+    let steps = [
+        command(Verb::CallSingle).about(2).waiting(),
+        command(Verb::Unlock).about(0),
+        command(Verb::Requeue).about(2),
+        command(Verb::IrqsOn),
+        command(Verb::Lock).about(8),
+        command(Verb::CallAsync).about(99),
+        set.with(1),
+    ];
+    bench.write_program(1, &steps);
+    assert_eq!(bench.tell(0, command(Verb::Lock)), 0);
+    assert_eq!(bench.tell(0, command(Verb::CallAsync).about(1).doing(1)), 0);
+    bench.becomes(3, 0, 1);
+    assert_eq!(
+        bench.tell(0, command(Verb::Unlock)),
+        0,
+        "it was not the function's"
+    );
+    let end = bench.finish();
+    // To wait, to release what another has, to use a descriptor that is in use, and twice what makes
+    // no sense. That there is no such CPU is no breach.
+    assert_eq!(end.findings, [Oracle::Contract; 5]);
+}
+
+#[test]
+fn a_program_that_is_not_there_does_nothing() {
+    let bench = Bench::new(QueueKind::Filo);
+    for number in [7, 64, 65, 255, u64::MAX] {
+        let call = command(Verb::CallSingle).about(1).waiting().doing(number);
+        assert_eq!(bench.tell(0, call), 0);
+        bench.ran(bench.call_of(0), 0b0010);
+    }
+    passes(bench);
+}
+
+#[test]
+fn a_timer_comes_as_often_as_it_was_set_for() {
+    let bench = Bench::new(QueueKind::Filo);
+    bench.write_program(1, &[command(Verb::CallAsync).about(1)]);
+    assert_eq!(bench.tell(1, command(Verb::Timer).about(3).doing(1)), 0);
+    let ran = &bench.lab.tally(1).calls_executed;
+    wait_until("the timer comes", || ran.load(Ordering::Relaxed) == 3);
+    assert_eq!(bench.tell(1, command(Verb::Timer).about(0).doing(1)), 0);
+    assert_eq!(bench.tell(1, IRQS_OFF), 0);
+    assert_eq!(bench.tell(1, command(Verb::Timer).about(1).doing(1)), 0);
+    assert_eq!(ran.load(Ordering::Relaxed), 3, "its interrupts are off");
+    assert_eq!(bench.tell(1, IRQS_ON), 0);
+    assert_eq!(ran.load(Ordering::Relaxed), 4);
+    passes(bench);
+}
+
+#[test]
+fn a_call_with_a_condition_goes_to_those_for_which_it_holds() {
+    let bench = Bench::new(QueueKind::Filo);
+    let cond = command(Verb::CallCond).among(0b1011).with(4).waiting();
+    for (bits, ran) in [(0b0111, 0b0011), (0b1000, 0b1000), (0b0100, 0)] {
+        let set = command(Verb::SetWord).about(4).with(bits);
+        assert_eq!(bench.tell(2, set), 0);
+        // Its first argument is the set of CPUs.
+        assert_eq!(bench.tell(0, cond), 0);
+        bench.ran(bench.call_of(0), ran);
+    }
+    bench.is_refused(0, cond.with(8), Refusal::Invalid);
+    passes(bench);
 }
 
 #[test]

@@ -67,10 +67,12 @@ fn the_command_asks_and_says_how_it_went() {
     ctl(&["tell", "0", "single", "1", "wait"])
         .ends_with(0)
         .says("result 0");
-    ctl(&["deeds"]).ends_with(0).says(" call-many CPUS [wait] ");
+    ctl(&["deeds"])
+        .ends_with(0)
+        .says(" call-many CPUS [wait] [{ DEEDS }] ");
     ctl(&["tell", "0", "call-many"])
         .ends_with(1)
-        .says("told as \"call-many CPUS [wait]\"");
+        .says("told as \"call-many CPUS [wait] [{ DEEDS }]\"");
     ctl(&["tell", "0", "dance"])
         .ends_with(1)
         .says("no deed \"dance\"");

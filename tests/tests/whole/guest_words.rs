@@ -58,6 +58,8 @@ const OWN: &[(&str, &str)] = &[
     ("irqs-on", "what is shown of a stalled CPU"),
     ("irqs-off", "a kind of stop in a schedule"),
     ("idle", "the same"),
+    ("lock", "the same"),
+    ("until", "a field of schedules and of requests"),
     ("interrupts-on", "what a search sees of a handler itself"),
     ("lost", "what the VMM judges itself, by the ledger"),
     ("wrong-cpu", "the same"),

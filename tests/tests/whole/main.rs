@@ -8,6 +8,7 @@ mod bench;
 mod compare;
 mod control;
 mod ctl;
+mod deadlocks;
 mod deliveries;
 mod describe;
 mod documented;

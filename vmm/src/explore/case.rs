@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use shared::lab::MAX_CPUS;
 use shared::manifest::Argument;
 
+use crate::explore::program_text;
 use crate::explore::specimen::Breach;
 use crate::lab::judgement::NOT_BELIEVED;
 use crate::lab::mailbox::Command;
@@ -157,19 +158,12 @@ impl Case {
             return Err("the number of CPUs comes first (cpus N)".to_owned());
         }
         let index = self.cpu(cpu)? as usize;
-        for deed in deeds
-            .split(';')
-            .map(str::trim)
-            .filter(|deed| !deed.is_empty())
-        {
-            if self.programs[index].len() == MOST_COMMANDS {
-                return Err(format!("more than {MOST_COMMANDS} commands for one CPU"));
-            }
-            self.programs[index].push(Deed {
-                line,
-                text: deed.split_whitespace().collect::<Vec<_>>().join(" "),
-            });
+        let program = &mut self.programs[index];
+        let deeds = program_text::deeds(deeds, MOST_COMMANDS)?;
+        if program.len() + deeds.len() > MOST_COMMANDS {
+            return Err(program_text::too_many(MOST_COMMANDS));
         }
+        program.extend(deeds.into_iter().map(|text| Deed { line, text }));
         Ok(())
     }
 
@@ -198,25 +192,35 @@ impl Case {
     }
 
     fn command(&self, manifest: &Manifest, text: &str) -> Result<Command, String> {
-        let (deed, command) = manifest.told(text).map_err(|error| error.to_string())?;
-        if !deed.in_case {
+        let (_, command) = manifest.told(text).map_err(|error| error.to_string())?;
+        self.check(manifest, text, &command)?;
+        for step in &command.program {
+            self.check(manifest, text, step)?;
+        }
+        Ok(command)
+    }
+
+    /// Checks that `command`, which stands in `text`, is one that a case can have, about CPUs of
+    /// this one.
+    fn check(&self, manifest: &Manifest, text: &str, command: &Command) -> Result<(), String> {
+        let deed = manifest.deed_numbered(command.verb);
+        let Some(deed) = deed.filter(|it| it.in_case) else {
             let known = manifest.known(|it| it.in_case);
             return Err(format!(
                 "\"{}\" cannot stand in a case; there are {known}",
-                deed.name
+                manifest.deed_name(command.verb)
             ));
-        }
+        };
         let one = deed.arguments.iter().zip(command.arguments);
         let one = one.filter_map(|(it, cpu)| (*it == Argument::Cpu).then_some(cpu));
         let mut cpus = one.chain(command.mask.iter().map(u64::from));
         let stranger = cpus.find(|cpu| *cpu >= u64::from(self.cpus));
-        drop(cpus);
         match stranger {
             Some(cpu) => Err(format!(
                 "there is no CPU {cpu} in \"{text}\"; they are 0 to {}",
                 self.cpus - 1
             )),
-            None => Ok(command),
+            None => Ok(()),
         }
     }
 
@@ -376,6 +380,7 @@ mod tests {
             ("cpus 2\n2: many 1", 2, "0 to 1"),
             ("cpus 2\nexpect lost with fifo", 2, "KEY=VALUE"),
             ("cpus 2\nwhat", 2, "append"),
+            ("cpus 2\n0: run 1 {", 2, "not closed"),
         ] {
             let error = Case::parse(text).unwrap_err();
             assert_eq!(error.line, line, "{text}");
@@ -389,6 +394,8 @@ mod tests {
             ("cpus 2\n0: many", 2, "told as \"call-many CPUS [wait]\""),
             ("cpus 2\n\n0: many 1; many 2", 3, "no CPU 2"),
             ("cpus 2\n0: call-single 2", 2, "no CPU 2"),
+            ("cpus 2\n0: run 1 { run 2 }", 2, "no CPU 2"),
+            ("cpus 2\n0: repeat 2 { many 2 }", 2, "no CPU 2"),
             ("cpus 2\n0: store x 2\n1: dance", 3, "no deed \"dance\""),
             ("cpus 2\n0: finish 0", 2, "ends the workload"),
             (

@@ -56,6 +56,7 @@ impl ExploreError {
             Self::Specimen(
                 SpecimenError::NoPoint { .. }
                 | SpecimenError::Case(_)
+                | SpecimenError::Programs(_)
                 | SpecimenError::NoEnding
                 | SpecimenError::NotReady(_)
                 | SpecimenError::Vector { .. }

@@ -16,6 +16,7 @@ pub mod options;
 mod outcome;
 mod phases;
 pub mod point_of_no_return;
+mod program_text;
 pub mod replay;
 pub mod result;
 pub mod retrace;

@@ -6,8 +6,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use shared::manifest::Argument;
+use shared::program::STEPS;
 
 use super::mailbox::Command;
+use super::programs::NoRoom;
 use crate::closest::did_you_mean;
 use crate::cpus::CpuSet;
 use crate::manifest::{Deed, Manifest};
@@ -15,6 +17,10 @@ use crate::manifest::{Deed, Manifest};
 /// The word after the arguments of a deed by which the CPU waits until the deed has been done
 /// everywhere.
 const WAIT: &str = "wait";
+
+/// What stands around a program, and between its deeds.
+const BRACES: [char; 2] = ['{', '}'];
+const BETWEEN: char = ';';
 
 /// The value of one argument of a deed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +54,17 @@ pub enum TellError {
     /// The deed ends the workload, and is told to all CPUs together.
     #[error("\"{0}\" ends the workload, and is not for one CPU; finish tells it to all")]
     Ends(String),
+    /// The deed cannot be one of a program.
+    #[error("\"{name}\" cannot stand in the braces of another deed; there are {known}")]
+    NotInProgram {
+        /// The name.
+        name: String,
+        /// The deeds that can.
+        known: String,
+    },
+    /// The program is too long.
+    #[error(transparent)]
+    Program(#[from] NoRoom),
     /// The arguments are not those of the deed.
     #[error("\"{deed}\" is told as \"{form}\"{why}")]
     Form {
@@ -95,11 +112,66 @@ impl Manifest {
         names.collect::<Vec<_>>().join(", ")
     }
 
-    /// Parses what a CPU is told, such as `call-many 1,3 wait`: the deed, and the command for it.
+    /// Parses what a CPU is told, such as `call-many 1,3 wait`: the deed, and the command for it. A
+    /// program stands behind that in braces: `call-many 1,3 { store x 1; store y 1 }`.
     ///
     /// # Errors
     /// [`TellError`] says which arguments the deed has.
     pub fn told(&self, text: &str) -> Result<(&Deed, Command), TellError> {
+        let [opens, closes] = BRACES;
+        let Some((head, rest)) = text.split_once(opens) else {
+            return self.told_alone(text);
+        };
+        let (deed, command) = self.told_alone(head)?;
+        let program = rest.trim_end().strip_suffix(closes).ok_or_else(|| {
+            let why = format!(", and the braces of \"{opens}{rest}\" do not close at its end");
+            deed.form(&why)
+        })?;
+        let command = self.with_program(deed, command, program)?;
+        Ok((deed, command))
+    }
+
+    /// `command`, which tells `deed`, with the program that `text` says: deeds with semicolons
+    /// between them.
+    ///
+    /// # Errors
+    /// [`TellError`] if the deed has no program, or one of these deeds cannot be in one.
+    pub fn with_program(
+        &self,
+        deed: &Deed,
+        command: Command,
+        text: &str,
+    ) -> Result<Command, TellError> {
+        if !deed.takes_program {
+            return Err(deed.form(", and has no deeds in braces"));
+        }
+        let mut program = Vec::new();
+        for text in text
+            .split(BETWEEN)
+            .map(str::trim)
+            .filter(|it| !it.is_empty())
+        {
+            if text.contains(BRACES) {
+                let why = format!(", and \"{text}\" in its braces can have none itself");
+                return Err(deed.form(&why));
+            }
+            let (step, told) = self.told_alone(text)?;
+            if !step.in_handler {
+                return Err(TellError::NotInProgram {
+                    name: step.name.clone(),
+                    known: self.known(|it| it.in_handler),
+                });
+            }
+            program.push(told);
+        }
+        if program.len() > STEPS {
+            return Err(NoRoom::Long(program.len()).into());
+        }
+        Ok(Command { program, ..command })
+    }
+
+    /// As [`Manifest::told`], of a deed without a program.
+    fn told_alone(&self, text: &str) -> Result<(&Deed, Command), TellError> {
         let mut words = text.split_whitespace();
         let deed = self.deed(words.next().unwrap_or_default())?;
         let mut words: Vec<_> = words.collect();
@@ -165,10 +237,18 @@ impl Manifest {
             };
             words = format!("{words} {value}");
         }
-        match command.wait {
-            true => format!("{words} {WAIT}"),
-            false => words,
+        if command.wait {
+            words = format!("{words} {WAIT}");
         }
+        if !command.program.is_empty() {
+            let steps: Vec<_> = command
+                .program
+                .iter()
+                .map(|step| self.words(step))
+                .collect();
+            words = format!("{words} {{ {} }}", steps.join("; "));
+        }
+        words
     }
 
     /// The value with this place among those of the deed's option.
@@ -260,7 +340,12 @@ impl fmt::Display for Deed {
         for argument in &self.arguments {
             write!(f, " {}", self.says(*argument))?;
         }
-        f.write_str(if self.may_wait { " [wait]" } else { "" })
+        f.write_str(if self.may_wait { " [wait]" } else { "" })?;
+        f.write_str(if self.takes_program {
+            " [{ DEEDS }]"
+        } else {
+            ""
+        })
     }
 }
 
@@ -268,7 +353,7 @@ impl fmt::Display for Deed {
 pub(crate) mod tests {
     use super::*;
     use shared::manifest::Argument::{Cpu, Cpus, Number, Word};
-    use shared::manifest::{ENDS, IN_CASE, MAY_WAIT, Record};
+    use shared::manifest::{ENDS, IN_CASE, IN_HANDLER, MAY_WAIT, Record, TAKES_PROGRAM};
 
     /// The manifest of a guest with deeds of each kind.
     pub(crate) fn manifest() -> Manifest {
@@ -281,7 +366,8 @@ pub(crate) mod tests {
                 .with(IN_CASE | MAY_WAIT),
             deed(4, "store", &[Word, Number])
                 .words_of("var")
-                .with(IN_CASE),
+                .with(IN_CASE | IN_HANDLER),
+            deed(6, "run", &[Cpu]).with(IN_CASE | IN_HANDLER | MAY_WAIT | TAKES_PROGRAM),
             deed(5, "online", &[Cpu]),
             deed(9, "finish", &[Cpus]).with(ENDS),
             Record::word("var", "What there is."),
@@ -308,9 +394,19 @@ pub(crate) mod tests {
             "irqs-off",
             "call-many 1,3 wait",
             "store y 7",
+            "run 1 { store x 1; run 0 wait }",
+            "run 1 wait { store y 2 }",
         ] {
             assert_eq!(manifest.words(&told(text)), text);
         }
+        assert_eq!(told("run 1{store x 1}").program, [told("store x 1")]);
+        assert_eq!(told("run 1 {}"), told("run 1"));
+        let long = format!("run 1 {{ {} }}", "store x 1; ".repeat(STEPS + 1));
+        let error = manifest.told(&long).unwrap_err().to_string();
+        assert!(
+            error.contains("9 deeds are in one pair of braces"),
+            "{error}"
+        );
         let all = CpuSet::from_iter([0, 1]);
         assert_eq!(manifest.ending(all.clone()), Some(Command::among(9, all)));
     }
@@ -322,7 +418,7 @@ pub(crate) mod tests {
             (
                 "dance",
                 "there is no deed \"dance\"; there are call-single, irqs-off, call-many (many), \
-                 store, online",
+                 store, online, run",
             ),
             ("finish 0", "ends the workload"),
             ("call-single", "told as \"call-single CPU\""),
@@ -338,6 +434,19 @@ pub(crate) mod tests {
             ),
             ("store x", "told as \"store VAR N\""),
             ("store x y", "\"y\" is no number"),
+            ("run", "told as \"run CPU [wait] [{ DEEDS }]\""),
+            ("run 1 { store x 1", "do not close at its end"),
+            ("run 1 { store x 1 } wait", "do not close at its end"),
+            ("run 1 { run 1 { store x 1 } }", "can have none itself"),
+            ("run 1 { } }", "can have none itself"),
+            ("run 1 { store x }", "told as \"store VAR N\""),
+            (
+                "run 1 { irqs-off }",
+                "\"irqs-off\" cannot stand in the braces",
+            ),
+            ("run 1 { finish 0 }", "ends the workload"),
+            ("run 1 { dance }", "there is no deed \"dance\""),
+            ("store x 1 { store x 1 }", "has no deeds in braces"),
         ] {
             let error = manifest.told(text).unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");

@@ -6,62 +6,16 @@ use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
 use shared::mailbox::{MASK_WORDS, Mailbox};
-use shared::manifest::ARGUMENTS;
 use shared::probe::Arms;
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
 
 use super::Lab;
-use crate::cpus::CpuSet;
-
-/// A command to one CPU.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
-    /// What to do: the number of a deed.
-    pub verb: u32,
-    /// Whether the CPU waits until it has been done everywhere.
-    pub wait: bool,
-    /// Its arguments by position, except a set of CPUs.
-    pub arguments: [u64; ARGUMENTS],
-    /// The argument that is a set of CPUs, if there is one.
-    pub mask: CpuSet,
-}
-
-impl Command {
-    /// `verb`, without arguments.
-    pub fn new(verb: u32) -> Self {
-        Self {
-            verb,
-            wait: false,
-            arguments: [0; ARGUMENTS],
-            mask: CpuSet::default(),
-        }
-    }
-
-    /// `verb`, about `cpu`.
-    pub fn about(verb: u32, cpu: u32) -> Self {
-        let mut command = Self::new(verb);
-        command.arguments[0] = cpu.into();
-        command
-    }
-
-    /// `verb`, about `cpus`.
-    pub fn among(verb: u32, cpus: CpuSet) -> Self {
-        Self {
-            mask: cpus,
-            ..Self::new(verb)
-        }
-    }
-
-    /// The same, which waits or does not.
-    #[must_use]
-    pub fn waiting(self, wait: bool) -> Self {
-        Self { wait, ..self }
-    }
-}
+pub use super::command::Command;
 
 impl Lab {
-    /// Puts `command` into the mailbox of `cpu` as its `number`th, from 1.
+    /// Puts `command` into the mailbox of `cpu` as its `number`th, from 1. Its program must have been
+    /// kept before ([`Lab::keep_program`]).
     pub fn post(&self, cpu: u32, number: u64, command: &Command) {
         let Some(at) = self.layout.mailboxes.entry(cpu.into()) else {
             return;
@@ -72,12 +26,9 @@ impl Lab {
         }
         let field = |offset: usize, bytes: &[u8]| self.write(at + offset as u64, bytes);
         field(offset_of!(Mailbox, verb), command.verb.as_bytes());
-        let flags = if command.wait {
-            shared::mailbox::WAIT
-        } else {
-            0
-        };
-        field(offset_of!(Mailbox, flags), flags.as_bytes());
+        field(offset_of!(Mailbox, flags), command.flags().as_bytes());
+        let program = self.program_number(&command.program);
+        field(offset_of!(Mailbox, program), program.as_bytes());
         field(offset_of!(Mailbox, arguments), command.arguments.as_bytes());
         field(offset_of!(Mailbox, mask), mask.as_bytes());
         // Release: a CPU that sees the number also sees the command. The write cannot fail, since

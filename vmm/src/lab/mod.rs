@@ -4,6 +4,7 @@
 
 pub mod call_name;
 pub mod capped;
+pub mod command;
 mod contradictions;
 pub(crate) mod counts;
 pub mod deed;
@@ -14,10 +15,11 @@ pub mod judge;
 pub mod judgement;
 pub mod mailbox;
 pub mod oracles;
+pub mod programs;
 pub mod rings;
 mod words;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use shared::lab::{Counters, Finding, Header, Layout, MAX_FINDINGS, Section, Tally};
 use shared::ledger::{CallId, Lane, RecordHead};
@@ -26,6 +28,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::cpus::CpuSet;
 use crate::manifest::Manifest;
+use command::Command;
 pub use counts::CounterValues;
 
 /// The lab of one machine.
@@ -35,6 +38,8 @@ pub struct Lab {
     base: u64,
     layout: Layout,
     manifest: Arc<Manifest>,
+    /// The programs that were written into it, in their order.
+    kept_programs: Arc<Mutex<Vec<Vec<Command>>>>,
 }
 
 /// One call record, copied out of the ledger.
@@ -93,6 +98,7 @@ impl Lab {
             base,
             layout,
             manifest: Arc::default(),
+            kept_programs: Arc::default(),
         })
     }
 

@@ -61,7 +61,7 @@ pub struct Vector {
     pub number: u8,
     /// Its name.
     pub name: String,
-    /// What it is for: `call`, `wake`, `last` or `measured`.
+    /// What it is for: `call`, `wake`, `last`, `measured` or `timer`.
     #[serde(serialize_with = "vector_role_name")]
     #[schemars(with = "String")]
     pub role: VectorRole,
@@ -153,8 +153,11 @@ pub struct Deed {
     pub about: String,
     /// Whether it can be asked to wait until it has been done everywhere.
     pub may_wait: bool,
-    /// Whether an interrupt handler may do it.
+    /// Whether it can be told to an interrupt handler, as one of a program.
     pub in_handler: bool,
+    /// Whether it can have a program: deeds that the function of its call does, or the interrupt
+    /// that it asks for.
+    pub takes_program: bool,
     /// Whether it answers with a list.
     pub answers: bool,
     /// Whether a case can have it.

@@ -10,7 +10,7 @@ use shared::lab::{COUNTER_SLOTS, ORACLE_SLOTS};
 use shared::manifest::{
     ANSWERS, ARGUMENTS, Argument, BROKEN, CounterRole, ENDS, HARMLESS, IN_CASE, IN_HANDLER, Kind,
     MAX_RECORDS, MAY_WAIT, Measure, PROGRESS, PointRole, RECORD_LEN, Record, SECTION, Search,
-    SourceRole, Total, VERSION, VectorRole, WAITS,
+    SourceRole, TAKES_PROGRAM, Total, VERSION, VectorRole, WAITS,
 };
 use zerocopy::FromBytes;
 
@@ -590,7 +590,7 @@ impl Reading {
     }
 
     fn add_deed(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
-        let known_flags = MAY_WAIT | IN_HANDLER | ANSWERS | IN_CASE | ENDS;
+        let known_flags = MAY_WAIT | IN_HANDLER | ANSWERS | IN_CASE | ENDS | TAKES_PROGRAM;
         check_flags(record.flags, known_flags)?;
         check_number(record.number, 1, u32::MAX)?;
         check_name("name", &texts.name, "-")?;
@@ -638,6 +638,7 @@ impl Reading {
             about: texts.text,
             may_wait: has(MAY_WAIT),
             in_handler: has(IN_HANDLER),
+            takes_program: has(TAKES_PROGRAM),
             answers: has(ANSWERS),
             in_case: has(IN_CASE),
             ends: has(ENDS),

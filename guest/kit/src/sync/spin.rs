@@ -31,6 +31,14 @@ impl SpinLock {
     /// If interrupt handlers take the lock too, the caller must have interrupts off, or a handler
     /// could wait for the code that it interrupted.
     pub fn with<P: Platform, R>(&self, platform: &P, body: impl FnOnce() -> R) -> R {
+        self.lock(platform);
+        let result = body();
+        self.unlock();
+        result
+    }
+
+    /// Takes the lock, once it is free. A context that has it already waits for ever.
+    pub fn lock<P: Platform>(&self, platform: &P) {
         let mut taken = self.take();
         while taken.is_err() {
             while self.held.load(Ordering::Relaxed) != 0 {
@@ -39,9 +47,11 @@ impl SpinLock {
             }
             taken = self.exchange();
         }
-        let result = body();
+    }
+
+    /// Releases the lock. Only the context that has taken it may.
+    pub fn unlock(&self) {
         self.release();
-        result
     }
 
     // With a witness, which takes an attempt for more than an access to a word.

@@ -10,6 +10,7 @@ use shared::mailbox::{ANSWERS, Mailbox};
 use crate::lab::Lab;
 use crate::lab::deed_refusal::DeedRefusal;
 use crate::lab::mailbox::Command;
+use crate::lab::programs::NoRoom;
 
 /// A command that was posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,14 @@ impl Commands {
             lab,
             by_cpu: Mutex::new(by_cpu),
         }
+    }
+
+    /// Writes the program of `command` for the guest to find, before it is posted.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if there is no room for it.
+    pub fn keep_program(&self, command: &Command) -> Result<(), NoRoom> {
+        self.lab.keep_program(&command.program)
     }
 
     /// Posts `command` to `cpu`, which must exist. The caller has to wake the CPU.

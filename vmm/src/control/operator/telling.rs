@@ -10,6 +10,7 @@ use super::{CommandResult, Operator, OperatorError, PostedCommand, Wait};
 use crate::cpus::CpuSet;
 use crate::lab::Record;
 use crate::lab::call_name::CallName;
+use crate::lab::deed::TellError;
 use crate::lab::mailbox::Command;
 
 impl Operator {
@@ -49,6 +50,9 @@ impl Operator {
         doing.attempt(|| {
             self.check_is_cpu(cpu)?;
             self.check_takes_commands(wait)?;
+            self.commands
+                .keep_program(command)
+                .map_err(TellError::from)?;
             let what = || {
                 let last = self.outstanding().into_iter().find(|last| last.cpu == cpu);
                 let last = last.map_or(String::new(), |last| format!("{} on ", self.told(last)));

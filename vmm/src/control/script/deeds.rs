@@ -95,8 +95,9 @@ fn register_name(engine: &mut Engine, name: &str) {
     );
 }
 
-/// Tells `cpu` the deed `name` with the arguments `given`; a boolean at the end says whether the
-/// deed waits. If the deed answers with a list, this waits for it and returns the list.
+/// Tells `cpu` the deed `name` with the arguments `given`. Behind the deed's own stand a boolean,
+/// which says whether the deed waits, and a string, which is its program. If the deed answers with
+/// a list, this waits for it and returns the list.
 fn tell(
     at: &NativeCallContext,
     cpu: &mut CpuHandle,
@@ -110,10 +111,16 @@ fn tell(
         )),
         error => bad(error.to_string()),
     })?;
+    let has_more = given.len() > deed.arguments.len();
+    let program = given.pop_if(|last| has_more && last.is_string());
     let wait = given.pop_if(|last| last.is_bool());
     let wait = wait.is_some_and(|wait| wait.as_bool().unwrap_or(false));
     let values = given.into_iter().map(value).collect::<Result<_, _>>()?;
     let command = manifest.command(deed, values, wait);
+    let command = command.and_then(|command| match program {
+        Some(text) => manifest.with_program(deed, command, &text.to_string()),
+        None => Ok(command),
+    });
     let command = command.map_err(|error| bad(error.to_string()))?;
     let told = cpu.tell(at, |operator, cpu, wait| operator.post(cpu, &command, wait))?;
     Ok(match deed.answers {

@@ -100,6 +100,10 @@ impl Specimen {
         let mut serial = run_to_idle(machine, &lab, &points, stop_points.idle, &until)?;
         let alarm = Alarm::set();
         drain(&mut serial, stop_points.idle, &until)?;
+        // Before the beginning: a program that is written later is in no state.
+        for command in programs.iter().flatten() {
+            lab.keep_program(&command.program)?;
+        }
         let contexts = stacks::read(&lab, (serial.ram().pages() * PAGE_SIZE) as u64)?;
         let waits_at = (0..vcpus).map(|cpu| lab.waits_at(cpu)).collect();
 
@@ -200,7 +204,8 @@ impl Specimen {
     }
 }
 
-/// The vectors by which CPUs tell each other to do something, and by which the VMM tells them.
+/// The vectors by which CPUs tell each other to do something or set their timers, and by which the
+/// VMM tells them.
 fn vectors(manifest: &Manifest) -> Result<Vec<u8>, SpecimenError> {
     if let Some(vector) = manifest.vectors.iter().find(|it| it.number < FIRST_VECTOR) {
         return Err(SpecimenError::Vector {
@@ -208,7 +213,12 @@ fn vectors(manifest: &Manifest) -> Result<Vec<u8>, SpecimenError> {
             number: vector.number,
         });
     }
-    let tells = |role| matches!(role, VectorRole::Call | VectorRole::Wake);
+    let tells = |role| {
+        matches!(
+            role,
+            VectorRole::Call | VectorRole::Wake | VectorRole::Timer
+        )
+    };
     let own = manifest.vectors.iter().filter(|it| tells(it.role));
     let mut vectors: Vec<_> = own.map(|it| it.number).collect();
     vectors.push(manifest.wake_vector());
@@ -344,8 +354,9 @@ mod tests {
             of(0xf2, "up", VectorRole::Wake),
             of(0xf1, "told", VectorRole::Call),
             of(0xf0, "done", VectorRole::Last),
+            of(0xf4, "tick", VectorRole::Timer),
         ]);
-        assert_eq!(vectors(&told).unwrap(), [0xf1, 0xf2]);
+        assert_eq!(vectors(&told).unwrap(), [0xf1, 0xf2, 0xf4]);
         assert_eq!(vectors(&Manifest::default()).unwrap().len(), 1);
         let low = Manifest::saying(&[of(0x40, "low", VectorRole::Call)]);
         let error = vectors(&low).unwrap_err().to_string();

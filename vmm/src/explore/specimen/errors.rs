@@ -8,6 +8,7 @@ use vmm_sys_util::errno;
 use super::stopped::FIRST_VECTOR;
 use crate::explore::case::CaseError;
 use crate::explore::stop_reason::StopReason;
+use crate::lab::programs::NoRoom;
 use crate::machine::MachineError;
 use crate::machine::threads::ThreadsError;
 use crate::machine::vm::HostError;
@@ -42,6 +43,9 @@ pub enum SpecimenError {
     /// The case contains something that the guest cannot be told.
     #[error("the case, {0}")]
     Case(#[from] CaseError),
+    /// The case contains more than the lab has room for.
+    #[error("the case: {0}")]
+    Programs(#[from] NoRoom),
     /// The guest has no deed that ends its workload.
     #[error(
         "the guest does not say by which deed its workload ends (vmm describe shows its deeds), \

@@ -209,7 +209,9 @@ impl Stopped {
                 waits || self.takes_interrupts() && sharing.is_interrupted(cpu)
             }
             Stop::Access(kind, address) => {
-                sharing.conflicts(context, AccessKind::of(kind), address, locks) || waits
+                let conflicts = sharing.conflicts(context, AccessKind::of(kind), address, locks);
+                // A context that wants the lock that it holds itself waits for ever.
+                conflicts || waits || kind == Kind::Lock && locks.contains(&address)
             }
             _ => true,
         }
