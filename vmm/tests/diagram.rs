@@ -65,6 +65,7 @@ fn made(rounds: usize, own: u64) -> Story {
         beats.push(beat("load 0x1008", &[0x1008]));
         let scene = scenes.len();
         scenes.push(Scene {
+            flushes: Vec::new(),
             cpu: 0,
             takes: None,
             sent_by: Vec::new(),
@@ -72,6 +73,7 @@ fn made(rounds: usize, own: u64) -> Story {
         });
         if round + 1 < rounds {
             scenes.push(Scene {
+                flushes: Vec::new(),
                 cpu: 1,
                 takes: Some(0xfc),
                 sent_by: vec![At { scene, beat: sent }],
@@ -114,6 +116,8 @@ fn sent_first(own: u64) -> usize {
 /// The page of `story`, on a `case`.
 fn page_of(story: &Story, case: &str) -> Written {
     let schedule = Schedule {
+        memory: vmm::explore::memory::Memory::Tso,
+        buffered: Vec::new(),
         form: FORM.to_owned(),
         provenance: None,
         case: case.to_owned(),
