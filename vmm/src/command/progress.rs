@@ -163,6 +163,7 @@ mod tests {
     const COUNTS: Counts = Counts {
         states: 7,
         transitions: 100,
+        entries: 110,
         schedules: 20,
         ends: 0,
         deepest: 9,
