@@ -64,6 +64,12 @@ fn a_search_finds_the_same_if_every_access_is_an_exit() {
         let (passing, few) = result(case, options);
         let (exiting, many) = result(case, &format!("{options} --every-exit"));
         assert_eq!(passing, exiting, "{case}{options}");
-        assert!(few < many * 0.8, "{few} and {many}: {case}{options}");
+        // Each sampled run begins with an empty table.
+        let most = if options.contains("--runs") {
+            0.95
+        } else {
+            0.6
+        };
+        assert!(few < many * most, "{few} and {many}: {case}{options}");
     }
 }

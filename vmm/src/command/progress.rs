@@ -164,6 +164,7 @@ mod tests {
         entries: 0,
         states: 7,
         transitions: 100,
+        entries: 110,
         schedules: 20,
         ends: 0,
         deepest: 9,
