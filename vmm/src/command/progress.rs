@@ -161,7 +161,6 @@ mod tests {
     use super::*;
 
     const COUNTS: Counts = Counts {
-        entries: 0,
         states: 7,
         transitions: 100,
         entries: 110,
