@@ -42,6 +42,7 @@ fn beat(what: &str, words: &[u64]) -> Beat {
         words: words.iter().map(word).collect(),
         writes: what.starts_with("store"),
         sends: None,
+        flushed: Vec::new(),
     }
 }
 

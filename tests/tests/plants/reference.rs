@@ -150,17 +150,18 @@ fn searches_come_to_what_the_reference_comes_to() {
         let (bug, image) = &images[random.usize(0..images.len())];
         let text = drawing::case(&mut random);
         let words = drawing::words(&mut random);
+        let memory = ["--memory sc", "--memory tso"][random.usize(0..2)];
         fs::write(&case, &text).expect("room for a case");
-        let most = format!("--strategy reference --max-states {largest}");
+        let most = format!("--strategy reference {memory} --max-states {largest}");
         let reference = SearchResult::by(&case, image, &words, &most);
         if reference.is == "stopped" {
             too_large += 1;
             continue;
         }
         for options in SEARCHES {
-            let one = SearchResult::by(&case, image, &words, options);
+            let one = SearchResult::by(&case, image, &words, &format!("{options} {memory}"));
             if let Some(difference) = difference(&reference, &one) {
-                panic!("{options} with {words}, {bug}: {difference}, of\n{text}");
+                panic!("{options} {memory} with {words}, {bug}: {difference}, of\n{text}");
             }
         }
         compared += 1;

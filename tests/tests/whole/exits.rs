@@ -65,10 +65,11 @@ fn a_search_finds_the_same_if_every_access_is_an_exit() {
         let (exiting, many) = result(case, &format!("{options} --every-exit"));
         assert_eq!(passing, exiting, "{case}{options}");
         // Each sampled run begins with an empty table.
+        // And while a store waits, its CPU stops everywhere.
         let most = if options.contains("--runs") {
             0.95
         } else {
-            0.6
+            0.75
         };
         assert!(few < many * most, "{few} and {many}: {case}{options}");
     }

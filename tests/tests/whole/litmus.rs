@@ -42,6 +42,15 @@ const FILES: &[(&str, &str)] = shipped! {
 const CASES: &[(&str, &str)] =
     shipped! { "MP+send.case" "late-send.case" "irqs-off.case" "irqs-on.case" };
 
+/// The best known of them.
+fn store_buffering() -> &'static str {
+    let (_, text) = FILES
+        .iter()
+        .find(|(name, _)| *name == "SB.litmus")
+        .expect("it is shipped");
+    text
+}
+
 fn search(case: &str) -> Run {
     search_with(case, "")
 }
@@ -533,8 +542,7 @@ fn file(dir: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
 fn a_file_of_herdtools_becomes_a_case_or_a_run() {
     need_kvm();
     let dir = tempfile::TempDir::new().expect("a temporary directory");
-    let (_, text) = FILES[0];
-    let sb = file(&dir, "SB.litmus", text);
+    let sb = file(&dir, "SB.litmus", store_buffering());
     let case = litmus_case_with(&["case"], &sb);
     case.ends_with(0);
     search(&case.stdout)
@@ -577,8 +585,7 @@ fn what_cannot_be_read_or_printed_ends_with_a_status() {
     let endless = litmus_case_with(&["words"], Path::new("/dev/zero"));
     endless.ends_with(2).says("it has more than 1 MiB");
     let dir = tempfile::TempDir::new().expect("a temporary directory");
-    let (_, text) = FILES[0];
-    let sb = file(&dir, "SB.litmus", text);
+    let sb = file(&dir, "SB.litmus", store_buffering());
     for task in ["case", "words"] {
         let mut command = Command::new(litmus_case());
         command.arg(task).arg(&sb);

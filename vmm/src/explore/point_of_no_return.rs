@@ -46,11 +46,11 @@ pub fn find(
     turns: &[Turn],
     until: Instant,
 ) -> Result<Option<PointOfNoReturn>, SpecimenError> {
-    let steps: Vec<_> = steps(turns).take(MOST_STEPS + 1).collect();
+    let mut steps: Vec<_> = steps(turns).take(MOST_STEPS + 1).collect();
     if steps.is_empty() || steps.len() > MOST_STEPS {
         return Ok(None);
     }
-    let Some(states) = states(specimen, &steps, until)? else {
+    let Some(states) = states(specimen, &mut steps, until)? else {
         return Ok(None);
     };
     let mut sharing = sharing.clone();
@@ -69,18 +69,21 @@ pub fn find(
     let at = place.saturating_sub(1);
     let step = steps[at];
     let meets = meets(&states, &steps, at);
-    search.specimen.load(&states[at]);
     let Choice { cpu, act } = step.choice;
+    search.specimen.load(&states[at]);
     let stop = search.specimen.cpus()[cpu].at;
+    let does = match act {
+        Act::Take(vector) => format!("takes {}", story_builder.interrupt(vector)),
+        Act::GoOn => search.specimen.describe(stop),
+        Act::Flush => search.specimen.describe_flush(cpu),
+    };
+    // What leaves a store buffer was stored before.
+    search.specimen.load(&states[stored(&states, &steps, at)]);
     let known = story_builder.place(search.specimen, cpu);
     Ok(Some(PointOfNoReturn {
         step: step.step,
         cpu: step.cpu,
-        does: match act {
-            Act::Take(vector) => format!("takes {}", story_builder.interrupt(vector)),
-            Act::GoOn => search.specimen.describe(stop),
-            Act::Flush => search.specimen.describe_flush(cpu),
-        },
+        does,
         place: known.map_or_else(String::new, |place| {
             format!("{}:{}", place.file, place.line)
         }),
@@ -106,6 +109,7 @@ fn steps(turns: &[Turn]) -> impl Iterator<Item = Taken> + '_ {
             cpu: turn.cpu,
             choice: match stop {
                 0 => turn.choice(),
+                // Or what it has to wait for, which is known once it is there.
                 _ => Choice::go_on(turn.cpu as usize),
             },
             step: Step { turn: number, stop },
@@ -117,13 +121,16 @@ fn steps(turns: &[Turn]) -> impl Iterator<Item = Taken> + '_ {
 /// time is up.
 fn states(
     specimen: &mut Specimen,
-    steps: &[Taken],
+    steps: &mut [Taken],
     until: Instant,
 ) -> Result<Option<Vec<State>>, SpecimenError> {
     specimen.keep_new_pages()?;
     specimen.rewind();
     let mut states = Vec::with_capacity(steps.len());
     for step in steps {
+        if step.step.stop > 0 {
+            step.choice = specimen.going_on(step.choice.cpu);
+        }
         if Instant::now() >= until || !specimen.choices().contains(&step.choice) {
             return Ok(None);
         }
@@ -132,6 +139,22 @@ fn states(
         specimen.keep_new_pages()?;
     }
     Ok(Some(states))
+}
+
+/// If the step `at` brings a store to memory, the step in which its CPU has made it, as far as that
+/// is known; otherwise `at`.
+fn stored(states: &[State], steps: &[Taken], at: usize) -> usize {
+    let Choice { cpu, act } = steps[at].choice;
+    let (Act::Flush, Some(Entry::Store(store))) = (act, states[at].cpus()[cpu].buffer().oldest())
+    else {
+        return at;
+    };
+    let made = |step: &usize| {
+        let stood = states[*step].cpus()[cpu].at;
+        steps[*step].choice == Choice::go_on(cpu)
+            && stood == Stop::Access(Kind::Store, store.address)
+    };
+    (0..at).rev().find(made).unwrap_or(at)
 }
 
 /// The step by which another CPU first accesses what the step `at` has changed. If a CPU was

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::key::to_hex;
-use super::schedule::{Act, Choice, Turn, is_fair_cycle};
+use super::schedule::{Choice, Turn, is_fair_cycle};
 use super::search::Counterexample;
 use super::search::system::turn;
 use super::specimen::{Breach, MOST_STOPS, Specimen, SpecimenError};
@@ -162,7 +162,7 @@ fn follow_turn(
         breach = specimen.follow(next)?;
         on_stop(specimen, choice, number - 1);
         stops += 1;
-        next.act = Act::GoOn;
+        next = specimen.going_on(choice.cpu);
     }
     if breach.is_none() && stops >= MOST_STOPS {
         breach = specimen.endless(choice.cpu);
@@ -245,7 +245,7 @@ pub fn guide(
             if let Some(breach) = schedule.take(specimen, choice)? {
                 return Ok(Some(schedule.found(breach)));
             }
-            choice.act = Act::GoOn;
+            choice = specimen.going_on(choice.cpu);
         }
     }
     let mut last = schedule.turns.last().map(|turn| turn.cpu as usize);
@@ -277,10 +277,11 @@ impl ScheduleBuilder {
         specimen: &mut Specimen,
         choice: Choice,
     ) -> Result<Option<Breach>, SpecimenError> {
+        let goes_on = choice == specimen.going_on(choice.cpu);
         let breach = specimen.follow(choice)?;
         let done = turn(specimen, choice, 1);
         match self.turns.last_mut() {
-            Some(last) if last.cpu == done.cpu && choice.act == Act::GoOn => {
+            Some(last) if last.cpu == done.cpu && goes_on => {
                 last.stops += done.stops;
                 last.until = done.until;
             }

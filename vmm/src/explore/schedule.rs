@@ -67,7 +67,8 @@ pub struct Turn {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takes: Option<u8>,
     /// Whether the oldest entry of its store buffer leaves first. That counts as a stop, at which
-    /// the CPU still is where it was.
+    /// the CPU still is where it was. Later in a turn an entry leaves, and counts, where the CPU has
+    /// to wait for that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flushes: bool,
     /// The number of stops that it comes to. The last one ends the turn.

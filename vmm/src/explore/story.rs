@@ -34,6 +34,9 @@ pub struct Beat {
     pub writes: bool,
     /// The IPI that it is about to send, if any.
     pub sends: Option<Ipi>,
+    /// What has left its store buffer on the way here: words that were written to memory, each with
+    /// the place of the store, and IPIs.
+    pub flushed: Vec<String>,
 }
 
 /// An IPI to a CPU.
@@ -110,6 +113,8 @@ pub struct StoryBuilder<'a> {
     /// `None` until the first stop, because the names need the machine.
     words: Option<WordNames>,
     turn: Option<usize>,
+    /// By CPU and address: the place of the last store there.
+    stored: HashMap<(usize, u64), String>,
     plot: Plot,
 }
 
@@ -174,6 +179,7 @@ impl<'a> StoryBuilder<'a> {
             vectors: manifest.vectors,
             words: None,
             turn: None,
+            stored: HashMap::new(),
             plot: Plot::default(),
         }
     }
@@ -183,17 +189,34 @@ impl<'a> StoryBuilder<'a> {
         let stopped = &specimen.cpus()[choice.cpu];
         let place = self.place(specimen, choice.cpu);
         let names = (self.words).get_or_insert_with(|| WordNames::of(self.image, specimen));
-        if self.turn != Some(turn) {
-            self.turn = Some(turn);
-            let left = specimen.left_buffer().iter();
-            let flushes = left.map(|entry| {
-                let named = match entry {
-                    Entry::Store(store) => names.accessed(specimen, store.address).name,
+        let left = specimen.left_buffer().iter();
+        let flushes = left.map(|entry| {
+            let named = match entry {
+                Entry::Store(store) => names.accessed(specimen, store.address).name,
+                Entry::Ipi { .. } => None,
+            };
+            named.unwrap_or_else(|| specimen.describe_entry(entry))
+        });
+        let flushes: Vec<_> = flushes.collect();
+        let flushed = specimen
+            .left_buffer()
+            .iter()
+            .zip(&flushes)
+            .map(|(entry, name)| {
+                let stored = match entry {
+                    Entry::Store(store) => self.stored.get(&(choice.cpu, store.address)),
                     Entry::Ipi { .. } => None,
                 };
-                named.unwrap_or_else(|| specimen.describe_entry(entry))
+                stored.map_or_else(|| name.clone(), |place| format!("{name}, {place}"))
             });
-            self.plot.begin(choice, flushes.collect());
+        let flushed = flushed.collect();
+        if self.turn != Some(turn) {
+            self.turn = Some(turn);
+            self.plot.begin(choice, flushes);
+        }
+        if let (Stop::Access(Kind::Store, address), Some(place)) = (stopped.at, &place) {
+            let place = format!("{}:{}", place.file, place.line);
+            self.stored.insert((choice.cpu, address), place);
         }
         let (words, writes) = match stopped.at {
             Stop::Access(Kind::IrqsOff | Kind::Fence, _) => (Vec::new(), false),
@@ -225,6 +248,7 @@ impl<'a> StoryBuilder<'a> {
             in_handler: stopped.in_handler,
             words,
             writes,
+            flushed,
             sends: match stopped.at {
                 Stop::Send { target, vector } => Some(Ipi { target, vector }),
                 _ => None,
@@ -324,7 +348,10 @@ impl Story {
             beat: step.stop,
         };
         let scene = self.scenes.get(at.scene)?;
-        scene.beats.get(at.beat)?;
+        let flushed = &scene.beats.get(at.beat)?.flushed;
+        if !flushed.is_empty() {
+            return Some((at, format!("flush {}", flushed.join(", "))));
+        }
         let before = match at.beat.checked_sub(1) {
             Some(before) => scene.beats.get(before),
             None => {
@@ -333,9 +360,6 @@ impl Story {
                         at,
                         format!("takes {}", vectors::name(&self.vectors, vector)),
                     ));
-                }
-                if !scene.flushes.is_empty() {
-                    return Some((at, format!("flushes {}", scene.flushes.join(", "))));
                 }
                 let earlier = self.scenes[..at.scene].iter().rev();
                 let mut own = earlier.filter(|other| other.cpu == scene.cpu);
@@ -445,6 +469,7 @@ mod tests {
             words: Vec::new(),
             writes: false,
             sends: sends.map(|(target, vector)| Ipi { target, vector }),
+            flushed: Vec::new(),
         }
     }
 

@@ -34,6 +34,16 @@ impl Specimen {
         }
     }
 
+    /// How a turn of `cpu` goes on where it is: with the CPU's program, and where that has to wait for
+    /// the CPU's own store buffer, with what leaves it next.
+    pub fn going_on(&self, cpu: usize) -> Choice {
+        if self.cpus[cpu].waits_for_its_buffer() {
+            Choice::flush(cpu)
+        } else {
+            Choice::go_on(cpu)
+        }
+    }
+
     /// What the last step has brought out of a store buffer.
     pub fn left_buffer(&self) -> &[Entry] {
         &self.left
