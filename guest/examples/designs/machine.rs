@@ -75,12 +75,12 @@ fn heard(event: Event) {
         }
         Event::Fence => count(|tally| tally.fences += 1),
         // Matters only to an explorer.
-        Event::Mark(_) => {}
+        Event::Change(_) | Event::Mark(_) => {}
         Event::Lock(address) => {
             count(|tally| tally.locks += 1);
             heard(Event::ReadModifyWrite(address));
         }
-        Event::Release(address) => heard(Event::Store(address)),
+        Event::Release(address) => touch(address, true),
     }
 }
 

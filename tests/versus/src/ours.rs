@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use guest::ipi::queue::QueueKind;
 use serde::Serialize;
 use vmm::explore::case::Case;
+use vmm::explore::memory::Memory;
 use vmm::explore::schedule::Granularity;
 use vmm::explore::search::sampled::Sampling;
 use vmm::explore::search::{Counts, OnProgress, Progress};
@@ -83,6 +84,8 @@ impl Explorer {
             kvm: Kvm::Unknown,
             append: format!("queue={}", queue.name()),
             granularity: Granularity::Access,
+            // As shuttle has it.
+            memory: Memory::SequentiallyConsistent,
             strategy,
             seed,
             time: None,
