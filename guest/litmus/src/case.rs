@@ -145,7 +145,7 @@ mod tests {
                         append never=0:r0=0&1:r1=0&0:h0=1\n\
                         0: store x 1; load y\n\
                         1: xchg y 18446744073709551615; load x; send 0 x\n\
-                        expect clean\n";
+                        expect forbidden\n";
         assert_eq!(case(&test(Quantifier::Exists)).as_deref(), Ok(expected));
     }
 

@@ -247,6 +247,16 @@ fn an_interrupt_overtakes_a_store_on_an_x2apic_that_is_not_fenced() {
     assert_eq!(of(&[Op::Send(1, 0), Op::Store(0, 1)]), [2, 2, 2]);
 }
 
+/// What is recorded in a word comes after what its CPU has stored there, though it waits for nothing
+/// else.
+#[test]
+fn a_mark_comes_after_an_own_store_to_its_word() {
+    let programs = tasks(&[&[Op::Store(0, 1), Op::Load(0), Op::Mark(0)], &[]]);
+    assert_eq!(ends(&programs), [1, 1, 1]);
+    let programs = tasks(&[&[Op::Store(0, 1), Op::Mark(1), Op::Load(1)], &[Op::Load(0)]]);
+    assert_eq!(ends(&programs), [2, 2, 2]);
+}
+
 /// A handler is entered, and left, with an empty store buffer.
 #[test]
 fn a_handler_drains_the_buffer_when_it_is_entered_and_left() {

@@ -143,6 +143,9 @@ impl Stopped {
             }
             Stop::Access(Kind::Store, _) | Stop::Send { .. } => self.buffer.is_full(),
             Stop::Access(Kind::Load, address) => self.buffer.delays(address, self.bytes),
+            // Ghost state is not stored to. If a guest does so all the same, its own stores come
+            // first, as they do in the program.
+            Stop::Access(Kind::Mark | Kind::Change, address) => self.buffer.holds(address),
             _ => false,
         }
     }
@@ -153,7 +156,12 @@ impl Stopped {
             && matches!(
                 self.at,
                 Stop::Access(
-                    Kind::ReadModifyWrite | Kind::Fence | Kind::Store | Kind::Load,
+                    Kind::ReadModifyWrite
+                        | Kind::Fence
+                        | Kind::Store
+                        | Kind::Load
+                        | Kind::Mark
+                        | Kind::Change,
                     _
                 ) | Stop::Send { .. }
             )

@@ -133,6 +133,11 @@ impl StoreBuffer {
         own.fold(word, |word, store| store.over(word))
     }
 
+    /// Whether a store to the word at `address` waits.
+    pub fn holds(&self, address: u64) -> bool {
+        self.stores().any(|store| store.word() == address & !7)
+    }
+
     /// Whether a load of `bytes` bytes at `address` has to wait: the newest store that it overlaps
     /// has only a part of it, which a processor cannot forward (SDM Vol. 3A, 9.2.2, and "Store
     /// forwarding" in the optimization manual).
@@ -197,6 +202,7 @@ mod tests {
         assert!(buffer.delays(24, 8));
         assert!(!buffer.delays(28, 4));
         assert!(!buffer.delays(16, 8));
+        assert!(buffer.holds(12) && buffer.holds(28) && !buffer.holds(16));
     }
 
     #[test]
