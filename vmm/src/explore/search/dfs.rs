@@ -114,6 +114,15 @@ pub fn until_sound<'a>(
             }
             Ok(()) => engine.begin_anew(),
             Err(Cut::End(end)) => return Ok(end),
+            // A machine of which a page was not restored, since it was not known to be written, can
+            // do anything.
+            Err(Cut::Failed(error @ SpecimenError::OtherSituation { .. })) => {
+                if !engine.is_incomplete()? {
+                    return Err(error);
+                }
+                engine.system.mend()?;
+                engine.begin_anew();
+            }
             Err(Cut::Failed(error)) => return Err(error),
             Err(Cut::Void) => engine.begin_anew(),
         }

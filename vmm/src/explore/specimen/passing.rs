@@ -288,7 +288,10 @@ impl Specimen {
         let word = |at| self.serial.ram().word(at).unwrap_or(0);
         let left = start.wrapping_add(8);
         let now = self.passing.used(allowance, word(start), word(left));
-        let now = now.ok_or(SpecimenError::OtherSituation { cpu })?;
+        let Some(now) = now else {
+            self.is_hurt = true;
+            return Err(SpecimenError::OtherSituation { cpu });
+        };
         if now.number != allowance.number
             && let Some(situation) = self.passing.situation(now.number)
         {

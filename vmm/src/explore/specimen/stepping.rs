@@ -292,6 +292,7 @@ impl Specimen {
         let regs = self.serial.regs(cpu);
         let in_handler = self.is_handling(cpu, regs.rsp);
         if !allowance.is_of(in_handler) {
+            self.is_hurt = true;
             return Err(SpecimenError::OtherSituation { cpu });
         }
         let waits = self.waits(cpu);
