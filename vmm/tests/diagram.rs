@@ -66,7 +66,7 @@ fn made(rounds: usize, own: u64) -> Story {
         beats.push(beat("load 0x1008", &[0x1008]));
         let scene = scenes.len();
         scenes.push(Scene {
-            flushes: Vec::new(),
+            flushes: false,
             cpu: 0,
             takes: None,
             sent_by: Vec::new(),
@@ -74,7 +74,7 @@ fn made(rounds: usize, own: u64) -> Story {
         });
         if round + 1 < rounds {
             scenes.push(Scene {
-                flushes: Vec::new(),
+                flushes: false,
                 cpu: 1,
                 takes: Some(0xfc),
                 sent_by: vec![At { scene, beat: sent }],

@@ -18,7 +18,7 @@ use super::deeds::Verb;
 use super::functions::{Function, LedgerFunctions};
 use super::objects::Held;
 use crate::ipi::Ipi;
-use crate::ipi::csd::Call;
+use crate::ipi::csd::{Call, CallSingleData};
 use crate::oracle::Oracle;
 use crate::vectors::TIMER;
 
@@ -123,15 +123,7 @@ impl<P: Platform> Context<'_, P> {
                     return Err(Refusal::Invalid.into());
                 }
                 let csd = objects.csd_of(me);
-                if target != me && csd.is_locked() {
-                    self.may_wait()?;
-                }
-                let mut result = Ok(());
-                self.call(command, &CpuMask::only(target, cpus), &mut |call| {
-                    result = ipi.call_single_async(target, csd, call);
-                    made_to(target, cpus, result.is_ok())
-                });
-                result.map_err(|_| Refusal::Offline)?;
+                self.call_over(csd, command, target)?;
             }
             Verb::Requeue => {
                 let inside = self.inside.ok_or(Refusal::Invalid)?;
@@ -142,15 +134,7 @@ impl<P: Platform> Context<'_, P> {
                 if csd.call() != inside {
                     return Err(Refusal::Invalid.into());
                 }
-                if target != me && csd.is_locked() {
-                    self.may_wait()?;
-                }
-                let mut result = Ok(());
-                self.call(command, &CpuMask::only(target, cpus), &mut |call| {
-                    result = ipi.call_single_async(target, csd, call);
-                    made_to(target, cpus, result.is_ok())
-                });
-                result.map_err(|_| Refusal::Offline)?;
+                self.call_over(csd, command, target)?;
             }
             Verb::CallMany => {
                 let mut among = command.mask()?;
@@ -227,6 +211,27 @@ impl<P: Platform> Context<'_, P> {
             _ => return Err(Refusal::Invalid.into()),
         }
         Ok(0)
+    }
+
+    /// Makes the call that `command` is to `target`, over the descriptor `csd`.
+    fn call_over(
+        &self,
+        csd: &'static CallSingleData,
+        command: &Command,
+        target: CpuId,
+    ) -> Result<(), Refused> {
+        let machine = &self.ipi.machine;
+        let cpus = machine.cpus;
+        if target != machine.this_cpu() && csd.is_locked() {
+            self.may_wait()?;
+        }
+        let mut result = Ok(());
+        self.call(command, &CpuMask::only(target, cpus), &mut |call| {
+            result = self.ipi.call_single_async(target, csd, call);
+            made_to(target, cpus, result.is_ok())
+        });
+        result.map_err(|_| Refusal::Offline)?;
+        Ok(())
     }
 
     /// Has `make` make the call that `command` is, to CPUs of `among`.

@@ -9,17 +9,16 @@ use super::checks::read;
 use super::config::Config;
 use super::errors::ExploreError;
 use super::key::to_hex;
-use super::memory::Memory;
 use super::naming::WordNames;
 use super::outcome::{Outcome, SearchVerdict};
 use super::phases::{self, Covered};
 use super::point_of_no_return;
 use super::retrace::{follow, up_to_cycle};
-use super::schedule::{FORM, Granularity, Schedule};
+use super::schedule::{FORM, Schedule};
 use super::search::seen::Seen;
 use super::search::{Counterexample, Engine, Limits, OnProgress, Progress, SearchEnd};
 use super::sharing::Sharing;
-use super::specimen::{Buffering, Setup, Specimen, SpecimenError};
+use super::specimen::{Setup, Specimen, SpecimenError};
 use super::story::StoryBuilder;
 use super::strategy::Strategy;
 use super::until::Until;
@@ -147,18 +146,13 @@ fn options(config: &Config) -> String {
         .to_owned()
 }
 
-/// Which stores wait, as long as nothing is known about the memory that CPUs share.
-fn buffering(memory: Memory, granularity: Granularity) -> Buffering {
-    Buffering::new(memory, granularity != Granularity::Every)
-}
-
 fn setup<'a>(image: &'a Image, config: &'a Config) -> Setup<'a> {
     Setup {
         image,
         case: &config.case,
         append: &config.append,
         granularity: config.granularity,
-        buffering: buffering(config.memory, config.granularity),
+        memory: config.memory,
         every_exit: config.every_exit,
     }
 }

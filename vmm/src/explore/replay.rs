@@ -8,10 +8,9 @@ use super::case::Case;
 use super::checks::{check_case, check_options, manifest};
 use super::errors::ExploreError;
 use super::key::to_hex;
-use super::memory::Memory;
 use super::retrace::{self, Followed, follow};
-use super::schedule::{Granularity, Schedule, Turn};
-use super::specimen::{Buffering, Setup, Specimen, SpecimenError};
+use super::schedule::{Schedule, Turn};
+use super::specimen::{Setup, Specimen, SpecimenError};
 use super::stop_reason::StopReason;
 use super::until::Until;
 use crate::machine::guest::Guest;
@@ -82,15 +81,11 @@ pub fn replay(
         case: &case,
         append: &schedule.append,
         granularity: schedule.granularity,
-        buffering: match (schedule.memory, schedule.granularity) {
-            (Memory::Tso, Granularity::Access | Granularity::Probe) => {
-                Buffering::Addresses(schedule.buffered.iter().copied().collect())
-            }
-            (memory, granularity) => Buffering::new(memory, granularity != Granularity::Every),
-        },
+        memory: schedule.memory,
         every_exit: true,
     };
     let mut specimen = Specimen::boot(&setup, until)?;
+    specimen.buffer(&schedule.buffered);
     let this = to_hex(specimen.image());
     if this != schedule.image && !replay.any_image {
         let of = schedule.image.clone();

@@ -10,7 +10,7 @@ use shared::stop::Kind;
 use super::errors::ExploreError;
 use super::naming::{Word, WordNames};
 use super::retrace::OnStop;
-use super::schedule::{Choice, Claim, PointOfNoReturn, Step};
+use super::schedule::{Act, Choice, Claim, PointOfNoReturn, Step};
 use super::specimen::{Entry, Specimen, Stop};
 use crate::machine::image::Image;
 use crate::machine::source::{Source, SourceLine};
@@ -34,9 +34,17 @@ pub struct Beat {
     pub writes: bool,
     /// The IPI that it is about to send, if any.
     pub sends: Option<Ipi>,
-    /// What has left its store buffer on the way here: words that were written to memory, each with
-    /// the place of the store, and IPIs.
-    pub flushed: Vec<String>,
+    /// What has left its store buffer on the way here.
+    pub flushed: Vec<Flushed>,
+}
+
+/// What has left a store buffer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Flushed {
+    /// The word that was written to memory, or the IPI that was sent.
+    pub what: String,
+    /// The source line of the store, as `file:line`; empty if it is not known.
+    pub place: String,
 }
 
 /// An IPI to a CPU.
@@ -64,9 +72,8 @@ pub struct Scene {
     pub cpu: usize,
     /// The interrupt that it takes first, if any.
     pub takes: Option<u8>,
-    /// What leaves its store buffer first, if the turn begins with that: words that are written to
-    /// memory then, and IPIs. The CPU has made these stores in earlier turns.
-    pub flushes: Vec<String>,
+    /// Whether it begins with what leaves the CPU's store buffer: that is named at the first stop.
+    pub flushes: bool,
     /// The beats that sent the interrupt: several if it was sent again while it was pending, none
     /// if it was pending in the initial state.
     pub sent_by: Vec<At>,
@@ -130,7 +137,7 @@ struct Plot {
 }
 
 impl Plot {
-    fn begin(&mut self, choice: Choice, flushes: Vec<String>) {
+    fn begin(&mut self, choice: Choice) {
         let (cpu, takes) = (choice.cpu, choice.takes());
         let taken = takes.map(|vector| Ipi {
             target: cpu,
@@ -140,7 +147,7 @@ impl Plot {
         self.scenes.push(Scene {
             cpu,
             takes,
-            flushes,
+            flushes: choice.act == Act::Flush,
             sent_by: sent_by.unwrap_or_default(),
             beats: Vec::new(),
         });
@@ -189,30 +196,23 @@ impl<'a> StoryBuilder<'a> {
         let stopped = &specimen.cpus()[choice.cpu];
         let place = self.place(specimen, choice.cpu);
         let names = (self.words).get_or_insert_with(|| WordNames::of(self.image, specimen));
-        let left = specimen.left_buffer().iter();
-        let flushes = left.map(|entry| {
-            let named = match entry {
-                Entry::Store(store) => names.accessed(specimen, store.address).name,
-                Entry::Ipi { .. } => None,
+        let flushed = specimen.left_buffer().iter().map(|entry| {
+            let (name, place) = match entry {
+                Entry::Store(store) => (
+                    names.accessed(specimen, store.address).name,
+                    self.stored.get(&(choice.cpu, store.address)),
+                ),
+                Entry::Ipi { .. } => (None, None),
             };
-            named.unwrap_or_else(|| specimen.describe_entry(entry))
+            Flushed {
+                what: name.unwrap_or_else(|| specimen.describe_entry(entry)),
+                place: place.cloned().unwrap_or_default(),
+            }
         });
-        let flushes: Vec<_> = flushes.collect();
-        let flushed = specimen
-            .left_buffer()
-            .iter()
-            .zip(&flushes)
-            .map(|(entry, name)| {
-                let stored = match entry {
-                    Entry::Store(store) => self.stored.get(&(choice.cpu, store.address)),
-                    Entry::Ipi { .. } => None,
-                };
-                stored.map_or_else(|| name.clone(), |place| format!("{name}, {place}"))
-            });
         let flushed = flushed.collect();
         if self.turn != Some(turn) {
             self.turn = Some(turn);
-            self.plot.begin(choice, flushes);
+            self.plot.begin(choice);
         }
         if let (Stop::Access(Kind::Store, address), Some(place)) = (stopped.at, &place) {
             let place = format!("{}:{}", place.file, place.line);
@@ -350,7 +350,12 @@ impl Story {
         let scene = self.scenes.get(at.scene)?;
         let flushed = &scene.beats.get(at.beat)?.flushed;
         if !flushed.is_empty() {
-            return Some((at, format!("flush {}", flushed.join(", "))));
+            let all = flushed.iter().map(|it| match &*it.place {
+                "" => it.what.clone(),
+                place => format!("{}, {place}", it.what),
+            });
+            let all: Vec<_> = all.collect();
+            return Some((at, format!("flush {}", all.join(", "))));
         }
         let before = match at.beat.checked_sub(1) {
             Some(before) => scene.beats.get(before),
@@ -405,8 +410,11 @@ impl Scene {
                 targets.join(",")
             )
         });
-        let flushes =
-            (!self.flushes.is_empty()).then(|| format!("flushes {}", self.flushes.join(", ")));
+        let first = self.beats.first().filter(|_| self.flushes);
+        let flushes = first.map(|beat| {
+            let all: Vec<_> = beat.flushed.iter().map(|it| &*it.what).collect();
+            format!("flushes {}", all.join(", "))
+        });
         (takes.into_iter())
             .chain(flushes)
             .chain(sends)
@@ -484,7 +492,7 @@ mod tests {
                 Some(vector) => Choice::take(*cpu, *vector),
                 None => Choice::go_on(*cpu),
             };
-            plot.begin(choice, Vec::new());
+            plot.begin(choice);
             for sends in *stops {
                 plot.add(beat("", "", *sends));
             }
@@ -529,7 +537,7 @@ mod tests {
         let scenes = turns.iter().map(|(cpu, takes, stops)| Scene {
             cpu: *cpu,
             takes: *takes,
-            flushes: Vec::new(),
+            flushes: false,
             sent_by: Vec::new(),
             beats: stops
                 .iter()
@@ -609,7 +617,7 @@ mod tests {
         let scene = |cpu, takes, beats| Scene {
             cpu,
             takes,
-            flushes: Vec::new(),
+            flushes: false,
             sent_by: Vec::new(),
             beats,
         };

@@ -1,5 +1,6 @@
 //! A command for the mailbox of a CPU, as plain data. What the numbers mean is the guest's to say.
 
+use shared::mailbox::MASK_WORDS;
 use shared::manifest::ARGUMENTS;
 
 use crate::cpus::CpuSet;
@@ -51,6 +52,15 @@ impl Command {
     #[must_use]
     pub fn waiting(self, wait: bool) -> Self {
         Self { wait, ..self }
+    }
+
+    /// Its set of CPUs in a mailbox, CPU 0 in the lowest bit of the first word.
+    pub(super) fn mask_words(&self) -> [u64; MASK_WORDS] {
+        let mut mask = [0; MASK_WORDS];
+        for (word, value) in mask.iter_mut().zip(self.mask.words()) {
+            *word = *value;
+        }
+        mask
     }
 
     /// Its flags in a mailbox.

@@ -5,7 +5,7 @@
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 
-use shared::mailbox::{MASK_WORDS, Mailbox};
+use shared::mailbox::Mailbox;
 use shared::probe::Arms;
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
@@ -20,17 +20,13 @@ impl Lab {
         let Some(at) = self.layout.mailboxes.entry(cpu.into()) else {
             return;
         };
-        let mut mask = [0; MASK_WORDS];
-        for (word, value) in mask.iter_mut().zip(command.mask.words()) {
-            *word = *value;
-        }
         let field = |offset: usize, bytes: &[u8]| self.write(at + offset as u64, bytes);
         field(offset_of!(Mailbox, verb), command.verb.as_bytes());
         field(offset_of!(Mailbox, flags), command.flags().as_bytes());
         let program = self.program_number(&command.program);
         field(offset_of!(Mailbox, program), program.as_bytes());
         field(offset_of!(Mailbox, arguments), command.arguments.as_bytes());
-        field(offset_of!(Mailbox, mask), mask.as_bytes());
+        field(offset_of!(Mailbox, mask), command.mask_words().as_bytes());
         // Release: a CPU that sees the number also sees the command. The write cannot fail, since
         // `prepare` has reached both ends of the lab.
         let posted = self.base + at + offset_of!(Mailbox, posted) as u64;
@@ -90,19 +86,10 @@ impl Lab {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared::lab::Layout;
-    use vm_memory::GuestMemoryMmap;
-
-    fn lab() -> Lab {
-        let layout = Layout::new(2).unwrap();
-        let size = usize::try_from(layout.size).unwrap();
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x1000), size)]).unwrap();
-        Lab::prepare(memory, 0x1000, layout).unwrap()
-    }
 
     #[test]
     fn what_is_posted_can_be_read() {
-        let lab = lab();
+        let lab = Lab::of_two();
         let command = Command::among(3, [0, 65].into_iter().collect()).waiting(true);
         lab.post(1, 7, &command);
         let mailbox = lab.mailbox(1).unwrap();
@@ -114,7 +101,7 @@ mod tests {
 
     #[test]
     fn arms_of_a_cpu_that_does_not_exist_are_nowhere() {
-        let lab = lab();
+        let lab = Lab::of_two();
         lab.arm(1, &[1, 2, 3, 4]);
         lab.arm(2, &[1; 4]);
         let at = lab.layout.arms.entry(1).unwrap();

@@ -79,6 +79,17 @@ pub struct Totals {
     pub counts: CounterValues,
 }
 
+#[cfg(test)]
+impl Lab {
+    /// The lab of a machine of two CPUs, in memory of its own, for the tests of its parts.
+    fn of_two() -> Self {
+        let layout = Layout::new(2).unwrap();
+        let size = usize::try_from(layout.size).unwrap();
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x1000), size)]).unwrap();
+        Self::prepare(memory, 0x1000, layout).unwrap()
+    }
+}
+
 impl Lab {
     /// Writes the header of `layout` at the guest-physical address `base`, which the guest finds on
     /// its command line.

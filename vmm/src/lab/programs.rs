@@ -4,7 +4,6 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
-use shared::mailbox::MASK_WORDS;
 use shared::program::{PROGRAMS, Program, STEPS, Step};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -66,15 +65,11 @@ impl Lab {
 
 /// `command` as a step of a program. It has no program itself.
 fn in_lab(command: &Command) -> Step {
-    let mut mask = [0; MASK_WORDS];
-    for (word, value) in mask.iter_mut().zip(command.mask.words()) {
-        *word = *value;
-    }
     Step {
         verb: command.verb,
         flags: command.flags(),
         arguments: command.arguments,
-        mask,
+        mask: command.mask_words(),
     }
 }
 
@@ -82,19 +77,10 @@ fn in_lab(command: &Command) -> Step {
 mod tests {
     use super::*;
     use crate::cpus::CpuSet;
-    use shared::lab::Layout;
-    use vm_memory::{GuestAddress, GuestMemoryMmap};
-
-    fn lab() -> Lab {
-        let layout = Layout::new(2).unwrap();
-        let size = usize::try_from(layout.size).unwrap();
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x1000), size)]).unwrap();
-        Lab::prepare(memory, 0x1000, layout).unwrap()
-    }
 
     #[test]
     fn a_program_is_kept_once_and_has_its_number_in_the_mailbox() {
-        let lab = lab();
+        let lab = Lab::of_two();
         let steps = vec![
             Command::about(4, 1),
             Command::among(5, CpuSet::from_iter([0, 65])).waiting(true),
@@ -121,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_refused() {
-        let lab = lab();
+        let lab = Lab::of_two();
         let long = vec![Command::new(1); STEPS + 1];
         assert_eq!(lab.keep_program(&long), Err(NoRoom::Long(STEPS + 1)));
         for verb in 1..=PROGRAMS {

@@ -94,16 +94,7 @@ impl Lab {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use shared::lab::Layout;
-    use vm_memory::GuestMemoryMmap;
     use zerocopy::IntoBytes;
-
-    fn lab() -> Lab {
-        let layout = Layout::new(2).unwrap();
-        let size = usize::try_from(layout.size).unwrap();
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x1000), size)]).unwrap();
-        Lab::prepare(memory, 0x1000, layout).unwrap()
-    }
 
     fn write(lab: &Lab, cpu: u64, place: u32, number: u32) {
         let index = u64::from(place) & u64::from(ring_records(2) - 1);
@@ -126,7 +117,7 @@ mod tests {
 
     #[test]
     fn records_are_taken_once_and_only_when_they_are_whole() {
-        let lab = lab();
+        let lab = Lab::of_two();
         let mut rings = Rings::new(lab.clone());
         assert!(times(&mut rings, 1).is_empty());
         write(&lab, 1, 0, 1);
@@ -149,7 +140,7 @@ mod tests {
 
     #[test]
     fn what_is_behind_a_broken_record_is_taken_at_last() {
-        let lab = lab();
+        let lab = Lab::of_two();
         let mut rings = Rings::new(lab.clone());
         write(&lab, 0, 0, 1);
         write(&lab, 0, 2, 3);
@@ -173,7 +164,7 @@ mod tests {
         fn no_ring_holds_more_than_it_can(
             numbers in proptest::collection::vec(any::<u32>(), 0..50), at in 0_u32..5000,
         ) {
-            let lab = lab();
+            let lab = Lab::of_two();
             let mut rings = Rings::new(lab.clone());
             for place in 0..ring_records(2) {
                 write(&lab, 0, place, place + 1);

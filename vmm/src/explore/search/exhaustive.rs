@@ -20,7 +20,8 @@ use crate::explore::sharing::AccessKind;
 use crate::explore::specimen::{SpecimenError, State, Stop};
 
 /// Which choice has which bit in a [`ChoiceSet`]. Each CPU has one bit for going on, one for its
-/// store buffer, and one for taking each of some vectors. Choices for which there is no room are in no set.
+/// store buffer, and one for taking each of some vectors. Choices for which there is no room are in
+/// no set.
 #[derive(Debug)]
 struct ChoiceBits {
     vectors: Vec<u8>,

@@ -23,6 +23,7 @@ use super::stopped::{FIRST_VECTOR, at_rest, bit};
 use crate::cpus::CpuSet;
 use crate::explore::answers::Answers;
 use crate::explore::case::Case;
+use crate::explore::memory::Memory;
 use crate::explore::options;
 use crate::explore::schedule::Granularity;
 use crate::explore::until::Until;
@@ -59,8 +60,8 @@ pub struct Setup<'a> {
     pub append: &'a str,
     /// Where CPUs stop.
     pub granularity: Granularity,
-    /// Which stores wait in store buffers.
-    pub buffering: Buffering,
+    /// The memory model.
+    pub memory: Memory,
     /// Whether CPUs exit also where a search passes over what they are about to do.
     pub every_exit: bool,
 }
@@ -111,7 +112,7 @@ impl Specimen {
             cpus: (0..serial.cpus())
                 .map(|cpu| at_rest(serial.regs(cpu)))
                 .collect(),
-            buffering: setup.buffering.clone(),
+            buffering: Buffering::new(setup.memory, setup.granularity != Granularity::Every),
             is_xapic: serial.is_xapic(0).map_err(kvm("show an APIC"))?,
             left: Vec::new(),
             programs,

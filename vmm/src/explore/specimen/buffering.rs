@@ -30,14 +30,6 @@ impl Buffering {
         }
     }
 
-    /// The memory model.
-    pub fn memory(&self) -> Memory {
-        match self {
-            Self::Nothing => Memory::SequentiallyConsistent,
-            Self::Addresses(_) | Self::Everything => Memory::Tso,
-        }
-    }
-
     /// Whether a store to `address` waits.
     pub fn holds(&self, address: u64) -> bool {
         match self {

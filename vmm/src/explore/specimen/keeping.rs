@@ -19,9 +19,9 @@ use crate::page_size::PAGE_SIZE;
 pub(super) const CLEARED: usize = PAGE_SIZE;
 
 impl Specimen {
-    /// Clears what `cpu`, which has come to the end of a turn, has left in dead registers and below its stack
-    /// pointers. Nothing reads it again, and without it equal states are equal bit by bit and lead
-    /// to equal states.
+    /// Clears what `cpu`, which has come to the end of a turn, has left in dead registers and below
+    /// its stack pointers. Nothing reads it again, and without it equal states are equal bit by bit
+    /// and lead to equal states.
     pub(super) fn tidy(&mut self, cpu: usize) {
         self.forget_counts();
         if self.granularity == Granularity::Every {

@@ -119,9 +119,11 @@ impl Specimen {
         &self.buffering
     }
 
-    /// From now on stores wait as `buffering` says.
-    pub fn set_buffering(&mut self, buffering: Buffering) {
-        self.buffering = buffering;
+    /// From now on stores to `addresses` wait in store buffers, if not all of them or none do.
+    pub fn buffer(&mut self, addresses: &[u64]) {
+        if let Buffering::Addresses(known) = &mut self.buffering {
+            *known = addresses.iter().copied().collect();
+        }
     }
 
     /// Where CPUs stop.

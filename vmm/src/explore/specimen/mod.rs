@@ -13,6 +13,7 @@ mod machine;
 #[cfg(test)]
 pub mod model;
 mod on_stack;
+mod passed_over;
 mod passing;
 mod relaxed;
 mod single;

@@ -1,8 +1,7 @@
 //! What CPUs pass over without an exit ([`shared::passing`]): fills the tables in the guest's memory
-//! with the accesses at which a search has found that there is no choice, and finds out afterwards
-//! what a CPU has passed over. Decides nothing: an access comes into a table only where the search
-//! itself has just passed over it, in the same round, by the same context, with the same locks
-//! held.
+//! with the accesses at which a search has found that there is no choice, and tells what a CPU has
+//! passed over. Decides nothing, and knows no specimen: [`super::passed_over`] says when an access
+//! comes into a table.
 
 use std::collections::HashMap;
 
@@ -10,28 +9,26 @@ use object::{Object, ObjectSection};
 use shared::passing::{EVERY, Head, NUMBER_SHIFT, NUMBERS, SECTION, SIZE, Way, key, number, slot};
 use shared::stop::Kind;
 
-use super::errors::SpecimenError;
-use super::machine::Specimen;
 use super::stopped::{Stop, Stopped};
-use crate::explore::sharing::{CpuContext, Sharing};
+use crate::explore::sharing::CpuContext;
 use crate::machine::ram::Ram;
 use crate::page_size::PAGE_SIZE;
 
 /// Accesses that a CPU may pass over from one entry to the next. It is far below
 /// [`MOST_STOPS`](super::MOST_STOPS), so that a CPU that passes over for ever exits soon enough for
 /// a signal or a time limit to be heeded.
-const MOST: u32 = 1_000;
+pub(super) const MOST: u32 = 1_000;
 
 /// Who makes accesses, and with which locks held.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Situation {
-    context: CpuContext,
+pub(super) struct Situation {
+    pub(super) context: CpuContext,
     /// The addresses of the locks, ascending.
-    locks: Vec<u64>,
+    pub(super) locks: Vec<u64>,
 }
 
 impl Situation {
-    fn new(context: CpuContext, mut locks: Vec<u64>) -> Self {
+    pub(super) fn new(context: CpuContext, mut locks: Vec<u64>) -> Self {
         locks.sort_unstable();
         Self { context, locks }
     }
@@ -43,11 +40,11 @@ pub(super) struct Passing {
     /// Whether they may pass over anything at all.
     is_wanted: bool,
     /// Whether they do so in the present step. A schedule that is followed stops everywhere.
-    is_allowed: bool,
+    pub(super) is_allowed: bool,
     /// Where the section is in guest memory, if the image has one.
-    section: Option<u64>,
+    pub(super) section: Option<u64>,
     /// The round of the search from which the tables are ([`Sharing::round`]).
-    round: Option<u64>,
+    pub(super) round: Option<u64>,
     /// The situations that have a number, from 1 on. Number 0 stands for none.
     situations: Vec<Situation>,
     numbers: HashMap<Situation, u64>,
@@ -61,16 +58,16 @@ pub(super) struct Passing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Allowance {
     /// The number of its situation; 0 if it stops everywhere.
-    number: u64,
+    pub(super) number: u64,
     /// How many accesses it may pass over.
-    left: u32,
+    pub(super) left: u32,
     /// How many it has passed over.
     pub(super) passed: u32,
     /// Whether a handler runs in that situation.
-    in_handler: bool,
+    pub(super) in_handler: bool,
     /// Whether it rings before its next access. Another context may have gone on since the situation
     /// was told.
-    rings: bool,
+    pub(super) rings: bool,
 }
 
 impl Allowance {
@@ -119,7 +116,7 @@ impl Passing {
     }
 
     /// The number of `situation`, if there is one for it.
-    fn number(&mut self, situation: Situation) -> Option<u64> {
+    pub(super) fn number(&mut self, situation: Situation) -> Option<u64> {
         if let Some(number) = self.numbers.get(&situation) {
             return Some(*number);
         }
@@ -132,13 +129,13 @@ impl Passing {
     }
 
     /// The situation with this number.
-    fn situation(&self, number: u64) -> Option<&Situation> {
+    pub(super) fn situation(&self, number: u64) -> Option<&Situation> {
         let at = usize::try_from(number.checked_sub(1)?).ok()?;
         self.situations.get(at)
     }
 
     /// Empties the tables if they are not of this `round`.
-    fn begin(&mut self, round: u64, ram: &mut Ram) {
+    pub(super) fn begin(&mut self, round: u64, ram: &mut Ram) {
         self.is_allowed = self.is_wanted && self.section.is_some();
         if self.is_allowed && self.round.replace(round) != Some(round) {
             for offset in std::mem::take(&mut self.used) {
@@ -156,7 +153,7 @@ impl Passing {
 
     /// What has become of `before`, by the first two words of the section. `None` if a CPU that
     /// was told `before` cannot have left these.
-    fn used(&self, before: &Allowance, situation: u64, left: u64) -> Option<Allowance> {
+    pub(super) fn used(&self, before: &Allowance, situation: u64, left: u64) -> Option<Allowance> {
         // Negative where the CPU has exited because it was zero.
         let left = (left as u32).cast_signed().max(0).cast_unsigned();
         let passed = before.left.checked_sub(left)?;
@@ -174,7 +171,7 @@ impl Passing {
 
     /// From now on lets CPUs pass over the access before which CPU `cpu` has stopped, in the
     /// situation in which it is.
-    fn add(&mut self, cpu: usize, stopped: &Stopped, ram: &mut Ram) {
+    pub(super) fn add(&mut self, cpu: usize, stopped: &Stopped, ram: &mut Ram) {
         let Stop::Access(kind, address) = stopped.at else {
             return;
         };
@@ -202,104 +199,6 @@ impl Passing {
                 self.used.push(offset);
             }
         }
-    }
-}
-
-impl Specimen {
-    /// Has CPUs pass over accesses without an exit, until [`Specimen::stop_everywhere`], as far as
-    /// `sharing` has them passed over in its present round.
-    pub(super) fn pass_over(&mut self, sharing: &Sharing) {
-        self.passing.begin(sharing.round(), self.serial.ram_mut());
-    }
-
-    /// Has CPUs stop before every access.
-    pub(super) fn stop_everywhere(&mut self) {
-        self.passing.is_allowed = false;
-    }
-
-    /// Has CPUs stop before every access until the search has passed over it anew.
-    pub(super) fn forget_passing(&mut self) {
-        self.passing.round = None;
-    }
-
-    /// Notes that the search passes over the access before which `cpu` has stopped. A store that
-    /// goes to the store buffer is passed over as well, but not by the CPU itself, which would bring
-    /// it to memory.
-    pub(super) fn passes_over(&mut self, cpu: usize) {
-        if self.cpus[cpu].store_to_buffer(&self.buffering).is_some() {
-            return;
-        }
-        let ram = self.serial.ram_mut();
-        self.passing.add(cpu, &self.cpus[cpu], ram);
-    }
-
-    /// What `cpu` may pass over in its next step, `most` accesses, if that is less than [`MOST`]. A
-    /// handler begins in that step if `begins_handler`.
-    pub(super) fn allowance(&mut self, cpu: usize, begins_handler: bool, most: u32) -> Allowance {
-        let mut allowance = Allowance {
-            number: 0,
-            left: most.min(MOST),
-            passed: 0,
-            in_handler: begins_handler || self.cpus[cpu].in_handler,
-            rings: true,
-        };
-        let stopped = &self.cpus[cpu];
-        // The turns of a loop that waits are made up of all its accesses.
-        let waits = !begins_handler && stopped.depth.is_in_loop();
-        if self.passing.is_allowed && !waits {
-            let context = CpuContext {
-                in_handler: allowance.in_handler,
-                ..stopped.cpu_context(cpu)
-            };
-            let locks = stopped.locks[usize::from(context.in_handler)].clone();
-            if let Some(number) = self.passing.number(Situation::new(context, locks)) {
-                (allowance.number, allowance.rings) = (number, false);
-            }
-        }
-        allowance
-    }
-
-    /// Tells the guest what the CPU that is about to go on may pass over.
-    pub(super) fn tell(&mut self, allowance: &Allowance) {
-        let Some(start) = self.passing.section else {
-            return;
-        };
-        let mut situation = shared::passing::situation(allowance.number, allowance.in_handler);
-        if allowance.rings {
-            situation |= EVERY;
-        }
-        let ram = self.serial.ram_mut();
-        ram.set_word(start, situation);
-        ram.set_word(start.wrapping_add(8), allowance.left.into());
-    }
-
-    /// Finds out what `cpu`, which has just exited, has passed over, and which locks it holds now.
-    ///
-    /// # Errors
-    /// [`SpecimenError::OtherSituation`] if the guest has written there what it must not.
-    pub(super) fn catch_up(
-        &mut self,
-        cpu: usize,
-        allowance: &mut Allowance,
-    ) -> Result<(), SpecimenError> {
-        let Some(start) = self.passing.section.filter(|_| allowance.number != 0) else {
-            return Ok(());
-        };
-        let word = |at| self.serial.ram().word(at).unwrap_or(0);
-        let left = start.wrapping_add(8);
-        let now = self.passing.used(allowance, word(start), word(left));
-        let Some(now) = now else {
-            self.is_hurt = true;
-            return Err(SpecimenError::OtherSituation { cpu });
-        };
-        if now.number != allowance.number
-            && let Some(situation) = self.passing.situation(now.number)
-        {
-            let context = usize::from(situation.context.in_handler);
-            self.cpus[cpu].locks[context].clone_from(&situation.locks);
-        }
-        *allowance = now;
-        Ok(())
     }
 }
 

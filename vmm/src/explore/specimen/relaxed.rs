@@ -57,43 +57,44 @@ impl Specimen {
             Act::GoOn => stopped.store_to_buffer(&self.buffering),
             Act::Take(_) | Act::Flush => None,
         };
-        let lay = |store: BufferedStore| {
-            let before = self.serial.ram().word(store.word()).unwrap_or(0);
-            let over = store.over(before);
-            self.serial.ram_mut().set_word(store.word(), over);
-            (store, before)
-        };
+        let lay = |store: BufferedStore| (store, self.put(&store));
         Overlay {
             laid: stores.into_iter().map(lay).collect(),
-            makes: makes.map(|store| {
-                let seen = self.serial.ram().word(store.word());
-                (store, seen.unwrap_or(0))
-            }),
+            makes: makes.map(|store| (store, self.around(&store))),
         }
+    }
+
+    /// What memory holds in the word in which `store` lies.
+    fn around(&self, store: &BufferedStore) -> u64 {
+        self.serial.ram().word(store.word()).unwrap_or(0)
+    }
+
+    /// Writes `store` to memory, and returns what its word held before.
+    fn put(&mut self, store: &BufferedStore) -> u64 {
+        let before = self.around(store);
+        let over = store.over(before);
+        self.serial.ram_mut().set_word(store.word(), over);
+        before
     }
 
     /// Takes the store buffer of `cpu`, which has run, back out of memory. The store that the CPU
     /// has made goes to the buffer.
     pub(super) fn take_back(&mut self, cpu: usize, overlay: Overlay) {
         let Overlay { laid, makes } = overlay;
-        let word = |specimen: &Self, at| specimen.serial.ram().word(at).unwrap_or(0);
         if let Some((store, before)) = makes {
-            let now = word(self, store.word());
-            let restored = store.of(before).over(now);
-            self.serial.ram_mut().set_word(store.word(), restored);
+            let now = self.put(&store.of(before));
             self.cpus[cpu].buffer.push(Entry::Store(store.of(now)));
         }
         let mut gone = Vec::new();
         for (store, before) in laid.into_iter().rev() {
-            let now = word(self, store.word());
+            let now = self.around(&store);
             // The CPU has since written there as to memory of its own, as to a stack frame that it
             // has left: that came after the store, and nobody else looks at it any more.
             if store.over(now) != now {
                 gone.push(store);
-                continue;
+            } else {
+                self.put(&store.of(before));
             }
-            let restored = store.of(before).over(now);
-            self.serial.ram_mut().set_word(store.word(), restored);
         }
         if !gone.is_empty() {
             self.cpus[cpu].buffer.forget(|store| gone.contains(store));
@@ -102,17 +103,14 @@ impl Specimen {
 
     /// The oldest entry of the store buffer of `cpu` leaves, and the releases of locks behind it.
     pub(super) fn flush(&mut self, cpu: usize) {
-        self.left = self.cpus[cpu].buffer.take();
-        for entry in &self.left {
+        let left = self.cpus[cpu].buffer.take();
+        for entry in &left {
             match *entry {
-                Entry::Store(store) => {
-                    let before = self.serial.ram().word(store.word()).unwrap_or(0);
-                    let over = store.over(before);
-                    self.serial.ram_mut().set_word(store.word(), over);
-                }
+                Entry::Store(store) => _ = self.put(&store),
                 Entry::Ipi { target, vector } => self.cpus[target].pending |= bit(vector),
             }
         }
+        self.left = left;
         let stopped = &mut self.cpus[cpu];
         stopped.drains &= !stopped.buffer.is_empty();
     }

@@ -254,8 +254,7 @@ impl Specimen {
             }
             match halt {
                 SerialExit::Reached { point, word } => match self.reached(cpu, point, word) {
-                    Ok(Some(at)) => break at,
-                    Ok(None) => {}
+                    Ok(at) => break at,
                     Err(breach) => return Ok((passed, Some(breach))),
                 },
                 SerialExit::Done => {
@@ -362,35 +361,30 @@ impl Specimen {
         self.cpus[cpu].leave(read)
     }
 
-    /// The stop that `cpu` makes at `point`, if it makes one there.
+    /// The stop that `cpu` makes at `point`.
     ///
     /// # Errors
     /// A [`Breach`] if the guest announces something impossible.
-    pub(super) fn reached(
-        &mut self,
-        cpu: usize,
-        point: u64,
-        word: u64,
-    ) -> Result<Option<Stop>, Breach> {
+    pub(super) fn reached(&mut self, cpu: usize, point: u64, word: u64) -> Result<Stop, Breach> {
         if Some(point) == self.stop_points.access {
             let Some((kind, address, bytes)) = Access::from_word(word) else {
                 let text = format!("CPU {cpu} is about to access {word:#x}, which is no access");
                 return Err(Breach::new("died", text));
             };
             self.cpus[cpu].bytes = bytes;
-            return Ok(Some(Stop::Access(kind, address)));
+            return Ok(Stop::Access(kind, address));
         }
         if point == self.stop_points.idle {
-            return Ok(Some(Stop::Idle));
+            return Ok(Stop::Idle);
         }
         if self.stop_points.relax.contains(&point) {
-            return Ok(Some(Stop::Relax));
+            return Ok(Stop::Relax);
         }
         if self.stop_points.left == Some(point) {
-            return Ok(Some(Stop::Left));
+            return Ok(Stop::Left);
         }
         match self.points.at(point) {
-            Some(point) => Ok(Some(Stop::Point(point.index))),
+            Some(point) => Ok(Stop::Point(point.index)),
             None => Err(Breach::new(
                 "died",
                 format!("CPU {cpu} says it has come to {point:#x}, where no point is"),

@@ -130,7 +130,7 @@ impl Stopped {
         }
     }
 
-    /// Whether an entry of its store buffer has to leave before it can go on (`memory-model` in
+    /// Whether an entry of its store buffer has to leave before it can go on ("Memory" in
     /// `docs/exploration.md` has the sources).
     pub(super) fn waits_for_its_buffer(&self) -> bool {
         if self.drains && !self.buffer.is_empty() {
@@ -174,8 +174,7 @@ impl Stopped {
             return None;
         };
         let waits = buffering.holds(address);
-        let is_release = self.locks[self.context()].contains(&address);
-        (waits || is_release && !self.buffer.is_empty()).then_some(BufferedStore {
+        (waits || self.holds(address) && !self.buffer.is_empty()).then_some(BufferedStore {
             address,
             bytes: self.bytes,
             value: 0,
@@ -202,24 +201,30 @@ impl Stopped {
         match self.at {
             Stop::Access(Kind::IrqsOff, _) => sharing.is_interrupted(cpu) || waits,
             Stop::Access(Kind::Fence, _) => waits,
-            // A CPU that wants the lock waits until it is released, and can do nothing else with
-            // it. But the CPU's own handler can want it too, and then waits for ever. The last
-            // moment at which that can happen is before the release.
-            Stop::Access(Kind::Store, address) if locks.contains(&address) => {
-                let is_seen = sharing.conflicts(context, AccessKind::Unlocks, address, locks);
-                let is_seen = is_seen && self.store_to_buffer(buffering).is_none();
-                is_seen || waits || self.takes_interrupts() && sharing.is_interrupted(cpu)
-            }
-            // No other CPU sees a store that goes to the buffer. But once it is there, no interrupt
-            // can be taken until it has left.
-            Stop::Access(Kind::Store, address) if self.store_to_buffer(buffering).is_some() => {
-                sharing.conflicts(context, AccessKind::Writes, address, locks);
-                waits || self.takes_interrupts() && sharing.is_interrupted(cpu)
+            Stop::Access(Kind::Store, address) => {
+                let releases = self.holds(address);
+                let kind = if releases {
+                    AccessKind::Unlocks
+                } else {
+                    AccessKind::Writes
+                };
+                let conflicts = sharing.conflicts(context, kind, address, locks);
+                // No other CPU sees a store that goes to the buffer.
+                let waits_unseen = self.store_to_buffer(buffering).is_some();
+                let is_seen = conflicts && !waits_unseen;
+                // But once it is there, no interrupt can be taken until it has left. And while a CPU
+                // that wants a lock waits until it is released, the CPU's own handler can want it
+                // too, and then waits for ever: the last moment for that is before the release.
+                is_seen
+                    || waits
+                    || (releases || waits_unseen)
+                        && self.takes_interrupts()
+                        && sharing.is_interrupted(cpu)
             }
             Stop::Access(kind, address) => {
                 let conflicts = sharing.conflicts(context, AccessKind::of(kind), address, locks);
                 // A context that wants the lock that it holds itself waits for ever.
-                conflicts || waits || kind == Kind::Lock && locks.contains(&address)
+                conflicts || waits || kind == Kind::Lock && self.holds(address)
             }
             _ => true,
         }

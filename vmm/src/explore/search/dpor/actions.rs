@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use shared::stop::Kind;
 
-use super::super::leaving::leaving;
 use crate::explore::schedule::{Act, Choice};
+use crate::explore::search::leaving::leaving;
 use crate::explore::sharing::AccessKind;
 use crate::explore::specimen::{State, Stop};
 
@@ -140,11 +140,6 @@ impl Actions {
     /// takes an interrupt.
     pub fn is_program_step(&self, number: usize) -> bool {
         self.all[number].action.pending != Pending::Taken
-    }
-
-    /// Whether it is a step of its CPU's store buffer.
-    pub fn is_flush(&self, number: usize) -> bool {
-        self.all[number].action.flushes
     }
 
     /// The actions of other CPUs that are dependent on it.

@@ -306,7 +306,7 @@ impl Dpor {
             let is_there = || node.choices.iter().any(|(_, choice)| *choice == action);
             let can_be_it = node.unblocked >> cpu & 1 != 0
                 || !self.actions.is_program_step(action)
-                || self.actions.is_flush(action) && is_there();
+                || is_there();
             if can_be_it {
                 return;
             }
