@@ -12,7 +12,6 @@ use vmm::closest::closest;
 use super::log::{self, Level};
 use super::{
     Refused, bench, compare, ctl, describe, explore, installed, merge, probes, replay, run, schema,
-    shard,
 };
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
@@ -66,9 +65,6 @@ enum Command {
     Replay(replay::Arguments),
     /// Print the JSON Schema of a document; see docs/formats.md
     Schema(schema::Arguments),
-    /// Search one part of what vmm explore --jobs has been asked for
-    #[command(hide = true)]
-    Shard,
 }
 
 impl Cli {
@@ -112,7 +108,6 @@ impl Cli {
             Some(Command::Probes(arguments)) => probes::run(arguments),
             Some(Command::Replay(arguments)) => replay::run(arguments),
             Some(Command::Schema(arguments)) => schema::run(arguments),
-            Some(Command::Shard) => shard::run(),
         }
     }
 }
@@ -169,7 +164,5 @@ mod tests {
         assert_eq!(tip("--vcpus"), None);
         assert_eq!(tip("guest.bin"), None);
         assert_eq!(tip("explore.bin"), None);
-        // Hidden ones are not offered.
-        assert_eq!(tip("shards"), None);
     }
 }

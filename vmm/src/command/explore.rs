@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use vmm::explore::case::Case;
 use vmm::explore::memory::Memory;
-use vmm::explore::result::{Document, Part, VerdictRecord};
+use vmm::explore::result::{Document, Part};
 use vmm::explore::schedule::Granularity;
 use vmm::explore::search::sampled::Sampling;
 use vmm::explore::sharing::SharingRecord;
-use vmm::explore::stop_reason::StopReason;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible, knows_stores};
 use vmm::machine::guest::Guest;
 use vmm::provenance::Input;
@@ -22,7 +21,7 @@ use super::interruption::{self, interrupted};
 use super::outputs::Outputs;
 use super::progress::{self, Line, Wanted};
 use super::stats::short_name;
-use super::{Refused, installed, jobs, search_stats};
+use super::{Refused, installed, search_stats};
 
 /// What to explore, and how.
 #[derive(Debug, Args)]
@@ -92,13 +91,12 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 
-    /// Search with so many processes at once; with exhaustive, pct and random
-    #[arg(long, value_name = "N", conflicts_with = "shard",
-          value_parser = clap::value_parser!(u64).range(1..=vmm::explore::MOST_SHARDS))]
-    jobs: Option<u64>,
+    /// Search with so many machines at once, each on a thread of its own; all but reference
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: u16,
 
-    /// Do only part I of N, from 0/N, for vmm merge to put together; with exhaustive, pct and
-    /// random
+    /// Do only part I of N, from 0/N, for vmm merge to put together; all but reference
     #[arg(long, value_name = "I/N", requires = "result")]
     shard: Option<Shard>,
 
@@ -122,7 +120,7 @@ pub struct Arguments {
     stats: search_stats::StatsArguments,
 
     /// With --strategy exhaustive: check that states taken for the same lead to the same
-    #[arg(long, conflicts_with_all = ["jobs", "shard"])]
+    #[arg(long, conflicts_with = "shard")]
     check_keys: bool,
 
     /// Have CPUs exit also where there is no choice, to see that the search finds the same
@@ -224,6 +222,7 @@ impl Arguments {
             time: self.time_limit,
             states: self.max_states,
             shard: self.shard.unwrap_or(Shard::WHOLE),
+            jobs: self.jobs.into(),
             known: self.sharing.as_deref().map(read_known).transpose()?,
             check_keys: self.check_keys,
             every_exit: self.every_exit,
@@ -235,14 +234,14 @@ impl Arguments {
                 status: 2,
             });
         }
-        let is_shared = config.shard != Shard::WHOLE || self.jobs.is_some_and(|jobs| jobs > 1);
-        if is_shared && !config.strategy.can_be_shared() {
+        let is_shared = config.shard != Shard::WHOLE || config.jobs > 1;
+        if is_shared && !config.strategy.can_be_shared() || self.check_keys && config.jobs > 1 {
+            let what = match self.check_keys {
+                true => "--check-keys".to_owned(),
+                false => format!("--strategy {}", word(&self.strategy)),
+            };
             return Err(Refused {
-                message: format!(
-                    "--strategy {} cannot be shared out among processes; exhaustive, pct and \
-                     random can",
-                    word(&self.strategy)
-                ),
+                message: format!("{what} is for one machine alone, without --jobs and --shard"),
                 status: 2,
             });
         }
@@ -277,18 +276,14 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         stats: arguments.stats.open(&outputs)?,
     };
     interruption::catch()?;
-    let rest = || {
-        let limit = arguments.time_limit;
-        limit.map(|limit| limit.saturating_sub(begun.elapsed()))
-    };
-    let part = match search(arguments, config, &rest) {
+    let part = match search(arguments, &config) {
         Ok(part) => part,
         Err(refused) => return Err(files.stats.refuse(&short_name(&arguments.case), refused)),
     };
     let story_replay = StoryReplay {
         guest: &guest,
         case: Some(&written),
-        rest: rest(),
+        rest: (arguments.time_limit).map(|limit| limit.saturating_sub(begun.elapsed())),
     };
     explored::show(&part, Some(story_replay), files)
 }
@@ -325,33 +320,8 @@ impl Inputs {
     }
 }
 
-/// Searches, with as many processes as `arguments` ask for. `rest` is how much time is left.
-fn search(
-    arguments: &Arguments,
-    config: Config,
-    rest: &dyn Fn() -> Option<Duration>,
-) -> Result<Part, Refused> {
-    let part = match arguments.jobs {
-        Some(jobs) if jobs > 1 => jobs::run(&config, jobs, arguments.progress)?,
-        _ => alone(arguments, &config)?,
-    };
-    let is_part = config.shard != Shard::WHOLE;
-    if !is_part
-        && part.document.verdict
-            == (VerdictRecord::Stopped {
-                why: StopReason::Cycle,
-            })
-    {
-        // Whether CPUs that run in a cycle can run for ever cannot be decided from the parts of
-        // several processes.
-        let time = rest();
-        return alone(arguments, &Config { time, ..config });
-    }
-    Ok(part)
-}
-
-/// Explores in this process.
-fn alone(arguments: &Arguments, config: &Config) -> Result<Part, Refused> {
+/// Searches as `config` says.
+fn search(arguments: &Arguments, config: &Config) -> Result<Part, Refused> {
     let line = Line::endless(arguments.progress);
     let runs = config.strategy.runs();
     let outcome = explore(config, interrupted, &mut |progress| {

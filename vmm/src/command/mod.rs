@@ -9,7 +9,6 @@ pub mod explore;
 mod explored;
 mod installed;
 pub mod interruption;
-mod jobs;
 mod log;
 pub mod merge;
 mod outputs;
@@ -20,7 +19,6 @@ pub mod run;
 pub mod schema;
 mod screen;
 mod search_stats;
-pub mod shard;
 mod signals;
 mod stats;
 

@@ -1,9 +1,6 @@
-//! What to explore, and how: the input of an exploration. Plain data, which can be told to another
-//! process.
+//! What to explore, and how: the input of an exploration. Plain data.
 
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::memory::Memory;
@@ -16,8 +13,7 @@ use crate::provenance::Input;
 use crate::stats::sources::Kvm;
 
 /// What to explore, and how.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// The guest image.
     pub guest: Guest,
@@ -43,6 +39,8 @@ pub struct Config {
     pub states: Option<u64>,
     /// The part of the search that this process does.
     pub shard: Shard,
+    /// How many machines it searches with at once, each on a thread of its own; at least 1.
+    pub jobs: usize,
     /// What earlier searches learnt about the memory that CPUs share. Without it the search begins
     /// with a phase that learns it.
     pub known: Option<SharingRecord>,

@@ -1,6 +1,7 @@
 //! One exploration, from the guest image to the outcome: boots the specimen, runs the search, and
 //! shortens and checks what it found.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::info;
@@ -15,7 +16,7 @@ use super::phases::{self, Covered};
 use super::point_of_no_return;
 use super::retrace::{follow, up_to_cycle};
 use super::schedule::{FORM, Schedule};
-use super::search::seen::Seen;
+use super::search::workers::Workers;
 use super::search::{Counterexample, Engine, Limits, OnProgress, Progress, SearchEnd};
 use super::sharing::Sharing;
 use super::specimen::{Setup, Specimen, SpecimenError};
@@ -37,7 +38,8 @@ pub fn explore(
 ) -> Result<Outcome, ExploreError> {
     let until = Until::new(interrupted, config.time);
     let (image, manifest) = read(config)?;
-    let mut specimen = Specimen::boot(&setup(&image, config), until)?;
+    let mut specimens = boot(&image, config, &until)?;
+    let (specimen, others) = specimens.split_first_mut().expect("there is one at least");
     info!("specimen booted: {} CPUs", specimen.cpus().len());
     let begun = Instant::now();
     let provenance = Provenance {
@@ -59,22 +61,27 @@ pub fn explore(
         states: config.states,
     };
     info!("search begins: {:?}", config.strategy);
-    let mut seen = Seen::default();
-    let mut engine = Engine::new(&mut specimen, &mut sharing, limits, on_progress);
+    let mut theirs = vec![sharing.clone(); others.len()];
+    let first = Engine::new(specimen, &mut sharing, limits, Some(on_progress));
+    let rest = others.iter_mut().zip(&mut theirs);
+    let rest = rest.map(|(specimen, sharing)| Engine::new(specimen, sharing, limits, None));
+    let mut workers = Workers::new(first, rest);
     let mut is_cut_short = false;
-    let covered = match phases::run(&mut engine, config, &mut seen) {
+    let covered = match phases::run(&mut workers, config) {
         Err(SpecimenError::Ended(why)) => {
             is_cut_short = true;
             Covered::only(SearchEnd::Stopped(why))
         }
         other => other?,
     };
-    let counts = engine.counts;
+    workers.gather();
+    let first = workers.first();
+    let counts = first.counts;
     info!(
         "search ended: {} states, {} steps, begun anew {} times",
         counts.states, counts.transitions, counts.begun_anew
     );
-    let outcomes = std::mem::take(&mut engine.outcomes);
+    let outcomes = std::mem::take(&mut first.outcomes);
     let time = begun.elapsed();
     let found = Instant::now();
     let verdict = match covered.end {
@@ -85,7 +92,7 @@ pub fn explore(
                 provenance: &provenance,
             };
             broke(
-                &mut specimen,
+                specimen,
                 config,
                 &description,
                 found,
@@ -114,13 +121,22 @@ pub fn explore(
     // If the end was cut short, a CPU can be in the middle of taking an interrupt, and the check
     // below would fail. The verdict then claims nothing about orders that do not break.
     if !is_cut_short {
-        specimen.mend()?;
-        specimen.keep_new_pages()?;
-        specimen.rewind();
-        specimen.check_rest()?;
+        for specimen in std::iter::once(&mut *specimen).chain(&mut *others) {
+            specimen.mend()?;
+            specimen.keep_new_pages()?;
+            specimen.rewind();
+            specimen.check_rest()?;
+        }
+    }
+    let mut answers = specimen.take_answers().into_list();
+    for other in others {
+        let theirs = other.take_answers().into_list();
+        for (one, other) in answers.iter_mut().zip(&theirs) {
+            one.add(other);
+        }
     }
     let options = options(config);
-    let names = WordNames::of(&image, &specimen);
+    let names = WordNames::of(&image, specimen);
     Ok(Outcome {
         words: names.known(sharing.addresses()),
         verdict,
@@ -133,10 +149,38 @@ pub fn explore(
         provenance,
         image: to_hex(specimen.image()),
         begins: to_hex(specimen.beginning()),
-        answers: specimen.take_answers().into_list(),
-        seen,
+        answers,
+        states: covered.states,
         outcomes,
     })
+}
+
+/// Boots as many specimens as `config` asks for, all at the same time.
+fn boot(image: &Image, config: &Config, until: &Until) -> Result<Vec<Specimen>, ExploreError> {
+    let setup = setup(image, config);
+    let mut all = Vec::new();
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..config.jobs)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut specimen = Specimen::boot(&setup, until.clone())?;
+                    specimen.detach();
+                    Ok::<_, SpecimenError>(specimen)
+                })
+            })
+            .collect();
+        all.push(Specimen::boot(&setup, until.clone())?);
+        for other in others {
+            let other = other.join();
+            all.push(other.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok::<_, SpecimenError>(())
+    })?;
+    // A state of one of them is restored by others.
+    match all.iter().any(|other| !other.begins_as(&all[0])) {
+        true => Err(SpecimenError::OtherBeginning.into()),
+        false => Ok(all),
+    }
 }
 
 /// All options for the guest: those of the case, then those of the command line.

@@ -122,7 +122,7 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     // Other verdicts need no check: a breach is real whatever the search has assumed, and a search
     // that stopped claims nothing.
     match (&verdict, first.of.strategy) {
-        (VerdictRecord::Complete, _)
+        (VerdictRecord::Complete | VerdictRecord::BoundedComplete { .. }, _)
             if sharing.is_void() || first.of.memory == Memory::Tso && !agree(parts, &sharing)? =>
         {
             return Err(MergeError::Contradicted(Box::new(sharing.to_record())));
@@ -141,10 +141,13 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     }
     // A cycle that no shard has alone passes from one shard to another at states that all shards
     // know. So it also shows in the links between these states.
-    let mut links = Links::default();
     let across = parts.iter().flat_map(|part| &part.document.across);
-    across.for_each(|[from, to]| links.add(from.0, to.0));
-    if verdict == VerdictRecord::Complete && links.has_cycle() {
+    let (links, states) = Links::of(across.map(|[from, to]| (from.0, to.0)));
+    let is_through = matches!(
+        verdict,
+        VerdictRecord::Complete | VerdictRecord::BoundedComplete { .. }
+    );
+    if is_through && links.has_cycle(states) {
         verdict = VerdictRecord::Stopped {
             why: StopReason::Cycle,
         };
@@ -153,7 +156,7 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     let keys = (verdict == VerdictRecord::Complete)
         .then(|| union(keys))
         .flatten();
-    let mut counts = sum(parts.iter().map(|part| &part.document.counts));
+    let mut counts = Counts::sum(parts.iter().map(|part| part.document.counts));
     if let Some(keys) = &keys {
         counts.states = keys.states.len() as u64;
         counts.ends = keys.ends.len() as u64;
@@ -271,20 +274,5 @@ fn union(all: Vec<Option<&Keys>>) -> Option<Keys> {
     Some(Keys {
         states: once(|keys| &keys.states),
         ends: once(|keys| &keys.ends),
-    })
-}
-
-/// The counts of all shards together. A state that several shards visited counts once for each.
-pub fn sum<'a>(all: impl Iterator<Item = &'a Counts>) -> Counts {
-    all.fold(Counts::default(), |sum, one| Counts {
-        states: sum.states.saturating_add(one.states),
-        transitions: sum.transitions.saturating_add(one.transitions),
-        entries: sum.entries.saturating_add(one.entries),
-        schedules: sum.schedules.saturating_add(one.schedules),
-        ends: sum.ends.saturating_add(one.ends),
-        deepest: sum.deepest.max(one.deepest),
-        begun_anew: sum.begun_anew.max(one.begun_anew),
-        depth: sum.depth.max(one.depth),
-        checked: sum.checked.saturating_add(one.checked),
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::answers::Answer;
 use super::schedule::Schedule;
-use super::search::seen::Seen;
+use super::search::seen::States;
 use super::search::{Counterexample, Counts};
 use super::sharing::Sharing;
 use super::specimen::Breach;
@@ -66,8 +66,8 @@ pub struct Outcome {
     pub warnings: Vec<String>,
     /// The key of the initial state.
     pub begins: String,
-    /// The states that an exhaustive search has visited.
-    pub seen: Seen,
+    /// The states that the search has seen, if it has kept them.
+    pub states: States,
     /// What the CPUs answered to the deeds of the case.
     pub answers: Vec<Answer>,
     /// The hashes of the final states ([`super::specimen::Specimen::outcome`]).

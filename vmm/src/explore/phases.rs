@@ -5,9 +5,11 @@ use tracing::info;
 
 use super::config::Config;
 use super::schedule::Granularity;
+use super::search::bounded::BoundedEnd;
 use super::search::livelock::confirm_complete;
 use super::search::sampled::Sampling;
-use super::search::seen::Seen;
+use super::search::seen::States;
+use super::search::workers::Workers;
 use super::search::{self, Counterexample, Engine, SearchEnd};
 use super::search::{bounded, checking, exhaustive, reference, sampled};
 use super::shard::Shard;
@@ -26,6 +28,8 @@ pub(super) struct Covered {
     pub(super) bound: Option<u32>,
     /// The counterexamples that the reference search has found.
     pub(super) broken: Vec<Counterexample>,
+    /// The states that it has seen, if it has kept them.
+    pub(super) states: States,
 }
 
 impl Covered {
@@ -34,75 +38,85 @@ impl Covered {
             end,
             bound: None,
             broken: Vec::new(),
+            states: States::default(),
         }
     }
 }
 
 /// Searches as `config` says.
-pub(super) fn run(
-    engine: &mut Engine<'_>,
-    config: &Config,
-    seen: &mut Seen,
-) -> Result<Covered, SpecimenError> {
+pub(super) fn run(workers: &mut Workers<'_>, config: &Config) -> Result<Covered, SpecimenError> {
     let learns = config.known.is_none() && config.strategy != Strategy::Reference;
-    if learns && let Some(end) = learn(engine, config.seed)? {
+    if learns && let Some(end) = learn(workers.first(), config.seed)? {
         return Ok(Covered::only(end));
     }
-    let bounded = |engine: &mut Engine<'_>, most| {
-        let (end, bound) = bounded::search(engine, most)?;
-        Ok(Covered {
-            bound: Some(bound),
-            ..Covered::only(end)
-        })
-    };
+    let shard = config.shard;
     match config.strategy {
-        Strategy::Bounded(bound) => bounded(engine, bound),
-        Strategy::Auto(bound) => match bounded(engine, bound)? {
+        Strategy::Bounded(bound) => bounded(workers, bound, shard),
+        Strategy::Auto(bound) => match bounded(workers, bound, shard)? {
             Covered {
                 end: SearchEnd::Complete,
                 ..
             } => {
                 info!("nothing breaks with {bound} preemptions; every order comes next");
-                Ok(Covered::only(dpor(engine, seen)?))
+                races(workers, shard)
             }
             other => Ok(other),
         },
         Strategy::Reference => {
-            let (end, broken) = reference::search(engine)?;
+            let (end, broken) = reference::search(workers)?;
             Ok(Covered {
                 broken,
                 ..Covered::only(end)
             })
         }
-        Strategy::Races => Ok(Covered::only(dpor(engine, seen)?)),
+        Strategy::Races => races(workers, shard),
         Strategy::Exhaustive if config.check_keys => {
-            let end = checking::search(engine)?;
-            Ok(Covered::only(confirm_complete(engine, end, false)?))
+            let end = checking::search(workers)?;
+            Ok(Covered::only(confirm_complete(workers, end, false)?))
         }
-        Strategy::Exhaustive => {
-            let end = exhaustive::search(engine, seen, config.shard)?;
-            let is_part = config.shard != Shard::WHOLE;
-            Ok(Covered::only(confirm_complete(engine, end, is_part)?))
-        }
+        Strategy::Exhaustive => exhaustive(workers, shard),
         Strategy::Sampled(sampling, runs) => {
-            let Shard { index, of } = config.shard;
+            let Shard { index, of } = shard;
             let mine = |run: u64| run % of == index;
-            let end = sampled::search(engine, sampling, config.seed, runs, mine)?;
+            let end = sampled::search(workers, sampling, config.seed, runs, mine)?;
             Ok(Covered::only(end))
         }
     }
 }
 
+/// Tries every order with at most `bound` preemptions.
+fn bounded(workers: &mut Workers<'_>, bound: u32, shard: Shard) -> Result<Covered, SpecimenError> {
+    let BoundedEnd { end, bound, across } = bounded::search(workers, bound, shard)?;
+    Ok(Covered {
+        bound: Some(bound),
+        states: States {
+            across,
+            ..States::default()
+        },
+        ..Covered::only(end)
+    })
+}
+
+/// Tries every order, each state once.
+fn exhaustive(workers: &mut Workers<'_>, shard: Shard) -> Result<Covered, SpecimenError> {
+    let (end, states) = exhaustive::search(workers, shard)?;
+    Ok(Covered {
+        states,
+        ..Covered::only(confirm_complete(workers, end, shard != Shard::WHOLE)?)
+    })
+}
+
 /// Tries every order that can matter, by DPOR. Where DPOR does not know which those are, or cannot
 /// tell the CPUs apart, tries every order.
-fn dpor(engine: &mut Engine<'_>, seen: &mut Seen) -> Result<SearchEnd, SpecimenError> {
-    let knows_accesses = engine.system.granularity() == Granularity::Access;
-    let end = if knows_accesses && engine.system.cpus().len() <= search::dpor::MOST_CPUS {
-        search::dpor::search(engine)?
-    } else {
-        exhaustive::search(engine, seen, Shard::WHOLE)?
-    };
-    confirm_complete(engine, end, false)
+fn races(workers: &mut Workers<'_>, shard: Shard) -> Result<Covered, SpecimenError> {
+    let system = &workers.first().system;
+    let knows_accesses = system.granularity() == Granularity::Access;
+    if !knows_accesses || system.cpus().len() > search::dpor::MOST_CPUS {
+        return exhaustive(workers, shard);
+    }
+    let end = search::dpor::search(workers, shard)?;
+    let is_part = shard != Shard::WHOLE;
+    Ok(Covered::only(confirm_complete(workers, end, is_part)?))
 }
 
 /// Learns what CPUs share from random runs. Any of them can already break something.

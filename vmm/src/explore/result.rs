@@ -231,10 +231,7 @@ impl Document {
             words: outcome.words.clone(),
             states: None,
             outcomes: outcome.outcomes.iter().map(|it| to_hex(*it)).collect(),
-            across: outcome
-                .seen
-                .across()
-                .iter()
+            across: (outcome.states.across.iter())
                 .map(|(from, to)| [Key(*from), Key(*to)])
                 .collect(),
             warnings: outcome.warnings.clone(),
@@ -292,8 +289,7 @@ impl Part {
     pub fn new(config: &Config, outcome: &Outcome) -> Self {
         let mut document = Document::new(config, outcome);
         let keys = document.has_states().then(|| {
-            let mut states: Vec<_> = outcome.seen.keys().collect();
-            let mut ends = outcome.seen.ends().to_vec();
+            let (mut states, mut ends) = (outcome.states.all.clone(), outcome.states.ends.clone());
             states.sort_unstable();
             ends.sort_unstable();
             Keys { states, ends }

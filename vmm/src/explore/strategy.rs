@@ -34,11 +34,9 @@ impl Strategy {
         }
     }
 
-    /// Whether several processes can each do a part of it. The parts of the other strategies would
-    /// depend on each other: DPOR adds backtrack points further up the search stack, and a bounded
-    /// search counts the preemptions on the path to a state.
+    /// Whether several machines can each do a part of it. The reference search is made to be simple.
     pub fn can_be_shared(self) -> bool {
-        matches!(self, Self::Exhaustive | Self::Sampled(..))
+        self != Self::Reference
     }
 }
 

@@ -1,14 +1,10 @@
 //! Where a guest image comes from: a file, or bytes that a program has made or carries with it.
 //! Names it, and reads it only when a machine is built.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::de::Deserializer;
-use serde::ser::{Error, Serializer};
-use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::image::{Image, ImageError};
@@ -60,22 +56,6 @@ impl Guest {
     }
 }
 
-/// Serialized as the path of its file, which need not be Unicode.
-impl Serialize for Guest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.bytes {
-            None => self.name.as_os_str().serialize(serializer),
-            Some(_) => Err(S::Error::custom(format!("{self} is not in a file"))),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Guest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        OsString::deserialize(deserializer).map(Self::file)
-    }
-}
-
 impl From<PathBuf> for Guest {
     fn from(path: PathBuf) -> Self {
         Self::file(path)
@@ -119,23 +99,5 @@ impl fmt::Debug for Guest {
 impl fmt::Display for Guest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.name.display().fmt(f)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
-
-    use super::*;
-
-    #[test]
-    fn another_process_can_be_told_of_a_file_by_any_name() {
-        let guest = Guest::file(OsStr::from_bytes(b"guest\xff.bin"));
-        let text = serde_json::to_string(&guest).unwrap();
-        assert_eq!(serde_json::from_str::<Guest>(&text).unwrap(), guest);
-        let guest = Guest::bytes("made.bin", *b"ELF");
-        let error = serde_json::to_string(&guest).unwrap_err();
-        assert_eq!(error.to_string(), "made.bin is not in a file");
     }
 }

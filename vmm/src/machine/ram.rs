@@ -22,6 +22,10 @@ pub struct Ram {
     _memory: GuestMemoryMmap,
 }
 
+// SAFETY: `base` points into the mapping that `_memory` keeps, which is no thread's own. Only this
+// value uses that pointer, and only through references to itself.
+unsafe impl Send for Ram {}
+
 impl Ram {
     /// The RAM of `memory`, which begins at address 0.
     ///

@@ -8,41 +8,108 @@
 //! last stays the same.
 
 use std::cmp::Reverse;
-use std::collections::hash_map::Entry::{Occupied, Vacant};
 
-use super::by_key::ByKey;
-use super::dfs::{Entry, Frame, Root, Visitor, depth_first, until_sound};
+use super::dfs::{Divided, Entry, Visitor, depth_first};
 use super::end::SearchEnd;
 use super::engine::Engine;
+use super::frontier::{Frontier, KnownToAll};
+use super::links::Links;
+use super::seen::Seen;
+use super::workers::Workers;
+use crate::explore::Shard;
 use crate::explore::schedule::{Act, Choice};
 use crate::explore::specimen::{SpecimenError, State};
 
-/// Searches with at most 0, then 1, and so on up to `bound` preemptions. Returns the bound at which
-/// it ended.
+/// The states that were visited, each with the CPU that ran last, and with the fewest preemptions
+/// with which it was reached.
+type Visited = Seen<u32>;
+
+/// What a bounded search came to.
+#[derive(Debug)]
+pub struct BoundedEnd {
+    /// How it ended.
+    pub end: SearchEnd,
+    /// The bound at which it ended.
+    pub bound: u32,
+    /// Of a shard: for the states that all shards know, which can be reached from which.
+    pub across: Vec<(u128, u128)>,
+}
+
+/// Searches the part of the orders that belongs to `shard`, with at most 0, then 1, and so on up to
+/// `bound` preemptions.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn search(engine: &mut Engine<'_>, bound: u32) -> Result<(SearchEnd, u32), SpecimenError> {
-    for most in 0..=bound {
-        let end = until_sound(engine, |engine| {
-            let seen = ByKey::default();
-            let root = Root::beginning(engine);
-            depth_first(engine, &mut Bounded { most, seen }, root)
-        })?;
+pub fn search(
+    workers: &mut Workers<'_>,
+    bound: u32,
+    shard: Shard,
+) -> Result<BoundedEnd, SpecimenError> {
+    let mut most = 0;
+    loop {
+        let (end, across) = search_with(workers, most, shard)?;
         if !matches!(end, SearchEnd::Complete) || most == bound {
-            return Ok((end, most));
+            return Ok(BoundedEnd {
+                end,
+                bound: most,
+                across,
+            });
         }
+        most += 1;
     }
-    Ok((SearchEnd::Complete, bound))
 }
 
-/// One search.
+/// Searches with at most `most` preemptions.
+fn search_with(
+    workers: &mut Workers<'_>,
+    most: u32,
+    shard: Shard,
+) -> Result<(SearchEnd, Vec<(u128, u128)>), SpecimenError> {
+    let begin = |engine: &mut Engine<'_>, workers: usize| {
+        let seen = Visited::default();
+        let mut first = Bounded::new(&seen, most);
+        let Frontier { mine, known } = Frontier::of(engine, &mut first, shard)?;
+        seen.add_links(first.links);
+        Ok(Divided::new((seen, known), workers, mine))
+    };
+    let work = |engine: &mut Engine<'_>, parts: &Divided<(Visited, KnownToAll), _>| {
+        let mut search = Bounded::new(&parts.seen.0, most);
+        let ended = depth_first(engine, &mut search, parts);
+        parts.seen.0.add_links(search.links);
+        ended
+    };
+    let (end, parts) = workers.until_sound(begin, work)?;
+    let Some(Divided {
+        seen: (seen, known),
+        ..
+    }) = parts
+    else {
+        return Ok((end, Vec::new()));
+    };
+    // A worker alone would have seen on its search stack that states form a cycle, and whether CPUs
+    // can follow it for ever. If it passes from one worker to another, one has to look alone.
+    let has_cycle = seen.has_cycle();
+    workers.first().has_cycle |= has_cycle;
+    if has_cycle && matches!(end, SearchEnd::Complete) && workers.count() > 1 {
+        return workers.alone(|workers| search_with(workers, most, shard));
+    }
+    Ok((end, known.states(seen).across))
+}
+
+/// One worker of a search.
 #[derive(Debug)]
-struct Bounded {
+struct Bounded<'a> {
     /// The greatest number of preemptions of an order.
     most: u32,
-    /// By state and by the CPU that ran last: the fewest preemptions with which it was reached.
-    seen: ByKey<(u128, usize), u32>,
+    seen: &'a Visited,
+    links: Links,
+}
+
+impl<'a> Bounded<'a> {
+    fn new(seen: &'a Visited, most: u32) -> Self {
+        let links = Links::default();
+        Self { most, seen, links }
+    }
 }
 
 /// A choice, with the number of preemptions that are used once it is made, and the CPU that has
@@ -52,15 +119,27 @@ struct Priced {
     choice: Choice,
     used: u32,
     last: Option<usize>,
+    /// The number of the state in which it is made.
+    from: u32,
 }
 
-impl Visitor for Bounded {
+/// Odd, so that no two CPUs make the same of a key.
+const STEP: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+
+impl Visitor for Bounded<'_> {
     /// The choices that are left to try.
     type Data = Vec<Priced>;
     type Step = Priced;
 
     fn next(&mut self, _: &State, todo: &mut Vec<Priced>) -> Option<(Choice, Priced)> {
         todo.pop().map(|priced| (priced.choice, priced))
+    }
+
+    /// A state counts once for each CPU that can have run last.
+    fn key(state: &State, by: Option<&Priced>) -> u128 {
+        let last = by.and_then(|priced| priced.last);
+        let last = last.map_or(0, |cpu| cpu as u128 + 1);
+        state.key().wrapping_add(last.wrapping_mul(STEP))
     }
 
     fn left(todo: &Vec<Priced>) -> usize {
@@ -70,21 +149,24 @@ impl Visitor for Bounded {
     fn enter(
         &mut self,
         engine: &mut Engine<'_>,
-        _: &mut [Frame<Vec<Priced>>],
         state: &State,
         by: Option<Priced>,
     ) -> Entry<Vec<Priced>> {
         let last = by.and_then(|priced| priced.last);
         let used = by.map_or(0, |priced| priced.used);
-        match self.seen.entry((state.key(), last.unwrap_or(usize::MAX))) {
-            Occupied(known) if *known.get() <= used => return Entry::Known,
-            Occupied(mut known) => {
-                known.insert(used);
-            }
-            Vacant(place) => {
-                place.insert(used);
-                engine.counts.states += 1;
-            }
+        let key = Self::key(state, by.as_ref());
+        let (number, is_better) = self.seen.reach(key, used, |known| {
+            let is_better = used < *known;
+            *known = used.min(*known);
+            is_better
+        });
+        if let Some(by) = by {
+            self.links.add(by.from, number);
+        }
+        match is_better {
+            Some(false) => return Entry::Known,
+            Some(true) => {}
+            None => engine.counts.states += 1,
         }
         let choices = engine.system.choices();
         if choices.is_empty() {
@@ -100,6 +182,7 @@ impl Visitor for Bounded {
                 choice,
                 used: used + u32::from(is_preemption),
                 last: if runs { Some(choice.cpu) } else { last },
+                from: number,
             }
         });
         let mut todo: Vec<_> = priced.filter(|priced| priced.used <= self.most).collect();

@@ -6,24 +6,26 @@
 use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{HashMap, HashSet};
 
-use super::dfs::{Cut, Entry, Frame, Root, Visitor, depth_first, until_sound};
+use super::dfs::{Cut, Divided, Entry, Root, Task, Visitor, depth_first};
 use super::end::SearchEnd;
 use super::engine::Engine;
+use super::workers::Workers;
 use crate::explore::key::to_hex;
 use crate::explore::schedule::Choice;
 use crate::explore::specimen::{SpecimenError, State};
 
-/// Searches from the initial state.
+/// Searches from the initial state, by the first worker alone.
 ///
 /// # Errors
 /// [`SpecimenError::NotCanonical`] if a choice leads to another state than before; others if the
 /// host fails.
-pub fn search(engine: &mut Engine<'_>) -> Result<SearchEnd, SpecimenError> {
-    until_sound(engine, |engine| {
+pub fn search(workers: &mut Workers<'_>) -> Result<SearchEnd, SpecimenError> {
+    workers.alone_until_sound(|engine| {
         engine.counts.ends = 0;
         let root = Root::beginning(engine);
         let mut checking = Checking::default();
-        depth_first(engine, &mut checking, root)?;
+        let alone = Divided::new((), 1, [Task::from(root)]);
+        depth_first(engine, &mut checking, &alone)?;
         match checking.failed {
             // A difference can come from what was learnt since.
             Some(_) if engine.is_void() || engine.is_incomplete()? => Err(Cut::Void),
@@ -61,7 +63,6 @@ impl Visitor for Checking {
     fn enter(
         &mut self,
         engine: &mut Engine<'_>,
-        _: &mut [Frame<Vec<Choice>>],
         state: &State,
         by: Option<(u128, Choice)>,
     ) -> Entry<Vec<Choice>> {

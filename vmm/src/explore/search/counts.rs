@@ -28,3 +28,21 @@ pub struct Counts {
     /// before (`--check-keys`).
     pub checked: u64,
 }
+
+impl Counts {
+    /// The counts of all parts of a search. A state that several of them have visited counts once
+    /// for each.
+    pub fn sum(all: impl IntoIterator<Item = Self>) -> Self {
+        all.into_iter().fold(Self::default(), |sum, one| Self {
+            states: sum.states.saturating_add(one.states),
+            transitions: sum.transitions.saturating_add(one.transitions),
+            entries: sum.entries.saturating_add(one.entries),
+            schedules: sum.schedules.saturating_add(one.schedules),
+            ends: sum.ends.saturating_add(one.ends),
+            deepest: sum.deepest.max(one.deepest),
+            begun_anew: sum.begun_anew.max(one.begun_anew),
+            depth: sum.depth.max(one.depth),
+            checked: sum.checked.saturating_add(one.checked),
+        })
+    }
+}

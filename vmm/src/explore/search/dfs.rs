@@ -1,11 +1,16 @@
 //! The depth-first search (DFS) that every backtracking strategy uses. It keeps the states on the
 //! search stack, so that it can restore them. Which choices are tried from a state, and whether a
-//! state is expanded at all, is decided by a [`Visitor`].
+//! state is expanded at all, is decided by a [`Visitor`]. Several workers divide it among them: who
+//! has nothing to do is left choices of the states that are nearest to the beginning.
+
+use std::sync::Arc;
 
 use super::by_key::ByKey;
 use super::end::{Counterexample, SearchEnd};
 use super::engine::{Check, Engine};
 use super::system::turn;
+use super::tasks::Tasks;
+use super::workers::Together;
 use crate::explore::schedule::{Choice, Turn, is_fair_cycle};
 use crate::explore::specimen::{Breach, SpecimenError, State};
 
@@ -13,37 +18,36 @@ use crate::explore::specimen::{Breach, SpecimenError, State};
 pub trait Visitor {
     /// What it keeps for each state on the search stack.
     type Data;
-    /// What it remembers of a step until that step has reached a state.
-    type Step;
+    /// What it remembers of a step until that step has reached a state, if by another worker.
+    type Step: Send;
 
     /// The next choice to try from `state`, for which it keeps `data`; `None` if no more are left.
     fn next(&mut self, state: &State, data: &mut Self::Data) -> Option<(Choice, Self::Step)>;
 
-    /// Visits `state`, which is the present state of the system. It was reached by the step `by`
-    /// from the top of `stack`; without a step, it is where the search begins. Counts the state if
-    /// it is new.
+    /// Visits `state`, which is the present state of the system. It was reached by the step `by`;
+    /// without a step, it is where the search begins. Counts the state if it is new.
     fn enter(
         &mut self,
         engine: &mut Engine<'_>,
-        stack: &mut [Frame<Self::Data>],
         state: &State,
         by: Option<Self::Step>,
     ) -> Entry<Self::Data>;
 
+    /// The key by which it notes `state`, reached by the step `by`.
+    fn key(state: &State, _by: Option<&Self::Step>) -> u128 {
+        state.key()
+    }
+
     /// How many choices are left to try from the state for which it keeps `data`, as far as is known.
     fn left(data: &Self::Data) -> usize;
-
-    /// Backtracks from `frame`, from which everything was tried, to the top of `stack`.
-    fn leave(&mut self, _stack: &mut [Frame<Self::Data>], _frame: Frame<Self::Data>) {}
 }
 
 /// A state on the search stack.
 #[derive(Debug)]
-pub struct Frame<D> {
-    /// The state.
-    pub state: State,
-    /// What the visitor keeps for it.
-    pub data: D,
+struct Frame<D> {
+    state: Arc<State>,
+    /// What the visitor keeps for it; `None` if another worker tries what is left there.
+    data: Option<D>,
 }
 
 /// What is to be done with a state that the search has reached.
@@ -57,12 +61,12 @@ pub enum Entry<D> {
     End,
 }
 
-/// A state at which a search begins.
+/// Where a part of a search begins: the last of some states, each of which leads to the next.
 #[derive(Debug, Clone)]
 pub struct Root {
-    /// The state.
-    pub state: State,
-    /// The turns that lead there from the initial state.
+    /// The states, from the initial state on.
+    pub states: Vec<Arc<State>>,
+    /// The turns between them.
     pub path: Vec<Turn>,
 }
 
@@ -70,9 +74,14 @@ impl Root {
     /// The initial state.
     pub fn beginning(engine: &Engine<'_>) -> Self {
         Self {
-            state: engine.system.root().clone(),
+            states: vec![Arc::new(engine.system.root().clone())],
             path: Vec::new(),
         }
+    }
+
+    /// The state at which it begins.
+    pub fn state(&self) -> &Arc<State> {
+        self.states.last().expect("it has its own state at least")
     }
 }
 
@@ -81,6 +90,8 @@ impl Root {
 pub enum Cut {
     /// What it has found so far is void.
     Void,
+    /// Another worker has cut it short.
+    Over,
     /// It has ended.
     End(SearchEnd),
     /// The host failed.
@@ -93,107 +104,183 @@ impl From<SpecimenError> for Cut {
     }
 }
 
-/// Runs `once`, and runs it anew with what has been learnt as long as it turns out to be void.
-///
-/// # Errors
-/// [`SpecimenError`] if the host fails.
-pub fn until_sound<'a>(
-    engine: &mut Engine<'a>,
-    mut once: impl FnMut(&mut Engine<'a>) -> Result<(), Cut>,
-) -> Result<SearchEnd, SpecimenError> {
-    loop {
-        engine.counts.states = 0;
-        engine.outcomes.clear();
-        engine.has_cycle = false;
-        engine.system.follow_sharing(engine.sharing);
-        match once(engine) {
-            // New pages are looked for only from time to time. One of the last steps can have
-            // written one.
-            Ok(()) if !engine.is_incomplete()? && !engine.is_void() => {
-                return Ok(SearchEnd::Complete);
-            }
-            Ok(()) => engine.begin_anew(),
-            Err(Cut::End(end)) => return Ok(end),
-            // A machine of which a page was not restored, since it was not known to be written, can
-            // do anything.
-            Err(Cut::Failed(error @ SpecimenError::OtherSituation { .. })) => {
-                if !engine.is_incomplete()? {
-                    return Err(error);
-                }
-                engine.system.mend()?;
-                engine.begin_anew();
-            }
-            Err(Cut::Failed(error)) => return Err(error),
-            Err(Cut::Void) => engine.begin_anew(),
-        }
+/// A part of a depth-first search that any worker can do.
+#[derive(Debug)]
+pub struct Task<S> {
+    /// Where it begins.
+    pub root: Root,
+    /// The choice that it makes there; without one it visits that state.
+    pub by: Option<(Choice, S)>,
+}
+
+impl<S> Task<S> {
+    /// The search from `root` on.
+    pub fn from(root: Root) -> Self {
+        Self { root, by: None }
     }
 }
 
-/// Searches depth first from `root`, and tries every choice that `visitor` gives.
+/// What the workers of a depth-first search have together: `seen`, and the parts that are left.
+#[derive(Debug)]
+pub struct Divided<T, S> {
+    /// What they know together.
+    pub seen: T,
+    tasks: Tasks<Task<S>>,
+}
+
+impl<T, S> Divided<T, S> {
+    /// For this number of workers, who begin with `tasks`.
+    pub fn new(seen: T, workers: usize, tasks: impl IntoIterator<Item = Task<S>>) -> Self {
+        let tasks = Tasks::new(workers, tasks);
+        Self { seen, tasks }
+    }
+}
+
+impl<T: Sync, S: Send> Together for Divided<T, S> {
+    fn end(&self) {
+        self.tasks.end();
+    }
+}
+
+/// Searches depth first, and tries every choice that `visitor` gives, until no worker has anything
+/// left to do.
 ///
 /// # Errors
 /// [`Cut`] if the search was cut short.
-pub fn depth_first<V: Visitor>(
+pub fn depth_first<V: Visitor, T>(
     engine: &mut Engine<'_>,
     visitor: &mut V,
-    root: Root,
+    together: &Divided<T, V::Step>,
 ) -> Result<(), Cut> {
-    let Root { state, path } = root;
-    engine.system.load(&state);
+    while let Some(task) = together.tasks.take(Vec::new) {
+        do_task(engine, visitor, task, &together.tasks)?;
+    }
+    Ok(())
+}
+
+/// Does `task`, and leaves parts of it to workers that have nothing to do.
+fn do_task<V: Visitor>(
+    engine: &mut Engine<'_>,
+    visitor: &mut V,
+    task: Task<V::Step>,
+    tasks: &Tasks<Task<V::Step>>,
+) -> Result<(), Cut> {
     let mut stack = SearchStack {
         frames: Vec::new(),
         places: ByKey::default(),
-        root_turns: path.len(),
-        path,
+        path: Vec::new(),
     };
     // Whether the system is in the state on top of the stack.
-    let mut is_there = stack.enter(engine, visitor, state, None)?;
-    while let Some(Frame { state, data }) = stack.frames.last_mut() {
+    let mut is_there = stack.begin(engine, visitor, task)?;
+    while let Some(Frame {
+        state,
+        data: Some(data),
+    }) = stack.frames.last_mut()
+    {
         let Some((choice, step)) = visitor.next(state, data) else {
-            stack.leave(visitor);
+            stack.leave();
             is_there = false;
             continue;
         };
         if !is_there {
             engine.system.load(state);
         }
-        make(engine, choice, &mut stack.path)?;
-        let next = engine.system.save();
-        is_there = stack.enter(engine, visitor, next, Some(step))?;
-        if !is_there {
-            stack.path.pop();
-        }
+        is_there = stack.make(engine, visitor, choice, step)?;
         engine.report(|| Some(stack.frontier::<V>()));
+        if tasks.is_wanted() {
+            stack.leave_some(visitor, tasks);
+        }
     }
     Ok(())
 }
 
-/// The search stack: the states from the root to the present state.
+/// The search stack: the states from the initial state to the present one.
 #[derive(Debug)]
 struct SearchStack<D> {
     frames: Vec<Frame<D>>,
     /// By key: the index of the first frame of that state.
     places: ByKey<u128, usize>,
-    /// The turns from the initial state to the present state.
+    /// The turns between them.
     path: Vec<Turn>,
-    /// How many of these turns lead to the root.
-    root_turns: usize,
 }
 
 impl<D> SearchStack<D> {
+    /// Begins `task`. Returns whether a state was pushed, to be expanded.
+    fn begin<V: Visitor<Data = D>>(
+        &mut self,
+        engine: &mut Engine<'_>,
+        visitor: &mut V,
+        Task { root, by }: Task<V::Step>,
+    ) -> Result<bool, Cut> {
+        let Root { mut states, path } = root;
+        self.path = path;
+        let begins = states.pop().expect("a root has a state");
+        for state in states {
+            self.push(state, None);
+        }
+        engine.adopt(&begins)?;
+        engine.system.load(&begins);
+        let Some((choice, step)) = by else {
+            return self.enter(engine, visitor, begins, None);
+        };
+        self.push(begins, None);
+        self.make(engine, visitor, choice, step)
+    }
+
+    fn push(&mut self, state: Arc<State>, data: Option<D>) {
+        let place = self.frames.len();
+        self.places.entry(state.key()).or_insert(place);
+        self.frames.push(Frame { state, data });
+    }
+
+    /// Makes the step `choice` from the state on top. Returns whether the state that it led to was
+    /// pushed, to be expanded.
+    fn make<V: Visitor<Data = D>>(
+        &mut self,
+        engine: &mut Engine<'_>,
+        visitor: &mut V,
+        choice: Choice,
+        step: V::Step,
+    ) -> Result<bool, Cut> {
+        make(engine, choice, &mut self.path)?;
+        let next = Arc::new(engine.system.save());
+        let is_there = self.enter(engine, visitor, next, Some(step))?;
+        if !is_there {
+            self.path.pop();
+        }
+        Ok(is_there)
+    }
+
+    /// Leaves a choice of the state nearest to the beginning that has any to another worker, unless
+    /// it is the last.
+    fn leave_some<V: Visitor<Data = D>>(&mut self, visitor: &mut V, tasks: &Tasks<Task<V::Step>>) {
+        if self.frontier::<V>() < 2 {
+            return;
+        }
+        for (place, Frame { state, data }) in self.frames.iter_mut().enumerate() {
+            if let Some(by) = data.as_mut().and_then(|data| visitor.next(state, data)) {
+                let states = self.frames[..=place].iter();
+                let root = Root {
+                    states: states.map(|frame| Arc::clone(&frame.state)).collect(),
+                    path: self.path[..place].to_vec(),
+                };
+                let by = Some(by);
+                return tasks.put(Task { root, by });
+            }
+        }
+    }
+
     /// Visits `state`. Returns whether it was pushed, to be expanded.
     fn enter<V: Visitor<Data = D>>(
         &mut self,
         engine: &mut Engine<'_>,
         visitor: &mut V,
-        state: State,
+        state: Arc<State>,
         by: Option<V::Step>,
     ) -> Result<bool, Cut> {
-        let is_end = match visitor.enter(engine, &mut self.frames, &state, by) {
+        let is_end = match visitor.enter(engine, &state, by) {
             Entry::GoOn(data) => {
-                let place = self.frames.len();
-                self.places.entry(state.key()).or_insert(place);
-                self.frames.push(Frame { state, data });
+                self.push(state, Some(data));
                 return Ok(true);
             }
             Entry::Known => false,
@@ -211,18 +298,17 @@ impl<D> SearchStack<D> {
 
     /// How many choices are left to try from the states on the stack.
     fn frontier<V: Visitor<Data = D>>(&self) -> u64 {
-        let left = self.frames.iter().map(|frame| V::left(&frame.data) as u64);
-        left.sum()
+        let data = self.frames.iter().filter_map(|frame| frame.data.as_ref());
+        data.map(|data| V::left(data) as u64).sum()
     }
 
     /// Pops the top of the stack.
-    fn leave<V: Visitor<Data = D>>(&mut self, visitor: &mut V) {
+    fn leave(&mut self) {
         if let Some(frame) = self.frames.pop() {
             let key = frame.state.key();
             if self.places.get(&key) == Some(&self.frames.len()) {
                 self.places.remove(&key);
             }
-            visitor.leave(&mut self.frames, frame);
         }
         self.path.pop();
     }
@@ -235,7 +321,7 @@ impl<D> SearchStack<D> {
             engine.system.load(&frame.state);
             choices.extend(engine.system.choices());
         }
-        let cycle = &self.path[self.root_turns + place..];
+        let cycle = &self.path[place..];
         if is_fair_cycle(cycle, choices) {
             return Err(broke(engine, &self.path, Breach::cycle(cycle)));
         }
@@ -258,6 +344,7 @@ pub fn make(engine: &mut Engine<'_>, choice: Choice, path: &mut Vec<Turn>) -> Re
     match engine.check()? {
         Check::GoOn => Ok(()),
         Check::Void => Err(Cut::Void),
+        Check::Over => Err(Cut::Over),
         Check::Stop(why) => Err(Cut::End(SearchEnd::Stopped(why))),
     }
 }

@@ -2,16 +2,17 @@
 //! says when the search has to stop or to begin anew. Chooses no step itself.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::debug;
-
 use super::counts::Counts;
+use super::dfs::Cut;
 use super::progress::{OnProgress, Progress};
+use super::round::Round;
 use super::system::TransitionSystem;
 use crate::explore::schedule::Choice;
 use crate::explore::sharing::Sharing;
-use crate::explore::specimen::{Moved, SpecimenError};
+use crate::explore::specimen::{Moved, SpecimenError, State};
 use crate::explore::stop_reason::StopReason;
 
 /// Transitions between two checks of what is expensive to check: new pages, signals and the clock.
@@ -24,7 +25,8 @@ pub struct Limits {
     pub states: Option<u64>,
 }
 
-/// What every strategy drives: it makes steps of the transition system, and keeps the counts.
+/// What every strategy drives: it makes steps of the transition system, and keeps the counts. Each
+/// worker of a search has one, and only the first of them reports progress.
 pub struct Engine<'a> {
     /// The transition system.
     pub system: &'a mut dyn TransitionSystem,
@@ -38,7 +40,10 @@ pub struct Engine<'a> {
     pub outcomes: BTreeSet<u128>,
     /// Whether the search has found that states form a cycle.
     pub(super) has_cycle: bool,
-    on_progress: &'a mut OnProgress<'a>,
+    /// What the workers tell each other, and the place of this one among them.
+    pub(super) round: Arc<Round>,
+    pub(super) place: usize,
+    on_progress: Option<&'a mut OnProgress<'a>>,
     last_report: Instant,
 }
 
@@ -60,7 +65,7 @@ impl<'a> Engine<'a> {
         system: &'a mut dyn TransitionSystem,
         sharing: &'a mut Sharing,
         limits: Limits,
-        on_progress: &'a mut OnProgress<'a>,
+        on_progress: Option<&'a mut OnProgress<'a>>,
     ) -> Self {
         Self {
             system,
@@ -69,6 +74,8 @@ impl<'a> Engine<'a> {
             counts: Counts::default(),
             outcomes: BTreeSet::new(),
             has_cycle: false,
+            round: Arc::new(Round::new(1)),
+            place: 0,
             on_progress,
             last_report: Instant::now(),
         }
@@ -99,6 +106,9 @@ impl<'a> Engine<'a> {
         if self.is_void() {
             return Ok(Check::Void);
         }
+        if self.round.is_over() {
+            return Ok(Check::Over);
+        }
         if !self.counts.transitions.is_multiple_of(CHECK_EVERY) {
             return Ok(Check::GoOn);
         }
@@ -108,8 +118,11 @@ impl<'a> Engine<'a> {
         if let Some(why) = self.system.stop_reason() {
             return Ok(Check::Stop(why));
         }
-        let is_full = |most| self.counts.states >= most;
-        Ok(if self.limits.states.is_some_and(is_full) {
+        let Some(most) = self.limits.states else {
+            return Ok(Check::GoOn);
+        };
+        self.round.tell(self.place, &self.counts, None);
+        Ok(if self.round.counts().states >= most {
             Check::Stop(StopReason::States)
         } else {
             Check::GoOn
@@ -127,20 +140,27 @@ impl<'a> Engine<'a> {
             return;
         }
         self.last_report = now;
-        let (counts, frontier) = (&self.counts, frontier());
-        (self.on_progress)(&Progress::Searching { counts, frontier });
+        self.round.tell(self.place, &self.counts, frontier());
+        if let Some(on_progress) = &mut self.on_progress {
+            let (counts, frontier) = (&self.round.counts(), self.round.frontier());
+            on_progress(&Progress::Searching { counts, frontier });
+        }
+    }
+
+    /// Gets ready to restore `state`, whichever worker has saved it.
+    ///
+    /// # Errors
+    /// [`Cut::Void`] if states that were saved before may not be whole.
+    pub fn adopt(&mut self, state: &State) -> Result<(), Cut> {
+        match self.system.adopt(state)? {
+            true => Err(Cut::Void),
+            false => Ok(()),
+        }
     }
 
     /// Whether something was learnt that contradicts what the search has assumed so far.
     pub fn is_void(&self) -> bool {
         self.sharing.is_void() || self.system.is_behind(self.sharing)
-    }
-
-    /// Begins the search anew, with everything that it has learnt.
-    pub fn begin_anew(&mut self) {
-        debug!("the search begins anew: it has learnt more of what CPUs share");
-        self.sharing.begin_anew();
-        self.counts.begun_anew += 1;
     }
 
     /// Whether pages were written that were not saved before. The machine may then not have been
@@ -160,6 +180,8 @@ pub enum Check {
     GoOn,
     /// What it has found so far is void, and it has to begin anew.
     Void,
+    /// Another worker has ended the search, or has found that it has to begin anew.
+    Over,
     /// It has to stop, and why.
     Stop(StopReason),
 }

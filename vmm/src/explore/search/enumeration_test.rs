@@ -8,15 +8,17 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::links::Links;
 use super::livelock::confirm_complete;
-use super::seen::Seen;
 use super::system::TransitionSystem;
-use super::{Engine, Limits, Progress, SearchEnd, bounded, dpor, exhaustive};
+use super::workers::Workers;
+use super::{Engine, Limits, SearchEnd, bounded, dpor, exhaustive};
 use crate::explore::Shard;
 use crate::explore::memory::Memory;
-use crate::explore::sharing::Sharing;
+use crate::explore::sharing::{Sharing, SharingRecord};
 use crate::explore::specimen::model::{Model, Op, Program};
 use crate::explore::specimen::{Buffering, SpecimenError};
+use crate::explore::stop_reason::StopReason;
 
 const WORDS: usize = 3;
 
@@ -102,30 +104,109 @@ fn enumerate(programs: &[Program], machine: Machine) -> Option<Ends> {
     })
 }
 
-/// The result of a search.
-fn search(
-    programs: &[Program],
-    machine: Machine,
-    search: impl FnOnce(&mut Engine<'_>) -> Result<SearchEnd, SpecimenError>,
-) -> Ends {
-    let mut model = machine.model(programs, true);
-    let mut sharing = Sharing::new(programs.len());
-    let mut on_progress = |_: &Progress<'_>| {};
-    let mut engine = Engine::new(
-        &mut model,
-        &mut sharing,
-        Limits::default(),
-        &mut on_progress,
-    );
-    let end = search(&mut engine).and_then(|end| confirm_complete(&mut engine, end, false));
-    let end = end.expect("no host that can fail");
-    Ends {
-        is_endless: match end {
-            SearchEnd::Complete => false,
-            SearchEnd::Broke(found) => found.breach.is_livelock(),
-            SearchEnd::Stopped(why) => panic!("{}", why.reason()),
+/// A search by some workers, and in some shards, one after the other.
+#[derive(Debug, Clone, Copy)]
+struct Division {
+    workers: usize,
+    shards: u64,
+}
+
+impl Division {
+    const NONE: Self = Self::of(1, 1);
+    const ALL: [Self; 4] = [Self::NONE, Self::of(3, 1), Self::of(1, 2), Self::of(2, 3)];
+
+    const fn of(workers: usize, shards: u64) -> Self {
+        Self { workers, shards }
+    }
+}
+
+/// One of the searches that claim to try all orders that can matter.
+type Search = fn(&mut Workers<'_>, Shard) -> Result<Covered, SpecimenError>;
+
+/// What it came to: how it ended, and which states of those that all shards know lead to which.
+type Covered = (SearchEnd, Vec<(u128, u128)>);
+
+/// They, by name.
+const SEARCHES: [(&str, Search); 3] = [
+    ("races", |workers, shard| {
+        Ok((dpor::search(workers, shard)?, Vec::new()))
+    }),
+    ("exhaustive", |workers, shard| {
+        let (end, states) = exhaustive::search(workers, shard)?;
+        Ok((end, states.across))
+    }),
+    (
+        "bounded, with a bound that does not matter",
+        |workers, shard| {
+            let ended = bounded::search(workers, 40, shard)?;
+            Ok((ended.end, ended.across))
         },
-        outcomes: engine.outcomes,
+    ),
+];
+
+/// The result of a search. If a shard has learnt something that another did not know, all begin
+/// anew, as the results of shards are merged.
+fn search(programs: &[Program], machine: Machine, by: Division, search: Search) -> Ends {
+    let mut known = Sharing::new(programs.len());
+    'anew: loop {
+        let mut ends = Ends {
+            outcomes: BTreeSet::new(),
+            is_endless: false,
+        };
+        let mut across = Vec::new();
+        let mut learnt = vec![];
+        for index in 0..by.shards {
+            let of = by.shards;
+            let shard = Shard { index, of };
+            let mut sharings = vec![known.clone(); by.workers];
+            let (end, outcomes) = {
+                let mut models = vec![machine.model(programs, true); by.workers];
+                let engines = models.iter_mut().zip(&mut sharings);
+                let mut engines = engines
+                    .map(|(model, sharing)| Engine::new(model, sharing, Limits::default(), None));
+                let first = engines.next().expect("a worker at least");
+                let mut workers = Workers::new(first, engines);
+                let (end, of_it) = search(&mut workers, shard).expect("no host that can fail");
+                across.extend(of_it);
+                let is_part = by.shards > 1;
+                let end = confirm_complete(&mut workers, end, is_part).expect("as before");
+                workers.gather();
+                (end, std::mem::take(&mut workers.first().outcomes))
+            };
+            ends.outcomes.extend(outcomes);
+            learnt.push(sharings.swap_remove(0).to_record());
+            match end {
+                SearchEnd::Complete => {}
+                SearchEnd::Broke(found) => ends.is_endless |= found.breach.is_livelock(),
+                // One alone decides whether the CPUs can run for ever.
+                SearchEnd::Stopped(StopReason::Cycle) => {
+                    return self::search(programs, machine, Division::NONE, search);
+                }
+                SearchEnd::Stopped(why) => panic!("{}", why.reason()),
+            }
+        }
+        if by.shards == 1 || ends.is_endless {
+            return ends;
+        }
+        let mut all = Sharing::new(programs.len());
+        for record in &learnt {
+            all.learn(record).expect("as many CPUs");
+        }
+        let agrees = |record: &SharingRecord| {
+            let mut own = Sharing::new(programs.len());
+            own.learn(record).expect("as many CPUs");
+            own.contended() == all.contended()
+        };
+        if all.is_void() || !learnt.iter().all(agrees) {
+            all.begin_anew();
+            known = all;
+            continue 'anew;
+        }
+        let (links, states) = Links::of(across);
+        if links.has_cycle(states) {
+            return self::search(programs, machine, Division::NONE, search);
+        }
+        return ends;
     }
 }
 
@@ -134,38 +215,32 @@ fn search(
 fn compare(programs: &[Program]) -> Result<usize, TestCaseError> {
     let mut compared = 0;
     for machine in Machine::ALL {
-        compared += usize::from(compare_on(programs, machine)?);
+        compared += usize::from(compare_on(programs, machine, &Division::ALL)?);
     }
     Ok(compared)
 }
 
-/// The same on one machine. Returns whether there were not too many states.
-fn compare_on(programs: &[Program], machine: Machine) -> Result<bool, TestCaseError> {
+/// The same on one machine, with searches that are divided in these ways. Returns whether there were
+/// not too many states.
+fn compare_on(
+    programs: &[Program],
+    machine: Machine,
+    ways: &[Division],
+) -> Result<bool, TestCaseError> {
     let Some(all) = enumerate(programs, machine) else {
         return Ok(false);
     };
-    let searches: [(&str, Ends); 3] = [
-        ("races", search(programs, machine, dpor::search)),
-        (
-            "exhaustive",
-            search(programs, machine, |engine| {
-                exhaustive::search(engine, &mut Seen::default(), Shard::WHOLE)
-            }),
-        ),
-        (
-            "bounded, with a bound that does not matter",
-            search(programs, machine, |engine| {
-                Ok(bounded::search(engine, 40)?.0)
-            }),
-        ),
-    ];
-    for (name, ends) in searches {
-        prop_assert_eq!(ends.is_endless, all.is_endless, "{} {:?}", name, machine);
-        // A search stops at the first livelock.
-        if !all.is_endless {
-            let counts = (ends.outcomes.len(), all.outcomes.len());
-            prop_assert_eq!(counts.0, counts.1, "{} {:?}", name, machine);
-            prop_assert_eq!(&ends.outcomes, &all.outcomes, "{} {:?}", name, machine);
+    for (name, way) in SEARCHES {
+        for by in ways.iter().copied() {
+            let ends = search(programs, machine, by, way);
+            let what = format!("{name} {machine:?} {by:?}");
+            prop_assert_eq!(ends.is_endless, all.is_endless, "{}", what);
+            // A search stops at the first livelock.
+            if !all.is_endless {
+                let counts = (ends.outcomes.len(), all.outcomes.len());
+                prop_assert_eq!(counts.0, counts.1, "{}", what);
+                prop_assert_eq!(&ends.outcomes, &all.outcomes, "{}", what);
+            }
         }
     }
     Ok(true)
@@ -381,7 +456,8 @@ proptest! {
     fn searches_reach_every_final_state(
         programs in programs(),
         machine in select(Machine::ALL.to_vec()),
+        divided in select(Division::ALL[1..].to_vec()),
     ) {
-        prop_assume!(compare_on(&programs, machine)?);
+        prop_assume!(compare_on(&programs, machine, &[Division::NONE, divided])?);
     }
 }

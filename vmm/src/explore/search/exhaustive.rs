@@ -3,17 +3,18 @@
 //! 1996) keep the search from trying all of these orders. Sleep sets are stored with the states,
 //! which makes them sound together with state matching.
 
-use std::collections::BTreeSet;
-use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::sync::Arc;
 
 use shared::stop::Kind;
 
-use super::dfs::{Entry, Frame, Visitor, depth_first, until_sound};
+use super::dfs::{Cut, Divided, Entry, Root, Task, Visitor, depth_first, make};
 use super::end::SearchEnd;
 use super::engine::Engine;
-use super::frontier::{self, Frontier};
+use super::frontier::{Frontier, KnownToAll};
 use super::leaving::leaving;
-use super::seen::{ChoiceSet, Seen};
+use super::links::Links;
+use super::seen::{Seen, States};
+use super::workers::Workers;
 use crate::explore::Shard;
 use crate::explore::schedule::{Act, Choice, Granularity};
 use crate::explore::sharing::AccessKind;
@@ -27,54 +28,92 @@ struct ChoiceBits {
     vectors: Vec<u8>,
 }
 
-/// Searches the part of the orders that belongs to `shard`, from the initial state.
+/// A set of choices. [`ChoiceBits`] says which choice has which bit.
+type ChoiceSet = u128;
+
+/// The states that were visited, each with the choices that were not tried from it: its sleep set.
+type Visited = Seen<ChoiceSet>;
+
+/// Searches the part of the orders that belongs to `shard`, from the initial state. Returns how it
+/// ended, and what it has seen.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
 pub fn search(
-    engine: &mut Engine<'_>,
-    seen: &mut Seen,
+    workers: &mut Workers<'_>,
     shard: Shard,
-) -> Result<SearchEnd, SpecimenError> {
-    let reduces = engine.system.granularity() == Granularity::Access;
-    until_sound(engine, |engine| {
-        *seen = Seen::default();
+) -> Result<(SearchEnd, States), SpecimenError> {
+    let reduces = workers.first().system.granularity() == Granularity::Access;
+    let bits = ChoiceBits::of(workers.first().system.vectors());
+    let begin = |engine: &mut Engine<'_>, workers: usize| {
         engine.counts.ends = 0;
-        let bits = ChoiceBits::of(engine.system.vectors());
-        let Frontier { mine, all } = frontier::expand(engine, seen, shard)?;
-        // The first shard also reports what is reached from the states that all shards expand.
-        let mut from: BTreeSet<_> = mine.iter().map(|root| root.state.key()).collect();
-        if shard.index == 0 {
-            from.extend(&all);
-        }
-        for root in mine {
-            let mut search = Exhaustive {
-                seen,
-                reduces,
-                bits: &bits,
-            };
-            depth_first(engine, &mut search, root)?;
-        }
-        engine.has_cycle |= seen.links.has_cycle();
-        if shard != Shard::WHOLE {
-            seen.across = seen.links.reached(from, &all);
-        }
-        Ok(())
-    })
+        let seen = Visited::default();
+        let mut first = Exhaustive::new(&seen, &bits, reduces);
+        let Frontier { mine, known } = Frontier::of(engine, &mut first, shard)?;
+        seen.add_links(first.links);
+        let parts = Divided::new((seen, known), workers, mine);
+        Ok(parts)
+    };
+    let work = |engine: &mut Engine<'_>, parts: &Divided<(Visited, KnownToAll), _>| {
+        let mut search = Exhaustive::new(&parts.seen.0, &bits, reduces);
+        let ended = depth_first(engine, &mut search, parts);
+        parts.seen.0.add_links(search.links);
+        ended
+    };
+    let (end, parts) = workers.until_sound(begin, work)?;
+    let Some(Divided {
+        seen: (seen, known),
+        ..
+    }) = parts
+    else {
+        return Ok((end, States::default()));
+    };
+    workers.first().has_cycle |= seen.has_cycle();
+    Ok((end, known.states(seen)))
 }
 
-/// One search.
+/// Where `shard` begins with another search: the states to which the first steps from the initial
+/// state lead. Nothing that matters is left out before them.
+///
+/// # Errors
+/// [`Cut`] if the search was cut short before.
+pub fn roots(engine: &mut Engine<'_>, shard: Shard) -> Result<Vec<Root>, Cut> {
+    let seen = Visited::default();
+    let bits = ChoiceBits::of(engine.system.vectors());
+    let mut first = Exhaustive::new(&seen, &bits, true);
+    let mine = Frontier::of(engine, &mut first, shard)?.mine;
+    seen.add_links(first.links);
+    engine.has_cycle |= seen.has_cycle();
+    let mut roots = Vec::new();
+    for Task { mut root, by } in mine {
+        if let Some((choice, _)) = by {
+            engine.system.load(root.state());
+            make(engine, choice, &mut root.path)?;
+            root.states.push(Arc::new(engine.system.save()));
+        }
+        roots.push(root);
+    }
+    match engine.is_incomplete()? {
+        true => Err(Cut::Void),
+        false => Ok(roots),
+    }
+}
+
+/// One worker of a search.
 #[derive(Debug)]
 struct Exhaustive<'a> {
-    seen: &'a mut Seen,
+    seen: &'a Visited,
     /// Whether it uses sleep sets: only where the footprint of a choice is known.
     reduces: bool,
     bits: &'a ChoiceBits,
+    links: Links,
 }
 
 /// What is left to try from a state on the search stack.
 #[derive(Debug)]
 struct Unexplored {
+    /// The number of the state.
+    number: u32,
     /// The choices that are left to try.
     todo: Vec<Choice>,
     /// The sleep set: choices that need not be tried, because what they lead to is reached by
@@ -82,23 +121,28 @@ struct Unexplored {
     asleep: ChoiceSet,
 }
 
+/// A step that is on its way.
+#[derive(Debug)]
+struct Made {
+    /// The number of the state in which it was made.
+    from: u32,
+    /// The sleep set of the state it leads to.
+    asleep: ChoiceSet,
+}
+
 impl Visitor for Exhaustive<'_> {
     type Data = Unexplored;
-    /// The key of the state in which it was made, and the sleep set of the state it leads to.
-    type Step = (u128, ChoiceSet);
+    type Step = Made;
 
-    fn next(
-        &mut self,
-        state: &State,
-        node: &mut Unexplored,
-    ) -> Option<(Choice, (u128, ChoiceSet))> {
+    fn next(&mut self, state: &State, node: &mut Unexplored) -> Option<(Choice, Made)> {
         let choice = node.todo.pop()?;
+        let from = node.number;
         if !self.reduces {
-            return Some((choice, (state.key(), 0)));
+            return Some((choice, Made { from, asleep: 0 }));
         }
         let asleep = self.still_asleep(state, node.asleep, choice);
         node.asleep |= self.bits.bit(choice);
-        Some((choice, (state.key(), asleep)))
+        Some((choice, Made { from, asleep }))
     }
 
     fn left(node: &Unexplored) -> usize {
@@ -108,28 +152,30 @@ impl Visitor for Exhaustive<'_> {
     fn enter(
         &mut self,
         engine: &mut Engine<'_>,
-        _: &mut [Frame<Unexplored>],
         state: &State,
-        by: Option<(u128, ChoiceSet)>,
+        by: Option<Made>,
     ) -> Entry<Unexplored> {
-        if let Some((from, _)) = by {
-            self.seen.links.add(from, state.key());
+        let asleep = by.as_ref().map_or(0, |by| by.asleep);
+        // What is taken out of the sleep set here has to be tried here: nobody else does it.
+        let (number, before) = self.seen.reach(state.key(), asleep, |known| {
+            let before = *known;
+            *known = before & asleep;
+            before
+        });
+        if let Some(by) = by {
+            self.links.add(by.from, number);
         }
-        let asleep = by.map_or(0, |(_, asleep)| asleep);
         let bit = |choice: &Choice| self.bits.bit(*choice);
         let mut todo = engine.system.choices();
-        let asleep = match self.seen.states.entry(state.key()) {
-            Occupied(mut known) => {
-                let before = *known.get();
-                *known.get_mut() = before & asleep;
+        let asleep = match before {
+            Some(before) => {
                 todo.retain(|it| bit(it) & before & !asleep != 0);
                 before & asleep
             }
-            Vacant(place) => {
-                place.insert(asleep);
+            None => {
                 engine.counts.states += 1;
                 if todo.is_empty() {
-                    self.seen.ends.push(state.key());
+                    self.seen.add_end(state.key());
                     return Entry::End;
                 }
                 todo.retain(|it| bit(it) & asleep == 0);
@@ -139,12 +185,25 @@ impl Visitor for Exhaustive<'_> {
         if todo.is_empty() {
             Entry::Known
         } else {
-            Entry::GoOn(Unexplored { todo, asleep })
+            Entry::GoOn(Unexplored {
+                number,
+                todo,
+                asleep,
+            })
         }
     }
 }
 
-impl Exhaustive<'_> {
+impl<'a> Exhaustive<'a> {
+    fn new(seen: &'a Visited, bits: &'a ChoiceBits, reduces: bool) -> Self {
+        Self {
+            seen,
+            reduces,
+            bits,
+            links: Links::default(),
+        }
+    }
+
     /// The choices of `asleep` that are independent of `taken`. They stay asleep after it.
     fn still_asleep(&self, state: &State, asleep: ChoiceSet, taken: Choice) -> ChoiceSet {
         let taken_footprint = footprint(state, taken);

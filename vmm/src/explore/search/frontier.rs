@@ -1,86 +1,108 @@
-//! Divides an exhaustive search among shards. Every shard expands the same few states from the
-//! initial state, breadth first and without any reduction. Then it searches on from its part of the
-//! frontier. The frontier depends only on the case and on what is known about the memory that CPUs
-//! share, so all shards compute the same one.
+//! Divides a search among shards. Every shard makes the same first steps from the initial state,
+//! breadth first, and then searches on with its part of what is left. What is left depends only on the
+//! case and on what is known about the memory that CPUs share, so all shards come to the same.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::Engine;
-use super::dfs::{Cut, Root, judge, make};
-use super::seen::Seen;
+use super::dfs::{Cut, Entry, Root, Task, Visitor, judge, make};
+use super::seen::{Seen, States};
 use crate::explore::Shard;
 
-/// Frontier states per shard: several, because some lead to many more states than others.
+/// Parts per shard: several, because some lead to many more states than others.
 const PER_SHARD: usize = 8;
 
-/// Where a shard begins its search.
+/// What a shard begins its search with.
 #[derive(Debug)]
-pub struct Frontier {
-    /// The frontier states from which this shard searches on.
-    pub mine: Vec<Root>,
-    /// The keys of the states that all shards know: those that every shard expands, and the
-    /// frontier.
-    pub all: BTreeSet<u128>,
+pub struct Frontier<S> {
+    /// What it has to do.
+    pub mine: Vec<Task<S>>,
+    /// What all shards know.
+    pub known: KnownToAll,
 }
 
-/// Finds the frontier states from which `shard` searches on. Adds to `seen` the states that were
-/// expanded on the way and the frontier states of the other shards, as states from which everything
-/// is tried: the other shards search on from theirs.
-///
-/// # Errors
-/// [`Cut`] if the search was cut short before it reached the frontier.
-pub fn expand(engine: &mut Engine<'_>, seen: &mut Seen, shard: Shard) -> Result<Frontier, Cut> {
-    let beginning = Root::beginning(engine);
-    if shard == Shard::WHOLE {
-        return Ok(Frontier {
-            all: BTreeSet::from([beginning.state.key()]),
-            mine: vec![beginning],
-        });
-    }
-    let shards = usize::try_from(shard.of).unwrap_or(usize::MAX);
-    let enough = shards.saturating_mul(PER_SHARD);
-    // The states that were reached, to tell which are new. They are added to `seen` only when they
-    // are expanded, or turn out to belong to another shard.
-    let mut met = BTreeSet::from([beginning.state.key()]);
-    let mut waiting = VecDeque::from([beginning]);
-    while waiting.len() < enough
-        && let Some(Root { state, path }) = waiting.pop_front()
-    {
-        engine.system.load(&state);
-        let choices = engine.system.choices();
-        if seen.insert(state.key()) {
-            engine.counts.states += 1;
+/// The states that all shards know. A path from one shard's part of a search to another's passes
+/// through one of them.
+#[derive(Debug, Default)]
+pub struct KnownToAll {
+    /// By the keys under which they were noted.
+    all: BTreeSet<u128>,
+    /// Those from which this shard says what it can reach. It has tried all that it can from there,
+    /// or no other shard says it.
+    from: BTreeSet<u128>,
+}
+
+impl<S: Send> Frontier<S> {
+    /// What `shard` begins with. What `visitor` notes on the way, all shards note.
+    ///
+    /// # Errors
+    /// [`Cut`] if the search was cut short before.
+    pub fn of<V: Visitor<Step = S>>(
+        engine: &mut Engine<'_>,
+        visitor: &mut V,
+        shard: Shard,
+    ) -> Result<Self, Cut> {
+        let first = Task::from(Root::beginning(engine));
+        if shard == Shard::WHOLE {
+            return Ok(Self {
+                mine: vec![first],
+                known: KnownToAll::default(),
+            });
         }
-        if choices.is_empty() {
-            seen.insert_end(state.key());
-            judge(engine, &path)?;
-        }
-        for (index, choice) in choices.into_iter().enumerate() {
-            if index > 0 {
-                engine.system.load(&state);
+        let shards = usize::try_from(shard.of).unwrap_or(usize::MAX);
+        let enough = shards.saturating_mul(PER_SHARD);
+        let mut known = KnownToAll::default();
+        let key = V::key(first.root.state(), None);
+        let mut waiting = VecDeque::from([(key, first)]);
+        while waiting.len() < enough
+            && let Some((_, Task { mut root, by })) = waiting.pop_front()
+        {
+            engine.system.load(root.state());
+            let mut step = None;
+            if let Some((choice, by)) = by {
+                make(engine, choice, &mut root.path)?;
+                root.states.push(Arc::new(engine.system.save()));
+                step = Some(by);
             }
-            let mut path = path.clone();
-            make(engine, choice, &mut path)?;
-            let next = engine.system.save();
-            seen.links.add(state.key(), next.key());
-            if met.insert(next.key()) {
-                waiting.push_back(Root { state: next, path });
+            let key = V::key(root.state(), step.as_ref());
+            known.all.insert(key);
+            match visitor.enter(engine, root.state(), step) {
+                Entry::Known => {}
+                Entry::End => judge(engine, &root.path)?,
+                Entry::GoOn(mut data) => {
+                    while let Some(by) = visitor.next(root.state(), &mut data) {
+                        let root = root.clone();
+                        waiting.push_back((key, Task { root, by: Some(by) }));
+                    }
+                }
             }
         }
+        // The states of the tasks were saved without the pages that are found to be written only
+        // now.
+        if engine.is_incomplete()? {
+            return Err(Cut::Void);
+        }
+        let mut mine = Vec::new();
+        for (place, (key, task)) in (0..).zip(waiting) {
+            let place: u64 = place;
+            if place % shard.of == shard.index {
+                known.from.insert(key);
+                mine.push(task);
+            }
+        }
+        if shard.index == 0 {
+            known.from.clone_from(&known.all);
+        }
+        Ok(Self { mine, known })
     }
-    // The waiting states were saved without the pages that are found to be written only now.
-    if engine.is_incomplete()? {
-        return Err(Cut::Void);
+}
+
+impl KnownToAll {
+    /// What is left of `seen` for the shards to be merged.
+    pub fn states<V: Copy>(&self, seen: Seen<V>) -> States {
+        let across = seen.reached(&self.from, &self.all);
+        let (all, ends) = seen.into_keys();
+        States { all, ends, across }
     }
-    let (mine, others): (Vec<_>, Vec<_>) = (0..)
-        .zip(waiting)
-        .partition(|(place, _): &(u64, _)| place % shard.of == shard.index);
-    for (_, root) in others {
-        seen.insert(root.state.key());
-        engine.counts.states += 1;
-    }
-    Ok(Frontier {
-        mine: mine.into_iter().map(|(_, root)| root).collect(),
-        all: met,
-    })
 }

@@ -82,6 +82,7 @@ impl Graph {
             match engine.check()? {
                 Check::GoOn => {}
                 Check::Void => return Err(Cut::Void),
+                Check::Over => return Err(Cut::Over),
                 Check::Stop(why) => return Err(Cut::End(SearchEnd::Stopped(why))),
             }
             engine.report(|| None);

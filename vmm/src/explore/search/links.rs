@@ -1,48 +1,56 @@
-//! Which states lead to which, by their keys, as far as a search has tried: tells whether the
+//! Which states lead to which, by their numbers, as far as a search has tried: tells whether the
 //! states form a cycle. Knows no machine.
 
-use std::collections::BTreeSet;
-
-use super::by_key::ByKey;
+use std::collections::HashMap;
 
 /// Pairs of states. The first of a pair leads to the second.
 #[derive(Debug, Default)]
 pub struct Links {
-    numbers: ByKey<u128, u32>,
-    keys: Vec<u128>,
     all: Vec<(u32, u32)>,
 }
 
 impl Links {
-    /// Notes that the state with the key `from` leads to the one with the key `to`.
-    pub fn add(&mut self, from: u128, to: u128) {
-        let link = (self.number(from), self.number(to));
-        self.all.push(link);
+    /// The links between states that have no numbers yet, and how many states these are.
+    pub fn of(pairs: impl IntoIterator<Item = (u128, u128)>) -> (Self, u32) {
+        let mut numbers: HashMap<u128, u32> = HashMap::new();
+        let mut number = |key| {
+            let next = u32::try_from(numbers.len()).expect("fewer states than fit into memory");
+            *numbers.entry(key).or_insert(next)
+        };
+        let mut links = Self::default();
+        for (from, to) in pairs {
+            let (from, to) = (number(from), number(to));
+            links.add(from, to);
+        }
+        let states = u32::try_from(numbers.len()).expect("each of them has a number");
+        (links, states)
     }
 
-    fn number(&mut self, key: u128) -> u32 {
-        let next = self.keys.len();
-        *self.numbers.entry(key).or_insert_with(|| {
-            self.keys.push(key);
-            u32::try_from(next).expect("fewer states than would fit into memory")
-        })
+    /// Notes that the state with the number `from` leads to the one with the number `to`.
+    pub fn add(&mut self, from: u32, to: u32) {
+        self.all.push((from, to));
+    }
+
+    /// Adds the links of `other`.
+    pub fn append(&mut self, mut other: Self) {
+        self.all.append(&mut other.all);
     }
 
     /// By state: its successors.
-    fn successors(&self) -> Vec<Vec<u32>> {
-        let mut successors = vec![Vec::new(); self.keys.len()];
+    fn successors(&self, states: u32) -> Vec<Vec<u32>> {
+        let mut successors = vec![Vec::new(); states as usize];
         for (from, to) in &self.all {
             successors[*from as usize].push(*to);
         }
         successors
     }
 
-    /// Whether the states form a cycle.
-    pub fn has_cycle(&self) -> bool {
+    /// Whether the states, of which there are so many, form a cycle.
+    pub fn has_cycle(&self, states: u32) -> bool {
         // Take away states without a predecessor, as long as there are any. What is left is on a
         // cycle, or is reached from one (Kahn, 1962).
-        let successors = self.successors();
-        let mut predecessors = vec![0_u32; self.keys.len()];
+        let successors = self.successors(states);
+        let mut predecessors = vec![0_u32; states as usize];
         for (_, to) in &self.all {
             predecessors[*to as usize] += 1;
         }
@@ -60,30 +68,21 @@ impl Links {
                 }
             }
         }
-        taken < self.keys.len()
+        taken < states as usize
     }
 
-    /// Pairs of a state with a key in `from` and another one with a key in `to` that can be reached
-    /// from it.
-    pub fn reached(
-        &self,
-        from: impl IntoIterator<Item = u128>,
-        to: &BTreeSet<u128>,
-    ) -> Vec<(u128, u128)> {
-        let successors = self.successors();
-        let number = |key: &u128| self.numbers.get(key).map(|number| *number as usize);
+    /// Pairs of a state in `from` and another one in `to` that can be reached from it, of so many
+    /// `states`. Each state comes with its number.
+    pub fn reached<K: Copy>(&self, states: u32, from: &[(u32, K)], to: &[(u32, K)]) -> Vec<(K, K)> {
+        let successors = self.successors(states);
         let mut pairs = Vec::new();
-        for key in from {
-            let Some(start) = number(&key) else {
-                continue;
-            };
+        for (start, key) in from {
             let next = |at: usize| successors[at].iter().map(|next| *next as usize);
-            let is_reached = reach(self.keys.len(), [start], next);
-            let others = to.iter().filter(|other| **other != key);
-            let reached = others.filter(|other| number(other).is_some_and(|it| is_reached[it]));
-            pairs.extend(reached.map(|other| (key, *other)));
+            let is_reached = reach(states as usize, [*start as usize], next);
+            let others = to.iter().filter(|(other, _)| other != start);
+            let reached = others.filter(|(other, _)| is_reached[*other as usize]);
+            pairs.extend(reached.map(|(_, other)| (*key, *other)));
         }
-        pairs.sort_unstable();
         pairs
     }
 }
@@ -112,24 +111,26 @@ pub fn reach<N: IntoIterator<Item = usize>>(
 mod tests {
     use super::*;
 
-    fn links(pairs: &[(u128, u128)]) -> Links {
-        let mut links = Links::default();
-        pairs.iter().for_each(|(from, to)| links.add(*from, *to));
-        links
-    }
-
     #[test]
     fn a_cycle_is_seen_in_whatever_order_its_links_came() {
-        assert!(!links(&[]).has_cycle());
-        assert!(!links(&[(1, 2), (1, 3), (2, 4), (3, 4)]).has_cycle());
-        assert!(links(&[(1, 2), (3, 1), (2, 3)]).has_cycle());
-        assert!(links(&[(1, 2), (2, 2)]).has_cycle());
+        let has_cycle = |pairs: &[(u128, u128)]| {
+            let (links, states) = Links::of(pairs.iter().copied());
+            links.has_cycle(states)
+        };
+        assert!(!has_cycle(&[]));
+        assert!(!has_cycle(&[(1, 2), (1, 3), (2, 4), (3, 4)]));
+        assert!(has_cycle(&[(1, 2), (3, 1), (2, 3)]));
+        assert!(has_cycle(&[(1, 2), (2, 2)]));
     }
 
     #[test]
     fn what_is_reached_is_reached_over_others() {
-        let links = links(&[(1, 2), (2, 3), (3, 4), (5, 4), (4, 6)]);
-        let to = BTreeSet::from([1, 3, 6]);
-        assert_eq!(links.reached([1, 5, 9], &to), [(1, 3), (1, 6), (5, 6)]);
+        let mut links = Links::default();
+        for (from, to) in [(1, 2), (2, 3), (3, 4), (5, 4), (4, 6)] {
+            links.add(from, to);
+        }
+        let named = |number: u32| (number, u64::from(number));
+        let reached = links.reached(7, &[1, 5].map(named), &[1, 3, 6].map(named));
+        assert_eq!(reached, [(1, 3), (1, 6), (5, 6)]);
     }
 }

@@ -6,10 +6,10 @@
 //! ones. This search makes every step from every state, and looks for a state from which no final
 //! state can be reached.
 
-use super::dfs::{broke, make, until_sound};
+use super::dfs::{broke, make};
 use super::end::SearchEnd;
-use super::engine::Engine;
 use super::graph::Graph;
+use super::workers::Workers;
 use crate::explore::specimen::{Breach, SpecimenError};
 use crate::explore::stop_reason::StopReason;
 
@@ -19,25 +19,25 @@ use crate::explore::stop_reason::StopReason;
 /// # Errors
 /// [`SpecimenError`] if the host fails.
 pub fn confirm_complete(
-    engine: &mut Engine<'_>,
+    workers: &mut Workers<'_>,
     end: SearchEnd,
     is_part: bool,
 ) -> Result<SearchEnd, SpecimenError> {
     match end {
-        SearchEnd::Complete if engine.has_cycle && is_part => {
+        SearchEnd::Complete if workers.first().has_cycle && is_part => {
             Ok(SearchEnd::Stopped(StopReason::Cycle))
         }
-        SearchEnd::Complete if engine.has_cycle => search(engine),
+        SearchEnd::Complete if workers.first().has_cycle => search(workers),
         end => Ok(end),
     }
 }
 
-/// Searches from the initial state.
+/// Searches from the initial state, by the first worker alone.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn search(engine: &mut Engine<'_>) -> Result<SearchEnd, SpecimenError> {
-    until_sound(engine, |engine| {
+pub fn search(workers: &mut Workers<'_>) -> Result<SearchEnd, SpecimenError> {
+    workers.alone_until_sound(|engine| {
         let mut graph = Graph::default();
         engine.counts.ends = 0;
         graph.explore(engine)?;

@@ -18,9 +18,13 @@ pub mod links;
 pub mod livelock;
 mod progress;
 pub mod reference;
+mod round;
 pub mod sampled;
 pub mod seen;
 pub mod system;
+mod table;
+mod tasks;
+pub mod workers;
 
 #[cfg(test)]
 mod enumeration_test;

@@ -27,4 +27,4 @@ pub enum Progress<'a> {
 }
 
 /// A callback that is told from time to time.
-pub type OnProgress<'a> = dyn FnMut(&Progress<'_>) + 'a;
+pub type OnProgress<'a> = dyn FnMut(&Progress<'_>) + Send + 'a;

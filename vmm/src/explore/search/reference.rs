@@ -8,23 +8,26 @@
 //! is known. So no state exists in which a CPU waits and no CPU can go on. A hang or a livelock is
 //! instead a state from which no final state can be reached.
 
-use super::dfs::until_sound;
+use std::sync::{Mutex, PoisonError};
+
 use super::end::{Counterexample, SearchEnd};
-use super::engine::Engine;
 use super::graph::Graph;
 use super::sampled;
+use super::workers::Workers;
 use crate::explore::schedule::{Act, Choice, Turn};
 use crate::explore::specimen::{Breach, SpecimenError};
 
-/// Searches from the initial state. Returns what can break: for each kind of breach the first
+/// Searches from the initial state, by the first worker alone. Returns what can break: for each kind of breach the first
 /// counterexample.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn search(engine: &mut Engine<'_>) -> Result<(SearchEnd, Vec<Counterexample>), SpecimenError> {
-    sampled::touch_pages(engine)?;
-    let mut broken = Vec::new();
-    let end = until_sound(engine, |engine| {
+pub fn search(
+    workers: &mut Workers<'_>,
+) -> Result<(SearchEnd, Vec<Counterexample>), SpecimenError> {
+    sampled::touch_pages(workers.first())?;
+    let broken = Mutex::new(Vec::new());
+    let end = workers.alone_until_sound(|engine| {
         let mut graph = Graph::default();
         engine.counts.ends = 0;
         let ended = graph.explore(engine);
@@ -38,10 +41,12 @@ pub fn search(engine: &mut Engine<'_>) -> Result<(SearchEnd, Vec<Counterexample>
             turns: choices.into_iter().map(step).collect(),
             breach,
         };
-        broken = graph.broken.into_iter().map(found).collect();
+        let found = graph.broken.into_iter().map(found).collect();
+        *broken.lock().unwrap_or_else(PoisonError::into_inner) = found;
         ended
     })?;
-    Ok((end, broken))
+    let broken = broken.into_inner();
+    Ok((end, broken.unwrap_or_else(PoisonError::into_inner)))
 }
 
 /// A turn of one step.

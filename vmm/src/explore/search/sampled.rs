@@ -4,14 +4,19 @@
 //! takes too long. Run `n` of a seed depends on nothing else but on what is known about the memory
 //! that CPUs share, so that the runs can be shared out among processes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::dfs::Cut;
 use super::end::{Counterexample, SearchEnd};
 use super::engine::{Check, Engine};
 use super::system::turn;
+use super::workers::{Alone, Workers};
 use crate::explore::schedule::{Act, Choice};
 use crate::explore::specimen::{Breach, SpecimenError};
 
@@ -105,26 +110,55 @@ impl Chooser {
 }
 
 /// Makes those of `runs` runs for which `mine` is true. Each begins with what was known before the
-/// first.
+/// first, so that it is the same whoever makes it. What is found is what the first run finds that
+/// finds anything.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
 pub fn search(
-    engine: &mut Engine<'_>,
+    workers: &mut Workers<'_>,
     sampling: Sampling,
     seed: u64,
     runs: u64,
-    mine: impl Fn(u64) -> bool,
+    mine: impl Fn(u64) -> bool + Sync,
 ) -> Result<SearchEnd, SpecimenError> {
-    let known = engine.sharing.clone();
-    for run in (0..runs).filter(|run| mine(*run)) {
-        let end = single(engine, sampling, seed, run)?;
-        engine.sharing.clone_from(&known);
-        if let Some(end) = end {
-            return Ok(end);
+    let known = workers.first().sharing.clone();
+    let next = AtomicU64::new(0);
+    // The first run that has found something, and what.
+    let found: Mutex<Option<(u64, SearchEnd)>> = Mutex::new(None);
+    let found = || found.lock().unwrap_or_else(PoisonError::into_inner);
+    workers.begin_round();
+    let ended = workers.do_together(&Alone, &|engine: &mut Engine<'_>, _: &Alone| {
+        loop {
+            let run = next.fetch_add(1, Ordering::Relaxed);
+            let is_late = |(first, _): &(u64, SearchEnd)| *first < run;
+            if run >= runs || engine.round.is_over() || found().as_ref().is_some_and(is_late) {
+                return Ok(());
+            }
+            if !mine(run) {
+                continue;
+            }
+            let end = single(engine, sampling, seed, run)?;
+            engine.sharing.clone_from(&known);
+            match end {
+                Some(end @ SearchEnd::Stopped(_)) => return Err(Cut::End(end)),
+                Some(end) => {
+                    let mut found = found();
+                    if found.as_ref().is_none_or(|(first, _)| run < *first) {
+                        *found = Some((run, end));
+                    }
+                }
+                None => {}
+            }
         }
+    });
+    workers.gather();
+    if let Some((_, end)) = found().take() {
+        return Ok(end);
     }
-    Ok(SearchEnd::Complete)
+    let end = workers.conclude(ended)?;
+    // A random search claims nothing about all orders, so that nothing can make it void.
+    Ok(end.unwrap_or(SearchEnd::Complete))
 }
 
 /// Makes one run, and learns from it.
@@ -204,8 +238,10 @@ pub fn once(
         if moved.breach.is_some() {
             break moved.breach;
         }
-        if let Check::Stop(why) = engine.check()? {
-            return Ok(Some(SearchEnd::Stopped(why)));
+        match engine.check()? {
+            Check::Stop(why) => return Ok(Some(SearchEnd::Stopped(why))),
+            Check::Over => return Ok(None),
+            Check::GoOn | Check::Void => {}
         }
         engine.report(|| None);
     };

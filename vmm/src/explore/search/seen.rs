@@ -1,51 +1,116 @@
-//! The states that an exhaustive search has visited, by their keys. Shards of a search are merged
-//! by what is here, after the search.
+//! The states that a search has seen, by their keys, each with a number, and which of them lead to
+//! which. Several workers fill it at once. Shards of a search are merged by what is here, after the
+//! search.
 
-use super::by_key::ByKey;
+use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use super::links::Links;
+use super::table::Table;
 
-/// A set of choices. The search decides which choice has which bit.
-pub type ChoiceSet = u128;
-
-/// The states that were visited.
-#[derive(Debug, Default)]
-pub struct Seen {
-    /// By key: the choices that were not tried from that state (its sleep set).
-    pub(super) states: ByKey<u128, ChoiceSet>,
-    /// The final states.
-    pub(super) ends: Vec<u128>,
-    /// Which state led to which.
-    pub(super) links: Links,
-    /// Of a shard: for the states that all shards know, which can be reached from which, as far as
-    /// this shard has tried.
-    pub(super) across: Vec<(u128, u128)>,
+/// A state that was seen.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<V> {
+    /// Its number, from 0 on.
+    pub number: u32,
+    /// What the strategy keeps for it.
+    pub value: V,
 }
 
-impl Seen {
-    /// The keys of all states.
-    pub fn keys(&self) -> impl Iterator<Item = u128> {
-        self.states.keys().copied()
-    }
-
-    /// The keys of the final states.
-    pub fn ends(&self) -> &[u128] {
-        &self.ends
-    }
-
+/// What is left of the states that were seen once the search is over: their keys.
+#[derive(Debug, Default)]
+pub struct States {
+    /// All of them.
+    pub all: Vec<u128>,
+    /// The final ones.
+    pub ends: Vec<u128>,
     /// Of a shard: for the states that all shards know, which can be reached from which, as far as
     /// this shard has tried. Two shards together can have a cycle that neither has alone.
-    pub fn across(&self) -> &[(u128, u128)] {
-        &self.across
-    }
+    pub across: Vec<(u128, u128)>,
+}
 
-    /// Notes a state from which everything was tried, or is tried by other shards. Returns whether
-    /// it is new.
-    pub fn insert(&mut self, key: u128) -> bool {
-        self.states.insert(key, 0).is_none()
+/// The states that were seen, with what a strategy keeps for each.
+#[derive(Debug)]
+pub struct Seen<V> {
+    states: Table<u128, Known<V>>,
+    next: AtomicU32,
+    ends: Mutex<Vec<u128>>,
+    links: Mutex<Links>,
+}
+
+impl<V> Default for Seen<V> {
+    fn default() -> Self {
+        Self {
+            states: Table::default(),
+            next: AtomicU32::new(0),
+            ends: Mutex::default(),
+            links: Mutex::default(),
+        }
+    }
+}
+
+impl<V: Copy> Seen<V> {
+    /// Notes that a state was reached. If it was reached before, `again` changes what is kept for
+    /// it; else that is `first`. Returns its number, and what `again` has returned.
+    pub fn reach<R>(
+        &self,
+        key: u128,
+        first: V,
+        again: impl FnOnce(&mut V) -> R,
+    ) -> (u32, Option<R>) {
+        self.states.with(key, |entry| match entry {
+            Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                (known.number, Some(again(&mut known.value)))
+            }
+            Entry::Vacant(place) => {
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                assert!(number < u32::MAX, "fewer states than would fit into memory");
+                let value = first;
+                place.insert(Known { number, value });
+                (number, None)
+            }
+        })
     }
 
     /// Notes a final state. Must be called once for each.
-    pub fn insert_end(&mut self, key: u128) {
-        self.ends.push(key);
+    pub fn add_end(&self, key: u128) {
+        let ends = self.ends.lock();
+        ends.unwrap_or_else(PoisonError::into_inner).push(key);
+    }
+
+    /// Adds what a worker knows of which states lead to which.
+    pub fn add_links(&self, links: Links) {
+        let all = self.links.lock();
+        all.unwrap_or_else(PoisonError::into_inner).append(links);
+    }
+
+    /// Whether the states form a cycle.
+    pub fn has_cycle(&self) -> bool {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.has_cycle(self.next.load(Ordering::Relaxed))
+    }
+
+    /// Pairs of a state in `from` and another one in `to` that can be reached from it.
+    pub fn reached(&self, from: &BTreeSet<u128>, to: &BTreeSet<u128>) -> Vec<(u128, u128)> {
+        let numbered = |keys: &BTreeSet<u128>| -> Vec<(u32, u128)> {
+            let known = |key: &u128| Some((self.states.get(*key)?.number, *key));
+            keys.iter().filter_map(known).collect()
+        };
+        let (from, to) = (numbered(from), numbered(to));
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pairs = links.reached(self.next.load(Ordering::Relaxed), &from, &to);
+        pairs.sort_unstable();
+        pairs
+    }
+
+    /// The keys of all states, and those of the final ones.
+    pub fn into_keys(self) -> (Vec<u128>, Vec<u128>) {
+        let mut keys = Vec::new();
+        self.states.each(|key, _| keys.push(*key));
+        let ends = self.ends.into_inner();
+        (keys, ends.unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -7,7 +7,21 @@ use crate::explore::specimen::{Breach, Moved, SpecimenError, State, Stop, Stoppe
 use crate::explore::stop_reason::StopReason;
 
 /// A transition system.
-pub trait TransitionSystem {
+pub trait TransitionSystem: Send {
+    /// From now on this thread makes its steps.
+    fn attach(&mut self);
+
+    /// This thread makes no more of them. To be called before it ends.
+    fn detach(&mut self);
+
+    /// Gets ready to restore `state`, which another system of the same initial state has saved.
+    /// Returns whether states that were saved before may turn out not to be whole, as
+    /// [`TransitionSystem::keep_new_pages`] does.
+    ///
+    /// # Errors
+    /// If the host does not say which pages were written.
+    fn adopt(&mut self, state: &State) -> Result<bool, SpecimenError>;
+
     /// The initial state, at which every schedule begins.
     fn root(&self) -> &State;
 
@@ -43,7 +57,7 @@ pub trait TransitionSystem {
     /// Saves the present state.
     fn save(&mut self) -> State;
 
-    /// Restores `state`.
+    /// Restores `state`, which this system has saved or adopted.
     fn load(&mut self, state: &State);
 
     /// Restores the initial state.

@@ -12,6 +12,18 @@ use crate::explore::sharing::Sharing;
 use crate::explore::stop_reason::StopReason;
 
 impl TransitionSystem for Specimen {
+    fn attach(&mut self) {
+        self.attach();
+    }
+
+    fn detach(&mut self) {
+        self.detach();
+    }
+
+    fn adopt(&mut self, state: &State) -> Result<bool, SpecimenError> {
+        self.adopt(state)
+    }
+
     fn root(&self) -> &State {
         self.root()
     }

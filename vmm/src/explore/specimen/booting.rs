@@ -68,7 +68,7 @@ pub struct Setup<'a> {
 
 impl Specimen {
     /// Boots the machine, until every CPU waits for its first command. `until` limits the boot, and
-    /// everything that is done with the specimen later.
+    /// everything that is done with the specimen later. It is attached to this thread.
     ///
     /// # Errors
     /// [`SpecimenError`] says why that is not possible.
@@ -139,7 +139,7 @@ impl Specimen {
             granularity: setup.granularity,
             image: xxh3_128(setup.image.bytes()),
             beginning: 0,
-            _alarm: alarm,
+            alarm: Some(alarm),
             symbols: Symbols::of(setup.image.bytes()),
             serial,
             lab,

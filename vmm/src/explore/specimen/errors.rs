@@ -16,6 +16,12 @@ use crate::machine::vm::HostError;
 /// Why a specimen cannot be made, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecimenError {
+    /// Two machines that were booted in the same way do not begin in the same state.
+    #[error(
+        "two machines with this guest and these words came to different states when they booted, so \
+         that they cannot share a search; try again, or without --jobs"
+    )]
+    OtherBeginning,
     /// The machine cannot be built.
     #[error(transparent)]
     Machine(#[from] MachineError),

@@ -65,10 +65,7 @@ impl Specimen {
             let (number, offset) = (at / PAGE_SIZE, at % PAGE_SIZE);
             let length = (PAGE_SIZE - offset).min(end - at);
             let has_begun = !self.origin.is_empty();
-            let is_kept = self
-                .kept
-                .binary_search_by_key(&number, |(kept, _)| *kept)
-                .is_ok();
+            let is_kept = self.place_kept(number).is_ok();
             if number < self.serial.ram().pages() && (is_kept || !has_begun) {
                 self.serial.ram_mut().page_mut(number)[offset..offset + length].fill(0);
             }
@@ -96,22 +93,63 @@ impl Specimen {
             .map_err(kvm("say which pages were written"))?;
         // What CPUs pass over is no part of a state: it makes no difference to what they do.
         new.retain(|number| !self.passing.is_on_page(*number));
+        // Those that are saved already were when they were not written yet.
+        new.retain(|number| self.place_kept(*number).is_err());
         for number in &new {
-            if let Err(at) = self.kept.binary_search_by_key(number, |(kept, _)| *kept) {
-                let kept = Arc::new(self.keep(*number, self.serial.ram().page(*number)));
-                self.kept.insert(at, (*number, kept));
-                let first = self.original(*number);
-                self.root.pages.insert(at, Arc::new(first));
-                if self.unobserved.contains(number) {
-                    self.counted.push(*number);
-                }
-            }
+            self.keep_from_now_on(*number);
         }
         if !new.is_empty() {
-            self.numbers = self.kept.iter().map(|(number, _)| *number).collect();
-            self.root.numbers = Arc::clone(&self.numbers);
+            self.number_kept();
         }
         Ok(!new.is_empty())
+    }
+
+    /// Where page `number` is among those that are saved, or would be.
+    fn place_kept(&self, number: usize) -> Result<usize, usize> {
+        self.kept.binary_search_by_key(&number, |(kept, _)| *kept)
+    }
+
+    /// Saves page `number` with each state from now on, if it was not before.
+    fn keep_from_now_on(&mut self, number: usize) {
+        if let Err(at) = self.place_kept(number) {
+            let kept = Arc::new(self.keep(number, self.serial.ram().page(number)));
+            self.kept.insert(at, (number, kept));
+            let first = self.original(number);
+            self.root.pages.insert(at, Arc::new(first));
+            if self.unobserved.contains(&number) {
+                self.counted.push(number);
+            }
+        }
+    }
+
+    fn number_kept(&mut self) {
+        self.numbers = self.kept.iter().map(|(number, _)| *number).collect();
+        self.root.numbers = Arc::clone(&self.numbers);
+    }
+
+    /// Gets ready to restore `state`, which a specimen of the same beginning has saved: saves from now
+    /// on whatever was saved with it. Returns whether pages were written that were not saved before,
+    /// as [`Specimen::keep_new_pages`] does.
+    ///
+    /// # Errors
+    /// If KVM does not report them.
+    pub fn adopt(&mut self, state: &State) -> Result<bool, SpecimenError> {
+        let is_kept = |number: &usize| self.place_kept(*number).is_ok();
+        if self.is_numbered_as(state) || state.numbers.iter().all(is_kept) {
+            return Ok(false);
+        }
+        // What was written by now is told apart from what will be.
+        let is_new = self.keep_new_pages()?;
+        for number in state.numbers.iter() {
+            self.keep_from_now_on(*number);
+        }
+        self.number_kept();
+        Ok(is_new)
+    }
+
+    /// Whether the same pages were saved with `state` as are saved now.
+    fn is_numbered_as(&self, state: &State) -> bool {
+        Arc::ptr_eq(&state.numbers, &self.numbers) || state.numbers == self.numbers
     }
 
     /// Page `number` as it is in the initial state.
@@ -164,7 +202,7 @@ impl Specimen {
     /// Restores `state`.
     pub fn load(&mut self, state: &State) {
         let aligned;
-        let pages = if Arc::ptr_eq(&state.numbers, &self.numbers) {
+        let pages = if self.is_numbered_as(state) {
             &state.pages
         } else {
             aligned = self.aligned(state);

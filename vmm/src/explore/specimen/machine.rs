@@ -78,11 +78,22 @@ pub struct Specimen {
     pub(super) image: u128,
     pub(super) beginning: u128,
     pub(super) until: Until,
-    /// Interrupts a vCPU that stays in the guest for too long.
-    pub(super) _alarm: Alarm,
+    /// Interrupts a vCPU that stays in the guest for too long. It rings for the thread that runs the
+    /// vCPUs.
+    pub(super) alarm: Option<Alarm>,
 }
 
 impl Specimen {
+    /// From now on this thread runs the vCPUs.
+    pub fn attach(&mut self) {
+        self.alarm = Some(Alarm::set());
+    }
+
+    /// This thread runs them no longer. To be called before it ends.
+    pub fn detach(&mut self) {
+        self.alarm = None;
+    }
+
     /// The guest's manifest.
     pub fn manifest(&self) -> &Manifest {
         self.lab.manifest()
@@ -91,6 +102,15 @@ impl Specimen {
     /// A hash of the initial state. It can differ between hosts.
     pub fn beginning(&self) -> u128 {
         self.beginning
+    }
+
+    /// Whether the initial states of both are equal, down to the vCPUs: then the one can restore what
+    /// the other has saved.
+    pub fn begins_as(&self, other: &Self) -> bool {
+        let mut vcpus = self.origin_cpus.iter().zip(&other.origin_cpus);
+        self.beginning == other.beginning
+            && self.root.key() == other.root.key()
+            && vcpus.all(|(ours, theirs)| ours.difference(theirs).is_none())
     }
 
     /// The initial state, at which every schedule begins.

@@ -4,7 +4,8 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use kvm_bindings::kvm_regs;
 use shared::stop::Kind;
@@ -89,8 +90,8 @@ struct Now {
     stopped: Vec<Stopped>,
 }
 
-/// The model.
-#[derive(Debug)]
+/// The model. What one of its clones has saved, the others can restore.
+#[derive(Debug, Clone)]
 pub struct Model {
     programs: Vec<Program>,
     buffering: Buffering,
@@ -99,7 +100,9 @@ pub struct Model {
     now: Now,
     root: State,
     /// Saved states, by key.
-    saved: HashMap<u128, Now>,
+    saved: Arc<Mutex<HashMap<u128, Now>>>,
+    /// How many steps it has made.
+    steps: u64,
 }
 
 fn address(word: usize) -> u64 {
@@ -134,7 +137,8 @@ impl Model {
             buffering,
             is_xapic,
             now,
-            saved: HashMap::new(),
+            saved: Arc::default(),
+            steps: 0,
         };
         for cpu in 0..model.programs.len() {
             model.settle(cpu);
@@ -327,6 +331,14 @@ impl Model {
 }
 
 impl TransitionSystem for Model {
+    fn attach(&mut self) {}
+
+    fn detach(&mut self) {}
+
+    fn adopt(&mut self, _: &State) -> Result<bool, SpecimenError> {
+        Ok(false)
+    }
+
     fn root(&self) -> &State {
         &self.root
     }
@@ -374,6 +386,11 @@ impl TransitionSystem for Model {
     fn advance(&mut self, choice: Choice, sharing: &mut Sharing) -> Result<Moved, SpecimenError> {
         let mut choice = choice;
         let mut stops = 0;
+        // What other workers do can come between any two steps.
+        self.steps += 1;
+        if self.steps.is_multiple_of(4) && Arc::strong_count(&self.saved) > 1 {
+            thread::yield_now();
+        }
         loop {
             self.now.stopped[choice.cpu].teach(choice.act, sharing);
             self.step(choice);
@@ -397,7 +414,8 @@ impl TransitionSystem for Model {
         let mut hash = Xxh3::new();
         (&self.now.words, &self.now.cpus, &self.now.stopped).hash(&mut hash);
         let key = hash.digest128();
-        self.saved.entry(key).or_insert_with(|| self.now.clone());
+        let mut saved = self.saved.lock().unwrap();
+        saved.entry(key).or_insert_with(|| self.now.clone());
         State {
             cpus: self.now.stopped.clone(),
             key,
@@ -406,7 +424,7 @@ impl TransitionSystem for Model {
     }
 
     fn load(&mut self, state: &State) {
-        self.now.clone_from(&self.saved[&state.key]);
+        self.now.clone_from(&self.saved.lock().unwrap()[&state.key]);
     }
 
     fn rewind(&mut self) {

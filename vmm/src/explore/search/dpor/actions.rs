@@ -3,6 +3,7 @@
 //! matter. Actions are numbered, so that sets of them are small. Knows nothing of the search.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shared::stop::Kind;
 
@@ -97,9 +98,22 @@ impl Action {
     }
 }
 
-/// All actions so far, by number.
+/// All actions so far, by number, as all workers of a search count them.
 #[derive(Debug, Default)]
-pub struct Actions {
+pub struct Numbering {
+    all: Mutex<Vec<Action>>,
+}
+
+impl Numbering {
+    fn lock(&self) -> MutexGuard<'_, Vec<Action>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All actions that a worker knows, by number.
+#[derive(Debug)]
+pub struct Actions<'a> {
+    common: &'a Numbering,
     numbers: HashMap<Action, usize>,
     all: Vec<Numbered>,
 }
@@ -112,12 +126,48 @@ struct Numbered {
     dependent: Vec<usize>,
 }
 
-impl Actions {
+impl<'a> Actions<'a> {
+    /// None so far of those that `common` has.
+    pub fn new(common: &'a Numbering) -> Self {
+        Self {
+            common,
+            numbers: HashMap::new(),
+            all: Vec::new(),
+        }
+    }
+
     /// The number of `action`; the next free one if it is new.
     pub fn number(&mut self, action: Action) -> usize {
         if let Some(number) = self.numbers.get(&action) {
             return *number;
         }
+        let common = self.common;
+        let mut common = common.lock();
+        self.learn(&common);
+        if let Some(number) = self.numbers.get(&action) {
+            return *number;
+        }
+        common.push(action.clone());
+        self.add(action)
+    }
+
+    /// Learns all actions that have a number below `end`.
+    pub fn know(&mut self, end: usize) {
+        if self.all.len() < end {
+            let common = self.common;
+            self.learn(&common.lock());
+        }
+    }
+
+    /// Learns the actions of `common` that it does not know.
+    fn learn(&mut self, common: &[Action]) {
+        for action in &common[self.all.len()..] {
+            self.add(action.clone());
+        }
+    }
+
+    /// Adds the action that has the next number.
+    fn add(&mut self, action: Action) -> usize {
         let number = self.all.len();
         let mut dependent = Vec::new();
         for (other, it) in self.all.iter_mut().enumerate() {
@@ -149,7 +199,7 @@ impl Actions {
 }
 
 /// A set of actions, by their numbers.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ActionSet(Vec<u64>);
 
 impl ActionSet {
@@ -169,6 +219,12 @@ impl ActionSet {
         for (word, its) in self.0.iter_mut().zip(&other.0) {
             *word |= its;
         }
+    }
+
+    /// A number above those of all actions in the set.
+    pub fn end(&self) -> usize {
+        let last = self.0.last().map_or(0, |word| 64 - word.leading_zeros());
+        64 * self.0.len().saturating_sub(1) + last as usize
     }
 
     /// The numbers of the actions in the set.
@@ -207,7 +263,8 @@ pub(super) mod tests {
 
     #[test]
     fn actions_of_other_cpus_are_dependent_if_their_order_can_matter() {
-        let mut actions = Actions::default();
+        let numbering = Numbering::default();
+        let mut actions = Actions::new(&numbering);
         let reads = actions.number(access(0, 8, AccessKind::Reads));
         let writes = actions.number(access(1, 8, AccessKind::Writes));
         let own = actions.number(access(0, 8, AccessKind::Writes));
@@ -232,12 +289,28 @@ pub(super) mod tests {
 
     #[test]
     fn a_cpu_that_is_about_to_send_heeds_what_it_is_sent_itself() {
-        let mut actions = Actions::default();
+        let numbering = Numbering::default();
+        let mut actions = Actions::new(&numbering);
         let sends = actions.number(action(2, &[], Pending::Heeded, Some(0)));
         let with_irqs_off = actions.number(action(2, &[], Pending::Ignored, Some(0)));
         let to_it = actions.number(action(1, &[], Pending::Heeded, Some(2)));
         assert_eq!(actions.dependent(to_it), [sends]);
         assert!(actions.dependent(with_irqs_off).is_empty());
+    }
+
+    #[test]
+    fn workers_give_the_same_numbers() {
+        let numbering = Numbering::default();
+        let (mut one, mut other) = (Actions::new(&numbering), Actions::new(&numbering));
+        let (reads, writes) = (AccessKind::Reads, AccessKind::Writes);
+        let first = one.number(access(0, 8, reads));
+        let second = other.number(access(1, 8, writes));
+        assert_eq!(one.number(access(1, 8, writes)), second);
+        assert_eq!(other.number(access(0, 8, reads)), first);
+        let third = one.number(access(2, 8, writes));
+        other.know(third + 1);
+        assert_eq!(other.dependent(first), one.dependent(first));
+        assert_eq!(other.cpu(third), 2);
     }
 
     #[test]

@@ -7,180 +7,234 @@
 //! Kirby, SPIN 2008).
 //!
 //! Two steps race if their order can matter and no step between them orders them already.
+//!
+//! Several workers share the states. The paths on which they are form a tree of nodes. A worker that
+//! has nothing to do takes a choice that is left at somebody else's node, and the last to be through
+//! with what lies behind a node closes it. A step that leads to a node that is still open *waits* for
+//! it: once that node is closed, the races of what can happen there with the path to the step are
+//! looked for, as if it had been closed before. A worker alone never waits, since every open node is
+//! on its own path.
 
 mod actions;
+mod node;
 mod trace;
+mod visited;
 
-use super::by_key::ByKey;
-use super::dfs::{Entry, Frame, Root, Visitor, depth_first, until_sound};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::dfs::{Cut, Root, broke, judge, make};
 use super::end::SearchEnd;
 use super::engine::Engine;
-use crate::explore::schedule::{Act, Choice};
-use crate::explore::specimen::{SpecimenError, State};
-use actions::{Action, ActionSet, Actions};
+use super::exhaustive;
+use super::tasks::Tasks;
+use super::workers::{Together, Workers};
+use crate::explore::Shard;
+use crate::explore::schedule::{Choice, Turn, is_fair_cycle};
+use crate::explore::specimen::{Breach, SpecimenError, State};
+use actions::{Action, ActionSet, Actions, Numbering};
+use node::{Cpus, Found, Node, Reached, Step};
 use trace::Trace;
-
-/// A set of CPUs.
-type Cpus = u64;
+use visited::{Visit, Visited};
 
 /// The number of CPUs that this search can tell apart.
-pub const MOST_CPUS: usize = 64;
+pub const MOST_CPUS: usize = Cpus::BITS as usize;
 
-/// Searches from the initial state.
+/// Searches the part of the orders that belongs to `shard`, from the initial state.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn search(engine: &mut Engine<'_>) -> Result<SearchEnd, SpecimenError> {
-    until_sound(engine, |engine| {
-        let root = Root::beginning(engine);
-        depth_first(engine, &mut Dpor::new(root.state.cpus().len()), root)
-    })
+pub fn search(workers: &mut Workers<'_>, shard: Shard) -> Result<SearchEnd, SpecimenError> {
+    let begin = |engine: &mut Engine<'_>, workers: usize| {
+        engine.counts.ends = 0;
+        let roots = exhaustive::roots(engine, shard)?;
+        Ok(Common {
+            visited: Visited::default(),
+            numbering: Numbering::default(),
+            tasks: Tasks::new(workers, roots.into_iter().map(Task::Begin)),
+            has_cycle: AtomicBool::new(false),
+        })
+    };
+    let work = |engine: &mut Engine<'_>, common: &Common| Dpor::new(common, engine).search(engine);
+    let (end, common) = workers.until_sound(begin, work)?;
+    let has_cycle = common.is_some_and(|common| common.has_cycle.into_inner());
+    workers.first().has_cycle |= has_cycle;
+    Ok(end)
 }
 
-/// One search.
+/// What the workers have together.
 #[derive(Debug)]
-struct Dpor {
-    visited: ByKey<u128, Visited>,
-    actions: Actions,
-    /// The steps between the states on the search stack.
+struct Common {
+    visited: Visited,
+    numbering: Numbering,
+    tasks: Tasks<Task>,
+    /// Whether a cycle was found that passes from one worker to another.
+    has_cycle: AtomicBool,
+}
+
+/// What a worker can begin with.
+#[derive(Debug)]
+enum Task {
+    /// A state whose every predecessor was expanded in every order.
+    Begin(Root),
+    /// A node at which choices were left.
+    GoOn(Arc<Node>),
+}
+
+impl Together for Common {
+    fn end(&self) {
+        self.tasks.end();
+    }
+}
+
+impl Common {
+    /// What there is to do once nobody has anything left. If nodes are open then, steps wait for
+    /// each other, all around a cycle: what can happen after them will not be known before everything
+    /// is tried there. So nothing may be left out from any of them.
+    fn exhaust(&self) -> Vec<Task> {
+        let open = self.visited.open();
+        if !open.is_empty() {
+            self.has_cycle.store(true, Ordering::Relaxed);
+        }
+        open.iter().for_each(|node| node.add_backtrack(Cpus::MAX));
+        let left = open.into_iter().filter(|node| node.left() > 0);
+        left.map(Task::GoOn).collect()
+    }
+}
+
+/// One worker.
+#[derive(Debug)]
+struct Dpor<'a> {
+    common: &'a Common,
+    actions: Actions<'a>,
+    /// The nodes from the beginning to the one at which it is.
+    path: Vec<Arc<Node>>,
+    /// The turns from the initial state to that node.
+    turns: Vec<Turn>,
+    /// The steps between the nodes.
     trace: Trace,
 }
 
-/// What is known of a state that was visited.
-#[derive(Debug)]
-enum Visited {
-    /// It is on the search stack, at this index.
-    OnStack(usize),
-    /// It was left. These actions can happen after it.
-    Done(ActionSet),
-    /// It was left, and is in the same strongly connected component as the state with this key:
-    /// each can be reached from the other, and the same actions can happen after both.
-    SameComponent(u128),
-}
-
-/// What is kept for a state on the search stack. The names of the sets are those of Flanagan and
-/// Godefroid.
-#[derive(Debug)]
-struct Node {
-    /// The choices, with the numbers of their actions.
-    choices: Vec<(Choice, usize)>,
-    /// The CPUs that can go on there, if only by taking an interrupt.
-    enabled: Cpus,
-    /// Those of them that can go on with what they are about to do, if only after their store
-    /// buffers are empty.
-    unblocked: Cpus,
-    /// The CPUs that have to be tried there.
-    backtrack: Cpus,
-    /// The CPUs that were tried there.
-    done: Cpus,
-    /// The choices that are left of the CPU that is being tried.
-    todo: Vec<(Choice, usize)>,
-    /// The actions that can happen after the state, as far as they are known.
-    summary: ActionSet,
-    /// The index of the first frame on the stack that can be reached from the state, if one can.
-    low_link: Option<usize>,
-}
-
-impl Visitor for Dpor {
-    type Data = Node;
-    /// The number of its action.
-    type Step = usize;
-
-    fn next(&mut self, _: &State, node: &mut Node) -> Option<(Choice, usize)> {
-        if node.todo.is_empty() {
-            let fresh = node.backtrack & !node.done & node.enabled;
-            if fresh == 0 {
-                return None;
-            }
-            let cpu = fresh.trailing_zeros() as usize;
-            node.done |= 1 << cpu;
-            let of_it = node.choices.iter().filter(|(choice, _)| choice.cpu == cpu);
-            node.todo.extend(of_it.copied());
+impl<'a> Dpor<'a> {
+    fn new(common: &'a Common, engine: &Engine<'_>) -> Self {
+        Self {
+            common,
+            actions: Actions::new(&common.numbering),
+            path: Vec::new(),
+            turns: Vec::new(),
+            trace: Trace::new(engine.system.cpus().len()),
         }
-        node.todo.pop()
     }
 
-    fn left(node: &Node) -> usize {
-        // Of a CPU that is yet to be tried it is not known by how many choices it goes on.
-        let fresh = node.backtrack & !node.done & node.enabled;
-        node.todo.len() + fresh.count_ones() as usize
+    /// Searches until no worker has anything left to do.
+    fn search(&mut self, engine: &mut Engine<'_>) -> Result<(), Cut> {
+        while let Some(task) = self.common.tasks.take(|| self.common.exhaust()) {
+            let is_there = match task {
+                Task::Begin(root) => self.begin(engine, root)?,
+                Task::GoOn(node) => {
+                    self.go_to(&node);
+                    false
+                }
+            };
+            self.search_on(engine, is_there)?;
+        }
+        Ok(())
     }
 
-    fn enter(
+    /// Begins at `root`. Returns whether the system is in the state of the node at which it is now.
+    fn begin(&mut self, engine: &mut Engine<'_>, root: Root) -> Result<bool, Cut> {
+        self.leave_path();
+        engine.adopt(root.state())?;
+        engine.system.load(root.state());
+        self.turns.clone_from(&root.path);
+        let state = State::clone(root.state());
+        let is_new = self.visit(engine, state, Reached::Beginning(root.path))?;
+        // Somebody else has come there: every path to it is expanded in every order, so that nothing
+        // more has to be known of what happens after it.
+        Ok(is_new.is_some())
+    }
+
+    /// Tries what is left at the node at which it is and at those before it, as long as nobody else
+    /// has to be waited for. `is_there` says whether the system is in the state of that node.
+    fn search_on(&mut self, engine: &mut Engine<'_>, mut is_there: bool) -> Result<(), Cut> {
+        while let Some(node) = self.path.last().map(Arc::clone) {
+            match node.take() {
+                Found::Choice(choice, action) => {
+                    if !is_there {
+                        engine.adopt(&node.state)?;
+                        engine.system.load(&node.state);
+                    }
+                    is_there = self.try_choice(engine, &node, choice, action)?;
+                    engine.report(|| Some(self.path.iter().map(|node| node.left() as u64).sum()));
+                    if self.common.tasks.is_wanted() {
+                        self.leave_some();
+                    }
+                }
+                Found::Close { summary, low_link } => {
+                    self.close(&node, summary, low_link);
+                    self.step_back();
+                    is_there = false;
+                }
+                Found::Nothing => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves a node at which choices are left to another worker, the nearest to the beginning.
+    fn leave_some(&self) {
+        let mut left = self
+            .path
+            .iter()
+            .map(|node| node.left())
+            .filter(|left| *left > 0);
+        if left.next().is_some_and(|first| first > 1) || left.next().is_some() {
+            let node = self.path.iter().find(|node| node.left() > 0);
+            if let Some(node) = node {
+                self.common.tasks.put(Task::GoOn(Arc::clone(node)));
+            }
+        }
+    }
+
+    /// Makes the step `choice` from `node`, at which it is. Returns whether it is then at the node of
+    /// the state that it led to.
+    fn try_choice(
         &mut self,
         engine: &mut Engine<'_>,
-        stack: &mut [Frame<Node>],
-        state: &State,
-        by: Option<usize>,
-    ) -> Entry<Node> {
-        if let Some(action) = by {
-            self.trace.push(&self.actions, action);
-        }
-        let entry = match self.lookup(state.key()) {
-            Some(visited) => {
-                self.revisit(stack, visited);
-                Entry::Known
-            }
-            None => self.visit(engine, stack, state, by),
+        node: &Arc<Node>,
+        choice: Choice,
+        action: usize,
+    ) -> Result<bool, Cut> {
+        make(engine, choice, &mut self.turns)?;
+        let next = engine.system.save();
+        self.actions.know(action + 1);
+        self.trace.push(&self.actions, action);
+        let step = Step {
+            from: Arc::clone(node),
+            action,
+            turn: self.turns.last().expect("it was just made").clone(),
         };
-        if !matches!(entry, Entry::GoOn(_)) {
+        let visited = self.visit(engine, next, Reached::By(step))?;
+        if visited.is_none() {
             self.trace.pop();
+            self.turns.pop();
         }
-        entry
+        Ok(visited.is_some())
     }
 
-    fn leave(&mut self, stack: &mut [Frame<Node>], frame: Frame<Node>) {
-        self.trace.pop();
-        let Node {
-            summary, low_link, ..
-        } = frame.data;
-        match low_link.filter(|place| *place < stack.len()) {
-            // Its summary is known once that of the state at `place` is.
-            Some(place) => {
-                let first = stack[place].state.key();
-                note_link(stack, place);
-                add_summary(stack, &summary);
-                let visited = Visited::SameComponent(first);
-                self.visited.insert(frame.state.key(), visited);
-            }
-            None => self.close(stack, &frame.state, summary),
-        }
-    }
-}
-
-/// Notes that the state on top of `stack` leads back to the one at `place`.
-fn note_link(stack: &mut [Frame<Node>], place: usize) {
-    if let Some(top) = stack.last_mut() {
-        let low = top.data.low_link.map_or(place, |before| before.min(place));
-        top.data.low_link = Some(low);
-    }
-}
-
-/// Adds to the actions that can happen after the state on top of `stack`.
-fn add_summary(stack: &mut [Frame<Node>], summary: &ActionSet) {
-    if let Some(top) = stack.last_mut() {
-        top.data.summary.add(summary);
-    }
-}
-
-impl Dpor {
-    fn new(cpus: usize) -> Self {
-        Self {
-            visited: ByKey::default(),
-            actions: Actions::default(),
-            trace: Trace::new(cpus),
-        }
-    }
-
-    /// Visits a new state, which was reached by a step of action `by`.
+    /// Visits `state`, which is the present one and was reached `by`. Returns the node to which it has
+    /// gone, if there is one to be expanded.
     fn visit(
         &mut self,
         engine: &mut Engine<'_>,
-        stack: &mut [Frame<Node>],
-        state: &State,
-        by: Option<usize>,
-    ) -> Entry<Node> {
-        engine.counts.states += 1;
+        state: State,
+        by: Reached,
+    ) -> Result<Option<Arc<Node>>, Cut> {
+        let key = state.key();
+        if self.common.visited.get(key).is_some() {
+            self.revisit(engine, key, by)?;
+            return Ok(None);
+        }
         let choices = engine.system.choices();
         // What a blocked CPU waits to do is an action as well: it may have been possible before.
         let cpus = 0..state.cpus().len();
@@ -189,126 +243,230 @@ impl Dpor {
             .filter(|choice| !choices.contains(choice))
             .collect();
         let mut summary = ActionSet::default();
-        let mut find_races = |choice: Choice| {
+        let mut numbered = |choice: Choice| {
             let is_blocked = waits.iter().any(|waits| waits.cpu == choice.cpu);
-            let action = Action::of(state, choice, is_blocked);
+            let action = Action::of(&state, choice, is_blocked);
             let action = self.actions.number(action);
-            self.find_race(stack, action);
             summary.insert(action);
             (choice, action)
         };
-        for choice in &waits {
-            find_races(*choice);
-        }
-        let choices: Vec<_> = choices.into_iter().map(find_races).collect();
+        let blocked: Vec<_> = waits.iter().map(|choice| numbered(*choice)).collect();
+        let choices: Vec<_> = choices.into_iter().map(numbered).collect();
+        let all: Vec<_> = blocked.iter().chain(&choices).map(|(_, it)| *it).collect();
         if choices.is_empty() {
-            self.close(stack, state, summary);
-            return Entry::End;
+            let summary = Arc::new(summary);
+            let visit = || Visit::Done(Arc::clone(&summary));
+            if !self.common.visited.begin(key, visit) {
+                self.revisit(engine, key, by)?;
+                return Ok(None);
+            }
+            engine.counts.states += 1;
+            engine.counts.schedules += 1;
+            all.into_iter().for_each(|action| self.find_race(action));
+            if let Reached::By(step) = by {
+                step.from.finish_choice(&summary);
+            }
+            judge(engine, &self.turns)?;
+            return Ok(None);
         }
-        let visited = Visited::OnStack(stack.len());
-        self.visited.insert(state.key(), visited);
-        let cpus = choices.iter().map(|(choice, _)| choice.cpu);
-        let enabled: Cpus = cpus.fold(0, |set, cpu| set | 1 << cpu);
-        // Whether by themselves or once their store buffers are empty, which nobody can prevent.
-        let unblocked = (choices.iter())
-            .filter(|(choice, _)| match choice.act {
-                Act::GoOn => true,
-                Act::Flush => state.cpus()[choice.cpu].waits_only_for_its_buffer(),
-                Act::Take(_) => false,
-            })
-            .fold(0, |set, (choice, _)| set | 1 << choice.cpu);
         // The CPU that ran last goes on first, which keeps schedules short.
-        let last = by.map(|action| self.actions.cpu(action));
-        let last = last.filter(|cpu| enabled >> cpu & 1 != 0);
-        Entry::GoOn(Node {
-            enabled,
-            unblocked,
-            backtrack: 1 << last.unwrap_or(choices[0].0.cpu),
-            done: 0,
-            todo: Vec::new(),
-            summary,
-            low_link: None,
-            choices,
-        })
-    }
-
-    /// What is known of the state with this key, if it was visited.
-    fn lookup(&self, key: u128) -> Option<&Visited> {
-        let mut visited = self.visited.get(&key)?;
-        while let Visited::SameComponent(key) = visited {
-            visited = self.visited.get(key)?;
+        let last = match &by {
+            Reached::By(step) => Some(self.actions.cpu(step.action)),
+            Reached::Beginning(_) => None,
+        };
+        let node = Arc::new(Node::new(state, by, choices, last, summary));
+        if !self
+            .common
+            .visited
+            .begin(key, || Visit::Open(Arc::clone(&node)))
+        {
+            let by = node.by.clone();
+            self.revisit(engine, key, by)?;
+            return Ok(None);
         }
-        Some(visited)
+        engine.counts.states += 1;
+        all.into_iter().for_each(|action| self.find_race(action));
+        self.path.push(Arc::clone(&node));
+        Ok(Some(node))
     }
 
-    /// Visits a state once more.
-    fn revisit(&self, stack: &mut [Frame<Node>], visited: &Visited) {
-        match visited {
-            // The step has closed a cycle. What can happen after the state is not known yet, so
-            // that nothing may be left out.
-            Visited::OnStack(place) => {
-                for frame in &mut stack[*place..] {
-                    frame.data.backtrack = Cpus::MAX;
+    /// Comes once more, `by`, to the state with this key, which was visited.
+    fn revisit(&mut self, engine: &mut Engine<'_>, key: u128, by: Reached) -> Result<(), Cut> {
+        engine.counts.schedules += 1;
+        let Reached::By(mut step) = by else {
+            return Ok(());
+        };
+        loop {
+            let visit = self.common.visited.get(key);
+            match visit.expect("what was visited stays so") {
+                Visit::Done(summary) => {
+                    self.find_later_races(&summary);
+                    step.from.finish_choice(&summary);
+                    return Ok(());
                 }
-                note_link(stack, *place);
-            }
-            Visited::Done(summary) => {
-                for action in summary.iter() {
-                    self.find_later_races(stack, action);
+                Visit::Open(node) => {
+                    let place = node.place;
+                    if self
+                        .path
+                        .get(place)
+                        .is_some_and(|it| Arc::ptr_eq(it, &node))
+                    {
+                        return self.close_cycle(engine, place, &step);
+                    }
+                    match node.wait(step) {
+                        Ok(()) => return Ok(()),
+                        // It was closed in the meantime.
+                        Err(again) => step = again,
+                    }
                 }
-                add_summary(stack, summary);
+                Visit::SameComponent(_) => unreachable!("these were followed"),
             }
-            // `lookup` has followed these.
-            Visited::SameComponent(_) => {}
         }
     }
 
-    /// Notes which actions can happen after `state`, from which everything was tried. The state on
-    /// top of `stack` leads to it.
-    fn close(&mut self, stack: &mut [Frame<Node>], state: &State, summary: ActionSet) {
-        add_summary(stack, &summary);
-        self.visited.insert(state.key(), Visited::Done(summary));
+    /// The step has closed a cycle with the node at `place` on the path. What can happen after that
+    /// node is not known yet, so that nothing may be left out.
+    fn close_cycle(&self, engine: &mut Engine<'_>, place: usize, step: &Step) -> Result<(), Cut> {
+        engine.has_cycle = true;
+        for node in &self.path[place..] {
+            node.add_backtrack(Cpus::MAX);
+        }
+        step.from.note_link(place);
+        step.from.finish_choice(&ActionSet::default());
+        let choices = self.path[place..].iter().flat_map(|node| node.choices());
+        // The turns begin before the path, if that does not begin at the initial state.
+        let cycle = &self.turns[self.turns.len() - (self.path.len() - place)..];
+        if is_fair_cycle(cycle, choices) {
+            return Err(broke(engine, &self.turns, Breach::cycle(cycle)));
+        }
+        Ok(())
+    }
+
+    /// Writes down which actions can happen after `node`, at which it is and from which everything
+    /// was tried, and tells the steps that wait for that.
+    fn close(&mut self, node: &Arc<Node>, summary: ActionSet, low_link: Option<usize>) {
+        let key = node.state.key();
+        let step = match &node.by {
+            Reached::By(step) => Some(step),
+            Reached::Beginning(_) => None,
+        };
+        if let (Some(place), Some(step)) = (low_link, step) {
+            // Its summary is known once that of the node at `place` is. Who waits, waits for that.
+            let first = Arc::clone(&self.path[place]);
+            let visit = Visit::SameComponent(first.state.key());
+            self.common.visited.finish(key, visit);
+            for waits in node.close() {
+                let waits = first.wait(waits);
+                waits.expect("what is behind it is not all tried: this node is not");
+            }
+            step.from.note_link(place);
+            step.from.finish_choice(&summary);
+            return;
+        }
+        let summary = Arc::new(summary);
+        let visit = Visit::Done(Arc::clone(&summary));
+        self.common.visited.finish(key, visit);
+        for waits in node.close() {
+            self.go_to(&waits.from);
+            self.actions.know(waits.action + 1);
+            self.trace.push(&self.actions, waits.action);
+            self.find_later_races(&summary);
+            self.trace.pop();
+            waits.from.finish_choice(&summary);
+            // Whoever takes it finds out whether there is more to try, or nothing any more.
+            self.common.tasks.put(Task::GoOn(waits.from));
+        }
+        self.go_to(node);
+        if let Some(step) = step {
+            step.from.finish_choice(&summary);
+        }
+    }
+
+    /// Goes back to the node from which this one was reached.
+    fn step_back(&mut self) {
+        self.path.pop();
+        if !self.path.is_empty() {
+            self.trace.pop();
+            self.turns.pop();
+        }
+    }
+
+    fn leave_path(&mut self) {
+        while !self.path.is_empty() {
+            self.step_back();
+        }
+        self.turns.clear();
+    }
+
+    /// Goes to `node`, wherever it is.
+    fn go_to(&mut self, node: &Arc<Node>) {
+        let mut ahead = vec![node];
+        while let Some(node) = ahead.last()
+            && !self
+                .path
+                .get(node.place)
+                .is_some_and(|it| Arc::ptr_eq(it, node))
+            && let Reached::By(step) = &node.by
+        {
+            ahead.push(&step.from);
+        }
+        let meets = ahead.pop().expect("it has the node itself at least");
+        let is_on_path = self.path.get(meets.place);
+        if is_on_path.is_some_and(|it| Arc::ptr_eq(it, meets)) {
+            while self.path.len() > meets.place + 1 {
+                self.step_back();
+            }
+        } else {
+            self.leave_path();
+            if let Reached::Beginning(turns) = &meets.by {
+                self.turns.clone_from(turns);
+            }
+            self.path.push(Arc::clone(meets));
+        }
+        for node in ahead.into_iter().rev() {
+            if let Reached::By(step) = &node.by {
+                self.actions.know(step.action + 1);
+                self.trace.push(&self.actions, step.action);
+                self.turns.push(step.turn.clone());
+                self.path.push(Arc::clone(node));
+            }
+        }
     }
 
     /// Adds a backtrack point for the last step of the trace that races with `action`, which could
     /// come next.
-    fn find_race(&self, stack: &mut [Frame<Node>], action: usize) {
+    fn find_race(&self, action: usize) {
         if let Some(race) = self.trace.races_with(&self.actions, action).max() {
-            self.add_backtrack(stack, action, race, false);
+            self.add_backtrack(action, race, false);
         }
     }
 
-    /// The same for an action that can happen some time after the present state, and for all steps
-    /// that race with it. The last of these can be ordered before the action by steps in between,
+    /// The same for actions that can happen some time after the present state, and for all steps
+    /// that race with one. The last of these can be ordered before the action by steps in between,
     /// whose order is no longer known.
-    fn find_later_races(&self, stack: &mut [Frame<Node>], action: usize) {
-        for race in self.trace.races_with(&self.actions, action) {
-            self.add_backtrack(stack, action, race, true);
+    fn find_later_races(&mut self, summary: &ActionSet) {
+        self.actions.know(summary.end());
+        for action in summary.iter() {
+            for race in self.trace.races_with(&self.actions, action) {
+                self.add_backtrack(action, race, true);
+            }
         }
     }
 
     /// Adds a backtrack point before the step at `place`, which is one of the CPU `raced`: some CPU
     /// whose step there lets `action` come first.
-    fn add_backtrack(
-        &self,
-        stack: &mut [Frame<Node>],
-        action: usize,
-        (place, raced): (usize, usize),
-        is_later: bool,
-    ) {
-        // Step 1 leads from the state in frame 0.
-        let node = &mut stack[place - 1].data;
-        let enabled = node.enabled;
-        let is_enabled = |cpu: usize| enabled >> cpu & 1 != 0;
+    fn add_backtrack(&self, action: usize, (place, raced): (usize, usize), is_later: bool) {
+        // Step 1 leads from the node at place 0.
+        let node = &self.path[place - 1];
         let cpu = self.actions.cpu(action);
-        if is_enabled(cpu) {
-            node.backtrack |= 1 << cpu;
-            let is_there = || node.choices.iter().any(|(_, choice)| *choice == action);
-            let can_be_it = node.unblocked >> cpu & 1 != 0
+        let mut tried: Cpus = 0;
+        if node.is_enabled(cpu) {
+            tried |= 1 << cpu;
+            let can_be_it = node.is_unblocked(cpu)
                 || !self.actions.is_program_step(action)
-                || is_there();
+                || node.has_action(action);
             if can_be_it {
-                return;
+                return node.add_backtrack(tried);
             }
             // It can take an interrupt there, but is blocked in what it was about to do.
         }
@@ -317,7 +475,7 @@ impl Dpor {
         let mut instead: Cpus = 0;
         let before = self.trace.happens_before(&self.actions, action);
         for (other, last) in before.into_iter().enumerate() {
-            if last > place && other != raced && is_enabled(other) {
+            if last > place && other != raced && node.is_enabled(other) {
                 instead |= 1 << other;
             }
         }
@@ -327,6 +485,6 @@ impl Dpor {
         if is_later || instead == 0 {
             instead = Cpus::MAX;
         }
-        node.backtrack |= instead;
+        node.add_backtrack(tried | instead);
     }
 }

@@ -39,7 +39,7 @@ impl Trace {
     }
 
     /// Adds a step of `action`.
-    pub fn push(&mut self, actions: &Actions, action: usize) {
+    pub fn push(&mut self, actions: &Actions<'_>, action: usize) {
         let cpu = actions.cpu(action);
         let place = self.all.len() + 1;
         let mut clock = self.happens_before(actions, action);
@@ -70,7 +70,7 @@ impl Trace {
     }
 
     /// What happens before `action`, if that comes next.
-    pub fn happens_before(&self, actions: &Actions, action: usize) -> VectorClock {
+    pub fn happens_before(&self, actions: &Actions<'_>, action: usize) -> VectorClock {
         let mut clock = vec![0; self.last_of_cpu.len()];
         let dependent = actions.dependent(action).iter();
         let dependent = dependent.map(|other| self.last_of_action(*other));
@@ -87,7 +87,7 @@ impl Trace {
     /// action only the last is given.
     pub fn races_with(
         &self,
-        actions: &Actions,
+        actions: &Actions<'_>,
         action: usize,
     ) -> impl Iterator<Item = (usize, usize)> {
         let ordered = self.clock(self.last_of_cpu(actions.cpu(action)));
@@ -112,13 +112,15 @@ impl Trace {
 
 #[cfg(test)]
 mod tests {
+    use super::super::actions::Numbering;
     use super::super::actions::tests::access;
     use super::*;
     use crate::explore::sharing::AccessKind;
 
     #[test]
     fn steps_of_its_cpu_and_dependent_steps_happen_before_a_step() {
-        let mut actions = Actions::default();
+        let numbering = Numbering::default();
+        let mut actions = Actions::new(&numbering);
         let mut number = |cpu, word, kind| actions.number(access(cpu, word, kind));
         let (write, other) = (
             number(0, 8, AccessKind::Writes),
@@ -150,7 +152,8 @@ mod tests {
 
     #[test]
     fn of_several_steps_that_race_it_is_the_last() {
-        let mut actions = Actions::default();
+        let numbering = Numbering::default();
+        let mut actions = Actions::new(&numbering);
         let one = actions.number(access(0, 8, AccessKind::Writes));
         let other = actions.number(access(1, 8, AccessKind::Reads));
         let third = actions.number(access(2, 8, AccessKind::Writes));

@@ -1,0 +1,263 @@
+//! A state from which not everything has been tried yet: what is left to try, who waits for it, and
+//! what is known to happen after it. Nodes form a tree, each with the node from which it was reached
+//! first. Several workers use a node at once. Makes no step, and knows no machine.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::actions::ActionSet;
+use crate::explore::schedule::{Act, Choice, Turn};
+use crate::explore::specimen::State;
+
+/// A set of CPUs.
+pub type Cpus = u64;
+
+/// A state from which not everything has been tried yet. The names of the sets are those of Flanagan
+/// and Godefroid.
+#[derive(Debug)]
+pub struct Node {
+    /// The state.
+    pub state: State,
+    /// How it was reached first.
+    pub by: Reached,
+    /// The number of steps from the node at which the search begins.
+    pub place: usize,
+    /// The choices, with the numbers of their actions.
+    choices: Vec<(Choice, usize)>,
+    /// The CPUs that can go on there, if only by taking an interrupt.
+    enabled: Cpus,
+    /// Those of them that can go on with what they are about to do, if only after their store
+    /// buffers are empty.
+    unblocked: Cpus,
+    progress: Mutex<NodeProgress>,
+}
+
+/// How a node was reached first.
+#[derive(Debug, Clone)]
+pub enum Reached {
+    /// The search begins there. These turns lead there from the initial state.
+    Beginning(Vec<Turn>),
+    /// By a step from another node.
+    By(Step),
+}
+
+/// A step from a node.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The node.
+    pub from: Arc<Node>,
+    /// The number of the step's action.
+    pub action: usize,
+    /// The turn that it was.
+    pub turn: Turn,
+}
+
+/// What has been tried from a node, and what is known.
+#[derive(Debug)]
+struct NodeProgress {
+    /// The CPUs that have to be tried there.
+    backtrack: Cpus,
+    /// The CPUs that were tried there.
+    done: Cpus,
+    /// The choices that are left of the CPUs that are being tried.
+    todo: Vec<(Choice, usize)>,
+    /// The choices that were taken by workers, and behind which not everything is tried yet.
+    open: usize,
+    /// The actions that can happen after the state, as far as they are known.
+    summary: ActionSet,
+    /// The place of the first node on the path to this one that can be reached from it, if one can.
+    low_link: Option<usize>,
+    /// The steps that have led here since. What happens behind them is known once it is known here.
+    waiting: Vec<Step>,
+    stage: Stage,
+}
+
+/// How far a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// There can be something to try.
+    Open,
+    /// A worker has found that there is no more to try, and is writing that down.
+    Closing,
+    /// That is written down.
+    Closed,
+}
+
+/// What a worker finds at a node.
+#[derive(Debug)]
+pub enum Found {
+    /// This is to be tried: a choice, with the number of its action.
+    Choice(Choice, usize),
+    /// There is no more to try, and this worker has to close it.
+    Close {
+        /// The actions that can happen after the state.
+        summary: ActionSet,
+        /// The place of the first node on the path to it that can be reached from it, if one can.
+        low_link: Option<usize>,
+    },
+    /// Nothing is to be tried now. Another worker will find what comes next.
+    Nothing,
+}
+
+impl Node {
+    /// The node of `state`, which was reached `by`, with these choices and the numbers of their
+    /// actions. `first` is the CPU that is tried first, if it can go on. At first these are the
+    /// actions that are known to happen after it: `summary`.
+    pub fn new(
+        state: State,
+        by: Reached,
+        choices: Vec<(Choice, usize)>,
+        first: Option<usize>,
+        summary: ActionSet,
+    ) -> Self {
+        let cpus = choices.iter().map(|(choice, _)| choice.cpu);
+        let enabled: Cpus = cpus.fold(0, |set, cpu| set | 1 << cpu);
+        // Whether by themselves or once their store buffers are empty, which nobody can prevent.
+        let unblocked = (choices.iter())
+            .filter(|(choice, _)| match choice.act {
+                Act::GoOn => true,
+                Act::Flush => state.cpus()[choice.cpu].waits_only_for_its_buffer(),
+                Act::Take(_) => false,
+            })
+            .fold(0, |set, (choice, _)| set | 1 << choice.cpu);
+        let first = first.filter(|cpu| enabled >> cpu & 1 != 0);
+        let first = first.or(choices.first().map(|(choice, _)| choice.cpu));
+        let place = match &by {
+            Reached::Beginning(_) => 0,
+            Reached::By(step) => step.from.place + 1,
+        };
+        Self {
+            state,
+            by,
+            place,
+            choices,
+            enabled,
+            unblocked,
+            progress: Mutex::new(NodeProgress {
+                backtrack: first.map_or(0, |cpu| 1 << cpu),
+                done: 0,
+                todo: Vec::new(),
+                open: 0,
+                summary,
+                low_link: None,
+                waiting: Vec::new(),
+                stage: Stage::Open,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, NodeProgress> {
+        // Nothing that is done under the lock panics half-way.
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The choices.
+    pub fn choices(&self) -> impl Iterator<Item = Choice> {
+        self.choices.iter().map(|(choice, _)| *choice)
+    }
+
+    /// Whether `action` is that of a choice.
+    pub fn has_action(&self, action: usize) -> bool {
+        self.choices.iter().any(|(_, choice)| *choice == action)
+    }
+
+    /// Whether `cpu` can go on there, if only by taking an interrupt.
+    pub fn is_enabled(&self, cpu: usize) -> bool {
+        self.enabled >> cpu & 1 != 0
+    }
+
+    /// Whether `cpu` can go on there with what it is about to do.
+    pub fn is_unblocked(&self, cpu: usize) -> bool {
+        self.unblocked >> cpu & 1 != 0
+    }
+
+    /// Takes a choice that is to be tried, or says what else there is to do.
+    pub fn take(&self) -> Found {
+        let mut progress = self.lock();
+        if progress.stage != Stage::Open {
+            return Found::Nothing;
+        }
+        if progress.todo.is_empty() {
+            let fresh = progress.backtrack & !progress.done & self.enabled;
+            if fresh == 0 {
+                if progress.open > 0 {
+                    return Found::Nothing;
+                }
+                progress.stage = Stage::Closing;
+                return Found::Close {
+                    summary: progress.summary.clone(),
+                    low_link: progress.low_link.filter(|place| *place < self.place),
+                };
+            }
+            let cpu = fresh.trailing_zeros() as usize;
+            progress.done |= 1 << cpu;
+            let of_it = self.choices.iter().filter(|(choice, _)| choice.cpu == cpu);
+            progress.todo.extend(of_it.copied());
+        }
+        progress.open += 1;
+        let taken = progress.todo.pop();
+        let (choice, action) = taken.expect("a CPU that is enabled has a choice");
+        Found::Choice(choice, action)
+    }
+
+    /// How many choices are left to try, as far as is known: of a CPU that is yet to be tried it is
+    /// not known by how many it goes on.
+    pub fn left(&self) -> usize {
+        let progress = self.lock();
+        let fresh = progress.backtrack & !progress.done & self.enabled;
+        progress.todo.len() + fresh.count_ones() as usize
+    }
+
+    /// From now on these CPUs have to be tried there.
+    pub fn add_backtrack(&self, cpus: Cpus) {
+        self.lock().backtrack |= cpus;
+    }
+
+    /// Notes that what lies behind a choice that was taken is tried, and which actions can happen
+    /// there.
+    pub fn finish_choice(&self, summary: &ActionSet) {
+        let mut progress = self.lock();
+        progress.summary.add(summary);
+        progress.open -= 1;
+    }
+
+    /// Notes that the node at `place` on the path to this one can be reached from it.
+    pub fn note_link(&self, place: usize) {
+        let mut progress = self.lock();
+        let low = progress.low_link.map_or(place, |before| before.min(place));
+        progress.low_link = Some(low);
+    }
+
+    /// Has `step`, which has led here, wait until it is known what can happen here; `Err` if it is
+    /// known.
+    pub fn wait(&self, step: Step) -> Result<(), Step> {
+        let mut progress = self.lock();
+        match progress.stage {
+            Stage::Open | Stage::Closing => {
+                progress.waiting.push(step);
+                Ok(())
+            }
+            Stage::Closed => Err(step),
+        }
+    }
+
+    /// Notes that it is written down what can happen here, and returns the steps that wait for it.
+    pub fn close(&self) -> Vec<Step> {
+        let mut progress = self.lock();
+        progress.stage = Stage::Closed;
+        std::mem::take(&mut progress.waiting)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // One after the other: a path can be too long for the stack.
+        let beginning = || Reached::Beginning(Vec::new());
+        let mut by = std::mem::replace(&mut self.by, beginning());
+        while let Reached::By(Step { from, .. }) = by {
+            match Arc::into_inner(from) {
+                Some(mut from) => by = std::mem::replace(&mut from.by, beginning()),
+                None => break,
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The states that a search with DPOR has visited, by their keys, for all its workers: those from
+//! which not everything is tried yet, and for the others which actions can happen after them.
+
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use super::actions::ActionSet;
+use super::node::Node;
+use crate::explore::search::table::Table;
+
+/// What is known of a state that was visited.
+#[derive(Debug, Clone)]
+pub enum Visit {
+    /// Not everything is tried from there yet.
+    Open(Arc<Node>),
+    /// Everything is. These actions can happen after it.
+    Done(Arc<ActionSet>),
+    /// Everything is tried from there, and it is in the same strongly connected component as the
+    /// state with this key: each can be reached from the other, and the same actions can happen
+    /// after both.
+    SameComponent(u128),
+}
+
+/// The states that were visited.
+#[derive(Debug, Default)]
+pub struct Visited {
+    states: Table<u128, Visit>,
+}
+
+impl Visited {
+    /// What is known of the state with this key, if it was visited; never
+    /// [`Visit::SameComponent`].
+    pub fn get(&self, key: u128) -> Option<Visit> {
+        let mut visit = self.states.get(key)?;
+        while let Visit::SameComponent(key) = visit {
+            visit = self.states.get(key)?;
+        }
+        Some(visit)
+    }
+
+    /// Notes `visit` for a state that was not visited before. Returns whether that is so.
+    pub fn begin(&self, key: u128, visit: impl FnOnce() -> Visit) -> bool {
+        self.states.with(key, |entry| match entry {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(visit());
+                true
+            }
+        })
+    }
+
+    /// Notes that everything was tried from a state.
+    pub fn finish(&self, key: u128, visit: Visit) {
+        self.states.set(key, visit);
+    }
+
+    /// The states from which not everything is tried yet.
+    pub fn open(&self) -> Vec<Arc<Node>> {
+        let mut open = Vec::new();
+        self.states.each(|_, visit| {
+            if let Visit::Open(node) = visit {
+                open.push(Arc::clone(node));
+            }
+        });
+        open
+    }
+}
