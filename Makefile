@@ -139,8 +139,8 @@ SVM_SPARED := bad_usage:: bad_image:: describe:: guest_words:: suggestions:: lit
 SVM_SPARED += compare:: ctl:: live:: log:: output:: progress:: test_results::
 # and how a search is divided among processes, what it can search, when it ends, what it says of
 # itself and what becomes of its files. That the processes of a host come to the states of one is tried in
-# believed::any_number_of_processes, and what it comes to by the tests of the path and of litmus.
-SVM_SPARED += explore::shards_merge explore::several_processes explore::sampled_runs_are_shared \
+# believed::any_number_of_machines, and what it comes to by the tests of the path and of litmus.
+SVM_SPARED += explore::shards_merge explore::several_machines explore::every_strategy_can_be_divided explore::sampled_runs_are_shared \
 	explore::what_comes_to_nothing explore::a_limit_ends explore::a_search_that_is_interrupted \
 	explore::a_verdict_names explore::steps_per_second explore::a_deed_that_every_order_refuses \
 	explore::an_element_that_is_wanted_twice explore::the_image_that_does_not_stop

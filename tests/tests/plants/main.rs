@@ -270,6 +270,7 @@ fn who_waits_for_ever_in_a_loop_that_nobody_announced_is_found_by_every_search()
         "--strategy exhaustive",
         "--strategy races",
         "--strategy exhaustive --jobs 2",
+        "--strategy races --jobs 2",
     ] {
         explore(&case, &image, kind.words)
             .args(options.split_whitespace())

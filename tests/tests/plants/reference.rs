@@ -29,11 +29,12 @@ const LARGEST: u64 = 25_000;
 const TIME_LIMIT: Duration = Duration::from_secs(1800);
 
 /// The searches that are compared with the reference.
-const SEARCHES: [&str; 4] = [
+const SEARCHES: [&str; 5] = [
     "--strategy exhaustive",
     "--strategy races",
     "--strategy auto",
     "--strategy exhaustive --jobs 2",
+    "--strategy auto --jobs 2",
 ];
 
 fn number(variable: &str, default: u64) -> u64 {

@@ -80,7 +80,7 @@ fn states_that_are_taken_for_the_same_lead_to_the_same() {
 }
 
 #[test]
-fn any_number_of_processes_comes_to_the_states_of_one() {
+fn any_number_of_machines_comes_to_the_states_of_one() {
     need_kvm();
     let workspace = Workspace::with("cpus 2\n0: single 0\n1: single 0; single 0\n");
     let states = |options: &str| {

@@ -764,6 +764,11 @@ fn shards_merge_to_what_one_process_comes_to() {
     jobs.ends_with(0)
         .says(&format!("searched   {number} states"))
         .says(COMPLETE);
+    // Both ways of dividing it at once.
+    in_shards(&workspace, &format!("{options} --jobs 2"), 2)
+        .ends_with(0)
+        .says(COMPLETE);
+    assert_eq!(counts(&workspace, "all2")["states"], alone["states"]);
 
     // Shards that do not belong together, or are not complete, are refused.
     let merge = |results: &[&str]| {
@@ -809,23 +814,75 @@ fn sampled_runs_are_shared_out() {
     }
 }
 
+/// What is found by chance is what one machine finds, however many there are.
 #[test]
-fn several_processes_find_what_one_does() {
+fn several_machines_find_what_one_does() {
     need_kvm();
     let workspace = Workspace::with(LOST_CALL);
-    let run = workspace
-        .explore("--append queue=fifo --strategy random --jobs 2 --schedule")
-        .arg(workspace.path("schedule"))
-        .run();
-    run.ends_with(0).says("as expected");
-    Vmm::with("replay")
-        .arg(workspace.path("schedule"))
-        .arg(explore_image())
-        .run()
-        .ends_with(0);
+    let found = |jobs: &str| {
+        let options = "--append queue=fifo --strategy random --shorten 0s";
+        let run = workspace
+            .explore(&format!("{options} --jobs {jobs} --schedule"))
+            .arg(workspace.path("schedule"))
+            .run();
+        run.ends_with(0).says("as expected");
+        Vmm::with("replay")
+            .arg(workspace.path("schedule"))
+            .arg(explore_image())
+            .run()
+            .ends_with(0);
+        let schedule = fs::read_to_string(workspace.path("schedule")).expect("a schedule");
+        let schedule: serde_json::Value = serde_json::from_str(&schedule).expect("JSON");
+        schedule["turns"].clone()
+    };
+    let alone = found("1");
+    for jobs in ["2", "3"] {
+        assert_eq!(found(jobs), alone, "{jobs} machines");
+    }
     workspace
-        .explore("--jobs 2")
+        .explore("--strategy reference --jobs 2")
         .run()
         .ends_with(2)
-        .complains_of("cannot be shared out");
+        .complains_of("--strategy reference is for one machine alone");
+}
+
+/// However a search is divided, it comes to the ends and the verdict of one machine.
+#[test]
+fn every_strategy_can_be_divided() {
+    need_kvm();
+    let workspace = Workspace::with(SHRINKING_MASK);
+    for strategy in ["bounded", "races", "auto"] {
+        let options = format!("--append queue=filo --strategy {strategy}");
+        let outcomes = |name: &str| {
+            let result = fs::read_to_string(workspace.path(name)).expect("a result");
+            let result: serde_json::Value = serde_json::from_str(&result).expect("JSON");
+            result["outcomes"].clone()
+        };
+        let verdict = match strategy {
+            "bounded" => "no order with 2 preemptions or fewer",
+            _ => COMPLETE,
+        };
+        let one = workspace
+            .explore(&options)
+            .arg("--result")
+            .arg(workspace.path("one"));
+        one.run().ends_with(0).says(verdict);
+        let alone = outcomes("one");
+        let jobs = workspace
+            .explore(&format!("{options} --jobs 3"))
+            .arg("--result");
+        jobs.arg(workspace.path("jobs"))
+            .run()
+            .ends_with(0)
+            .says(verdict);
+        assert_eq!(outcomes("jobs"), alone, "{strategy} by several machines");
+        if strategy == "bounded" {
+            let states = |name| counts(&workspace, name)["states"].as_u64();
+            assert_eq!(states("jobs"), states("one"));
+        }
+        in_shards(&workspace, &options, 3)
+            .ends_with(0)
+            .says(verdict);
+        assert_eq!(outcomes("all3"), alone, "{strategy} in shards");
+    }
 }

@@ -180,7 +180,7 @@ fn a_guest_that_never_goes_on_is_given_up_when_a_signal_comes() {
 }
 
 #[test]
-fn several_processes_end_with_their_time() {
+fn several_machines_end_with_their_time() {
     need_kvm();
     for place in [Where::Boot, Where::Step] {
         let workspace = workspace(place, How::Rings);
