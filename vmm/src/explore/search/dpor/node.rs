@@ -120,7 +120,7 @@ impl Node {
             })
             .fold(0, |set, (choice, _)| set | 1 << choice.cpu);
         let first = first.filter(|cpu| enabled >> cpu & 1 != 0);
-        let first = first.or(choices.first().map(|(choice, _)| choice.cpu));
+        let first = first.or_else(|| choices.first().map(|(choice, _)| choice.cpu));
         let place = match &by {
             Reached::Beginning(_) => 0,
             Reached::By(step) => step.from.place + 1,
