@@ -244,7 +244,7 @@ fn every_subcommand_has_a_manual_page_with_its_options() {
             );
         }
     }
-    for hidden in ["vmm-shard.1", "vmm-help.1", "vmm-ctl-help.1"] {
+    for hidden in ["vmm-help.1", "vmm-ctl-help.1"] {
         let page = installed("share/man/man1").join(hidden);
         assert!(!page.exists(), "{}", page.display());
     }

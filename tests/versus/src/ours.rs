@@ -91,6 +91,7 @@ impl Explorer {
             time: None,
             states: None,
             shard: Shard::WHOLE,
+            jobs: 1,
             known: None,
             check_keys: false,
             every_exit: false,
