@@ -4,6 +4,7 @@ use core::fmt;
 
 use kit::handler;
 use kit::lab::Lab;
+use kit::options::Options as _;
 use kit::platform::{Platform, Vector};
 use kit::specimen::{Next, Part, Specimen};
 
@@ -39,8 +40,10 @@ impl<P: Platform> Specimen<P> for Guest<P> {
         let cpus = lab.cpus();
         let mut machine = Machine::new(platform, cpus, lab);
         machine.rules = options.rules;
+        let ipi = Ipi::new(machine, options.queue, LedgerFunctions::new(cpus));
+        ipi.begin_with(options.cpus_at_boot(cpus));
         Self {
-            ipi: Ipi::new(machine, options.queue, LedgerFunctions::new(cpus)),
+            ipi,
             running: match options.workload {
                 Workload::Selftest => Running::Selftest(Selftest::new(cpus, options)),
                 Workload::Stress => Running::Stress(Stress::new(cpus, options)),

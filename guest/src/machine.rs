@@ -89,7 +89,8 @@ impl<P: Platform> Machine<P> {
         self.online.load(self.cpus)
     }
 
-    /// Notes that `cpu` is online, or no longer is. Only the CPU itself may, with interrupts off.
+    /// Notes that `cpu` is online, or no longer is. If the CPU runs, only it itself may, with
+    /// interrupts off.
     pub fn set_online(&self, cpu: CpuId, online: bool) {
         if online {
             self.online.insert(cpu, Ordering::Release);

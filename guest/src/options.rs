@@ -58,6 +58,7 @@ declare! {
     Record::word("for", "How long stress goes on, such as 3s.")
         .without_effect_in_search()
         .because(BY_CASE),
+    Record::word("maxcpus", "How many CPUs are started at boot. The others can be brought online."),
     Record::word("seed", "Where everything random comes from.")
         .without_effect_in_search()
         .because("whose choices --seed of vmm explore decides, and the case what each CPU does"),
@@ -83,6 +84,8 @@ pub struct Options {
     pub pairs: Pairs,
     /// `for=`: how long `stress` goes on, in milliseconds.
     pub milliseconds: Option<u64>,
+    /// `maxcpus=`: how many CPUs are started at boot, if not all, as in Linux.
+    pub at_boot: Option<u32>,
     /// `seed=`: where everything random comes from; equal seeds give equal calls.
     pub seed: u64,
     /// `csd-barrier=`, `mask-check=`, `hotplug=`, `alloc-fail=`: what is left out or refused.
@@ -99,6 +102,7 @@ impl Options {
         calls: None,
         pairs: Pairs::Sampled,
         milliseconds: None,
+        at_boot: None,
         seed: 1,
         rules: Rules::DEFAULT,
     };
@@ -136,6 +140,7 @@ impl kit::options::Options for Options {
         "calls",
         "pairs",
         "for",
+        "maxcpus",
         "seed",
         "hotplug",
         "alloc-fail",
@@ -166,6 +171,14 @@ impl kit::options::Options for Options {
                 let time = milliseconds(value);
                 self.milliseconds = Some(time.map_err(|_| OptionsError::NotANumber(key, value))?);
             }
+            "maxcpus" => {
+                let some = number(key, value)?;
+                if some == 0 {
+                    let first = "leaves no CPU to boot";
+                    return Err(OptionsError::Wrong(key, value, first));
+                }
+                self.at_boot = Some(some);
+            }
             "seed" => self.seed = number(key, value)?,
             "hotplug" => {
                 let modes = HotplugMode::ALL.map(|it| (it.name(), it));
@@ -188,11 +201,20 @@ impl kit::options::Options for Options {
             let never = "cannot be with classic=, whose calls are waited for";
             return Err(OptionsError::Wrong("receiver", "stalled", never));
         }
+        if self.workload != Workload::Puppet && self.at_boot.is_some() {
+            let nobody = "needs workload=puppet: in no other is a CPU brought online that has \
+                          never run";
+            return Err(OptionsError::Wrong("maxcpus", "", nobody));
+        }
         if self.workload == Workload::Puppet && machine.lab.is_none() {
             let nobody = "nobody would ever tell the CPUs what to do";
             return Err(OptionsError::NeedsLab("workload", "puppet", nobody));
         }
         Ok(())
+    }
+
+    fn cpus_at_boot(&self, cpus: usize) -> usize {
+        self.at_boot.map_or(cpus, |some| cpus.min(some as usize))
     }
 
     fn write_words(&self, cpus: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -205,6 +227,7 @@ impl kit::options::Options for Options {
             calls: _,
             pairs,
             milliseconds,
+            at_boot,
             seed,
             rules,
         } = self;
@@ -225,6 +248,9 @@ impl kit::options::Options for Options {
         }
         if let (Workload::Stress, Some(milliseconds)) = (workload, milliseconds) {
             write!(f, " for={milliseconds}ms")?;
+        }
+        if at_boot.is_some() {
+            write!(f, " maxcpus={}", self.cpus_at_boot(cpus))?;
         }
         let (refused, of) = rules
             .alloc_fail
@@ -307,6 +333,7 @@ mod tests {
                 calls: Some(3),
                 pairs: Pairs::All,
                 milliseconds: Some(2000),
+                at_boot: None,
                 seed: 16,
                 rules: Rules {
                     csd_barrier: false,
@@ -377,6 +404,19 @@ mod tests {
         assert!(parse("lab=0x1000 workload=puppet").is_ok());
     }
 
+    #[test]
+    fn some_cpus_can_stay_down_at_boot_if_somebody_can_bring_them_up() {
+        use kit::options::Options as _;
+        let of = |line| parse(line).map(|options| options.cpus_at_boot(3));
+        assert_eq!(of("lab=0x1000 workload=puppet maxcpus=2"), Ok(2));
+        assert_eq!(of("lab=0x1000 workload=puppet maxcpus=9"), Ok(3));
+        assert_eq!(of(""), Ok(3));
+        for line in ["maxcpus=2", "lab=0x1000 workload=puppet maxcpus=0"] {
+            let refusal = of(line).unwrap_err();
+            assert!(matches!(refusal, OptionsError::Wrong("maxcpus", ..)), "{refusal}");
+        }
+    }
+
     /// What a run with `line` comes to on 16 CPUs.
     fn effective(line: &str) -> alloc::string::String {
         effective_on(16, line)
@@ -412,7 +452,7 @@ mod tests {
             "workload=bench to=some by=call receiver=running transport=xapic calls=3",
             "workload=bench classic=dry-run receiver=running calls=3",
             "workload=puppet self-ipi=wire clock=stopped csd-barrier=off mask-check=off \
-             icr-fence=off hotplug=no-stop",
+             icr-fence=off hotplug=no-stop maxcpus=2",
             "seed=0x10 eoi=pv transport=auto",
         ] {
             let first = effective(line);

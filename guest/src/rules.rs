@@ -14,7 +14,7 @@ pub struct Rules {
     /// `mask-check=`: a call whose targets have all gone by the time they are stored is given up
     /// (Linux 723aae25d5cd).
     pub mask_check: bool,
-    /// `hotplug=`: how CPUs leave.
+    /// `hotplug=`: how CPUs leave and come.
     pub hotplug: HotplugMode,
     /// `alloc-fail=`: how much of the memory asked for is refused.
     pub alloc_fail: Option<FailRate>,
@@ -30,7 +30,7 @@ impl Rules {
     };
 }
 
-/// How CPUs leave.
+/// How CPUs leave and come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HotplugMode {
     /// With all CPUs stopped, and its memory freed, as in Linux.
@@ -40,11 +40,14 @@ pub enum HotplugMode {
     /// With all CPUs stopped, and its memory kept, since the CPU may come back. In the thread Paul
     /// E. McKenney asked why the memory is freed at all, and today's Linux keeps most of it.
     Keep,
+    /// As `Stop`, but a CPU that is to come is marked online before it is started, and not by itself
+    /// once it can take interrupts. Broken on purpose.
+    OnlineFirst,
 }
 
 impl HotplugMode {
     /// Every mode.
-    pub const ALL: [Self; 3] = [Self::Stop, Self::NoStop, Self::Keep];
+    pub const ALL: [Self; 4] = [Self::Stop, Self::NoStop, Self::Keep, Self::OnlineFirst];
 
     /// The name on the command line.
     pub const fn name(self) -> &'static str {
@@ -52,12 +55,13 @@ impl HotplugMode {
             Self::Stop => "stop",
             Self::NoStop => "no-stop",
             Self::Keep => "keep",
+            Self::OnlineFirst => "online-first",
         }
     }
 
     /// Whether it is broken on purpose.
     pub const fn is_broken(self) -> bool {
-        matches!(self, Self::NoStop)
+        matches!(self, Self::NoStop | Self::OnlineFirst)
     }
 
     /// Whether the memory of a CPU that has left is freed.
@@ -67,7 +71,7 @@ impl HotplugMode {
 }
 
 declare! {
-    Record::word("hotplug", "How CPUs leave."),
+    Record::word("hotplug", "How CPUs leave and come."),
     Record::word("alloc-fail", "How much of the memory asked for is refused, such as 1/7."),
     Record::word("csd-barrier", "A barrier when a call descriptor is locked."),
     Record::value("csd-barrier", 0, "on"),

@@ -13,6 +13,7 @@ use tests::browser::{Page, Written};
 use tests::{Vmm, open_kvm, skip};
 use vmm::explore::naming::Word;
 use vmm::explore::schedule::{FORM, Granularity, Schedule};
+use vmm::explore::specimen::Signal;
 use vmm::explore::story::{At, Beat, Ipi, Mark, Scene, Story};
 use vmm::manifest::Vector;
 use vmm::report::page::story::{Document, Tone, write};
@@ -59,7 +60,7 @@ fn made(rounds: usize, own: u64) -> Story {
         beats.push(Beat {
             sends: Some(Ipi {
                 target: 1,
-                vector: 0xfc,
+                signal: Signal::Interrupt(0xfc),
             }),
             ..beat("send 0xfc to 1", &[])
         });
@@ -76,7 +77,7 @@ fn made(rounds: usize, own: u64) -> Story {
             scenes.push(Scene {
                 flushes: false,
                 cpu: 1,
-                takes: Some(0xfc),
+                takes: Some(Signal::Interrupt(0xfc)),
                 sent_by: vec![At { scene, beat: sent }],
                 beats: vec![
                     Beat {

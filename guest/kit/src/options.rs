@@ -43,6 +43,12 @@ pub trait Options: Default {
         Ok(())
     }
 
+    /// How many of a machine's `cpus` CPUs, the first of them included, are started at boot. The
+    /// others can be started later ([`Platform::start_cpu`](crate::platform::Platform::start_cpu)).
+    fn cpus_at_boot(&self, cpus: usize) -> usize {
+        cpus
+    }
+
     /// Writes the effective options of a run on a machine of `cpus` CPUs as such words, defaults
     /// included, but only those that affect the run. Each word begins with a space: ` queue=filo
     /// seed=1`.
@@ -172,7 +178,7 @@ declare! {
         "Milliseconds that a CPU which is started has to come up, after a second start-up IPI.",
     )
     .without_effect_in_search()
-    .because("in which no CPU is started anew"),
+    .because("in which a CPU that is started is waited for as long as it takes"),
     Record::word("clock", "Whether time passes.")
         .set_by_search("stopped")
         .because("in which time stands still (clock=stopped), so that nothing depends on it"),

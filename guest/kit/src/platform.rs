@@ -77,8 +77,8 @@ pub trait Platform: Sync + 'static {
     /// no interrupt that makes it true is missed.
     fn idle_unless(&self, done: &dyn Fn() -> bool);
 
-    /// Starts `cpu`, which was parked after its part of the run had returned
-    /// ([`Part::Left`](crate::specimen::Part)), and returns once it runs.
+    /// Starts `cpu`, and returns once it runs. It was parked after its part of the run had returned
+    /// ([`Part::Left`](crate::specimen::Part)), or was not started at boot.
     ///
     /// # Errors
     /// [`NotStarted`] if it does not.

@@ -1,4 +1,4 @@
-//! CPUs that leave and come back while calls are made (Linux 2.6.30, `kernel/cpu.c`).
+//! CPUs that leave and come while calls are made (Linux 2.6.30, `kernel/cpu.c`).
 //!
 //! A CPU leaves at a point at which its own task is between two operations. No other CPU may be in
 //! the middle of one then: a caller that has found the CPU online would still interrupt it, and a
@@ -14,6 +14,12 @@
 //!
 //! `hotplug=no-stop` leaves the stop out. **It is broken on purpose**: all three can fail, and the
 //! mask of the CPU that left is freed while others still read it.
+//!
+//! A CPU comes by INIT and start-up IPI, after everything that it needs was prepared. It marks itself
+//! online when it can take interrupts, as its last step before it enables them: a call made to it
+//! before is refused, or made without it. With `hotplug=online-first` it is marked online before it is
+//! started. **That is broken on purpose**: the interrupt of a call that is made too early is lost, and
+//! the call with it.
 
 use kit::counters::count;
 use kit::idle::idle_until;
@@ -42,7 +48,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
                 return Err(HotplugError::Invalid);
             }
             match machine.rules.hotplug {
-                HotplugMode::Stop | HotplugMode::Keep => {
+                HotplugMode::Stop | HotplugMode::Keep | HotplugMode::OnlineFirst => {
                     let online = machine.online();
                     self.stop.begin(cpu, &online);
                     self.wake(&machine.others_online(&online));
@@ -64,7 +70,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         })
     }
 
-    /// Brings `cpu` back online (`cpu_up`), and returns when it is. From task context.
+    /// Brings `cpu` online (`cpu_up`), which has left or has never run, and returns when it is. From
+    /// task context.
     ///
     /// # Errors
     /// [`HotplugError::Invalid`] if there is no such CPU or it is online; [`HotplugError::Busy`]
@@ -78,6 +85,9 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             }
             self.notify(HotplugEvent::UpPrepare, cpu)?;
             probe!(machine.platform, "hotplug.prepared");
+            if machine.rules.hotplug == HotplugMode::OnlineFirst {
+                machine.set_online(cpu, true);
+            }
             if machine.platform.start_cpu(cpu).is_err() {
                 self.notify(HotplugEvent::UpCanceled, cpu)?;
                 return Err(HotplugError::NotStarted);
@@ -88,6 +98,16 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
             count(&machine.counters().cpus_brought_up, 1);
             Ok(())
         })
+    }
+
+    /// Of the CPUs only the first `at_boot` start at boot. The others begin as if they had left.
+    /// Before any CPU runs.
+    pub fn begin_with(&self, at_boot: usize) {
+        for cpu in at_boot..self.machine.cpus {
+            self.machine.set_online(cpu, false);
+            let veto = self.notify(HotplugEvent::Dead, cpu);
+            debug_assert_eq!(veto, Ok(()), "a CPU that has left cannot be vetoed");
+        }
     }
 
     /// This CPU runs, and takes calls from now on. Each CPU calls this when it has started.

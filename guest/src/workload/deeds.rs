@@ -52,13 +52,15 @@ deeds! {
         Offline = 9 "offline" (Cpu) [IN_CASE]
             "Takes another CPU offline.",
 
-        Online = 10 "online" (Cpu) [0]
+        /// By INIT and start-up IPI, as at boot, whether it has left or never run. Interrupts that were
+        /// pending at it are lost.
+        Online = 10 "online" (Cpu) [IN_CASE]
             "Brings another CPU online.",
 
-        Spin = 11 "spin" () [0]
+        Spin = 11 "spin" () [IN_CASE]
             "Stays awake from now on while it waits for commands.",
 
-        Idle = 12 "idle" () [0]
+        Idle = 12 "idle" () [IN_CASE]
             "Sleeps from now on while it waits for commands, as at first.",
 
         LeaveMask = 13 "leave-mask" (Cpu) [IN_CASE | IN_HANDLER]

@@ -76,6 +76,7 @@ pub fn find(
         Act::Take(vector) => format!("takes {}", story_builder.interrupt(vector)),
         Act::GoOn => search.specimen.describe(stop),
         Act::Flush => search.specimen.describe_flush(cpu),
+        Act::Arrive => search.specimen.describe_arrival(cpu),
     };
     // What leaves a store buffer was stored before.
     search.specimen.load(&states[stored(&states, &steps, at)]);
@@ -491,6 +492,7 @@ mod tests {
             cpu,
             takes,
             flushes: false,
+            arrives: false,
             stops,
             until: String::new(),
             state: None,

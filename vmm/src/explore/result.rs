@@ -174,6 +174,9 @@ pub struct Step {
     /// Whether it is no step of the CPU, but the oldest entry of its store buffer leaves.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flushes: bool,
+    /// Whether an INIT or a start-up IPI arrives at it first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub arrives: bool,
 }
 
 /// What the file with the states contains.
@@ -275,6 +278,7 @@ impl From<&Counterexample> for Refuted {
             cpu: turn.cpu,
             takes: turn.takes,
             flushes: turn.flushes,
+            arrives: turn.arrives,
         };
         Self {
             names: found.breach.names.clone(),

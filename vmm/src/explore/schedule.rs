@@ -18,6 +18,8 @@ pub enum Act {
     Take(u8),
     /// The oldest entry of its store buffer leaves: the CPU itself does nothing.
     Flush,
+    /// The INIT or start-up IPI that was sent to it first arrives.
+    Arrive,
 }
 
 /// A choice of what happens next.
@@ -48,11 +50,17 @@ impl Choice {
         Self { cpu, act }
     }
 
+    /// An INIT or start-up IPI arrives at `cpu`.
+    pub const fn arrive(cpu: usize) -> Self {
+        let act = Act::Arrive;
+        Self { cpu, act }
+    }
+
     /// The interrupt that is taken, if one is.
     pub const fn takes(self) -> Option<u8> {
         match self.act {
             Act::Take(vector) => Some(vector),
-            Act::GoOn | Act::Flush => None,
+            Act::GoOn | Act::Flush | Act::Arrive => None,
         }
     }
 }
@@ -71,6 +79,10 @@ pub struct Turn {
     /// to wait for that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flushes: bool,
+    /// Whether an INIT or start-up IPI that was sent to it arrives first: the one that was sent
+    /// first. After an INIT the CPU waits to be started, which counts as a stop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub arrives: bool,
     /// The number of stops that it comes to. The last one ends the turn.
     pub stops: u32,
     /// The last stop, in words.
@@ -87,6 +99,7 @@ impl Turn {
         match self.takes {
             Some(vector) => Choice::take(cpu, vector),
             None if self.flushes => Choice::flush(cpu),
+            None if self.arrives => Choice::arrive(cpu),
             None => Choice::go_on(cpu),
         }
     }
@@ -273,6 +286,7 @@ mod tests {
             cpu,
             takes,
             flushes: false,
+            arrives: false,
             stops: 1,
             until: "relax".to_owned(),
             state: None,
@@ -289,12 +303,13 @@ mod tests {
 
     fn turn() -> impl Strategy<Value = Turn> {
         let state = proptest::option::of("[0-9a-f]{32}");
-        let choice = (any::<u32>(), any::<Option<u8>>(), any::<bool>());
+        let choice = (any::<u32>(), any::<Option<u8>>(), any::<[bool; 2]>());
         let parts = (choice, any::<u32>(), ".*", state);
-        parts.prop_map(|((cpu, takes, flushes), stops, until, state)| Turn {
+        parts.prop_map(|((cpu, takes, [flushes, arrives]), stops, until, state)| Turn {
             cpu,
             takes,
             flushes,
+            arrives,
             stops,
             until,
             state,

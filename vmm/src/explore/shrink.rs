@@ -97,6 +97,7 @@ mod tests {
             cpu: *cpu,
             takes: None,
             flushes: false,
+            arrives: false,
             stops: 1,
             until: String::new(),
             state: None,

@@ -11,7 +11,7 @@ use super::errors::ExploreError;
 use super::naming::{Word, WordNames};
 use super::retrace::OnStop;
 use super::schedule::{Act, Choice, Claim, PointOfNoReturn, Step};
-use super::specimen::{Entry, Specimen, Stop};
+use super::specimen::{Entry, Signal, Specimen, Stop};
 use crate::machine::image::Image;
 use crate::machine::source::{Source, SourceLine};
 use crate::machine::symbols::readable;
@@ -52,12 +52,12 @@ pub struct Flushed {
 pub struct Ipi {
     /// The CPU to which it is sent.
     pub target: usize,
-    /// Its vector.
-    pub vector: u8,
+    /// What is sent.
+    pub signal: Signal,
 }
 
 /// A beat by its place in a story.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct At {
     /// The index of the scene.
     pub scene: usize,
@@ -70,11 +70,11 @@ pub struct At {
 pub struct Scene {
     /// The CPU.
     pub cpu: usize,
-    /// The interrupt that it takes first, if any.
-    pub takes: Option<u8>,
+    /// The interrupt that it takes first, or the INIT or start-up IPI that arrives first, if any.
+    pub takes: Option<Signal>,
     /// Whether it begins with what leaves the CPU's store buffer: that is named at the first stop.
     pub flushes: bool,
-    /// The beats that sent the interrupt: several if it was sent again while it was pending, none
+    /// The beats that sent what it takes: several if it was sent again while it was pending, none
     /// if it was pending in the initial state.
     pub sent_by: Vec<At>,
     /// The stops, in order. At the last one the turn ends.
@@ -137,18 +137,33 @@ struct Plot {
 }
 
 impl Plot {
-    fn begin(&mut self, choice: Choice) {
-        let (cpu, takes) = (choice.cpu, choice.takes());
-        let taken = takes.map(|vector| Ipi {
-            target: cpu,
-            vector,
-        });
+    /// A scene begins with `choice`, which has brought the CPU to `until`.
+    fn begin(&mut self, choice: Choice, until: Stop) {
+        let target = choice.cpu;
+        let takes = match choice.act {
+            Act::Take(vector) => Some(Signal::Interrupt(vector)),
+            Act::Arrive if until == Stop::WaitsForStartUp => Some(Signal::Init),
+            Act::Arrive => {
+                let to_it = self.pending.keys().filter(|ipi| ipi.target == target);
+                let mut signals = to_it.map(|ipi| ipi.signal);
+                signals.find(|signal| matches!(signal, Signal::StartUp(_)))
+            }
+            Act::GoOn | Act::Flush => None,
+        };
+        let taken = takes.map(|signal| Ipi { target, signal });
         let sent_by = taken.and_then(|ipi| self.pending.remove(&ipi));
+        let sent_by = sent_by.unwrap_or_default();
+        if let (Some(Signal::Init), Some(first)) = (takes, sent_by.first()) {
+            // What was sent to it before has arrived, without effect.
+            for (_, sent) in self.pending.iter_mut().filter(|(ipi, _)| ipi.target == target) {
+                sent.retain(|at| at > first);
+            }
+        }
         self.scenes.push(Scene {
-            cpu,
+            cpu: target,
             takes,
             flushes: choice.act == Act::Flush,
-            sent_by: sent_by.unwrap_or_default(),
+            sent_by,
             beats: Vec::new(),
         });
     }
@@ -212,7 +227,7 @@ impl<'a> StoryBuilder<'a> {
         let flushed = flushed.collect();
         if self.turn != Some(turn) {
             self.turn = Some(turn);
-            self.plot.begin(choice);
+            self.plot.begin(choice, stopped.at);
         }
         if let (Stop::Access(Kind::Store, address), Some(place)) = (stopped.at, &place) {
             let place = format!("{}:{}", place.file, place.line);
@@ -250,7 +265,7 @@ impl<'a> StoryBuilder<'a> {
             writes,
             flushed,
             sends: match stopped.at {
-                Stop::Send { target, vector } => Some(Ipi { target, vector }),
+                Stop::Send { target, signal } => Some(Ipi { target, signal }),
                 _ => None,
             },
         });
@@ -259,7 +274,7 @@ impl<'a> StoryBuilder<'a> {
     /// The line in the guest's source at which `cpu` has stopped.
     pub(super) fn place(&self, specimen: &Specimen, cpu: usize) -> Option<SourceLine> {
         let stopped = &specimen.cpus()[cpu];
-        if matches!(stopped.at, Stop::Idle | Stop::Left) {
+        if stopped.at == Stop::Idle || stopped.is_down() {
             return None;
         }
         // A return address points behind the call, which can already be another line.
@@ -360,11 +375,8 @@ impl Story {
         let before = match at.beat.checked_sub(1) {
             Some(before) => scene.beats.get(before),
             None => {
-                if let Some(vector) = scene.takes {
-                    return Some((
-                        at,
-                        format!("takes {}", vectors::name(&self.vectors, vector)),
-                    ));
+                if let Some(signal) = scene.takes {
+                    return Some((at, format!("takes {}", signal.name(&self.vectors))));
                 }
                 let earlier = self.scenes[..at.scene].iter().rev();
                 let mut own = earlier.filter(|other| other.cpu == scene.cpu);
@@ -395,20 +407,16 @@ impl Scene {
     fn traffic(&self, vectors: &[manifest::Vector]) -> String {
         let takes = self
             .takes
-            .map(|vector| format!("takes {}", vectors::name(vectors, vector)));
-        let mut sent: Vec<(u8, Vec<String>)> = Vec::new();
-        for Ipi { target, vector } in self.beats.iter().filter_map(|beat| beat.sends) {
-            match sent.iter_mut().find(|(known, _)| *known == vector) {
+            .map(|signal| format!("takes {}", signal.name(vectors)));
+        let mut sent: Vec<(Signal, Vec<String>)> = Vec::new();
+        for Ipi { target, signal } in self.beats.iter().filter_map(|beat| beat.sends) {
+            match sent.iter_mut().find(|(known, _)| *known == signal) {
                 Some((_, targets)) => targets.push(target.to_string()),
-                None => sent.push((vector, vec![target.to_string()])),
+                None => sent.push((signal, vec![target.to_string()])),
             }
         }
-        let sends = sent.iter().map(|(vector, targets)| {
-            format!(
-                "sends {} to {}",
-                vectors::name(vectors, *vector),
-                targets.join(",")
-            )
+        let sends = sent.iter().map(|(signal, targets)| {
+            format!("sends {} to {}", signal.name(vectors), targets.join(","))
         });
         let first = self.beats.first().filter(|_| self.flushes);
         let flushes = first.map(|beat| {
@@ -476,7 +484,10 @@ mod tests {
             in_handler: false,
             words: Vec::new(),
             writes: false,
-            sends: sends.map(|(target, vector)| Ipi { target, vector }),
+            sends: sends.map(|(target, vector)| Ipi {
+                target,
+                signal: Signal::Interrupt(vector),
+            }),
             flushed: Vec::new(),
         }
     }
@@ -492,7 +503,7 @@ mod tests {
                 Some(vector) => Choice::take(*cpu, *vector),
                 None => Choice::go_on(*cpu),
             };
-            plot.begin(choice);
+            plot.begin(choice, Stop::Relax);
             for sends in *stops {
                 plot.add(beat("", "", *sends));
             }
@@ -536,7 +547,7 @@ mod tests {
     fn told(turns: &[(usize, Option<u8>, &[&str])]) -> Story {
         let scenes = turns.iter().map(|(cpu, takes, stops)| Scene {
             cpu: *cpu,
-            takes: *takes,
+            takes: takes.map(Signal::Interrupt),
             flushes: false,
             sent_by: Vec::new(),
             beats: stops
@@ -614,9 +625,9 @@ mod tests {
 
     #[test]
     fn in_text_each_turn_is_a_line_and_columns_are_aligned() {
-        let scene = |cpu, takes, beats| Scene {
+        let scene = |cpu, takes: Option<u8>, beats| Scene {
             cpu,
-            takes,
+            takes: takes.map(Signal::Interrupt),
             flushes: false,
             sent_by: Vec::new(),
             beats,

@@ -145,6 +145,13 @@ pub(super) fn requested(lapic: &kvm_lapic_state) -> Vec<u8> {
     vectors(lapic, REQUESTED)
 }
 
+/// Whether software has enabled the local APIC (SDM Vol. 3A, "Spurious Interrupt").
+pub fn is_enabled(lapic: &kvm_lapic_state) -> bool {
+    const SPURIOUS_VECTOR_REGISTER: usize = 0xf0;
+    // Bit 8 of the register.
+    lapic.regs[SPURIOUS_VECTOR_REGISTER + 1] & 1 != 0
+}
+
 /// The vectors set in one of the LAPIC's 256-bit registers: eight words, 16 bytes apart.
 fn vectors(lapic: &kvm_lapic_state, register: usize) -> Vec<u8> {
     (0..=u8::MAX)

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{KVM_SYNC_X86_REGS, kvm_regs, kvm_segment};
+use kvm_bindings::{KVM_MP_STATE_UNINITIALIZED, KVM_SYNC_X86_REGS, kvm_regs, kvm_segment};
 use kvm_ioctls::SyncReg;
 use shared::ports::{Dispatch, Doorbell};
 use vm_memory::GuestMemoryMmap;
@@ -90,6 +90,12 @@ fn drop_stack_segment(vcpu: &Vcpu) -> Result<(), errno::Error> {
     vcpu.fd().set_sregs(&sregs)
 }
 
+/// Whether `vcpu` was ever started.
+fn has_run(vcpu: &Vcpu) -> Result<bool, errno::Error> {
+    let state = vcpu.fd().get_mp_state()?.mp_state;
+    Ok(state != KVM_MP_STATE_UNINITIALIZED)
+}
+
 impl Serial {
     /// Takes over `vcpus`, which nothing else runs any more, and completes the instructions for
     /// which they exited.
@@ -117,7 +123,9 @@ impl Serial {
         };
         let slots: Vec<_> = vcpus.into_iter().map(slot).collect();
         for slot in &slots {
-            drop_stack_segment(&slot.vcpu).map_err(super::vm::setup("set its segments"))?;
+            if has_run(&slot.vcpu).map_err(super::vm::setup("show whether it runs"))? {
+                drop_stack_segment(&slot.vcpu).map_err(super::vm::setup("set its segments"))?;
+            }
         }
         let first = slots.first().ok_or(HostError::Missing("a vCPU"))?;
         let msrs = MsrList::of(&vm, first.vcpu.fd()).map_err(super::vm::setup("list its MSRs"))?;
@@ -264,6 +272,14 @@ impl Serial {
         self.slots[cpu].to_set = Some(regs);
     }
 
+    /// Whether vCPU `cpu` was ever started.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn has_run(&self, cpu: usize) -> Result<bool, errno::Error> {
+        has_run(&self.slots[cpu].vcpu)
+    }
+
     /// Whether a vector is pending at the local APIC of vCPU `cpu`.
     ///
     /// # Errors
@@ -288,30 +304,60 @@ impl Serial {
     /// # Errors
     /// What KVM said.
     pub fn capture(&mut self) -> Result<Vec<CpuState>, errno::Error> {
-        self.settle();
-        let capture = |slot: &Slot| CpuState::capture(slot.vcpu.fd(), &self.msrs);
-        self.slots.iter().map(capture).collect()
+        (0..self.cpus()).map(|cpu| self.capture_one(cpu)).collect()
     }
 
     /// Restores the state of each vCPU.
     ///
     /// # Errors
     /// What KVM said.
-    pub fn restore(&mut self, states: &[CpuState]) -> Result<(), errno::Error> {
-        self.settle();
-        for (slot, state) in self.slots.iter_mut().zip(states) {
-            state.restore(slot.vcpu.fd())?;
-            slot.to_set = Some(state.regs);
-        }
+    pub fn restore<'a>(
+        &mut self,
+        states: impl IntoIterator<Item = &'a CpuState>,
+    ) -> Result<(), errno::Error> {
+        let mut states = states.into_iter().enumerate();
+        states.try_for_each(|(cpu, state)| self.restore_one(cpu, state))
+    }
+
+    /// The state of vCPU `cpu`.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn capture_one(&mut self, cpu: usize) -> Result<CpuState, errno::Error> {
+        self.settle_one(cpu);
+        CpuState::capture(self.slots[cpu].vcpu.fd(), &self.msrs)
+    }
+
+    /// Restores the state of vCPU `cpu`.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn restore_one(&mut self, cpu: usize, state: &CpuState) -> Result<(), errno::Error> {
+        self.settle_one(cpu);
+        let slot = &mut self.slots[cpu];
+        state.restore(slot.vcpu.fd())?;
+        slot.to_set = Some(state.regs);
         Ok(())
     }
 
-    /// Completes the instruction for which each vCPU exited, and sets the registers that are still
+    /// The id of the local APIC of vCPU `cpu`.
+    pub fn apic_id(&self, cpu: usize) -> u32 {
+        self.slots[cpu].vcpu.id()
+    }
+
+    /// Makes the stack segment of vCPU `cpu`, which runs in long mode, unusable.
+    ///
+    /// # Errors
+    /// What KVM said.
+    pub fn drop_stack_segment(&mut self, cpu: usize) -> Result<(), errno::Error> {
+        self.settle_one(cpu);
+        drop_stack_segment(&self.slots[cpu].vcpu)
+    }
+
+    /// Completes the instruction for which vCPU `cpu` exited, and sets the registers that are still
     /// to be set, without executing anything further.
-    fn settle(&mut self) {
-        for slot in &mut self.slots {
-            settle(slot, &self.devices);
-        }
+    pub fn settle_one(&mut self, cpu: usize) {
+        settle(&mut self.slots[cpu], &self.devices);
     }
 }
 

@@ -8,6 +8,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::errno;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::vm::Vm;
 
@@ -120,19 +121,44 @@ impl CpuState {
         vcpu.set_vcpu_events(&self.events)
     }
 
+    /// The values of the MSRs.
+    fn msr_values(&self) -> Vec<(u32, u64)> {
+        self.msrs.iter().map(|it| (it.index, it.data)).collect()
+    }
+
+    /// Segments, tables and control registers, without the stack segment: in long mode it has no
+    /// effect, and processors differ in what an interrupt leaves there.
+    fn segments(&self) -> kvm_sregs {
+        kvm_sregs {
+            ss: kvm_segment::default(),
+            ..self.sregs
+        }
+    }
+
+    /// A hash of everything but the general registers, of which [`CpuState::difference`] is none
+    /// between states with equal hashes.
+    pub fn system_hash(&self) -> u128 {
+        let Self {
+            mp_state,
+            lapic,
+            fpu,
+            debug,
+            xcrs,
+            ..
+        } = self;
+        let all = (
+            (self.segments(), mp_state, under_way(&self.events)),
+            (&lapic.regs[..], fpu, debug, xcrs, self.msr_values()),
+        );
+        // These have no bytes without meaning in this form.
+        xxh3_128(format!("{all:?}").as_bytes())
+    }
+
     /// What differs from `other` besides the general registers, in words; `None` if nothing does.
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
-        let msrs =
-            |state: &Self| -> Vec<_> { state.msrs.iter().map(|it| (it.index, it.data)).collect() };
-        // In long mode the stack segment has no effect, and processors differ in what an interrupt
-        // leaves there.
-        let segments = |state: &Self| kvm_sregs {
-            ss: kvm_segment::default(),
-            ..state.sregs
-        };
         let parts = [
             (
-                segments(self) != segments(other),
+                self.segments() != other.segments(),
                 "segment and control registers",
             ),
             (self.mp_state != other.mp_state, "its run state"),
@@ -143,7 +169,8 @@ impl CpuState {
             (self.lapic.regs != other.lapic.regs, "the local APIC"),
             (self.fpu != other.fpu, "the FPU"),
             (self.debug != other.debug, "debug registers"),
-            (msrs(self) != msrs(other), "MSRs"),
+            (self.xcrs != other.xcrs, "extended control registers"),
+            (self.msr_values() != other.msr_values(), "MSRs"),
         ];
         parts
             .into_iter()

@@ -124,6 +124,12 @@ pub fn set_mode(mode: ApicMode) {
     IS_VIRTUAL.store(__cpuid(1).ecx >> 31 != 0, Ordering::Relaxed);
 }
 
+/// Whether the chosen mode is that of an x2APIC.
+#[cfg(feature = "explore")]
+pub fn is_x2apic() -> bool {
+    X2APIC.load(Ordering::Relaxed)
+}
+
 /// Brings this CPU's APIC into the chosen mode and enables it. Its local vectors stay masked.
 pub fn enable() {
     let mut base = IA32_APIC_BASE;

@@ -9,6 +9,7 @@ use core::ptr::{null_mut, with_exposed_provenance};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use crate::platform::CpuId;
+use crate::sync::atomic::{AtomicU32 as SharedU32, Ordering as SharedOrdering};
 use x86_64::VirtAddr;
 use x86_64::instructions::tables::load_tss;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
@@ -79,8 +80,8 @@ pub struct Cpu {
     /// Its number: 0 for the CPU that booted, the others in the order of the MADT.
     pub index: CpuId,
     /// How far its start has come: [`STARTING`], [`ONLINE`] or [`GIVEN_UP`]. Whoever changes the
-    /// first of these decides.
-    started: AtomicU32,
+    /// first of these decides. Other CPUs access it while this one runs.
+    started: SharedU32,
     /// Bit 0: KVM takes the end of the interrupt in service from here (`MSR_KVM_PV_EOI_EN`). KVM
     /// sets the bit between two instructions of this CPU, and clears it when it has seen it; no
     /// other CPU reads it.
@@ -117,7 +118,7 @@ impl Area {
         let cpu = Cpu {
             this: area.cast(),
             index,
-            started: AtomicU32::new(STARTING),
+            started: SharedU32::new(STARTING),
             pv_eoi: AtomicU32::new(0),
             dying: AtomicBool::new(false),
             gdt: GlobalDescriptorTable::new(),
@@ -150,7 +151,8 @@ impl Area {
     }
 
     /// Resets the area of CPU `index` to what it was before the CPU first started: the CPU will
-    /// load its task register again, which needs a TSS that is not marked busy.
+    /// load its task register again, which needs a TSS that is not marked busy. The CPU finds that
+    /// when it is started: whatever starts it comes after earlier stores.
     ///
     /// # Safety
     /// The CPU has an area, and does not use it until it is started again; no other CPU uses it
@@ -206,11 +208,11 @@ impl Cpu {
 
     /// Whether it came online when it was started last.
     pub fn is_online(&self) -> bool {
-        self.started.load(Ordering::Acquire) == ONLINE
+        self.started.load(SharedOrdering::Acquire) == ONLINE
     }
 
     fn decide(&self, outcome: u32) -> bool {
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        let (success, failure) = (SharedOrdering::AcqRel, SharedOrdering::Acquire);
         self.started
             .compare_exchange(STARTING, outcome, success, failure)
             .is_ok()

@@ -16,6 +16,7 @@ use crate::platform::{CpuId, Doorbell, NotStarted, Platform, Point, Vector};
 use crate::probe;
 use crate::route::{Operation, Router, operations};
 use crate::sync::mask::CpuMask;
+use crate::sync::waiting;
 use shared::lab::Transport;
 use shared::manifest::PointRole;
 use shared::ports::{DOORBELL, Dispatch};
@@ -26,7 +27,7 @@ use x86_64::instructions::port::Port;
 #[cfg(feature = "explore")]
 use super::access;
 use super::apic::{self, Command, Destination};
-use super::clock;
+use super::clock::{self, Deadline};
 use super::cpu::Cpu;
 use super::hypercall::Hypercall;
 use super::smp::{self, Starting};
@@ -125,6 +126,22 @@ impl Metal {
             Operation::AllButSelf => Destination::AllButSelf,
         };
         apic::send(Command::Fixed(vector.number()), destination, self.icr_fence);
+    }
+
+    /// Waits for at most `micros` microseconds until `done`, and says whether it was.
+    ///
+    /// If the clock stands still, a wait that has a limit can be over at any moment: it is over at
+    /// once, and the order of this CPU's steps and those of others decides what it has found by
+    /// then. The last of the waits for a CPU has none.
+    fn wait(&self, micros: u64, done: &dyn Fn() -> bool) -> bool {
+        if !self.clock_stopped {
+            return Deadline::after_micros(micros, self.hz).spin_until(done);
+        }
+        if micros < self.starting.limit_micros {
+            return done();
+        }
+        waiting::spin_until(self, &self.lab, done);
+        true
     }
 
     /// The transport for an IPI to `targets`, which do not include this CPU.
@@ -237,7 +254,9 @@ impl Platform for Metal {
     }
 
     fn start_cpu(&self, cpu: CpuId) -> Result<(), NotStarted> {
-        smp::restart(cpu, self.apic_ids[cpu], self.starting).map_err(|missing| {
+        let mut wait = |micros, done: &dyn Fn() -> bool| self.wait(micros, done);
+        let started = smp::start_one(cpu, self.apic_ids[cpu], self.starting, &mut wait);
+        started.map_err(|missing| {
             log!("{missing}");
             NotStarted
         })

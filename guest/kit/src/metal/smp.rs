@@ -1,7 +1,9 @@
 //! Starts the other CPUs: INIT, a start-up IPI, and a second one for those that did not answer (SDM
-//! Vol. 3A 10.4.4). They start all at once, and each finds its own area by its APIC id.
+//! Vol. 3A 10.4.4). At boot they start all at once, and each finds its own area by its APIC id. Does
+//! not decide which are started.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::fmt;
 use core::slice;
 
@@ -22,6 +24,10 @@ use super::wire::hand_over;
 const AFTER_INIT_MICROS: u64 = 200;
 /// Time after which a CPU that has not answered gets a second start-up IPI.
 const FIRST_ANSWER_MICROS: u64 = 100_000;
+
+/// Waits until all of some CPUs are online, for at most so many microseconds, and says whether they
+/// are.
+pub type Wait<'a> = &'a mut dyn FnMut(u64, &dyn Fn() -> bool) -> bool;
 
 /// How CPUs are started.
 #[derive(Clone, Copy, Debug)]
@@ -54,12 +60,12 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Starts every CPU of `apic_ids` but the first, which is the caller, and waits until all are
-/// online. The trampoline's page must be RAM.
+/// Prepares every CPU of `apic_ids` but the first, which is the caller. Starts those of them whose
+/// index is below `at_boot`, and waits until they are online. The trampoline's page must be RAM.
 ///
 /// # Errors
 /// Names those that do not come up in time.
-pub fn start_others(apic_ids: &[u32], starting: Starting) -> Result<(), Missing> {
+pub fn start_others(apic_ids: &[u32], at_boot: usize, starting: Starting) -> Result<(), Missing> {
     let others = apic_ids.iter().enumerate().skip(1);
     let cpus: Vec<Started> = others
         .map(|(index, id)| (Area::allocate(index, *id), *id))
@@ -70,19 +76,28 @@ pub fn start_others(apic_ids: &[u32], starting: Starting) -> Result<(), Missing>
     paging::flush();
     install_trampoline();
 
-    starting.start(cpus)
+    let hz = clock::frequency();
+    let mut wait =
+        |micros, done: &dyn Fn() -> bool| Deadline::after_micros(micros, hz).spin_until(done);
+    starting.start(&cpus[..at_boot.saturating_sub(1)], &mut wait)
 }
 
-/// Starts `cpu` again, which went offline by [`park`], and waits until it is online.
+/// Starts `cpu`, which went offline by [`park`] or has never run, and waits by `wait` until it is
+/// online.
 ///
 /// # Errors
 /// If it does not come up in time.
-pub fn restart(cpu: CpuId, apic_id: u32, starting: Starting) -> Result<(), Missing> {
-    // SAFETY: the CPU is offline: it halts with interrupts off, or is about to, and does not use
-    // its area before it starts again. Only the guest's hotplug calls this, for one CPU at a time,
-    // so no other CPU is about to start it.
+pub fn start_one(
+    cpu: CpuId,
+    apic_id: u32,
+    starting: Starting,
+    wait: Wait<'_>,
+) -> Result<(), Missing> {
+    // SAFETY: the CPU is offline: it has never run, or halts with interrupts off, or is about to,
+    // and does not use its area before it starts. Only the guest's hotplug calls this, for one CPU
+    // at a time, so no other CPU is about to start it.
     let cpu = unsafe { Area::renew(cpu, apic_id) };
-    starting.start(alloc::vec![(cpu, apic_id)])
+    starting.start(&[(cpu, apic_id)], wait)
 }
 
 /// Where a CPU that went offline stays: only INIT wakes it.
@@ -95,38 +110,37 @@ pub fn park() -> ! {
 
 impl Starting {
     /// Starts all of `cpus` at once.
-    fn start(self, cpus: Vec<Started>) -> Result<(), Missing> {
-        let hz = clock::frequency();
+    fn start(self, cpus: &[Started], wait: Wait<'_>) -> Result<(), Missing> {
         let start_up = Command::StartUp((TRAMPOLINE / PAGE) as u8);
         let is_online = |(cpu, _): &Started| cpu.is_online();
-        for (_, id) in &cpus {
+        for (_, id) in cpus {
             self.send(Command::Init, *id);
         }
-        Deadline::after_micros(AFTER_INIT_MICROS, hz).spin_until(|| false);
-        for (_, id) in &cpus {
+        wait(AFTER_INIT_MICROS, &|| false);
+        for (_, id) in cpus {
             self.send(start_up, *id);
         }
 
-        let mut waiting = cpus.iter().copied().peekable();
-        let mut wait = |micros| {
-            let all_online = || {
-                while waiting.next_if(is_online).is_some() {}
-                waiting.peek().is_none()
-            };
-            Deadline::after_micros(micros, hz).spin_until(all_online)
+        // Those before it are online.
+        let next = Cell::new(0);
+        let all_online = || {
+            while cpus.get(next.get()).is_some_and(is_online) {
+                next.set(next.get() + 1);
+            }
+            next.get() == cpus.len()
         };
-        if wait(FIRST_ANSWER_MICROS) {
+        if wait(FIRST_ANSWER_MICROS, &all_online) {
             return Ok(());
         }
         for (_, id) in cpus.iter().filter(|cpu| !is_online(cpu)) {
             self.send(start_up, *id);
         }
-        if wait(self.limit_micros) {
+        if wait(self.limit_micros, &all_online) {
             return Ok(());
         }
         // One that comes up from here on finds that nobody waits for it.
         cpus.iter().for_each(|(cpu, _)| cpu.give_up());
-        let missing: Vec<_> = cpus.into_iter().filter(|cpu| !is_online(cpu)).collect();
+        let missing: Vec<_> = cpus.iter().copied().filter(|cpu| !is_online(cpu)).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -150,6 +164,11 @@ impl Starting {
             vector,
             delivery,
         };
+        // As `apic::send` does it. To a search the port stands for the ICR.
+        #[cfg(feature = "explore")]
+        if apic::is_x2apic() {
+            crate::sync::stops::before_drain();
+        }
         hand_over(dispatch.into(), 0);
     }
 }

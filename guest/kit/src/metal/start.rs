@@ -113,7 +113,8 @@ pub fn first_cpu<I: Image>(start_info: u32) -> ! {
     // SAFETY: everything the monitor may have put there has been read.
     unsafe { paging::remove(0) };
     cpu.guard_stacks();
-    if let Err(missing) = smp::start_others(apic_ids, metal.starting) {
+    let at_boot = line.guest.cpus_at_boot(apic_ids.len());
+    if let Err(missing) = smp::start_others(apic_ids, at_boot, metal.starting) {
         end::refuse(BadMachine, format_args!("{missing}"));
     }
     for (cpu, id) in apic_ids.iter().enumerate() {
@@ -121,10 +122,9 @@ pub fn first_cpu<I: Image>(start_info: u32) -> ! {
         lab.set_stacks(cpu, task, handler);
     }
     lab.set_boot_tsc(BOOT_TSC.swap(0, Ordering::Relaxed));
-    lab.set_cpus_online(apic_ids.len());
+    lab.set_cpus_online(at_boot);
     log!(
-        "{} CPUs up, transport {}{}",
-        apic_ids.len(),
+        "{at_boot} CPUs up, transport {}{}",
         options.transport.name(router.unicast),
         Title(&line.guest)
     );
@@ -133,8 +133,8 @@ pub fn first_cpu<I: Image>(start_info: u32) -> ! {
     lab.set_workload_tsc(clock::now());
     metal.ring(Doorbell::WorkloadStarted);
     GO.store(true, Ordering::Release);
-    let mut others = CpuMask::all(apic_ids.len());
-    others.remove(cpu.index);
+    let mut others = CpuMask::none(apic_ids.len());
+    (1..at_boot).for_each(|other| others.insert(other));
     metal.send_ipi_mask(&others, Vector::WAKE);
     run::<I>()
 }
@@ -143,10 +143,7 @@ pub fn first_cpu<I: Image>(start_info: u32) -> ! {
 fn run<I: Image>() -> ! {
     let guest = guest::<I>();
     match guest.run_cpu() {
-        Part::Left => {
-            probe!(*guest.platform(), "cpu.left");
-            smp::park()
-        }
+        Part::Left => leave::<I>(),
         Part::Done => loop {
             guest.platform().idle_unless(&|| false);
         },
@@ -158,6 +155,12 @@ fn run<I: Image>() -> ! {
     }
 }
 
+/// This CPU takes no part until it is started again.
+fn leave<I: Image>() -> ! {
+    probe!(*guest::<I>().platform(), "cpu.left");
+    smp::park()
+}
+
 /// Where every other CPU enters Rust after a start-up IPI: at boot, and each time it comes back
 /// online.
 pub fn other_cpu<I: Image>() -> ! {
@@ -165,8 +168,15 @@ pub fn other_cpu<I: Image>() -> ! {
     cpu.load_tables();
     traps::load();
     apic::enable();
+    // An INIT can have come while it waited.
+    #[cfg(feature = "explore")]
+    guest::<I>()
+        .platform()
+        .lab
+        .waits(cpu.index)
+        .store(0, Ordering::Relaxed);
     if !cpu.comes_online() {
-        smp::park();
+        leave::<I>();
     }
     let may_go = || GO.load(Ordering::Acquire);
     while !may_go() {

@@ -410,6 +410,12 @@ fn op(cpus: usize, handler: Option<usize>) -> impl Strategy<Value = Vec<Op>> {
             }
         });
     let sends = sends.boxed();
+    let starts = (0..cpus, proptest::option::of(Just(Op::Fence)), 0..3_usize).prop_map(
+        |(target, fence, starts)| {
+            let ipis = [Op::Init(target), Op::StartUp(target), Op::StartUp(target)];
+            fence.into_iter().chain(ipis.into_iter().take(1 + starts)).collect::<Vec<_>>()
+        },
+    );
     let waits = prop_oneof![
         3 => (word.clone(), 1..3_u64).prop_map(|(word, number)| vec![Op::Wait(word, number)]),
         1 => (word.clone(), 1..3_u64).prop_map(|(word, number)| vec![Op::Spin(word, number)]),
@@ -425,7 +431,7 @@ fn op(cpus: usize, handler: Option<usize>) -> impl Strategy<Value = Vec<Op>> {
     match handler {
         Some(1) => simple.boxed(),
         Some(_) => prop_oneof![4 => simple, 1 => sends].boxed(),
-        None => prop_oneof![4 => simple, 2 => sends, 1 => waits, 1 => masked].boxed(),
+        None => prop_oneof![4 => simple, 2 => sends, 1 => waits, 1 => masked, 1 => starts].boxed(),
     }
 }
 
@@ -436,11 +442,14 @@ fn ops(cpus: usize, handler: Option<usize>, most: usize) -> impl Strategy<Value 
 fn programs() -> impl Strategy<Value = Vec<Program>> {
     select(vec![2_usize, 3, 3]).prop_flat_map(|cpus| {
         let handler = |it| ops(cpus, Some(it), 2);
-        let program =
-            (ops(cpus, None, 3), handler(0), handler(1)).prop_map(|(task, one, other)| Program {
-                task,
-                handlers: [one, other],
-            });
+        let second = proptest::collection::vec(op(cpus, Some(0)), 0..=2);
+        let second = second.prop_map(|ops| ops.concat());
+        let parts = (ops(cpus, None, 3), second, handler(0), handler(1));
+        let program = parts.prop_map(|(task, second, one, other)| Program {
+            task,
+            second,
+            handlers: [one, other],
+        });
         proptest::collection::vec(program, cpus)
     })
 }

@@ -18,10 +18,11 @@ use super::workers::Workers;
 use crate::explore::Shard;
 use crate::explore::schedule::{Act, Choice, Granularity};
 use crate::explore::sharing::AccessKind;
-use crate::explore::specimen::{SpecimenError, State, Stop};
+use crate::explore::specimen::{Signal, SpecimenError, State, Stop};
 
 /// Which choice has which bit in a [`ChoiceSet`]. Each CPU has one bit for going on, one for its
-/// store buffer, and one for taking each of some vectors. Choices for which there is no room are in
+/// store buffer, one for an INIT or a start-up IPI that arrives, and one for taking each of some
+/// vectors. Choices for which there is no room are in
 /// no set.
 #[derive(Debug)]
 struct ChoiceBits {
@@ -213,8 +214,11 @@ impl<'a> Exhaustive<'a> {
             let place = rest.trailing_zeros();
             rest &= rest - 1;
             let sleeper = self.bits.choice(place);
+            let footprint = footprint(state, sleeper);
             if sleeper.cpu != taken.cpu
-                && !are_dependent(&footprint(state, sleeper), &taken_footprint)
+                && !are_dependent(&footprint, &taken_footprint)
+                && !starts(&footprint, taken.cpu)
+                && !starts(&taken_footprint, sleeper.cpu)
             {
                 still |= 1 << place;
             }
@@ -232,7 +236,7 @@ impl ChoiceBits {
 
     /// The number of bits of each CPU.
     fn each(&self) -> usize {
-        2 + self.vectors.len()
+        3 + self.vectors.len()
     }
 
     /// The number of CPUs that have bits.
@@ -245,9 +249,10 @@ impl ChoiceBits {
         let kind = match choice.act {
             Act::GoOn => Some(0),
             Act::Flush => Some(1),
+            Act::Arrive => Some(2),
             Act::Take(vector) => {
                 let place = self.vectors.iter().position(|it| *it == vector);
-                place.map(|place| 2 + place)
+                place.map(|place| 3 + place)
             }
         };
         match kind {
@@ -263,7 +268,8 @@ impl ChoiceBits {
         match place % self.each() {
             0 => Choice::go_on(cpu),
             1 => Choice::flush(cpu),
-            vector => Choice::take(cpu, self.vectors[vector - 2]),
+            2 => Choice::arrive(cpu),
+            vector => Choice::take(cpu, self.vectors[vector - 3]),
         }
     }
 }
@@ -276,10 +282,10 @@ enum Footprint {
     /// Reads words.
     Words(Vec<u64>),
     /// Brings what has waited in a store buffer to memory: stores, and IPIs to CPUs.
-    Leaves(Vec<(u64, AccessKind)>, Vec<usize>),
-    /// Makes an interrupt pending at a CPU.
-    Sends(usize),
-    /// Takes an interrupt that is pending at a CPU.
+    Leaves(Vec<(u64, AccessKind)>, Vec<(usize, Signal)>),
+    /// Sends something to a CPU.
+    Sends(usize, Signal),
+    /// Takes what is on its way to a CPU.
     Takes(usize),
     /// Nothing.
     Nothing,
@@ -289,28 +295,44 @@ fn footprint(state: &State, choice: Choice) -> Footprint {
     let stopped = &state.cpus()[choice.cpu];
     match choice.act {
         Act::GoOn => {}
-        Act::Take(_) => return Footprint::Takes(choice.cpu),
+        Act::Take(_) | Act::Arrive => return Footprint::Takes(choice.cpu),
         Act::Flush => {
-            let (words, targets) = leaving(stopped);
-            return Footprint::Leaves(words, targets);
+            let (words, ipis) = leaving(stopped);
+            return Footprint::Leaves(words, ipis);
         }
     }
     match stopped.at {
         Stop::Access(Kind::IrqsOff | Kind::Fence, _) => Footprint::Nothing,
         Stop::Access(kind, address) => Footprint::Word(address, AccessKind::of(kind)),
-        Stop::Send { target, .. } => Footprint::Sends(target),
+        Stop::Send { target, signal } => Footprint::Sends(target, signal),
         Stop::Relax => Footprint::Words(stopped.watched().collect()),
-        Stop::Idle | Stop::Left | Stop::Point(_) => Footprint::Nothing,
+        Stop::Idle
+        | Stop::Left
+        | Stop::NotStarted
+        | Stop::WaitsForStartUp
+        | Stop::Point(_) => Footprint::Nothing,
     }
 }
 
-/// Whether the order of two choices of different CPUs can matter.
+/// Whether it sends an INIT or a start-up IPI to `cpu`. An INIT puts an end to whatever the CPU does,
+/// so that its order with everything that the CPU does can matter.
+fn starts(footprint: &Footprint, cpu: usize) -> bool {
+    let starts = |target: usize, signal: Signal| target == cpu && signal.starts();
+    match footprint {
+        Footprint::Sends(target, signal) => starts(*target, *signal),
+        Footprint::Leaves(_, ipis) => ipis.iter().any(|(target, signal)| starts(*target, *signal)),
+        _ => false,
+    }
+}
+
+/// Whether the order of two choices of different CPUs can matter, apart from [`starts`].
 fn are_dependent(a: &Footprint, b: &Footprint) -> bool {
     match (a, b) {
-        (Footprint::Leaves(words, targets), other) | (other, Footprint::Leaves(words, targets)) => {
+        (Footprint::Leaves(words, ipis), other) | (other, Footprint::Leaves(words, ipis)) => {
             let word = |(word, kind): &(u64, AccessKind)| Footprint::Word(*word, *kind);
+            let ipi = |(target, signal): &(usize, Signal)| Footprint::Sends(*target, *signal);
             words.iter().any(|it| are_dependent(&word(it), other))
-                || (targets.iter()).any(|it| are_dependent(&Footprint::Sends(*it), other))
+                || ipis.iter().any(|it| are_dependent(&ipi(it), other))
         }
         (Footprint::Word(a, kind_a), Footprint::Word(b, kind_b)) => {
             a & !7 == b & !7 && kind_a.depends_on(*kind_b)
@@ -319,8 +341,11 @@ fn are_dependent(a: &Footprint, b: &Footprint) -> bool {
         | (Footprint::Word(word, kind), Footprint::Words(words)) => {
             kind.depends_on(AccessKind::Reads) && words.contains(&(word & !7))
         }
-        (Footprint::Sends(a), Footprint::Takes(b)) | (Footprint::Takes(b), Footprint::Sends(a)) => {
-            a == b
+        (Footprint::Sends(a, _), Footprint::Takes(b))
+        | (Footprint::Takes(b), Footprint::Sends(a, _)) => a == b,
+        // INITs and start-up IPIs arrive in the order in which they were sent.
+        (Footprint::Sends(a, one), Footprint::Sends(b, other)) => {
+            a == b && one.starts() && other.starts()
         }
         // Two interrupts that are sent are both pending afterwards, in whichever order.
         _ => false,
@@ -337,7 +362,8 @@ mod tests {
             let bits = ChoiceBits::of(vectors);
             for cpu in 0..bits.cpus() {
                 let takes = vectors.iter().take(3).map(|it| Choice::take(cpu, *it));
-                for one in takes.chain([Choice::go_on(cpu), Choice::flush(cpu)]) {
+                let others = [Choice::go_on(cpu), Choice::flush(cpu), Choice::arrive(cpu)];
+                for one in takes.chain(others) {
                     let place = bits.bit(one).trailing_zeros();
                     assert_eq!(bits.choice(place), one);
                 }
@@ -346,11 +372,12 @@ mod tests {
                 assert_eq!(bits.bit(without), 0);
             }
         }
-        assert_eq!(ChoiceBits::of(&[0xf1, 0xf4, 0xfd]).cpus(), 25);
+        assert_eq!(ChoiceBits::of(&[0xf1, 0xf4, 0xfd]).cpus(), 21);
     }
 
     #[test]
     fn accesses_to_the_same_word_are_dependent_if_one_writes() {
+        const CALL: Signal = Signal::Interrupt(0xfc);
         let read = Footprint::Word(8, AccessKind::Reads);
         let write = Footprint::Word(12, AccessKind::Writes);
         assert!(!are_dependent(
@@ -364,16 +391,24 @@ mod tests {
         ));
         assert!(are_dependent(&Footprint::Words(vec![8]), &write));
         assert!(!are_dependent(&Footprint::Words(vec![8]), &read));
-        assert!(are_dependent(&Footprint::Sends(1), &Footprint::Takes(1)));
-        assert!(!are_dependent(&Footprint::Sends(1), &Footprint::Sends(1)));
-        assert!(!are_dependent(&Footprint::Sends(1), &Footprint::Takes(0)));
+        assert!(are_dependent(&Footprint::Sends(1, CALL), &Footprint::Takes(1)));
+        assert!(!are_dependent(&Footprint::Sends(1, CALL), &Footprint::Sends(1, CALL)));
+        assert!(!are_dependent(&Footprint::Sends(1, CALL), &Footprint::Takes(0)));
         assert!(!are_dependent(&Footprint::Nothing, &write));
-        let leaves = Footprint::Leaves(vec![(8, AccessKind::Writes)], vec![1]);
+        let leaves = Footprint::Leaves(vec![(8, AccessKind::Writes)], vec![(1, CALL)]);
         assert!(are_dependent(&leaves, &read) && are_dependent(&read, &leaves));
         assert!(are_dependent(&leaves, &Footprint::Takes(1)));
         assert!(!are_dependent(&leaves, &Footprint::Takes(0)));
-        let elsewhere = Footprint::Leaves(vec![(16, AccessKind::Writes)], vec![1]);
+        let elsewhere = Footprint::Leaves(vec![(16, AccessKind::Writes)], vec![(1, CALL)]);
         assert!(!are_dependent(&leaves, &elsewhere));
         assert!(are_dependent(&leaves, &leaves));
+        let (init, start) = (Footprint::Sends(1, Signal::Init), Signal::StartUp(8));
+        assert!(are_dependent(&init, &Footprint::Sends(1, start)));
+        assert!(are_dependent(&init, &Footprint::Takes(1)));
+        assert!(!are_dependent(&init, &Footprint::Sends(2, start)));
+        assert!(!are_dependent(&init, &Footprint::Sends(1, CALL)));
+        assert!(starts(&init, 1) && !starts(&init, 2));
+        assert!(!starts(&leaves, 1));
+        assert!(starts(&Footprint::Leaves(Vec::new(), vec![(1, start)]), 1));
     }
 }

@@ -55,6 +55,7 @@ fn step(choice: Choice) -> Turn {
         cpu: u32::try_from(choice.cpu).unwrap_or(u32::MAX),
         takes: choice.takes(),
         flushes: choice.act == Act::Flush,
+        arrives: choice.act == Act::Arrive,
         stops: 1,
         until: String::new(),
         state: None,

@@ -40,7 +40,7 @@ pub enum Sampling {
 #[derive(Debug)]
 struct Chooser {
     random: ChaCha8Rng,
-    /// For each CPU two priorities: of going on, and of taking an interrupt. Then one for each: of
+    /// For each CPU two priorities: of going on, and of taking what it is sent. Then one for each: of
     /// its store buffer.
     priorities: Vec<u64>,
     /// The numbers of the choices at which a priority is lowered.
@@ -87,7 +87,7 @@ impl Chooser {
                 let cpus = self.priorities.len() / 3;
                 let place = |choice: &Choice| match choice.act {
                     Act::GoOn => choice.cpu * 2,
-                    Act::Take(_) => choice.cpu * 2 + 1,
+                    Act::Take(_) | Act::Arrive => choice.cpu * 2 + 1,
                     Act::Flush => cpus * 2 + choice.cpu,
                 };
                 let highest = |choices: &[Choice], priorities: &[u64]| {

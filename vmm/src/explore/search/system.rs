@@ -101,6 +101,7 @@ pub fn turn(system: &dyn TransitionSystem, choice: Choice, stops: u32) -> Turn {
         cpu: u32::try_from(choice.cpu).unwrap_or(u32::MAX),
         takes: choice.takes(),
         flushes: choice.act == Act::Flush,
+        arrives: choice.act == Act::Arrive,
         stops,
         until: system.describe(at),
         state: None,

@@ -1,5 +1,5 @@
-//! Boots the specimen: from a guest image to a machine whose CPUs all wait for their first command.
-//! That is the initial state of every schedule. The machine boots on threads, like any other; after
+//! Boots the specimen: from a guest image to a machine whose CPUs all wait for their first command,
+//! or have not been started. That is the initial state of every schedule. The machine boots on threads, like any other; after
 //! that one thread runs all its vCPUs.
 
 use std::collections::HashSet;
@@ -19,7 +19,8 @@ use super::passing::Passing;
 use super::stacks;
 use super::state::State;
 use super::stop_points::StopPoints;
-use super::stopped::{FIRST_VECTOR, at_rest, bit};
+use super::stopped::{FIRST_VECTOR, Stop, at_rest, bit};
+use super::system_state::{SystemStateId, SystemStates};
 use crate::cpus::CpuSet;
 use crate::explore::answers::Answers;
 use crate::explore::case::Case;
@@ -67,8 +68,8 @@ pub struct Setup<'a> {
 }
 
 impl Specimen {
-    /// Boots the machine, until every CPU waits for its first command. `until` limits the boot, and
-    /// everything that is done with the specimen later. It is attached to this thread.
+    /// Boots the machine, until every CPU that is started waits for its first command. `until` limits
+    /// the boot, and everything that is done with the specimen later. It is attached to this thread.
     ///
     /// # Errors
     /// [`SpecimenError`] says why that is not possible.
@@ -110,7 +111,7 @@ impl Specimen {
 
         let mut specimen = Self {
             cpus: (0..serial.cpus())
-                .map(|cpu| at_rest(serial.regs(cpu)))
+                .map(|cpu| at_rest(serial.regs(cpu), SystemStateId::first(cpu)))
                 .collect(),
             buffering: Buffering::new(setup.memory, setup.granularity != Granularity::Every),
             is_xapic: serial.is_xapic(0).map_err(kvm("show an APIC"))?,
@@ -125,7 +126,7 @@ impl Specimen {
                 setup.granularity == Granularity::Access && !setup.every_exit,
             ),
             origin: Vec::new(),
-            origin_cpus: Vec::new(),
+            systems: SystemStates::default(),
             root: State {
                 numbers: Arc::from([]),
                 pages: Vec::new(),
@@ -150,6 +151,12 @@ impl Specimen {
             is_hurt: false,
             until,
         };
+        for cpu in 0..specimen.cpus.len() {
+            let has_run = specimen.serial.has_run(cpu);
+            if !has_run.map_err(kvm("show whether a vCPU runs"))? {
+                specimen.cpus[cpu].at = Stop::NotStarted;
+            }
+        }
         specimen.begin()?;
         Ok(specimen)
     }
@@ -171,12 +178,13 @@ impl Specimen {
             .map_err(kvm("say which pages were written"))?;
         let wake = self.lab.manifest().wake_vector();
         for cpu in 0..self.cpus.len() {
-            if self.give(cpu) {
+            if self.give(cpu) && !self.cpus[cpu].is_down() {
                 // It sleeps, and looks for a command when it is woken.
                 self.cpus[cpu].pending |= bit(wake);
             }
         }
-        self.origin_cpus = self.serial.capture().map_err(kvm("show all of a vCPU"))?;
+        let systems = self.serial.capture().map_err(kvm("show all of a vCPU"))?;
+        self.systems = SystemStates::beginning(systems);
         let ram = self.serial.ram();
         let mut origin = Vec::with_capacity(ram.pages() * PAGE_SIZE);
         (0..ram.pages()).for_each(|number| origin.extend_from_slice(ram.page(number)));
@@ -238,8 +246,8 @@ pub(super) fn smallest(image: &Image, vcpus: u32, lab: u64) -> Result<Layout, La
     }
 }
 
-/// Boots `machine` on threads, until every CPU is held where it waits for commands. Then takes the
-/// vCPUs from the threads.
+/// Boots `machine` on threads, until every CPU that the guest starts is held where it waits for
+/// commands. Then takes the vCPUs from the threads.
 pub(super) fn run_to_idle(
     machine: Machine,
     lab: &Lab,
@@ -278,12 +286,17 @@ pub(super) fn run_to_idle(
         }
         _ => Reaction::GoOn,
     });
-    let cpus = vcpus.len();
+    let cpus = vcpus.len() as u64;
     let threads = VcpuThreads::new(vcpus, &devices, &memory, &on_message, None)?;
     threads.run();
     let deadline = Instant::now() + BOOT_LIMIT;
     let mut ready = 0;
-    while ready < cpus {
+    // The guest says how many it has started before it lets them go on to where they are held.
+    let started = || match u64::from(lab.header().cpus_online) {
+        0 => cpus,
+        started => started.min(cpus),
+    };
+    while ready < started() {
         if let Some(why) = until.is_over() {
             return Err(SpecimenError::Ended(why));
         }

@@ -71,10 +71,9 @@ impl Specimen {
                 Stop::Idle => stopped.pending().next().is_none(),
                 // It waits for a command with its interrupts off.
                 Stop::Relax => !stopped.in_handler && !stopped.irqs_on(),
-                Stop::Left => true,
-                _ => false,
+                _ => stopped.is_down(),
             };
-            is_at_rest && stopped.buffer.is_empty() && self.is_done(cpu)
+            is_at_rest && stopped.arriving.is_empty() && stopped.buffer.is_empty() && self.is_done(cpu)
         })
     }
 
@@ -82,7 +81,7 @@ impl Specimen {
     pub(super) fn is_done(&self, cpu: usize) -> bool {
         let id = u32::try_from(cpu).unwrap_or(u32::MAX);
         let done = self.lab.mailbox(id).map_or(0, |mailbox| mailbox.done);
-        self.cpus[cpu].at == Stop::Left || done == self.programs[cpu].len() as u64
+        self.cpus[cpu].is_down() || done == self.programs[cpu].len() as u64
     }
 
     /// Has the guest end its workload, and judges what it finds and what is in its ledger. Restores
@@ -109,16 +108,17 @@ impl Specimen {
         breach
     }
 
-    /// Tells all CPUs that have not left to end the workload, and runs them one at a time until the
+    /// Tells all CPUs that are not down to end the workload, and runs them one at a time until the
     /// guest ends. Returns what broke.
     pub(super) fn run_to_end(&mut self) -> Result<Option<Breach>, SpecimenError> {
         let cpus: Vec<_> = (0..self.cpus.len())
-            .filter(|cpu| self.cpus[*cpu].at != Stop::Left)
+            .filter(|cpu| !self.cpus[*cpu].is_down())
             .collect();
         let mask: CpuSet = cpus.iter().map(|cpu| *cpu as u32).collect();
         let command = self.lab.manifest().ending(mask);
         let command = command.ok_or(SpecimenError::NoEnding)?;
         for &cpu in &cpus {
+            self.prepare(cpu)?;
             let id = u32::try_from(cpu).unwrap_or(u32::MAX);
             self.lab.post(id, self.cpus[cpu].given as u64 + 1, &command);
             // Interrupts that are still pending because it had interrupts off arrive now.

@@ -244,8 +244,10 @@ impl Specimen {
 
     pub(super) fn restore_rest(&mut self) -> Result<(), SpecimenError> {
         self.serial
-            .restore(&self.origin_cpus)
-            .map_err(kvm("take back all of a vCPU"))
+            .restore(self.systems.first())
+            .map_err(kvm("take back all of a vCPU"))?;
+        self.systems.set_now_first();
+        Ok(())
     }
 
     /// Restores the initial state.
@@ -274,8 +276,11 @@ impl Specimen {
         if let Some(address) = self.passing.first_overwritten(self.serial.ram()) {
             return Err(SpecimenError::OtherTable { address });
         }
+        for cpu in 0..self.cpus.len() {
+            self.prepare(cpu)?;
+        }
         let now = self.serial.capture().map_err(kvm("show all of a vCPU"))?;
-        for (cpu, (now, then)) in now.iter().zip(&self.origin_cpus).enumerate() {
+        for (cpu, (now, then)) in now.iter().zip(self.systems.first()).enumerate() {
             if let Some(what) = now.difference(then) {
                 return Err(SpecimenError::NotExact { cpu, what });
             }

@@ -14,6 +14,7 @@ use super::state::{SavedPage, State};
 use super::stop_points::StopPoints;
 use super::stopped::{Stop, Stopped};
 use super::store_buffer::Entry;
+use super::system_state::SystemStates;
 use crate::explore::answers::Answers;
 use crate::explore::schedule::Granularity;
 use crate::explore::stop_reason::StopReason;
@@ -25,9 +26,8 @@ use crate::machine::inspect;
 use crate::machine::kick::Alarm;
 use crate::machine::points::Points;
 use crate::machine::serial::Serial;
-use crate::machine::state::CpuState;
 use crate::machine::symbols::Symbols;
-use crate::manifest::{Manifest, vectors};
+use crate::manifest::Manifest;
 
 /// The machine that is explored.
 #[derive(Debug)]
@@ -71,7 +71,8 @@ pub struct Specimen {
     pub(super) passing: Passing,
     /// All of RAM in the initial state.
     pub(super) origin: Vec<u8>,
-    pub(super) origin_cpus: Vec<CpuState>,
+    /// What the vCPUs have besides their general registers.
+    pub(super) systems: SystemStates,
     pub(super) root: State,
     /// The keys of final states in which nothing was broken.
     pub(super) sound_ends: HashSet<u128>,
@@ -107,7 +108,7 @@ impl Specimen {
     /// Whether the initial states of both are equal, down to the vCPUs: then the one can restore what
     /// the other has saved.
     pub fn begins_as(&self, other: &Self) -> bool {
-        let mut vcpus = self.origin_cpus.iter().zip(&other.origin_cpus);
+        let mut vcpus = self.systems.first().zip(other.systems.first());
         self.beginning == other.beginning
             && self.root.key() == other.root.key()
             && vcpus.all(|(ours, theirs)| ours.difference(theirs).is_none())
@@ -206,13 +207,20 @@ impl Specimen {
         format!("flush {}", what.unwrap_or_default())
     }
 
+    /// In words, that an INIT or a start-up IPI arrives at `cpu`.
+    pub fn describe_arrival(&self, cpu: usize) -> String {
+        let first = self.cpus[cpu].arriving.first();
+        let what = first.map(|signal| signal.name(&self.manifest().vectors));
+        format!("takes {}", what.unwrap_or_default())
+    }
+
     /// An entry of a store buffer in words.
     pub fn describe_entry(&self, entry: &Entry) -> String {
         match *entry {
             Entry::Store(store) => format!("{:#x}", store.address),
-            Entry::Ipi { target, vector } => {
-                let vector = vectors::name(&self.manifest().vectors, vector);
-                format!("{vector} to {target}")
+            Entry::Ipi { target, signal } => {
+                let signal = signal.name(&self.manifest().vectors);
+                format!("{signal} to {target}")
             }
         }
     }
@@ -235,13 +243,15 @@ impl Specimen {
                 };
                 format!("{kind} {address:#x}")
             }
-            Stop::Send { target, vector } => {
-                let vector = vectors::name(&self.manifest().vectors, vector);
-                format!("send {vector} to {target}")
+            Stop::Send { target, signal } => {
+                let signal = signal.name(&self.manifest().vectors);
+                format!("send {signal} to {target}")
             }
             Stop::Idle => "idle".to_owned(),
             Stop::Relax => "relax".to_owned(),
             Stop::Left => "left".to_owned(),
+            Stop::NotStarted => "not started".to_owned(),
+            Stop::WaitsForStartUp => "waits for start-up IPI".to_owned(),
             Stop::Point(index) => {
                 let point = self.points.iter().nth(index);
                 point.map_or_else(|| index.to_string(), |point| point.name.clone())

@@ -14,10 +14,12 @@ use xxhash_rust::xxh3::Xxh3;
 use super::breach::Breach;
 use super::buffering::Buffering;
 use super::errors::SpecimenError;
+use super::signal::Signal;
 use super::state::State;
 use super::stepping::Moved;
 use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, at_rest, bit};
 use super::store_buffer::Entry;
+use super::system_state::SystemStateId;
 use super::waiting::{Depth, Turns};
 use crate::explore::schedule::{Act, Choice, Granularity};
 use crate::explore::search::system::TransitionSystem;
@@ -47,6 +49,10 @@ pub enum Op {
     Spin(usize, u64),
     /// Sends one of two interrupts to a CPU.
     Send(usize, usize),
+    /// Sends an INIT to a CPU.
+    Init(usize),
+    /// Sends a start-up IPI to a CPU, which then begins its second task.
+    StartUp(usize),
     /// Drains the store buffer.
     Fence,
     /// Disables interrupts.
@@ -60,6 +66,8 @@ pub enum Op {
 pub struct Program {
     /// The task.
     pub task: Vec<Op>,
+    /// The task once it was started anew.
+    pub second: Vec<Op>,
     /// The handlers, by interrupt.
     pub handlers: [Vec<Op>; 2],
 }
@@ -73,6 +81,8 @@ struct Cpu {
     register: [u64; 2],
     /// Whether its task and its handler are at the end of a turn of a loop, and need another one.
     relaxes: [bool; 2],
+    /// Whether its task is the second one.
+    is_anew: bool,
     /// The handler that runs, if one does.
     handles: Option<usize>,
     /// Whether its task has interrupts enabled.
@@ -124,7 +134,7 @@ impl Model {
         let now = Now {
             words: vec![0; words],
             cpus: vec![cpu; programs.len()],
-            stopped: vec![at_rest(kvm_regs::default()); programs.len()],
+            stopped: vec![at_rest(kvm_regs::default(), SystemStateId::default()); programs.len()],
         };
         let mut model = Self {
             root: State {
@@ -160,6 +170,19 @@ impl Model {
                 it.handles = Some(usize::from(vector - FIRST_VECTOR));
                 (it.next[1], it.register[1], it.relaxes[1]) = (0, 0, false);
             }
+            Act::Arrive => {
+                let signal = self.now.stopped[cpu].arriving.take();
+                self.now.cpus[cpu] = Cpu {
+                    is_anew: true,
+                    has_begun: true,
+                    irqs_on: true,
+                    ..Cpu::default()
+                };
+                if signal == Some(Signal::Init) {
+                    self.now.stopped[cpu].reset(kvm_regs::default(), SystemStateId::default());
+                    return;
+                }
+            }
             Act::GoOn => self.make(cpu),
         }
         self.settle(cpu);
@@ -173,7 +196,7 @@ impl Model {
         for entry in self.now.stopped[cpu].buffer.take() {
             match entry {
                 Entry::Store(store) => self.now.words[place(store.address)] = store.value,
-                Entry::Ipi { target, vector } => self.now.stopped[target].pending |= bit(vector),
+                Entry::Ipi { target, signal } => self.now.stopped[target].is_sent(signal),
             }
         }
         let stopped = &mut self.now.stopped[cpu];
@@ -205,12 +228,12 @@ impl Model {
             Stop::Access(_, address) => self.seen(cpu, address),
             _ => 0,
         };
-        if let Stop::Send { target, vector } = at {
+        if let Stop::Send { target, signal } = at {
             if self.is_xapic && !self.now.stopped[cpu].buffer.is_empty() {
-                let ipi = Entry::Ipi { target, vector };
+                let ipi = Entry::Ipi { target, signal };
                 self.now.stopped[cpu].buffer.push(ipi);
             } else {
-                self.now.stopped[target].pending |= bit(vector);
+                self.now.stopped[target].is_sent(signal);
             }
         }
         let to_buffer = self.now.stopped[cpu].store_to_buffer(&self.buffering);
@@ -241,7 +264,7 @@ impl Model {
                 self.now.cpus[cpu].relaxes[context] = at != Stop::Relax && !is_done;
             }
             Op::IrqsOff => self.now.cpus[cpu].irqs_on = false,
-            Op::Send(..) | Op::Fence => {}
+            Op::Send(..) | Op::Init(_) | Op::StartUp(_) | Op::Fence => {}
             Op::IfSet | Op::IrqsOn => unreachable!("these are no stops"),
         }
         if is_done {
@@ -258,6 +281,7 @@ impl Model {
         let program = &self.programs[cpu];
         match self.now.cpus[cpu].handles {
             Some(handler) => &program.handlers[handler],
+            None if self.now.cpus[cpu].is_anew => &program.second,
             None => &program.task,
         }
     }
@@ -289,7 +313,15 @@ impl Model {
                 Op::Wait(word, _) | Op::Spin(word, _) => stop(Kind::Load, word),
                 Op::Send(target, interrupt) => Stop::Send {
                     target,
-                    vector: FIRST_VECTOR + interrupt as u8,
+                    signal: Signal::Interrupt(FIRST_VECTOR + interrupt as u8),
+                },
+                Op::Init(target) => Stop::Send {
+                    target,
+                    signal: Signal::Init,
+                },
+                Op::StartUp(target) => Stop::Send {
+                    target,
+                    signal: Signal::StartUp(0),
                 },
                 // A handler runs with interrupts off anyway.
                 Op::IrqsOff if context == 1 => {
@@ -379,6 +411,9 @@ impl TransitionSystem for Model {
             if !stopped.buffer.is_empty() {
                 choices.push(Choice::flush(cpu));
             }
+            if stopped.can_be_reached() {
+                choices.push(Choice::arrive(cpu));
+            }
         }
         choices
     }
@@ -454,14 +489,15 @@ impl TransitionSystem for Model {
         // A handler can begin at several moments to wait for a lock that its own task holds. The
         // searches try only the last of them. So these final states are told apart only by where
         // the CPUs wait for ever.
-        if stopped.iter().any(|stopped| stopped.at != Stop::Idle) {
+        let is_at_rest = |stopped: &Stopped| stopped.at == Stop::Idle || stopped.is_down();
+        if !stopped.iter().all(is_at_rest) {
             let waits = stopped.iter().map(|stopped| stopped.at);
             waits.for_each(|at| at.hash(&mut hash));
             return hash.digest128();
         }
         self.now.words.hash(&mut hash);
         for (it, stopped) in self.now.cpus.iter().zip(stopped) {
-            (it.register[0], stopped.pending).hash(&mut hash);
+            (it.register[0], stopped.pending, stopped.at).hash(&mut hash);
         }
         hash.digest128()
     }

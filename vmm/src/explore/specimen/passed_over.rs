@@ -51,7 +51,8 @@ impl Specimen {
         let stopped = &self.cpus[cpu];
         // The turns of a loop that waits are made up of all its accesses.
         let waits = !begins_handler && stopped.depth.is_in_loop();
-        if self.passing.is_allowed && !waits {
+        // Until an INIT arrives that is on its way, it can arrive at each access.
+        if self.passing.is_allowed && !waits && stopped.arriving.is_empty() {
             let context = CpuContext {
                 in_handler: allowance.in_handler,
                 ..stopped.cpu_context(cpu)

@@ -3,7 +3,6 @@
 //! would. Decides nothing about when an entry leaves.
 
 use super::machine::Specimen;
-use super::stopped::bit;
 use super::store_buffer::{BufferedStore, Entry};
 use crate::explore::schedule::{Act, Choice};
 use crate::explore::sharing::Sharing;
@@ -55,7 +54,7 @@ impl Specimen {
         let stores: Vec<_> = stopped.buffer.stores().copied().collect();
         let makes = match choice.act {
             Act::GoOn => stopped.store_to_buffer(&self.buffering),
-            Act::Take(_) | Act::Flush => None,
+            Act::Take(_) | Act::Flush | Act::Arrive => None,
         };
         let lay = |store: BufferedStore| (store, self.put(&store));
         Overlay {
@@ -107,7 +106,7 @@ impl Specimen {
         for entry in &left {
             match *entry {
                 Entry::Store(store) => _ = self.put(&store),
-                Entry::Ipi { target, vector } => self.cpus[target].pending |= bit(vector),
+                Entry::Ipi { target, signal } => self.cpus[target].is_sent(signal),
             }
         }
         self.left = left;

@@ -1,13 +1,13 @@
 //! Steps: which choices there are, and what a CPU does from one stop to the next. Does not choose
 //! which CPU goes next.
 
-use shared::ports::Delivery;
 use shared::probe::{Arms, HELD};
 use shared::stop::{self, Access};
 
 use super::breach::Breach;
 use super::errors::{SpecimenError, kvm};
 use super::machine::Specimen;
+use super::signal::Signal;
 use super::stop_points::StopPoints;
 use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, bit};
 use super::store_buffer::Entry;
@@ -74,6 +74,9 @@ impl Specimen {
             if !stopped.buffer.is_empty() {
                 choices.push(Choice::flush(cpu));
             }
+            if stopped.can_be_reached() {
+                choices.push(Choice::arrive(cpu));
+            }
         }
         choices
     }
@@ -81,7 +84,8 @@ impl Specimen {
     /// Whether the CPU can go on with what it is about to do.
     pub(super) fn can_run(&self, stopped: &Stopped) -> bool {
         match stopped.at {
-            Stop::Idle | Stop::Left => false,
+            Stop::Idle => false,
+            _ if stopped.is_down() => false,
             // No reduction, so that no CPU waits: it takes another turn of its loop, or finds the
             // lock taken.
             _ if self.granularity == Granularity::Every => !stopped.waits_for_its_buffer(),
@@ -202,6 +206,11 @@ impl Specimen {
             self.flush(cpu);
             return Ok((0, None));
         }
+        if choice.act == Act::Arrive && self.arrives_as_init(cpu) {
+            self.reset(cpu)?;
+            return Ok((0, None));
+        }
+        self.prepare(cpu)?;
         let overlay = self.lay_over(choice);
         // Behind a store that waits, a locked instruction is never passed over.
         let waits = overlay.makes_store() || !self.cpus[cpu].buffer.is_empty();
@@ -236,6 +245,8 @@ impl Specimen {
             self.serial
                 .interrupt(cpu, vector)
                 .map_err(kvm("deliver an interrupt"))?;
+        } else if choice.act == Act::Arrive {
+            self.start(cpu)?;
         } else {
             written = self.leave_stop(cpu);
         }
@@ -261,19 +272,18 @@ impl Specimen {
                     self.note_answer(cpu);
                     self.give(cpu);
                 }
-                // Nothing is to be chosen about these: the target starts when it is started.
-                SerialExit::Dispatch(dispatch) if dispatch.delivery != Delivery::Fixed => {
-                    self.serial
-                        .deliver(dispatch)
-                        .map_err(kvm("deliver an INIT or start-up IPI"))?;
-                }
                 SerialExit::Dispatch(dispatch) => {
-                    let (target, vector) = (dispatch.target as usize, dispatch.vector);
-                    if target >= self.cpus.len() || vector < FIRST_VECTOR {
-                        let text = format!("CPU {cpu} sent {vector:#x} to CPU {target}");
+                    let (target, signal) = (dispatch.target as usize, Signal::of(dispatch));
+                    let is_possible = match signal {
+                        Signal::Interrupt(vector) => vector >= FIRST_VECTOR,
+                        Signal::Init | Signal::StartUp(_) => true,
+                    };
+                    if target >= self.cpus.len() || !is_possible {
+                        let signal = signal.name(&self.manifest().vectors);
+                        let text = format!("CPU {cpu} sent {signal} to CPU {target}");
                         return Ok((passed, Some(Breach::new("died", text))));
                     }
-                    break Stop::Send { target, vector };
+                    break Stop::Send { target, signal };
                 }
                 SerialExit::Other(_) | SerialExit::Interrupted | SerialExit::Busy => {}
                 SerialExit::GuestExit(code) => {
@@ -312,7 +322,13 @@ impl Specimen {
         let depth = stopped.depth;
         let context = stopped.context();
         stopped.turns[context].leave_to(depth);
-        let breach = self.findings().or_else(|| self.interrupts_on(cpu));
+        let started = match choice.act {
+            Act::Arrive => self.has_started(cpu)?,
+            _ => None,
+        };
+        let breach = started
+            .or_else(|| self.findings())
+            .or_else(|| self.interrupts_on(cpu));
         Ok((allowance.passed, breach))
     }
 
@@ -342,13 +358,13 @@ impl Specimen {
     /// word that the CPU writes, if its new value can matter to a loop that the CPU waits in.
     fn leave_stop(&mut self, cpu: usize) -> Option<u64> {
         let at = self.cpus[cpu].at;
-        if let Stop::Send { target, vector } = at {
+        if let Stop::Send { target, signal } = at {
             // A store to the registers of an xAPIC stays behind earlier stores. The write to an MSR
             // of an x2APIC does not (SDM Vol. 3A, "MSR Access in x2APIC Mode").
             if self.is_xapic && !self.cpus[cpu].buffer.is_empty() {
-                self.cpus[cpu].buffer.push(Entry::Ipi { target, vector });
+                self.cpus[cpu].buffer.push(Entry::Ipi { target, signal });
             } else {
-                self.cpus[target].pending |= bit(vector);
+                self.cpus[target].is_sent(signal);
             }
         }
         if self.granularity == Granularity::Every {

@@ -9,7 +9,9 @@ use shared::stop::Kind;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::buffering::Buffering;
+use super::signal::{Arriving, Signal};
 use super::store_buffer::{BufferedStore, Entry, StoreBuffer, part};
+use super::system_state::SystemStateId;
 use super::waiting::{Depth, Turns};
 use crate::explore::schedule::Act;
 use crate::explore::sharing::{AccessKind, CpuContext, Sharing};
@@ -32,15 +34,19 @@ pub enum Stop {
     Send {
         /// The CPU to which it is sent.
         target: usize,
-        /// The vector of the IPI.
-        vector: u8,
+        /// What is sent.
+        signal: Signal,
     },
     /// Waiting for an interrupt.
     Idle,
     /// In a loop that waits for another CPU.
     Relax,
-    /// It has left the workload, and does nothing more.
+    /// It has left the workload, and does nothing more, unless it is started anew.
     Left,
+    /// It has never run, and does nothing until it is started.
+    NotStarted,
+    /// An INIT has arrived, and the start-up IPI that it waits for has not.
+    WaitsForStartUp,
     /// At a named point, by its index in the image's table of points.
     Point(usize),
 }
@@ -76,6 +82,10 @@ pub struct Stopped {
     pub(super) repeats: bool,
     /// The pending vectors, as bits from [`FIRST_VECTOR`] on.
     pub(super) pending: u16,
+    /// The INITs and start-up IPIs on their way to it.
+    pub(super) arriving: Arriving,
+    /// What its vCPU has besides the general registers.
+    pub(super) system: SystemStateId,
     /// The number of commands that it was given so far.
     pub(super) given: usize,
 }
@@ -99,9 +109,46 @@ impl Stopped {
         self.regs.rflags & INTERRUPT_FLAG != 0 || self.at == Stop::Idle
     }
 
+    /// Whether it executes nothing until it is started.
+    pub fn is_down(&self) -> bool {
+        matches!(
+            self.at,
+            Stop::Left | Stop::NotStarted | Stop::WaitsForStartUp
+        )
+    }
+
     /// Whether it takes pending interrupts here.
     pub(super) fn takes_interrupts(&self) -> bool {
-        self.irqs_on() && self.at != Stop::Left
+        self.irqs_on() && !self.is_down()
+    }
+
+    /// Whether what is on its way to it can arrive now. Like an interrupt, that finds the store
+    /// buffer empty.
+    pub(super) fn can_be_reached(&self) -> bool {
+        !self.arriving.is_empty() && self.buffer.is_empty()
+    }
+
+    /// `signal` is sent to it. An interrupt is lost while its APIC is as after a reset, disabled by
+    /// software (SDM Vol. 3A, 11.4.7.2).
+    pub(super) fn is_sent(&mut self, signal: Signal) {
+        let is_waiting = self.at == Stop::WaitsForStartUp;
+        match signal {
+            Signal::Interrupt(_) if is_waiting || self.at == Stop::NotStarted => {}
+            Signal::Interrupt(vector) => self.pending |= bit(vector),
+            Signal::Init | Signal::StartUp(_) => self.arriving.push(signal, is_waiting),
+        }
+    }
+
+    /// An INIT has arrived, and has left it with these registers. It stops whatever it was doing, and
+    /// forgets what was pending.
+    pub(super) fn reset(&mut self, regs: kvm_regs, system: SystemStateId) {
+        *self = Self {
+            at: Stop::WaitsForStartUp,
+            arriving: std::mem::take(&mut self.arriving),
+            given: self.given,
+            system,
+            ..at_rest(regs, system)
+        };
     }
 
     /// Whether it can take one now: that drains the store buffer.
@@ -116,7 +163,7 @@ impl Stopped {
             return false;
         }
         match self.at {
-            Stop::Idle | Stop::Left => false,
+            Stop::Idle | Stop::Left | Stop::NotStarted | Stop::WaitsForStartUp => false,
             Stop::Relax => {
                 let turns = &self.turns[self.context()];
                 let seen = |address| Some(self.buffer.seen(address, word(address)?));
@@ -198,7 +245,7 @@ impl Stopped {
         let locks = &self.locks[self.context()];
         let context = self.cpu_context(cpu);
         let waits = self.waits_for_its_buffer();
-        match self.at {
+        let is_contended = match self.at {
             Stop::Access(Kind::IrqsOff, _) => sharing.is_interrupted(cpu) || waits,
             Stop::Access(Kind::Fence, _) => waits,
             Stop::Access(Kind::Store, address) => {
@@ -227,16 +274,22 @@ impl Stopped {
                 conflicts || waits || kind == Kind::Lock && self.holds(address)
             }
             _ => true,
-        }
+        };
+        // What an INIT puts an end to is seen by the CPU itself, once it is started again.
+        is_contended || !self.arriving.is_empty()
     }
 
     /// Has `sharing` learn which CPUs are sent an interrupt when this one does `act`.
     pub(super) fn teach(&self, act: Act, sharing: &mut Sharing) {
         match (act, self.at) {
-            (Act::GoOn, Stop::Send { target, .. }) => sharing.interrupts(target),
+            (Act::GoOn, Stop::Send { target, signal }) if !signal.starts() => {
+                sharing.interrupts(target);
+            }
             (Act::Flush, _) => {
                 for entry in self.buffer.leaving() {
-                    if let Entry::Ipi { target, .. } = entry {
+                    if let Entry::Ipi { target, signal } = entry
+                        && !signal.starts()
+                    {
                         sharing.interrupts(*target);
                     }
                 }
@@ -290,6 +343,8 @@ impl Stopped {
             Stop::Access(Kind::IrqsOff | Kind::Fence | Kind::Lock, _)
             | Stop::Idle
             | Stop::Left
+            | Stop::NotStarted
+            | Stop::WaitsForStartUp
             | Stop::Point(_) => {}
         }
         None
@@ -377,6 +432,7 @@ impl Hash for Stopped {
         }
         (self.below, self.repeats).hash(state);
         (self.pending, self.given).hash(state);
+        (&self.arriving, self.system).hash(state);
     }
 }
 
@@ -386,7 +442,7 @@ pub(super) fn bit(vector: u8) -> u16 {
 }
 
 /// An idle CPU with these registers, which was given nothing yet.
-pub(super) fn at_rest(regs: kvm_regs) -> Stopped {
+pub(super) fn at_rest(regs: kvm_regs, system: SystemStateId) -> Stopped {
     Stopped {
         regs,
         at: Stop::Idle,
@@ -401,6 +457,8 @@ pub(super) fn at_rest(regs: kvm_regs) -> Stopped {
         is_stuck: false,
         repeats: false,
         pending: 0,
+        arriving: Arriving::default(),
+        system,
         given: 0,
     }
 }
@@ -423,7 +481,7 @@ mod tests {
     fn the_same_locks_held_otherwise_make_another_key() {
         let of = |task: &[u64], handler: &[u64]| Stopped {
             locks: [task.to_vec(), handler.to_vec()],
-            ..at_rest(kvm_regs::default())
+            ..at_rest(kvm_regs::default(), SystemStateId::default())
         };
         let all = [
             of(&[8, 16], &[]),

@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use super::signal::Signal;
+
 /// The most entries. Processors have more: 42 or above since 2013 (Agner Fog, "The
 /// microarchitecture of Intel, AMD and VIA CPUs"). A CPU whose buffer is full waits before its next
 /// store, as a processor does.
@@ -18,8 +20,8 @@ pub enum Entry {
     Ipi {
         /// The CPU to which it is sent.
         target: usize,
-        /// Its vector.
-        vector: u8,
+        /// What is sent.
+        signal: Signal,
     },
 }
 
@@ -177,7 +179,7 @@ mod tests {
             Entry::Store(store(8, 8, 0x1111_1111_1111_1111)),
             Entry::Ipi {
                 target: 1,
-                vector: 0xf1,
+                signal: Signal::Interrupt(0xf1),
             },
             Entry::Store(store(12, 4, 0x2222_2222)),
             Entry::Store(store(13, 1, 0x33)),

@@ -10,7 +10,7 @@ use shared::stop::Kind;
 use crate::explore::schedule::{Act, Choice};
 use crate::explore::search::leaving::leaving;
 use crate::explore::sharing::AccessKind;
-use crate::explore::specimen::{State, Stop};
+use crate::explore::specimen::{Signal, State, Stop};
 
 /// How a step depends on the interrupts that are pending at its own CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,7 +19,7 @@ enum Pending {
     Ignored,
     /// If one were pending, it could be taken first.
     Heeded,
-    /// The step takes one.
+    /// The step takes one, or an INIT or a start-up IPI, after which none is pending.
     Taken,
 }
 
@@ -32,6 +32,10 @@ pub struct Action {
     pending: Pending,
     /// The CPUs to which it sends interrupts.
     sends: Vec<usize>,
+    /// The CPUs to which it sends INITs or start-up IPIs.
+    starts: Vec<usize>,
+    /// Whether its CPU is down. Then it does nothing before something arrives.
+    is_down: bool,
     /// Whether it is no step of the CPU, but of its store buffer.
     flushes: bool,
 }
@@ -54,11 +58,13 @@ impl Action {
                 Pending::Ignored
             },
             sends: Vec::new(),
+            starts: Vec::new(),
+            is_down: stopped.is_down() && choice.act == Act::GoOn,
             flushes: choice.act == Act::Flush,
         };
         match choice.act {
             Act::GoOn => {}
-            Act::Take(_) => {
+            Act::Take(_) | Act::Arrive => {
                 action.pending = Pending::Taken;
                 if !is_blocked {
                     return action;
@@ -67,14 +73,20 @@ impl Action {
             // As long as the buffer holds anything, no interrupt can be taken.
             Act::Flush => {
                 action.pending = Pending::Ignored;
-                (action.words, action.sends) = leaving(stopped);
+                let (words, ipis) = leaving(stopped);
+                action.words = words;
+                ipis.into_iter().for_each(|ipi| action.send(ipi));
                 return action;
             }
         }
         match stopped.at {
-            Stop::Access(Kind::IrqsOff | Kind::Fence, _) | Stop::Left | Stop::Point(_) => {}
+            Stop::Access(Kind::IrqsOff | Kind::Fence, _)
+            | Stop::Left
+            | Stop::NotStarted
+            | Stop::WaitsForStartUp
+            | Stop::Point(_) => {}
             Stop::Access(kind, address) => action.words.push((address & !7, AccessKind::of(kind))),
-            Stop::Send { target, .. } => action.sends.push(target),
+            Stop::Send { target, signal } => action.send((target, signal)),
             Stop::Idle => action.pending = Pending::Taken,
             Stop::Relax => {
                 action.words = stopped
@@ -86,8 +98,29 @@ impl Action {
         action
     }
 
-    /// Whether its order with `other`, an action of another CPU, can matter.
+    /// It sends this to that CPU.
+    fn send(&mut self, (target, signal): (usize, Signal)) {
+        if signal.starts() {
+            self.starts.push(target);
+        } else {
+            self.sends.push(target);
+        }
+    }
+
+    /// Whether its order with `other`, an action of another CPU, can matter. An INIT puts an end to
+    /// whatever its target does, so that its order with everything that the target does can matter,
+    /// and so can that of two INITs or start-up IPIs to one CPU.
     fn depends_on(&self, other: &Self) -> bool {
+        let starts = |one: &Self, other: &Self| {
+            let reaches = |target: &usize| *target == other.cpu && !other.is_down;
+            one.starts.iter().any(reaches)
+        };
+        if starts(self, other) || starts(other, self) {
+            return true;
+        }
+        if self.starts.iter().any(|it| other.starts.contains(it)) {
+            return true;
+        }
         let sends = |one: &Self, other: &Self| {
             one.sends.contains(&other.cpu) && other.pending != Pending::Ignored
         };
@@ -252,6 +285,8 @@ pub(super) mod tests {
             words: words.to_vec(),
             pending,
             sends: sends.into_iter().collect(),
+            starts: Vec::new(),
+            is_down: false,
             flushes: false,
         }
     }

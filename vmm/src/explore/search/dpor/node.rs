@@ -116,7 +116,7 @@ impl Node {
             .filter(|(choice, _)| match choice.act {
                 Act::GoOn => true,
                 Act::Flush => state.cpus()[choice.cpu].waits_only_for_its_buffer(),
-                Act::Take(_) => false,
+                Act::Take(_) | Act::Arrive => false,
             })
             .fold(0, |set, (choice, _)| set | 1 << choice.cpu);
         let first = first.filter(|cpu| enabled >> cpu & 1 != 0);
