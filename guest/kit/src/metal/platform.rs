@@ -185,7 +185,12 @@ impl Platform for Metal {
     }
 
     fn irqs_enabled(&self) -> bool {
-        interrupts::are_enabled()
+        let are_enabled = interrupts::are_enabled();
+        // To a search the other flags are no part of a state, so the compiler may not keep all of
+        // them until it needs this one.
+        #[cfg(feature = "explore")]
+        let are_enabled = core::hint::black_box(are_enabled);
+        are_enabled
     }
 
     fn irqs_disable(&self) {

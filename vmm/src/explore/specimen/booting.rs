@@ -290,18 +290,18 @@ pub(super) fn run_to_idle(
     let threads = VcpuThreads::new(vcpus, &devices, &memory, &on_message, None)?;
     threads.run();
     let deadline = Instant::now() + BOOT_LIMIT;
-    let mut ready = 0;
+    let mut ready = HashSet::new();
     // The guest says how many it has started before it lets them go on to where they are held.
     let started = || match u64::from(lab.header().cpus_online) {
         0 => cpus,
         started => started.min(cpus),
     };
-    while ready < started() {
+    while (ready.len() as u64) < started() {
         if let Some(why) = until.is_over() {
             return Err(SpecimenError::Ended(why));
         }
         match is_held.recv_timeout(LOOK_EVERY) {
-            Ok(_) => ready += 1,
+            Ok(vcpu) => _ = ready.insert(vcpu),
             Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {
                 while let Some(event) = threads.events().take() {
                     let Event::Ended { vcpu, end } = event else {
@@ -322,7 +322,16 @@ pub(super) fn run_to_idle(
     }
     let vcpus = threads.stop()?;
     let _ = devices.console().take();
-    Ok(Serial::new(vcpus, vm, devices, &memory)?)
+    let serial = Serial::new(vcpus, vm, devices, &memory)?;
+    for cpu in 0..serial.cpus() {
+        let has_run = serial.has_run(cpu);
+        let has_run = has_run.map_err(kvm("show whether a vCPU runs"))?;
+        if has_run && !ready.contains(&serial.apic_id(cpu)) {
+            let text = format!("CPU {cpu} runs, and does not wait for commands");
+            return Err(SpecimenError::NotReady(text));
+        }
+    }
+    Ok(serial)
 }
 
 /// Has every CPU take the interrupts that are still pending from the boot. If a guest always has
