@@ -413,7 +413,10 @@ mod tests {
         assert_eq!(of(""), Ok(3));
         for line in ["maxcpus=2", "lab=0x1000 workload=puppet maxcpus=0"] {
             let refusal = of(line).unwrap_err();
-            assert!(matches!(refusal, OptionsError::Wrong("maxcpus", ..)), "{refusal}");
+            assert!(
+                matches!(refusal, OptionsError::Wrong("maxcpus", ..)),
+                "{refusal}"
+            );
         }
     }
 

@@ -92,14 +92,18 @@ fn one_deed(random: &mut Rng, cpus: usize, cpu: usize) -> String {
         6 => format!("each{wait}"),
         7 => format!("any {some}{wait}"),
         8 => format!("leave-mask {other}"),
-        9 => format!("offline {other}"),
+        9 => match random.u8(0..3) {
+            0 => format!("offline {other}"),
+            1 => format!("online {other}"),
+            _ => format!("offline {other}; online {other}"),
+        },
         10 => "irqs-off".to_owned(),
         11 => ["lock 0", "lock 1"][random.usize(0..2)].to_owned(),
         12 => "unlock 0".to_owned(),
         13 | 14 => format!("set 0 {}", random.u8(0..3)),
         15 => format!("until 0 {}", random.u8(0..2)),
         16 => format!("cond {some} 0{wait}"),
-        _ => "halt".to_owned(),
+        _ => ["halt", "halt", "spin"][random.usize(0..3)].to_owned(),
     }
 }
 
@@ -115,6 +119,8 @@ pub fn words(random: &mut Rng) -> String {
         " hotplug=no-stop",
         " hotplug=keep",
         " alloc-fail=1/2",
+        " maxcpus=1",
+        " hotplug=online-first",
     ];
     format!("queue={queue}{}", more[random.usize(0..more.len())])
 }

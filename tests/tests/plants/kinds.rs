@@ -40,7 +40,7 @@ pub const HARMLESS_STORE: Change = Change {
 };
 
 /// Every one.
-pub const ALL: [Kind; 13] = [
+pub const ALL: [Kind; 14] = [
     Kind {
         name: "panic-at-the-end",
         finds: &["died"],
@@ -292,6 +292,22 @@ pub const ALL: [Kind; 13] = [
                         serve_pending();
                     }
 ",
+        },
+    },
+    // The CPU that comes can already make calls.
+    Kind {
+        name: "prepared-once-it-is-online",
+        finds: &["use-after-free"],
+        case: "cpus 3\n0: online 2\n2: many 0,1\n",
+        words: "queue=filo maxcpus=2",
+        change: Change {
+            file: HOTPLUG,
+            sound: "
+            self.notify(HotplugEvent::UpPrepare, cpu)?;
+            probe!(machine.platform, \"hotplug.prepared\");
+            if machine",
+            broken: "
+            if machine",
         },
     },
     Kind {

@@ -22,6 +22,8 @@ const LOST_CALL: &str = include_str!("../../../scenarios/explore/lost-call.case"
 const DELETED_FIRST: &str = include_str!("../../../scenarios/explore/deleted-first.case");
 pub(super) const SHRINKING_MASK: &str =
     include_str!("../../../scenarios/explore/shrinking-mask.case");
+pub(super) const CALL_WHILE_COMING: &str =
+    include_str!("../../../scenarios/explore/call-while-coming.case");
 const FREED_MASK: &str = include_str!("../../../scenarios/explore/freed-mask.case");
 
 /// What a search of every order prints first.
@@ -72,7 +74,7 @@ impl Workspace {
     }
 
     /// Searches, and returns what was printed and the schedule that was found.
-    fn find(&self, options: &str, verdict: &str) -> (Run, Value) {
+    pub(super) fn find(&self, options: &str, verdict: &str) -> (Run, Value) {
         let found = self.path("found.json");
         let run = self.explore(options).arg("--schedule").arg(&found).run();
         run.ends_with(0).says(verdict);
@@ -106,7 +108,7 @@ fn story(run: &Run) -> &str {
     run.stdout.split("\n\n").next().unwrap_or_default()
 }
 
-fn comes_again(workspace: &Workspace, found: &Run, schedule: &Value) {
+pub(super) fn comes_again(workspace: &Workspace, found: &Run, schedule: &Value) {
     let times = number("EXPLORE_REPLAYS", 3);
     let run = workspace.replay(schedule, &explore_image(), &format!("--times {times}"));
     run.ends_with(0)
@@ -606,11 +608,12 @@ const SOUND: [&str; 7] = [
 ];
 
 /// The cases that are shipped.
-const CASES: [(&str, &str); 4] = [
+const CASES: [(&str, &str); 5] = [
     ("lost-call", LOST_CALL),
     ("deleted-first", DELETED_FIRST),
     ("shrinking-mask", SHRINKING_MASK),
     ("freed-mask", FREED_MASK),
+    ("call-while-coming", CALL_WHILE_COMING),
 ];
 
 /// The options with which a case says what it expects of which guest.

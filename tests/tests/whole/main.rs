@@ -5,6 +5,7 @@ mod bad_image;
 mod bad_usage;
 mod believed;
 mod bench;
+mod bring_up;
 mod compare;
 mod control;
 mod ctl;

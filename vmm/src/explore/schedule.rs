@@ -305,15 +305,17 @@ mod tests {
         let state = proptest::option::of("[0-9a-f]{32}");
         let choice = (any::<u32>(), any::<Option<u8>>(), any::<[bool; 2]>());
         let parts = (choice, any::<u32>(), ".*", state);
-        parts.prop_map(|((cpu, takes, [flushes, arrives]), stops, until, state)| Turn {
-            cpu,
-            takes,
-            flushes,
-            arrives,
-            stops,
-            until,
-            state,
-        })
+        parts.prop_map(
+            |((cpu, takes, [flushes, arrives]), stops, until, state)| Turn {
+                cpu,
+                takes,
+                flushes,
+                arrives,
+                stops,
+                until,
+                state,
+            },
+        )
     }
 
     fn provenance_of_a_test() -> Provenance {

@@ -155,7 +155,11 @@ impl Plot {
         let sent_by = sent_by.unwrap_or_default();
         if let (Some(Signal::Init), Some(first)) = (takes, sent_by.first()) {
             // What was sent to it before has arrived, without effect.
-            for (_, sent) in self.pending.iter_mut().filter(|(ipi, _)| ipi.target == target) {
+            for (_, sent) in self
+                .pending
+                .iter_mut()
+                .filter(|(ipi, _)| ipi.target == target)
+            {
                 sent.retain(|at| at > first);
             }
         }

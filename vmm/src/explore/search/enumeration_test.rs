@@ -373,6 +373,42 @@ fn a_lock_that_another_cpu_releases_does_not_order_what_is_done_under_it() {
     assert_eq!(compare(&interrupted).unwrap(), 3);
 }
 
+/// An INIT puts an end to what its target does, at each moment; and what is sent to the target before
+/// it is started is lost.
+#[test]
+fn a_cpu_is_reset_between_any_two_of_its_steps() {
+    let mut programs = tasks(&[
+        &[Op::Init(1), Op::StartUp(1), Op::StartUp(1)],
+        &[Op::Store(1, 1), Op::Store(2, 1)],
+    ]);
+    // Nobody else accesses these words.
+    programs[1].second = vec![Op::Load(1), Op::IfSet, Op::Load(2), Op::Store(0, 1)];
+    assert_eq!(ends(&programs), [3, 3, 3]);
+    let mut programs = tasks(&[&[Op::Init(1), Op::Send(1, 0), Op::StartUp(1)], &[]]);
+    programs[1].handlers[0] = vec![Op::Add(0)];
+    assert_eq!(ends(&programs), [3, 3, 3]);
+    // It stays in reset, with or without what it has done before, and without the lock's release.
+    let programs = tasks(&[
+        &[Op::Init(1)],
+        &[Op::Lock(2), Op::Store(0, 1), Op::Unlock(2)],
+    ]);
+    assert_eq!(ends(&programs), [4, 4, 4]);
+}
+
+/// The IPIs by which a CPU is started arrive in the order in which they were sent. Those of an xAPIC
+/// stay behind earlier stores, and those of an x2APIC do not.
+#[test]
+fn a_cpu_that_is_started_finds_what_was_stored_before_if_there_was_a_fence() {
+    let of = |before: &[Op]| {
+        let starts = [Op::Init(1), Op::StartUp(1)];
+        let mut programs = tasks(&[&[before, &starts].concat(), &[]]);
+        programs[1].second = vec![Op::Load(0)];
+        ends(&programs)
+    };
+    assert_eq!(of(&[Op::Store(0, 1)]), [1, 2, 1]);
+    assert_eq!(of(&[Op::Store(0, 1), Op::Fence]), [1, 1, 1]);
+}
+
 /// Some instructions of a task, or of the handler of an interrupt. A handler does not wait in
 /// loops, but can wait for a lock. It sends only interrupts above its own, so that handlers do not
 /// send interrupts for ever.
@@ -413,7 +449,10 @@ fn op(cpus: usize, handler: Option<usize>) -> impl Strategy<Value = Vec<Op>> {
     let starts = (0..cpus, proptest::option::of(Just(Op::Fence)), 0..3_usize).prop_map(
         |(target, fence, starts)| {
             let ipis = [Op::Init(target), Op::StartUp(target), Op::StartUp(target)];
-            fence.into_iter().chain(ipis.into_iter().take(1 + starts)).collect::<Vec<_>>()
+            fence
+                .into_iter()
+                .chain(ipis.into_iter().take(1 + starts))
+                .collect::<Vec<_>>()
         },
     );
     let waits = prop_oneof![

@@ -11,7 +11,7 @@ use super::dfs::{Cut, Divided, Entry, Root, Task, Visitor, depth_first, make};
 use super::end::SearchEnd;
 use super::engine::Engine;
 use super::frontier::{Frontier, KnownToAll};
-use super::leaving::leaving;
+use super::leaving::Leaving;
 use super::links::Links;
 use super::seen::{Seen, States};
 use super::workers::Workers;
@@ -282,7 +282,7 @@ enum Footprint {
     /// Reads words.
     Words(Vec<u64>),
     /// Brings what has waited in a store buffer to memory: stores, and IPIs to CPUs.
-    Leaves(Vec<(u64, AccessKind)>, Vec<(usize, Signal)>),
+    Leaves(Leaving),
     /// Sends something to a CPU.
     Sends(usize, Signal),
     /// Takes what is on its way to a CPU.
@@ -296,21 +296,16 @@ fn footprint(state: &State, choice: Choice) -> Footprint {
     match choice.act {
         Act::GoOn => {}
         Act::Take(_) | Act::Arrive => return Footprint::Takes(choice.cpu),
-        Act::Flush => {
-            let (words, ipis) = leaving(stopped);
-            return Footprint::Leaves(words, ipis);
-        }
+        Act::Flush => return Footprint::Leaves(Leaving::of(stopped)),
     }
     match stopped.at {
         Stop::Access(Kind::IrqsOff | Kind::Fence, _) => Footprint::Nothing,
         Stop::Access(kind, address) => Footprint::Word(address, AccessKind::of(kind)),
         Stop::Send { target, signal } => Footprint::Sends(target, signal),
         Stop::Relax => Footprint::Words(stopped.watched().collect()),
-        Stop::Idle
-        | Stop::Left
-        | Stop::NotStarted
-        | Stop::WaitsForStartUp
-        | Stop::Point(_) => Footprint::Nothing,
+        Stop::Idle | Stop::Left | Stop::NotStarted | Stop::WaitsForStartUp | Stop::Point(_) => {
+            Footprint::Nothing
+        }
     }
 }
 
@@ -320,7 +315,10 @@ fn starts(footprint: &Footprint, cpu: usize) -> bool {
     let starts = |target: usize, signal: Signal| target == cpu && signal.starts();
     match footprint {
         Footprint::Sends(target, signal) => starts(*target, *signal),
-        Footprint::Leaves(_, ipis) => ipis.iter().any(|(target, signal)| starts(*target, *signal)),
+        Footprint::Leaves(leaving) => leaving
+            .ipis
+            .iter()
+            .any(|(target, signal)| starts(*target, *signal)),
         _ => false,
     }
 }
@@ -328,7 +326,8 @@ fn starts(footprint: &Footprint, cpu: usize) -> bool {
 /// Whether the order of two choices of different CPUs can matter, apart from [`starts`].
 fn are_dependent(a: &Footprint, b: &Footprint) -> bool {
     match (a, b) {
-        (Footprint::Leaves(words, ipis), other) | (other, Footprint::Leaves(words, ipis)) => {
+        (Footprint::Leaves(leaving), other) | (other, Footprint::Leaves(leaving)) => {
+            let Leaving { words, ipis } = leaving;
             let word = |(word, kind): &(u64, AccessKind)| Footprint::Word(*word, *kind);
             let ipi = |(target, signal): &(usize, Signal)| Footprint::Sends(*target, *signal);
             words.iter().any(|it| are_dependent(&word(it), other))
@@ -378,6 +377,7 @@ mod tests {
     #[test]
     fn accesses_to_the_same_word_are_dependent_if_one_writes() {
         const CALL: Signal = Signal::Interrupt(0xfc);
+        let leaving = |words, ipis| Footprint::Leaves(Leaving { words, ipis });
         let read = Footprint::Word(8, AccessKind::Reads);
         let write = Footprint::Word(12, AccessKind::Writes);
         assert!(!are_dependent(
@@ -391,15 +391,24 @@ mod tests {
         ));
         assert!(are_dependent(&Footprint::Words(vec![8]), &write));
         assert!(!are_dependent(&Footprint::Words(vec![8]), &read));
-        assert!(are_dependent(&Footprint::Sends(1, CALL), &Footprint::Takes(1)));
-        assert!(!are_dependent(&Footprint::Sends(1, CALL), &Footprint::Sends(1, CALL)));
-        assert!(!are_dependent(&Footprint::Sends(1, CALL), &Footprint::Takes(0)));
+        assert!(are_dependent(
+            &Footprint::Sends(1, CALL),
+            &Footprint::Takes(1)
+        ));
+        assert!(!are_dependent(
+            &Footprint::Sends(1, CALL),
+            &Footprint::Sends(1, CALL)
+        ));
+        assert!(!are_dependent(
+            &Footprint::Sends(1, CALL),
+            &Footprint::Takes(0)
+        ));
         assert!(!are_dependent(&Footprint::Nothing, &write));
-        let leaves = Footprint::Leaves(vec![(8, AccessKind::Writes)], vec![(1, CALL)]);
+        let leaves = leaving(vec![(8, AccessKind::Writes)], vec![(1, CALL)]);
         assert!(are_dependent(&leaves, &read) && are_dependent(&read, &leaves));
         assert!(are_dependent(&leaves, &Footprint::Takes(1)));
         assert!(!are_dependent(&leaves, &Footprint::Takes(0)));
-        let elsewhere = Footprint::Leaves(vec![(16, AccessKind::Writes)], vec![(1, CALL)]);
+        let elsewhere = leaving(vec![(16, AccessKind::Writes)], vec![(1, CALL)]);
         assert!(!are_dependent(&leaves, &elsewhere));
         assert!(are_dependent(&leaves, &leaves));
         let (init, start) = (Footprint::Sends(1, Signal::Init), Signal::StartUp(8));
@@ -409,6 +418,6 @@ mod tests {
         assert!(!are_dependent(&init, &Footprint::Sends(1, CALL)));
         assert!(starts(&init, 1) && !starts(&init, 2));
         assert!(!starts(&leaves, 1));
-        assert!(starts(&Footprint::Leaves(Vec::new(), vec![(1, start)]), 1));
+        assert!(starts(&leaving(Vec::new(), vec![(1, start)]), 1));
     }
 }

@@ -3,18 +3,28 @@
 use crate::explore::sharing::AccessKind;
 use crate::explore::specimen::{Entry, Signal, Stopped};
 
-/// What leaves next from the store buffer of the CPU: the words that are written, and how; and the
-/// IPIs, each with the CPU to which it goes.
-pub fn leaving(stopped: &Stopped) -> (Vec<(u64, AccessKind)>, Vec<(usize, Signal)>) {
-    let (mut words, mut ipis) = (Vec::new(), Vec::new());
-    for entry in stopped.buffer().leaving() {
-        match entry {
-            Entry::Store(store) if store.releases => {
-                words.push((store.word(), AccessKind::Unlocks));
+/// What leaves next from a store buffer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Leaving {
+    /// The words that are written, and how.
+    pub words: Vec<(u64, AccessKind)>,
+    /// The IPIs, each with the CPU to which it goes.
+    pub ipis: Vec<(usize, Signal)>,
+}
+
+impl Leaving {
+    /// What leaves next from the store buffer of the CPU.
+    pub fn of(stopped: &Stopped) -> Self {
+        let mut leaving = Self::default();
+        for entry in stopped.buffer().leaving() {
+            match entry {
+                Entry::Store(store) if store.releases => {
+                    leaving.words.push((store.word(), AccessKind::Unlocks));
+                }
+                Entry::Store(store) => leaving.words.push((store.word(), AccessKind::Writes)),
+                Entry::Ipi { target, signal } => leaving.ipis.push((*target, *signal)),
             }
-            Entry::Store(store) => words.push((store.word(), AccessKind::Writes)),
-            Entry::Ipi { target, signal } => ipis.push((*target, *signal)),
         }
+        leaving
     }
-    (words, ipis)
 }

@@ -73,7 +73,10 @@ impl Specimen {
                 Stop::Relax => !stopped.in_handler && !stopped.irqs_on(),
                 _ => stopped.is_down(),
             };
-            is_at_rest && stopped.arriving.is_empty() && stopped.buffer.is_empty() && self.is_done(cpu)
+            is_at_rest
+                && stopped.arriving.is_empty()
+                && stopped.buffer.is_empty()
+                && self.is_done(cpu)
         })
     }
 

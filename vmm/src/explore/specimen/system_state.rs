@@ -33,11 +33,19 @@ impl Hash for SystemStateId {
     }
 }
 
+/// A system state that is known.
+#[derive(Debug)]
+struct Known {
+    cpu: usize,
+    state: CpuState,
+    id: SystemStateId,
+}
+
 /// The system states that are known, and those in which the vCPUs are.
 #[derive(Debug, Default)]
 pub(super) struct SystemStates {
-    /// By number, with its CPU. Those in which the CPUs begin come first.
-    known: Vec<(usize, CpuState)>,
+    /// By number. Those in which the CPUs begin come first.
+    known: Vec<Known>,
     /// How many of them these are.
     cpus: usize,
     /// By CPU: that in which its vCPU is. `None` if that is not known.
@@ -48,37 +56,42 @@ impl SystemStates {
     /// The CPUs begin, and are, in these.
     pub(super) fn beginning(states: Vec<CpuState>) -> Self {
         let cpus = states.len();
+        let known = |(cpu, state)| Known {
+            cpu,
+            state,
+            id: SystemStateId::first(cpu),
+        };
         Self {
-            known: states.into_iter().enumerate().collect(),
+            known: states.into_iter().enumerate().map(known).collect(),
             cpus,
-            now: (0..cpus).map(|cpu| Some(SystemStateId::first(cpu))).collect(),
+            now: (0..cpus)
+                .map(|cpu| Some(SystemStateId::first(cpu)))
+                .collect(),
         }
     }
 
     /// Those in which the CPUs begin.
     pub(super) fn first(&self) -> impl Iterator<Item = &CpuState> {
-        self.known[..self.cpus].iter().map(|(_, state)| state)
+        self.known[..self.cpus].iter().map(|known| &known.state)
     }
 
     /// The one with this number.
     pub(super) fn get(&self, id: SystemStateId) -> &CpuState {
-        &self.known[id.number].1
+        &self.known[id.number].state
     }
 
     /// The number of `state`, in which the vCPU of `cpu` is.
     pub(super) fn number(&mut self, cpu: usize, state: CpuState) -> SystemStateId {
-        let is_it = |(its, known): &(usize, CpuState)| {
-            *its == cpu && state.difference(known).is_none()
+        let is_it = |it: &&Known| it.cpu == cpu && state.difference(&it.state).is_none();
+        if let Some(known) = self.known.iter().find(is_it) {
+            return known.id;
+        }
+        let id = SystemStateId {
+            number: self.known.len(),
+            hash: state.system_hash(),
         };
-        let number = self.known.iter().position(is_it).unwrap_or_else(|| {
-            self.known.push((cpu, state));
-            self.known.len() - 1
-        });
-        let hash = match number < self.cpus {
-            true => 0,
-            false => self.known[number].1.system_hash(),
-        };
-        SystemStateId { number, hash }
+        self.known.push(Known { cpu, state, id });
+        id
     }
 
     /// That in which the vCPU of `cpu` is, if it is known.

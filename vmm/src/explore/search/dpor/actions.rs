@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use shared::stop::Kind;
 
 use crate::explore::schedule::{Act, Choice};
-use crate::explore::search::leaving::leaving;
+use crate::explore::search::leaving::Leaving;
 use crate::explore::sharing::AccessKind;
 use crate::explore::specimen::{Signal, State, Stop};
 
@@ -73,7 +73,7 @@ impl Action {
             // As long as the buffer holds anything, no interrupt can be taken.
             Act::Flush => {
                 action.pending = Pending::Ignored;
-                let (words, ipis) = leaving(stopped);
+                let Leaving { words, ipis } = Leaving::of(stopped);
                 action.words = words;
                 ipis.into_iter().for_each(|ipi| action.send(ipi));
                 return action;
