@@ -20,7 +20,7 @@ use super::stacks;
 use super::state::State;
 use super::stop_points::StopPoints;
 use super::stopped::{FIRST_VECTOR, Stop, at_rest, bit};
-use super::system_state::{SystemStateId, SystemStates};
+use super::system_state::SystemStates;
 use crate::cpus::CpuSet;
 use crate::explore::answers::Answers;
 use crate::explore::case::Case;
@@ -111,7 +111,7 @@ impl Specimen {
 
         let mut specimen = Self {
             cpus: (0..serial.cpus())
-                .map(|cpu| at_rest(serial.regs(cpu), SystemStateId::first(cpu)))
+                .map(|cpu| at_rest(serial.regs(cpu)))
                 .collect(),
             buffering: Buffering::new(setup.memory, setup.granularity != Granularity::Every),
             is_xapic: serial.is_xapic(0).map_err(kvm("show an APIC"))?,

@@ -19,7 +19,7 @@ use super::state::State;
 use super::stepping::Moved;
 use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, at_rest, bit};
 use super::store_buffer::Entry;
-use super::system_state::SystemStateId;
+use super::system_state::SystemState;
 use super::waiting::{Depth, Turns};
 use crate::explore::schedule::{Act, Choice, Granularity};
 use crate::explore::search::system::TransitionSystem;
@@ -134,7 +134,7 @@ impl Model {
         let now = Now {
             words: vec![0; words],
             cpus: vec![cpu; programs.len()],
-            stopped: vec![at_rest(kvm_regs::default(), SystemStateId::default()); programs.len()],
+            stopped: vec![at_rest(kvm_regs::default()); programs.len()],
         };
         let mut model = Self {
             root: State {
@@ -179,7 +179,7 @@ impl Model {
                     ..Cpu::default()
                 };
                 if signal == Some(Signal::Init) {
-                    self.now.stopped[cpu].reset(kvm_regs::default(), SystemStateId::default());
+                    self.now.stopped[cpu].reset(kvm_regs::default(), SystemState::default());
                     return;
                 }
             }

@@ -209,7 +209,6 @@ mod tests {
     use vm_memory::{GuestAddress, GuestMemoryMmap};
 
     use super::super::stopped::{INTERRUPT_FLAG, at_rest};
-    use super::super::system_state::SystemStateId;
     use super::super::waiting::Depth;
     use super::*;
 
@@ -236,7 +235,7 @@ mod tests {
         Stopped {
             at: Stop::Access(kind, address),
             locks: [locks.to_vec(), Vec::new()],
-            ..at_rest(kvm_regs::default(), SystemStateId::default())
+            ..at_rest(kvm_regs::default())
         }
     }
 
@@ -355,7 +354,7 @@ mod tests {
             in_loop,
             interruptible,
             before(Kind::Load, 1 << NUMBER_SHIFT, &[]),
-            at_rest(kvm_regs::default(), SystemStateId::default()),
+            at_rest(kvm_regs::default()),
         ] {
             passing.add(0, &stopped, &mut ram);
             assert!(passing.used.is_empty(), "{stopped:?}");
@@ -382,7 +381,7 @@ mod tests {
     #[test]
     fn there_are_no_more_situations_than_numbers() {
         let mut passing = Passing::of(&[], true);
-        let context = at_rest(kvm_regs::default(), SystemStateId::default()).cpu_context(0);
+        let context = at_rest(kvm_regs::default()).cpu_context(0);
         let mut number = |lock| passing.number(Situation::new(context, vec![lock]));
         assert!((1..NUMBERS).all(|lock| number(lock) == Some(lock)));
         assert_eq!(number(0), None);

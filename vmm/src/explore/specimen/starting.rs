@@ -18,12 +18,12 @@ impl Specimen {
     /// # Errors
     /// [`SpecimenError::NotExact`] if KVM does not take it back as it was; any other if KVM fails.
     pub(super) fn prepare(&mut self, cpu: usize) -> Result<(), SpecimenError> {
-        let wanted = self.cpus[cpu].system;
-        if self.systems.now(cpu) == Some(wanted) {
+        let wanted = &self.cpus[cpu].system;
+        if self.systems.is_in(cpu, wanted) {
             return Ok(());
         }
-        self.systems.set_now(cpu, None);
-        let state = self.systems.get(wanted);
+        self.systems.forget_now(cpu);
+        let state = self.systems.get(cpu, wanted);
         self.serial
             .restore_one(cpu, state)
             .map_err(kvm("take back all of a vCPU"))?;
@@ -32,7 +32,7 @@ impl Specimen {
         if let Some(what) = now.difference(state) {
             return Err(SpecimenError::NotExact { cpu, what });
         }
-        self.systems.set_now(cpu, Some(wanted));
+        self.systems.set_now(cpu, wanted.clone());
         self.serial.set_regs(cpu, &self.cpus[cpu].regs);
         Ok(())
     }
@@ -53,8 +53,7 @@ impl Specimen {
         let state = self.serial.capture_one(cpu);
         let state = state.map_err(kvm("show all of a vCPU"))?;
         let regs = state.regs;
-        let system = self.systems.number(cpu, state);
-        self.systems.set_now(cpu, Some(system));
+        let system = self.systems.find(cpu, state);
         self.cpus[cpu].reset(regs, system);
         self.serial.set_regs(cpu, &regs);
         // Nothing reads again what it has left on its stacks.
@@ -75,7 +74,7 @@ impl Specimen {
         let Some(Signal::StartUp(page)) = self.cpus[cpu].arriving.take() else {
             return Ok(());
         };
-        self.systems.set_now(cpu, None);
+        self.systems.forget_now(cpu);
         self.deliver(cpu, Delivery::StartUp, page)
     }
 
@@ -90,9 +89,7 @@ impl Specimen {
         let state = self.serial.capture_one(cpu);
         let state = state.map_err(kvm("show all of a vCPU"))?;
         let takes_interrupts = inspect::is_enabled(&state.lapic);
-        let system = self.systems.number(cpu, state);
-        self.systems.set_now(cpu, Some(system));
-        self.cpus[cpu].system = system;
+        self.cpus[cpu].system = self.systems.find(cpu, state);
         Ok((!takes_interrupts).then(|| {
             let text = format!(
                 "CPU {cpu} was started, and has come to a stop before it has enabled its local \

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::buffering::Buffering;
 use super::signal::{Arriving, Signal};
 use super::store_buffer::{BufferedStore, Entry, StoreBuffer, part};
-use super::system_state::SystemStateId;
+use super::system_state::SystemState;
 use super::waiting::{Depth, Turns};
 use crate::explore::schedule::Act;
 use crate::explore::sharing::{AccessKind, CpuContext, Sharing};
@@ -85,7 +85,7 @@ pub struct Stopped {
     /// The INITs and start-up IPIs on their way to it.
     pub(super) arriving: Arriving,
     /// What its vCPU has besides the general registers.
-    pub(super) system: SystemStateId,
+    pub(super) system: SystemState,
     /// The number of commands that it was given so far.
     pub(super) given: usize,
 }
@@ -141,13 +141,13 @@ impl Stopped {
 
     /// An INIT has arrived, and has left it with these registers. It stops whatever it was doing, and
     /// forgets what was pending.
-    pub(super) fn reset(&mut self, regs: kvm_regs, system: SystemStateId) {
+    pub(super) fn reset(&mut self, regs: kvm_regs, system: SystemState) {
         *self = Self {
             at: Stop::WaitsForStartUp,
             arriving: std::mem::take(&mut self.arriving),
             given: self.given,
             system,
-            ..at_rest(regs, system)
+            ..at_rest(regs)
         };
     }
 
@@ -432,7 +432,7 @@ impl Hash for Stopped {
         }
         (self.below, self.repeats).hash(state);
         (self.pending, self.given).hash(state);
-        (&self.arriving, self.system).hash(state);
+        (&self.arriving, &self.system).hash(state);
     }
 }
 
@@ -442,7 +442,7 @@ pub(super) fn bit(vector: u8) -> u16 {
 }
 
 /// An idle CPU with these registers, which was given nothing yet.
-pub(super) fn at_rest(regs: kvm_regs, system: SystemStateId) -> Stopped {
+pub(super) fn at_rest(regs: kvm_regs) -> Stopped {
     Stopped {
         regs,
         at: Stop::Idle,
@@ -458,7 +458,7 @@ pub(super) fn at_rest(regs: kvm_regs, system: SystemStateId) -> Stopped {
         repeats: false,
         pending: 0,
         arriving: Arriving::default(),
-        system,
+        system: SystemState::First,
         given: 0,
     }
 }
@@ -481,7 +481,7 @@ mod tests {
     fn the_same_locks_held_otherwise_make_another_key() {
         let of = |task: &[u64], handler: &[u64]| Stopped {
             locks: [task.to_vec(), handler.to_vec()],
-            ..at_rest(kvm_regs::default(), SystemStateId::default())
+            ..at_rest(kvm_regs::default())
         };
         let all = [
             of(&[8, 16], &[]),

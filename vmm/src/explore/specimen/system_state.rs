@@ -1,113 +1,116 @@
 //! System states: what a vCPU has besides its general registers, such as segments, control
 //! registers, MSRs, its local APIC, and whether it runs or waits to be started. A step does not
-//! change them, except for one in which a CPU is reset or started. So there are few, each is kept
-//! once, and a state names them. Plain data: which vCPU is in which one is noted here, and brought
-//! about by [`super::starting`].
+//! change them, except for one in which a CPU is reset or started. So there are few, and each is kept
+//! once. Plain data: which vCPU is in which one is noted here, and brought about by
+//! [`super::starting`].
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use crate::machine::state::CpuState;
 
-/// A system state by its number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct SystemStateId {
-    number: usize,
-    /// A hash of what it consists of, which is the same in every process; 0 for that in which its
-    /// CPU begins.
-    hash: u128,
+/// The system state of a CPU. It means the same on each of several machines that begin alike.
+#[derive(Debug, Clone, Default)]
+pub(super) enum SystemState {
+    /// That in which the CPU begins.
+    #[default]
+    First,
+    /// Another one, with a hash of what it consists of.
+    Later(u128, Arc<CpuState>),
 }
 
-impl SystemStateId {
-    /// That in which `cpu` begins.
-    pub(super) fn first(cpu: usize) -> Self {
-        Self {
-            number: cpu,
-            hash: 0,
+impl SystemState {
+    fn number(&self) -> u128 {
+        match self {
+            Self::First => 0,
+            Self::Later(hash, _) => *hash,
         }
     }
 }
 
-impl Hash for SystemStateId {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.hash.hash(state);
+impl PartialEq for SystemState {
+    fn eq(&self, other: &Self) -> bool {
+        self.number() == other.number()
     }
 }
 
-/// A system state that is known.
-#[derive(Debug)]
-struct Known {
-    cpu: usize,
-    state: CpuState,
-    id: SystemStateId,
+impl Hash for SystemState {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.number().hash(state);
+    }
 }
 
 /// The system states that are known, and those in which the vCPUs are.
 #[derive(Debug, Default)]
 pub(super) struct SystemStates {
-    /// By number. Those in which the CPUs begin come first.
-    known: Vec<Known>,
-    /// How many of them these are.
-    cpus: usize,
+    /// By CPU: that in which it begins.
+    first: Vec<CpuState>,
+    /// By CPU: all others.
+    later: Vec<Vec<SystemState>>,
     /// By CPU: that in which its vCPU is. `None` if that is not known.
-    now: Vec<Option<SystemStateId>>,
+    now: Vec<Option<SystemState>>,
 }
 
 impl SystemStates {
     /// The CPUs begin, and are, in these.
-    pub(super) fn beginning(states: Vec<CpuState>) -> Self {
-        let cpus = states.len();
-        let known = |(cpu, state)| Known {
-            cpu,
-            state,
-            id: SystemStateId::first(cpu),
-        };
+    pub(super) fn beginning(first: Vec<CpuState>) -> Self {
         Self {
-            known: states.into_iter().enumerate().map(known).collect(),
-            cpus,
-            now: (0..cpus)
-                .map(|cpu| Some(SystemStateId::first(cpu)))
-                .collect(),
+            later: vec![Vec::new(); first.len()],
+            now: vec![Some(SystemState::First); first.len()],
+            first,
         }
     }
 
     /// Those in which the CPUs begin.
     pub(super) fn first(&self) -> impl Iterator<Item = &CpuState> {
-        self.known[..self.cpus].iter().map(|known| &known.state)
+        self.first.iter()
     }
 
-    /// The one with this number.
-    pub(super) fn get(&self, id: SystemStateId) -> &CpuState {
-        &self.known[id.number].state
-    }
-
-    /// The number of `state`, in which the vCPU of `cpu` is.
-    pub(super) fn number(&mut self, cpu: usize, state: CpuState) -> SystemStateId {
-        let is_it = |it: &&Known| it.cpu == cpu && state.difference(&it.state).is_none();
-        if let Some(known) = self.known.iter().find(is_it) {
-            return known.id;
+    /// What `system` is on `cpu`.
+    pub(super) fn get<'a>(&'a self, cpu: usize, system: &'a SystemState) -> &'a CpuState {
+        match system {
+            SystemState::First => &self.first[cpu],
+            SystemState::Later(_, state) => state,
         }
-        let id = SystemStateId {
-            number: self.known.len(),
-            hash: state.system_hash(),
+    }
+
+    /// Which one `state` is, in which the vCPU of `cpu` is now.
+    pub(super) fn find(&mut self, cpu: usize, state: CpuState) -> SystemState {
+        let is_it = |known: &CpuState| state.difference(known).is_none();
+        let known = self.later[cpu].iter().find(|it| match it {
+            SystemState::First => false,
+            SystemState::Later(_, known) => is_it(known),
+        });
+        let found = match known {
+            _ if is_it(&self.first[cpu]) => SystemState::First,
+            Some(known) => known.clone(),
+            None => {
+                let new = SystemState::Later(state.system_hash(), Arc::new(state));
+                self.later[cpu].push(new.clone());
+                new
+            }
         };
-        self.known.push(Known { cpu, state, id });
-        id
+        self.now[cpu] = Some(found.clone());
+        found
     }
 
-    /// That in which the vCPU of `cpu` is, if it is known.
-    pub(super) fn now(&self, cpu: usize) -> Option<SystemStateId> {
-        self.now[cpu]
+    /// Whether the vCPU of `cpu` is in `system`, as far as is known.
+    pub(super) fn is_in(&self, cpu: usize, system: &SystemState) -> bool {
+        self.now[cpu].as_ref() == Some(system)
     }
 
-    /// The vCPU of `cpu` is in this one now, or in one that is not known.
-    pub(super) fn set_now(&mut self, cpu: usize, now: Option<SystemStateId>) {
-        self.now[cpu] = now;
+    /// The vCPU of `cpu` is in this one now.
+    pub(super) fn set_now(&mut self, cpu: usize, system: SystemState) {
+        self.now[cpu] = Some(system);
+    }
+
+    /// It is not known in which one the vCPU of `cpu` is.
+    pub(super) fn forget_now(&mut self, cpu: usize) {
+        self.now[cpu] = None;
     }
 
     /// Every vCPU is in that in which its CPU begins.
     pub(super) fn set_now_first(&mut self) {
-        for (cpu, now) in self.now.iter_mut().enumerate() {
-            *now = Some(SystemStateId::first(cpu));
-        }
+        self.now.fill(Some(SystemState::First));
     }
 }
