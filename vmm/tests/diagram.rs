@@ -14,7 +14,7 @@ use tests::{Vmm, open_kvm, skip};
 use vmm::explore::naming::Word;
 use vmm::explore::schedule::{FORM, Granularity, Schedule};
 use vmm::explore::specimen::Signal;
-use vmm::explore::story::{At, Beat, Ipi, Mark, Scene, Story};
+use vmm::explore::story::{At, Beat, Flushed, Ipi, Mark, Scene, Story};
 use vmm::manifest::Vector;
 use vmm::report::page::story::{Document, Tone, write};
 
@@ -354,6 +354,43 @@ fn an_ipi_leads_from_its_stop_to_the_turn_that_takes_it() {
     assert!(
         turn.contains("CPU 1 takes many") && turn.contains("from turn 1 of CPU 0"),
         "{turn}"
+    );
+    page.is_quiet();
+}
+
+#[test]
+#[ignore = "needs a browser: make test-browser"]
+fn a_store_leads_from_where_it_is_made_to_where_it_reaches_memory() {
+    let mut story = made(2, 1);
+    let written = page_of(&story, CASE);
+    let mut page = Page::open(&written.path(), 1300, 1000);
+    assert_eq!(number_of(&mut page, "#diagram .store"), 0);
+    assert_eq!(number_of(&mut page, "#legend .store"), 0, "there is none");
+    let issued = At { scene: 0, beat: 1 };
+    story.scenes[2].flushes = true;
+    story.scenes[2].beats[0].flushed = vec![Flushed {
+        what: NAME.to_owned(),
+        place: "guest/src/ipi/csd.rs:108".to_owned(),
+        issued: Some(issued),
+    }];
+    let written = page_of(&story, CASE);
+    let mut page = Page::open(&written.path(), 1300, 1000);
+    assert_eq!(number_of(&mut page, "#diagram .store"), 1);
+    assert_eq!(number_of(&mut page, "#diagram .reached"), 1);
+    assert_eq!(number_of(&mut page, "#legend .store"), 1);
+    let row = |stop: &str| format!("shown.diagram.y(shown.diagram.rowOf.get({stop}))");
+    // The second stop of the first turn, and the first of the third.
+    let (from, to) = (page.number(&row("1")), page.number(&row("6")));
+    let edge = |page: &mut Page, edge: &str| {
+        page.number(&format!(
+            "document.querySelector('#diagram .store').getBBox().{edge}"
+        ))
+    };
+    let (top, height) = (edge(&mut page, "y"), edge(&mut page, "height"));
+    assert!((top - from).abs() < 3.0, "{top} is not {from}");
+    assert!(
+        (top + height - to).abs() < 3.0,
+        "{top} + {height} is not {to}"
     );
     page.is_quiet();
 }

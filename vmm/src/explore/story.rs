@@ -11,7 +11,7 @@ use super::errors::ExploreError;
 use super::naming::{Word, WordNames};
 use super::retrace::OnStop;
 use super::schedule::{Act, Choice, Claim, PointOfNoReturn, Step};
-use super::specimen::{Entry, Signal, Specimen, Stop};
+use super::specimen::{BufferedStore, Entry, Signal, Specimen, Stop};
 use crate::machine::image::Image;
 use crate::machine::source::{Source, SourceLine};
 use crate::machine::symbols::readable;
@@ -45,6 +45,9 @@ pub struct Flushed {
     pub what: String,
     /// The source line of the store, as `file:line`; empty if it is not known.
     pub place: String,
+    /// The stop at which its CPU was about to make the store, if that is known. It has waited in the
+    /// store buffer since.
+    pub issued: Option<At>,
 }
 
 /// An IPI to a CPU.
@@ -120,8 +123,8 @@ pub struct StoryBuilder<'a> {
     /// `None` until the first stop, because the names need the machine.
     words: Option<WordNames>,
     turn: Option<usize>,
-    /// By CPU and address: the place of the last store there.
-    stored: HashMap<(usize, u64), String>,
+    /// By CPU and address: the stops before the stores there, and their places.
+    stored: HashMap<(usize, u64), Vec<(At, String)>>,
     plot: Plot,
 }
 
@@ -172,19 +175,22 @@ impl Plot {
         });
     }
 
+    /// Where the next beat will be.
+    fn next(&self) -> Option<At> {
+        let scene = self.scenes.len().checked_sub(1)?;
+        let beat = self.scenes[scene].beats.len();
+        Some(At { scene, beat })
+    }
+
     /// Adds a beat to the last scene.
     fn add(&mut self, beat: Beat) {
-        let Some((number, scene)) = self.scenes.iter_mut().enumerate().last() else {
+        let (Some(at), Some(scene)) = (self.next(), self.scenes.last_mut()) else {
             return;
         };
-        if let Some((ipi, at)) = self.leaving.remove(&scene.cpu) {
-            self.pending.entry(ipi).or_default().push(at);
+        if let Some((ipi, sent)) = self.leaving.remove(&scene.cpu) {
+            self.pending.entry(ipi).or_default().push(sent);
         }
         if let Some(ipi) = beat.sends {
-            let at = At {
-                scene: number,
-                beat: scene.beats.len(),
-            };
             self.leaving.insert(scene.cpu, (ipi, at));
         }
         scene.beats.push(beat);
@@ -215,17 +221,25 @@ impl<'a> StoryBuilder<'a> {
         let stopped = &specimen.cpus()[choice.cpu];
         let place = self.place(specimen, choice.cpu);
         let names = (self.words).get_or_insert_with(|| WordNames::of(self.image, specimen));
+        let buffer = stopped.buffer();
         let flushed = specimen.left_buffer().iter().map(|entry| {
-            let (name, place) = match entry {
-                Entry::Store(store) => (
-                    names.accessed(specimen, store.address).name,
-                    self.stored.get(&(choice.cpu, store.address)),
-                ),
+            let (name, store) = match entry {
+                Entry::Store(store) => {
+                    // Of the stores there, as many as are still in the buffer came after it.
+                    let same = |other: &&BufferedStore| other.address == store.address;
+                    let later = buffer.stores().filter(same).count();
+                    let there = self.stored.get(&(choice.cpu, store.address));
+                    (
+                        names.accessed(specimen, store.address).name,
+                        there.and_then(|there| there.iter().rev().nth(later)),
+                    )
+                }
                 Entry::Ipi { .. } => (None, None),
             };
             Flushed {
                 what: name.unwrap_or_else(|| specimen.describe_entry(entry)),
-                place: place.cloned().unwrap_or_default(),
+                place: store.map_or_else(String::new, |(_, place)| place.clone()),
+                issued: store.map(|(at, _)| *at),
             }
         });
         let flushed = flushed.collect();
@@ -233,9 +247,11 @@ impl<'a> StoryBuilder<'a> {
             self.turn = Some(turn);
             self.plot.begin(choice, stopped.at);
         }
-        if let (Stop::Access(Kind::Store, address), Some(place)) = (stopped.at, &place) {
-            let place = format!("{}:{}", place.file, place.line);
-            self.stored.insert((choice.cpu, address), place);
+        if let Stop::Access(Kind::Store, address) = stopped.at {
+            let place = place.as_ref();
+            let place = place.map(|place| format!("{}:{}", place.file, place.line));
+            let there = self.stored.entry((choice.cpu, address)).or_default();
+            there.extend(self.plot.next().map(|at| (at, place.unwrap_or_default())));
         }
         let (words, writes) = match stopped.at {
             Stop::Access(Kind::IrqsOff | Kind::Fence, _) => (Vec::new(), false),

@@ -182,6 +182,7 @@ class Diagram {
       picture.append(svg('path', { class: 'mark', d: `M${this.x(cpu)},${this.y(row) - 6}l6,6l-6,6l-6,-6z` }));
     }
     this.drawIpis(picture, bottom);
+    this.drawStores(picture);
     if (story.breaks.length > 0) {
       for (let cpu = 0; cpu < story.cpus; cpu += 1) {
         const [x, y] = [this.x(cpu), bottom];
@@ -219,6 +220,18 @@ class Diagram {
     for (const stop of this.stops.list) {
       if (stop.sends && !answered.has(`${stop.turn},${stop.at}`)) {
         ipi(stop.cpu, stop.sends.target, this.rowFor({ scene: stop.turn, beat: stop.at }), null, false);
+      }
+    }
+  }
+
+  /** Beside the lane of its CPU, how long each store has waited in the store buffer. */
+  drawStores(picture) {
+    for (const stop of this.stops.list) {
+      for (const { issued } of stop.flushed.filter((it) => it.issued !== null)) {
+        const to = this.rowOf.get(stop.id) ?? this.boxes[stop.turn].first;
+        const [x, y0, y1] = [this.x(stop.cpu), this.y(this.rowFor(issued)), this.y(to)];
+        picture.append(svg('path', { class: 'store', d: `M${x + 3},${y0}h2q3,0 3,3V${y1 - 3}q0,3 -3,3` }));
+        picture.append(svg('path', { class: 'reached', d: `M${x + 3},${y1}l5,-4v8z` }));
       }
     }
   }
@@ -307,7 +320,14 @@ function showSchedule({ story, traffic, schedule, guest }) {
     URL.revokeObjectURL(link.href);
   };
   byId('schedule').hidden = false;
-  for (const [kind, text] of [['task', 'in a task'], ['handler', 'in a handler'], ['ipi', 'IPI, pending until it is taken']]) {
+  const kinds = [
+    ['task', 'in a task'],
+    ['handler', 'in a handler'],
+    ['ipi', 'IPI, pending until it is taken'],
+  ];
+  const waits = ({ flushed }) => flushed.some(({ issued }) => issued !== null);
+  if (story.scenes.some(({ beats }) => beats.some(waits))) kinds.push(['store', 'store, in the store buffer until it reaches memory']);
+  for (const [kind, text] of kinds) {
     byId('legend').append(element('span', {}, element('i', { className: kind }), text));
   }
   shown.diagram = new Diagram(byId('diagram'), story, traffic, tellStop);
