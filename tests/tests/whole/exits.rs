@@ -38,39 +38,41 @@ fn result(case: &str, options: &str) -> (Value, f64) {
     (found(result), each)
 }
 
-/// Interrupts, locks, waiting loops, a guest that is broken, and what is learnt on the way.
-const SEARCHES: [(&str, &str); 6] = [
-    (SHRINKING_MASK, "--append queue=filo"),
-    (
-        SHRINKING_MASK,
-        "--append queue=counting-rcu --strategy exhaustive --check-keys",
-    ),
-    (SHRINKING_MASK, "--append mask-check=off --shorten 0s"),
-    ("cpus 2\n0: single 1; single 1 wait\n1: single 0\n", ""),
-    (
-        "cpus 3\n0: many 1,2 wait\n1: many 0,2\n",
-        "--append queue=fixed-2011 --strategy random --runs 30",
-    ),
-    (
-        "cpus 2\n0: all wait; irqs-off; single 1; irqs-on\n1: each\n",
-        "--append queue=llist --strategy pct --runs 30",
-    ),
-];
-
-#[test]
-fn a_search_finds_the_same_if_every_access_is_an_exit() {
+fn finds_the_same(case: &str, options: &str) {
     need_kvm();
-    for (case, options) in SEARCHES {
-        let (passing, few) = result(case, options);
-        let (exiting, many) = result(case, &format!("{options} --every-exit"));
-        assert_eq!(passing, exiting, "{case}{options}");
-        // Each sampled run begins with an empty table.
-        // And while a store waits, its CPU stops everywhere.
-        let most = if options.contains("--runs") {
-            0.95
-        } else {
-            0.75
-        };
-        assert!(few < many * most, "{few} and {many}: {case}{options}");
-    }
+    let (passing, few) = result(case, options);
+    let (exiting, many) = result(case, &format!("{options} --every-exit"));
+    assert_eq!(passing, exiting, "{case}{options}");
+    // Each sampled run begins with an empty table.
+    // And while a store waits, its CPU stops everywhere.
+    let most = if options.contains("--runs") {
+        0.95
+    } else {
+        0.75
+    };
+    assert!(few < many * most, "{few} and {many}: {case}{options}");
+}
+
+/// A test for each search.
+macro_rules! the_same_is_found {
+    ($($name:ident: $case:expr, $options:literal;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                finds_the_same($case, $options);
+            }
+        )*
+    };
+}
+
+the_same_is_found! {
+    with_locks: SHRINKING_MASK, "--append queue=filo";
+    of_every_state:
+        SHRINKING_MASK, "--append queue=counting-rcu --strategy exhaustive --check-keys";
+    of_what_breaks: SHRINKING_MASK, "--append mask-check=off --shorten 0s";
+    with_waiting_loops: "cpus 2\n0: single 1 wait\n1: single 0\n", "";
+    in_random_runs: "cpus 3\n0: many 1,2 wait\n1: many 0,2\n",
+        "--append queue=fixed-2011 --strategy random --runs 30";
+    with_interrupts_off: "cpus 2\n0: all wait; irqs-off; single 1; irqs-on\n1: each\n",
+        "--append queue=llist --strategy pct --runs 30";
 }

@@ -3,6 +3,7 @@
 //!
 //! The VMM knows this guest only by its manifest, so this also tests the interface between them.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
@@ -176,37 +177,64 @@ fn must_be_exact(name: &str, test: &Test, memory: &str, strategy: &str) {
     assert_eq!(found.len(), known.len(), "{what}");
 }
 
-/// The outcomes of every test of the literature, by the searches that claim to find all.
-#[test]
-fn the_shipped_tests_have_the_outcomes_of_the_literature_and_no_others() {
-    need_kvm();
-    for (name, text) in FILES {
+/// The shipped tests whose CPUs have `steps` to do together.
+fn shipped(steps: RangeInclusive<usize>) -> impl Iterator<Item = (&'static str, Test)> {
+    let parsed = FILES.iter().map(|(name, text)| {
         let test = herd::parse(text).unwrap_or_else(|why| panic!("{name}: {why}"));
+        (*name, test)
+    });
+    parsed.filter(move |(_, test)| {
+        let all: usize = test.programs.iter().map(|it| it.steps.len()).sum();
+        steps.contains(&all)
+    })
+}
+
+/// Steps of the tests that `make test` searches.
+const FEW: RangeInclusive<usize> = 0..=5;
+
+/// And of those that only `make test-long` does.
+const MANY: RangeInclusive<usize> = 6..=usize::MAX;
+
+/// The outcomes of each, by the searches that claim to find all.
+fn shipped_tests_are_exact(steps: RangeInclusive<usize>) {
+    need_kvm();
+    let mut tried = 0;
+    for (name, test) in shipped(steps) {
         for memory in ["sc", "tso"] {
             for strategy in ["races", "exhaustive"] {
                 must_be_exact(name, &test, memory, strategy);
             }
         }
+        tried += 1;
     }
+    assert!(tried > 10, "{tried}");
+}
+
+#[test]
+fn the_shipped_tests_have_the_outcomes_of_the_literature_and_no_others() {
+    shipped_tests_are_exact(FEW);
+}
+
+#[test]
+#[ignore = "more of the same: make test-long"]
+fn the_large_shipped_tests_have_the_outcomes_of_the_literature_and_no_others() {
+    shipped_tests_are_exact(MANY);
 }
 
 /// The strategies that take longer, on the smallest of them.
 #[test]
 fn the_reference_and_the_default_come_to_the_same_outcomes() {
     need_kvm();
-    for (name, text) in FILES {
-        let test = herd::parse(text).unwrap();
-        let steps: usize = test.programs.iter().map(|it| it.steps.len()).sum();
-        if steps <= 4 {
-            for memory in ["sc", "tso"] {
-                must_be_exact(name, &test, memory, "auto");
-                must_be_exact(name, &test, memory, "reference");
-            }
+    for (name, test) in shipped(0..=4) {
+        for memory in ["sc", "tso"] {
+            must_be_exact(name, &test, memory, "auto");
+            must_be_exact(name, &test, memory, "reference");
         }
     }
 }
 
-/// Tests drawn at random. `LITMUS_CASES` is how many, `LITMUS_SEED` which.
+/// Tests drawn at random. `LITMUS_CASES` is how many, `LITMUS_SEED` which; `make reference` draws
+/// more.
 #[test]
 fn tests_drawn_at_random_have_the_outcomes_of_the_model() {
     need_kvm();
@@ -215,7 +243,7 @@ fn tests_drawn_at_random_have_the_outcomes_of_the_model() {
         set.map_or(default, |number| number.parse().expect(variable))
     };
     let mut random = fastrand::Rng::with_seed(number("LITMUS_SEED", 1));
-    for drawn in 0..number("LITMUS_CASES", 12) {
+    for drawn in 0..number("LITMUS_CASES", 4) {
         let text = draw(&mut random);
         let programs = program::parse(&text).unwrap();
         let claim = Claim {
@@ -364,21 +392,37 @@ fn a_claim_of_a_register_that_is_never_read_is_found() {
     run.ends_with(0).says("as expected: unread");
 }
 
-/// Each file claims what x86 does, and so do the cases that are made of them.
+/// Each file claims what x86 does.
 #[test]
 fn every_shipped_test_claims_what_x86_does() {
-    need_kvm();
-    for (name, text) in FILES {
-        let test = herd::parse(text).unwrap_or_else(|why| panic!("{name}: {why}"));
+    for (name, test) in shipped(0..=usize::MAX) {
         let is_decided = litmus::interleavings::decides(&test, Model::Tso).unwrap();
         assert_eq!(
             is_decided,
             test.claim.quantifier == Quantifier::Exists,
             "{name}"
         );
+    }
+}
+
+/// And so do the cases that are made of them.
+fn cases_claim_what_x86_does(steps: RangeInclusive<usize>) {
+    need_kvm();
+    for (name, test) in shipped(steps) {
         let run = search(&case::case(&test).unwrap());
         assert_eq!(run.status(), 0, "{name}: {run}");
     }
+}
+
+#[test]
+fn every_shipped_case_claims_what_x86_does() {
+    cases_claim_what_x86_does(FEW);
+}
+
+#[test]
+#[ignore = "more of the same: make test-long"]
+fn every_large_shipped_case_claims_what_x86_does() {
+    cases_claim_what_x86_does(MANY);
 }
 
 #[test]

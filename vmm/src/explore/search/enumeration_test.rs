@@ -495,7 +495,7 @@ fn programs() -> impl Strategy<Value = Vec<Program>> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 150,
+        cases: 40,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
