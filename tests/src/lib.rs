@@ -114,7 +114,7 @@ fn product(variable: &str, default: &str) -> PathBuf {
 /// If the variable is something else.
 pub fn vcpus() -> Vec<u32> {
     env::var("WHOLE_VCPUS")
-        .unwrap_or_else(|_| "1,2,3,16,64".to_owned())
+        .unwrap_or_else(|_| "1,2,3,16".to_owned())
         .split(',')
         .map(|count| {
             count
