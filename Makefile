@@ -182,7 +182,7 @@ SVM_CORE += hostile::
 # machines that are rewound and moved step by step: a search by each strategy, a replay, interrupts
 # at every moment, store buffers, a guest that never goes on;
 SVM_CORE += explore::the_lost_call explore::a_call_at_the_head explore::a_mask_that_is_freed believed::the_reference_says \
-	believed::any_number_of_processes believed::interrupts_that_are_off exits::of_what_breaks exits::in_random_runs \
+	believed::any_number_of_machines believed::interrupts_that_are_off exits::of_what_breaks exits::in_random_runs \
 	exits::with_interrupts_off deadlocks::an_interrupt_that_comes deadlocks::who_takes_its_own \
 	litmus::an_interrupt_overtakes litmus::handlers_read litmus::what_is_found hostile_search::a_guest_that_never
 # and every story, which puts all of it together.
