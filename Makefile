@@ -34,7 +34,7 @@ OF_PRODUCTS := --test whole --test plants --test images --test install
 .DEFAULT_GOAL := build
 .PHONY: help build vmm manual examples guest images explore-images whole built run run-svm have-kvm lint check
 .PHONY: test test-long test-unit test-schedules test-versus test-orderings test-local test-images test-install
-.PHONY: test-plants test-plants-core test-svm test-svm-core test-qemu test-browser
+.PHONY: test-plants test-plants-core test-svm test-svm-core test-qemu test-browser test-kubernetes
 .PHONY: picture reference stories soak cases designs bench bench-explorer bench-qemu costs trace-costs
 .PHONY: install uninstall clean
 
@@ -218,6 +218,9 @@ test-browser: build ## the pages of --report in a real browser
 	VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) \
 		$(TESTS) --test browser --test diagram --test layout -- --ignored
 
+test-kubernetes: ## the job for Kubernetes, against the schemas of its API
+	tests/kubernetes/validate $(OUT)/kubernetes
+
 picture: have-kvm build ## draw docs/report.png anew, the page of the story in README.md
 	tests/browser/prepare
 	tests/browser/picture $(VMM) $(GUEST) docs/report.png
@@ -270,7 +273,7 @@ lint: ## formatting, and everything the compiler and clippy have to say
 	done
 	sh -n guest/build
 	sh -n vmm/manual/names-only
-	for script in tests/svm/* tests/browser/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done
+	for script in tests/svm/* tests/browser/* tests/kubernetes/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done
 
 COMMANDS := $(VMM) $(LITMUS_CASE)
 IMAGES := $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE) $(SUM) $(SUM_EXPLORE)
