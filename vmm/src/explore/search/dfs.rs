@@ -152,7 +152,7 @@ pub fn depth_first<V: Visitor, T>(
     visitor: &mut V,
     together: &Divided<T, V::Step>,
 ) -> Result<(), Cut> {
-    while let Some(task) = together.tasks.take(Vec::new) {
+    while let Some(task) = together.tasks.take() {
         do_task(engine, visitor, task, &together.tasks)?;
     }
     Ok(())

@@ -62,10 +62,9 @@ impl<T> Tasks<T> {
         self.has_changed.notify_one();
     }
 
-    /// Takes the task that waits longest, or waits for one. `None` once there is none, no worker is
-    /// left that could put one, and `more`, which is then asked by the last of them, has none either;
-    /// or once the search is over.
-    pub fn take(&self, more: impl Fn() -> Vec<T>) -> Option<T> {
+    /// Takes the task that waits longest, or waits for one. `None` once there is none and no worker is
+    /// left that could put one, or once the search is over.
+    pub fn take(&self) -> Option<T> {
         let mut state = self.lock();
         state.idle += 1;
         loop {
@@ -78,10 +77,9 @@ impl<T> Tasks<T> {
                 return Some(task);
             }
             if state.idle == self.workers {
-                state.waiting.extend(more());
-                state.is_over = state.waiting.is_empty();
+                state.is_over = true;
                 self.has_changed.notify_all();
-                continue;
+                return None;
             }
             self.note_wanted(&state);
             state = (self.has_changed.wait(state)).unwrap_or_else(PoisonError::into_inner);
@@ -105,15 +103,11 @@ mod tests {
     #[test]
     fn every_task_is_taken_once_also_those_that_come_later() {
         let tasks = Tasks::new(4, [1000_u64]);
-        let (taken, asked) = (AtomicU64::new(0), AtomicU64::new(0));
-        let more = || {
-            let is_first = asked.fetch_add(1, Ordering::Relaxed) == 0;
-            if is_first { vec![1, 1] } else { Vec::new() }
-        };
+        let taken = AtomicU64::new(0);
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    while let Some(size) = tasks.take(more) {
+                    while let Some(size) = tasks.take() {
                         taken.fetch_add(1, Ordering::Relaxed);
                         if size > 1 {
                             tasks.put(size / 2);
@@ -123,22 +117,21 @@ mod tests {
                 });
             }
         });
-        // 1,000 tasks of size 1 and what was divided until they were, and two more.
-        assert_eq!(taken.into_inner(), 1999 + 2);
-        assert_eq!(asked.into_inner(), 2);
+        // 1,000 tasks of size 1, and what was divided until they were.
+        assert_eq!(taken.into_inner(), 1999);
     }
 
     #[test]
     fn who_waits_is_told_that_the_search_is_over() {
         let tasks = Tasks::<u64>::new(2, []);
         thread::scope(|scope| {
-            let waits = scope.spawn(|| tasks.take(Vec::new));
+            let waits = scope.spawn(|| tasks.take());
             while !tasks.is_wanted() {
                 thread::yield_now();
             }
             tasks.end();
             assert_eq!(waits.join().unwrap(), None);
         });
-        assert_eq!(tasks.take(Vec::new), None);
+        assert_eq!(tasks.take(), None);
     }
 }

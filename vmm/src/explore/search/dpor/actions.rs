@@ -232,7 +232,7 @@ impl<'a> Actions<'a> {
 }
 
 /// A set of actions, by their numbers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct ActionSet(Vec<u64>);
 
 impl ActionSet {

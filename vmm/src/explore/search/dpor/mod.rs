@@ -21,7 +21,6 @@ mod trace;
 mod visited;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::dfs::{Cut, Root, broke, judge, make};
 use super::end::SearchEnd;
@@ -52,13 +51,15 @@ pub fn search(workers: &mut Workers<'_>, shard: Shard) -> Result<SearchEnd, Spec
             visited: Visited::default(),
             numbering: Numbering::default(),
             tasks: Tasks::new(workers, roots.into_iter().map(Task::Begin)),
-            has_cycle: AtomicBool::new(false),
         })
     };
     let work = |engine: &mut Engine<'_>, common: &Common| Dpor::new(common, engine).search(engine);
     let (end, common) = workers.until_sound(begin, work)?;
-    let has_cycle = common.is_some_and(|common| common.has_cycle.into_inner());
-    workers.first().has_cycle |= has_cycle;
+    // If nobody has anything left, and yet there are open nodes, steps wait for each other, all around
+    // a cycle. What can happen after these nodes is then not known, and something can have been left
+    // out: as with any other cycle, `confirm_complete` makes every step.
+    let waits = common.is_some_and(|common| common.visited.has_open());
+    workers.first().has_cycle |= waits;
     Ok(end)
 }
 
@@ -68,8 +69,6 @@ struct Common {
     visited: Visited,
     numbering: Numbering,
     tasks: Tasks<Task>,
-    /// Whether a cycle was found that passes from one worker to another.
-    has_cycle: AtomicBool,
 }
 
 /// What a worker can begin with.
@@ -84,21 +83,6 @@ enum Task {
 impl Together for Common {
     fn end(&self) {
         self.tasks.end();
-    }
-}
-
-impl Common {
-    /// What there is to do once nobody has anything left. If nodes are open then, steps wait for
-    /// each other, all around a cycle: what can happen after them will not be known before everything
-    /// is tried there. So nothing may be left out from any of them.
-    fn exhaust(&self) -> Vec<Task> {
-        let open = self.visited.open();
-        if !open.is_empty() {
-            self.has_cycle.store(true, Ordering::Relaxed);
-        }
-        open.iter().for_each(|node| node.add_backtrack(Cpus::MAX));
-        let left = open.into_iter().filter(|node| node.left() > 0);
-        left.map(Task::GoOn).collect()
     }
 }
 
@@ -128,7 +112,7 @@ impl<'a> Dpor<'a> {
 
     /// Searches until no worker has anything left to do.
     fn search(&mut self, engine: &mut Engine<'_>) -> Result<(), Cut> {
-        while let Some(task) = self.common.tasks.take(|| self.common.exhaust()) {
+        while let Some(task) = self.common.tasks.take() {
             let is_there = match task {
                 Task::Begin(root) => self.begin(engine, root)?,
                 Task::GoOn(node) => {

@@ -184,7 +184,7 @@ impl Node {
                 }
                 progress.stage = Stage::Closing;
                 return Found::Close {
-                    summary: progress.summary.clone(),
+                    summary: std::mem::take(&mut progress.summary),
                     low_link: progress.low_link.filter(|place| *place < self.place),
                 };
             }

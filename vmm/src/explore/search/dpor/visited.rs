@@ -54,14 +54,11 @@ impl Visited {
         self.states.set(key, visit);
     }
 
-    /// The states from which not everything is tried yet.
-    pub fn open(&self) -> Vec<Arc<Node>> {
-        let mut open = Vec::new();
-        self.states.each(|_, visit| {
-            if let Visit::Open(node) = visit {
-                open.push(Arc::clone(node));
-            }
-        });
-        open
+    /// Whether there are states from which not everything is tried yet.
+    pub fn has_open(&self) -> bool {
+        let mut has_open = false;
+        self.states
+            .each(|_, visit| has_open |= matches!(visit, Visit::Open(_)));
+        has_open
     }
 }
