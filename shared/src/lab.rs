@@ -101,7 +101,7 @@ pub struct Header {
     pub words: Section,
     /// [`Program`]s, by their numbers from 1.
     pub programs: Section,
-    /// Guest: how many CPUs it brought up, the first one included.
+    /// Guest: how many CPUs it brought up so far, the first one included, each counted once.
     pub cpus_online: u32,
     /// Guest: findings made, which can exceed the number kept.
     pub findings_made: u32,

@@ -390,7 +390,13 @@ impl Lab {
         })
     }
 
-    /// Writes into the header how many CPUs are up.
+    /// Counts in the header that a CPU has come up which was not started at boot.
+    pub fn count_cpu_online(&self) {
+        self.header_u32(offset_of!(Header, cpus_online))
+            .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says how many CPUs were started at boot.
     pub fn set_cpus_online(&self, cpus: usize) {
         self.header_u32(offset_of!(Header, cpus_online))
             .store(cpus as u32, Ordering::Relaxed);

@@ -152,16 +152,19 @@ impl Area {
 
     /// Resets the area of CPU `index` to what it was before the CPU first started: the CPU will
     /// load its task register again, which needs a TSS that is not marked busy. The CPU finds that
-    /// when it is started: whatever starts it comes after earlier stores.
+    /// when it is started: whatever starts it comes after earlier stores. Also returns whether it was
+    /// ever online.
     ///
     /// # Safety
     /// The CPU has an area, and does not use it until it is started again; no other CPU uses it
     /// meanwhile.
-    pub unsafe fn renew(index: CpuId, apic_id: u32) -> &'static Cpu {
+    pub unsafe fn renew(index: CpuId, apic_id: u32) -> (&'static Cpu, bool) {
         let area = AREAS[apic_id as usize].load(Ordering::Acquire);
+        // SAFETY: it was allocated, and `init` has filled it.
+        let was_online = unsafe { &(*area).cpu }.is_online();
         // SAFETY: an area that was allocated for that CPU, and that is not in use, by the caller's
         // promise.
-        unsafe { Self::init(area, index) }
+        (unsafe { Self::init(area, index) }, was_online)
     }
 }
 

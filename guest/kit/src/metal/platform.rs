@@ -261,10 +261,14 @@ impl Platform for Metal {
     fn start_cpu(&self, cpu: CpuId) -> Result<(), NotStarted> {
         let mut wait = |micros, done: &dyn Fn() -> bool| self.wait(micros, done);
         let started = smp::start_one(cpu, self.apic_ids[cpu], self.starting, &mut wait);
-        started.map_err(|missing| {
+        let was_online = started.map_err(|missing| {
             log!("{missing}");
             NotStarted
-        })
+        })?;
+        if !was_online {
+            self.lab.count_cpu_online();
+        }
+        Ok(())
     }
 
     fn timestamp(&self) -> u64 {

@@ -83,7 +83,7 @@ pub fn start_others(apic_ids: &[u32], at_boot: usize, starting: Starting) -> Res
 }
 
 /// Starts `cpu`, which went offline by [`park`] or has never run, and waits by `wait` until it is
-/// online.
+/// online. Returns whether it was before.
 ///
 /// # Errors
 /// If it does not come up in time.
@@ -92,12 +92,13 @@ pub fn start_one(
     apic_id: u32,
     starting: Starting,
     wait: Wait<'_>,
-) -> Result<(), Missing> {
+) -> Result<bool, Missing> {
     // SAFETY: the CPU is offline: it has never run, or halts with interrupts off, or is about to,
     // and does not use its area before it starts. Only the guest's hotplug calls this, for one CPU
     // at a time, so no other CPU is about to start it.
-    let cpu = unsafe { Area::renew(cpu, apic_id) };
-    starting.start(&[(cpu, apic_id)], wait)
+    let (cpu, was_online) = unsafe { Area::renew(cpu, apic_id) };
+    starting.start(&[(cpu, apic_id)], wait)?;
+    Ok(was_online)
 }
 
 /// Where a CPU that went offline stays: only INIT wakes it.

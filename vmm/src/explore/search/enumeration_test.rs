@@ -386,7 +386,7 @@ fn a_cpu_is_reset_between_any_two_of_its_steps() {
     assert_eq!(ends(&programs), [3, 3, 3]);
     let mut programs = tasks(&[&[Op::Init(1), Op::Send(1, 0), Op::StartUp(1)], &[]]);
     programs[1].handlers[0] = vec![Op::Add(0)];
-    assert_eq!(ends(&programs), [3, 3, 3]);
+    assert_eq!(ends(&programs), [2, 2, 2]);
     // It stays in reset, with or without what it has done before, and without the lock's release.
     let programs = tasks(&[
         &[Op::Init(1)],

@@ -69,8 +69,11 @@ impl Specimen {
             let stopped = &self.cpus[cpu];
             let is_at_rest = match stopped.at {
                 Stop::Idle => stopped.pending().next().is_none(),
-                // It waits for a command with its interrupts off.
-                Stop::Relax => !stopped.in_handler && !stopped.irqs_on(),
+                // It waits for a command with its interrupts off, or without sleeping.
+                Stop::Relax => {
+                    let is_interrupted = stopped.irqs_on() && stopped.pending().next().is_some();
+                    !stopped.in_handler && !is_interrupted
+                }
                 _ => stopped.is_down(),
             };
             is_at_rest
