@@ -66,7 +66,7 @@ pub struct Record {
     /// Source: [`SourceRole`].
     pub role: u32,
     /// Point: [`WAITS`]. Value: [`BROKEN`], [`HARMLESS`]. Deed: [`MAY_WAIT`], [`IN_HANDLER`],
-    /// [`ANSWERS`], [`IN_CASE`], [`ENDS`], [`TAKES_PROGRAM`]. Counter: [`PROGRESS`].
+    /// [`ANSWERS`], [`IN_CASE`], [`ENDS`], [`TAKES_PROGRAM`], [`ENTERS_CALL`]. Counter: [`PROGRESS`].
     pub flags: u32,
     /// Deed: an [`Argument`] each, the first zero ends them.
     pub arguments: [u8; ARGUMENTS],
@@ -146,6 +146,11 @@ pub const ENDS: u32 = 16;
 /// [`Record::flags`] of a deed: a [program](crate::program) can go with it. The guest does that in
 /// the function of the call that the deed makes, or in the interrupt that it asks for.
 pub const TAKES_PROGRAM: u32 = 32;
+
+/// [`Record::flags`] of a deed: it makes a call to just the CPU, or CPUs, that it is told, and the
+/// guest enters that call in the [ledger](crate::ledger) with these targets. From the ledger of a run
+/// a case is made by it.
+pub const ENTERS_CALL: u32 = 64;
 
 /// [`Record::flags`] of a counter: it moves only when a CPU makes progress, and never in a loop
 /// that waits.

@@ -59,6 +59,9 @@ pub struct Config {
     /// that has been tried. With `None` that is not tried, and nothing of what they count is
     /// reported.
     pub sources: Option<Trials>,
+    /// Of a run that fails, how many calls of each CPU are recorded as a case, those nearest to the
+    /// failure; `None` for no case.
+    pub record: Option<usize>,
     /// Is handed the operator of each machine.
     pub attendant: Option<Attendant>,
     /// The script that drives the machine, if there is one.
@@ -85,6 +88,7 @@ impl Default for Config {
             trace_filter: TraceFilter::default(),
             show: Show::Nothing,
             sources: None,
+            record: None,
             attendant: None,
             script: None,
             interrupted: Arc::default(),

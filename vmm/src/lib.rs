@@ -96,6 +96,7 @@ use std::time::Instant;
 pub use config::{Attendant, Config};
 pub use control::operator::{Operator, OperatorError, Selection, Wait, Watch};
 use control::socket::Server;
+use explore::recorded::{self, NotRecorded};
 pub use machine::guest::Guest;
 use machine::layout::Layout;
 use machine::pin::{PinError, Pins};
@@ -137,6 +138,8 @@ pub struct Outcome {
     pub window: Window,
     /// What the guest printed, with [`control::Stream::Captured`].
     pub console: String,
+    /// The case of the run, if it was to be recorded.
+    pub recorded: Option<Result<String, NotRecorded>>,
 }
 
 /// Why there was no run, or why it could not be carried to its end.
@@ -294,6 +297,14 @@ pub fn run_attended(
     }
     let judgement = verdict::judge(&run_result, &lab);
     let mut verdict = Verdict::on(&run_result, &judgement);
+    let recorded = config.record.map(|most| {
+        let besides: &[&str] = match verdict.kind {
+            Kind::Stalled => &["hang"],
+            Kind::Died => &["died"],
+            _ => &[],
+        };
+        recorded::case(&lab, &judgement, besides, &config.append, most)
+    });
     if verdict.kind == Kind::BadOptions {
         for (word, meant) in lab.manifest().mistyped(&config.append) {
             verdict.message += &format!("; did you mean \"{meant}\" by \"{word}\"?");
@@ -319,6 +330,7 @@ pub fn run_attended(
         command_line,
         window: run_result.window,
         console: run_result.console,
+        recorded,
     })
 }
 

@@ -3,7 +3,7 @@
 //! all of this in the image's manifest.
 
 use kit::deeds;
-use kit::manifest::{ANSWERS, ENDS, IN_CASE, IN_HANDLER, MAY_WAIT, TAKES_PROGRAM};
+use kit::manifest::{ANSWERS, ENDS, ENTERS_CALL, IN_CASE, IN_HANDLER, MAY_WAIT, TAKES_PROGRAM};
 
 /// A call. The deeds in its braces are done by its function. A call that may wait can be told to a
 /// function or a handler as well, where it is the breach of the contract that it is.
@@ -16,7 +16,7 @@ deeds! {
     /// What a CPU can be told to do. Calls run the workload's plainest function. A result of 0 is
     /// success, if nothing else is said.
     pub enum Verb {
-        CallSingle = 1 "call-single" or "single" (Cpu) [CALL]
+        CallSingle = 1 "call-single" or "single" (Cpu) [CALL | ENTERS_CALL]
             "Calls one CPU (smp_call_function_single).",
 
         CallAsync = 2 "call-async" or "async" (Cpu) [ASYNC]
@@ -24,7 +24,7 @@ deeds! {
 
         /// The mask that is handed to the path is this CPU's own. Other CPUs can remove themselves
         /// from it by [`Verb::LeaveMask`] while the call is under way.
-        CallMany = 3 "call-many" or "many" (Cpus) [CALL]
+        CallMany = 3 "call-many" or "many" (Cpus) [CALL | ENTERS_CALL]
             "Calls these CPUs (smp_call_function_many).",
 
         CallAll = 4 "call-all" or "all" () [CALL]

@@ -228,8 +228,8 @@ fn a_manifest_that_makes_no_sense_is_refused_with_the_record_and_the_reason() {
     refused(&[wake], &["vector \"wake\"", "number 3", "32 to 255"]);
     let counter = Record::counter(500, "visits", "Visits.");
     refused(&[counter], &["counter \"visits\"", "number 500"]);
-    let deed = Record::deed(1, "load", &[Argument::Cpu], "").with(MAY_WAIT | 64);
-    refused(&[deed], &["deed \"load\"", "flags 64"]);
+    let deed = Record::deed(1, "load", &[Argument::Cpu], "").with(MAY_WAIT | 128);
+    refused(&[deed], &["deed \"load\"", "flags 128"]);
     refused(
         &[Record::value("queue", 0, "fifo")],
         &["value \"fifo\"", "word"],

@@ -83,7 +83,7 @@ impl Workspace {
         (run, schedule)
     }
 
-    fn replay(&self, schedule: &Value, image: &Path, options: &str) -> Run {
+    pub(super) fn replay(&self, schedule: &Value, image: &Path, options: &str) -> Run {
         let path = self.path("schedule.json");
         fs::write(&path, schedule.to_string()).expect("room for a schedule");
         Vmm::with("replay")

@@ -95,6 +95,8 @@ impl Explorer {
             known: None,
             check_keys: false,
             every_exit: false,
+            keep_going: false,
+            witness: false,
             shrink: Duration::ZERO,
         }
     }

@@ -11,7 +11,8 @@ use vmm::closest::closest;
 
 use super::log::{self, Level};
 use super::{
-    Refused, bench, compare, ctl, describe, explore, installed, merge, probes, replay, run, schema,
+    Refused, bench, compare, ctl, describe, explore, installed, merge, probes, reduce, replay, run,
+    schema,
 };
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
@@ -61,6 +62,8 @@ enum Command {
     Merge(merge::Arguments),
     /// List the points of a guest image at which a CPU can be held
     Probes(probes::Arguments),
+    /// Make a case smaller that breaks something
+    Reduce(reduce::Arguments),
     /// Run a schedule that explore has found again
     Replay(replay::Arguments),
     /// Print the JSON Schema of a document; see docs/formats.md
@@ -106,6 +109,7 @@ impl Cli {
             Some(Command::Explore(arguments)) => explore::run(arguments),
             Some(Command::Merge(arguments)) => merge::run(arguments),
             Some(Command::Probes(arguments)) => probes::run(arguments),
+            Some(Command::Reduce(arguments)) => reduce::run(arguments),
             Some(Command::Replay(arguments)) => replay::run(arguments),
             Some(Command::Schema(arguments)) => schema::run(arguments),
         }

@@ -87,6 +87,15 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     schedule: Option<PathBuf>,
 
+    /// If nothing breaks, write an order to look at here, as a schedule: of those that were the first
+    /// to come to some end the one with the most changes of the CPU
+    #[arg(long, value_name = "FILE")]
+    witness: Option<PathBuf>,
+
+    /// Go on past what breaks, and list every kind of breach
+    #[arg(long)]
+    keep_going: bool,
+
     /// Write a page for a browser here, with a diagram of that schedule. See docs/reports.md
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -120,7 +129,7 @@ pub struct Arguments {
     stats: search_stats::StatsArguments,
 
     /// With --strategy exhaustive: check that states taken for the same lead to the same
-    #[arg(long, conflicts_with = "shard")]
+    #[arg(long, conflicts_with_all = ["shard", "keep_going"])]
     check_keys: bool,
 
     /// Have CPUs exit also where there is no choice, to see that the search finds the same
@@ -226,6 +235,8 @@ impl Arguments {
             known: self.sharing.as_deref().map(read_known).transpose()?,
             check_keys: self.check_keys,
             every_exit: self.every_exit,
+            keep_going: self.keep_going,
+            witness: self.witness.is_some(),
             shrink: self.shorten,
         };
         if self.check_keys && config.strategy != Strategy::Exhaustive {
@@ -271,6 +282,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     // Created first: a search of an hour should not end with a file that cannot be created.
     let files = Files {
         schedule: arguments.schedule.as_ref().map(open).transpose()?,
+        witness: arguments.witness.as_ref().map(open).transpose()?,
         page: arguments.report.as_ref().map(open).transpose()?,
         result: explored::destination(arguments.result.as_deref(), &outputs)?,
         stats: arguments.stats.open(&outputs)?,
@@ -352,7 +364,10 @@ fn read_known(path: &Path) -> Result<SharingRecord, Refused> {
 }
 
 /// The case in a file, and the file.
-fn read_case(path: &Path) -> Result<(Case, Input), Refused> {
+///
+/// # Errors
+/// [`Refused`] if it cannot be read, or is none.
+pub fn read_case(path: &Path) -> Result<(Case, Input), Refused> {
     let name = path.display();
     let bad = |message| Refused { message, status: 2 };
     let text = text::read(path).map_err(|error| bad(format!("cannot read {name}: {error}")))?;

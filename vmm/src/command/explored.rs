@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use vmm::explore::case::Case;
-use vmm::explore::result::{Destination, Document, Part, Refuted, VerdictRecord};
+use vmm::explore::result::{
+    ConditionRecord, Destination, Document, Known, Part, Refuted, VerdictRecord, WayRecord,
+};
 use vmm::explore::schedule::Schedule;
 use vmm::explore::specimen::SpecimenError;
 use vmm::explore::stop_reason::StopReason;
@@ -48,6 +50,8 @@ const REPLAY_TIME: Duration = Duration::from_secs(5);
 pub struct Files {
     /// For the schedule that was found, if one was.
     pub schedule: Option<WholeFile>,
+    /// For an order that breaks nothing, if there is one.
+    pub witness: Option<WholeFile>,
     /// For the page.
     pub page: Option<WholeFile>,
     /// For the result.
@@ -115,25 +119,30 @@ pub fn show(
             .write(part)
             .unwrap_or_else(|error| complain_of("result", error));
     }
-    let schedule = match &document.verdict {
-        VerdictRecord::Broke { schedule, .. } => Some(&**schedule),
-        _ => None,
-    };
+    let schedules = schedules(document);
+    let schedule = schedules.first().map(|(_, schedule)| *schedule);
     if let (Some(schedule), Some(file)) = (schedule, files.schedule) {
         write(file, schedule).unwrap_or_else(|error| complain_of("schedule", error));
     }
-    let story = schedule
-        .zip(story_replay)
-        .map(|(schedule, story_replay)| told(schedule, story_replay));
-    // If the story cannot be shown, the rest of the result still is.
-    let story = match story.transpose() {
-        Ok(story) => story,
-        Err(untold) => {
-            complain(&format!("cannot show how it broke: {}", untold.why));
-            is_untold = untold.is_failure;
-            None
+    if let (Some(witness), Some(file)) = (&document.witness, files.witness) {
+        write(file, witness).unwrap_or_else(|error| complain_of("witness", error));
+    }
+    let mut stories = Vec::new();
+    for (heading, schedule) in schedules.iter().take(MOST_STORIES) {
+        let Some(story_replay) = story_replay else {
+            break;
+        };
+        // If the story cannot be shown, the rest of the result still is.
+        match told(schedule, story_replay) {
+            Ok(story) => stories.push((heading.clone(), story)),
+            Err(untold) => {
+                complain(&format!("cannot show how it broke: {}", untold.why));
+                is_untold |= untold.is_failure;
+                break;
+            }
         }
-    };
+    }
+    let story = stories.first().map(|(_, story)| story);
     let (verdict, own) = if document.shard == Shard::WHOLE {
         judge(document)?
     } else {
@@ -142,7 +151,7 @@ pub fn show(
     let origin = document.provenance.as_ref().map(Provenance::facts);
     let origin = origin.unwrap_or_default().into_iter();
     let searched: Vec<_> = origin.chain(searched(document)).collect();
-    let report = report(story.as_ref(), &searched, &verdict);
+    let report = report(&stories, &searched, &verdict);
     let suite = || of_search(name(document), document, (&verdict, own), &searched);
     (files.stats.write(&report, suite)).unwrap_or_else(|error| complain_of("report", error));
     if let (Some(file), Some(StoryReplay { guest, case, .. })) = (files.page, story_replay) {
@@ -166,8 +175,8 @@ pub fn show(
             .chain(searched)
             .collect(),
             case: case.unwrap_or_else(|| schedule.map_or(&of.case, |it| &it.case)),
-            schedule: story.as_ref().and(schedule),
-            story: story.as_ref(),
+            schedule: story.and(schedule),
+            story,
         };
         write_page(file, &page).unwrap_or_else(|error| complain_of("page", error));
     }
@@ -194,8 +203,18 @@ fn name(document: &Document) -> String {
 }
 
 /// The report for people.
-fn report(story: Option<&Story>, searched: &[(&'static str, String)], verdict: &str) -> String {
-    let mut text = story.map_or_else(String::new, |story| format!("{story}\n"));
+fn report(
+    stories: &[(String, Story)],
+    searched: &[(&'static str, String)],
+    verdict: &str,
+) -> String {
+    let mut text = String::new();
+    for (heading, story) in stories {
+        if !heading.is_empty() {
+            text += &format!("{heading}\n");
+        }
+        text += &format!("{story}\n");
+    }
     for (name, figures) in searched {
         text += &format!("{name:<10} {figures}\n");
     }
@@ -241,6 +260,7 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
             format!("from {found_with} turns to {turns} in {seconds:.1} s"),
         ));
     }
+    searched.extend(kept(document));
     let (words, contended) = document.sharing.size();
     if words > 0 {
         searched.push((
@@ -267,6 +287,53 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
     searched
 }
 
+/// The most schedules that are drawn. The others are in the result.
+const MOST_STORIES: usize = 8;
+
+/// The schedules of a result, the one that says most first, each with a heading.
+fn schedules(document: &Document) -> Vec<(String, &Schedule)> {
+    let broke = match &document.verdict {
+        VerdictRecord::Broke { schedule, .. } => Some((String::new(), &**schedule)),
+        _ => None,
+    };
+    let reached = |is_never| {
+        let conditions = document.conditions.iter();
+        let of_it = conditions.filter(move |it| it.is_never == is_never);
+        of_it.filter_map(|it| Some((format!("{}:", it.condition), it.schedule.as_deref()?)))
+    };
+    let ways =
+        (document.ways.iter()).map(|way| (format!("{}:", way.names.join(", ")), &*way.schedule));
+    (broke.into_iter())
+        .chain(reached(true))
+        .chain(ways)
+        .chain(reached(false))
+        .collect()
+}
+
+/// The kinds of breaches past which the search has gone on, and the conditions that were reached.
+fn kept(document: &Document) -> impl Iterator<Item = (&'static str, String)> {
+    let turns = |schedule: &Schedule| {
+        let (turns, changes) = (schedule.turns.len(), schedule.switches());
+        format!("in {turns} turns with {changes} changes of the CPU")
+    };
+    let ways = document.ways.iter().map(move |way| {
+        let (turns, from) = (turns(&way.schedule), way.found_with);
+        let texts = way.texts.join("; ");
+        (
+            "breaks",
+            format!(
+                "{} {turns} (from {from} turns): {texts}",
+                way.names.join(", ")
+            ),
+        )
+    });
+    let reached = document.conditions.iter().filter_map(move |it| {
+        let schedule = it.schedule.as_ref()?;
+        Some(("reached", format!("{} {}", it.condition, turns(schedule))))
+    });
+    ways.chain(reached)
+}
+
 fn case(document: &Document) -> Result<Case, Refused> {
     Case::parse(&document.of.case).map_err(|error| Refused {
         message: format!("the case of the result: {error}"),
@@ -282,6 +349,81 @@ fn options(document: &Document) -> Result<String, Refused> {
 
 /// The verdict of the whole search in words, and its exit status.
 fn judge(document: &Document) -> Result<(String, u8), Refused> {
+    let (mut text, status) = judge_breaches(document)?;
+    let mut statuses = vec![status];
+    for condition in &document.conditions {
+        let (said, status) = judge_condition(document, condition);
+        text += &format!("; {said}");
+        statuses.push(status);
+    }
+    // What speaks against the case comes first, then what ended the search, then what is not known.
+    let rank = |status: &u8| match status {
+        1 => 3,
+        0 => 0,
+        &NOT_SHOWN => 1,
+        _ => 2,
+    };
+    let status = statuses.into_iter().max_by_key(rank).unwrap_or(status);
+    Ok((text, status))
+}
+
+/// What became of a condition, in words, and the exit status of that.
+fn judge_condition(document: &Document, it: &ConditionRecord) -> (String, u8) {
+    let what = &it.condition[it.condition.find(' ').map_or(0, |at| at + 1)..];
+    let (reached, not_reached) = if it.is_never { (1, 0) } else { (0, 1) };
+    match it.known {
+        Known::Reached if it.is_never => (format!("reached, and must never be: {what}"), reached),
+        Known::Reached => (format!("reached: {what}"), reached),
+        Known::NotReached => (format!("no order reaches {what}"), not_reached),
+        Known::NotReachedByThese => (
+            format!("none of these orders reaches {what}"),
+            if it.is_never { 0 } else { NOT_SHOWN },
+        ),
+        Known::Unknown => {
+            let why = if !it.could_be_told {
+                "later calls have taken the place of its call in the ledger"
+            } else if matches!(document.verdict, VerdictRecord::Broke { .. }) {
+                "the search ended with what broke; --keep-going goes on"
+            } else if it.on_the_way && document.verdict.is_through() {
+                "not all states on the way were tried; --strategy reference tries them"
+            } else {
+                "not all was tried"
+            };
+            (
+                format!("not known whether an order reaches {what}: {why}"),
+                NOT_SHOWN,
+            )
+        }
+    }
+}
+
+/// What was tried when a search has gone on past what broke: what its verdict says of all else.
+fn besides(document: &Document, cpus: u32) -> String {
+    let scope = document.of.scope();
+    let more = if document.more_ways {
+        ", and more kinds than there is room for"
+    } else {
+        ""
+    };
+    let besides = match &document.verdict {
+        VerdictRecord::Complete => format!(
+            "complete ({scope}): no order of steps of these {cpus} CPUs' deeds breaks anything else \
+             first"
+        ),
+        VerdictRecord::BoundedComplete { preemptions } => format!(
+            "no order with {preemptions} preemptions or fewer breaks anything else first ({scope})"
+        ),
+        VerdictRecord::Sampled { runs } => {
+            format!("{runs} orders were tried ({scope}), which says nothing of the others")
+        }
+        VerdictRecord::Stopped { why } => format!("perhaps more: {}", why.reason()),
+        VerdictRecord::Broke { .. } | VerdictRecord::Refuted { .. } => String::new(),
+    };
+    format!("{more}; {besides}")
+}
+
+/// What broke, or did not, in words, and the exit status of that.
+fn judge_breaches(document: &Document) -> Result<(String, u8), Refused> {
     let case = case(document)?;
     let options = options(document)?;
     let names = case.expected(&options);
@@ -295,6 +437,23 @@ fn judge(document: &Document) -> Result<(String, u8), Refused> {
     );
     // An expected breach can need an order that was not tried.
     let unless_expected = if names.is_empty() { 0 } else { NOT_SHOWN };
+    if !document.ways.is_empty() {
+        let is_expected = |way: &WayRecord| way.names.iter().any(|name| names.contains(name));
+        let all: BTreeSet<_> = document.ways.iter().flat_map(|way| &way.names).collect();
+        let broke: Vec<_> = all.into_iter().map(String::as_str).collect();
+        let (broke, besides) = (broke.join(", "), besides(document, cpus));
+        return Ok(if document.ways.iter().all(is_expected) {
+            (
+                format!("as expected, in some order each: {broke}{besides}"),
+                0,
+            )
+        } else {
+            (
+                format!("broken, in some order each: {broke} (expected: {expected}){besides}"),
+                1,
+            )
+        });
+    }
     Ok(match &document.verdict {
         VerdictRecord::Refuted { ways, stopped } => {
             let is_expected = |way: &Refuted| way.names.iter().any(|name| names.contains(name));
@@ -344,6 +503,9 @@ fn judge_shard(document: &Document) -> (String, u8) {
     let shard = document.shard;
     match &document.verdict {
         VerdictRecord::Broke { names, .. } => (format!("shard {shard}: {}", names.join(", ")), 0),
+        VerdictRecord::Stopped {
+            why: why @ StopReason::Reached,
+        } => (format!("shard {shard}: {}", why.reason()), 0),
         VerdictRecord::Stopped { why } => {
             let (text, status) = stopped(*why);
             (format!("shard {shard}: {text}"), status)
@@ -357,6 +519,9 @@ fn judge_shard(document: &Document) -> (String, u8) {
 
 fn stopped(why: StopReason) -> (String, u8) {
     let reason = why.reason();
+    if why == StopReason::Reached {
+        return (format!("broken: {reason}, and nothing else by then"), 1);
+    }
     (
         format!("not shown: {reason}, and nothing had broken by then"),
         status_of(why),

@@ -23,6 +23,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     schedule: Option<PathBuf>,
 
+    /// Write an order that breaks nothing here, if shards were asked for one (--witness)
+    #[arg(long, value_name = "FILE")]
+    witness: Option<PathBuf>,
+
     /// Write what all came to here, in the same form
     #[arg(long, value_name = "FILE")]
     result: Option<PathBuf>,
@@ -61,6 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let files = Files {
         schedule: arguments.schedule.as_ref().map(open).transpose()?,
         page: None,
+        witness: arguments.witness.as_ref().map(open).transpose()?,
         result: explored::destination(arguments.result.as_deref(), &outputs)?,
         stats: Output::default(),
     };

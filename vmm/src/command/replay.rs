@@ -111,7 +111,12 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         names => names.join(", "),
     };
     let (as_told, times) = (replayed.as_told, arguments.times);
-    let mut verdict = format!("{as_told} of {times} replays broke {breaks}");
+    let mut verdict = match &schedule.reaches {
+        Some(condition) => {
+            format!("{as_told} of {times} replays reached what it says: {condition}")
+        }
+        None => format!("{as_told} of {times} replays broke {breaks}"),
+    };
     if let Some(why) = replayed.stopped {
         let (done, reason) = (replayed.done, why.reason());
         verdict += &format!("; {done} were made when {reason}");

@@ -12,6 +12,7 @@ use vmm::control::script::Unasked;
 use vmm::control::socket::Server;
 use vmm::control::{Limits, PlannedStall, Show, Stalls, Steal, Tracing};
 use vmm::cpus::CpuSet;
+use vmm::explore::recorded::NotRecorded;
 use vmm::machine::guest::Guest;
 use vmm::provenance::Provenance;
 use vmm::report::page::{self, Section};
@@ -92,6 +93,16 @@ pub struct Arguments {
     /// --trace does. See docs/reports.md
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+
+    /// If the run fails, write a case here for vmm explore and vmm reduce: of each CPU the calls that it
+    /// made nearest to the failure. See docs/exploration.md
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["script", "control"])]
+    record_case: Option<PathBuf>,
+
+    /// How many calls of each CPU that case has
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "record_case",
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    record_calls: u16,
 
     /// Show what each vCPU does and how fast while it runs, on standard error, which must be a
     /// terminal
@@ -196,6 +207,7 @@ impl Arguments {
             },
             sources: Some(self.trials()),
             interrupted: Arc::clone(signals.interrupted()),
+            record: (self.record_case.as_ref()).map(|_| usize::from(self.record_calls)),
             ..Config::default()
         };
         config.attended_by(signals.attendant())
@@ -246,12 +258,19 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     .map_err(|error| cannot_write(stats_file.unwrap_or_else(|| Path::new("-")), &error))?;
     let trace_file = arguments.trace.as_ref().map(open).transpose()?;
     let page_file = arguments.report.as_ref().map(open).transpose()?;
+    let mut case_file = arguments.record_case.as_ref().map(open).transpose()?;
     let mut status = 0;
     let mut outcomes = Vec::new();
     let report = |outcome: Outcome| {
         let mut own = outcome.report.exit_status;
         if let Err(error) = reports.add(&outcome) {
             complain(&format!("cannot write the report: {error}"));
+            own = if own == 0 { NOT_REPORTED } else { own };
+        }
+        if let Some(recorded) = &outcome.recorded
+            && let Err(error) = write_case(recorded, case_file.take())
+        {
+            complain(&format!("cannot write the case: {error}"));
             own = if own == 0 { NOT_REPORTED } else { own };
         }
         if outcome.trace.is_some() || arguments.stats == Form::Prometheus {
@@ -329,6 +348,18 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
             status: if status == 0 { refused.status } else { status },
             ..refused
         }),
+    }
+}
+
+/// Writes the case that was recorded, or says why there is none.
+fn write_case(recorded: &Result<String, NotRecorded>, file: Option<WholeFile>) -> io::Result<()> {
+    match (recorded, file) {
+        (Ok(case), Some(file)) => file.write(|out| out.write_all(case.as_bytes())),
+        (Ok(_), None) => Ok(()),
+        (Err(why), _) => {
+            complain(&why.to_string());
+            Ok(())
+        }
     }
 }
 

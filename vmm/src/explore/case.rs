@@ -9,6 +9,7 @@
 //! 0: many 1,3; many 1,3
 //! 3: many 1,2
 //! expect lost with queue=fifo
+//! reach ran 0:0:2 on 1
 //! ```
 
 use std::fmt;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use shared::lab::MAX_CPUS;
 use shared::manifest::Argument;
 
+use crate::explore::condition::{self, Condition};
 use crate::explore::program_text;
 use crate::explore::specimen::Breach;
 use crate::lab::judgement::NOT_BELIEVED;
@@ -39,6 +41,8 @@ pub struct Case {
     pub programs: Vec<Vec<Deed>>,
     /// What must come out, and when.
     pub expectations: Vec<Expectation>,
+    /// What some order must reach, and what none may.
+    pub conditions: Vec<Condition>,
     /// All of it as it was written, with comments, for people.
     pub written: String,
 }
@@ -99,6 +103,7 @@ impl Case {
             append: String::new(),
             programs: Vec::new(),
             expectations: Vec::new(),
+            conditions: Vec::new(),
             written: text.to_owned(),
         };
         for (number, line) in (1..).zip(text.lines()) {
@@ -147,8 +152,21 @@ impl Case {
                 self.expectations.push(expectation(rest)?);
                 Ok(())
             }
+            "reach" | "never" if self.cpus == 0 => {
+                Err("the number of CPUs comes first (cpus N)".to_owned())
+            }
+            "reach" | "never" if self.conditions.len() == condition::MOST => Err(format!(
+                "there are more than {} conditions",
+                condition::MOST
+            )),
+            "reach" | "never" => {
+                let condition = Condition::parse(word == "never", rest, self.cpus)?;
+                self.conditions.push(condition);
+                Ok(())
+            }
             _ => Err(format!(
-                "\"{word}\" is not cpus, append, expect, or the number of a CPU with a colon"
+                "\"{word}\" is not cpus, append, expect, reach, never, or the number of a CPU with a \
+                 colon"
             )),
         }
     }
@@ -311,6 +329,9 @@ impl fmt::Display for Case {
         }
         for expectation in &self.expectations {
             writeln!(f, "{expectation}")?;
+        }
+        for condition in &self.conditions {
+            writeln!(f, "{condition}")?;
         }
         Ok(())
     }

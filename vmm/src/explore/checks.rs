@@ -2,10 +2,13 @@
 //! options for the guest. They run no machine.
 
 use super::case::Case;
+use super::condition::{Part, Says};
 use super::config::Config;
 use super::errors::ExploreError;
+use super::memory::Memory;
 use super::options::{self, NoEffect};
 use super::specimen::SpecimenError;
+use super::strategy::Strategy;
 use crate::machine::MachineError;
 use crate::machine::image::Image;
 use crate::manifest::Manifest;
@@ -37,7 +40,22 @@ pub(super) fn read(config: &Config) -> Result<(Image, Manifest), ExploreError> {
     check_options(&manifest, &config.case, &config.append)?;
     let file = config.case_file.as_ref().map(|file| &*file.name);
     check_case(file.unwrap_or("the case"), &config.case, &manifest)?;
+    check_conditions(config)?;
     Ok((image, manifest))
+}
+
+/// Refuses conditions about words on the way where a search brings stores to memory that should wait
+/// in a store buffer, since no other CPU can tell: the condition could.
+fn check_conditions(config: &Config) -> Result<(), ExploreError> {
+    if config.memory != Memory::Tso || config.strategy == Strategy::Reference {
+        return Ok(());
+    }
+    let is_word = |part: &Part| matches!(part.says, Says::Word { .. });
+    let mut conditions = config.case.conditions.iter();
+    match conditions.find(|it| it.on_the_way && it.parts.iter().any(is_word)) {
+        None => Ok(()),
+        Some(condition) => Err(ExploreError::WaitingWords(condition.to_string())),
+    }
 }
 
 /// Checks that a guest with this manifest can be told everything in `case`, and can break what the

@@ -50,6 +50,10 @@ pub struct Config {
     /// Whether CPUs exit also where the search passes over what they are about to do. It finds the
     /// same, and is slower.
     pub every_exit: bool,
+    /// Whether the search goes on past what breaks, and lists every kind of breach.
+    pub keep_going: bool,
+    /// Whether it keeps an order that breaks nothing, to look at.
+    pub witness: bool,
     /// The time limit for shortening a schedule. Finding its point of no return may take half as
     /// long in addition.
     pub shrink: Duration,

@@ -21,6 +21,15 @@ pub enum ExploreError {
     /// The case cannot be parsed, or contains something that the guest cannot be told.
     #[error("{0}: {1}")]
     Case(String, CaseError),
+    /// The schedule reaches what its case does not ask for.
+    #[error("the schedule says that it reaches \"{0}\", which is no line of its case")]
+    NoSuchCondition(String),
+    /// A condition is about words on the way, and stores can wait.
+    #[error(
+        "\"{0}\" is about words on the way: say --memory sc or --strategy reference. With store \
+         buffers the other strategies have stores wait only where another CPU can tell"
+    )]
+    WaitingWords(String),
     /// The case expects a breach that cannot be found in this guest.
     #[error("{0}, {1}")]
     NeverBreaks(String, Box<NeverBreaks>),
@@ -49,6 +58,8 @@ impl ExploreError {
         match self {
             Self::Image(_)
             | Self::Case(..)
+            | Self::NoSuchCondition(_)
+            | Self::WaitingWords(_)
             | Self::NeverBreaks(..)
             | Self::Word(_)
             | Self::OtherCpus(_)
@@ -57,6 +68,7 @@ impl ExploreError {
                 SpecimenError::NoPoint { .. }
                 | SpecimenError::Case(_)
                 | SpecimenError::Programs(_)
+                | SpecimenError::Condition { .. }
                 | SpecimenError::NoEnding
                 | SpecimenError::NotReady(_)
                 | SpecimenError::Vector { .. }

@@ -11,15 +11,16 @@ use super::config::Config;
 use super::errors::ExploreError;
 use super::key::to_hex;
 use super::naming::WordNames;
-use super::outcome::{Outcome, SearchVerdict};
+use super::outcome::{ConditionOutcome, Outcome, Reached, SearchVerdict, Way};
 use super::phases::{self, Covered};
 use super::point_of_no_return;
-use super::retrace::{follow, up_to_cycle};
-use super::schedule::{FORM, Schedule};
+use super::retrace::{Diverged, follow, up_to_cycle};
+use super::schedule::{FORM, Granularity, Schedule, Turn};
+use super::search::found::{self, Found, Kept, Wanted};
 use super::search::workers::Workers;
 use super::search::{Counterexample, Engine, Limits, OnProgress, Progress, SearchEnd};
 use super::sharing::Sharing;
-use super::specimen::{Setup, Specimen, SpecimenError};
+use super::specimen::{Breach, Setup, Specimen, SpecimenError};
 use super::story::StoryBuilder;
 use super::strategy::Strategy;
 use super::until::Until;
@@ -66,6 +67,7 @@ pub fn explore(
     let rest = others.iter_mut().zip(&mut theirs);
     let rest = rest.map(|(specimen, sharing)| Engine::new(specimen, sharing, limits, None));
     let mut workers = Workers::new(first, rest);
+    workers.note(&wanted(config));
     let mut is_cut_short = false;
     let covered = match phases::run(&mut workers, config) {
         Err(SpecimenError::Ended(why)) => {
@@ -82,24 +84,31 @@ pub fn explore(
         counts.states, counts.transitions, counts.begun_anew
     );
     let outcomes = std::mem::take(&mut first.outcomes);
+    let all_found = std::mem::take(&mut first.found);
     let time = begun.elapsed();
     let found = Instant::now();
+    let description = Description {
+        image: &image,
+        sharing: &sharing,
+        provenance: &provenance,
+    };
+    let kept = KeptOrders::of(
+        specimen,
+        config,
+        &description,
+        all_found,
+        &mut is_cut_short,
+        on_progress,
+    )?;
     let verdict = match covered.end {
-        SearchEnd::Broke(found) => {
-            let description = Description {
-                image: &image,
-                sharing: &sharing,
-                provenance: &provenance,
-            };
-            broke(
-                specimen,
-                config,
-                &description,
-                found,
-                &mut is_cut_short,
-                on_progress,
-            )?
-        }
+        SearchEnd::Broke(found) => broke(
+            specimen,
+            config,
+            &description,
+            found,
+            &mut is_cut_short,
+            on_progress,
+        )?,
         end if !covered.broken.is_empty() => SearchVerdict::Refuted {
             ways: covered.broken,
             stopped: match end {
@@ -116,6 +125,7 @@ pub fn explore(
     };
     let shortening = match &verdict {
         SearchVerdict::Broke { .. } => found.elapsed(),
+        _ if kept.are_any() => found.elapsed(),
         _ => Duration::ZERO,
     };
     // If the end was cut short, a CPU can be in the middle of taking an interrupt, and the check
@@ -140,6 +150,10 @@ pub fn explore(
     Ok(Outcome {
         words: names.known(sharing.addresses()),
         verdict,
+        ways: kept.ways,
+        more_ways: kept.more_ways,
+        conditions: kept.conditions,
+        witness: kept.witness,
         counts,
         time,
         shortening,
@@ -222,7 +236,8 @@ fn broke(
     info!("shorten {found_with} turns");
     on_progress(&Progress::Shortening { turns: found_with });
     let mut shortest = found;
-    match shorten(specimen, config, &mut shortest) {
+    let is_same = |one: &Breach, other: &Breach| one.names == other.names;
+    match shorten(specimen, config.shrink, is_same, &mut shortest) {
         Err(ExploreError::Specimen(SpecimenError::Ended(_))) => *is_cut_short = true,
         other => other?,
     }
@@ -243,38 +258,181 @@ fn broke(
             other => other?,
         }
     };
+    let breaks = breach.names.clone();
+    let schedule = Schedule {
+        point_of_no_return,
+        ..schedule(specimen, config, description.provenance, turns, breaks)
+    };
     Ok(SearchVerdict::Broke {
-        schedule: Box::new(Schedule {
-            form: FORM.to_owned(),
-            provenance: Some(description.provenance.clone()),
-            case: config.case.written.clone(),
-            append: config.append.clone(),
-            granularity: config.granularity,
-            memory: config.memory,
-            buffered: specimen.buffering().addresses(),
-            image: to_hex(specimen.image()),
-            begins: to_hex(specimen.beginning()),
-            turns,
-            breaks: breach.names.clone(),
-            point_of_no_return,
-        }),
+        schedule: Box::new(schedule),
         breach,
         found_with,
     })
 }
 
-/// Shortens `found`, and adds the keys of the states it leads to.
+/// The schedule of `turns`, in which stores wait as they do in `specimen` now.
+fn schedule(
+    specimen: &Specimen,
+    config: &Config,
+    provenance: &Provenance,
+    turns: Vec<Turn>,
+    breaks: Vec<String>,
+) -> Schedule {
+    Schedule {
+        form: FORM.to_owned(),
+        provenance: Some(provenance.clone()),
+        case: config.case.written.clone(),
+        append: config.append.clone(),
+        granularity: config.granularity,
+        memory: config.memory,
+        buffered: specimen.buffering().addresses(),
+        image: to_hex(specimen.image()),
+        begins: to_hex(specimen.beginning()),
+        turns,
+        breaks,
+        reaches: None,
+        point_of_no_return: None,
+    }
+}
+
+/// What the search is to note, apart from the first breach.
+fn wanted(config: &Config) -> Wanted {
+    let conditions = config.case.conditions.iter();
+    Wanted {
+        keeps_going: config.keep_going,
+        witness: config.witness,
+        conditions: conditions.map(|it| (it.to_string(), it.is_never)).collect(),
+    }
+}
+
+/// The orders that the search has found and gone on from, shortened.
+#[derive(Debug, Default)]
+struct KeptOrders {
+    ways: Vec<Way>,
+    more_ways: bool,
+    conditions: Vec<ConditionOutcome>,
+    witness: Option<Box<Schedule>>,
+}
+
+impl KeptOrders {
+    /// Shortens what was `found`. All of it shares the time for that. If the search has to stop
+    /// meanwhile, sets `is_cut_short`, and leaves the rest as it is.
+    fn of(
+        specimen: &mut Specimen,
+        config: &Config,
+        description: &Description<'_>,
+        found: Found,
+        is_cut_short: &mut bool,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<Self, ExploreError> {
+        let mut kept = Self {
+            more_ways: found.more_kinds,
+            ..Self::default()
+        };
+        let buffered = specimen.buffering().addresses();
+        let reached = found.reached.iter().flatten().count();
+        let count = u32::try_from(found.kinds.len() + reached).unwrap_or(u32::MAX);
+        let each = config.shrink / count.max(1);
+        let mut shortened = |specimen: &mut Specimen, order: Kept, is_cut_short: &mut bool| {
+            let Kept {
+                mut order,
+                buffered,
+            } = order;
+            specimen.buffer(&buffered);
+            on_progress(&Progress::Shortening {
+                turns: order.turns.len(),
+            });
+            if !*is_cut_short {
+                match shorten(specimen, each, found::is_same, &mut order) {
+                    Err(ExploreError::Specimen(SpecimenError::Ended(_))) => *is_cut_short = true,
+                    other => other?,
+                }
+            }
+            let provenance = description.provenance;
+            let breaks = order.breach.names.clone();
+            let schedule = schedule(specimen, config, provenance, order.turns, breaks);
+            Ok::<_, ExploreError>((order.breach, Box::new(schedule)))
+        };
+        for kind in found.kinds {
+            let found_with = kind.order.turns.len();
+            let (breach, schedule) = shortened(specimen, kind, is_cut_short)?;
+            kept.ways.push(Way {
+                breach,
+                schedule,
+                found_with,
+            });
+        }
+        let conditions = config.case.conditions.iter().zip(found.reached);
+        for (index, (condition, order)) in conditions.enumerate() {
+            let reached = match order {
+                Some(order) if config.granularity == Granularity::Every => {
+                    Some(Reached::Steps(order.order.turns))
+                }
+                Some(order) => {
+                    specimen.seek(Some(index));
+                    let shortened = shortened(specimen, order, is_cut_short);
+                    specimen.seek(None);
+                    let (_, mut schedule) = shortened?;
+                    schedule.breaks = Vec::new();
+                    schedule.reaches = Some(condition.to_string());
+                    Some(Reached::Schedule(schedule))
+                }
+                None => None,
+            };
+            kept.conditions.push(ConditionOutcome {
+                condition: condition.clone(),
+                reached,
+                could_be_told: found.untold >> index & 1 == 0,
+            });
+        }
+        if let Some(Kept { order, buffered }) = found.witness {
+            specimen.buffer(&buffered);
+            let turns = match *is_cut_short {
+                true => Ok(order.turns),
+                false => with_states(specimen, &order.turns),
+            };
+            match turns {
+                Err(ExploreError::Specimen(SpecimenError::Ended(_))) => *is_cut_short = true,
+                other => {
+                    let provenance = description.provenance;
+                    let schedule = schedule(specimen, config, provenance, other?, Vec::new());
+                    kept.witness = Some(Box::new(schedule));
+                }
+            }
+        }
+        specimen.buffer(&buffered);
+        Ok(kept)
+    }
+
+    /// Whether there are any that were shortened.
+    fn are_any(&self) -> bool {
+        !self.ways.is_empty() || self.conditions.iter().any(|it| it.reached.is_some())
+    }
+}
+
+/// `turns`, which break nothing, with the keys of the states they lead to.
+fn with_states(specimen: &mut Specimen, turns: &[Turn]) -> Result<Vec<Turn>, ExploreError> {
+    let followed = follow(specimen, turns, &mut |_, _, _| {})?;
+    Ok(followed.map_err(ExploreError::NotAgain)?.turns)
+}
+
+/// Shortens `found` for at most `time` as long as its breach `is_same`, and adds the keys of the
+/// states it leads to.
 fn shorten(
     specimen: &mut Specimen,
-    config: &Config,
+    time: Duration,
+    is_same: impl Fn(&Breach, &Breach) -> bool,
     found: &mut Counterexample,
 ) -> Result<(), ExploreError> {
     if found.breach.is_livelock() {
         found.turns = up_to_cycle(specimen, &found.turns)?;
     }
-    shrink::shrink(specimen, found, Instant::now() + config.shrink)?;
+    shrink::shrink(specimen, found, Instant::now() + time, is_same)?;
     let followed = follow(specimen, &found.turns, &mut |_, _, _| {})?;
     let followed = followed.map_err(ExploreError::NotAgain)?;
+    if specimen.seeks() && followed.breach.is_none() {
+        return Err(ExploreError::NotAgain(Diverged::NotReached));
+    }
     found.turns = followed.turns;
     if let Some(breach) = followed.breach {
         found.breach = breach;

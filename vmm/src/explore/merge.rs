@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use super::case::{Case, CaseError};
 use super::memory::Memory;
-use super::result::{Document, Keys, Part, Search, VerdictRecord};
+use super::result::{ConditionRecord, Document, Keys, Part, Search, VerdictRecord, WayRecord};
 use super::schedule::Schedule;
 use super::search::Counts;
+use super::search::found::MOST_KINDS;
 use super::search::links::Links;
 use super::sharing::{OtherCpus, Sharing, SharingRecord};
 use super::stop_reason::StopReason;
@@ -170,6 +171,10 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     };
     let words = parts.iter().flat_map(|part| part.document.words.clone());
     let words = words.collect();
+    let documents = || parts.iter().map(|part| &part.document);
+    let (ways, more_ways) = ways(documents());
+    let witness = documents().filter_map(|it| it.witness.as_ref());
+    let witness = witness.max_by_key(|it| (it.switches(), it.turns.len()));
     let mut answers = first.answers.clone();
     for part in parts {
         for (one, other) in answers.iter_mut().zip(&part.document.answers) {
@@ -189,8 +194,13 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
             outcomes: outcomes.into_iter().cloned().collect(),
             across: Vec::new(),
             answers,
+            ways,
+            more_ways,
+            conditions: conditions(parts),
+            witness: witness.cloned(),
             ..first.clone()
-        },
+        }
+        .settled(),
         keys,
     })
 }
@@ -241,7 +251,6 @@ fn difference(one: &Document, other: &Document) -> Option<&'static str> {
 
 fn verdict(parts: &[Part]) -> VerdictRecord {
     let verdicts = || parts.iter().map(|part| &part.document.verdict);
-    let cost = |schedule: &Schedule| (schedule.switches(), schedule.turns.len());
     let broken = verdicts().filter_map(|verdict| match verdict {
         VerdictRecord::Broke { schedule, .. } => Some((cost(schedule), verdict)),
         _ => None,
@@ -251,6 +260,7 @@ fn verdict(parts: &[Part]) -> VerdictRecord {
     }
     let stopped = |why: StopReason| VerdictRecord::Stopped { why };
     [
+        StopReason::Reached,
         StopReason::Signal,
         StopReason::Time,
         StopReason::States,
@@ -260,6 +270,48 @@ fn verdict(parts: &[Part]) -> VerdictRecord {
     .into_iter()
     .find(|verdict| verdicts().any(|it| it == verdict))
     .unwrap_or_else(|| parts[0].document.verdict.clone())
+}
+
+fn cost(schedule: &Schedule) -> (usize, usize) {
+    (schedule.switches(), schedule.turns.len())
+}
+
+/// The kinds of breaches of all shards, each with its shortest schedule, and whether there are more.
+fn ways<'a>(documents: impl Iterator<Item = &'a Document>) -> (Vec<WayRecord>, bool) {
+    let (mut ways, mut are_more) = (Vec::<WayRecord>::new(), false);
+    for document in documents {
+        are_more |= document.more_ways;
+        for way in &document.ways {
+            match ways.iter().position(|it| it.texts == way.texts) {
+                Some(at) if cost(&way.schedule) < cost(&ways[at].schedule) => {
+                    ways[at] = way.clone();
+                }
+                Some(_) => {}
+                None if ways.len() < MOST_KINDS => ways.push(way.clone()),
+                None => are_more = true,
+            }
+        }
+    }
+    (ways, are_more)
+}
+
+/// The conditions: one is reached if it is in any shard.
+fn conditions(parts: &[Part]) -> Vec<ConditionRecord> {
+    let mut all = parts[0].document.conditions.clone();
+    for part in &parts[1..] {
+        for (one, other) in all.iter_mut().zip(&part.document.conditions) {
+            one.could_be_told &= other.could_be_told;
+            let is_better = match (&one.schedule, &other.schedule) {
+                (Some(one), Some(other)) => cost(other) < cost(one),
+                (one, other) => one.is_none() && other.is_some(),
+            };
+            if is_better {
+                one.schedule.clone_from(&other.schedule);
+                one.known = other.known;
+            }
+        }
+    }
+    all
 }
 
 /// All keys, without duplicates; `None` if any part has no keys.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::answers::Answer;
-use super::schedule::Schedule;
+use super::condition::Condition;
+use super::schedule::{Schedule, Turn};
 use super::search::seen::States;
 use super::search::{Counterexample, Counts};
 use super::sharing::Sharing;
@@ -42,11 +43,51 @@ pub enum SearchVerdict {
     Stopped(StopReason),
 }
 
+/// A way in which the case breaks, past which the search has gone on.
+#[derive(Debug)]
+pub struct Way {
+    /// What breaks.
+    pub breach: Breach,
+    /// The schedule that was found, shortened.
+    pub schedule: Box<Schedule>,
+    /// The number of turns before the schedule was shortened.
+    pub found_with: usize,
+}
+
+/// What became of a condition of the case.
+#[derive(Debug)]
+pub struct ConditionOutcome {
+    /// The condition.
+    pub condition: Condition,
+    /// An order that reaches it; `None` if none did that was tried.
+    pub reached: Option<Reached>,
+    /// Whether it could be told at each end whether the condition holds there.
+    pub could_be_told: bool,
+}
+
+/// An order that reaches a condition.
+#[derive(Debug)]
+pub enum Reached {
+    /// A schedule, shortened.
+    Schedule(Box<Schedule>),
+    /// The steps of the reference search.
+    Steps(Vec<Turn>),
+}
+
 /// The verdict of a search, and what the search did.
 #[derive(Debug)]
 pub struct Outcome {
     /// The verdict.
     pub verdict: SearchVerdict,
+    /// If the search goes on past what breaks: every kind of breach. The verdict says then of which
+    /// orders these are all.
+    pub ways: Vec<Way>,
+    /// Whether there are more kinds than these, for which there was no room.
+    pub more_ways: bool,
+    /// What became of the conditions of the case.
+    pub conditions: Vec<ConditionOutcome>,
+    /// An order that breaks nothing, if one was asked for and an order came to its end.
+    pub witness: Option<Box<Schedule>>,
     /// What the search did.
     pub counts: Counts,
     /// How long the search took, from the end of the boot until something broke or nothing was left
@@ -77,16 +118,18 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether the outcome is what the case expects; `None` if the search has not decided it.
+    /// Whether what broke, or did not, is what the case expects; `None` if the search has not decided it.
     pub fn is_expected(&self) -> Option<bool> {
+        let is_expected =
+            |breach: &Breach| (breach.names.iter()).any(|name| self.expected.contains(name));
+        if !self.ways.is_empty() {
+            return Some(self.ways.iter().all(|way| is_expected(&way.breach)));
+        }
         match &self.verdict {
-            SearchVerdict::Broke { breach, .. } => {
-                Some(breach.names.iter().any(|name| self.expected.contains(name)))
+            SearchVerdict::Broke { breach, .. } => Some(is_expected(breach)),
+            SearchVerdict::Refuted { ways, .. } => {
+                Some(ways.iter().all(|found| is_expected(&found.breach)))
             }
-            SearchVerdict::Refuted { ways, .. } => Some(ways.iter().all(|found| {
-                let names = &found.breach.names;
-                names.iter().any(|name| self.expected.contains(name))
-            })),
             SearchVerdict::Stopped(_) => None,
             SearchVerdict::Complete => Some(self.expected.is_empty()),
             // An expected breach can need an order that was not tried.

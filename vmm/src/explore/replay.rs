@@ -10,7 +10,7 @@ use super::errors::ExploreError;
 use super::key::to_hex;
 use super::retrace::{self, Followed, follow};
 use super::schedule::{Schedule, Turn};
-use super::specimen::{Setup, Specimen, SpecimenError};
+use super::specimen::{Breach, Setup, Specimen, SpecimenError};
 use super::stop_reason::StopReason;
 use super::until::Until;
 use crate::machine::guest::Guest;
@@ -92,6 +92,16 @@ pub fn replay(
         return Err(ExploreError::OtherImage { of, this });
     }
     check_case(OF_SCHEDULE, &case, specimen.manifest())?;
+    let leads_to = match &schedule.reaches {
+        None => schedule.breaks.clone(),
+        Some(condition) => {
+            let mut conditions = case.conditions.iter();
+            let index = conditions.position(|it| it.to_string() == *condition);
+            let unknown = || ExploreError::NoSuchCondition(condition.clone());
+            specimen.seek(Some(index.ok_or_else(unknown)?));
+            Breach::names_of_reached()
+        }
+    };
     let mut replayed = Replayed {
         done: 0,
         as_told: 0,
@@ -140,13 +150,16 @@ pub fn replay(
             breach.map_or_else(Vec::new, |breach| breach.names.clone())
         };
         match followed {
-            Ok(followed) if names(&followed) == schedule.breaks => {
+            Ok(followed) if names(&followed) == leads_to => {
                 replayed.as_told += 1;
                 replayed.last = Some(followed);
             }
             Ok(followed) => {
                 let broke = names(&followed).join(", ");
-                let text = format!("it broke \"{broke}\"");
+                let text = match broke.is_empty() && schedule.reaches.is_some() {
+                    true => "it did not reach that".to_owned(),
+                    false => format!("it broke \"{broke}\""),
+                };
                 replayed.other.get_or_insert(text);
                 replayed.last = Some(followed);
             }

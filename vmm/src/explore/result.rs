@@ -16,7 +16,7 @@ use super::answers::Answer;
 use super::config::Config;
 use super::key::{Key, to_hex};
 use super::memory::Memory;
-use super::outcome::{Outcome, SearchVerdict};
+use super::outcome::{ConditionOutcome, Outcome, Reached, SearchVerdict, Way};
 use super::schedule::{Granularity, Schedule, Turn};
 use super::search::{Counterexample, Counts};
 use super::shard::Shard;
@@ -75,6 +75,67 @@ pub struct Document {
     /// What the CPUs answered to the case's deeds, by CPU and then in the order of the case.
     #[serde(default)]
     pub answers: Vec<Answer>,
+    /// With `--keep-going`: every kind of breach past which the search has gone on. What the verdict
+    /// says of orders that break nothing holds then of all other breaches.
+    #[serde(default)]
+    pub ways: Vec<WayRecord>,
+    /// Whether there were more kinds of breaches than there is room for.
+    #[serde(default)]
+    pub more_ways: bool,
+    /// What became of the conditions of the case.
+    #[serde(default)]
+    pub conditions: Vec<ConditionRecord>,
+    /// With `--witness`: an order that breaks nothing; `null` if none came to its end.
+    #[serde(default)]
+    pub witness: Option<Box<Schedule>>,
+}
+
+/// A kind of breach past which a search has gone on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WayRecord {
+    /// What breaks: names of oracles and of other breaches.
+    pub names: Vec<String>,
+    /// Sentences that describe it. Two breaches are of one kind if these are the same.
+    pub texts: Vec<String>,
+    /// The schedule that breaks it.
+    pub schedule: Box<Schedule>,
+    /// The number of turns before the schedule was shortened.
+    pub found_with: usize,
+}
+
+/// What became of a condition of the case.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConditionRecord {
+    /// The line of the case.
+    pub condition: String,
+    /// Whether it must never hold. Otherwise some order must reach it.
+    pub is_never: bool,
+    /// Whether it is about every state on the way, and not only about ends.
+    pub on_the_way: bool,
+    /// Whether an order reaches it.
+    pub known: Known,
+    /// The schedule that reaches it, if one does; `null` of the reference search, too.
+    pub schedule: Option<Box<Schedule>>,
+    /// Of the reference search: the steps that reach it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// Whether it could be told at each end whether the condition holds there. It cannot of a call
+    /// of which a later one has taken the record.
+    pub could_be_told: bool,
+}
+
+/// What is known of a condition. Of a shard it is what is known of its part of the orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Known {
+    /// An order reaches it.
+    Reached,
+    /// No order reaches it.
+    NotReached,
+    /// None of the orders that the strategy tries reaches it, and there are others.
+    NotReachedByThese,
+    /// Not all was tried that had to be.
+    Unknown,
 }
 
 /// What was searched. Results can be merged if this is equal.
@@ -123,7 +184,7 @@ pub enum VerdictRecord {
         /// The number of turns before the schedule was shortened.
         found_with: usize,
     },
-    /// No order breaks anything.
+    /// No order breaks anything, or anything else than what is in `ways`.
     Complete,
     /// No order with at most this many preemptions breaks anything.
     BoundedComplete {
@@ -177,6 +238,69 @@ pub struct Step {
     /// Whether an INIT or a start-up IPI arrives at it first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub arrives: bool,
+}
+
+/// What is known of `condition` after a search by `strategy` that came to `verdict`.
+///
+/// The strategies that leave orders out keep the ends, and not all the states on the way. So only the
+/// reference can say that no order reaches something on the way.
+fn known(condition: &ConditionRecord, verdict: &VerdictRecord, strategy: Strategy) -> Known {
+    if condition.known == Known::Reached {
+        return Known::Reached;
+    }
+    let is_all = !condition.on_the_way || strategy == Strategy::Reference;
+    match verdict {
+        _ if !condition.could_be_told || !is_all => Known::Unknown,
+        VerdictRecord::Complete | VerdictRecord::Refuted { stopped: None, .. } => Known::NotReached,
+        VerdictRecord::BoundedComplete { .. } | VerdictRecord::Sampled { .. } => {
+            Known::NotReachedByThese
+        }
+        VerdictRecord::Broke { .. }
+        | VerdictRecord::Refuted { .. }
+        | VerdictRecord::Stopped { .. } => Known::Unknown,
+    }
+}
+
+fn record(outcome: &ConditionOutcome) -> ConditionRecord {
+    let (schedule, steps) = match &outcome.reached {
+        None => (None, Vec::new()),
+        Some(Reached::Schedule(schedule)) => (Some(schedule.clone()), Vec::new()),
+        Some(Reached::Steps(turns)) => (None, turns.iter().map(Step::of).collect()),
+    };
+    ConditionRecord {
+        condition: outcome.condition.to_string(),
+        is_never: outcome.condition.is_never,
+        on_the_way: outcome.condition.on_the_way,
+        known: match outcome.reached {
+            Some(_) => Known::Reached,
+            None => Known::Unknown,
+        },
+        schedule,
+        steps,
+        could_be_told: outcome.could_be_told,
+    }
+}
+
+impl From<&Way> for WayRecord {
+    fn from(way: &Way) -> Self {
+        Self {
+            names: way.breach.names.clone(),
+            texts: way.breach.texts.clone(),
+            schedule: way.schedule.clone(),
+            found_with: way.found_with,
+        }
+    }
+}
+
+impl Step {
+    fn of(turn: &Turn) -> Self {
+        Self {
+            cpu: turn.cpu,
+            takes: turn.takes,
+            flushes: turn.flushes,
+            arrives: turn.arrives,
+        }
+    }
 }
 
 /// What the file with the states contains.
@@ -239,7 +363,20 @@ impl Document {
                 .collect(),
             warnings: outcome.warnings.clone(),
             answers: outcome.answers.clone(),
+            ways: outcome.ways.iter().map(WayRecord::from).collect(),
+            more_ways: outcome.more_ways,
+            conditions: outcome.conditions.iter().map(record).collect(),
+            witness: outcome.witness.clone(),
         }
+        .settled()
+    }
+
+    /// The same, with what follows from the verdict for the conditions that no order has reached.
+    pub(super) fn settled(mut self) -> Self {
+        for condition in &mut self.conditions {
+            condition.known = known(condition, &self.verdict, self.of.strategy);
+        }
+        self
     }
 
     fn has_states(&self) -> bool {
@@ -274,16 +411,10 @@ fn milliseconds(time: Duration) -> u64 {
 
 impl From<&Counterexample> for Refuted {
     fn from(found: &Counterexample) -> Self {
-        let step = |turn: &Turn| Step {
-            cpu: turn.cpu,
-            takes: turn.takes,
-            flushes: turn.flushes,
-            arrives: turn.arrives,
-        };
         Self {
             names: found.breach.names.clone(),
             texts: found.breach.texts.clone(),
-            steps: found.turns.iter().map(step).collect(),
+            steps: found.turns.iter().map(Step::of).collect(),
         }
     }
 }

@@ -42,6 +42,9 @@ pub enum Diverged {
         /// The key of the state to which it led.
         is: String,
     },
+    /// All turns led to the same stops, and not to the condition that was to be reached.
+    #[error("it did not reach what it is to reach")]
+    NotReached,
     /// Something broke before the last turn.
     #[error("turn {turn}: it broke there already, and {left} turns were left")]
     Early {
@@ -108,7 +111,9 @@ pub fn follow(
         cycles.come_to(specimen, &taken);
     }
     let is_over = specimen.choices().is_empty();
-    let breach = if is_over {
+    let breach = if specimen.seeks() {
+        specimen.sought()
+    } else if is_over {
         specimen.judge()?
     } else {
         cycles.last
@@ -224,7 +229,7 @@ impl CycleDetector {
 
 /// Follows `turns` as far as possible, skips what is not possible, and then lets every CPU go on as
 /// long as it can, one after the other, to a final state. Returns the schedule if it breaks
-/// something.
+/// something, or reaches the condition that is sought.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
@@ -236,14 +241,19 @@ pub fn guide(
     const LONGEST: usize = 20_000;
     begin(specimen)?;
     let mut schedule = ScheduleBuilder::default();
+    if let Some(reached) = specimen.sought() {
+        return Ok(Some(schedule.found(reached)));
+    }
     for wanted in turns {
         let mut choice = wanted.choice();
         for _ in 0..wanted.stops {
             if !specimen.choices().contains(&choice) {
                 break;
             }
-            if let Some(breach) = schedule.take(specimen, choice)? {
-                return Ok(Some(schedule.found(breach)));
+            match schedule.take(specimen, choice)? {
+                Taken::Going => {}
+                Taken::Found(breach) => return Ok(Some(schedule.found(breach))),
+                Taken::Otherwise => return Ok(None),
             }
             choice = specimen.going_on(choice.cpu);
         }
@@ -254,14 +264,29 @@ pub fn guide(
         let same = choices.iter().find(|choice| Some(choice.cpu) == last);
         let Some(choice) = same.or_else(|| choices.first()).copied() else {
             specimen.keep_new_pages()?;
+            if specimen.seeks() {
+                return Ok(specimen.sought().map(|breach| schedule.found(breach)));
+            }
             return Ok(specimen.judge()?.map(|breach| schedule.found(breach)));
         };
         last = Some(choice.cpu);
-        if let Some(breach) = schedule.take(specimen, choice)? {
-            return Ok(Some(schedule.found(breach)));
+        match schedule.take(specimen, choice)? {
+            Taken::Going => {}
+            Taken::Found(breach) => return Ok(Some(schedule.found(breach))),
+            Taken::Otherwise => return Ok(None),
         }
     }
     Ok(None)
+}
+
+/// What a step of a schedule has led to.
+enum Taken {
+    /// Nothing yet.
+    Going,
+    /// What the schedule is to lead to.
+    Found(Breach),
+    /// A breach, where a condition is sought.
+    Otherwise,
 }
 
 /// Builds a schedule from steps. Consecutive steps of one CPU become one turn.
@@ -271,12 +296,8 @@ struct ScheduleBuilder {
 }
 
 impl ScheduleBuilder {
-    /// Makes the step `choice`, and adds it. Returns what broke.
-    fn take(
-        &mut self,
-        specimen: &mut Specimen,
-        choice: Choice,
-    ) -> Result<Option<Breach>, SpecimenError> {
+    /// Makes the step `choice`, and adds it.
+    fn take(&mut self, specimen: &mut Specimen, choice: Choice) -> Result<Taken, SpecimenError> {
         let goes_on = choice == specimen.going_on(choice.cpu);
         let breach = specimen.follow(choice)?;
         let done = turn(specimen, choice, 1);
@@ -287,7 +308,13 @@ impl ScheduleBuilder {
             }
             _ => self.turns.push(done),
         }
-        Ok(breach)
+        Ok(match (breach, specimen.seeks()) {
+            (Some(breach), false) => Taken::Found(breach),
+            (Some(_), true) => Taken::Otherwise,
+            (None, false) => Taken::Going,
+            (None, true) if specimen.choices().is_empty() => Taken::Going,
+            (None, true) => specimen.sought().map_or(Taken::Going, Taken::Found),
+        })
     }
 
     /// The schedule so far, which has led to `breach`.

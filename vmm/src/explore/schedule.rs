@@ -187,6 +187,9 @@ pub struct Schedule {
     pub turns: Vec<Turn>,
     /// What breaks: names of oracles and of other breaches; empty if nothing breaks.
     pub breaks: Vec<String>,
+    /// The condition of the case that it reaches, if it was found for that. Then it breaks nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reaches: Option<String>,
     /// The step from which on every order breaks something, if it was found. A replay shows it
     /// without checking it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -392,6 +395,7 @@ mod tests {
                     begins,
                     turns,
                     breaks,
+                    reaches: provenance.then(|| "reach x = 1".to_owned()),
                     point_of_no_return: lost,
                 }
             },

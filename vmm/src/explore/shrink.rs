@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::retrace::guide;
 use super::schedule::{Turn, switches};
 use super::search::Counterexample;
-use super::specimen::{Specimen, SpecimenError};
+use super::specimen::{Breach, Specimen, SpecimenError};
 
 /// The cost of a schedule, which is to become small.
 fn cost(turns: &[Turn]) -> (usize, usize, u32) {
@@ -14,8 +14,8 @@ fn cost(turns: &[Turn]) -> (usize, usize, u32) {
     (switches(turns), turns.len(), stops)
 }
 
-/// Replaces `best` with the shortest schedule found before `until` that breaks the same. If none is
-/// shorter, `best` stays as it is.
+/// Replaces `best` with the shortest schedule found before `until` that breaks the same, as
+/// `is_same` says. If none is shorter, `best` stays as it is.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails, or the search has to stop; `best` then has what was found
@@ -24,9 +24,10 @@ pub fn shrink(
     specimen: &mut Specimen,
     best: &mut Counterexample,
     until: Instant,
+    is_same: impl Fn(&Breach, &Breach) -> bool,
 ) -> Result<(), SpecimenError> {
     match guide(specimen, &best.turns)? {
-        Some(same) if breaks_the_same(best, &same) => *best = same,
+        Some(same) if is_same(&best.breach, &same.breach) => *best = same,
         // It cannot be followed step by step, for instance because a CPU is in an endless loop.
         _ => return Ok(()),
     }
@@ -39,7 +40,7 @@ pub fn shrink(
             }
             let tried = guide(specimen, &candidate)?;
             if let Some(tried) = tried
-                && breaks_the_same(best, &tried)
+                && is_same(&best.breach, &tried.breach)
                 && cost(&tried.turns) < cost(&best.turns)
             {
                 *best = tried;
@@ -50,10 +51,6 @@ pub fn shrink(
             return Ok(());
         }
     }
-}
-
-fn breaks_the_same(one: &Counterexample, other: &Counterexample) -> bool {
-    one.breach.names == other.breach.names
 }
 
 /// Schedules that may be better than `turns`: with one turn moved next to the previous or the next

@@ -14,6 +14,8 @@ pub enum StopReason {
     States,
     /// A signal arrived.
     Signal,
+    /// A condition was reached that must never be.
+    Reached,
     /// One part of a shared search found that states can form a cycle. Whether every order still
     /// ends cannot be decided from the parts.
     #[serde(rename = "round")]
@@ -27,6 +29,7 @@ impl StopReason {
             Self::Time => "the time was up (--time-limit)",
             Self::States => "there were too many states (--max-states)",
             Self::Signal => "a signal came",
+            Self::Reached => "what must never be was reached",
             Self::Cycle => {
                 "CPUs can go round, and whether they come to an end only one process can tell \
                  (no --jobs, no --shard)"

@@ -11,7 +11,7 @@ use super::errors::ExploreError;
 use super::naming::{Word, WordNames};
 use super::retrace::OnStop;
 use super::schedule::{Act, Choice, Claim, PointOfNoReturn, Step};
-use super::specimen::{BufferedStore, Entry, Signal, Specimen, Stop};
+use super::specimen::{Breach, BufferedStore, Entry, Signal, Specimen, Stop, place};
 use crate::machine::image::Image;
 use crate::machine::source::{Source, SourceLine};
 use crate::machine::symbols::readable;
@@ -293,21 +293,7 @@ impl<'a> StoryBuilder<'a> {
 
     /// The line in the guest's source at which `cpu` has stopped.
     pub(super) fn place(&self, specimen: &Specimen, cpu: usize) -> Option<SourceLine> {
-        let stopped = &specimen.cpus()[cpu];
-        if stopped.at == Stop::Idle || stopped.is_down() {
-            return None;
-        }
-        // A return address points behind the call, which can already be another line.
-        let callers = specimen.callers(cpu).into_iter();
-        let places = callers
-            .map(|address| address.wrapping_sub(1))
-            .flat_map(|address| self.source.places(address));
-        places
-            .filter_map(|place| {
-                let file = self.shown.shown(&place.file, &place.function)?.to_owned();
-                Some(SourceLine { file, ..place })
-            })
-            .next()
+        place::of(specimen, &self.source, &self.shown, cpu)
     }
 
     /// The guest's name for an interrupt, or else its number.
@@ -316,7 +302,7 @@ impl<'a> StoryBuilder<'a> {
     }
 
     /// The whole story, after the last stop.
-    pub fn tell(self, cpus: usize, breach: Option<&super::specimen::Breach>) -> Story {
+    pub fn tell(self, cpus: usize, breach: Option<&Breach>) -> Story {
         Story {
             cpus,
             scenes: self.plot.scenes,
@@ -484,8 +470,12 @@ impl fmt::Display for Story {
                 writeln!(f, "      {lanes}  on the way to stop {stop}: {text}")?;
             }
         }
+        let mark = match self.breaks == Breach::names_of_reached() {
+            true => " ✓ ",
+            false => " × ",
+        };
         for text in &self.texts {
-            writeln!(f, "      {}  {text}", " × ".repeat(self.cpus))?;
+            writeln!(f, "      {}  {text}", mark.repeat(self.cpus))?;
         }
         Ok(())
     }

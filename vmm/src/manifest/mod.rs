@@ -158,6 +158,8 @@ pub struct Deed {
     /// Whether it can have a program: deeds that the function of its call does, or the interrupt
     /// that it asks for.
     pub takes_program: bool,
+    /// Whether it makes a call that the ledger has with just the targets that it is told.
+    pub enters_call: bool,
     /// Whether it answers with a list.
     pub answers: bool,
     /// Whether a case can have it.

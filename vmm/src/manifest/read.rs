@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use object::{Object, ObjectSection};
 use shared::lab::{COUNTER_SLOTS, ORACLE_SLOTS};
 use shared::manifest::{
-    ANSWERS, ARGUMENTS, Argument, BROKEN, CounterRole, ENDS, HARMLESS, IN_CASE, IN_HANDLER, Kind,
-    MAX_RECORDS, MAY_WAIT, Measure, PROGRESS, PointRole, RECORD_LEN, Record, SECTION, Search,
-    SourceRole, TAKES_PROGRAM, Total, VERSION, VectorRole, WAITS,
+    ANSWERS, ARGUMENTS, Argument, BROKEN, CounterRole, ENDS, ENTERS_CALL, HARMLESS, IN_CASE,
+    IN_HANDLER, Kind, MAX_RECORDS, MAY_WAIT, Measure, PROGRESS, PointRole, RECORD_LEN, Record,
+    SECTION, Search, SourceRole, TAKES_PROGRAM, Total, VERSION, VectorRole, WAITS,
 };
 use zerocopy::FromBytes;
 
@@ -590,7 +590,8 @@ impl Reading {
     }
 
     fn add_deed(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
-        let known_flags = MAY_WAIT | IN_HANDLER | ANSWERS | IN_CASE | ENDS | TAKES_PROGRAM;
+        let known_flags =
+            MAY_WAIT | IN_HANDLER | ANSWERS | IN_CASE | ENDS | TAKES_PROGRAM | ENTERS_CALL;
         check_flags(record.flags, known_flags)?;
         check_number(record.number, 1, u32::MAX)?;
         check_name("name", &texts.name, "-")?;
@@ -639,6 +640,7 @@ impl Reading {
             may_wait: has(MAY_WAIT),
             in_handler: has(IN_HANDLER),
             takes_program: has(TAKES_PROGRAM),
+            enters_call: has(ENTERS_CALL),
             answers: has(ANSWERS),
             in_case: has(IN_CASE),
             ends: has(ENDS),

@@ -221,6 +221,8 @@ impl<D> SearchStack<D> {
         engine.adopt(&begins)?;
         engine.system.load(&begins);
         let Some((choice, step)) = by else {
+            engine.note(false, &|| self.path.clone());
+            go_on(engine.confirm()?)?;
             return self.enter(engine, visitor, begins, None);
         };
         self.push(begins, None);
@@ -242,7 +244,13 @@ impl<D> SearchStack<D> {
         choice: Choice,
         step: V::Step,
     ) -> Result<bool, Cut> {
-        make(engine, choice, &mut self.path)?;
+        let top = self.frames.last().map(|frame| Arc::clone(&frame.state));
+        let from = top.expect("a step begins at a state");
+        if make(engine, &from, choice, &mut self.path)? == Led::ToBreach {
+            self.path.pop();
+            engine.counts.schedules += 1;
+            return Ok(false);
+        }
         let next = Arc::new(engine.system.save());
         let is_there = self.enter(engine, visitor, next, Some(step))?;
         if !is_there {
@@ -323,25 +331,52 @@ impl<D> SearchStack<D> {
         }
         let cycle = &self.path[place..];
         if is_fair_cycle(cycle, choices) {
-            return Err(broke(engine, &self.path, Breach::cycle(cycle)));
+            return broke(engine, &self.path, Breach::cycle(cycle));
         }
         Ok(())
     }
 }
 
-/// Makes the step `choice`, and adds it to `path`.
+/// Where a step has led.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Led {
+    /// To a state.
+    ToState,
+    /// To a breach, past which the search goes on. The system is in no state.
+    ToBreach,
+}
+
+/// Makes the step `choice` from the state `from`, the present one, and adds it to `path`.
 ///
 /// # Errors
-/// [`Cut`] if something broke, or the search must not go on.
-pub fn make(engine: &mut Engine<'_>, choice: Choice, path: &mut Vec<Turn>) -> Result<(), Cut> {
-    let moved = engine.advance(choice)?;
+/// [`Cut`] if something broke and the search does not go on past that, or if it must not go on.
+pub fn make(
+    engine: &mut Engine<'_>,
+    from: &State,
+    choice: Choice,
+    path: &mut Vec<Turn>,
+) -> Result<Led, Cut> {
+    let moved = engine.advance_from(from, choice)?;
     path.push(turn(engine.system, choice, moved.stops));
     engine.counts.depth = path.len() as u64;
     engine.counts.deepest = engine.counts.deepest.max(engine.counts.depth);
     if let Some(breach) = moved.breach {
-        return Err(broke(engine, path, breach));
+        broke(engine, path, breach)?;
+        go_on(engine.check()?)?;
+        return Ok(Led::ToBreach);
     }
-    match engine.check()? {
+    go_on(engine.check()?)?;
+    engine.note(false, &|| path.clone());
+    go_on(engine.confirm()?)?;
+    Ok(Led::ToState)
+}
+
+/// Whether the search goes on.
+///
+/// # Errors
+/// [`Cut`] if it does not.
+pub fn go_on(check: Check) -> Result<(), Cut> {
+    match check {
         Check::GoOn => Ok(()),
         Check::Void => Err(Cut::Void),
         Check::Over => Err(Cut::Over),
@@ -356,20 +391,40 @@ pub fn make(engine: &mut Engine<'_>, choice: Choice, path: &mut Vec<Turn>) -> Re
 pub fn judge(engine: &mut Engine<'_>, path: &[Turn]) -> Result<(), Cut> {
     engine.counts.ends += 1;
     engine.note_outcome();
+    engine.note(true, &|| path.to_vec());
     match engine.system.judge()? {
-        None => Ok(()),
-        Some(breach) => Err(broke(engine, path, breach)),
+        None => {
+            engine.note_end(path);
+            go_on(engine.confirm()?)
+        }
+        Some(breach) => {
+            let confirmed = engine.confirm()?;
+            if confirmed == Check::Void {
+                return Err(Cut::Void);
+            }
+            // A breach says more than that a condition was reached.
+            broke(engine, path, breach)?;
+            go_on(confirmed)
+        }
     }
 }
 
-/// How a search is cut short by a breach at the end of `path`.
-pub fn broke(engine: &mut Engine<'_>, path: &[Turn], breach: Breach) -> Cut {
-    match engine.is_incomplete() {
-        Ok(true) => Cut::Void,
-        Ok(false) => Cut::End(SearchEnd::Broke(Counterexample {
-            turns: path.to_vec(),
-            breach,
-        })),
-        Err(error) => Cut::Failed(error),
+/// Notes a breach at the end of `path`, if the search goes on past it.
+///
+/// # Errors
+/// [`Cut`] if it does not, or must not.
+pub fn broke(engine: &mut Engine<'_>, path: &[Turn], breach: Breach) -> Result<(), Cut> {
+    if engine.found.wanted.keeps_going {
+        engine.note_breach(path, breach);
+        go_on(engine.confirm()?)?;
+        engine.system.mend()?;
+        return Ok(());
     }
+    if engine.is_incomplete()? {
+        return Err(Cut::Void);
+    }
+    Err(Cut::End(SearchEnd::Broke(Counterexample {
+        turns: path.to_vec(),
+        breach,
+    })))
 }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::counts::Counts;
 use super::dfs::Cut;
+use super::found::Found;
 use super::progress::{OnProgress, Progress};
 use super::round::Round;
 use super::system::TransitionSystem;
-use crate::explore::schedule::Choice;
+use crate::explore::schedule::{Choice, Turn};
 use crate::explore::sharing::Sharing;
-use crate::explore::specimen::{Moved, SpecimenError, State};
+use crate::explore::specimen::{Breach, MOST_STOPS, Moved, SpecimenError, State};
 use crate::explore::stop_reason::StopReason;
 
 /// Transitions between two checks of what is expensive to check: new pages, signals and the clock.
@@ -38,6 +39,8 @@ pub struct Engine<'a> {
     pub counts: Counts,
     /// The hashes of the final states that it has reached ([`TransitionSystem::outcome`]).
     pub outcomes: BTreeSet<u128>,
+    /// What the search has found and gone on from.
+    pub found: Found,
     /// Whether the search has found that states form a cycle.
     pub(super) has_cycle: bool,
     /// What the workers tell each other, and the place of this one among them.
@@ -73,6 +76,7 @@ impl<'a> Engine<'a> {
             limits,
             counts: Counts::default(),
             outcomes: BTreeSet::new(),
+            found: Found::default(),
             has_cycle: false,
             round: Arc::new(Round::new(1)),
             place: 0,
@@ -90,6 +94,71 @@ impl<'a> Engine<'a> {
         self.counts.transitions += 1;
         self.counts.entries += moved.entries;
         Ok(moved)
+    }
+
+    /// Makes the step `choice` from `state`, the present one, as a search that tries all orders has
+    /// to. If it goes on past breaches, and the step leads to one behind accesses that were passed
+    /// over, makes the step only to the first of these. What is passed over can be moved behind the
+    /// steps of other CPUs only if its CPU gets past it.
+    ///
+    /// # Errors
+    /// As [`TransitionSystem::advance`].
+    pub fn advance_from(&mut self, state: &State, choice: Choice) -> Result<Moved, SpecimenError> {
+        let moved = self.advance(choice)?;
+        let splits = self.found.wanted.keeps_going
+            && moved.breach.is_some()
+            && (2..MOST_STOPS).contains(&moved.stops);
+        if !splits {
+            return Ok(moved);
+        }
+        self.system.mend()?;
+        self.system.load(state);
+        let first = self.system.advance_to_next_stop(choice, self.sharing)?;
+        self.counts.entries += first.entries;
+        Ok(first)
+    }
+
+    /// Notes which conditions hold in the present state, to which `turns` have led. `is_end` says
+    /// whether it is an end.
+    pub fn note(&mut self, is_end: bool, turns: &dyn Fn() -> Vec<Turn>) {
+        if !self.found.wanted.conditions.is_empty() {
+            let holding = self.system.holding(is_end);
+            let buffered = || self.system.buffered();
+            self.found.note_holding(holding, turns, buffered);
+        }
+    }
+
+    /// Notes that `turns` have led to `breach`, past which the search goes on.
+    pub fn note_breach(&mut self, turns: &[Turn], breach: Breach) {
+        let buffered = self.system.buffered();
+        self.found.note_breach(turns, breach, buffered);
+    }
+
+    /// Notes that `turns` have led to an end at which nothing is broken.
+    pub fn note_end(&mut self, turns: &[Turn]) {
+        if self.system.is_over() {
+            let buffered = || self.system.buffered();
+            self.found.note_end(turns, buffered);
+        }
+    }
+
+    /// What was noted counts from now on, unless the machine may not have been restored exactly.
+    ///
+    /// # Errors
+    /// As [`TransitionSystem::keep_new_pages`].
+    pub fn confirm(&mut self) -> Result<Check, SpecimenError> {
+        if !self.found.is_pending() {
+            return Ok(Check::GoOn);
+        }
+        if self.is_incomplete()? {
+            self.found.drop_pending();
+            return Ok(Check::Void);
+        }
+        self.found.confirm();
+        Ok(match self.found.is_over() {
+            true => Check::Stop(StopReason::Reached),
+            false => Check::GoOn,
+        })
     }
 
     /// Notes the final state that the system has reached.

@@ -8,9 +8,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::found::Wanted;
 use super::links::Links;
 use super::livelock::confirm_complete;
-use super::system::TransitionSystem;
+use super::system::{Holding, TransitionSystem};
 use super::workers::Workers;
 use super::{Engine, Limits, SearchEnd, bounded, dpor, exhaustive};
 use crate::explore::Shard;
@@ -54,11 +55,25 @@ struct Ends {
     outcomes: BTreeSet<u128>,
     /// Whether it can run for ever.
     is_endless: bool,
+    /// What can break. A breach is the end of its order.
+    breaks: BTreeSet<String>,
+    /// The conditions that are reached.
+    reached: BTreeSet<usize>,
+}
+
+/// Whether each condition is about every state, and the numbers that words have to have.
+type Conditions = [(bool, Vec<(usize, u64)>)];
+
+/// The conditions that are `holding`.
+fn held(holding: Holding) -> impl Iterator<Item = usize> {
+    (0..64).filter(move |index| holding.holds >> index & 1 != 0)
 }
 
 /// Tries every order; `None` if there are too many states.
-fn enumerate(programs: &[Program], machine: Machine) -> Option<Ends> {
+fn enumerate(programs: &[Program], machine: Machine, conditions: &Conditions) -> Option<Ends> {
     let mut model = machine.model(programs, false);
+    model.heed(conditions);
+    let (mut breaks, mut reached) = (BTreeSet::new(), BTreeSet::new());
     let root = model.root().clone();
     let mut numbers = HashMap::from([(root.key(), 0)]);
     let mut states = vec![root];
@@ -73,6 +88,7 @@ fn enumerate(programs: &[Program], machine: Machine) -> Option<Ends> {
         let state = states[at].clone();
         model.load(&state);
         let choices = model.choices();
+        reached.extend(held(model.holding(choices.is_empty())));
         if choices.is_empty() {
             outcomes.insert(model.outcome());
             ends.push(at);
@@ -80,6 +96,11 @@ fn enumerate(programs: &[Program], machine: Machine) -> Option<Ends> {
         for choice in choices {
             model.load(&state);
             model.step(choice);
+            if let Some(number) = model.broken() {
+                breaks.insert(number.to_string());
+                ends.push(at);
+                continue;
+            }
             let next = model.save();
             let number = *numbers.entry(next.key()).or_insert(states.len());
             if number == states.len() {
@@ -101,6 +122,8 @@ fn enumerate(programs: &[Program], machine: Machine) -> Option<Ends> {
     Some(Ends {
         outcomes,
         is_endless: good.len() < states.len(),
+        breaks,
+        reached,
     })
 }
 
@@ -144,14 +167,27 @@ const SEARCHES: [(&str, Search); 3] = [
     ),
 ];
 
-/// The result of a search. If a shard has learnt something that another did not know, all begin
+/// The result of a search that goes on past what breaks. If a shard has learnt something that another did not know, all begin
 /// anew, as the results of shards are merged.
-fn search(programs: &[Program], machine: Machine, by: Division, search: Search) -> Ends {
+fn search(
+    programs: &[Program],
+    machine: Machine,
+    conditions: &Conditions,
+    by: Division,
+    search: Search,
+) -> Ends {
+    let wanted = Wanted {
+        keeps_going: true,
+        witness: true,
+        conditions: vec![("reach".to_owned(), false); conditions.len()],
+    };
     let mut known = Sharing::new(programs.len());
     'anew: loop {
         let mut ends = Ends {
             outcomes: BTreeSet::new(),
             is_endless: false,
+            breaks: BTreeSet::new(),
+            reached: BTreeSet::new(),
         };
         let mut across = Vec::new();
         let mut learnt = vec![];
@@ -159,33 +195,49 @@ fn search(programs: &[Program], machine: Machine, by: Division, search: Search) 
             let of = by.shards;
             let shard = Shard { index, of };
             let mut sharings = vec![known.clone(); by.workers];
-            let (end, outcomes) = {
-                let mut models = vec![machine.model(programs, true); by.workers];
+            let (end, outcomes, found) = {
+                let mut model = machine.model(programs, true);
+                model.heed(conditions);
+                let mut models = vec![model; by.workers];
                 let engines = models.iter_mut().zip(&mut sharings);
                 let mut engines = engines
                     .map(|(model, sharing)| Engine::new(model, sharing, Limits::default(), None));
                 let first = engines.next().expect("a worker at least");
                 let mut workers = Workers::new(first, engines);
+                workers.note(&wanted);
                 let (end, of_it) = search(&mut workers, shard).expect("no host that can fail");
                 across.extend(of_it);
                 let is_part = by.shards > 1;
                 let end = confirm_complete(&mut workers, end, is_part).expect("as before");
                 workers.gather();
-                (end, std::mem::take(&mut workers.first().outcomes))
+                let first = workers.first();
+                let outcomes = std::mem::take(&mut first.outcomes);
+                (end, outcomes, std::mem::take(&mut first.found))
             };
+            assert_eq!(found.witness.is_some(), !outcomes.is_empty());
             ends.outcomes.extend(outcomes);
+            for breach in found.kinds.iter().map(|kept| &kept.order.breach) {
+                if breach.is_livelock() {
+                    ends.is_endless = true;
+                } else {
+                    ends.breaks.insert(breach.texts[0].clone());
+                }
+            }
+            let is_reached = |index: &usize| found.reached[*index].is_some();
+            ends.reached
+                .extend((0..conditions.len()).filter(is_reached));
             learnt.push(sharings.swap_remove(0).to_record());
             match end {
                 SearchEnd::Complete => {}
-                SearchEnd::Broke(found) => ends.is_endless |= found.breach.is_livelock(),
+                SearchEnd::Broke(found) => panic!("it keeps going: {found:?}"),
                 // One alone decides whether the CPUs can run for ever.
                 SearchEnd::Stopped(StopReason::Cycle) => {
-                    return self::search(programs, machine, Division::NONE, search);
+                    return self::search(programs, machine, conditions, Division::NONE, search);
                 }
                 SearchEnd::Stopped(why) => panic!("{}", why.reason()),
             }
         }
-        if by.shards == 1 || ends.is_endless {
+        if by.shards == 1 {
             return ends;
         }
         let mut all = Sharing::new(programs.len());
@@ -204,7 +256,7 @@ fn search(programs: &[Program], machine: Machine, by: Division, search: Search) 
         }
         let (links, states) = Links::of(across);
         if links.has_cycle(states) {
-            return self::search(programs, machine, Division::NONE, search);
+            return self::search(programs, machine, conditions, Division::NONE, search);
         }
         return ends;
     }
@@ -215,7 +267,7 @@ fn search(programs: &[Program], machine: Machine, by: Division, search: Search) 
 fn compare(programs: &[Program]) -> Result<usize, TestCaseError> {
     let mut compared = 0;
     for machine in Machine::ALL {
-        compared += usize::from(compare_on(programs, machine, &Division::ALL)?);
+        compared += usize::from(compare_on(programs, machine, &[], &Division::ALL)?);
     }
     Ok(compared)
 }
@@ -225,21 +277,29 @@ fn compare(programs: &[Program]) -> Result<usize, TestCaseError> {
 fn compare_on(
     programs: &[Program],
     machine: Machine,
+    conditions: &Conditions,
     ways: &[Division],
 ) -> Result<bool, TestCaseError> {
-    let Some(all) = enumerate(programs, machine) else {
+    let Some(all) = enumerate(programs, machine, conditions) else {
         return Ok(false);
     };
     for (name, way) in SEARCHES {
         for by in ways.iter().copied() {
-            let ends = search(programs, machine, by, way);
+            let ends = search(programs, machine, conditions, by, way);
             let what = format!("{name} {machine:?} {by:?}");
             prop_assert_eq!(ends.is_endless, all.is_endless, "{}", what);
-            // A search stops at the first livelock.
-            if !all.is_endless {
-                let counts = (ends.outcomes.len(), all.outcomes.len());
-                prop_assert_eq!(counts.0, counts.1, "{}", what);
-                prop_assert_eq!(&ends.outcomes, &all.outcomes, "{}", what);
+            let counts = (ends.outcomes.len(), all.outcomes.len());
+            prop_assert_eq!(counts.0, counts.1, "{}", what);
+            prop_assert_eq!(&ends.outcomes, &all.outcomes, "{}", what);
+            prop_assert_eq!(&ends.breaks, &all.breaks, "{}", what);
+            for (index, (on_the_way, _)) in conditions.iter().enumerate() {
+                let (it, whole) = (ends.reached.contains(&index), all.reached.contains(&index));
+                if !on_the_way {
+                    prop_assert_eq!(it, whole, "{}, condition {}", what, index);
+                } else if machine.memory == Memory::SequentiallyConsistent {
+                    // States on the way may be left out, but none that is not there is found.
+                    prop_assert!(!it || whole, "{}, condition {}", what, index);
+                }
             }
         }
     }
@@ -260,7 +320,7 @@ fn a_livelock_is_seen_beside_cpus_that_need_not_wait() {
     let spins: &[Op] = &[Op::Spin(0, 1)];
     for programs in [tasks(&[&[], spins]), tasks(&[spins, spins])] {
         for machine in Machine::ALL {
-            assert!(enumerate(&programs, machine).is_some_and(|ends| ends.is_endless));
+            assert!(enumerate(&programs, machine, &[]).is_some_and(|ends| ends.is_endless));
         }
         assert_eq!(compare(&programs).unwrap(), 3);
     }
@@ -274,7 +334,7 @@ fn a_loop_that_another_cpu_ends_is_no_livelock() {
         &[Op::Store(0, 1)],
     ]);
     for machine in Machine::ALL {
-        assert!(enumerate(&programs, machine).is_some_and(|ends| !ends.is_endless));
+        assert!(enumerate(&programs, machine, &[]).is_some_and(|ends| !ends.is_endless));
     }
     assert_eq!(compare(&programs).unwrap(), 3);
 }
@@ -283,7 +343,7 @@ fn a_loop_that_another_cpu_ends_is_no_livelock() {
 fn ends(programs: &[Program]) -> [usize; 3] {
     assert_eq!(compare(programs).unwrap(), 3);
     Machine::ALL.map(|machine| {
-        let ends = enumerate(programs, machine);
+        let ends = enumerate(programs, machine, &[]);
         ends.expect("it was compared").outcomes.len()
     })
 }
@@ -493,6 +553,58 @@ fn programs() -> impl Strategy<Value = Vec<Program>> {
     })
 }
 
+/// The same programs, with something that breaks wherever it is put in.
+fn breaking() -> impl Strategy<Value = Vec<Program>> {
+    let place = (0..3_usize, 0..3_usize, 0..12_usize);
+    let places = proptest::collection::vec(place, 0..=3);
+    (programs(), places).prop_map(|(mut programs, places)| {
+        for (number, (cpu, context, place)) in (0..).zip(places) {
+            let cpus = programs.len();
+            let program = &mut programs[cpu % cpus];
+            let ops = match context {
+                0 => &mut program.task,
+                handler => &mut program.handlers[handler - 1],
+            };
+            ops.insert(place.min(ops.len()), Op::Break(number));
+        }
+        programs
+    })
+}
+
+/// Conditions about ends and about all states.
+fn conditions() -> impl Strategy<Value = Vec<(bool, Vec<(usize, u64)>)>> {
+    let words = proptest::collection::vec((0..WORDS, 0..3_u64), 1..=2);
+    proptest::collection::vec((any::<bool>(), words), 4)
+}
+
+/// A breach cuts off what comes after it. Here CPU 0's cuts off what CPU 1 does after it has seen
+/// that CPU 0 has begun, and a search that goes on past it must still find that, though CPU 0 comes
+/// to its breach without a stop in between.
+#[test]
+fn a_breach_hides_no_other_one() {
+    // What is passed over on the way to the breach.
+    let begins = [Op::Store(0, 1), Op::Load(2), Op::Load(2), Op::Break(1)];
+    let sees = [Op::Load(1), Op::Load(0), Op::IfSet, Op::Break(2)];
+    let programs = tasks(&[&begins, &sees]);
+    for machine in Machine::ALL {
+        let all = enumerate(&programs, machine, &[]).unwrap();
+        assert_eq!(all.breaks.len(), 2);
+    }
+    assert_eq!(compare(&programs).unwrap(), 3);
+    // The other one needs a step of CPU 1 before CPU 0 begins, and races only behind that.
+    let begins = [Op::Store(0, 1), Op::Break(1)];
+    let sees = [
+        Op::Add(1),
+        Op::Load(0),
+        Op::IfSet,
+        Op::Store(1, 0),
+        Op::Break(2),
+    ];
+    assert_eq!(compare(&tasks(&[&begins, &sees])).unwrap(), 3);
+    let third = [Op::Load(1), Op::IfSet, Op::Break(3)];
+    assert_eq!(compare(&tasks(&[&begins, &sees, &third])).unwrap(), 3);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 40,
@@ -506,6 +618,16 @@ proptest! {
         machine in select(Machine::ALL.to_vec()),
         divided in select(Division::ALL[1..].to_vec()),
     ) {
-        prop_assume!(compare_on(&programs, machine, &[Division::NONE, divided])?);
+        prop_assume!(compare_on(&programs, machine, &[], &[Division::NONE, divided])?);
+    }
+
+    #[test]
+    fn searches_that_keep_going_find_all_that_breaks_and_all_that_is_reached(
+        programs in breaking(),
+        machine in select(Machine::ALL.to_vec()),
+        divided in select(Division::ALL[1..].to_vec()),
+        conditions in conditions(),
+    ) {
+        prop_assume!(compare_on(&programs, machine, &conditions, &[Division::NONE, divided])?);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use shared::stop::Kind;
 
-use super::dfs::{Cut, Divided, Entry, Root, Task, Visitor, depth_first, make};
+use super::dfs::{Cut, Divided, Entry, Led, Root, Task, Visitor, depth_first, make};
 use super::end::SearchEnd;
 use super::engine::Engine;
 use super::frontier::{Frontier, KnownToAll};
@@ -89,7 +89,10 @@ pub fn roots(engine: &mut Engine<'_>, shard: Shard) -> Result<Vec<Root>, Cut> {
     for Task { mut root, by } in mine {
         if let Some((choice, _)) = by {
             engine.system.load(root.state());
-            make(engine, choice, &mut root.path)?;
+            let from = Arc::clone(root.state());
+            if make(engine, &from, choice, &mut root.path)? == Led::ToBreach {
+                continue;
+            }
             root.states.push(Arc::new(engine.system.save()));
         }
         roots.push(root);

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Engine;
-use super::dfs::{Cut, Entry, Root, Task, Visitor, judge, make};
+use super::dfs::{Cut, Entry, Led, Root, Task, Visitor, judge, make};
 use super::seen::{Seen, States};
 use crate::explore::Shard;
 
@@ -61,7 +61,10 @@ impl<S: Send> Frontier<S> {
             engine.system.load(root.state());
             let mut step = None;
             if let Some((choice, by)) = by {
-                make(engine, choice, &mut root.path)?;
+                let from = Arc::clone(root.state());
+                if make(engine, &from, choice, &mut root.path)? == Led::ToBreach {
+                    continue;
+                }
                 root.states.push(Arc::new(engine.system.save()));
                 step = Some(by);
             }

@@ -4,15 +4,13 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::by_key::ByKey;
-use super::dfs::Cut;
+use super::dfs::{Cut, go_on};
 use super::end::SearchEnd;
 use super::engine::{Check, Engine};
+use super::found::MOST_KINDS;
 use super::links::reach;
-use crate::explore::schedule::Choice;
+use crate::explore::schedule::{Act, Choice, Granularity, Turn};
 use crate::explore::specimen::{Breach, State};
-
-/// The greatest number of different breaches that are kept.
-const MOST_KINDS: usize = 64;
 
 /// The states, by number, and the steps between them.
 #[derive(Debug, Default)]
@@ -22,6 +20,19 @@ pub struct Graph {
     edges: Vec<Edge>,
     /// What can break: for each kind of breach, the first choices that led to it.
     pub broken: Vec<(Vec<Choice>, Breach)>,
+}
+
+/// A turn of one step.
+pub fn step(choice: Choice) -> Turn {
+    Turn {
+        cpu: u32::try_from(choice.cpu).unwrap_or(u32::MAX),
+        takes: choice.takes(),
+        flushes: choice.act == Act::Flush,
+        arrives: choice.act == Act::Arrive,
+        stops: 1,
+        until: String::new(),
+        state: None,
+    }
 }
 
 /// A state of the graph.
@@ -76,7 +87,7 @@ impl Graph {
                 engine.system.load(state);
             }
             let number = *number;
-            let moved = engine.advance(choice)?;
+            let moved = engine.advance_from(state, choice)?;
             engine.counts.depth = stack.len() as u64;
             engine.counts.deepest = engine.counts.deepest.max(engine.counts.depth);
             match engine.check()? {
@@ -125,7 +136,14 @@ impl Graph {
         engine.counts.states += 1;
         self.nodes.push(Node { by, is_end: false });
         let todo = engine.system.choices();
-        if todo.is_empty() || engine.system.is_over() {
+        let is_end = todo.is_empty() || engine.system.is_over();
+        // Where a step is one of several stops, other searches have noted all that is to be noted.
+        if engine.system.granularity() == Granularity::Every {
+            let turns = || self.path_to(number).into_iter().map(step).collect();
+            engine.note(is_end, &turns);
+            go_on(engine.confirm()?)?;
+        }
+        if is_end {
             self.nodes[number].is_end = true;
             engine.counts.ends += 1;
             engine.note_outcome();

@@ -6,10 +6,12 @@
 //! ones. This search makes every step from every state, and looks for a state from which no final
 //! state can be reached.
 
-use super::dfs::{broke, make};
+use super::dfs::{Cut, broke, make};
 use super::end::SearchEnd;
+use super::engine::Engine;
 use super::graph::Graph;
 use super::workers::Workers;
+use crate::explore::schedule::{Choice, Turn};
 use crate::explore::specimen::{Breach, SpecimenError};
 use crate::explore::stop_reason::StopReason;
 
@@ -42,27 +44,37 @@ pub fn search(workers: &mut Workers<'_>) -> Result<SearchEnd, SpecimenError> {
         engine.counts.ends = 0;
         graph.explore(engine)?;
         // A breach comes first: it was found although no order was left out.
-        let (choices, cycle, breach) = match graph.broken.first() {
-            Some((choices, breach)) => (choices.clone(), Vec::new(), Some(breach.clone())),
-            None => {
-                let Some(number) = graph.without_end() else {
-                    return Ok(());
-                };
-                let (lead_in, cycle) = graph.cycle_from(number);
-                ([graph.path_to(number), lead_in].concat(), cycle, None)
-            }
+        for (choices, breach) in std::mem::take(&mut graph.broken) {
+            let mut turns = Vec::new();
+            follow(engine, choices, &mut turns)?;
+            broke(engine, &turns, breach)?;
+        }
+        let Some(number) = graph.without_end() else {
+            return Ok(());
         };
-        engine.system.mend()?;
-        engine.system.rewind();
+        let (lead_in, cycle) = graph.cycle_from(number);
         let mut turns = Vec::new();
-        for choice in choices {
-            make(engine, choice, &mut turns)?;
-        }
+        follow(engine, graph.path_to(number), &mut turns)?;
+        go_on(engine, lead_in, &mut turns)?;
         let cycle_begins = turns.len();
-        for choice in cycle {
-            make(engine, choice, &mut turns)?;
-        }
-        let breach = breach.unwrap_or_else(|| Breach::cycle(&turns[cycle_begins..]));
-        Err(broke(engine, &turns, breach))
+        go_on(engine, cycle, &mut turns)?;
+        let breach = Breach::cycle(&turns[cycle_begins..]);
+        broke(engine, &turns, breach)
     })
+}
+
+/// Makes the steps `choices` from the initial state, and adds them to `turns`.
+fn follow(engine: &mut Engine<'_>, choices: Vec<Choice>, turns: &mut Vec<Turn>) -> Result<(), Cut> {
+    engine.system.mend()?;
+    engine.system.rewind();
+    go_on(engine, choices, turns)
+}
+
+/// The same from the present state.
+fn go_on(engine: &mut Engine<'_>, choices: Vec<Choice>, turns: &mut Vec<Turn>) -> Result<(), Cut> {
+    for choice in choices {
+        let from = engine.system.save();
+        make(engine, &from, choice, turns)?;
+    }
+    Ok(())
 }

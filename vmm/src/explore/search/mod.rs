@@ -11,6 +11,7 @@ pub mod dpor;
 mod end;
 mod engine;
 pub mod exhaustive;
+pub mod found;
 mod frontier;
 mod graph;
 mod leaving;

@@ -11,10 +11,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::end::{Counterexample, SearchEnd};
-use super::graph::Graph;
+use super::graph::{Graph, step};
 use super::sampled;
 use super::workers::Workers;
-use crate::explore::schedule::{Act, Choice, Turn};
+use crate::explore::schedule::Choice;
 use crate::explore::specimen::{Breach, SpecimenError};
 
 /// Searches from the initial state, by the first worker alone. Returns what can break: for each kind of breach the first
@@ -47,17 +47,4 @@ pub fn search(
     })?;
     let broken = broken.into_inner();
     Ok((end, broken.unwrap_or_else(PoisonError::into_inner)))
-}
-
-/// A turn of one step.
-fn step(choice: Choice) -> Turn {
-    Turn {
-        cpu: u32::try_from(choice.cpu).unwrap_or(u32::MAX),
-        takes: choice.takes(),
-        flushes: choice.act == Act::Flush,
-        arrives: choice.act == Act::Arrive,
-        stops: 1,
-        until: String::new(),
-        state: None,
-    }
 }

@@ -19,6 +19,7 @@ use super::system::turn;
 use super::workers::{Alone, Workers};
 use crate::explore::schedule::{Act, Choice};
 use crate::explore::specimen::{Breach, SpecimenError};
+use crate::explore::stop_reason::StopReason;
 
 /// How a run chooses its steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -183,10 +184,32 @@ pub fn single(
         // If the run wrote a page that was not saved, it may not have begun in the initial state,
         // and proves nothing. The page is saved from now on, and the run is repeated.
         if !engine.is_incomplete()? {
-            return Ok(end);
+            return past(engine, end);
         }
+        engine.found.drop_pending();
         (engine.counts.ends, engine.counts.schedules) = (counts.ends, counts.schedules);
     }
+}
+
+/// What a run that ended with `end` means for the search: if it goes on past breaches, a breach does
+/// not end it.
+fn past(
+    engine: &mut Engine<'_>,
+    end: Option<SearchEnd>,
+) -> Result<Option<SearchEnd>, SpecimenError> {
+    let end = match end {
+        Some(SearchEnd::Broke(found)) if engine.found.wanted.keeps_going => {
+            engine.note_breach(&found.turns, found.breach);
+            engine.system.mend()?;
+            None
+        }
+        end => end,
+    };
+    engine.found.confirm();
+    Ok(match end {
+        None if engine.found.is_over() => Some(SearchEnd::Stopped(StopReason::Reached)),
+        end => end,
+    })
 }
 
 /// Transitions after which a run is considered endless.
@@ -203,6 +226,7 @@ pub fn touch_pages(engine: &mut Engine<'_>) -> Result<(), SpecimenError> {
     for run in 0..RUNS {
         let mut chooser = Chooser::new(Sampling::Uniform, 1, run, engine.system.cpus().len());
         once(engine, STEPS, |choices| chooser.choose(choices))?;
+        engine.found.drop_pending();
         engine.is_incomplete()?;
         engine.system.mend()?;
     }
@@ -222,12 +246,18 @@ pub fn once(
     engine.system.follow_sharing(engine.sharing);
     engine.system.rewind();
     let mut turns = Vec::new();
+    engine.note(false, &Vec::new);
     let breach = loop {
         let choices = engine.system.choices();
         if choices.is_empty() {
             engine.counts.ends += 1;
             engine.note_outcome();
-            break engine.system.judge()?;
+            engine.note(true, &|| turns.clone());
+            let breach = engine.system.judge()?;
+            if breach.is_none() {
+                engine.note_end(&turns);
+            }
+            break breach;
         }
         if turns.len() == longest {
             break Some(Breach::longest(longest));
@@ -238,6 +268,7 @@ pub fn once(
         if moved.breach.is_some() {
             break moved.breach;
         }
+        engine.note(false, &|| turns.clone());
         match engine.check()? {
             Check::Stop(why) => return Ok(Some(SearchEnd::Stopped(why))),
             Check::Over => return Ok(None),

@@ -6,6 +6,15 @@ use crate::explore::sharing::Sharing;
 use crate::explore::specimen::{Breach, Moved, SpecimenError, State, Stop, Stopped};
 use crate::explore::stop_reason::StopReason;
 
+/// Which conditions of a case hold in a state, as bits by their indices.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// Those that hold.
+    pub holds: u64,
+    /// Those of which it cannot be told.
+    pub untold: u64,
+}
+
 /// A transition system.
 pub trait TransitionSystem: Send {
     /// From now on this thread makes its steps.
@@ -53,6 +62,25 @@ pub trait TransitionSystem: Send {
     /// # Errors
     /// [`SpecimenError`] if the host fails, or a signal arrives. What the guest does is no error.
     fn advance(&mut self, choice: Choice, sharing: &mut Sharing) -> Result<Moved, SpecimenError>;
+
+    /// Makes the step `choice`, only to the next stop of its CPU, whether or not another CPU could
+    /// interfere there.
+    ///
+    /// # Errors
+    /// As [`TransitionSystem::advance`].
+    fn advance_to_next_stop(
+        &mut self,
+        choice: Choice,
+        sharing: &mut Sharing,
+    ) -> Result<Moved, SpecimenError>;
+
+    /// Which conditions of the case hold in the present state. Those about ends hold only if
+    /// `is_end` says that it is one, and every CPU has done what it was told.
+    fn holding(&self, is_end: bool) -> Holding;
+
+    /// The addresses of the words to which stores wait in store buffers, if not all of them or none
+    /// do.
+    fn buffered(&self) -> Vec<u64>;
 
     /// Saves the present state.
     fn save(&mut self) -> State;

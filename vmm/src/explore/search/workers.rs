@@ -11,6 +11,7 @@ use super::counts::Counts;
 use super::dfs::Cut;
 use super::end::SearchEnd;
 use super::engine::Engine;
+use super::found::{Found, Wanted};
 use super::round::Round;
 use crate::explore::specimen::SpecimenError;
 
@@ -79,6 +80,13 @@ impl<'a> Workers<'a> {
         Self { all, active }
     }
 
+    /// Has all of them note what is `wanted`.
+    pub fn note(&mut self, wanted: &Wanted) {
+        for engine in &mut self.all {
+            engine.found = Found::new(wanted.clone());
+        }
+    }
+
     /// The first, which does alone what is not shared.
     pub fn first(&mut self) -> &mut Engine<'a> {
         &mut self.all[0]
@@ -114,6 +122,7 @@ impl<'a> Workers<'a> {
         for other in others {
             first.counts = Counts::sum([first.counts, std::mem::take(&mut other.counts)]);
             first.outcomes.append(&mut other.outcomes);
+            first.found.add(&mut other.found);
             first.has_cycle |= other.has_cycle;
         }
     }

@@ -7,7 +7,7 @@ use super::state::State;
 use super::stepping::Moved;
 use super::stopped::{Stop, Stopped};
 use crate::explore::schedule::{Choice, Granularity};
-use crate::explore::search::system::TransitionSystem;
+use crate::explore::search::system::{Holding, TransitionSystem};
 use crate::explore::sharing::Sharing;
 use crate::explore::stop_reason::StopReason;
 
@@ -78,6 +78,22 @@ impl TransitionSystem for Specimen {
 
     fn keep_new_pages(&mut self) -> Result<bool, SpecimenError> {
         self.keep_new_pages()
+    }
+
+    fn advance_to_next_stop(
+        &mut self,
+        choice: Choice,
+        sharing: &mut Sharing,
+    ) -> Result<Moved, SpecimenError> {
+        self.advance_to_next_stop(choice, sharing)
+    }
+
+    fn holding(&self, is_end: bool) -> Holding {
+        self.holding(is_end)
+    }
+
+    fn buffered(&self) -> Vec<u64> {
+        self.buffering.addresses()
     }
 
     fn is_over(&self) -> bool {

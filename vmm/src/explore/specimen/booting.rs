@@ -13,6 +13,7 @@ use shared::probe::{Arms, HELD};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::buffering::Buffering;
+use super::conditions::Conditions;
 use super::errors::{SpecimenError, kvm};
 use super::machine::Specimen;
 use super::passing::Passing;
@@ -96,6 +97,7 @@ impl Specimen {
             layout: &layout,
             command_line: &line,
         })?;
+        let conditions = Conditions::none(setup.image, manifest.source.clone());
         let lab = Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
             .map_err(SpecimenError::Lab)?
             .knowing(manifest);
@@ -145,6 +147,7 @@ impl Specimen {
             serial,
             lab,
             points,
+            conditions,
             stop_points,
             contexts,
             waits_at,
@@ -158,6 +161,7 @@ impl Specimen {
             }
         }
         specimen.begin()?;
+        specimen.heed(&setup.case.conditions)?;
         Ok(specimen)
     }
 

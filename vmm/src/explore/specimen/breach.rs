@@ -15,6 +15,9 @@ pub struct Breach {
     pub texts: Vec<String>,
 }
 
+/// The name of what is no breach: a condition of the case was reached.
+const REACHED: &str = "reached";
+
 /// The name of the breach that CPUs run for ever.
 const LIVELOCK: &str = "livelock";
 
@@ -22,6 +25,30 @@ impl Breach {
     /// The name of the breach that a handler enables interrupts. The explorer finds it by itself,
     /// in every guest.
     pub const INTERRUPTS_ON: &str = "interrupts-on";
+
+    /// That `condition` was reached, as what a schedule leads to.
+    pub(in crate::explore) fn reached(condition: &str) -> Self {
+        Self::new(REACHED, format!("here: {condition}"))
+    }
+
+    /// Nothing, as what a schedule leads to.
+    pub(in crate::explore) fn none() -> Self {
+        Self {
+            names: Vec::new(),
+            texts: Vec::new(),
+        }
+    }
+
+    /// The names of what a schedule leads to that reaches a condition.
+    pub fn names_of_reached() -> Vec<String> {
+        vec![REACHED.to_owned()]
+    }
+
+    /// A breach of the model that tests search.
+    #[cfg(test)]
+    pub(in crate::explore) fn numbered(number: u64) -> Self {
+        Self::new("model", number.to_string())
+    }
 
     /// Whether it is a livelock, and nothing else.
     pub fn is_livelock(&self) -> bool {

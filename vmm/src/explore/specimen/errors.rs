@@ -52,6 +52,14 @@ pub enum SpecimenError {
     /// The case contains more than the lab has room for.
     #[error("the case: {0}")]
     Programs(#[from] NoRoom),
+    /// The case has a condition about what the guest does not have.
+    #[error("the case, \"{condition}\": {why}")]
+    Condition {
+        /// The condition.
+        condition: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The guest has no deed that ends its workload.
     #[error(
         "the guest does not say by which deed its workload ends (vmm describe shows its deeds), \

@@ -8,6 +8,7 @@ use shared::lab::Contexts;
 use shared::stop::Kind;
 
 use super::buffering::Buffering;
+use super::conditions::Conditions;
 use super::errors::SpecimenError;
 use super::passing::Passing;
 use super::state::{SavedPage, State};
@@ -35,6 +36,8 @@ pub struct Specimen {
     pub(super) serial: Serial,
     pub(super) lab: Lab,
     pub(super) points: Points,
+    /// What the case wants to be reached, or never to be.
+    pub(super) conditions: Conditions,
     pub(super) symbols: Symbols,
     pub(super) stop_points: StopPoints,
     pub(super) granularity: Granularity,

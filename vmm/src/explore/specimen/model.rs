@@ -22,7 +22,7 @@ use super::store_buffer::Entry;
 use super::system_state::SystemState;
 use super::waiting::{Depth, Turns};
 use crate::explore::schedule::{Act, Choice, Granularity};
-use crate::explore::search::system::TransitionSystem;
+use crate::explore::search::system::{Holding, TransitionSystem};
 use crate::explore::sharing::Sharing;
 use crate::explore::stop_reason::StopReason;
 
@@ -59,6 +59,8 @@ pub enum Op {
     IrqsOff,
     /// Enables them.
     IrqsOn,
+    /// Breaks something: an oracle of this number finds it.
+    Break(u64),
 }
 
 /// The program of one CPU.
@@ -113,6 +115,10 @@ pub struct Model {
     saved: Arc<Mutex<HashMap<u128, Now>>>,
     /// How many steps it has made.
     steps: u64,
+    /// What the last step has broken.
+    broken: Option<u64>,
+    /// The conditions: whether each is about every state, and the numbers that words have to have.
+    conditions: Vec<(bool, Vec<(usize, u64)>)>,
 }
 
 fn address(word: usize) -> u64 {
@@ -149,6 +155,8 @@ impl Model {
             now,
             saved: Arc::default(),
             steps: 0,
+            broken: None,
+            conditions: Vec::new(),
         };
         for cpu in 0..model.programs.len() {
             model.settle(cpu);
@@ -157,8 +165,19 @@ impl Model {
         model
     }
 
+    /// From now on knows whether `conditions` hold.
+    pub fn heed(&mut self, conditions: &[(bool, Vec<(usize, u64)>)]) {
+        self.conditions = conditions.to_vec();
+    }
+
+    /// What the last step has broken.
+    pub fn broken(&self) -> Option<u64> {
+        self.broken
+    }
+
     /// Makes the step `choice`, to the next stop.
     pub fn step(&mut self, choice: Choice) {
+        self.broken = None;
         let Choice { cpu, act } = choice;
         let was_in_handler = self.now.stopped[cpu].in_handler;
         match act {
@@ -265,7 +284,7 @@ impl Model {
             }
             Op::IrqsOff => self.now.cpus[cpu].irqs_on = false,
             Op::Send(..) | Op::Init(_) | Op::StartUp(_) | Op::Fence => {}
-            Op::IfSet | Op::IrqsOn => unreachable!("these are no stops"),
+            Op::IfSet | Op::IrqsOn | Op::Break(_) => unreachable!("these are no stops"),
         }
         if is_done {
             self.now.cpus[cpu].next[context] += 1;
@@ -332,6 +351,11 @@ impl Model {
                 Op::Fence => Stop::Access(Kind::Fence, 0),
                 Op::IrqsOn => {
                     it.irqs_on |= context == 0;
+                    it.next[context] += 1;
+                    continue;
+                }
+                Op::Break(number) => {
+                    self.broken.get_or_insert(number);
                     it.next[context] += 1;
                     continue;
                 }
@@ -433,8 +457,8 @@ impl TransitionSystem for Model {
             let stopped = &self.now.stopped[choice.cpu];
             // A guest waits in a loop for a lock that is taken; here the CPU stays before it.
             let is_contended = stopped.is_contended(choice.cpu, sharing, &self.buffering);
-            if is_contended || !stopped.can_go_on(|word| self.word(word)) {
-                let breach = None;
+            let breach = self.broken.map(Breach::numbered);
+            if breach.is_some() || is_contended || !stopped.can_go_on(|word| self.word(word)) {
                 return Ok(Moved {
                     stops,
                     entries: 0,
@@ -443,6 +467,34 @@ impl TransitionSystem for Model {
             }
             choice.act = Act::GoOn;
         }
+    }
+
+    fn advance_to_next_stop(
+        &mut self,
+        choice: Choice,
+        sharing: &mut Sharing,
+    ) -> Result<Moved, SpecimenError> {
+        self.now.stopped[choice.cpu].teach(choice.act, sharing);
+        self.step(choice);
+        Ok(Moved {
+            stops: 1,
+            entries: 0,
+            breach: self.broken.map(Breach::numbered),
+        })
+    }
+
+    fn holding(&self, is_end: bool) -> Holding {
+        let is_end = is_end && self.now.stopped.iter().all(|it| it.at == Stop::Idle);
+        let mut holding = Holding::default();
+        for (index, (on_the_way, words)) in self.conditions.iter().enumerate() {
+            let holds = (words.iter()).all(|(word, number)| self.now.words[*word] == *number);
+            holding.holds |= u64::from(holds && (is_end || *on_the_way)) << index;
+        }
+        holding
+    }
+
+    fn buffered(&self) -> Vec<u64> {
+        self.buffering.addresses()
     }
 
     fn save(&mut self) -> State {

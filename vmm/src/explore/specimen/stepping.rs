@@ -163,6 +163,25 @@ impl Specimen {
         Ok(breach)
     }
 
+    /// As [`Specimen::follow`], in a search. `sharing` learns from it.
+    ///
+    /// # Errors
+    /// As [`Specimen::advance`].
+    pub(super) fn advance_to_next_stop(
+        &mut self,
+        choice: Choice,
+        sharing: &mut Sharing,
+    ) -> Result<Moved, SpecimenError> {
+        let before = self.serial.entries();
+        self.cpus[choice.cpu].teach(choice.act, sharing);
+        let breach = self.follow(choice)?;
+        Ok(Moved {
+            stops: 1,
+            entries: self.serial.entries() - before,
+            breach,
+        })
+    }
+
     /// Where accesses are not announced: finds out which of the CPUs that wait in loops would
     /// change nothing by another turn, by having each of them make it. Restores the present state.
     fn try_turns(&mut self) -> Result<(), SpecimenError> {

@@ -100,6 +100,13 @@ impl Names {
         names
     }
 
+    /// The address of the value with this name, and its length in bytes.
+    pub fn find_named(&self, name: &str) -> Option<(u64, u64)> {
+        let mut leaves = self.leaves.iter();
+        let found = leaves.find(|(_, (_, path))| self.text(*path) == name);
+        found.map(|(address, (size, _))| (*address, *size))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.leaves.len()

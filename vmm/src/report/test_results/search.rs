@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{CameTo, Suite, Test, VERDICT};
-use crate::explore::result::{Document, VerdictRecord};
+use crate::explore::result::{Document, Known, VerdictRecord};
 
 /// The exit status of what broke, or did not break, against what was expected.
 const NOT_AS_EXPECTED: u8 = 1;
@@ -20,13 +20,23 @@ pub fn of_search(
     (verdict, status): (&str, u8),
     facts: &[(&'static str, String)],
 ) -> Suite {
-    let sentences: Vec<String> = match &document.verdict {
+    let mut sentences: Vec<String> = match &document.verdict {
         VerdictRecord::Broke { texts, .. } => texts.clone(),
         VerdictRecord::Refuted { ways, .. } => {
             ways.iter().flat_map(|way| way.texts.clone()).collect()
         }
         _ => Vec::new(),
     };
+    sentences.extend(document.ways.iter().flat_map(|way| way.texts.clone()));
+    let against = document.conditions.iter().filter(|it| {
+        it.known
+            == if it.is_never {
+                Known::Reached
+            } else {
+                Known::NotReached
+            }
+    });
+    sentences.extend(against.map(|it| it.condition.clone()));
     let took = document.took() + document.shortening();
     // A search can also have shown nothing since it was not to try all orders.
     let is_stopped = matches!(document.verdict, VerdictRecord::Stopped { .. });

@@ -233,36 +233,53 @@ impl<'a> Actions<'a> {
 
 /// A set of actions, by their numbers.
 #[derive(Debug, Default)]
-pub struct ActionSet(Vec<u64>);
+pub struct ActionSet {
+    words: Vec<u64>,
+    /// Whether an order in which they happen ends with a breach, past which the search goes on. More
+    /// can happen then than is known.
+    pub breaks: bool,
+}
 
 impl ActionSet {
+    /// What can happen behind a breach, as far as it is known.
+    pub fn of_breach() -> Self {
+        Self {
+            breaks: true,
+            ..Self::default()
+        }
+    }
+
     /// Adds an action.
     pub fn insert(&mut self, number: usize) {
-        if self.0.len() <= number / 64 {
-            self.0.resize(number / 64 + 1, 0);
+        if self.words.len() <= number / 64 {
+            self.words.resize(number / 64 + 1, 0);
         }
-        self.0[number / 64] |= 1 << (number % 64);
+        self.words[number / 64] |= 1 << (number % 64);
     }
 
     /// Adds all actions of `other`.
     pub fn add(&mut self, other: &Self) {
-        if self.0.len() < other.0.len() {
-            self.0.resize(other.0.len(), 0);
+        if self.words.len() < other.words.len() {
+            self.words.resize(other.words.len(), 0);
         }
-        for (word, its) in self.0.iter_mut().zip(&other.0) {
+        for (word, its) in self.words.iter_mut().zip(&other.words) {
             *word |= its;
         }
+        self.breaks |= other.breaks;
     }
 
     /// A number above those of all actions in the set.
     pub fn end(&self) -> usize {
-        let last = self.0.last().map_or(0, |word| 64 - word.leading_zeros());
-        64 * self.0.len().saturating_sub(1) + last as usize
+        let last = self
+            .words
+            .last()
+            .map_or(0, |word| 64 - word.leading_zeros());
+        64 * self.words.len().saturating_sub(1) + last as usize
     }
 
     /// The numbers of the actions in the set.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().enumerate().flat_map(|(index, word)| {
+        self.words.iter().enumerate().flat_map(|(index, word)| {
             (0..64)
                 .filter(move |bit| word >> bit & 1 != 0)
                 .map(move |bit| index * 64 + bit)

@@ -8,6 +8,10 @@
 //!
 //! Two steps race if their order can matter and no step between them orders them already.
 //!
+//! A search can go on past breaches. A breach ends its order, and what would have come after it stays
+//! unknown, races included. So from every state from which the search comes to a breach, all CPUs
+//! are tried.
+//!
 //! Several workers share the states. The paths on which they are form a tree of nodes. A worker that
 //! has nothing to do takes a choice that is left at somebody else's node, and the last to be through
 //! with what lies behind a node closes it. A step that leads to a node that is still open *waits* for
@@ -22,7 +26,7 @@ mod visited;
 
 use std::sync::Arc;
 
-use super::dfs::{Cut, Root, broke, judge, make};
+use super::dfs::{Cut, Led, Root, broke, go_on, judge, make};
 use super::end::SearchEnd;
 use super::engine::Engine;
 use super::exhaustive;
@@ -131,6 +135,8 @@ impl<'a> Dpor<'a> {
         engine.adopt(root.state())?;
         engine.system.load(root.state());
         self.turns.clone_from(&root.path);
+        engine.note(false, &|| root.path.clone());
+        go_on(engine.confirm()?)?;
         let state = State::clone(root.state());
         let is_new = self.visit(engine, state, Reached::Beginning(root.path))?;
         // Somebody else has come there: every path to it is expanded in every order, so that nothing
@@ -189,7 +195,13 @@ impl<'a> Dpor<'a> {
         choice: Choice,
         action: usize,
     ) -> Result<bool, Cut> {
-        make(engine, choice, &mut self.turns)?;
+        if make(engine, &node.state, choice, &mut self.turns)? == Led::ToBreach {
+            self.turns.pop();
+            engine.counts.schedules += 1;
+            self.try_all();
+            node.finish_choice(&ActionSet::of_breach());
+            return Ok(false);
+        }
         let next = engine.system.save();
         self.actions.know(action + 1);
         self.trace.push(&self.actions, action);
@@ -321,7 +333,7 @@ impl<'a> Dpor<'a> {
         // The turns begin before the path, if that does not begin at the initial state.
         let cycle = &self.turns[self.turns.len() - (self.path.len() - place)..];
         if is_fair_cycle(cycle, choices) {
-            return Err(broke(engine, &self.turns, Breach::cycle(cycle)));
+            return broke(engine, &self.turns, Breach::cycle(cycle));
         }
         Ok(())
     }
@@ -417,6 +429,13 @@ impl<'a> Dpor<'a> {
         }
     }
 
+    /// Has all CPUs tried at all nodes of the path.
+    fn try_all(&self) {
+        self.path
+            .iter()
+            .for_each(|node| node.add_backtrack(Cpus::MAX));
+    }
+
     /// Adds a backtrack point for the last step of the trace that races with `action`, which could
     /// come next.
     fn find_race(&self, action: usize) {
@@ -429,6 +448,9 @@ impl<'a> Dpor<'a> {
     /// that race with one. The last of these can be ordered before the action by steps in between,
     /// whose order is no longer known.
     fn find_later_races(&mut self, summary: &ActionSet) {
+        if summary.breaks {
+            self.try_all();
+        }
         self.actions.know(summary.end());
         for action in summary.iter() {
             for race in self.trace.races_with(&self.actions, action) {

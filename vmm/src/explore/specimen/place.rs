@@ -1,0 +1,30 @@
+//! Where in the source a CPU of the specimen has stopped. Only reads.
+
+use super::machine::Specimen;
+use super::stopped::Stop;
+use crate::machine::source::{Source, SourceLine};
+use crate::manifest;
+
+/// The line in the guest's source at which `cpu` has stopped, of those that are to be `shown`.
+pub fn of(
+    specimen: &Specimen,
+    source: &Source<'_>,
+    shown: &manifest::Source,
+    cpu: usize,
+) -> Option<SourceLine> {
+    let stopped = &specimen.cpus()[cpu];
+    if stopped.at == Stop::Idle || stopped.is_down() {
+        return None;
+    }
+    // A return address points behind the call, which can already be another line.
+    let callers = specimen.callers(cpu).into_iter();
+    let places = callers
+        .map(|address| address.wrapping_sub(1))
+        .flat_map(|address| source.places(address));
+    places
+        .filter_map(|place| {
+            let file = shown.shown(&place.file, &place.function)?.to_owned();
+            Some(SourceLine { file, ..place })
+        })
+        .next()
+}
