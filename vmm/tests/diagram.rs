@@ -129,6 +129,7 @@ fn page_of(story: &Story, case: &str) -> Written {
         begins: "0".to_owned(),
         turns: Vec::new(),
         breaks: story.breaks.clone(),
+        reaches: None,
         point_of_no_return: None,
     };
     let document = Document {
