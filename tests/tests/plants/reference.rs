@@ -200,7 +200,7 @@ fn searches_come_to_what_the_reference_comes_to() {
             if reference.is != "refuted" {
                 break;
             }
-            let one = SearchResult::by(&case, image, &words, &format!("{options} {memory}"));
+            let one = SearchResult::by(&case, &image, &words, &format!("{options} {memory}"));
             if let Some(difference) = difference_of_all(&reference, &one) {
                 panic!("{options} {memory} with {words}, {bug}: {difference}, of\n{text}");
             }

@@ -105,11 +105,6 @@ impl<'a> Workers<'a> {
         self.active
     }
 
-    /// All of them.
-    pub fn all(&self) -> impl Iterator<Item = &Engine<'a>> {
-        self.all.iter()
-    }
-
     /// Those that work: the first, and the others.
     fn split(&mut self) -> (&mut Engine<'a>, &mut [Engine<'a>]) {
         let (first, others) = self.all[..self.active].split_at_mut(1);
@@ -219,9 +214,9 @@ impl<'a> Workers<'a> {
         let mut is_void = false;
         for (place, cut) in ended.into_iter().enumerate() {
             match cut {
-                // What another worker has cut short is no more than that.
-                Ok(()) | Err(Cut::Over) => {}
-                Err(Cut::Void) => is_void = true,
+                Ok(()) => {}
+                // What another worker has cut short is not complete, whatever becomes of the other.
+                Err(Cut::Void | Cut::Over) => is_void = true,
                 Err(Cut::End(end @ SearchEnd::Stopped(_))) => stopped = Some(end),
                 Err(Cut::End(end)) => {
                     found.get_or_insert(end);
@@ -290,18 +285,12 @@ impl<'a> Workers<'a> {
     /// Begins the search anew, with everything that was learnt.
     fn begin_anew(&mut self) -> Result<(), SpecimenError> {
         debug!("the search begins anew: it has learnt more of what CPUs share");
-        let roots: Vec<_> = self
-            .all()
-            .map(|engine| engine.system.root().clone())
-            .collect();
+        let roots = self.all.iter().map(|engine| engine.system.root().clone());
+        let roots: Vec<_> = roots.collect();
+        // What one has seen written, another need not find out again.
         for engine in &mut self.all {
-            // What one has seen written, another need not find out again.
-            for root in roots
-                .iter()
-                .enumerate()
-                .filter(|(of, _)| *of != engine.place)
-            {
-                engine.system.adopt(root.1)?;
+            for root in &roots {
+                engine.system.adopt(root)?;
             }
         }
         let first = self.first();
