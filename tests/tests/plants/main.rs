@@ -220,6 +220,7 @@ each_kind_is_found! {
     unlock_before_removal,
     grace_before_the_lock,
     only_the_victim_flushes,
+    prepared_once_it_is_online,
     interrupts_enabled_in_a_handler,
     waits_for_ever_unannounced,
 }

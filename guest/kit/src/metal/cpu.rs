@@ -82,6 +82,8 @@ pub struct Cpu {
     /// How far its start has come: [`STARTING`], [`ONLINE`] or [`GIVEN_UP`]. Whoever changes the
     /// first of these decides. Other CPUs access it while this one runs.
     started: SharedU32,
+    /// Whether it was online before it was started last.
+    was_online: bool,
     /// Bit 0: KVM takes the end of the interrupt in service from here (`MSR_KVM_PV_EOI_EN`). KVM
     /// sets the bit between two instructions of this CPU, and clears it when it has seen it; no
     /// other CPU reads it.
@@ -98,12 +100,12 @@ pub struct Cpu {
 unsafe impl Sync for Cpu {}
 
 impl Area {
-    /// Makes `area` the area of CPU `index`.
+    /// Makes `area` the area of CPU `index`, which was online before or not.
     ///
     /// # Safety
     /// `area` must be memory for an area that lives for ever and that nothing refers to. If this
     /// CPU runs on that area, nothing may have used GS base before.
-    unsafe fn init(area: *mut Self, index: CpuId) -> &'static Cpu {
+    unsafe fn init(area: *mut Self, index: CpuId, was_online: bool) -> &'static Cpu {
         let end_of =
             |offset: usize, size: usize| VirtAddr::new((area as usize + offset + size) as u64);
         let mut tss = TaskStateSegment::new();
@@ -119,6 +121,7 @@ impl Area {
             this: area.cast(),
             index,
             started: SharedU32::new(STARTING),
+            was_online,
             pv_eoi: AtomicU32::new(0),
             dying: AtomicBool::new(false),
             gdt: GlobalDescriptorTable::new(),
@@ -145,26 +148,26 @@ impl Area {
         }
         // SAFETY: just allocated and never freed; it belongs to another CPU, which does not run
         // yet.
-        let cpu = unsafe { Self::init(area, index) };
+        let cpu = unsafe { Self::init(area, index, false) };
         AREAS[apic_id as usize].store(area, Ordering::Release);
         cpu
     }
 
     /// Resets the area of CPU `index` to what it was before the CPU first started: the CPU will
     /// load its task register again, which needs a TSS that is not marked busy. The CPU finds that
-    /// when it is started: whatever starts it comes after earlier stores. Also returns whether it was
-    /// ever online.
+    /// when it is started: whatever starts it comes after earlier stores.
     ///
     /// # Safety
     /// The CPU has an area, and does not use it until it is started again; no other CPU uses it
     /// meanwhile.
-    pub unsafe fn renew(index: CpuId, apic_id: u32) -> (&'static Cpu, bool) {
+    pub unsafe fn renew(index: CpuId, apic_id: u32) -> &'static Cpu {
         let area = AREAS[apic_id as usize].load(Ordering::Acquire);
         // SAFETY: it was allocated, and `init` has filled it.
-        let was_online = unsafe { &(*area).cpu }.is_online();
+        let cpu = unsafe { &(*area).cpu };
+        let was_online = cpu.was_online || cpu.is_online();
         // SAFETY: an area that was allocated for that CPU, and that is not in use, by the caller's
         // promise.
-        (unsafe { Self::init(area, index) }, was_online)
+        unsafe { Self::init(area, index, was_online) }
     }
 }
 
@@ -177,7 +180,7 @@ impl Cpu {
         let area = (&raw mut BOOT_AREA).cast();
         // SAFETY: by the caller's promise this is the first use of the area, except for its task
         // stack, which `init` does not touch.
-        unsafe { Area::init(area, 0) }
+        unsafe { Area::init(area, 0, false) }
     }
 
     /// Where the CPU with this APIC id has the stack of its tasks and that of its handlers. The
@@ -212,6 +215,11 @@ impl Cpu {
     /// Whether it came online when it was started last.
     pub fn is_online(&self) -> bool {
         self.started.load(SharedOrdering::Acquire) == ONLINE
+    }
+
+    /// Whether it was ever online before it was started last.
+    pub fn was_online(&self) -> bool {
+        self.was_online
     }
 
     fn decide(&self, outcome: u32) -> bool {

@@ -96,9 +96,9 @@ pub fn start_one(
     // SAFETY: the CPU is offline: it has never run, or halts with interrupts off, or is about to,
     // and does not use its area before it starts. Only the guest's hotplug calls this, for one CPU
     // at a time, so no other CPU is about to start it.
-    let (cpu, was_online) = unsafe { Area::renew(cpu, apic_id) };
+    let cpu = unsafe { Area::renew(cpu, apic_id) };
     starting.start(&[(cpu, apic_id)], wait)?;
-    Ok(was_online)
+    Ok(cpu.was_online())
 }
 
 /// Where a CPU that went offline stays: only INIT wakes it.
