@@ -88,6 +88,7 @@ pub mod table_style;
 pub mod text;
 pub mod verdict;
 pub mod whole_file;
+pub mod writable;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -23,9 +23,11 @@ mod search_stats;
 mod signals;
 mod stats;
 
-use std::io::{self, Write};
+use std::io;
+use std::time::Duration;
 
 use vmm::chain;
+use vmm::writable::write_within;
 
 /// Why a subcommand could not do its work.
 #[derive(Debug)]
@@ -36,10 +38,22 @@ pub struct Refused {
     pub status: u8,
 }
 
+/// How long a reader of standard error may take nothing before the rest is not written.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Writes to standard error, which the guest's console may have filled for a reader that does not
+/// read: the command ends all the same.
+///
+/// # Errors
+/// If standard error is closed, or not read.
+pub fn say(words: &str) -> io::Result<()> {
+    write_within(io::stderr().lock(), words.as_bytes(), PATIENCE)
+}
+
 /// Tells the user, on standard error.
 pub fn complain(message: &str) {
     // If standard error is closed too, only the exit status is left.
-    let _ = writeln!(io::stderr(), "vmm: {}", harmless(message));
+    let _ = say(&format!("vmm: {}\n", harmless(message)));
 }
 
 /// The text with its control characters spelled out, but for line ends and tabs: a file's name, or

@@ -10,7 +10,7 @@ use vmm::report::{csv, prometheus};
 use vmm::whole_file::WholeFile;
 use vmm::{Outcome, control};
 
-use super::{Refused, complain, harmless};
+use super::{Refused, complain, harmless, say};
 
 /// The form of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -146,15 +146,15 @@ impl Reports {
         match (&mut self.destination, self.form) {
             (Destination::File(file), _) => {
                 file.write_all(&document)?;
-                io::stderr().write_all(words.as_bytes())?;
+                say(&words)?;
             }
             (_, Form::Table) => {
                 let whole = [document.as_slice(), words.as_bytes()].concat();
                 io::stdout().write_all(&whole)?;
             }
             _ => {
-                // Standard error may be closed; the document still has to be written.
-                let _ = io::stderr().write_all(words.as_bytes());
+                // Standard error may be closed or not read; the document still has to be written.
+                let _ = say(&words);
                 io::stdout().write_all(&document)?;
             }
         }

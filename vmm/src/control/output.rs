@@ -4,11 +4,12 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::machine::devices::Console;
+use crate::writable::{CHUNK, is_ready};
 
 /// Where the guest's console goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +22,6 @@ pub enum Stream {
     Captured,
 }
 
-/// A pipe that is ready takes this much without blocking (`PIPE_BUF`).
-const CHUNK: usize = 4096;
 /// Most bytes kept for a slow reader.
 const BACKLOG: usize = 8 << 20;
 /// Most bytes captured of a console that goes nowhere.
@@ -109,7 +108,7 @@ impl Output {
             return;
         };
         let mut left = length;
-        while left > 0 && is_ready(file) {
+        while left > 0 && is_ready(file, Duration::ZERO) {
             let (chunk, _) = self.backlog.as_slices();
             match file.write(&chunk[..chunk.len().min(left).min(CHUNK)]) {
                 Ok(written @ 1..) => {
@@ -169,18 +168,6 @@ impl Output {
             None => KEPT,
         }
     }
-}
-
-/// Whether up to [`CHUNK`] bytes can be written to `file` without waiting.
-pub(super) fn is_ready(file: &impl AsRawFd) -> bool {
-    let mut poll = libc::pollfd {
-        fd: file.as_raw_fd(),
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    // SAFETY: `poll` is one valid `pollfd`, and the count says so. It does not wait.
-    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
-    ready > 0
 }
 
 #[cfg(test)]

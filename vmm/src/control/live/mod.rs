@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::operator::Operator;
-use super::output::{Output, is_ready};
+use super::output::Output;
 use crate::control::timer::timer;
 use crate::lab::{CpuCounts, Lab};
 use crate::machine::lifecycle::{Stall, State};
@@ -23,6 +23,7 @@ use crate::machine::message::HeldBy;
 use crate::machine::threads::VcpuThreads;
 use crate::stats::sources::{STATS, Status, status};
 use crate::stats::window::{Meter, Sample};
+use crate::writable::is_ready;
 
 use line::{HowFar, Line};
 use table::Row;
@@ -136,7 +137,7 @@ impl<'a> Live<'a> {
             return;
         }
         let text = self.text();
-        if is_ready(&self.screen.fd()) {
+        if is_ready(&self.screen.fd(), Duration::ZERO) {
             if output.is_terminal() && output.has_lines() {
                 self.screen.above(&mut || output.write_lines());
             }

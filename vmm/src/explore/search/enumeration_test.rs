@@ -612,7 +612,7 @@ fn a_breach_hides_no_other_one() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 40,
+        cases: 20,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
