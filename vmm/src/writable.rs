@@ -58,7 +58,11 @@ mod tests {
         let (mut reader, writer) = io::pipe().unwrap();
         assert!(is_ready(&writer, Duration::ZERO));
         let much = vec![b'x'; 1 << 20];
-        let failed = write_within(&writer, &much, Duration::from_millis(10));
+        let failed = write_within(
+            writer.try_clone().unwrap(),
+            &much,
+            Duration::from_millis(10),
+        );
         assert_eq!(failed.unwrap_err().kind(), ErrorKind::TimedOut);
         assert!(!is_ready(&writer, Duration::ZERO));
         drop(writer);
