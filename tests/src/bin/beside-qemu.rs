@@ -74,8 +74,11 @@ impl Arguments {
     /// ends the run.
     fn qemu(&self, vcpus: u32) -> (Command, i32) {
         let mut command = Command::new(QEMU);
+        // Some KVMs list MSR 0x10a, IA32_ARCH_CAPABILITIES, and do not take what QEMU 7.2 writes there:
+        // it aborts.
+        let cpu = "host,arch-capabilities=off";
         command
-            .args(["-M", "microvm", "-accel", "kvm", "-cpu", "host"])
+            .args(["-M", "microvm", "-accel", "kvm", "-cpu", cpu])
             .args(["-m", MEMORY, "-smp", &vcpus.to_string()])
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-serial", "stdio"])
