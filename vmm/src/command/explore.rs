@@ -1,10 +1,12 @@
 //! `vmm explore CASE GUEST`: searches the orders of a case's steps for one that breaks something.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use vmm::explore::case::Case;
+use vmm::explore::checkpoint_file::{self, Checkpoints};
 use vmm::explore::memory::Memory;
 use vmm::explore::result::{Document, Part};
 use vmm::explore::schedule::Granularity;
@@ -16,12 +18,12 @@ use vmm::provenance::Input;
 use vmm::stats::sources::Sources;
 use vmm::{duration, text};
 
-use super::explored::{self, Files, StoryReplay};
+use super::explored::{self, Files, NOT_WRITTEN, StoryReplay};
 use super::interruption::{self, interrupted};
 use super::outputs::Outputs;
 use super::progress::{self, Line, Wanted};
 use super::stats::short_name;
-use super::{Refused, installed, search_stats};
+use super::{Refused, chain, installed, search_stats};
 
 /// What to explore, and how.
 #[derive(Debug, Args)]
@@ -116,6 +118,16 @@ pub struct Arguments {
     /// Begin with what vmm merge --sharing has written, instead of learning what CPUs share
     #[arg(long, value_name = "FILE")]
     sharing: Option<PathBuf>,
+
+    /// Keep the search here from time to time. If the file exists, go on from there: after an end that
+    /// nobody asked for, say the same once more. When the search is through, the file is removed
+    #[arg(long, value_name = "FILE", conflicts_with = "check_keys")]
+    checkpoint: Option<PathBuf>,
+
+    /// Time between two of these
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "60s",
+          requires = "checkpoint")]
+    checkpoint_every: Duration,
 
     #[command(flatten)]
     progress: Wanted,
@@ -231,6 +243,10 @@ impl Arguments {
             time: self.time_limit,
             states: self.max_states,
             shard: self.shard.unwrap_or(Shard::WHOLE),
+            checkpoints: self.checkpoint.clone().map(|file| Checkpoints {
+                file,
+                every: self.checkpoint_every,
+            }),
             jobs: self.jobs.into(),
             known: self.sharing.as_deref().map(read_known).transpose()?,
             check_keys: self.check_keys,
@@ -242,6 +258,16 @@ impl Arguments {
         if self.check_keys && config.strategy != Strategy::Exhaustive {
             return Err(Refused {
                 message: "--check-keys is for --strategy exhaustive".to_owned(),
+                status: 2,
+            });
+        }
+        if self.checkpoint.is_some() && !config.strategy.can_be_kept() {
+            let strategy = word(&self.strategy);
+            return Err(Refused {
+                message: format!(
+                    "--checkpoint is for auto, races, exhaustive and bounded, not for --strategy \
+                     {strategy}"
+                ),
                 status: 2,
             });
         }
@@ -287,6 +313,13 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         result: explored::destination(arguments.result.as_deref(), &outputs)?,
         stats: arguments.stats.open(&outputs)?,
     };
+    if let Some(file) = &arguments.checkpoint {
+        outputs.check(file)?;
+        checkpoint_file::check(file).map_err(|error| Refused {
+            message: chain(&error),
+            status: 2,
+        })?;
+    }
     interruption::catch()?;
     let part = match search(arguments, &config) {
         Ok(part) => part,
@@ -297,7 +330,16 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         case: Some(&written),
         rest: (arguments.time_limit).map(|limit| limit.saturating_sub(begun.elapsed())),
     };
-    explored::show(&part, Some(story_replay), files)
+    let status = explored::show(&part, Some(story_replay), files)?;
+    if let Some(file) = &arguments.checkpoint
+        && part.document.verdict.is_last_word()
+        && status != NOT_WRITTEN
+    {
+        // Whoever asks again asks for a new search. That it is kept no longer is no fault of the
+        // result.
+        let _ = fs::remove_file(file);
+    }
+    Ok(status)
 }
 
 /// What is read before anything is written.

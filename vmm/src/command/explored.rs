@@ -30,6 +30,9 @@ use super::{Refused, chain, complain};
 /// The exit status of a search that stopped before it had shown anything.
 const NOT_SHOWN: u8 = 5;
 
+/// The exit status if something could not be written.
+pub const NOT_WRITTEN: u8 = 3;
+
 /// What is needed to show how something broke: the schedule is replayed for that.
 #[derive(Debug, Clone, Copy)]
 pub struct StoryReplay<'a> {
@@ -111,7 +114,7 @@ pub fn show(
     let mut is_untold = false;
     let mut complain_of = |what, error| {
         complain(&format!("cannot write the {what}: {error}"));
-        status = 3;
+        status = NOT_WRITTEN;
     };
     // First write what must not be lost if something else fails.
     if let Some(destination) = files.result {

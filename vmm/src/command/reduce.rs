@@ -99,6 +99,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         time: arguments.time_limit,
         states: None,
         shard: Shard::WHOLE,
+        checkpoints: None,
         jobs: 1,
         known: None,
         check_keys: false,

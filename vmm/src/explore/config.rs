@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::case::Case;
+use super::checkpoint_file::Checkpoints;
 use super::memory::Memory;
 use super::schedule::Granularity;
 use super::shard::Shard;
@@ -39,6 +40,8 @@ pub struct Config {
     pub states: Option<u64>,
     /// The part of the search that this process does.
     pub shard: Shard,
+    /// Where the search is kept from time to time, if anywhere.
+    pub checkpoints: Option<Checkpoints>,
     /// How many machines it searches with at once, each on a thread of its own; at least 1.
     pub jobs: usize,
     /// What earlier searches learnt about the memory that CPUs share. Without it the search begins

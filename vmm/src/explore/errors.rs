@@ -1,6 +1,7 @@
 //! Why nothing was explored or replayed, and the exit status for each reason.
 
 use super::case::{CaseError, NeverBreaks};
+use super::checkpoint_file::CheckpointError;
 use super::options::NoEffect;
 use super::retrace::Diverged;
 use super::sharing::OtherCpus;
@@ -39,6 +40,9 @@ pub enum ExploreError {
     /// The given knowledge of shared memory is for another number of CPUs.
     #[error(transparent)]
     OtherCpus(#[from] OtherCpus),
+    /// The checkpoint is of no use.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The schedule was found on another image.
     #[error(
         "the schedule was found on guest image {of}, this is {this}; take the image it was found \
@@ -63,6 +67,7 @@ impl ExploreError {
             | Self::NeverBreaks(..)
             | Self::Word(_)
             | Self::OtherCpus(_)
+            | Self::Checkpoint(_)
             | Self::OtherImage { .. } => 2,
             Self::Specimen(
                 SpecimenError::NoPoint { .. }
@@ -72,7 +77,8 @@ impl ExploreError {
                 | SpecimenError::NoEnding
                 | SpecimenError::NotReady(_)
                 | SpecimenError::Vector { .. }
-                | SpecimenError::Stack { .. },
+                | SpecimenError::Stack { .. }
+                | SpecimenError::Checkpoint(_),
             ) => 2,
             Self::Specimen(SpecimenError::Ended(_) | SpecimenError::Late(_)) => 5,
             Self::Specimen(SpecimenError::Machine(error)) if error.is_of_what_was_given() => 2,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
+use super::checkpoint_file::{self, CheckpointError, CheckpointFile, Identity};
 use super::checks::read;
 use super::config::Config;
 use super::errors::ExploreError;
@@ -16,6 +17,7 @@ use super::phases::{self, Covered};
 use super::point_of_no_return;
 use super::retrace::{Diverged, follow, up_to_cycle};
 use super::schedule::{FORM, Granularity, Schedule, Turn};
+use super::search::checkpoint::{Kept as KeptSearch, SoFar};
 use super::search::found::{self, Found, Kept, Wanted};
 use super::search::workers::Workers;
 use super::search::{Counterexample, Engine, Limits, OnProgress, Progress, SearchEnd};
@@ -58,6 +60,11 @@ pub fn explore(
         sharing.learn(known)?;
         sharing.begin_anew();
     }
+    let (mut checkpoints, kept) = open_checkpoints(config, specimen)?;
+    if let Some(kept) = &kept {
+        info!("search goes on from the checkpoint");
+        go_on_from(&kept.so_far, &mut sharing, specimen, others)?;
+    }
     let limits = Limits {
         states: config.states,
     };
@@ -68,8 +75,11 @@ pub fn explore(
     let rest = rest.map(|(specimen, sharing)| Engine::new(specimen, sharing, limits, None));
     let mut workers = Workers::new(first, rest);
     workers.note(&wanted(config));
+    if let Some(checkpoints) = &mut checkpoints {
+        workers.keep_by(checkpoints);
+    }
     let mut is_cut_short = false;
-    let covered = match phases::run(&mut workers, config) {
+    let covered = match phases::run(&mut workers, config, kept) {
         Err(SpecimenError::Ended(why)) => {
             is_cut_short = true;
             Covered::only(SearchEnd::Stopped(why))
@@ -146,6 +156,8 @@ pub fn explore(
         }
     }
     let options = options(config);
+    let mut warnings = options::warnings(&manifest, &options, config.memory);
+    warnings.extend(checkpoints.and_then(|file| file.failed));
     let names = WordNames::of(&image, specimen);
     Ok(Outcome {
         words: names.known(sharing.addresses()),
@@ -158,7 +170,7 @@ pub fn explore(
         time,
         shortening,
         sharing,
-        warnings: options::warnings(&manifest, &options, config.memory),
+        warnings,
         expected: config.case.expected(&options).to_vec(),
         provenance,
         image: to_hex(specimen.image()),
@@ -167,6 +179,53 @@ pub fn explore(
         states: covered.states,
         outcomes,
     })
+}
+
+/// The file of the checkpoints of the search, if it is to have any, and the search that was kept
+/// there.
+fn open_checkpoints(
+    config: &Config,
+    specimen: &Specimen,
+) -> Result<(Option<CheckpointFile>, Option<KeptSearch>), ExploreError> {
+    let Some(wanted) = &config.checkpoints else {
+        return Ok((None, None));
+    };
+    let error = |error| CheckpointError::io(&wanted.file, error);
+    let identity = Identity {
+        program: checkpoint_file::program().map_err(error)?,
+        image: to_hex(specimen.image()),
+        begins: to_hex(specimen.beginning()),
+        case: config.case.written.clone(),
+        append: config.append.clone(),
+        granularity: config.granularity,
+        memory: config.memory,
+        strategy: config.strategy,
+        shard: config.shard,
+        keep_going: config.keep_going,
+        witness: config.witness,
+    };
+    let (file, kept) = CheckpointFile::open(wanted, identity)?;
+    Ok((Some(file), kept))
+}
+
+/// Has machines that have just booted save the pages, and know what the search had learnt, that had
+/// come `so_far`.
+fn go_on_from(
+    so_far: &SoFar,
+    sharing: &mut Sharing,
+    specimen: &mut Specimen,
+    others: &mut [Specimen],
+) -> Result<(), ExploreError> {
+    sharing.learn(&so_far.sharing)?;
+    let pages: Vec<_> = so_far.pages.iter().copied().collect();
+    for specimen in std::iter::once(specimen).chain(others) {
+        if pages.last().is_some_and(|last| *last >= specimen.pages()) {
+            let why = "it speaks of pages that the guest does not have";
+            return Err(SpecimenError::Checkpoint(why.to_owned()).into());
+        }
+        specimen.keep_pages(&pages)?;
+    }
+    Ok(())
 }
 
 /// Boots as many specimens as `config` asks for, all at the same time.

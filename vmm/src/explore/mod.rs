@@ -4,6 +4,7 @@
 
 pub mod answers;
 pub mod case;
+pub mod checkpoint_file;
 mod checks;
 pub mod condition;
 mod config;

@@ -6,6 +6,7 @@ use tracing::info;
 use super::config::Config;
 use super::schedule::Granularity;
 use super::search::bounded::BoundedEnd;
+use super::search::checkpoint::{Kept, Phase};
 use super::search::livelock::confirm_complete;
 use super::search::sampled::Sampling;
 use super::search::seen::States;
@@ -43,25 +44,35 @@ impl Covered {
     }
 }
 
-/// Searches as `config` says.
-pub(super) fn run(workers: &mut Workers<'_>, config: &Config) -> Result<Covered, SpecimenError> {
-    let learns = config.known.is_none() && config.strategy != Strategy::Reference;
+/// Searches as `config` says, from the beginning or from where a search was that was `kept`.
+pub(super) fn run(
+    workers: &mut Workers<'_>,
+    config: &Config,
+    kept: Option<Kept>,
+) -> Result<Covered, SpecimenError> {
+    let learns = config.known.is_none() && kept.is_none() && config.strategy != Strategy::Reference;
     if learns && let Some(end) = learn(workers.first(), config.seed)? {
         return Ok(Covered::only(end));
     }
     let shard = config.shard;
     match config.strategy {
-        Strategy::Bounded(bound) => bounded(workers, bound, shard),
-        Strategy::Auto(bound) => match bounded(workers, bound, shard)? {
-            Covered {
-                end: SearchEnd::Complete,
-                ..
-            } => {
-                info!("nothing breaks with {bound} preemptions; every order comes next");
-                races(workers, shard)
+        Strategy::Bounded(bound) => bounded(workers, bound, shard, kept),
+        Strategy::Auto(bound) => {
+            let is_behind = |kept: &Kept| !matches!(kept.phase, Phase::Bounded(_));
+            if kept.as_ref().is_some_and(is_behind) {
+                return races(workers, shard, kept);
             }
-            other => Ok(other),
-        },
+            match bounded(workers, bound, shard, kept)? {
+                Covered {
+                    end: SearchEnd::Complete,
+                    ..
+                } => {
+                    info!("nothing breaks with {bound} preemptions; every order comes next");
+                    races(workers, shard, None)
+                }
+                other => Ok(other),
+            }
+        }
         Strategy::Reference => {
             let (end, broken) = reference::search(workers)?;
             Ok(Covered {
@@ -69,12 +80,12 @@ pub(super) fn run(workers: &mut Workers<'_>, config: &Config) -> Result<Covered,
                 ..Covered::only(end)
             })
         }
-        Strategy::Races => races(workers, shard),
+        Strategy::Races => races(workers, shard, kept),
         Strategy::Exhaustive if config.check_keys => {
             let end = checking::search(workers)?;
             Ok(Covered::only(confirm_complete(workers, end, false)?))
         }
-        Strategy::Exhaustive => exhaustive(workers, shard),
+        Strategy::Exhaustive => exhaustive(workers, shard, kept),
         Strategy::Sampled(sampling, runs) => {
             let Shard { index, of } = shard;
             let mine = |run: u64| run % of == index;
@@ -85,8 +96,13 @@ pub(super) fn run(workers: &mut Workers<'_>, config: &Config) -> Result<Covered,
 }
 
 /// Tries every order with at most `bound` preemptions.
-fn bounded(workers: &mut Workers<'_>, bound: u32, shard: Shard) -> Result<Covered, SpecimenError> {
-    let BoundedEnd { end, bound, across } = bounded::search(workers, bound, shard)?;
+fn bounded(
+    workers: &mut Workers<'_>,
+    bound: u32,
+    shard: Shard,
+    kept: Option<Kept>,
+) -> Result<Covered, SpecimenError> {
+    let BoundedEnd { end, bound, across } = bounded::search(workers, bound, shard, kept)?;
     Ok(Covered {
         bound: Some(bound),
         states: States {
@@ -98,8 +114,12 @@ fn bounded(workers: &mut Workers<'_>, bound: u32, shard: Shard) -> Result<Covere
 }
 
 /// Tries every order, each state once.
-fn exhaustive(workers: &mut Workers<'_>, shard: Shard) -> Result<Covered, SpecimenError> {
-    let (end, states) = exhaustive::search(workers, shard)?;
+fn exhaustive(
+    workers: &mut Workers<'_>,
+    shard: Shard,
+    kept: Option<Kept>,
+) -> Result<Covered, SpecimenError> {
+    let (end, states) = exhaustive::search(workers, shard, kept)?;
     Ok(Covered {
         states,
         ..Covered::only(confirm_complete(workers, end, shard != Shard::WHOLE)?)
@@ -108,13 +128,17 @@ fn exhaustive(workers: &mut Workers<'_>, shard: Shard) -> Result<Covered, Specim
 
 /// Tries every order that can matter, by DPOR. Where DPOR does not know which those are, or cannot
 /// tell the CPUs apart, tries every order.
-fn races(workers: &mut Workers<'_>, shard: Shard) -> Result<Covered, SpecimenError> {
+fn races(
+    workers: &mut Workers<'_>,
+    shard: Shard,
+    kept: Option<Kept>,
+) -> Result<Covered, SpecimenError> {
     let system = &workers.first().system;
     let knows_accesses = system.granularity() == Granularity::Access;
     if !knows_accesses || system.cpus().len() > search::dpor::MOST_CPUS {
-        return exhaustive(workers, shard);
+        return exhaustive(workers, shard, kept);
     }
-    let end = search::dpor::search(workers, shard)?;
+    let end = search::dpor::search(workers, shard, kept)?;
     let is_part = shard != Shard::WHOLE;
     Ok(Covered::only(confirm_complete(workers, end, is_part)?))
 }

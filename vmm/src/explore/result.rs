@@ -211,6 +211,14 @@ impl VerdictRecord {
             Self::Broke { .. } | Self::Stopped { .. } | Self::Refuted { .. } => false,
         }
     }
+
+    /// Whether the same search would find no more if it went on.
+    pub fn is_last_word(&self) -> bool {
+        match self {
+            Self::Stopped { why } => matches!(why, StopReason::Reached | StopReason::Cycle),
+            _ => true,
+        }
+    }
 }
 
 /// One way in which the case can break.

@@ -10,7 +10,7 @@ use super::memory::Memory;
 use crate::provenance::Provenance;
 
 /// What a CPU can do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Act {
     /// It goes on with its program.
     GoOn,
@@ -23,7 +23,7 @@ pub enum Act {
 }
 
 /// A choice of what happens next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Choice {
     /// The CPU.
     pub cpu: usize,

@@ -38,6 +38,14 @@ impl Strategy {
     pub fn can_be_shared(self) -> bool {
         self != Self::Reference
     }
+
+    /// Whether its searches can be kept, and gone on with later.
+    pub fn can_be_kept(self) -> bool {
+        match self {
+            Self::Auto(_) | Self::Exhaustive | Self::Races | Self::Bounded(_) => true,
+            Self::Reference | Self::Sampled(..) => false,
+        }
+    }
 }
 
 /// Whether stores can wait in store buffers at this granularity: only where each is announced.

@@ -9,10 +9,14 @@
 
 use std::cmp::Reverse;
 
-use super::dfs::{Divided, Entry, Visitor, depth_first};
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::{Kept, Phase};
+use super::dfs::{Entry, Visitor, depth_first};
+use super::divided::{Divided, Refers};
 use super::end::SearchEnd;
 use super::engine::Engine;
-use super::frontier::{Frontier, KnownToAll};
+use super::frontier::Frontier;
 use super::links::Links;
 use super::seen::Seen;
 use super::workers::Workers;
@@ -36,7 +40,7 @@ pub struct BoundedEnd {
 }
 
 /// Searches the part of the orders that belongs to `shard`, with at most 0, then 1, and so on up to
-/// `bound` preemptions.
+/// `bound` preemptions, or from where a search was that was `kept` with one of these bounds.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
@@ -44,10 +48,14 @@ pub fn search(
     workers: &mut Workers<'_>,
     bound: u32,
     shard: Shard,
+    mut kept: Option<Kept>,
 ) -> Result<BoundedEnd, SpecimenError> {
-    let mut most = 0;
+    let mut most = match kept.as_ref().map(|kept| kept.phase) {
+        Some(Phase::Bounded(most)) => most.min(bound),
+        _ => 0,
+    };
     loop {
-        let (end, across) = search_with(workers, most, shard)?;
+        let (end, across) = search_with(workers, most, shard, kept.take())?;
         if !matches!(end, SearchEnd::Complete) || most == bound {
             return Ok(BoundedEnd {
                 end,
@@ -64,23 +72,34 @@ fn search_with(
     workers: &mut Workers<'_>,
     most: u32,
     shard: Shard,
+    mut kept: Option<Kept>,
 ) -> Result<(SearchEnd, Vec<(u128, u128)>), SpecimenError> {
     let begin = |engine: &mut Engine<'_>, workers: usize| {
+        if let Some(kept) = kept.take() {
+            return Divided::resume(Phase::Bounded(most), kept, engine, workers);
+        }
         let seen = Visited::default();
         let mut first = Bounded::new(&seen, most);
         let Frontier { mine, known } = Frontier::of(engine, &mut first, shard)?;
         seen.add_links(first.links);
-        Ok(Divided::new((seen, known), workers, mine))
+        Ok(Divided::new(
+            Phase::Bounded(most),
+            (seen, known),
+            workers,
+            mine,
+        ))
     };
-    let work = |engine: &mut Engine<'_>, parts: &Divided<(Visited, KnownToAll), _>| {
-        let mut search = Bounded::new(&parts.seen.0, most);
-        let ended = depth_first(engine, &mut search, parts);
-        parts.seen.0.add_links(search.links);
+    let work = |engine: &mut Engine<'_>, together: &Divided<u32, _, _>| {
+        let mut search = Bounded::new(&together.seen, most);
+        let ended = depth_first(engine, &mut search, &together.parts);
+        together.seen.add_links(search.links);
         ended
     };
     let (end, parts) = workers.until_sound(begin, work)?;
     let Some(Divided {
-        seen: (seen, known),
+        seen,
+        known,
+        is_resumed,
         ..
     }) = parts
     else {
@@ -90,8 +109,9 @@ fn search_with(
     // can follow it for ever. If it passes from one worker to another, one has to look alone.
     let has_cycle = seen.has_cycle();
     workers.first().has_cycle |= has_cycle;
-    if has_cycle && matches!(end, SearchEnd::Complete) && workers.count() > 1 {
-        return workers.alone(|workers| search_with(workers, most, shard));
+    let is_divided = workers.count() > 1 || is_resumed;
+    if has_cycle && matches!(end, SearchEnd::Complete) && is_divided {
+        return workers.alone(|workers| search_with(workers, most, shard, None));
     }
     Ok((end, known.states(seen).across))
 }
@@ -114,7 +134,7 @@ impl<'a> Bounded<'a> {
 
 /// A choice, with the number of preemptions that are used once it is made, and the CPU that has
 /// then run last.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Priced {
     choice: Choice,
     used: u32,
@@ -189,5 +209,17 @@ impl Visitor for Bounded<'_> {
         // Choices that cost no preemption are tried first: `next` takes from the end.
         todo.sort_by_key(|priced| Reverse(priced.used));
         Entry::GoOn(todo)
+    }
+}
+
+impl Refers for Vec<Priced> {
+    fn refers(&self) -> (Vec<Choice>, Vec<u32>) {
+        self.iter().map(|it| (it.choice, it.from)).unzip()
+    }
+}
+
+impl Refers for Priced {
+    fn refers(&self) -> (Vec<Choice>, Vec<u32>) {
+        (vec![self.choice], vec![self.from])
     }
 }

@@ -4,22 +4,24 @@
 //! has nothing to do is left choices of the states that are nearest to the beginning.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::by_key::ByKey;
 use super::end::{Counterexample, SearchEnd};
 use super::engine::{Check, Engine};
+use super::parts::{Parts, Root, Task};
 use super::system::turn;
 use super::tasks::Tasks;
-use super::workers::Together;
 use crate::explore::schedule::{Choice, Turn, is_fair_cycle};
 use crate::explore::specimen::{Breach, SpecimenError, State};
+use crate::explore::stop_reason::StopReason;
 
 /// What a strategy decides during a depth-first search.
 pub trait Visitor {
     /// What it keeps for each state on the search stack.
     type Data;
     /// What it remembers of a step until that step has reached a state, if by another worker.
-    type Step: Send;
+    type Step: Clone + Send;
 
     /// The next choice to try from `state`, for which it keeps `data`; `None` if no more are left.
     fn next(&mut self, state: &State, data: &mut Self::Data) -> Option<(Choice, Self::Step)>;
@@ -61,30 +63,6 @@ pub enum Entry<D> {
     End,
 }
 
-/// Where a part of a search begins: the last of some states, each of which leads to the next.
-#[derive(Debug, Clone)]
-pub struct Root {
-    /// The states, from the initial state on.
-    pub states: Vec<Arc<State>>,
-    /// The turns between them.
-    pub path: Vec<Turn>,
-}
-
-impl Root {
-    /// The initial state.
-    pub fn beginning(engine: &Engine<'_>) -> Self {
-        Self {
-            states: vec![Arc::new(engine.system.root().clone())],
-            path: Vec::new(),
-        }
-    }
-
-    /// The state at which it begins.
-    pub fn state(&self) -> &Arc<State> {
-        self.states.last().expect("it has its own state at least")
-    }
-}
-
 /// Why a search was cut short.
 #[derive(Debug)]
 pub enum Cut {
@@ -92,10 +70,24 @@ pub enum Cut {
     Void,
     /// Another worker has cut it short.
     Over,
+    /// It has to pause.
+    Paused,
     /// It has ended.
     End(SearchEnd),
     /// The host failed.
     Failed(SpecimenError),
+}
+
+impl Cut {
+    /// Whether the search could go on from here later.
+    pub fn leaves_rest(&self) -> bool {
+        match self {
+            Self::Over | Self::Paused => true,
+            Self::End(SearchEnd::Stopped(why)) => *why != StopReason::Reached,
+            Self::Failed(error) => matches!(error, SpecimenError::Ended(_)),
+            Self::Void | Self::End(_) => false,
+        }
+    }
 }
 
 impl From<SpecimenError> for Cut {
@@ -104,129 +96,121 @@ impl From<SpecimenError> for Cut {
     }
 }
 
-/// A part of a depth-first search that any worker can do.
-#[derive(Debug)]
-pub struct Task<S> {
-    /// Where it begins.
-    pub root: Root,
-    /// The choice that it makes there; without one it visits that state.
-    pub by: Option<(Choice, S)>,
-}
-
-impl<S> Task<S> {
-    /// The search from `root` on.
-    pub fn from(root: Root) -> Self {
-        Self { root, by: None }
-    }
-}
-
-/// What the workers of a depth-first search have together: `seen`, and the parts that are left.
-#[derive(Debug)]
-pub struct Divided<T, S> {
-    /// What they know together.
-    pub seen: T,
-    tasks: Tasks<Task<S>>,
-}
-
-impl<T, S> Divided<T, S> {
-    /// For this number of workers, who begin with `tasks`.
-    pub fn new(seen: T, workers: usize, tasks: impl IntoIterator<Item = Task<S>>) -> Self {
-        let tasks = Tasks::new(workers, tasks);
-        Self { seen, tasks }
-    }
-}
-
-impl<T: Sync, S: Send> Together for Divided<T, S> {
-    fn end(&self) {
-        self.tasks.end();
-    }
-}
-
 /// Searches depth first, and tries every choice that `visitor` gives, until no worker has anything
-/// left to do.
+/// left to do. If the search has to stop or to pause before that, leaves what is left as a task.
 ///
 /// # Errors
 /// [`Cut`] if the search was cut short.
-pub fn depth_first<V: Visitor, T>(
+pub fn depth_first<V: Visitor>(
     engine: &mut Engine<'_>,
     visitor: &mut V,
-    together: &Divided<T, V::Step>,
+    parts: &Parts<V::Data, V::Step>,
 ) -> Result<(), Cut> {
-    while let Some(task) = together.tasks.take() {
-        do_task(engine, visitor, task, &together.tasks)?;
-    }
-    Ok(())
-}
-
-/// Does `task`, and leaves parts of it to workers that have nothing to do.
-fn do_task<V: Visitor>(
-    engine: &mut Engine<'_>,
-    visitor: &mut V,
-    task: Task<V::Step>,
-    tasks: &Tasks<Task<V::Step>>,
-) -> Result<(), Cut> {
-    let mut stack = SearchStack {
-        frames: Vec::new(),
-        places: ByKey::default(),
-        path: Vec::new(),
-    };
-    // Whether the system is in the state on top of the stack.
-    let mut is_there = stack.begin(engine, visitor, task)?;
-    while let Some(Frame {
-        state,
-        data: Some(data),
-    }) = stack.frames.last_mut()
-    {
-        let Some((choice, step)) = visitor.next(state, data) else {
-            stack.leave();
-            is_there = false;
-            continue;
-        };
-        if !is_there {
-            engine.system.load(state);
+    while let Some(task) = parts.tasks.take() {
+        let mut stack = SearchStack::of(task);
+        let ended = stack.search(engine, visitor, &parts.tasks);
+        if ended.as_ref().is_err_and(Cut::leaves_rest) {
+            match stack.is_within_visit {
+                true => parts.is_torn.store(true, Ordering::Relaxed),
+                false => parts.tasks.put(stack.into_task()),
+            }
         }
-        is_there = stack.make(engine, visitor, choice, step)?;
-        engine.report(|| Some(stack.frontier::<V>()));
-        if tasks.is_wanted() {
-            stack.leave_some(visitor, tasks);
-        }
+        ended?;
     }
     Ok(())
 }
 
 /// The search stack: the states from the initial state to the present one.
 #[derive(Debug)]
-struct SearchStack<D> {
+struct SearchStack<D, S> {
     frames: Vec<Frame<D>>,
     /// By key: the index of the first frame of that state.
     places: ByKey<u128, usize>,
     /// The turns between them.
     path: Vec<Turn>,
+    /// The state that is to be visited before anything else.
+    visits: Option<Arc<State>>,
+    /// The choice that is made next, or is being made, from the state on top.
+    by: Option<(Choice, S)>,
+    /// Whether a state is being visited, so that the visitor may have noted it already.
+    is_within_visit: bool,
 }
 
-impl<D> SearchStack<D> {
-    /// Begins `task`. Returns whether a state was pushed, to be expanded.
-    fn begin<V: Visitor<Data = D>>(
+impl<D, S: Clone> SearchStack<D, S> {
+    fn of(task: Task<D, S>) -> Self {
+        let begins_with_visit = task.begins_with_visit();
+        let Task { root, data, by } = task;
+        let Root { mut states, path } = root;
+        let visits = begins_with_visit.then(|| states.pop().expect("a root has a state"));
+        let mut stack = Self {
+            frames: Vec::new(),
+            places: ByKey::default(),
+            path,
+            visits,
+            by,
+            is_within_visit: false,
+        };
+        let data = data.into_iter().chain(std::iter::repeat_with(|| None));
+        for (state, data) in states.into_iter().zip(data) {
+            stack.push(state, data);
+        }
+        stack
+    }
+
+    /// What is left to do.
+    fn into_task(self) -> Task<D, S> {
+        let (states, data): (Vec<_>, Vec<_>) = (self.frames.into_iter())
+            .map(|frame| (frame.state, frame.data))
+            .unzip();
+        let mut path = self.path;
+        // Without the turn of the choice that was being made.
+        path.truncate(states.len() - 1);
+        Task {
+            root: Root { states, path },
+            data,
+            by: self.by,
+        }
+    }
+
+    /// Searches until the stack is empty, and leaves parts of it to workers that have nothing to do.
+    fn search<V: Visitor<Data = D, Step = S>>(
         &mut self,
         engine: &mut Engine<'_>,
         visitor: &mut V,
-        Task { root, by }: Task<V::Step>,
-    ) -> Result<bool, Cut> {
-        let Root { mut states, path } = root;
-        self.path = path;
-        let begins = states.pop().expect("a root has a state");
-        for state in states {
-            self.push(state, None);
+        tasks: &Tasks<Task<D, S>>,
+    ) -> Result<(), Cut> {
+        if let Some(frame) = self.frames.last() {
+            engine.adopt(&frame.state)?;
         }
-        engine.adopt(&begins)?;
-        engine.system.load(&begins);
-        let Some((choice, step)) = by else {
+        // Whether the system is in the state on top of the stack.
+        let mut is_there = false;
+        if let Some(begins) = self.visits.take() {
+            self.is_within_visit = true;
+            engine.adopt(&begins)?;
+            engine.system.load(&begins);
             engine.note(false, &|| self.path.clone());
             go_on(engine.confirm()?)?;
-            return self.enter(engine, visitor, begins, None);
-        };
-        self.push(begins, None);
-        self.make(engine, visitor, choice, step)
+            is_there = self.enter(engine, visitor, begins, None)?;
+        }
+        while let Some(Frame { state, data }) = self.frames.last_mut() {
+            if self.by.is_none() {
+                self.by = data.as_mut().and_then(|data| visitor.next(state, data));
+            }
+            if self.by.is_none() {
+                self.leave();
+                is_there = false;
+                continue;
+            }
+            if !is_there {
+                engine.system.load(state);
+            }
+            is_there = self.make(engine, visitor)?;
+            engine.report(|| Some(self.frontier::<V>()));
+            if tasks.is_wanted() {
+                self.leave_some(visitor, tasks);
+            }
+        }
+        Ok(())
     }
 
     fn push(&mut self, state: Arc<State>, data: Option<D>) {
@@ -235,24 +219,26 @@ impl<D> SearchStack<D> {
         self.frames.push(Frame { state, data });
     }
 
-    /// Makes the step `choice` from the state on top. Returns whether the state that it led to was
-    /// pushed, to be expanded.
-    fn make<V: Visitor<Data = D>>(
+    /// Makes the choice that comes next from the state on top. Returns whether the state that it led
+    /// to was pushed, to be expanded.
+    fn make<V: Visitor<Data = D, Step = S>>(
         &mut self,
         engine: &mut Engine<'_>,
         visitor: &mut V,
-        choice: Choice,
-        step: V::Step,
     ) -> Result<bool, Cut> {
         let top = self.frames.last().map(|frame| Arc::clone(&frame.state));
         let from = top.expect("a step begins at a state");
+        let by = self.by.as_ref().map(|(choice, _)| *choice);
+        let choice = by.expect("a choice comes next");
         if make(engine, &from, choice, &mut self.path)? == Led::ToBreach {
+            self.by = None;
             self.path.pop();
             engine.counts.schedules += 1;
             return Ok(false);
         }
         let next = Arc::new(engine.system.save());
-        let is_there = self.enter(engine, visitor, next, Some(step))?;
+        let step = self.by.take().map(|(_, step)| step);
+        let is_there = self.enter(engine, visitor, next, step)?;
         if !is_there {
             self.path.pop();
         }
@@ -261,30 +247,47 @@ impl<D> SearchStack<D> {
 
     /// Leaves a choice of the state nearest to the beginning that has any to another worker, unless
     /// it is the last.
-    fn leave_some<V: Visitor<Data = D>>(&mut self, visitor: &mut V, tasks: &Tasks<Task<V::Step>>) {
+    fn leave_some<V: Visitor<Data = D, Step = S>>(
+        &mut self,
+        visitor: &mut V,
+        tasks: &Tasks<Task<D, S>>,
+    ) {
         if self.frontier::<V>() < 2 {
             return;
         }
         for (place, Frame { state, data }) in self.frames.iter_mut().enumerate() {
-            if let Some(by) = data.as_mut().and_then(|data| visitor.next(state, data)) {
+            let by = data.as_mut().and_then(|data| visitor.next(state, data));
+            if let Some((choice, step)) = by {
                 let states = self.frames[..=place].iter();
                 let root = Root {
                     states: states.map(|frame| Arc::clone(&frame.state)).collect(),
                     path: self.path[..place].to_vec(),
                 };
-                let by = Some(by);
-                return tasks.put(Task { root, by });
+                return tasks.put(Task::behind(root, choice, step));
             }
         }
     }
 
     /// Visits `state`. Returns whether it was pushed, to be expanded.
-    fn enter<V: Visitor<Data = D>>(
+    fn enter<V: Visitor<Data = D, Step = S>>(
         &mut self,
         engine: &mut Engine<'_>,
         visitor: &mut V,
         state: Arc<State>,
-        by: Option<V::Step>,
+        by: Option<S>,
+    ) -> Result<bool, Cut> {
+        self.is_within_visit = true;
+        let is_pushed = self.visit(engine, visitor, state, by)?;
+        self.is_within_visit = false;
+        Ok(is_pushed)
+    }
+
+    fn visit<V: Visitor<Data = D, Step = S>>(
+        &mut self,
+        engine: &mut Engine<'_>,
+        visitor: &mut V,
+        state: Arc<State>,
+        by: Option<S>,
     ) -> Result<bool, Cut> {
         let is_end = match visitor.enter(engine, &state, by) {
             Entry::GoOn(data) => {
@@ -380,6 +383,7 @@ pub fn go_on(check: Check) -> Result<(), Cut> {
         Check::GoOn => Ok(()),
         Check::Void => Err(Cut::Void),
         Check::Over => Err(Cut::Over),
+        Check::Pause => Err(Cut::Paused),
         Check::Stop(why) => Err(Cut::End(SearchEnd::Stopped(why))),
     }
 }

@@ -1,11 +1,13 @@
 //! How a search ends. Plain data.
 
+use serde::{Deserialize, Serialize};
+
 use crate::explore::schedule::Turn;
 use crate::explore::specimen::Breach;
 use crate::explore::stop_reason::StopReason;
 
 /// A schedule that breaks something.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Counterexample {
     /// The schedule.
     pub turns: Vec<Turn>,

@@ -17,7 +17,8 @@ use crate::explore::specimen::{Breach, MOST_STOPS, Moved, SpecimenError, State};
 use crate::explore::stop_reason::StopReason;
 
 /// Transitions between two checks of what is expensive to check: new pages, signals and the clock.
-const CHECK_EVERY: u64 = 64;
+/// The small searches of tests would not come to many.
+const CHECK_EVERY: u64 = if cfg!(test) { 5 } else { 64 };
 
 /// The limits of a search.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,6 +47,8 @@ pub struct Engine<'a> {
     /// What the workers tell each other, and the place of this one among them.
     pub(super) round: Arc<Round>,
     pub(super) place: usize,
+    /// When it is to pause, so that the search can be kept, if it can be.
+    pub(super) pauses: Option<Instant>,
     on_progress: Option<&'a mut OnProgress<'a>>,
     last_report: Instant,
 }
@@ -80,6 +83,7 @@ impl<'a> Engine<'a> {
             has_cycle: false,
             round: Arc::new(Round::new(1)),
             place: 0,
+            pauses: None,
             on_progress,
             last_report: Instant::now(),
         }
@@ -187,6 +191,9 @@ impl<'a> Engine<'a> {
         if let Some(why) = self.system.stop_reason() {
             return Ok(Check::Stop(why));
         }
+        if self.pauses.is_some_and(|due| Instant::now() >= due) {
+            return Ok(Check::Pause);
+        }
         let Some(most) = self.limits.states else {
             return Ok(Check::GoOn);
         };
@@ -251,6 +258,8 @@ pub enum Check {
     Void,
     /// Another worker has ended the search, or has found that it has to begin anew.
     Over,
+    /// It has to pause, so that it can be kept.
+    Pause,
     /// It has to stop, and why.
     Stop(StopReason),
 }

@@ -4,10 +4,14 @@
 //! every state.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::checkpoint::{Keeper, Kept};
 use super::found::Wanted;
 use super::links::Links;
 use super::livelock::confirm_complete;
@@ -132,36 +136,105 @@ fn enumerate(programs: &[Program], machine: Machine, conditions: &Conditions) ->
 struct Division {
     workers: usize,
     shards: u64,
+    breaks: Breaks,
+}
+
+/// How a search is interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Breaks {
+    /// Not at all.
+    None,
+    /// It pauses, often at first.
+    Pauses,
+    /// It is stopped after this many steps of a worker, and others go on with what was kept: some
+    /// times.
+    Stops(u64),
+    /// It is killed then. What was kept before that is what others go on with.
+    Kills(u64),
+}
+
+/// How often a search is stopped or killed. Some searches keep nothing, and would never get on.
+const LIVES: usize = 8;
+
+/// How many searches came to an end that had gone on from what was kept.
+static RESUMED: AtomicUsize = AtomicUsize::new(0);
+
+/// Keeps a search in memory.
+#[derive(Debug)]
+struct Memories {
+    breaks: Breaks,
+    kept: Option<Vec<u8>>,
+    /// What it kept before.
+    before: Option<Vec<u8>>,
+    /// How often it has kept something.
+    times: u32,
+}
+
+impl Keeper for Memories {
+    fn due(&self) -> Instant {
+        let now = Instant::now();
+        match self.breaks {
+            Breaks::None | Breaks::Stops(_) => now + Duration::from_secs(3600),
+            // Ever less often: what is kept grows.
+            Breaks::Pauses | Breaks::Kills(_) => {
+                now + Duration::from_micros(1 << self.times.min(30))
+            }
+        }
+    }
+
+    fn keep(&mut self, write: &dyn Fn(&mut dyn Write) -> io::Result<()>) {
+        let mut bytes = Vec::new();
+        write(&mut bytes).expect("memory does not fail");
+        self.before = self.kept.replace(bytes);
+        self.times += 1;
+    }
 }
 
 impl Division {
     const NONE: Self = Self::of(1, 1);
     const ALL: [Self; 3] = [Self::NONE, Self::of(3, 1), Self::of(2, 2)];
+    const BROKEN: [Self; 6] = [
+        Self::of(1, 1).with(Breaks::Pauses),
+        Self::of(3, 1).with(Breaks::Pauses),
+        Self::of(1, 1).with(Breaks::Stops(17)),
+        Self::of(2, 1).with(Breaks::Stops(40)),
+        Self::of(2, 2).with(Breaks::Stops(90)),
+        Self::of(2, 1).with(Breaks::Kills(33)),
+    ];
 
     const fn of(workers: usize, shards: u64) -> Self {
-        Self { workers, shards }
+        let breaks = Breaks::None;
+        Self {
+            workers,
+            shards,
+            breaks,
+        }
+    }
+
+    const fn with(self, breaks: Breaks) -> Self {
+        Self { breaks, ..self }
     }
 }
 
 /// One of the searches that claim to try all orders that can matter.
-type Search = fn(&mut Workers<'_>, Shard) -> Result<Covered, SpecimenError>;
+type Search = fn(&mut Workers<'_>, Shard, Option<Kept>) -> Result<Covered, SpecimenError>;
 
 /// What it came to: how it ended, and which states of those that all shards know lead to which.
 type Covered = (SearchEnd, Vec<(u128, u128)>);
 
 /// They, by name.
 const SEARCHES: [(&str, Search); 3] = [
-    ("races", |workers, shard| {
-        Ok((dpor::search(workers, shard)?, Vec::new()))
+    ("races", |workers, shard, kept| {
+        Ok((dpor::search(workers, shard, kept)?, Vec::new()))
     }),
-    ("exhaustive", |workers, shard| {
-        let (end, states) = exhaustive::search(workers, shard)?;
+    ("exhaustive", |workers, shard, kept| {
+        let (end, states) = exhaustive::search(workers, shard, kept)?;
         Ok((end, states.across))
     }),
     (
         "bounded, with a bound that does not matter",
-        |workers, shard| {
-            let ended = bounded::search(workers, 40, shard)?;
+        |workers, shard, kept| {
+            let ended = bounded::search(workers, 40, shard, kept)?;
             Ok((ended.end, ended.across))
         },
     ),
@@ -194,10 +267,34 @@ fn search(
         for index in 0..by.shards {
             let of = by.shards;
             let shard = Shard { index, of };
-            let mut sharings = vec![known.clone(); by.workers];
-            let (end, outcomes, found) = {
+            let mut sharings;
+            let mut memories = Memories {
+                breaks: by.breaks,
+                kept: None,
+                before: None,
+                times: 0,
+            };
+            let mut lives = 0;
+            let (end, outcomes, found) = loop {
                 let mut model = machine.model(programs, true);
                 model.heed(conditions);
+                lives += 1;
+                if let Breaks::Stops(steps) | Breaks::Kills(steps) = by.breaks
+                    && lives < LIVES
+                {
+                    model.stop_after(steps);
+                }
+                let kept = memories.kept.take().map(|bytes| {
+                    let read = Kept::read(Box::new(io::Cursor::new(bytes.clone())));
+                    memories.kept = Some(bytes);
+                    read.expect("it was written")
+                });
+                let resumes = kept.is_some();
+                sharings = vec![known.clone(); by.workers];
+                if let Some(kept) = &kept {
+                    let learnt = sharings[0].learn(&kept.so_far.sharing);
+                    learnt.expect("as many CPUs");
+                }
                 let mut models = vec![model; by.workers];
                 let engines = models.iter_mut().zip(&mut sharings);
                 let mut engines = engines
@@ -205,14 +302,25 @@ fn search(
                 let first = engines.next().expect("a worker at least");
                 let mut workers = Workers::new(first, engines);
                 workers.note(&wanted);
-                let (end, of_it) = search(&mut workers, shard).expect("no host that can fail");
-                across.extend(of_it);
+                workers.keep_by(&mut memories);
+                let searched = search(&mut workers, shard, kept);
+                let (end, of_it) = searched.expect("no host that can fail");
                 let is_part = by.shards > 1;
                 let end = confirm_complete(&mut workers, end, is_part).expect("as before");
+                if matches!(end, SearchEnd::Stopped(StopReason::Signal)) {
+                    drop(workers);
+                    // Who is killed keeps nothing at last.
+                    if matches!(by.breaks, Breaks::Kills(_)) {
+                        memories.kept = memories.before.take();
+                    }
+                    continue;
+                }
+                RESUMED.fetch_add(usize::from(resumes), Ordering::Relaxed);
+                across.extend(of_it);
                 workers.gather();
                 let first = workers.first();
                 let outcomes = std::mem::take(&mut first.outcomes);
-                (end, outcomes, std::mem::take(&mut first.found))
+                break (end, outcomes, std::mem::take(&mut first.found));
             };
             assert_eq!(found.witness.is_some(), !outcomes.is_empty());
             ends.outcomes.extend(outcomes);
@@ -624,6 +732,25 @@ proptest! {
         divided in select(Division::ALL[1..].to_vec()),
     ) {
         prop_assume!(compare_on(&programs, machine, &[], &[Division::NONE, divided])?);
+    }
+
+    #[test]
+    fn searches_that_are_interrupted_reach_every_final_state(
+        programs in programs(),
+        machine in select(Machine::ALL.to_vec()),
+        broken in select(Division::BROKEN.to_vec()),
+    ) {
+        prop_assume!(compare_on(&programs, machine, &[], &[broken])?);
+    }
+
+    #[test]
+    fn searches_that_are_interrupted_find_all_that_breaks(
+        programs in breaking(),
+        machine in select(Machine::ALL.to_vec()),
+        broken in select(Division::BROKEN.to_vec()),
+        conditions in conditions(),
+    ) {
+        prop_assume!(compare_on(&programs, machine, &conditions, &[broken])?);
     }
 
     #[test]

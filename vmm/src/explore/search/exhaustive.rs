@@ -5,14 +5,18 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use shared::stop::Kind;
 
-use super::dfs::{Cut, Divided, Entry, Led, Root, Task, Visitor, depth_first, make};
+use super::checkpoint::{Kept, Phase};
+use super::dfs::{Cut, Entry, Led, Visitor, depth_first, make};
+use super::divided::{Divided, Refers};
 use super::end::SearchEnd;
 use super::engine::Engine;
-use super::frontier::{Frontier, KnownToAll};
+use super::frontier::Frontier;
 use super::leaving::Leaving;
 use super::links::Links;
+use super::parts::{Root, Task};
 use super::seen::{Seen, States};
 use super::workers::Workers;
 use crate::explore::Shard;
@@ -35,38 +39,38 @@ type ChoiceSet = u128;
 /// The states that were visited, each with the choices that were not tried from it: its sleep set.
 type Visited = Seen<ChoiceSet>;
 
-/// Searches the part of the orders that belongs to `shard`, from the initial state. Returns how it
-/// ended, and what it has seen.
+/// Searches the part of the orders that belongs to `shard`, from the initial state, or from where a
+/// search was that was `kept`. Returns how it ended, and what it has seen.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
 pub fn search(
     workers: &mut Workers<'_>,
     shard: Shard,
+    mut kept: Option<Kept>,
 ) -> Result<(SearchEnd, States), SpecimenError> {
     let reduces = workers.first().system.granularity() == Granularity::Access;
     let bits = ChoiceBits::of(workers.first().system.vectors());
     let begin = |engine: &mut Engine<'_>, workers: usize| {
+        if let Some(kept) = kept.take() {
+            return Divided::resume(Phase::Exhaustive, kept, engine, workers);
+        }
         engine.counts.ends = 0;
         let seen = Visited::default();
         let mut first = Exhaustive::new(&seen, &bits, reduces);
         let Frontier { mine, known } = Frontier::of(engine, &mut first, shard)?;
         seen.add_links(first.links);
-        let parts = Divided::new((seen, known), workers, mine);
+        let parts = Divided::new(Phase::Exhaustive, (seen, known), workers, mine);
         Ok(parts)
     };
-    let work = |engine: &mut Engine<'_>, parts: &Divided<(Visited, KnownToAll), _>| {
-        let mut search = Exhaustive::new(&parts.seen.0, &bits, reduces);
-        let ended = depth_first(engine, &mut search, parts);
-        parts.seen.0.add_links(search.links);
+    let work = |engine: &mut Engine<'_>, together: &Divided<ChoiceSet, _, _>| {
+        let mut search = Exhaustive::new(&together.seen, &bits, reduces);
+        let ended = depth_first(engine, &mut search, &together.parts);
+        together.seen.add_links(search.links);
         ended
     };
     let (end, parts) = workers.until_sound(begin, work)?;
-    let Some(Divided {
-        seen: (seen, known),
-        ..
-    }) = parts
-    else {
+    let Some(Divided { seen, known, .. }) = parts else {
         return Ok((end, States::default()));
     };
     workers.first().has_cycle |= seen.has_cycle();
@@ -86,7 +90,7 @@ pub fn roots(engine: &mut Engine<'_>, shard: Shard) -> Result<Vec<Root>, Cut> {
     seen.add_links(first.links);
     engine.has_cycle |= seen.has_cycle();
     let mut roots = Vec::new();
-    for Task { mut root, by } in mine {
+    for Task { mut root, by, .. } in mine {
         if let Some((choice, _)) = by {
             engine.system.load(root.state());
             let from = Arc::clone(root.state());
@@ -114,7 +118,7 @@ struct Exhaustive<'a> {
 }
 
 /// What is left to try from a state on the search stack.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Unexplored {
     /// The number of the state.
     number: u32,
@@ -126,7 +130,7 @@ struct Unexplored {
 }
 
 /// A step that is on its way.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Made {
     /// The number of the state in which it was made.
     from: u32,
@@ -195,6 +199,18 @@ impl Visitor for Exhaustive<'_> {
                 asleep,
             })
         }
+    }
+}
+
+impl Refers for Unexplored {
+    fn refers(&self) -> (Vec<Choice>, Vec<u32>) {
+        (self.todo.clone(), vec![self.number])
+    }
+}
+
+impl Refers for Made {
+    fn refers(&self) -> (Vec<Choice>, Vec<u32>) {
+        (Vec::new(), vec![self.from])
     }
 }
 

@@ -2,6 +2,8 @@
 //! past them, and an order to look at. What is noted is *pending* until it is known that the machine
 //! was restored exactly; only then it counts. Plain data: makes no step.
 
+use serde::{Deserialize, Serialize};
+
 use super::end::Counterexample;
 use super::system::Holding;
 use crate::explore::schedule::{Turn, switches};
@@ -22,7 +24,7 @@ pub struct Wanted {
 }
 
 /// An order that a search has tried, with what it leads to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Kept {
     /// The order.
     pub order: Counterexample,
@@ -31,9 +33,10 @@ pub struct Kept {
 }
 
 /// What a search has found and gone on from.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Found {
     /// What it is to note.
+    #[serde(skip)]
     pub wanted: Wanted,
     /// The breaches that it has gone on past: of each kind the order with the fewest changes of the
     /// CPU, then the fewest turns, of those that were tried. Two are of one kind if all their
@@ -48,6 +51,7 @@ pub struct Found {
     /// Of the orders that came to an end at which nothing was broken, as far as each was the first
     /// to come to its end, the one with the most changes of the CPU, then with the most turns.
     pub witness: Option<Kept>,
+    #[serde(skip)]
     pending: Vec<(What, Kept)>,
 }
 

@@ -5,8 +5,11 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Engine;
-use super::dfs::{Cut, Entry, Led, Root, Task, Visitor, judge, make};
+use super::dfs::{Cut, Entry, Led, Visitor, judge, make};
+use super::parts::{Root, Task};
 use super::seen::{Seen, States};
 use crate::explore::Shard;
 
@@ -15,16 +18,16 @@ const PER_SHARD: usize = 8;
 
 /// What a shard begins its search with.
 #[derive(Debug)]
-pub struct Frontier<S> {
+pub struct Frontier<D, S> {
     /// What it has to do.
-    pub mine: Vec<Task<S>>,
+    pub mine: Vec<Task<D, S>>,
     /// What all shards know.
     pub known: KnownToAll,
 }
 
 /// The states that all shards know. A path from one shard's part of a search to another's passes
 /// through one of them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct KnownToAll {
     /// By the keys under which they were noted.
     all: BTreeSet<u128>,
@@ -33,12 +36,12 @@ pub struct KnownToAll {
     from: BTreeSet<u128>,
 }
 
-impl<S: Send> Frontier<S> {
+impl<D, S: Send> Frontier<D, S> {
     /// What `shard` begins with. What `visitor` notes on the way, all shards note.
     ///
     /// # Errors
     /// [`Cut`] if the search was cut short before.
-    pub fn of<V: Visitor<Step = S>>(
+    pub fn of<V: Visitor<Data = D, Step = S>>(
         engine: &mut Engine<'_>,
         visitor: &mut V,
         shard: Shard,
@@ -56,7 +59,7 @@ impl<S: Send> Frontier<S> {
         let key = V::key(first.root.state(), None);
         let mut waiting = VecDeque::from([(key, first)]);
         while waiting.len() < enough
-            && let Some((_, Task { mut root, by })) = waiting.pop_front()
+            && let Some((_, Task { mut root, by, .. })) = waiting.pop_front()
         {
             engine.system.load(root.state());
             let mut step = None;
@@ -74,9 +77,8 @@ impl<S: Send> Frontier<S> {
                 Entry::Known => {}
                 Entry::End => judge(engine, &root.path)?,
                 Entry::GoOn(mut data) => {
-                    while let Some(by) = visitor.next(root.state(), &mut data) {
-                        let root = root.clone();
-                        waiting.push_back((key, Task { root, by: Some(by) }));
+                    while let Some((choice, step)) = visitor.next(root.state(), &mut data) {
+                        waiting.push_back((key, Task::behind(root.clone(), choice, step)));
                     }
                 }
             }

@@ -5,8 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::by_key::ByKey;
 use super::dfs::{Cut, go_on};
-use super::end::SearchEnd;
-use super::engine::{Check, Engine};
+use super::engine::Engine;
 use super::found::MOST_KINDS;
 use super::links::reach;
 use crate::explore::schedule::{Act, Choice, Granularity, Turn};
@@ -90,12 +89,7 @@ impl Graph {
             let moved = engine.advance_from(state, choice)?;
             engine.counts.depth = stack.len() as u64;
             engine.counts.deepest = engine.counts.deepest.max(engine.counts.depth);
-            match engine.check()? {
-                Check::GoOn => {}
-                Check::Void => return Err(Cut::Void),
-                Check::Over => return Err(Cut::Over),
-                Check::Stop(why) => return Err(Cut::End(SearchEnd::Stopped(why))),
-            }
+            go_on(engine.check()?)?;
             engine.report(|| None);
             if let Some(breach) = moved.breach {
                 if engine.is_incomplete()? {

@@ -36,6 +36,11 @@ impl Links {
         self.all.append(&mut other.all);
     }
 
+    /// Shows `each` all pairs.
+    pub fn each(&self, each: impl FnMut((u32, u32))) {
+        self.all.iter().copied().for_each(each);
+    }
+
     /// By state: its successors.
     fn successors(&self, states: u32) -> Vec<Vec<u32>> {
         let mut successors = vec![Vec::new(); states as usize];

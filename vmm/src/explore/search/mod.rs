@@ -5,8 +5,10 @@
 pub mod bounded;
 mod by_key;
 pub mod checking;
+pub mod checkpoint;
 mod counts;
 mod dfs;
+mod divided;
 pub mod dpor;
 mod end;
 mod engine;
@@ -17,6 +19,7 @@ mod graph;
 mod leaving;
 pub mod links;
 pub mod livelock;
+mod parts;
 mod progress;
 pub mod reference;
 mod round;

@@ -16,7 +16,7 @@ use super::dfs::Cut;
 use super::end::{Counterexample, SearchEnd};
 use super::engine::{Check, Engine};
 use super::system::turn;
-use super::workers::{Alone, Workers};
+use super::workers::{Alone, Ended, Workers};
 use crate::explore::schedule::{Act, Choice};
 use crate::explore::specimen::{Breach, SpecimenError};
 use crate::explore::stop_reason::StopReason;
@@ -128,7 +128,7 @@ pub fn search(
     // The first run that has found something, and what.
     let found: Mutex<Option<(u64, SearchEnd)>> = Mutex::new(None);
     let found = || found.lock().unwrap_or_else(PoisonError::into_inner);
-    workers.begin_round();
+    workers.begin();
     let ended = workers.do_together(&Alone, &|engine: &mut Engine<'_>, _: &Alone| {
         loop {
             let run = next.fetch_add(1, Ordering::Relaxed);
@@ -157,9 +157,11 @@ pub fn search(
     if let Some((_, end)) = found().take() {
         return Ok(end);
     }
-    let end = workers.conclude(ended)?;
-    // A random search claims nothing about all orders, so that nothing can make it void.
-    Ok(end.unwrap_or(SearchEnd::Complete))
+    Ok(match workers.conclude(ended)? {
+        Ended::In(end) => end,
+        // A random search claims nothing about all orders, so that nothing can make it void.
+        Ended::Void | Ended::Paused => SearchEnd::Complete,
+    })
 }
 
 /// Makes one run, and learns from it.
@@ -272,7 +274,7 @@ pub fn once(
         match engine.check()? {
             Check::Stop(why) => return Ok(Some(SearchEnd::Stopped(why))),
             Check::Over => return Ok(None),
-            Check::GoOn | Check::Void => {}
+            Check::GoOn | Check::Void | Check::Pause => {}
         }
         engine.report(|| None);
     };

@@ -4,11 +4,20 @@
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
+use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::checkpoint::{read_list, read_plain, write_list, write_plain};
 use super::links::Links;
 use super::table::Table;
+
+/// What can be kept for a state: a plain value.
+pub trait Plain: Copy + FromBytes + IntoBytes + Immutable {}
+
+impl<V: Copy + FromBytes + IntoBytes + Immutable> Plain for V {}
 
 /// A state that was seen.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +113,81 @@ impl<V: Copy> Seen<V> {
         let mut pairs = links.reached(self.next.load(Ordering::Relaxed), &from, &to);
         pairs.sort_unstable();
         pairs
+    }
+
+    /// Writes all of it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, to: &mut dyn Write) -> io::Result<()>
+    where
+        V: Plain,
+    {
+        let states = |each: &mut dyn FnMut((u128, Known<V>))| {
+            self.states.each(|key, known| each((*key, *known)));
+        };
+        write_list(to, states, |to, (key, known)| {
+            write_plain(to, &key)?;
+            write_plain(to, &known.number)?;
+            write_plain(to, &known.value)
+        })?;
+        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        write_list(
+            to,
+            |each| ends.iter().copied().for_each(each),
+            |to, key| write_plain(to, &key),
+        )?;
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        write_list(
+            to,
+            |each| links.each(each),
+            |to, (from, next)| {
+                write_plain(to, &from)?;
+                write_plain(to, &next)
+            },
+        )
+    }
+
+    /// Reads what [`Seen::write`] has written.
+    ///
+    /// # Errors
+    /// If it cannot be read, or contradicts itself.
+    pub fn read(from: &mut dyn Read) -> io::Result<Self>
+    where
+        V: Plain,
+    {
+        let mut seen = Self::default();
+        let (mut states, mut above) = (0_u32, 0_u32);
+        read_list(from, |from| {
+            let key = read_plain(from)?;
+            let (number, value) = (read_plain::<u32>(from)?, read_plain(from)?);
+            seen.states.set(key, Known { number, value });
+            (states, above) = (states + 1, above.max(number.saturating_add(1)));
+            Ok(())
+        })?;
+        let mut ends = Vec::new();
+        read_list(from, |from| {
+            ends.push(read_plain(from)?);
+            Ok(())
+        })?;
+        let mut links = Links::default();
+        read_list(from, |from| {
+            let (from, to) = (read_plain::<u32>(from)?, read_plain(from)?);
+            above = above.max(from.max(to).saturating_add(1));
+            links.add(from, to);
+            Ok(())
+        })?;
+        if above > states {
+            return Err(io::Error::other("a state has a number that is too large"));
+        }
+        seen.next = AtomicU32::new(states);
+        (seen.ends, seen.links) = (Mutex::new(ends), Mutex::new(links));
+        Ok(seen)
+    }
+
+    /// Whether there is a state with this number.
+    pub fn has_number(&self, number: u32) -> bool {
+        number < self.next.load(Ordering::Relaxed)
     }
 
     /// The keys of all states, and those of the final ones.

@@ -86,6 +86,20 @@ impl<T> Tasks<T> {
         }
     }
 
+    /// Has workers take tasks again after all of them have ended.
+    pub fn go_on(&mut self) {
+        let workers = self.workers;
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        (state.is_over, state.idle) = (false, 0);
+        // Each of them comes for one.
+        self.wanted = AtomicUsize::new(workers.saturating_sub(state.waiting.len()));
+    }
+
+    /// Looks at the tasks that no worker has taken.
+    pub fn with<R>(&self, look: impl FnOnce(&VecDeque<T>) -> R) -> R {
+        look(&self.lock().waiting)
+    }
+
     /// Ends the search: no worker gets another task.
     pub fn end(&self) {
         self.lock().is_over = true;

@@ -7,27 +7,54 @@ use std::thread;
 
 use tracing::debug;
 
+use super::checkpoint::{self, Keeper, Resumable, SoFar};
 use super::counts::Counts;
 use super::dfs::Cut;
 use super::end::SearchEnd;
 use super::engine::Engine;
 use super::found::{Found, Wanted};
 use super::round::Round;
-use crate::explore::specimen::SpecimenError;
+use crate::explore::specimen::{SpecimenError, State};
 
 /// The workers of a search.
-#[derive(Debug)]
 pub struct Workers<'a> {
     /// All of them. The first is this thread.
     all: Vec<Engine<'a>>,
     /// How many of them work.
     active: usize,
+    /// Who keeps checkpoints.
+    keeper: Option<&'a mut dyn Keeper>,
+}
+
+impl std::fmt::Debug for Workers<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workers")
+            .field("all", &self.all)
+            .field("active", &self.active)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What workers do together.
 pub trait Together: Sync {
     /// Tells all of them that there is no more to do.
     fn end(&self);
+
+    /// The same, as what can be kept; `None` if it cannot be.
+    fn resumable(&mut self) -> Option<&mut dyn Resumable> {
+        None
+    }
+}
+
+/// How what workers did together has ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// In this way.
+    In(SearchEnd),
+    /// They pause, and can go on.
+    Paused,
+    /// It is void, and has to begin anew.
+    Void,
 }
 
 /// Ends what the workers do together when one of them is through with less than all, even if by a
@@ -77,7 +104,12 @@ impl<'a> Workers<'a> {
         let mut all = vec![first];
         all.extend(others);
         let active = all.len();
-        Self { all, active }
+        let keeper = None;
+        Self {
+            all,
+            active,
+            keeper,
+        }
     }
 
     /// Has all of them note what is `wanted`.
@@ -85,6 +117,11 @@ impl<'a> Workers<'a> {
         for engine in &mut self.all {
             engine.found = Found::new(wanted.clone());
         }
+    }
+
+    /// Has `keeper` keep checkpoints of what they do.
+    pub fn keep_by(&mut self, keeper: &'a mut dyn Keeper) {
+        self.keeper = Some(keeper);
     }
 
     /// The first, which does alone what is not shared.
@@ -123,8 +160,8 @@ impl<'a> Workers<'a> {
     }
 
     /// Has every worker do `work`, on what `new` has made for them together. If it turns out to be
-    /// void, has them do it again, with what all have learnt. Returns how it ended, and what they
-    /// had together at last.
+    /// void, has them do it again, with what all have learnt. Pauses for checkpoints. Returns how it
+    /// ended, and what they had together at last.
     ///
     /// # Errors
     /// [`SpecimenError`] if the host fails.
@@ -134,34 +171,99 @@ impl<'a> Workers<'a> {
         work: impl Fn(&mut Engine<'a>, &T) -> Result<(), Cut> + Sync,
     ) -> Result<(SearchEnd, Option<T>), SpecimenError> {
         loop {
-            self.begin_round();
+            self.begin();
             let count = self.count();
-            let mut together = None;
-            let ended = match new(self.first(), count) {
-                Ok(made) => {
-                    let together = together.insert(made);
-                    self.do_together(together, &work)
-                }
-                Err(cut) => vec![Err(cut)],
+            let made = match new(self.first(), count) {
+                Ok(made) => Some(made),
+                Err(cut) => match self.conclude(vec![Err(cut)])? {
+                    Ended::In(end) => return Ok((end, None)),
+                    Ended::Paused | Ended::Void => None,
+                },
             };
-            self.gather();
-            if let Some(end) = self.conclude(ended)? {
-                return Ok((end, together));
+            if let Some(mut together) = made
+                && let Some(end) = self.until_over(&mut together, &work)?
+            {
+                return Ok((end, Some(together)));
             }
             self.begin_anew()?;
         }
     }
 
-    /// Has all workers begin with what the first one knows.
-    pub fn begin_round(&mut self) {
+    /// Has every worker do `work`, with pauses for checkpoints. Returns how it ended; `None` if it is
+    /// void.
+    fn until_over<T: Together>(
+        &mut self,
+        together: &mut T,
+        work: &(impl Fn(&mut Engine<'a>, &T) -> Result<(), Cut> + Sync),
+    ) -> Result<Option<SearchEnd>, SpecimenError> {
+        loop {
+            let due = match together.resumable() {
+                Some(_) => self.keeper.as_ref().map(|keeper| keeper.due()),
+                None => None,
+            };
+            self.all.iter_mut().for_each(|engine| engine.pauses = due);
+            let ended = self.do_together(together, work);
+            self.all.iter_mut().for_each(|engine| engine.pauses = None);
+            self.gather();
+            let leaves_rest = |ended: &Result<(), Cut>| match ended {
+                Ok(()) => true,
+                Err(cut) => cut.leaves_rest(),
+            };
+            let leave_rest = ended.iter().all(leaves_rest);
+            let ended = self.conclude(ended);
+            let is_through = matches!(ended, Ok(Ended::In(SearchEnd::Complete) | Ended::Void));
+            if leave_rest && !is_through {
+                self.keep(together);
+            }
+            match ended? {
+                Ended::In(end) => return Ok(Some(end)),
+                Ended::Void => return Ok(None),
+                Ended::Paused => {
+                    self.share_round();
+                    let resumable = together.resumable();
+                    resumable.expect("only such pauses").go_on();
+                }
+            }
+        }
+    }
+
+    /// Has the search kept, if it pauses or has stopped where it can go on, unless it is void.
+    fn keep(&mut self, together: &mut impl Together) {
+        let engines = self.all[..self.active].iter_mut();
+        let is_sound = |engine: &mut Engine<'_>| {
+            matches!(engine.is_incomplete(), Ok(false)) && !engine.is_void()
+        };
+        let are_sound: Vec<_> = engines.map(is_sound).collect();
+        let roots = self.all.iter().map(|engine| engine.system.root());
+        let pages = roots.flat_map(State::pages).collect();
+        if let Some(keeper) = &mut self.keeper
+            && let Some(together) = together.resumable()
+            && are_sound.into_iter().all(|it| it)
+            && together.is_whole()
+        {
+            let so_far = SoFar::of(&self.all[0], pages);
+            let phase = together.phase();
+            keeper.keep(&|to| checkpoint::write(to, &so_far, phase, |to| together.write(to)));
+        }
+    }
+
+    /// Has all workers tell each other how far they are, from now on.
+    fn share_round(&mut self) {
         let round = Arc::new(Round::new(self.active));
+        for engine in &mut self.all[..self.active] {
+            engine.round = Arc::clone(&round);
+        }
+    }
+
+    /// Has all workers begin with what the first one knows.
+    pub fn begin(&mut self) {
+        self.share_round();
         let (first, others) = self.split();
         for (place, other) in (1..).zip(others) {
             other.place = place;
             other.sharing.clone_from(first.sharing);
         }
         for engine in &mut self.all[..self.active] {
-            engine.round = Arc::clone(&round);
             engine.counts.states = 0;
             engine.outcomes.clear();
             engine.has_cycle = false;
@@ -200,23 +302,20 @@ impl<'a> Workers<'a> {
         })
     }
 
-    /// How the search has ended, by how it has `ended` for each worker; `None` if it has to begin
-    /// anew.
+    /// How the search has ended, by how it has `ended` for each worker.
     ///
     /// # Errors
     /// [`SpecimenError`] if the host has failed.
-    pub fn conclude(
-        &mut self,
-        ended: Vec<Result<(), Cut>>,
-    ) -> Result<Option<SearchEnd>, SpecimenError> {
+    pub fn conclude(&mut self, ended: Vec<Result<(), Cut>>) -> Result<Ended, SpecimenError> {
         self.learn();
         let (mut found, mut stopped, mut failed) = (None::<SearchEnd>, None, None);
-        let mut is_void = false;
+        let (mut is_void, mut is_over, mut is_paused) = (false, false, false);
         for (place, cut) in ended.into_iter().enumerate() {
             match cut {
                 Ok(()) => {}
-                // What another worker has cut short is not complete, whatever becomes of the other.
-                Err(Cut::Void | Cut::Over) => is_void = true,
+                Err(Cut::Void) => is_void = true,
+                Err(Cut::Over) => is_over = true,
+                Err(Cut::Paused) => is_paused = true,
                 Err(Cut::End(end @ SearchEnd::Stopped(_))) => stopped = Some(end),
                 Err(Cut::End(end)) => {
                     found.get_or_insert(end);
@@ -238,14 +337,14 @@ impl<'a> Workers<'a> {
             }
         }
         // What was found is real, whatever became of the others.
-        if found.is_some() {
-            return Ok(found);
+        if let Some(found) = found {
+            return Ok(Ended::In(found));
         }
         if let Some(error) = failed {
             return Err(error);
         }
-        if stopped.is_some() {
-            return Ok(stopped);
+        if let Some(stopped) = stopped {
+            return Ok(Ended::In(stopped));
         }
         for engine in &mut self.all[..self.active] {
             // New pages are looked for only from time to time. One of the last steps can have
@@ -254,7 +353,13 @@ impl<'a> Workers<'a> {
         }
         let first = self.first();
         is_void |= first.is_void();
-        Ok((!is_void).then_some(SearchEnd::Complete))
+        // What another worker has cut short is not complete, whatever became of that one.
+        is_void |= is_over && !is_paused;
+        Ok(match (is_void, is_paused) {
+            (true, _) => Ended::Void,
+            (false, true) => Ended::Paused,
+            (false, false) => Ended::In(SearchEnd::Complete),
+        })
     }
 
     /// Has the first worker learn what the others have learnt.

@@ -1,5 +1,7 @@
 //! Breaches: what is broken, as names of oracles and sentences. Plain data.
 
+use serde::{Deserialize, Serialize};
+
 use crate::cpus::CpuSet;
 use crate::explore::schedule::Turn;
 use crate::lab::judgement::{Judgement, NOT_BELIEVED};
@@ -7,7 +9,7 @@ use crate::lab::{finding, oracles};
 use crate::manifest::Manifest;
 
 /// What is broken, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Breach {
     /// Names of oracles, or of [`super::case::OTHER_BREACHES`]; sorted, each once.
     pub names: Vec<String>,

@@ -122,6 +122,9 @@ pub enum SpecimenError {
         /// The key of the state to which it led before.
         before: String,
     },
+    /// What was kept of a search is of no use to go on with it.
+    #[error("cannot go on from the checkpoint: {0}")]
+    Checkpoint(String),
     /// A page of memory differs from the initial state, although it was restored, or was never
     /// written as far as KVM says.
     #[error(

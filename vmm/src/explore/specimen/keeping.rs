@@ -134,17 +134,34 @@ impl Specimen {
     /// # Errors
     /// If KVM does not report them.
     pub fn adopt(&mut self, state: &State) -> Result<bool, SpecimenError> {
+        match self.is_numbered_as(state) {
+            true => Ok(false),
+            false => self.keep_pages(&state.numbers),
+        }
+    }
+
+    /// Saves these pages with each state from now on. Returns whether others were written that were
+    /// not saved before, as [`Specimen::keep_new_pages`] does.
+    ///
+    /// # Errors
+    /// If KVM does not report them.
+    pub fn keep_pages(&mut self, numbers: &[usize]) -> Result<bool, SpecimenError> {
         let is_kept = |number: &usize| self.place_kept(*number).is_ok();
-        if self.is_numbered_as(state) || state.numbers.iter().all(is_kept) {
+        if numbers.iter().all(is_kept) {
             return Ok(false);
         }
         // What was written by now is told apart from what will be.
         let is_new = self.keep_new_pages()?;
-        for number in state.numbers.iter() {
+        for number in numbers {
             self.keep_from_now_on(*number);
         }
         self.number_kept();
         Ok(is_new)
+    }
+
+    /// The number of the pages of guest memory.
+    pub fn pages(&self) -> usize {
+        self.serial.ram().pages()
     }
 
     /// Whether the same pages were saved with `state` as are saved now.

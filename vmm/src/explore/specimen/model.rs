@@ -115,6 +115,8 @@ pub struct Model {
     saved: Arc<Mutex<HashMap<u128, Now>>>,
     /// How many steps it has made.
     steps: u64,
+    /// After how many of them it has to stop.
+    most_steps: u64,
     /// What the last step has broken.
     broken: Option<u64>,
     /// The conditions: whether each is about every state, and the numbers that words have to have.
@@ -130,6 +132,11 @@ fn place(address: u64) -> usize {
 }
 
 impl Model {
+    /// It has to stop after so many steps.
+    pub fn stop_after(&mut self, steps: u64) {
+        self.most_steps = steps;
+    }
+
     /// A model with this number of words, all 0, in its initial state. Stores wait as `buffering`
     /// says, and IPIs behind them if the machine `is_xapic`.
     pub fn new(programs: Vec<Program>, words: usize, buffering: Buffering, is_xapic: bool) -> Self {
@@ -155,6 +162,7 @@ impl Model {
             now,
             saved: Arc::default(),
             steps: 0,
+            most_steps: u64::MAX,
             broken: None,
             conditions: Vec::new(),
         };
@@ -555,6 +563,6 @@ impl TransitionSystem for Model {
     }
 
     fn stop_reason(&self) -> Option<StopReason> {
-        None
+        (self.steps >= self.most_steps).then_some(StopReason::Signal)
     }
 }

@@ -32,6 +32,12 @@ impl State {
         self.key
     }
 
+    /// The numbers of the pages that were saved with it.
+    pub fn pages(&self) -> impl Iterator<Item = usize> + use<> {
+        let numbers = Arc::clone(&self.numbers);
+        (0..numbers.len()).map(move |at| numbers[at])
+    }
+
     /// The CPUs.
     pub fn cpus(&self) -> &[Stopped] {
         &self.cpus

@@ -3,17 +3,20 @@
 //! matter. Actions are numbered, so that sets of them are small. Knows nothing of the search.
 
 use std::collections::HashMap;
+use std::io::{self, Read, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use shared::stop::Kind;
 
 use crate::explore::schedule::{Act, Choice};
+use crate::explore::search::checkpoint::{read_list, read_plain, write_list, write_plain};
 use crate::explore::search::leaving::Leaving;
 use crate::explore::sharing::AccessKind;
 use crate::explore::specimen::{Signal, State, Stop};
 
 /// How a step depends on the interrupts that are pending at its own CPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Pending {
     /// Not at all.
     Ignored,
@@ -24,7 +27,7 @@ enum Pending {
 }
 
 /// A step, as far as it matters to other CPUs.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Action {
     cpu: usize,
     /// The addresses of the words that it accesses, and how.
@@ -98,6 +101,11 @@ impl Action {
         action
     }
 
+    /// The CPU that makes it.
+    pub fn cpu(&self) -> usize {
+        self.cpu
+    }
+
     /// It sends this to that CPU.
     fn send(&mut self, (target, signal): (usize, Signal)) {
         if signal.starts() {
@@ -138,6 +146,18 @@ pub struct Numbering {
 }
 
 impl Numbering {
+    /// These actions, each with the number of its place.
+    pub fn of(all: Vec<Action>) -> Self {
+        Self {
+            all: Mutex::new(all),
+        }
+    }
+
+    /// All actions, each at the place of its number.
+    pub fn all(&self) -> Vec<Action> {
+        self.lock().clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Action>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -232,7 +252,7 @@ impl<'a> Actions<'a> {
 }
 
 /// A set of actions, by their numbers.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ActionSet {
     words: Vec<u64>,
     /// Whether an order in which they happen ends with a breach, past which the search goes on. More
@@ -266,6 +286,35 @@ impl ActionSet {
             *word |= its;
         }
         self.breaks |= other.breaks;
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        write_plain(to, &u8::from(self.breaks))?;
+        let words = |each: &mut dyn FnMut(u64)| self.words.iter().copied().for_each(each);
+        write_list(to, words, |to, word| write_plain(to, &word))
+    }
+
+    /// Reads what [`ActionSet::write`] has written, with so many `actions`.
+    ///
+    /// # Errors
+    /// If it cannot be read, or speaks of another action.
+    pub fn read(from: &mut dyn Read, actions: usize) -> io::Result<Self> {
+        let mut set = Self {
+            breaks: read_plain::<u8>(from)? != 0,
+            ..Self::default()
+        };
+        read_list(from, |from| {
+            set.words.push(read_plain(from)?);
+            Ok(())
+        })?;
+        match set.end() <= actions {
+            true => Ok(set),
+            false => Err(io::Error::other("it speaks of an action that there is not")),
+        }
     }
 
     /// A number above those of all actions in the set.

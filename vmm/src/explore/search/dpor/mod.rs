@@ -20,16 +20,20 @@
 //! on its own path.
 
 mod actions;
+mod kept;
 mod node;
 mod trace;
 mod visited;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::dfs::{Cut, Led, Root, broke, go_on, judge, make};
+use super::checkpoint::{Kept, Resumable};
+use super::dfs::{Cut, Led, broke, go_on, judge, make};
 use super::end::SearchEnd;
 use super::engine::Engine;
 use super::exhaustive;
+use super::parts::Root;
 use super::tasks::Tasks;
 use super::workers::{Together, Workers};
 use crate::explore::Shard;
@@ -43,19 +47,25 @@ use visited::{Visit, Visited};
 /// The number of CPUs that this search can tell apart.
 pub const MOST_CPUS: usize = Cpus::BITS as usize;
 
-/// Searches the part of the orders that belongs to `shard`, from the initial state.
+/// Searches the part of the orders that belongs to `shard`, from the initial state, or from where a
+/// search was that was `kept`.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
-pub fn search(workers: &mut Workers<'_>, shard: Shard) -> Result<SearchEnd, SpecimenError> {
+pub fn search(
+    workers: &mut Workers<'_>,
+    shard: Shard,
+    mut kept: Option<Kept>,
+) -> Result<SearchEnd, SpecimenError> {
     let begin = |engine: &mut Engine<'_>, workers: usize| {
+        if let Some(kept) = kept.take() {
+            return kept::resume(kept, engine, workers);
+        }
         engine.counts.ends = 0;
         let roots = exhaustive::roots(engine, shard)?;
-        Ok(Common {
-            visited: Visited::default(),
-            numbering: Numbering::default(),
-            tasks: Tasks::new(workers, roots.into_iter().map(Task::Begin)),
-        })
+        let tasks = roots.into_iter().map(Task::Begin);
+        let (visited, numbering) = (Visited::default(), Numbering::default());
+        Ok(Common::new(visited, numbering, workers, tasks))
     };
     let work = |engine: &mut Engine<'_>, common: &Common| Dpor::new(common, engine).search(engine);
     let (end, common) = workers.until_sound(begin, work)?;
@@ -73,6 +83,24 @@ struct Common {
     visited: Visited,
     numbering: Numbering,
     tasks: Tasks<Task>,
+    /// Whether a worker had to stop where nobody else can go on.
+    is_torn: AtomicBool,
+}
+
+impl Common {
+    fn new(
+        visited: Visited,
+        numbering: Numbering,
+        workers: usize,
+        tasks: impl IntoIterator<Item = Task>,
+    ) -> Self {
+        Self {
+            visited,
+            numbering,
+            tasks: Tasks::new(workers, tasks),
+            is_torn: AtomicBool::new(false),
+        }
+    }
 }
 
 /// What a worker can begin with.
@@ -88,6 +116,10 @@ impl Together for Common {
     fn end(&self) {
         self.tasks.end();
     }
+
+    fn resumable(&mut self) -> Option<&mut dyn Resumable> {
+        Some(self)
+    }
 }
 
 /// One worker.
@@ -101,6 +133,8 @@ struct Dpor<'a> {
     turns: Vec<Turn>,
     /// The steps between the nodes.
     trace: Trace,
+    /// Whether it has stopped where others can go on.
+    is_at_rest: bool,
 }
 
 impl<'a> Dpor<'a> {
@@ -111,11 +145,21 @@ impl<'a> Dpor<'a> {
             path: Vec::new(),
             turns: Vec::new(),
             trace: Trace::new(engine.system.cpus().len()),
+            is_at_rest: false,
         }
     }
 
-    /// Searches until no worker has anything left to do.
+    /// Searches until no worker has anything left to do. If the search has to stop or to pause before
+    /// that, leaves what is left as a task.
     fn search(&mut self, engine: &mut Engine<'_>) -> Result<(), Cut> {
+        let ended = self.do_tasks(engine);
+        if ended.as_ref().is_err_and(Cut::leaves_rest) && !self.is_at_rest {
+            self.common.is_torn.store(true, Ordering::Relaxed);
+        }
+        ended
+    }
+
+    fn do_tasks(&mut self, engine: &mut Engine<'_>) -> Result<(), Cut> {
         while let Some(task) = self.common.tasks.take() {
             let is_there = match task {
                 Task::Begin(root) => self.begin(engine, root)?,
@@ -195,7 +239,13 @@ impl<'a> Dpor<'a> {
         choice: Choice,
         action: usize,
     ) -> Result<bool, Cut> {
-        if make(engine, &node.state, choice, &mut self.turns)? == Led::ToBreach {
+        let led = make(engine, &node.state, choice, &mut self.turns);
+        if led.as_ref().is_err_and(Cut::leaves_rest) {
+            node.put_back(choice, action);
+            self.common.tasks.put(Task::GoOn(Arc::clone(node)));
+            self.is_at_rest = true;
+        }
+        if led? == Led::ToBreach {
             self.turns.pop();
             engine.counts.schedules += 1;
             self.try_all();

@@ -4,6 +4,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::actions::ActionSet;
 use crate::explore::schedule::{Act, Choice, Turn};
 use crate::explore::specimen::State;
@@ -28,7 +30,7 @@ pub struct Node {
     /// Those of them that can go on with what they are about to do, if only after their store
     /// buffers are empty.
     unblocked: Cpus,
-    progress: Mutex<NodeProgress>,
+    progress: Mutex<NodeProgress<Step>>,
 }
 
 /// How a node was reached first.
@@ -51,28 +53,29 @@ pub struct Step {
     pub turn: Turn,
 }
 
-/// What has been tried from a node, and what is known.
-#[derive(Debug)]
-struct NodeProgress {
+/// What has been tried from a node, and what is known. A step is of type `S`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NodeProgress<S> {
     /// The CPUs that have to be tried there.
     backtrack: Cpus,
     /// The CPUs that were tried there.
     done: Cpus,
     /// The choices that are left of the CPUs that are being tried.
-    todo: Vec<(Choice, usize)>,
+    pub todo: Vec<(Choice, usize)>,
     /// The choices that were taken by workers, and behind which not everything is tried yet.
-    open: usize,
+    pub open: usize,
     /// The actions that can happen after the state, as far as they are known.
-    summary: ActionSet,
+    pub summary: ActionSet,
     /// The place of the first node on the path to this one that can be reached from it, if one can.
     low_link: Option<usize>,
     /// The steps that have led here since. What happens behind them is known once it is known here.
-    waiting: Vec<Step>,
+    pub waiting: Vec<S>,
     stage: Stage,
 }
 
 /// How far a node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Stage {
     /// There can be something to try.
     Open,
@@ -145,7 +148,7 @@ impl Node {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, NodeProgress> {
+    fn lock(&self) -> MutexGuard<'_, NodeProgress<Step>> {
         // Nothing that is done under the lock panics half-way.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -197,6 +200,47 @@ impl Node {
         let taken = progress.todo.pop();
         let (choice, action) = taken.expect("a CPU that is enabled has a choice");
         Found::Choice(choice, action)
+    }
+
+    /// Puts back a choice that was taken, with the number of its action. It is yet to be tried.
+    pub fn put_back(&self, choice: Choice, action: usize) {
+        let mut progress = self.lock();
+        progress.todo.push((choice, action));
+        progress.open -= 1;
+    }
+
+    /// The choices, with the numbers of their actions.
+    pub fn numbered_choices(&self) -> &[(Choice, usize)] {
+        &self.choices
+    }
+
+    /// A copy of what has been tried, with steps as `step` makes them.
+    pub fn progress<S>(&self, step: impl Fn(&Step) -> S) -> NodeProgress<S> {
+        let progress = self.lock();
+        NodeProgress {
+            backtrack: progress.backtrack,
+            done: progress.done,
+            todo: progress.todo.clone(),
+            open: progress.open,
+            summary: progress.summary.clone(),
+            low_link: progress.low_link,
+            waiting: progress.waiting.iter().map(step).collect(),
+            stage: progress.stage,
+        }
+    }
+
+    /// From now on this has been tried. `step` makes the steps.
+    pub fn go_on_from<S>(&self, tried: NodeProgress<S>, step: impl Fn(S) -> Step) {
+        *self.lock() = NodeProgress {
+            backtrack: tried.backtrack,
+            done: tried.done,
+            todo: tried.todo,
+            open: tried.open,
+            summary: tried.summary,
+            low_link: tried.low_link,
+            waiting: tried.waiting.into_iter().map(step).collect(),
+            stage: Stage::Open,
+        };
     }
 
     /// How many choices are left to try, as far as is known: of a CPU that is yet to be tried it is

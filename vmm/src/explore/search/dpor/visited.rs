@@ -2,10 +2,12 @@
 //! which not everything is tried yet, and for the others which actions can happen after them.
 
 use std::collections::hash_map::Entry;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use super::actions::ActionSet;
 use super::node::Node;
+use crate::explore::search::checkpoint::{read_list, read_plain, write_list, write_plain};
 use crate::explore::search::table::Table;
 
 /// What is known of a state that was visited.
@@ -52,6 +54,56 @@ impl Visited {
     /// Notes that everything was tried from a state.
     pub fn finish(&self, key: u128, visit: Visit) {
         self.states.set(key, visit);
+    }
+
+    /// The nodes of the states from which not everything is tried yet.
+    pub fn open(&self) -> Vec<Arc<Node>> {
+        let mut open = Vec::new();
+        self.states.each(|_, visit| {
+            if let Visit::Open(node) = visit {
+                open.push(Arc::clone(node));
+            }
+        });
+        open
+    }
+
+    /// Adds a node of a state from which not everything is tried yet.
+    pub fn add_open(&self, node: &Arc<Node>) {
+        self.states
+            .set(node.state.key(), Visit::Open(Arc::clone(node)));
+    }
+
+    /// Writes the states from which everything is tried.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        let done = |each: &mut dyn FnMut((u128, Arc<ActionSet>))| {
+            self.states.each(|key, visit| {
+                if let Visit::Done(summary) = visit {
+                    each((*key, Arc::clone(summary)));
+                }
+            });
+        };
+        write_list(to, done, |to, (key, summary)| {
+            write_plain(to, &key)?;
+            summary.write(to)
+        })
+    }
+
+    /// Reads what [`Visited::write`] has written, with so many `actions`.
+    ///
+    /// # Errors
+    /// If it cannot be read, or speaks of another action.
+    pub fn read(from: &mut dyn Read, actions: usize) -> io::Result<Self> {
+        let visited = Self::default();
+        read_list(from, |from| {
+            let key = read_plain(from)?;
+            let summary = ActionSet::read(from, actions)?;
+            visited.states.set(key, Visit::Done(Arc::new(summary)));
+            Ok(())
+        })?;
+        Ok(visited)
     }
 
     /// Whether there are states from which not everything is tried yet.
