@@ -244,6 +244,11 @@ impl Running {
         assert_eq!(sent, 0, "cannot signal {}", self.shown);
     }
 
+    /// Whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
     /// Waits for the end.
     ///
     /// # Panics

@@ -6,6 +6,7 @@ mod bad_usage;
 mod believed;
 mod bench;
 mod bring_up;
+mod checkpoints;
 mod compare;
 mod conditions;
 mod control;

@@ -91,6 +91,7 @@ impl Explorer {
             time: None,
             states: None,
             shard: Shard::WHOLE,
+            checkpoints: None,
             jobs: 1,
             known: None,
             check_keys: false,

@@ -1,6 +1,5 @@
 //! `vmm explore CASE GUEST`: searches the orders of a case's steps for one that breaks something.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ use super::interruption::{self, interrupted};
 use super::outputs::Outputs;
 use super::progress::{self, Line, Wanted};
 use super::stats::short_name;
-use super::{Refused, chain, installed, search_stats};
+use super::{Refused, chain, complain, installed, search_stats};
 
 /// What to explore, and how.
 #[derive(Debug, Args)]
@@ -119,8 +118,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     sharing: Option<PathBuf>,
 
-    /// Keep the search here from time to time. If the file exists, go on from there: after an end that
-    /// nobody asked for, say the same once more. When the search is through, the file is removed
+    /// Keep the search here from time to time, and when it is stopped. If the file exists, go on from
+    /// there. Once the search is through, the file is removed
     #[arg(long, value_name = "FILE", conflicts_with = "check_keys")]
     checkpoint: Option<PathBuf>,
 
@@ -335,9 +334,9 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         && part.document.verdict.is_last_word()
         && status != NOT_WRITTEN
     {
-        // Whoever asks again asks for a new search. That it is kept no longer is no fault of the
-        // result.
-        let _ = fs::remove_file(file);
+        checkpoint_file::remove(file).unwrap_or_else(|error| {
+            complain(&format!("cannot remove {}: {error}", file.display()));
+        });
     }
     Ok(status)
 }

@@ -246,6 +246,11 @@ fn searched(document: &Document) -> Vec<(&'static str, String)> {
         let text = format!("{} into the guest, {each:.2} for each step", counts.entries);
         searched.push(("entries", text));
     }
+    if counts.resumed > 0 {
+        let times = counts.resumed;
+        let text = format!("{times} times, by another process (--checkpoint)");
+        searched.push(("gone on", text));
+    }
     if counts.checked > 0 {
         let steps = counts.checked;
         let text = format!("{steps} steps from states met again led where they had led before");

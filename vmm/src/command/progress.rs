@@ -118,7 +118,11 @@ impl Drop for Line {
 /// The progress of a search in words. `runs` is how many runs it will have, if that is known.
 pub fn words(progress: &Progress<'_>, runs: Option<u64>, elapsed: Duration) -> String {
     match *progress {
-        Progress::Searching { counts, frontier } => searching(counts, frontier, runs, elapsed),
+        Progress::Searching {
+            counts,
+            frontier,
+            before,
+        } => searching(counts, frontier, runs, before.saturating_add(elapsed)),
         Progress::Shortening { turns } => format!("shortens an order of {turns} turns"),
         Progress::PointOfNoReturn { turns } => {
             format!("looks for the point of no return in {turns} turns")
@@ -168,6 +172,7 @@ mod tests {
         ends: 0,
         deepest: 9,
         begun_anew: 0,
+        resumed: 0,
         depth: 3,
         checked: 0,
     };

@@ -173,6 +173,18 @@ pub fn check(file: &Path) -> Result<(), CheckpointError> {
     fs::remove_file(&new).map_err(error)
 }
 
+/// Removes the file of a search that is through, if it exists.
+///
+/// # Errors
+/// If it cannot be removed.
+pub fn remove(file: &Path) -> io::Result<()> {
+    let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    match fs::remove_file(file) {
+        Err(error) if !is_missing(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Opens the file, if it exists.
 fn open(file: &Path) -> Result<Option<File>, CheckpointError> {
     let error = |error| CheckpointError::io(file, error);

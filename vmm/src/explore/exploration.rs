@@ -44,7 +44,6 @@ pub fn explore(
     let mut specimens = boot(&image, config, &until)?;
     let (specimen, others) = specimens.split_first_mut().expect("there is one at least");
     info!("specimen booted: {} CPUs", specimen.cpus().len());
-    let begun = Instant::now();
     let provenance = Provenance {
         words: specimen.words(),
         case: config.case_file.clone(),
@@ -87,6 +86,7 @@ pub fn explore(
         other => other?,
     };
     workers.gather();
+    let time = workers.time();
     let first = workers.first();
     let counts = first.counts;
     info!(
@@ -95,7 +95,6 @@ pub fn explore(
     );
     let outcomes = std::mem::take(&mut first.outcomes);
     let all_found = std::mem::take(&mut first.found);
-    let time = begun.elapsed();
     let found = Instant::now();
     let description = Description {
         image: &image,

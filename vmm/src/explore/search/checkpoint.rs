@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,8 @@ pub struct SoFar {
     pub sharing: SharingRecord,
     /// The pages of guest memory that were written: a state has no others.
     pub pages: BTreeSet<usize>,
+    /// How long it has taken.
+    pub time: Duration,
     /// What it has done.
     counts: Counts,
     /// The hashes of the final states.
@@ -79,11 +81,12 @@ pub struct SoFar {
 }
 
 impl SoFar {
-    /// What the search of `engine` has come to, in whose states these pages can be.
-    pub fn of(engine: &Engine<'_>, pages: BTreeSet<usize>) -> Self {
+    /// What the search of `engine` has come to in this `time`. These pages can be in its states.
+    pub fn of(engine: &Engine<'_>, pages: BTreeSet<usize>, time: Duration) -> Self {
         Self {
             sharing: engine.sharing.to_record(),
             pages,
+            time,
             counts: engine.counts,
             outcomes: engine.outcomes.clone(),
             found: engine.found.clone(),
@@ -141,6 +144,8 @@ impl Kept {
         engine.found = so_far.found;
         engine.found.wanted = wanted;
         engine.counts = so_far.counts;
+        engine.counts.resumed += 1;
+        engine.before = so_far.time;
         engine.outcomes = so_far.outcomes;
         engine.has_cycle = so_far.has_cycle;
         Ok(())

@@ -22,6 +22,9 @@ pub struct Counts {
     pub deepest: u64,
     /// How often the search began anew because it had learnt more about what CPUs share.
     pub begun_anew: u64,
+    /// How often another process went on with the search (`--checkpoint`).
+    #[serde(default)]
+    pub resumed: u64,
     /// States on the path to the present one.
     pub depth: u64,
     /// Steps that were repeated from a state that was reached again, and led to the same state as
@@ -41,6 +44,7 @@ impl Counts {
             ends: sum.ends.saturating_add(one.ends),
             deepest: sum.deepest.max(one.deepest),
             begun_anew: sum.begun_anew.max(one.begun_anew),
+            resumed: sum.resumed.max(one.resumed),
             depth: sum.depth.max(one.depth),
             checked: sum.checked.saturating_add(one.checked),
         })

@@ -47,6 +47,8 @@ pub struct Engine<'a> {
     /// What the workers tell each other, and the place of this one among them.
     pub(super) round: Arc<Round>,
     pub(super) place: usize,
+    /// How long other processes had searched before.
+    pub(super) before: Duration,
     /// When it is to pause, so that the search can be kept, if it can be.
     pub(super) pauses: Option<Instant>,
     on_progress: Option<&'a mut OnProgress<'a>>,
@@ -83,6 +85,7 @@ impl<'a> Engine<'a> {
             has_cycle: false,
             round: Arc::new(Round::new(1)),
             place: 0,
+            before: Duration::ZERO,
             pauses: None,
             on_progress,
             last_report: Instant::now(),
@@ -219,7 +222,12 @@ impl<'a> Engine<'a> {
         self.round.tell(self.place, &self.counts, frontier());
         if let Some(on_progress) = &mut self.on_progress {
             let (counts, frontier) = (&self.round.counts(), self.round.frontier());
-            on_progress(&Progress::Searching { counts, frontier });
+            let before = self.before;
+            on_progress(&Progress::Searching {
+                counts,
+                frontier,
+                before,
+            });
         }
     }
 

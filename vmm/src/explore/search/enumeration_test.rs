@@ -193,11 +193,12 @@ impl Keeper for Memories {
 impl Division {
     const NONE: Self = Self::of(1, 1);
     const ALL: [Self; 3] = [Self::NONE, Self::of(3, 1), Self::of(2, 2)];
-    const BROKEN: [Self; 6] = [
+    const BROKEN: [Self; 7] = [
         Self::of(1, 1).with(Breaks::Pauses),
         Self::of(3, 1).with(Breaks::Pauses),
         Self::of(1, 1).with(Breaks::Stops(17)),
-        Self::of(2, 1).with(Breaks::Stops(40)),
+        Self::of(1, 1).with(Breaks::Stops(60)),
+        Self::of(2, 1).with(Breaks::Stops(41)),
         Self::of(2, 2).with(Breaks::Stops(90)),
         Self::of(2, 1).with(Breaks::Kills(33)),
     ];
@@ -303,10 +304,14 @@ fn search(
                 let mut workers = Workers::new(first, engines);
                 workers.note(&wanted);
                 workers.keep_by(&mut memories);
-                let searched = search(&mut workers, shard, kept);
-                let (end, of_it) = searched.expect("no host that can fail");
                 let is_part = by.shards > 1;
-                let end = confirm_complete(&mut workers, end, is_part).expect("as before");
+                let searched = search(&mut workers, shard, kept).and_then(|(end, across)| {
+                    Ok((confirm_complete(&mut workers, end, is_part)?, across))
+                });
+                let (end, of_it) = match searched {
+                    Err(SpecimenError::Ended(why)) => (SearchEnd::Stopped(why), Vec::new()),
+                    other => other.expect("no host that can fail"),
+                };
                 if matches!(end, SearchEnd::Stopped(StopReason::Signal)) {
                     drop(workers);
                     // Who is killed keeps nothing at last.

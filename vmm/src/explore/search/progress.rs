@@ -1,5 +1,7 @@
 //! How far an exploration is, for whoever waits for it. Plain data.
 
+use std::time::Duration;
+
 use super::counts::Counts;
 
 /// What an exploration is doing.
@@ -13,6 +15,8 @@ pub enum Progress<'a> {
         /// as is known, if it searches depth first. How long these take cannot be estimated: most
         /// lead to states that are known by then, and some to most of all states.
         frontier: Option<u64>,
+        /// How long other processes had searched before.
+        before: Duration,
     },
     /// It makes the schedule that it has found shorter.
     Shortening {

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
@@ -24,6 +25,8 @@ pub struct Workers<'a> {
     active: usize,
     /// Who keeps checkpoints.
     keeper: Option<&'a mut dyn Keeper>,
+    /// When they began.
+    begun: Instant,
 }
 
 impl std::fmt::Debug for Workers<'_> {
@@ -104,11 +107,11 @@ impl<'a> Workers<'a> {
         let mut all = vec![first];
         all.extend(others);
         let active = all.len();
-        let keeper = None;
         Self {
             all,
             active,
-            keeper,
+            keeper: None,
+            begun: Instant::now(),
         }
     }
 
@@ -122,6 +125,11 @@ impl<'a> Workers<'a> {
     /// Has `keeper` keep checkpoints of what they do.
     pub fn keep_by(&mut self, keeper: &'a mut dyn Keeper) {
         self.keeper = Some(keeper);
+    }
+
+    /// How long the search has taken, also by other processes before.
+    pub fn time(&self) -> Duration {
+        self.all[0].before.saturating_add(self.begun.elapsed())
     }
 
     /// The first, which does alone what is not shared.
@@ -236,12 +244,13 @@ impl<'a> Workers<'a> {
         let are_sound: Vec<_> = engines.map(is_sound).collect();
         let roots = self.all.iter().map(|engine| engine.system.root());
         let pages = roots.flat_map(State::pages).collect();
+        let time = self.time();
         if let Some(keeper) = &mut self.keeper
             && let Some(together) = together.resumable()
             && are_sound.into_iter().all(|it| it)
             && together.is_whole()
         {
-            let so_far = SoFar::of(&self.all[0], pages);
+            let so_far = SoFar::of(&self.all[0], pages, time);
             let phase = together.phase();
             keeper.keep(&|to| checkpoint::write(to, &so_far, phase, |to| together.write(to)));
         }

@@ -132,6 +132,13 @@ fn place(address: u64) -> usize {
 }
 
 impl Model {
+    fn end_if_over(&self) -> Result<(), SpecimenError> {
+        match self.stop_reason() {
+            Some(why) => Err(SpecimenError::Ended(why)),
+            None => Ok(()),
+        }
+    }
+
     /// It has to stop after so many steps.
     pub fn stop_after(&mut self, steps: u64) {
         self.most_steps = steps;
@@ -455,6 +462,10 @@ impl TransitionSystem for Model {
         let mut stops = 0;
         // What other workers do can come between any two steps.
         self.steps += 1;
+        // A signal comes in the middle of a step as well, with some of these numbers.
+        if self.most_steps % 2 == 1 {
+            self.end_if_over()?;
+        }
         if self.steps.is_multiple_of(4) && Arc::strong_count(&self.saved) > 1 {
             thread::yield_now();
         }
@@ -540,6 +551,8 @@ impl TransitionSystem for Model {
     }
 
     fn judge(&mut self) -> Result<Option<Breach>, SpecimenError> {
+        // The guest runs to be judged, so that a signal can come then.
+        self.end_if_over()?;
         Ok(None)
     }
 
