@@ -142,6 +142,11 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// Whether an order to look at is wanted, and there is none yet.
+    pub fn wants_witness(&self) -> bool {
+        self.found.wanted.witness && self.found.witness.is_none()
+    }
+
     /// What was noted counts from now on, unless the machine may not have been restored exactly.
     ///
     /// # Errors

@@ -160,8 +160,8 @@ impl<'a> Dpor<'a> {
                         self.leave_some();
                     }
                 }
-                Found::Close { summary, low_link } => {
-                    self.close(&node, summary, low_link);
+                Found::Close(summary) => {
+                    self.close(&node, summary);
                     self.step_back();
                     is_there = false;
                 }
@@ -315,19 +315,18 @@ impl<'a> Dpor<'a> {
                         Err(again) => step = again,
                     }
                 }
-                Visit::SameComponent(_) => unreachable!("these were followed"),
             }
         }
     }
 
     /// The step has closed a cycle with the node at `place` on the path. What can happen after that
-    /// node is not known yet, so that nothing may be left out.
+    /// node is not known yet, so that nothing may be left out on the cycle. What is written down of
+    /// its nodes can lack something all the same, so that `confirm_complete` makes every step.
     fn close_cycle(&self, engine: &mut Engine<'_>, place: usize, step: &Step) -> Result<(), Cut> {
         engine.has_cycle = true;
         for node in &self.path[place..] {
             node.add_backtrack(Cpus::MAX);
         }
-        step.from.note_link(place);
         step.from.finish_choice(&ActionSet::default());
         let choices = self.path[place..].iter().flat_map(|node| node.choices());
         // The turns begin before the path, if that does not begin at the initial state.
@@ -340,25 +339,8 @@ impl<'a> Dpor<'a> {
 
     /// Writes down which actions can happen after `node`, at which it is and from which everything
     /// was tried, and tells the steps that wait for that.
-    fn close(&mut self, node: &Arc<Node>, summary: ActionSet, low_link: Option<usize>) {
+    fn close(&mut self, node: &Arc<Node>, summary: ActionSet) {
         let key = node.state.key();
-        let step = match &node.by {
-            Reached::By(step) => Some(step),
-            Reached::Beginning(_) => None,
-        };
-        if let (Some(place), Some(step)) = (low_link, step) {
-            // Its summary is known once that of the node at `place` is. Who waits, waits for that.
-            let first = Arc::clone(&self.path[place]);
-            let visit = Visit::SameComponent(first.state.key());
-            self.common.visited.finish(key, visit);
-            for waits in node.close() {
-                let waits = first.wait(waits);
-                waits.expect("what is behind it is not all tried: this node is not");
-            }
-            step.from.note_link(place);
-            step.from.finish_choice(&summary);
-            return;
-        }
         let summary = Arc::new(summary);
         let visit = Visit::Done(Arc::clone(&summary));
         self.common.visited.finish(key, visit);
@@ -373,7 +355,7 @@ impl<'a> Dpor<'a> {
             self.common.tasks.put(Task::GoOn(waits.from));
         }
         self.go_to(node);
-        if let Some(step) = step {
+        if let Reached::By(step) = &node.by {
             step.from.finish_choice(&summary);
         }
     }

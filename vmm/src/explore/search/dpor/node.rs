@@ -64,8 +64,6 @@ struct NodeProgress {
     open: usize,
     /// The actions that can happen after the state, as far as they are known.
     summary: ActionSet,
-    /// The place of the first node on the path to this one that can be reached from it, if one can.
-    low_link: Option<usize>,
     /// The steps that have led here since. What happens behind them is known once it is known here.
     waiting: Vec<Step>,
     stage: Stage,
@@ -87,13 +85,9 @@ enum Stage {
 pub enum Found {
     /// This is to be tried: a choice, with the number of its action.
     Choice(Choice, usize),
-    /// There is no more to try, and this worker has to close it.
-    Close {
-        /// The actions that can happen after the state.
-        summary: ActionSet,
-        /// The place of the first node on the path to it that can be reached from it, if one can.
-        low_link: Option<usize>,
-    },
+    /// There is no more to try, and this worker has to close it. These actions can happen after the
+    /// state.
+    Close(ActionSet),
     /// Nothing is to be tried now. Another worker will find what comes next.
     Nothing,
 }
@@ -138,7 +132,6 @@ impl Node {
                 todo: Vec::new(),
                 open: 0,
                 summary,
-                low_link: None,
                 waiting: Vec::new(),
                 stage: Stage::Open,
             }),
@@ -183,10 +176,7 @@ impl Node {
                     return Found::Nothing;
                 }
                 progress.stage = Stage::Closing;
-                return Found::Close {
-                    summary: std::mem::take(&mut progress.summary),
-                    low_link: progress.low_link.filter(|place| *place < self.place),
-                };
+                return Found::Close(std::mem::take(&mut progress.summary));
             }
             let cpu = fresh.trailing_zeros() as usize;
             progress.done |= 1 << cpu;
@@ -218,13 +208,6 @@ impl Node {
         let mut progress = self.lock();
         progress.summary.add(summary);
         progress.open -= 1;
-    }
-
-    /// Notes that the node at `place` on the path to this one can be reached from it.
-    pub fn note_link(&self, place: usize) {
-        let mut progress = self.lock();
-        let low = progress.low_link.map_or(place, |before| before.min(place));
-        progress.low_link = Some(low);
     }
 
     /// Has `step`, which has led here, wait until it is known what can happen here; `Err` if it is

@@ -13,12 +13,8 @@ use crate::explore::search::table::Table;
 pub enum Visit {
     /// Not everything is tried from there yet.
     Open(Arc<Node>),
-    /// Everything is. These actions can happen after it.
+    /// Everything is. These actions can happen after it; on a cycle there can be more.
     Done(Arc<ActionSet>),
-    /// Everything is tried from there, and it is in the same strongly connected component as the
-    /// state with this key: each can be reached from the other, and the same actions can happen
-    /// after both.
-    SameComponent(u128),
 }
 
 /// The states that were visited.
@@ -28,14 +24,9 @@ pub struct Visited {
 }
 
 impl Visited {
-    /// What is known of the state with this key, if it was visited; never
-    /// [`Visit::SameComponent`].
+    /// What is known of the state with this key, if it was visited.
     pub fn get(&self, key: u128) -> Option<Visit> {
-        let mut visit = self.states.get(key)?;
-        while let Visit::SameComponent(key) = visit {
-            visit = self.states.get(key)?;
-        }
-        Some(visit)
+        self.states.get(key)
     }
 
     /// Notes `visit` for a state that was not visited before. Returns whether that is so.
