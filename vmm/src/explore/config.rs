@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::case::Case;
 use super::memory::Memory;
 use super::schedule::Granularity;
+use super::search::storage::MemoryLimit;
 use super::shard::Shard;
 use super::sharing::SharingRecord;
 use super::strategy::Strategy;
@@ -37,6 +38,10 @@ pub struct Config {
     pub time: Option<Duration>,
     /// The limit on the number of states.
     pub states: Option<u64>,
+    /// The limit on the memory of the process.
+    pub memory_limit: Option<MemoryLimit>,
+    /// Whether the keys of all states are kept, for a result that is to be merged.
+    pub keeps_keys: bool,
     /// The part of the search that this process does.
     pub shard: Shard,
     /// How many machines it searches with at once, each on a thread of its own; at least 1.

@@ -1,5 +1,8 @@
 //! Why nothing was explored or replayed, and the exit status for each reason.
 
+use std::io;
+use std::path::PathBuf;
+
 use super::case::{CaseError, NeverBreaks};
 use super::options::NoEffect;
 use super::retrace::Diverged;
@@ -39,6 +42,13 @@ pub enum ExploreError {
     /// The given knowledge of shared memory is for another number of CPUs.
     #[error(transparent)]
     OtherCpus(#[from] OtherCpus),
+    /// No files can be made for the limit on memory.
+    #[error(
+        "no files can be made in {}, where the search would keep states (--memory-limit, \
+         --memory-files)",
+        .0.display()
+    )]
+    Storage(PathBuf, #[source] io::Error),
     /// The schedule was found on another image.
     #[error(
         "the schedule was found on guest image {of}, this is {this}; take the image it was found \
@@ -63,6 +73,7 @@ impl ExploreError {
             | Self::NeverBreaks(..)
             | Self::Word(_)
             | Self::OtherCpus(_)
+            | Self::Storage(..)
             | Self::OtherImage { .. } => 2,
             Self::Specimen(
                 SpecimenError::NoPoint { .. }

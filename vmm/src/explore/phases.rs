@@ -58,7 +58,7 @@ pub(super) fn run(workers: &mut Workers<'_>, config: &Config) -> Result<Covered,
                 ..
             } => {
                 info!("nothing breaks with {bound} preemptions; every order comes next");
-                races(workers, shard)
+                races(workers, shard, config.keeps_keys)
             }
             other => Ok(other),
         },
@@ -69,12 +69,12 @@ pub(super) fn run(workers: &mut Workers<'_>, config: &Config) -> Result<Covered,
                 ..Covered::only(end)
             })
         }
-        Strategy::Races => races(workers, shard),
+        Strategy::Races => races(workers, shard, config.keeps_keys),
         Strategy::Exhaustive if config.check_keys => {
             let end = checking::search(workers)?;
             Ok(Covered::only(confirm_complete(workers, end, false)?))
         }
-        Strategy::Exhaustive => exhaustive(workers, shard),
+        Strategy::Exhaustive => exhaustive(workers, shard, config.keeps_keys),
         Strategy::Sampled(sampling, runs) => {
             let Shard { index, of } = shard;
             let mine = |run: u64| run % of == index;
@@ -98,8 +98,12 @@ fn bounded(workers: &mut Workers<'_>, bound: u32, shard: Shard) -> Result<Covere
 }
 
 /// Tries every order, each state once.
-fn exhaustive(workers: &mut Workers<'_>, shard: Shard) -> Result<Covered, SpecimenError> {
-    let (end, states) = exhaustive::search(workers, shard)?;
+fn exhaustive(
+    workers: &mut Workers<'_>,
+    shard: Shard,
+    keeps_keys: bool,
+) -> Result<Covered, SpecimenError> {
+    let (end, states) = exhaustive::search(workers, shard, keeps_keys)?;
     Ok(Covered {
         states,
         ..Covered::only(confirm_complete(workers, end, shard != Shard::WHOLE)?)
@@ -108,11 +112,15 @@ fn exhaustive(workers: &mut Workers<'_>, shard: Shard) -> Result<Covered, Specim
 
 /// Tries every order that can matter, by DPOR. Where DPOR does not know which those are, or cannot
 /// tell the CPUs apart, tries every order.
-fn races(workers: &mut Workers<'_>, shard: Shard) -> Result<Covered, SpecimenError> {
+fn races(
+    workers: &mut Workers<'_>,
+    shard: Shard,
+    keeps_keys: bool,
+) -> Result<Covered, SpecimenError> {
     let system = &workers.first().system;
     let knows_accesses = system.granularity() == Granularity::Access;
     if !knows_accesses || system.cpus().len() > search::dpor::MOST_CPUS {
-        return exhaustive(workers, shard);
+        return exhaustive(workers, shard, keeps_keys);
     }
     let end = search::dpor::search(workers, shard)?;
     let is_part = shard != Shard::WHOLE;

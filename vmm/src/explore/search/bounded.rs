@@ -9,6 +9,8 @@
 
 use std::cmp::Reverse;
 
+use zerocopy::native_endian;
+
 use super::dfs::{Divided, Entry, Visitor, depth_first};
 use super::end::SearchEnd;
 use super::engine::Engine;
@@ -22,7 +24,7 @@ use crate::explore::specimen::{SpecimenError, State};
 
 /// The states that were visited, each with the CPU that ran last, and with the fewest preemptions
 /// with which it was reached.
-type Visited = Seen<u32>;
+type Visited = Seen<native_endian::U32>;
 
 /// What a bounded search came to.
 #[derive(Debug)]
@@ -65,17 +67,21 @@ fn search_with(
     most: u32,
     shard: Shard,
 ) -> Result<(SearchEnd, Vec<(u128, u128)>), SpecimenError> {
+    // A worker that searches the whole alone sees on its search stack that states form a cycle. The
+    // first time that it comes to a state it tries all that it ever tries there, if no choice costs
+    // too much; and it never comes to one on its search stack with fewer preemptions.
+    let has_links = workers.count() > 1 || shard != Shard::WHOLE;
     let begin = |engine: &mut Engine<'_>, workers: usize| {
-        let seen = Visited::default();
-        let mut first = Bounded::new(&seen, most);
+        let seen = Visited::new(&engine.limits.storage);
+        let mut first = Bounded::new(&seen, most, has_links);
         let Frontier { mine, known } = Frontier::of(engine, &mut first, shard)?;
-        seen.add_links(first.links);
+        first.links.into_iter().for_each(|it| seen.add_links(it));
         Ok(Divided::new((seen, known), workers, mine))
     };
     let work = |engine: &mut Engine<'_>, parts: &Divided<(Visited, KnownToAll), _>| {
-        let mut search = Bounded::new(&parts.seen.0, most);
+        let mut search = Bounded::new(&parts.seen.0, most, has_links);
         let ended = depth_first(engine, &mut search, parts);
-        parts.seen.0.add_links(search.links);
+        (search.links.into_iter()).for_each(|it| parts.seen.0.add_links(it));
         ended
     };
     let (end, parts) = workers.until_sound(begin, work)?;
@@ -86,14 +92,23 @@ fn search_with(
     else {
         return Ok((end, Vec::new()));
     };
-    // A worker alone would have seen on its search stack that states form a cycle, and whether CPUs
-    // can follow it for ever. If it passes from one worker to another, one has to look alone.
-    let has_cycle = seen.has_cycle();
-    workers.first().has_cycle |= has_cycle;
-    if has_cycle && matches!(end, SearchEnd::Complete) && workers.count() > 1 {
-        return workers.alone(|workers| search_with(workers, most, shard));
+    // Whether CPUs can follow a cycle for ever is seen on the search stack as well. If it passes from
+    // one worker to another, one has to look alone.
+    if matches!(end, SearchEnd::Complete) {
+        match seen.has_cycle() {
+            Ok(false) => {}
+            Ok(true) if workers.count() > 1 => {
+                workers.first().has_cycle = true;
+                return workers.alone(|workers| search_with(workers, most, shard));
+            }
+            Ok(true) => workers.first().has_cycle = true,
+            Err(why) => return Ok((SearchEnd::Stopped(why), Vec::new())),
+        }
     }
-    Ok((end, known.states(seen).across))
+    Ok(match known.states(seen, false) {
+        Ok(states) => (end, states.across),
+        Err(why) => (end.unless_complete(why), Vec::new()),
+    })
 }
 
 /// One worker of a search.
@@ -102,12 +117,13 @@ struct Bounded<'a> {
     /// The greatest number of preemptions of an order.
     most: u32,
     seen: &'a Visited,
-    links: Links,
+    /// Which states lead to which, if that is needed.
+    links: Option<Links>,
 }
 
 impl<'a> Bounded<'a> {
-    fn new(seen: &'a Visited, most: u32) -> Self {
-        let links = Links::default();
+    fn new(seen: &'a Visited, most: u32, has_links: bool) -> Self {
+        let links = has_links.then(|| seen.no_links());
         Self { most, seen, links }
     }
 }
@@ -155,13 +171,13 @@ impl Visitor for Bounded<'_> {
         let last = by.and_then(|priced| priced.last);
         let used = by.map_or(0, |priced| priced.used);
         let key = Self::key(state, by.as_ref());
-        let (number, is_better) = self.seen.reach(key, used, |known| {
-            let is_better = used < *known;
-            *known = used.min(*known);
+        let (number, is_better) = self.seen.reach(key, used.into(), |known| {
+            let is_better = used < known.get();
+            known.set(used.min(known.get()));
             is_better
         });
-        if let Some(by) = by {
-            self.links.add(by.from, number);
+        if let (Some(by), Some(links)) = (by, &mut self.links) {
+            links.add(by.from, number);
         }
         match is_better {
             Some(false) => return Entry::Known,

@@ -10,6 +10,7 @@ use super::dfs::Cut;
 use super::found::Found;
 use super::progress::{OnProgress, Progress};
 use super::round::Round;
+use super::storage::Storage;
 use super::system::TransitionSystem;
 use crate::explore::schedule::{Choice, Turn};
 use crate::explore::sharing::Sharing;
@@ -20,10 +21,12 @@ use crate::explore::stop_reason::StopReason;
 const CHECK_EVERY: u64 = 64;
 
 /// The limits of a search.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Limits {
     /// The greatest number of states that it may keep.
     pub states: Option<u64>,
+    /// Where it keeps them, and within which memory.
+    pub storage: Arc<Storage>,
 }
 
 /// What every strategy drives: it makes steps of the transition system, and keeps the counts. Each
@@ -183,6 +186,9 @@ impl<'a> Engine<'a> {
         if self.round.is_over() {
             return Ok(Check::Over);
         }
+        if let Some(why) = self.limits.storage.stop_reason() {
+            return Ok(Check::Stop(why));
+        }
         if !self.counts.transitions.is_multiple_of(CHECK_EVERY) {
             return Ok(Check::GoOn);
         }
@@ -192,6 +198,7 @@ impl<'a> Engine<'a> {
         if let Some(why) = self.system.stop_reason() {
             return Ok(Check::Stop(why));
         }
+        self.limits.storage.keep_within(&[]);
         let Some(most) = self.limits.states else {
             return Ok(Check::GoOn);
         };

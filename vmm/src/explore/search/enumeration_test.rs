@@ -155,7 +155,7 @@ const SEARCHES: [(&str, Search); 3] = [
         Ok((dpor::search(workers, shard)?, Vec::new()))
     }),
     ("exhaustive", |workers, shard| {
-        let (end, states) = exhaustive::search(workers, shard)?;
+        let (end, states) = exhaustive::search(workers, shard, true)?;
         Ok((end, states.across))
     }),
     (
@@ -255,7 +255,7 @@ fn search(
             continue 'anew;
         }
         let (links, states) = Links::of(across);
-        if links.has_cycle(states) {
+        if links.has_cycle(states).unwrap() {
             return self::search(programs, machine, conditions, Division::NONE, search);
         }
         return ends;

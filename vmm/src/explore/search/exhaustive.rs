@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use shared::stop::Kind;
+use zerocopy::native_endian;
 
 use super::dfs::{Cut, Divided, Entry, Led, Root, Task, Visitor, depth_first, make};
 use super::end::SearchEnd;
@@ -33,22 +34,23 @@ struct ChoiceBits {
 type ChoiceSet = u128;
 
 /// The states that were visited, each with the choices that were not tried from it: its sleep set.
-type Visited = Seen<ChoiceSet>;
+type Visited = Seen<native_endian::U128>;
 
 /// Searches the part of the orders that belongs to `shard`, from the initial state. Returns how it
-/// ended, and what it has seen.
+/// ended, and what it has seen; the keys of the states only if it `keeps_keys`.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
 pub fn search(
     workers: &mut Workers<'_>,
     shard: Shard,
+    keeps_keys: bool,
 ) -> Result<(SearchEnd, States), SpecimenError> {
     let reduces = workers.first().system.granularity() == Granularity::Access;
     let bits = ChoiceBits::of(workers.first().system.vectors());
     let begin = |engine: &mut Engine<'_>, workers: usize| {
         engine.counts.ends = 0;
-        let seen = Visited::default();
+        let seen = Visited::new(&engine.limits.storage);
         let mut first = Exhaustive::new(&seen, &bits, reduces);
         let Frontier { mine, known } = Frontier::of(engine, &mut first, shard)?;
         seen.add_links(first.links);
@@ -69,8 +71,16 @@ pub fn search(
     else {
         return Ok((end, States::default()));
     };
-    workers.first().has_cycle |= seen.has_cycle();
-    Ok((end, known.states(seen)))
+    if matches!(end, SearchEnd::Complete) {
+        match seen.has_cycle() {
+            Ok(has_cycle) => workers.first().has_cycle |= has_cycle,
+            Err(why) => return Ok((SearchEnd::Stopped(why), States::default())),
+        }
+    }
+    Ok(match known.states(seen, keeps_keys) {
+        Ok(states) => (end, states),
+        Err(why) => (end.unless_complete(why), States::default()),
+    })
 }
 
 /// Where `shard` begins with another search: the states to which the first steps from the initial
@@ -79,12 +89,13 @@ pub fn search(
 /// # Errors
 /// [`Cut`] if the search was cut short before.
 pub fn roots(engine: &mut Engine<'_>, shard: Shard) -> Result<Vec<Root>, Cut> {
-    let seen = Visited::default();
+    let seen = Visited::new(&engine.limits.storage);
     let bits = ChoiceBits::of(engine.system.vectors());
     let mut first = Exhaustive::new(&seen, &bits, true);
     let mine = Frontier::of(engine, &mut first, shard)?.mine;
     seen.add_links(first.links);
-    engine.has_cycle |= seen.has_cycle();
+    let has_cycle = seen.has_cycle();
+    engine.has_cycle |= has_cycle.map_err(|why| Cut::End(SearchEnd::Stopped(why)))?;
     let mut roots = Vec::new();
     for Task { mut root, by } in mine {
         if let Some((choice, _)) = by {
@@ -161,9 +172,9 @@ impl Visitor for Exhaustive<'_> {
     ) -> Entry<Unexplored> {
         let asleep = by.as_ref().map_or(0, |by| by.asleep);
         // What is taken out of the sleep set here has to be tried here: nobody else does it.
-        let (number, before) = self.seen.reach(state.key(), asleep, |known| {
-            let before = *known;
-            *known = before & asleep;
+        let (number, before) = self.seen.reach(state.key(), asleep.into(), |known| {
+            let before = known.get();
+            known.set(before & asleep);
             before
         });
         if let Some(by) = by {
@@ -204,7 +215,7 @@ impl<'a> Exhaustive<'a> {
             seen,
             reduces,
             bits,
-            links: Links::default(),
+            links: seen.no_links(),
         }
     }
 

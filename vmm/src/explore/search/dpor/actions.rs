@@ -232,8 +232,9 @@ impl<'a> Actions<'a> {
 }
 
 /// A set of actions, by their numbers.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
 pub struct ActionSet {
+    /// The last of them is not 0.
     words: Vec<u64>,
     /// Whether an order in which they happen ends with a breach, past which the search goes on. More
     /// can happen then than is known.

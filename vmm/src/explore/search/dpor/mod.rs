@@ -52,7 +52,7 @@ pub fn search(workers: &mut Workers<'_>, shard: Shard) -> Result<SearchEnd, Spec
         engine.counts.ends = 0;
         let roots = exhaustive::roots(engine, shard)?;
         Ok(Common {
-            visited: Visited::default(),
+            visited: Visited::new(&engine.limits.storage),
             numbering: Numbering::default(),
             tasks: Tasks::new(workers, roots.into_iter().map(Task::Begin)),
         })
@@ -161,7 +161,7 @@ impl<'a> Dpor<'a> {
                     }
                 }
                 Found::Close(summary) => {
-                    self.close(&node, summary);
+                    self.close(&node, &summary);
                     self.step_back();
                     is_there = false;
                 }
@@ -250,9 +250,7 @@ impl<'a> Dpor<'a> {
         let choices: Vec<_> = choices.into_iter().map(numbered).collect();
         let all: Vec<_> = blocked.iter().chain(&choices).map(|(_, it)| *it).collect();
         if choices.is_empty() {
-            let summary = Arc::new(summary);
-            let visit = || Visit::Done(Arc::clone(&summary));
-            if !self.common.visited.begin(key, visit) {
+            if !self.common.visited.begin_done(key, &summary) {
                 self.revisit(engine, key, by)?;
                 return Ok(None);
             }
@@ -271,11 +269,7 @@ impl<'a> Dpor<'a> {
             Reached::Beginning(_) => None,
         };
         let node = Arc::new(Node::new(state, by, choices, last, summary));
-        if !self
-            .common
-            .visited
-            .begin(key, || Visit::Open(Arc::clone(&node)))
-        {
+        if !self.common.visited.begin(key, &node) {
             let by = node.by.clone();
             self.revisit(engine, key, by)?;
             return Ok(None);
@@ -339,11 +333,8 @@ impl<'a> Dpor<'a> {
 
     /// Writes down which actions can happen after `node`, at which it is and from which everything
     /// was tried, and tells the steps that wait for that.
-    fn close(&mut self, node: &Arc<Node>, summary: ActionSet) {
-        let key = node.state.key();
-        let summary = Arc::new(summary);
-        let visit = Visit::Done(Arc::clone(&summary));
-        self.common.visited.finish(key, visit);
+    fn close(&mut self, node: &Arc<Node>, summary: &ActionSet) {
+        let summary = self.common.visited.finish(node.state.key(), summary);
         for waits in node.close() {
             self.go_to(&waits.from);
             self.actions.know(waits.action + 1);
