@@ -83,6 +83,7 @@ pub mod provenance;
 pub mod report;
 mod running;
 pub mod scenario;
+pub mod size;
 pub mod stats;
 pub mod table_style;
 pub mod text;

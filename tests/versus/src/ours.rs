@@ -90,6 +90,8 @@ impl Explorer {
             seed,
             time: None,
             states: None,
+            memory_limit: None,
+            keeps_keys: false,
             shard: Shard::WHOLE,
             checkpoints: None,
             jobs: 1,

@@ -1,5 +1,6 @@
 //! `vmm explore CASE GUEST`: searches the orders of a case's steps for one that breaks something.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,13 @@ use vmm::explore::memory::Memory;
 use vmm::explore::result::{Document, Part};
 use vmm::explore::schedule::Granularity;
 use vmm::explore::search::sampled::Sampling;
+use vmm::explore::search::storage::{self, MemoryLimit};
 use vmm::explore::sharing::SharingRecord;
 use vmm::explore::{Config, Shard, Strategy, explore, is_possible, knows_stores};
 use vmm::machine::guest::Guest;
 use vmm::provenance::Input;
 use vmm::stats::sources::Sources;
-use vmm::{duration, text};
+use vmm::{duration, size, text};
 
 use super::explored::{self, Files, NOT_WRITTEN, StoryReplay};
 use super::interruption::{self, interrupted};
@@ -83,6 +85,16 @@ pub struct Arguments {
     /// Stop when so many states have been seen [default: no limit]
     #[arg(long, value_name = "N")]
     max_states: Option<u64>,
+
+    /// Keep the states in files that are paged out once the process has more memory than this, such
+    /// as 500M or 2G; stop when what must stay in memory is more [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    memory_limit: Option<u64>,
+
+    /// Where these files are, on a disk: they have no names, and are gone when the search is over
+    /// [default: $TMPDIR, or else /var/tmp]
+    #[arg(long, value_name = "FOLDER", requires = "memory_limit")]
+    memory_files: Option<PathBuf>,
 
     /// Write the schedule that breaks something here, for vmm replay
     #[arg(long, value_name = "FILE")]
@@ -209,6 +221,29 @@ impl Arguments {
         }
     }
 
+    /// The limit on memory, and where files are made for it.
+    fn memory_limit(&self) -> Result<Option<MemoryLimit>, Refused> {
+        let Some(bytes) = self.memory_limit else {
+            return Ok(None);
+        };
+        let of_environment = || env::var_os("TMPDIR").filter(|name| !name.is_empty());
+        let given = self.memory_files.clone();
+        let directory = given.or_else(|| of_environment().map(PathBuf::from));
+        let directory = directory.unwrap_or_else(|| PathBuf::from("/var/tmp"));
+        // Who names it on the command line knows what it is.
+        if self.memory_files.is_none() && storage::is_memory(&directory) {
+            return Err(Refused {
+                message: format!(
+                    "--memory-limit: {} is on tmpfs, which is memory; name a folder on a disk by \
+                     --memory-files",
+                    directory.display()
+                ),
+                status: 2,
+            });
+        }
+        Ok(Some(MemoryLimit { bytes, directory }))
+    }
+
     fn config(&self, guest: &Path, (case, case_file): (Case, Input)) -> Result<Config, Refused> {
         let granularity = match (self.strategy, self.granularity) {
             (How::Reference, Where::Access) => Granularity::Every,
@@ -241,6 +276,8 @@ impl Arguments {
             seed: self.seed,
             time: self.time_limit,
             states: self.max_states,
+            memory_limit: self.memory_limit()?,
+            keeps_keys: self.result.is_some(),
             shard: self.shard.unwrap_or(Shard::WHOLE),
             checkpoints: self.checkpoint.clone().map(|file| Checkpoints {
                 file,

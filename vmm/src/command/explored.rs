@@ -558,7 +558,7 @@ fn told(schedule: &Schedule, story_replay: StoryReplay<'_>) -> Result<Story, Unt
         Ok((replayed, story)) => match replayed.stopped {
             None => Ok(story),
             Some(why) => Err(Untold {
-                why: why.reason().to_owned(),
+                why: why.reason().into_owned(),
                 is_failure: false,
             }),
         },

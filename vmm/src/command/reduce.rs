@@ -98,6 +98,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         seed: arguments.seed,
         time: arguments.time_limit,
         states: None,
+        memory_limit: None,
+        keeps_keys: false,
         shard: Shard::WHOLE,
         checkpoints: None,
         jobs: 1,
@@ -138,7 +140,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     } = reduced;
     let Some(case) = case else {
         let (message, status) = match stopped {
-            Some(why) => (why.reason().to_owned(), status_of(why)),
+            Some(why) => (why.reason().into_owned(), status_of(why)),
             None => (
                 "it did not break in its time; --each gives it more".to_owned(),
                 NOT_SHOWN,

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::key::to_hex;
 use super::memory::Memory;
 use super::schedule::Granularity;
-use super::search::checkpoint::{Keeper, Kept, read_value, write_value};
+use super::search::checkpoint::{Checkpoint, Keeper, read_value, write_value};
 use super::shard::Shard;
 use super::strategy::Strategy;
 
@@ -213,7 +213,7 @@ impl CheckpointFile {
     pub(super) fn open(
         wanted: &Checkpoints,
         identity: Identity,
-    ) -> Result<(Self, Option<Kept>), CheckpointError> {
+    ) -> Result<(Self, Option<Checkpoint>), CheckpointError> {
         let kept = match open(&wanted.file)? {
             Some(file) => Some(read(file, &wanted.file, &identity)?),
             None => None,
@@ -247,7 +247,7 @@ impl CheckpointFile {
 }
 
 /// Reads the search in `file`, which is called `name`.
-fn read(mut file: File, name: &Path, identity: &Identity) -> Result<Kept, CheckpointError> {
+fn read(mut file: File, name: &Path, identity: &Identity) -> Result<Checkpoint, CheckpointError> {
     let error = |error| CheckpointError::io(name, error);
     let damaged = |_| Wrong::Damaged.of(name);
     let length = file.metadata().map_err(error)?.len();
@@ -272,7 +272,7 @@ fn read(mut file: File, name: &Path, identity: &Identity) -> Result<Kept, Checkp
     if let Some(what) = identity.difference(&of) {
         return Err(Wrong::OtherSearch(what).of(name));
     }
-    Kept::read(Box::new(from)).map_err(damaged)
+    Checkpoint::read(Box::new(from)).map_err(damaged)
 }
 
 impl Keeper for CheckpointFile {

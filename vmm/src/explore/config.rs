@@ -6,6 +6,7 @@ use super::case::Case;
 use super::checkpoint_file::Checkpoints;
 use super::memory::Memory;
 use super::schedule::Granularity;
+use super::search::storage::MemoryLimit;
 use super::shard::Shard;
 use super::sharing::SharingRecord;
 use super::strategy::Strategy;
@@ -38,6 +39,10 @@ pub struct Config {
     pub time: Option<Duration>,
     /// The limit on the number of states.
     pub states: Option<u64>,
+    /// The limit on the memory of the process.
+    pub memory_limit: Option<MemoryLimit>,
+    /// Whether the keys of all states are kept, for a result that is to be merged.
+    pub keeps_keys: bool,
     /// The part of the search that this process does.
     pub shard: Shard,
     /// Where the search is kept from time to time, if anywhere.

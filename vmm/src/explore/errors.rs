@@ -1,5 +1,8 @@
 //! Why nothing was explored or replayed, and the exit status for each reason.
 
+use std::io;
+use std::path::PathBuf;
+
 use super::case::{CaseError, NeverBreaks};
 use super::checkpoint_file::CheckpointError;
 use super::options::NoEffect;
@@ -43,6 +46,13 @@ pub enum ExploreError {
     /// The checkpoint is of no use.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// No files can be made for the limit on memory.
+    #[error(
+        "no files can be made in {}, where the search would keep states (--memory-limit, \
+         --memory-files)",
+        .0.display()
+    )]
+    Storage(PathBuf, #[source] io::Error),
     /// The schedule was found on another image.
     #[error(
         "the schedule was found on guest image {of}, this is {this}; take the image it was found \
@@ -68,6 +78,7 @@ impl ExploreError {
             | Self::Word(_)
             | Self::OtherCpus(_)
             | Self::Checkpoint(_)
+            | Self::Storage(..)
             | Self::OtherImage { .. } => 2,
             Self::Specimen(
                 SpecimenError::NoPoint { .. }

@@ -1,6 +1,7 @@
 //! One exploration, from the guest image to the outcome: boots the specimen, runs the search, and
 //! shortens and checks what it found.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,9 @@ use super::phases::{self, Covered};
 use super::point_of_no_return;
 use super::retrace::{Diverged, follow, up_to_cycle};
 use super::schedule::{FORM, Granularity, Schedule, Turn};
-use super::search::checkpoint::{Kept as KeptSearch, SoFar};
+use super::search::checkpoint::{Checkpoint, SoFar};
 use super::search::found::{self, Found, Kept, Wanted};
+use super::search::storage::Storage;
 use super::search::workers::Workers;
 use super::search::{Counterexample, Engine, Limits, OnProgress, Progress, SearchEnd};
 use super::sharing::Sharing;
@@ -40,6 +42,7 @@ pub fn explore(
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Outcome, ExploreError> {
     let until = Until::new(interrupted, config.time);
+    let storage = Arc::new(storage(config)?);
     let (image, manifest) = read(config)?;
     let mut specimens = boot(&image, config, &until)?;
     let (specimen, others) = specimens.split_first_mut().expect("there is one at least");
@@ -66,12 +69,13 @@ pub fn explore(
     }
     let limits = Limits {
         states: config.states,
+        storage: Arc::clone(&storage),
     };
     info!("search begins: {:?}", config.strategy);
     let mut theirs = vec![sharing.clone(); others.len()];
-    let first = Engine::new(specimen, &mut sharing, limits, Some(on_progress));
+    let first = Engine::new(specimen, &mut sharing, limits.clone(), Some(on_progress));
     let rest = others.iter_mut().zip(&mut theirs);
-    let rest = rest.map(|(specimen, sharing)| Engine::new(specimen, sharing, limits, None));
+    let rest = rest.map(|(specimen, sharing)| Engine::new(specimen, sharing, limits.clone(), None));
     let mut workers = Workers::new(first, rest);
     workers.note(&wanted(config));
     if let Some(checkpoints) = &mut checkpoints {
@@ -157,6 +161,7 @@ pub fn explore(
     let options = options(config);
     let mut warnings = options::warnings(&manifest, &options, config.memory);
     warnings.extend(checkpoints.and_then(|file| file.failed));
+    warnings.extend(storage.no_room().map(str::to_owned));
     let names = WordNames::of(&image, specimen);
     Ok(Outcome {
         words: names.known(sharing.addresses()),
@@ -185,7 +190,7 @@ pub fn explore(
 fn open_checkpoints(
     config: &Config,
     specimen: &Specimen,
-) -> Result<(Option<CheckpointFile>, Option<KeptSearch>), ExploreError> {
+) -> Result<(Option<CheckpointFile>, Option<Checkpoint>), ExploreError> {
     let Some(wanted) = &config.checkpoints else {
         return Ok((None, None));
     };
@@ -225,6 +230,15 @@ fn go_on_from(
         specimen.keep_pages(&pages)?;
     }
     Ok(())
+}
+
+/// Where the search keeps what it has seen.
+fn storage(config: &Config) -> Result<Storage, ExploreError> {
+    let Some(limit) = &config.memory_limit else {
+        return Ok(Storage::default());
+    };
+    let directory = limit.directory.clone();
+    Storage::new(limit.clone()).map_err(|error| ExploreError::Storage(directory, error))
 }
 
 /// Boots as many specimens as `config` asks for, all at the same time.

@@ -148,10 +148,16 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
         verdict,
         VerdictRecord::Complete | VerdictRecord::BoundedComplete { .. }
     );
-    if is_through && links.has_cycle(states) {
-        verdict = VerdictRecord::Stopped {
-            why: StopReason::Cycle,
-        };
+    if is_through {
+        match links.has_cycle(states) {
+            Ok(false) => {}
+            Ok(true) => {
+                verdict = VerdictRecord::Stopped {
+                    why: StopReason::Cycle,
+                };
+            }
+            Err(why) => verdict = VerdictRecord::Stopped { why },
+        }
     }
     let keys = parts.iter().map(|part| part.keys.as_ref()).collect();
     let keys = (verdict == VerdictRecord::Complete)
@@ -258,18 +264,27 @@ fn verdict(parts: &[Part]) -> VerdictRecord {
     if let Some((_, best)) = broken.min_by_key(|(cost, _)| *cost) {
         return best.clone();
     }
-    let stopped = |why: StopReason| VerdictRecord::Stopped { why };
-    [
-        StopReason::Reached,
-        StopReason::Signal,
-        StopReason::Time,
-        StopReason::States,
-        StopReason::Cycle,
-    ]
-    .map(stopped)
-    .into_iter()
-    .find(|verdict| verdicts().any(|it| it == verdict))
-    .unwrap_or_else(|| parts[0].document.verdict.clone())
+    let stopped = verdicts().filter_map(|verdict| match verdict {
+        VerdictRecord::Stopped { why } => Some((rank(*why), verdict)),
+        _ => None,
+    });
+    let first = stopped.min_by_key(|(rank, _)| *rank);
+    first
+        .map_or(&parts[0].document.verdict, |(_, verdict)| verdict)
+        .clone()
+}
+
+/// Of several reasons to stop, the lowest is that of all shards.
+fn rank(why: StopReason) -> u8 {
+    match why {
+        StopReason::Reached => 0,
+        StopReason::Signal => 1,
+        StopReason::Time => 2,
+        StopReason::States => 3,
+        StopReason::Memory { .. } => 4,
+        StopReason::Room => 5,
+        StopReason::Cycle => 6,
+    }
 }
 
 fn cost(schedule: &Schedule) -> (usize, usize) {

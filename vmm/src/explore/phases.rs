@@ -6,7 +6,7 @@ use tracing::info;
 use super::config::Config;
 use super::schedule::Granularity;
 use super::search::bounded::BoundedEnd;
-use super::search::checkpoint::{Kept, Phase};
+use super::search::checkpoint::{Checkpoint, Phase};
 use super::search::livelock::confirm_complete;
 use super::search::sampled::Sampling;
 use super::search::seen::States;
@@ -48,7 +48,7 @@ impl Covered {
 pub(super) fn run(
     workers: &mut Workers<'_>,
     config: &Config,
-    kept: Option<Kept>,
+    kept: Option<Checkpoint>,
 ) -> Result<Covered, SpecimenError> {
     let learns = config.known.is_none() && kept.is_none() && config.strategy != Strategy::Reference;
     if learns && let Some(end) = learn(workers.first(), config.seed)? {
@@ -58,9 +58,9 @@ pub(super) fn run(
     match config.strategy {
         Strategy::Bounded(bound) => bounded(workers, bound, shard, kept),
         Strategy::Auto(bound) => {
-            let is_behind = |kept: &Kept| !matches!(kept.phase, Phase::Bounded(_));
+            let is_behind = |kept: &Checkpoint| !matches!(kept.phase, Phase::Bounded(_));
             if kept.as_ref().is_some_and(is_behind) {
-                return races(workers, shard, kept);
+                return races(workers, shard, config.keeps_keys, kept);
             }
             match bounded(workers, bound, shard, kept)? {
                 Covered {
@@ -68,7 +68,7 @@ pub(super) fn run(
                     ..
                 } => {
                     info!("nothing breaks with {bound} preemptions; every order comes next");
-                    races(workers, shard, None)
+                    races(workers, shard, config.keeps_keys, None)
                 }
                 other => Ok(other),
             }
@@ -80,12 +80,12 @@ pub(super) fn run(
                 ..Covered::only(end)
             })
         }
-        Strategy::Races => races(workers, shard, kept),
+        Strategy::Races => races(workers, shard, config.keeps_keys, kept),
         Strategy::Exhaustive if config.check_keys => {
             let end = checking::search(workers)?;
             Ok(Covered::only(confirm_complete(workers, end, false)?))
         }
-        Strategy::Exhaustive => exhaustive(workers, shard, kept),
+        Strategy::Exhaustive => exhaustive(workers, shard, config.keeps_keys, kept),
         Strategy::Sampled(sampling, runs) => {
             let Shard { index, of } = shard;
             let mine = |run: u64| run % of == index;
@@ -100,7 +100,7 @@ fn bounded(
     workers: &mut Workers<'_>,
     bound: u32,
     shard: Shard,
-    kept: Option<Kept>,
+    kept: Option<Checkpoint>,
 ) -> Result<Covered, SpecimenError> {
     let BoundedEnd { end, bound, across } = bounded::search(workers, bound, shard, kept)?;
     Ok(Covered {
@@ -117,9 +117,10 @@ fn bounded(
 fn exhaustive(
     workers: &mut Workers<'_>,
     shard: Shard,
-    kept: Option<Kept>,
+    keeps_keys: bool,
+    kept: Option<Checkpoint>,
 ) -> Result<Covered, SpecimenError> {
-    let (end, states) = exhaustive::search(workers, shard, kept)?;
+    let (end, states) = exhaustive::search(workers, shard, keeps_keys, kept)?;
     Ok(Covered {
         states,
         ..Covered::only(confirm_complete(workers, end, shard != Shard::WHOLE)?)
@@ -131,12 +132,13 @@ fn exhaustive(
 fn races(
     workers: &mut Workers<'_>,
     shard: Shard,
-    kept: Option<Kept>,
+    keeps_keys: bool,
+    kept: Option<Checkpoint>,
 ) -> Result<Covered, SpecimenError> {
     let system = &workers.first().system;
     let knows_accesses = system.granularity() == Granularity::Access;
     if !knows_accesses || system.cpus().len() > search::dpor::MOST_CPUS {
-        return exhaustive(workers, shard, kept);
+        return exhaustive(workers, shard, keeps_keys, kept);
     }
     let end = search::dpor::search(workers, shard, kept)?;
     let is_part = shard != Shard::WHOLE;

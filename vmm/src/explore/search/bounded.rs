@@ -10,8 +10,9 @@
 use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
+use zerocopy::native_endian;
 
-use super::checkpoint::{Kept, Phase};
+use super::checkpoint::{Checkpoint, Phase};
 use super::dfs::{Entry, Visitor, depth_first};
 use super::divided::{Divided, Refers};
 use super::end::SearchEnd;
@@ -26,7 +27,7 @@ use crate::explore::specimen::{SpecimenError, State};
 
 /// The states that were visited, each with the CPU that ran last, and with the fewest preemptions
 /// with which it was reached.
-type Visited = Seen<u32>;
+type Visited = Seen<native_endian::U32>;
 
 /// What a bounded search came to.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub fn search(
     workers: &mut Workers<'_>,
     bound: u32,
     shard: Shard,
-    mut kept: Option<Kept>,
+    mut kept: Option<Checkpoint>,
 ) -> Result<BoundedEnd, SpecimenError> {
     let mut most = match kept.as_ref().map(|kept| kept.phase) {
         Some(Phase::Bounded(most)) => most.min(bound),
@@ -72,16 +73,21 @@ fn search_with(
     workers: &mut Workers<'_>,
     most: u32,
     shard: Shard,
-    mut kept: Option<Kept>,
+    mut kept: Option<Checkpoint>,
 ) -> Result<(SearchEnd, Vec<(u128, u128)>), SpecimenError> {
+    // A worker that searches the whole alone sees on its search stack that states form a cycle. The
+    // first time that it comes to a state it tries all that it ever tries there, if no choice costs
+    // too much; and it never comes to one on its search stack with fewer preemptions.
+    // Others who go on with the search would not.
+    let has_links = workers.count() > 1 || shard != Shard::WHOLE || workers.are_kept();
     let begin = |engine: &mut Engine<'_>, workers: usize| {
         if let Some(kept) = kept.take() {
             return Divided::resume(Phase::Bounded(most), kept, engine, workers);
         }
-        let seen = Visited::default();
-        let mut first = Bounded::new(&seen, most);
+        let seen = Visited::new(&engine.limits.storage);
+        let mut first = Bounded::new(&seen, most, has_links);
         let Frontier { mine, known } = Frontier::of(engine, &mut first, shard)?;
-        seen.add_links(first.links);
+        first.links.into_iter().for_each(|it| seen.add_links(it));
         Ok(Divided::new(
             Phase::Bounded(most),
             (seen, known),
@@ -89,10 +95,10 @@ fn search_with(
             mine,
         ))
     };
-    let work = |engine: &mut Engine<'_>, together: &Divided<u32, _, _>| {
-        let mut search = Bounded::new(&together.seen, most);
+    let work = |engine: &mut Engine<'_>, together: &Divided<native_endian::U32, _, _>| {
+        let mut search = Bounded::new(&together.seen, most, has_links);
         let ended = depth_first(engine, &mut search, &together.parts);
-        together.seen.add_links(search.links);
+        (search.links.into_iter()).for_each(|it| together.seen.add_links(it));
         ended
     };
     let (end, parts) = workers.until_sound(begin, work)?;
@@ -105,15 +111,24 @@ fn search_with(
     else {
         return Ok((end, Vec::new()));
     };
-    // A worker alone would have seen on its search stack that states form a cycle, and whether CPUs
-    // can follow it for ever. If it passes from one worker to another, one has to look alone.
-    let has_cycle = seen.has_cycle();
-    workers.first().has_cycle |= has_cycle;
+    // Whether CPUs can follow a cycle for ever is seen on the search stack as well. If it passes from
+    // one worker to another, or from one process to another, one has to look alone.
     let is_divided = workers.count() > 1 || is_resumed;
-    if has_cycle && matches!(end, SearchEnd::Complete) && is_divided {
-        return workers.alone(|workers| search_with(workers, most, shard, None));
+    if matches!(end, SearchEnd::Complete) {
+        match seen.has_cycle() {
+            Ok(false) => {}
+            Ok(true) if is_divided => {
+                workers.first().has_cycle = true;
+                return workers.alone(|workers| search_with(workers, most, shard, None));
+            }
+            Ok(true) => workers.first().has_cycle = true,
+            Err(why) => return Ok((SearchEnd::Stopped(why), Vec::new())),
+        }
     }
-    Ok((end, known.states(seen).across))
+    Ok(match known.states(seen, false) {
+        Ok(states) => (end, states.across),
+        Err(why) => (end.unless_complete(why), Vec::new()),
+    })
 }
 
 /// One worker of a search.
@@ -122,12 +137,13 @@ struct Bounded<'a> {
     /// The greatest number of preemptions of an order.
     most: u32,
     seen: &'a Visited,
-    links: Links,
+    /// Which states lead to which, if that is needed.
+    links: Option<Links>,
 }
 
 impl<'a> Bounded<'a> {
-    fn new(seen: &'a Visited, most: u32) -> Self {
-        let links = Links::default();
+    fn new(seen: &'a Visited, most: u32, has_links: bool) -> Self {
+        let links = has_links.then(|| seen.no_links());
         Self { most, seen, links }
     }
 }
@@ -175,13 +191,13 @@ impl Visitor for Bounded<'_> {
         let last = by.and_then(|priced| priced.last);
         let used = by.map_or(0, |priced| priced.used);
         let key = Self::key(state, by.as_ref());
-        let (number, is_better) = self.seen.reach(key, used, |known| {
-            let is_better = used < *known;
-            *known = used.min(*known);
+        let (number, is_better) = self.seen.reach(key, used.into(), |known| {
+            let is_better = used < known.get();
+            known.set(used.min(known.get()));
             is_better
         });
-        if let Some(by) = by {
-            self.links.add(by.from, number);
+        if let (Some(by), Some(links)) = (by, &mut self.links) {
+            links.add(by.from, number);
         }
         match is_better {
             Some(false) => return Entry::Known,

@@ -96,7 +96,7 @@ impl SoFar {
 }
 
 /// A search that was kept, to go on with.
-pub struct Kept {
+pub struct Checkpoint {
     /// What it was at.
     pub phase: Phase,
     /// What it had come to.
@@ -105,15 +105,15 @@ pub struct Kept {
     pub rest: Box<dyn Read + Send>,
 }
 
-impl std::fmt::Debug for Kept {
+impl std::fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kept")
+        f.debug_struct("Checkpoint")
             .field("phase", &self.phase)
             .finish_non_exhaustive()
     }
 }
 
-impl Kept {
+impl Checkpoint {
     /// Reads a search that [`write`] has written.
     ///
     /// # Errors

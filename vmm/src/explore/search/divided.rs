@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::{self, Kept, Phase, PlaceRecord, read_value, unreadable, unusable};
+use super::checkpoint::{self, Checkpoint, Phase, PlaceRecord, read_value, unreadable, unusable};
 use super::checkpoint::{Resumable, write_value};
 use super::dfs::Cut;
 use super::engine::Engine;
 use super::frontier::KnownToAll;
 use super::parts::{Parts, Task};
-use super::seen::{Plain, Seen};
+use super::seen::{Kept, Seen};
 use super::workers::Together;
 use crate::explore::schedule::Choice;
 use crate::explore::specimen::State;
@@ -46,7 +46,7 @@ impl<'a, D, S> TaskRecord<&'a D, &'a S> {
 /// What the workers of a depth-first search have together: what they have seen, of each state with
 /// a value of type `V`, and the parts that are left.
 #[derive(Debug)]
-pub struct Divided<V, D, S> {
+pub struct Divided<V: Kept, D, S> {
     phase: Phase,
     /// The states that they have seen.
     pub seen: Seen<V>,
@@ -58,7 +58,7 @@ pub struct Divided<V, D, S> {
     pub is_resumed: bool,
 }
 
-impl<V, D, S> Divided<V, D, S> {
+impl<V: Kept, D, S> Divided<V, D, S> {
     /// For this number of workers, who begin with `tasks`.
     pub fn new(
         phase: Phase,
@@ -78,7 +78,7 @@ impl<V, D, S> Divided<V, D, S> {
 
 impl<V, D, S> Divided<V, D, S>
 where
-    V: Plain,
+    V: Kept,
     D: DeserializeOwned + Refers,
     S: DeserializeOwned + Refers,
 {
@@ -88,13 +88,13 @@ where
     /// [`Cut`] if it is of another search.
     pub fn resume(
         phase: Phase,
-        mut kept: Kept,
+        mut kept: Checkpoint,
         engine: &mut Engine<'_>,
         workers: usize,
     ) -> Result<Self, Cut> {
         kept.begin(engine, phase)?;
         let rest = &mut kept.rest;
-        let seen = Seen::read(rest).map_err(|error| unreadable(&error))?;
+        let seen = Seen::read(rest, &engine.limits.storage).map_err(|error| unreadable(&error))?;
         let (known, records) = Self::read_tasks(rest).map_err(|error| unreadable(&error))?;
         let mut tasks = Vec::new();
         for TaskRecord { place, data, by } in records {
@@ -137,7 +137,7 @@ where
 
 impl<V, D, S> Together for Divided<V, D, S>
 where
-    V: Plain + Sync + Send,
+    V: Kept,
     D: Serialize + Send,
     S: Serialize + Send,
 {
@@ -150,7 +150,7 @@ where
     }
 }
 
-impl<V: Plain, D: Serialize, S: Serialize> Resumable for Divided<V, D, S> {
+impl<V: Kept, D: Serialize, S: Serialize> Resumable for Divided<V, D, S> {
     fn go_on(&mut self) {
         self.parts.tasks.go_on();
     }

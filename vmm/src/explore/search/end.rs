@@ -25,3 +25,14 @@ pub enum SearchEnd {
     /// It had to stop before that.
     Stopped(StopReason),
 }
+
+impl SearchEnd {
+    /// How it ended, if `why` was found afterwards: what was found stays, and what was complete is
+    /// not.
+    pub fn unless_complete(self, why: StopReason) -> Self {
+        match self {
+            Self::Complete => Self::Stopped(why),
+            other => other,
+        }
+    }
+}

@@ -10,6 +10,7 @@ use super::dfs::Cut;
 use super::found::Found;
 use super::progress::{OnProgress, Progress};
 use super::round::Round;
+use super::storage::Storage;
 use super::system::TransitionSystem;
 use crate::explore::schedule::{Choice, Turn};
 use crate::explore::sharing::Sharing;
@@ -21,10 +22,12 @@ use crate::explore::stop_reason::StopReason;
 const CHECK_EVERY: u64 = if cfg!(test) { 5 } else { 64 };
 
 /// The limits of a search.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Limits {
     /// The greatest number of states that it may keep.
     pub states: Option<u64>,
+    /// Where it keeps them, and within which memory.
+    pub storage: Arc<Storage>,
 }
 
 /// What every strategy drives: it makes steps of the transition system, and keeps the counts. Each
@@ -149,6 +152,11 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// Whether an order to look at is wanted, and there is none yet.
+    pub fn wants_witness(&self) -> bool {
+        self.found.wanted.witness && self.found.witness.is_none()
+    }
+
     /// What was noted counts from now on, unless the machine may not have been restored exactly.
     ///
     /// # Errors
@@ -185,6 +193,9 @@ impl<'a> Engine<'a> {
         if self.round.is_over() {
             return Ok(Check::Over);
         }
+        if let Some(why) = self.limits.storage.stop_reason() {
+            return Ok(Check::Stop(why));
+        }
         if !self.counts.transitions.is_multiple_of(CHECK_EVERY) {
             return Ok(Check::GoOn);
         }
@@ -197,6 +208,7 @@ impl<'a> Engine<'a> {
         if self.pauses.is_some_and(|due| Instant::now() >= due) {
             return Ok(Check::Pause);
         }
+        self.limits.storage.keep_within(&[]);
         let Some(most) = self.limits.states else {
             return Ok(Check::GoOn);
         };

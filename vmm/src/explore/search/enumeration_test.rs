@@ -3,15 +3,15 @@
 //! states. The enumeration shares no code with the searches: it makes every step of every CPU from
 //! every state.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::checkpoint::{Keeper, Kept};
+use super::checkpoint::{Checkpoint, Keeper};
 use super::found::Wanted;
 use super::links::Links;
 use super::livelock::confirm_complete;
@@ -156,8 +156,10 @@ enum Breaks {
 /// How often a search is stopped or killed. Some searches keep nothing, and would never get on.
 const LIVES: usize = 8;
 
-/// How many searches came to an end that had gone on from what was kept.
-static RESUMED: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// How many searches of this test came to an end that had gone on from what was kept.
+    static RESUMED: Cell<usize> = const { Cell::new(0) };
+}
 
 /// Keeps a search in memory.
 #[derive(Debug)]
@@ -218,7 +220,7 @@ impl Division {
 }
 
 /// One of the searches that claim to try all orders that can matter.
-type Search = fn(&mut Workers<'_>, Shard, Option<Kept>) -> Result<Covered, SpecimenError>;
+type Search = fn(&mut Workers<'_>, Shard, Option<Checkpoint>) -> Result<Covered, SpecimenError>;
 
 /// What it came to: how it ended, and which states of those that all shards know lead to which.
 type Covered = (SearchEnd, Vec<(u128, u128)>);
@@ -229,7 +231,7 @@ const SEARCHES: [(&str, Search); 3] = [
         Ok((dpor::search(workers, shard, kept)?, Vec::new()))
     }),
     ("exhaustive", |workers, shard, kept| {
-        let (end, states) = exhaustive::search(workers, shard, kept)?;
+        let (end, states) = exhaustive::search(workers, shard, true, kept)?;
         Ok((end, states.across))
     }),
     (
@@ -286,7 +288,7 @@ fn search(
                     model.stop_after(steps);
                 }
                 let kept = memories.kept.take().map(|bytes| {
-                    let read = Kept::read(Box::new(io::Cursor::new(bytes.clone())));
+                    let read = Checkpoint::read(Box::new(io::Cursor::new(bytes.clone())));
                     memories.kept = Some(bytes);
                     read.expect("it was written")
                 });
@@ -320,7 +322,7 @@ fn search(
                     }
                     continue;
                 }
-                RESUMED.fetch_add(usize::from(resumes), Ordering::Relaxed);
+                RESUMED.set(RESUMED.get() + usize::from(resumes));
                 across.extend(of_it);
                 workers.gather();
                 let first = workers.first();
@@ -368,7 +370,7 @@ fn search(
             continue 'anew;
         }
         let (links, states) = Links::of(across);
-        if links.has_cycle(states) {
+        if links.has_cycle(states).unwrap() {
             return self::search(programs, machine, conditions, Division::NONE, search);
         }
         return ends;
@@ -455,6 +457,19 @@ fn a_loop_that_another_cpu_ends_is_no_livelock() {
         assert!(enumerate(&programs, machine, &[]).is_some_and(|ends| !ends.is_endless));
     }
     assert_eq!(compare(&programs).unwrap(), 3);
+}
+
+/// Each of the searches goes on from what was kept, and not from the beginning.
+#[test]
+fn a_search_that_was_stopped_goes_on() {
+    let adds = &[Op::Add(0), Op::Add(1)];
+    let programs = tasks(&[adds, adds, &[Op::Load(1), Op::IfSet, Op::Store(2, 1)]]);
+    for breaks in [Breaks::Stops(17), Breaks::Stops(20), Breaks::Kills(17)] {
+        let before = RESUMED.get();
+        let by = Division::NONE.with(breaks);
+        assert!(compare_on(&programs, Machine::SC, &[], &[by]).unwrap());
+        assert_eq!(RESUMED.get() - before, SEARCHES.len(), "{breaks:?}");
+    }
 }
 
 /// How many final states there are on each of the machines.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use shared::stop::Kind;
+use zerocopy::native_endian;
 
-use super::checkpoint::{Kept, Phase};
+use super::checkpoint::{Checkpoint, Phase};
 use super::dfs::{Cut, Entry, Led, Visitor, depth_first, make};
 use super::divided::{Divided, Refers};
 use super::end::SearchEnd;
@@ -37,17 +38,19 @@ struct ChoiceBits {
 type ChoiceSet = u128;
 
 /// The states that were visited, each with the choices that were not tried from it: its sleep set.
-type Visited = Seen<ChoiceSet>;
+type Visited = Seen<native_endian::U128>;
 
 /// Searches the part of the orders that belongs to `shard`, from the initial state, or from where a
-/// search was that was `kept`. Returns how it ended, and what it has seen.
+/// search was that was `kept`. Returns how it ended, and what it has seen; the keys of the states
+/// only if it `keeps_keys`.
 ///
 /// # Errors
 /// [`SpecimenError`] if the host fails.
 pub fn search(
     workers: &mut Workers<'_>,
     shard: Shard,
-    mut kept: Option<Kept>,
+    keeps_keys: bool,
+    mut kept: Option<Checkpoint>,
 ) -> Result<(SearchEnd, States), SpecimenError> {
     let reduces = workers.first().system.granularity() == Granularity::Access;
     let bits = ChoiceBits::of(workers.first().system.vectors());
@@ -56,14 +59,14 @@ pub fn search(
             return Divided::resume(Phase::Exhaustive, kept, engine, workers);
         }
         engine.counts.ends = 0;
-        let seen = Visited::default();
+        let seen = Visited::new(&engine.limits.storage);
         let mut first = Exhaustive::new(&seen, &bits, reduces);
         let Frontier { mine, known } = Frontier::of(engine, &mut first, shard)?;
         seen.add_links(first.links);
         let parts = Divided::new(Phase::Exhaustive, (seen, known), workers, mine);
         Ok(parts)
     };
-    let work = |engine: &mut Engine<'_>, together: &Divided<ChoiceSet, _, _>| {
+    let work = |engine: &mut Engine<'_>, together: &Divided<native_endian::U128, _, _>| {
         let mut search = Exhaustive::new(&together.seen, &bits, reduces);
         let ended = depth_first(engine, &mut search, &together.parts);
         together.seen.add_links(search.links);
@@ -73,8 +76,16 @@ pub fn search(
     let Some(Divided { seen, known, .. }) = parts else {
         return Ok((end, States::default()));
     };
-    workers.first().has_cycle |= seen.has_cycle();
-    Ok((end, known.states(seen)))
+    if matches!(end, SearchEnd::Complete) {
+        match seen.has_cycle() {
+            Ok(has_cycle) => workers.first().has_cycle |= has_cycle,
+            Err(why) => return Ok((SearchEnd::Stopped(why), States::default())),
+        }
+    }
+    Ok(match known.states(seen, keeps_keys) {
+        Ok(states) => (end, states),
+        Err(why) => (end.unless_complete(why), States::default()),
+    })
 }
 
 /// Where `shard` begins with another search: the states to which the first steps from the initial
@@ -83,12 +94,13 @@ pub fn search(
 /// # Errors
 /// [`Cut`] if the search was cut short before.
 pub fn roots(engine: &mut Engine<'_>, shard: Shard) -> Result<Vec<Root>, Cut> {
-    let seen = Visited::default();
+    let seen = Visited::new(&engine.limits.storage);
     let bits = ChoiceBits::of(engine.system.vectors());
     let mut first = Exhaustive::new(&seen, &bits, true);
     let mine = Frontier::of(engine, &mut first, shard)?.mine;
     seen.add_links(first.links);
-    engine.has_cycle |= seen.has_cycle();
+    let has_cycle = seen.has_cycle();
+    engine.has_cycle |= has_cycle.map_err(|why| Cut::End(SearchEnd::Stopped(why)))?;
     let mut roots = Vec::new();
     for Task { mut root, by, .. } in mine {
         if let Some((choice, _)) = by {
@@ -165,9 +177,9 @@ impl Visitor for Exhaustive<'_> {
     ) -> Entry<Unexplored> {
         let asleep = by.as_ref().map_or(0, |by| by.asleep);
         // What is taken out of the sleep set here has to be tried here: nobody else does it.
-        let (number, before) = self.seen.reach(state.key(), asleep, |known| {
-            let before = *known;
-            *known = before & asleep;
+        let (number, before) = self.seen.reach(state.key(), asleep.into(), |known| {
+            let before = known.get();
+            known.set(before & asleep);
             before
         });
         if let Some(by) = by {
@@ -220,7 +232,7 @@ impl<'a> Exhaustive<'a> {
             seen,
             reduces,
             bits,
-            links: Links::default(),
+            links: seen.no_links(),
         }
     }
 

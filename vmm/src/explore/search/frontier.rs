@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::Engine;
 use super::dfs::{Cut, Entry, Led, Visitor, judge, make};
 use super::parts::{Root, Task};
-use super::seen::{Seen, States};
+use super::seen::{Kept, Seen, States};
 use crate::explore::Shard;
+use crate::explore::stop_reason::StopReason;
 
 /// Parts per shard: several, because some lead to many more states than others.
 const PER_SHARD: usize = 8;
@@ -104,10 +105,17 @@ impl<D, S: Send> Frontier<D, S> {
 }
 
 impl KnownToAll {
-    /// What is left of `seen` for the shards to be merged.
-    pub fn states<V: Copy>(&self, seen: Seen<V>) -> States {
-        let across = seen.reached(&self.from, &self.all);
-        let (all, ends) = seen.into_keys();
-        States { all, ends, across }
+    /// What is left of `seen` for the shards to be merged; the keys of its states only if they are
+    /// wanted.
+    ///
+    /// # Errors
+    /// Why that cannot be told.
+    pub fn states<V: Kept>(&self, seen: Seen<V>, keeps_keys: bool) -> Result<States, StopReason> {
+        let across = seen.reached(&self.from, &self.all)?;
+        let (all, ends) = match keeps_keys {
+            true => seen.into_keys(),
+            false => (Vec::new(), Vec::new()),
+        };
+        Ok(States { all, ends, across })
     }
 }

@@ -6,8 +6,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::by_key::ByKey;
 use super::dfs::{Cut, go_on};
 use super::engine::Engine;
-use super::found::MOST_KINDS;
+use super::found::{MOST_KINDS, is_same};
 use super::links::reach;
+use super::system::Holding;
 use crate::explore::schedule::{Act, Choice, Granularity, Turn};
 use crate::explore::specimen::{Breach, State};
 
@@ -17,8 +18,18 @@ pub struct Graph {
     numbers: ByKey<u128, usize>,
     nodes: Vec<Node>,
     edges: Vec<Edge>,
-    /// What can break: for each kind of breach, the first choices that led to it.
+    /// What can break: for each kind of breach, the first choices that led to it. Of a search that
+    /// does not go on past breaches, all with the same names are one kind.
     pub broken: Vec<(Vec<Choice>, Breach)>,
+    /// Whether there were more kinds than are kept.
+    pub more_kinds: bool,
+    /// States in which something is to be noted of which the search has not noted any other order,
+    /// and whether nothing is left to do there.
+    pub to_note: Vec<(usize, bool)>,
+    /// The conditions that hold in one of these states, as bits.
+    held: u64,
+    /// Whether one of them is an end at which nothing is broken.
+    has_sound_end: bool,
 }
 
 /// A turn of one step.
@@ -98,7 +109,7 @@ impl Graph {
                 self.nodes[number].is_end = true;
                 let mut choices = self.path_to(number);
                 choices.push(choice);
-                self.add_breach(choices, breach);
+                self.add_breach(engine, choices, breach);
                 is_there = false;
                 continue;
             }
@@ -131,8 +142,12 @@ impl Graph {
         self.nodes.push(Node { by, is_end: false });
         let todo = engine.system.choices();
         let is_end = todo.is_empty() || engine.system.is_over();
-        // Where a step is one of several stops, other searches have noted all that is to be noted.
-        if engine.system.granularity() == Granularity::Every {
+        // Where a step is one of several stops, the turns are known only once it is made again.
+        let notes_later = engine.system.granularity() != Granularity::Every;
+        let mut is_to_note = false;
+        if notes_later {
+            is_to_note = self.holds_anew(engine, todo.is_empty());
+        } else {
             let turns = || self.path_to(number).into_iter().map(step).collect();
             engine.note(is_end, &turns);
             go_on(engine.confirm()?)?;
@@ -146,8 +161,13 @@ impl Graph {
                     return Err(Cut::Void);
                 }
                 let choices = self.path_to(number);
-                self.add_breach(choices, breach);
+                self.add_breach(engine, choices, breach);
+            } else if notes_later && todo.is_empty() && engine.wants_witness() {
+                is_to_note |= !std::mem::replace(&mut self.has_sound_end, true);
             }
+        }
+        if is_to_note {
+            self.to_note.push((number, todo.is_empty()));
         }
         stack.push(Frame {
             state,
@@ -157,12 +177,35 @@ impl Graph {
         Ok(true)
     }
 
+    /// Whether a condition holds in the present state that holds in no state so far, neither of this
+    /// search nor of the one before it.
+    fn holds_anew(&mut self, engine: &mut Engine<'_>, is_end: bool) -> bool {
+        if engine.found.wanted.conditions.is_empty() {
+            return false;
+        }
+        let Holding { holds, untold } = engine.system.holding(is_end);
+        engine.found.untold |= untold;
+        let reached = engine.found.reached.iter().enumerate();
+        let reached = reached.filter(|(_, order)| order.is_some());
+        let before = reached.fold(self.held, |bits, (index, _)| bits | 1 << index);
+        self.held = before | holds;
+        holds & !before != 0
+    }
+
     /// Notes a breach at the end of `choices`, if it is the first of its kind.
-    pub fn add_breach(&mut self, choices: Vec<Choice>, breach: Breach) {
-        let mut known = self.broken.iter();
-        let is_known = known.any(|(_, known)| known.names == breach.names);
-        if !is_known && self.broken.len() < MOST_KINDS {
+    pub fn add_breach(&mut self, engine: &Engine<'_>, choices: Vec<Choice>, breach: Breach) {
+        let tells_texts = engine.found.wanted.keeps_going;
+        let is_one_kind = |known: &Breach| match tells_texts {
+            true => is_same(known, &breach),
+            false => known.names == breach.names,
+        };
+        if self.broken.iter().any(|(_, known)| is_one_kind(known)) {
+            return;
+        }
+        if self.broken.len() < MOST_KINDS {
             self.broken.push((choices, breach));
+        } else {
+            self.more_kinds = true;
         }
     }
 

@@ -6,7 +6,7 @@
 //! ones. This search makes every step from every state, and looks for a state from which no final
 //! state can be reached.
 
-use super::dfs::{Cut, broke, make};
+use super::dfs::{self, Cut, broke, make};
 use super::end::SearchEnd;
 use super::engine::Engine;
 use super::graph::Graph;
@@ -43,6 +43,17 @@ pub fn search(workers: &mut Workers<'_>) -> Result<SearchEnd, SpecimenError> {
         let mut graph = Graph::default();
         engine.counts.ends = 0;
         graph.explore(engine)?;
+        // The search before can have left out orders that are not equivalent to any of its own.
+        for (number, is_end) in std::mem::take(&mut graph.to_note) {
+            let mut turns = Vec::new();
+            follow(engine, graph.path_to(number), &mut turns)?;
+            engine.note(is_end, &|| turns.clone());
+            if is_end && engine.wants_witness() && engine.system.judge()?.is_none() {
+                engine.note_end(&turns);
+            }
+            dfs::go_on(engine.confirm()?)?;
+        }
+        engine.found.more_kinds |= graph.more_kinds;
         // A breach comes first: it was found although no order was left out.
         for (choices, breach) in std::mem::take(&mut graph.broken) {
             let mut turns = Vec::new();

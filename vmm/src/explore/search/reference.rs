@@ -35,7 +35,7 @@ pub fn search(
             && let Some(number) = graph.without_end()
         {
             let choices = graph.path_to(number);
-            graph.add_breach(choices, Breach::without_end());
+            graph.add_breach(engine, choices, Breach::without_end());
         }
         let found = |(choices, breach): (Vec<Choice>, Breach)| Counterexample {
             turns: choices.into_iter().map(step).collect(),

@@ -127,6 +127,11 @@ impl<'a> Workers<'a> {
         self.keeper = Some(keeper);
     }
 
+    /// Whether their search is kept from time to time.
+    pub fn are_kept(&self) -> bool {
+        self.keeper.is_some()
+    }
+
     /// How long the search has taken, also by other processes before.
     pub fn time(&self) -> Duration {
         self.all[0].before.saturating_add(self.begun.elapsed())

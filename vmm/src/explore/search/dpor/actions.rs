@@ -252,8 +252,9 @@ impl<'a> Actions<'a> {
 }
 
 /// A set of actions, by their numbers.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ActionSet {
+    /// The last of them is not 0.
     words: Vec<u64>,
     /// Whether an order in which they happen ends with a breach, past which the search goes on. More
     /// can happen then than is known.
@@ -311,7 +312,9 @@ impl ActionSet {
             set.words.push(read_plain(from)?);
             Ok(())
         })?;
-        match set.end() <= actions {
+        // As of all sets, so that equal ones are.
+        let is_trimmed = set.words.last() != Some(&0);
+        match set.end() <= actions && is_trimmed {
             true => Ok(set),
             false => Err(io::Error::other("it speaks of an action that there is not")),
         }

@@ -20,7 +20,7 @@
 //! on its own path.
 
 mod actions;
-mod kept;
+mod checkpoint;
 mod node;
 mod trace;
 mod visited;
@@ -28,7 +28,7 @@ mod visited;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::checkpoint::{Kept, Resumable};
+use super::checkpoint::{Checkpoint, Resumable};
 use super::dfs::{Cut, Led, broke, go_on, judge, make};
 use super::end::SearchEnd;
 use super::engine::Engine;
@@ -55,17 +55,17 @@ pub const MOST_CPUS: usize = Cpus::BITS as usize;
 pub fn search(
     workers: &mut Workers<'_>,
     shard: Shard,
-    mut kept: Option<Kept>,
+    mut kept: Option<Checkpoint>,
 ) -> Result<SearchEnd, SpecimenError> {
     let begin = |engine: &mut Engine<'_>, workers: usize| {
         if let Some(kept) = kept.take() {
-            return kept::resume(kept, engine, workers);
+            return checkpoint::resume(kept, engine, workers);
         }
         engine.counts.ends = 0;
         let roots = exhaustive::roots(engine, shard)?;
         let tasks = roots.into_iter().map(Task::Begin);
-        let (visited, numbering) = (Visited::default(), Numbering::default());
-        Ok(Common::new(visited, numbering, workers, tasks))
+        let visited = Visited::new(&engine.limits.storage);
+        Ok(Common::new(visited, Numbering::default(), workers, tasks))
     };
     let work = |engine: &mut Engine<'_>, common: &Common| Dpor::new(common, engine).search(engine);
     let (end, common) = workers.until_sound(begin, work)?;
@@ -204,8 +204,8 @@ impl<'a> Dpor<'a> {
                         self.leave_some();
                     }
                 }
-                Found::Close { summary, low_link } => {
-                    self.close(&node, summary, low_link);
+                Found::Close(summary) => {
+                    self.close(&node, &summary);
                     self.step_back();
                     is_there = false;
                 }
@@ -300,9 +300,7 @@ impl<'a> Dpor<'a> {
         let choices: Vec<_> = choices.into_iter().map(numbered).collect();
         let all: Vec<_> = blocked.iter().chain(&choices).map(|(_, it)| *it).collect();
         if choices.is_empty() {
-            let summary = Arc::new(summary);
-            let visit = || Visit::Done(Arc::clone(&summary));
-            if !self.common.visited.begin(key, visit) {
+            if !self.common.visited.begin_done(key, &summary) {
                 self.revisit(engine, key, by)?;
                 return Ok(None);
             }
@@ -321,11 +319,7 @@ impl<'a> Dpor<'a> {
             Reached::Beginning(_) => None,
         };
         let node = Arc::new(Node::new(state, by, choices, last, summary));
-        if !self
-            .common
-            .visited
-            .begin(key, || Visit::Open(Arc::clone(&node)))
-        {
+        if !self.common.visited.begin(key, &node) {
             let by = node.by.clone();
             self.revisit(engine, key, by)?;
             return Ok(None);
@@ -365,19 +359,18 @@ impl<'a> Dpor<'a> {
                         Err(again) => step = again,
                     }
                 }
-                Visit::SameComponent(_) => unreachable!("these were followed"),
             }
         }
     }
 
     /// The step has closed a cycle with the node at `place` on the path. What can happen after that
-    /// node is not known yet, so that nothing may be left out.
+    /// node is not known yet, so that nothing may be left out on the cycle. What is written down of
+    /// its nodes can lack something all the same, so that `confirm_complete` makes every step.
     fn close_cycle(&self, engine: &mut Engine<'_>, place: usize, step: &Step) -> Result<(), Cut> {
         engine.has_cycle = true;
         for node in &self.path[place..] {
             node.add_backtrack(Cpus::MAX);
         }
-        step.from.note_link(place);
         step.from.finish_choice(&ActionSet::default());
         let choices = self.path[place..].iter().flat_map(|node| node.choices());
         // The turns begin before the path, if that does not begin at the initial state.
@@ -390,28 +383,8 @@ impl<'a> Dpor<'a> {
 
     /// Writes down which actions can happen after `node`, at which it is and from which everything
     /// was tried, and tells the steps that wait for that.
-    fn close(&mut self, node: &Arc<Node>, summary: ActionSet, low_link: Option<usize>) {
-        let key = node.state.key();
-        let step = match &node.by {
-            Reached::By(step) => Some(step),
-            Reached::Beginning(_) => None,
-        };
-        if let (Some(place), Some(step)) = (low_link, step) {
-            // Its summary is known once that of the node at `place` is. Who waits, waits for that.
-            let first = Arc::clone(&self.path[place]);
-            let visit = Visit::SameComponent(first.state.key());
-            self.common.visited.finish(key, visit);
-            for waits in node.close() {
-                let waits = first.wait(waits);
-                waits.expect("what is behind it is not all tried: this node is not");
-            }
-            step.from.note_link(place);
-            step.from.finish_choice(&summary);
-            return;
-        }
-        let summary = Arc::new(summary);
-        let visit = Visit::Done(Arc::clone(&summary));
-        self.common.visited.finish(key, visit);
+    fn close(&mut self, node: &Arc<Node>, summary: &ActionSet) {
+        let summary = self.common.visited.finish(node.state.key(), summary);
         for waits in node.close() {
             self.go_to(&waits.from);
             self.actions.know(waits.action + 1);
@@ -423,7 +396,7 @@ impl<'a> Dpor<'a> {
             self.common.tasks.put(Task::GoOn(waits.from));
         }
         self.go_to(node);
-        if let Some(step) = step {
+        if let Reached::By(step) = &node.by {
             step.from.finish_choice(&summary);
         }
     }

@@ -66,8 +66,6 @@ pub struct NodeProgress<S> {
     pub open: usize,
     /// The actions that can happen after the state, as far as they are known.
     pub summary: ActionSet,
-    /// The place of the first node on the path to this one that can be reached from it, if one can.
-    low_link: Option<usize>,
     /// The steps that have led here since. What happens behind them is known once it is known here.
     pub waiting: Vec<S>,
     stage: Stage,
@@ -90,13 +88,9 @@ enum Stage {
 pub enum Found {
     /// This is to be tried: a choice, with the number of its action.
     Choice(Choice, usize),
-    /// There is no more to try, and this worker has to close it.
-    Close {
-        /// The actions that can happen after the state.
-        summary: ActionSet,
-        /// The place of the first node on the path to it that can be reached from it, if one can.
-        low_link: Option<usize>,
-    },
+    /// There is no more to try, and this worker has to close it. These actions can happen after the
+    /// state.
+    Close(ActionSet),
     /// Nothing is to be tried now. Another worker will find what comes next.
     Nothing,
 }
@@ -141,7 +135,6 @@ impl Node {
                 todo: Vec::new(),
                 open: 0,
                 summary,
-                low_link: None,
                 waiting: Vec::new(),
                 stage: Stage::Open,
             }),
@@ -186,10 +179,7 @@ impl Node {
                     return Found::Nothing;
                 }
                 progress.stage = Stage::Closing;
-                return Found::Close {
-                    summary: std::mem::take(&mut progress.summary),
-                    low_link: progress.low_link.filter(|place| *place < self.place),
-                };
+                return Found::Close(std::mem::take(&mut progress.summary));
             }
             let cpu = fresh.trailing_zeros() as usize;
             progress.done |= 1 << cpu;
@@ -223,7 +213,6 @@ impl Node {
             todo: progress.todo.clone(),
             open: progress.open,
             summary: progress.summary.clone(),
-            low_link: progress.low_link,
             waiting: progress.waiting.iter().map(step).collect(),
             stage: progress.stage,
         }
@@ -237,7 +226,6 @@ impl Node {
             todo: tried.todo,
             open: tried.open,
             summary: tried.summary,
-            low_link: tried.low_link,
             waiting: tried.waiting.into_iter().map(step).collect(),
             stage: Stage::Open,
         };
@@ -262,13 +250,6 @@ impl Node {
         let mut progress = self.lock();
         progress.summary.add(summary);
         progress.open -= 1;
-    }
-
-    /// Notes that the node at `place` on the path to this one can be reached from it.
-    pub fn note_link(&self, place: usize) {
-        let mut progress = self.lock();
-        let low = progress.low_link.map_or(place, |before| before.min(place));
-        progress.low_link = Some(low);
     }
 
     /// Has `step`, which has led here, wait until it is known what can happen here; `Err` if it is

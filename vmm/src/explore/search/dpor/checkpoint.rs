@@ -15,11 +15,12 @@ use super::{Common, Task};
 use crate::explore::key::to_hex;
 use crate::explore::schedule::{Choice, Turn};
 use crate::explore::search::checkpoint::{
-    Kept, Phase, PlaceRecord, Resumable, check_resumed, read_value, unreadable, unusable,
+    Checkpoint, Phase, PlaceRecord, Resumable, check_resumed, read_value, unreadable, unusable,
     write_value,
 };
 use crate::explore::search::dfs::Cut;
 use crate::explore::search::engine::Engine;
+use crate::explore::search::storage::Storage;
 use crate::explore::specimen::State;
 
 /// A node that is open. Nodes are numbered such that each comes behind the one from which it was
@@ -98,7 +99,7 @@ impl Resumable for Common {
     fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         write_value(to, &self.numbering.all())?;
         self.visited.write(to)?;
-        let mut nodes = self.visited.open();
+        let mut nodes = self.visited.open_nodes();
         nodes.sort_by_key(|node| node.place);
         let numbers = Numbers::of(&nodes);
         let record = |node: &Arc<Node>| NodeRecord {
@@ -133,10 +134,10 @@ struct Records {
 }
 
 impl Records {
-    fn read(from: &mut dyn Read) -> io::Result<Self> {
+    fn read(from: &mut dyn Read, storage: &Arc<Storage>) -> io::Result<Self> {
         let actions: Vec<Action> = read_value(from)?;
         Ok(Self {
-            visited: Visited::read(from, actions.len())?,
+            visited: Visited::read(from, actions.len(), storage)?,
             actions,
             nodes: read_value(from)?,
             tasks: read_value(from)?,
@@ -193,12 +194,13 @@ impl Records {
 /// # Errors
 /// [`Cut`] if it is of another search.
 pub(super) fn resume(
-    mut kept: Kept,
+    mut kept: Checkpoint,
     engine: &mut Engine<'_>,
     workers: usize,
 ) -> Result<Common, Cut> {
     kept.begin(engine, Phase::Races)?;
-    let records = Records::read(&mut kept.rest).map_err(|error| unreadable(&error))?;
+    let records = Records::read(&mut kept.rest, &engine.limits.storage)
+        .map_err(|error| unreadable(&error))?;
     if !records.agree(engine.system.cpus().len()) {
         return Err(unusable());
     }
@@ -220,7 +222,9 @@ pub(super) fn resume(
         let summary = ActionSet::default();
         let node = Node::new(state, by, record.choices, None, summary);
         let node = Arc::new(node);
-        visited.add_open(&node);
+        if !visited.begin(node.state.key(), &node) {
+            return Err(unusable());
+        }
         restored.push(node);
         progress.push(record.progress);
     }
