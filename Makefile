@@ -35,7 +35,7 @@ OF_PRODUCTS := --test whole --test plants --test images --test install
 .PHONY: help build vmm manual examples guest images explore-images whole built run run-svm have-kvm lint check
 .PHONY: test test-long test-unit test-schedules test-versus test-orderings test-local test-images test-install
 .PHONY: test-plants test-plants-core test-svm test-svm-core test-qemu test-browser test-kubernetes
-.PHONY: picture reference stories soak cases designs bench bench-explorer bench-qemu costs trace-costs
+.PHONY: picture reference stories soak cases designs bench bench-explorer bench-table bench-qemu costs trace-costs
 .PHONY: install uninstall clean
 
 help: ## list these targets
@@ -257,6 +257,10 @@ bench-qemu: have-kvm build ## whole runs beside QEMU's microvm with the same ima
 
 bench-explorer: have-kvm test-versus ## how fast vmm explore is, side by side with shuttle on the same calls
 	$(VERSUS) $(ARGS) $(LOST_CALL) $(EXPLORE)
+
+TABLE := 10000000 100M
+bench-table: ## how fast the table of a search's states is, with a limit on memory and without (TABLE='STATES LIMIT')
+	$(CARGO) run $(CARGO_FLAGS) --quiet --release --package vmm --example states_on_disk -- $(TABLE)
 
 lint: ## formatting, and everything the compiler and clippy have to say
 	$(CARGO) fmt --all --check

@@ -35,9 +35,17 @@ pub fn own(as_user: bool) -> io::Result<()> {
 /// # Errors
 /// What the host said.
 pub fn mount(kind: &CStr, place: &CStr) -> io::Result<()> {
-    let none = c"none".as_ptr();
-    // SAFETY: every pointer is a string, or null where null is allowed.
-    ok(unsafe { libc::mount(none, place.as_ptr(), kind.as_ptr(), 0, ptr::null()) })
+    mount_with(kind, place, c"")
+}
+
+/// The same with options of the file system.
+///
+/// # Errors
+/// What the host said.
+pub fn mount_with(kind: &CStr, place: &CStr, options: &CStr) -> io::Result<()> {
+    let (none, options) = (c"none".as_ptr(), options.as_ptr().cast());
+    // SAFETY: every pointer is a string.
+    ok(unsafe { libc::mount(none, place.as_ptr(), kind.as_ptr(), 0, options) })
 }
 
 /// Has `command` find nothing in `/dev`. Needs root, or user namespaces.

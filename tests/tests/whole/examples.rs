@@ -111,3 +111,28 @@ fn a_bad_image_ends_them_with_its_name() {
         run.ends_with(1).says("/nowhere/guest.bin");
     }
 }
+
+#[test]
+fn a_table_on_disk_is_measured() {
+    let mut command = Command::new(example("states_on_disk"));
+    command.args(["100000", "9M"]);
+    let run = Vmm::from(command).run();
+    run.ends_with(0);
+    for storage in ["limit", "none"] {
+        let lines = run
+            .stdout
+            .lines()
+            .filter(|line| line.trim().starts_with(storage));
+        let last = lines
+            .last()
+            .unwrap_or_else(|| panic!("no {storage}: {run}"));
+        assert!(last.contains(" 100000 "), "{run}");
+    }
+    // The process itself has more.
+    let mut command = Command::new(example("states_on_disk"));
+    command.args(["100000", "100K"]);
+    Vmm::from(command).run().ends_with(5).says("--memory-limit");
+    let mut command = Command::new(example("states_on_disk"));
+    command.args(["100000", "9M", "/not/there"]);
+    Vmm::from(command).run().ends_with(2).says("No such file");
+}

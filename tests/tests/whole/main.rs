@@ -29,6 +29,7 @@ mod litmus;
 mod live;
 mod log;
 mod meddling;
+mod memory_limit;
 mod no_kvm;
 mod oracles;
 mod output;

@@ -126,6 +126,9 @@ struct Exhaustive<'a> {
     /// Whether it uses sleep sets: only where the footprint of a choice is known.
     reduces: bool,
     bits: &'a ChoiceBits,
+    /// Which states lead to which. A worker alone needs that too: what was asleep in a state is tried
+    /// later, when states that it was reached from can be done. So not every cycle of the orders that
+    /// are left closes on the search stack.
     links: Links,
 }
 

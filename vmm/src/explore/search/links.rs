@@ -32,8 +32,6 @@ pub struct Links {
     storage: Arc<Storage>,
     /// Each with how many there are in it.
     chunks: Vec<(Region<Link>, usize)>,
-    /// Whether there was no room for some.
-    lacks_some: bool,
 }
 
 /// The successors of all states, those of each state in a row.
@@ -49,7 +47,6 @@ impl Links {
         Self {
             storage: Arc::clone(storage),
             chunks: Vec::new(),
-            lacks_some: false,
         }
     }
 
@@ -77,22 +74,19 @@ impl Links {
             }
             match self.storage.region(CHUNK) {
                 Ok(region) => self.chunks.push((region, 0)),
-                Err(_) => self.lacks_some = true,
+                // The search stops, and nothing is concluded from the links.
+                Err(_) => return,
             }
         }
-        match self.chunks.last_mut() {
-            Some((chunk, count)) if *count < CHUNK => {
-                chunk.values_mut()[*count] = Link { from, to };
-                *count += 1;
-            }
-            _ => self.lacks_some = true,
+        if let Some((chunk, count)) = self.chunks.last_mut() {
+            chunk.values_mut()[*count] = Link { from, to };
+            *count += 1;
         }
     }
 
     /// Adds the links of `other`.
     pub fn append(&mut self, mut other: Self) {
         self.chunks.append(&mut other.chunks);
-        self.lacks_some |= other.lacks_some;
     }
 
     /// What is not needed for now.
@@ -123,9 +117,8 @@ impl Links {
 
     /// The successors of the states, of which there are so many.
     fn successors(&self, states: u32) -> Result<Successors, StopReason> {
-        if self.lacks_some {
-            return Err(StopReason::Room);
-        }
+        // If there was no room, some links are not here.
+        self.keep_within(&[])?;
         // How many each state has, at the place of the state after it.
         let mut ends: Region<u64> = self.storage.region(states as usize + 1)?;
         let counts = ends.values_mut();
@@ -252,6 +245,7 @@ pub fn reach<N: IntoIterator<Item = usize>>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::storage::MemoryLimit;
     use super::*;
 
     #[test]
@@ -264,6 +258,41 @@ mod tests {
         assert!(!has_cycle(&[(1, 2), (1, 3), (2, 4), (3, 4)]));
         assert!(has_cycle(&[(1, 2), (3, 1), (2, 3)]));
         assert!(has_cycle(&[(1, 2), (2, 2)]));
+    }
+
+    #[test]
+    fn a_long_cycle_is_seen_in_memory_and_on_disk() {
+        let states = 3 * u32::try_from(CHUNK).unwrap();
+        let directory = "/var/tmp".into();
+        let limit = MemoryLimit {
+            bytes: 1 << 40,
+            directory,
+        };
+        for storage in [Storage::default(), Storage::new(limit).unwrap()] {
+            let mut links = Links::new(&Arc::new(storage));
+            for state in 1..states {
+                links.add(state - 1, state);
+                links.add(state / 2, state);
+            }
+            assert_eq!(links.has_cycle(states), Ok(false));
+            let ends = [(0, 'a'), (states - 1, 'b')];
+            assert_eq!(links.reached(states, &ends, &ends), Ok(vec![('a', 'b')]));
+            links.add(states - 1, 1);
+            assert_eq!(links.has_cycle(states), Ok(true));
+        }
+    }
+
+    #[test]
+    fn without_room_nothing_is_concluded() {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let limit = MemoryLimit {
+            bytes: 1 << 40,
+            directory: directory.path().to_owned(),
+        };
+        let mut links = Links::new(&Arc::new(Storage::new(limit).unwrap()));
+        directory.close().unwrap();
+        links.add(0, 1);
+        assert_eq!(links.has_cycle(2), Err(StopReason::Room));
     }
 
     #[test]

@@ -22,13 +22,13 @@ pub mod livelock;
 mod parts;
 mod progress;
 pub mod reference;
-mod region;
+pub mod region;
 mod round;
 pub mod sampled;
 pub mod seen;
 pub mod storage;
 pub mod system;
-mod table;
+pub mod table;
 mod tasks;
 pub mod workers;
 

@@ -81,8 +81,7 @@ impl<V: Kept> Seen<V> {
     ) -> (u32, Option<R>) {
         let mut number = 0;
         let new = || {
-            number = 1 + self.count.fetch_add(1, Ordering::Relaxed);
-            assert!(number > 0, "fewer than 2^32 states");
+            number = self.next_number();
             Known {
                 number: number.into(),
                 value: first,
@@ -95,6 +94,21 @@ impl<V: Kept> Seen<V> {
             Some((number, again)) => (number - 1, Some(again)),
             None => (number - 1, None),
         }
+    }
+
+    /// The number of a new state, from 1 on. Once there are no more, the search stops.
+    fn next_number(&self) -> u32 {
+        let count = &self.count;
+        let next = |count: u32| count.checked_add(1);
+        let before = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        before.map_or_else(
+            |last| {
+                self.storage
+                    .note_full("no more than 2^32 - 1 states have numbers");
+                last
+            },
+            |before| before + 1,
+        )
     }
 
     /// What a worker uses to note which states lead to which.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError, TryLockError, Weak};
 
 use rustix::fs::statfs;
+use tracing::debug;
 
 use super::region::{Plain, Region};
 use crate::explore::stop_reason::StopReason;
@@ -49,7 +50,7 @@ pub struct Storage {
     /// What can be paged out, and the number of the part whose turn it is.
     pageable: Mutex<(Vec<Weak<dyn PageOut>>, usize)>,
     stopped: OnceLock<StopReason>,
-    /// What the host has said when there was no room left.
+    /// Why there was no room left.
     no_room: OnceLock<String>,
 }
 
@@ -84,15 +85,18 @@ impl Storage {
 
     fn note_no_room<T>(&self, values: usize, error: &io::Error) -> StopReason {
         let size = size::words(values.saturating_mul(size_of::<T>()) as u64);
-        let _ = self.no_room.set(match &self.limit {
-            None => format!("the host has no room for {size} more of states: {error}"),
-            Some(MemoryLimit { directory, .. }) => {
-                format!(
-                    "{} has no room for {size} more of states: {error}",
-                    directory.display()
-                )
-            }
-        });
+        let who = self.limit.as_ref().map_or_else(
+            || "the host".to_owned(),
+            |limit| limit.directory.display().to_string(),
+        );
+        self.note_full(&format!(
+            "{who} has no room for {size} more of states: {error}"
+        ))
+    }
+
+    /// Notes that there is no room left, and why.
+    pub fn note_full(&self, why: &str) -> StopReason {
+        let _ = self.no_room.set(why.to_owned());
         self.stop(StopReason::Room);
         StopReason::Room
     }
@@ -106,7 +110,7 @@ impl Storage {
         self.stopped.get().copied()
     }
 
-    /// What the host has said when there was no room left.
+    /// Why there was no room left, if that is so.
     pub fn no_room(&self) -> Option<&str> {
         self.no_room.get().map(String::as_str)
     }
@@ -153,6 +157,7 @@ impl Storage {
             let (it, part) = parts[*turn];
             it.page_out(part);
             if resident() <= goal {
+                debug!("states were paged out");
                 return;
             }
         }
