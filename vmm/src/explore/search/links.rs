@@ -96,11 +96,6 @@ impl Links {
         }
     }
 
-    /// Whether there was room for all of them.
-    pub fn are_whole(&self) -> bool {
-        !self.lacks_some
-    }
-
     /// Shows `look` all of them.
     pub fn each(&self, mut look: impl FnMut(Link)) {
         for (chunk, count) in &self.chunks {

@@ -163,8 +163,8 @@ impl<V: Kept> Seen<V> {
     /// # Errors
     /// If it cannot be written, or is not whole for lack of room.
     pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
-        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        if !links.are_whole() {
+        // If there was no room, some links are not here.
+        if self.storage.stop_reason() == Some(StopReason::Room) {
             return Err(io::Error::other("there was no room for all that it knows"));
         }
         let states = |each: &mut dyn FnMut((u128, Known<V>))| {
@@ -180,6 +180,7 @@ impl<V: Kept> Seen<V> {
             |each| ends.iter().copied().for_each(each),
             |to, key| write_plain(to, &key),
         )?;
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         write_list(
             to,
             |each| links.each(each),
