@@ -50,7 +50,11 @@ fn a_search_within_a_limit_comes_to_the_same() {
                 .args(["--jobs", jobs, "--log", "debug"])
                 .args(["--memory-limit", &format!("{limit}M")])
                 .run();
-            within.ends_with(0).says(COMPLETE_SC).says("paged out");
+            within.ends_with(0).says(COMPLETE_SC);
+            // How much two machines have besides differs from run to run.
+            if jobs == "1" {
+                within.says("states were paged out");
+            }
             if strategy == "exhaustive" {
                 assert_eq!(
                     searched(&within)[..2],
