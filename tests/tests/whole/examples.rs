@@ -119,12 +119,12 @@ fn a_table_on_disk_is_measured() {
     let run = Vmm::from(command).run();
     run.ends_with(0);
     for storage in ["limit", "none"] {
-        let lines = run
+        let mut lines = run
             .stdout
             .lines()
             .filter(|line| line.trim().starts_with(storage));
         let last = lines
-            .last()
+            .next_back()
             .unwrap_or_else(|| panic!("no {storage}: {run}"));
         assert!(last.contains(" 100000 "), "{run}");
     }
