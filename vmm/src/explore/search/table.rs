@@ -316,13 +316,13 @@ mod tests {
         };
         fill(0..20_000);
         assert_eq!(storage.stop_reason(), None);
-        // No more files can be made.
+        // No more files can be made, and no part has room for its share of what comes.
         directory.close().unwrap();
-        fill(20_000..60_000);
+        fill(20_000..700_000);
         assert_eq!(storage.stop_reason(), Some(StopReason::Room));
         assert!(storage.no_room().unwrap().contains("no room for"));
-        assert_eq!(entries(&table).len(), 60_000);
-        for it in 0..60_000 {
+        assert_eq!(entries(&table).len(), 700_000);
+        for it in 0..700_000 {
             assert_eq!(table.look(key(it), |known| known.0.get()), Some(it + 1));
         }
     }
