@@ -99,7 +99,10 @@ function follow(op, operands,    destination, source) {
     else if (op ~ /^movq?$/ && source ~ /^%/) set(destination, has_stack(substr(source, 2)))
     else if (op ~ /^(addq?|incq?|decq?)$/ && (destination in number_of)) {
         if (source ~ /^%/ && has_stack(substr(source, 2))) set(destination, 1)
-    } else if (op ~ /^subq?$/ && source !~ /^%/) return
+    } else if (op ~ /^subq?$/ && (destination in number_of)) {
+        # The distance of two addresses is none.
+        if (source ~ /^%/ && has_stack(substr(source, 2))) set(destination, 0)
+    } else if (op ~ /^andq?$/ && source ~ /^[$]-/) return
     else if (op ~ /^cmov/) { if (!(source ~ /^%/ && has_stack(substr(source, 2)))) set(destination, 0) }
     else set(destination, 0)
 }
@@ -243,7 +246,7 @@ function judge(n, op, operands) {
         if (op ~ /^jmp/) forget()
     } else if (op ~ /^(ret|ud2|hlt)/) forget()
     else if (op ~ /^(lea|nop|data16|cs)/ || (op ~ /^(push|pop)/ && operands !~ /\(/)) return
-    else if (op ~ /^rep/) access_to("memory")
+    else if (op ~ /^rep.*(movs|stos|cmps|scas|lods)/) access_to("memory")
     else if (memory(operands) != "") access_to(memory(operands))
 }
 
