@@ -32,7 +32,7 @@ TESTS := $(CARGO) test $(CARGO_FLAGS) --workspace
 OF_PRODUCTS := --test whole --test plants --test images --test install
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm manual examples guest images explore-images whole built run run-svm have-kvm lint check
+.PHONY: help build vmm manual examples guest images explore-images c-images c-guest whole built run run-svm have-kvm lint check
 .PHONY: test test-long test-unit test-schedules test-versus test-orderings test-local test-images test-install
 .PHONY: test-plants test-plants-core test-svm test-svm-core test-qemu test-browser test-kubernetes
 .PHONY: picture reference stories soak cases designs bench bench-explorer bench-table bench-qemu costs trace-costs
@@ -58,8 +58,9 @@ manual: vmm ## write the manual pages, and completions for shells, to target/man
 examples: ## build the programs of vmm/examples
 	$(CARGO) build $(CARGO_FLAGS) --workspace --examples
 
-guest: ## build target/guest.bin, target/litmus.bin and target/sum.bin, and of each the image for vmm explore
+guest: ## build target/guest.bin, litmus.bin, sum.bin and those of examples/c, and of each the image for vmm explore
 	@$(MAKE) --no-print-directory -j2 images explore-images
+	@$(MAKE) --no-print-directory c-images
 
 images:
 	guest/build $(GUEST)
@@ -70,6 +71,19 @@ explore-images:
 	guest/build explore $(EXPLORE)
 	guest/build -p litmus explore $(LITMUS_EXPLORE)
 	guest/build -p sum explore $(SUM_EXPLORE)
+
+# Where there is no C compiler, tests of these are skipped.
+c-images:
+	@if command -v $(CC) >/dev/null; then \
+		for file in examples/c/*.c; do CC=$(CC) guest/ckit/build $$file >/dev/null || exit 1; done; \
+		CC=$(CC) guest/ckit/build -o c-parts tests/c/parts.c >/dev/null; \
+	else \
+		echo 'make: no C compiler ($(CC)), so no guests of examples/c; Debian has one in the package gcc'; \
+	fi
+
+c-guest: ## make a guest of C files: C='path/to/file.c' gives target/file.bin and target/file-explore.bin
+	@test -n '$(C)' || { echo 'make: which C files? make c-guest C=path/to/file.c' >&2; exit 2; }
+	CC=$(CC) guest/ckit/build $(if $(NAME),-o $(NAME)) $(C)
 
 run: have-kvm build ## boot the guest image and run its selftest
 	$(VMM) --vcpus $(VCPUS) $(ARGS) $(GUEST)
@@ -275,7 +289,11 @@ lint: ## formatting, and everything the compiler and clippy have to say
 			$(CARGO) clippy $(CARGO_FLAGS) --package $$guest --features $$image --bin $$guest --profile guest -- -D warnings || exit 1; \
 		done; \
 	done
+	for image in image explore; do \
+		$(CARGO) clippy $(CARGO_FLAGS) --package ckit --features $$image --lib --profile guest -- -D warnings || exit 1; \
+	done
 	sh -n guest/build
+	sh -n guest/ckit/build
 	sh -n vmm/manual/names-only
 	for script in tests/svm/* tests/browser/* tests/kubernetes/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done
 

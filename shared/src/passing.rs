@@ -3,7 +3,7 @@
 //! ([`stop`](crate::stop)).
 //!
 //! Its section [`SECTION`] holds a [`Head`], and tables that the monitor fills: one for each [`Way`]
-//! to access a word. A [`key`] in a table stands for an address, and for a *situation*: who makes
+//! to access memory. A [`key`] in a table stands for an address, and for a *situation*: who makes
 //! the access, and with which locks held. The present one is in [`Head::situation`]. Before an
 //! access the CPU looks in the one place of the table where the key can be ([`slot`]). If it is
 //! there, the CPU makes the access and does not ring. Taking or releasing a lock leads to another
@@ -66,21 +66,56 @@ pub const fn number(situation: u64) -> u64 {
     situation >> NUMBER_SHIFT & (NUMBERS - 1)
 }
 
-/// A way to access a word, which has a table of its own.
+/// A way to access memory, which has a table of its own. What is accessed in another number of
+/// bytes is so in another way: other CPUs can meet the one, and not the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// As [`Kind`] says; a store that does not release a lock.
+    /// A load of 1, 2, 4 or 8 bytes.
+    Load(u8),
+    /// A store of so many that does not release a lock.
+    Store(u8),
+    /// A read and write in one.
+    ReadModifyWrite(u8),
+    /// As the kind says, which is none of these.
     Of(Kind),
     /// A store that releases a lock.
     Release,
 }
 
+/// The numbers of bytes that have a table of their own.
+const BYTES: [u8; 4] = [1, 2, 4, 8];
+
+/// Tables of keys.
+const WAYS: usize = 3 * BYTES.len() + 5 + 1;
+
 impl Way {
+    /// The way of an access of this kind to so many bytes; it does not release a lock. `None` for a
+    /// number of bytes that has no table.
+    pub fn of(kind: Kind, bytes: u8) -> Option<Self> {
+        let has_table = BYTES.contains(&bytes);
+        match kind {
+            Kind::Load => has_table.then_some(Self::Load(bytes)),
+            Kind::Store => has_table.then_some(Self::Store(bytes)),
+            Kind::ReadModifyWrite => has_table.then_some(Self::ReadModifyWrite(bytes)),
+            kind => Some(Self::Of(kind)),
+        }
+    }
+
     /// Offset of its keys in the section: a word for each place, zero where there is none.
+    ///
+    /// # Panics
+    /// For a number of bytes that has no table.
     pub const fn keys(self) -> usize {
+        const fn sized(bytes: u8) -> usize {
+            assert!(bytes <= 8 && bytes.is_power_of_two());
+            bytes.trailing_zeros() as usize
+        }
         let table = match self {
-            Self::Of(kind) => kind as usize - 1,
-            Self::Release => Kind::ALL.len(),
+            Self::Load(bytes) => sized(bytes),
+            Self::Store(bytes) => BYTES.len() + sized(bytes),
+            Self::ReadModifyWrite(bytes) => 2 * BYTES.len() + sized(bytes),
+            Self::Of(kind) => 3 * BYTES.len() + kind as usize - Kind::Lock as usize,
+            Self::Release => WAYS - 1,
         };
         PAGE + table * TABLE
     }
@@ -88,9 +123,9 @@ impl Way {
     /// Offset of the situations that follow, a word for each place, if there are any.
     pub const fn nexts(self) -> Option<usize> {
         match self {
-            Self::Of(Kind::Lock) => Some(PAGE + (Kind::ALL.len() + 1) * TABLE),
-            Self::Release => Some(PAGE + (Kind::ALL.len() + 2) * TABLE),
-            Self::Of(_) => None,
+            Self::Of(Kind::Lock) => Some(PAGE + WAYS * TABLE),
+            Self::Release => Some(PAGE + (WAYS + 1) * TABLE),
+            _ => None,
         }
     }
 }
@@ -101,7 +136,7 @@ const PAGE: usize = 4096;
 const TABLE: usize = SLOTS * 8;
 
 /// Bytes of the section.
-pub const SIZE: usize = PAGE + (Kind::ALL.len() + 3) * TABLE;
+pub const SIZE: usize = PAGE + (WAYS + 2) * TABLE;
 
 /// Places of a table.
 pub const SLOTS: usize = 1 << 11;
@@ -149,12 +184,25 @@ mod tests {
 
     #[test]
     fn no_table_reaches_into_another() {
-        let ways = Kind::ALL.map(Way::Of).into_iter().chain([Way::Release]);
-        let mut starts = [0; Kind::ALL.len() + 3];
-        let all = ways.flat_map(|way| [Some(way.keys()), way.nexts()]);
-        for (place, start) in starts.iter_mut().zip(all.flatten()) {
-            *place = start;
+        let kinds = Kind::ALL.into_iter();
+        let ways = kinds.flat_map(|kind| {
+            BYTES
+                .map(|bytes| Way::of(kind, bytes))
+                .into_iter()
+                .flatten()
+        });
+        let mut starts = [0; WAYS + 2];
+        let mut count = 0;
+        for way in ways.chain([Way::Release]) {
+            for start in [Some(way.keys()), way.nexts()].into_iter().flatten() {
+                // The number of bytes matters only to some.
+                if !starts[..count].contains(&start) {
+                    starts[count] = start;
+                    count += 1;
+                }
+            }
         }
+        assert_eq!(count, starts.len());
         starts.sort_unstable();
         assert_eq!(starts[0], PAGE);
         assert!(starts.windows(2).all(|pair| pair[1] == pair[0] + TABLE));

@@ -72,23 +72,47 @@ impl Kind {
 }
 
 /// An access that is about to happen, as one word: the address in the low 48 bits, the number of
-/// bytes in the next 8, the kind in the high 8.
+/// bytes in the next 7, [`PIECE`], the kind in the high 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Access(u64);
+
+/// In an [`Access`]: it is a piece of an access to more than one word, which is announced word by
+/// word and then made as a whole, behind the last of them.
+pub const PIECE: u64 = 1 << 55;
 
 const KIND_SHIFT: u32 = 56;
 const ADDRESS_BITS: u32 = 48;
 
+/// What an [`Access`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// What the CPU is about to do.
+    pub kind: Kind,
+    /// Where.
+    pub address: u64,
+    /// With how many bytes, from 1 to 8 within one word of 8; 0 of a fence and where interrupts are
+    /// disabled.
+    pub bytes: u8,
+    /// Whether it is a [`PIECE`].
+    pub is_piece: bool,
+}
+
 impl Access {
-    /// `kind` at `address`, of this many bytes. Only the low 48 bits of the address and the low 8
-    /// of the number are kept. The number counts only for a load and a store.
+    /// `kind` at `address`, of this many bytes. Only the low 48 bits of the address and the low 7
+    /// of the number are kept.
     #[inline(always)]
     pub const fn new(kind: Kind, address: u64, bytes: u64) -> Self {
         Self(
             address & ((1 << ADDRESS_BITS) - 1)
-                | (bytes & 0xff) << ADDRESS_BITS
+                | (bytes & 0x7f) << ADDRESS_BITS
                 | (kind as u64) << KIND_SHIFT,
         )
+    }
+
+    /// The same as a [`PIECE`].
+    #[inline(always)]
+    pub const fn piece(self) -> Self {
+        Self(self.0 | PIECE)
     }
 
     /// The word that the monitor is told.
@@ -97,21 +121,30 @@ impl Access {
         self.0
     }
 
-    /// The kind, address and number of bytes in `word`, or `None` if it holds no access. A load or
-    /// store is of 1, 2, 4 or 8 bytes, within one word of 8; other accesses count as 8.
-    pub fn from_word(word: u64) -> Option<(Kind, u64, u8)> {
+    /// What `word` says, or `None` if it holds no access. The number of bytes is 1, 2, 4 or 8, and
+    /// they lie within one word of 8. Where it is 0, an access that is no load and no store is to
+    /// all that follow in the word.
+    pub fn from_word(word: u64) -> Option<Announced> {
         let kind = Kind::ALL
             .into_iter()
             .find(|kind| word >> KIND_SHIFT == *kind as u64)?;
         let address = word & ((1 << ADDRESS_BITS) - 1);
-        let bytes = word.to_le_bytes()[6];
-        match kind {
-            Kind::Load | Kind::Store => {
-                let is_within = bytes.is_power_of_two() && address % 8 + u64::from(bytes) <= 8;
-                is_within.then_some((kind, address, bytes))
-            }
-            _ => (bytes == 0).then_some((kind, address, 8)),
-        }
+        let bytes = (word >> ADDRESS_BITS & 0x7f) as u8;
+        let rest = (8 - address % 8) as u8;
+        let (bytes, is_rest) = match kind {
+            Kind::Fence | Kind::IrqsOff if bytes != 0 => return None,
+            Kind::Load | Kind::Store if bytes == 0 => return None,
+            Kind::Fence | Kind::IrqsOff | Kind::Load | Kind::Store => (bytes, false),
+            _ if bytes == 0 => (rest, true),
+            _ => (bytes, false),
+        };
+        let is_size = matches!(bytes, 0 | 1 | 2 | 4 | 8) || is_rest;
+        (is_size && bytes <= rest).then_some(Announced {
+            kind,
+            address,
+            bytes,
+            is_piece: word & PIECE != 0,
+        })
     }
 }
 
@@ -122,11 +155,23 @@ mod tests {
     #[test]
     fn an_access_gives_back_what_it_was_made_of() {
         for kind in Kind::ALL {
-            let (address, is_sized) = (0x1234_5678_9abc, matches!(kind, Kind::Load | Kind::Store));
-            let bytes = if is_sized { 4 } else { 0 };
-            let word = Access::new(kind, address, bytes).word();
-            let bytes = if is_sized { 4 } else { 8 };
-            assert_eq!(Access::from_word(word), Some((kind, address, bytes)));
+            let has_bytes = !matches!(kind, Kind::Fence | Kind::IrqsOff);
+            let announced = Announced {
+                kind,
+                address: 0x1234_5678_9abc,
+                bytes: if has_bytes { 4 } else { 0 },
+                is_piece: false,
+            };
+            let access = Access::new(kind, announced.address, announced.bytes.into());
+            assert_eq!(Access::from_word(access.word()), Some(announced));
+            let is_piece = true;
+            assert_eq!(
+                Access::from_word(access.piece().word()),
+                Some(Announced {
+                    is_piece,
+                    ..announced
+                })
+            );
         }
         assert_eq!(Access::from_word(0), None);
         assert_eq!(Access::from_word(u64::MAX), None);
@@ -140,10 +185,19 @@ mod tests {
             (Kind::Store, 12, 8),
             (Kind::Load, 15, 2),
             (Kind::Load, 8, 16),
-            (Kind::Mark, 8, 4),
+            (Kind::Mark, 12, 8),
+            (Kind::Fence, 8, 4),
         ] {
             let word = Access::new(kind, address, bytes).word();
             assert_eq!(Access::from_word(word), None, "{kind:?} {address} {bytes}");
+        }
+    }
+
+    #[test]
+    fn without_a_size_it_is_the_rest_of_the_word() {
+        for (address, bytes) in [(8, 8), (12, 4), (14, 2), (13, 3)] {
+            let word = Access::new(Kind::ReadModifyWrite, address, 0).word();
+            assert_eq!(Access::from_word(word).map(|it| it.bytes), Some(bytes));
         }
     }
 }

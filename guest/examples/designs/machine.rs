@@ -65,11 +65,11 @@ fn heard(event: Event) {
     match event {
         Event::Load(address, _) => touch(address, false),
         Event::Store(address, _) => touch(address, true),
-        Event::ReadModifyWrite(address) => {
+        Event::ReadModifyWrite(address, _) => {
             count(|tally| tally.read_modify_writes += 1);
             touch(address, true);
         }
-        Event::Exchange(address) => {
+        Event::Exchange(address, _) => {
             touch(address, true);
             count(|tally| tally.fences += 1);
         }
@@ -78,7 +78,7 @@ fn heard(event: Event) {
         Event::Change(_) | Event::Mark(_) => {}
         Event::Lock(address) => {
             count(|tally| tally.locks += 1);
-            heard(Event::ReadModifyWrite(address));
+            heard(Event::ReadModifyWrite(address, 4));
         }
         Event::Release(address) => touch(address, true),
     }

@@ -17,9 +17,9 @@ use crate::{declare, declare_values};
 /// What a guest takes on its command line besides what the kit takes.
 pub trait Options: Default {
     /// Its keys. None is one of the kit's ([`MachineOptions::KEYS`]).
-    const KEYS: &'static [&'static str];
+    fn keys() -> &'static [&'static str];
 
-    /// Takes `value` for `key`, one of [`Options::KEYS`].
+    /// Takes `value` for `key`, one of [`Options::keys`].
     ///
     /// # Errors
     /// If it is not understood; [`choose`], [`number`] and [`switch`] say so.
@@ -129,10 +129,12 @@ impl Eoi {
 pub struct ToldOnly;
 
 impl Options for ToldOnly {
-    const KEYS: &'static [&'static str] = &[];
+    fn keys() -> &'static [&'static str] {
+        &[]
+    }
 
     fn set<'a>(&mut self, key: &'a str, _: &'a str) -> Result<(), OptionsError<'a>> {
-        Err(OptionsError::UnknownKey(key, Self::KEYS))
+        Err(OptionsError::UnknownKey(key, Self::keys()))
     }
 
     fn check(&self, machine: &MachineOptions) -> Result<(), OptionsError<'static>> {
@@ -325,11 +327,11 @@ impl<O: Options> CommandLine<O> {
             guest: O::default(),
         };
         for word in line.split_ascii_whitespace() {
-            let unknown = OptionsError::UnknownKey(word, O::KEYS);
+            let unknown = OptionsError::UnknownKey(word, O::keys());
             let Some((key, value)) = word.split_once('=') else {
                 return Err(unknown);
             };
-            if O::KEYS.contains(&key) {
+            if O::keys().contains(&key) {
                 read.guest.set(key, value)?;
             } else if !read.machine.set(key, value)? {
                 return Err(unknown);
@@ -456,7 +458,9 @@ mod tests {
     }
 
     impl Options for Own {
-        const KEYS: &'static [&'static str] = &["rounds"];
+        fn keys() -> &'static [&'static str] {
+            &["rounds"]
+        }
 
         fn set<'a>(&mut self, key: &'a str, value: &'a str) -> Result<(), OptionsError<'a>> {
             self.rounds = number(key, value)?;
@@ -497,7 +501,7 @@ mod tests {
     fn nothing_is_guessed() {
         let refused = |line| parse(line).unwrap_err();
         for word in ["quue=filo", "quiet"] {
-            assert_eq!(refused(word), OptionsError::UnknownKey(word, Own::KEYS));
+            assert_eq!(refused(word), OptionsError::UnknownKey(word, Own::keys()));
         }
         let said = refused("quiet").to_string();
         assert!(said.contains("there are rounds=, transport=,") && said.ends_with("and lab="));

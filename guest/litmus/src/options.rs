@@ -184,19 +184,21 @@ fn wrong<'a>(key: &'a str, value: &'a str) -> impl Fn(SyntaxError) -> OptionsErr
 }
 
 impl kit::options::Options for Options {
-    const KEYS: &'static [&'static str] = &[
-        "workload",
-        "name",
-        "test",
-        "init",
-        "exists",
-        "never",
-        "forall",
-        "locations",
-        "rounds",
-        "batch",
-        "sync",
-    ];
+    fn keys() -> &'static [&'static str] {
+        &[
+            "workload",
+            "name",
+            "test",
+            "init",
+            "exists",
+            "never",
+            "forall",
+            "locations",
+            "rounds",
+            "batch",
+            "sync",
+        ]
+    }
 
     fn set<'a>(&mut self, key: &'a str, value: &'a str) -> Result<(), OptionsError<'a>> {
         let wrong = wrong(key, value);
@@ -220,7 +222,8 @@ impl kit::options::Options for Options {
             }
             _ => {
                 let quantifier = Quantifier::ALL.into_iter().find(|it| it.key() == key);
-                let quantifier = quantifier.ok_or(OptionsError::UnknownKey(key, Self::KEYS))?;
+                let quantifier =
+                    quantifier.ok_or_else(|| OptionsError::UnknownKey(key, Self::keys()))?;
                 self.claim = Some(Claim {
                     quantifier,
                     condition: Condition::parse(value).map_err(wrong)?,

@@ -34,11 +34,14 @@ const COMMANDS: [&str; 8] = [
     "python3",
 ];
 
+/// The guests of `examples/c`, which are built where there is a C compiler.
+const C_GUESTS: [&str; 4] = ["ticket", "treiber", "seqlock", "rcu"];
+
 /// Before a block that is not run.
 const MARK: (&str, &str) = ("<!-- not run: ", " -->");
 
 /// The repository, if it is where it was when this was built.
-fn repository() -> Option<PathBuf> {
+pub(super) fn repository() -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
     root.join("docs").is_dir().then(|| root.to_owned())
 }
@@ -136,8 +139,15 @@ impl Scratch {
                 link(guest().with_file_name(name), place);
             }
         }
-        let scenarios = directory.path().join("scenarios");
-        link(repository.join("scenarios"), scenarios);
+        for name in C_GUESTS.map(|name| format!("{name}-explore.bin")) {
+            let image = guest().with_file_name(&name);
+            if image.is_file() {
+                link(image, directory.path().join("target").join(&name));
+            }
+        }
+        for folder in ["scenarios", "examples"] {
+            link(repository.join(folder), directory.path().join(folder));
+        }
         Self {
             directory,
             programs,
@@ -245,6 +255,12 @@ fn follow(page: &str) {
         return;
     }
     need_kvm();
+    let has_guests_in_c = guest().with_file_name("ticket-explore.bin").is_file();
+    if !has_guests_in_c && run.iter().any(|it| it.text.contains("examples/c/")) {
+        return skip(&format!(
+            "{page}: no guests in C, for which make needs a C compiler"
+        ));
+    }
     let scratch = Scratch::new(&repository);
     for block in run {
         let place = format!("{page}:{}", block.line);
@@ -280,6 +296,7 @@ pages! {
     designs "docs/designs.md"
     exploration "docs/exploration.md"
     formats "docs/formats.md"
+    guests_in_c "docs/guests-in-c.md"
     library "docs/library.md"
     litmus "docs/litmus.md"
     lost_call "docs/lost-call.md"

@@ -204,6 +204,12 @@ fn an_image_has_no_instruction_that_cannot_be_emulated() {
     let of_litmus = ["litmus.bin", "litmus-explore.bin"].map(tests::other_image);
     look_at_images(has_no_instruction_that_cannot_be_emulated);
     look_at(of_litmus, has_no_instruction_that_cannot_be_emulated);
+    // There where there is a C compiler.
+    let in_c =
+        ["c-parts.bin", "c-parts-explore.bin"].map(|name| tests::guest().with_file_name(name));
+    if in_c.iter().all(|image| image.is_file()) {
+        look_at(in_c, has_no_instruction_that_cannot_be_emulated);
+    }
 }
 
 fn has_no_instruction_that_cannot_be_emulated(file: &ElfFile64<'_>) {

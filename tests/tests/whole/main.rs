@@ -21,6 +21,7 @@ mod exits;
 mod explore;
 mod formats;
 mod guest_words;
+mod guests_in_c;
 mod hostile;
 mod hostile_search;
 mod image_lint;

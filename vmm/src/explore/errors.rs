@@ -88,6 +88,7 @@ impl ExploreError {
                 | SpecimenError::NoEnding
                 | SpecimenError::NotReady(_)
                 | SpecimenError::Vector { .. }
+                | SpecimenError::Piece { .. }
                 | SpecimenError::Stack { .. }
                 | SpecimenError::Checkpoint(_),
             ) => 2,

@@ -1,7 +1,7 @@
 //! Which accesses of different CPUs can conflict. It is learnt from the accesses themselves, over
 //! all orders of a search: accesses that never conflict need not be tried in different orders.
 //!
-//! Two accesses *conflict* if they touch the same word, if their order can matter there
+//! Two accesses *conflict* if they have a byte in common, if their order can matter there
 //! ([`AccessKind::depends_on`]), if they come from different contexts (the task and the handlers of
 //! a CPU are two contexts), and if no lock is held at both. A lock counts as long as its word is
 //! written only to take the lock, or to release it while holding it. An access that conflicts with
@@ -9,6 +9,9 @@
 //! as long as nothing that is learnt later contradicts it. If something does, the search so far is
 //! void ([`Sharing::is_void`]) and begins anew with what has been learnt. Knowledge only grows, so
 //! that this happens a limited number of times. `docs/exploration.md` has the argument.
+//!
+//! What is known is kept by *place*: the bytes of one access, as long as no other access shares a
+//! part of them; from then on the whole word of eight bytes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +31,7 @@ pub struct CpuContext {
     pub in_handler: bool,
 }
 
-/// How one context uses one word.
+/// How one context uses one place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 struct Use {
     #[serde(flatten)]
@@ -37,17 +40,145 @@ struct Use {
     kind: AccessKind,
     /// The addresses of the locks that are held at every such access.
     locks: Vec<u64>,
-    /// Whether it conflicts with another use of the word.
+    /// Whether it conflicts with another use of the place.
     conflicts: bool,
     /// Whether the search has passed over such an access.
     passed_over: bool,
 }
 
+/// The bytes of a word of eight bytes.
+const WORD: u64 = 8;
+
+/// Bytes that are accessed, within one word of eight. Two places have no byte in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+struct Place {
+    address: u64,
+    /// How many bytes; 0 in a file of an earlier version, which means all up to the end of the word.
+    #[serde(default)]
+    bytes: u64,
+    /// The addresses of the accesses, if they are not all at the first byte.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    accessed: Vec<u64>,
+    /// How each context uses it.
+    uses: Vec<Use>,
+}
+
+impl Place {
+    /// The place of an access to `bytes` bytes at `address`, which has not been made yet. It does
+    /// not reach beyond its word.
+    fn new(address: u64, bytes: u64) -> Self {
+        let most = WORD - address % WORD;
+        Self {
+            address,
+            bytes: if bytes == 0 { most } else { bytes.min(most) },
+            accessed: Vec::new(),
+            uses: Vec::new(),
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.address.wrapping_add(self.bytes)
+    }
+
+    fn contains(&self, other: &Self) -> bool {
+        self.address <= other.address && other.end() <= self.end()
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.address < other.end() && other.address < self.end()
+    }
+
+    /// The addresses of the accesses.
+    fn accessed(&self) -> &[u64] {
+        match &self.accessed[..] {
+            [] => std::slice::from_ref(&self.address),
+            more => more,
+        }
+    }
+
+    /// Notes that there is an access at `address`.
+    fn note(&mut self, address: u64) {
+        if !self.accessed().contains(&address) {
+            self.accessed = [self.accessed(), &[address]].concat();
+        }
+    }
+
+    /// Takes over what is known of `other`, a part of this place.
+    fn take_over(&mut self, other: &Self) {
+        let before = match self.uses[..] {
+            [] => &[],
+            _ => self.accessed(),
+        };
+        let mut accessed = [before, other.accessed()].concat();
+        accessed.sort_unstable();
+        accessed.dedup();
+        self.accessed = accessed;
+        for theirs in &other.uses {
+            let known = (self.uses.iter_mut())
+                .find(|known| known.context == theirs.context && known.kind == theirs.kind);
+            match known {
+                Some(known) => {
+                    known.locks.retain(|lock| theirs.locks.contains(lock));
+                    known.passed_over |= theirs.passed_over;
+                }
+                None => self.uses.push(theirs.clone()),
+            }
+        }
+    }
+
+    /// Whether accesses to it conflict, beyond the taking and releasing of a lock.
+    fn is_contended(&self) -> bool {
+        let takes_turns = |kind| matches!(kind, AccessKind::Locks | AccessKind::Unlocks);
+        let mut conflicting = self.uses.iter().filter(|known| known.conflicts);
+        conflicting.any(|known| !takes_turns(known.kind))
+    }
+}
+
+/// The places of all words that are accessed, by the address of the word.
+#[derive(Debug, Clone, Default)]
+struct Places(HashMap<u64, Vec<Place>>);
+
+impl Places {
+    fn all(&self) -> impl Iterator<Item = &Place> {
+        self.0.values().flatten()
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Place> {
+        self.0.values_mut().flatten()
+    }
+
+    /// The place in which the byte at `address` is.
+    fn at(&self, address: u64) -> Option<&Place> {
+        let places = self.0.get(&(address & !(WORD - 1)))?;
+        let byte = Place::new(address, 1);
+        places.iter().find(|place| place.contains(&byte))
+    }
+
+    /// The place of the access for which `new` was made. Returns as well whether other places have
+    /// become part of it.
+    fn of(&mut self, new: &Place) -> (&mut Place, bool) {
+        let word = new.address & !(WORD - 1);
+        let places = self.0.entry(word).or_default();
+        if let Some(at) = places.iter().position(|place| place.contains(new)) {
+            return (&mut places[at], false);
+        }
+        let grows = places.iter().any(|place| place.overlaps(new));
+        let mut place = new.clone();
+        if grows {
+            place = Place::new(word, WORD);
+            places.iter().for_each(|part| place.take_over(part));
+            places.clear();
+        }
+        places.push(place);
+        let at = places.len() - 1;
+        (&mut places[at], grows)
+    }
+}
+
 /// What is known about the memory that CPUs share, and about the interrupts between them.
 #[derive(Debug, Clone, Default)]
 pub struct Sharing {
-    /// By address.
-    words: HashMap<u64, Vec<Use>>,
+    places: Places,
     /// The addresses at which accesses conflict, beyond the taking and releasing of a lock.
     contended: BTreeSet<u64>,
     /// By CPU: whether it was ever sent an interrupt.
@@ -79,8 +210,8 @@ impl Clone for Round {
 /// What is known, in its form in files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SharingRecord {
-    /// The words that are accessed, by address.
-    words: Vec<Word>,
+    /// The places that are accessed, by address.
+    words: Vec<Place>,
     /// By CPU: whether it was ever sent an interrupt.
     interrupted: Vec<bool>,
     /// By CPU: whether the search has assumed that it is never sent an interrupt.
@@ -90,17 +221,9 @@ pub struct SharingRecord {
 impl SharingRecord {
     /// The number of words that are known, and the number of those with conflicting accesses.
     pub fn size(&self) -> (usize, usize) {
-        let conflict = |word: &&Word| word.uses.iter().any(|known| known.conflicts);
+        let conflict = |place: &&Place| place.uses.iter().any(|known| known.conflicts);
         (self.words.len(), self.words.iter().filter(conflict).count())
     }
-}
-
-/// A word that is accessed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-struct Word {
-    address: u64,
-    /// How each context uses it.
-    uses: Vec<Use>,
 }
 
 /// What was learnt is about a machine with another number of CPUs.
@@ -158,8 +281,8 @@ impl AccessKind {
 
 /// Whether the word at `address` is written in another way than by taking and releasing it as a
 /// lock.
-fn is_written(words: &HashMap<u64, Vec<Use>>, address: u64) -> bool {
-    let uses = words.get(&address).map_or(&[][..], Vec::as_slice);
+fn is_written(places: &Places, address: u64) -> bool {
+    let uses = places.at(address).map_or(&[][..], |place| &place.uses);
     uses.iter().any(|known| known.kind.breaks_locks())
 }
 
@@ -178,37 +301,37 @@ impl Sharing {
         self.interrupted.len()
     }
 
-    /// The addresses of the words that are accessed.
+    /// The addresses of the places that are accessed.
     pub fn addresses(&self) -> impl Iterator<Item = u64> {
-        self.words.keys().copied()
+        self.places.all().map(|place| place.address)
     }
 
-    /// Learns that `context` is about to access the word at `address` with `locks` held. Returns
-    /// whether the access conflicts with another one. If not, the search passes over it.
+    /// Learns that `context` is about to access `bytes` bytes at `address` with `locks` held: 1 to 8
+    /// within one word, or 0 for all up to the end of the word. Returns whether the access conflicts
+    /// with another one. If not, the search passes over it.
     pub fn conflicts(
         &mut self,
         context: CpuContext,
         kind: AccessKind,
         address: u64,
+        bytes: u8,
         locks: &[u64],
     ) -> bool {
-        let uses = self.words.entry(address).or_default();
-        let at = uses
-            .iter()
-            .position(|known| known.context == context && known.kind == kind);
-        let at = match at {
-            Some(at) => {
-                let known = &mut uses[at];
+        let access = Place::new(address, bytes.into());
+        let (place, mut has_grown) = self.places.of(&access);
+        place.note(address);
+        let same = |known: &Use| known.context == context && known.kind == kind;
+        match place.uses.iter_mut().find(|known| same(known)) {
+            Some(known) => {
                 let before = known.locks.len();
                 known.locks.retain(|lock| locks.contains(lock));
-                if known.locks.len() != before {
+                if known.locks.len() != before || has_grown {
                     self.find_conflicts(address);
                 }
-                at
             }
             None => {
                 let locks = locks.iter().copied();
-                let locks = locks.filter(|lock| !is_written(&self.words, *lock));
+                let locks = locks.filter(|lock| !is_written(&self.places, *lock));
                 let new = Use {
                     context,
                     kind,
@@ -216,37 +339,44 @@ impl Sharing {
                     conflicts: false,
                     passed_over: false,
                 };
-                let uses = self.words.entry(address).or_default();
-                uses.push(new);
-                let at = uses.len() - 1;
+                self.places.of(&access).0.uses.push(new);
                 self.find_conflicts(address);
-                if kind.breaks_locks() {
-                    self.trust_no_lock_that_is_written();
-                }
-                at
+                has_grown |= kind.breaks_locks();
             }
-        };
-        let this = &mut self.words.entry(address).or_default()[at];
-        this.passed_over |= !this.conflicts;
-        this.conflicts
+        }
+        if has_grown {
+            self.trust_no_lock_that_is_written();
+        }
+        let place = self.places.of(&access).0;
+        if place.is_contended() {
+            self.contended.insert(address);
+        }
+        let this = place.uses.iter_mut().find(|known| same(known));
+        this.is_some_and(|this| {
+            this.passed_over |= !this.conflicts;
+            this.conflicts
+        })
     }
 
     /// A lock excludes nothing if its word is also written by contexts that do not hold it. It is
     /// then removed from the locks of every use.
     fn trust_no_lock_that_is_written(&mut self) {
-        let written: Vec<u64> = (self.words.keys().copied())
-            .filter(|word| is_written(&self.words, *word))
+        let locks: BTreeSet<u64> = (self.places.all())
+            .flat_map(|place| place.uses.iter().flat_map(|known| &known.locks))
+            .copied()
             .collect();
+        let is_written = |lock: &u64| is_written(&self.places, *lock);
+        let written: Vec<u64> = locks.into_iter().filter(is_written).collect();
         let mut changed = Vec::new();
-        for (address, uses) in &mut self.words {
+        for place in self.places.all_mut() {
             let mut is_new = false;
-            for known in &mut *uses {
+            for known in &mut place.uses {
                 let before = known.locks.len();
                 known.locks.retain(|lock| !written.contains(lock));
                 is_new |= known.locks.len() != before;
             }
             if is_new {
-                changed.push(*address);
+                changed.push(place.address);
             }
         }
         changed
@@ -254,14 +384,12 @@ impl Sharing {
             .for_each(|address| self.find_conflicts(address));
     }
 
-    /// Finds out anew which uses of the word at `address` conflict.
+    /// Finds out anew which uses conflict of the place in which the byte at `address` is.
     fn find_conflicts(&mut self, address: u64) {
-        let uses = self.words.entry(address).or_default();
-        let contradicts = find_conflicts(uses);
-        let takes_turns = |kind| matches!(kind, AccessKind::Locks | AccessKind::Unlocks);
-        let mut conflicting = uses.iter().filter(|known| known.conflicts);
-        if conflicting.any(|known| !takes_turns(known.kind)) {
-            self.contended.insert(address);
+        let (place, _) = self.places.of(&Place::new(address, 1));
+        let contradicts = find_conflicts(&mut place.uses);
+        if place.is_contended() {
+            self.contended.extend(place.accessed());
         }
         self.void_if(contradicts);
     }
@@ -310,25 +438,24 @@ impl Sharing {
         self.round = Round::default();
         self.is_void = false;
         self.taken_for_quiet.fill(false);
-        for known in self.words.values_mut().flatten() {
-            known.passed_over = false;
+        for place in self.places.all_mut() {
+            for known in &mut place.uses {
+                known.passed_over = false;
+            }
         }
     }
 
     /// What is known, in its form in files. Equal knowledge has the same form.
     pub fn to_record(&self) -> SharingRecord {
-        let mut words: Vec<_> = (self.words.iter())
-            .map(|(address, uses)| {
-                let mut uses = uses.clone();
-                uses.sort_by_key(|known| (known.context, known.kind));
-                uses.iter_mut()
-                    .for_each(|known| known.locks.sort_unstable());
-                Word {
-                    address: *address,
-                    uses,
-                }
-            })
-            .collect();
+        let mut words: Vec<Place> = self.places.all().cloned().collect();
+        for place in &mut words {
+            (place.uses).sort_by_key(|known| (known.context, known.kind));
+            (place.uses.iter_mut()).for_each(|known| known.locks.sort_unstable());
+            place.accessed.sort_unstable();
+            if place.accessed == [place.address] {
+                place.accessed.clear();
+            }
+        }
         words.sort_by_key(|word| word.address);
         SharingRecord {
             words,
@@ -351,21 +478,10 @@ impl Sharing {
             });
         }
         self.round = Round::default();
-        for word in &other.words {
-            let uses = self.words.entry(word.address).or_default();
-            for theirs in &word.uses {
-                let known = uses
-                    .iter_mut()
-                    .find(|known| known.context == theirs.context && known.kind == theirs.kind);
-                match known {
-                    Some(known) => {
-                        known.locks.retain(|lock| theirs.locks.contains(lock));
-                        known.passed_over |= theirs.passed_over;
-                    }
-                    None => uses.push(theirs.clone()),
-                }
-            }
-            self.find_conflicts(word.address);
+        for theirs in &other.words {
+            let (place, _) = self.places.of(&Place::new(theirs.address, theirs.bytes));
+            place.take_over(theirs);
+            self.find_conflicts(theirs.address);
         }
         self.trust_no_lock_that_is_written();
         for cpu in 0..cpus {
@@ -378,15 +494,13 @@ impl Sharing {
 
     /// The number of words that are known, and the number of those with conflicting accesses.
     pub fn size(&self) -> (usize, usize) {
-        let conflict = |uses: &&Vec<Use>| uses.iter().any(|known| known.conflicts);
-        (
-            self.words.len(),
-            self.words.values().filter(conflict).count(),
-        )
+        let conflict = |place: &&Place| place.uses.iter().any(|known| known.conflicts);
+        let places = || self.places.all();
+        (places().count(), places().filter(conflict).count())
     }
 }
 
-/// Finds out anew which `uses` of one word conflict. Returns whether one of them does that was
+/// Finds out anew which `uses` of one place conflict. Returns whether one of them does that was
 /// passed over.
 fn find_conflicts(uses: &mut [Use]) -> bool {
     let mut is_void = false;
@@ -427,37 +541,96 @@ mod tests {
     #[test]
     fn readers_do_not_conflict_and_a_writer_does() {
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, AccessKind::Reads, 8, &[]));
-        assert!(!sharing.conflicts(OTHER, AccessKind::Reads, 8, &[]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Reads, 8, 8, &[]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Reads, 8, 8, &[]));
         assert!(!sharing.is_void());
-        assert!(sharing.conflicts(OTHER, AccessKind::Writes, 8, &[]));
+        assert!(sharing.conflicts(OTHER, AccessKind::Writes, 8, 8, &[]));
         // The reads were passed over, but they conflict with this write.
         assert!(sharing.is_void());
         sharing.begin_anew();
-        assert!(sharing.conflicts(TASK, AccessKind::Reads, 8, &[]));
+        assert!(sharing.conflicts(TASK, AccessKind::Reads, 8, 8, &[]));
         // The only writer reads what no other context writes.
-        assert!(!sharing.conflicts(OTHER, AccessKind::Reads, 8, &[]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Reads, 8, 8, &[]));
         assert!(!sharing.is_void());
         assert_eq!(sharing.size(), (1, 1));
     }
 
     #[test]
+    fn accesses_that_share_a_part_of_their_bytes_conflict() {
+        let (reads, writes) = (AccessKind::Reads, AccessKind::Writes);
+        let mut sharing = Sharing::new(2);
+        assert!(!sharing.conflicts(TASK, writes, 8, 4, &[]));
+        assert!(!sharing.conflicts(TASK, writes, 14, 2, &[]));
+        assert!(!sharing.conflicts(OTHER, writes, 12, 2, &[]));
+        assert!(!sharing.is_void());
+        // Of the bytes at 8 the other CPU reads a part, and with them those at 12 and 14.
+        assert!(sharing.conflicts(OTHER, reads, 10, 8, &[]));
+        assert!(sharing.is_void());
+        sharing.begin_anew();
+        for (address, bytes) in [(8, 4), (14, 2), (9, 1), (8, 0)] {
+            assert!(sharing.conflicts(TASK, writes, address, bytes, &[]));
+        }
+        assert!(!sharing.conflicts(TASK, writes, 16, 4, &[]));
+        // Each address is named to which stores have to wait.
+        assert!(sharing.contended().iter().eq(&[8, 9, 10, 12, 14]));
+        assert_eq!(sharing.size(), (2, 1));
+    }
+
+    #[test]
+    fn a_lock_is_not_trusted_that_lies_in_what_is_written_as_a_whole() {
+        let under = &[16][..];
+        let mut sharing = Sharing::new(2);
+        assert!(!sharing.conflicts(TASK, AccessKind::Locks, 16, 4, &[]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Writes, 8, 8, under));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, 8, under));
+        sharing.conflicts(OTHER, AccessKind::Writes, 16, 8, under);
+        assert!(sharing.is_void());
+        sharing.begin_anew();
+        assert!(sharing.conflicts(TASK, AccessKind::Writes, 8, 8, under));
+    }
+
+    #[test]
+    fn shards_learn_of_accesses_that_share_a_part_of_their_bytes() {
+        let (reads, writes) = (AccessKind::Reads, AccessKind::Writes);
+        let (mut one, mut other) = (Sharing::new(2), Sharing::new(2));
+        assert!(!one.conflicts(TASK, writes, 12, 4, &[]));
+        assert!(!other.conflicts(OTHER, reads, 8, 8, &[]));
+        for (first, second) in [(&one, &other), (&other, &one)] {
+            let mut both = Sharing::new(2);
+            both.learn(&first.to_record()).unwrap();
+            both.learn(&second.to_record()).unwrap();
+            assert!(both.is_void());
+            both.begin_anew();
+            assert!(both.conflicts(TASK, writes, 12, 4, &[]));
+            assert!(both.contended().iter().eq(&[8, 12]));
+        }
+        // Files of earlier versions do not say how many bytes.
+        let text = serde_json::to_string(&other.to_record()).unwrap();
+        let text = text.replace(r#""bytes":8,"#, "");
+        let mut earlier = Sharing::new(2);
+        earlier
+            .learn(&serde_json::from_str(&text).unwrap())
+            .unwrap();
+        assert!(earlier.conflicts(TASK, writes, 12, 4, &[]));
+    }
+
+    #[test]
     fn marks_depend_on_all_but_marks() {
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, AccessKind::Marks, 8, &[]));
-        assert!(!sharing.conflicts(OTHER, AccessKind::Marks, 8, &[]));
-        assert!(sharing.conflicts(TASK, AccessKind::Reads, 8, &[]));
-        assert!(sharing.conflicts(OTHER, AccessKind::Marks, 8, &[]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Marks, 8, 8, &[]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Marks, 8, 8, &[]));
+        assert!(sharing.conflicts(TASK, AccessKind::Reads, 8, 8, &[]));
+        assert!(sharing.conflicts(OTHER, AccessKind::Marks, 8, 8, &[]));
     }
 
     #[test]
     fn a_common_lock_keeps_accesses_apart_until_one_is_made_without() {
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, AccessKind::Writes, 8, &[1, 2]));
-        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, &[2, 3]));
-        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, &[2]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Writes, 8, 8, &[1, 2]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, 8, &[2, 3]));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, 8, &[2]));
         assert!(!sharing.is_void());
-        assert!(sharing.conflicts(OTHER, AccessKind::Reads, 8, &[]));
+        assert!(sharing.conflicts(OTHER, AccessKind::Reads, 8, 8, &[]));
         assert!(sharing.is_void());
     }
 
@@ -465,18 +638,18 @@ mod tests {
     fn a_lock_that_another_context_releases_excludes_nothing() {
         let under = &[16][..];
         let mut sharing = Sharing::new(2);
-        assert!(!sharing.conflicts(TASK, AccessKind::Writes, 8, under));
-        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, under));
-        assert!(!sharing.conflicts(TASK, AccessKind::Unlocks, 16, under));
+        assert!(!sharing.conflicts(TASK, AccessKind::Writes, 8, 8, under));
+        assert!(!sharing.conflicts(OTHER, AccessKind::Writes, 8, 8, under));
+        assert!(!sharing.conflicts(TASK, AccessKind::Unlocks, 16, 8, under));
         let known = sharing.to_record();
         let third = CpuContext { cpu: 1, ..TASK };
-        sharing.conflicts(third, AccessKind::Writes, 16, &[]);
+        sharing.conflicts(third, AccessKind::Writes, 16, 8, &[]);
         assert!(sharing.is_void());
         sharing.begin_anew();
-        assert!(sharing.conflicts(TASK, AccessKind::Writes, 8, under));
-        assert!(sharing.conflicts(TASK, AccessKind::Unlocks, 16, under));
+        assert!(sharing.conflicts(TASK, AccessKind::Writes, 8, 8, under));
+        assert!(sharing.conflicts(TASK, AccessKind::Unlocks, 16, 8, under));
         // A context that comes to the word only now holds no valid lock either.
-        assert!(sharing.conflicts(third, AccessKind::Writes, 8, under));
+        assert!(sharing.conflicts(third, AccessKind::Writes, 8, 8, under));
         assert!(!sharing.is_void());
 
         // Another shard, which never saw that, learns it.
@@ -491,12 +664,12 @@ mod tests {
     fn a_round_ends_when_something_contradicts_it_and_is_not_that_of_a_copy() {
         let mut sharing = Sharing::new(2);
         let round = sharing.round();
-        assert!(!sharing.conflicts(TASK, AccessKind::Reads, 8, &[1]));
-        assert!(!sharing.conflicts(TASK, AccessKind::Reads, 8, &[]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Reads, 8, 8, &[1]));
+        assert!(!sharing.conflicts(TASK, AccessKind::Reads, 8, 8, &[]));
         assert!(sharing.is_interrupted(0) || sharing.round() == round);
         let mut copy = sharing.clone();
         assert_ne!(copy.round(), round);
-        sharing.conflicts(OTHER, AccessKind::Writes, 8, &[]);
+        sharing.conflicts(OTHER, AccessKind::Writes, 8, 8, &[]);
         let void = sharing.round();
         assert!(sharing.is_void() && void != round);
         sharing.interrupts(0);
@@ -526,8 +699,8 @@ mod tests {
     fn one_shard_contradicts_what_another_passed_over() {
         let mut one = Sharing::new(2);
         let mut other = Sharing::new(2);
-        assert!(!one.conflicts(TASK, AccessKind::Writes, 8, &[]));
-        assert!(!other.conflicts(OTHER, AccessKind::Reads, 8, &[]));
+        assert!(!one.conflicts(TASK, AccessKind::Writes, 8, 8, &[]));
+        assert!(!other.conflicts(OTHER, AccessKind::Reads, 8, 8, &[]));
         let mut both = Sharing::new(2);
         both.learn(&one.to_record()).unwrap();
         assert!(!both.is_void());
@@ -539,7 +712,7 @@ mod tests {
         anew.learn(&serde_json::from_str(&written).unwrap())
             .unwrap();
         anew.begin_anew();
-        assert!(anew.conflicts(TASK, AccessKind::Writes, 8, &[]));
+        assert!(anew.conflicts(TASK, AccessKind::Writes, 8, 8, &[]));
         assert!(!anew.is_void());
         assert!(Sharing::new(3).learn(&one.to_record()).is_err());
     }

@@ -108,24 +108,53 @@ macro_rules! stop_before {
         }
     };
     ($name:ident, $kind:expr, $bytes:literal) => {
-        stop_before!($name, $kind, $bytes, Way::Of($kind), first [], last []);
+        stop_before!($name, $kind, $bytes, Way::Of($kind));
+    };
+    ($name:ident, $kind:expr, $bytes:literal, $way:expr) => {
+        stop_before!($name, $kind, $bytes, $way, first [], last []);
     };
 }
 
-stop_before!(stop_before_load_1, Kind::Load, 1);
-stop_before!(stop_before_load_4, Kind::Load, 4);
-stop_before!(stop_before_load_8, Kind::Load, 8);
-stop_before!(stop_before_store_4, Kind::Store, 4);
-stop_before!(stop_before_store_8, Kind::Store, 8);
-stop_before!(stop_before_read_modify_write, Kind::ReadModifyWrite, 0);
-stop_before!(stop_before_change, Kind::Change, 0);
-stop_before!(stop_before_mark, Kind::Mark, 0);
+stop_before!(stop_before_load_1, Kind::Load, 1, Way::Load(1));
+stop_before!(stop_before_load_2, Kind::Load, 2, Way::Load(2));
+stop_before!(stop_before_load_4, Kind::Load, 4, Way::Load(4));
+stop_before!(stop_before_load_8, Kind::Load, 8, Way::Load(8));
+stop_before!(stop_before_store_1, Kind::Store, 1, Way::Store(1));
+stop_before!(stop_before_store_2, Kind::Store, 2, Way::Store(2));
+stop_before!(stop_before_store_4, Kind::Store, 4, Way::Store(4));
+stop_before!(stop_before_store_8, Kind::Store, 8, Way::Store(8));
+stop_before!(
+    stop_before_read_modify_write_1,
+    Kind::ReadModifyWrite,
+    1,
+    Way::ReadModifyWrite(1)
+);
+stop_before!(
+    stop_before_read_modify_write_2,
+    Kind::ReadModifyWrite,
+    2,
+    Way::ReadModifyWrite(2)
+);
+stop_before!(
+    stop_before_read_modify_write_4,
+    Kind::ReadModifyWrite,
+    4,
+    Way::ReadModifyWrite(4)
+);
+stop_before!(
+    stop_before_read_modify_write_8,
+    Kind::ReadModifyWrite,
+    8,
+    Way::ReadModifyWrite(8)
+);
+stop_before!(stop_before_change, Kind::Change, 1);
+stop_before!(stop_before_mark, Kind::Mark, 1);
 stop_before!(stop_before_fence, Kind::Fence, 0);
 stop_before!(stop_before_irqs_off, Kind::IrqsOff, 0);
 stop_before!(
     stop_before_lock,
     Kind::Lock,
-    0,
+    4,
     Way::Of(Kind::Lock),
     first [],
     last [
@@ -150,3 +179,11 @@ stop_before!(
         "mov [rip + {passing}], rcx"
     ]
 );
+
+/// Rings with this word. A piece is never passed over: there are few.
+// SAFETY: the one definition of what the portable code declares, with the same signature.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+extern "C" fn stop_before_piece(_access: u64) {
+    naked_asm!("mov rsi, rdi", "jmp {ring}", ring = sym ring)
+}

@@ -1,4 +1,4 @@
-//! The five functions that compiled code calls by name, and that a `core` built for an operating
+//! The six functions that compiled code calls by name, and that a `core` built for an operating
 //! system expects from the C library. They use `rep movs` and `rep stos`: no vector registers, and
 //! few instructions.
 
@@ -104,4 +104,19 @@ unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, len: usize) -> i3
 unsafe extern "C" fn bcmp(left: *const u8, right: *const u8, len: usize) -> i32 {
     // SAFETY: the caller's promise is the same.
     unsafe { memcmp(left, right, len) }
+}
+
+/// The number of bytes before the first zero.
+///
+/// # Safety
+/// As C's `strlen`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn strlen(text: *const u8) -> usize {
+    let mut len = 0;
+    // Volatile, or the compiler would see that this is `strlen` and call it.
+    // SAFETY: the caller's text goes up to a zero.
+    while unsafe { text.wrapping_add(len).read_volatile() } != 0 {
+        len += 1;
+    }
+    len
 }

@@ -8,11 +8,11 @@ pub enum Event {
     /// Write it.
     Store(usize, usize),
     /// Write it in a sequentially consistent way. On x86 that is an exchange, or a store with a full
-    /// fence behind it.
-    Exchange(usize),
+    /// fence behind it. The address, and the number of bytes.
+    Exchange(usize, usize),
     /// Read and write it as one. A compare-and-exchange that fails is one too: the processor
-    /// acquires the cache line for writing before it compares.
-    ReadModifyWrite(usize),
+    /// acquires the cache line for writing before it compares. The address, and the number of bytes.
+    ReadModifyWrite(usize, usize),
     /// A full fence.
     Fence,
     /// Change ghost state.

@@ -2,6 +2,8 @@
 //! each if its monitor wants that, so that the monitor can decide which CPU goes on. How an access
 //! is described is said in [`shared::stop`], and which are passed over in [`shared::passing`].
 
+use shared::stop::{Access, Kind};
+
 use super::event::Event;
 
 // The image defines these, the most of them in assembler. Each stops before an access to the word
@@ -9,11 +11,19 @@ use super::event::Event;
 unsafe extern "C" {
     // By the number of bytes.
     safe fn stop_before_load_1(address: usize);
+    safe fn stop_before_load_2(address: usize);
     safe fn stop_before_load_4(address: usize);
     safe fn stop_before_load_8(address: usize);
+    safe fn stop_before_store_1(address: usize);
+    safe fn stop_before_store_2(address: usize);
     safe fn stop_before_store_4(address: usize);
     safe fn stop_before_store_8(address: usize);
-    safe fn stop_before_read_modify_write(address: usize);
+    safe fn stop_before_read_modify_write_1(address: usize);
+    safe fn stop_before_read_modify_write_2(address: usize);
+    safe fn stop_before_read_modify_write_4(address: usize);
+    safe fn stop_before_read_modify_write_8(address: usize);
+    /// Rings with this word, the announcement of a piece.
+    safe fn stop_before_piece(access: u64);
     safe fn stop_before_change(address: usize);
     safe fn stop_before_mark(address: usize);
     safe fn stop_before_fence(address: usize);
@@ -24,24 +34,41 @@ unsafe extern "C" {
     safe fn stop_before_any();
 }
 
-/// Tells the image.
+/// Tells the image. Of a number of bytes other than 1, 2 and 4 it takes 8.
 #[inline(always)]
-pub(super) fn tell(event: Event) {
+pub fn tell(event: Event) {
     match event {
         Event::Load(address, 1) => stop_before_load_1(address),
+        Event::Load(address, 2) => stop_before_load_2(address),
         Event::Load(address, 4) => stop_before_load_4(address),
         Event::Load(address, _) => stop_before_load_8(address),
+        Event::Store(address, 1) => stop_before_store_1(address),
+        Event::Store(address, 2) => stop_before_store_2(address),
         Event::Store(address, 4) => stop_before_store_4(address),
         Event::Store(address, _) => stop_before_store_8(address),
-        Event::Exchange(address) | Event::ReadModifyWrite(address) => {
-            stop_before_read_modify_write(address);
-        }
+        Event::Exchange(address, bytes) | Event::ReadModifyWrite(address, bytes) => match bytes {
+            1 => stop_before_read_modify_write_1(address),
+            2 => stop_before_read_modify_write_2(address),
+            4 => stop_before_read_modify_write_4(address),
+            _ => stop_before_read_modify_write_8(address),
+        },
         Event::Change(address) => stop_before_change(address),
         Event::Mark(address) => stop_before_mark(address),
         Event::Lock(address) => stop_before_lock(address),
         Event::Release(address) => stop_before_release(address),
         Event::Fence => before_drain(),
     }
+}
+
+/// Stops before a piece of an access to more than one word ([`shared::stop::PIECE`]): `bytes` bytes
+/// within one word, a load or a store.
+#[inline(always)]
+pub fn before_piece(kind: Kind, address: usize, bytes: usize) {
+    stop_before_piece(
+        Access::new(kind, address as u64, bytes as u64)
+            .piece()
+            .word(),
+    );
 }
 
 /// Stops before this CPU disables interrupts: it is the last moment at which it can take one.

@@ -29,7 +29,7 @@ pub fn fence(order: Ordering) {
 #[inline]
 fn tell_store(address: usize, bytes: usize, order: Ordering) {
     tell(if order == Ordering::SeqCst {
-        Event::Exchange(address)
+        Event::Exchange(address, bytes)
     } else {
         Event::Store(address, bytes)
     });
@@ -106,7 +106,7 @@ macro_rules! integer {
 
             $(#[inline]
             pub fn $operation(&self, operand: $value, order: Ordering) -> $value {
-                tell(Event::ReadModifyWrite(self.address()));
+                tell(Event::ReadModifyWrite(self.address(), size_of::<Self>()));
                 self.0.$operation(operand, order)
             })*
 
@@ -131,7 +131,7 @@ impl AtomicU32 {
         success: Ordering,
         failure: Ordering,
     ) -> Result<u32, u32> {
-        tell(Event::ReadModifyWrite(self.address()));
+        tell(Event::ReadModifyWrite(self.address(), size_of::<Self>()));
         self.0.compare_exchange(current, new, success, failure)
     }
 
@@ -199,11 +199,11 @@ mod tests {
                 Event::Load(word, 8),
                 Event::Store(word, 8),
                 Event::Fence,
-                Event::ReadModifyWrite(word),
-                Event::ReadModifyWrite(flag),
+                Event::ReadModifyWrite(word, 8),
+                Event::ReadModifyWrite(flag, 4),
                 Event::Load(flag, 4),
-                Event::ReadModifyWrite(flag),
-                Event::Exchange(flag),
+                Event::ReadModifyWrite(flag, 4),
+                Event::Exchange(flag, 4),
             ]
         );
     }

@@ -20,7 +20,7 @@ use crate::explore::search::system::Holding;
 use crate::lab::call_name::CallParts;
 use crate::machine::image::Image;
 use crate::machine::memory_names::{self, walk::Names};
-use crate::machine::source::Source;
+use crate::machine::source::{Source, SourceLine};
 use crate::manifest;
 use crate::page_size::PAGE_SIZE;
 
@@ -86,6 +86,15 @@ impl Specimen {
         self.conditions.words = words;
         self.conditions.all = conditions.to_vec();
         Ok(())
+    }
+
+    /// The line of the guest's source at which `cpu` stands, or where that is in memory.
+    pub(super) fn place(&self, cpu: usize) -> String {
+        let source = Source::read(&self.conditions.image);
+        match place::of(self, &source, &self.conditions.shown, cpu) {
+            Some(SourceLine { file, line, .. }) => format!("{file}:{line}"),
+            None => format!("{:#x}", self.cpus[cpu].rip()),
+        }
     }
 
     fn find_word(

@@ -154,6 +154,20 @@ pub enum SpecimenError {
         /// The CPU.
         cpu: usize,
     },
+    /// A CPU makes an access in pieces as a whole, and another context accesses one of them.
+    #[error(
+        "CPU {cpu} copies memory as a whole, and with it what is at {address:#x}, which another CPU \
+         or a handler accesses as well ({place}): a search cannot let these go on in the middle of \
+         the copy; copy member by member, or with memcpy()"
+    )]
+    Piece {
+        /// The CPU.
+        cpu: usize,
+        /// The address of the part that others access.
+        address: u64,
+        /// Where that is in the source.
+        place: String,
+    },
     /// A vCPU differs from the initial state in something that nothing should have changed.
     #[error("CPU {cpu} differs at a stop in what no stop can change: {what}")]
     NotExact {

@@ -182,7 +182,10 @@ impl Passing {
             // The CPU rings there in any case.
             Kind::Store if stopped.holds(address) && stopped.irqs_on() => return,
             Kind::Store if stopped.holds(address) => Way::Release,
-            kind => Way::Of(kind),
+            kind => match Way::of(kind, stopped.bytes) {
+                Some(way) => way,
+                None => return,
+            },
         };
         let context = stopped.cpu_context(cpu);
         let locks = stopped.locks[stopped.context()].clone();
@@ -234,6 +237,7 @@ mod tests {
     fn before(kind: Kind, address: u64, locks: &[u64]) -> Stopped {
         Stopped {
             at: Stop::Access(kind, address),
+            bytes: 4,
             locks: [locks.to_vec(), Vec::new()],
             ..at_rest(kvm_regs::default())
         }
@@ -260,7 +264,7 @@ mod tests {
         };
         let way = match kind {
             Kind::Store if stopped.holds(address) => Way::Release,
-            kind => Way::Of(kind),
+            kind => Way::of(kind, stopped.bytes).unwrap(),
         };
         let now = number_of(passing, cpu, stopped);
         look_up(
@@ -283,9 +287,14 @@ mod tests {
         let mut handler = one.clone();
         handler.in_handler = true;
         handler.locks.swap(0, 1);
+        let larger = Stopped {
+            bytes: 8,
+            ..one.clone()
+        };
         let others = [
             (1, one.clone()),
             (0, handler),
+            (0, larger),
             (0, before(Kind::Load, WORD, &[])),
             (0, before(Kind::Load, WORD, &[LOCK, LOCK + 8])),
             (0, before(Kind::Load, WORD + 4, &[LOCK])),

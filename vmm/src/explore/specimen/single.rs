@@ -20,7 +20,7 @@ impl Specimen {
         self.cpus[choice.cpu].teach(choice.act, sharing);
         let breach = self.follow(choice)?;
         if breach.is_none() {
-            let _ = self.is_contended(choice.cpu, sharing);
+            let _ = self.is_contended(choice.cpu, sharing)?;
         }
         Ok(breach)
     }

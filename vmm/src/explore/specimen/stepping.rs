@@ -2,7 +2,7 @@
 //! which CPU goes next.
 
 use shared::probe::{Arms, HELD};
-use shared::stop::{self, Access};
+use shared::stop::{self, Access, Announced};
 
 use super::breach::Breach;
 use super::errors::{SpecimenError, kvm};
@@ -128,7 +128,7 @@ impl Specimen {
             self.pass_over(sharing);
             let (passed, breach) = self.step(choice, MOST_STOPS - 1 - stops)?;
             stops += passed + 1;
-            if breach.is_some() || self.is_contended(cpu, sharing) {
+            if breach.is_some() || self.is_contended(cpu, sharing)? {
                 self.tidy(cpu);
                 self.try_turns()?;
                 return Ok((stops, breach));
@@ -402,11 +402,17 @@ impl Specimen {
     /// A [`Breach`] if the guest announces something impossible.
     pub(super) fn reached(&mut self, cpu: usize, point: u64, word: u64) -> Result<Stop, Breach> {
         if Some(point) == self.stop_points.access {
-            let Some((kind, address, bytes)) = Access::from_word(word) else {
+            let Some(announced) = Access::from_word(word) else {
                 let text = format!("CPU {cpu} is about to access {word:#x}, which is no access");
                 return Err(Breach::new("died", text));
             };
-            self.cpus[cpu].bytes = bytes;
+            let Announced {
+                kind,
+                address,
+                bytes,
+                is_piece,
+            } = announced;
+            (self.cpus[cpu].bytes, self.cpus[cpu].is_piece) = (bytes, is_piece);
             return Ok(Stop::Access(kind, address));
         }
         if point == self.stop_points.idle {
@@ -428,11 +434,27 @@ impl Specimen {
     }
 
     /// Whether other CPUs can interfere with `cpu` where it is.
-    pub(super) fn is_contended(&self, cpu: usize, sharing: &mut Sharing) -> bool {
-        if self.granularity == Granularity::Every {
-            return true;
+    ///
+    /// # Errors
+    /// [`SpecimenError::Piece`] if they can interfere with a part of what it accesses as a whole.
+    pub(super) fn is_contended(
+        &self,
+        cpu: usize,
+        sharing: &mut Sharing,
+    ) -> Result<bool, SpecimenError> {
+        let stopped = &self.cpus[cpu];
+        let is_contended = self.granularity == Granularity::Every
+            || stopped.is_contended(cpu, sharing, &self.buffering);
+        match stopped.at {
+            Stop::Access(_, address) if stopped.is_piece && is_contended => {
+                Err(SpecimenError::Piece {
+                    cpu,
+                    address,
+                    place: self.place(cpu),
+                })
+            }
+            _ => Ok(is_contended),
         }
-        self.cpus[cpu].is_contended(cpu, sharing, &self.buffering)
     }
 
     /// Notes the answer of `cpu` to its last command. The next command overwrites it.

@@ -57,9 +57,11 @@ pub struct Stopped {
     pub(super) regs: kvm_regs,
     /// Where it has stopped.
     pub at: Stop,
-    /// Of how many bytes the load or store is that it has stopped before. It follows from its
-    /// registers.
+    /// Of how many bytes the access is that it has stopped before. It follows from its registers.
     pub(super) bytes: u8,
+    /// Whether that access is a piece of one to several words, which is made behind the last of its
+    /// stops. It follows from its registers.
+    pub(super) is_piece: bool,
     /// What its stores have not brought to memory yet.
     pub(super) buffer: StoreBuffer,
     /// Whether it has executed something that waits until its store buffer is empty: it has
@@ -255,7 +257,7 @@ impl Stopped {
                 } else {
                     AccessKind::Writes
                 };
-                let conflicts = sharing.conflicts(context, kind, address, locks);
+                let conflicts = sharing.conflicts(context, kind, address, self.bytes, locks);
                 // No other CPU sees a store that goes to the buffer.
                 let waits_unseen = self.store_to_buffer(buffering).is_some();
                 let is_seen = conflicts && !waits_unseen;
@@ -269,7 +271,8 @@ impl Stopped {
                         && sharing.is_interrupted(cpu)
             }
             Stop::Access(kind, address) => {
-                let conflicts = sharing.conflicts(context, AccessKind::of(kind), address, locks);
+                let (bytes, kind_of) = (self.bytes, AccessKind::of(kind));
+                let conflicts = sharing.conflicts(context, kind_of, address, bytes, locks);
                 // A context that wants the lock that it holds itself waits for ever.
                 conflicts || waits || kind == Kind::Lock && self.holds(address)
             }
@@ -393,7 +396,7 @@ impl Stopped {
     }
 }
 
-/// Everything that can matter later. `is_stuck` and `bytes` are left out: they follow from that and
+/// Everything that can matter later. `is_stuck`, `bytes` and `is_piece` are left out: they follow from that and
 /// from memory.
 impl Hash for Stopped {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -447,6 +450,7 @@ pub(super) fn at_rest(regs: kvm_regs) -> Stopped {
         regs,
         at: Stop::Idle,
         bytes: 0,
+        is_piece: false,
         buffer: StoreBuffer::default(),
         drains: false,
         in_handler: false,

@@ -1,0 +1,274 @@
+# Reads the assembly that a compiler has made of a C file with -fsanitize=thread, and sees to it that every access to
+# memory stands right behind its hook, or a search would not know of it. Writes the same assembly, in which hooks
+# whose access comes only behind the next hook (as where a small structure is copied) are replaced by those that say
+# so. What is left is an error: a structure that a call takes or returns, inline assembly, a compiler that moves
+# accesses. Only reads and writes text.
+#
+# Passed over are the CPU's own stack, also where a register has an address of it, since compilers announce every
+# variable there whose address is known elsewhere, and constants. With -v leaves_loads=1, one load behind the hook of an atomic one is no error.
+
+function fail(what,    place) {
+    place = file[at_file] != "" ? file[at_file] ":" at_line : FILENAME
+    if (!(place SUBSEP what in said)) {
+        said[place, what] = 1
+        print place ": " what > "/dev/stderr"
+    }
+    failed = 1
+}
+
+# The memory operand of an instruction, or nothing.
+function memory(operands,    rest) {
+    rest = operands
+    if (match(rest, /[^, \t]*\([^)]*\)/))
+        return substr(rest, RSTART, RLENGTH)
+    if (match(rest, /%[c-gs]s:[^, \t]+/))
+        return substr(rest, RSTART, RLENGTH)
+    if (match("," rest, /,[ \t]*\*?[A-Za-z_.][A-Za-z0-9_.+-]*/))
+        return substr("," rest, RSTART + 1, RLENGTH - 1)
+    return ""
+}
+
+function is_constant(operand,    symbol) {
+    symbol = operand
+    sub(/^[*]/, "", symbol)
+    if (!match(symbol, /^[A-Za-z_.$][A-Za-z0-9_.$]*/))
+        return 0
+    return substr(symbol, 1, RLENGTH) in constant
+}
+
+# Which registers have an address of the stack, as a text of digits; what is known at a label is what is known on all
+# ways to it.
+
+function at_entry(    r, text) {
+    for (r = 1; r <= 16; r++) text = text (names[r] == "rsp" || names[r] == "rbp" ? 1 : 0)
+    return text
+}
+
+function has_stack(register) {
+    return register in number_of && substr(state, number_of[register], 1) == 1
+}
+
+function set(register, value,    r) {
+    r = number_of[register]
+    if (r && !(register ~ /^(rsp|rbp|esp|ebp)$/)) state = substr(state, 1, r - 1) value substr(state, r + 1)
+}
+
+function meet(one, other,    r, text) {
+    if (one == "") return other
+    if (other == "") return one
+    for (r = 1; r <= 16; r++) text = text (substr(one, r, 1) == 1 && substr(other, r, 1) == 1 ? 1 : 0)
+    return text
+}
+
+# What is known at `label` is at most this.
+function comes_to(label, known,    met) {
+    met = meet(at_label[label], known)
+    if (met != at_label[label]) { at_label[label] = met; changed = 1 }
+}
+
+# Whether a memory operand is on the stack: its base or index is an address of it.
+function is_stack(operand,    registers, count, part, i) {
+    registers = operand
+    sub(/^[^(]*\(/, "", registers)
+    sub(/\).*$/, "", registers)
+    gsub(/[%\t ]/, "", registers)
+    count = split(registers, part, ",")
+    for (i = 1; i <= count && i <= 2; i++) if (has_stack(part[i])) return 1
+    return 0
+}
+
+# What an instruction makes of it.
+function follow(op, operands,    destination, source) {
+    if (op ~ /^(cmp|test|push|nop|ret|j)/) return
+    if (op ~ /^call/) {
+        for (destination in clobbered) set(clobbered[destination], 0)
+        argument = ""
+        return
+    }
+    if (op ~ /^(mul|div|idiv|cqto|cltq|cltd|cwtl|cqo|cmpxchg|xadd|xchg|rep)/ || (op ~ /^imul/ && operands !~ /,/)) {
+        set("rax", 0); set("rdx", 0)
+        if (op ~ /^rep/) { set("rcx", 0); set("rsi", 0); set("rdi", 0) }
+    }
+    destination = source = operands
+    if (!match(destination, /%[a-z0-9]+$/)) return
+    destination = substr(destination, RSTART + 1)
+    sub(/,?[ \t]*%[a-z0-9]+$/, "", source)
+    if (destination ~ /^[er]di$/) argument = op ~ /^lea/ ? source : op ~ /^movq?$/ && source ~ /^%/ ? "(" source ")" : ""
+    if (op ~ /^xchg/ && source ~ /^%/) set(substr(source, 2), 0)
+    if (op ~ /^lea/) set(destination, is_stack(source))
+    else if (op ~ /^movq?$/ && source ~ /^%/) set(destination, has_stack(substr(source, 2)))
+    else if (op ~ /^(addq?|incq?|decq?)$/ && (destination in number_of)) {
+        if (source ~ /^%/ && has_stack(substr(source, 2))) set(destination, 1)
+    } else if (op ~ /^subq?$/ && (destination in number_of)) {
+        # The distance of two addresses is none.
+        if (source ~ /^%/ && has_stack(substr(source, 2))) set(destination, 0)
+    } else if (op ~ /^andq?$/ && source ~ /^[$]-/) return
+    else if (op ~ /^cmov/) { if (!(source ~ /^%/ && has_stack(substr(source, 2)))) set(destination, 0) }
+    else set(destination, 0)
+}
+
+BEGIN {
+    split("rax rcx rdx rsi rdi r8 r9 r10 r11", clobbered, " ")
+    split("rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15", names, " ")
+    for (r = 1; r <= 16; r++) {
+        number_of[names[r]] = r
+        if (r > 8) for (i = 1; i <= 3; i++) number_of[names[r] substr("dwb", i, 1)] = r
+    }
+    split("a c d b", old, " ")
+    for (r = 1; r <= 4; r++) {
+        number_of["e" old[r] "x"] = number_of[old[r] "x"] = r
+        number_of[old[r] "l"] = number_of[old[r] "h"] = r
+    }
+    split("sp bp si di", old, " ")
+    for (r = 1; r <= 4; r++) number_of["e" old[r]] = number_of[old[r]] = number_of[old[r] "l"] = r + 4
+}
+
+# From here on no access is announced.
+function forget() {
+    credit = used = pending = 0
+    split("", operand_of)
+}
+
+# The hooks that wait for their access announce it as one that comes later. Says whether there are any.
+function make_late(    i, name, any) {
+    for (i = 1; i <= pending; i++) {
+        if (on_stack[i] ? done[i] : used) continue
+        any = 1
+        name = line[hook_at[i]]
+        if (match(name, /(read|write)[1248]([^0-9]|$)/)) {
+            name = substr(name, RSTART, RLENGTH)
+            gsub(/[^a-z0-9]/, "", name)
+            sub(/__tsan_[a-z_]*[0-9]+/, "lab_late_" name, line[hook_at[i]])
+        }
+    }
+    return any
+}
+
+{
+    line[NR] = $0
+    if ($1 ~ /^j/) target[$2] = 1
+    if ($1 == ".section") section = $2
+    else if ($1 == ".text" || $1 == ".data" || $1 == ".bss") section = $1
+    else if ($1 ~ /:$/ && $1 !~ /^#/ && section ~ /^"?\.rodata/) {
+        label = $1
+        sub(/:$/, "", label)
+        constant[label] = 1
+    }
+}
+
+END {
+    do {
+        changed = 0
+        walk(0)
+    } while (changed)
+    walk(1)
+    for (n = 1; n <= NR && !failed; n++) print line[n]
+    exit failed
+}
+
+# Goes through all instructions: to learn what is known at each label, or, if it `judges`, to look at their accesses.
+function walk(judges,    n, text, op, operands, word, name, in_text) {
+    forget()
+    in_text = 1
+    state = at_entry()
+    for (n = 1; n <= NR; n++) {
+        text = line[n]
+        if (text ~ /^[ \t]*#APP/) inline = 1
+        if (text ~ /^[ \t]*#NO_APP/) inline = 0
+        sub(/[ \t]*#.*$/, "", text)
+        sub(/^[ \t]+/, "", text)
+        if (text == "") continue
+        split(text, word, /[ \t]+/)
+        op = word[1]
+        if (op == ".file" && word[2] ~ /^[0-9]+$/) {
+            name = text
+            sub(/^.file[ \t]+[0-9]+[ \t]+/, "", name)
+            sub(/[ \t]+md5.*$/, "", name)
+            gsub(/"[ \t]+"/, "/", name)
+            gsub(/"/, "", name)
+            file[word[2]] = name
+        }
+        if (op == ".loc") { at_file = word[2]; at_line = word[3] }
+        if (op == ".section") in_text = word[2] ~ /^"?\.text/
+        if (op == ".text") in_text = 1
+        if (op == ".data" || op == ".bss") in_text = 0
+        if (op ~ /:$/) {
+            sub(/:$/, "", op)
+            if (op !~ /^\.L/) {
+                # A function begins, without a hook; elsewhere a jump can bring one along.
+                forget()
+                if (in_text) state = at_entry()
+            } else if (op in target) {
+                comes_to(op, state)
+                state = at_label[op]
+                if (op in brought && credit < brought[op]) { credit = brought[op]; used = 0 }
+                straight = 0
+            }
+            # Other labels are for debuggers.
+            continue
+        }
+        if (!in_text || op ~ /^\./) continue
+        operands = text
+        sub(/^[^ \t]+[ \t]*/, "", operands)
+        if (op ~ /^(rep|repz|repnz|lock|notrack)$/) {
+            op = op " " word[2]
+            sub(/^[^ \t]+[ \t]*/, "", operands)
+        }
+        if (judges) judge(n, op, operands)
+        if (op ~ /^j/ && operands !~ /^\*/) comes_to(operands, state)
+        # Behind these comes what another way leads to.
+        if (op ~ /^(jmp|ret|ud2)/) state = ""
+        else if (state != "") follow(op, operands)
+    }
+}
+
+# Sees to the hooks and accesses of one instruction, in line n.
+function judge(n, op, operands) {
+    if (op ~ /^call/) {
+        if (operands ~ /^(__tsan_|lab_late_)(unaligned_)?(volatile_)?(read|write)/) {
+            if (!straight || !make_late()) forget()
+            credit += operands ~ /(16|_range)/ ? 1000 : 1
+            hook_at[++pending] = n
+            on_stack[pending] = has_stack("rdi")
+            accesses[pending] = argument
+            done[pending] = 0
+            straight = 1
+            return
+        }
+        if (operands ~ /^\*/ && memory(substr(operands, 2)) ~ /\(/) access_to(substr(operands, 2))
+        forget()
+        # LLVM up to 14 leaves the load there for which it has called the hook. Nothing uses what it loads.
+        if (leaves_loads && operands ~ /^__tsan_atomic[0-9]+_load/) credit = 1
+    } else if (op ~ /^j/) {
+        if (operands ~ /^\*/ && memory(substr(operands, 2)) ~ /\(/) access_to(substr(operands, 2))
+        else if (credit && used == 0) brought[operands] = credit
+        straight = 0
+        if (op ~ /^jmp/) forget()
+    } else if (op ~ /^(ret|ud2|hlt)/) forget()
+    else if (op ~ /^(lea|nop|data16|cs)/ || (op ~ /^(push|pop)/ && operands !~ /\(/)) return
+    else if (op ~ /^rep.*(movs|stos|cmps|scas|lods)/) access_to("memory")
+    else if (memory(operands) != "") access_to(memory(operands))
+}
+
+function access_to(operand,    i) {
+    if (operand ~ /\(/ && is_stack(operand)) {
+        for (i = 1; i <= pending; i++)
+            if (accesses[i] == "" || accesses[i] == operand) done[i] = 1
+        return
+    }
+    if (is_constant(operand)) return
+    if (inline) {
+        fail("inline assembly accesses " operand ", which a search cannot see; say it in C, with atomics")
+        return
+    }
+    if (operand ~ /%fs:/) {
+        fail("a thread-local variable: a guest has none; lab.h has LAB_PER_CPU")
+        return
+    }
+    if (!(operand in operand_of)) {
+        operand_of[operand] = 1
+        used++
+    }
+    if (used > credit)
+        fail("an access to memory that the compiler has not announced (" operand "): a call takes or returns a structure, or the compiler has moved it; take structures by address, and copy them by assignment or memcpy()")
+}

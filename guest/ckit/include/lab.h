@@ -1,0 +1,221 @@
+/* The lab, for guests in C: docs/guests-in-c.md shows how a C file becomes one.
+ *
+ * What a file says of its guest (LAB_GUEST, LAB_DEED, LAB_ORACLE, …) stands at file level; the macros make a
+ * record of the image's manifest of it (shared/src/manifest.rs), and enter functions in the table by which the
+ * runtime finds them. Texts must fit into a record: names 32 bytes, sentences 256. Names are made of small
+ * letters, digits and `-`; of counters `_`. The functions can be called by deeds, handlers and judges. */
+#ifndef LAB_H
+#define LAB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* CPUs of the largest machine that LAB_PER_CPU has room for. vmm takes up to 1024; `races` up to 64. */
+#ifndef LAB_CPUS
+#define LAB_CPUS 64
+#endif
+
+/* ---- The manifest ---- */
+
+struct lab_record {
+    uint32_t version, kind, number, role, flags;
+    uint8_t arguments[4];
+    uint32_t total, whole;
+    char name[32], group[32], key[32], metric[48], phrase[80], text[256];
+} __attribute__((aligned(8)));
+
+_Static_assert(sizeof(struct lab_record) == 512, "shared/src/manifest.rs");
+
+struct lab_entry {
+    uint64_t kind, number;
+    const void *first, *second;
+};
+
+#define LAB_JOIN_(a, b) a##b
+#define LAB_JOIN(a, b) LAB_JOIN_(a, b)
+#define LAB_UNIQUE(name) LAB_JOIN(name, __COUNTER__)
+#define LAB_RECORD_(...)                                                           \
+    __attribute__((used, section(".manifest"))) static const struct lab_record     \
+        LAB_UNIQUE(lab_record_) = {.version = 1, __VA_ARGS__}
+#define LAB_ENTRY_(...)                                                            \
+    __attribute__((used, section("lab_entries"))) static const struct lab_entry    \
+        LAB_UNIQUE(lab_entry_) = {__VA_ARGS__}
+
+/* The guest itself. Exactly once. */
+#define LAB_GUEST(its_name, its_version, what_it_is)                               \
+    LAB_RECORD_(.kind = 1, .name = its_name, .key = its_version, .text = what_it_is); \
+    LAB_RECORD_(.kind = 9, .role = 1, .text = "guest-in-c/")
+
+/* ---- Deeds: what a CPU can be told ---- */
+
+/* What an argument is. */
+enum { LAB_CPU = 1, LAB_CPU_SET = 2, LAB_NUMBER = 3, LAB_CHOICE = 4 };
+
+struct lab_command {
+    uint64_t arguments[4]; /* by position; a set of CPUs is in `cpus` */
+    uint64_t cpus[16];     /* 64 to a word */
+    uint32_t waits;
+};
+
+/* LAB_DEED(function, 1, "name", "Does this.", LAB_NUMBER) { … return 0; }
+ * The number is the guest's own, from 1 to 65535, each once. A case, a script and `vmm ctl` tell a CPU the deed
+ * by its name. The body finds `command`; a result below zero refuses the command. */
+#define LAB_DEED(function, its_number, its_name, what_it_does, ...)                \
+    LAB_RECORD_(.kind = 6, .number = its_number, .flags = 8 /* in cases */,        \
+                .arguments = {__VA_ARGS__}, .name = its_name, .text = what_it_does); \
+    static int64_t function(const struct lab_command *command);                    \
+    LAB_ENTRY_(1, its_number, (const void *)function, 0);                          \
+    static int64_t function(const struct lab_command *command __attribute__((unused)))
+
+/* LAB_JUDGE(function) { … lab_report(…); }
+ * Is called once at the end, when nothing is in flight. */
+#define LAB_JUDGE(function)                                                        \
+    static void function(void);                                                    \
+    LAB_ENTRY_(6, 0, (const void *)function, 0);                                   \
+    static void function(void)
+
+/* ---- Oracles: what the guest watches ---- */
+
+/* LAB_ORACLE(NAME, 1, "name", "left this broken"): a property, with a number from 1 to 27, and what went wrong
+ * if it is reported, as a clause without a subject. */
+#define LAB_ORACLE(name_in_c, its_number, its_name, what_went_wrong)               \
+    enum { name_in_c = its_number };                                               \
+    LAB_RECORD_(.kind = 8, .number = its_number, .name = its_name, .text = what_went_wrong)
+
+/* Reports that the property does not hold, of a call or 0, with a number that says what was seen. */
+void lab_report(uint32_t oracle, uint64_t call, uint64_t seen);
+
+/* ---- Counters ---- */
+
+/* LAB_COUNTER(NAME, 0, "name", "What is counted."): a counter that each CPU has, 0 to 31. */
+#define LAB_COUNTER(name_in_c, its_number, its_name, what_it_counts)               \
+    enum { name_in_c = 32 + its_number };                                          \
+    LAB_RECORD_(.kind = 7, .number = 32 + its_number, .role = 1, .total = 1,       \
+                .name = its_name, .text = what_it_counts)
+
+void lab_count(uint32_t counter, uint64_t amount);
+
+/* ---- Words of the command line ---- */
+
+/* LAB_WORD(variable, "key", "What it decides."): the key, and a variable with the number of the value that was
+ * chosen; 0 unless the command line says otherwise. */
+#define LAB_WORD(variable, its_key, what_it_decides)                               \
+    static uint32_t variable;                                                      \
+    LAB_RECORD_(.kind = 4, .role = 1, .name = its_key, .text = what_it_decides);   \
+    LAB_ENTRY_(3, 0, its_key, &variable)
+
+/* A value of such a key, and its number: 0, 1, … */
+#define LAB_VALUE(its_key, its_number, its_name)                                   \
+    LAB_RECORD_(.kind = 5, .number = its_number, .name = its_name, .group = its_key); \
+    LAB_ENTRY_(4, its_number, its_key, its_name)
+
+/* One that is broken on purpose. */
+#define LAB_BROKEN_VALUE(its_key, its_number, its_name)                            \
+    LAB_RECORD_(.kind = 5, .number = its_number, .flags = 1, .name = its_name, .group = its_key); \
+    LAB_ENTRY_(5, its_number, its_key, its_name)
+
+/* ---- CPUs, interrupts ---- */
+
+uint32_t lab_cpu(void);  /* the CPU that runs this, from 0 */
+uint32_t lab_cpus(void); /* how many there are */
+
+/* A variable that each CPU has: LAB_PER_CPU(struct queue, queues). */
+#define LAB_PER_CPU(type, name) type name[LAB_CPUS]
+
+bool lab_irqs_enabled(void);
+void lab_irqs_disable(void);
+void lab_irqs_enable(void);
+
+static inline bool lab_irqs_save(void)
+{
+    bool were_enabled = lab_irqs_enabled();
+    lab_irqs_disable();
+    return were_enabled;
+}
+
+static inline void lab_irqs_restore(bool were_enabled)
+{
+    if (were_enabled)
+        lab_irqs_enable();
+}
+
+/* LAB_VECTOR(NAME, 0xf2, "name", "What it is for.") { … }
+ * A vector from 0xf2 to 0xf9, and its handler, which runs with interrupts disabled. */
+#define LAB_VECTOR(name_in_c, its_number, its_name, what_it_is_for)                \
+    enum { name_in_c = its_number };                                               \
+    LAB_RECORD_(.kind = 2, .number = its_number, .role = 1, .name = its_name, .text = what_it_is_for); \
+    static void LAB_JOIN(lab_handler_, name_in_c)(void);                           \
+    LAB_ENTRY_(2, its_number, (const void *)LAB_JOIN(lab_handler_, name_in_c), 0); \
+    static void LAB_JOIN(lab_handler_, name_in_c)(void)
+
+/* Sends an IPI. Earlier stores are visible to its handler. */
+void lab_send_ipi(uint32_t cpu, uint32_t vector);
+/* The same, which tells of a call of the ledger. */
+void lab_announce(uint32_t cpu, uint32_t vector, uint64_t call);
+
+/* ---- Waiting for other CPUs ---- */
+
+/* Waits until the condition holds. A search that knows where a CPU waits skips turns that find nothing new. So
+ * the condition may change nothing but memory, and may not count its turns. */
+#define lab_wait_until(condition)                                                  \
+    do {                                                                           \
+        lab_wait_begin();                                                          \
+        while (!(condition))                                                       \
+            lab_relax();                                                           \
+        lab_wait_end();                                                            \
+    } while (0)
+
+void lab_wait_begin(void);
+void lab_relax(void); /* one turn; outside of such a loop: pause */
+void lab_wait_end(void);
+
+/* A spin lock, free where it is zero. A search knows it as a lock: nothing else may write to it. */
+struct lab_lock {
+    uint32_t held;
+};
+
+void lab_lock(struct lab_lock *lock);
+void lab_unlock(struct lab_lock *lock);
+
+/* ---- The ledger of calls, which the VMM judges too ---- */
+
+/* Enters a call from this CPU to these CPUs, 64 to a word, and returns its id. */
+uint64_t lab_call_made(const uint64_t *cpus, bool waits);
+void lab_call_ran(uint64_t call);      /* it runs on this CPU, now */
+void lab_call_returned(uint64_t call); /* it has returned to its caller */
+
+/* ---- Points, and what is printed ---- */
+
+struct lab_point {
+    char name[32], file[64];
+    uint32_t line;
+    volatile uint32_t armed;
+    uint32_t reserved[6];
+} __attribute__((aligned(128)));
+
+void lab_reached(struct lab_point *point, uint64_t call, uint64_t detail);
+
+/* A point at which CPUs can be held and traced (docs/probes.md): LAB_PROBE("stack.top-read", call or 0, detail). */
+#define LAB_PROBE(its_name, call, detail)                                          \
+    do {                                                                           \
+        __attribute__((used, section(".probes"))) static struct lab_point point = { \
+            .name = its_name, .file = __FILE_NAME__, .line = __LINE__};            \
+        if (lab_is_armed(&point))                                                  \
+            lab_reached(&point, call, detail);                                     \
+    } while (0)
+
+bool lab_is_armed(const struct lab_point *point);
+
+void lab_print(const char *text);
+void lab_print_number(const char *text, uint64_t number);
+
+uint64_t lab_timestamp(void); /* cycles; stands still in a search */
+
+/* What C needs of a library; in an image to be explored each step of these is an access of its own. */
+void *memcpy(void *to, const void *from, size_t length);
+void *memmove(void *to, const void *from, size_t length);
+void *memset(void *to, int value, size_t length);
+int memcmp(const void *left, const void *right, size_t length);
+
+#endif

@@ -1,0 +1,197 @@
+//! What C files can call: the functions of `include/lab.h`, where each is described. Only this module
+//! gives C a way to the machine and to the lab.
+
+use core::sync::atomic::Ordering;
+
+use kit::counters::{GUEST as FIRST_COUNTER, ROOM, Row, count};
+use kit::log;
+use kit::metal::platform::Metal;
+use kit::platform::{Platform, Point, Vector};
+use kit::probe;
+use kit::sync::mask::CpuMask;
+use kit::sync::spin::SpinLock;
+
+use crate::GUEST;
+use crate::guest::CGuest;
+use crate::ledger::FIRST_ORACLE;
+use crate::table::{VECTORS, text as text_at};
+
+/// The counters of C files on one CPU.
+#[repr(C)]
+struct CCounters([core::sync::atomic::AtomicU64; ROOM]);
+
+// SAFETY: such words are all that it has, and as many as there is room for.
+unsafe impl Row for CCounters {}
+
+const _: () = assert!(size_of::<SpinLock>() == 4, "a struct lab_lock");
+
+/// The guest, which is installed before any deed is done.
+fn guest() -> &'static CGuest<Metal> {
+    // SAFETY: null, or what the kit has leaked.
+    unsafe { GUEST.load(Ordering::Acquire).as_ref() }
+        .expect("a constructor of a C file has called a function of lab.h; only deeds, handlers and judges can")
+}
+
+fn platform() -> &'static Metal {
+    kit::specimen::Specimen::platform(guest())
+}
+
+/// Defines functions that C calls.
+macro_rules! surface {
+    ($($(#[$about:meta])* fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? $body:block)+) => {
+        $(
+            $(#[$about])*
+            // SAFETY: the one definition of what `lab.h` declares, with the same signature.
+            #[unsafe(no_mangle)]
+            extern "C" fn $name($($argument: $type),*) $(-> $result)? $body
+        )+
+    };
+}
+
+surface! {
+    fn lab_cpu() -> u32 {
+        platform().this_cpu() as u32
+    }
+
+    fn lab_cpus() -> u32 {
+        platform().lab.cpus() as u32
+    }
+
+    fn lab_irqs_enabled() -> bool {
+        platform().irqs_enabled()
+    }
+
+    fn lab_irqs_disable() {
+        platform().irqs_disable();
+    }
+
+    fn lab_irqs_enable() {
+        platform().irqs_enable();
+    }
+
+    fn lab_send_ipi(cpu: u32, vector: u32) {
+        let vector = vector_numbered(vector);
+        assert!((cpu as usize) < platform().lab.cpus(), "lab_send_ipi: there is no CPU {cpu}");
+        platform().send_ipi(cpu as usize, vector);
+    }
+
+    fn lab_announce(cpu: u32, vector: u32, call: u64) {
+        let vector = vector_numbered(vector);
+        assert!((cpu as usize) < platform().lab.cpus(), "lab_announce: there is no CPU {cpu}");
+        platform().announce(cpu as usize, vector, call);
+    }
+
+    fn lab_wait_begin() {
+        platform().wait_begins();
+    }
+
+    fn lab_relax() {
+        let platform = platform();
+        count(&platform.lab.counters(platform.this_cpu()).wait_spins, 1);
+        probe!(*platform, "spin.relax");
+        platform.relax();
+    }
+
+    fn lab_wait_end() {
+        platform().wait_ends();
+    }
+
+    fn lab_lock(lock: &SpinLock) {
+        lock.lock(platform());
+    }
+
+    fn lab_unlock(lock: &SpinLock) {
+        lock.unlock();
+    }
+
+    fn lab_report(oracle: u32, call: u64, seen: u64) {
+        assert!((1..FIRST_ORACLE).contains(&oracle), "lab_report: no C file has an oracle {oracle}");
+        let platform = platform();
+        let (me, now) = (platform.this_cpu(), platform.timestamp());
+        platform.lab.report(oracle, me, call, now, seen);
+    }
+
+    fn lab_count(counter: u32, amount: u64) {
+        let at = (counter as usize).wrapping_sub(FIRST_COUNTER);
+        let platform = platform();
+        let row = platform.lab.own_counters::<CCounters>(platform.this_cpu());
+        let counter = row.0.get(at);
+        count(counter.expect("lab_count: a counter of LAB_COUNTER"), amount);
+    }
+
+    fn lab_is_armed(point: &'static Point) -> bool {
+        point.armed() != 0
+    }
+
+    fn lab_reached(point: &'static Point, call: u64, detail: u64) {
+        probe::reached(platform(), point, call, detail);
+    }
+
+    fn lab_timestamp() -> u64 {
+        platform().timestamp()
+    }
+
+    fn lab_call_returned(call: u64) {
+        guest().ledger().returned(platform(), call);
+    }
+
+    fn lab_call_ran(call: u64) {
+        guest().ledger().ran(platform(), call);
+    }
+}
+
+/// See `lab.h`.
+///
+/// # Safety
+/// `cpus` is as many words as the machine's CPUs have bits for.
+// SAFETY: the one definition of what `lab.h` declares, with the same signature.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lab_call_made(cpus: *const u64, waits: bool) -> u64 {
+    let mut words = cpus;
+    let mut mask = CpuMask::all(platform().lab.cpus());
+    mask.filter_words(|| {
+        // SAFETY: by the caller's promise; the mask has a word for every 64 CPUs.
+        let word = unsafe { words.read() };
+        words = words.wrapping_add(1);
+        word
+    });
+    guest().ledger().made(platform(), &mask, waits).raw()
+}
+
+/// See `lab.h`.
+///
+/// # Safety
+/// `text` is a text of C.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lab_print(text: *const u8) {
+    // SAFETY: by the caller's promise.
+    log!("{}", unsafe { text_at(text) });
+}
+
+/// See `lab.h`.
+///
+/// # Safety
+/// `text` is a text of C.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lab_print_number(text: *const u8, number: u64) {
+    // SAFETY: by the caller's promise.
+    log!("{} {number} ({number:#x})", unsafe { text_at(text) });
+}
+
+/// Ends the run. Compilers call it too, by the name of C's `abort`.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+extern "C" fn abort() -> ! {
+    panic!("a C file has called abort()")
+}
+
+fn vector_numbered(number: u32) -> Vector {
+    let known = VECTORS
+        .into_iter()
+        .find(|it| u32::from(it.number()) == number);
+    known.unwrap_or_else(|| {
+        panic!("a C file has sent {number:#x}, which is no vector of LAB_VECTOR")
+    })
+}

@@ -1,0 +1,173 @@
+//! What the C files of an image have that the runtime calls or writes: one table, which the macros
+//! of `lab.h` fill and the linker puts together. Only this module turns entries of the table into
+//! references and functions.
+
+use core::ffi::CStr;
+
+use kit::platform::Vector;
+
+/// The vectors that C files can have.
+pub const VECTORS: [Vector; 8] = [
+    Vector::new(0xf2),
+    Vector::new(0xf3),
+    Vector::new(0xf4),
+    Vector::new(0xf5),
+    Vector::new(0xf6),
+    Vector::new(0xf7),
+    Vector::new(0xf8),
+    Vector::new(0xf9),
+];
+
+/// What a deed is told, as `struct lab_command`.
+#[derive(Debug)]
+#[repr(C)]
+pub struct CCommand {
+    /// Arguments but for sets of CPUs, by position.
+    pub arguments: [u64; 4],
+    /// The CPUs, 64 to a word.
+    pub cpus: [u64; 16],
+    /// Whether the CPU is to wait until it has been done everywhere.
+    pub waits: u32,
+}
+
+/// The text of C at `at`.
+///
+/// # Safety
+/// There must be one, which is never written.
+pub unsafe fn text(at: *const u8) -> &'static str {
+    // SAFETY: by the caller's promise.
+    let text = unsafe { CStr::from_ptr(at.cast()) };
+    text.to_str().unwrap_or("(a text that is no UTF-8)")
+}
+
+/// One entry, as `struct lab_entry`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct RawEntry {
+    kind: u64,
+    number: u64,
+    first: *const u8,
+    second: *const u8,
+}
+
+// SAFETY: the table is not written once it is linked, and what it points to is a function, a text,
+// or a word that only the first CPU writes, before all others run.
+unsafe impl Sync for RawEntry {}
+
+/// One entry.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry {
+    /// The function of the deed with this verb.
+    Deed(u32, extern "C" fn(*const CCommand) -> i64),
+    /// The handler of this vector.
+    Handler(u8, extern "C" fn()),
+    /// A key of the command line.
+    Word(&'static str, Chosen),
+    /// The value of a key, its number, and whether it is broken on purpose.
+    Value(&'static str, &'static str, u32, bool),
+    /// A function that looks for what was left behind.
+    Judge(extern "C" fn()),
+}
+
+/// The variable of a C file that has the number of the value that was chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen(*mut u32);
+
+// SAFETY: only the first CPU writes it, before all others run.
+unsafe impl Send for Chosen {}
+
+impl Chosen {
+    /// The number of the value.
+    pub fn get(self) -> u32 {
+        // SAFETY: the macro that makes the entry points it to a variable of this type.
+        unsafe { self.0.read_volatile() }
+    }
+
+    /// Chooses the value with this number.
+    pub fn set(self, number: u32) {
+        // SAFETY: as above; no code of C runs yet.
+        unsafe { self.0.write_volatile(number) }
+    }
+}
+
+impl RawEntry {
+    fn read(self) -> Entry {
+        let number = self.number as u32;
+        match self.kind {
+            // SAFETY: LAB_DEED makes these entries of functions of this type.
+            1 => Entry::Deed(number, unsafe {
+                core::mem::transmute::<*const u8, extern "C" fn(*const CCommand) -> i64>(self.first)
+            }),
+            // SAFETY: LAB_VECTOR makes these, likewise.
+            2 => Entry::Handler(number as u8, unsafe {
+                core::mem::transmute::<*const u8, extern "C" fn()>(self.first)
+            }),
+            3 => {
+                // SAFETY: LAB_WORD makes these of a text and a variable.
+                let key = unsafe { text(self.first) };
+                Entry::Word(key, Chosen(self.second.cast_mut().cast()))
+            }
+            kind @ (4 | 5) => {
+                // SAFETY: LAB_VALUE makes these of two texts.
+                let key = unsafe { text(self.first) };
+                // SAFETY: likewise.
+                let value = unsafe { text(self.second) };
+                Entry::Value(key, value, number, kind == 5)
+            }
+            // SAFETY: LAB_JUDGE makes these of functions of this type.
+            6 => Entry::Judge(unsafe {
+                core::mem::transmute::<*const u8, extern "C" fn()>(self.first)
+            }),
+            kind => panic!("the section lab_entries has an entry of the unknown kind {kind}"),
+        }
+    }
+}
+
+#[cfg(feature = "image")]
+unsafe extern "C" {
+    // The linker script puts these around the table, and around the constructors of C.
+    static lab_entries_start: RawEntry;
+    static lab_entries_end: RawEntry;
+    static lab_constructors_start: extern "C" fn();
+    static lab_constructors_end: extern "C" fn();
+}
+
+/// All entries.
+#[cfg(feature = "image")]
+pub fn entries() -> impl Iterator<Item = Entry> {
+    // SAFETY: the two symbols bound a section that holds nothing else.
+    let raw = unsafe { between(&raw const lab_entries_start, &raw const lab_entries_end) };
+    raw.iter().map(|entry| entry.read())
+}
+
+/// All entries: outside of an image there are none.
+#[cfg(not(feature = "image"))]
+pub fn entries() -> impl Iterator<Item = Entry> {
+    core::iter::empty::<RawEntry>().map(RawEntry::read)
+}
+
+/// Runs the constructors of the C files.
+pub fn construct() {
+    #[cfg(feature = "image")]
+    {
+        // SAFETY: the two symbols bound a section of pointers to such functions.
+        let all = unsafe {
+            between(
+                &raw const lab_constructors_start,
+                &raw const lab_constructors_end,
+            )
+        };
+        all.iter().for_each(|constructor| constructor());
+    }
+}
+
+/// What lies between two symbols.
+///
+/// # Safety
+/// There are values of this type and nothing else.
+#[cfg(feature = "image")]
+unsafe fn between<T>(start: *const T, end: *const T) -> &'static [T] {
+    let count = (end.addr() - start.addr()) / size_of::<T>();
+    // SAFETY: by the caller's promise.
+    unsafe { core::slice::from_raw_parts(start, count) }
+}
