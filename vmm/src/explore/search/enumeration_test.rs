@@ -761,6 +761,25 @@ proptest! {
     }
 
     #[test]
+    fn searches_that_keep_going_find_all_that_breaks_and_all_that_is_reached(
+        programs in breaking(),
+        machine in select(Machine::ALL.to_vec()),
+        divided in select(Division::ALL[1..].to_vec()),
+        conditions in conditions(),
+    ) {
+        prop_assume!(compare_on(&programs, machine, &conditions, &[Division::NONE, divided])?);
+    }
+}
+
+proptest! {
+    // Each of them is searched several times over.
+    #![proptest_config(ProptestConfig {
+        cases: 6,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
     fn searches_that_are_interrupted_reach_every_final_state(
         programs in programs(),
         machine in select(Machine::ALL.to_vec()),
@@ -777,15 +796,5 @@ proptest! {
         conditions in conditions(),
     ) {
         prop_assume!(compare_on(&programs, machine, &conditions, &[broken])?);
-    }
-
-    #[test]
-    fn searches_that_keep_going_find_all_that_breaks_and_all_that_is_reached(
-        programs in breaking(),
-        machine in select(Machine::ALL.to_vec()),
-        divided in select(Division::ALL[1..].to_vec()),
-        conditions in conditions(),
-    ) {
-        prop_assume!(compare_on(&programs, machine, &conditions, &[Division::NONE, divided])?);
     }
 }
