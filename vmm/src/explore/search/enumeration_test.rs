@@ -746,7 +746,7 @@ fn a_breach_hides_no_other_one() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 20,
+        cases: 12,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -774,7 +774,7 @@ proptest! {
 proptest! {
     // Each of them is searched several times over.
     #![proptest_config(ProptestConfig {
-        cases: 6,
+        cases: 4,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
