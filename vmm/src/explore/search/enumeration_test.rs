@@ -746,7 +746,7 @@ fn a_breach_hides_no_other_one() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 12,
+        cases: 8,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -245,7 +245,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig {
-            cases: 40,
+            cases: 20,
             failure_persistence: None,
             ..ProptestConfig::default()
         })]
