@@ -478,6 +478,24 @@ fn a_search_that_was_stopped_goes_on() {
     }
 }
 
+/// `races` leaves out ends of these. They were drawn at random.
+#[test]
+#[ignore = "not mended yet: see the limits in docs/exploration.md"]
+fn races_reaches_every_end_where_locks_meet_inits_and_plain_stores() {
+    let lock = &[Op::Lock(2), Op::Store(0, 0), Op::Unlock(2)][..];
+    let mut in_handler = tasks(&[&[Op::Send(0, 0)], &[Op::Add(2), Op::Init(0)]]);
+    in_handler[0].handlers[0] = lock.to_vec();
+    let sends = &[Op::Load(1), Op::IfSet, Op::Send(0, 0), Op::Init(1)];
+    let held = tasks(&[sends, &[Op::Lock(2), Op::Store(1, 1), Op::Unlock(2)]]);
+    let stores = &[Op::IrqsOff, Op::Store(2, 1), Op::Load(2), Op::IrqsOn];
+    let written = tasks(&[&[lock, stores].concat(), &[Op::Load(0)]]);
+    let failed: Vec<_> = [in_handler, held, written]
+        .iter()
+        .filter_map(|programs| compare(programs).err())
+        .collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
 /// How many final states there are on each of the machines.
 fn ends(programs: &[Program]) -> [usize; 3] {
     assert_eq!(compare(programs).unwrap(), 3);
