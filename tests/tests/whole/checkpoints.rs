@@ -37,10 +37,8 @@ fn next_checkpoint(file: &Path, running: &mut Running, last: Option<u64>) -> Opt
 }
 
 fn with_checkpoint(workspace: &Workspace, options: &str) -> Vmm {
-    workspace
-        .explore(&format!("{options} --checkpoint-every 100ms"))
-        .arg("--checkpoint")
-        .arg(workspace.path("a.checkpoint"))
+    let file = workspace.path("a.checkpoint");
+    workspace.explore(options).arg("--checkpoint").arg(file)
 }
 
 /// Kills the search whenever it has written two checkpoints, `kills` times at most, and lets the last
@@ -51,7 +49,7 @@ fn search_with_kills(workspace: &Workspace, options: &[&str], kills: usize) -> (
     let mut killed = 0;
     loop {
         let options = options[killed % options.len()];
-        let vmm = with_checkpoint(workspace, options);
+        let vmm = with_checkpoint(workspace, &format!("{options} --checkpoint-every 100ms"));
         let mut running = vmm.arg("--result").arg(&result).start();
         if killed < kills {
             let before = fs::metadata(&file).ok().map(|found| found.ino());
@@ -129,7 +127,7 @@ fn a_search_that_is_stopped_goes_on_where_it_was() {
     let file = workspace.path("a.checkpoint");
     let search = |options: &str| {
         let options = format!("--append queue=llist --strategy races {options}");
-        workspace.explore(&options).arg("--checkpoint").arg(&file)
+        with_checkpoint(&workspace, &options)
     };
     let stopped = search("--max-states 400").run();
     stopped.ends_with(5).says("too many states");
@@ -153,10 +151,7 @@ fn what_is_no_checkpoint_of_the_search_is_refused_and_stays() {
             true => "",
             false => "--append queue=llist",
         };
-        workspace
-            .explore(&format!("{append} {options}"))
-            .arg("--checkpoint")
-            .arg(&file)
+        with_checkpoint(&workspace, &format!("{append} {options}"))
     };
     let refused = |options: &str, why: &str| {
         let before = fs::read(&file).expect("a file");

@@ -54,21 +54,20 @@ pub(super) fn run(
     if learns && let Some(end) = learn(workers.first(), config.seed)? {
         return Ok(Covered::only(end));
     }
-    let shard = config.shard;
     match config.strategy {
-        Strategy::Bounded(bound) => bounded(workers, bound, shard, kept),
+        Strategy::Bounded(bound) => bounded(workers, config, bound, kept),
         Strategy::Auto(bound) => {
             let is_behind = |kept: &Checkpoint| !matches!(kept.phase, Phase::Bounded(_));
             if kept.as_ref().is_some_and(is_behind) {
-                return races(workers, shard, config.keeps_keys, kept);
+                return races(workers, config, kept);
             }
-            match bounded(workers, bound, shard, kept)? {
+            match bounded(workers, config, bound, kept)? {
                 Covered {
                     end: SearchEnd::Complete,
                     ..
                 } => {
                     info!("nothing breaks with {bound} preemptions; every order comes next");
-                    races(workers, shard, config.keeps_keys, None)
+                    races(workers, config, None)
                 }
                 other => Ok(other),
             }
@@ -80,14 +79,14 @@ pub(super) fn run(
                 ..Covered::only(end)
             })
         }
-        Strategy::Races => races(workers, shard, config.keeps_keys, kept),
+        Strategy::Races => races(workers, config, kept),
         Strategy::Exhaustive if config.check_keys => {
             let end = checking::search(workers)?;
             Ok(Covered::only(confirm_complete(workers, end, false)?))
         }
-        Strategy::Exhaustive => exhaustive(workers, shard, config.keeps_keys, kept),
+        Strategy::Exhaustive => exhaustive(workers, config, kept),
         Strategy::Sampled(sampling, runs) => {
-            let Shard { index, of } = shard;
+            let Shard { index, of } = config.shard;
             let mine = |run: u64| run % of == index;
             let end = sampled::search(workers, sampling, config.seed, runs, mine)?;
             Ok(Covered::only(end))
@@ -98,11 +97,11 @@ pub(super) fn run(
 /// Tries every order with at most `bound` preemptions.
 fn bounded(
     workers: &mut Workers<'_>,
+    config: &Config,
     bound: u32,
-    shard: Shard,
     kept: Option<Checkpoint>,
 ) -> Result<Covered, SpecimenError> {
-    let BoundedEnd { end, bound, across } = bounded::search(workers, bound, shard, kept)?;
+    let BoundedEnd { end, bound, across } = bounded::search(workers, bound, config.shard, kept)?;
     Ok(Covered {
         bound: Some(bound),
         states: States {
@@ -116,14 +115,14 @@ fn bounded(
 /// Tries every order, each state once.
 fn exhaustive(
     workers: &mut Workers<'_>,
-    shard: Shard,
-    keeps_keys: bool,
+    config: &Config,
     kept: Option<Checkpoint>,
 ) -> Result<Covered, SpecimenError> {
-    let (end, states) = exhaustive::search(workers, shard, keeps_keys, kept)?;
+    let (end, states) = exhaustive::search(workers, config.shard, config.keeps_keys, kept)?;
+    let is_part = config.shard != Shard::WHOLE;
     Ok(Covered {
         states,
-        ..Covered::only(confirm_complete(workers, end, shard != Shard::WHOLE)?)
+        ..Covered::only(confirm_complete(workers, end, is_part)?)
     })
 }
 
@@ -131,17 +130,16 @@ fn exhaustive(
 /// tell the CPUs apart, tries every order.
 fn races(
     workers: &mut Workers<'_>,
-    shard: Shard,
-    keeps_keys: bool,
+    config: &Config,
     kept: Option<Checkpoint>,
 ) -> Result<Covered, SpecimenError> {
     let system = &workers.first().system;
     let knows_accesses = system.granularity() == Granularity::Access;
     if !knows_accesses || system.cpus().len() > search::dpor::MOST_CPUS {
-        return exhaustive(workers, shard, keeps_keys, kept);
+        return exhaustive(workers, config, kept);
     }
-    let end = search::dpor::search(workers, shard, kept)?;
-    let is_part = shard != Shard::WHOLE;
+    let end = search::dpor::search(workers, config.shard, kept)?;
+    let is_part = config.shard != Shard::WHOLE;
     Ok(Covered::only(confirm_complete(workers, end, is_part)?))
 }
 

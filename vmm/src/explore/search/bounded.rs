@@ -97,7 +97,7 @@ fn search_with(
     };
     let work = |engine: &mut Engine<'_>, together: &Divided<native_endian::U32, _, _>| {
         let mut search = Bounded::new(&together.seen, most, has_links);
-        let ended = depth_first(engine, &mut search, &together.parts);
+        let ended = depth_first(engine, &mut search, &together.tasks);
         (search.links.into_iter()).for_each(|it| together.seen.add_links(it));
         ended
     };

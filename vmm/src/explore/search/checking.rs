@@ -9,7 +9,8 @@ use std::collections::{HashMap, HashSet};
 use super::dfs::{Cut, Entry, Visitor, depth_first};
 use super::end::SearchEnd;
 use super::engine::Engine;
-use super::parts::{Parts, Root, Task};
+use super::parts::{Root, Task};
+use super::tasks::Tasks;
 use super::workers::Workers;
 use crate::explore::key::to_hex;
 use crate::explore::schedule::Choice;
@@ -25,7 +26,7 @@ pub fn search(workers: &mut Workers<'_>) -> Result<SearchEnd, SpecimenError> {
         engine.counts.ends = 0;
         let root = Root::beginning(engine);
         let mut checking = Checking::default();
-        let alone = Parts::new(1, [Task::from(root)]);
+        let alone = Tasks::new(1, [Task::from(root)]);
         depth_first(engine, &mut checking, &alone)?;
         match checking.failed {
             // A difference can come from what was learnt since.

@@ -16,7 +16,7 @@ use super::dfs::Cut;
 use super::engine::Engine;
 use super::found::Found;
 use super::parts::Root;
-use crate::explore::key::to_hex;
+use crate::explore::key::Key;
 use crate::explore::schedule::Turn;
 use crate::explore::sharing::SharingRecord;
 use crate::explore::specimen::{SpecimenError, State};
@@ -62,7 +62,7 @@ pub enum Phase {
 }
 
 /// What a search has come to so far, apart from what its strategy knows.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct SoFar {
     /// What it has learnt about the memory that CPUs share.
     pub sharing: SharingRecord,
@@ -102,7 +102,7 @@ pub struct Checkpoint {
     /// What it had come to.
     pub so_far: SoFar,
     /// What its strategy has written.
-    pub rest: Box<dyn Read + Send>,
+    rest: Box<dyn Read + Send>,
 }
 
 impl std::fmt::Debug for Checkpoint {
@@ -128,15 +128,16 @@ impl Checkpoint {
         })
     }
 
-    /// Has the search of `engine`, which is at `phase`, have come to what this one had.
+    /// Has the search of `engine`, which is at `phase`, have come to what this one had. Returns what
+    /// its strategy has written.
     ///
     /// # Errors
     /// [`Cut`] if it cannot be of the same search.
-    pub fn begin(&self, engine: &mut Engine<'_>, phase: Phase) -> Result<(), Cut> {
+    pub fn begin(self, engine: &mut Engine<'_>, phase: Phase) -> Result<Box<dyn Read + Send>, Cut> {
         if self.phase != phase {
             return Err(unusable());
         }
-        let so_far = self.so_far.clone();
+        let so_far = self.so_far;
         let wanted = std::mem::take(&mut engine.found.wanted);
         if so_far.found.reached.len() != wanted.conditions.len() {
             return Err(unusable());
@@ -148,7 +149,7 @@ impl Checkpoint {
         engine.before = so_far.time;
         engine.outcomes = so_far.outcomes;
         engine.has_cycle = so_far.has_cycle;
-        Ok(())
+        Ok(self.rest)
     }
 }
 
@@ -268,11 +269,27 @@ pub fn read_plain<T: FromBytes + IntoBytes>(from: &mut dyn Read) -> io::Result<T
     Ok(value)
 }
 
+/// Makes the step again that was `turn`, from the state `from`, the present one. Returns the state to
+/// which it leads.
+///
+/// # Errors
+/// [`Cut`] if it cannot be made there, or does not lead to a state.
+pub fn make_again(engine: &mut Engine<'_>, from: &State, turn: &Turn) -> Result<State, Cut> {
+    let choice = turn.choice();
+    if !engine.system.choices().contains(&choice) {
+        return Err(unusable());
+    }
+    match engine.advance_from(from, choice)?.breach {
+        Some(_) => Err(unusable()),
+        None => Ok(engine.system.save()),
+    }
+}
+
 /// A place in the orders: the turns that lead there, and the key of the state that is there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PlaceRecord {
     turns: Vec<Turn>,
-    key: String,
+    key: Key,
 }
 
 impl PlaceRecord {
@@ -285,7 +302,7 @@ impl PlaceRecord {
     pub fn new(turns: &[Turn], state: &State) -> Self {
         Self {
             turns: turns.to_vec(),
-            key: to_hex(state.key()),
+            key: Key(state.key()),
         }
     }
 
@@ -297,18 +314,11 @@ impl PlaceRecord {
         let mut root = Root::beginning(engine);
         engine.system.load(root.state());
         for turn in self.turns {
-            let choice = turn.choice();
-            if !engine.system.choices().contains(&choice) {
-                return Err(unusable());
-            }
-            let moved = engine.advance_from(root.state(), choice)?;
-            if moved.breach.is_some() {
-                return Err(unusable());
-            }
-            root.states.push(Arc::new(engine.system.save()));
+            let next = make_again(engine, root.state(), &turn)?;
+            root.states.push(Arc::new(next));
             root.path.push(turn);
         }
-        match to_hex(root.state().key()) == self.key {
+        match root.state().key() == self.key.0 {
             true => Ok(root),
             false => Err(unusable()),
         }

@@ -4,12 +4,11 @@
 //! has nothing to do is left choices of the states that are nearest to the beginning.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::by_key::ByKey;
 use super::end::{Counterexample, SearchEnd};
 use super::engine::{Check, Engine};
-use super::parts::{Parts, Root, Task};
+use super::parts::{Root, Task};
 use super::system::turn;
 use super::tasks::Tasks;
 use crate::explore::schedule::{Choice, Turn, is_fair_cycle};
@@ -104,15 +103,15 @@ impl From<SpecimenError> for Cut {
 pub fn depth_first<V: Visitor>(
     engine: &mut Engine<'_>,
     visitor: &mut V,
-    parts: &Parts<V::Data, V::Step>,
+    tasks: &Tasks<Task<V::Data, V::Step>>,
 ) -> Result<(), Cut> {
-    while let Some(task) = parts.tasks.take() {
+    while let Some(task) = tasks.take() {
         let mut stack = SearchStack::of(task);
-        let ended = stack.search(engine, visitor, &parts.tasks);
+        let ended = stack.search(engine, visitor, tasks);
         if ended.as_ref().is_err_and(Cut::leaves_rest) {
             match stack.is_within_visit {
-                true => parts.is_torn.store(true, Ordering::Relaxed),
-                false => parts.tasks.put(stack.into_task()),
+                true => tasks.tear(),
+                false => tasks.put(stack.into_task()),
             }
         }
         ended?;
@@ -277,34 +276,27 @@ impl<D, S: Clone> SearchStack<D, S> {
         by: Option<S>,
     ) -> Result<bool, Cut> {
         self.is_within_visit = true;
-        let is_pushed = self.visit(engine, visitor, state, by)?;
-        self.is_within_visit = false;
-        Ok(is_pushed)
-    }
-
-    fn visit<V: Visitor<Data = D, Step = S>>(
-        &mut self,
-        engine: &mut Engine<'_>,
-        visitor: &mut V,
-        state: Arc<State>,
-        by: Option<S>,
-    ) -> Result<bool, Cut> {
-        let is_end = match visitor.enter(engine, &state, by) {
+        let is_pushed = match visitor.enter(engine, &state, by) {
             Entry::GoOn(data) => {
                 self.push(state, Some(data));
-                return Ok(true);
+                true
             }
-            Entry::Known => false,
-            Entry::End => true,
+            Entry::Known => {
+                engine.counts.schedules += 1;
+                if let Some(place) = self.places.get(&state.key()) {
+                    engine.has_cycle = true;
+                    self.check_cycle(engine, *place)?;
+                }
+                false
+            }
+            Entry::End => {
+                engine.counts.schedules += 1;
+                judge(engine, &self.path)?;
+                false
+            }
         };
-        engine.counts.schedules += 1;
-        if is_end {
-            judge(engine, &self.path)?;
-        } else if let Some(place) = self.places.get(&state.key()) {
-            engine.has_cycle = true;
-            self.check_cycle(engine, *place)?;
-        }
-        Ok(false)
+        self.is_within_visit = false;
+        Ok(is_pushed)
     }
 
     /// How many choices are left to try from the states on the stack.

@@ -3,7 +3,6 @@
 //! Makes steps only to get back to where a part begins.
 
 use std::io::{self, Read, Write};
-use std::sync::atomic::Ordering;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -13,8 +12,9 @@ use super::checkpoint::{Resumable, write_value};
 use super::dfs::Cut;
 use super::engine::Engine;
 use super::frontier::KnownToAll;
-use super::parts::{Parts, Task};
+use super::parts::Task;
 use super::seen::{Kept, Seen};
+use super::tasks::Tasks;
 use super::workers::Together;
 use crate::explore::schedule::Choice;
 use crate::explore::specimen::State;
@@ -53,7 +53,7 @@ pub struct Divided<V: Kept, D, S> {
     /// Of a shard: the states that all shards know.
     pub known: KnownToAll,
     /// The parts that are left.
-    pub parts: Parts<D, S>,
+    pub tasks: Tasks<Task<D, S>>,
     /// Whether it was read from a checkpoint.
     pub is_resumed: bool,
 }
@@ -70,7 +70,7 @@ impl<V: Kept, D, S> Divided<V, D, S> {
             phase,
             seen,
             known,
-            parts: Parts::new(workers, tasks),
+            tasks: Tasks::new(workers, tasks),
             is_resumed: false,
         }
     }
@@ -88,12 +88,11 @@ where
     /// [`Cut`] if it is of another search.
     pub fn resume(
         phase: Phase,
-        mut kept: Checkpoint,
+        kept: Checkpoint,
         engine: &mut Engine<'_>,
         workers: usize,
     ) -> Result<Self, Cut> {
-        kept.begin(engine, phase)?;
-        let rest = &mut kept.rest;
+        let rest = &mut kept.begin(engine, phase)?;
         let seen = Seen::read(rest, &engine.limits.storage).map_err(|error| unreadable(&error))?;
         let (known, records) = Self::read_tasks(rest).map_err(|error| unreadable(&error))?;
         let mut tasks = Vec::new();
@@ -142,7 +141,7 @@ where
     S: Serialize + Send,
 {
     fn end(&self) {
-        self.parts.tasks.end();
+        self.tasks.end();
     }
 
     fn resumable(&mut self) -> Option<&mut dyn Resumable> {
@@ -152,7 +151,7 @@ where
 
 impl<V: Kept, D: Serialize, S: Serialize> Resumable for Divided<V, D, S> {
     fn go_on(&mut self) {
-        self.parts.tasks.go_on();
+        self.tasks.go_on();
     }
 
     fn phase(&self) -> Phase {
@@ -160,13 +159,13 @@ impl<V: Kept, D: Serialize, S: Serialize> Resumable for Divided<V, D, S> {
     }
 
     fn is_whole(&self) -> bool {
-        !self.parts.is_torn.load(Ordering::Relaxed)
+        self.tasks.are_whole()
     }
 
     fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         self.seen.write(to)?;
         write_value(to, &self.known)?;
-        self.parts.tasks.with(|tasks| {
+        self.tasks.with(|tasks| {
             let records = tasks.iter().map(TaskRecord::of);
             write_value(to, &records.collect::<Vec<_>>())
         })

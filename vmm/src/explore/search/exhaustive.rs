@@ -68,7 +68,7 @@ pub fn search(
     };
     let work = |engine: &mut Engine<'_>, together: &Divided<native_endian::U128, _, _>| {
         let mut search = Exhaustive::new(&together.seen, &bits, reduces);
-        let ended = depth_first(engine, &mut search, &together.parts);
+        let ended = depth_first(engine, &mut search, &together.tasks);
         together.seen.add_links(search.links);
         ended
     };

@@ -2,10 +2,8 @@
 //! to try from its states. Plain data.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::engine::Engine;
-use super::tasks::Tasks;
 use crate::explore::schedule::{Choice, Turn};
 use crate::explore::specimen::State;
 
@@ -67,24 +65,5 @@ impl<D, S> Task<D, S> {
     /// Whether it begins with a visit.
     pub fn begins_with_visit(&self) -> bool {
         self.data.is_empty() && self.by.is_none()
-    }
-}
-
-/// The parts that are left.
-#[derive(Debug)]
-pub struct Parts<D, S> {
-    /// The parts that no worker has taken.
-    pub tasks: Tasks<Task<D, S>>,
-    /// Whether a worker had to stop where nobody else can go on.
-    pub is_torn: AtomicBool,
-}
-
-impl<D, S> Parts<D, S> {
-    /// These, for this number of workers.
-    pub fn new(workers: usize, tasks: impl IntoIterator<Item = Task<D, S>>) -> Self {
-        Self {
-            tasks: Tasks::new(workers, tasks),
-            is_torn: AtomicBool::new(false),
-        }
     }
 }

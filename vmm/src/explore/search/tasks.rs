@@ -3,7 +3,7 @@
 //! Knows nothing of what a task is.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The tasks that no worker has taken yet.
@@ -14,6 +14,8 @@ pub struct Tasks<T> {
     workers: usize,
     /// How many tasks more than there are would be taken at once.
     wanted: AtomicUsize,
+    /// Whether a worker had to stop where nobody else can go on.
+    is_torn: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,7 @@ impl<T> Tasks<T> {
             has_changed: Condvar::new(),
             workers,
             wanted: AtomicUsize::new(0),
+            is_torn: AtomicBool::new(false),
         }
     }
 
@@ -98,6 +101,16 @@ impl<T> Tasks<T> {
     /// Looks at the tasks that no worker has taken.
     pub fn with<R>(&self, look: impl FnOnce(&VecDeque<T>) -> R) -> R {
         look(&self.lock().waiting)
+    }
+
+    /// Notes that a worker had to stop in a task where nobody else can go on.
+    pub fn tear(&self) {
+        self.is_torn.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the tasks that are left are all that is left to do.
+    pub fn are_whole(&self) -> bool {
+        !self.is_torn.load(Ordering::Relaxed)
     }
 
     /// Ends the search: no worker gets another task.

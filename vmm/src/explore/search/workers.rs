@@ -210,10 +210,8 @@ impl<'a> Workers<'a> {
         work: &(impl Fn(&mut Engine<'a>, &T) -> Result<(), Cut> + Sync),
     ) -> Result<Option<SearchEnd>, SpecimenError> {
         loop {
-            let due = match together.resumable() {
-                Some(_) => self.keeper.as_ref().map(|keeper| keeper.due()),
-                None => None,
-            };
+            let keeper = together.resumable().and(self.keeper.as_ref());
+            let due = keeper.map(|keeper| keeper.due());
             self.all.iter_mut().for_each(|engine| engine.pauses = due);
             let ended = self.do_together(together, work);
             self.all.iter_mut().for_each(|engine| engine.pauses = None);
@@ -242,19 +240,19 @@ impl<'a> Workers<'a> {
 
     /// Has the search kept, if it pauses or has stopped where it can go on, unless it is void.
     fn keep(&mut self, together: &mut impl Together) {
-        let engines = self.all[..self.active].iter_mut();
+        let time = self.time();
+        let Some(keeper) = &mut self.keeper else {
+            return;
+        };
+        let Some(together) = together.resumable().filter(|it| it.is_whole()) else {
+            return;
+        };
         let is_sound = |engine: &mut Engine<'_>| {
             matches!(engine.is_incomplete(), Ok(false)) && !engine.is_void()
         };
-        let are_sound: Vec<_> = engines.map(is_sound).collect();
-        let roots = self.all.iter().map(|engine| engine.system.root());
-        let pages = roots.flat_map(State::pages).collect();
-        let time = self.time();
-        if let Some(keeper) = &mut self.keeper
-            && let Some(together) = together.resumable()
-            && are_sound.into_iter().all(|it| it)
-            && together.is_whole()
-        {
+        if self.all[..self.active].iter_mut().all(is_sound) {
+            let roots = self.all.iter().map(|engine| engine.system.root());
+            let pages = roots.flat_map(State::pages).collect();
             let so_far = SoFar::of(&self.all[0], pages, time);
             let phase = together.phase();
             keeper.keep(&|to| checkpoint::write(to, &so_far, phase, |to| together.write(to)));

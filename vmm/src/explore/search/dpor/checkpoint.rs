@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,11 +11,11 @@ use super::actions::{Action, ActionSet, Numbering};
 use super::node::{Node, NodeProgress, Reached, Step};
 use super::visited::Visited;
 use super::{Common, Task};
-use crate::explore::key::to_hex;
+use crate::explore::key::Key;
 use crate::explore::schedule::{Choice, Turn};
 use crate::explore::search::checkpoint::{
-    Checkpoint, Phase, PlaceRecord, Resumable, check_resumed, read_value, unreadable, unusable,
-    write_value,
+    Checkpoint, Phase, PlaceRecord, Resumable, check_resumed, make_again, read_value, unreadable,
+    unusable, write_value,
 };
 use crate::explore::search::dfs::Cut;
 use crate::explore::search::engine::Engine;
@@ -29,7 +28,7 @@ use crate::explore::specimen::State;
 struct NodeRecord {
     by: ReachedRecord,
     /// The key of its state.
-    key: String,
+    key: Key,
     choices: Vec<(Choice, usize)>,
     progress: NodeProgress<StepRecord>,
 }
@@ -93,7 +92,7 @@ impl Resumable for Common {
     }
 
     fn is_whole(&self) -> bool {
-        !self.is_torn.load(Ordering::Relaxed)
+        self.tasks.are_whole()
     }
 
     fn write(&self, to: &mut dyn Write) -> io::Result<()> {
@@ -109,7 +108,7 @@ impl Resumable for Common {
                 }
                 Reached::By(step) => ReachedRecord::By(numbers.step(step)),
             },
-            key: to_hex(node.state.key()),
+            key: Key(node.state.key()),
             choices: node.numbered_choices().to_vec(),
             progress: node.progress(|step| numbers.step(step)),
         };
@@ -194,13 +193,13 @@ impl Records {
 /// # Errors
 /// [`Cut`] if it is of another search.
 pub(super) fn resume(
-    mut kept: Checkpoint,
+    kept: Checkpoint,
     engine: &mut Engine<'_>,
     workers: usize,
 ) -> Result<Common, Cut> {
-    kept.begin(engine, Phase::Races)?;
-    let records = Records::read(&mut kept.rest, &engine.limits.storage)
-        .map_err(|error| unreadable(&error))?;
+    let mut rest = kept.begin(engine, Phase::Races)?;
+    let records = Records::read(&mut rest, &engine.limits.storage);
+    let records = records.map_err(|error| unreadable(&error))?;
     if !records.agree(engine.system.cpus().len()) {
         return Err(unusable());
     }
@@ -216,7 +215,7 @@ pub(super) fn resume(
         let (by, state) = reach(engine, &restored, record.by)?;
         let there = engine.system.choices();
         let choices = record.choices.iter().map(|(choice, _)| *choice);
-        if to_hex(state.key()) != record.key || !choices.eq(there) {
+        if state.key() != record.key.0 || !choices.eq(there) {
             return Err(unusable());
         }
         let summary = ActionSet::default();
@@ -263,16 +262,8 @@ fn reach(
         }
         ReachedRecord::By(StepRecord { from, action, turn }) => {
             let from = Arc::clone(&nodes[from]);
-            let choice = turn.choice();
             engine.system.load(&from.state);
-            if !from.choices().any(|it| it == choice) {
-                return Err(unusable());
-            }
-            let moved = engine.advance_from(&from.state, choice)?;
-            if moved.breach.is_some() {
-                return Err(unusable());
-            }
-            let state = engine.system.save();
+            let state = make_again(engine, &from.state, &turn)?;
             Ok((Reached::By(Step { from, action, turn }), state))
         }
     }

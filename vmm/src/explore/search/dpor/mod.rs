@@ -26,7 +26,6 @@ mod trace;
 mod visited;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::checkpoint::{Checkpoint, Resumable};
 use super::dfs::{Cut, Led, broke, go_on, judge, make};
@@ -83,8 +82,6 @@ struct Common {
     visited: Visited,
     numbering: Numbering,
     tasks: Tasks<Task>,
-    /// Whether a worker had to stop where nobody else can go on.
-    is_torn: AtomicBool,
 }
 
 impl Common {
@@ -98,7 +95,6 @@ impl Common {
             visited,
             numbering,
             tasks: Tasks::new(workers, tasks),
-            is_torn: AtomicBool::new(false),
         }
     }
 }
@@ -154,7 +150,7 @@ impl<'a> Dpor<'a> {
     fn search(&mut self, engine: &mut Engine<'_>) -> Result<(), Cut> {
         let ended = self.do_tasks(engine);
         if ended.as_ref().is_err_and(Cut::leaves_rest) && !self.is_at_rest {
-            self.common.is_torn.store(true, Ordering::Relaxed);
+            self.common.tasks.tear();
         }
         ended
     }

@@ -54,7 +54,7 @@ pub struct Step {
 }
 
 /// What has been tried from a node, and what is known. A step is of type `S`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeProgress<S> {
     /// The CPUs that have to be tried there.
     backtrack: Cpus,
@@ -69,6 +69,21 @@ pub struct NodeProgress<S> {
     /// The steps that have led here since. What happens behind them is known once it is known here.
     pub waiting: Vec<S>,
     stage: Stage,
+}
+
+impl<S> NodeProgress<S> {
+    /// The same, with steps as `step` makes them.
+    fn with_steps<T>(self, step: impl Fn(S) -> T) -> NodeProgress<T> {
+        NodeProgress {
+            backtrack: self.backtrack,
+            done: self.done,
+            todo: self.todo,
+            open: self.open,
+            summary: self.summary,
+            waiting: self.waiting.into_iter().map(step).collect(),
+            stage: self.stage,
+        }
+    }
 }
 
 /// How far a node is.
@@ -206,28 +221,14 @@ impl Node {
 
     /// A copy of what has been tried, with steps as `step` makes them.
     pub fn progress<S>(&self, step: impl Fn(&Step) -> S) -> NodeProgress<S> {
-        let progress = self.lock();
-        NodeProgress {
-            backtrack: progress.backtrack,
-            done: progress.done,
-            todo: progress.todo.clone(),
-            open: progress.open,
-            summary: progress.summary.clone(),
-            waiting: progress.waiting.iter().map(step).collect(),
-            stage: progress.stage,
-        }
+        self.lock().clone().with_steps(|it| step(&it))
     }
 
     /// From now on this has been tried. `step` makes the steps.
     pub fn go_on_from<S>(&self, tried: NodeProgress<S>, step: impl Fn(S) -> Step) {
         *self.lock() = NodeProgress {
-            backtrack: tried.backtrack,
-            done: tried.done,
-            todo: tried.todo,
-            open: tried.open,
-            summary: tried.summary,
-            waiting: tried.waiting.into_iter().map(step).collect(),
             stage: Stage::Open,
+            ..tried.with_steps(step)
         };
     }
 
