@@ -185,6 +185,10 @@ pub struct Sharing {
     interrupted: Vec<bool>,
     /// By CPU: whether the search has assumed that it is never sent an interrupt.
     taken_for_quiet: Vec<bool>,
+    /// By CPU: whether it was ever sent an INIT once it ran.
+    reset: Vec<bool>,
+    /// By CPU: whether the search has assumed that it is never sent an INIT once it runs.
+    taken_for_lasting: Vec<bool>,
     is_void: bool,
     round: Round,
 }
@@ -216,6 +220,12 @@ pub struct SharingRecord {
     interrupted: Vec<bool>,
     /// By CPU: whether the search has assumed that it is never sent an interrupt.
     taken_for_quiet: Vec<bool>,
+    /// The CPUs that were ever sent an INIT once they ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    reset: Vec<usize>,
+    /// The CPUs of which the search has assumed that they are never sent an INIT once they run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    taken_for_lasting: Vec<usize>,
 }
 
 impl SharingRecord {
@@ -292,6 +302,8 @@ impl Sharing {
         Self {
             interrupted: vec![false; cpus],
             taken_for_quiet: vec![false; cpus],
+            reset: vec![false; cpus],
+            taken_for_lasting: vec![false; cpus],
             ..Self::default()
         }
     }
@@ -422,6 +434,21 @@ impl Sharing {
         self.interrupted[cpu]
     }
 
+    /// Learns that `cpu` is sent an INIT, which can put an end to what it does.
+    pub fn resets(&mut self, cpu: usize) {
+        if !self.reset[cpu] {
+            self.reset[cpu] = true;
+            self.void_if(self.taken_for_lasting[cpu]);
+        }
+    }
+
+    /// Whether `cpu` can be sent an INIT once it runs. If not, the search passes over what it writes
+    /// where no other context can see it at the same time.
+    pub fn is_reset(&mut self, cpu: usize) -> bool {
+        self.taken_for_lasting[cpu] |= !self.reset[cpu];
+        self.reset[cpu]
+    }
+
     /// Whether something was learnt that contradicts what was passed over before.
     pub fn is_void(&self) -> bool {
         self.is_void
@@ -438,6 +465,7 @@ impl Sharing {
         self.round = Round::default();
         self.is_void = false;
         self.taken_for_quiet.fill(false);
+        self.taken_for_lasting.fill(false);
         for place in self.places.all_mut() {
             for known in &mut place.uses {
                 known.passed_over = false;
@@ -461,6 +489,8 @@ impl Sharing {
             words,
             interrupted: self.interrupted.clone(),
             taken_for_quiet: self.taken_for_quiet.clone(),
+            reset: those(&self.reset),
+            taken_for_lasting: those(&self.taken_for_lasting),
         }
     }
 
@@ -471,6 +501,13 @@ impl Sharing {
     /// [`OtherCpus`] if that is about another number of CPUs.
     pub fn learn(&mut self, other: &SharingRecord) -> Result<(), OtherCpus> {
         let cpus = self.interrupted.len();
+        let mut named = other.reset.iter().chain(&other.taken_for_lasting);
+        if let Some(cpu) = named.find(|cpu| **cpu >= cpus) {
+            return Err(OtherCpus {
+                theirs: cpu.saturating_add(1),
+                ours: cpus,
+            });
+        }
         if other.interrupted.len() != cpus || other.taken_for_quiet.len() != cpus {
             return Err(OtherCpus {
                 theirs: other.interrupted.len(),
@@ -487,7 +524,10 @@ impl Sharing {
         for cpu in 0..cpus {
             self.interrupted[cpu] |= other.interrupted[cpu];
             self.taken_for_quiet[cpu] |= other.taken_for_quiet[cpu];
-            self.is_void |= self.interrupted[cpu] && self.taken_for_quiet[cpu];
+            self.reset[cpu] |= other.reset.contains(&cpu);
+            self.taken_for_lasting[cpu] |= other.taken_for_lasting.contains(&cpu);
+            self.is_void |= self.interrupted[cpu] && self.taken_for_quiet[cpu]
+                || self.reset[cpu] && self.taken_for_lasting[cpu];
         }
         Ok(())
     }
@@ -498,6 +538,11 @@ impl Sharing {
         let places = || self.places.all();
         (places().count(), places().filter(conflict).count())
     }
+}
+
+/// The numbers of the CPUs for which it `holds`.
+fn those(holds: &[bool]) -> Vec<usize> {
+    (0..holds.len()).filter(|cpu| holds[*cpu]).collect()
 }
 
 /// Finds out anew which `uses` of one place conflict. Returns whether one of them does that was
@@ -725,5 +770,34 @@ mod tests {
         other.interrupts(1);
         one.learn(&other.to_record()).unwrap();
         assert!(one.is_void());
+    }
+    #[test]
+    fn a_cpu_that_was_taken_for_lasting_and_is_reset_makes_it_void() {
+        let mut sharing = Sharing::new(2);
+        sharing.resets(0);
+        assert!(sharing.is_reset(0));
+        assert!(!sharing.is_reset(1));
+        assert!(!sharing.is_void());
+        let (before, round) = (sharing.to_record(), sharing.round());
+        sharing.resets(1);
+        assert!(sharing.is_void());
+        assert_ne!(sharing.round(), round);
+        sharing.begin_anew();
+        assert!(sharing.is_reset(1) && !sharing.is_void());
+        // The same by two shards.
+        let mut other = Sharing::new(2);
+        other.resets(1);
+        other.learn(&before).unwrap();
+        assert!(other.is_void());
+        assert!(other.is_reset(0));
+        // An earlier version did not know of it, and a file can name any CPU.
+        let text = serde_json::to_string(&Sharing::new(2).to_record()).unwrap();
+        assert!(
+            !text.contains("reset") && !text.contains("lasting"),
+            "{text}"
+        );
+        let mut beyond = before;
+        beyond.taken_for_lasting.push(2);
+        assert!(other.learn(&beyond).is_err());
     }
 }

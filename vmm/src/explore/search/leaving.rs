@@ -18,7 +18,7 @@ impl Leaving {
         let mut leaving = Self::default();
         for entry in stopped.buffer().leaving() {
             match entry {
-                Entry::Store(store) if store.releases => {
+                Entry::Store(store) if store.follows => {
                     leaving.words.push((store.word(), AccessKind::Unlocks));
                 }
                 Entry::Store(store) => leaving.words.push((store.word(), AccessKind::Writes)),

@@ -1,10 +1,9 @@
-//! Regions: arrays of plain values that are mapped, either from memory or from a file that has no
-//! name and room on its disk. A region of a file can be paged out: it then takes no memory, and comes
-//! back where it is accessed. Says nothing of when.
+//! Regions: arrays of plain values, either in memory or in a file that has no name and room on its
+//! disk. A region of a file can be paged out: it then takes no memory, and comes back where it is
+//! accessed. Says nothing of when.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::marker::PhantomData;
 use std::path::Path;
 
 use memmap2::{Advice, MmapMut, MmapOptions};
@@ -19,11 +18,18 @@ pub trait Plain: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + Send +
 
 impl<T: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + Send + 'static> Plain for T {}
 
+/// Up to this size, a region of memory is on the heap. A mapping costs the kernel more than that, and
+/// a short search has hundreds of small regions. A large one on the heap might leave a hole there.
+const MOST_ON_HEAP: usize = 64 << 10;
+
 /// An array of plain values. All bytes are 0 at first.
 #[derive(Debug)]
-pub struct Region<T> {
-    map: MmapMut,
-    values: PhantomData<T>,
+pub struct Region<T>(Held<T>);
+
+#[derive(Debug)]
+enum Held<T> {
+    OnHeap(Box<[T]>),
+    Mapped(MmapMut),
 }
 
 impl<T: Plain> Region<T> {
@@ -32,10 +38,12 @@ impl<T: Plain> Region<T> {
     /// # Errors
     /// If the host has no room for it.
     pub fn in_memory(values: usize) -> io::Result<Self> {
-        Ok(Self {
-            map: MmapMut::map_anon(bytes::<T>(values)?)?,
-            values: PhantomData,
-        })
+        let bytes = bytes::<T>(values)?;
+        Ok(Self(if bytes <= MOST_ON_HEAP {
+            Held::OnHeap(vec![T::new_zeroed(); values].into())
+        } else {
+            Held::Mapped(MmapMut::map_anon(bytes)?)
+        }))
     }
 
     /// A region of a new file in `directory`.
@@ -51,25 +59,31 @@ impl<T: Plain> Region<T> {
         let map = unsafe { MmapOptions::new().len(bytes).map_mut(&file) }?;
         // What is near a value is not needed next. A kernel that does not know this reads more.
         let _ = map.advise(Advice::Random);
-        Ok(Self {
-            map,
-            values: PhantomData,
-        })
+        Ok(Self(Held::Mapped(map)))
     }
 
     /// The values.
     pub fn values(&self) -> &[T] {
-        <[T]>::ref_from_bytes(&self.map).expect("it has the size of whole values")
+        match &self.0 {
+            Held::OnHeap(values) => values,
+            Held::Mapped(map) => <[T]>::ref_from_bytes(map).expect(WHOLE),
+        }
     }
 
     /// The values, to change them.
     pub fn values_mut(&mut self) -> &mut [T] {
-        <[T]>::mut_from_bytes(&mut self.map).expect("it has the size of whole values")
+        match &mut self.0 {
+            Held::OnHeap(values) => values,
+            Held::Mapped(map) => <[T]>::mut_from_bytes(map).expect(WHOLE),
+        }
     }
 
     /// Pages it out. Has no effect on a region of memory on a host without swap.
     pub fn page_out(&self) {
-        let (begin, bytes) = (self.map.as_ptr(), self.map.len());
+        let Held::Mapped(map) = &self.0 else {
+            return;
+        };
+        let (begin, bytes) = (map.as_ptr(), map.len());
         // SAFETY: The kernel keeps what is in the pages, and brings it back where it is accessed. The
         // pages are those of this mapping, as it has a length of its own.
         let done = unsafe { madvise(begin.cast_mut().cast(), bytes, mm::Advice::LinuxPageOut) };
@@ -77,6 +91,9 @@ impl<T: Plain> Region<T> {
         let _ = done;
     }
 }
+
+/// Why a mapping is an array.
+const WHOLE: &str = "it has the size of whole values";
 
 fn bytes<T>(values: usize) -> io::Result<usize> {
     let bytes = values.checked_mul(size_of::<T>());
@@ -112,6 +129,7 @@ mod tests {
     fn what_is_paged_out_comes_back() {
         let directory = tempfile::tempdir_in("/var/tmp").unwrap();
         for mut region in [
+            Region::in_memory(100).unwrap(),
             Region::in_memory(100_000).unwrap(),
             Region::in_file(100_000, directory.path()).unwrap(),
         ] {
@@ -120,7 +138,8 @@ mod tests {
                 *value = number;
             }
             region.page_out();
-            assert!(region.values().iter().copied().eq(1..=100_000));
+            let end = 1 + region.values().len() as u64;
+            assert!(region.values().iter().copied().eq(1..end));
         }
         let left = directory.path().read_dir().unwrap().count();
         assert_eq!(left, 0, "the file has no name");

@@ -15,7 +15,7 @@ use super::storage::{PageOut, Storage};
 const PARTS: usize = 256;
 
 /// The entries for which a part has room at first; in a file, which takes time to make, for more.
-const FIRST: usize = 200;
+const FIRST: usize = 16;
 const FIRST_IN_FILE: usize = 2048;
 
 /// A part grows, by half, once more than so many eighths of its entries are taken.

@@ -17,7 +17,7 @@ use super::errors::SpecimenError;
 use super::signal::Signal;
 use super::state::State;
 use super::stepping::Moved;
-use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, at_rest, bit};
+use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, at_rest, bit, teach};
 use super::store_buffer::Entry;
 use super::system_state::SystemState;
 use super::waiting::{Depth, Turns};
@@ -470,7 +470,7 @@ impl TransitionSystem for Model {
             thread::yield_now();
         }
         loop {
-            self.now.stopped[choice.cpu].teach(choice.act, sharing);
+            teach(&self.now.stopped, choice, sharing);
             self.step(choice);
             stops += 1;
             let stopped = &self.now.stopped[choice.cpu];
@@ -493,7 +493,7 @@ impl TransitionSystem for Model {
         choice: Choice,
         sharing: &mut Sharing,
     ) -> Result<Moved, SpecimenError> {
-        self.now.stopped[choice.cpu].teach(choice.act, sharing);
+        teach(&self.now.stopped, choice, sharing);
         self.step(choice);
         Ok(Moved {
             stops: 1,

@@ -100,7 +100,7 @@ impl Specimen {
         }
     }
 
-    /// The oldest entry of the store buffer of `cpu` leaves, and the releases of locks behind it.
+    /// The oldest entry of the store buffer of `cpu` leaves, and those behind it that only follow.
     pub(super) fn flush(&mut self, cpu: usize) {
         let left = self.cpus[cpu].buffer.take();
         for entry in &left {

@@ -4,6 +4,7 @@
 use super::breach::Breach;
 use super::errors::SpecimenError;
 use super::machine::Specimen;
+use super::stopped::teach;
 use crate::explore::schedule::Choice;
 use crate::explore::sharing::Sharing;
 
@@ -17,7 +18,7 @@ impl Specimen {
         choice: Choice,
         sharing: &mut Sharing,
     ) -> Result<Option<Breach>, SpecimenError> {
-        self.cpus[choice.cpu].teach(choice.act, sharing);
+        teach(&self.cpus, choice, sharing);
         let breach = self.follow(choice)?;
         if breach.is_none() {
             let _ = self.is_contended(choice.cpu, sharing)?;

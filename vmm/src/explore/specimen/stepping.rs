@@ -9,7 +9,7 @@ use super::errors::{SpecimenError, kvm};
 use super::machine::Specimen;
 use super::signal::Signal;
 use super::stop_points::StopPoints;
-use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, bit};
+use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, bit, teach};
 use super::store_buffer::Entry;
 use super::waiting::{Depth, Turns};
 use crate::explore::schedule::{Act, Choice, Granularity};
@@ -124,7 +124,7 @@ impl Specimen {
         let cpu = choice.cpu;
         let mut stops = 0;
         loop {
-            self.cpus[cpu].teach(choice.act, sharing);
+            teach(&self.cpus, choice, sharing);
             self.pass_over(sharing);
             let (passed, breach) = self.step(choice, MOST_STOPS - 1 - stops)?;
             stops += passed + 1;
@@ -173,7 +173,7 @@ impl Specimen {
         sharing: &mut Sharing,
     ) -> Result<Moved, SpecimenError> {
         let before = self.serial.entries();
-        self.cpus[choice.cpu].teach(choice.act, sharing);
+        teach(&self.cpus, choice, sharing);
         let breach = self.follow(choice)?;
         Ok(Moved {
             stops: 1,

@@ -13,7 +13,7 @@ use super::signal::{Arriving, Signal};
 use super::store_buffer::{BufferedStore, Entry, StoreBuffer, part};
 use super::system_state::SystemState;
 use super::waiting::{Depth, Turns};
-use crate::explore::schedule::Act;
+use crate::explore::schedule::{Act, Choice};
 use crate::explore::sharing::{AccessKind, CpuContext, Sharing};
 
 /// The lowest vector that can be pending in a search. The vectors from here to 0xff can.
@@ -217,17 +217,20 @@ impl Stopped {
     }
 
     /// The store that it has stopped before, if by `buffering` it goes to the store buffer; yet
-    /// without its value.
+    /// without its value. What need not wait does so all the same where it would be seen to overtake
+    /// what does: a release, and a store over one that waits.
     pub(super) fn store_to_buffer(&self, buffering: &Buffering) -> Option<BufferedStore> {
         let Stop::Access(Kind::Store, address) = self.at else {
             return None;
         };
         let waits = buffering.holds(address);
-        (waits || self.holds(address) && !self.buffer.is_empty()).then_some(BufferedStore {
+        let follows = self.holds(address) && !self.buffer.is_empty()
+            || self.buffer.newest_over(address, self.bytes).is_some();
+        (waits || follows).then_some(BufferedStore {
             address,
             bytes: self.bytes,
             value: 0,
-            releases: !waits,
+            follows: !waits,
         })
     }
 
@@ -278,27 +281,18 @@ impl Stopped {
             }
             _ => true,
         };
-        // What an INIT puts an end to is seen by the CPU itself, once it is started again.
-        is_contended || !self.arriving.is_empty()
+        // What an INIT puts an end to is seen by the CPU itself, once it is started again, and what
+        // the CPU has written before by whoever runs later.
+        is_contended || !self.arriving.is_empty() || self.writes() && sharing.is_reset(cpu)
     }
 
-    /// Has `sharing` learn which CPUs are sent an interrupt when this one does `act`.
-    pub(super) fn teach(&self, act: Act, sharing: &mut Sharing) {
-        match (act, self.at) {
-            (Act::GoOn, Stop::Send { target, signal }) if !signal.starts() => {
-                sharing.interrupts(target);
-            }
-            (Act::Flush, _) => {
-                for entry in self.buffer.leaving() {
-                    if let Entry::Ipi { target, signal } = entry
-                        && !signal.starts()
-                    {
-                        sharing.interrupts(*target);
-                    }
-                }
-            }
-            _ => {}
-        }
+    /// Whether what it has stopped before changes memory.
+    fn writes(&self) -> bool {
+        use Kind::{Change, Lock, Mark, ReadModifyWrite, Store};
+        matches!(
+            self.at,
+            Stop::Access(Store | ReadModifyWrite | Mark | Change | Lock, _)
+        )
     }
 
     /// Whether its present context holds the lock at `address`.
@@ -439,6 +433,31 @@ impl Hash for Stopped {
     }
 }
 
+/// Has `sharing` learn what the CPUs that have stopped like this are sent when one of them makes
+/// `choice`.
+pub(super) fn teach(cpus: &[Stopped], choice: Choice, sharing: &mut Sharing) {
+    let stopped = &cpus[choice.cpu];
+    let mut is_sent = |target: usize, signal| match signal {
+        Signal::Interrupt(_) => sharing.interrupts(target),
+        // There is nothing to put an end to on a CPU that has done nothing yet.
+        Signal::Init if !matches!(cpus[target].at, Stop::NotStarted | Stop::WaitsForStartUp) => {
+            sharing.resets(target);
+        }
+        Signal::Init | Signal::StartUp(_) => {}
+    };
+    match (choice.act, stopped.at) {
+        (Act::GoOn, Stop::Send { target, signal }) => is_sent(target, signal),
+        (Act::Flush, _) => {
+            for entry in stopped.buffer.leaving() {
+                if let Entry::Ipi { target, signal } = entry {
+                    is_sent(*target, *signal);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The bit of `vector`, which is [`FIRST_VECTOR`] or above, among those that are pending.
 pub(super) fn bit(vector: u8) -> u16 {
     1 << (vector - FIRST_VECTOR)
@@ -502,5 +521,40 @@ mod tests {
         // In whichever order it has taken them.
         assert_eq!(key(&[of(&[8, 16], &[])]), key(&[of(&[16, 8], &[])]));
         assert_ne!(key(&all[..1]), key(&[]));
+    }
+    /// A CPU that has left the workload has passed something over on its way there.
+    #[test]
+    fn an_init_teaches_that_its_target_is_reset_if_that_has_ever_run() {
+        let sends = Stop::Send {
+            target: 1,
+            signal: Signal::Init,
+        };
+        let waits = Entry::Ipi {
+            target: 1,
+            signal: Signal::Init,
+        };
+        let is_reset = |sender: &Stopped, choice, target| {
+            let target = Stopped {
+                at: target,
+                ..at_rest(kvm_regs::default())
+            };
+            let mut sharing = Sharing::new(2);
+            teach(&[sender.clone(), target], choice, &mut sharing);
+            assert!(!sharing.is_reset(0));
+            sharing.is_reset(1)
+        };
+        let mut by_store = at_rest(kvm_regs::default());
+        let by_step = Stopped {
+            at: sends,
+            ..by_store.clone()
+        };
+        by_store.buffer.push(waits);
+        for (sender, choice) in [(by_step, Choice::go_on(0)), (by_store, Choice::flush(0))] {
+            assert!(is_reset(&sender, choice, Stop::Left));
+            assert!(is_reset(&sender, choice, Stop::Access(Kind::Load, 8)));
+            assert!(!is_reset(&sender, choice, Stop::NotStarted));
+            assert!(!is_reset(&sender, choice, Stop::WaitsForStartUp));
+            assert!(!is_reset(&sender, Choice::go_on(1), Stop::Left));
+        }
     }
 }

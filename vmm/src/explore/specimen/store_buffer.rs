@@ -34,9 +34,10 @@ pub struct BufferedStore {
     pub bytes: u8,
     /// What is stored, in the low bytes.
     pub value: u64,
-    /// Whether it releases a lock that no CPU accesses but to take and release it. Then nobody can
-    /// tell whether it waits: it leaves together with the entry in front of it.
-    pub releases: bool,
+    /// Whether it waits only because something is in front of it that it must not overtake. No other
+    /// CPU can tell: it releases a lock that is accessed only to take and release it, or nobody else
+    /// accesses what it writes. It leaves together with the entry in front of it.
+    pub follows: bool,
 }
 
 impl BufferedStore {
@@ -110,10 +111,10 @@ impl StoreBuffer {
         self.0.push(entry);
     }
 
-    /// What leaves when the oldest entry does: it, and the releases right behind it.
+    /// What leaves when the oldest entry does: it, and the stores right behind it that only follow.
     pub fn leaving(&self) -> &[Entry] {
-        let releases = |entry: &&Entry| matches!(entry, Entry::Store(store) if store.releases);
-        let behind = self.0.iter().skip(1).take_while(releases).count();
+        let follows = |entry: &&Entry| matches!(entry, Entry::Store(store) if store.follows);
+        let behind = self.0.iter().skip(1).take_while(follows).count();
         &self.0[..self.0.len().min(1 + behind)]
     }
 
@@ -140,18 +141,22 @@ impl StoreBuffer {
         self.stores().any(|store| store.word() == address & !7)
     }
 
+    /// The newest store that has a byte in common with the `bytes` bytes at `address`.
+    pub fn newest_over(&self, address: u64, bytes: u8) -> Option<&BufferedStore> {
+        let end = address + u64::from(bytes);
+        self.stores().rev().find(|store| {
+            let has = store.range();
+            has.start < end && address < has.end
+        })
+    }
+
     /// Whether a load of `bytes` bytes at `address` has to wait: the newest store that it overlaps
     /// has only a part of it, which a processor cannot forward (SDM Vol. 3A, 9.2.2, and "Store
     /// forwarding" in the optimization manual).
     pub fn delays(&self, address: u64, bytes: u8) -> bool {
-        let wanted = address..address + u64::from(bytes);
-        let overlaps = |store: &&BufferedStore| {
+        self.newest_over(address, bytes).is_some_and(|store| {
             let has = store.range();
-            has.start < wanted.end && wanted.start < has.end
-        };
-        self.stores().rev().find(overlaps).is_some_and(|store| {
-            let has = store.range();
-            has.start > wanted.start || has.end < wanted.end
+            has.start > address || has.end < address + u64::from(bytes)
         })
     }
 }
@@ -165,7 +170,7 @@ mod tests {
             address,
             bytes,
             value,
-            releases: false,
+            follows: false,
         }
     }
 
@@ -208,9 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn releases_leave_with_what_is_in_front_of_them() {
+    fn what_only_follows_leaves_with_what_is_in_front_of_it() {
         let release = BufferedStore {
-            releases: true,
+            follows: true,
             ..store(32, 4, 0)
         };
         let mut buffer = buffer(&[
