@@ -48,6 +48,32 @@ impl Ledger {
         targets: &CpuMask,
         wait: bool,
     ) -> CallId {
+        let (call, record) = self.next(machine, func);
+        let head = record.head;
+        begin(machine, &record, call, targets, 0);
+        head.wait.store(u16::from(wait), Ordering::Relaxed);
+        // All executions that the call may cause are counted as expected before it can run
+        // anywhere, so that at no moment more have run than are expected. Those that turn out not
+        // to be due are subtracted again.
+        let tally = machine.tally();
+        count(&tally.calls_made, 1);
+        count(&tally.calls_expected, targets.len() as u64);
+        // Release: a reader that finds the record open finds the rest of it.
+        head.open.store(1, Ordering::Release);
+        call
+    }
+
+    /// Enters, among the calls of this CPU's task, what it is about to do that is no call: the deed
+    /// with this number, about `cpu`.
+    pub fn enter_deed<P: Platform>(&self, machine: &Machine<P>, deed: u16, cpu: CpuId) {
+        let (call, record) = self.next(machine, 0);
+        count(&machine.tally().deeds_entered, 1);
+        let about = CpuMask::only(cpu, machine.cpus);
+        begin(machine, &record, call, &about, deed);
+    }
+
+    /// The record of the next call from this CPU, which is not open, and the call's id.
+    fn next<'a, P: Platform>(&self, machine: &'a Machine<P>, func: u8) -> (CallId, Record<'a>) {
         let me = machine.this_cpu();
         let lane = if machine.platform.irqs_enabled() {
             Lane::Task
@@ -69,27 +95,8 @@ impl Ledger {
             }
             Lane::Handler => {}
         }
-
-        let head = record.head;
-        head.open.store(0, Ordering::Relaxed);
-        for ((target, ran), word) in record.targets.iter().zip(record.ran).zip(targets.words()) {
-            target.store(*word, Ordering::Relaxed);
-            ran.store(0, Ordering::Relaxed);
-        }
-        head.id.store(call.raw(), Ordering::Relaxed);
-        head.wait.store(u32::from(wait), Ordering::Relaxed);
-        head.made_tsc
-            .store(machine.platform.timestamp(), Ordering::Relaxed);
-        head.returned_tsc.store(0, Ordering::Relaxed);
-        // All executions that the call may cause are counted as expected before it can run
-        // anywhere, so that at no moment more have run than are expected. Those that turn out not
-        // to be due are subtracted again.
-        let tally = machine.tally();
-        count(&tally.calls_made, 1);
-        count(&tally.calls_expected, targets.len() as u64);
-        // Release: a reader that finds the record open finds the rest of it.
-        head.open.store(1, Ordering::Release);
-        call
+        record.head.open.store(0, Ordering::Relaxed);
+        (call, record)
     }
 
     /// Marks that `call` runs on this CPU, now, and reports whatever is wrong with that.
@@ -195,6 +202,29 @@ impl Ledger {
             }
         }
     }
+}
+
+/// Begins `record`, which is not open, with what is to be known of `call`, or of the `deed` that has its
+/// id.
+fn begin<P: Platform>(
+    machine: &Machine<P>,
+    record: &Record<'_>,
+    call: CallId,
+    targets: &CpuMask,
+    deed: u16,
+) {
+    let head = record.head;
+    head.deed.store(deed, Ordering::Relaxed);
+    head.wait.store(0, Ordering::Relaxed);
+    for ((target, ran), word) in record.targets.iter().zip(record.ran).zip(targets.words()) {
+        target.store(*word, Ordering::Relaxed);
+        ran.store(0, Ordering::Relaxed);
+    }
+    head.made_tsc
+        .store(machine.platform.timestamp(), Ordering::Relaxed);
+    head.returned_tsc.store(0, Ordering::Relaxed);
+    // Release: whoever finds the id does not take a deed for a call that nobody has run.
+    head.id.store(call.raw(), Ordering::Release);
 }
 
 /// Whether a call has run on all of its targets, or the record was never used.

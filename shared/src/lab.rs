@@ -232,8 +232,10 @@ pub struct Tally {
     pub calls_expected: u64,
     /// Functions this CPU ran because of a call.
     pub calls_executed: u64,
+    /// Records of the ledger in which this CPU has entered what was no call.
+    pub deeds_entered: u64,
     /// Keeps each CPU's in a cache line of its own.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
 }
 
 const _: () = assert!(size_of::<Tally>() == 64);

@@ -2,7 +2,8 @@
 //!
 //! Every source CPU owns a row of call records. A record is opened when a call is made, each target
 //! marks itself in it when the function runs there, and it is reused only after every target has
-//! run. The function's argument *is* the [`CallId`], so a function that runs with a torn, stale or
+//! run. What a CPU does besides calls can be entered too, in its order among them ([`RecordHead::deed`]).
+//! The function's argument *is* the [`CallId`], so a function that runs with a torn, stale or
 //! invented argument is detected at once.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -99,7 +100,11 @@ pub struct RecordHead {
     /// Non-zero while the call is open: it was made, and its source has not yet found it complete.
     pub open: u32,
     /// Non-zero if the caller waits for completion.
-    pub wait: u32,
+    pub wait: u16,
+    /// 0 of a call. Otherwise this is no call but something else that the CPU has done, by the number
+    /// of the deed in the manifest: it was about the one CPU that the first mask holds, and is never
+    /// open.
+    pub deed: u16,
     /// TSC when the call was made, in cycles.
     pub made_tsc: u64,
     /// TSC when the call returned to its caller, in cycles; 0 until then.

@@ -66,7 +66,8 @@ impl Ledger {
             ran.store(0, Ordering::Relaxed);
         }
         head.id.store(call.raw(), Ordering::Relaxed);
-        head.wait.store(u32::from(waits), Ordering::Relaxed);
+        head.wait.store(u16::from(waits), Ordering::Relaxed);
+        head.deed.store(0, Ordering::Relaxed);
         head.made_tsc.store(platform.timestamp(), Ordering::Relaxed);
         head.returned_tsc.store(0, Ordering::Relaxed);
         let tally = self.lab.tally(me);

@@ -55,11 +55,14 @@ pub struct CpuTally {
     pub calls_expected: AtomicU64,
     /// See [`Tally::calls_executed`].
     pub calls_executed: AtomicU64,
-    _reserved: [AtomicU64; 5],
+    /// See [`Tally::deeds_entered`].
+    pub deeds_entered: AtomicU64,
+    _reserved: [AtomicU64; 4],
 }
 
 const _: () = {
     assert!(size_of::<CpuTally>() == size_of::<Tally>());
+    assert!(offset_of!(CpuTally, deeds_entered) == offset_of!(Tally, deeds_entered));
     assert!(offset_of!(CpuTally, calls_made) == offset_of!(Tally, calls_made));
     assert!(offset_of!(CpuTally, calls_expected) == offset_of!(Tally, calls_expected));
     assert!(offset_of!(CpuTally, calls_executed) == offset_of!(Tally, calls_executed));
@@ -121,7 +124,9 @@ pub struct AtomicHead {
     /// See [`RecordHead::open`].
     pub open: AtomicU32,
     /// See [`RecordHead::wait`].
-    pub wait: AtomicU32,
+    pub wait: AtomicU16,
+    /// See [`RecordHead::deed`].
+    pub deed: AtomicU16,
     /// See [`RecordHead::made_tsc`].
     pub made_tsc: AtomicU64,
     /// See [`RecordHead::returned_tsc`].
@@ -132,6 +137,7 @@ const _: () = {
     assert!(size_of::<AtomicHead>() == size_of::<RecordHead>());
     assert!(offset_of!(AtomicHead, open) == offset_of!(RecordHead, open));
     assert!(offset_of!(AtomicHead, wait) == offset_of!(RecordHead, wait));
+    assert!(offset_of!(AtomicHead, deed) == offset_of!(RecordHead, deed));
     assert!(offset_of!(AtomicHead, made_tsc) == offset_of!(RecordHead, made_tsc));
     assert!(offset_of!(AtomicHead, returned_tsc) == offset_of!(RecordHead, returned_tsc));
 };

@@ -11,6 +11,7 @@ use kit::sync::spin::SpinLock;
 use shared::ledger::CallId;
 use shared::program::PROGRAMS;
 
+use super::deeds::Verb;
 use super::obey;
 use super::objects::Objects;
 use crate::ipi::csd::{Call, CallSingleData};
@@ -158,6 +159,11 @@ impl LedgerFunctions {
             func: u32::from(id.function()),
             info: id.raw(),
         }
+    }
+
+    /// Enters in the ledger that this CPU is about to do `verb`, which is no call, about `cpu`.
+    pub fn enter_deed<P: Platform>(&self, machine: &Machine<P>, verb: Verb, cpu: CpuId) {
+        self.ledger.enter_deed(machine, verb as u16, cpu);
     }
 
     /// Notes that the path has returned from `call`, which it made to `targets`, if any.

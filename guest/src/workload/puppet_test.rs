@@ -281,7 +281,7 @@ fn every_call_is_made_as_told() {
             bench.ran(call, ran);
             assert_eq!(usize::from(call.source()), cpu);
             let waits = bench.record(call).head.wait.load(Ordering::Relaxed);
-            assert_eq!(waits, u32::from(told.flags == WAIT));
+            assert_eq!(waits, u16::from(told.flags == WAIT));
         }
         passes(bench);
     }

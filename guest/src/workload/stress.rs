@@ -17,6 +17,7 @@ use kit::sync::mask::{AtomicCpuMask, CpuMask};
 
 use super::amount;
 use super::calls;
+use super::deeds::Verb;
 use super::functions::{Function, LedgerFunctions};
 use crate::ipi::Ipi;
 use crate::ipi::hotplug::HotplugError;
@@ -231,9 +232,12 @@ impl Stress {
 /// Takes `cpu` down, or brings it up if it is offline. A CPU that cannot leave, or has no memory to
 /// come, stays as it is.
 fn toggle<P: Platform>(ipi: &Ipi<P, LedgerFunctions>, cpu: CpuId) {
-    let _ = if ipi.machine.is_online(cpu) {
+    let (machine, functions) = (&ipi.machine, &ipi.functions);
+    let _ = if machine.is_online(cpu) {
+        functions.enter_deed(machine, Verb::Offline, cpu);
         ipi.cpu_down(cpu)
     } else {
+        functions.enter_deed(machine, Verb::Online, cpu);
         ipi.cpu_up(cpu)
     };
 }

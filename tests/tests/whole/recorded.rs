@@ -30,11 +30,11 @@ fn a_stressed_run_that_fails_becomes_a_small_case_that_is_found_and_replayed() {
     let recorded = workspace.path("recorded.case");
     let words = "workload=stress queue=fifo for=20s";
     let fails = |seed: &u32| {
-        let run = Vmm::boot("--vcpus 6 --watchdog 3s")
+        let run = Vmm::boot("--vcpus 12 --watchdog 3s")
             .arg("--append")
             .arg(format!("{words} seed={seed}"))
             .arg("--steal")
-            .arg(format!("seed={seed},mean=300us,share=50%"))
+            .arg(format!("seed={seed},mean=100us,share=20%"))
             .arg("--record-case")
             .arg(&recorded)
             .limit(TIME_LIMIT)
@@ -51,7 +51,7 @@ fn a_stressed_run_that_fails_becomes_a_small_case_that_is_found_and_replayed() {
     };
     (1..=MOST_RUNS).find(fails).expect("a run that fails");
     let case = fs::read_to_string(&recorded).expect("a case");
-    for line in ["cpus 6\n", "append queue=fifo\n", "\nexpect "] {
+    for line in ["cpus 12\n", "append queue=fifo\n", "\nexpect "] {
         assert!(case.contains(line), "no {line:?} in\n{case}");
     }
 

@@ -1,6 +1,6 @@
 //! A case from a run that failed: what each CPU did around the failure, as deeds that a search can
 //! put into another order. It is read from the ledger, in which every CPU has entered the calls that it
-//! has made; what a CPU did besides is not known. Needs no machine.
+//! has made, and the deeds besides that the guest enters there. Needs no machine.
 
 use std::fmt::Write;
 
@@ -34,6 +34,7 @@ pub enum NotRecorded {
 
 /// The deeds by which a guest makes calls to one CPU, and to several.
 struct CallDeeds<'a> {
+    manifest: &'a Manifest,
     one: Option<&'a Deed>,
     several: Option<&'a Deed>,
 }
@@ -45,14 +46,23 @@ impl<'a> CallDeeds<'a> {
             deeds.find(|it| it.enters_call && it.in_case && it.arguments == arguments)
         };
         Self {
+            manifest,
             one: with(&[Argument::Cpu]),
             several: with(&[Argument::Cpus]),
         }
     }
 
-    /// The deed that makes the call of `record`, as a command. A CPU that is among several targets of
-    /// its own call runs the function itself, which concerns nobody else.
+    /// The deed of `record`, or the one that makes its call, as a command. A CPU that is among several
+    /// targets of its own call runs the function itself, which concerns nobody else.
     fn command(&self, record: &Record) -> Option<Command> {
+        if !record.is_call() {
+            let number = u32::from(record.head.deed);
+            let mut deeds = self.manifest.deeds.iter();
+            let deed = deeds.find(|it| it.number == number && it.in_case)?;
+            let is_about_one = deed.arguments == [Argument::Cpu];
+            let about = record.targets.iter().next().filter(|_| is_about_one)?;
+            return Some(Command::about(deed.number, about));
+        }
         let waits = record.head.wait != 0;
         let own: CpuSet = [record.row].into_iter().collect();
         let others = record.targets.without(&own);
@@ -158,7 +168,7 @@ pub fn case(
     }
     let (call, time) = failure(lab, judgement);
     let mut rows: Vec<Vec<Record>> = vec![Vec::new(); lab.cpus() as usize];
-    for record in lab.records() {
+    for record in lab.records_and_deeds() {
         let id = CallId::from_raw(record.head.id);
         if id.lane() == Lane::Task
             && u32::from(id.source()) == record.row
@@ -176,7 +186,7 @@ pub fn case(
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "# Recorded from a run that failed ({}): up to {most} calls of each CPU, those made nearest to\n\
+        "# Recorded from a run that failed ({}): up to {most} deeds of each CPU, those done nearest to\n\
          # {around}.\ncpus {}",
         expected.join(", "),
         lab.cpus()
@@ -216,7 +226,7 @@ mod tests {
             head: RecordHead {
                 id: id.raw(),
                 made_tsc: made,
-                wait: u32::from(sequence == 2),
+                wait: u16::from(sequence == 2),
                 ..RecordHead::default()
             },
             targets: targets.iter().copied().collect(),
@@ -252,7 +262,12 @@ mod tests {
             };
             Record::deed(number, name, arguments, "").with(IN_CASE | MAY_WAIT | ENTERS_CALL)
         };
-        let manifest = Manifest::saying(&[deed(1, &[Argument::Cpu]), deed(3, &[Argument::Cpus])]);
+        use shared::manifest::{IN_CASE, Record as Said};
+        let manifest = Manifest::saying(&[
+            deed(1, &[Argument::Cpu]),
+            deed(3, &[Argument::Cpus]),
+            Said::deed(9, "offline", &[Argument::Cpu], "").with(IN_CASE),
+        ]);
         let deeds = CallDeeds::of(&manifest);
         let said = |record: Record| {
             let command = deeds.command(&record)?;
@@ -263,6 +278,14 @@ mod tests {
         assert_eq!(said(record(0, 1, 0, &[0, 2])).unwrap(), "one 2");
         assert_eq!(said(record(0, 1, 0, &[0])).unwrap(), "one 0");
         assert_eq!(said(record(0, 1, 0, &[])), None);
+        let besides = |number| {
+            let mut besides = record(0, 1, 0, &[2]);
+            besides.head.deed = number;
+            besides
+        };
+        assert_eq!(said(besides(9)).unwrap(), "offline 2");
+        assert_eq!(said(besides(3)), None, "that is about several CPUs");
+        assert_eq!(said(besides(10)), None);
         let nothing = Manifest::saying(&[]);
         let none = CallDeeds::of(&nothing);
         assert!(none.one.is_none() && none.command(&record(0, 1, 0, &[1])).is_none());

@@ -69,8 +69,10 @@ pub(super) fn of_record(record: &Record, slots: u32, cpus: u32) -> Option<String
 /// What the ledger holds of the calls that one CPU made.
 #[derive(Debug, Clone, Default)]
 struct CpuLedger {
-    /// Sequence numbers, by lane.
+    /// Sequence numbers, by lane. Deeds that are no calls have some of them.
     sequences: [Vec<u64>; Lane::COUNT],
+    /// How many of them are of calls.
+    calls: u64,
     /// Executions that all these calls owe: the sum of their targets.
     owed: u64,
     /// Executions on this CPU of the calls of all CPUs.
@@ -97,6 +99,10 @@ impl LedgerSums {
         let id = CallId::from_raw(record.head.id);
         if let Some(row) = self.rows.get_mut(record.row as usize) {
             row.sequences[id.lane() as usize].push(id.sequence());
+            if !record.is_call() {
+                return;
+            }
+            row.calls += 1;
             row.owed += record.targets.iter().count() as u64;
         }
         for cpu in record.ran.iter() {
@@ -108,7 +114,7 @@ impl LedgerSums {
 
     /// How many calls the ledger holds: the last ones of each CPU and lane.
     pub(super) fn held(&self) -> u64 {
-        self.rows.iter().map(CpuLedger::held).sum()
+        self.rows.iter().map(|row| row.calls).sum()
     }
 
     /// Executions of calls on `cpu`.
@@ -122,8 +128,8 @@ impl CpuLedger {
         self.sequences.iter().map(|lane| lane.len() as u64).sum()
     }
 
-    /// How many calls the CPU must have made, by the sequence numbers in its records.
-    fn made(&self) -> u64 {
+    /// How many calls and deeds the CPU must have entered, by the sequence numbers in its records.
+    fn entered(&self) -> u64 {
         let last = |lane: &Vec<u64>| lane.iter().copied().max().unwrap_or(0);
         self.sequences.iter().map(last).sum()
     }
@@ -238,7 +244,8 @@ fn tallies(lab: &Lab, sums: &LedgerSums, quiescent: &Quiescent, found: &mut Capp
                 CallName(gap)
             ));
         }
-        let (made, held) = (row.made(), row.held());
+        let (entered, held) = (row.entered(), row.held());
+        let made = entered.saturating_sub(tally.deeds_entered);
         let slack = if quiescent.contains(cpu) {
             0
         } else {
@@ -250,9 +257,11 @@ fn tallies(lab: &Lab, sums: &LedgerSums, quiescent: &Quiescent, found: &mut Capp
                 tally.calls_made
             ));
         } else if quiescent.contains(cpu) {
-            // Of calls whose records were used again it is only known that they had at least no
+            // Of what records that were used again have held it is only known that a call has no
             // more targets than there are CPUs.
-            let forgotten = (made - held.min(made)).saturating_mul(lab.cpus().into());
+            let forgotten = entered
+                .saturating_sub(held)
+                .saturating_mul(lab.cpus().into());
             let most = row.owed.saturating_add(forgotten);
             if !(row.owed..=most).contains(&tally.calls_expected) {
                 let at_least = if forgotten == 0 { "" } else { "at least " };

@@ -67,12 +67,15 @@ impl Judgement {
             counts: ByOracle::nothing(lab.manifest()),
         };
         let mut open = Capped::default();
-        for record in lab.records() {
+        for record in lab.records_and_deeds() {
             if let Some(why) = contradictions::of_record(&record, slots, cpus) {
                 contradictions.push(why);
                 continue;
             }
             sums.add(&record);
+            if !record.is_call() {
+                continue;
+            }
             if ended {
                 judge::judge_record(&record, &mut |breach| breaches.add(breach));
             }

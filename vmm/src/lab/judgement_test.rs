@@ -119,6 +119,7 @@ fn head(id: CallId, open: u32) -> RecordHead {
         id: id.raw(),
         open,
         wait: 1,
+        deed: 0,
         made_tsc: 1,
         returned_tsc: 2,
     }
@@ -155,6 +156,29 @@ fn calls_that_ran_everywhere_are_in_order() {
     assert!(fake.properties().is_empty());
     assert!(fake.lab.is_used());
     assert_eq!(fake.judgement().judged, 5);
+}
+
+/// It is about CPU 2, where nothing runs.
+#[test]
+fn a_deed_that_is_no_call_is_entered_among_them_and_not_judged() {
+    let fake = five_calls();
+    let mut deed = head(call(1, 6), 0);
+    deed.deed = 9;
+    fake.record(1, 6, deed, 0b100, 0);
+    fake.is_not_believed("CPU 1 counts 5 calls made, and 6 by its ledger");
+    let entered = Tally {
+        calls_made: 5,
+        calls_expected: 15,
+        deeds_entered: 1,
+        ..Tally::default()
+    };
+    fake.put(fake.layout.tallies.entry(1).unwrap(), &entered);
+    assert!(fake.properties().is_empty());
+    assert_eq!(fake.judgement().judged, 5);
+    assert_eq!(fake.lab.records().count(), 5);
+    assert_eq!(fake.lab.records_and_deeds().count(), 6);
+    assert!(fake.lab.record(call(1, 6)).is_none());
+    assert!(fake.lab.record(call(1, 5)).is_some());
 }
 
 #[test]

@@ -57,6 +57,13 @@ pub struct Record {
     pub ran: CpuSet,
 }
 
+impl Record {
+    /// Whether it is a call's, and not that of another deed.
+    pub fn is_call(&self) -> bool {
+        self.head.deed == 0
+    }
+}
+
 /// What one CPU has counted.
 #[derive(Debug, Clone)]
 pub struct CpuCounts {
@@ -215,8 +222,13 @@ impl Lab {
         self.entries(self.layout.found).collect()
     }
 
-    /// All records of the ledger that have been used.
+    /// The records of all calls in the ledger.
     pub fn records(&self) -> impl Iterator<Item = Record> {
+        self.records_and_deeds().filter(Record::is_call)
+    }
+
+    /// All records of the ledger that have been used: of calls, and of deeds that are no calls.
+    pub fn records_and_deeds(&self) -> impl Iterator<Item = Record> {
         (0..self.layout.ledger.count).filter_map(|number| self.nth_record(number))
     }
 
@@ -226,7 +238,7 @@ impl Lab {
         let slots = self.slots();
         let row = u64::from(call.source()) * Lane::COUNT as u64 * u64::from(slots);
         self.nth_record(row + u64::from(call.record_index(slots)))
-            .filter(|record| record.head.id == call.raw())
+            .filter(|record| record.head.id == call.raw() && record.is_call())
     }
 
     /// The record of the call with this name, as [`Lab::record`].
@@ -236,7 +248,8 @@ impl Lab {
         let slots = self.slots();
         let row = u64::from(source) * Lane::COUNT as u64 * u64::from(slots);
         let index = CallId::new(source, 0, lane, sequence).record_index(slots);
-        self.nth_record(row + u64::from(index)).filter(|record| {
+        let record = self.nth_record(row + u64::from(index));
+        record.filter(Record::is_call).filter(|record| {
             let id = CallId::from_raw(record.head.id);
             (id.source(), id.lane(), id.sequence()) == (source, lane, sequence)
         })
