@@ -29,12 +29,12 @@ LOST_CALL := scenarios/explore/lost-call.case
 TESTS := $(CARGO) test $(CARGO_FLAGS) --workspace
 # What needs the products of `make build`, which tests/Cargo.toml keeps out of a plain `cargo test`,
 # and so out of `--all-targets`.
-OF_PRODUCTS := --test whole --test plants --test images --test install
+OF_PRODUCTS := --test whole --test plants --test linux --test images --test install
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm manual examples guest images explore-images c-images c-guest whole built run run-svm have-kvm lint check
+.PHONY: help build vmm manual examples guest images explore-images c-images c-guest linux-smp linux-images whole built run run-svm have-kvm lint check
 .PHONY: test test-long test-unit test-schedules test-versus test-orderings test-local test-images test-install
-.PHONY: test-plants test-plants-core test-svm test-svm-core test-qemu test-browser test-kubernetes
+.PHONY: test-plants test-plants-core test-linux test-svm test-svm-core test-qemu test-browser test-kubernetes
 .PHONY: picture reference stories soak cases designs bench bench-explorer bench-table bench-qemu costs trace-costs
 .PHONY: install uninstall clean
 
@@ -85,6 +85,18 @@ c-guest: ## make a guest of C files: C='path/to/file.c' gives target/file.bin an
 	@test -n '$(C)' || { echo 'make: which C files? make c-guest C=path/to/file.c' >&2; exit 2; }
 	CC=$(CC) guest/ckit/build $(if $(NAME),-o $(NAME)) $(C)
 
+linux-smp: ## make a guest of Linux's kernel/smp.c: LINUX= names a kernel tree, or 6.1 or 6.12 of Debian, which is fetched
+	@test -n '$(LINUX)' || { echo 'make: which Linux? make linux-smp LINUX=6.12, or LINUX=/path/to/linux' >&2; exit 2; }
+	CC=$(CC) guest/linux/build $(if $(NAME),-o $(NAME)) $(LINUX)
+
+# Both of Debian's, for the tests, which are skipped where they cannot be had.
+LINUX_VERSIONS := 6.1 6.12
+linux-images:
+	@for version in $(LINUX_VERSIONS); do \
+		CC=$(CC) guest/linux/build -o linux-$$version $$version >/dev/null || \
+			{ [ $$? = 3 ] || exit 1; echo "make: so there is no guest of Linux $$version"; }; \
+	done
+
 run: have-kvm build ## boot the guest image and run its selftest
 	$(VMM) --vcpus $(VCPUS) $(ARGS) $(GUEST)
 
@@ -116,6 +128,7 @@ test-long: ## run everything, with every plant, both hosts whole, and long searc
 built: ## build what make builds, and the tests of it
 	@$(MAKE) --no-print-directory -j3 vmm images explore-images whole
 	@$(MAKE) --no-print-directory build examples
+	@$(MAKE) --no-print-directory linux-images
 
 test-unit: ## tests that need no guest image
 	$(TESTS) --no-fail-fast
@@ -161,6 +174,11 @@ test-plants-core: have-kvm build ## bugs planted in the guest one at a time, one
 test-plants: have-kvm build ## the same, with more bugs of each kind
 	$(PLANTS) --include-ignored
 
+# Where the compiler and the trees of `linux-images` are.
+test-linux: have-kvm build linux-images ## bugs planted in copies of Linux's kernel/smp.c, that vmm explore has to find
+	VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) $(if $(LONG),LINUX_VERSIONS="$(LINUX_VERSIONS)") \
+		$(TESTS) --test linux
+
 REFERENCE_CASES ?= 1000
 REFERENCE_SEED ?= 2
 REFERENCE_STATES ?= 8000
@@ -176,7 +194,8 @@ reference: have-kvm build whole ## a thousand cases drawn at random, every searc
 # minutes there.
 SVM_LACKS := qemu:: image_lint:: examples:: selftest::a_large_machine selftest::all_pairs
 IN_SVM = SVM_TIME_LIMIT=14400 tests/svm/run $(VMM) $(LITMUS_CASE) $(GUEST) $(EXPLORE) $(LITMUS) $(LITMUS_EXPLORE) \
-	$(SUM) $(SUM_EXPLORE) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin WHOLE_VCPUS=$(SVM_VCPUS) \
+	$(SUM) $(SUM_EXPLORE) $(wildcard $(LINUX_VERSIONS:%=$(OUT)/linux-%.bin) $(LINUX_VERSIONS:%=$(OUT)/linux-%-explore.bin)) \
+	$(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin WHOLE_VCPUS=$(SVM_VCPUS) \
 	whole $(SVM_LACKS:%=--skip %)
 test-svm: build whole ## whole runs on the KVM of an emulated AMD processor
 	$(IN_SVM) $(if $(LONG),$(IGNORED_TOO))
@@ -198,7 +217,7 @@ SVM_CORE += hostile::
 SVM_CORE += explore::the_lost_call explore::a_call_at_the_head explore::a_mask_that_is_freed believed::the_reference_says \
 	believed::any_number_of_machines believed::interrupts_that_are_off exits::of_what_breaks exits::in_random_runs \
 	exits::with_interrupts_off deadlocks::an_interrupt_that_comes deadlocks::who_takes_its_own \
-	litmus::an_interrupt_overtakes litmus::handlers_read litmus::what_is_found hostile_search::a_guest_that_never
+	linux_smp::its_calls linux_smp::it_warns litmus::an_interrupt_overtakes litmus::handlers_read litmus::what_is_found hostile_search::a_guest_that_never
 # and every story, which puts all of it together.
 SVM_CORE += stories::
 # With what was built before: cargo may be at work for other parts. A name that is no test's any
@@ -294,6 +313,7 @@ lint: ## formatting, and everything the compiler and clippy have to say
 	done
 	sh -n guest/build
 	sh -n guest/ckit/build
+	sh -n guest/linux/build
 	sh -n vmm/manual/names-only
 	for script in tests/svm/* tests/browser/* tests/kubernetes/* tests/all tests/have-kvm; do sh -n $$script || exit 1; done
 

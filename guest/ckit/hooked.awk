@@ -1,7 +1,7 @@
 # Reads the assembly that a compiler has made of a C file with -fsanitize=thread, and sees to it that every access to
 # memory stands right behind its hook, or a search would not know of it. Writes the same assembly, in which hooks
 # whose access comes only behind the next hook (as where a small structure is copied) are replaced by those that say
-# so. What is left is an error: a structure that a call takes or returns, inline assembly, a compiler that moves
+# so; and a hook of several words, whose instructions all follow, by one before each of these. What is left is an error: a structure that a call takes or returns, inline assembly, a compiler that moves
 # accesses. Only reads and writes text.
 #
 # Passed over are the CPU's own stack, also where a register has an address of it, since compilers announce every
@@ -144,6 +144,76 @@ function make_late(    i, name, any) {
     return any
 }
 
+# ---- Hooks of several words ----
+#
+# The compiler announces a structure that it sets, or copies, once, and then moves it word by word. Each move gets a
+# hook of its own, by a function that leaves all registers and flags as they are (`each.rs`), and the first hook goes.
+# Up to the last of these moves the way must be straight.
+
+# Takes an operand such as 8(%rbx) apart. Says whether it is one.
+function taken_apart(operand) {
+    if (operand !~ /^-?[0-9]*\(%[a-z0-9]+\)$/) return 0
+    base = operand
+    sub(/^[^(]*\(%/, "", base)
+    sub(/\)$/, "", base)
+    offset = operand + 0
+    return 1
+}
+
+function spread_begins(n, operands) {
+    if (!taken_apart(argument)) return
+    spreads++
+    spread_at[spreads] = n
+    spread_base[spreads] = base
+    spread_first[spreads] = offset
+    spread_bytes[spreads] = operands ~ /_range/ ? length_given : 16
+    spread_kind[spreads] = operands ~ /write/ ? "write" : "read"
+    spread_moves[spreads] = spread_covered[spreads] = 0
+}
+
+function spread_ends() {
+    spreads = 0
+}
+
+# What instruction `n`, which is no call and no jump, does to the spreads that are open.
+function spread_goes_on(n, op, operands,    s, m, bytes, operand, is_write, i) {
+    for (s = 1; s <= spreads; s++) {
+        if (!spread_base[s]) continue
+        operand = memory(operands)
+        if (operand != "" && op !~ /^lea/ && taken_apart(operand) && base == spread_base[s] &&
+            offset < spread_first[s] + spread_bytes[s]) {
+            bytes = op ~ /^mov(q|abs)?$/ ? 8 : op ~ /^mov(l|slq)$/ ? 4 : op ~ /^mov(w|[sz]w[lq])$/ ? 2 : op ~ /^mov(b|[sz]b[wlq])$/ ? 1 : 0
+            is_write = operands ~ /\)$/
+            if (!bytes || offset + bytes > spread_first[s]) {
+                if (!bytes || is_write != (spread_kind[s] == "write") || offset < spread_first[s] ||
+                    offset + bytes > spread_first[s] + spread_bytes[s]) { spread_base[s] = ""; continue }
+                for (i = offset; i < offset + bytes; i++) if ((s, i) in spread_byte && spread_byte[s, i] == spread_at[s]) break
+                if (i < offset + bytes) { spread_base[s] = ""; continue }
+                for (i = offset; i < offset + bytes; i++) spread_byte[s, i] = spread_at[s]
+                m = ++spread_moves[s]
+                move_at[s, m] = n
+                move_offset[s, m] = offset
+                move_bytes[s, m] = bytes
+                spread_covered[s] += bytes
+                if (spread_covered[s] == spread_bytes[s]) { spread_out(s); spread_base[s] = ""; continue }
+            }
+        }
+        # Where the base changes, what follows is somewhere else.
+        if (operands ~ ("%" spread_base[s] "$") && op !~ /^(cmp|test|push)/) spread_base[s] = ""
+    }
+}
+
+function spread_out(s,    m, at) {
+    line[spread_at[s]] = "# each word of it has its hook"
+    for (m = 1; m <= spread_moves[s]; m++) {
+        at = move_at[s, m]
+        # The push has moved %rsp by one word.
+        before[at] = before[at] "\tpushq\t%rdi\n" \
+            "\tleaq\t" (move_offset[s, m] + (spread_base[s] == "rsp" ? 8 : 0)) "(%" spread_base[s] "), %rdi\n" \
+            "\tcall\tlab_each_" spread_kind[s] move_bytes[s, m] "\n\tpopq\t%rdi\n"
+    }
+}
+
 {
     line[NR] = $0
     if ($1 ~ /^j/) target[$2] = 1
@@ -162,7 +232,7 @@ END {
         walk(0)
     } while (changed)
     walk(1)
-    for (n = 1; n <= NR && !failed; n++) print line[n]
+    for (n = 1; n <= NR && !failed; n++) printf "%s%s\n", before[n], line[n]
     exit failed
 }
 
@@ -197,8 +267,10 @@ function walk(judges,    n, text, op, operands, word, name, in_text) {
             if (op !~ /^\.L/) {
                 # A function begins, without a hook; elsewhere a jump can bring one along.
                 forget()
+                spread_ends()
                 if (in_text) state = at_entry()
             } else if (op in target) {
+                spread_ends()
                 comes_to(op, state)
                 state = at_label[op]
                 if (op in brought && credit < brought[op]) { credit = brought[op]; used = 0 }
@@ -214,7 +286,19 @@ function walk(judges,    n, text, op, operands, word, name, in_text) {
             op = op " " word[2]
             sub(/^[^ \t]+[ \t]*/, "", operands)
         }
-        if (judges) judge(n, op, operands)
+        if (op == "movl" && operands ~ /^[$][0-9]+, *%esi$/) {
+            length_given = operands
+            sub(/^[$]/, "", length_given)
+            length_given += 0
+        }
+        if (judges) {
+            judge(n, op, operands)
+            if (op ~ /^(j|ret|ud2|rep)/) spread_ends()
+            else if (op ~ /^call/) {
+                if (operands ~ /^__tsan_(unaligned_)?(volatile_)?(read|write)(16|_range)/) spread_begins(n, operands)
+                else if (operands !~ /^__tsan_(unaligned_)?(volatile_)?(read|write)/) spread_ends()
+            } else spread_goes_on(n, op, operands)
+        }
         if (op ~ /^j/ && operands !~ /^\*/) comes_to(operands, state)
         # Behind these comes what another way leads to.
         if (op ~ /^(jmp|ret|ud2)/) state = ""

@@ -120,6 +120,33 @@ LAB_DEED(assign_one, 9, "assign-one", "Copies a structure of one word from what 
     return 0;
 }
 
+/* What a CPU asks is on its stack, as a structure that is set as a whole. */
+struct asked {
+    uint64_t words[4];
+};
+static _Atomic(struct asked *) asked;
+
+LAB_DEED(ask, 20, "ask", "Waits until another CPU has answered what is on this one's stack.")
+{
+    struct asked mine = {.words = {[1] = 1}};
+
+    atomic_store(&asked, &mine);
+    lab_wait_until(atomic_load(&asked) == NULL);
+    if (mine.words[0] || mine.words[1] != 1 || mine.words[3] != 4)
+        lab_report(TORN, 0, mine.words[3]);
+    return 0;
+}
+
+LAB_DEED(answer, 21, "answer", "Answers what another CPU asks.")
+{
+    struct asked *theirs;
+
+    lab_wait_until((theirs = atomic_load(&asked)) != NULL);
+    theirs->words[3] += 4;
+    atomic_store(&asked, NULL);
+    return 0;
+}
+
 static _Atomic uint8_t flag;
 
 LAB_DEED(raise, 10, "raise", "Sets the flag.")

@@ -62,8 +62,17 @@ struct lab_command {
  * The number is the guest's own, from 1 to 65535, each once. A case, a script and `vmm ctl` tell a CPU the deed
  * by its name. The body finds `command`; a result below zero refuses the command. */
 #define LAB_DEED(function, its_number, its_name, what_it_does, ...)                \
-    LAB_RECORD_(.kind = 6, .number = its_number, .flags = 8 /* in cases */,        \
-                .arguments = {__VA_ARGS__}, .name = its_name, .text = what_it_does); \
+    LAB_DEED_WITH(function, its_number, its_name, "", 0, what_it_does, __VA_ARGS__)
+
+/* The same, with another name too, and with what more is to be known of it, or 0: that its command can say `wait`
+ * (LAB_MAY_WAIT, in `command->waits`), and that it makes a call to just the CPUs that it is told, and enters it in the
+ * ledger (LAB_ENTERS_CALL). */
+enum { LAB_MAY_WAIT = 1, LAB_ENTERS_CALL = 64 };
+
+#define LAB_DEED_WITH(function, its_number, its_name, other_name, its_flags, what_it_does, ...) \
+    LAB_RECORD_(.kind = 6, .number = its_number, .flags = 8 /* in cases */ | (its_flags), \
+                .arguments = {__VA_ARGS__}, .name = its_name, .key = other_name,   \
+                .text = what_it_does);                                             \
     static int64_t function(const struct lab_command *command);                    \
     LAB_ENTRY_(1, its_number, (const void *)function, 0);                          \
     static int64_t function(const struct lab_command *command __attribute__((unused)))
@@ -117,8 +126,9 @@ void lab_count(uint32_t counter, uint64_t amount);
 
 /* ---- CPUs, interrupts ---- */
 
-uint32_t lab_cpu(void);  /* the CPU that runs this, from 0 */
-uint32_t lab_cpus(void); /* how many there are */
+uint32_t lab_cpu(void);    /* the CPU that runs this, from 0; constructors run on CPU 0 */
+uint32_t lab_cpus(void);   /* how many there are */
+bool lab_in_handler(void); /* whether an interrupt handler runs this */
 
 /* A variable that each CPU has: LAB_PER_CPU(struct queue, queues). */
 #define LAB_PER_CPU(type, name) type name[LAB_CPUS]

@@ -1,6 +1,7 @@
 //! The guest that C files make: its CPUs do what they are told, by the functions of the table.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use kit::declare;
 use kit::handler;
@@ -22,6 +23,9 @@ declare! {
     Record::source(SourceRole::SkipFile, "/ckit/src/"),
 }
 
+/// The number of CPUs, for constructors as well.
+pub static CPUS: AtomicU32 = AtomicU32::new(0);
+
 /// The guest.
 #[derive(Debug)]
 pub struct CGuest<P> {
@@ -42,6 +46,7 @@ impl<P: Platform> Specimen<P> for CGuest<P> {
     type Options = Words;
 
     fn new(platform: P, _: &Words, lab: Lab) -> Self {
+        CPUS.store(lab.cpus() as u32, Ordering::Relaxed);
         construct();
         Self {
             platform,

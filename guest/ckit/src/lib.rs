@@ -12,6 +12,8 @@ extern crate alloc;
 
 #[cfg(any(test, feature = "explore"))]
 pub mod announce;
+#[cfg(feature = "explore")]
+mod each;
 pub mod guest;
 #[cfg(any(test, feature = "explore"))]
 pub mod hooks;

@@ -12,7 +12,7 @@ use kit::sync::mask::CpuMask;
 use kit::sync::spin::SpinLock;
 
 use crate::GUEST;
-use crate::guest::CGuest;
+use crate::guest::{CGuest, CPUS};
 use crate::ledger::FIRST_ORACLE;
 use crate::table::{VECTORS, text as text_at};
 
@@ -25,11 +25,17 @@ unsafe impl Row for CCounters {}
 
 const _: () = assert!(size_of::<SpinLock>() == 4, "a struct lab_lock");
 
-/// The guest, which is installed before any deed is done.
-fn guest() -> &'static CGuest<Metal> {
+/// The guest, once it is installed.
+fn installed() -> Option<&'static CGuest<Metal>> {
     // SAFETY: null, or what the kit has leaked.
     unsafe { GUEST.load(Ordering::Acquire).as_ref() }
-        .expect("a constructor of a C file has called a function of lab.h; only deeds, handlers and judges can")
+}
+
+/// The guest, which is installed before any deed is done.
+fn guest() -> &'static CGuest<Metal> {
+    installed().expect(
+        "a constructor of a C file has called a function of lab.h that only deeds, handlers and judges can call",
+    )
 }
 
 fn platform() -> &'static Metal {
@@ -50,11 +56,18 @@ macro_rules! surface {
 
 surface! {
     fn lab_cpu() -> u32 {
-        platform().this_cpu() as u32
+        // Constructors run before there is a guest.
+        installed().map_or(0, |guest| kit::specimen::Specimen::platform(guest).this_cpu() as u32)
     }
 
     fn lab_cpus() -> u32 {
-        platform().lab.cpus() as u32
+        CPUS.load(Ordering::Relaxed)
+    }
+
+    fn lab_in_handler() -> bool {
+        let on_the_stack = 0_u8;
+        let platform = platform();
+        platform.lab.is_on_handler_stack(platform.this_cpu(), (&raw const on_the_stack).addr())
     }
 
     fn lab_irqs_enabled() -> bool {

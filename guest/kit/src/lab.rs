@@ -279,6 +279,14 @@ impl Lab {
         }
     }
 
+    /// Whether `address` is on the stack of the interrupt handlers of `cpu`.
+    pub fn is_on_handler_stack(&self, cpu: CpuId, address: usize) -> bool {
+        let words = self.words(self.contexts(cpu), size_of::<Contexts>() / 8);
+        let bound =
+            |at: usize| words[offset_of!(Contexts, handler) / 8 + at].load(Ordering::Relaxed);
+        (bound(0)..bound(1)).contains(&(address as u64))
+    }
+
     /// How many loops that wait for other CPUs `cpu` is in. Only that CPU writes it.
     #[cfg(feature = "explore")]
     pub fn waits(&self, cpu: CpuId) -> &AtomicU64 {

@@ -212,6 +212,19 @@ fn no_access_goes_unseen_however_the_source_makes_it() {
     parts("0: call 1\n1: bump-plain", "lost-update");
 }
 
+/// The compiler announces the structure as a whole, and then sets it word by word.
+#[test]
+fn a_structure_on_the_stack_that_others_reach_is_seen_word_by_word() {
+    parts("0: ask; ask\n1: answer; answer", "clean");
+    if let Some(run) = search(
+        "c-parts",
+        "cpus 2\n0: ask; ask\n1: answer; answer",
+        "--strategy exhaustive",
+    ) {
+        run.ends_with(0).says(COMPLETE);
+    }
+}
+
 #[test]
 fn a_call_that_is_not_sent_is_lost() {
     let case = "cpus 2\n0: call 1\n1: say\nexpect hang";

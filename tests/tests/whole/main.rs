@@ -26,6 +26,7 @@ mod hostile;
 mod hostile_search;
 mod image_lint;
 mod interrupt;
+mod linux_smp;
 mod litmus;
 mod live;
 mod log;

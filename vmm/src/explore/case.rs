@@ -260,12 +260,18 @@ impl Case {
             .map_or(&[], |expectation| &expectation.breaches)
     }
 
-    /// Checks that what the case expects can break at all in a guest with this manifest.
+    /// Checks that what the case expects can break at all in a guest with this manifest. What it expects
+    /// with words that the guest does not know is about another guest.
     ///
     /// # Errors
     /// [`NeverBreaks`] for the first expectation of something that cannot. It lists what can.
     pub fn check_expected(&self, manifest: &Manifest) -> Result<(), NeverBreaks> {
-        for expectation in &self.expectations {
+        let is_known = |word: &String| {
+            let key = word.split_once('=').map_or(word.as_str(), |(key, _)| key);
+            manifest.options.iter().any(|option| option.name == key)
+        };
+        let about_it = |it: &&Expectation| it.with.iter().all(is_known);
+        for expectation in self.expectations.iter().filter(about_it) {
             let names = expectation.breaches.iter().map(String::as_str);
             for name in names.filter(|name| !OTHER_BREACHES.contains(name)) {
                 oracles::check(manifest, name).map_err(|error| {
@@ -434,7 +440,10 @@ mod tests {
 
     #[test]
     fn what_no_oracle_of_the_guest_finds_is_not_expected() {
-        let manifest = Manifest::saying(&[Record::oracle(1, "torn", "was torn")]);
+        let manifest = Manifest::saying(&[
+            Record::oracle(1, "torn", "was torn"),
+            Record::word("a", "Decides."),
+        ]);
         let check = |expected: &str| {
             let case = Case::parse(&format!(
                 "cpus 2\nexpect clean with a=b\nexpect {expected}\n"
@@ -446,6 +455,7 @@ mod tests {
             "lost",
             "interrupts-on with a=c",
             "not-believed",
+            "what-another-guest-watches with a=b queue=fifo",
         ] {
             assert_eq!(check(known), Ok(()));
         }

@@ -430,10 +430,17 @@ impl<'a> Reading<'_, 'a> {
             return;
         };
         let address = u64::from_le_bytes(address);
-        let Some(of) = self.reference(unit, entry, dw::DW_AT_type) else {
+        // In C a variable that was declared first has its name there, and perhaps its type.
+        let declared = match entry.attr_value(dw::DW_AT_specification) {
+            Some(AttributeValue::UnitRef(declared)) => unit.entry(declared).ok(),
+            _ => None,
+        };
+        let declared = declared.as_ref().unwrap_or(entry);
+        let own = self.reference(unit, entry, dw::DW_AT_type);
+        let Some(of) = own.or_else(|| self.reference(unit, declared, dw::DW_AT_type)) else {
             return;
         };
-        let name = self.name(unit, entry);
+        let name = self.name(unit, declared);
         if name.ends_with("{vtable}") {
             self.tables.push((address, of));
             return;

@@ -133,6 +133,8 @@ impl Names {
         let mut text = String::new();
         for step in steps.into_iter().rev() {
             match step {
+                // A structure or union of C without a name.
+                Step::Name(name) if name.is_empty() => {}
                 Step::Name(name) if text.is_empty() => text += name,
                 Step::Name(name) => text += &format!(".{name}"),
                 Step::Index(index) => text += &format!("[{index}]"),

@@ -1,0 +1,2 @@
+#include <lab_machine.h>
+#define sched_clock() lab_timestamp()

@@ -1,0 +1,1 @@
+#define tick_nohz_tick_stopped() 0

@@ -1,0 +1,263 @@
+/* The machine under kernel/smp.c: what that file calls and does not define, by the functions of lab.h, and its own
+ * functions for deeds.c. Compiled with the kernel's headers, as the file itself is. */
+#include <linux/irq_work.h>
+#include <linux/percpu.h>
+#include <linux/smp.h>
+#include <linux/cpu.h>
+#include <linux/sched.h>
+
+#include "smp_lab.h"
+
+/* ---- CPUs and their variables ---- */
+
+struct cpumask __cpu_possible_mask, __cpu_online_mask, __cpu_present_mask, __cpu_active_mask;
+atomic_t __num_online_cpus;
+
+static_assert(SMP_LAB_CPUS == NR_CPUS);
+
+/* Each CPU's copy of the section. */
+char lab_per_cpu_area[NR_CPUS][LAB_PER_CPU_BYTES] __aligned(64);
+/* For whoever looks for the copies from outside (vmm/src/machine/memory_names/per_cpu.rs). */
+unsigned long lab_per_cpu_bytes = LAB_PER_CPU_BYTES;
+
+/* What there is to allocate: for each CPU that calls many, a csd for each CPU that is called. */
+static DEFINE_PER_CPU(call_single_data_t [NR_CPUS], csd_of);
+static bool is_taken[NR_CPUS];
+
+void __percpu *__alloc_percpu(size_t size, size_t align)
+{
+    unsigned int owner;
+
+    if (size != sizeof(call_single_data_t) || align != __alignof__(call_single_data_t))
+        return NULL;
+    for (owner = 0; owner < NR_CPUS; owner++) {
+        if (!is_taken[owner]) {
+            is_taken[owner] = true;
+            return (void __percpu *)&csd_of[owner];
+        }
+    }
+    return NULL;
+}
+
+void free_percpu(void __percpu *variable)
+{
+    is_taken[(call_single_data_t __percpu *)variable - csd_of] = false;
+}
+
+void call_function_init(void);
+void setup_nr_cpu_ids(void);
+
+/* As start_kernel() and the first states of cpu_up() do, for all CPUs that there are. */
+__attribute__((constructor)) static void boot(void)
+{
+    size_t used = lab_percpu_end - lab_percpu_start;
+    unsigned int cpu, cpus = lab_cpus();
+
+    if (cpus > NR_CPUS || used > LAB_PER_CPU_BYTES)
+        BUG();
+    for (cpu = 0; cpu < cpus; cpu++) {
+        memcpy(lab_per_cpu_area[cpu], lab_percpu_start, used);
+        __cpu_possible_mask.bits[0] |= 1UL << cpu;
+    }
+    __cpu_present_mask = __cpu_online_mask = __cpu_active_mask = __cpu_possible_mask;
+    atomic_set(&__num_online_cpus, cpus);
+    setup_nr_cpu_ids();
+    call_function_init();
+    for (cpu = 1; cpu < cpus; cpu++)
+        smpcfd_prepare_cpu(cpu);
+}
+
+/* ---- Interrupts ---- */
+
+void arch_send_call_function_single_ipi(int cpu)
+{
+    smp_lab_send(cpu, CALL_VECTOR);
+}
+
+void arch_send_call_function_ipi_mask(const struct cpumask *mask)
+{
+    int cpu;
+
+    for_each_cpu(cpu, mask)
+        smp_lab_send(cpu, CALL_VECTOR);
+}
+
+/* The scheduler may find that an idle CPU polls and needs no interrupt; here none does. By 6.12 it says so, and by 6.1
+ * it sends the interrupt itself. */
+bool call_function_single_prep_ipi(int cpu)
+{
+    return true;
+}
+
+void send_call_function_single_ipi(int cpu)
+{
+    arch_send_call_function_single_ipi(cpu);
+}
+
+void arch_irq_work_raise(void)
+{
+    smp_lab_send(lab_cpu(), WORK_VECTOR);
+}
+
+void linux_single_interrupt(void)
+{
+    generic_smp_call_function_single_interrupt();
+}
+
+void linux_irq_work_interrupt(void)
+{
+    irq_work_run();
+}
+
+/* ---- What is not here ---- */
+
+void lab_warned(const char *file, int line)
+{
+    smp_lab_warn(file, line);
+}
+
+void sched_ttwu_pending(void *list)
+{
+    BUG();
+}
+
+void wake_up_if_idle(int cpu)
+{
+    BUG();
+}
+
+void cpuhp_threads_init(void)
+{
+}
+
+int get_option(char **text, void *number)
+{
+    return 0;
+}
+
+int strcmp(const char *left, const char *right)
+{
+    while (*left && *left == *right)
+        left++, right++;
+    return *(const unsigned char *)left - *(const unsigned char *)right;
+}
+
+#undef __sw_hweight64
+unsigned long __sw_hweight64(__u64 word)
+{
+    unsigned long bits = 0;
+
+    for (; word; word &= word - 1)
+        bits++;
+    return bits;
+}
+
+/* Of lib/bitmap.c, which needs much more; for 6.1, which does not do this inline. */
+bool __bitmap_and(unsigned long *to, const unsigned long *left, const unsigned long *right, unsigned int bits)
+{
+    unsigned long any = 0, word;
+    unsigned int at;
+
+    for (at = 0; at < BITS_TO_LONGS(bits); at++) {
+        word = left[at] & right[at];
+        if (at == bits / BITS_PER_LONG)
+            word &= BITMAP_LAST_WORD_MASK(bits);
+        to[at] = word;
+        any |= word;
+    }
+    return any;
+}
+
+/* ---- The functions of the file ---- */
+
+int linux_single(unsigned int cpu, void (*function)(void *), void *info, int waits)
+{
+    return smp_call_function_single(cpu, function, info, waits);
+}
+
+/* Each CPU has one descriptor of its own for the calls that it does not wait for. */
+static DEFINE_PER_CPU(call_single_data_t, own_csd);
+
+/* Its owner must not touch one that is under way. */
+int linux_async_is_busy(void)
+{
+    return READ_ONCE(this_cpu_ptr(&own_csd)->node.u_flags) & CSD_FLAG_LOCK;
+}
+
+int linux_async(unsigned int cpu, void (*function)(void *), void *info)
+{
+    call_single_data_t *csd = this_cpu_ptr(&own_csd);
+
+    csd->func = function;
+    csd->info = info;
+    return smp_call_function_single_async(cpu, csd);
+}
+
+static struct cpumask mask_of(unsigned long word)
+{
+    return (struct cpumask){ .bits = { word } };
+}
+
+void linux_many(unsigned long word, void (*function)(void *), void *info, int waits)
+{
+    struct cpumask mask = mask_of(word);
+
+    smp_call_function_many(&mask, function, info, waits);
+}
+
+void linux_all(void (*function)(void *), void *info, int waits)
+{
+    smp_call_function(function, info, waits);
+}
+
+void linux_each(void (*function)(void *), void *info, int waits)
+{
+    on_each_cpu(function, info, waits);
+}
+
+int linux_any(unsigned long word, void (*function)(void *), void *info, int waits)
+{
+    struct cpumask mask = mask_of(word);
+
+    return smp_call_function_any(&mask, function, info, waits);
+}
+
+void linux_each_if(unsigned long word, _Bool (*asks)(int cpu, void *info), void (*function)(void *), void *info,
+                   int waits)
+{
+    struct cpumask mask = mask_of(word);
+
+    on_each_cpu_cond_mask(asks, function, info, waits, &mask);
+}
+
+/* Each CPU has one irq_work of its own. */
+struct own_work {
+    struct irq_work work;
+    void (*function)(void *);
+    void *info;
+};
+
+static DEFINE_PER_CPU(struct own_work, own_work);
+
+static void do_own_work(struct irq_work *work)
+{
+    struct own_work *own = container_of(work, struct own_work, work);
+
+    own->function(own->info);
+}
+
+/* The kernel lets a work be queued again while it runs. What it is to do must not change then. */
+int linux_irq_work_is_busy(void)
+{
+    return irq_work_is_busy(&this_cpu_ptr(&own_work)->work);
+}
+
+void linux_irq_work(unsigned int cpu, void (*function)(void *), void *info)
+{
+    struct own_work *own = this_cpu_ptr(&own_work);
+
+    init_irq_work(&own->work, do_own_work);
+    own->function = function;
+    own->info = info;
+    irq_work_queue_on(&own->work, cpu);
+}
