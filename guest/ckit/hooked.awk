@@ -148,7 +148,8 @@ function make_late(    i, name, any) {
 #
 # The compiler announces a structure that it sets, or copies, once, and then moves it word by word. Each move gets a
 # hook of its own, by a function that leaves all registers and flags as they are (`each.rs`), and the first hook goes.
-# Up to the last of these moves the way must be straight.
+# That takes a straight way, on which all moves, and nothing else, reach the structure from one register that calls
+# leave alone. Otherwise the first hook stays, and is good for as many accesses as the structure has words.
 
 # Takes an operand such as 8(%rbx) apart. Says whether it is one.
 function taken_apart(operand) {
@@ -160,47 +161,88 @@ function taken_apart(operand) {
     return 1
 }
 
-function spread_begins(n, operands) {
-    if (!taken_apart(argument)) return
+# The register in which an instruction leaves its result, or nothing.
+function destination_of(operands) {
+    return match(operands, /%[a-z0-9]+$/) ? substr(operands, RSTART + 1) : ""
+}
+
+# Whether an instruction changes this register, or may.
+function changes(op, operands, register) {
+    if (op ~ /^(xchg|xadd|cmpxchg)/ && operands ~ ("%" register)) return 1
+    if (register == "rsp" && op ~ /^(push|pop|leave|enter|call)/) return 1
+    if (register == "rbp" && op ~ /^(leave|enter)/) return 1
+    if (op ~ /^(cmp|test|push)/) return 0
+    return number_of[register] && number_of[destination_of(operands)] == number_of[register]
+}
+
+# A hook of several words, in line `n`. Returns how many accesses it is good for where it stays.
+function spread_begins(n, operands,    bytes, words) {
+    bytes = operands ~ /_range/ ? length_given : 16
+    if (!bytes) {
+        fail("a structure of a size that cannot be seen in the assembly; compile with -O2")
+        return 0
+    }
+    words = int((bytes + 7) / 8) + (bytes % 8 ? 1 : 0)
+    if (!taken_apart(argument) || base !~ /^(rbx|rbp|rsp|r1[2-5])$/) return words
     spreads++
     spread_at[spreads] = n
     spread_base[spreads] = base
     spread_first[spreads] = offset
-    spread_bytes[spreads] = operands ~ /_range/ ? length_given : 16
+    spread_bytes[spreads] = bytes
+    spread_words[spreads] = words
     spread_kind[spreads] = operands ~ /write/ ? "write" : "read"
     spread_moves[spreads] = spread_covered[spreads] = 0
+    return 0
 }
 
-function spread_ends() {
-    spreads = 0
+# The hook of a spread stays. Its moves count as accesses to what that has announced.
+function spread_fails(s) {
+    if (!spread_base[s]) return
+    if (!spread_on_stack(s)) used += spread_moves[s]
+    credit += spread_words[s]
+    spread_base[s] = ""
+    if (used > credit) fail("more accesses to a structure than the compiler has announced; copy it member by member")
 }
 
-# What instruction `n`, which is no call and no jump, does to the spreads that are open.
-function spread_goes_on(n, op, operands,    s, m, bytes, operand, is_write, i) {
+function spread_on_stack(s) {
+    return has_stack(spread_base[s])
+}
+
+# The straight way ends, or a hook of this kind comes, of which the accesses that follow can be as well.
+function spread_ends(kind,    s) {
+    for (s = 1; s <= spreads; s++)
+        if (kind == "" || spread_kind[s] == kind) spread_fails(s)
+    if (kind == "") spreads = 0
+}
+
+# Whether instruction `n`, which is no call and no jump, is a move of a spread that is open.
+function spread_goes_on(n, op, operands,    s, m, bytes, operand, is_its, is_write, i) {
     for (s = 1; s <= spreads; s++) {
         if (!spread_base[s]) continue
         operand = memory(operands)
-        if (operand != "" && op !~ /^lea/ && taken_apart(operand) && base == spread_base[s] &&
-            offset < spread_first[s] + spread_bytes[s]) {
+        if (operand != "" && op !~ /^lea/ && taken_apart(operand) && base == spread_base[s]) {
             bytes = op ~ /^mov(q|abs)?$/ ? 8 : op ~ /^mov(l|slq)$/ ? 4 : op ~ /^mov(w|[sz]w[lq])$/ ? 2 : op ~ /^mov(b|[sz]b[wlq])$/ ? 1 : 0
             is_write = operands ~ /\)$/
-            if (!bytes || offset + bytes > spread_first[s]) {
+            # Behind it, and before it if it is of at most a word.
+            if (offset < spread_first[s] + spread_bytes[s] && offset + (bytes ? bytes : 8) > spread_first[s]) {
                 if (!bytes || is_write != (spread_kind[s] == "write") || offset < spread_first[s] ||
-                    offset + bytes > spread_first[s] + spread_bytes[s]) { spread_base[s] = ""; continue }
+                    offset + bytes > spread_first[s] + spread_bytes[s]) { spread_fails(s); continue }
                 for (i = offset; i < offset + bytes; i++) if ((s, i) in spread_byte && spread_byte[s, i] == spread_at[s]) break
-                if (i < offset + bytes) { spread_base[s] = ""; continue }
+                if (i < offset + bytes) { spread_fails(s); continue }
                 for (i = offset; i < offset + bytes; i++) spread_byte[s, i] = spread_at[s]
                 m = ++spread_moves[s]
                 move_at[s, m] = n
                 move_offset[s, m] = offset
                 move_bytes[s, m] = bytes
                 spread_covered[s] += bytes
+                is_its = 1
                 if (spread_covered[s] == spread_bytes[s]) { spread_out(s); spread_base[s] = ""; continue }
             }
         }
         # Where the base changes, what follows is somewhere else.
-        if (operands ~ ("%" spread_base[s] "$") && op !~ /^(cmp|test|push)/) spread_base[s] = ""
+        if (changes(op, operands, spread_base[s])) spread_fails(s)
     }
+    return is_its
 }
 
 function spread_out(s,    m, at) {
@@ -217,6 +259,15 @@ function spread_out(s,    m, at) {
 {
     line[NR] = $0
     if ($1 ~ /^j/) target[$2] = 1
+    # A label whose address is taken can be jumped to as well, from anywhere.
+    else {
+        text = $0
+        while (match(text, /\.L[0-9]+/)) {
+            label = substr(text, RSTART, RLENGTH)
+            text = substr(text, RSTART + RLENGTH)
+            if (text !~ /^[A-Za-z0-9_:]/) target[label] = taken[label] = 1
+        }
+    }
     if ($1 == ".section") section = $2
     else if ($1 == ".text" || $1 == ".data" || $1 == ".bss") section = $1
     else if ($1 ~ /:$/ && $1 !~ /^#/ && section ~ /^"?\.rodata/) {
@@ -259,22 +310,27 @@ function walk(judges,    n, text, op, operands, word, name, in_text) {
             file[word[2]] = name
         }
         if (op == ".loc") { at_file = word[2]; at_line = word[3] }
-        if (op == ".section") in_text = word[2] ~ /^"?\.text/
+        if (op == ".section") in_text = word[2] ~ /^"?\.text/ || text ~ /,[ \t]*"[a-z]*x/
         if (op == ".text") in_text = 1
         if (op == ".data" || op == ".bss") in_text = 0
         if (op ~ /:$/) {
             sub(/:$/, "", op)
             if (op !~ /^\.L/) {
                 # A function begins, without a hook; elsewhere a jump can bring one along.
+                spread_ends("")
                 forget()
-                spread_ends()
+                length_given = 0
+                argument = ""
                 if (in_text) state = at_entry()
             } else if (op in target) {
-                spread_ends()
+                spread_ends("")
+                length_given = 0
+                argument = ""
                 comes_to(op, state)
                 state = at_label[op]
                 if (op in brought && credit < brought[op]) { credit = brought[op]; used = 0 }
                 straight = 0
+                if (op in taken) state = at_entry()
             }
             # Other labels are for debuggers.
             continue
@@ -292,13 +348,15 @@ function walk(judges,    n, text, op, operands, word, name, in_text) {
             length_given += 0
         }
         if (judges) {
-            judge(n, op, operands)
-            if (op ~ /^(j|ret|ud2|rep)/) spread_ends()
-            else if (op ~ /^call/) {
-                if (operands ~ /^__tsan_(unaligned_)?(volatile_)?(read|write)(16|_range)/) spread_begins(n, operands)
-                else if (operands !~ /^__tsan_(unaligned_)?(volatile_)?(read|write)/) spread_ends()
-            } else spread_goes_on(n, op, operands)
+            if (op ~ /^call/ && operands ~ /^__tsan_(unaligned_)?(volatile_)?(read|write)/)
+                spread_ends(operands ~ /write/ ? "write" : "read")
+            else if (op ~ /^(j|ret|ud2|rep|call|hlt)/) spread_ends("")
+            if (op ~ /^(j|call|ret)/ || !spread_goes_on(n, op, operands)) judge(n, op, operands)
+            # A string instruction makes all accesses that were announced.
+            if (op ~ /^rep/) forget()
         }
+        if (op ~ /^(call|j)/) length_given = 0
+        else if (argument != "" && taken_apart(argument) && changes(op, operands, base)) argument = ""
         if (op ~ /^j/ && operands !~ /^\*/) comes_to(operands, state)
         # Behind these comes what another way leads to.
         if (op ~ /^(jmp|ret|ud2)/) state = ""
@@ -311,7 +369,7 @@ function judge(n, op, operands) {
     if (op ~ /^call/) {
         if (operands ~ /^(__tsan_|lab_late_)(unaligned_)?(volatile_)?(read|write)/) {
             if (!straight || !make_late()) forget()
-            credit += operands ~ /(16|_range)/ ? 1000 : 1
+            credit += operands ~ /(16|_range)/ ? spread_begins(n, operands) : 1
             hook_at[++pending] = n
             on_stack[pending] = has_stack("rdi")
             accesses[pending] = argument

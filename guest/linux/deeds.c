@@ -8,6 +8,9 @@ LAB_GUEST("linux-smp", SMP_LAB_VERSION, "The cross-CPU calls of Linux: kernel/sm
 
 LAB_ORACLE(WARNED, 1, "warned", "warned, by WARN or printk, in the kernel's code (the line is what was seen)");
 
+LAB_ORACLE(INTERRUPTED, 2, "interrupts-on", "ran the function of a call with interrupts enabled");
+LAB_ORACLE(UNSERVED, 3, "unserved", "left a CPU's wish unserved, although that had queued the work that serves it");
+
 LAB_VECTOR(CALL, CALL_VECTOR, "call", "Run what other CPUs have queued for this one.")
 {
     linux_single_interrupt();
@@ -33,6 +36,8 @@ void smp_lab_warn(const char *file, int line)
 
 static void ran(void *call)
 {
+    if (lab_irqs_enabled())
+        lab_report(INTERRUPTED, (uint64_t)call, 0);
     lab_call_ran((uint64_t)call);
 }
 
@@ -132,6 +137,34 @@ LAB_DEED(irq_work, 24, "irq-work",
     linux_irq_work(command->arguments[0], ran, (void *)call);
     lab_call_returned(call);
     return 0;
+}
+
+/* One work that all CPUs share, as users of irq_work do: who has a wish says so and queues the work, and if that is
+ * pending already, it will see the wish. */
+static volatile LAB_PER_CPU(uint32_t, wishes);
+
+void smp_lab_serve(void)
+{
+    if (lab_irqs_enabled())
+        lab_report(INTERRUPTED, 0, 0);
+    for (uint32_t cpu = 0; cpu < lab_cpus(); cpu++)
+        if (wishes[cpu])
+            wishes[cpu] = 0;
+}
+
+LAB_DEED(wish, 25, "wish",
+         "Makes a wish, and has one CPU serve all wishes, by work that all CPUs share (irq_work_queue_on).", LAB_CPU)
+{
+    wishes[lab_cpu()] = 1;
+    linux_shared_work(command->arguments[0]);
+    return 0;
+}
+
+LAB_JUDGE(all_wishes_are_served)
+{
+    for (uint32_t cpu = 0; cpu < lab_cpus(); cpu++)
+        if (wishes[cpu])
+            lab_report(UNSERVED, 0, cpu);
 }
 
 /* ---- Interrupts ---- */

@@ -53,8 +53,10 @@ __attribute__((constructor)) static void boot(void)
     size_t used = lab_percpu_end - lab_percpu_start;
     unsigned int cpu, cpus = lab_cpus();
 
-    if (cpus > NR_CPUS || used > LAB_PER_CPU_BYTES)
-        BUG();
+    if (cpus > NR_CPUS || used > LAB_PER_CPU_BYTES) {
+        lab_print("linux-smp: there is room for 64 CPUs, and for 8192 bytes of the variables of each");
+        abort();
+    }
     for (cpu = 0; cpu < cpus; cpu++) {
         memcpy(lab_per_cpu_area[cpu], lab_percpu_start, used);
         __cpu_possible_mask.bits[0] |= 1UL << cpu;
@@ -260,4 +262,16 @@ void linux_irq_work(unsigned int cpu, void (*function)(void *), void *info)
     own->function = function;
     own->info = info;
     irq_work_queue_on(&own->work, cpu);
+}
+
+static void do_shared_work(struct irq_work *work)
+{
+    smp_lab_serve();
+}
+
+static struct irq_work shared_work = IRQ_WORK_INIT(do_shared_work);
+
+void linux_shared_work(unsigned int cpu)
+{
+    irq_work_queue_on(&shared_work, cpu);
 }

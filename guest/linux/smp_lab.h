@@ -23,11 +23,16 @@ void linux_each_if(unsigned long mask, _Bool (*asks)(int cpu, void *info), void 
 int linux_irq_work_is_busy(void);
 void linux_irq_work(unsigned int cpu, void (*function)(void *), void *info);
 
+/* Queues the work that all CPUs share, unless it is pending. */
+void linux_shared_work(unsigned int cpu);
+
 /* ---- What deeds.c offers ---- */
 
 enum { CALL_VECTOR = 0xf4, WORK_VECTOR = 0xf3 };
 
 void smp_lab_send(unsigned int cpu, unsigned int vector);
+/* The work that all CPUs share. */
+void smp_lab_serve(void);
 /* The kernel's code warns, at this place of its source. */
 void smp_lab_warn(const char *file, int line);
 

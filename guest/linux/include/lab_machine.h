@@ -12,6 +12,8 @@ void lab_wait_begin(void);
 void lab_relax(void);
 void lab_wait_end(void);
 unsigned long long lab_timestamp(void);
+void lab_print(const char *text);
+_Noreturn void abort(void);
 
 /* What machine.c does. */
 void lab_warned(const char *file, int line);

@@ -24,14 +24,17 @@ fn versions() -> Vec<String> {
 
 /// The text for this version of kernel/smp.c, which calls functions by another one since 6.4.
 fn of_version(version: &str, text: &str) -> String {
-    let (call, late) = match version {
-        "6.1" => ("func(info)", "csd->func(csd->info)"),
+    let (call, here, late) = match version {
+        "6.1" => ("func(info)", "func(info)", "csd->func(csd->info)"),
         _ => (
             "csd_do_func(func, info, csd)",
+            "csd_do_func(func, info, NULL)",
             "csd_do_func(csd->func, csd->info, csd)",
         ),
     };
-    text.replace("CALL", call).replace("LATE", late)
+    text.replace("CALL_HERE", here)
+        .replace("CALL;", &format!("{call};"))
+        .replace("LATE;", &format!("{late};"))
 }
 
 fn root() -> PathBuf {
@@ -188,6 +191,53 @@ fn a_queue_that_is_taken_in_two_steps() {
         "struct llist_node *first = READ_ONCE(head->first);\n\n\tWRITE_ONCE(head->first, NULL);\n\treturn first;",
         "cpus 3\n0: single 2\n1: single 2\n",
         "lost, accounting",
+    );
+}
+
+/// A CPU whose claim fails, since the work is pending, relies on the work to see what it has stored before. Only
+/// store buffers show that.
+#[test]
+fn a_work_that_runs_before_its_pending_bit_is_seen_to_be_clear() {
+    finds(
+        "kernel/irq_work.c",
+        "\tsmp_mb();\n\n\tlockdep_irq_work_enter",
+        "\tlockdep_irq_work_enter",
+        "cpus 3\n0: wish 2\n1: wish 2\n",
+        "unserved",
+    );
+}
+
+#[test]
+fn a_work_that_is_freed_while_another_cpu_claims_it() {
+    finds(
+        "kernel/irq_work.c",
+        "(void)atomic_cmpxchg(&work->node.a_flags, flags, flags & ~IRQ_WORK_BUSY);",
+        "atomic_set(&work->node.a_flags, flags & ~IRQ_WORK_BUSY);",
+        "cpus 3\n0: wish 2; wish 2\n1: wish 2\n",
+        "livelock, unserved, hang",
+    );
+}
+
+#[test]
+fn a_work_that_is_claimed_in_two_steps() {
+    finds(
+        "kernel/irq_work.c",
+        "oflags = atomic_fetch_or(IRQ_WORK_CLAIMED | CSD_TYPE_IRQ_WORK, &work->node.a_flags);",
+        "oflags = atomic_read(&work->node.a_flags);\n\
+         \tatomic_set(&work->node.a_flags, oflags | IRQ_WORK_CLAIMED | CSD_TYPE_IRQ_WORK);",
+        "cpus 3\n0: wish 2\n1: wish 2\n",
+        "livelock, unserved, hang",
+    );
+}
+
+#[test]
+fn a_function_that_runs_with_interrupts_enabled() {
+    finds(
+        "kernel/smp.c",
+        "local_irq_save(flags);\n\t\tCALL_HERE;\n\t\tcsd_lock_record(NULL);\n\t\tlocal_irq_restore(flags);",
+        "(void)flags;\n\t\tCALL_HERE;\n\t\tcsd_lock_record(NULL);",
+        "cpus 2\n0: single 0 wait\n",
+        "interrupts-on",
     );
 }
 

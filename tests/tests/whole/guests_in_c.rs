@@ -350,6 +350,25 @@ fn a_c_file_that_cannot_become_a_guest_is_refused_with_the_reason() {
             ),
             "that the compiler has not announced",
         ),
+        // Behind a structure that is copied, whose hooks are good for that copy only.
+        (
+            1,
+            format!(
+                "struct s {{ long a, b, c; }} s[3];\n__attribute__((noipa)) long f(struct s s) {{ return s.a; }}\n\
+                 __attribute__((noipa)) long g(struct s *to, struct s *from, struct s *q) {{ *to = *from; return f(*q); }}\n\
+                 {DEED} {{ return g(s, s + 1, s + 2); }}"
+            ),
+            "that the compiler has not announced",
+        ),
+        // In another section, without hooks.
+        (
+            1,
+            format!(
+                "int x;\n__attribute__((section(\".noinstr.text\"), no_sanitize_thread, noinline)) void f(void) {{ x++; }}\n\
+                 {DEED} {{ f(); return 0; }}"
+            ),
+            "that the compiler has not announced",
+        ),
         (
             1,
             format!("int x;\n{DEED} {{ asm volatile(\"incl %0\" : \"+m\"(x)); return 0; }}"),
