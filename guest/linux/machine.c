@@ -224,14 +224,6 @@ int linux_any(unsigned long word, void (*function)(void *), void *info, int wait
     return smp_call_function_any(&mask, function, info, waits);
 }
 
-void linux_each_if(unsigned long word, _Bool (*asks)(int cpu, void *info), void (*function)(void *), void *info,
-                   int waits)
-{
-    struct cpumask mask = mask_of(word);
-
-    on_each_cpu_cond_mask(asks, function, info, waits, &mask);
-}
-
 /* Each CPU has one irq_work of its own. */
 struct own_work {
     struct irq_work work;

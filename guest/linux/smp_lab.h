@@ -18,8 +18,6 @@ void linux_many(unsigned long mask, void (*function)(void *), void *info, int wa
 void linux_all(void (*function)(void *), void *info, int waits);
 void linux_each(void (*function)(void *), void *info, int waits);
 int linux_any(unsigned long mask, void (*function)(void *), void *info, int waits);
-void linux_each_if(unsigned long mask, _Bool (*asks)(int cpu, void *info), void (*function)(void *), void *info,
-                   int waits);
 int linux_irq_work_is_busy(void);
 void linux_irq_work(unsigned int cpu, void (*function)(void *), void *info);
 

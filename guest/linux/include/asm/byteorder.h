@@ -1,1 +1,0 @@
-#include <linux/byteorder/little_endian.h>
