@@ -295,7 +295,8 @@ fn a_running_machine_is_told_the_same() {
     perform().ends_with(2).says("can have none itself");
     let told = text.replace(
         "timer 2 { async 1 { set 4 1 } }\") || ();",
-        "timer 2 { async 1 }\").wait_done();",
+        // Twice would be a breach, if the first call had not run yet.
+        "timer 1 { async 1 }\").wait_done();",
     ) + r#"
         cpu(0).call_async(1, "set 4 1; lock 1; unlock 1").wait_ran();
         cpu(0).spin_until(4, 1).wait_done();

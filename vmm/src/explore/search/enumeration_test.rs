@@ -587,7 +587,10 @@ fn a_lock_that_another_cpu_releases_does_not_order_what_is_done_under_it() {
         &[&breaks[..], &[Op::Send(0, 1)]].concat(),
     ]);
     interrupted[0].handlers[1] = vec![Op::Store(0, 0)];
-    assert_eq!(compare(&interrupted).unwrap(), 3);
+    // It has thousands of states.
+    for machine in [Machine::SC, Machine::TSO] {
+        assert!(compare_on(&interrupted, machine, &[], &[Division::NONE]).unwrap());
+    }
 }
 
 /// An INIT puts an end to what its target does, at each moment; and what is sent to the target before

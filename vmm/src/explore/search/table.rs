@@ -245,7 +245,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig {
-            cases: 20,
+            cases: 8,
             failure_persistence: None,
             ..ProptestConfig::default()
         })]
