@@ -1,8 +1,9 @@
 # Reads the assembly that a compiler has made of a C file with -fsanitize=thread, and sees to it that every access to
 # memory stands right behind its hook, or a search would not know of it. Writes the same assembly, in which hooks
 # whose access comes only behind the next hook (as where a small structure is copied) are replaced by those that say
-# so; and a hook of several words, whose instructions all follow, by one before each of these. What is left is an error: a structure that a call takes or returns, inline assembly, a compiler that moves
-# accesses. Only reads and writes text.
+# so; and a hook of several words, whose instructions all follow, by one before each of these. What is left is an
+# error: a structure that a call takes or returns, inline assembly, a compiler that moves accesses. Only reads and
+# writes text.
 #
 # Passed over are the CPU's own stack, also where a register has an address of it, since compilers announce every
 # variable there whose address is known elsewhere, and constants. With -v leaves_loads=1, one load behind the hook of an atomic one is no error.
@@ -198,14 +199,10 @@ function spread_begins(n, operands,    bytes, words) {
 # The hook of a spread stays. Its moves count as accesses to what that has announced.
 function spread_fails(s) {
     if (!spread_base[s]) return
-    if (!spread_on_stack(s)) used += spread_moves[s]
+    if (!has_stack(spread_base[s])) used += spread_moves[s]
     credit += spread_words[s]
     spread_base[s] = ""
     if (used > credit) fail("more accesses to a structure than the compiler has announced; copy it member by member")
-}
-
-function spread_on_stack(s) {
-    return has_stack(spread_base[s])
 }
 
 # The straight way ends, or a hook of this kind comes, of which the accesses that follow can be as well.

@@ -21,12 +21,7 @@ LAB_VECTOR(WORK, WORK_VECTOR, "irq-work", "Run what this CPU has queued for itse
     linux_irq_work_interrupt();
 }
 
-void smp_lab_send(unsigned int cpu, unsigned int vector)
-{
-    lab_send_ipi(cpu, vector);
-}
-
-void smp_lab_warn(const char *file, int line)
+void lab_warned(const char *file, int line)
 {
     lab_print_number(file, line);
     lab_report(WARNED, 0, line);

@@ -73,7 +73,7 @@ __attribute__((constructor)) static void boot(void)
 
 void arch_send_call_function_single_ipi(int cpu)
 {
-    smp_lab_send(cpu, CALL_VECTOR);
+    lab_send_ipi(cpu, CALL_VECTOR);
 }
 
 void arch_send_call_function_ipi_mask(const struct cpumask *mask)
@@ -81,7 +81,7 @@ void arch_send_call_function_ipi_mask(const struct cpumask *mask)
     int cpu;
 
     for_each_cpu(cpu, mask)
-        smp_lab_send(cpu, CALL_VECTOR);
+        lab_send_ipi(cpu, CALL_VECTOR);
 }
 
 /* The scheduler may find that an idle CPU polls and needs no interrupt; here none does. By 6.12 it says so, and by 6.1
@@ -98,7 +98,7 @@ void send_call_function_single_ipi(int cpu)
 
 void arch_irq_work_raise(void)
 {
-    smp_lab_send(lab_cpu(), WORK_VECTOR);
+    lab_send_ipi(lab_cpu(), WORK_VECTOR);
 }
 
 void linux_single_interrupt(void)
@@ -112,11 +112,6 @@ void linux_irq_work_interrupt(void)
 }
 
 /* ---- What is not here ---- */
-
-void lab_warned(const char *file, int line)
-{
-    smp_lab_warn(file, line);
-}
 
 void sched_ttwu_pending(void *list)
 {

@@ -28,10 +28,9 @@ void linux_shared_work(unsigned int cpu);
 
 enum { CALL_VECTOR = 0xf4, WORK_VECTOR = 0xf3 };
 
-void smp_lab_send(unsigned int cpu, unsigned int vector);
 /* The work that all CPUs share. */
 void smp_lab_serve(void);
 /* The kernel's code warns, at this place of its source. */
-void smp_lab_warn(const char *file, int line);
+void lab_warned(const char *file, int line);
 
 #endif

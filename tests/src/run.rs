@@ -47,10 +47,18 @@ impl Vmm {
     /// # Panics
     /// If there is no room for the script.
     pub fn scripted(text: &str) -> Self {
+        Self::boot("").script(text)
+    }
+
+    /// Adds a script of this text.
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    pub fn script(self, text: &str) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let script = directory.path().join("script.rhai");
         fs::write(&script, text).expect("room for a script");
-        let mut vmm = Self::boot("").arg("--script").arg(script);
+        let mut vmm = self.arg("--script").arg(script);
         vmm.script = Some(directory);
         vmm
     }

@@ -166,19 +166,7 @@ void lab_announce(uint32_t cpu, uint32_t vector, uint64_t call);
 
 /* ---- Waiting for other CPUs ---- */
 
-/* Waits until the condition holds. A search that knows where a CPU waits skips turns that find nothing new. So
- * the condition may change nothing but memory, and may not count its turns. */
-#define lab_wait_until(condition)                                                  \
-    do {                                                                           \
-        lab_wait_begin();                                                          \
-        while (!(condition))                                                       \
-            lab_relax();                                                           \
-        lab_wait_end();                                                            \
-    } while (0)
-
-void lab_wait_begin(void);
-void lab_relax(void); /* one turn; outside of such a loop: pause */
-void lab_wait_end(void);
+#include "lab_wait.h"
 
 /* A spin lock, free where it is zero. A search knows it as a lock: nothing else may write to it. */
 struct lab_lock {

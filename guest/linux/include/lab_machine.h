@@ -2,20 +2,20 @@
 #ifndef LAB_MACHINE_H
 #define LAB_MACHINE_H
 
+#include <lab_wait.h>
+
 unsigned int lab_cpu(void);
 unsigned int lab_cpus(void);
 _Bool lab_in_handler(void);
 _Bool lab_irqs_enabled(void);
 void lab_irqs_disable(void);
 void lab_irqs_enable(void);
-void lab_wait_begin(void);
-void lab_relax(void);
-void lab_wait_end(void);
 unsigned long long lab_timestamp(void);
 void lab_print(const char *text);
 _Noreturn void abort(void);
+void lab_send_ipi(unsigned int cpu, unsigned int vector);
 
-/* What machine.c does. */
+/* The kernel's code warns, at this place of its source (deeds.c). */
 void lab_warned(const char *file, int line);
 
 #endif

@@ -86,15 +86,14 @@ fn changed(tree: &Path, copy: &Path, path: &str, before: &str, after: &str) {
     fs::write(copy.join(path), text.replace(before, after)).expect("room for a file");
 }
 
-/// Explores `case` on the image that was built in `directory`.
-fn explore(directory: &Path, case: &str, options: &str) -> tests::Run {
+/// Explores `case`, which is written to `directory`, on this image.
+fn explore(directory: &Path, image: &Path, case: &str) -> tests::Run {
     let file = directory.join("a.case");
     fs::write(&file, case).expect("room for a case");
     Vmm::with("explore")
         .arg(&file)
-        .arg(directory.join("a-explore.bin"))
+        .arg(image)
         .args(["--shorten", "1s"])
-        .args(options.split_whitespace())
         .limit(TIME_LIMIT)
         .run()
 }
@@ -113,16 +112,12 @@ fn finds(path: &str, before: &str, after: &str, case: &str, found: &str) {
         let built = build(&copy, directory.path(), &[]);
         assert!(built.status.success(), "{version}: {}", said(&built));
         let case = format!("{case}expect {found}\n");
-        let run = explore(directory.path(), &case, "");
+        let broken = directory.path().join("a-explore.bin");
+        let run = explore(directory.path(), &broken, &case);
         run.ends_with(0).says("as expected: ");
         // The same case, without the bug.
         let sound = guest().with_file_name(format!("linux-{version}-explore.bin"));
-        let file = directory.path().join("a.case");
-        let run = Vmm::with("explore")
-            .arg(&file)
-            .arg(sound)
-            .limit(TIME_LIMIT)
-            .run();
+        let run = explore(directory.path(), &sound, &case);
         run.ends_with(1).says("complete (x86-TSO, at every access)");
     }
 }
@@ -256,8 +251,8 @@ fn the_watchdog_of_csd_locks_is_built_in_and_changes_nothing() {
         assert!(image.windows(name.len()).any(|it| it == name));
         let run = explore(
             directory.path(),
+            &directory.path().join("a-explore.bin"),
             "cpus 2\n0: single 1 wait\n1: single 0\n",
-            "",
         );
         run.ends_with(0).says("complete (x86-TSO, at every access)");
     }

@@ -125,8 +125,6 @@ fn guests_in_c_run_on_machines_of_any_size() {
         let Some(image) = image(&format!("{name}.bin")) else {
             return;
         };
-        let directory = TempDir::new().expect("a temporary directory");
-        let script = directory.path().join("all.rhai");
         let each = |deed: &str| {
             format!(
                 "let told = []; for n in 0..cpus() {{ told.push(cpu(n).{deed}); }}\n\
@@ -134,14 +132,10 @@ fn guests_in_c_run_on_machines_of_any_size() {
             )
         };
         let round: String = deeds.iter().map(|deed| each(deed)).collect();
-        let text = format!("for round in 0..5 {{\n{round}}}");
-        fs::write(&script, text).expect("room for a script");
+        let script = format!("for round in 0..5 {{\n{round}}}");
         for vcpus in [2, 16] {
-            let run = Vmm::with(&format!("--vcpus {vcpus} --script"))
-                .arg(&script)
-                .arg(&image)
-                .run();
-            run.ends_with(0).says("pass");
+            let run = Vmm::with(&format!("--vcpus {vcpus}")).script(&script);
+            run.arg(&image).run().ends_with(0).says("pass");
         }
     }
 }
@@ -159,9 +153,7 @@ fn what_a_guest_in_c_says_of_itself_counts_and_prints() {
         .says("lost-update")
         .says("call CPU")
         .says("none (broken)");
-    let directory = TempDir::new().expect("a temporary directory");
-    let script = directory.path().join("a.rhai");
-    let text = r#"
+    let script = r#"
         cpu(0).hold_at("parts.say");
         let said = cpu(0).say();
         cpu(0).wait_held();
@@ -171,11 +163,7 @@ fn what_a_guest_in_c_says_of_itself_counts_and_prints() {
         called.wait_done();
         expect_eq(cpu(1).counters().calls_taken, 1, "calls");
     "#;
-    fs::write(&script, text).expect("room for a script");
-    let run = Vmm::with("--vcpus 2 --script")
-        .arg(&script)
-        .arg(&image)
-        .run();
+    let run = Vmm::with("--vcpus 2").script(script).arg(&image).run();
     run.ends_with(0)
         .says("[cpu 0] constructed 7 (0x7)\n[cpu 0] said")
         .says("pass: 1 call, each exactly once");

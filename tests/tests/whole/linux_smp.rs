@@ -1,10 +1,8 @@
 //! Linux's own kernel/smp.c as a guest, of both versions that `make linux-images` builds: on real vCPUs, and searched.
 //! Where these images could not be built, there is nothing to test.
 
-use std::fs;
 use std::path::PathBuf;
 
-use tempfile::TempDir;
 use tests::{Run, Vmm, guest, need_kvm, skip, vcpus};
 
 use super::explore::{COMPLETE, Workspace};
@@ -42,9 +40,7 @@ fn completes(case: &str, options: &str) {
 #[test]
 fn its_calls_run_once_on_machines_of_any_size() {
     need_kvm();
-    let directory = TempDir::new().expect("a temporary directory");
-    let script = directory.path().join("all.rhai");
-    let text = r#"
+    let script = r#"
         for round in 0..2 {
             for deed in 0..7 {
                 let told = [];
@@ -69,14 +65,10 @@ fn its_calls_run_once_on_machines_of_any_size() {
             }
         }
     "#;
-    fs::write(&script, text).expect("room for a script");
     for image in images("") {
         for vcpus in vcpus().into_iter().filter(|vcpus| *vcpus > 1) {
-            let run = Vmm::with(&format!("--vcpus {vcpus} --script"))
-                .arg(&script)
-                .arg(&image)
-                .run();
-            run.ends_with(0).says("pass: ");
+            let run = Vmm::with(&format!("--vcpus {vcpus}")).script(script);
+            run.arg(&image).run().ends_with(0).says("pass: ");
         }
     }
 }

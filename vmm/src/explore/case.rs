@@ -19,6 +19,7 @@ use shared::lab::MAX_CPUS;
 use shared::manifest::Argument;
 
 use crate::explore::condition::{self, Condition};
+use crate::explore::options::key;
 use crate::explore::program_text;
 use crate::explore::specimen::Breach;
 use crate::lab::judgement::NOT_BELIEVED;
@@ -247,12 +248,8 @@ impl Case {
     /// nothing may break.
     pub fn expected(&self, options: &str) -> &[String] {
         let given = |word: &String| {
-            let key = word.split_once('=').map_or(word.as_str(), |(key, _)| key);
             // As in the guest, the last option with a key counts.
-            options
-                .split_whitespace()
-                .rfind(|it| it.split_once('=').map_or(*it, |(key, _)| key) == key)
-                == Some(word)
+            options.split_whitespace().rfind(|it| key(it) == key(word)) == Some(word)
         };
         self.expectations
             .iter()
@@ -267,8 +264,8 @@ impl Case {
     /// [`NeverBreaks`] for the first expectation of something that cannot. It lists what can.
     pub fn check_expected(&self, manifest: &Manifest) -> Result<(), NeverBreaks> {
         let is_known = |word: &String| {
-            let key = word.split_once('=').map_or(word.as_str(), |(key, _)| key);
-            manifest.options.iter().any(|option| option.name == key)
+            let mut options = manifest.options.iter();
+            options.any(|option| option.name == key(word))
         };
         let about_it = |it: &&Expectation| it.with.iter().all(is_known);
         for expectation in self.expectations.iter().filter(about_it) {

@@ -20,7 +20,7 @@ pub struct NoEffect {
 }
 
 /// The key of an option.
-fn key(word: &str) -> &str {
+pub(super) fn key(word: &str) -> &str {
     word.split_once('=').map_or(word, |(key, _)| key)
 }
 

@@ -8,6 +8,7 @@ use shared::ledger::{CallId, Lane};
 use shared::manifest::{Argument, Search};
 
 use crate::cpus::CpuSet;
+use crate::explore::options::key;
 use crate::lab::call_name::CallName;
 use crate::lab::command::Command;
 use crate::lab::judgement::Judgement;
@@ -136,9 +137,8 @@ fn expected(judgement: &Judgement, besides: &[&str], manifest: &Manifest) -> Vec
 /// The words of `append` that decide something in a search.
 fn words(append: &str, manifest: &Manifest) -> String {
     let decides = |word: &&str| {
-        let key = word.split_once('=').map_or(*word, |(key, _)| key);
         let mut options = manifest.options.iter();
-        options.any(|it| it.name == key && it.search == Search::Decides)
+        options.any(|it| it.name == key(word) && it.search == Search::Decides)
     };
     let words: Vec<_> = append.split_whitespace().filter(decides).collect();
     words.join(" ")

@@ -181,16 +181,49 @@ pub struct Sharing {
     places: Places,
     /// The addresses at which accesses conflict, beyond the taking and releasing of a lock.
     contended: BTreeSet<u64>,
-    /// By CPU: whether it was ever sent an interrupt.
-    interrupted: Vec<bool>,
-    /// By CPU: whether the search has assumed that it is never sent an interrupt.
-    taken_for_quiet: Vec<bool>,
-    /// By CPU: whether it was ever sent an INIT once it ran.
-    reset: Vec<bool>,
-    /// By CPU: whether the search has assumed that it is never sent an INIT once it runs.
-    taken_for_lasting: Vec<bool>,
+    /// Interrupts.
+    interrupts: Sent,
+    /// INITs, once the CPU ran.
+    inits: Sent,
     is_void: bool,
     round: Round,
+}
+
+/// What CPUs can be sent, by CPU.
+#[derive(Debug, Clone, Default)]
+struct Sent {
+    /// Whether it was ever sent one.
+    was: Vec<bool>,
+    /// Whether the search has assumed that it is never sent one.
+    ruled_out: Vec<bool>,
+}
+
+impl Sent {
+    fn new(cpus: usize) -> Self {
+        Self {
+            was: vec![false; cpus],
+            ruled_out: vec![false; cpus],
+        }
+    }
+
+    /// `cpu` is sent one. Returns whether that is new and contradicts what was assumed.
+    fn learn(&mut self, cpu: usize) -> bool {
+        !std::mem::replace(&mut self.was[cpu], true) && self.ruled_out[cpu]
+    }
+
+    /// Whether `cpu` can be sent one. If not, that is assumed from now on.
+    fn can_be(&mut self, cpu: usize) -> bool {
+        self.ruled_out[cpu] |= !self.was[cpu];
+        self.was[cpu]
+    }
+
+    /// Learns what another search knows, and has assumed, of `cpu`. Returns whether the one
+    /// contradicts the other.
+    fn learn_from_other(&mut self, cpu: usize, was: bool, ruled_out: bool) -> bool {
+        self.was[cpu] |= was;
+        self.ruled_out[cpu] |= ruled_out;
+        self.was[cpu] && self.ruled_out[cpu]
+    }
 }
 
 /// The number of a round of a search ([`Sharing::round`]). A copy gets one of its own: what was
@@ -300,17 +333,15 @@ impl Sharing {
     /// Nothing is known yet about a machine with this number of CPUs.
     pub fn new(cpus: usize) -> Self {
         Self {
-            interrupted: vec![false; cpus],
-            taken_for_quiet: vec![false; cpus],
-            reset: vec![false; cpus],
-            taken_for_lasting: vec![false; cpus],
+            interrupts: Sent::new(cpus),
+            inits: Sent::new(cpus),
             ..Self::default()
         }
     }
 
     /// The number of CPUs.
     pub fn cpus(&self) -> usize {
-        self.interrupted.len()
+        self.interrupts.was.len()
     }
 
     /// The addresses of the places that are accessed.
@@ -421,32 +452,26 @@ impl Sharing {
 
     /// Learns that `cpu` is sent an interrupt.
     pub fn interrupts(&mut self, cpu: usize) {
-        if !self.interrupted[cpu] {
-            self.interrupted[cpu] = true;
-            self.void_if(self.taken_for_quiet[cpu]);
-        }
+        let contradicts = self.interrupts.learn(cpu);
+        self.void_if(contradicts);
     }
 
     /// Whether `cpu` can be sent an interrupt. If not, the search passes over the stops that matter
     /// only to interrupts.
     pub fn is_interrupted(&mut self, cpu: usize) -> bool {
-        self.taken_for_quiet[cpu] |= !self.interrupted[cpu];
-        self.interrupted[cpu]
+        self.interrupts.can_be(cpu)
     }
 
     /// Learns that `cpu` is sent an INIT, which can put an end to what it does.
     pub fn resets(&mut self, cpu: usize) {
-        if !self.reset[cpu] {
-            self.reset[cpu] = true;
-            self.void_if(self.taken_for_lasting[cpu]);
-        }
+        let contradicts = self.inits.learn(cpu);
+        self.void_if(contradicts);
     }
 
     /// Whether `cpu` can be sent an INIT once it runs. If not, the search passes over what it writes
     /// where no other context can see it at the same time.
     pub fn is_reset(&mut self, cpu: usize) -> bool {
-        self.taken_for_lasting[cpu] |= !self.reset[cpu];
-        self.reset[cpu]
+        self.inits.can_be(cpu)
     }
 
     /// Whether something was learnt that contradicts what was passed over before.
@@ -464,8 +489,8 @@ impl Sharing {
     pub fn begin_anew(&mut self) {
         self.round = Round::default();
         self.is_void = false;
-        self.taken_for_quiet.fill(false);
-        self.taken_for_lasting.fill(false);
+        self.interrupts.ruled_out.fill(false);
+        self.inits.ruled_out.fill(false);
         for place in self.places.all_mut() {
             for known in &mut place.uses {
                 known.passed_over = false;
@@ -487,10 +512,10 @@ impl Sharing {
         words.sort_by_key(|word| word.address);
         SharingRecord {
             words,
-            interrupted: self.interrupted.clone(),
-            taken_for_quiet: self.taken_for_quiet.clone(),
-            reset: those(&self.reset),
-            taken_for_lasting: those(&self.taken_for_lasting),
+            interrupted: self.interrupts.was.clone(),
+            taken_for_quiet: self.interrupts.ruled_out.clone(),
+            reset: those(&self.inits.was),
+            taken_for_lasting: those(&self.inits.ruled_out),
         }
     }
 
@@ -500,7 +525,7 @@ impl Sharing {
     /// # Errors
     /// [`OtherCpus`] if that is about another number of CPUs.
     pub fn learn(&mut self, other: &SharingRecord) -> Result<(), OtherCpus> {
-        let cpus = self.interrupted.len();
+        let cpus = self.cpus();
         let mut named = other.reset.iter().chain(&other.taken_for_lasting);
         if let Some(cpu) = named.find(|cpu| **cpu >= cpus) {
             return Err(OtherCpus {
@@ -522,12 +547,11 @@ impl Sharing {
         }
         self.trust_no_lock_that_is_written();
         for cpu in 0..cpus {
-            self.interrupted[cpu] |= other.interrupted[cpu];
-            self.taken_for_quiet[cpu] |= other.taken_for_quiet[cpu];
-            self.reset[cpu] |= other.reset.contains(&cpu);
-            self.taken_for_lasting[cpu] |= other.taken_for_lasting.contains(&cpu);
-            self.is_void |= self.interrupted[cpu] && self.taken_for_quiet[cpu]
-                || self.reset[cpu] && self.taken_for_lasting[cpu];
+            let (was, ruled_out) = (other.interrupted[cpu], other.taken_for_quiet[cpu]);
+            self.is_void |= self.interrupts.learn_from_other(cpu, was, ruled_out);
+            let named = |cpus: &[usize]| cpus.contains(&cpu);
+            let (was, ruled_out) = (named(&other.reset), named(&other.taken_for_lasting));
+            self.is_void |= self.inits.learn_from_other(cpu, was, ruled_out);
         }
         Ok(())
     }
@@ -771,6 +795,7 @@ mod tests {
         one.learn(&other.to_record()).unwrap();
         assert!(one.is_void());
     }
+
     #[test]
     fn a_cpu_that_was_taken_for_lasting_and_is_reset_makes_it_void() {
         let mut sharing = Sharing::new(2);

@@ -30,14 +30,10 @@
     ({                                                                             \
         typeof(place) lab_place = (place);                                         \
         __unqual_scalar_typeof(*(place)) VAL;                                      \
-        lab_wait_begin();                                                          \
-        for (;;) {                                                                 \
+        lab_wait_until(({                                                          \
             VAL = READ_ONCE(*lab_place);                                           \
-            if (condition)                                                         \
-                break;                                                             \
-            lab_relax();                                                           \
-        }                                                                          \
-        lab_wait_end();                                                            \
+            condition;                                                             \
+        }));                                                                       \
         (typeof(*(place)))VAL;                                                     \
     })
 

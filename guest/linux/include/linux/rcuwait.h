@@ -4,11 +4,5 @@
 #define LAB_LINUX_RCUWAIT_H
 #define rcuwait_wake_up(waits) ((void)(waits))
 #undef rcuwait_wait_event
-#define rcuwait_wait_event(waits, condition, state)                                \
-    do {                                                                           \
-        lab_wait_begin();                                                          \
-        while (!(condition))                                                       \
-            lab_relax();                                                           \
-        lab_wait_end();                                                            \
-    } while (0)
+#define rcuwait_wait_event(waits, condition, state) lab_wait_until(condition)
 #endif
