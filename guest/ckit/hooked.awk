@@ -136,9 +136,9 @@ function make_late(    i, name, any) {
         if (on_stack[i] ? done[i] : used) continue
         any = 1
         name = line[hook_at[i]]
-        if (match(name, /(read|write)[1248]([^0-9]|$)/)) {
+        if (match(name, /(volatile_)?(read|write)[1248]([^0-9]|$)/)) {
             name = substr(name, RSTART, RLENGTH)
-            gsub(/[^a-z0-9]/, "", name)
+            gsub(/[^a-z0-9_]/, "", name)
             sub(/__tsan_[a-z_]*[0-9]+/, "lab_late_" name, line[hook_at[i]])
         }
     }

@@ -71,8 +71,25 @@ impl Kind {
     ];
 }
 
+/// How the source makes an access. To a processor it is the same; what a data race is depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Manner {
+    /// Atomically, or as to a `volatile` variable. An image that says nothing of it says this.
+    #[default]
+    Marked = 0,
+    /// As to an ordinary variable.
+    Plain = 1,
+    /// So too, but the source says that it may race.
+    Intended = 2,
+}
+
+impl Manner {
+    const ALL: [Self; 3] = [Self::Marked, Self::Plain, Self::Intended];
+}
+
 /// An access that is about to happen, as one word: the address in the low 48 bits, the number of
-/// bytes in the next 7, [`PIECE`], the kind in the high 8.
+/// bytes in the next 5, the [`Manner`] in the next 2, [`PIECE`], the kind in the high 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Access(u64);
 
@@ -82,6 +99,8 @@ pub const PIECE: u64 = 1 << 55;
 
 const KIND_SHIFT: u32 = 56;
 const ADDRESS_BITS: u32 = 48;
+const BYTES: u64 = 0x1f;
+const MANNER_SHIFT: u32 = 53;
 
 /// What an [`Access`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,16 +114,18 @@ pub struct Announced {
     pub bytes: u8,
     /// Whether it is a [`PIECE`].
     pub is_piece: bool,
+    /// How it is made.
+    pub manner: Manner,
 }
 
 impl Access {
-    /// `kind` at `address`, of this many bytes. Only the low 48 bits of the address and the low 7
+    /// `kind` at `address`, of this many bytes. Only the low 48 bits of the address and the low 5
     /// of the number are kept.
     #[inline(always)]
     pub const fn new(kind: Kind, address: u64, bytes: u64) -> Self {
         Self(
             address & ((1 << ADDRESS_BITS) - 1)
-                | (bytes & 0x7f) << ADDRESS_BITS
+                | (bytes & BYTES) << ADDRESS_BITS
                 | (kind as u64) << KIND_SHIFT,
         )
     }
@@ -113,6 +134,12 @@ impl Access {
     #[inline(always)]
     pub const fn piece(self) -> Self {
         Self(self.0 | PIECE)
+    }
+
+    /// The same, made in this manner, which was not said before.
+    #[inline(always)]
+    pub const fn made(self, manner: Manner) -> Self {
+        Self(self.0 | (manner as u64) << MANNER_SHIFT)
     }
 
     /// The word that the monitor is told.
@@ -129,7 +156,7 @@ impl Access {
             .into_iter()
             .find(|kind| word >> KIND_SHIFT == *kind as u64)?;
         let address = word & ((1 << ADDRESS_BITS) - 1);
-        let bytes = (word >> ADDRESS_BITS & 0x7f) as u8;
+        let bytes = (word >> ADDRESS_BITS & BYTES) as u8;
         let rest = (8 - address % 8) as u8;
         let (bytes, is_rest) = match kind {
             Kind::Fence | Kind::IrqsOff if bytes != 0 => return None,
@@ -138,12 +165,15 @@ impl Access {
             _ if bytes == 0 => (rest, true),
             _ => (bytes, false),
         };
+        let number = word >> MANNER_SHIFT & 3;
+        let manner = Manner::ALL.into_iter().find(|it| *it as u64 == number)?;
         let is_size = matches!(bytes, 0 | 1 | 2 | 4 | 8) || is_rest;
         (is_size && bytes <= rest).then_some(Announced {
             kind,
             address,
             bytes,
             is_piece: word & PIECE != 0,
+            manner,
         })
     }
 }
@@ -161,6 +191,7 @@ mod tests {
                 address: 0x1234_5678_9abc,
                 bytes: if has_bytes { 4 } else { 0 },
                 is_piece: false,
+                manner: Manner::Marked,
             };
             let access = Access::new(kind, announced.address, announced.bytes.into());
             assert_eq!(Access::from_word(access.word()), Some(announced));
@@ -172,6 +203,17 @@ mod tests {
                     ..announced
                 })
             );
+            for manner in Manner::ALL {
+                assert_eq!(
+                    Access::from_word(access.made(manner).piece().word()),
+                    Some(Announced {
+                        is_piece,
+                        manner,
+                        ..announced
+                    })
+                );
+            }
+            assert_eq!(Access::from_word(access.word() | 3 << MANNER_SHIFT), None);
         }
         assert_eq!(Access::from_word(0), None);
         assert_eq!(Access::from_word(u64::MAX), None);

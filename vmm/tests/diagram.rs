@@ -130,6 +130,7 @@ fn page_of(story: &Story, case: &str) -> Written {
         turns: Vec::new(),
         breaks: story.breaks.clone(),
         reaches: None,
+        races: Vec::new(),
         point_of_no_return: None,
     };
     let document = Document {

@@ -164,6 +164,33 @@ void lab_send_ipi(uint32_t cpu, uint32_t vector);
 /* The same, which tells of a call of the ledger. */
 void lab_announce(uint32_t cpu, uint32_t vector, uint64_t call);
 
+/* ---- Data races ---- */
+
+/* The value of an expression whose plain accesses may race with others, as the kernel's data_race(): a search does not
+ * report them (vmm explore --data-races). */
+#if defined(__SANITIZE_THREAD__)
+#define LAB_IS_EXPLORED 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define LAB_IS_EXPLORED 1
+#endif
+#endif
+
+#ifdef LAB_IS_EXPLORED
+#define LAB_DATA_RACE(expression)                                                  \
+    ({                                                                             \
+        lab_data_race_begin();                                                     \
+        __auto_type lab_value = (expression);                                      \
+        lab_data_race_end();                                                       \
+        lab_value;                                                                 \
+    })
+#else
+#define LAB_DATA_RACE(expression) (expression)
+#endif
+
+void lab_data_race_begin(void);
+void lab_data_race_end(void);
+
 /* ---- Waiting for other CPUs ---- */
 
 #include "lab_wait.h"

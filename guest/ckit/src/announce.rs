@@ -20,6 +20,8 @@ pub enum Kind {
 pub enum Manner {
     /// As an ordinary variable.
     Plain,
+    /// So too, but the source says that it may race.
+    Intended,
     /// As a `volatile` one.
     Volatile,
     /// Atomically, with this order by its number in C (`__ATOMIC_RELAXED` is 0).
@@ -46,16 +48,32 @@ pub struct Access {
 #[inline(always)]
 pub fn announce(access: Access) {
     use kit::sync::event::Event;
-    use kit::sync::stops::{before_piece, tell};
+    use kit::sync::stops::{
+        before_intended, before_piece, before_plain_load, before_plain_store, tell,
+    };
+    use shared::stop;
 
     let Access { address, bytes, .. } = access;
-    match (access.kind, access.is_piece) {
-        (Kind::Load, true) => before_piece(shared::stop::Kind::Load, address, bytes),
-        (Kind::Store, true) => before_piece(shared::stop::Kind::Store, address, bytes),
-        (Kind::Load, false) => tell(Event::Load(address, bytes)),
-        (Kind::Store, false) => tell(Event::Store(address, bytes)),
-        (Kind::ReadModifyWrite, _) => tell(Event::ReadModifyWrite(address, bytes)),
-        (Kind::Fence, _) => tell(Event::Fence),
+    let (manner, kind) = match (access.manner, access.kind) {
+        (_, Kind::Fence) => return tell(Event::Fence),
+        (_, Kind::ReadModifyWrite) => return tell(Event::ReadModifyWrite(address, bytes)),
+        (Manner::Plain, kind) => (stop::Manner::Plain, kind),
+        (Manner::Intended, kind) => (stop::Manner::Intended, kind),
+        (Manner::Volatile | Manner::Atomic(_), kind) => (stop::Manner::Marked, kind),
+    };
+    let is_load = kind == Kind::Load;
+    let kind = if is_load {
+        stop::Kind::Load
+    } else {
+        stop::Kind::Store
+    };
+    match manner {
+        manner if access.is_piece => before_piece(kind, address, bytes, manner),
+        stop::Manner::Intended => before_intended(kind, address, bytes),
+        stop::Manner::Plain if is_load => before_plain_load(address, bytes),
+        stop::Manner::Plain => before_plain_store(address, bytes),
+        stop::Manner::Marked if is_load => tell(Event::Load(address, bytes)),
+        stop::Manner::Marked => tell(Event::Store(address, bytes)),
     }
 }
 

@@ -9,11 +9,13 @@
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::announce::{Access, Kind, Manner, announce};
+use crate::intended::is_intended;
 
 /// Announces an access to `bytes` bytes at `address`, which is made behind the hook. One to several
 /// words, or to a number of bytes that no instruction has, is announced in pieces.
 #[inline(always)]
 pub(crate) fn touch(kind: Kind, address: usize, bytes: usize, manner: Manner) {
+    let manner = intended(manner);
     if is_one(address, bytes) {
         announce(Access {
             kind,
@@ -24,6 +26,15 @@ pub(crate) fn touch(kind: Kind, address: usize, bytes: usize, manner: Manner) {
         });
     } else {
         touch_in_pieces(kind, address, bytes, manner);
+    }
+}
+
+/// What is made in this `manner`, as far as the source does not say that it may race.
+#[inline(always)]
+fn intended(manner: Manner) -> Manner {
+    match manner {
+        Manner::Plain if is_intended() => Manner::Intended,
+        manner => manner,
     }
 }
 
@@ -123,27 +134,35 @@ pub extern "C" fn __tsan_write_range(address: usize, bytes: usize) {
 /// Where `guest/ckit/build` has found that an access is made only behind the next hook, as the store
 /// is where a small structure is copied, it has one of these called in place of the hook.
 macro_rules! late {
-    ($($name:ident: $kind:ident of $bytes:literal;)+) => {
+    ($($name:ident: $kind:ident of $bytes:literal, $manner:ident;)+) => {
         $(
             /// Before an access that is made behind the next hook.
             // SAFETY: `guest/ckit/build` puts it in the place of a hook with this signature.
             #[unsafe(no_mangle)]
             pub extern "C" fn $name(address: usize) {
-                touch_in_pieces(Kind::$kind, address, $bytes, Manner::Plain);
+                touch_in_pieces(Kind::$kind, address, $bytes, intended(Manner::$manner));
             }
         )+
     };
 }
 
 late! {
-    lab_late_read1: Load of 1;
-    lab_late_read2: Load of 2;
-    lab_late_read4: Load of 4;
-    lab_late_read8: Load of 8;
-    lab_late_write1: Store of 1;
-    lab_late_write2: Store of 2;
-    lab_late_write4: Store of 4;
-    lab_late_write8: Store of 8;
+    lab_late_read1: Load of 1, Plain;
+    lab_late_read2: Load of 2, Plain;
+    lab_late_read4: Load of 4, Plain;
+    lab_late_read8: Load of 8, Plain;
+    lab_late_write1: Store of 1, Plain;
+    lab_late_write2: Store of 2, Plain;
+    lab_late_write4: Store of 4, Plain;
+    lab_late_write8: Store of 8, Plain;
+    lab_late_volatile_read1: Load of 1, Volatile;
+    lab_late_volatile_read2: Load of 2, Volatile;
+    lab_late_volatile_read4: Load of 4, Volatile;
+    lab_late_volatile_read8: Load of 8, Volatile;
+    lab_late_volatile_write1: Store of 1, Volatile;
+    lab_late_volatile_write2: Store of 2, Volatile;
+    lab_late_volatile_write4: Store of 4, Volatile;
+    lab_late_volatile_write8: Store of 8, Volatile;
 }
 
 /// Hooks that say nothing of an access.

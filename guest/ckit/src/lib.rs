@@ -17,6 +17,8 @@ mod each;
 pub mod guest;
 #[cfg(any(test, feature = "explore"))]
 pub mod hooks;
+#[cfg(any(test, feature = "image"))]
+pub mod intended;
 pub mod ledger;
 #[cfg(any(test, feature = "explore"))]
 pub mod memory;

@@ -13,6 +13,7 @@ use kit::sync::spin::SpinLock;
 
 use crate::GUEST;
 use crate::guest::{CGuest, CPUS};
+use crate::intended;
 use crate::ledger::FIRST_ORACLE;
 use crate::table::{VECTORS, text as text_at};
 
@@ -49,7 +50,7 @@ macro_rules! surface {
             $(#[$about])*
             // SAFETY: the one definition of what `lab.h` declares, with the same signature.
             #[unsafe(no_mangle)]
-            extern "C" fn $name($($argument: $type),*) $(-> $result)? $body
+            pub(crate) extern "C" fn $name($($argument: $type),*) $(-> $result)? $body
         )+
     };
 }
@@ -92,6 +93,14 @@ surface! {
         let vector = vector_numbered(vector);
         assert!((cpu as usize) < platform().lab.cpus(), "lab_announce: there is no CPU {cpu}");
         platform().announce(cpu as usize, vector, call);
+    }
+
+    fn lab_data_race_begin() {
+        intended::begin();
+    }
+
+    fn lab_data_race_end() {
+        intended::end();
     }
 
     fn lab_wait_begin() {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use guest::ipi::queue::QueueKind;
 use serde::Serialize;
 use vmm::explore::case::Case;
+use vmm::explore::data_races::DataRaces;
 use vmm::explore::memory::Memory;
 use vmm::explore::schedule::Granularity;
 use vmm::explore::search::sampled::Sampling;
@@ -99,6 +100,7 @@ impl Explorer {
             check_keys: false,
             every_exit: false,
             keep_going: false,
+            data_races: DataRaces::Ignored,
             witness: false,
             shrink: Duration::ZERO,
         }

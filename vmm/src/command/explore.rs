@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use vmm::explore::case::Case;
 use vmm::explore::checkpoint_file::{self, Checkpoints};
+use vmm::explore::data_races::DataRaces;
 use vmm::explore::memory::Memory;
 use vmm::explore::result::{Document, Part};
 use vmm::explore::schedule::Granularity;
@@ -109,6 +110,11 @@ pub struct Arguments {
     #[arg(long)]
     keep_going: bool,
 
+    /// What to do about data races: accesses of two CPUs that can be made at once, of which one writes,
+    /// and one is plain. Only a guest in C has plain accesses
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Races::Off)]
+    data_races: Races,
+
     /// Write a page for a browser here, with a diagram of that schedule. See docs/reports.md
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -182,6 +188,17 @@ enum Model {
     Sc,
     /// x86's: stores wait in store buffers while later loads go ahead
     Tso,
+}
+
+/// `--data-races`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Races {
+    /// Do not look for them
+    Off,
+    /// List them
+    Report,
+    /// Take one for a breach, data-race
+    Fail,
 }
 
 /// `--strategy`.
@@ -288,12 +305,25 @@ impl Arguments {
             check_keys: self.check_keys,
             every_exit: self.every_exit,
             keep_going: self.keep_going,
+            data_races: match self.data_races {
+                Races::Off => DataRaces::Ignored,
+                Races::Report => DataRaces::Reported,
+                Races::Fail => DataRaces::Breaches,
+            },
             witness: self.witness.is_some(),
             shrink: self.shorten,
         };
         if self.check_keys && config.strategy != Strategy::Exhaustive {
             return Err(Refused {
                 message: "--check-keys is for --strategy exhaustive".to_owned(),
+                status: 2,
+            });
+        }
+        if config.data_races.are_wanted() && config.granularity != Granularity::Access {
+            return Err(Refused {
+                message: "--data-races is for --granularity access, and not for --strategy \
+                          reference"
+                    .to_owned(),
                 status: 2,
             });
         }

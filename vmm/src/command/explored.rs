@@ -7,11 +7,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use vmm::explore::case::Case;
+use vmm::explore::data_races::DataRaces;
 use vmm::explore::result::{
     ConditionRecord, Destination, Document, Known, Part, Refuted, VerdictRecord, WayRecord,
 };
 use vmm::explore::schedule::Schedule;
-use vmm::explore::specimen::SpecimenError;
+use vmm::explore::specimen::{Breach, SpecimenError};
 use vmm::explore::stop_reason::StopReason;
 use vmm::explore::story::{Story, tell};
 use vmm::explore::{ExploreError, Replay, Shard};
@@ -309,8 +310,8 @@ fn schedules(document: &Document) -> Vec<(String, &Schedule)> {
         let of_it = conditions.filter(move |it| it.is_never == is_never);
         of_it.filter_map(|it| Some((format!("{}:", it.condition), it.schedule.as_deref()?)))
     };
-    let ways =
-        (document.ways.iter()).map(|way| (format!("{}:", way.names.join(", ")), &*way.schedule));
+    let ways = (document.ways.iter().chain(&document.races))
+        .map(|way| (format!("{}:", way.names.join(", ")), &*way.schedule));
     (broke.into_iter())
         .chain(reached(true))
         .chain(ways)
@@ -324,22 +325,21 @@ fn kept(document: &Document) -> impl Iterator<Item = (&'static str, String)> {
         let (turns, changes) = (schedule.turns.len(), schedule.switches());
         format!("in {turns} turns with {changes} changes of the CPU")
     };
-    let ways = document.ways.iter().map(move |way| {
+    let says = move |what, way: &WayRecord| {
         let (turns, from) = (turns(&way.schedule), way.found_with);
-        let texts = way.texts.join("; ");
+        let (names, texts) = (way.names.join(", "), way.texts.join("; "));
         (
-            "breaks",
-            format!(
-                "{} {turns} (from {from} turns): {texts}",
-                way.names.join(", ")
-            ),
+            what,
+            format!("{names} {turns} (from {from} turns): {texts}"),
         )
-    });
+    };
+    let ways = document.ways.iter().map(move |way| says("breaks", way));
+    let races = document.races.iter().map(move |way| says("races", way));
     let reached = document.conditions.iter().filter_map(move |it| {
         let schedule = it.schedule.as_ref()?;
         Some(("reached", format!("{} {}", it.condition, turns(schedule))))
     });
-    ways.chain(reached)
+    ways.chain(races).chain(reached)
 }
 
 fn case(document: &Document) -> Result<Case, Refused> {
@@ -358,6 +358,7 @@ fn options(document: &Document) -> Result<String, Refused> {
 /// The verdict of the whole search in words, and its exit status.
 fn judge(document: &Document) -> Result<(String, u8), Refused> {
     let (mut text, status) = judge_breaches(document)?;
+    text += &judge_races(document);
     let mut statuses = vec![status];
     for condition in &document.conditions {
         let (said, status) = judge_condition(document, condition);
@@ -373,6 +374,23 @@ fn judge(document: &Document) -> Result<(String, u8), Refused> {
     };
     let status = statuses.into_iter().max_by_key(rank).unwrap_or(status);
     Ok((text, status))
+}
+
+/// What is known of data races, in words, if the search has looked for them and the verdict does not
+/// say it.
+fn judge_races(document: &Document) -> String {
+    let is_breach = |way: &WayRecord| way.names.iter().any(|name| name == Breach::DATA_RACE);
+    let is_through = document.verdict.is_through();
+    match (document.of.data_races, document.races.len()) {
+        (DataRaces::Ignored, _) => String::new(),
+        (DataRaces::Breaches, _) if !is_through || document.ways.iter().any(is_breach) => {
+            String::new()
+        }
+        (_, 0) if document.verdict == VerdictRecord::Complete => "; no data race".to_owned(),
+        (_, 0) => "; no data race was met".to_owned(),
+        (_, 1) => "; a data race".to_owned(),
+        (_, races) => format!("; {races} data races"),
+    }
 }
 
 /// What became of a condition, in words, and the exit status of that.

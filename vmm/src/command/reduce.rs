@@ -107,6 +107,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         check_keys: false,
         every_exit: false,
         keep_going: false,
+        data_races: DataRaces::Ignored,
         witness: false,
         shrink: Duration::ZERO,
     };
@@ -180,3 +181,4 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         _ => 0,
     })
 }
+use vmm::explore::data_races::DataRaces;

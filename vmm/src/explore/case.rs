@@ -85,12 +85,13 @@ pub struct NeverBreaks {
 }
 
 /// What a case can expect in addition to the oracles.
-pub const OTHER_BREACHES: [&str; 5] = [
+pub const OTHER_BREACHES: [&str; 6] = [
     "hang",
     "livelock",
     "died",
     NOT_BELIEVED,
     Breach::INTERRUPTS_ON,
+    Breach::DATA_RACE,
 ];
 
 impl Case {

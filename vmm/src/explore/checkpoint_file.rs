@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::data_races::DataRaces;
 use super::key::to_hex;
 use super::memory::Memory;
 use super::schedule::Granularity;
@@ -58,6 +59,7 @@ pub(super) struct Identity {
     pub(super) shard: Shard,
     pub(super) keep_going: bool,
     pub(super) witness: bool,
+    pub(super) data_races: DataRaces,
 }
 
 /// A hash of the program that runs.
@@ -92,6 +94,7 @@ impl Identity {
             (self.strategy != other.strategy, "another --strategy"),
             (self.shard != other.shard, "another --shard"),
             (self.keep_going != other.keep_going, "another --keep-going"),
+            (self.data_races != other.data_races, "another --data-races"),
             (self.witness != other.witness, "another --witness"),
             (self.program != other.program, "another build of vmm"),
             (

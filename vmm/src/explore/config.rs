@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::case::Case;
 use super::checkpoint_file::Checkpoints;
+use super::data_races::DataRaces;
 use super::memory::Memory;
 use super::schedule::Granularity;
 use super::search::storage::MemoryLimit;
@@ -60,6 +61,8 @@ pub struct Config {
     pub every_exit: bool,
     /// Whether the search goes on past what breaks, and lists every kind of breach.
     pub keep_going: bool,
+    /// What it does about data races.
+    pub data_races: DataRaces,
     /// Whether it keeps an order that breaks nothing, to look at.
     pub witness: bool,
     /// The time limit for shortening a schedule. Finding its point of no return may take half as

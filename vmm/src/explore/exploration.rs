@@ -10,6 +10,7 @@ use tracing::info;
 use super::checkpoint_file::{self, CheckpointError, CheckpointFile, Identity};
 use super::checks::read;
 use super::config::Config;
+use super::data_races::DataRaces;
 use super::errors::ExploreError;
 use super::key::to_hex;
 use super::naming::WordNames;
@@ -98,7 +99,8 @@ pub fn explore(
         counts.states, counts.transitions, counts.begun_anew
     );
     let outcomes = std::mem::take(&mut first.outcomes);
-    let all_found = std::mem::take(&mut first.found);
+    let mut all_found = std::mem::take(&mut first.found);
+    let race = race_that_breaks(config, &covered.end, &mut all_found);
     let found = Instant::now();
     let description = Description {
         image: &image,
@@ -113,7 +115,14 @@ pub fn explore(
         &mut is_cut_short,
         on_progress,
     )?;
-    let verdict = match covered.end {
+    let end = match race {
+        Some(Kept { order, buffered }) => {
+            specimen.buffer(&buffered);
+            SearchEnd::Broke(order)
+        }
+        None => covered.end,
+    };
+    let verdict = match end {
         SearchEnd::Broke(found) => broke(
             specimen,
             config,
@@ -152,7 +161,9 @@ pub fn explore(
         }
     }
     let mut answers = specimen.take_answers().into_list();
+    let mut has_plain = specimen.has_plain_accesses();
     for other in others {
+        has_plain |= other.has_plain_accesses();
         let theirs = other.take_answers().into_list();
         for (one, other) in answers.iter_mut().zip(&theirs) {
             one.add(other);
@@ -160,6 +171,10 @@ pub fn explore(
     }
     let options = options(config);
     let mut warnings = options::warnings(&manifest, &options, config.memory);
+    if config.data_races.are_wanted() && !has_plain {
+        let none = "the guest says of none of its accesses that it is plain, so that there is no data race to find";
+        warnings.push(none.to_owned());
+    }
     warnings.extend(checkpoints.and_then(|file| file.failed));
     warnings.extend(storage.no_room().map(str::to_owned));
     let names = WordNames::of(&image, specimen);
@@ -167,6 +182,7 @@ pub fn explore(
         words: names.known(sharing.addresses()),
         verdict,
         ways: kept.ways,
+        races: kept.races,
         more_ways: kept.more_ways,
         conditions: kept.conditions,
         witness: kept.witness,
@@ -183,6 +199,17 @@ pub fn explore(
         states: covered.states,
         outcomes,
     })
+}
+
+/// The data race by which the search is broken, if it is to end with one and no other breach came
+/// first: the one with the fewest turns. The others are forgotten.
+fn race_that_breaks(config: &Config, end: &SearchEnd, found: &mut Found) -> Option<Kept> {
+    if config.data_races != DataRaces::Breaches || config.keep_going {
+        return None;
+    }
+    let races = found.take_races().into_iter();
+    let shortest = races.min_by_key(|race| race.order.turns.len());
+    shortest.filter(|_| !matches!(end, SearchEnd::Broke(_)))
 }
 
 /// The file of the checkpoints of the search, if it is to have any, and the search that was kept
@@ -207,6 +234,7 @@ fn open_checkpoints(
         shard: config.shard,
         keep_going: config.keep_going,
         witness: config.witness,
+        data_races: config.data_races,
     };
     let (file, kept) = CheckpointFile::open(wanted, identity)?;
     Ok((Some(file), kept))
@@ -284,6 +312,7 @@ fn setup<'a>(image: &'a Image, config: &'a Config) -> Setup<'a> {
         granularity: config.granularity,
         memory: config.memory,
         every_exit: config.every_exit,
+        data_races: config.data_races.are_wanted(),
     }
 }
 
@@ -314,11 +343,13 @@ fn broke(
         other => other?,
     }
     let Counterexample { turns, breach } = shortest;
+    // Whether CPUs race lies in where they are together, and not in what one of them does.
+    let has_no_point = *is_cut_short || breach.is_data_race();
     info!("look for the point of no return in {} turns", turns.len());
     on_progress(&Progress::PointOfNoReturn { turns: turns.len() });
     let until = Instant::now() + point_of_no_return::share_of(config.shrink);
     let story_builder = StoryBuilder::new(description.image);
-    let point_of_no_return = if *is_cut_short {
+    let point_of_no_return = if has_no_point {
         None
     } else {
         match point_of_no_return::find(specimen, &story_builder, description.sharing, &turns, until)
@@ -333,6 +364,7 @@ fn broke(
     let breaks = breach.names.clone();
     let schedule = Schedule {
         point_of_no_return,
+        races: breach.race_texts(),
         ..schedule(specimen, config, description.provenance, turns, breaks)
     };
     Ok(SearchVerdict::Broke {
@@ -363,6 +395,7 @@ fn schedule(
         turns,
         breaks,
         reaches: None,
+        races: Vec::new(),
         point_of_no_return: None,
     }
 }
@@ -374,6 +407,7 @@ fn wanted(config: &Config) -> Wanted {
         keeps_going: config.keep_going,
         witness: config.witness,
         conditions: conditions.map(|it| (it.to_string(), it.is_never)).collect(),
+        data_races: config.data_races,
     }
 }
 
@@ -381,6 +415,7 @@ fn wanted(config: &Config) -> Wanted {
 #[derive(Debug, Default)]
 struct KeptOrders {
     ways: Vec<Way>,
+    races: Vec<Way>,
     more_ways: bool,
     conditions: Vec<ConditionOutcome>,
     witness: Option<Box<Schedule>>,
@@ -420,15 +455,21 @@ impl KeptOrders {
                     other => other?,
                 }
             }
+            let races = order.breach.race_texts();
             let provenance = description.provenance;
             let breaks = order.breach.names.clone();
-            let schedule = schedule(specimen, config, provenance, order.turns, breaks);
+            let mut schedule = schedule(specimen, config, provenance, order.turns, breaks);
+            schedule.races = races;
             Ok::<_, ExploreError>((order.breach, Box::new(schedule)))
         };
         for kind in found.kinds {
             let found_with = kind.order.turns.len();
             let (breach, schedule) = shortened(specimen, kind, is_cut_short)?;
-            kept.ways.push(Way {
+            let ways = match config.data_races {
+                DataRaces::Reported if breach.is_data_race() => &mut kept.races,
+                _ => &mut kept.ways,
+            };
+            ways.push(Way {
                 breach,
                 schedule,
                 found_with,
@@ -478,7 +519,9 @@ impl KeptOrders {
 
     /// Whether there are any that were shortened.
     fn are_any(&self) -> bool {
-        !self.ways.is_empty() || self.conditions.iter().any(|it| it.reached.is_some())
+        !self.ways.is_empty()
+            || !self.races.is_empty()
+            || self.conditions.iter().any(|it| it.reached.is_some())
     }
 }
 
@@ -491,6 +534,19 @@ fn with_states(specimen: &mut Specimen, turns: &[Turn]) -> Result<Vec<Turn>, Exp
 /// Shortens `found` for at most `time` as long as its breach `is_same`, and adds the keys of the
 /// states it leads to.
 fn shorten(
+    specimen: &mut Specimen,
+    time: Duration,
+    is_same: impl Fn(&Breach, &Breach) -> bool,
+    found: &mut Counterexample,
+) -> Result<(), ExploreError> {
+    specimen.seek_race(Some(&found.breach));
+    let shortened = shorten_to(specimen, time, is_same, found);
+    specimen.seek_race(None);
+    shortened
+}
+
+/// As [`shorten`], of a specimen that knows which data race it is to come to, if it is to.
+fn shorten_to(
     specimen: &mut Specimen,
     time: Duration,
     is_same: impl Fn(&Breach, &Breach) -> bool,

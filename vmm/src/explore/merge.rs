@@ -178,7 +178,8 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
     let words = parts.iter().flat_map(|part| part.document.words.clone());
     let words = words.collect();
     let documents = || parts.iter().map(|part| &part.document);
-    let (ways, more_ways) = ways(documents());
+    let (ways, more_ways) = kinds(documents().map(|it| &it.ways));
+    let (races, more_races) = kinds(documents().map(|it| &it.races));
     let witness = documents().filter_map(|it| it.witness.as_ref());
     let witness = witness.max_by_key(|it| (it.switches(), it.turns.len()));
     let mut answers = first.answers.clone();
@@ -201,7 +202,8 @@ pub fn merge(parts: &[Part]) -> Result<Part, MergeError> {
             across: Vec::new(),
             answers,
             ways,
-            more_ways,
+            races,
+            more_ways: more_ways || more_races || documents().any(|it| it.more_ways),
             conditions: conditions(parts),
             witness: witness.cloned(),
             ..first.clone()
@@ -230,6 +232,7 @@ fn difference(one: &Document, other: &Document) -> Option<&'static str> {
         case,
         append,
         memory,
+        data_races,
         granularity,
         strategy,
         seed,
@@ -241,6 +244,10 @@ fn difference(one: &Document, other: &Document) -> Option<&'static str> {
         (*case != of.case, "the case"),
         (*append != of.append, "what the guest was given (--append)"),
         (*memory != of.memory, "what memory does"),
+        (
+            *data_races != of.data_races,
+            "what is done about data races",
+        ),
         (*granularity != of.granularity, "the granularity"),
         (*strategy != of.strategy, "the strategy"),
         (*seed != of.seed, "the seed"),
@@ -291,12 +298,12 @@ fn cost(schedule: &Schedule) -> (usize, usize) {
     (schedule.switches(), schedule.turns.len())
 }
 
-/// The kinds of breaches of all shards, each with its shortest schedule, and whether there are more.
-fn ways<'a>(documents: impl Iterator<Item = &'a Document>) -> (Vec<WayRecord>, bool) {
+/// The kinds of breaches, or of data races, of all shards, each with its shortest schedule, and
+/// whether there are more.
+fn kinds<'a>(shards: impl Iterator<Item = &'a Vec<WayRecord>>) -> (Vec<WayRecord>, bool) {
     let (mut ways, mut are_more) = (Vec::<WayRecord>::new(), false);
-    for document in documents {
-        are_more |= document.more_ways;
-        for way in &document.ways {
+    for all in shards {
+        for way in all {
             match ways.iter().position(|it| it.texts == way.texts) {
                 Some(at) if cost(&way.schedule) < cost(&ways[at].schedule) => {
                     ways[at] = way.clone();

@@ -8,6 +8,7 @@ pub mod checkpoint_file;
 mod checks;
 pub mod condition;
 mod config;
+pub mod data_races;
 pub mod draft;
 mod errors;
 mod exploration;

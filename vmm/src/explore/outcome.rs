@@ -82,7 +82,9 @@ pub struct Outcome {
     /// If the search goes on past what breaks: every kind of breach. The verdict says then of which
     /// orders these are all.
     pub ways: Vec<Way>,
-    /// Whether there are more kinds than these, for which there was no room.
+    /// The data races, if the search lists them.
+    pub races: Vec<Way>,
+    /// Whether there are more kinds of both than these, for which there was no room.
     pub more_ways: bool,
     /// What became of the conditions of the case.
     pub conditions: Vec<ConditionOutcome>,

@@ -12,6 +12,7 @@ use tracing::info;
 use super::case::Case;
 use super::checks::read;
 use super::config::Config;
+use super::data_races::DataRaces;
 use super::draft::Draft;
 use super::errors::ExploreError;
 use super::exploration::explore;
@@ -196,6 +197,7 @@ impl<F: Fn() -> bool + Send + Sync + Copy + 'static> Judge<'_, F> {
                 time: Some(time),
                 shrink: Duration::ZERO,
                 keep_going: false,
+                data_races: DataRaces::Ignored,
                 witness: false,
                 known: self
                     .known

@@ -83,6 +83,7 @@ pub fn replay(
         granularity: schedule.granularity,
         memory: schedule.memory,
         every_exit: true,
+        data_races: !schedule.races.is_empty(),
     };
     let mut specimen = Specimen::boot(&setup, until)?;
     specimen.buffer(&schedule.buffered);
@@ -92,6 +93,7 @@ pub fn replay(
         return Err(ExploreError::OtherImage { of, this });
     }
     check_case(OF_SCHEDULE, &case, specimen.manifest())?;
+    specimen.seek_race(Breach::race_of(&schedule.races).as_ref());
     let leads_to = match &schedule.reaches {
         None => schedule.breaks.clone(),
         Some(condition) => {

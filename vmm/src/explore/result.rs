@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::answers::Answer;
 use super::config::Config;
+use super::data_races::DataRaces;
 use super::key::{Key, to_hex};
 use super::memory::Memory;
 use super::outcome::{ConditionOutcome, Outcome, Reached, SearchVerdict, Way};
@@ -79,7 +80,10 @@ pub struct Document {
     /// says of orders that break nothing holds then of all other breaches.
     #[serde(default)]
     pub ways: Vec<WayRecord>,
-    /// Whether there were more kinds of breaches than there is room for.
+    /// With `--data-races report`: every data race, with an order that comes to it.
+    #[serde(default)]
+    pub races: Vec<WayRecord>,
+    /// Whether there were more kinds of both than there is room for.
     #[serde(default)]
     pub more_ways: bool,
     /// What became of the conditions of the case.
@@ -148,6 +152,9 @@ pub struct Search {
     /// The memory model.
     #[serde(default)]
     pub memory: Memory,
+    /// What it does about data races.
+    #[serde(default)]
+    pub data_races: DataRaces,
     /// Where CPUs stop.
     pub granularity: Granularity,
     /// How orders are chosen.
@@ -351,6 +358,7 @@ impl Document {
                 case: config.case.to_string(),
                 append: config.append.clone(),
                 memory: config.memory,
+                data_races: config.data_races,
                 granularity: config.granularity,
                 strategy: config.strategy,
                 seed: config.seed,
@@ -372,6 +380,7 @@ impl Document {
             warnings: outcome.warnings.clone(),
             answers: outcome.answers.clone(),
             ways: outcome.ways.iter().map(WayRecord::from).collect(),
+            races: outcome.races.iter().map(WayRecord::from).collect(),
             more_ways: outcome.more_ways,
             conditions: outcome.conditions.iter().map(record).collect(),
             witness: outcome.witness.clone(),

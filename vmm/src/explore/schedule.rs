@@ -190,6 +190,9 @@ pub struct Schedule {
     /// The condition of the case that it reaches, if it was found for that. Then it breaks nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reaches: Option<String>,
+    /// The sentence of the data race that it comes to, if it was found for that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub races: Vec<String>,
     /// The step from which on every order breaks something, if it was found. A replay shows it
     /// without checking it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -388,6 +391,7 @@ mod tests {
                     provenance: provenance.then(provenance_of_a_test),
                     case,
                     append,
+                    races: Vec::new(),
                     granularity,
                     memory,
                     buffered,

@@ -8,7 +8,7 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use shared::passing::{EVERY, HANDLER, Head, SIZE, SLOT_MASK, Way};
-use shared::stop::{Access, Kind};
+use shared::stop::{Access, Kind, Manner};
 
 use super::platform::ring_at;
 use crate::platform::Point;
@@ -68,11 +68,15 @@ extern "C" fn ring() {
     )
 }
 
-/// A function that announces an access of this kind, with what it does first and last if it does
-/// not ring.
+/// An access of this kind to so many bytes, at an address that is still to come.
+const fn access(kind: Kind, bytes: u64) -> Access {
+    Access::new(kind, 0, bytes)
+}
+
+/// A function that announces an access, with what it does first and last if it does not ring.
 macro_rules! stop_before {
     (
-        $name:ident, $kind:expr, $bytes:literal, $way:expr,
+        $name:ident, $access:expr, $way:expr,
         first [$($first:literal)*], last [$($last:literal)*]
     ) => {
         // SAFETY: the one definition of what the portable code declares, with the same signature.
@@ -92,7 +96,7 @@ macro_rules! stop_before {
                 $($last,)*
                 "ret",
                 "3:",
-                "mov rsi, {kind}",
+                "mov rsi, {access}",
                 "or rsi, rdi",
                 "jmp {ring}",
                 // Not all of these use all of them.
@@ -102,49 +106,85 @@ macro_rules! stop_before {
                 keys = const $way.keys(),
                 nexts = const match $way.nexts() { Some(nexts) => nexts, None => 0 },
                 left = const offset_of!(Head, left),
-                kind = const Access::new($kind, 0, $bytes).word(),
+                access = const $access.word(),
                 ring = sym ring,
             )
         }
     };
     ($name:ident, $kind:expr, $bytes:literal) => {
-        stop_before!($name, $kind, $bytes, Way::Of($kind));
+        stop_before!($name, access($kind, $bytes), Way::Of($kind));
     };
-    ($name:ident, $kind:expr, $bytes:literal, $way:expr) => {
-        stop_before!($name, $kind, $bytes, $way, first [], last []);
+    ($name:ident, $access:expr, $way:expr) => {
+        stop_before!($name, $access, $way, first [], last []);
     };
 }
 
-stop_before!(stop_before_load_1, Kind::Load, 1, Way::Load(1));
-stop_before!(stop_before_load_2, Kind::Load, 2, Way::Load(2));
-stop_before!(stop_before_load_4, Kind::Load, 4, Way::Load(4));
-stop_before!(stop_before_load_8, Kind::Load, 8, Way::Load(8));
-stop_before!(stop_before_store_1, Kind::Store, 1, Way::Store(1));
-stop_before!(stop_before_store_2, Kind::Store, 2, Way::Store(2));
-stop_before!(stop_before_store_4, Kind::Store, 4, Way::Store(4));
-stop_before!(stop_before_store_8, Kind::Store, 8, Way::Store(8));
+stop_before!(stop_before_load_1, access(Kind::Load, 1), Way::Load(1));
+stop_before!(stop_before_load_2, access(Kind::Load, 2), Way::Load(2));
+stop_before!(stop_before_load_4, access(Kind::Load, 4), Way::Load(4));
+stop_before!(stop_before_load_8, access(Kind::Load, 8), Way::Load(8));
+stop_before!(stop_before_store_1, access(Kind::Store, 1), Way::Store(1));
+stop_before!(stop_before_store_2, access(Kind::Store, 2), Way::Store(2));
+stop_before!(stop_before_store_4, access(Kind::Store, 4), Way::Store(4));
+stop_before!(stop_before_store_8, access(Kind::Store, 8), Way::Store(8));
+stop_before!(
+    stop_before_plain_load_1,
+    access(Kind::Load, 1).made(Manner::Plain),
+    Way::Load(1)
+);
+stop_before!(
+    stop_before_plain_load_2,
+    access(Kind::Load, 2).made(Manner::Plain),
+    Way::Load(2)
+);
+stop_before!(
+    stop_before_plain_load_4,
+    access(Kind::Load, 4).made(Manner::Plain),
+    Way::Load(4)
+);
+stop_before!(
+    stop_before_plain_load_8,
+    access(Kind::Load, 8).made(Manner::Plain),
+    Way::Load(8)
+);
+stop_before!(
+    stop_before_plain_store_1,
+    access(Kind::Store, 1).made(Manner::Plain),
+    Way::Store(1)
+);
+stop_before!(
+    stop_before_plain_store_2,
+    access(Kind::Store, 2).made(Manner::Plain),
+    Way::Store(2)
+);
+stop_before!(
+    stop_before_plain_store_4,
+    access(Kind::Store, 4).made(Manner::Plain),
+    Way::Store(4)
+);
+stop_before!(
+    stop_before_plain_store_8,
+    access(Kind::Store, 8).made(Manner::Plain),
+    Way::Store(8)
+);
 stop_before!(
     stop_before_read_modify_write_1,
-    Kind::ReadModifyWrite,
-    1,
+    access(Kind::ReadModifyWrite, 1),
     Way::ReadModifyWrite(1)
 );
 stop_before!(
     stop_before_read_modify_write_2,
-    Kind::ReadModifyWrite,
-    2,
+    access(Kind::ReadModifyWrite, 2),
     Way::ReadModifyWrite(2)
 );
 stop_before!(
     stop_before_read_modify_write_4,
-    Kind::ReadModifyWrite,
-    4,
+    access(Kind::ReadModifyWrite, 4),
     Way::ReadModifyWrite(4)
 );
 stop_before!(
     stop_before_read_modify_write_8,
-    Kind::ReadModifyWrite,
-    8,
+    access(Kind::ReadModifyWrite, 8),
     Way::ReadModifyWrite(8)
 );
 stop_before!(stop_before_change, Kind::Change, 1);
@@ -153,8 +193,7 @@ stop_before!(stop_before_fence, Kind::Fence, 0);
 stop_before!(stop_before_irqs_off, Kind::IrqsOff, 0);
 stop_before!(
     stop_before_lock,
-    Kind::Lock,
-    4,
+    access(Kind::Lock, 4),
     Way::Of(Kind::Lock),
     first [],
     last [
@@ -164,8 +203,7 @@ stop_before!(
 );
 stop_before!(
     stop_before_release,
-    Kind::Store,
-    4,
+    access(Kind::Store, 4),
     Way::Release,
     first [
         // With interrupts enabled it always rings.
@@ -180,10 +218,11 @@ stop_before!(
     ]
 );
 
-/// Rings with this word. A piece is never passed over: there are few.
+/// Rings with this word. What is announced by it is never passed over: pieces, and accesses that are
+/// intended to race, are few.
 // SAFETY: the one definition of what the portable code declares, with the same signature.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
-extern "C" fn stop_before_piece(_access: u64) {
+extern "C" fn stop_before_access(_access: u64) {
     naked_asm!("mov rsi, rdi", "jmp {ring}", ring = sym ring)
 }

@@ -2,7 +2,7 @@
 //! each if its monitor wants that, so that the monitor can decide which CPU goes on. How an access
 //! is described is said in [`shared::stop`], and which are passed over in [`shared::passing`].
 
-use shared::stop::{Access, Kind};
+use shared::stop::{Access, Kind, Manner};
 
 use super::event::Event;
 
@@ -22,8 +22,17 @@ unsafe extern "C" {
     safe fn stop_before_read_modify_write_2(address: usize);
     safe fn stop_before_read_modify_write_4(address: usize);
     safe fn stop_before_read_modify_write_8(address: usize);
-    /// Rings with this word, the announcement of a piece.
-    safe fn stop_before_piece(access: u64);
+    // The same of accesses that are plain.
+    safe fn stop_before_plain_load_1(address: usize);
+    safe fn stop_before_plain_load_2(address: usize);
+    safe fn stop_before_plain_load_4(address: usize);
+    safe fn stop_before_plain_load_8(address: usize);
+    safe fn stop_before_plain_store_1(address: usize);
+    safe fn stop_before_plain_store_2(address: usize);
+    safe fn stop_before_plain_store_4(address: usize);
+    safe fn stop_before_plain_store_8(address: usize);
+    /// Rings with this word, an announcement.
+    safe fn stop_before_access(access: u64);
     safe fn stop_before_change(address: usize);
     safe fn stop_before_mark(address: usize);
     safe fn stop_before_fence(address: usize);
@@ -60,15 +69,42 @@ pub fn tell(event: Event) {
     }
 }
 
+/// Stops before a load of `bytes` bytes that the source makes as of an ordinary variable
+/// ([`Manner::Plain`]). Of a number of bytes other than 1, 2 and 4 it takes 8.
+#[inline(always)]
+pub fn before_plain_load(address: usize, bytes: usize) {
+    match bytes {
+        1 => stop_before_plain_load_1(address),
+        2 => stop_before_plain_load_2(address),
+        4 => stop_before_plain_load_4(address),
+        _ => stop_before_plain_load_8(address),
+    }
+}
+
+/// The same before a store.
+#[inline(always)]
+pub fn before_plain_store(address: usize, bytes: usize) {
+    match bytes {
+        1 => stop_before_plain_store_1(address),
+        2 => stop_before_plain_store_2(address),
+        4 => stop_before_plain_store_4(address),
+        _ => stop_before_plain_store_8(address),
+    }
+}
+
+/// Stops before a load or a store of `bytes` bytes of which the source says that it may race.
+#[inline(always)]
+pub fn before_intended(kind: Kind, address: usize, bytes: usize) {
+    let access = Access::new(kind, address as u64, bytes as u64);
+    stop_before_access(access.made(Manner::Intended).word());
+}
+
 /// Stops before a piece of an access to more than one word ([`shared::stop::PIECE`]): `bytes` bytes
 /// within one word, a load or a store.
 #[inline(always)]
-pub fn before_piece(kind: Kind, address: usize, bytes: usize) {
-    stop_before_piece(
-        Access::new(kind, address as u64, bytes as u64)
-            .piece()
-            .word(),
-    );
+pub fn before_piece(kind: Kind, address: usize, bytes: usize, manner: Manner) {
+    let access = Access::new(kind, address as u64, bytes as u64);
+    stop_before_access(access.piece().made(manner).word());
 }
 
 /// Stops before this CPU disables interrupts: it is the last moment at which it can take one.

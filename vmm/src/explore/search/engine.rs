@@ -128,13 +128,18 @@ impl<'a> Engine<'a> {
         Ok(first)
     }
 
-    /// Notes which conditions hold in the present state, to which `turns` have led. `is_end` says
+    /// Notes which conditions hold in the present state, and its data races, to which `turns` have led. `is_end` says
     /// whether it is an end.
     pub fn note(&mut self, is_end: bool, turns: &dyn Fn() -> Vec<Turn>) {
         if !self.found.wanted.conditions.is_empty() {
             let holding = self.system.holding(is_end);
             let buffered = || self.system.buffered();
             self.found.note_holding(holding, turns, buffered);
+        }
+        if self.found.wanted.data_races.are_wanted() {
+            let races = self.system.data_races();
+            let buffered = || self.system.buffered();
+            self.found.note_races(races, turns, buffered);
         }
     }
 

@@ -19,6 +19,7 @@ use super::system::{Holding, TransitionSystem};
 use super::workers::Workers;
 use super::{Engine, Limits, SearchEnd, bounded, dpor, exhaustive};
 use crate::explore::Shard;
+use crate::explore::data_races::DataRaces;
 use crate::explore::memory::Memory;
 use crate::explore::sharing::{Sharing, SharingRecord};
 use crate::explore::specimen::model::{Model, Op, Program};
@@ -63,6 +64,8 @@ struct Ends {
     breaks: BTreeSet<String>,
     /// The conditions that are reached.
     reached: BTreeSet<usize>,
+    /// The data races.
+    races: BTreeSet<String>,
 }
 
 /// Whether each condition is about every state, and the numbers that words have to have.
@@ -78,6 +81,7 @@ fn enumerate(programs: &[Program], machine: Machine, conditions: &Conditions) ->
     let mut model = machine.model(programs, false);
     model.heed(conditions);
     let (mut breaks, mut reached) = (BTreeSet::new(), BTreeSet::new());
+    let mut races = BTreeSet::new();
     let root = model.root().clone();
     let mut numbers = HashMap::from([(root.key(), 0)]);
     let mut states = vec![root];
@@ -93,6 +97,7 @@ fn enumerate(programs: &[Program], machine: Machine, conditions: &Conditions) ->
         model.load(&state);
         let choices = model.choices();
         reached.extend(held(model.holding(choices.is_empty())));
+        races.extend(model.data_races().into_iter().flat_map(|it| it.texts));
         if choices.is_empty() {
             outcomes.insert(model.outcome());
             ends.push(at);
@@ -128,6 +133,7 @@ fn enumerate(programs: &[Program], machine: Machine, conditions: &Conditions) ->
         is_endless: good.len() < states.len(),
         breaks,
         reached,
+        races,
     })
 }
 
@@ -256,6 +262,7 @@ fn search(
         keeps_going: true,
         witness: true,
         conditions: vec![("reach".to_owned(), false); conditions.len()],
+        data_races: DataRaces::Reported,
     };
     let mut known = Sharing::new(programs.len());
     'anew: loop {
@@ -264,6 +271,7 @@ fn search(
             is_endless: false,
             breaks: BTreeSet::new(),
             reached: BTreeSet::new(),
+            races: BTreeSet::new(),
         };
         let mut across = Vec::new();
         let mut learnt = vec![];
@@ -340,6 +348,8 @@ fn search(
             for breach in found.kinds.iter().map(|kept| &kept.order.breach) {
                 if breach.is_livelock() {
                     ends.is_endless = true;
+                } else if breach.is_data_race() {
+                    ends.races.extend(breach.texts.clone());
                 } else {
                     ends.breaks.insert(breach.texts[0].clone());
                 }
@@ -418,6 +428,7 @@ fn compare_on(
             prop_assert_eq!(counts.0, counts.1, "{}", what);
             prop_assert_eq!(&ends.outcomes, &all.outcomes, "{}", what);
             prop_assert_eq!(&ends.breaks, &all.breaks, "{}", what);
+            prop_assert_eq!(&ends.races, &all.races, "{}", what);
             for (index, (on_the_way, _)) in conditions.iter().enumerate() {
                 let (it, whole) = (ends.reached.contains(&index), all.reached.contains(&index));
                 if !on_the_way {

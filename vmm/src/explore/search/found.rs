@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::end::Counterexample;
 use super::system::Holding;
+use crate::explore::data_races::DataRaces;
 use crate::explore::schedule::{Turn, switches};
 use crate::explore::specimen::Breach;
 
@@ -21,6 +22,8 @@ pub struct Wanted {
     pub witness: bool,
     /// The conditions of the case, in words, and whether each must never hold.
     pub conditions: Vec<(String, bool)>,
+    /// What it does about data races.
+    pub data_races: DataRaces,
 }
 
 /// An order that a search has tried, with what it leads to.
@@ -40,7 +43,8 @@ pub struct Found {
     pub wanted: Wanted,
     /// The breaches that it has gone on past: of each kind the order with the fewest changes of the
     /// CPU, then the fewest turns, of those that were tried. Two are of one kind if all their
-    /// sentences are the same, which name oracle, call and CPUs.
+    /// sentences are the same, which name oracle, call and CPUs, or the places of a data race. Data
+    /// races are among them whatever the search does about them.
     pub kinds: Vec<Kept>,
     /// Whether there were more kinds than are kept.
     pub more_kinds: bool,
@@ -128,6 +132,21 @@ impl Found {
         self.pending.push((What::Breach, Kept { order, buffered }));
     }
 
+    /// Notes that `turns` lead to a state with these data races.
+    pub fn note_races(
+        &mut self,
+        races: Vec<Breach>,
+        turns: &dyn Fn() -> Vec<Turn>,
+        buffered: impl Fn() -> Vec<u64>,
+    ) {
+        for race in races {
+            // Many orders come by the same race. The first is made shorter in any case.
+            if !self.knows(&race) {
+                self.note_breach(&turns(), race, buffered());
+            }
+        }
+    }
+
     /// Notes that `turns` lead to an end at which nothing is broken.
     pub fn note_end(&mut self, turns: &[Turn], buffered: impl FnOnce() -> Vec<u64>) {
         let dearest = self.witness.as_ref().map(|it| cost(&it.order.turns));
@@ -195,10 +214,34 @@ impl Found {
         self.pending.clear();
     }
 
-    /// Whether what must never be was reached, so that the search need not go on.
+    /// Whether what must never be was reached, or a data race was found that is a breach, so that the
+    /// search need not go on.
     pub fn is_over(&self) -> bool {
         let mut all = self.reached.iter().zip(&self.wanted.conditions);
-        !self.wanted.keeps_going && all.any(|(it, (_, is_never))| *is_never && it.is_some())
+        !self.wanted.keeps_going
+            && (all.any(|(it, (_, is_never))| *is_never && it.is_some())
+                || self.wanted.data_races == DataRaces::Breaches && self.has_race())
+    }
+
+    fn has_race(&self) -> bool {
+        self.kinds
+            .iter()
+            .any(|kept| kept.order.breach.is_data_race())
+    }
+
+    /// Whether it has a breach of this kind, confirmed or pending.
+    pub fn knows(&self, breach: &Breach) -> bool {
+        let pending = self.pending.iter().map(|(_, kept)| kept);
+        let mut all = self.kinds.iter().chain(pending);
+        all.any(|kept| is_same(&kept.order.breach, breach))
+    }
+
+    /// Takes out the data races.
+    pub fn take_races(&mut self) -> Vec<Kept> {
+        let kinds = std::mem::take(&mut self.kinds).into_iter();
+        let (races, kinds) = kinds.partition(|kept: &Kept| kept.order.breach.is_data_race());
+        self.kinds = kinds;
+        races
     }
 }
 

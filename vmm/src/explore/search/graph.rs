@@ -28,6 +28,8 @@ pub struct Graph {
     pub to_note: Vec<(usize, bool)>,
     /// The conditions that hold in one of these states, as bits.
     held: u64,
+    /// The data races of these states.
+    races: Vec<Breach>,
     /// Whether one of them is an end at which nothing is broken.
     has_sound_end: bool,
 }
@@ -146,7 +148,7 @@ impl Graph {
         let notes_later = engine.system.granularity() != Granularity::Every;
         let mut is_to_note = false;
         if notes_later {
-            is_to_note = self.holds_anew(engine, todo.is_empty());
+            is_to_note = self.holds_anew(engine, todo.is_empty()) | self.races_anew(engine);
         } else {
             let turns = || self.path_to(number).into_iter().map(step).collect();
             engine.note(is_end, &turns);
@@ -190,6 +192,19 @@ impl Graph {
         let before = reached.fold(self.held, |bits, (index, _)| bits | 1 << index);
         self.held = before | holds;
         holds & !before != 0
+    }
+
+    /// Whether the present state has a data race that none before it had.
+    fn races_anew(&mut self, engine: &Engine<'_>) -> bool {
+        if !engine.found.wanted.data_races.are_wanted() {
+            return false;
+        }
+        let races = engine.system.data_races().into_iter();
+        let fresh: Vec<_> = races
+            .filter(|race| !engine.found.knows(race) && !self.races.contains(race))
+            .collect();
+        self.races.extend_from_slice(&fresh);
+        !fresh.is_empty()
     }
 
     /// Notes a breach at the end of `choices`, if it is the first of its kind.

@@ -78,6 +78,9 @@ pub trait TransitionSystem: Send {
     /// `is_end` says that it is one, and every CPU has done what it was told.
     fn holding(&self, is_end: bool) -> Holding;
 
+    /// The data races of the present state, if they are looked for.
+    fn data_races(&self) -> Vec<Breach>;
+
     /// The addresses of the words to which stores wait in store buffers, if not all of them or none
     /// do.
     fn buffered(&self) -> Vec<u64>;

@@ -92,6 +92,10 @@ impl TransitionSystem for Specimen {
         self.holding(is_end)
     }
 
+    fn data_races(&self) -> Vec<Breach> {
+        self.data_races()
+    }
+
     fn buffered(&self) -> Vec<u64> {
         self.buffering.addresses()
     }

@@ -15,8 +15,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::buffering::Buffering;
 use super::conditions::Conditions;
 use super::errors::{SpecimenError, kvm};
+use super::lines::Lines;
 use super::machine::Specimen;
 use super::passing::Passing;
+use super::racing::Racing;
 use super::stacks;
 use super::state::State;
 use super::stop_points::StopPoints;
@@ -66,6 +68,8 @@ pub struct Setup<'a> {
     pub memory: Memory,
     /// Whether CPUs exit also where a search passes over what they are about to do.
     pub every_exit: bool,
+    /// Whether data races are looked for.
+    pub data_races: bool,
 }
 
 impl Specimen {
@@ -97,7 +101,7 @@ impl Specimen {
             layout: &layout,
             command_line: &line,
         })?;
-        let conditions = Conditions::none(setup.image, manifest.source.clone());
+        let lines = Lines::of(setup.image, manifest.source.clone());
         let lab = Lab::prepare(machine.memory.clone(), layout.lab.start, pages)
             .map_err(SpecimenError::Lab)?
             .knowing(manifest);
@@ -147,7 +151,9 @@ impl Specimen {
             serial,
             lab,
             points,
-            conditions,
+            conditions: Conditions::default(),
+            lines,
+            races: Racing::new(setup.data_races),
             stop_points,
             contexts,
             waits_at,

@@ -28,6 +28,35 @@ impl Breach {
     /// in every guest.
     pub const INTERRUPTS_ON: &str = "interrupts-on";
 
+    /// The name of the breach that is a data race. The explorer finds it by itself, if it is asked to.
+    pub const DATA_RACE: &str = "data-race";
+
+    /// The data race that this sentence is about.
+    pub(super) fn data_race(sentence: String) -> Self {
+        Self::new(Self::DATA_RACE, sentence)
+    }
+
+    /// Its sentences, if it is a data race.
+    pub(in crate::explore) fn race_texts(&self) -> Vec<String> {
+        match self.is_data_race() {
+            true => self.texts.clone(),
+            false => Vec::new(),
+        }
+    }
+
+    /// The data race with these sentences.
+    pub(in crate::explore) fn race_of(texts: &[String]) -> Option<Self> {
+        (!texts.is_empty()).then(|| Self {
+            names: vec![Self::DATA_RACE.to_owned()],
+            texts: texts.to_vec(),
+        })
+    }
+
+    /// Whether it is a data race.
+    pub fn is_data_race(&self) -> bool {
+        self.names == [Self::DATA_RACE]
+    }
+
     /// That `condition` was reached, as what a schedule leads to.
     pub(in crate::explore) fn reached(condition: &str) -> Self {
         Self::new(REACHED, format!("here: {condition}"))

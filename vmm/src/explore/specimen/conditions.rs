@@ -2,8 +2,6 @@
 //! name, and whether they hold in the present state. Only reads.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use shared::lab::Contexts;
 use shared::ledger::CallId;
@@ -11,31 +9,23 @@ use shared::ledger::CallId;
 use super::breach::Breach;
 use super::errors::SpecimenError;
 use super::machine::Specimen;
-use super::place;
 use super::stopped::Stop;
 use super::store_buffer::part;
 use crate::cpus::CpuSet;
 use crate::explore::condition::{Comparison, Condition, IDLE, Says, number};
 use crate::explore::search::system::Holding;
 use crate::lab::call_name::CallParts;
-use crate::machine::image::Image;
 use crate::machine::memory_names::{self, walk::Names};
-use crate::machine::source::{Source, SourceLine};
-use crate::manifest;
 use crate::page_size::PAGE_SIZE;
 
 /// The conditions of a case, as far as they need the image.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Conditions {
     all: Vec<Condition>,
     /// By condition and part: where its word is, if it is about one.
     words: Vec<Vec<Option<Place>>>,
     /// The condition that a schedule is to reach, if it is followed for that.
     sought: Option<usize>,
-    image: Arc<[u8]>,
-    shown: manifest::Source,
-    /// The lines at which CPUs have stood, by the return addresses on their stacks.
-    lines: Mutex<HashMap<Vec<u64>, Option<String>>>,
 }
 
 /// Where a word is, and how many bytes it has.
@@ -43,20 +33,6 @@ pub(super) struct Conditions {
 struct Place {
     address: u64,
     bytes: u8,
-}
-
-impl Conditions {
-    /// None at all.
-    pub(super) fn none(image: &Image, shown: manifest::Source) -> Self {
-        Self {
-            all: Vec::new(),
-            words: Vec::new(),
-            sought: None,
-            image: Arc::clone(image.bytes()),
-            shown,
-            lines: Mutex::default(),
-        }
-    }
 }
 
 impl Specimen {
@@ -90,11 +66,8 @@ impl Specimen {
 
     /// The line of the guest's source at which `cpu` stands, or where that is in memory.
     pub(super) fn place(&self, cpu: usize) -> String {
-        let source = Source::read(&self.conditions.image);
-        match place::of(self, &source, &self.conditions.shown, cpu) {
-            Some(SourceLine { file, line, .. }) => format!("{file}:{line}"),
-            None => format!("{:#x}", self.cpus[cpu].rip()),
-        }
+        let line = self.lines.at(&self.callers(cpu));
+        line.map_or_else(|| format!("{:#x}", self.cpus[cpu].rip()), |line| line.text)
     }
 
     fn find_word(
@@ -108,7 +81,7 @@ impl Specimen {
             None => {
                 let names = names.get_or_init(|| {
                     let memory = |address| self.word_at_first(address);
-                    memory_names::names(&self.conditions.image, memory)
+                    memory_names::names(self.lines.image(), memory)
                 });
                 let found = names.find_named(name);
                 found.ok_or_else(|| {
@@ -243,24 +216,13 @@ impl Specimen {
         if line == IDLE {
             return stopped.at == Stop::Idle;
         }
-        let mut lines = self
-            .conditions
-            .lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let stack = match stopped.at {
-            Stop::Idle | Stop::Left => return false,
-            _ => self.callers(cpu),
-        };
-        let here = lines.entry(stack).or_insert_with(|| {
-            let source = Source::read(&self.conditions.image);
-            let place = place::of(self, &source, &self.conditions.shown, cpu)?;
-            Some(format!("{}:{}", place.file, place.line))
-        });
-        let is_end_of = |whole: &String| {
-            let before = whole.strip_suffix(line);
+        if stopped.is_down() {
+            return false;
+        }
+        let here = self.lines.at(&self.callers(cpu));
+        here.is_some_and(|here| {
+            let before = here.text.strip_suffix(line);
             before.is_some_and(|before| before.is_empty() || before.ends_with('/'))
-        };
-        here.as_ref().is_some_and(is_end_of)
+        })
     }
 }

@@ -10,7 +10,9 @@ use shared::stop::Kind;
 use super::buffering::Buffering;
 use super::conditions::Conditions;
 use super::errors::SpecimenError;
+use super::lines::Lines;
 use super::passing::Passing;
+use super::racing::Racing;
 use super::state::{SavedPage, State};
 use super::stop_points::StopPoints;
 use super::stopped::{Stop, Stopped};
@@ -38,6 +40,10 @@ pub struct Specimen {
     pub(super) points: Points,
     /// What the case wants to be reached, or never to be.
     pub(super) conditions: Conditions,
+    /// The lines of the guest's source.
+    pub(super) lines: Lines,
+    /// Data races, if they are looked for.
+    pub(super) races: Racing,
     pub(super) symbols: Symbols,
     pub(super) stop_points: StopPoints,
     pub(super) granularity: Granularity,

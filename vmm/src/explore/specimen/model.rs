@@ -8,17 +8,18 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use kvm_bindings::kvm_regs;
-use shared::stop::Kind;
+use shared::stop::{Kind, Manner};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::breach::Breach;
 use super::buffering::Buffering;
+use super::data_race::{Party, between, sentence};
 use super::errors::SpecimenError;
 use super::signal::Signal;
 use super::state::State;
 use super::stepping::Moved;
 use super::stopped::{FIRST_VECTOR, INTERRUPT_FLAG, Stop, Stopped, at_rest, bit, teach};
-use super::store_buffer::Entry;
+use super::store_buffer::{BufferedStore, Entry, Origin};
 use super::system_state::SystemState;
 use super::waiting::{Depth, Turns};
 use crate::explore::schedule::{Act, Choice, Granularity};
@@ -271,7 +272,8 @@ impl Model {
             }
         }
         let to_buffer = self.now.stopped[cpu].store_to_buffer(&self.buffering);
-        let to_buffer = to_buffer.map(Entry::Store);
+        let origin = Some(self.origin(cpu));
+        let to_buffer = to_buffer.map(|store| Entry::Store(BufferedStore { origin, ..store }));
         let (context, depth) = {
             let stopped = &self.now.stopped[cpu];
             (stopped.context(), stopped.depth)
@@ -310,6 +312,22 @@ impl Model {
         }
     }
 
+    /// What `cpu` is about to do, for who looks for data races: a number for each instruction.
+    fn origin(&self, cpu: usize) -> Origin {
+        let it = &self.now.cpus[cpu];
+        let context = usize::from(it.handles.is_some());
+        let number = [
+            cpu,
+            it.handles.map_or(0, |handler| 1 + handler),
+            usize::from(it.is_anew),
+        ];
+        let number = (number.iter()).fold(it.next[context], |all, one| 10 * all + one);
+        Origin {
+            address: number as u64,
+            manner: self.now.stopped[cpu].manner,
+        }
+    }
+
     /// The program of the present context of `cpu`.
     fn ops(&self, cpu: usize) -> &[Op] {
         let program = &self.programs[cpu];
@@ -322,18 +340,18 @@ impl Model {
 
     /// Runs `cpu` to its next stop.
     fn settle(&mut self, cpu: usize) {
-        let (at, loops) = loop {
+        let (at, loops, op_at) = loop {
             let ops = self.ops(cpu);
             let context = usize::from(self.now.cpus[cpu].handles.is_some());
             let next = self.now.cpus[cpu].next[context];
             if context == 0 && !self.now.cpus[cpu].has_begun {
-                break (Stop::Point(0), 0);
+                break (Stop::Point(0), 0, None);
             }
             let Some(op) = ops.get(next).copied() else {
                 if self.now.cpus[cpu].handles.take().is_some() {
                     continue;
                 }
-                break (Stop::Idle, 0);
+                break (Stop::Idle, 0, None);
             };
             let it = &mut self.now.cpus[cpu];
             let stop = |kind, word| Stop::Access(kind, address(word));
@@ -379,11 +397,16 @@ impl Model {
                     continue;
                 }
             };
-            break (at, u64::from(matches!(op, Op::Wait(..))));
+            break (at, u64::from(matches!(op, Op::Wait(..))), Some(op));
         };
         let (it, stopped) = (&self.now.cpus[cpu], &mut self.now.stopped[cpu]);
         stopped.at = at;
         stopped.bytes = 8;
+        stopped.manner = match op_at {
+            Some(Op::Load(0) | Op::Store(0 | 1, _)) => Manner::Plain,
+            Some(Op::Store(2, 2)) => Manner::Intended,
+            _ => Manner::Marked,
+        };
         stopped.in_handler = it.handles.is_some();
         stopped.repeats &= stopped.in_handler;
         if !stopped.in_handler {
@@ -510,6 +533,20 @@ impl TransitionSystem for Model {
             holding.holds |= u64::from(holds && (is_end || *on_the_way)) << index;
         }
         holding
+    }
+
+    fn data_races(&self) -> Vec<Breach> {
+        let found = between(&self.now.stopped, &self.buffering);
+        let place = |party: &Party| {
+            let place = party
+                .made_at
+                .unwrap_or_else(|| self.origin(party.cpu).address);
+            place.to_string()
+        };
+        let all = found
+            .iter()
+            .map(|parties| Breach::data_race(sentence(parties, place)));
+        all.collect()
     }
 
     fn buffered(&self) -> Vec<u64> {

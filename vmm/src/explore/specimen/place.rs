@@ -16,15 +16,27 @@ pub fn of(
     if stopped.at == Stop::Idle || stopped.is_down() {
         return None;
     }
+    on_stack(source, shown, &specimen.callers(cpu)).map(|(_, place)| place)
+}
+
+/// The innermost line of those that are to be `shown`, by these return addresses, and the address that
+/// leads to it.
+pub(super) fn on_stack(
+    source: &Source<'_>,
+    shown: &manifest::Source,
+    callers: &[u64],
+) -> Option<(u64, SourceLine)> {
     // A return address points behind the call, which can already be another line.
-    let callers = specimen.callers(cpu).into_iter();
-    let places = callers
-        .map(|address| address.wrapping_sub(1))
-        .flat_map(|address| source.places(address));
+    let places = (callers.iter()).flat_map(|address| {
+        source
+            .places(address.wrapping_sub(1))
+            .into_iter()
+            .map(|it| (*address, it))
+    });
     places
-        .filter_map(|place| {
+        .filter_map(|(address, place)| {
             let file = shown.shown(&place.file, &place.function)?.to_owned();
-            Some(SourceLine { file, ..place })
+            Some((address, SourceLine { file, ..place }))
         })
         .next()
 }

@@ -56,6 +56,10 @@ impl Specimen {
             Act::GoOn => stopped.store_to_buffer(&self.buffering),
             Act::Take(_) | Act::Flush | Act::Arrive => None,
         };
+        let makes = makes.map(|store| BufferedStore {
+            origin: self.origin_of_store(choice.cpu),
+            ..store
+        });
         let lay = |store: BufferedStore| (store, self.put(&store));
         Overlay {
             laid: stores.into_iter().map(lay).collect(),

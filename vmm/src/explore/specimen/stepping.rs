@@ -2,7 +2,7 @@
 //! which CPU goes next.
 
 use shared::probe::{Arms, HELD};
-use shared::stop::{self, Access, Announced};
+use shared::stop::{self, Access, Announced, Manner};
 
 use super::breach::Breach;
 use super::errors::{SpecimenError, kvm};
@@ -160,7 +160,7 @@ impl Specimen {
         let (_, breach) = self.step(choice, 0)?;
         self.tidy(choice.cpu);
         self.try_turns()?;
-        Ok(breach)
+        Ok(breach.or_else(|| self.sought_race()))
     }
 
     /// As [`Specimen::follow`], in a search. `sharing` learns from it.
@@ -411,8 +411,12 @@ impl Specimen {
                 address,
                 bytes,
                 is_piece,
+                manner,
             } = announced;
-            (self.cpus[cpu].bytes, self.cpus[cpu].is_piece) = (bytes, is_piece);
+            let stopped = &mut self.cpus[cpu];
+            (stopped.bytes, stopped.is_piece) = (bytes, is_piece);
+            stopped.manner = manner;
+            self.races.has_plain |= manner == Manner::Plain;
             return Ok(Stop::Access(kind, address));
         }
         if point == self.stop_points.idle {

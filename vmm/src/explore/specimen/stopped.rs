@@ -5,7 +5,7 @@
 use std::hash::{Hash, Hasher};
 
 use kvm_bindings::kvm_regs;
-use shared::stop::Kind;
+use shared::stop::{Kind, Manner};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::buffering::Buffering;
@@ -62,6 +62,8 @@ pub struct Stopped {
     /// Whether that access is a piece of one to several words, which is made behind the last of its
     /// stops. It follows from its registers.
     pub(super) is_piece: bool,
+    /// How the source makes that access. It follows from its registers.
+    pub(super) manner: Manner,
     /// What its stores have not brought to memory yet.
     pub(super) buffer: StoreBuffer,
     /// Whether it has executed something that waits until its store buffer is empty: it has
@@ -231,6 +233,7 @@ impl Stopped {
             bytes: self.bytes,
             value: 0,
             follows: !waits,
+            origin: None,
         })
     }
 
@@ -390,8 +393,8 @@ impl Stopped {
     }
 }
 
-/// Everything that can matter later. `is_stuck`, `bytes` and `is_piece` are left out: they follow from that and
-/// from memory.
+/// Everything that can matter later. `is_stuck`, `bytes`, `is_piece` and `manner` are left out: they follow
+/// from that and from memory.
 impl Hash for Stopped {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let kvm_regs {
@@ -470,6 +473,7 @@ pub(super) fn at_rest(regs: kvm_regs) -> Stopped {
         at: Stop::Idle,
         bytes: 0,
         is_piece: false,
+        manner: Manner::Marked,
         buffer: StoreBuffer::default(),
         drains: false,
         in_handler: false,

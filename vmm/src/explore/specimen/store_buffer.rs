@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 
+use shared::stop::Manner;
+
 use super::signal::Signal;
 
 /// The most entries. Processors have more: 42 or above since 2013 (Agner Fog, "The
@@ -38,6 +40,17 @@ pub struct BufferedStore {
     /// CPU can tell: it releases a lock that is accessed only to take and release it, or nobody else
     /// accesses what it writes. It leaves together with the entry in front of it.
     pub follows: bool,
+    /// Where it was made, if a search looks for data races.
+    pub origin: Option<Origin>,
+}
+
+/// Where a store was made, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// An address in the guest's code.
+    pub address: u64,
+    /// How the source makes it.
+    pub manner: Manner,
 }
 
 impl BufferedStore {
@@ -171,6 +184,7 @@ mod tests {
             bytes,
             value,
             follows: false,
+            origin: None,
         }
     }
 
