@@ -120,6 +120,54 @@ LAB_DEED(assign_one, 9, "assign-one", "Copies a structure of one word from what 
     return 0;
 }
 
+/* Data races, and what is none. */
+static uint32_t raced;
+static _Atomic uint32_t published;
+
+LAB_DEED(bump_intended, 22, "bump-intended", "Adds one to an ordinary variable, which may race.")
+{
+    return LAB_DATA_RACE(raced++) > 100 ? -1 : 0;
+}
+
+LAB_DEED(peek, 23, "peek", "Reads the ordinary variable that bump-plain changes, as a volatile one.")
+{
+    return *(volatile uint32_t *)&plain > 100 ? -1 : 0;
+}
+
+LAB_DEED(publish, 24, "publish", "Writes an ordinary variable, and says so.")
+{
+    raced = 1;
+    atomic_store_explicit(&published, 1, memory_order_release);
+    return 0;
+}
+
+LAB_DEED(take, 25, "take", "Reads the variable once it has been published.")
+{
+    if (atomic_load_explicit(&published, memory_order_acquire))
+        return raced == 1 ? 0 : -1;
+    return 0;
+}
+
+LAB_DEED(take_early, 26, "take-early", "Reads it before it looks.")
+{
+    uint32_t early = raced;
+
+    return atomic_load_explicit(&published, memory_order_acquire) && !early ? -1 : 0;
+}
+
+/* Each CPU stays out if it sees that the other one wants to come in. */
+static _Atomic uint32_t wants[2];
+
+LAB_DEED(enter, 27, "enter", "Adds one, unless the other CPU of the first two does.")
+{
+    uint32_t me = lab_cpu() & 1;
+
+    atomic_store_explicit(&wants[me], 1, memory_order_relaxed);
+    if (!atomic_load_explicit(&wants[1 - me], memory_order_relaxed))
+        raced++;
+    return 0;
+}
+
 /* What a CPU asks is on its stack, as a structure that is set as a whole. */
 struct asked {
     uint64_t words[4];

@@ -4,6 +4,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::announce::heard;
+use crate::intended;
 use crate::memory::{lab_memcmp, lab_memcpy, lab_memmove, lab_memset};
 
 /// What is announced of an access in one piece.
@@ -258,6 +259,23 @@ atomics_of!(
     __tsan_atomic64_fetch_xor __tsan_atomic64_fetch_nand __tsan_atomic64_compare_exchange_strong
     __tsan_atomic64_compare_exchange_weak __tsan_atomic64_compare_exchange_val
 );
+
+#[test]
+fn what_the_source_says_may_race_is_not_plain() {
+    let read = |manner| [one(Kind::Load, 8, 4, manner)];
+    assert_eq!(heard(|| __tsan_read4(8)), read(Manner::Plain));
+    intended::begin();
+    intended::begin();
+    intended::end();
+    assert_eq!(heard(|| __tsan_read4(8)), read(Manner::Intended));
+    assert_eq!(heard(|| __tsan_volatile_read4(8)), read(Manner::Volatile));
+    let late = heard(|| lab_late_write4(8));
+    assert_eq!(late[0].manner, Manner::Intended);
+    intended::end();
+    assert_eq!(heard(|| __tsan_read4(8)), read(Manner::Plain));
+    let late = heard(|| lab_late_volatile_write4(8));
+    assert_eq!(late[0].manner, Manner::Volatile);
+}
 
 #[test]
 fn copies_are_announced_step_by_step_and_copy() {

@@ -200,6 +200,87 @@ fn no_access_goes_unseen_however_the_source_makes_it() {
     parts("0: call 1\n1: bump-plain", "lost-update");
 }
 
+/// What a search says of the data races of the guest with an access of every kind.
+fn races(deeds: &str, options: &str, says: &str) {
+    let case = format!("cpus 2\n{deeds}");
+    let options = format!("--data-races report --shorten 1s {options}");
+    if let Some(run) = search("c-parts", &case, &options) {
+        run.ends_with(0).says(says);
+    }
+}
+
+const NO_RACE: &str = "breaks anything; no data race\n";
+
+#[test]
+fn two_accesses_at_once_race_if_one_of_them_is_plain() {
+    let of_look = "races      data-race in 2 turns with 1 changes of the CPU (from 2 turns): load at \
+                   guest-in-c/parts.c:";
+    races("0: bump-plain\n1: peek", "", of_look);
+    races("0: bump-plain\n1: say", "", NO_RACE);
+    races("0: bump-guarded\n1: bump-guarded", "", NO_RACE);
+    races("0: bump-intended\n1: bump-intended", "", NO_RACE);
+    races("0: bump-intended\n1: publish", "", NO_RACE);
+    races("0: write-four 1\n1: write-four 2", "", "data race\n");
+    // The order is that of a release and an acquire.
+    races("0: publish\n1: take", "", NO_RACE);
+    races("0: publish\n1: take-early", "", "; a data race\n");
+    // Only where both stores wait do both come in.
+    let both = "0: enter\n1: enter";
+    races(both, "--memory sc", NO_RACE);
+    races(both, "", "; 2 data races\n");
+    races(both, "--jobs 2", "; 2 data races\n");
+    races(both, "--strategy exhaustive", "; 2 data races\n");
+}
+
+#[test]
+fn a_data_race_is_a_breach_where_that_is_wanted() {
+    let case = "cpus 2\n0: bump-volatile\n1: bump-volatile\nexpect lost-update";
+    finds("c-parts", case, "--data-races fail", "lost-update");
+    let (looks, adds) = (
+        "cpus 2\n0: bump-plain\n1: peek",
+        "cpus 2\n0: bump-plain\n1: bump-plain",
+    );
+    for (case, options, expected, says) in [
+        (looks, "", "data-race", "as expected: data-race\n"),
+        (
+            adds,
+            "--keep-going",
+            "data-race, lost-update",
+            "as expected, in some order each: data-race, lost-update; complete",
+        ),
+        (
+            looks,
+            "--jobs 2",
+            "",
+            "broken: data-race (expected: nothing to break)",
+        ),
+    ] {
+        let expect = if expected.is_empty() { "" } else { "\nexpect " };
+        let workspace = Workspace::with(&format!("{case}{expect}{expected}"));
+        need_kvm();
+        let Some(image) = image("c-parts-explore.bin") else {
+            return;
+        };
+        let schedule = workspace.path("race.json");
+        let options = format!(
+            "--data-races fail --schedule {} {options}",
+            schedule.display()
+        );
+        let run = workspace.explore_on(&image, &options).run();
+        run.ends_with(i32::from(expected.is_empty())).says(says);
+        let replay = Vmm::with("replay --times 20")
+            .arg(&schedule)
+            .arg(&image)
+            .run();
+        replay
+            .ends_with(0)
+            .says("and plain store at guest-in-c/parts.c:");
+    }
+    if let Some(run) = search("c-parts", looks, "--data-races report --strategy reference") {
+        run.ends_with(2).complains_of("--data-races is for");
+    }
+}
+
 /// The compiler announces the structure as a whole, and then sets it word by word.
 #[test]
 fn a_structure_on_the_stack_that_others_reach_is_seen_word_by_word() {

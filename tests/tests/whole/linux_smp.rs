@@ -37,6 +37,21 @@ fn completes(case: &str, options: &str) {
     });
 }
 
+/// `docs/linux-smp.md` says what this is.
+#[test]
+fn its_one_data_race_is_that_of_the_type_of_an_irq_work_that_another_cpu_claims() {
+    let options = "--data-races report --strategy races --shorten 1s";
+    search("cpus 3\n0: wish 2\n1: wish 2", options, |run| {
+        run.ends_with(0)
+            .says("; 2 data races\n")
+            .says("plain load at guest-in-c/linux/kernel/smp.c:")
+            .says("and rmw at guest-in-c/linux/kernel/irq_work.c:");
+    });
+    search("cpus 3\n0: many 1,2 wait\n1: single 2", options, |run| {
+        run.ends_with(0).says("; no data race\n");
+    });
+}
+
 #[test]
 fn its_calls_run_once_on_machines_of_any_size() {
     need_kvm();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::place;
 use crate::machine::image::Image;
-use crate::machine::source::Source;
+use crate::machine::source::{Source, SourceLine};
 use crate::manifest;
 
 /// The lines of one image.
@@ -22,6 +22,8 @@ pub(super) struct Lines {
 pub(super) struct Line {
     /// `file:line`.
     pub(super) text: String,
+    /// If it is in a header: the line of no header for which it was included there.
+    pub(super) of: Option<String>,
     /// The return address on the stack that leads there.
     pub(super) address: u64,
 }
@@ -48,9 +50,18 @@ impl Lines {
             return line.clone();
         }
         let source = Source::read(&self.image);
-        let line = place::on_stack(&source, &self.shown, stack).map(|(address, place)| Line {
-            text: format!("{}:{}", place.file, place.line),
-            address,
+        let text = |place: &SourceLine| format!("{}:{}", place.file, place.line);
+        let mut lines = place::on_stack(&source, &self.shown, stack);
+        let line = lines.next().map(|(address, place)| {
+            let is_header = |place: &SourceLine| place.file.ends_with(".h");
+            let within = lines.take_while(|(at, _)| *at == address);
+            let mut within = within.map(|(_, place)| place);
+            let of = is_header(&place).then(|| within.find(|it| !is_header(it)));
+            Line {
+                text: text(&place),
+                of: of.flatten().map(|place| text(&place)),
+                address,
+            }
         });
         known.insert(stack.to_vec(), line.clone());
         line

@@ -16,27 +16,25 @@ pub fn of(
     if stopped.at == Stop::Idle || stopped.is_down() {
         return None;
     }
-    on_stack(source, shown, &specimen.callers(cpu)).map(|(_, place)| place)
+    let callers = specimen.callers(cpu);
+    on_stack(source, shown, &callers)
+        .next()
+        .map(|(_, place)| place)
 }
 
-/// The innermost line of those that are to be `shown`, by these return addresses, and the address that
-/// leads to it.
-pub(super) fn on_stack(
-    source: &Source<'_>,
-    shown: &manifest::Source,
-    callers: &[u64],
-) -> Option<(u64, SourceLine)> {
-    // A return address points behind the call, which can already be another line.
-    let places = (callers.iter()).flat_map(|address| {
-        source
-            .places(address.wrapping_sub(1))
-            .into_iter()
-            .map(|it| (*address, it))
-    });
-    places
-        .filter_map(|(address, place)| {
+/// The lines of those that are to be `shown`, by these return addresses, innermost first, each with
+/// the address that leads to it.
+pub(super) fn on_stack<'a>(
+    source: &'a Source<'_>,
+    shown: &'a manifest::Source,
+    callers: &'a [u64],
+) -> impl Iterator<Item = (u64, SourceLine)> + 'a {
+    callers.iter().flat_map(move |address| {
+        // A return address points behind the call, which can already be another line.
+        let places = source.places(address.wrapping_sub(1)).into_iter();
+        places.filter_map(move |place| {
             let file = shown.shown(&place.file, &place.function)?.to_owned();
-            Some((address, SourceLine { file, ..place }))
+            Some((*address, SourceLine { file, ..place }))
         })
-        .next()
+    })
 }

@@ -3,6 +3,7 @@
 
 use super::breach::Breach;
 use super::data_race::{Party, between, sentence};
+use super::lines::Line;
 use super::machine::Specimen;
 use super::store_buffer::Origin;
 
@@ -78,10 +79,17 @@ impl Specimen {
 
     /// The line of the source, or else the address, at which `party` makes its access.
     fn made_at(&self, party: &Party) -> String {
-        let Some(address) = party.made_at else {
-            return self.place(party.cpu);
+        let line = match party.made_at {
+            Some(address) => self.lines.at(&[address]),
+            None => self.lines.at(&self.callers(party.cpu)),
         };
-        let line = self.lines.at(&[address]);
-        line.map_or_else(|| format!("{address:#x}"), |line| line.text)
+        let address = || party.made_at.unwrap_or_else(|| self.cpus[party.cpu].rip());
+        match line {
+            Some(Line { text, of: None, .. }) => text,
+            Some(Line {
+                text, of: Some(of), ..
+            }) => format!("{of} ({text})"),
+            None => format!("{:#x}", address()),
+        }
     }
 }
