@@ -52,9 +52,8 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
                     let online = machine.online();
                     self.stop.begin(cpu, &online);
                     self.wake(&machine.others_online(&online));
-                    let next = self.take_part_in_stop();
+                    let next = self.take_part_in_stop(Some(&online));
                     debug_assert_eq!(next, Next::Stay, "no CPU takes itself down");
-                    machine.spin_until(|| self.stop.is_over());
                 }
                 HotplugMode::NoStop => {
                     self.hotplug.ask_to_leave(cpu);
@@ -125,7 +124,7 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
     pub fn cond_resched(&self) -> Next {
         self.machine.quiescent();
         if self.stop.wants(self.machine.this_cpu()) {
-            return self.take_part_in_stop();
+            return self.take_part_in_stop(None);
         }
         if self.hotplug.is_to_leave(self.machine.this_cpu()) {
             self.machine.platform.irqs_disable();
@@ -159,10 +158,11 @@ impl<P: Platform, F: Functions<P>> Ipi<P, F> {
         self.machine.platform.send_ipi_mask(targets, Vector::WAKE);
     }
 
-    /// Goes through the stop under way with all others. The CPU that leaves comes back offline,
-    /// with interrupts off.
-    fn take_part_in_stop(&self) -> Next {
-        (self.stop).take_part(&self.machine, || self.serve_pending(), || self.die())
+    /// Goes through the stop under way with all others; the CPU that has asked for it with all
+    /// `members`. The CPU that leaves comes back offline, with interrupts off.
+    fn take_part_in_stop(&self, members: Option<&CpuMask>) -> Next {
+        let (stop, machine) = (&self.stop, &self.machine);
+        stop.take_part(machine, members, || self.serve_pending(), || self.die())
     }
 
     /// The last step of a CPU that goes offline (`take_cpu_down`), interrupts off: it marks itself

@@ -1,11 +1,15 @@
 //! Bringing every CPU to a stop (Linux `kernel/stop_machine.c`): all of them between two operations
 //! of their tasks, with interrupts off and nothing pending, while one of them goes offline.
 //!
-//! They go from state to state together; the last CPU to reach one opens the next. A CPU in the
-//! first state keeps its interrupts on, so that CPUs which still wait for it are served. When all
+//! They go from state to state together. Each says in a word of its own which state it has reached,
+//! and the one that has asked for the stop opens the next when all have. Linux counts, and the last
+//! CPU to arrive opens the next: then each order of arrivals is one that a search has to try, and
+//! none of them makes a difference to a call. A CPU in the first state keeps its interrupts on, so that CPUs which still wait for it are served. When all
 //! CPUs have reached it, none makes a call any more. Each then turns its interrupts off and runs
 //! the calls that still wait for it. After that no element is on the queue and no CPU stands on
 //! one, however long an interrupt takes to arrive on this hardware.
+
+use alloc::boxed::Box;
 
 use kit::platform::{CpuId, Platform};
 use kit::probe;
@@ -30,32 +34,31 @@ const EXIT: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Stop {
     state: AtomicU32,
-    /// How many CPUs have yet to reach the state.
-    missing: AtomicU32,
+    /// By CPU: the state that it has reached.
+    reached: Box<[Reached]>,
     /// The CPUs that stop.
     members: AtomicCpuMask,
-    count: AtomicU32,
     /// The CPU that goes offline.
     victim: AtomicU32,
 }
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct Reached(AtomicU32);
 
 impl Stop {
     pub(super) fn new(cpus: usize) -> Self {
         Self {
             state: AtomicU32::new(NONE),
-            missing: AtomicU32::new(0),
+            reached: (0..cpus).map(|_| Reached(AtomicU32::new(NONE))).collect(),
             members: AtomicCpuMask::none(cpus),
-            count: AtomicU32::new(0),
             victim: AtomicU32::new(0),
         }
     }
 
     /// Asks `members` to stop while `victim`, one of them, goes offline. No stop may be under way.
     pub(super) fn begin(&self, victim: CpuId, members: &CpuMask) {
-        let count = members.len() as u32;
         self.victim.store(victim as u32, Ordering::Relaxed);
-        self.count.store(count, Ordering::Relaxed);
-        self.missing.store(count, Ordering::Relaxed);
         self.members.store(members, Ordering::Relaxed);
         // Release: a CPU that sees this state sees the rest of the stop.
         self.state.store(PREPARE, Ordering::Release);
@@ -67,27 +70,30 @@ impl Stop {
             && self.members.contains(cpu, Ordering::Relaxed)
     }
 
-    /// Whether all CPUs have gone on.
-    pub(super) fn is_over(&self) -> bool {
-        self.state.load(Ordering::Acquire) == NONE
+    /// This CPU, `me`, has done what `state` asks for.
+    fn acknowledge(&self, me: CpuId, state: u32) {
+        // Release: who sees it sees what was done.
+        self.reached[me].0.store(state, Ordering::Release);
     }
 
-    /// This CPU has done what `state` asks for. The last CPU opens the next state.
-    fn acknowledge(&self, state: u32) {
-        if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let count = self.count.load(Ordering::Relaxed);
-            self.missing.store(count, Ordering::Relaxed);
-            let next = if state == EXIT { NONE } else { state + 1 };
-            self.state.store(next, Ordering::Release);
+    /// Opens the state behind `state` when all have reached that. Only the CPU calls it that has
+    /// asked for the stop.
+    fn open_next<P: Platform>(&self, machine: &Machine<P>, members: &CpuMask, state: u32) {
+        for cpu in members.iter() {
+            machine.spin_until(|| self.reached[cpu].0.load(Ordering::Acquire) == state);
         }
+        let next = if state == EXIT { NONE } else { state + 1 };
+        self.state.store(next, Ordering::Release);
     }
 
     /// Goes through the states with all other CPUs (`multi_cpu_stop`), and does in each what it
-    /// asks for. `serve_pending` must run the calls that wait for this CPU. `die` must take it
-    /// offline; only the victim calls that, and returns from here with interrupts off.
+    /// asks for. The CPU that has asked for the stop gives the `members`. `serve_pending` must run
+    /// the calls that wait for this CPU. `die` must take it offline; only the victim calls that, and
+    /// returns from here with interrupts off.
     pub(super) fn take_part<P: Platform>(
         &self,
         machine: &Machine<P>,
+        members: Option<&CpuMask>,
         serve_pending: impl Fn(),
         die: impl Fn(),
     ) -> Next {
@@ -112,7 +118,10 @@ impl Stop {
                 }
                 _ => {}
             }
-            self.acknowledge(state);
+            self.acknowledge(me, state);
+            if let Some(members) = members {
+                self.open_next(machine, members, state);
+            }
         }
         if is_victim { Next::Leave } else { Next::Stay }
     }
