@@ -1,7 +1,9 @@
 /* Linux's kernel/smp.c as a guest: what its CPUs can be told, in the words of the project's own guest, so that the
- * same cases and scripts fit both. Each call is entered in the ledger, and its argument is its id. */
+ * same cases and scripts fit both. Each call is entered in the ledger, and its argument is its id. What deeds act on
+ * besides calls is in objects.c. */
 #include "lab.h"
 
+#include "deeds.h"
 #include "smp_lab.h"
 
 LAB_GUEST("linux-smp", SMP_LAB_VERSION, "The cross-CPU calls of Linux: kernel/smp.c, unmodified");
@@ -10,6 +12,10 @@ LAB_ORACLE(WARNED, 1, "warned", "warned, by WARN or printk, in the kernel's code
 
 LAB_ORACLE(INTERRUPTED, 2, "interrupts-on", "ran the function of a call with interrupts enabled");
 LAB_ORACLE(UNSERVED, 3, "unserved", "left a CPU's wish unserved, although that had queued the work that serves it");
+LAB_ORACLE(BREACH, CONTRACT, "contract",
+           "broke a rule of the calls: made one that can wait where it must not, by the kernel's own WARN (the line is what "
+           "was seen), or released a lock that it did not have");
+LAB_ORACLE(FREED_IN_USE, 5, "use-after-free", "freed the memory of a CPU that has left while calls of that CPU were in it");
 
 LAB_VECTOR(CALL, CALL_VECTOR, "call", "Run what other CPUs have queued for this one.")
 {
@@ -21,10 +27,18 @@ LAB_VECTOR(WORK, WORK_VECTOR, "irq-work", "Run what this CPU has queued for itse
     linux_irq_work_interrupt();
 }
 
+/* Whether this CPU makes a call that can wait where that breaks a rule: with interrupts off, or in a handler. */
+static LAB_PER_CPU(bool, breaks_a_rule);
+
 void lab_warned(const char *file, int line)
 {
     lab_print_number(file, line);
-    lab_report(WARNED, 0, line);
+    lab_report(breaks_a_rule[lab_cpu()] ? CONTRACT : WARNED, 0, line);
+}
+
+void smp_lab_freed_in_use(unsigned int cpu)
+{
+    lab_report(FREED_IN_USE, 0, cpu);
 }
 
 /* ---- Calls ---- */
@@ -34,6 +48,7 @@ static void ran(void *call)
     if (lab_irqs_enabled())
         lab_report(INTERRUPTED, (uint64_t)call, 0);
     lab_call_ran((uint64_t)call);
+    do_program(lab_program_of((uint64_t)call));
 }
 
 static uint64_t only(uint64_t cpu)
@@ -46,92 +61,178 @@ static uint64_t all(void)
     return ~0ull >> (64 - lab_cpus());
 }
 
-static uint64_t made(uint64_t cpus, bool waits)
+static uint64_t made(const struct lab_command *command, uint64_t cpus)
 {
-    return lab_call_made(&cpus, waits);
+    return lab_call_made_for(&cpus, command->waits, command->program);
 }
 
-LAB_DEED_WITH(call_single, 1, "call-single", "single", LAB_MAY_WAIT | LAB_ENTERS_CALL,
-              "Calls one CPU (smp_call_function_single).", LAB_CPU)
+/* The same, for a call that can wait. */
+static uint64_t may_wait(const struct lab_command *command, uint64_t cpus)
 {
-    uint64_t call = made(only(command->arguments[0]), command->waits);
-    int result = linux_single(command->arguments[0], ran, (void *)call, command->waits);
+    if (lab_in_handler() || !lab_irqs_enabled())
+        breaks_a_rule[lab_cpu()] = true;
+    return made(command, cpus);
+}
 
+/* The call has returned with this result, or was made to these CPUs. */
+static int returned(uint64_t call, int result)
+{
+    if (result < 0)
+        lab_call_was_made_to(call, &(uint64_t){0});
     lab_call_returned(call);
+    breaks_a_rule[lab_cpu()] = false;
     return result;
 }
 
-LAB_DEED_WITH(call_async, 2, "call-async", "async", 0,
+static int was_made_to(uint64_t call, uint64_t cpus)
+{
+    lab_call_was_made_to(call, &cpus);
+    return returned(call, 0);
+}
+
+/* That of a call to one, and of one that nobody waits for. */
+enum {
+    A_CALL = LAB_IN_HANDLER | LAB_TAKES_PROGRAM | LAB_MAY_WAIT,
+    A_CALL_NOT_WAITED_FOR = LAB_IN_HANDLER | LAB_TAKES_PROGRAM,
+};
+
+LAB_DEED_WITH(call_single, 1, "call-single", "single", A_CALL | LAB_ENTERS_CALL,
+              "Calls one CPU (smp_call_function_single).", LAB_CPU)
+{
+    uint64_t call = may_wait(command, only(command->arguments[0]));
+
+    return returned(call, linux_single(command->arguments[0], ran, (void *)call, command->waits));
+}
+
+LAB_DEED_WITH(call_async, 2, "call-async", "async", A_CALL_NOT_WAITED_FOR,
               "Calls one CPU with a descriptor of the caller's own (smp_call_function_single_async). Is refused while the "
               "last such call is under way.",
               LAB_CPU)
 {
     uint64_t call;
-    int result;
 
     if (linux_async_is_busy())
-        return -1;
-    call = made(only(command->arguments[0]), false);
-    result = linux_async(command->arguments[0], ran, (void *)call);
-    lab_call_returned(call);
-    return result;
+        return REFUSED_BUSY;
+    call = made(command, only(command->arguments[0]));
+    return returned(call, linux_async(command->arguments[0], ran, (void *)call));
 }
 
-LAB_DEED_WITH(call_many, 3, "call-many", "many", LAB_MAY_WAIT | LAB_ENTERS_CALL,
-              "Calls these CPUs (smp_call_function_many).", LAB_CPU_SET)
+LAB_DEED_WITH(call_many, 3, "call-many", "many", A_CALL | LAB_ENTERS_CALL, "Calls these CPUs (smp_call_function_many).",
+              LAB_CPU_SET)
 {
-    uint64_t call = made(command->cpus[0] & ~only(lab_cpu()), command->waits);
+    uint64_t others = command->cpus[0] & ~only(lab_cpu());
+    uint64_t call = may_wait(command, others);
 
     linux_many(command->cpus[0], ran, (void *)call, command->waits);
-    lab_call_returned(call);
-    return 0;
+    return was_made_to(call, linux_called(others, (void *)call));
 }
 
-LAB_DEED_WITH(call_all, 4, "call-all", "all", LAB_MAY_WAIT, "Calls all others (smp_call_function).")
+LAB_DEED_WITH(call_all, 4, "call-all", "all", A_CALL, "Calls all others (smp_call_function).")
 {
-    uint64_t call = made(all() & ~only(lab_cpu()), command->waits);
+    uint64_t others = all() & ~only(lab_cpu());
+    uint64_t call = may_wait(command, others);
 
     linux_all(ran, (void *)call, command->waits);
-    lab_call_returned(call);
-    return 0;
+    return was_made_to(call, linux_called(others, (void *)call));
 }
 
-LAB_DEED_WITH(on_each, 5, "on-each", "each", LAB_MAY_WAIT, "Calls all, itself too (on_each_cpu).")
+LAB_DEED_WITH(on_each, 5, "on-each", "each", A_CALL, "Calls all, itself too (on_each_cpu).")
 {
-    uint64_t call = made(all(), command->waits);
+    uint64_t call = may_wait(command, all());
 
     linux_each(ran, (void *)call, command->waits);
-    lab_call_returned(call);
-    return 0;
+    return was_made_to(call, linux_called(all() & ~only(lab_cpu()), (void *)call) | only(lab_cpu()));
 }
 
-LAB_DEED_WITH(call_any, 6, "call-any", "any", LAB_MAY_WAIT,
-              "Calls one of these CPUs (smp_call_function_any): itself if it is one, or else the first.", LAB_CPU_SET)
+/* The word that this CPU's condition asks. */
+static LAB_PER_CPU(uint64_t, condition);
+
+_Bool smp_lab_condition(unsigned int cpu)
 {
-    uint64_t cpus = command->cpus[0], call;
+    uint64_t value = 0;
+
+    word(condition[lab_cpu()], &value);
+    return value >> cpu & 1;
+}
+
+LAB_DEED_WITH(call_cond, 22, "call-cond", "cond", A_CALL,
+              "Calls those of these CPUs, itself too, whose bit is set in one of the words 0-7 (on_each_cpu_cond_mask).",
+              LAB_CPU_SET, LAB_NUMBER)
+{
+    uint64_t call, unused;
+
+    if (!word(command->arguments[1], &unused))
+        return REFUSED_INVALID;
+    condition[lab_cpu()] = command->arguments[1];
+    call = may_wait(command, command->cpus[0]);
+    return was_made_to(call, linux_cond(command->cpus[0], ran, (void *)call, command->waits));
+}
+
+/* The call to any of several CPUs that has run last on each CPU, by caller. */
+static uint64_t ran_as_any[LAB_CPUS][LAB_CPUS];
+
+static void ran_any(void *call)
+{
+    ran_as_any[(uint64_t)call >> 48][lab_cpu()] = (uint64_t)call;
+    ran(call);
+}
+
+static bool found_any(uint64_t call, uint64_t *cpus)
+{
+    for (uint32_t cpu = 0; cpu < lab_cpus(); cpu++) {
+        if (__atomic_load_n(&ran_as_any[lab_cpu()][cpu], __ATOMIC_RELAXED) == call) {
+            *cpus = only(cpu);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Of these CPUs the one that is called now: itself, or else the first that is online. */
+static uint64_t first_of(uint64_t cpus)
+{
+    uint64_t online = cpus & linux_online(0);
+
+    return cpus & only(lab_cpu()) ? only(lab_cpu()) : online & -online;
+}
+
+LAB_DEED_WITH(call_any, 6, "call-any", "any", A_CALL,
+              "Calls one of these CPUs (smp_call_function_any): itself if it is one, or else the first that is online.",
+              LAB_CPU_SET)
+{
+    uint64_t cpus = command->cpus[0], target = first_of(cpus), call;
     int result;
 
     if (!cpus)
-        return -1;
-    cpus = cpus & only(lab_cpu()) ? only(lab_cpu()) : cpus & -cpus;
-    call = made(cpus, command->waits);
-    result = linux_any(command->cpus[0], ran, (void *)call, command->waits);
-    lab_call_returned(call);
-    return result;
+        return REFUSED_OFFLINE;
+    call = may_wait(command, target ? target : cpus);
+    result = linux_any(cpus, ran_any, (void *)call, command->waits);
+    /* None can leave meanwhile, but one can come, and then only the function knows where it runs. */
+    if (result == 0 && target != first_of(cpus)) {
+        lab_wait_until(found_any(call, &target));
+        return was_made_to(call, target);
+    }
+    return returned(call, result);
 }
 
-LAB_DEED(irq_work, 24, "irq-work",
-         "Queues work on one CPU, perhaps itself (irq_work_queue_on). Is refused while the last such work is under way.",
-         LAB_CPU)
+LAB_DEED_WITH(leave_mask, 13, "leave-mask", "", LAB_IN_HANDLER,
+              "Takes itself out of the mask with which another CPU calls many.", LAB_CPU)
+{
+    linux_leave_mask(command->arguments[0]);
+    return 0;
+}
+
+LAB_DEED_WITH(irq_work, 24, "irq-work", "", A_CALL_NOT_WAITED_FOR,
+              "Queues work on one CPU, perhaps itself (irq_work_queue_on). Is refused while the last such work is under way.",
+              LAB_CPU)
 {
     uint64_t call;
 
     if (linux_irq_work_is_busy())
-        return -1;
-    call = made(only(command->arguments[0]), false);
+        return REFUSED_BUSY;
+    call = made(command, only(command->arguments[0]));
     linux_irq_work(command->arguments[0], ran, (void *)call);
-    lab_call_returned(call);
-    return 0;
+    return returned(call, 0);
 }
 
 /* One work that all CPUs share, as users of irq_work do: who has a wish says so and queues the work, and if that is
@@ -162,6 +263,36 @@ LAB_JUDGE(all_wishes_are_served)
             lab_report(UNSERVED, 0, cpu);
 }
 
+/* ---- CPUs that leave and come ---- */
+
+LAB_WORD(hotplug, "hotplug", "How CPUs leave and come.");
+LAB_VALUE("hotplug", 0, "stop");
+LAB_BROKEN_VALUE("hotplug", 1, "no-stop");
+LAB_BROKEN_VALUE("hotplug", 2, "online-first");
+
+LAB_WORD(late_ipis, "late-ipis",
+         "Whether an IPI can reach a CPU later than a stop of the machine which that CPU has gone through.");
+LAB_VALUE("late-ipis", 0, "on");
+LAB_VALUE("late-ipis", 1, "off");
+
+/* The command line has been read by now. */
+__attribute__((constructor)) static void choose(void)
+{
+    linux_set_hotplug(hotplug != 1, hotplug == 2, late_ipis == 0);
+}
+
+LAB_HOTPLUG(linux_cpu_starts, linux_between, linux_is_wanted, linux_online);
+
+LAB_DEED(offline, 9, "offline", "Takes another CPU offline.", LAB_CPU)
+{
+    return linux_cpu_down(command->arguments[0]);
+}
+
+LAB_DEED(online, 10, "online", "Brings another CPU online.", LAB_CPU)
+{
+    return linux_cpu_up(command->arguments[0]);
+}
+
 /* ---- Interrupts ---- */
 
 LAB_DEED(irqs_off, 7, "irqs-off", "Disables interrupts.")
@@ -173,5 +304,6 @@ LAB_DEED(irqs_off, 7, "irqs-off", "Disables interrupts.")
 LAB_DEED(irqs_on, 8, "irqs-on", "Enables interrupts, and takes all that are pending.")
 {
     lab_irqs_enable();
+    lab_take_pending();
     return 0;
 }

@@ -20,38 +20,77 @@ char lab_per_cpu_area[NR_CPUS][LAB_PER_CPU_BYTES] __aligned(64);
 /* For whoever looks for the copies from outside (vmm/src/machine/memory_names/per_cpu.rs). */
 unsigned long lab_per_cpu_bytes = LAB_PER_CPU_BYTES;
 
-/* What there is to allocate: for each CPU that calls many, a csd for each CPU that is called. */
-static DEFINE_PER_CPU(call_single_data_t [NR_CPUS], csd_of);
+/* What there is to allocate: for each CPU that calls many, a csd for each CPU that is called. What is free is the first
+ * that is given out, and zeroed then. */
+struct piece {
+    call_single_data_t csd;
+#ifdef CONFIG_CSD_LOCK_WAIT_DEBUG
+    u64 counts[3]; /* by 6.1 */
+#endif
+};
+static DEFINE_PER_CPU(struct piece [NR_CPUS], csd_of);
 static bool is_taken[NR_CPUS];
+static unsigned int given_last;
 
 void __percpu *__alloc_percpu(size_t size, size_t align)
 {
-    unsigned int owner;
+    unsigned int piece, cpu;
 
-    if (size != sizeof(call_single_data_t) || align != __alignof__(call_single_data_t))
+    if (size > sizeof(struct piece) || align > __alignof__(struct piece))
         return NULL;
-    for (owner = 0; owner < NR_CPUS; owner++) {
-        if (!is_taken[owner]) {
-            is_taken[owner] = true;
-            return (void __percpu *)&csd_of[owner];
-        }
+    for (piece = 0; piece < NR_CPUS; piece++) {
+        if (is_taken[piece])
+            continue;
+        is_taken[piece] = true;
+        given_last = piece;
+        for_each_possible_cpu(cpu)
+            memset(per_cpu_ptr(&csd_of[piece], cpu), 0, sizeof(struct piece));
+        return (void __percpu *)&csd_of[piece];
     }
     return NULL;
 }
 
+/* A csd that is locked is in a queue, or is about to be unlocked. */
 void free_percpu(void __percpu *variable)
 {
-    is_taken[(call_single_data_t __percpu *)variable - csd_of] = false;
+    unsigned int piece = (struct piece __percpu *)variable - csd_of, cpu;
+
+    for_each_possible_cpu(cpu)
+        if (READ_ONCE(per_cpu_ptr(&csd_of[piece], cpu)->csd.node.u_flags) & CSD_FLAG_LOCK)
+            smp_lab_freed_in_use(cpu);
+    is_taken[piece] = false;
 }
 
 void call_function_init(void);
 void setup_nr_cpu_ids(void);
 
-/* As start_kernel() and the first states of cpu_up() do, for all CPUs that there are. */
+/* Which piece a CPU calls many with. */
+static DEFINE_PER_CPU(unsigned int, piece_of);
+
+int linux_prepare_cpu(unsigned int cpu)
+{
+    int result = smpcfd_prepare_cpu(cpu);
+
+    *per_cpu_ptr(&piece_of, cpu) = given_last;
+    return result;
+}
+
+unsigned long linux_called(unsigned long among, void *info)
+{
+    unsigned int piece = *this_cpu_ptr(&piece_of), cpu;
+    unsigned long called = 0;
+
+    for_each_cpu(cpu, cpu_possible_mask)
+        if (among >> cpu & 1 && per_cpu_ptr(&csd_of[piece], cpu)->csd.info == info)
+            called |= 1UL << cpu;
+    return called;
+}
+
+/* As start_kernel() and the first states of cpu_up() do, for all CPUs that start at boot. */
 __attribute__((constructor)) static void boot(void)
 {
     size_t used = lab_percpu_end - lab_percpu_start;
-    unsigned int cpu, cpus = lab_cpus();
+    unsigned int cpu, cpus = lab_cpus(), at_boot = lab_cpus_at_boot();
 
     if (cpus > NR_CPUS || used > LAB_PER_CPU_BYTES) {
         lab_print("linux-smp: there is room for 64 CPUs, and for 8192 bytes of the variables of each");
@@ -61,12 +100,14 @@ __attribute__((constructor)) static void boot(void)
         memcpy(lab_per_cpu_area[cpu], lab_percpu_start, used);
         __cpu_possible_mask.bits[0] |= 1UL << cpu;
     }
-    __cpu_present_mask = __cpu_online_mask = __cpu_active_mask = __cpu_possible_mask;
-    atomic_set(&__num_online_cpus, cpus);
+    __cpu_present_mask = __cpu_active_mask = __cpu_possible_mask;
     setup_nr_cpu_ids();
     call_function_init();
-    for (cpu = 1; cpu < cpus; cpu++)
-        smpcfd_prepare_cpu(cpu);
+    for (cpu = 0; cpu < at_boot; cpu++) {
+        if (cpu != 0)
+            linux_prepare_cpu(cpu);
+        set_cpu_online(cpu, true);
+    }
 }
 
 /* ---- Interrupts ---- */
@@ -190,16 +231,40 @@ int linux_async(unsigned int cpu, void (*function)(void *), void *info)
     return smp_call_function_single_async(cpu, csd);
 }
 
-static struct cpumask mask_of(unsigned long word)
+/* The mask with which each CPU calls many. Others can leave it meanwhile, as they do with the CPUs of an address space. */
+static DEFINE_PER_CPU(struct cpumask, own_mask);
+
+void linux_leave_mask(unsigned int cpu)
 {
-    return (struct cpumask){ .bits = { word } };
+    cpumask_clear_cpu(smp_processor_id(), per_cpu_ptr(&own_mask, cpu));
 }
 
 void linux_many(unsigned long word, void (*function)(void *), void *info, int waits)
 {
-    struct cpumask mask = mask_of(word);
+    struct cpumask *mask = this_cpu_ptr(&own_mask);
 
-    smp_call_function_many(&mask, function, info, waits);
+    WRITE_ONCE(mask->bits[0], word);
+    smp_call_function_many(mask, function, info, waits);
+}
+
+/* Which CPUs the condition has said yes of, in this CPU's call. */
+static DEFINE_PER_CPU(unsigned long, chosen);
+
+static bool is_chosen(int cpu, void *info)
+{
+    if (!smp_lab_condition(cpu))
+        return false;
+    *this_cpu_ptr(&chosen) |= 1UL << cpu;
+    return true;
+}
+
+unsigned long linux_cond(unsigned long word, void (*function)(void *), void *info, int waits)
+{
+    struct cpumask mask = { .bits = { word } };
+
+    *this_cpu_ptr(&chosen) = 0;
+    on_each_cpu_cond_mask(is_chosen, function, info, waits, &mask);
+    return *this_cpu_ptr(&chosen);
 }
 
 void linux_all(void (*function)(void *), void *info, int waits)
@@ -214,7 +279,7 @@ void linux_each(void (*function)(void *), void *info, int waits)
 
 int linux_any(unsigned long word, void (*function)(void *), void *info, int waits)
 {
-    struct cpumask mask = mask_of(word);
+    struct cpumask mask = { .bits = { word } };
 
     return smp_call_function_any(&mask, function, info, waits);
 }

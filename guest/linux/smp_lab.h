@@ -18,15 +18,45 @@ void linux_many(unsigned long mask, void (*function)(void *), void *info, int wa
 void linux_all(void (*function)(void *), void *info, int waits);
 void linux_each(void (*function)(void *), void *info, int waits);
 int linux_any(unsigned long mask, void (*function)(void *), void *info, int waits);
+/* Calls those of these CPUs of which smp_lab_condition() says yes, and returns which. */
+unsigned long linux_cond(unsigned long mask, void (*function)(void *), void *info, int waits);
+/* To which of these CPUs this CPU's last call to several was made, which had this argument. */
+unsigned long linux_called(unsigned long among, void *info);
+/* Takes this CPU out of the mask with which another one calls many. */
+void linux_leave_mask(unsigned int cpu);
 int linux_irq_work_is_busy(void);
 void linux_irq_work(unsigned int cpu, void (*function)(void *), void *info);
 
 /* Queues the work that all CPUs share, unless it is pending. */
 void linux_shared_work(unsigned int cpu);
 
-/* ---- What deeds.c offers ---- */
+/* ---- What hotplug.c offers ---- */
 
-enum { CALL_VECTOR = 0xf4, WORK_VECTOR = 0xf3 };
+int linux_cpu_down(unsigned int cpu);
+int linux_cpu_up(unsigned int cpu);
+/* Whether all CPUs stop while one leaves, whether one that comes is online before it has started, and whether an IPI
+ * can come later than a stop that has begun after it was sent. */
+void linux_set_hotplug(int stops, int is_online_first, int ipis_can_be_late);
+/* As in struct lab_hotplug. */
+void linux_cpu_starts(void);
+_Bool linux_between(void);
+_Bool linux_is_wanted(void);
+unsigned long linux_online(unsigned int word);
+
+/* ---- What machine.c offers hotplug.c ---- */
+
+/* smpcfd_prepare_cpu() */
+int linux_prepare_cpu(unsigned int cpu);
+
+/* ---- What deeds.c and objects.c offer ---- */
+
+/* The condition of this CPU's conditional call. */
+_Bool smp_lab_condition(unsigned int cpu);
+/* Whether this CPU's task holds a spin lock. */
+_Bool smp_lab_holds_locks(void);
+/* Memory is freed of which a part is in use: that for calls to this CPU. */
+void smp_lab_freed_in_use(unsigned int cpu);
+enum { CALL_VECTOR = 0xf4, WORK_VECTOR = 0xf3, TIMER_VECTOR = 0xf2 };
 
 /* The work that all CPUs share. */
 void smp_lab_serve(void);

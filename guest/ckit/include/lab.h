@@ -56,18 +56,21 @@ struct lab_command {
     uint64_t arguments[4]; /* by position; a set of CPUs is in `cpus` */
     uint64_t cpus[16];     /* 64 to a word */
     uint32_t waits;
+    uint32_t program; /* the number of what stood in braces behind it, or 0 */
 };
 
 /* LAB_DEED(function, 1, "name", "Does this.", LAB_NUMBER) { … return 0; }
  * The number is the guest's own, from 1 to 65535, each once. A case, a script and `vmm ctl` tell a CPU the deed
- * by its name. The body finds `command`; a result below zero refuses the command. */
+ * by its name.  The body finds `command`; a result below zero refuses the command. It says why, if it is -5, -6, -12, -16, -22
+ * or -95, as Linux numbers errors. */
 #define LAB_DEED(function, its_number, its_name, what_it_does, ...)                \
     LAB_DEED_WITH(function, its_number, its_name, "", 0, what_it_does, __VA_ARGS__)
 
 /* The same, with another name too, and with what more is to be known of it, or 0: that its command can say `wait`
- * (LAB_MAY_WAIT, in `command->waits`), and that it makes a call to just the CPUs that it is told, and enters it in the
- * ledger (LAB_ENTERS_CALL). */
-enum { LAB_MAY_WAIT = 1, LAB_ENTERS_CALL = 64 };
+ * (LAB_MAY_WAIT, in `command->waits`); that it makes a call to just the CPUs that it is told, and enters it in the
+ * ledger (LAB_ENTERS_CALL); that deeds can stand in braces behind it (LAB_TAKES_PROGRAM, in `command->program`), for
+ * lab_do_program() to do, and that it can stand in braces itself (LAB_IN_HANDLER). */
+enum { LAB_MAY_WAIT = 1, LAB_IN_HANDLER = 2, LAB_TAKES_PROGRAM = 32, LAB_ENTERS_CALL = 64 };
 
 #define LAB_DEED_WITH(function, its_number, its_name, other_name, its_flags, what_it_does, ...) \
     LAB_RECORD_(.kind = 6, .number = its_number, .flags = 8 /* in cases */ | (its_flags), \
@@ -77,12 +80,38 @@ enum { LAB_MAY_WAIT = 1, LAB_ENTERS_CALL = 64 };
     LAB_ENTRY_(1, its_number, (const void *)function, 0);                          \
     static int64_t function(const struct lab_command *command __attribute__((unused)))
 
+/* Does what stood in braces, one deed after the other, on this CPU: in the function of a call, or the handler of an
+ * interrupt. `refused` is told each result below zero. */
+void lab_do_program(uint32_t program, void (*refused)(int64_t result));
+
 /* LAB_JUDGE(function) { … lab_report(…); }
  * Is called once at the end, when nothing is in flight. */
 #define LAB_JUDGE(function)                                                        \
     static void function(void);                                                    \
     LAB_ENTRY_(6, 0, (const void *)function, 0);                                   \
     static void function(void)
+
+/* ---- CPUs that leave and come ---- */
+
+struct lab_hotplug {
+    void (*starts)(void);              /* this CPU has started, with interrupts off */
+    bool (*between)(void);             /* between two commands, interrupts on: whether this CPU has gone offline, and
+                                          has its interrupts off. It then returns only to `starts` */
+    bool (*is_wanted)(void);           /* whether `between` has something to do, so that this CPU must not sleep */
+    uint64_t (*online)(uint32_t word); /* the CPUs that are online, 64 to a word */
+};
+
+/* LAB_HOTPLUG(starts, between, is_wanted, online): CPUs of this guest can go offline and come back. Once at most. The
+ * guest then takes the word maxcpus=, and only so many CPUs start at boot. */
+#define LAB_HOTPLUG(...)                                                           \
+    LAB_RECORD_(.kind = 4, .role = 1, .name = "maxcpus",                           \
+                .text = "How many CPUs are started at boot. The others can be brought online."); \
+    static const struct lab_hotplug lab_hotplug = {__VA_ARGS__};                   \
+    LAB_ENTRY_(7, 0, &lab_hotplug, 0)
+
+uint32_t lab_cpus_at_boot(void);  /* how many CPUs are started at boot */
+bool lab_start_cpu(uint32_t cpu); /* starts one that is offline, by INIT and start-up IPI: whether it has started */
+void lab_wake(uint32_t cpu);      /* has it look at `is_wanted`, if it sleeps */
 
 /* ---- Oracles: what the guest watches ---- */
 
@@ -150,6 +179,9 @@ static inline void lab_irqs_restore(bool were_enabled)
         lab_irqs_enable();
 }
 
+/* Takes every interrupt that is pending at this CPU, whose interrupts are enabled. */
+void lab_take_pending(void);
+
 /* LAB_VECTOR(NAME, 0xf2, "name", "What it is for.") { … }
  * A vector from 0xf2 to 0xf9, and its handler, which runs with interrupts disabled. */
 #define LAB_VECTOR(name_in_c, its_number, its_name, what_it_is_for)                \
@@ -207,6 +239,14 @@ void lab_unlock(struct lab_lock *lock);
 
 /* Enters a call from this CPU to these CPUs, 64 to a word, and returns its id. */
 uint64_t lab_call_made(const uint64_t *cpus, bool waits);
+/* The same, where its function does a program, which the id then carries. */
+uint64_t lab_call_made_for(const uint64_t *cpus, bool waits, uint32_t program);
+static inline uint32_t lab_program_of(uint64_t call)
+{
+    return call >> 40 & 0xff;
+}
+/* Corrects to which CPUs this CPU has made it, where that is known later. Before it returns. */
+void lab_call_was_made_to(uint64_t call, const uint64_t *cpus);
 void lab_call_ran(uint64_t call);      /* it runs on this CPU, now */
 void lab_call_returned(uint64_t call); /* it has returned to its caller */
 

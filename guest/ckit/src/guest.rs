@@ -8,11 +8,14 @@ use kit::handler;
 use kit::lab::Lab;
 use kit::mailbox::{Command, Deeds, Mailboxes, Refusal};
 use kit::manifest::{Argument, ENDS, Record, SourceRole};
+use kit::options::Options as _;
 use kit::platform::{Platform, Vector};
-use kit::specimen::{Part, Specimen};
+use kit::program;
+use kit::specimen::{Next, Part, Specimen};
+use kit::sync::mask::CpuMask;
 
 use crate::ledger::Ledger;
-use crate::table::{CCommand, Entry, construct, entries};
+use crate::table::{CCommand, CHotplug, Entry, construct, entries};
 use crate::words::Words;
 
 /// The verb of the deed that ends the workload. Those of C files are below.
@@ -26,6 +29,9 @@ declare! {
 /// The number of CPUs, for constructors as well.
 pub static CPUS: AtomicU32 = AtomicU32::new(0);
 
+/// The number of those that are started at boot, likewise.
+pub static CPUS_AT_BOOT: AtomicU32 = AtomicU32::new(0);
+
 /// The guest.
 #[derive(Debug)]
 pub struct CGuest<P> {
@@ -33,9 +39,31 @@ pub struct CGuest<P> {
     lab: Lab,
     mailboxes: Mailboxes,
     ledger: Ledger,
+    /// How CPUs leave and come, if they can.
+    hotplug: Option<&'static CHotplug>,
 }
 
 impl<P: Platform> CGuest<P> {
+    /// Carries out the program with this number on this CPU. `refused` is told each result below
+    /// zero.
+    pub fn do_program(&self, number: u32, refused: extern "C" fn(i64)) {
+        for command in program::commands(&self.lab, number.into()) {
+            let result = match command.is_known() {
+                true => tell(&command),
+                false => Err(Refusal::Invalid),
+            };
+            match result.unwrap_or_else(|refusal| refusal as i64) {
+                result @ ..0 => refused(result),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes every interrupt that is pending at this CPU, whose interrupts are on.
+    pub fn take_pending(&self) {
+        self.mailboxes.take_pending(&self.platform);
+    }
+
     /// The calls that C files have entered.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -45,14 +73,20 @@ impl<P: Platform> CGuest<P> {
 impl<P: Platform> Specimen<P> for CGuest<P> {
     type Options = Words;
 
-    fn new(platform: P, _: &Words, lab: Lab) -> Self {
+    fn new(platform: P, words: &Words, lab: Lab) -> Self {
         CPUS.store(lab.cpus() as u32, Ordering::Relaxed);
+        let at_boot = words.cpus_at_boot(lab.cpus()) as u32;
+        CPUS_AT_BOOT.store(at_boot, Ordering::Relaxed);
         construct();
         Self {
             platform,
             lab,
             mailboxes: Mailboxes::new(lab),
             ledger: Ledger::new(lab),
+            hotplug: entries().find_map(|entry| match entry {
+                Entry::Hotplug(hotplug) => Some(hotplug),
+                _ => None,
+            }),
         }
     }
 
@@ -61,6 +95,9 @@ impl<P: Platform> Specimen<P> for CGuest<P> {
     }
 
     fn run_cpu(&self) -> Part {
+        if let Some(hotplug) = self.hotplug {
+            (hotplug.starts)();
+        }
         self.platform.irqs_enable();
         self.mailboxes.run(self)
     }
@@ -81,6 +118,25 @@ impl<P: Platform> Specimen<P> for CGuest<P> {
     fn verdict(&self) -> impl fmt::Display {
         Verdict(self.lab.findings_made())
     }
+}
+
+/// Has the C function of its deed carry out `command`, and returns the function's result.
+fn tell(command: &Command) -> Result<i64, Refusal> {
+    let deed = entries().find_map(|entry| match entry {
+        Entry::Deed(verb, function) if verb == command.verb => Some(function),
+        _ => None,
+    });
+    let mut told = CCommand {
+        arguments: command.arguments,
+        cpus: [0; 16],
+        waits: command.waits().into(),
+        program: command.program as u32,
+    };
+    let mask = command.mask()?;
+    for (word, its) in told.cpus.iter_mut().zip(mask.words()) {
+        *word = *its;
+    }
+    Ok(deed.ok_or(Refusal::Invalid)?(&raw const told))
 }
 
 /// What is printed at the end.
@@ -108,24 +164,30 @@ impl<P: Platform> Deeds<P> for CGuest<P> {
         if command.verb == FINISH {
             return self.mailboxes.finish(self, command);
         }
-        let deed = entries().find_map(|entry| match entry {
-            Entry::Deed(verb, function) if verb == command.verb => Some(function),
-            _ => None,
-        });
-        let mut told = CCommand {
-            arguments: command.arguments,
-            cpus: [0; 16],
-            waits: command.waits().into(),
-        };
-        let mask = command.mask()?;
-        for (word, its) in told.cpus.iter_mut().zip(mask.words()) {
-            *word = *its;
+        match tell(command)? {
+            result @ 0.. => Ok(result),
+            refused => Err(Refusal::try_from(refused).unwrap_or(Refusal::Invalid)),
         }
-        let result = deed.ok_or(Refusal::Invalid)?(&raw const told);
-        if result < 0 {
-            return Err(Refusal::Invalid);
+    }
+
+    fn between(&self) -> Next {
+        match self.hotplug {
+            Some(hotplug) if (hotplug.between)() => Next::Leave,
+            _ => Next::Stay,
         }
-        Ok(result)
+    }
+
+    fn has_something_between(&self) -> bool {
+        self.hotplug.is_some_and(|hotplug| (hotplug.is_wanted)())
+    }
+
+    fn online(&self) -> CpuMask {
+        let mut online = CpuMask::all(self.lab.cpus());
+        if let Some(hotplug) = self.hotplug {
+            let mut words = 0..;
+            online.filter_words(|| words.next().map_or(0, |word| (hotplug.online)(word)));
+        }
+        online
     }
 
     fn judge(&self) {

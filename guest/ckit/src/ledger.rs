@@ -46,15 +46,22 @@ impl Ledger {
     }
 
     /// Enters a call from this CPU to `targets`, and returns its id. A record is used again after
-    /// 64 calls: if that one has not run everywhere by then, it is reported as lost.
-    pub fn made<P: Platform>(&self, platform: &P, targets: &CpuMask, waits: bool) -> CallId {
+    /// 64 calls: if that one has not run everywhere by then, it is reported as lost. Its id carries
+    /// the number of the program that its function carries out, or 0.
+    pub fn made<P: Platform>(
+        &self,
+        platform: &P,
+        targets: &CpuMask,
+        waits: bool,
+        program: u8,
+    ) -> CallId {
         let me = platform.this_cpu();
         let lane = match platform.irqs_enabled() {
             true => Lane::Task,
             false => Lane::Handler,
         };
         let sequence = self.sequences[me][lane as usize].fetch_add(1, Ordering::Relaxed) + 1;
-        let call = CallId::new(me as u16, 0, lane, sequence);
+        let call = CallId::new(me as u16, program, lane, sequence);
         let record = self.lab.record(call).expect("this CPU has records");
         let head = record.head;
         if head.open.load(Ordering::Relaxed) != 0 && !is_complete(&record) {
@@ -76,6 +83,20 @@ impl Ledger {
         // Release: a reader that finds the record open finds the rest of it.
         head.open.store(1, Ordering::Release);
         call
+    }
+
+    /// Corrects to which CPUs the call with this raw id was made, by this CPU.
+    pub fn was_made_to<P: Platform>(&self, platform: &P, call: u64, targets: &CpuMask) {
+        let Some(record) = self.lab.record(CallId::from_raw(call)) else {
+            self.report(platform, STALE, call);
+            return;
+        };
+        let mut entered = 0;
+        for (target, word) in record.targets.iter().zip(targets.words()) {
+            entered += u64::from(target.swap(*word, Ordering::Relaxed).count_ones());
+        }
+        let owed = &self.lab.tally(platform.this_cpu()).calls_expected;
+        count(owed, (targets.len() as u64).wrapping_sub(entered));
     }
 
     /// Marks that the call with this raw id runs on this CPU, now.

@@ -6,13 +6,13 @@ use core::sync::atomic::Ordering;
 use kit::counters::{GUEST as FIRST_COUNTER, ROOM, Row, count};
 use kit::log;
 use kit::metal::platform::Metal;
-use kit::platform::{Platform, Point, Vector};
+use kit::platform::{CpuId, Platform, Point, Vector};
 use kit::probe;
 use kit::sync::mask::CpuMask;
 use kit::sync::spin::SpinLock;
 
 use crate::GUEST;
-use crate::guest::{CGuest, CPUS};
+use crate::guest::{CGuest, CPUS, CPUS_AT_BOOT};
 use crate::intended;
 use crate::ledger::FIRST_ORACLE;
 use crate::table::{VECTORS, text as text_at};
@@ -65,6 +65,26 @@ surface! {
         CPUS.load(Ordering::Relaxed)
     }
 
+    fn lab_cpus_at_boot() -> u32 {
+        CPUS_AT_BOOT.load(Ordering::Relaxed)
+    }
+
+    fn lab_start_cpu(cpu: u32) -> bool {
+        platform().start_cpu(existing(cpu, "lab_start_cpu")).is_ok()
+    }
+
+    fn lab_wake(cpu: u32) {
+        platform().send_ipi(existing(cpu, "lab_wake"), Vector::WAKE);
+    }
+
+    fn lab_take_pending() {
+        guest().take_pending();
+    }
+
+    fn lab_do_program(program: u32, refused: extern "C" fn(i64)) {
+        guest().do_program(program, refused);
+    }
+
     fn lab_in_handler() -> bool {
         let on_the_stack = 0_u8;
         let platform = platform();
@@ -85,14 +105,12 @@ surface! {
 
     fn lab_send_ipi(cpu: u32, vector: u32) {
         let vector = vector_numbered(vector);
-        assert!((cpu as usize) < platform().lab.cpus(), "lab_send_ipi: there is no CPU {cpu}");
-        platform().send_ipi(cpu as usize, vector);
+        platform().send_ipi(existing(cpu, "lab_send_ipi"), vector);
     }
 
     fn lab_announce(cpu: u32, vector: u32, call: u64) {
         let vector = vector_numbered(vector);
-        assert!((cpu as usize) < platform().lab.cpus(), "lab_announce: there is no CPU {cpu}");
-        platform().announce(cpu as usize, vector, call);
+        platform().announce(existing(cpu, "lab_announce"), vector, call);
     }
 
     fn lab_data_race_begin() {
@@ -169,7 +187,40 @@ surface! {
 // SAFETY: the one definition of what `lab.h` declares, with the same signature.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn lab_call_made(cpus: *const u64, waits: bool) -> u64 {
-    let mut words = cpus;
+    // SAFETY: by the caller's promise.
+    unsafe { lab_call_made_for(cpus, waits, 0) }
+}
+
+/// See `lab.h`.
+///
+/// # Safety
+/// As above.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lab_call_made_for(cpus: *const u64, waits: bool, program: u32) -> u64 {
+    // SAFETY: by the caller's promise.
+    let mask = unsafe { set_at(cpus) };
+    let program = u8::try_from(program).expect("lab_call_made_for: the number of a program");
+    (guest().ledger()).made(platform(), &mask, waits, program).raw()
+}
+
+/// See `lab.h`.
+///
+/// # Safety
+/// As above.
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lab_call_was_made_to(call: u64, cpus: *const u64) {
+    // SAFETY: by the caller's promise.
+    let mask = unsafe { set_at(cpus) };
+    guest().ledger().was_made_to(platform(), call, &mask);
+}
+
+/// The set of CPUs in C.
+///
+/// # Safety
+/// There are as many words as the machine's CPUs have bits for.
+unsafe fn set_at(mut words: *const u64) -> CpuMask {
     let mut mask = CpuMask::all(platform().lab.cpus());
     mask.filter_words(|| {
         // SAFETY: by the caller's promise; the mask has a word for every 64 CPUs.
@@ -177,7 +228,7 @@ unsafe extern "C" fn lab_call_made(cpus: *const u64, waits: bool) -> u64 {
         words = words.wrapping_add(1);
         word
     });
-    guest().ledger().made(platform(), &mask, waits).raw()
+    mask
 }
 
 /// See `lab.h`.
@@ -207,6 +258,13 @@ unsafe extern "C" fn lab_print_number(text: *const u8, number: u64) {
 #[unsafe(no_mangle)]
 extern "C" fn abort() -> ! {
     panic!("a C file has called abort()")
+}
+
+/// The CPU that the function `called` is told.
+fn existing(cpu: u32, called: &str) -> CpuId {
+    let (cpu, cpus) = (cpu as CpuId, platform().lab.cpus());
+    assert!(cpu < cpus, "{called}: there is no CPU {cpu}");
+    cpu
 }
 
 fn vector_numbered(number: u32) -> Vector {

@@ -28,6 +28,8 @@ pub struct CCommand {
     pub cpus: [u64; 16],
     /// Whether the CPU is to wait until it has been done everywhere.
     pub waits: u32,
+    /// The number of the program that goes with it, or 0.
+    pub program: u32,
 }
 
 /// The text of C at `at`.
@@ -67,6 +69,22 @@ pub enum Entry {
     Value(&'static str, &'static str, u32, bool),
     /// A function that looks for what was left behind.
     Judge(extern "C" fn()),
+    /// How CPUs leave and come.
+    Hotplug(&'static CHotplug),
+}
+
+/// How CPUs leave and come, as `struct lab_hotplug`.
+#[derive(Debug)]
+#[repr(C)]
+pub struct CHotplug {
+    /// This CPU has started, with interrupts off.
+    pub starts: extern "C" fn(),
+    /// Whether this CPU has gone offline, at a point between two commands.
+    pub between: extern "C" fn() -> bool,
+    /// Whether it has something to do there.
+    pub is_wanted: extern "C" fn() -> bool,
+    /// The CPUs that are online: this word of the set.
+    pub online: extern "C" fn(u32) -> u64,
 }
 
 /// The variable of a C file that has the number of the value that was chosen.
@@ -118,6 +136,8 @@ impl RawEntry {
             6 => Entry::Judge(unsafe {
                 core::mem::transmute::<*const u8, extern "C" fn()>(self.first)
             }),
+            // SAFETY: LAB_HOTPLUG makes the one of such a structure, which is constant.
+            7 => Entry::Hotplug(unsafe { &*self.first.cast() }),
             kind => panic!("the section lab_entries has an entry of the unknown kind {kind}"),
         }
     }

@@ -10,9 +10,15 @@ use kit::options::{MachineOptions, Options, OptionsError, choose};
 
 use crate::table::{Chosen, Entry, entries};
 
+/// The key that a guest has whose CPUs can leave and come.
+const MAXCPUS: &str = "maxcpus";
+
 /// The words of the image's C files.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Words;
+pub struct Words {
+    /// `maxcpus=`: how many CPUs are started at boot, if not all.
+    at_boot: Option<u32>,
+}
 
 /// The keys, and where the value of each goes.
 fn words() -> impl Iterator<Item = (&'static str, Chosen)> {
@@ -52,12 +58,27 @@ impl Options for Words {
         if let Some(keys) = unsafe { KEYS.load(Ordering::Acquire).as_ref() } {
             return keys;
         }
-        let keys = Box::leak(Box::new(words().map(|(key, _)| key).collect::<Vec<_>>()));
+        let maxcpus = entries().filter_map(|entry| match entry {
+            Entry::Hotplug(_) => Some(MAXCPUS),
+            _ => None,
+        });
+        let keys: Vec<_> = words().map(|(key, _)| key).chain(maxcpus).collect();
+        let keys = Box::leak(Box::new(keys));
         KEYS.store(keys, Ordering::Release);
         keys
     }
 
     fn set<'a>(&mut self, key: &'a str, value: &'a str) -> Result<(), OptionsError<'a>> {
+        if key == MAXCPUS {
+            let some = value.parse();
+            let some = some.map_err(|_| OptionsError::NotANumber(key, value))?;
+            if some == 0 {
+                let first = "leaves no CPU to boot";
+                return Err(OptionsError::Wrong(key, value, first));
+            }
+            self.at_boot = Some(some);
+            return Ok(());
+        }
         let values = values(key).into_iter();
         let number = choose(key, value, values.map(|(name, number, _)| (name, number)))?;
         words()
@@ -73,7 +94,14 @@ impl Options for Words {
         }
     }
 
-    fn write_words(&self, _: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn cpus_at_boot(&self, cpus: usize) -> usize {
+        self.at_boot.map_or(cpus, |some| cpus.min(some as usize))
+    }
+
+    fn write_words(&self, cpus: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.at_boot.is_some() {
+            write!(f, " {MAXCPUS}={}", self.cpus_at_boot(cpus))?;
+        }
         chosen().try_for_each(|(key, name, _)| write!(f, " {key}={name}"))
     }
 

@@ -1,0 +1,20 @@
+/* What deeds.c and objects.c know of each other. */
+#ifndef DEEDS_H
+#define DEEDS_H
+
+#include "lab.h"
+
+/* Why a deed is refused, as Linux numbers errors. */
+enum { REFUSED_OFFLINE = -6, REFUSED_BUSY = -16, REFUSED_INVALID = -22 };
+
+/* The number of the oracle `contract`, which deeds.c declares. */
+enum { CONTRACT_NUMBER = 4 };
+#define CONTRACT CONTRACT_NUMBER
+
+/* Does what stood in braces behind a deed, if anything did, on this CPU. */
+void do_program(uint32_t program);
+
+/* Reads a word of the deeds, if there is one with this number. */
+bool word(uint64_t number, uint64_t *value);
+
+#endif
