@@ -11,7 +11,7 @@ LAB_GUEST("linux-smp", SMP_LAB_VERSION, "The cross-CPU calls of Linux: kernel/sm
 LAB_ORACLE(WARNED, 1, "warned", "warned, by WARN or printk, in the kernel's code (the line is what was seen)");
 
 LAB_ORACLE(INTERRUPTED, 2, "interrupts-on", "ran the function of a call with interrupts enabled");
-LAB_ORACLE(UNSERVED, 3, "unserved", "left a CPU's wish unserved, although that had queued the work that serves it");
+LAB_ORACLE(UNSERVED, 3, "unserved", "left a CPU's wish unserved, although what serves it had been asked for, or was under way");
 LAB_ORACLE(BREACH, CONTRACT, "contract",
            "broke a rule of the calls: made one that can wait where it must not, by the kernel's own WARN (the line is what "
            "was seen), or released a lock that it did not have");
@@ -43,7 +43,7 @@ void smp_lab_freed_in_use(unsigned int cpu)
 
 /* ---- Calls ---- */
 
-static void ran(void *call)
+void smp_lab_runs(void *call)
 {
     if (lab_irqs_enabled())
         lab_report(INTERRUPTED, (uint64_t)call, 0);
@@ -101,7 +101,7 @@ LAB_DEED_WITH(call_single, 1, "call-single", "single", A_CALL | LAB_ENTERS_CALL,
 {
     uint64_t call = may_wait(command, only(command->arguments[0]));
 
-    return returned(call, linux_single(command->arguments[0], ran, (void *)call, command->waits));
+    return returned(call, linux_single(command->arguments[0], smp_lab_runs, (void *)call, command->waits));
 }
 
 LAB_DEED_WITH(call_async, 2, "call-async", "async", A_CALL_NOT_WAITED_FOR,
@@ -114,7 +114,7 @@ LAB_DEED_WITH(call_async, 2, "call-async", "async", A_CALL_NOT_WAITED_FOR,
     if (linux_async_is_busy())
         return REFUSED_BUSY;
     call = made(command, only(command->arguments[0]));
-    return returned(call, linux_async(command->arguments[0], ran, (void *)call));
+    return returned(call, linux_async(command->arguments[0], smp_lab_runs, (void *)call));
 }
 
 LAB_DEED_WITH(call_many, 3, "call-many", "many", A_CALL | LAB_ENTERS_CALL, "Calls these CPUs (smp_call_function_many).",
@@ -123,7 +123,7 @@ LAB_DEED_WITH(call_many, 3, "call-many", "many", A_CALL | LAB_ENTERS_CALL, "Call
     uint64_t others = command->cpus[0] & ~only(lab_cpu());
     uint64_t call = may_wait(command, others);
 
-    linux_many(command->cpus[0], ran, (void *)call, command->waits);
+    linux_many(command->cpus[0], smp_lab_runs, (void *)call, command->waits);
     return was_made_to(call, linux_called(others, (void *)call));
 }
 
@@ -132,7 +132,7 @@ LAB_DEED_WITH(call_all, 4, "call-all", "all", A_CALL, "Calls all others (smp_cal
     uint64_t others = all() & ~only(lab_cpu());
     uint64_t call = may_wait(command, others);
 
-    linux_all(ran, (void *)call, command->waits);
+    linux_all(smp_lab_runs, (void *)call, command->waits);
     return was_made_to(call, linux_called(others, (void *)call));
 }
 
@@ -140,7 +140,7 @@ LAB_DEED_WITH(on_each, 5, "on-each", "each", A_CALL, "Calls all, itself too (on_
 {
     uint64_t call = may_wait(command, all());
 
-    linux_each(ran, (void *)call, command->waits);
+    linux_each(smp_lab_runs, (void *)call, command->waits);
     return was_made_to(call, linux_called(all() & ~only(lab_cpu()), (void *)call) | only(lab_cpu()));
 }
 
@@ -165,7 +165,7 @@ LAB_DEED_WITH(call_cond, 22, "call-cond", "cond", A_CALL,
         return REFUSED_INVALID;
     condition[lab_cpu()] = command->arguments[1];
     call = may_wait(command, command->cpus[0]);
-    return was_made_to(call, linux_cond(command->cpus[0], ran, (void *)call, command->waits));
+    return was_made_to(call, linux_cond(command->cpus[0], smp_lab_runs, (void *)call, command->waits));
 }
 
 /* The call to any of several CPUs that has run last on each CPU, by caller. */
@@ -174,7 +174,7 @@ static uint64_t ran_as_any[LAB_CPUS][LAB_CPUS];
 static void ran_any(void *call)
 {
     ran_as_any[(uint64_t)call >> 48][lab_cpu()] = (uint64_t)call;
-    ran(call);
+    smp_lab_runs(call);
 }
 
 static bool found_any(uint64_t call, uint64_t *cpus)
@@ -231,7 +231,23 @@ LAB_DEED_WITH(irq_work, 24, "irq-work", "", A_CALL_NOT_WAITED_FOR,
     if (linux_irq_work_is_busy())
         return REFUSED_BUSY;
     call = made(command, only(command->arguments[0]));
-    linux_irq_work(command->arguments[0], ran, (void *)call);
+    linux_irq_work(command->arguments[0], smp_lab_runs, (void *)call);
+    return returned(call, 0);
+}
+
+LAB_DEED_WITH(wake, 27, "wake", "", A_CALL_NOT_WAITED_FOR,
+              "Wakes one of the tasks 0-7 on one CPU (__smp_call_single_queue, CSD_TYPE_TTWU). Is refused while another "
+              "one wakes it.",
+              LAB_NUMBER, LAB_CPU)
+{
+    uint64_t call;
+
+    if (command->arguments[0] >= SMP_LAB_TASKS)
+        return REFUSED_INVALID;
+    if (!linux_begin_wake(command->arguments[0]))
+        return REFUSED_BUSY;
+    call = made(command, only(command->arguments[1]));
+    linux_wake(command->arguments[0], command->arguments[1], (void *)call);
     return returned(call, 0);
 }
 
@@ -254,6 +270,15 @@ LAB_DEED(wish, 25, "wish",
     wishes[lab_cpu()] = 1;
     linux_shared_work(command->arguments[0]);
     return 0;
+}
+
+LAB_DEED(kick, 26, "kick",
+         "Makes a wish, and has one CPU serve all wishes, by a descriptor of this CPU's that always has the same function "
+         "(smp_call_function_single_async). Is refused, by -EBUSY, while that is in use.",
+         LAB_CPU)
+{
+    wishes[lab_cpu()] = 1;
+    return linux_fixed_async(command->arguments[0]);
 }
 
 LAB_JUDGE(all_wishes_are_served)

@@ -21,33 +21,36 @@ void set_cpu_online(unsigned int cpu, bool online)
 
 /* ---- The stop (stop_machine_cpuslocked) ---- */
 
-enum { STOP_NONE, STOP_PREPARE, STOP_DISABLE_IRQ, STOP_RUN, STOP_EXIT };
-
-/* The stop under way. There is one at a time. */
+/* The stop under way. There is one at a time. The states of multi_cpu_stop() are followed in as few steps as they can
+ * be, since a search tries the orders of all of them: what the CPUs do in each of them, and that none does it before
+ * all others are there, is the same. */
 static struct {
-    unsigned int threads;
-    unsigned int leaving; /* the CPU that goes offline meanwhile */
-    int state;
-    atomic_t acks;  /* how many threads have yet to do what the state asks for */
-    atomic_t to_do; /* how many have yet to end */
+    int threads;
+    int leaving;        /* the CPU that goes offline meanwhile */
+    atomic64_t missing; /* the CPUs whose stoppers have yet to come */
+    atomic_t acks;      /* how many have disabled interrupts; one more: the CPU has left; all others have gone on */
 } stop;
-
-/* Whether this CPU's stopper has something to do: to take part in the stop, or to take its CPU offline without one. */
-static DEFINE_PER_CPU(int, stopper_is_wanted);
 
 static bool late_ipis, stops = true;
 
-static void set_state(int state)
+/* Wakes the stoppers of these CPUs, this one's not. */
+static void queue_stop_works(unsigned int leaving, unsigned long cpus)
 {
-    atomic_set(&stop.acks, stop.threads);
-    smp_wmb();
-    WRITE_ONCE(stop.state, state);
+    unsigned int cpu;
+
+    /* Not by stores, which could wait in a buffer: nobody looks yet. */
+    arch_xchg(&stop.leaving, leaving);
+    arch_xchg(&stop.threads, hweight_long(cpus));
+    atomic_xchg(&stop.acks, 0);
+    atomic64_xchg(&stop.missing, cpus);
+    for_each_possible_cpu(cpu)
+        if (cpu != smp_processor_id() && cpus >> cpu & 1)
+            lab_wake(cpu);
 }
 
-static void want_stopper(unsigned int cpu)
+static void stopper_has_come(void)
 {
-    smp_store_release(per_cpu_ptr(&stopper_is_wanted, cpu), 1);
-    lab_wake(cpu);
+    atomic64_fetch_and(~(1L << smp_processor_id()), &stop.missing);
 }
 
 /* take_cpu_down(), interrupts off: __cpu_disable(), and of the dying states the one of calls. */
@@ -59,26 +62,27 @@ static void take_cpu_down(void)
 
 /* multi_cpu_stop(). The CPU that goes offline returns with its interrupts off: it would enable them once more, with
  * its APIC disabled, before it is idle. */
-static void take_part_in_stop(void)
+static void multi_cpu_stop(void)
 {
-    bool leaves = stop.leaving == smp_processor_id();
-    int state = STOP_NONE;
-
-    do {
-        lab_wait_until(READ_ONCE(stop.state) != state);
-        state = READ_ONCE(stop.state);
-        if (state == STOP_DISABLE_IRQ)
-            local_irq_disable();
-        if (state == STOP_RUN && leaves)
-            take_cpu_down();
-        if (atomic_dec_and_test(&stop.acks))
-            set_state(state + 1);
-    } while (state != STOP_EXIT);
-    if (leaves)
+    /* MULTI_STOP_PREPARE */
+    stopper_has_come();
+    lab_wait_until(atomic64_read(&stop.missing) == 0);
+    /* MULTI_STOP_DISABLE_IRQ */
+    local_irq_disable();
+    atomic_inc(&stop.acks);
+    /* MULTI_STOP_RUN */
+    if (stop.leaving == smp_processor_id()) {
+        lab_wait_until(atomic_read(&stop.acks) == stop.threads);
+        take_cpu_down();
+        atomic_inc(&stop.acks);
         return;
+    }
+    lab_wait_until(atomic_read(&stop.acks) > stop.threads);
+    /* MULTI_STOP_EXIT, and cpu_stop_signal_done() */
     local_irq_enable();
     if (!late_ipis)
         lab_take_pending();
+    atomic_inc(&stop.acks);
 }
 
 /* ---- The CPU that leaves ---- */
@@ -93,7 +97,7 @@ static void complete_idle_dead(void *unused)
 /* A CPU that holds a spin lock is not preempted. */
 bool linux_is_wanted(void)
 {
-    return smp_load_acquire(this_cpu_ptr(&stopper_is_wanted)) && !smp_lab_holds_locks();
+    return atomic64_read(&stop.missing) >> smp_processor_id() & 1 && !smp_lab_holds_locks();
 }
 
 /* What the stopper's thread does, and the idle thread of a CPU that has left. */
@@ -101,16 +105,15 @@ bool linux_between(void)
 {
     if (!linux_is_wanted())
         return false;
-    WRITE_ONCE(*this_cpu_ptr(&stopper_is_wanted), 0);
     if (stops) {
-        take_part_in_stop();
+        multi_cpu_stop();
+        if (stop.leaving != smp_processor_id())
+            return false;
     } else {
         local_irq_disable();
         take_cpu_down();
+        stopper_has_come();
     }
-    atomic_dec(&stop.to_do);
-    if (cpu_online(smp_processor_id()))
-        return false;
     /* cpuhp_report_idle_dead(): the CPU, which is offline, has another one say that it is dead. */
     smp_call_function_single(cpumask_first(cpu_online_mask), complete_idle_dead, NULL, 0);
     return true;
@@ -123,26 +126,15 @@ static atomic_t hotplug_lock = ATOMIC_INIT(0);
 
 static int cpu_down(unsigned int leaving)
 {
-    unsigned int cpu;
-
     if (leaving == smp_processor_id() || !cpu_online(leaving) || leaving == 0)
         return -EINVAL;
-    is_idle_dead = 0;
+    arch_xchg(&is_idle_dead, 0);
     /* takedown_cpu() */
-    stop.leaving = leaving;
-    stop.threads = stops ? num_online_cpus() : 1;
-    atomic_set(&stop.to_do, stop.threads);
-    set_state(STOP_PREPARE);
+    queue_stop_works(leaving, stops ? READ_ONCE(__cpu_online_mask.bits[0]) : 1UL << leaving);
     if (stops) {
-        for_each_cpu(cpu, cpu_online_mask)
-            if (cpu != smp_processor_id())
-                want_stopper(cpu);
-        take_part_in_stop();
-        atomic_dec(&stop.to_do);
-    } else {
-        want_stopper(leaving);
+        multi_cpu_stop();
+        lab_wait_until(atomic_read(&stop.acks) == 2 * stop.threads);
     }
-    lab_wait_until(atomic_read(&stop.to_do) == 0);
     lab_wait_until(READ_ONCE(is_idle_dead));
     return smpcfd_dead_cpu(leaving);
 }

@@ -154,11 +154,6 @@ void linux_irq_work_interrupt(void)
 
 /* ---- What is not here ---- */
 
-void sched_ttwu_pending(void *list)
-{
-    BUG();
-}
-
 void wake_up_if_idle(int cpu)
 {
     BUG();
@@ -282,6 +277,19 @@ int linux_any(unsigned long word, void (*function)(void *), void *info, int wait
     struct cpumask mask = { .bits = { word } };
 
     return smp_call_function_any(&mask, function, info, waits);
+}
+
+/* A descriptor of which the function is always the same, so that the file alone says whether it is in use. */
+static void serve(void *unused)
+{
+    smp_lab_serve();
+}
+
+static DEFINE_PER_CPU(call_single_data_t, fixed_csd) = CSD_INIT(serve, NULL);
+
+int linux_fixed_async(unsigned int cpu)
+{
+    return smp_call_function_single_async(cpu, this_cpu_ptr(&fixed_csd));
 }
 
 /* Each CPU has one irq_work of its own. */

@@ -4,6 +4,7 @@
 #define SMP_LAB_H
 
 #define SMP_LAB_CPUS 64
+#define SMP_LAB_TASKS 8
 
 /* ---- What machine.c offers: the functions of kernel/smp.c and kernel/irq_work.c ---- */
 
@@ -27,6 +28,9 @@ void linux_leave_mask(unsigned int cpu);
 int linux_irq_work_is_busy(void);
 void linux_irq_work(unsigned int cpu, void (*function)(void *), void *info);
 
+/* Calls with this CPU's descriptor that always has the same function, smp_lab_serve(). */
+int linux_fixed_async(unsigned int cpu);
+
 /* Queues the work that all CPUs share, unless it is pending. */
 void linux_shared_work(unsigned int cpu);
 
@@ -43,6 +47,12 @@ _Bool linux_between(void);
 _Bool linux_is_wanted(void);
 unsigned long linux_online(unsigned int word);
 
+/* ---- What wakeup.c offers ---- */
+
+/* Whether this task sleeps, so that the caller is the one who wakes it, on this CPU, by linux_wake(). */
+int linux_begin_wake(unsigned int task);
+void linux_wake(unsigned int task, unsigned int cpu, void *call);
+
 /* ---- What machine.c offers hotplug.c ---- */
 
 /* smpcfd_prepare_cpu() */
@@ -58,7 +68,9 @@ _Bool smp_lab_holds_locks(void);
 void smp_lab_freed_in_use(unsigned int cpu);
 enum { CALL_VECTOR = 0xf4, WORK_VECTOR = 0xf3, TIMER_VECTOR = 0xf2 };
 
-/* The work that all CPUs share. */
+/* The function of a call, and what a task does that is woken. */
+void smp_lab_runs(void *call);
+/* Serves all wishes. */
 void smp_lab_serve(void);
 /* The kernel's code warns, at this place of its source. */
 void lab_warned(const char *file, int line);

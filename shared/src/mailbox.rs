@@ -75,7 +75,7 @@ pub enum Refusal {
     Offline = -6,
     /// There is no memory for the CPU (`-ENOMEM`).
     NoMemory = -12,
-    /// Another CPU is leaving or coming (`-EBUSY`).
+    /// Another CPU is leaving or coming, or something else that it takes is in use (`-EBUSY`).
     Busy = -16,
     /// The command makes no sense (`-EINVAL`).
     Invalid = -22,
@@ -100,7 +100,7 @@ impl Refusal {
             Self::NotStarted => "the CPU did not start",
             Self::Offline => "the target is not online",
             Self::NoMemory => "there is no memory for the CPU",
-            Self::Busy => "another CPU is leaving or coming",
+            Self::Busy => "another CPU is leaving or coming, or what it takes is in use",
             Self::Invalid => "this cannot be asked of this CPU now",
             Self::Unsupported => "this queue has nothing of the kind",
         }
