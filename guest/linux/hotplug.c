@@ -21,36 +21,48 @@ void set_cpu_online(unsigned int cpu, bool online)
 
 /* ---- The stop (stop_machine_cpuslocked) ---- */
 
-/* The stop under way. There is one at a time. The states of multi_cpu_stop() are followed in as few steps as they can
- * be, since a search tries the orders of all of them: what the CPUs do in each of them, and that none does it before
- * all others are there, is the same. */
+/* How far each CPU is. The states of multi_cpu_stop() are followed in as few steps as they can be, since a search tries
+ * the orders of all of them: what the CPUs do in each, and that none begins before all others are there, is the same. */
+enum { NOT_STOPPED, IS_WANTED, HAS_COME, IRQS_ARE_OFF, HAS_DONE };
+
+/* The stop under way. There is one at a time. */
 static struct {
-    int threads;
-    int leaving;        /* the CPU that goes offline meanwhile */
-    atomic64_t missing; /* the CPUs whose stoppers have yet to come */
-    atomic_t acks;      /* how many have disabled interrupts; one more: the CPU has left; all others have gone on */
+    unsigned int leaving; /* the CPU that goes offline meanwhile */
+    unsigned long cpus;   /* those that stop */
+    u64 reached[NR_CPUS];
 } stop;
 
 static bool late_ipis, stops = true;
 
-/* Wakes the stoppers of these CPUs, this one's not. */
+/* Not by a store, which could wait in a buffer: more orders, in which the others find the same. */
+static void reach(unsigned int cpu, u64 how_far)
+{
+    arch_xchg(&stop.reached[cpu], how_far);
+}
+
+static bool have_all_reached(u64 how_far)
+{
+    unsigned int cpu;
+
+    for_each_cpu(cpu, cpu_possible_mask)
+        if (stop.cpus >> cpu & 1 && READ_ONCE(stop.reached[cpu]) < how_far)
+            return false;
+    return true;
+}
+
+/* Wakes the stoppers of these CPUs. */
 static void queue_stop_works(unsigned int leaving, unsigned long cpus)
 {
     unsigned int cpu;
 
-    /* Not by stores, which could wait in a buffer: nobody looks yet. */
     arch_xchg(&stop.leaving, leaving);
-    arch_xchg(&stop.threads, hweight_long(cpus));
-    atomic_xchg(&stop.acks, 0);
-    atomic64_xchg(&stop.missing, cpus);
-    for_each_possible_cpu(cpu)
-        if (cpu != smp_processor_id() && cpus >> cpu & 1)
+    arch_xchg(&stop.cpus, cpus);
+    for_each_cpu(cpu, cpu_possible_mask)
+        if (cpus >> cpu & 1)
+            reach(cpu, IS_WANTED);
+    for_each_cpu(cpu, cpu_possible_mask)
+        if (cpus >> cpu & 1 && cpu != smp_processor_id())
             lab_wake(cpu);
-}
-
-static void stopper_has_come(void)
-{
-    atomic64_fetch_and(~(1L << smp_processor_id()), &stop.missing);
 }
 
 /* take_cpu_down(), interrupts off: __cpu_disable(), and of the dying states the one of calls. */
@@ -60,29 +72,33 @@ static void take_cpu_down(void)
     smpcfd_dying_cpu(smp_processor_id());
 }
 
-/* multi_cpu_stop(). The CPU that goes offline returns with its interrupts off: it would enable them once more, with
- * its APIC disabled, before it is idle. */
-static void multi_cpu_stop(void)
+/* multi_cpu_stop(). Whether this is the CPU that has gone offline, which returns with its interrupts off: it would
+ * enable them once more, with its APIC disabled, before it is idle. */
+static bool multi_cpu_stop(void)
 {
+    unsigned int cpu = smp_processor_id();
+    bool leaves = stop.leaving == cpu;
+
     /* MULTI_STOP_PREPARE */
-    stopper_has_come();
-    lab_wait_until(atomic64_read(&stop.missing) == 0);
+    reach(cpu, HAS_COME);
+    lab_wait_until(have_all_reached(HAS_COME));
     /* MULTI_STOP_DISABLE_IRQ */
     local_irq_disable();
-    atomic_inc(&stop.acks);
+    reach(cpu, IRQS_ARE_OFF);
     /* MULTI_STOP_RUN */
-    if (stop.leaving == smp_processor_id()) {
-        lab_wait_until(atomic_read(&stop.acks) == stop.threads);
+    if (leaves) {
+        lab_wait_until(have_all_reached(IRQS_ARE_OFF));
         take_cpu_down();
-        atomic_inc(&stop.acks);
-        return;
+    } else {
+        lab_wait_until(READ_ONCE(stop.reached[stop.leaving]) == HAS_DONE);
+        /* MULTI_STOP_EXIT */
+        local_irq_enable();
+        if (!late_ipis)
+            lab_take_pending();
     }
-    lab_wait_until(atomic_read(&stop.acks) > stop.threads);
-    /* MULTI_STOP_EXIT, and cpu_stop_signal_done() */
-    local_irq_enable();
-    if (!late_ipis)
-        lab_take_pending();
-    atomic_inc(&stop.acks);
+    /* cpu_stop_signal_done(). The next stop can begin. */
+    reach(cpu, HAS_DONE);
+    return leaves;
 }
 
 /* ---- The CPU that leaves ---- */
@@ -97,7 +113,7 @@ static void complete_idle_dead(void *unused)
 /* A CPU that holds a spin lock is not preempted. */
 bool linux_is_wanted(void)
 {
-    return atomic64_read(&stop.missing) >> smp_processor_id() & 1 && !smp_lab_holds_locks();
+    return READ_ONCE(stop.reached[smp_processor_id()]) == IS_WANTED && !smp_lab_holds_locks();
 }
 
 /* What the stopper's thread does, and the idle thread of a CPU that has left. */
@@ -106,13 +122,12 @@ bool linux_between(void)
     if (!linux_is_wanted())
         return false;
     if (stops) {
-        multi_cpu_stop();
-        if (stop.leaving != smp_processor_id())
+        if (!multi_cpu_stop())
             return false;
     } else {
         local_irq_disable();
         take_cpu_down();
-        stopper_has_come();
+        reach(smp_processor_id(), HAS_DONE);
     }
     /* cpuhp_report_idle_dead(): the CPU, which is offline, has another one say that it is dead. */
     smp_call_function_single(cpumask_first(cpu_online_mask), complete_idle_dead, NULL, 0);
@@ -133,7 +148,7 @@ static int cpu_down(unsigned int leaving)
     queue_stop_works(leaving, stops ? READ_ONCE(__cpu_online_mask.bits[0]) : 1UL << leaving);
     if (stops) {
         multi_cpu_stop();
-        lab_wait_until(atomic_read(&stop.acks) == 2 * stop.threads);
+        lab_wait_until(have_all_reached(HAS_DONE));
     }
     lab_wait_until(READ_ONCE(is_idle_dead));
     return smpcfd_dead_cpu(leaving);

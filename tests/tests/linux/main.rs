@@ -236,6 +236,41 @@ fn a_function_that_runs_with_interrupts_enabled() {
     );
 }
 
+/// Its interrupt can come later than the CPU has its interrupts off for good.
+#[test]
+fn a_cpu_that_leaves_without_a_look_at_its_queue() {
+    finds(
+        "kernel/smp.c",
+        "\t__flush_smp_call_function_queue(false);\n\tirq_work_run();",
+        "\tirq_work_run();",
+        "cpus 2\n0: single 1; offline 1\n",
+        "lost",
+    );
+}
+
+/// It can have changed meanwhile, and whoever asked it first goes on as if the call were made.
+#[test]
+fn a_condition_that_is_asked_twice() {
+    finds(
+        "kernel/smp.c",
+        "if (cond_func && !cond_func(cpu, info))",
+        "if (cond_func && !(cond_func(cpu, info) && cond_func(cpu, info)))",
+        "cpus 2\n0: cond 1 0 wait\n1: set 0 2; set 0 0\n",
+        "lost",
+    );
+}
+
+#[test]
+fn a_task_that_is_dropped_from_the_queue_behind_another_one() {
+    finds(
+        "kernel/smp.c",
+        "if (type != CSD_TYPE_TTWU) {",
+        "if (type != CSD_TYPE_TTWU || prev) {",
+        "cpus 3\n0: wake 0 2\n1: wake 1 2\n",
+        "lost",
+    );
+}
+
 #[test]
 fn the_watchdog_of_csd_locks_is_built_in_and_changes_nothing() {
     need_kvm();

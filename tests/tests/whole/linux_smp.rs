@@ -120,12 +120,139 @@ fn it_loses_no_call_of_2009_and_finds_none_deleted_first() {
 #[test]
 fn it_warns_of_a_call_with_interrupts_off() {
     search(
-        "cpus 2\n0: irqs-off; single 1 wait; irqs-on\nexpect warned",
+        "cpus 2\n0: irqs-off; single 1 wait; irqs-on\nexpect contract",
         "",
         |run| {
             run.ends_with(0)
-                .says("as expected: warned")
-                .says("in the kernel's code");
+                .says("as expected: contract")
+                .says("by the kernel's own WARN");
+        },
+    );
+}
+
+/// So too in the function of a call, which the deeds in braces are done by.
+#[test]
+fn it_warns_of_a_call_that_waits_in_the_function_of_one() {
+    search(
+        "cpus 2\n0: single 0 wait { single 1 wait }\nexpect contract",
+        "",
+        |run| {
+            run.ends_with(0).says("as expected: contract");
+        },
+    );
+}
+
+/// By the functions that the file has for this, with real INIT and start-up IPIs.
+#[test]
+fn it_is_complete_where_a_cpu_leaves_and_comes() {
+    completes(
+        "cpus 2\n0: single 1; offline 1; single 1 wait; online 1; single 1 wait",
+        "--strategy races",
+    );
+    completes(
+        "cpus 2\nappend maxcpus=1\n0: single 1; online 1; any 1 wait",
+        "--strategy races",
+    );
+}
+
+#[test]
+#[ignore = "minutes: make test-long"]
+fn it_is_complete_where_a_cpu_that_calls_leaves_and_no_ipi_is_late() {
+    completes(
+        "cpus 2\n0: offline 1\n1: single 0",
+        "--strategy races --append late-ipis=off",
+    );
+    completes(
+        include_str!("../../../scenarios/explore/gone-and-back.case"),
+        "--strategy races",
+    );
+}
+
+/// The machine is not stopped after such an IPI has been taken, and `smpcfd_dead_cpu()` frees what the called CPU
+/// still has in its queue.
+#[test]
+fn a_late_ipi_lets_a_cpu_that_leaves_free_what_is_in_use() {
+    let case = "cpus 2\n0: offline 1\n1: many 0\nexpect use-after-free";
+    search(case, "", |run| {
+        run.ends_with(0).says("as expected: use-after-free");
+    });
+}
+
+/// A CPU that leaves while another one may be calling it: what the stop is for.
+#[test]
+fn without_a_stop_a_call_to_a_cpu_that_leaves_is_lost() {
+    let case = "cpus 3\n0: offline 2\n1: single 2\nexpect lost";
+    search(case, "--append hotplug=no-stop", |run| {
+        run.ends_with(0).says("as expected: ");
+    });
+}
+
+/// The mask and the condition change meanwhile, and the call is made to some of these CPUs only.
+#[test]
+fn it_is_complete_where_a_mask_or_a_condition_changes() {
+    completes("cpus 3\n0: cond 0-2 0 wait\n1: set 0 5", "--strategy races");
+    completes("cpus 2\n0: many 1\n1: leave-mask 0", "--strategy races");
+}
+
+/// What a condition finds can be neither both calls, nor none: the ledger follows the condition.
+#[test]
+fn a_call_with_a_condition_runs_where_it_held() {
+    let case = "cpus 2\n0: cond 1 0 wait\n1: set 0 2\nreach ran 0:0:1 on 1\nreach not ran 0:0:1 on 1";
+    completes(case, "--strategy races");
+}
+
+#[test]
+fn it_is_complete_where_a_task_is_woken_twice() {
+    completes("cpus 2\n0: wake 0 1; wake 0 1", "--strategy races");
+    completes(
+        "cpus 3\n0: wake 0 2\n1: wake 0 2",
+        "--strategy races --memory sc",
+    );
+}
+
+/// `-EBUSY` says that the function has yet to run, and not that it will see what has been stored before.
+#[test]
+fn who_relies_on_a_csd_that_is_in_use_needs_a_barrier() {
+    let case = "cpus 2\n0: kick 1; kick 1\n";
+    search(&format!("{case}expect unserved"), "", |run| {
+        run.ends_with(0).says("as expected: unserved");
+    });
+    completes(case, "--strategy races --memory sc");
+}
+
+#[test]
+fn the_cases_of_kernels_deadlocks_come_out_as_in_the_other_guest() {
+    for (case, found) in [
+        (
+            include_str!("../../../scenarios/explore/call-from-timer.case"),
+            "as expected: contract",
+        ),
+        (
+            include_str!("../../../scenarios/explore/lock-across-call.case"),
+            "as expected: hang",
+        ),
+        (
+            include_str!("../../../scenarios/explore/lock-across-offline.case"),
+            "as expected: hang",
+        ),
+        (
+            include_str!("../../../scenarios/explore/lock-across-call-mended.case"),
+            "complete (",
+        ),
+    ] {
+        search(case, "", |run| {
+            run.ends_with(0).says(found);
+        });
+    }
+}
+
+#[test]
+fn a_cpu_that_is_online_before_it_has_started_loses_a_call() {
+    search(
+        include_str!("../../../scenarios/explore/call-while-coming.case"),
+        "--append hotplug=online-first",
+        |run| {
+            run.ends_with(0).says("as expected: hang");
         },
     );
 }
