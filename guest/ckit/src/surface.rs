@@ -201,7 +201,9 @@ unsafe extern "C" fn lab_call_made_for(cpus: *const u64, waits: bool, program: u
     // SAFETY: by the caller's promise.
     let mask = unsafe { set_at(cpus) };
     let program = u8::try_from(program).expect("lab_call_made_for: the number of a program");
-    (guest().ledger()).made(platform(), &mask, waits, program).raw()
+    (guest().ledger())
+        .made(platform(), &mask, waits, program)
+        .raw()
 }
 
 /// See `lab.h`.
