@@ -170,7 +170,6 @@ fn it_is_complete_where_a_cpu_that_calls_leaves_and_no_ipi_is_late() {
 
 /// A stop of the machine waits for no IPI, and `smpcfd_dead_cpu()` frees what the called CPU still has in its queue.
 #[test]
-#[ignore = "minutes: make test-long"]
 fn a_late_ipi_lets_a_cpu_that_leaves_free_what_is_in_use() {
     let case = "cpus 3\n0: offline 2\n2: many 1\nexpect use-after-free";
     search(case, "--memory sc", |run| {
