@@ -52,9 +52,9 @@ impl<P: Platform> CGuest<P> {
                 true => tell(&command),
                 false => Err(Refusal::Invalid),
             };
-            match result.unwrap_or_else(|refusal| refusal as i64) {
-                result @ ..0 => refused(result),
-                _ => {}
+            let result = result.unwrap_or_else(|refusal| refusal as i64);
+            if result < 0 {
+                refused(result);
             }
         }
     }

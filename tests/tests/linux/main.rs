@@ -256,7 +256,7 @@ fn a_condition_that_is_asked_twice() {
         "if (cond_func && !cond_func(cpu, info))",
         "if (cond_func && !(cond_func(cpu, info) && cond_func(cpu, info)))",
         "cpus 2\n0: cond 1 0 wait\n1: set 0 2; set 0 0\n",
-        "lost",
+        "early-return",
     );
 }
 
