@@ -8,6 +8,8 @@
 
 #include "smp_lab.h"
 
+void flush_smp_call_function_queue(void); /* kernel/sched/smp.h */
+
 void set_cpu_online(unsigned int cpu, bool online)
 {
     if (online) {
@@ -93,8 +95,9 @@ static bool multi_cpu_stop(void)
         lab_wait_until(READ_ONCE(stop.reached[stop.leaving]) == HAS_DONE);
         /* MULTI_STOP_EXIT */
         local_irq_enable();
+        /* As if the IPI had come that tells of what is queued. It finds nothing when it comes. */
         if (!late_ipis)
-            lab_take_pending();
+            flush_smp_call_function_queue();
     }
     /* cpu_stop_signal_done(). The next stop can begin. */
     reach(cpu, HAS_DONE);

@@ -17,7 +17,6 @@ void lab_send_ipi(unsigned int cpu, unsigned int vector);
 unsigned int lab_cpus_at_boot(void);
 _Bool lab_start_cpu(unsigned int cpu);
 void lab_wake(unsigned int cpu);
-void lab_take_pending(void);
 
 /* The kernel's code warns, at this place of its source (deeds.c). */
 void lab_warned(const char *file, int line);
