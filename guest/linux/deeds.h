@@ -8,8 +8,7 @@
 enum { REFUSED_OFFLINE = -6, REFUSED_BUSY = -16, REFUSED_INVALID = -22 };
 
 /* The number of the oracle `contract`, which deeds.c declares. */
-enum { CONTRACT_NUMBER = 4 };
-#define CONTRACT CONTRACT_NUMBER
+enum { CONTRACT = 4 };
 
 /* Does what stood in braces behind a deed, if anything did, on this CPU. */
 void do_program(uint32_t program);
