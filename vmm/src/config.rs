@@ -48,6 +48,10 @@ pub struct Config {
     pub pin: Option<CpuSet>,
     /// Where the guest's console goes.
     pub console: Stream,
+    /// Whether what the guest prints there keeps its control characters. Else they are spelled out,
+    /// but for line ends and tabs, and so is what is not UTF-8. A console that is captured is kept
+    /// as it is.
+    pub raw_console: bool,
     /// What to trace from the start of the workload on.
     pub trace: Tracing,
     /// Which of the traced events are to be written. It is checked against the guest before that
@@ -84,6 +88,7 @@ impl Default for Config {
             stalls: Stalls::default(),
             pin: None,
             console: Stream::Captured,
+            raw_console: false,
             trace: Tracing::NOTHING,
             trace_filter: TraceFilter::default(),
             show: Show::Nothing,

@@ -67,18 +67,24 @@
 //! `command`, on by default, adds what the `vmm` command needs to read its command line and to draw
 //! on a terminal. A program does not need it: `default-features = false`.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make files"))]
+
 pub mod bench;
 pub mod closest;
 mod config;
 pub mod control;
+pub mod control_characters;
 pub mod counted;
 pub mod cpus;
 pub mod duration;
 pub mod explore;
+pub mod input;
 pub mod lab;
 pub mod machine;
 pub mod manifest;
 pub mod page_size;
+pub mod peers;
 pub mod provenance;
 pub mod report;
 mod running;
@@ -274,6 +280,7 @@ pub fn run_attended(
         stalls: &config.stalls,
         pins: pins.as_ref(),
         console: config.console,
+        raw_console: config.raw_console,
         points,
         symbols: Arc::clone(&symbols),
         command_line: command_line.clone(),

@@ -1,5 +1,8 @@
 //! The `vmm` command: does what its command line asks for.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make files"))]
+
 mod command;
 
 use std::process::ExitCode;
@@ -8,9 +11,11 @@ use vmm::machine::limits;
 
 use command::cli::Cli;
 use command::complain;
+use command::signals::take_file_size_limit_for_an_error;
 
 fn main() -> ExitCode {
     let cli = Cli::read();
+    take_file_size_limit_for_an_error();
     // May fail: a machine that needs more open files says so itself.
     let _ = limits::raise();
     match cli.execute() {

@@ -71,6 +71,7 @@ pub fn run(
         machine: config.guest.is_some(),
         params,
         console: config.console,
+        raw_console: config.raw_console,
         interrupted: Arc::clone(&config.interrupted),
     };
     let performance = thread::Builder::new()

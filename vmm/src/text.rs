@@ -1,11 +1,15 @@
 //! Reads text files that users name: scripts, cases, schedules, earlier results. Refuses what is
 //! longer than any such file. Does not know what the text means.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tracing::info;
+
+use crate::control_characters::spell_out_values;
+use crate::input;
 
 /// Most bytes that a file may have. The longest that the VMM writes itself, a result of a search in
 /// many shards, has some hundred KiB.
@@ -14,10 +18,10 @@ const LONGEST: u64 = 64 << 20;
 /// Reads the text in the file at `path`, which can be a pipe.
 ///
 /// # Errors
-/// Those of the host; or the file is not UTF-8, or has more than 64 MiB.
+/// Those of the host and of [`input`]; or the file is not UTF-8, or has more than 64 MiB.
 pub fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?
+    input::open(path)?
         .take(LONGEST + 1)
         .read_to_string(&mut text)?;
     if text.len() as u64 > LONGEST {
@@ -27,4 +31,17 @@ pub fn read(path: &Path) -> io::Result<String> {
     }
     info!("read {}, {} bytes", path.display(), text.len());
     Ok(text)
+}
+
+/// Reads a JSON document of others. Its strings have no control characters: they are spelled out,
+/// but for those in texts of several lines, which are called so in the documents of this program.
+///
+/// # Errors
+/// If it is no such document.
+pub fn json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    // Says in which line something is wrong, which is not known of a value.
+    serde_json::from_str::<T>(text)?;
+    let mut value: Value = serde_json::from_str(text)?;
+    spell_out_values(&mut value, &["case", "texts"]);
+    serde_json::from_value(value)
 }

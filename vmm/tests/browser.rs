@@ -4,6 +4,8 @@
 //!
 //! `make test-browser` prepares a browser and runs these tests.
 
+#![expect(clippy::disallowed_methods, reason = "a test says what it skips")]
+
 use std::fs;
 use std::path::Path;
 

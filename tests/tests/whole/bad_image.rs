@@ -260,3 +260,81 @@ fn any_one_byte_of_the_headers_can_be_wrong() {
         assert!([2, 3, 5].contains(&run.status()), "byte {at}: {run}");
     }
 }
+
+/// The image in the file at `path`, with a section of this name that has a byte less than before.
+fn cut_short(path: &Path, name: &str) -> Image {
+    let mut file = std::fs::read(path).expect("an image");
+    let number = |file: &[u8], at: usize, size: usize| {
+        let bytes = file[at..at + size].iter().rev();
+        bytes.fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    };
+    // As elf(5) has it: where the table of sections is, how many there are, and which has the names.
+    let table = number(&file, 40, 8);
+    let (count, names) = (number(&file, 60, 2), number(&file, 62, 2));
+    let names = number(&file, table + 64 * names + 24, 8);
+    let header = (0..count).map(|index| table + 64 * index).find(|header| {
+        let at = names + number(&file, *header, 4);
+        file[at..].starts_with(format!("{name}\0").as_bytes())
+    });
+    let size = header.expect("such a section") + 32;
+    let less = number(&file, size, 8) as u64 - 1;
+    patch(&mut file, size, &less.to_le_bytes());
+    Image::new(&file)
+}
+
+/// One fault has one status, whoever comes upon it.
+#[test]
+fn a_damaged_section_has_the_same_status_everywhere() {
+    tests::need_kvm();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let at = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("room for a line");
+        path
+    };
+    let case = at("a.case", "cpus 1\n0: idle\nexpect lost\n");
+    let schedule = at(
+        "a.json",
+        r#"{"form": "ipi-lab-schedule/1", "case": "cpus 1\n0: idle", "append": "",
+            "granularity": "access", "image": "", "begins": "",
+            "turns": [{"cpu": 0, "stops": 1, "until": "idle"}], "breaks": []}"#,
+    );
+    let idle = at("a.rhai", "boot(#{ append: `workload=puppet` });");
+    for section in [".probes", ".manifest"] {
+        let (run, explored) = (
+            cut_short(&tests::guest(), section),
+            cut_short(&tests::explore_image(), section),
+        );
+        let boots = at(
+            "b.rhai",
+            &format!("boot(#{{ guest: \"{}\" }});", run.path().display()),
+        );
+        let ways = [
+            Vmm::new().arg(run.path()),
+            Vmm::with("--script").arg(&idle).arg(run.path()),
+            Vmm::with("--script").arg(&boots).arg(tests::guest()),
+            Vmm::with("bench").arg(run.path()),
+            Vmm::with("describe").arg(run.path()),
+            Vmm::with("probes").arg(run.path()),
+            Vmm::with("explore").arg(&case).arg(explored.path()),
+            Vmm::with("explore --jobs 2")
+                .arg(&case)
+                .arg(explored.path()),
+            Vmm::with("reduce").arg(&case).arg(explored.path()),
+            Vmm::with("replay --any-image")
+                .arg(&schedule)
+                .arg(explored.path()),
+        ];
+        for vmm in ways {
+            let shown = format!("{vmm:?}");
+            // What does not need the section does not look at it.
+            if section == ".probes" && shown.contains("\"describe\"")
+                || section == ".manifest" && shown.contains("\"probes\"")
+            {
+                continue;
+            }
+            let run = vmm.run();
+            run.ends_with(2).says(section);
+        }
+    }
+}

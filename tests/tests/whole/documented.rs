@@ -305,6 +305,7 @@ pages! {
     reports "docs/reports.md"
     running "docs/running.md"
     scenarios "docs/scenarios.md"
+    security "docs/security.md"
     testing "docs/testing.md"
     traces "docs/traces.md"
     writing_a_guest "docs/writing-a-guest.md"

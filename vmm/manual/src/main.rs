@@ -20,6 +20,10 @@ mod command;
 
 #[path = "../../../guest/litmus/src/bin/litmus-case.rs"]
 #[expect(
+    clippy::disallowed_methods,
+    reason = "they are so in the VMM, of which that command is no part"
+)]
+#[expect(
     dead_code,
     reason = "what the command does is not done here, only told"
 )]

@@ -120,7 +120,7 @@ impl Costs {
     pub fn read(path: &Path) -> Result<Self, String> {
         let text =
             text::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let costs: Self = serde_json::from_str(&text)
+        let costs: Self = text::json(&text)
             .map_err(|error| format!("{} is no result of vmm bench: {error}", path.display()))?;
         if costs.schema != SCHEMA {
             return Err(format!(

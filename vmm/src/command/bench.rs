@@ -1,7 +1,6 @@
 //! `vmm bench GUEST`: measures what IPIs and calls cost on this host.
 
 use std::fmt::Display;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use vmm::report::{classic, costs};
 use vmm::stats::sources::Sources;
 
 use super::outputs::Outputs;
+use super::printing::print;
 use super::progress::{Line, Wanted};
 use super::signals::{Drives, Signals};
 use super::{Refused, chain, complain, installed};
@@ -216,7 +216,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         true => classic::table(&costs),
         false => costs::table(&costs, baseline.as_ref()),
     };
-    let written = io::stdout().write_all(table.as_bytes());
+    let written = print(&table);
     match (result, written) {
         (Err(error), _) => Err(Refused {
             message: chain(&error),

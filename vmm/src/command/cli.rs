@@ -3,13 +3,16 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use vmm::closest::closest;
+use vmm::control_characters::spell_out;
 
 use super::log::{self, Level};
+use super::printing::{complain, listed, say};
 use super::{
     Refused, bench, compare, ctl, describe, explore, installed, merge, probes, reduce, replay, run,
     schema,
@@ -80,9 +83,9 @@ impl Cli {
                 && let Some(tip) = subcommand_meant(&words)
             {
                 let command = &mut Self::command();
-                command.error(ErrorKind::InvalidSubcommand, tip).exit();
+                end(&command.error(ErrorKind::InvalidSubcommand, tip));
             }
-            error.exit()
+            end(&error)
         })
     }
 
@@ -114,6 +117,27 @@ impl Cli {
             Some(Command::Schema(arguments)) => schema::run(arguments),
         }
     }
+}
+
+/// Says what `error` says, which is also what `--help` asks for, and ends the process.
+fn end(error: &clap::Error) -> ! {
+    let text = error.render().to_string();
+    let printed = match error.use_stderr() {
+        // It quotes the command line, where names of files can have anything.
+        true if spell_out(&text) != text => say(&text),
+        // In colours, where they can be seen.
+        _ => error.print(),
+    };
+    // Where nobody can be told that it makes no sense, the status still says so.
+    let is_error = error.use_stderr();
+    let status = match listed("it", printed) {
+        Err(refused) if !is_error => {
+            complain(&refused.message);
+            refused.status.into()
+        }
+        _ => error.exit_code(),
+    };
+    process::exit(status)
 }
 
 /// What to say of the words of a command line that makes no sense, if a subcommand is meant: its

@@ -1,6 +1,5 @@
 //! `vmm compare A B`: two runs, or two benches, side by side.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,6 +8,7 @@ use vmm::report::page::comparison as page;
 
 use super::Refused;
 use super::outputs::Outputs;
+use super::printing::{listed, print, print_json};
 
 /// What to compare.
 #[derive(Debug, Args)]
@@ -42,27 +42,23 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         message: error.to_string(),
         status: 2,
     })?;
-    if let Some(path) = &arguments.html {
-        let file = Outputs::beside([a, b]).create(path)?;
-        file.write(|mut out| page::write(&mut out, &comparison))
-            .map_err(|error| not_written("page", &error))?;
-    }
-    let text = match arguments.json {
+    let page = arguments.html.as_ref();
+    let page = page
+        .map(|path| Outputs::beside([a, b]).create(path))
+        .transpose()?;
+    // A page that cannot be written is no reason not to print the tables.
+    let written = page.map(|file| file.write(|mut out| page::write(&mut out, &comparison)));
+    let printed = match arguments.json {
         // Text and numbers always have a JSON form.
-        true => serde_json::to_string_pretty(&comparison).unwrap_or_default() + "\n",
-        false => table(&comparison),
+        true => print_json(&(serde_json::to_string_pretty(&comparison).unwrap_or_default() + "\n")),
+        false => print(&table(&comparison)),
     };
-    let mut stdout = io::stdout();
-    let written = stdout.write_all(text.as_bytes());
-    written
-        .and_then(|()| stdout.flush())
-        .map_err(|error| not_written("comparison", &error))?;
-    Ok(0)
-}
-
-fn not_written(what: &str, error: &io::Error) -> Refused {
-    Refused {
-        message: format!("cannot write the {what}: {error}"),
-        status: 3,
+    let status = listed("the comparison", printed)?;
+    match written {
+        Some(Err(error)) => Err(Refused {
+            message: format!("cannot write the page: {error}"),
+            status: 3,
+        }),
+        _ => Ok(status),
     }
 }

@@ -1,6 +1,5 @@
 //! `vmm describe GUEST`: what a guest image says of itself.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,6 +7,7 @@ use vmm::machine::image::Image;
 use vmm::manifest::{Document, Manifest, SCHEMA};
 use vmm::provenance::Input;
 
+use super::printing::{listed, print, print_json};
 use super::{Refused, installed};
 
 /// Which image to look into.
@@ -38,8 +38,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 "{name} says nothing of itself: it has no section {section}"
             ))
         })?;
-    let text = match arguments.json {
-        false => manifest.table(),
+    let printed = match arguments.json {
+        false => print(&manifest.table()),
         true => {
             let document = Document {
                 schema: SCHEMA,
@@ -47,16 +47,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
                 manifest: &manifest,
             };
             // Text and numbers always have a JSON form.
-            serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"
+            print_json(&(serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"))
         }
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => Ok(0),
-        // The reader has closed the pipe, as `head` does.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
-        Err(error) => Err(Refused {
-            message: format!("cannot write what {name} says: {error}"),
-            status: 3,
-        }),
-    }
+    listed(&format!("what {name} says"), printed)
 }

@@ -1,11 +1,12 @@
 //! The log of `--log`: what the command does, on standard error, with time and thread. The library
 //! only says what it does; who listens is decided here.
 
-use std::io;
 use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use tracing_subscriber::filter::LevelFilter;
+
+use super::printing::Log;
 
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,7 +39,7 @@ pub fn begin(level: Level) {
         .with_target(false)
         // It would be told to standard error again, and panic.
         .log_internal_errors(false)
-        .with_writer(io::stderr);
+        .with_writer(|| Log);
     // Fails only if there is a log already.
     if log.try_init().is_ok() {
         let _ = ON.set(());

@@ -54,6 +54,7 @@ impl Outputs {
 
     /// As [`Outputs::check`], before the inputs could all be found: what is at `name` must be a test
     /// result of before, or nothing. It could be an input, under another name.
+    #[expect(clippy::disallowed_methods, reason = "only a regular file is opened")]
     pub fn check_result(&self, name: &Path) -> Result<(), Refused> {
         self.check(name)?;
         // A pipe is not opened: that would wait for whoever writes to it.

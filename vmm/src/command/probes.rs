@@ -1,12 +1,12 @@
 //! `vmm probes GUEST`: the points of a guest image at which a CPU can be held.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 use vmm::machine::image::Image;
 use vmm::machine::points::Points;
 
+use super::printing::{listed, print};
 use super::{Refused, installed};
 
 /// Which image to look into.
@@ -34,22 +34,12 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         let name = guest.display();
         return Err(refused(format!("{name} has no probes")));
     };
-    let mut out = io::stdout().lock();
+    let mut text = String::new();
     let mut last = "";
     for (name, file, line) in places {
         let shown = if name == last { "" } else { name };
-        match writeln!(out, "{shown:width$}  {file}:{line}") {
-            Ok(()) => {}
-            // The reader has closed the pipe, as `head` does.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-            Err(error) => {
-                return Err(Refused {
-                    message: format!("cannot print the points: {error}"),
-                    status: 3,
-                });
-            }
-        }
+        text += &format!("{shown:width$}  {file}:{line}\n");
         last = name;
     }
-    Ok(0)
+    listed("the points", print(&text))
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use vmm::control_characters::spell_out;
 use vmm::explore::Progress;
 use vmm::explore::search::Counts;
 
@@ -100,7 +101,8 @@ impl Line {
 
     /// Says this.
     pub fn say(&self, text: impl Into<String>) {
-        self.bar.set_message(text.into());
+        let text = text.into();
+        self.bar.set_message(spell_out(&text).into_owned());
     }
 }
 

@@ -16,6 +16,7 @@ use super::explore::read_case;
 use super::explored::{refused, status_of};
 use super::interruption::{self, interrupted};
 use super::outputs::{Outputs, cannot_write};
+use super::printing::{listed, print};
 use super::progress::{Line, Wanted};
 use super::{Refused, installed};
 
@@ -164,21 +165,26 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         noun(to)
     );
     let text = comment + case.as_str();
-    match (file, out) {
+    let printed = match (file, out) {
         (Some(file), Some(name)) => {
             let written = file.write(|out| out.write_all(text.as_bytes()));
-            written.map_err(|error| cannot_write(name, &error))?;
-            println!(
-                "from {} to {}, in {tried} searches{rest}",
-                noun(from),
-                noun(to)
-            );
+            if let Err(error) = written {
+                // What took an hour to find is not lost with the file.
+                let _ = print(&text);
+                return Err(Refused {
+                    status: 3,
+                    ..cannot_write(name, &error)
+                });
+            }
+            let (from, to) = (noun(from), noun(to));
+            print(&format!("from {from} to {to}, in {tried} searches{rest}\n"))
         }
-        _ => print!("{text}"),
-    }
+        _ => print(&text),
+    };
+    let status = listed("the case", printed)?;
     Ok(match stopped {
         Some(why) if interruption::has_come() => status_of(why),
-        _ => 0,
+        _ => status,
     })
 }
 use vmm::explore::data_races::DataRaces;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, HumanCount};
 use vmm::control::script::Unasked;
 use vmm::control::socket::Server;
@@ -78,6 +78,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     stats_file: Option<PathBuf>,
 
+    /// What becomes of control characters on the guest's console
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = ConsoleForm::Text)]
+    console: ConsoleForm,
+
     /// Trace what happens from the start of the workload on, and write it here for ui.perfetto.dev;
     /// see docs/traces.md
     #[arg(long, value_name = "FILE")]
@@ -140,6 +144,15 @@ pub struct Arguments {
     watchdog: Duration,
 }
 
+/// `--console`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ConsoleForm {
+    /// They are spelled out, but for line ends and tabs, and so is what is not UTF-8
+    Text,
+    /// What the guest prints is written as it is, and can do anything to a terminal
+    Raw,
+}
+
 fn param(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("not KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
@@ -195,6 +208,7 @@ impl Arguments {
             },
             pin: self.pin.clone(),
             console: self.stats.console(self.stats_file.as_deref()),
+            raw_console: self.console == ConsoleForm::Raw,
             trace: Tracing {
                 timeline: self.trace.is_some() || self.report.is_some(),
                 ..Tracing::NOTHING
@@ -256,8 +270,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         guest.as_deref(),
     )
     .map_err(|error| cannot_write(stats_file.unwrap_or_else(|| Path::new("-")), &error))?;
-    let trace_file = arguments.trace.as_ref().map(open).transpose()?;
-    let page_file = arguments.report.as_ref().map(open).transpose()?;
+    let mut trace_file = arguments.trace.as_ref().map(open).transpose()?;
+    let mut page_file = arguments.report.as_ref().map(open).transpose()?;
     let mut case_file = arguments.record_case.as_ref().map(open).transpose()?;
     let mut status = 0;
     let mut outcomes = Vec::new();
@@ -324,6 +338,12 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         .iter()
         .filter_map(|it| Some((it.trace.as_ref()?, &it.report.provenance)))
         .collect();
+    // What never came to a machine leaves the files of an earlier run as they are. A new page says
+    // why there was none.
+    if refused.is_some() && outcomes.is_empty() {
+        trace_file.take_if(|file| file.replaces_another());
+        page_file.take_if(|file| file.replaces_another());
+    }
     let why = refused.as_ref().map(|it| it.message.as_str());
     let written = [
         ("report", Some(reports.finish(&outcomes, refused.as_ref()))),

@@ -1,11 +1,10 @@
 //! `vmm schema DOCUMENT`: prints the JSON Schema of a document that this version writes.
 
-use std::io::{self, Write};
-
 use clap::{Args, ValueEnum};
 use vmm::report::schema;
 
 use super::Refused;
+use super::printing::{listed, print_json};
 
 /// Of which document.
 #[derive(Debug, Args)]
@@ -39,11 +38,5 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
         Document::Explore => schema::explore(),
         Document::Guest => schema::guest(),
     };
-    match io::stdout().write_all(schema.as_bytes()) {
-        Ok(()) => Ok(0),
-        Err(error) => Err(Refused {
-            message: format!("cannot write the schema: {error}"),
-            status: 3,
-        }),
-    }
+    listed("the schema", print_json(&schema))
 }

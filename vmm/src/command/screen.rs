@@ -8,11 +8,13 @@ use std::sync::{Mutex, PoisonError};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vmm::control::Screen;
+use vmm::control_characters::spell_out;
 
 /// Most draws in a second. More than the event loop asks for, so that none is skipped.
 const DRAWS: u8 = 60;
 
 /// Whether standard error is a terminal whose cursor can be moved.
+#[expect(clippy::disallowed_methods, reason = "only what it is is asked")]
 pub fn can_draw() -> bool {
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     io::stderr().is_terminal() && !is_dumb
@@ -28,6 +30,7 @@ pub struct Terminal {
 }
 
 impl Default for Terminal {
+    #[expect(clippy::disallowed_methods, reason = "only what it is is asked")]
     fn default() -> Self {
         Self {
             stderr: io::stderr(),
@@ -59,7 +62,7 @@ impl Screen for Terminal {
     }
 
     fn show(&self, text: String) {
-        self.with_bar(|bar| bar.set_message(text));
+        self.with_bar(|bar| bar.set_message(spell_out(&text).into_owned()));
     }
 
     fn above(&self, write: &mut dyn FnMut()) {

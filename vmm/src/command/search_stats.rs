@@ -1,14 +1,16 @@
 //! Where a search or a replay says what it came to: for people, or as results of tests for
 //! continuous integration. The same options as those of a run, whose figures it does not have.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use vmm::control_characters::spell_out;
 use vmm::report::test_results::Suite;
 use vmm::whole_file::WholeFile;
 
 use super::outputs::Outputs;
+use super::printing::{print, say};
 use super::{Refused, complain, stats};
 
 /// What to write, and where.
@@ -96,18 +98,20 @@ impl Output {
     pub fn write(self, report: &str, suite: impl FnOnce() -> Suite) -> io::Result<()> {
         let Some(form) = self.form.of_tests() else {
             return match self.file {
-                Some(file) => file.write(|out| out.write_all(report.as_bytes())),
+                Some(file) => file.write(|out| out.write_all(spell_out(report).as_bytes())),
                 None => print(report),
             };
         };
         let document = stats::test_results(form, &[suite()])?;
         let said = match self.file {
             Some(file) => {
-                file.write(|out| out.write_all(document.as_bytes()))?;
-                return print(report);
+                let written = file.write(|out| out.write_all(document.as_bytes()));
+                // One that cannot be written is no reason to leave out the other.
+                let printed = print(report);
+                return written.and(printed);
             }
             // Standard error may be closed; the document still has to be written.
-            None => io::stderr().write_all(report.as_bytes()),
+            None => say(report),
         };
         print(&document).and(said)
     }
@@ -123,10 +127,4 @@ impl Output {
         }
         refused
     }
-}
-
-fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
 }

@@ -36,6 +36,13 @@ pub fn status_of(signal: libc::c_int) -> u8 {
     u8::try_from(128 + signal).unwrap_or(130)
 }
 
+/// Makes a limit on the size of files (`ulimit -f`) an error of the write that comes to it, as a full
+/// disk is, instead of the end of the process.
+pub fn take_file_size_limit_for_an_error() {
+    // SAFETY: no handler is set, so that none can run code that must not run in one.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Whether this process ignores `signal`.
 fn is_ignored(signal: libc::c_int) -> bool {
     let mut now = MaybeUninit::<libc::sigaction>::zeroed();

@@ -1,16 +1,17 @@
 //! Writes the reports of a run where the user wants them, in the form that the user wants.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use clap::ValueEnum;
+use vmm::control_characters::{spell_out, spell_out_json};
 use vmm::report::test_results::{Suite, junit, ktap, of_run};
 use vmm::report::{csv, prometheus};
-use vmm::whole_file::WholeFile;
+use vmm::whole_file::{GrowingFile, WholeFile};
 use vmm::{Outcome, control};
 
-use super::{Refused, complain, harmless, say};
+use super::printing::{print, say};
+use super::{Refused, complain};
 
 /// The form of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,8 +34,8 @@ pub enum Form {
 #[derive(Debug)]
 enum Destination {
     Stdout,
-    /// A file to which each report is appended as soon as its machine has ended.
-    File(File),
+    /// A file to which each report is added as soon as its machine has ended.
+    Growing(GrowingFile),
     /// A file that is written once, at the end.
     Whole(WholeFile),
 }
@@ -99,7 +100,7 @@ impl Reports {
         let destination = match path {
             None => Destination::Stdout,
             Some(path) if form.is_of_all() => Destination::Whole(WholeFile::create(path)?),
-            Some(path) => Destination::File(File::create(path)?),
+            Some(path) => Destination::Growing(GrowingFile::create(path)?),
         };
         Ok(Self {
             form,
@@ -120,18 +121,17 @@ impl Reports {
         let report = &outcome.report;
         let machine = self.machines;
         self.machines += 1;
-        // A script's text can be in it.
-        let words = harmless(&format!(
+        let words = format!(
             "{}{}: {}\n",
             outcome.post_mortem, report.result, report.message
-        ));
+        );
         let document = match self.form {
-            Form::Table => report.table().into_bytes(),
-            Form::Json => report.json()?.into_bytes(),
+            Form::Table => spell_out(&report.table()).into_owned(),
+            Form::Json => spell_out_json(&report.json()?).into_owned(),
             Form::Csv => {
                 let mut rows = Vec::new();
                 csv::write(&mut rows, machine, report)?;
-                rows
+                spell_out(&String::from_utf8_lossy(&rows)).into_owned()
             }
             Form::Junit | Form::Ktap => {
                 let name = match self.is_script {
@@ -139,26 +139,25 @@ impl Reports {
                     false => self.of.clone(),
                 };
                 self.suites.push(of_run(name, report, &outcome.post_mortem));
-                Vec::new()
+                String::new()
             }
-            Form::Prometheus => Vec::new(),
+            Form::Prometheus => String::new(),
         };
         match (&mut self.destination, self.form) {
-            (Destination::File(file), _) => {
-                file.write_all(&document)?;
-                say(&words)?;
+            (Destination::Growing(file), _) => {
+                let written = file.add(document.as_bytes());
+                // One that cannot be written is no reason to leave out the other.
+                let said = say(&words);
+                written.and(said)?;
             }
-            (_, Form::Table) => {
-                let whole = [document.as_slice(), words.as_bytes()].concat();
-                io::stdout().write_all(&whole)?;
-            }
+            (_, Form::Table) => print(&(document + words.as_str()))?,
             _ => {
                 // Standard error may be closed or not read; the document still has to be written.
                 let _ = say(&words);
-                io::stdout().write_all(&document)?;
+                print(&document)?;
             }
         }
-        io::stdout().flush()
+        Ok(())
     }
 
     /// Reports on the machines that are reported together, and for test results on why there were
@@ -179,15 +178,12 @@ impl Reports {
             }
             _ => return Ok(()),
         };
-        let document = document.as_bytes();
         match self.destination {
-            Destination::Whole(file) => file.write(|out| out.write_all(document)),
-            Destination::File(mut file) => file.write_all(document),
-            Destination::Stdout => {
-                let mut stdout = io::stdout();
-                stdout.write_all(document)?;
-                stdout.flush()
+            Destination::Whole(file) => {
+                file.write(|out| out.write_all(spell_out(&document).as_bytes()))
             }
+            Destination::Growing(mut file) => file.add(spell_out(&document).as_bytes()),
+            Destination::Stdout => print(&document),
         }
     }
 

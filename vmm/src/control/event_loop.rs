@@ -14,7 +14,7 @@ use super::ending::Ending;
 use super::error::ControlError;
 use super::live::Live;
 use super::operator::Operator;
-use super::output::{Output, Stream};
+use super::output::Output;
 use super::stall::{StallDriver, StallSummary};
 use super::timer::timer;
 use super::watchdog::Watchdog;
@@ -64,14 +64,13 @@ impl<'a> EventLoop<'a> {
         operator: &Arc<Operator>,
         stalls: StallDriver<'a>,
         console: &Arc<Console>,
-        stream: Stream,
+        output: Output,
         limits: TimeLimits<'a>,
     ) -> Result<Self, ControlError> {
         let mut clock = timer().map_err(|e| ControlError::Prepare("create a timer", e.into()))?;
         clock
             .reset(TICK, Some(TICK))
             .map_err(|e| ControlError::Prepare("start a timer", e.into()))?;
-        let output = Output::new(stream).map_err(|e| ControlError::Prepare("use the output", e))?;
         Ok(Self {
             vcpus: Arc::clone(threads.events()),
             operator: Arc::clone(operator),

@@ -46,6 +46,7 @@ use event_loop::{EventLoop, TimeLimits};
 use live::Live;
 pub use live::{Screen, Show};
 use operator::{Expected, Operator, OperatorParts, VmmIpiCounts};
+use output::Output;
 pub use output::Stream;
 pub use stall::{
     NoSuchVcpu, PlannedStall, StallError, StallSummary, Stalls, Steal, StealPeriod, StealPlan,
@@ -114,6 +115,8 @@ pub struct Setup<'a> {
     pub pins: Option<&'a Pins>,
     /// Where the guest's console goes.
     pub console: Stream,
+    /// Whether it keeps its control characters there.
+    pub raw_console: bool,
     /// The points of the guest image at which CPUs can be held.
     pub points: Points,
     /// The functions of the guest image.
@@ -210,7 +213,8 @@ pub fn run(
             &operator,
             stalls,
             devices.console(),
-            setup.console,
+            Output::new(setup.console, setup.raw_console)
+                .map_err(|e| ControlError::Prepare("use the output", e))?,
             TimeLimits {
                 timeout: setup.limits.timeout,
                 watchdog,

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::control_characters::{self, spell_out};
 use crate::machine::devices::Console;
 use crate::writable::{CHUNK, is_ready};
 
@@ -34,19 +35,44 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Output {
     /// `None` if the console is captured.
     file: Option<File>,
+    /// Spells out control characters, unless the console is to be as it is.
+    spelling: Option<control_characters::Stream>,
     backlog: VecDeque<u8>,
     failed: Option<io::Error>,
     lost: u64,
 }
 
+/// Prints a line where a console would go, of which there is none at this moment.
+///
+/// # Errors
+/// If it cannot be written.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "consoles have the streams of the process"
+)]
+pub(super) fn print(stream: Stream, raw: bool, text: &str) -> io::Result<()> {
+    let text = if raw { text.into() } else { spell_out(text) };
+    match stream {
+        Stream::Stdout => writeln!(io::stdout(), "{text}"),
+        Stream::Stderr => writeln!(io::stderr(), "{text}"),
+        Stream::Captured => Ok(()),
+    }
+}
+
 impl Output {
-    pub fn new(stream: Stream) -> io::Result<Self> {
+    /// The output that `stream` says; `raw` if control characters are to be kept.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "consoles have the streams of the process"
+    )]
+    pub fn new(stream: Stream, raw: bool) -> io::Result<Self> {
         let fd = match stream {
             Stream::Stdout => Some(io::stdout().as_fd().try_clone_to_owned()?),
             Stream::Stderr => Some(io::stderr().as_fd().try_clone_to_owned()?),
             Stream::Captured => None,
         };
         Ok(Self {
+            spelling: (fd.is_some() && !raw).then(Default::default),
             file: fd.map(File::from),
             backlog: VecDeque::new(),
             failed: None,
@@ -62,7 +88,11 @@ impl Output {
 
     /// Takes what the guest has written, as far as there is room, without writing it.
     pub fn take(&mut self, console: &Console) {
-        let bytes = console.take();
+        let taken = console.take();
+        let bytes = match &mut self.spelling {
+            Some(spelling) => spelling.next(&taken).into_bytes(),
+            None => taken,
+        };
         let room = match self.failed {
             Some(_) => 0,
             None => self
@@ -78,11 +108,8 @@ impl Output {
     }
 
     /// Writes the whole lines of what was taken, as far as is possible without waiting. This is for
-    /// a terminal that shows a table below them, so control characters that would move the cursor
-    /// are left out. A line that is longer than [`CHUNK`] is ended there.
+    /// a terminal that shows a table below them. A line that is longer than [`CHUNK`] is ended there.
     pub fn write_lines(&mut self) {
-        let moves = |byte: &u8| byte.is_ascii_control() && !b"\n\t".contains(byte);
-        self.backlog.retain(|byte| !moves(byte));
         let whole = self.backlog.iter().rposition(|byte| *byte == b'\n');
         if whole.is_none() && self.backlog.len() >= CHUNK {
             self.backlog.push_back(b'\n');
@@ -130,7 +157,11 @@ impl Output {
     /// Writes the rest. Waits for a slow reader, up to [`PATIENCE`].
     pub fn finish(&mut self, console: &Console) {
         let deadline = Instant::now() + PATIENCE;
-        self.pump(console);
+        self.take(console);
+        if let Some(spelling) = &mut self.spelling {
+            self.backlog.extend(spelling.rest().into_bytes());
+        }
+        self.write(self.backlog.len());
         if self.file.is_none() {
             return;
         }
@@ -179,6 +210,7 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         let output = Output {
             file: Some(File::from(std::os::fd::OwnedFd::from(writer))),
+            spelling: None,
             backlog: text.bytes().collect(),
             failed: None,
             lost: 0,
@@ -187,8 +219,8 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_lines_are_written_above_a_table_and_nothing_that_moves_the_cursor() {
-        let (mut reader, mut output) = output("one\r\n\x1b[2Jtwo\tä\nthr");
+    fn only_whole_lines_are_written_above_a_table() {
+        let (mut reader, mut output) = output("one\ntwo\tä\nthr");
         assert!(output.has_lines());
         output.write_lines();
         assert!(!output.has_lines());
@@ -197,7 +229,7 @@ mod tests {
         drop(output);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "one\n[2Jtwo\tä\n");
+        assert_eq!(text, "one\ntwo\tä\n");
     }
 
     #[test]

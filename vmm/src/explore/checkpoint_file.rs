@@ -2,14 +2,13 @@
 //! stopped or killed: whose search it is, the search, and a hash of both. Knows nothing of what a
 //! search keeps.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tracing::{info, warn};
+use tracing::warn;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::data_races::DataRaces;
@@ -19,6 +18,7 @@ use super::schedule::Granularity;
 use super::search::checkpoint::{Checkpoint, Keeper, read_value, write_value};
 use super::shard::Shard;
 use super::strategy::Strategy;
+use crate::whole_file::WholeFile;
 
 /// How the file begins: its form, and the version of that.
 const FORM: &[u8] = b"ipi-lab-checkpoint-1\n";
@@ -66,6 +66,7 @@ pub(super) struct Identity {
 ///
 /// # Errors
 /// If it cannot be read.
+#[expect(clippy::disallowed_methods, reason = "it is no pipe")]
 pub(super) fn program() -> io::Result<String> {
     let mut hashing = Hashing {
         inner: io::sink(),
@@ -171,9 +172,7 @@ pub fn check(file: &Path) -> Result<(), CheckpointError> {
             return Err(Wrong::NoCheckpoint.of(file));
         }
     }
-    let new = new_of(file);
-    File::create(&new).map_err(error)?;
-    fs::remove_file(&new).map_err(error)
+    WholeFile::create(file).map(drop).map_err(error)
 }
 
 /// Removes the file of a search that is through, if it exists.
@@ -189,6 +188,7 @@ pub fn remove(file: &Path) -> io::Result<()> {
 }
 
 /// Opens the file, if it exists.
+#[expect(clippy::disallowed_methods, reason = "only a regular file is opened")]
 fn open(file: &Path) -> Result<Option<File>, CheckpointError> {
     let error = |error| CheckpointError::io(file, error);
     match fs::metadata(file) {
@@ -198,14 +198,6 @@ fn open(file: &Path) -> Result<Option<File>, CheckpointError> {
         Ok(found) if !found.is_file() => Err(Wrong::NoCheckpoint.of(file)),
         Ok(_) => File::open(file).map(Some).map_err(error),
     }
-}
-
-/// The name under which a checkpoint is written before it is whole. It is always the same, so that
-/// one that was never finished is written over.
-fn new_of(file: &Path) -> PathBuf {
-    let mut name = OsString::from(file);
-    name.push(".new");
-    PathBuf::from(name)
 }
 
 impl CheckpointFile {
@@ -232,20 +224,17 @@ impl CheckpointFile {
     }
 
     fn write(&self, body: &dyn Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-        let new = new_of(&self.wanted.file);
-        let mut to = Hashing {
-            inner: BufWriter::new(File::create(&new)?),
-            hash: Xxh3::new(),
-        };
-        to.write_all(FORM)?;
-        write_value(&mut to, &self.identity)?;
-        body(&mut to)?;
-        let hash = to.hash.digest128().to_le_bytes();
-        let mut to = to.inner;
-        to.write_all(&hash)?;
-        to.flush()?;
-        to.get_ref().sync_all()?;
-        fs::rename(&new, &self.wanted.file)
+        WholeFile::create(&self.wanted.file)?.write(|out| {
+            let mut to = Hashing {
+                inner: out,
+                hash: Xxh3::new(),
+            };
+            to.write_all(FORM)?;
+            write_value(&mut to, &self.identity)?;
+            body(&mut to)?;
+            let hash = to.hash.digest128().to_le_bytes();
+            to.inner.write_all(&hash)
+        })
     }
 }
 
@@ -287,14 +276,9 @@ impl Keeper for CheckpointFile {
         let begun = Instant::now();
         let name = self.wanted.file.display();
         self.failed = match self.write(body) {
-            Ok(()) => {
-                info!("wrote the checkpoint {name}");
-                None
-            }
+            Ok(()) => None,
             Err(error) => {
                 warn!("cannot write the checkpoint {name}: {error}");
-                // A file that is not whole takes room from those of others.
-                let _ = fs::remove_file(new_of(&self.wanted.file));
                 Some(format!("cannot write the checkpoint {name}: {error}"))
             }
         };

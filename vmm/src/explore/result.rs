@@ -3,8 +3,7 @@
 //! have visited it. Only reads and writes results; verdicts are reached elsewhere.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use super::shard::Shard;
 use super::sharing::SharingRecord;
 use super::stop_reason::StopReason;
 use super::strategy::Strategy;
+use crate::input;
 use crate::provenance::Provenance;
 use crate::text;
 use crate::whole_file::WholeFile;
@@ -457,7 +457,7 @@ impl Part {
     pub fn read(path: &Path) -> Result<Self, String> {
         let shown = path.display();
         let text = text::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
-        let document: Document = serde_json::from_str(&text)
+        let document: Document = text::json(&text)
             .map_err(|error| format!("{shown} is no result of vmm explore: {error}"))?;
         if document.schema != SCHEMA {
             let schema = &document.schema;
@@ -497,7 +497,11 @@ impl Keys {
 
     fn read(path: &Path, about: &States) -> Result<Self, String> {
         let shown = path.display();
-        let bytes = fs::read(path).map_err(|error| {
+        let mut bytes = Vec::new();
+        // One more, so that a longer one is noticed.
+        let most = about.states.saturating_mul(16).saturating_add(1);
+        let read = input::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+        read.map_err(|error| {
             format!("cannot read {shown}, which has the states of the result: {error}")
         })?;
         if to_hex(xxh3_128(&bytes)) != about.check_sum {

@@ -200,6 +200,10 @@ impl Image {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is read, and only if it is a regular file"
+)]
 fn read(path: &Path) -> Result<Arc<[u8]>, Problem> {
     // Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
     let mut file = File::options()

@@ -6,6 +6,8 @@ use addr2line::gimli::{Dwarf, EndianSlice, Error, LittleEndian};
 use object::{Object, ObjectSection};
 use rustc_demangle::demangle;
 
+use crate::control_characters::spell_out_all;
+
 type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 
 /// A line of source.
@@ -65,10 +67,10 @@ impl<'a> Source<'a> {
             let name = frame.function.as_ref().map(|it| it.name);
             let function = name.map_or_else(String::new, |name| {
                 let name = String::from_utf8_lossy(name.slice());
-                format!("{:#}", demangle(&name))
+                spell_out_all(&format!("{:#}", demangle(&name))).into_owned()
             });
             places.push(SourceLine {
-                file: file.to_owned(),
+                file: spell_out_all(file).into_owned(),
                 line,
                 function,
             });

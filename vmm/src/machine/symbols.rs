@@ -7,6 +7,7 @@ use object::{Object, ObjectSymbol, SymbolKind};
 use rustc_demangle::demangle;
 
 use crate::closest::did_you_mean;
+use crate::control_characters::spell_out_all;
 
 /// Most bytes that are taken to belong to a symbol without a size.
 const FAR: u64 = 1 << 20;
@@ -154,7 +155,7 @@ fn read(image: &[u8]) -> Vec<Function> {
             Some(Function {
                 address: symbol.address(),
                 size: symbol.size(),
-                name: format!("{:#}", demangle(name)),
+                name: spell_out_all(&format!("{:#}", demangle(name))).into_owned(),
             })
         })
         .collect();

@@ -6,14 +6,16 @@ mod connection;
 mod shown;
 mod verbs;
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
+use vmm::control_characters::spell_out_values;
 use vmm::duration;
 
+use super::printing::{print, print_json};
 use super::{Refused, complain};
 use connection::{Connection, NO_ANSWER};
 use verbs::{Ask, Until};
@@ -97,9 +99,9 @@ impl Session<'_> {
     /// Asks, prints the answer, and returns it; `None` if nobody reads what is printed. Events that
     /// come before it are printed too.
     fn ask(&mut self, request: &str) -> Result<Option<Value>, Refused> {
-        self.connection.send(request)?;
+        let deadline = self.connection.send(request)?;
         loop {
-            let Some(line) = self.connection.receive()? else {
+            let Some(line) = self.connection.receive(Some(deadline))? else {
                 return Err(self.connection.unanswered());
             };
             if !self.print(&line)? {
@@ -116,14 +118,22 @@ impl Session<'_> {
         self.is_well &= line["ok"] != false && line["ran_on"] != false;
         let text = match self.arguments.json {
             true => line.to_string(),
-            false => shown::answer(&self.arguments.ask, line),
+            false => {
+                // The names in it, of places in an image for example, are not to look like lines.
+                let mut line = line.clone();
+                spell_out_values(&mut line, &[]);
+                shown::answer(&self.arguments.ask, &line)
+            }
         };
         if line["ok"] == false && !self.arguments.json {
             complain(&text);
             return Ok(true);
         }
-        let mut out = io::stdout();
-        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        let printed = match self.arguments.json {
+            true => print_json(&format!("{text}\n")),
+            false => print(&format!("{text}\n")),
+        };
+        match printed {
             Ok(()) => Ok(true),
             // The reader has closed the pipe, as `head` does.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -164,7 +174,7 @@ impl Session<'_> {
         let kinds = answer["events"].as_array();
         let wants_the_end = kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind == "ended"));
         let mut has_ended = false;
-        while let Some(event) = self.connection.receive()? {
+        while let Some(event) = self.connection.receive(None)? {
             has_ended = event["event"] == "ended";
             if !self.print(&event)? {
                 return Ok(());

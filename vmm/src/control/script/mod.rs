@@ -13,7 +13,6 @@ mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use std::time::Duration;
 use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Position};
 
 use super::operator::{Operator, OperatorError, Wait};
-use super::{Ending, Stream, recorder};
+use super::{Ending, Stream, output, recorder};
 pub use crate::control::script_failure::{Failure, FailureKind};
 use crate::provenance::Input;
 use crate::stats::marks::Actor;
@@ -82,6 +81,8 @@ pub struct ScriptInput {
     pub params: BTreeMap<String, String>,
     /// Where what it prints goes while there is no machine with a console.
     pub console: Stream,
+    /// Whether that keeps its control characters.
+    pub raw_console: bool,
     /// As in [`Config`](crate::Config).
     pub interrupted: Arc<AtomicI32>,
 }
@@ -132,6 +133,7 @@ impl Script {
             has_machine: given.machine,
             params: Params::new(given.params),
             console: given.console,
+            raw_console: given.raw_console,
             interrupted: given.interrupted,
             has_booted: Cell::new(false),
             current: RefCell::default(),
@@ -201,6 +203,7 @@ struct ScriptContext {
     params: Params,
     /// As in [`ScriptInput`].
     console: Stream,
+    raw_console: bool,
     /// As in [`ScriptInput`].
     interrupted: Arc<AtomicI32>,
     has_booted: Cell<bool>,
@@ -383,11 +386,10 @@ impl ScriptContext {
     fn say(&self, text: &str) {
         match &*self.current.borrow() {
             Some(operator) => operator.say(text),
-            // A write error is no reason to stop, as with a machine's console.
             None => match self.console {
-                Stream::Stdout => _ = writeln!(io::stdout(), "{text}"),
-                Stream::Stderr => _ = writeln!(io::stderr(), "{text}"),
                 Stream::Captured => self.unsaid.borrow_mut().push(text.to_owned()),
+                // A write error is no reason to stop, as with a machine's console.
+                stream => _ = output::print(stream, self.raw_console, text),
             },
         }
     }

@@ -5,6 +5,7 @@
 //! thread outlives the [`Server`].
 
 mod answers;
+mod connect;
 mod events;
 mod outbox;
 mod protocol;
@@ -16,7 +17,7 @@ use std::io::{self, ErrorKind, Write};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde_json::json;
 use tracing::info;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
@@ -32,12 +34,13 @@ use vmm_sys_util::eventfd::EventFd;
 use super::operator::{Operator, Subscriber};
 use super::recorder::act_for;
 use crate::stats::marks::Actor;
-use serving::serve;
+use serving::{serve, serve_last};
 use state::{Client, ServerState};
 
+pub use connect::connect;
 pub use protocol::VERSION;
 
-/// Most clients at one time.
+/// Most clients at one time, beside one that is there for a moment to end the machine.
 const MOST_CLIENTS: usize = 32;
 
 /// Most clients that wait to be accepted.
@@ -179,7 +182,7 @@ fn make_room(path: &Path) -> Result<(), SocketError> {
     if !found.file_type().is_socket() {
         return Err(SocketError::NotASocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
+    match connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(|error| SocketError::Bind(path.to_owned(), error))
         }
@@ -228,12 +231,11 @@ fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState
         }
         let mut clients = state.clients();
         clients.retain(|client| !client.thread.is_finished());
-        if clients.len() >= MOST_CLIENTS {
-            let refusal = format!(
-                "{{\"ok\":false,\"kind\":\"refused\",\"error\":\"there are {MOST_CLIENTS} clients \
-                 already\"}}\n"
-            );
-            let _ = (&stream).write_all(refusal.as_bytes());
+        let is_last = clients.iter().filter(|it| !it.is_last).count() >= MOST_CLIENTS;
+        if is_last && clients.iter().any(|it| it.is_last) {
+            // It takes a few bytes, for which there is room in any case.
+            let _ = stream.set_nonblocking(true);
+            let _ = (&stream).write_all(format!("{}\n", refusal()).as_bytes());
             continue;
         }
         let Ok(kept) = stream.try_clone() else {
@@ -246,7 +248,10 @@ fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState
             .stack_size(256 << 10)
             .spawn(move || {
                 act_for(Actor::Client(came));
-                serve(&stream, &serving);
+                match is_last {
+                    false => serve(&stream, &serving),
+                    true => serve_last(&stream, &serving, &refusal()),
+                }
                 // Dropping it is not enough: the server keeps a second handle, to close it from
                 // outside.
                 let _ = stream.shutdown(Shutdown::Both);
@@ -255,14 +260,24 @@ fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState
             clients.push(Client {
                 stream: kept,
                 thread,
+                is_last,
             });
         }
     }
 }
 
+/// What a client is told for which there is no place.
+fn refusal() -> String {
+    let error = format!(
+        "there are {MOST_CLIENTS} clients already; beside them one can say nothing but quit"
+    );
+    json!({ "ok": false, "kind": "refused", "error": error }).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 

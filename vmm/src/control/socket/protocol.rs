@@ -292,6 +292,13 @@ pub(super) struct Client<'a> {
     pub outbox: &'a Outbox,
 }
 
+/// Whether the request in one line is one for which there is always a place: to end the machine, and
+/// to ask who answers, which clients do before.
+pub(super) fn has_a_place(line: &[u8]) -> bool {
+    let request = serde_json::from_slice::<Value>(line);
+    request.is_ok_and(|it| it["verb"] == "quit" || it["verb"] == "hello")
+}
+
 /// Carries out the request in one line, and returns the answer as one line. It never fails: an
 /// error is an answer too.
 pub(super) fn answer(

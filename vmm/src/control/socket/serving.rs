@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -21,6 +21,9 @@ const LONGEST_LINE: u64 = 64 << 10;
 
 /// How long a client may take to read an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a client may stay for which there is no place. Others come to that place after it.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// How long what is left for a client is sent once the connection is to be closed.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -43,6 +46,41 @@ pub(super) fn serve(stream: &UnixStream, state: &ServerState) {
         }
         outbox.close();
     });
+}
+
+/// Answers a client for which there is no place among the others, who may all be idle: it can end the
+/// machine. Whatever else it says is answered with `refusal`, and so is silence.
+pub(super) fn serve_last(stream: &UnixStream, state: &ServerState, refusal: &str) {
+    let deadline = Instant::now() + MOMENT;
+    // Fails only for a duration of zero.
+    let _ = stream.set_write_timeout(Some(ATTEMPT));
+    let hanging_up = HangupWatch::of(stream);
+    let is_gone = || hanging_up.has_happened();
+    let outbox = Outbox::default();
+    let client = protocol::Client {
+        is_gone: &is_gone,
+        outbox: &outbox,
+    };
+    let mut lines = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let _ = stream.set_read_timeout(Some(left.max(Duration::from_millis(1))));
+        // What has come of a line by then stays in it.
+        let read = (&mut lines).take(LONGEST_LINE).read_until(b'\n', &mut line);
+        let is_whole = read.is_ok() && line.ends_with(b"\n");
+        let has_a_place = is_whole && protocol::has_a_place(&line);
+        let answer = match has_a_place {
+            true => protocol::answer(&line, || state.wait_for_machine(), client),
+            false => refusal.to_owned(),
+        };
+        let sent = { stream }.write_all(format!("{answer}\n").as_bytes());
+        let is_over = state.closing.load(Ordering::SeqCst) || left.is_zero();
+        if !has_a_place || sent.is_err() || is_over {
+            return;
+        }
+        line.clear();
+    }
 }
 
 /// Answers the requests of one client until it disconnects, or does not read an answer.

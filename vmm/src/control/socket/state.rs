@@ -38,6 +38,8 @@ pub(super) struct ServerState {
 pub(super) struct Client {
     pub stream: UnixStream,
     pub thread: JoinHandle<()>,
+    /// Whether it has the place that is kept for one that ends the machine.
+    pub is_last: bool,
 }
 
 impl ServerState {

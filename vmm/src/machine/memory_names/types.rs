@@ -10,6 +10,8 @@ use addr2line::gimli::{
 };
 use object::{Object, ObjectSection};
 
+use crate::control_characters::spell_out_all;
+
 type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 type Entry<'a> = DebuggingInformationEntry<Bytes<'a>>;
 
@@ -494,7 +496,7 @@ impl<'a> Reading<'_, 'a> {
             .iter()
             .position(|byte| *byte == 0)
             .unwrap_or(end);
-        String::from_utf8_lossy(&bytes[..end]).into_owned()
+        spell_out_all(&String::from_utf8_lossy(&bytes[..end])).into_owned()
     }
 
     /// Finishes the model with what is known only when all of it was read.

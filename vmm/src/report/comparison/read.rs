@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Deserializer, Value};
 
 use crate::bench::{self, Costs};
+use crate::control_characters::spell_out_values;
 use crate::provenance::Provenance;
 use crate::report;
 use crate::report::leaves::{Leaf, leaves};
@@ -96,6 +97,9 @@ impl Read {
             true => format!("is cut off: {error}"),
             false => format!("is not JSON: {error}"),
         })?;
+        for document in &mut documents {
+            spell_out_values(document, &[]);
+        }
         let count = documents.len();
         let document = match (count, machine) {
             (0, _) => return Err("is empty".to_owned()),
