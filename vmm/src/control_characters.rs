@@ -13,13 +13,18 @@ use serde_json::Value;
 /// The text without control characters but line ends and tabs: others are spelled out, as in
 /// `\u{1b}`.
 pub fn spell_out(text: &str) -> Cow<'_, str> {
-    replace(
-        text,
-        |letter| is_harmful(letter) && !is_layout(letter),
-        |shown, letter| {
-            shown.extend(letter.escape_default());
-        },
-    )
+    // A line can also end as in CSV.
+    if !text.contains(|it| is_harmful(it) && !is_layout(it)) {
+        return Cow::Borrowed(text);
+    }
+    let lines = text.split("\r\n").map(|line| {
+        replace(
+            line,
+            |letter| is_harmful(letter) && !is_layout(letter),
+            |shown, letter| shown.extend(letter.escape_default()),
+        )
+    });
+    Cow::Owned(lines.collect::<Vec<_>>().join("\r\n"))
 }
 
 /// As [`spell_out`], and without line ends and tabs too: for a name, which stands within a line.
@@ -159,7 +164,7 @@ mod tests {
     fn a_message_does_not_move_the_cursor() {
         assert_eq!(
             spell_out("a\x1b[2Jb\r\n\tc\x7f\u{9b}1m"),
-            "a\\u{1b}[2Jb\\r\n\tc\\u{7f}\\u{9b}1m"
+            "a\\u{1b}[2Jb\r\n\tc\\u{7f}\\u{9b}1m"
         );
         assert_eq!(spell_out("größer"), "größer");
         assert_eq!(spell_out("a\u{202e}b"), "a\\u{202e}b");

@@ -153,7 +153,11 @@ fn the_console_and_the_table_do_not_garble_each_other() {
             "{lines:#?}"
         );
     }
-    assert_eq!(lines[first + 10].trim_end(), "[2J[Hclear", "{lines:#?}");
+    assert_eq!(
+        lines[first + 10].trim_end(),
+        "\\u{1b}[2J\\u{1b}[Hclear",
+        "{lines:#?}"
+    );
     let title = &lines[first + 11];
     assert!(
         title.contains(" s, 3 vCPUs: ") && title.contains("1 held"),
