@@ -32,10 +32,10 @@ TESTS := $(CARGO) test $(CARGO_FLAGS) --workspace
 OF_PRODUCTS := --test whole --test plants --test linux --test images --test install
 
 .DEFAULT_GOAL := build
-.PHONY: help build vmm manual examples guest images explore-images c-images c-guest linux-smp linux-images whole built run run-svm have-kvm lint check
+.PHONY: help build vmm manual examples guest images explore-images c-images c-guest linux-smp linux-images linux-census whole built run run-svm have-kvm lint check
 .PHONY: test test-long test-unit test-schedules test-versus test-orderings test-local test-images test-install
 .PHONY: test-plants test-plants-core test-linux test-svm test-svm-core test-qemu test-browser test-kubernetes
-.PHONY: picture reference stories soak cases designs bench bench-explorer bench-table bench-qemu costs trace-costs
+.PHONY: picture reference stories soak cases designs bench bench-linux bench-explorer bench-table bench-qemu costs trace-costs
 .PHONY: install uninstall clean
 
 help: ## list these targets
@@ -95,6 +95,13 @@ linux-images:
 	@for version in $(LINUX_VERSIONS); do \
 		CC=$(CC) guest/linux/build -o linux-$$version $$version >/dev/null || \
 			{ [ $$? = 3 ] || exit 1; echo "make: so there is no guest of Linux $$version"; }; \
+	done
+
+# The same files as libraries, of which `make designs` counts the accesses.
+linux-census:
+	@for version in $(LINUX_VERSIONS); do \
+		CC=$(CC) guest/linux/build -o linux-$$version --census $$version || \
+			{ [ $$? = 3 ] || exit 1; echo "make: so Linux $$version is not counted" >&2; }; \
 	done
 
 run: have-kvm build ## boot the guest image and run its selftest
@@ -258,8 +265,8 @@ picture: have-kvm build ## draw docs/report.png anew, the page of the story in R
 	tests/browser/prepare
 	tests/browser/picture $(VMM) $(GUEST) docs/report.png
 
-designs: ## count what each queue design costs, and print the table of docs/designs.md
-	@$(CARGO) run $(CARGO_FLAGS) --quiet --package guest --features census --example designs
+designs: linux-census ## count what each queue design costs, and Linux's own file, and print the table of docs/designs.md
+	@LINUX_CENSUS=$(abspath $(OUT)) $(CARGO) run $(CARGO_FLAGS) --quiet --package guest --features census --example designs
 
 costs: build whole ## exits of 10,000 IPIs of each kind, held to the architecture on an emulated AMD processor
 	SVM_TIME_LIMIT=7200 tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
@@ -282,8 +289,23 @@ trace-costs: build ## what a trace costs, and probes that nobody has armed, on a
 BESIDE_QEMU := $(CARGO) run $(CARGO_FLAGS) --quiet --package tests --bin beside-qemu -- $(VMM) $(GUEST)
 bench: have-kvm build test-versus ## measure what IPIs and calls cost on this host, how fast it explores, and whole runs beside QEMU
 	$(VMM) bench $(ARGS) $(GUEST)
+	@$(MAKE) --no-print-directory bench-linux
 	$(VERSUS) $(LOST_CALL) $(EXPLORE)
 	$(BESIDE_QEMU)
+
+# The lines of calls that both have, and of those to several that with the same design.
+BENCH_LINUX := --by call --receiver halted --queue llist --vcpus 8 --runs 6 --rounds 500
+BENCH_JSON := $(OUT)/bench-llist.json
+bench-linux: have-kvm build linux-images ## calls of our queue=llist beside those of Linux's own kernel/smp.c
+	@for version in $(LINUX_VERSIONS); do \
+		image=$(OUT)/linux-$$version.bin; \
+		[ -f $$image ] || continue; \
+		test $$version != $(firstword $(LINUX_VERSIONS)) -a -f $(BENCH_JSON) || \
+			$(VMM) bench $(BENCH_LINUX) --json $(BENCH_JSON) $(GUEST) >/dev/null || exit 1; \
+		$(VMM) bench $(BENCH_LINUX) --json $(OUT)/bench-linux-$$version.json $$image >/dev/null || exit 1; \
+		echo "== queue=llist of our guest, beside kernel/smp.c of Linux $$version"; \
+		$(VMM) compare $(BENCH_JSON) $(OUT)/bench-linux-$$version.json || exit 1; \
+	done
 
 bench-qemu: have-kvm build ## whole runs beside QEMU's microvm with the same image (ARGS='PAIRS VCPUS', such as '31 1,16')
 	$(BESIDE_QEMU) $(ARGS)

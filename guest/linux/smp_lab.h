@@ -66,9 +66,10 @@ _Bool smp_lab_condition(unsigned int cpu);
 _Bool smp_lab_holds_locks(void);
 /* Memory is freed of which a part is in use: that for calls to this CPU. */
 void smp_lab_freed_in_use(unsigned int cpu);
+
 enum { CALL_VECTOR = 0xf4, WORK_VECTOR = 0xf3, TIMER_VECTOR = 0xf2 };
 
-/* The function of a call, and what a task does that is woken. */
+/* The function of a call, whose id is `call`, and what a task does that is woken: enters in the ledger that it has run. */
 void smp_lab_runs(void *call);
 /* Serves all wishes. */
 void smp_lab_serve(void);

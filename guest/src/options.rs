@@ -2,10 +2,9 @@
 //! which design, and what is left out on purpose.
 
 use core::fmt;
-use core::num::ParseIntError;
 
 use kit::manifest::Record;
-use kit::options::{MachineOptions, OptionsError, choose, number, switch};
+use kit::options::{MachineOptions, OptionsError, choose, milliseconds, number, switch};
 use kit::{declare, declare_values};
 use shared::manifest::Measure;
 
@@ -114,15 +113,6 @@ impl Default for Options {
     }
 }
 
-/// A time as `500ms`, `3s`, or a number of milliseconds.
-fn milliseconds(text: &str) -> Result<u64, ParseIntError> {
-    match (text.strip_suffix("ms"), text.strip_suffix('s')) {
-        (Some(number), _) => number.parse(),
-        (None, Some(seconds)) => seconds.parse::<u32>().map(|s| u64::from(s) * 1000),
-        (None, None) => text.parse(),
-    }
-}
-
 fn rate(text: &str) -> Option<FailRate> {
     let (refused, of) = text.split_once('/')?;
     let (refused, of) = (refused.parse().ok()?, of.parse().ok()?);
@@ -169,10 +159,7 @@ impl kit::options::Options for Options {
             }
             "calls" => self.calls = Some(number(key, value)?),
             "pairs" => self.pairs = choose(key, value, Pairs::ALL.map(|it| (it.name(), it)))?,
-            "for" => {
-                let time = milliseconds(value);
-                self.milliseconds = Some(time.map_err(|_| OptionsError::NotANumber(key, value))?);
-            }
+            "for" => self.milliseconds = Some(milliseconds(key, value)?),
             "maxcpus" => {
                 let some = number(key, value)?;
                 if some == 0 {

@@ -128,8 +128,15 @@ void lab_report(uint32_t oracle, uint64_t call, uint64_t seen);
 
 /* LAB_COUNTER(NAME, 0, "name", "What is counted."): a counter that each CPU has, 0 to 31. */
 #define LAB_COUNTER(name_in_c, its_number, its_name, what_it_counts)               \
+    LAB_COUNTER_OF(name_in_c, its_number, 1, its_name, what_it_counts)
+
+/* One by which vmm tells how far a workload is: LAB_PLANNED, to which each CPU adds its share when it begins, and
+ * LAB_DONE, what it has done of it. */
+enum { LAB_PLANNED = 8, LAB_DONE = 9 };
+
+#define LAB_COUNTER_OF(name_in_c, its_number, its_role, its_name, what_it_counts)  \
     enum { name_in_c = 32 + its_number };                                          \
-    LAB_RECORD_(.kind = 7, .number = 32 + its_number, .role = 1, .total = 1,       \
+    LAB_RECORD_(.kind = 7, .number = 32 + its_number, .role = its_role, .total = 1, \
                 .name = its_name, .text = what_it_counts)
 
 void lab_count(uint32_t counter, uint64_t amount);
@@ -152,6 +159,83 @@ void lab_count(uint32_t counter, uint64_t amount);
 #define LAB_BROKEN_VALUE(its_key, its_number, its_name)                            \
     LAB_RECORD_(.kind = 5, .number = its_number, .flags = 1, .name = its_name, .group = its_key); \
     LAB_ENTRY_(5, its_number, its_key, its_name)
+
+/* ---- Workloads: what CPUs do by themselves, instead of what they are told ---- */
+
+/* LAB_WORKLOADS(2, ""): once, in a guest that has any: it takes `workload=`, of which `puppet`, with this number, has
+ * its CPUs do what they are told. A search sets that; `vmm bench` sets what is named last, if it is not "". The value
+ * 0 is taken unless the command line says otherwise. */
+#define LAB_WORKLOADS(puppet, bench)                                               \
+    static uint32_t lab_workload;                                                  \
+    LAB_RECORD_(.kind = 4, .number = sizeof(bench) > 1, .role = 2, .name = "workload", .group = bench, \
+                .key = "puppet", .phrase = "in which the case says what each CPU does (workload=puppet)", \
+                .text = "What the CPUs do.");                                      \
+    LAB_ENTRY_(3, 0, "workload", &lab_workload);                                   \
+    LAB_VALUE("workload", puppet, "puppet")
+
+/* LAB_WORKLOAD(function, 0, "selftest") { … }
+ * A value of it. Each CPU calls the function once, with interrupts enabled. When all have returned and all interrupts
+ * have been taken, the judges look, and the run is over. */
+#define LAB_WORKLOAD(function, its_number, its_name)                               \
+    LAB_WORKLOAD_(11, function, its_number, its_name)
+
+/* The same, but that the run is over, and what is counted ends, as soon as CPU 0 has returned, which it may only do when
+ * nothing is under way. */
+#define LAB_BENCH(function, its_number, its_name)                                  \
+    LAB_WORKLOAD_(12, function, its_number, its_name)
+
+#define LAB_WORKLOAD_(entry, function, its_number, its_name)                       \
+    LAB_VALUE("workload", its_number, its_name);                                   \
+    static void function(void);                                                    \
+    LAB_ENTRY_(entry, its_number, (const void *)function, 0);                      \
+    static void function(void)
+
+/* A word that decides something in these workloads only, LAB_IN(0) | LAB_IN(2), and nothing in a search; otherwise as
+ * LAB_WORD. What a bench does with it is a number of docs/manifest.md (Words in a bench), or 0. */
+#define LAB_IN(workload) (1u << (workload))
+
+#define LAB_WORKLOAD_KEY_(its_key, measure, what_it_decides)                       \
+    LAB_RECORD_(.kind = 4, .number = measure, .role = 3, .name = its_key,          \
+                .phrase = "in which the case says what each CPU does and how often", .text = what_it_decides)
+
+#define LAB_WORKLOAD_WORD(variable, workloads, measure, its_key, what_it_decides)  \
+    static uint32_t variable;                                                      \
+    LAB_WORKLOAD_KEY_(its_key, measure, what_it_decides);                          \
+    LAB_ENTRY_(3, workloads, its_key, &variable)
+
+/* One whose value is a number, which is LAB_UNSET until somebody says it; and one whose value is a time, such as 3s,
+ * in milliseconds. */
+#define LAB_UNSET UINT64_MAX
+
+#define LAB_WORKLOAD_NUMBER(variable, workloads, measure, its_key, what_it_decides) \
+    static uint64_t variable = LAB_UNSET;                                          \
+    LAB_WORKLOAD_KEY_(its_key, measure, what_it_decides);                          \
+    LAB_ENTRY_(13, workloads, its_key, &variable)
+
+#define LAB_WORKLOAD_TIME(variable, workloads, its_key, what_it_decides)           \
+    static uint64_t variable = LAB_UNSET;                                          \
+    LAB_WORKLOAD_KEY_(its_key, 0, what_it_decides);                                \
+    LAB_ENTRY_(14, workloads, its_key, &variable)
+
+/* LAB_DEFAULTS(function) { if (calls == LAB_UNSET) calls = 64 / cpus; return 0; }
+ * Chooses for so many CPUs what the command line does not say, so that the report says it. Or it returns a sentence on
+ * what is wrong with that line, and the run is refused. It can call no function of this file. */
+#define LAB_DEFAULTS(function)                                                     \
+    static const char *function(uint32_t cpus);                                    \
+    LAB_ENTRY_(15, 0, (const void *)function, 0);                                  \
+    static const char *function(uint32_t cpus __attribute__((unused)))
+
+/* Waits until all CPUs have come here, asleep. Only in a workload. */
+void lab_barrier(void);
+
+/* Sleeps until that is true, with interrupts enabled. It is looked at behind each interrupt. */
+void lab_sleep_until(bool (*done)(void));
+
+/* The next of numbers that look random, by a state that can begin with any number. */
+uint64_t lab_random(uint64_t *state);
+
+/* The warm-up is over: a bench counts from here on (docs/manifest.md, Words in a bench). */
+void lab_warmed_up(void);
 
 /* ---- CPUs, interrupts ---- */
 
@@ -185,14 +269,22 @@ void lab_take_pending(void);
 /* LAB_VECTOR(NAME, 0xf2, "name", "What it is for.") { … }
  * A vector from 0xf2 to 0xf9, and its handler, which runs with interrupts disabled. */
 #define LAB_VECTOR(name_in_c, its_number, its_name, what_it_is_for)                \
+    LAB_VECTOR_OF(name_in_c, its_number, 1, its_name, what_it_is_for)
+
+/* One that is sent only to measure what an IPI costs: LAB_VECTOR_OF(NAME, 0xf2, LAB_MEASURED, "name", "…") { … } */
+enum { LAB_MEASURED = 4 };
+
+#define LAB_VECTOR_OF(name_in_c, its_number, its_role, its_name, what_it_is_for)   \
     enum { name_in_c = its_number };                                               \
-    LAB_RECORD_(.kind = 2, .number = its_number, .role = 1, .name = its_name, .text = what_it_is_for); \
+    LAB_RECORD_(.kind = 2, .number = its_number, .role = its_role, .name = its_name, .text = what_it_is_for); \
     static void LAB_JOIN(lab_handler_, name_in_c)(void);                           \
     LAB_ENTRY_(2, its_number, (const void *)LAB_JOIN(lab_handler_, name_in_c), 0); \
     static void LAB_JOIN(lab_handler_, name_in_c)(void)
 
 /* Sends an IPI. Earlier stores are visible to its handler. */
 void lab_send_ipi(uint32_t cpu, uint32_t vector);
+/* The same, to these CPUs, 64 to a word, in as few operations as the transport has for them. */
+void lab_send_ipis(const uint64_t *cpus, uint32_t vector);
 /* The same, which tells of a call of the ledger. */
 void lab_announce(uint32_t cpu, uint32_t vector, uint64_t call);
 
@@ -250,6 +342,14 @@ void lab_call_was_made_to(uint64_t call, const uint64_t *cpus);
 void lab_call_ran(uint64_t call);      /* it runs on this CPU, now */
 void lab_call_returned(uint64_t call); /* it has returned to its caller */
 
+/* There are 64 records for each CPU's calls, and as many for those with interrupts disabled, which are used in turn. A
+ * call that takes one whose call has not run everywhere reports that as lost. Who makes many and does not wait for
+ * them waits before each: lab_wait_until(lab_call_has_room()). */
+enum { LAB_CALL_SLOTS = 128 };
+bool lab_call_has_room(void);
+uint32_t lab_call_slot(uint64_t call); /* the place of its record among those of its caller */
+uint32_t lab_call_cpu(uint64_t call);  /* its caller */
+
 /* ---- Points, and what is printed ---- */
 
 struct lab_point {
@@ -270,12 +370,16 @@ void lab_reached(struct lab_point *point, uint64_t call, uint64_t detail);
             lab_reached(&point, call, detail);                                     \
     } while (0)
 
+/* LAB_POINT("bench.start", 8): what points of this name mean in a trace, or in a bench, by the role of docs/manifest.md. */
+#define LAB_POINT(its_name, its_role) LAB_RECORD_(.kind = 3, .role = its_role, .name = its_name)
+
 bool lab_is_armed(const struct lab_point *point);
 
 void lab_print(const char *text);
 void lab_print_number(const char *text, uint64_t number);
 
 uint64_t lab_timestamp(void); /* cycles; stands still in a search */
+uint64_t lab_cycles_per_second(void);
 
 /* What C needs of a library; in an image to be explored each step of these is an access of its own. */
 void *memcpy(void *to, const void *from, size_t length);

@@ -1,6 +1,11 @@
-//! The guest that C files make: its CPUs do what they are told, by the functions of the table.
+//! The guest that C files make: its CPUs do what they are told, by the functions of the table, or
+//! what a workload of the C files has them do.
 
+#[cfg(not(feature = "explore"))]
+use alloc::boxed::Box;
 use core::fmt;
+#[cfg(not(feature = "explore"))]
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use kit::declare;
@@ -12,11 +17,14 @@ use kit::options::Options as _;
 use kit::platform::{Platform, Vector};
 use kit::program;
 use kit::specimen::{Next, Part, Specimen};
+use kit::sync::barrier::Barrier;
 use kit::sync::mask::CpuMask;
+#[cfg(not(feature = "explore"))]
+use kit::sync::waiting::report_if_long;
 
 use crate::ledger::Ledger;
-use crate::table::{CCommand, CHotplug, Entry, construct, entries};
-use crate::words::Words;
+use crate::table::{CCommand, CHotplug, Entry, VECTORS, Work, construct, entries};
+use crate::words::{self, Words};
 
 /// The verb of the deed that ends the workload. Those of C files are below.
 pub const FINISH: u32 = 1 << 16;
@@ -41,6 +49,16 @@ pub struct CGuest<P> {
     ledger: Ledger,
     /// How CPUs leave and come, if they can.
     hotplug: Option<&'static CHotplug>,
+    barrier: Barrier,
+    /// By CPU: since when it has waited in a loop, or since it last told the host; 0 if it does not
+    /// wait.
+    #[cfg(not(feature = "explore"))]
+    waits_since: Box<[AtomicU64]>,
+    /// What each CPU does by itself, if it is not told what to do.
+    work: Option<Work>,
+    /// By the place of the vector in [`VECTORS`]. Not looked for in the table at each interrupt,
+    /// which would take longer than most handlers.
+    handlers: [Option<extern "C" fn()>; VECTORS.len()],
 }
 
 impl<P: Platform> CGuest<P> {
@@ -68,6 +86,44 @@ impl<P: Platform> CGuest<P> {
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
+
+    /// The end of a bench, in which nothing that CPU 0 has sent is under way once it returns.
+    fn end_with_the_first(&self) -> Part {
+        if self.platform.this_cpu() != 0 {
+            return Part::Done;
+        }
+        self.judge();
+        Part::Over
+    }
+
+    /// This CPU begins to wait for others.
+    #[cfg(not(feature = "explore"))]
+    pub fn begins_to_wait(&self) {
+        let since = &self.waits_since[self.platform.this_cpu()];
+        since.store(self.platform.timestamp(), Ordering::Relaxed);
+    }
+
+    /// It has looked in vain. If it has for long, the host hears of it, which may then let another
+    /// CPU run.
+    #[cfg(not(feature = "explore"))]
+    pub fn still_waits(&self) {
+        let since = &self.waits_since[self.platform.this_cpu()];
+        match since.load(Ordering::Relaxed) {
+            0 => {}
+            then => since.store(report_if_long(&self.platform, then), Ordering::Relaxed),
+        }
+    }
+
+    /// It has found what it waited for.
+    #[cfg(not(feature = "explore"))]
+    pub fn waits_no_more(&self) {
+        self.waits_since[self.platform.this_cpu()].store(0, Ordering::Relaxed);
+    }
+
+    /// The barrier of a workload's CPUs.
+    pub fn barrier(&self) -> &Barrier {
+        &self.barrier
+    }
 }
 
 impl<P: Platform> Specimen<P> for CGuest<P> {
@@ -78,14 +134,28 @@ impl<P: Platform> Specimen<P> for CGuest<P> {
         let at_boot = words.cpus_at_boot(lab.cpus()) as u32;
         CPUS_AT_BOOT.store(at_boot, Ordering::Relaxed);
         construct();
+        let work = words::work();
         Self {
             platform,
             lab,
-            mailboxes: Mailboxes::new(lab),
+            mailboxes: match work {
+                None => Mailboxes::new(lab),
+                Some(_) => Mailboxes::unheard(lab),
+            },
             ledger: Ledger::new(lab),
             hotplug: entries().find_map(|entry| match entry {
                 Entry::Hotplug(hotplug) => Some(hotplug),
                 _ => None,
+            }),
+            barrier: Barrier::new(lab.cpus()),
+            #[cfg(not(feature = "explore"))]
+            waits_since: (0..lab.cpus()).map(|_| AtomicU64::new(0)).collect(),
+            work,
+            handlers: VECTORS.map(|vector| {
+                entries().find_map(|entry| match entry {
+                    Entry::Handler(number, handler) if number == vector.number() => Some(handler),
+                    _ => None,
+                })
             }),
         }
     }
@@ -99,18 +169,24 @@ impl<P: Platform> Specimen<P> for CGuest<P> {
             (hotplug.starts)();
         }
         self.platform.irqs_enable();
+        if let Some(work) = self.work {
+            (work.part)();
+            if work.ends_with_the_first {
+                return self.end_with_the_first();
+            }
+            let all = CpuMask::all(self.lab.cpus());
+            self.mailboxes.finish_with(self, &all);
+        }
         self.mailboxes.run(self)
     }
 
     fn handle(&self, vector: Vector) {
         handler::run(&self.platform, &self.lab, vector, || {
             self.mailboxes.handle(&self.platform, vector);
-            for entry in entries() {
-                if let Entry::Handler(number, handler) = entry
-                    && number == vector.number()
-                {
-                    handler();
-                }
+            let place = vector.number().checked_sub(VECTORS[0].number());
+            let handler = place.and_then(|place| self.handlers.get(usize::from(place)));
+            if let Some(handler) = handler.copied().flatten() {
+                handler();
             }
         });
     }

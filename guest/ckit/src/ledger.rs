@@ -56,10 +56,7 @@ impl Ledger {
         program: u8,
     ) -> CallId {
         let me = platform.this_cpu();
-        let lane = match platform.irqs_enabled() {
-            true => Lane::Task,
-            false => Lane::Handler,
-        };
+        let lane = lane(platform);
         let sequence = self.sequences[me][lane as usize].fetch_add(1, Ordering::Relaxed) + 1;
         let call = CallId::new(me as u16, program, lane, sequence);
         let record = self.lab.record(call).expect("this CPU has records");
@@ -97,6 +94,17 @@ impl Ledger {
         }
         let owed = &self.lab.tally(platform.this_cpu()).calls_expected;
         count(owed, (targets.len() as u64).wrapping_sub(entered));
+    }
+
+    /// Whether this CPU's next call has room: whether the one whose record it takes has run
+    /// everywhere.
+    pub fn has_room<P: Platform>(&self, platform: &P) -> bool {
+        let me = platform.this_cpu();
+        let lane = lane(platform);
+        let sequence = self.sequences[me][lane as usize].load(Ordering::Relaxed) + 1;
+        let next = CallId::new(me as u16, 0, lane, sequence);
+        let record = self.lab.record(next).expect("this CPU has records");
+        record.head.open.load(Ordering::Relaxed) == 0 || is_complete(&record)
     }
 
     /// Marks that the call with this raw id runs on this CPU, now.
@@ -151,6 +159,14 @@ impl Ledger {
     fn report<P: Platform>(&self, platform: &P, oracle: u32, call: u64) {
         let (me, now) = (platform.this_cpu(), platform.timestamp());
         self.lab.report(oracle, me, call, now, 0);
+    }
+}
+
+/// The context in which this CPU makes calls now.
+fn lane<P: Platform>(platform: &P) -> Lane {
+    match platform.irqs_enabled() {
+        true => Lane::Task,
+        false => Lane::Handler,
     }
 }
 

@@ -6,10 +6,11 @@ use core::sync::atomic::Ordering;
 use kit::counters::{GUEST as FIRST_COUNTER, ROOM, Row, count};
 use kit::log;
 use kit::metal::platform::Metal;
-use kit::platform::{CpuId, Platform, Point, Vector};
+use kit::platform::{CpuId, Doorbell, Platform, Point, Vector};
 use kit::probe;
 use kit::sync::mask::CpuMask;
 use kit::sync::spin::SpinLock;
+use shared::ledger::{CallId, Lane};
 
 use crate::GUEST;
 use crate::guest::{CGuest, CPUS, CPUS_AT_BOOT};
@@ -25,6 +26,10 @@ struct CCounters([core::sync::atomic::AtomicU64; ROOM]);
 unsafe impl Row for CCounters {}
 
 const _: () = assert!(size_of::<SpinLock>() == 4, "a struct lab_lock");
+const _: () = assert!(
+    Lane::COUNT as u32 * shared::lab::SLOTS == 128,
+    "LAB_CALL_SLOTS"
+);
 
 /// The guest, once it is installed.
 fn installed() -> Option<&'static CGuest<Metal>> {
@@ -123,6 +128,8 @@ surface! {
 
     fn lab_wait_begin() {
         platform().wait_begins();
+        #[cfg(not(feature = "explore"))]
+        guest().begins_to_wait();
     }
 
     fn lab_relax() {
@@ -130,9 +137,13 @@ surface! {
         count(&platform.lab.counters(platform.this_cpu()).wait_spins, 1);
         probe!(*platform, "spin.relax");
         platform.relax();
+        #[cfg(not(feature = "explore"))]
+        guest().still_waits();
     }
 
     fn lab_wait_end() {
+        #[cfg(not(feature = "explore"))]
+        guest().waits_no_more();
         platform().wait_ends();
     }
 
@@ -171,6 +182,43 @@ surface! {
         platform().timestamp()
     }
 
+    fn lab_cycles_per_second() -> u64 {
+        platform().cycles_per_second()
+    }
+
+    fn lab_random(state: &mut u64) -> u64 {
+        let mut random = fastrand::Rng::with_seed(*state);
+        let number = random.u64(..);
+        *state = random.get_seed();
+        number
+    }
+
+    fn lab_barrier() {
+        guest().barrier().wait(platform());
+    }
+
+    fn lab_sleep_until(done: extern "C" fn() -> bool) {
+        while !done() {
+            platform().idle_unless(&|| done());
+        }
+    }
+
+    fn lab_warmed_up() {
+        platform().ring(Doorbell::WarmedUp);
+    }
+
+    fn lab_call_has_room() -> bool {
+        guest().ledger().has_room(platform())
+    }
+
+    fn lab_call_slot(call: u64) -> u32 {
+        CallId::from_raw(call).record_index(shared::lab::SLOTS)
+    }
+
+    fn lab_call_cpu(call: u64) -> u32 {
+        CallId::from_raw(call).source().into()
+    }
+
     fn lab_call_returned(call: u64) {
         guest().ledger().returned(platform(), call);
     }
@@ -180,7 +228,7 @@ surface! {
     }
 }
 
-/// See `lab.h`.
+/// The CPUs of these words.
 ///
 /// # Safety
 /// `cpus` is as many words as the machine's CPUs have bits for.
@@ -231,6 +279,18 @@ unsafe fn set_at(mut words: *const u64) -> CpuMask {
         word
     });
     mask
+}
+
+/// See `lab.h`.
+///
+/// # Safety
+/// `cpus` is as many words as the machine's CPUs have bits for.
+// SAFETY: the one definition of what `lab.h` declares, with the same signature.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn lab_send_ipis(cpus: *const u64, vector: u32) {
+    // SAFETY: by the caller's promise.
+    let mask = unsafe { set_at(cpus) };
+    platform().send_ipi_mask(&mask, vector_numbered(vector));
 }
 
 /// See `lab.h`.

@@ -1,14 +1,16 @@
-//! The words that C files take on the command line (`LAB_WORD`): which there are stands in the
-//! table, and which value was chosen in a variable of the C file.
+//! The words that C files take on the command line (`LAB_WORD`, `LAB_WORKLOADS` and those of
+//! workloads): which there are stands in the table, and which value was chosen in a variable of the
+//! C file.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use kit::options::{MachineOptions, Options, OptionsError, choose};
+use kit::options::{MachineOptions, Options, OptionsError, choose, milliseconds, number};
 
-use crate::table::{Chosen, Entry, entries};
+use crate::table::{Chosen, Entry, Unit, Work, Workloads, entries};
 
 /// The key that a guest has whose CPUs can leave and come.
 const MAXCPUS: &str = "maxcpus";
@@ -20,10 +22,14 @@ pub struct Words {
     at_boot: Option<u32>,
 }
 
-/// The keys, and where the value of each goes.
-fn words() -> impl Iterator<Item = (&'static str, Chosen)> {
+/// The key by which the command line chooses a workload, in a guest that has any.
+const WORKLOAD: &str = "workload";
+
+/// The keys whose values have names, where the number of the value goes, and the workloads in which
+/// it decides something.
+fn words() -> impl Iterator<Item = (&'static str, Chosen, Workloads)> {
     entries().filter_map(|entry| match entry {
-        Entry::Word(key, chosen) => Some((key, chosen)),
+        Entry::Word(key, chosen, of) => Some((key, chosen, of)),
         _ => None,
     })
 }
@@ -43,11 +49,30 @@ fn values(key: &str) -> Vec<(&'static str, u32, bool)> {
 
 /// The value of each key that was chosen: key, name, and whether it is broken on purpose.
 fn chosen() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
-    words().filter_map(|(key, chosen)| {
+    let workload = workload();
+    words().filter_map(move |(key, chosen, of)| {
+        if key != WORKLOAD && workload.is_some_and(|number| !of.has(number)) {
+            return None;
+        }
         let number = chosen.get();
         let mut values = values(key).into_iter();
         let (name, _, broken) = values.find(|(_, of, _)| *of == number)?;
         Some((key, name, broken))
+    })
+}
+
+/// The number of the workload that was chosen, in a guest that has any.
+fn workload() -> Option<u32> {
+    let mut words = words();
+    words.find_map(|(key, chosen, _)| (key == WORKLOAD).then(|| chosen.get()))
+}
+
+/// What each CPU does by itself in the workload that was chosen. `None` if it does what it is told.
+pub fn work() -> Option<Work> {
+    let chosen = workload()?;
+    entries().find_map(|entry| match entry {
+        Entry::Workload(number, work) if number == chosen => Some(work),
+        _ => None,
     })
 }
 
@@ -58,12 +83,12 @@ impl Options for Words {
         if let Some(keys) = unsafe { KEYS.load(Ordering::Acquire).as_ref() } {
             return keys;
         }
-        let maxcpus = entries().filter_map(|entry| match entry {
+        let keys = entries().filter_map(|entry| match entry {
+            Entry::Word(key, ..) | Entry::Number(key, ..) => Some(key),
             Entry::Hotplug(_) => Some(MAXCPUS),
             _ => None,
         });
-        let keys: Vec<_> = words().map(|(key, _)| key).chain(maxcpus).collect();
-        let keys = Box::leak(Box::new(keys));
+        let keys = Box::leak(Box::new(keys.collect::<Vec<_>>()));
         KEYS.store(keys, Ordering::Release);
         keys
     }
@@ -79,18 +104,27 @@ impl Options for Words {
             self.at_boot = Some(some);
             return Ok(());
         }
-        let values = values(key).into_iter();
-        let number = choose(key, value, values.map(|(name, number, _)| (name, number)))?;
-        words()
-            .filter(|(of, _)| *of == key)
-            .for_each(|(_, chosen)| chosen.set(number));
+        for entry in entries() {
+            match entry {
+                Entry::Word(of, chosen, _) if of == key => {
+                    let values = values(key).into_iter();
+                    let values = values.map(|(name, number, _)| (name, number));
+                    chosen.set(choose(key, value, values)?);
+                }
+                Entry::Number(of, chosen, unit, _) if of == key => chosen.set(match unit {
+                    Unit::One => number(key, value)?,
+                    Unit::Millisecond => milliseconds(key, value)?,
+                }),
+                _ => {}
+            }
+        }
         Ok(())
     }
 
     fn check(&self, machine: &MachineOptions) -> Result<(), OptionsError<'static>> {
-        match machine.lab {
-            Some(_) => Ok(()),
-            None => Err(OptionsError::NobodyTells),
+        match (machine.lab, work()) {
+            (None, None) => Err(OptionsError::NobodyTells),
+            _ => Ok(()),
         }
     }
 
@@ -98,11 +132,37 @@ impl Options for Words {
         self.at_boot.map_or(cpus, |some| cpus.min(some as usize))
     }
 
+    /// Chooses what was not said as well: this is the first that knows the CPUs.
+    fn check_cpus(&self, cpus: usize) -> Result<(), String> {
+        for entry in entries() {
+            if let Entry::Defaults(defaults) = entry {
+                defaults.choose(cpus)?;
+            }
+        }
+        Ok(())
+    }
+
     fn write_words(&self, cpus: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.at_boot.is_some() {
             write!(f, " {MAXCPUS}={}", self.cpus_at_boot(cpus))?;
         }
-        chosen().try_for_each(|(key, name, _)| write!(f, " {key}={name}"))
+        chosen().try_for_each(|(key, name, _)| write!(f, " {key}={name}"))?;
+        let Some(workload) = workload() else {
+            return Ok(());
+        };
+        for entry in entries() {
+            if let Entry::Number(key, chosen, unit, of) = entry
+                && let Some(number) = chosen.get()
+                && of.has(workload)
+            {
+                let unit = match unit {
+                    Unit::One => "",
+                    Unit::Millisecond => "ms",
+                };
+                write!(f, " {key}={number}{unit}")?;
+            }
+        }
+        Ok(())
     }
 
     fn broken(&self) -> impl Iterator<Item = (&'static str, &'static str)> {

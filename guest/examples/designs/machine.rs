@@ -12,6 +12,7 @@ use kit::sync::listener::listen;
 use kit::sync::mask::CpuMask;
 
 use crate::coherence::Coherence;
+use crate::linux;
 
 /// Number of CPUs.
 pub const CPUS: usize = 16;
@@ -47,7 +48,7 @@ struct State {
     tally: Cell<Tally>,
 }
 
-const VECTORS: [Vector; 4] = [Vector::WAKE, MANY, SINGLE, Vector::LAST];
+const VECTORS: [Vector; 5] = [Vector::WAKE, MANY, SINGLE, linux::CALL, Vector::LAST];
 
 thread_local! {
     static STATE: State = State::default();
@@ -61,7 +62,8 @@ fn count(change: impl FnOnce(&mut Tally)) {
     });
 }
 
-fn heard(event: Event) {
+/// A CPU is about to do this.
+pub fn heard(event: Event) {
     match event {
         Event::Load(address, _) => touch(address, false),
         Event::Store(address, _) => touch(address, true),
@@ -137,6 +139,11 @@ pub fn on<R>(cpu: CpuId, body: impl FnOnce() -> R) -> R {
         state.this_cpu.set(before);
         result
     })
+}
+
+/// Whether the code that runs is an interrupt handler's.
+pub fn is_in_handler() -> bool {
+    STATE.with(|state| state.in_handler.get())
 }
 
 /// Has every CPU take the interrupts that are pending at it, CPU 0 first.

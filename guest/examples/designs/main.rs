@@ -3,9 +3,12 @@
 
 mod coherence;
 mod heap;
+mod linux;
 mod machine;
 mod words;
 
+use std::env;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +21,7 @@ use guest::ipi::single::Singles;
 use guest::ipi::{Functions, Ipi};
 use guest::machine::Machine;
 use kit::lab::Lab;
+use linux::Linux;
 use machine::{CPUS, OneThread, Tally};
 
 /// Rounds before anything is counted: caches warm up, and memory comes back for the first time.
@@ -91,26 +95,47 @@ fn sum_over_cpus(path: &Path, counter: impl Fn(&CpuCounters) -> &AtomicU64) -> u
         .sum()
 }
 
-/// What `round`, which makes `calls` calls, takes in the long run. Each call must run everywhere
-/// once.
-fn cost(path: &Path, calls: u64, round: impl Fn()) -> Cost {
-    let visits = || sum_over_cpus(path, |counters| &counters.visits);
-    let requests = || sum_over_cpus(path, |counters| &counters.allocations);
+/// What `round`, which makes `calls` calls, takes in the long run. `executions` says how often
+/// functions have run in a round: each call must run everywhere once. Elements that were visited
+/// and requests for memory are what `counted` says more behind than before.
+fn cost(
+    calls: u64,
+    round: impl Fn(),
+    executions: impl Fn() -> u64,
+    counted: impl Fn() -> [u64; 2],
+) -> Cost {
     let checked_round = || {
         round();
-        let ran = path.functions.0.swap(0, Ordering::Relaxed);
-        assert_eq!(ran, calls * (CPUS as u64 - 1), "executions in a round");
+        assert_eq!(executions(), calls * (CPUS as u64 - 1), "in a round");
     };
     (0..WARM_UP).for_each(|_| checked_round());
     machine::clear_tally();
-    let before = (visits(), requests());
+    let before = counted();
     (0..COUNTED).for_each(|_| checked_round());
+    let [visits, requests] = counted();
     Cost {
         calls: calls * COUNTED,
         tally: machine::tally(),
-        visits: visits() - before.0,
-        requests: requests() - before.1,
+        visits: visits - before[0],
+        requests: requests - before[1],
     }
+}
+
+/// What the calls of CPU 0 cost, and of all at once, where `call` makes one and can wait for it.
+fn costs_of(
+    call: impl Fn(bool),
+    executions: impl Fn() -> u64,
+    counted: impl Fn() -> [u64; 2],
+) -> [Cost; 2] {
+    let alone = || machine::on(0, || call(true));
+    let all = || {
+        (0..CPUS).for_each(|cpu| machine::on(cpu, || call(false)));
+        machine::take_interrupts();
+    };
+    [
+        cost(1, alone, &executions, &counted),
+        cost(CPUS as u64, all, &executions, &counted),
+    ]
 }
 
 /// Makes a call from one CPU's task, after the point between two operations of a task.
@@ -126,17 +151,36 @@ fn costs(design: QueueKind) -> [Cost; 2] {
     let path: Rc<Path> = Rc::new(Ipi::new(machine, design, Ran::default()));
     let handler = path.clone();
     machine::boot(move |vector| handler.handle(vector));
-    let alone = cost(&path, 1, || {
-        machine::on(0, || call(&path, true));
-    });
-    let all = cost(&path, CPUS as u64, || {
-        (0..CPUS).for_each(|cpu| machine::on(cpu, || call(&path, false)));
-        machine::take_interrupts();
-    });
+    let visits = || sum_over_cpus(&path, |counters| &counters.visits);
+    let requests = || sum_over_cpus(&path, |counters| &counters.allocations);
+    let costs = costs_of(
+        |wait| call(&path, wait),
+        || path.functions.0.swap(0, Ordering::Relaxed),
+        || [visits(), requests()],
+    );
     path.audit();
     machine::shut_down();
     assert_eq!(path.machine.lab.findings_made(), 0, "{}", design.name());
-    [alone, all]
+    costs
+}
+
+/// The versions of Linux's own file that are counted too, where `LINUX_CENSUS` names the folder with
+/// the libraries of them.
+const LINUX: [&str; 2] = ["6.1", "6.12"];
+
+fn linux(version: &str) -> Option<Linux> {
+    let folder = PathBuf::from(env::var_os("LINUX_CENSUS")?);
+    Linux::boot(&folder.join(format!("linux-{version}-census.so")))
+}
+
+/// Its row. It walks no list that CPUs share, and asks for no memory.
+fn linux_row(version: &str) -> Option<Vec<String>> {
+    let linux = linux(version)?;
+    let call = |wait| linux.call_all(wait);
+    let [alone, all] = costs_of(call, Linux::executions, || [0, 0]).map(|cost| cost.columns());
+    machine::shut_down();
+    let name = format!("`linux-{version}`");
+    Some(row(name, alone, all, linux.bytes.to_string()))
 }
 
 /// Bytes of memory per CPU in which `design` keeps its calls.
@@ -196,6 +240,7 @@ fn numbers() -> Vec<Vec<String>> {
         let [alone, all] = costs(design).map(|cost| cost.columns());
         row(code(design), alone, all, state(design).to_string())
     }));
+    rows.extend(LINUX.into_iter().filter_map(linux_row));
     rows
 }
 

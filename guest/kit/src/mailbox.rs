@@ -170,10 +170,16 @@ impl Mailboxes {
     /// The mailboxes of the CPUs that `lab` describes. From now on the lab says that they take
     /// commands.
     pub fn new(lab: Lab) -> Self {
-        let cpus = lab.cpus();
-        for cpu in 0..cpus {
+        for cpu in 0..lab.cpus() {
             lab.mailbox(cpu).listens.store(1, Ordering::Release);
         }
+        Self::unheard(lab)
+    }
+
+    /// Those of CPUs that take no commands, and of which each says itself that it has done what it
+    /// had to do ([`Mailboxes::finish_with`]).
+    pub fn unheard(lab: Lab) -> Self {
+        let cpus = lab.cpus();
         Self {
             awake: (0..cpus).map(|_| AtomicBool::new(false)).collect(),
             members: AtomicCpuMask::none(cpus),
@@ -247,8 +253,16 @@ impl Mailboxes {
         if !members.contains(me) {
             return Err(Refusal::Invalid);
         }
+        self.finish_with(deeds, &members);
+        Ok(0)
+    }
+
+    /// Has this CPU, one of `members`, finish with the others of them. What is left of its part is
+    /// [`Mailboxes::run`].
+    pub fn finish_with<P: Platform>(&self, deeds: &impl Deeds<P>, members: &CpuMask) {
+        let me = deeds.platform().this_cpu();
         deeds.platform().irqs_enable();
-        self.members.insert_all(&members, SharedOrdering::Relaxed);
+        self.members.insert_all(members, SharedOrdering::Relaxed);
         // Release: a CPU that sees this one here also sees the members, and what it sent before.
         self.arrived.insert(me, SharedOrdering::Release);
         // Of two CPUs that arrive at once, at least one must see the other: the last to arrive
@@ -257,7 +271,6 @@ impl Mailboxes {
         if self.all_in(deeds, &self.arrived) {
             wake(deeds, &self.members.load(deeds.lab().cpus()));
         }
-        Ok(0)
     }
 
     /// Waits until `done`. A CPU that has its interrupts off, or is to stay awake, does not sleep.

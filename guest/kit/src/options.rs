@@ -446,6 +446,19 @@ pub fn number<'a, T: TryFrom<u64>>(key: &'a str, value: &'a str) -> Result<T, Op
         .ok_or(OptionsError::NotANumber(key, value))
 }
 
+/// A time as `500ms`, `3s`, or a number of milliseconds, in milliseconds.
+///
+/// # Errors
+/// [`OptionsError::NotANumber`] for anything else.
+pub fn milliseconds<'a>(key: &'a str, value: &'a str) -> Result<u64, OptionsError<'a>> {
+    let time = match (value.strip_suffix("ms"), value.strip_suffix('s')) {
+        (Some(number), _) => number.parse(),
+        (None, Some(seconds)) => seconds.parse::<u32>().map(|s| u64::from(s) * 1000),
+        (None, None) => value.parse(),
+    };
+    time.map_err(|_| OptionsError::NotANumber(key, value))
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

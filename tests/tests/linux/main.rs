@@ -133,6 +133,35 @@ fn a_csd_that_is_unlocked_before_its_function_has_run() {
     );
 }
 
+/// Not by a search: on real vCPUs, by random calls, which find it within a few.
+#[test]
+fn the_stress_finds_a_csd_that_is_unlocked_before_its_function_has_run() {
+    need_kvm();
+    for version in versions() {
+        let Some(tree) = tree(&version) else {
+            continue;
+        };
+        let directory = TempDir::new().expect("a temporary directory");
+        let copy = directory.path().join("tree");
+        let before = of_version(&version, "\t\t\tCALL;\n\t\t\tcsd_unlock(csd);");
+        // Long enough for the caller to see it, whoever runs.
+        let after = "\t\t\tcsd_unlock(csd);\n\t\t\tfor (int n = 0; n < 3000; n++)\n\t\t\t\tcpu_relax();\n\t\t\tCALL;";
+        let after = of_version(&version, after);
+        changed(&tree, &copy, "kernel/smp.c", &before, &after);
+        let built = build(&copy, directory.path(), &[]);
+        assert!(built.status.success(), "{version}: {}", said(&built));
+        let words = "workload=stress calls=8 weight_single_wait=1";
+        let run = Vmm::with("--vcpus 2")
+            .args(["--append", words])
+            .arg(directory.path().join("a.bin"))
+            .limit(TIME_LIMIT)
+            .run();
+        run.ends_with(1)
+            .says("returned before it had run everywhere")
+            .says("did not find what the function had written");
+    }
+}
+
 #[test]
 fn a_csd_that_is_taken_for_a_call_to_one_while_it_is_locked() {
     finds(

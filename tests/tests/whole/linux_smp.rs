@@ -1,8 +1,12 @@
-//! Linux's own kernel/smp.c as a guest, of both versions that `make linux-images` builds: on real vCPUs, and searched.
+//! Linux's own kernel/smp.c as a guest, of both versions that `make linux-images` builds: on real vCPUs, told what to do
+//! or by its workloads, and searched.
 //! Where these images could not be built, there is nothing to test.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+use tempfile::TempDir;
 use tests::{Run, Vmm, guest, need_kvm, skip, vcpus};
 
 use super::explore::{COMPLETE, COMPLETE_SC, Workspace};
@@ -82,9 +86,124 @@ fn its_calls_run_once_on_machines_of_any_size() {
     "#;
     for image in images("") {
         for vcpus in vcpus().into_iter().filter(|vcpus| *vcpus > 1) {
-            let run = Vmm::with(&format!("--vcpus {vcpus}")).script(script);
+            let told = format!("--vcpus {vcpus} --append workload=puppet");
+            let run = Vmm::with(&told).script(script);
             run.arg(&image).run().ends_with(0).says("pass: ");
         }
+    }
+}
+
+/// The report on a run of a workload that has to pass.
+fn passes(image: &Path, vcpus: u32, words: &str) -> Value {
+    let run = Vmm::with(&format!("--stats json --vcpus {vcpus}"))
+        .args(["--append", words])
+        .arg(image)
+        .run();
+    run.ends_with(0);
+    let report = run.json();
+    assert_eq!(report["findings_made"], 0, "{report:#}");
+    report
+}
+
+fn number(report: &Value, pointer: &str) -> u64 {
+    let value = report.pointer(pointer).and_then(Value::as_u64);
+    value.unwrap_or_else(|| panic!("{pointer} is no count in {report:#}"))
+}
+
+#[test]
+fn its_selftest_calls_every_pair_on_machines_of_any_size() {
+    need_kvm();
+    for image in images("") {
+        for vcpus in vcpus() {
+            let report = passes(&image, vcpus, "calls=2");
+            assert_eq!(report["provenance"]["words"]["workload"], "selftest");
+            // Each CPU: every CPU twice, its neighbour, two sets, all and each twice, and itself.
+            let made = u64::from(vcpus) * (2 * u64::from(vcpus) + 1 + 2 + 4 + 1);
+            assert_eq!(number(&report, "/calls/made"), made, "{report:#}");
+            // Interrupts at its vectors are counted: few IPIs find another pending.
+            let ipi = |key: &str| number(&report, &format!("/ipi/{key}"));
+            assert!(2 * ipi("received") >= ipi("targets"), "{report:#}");
+        }
+    }
+}
+
+#[test]
+fn its_stress_passes_and_equal_seeds_make_equal_calls() {
+    need_kvm();
+    for image in images("") {
+        let drawn = |seed: u64| {
+            let report = passes(&image, 3, &format!("workload=stress calls=40 seed={seed}"));
+            assert_eq!(
+                report["provenance"]["words"]["weight_single_rpc"], "6",
+                "{report:#}"
+            );
+            assert_eq!(number(&report, "/calls/made"), 120);
+            number(&report, "/calls/expected")
+        };
+        let first = drawn(7);
+        assert_eq!(first, drawn(7));
+        assert!((8..13).any(|seed| drawn(seed) != first));
+    }
+}
+
+#[test]
+fn a_weight_of_its_stress_decides_what_is_called() {
+    need_kvm();
+    for image in images("") {
+        for (weight, targets) in [("single_rpc", 1), ("all_wait", 3), ("each", 4)] {
+            let report = passes(
+                &image,
+                4,
+                &format!("workload=stress calls=9 weight_{weight}=1"),
+            );
+            assert_eq!(
+                report["provenance"]["words"]["weight_single"], "0",
+                "{report:#}"
+            );
+            assert_eq!(number(&report, "/calls/expected"), 36 * targets, "{weight}");
+        }
+        let run = Vmm::with("--vcpus 2")
+            .args(["--append", "workload=stress weight_single=0"])
+            .arg(&image)
+            .run();
+        run.ends_with(2).says("all weight_ are 0");
+    }
+}
+
+#[test]
+fn its_stress_goes_on_for_the_time_it_is_given() {
+    need_kvm();
+    for image in images("").into_iter().take(1) {
+        let report = passes(&image, 2, "workload=stress for=200ms");
+        let seconds = report["run_seconds"].as_f64().expect("a time");
+        assert!(seconds >= 0.2, "{seconds}");
+    }
+}
+
+#[test]
+fn its_ipis_and_calls_are_measured_in_the_same_lines_as_ours() {
+    need_kvm();
+    let cells = |image: &Path, queue: &[&str]| {
+        let directory = TempDir::new().expect("a temporary directory");
+        let path = directory.path().join("costs.json");
+        let lines = "bench --vcpus 3 --by call --receiver halted --rounds 8 --runs 1 --json";
+        let run = Vmm::with(lines).arg(&path).args(queue).arg(image).run();
+        run.ends_with(0);
+        let text = fs::read_to_string(&path).expect("figures were written");
+        let report: Value = serde_json::from_str(&text).expect("they are JSON");
+        let measured = report["cells"].as_array().expect("lines").clone();
+        let of_cell = |line: &Value| {
+            let rounds = line.pointer("/result/Ok/all/count");
+            assert_eq!(rounds.and_then(Value::as_u64), Some(8), "{line:#}");
+            ["by", "to", "receiver", "transport", "queue"].map(|key| line["cell"][key].clone())
+        };
+        measured.iter().map(of_cell).collect::<Vec<_>>()
+    };
+    for image in images("").into_iter().take(1) {
+        let ours = cells(&guest(), &["--queue", "llist"]);
+        let theirs = cells(&image, &["--queue", "llist"]);
+        assert_eq!(ours, theirs);
+        assert!(theirs.iter().any(|line| line[1] == "all"), "{theirs:?}");
     }
 }
 

@@ -26,8 +26,9 @@ fn read(text: &[u8]) -> Option<BTreeMap<String, String>> {
         return None;
     }
     let is_key = |key: &str| {
-        let of_words = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'-';
-        (1..=LONGEST_KEY).contains(&key.len()) && key.as_bytes().iter().all(of_words)
+        let of_keys =
+            |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(byte);
+        (1..=LONGEST_KEY).contains(&key.len()) && key.as_bytes().iter().all(of_keys)
     };
     let word = |word: &str| {
         let (key, value) = word.split_once('=')?;
@@ -43,9 +44,9 @@ mod tests {
 
     #[test]
     fn words_are_read_or_nothing_is() {
-        let words = read(b"queue=filo seed=1 alloc-fail=0/1").unwrap();
-        assert_eq!(words["queue"], "filo");
-        assert_eq!(words.len(), 3);
+        let words = read(b"queue=filo seed=1 alloc-fail=0/1 weight_all=2").unwrap();
+        assert_eq!((words["queue"].as_str(), words.len()), ("filo", 4));
+        assert_eq!(words["weight_all"], "2");
         for nonsense in [
             &b""[..],
             b"queue",

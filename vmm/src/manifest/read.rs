@@ -530,7 +530,7 @@ impl Reading {
 
     fn add_word(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
         let search: Search = known("role", record.role)?;
-        check_name("name", &texts.name, "-")?;
+        check_name("name", &texts.name, "-_")?;
         self.seen.once("name", Kind::Word, &texts.name, index)?;
         let set_to = match search {
             Search::Set => Some(needed("key", texts.key)?),
@@ -570,7 +570,7 @@ impl Reading {
     fn add_value(&mut self, index: usize, record: &Record, texts: Texts) -> Result<(), Problem> {
         check_flags(record.flags, BROKEN | HARMLESS)?;
         check_name("name", &texts.name, "-/.")?;
-        check_name("group", &texts.group, "-")?;
+        check_name("group", &texts.group, "-_")?;
         let (key, number) = (&texts.group, record.number);
         let named = format!("{key}={}", texts.name);
         self.seen.once("name", Kind::Value, &named, index)?;

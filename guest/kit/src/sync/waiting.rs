@@ -50,10 +50,18 @@ pub fn spin_until<P: Platform>(platform: &P, lab: &Lab, done: impl Fn() -> bool)
         if done() {
             return;
         }
-        let now = platform.timestamp();
-        if now.wrapping_sub(since) > LONG_WAIT {
-            platform.ring(Doorbell::Waiting);
-            since = now;
-        }
+        since = report_if_long(platform, since);
     }
+}
+
+/// Reports a wait to the host that has gone on for long since then, and returns since when the next
+/// report is to be reckoned.
+#[inline(always)]
+pub fn report_if_long<P: Platform>(platform: &P, since: u64) -> u64 {
+    let now = platform.timestamp();
+    if now.wrapping_sub(since) <= LONG_WAIT {
+        return since;
+    }
+    platform.ring(Doorbell::Waiting);
+    now
 }
