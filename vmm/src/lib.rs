@@ -73,6 +73,7 @@
 pub mod bench;
 pub mod closest;
 mod config;
+pub mod confinement;
 pub mod control;
 pub mod control_characters;
 pub mod counted;

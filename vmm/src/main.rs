@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     take_file_size_limit_for_an_error();
     // May fail: a machine that needs more open files says so itself.
     let _ = limits::raise();
+    limits::limit_heaps();
     match cli.execute() {
         Ok(status) => ExitCode::from(status),
         Err(refused) => {

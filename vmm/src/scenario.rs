@@ -9,6 +9,7 @@ use std::thread;
 
 use tracing::info;
 
+use crate::confinement::{self, ThreadKind};
 use crate::control::script::{BootRequest, Booted, Failure, Script, ScriptInput, Unasked};
 use crate::control::socket::Server;
 use crate::machine::guest::Guest;
@@ -85,6 +86,7 @@ pub fn run(
                 requests.send(request).map_err(|_| gone(()))?;
                 operator.recv().map_err(|_| gone(()))?
             };
+            confinement::enter(ThreadKind::Script);
             script.run(Box::new(boot), given)
         })
         .map_err(ScenarioError::Thread)?;

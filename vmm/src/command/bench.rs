@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use vmm::Config;
 use vmm::bench::{self, BenchError, BenchWords, Costs, Effort, Filter};
+use vmm::confinement;
 use vmm::control::Tracing;
 use vmm::cpus::CpuSet;
 use vmm::machine::guest::Guest;
@@ -100,6 +101,14 @@ pub struct Arguments {
     /// Show an earlier result, written with --json, beside this one
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// The files that its work needs.
+    pub fn files(&self) -> confinement::Files {
+        let read = self.guest.iter().chain(&self.baseline);
+        confinement::Files::new(read, &self.json)
+    }
 }
 
 /// Rounds of a run if nobody says how many.

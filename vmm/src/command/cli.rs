@@ -9,13 +9,14 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use vmm::closest::closest;
+use vmm::confinement::{Confinement, ConfinementError, Files, confine};
 use vmm::control_characters::spell_out;
 
 use super::log::{self, Level};
 use super::printing::{complain, listed, say};
 use super::{
-    Refused, bench, compare, ctl, describe, explore, installed, merge, probes, reduce, replay, run,
-    schema,
+    Refused, bench, chain, compare, ctl, describe, explore, installed, merge, probes, reduce,
+    replay, run, schema,
 };
 
 /// Boots a guest, runs its workload, and reports what its cross-CPU calls did and what they cost.
@@ -33,6 +34,7 @@ use super::{
         3  this host cannot do it; the message says what is missing\n  \
         4  the guest died: registers, code and backtrace are shown\n  \
         5  time-out or no progress: it is shown where each vCPU stands\n  \
+        6  a thread made a system call that it must not make, which is named\n  \
         128+N  ended by signal N, such as 130 for ^C, with what was known by then\n\n\
         Example:\n  vmm --vcpus 4 target/guest.bin\n  \
         vmm describe target/guest.bin   says what can be appended"
@@ -44,6 +46,15 @@ pub struct Cli {
     /// Say on standard error what the command does, with time and thread
     #[arg(long, value_name = "LEVEL", value_enum, global = true)]
     log: Option<Level>,
+
+    /// Do not limit which system calls each thread may make, such as under a debugger; see
+    /// docs/security.md
+    #[arg(long, global = true)]
+    no_seccomp: bool,
+
+    /// Do not limit which files may be opened; see docs/security.md
+    #[arg(long, global = true)]
+    no_landlock: bool,
 
     #[command(flatten)]
     run: run::Arguments,
@@ -89,6 +100,29 @@ impl Cli {
         })
     }
 
+    /// What this process is limited to while it does that.
+    fn confinement(&self) -> Confinement {
+        let (mut files, counting) = match &self.command {
+            None => (self.run.files(), self.run.counts()),
+            Some(Command::Bench(arguments)) => (arguments.files(), true),
+            Some(Command::Compare(arguments)) => (arguments.files(), false),
+            Some(Command::Describe(arguments)) => (arguments.files(), false),
+            Some(Command::Explore(arguments)) => (arguments.files(), false),
+            Some(Command::Merge(arguments)) => (arguments.files(), false),
+            Some(Command::Probes(arguments)) => (arguments.files(), false),
+            Some(Command::Reduce(arguments)) => (arguments.files(), false),
+            Some(Command::Replay(arguments)) => (arguments.files(), false),
+            Some(Command::Ctl(_) | Command::Schema(_)) => (Files::default(), false),
+        };
+        files.read.extend(installed::folders());
+        Confinement {
+            files,
+            counting,
+            without_seccomp: self.no_seccomp,
+            without_landlock: self.no_landlock,
+        }
+    }
+
     /// Does what the command line asks for, and returns the exit status.
     ///
     /// # Errors
@@ -97,6 +131,10 @@ impl Cli {
         if let Some(level) = self.log {
             log::begin(level);
         }
+        confine(&self.confinement()).map_err(|error| Refused {
+            message: chain(&error),
+            status: ConfinementError::STATUS,
+        })?;
         match &self.command {
             None => run::run(&self.run).map_err(|mut refused| {
                 let word = self.run.guest.clone().map(PathBuf::into_os_string);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use vmm::confinement;
 use vmm::report::comparison::{Comparison, table};
 use vmm::report::page::comparison as page;
 
@@ -30,6 +31,13 @@ pub struct Arguments {
     /// Write a page for a browser here
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// The files that its work needs.
+    pub fn files(&self) -> confinement::Files {
+        confinement::Files::new([&self.a, &self.b], &self.html)
+    }
 }
 
 /// Compares what `arguments` name, and returns the exit status.

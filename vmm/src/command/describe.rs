@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use vmm::confinement;
 use vmm::machine::image::Image;
 use vmm::manifest::{Document, Manifest, SCHEMA};
 use vmm::provenance::Input;
@@ -19,6 +20,13 @@ pub struct Arguments {
     /// As JSON; see docs/formats.md
     #[arg(long)]
     json: bool,
+}
+
+impl Arguments {
+    /// The files that its work needs.
+    pub fn files(&self) -> confinement::Files {
+        confinement::Files::new(&self.guest, [])
+    }
 }
 
 /// Prints the manifest, and returns the exit status.

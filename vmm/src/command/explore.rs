@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use vmm::confinement;
 use vmm::explore::case::Case;
 use vmm::explore::checkpoint_file::{self, Checkpoints};
 use vmm::explore::data_races::DataRaces;
@@ -222,6 +223,27 @@ enum How {
 }
 
 impl Arguments {
+    /// The files that its work needs.
+    pub fn files(&self) -> confinement::Files {
+        let read = self.guest.iter().chain([&self.case]).chain(&self.sharing);
+        let written = [
+            &self.schedule,
+            &self.witness,
+            &self.report,
+            &self.result,
+            &self.checkpoint,
+        ];
+        let written = written.into_iter().flatten().chain(self.stats.file());
+        confinement::Files {
+            scratch: self
+                .memory_limit
+                .map(|_| self.memory_folder())
+                .into_iter()
+                .collect(),
+            ..confinement::Files::new(read, written)
+        }
+    }
+
     /// The memory model: the one that was asked for, or else x86's, where it can be had.
     fn memory(&self, granularity: Granularity) -> Result<Memory, Refused> {
         let knows_stores = knows_stores(granularity);
@@ -238,15 +260,20 @@ impl Arguments {
         }
     }
 
+    /// Where files are made for a limit on memory.
+    fn memory_folder(&self) -> PathBuf {
+        let of_environment = || env::var_os("TMPDIR").filter(|name| !name.is_empty());
+        let given = self.memory_files.clone();
+        let directory = given.or_else(|| of_environment().map(PathBuf::from));
+        directory.unwrap_or_else(|| PathBuf::from("/var/tmp"))
+    }
+
     /// The limit on memory, and where files are made for it.
     fn memory_limit(&self) -> Result<Option<MemoryLimit>, Refused> {
         let Some(bytes) = self.memory_limit else {
             return Ok(None);
         };
-        let of_environment = || env::var_os("TMPDIR").filter(|name| !name.is_empty());
-        let given = self.memory_files.clone();
-        let directory = given.or_else(|| of_environment().map(PathBuf::from));
-        let directory = directory.unwrap_or_else(|| PathBuf::from("/var/tmp"));
+        let directory = self.memory_folder();
         // Who names it on the command line knows what it is.
         if self.memory_files.is_none() && storage::is_memory(&directory) {
             return Err(Refused {

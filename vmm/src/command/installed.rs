@@ -30,20 +30,29 @@ struct Place {
     called: String,
 }
 
+/// The folders in which files are looked for.
+pub fn folders() -> Vec<PathBuf> {
+    let places = image_places().into_iter().chain(scenario_places());
+    places.map(|place| place.folder).collect()
+}
+
+/// The folders of images.
+fn image_places() -> Vec<Place> {
+    let path = env::var_os(GUEST_PATH).unwrap_or_default();
+    let path = env::split_paths(&path).filter(|it| !it.as_os_str().is_empty());
+    let named = path.map(|folder| Place {
+        called: format!("in {} ({GUEST_PATH})", folder.display()),
+        folder,
+    });
+    named.chain(installed(IMAGES)).collect()
+}
+
 /// The guest image `named` on the command line; if none is, the installed `default`.
 ///
 /// # Errors
 /// [`Refused`] if there is none, with the places where it was looked for.
 pub fn image(named: Option<&Path>, default: &str) -> Result<PathBuf, Refused> {
-    let path = env::var_os(GUEST_PATH).unwrap_or_default();
-    let path = env::split_paths(&path).filter(|it| !it.as_os_str().is_empty());
-    let mut places: Vec<_> = path
-        .map(|folder| Place {
-            called: format!("in {} ({GUEST_PATH})", folder.display()),
-            folder,
-        })
-        .collect();
-    places.extend(installed(IMAGES));
+    let places = image_places();
     match named {
         Some(name) => locate(name, &places).map_err(|why| bad(format!("guest image: {why}"))),
         None => find(Path::new(default), &places).ok_or_else(|| {

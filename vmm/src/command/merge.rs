@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use vmm::confinement;
 use vmm::explore::merge::{MergeError, check_all_there, merge};
 use vmm::explore::result::{Destination, Part};
 use vmm::whole_file::WholeFile;
@@ -35,6 +36,16 @@ pub struct Arguments {
     /// vmm explore
     #[arg(long, value_name = "FILE")]
     sharing: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// The files that its work needs.
+    pub fn files(&self) -> confinement::Files {
+        let states: Vec<_> = (self.results.iter().map(|it| Destination::of_states(it))).collect();
+        let written = [&self.schedule, &self.witness, &self.result, &self.sharing];
+        let written = written.into_iter().flatten();
+        confinement::Files::new(self.results.iter().chain(&states), written)
+    }
 }
 
 /// The exit status if the shards have to be run again with what they know together.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use vmm::confinement;
 use vmm::machine::image::Image;
 use vmm::machine::points::Points;
 
@@ -14,6 +15,13 @@ use super::{Refused, installed};
 pub struct Arguments {
     /// Guest image [default: the installed guest.bin]
     guest: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// The files that its work needs.
+    pub fn files(&self) -> confinement::Files {
+        confinement::Files::new(&self.guest, [])
+    }
 }
 
 /// Lists the probes by name, each with its places in the source.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use vmm::confinement::{self, ThreadKind};
 use vmm::control_characters::spell_out;
 use vmm::explore::Progress;
 use vmm::explore::search::Counts;
@@ -72,6 +73,7 @@ impl Line {
             let (drop_to_end, ended) = mpsc::channel();
             let shown = bar.clone();
             let show = move || {
+                confinement::enter(ThreadKind::Ticker);
                 if ended.recv_timeout(DELAY) == Err(RecvTimeoutError::Timeout) {
                     shown.set_draw_target(ProgressDrawTarget::stderr());
                     shown.enable_steady_tick(REFRESH);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use vmm::confinement;
 use vmm::duration;
 use vmm::explore::memory::Memory;
 use vmm::explore::reduce::{ReduceError, Reduced, reduce};
@@ -66,6 +67,13 @@ pub struct Arguments {
 
     #[command(flatten)]
     progress: Wanted,
+}
+
+impl Arguments {
+    /// The files that its work needs.
+    pub fn files(&self) -> confinement::Files {
+        confinement::Files::new(self.guest.iter().chain([&self.case]), &self.out)
+    }
 }
 
 /// The exit status if the case itself was not found to break.

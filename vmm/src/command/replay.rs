@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use vmm::confinement;
 use vmm::explore::Replay;
 use vmm::explore::schedule::Schedule;
 use vmm::explore::stop_reason::StopReason;
@@ -53,6 +54,14 @@ pub struct Arguments {
 
     #[command(flatten)]
     stats: search_stats::StatsArguments,
+}
+
+impl Arguments {
+    /// The files that its work needs.
+    pub fn files(&self) -> confinement::Files {
+        let written = self.report.iter().chain(self.stats.file());
+        confinement::Files::new(self.guest.iter().chain([&self.schedule]), written)
+    }
 }
 
 /// The name of the fact that a replay went another way than the schedule.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, HumanCount};
+use vmm::confinement;
 use vmm::control::script::Unasked;
 use vmm::control::socket::Server;
 use vmm::control::{Limits, PlannedStall, Show, Stalls, Steal, Tracing};
@@ -159,6 +160,26 @@ fn param(text: &str) -> Result<(String, String), String> {
 }
 
 impl Arguments {
+    /// The files that its work needs.
+    pub fn files(&self) -> confinement::Files {
+        // A script names the images of its machines itself.
+        let anywhere = self.script.as_ref().map(|_| PathBuf::from("/"));
+        let read = self.guest.iter().chain(&anywhere);
+        let written = [
+            &self.stats_file,
+            &self.trace,
+            &self.report,
+            &self.record_case,
+            &self.control,
+        ];
+        confinement::Files::new(read, written.into_iter().flatten())
+    }
+
+    /// Whether the kernel's tracepoints are counted.
+    pub fn counts(&self) -> bool {
+        self.tracepoints
+    }
+
     /// Tries the sources of counts: tracepoints before the run, since each that is counted makes
     /// exits slower, and KVM's statistics beside it, unless it is run for the times in it.
     fn trials(&self) -> Trials {

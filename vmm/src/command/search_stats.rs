@@ -57,6 +57,11 @@ pub struct Output {
 }
 
 impl StatsArguments {
+    /// The file that is written, if any.
+    pub fn file(&self) -> Option<&PathBuf> {
+        self.stats_file.as_ref()
+    }
+
     /// Makes the file, if one is asked for.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tracing::info;
+use vmm::confinement::{self, ThreadKind};
 use vmm::control::operator::Operator;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -129,6 +130,7 @@ impl Signals {
         let interrupted = Arc::clone(&signals.interrupted);
         let thread = thread::Builder::new().name("signals".to_owned());
         let listen = move || {
+            confinement::enter(ThreadKind::Signals);
             let script = (drives == Drives::Script).then_some(&*interrupted);
             listen(file, &epoll, &done, &machine, script, &blocked);
         };

@@ -18,12 +18,14 @@ mod tracer;
 mod watchdog;
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, SubscriberOps};
 use tracing::info;
 use vm_memory::GuestMemoryMmap;
 
+use crate::confinement::{self, ThreadKind};
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::machine::devices::Strays;
@@ -227,7 +229,7 @@ pub fn run(
         }
         attend(&operator);
         info!("the vCPUs enter the guest");
-        watch(event_loop, threads)
+        apart(|| watch(event_loop, threads))
     });
     let ended_at = Instant::now();
     let _mark = MarkWoundUp(&operator);
@@ -284,6 +286,25 @@ impl Drop for MarkWoundUp<'_> {
     fn drop(&mut self) {
         self.0.mark_wound_up();
     }
+}
+
+/// Runs `body` on a thread of its own, which can do no more than the event loop needs. The calling
+/// thread opens and writes files.
+fn apart<T: Send>(
+    body: impl FnOnce() -> Result<T, ControlError> + Send,
+) -> Result<T, ControlError> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("events".to_owned());
+        let thread = thread.spawn_scoped(scope, || {
+            confinement::enter(ThreadKind::EventLoop);
+            body()
+        });
+        let ended =
+            thread.map_err(|e| ControlError::Prepare("start a thread for the events", e))?;
+        ended
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Starts the vCPUs and runs the event loop until the run is over.

@@ -31,6 +31,7 @@ use super::strategy::Strategy;
 use super::until::Until;
 use super::{options, shrink};
 use crate::machine::image::Image;
+use crate::machine::{MachineError, limits};
 use crate::provenance::{Input, Provenance};
 
 /// Explores. `interrupted` is polled, and says whether to stop, for instance because of a signal.
@@ -269,10 +270,19 @@ fn storage(config: &Config) -> Result<Storage, ExploreError> {
     Storage::new(limit.clone()).map_err(|error| ExploreError::Storage(directory, error))
 }
 
+/// The stack of a thread of the standard library, in bytes.
+const STACK: usize = 2 << 20;
+
 /// Boots as many specimens as `config` asks for, all at the same time.
 fn boot(image: &Image, config: &Config, until: &Until) -> Result<Vec<Specimen>, ExploreError> {
     let setup = setup(image, config);
     let mut all = Vec::new();
+    // Each job has a thread, and one that wakes it.
+    limits::check_memory(
+        2 * u32::try_from(config.jobs).unwrap_or(u32::MAX / 2),
+        STACK,
+    )
+    .map_err(|error| SpecimenError::from(MachineError::from(error)))?;
     thread::scope(|scope| {
         let others: Vec<_> = (1..config.jobs)
             .map(|_| {

@@ -1,14 +1,43 @@
 //! What happened to one vCPU on the host's side, and when: its stays in the guest, what ended each
 //! of them, and its stalls. Written by the vCPU's own thread, and only while a trace is on.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::clock;
 use super::lifecycle::State;
 
-/// Most entries that are kept of one vCPU; later ones are only counted.
-const MOST: usize = 1 << 20;
+/// Most entries that are kept of one machine, which is 128 MiB; later ones are only counted.
+const MOST: usize = 1 << 22;
+
+/// How many entries a vCPU takes room for at once: seldom enough that vCPUs do not wait for each
+/// other, and few enough that all of the most that a machine can have get some.
+const CHUNK: usize = 1 << 10;
+
+/// The room for the entries of all vCPUs of one machine.
+#[derive(Debug)]
+pub struct Room {
+    left: AtomicUsize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            left: AtomicUsize::new(MOST),
+        }
+    }
+}
+
+impl Room {
+    /// Takes a part of it, of [`CHUNK`] entries as long as there are so many.
+    fn take(&self) -> usize {
+        let less = |left: usize| Some(left.saturating_sub(CHUNK));
+        let before = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        before.map_or(0, |before| before.min(CHUNK))
+    }
+}
 
 /// One entry. Times are in cycles of the host's TSC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +80,9 @@ pub struct Journal {
     /// Whether the last stay was recorded, and not only its beginning. Written by the vCPU's thread
     /// alone.
     is_seen: AtomicBool,
-    recorded: Mutex<JournalEntries>,
+    recorded: Mutex<Recorded>,
+    /// Shared by the vCPUs of the machine.
+    room: Arc<Room>,
 }
 
 /// What was recorded, in the order in which it ended.
@@ -63,7 +94,22 @@ pub struct JournalEntries {
     pub lost: u64,
 }
 
+/// The same, and how many more there is room for that this vCPU has taken.
+#[derive(Debug, Default)]
+struct Recorded {
+    entries: JournalEntries,
+    room: usize,
+}
+
 impl Journal {
+    /// An empty one, which finds its room in `room`.
+    pub(super) fn new(room: &Arc<Room>) -> Self {
+        Self {
+            room: Arc::clone(room),
+            ..Self::default()
+        }
+    }
+
     /// Turns recording on or off.
     pub fn record(&self, is_on: bool) {
         self.is_on.store(is_on, Ordering::Relaxed);
@@ -100,19 +146,24 @@ impl Journal {
 
     /// Takes what was recorded so far.
     pub fn take(&self) -> JournalEntries {
-        std::mem::take(&mut *self.recorded())
+        std::mem::take(&mut self.recorded().entries)
     }
 
     fn put(&self, entry: Entry) {
         let mut recorded = self.recorded();
-        if recorded.entries.len() < MOST {
-            recorded.entries.push(entry);
-        } else {
-            recorded.lost += 1;
+        if recorded.room == 0 {
+            recorded.room = self.room.take();
+        }
+        match recorded.room.checked_sub(1) {
+            Some(left) => {
+                recorded.room = left;
+                recorded.entries.entries.push(entry);
+            }
+            None => recorded.entries.lost += 1,
         }
     }
 
-    fn recorded(&self) -> MutexGuard<'_, JournalEntries> {
+    fn recorded(&self) -> MutexGuard<'_, Recorded> {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,5 +190,29 @@ mod tests {
             Entry::Became { .. } => "became",
         });
         assert_eq!(kinds.collect::<Vec<_>>(), ["stay", "unseen", "stay"]);
+    }
+
+    /// 1,024 vCPUs have no more room together than one has alone, and each has some.
+    #[test]
+    fn the_vcpus_of_a_machine_share_the_room() {
+        for vcpus in [1, 1024] {
+            let room = Arc::default();
+            let journals: Vec<_> = (0..vcpus).map(|_| Journal::new(&room)).collect();
+            let more = 10;
+            for _ in 0..(MOST / vcpus + more) {
+                for journal in &journals {
+                    journal.put(Entry::Unseen { at: 1 });
+                }
+            }
+            let taken: Vec<_> = journals.iter().map(Journal::take).collect();
+            let kept = taken.iter().map(|it| it.entries.len()).sum::<usize>();
+            let lost = taken.iter().map(|it| it.lost).sum::<u64>();
+            assert_eq!((kept, lost), (MOST, (vcpus * more) as u64), "{vcpus} vCPUs");
+            assert!(
+                taken.iter().all(|it| it.entries.len() >= CHUNK),
+                "{vcpus} vCPUs"
+            );
+        }
+        assert_eq!(MOST * size_of::<Entry>(), 128 << 20);
     }
 }

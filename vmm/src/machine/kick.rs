@@ -15,6 +15,8 @@ use kvm_ioctls::KvmRunWrapper;
 use vmm_sys_util::errno;
 use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, register_signal_handler};
 
+use crate::confinement::{self, ThreadKind};
+
 /// The byte that makes the next `KVM_RUN` of one vCPU return at once.
 ///
 /// Setting it and then sending [`signal`] to the vCPU's thread ends a `KVM_RUN` whether it has
@@ -151,6 +153,7 @@ impl Alarm {
         // SAFETY: the call has no preconditions.
         let sleeper = unsafe { libc::pthread_self() };
         let ring = move || {
+            confinement::enter(ThreadKind::Ticker);
             while is_off.recv_timeout(RINGS_EVERY) == Err(RecvTimeoutError::Timeout) {
                 // SAFETY: the thread has not ended, since it drops the alarm, and with it joins
                 // this thread, before it does.

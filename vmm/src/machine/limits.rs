@@ -1,14 +1,27 @@
-//! The limit on open files, of which a machine with many vCPUs needs many. A machine only checks
-//! it. It belongs to the whole process, so the program has to raise it ([`raise`]).
+//! The limits of the process, which a machine with many vCPUs can come to: that on open files, and
+//! that on memory, of which each thread needs some before it does anything. A machine only checks
+//! them. They belong to the whole process, so the program has to raise the first ([`raise`]), and to
+//! make do with little memory ([`limit_heaps`]).
 
 use std::io;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 /// Files per vCPU: the vCPU itself and its statistics.
 const PER_VCPU: u64 = 2;
 /// Other files: standard streams, KVM, the VM, timers, eventfds, and what the program has open.
 const BESIDES: u64 = 64;
 
-/// Too few files for the machine.
+/// Memory that is left for the heap and the threads that a program has beside those it checks for:
+/// an event loop, a script, clients.
+const SPARE: usize = 24 << 20;
+
+/// Most that a thread needs beside its stack: a stack for signals, which the standard library maps
+/// when the thread starts, with a page that guards each (`AT_MINSIGSTKSZ` is up to 11 KiB on x86-64,
+/// with the tiles of AMX).
+const BESIDE_STACK: usize = 64 << 10;
+
+/// Too few files, or too little memory, for the machine.
 #[derive(Debug, thiserror::Error)]
 pub enum LimitError {
     /// The hard limit is too low.
@@ -37,8 +50,22 @@ pub enum LimitError {
         /// The soft limit.
         allowed: u64,
     },
+    /// No memory for threads.
+    #[error(
+        "this host does not give {threads} threads {mib} MiB of memory; raise this process's limit \
+         (ulimit -v), free memory, or ask for fewer vCPUs or jobs"
+    )]
+    Memory {
+        /// How many threads.
+        threads: u32,
+        /// What they need, in MiB.
+        mib: usize,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
     /// The limit cannot be read or set.
-    #[error("cannot {0} the limit on open files")]
+    #[error("cannot {0} the limit on open files or memory")]
     Refused(&'static str, #[source] io::Error),
 }
 
@@ -70,6 +97,53 @@ fn needs(vcpus: u32, more: u64, limit: libc::rlimit) -> Result<(), LimitError> {
         });
     }
     Ok(())
+}
+
+/// Checks that there is memory for `threads` more threads with stacks of `stack` bytes. A thread that
+/// has a stack and no memory beside it could say so only by ending the process.
+///
+/// # Errors
+/// [`LimitError::Memory`].
+pub fn check_memory(threads: u32, stack: usize) -> Result<(), LimitError> {
+    let needed = threads as usize * (stack + BESIDE_STACK) + SPARE;
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // As for stacks, which are many small mappings: one large one is not refused for its size alone.
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: the kernel chooses where the mapping is, and nothing refers to it.
+    let mapped = unsafe { mmap_anonymous(std::ptr::null_mut(), needed, protection, flags) };
+    let mapped = mapped.map_err(|error| LimitError::Memory {
+        threads,
+        mib: needed.div_ceil(1 << 20),
+        source: error.into(),
+    })?;
+    // SAFETY: this is the mapping from above as a whole, to which nothing refers.
+    let unmapped = unsafe { munmap(mapped, needed) };
+    unmapped.map_err(|error| LimitError::Refused("check", error.into()))
+}
+
+/// Sets how many heaps the C library makes. Where this process has a limit on its memory
+/// (`ulimit -v`) that is one: each of the others would reserve 64 MiB of it for one thread, and leave
+/// none for the rest. Elsewhere it is as many as there would be, but known now: the library reads a
+/// file otherwise to find out, at some allocation in a thread that may open none.
+pub fn limit_heaps() {
+    // Only glibc has several.
+    #[cfg(target_env = "gnu")]
+    {
+        let mut limit = libc::rlimit {
+            rlim_cur: libc::RLIM_INFINITY,
+            rlim_max: libc::RLIM_INFINITY,
+        };
+        // SAFETY: `limit` is a valid place for one `rlimit`. If it cannot be read there is none.
+        unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let most = match limit.rlim_cur {
+            // malloc.c, `arena_get2`.
+            libc::RLIM_INFINITY => i32::try_from(8 * processors).unwrap_or(i32::MAX),
+            _ => 1,
+        };
+        // SAFETY: takes numbers, and fails for those that are no number of heaps.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
+    }
 }
 
 /// Raises the soft limit of this process, and of those that it starts from now on, to the hard

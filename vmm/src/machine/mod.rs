@@ -161,8 +161,9 @@ fn create_vcpus(parts: &Parts<'_>, vm: &Vm) -> Result<Vec<Vcpu>, MachineError> {
         tsc_deadline: vm.has_tsc_deadline(),
         tsc_khz: None,
     };
+    let room = Arc::default();
     let vcpus = (0..parts.vcpus)
-        .map(|id| Vcpu::new(vm, id, &supported, features))
+        .map(|id| Vcpu::new(vm, id, &supported, features, &room))
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(first) = vcpus.first() {
         first.boot_at(parts.image.entry())?;

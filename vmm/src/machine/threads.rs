@@ -21,14 +21,22 @@ use super::kick::{self, ImmediateExit};
 use super::lifecycle::{
     CONFIRMATION, Change, Exited, Lifecycle, Request, Runner, Stall, State, Step,
 };
+use super::limits::{self, LimitError};
 use super::message::{HeldBy, Message, OnMessage, Reaction};
 use super::pause_latency::PauseLatencies;
 use super::pin::Pins;
 use super::vcpu::Vcpu;
+use crate::confinement::{self, ThreadKind};
+
+/// The stack of a vCPU's thread, in bytes.
+const STACK: usize = 256 << 10;
 
 /// Why the threads cannot be started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ThreadsError {
+    /// No memory.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// No eventfd.
     #[error("cannot prepare the vCPU threads")]
     Prepare(#[source] io::Error),
@@ -187,6 +195,7 @@ impl VcpuThreads {
         pins: Option<&Pins>,
     ) -> Result<Self, ThreadsError> {
         kick::install_handler()?;
+        limits::check_memory(u32::try_from(vcpus.len()).unwrap_or(u32::MAX), STACK)?;
         let events = Arc::new(Events::new().map_err(ThreadsError::Prepare)?);
         let mut threads = Self {
             list: Vec::with_capacity(vcpus.len()),
@@ -236,7 +245,7 @@ impl VcpuThreads {
         let own_id = Arc::clone(&thread_id);
         let handle = thread::Builder::new()
             .name(format!("vcpu{id}"))
-            .stack_size(256 << 10)
+            .stack_size(STACK)
             .spawn(move || {
                 // SAFETY: takes nothing and cannot fail.
                 own_id.get_or_init(|| unsafe { libc::gettid() });
@@ -250,6 +259,7 @@ impl VcpuThreads {
                         warn!("the vCPU is not bound to its host CPU: {error}");
                     }
                 }
+                confinement::enter(ThreadKind::Vcpu);
                 debug!("vCPU thread starts");
                 guard.drive(&mut runner);
                 debug!("vCPU thread ends");

@@ -16,7 +16,7 @@ use super::cpuid::{self, Features};
 use super::devices::{Devices, Effect};
 use super::exit::{Death, Exit};
 use super::exit_counts::ExitCounters;
-use super::journal::Journal;
+use super::journal::{Journal, Room};
 use super::kick::ImmediateExit;
 use super::vm::{HostError, Vm};
 
@@ -34,12 +34,13 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Creates vCPU `id` of `vm` with its CPUID table.
+    /// Creates vCPU `id` of `vm` with its CPUID table. Its journal finds its room in `room`.
     pub(super) fn new(
         vm: &Vm,
         id: u32,
         supported: &kvm_bindings::CpuId,
         mut features: Features,
+        room: &Arc<Room>,
     ) -> Result<Self, HostError> {
         let refused = |action| move |source| HostError::Vcpu { action, id, source };
         let fd = vm.create_vcpu(id)?;
@@ -56,7 +57,7 @@ impl Vcpu {
             debugging: GuestDebug::default(),
             immediate_exit: Arc::new(immediate_exit),
             exit_counters: Arc::default(),
-            journal: Arc::default(),
+            journal: Arc::new(Journal::new(room)),
             mp_state: Cell::new(None),
         })
     }

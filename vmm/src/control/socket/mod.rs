@@ -33,6 +33,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::operator::{Operator, Subscriber};
 use super::recorder::act_for;
+use crate::confinement::{self, ThreadKind};
 use crate::stats::marks::Actor;
 use serving::{serve, serve_last};
 use state::{Client, ServerState};
@@ -93,6 +94,7 @@ impl Server {
             .name("control".to_owned())
             .stack_size(128 << 10)
             .spawn(move || {
+                confinement::enter(ThreadKind::Socket);
                 accept(&listener, &waiting, &accepting);
             })
             .map_err(failed)?;
@@ -247,6 +249,7 @@ fn accept(listener: &UnixListener, waiting: &AcceptWait, state: &Arc<ServerState
             .name("client".to_owned())
             .stack_size(256 << 10)
             .spawn(move || {
+                confinement::enter(ThreadKind::Socket);
                 act_for(Actor::Client(came));
                 match is_last {
                     false => serve(&stream, &serving),

@@ -15,6 +15,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use super::outbox::{Line, Outbox};
 use super::protocol;
 use super::state::ServerState;
+use crate::confinement::{self, ThreadKind};
 
 /// Longest line, in bytes.
 const LONGEST_LINE: u64 = 64 << 10;
@@ -40,7 +41,10 @@ pub(super) fn serve(stream: &UnixStream, state: &ServerState) {
         let sender = thread::Builder::new()
             .name("sender".to_owned())
             .stack_size(128 << 10);
-        let sender = sender.spawn_scoped(scope, || send(stream, &outbox));
+        let sender = sender.spawn_scoped(scope, || {
+            confinement::enter(ThreadKind::Writer);
+            send(stream, &outbox);
+        });
         if sender.is_ok() {
             answer(stream, &outbox, state);
         }

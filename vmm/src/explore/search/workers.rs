@@ -15,6 +15,7 @@ use super::end::SearchEnd;
 use super::engine::Engine;
 use super::found::{Found, Wanted};
 use super::round::Round;
+use crate::confinement::{self, ThreadKind};
 use crate::explore::specimen::{SpecimenError, State};
 
 /// The workers of a search.
@@ -303,7 +304,12 @@ impl<'a> Workers<'a> {
         let (first, others) = self.split();
         thread::scope(|scope| {
             let others: Vec<_> = (others.iter_mut())
-                .map(|engine| scope.spawn(|| work(Attached::new(engine).0)))
+                .map(|engine| {
+                    scope.spawn(|| {
+                        confinement::enter(ThreadKind::Search);
+                        work(Attached::new(engine).0)
+                    })
+                })
                 .collect();
             let mut ended = vec![work(first)];
             for other in others {
