@@ -182,6 +182,8 @@ const MEMORY: Group = Group {
         (l::SYS_madvise, Any),
         // The last owner of a mapping or a machine closes what belongs to it.
         (l::SYS_close, Any),
+        // The standard library asks whether it is open before it closes it, if it is not optimised.
+        (l::SYS_fcntl, OneOf(1, &[l::F_GETFD as u32])),
     ],
     ioctls: &[],
 };

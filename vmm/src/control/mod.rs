@@ -229,7 +229,7 @@ pub fn run(
         }
         attend(&operator);
         info!("the vCPUs enter the guest");
-        apart(|| watch(event_loop, threads))
+        watch(event_loop, threads)
     });
     let ended_at = Instant::now();
     let _mark = MarkWoundUp(&operator);
@@ -288,40 +288,34 @@ impl Drop for MarkWoundUp<'_> {
     }
 }
 
-/// Runs `body` on a thread of its own, which can do no more than the event loop needs. The calling
-/// thread opens and writes files.
-fn apart<T: Send>(
-    body: impl FnOnce() -> Result<T, ControlError> + Send,
-) -> Result<T, ControlError> {
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().name("events".to_owned());
-        let thread = thread.spawn_scoped(scope, || {
-            confinement::enter(ThreadKind::EventLoop);
-            body()
-        });
-        let ended =
-            thread.map_err(|e| ControlError::Prepare("start a thread for the events", e))?;
-        ended
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-/// Starts the vCPUs and runs the event loop until the run is over.
+/// Starts the vCPUs and runs the event loop until the run is over, on a thread of its own, which can
+/// do no more than the loop needs. The calling thread is the one that opens and writes files.
 fn watch(
     event_loop: EventLoop<'_>,
     threads: &VcpuThreads,
 ) -> Result<(Ending, StallSummary, output::Output), ControlError> {
     let mut manager = EventManager::new().map_err(ControlError::Loop)?;
     let id = manager.add_subscriber(event_loop);
-    threads.run();
-    loop {
-        manager.run().map_err(ControlError::Loop)?;
-        let event_loop = manager.subscriber_mut(id).map_err(ControlError::Loop)?;
-        if let Some(ended) = event_loop.take_ending() {
-            return ended;
+    let watching = move || {
+        confinement::enter(ThreadKind::EventLoop);
+        threads.run();
+        loop {
+            manager.run().map_err(ControlError::Loop)?;
+            let event_loop = manager.subscriber_mut(id).map_err(ControlError::Loop)?;
+            if let Some(ended) = event_loop.take_ending() {
+                return ended;
+            }
         }
-    }
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("events".to_owned());
+        let thread = thread.spawn_scoped(scope, watching);
+        let thread =
+            thread.map_err(|e| ControlError::Prepare("start a thread for the events", e))?;
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Dumps of the vCPUs. A vCPU whose registers KVM does not give is left out.
