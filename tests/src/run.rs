@@ -252,6 +252,11 @@ impl Running {
         assert_eq!(sent, 0, "cannot signal {}", self.shown);
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the process has ended.
     pub fn has_ended(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)))

@@ -9,6 +9,7 @@ mod bring_up;
 mod checkpoints;
 mod compare;
 mod conditions;
+mod confinement;
 mod control;
 mod control_characters;
 mod ctl;

@@ -1,0 +1,129 @@
+//! That a real process is confined, with each of its threads; and what becomes of one for which the
+//! host has too little memory. What each kind of thread must not do is tried in `vmm/tests`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use tests::{Vmm, need_kvm};
+
+use super::control::Bench;
+
+/// What the kernel says of a thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Limits {
+    no_new_privileges: bool,
+    filters: u32,
+    capabilities: bool,
+}
+
+/// The threads of the process by name, without the numbers of vCPUs.
+fn threads(pid: u32) -> BTreeMap<String, Limits> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let tasks = tasks.filter_map(Result::ok);
+    let of = |task: &Path| {
+        // One that has ended meanwhile says nothing.
+        let status = fs::read_to_string(task.join("status")).ok()?;
+        let field = |name: &str| {
+            let mut lines = status.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+            value.unwrap_or_else(|| panic!("no {name}: {status}"))
+        };
+        let name = field("Name").trim_end_matches(|last: char| last.is_ascii_digit());
+        let limits = Limits {
+            no_new_privileges: field("NoNewPrivs") == "1",
+            filters: field("Seccomp_filters").parse().expect("a number"),
+            capabilities: field("CapPrm").chars().any(|digit| digit != '0'),
+        };
+        Some((name.to_owned(), limits))
+    };
+    tasks.filter_map(|task| of(&task.path())).collect()
+}
+
+/// The machine waits at its script for a client, so that all threads are there.
+#[test]
+fn every_thread_of_a_run_is_confined() {
+    let bench = Bench::boot("--vcpus 2", "workload=puppet");
+    let _client = bench.connect();
+    for thread in ["events", "vcpu1", "client", "sender", "signals", "control"] {
+        bench.running.wait_for_thread(thread);
+    }
+    // The last thread may not have begun to limit itself.
+    bench.running.wait_for("CPUs up");
+    let threads = threads(bench.running.id());
+    let own = |name: &str| {
+        let limits = threads
+            .get(name)
+            .unwrap_or_else(|| panic!("no {name}: {threads:?}"));
+        assert!(limits.no_new_privileges, "{name}: {limits:?}");
+        assert!(!limits.capabilities, "{name}: {limits:?}");
+        limits.filters
+    };
+    // That of clone3, and that of the main thread; then one for each kind, on top of those of the
+    // thread that has started it.
+    assert_eq!(own("vmm"), 2, "{threads:?}");
+    for name in ["events", "vcpu", "signals", "control"] {
+        assert_eq!(own(name), 3, "{name}: {threads:?}");
+    }
+    assert_eq!(own("client"), 4, "{threads:?}");
+    assert_eq!(own("sender"), 5, "{threads:?}");
+}
+
+#[test]
+fn a_run_without_seccomp_has_no_filters_and_no_privileges_either() {
+    let bench = Bench::boot("--no-seccomp", "workload=puppet");
+    bench.running.wait_for("CPUs up");
+    for (name, limits) in threads(bench.running.id()) {
+        // KVM starts threads of its own in the process.
+        if !name.starts_with("kvm") {
+            assert_eq!(limits.filters, 0, "{name}");
+            assert!(
+                limits.no_new_privileges && !limits.capabilities,
+                "{name}: {limits:?}"
+            );
+        }
+    }
+}
+
+/// Whatever the limit, the machine runs or is refused.
+#[test]
+fn a_host_without_memory_refuses_the_machine() {
+    need_kvm();
+    let mut refused = 0;
+    let mut ran = 0;
+    // In KiB, around what the threads of 16 vCPUs take beside the guest's memory.
+    for limit in (160_000..260_000).step_by(6_000).chain([500_000, 600_000]) {
+        let mut vmm = Vmm::boot("--vcpus 16 --append workload=nonsense");
+        limited(&mut vmm, limit << 10);
+        let run = vmm.run();
+        match run.status() {
+            // The guest has run, and does not know that workload.
+            2 => ran += 1,
+            3 => {
+                refused += 1;
+                assert!(run.stderr.contains("memory"), "{limit} KiB: {run}");
+                assert!(!run.stdout.contains("CPUs up"), "{limit} KiB: {run}");
+            }
+            other => panic!("{limit} KiB: status {other}: {run}"),
+        }
+    }
+    assert!(refused > 2 && ran > 2, "{refused} refused, {ran} ran");
+}
+
+/// As `ulimit -v` does it.
+fn limited(vmm: &mut Vmm, bytes: u64) {
+    use std::os::unix::process::CommandExt;
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: bytes,
+    };
+    let set = move || {
+        // SAFETY: `limit` is a valid `rlimit`, and lives until the call returns.
+        match unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec it only calls setrlimit(), which is async-signal-safe.
+    unsafe { vmm.command().pre_exec(set) };
+}
