@@ -12,6 +12,7 @@ use tracing::info;
 use crate::confinement::{self, ThreadKind};
 use crate::control::script::{BootRequest, Booted, Failure, Script, ScriptInput, Unasked};
 use crate::control::socket::Server;
+use crate::machine::breakpoints;
 use crate::machine::guest::Guest;
 use crate::{Config, Error, Outcome, run_attended};
 
@@ -75,6 +76,7 @@ pub fn run(
         raw_console: config.raw_console,
         interrupted: Arc::clone(&config.interrupted),
     };
+    breakpoints::check_while_allowed();
     let performance = thread::Builder::new()
         .name("script".to_owned())
         .spawn(move || {

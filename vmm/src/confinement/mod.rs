@@ -132,11 +132,16 @@ pub fn enter(kind: ThreadKind) {
     {
         refused(error.to_string());
     }
-    if FILTERED.get().is_some()
+    if limits_calls()
         && let Err(error) = filter::install(kind)
     {
         refused(crate::chain(&error));
     }
+}
+
+/// Whether threads of this process may make only the system calls of their kind.
+pub fn limits_calls() -> bool {
+    FILTERED.get().is_some()
 }
 
 fn no_new_privileges() -> io::Result<()> {

@@ -15,6 +15,7 @@ use vmm_sys_util::errno;
 use super::exit::Stop;
 use super::pause_error::PauseError;
 use super::vm::{HostError, Vm, setup};
+use crate::confinement;
 
 /// Why a breakpoint or a step was not set.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +134,15 @@ pub fn check() -> Result<(), BreakpointError> {
         Ok(true) => Ok(()),
         Ok(false) => Err(BreakpointError::None),
         Err(why) => Err(BreakpointError::Untried(why)),
+    }
+}
+
+/// Makes the trial of [`check`] now if threads that will ask for it may not make it themselves: those
+/// of a script and of the control socket, in a process that is confined.
+pub fn check_while_allowed() {
+    if confinement::limits_calls() {
+        // Whoever asks is told.
+        let _ = check();
     }
 }
 

@@ -34,6 +34,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::operator::{Operator, Subscriber};
 use super::recorder::act_for;
 use crate::confinement::{self, ThreadKind};
+use crate::machine::breakpoints;
 use crate::stats::marks::Actor;
 use serving::{serve, serve_last};
 use state::{Client, ServerState};
@@ -83,6 +84,7 @@ impl Server {
     /// [`SocketError`] says what is in the way.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         make_room(path)?;
+        breakpoints::check_while_allowed();
         info!("listen at {}", path.display());
         let failed = |error| SocketError::Bind(path.to_owned(), error);
         let listener = bind_private(path).map_err(failed)?;
