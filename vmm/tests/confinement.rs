@@ -2,6 +2,8 @@
 //! named, and that what threads need all the same works. Each attempt is made by a process of its
 //! own: this program once more, with what to attempt in its environment.
 
+#![expect(clippy::disallowed_methods, reason = "a test makes files")]
+
 use std::env;
 use std::fs::{self, File};
 use std::hint::black_box;

@@ -13,7 +13,7 @@ pub mod kind;
 mod table;
 mod violation;
 
-use std::io;
+use std::io::{self, Write};
 use std::panic;
 use std::path::PathBuf;
 use std::process;
@@ -25,6 +25,8 @@ use capabilities::Kept;
 pub use files::Files;
 use files::Limited;
 use filter::FilterError;
+
+use crate::control_characters::spell_out;
 pub use kind::ThreadKind;
 pub use violation::STATUS;
 
@@ -122,7 +124,7 @@ pub fn confine(confinement: &Confinement) -> Result<(), ConfinementError> {
 pub fn enter(kind: ThreadKind) {
     kind::become_one(kind);
     let refused = |why: String| {
-        eprintln!("vmm: cannot confine a {kind} thread: {why}");
+        tell(&format!("vmm: cannot confine a {kind} thread: {why}\n"));
         process::exit(ConfinementError::STATUS.into());
     };
     // Those that a search writes its files with are those of the main thread.
@@ -160,15 +162,20 @@ fn tell_panics() {
         kind => {
             let thread = std::thread::current();
             let name = thread.name().unwrap_or("<unnamed>");
-            // Standard error may be closed: what is not told must not panic again.
-            let _ = io::Write::write_fmt(
-                &mut io::stderr(),
-                format_args!(
-                    "\nthread '{name}' {panicked}\n\
-                     note: a {kind} thread has no backtrace; run with --no-seccomp and \
-                     RUST_BACKTRACE=1 for one\n"
-                ),
-            );
+            tell(&format!(
+                "\nthread '{name}' {panicked}\n\
+                 note: a {kind} thread has no backtrace; run with --no-seccomp and \
+                 RUST_BACKTRACE=1 for one\n"
+            ));
         }
     }));
+}
+
+/// Prints `text` on standard error. That may be closed: what is not told must not panic again.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it can be a thread of the library, which knows no command"
+)]
+fn tell(text: &str) {
+    let _ = io::stderr().write_all(spell_out(text).as_bytes());
 }
