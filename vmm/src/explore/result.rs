@@ -499,7 +499,8 @@ impl Keys {
         let shown = path.display();
         let mut bytes = Vec::new();
         // One more, so that a longer one is noticed.
-        let most = about.states.saturating_mul(16).saturating_add(1);
+        let keys = about.states.saturating_add(about.ends);
+        let most = keys.saturating_mul(16).saturating_add(1);
         let read = input::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
         read.map_err(|error| {
             format!("cannot read {shown}, which has the states of the result: {error}")
