@@ -35,7 +35,7 @@ OF_PRODUCTS := --test whole --test plants --test linux --test images --test inst
 .PHONY: help build vmm manual examples guest images explore-images c-images c-guest linux-smp linux-images linux-census whole built run run-svm have-kvm lint check
 .PHONY: test test-long test-unit test-schedules test-versus test-orderings test-local test-images test-install
 .PHONY: test-plants test-plants-core test-linux test-svm test-svm-core test-qemu test-browser test-kubernetes
-.PHONY: picture reference stories soak cases designs bench bench-linux bench-explorer bench-table bench-qemu costs trace-costs
+.PHONY: fuzz picture reference stories soak cases designs bench bench-linux bench-explorer bench-table bench-qemu costs trace-costs
 .PHONY: install uninstall clean
 
 help: ## list these targets
@@ -267,6 +267,23 @@ picture: have-kvm build ## draw docs/report.png anew, the page of the story in R
 
 designs: linux-census ## count what each queue design costs, and Linux's own file, and print the table of docs/designs.md
 	@LINUX_CENSUS=$(abspath $(OUT)) $(CARGO) run $(CARGO_FLAGS) --quiet --package guest --features census --example designs
+
+# For each target. The corpus grows in target/fuzz/corpus, and the one in the repository stays small.
+FUZZ_SECONDS ?= 60
+FUZZ_SEED ?= $(shell date +%s)
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+fuzz: ## fuzz what is read from outside, for FUZZ_SECONDS=60 each, by cargo fuzz if it and a nightly compiler are there
+	@if cargo +nightly fuzz --version >/dev/null 2>&1; then \
+		for target in $(FUZZ_TARGETS); do \
+			mkdir -p $(OUT)/fuzz-corpus/$$target; \
+			cargo +nightly fuzz run --features libfuzzer $$target $(OUT)/fuzz-corpus/$$target fuzz/corpus/$$target \
+				-- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=8192 -print_final_stats=1 || exit 1; \
+		done; \
+	else \
+		echo 'make: no `cargo +nightly fuzz` here, so inputs are drawn without a look at what they reach'; \
+		FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) FUZZ_TARGETS='$(FUZZ_TARGETS)' \
+			$(CARGO) test $(CARGO_FLAGS) --profile fuzz --package fuzz --test corpora -- --nocapture; \
+	fi
 
 costs: build whole ## exits of 10,000 IPIs of each kind, held to the architecture on an emulated AMD processor
 	SVM_TIME_LIMIT=7200 tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \

@@ -132,6 +132,20 @@ mod tests {
         assert_eq!(CallId::from_raw(id.raw()), id);
     }
 
+    /// What a guest writes as an id is any number: here, every one with up to two ones or zeroes.
+    #[test]
+    fn any_number_names_a_record_that_there_is() {
+        let bits = (0..64).flat_map(|one| (0..64).map(move |other| 1 << one | 1 << other));
+        for raw in bits.flat_map(|bits: u64| [bits, !bits, bits - 1]) {
+            let id = CallId::from_raw(raw);
+            for slots in [1, 3, 64, u32::MAX / 2] {
+                assert!(id.record_index(slots) < 2 * slots, "{raw:#x} of {slots}");
+            }
+            let again = CallId::new(id.source(), id.function(), id.lane(), id.sequence());
+            assert_eq!(again.raw(), raw);
+        }
+    }
+
     #[test]
     fn lanes_use_disjoint_records() {
         let task = CallId::new(0, 0, Lane::Task, 9).record_index(8);

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use iced_x86::code_asm::{CodeAssembler, CodeLabel};
 use shared::exit::ExitCode;
-use shared::manifest::{self, Argument, ENDS, IN_CASE, Record};
+use shared::manifest::{self, Argument, CounterRole, ENDS, IN_CASE, Measure, PointRole, Record};
 use shared::ports::{self, Doorbell};
 use shared::probe::{Point, SECTION};
 use shared::stop;
@@ -17,6 +17,8 @@ use zerocopy::IntoBytes;
 
 /// Where the code lies in guest-physical memory, and starts.
 pub const CODE: u32 = 0x10_0000;
+/// The points by which [`measurable`] says that rounds are found.
+pub const BENCH: [&str; 2] = ["bench.start", "bench.round"];
 /// Where the points of an image that can be explored lie.
 const POINTS: u32 = 0x11_0000;
 /// The owner of the PVH note.
@@ -27,6 +29,12 @@ pub const PHYS32_ENTRY: u32 = 18;
 pub const LOAD: u32 = 1;
 /// `PT_NOTE`, a segment of notes.
 pub const NOTE: u32 = 4;
+
+/// The deeds of an image that can be explored, one of which ends the workload.
+const DEEDS: [Record; 2] = [
+    Record::deed(1, "irqs-off", &[], "").with(IN_CASE),
+    Record::deed(2, "finish", &[Argument::Cpus], "").with(ENDS),
+];
 
 const HEADER: u16 = 64;
 const PROGRAM_HEADER: u16 = 56;
@@ -121,6 +129,11 @@ pub fn with_section(name: &str, bytes: &[u8], address: u64) -> Vec<u8> {
     add_section(elf(&[]), name, bytes, address)
 }
 
+/// An ELF64 file with these sections: their names, bytes and addresses.
+pub fn with_sections(sections: &[(&str, &[u8], u64)]) -> Vec<u8> {
+    add_sections(elf(&[]), sections)
+}
+
 /// A bootable image of some machine code, with one section of this name and these bytes, which is
 /// not loaded.
 pub fn bootable_with_section(code: &[u8], name: &str, bytes: &[u8]) -> Vec<u8> {
@@ -181,6 +194,29 @@ pub fn bootable(code: &[u8]) -> Vec<u8> {
     elf(&[Segment::load(CODE.into(), code), Segment::entry(CODE)])
 }
 
+/// What a guest says of itself that can be measured, if it has the points of [`BENCH`].
+pub fn measurable() -> Vec<Record> {
+    let word = |name: &str, measure, values: &[&str]| {
+        let values = (0..).zip(values);
+        let values = values.map(|(number, value)| Record::value(name, number, value));
+        let word = Record::word(name, "").measured_as(measure);
+        std::iter::once(word).chain(values).collect::<Vec<_>>()
+    };
+    [
+        vec![Record::guest("hand-made", "1", "")],
+        word("to", Measure::To, &["nobody", "one"]),
+        word("by", Measure::By, &["ipi"]),
+        word("receiver", Measure::Receiver, &["halted", "stalled"]),
+        word("transport", Measure::Transport, &["x2apic"]),
+        word("calls", Measure::Rounds, &[]),
+        vec![
+            Record::point(BENCH[0], PointRole::Start),
+            Record::point(BENCH[1], PointRole::Round),
+        ],
+    ]
+    .concat()
+}
+
 /// An assembler for 32-bit code, with methods for what guests do.
 pub struct Code(CodeAssembler);
 
@@ -208,11 +244,36 @@ impl Code {
     /// # Panics
     /// If it cannot be assembled.
     pub fn explorable(write: impl FnOnce(&mut Self)) -> Image {
+        let manifest = [&[Record::guest("hand-made", "1", "")], &DEEDS[..]].concat();
+        Self::that_says(&manifest, &[], write)
+    }
+
+    /// A bootable image of the code that `write` writes, that every command takes: as
+    /// [`Code::explorable`], and it can be measured. What it says that it counts is whatever stands
+    /// there.
+    ///
+    /// # Panics
+    /// If it cannot be assembled.
+    pub fn for_every_command(write: impl FnOnce(&mut Self)) -> Image {
+        let counter = |number, name, role| Record::counter(number, name, "whatever").reckoned(role);
+        let counters = [
+            counter(0, "sent", CounterRole::Sent).sent_by("x2apic"),
+            counter(1, "targets", CounterRole::Targets),
+            counter(2, "received", CounterRole::Received),
+            counter(63, "empty", CounterRole::Empty),
+        ];
+        let oracles = [Record::oracle(1, "lost", "is lost")];
+        let manifest = [&measurable(), &DEEDS[..], &counters, &oracles].concat();
+        Self::that_says(&manifest, &BENCH, write)
+    }
+
+    /// The code that `write` writes, with this manifest, the points that a search needs, and others.
+    fn that_says(manifest: &[Record], others: &[&str], write: impl FnOnce(&mut Self)) -> Image {
         let mut code = Self(CodeAssembler::new(32).expect("32 is a bitness"));
         write(&mut code);
         let bytes = code.0.assemble(CODE.into()).expect("assembled code");
         let mut points = Vec::new();
-        for name in [stop::IDLE, stop::LEFT] {
+        for name in [&[stop::IDLE, stop::LEFT], others].concat() {
             let point = Point::new(name, "hand-made", 1);
             points.extend(point.name);
             points.extend(point.file);
@@ -224,12 +285,6 @@ impl Code {
             Segment::load(POINTS.into(), &points),
             Segment::entry(CODE),
         ]);
-        // The deeds, one of which ends the workload.
-        let manifest = [
-            Record::guest("hand-made", "1", ""),
-            Record::deed(1, "irqs-off", &[], "").with(IN_CASE),
-            Record::deed(2, "finish", &[Argument::Cpus], "").with(ENDS),
-        ];
         let sections = [
             (SECTION, &*points, POINTS.into()),
             (manifest::SECTION, manifest.as_bytes(), 0),

@@ -7,9 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use shared::manifest::{self, Measure, PointRole, Record};
+use shared::manifest;
 use tests::image::{
-    CODE, Image, LOAD, PHYS32_ENTRY, Segment, XEN, bootable, bootable_with_section, elf, patch,
+    CODE, Image, LOAD, PHYS32_ENTRY, Segment, XEN, bootable, bootable_with_section, elf,
+    measurable, patch,
 };
 use tests::{Vmm, skip};
 use zerocopy::IntoBytes;
@@ -85,31 +86,9 @@ fn probes_that_are_none() {
     }
 }
 
-/// What a guest says of itself that can be measured, were its points in its image.
-fn measurable() -> Vec<Record> {
-    let word = |name: &str, measure, values: &[&str]| {
-        let values = (0..).zip(values);
-        let values = values.map(|(number, value)| Record::value(name, number, value));
-        let word = Record::word(name, "").measured_as(measure);
-        std::iter::once(word).chain(values).collect::<Vec<_>>()
-    };
-    [
-        vec![Record::guest("hand-made", "1", "")],
-        word("to", Measure::To, &["nobody", "one"]),
-        word("by", Measure::By, &["ipi"]),
-        word("receiver", Measure::Receiver, &["halted", "stalled"]),
-        word("transport", Measure::Transport, &["x2apic"]),
-        word("calls", Measure::Rounds, &[]),
-        vec![
-            Record::point("bench.start", PointRole::Start),
-            Record::point("bench.round", PointRole::Round),
-        ],
-    ]
-    .concat()
-}
-
 #[test]
 fn points_of_a_bench_that_are_not_in_the_image() {
+    // It can be measured, were its points in its image.
     let records = measurable();
     let section = (manifest::SECTION, records.as_bytes());
     let image = Image::new(&bootable_with_section(&CLI_HLT, section.0, section.1));

@@ -26,6 +26,7 @@ mod formats;
 mod guest_words;
 mod guests_in_c;
 mod hostile;
+mod hostile_everywhere;
 mod hostile_search;
 mod image_lint;
 mod interrupt;

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use vmm::Config;
@@ -22,6 +23,10 @@ use super::printing::print;
 use super::progress::{Line, Wanted};
 use super::signals::{Drives, Signals};
 use super::{Refused, chain, complain, installed};
+
+/// How long nothing may move in a machine that is measured. A guest that never comes to its end would
+/// otherwise be waited for without end.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What to measure, and how often.
 #[derive(Debug, Args)]
@@ -175,6 +180,7 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let config = config
         .vcpus(arguments.vcpus)
         .append(&arguments.append)
+        .watchdog(SILENCE)
         .sources(Arc::new(Sources::prove()))
         .attended_by(signals.attendant());
     let by_default = match arguments.classic {

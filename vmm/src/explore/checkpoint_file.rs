@@ -238,8 +238,34 @@ impl CheckpointFile {
     }
 }
 
-/// Reads the search in `file`, which is called `name`.
-fn read(mut file: File, name: &Path, identity: &Identity) -> Result<Checkpoint, CheckpointError> {
+/// Reads the search in `file`, which is called `name`, if it is the one with this `identity`.
+fn read(file: File, name: &Path, identity: &Identity) -> Result<Checkpoint, CheckpointError> {
+    let (of, kept) = read_any(file, name)?;
+    match identity.difference(&of) {
+        Some(what) => Err(Wrong::OtherSearch(what).of(name)),
+        None => kept.map_err(|_| Wrong::Damaged.of(name)),
+    }
+}
+
+/// The case of the search that is kept in the file at `path`, as it is written.
+///
+/// # Errors
+/// [`CheckpointError`] if there is no file, or it is no checkpoint that this program can read.
+pub fn kept_case(path: &Path) -> Result<String, CheckpointError> {
+    let file = open(path)?.ok_or_else(|| Wrong::NoCheckpoint.of(path))?;
+    let (of, kept) = read_any(file, path)?;
+    match kept {
+        Ok(_) => Ok(of.case),
+        Err(_) => Err(Wrong::Damaged.of(path)),
+    }
+}
+
+/// Reads whose search is in `file`, which is called `name`, and the search. Another search may be one
+/// of another program, which cannot be read.
+fn read_any(
+    mut file: File,
+    name: &Path,
+) -> Result<(Identity, io::Result<Checkpoint>), CheckpointError> {
     let error = |error| CheckpointError::io(name, error);
     let damaged = |_| Wrong::Damaged.of(name);
     let length = file.metadata().map_err(error)?.len();
@@ -261,10 +287,7 @@ fn read(mut file: File, name: &Path, identity: &Identity) -> Result<Checkpoint, 
     file.seek(SeekFrom::Start(begins)).map_err(error)?;
     let mut from = BufReader::new(file.take(body - begins));
     let of: Identity = read_value(&mut from).map_err(damaged)?;
-    if let Some(what) = identity.difference(&of) {
-        return Err(Wrong::OtherSearch(what).of(name));
-    }
-    Checkpoint::read(Box::new(from)).map_err(damaged)
+    Ok((of, Checkpoint::read(Box::new(from))))
 }
 
 impl Keeper for CheckpointFile {

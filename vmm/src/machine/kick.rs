@@ -12,6 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use kvm_ioctls::KvmRunWrapper;
+use rustix::process::{Pid, getpid};
+use rustix::thread::gettid;
 use vmm_sys_util::errno;
 use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, register_signal_handler};
 
@@ -138,8 +140,8 @@ fn handle(signal: libc::c_int) -> Result<(), SignalError> {
 /// How often an [`Alarm`] rings.
 const RINGS_EVERY: Duration = Duration::from_millis(200);
 
-/// Sends [`signal`] to the thread that set it, again and again, until it is dropped. So `KVM_RUN`
-/// on that thread returns now and then, whatever the guest does.
+/// Sends [`signal`] to the thread that set it, again and again, until it is dropped or that thread has
+/// ended. So `KVM_RUN` on that thread returns now and then, whatever the guest does.
 #[derive(Debug)]
 pub struct Alarm {
     off: Option<Sender<()>>,
@@ -150,15 +152,12 @@ impl Alarm {
     /// Sets one for this thread, on which a handler must be installed ([`install_handler`]).
     pub fn set() -> Self {
         let (off, is_off) = mpsc::channel();
-        // SAFETY: the call has no preconditions.
-        let sleeper = unsafe { libc::pthread_self() };
+        let sleeper = gettid();
         let ring = move || {
             confinement::enter(ThreadKind::Ticker);
-            while is_off.recv_timeout(RINGS_EVERY) == Err(RecvTimeoutError::Timeout) {
-                // SAFETY: the thread has not ended, since it drops the alarm, and with it joins
-                // this thread, before it does.
-                unsafe { libc::pthread_kill(sleeper, signal()) };
-            }
+            while is_off.recv_timeout(RINGS_EVERY) == Err(RecvTimeoutError::Timeout)
+                && send(sleeper, signal())
+            {}
         };
         // If there is no thread there is no alarm. That matters only with a guest that never exits.
         let thread = thread::Builder::new().name("alarm".to_owned()).spawn(ring);
@@ -167,6 +166,16 @@ impl Alarm {
             thread: thread.ok(),
         }
     }
+}
+
+/// Sends `signal` to a thread of this process, and returns whether there is such a thread. It is named
+/// by its number and not by a `pthread_t`, which must not be used once the thread has ended.
+fn send(thread: Pid, signal: libc::c_int) -> bool {
+    let (process, thread) = (getpid().as_raw_nonzero(), thread.as_raw_nonzero());
+    // SAFETY: the call takes three numbers, and touches no memory of this process. Numbers of threads
+    // that there are not are refused.
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, process.get(), thread.get(), signal) };
+    sent == 0
 }
 
 impl Drop for Alarm {
@@ -181,6 +190,8 @@ impl Drop for Alarm {
 
 #[cfg(test)]
 mod tests {
+    use rustix::thread::{NanosleepRelativeResult, Timespec};
+
     use super::*;
 
     /// Signals that no machine of these tests uses: all tests of a process share one table of
@@ -203,6 +214,30 @@ mod tests {
     fn a_second_machine_finds_the_handler_of_the_first() {
         handle(unused(1)).unwrap();
         handle(unused(1)).unwrap();
+    }
+
+    #[test]
+    fn an_alarm_may_outlive_the_thread_that_set_it() {
+        install_handler().unwrap();
+        let set = thread::spawn(Alarm::set);
+        let mut alarm = set.join().unwrap();
+        // It ends by itself, and not because it is dropped.
+        let ringing = alarm.thread.take().unwrap();
+        ringing.join().unwrap();
+        assert!(alarm.off.take().unwrap().send(()).is_err());
+    }
+
+    #[test]
+    fn an_alarm_rings_for_its_thread_until_it_is_dropped() {
+        install_handler().unwrap();
+        let alarm = Alarm::set();
+        // Nothing else ends this sleep before its time.
+        let slept = rustix::thread::nanosleep(&Timespec {
+            tv_sec: 60,
+            tv_nsec: 0,
+        });
+        assert!(matches!(slept, NanosleepRelativeResult::Interrupted(_)));
+        drop(alarm);
     }
 
     #[test]

@@ -133,3 +133,37 @@ impl Ram {
         Ok(fresh)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addresses come from the guest: every one that a word can straddle something at, and the largest.
+    #[test]
+    fn a_word_is_somewhere_or_nowhere() {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 3 * PAGE_SIZE)]).unwrap();
+        // SAFETY: nothing else uses the memory.
+        let mut ram = unsafe { Ram::of(&memory) }.unwrap();
+        let end = 3 * PAGE_SIZE as u64;
+        for address in 0..end + 64 {
+            let is_there = address % 8 == 0 && address < end;
+            ram.set_word(address, !address);
+            assert_eq!(
+                ram.word(address),
+                is_there.then_some(!address),
+                "{address:#x}"
+            );
+        }
+        for address in (u64::MAX - 64..=u64::MAX).chain((32..64).map(|bit| 1 << bit)) {
+            ram.set_word(address, 1);
+            assert_eq!(ram.word(address), None, "{address:#x}");
+        }
+        for address in (0..end).step_by(8) {
+            assert_eq!(
+                ram.word(address),
+                Some(!address),
+                "no other word was written"
+            );
+        }
+    }
+}

@@ -91,7 +91,10 @@ pub struct Schema {
 
 impl Schema {
     /// Parses the description, reading it through `read_at(offset, bytes)`.
-    fn read(read_at: impl Fn(u64, &mut [u8]) -> io::Result<()>) -> Result<Self, StatsError> {
+    ///
+    /// # Errors
+    /// [`StatsError`] if it cannot be read, or makes no sense.
+    pub fn read(read_at: impl Fn(u64, &mut [u8]) -> io::Result<()>) -> Result<Self, StatsError> {
         let read = |offset: u32, length: u64| {
             if length > MOST_BYTES {
                 return Err(StatsError::Damaged("too long"));

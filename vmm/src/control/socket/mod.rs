@@ -36,6 +36,7 @@ use super::recorder::act_for;
 use crate::confinement::{self, ThreadKind};
 use crate::machine::breakpoints;
 use crate::stats::marks::Actor;
+use outbox::Outbox;
 use serving::{serve, serve_last};
 use state::{Client, ServerState};
 
@@ -63,6 +64,16 @@ pub enum SocketError {
     /// The socket cannot be made.
     #[error("cannot make the control socket {0}")]
     Bind(PathBuf, #[source] io::Error),
+}
+
+/// The answer to the request in `line`, as a client has it while there is no machine.
+pub fn answer_without_machine(line: &[u8]) -> String {
+    let outbox = Outbox::default();
+    let client = protocol::Client {
+        is_gone: &|| false,
+        outbox: &outbox,
+    };
+    protocol::answer(line, || None, client)
 }
 
 /// A control socket, and the threads that serve it. Dropping it closes all of that and removes the

@@ -630,16 +630,8 @@ fn tell(operator: &Operator, cpu: u32, deed: &str, until: Until, wait: Wait<'_>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::socket::answer_without_machine as asked;
     use proptest::prelude::*;
-
-    fn asked(line: &[u8]) -> String {
-        let outbox = Outbox::default();
-        let client = Client {
-            is_gone: &|| false,
-            outbox: &outbox,
-        };
-        answer(line, || None, client)
-    }
 
     fn answered(line: &str) -> Value {
         serde_json::from_str(&asked(line.as_bytes())).unwrap()

@@ -2,7 +2,7 @@
 //! of event. [`super::sources`] finds out which of them can be believed.
 
 pub mod events;
-mod format;
+pub mod format;
 mod perf;
 mod tracefs;
 
