@@ -176,7 +176,7 @@ fn the_console_and_the_table_do_not_garble_each_other() {
 }
 
 #[test]
-fn a_console_that_goes_elsewhere_is_left_as_it_is() {
+fn what_a_script_prints_goes_where_standard_output_does() {
     need_kvm();
     let script = r#"
         boot(#{ vcpus: 1, append: "workload=puppet" });
@@ -193,7 +193,7 @@ fn a_console_that_goes_elsewhere_is_left_as_it_is() {
     terminal.wait("traffic", |lines| {
         figure(lines, "sum", "calls/s") > Some(0.0)
     });
-    running.wait_for("\x1b[1mbold\tand\rbroken\n");
+    running.wait_for("\\u{1b}[1mbold\tand\\rbroken\n");
     running.signal(libc::SIGINT);
     running.finish().ends_with(130);
 }

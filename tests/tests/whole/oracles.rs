@@ -170,7 +170,7 @@ fn a_case_expects_what_the_image_declares() {
         .complains_of("a.case, \"expect use-after-free, lost, ")
         .complains_of("no oracle \"use-after-free\"; there are lost, ")
         .complains_of(
-            "torn, leak, reused-too-soon; besides, hang, livelock, died, not-believed, clean",
+            "torn, leak, reused-too-soon; besides, hang, livelock, died, not-believed, data-race, clean",
         );
     assert!(!found.exists());
     let renamed = CASE.replace("use-after-free", "torn");
