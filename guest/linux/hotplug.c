@@ -10,17 +10,6 @@
 
 void flush_smp_call_function_queue(void); /* kernel/sched/smp.h */
 
-void set_cpu_online(unsigned int cpu, bool online)
-{
-    if (online) {
-        if (!cpumask_test_and_set_cpu(cpu, &__cpu_online_mask))
-            atomic_inc(&__num_online_cpus);
-    } else {
-        if (cpumask_test_and_clear_cpu(cpu, &__cpu_online_mask))
-            atomic_dec(&__num_online_cpus);
-    }
-}
-
 /* ---- The stop (stop_machine_cpuslocked) ---- */
 
 /* How far each CPU is. The states of multi_cpu_stop() are followed in as few steps as they can be, since a search tries

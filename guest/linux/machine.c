@@ -86,6 +86,17 @@ unsigned long linux_called(unsigned long among, void *info)
     return called;
 }
 
+void set_cpu_online(unsigned int cpu, bool online)
+{
+    if (online) {
+        if (!cpumask_test_and_set_cpu(cpu, &__cpu_online_mask))
+            atomic_inc(&__num_online_cpus);
+    } else {
+        if (cpumask_test_and_clear_cpu(cpu, &__cpu_online_mask))
+            atomic_dec(&__num_online_cpus);
+    }
+}
+
 /* As start_kernel() and the first states of cpu_up() do, for all CPUs that start at boot. */
 __attribute__((constructor)) static void boot(void)
 {

@@ -17,6 +17,12 @@ pub fn spell_out(text: &str) -> Cow<'_, str> {
     if !text.contains(|it| is_harmful(it) && !is_layout(it)) {
         return Cow::Borrowed(text);
     }
+    Cow::Owned(spell_out_lines(text, "\r\n"))
+}
+
+/// The lines of a text that end with a carriage return and a line feed are spelled out, and end with
+/// `end`.
+fn spell_out_lines(text: &str, end: &str) -> String {
     let lines = text.split("\r\n").map(|line| {
         replace(
             line,
@@ -24,7 +30,7 @@ pub fn spell_out(text: &str) -> Cow<'_, str> {
             |shown, letter| shown.extend(letter.escape_default()),
         )
     });
-    Cow::Owned(lines.collect::<Vec<_>>().join("\r\n"))
+    lines.collect::<Vec<_>>().join(end)
 }
 
 /// As [`spell_out`], and without line ends and tabs too: for a name, which stands within a line.
@@ -144,8 +150,7 @@ fn unfinished(bytes: &[u8]) -> usize {
 fn shown(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
-        let lines = chunk.valid().replace("\r\n", "\n");
-        text += &spell_out(&lines);
+        text += &spell_out_lines(chunk.valid(), "\n");
         for byte in chunk.invalid() {
             // Writing to a string never fails.
             let _ = write!(text, "\\x{byte:02x}");
@@ -191,6 +196,7 @@ mod tests {
         let mut stream = Stream::default();
         assert_eq!(stream.next(b"one\r\ntwo\r"), "one\ntwo");
         assert_eq!(stream.next(b"\n50 %\r60 %\tx"), "\n50 %\\r60 %\tx");
+        assert_eq!(stream.next(b"a\r\r\n"), "a\\r\n");
         assert_eq!(stream.next(b"\x1b[2J\0"), "\\u{1b}[2J\\u{0}");
         assert_eq!(stream.next("ö".as_bytes()), "ö");
         assert_eq!(stream.next(&[0xc2]), "");

@@ -461,7 +461,7 @@ mod tests {
             check("torn, loss with a=c").unwrap_err().to_string(),
             "\"expect torn, loss with a=c\": there is no oracle \"loss\" (did you mean \"lost\"?); \
              there are torn, lost, wrong-cpu, accounting; besides, hang, livelock, died, \
-             not-believed, interrupts-on, clean"
+             not-believed, interrupts-on, data-race, clean"
         );
         // If the guest has an oracle of that name, the name is listed once.
         let watched = Record::oracle(1, "interrupts-on", "was interrupted");

@@ -67,7 +67,14 @@ pub(crate) const TAKEN: [&str; 38] = [
 
 /// Names by which cases, searches and reports mean something other than an oracle: no oracle may
 /// have them.
-const NO_ORACLES: [&str; 5] = ["clean", "died", "hang", "livelock", NOT_BELIEVED];
+const NO_ORACLES: [&str; 6] = [
+    "clean",
+    "data-race",
+    "died",
+    "hang",
+    "livelock",
+    NOT_BELIEVED,
+];
 
 /// Names that a trace uses itself: no lane of the guest may have them.
 pub(crate) const TAKEN_LANES: [&str; 9] = [
