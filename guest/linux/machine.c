@@ -28,7 +28,8 @@ struct piece {
     u64 counts[3]; /* by 6.1 */
 #endif
 };
-static DEFINE_PER_CPU(struct piece [NR_CPUS], csd_of);
+/* Aligned, so that how many lines they take does not depend on what lies before them. */
+static DEFINE_PER_CPU(struct piece [NR_CPUS], csd_of) __aligned(64);
 static bool is_taken[NR_CPUS];
 static unsigned int given_last;
 
