@@ -103,6 +103,14 @@ void smp_lab_serve(void)
 {
 }
 
+void smp_lab_wait_begins(void)
+{
+}
+
+void smp_lab_wait_ends(void)
+{
+}
+
 /* ---- What only deeds come to that are not counted ---- */
 
 _Bool smp_lab_condition(unsigned int cpu)

@@ -51,6 +51,7 @@ static uint64_t made(uint64_t cpus, enum reply reply)
     lab_wait_until(lab_call_has_room());
     call = lab_call_made(&cpus, reply == AT_RETURN);
     written[lab_cpu()].in[lab_call_slot(call)] = call;
+    smp_lab_call_begins(call);
     return call;
 }
 
@@ -62,6 +63,7 @@ static void (*function(enum reply reply))(void *)
 static void returned(uint64_t call, uint64_t cpus, enum reply reply)
 {
     lab_call_returned(call);
+    smp_lab_call_ends(call);
     if (reply == BY_FUNCTION)
         lab_wait_until(__atomic_load_n(&told[lab_cpu()].call, __ATOMIC_ACQUIRE) == call);
     for (uint32_t cpu = 0; reply != NO_REPLY && cpu < lab_cpus(); cpu++) {

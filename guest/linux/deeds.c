@@ -47,6 +47,7 @@ void smp_lab_runs(void *call)
 {
     if (lab_irqs_enabled())
         lab_report(INTERRUPTED, (uint64_t)call, 0);
+    smp_lab_call_runs((uint64_t)call);
     lab_call_ran((uint64_t)call);
     do_program(lab_program_of((uint64_t)call));
 }
@@ -63,7 +64,10 @@ static uint64_t all(void)
 
 static uint64_t made(const struct lab_command *command, uint64_t cpus)
 {
-    return lab_call_made_for(&cpus, command->waits, command->program);
+    uint64_t call = lab_call_made_for(&cpus, command->waits, command->program);
+
+    smp_lab_call_begins(call);
+    return call;
 }
 
 /* The same, for a call that can wait. */
@@ -80,6 +84,7 @@ static int returned(uint64_t call, int result)
     if (result < 0)
         lab_call_was_made_to(call, &(uint64_t){0});
     lab_call_returned(call);
+    smp_lab_call_ends(call);
     breaks_a_rule[lab_cpu()] = false;
     return result;
 }

@@ -76,4 +76,10 @@ void smp_lab_serve(void);
 /* The kernel's code warns, at this place of its source. */
 void lab_warned(const char *file, int line);
 
+/* ---- What points.c offers: points of a trace ---- */
+
+void smp_lab_call_begins(unsigned long call);
+void smp_lab_call_ends(unsigned long call);
+void smp_lab_call_runs(unsigned long call);
+
 #endif

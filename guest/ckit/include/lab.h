@@ -373,6 +373,16 @@ void lab_reached(struct lab_point *point, uint64_t call, uint64_t detail);
 /* LAB_POINT("bench.start", 8): what points of this name mean in a trace, or in a bench, by the role of docs/manifest.md. */
 #define LAB_POINT(its_name, its_role) LAB_RECORD_(.kind = 3, .role = its_role, .name = its_name)
 
+/* LAB_STRETCH("queue.push", "queue.pushed", "queue"): two points that begin and end a stretch of time, and its lane. */
+#define LAB_STRETCH(begins, ends, its_lane)                                        \
+    LAB_RECORD_(.kind = 3, .role = 1, .name = begins, .group = its_lane);          \
+    LAB_RECORD_(.kind = 3, .role = 2, .name = ends, .group = its_lane)
+
+/* One in which the CPU only waits. Reports give its times by the key. */
+#define LAB_WAITING_STRETCH(begins, ends, its_lane, its_key, what_it_is)           \
+    LAB_RECORD_(.kind = 3, .role = 1, .flags = 1, .name = begins, .group = its_lane, .key = its_key, .text = what_it_is); \
+    LAB_RECORD_(.kind = 3, .role = 2, .name = ends, .group = its_lane)
+
 bool lab_is_armed(const struct lab_point *point);
 
 void lab_print(const char *text);

@@ -18,6 +18,10 @@ unsigned int lab_cpus_at_boot(void);
 _Bool lab_start_cpu(unsigned int cpu);
 void lab_wake(unsigned int cpu);
 
+/* This CPU waits for a csd, and no longer (points.c). */
+void smp_lab_wait_begins(void);
+void smp_lab_wait_ends(void);
+
 /* The kernel's code warns, at this place of its source (deeds.c). */
 void lab_warned(const char *file, int line);
 

@@ -128,6 +128,56 @@ fn its_selftest_calls_every_pair_on_machines_of_any_size() {
 }
 
 #[test]
+fn its_cpus_are_held_at_points_and_at_functions_of_the_kernel() {
+    need_kvm();
+    let at_a_point = r#"
+        cpu(1).hold_at("call.run");
+        let made = cpu(0).call_single(1, nowait);
+        cpu(1).wait_held();
+        cpu(1).resume();
+        made.wait_done();
+    "#;
+    let at_a_function = r#"
+        cpu(1).break_at("generic_smp_call_function_single_interrupt");
+        let made = cpu(0).call_single(1, nowait);
+        cpu(1).wait_held();
+        expect(cpu(1).look().place.contains("generic_smp_call"), "CPU 1 to stand there");
+        cpu(1).resume();
+        made.wait_done();
+    "#;
+    for image in images("") {
+        let told = |script: &str| {
+            let run = Vmm::with("--vcpus 2 --append workload=puppet").script(script);
+            run.arg(&image).run()
+        };
+        told(at_a_point).ends_with(0).says("pass");
+        let run = told(at_a_function);
+        // Not every host has breakpoints that work.
+        if run.status() == 2 {
+            run.says("no breakpoints that work").says("vmm probes");
+        } else {
+            run.ends_with(0).says("pass");
+        }
+    }
+}
+
+#[test]
+fn a_trace_has_its_calls_and_the_waits_for_its_csds() {
+    need_kvm();
+    let folder = TempDir::new().expect("a temporary directory");
+    let trace = folder.path().join("trace");
+    for image in images("") {
+        let run = Vmm::with("--vcpus 2 --append calls=2 --trace")
+            .arg(&trace)
+            .arg(&image);
+        run.run()
+            .ends_with(0)
+            .says("call to last run: p50 ")
+            .says("csd wait: p50 ");
+    }
+}
+
+#[test]
 fn its_stress_passes_and_equal_seeds_make_equal_calls() {
     need_kvm();
     for image in images("") {

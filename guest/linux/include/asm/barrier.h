@@ -30,10 +30,12 @@
     ({                                                                             \
         typeof(place) lab_place = (place);                                         \
         __unqual_scalar_typeof(*(place)) VAL;                                      \
+        smp_lab_wait_begins();                                                     \
         lab_wait_until(({                                                          \
             VAL = READ_ONCE(*lab_place);                                           \
             condition;                                                             \
         }));                                                                       \
+        smp_lab_wait_ends();                                                       \
         (typeof(*(place)))VAL;                                                     \
     })
 
