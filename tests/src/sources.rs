@@ -7,13 +7,14 @@ use std::io;
 use std::path::Path;
 
 /// What a guest is built from: the parts of the workspace.
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 7] = [
     "Cargo.toml",
     "Cargo.lock",
     "shared",
     "guest",
     "vmm",
     "tests",
+    "fuzz",
 ];
 
 /// Makes `copy` the same as the sources. Files that are the same already are not touched, so that

@@ -122,25 +122,23 @@ impl Linux {
             assert!(!symbol.is_null(), "{} has no {name:?}", path.display());
             symbol
         };
-        // SAFETY: the functions and the variable have these types in `guest/linux/smp_lab.h` and
-        // `census.c`.
-        unsafe {
-            let begins: extern "C" fn(*const Machine) =
-                std::mem::transmute(symbol(c"census_begins"));
-            let interrupt: extern "C" fn() = std::mem::transmute(symbol(c"linux_single_interrupt"));
-            machine::boot(move |vector| {
-                assert_eq!(vector, CALL);
-                interrupt();
-            });
-            begins(&raw const MACHINE);
-            Some(Self {
-                call_all: std::mem::transmute::<
-                    *mut c_void,
-                    extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, i32),
-                >(symbol(c"linux_all")),
-                bytes: symbol(c"census_bytes").cast::<u64>().read(),
-            })
-        }
+        // SAFETY: it has this type in `census.c`.
+        let begins: extern "C" fn(*const Machine) =
+            unsafe { std::mem::transmute(symbol(c"census_begins")) };
+        // SAFETY: it has this type in `guest/linux/smp_lab.h`.
+        let interrupt: extern "C" fn() =
+            unsafe { std::mem::transmute(symbol(c"linux_single_interrupt")) };
+        // SAFETY: likewise.
+        let call_all: extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, i32) =
+            unsafe { std::mem::transmute(symbol(c"linux_all")) };
+        // SAFETY: a variable of this type in `census.c`, which nobody writes.
+        let bytes = unsafe { symbol(c"census_bytes").cast::<u64>().read() };
+        machine::boot(move |vector| {
+            assert_eq!(vector, CALL);
+            interrupt();
+        });
+        begins(&raw const MACHINE);
+        Some(Self { call_all, bytes })
     }
 
     /// Calls all others from the CPU that this runs as (`smp_call_function`).

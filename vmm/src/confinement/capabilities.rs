@@ -1,6 +1,7 @@
 //! Gives up Linux capabilities, which a process of root has. See capabilities(7). The bounding set
 //! is left alone: it matters only to a process that becomes another program, and none may.
 
+use std::fs;
 use std::path::Path;
 
 use caps::errors::CapsError;
@@ -33,7 +34,9 @@ pub(super) fn give_up(kept: &Kept<'_>) -> Result<(), CapsError> {
     }
     let mut wanted = CapsHashSet::new();
     if kept.counting {
-        wanted.extend(permitted.get(&Capability::CAP_PERFMON));
+        let needed = [Some(Capability::CAP_PERFMON), needs_more_to_count()];
+        let needed = needed.into_iter().flatten();
+        wanted.extend(needed.filter(|it| permitted.contains(it)));
     }
     caps::set(None, CapSet::Effective, &wanted)?;
     let is_allowed = |path: &Path, access| accessat(CWD, path, access, AtFlags::EACCESS).is_ok();
@@ -45,6 +48,15 @@ pub(super) fn give_up(kept: &Kept<'_>) -> Result<(), CapsError> {
         wanted.extend(OTHERS_FILES.into_iter().filter(|it| permitted.contains(it)));
     }
     keep(&wanted)
+}
+
+/// What a thread needs to count tracepoints besides `CAP_PERFMON`. Debian's kernels let
+/// `kernel.perf_event_paranoid` be 3, and then ask for all of an administrator's rights ("security,perf:
+/// Allow further restriction of perf_event_open", since Linux 4.6 there).
+fn needs_more_to_count() -> Option<Capability> {
+    let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid").ok()?;
+    let level: i32 = paranoid.trim().parse().ok()?;
+    (level > 2).then_some(Capability::CAP_SYS_ADMIN)
 }
 
 /// Gives up all of them, in the calling thread.
