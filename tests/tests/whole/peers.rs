@@ -93,7 +93,6 @@ fn a_server_that_does_not_answer_or_does_not_end_its_line() {
     };
     const AT_ONCE: &str = r#"{"verb": "status", "limit": 0}"#;
     for (running, why) in [
-        (ctl("mute", &["status"]), "does not answer"),
         (ctl("mute", &["raw", AT_ONCE]), "does not answer"),
         (ctl("slow", &["raw", AT_ONCE]), "does not end its line"),
         (

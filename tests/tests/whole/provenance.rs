@@ -159,7 +159,7 @@ fn a_schedule_says_where_it_comes_from_and_one_that_does_not_is_read() {
     let directory = TempDir::new().expect("a temporary directory");
     let at = |name: &str| directory.path().join(name);
     fs::write(at("a.case"), CASE).expect("room for a case");
-    let run = Vmm::with("explore --append queue=fifo")
+    let run = Vmm::with("explore --shorten 0s --append queue=fifo")
         .arg(at("a.case"))
         .arg(explore_image())
         .arg("--schedule")
