@@ -113,6 +113,7 @@ fn a_bad_image_ends_them_with_its_name() {
 }
 
 #[test]
+#[ignore = "measures for twenty seconds: make test-long"]
 fn a_table_on_disk_is_measured() {
     let mut command = Command::new(example("states_on_disk"));
     command.args(["100000", "9M"]);
