@@ -16,7 +16,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use shared::lab::MAX_CPUS;
-use shared::manifest::Argument;
+use shared::manifest::{Argument, Search};
 
 use crate::explore::condition::{self, Condition};
 use crate::explore::options::key;
@@ -259,14 +259,14 @@ impl Case {
     }
 
     /// Checks that what the case expects can break at all in a guest with this manifest. What it expects
-    /// with words that the guest does not know is about another guest.
+    /// with words that the guest does not know, or cannot be given in a search, is about another guest.
     ///
     /// # Errors
     /// [`NeverBreaks`] for the first expectation of something that cannot. It lists what can.
     pub fn check_expected(&self, manifest: &Manifest) -> Result<(), NeverBreaks> {
         let is_known = |word: &String| {
             let mut options = manifest.options.iter();
-            options.any(|option| option.name == key(word))
+            options.any(|option| option.name == key(word) && option.search != Search::Without)
         };
         let about_it = |it: &&Expectation| it.with.iter().all(is_known);
         for expectation in self.expectations.iter().filter(about_it) {
@@ -441,6 +441,7 @@ mod tests {
         let manifest = Manifest::saying(&[
             Record::oracle(1, "torn", "was torn"),
             Record::word("a", "Decides."),
+            Record::word("b", "Does not.").without_effect_in_search(),
         ]);
         let check = |expected: &str| {
             let case = Case::parse(&format!(
@@ -454,6 +455,7 @@ mod tests {
             "interrupts-on with a=c",
             "not-believed",
             "what-another-guest-watches with a=b queue=fifo",
+            "what-another-guest-watches with b=fifo",
         ] {
             assert_eq!(check(known), Ok(()));
         }
