@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use kit::counters::count;
 use kit::lab::Record;
 use kit::platform::{CpuId, Platform};
+use kit::record::lane;
 use kit::sync::ghost;
 use kit::sync::mask::CpuMask;
 use shared::ledger::{CallId, Lane};
@@ -50,7 +51,7 @@ impl Ledger {
     ) -> CallId {
         let (call, record) = self.next(machine, func);
         let head = record.head;
-        begin(machine, &record, call, targets, 0);
+        record.begin(call, targets, 0, machine.platform.timestamp());
         head.wait.store(u16::from(wait), Ordering::Relaxed);
         // All executions that the call may cause are counted as expected before it can run
         // anywhere, so that at no moment more have run than are expected. Those that turn out not
@@ -69,17 +70,13 @@ impl Ledger {
         let (call, record) = self.next(machine, 0);
         count(&machine.tally().deeds_entered, 1);
         let about = CpuMask::only(cpu, machine.cpus);
-        begin(machine, &record, call, &about, deed);
+        record.begin(call, &about, deed, machine.platform.timestamp());
     }
 
     /// The record of the next call from this CPU, which is not open, and the call's id.
     fn next<'a, P: Platform>(&self, machine: &'a Machine<P>, func: u8) -> (CallId, Record<'a>) {
         let me = machine.this_cpu();
-        let lane = if machine.platform.irqs_enabled() {
-            Lane::Task
-        } else {
-            Lane::Handler
-        };
+        let lane = lane(&machine.platform);
         let sequence = self.sequences[me][lane as usize].fetch_add(1, Ordering::Relaxed) + 1;
         let call = CallId::new(me as u16, func, lane, sequence);
         let record = machine
@@ -89,8 +86,8 @@ impl Ledger {
         match lane {
             // The record was never used.
             _ if record.head.open.load(Ordering::Relaxed) == 0 => {}
-            Lane::Task => machine.spin_until(|| is_complete(&record)),
-            Lane::Handler if !is_complete(&record) => {
+            Lane::Task => machine.spin_until(|| record.is_complete()),
+            Lane::Handler if !record.is_complete() => {
                 machine.report(Oracle::Lost, record.head.id.load(Ordering::Relaxed), 0);
             }
             Lane::Handler => {}
@@ -106,12 +103,7 @@ impl Ledger {
         let me = machine.this_cpu();
         count(&machine.tally().calls_executed, 1);
         let id = CallId::from_raw(call.info);
-        let open = machine.lab.record(id).filter(|record| {
-            // Acquire pairs with the Release in `open`.
-            record.head.open.load(Ordering::Acquire) != 0
-                && record.head.id.load(Ordering::Relaxed) == call.info
-        });
-        let Some(record) = open else {
+        let Some(record) = machine.lab.open_record(call.info) else {
             machine.report(Oracle::StaleArgument, call.info, u64::from(call.func));
             return None;
         };
@@ -138,18 +130,14 @@ impl Ledger {
             .lab
             .record(call)
             .expect("the ledger gave out this id");
-        let mut entered = 0;
-        for (target, word) in record.targets.iter().zip(targets.words()) {
-            entered += u64::from(target.swap(*word, Ordering::Relaxed).count_ones());
-        }
         // The caller may have had another CPU make the call, but it is counted for the caller.
         let owed = &machine.lab.tally(call.source().into()).calls_expected;
-        count(owed, (targets.len() as u64).wrapping_sub(entered));
+        count(owed, record.was_made_to(targets));
         record
             .head
             .returned_tsc
             .store(machine.platform.timestamp(), Ordering::Relaxed);
-        if record.head.wait.load(Ordering::Relaxed) != 0 && !is_complete(&record) {
+        if record.head.wait.load(Ordering::Relaxed) != 0 && !record.is_complete() {
             machine.report(Oracle::EarlyReturn, call.raw(), 0);
         }
     }
@@ -161,7 +149,7 @@ impl Ledger {
             if record.head.open.load(Ordering::Relaxed) == 0 {
                 continue;
             }
-            if is_complete(&record) {
+            if record.is_complete() {
                 record.head.open.store(0, Ordering::Relaxed);
             } else {
                 machine.report(Oracle::Lost, record.head.id.load(Ordering::Relaxed), 0);
@@ -197,42 +185,11 @@ impl Ledger {
     pub fn settle<P: Platform>(&self, machine: &Machine<P>, cpu: CpuId) {
         for record in machine.lab.records_of(cpu) {
             if record.head.open.load(Ordering::Relaxed) != 0 {
-                machine.spin_until(|| is_complete(&record));
+                machine.spin_until(|| record.is_complete());
                 record.head.open.store(0, Ordering::Relaxed);
             }
         }
     }
-}
-
-/// Begins `record`, which is not open, with what is to be known of `call`, or of the `deed` that has its
-/// id.
-fn begin<P: Platform>(
-    machine: &Machine<P>,
-    record: &Record<'_>,
-    call: CallId,
-    targets: &CpuMask,
-    deed: u16,
-) {
-    let head = record.head;
-    head.deed.store(deed, Ordering::Relaxed);
-    head.wait.store(0, Ordering::Relaxed);
-    for ((target, ran), word) in record.targets.iter().zip(record.ran).zip(targets.words()) {
-        target.store(*word, Ordering::Relaxed);
-        ran.store(0, Ordering::Relaxed);
-    }
-    head.made_tsc
-        .store(machine.platform.timestamp(), Ordering::Relaxed);
-    head.returned_tsc.store(0, Ordering::Relaxed);
-    // Release: whoever finds the id does not take a deed for a call that nobody has run.
-    head.id.store(call.raw(), Ordering::Release);
-}
-
-/// Whether a call has run on all of its targets, or the record was never used.
-fn is_complete(record: &Record<'_>) -> bool {
-    record.targets.iter().zip(record.ran).all(|(targets, ran)| {
-        ghost::reads(ran);
-        targets.load(Ordering::Relaxed) & !ran.load(Ordering::Acquire) == 0
-    })
 }
 
 #[cfg(all(test, not(loom)))]

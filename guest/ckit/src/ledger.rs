@@ -7,9 +7,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use kit::counters::count;
 use kit::declare;
-use kit::lab::{Lab, Record};
+use kit::lab::Lab;
 use kit::manifest::Record as Declared;
 use kit::platform::Platform;
+use kit::record::lane;
 use kit::sync::ghost;
 use kit::sync::mask::CpuMask;
 use shared::ledger::{CallId, Lane};
@@ -61,19 +62,12 @@ impl Ledger {
         let call = CallId::new(me as u16, program, lane, sequence);
         let record = self.lab.record(call).expect("this CPU has records");
         let head = record.head;
-        if head.open.load(Ordering::Relaxed) != 0 && !is_complete(&record) {
+        if head.open.load(Ordering::Relaxed) != 0 && !record.is_complete() {
             self.report(platform, LOST, head.id.load(Ordering::Relaxed));
         }
         head.open.store(0, Ordering::Relaxed);
-        for ((target, ran), word) in record.targets.iter().zip(record.ran).zip(targets.words()) {
-            target.store(*word, Ordering::Relaxed);
-            ran.store(0, Ordering::Relaxed);
-        }
-        head.id.store(call.raw(), Ordering::Relaxed);
+        record.begin(call, targets, 0, platform.timestamp());
         head.wait.store(u16::from(waits), Ordering::Relaxed);
-        head.deed.store(0, Ordering::Relaxed);
-        head.made_tsc.store(platform.timestamp(), Ordering::Relaxed);
-        head.returned_tsc.store(0, Ordering::Relaxed);
         let tally = self.lab.tally(me);
         count(&tally.calls_made, 1);
         count(&tally.calls_expected, targets.len() as u64);
@@ -88,12 +82,8 @@ impl Ledger {
             self.report(platform, STALE, call);
             return;
         };
-        let mut entered = 0;
-        for (target, word) in record.targets.iter().zip(targets.words()) {
-            entered += u64::from(target.swap(*word, Ordering::Relaxed).count_ones());
-        }
         let owed = &self.lab.tally(platform.this_cpu()).calls_expected;
-        count(owed, (targets.len() as u64).wrapping_sub(entered));
+        count(owed, record.was_made_to(targets));
     }
 
     /// Whether this CPU's next call has room: whether the one whose record it takes has run
@@ -104,19 +94,14 @@ impl Ledger {
         let sequence = self.sequences[me][lane as usize].load(Ordering::Relaxed) + 1;
         let next = CallId::new(me as u16, 0, lane, sequence);
         let record = self.lab.record(next).expect("this CPU has records");
-        record.head.open.load(Ordering::Relaxed) == 0 || is_complete(&record)
+        record.head.open.load(Ordering::Relaxed) == 0 || record.is_complete()
     }
 
     /// Marks that the call with this raw id runs on this CPU, now.
     pub fn ran<P: Platform>(&self, platform: &P, call: u64) {
         let me = platform.this_cpu();
         count(&self.lab.tally(me).calls_executed, 1);
-        let open = self.lab.record(CallId::from_raw(call)).filter(|record| {
-            // Acquire pairs with the Release in `made`.
-            record.head.open.load(Ordering::Acquire) != 0
-                && record.head.id.load(Ordering::Relaxed) == call
-        });
-        let Some(record) = open else {
+        let Some(record) = self.lab.open_record(call) else {
             self.report(platform, STALE, call);
             return;
         };
@@ -136,7 +121,7 @@ impl Ledger {
         let head = record.head;
         head.returned_tsc
             .store(platform.timestamp(), Ordering::Relaxed);
-        if head.wait.load(Ordering::Relaxed) != 0 && !is_complete(&record) {
+        if head.wait.load(Ordering::Relaxed) != 0 && !record.is_complete() {
             self.report(platform, EARLY, call);
         }
     }
@@ -148,7 +133,7 @@ impl Ledger {
             if record.head.open.load(Ordering::Relaxed) == 0 {
                 continue;
             }
-            if is_complete(&record) {
+            if record.is_complete() {
                 record.head.open.store(0, Ordering::Relaxed);
             } else {
                 self.report(platform, LOST, record.head.id.load(Ordering::Relaxed));
@@ -160,20 +145,4 @@ impl Ledger {
         let (me, now) = (platform.this_cpu(), platform.timestamp());
         self.lab.report(oracle, me, call, now, 0);
     }
-}
-
-/// The context in which this CPU makes calls now.
-fn lane<P: Platform>(platform: &P) -> Lane {
-    match platform.irqs_enabled() {
-        true => Lane::Task,
-        false => Lane::Handler,
-    }
-}
-
-/// Whether a call has run on all of its targets.
-fn is_complete(record: &Record<'_>) -> bool {
-    record.targets.iter().zip(record.ran).all(|(targets, ran)| {
-        ghost::reads(ran);
-        targets.load(Ordering::Relaxed) & !ran.load(Ordering::Acquire) == 0
-    })
 }

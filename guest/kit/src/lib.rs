@@ -30,6 +30,7 @@ pub mod options;
 pub mod platform;
 pub mod probe;
 pub mod program;
+pub mod record;
 pub mod route;
 pub mod specimen;
 pub mod sync;
