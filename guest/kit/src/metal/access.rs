@@ -119,74 +119,40 @@ macro_rules! stop_before {
     };
 }
 
-stop_before!(stop_before_load_1, access(Kind::Load, 1), Way::Load(1));
-stop_before!(stop_before_load_2, access(Kind::Load, 2), Way::Load(2));
-stop_before!(stop_before_load_4, access(Kind::Load, 4), Way::Load(4));
-stop_before!(stop_before_load_8, access(Kind::Load, 8), Way::Load(8));
-stop_before!(stop_before_store_1, access(Kind::Store, 1), Way::Store(1));
-stop_before!(stop_before_store_2, access(Kind::Store, 2), Way::Store(2));
-stop_before!(stop_before_store_4, access(Kind::Store, 4), Way::Store(4));
-stop_before!(stop_before_store_8, access(Kind::Store, 8), Way::Store(8));
-stop_before!(
-    stop_before_plain_load_1,
-    access(Kind::Load, 1).made(Manner::Plain),
-    Way::Load(1)
-);
-stop_before!(
-    stop_before_plain_load_2,
-    access(Kind::Load, 2).made(Manner::Plain),
-    Way::Load(2)
-);
-stop_before!(
-    stop_before_plain_load_4,
-    access(Kind::Load, 4).made(Manner::Plain),
-    Way::Load(4)
-);
-stop_before!(
-    stop_before_plain_load_8,
-    access(Kind::Load, 8).made(Manner::Plain),
-    Way::Load(8)
-);
-stop_before!(
-    stop_before_plain_store_1,
-    access(Kind::Store, 1).made(Manner::Plain),
-    Way::Store(1)
-);
-stop_before!(
-    stop_before_plain_store_2,
-    access(Kind::Store, 2).made(Manner::Plain),
-    Way::Store(2)
-);
-stop_before!(
-    stop_before_plain_store_4,
-    access(Kind::Store, 4).made(Manner::Plain),
-    Way::Store(4)
-);
-stop_before!(
-    stop_before_plain_store_8,
-    access(Kind::Store, 8).made(Manner::Plain),
-    Way::Store(8)
-);
-stop_before!(
-    stop_before_read_modify_write_1,
-    access(Kind::ReadModifyWrite, 1),
-    Way::ReadModifyWrite(1)
-);
-stop_before!(
-    stop_before_read_modify_write_2,
-    access(Kind::ReadModifyWrite, 2),
-    Way::ReadModifyWrite(2)
-);
-stop_before!(
-    stop_before_read_modify_write_4,
-    access(Kind::ReadModifyWrite, 4),
-    Way::ReadModifyWrite(4)
-);
-stop_before!(
-    stop_before_read_modify_write_8,
-    access(Kind::ReadModifyWrite, 8),
-    Way::ReadModifyWrite(8)
-);
+/// Such functions for accesses of one size, each with the manner in which they are made if it is said.
+macro_rules! stops_before {
+    ($($name:ident: $kind:ident of $bytes:literal $(, $manner:ident)?;)+) => {
+        $(stop_before!(
+            $name,
+            access(Kind::$kind, $bytes)$(.made(Manner::$manner))?,
+            Way::$kind($bytes)
+        );)+
+    };
+}
+
+stops_before! {
+    stop_before_load_1: Load of 1;
+    stop_before_load_2: Load of 2;
+    stop_before_load_4: Load of 4;
+    stop_before_load_8: Load of 8;
+    stop_before_store_1: Store of 1;
+    stop_before_store_2: Store of 2;
+    stop_before_store_4: Store of 4;
+    stop_before_store_8: Store of 8;
+    stop_before_plain_load_1: Load of 1, Plain;
+    stop_before_plain_load_2: Load of 2, Plain;
+    stop_before_plain_load_4: Load of 4, Plain;
+    stop_before_plain_load_8: Load of 8, Plain;
+    stop_before_plain_store_1: Store of 1, Plain;
+    stop_before_plain_store_2: Store of 2, Plain;
+    stop_before_plain_store_4: Store of 4, Plain;
+    stop_before_plain_store_8: Store of 8, Plain;
+    stop_before_read_modify_write_1: ReadModifyWrite of 1;
+    stop_before_read_modify_write_2: ReadModifyWrite of 2;
+    stop_before_read_modify_write_4: ReadModifyWrite of 4;
+    stop_before_read_modify_write_8: ReadModifyWrite of 8;
+}
+
 stop_before!(stop_before_change, Kind::Change, 1);
 stop_before!(stop_before_mark, Kind::Mark, 1);
 stop_before!(stop_before_fence, Kind::Fence, 0);

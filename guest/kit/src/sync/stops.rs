@@ -43,24 +43,39 @@ unsafe extern "C" {
     safe fn stop_before_any();
 }
 
+/// Calls the one of four functions that is for so many bytes. Of a number other than 1, 2 and 4 it
+/// takes 8.
+macro_rules! by_size {
+    ($bytes:expr, $address:expr, $one:ident $two:ident $four:ident $eight:ident) => {
+        match $bytes {
+            1 => $one($address),
+            2 => $two($address),
+            4 => $four($address),
+            _ => $eight($address),
+        }
+    };
+}
+
 /// Tells the image. Of a number of bytes other than 1, 2 and 4 it takes 8.
 #[inline(always)]
 pub fn tell(event: Event) {
     match event {
-        Event::Load(address, 1) => stop_before_load_1(address),
-        Event::Load(address, 2) => stop_before_load_2(address),
-        Event::Load(address, 4) => stop_before_load_4(address),
-        Event::Load(address, _) => stop_before_load_8(address),
-        Event::Store(address, 1) => stop_before_store_1(address),
-        Event::Store(address, 2) => stop_before_store_2(address),
-        Event::Store(address, 4) => stop_before_store_4(address),
-        Event::Store(address, _) => stop_before_store_8(address),
-        Event::Exchange(address, bytes) | Event::ReadModifyWrite(address, bytes) => match bytes {
-            1 => stop_before_read_modify_write_1(address),
-            2 => stop_before_read_modify_write_2(address),
-            4 => stop_before_read_modify_write_4(address),
-            _ => stop_before_read_modify_write_8(address),
-        },
+        Event::Load(address, bytes) => by_size!(
+            bytes,
+            address,
+            stop_before_load_1 stop_before_load_2 stop_before_load_4 stop_before_load_8
+        ),
+        Event::Store(address, bytes) => by_size!(
+            bytes,
+            address,
+            stop_before_store_1 stop_before_store_2 stop_before_store_4 stop_before_store_8
+        ),
+        Event::Exchange(address, bytes) | Event::ReadModifyWrite(address, bytes) => by_size!(
+            bytes,
+            address,
+            stop_before_read_modify_write_1 stop_before_read_modify_write_2
+                stop_before_read_modify_write_4 stop_before_read_modify_write_8
+        ),
         Event::Change(address) => stop_before_change(address),
         Event::Mark(address) => stop_before_mark(address),
         Event::Lock(address) => stop_before_lock(address),
@@ -73,23 +88,21 @@ pub fn tell(event: Event) {
 /// ([`Manner::Plain`]). Of a number of bytes other than 1, 2 and 4 it takes 8.
 #[inline(always)]
 pub fn before_plain_load(address: usize, bytes: usize) {
-    match bytes {
-        1 => stop_before_plain_load_1(address),
-        2 => stop_before_plain_load_2(address),
-        4 => stop_before_plain_load_4(address),
-        _ => stop_before_plain_load_8(address),
-    }
+    by_size!(
+        bytes,
+        address,
+        stop_before_plain_load_1 stop_before_plain_load_2 stop_before_plain_load_4 stop_before_plain_load_8
+    );
 }
 
 /// The same before a store.
 #[inline(always)]
 pub fn before_plain_store(address: usize, bytes: usize) {
-    match bytes {
-        1 => stop_before_plain_store_1(address),
-        2 => stop_before_plain_store_2(address),
-        4 => stop_before_plain_store_4(address),
-        _ => stop_before_plain_store_8(address),
-    }
+    by_size!(
+        bytes,
+        address,
+        stop_before_plain_store_1 stop_before_plain_store_2 stop_before_plain_store_4 stop_before_plain_store_8
+    );
 }
 
 /// Stops before a load or a store of `bytes` bytes of which the source says that it may race.
