@@ -58,6 +58,7 @@ pub(super) fn groups(kind: ThreadKind) -> &'static [&'static Group] {
             &MAKE_FILES,
             &START_THREADS,
             &UNIX_SOCKETS,
+            &CONNECTIONS,
             &TERMINAL,
             &COUNT,
             &SIGNALS,
@@ -371,22 +372,11 @@ const UNIX_SOCKETS: Group = Group {
         (l::SYS_listen, Any),
         (l::SYS_connect, Any),
         (l::SYS_getsockname, Any),
-        (l::SYS_accept, Any),
-        (l::SYS_accept4, Any),
-        (l::SYS_shutdown, Any),
-        (l::SYS_getpeername, Any),
-        (l::SYS_getsockopt, Any),
-        (l::SYS_setsockopt, Any),
-        (l::SYS_sendto, Any),
-        (l::SYS_sendmsg, Any),
-        (l::SYS_recvfrom, Any),
-        (l::SYS_recvmsg, Any),
-        (l::SYS_epoll_create1, Any),
     ],
-    ioctls: &[FIONBIO],
+    ioctls: &[],
 };
 
-/// Serving clients at a socket that is there.
+/// Serving clients at a socket that is there, or being one.
 const CONNECTIONS: Group = Group {
     calls: &[
         (l::SYS_accept, Any),

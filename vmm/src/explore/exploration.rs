@@ -371,11 +371,9 @@ fn broke(
             other => other?,
         }
     };
-    let breaks = breach.names.clone();
     let schedule = Schedule {
         point_of_no_return,
-        races: breach.race_texts(),
-        ..schedule(specimen, config, description.provenance, turns, breaks)
+        ..schedule(specimen, config, description.provenance, turns, &breach)
     };
     Ok(SearchVerdict::Broke {
         schedule: Box::new(schedule),
@@ -384,13 +382,14 @@ fn broke(
     })
 }
 
-/// The schedule of `turns`, in which stores wait as they do in `specimen` now.
+/// The schedule of `turns`, which lead to `breach`, and in which stores wait as they do in `specimen`
+/// now.
 fn schedule(
     specimen: &Specimen,
     config: &Config,
     provenance: &Provenance,
     turns: Vec<Turn>,
-    breaks: Vec<String>,
+    breach: &Breach,
 ) -> Schedule {
     Schedule {
         form: FORM.to_owned(),
@@ -403,9 +402,9 @@ fn schedule(
         image: to_hex(specimen.image()),
         begins: to_hex(specimen.beginning()),
         turns,
-        breaks,
+        breaks: breach.names.clone(),
         reaches: None,
-        races: Vec::new(),
+        races: breach.race_texts(),
         point_of_no_return: None,
     }
 }
@@ -465,11 +464,8 @@ impl KeptOrders {
                     other => other?,
                 }
             }
-            let races = order.breach.race_texts();
             let provenance = description.provenance;
-            let breaks = order.breach.names.clone();
-            let mut schedule = schedule(specimen, config, provenance, order.turns, breaks);
-            schedule.races = races;
+            let schedule = schedule(specimen, config, provenance, order.turns, &order.breach);
             Ok::<_, ExploreError>((order.breach, Box::new(schedule)))
         };
         for kind in found.kinds {
@@ -518,7 +514,7 @@ impl KeptOrders {
                 Err(ExploreError::Specimen(SpecimenError::Ended(_))) => *is_cut_short = true,
                 other => {
                     let provenance = description.provenance;
-                    let schedule = schedule(specimen, config, provenance, other?, Vec::new());
+                    let schedule = schedule(specimen, config, provenance, other?, &order.breach);
                     kept.witness = Some(Box::new(schedule));
                 }
             }

@@ -1,5 +1,6 @@
-//! The lines of the guest's source at which CPUs stand, by the return addresses on their stacks. To
-//! find one takes a walk through debug information, so that those found are kept. Knows no state.
+//! The lines of the guest's source at which CPUs stand, by the return addresses on their stacks. Debug
+//! information is read anew for each address that was not asked for before, since it cannot be kept
+//! beside the image; there are few of them. Knows no state.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,8 @@ use crate::manifest;
 pub(super) struct Lines {
     image: Arc<[u8]>,
     shown: manifest::Source,
-    known: Mutex<HashMap<Vec<u64>, Option<Line>>>,
+    /// By return address.
+    known: Mutex<HashMap<u64, Option<Line>>>,
 }
 
 /// A line.
@@ -24,7 +26,7 @@ pub(super) struct Line {
     pub(super) text: String,
     /// If it is in a header: the line of no header for which it was included there.
     pub(super) of: Option<String>,
-    /// The return address on the stack that leads there.
+    /// The return address that leads there.
     pub(super) address: u64,
 }
 
@@ -45,25 +47,29 @@ impl Lines {
 
     /// The line to which these return addresses lead, innermost first.
     pub(super) fn at(&self, stack: &[u64]) -> Option<Line> {
+        stack.iter().find_map(|address| self.behind(*address))
+    }
+
+    /// The line to which this one leads.
+    fn behind(&self, address: u64) -> Option<Line> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = known.get(stack) {
-            return line.clone();
-        }
-        let source = Source::read(&self.image);
-        let text = |place: &SourceLine| format!("{}:{}", place.file, place.line);
-        let mut lines = place::on_stack(&source, &self.shown, stack);
-        let line = lines.next().map(|(address, place)| {
-            let is_header = |place: &SourceLine| place.file.ends_with(".h");
-            let within = lines.take_while(|(at, _)| *at == address);
-            let mut within = within.map(|(_, place)| place);
-            let of = is_header(&place).then(|| within.find(|it| !is_header(it)));
-            Line {
-                text: text(&place),
-                of: of.flatten().map(|place| text(&place)),
-                address,
-            }
-        });
-        known.insert(stack.to_vec(), line.clone());
-        line
+        known
+            .entry(address)
+            .or_insert_with(|| {
+                let source = Source::read(&self.image);
+                let mut places = place::behind(&source, &self.shown, address);
+                let text = |place: &SourceLine| format!("{}:{}", place.file, place.line);
+                let is_header = |place: &SourceLine| place.file.ends_with(".h");
+                let innermost = places.next()?;
+                let of = is_header(&innermost)
+                    .then(|| places.find(|place| !is_header(place)))
+                    .flatten();
+                Some(Line {
+                    text: text(&innermost),
+                    of: of.as_ref().map(text),
+                    address,
+                })
+            })
+            .clone()
     }
 }

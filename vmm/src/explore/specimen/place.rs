@@ -16,25 +16,22 @@ pub fn of(
     if stopped.at == Stop::Idle || stopped.is_down() {
         return None;
     }
-    let callers = specimen.callers(cpu);
-    on_stack(source, shown, &callers)
+    let callers = specimen.callers(cpu).into_iter();
+    callers
+        .flat_map(|address| behind(source, shown, address))
         .next()
-        .map(|(_, place)| place)
 }
 
-/// The lines of those that are to be `shown`, by these return addresses, innermost first, each with
-/// the address that leads to it.
-pub(super) fn on_stack<'a>(
-    source: &'a Source<'_>,
+/// The lines of those that are to be `shown` to which a return address leads, innermost first.
+pub(super) fn behind<'a>(
+    source: &Source<'_>,
     shown: &'a manifest::Source,
-    callers: &'a [u64],
-) -> impl Iterator<Item = (u64, SourceLine)> + 'a {
-    callers.iter().flat_map(move |address| {
-        // A return address points behind the call, which can already be another line.
-        let places = source.places(address.wrapping_sub(1)).into_iter();
-        places.filter_map(move |place| {
-            let file = shown.shown(&place.file, &place.function)?.to_owned();
-            Some((*address, SourceLine { file, ..place }))
-        })
+    address: u64,
+) -> impl Iterator<Item = SourceLine> + use<'a> {
+    // It points behind the call, which can already be another line.
+    let places = source.places(address.wrapping_sub(1)).into_iter();
+    places.filter_map(|place| {
+        let file = shown.shown(&place.file, &place.function)?.to_owned();
+        Some(SourceLine { file, ..place })
     })
 }
