@@ -9,11 +9,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::io::Errno;
 
-use crate::peers::{LOOK, PEER, SILENCE};
+use crate::peers::{LOOK, PEER, SILENCE, happens};
 
 /// A file that is read.
 #[derive(Debug)]
@@ -92,19 +91,6 @@ impl Read for Input {
                     return read;
                 }
             }
-        }
-    }
-}
-
-/// Whether what `file` is asked for happens within `limit`. That its peer has gone does so too.
-fn happens(file: &File, what: PollFlags, limit: Duration) -> io::Result<bool> {
-    let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
-    let mut asked = [PollFd::new(file, what)];
-    loop {
-        match poll(&mut asked, Some(&limit)) {
-            Ok(count) => return Ok(count > 0),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -1,43 +1,27 @@
 //! Whether an output can be written to without waiting for a reader that does not read.
 
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+
+use crate::peers::happens;
 
 /// A pipe that is ready takes this much without blocking (`PIPE_BUF`).
 pub const CHUNK: usize = 4096;
 
 /// Whether up to [`CHUNK`] bytes can be written to `file` without waiting, or can be within `time`.
 /// Up to a day.
-pub fn is_ready(file: &impl AsRawFd, time: Duration) -> bool {
-    let deadline = Instant::now() + time.min(Duration::from_secs(86_400));
-    loop {
-        let mut poll = libc::pollfd {
-            fd: file.as_raw_fd(),
-            events: libc::POLLOUT,
-            revents: 0,
-        };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = libc::c_int::try_from(left.as_millis()).unwrap_or(libc::c_int::MAX);
-        // SAFETY: `poll` is one valid `pollfd`, and the count says so.
-        match unsafe { libc::poll(&raw mut poll, 1, left) } {
-            1.. => return true,
-            0 => return false,
-            _ if io::Error::last_os_error().kind() == ErrorKind::Interrupted => {}
-            _ => return false,
-        }
-    }
+pub fn is_ready(file: impl AsFd, time: Duration) -> bool {
+    happens(file, PollFlags::OUT, time).unwrap_or(false)
 }
 
 /// Writes `bytes` to `file`, and gives up once a reader has taken nothing for `time`.
 ///
 /// # Errors
 /// Those of `file`, and [`ErrorKind::TimedOut`] if it was given up.
-pub fn write_within(
-    mut file: impl Write + AsRawFd,
-    bytes: &[u8],
-    time: Duration,
-) -> io::Result<()> {
+pub fn write_within(mut file: impl Write + AsFd, bytes: &[u8], time: Duration) -> io::Result<()> {
     for chunk in bytes.chunks(CHUNK) {
         if !is_ready(&file, time) {
             return Err(ErrorKind::TimedOut.into());

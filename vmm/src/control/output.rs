@@ -135,7 +135,7 @@ impl Output {
             return;
         };
         let mut left = length;
-        while left > 0 && is_ready(file, Duration::ZERO) {
+        while left > 0 && is_ready(&*file, Duration::ZERO) {
             let (chunk, _) = self.backlog.as_slices();
             match file.write(&chunk[..chunk.len().min(left).min(CHUNK)]) {
                 Ok(written @ 1..) => {

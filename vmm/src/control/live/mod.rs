@@ -137,7 +137,7 @@ impl<'a> Live<'a> {
             return;
         }
         let text = self.text();
-        if is_ready(&self.screen.fd(), Duration::ZERO) {
+        if is_ready(self.screen.fd(), Duration::ZERO) {
             if output.is_terminal() && output.has_lines() {
                 self.screen.above(&mut || output.write_lines());
             }
