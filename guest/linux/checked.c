@@ -3,6 +3,7 @@
  * when the function runs, and what the function has written is there when a caller that has waited for it goes on. As
  * in kernel/scftorture.c neither side does anything for that but to call and to be called. */
 #include "checked.h"
+#include "deeds.h"
 
 #include "smp_lab.h"
 
@@ -74,14 +75,9 @@ static void returned(uint64_t call, uint64_t cpus, enum reply reply)
     }
 }
 
-static uint64_t everyone(void)
-{
-    return ~0ull >> (64 - lab_cpus());
-}
-
 static uint64_t others(void)
 {
-    return everyone() & ~(1ull << lab_cpu());
+    return all_cpus() & ~(1ull << lab_cpu());
 }
 
 void checked_single(uint32_t cpu, enum reply reply)
@@ -112,8 +108,8 @@ void checked_all(enum reply reply)
 
 void checked_each(enum reply reply)
 {
-    uint64_t call = made(everyone(), reply);
+    uint64_t call = made(all_cpus(), reply);
 
     linux_each(function(reply), (void *)call, reply == AT_RETURN);
-    returned(call, everyone(), reply);
+    returned(call, all_cpus(), reply);
 }

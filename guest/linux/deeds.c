@@ -57,11 +57,6 @@ static uint64_t only(uint64_t cpu)
     return 1ull << cpu;
 }
 
-static uint64_t all(void)
-{
-    return ~0ull >> (64 - lab_cpus());
-}
-
 static uint64_t made(const struct lab_command *command, uint64_t cpus)
 {
     uint64_t call = lab_call_made_for(&cpus, command->waits, command->program);
@@ -134,7 +129,7 @@ LAB_DEED_WITH(call_many, 3, "call-many", "many", A_CALL | LAB_ENTERS_CALL, "Call
 
 LAB_DEED_WITH(call_all, 4, "call-all", "all", A_CALL, "Calls all others (smp_call_function).")
 {
-    uint64_t others = all() & ~only(lab_cpu());
+    uint64_t others = all_cpus() & ~only(lab_cpu());
     uint64_t call = may_wait(command, others);
 
     linux_all(smp_lab_runs, (void *)call, command->waits);
@@ -143,10 +138,10 @@ LAB_DEED_WITH(call_all, 4, "call-all", "all", A_CALL, "Calls all others (smp_cal
 
 LAB_DEED_WITH(on_each, 5, "on-each", "each", A_CALL, "Calls all, itself too (on_each_cpu).")
 {
-    uint64_t call = may_wait(command, all());
+    uint64_t call = may_wait(command, all_cpus());
 
     linux_each(smp_lab_runs, (void *)call, command->waits);
-    return was_made_to(call, linux_called(all() & ~only(lab_cpu()), (void *)call) | only(lab_cpu()));
+    return was_made_to(call, linux_called(all_cpus() & ~only(lab_cpu()), (void *)call) | only(lab_cpu()));
 }
 
 /* The word that this CPU's condition asks. */

@@ -1,4 +1,4 @@
-/* What deeds.c and objects.c know of each other. */
+/* What deeds.c, objects.c and checked.c know of each other. */
 #ifndef DEEDS_H
 #define DEEDS_H
 
@@ -9,6 +9,12 @@ enum { REFUSED_OFFLINE = -6, REFUSED_BUSY = -16, REFUSED_INVALID = -22 };
 
 /* The number of the oracle `contract`, which deeds.c declares. */
 enum { CONTRACT = 4 };
+
+/* All CPUs, as a set. */
+static inline uint64_t all_cpus(void)
+{
+    return ~0ull >> (64 - lab_cpus());
+}
 
 /* Does what stood in braces behind a deed, if anything did, on this CPU. */
 void do_program(uint32_t program);

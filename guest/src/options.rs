@@ -4,7 +4,9 @@
 use core::fmt;
 
 use kit::manifest::Record;
-use kit::options::{MachineOptions, OptionsError, choose, milliseconds, number, switch};
+use kit::options::{
+    MachineOptions, OptionsError, choose, cpus_at_boot, milliseconds, number, switch,
+};
 use kit::{declare, declare_values};
 use shared::manifest::Measure;
 
@@ -160,14 +162,7 @@ impl kit::options::Options for Options {
             "calls" => self.calls = Some(number(key, value)?),
             "pairs" => self.pairs = choose(key, value, Pairs::ALL.map(|it| (it.name(), it)))?,
             "for" => self.milliseconds = Some(milliseconds(key, value)?),
-            "maxcpus" => {
-                let some = number(key, value)?;
-                if some == 0 {
-                    let first = "leaves no CPU to boot";
-                    return Err(OptionsError::Wrong(key, value, first));
-                }
-                self.at_boot = Some(some);
-            }
+            "maxcpus" => self.at_boot = Some(cpus_at_boot(key, value)?),
             "seed" => self.seed = number(key, value)?,
             "hotplug" => {
                 let modes = HotplugMode::ALL.map(|it| (it.name(), it));

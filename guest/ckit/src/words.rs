@@ -8,7 +8,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use kit::options::{MachineOptions, Options, OptionsError, choose, milliseconds, number};
+use kit::options::{
+    MachineOptions, Options, OptionsError, choose, cpus_at_boot, milliseconds, number,
+};
 
 use crate::table::{Chosen, Entry, Unit, Work, Workloads, entries};
 
@@ -95,13 +97,7 @@ impl Options for Words {
 
     fn set<'a>(&mut self, key: &'a str, value: &'a str) -> Result<(), OptionsError<'a>> {
         if key == MAXCPUS {
-            let some = value.parse();
-            let some = some.map_err(|_| OptionsError::NotANumber(key, value))?;
-            if some == 0 {
-                let first = "leaves no CPU to boot";
-                return Err(OptionsError::Wrong(key, value, first));
-            }
-            self.at_boot = Some(some);
+            self.at_boot = Some(cpus_at_boot(key, value)?);
             return Ok(());
         }
         for entry in entries() {

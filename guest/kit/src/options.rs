@@ -446,6 +446,17 @@ pub fn number<'a, T: TryFrom<u64>>(key: &'a str, value: &'a str) -> Result<T, Op
         .ok_or(OptionsError::NotANumber(key, value))
 }
 
+/// How many CPUs are started at boot (`maxcpus`): one at least.
+///
+/// # Errors
+/// [`OptionsError::NotANumber`], and [`OptionsError::Wrong`] for none.
+pub fn cpus_at_boot<'a>(key: &'a str, value: &'a str) -> Result<u32, OptionsError<'a>> {
+    match number(key, value)? {
+        0 => Err(OptionsError::Wrong(key, value, "leaves no CPU to boot")),
+        some => Ok(some),
+    }
+}
+
 /// A time as `500ms`, `3s`, or a number of milliseconds, in milliseconds.
 ///
 /// # Errors

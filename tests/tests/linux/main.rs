@@ -98,19 +98,26 @@ fn explore(directory: &Path, image: &Path, case: &str) -> tests::Run {
         .run()
 }
 
+/// The images `a` of a copy of this version's tree, if there is one, in which `before` is `after` in the
+/// file at `path`.
+fn planted(version: &str, path: &str, before: &str, after: &str) -> Option<TempDir> {
+    let tree = tree(version)?;
+    let [before, after] = [before, after].map(|text| of_version(version, text));
+    let directory = TempDir::new().expect("a temporary directory");
+    let copy = directory.path().join("tree");
+    changed(&tree, &copy, path, &before, &after);
+    let built = build(&copy, directory.path(), &[]);
+    assert!(built.status.success(), "{version}: {}", said(&built));
+    Some(directory)
+}
+
 /// What is found of a bug in the file at `path` of every version, and nothing without it.
 fn finds(path: &str, before: &str, after: &str, case: &str, found: &str) {
     need_kvm();
     for version in versions() {
-        let Some(tree) = tree(&version) else {
+        let Some(directory) = planted(&version, path, before, after) else {
             continue;
         };
-        let [before, after] = [before, after].map(|text| of_version(&version, text));
-        let directory = TempDir::new().expect("a temporary directory");
-        let copy = directory.path().join("tree");
-        changed(&tree, &copy, path, &before, &after);
-        let built = build(&copy, directory.path(), &[]);
-        assert!(built.status.success(), "{version}: {}", said(&built));
         let case = format!("{case}expect {found}\n");
         let broken = directory.path().join("a-explore.bin");
         let run = explore(directory.path(), &broken, &case);
@@ -138,18 +145,12 @@ fn a_csd_that_is_unlocked_before_its_function_has_run() {
 fn the_stress_finds_a_csd_that_is_unlocked_before_its_function_has_run() {
     need_kvm();
     for version in versions() {
-        let Some(tree) = tree(&version) else {
-            continue;
-        };
-        let directory = TempDir::new().expect("a temporary directory");
-        let copy = directory.path().join("tree");
-        let before = of_version(&version, "\t\t\tCALL;\n\t\t\tcsd_unlock(csd);");
+        let before = "\t\t\tCALL;\n\t\t\tcsd_unlock(csd);";
         // Long enough for the caller to see it, whoever runs.
         let after = "\t\t\tcsd_unlock(csd);\n\t\t\tfor (int n = 0; n < 3000; n++)\n\t\t\t\tcpu_relax();\n\t\t\tCALL;";
-        let after = of_version(&version, after);
-        changed(&tree, &copy, "kernel/smp.c", &before, &after);
-        let built = build(&copy, directory.path(), &[]);
-        assert!(built.status.success(), "{version}: {}", said(&built));
+        let Some(directory) = planted(&version, "kernel/smp.c", before, after) else {
+            continue;
+        };
         let words = "workload=stress calls=8 weight_single_wait=1";
         let run = Vmm::with("--vcpus 2")
             .args(["--append", words])

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tests::{Run, Vmm, guest, need_kvm, skip, vcpus};
 
 use super::explore::{COMPLETE, COMPLETE_SC, Workspace};
+use super::stress::number;
 
 /// The images of this name, of each version that is there.
 fn images(name: &str) -> Vec<PathBuf> {
@@ -103,11 +104,6 @@ fn passes(image: &Path, vcpus: u32, words: &str) -> Value {
     let report = run.json();
     assert_eq!(report["findings_made"], 0, "{report:#}");
     report
-}
-
-fn number(report: &Value, pointer: &str) -> u64 {
-    let value = report.pointer(pointer).and_then(Value::as_u64);
-    value.unwrap_or_else(|| panic!("{pointer} is no count in {report:#}"))
 }
 
 #[test]

@@ -15,7 +15,8 @@ fn passes(vcpus: u32, options: &str) -> Value {
     report
 }
 
-fn number(report: &Value, pointer: &str) -> u64 {
+/// The count at `pointer` in a report.
+pub(super) fn number(report: &Value, pointer: &str) -> u64 {
     let value = report.pointer(pointer).and_then(Value::as_u64);
     value.unwrap_or_else(|| panic!("{pointer} is no count in {report:#}"))
 }
