@@ -213,8 +213,13 @@ const ATTEMPTS: &[Attempt] = &[
     },
 ];
 
-/// Allocates as a thread does that comes late, in heaps of its own; sleeps; says something.
+/// Allocates as a thread does that comes late, in heaps of its own, which grow and shrink; sleeps;
+/// says something.
 fn what_all_do() {
+    for _ in 0..2 {
+        let pieces = [100 << 10; 16].map(|size| black_box(vec![1_u8; size]));
+        drop(pieces);
+    }
     for size in [16, 4096, 1 << 20, 200 << 20] {
         black_box(vec![1_u8; size]);
     }

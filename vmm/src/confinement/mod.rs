@@ -1,7 +1,8 @@
 //! Limits what this process can do, and each of its threads, so that whoever takes over a thread by
 //! what the guest sends it finds little to do there. [`table`] says which kind of thread may make
 //! which system calls, [`filter`] installs that, [`violation`] reports who made another,
-//! [`capabilities`] and [`files`] take from the process what it does not need.
+//! [`capabilities`] and [`files`] take from the process what it does not need. [`heaps`] does early what
+//! they would forbid later.
 //!
 //! A process is confined only if it asks for it ([`confine`]), as the `vmm` command does. In one that
 //! has not, threads of the library [become](enter) nothing. Docs: `docs/security.md`.
@@ -9,6 +10,7 @@
 mod capabilities;
 pub mod files;
 mod filter;
+mod heaps;
 pub mod kind;
 mod table;
 mod violation;
@@ -58,6 +60,9 @@ pub enum ConfinementError {
     /// Files.
     #[error("cannot limit the files of this process by Landlock; --no-landlock runs without")]
     Files(#[source] landlock::RulesetError),
+    /// The allocator.
+    #[error("cannot start a thread before any other")]
+    Heaps(#[source] io::Error),
     /// System calls.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -109,6 +114,7 @@ pub fn confine(confinement: &Confinement) -> Result<(), ConfinementError> {
         return Ok(());
     }
     tell_panics();
+    heaps::shrink_one().map_err(ConfinementError::Heaps)?;
     violation::report().map_err(ConfinementError::Handler)?;
     filter::hide_clone3()?;
     filter::install(ThreadKind::Main)?;
