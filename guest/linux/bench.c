@@ -44,7 +44,7 @@ static uint64_t targets(void)
 {
     uint64_t cpus = 0;
 
-    for (uint32_t cpu = 1; cpu < lab_cpus() && to >= ONE; cpu += to == ALL ? 1 : to == SOME ? 3 : 64)
+    for (uint32_t cpu = 1; cpu < lab_cpus_at_boot() && to >= ONE; cpu += to == ALL ? 1 : to == SOME ? 3 : 64)
         cpus |= 1ull << cpu;
     return to == SELF ? 1 : cpus;
 }
@@ -116,7 +116,7 @@ LAB_BENCH(bench, BENCH, "bench")
             lab_relax();
         lab_sleep_until(never);
     }
-    lab_wait_until(__atomic_load_n(&ready, __ATOMIC_ACQUIRE) == lab_cpus() - 1);
+    lab_wait_until(__atomic_load_n(&ready, __ATOMIC_ACQUIRE) == lab_cpus_at_boot() - 1);
     for (uint64_t n = 0; n < warm_up + workload_calls(); n++) {
         uint64_t took;
 

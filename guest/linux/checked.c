@@ -45,15 +45,21 @@ static void arrive_and_tell(void *call)
     __atomic_store_n(&told[lab_call_cpu(id)].call, id, __ATOMIC_RELEASE);
 }
 
-static uint64_t made(uint64_t cpus, enum reply reply)
-{
-    uint64_t call;
+/* A call: its id, the CPUs it names, those of all CPUs that were online when it began, and does its caller wait. */
+struct call {
+    uint64_t id, cpus, online;
+    enum reply reply;
+};
 
+static void made(struct call *call, uint64_t cpus, enum reply reply)
+{
     lab_wait_until(lab_call_has_room());
-    call = lab_call_made(&cpus, reply == AT_RETURN);
-    written[lab_cpu()].in[lab_call_slot(call)] = call;
-    smp_lab_call_begins(call);
-    return call;
+    call->cpus = cpus;
+    call->reply = reply;
+    call->online = linux_online(0);
+    call->id = lab_call_made(&cpus, reply == AT_RETURN);
+    written[lab_cpu()].in[lab_call_slot(call->id)] = call->id;
+    smp_lab_call_begins(call->id);
 }
 
 static void (*function(enum reply reply))(void *)
@@ -61,18 +67,29 @@ static void (*function(enum reply reply))(void *)
     return reply == NO_REPLY ? arrive : reply == AT_RETURN ? arrive_and_reply : arrive_and_tell;
 }
 
-static void returned(uint64_t call, uint64_t cpus, enum reply reply)
+/* It has returned, and was made to these CPUs. */
+static void returned(const struct call *call, uint64_t called)
 {
-    lab_call_returned(call);
-    smp_lab_call_ends(call);
-    if (reply == BY_FUNCTION)
-        lab_wait_until(__atomic_load_n(&told[lab_cpu()].call, __ATOMIC_ACQUIRE) == call);
-    for (uint32_t cpu = 0; reply != NO_REPLY && cpu < lab_cpus(); cpu++) {
+    lab_call_was_made_to(call->id, &called);
+    check_called(call->id, called, call->cpus & call->online, call->cpus);
+    lab_call_returned(call->id);
+    smp_lab_call_ends(call->id);
+    if (call->reply == BY_FUNCTION && called)
+        lab_wait_until(__atomic_load_n(&told[lab_cpu()].call, __ATOMIC_ACQUIRE) == call->id);
+    for (uint32_t cpu = 0; call->reply != NO_REPLY && cpu < lab_cpus(); cpu++) {
         uint64_t found = replies[lab_cpu()].on[cpu];
 
-        if (cpus >> cpu & 1 && found != call)
-            lab_report(STALE_REPLY, call, found);
+        if (called >> cpu & 1 && found != call->id)
+            lab_report(STALE_REPLY, call->id, found);
     }
+}
+
+/* The same, where only the file knows which of its targets were online. */
+static void returned_from_several(const struct call *call)
+{
+    uint64_t me = 1ull << lab_cpu();
+
+    returned(call, linux_called(call->cpus & ~me, (void *)call->id) | (call->cpus & me));
 }
 
 static uint64_t others(void)
@@ -82,34 +99,37 @@ static uint64_t others(void)
 
 void checked_single(uint32_t cpu, enum reply reply)
 {
-    uint64_t call = made(1ull << cpu, reply);
+    struct call call;
+    int result;
 
-    linux_single(cpu, function(reply), (void *)call, reply == AT_RETURN);
-    returned(call, 1ull << cpu, reply);
+    made(&call, 1ull << cpu, reply);
+    result = linux_single(cpu, function(reply), (void *)call.id, reply == AT_RETURN);
+    returned(&call, result ? 0 : call.cpus);
 }
 
 void checked_many(uint64_t cpus, enum reply reply)
 {
-    uint64_t call;
+    struct call call;
 
-    cpus &= others();
-    call = made(cpus, reply);
-    linux_many(cpus, function(reply), (void *)call, reply == AT_RETURN);
-    returned(call, cpus, reply);
+    made(&call, cpus & others(), reply);
+    linux_many(call.cpus, function(reply), (void *)call.id, reply == AT_RETURN);
+    returned_from_several(&call);
 }
 
 void checked_all(enum reply reply)
 {
-    uint64_t call = made(others(), reply);
+    struct call call;
 
-    linux_all(function(reply), (void *)call, reply == AT_RETURN);
-    returned(call, others(), reply);
+    made(&call, others(), reply);
+    linux_all(function(reply), (void *)call.id, reply == AT_RETURN);
+    returned_from_several(&call);
 }
 
 void checked_each(enum reply reply)
 {
-    uint64_t call = made(all_cpus(), reply);
+    struct call call;
 
-    linux_each(function(reply), (void *)call, reply == AT_RETURN);
-    returned(call, all_cpus(), reply);
+    made(&call, all_cpus(), reply);
+    linux_each(function(reply), (void *)call.id, reply == AT_RETURN);
+    returned_from_several(&call);
 }

@@ -1,5 +1,6 @@
 /* Calls as the workloads make them: entered in the ledger, with data that the caller writes for the function and the
- * function for the caller, each an ordinary variable. checked.c says what is asked of them. */
+ * function for the caller, each an ordinary variable. checked.c says what is asked of them. A CPU that is offline is not
+ * called. */
 #ifndef CHECKED_H
 #define CHECKED_H
 

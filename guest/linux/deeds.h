@@ -19,6 +19,10 @@ static inline uint64_t all_cpus(void)
 /* Does what stood in braces behind a deed, if anything did, on this CPU. */
 void do_program(uint32_t program);
 
+/* Reports a call that was made to other CPUs than it should: not to all of `least`, which were online when it began, or
+ * to one that is not in `most` or not online now. None leaves while another one calls, but one can come. */
+void check_called(uint64_t call, uint64_t called, uint64_t least, uint64_t most);
+
 /* Reads a word of the deeds, if there is one with this number. */
 bool word(uint64_t number, uint64_t *value);
 

@@ -12,14 +12,17 @@ void flush_smp_call_function_queue(void); /* kernel/sched/smp.h */
 
 /* ---- The stop (stop_machine_cpuslocked) ---- */
 
-/* How far each CPU is. The states of multi_cpu_stop() are followed in as few steps as they can be, since a search tries
+/* How far each CPU is in a stop. The states of multi_cpu_stop() are followed in as few steps as they can be, since a search tries
  * the orders of all of them: what the CPUs do in each, and that none begins before all others are there, is the same. */
-enum { NOT_STOPPED, IS_WANTED, HAS_COME, IRQS_ARE_OFF, HAS_DONE };
+enum { IS_WANTED, HAS_COME, IRQS_ARE_OFF, HAS_DONE, HOW_FAR };
 
 /* The stop under way. There is one at a time. */
 static struct {
     unsigned int leaving; /* the CPU that goes offline meanwhile */
     unsigned long cpus;   /* those that stop */
+    u64 number;           /* from 1 */
+    /* By CPU: the number of the last stop that it was wanted for, and how far it is in that one. In the next it is not
+     * further than it was in the last: it need not be told of that before others begin. */
     u64 reached[NR_CPUS];
 } stop;
 
@@ -28,7 +31,12 @@ static bool late_ipis, stops = true;
 /* Not by a store, which could wait in a buffer: more orders, in which the others find the same. */
 static void reach(unsigned int cpu, u64 how_far)
 {
-    arch_xchg(&stop.reached[cpu], how_far);
+    arch_xchg(&stop.reached[cpu], stop.number * HOW_FAR + how_far);
+}
+
+static bool has_reached(unsigned int cpu, u64 how_far)
+{
+    return READ_ONCE(stop.reached[cpu]) >= stop.number * HOW_FAR + how_far;
 }
 
 static bool have_all_reached(u64 how_far)
@@ -36,7 +44,7 @@ static bool have_all_reached(u64 how_far)
     unsigned int cpu;
 
     for_each_cpu(cpu, cpu_possible_mask)
-        if (stop.cpus >> cpu & 1 && READ_ONCE(stop.reached[cpu]) < how_far)
+        if (stop.cpus >> cpu & 1 && !has_reached(cpu, how_far))
             return false;
     return true;
 }
@@ -48,6 +56,7 @@ static void queue_stop_works(unsigned int leaving, unsigned long cpus)
 
     arch_xchg(&stop.leaving, leaving);
     arch_xchg(&stop.cpus, cpus);
+    arch_xchg(&stop.number, stop.number + 1);
     for_each_cpu(cpu, cpu_possible_mask)
         if (cpus >> cpu & 1)
             reach(cpu, IS_WANTED);
@@ -81,7 +90,7 @@ static bool multi_cpu_stop(void)
         lab_wait_until(have_all_reached(IRQS_ARE_OFF));
         take_cpu_down();
     } else {
-        lab_wait_until(READ_ONCE(stop.reached[stop.leaving]) == HAS_DONE);
+        lab_wait_until(has_reached(stop.leaving, HAS_DONE));
         /* MULTI_STOP_EXIT */
         local_irq_enable();
         /* As if the IPI had come that tells of what is queued. It finds nothing when it comes. */
@@ -105,7 +114,9 @@ static void complete_idle_dead(void *unused)
 /* A CPU that holds a spin lock is not preempted. */
 bool linux_is_wanted(void)
 {
-    return READ_ONCE(stop.reached[smp_processor_id()]) == IS_WANTED && !smp_lab_holds_locks();
+    u64 reached = READ_ONCE(stop.reached[smp_processor_id()]);
+
+    return reached && reached % HOW_FAR == IS_WANTED && !smp_lab_holds_locks();
 }
 
 /* What the stopper's thread does, and the idle thread of a CPU that has left. */

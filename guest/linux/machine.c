@@ -238,40 +238,50 @@ int linux_async(unsigned int cpu, void (*function)(void *), void *info)
     return smp_call_function_single_async(cpu, csd);
 }
 
-/* The mask with which each CPU calls many. Others can leave it meanwhile, as they do with the CPUs of an address space. */
-static DEFINE_PER_CPU(struct cpumask, own_mask);
+/* The masks with which each CPU's task and its handlers call many. Others can leave the first one meanwhile, as they do
+ * with the CPUs of an address space. */
+static DEFINE_PER_CPU(struct cpumask [2], own_masks);
 
 void linux_leave_mask(unsigned int cpu)
 {
-    cpumask_clear_cpu(smp_processor_id(), per_cpu_ptr(&own_mask, cpu));
+    cpumask_clear_cpu(smp_processor_id(), &(*per_cpu_ptr(&own_masks, cpu))[0]);
 }
 
-void linux_many(unsigned long word, void (*function)(void *), void *info, int waits)
+unsigned long linux_many(unsigned long word, void (*function)(void *), void *info, int waits)
 {
-    struct cpumask *mask = this_cpu_ptr(&own_mask);
+    struct cpumask *mask = &(*this_cpu_ptr(&own_masks))[lab_in_handler()];
 
     WRITE_ONCE(mask->bits[0], word);
     smp_call_function_many(mask, function, info, waits);
+    return READ_ONCE(mask->bits[0]);
 }
 
-/* Which CPUs the condition has said yes of, in this CPU's call. */
+/* Which CPUs the condition was asked about, and has said yes of, in this CPU's call. */
+static DEFINE_PER_CPU(unsigned long, asked_about);
 static DEFINE_PER_CPU(unsigned long, chosen);
 
 static bool is_chosen(int cpu, void *info)
 {
+    *this_cpu_ptr(&asked_about) |= 1UL << cpu;
     if (!smp_lab_condition(cpu))
         return false;
     *this_cpu_ptr(&chosen) |= 1UL << cpu;
     return true;
 }
 
-unsigned long linux_cond(unsigned long word, void (*function)(void *), void *info, int waits)
+unsigned long linux_cond(unsigned long word, void (*function)(void *), void *info, int waits, unsigned long *asked)
 {
     struct cpumask mask = { .bits = { word } };
+    /* A handler can interrupt the task's call by one of its own. */
+    unsigned long its_asked_about = *this_cpu_ptr(&asked_about), its_chosen = *this_cpu_ptr(&chosen), found;
 
-    *this_cpu_ptr(&chosen) = 0;
+    *this_cpu_ptr(&asked_about) = *this_cpu_ptr(&chosen) = 0;
     on_each_cpu_cond_mask(is_chosen, function, info, waits, &mask);
-    return *this_cpu_ptr(&chosen);
+    *asked = *this_cpu_ptr(&asked_about);
+    found = *this_cpu_ptr(&chosen);
+    *this_cpu_ptr(&asked_about) = its_asked_about;
+    *this_cpu_ptr(&chosen) = its_chosen;
+    return found;
 }
 
 void linux_all(void (*function)(void *), void *info, int waits)

@@ -15,12 +15,13 @@ void linux_irq_work_interrupt(void);
 int linux_single(unsigned int cpu, void (*function)(void *), void *info, int waits);
 int linux_async_is_busy(void);
 int linux_async(unsigned int cpu, void (*function)(void *), void *info);
-void linux_many(unsigned long mask, void (*function)(void *), void *info, int waits);
+/* Returns which CPUs have not left the mask meanwhile. */
+unsigned long linux_many(unsigned long mask, void (*function)(void *), void *info, int waits);
 void linux_all(void (*function)(void *), void *info, int waits);
 void linux_each(void (*function)(void *), void *info, int waits);
 int linux_any(unsigned long mask, void (*function)(void *), void *info, int waits);
-/* Calls those of these CPUs of which smp_lab_condition() says yes, and returns which. */
-unsigned long linux_cond(unsigned long mask, void (*function)(void *), void *info, int waits);
+/* Calls those of these CPUs of which smp_lab_condition() says yes, and returns which. It is asked about `asked`. */
+unsigned long linux_cond(unsigned long mask, void (*function)(void *), void *info, int waits, unsigned long *asked);
 /* To which of these CPUs this CPU's last call to several was made, which had this argument. */
 unsigned long linux_called(unsigned long among, void *info);
 /* Takes this CPU out of the mask with which another one calls many. */

@@ -29,6 +29,11 @@ LAB_DEFAULTS(choose)
     return 0;
 }
 
+bool workload_is_puppet(void)
+{
+    return lab_workload == PUPPET;
+}
+
 uint64_t workload_calls(void)
 {
     return calls;

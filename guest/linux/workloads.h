@@ -10,6 +10,8 @@ enum workload { SELFTEST, STRESS, PUPPET, BENCH };
 uint64_t workload_calls(void);
 /* The state from which this CPU draws, by `seed=`. */
 uint64_t workload_random(void);
+/* Whether CPUs do what they are told. Can be called before there are CPUs. */
+bool workload_is_puppet(void);
 /* Whether a time ends the stress. Can be called before there are CPUs. */
 bool stress_has_time(void);
 /* Adds so many steps to what this CPU has to do, and one to what it has done. */

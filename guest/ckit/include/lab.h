@@ -106,6 +106,12 @@ struct lab_hotplug {
 #define LAB_HOTPLUG(...)                                                           \
     LAB_RECORD_(.kind = 4, .role = 1, .name = "maxcpus",                           \
                 .text = "How many CPUs are started at boot. The others can be brought online."); \
+    LAB_RECORD_(.kind = 7, .number = 62, .role = 7, .flags = 1, .total = 1, .name = "cpus_taken_down", \
+                .group = "hotplug", .key = "taken_down", .metric = "cpus_taken_down_total", \
+                .phrase = "{} times down", .text = "Times a CPU was taken offline.");  \
+    LAB_RECORD_(.kind = 7, .number = 63, .role = 1, .flags = 1, .total = 1, .name = "cpus_brought_up", \
+                .group = "hotplug", .key = "brought_up", .metric = "cpus_brought_up_total", \
+                .phrase = "{} times up", .text = "Times a CPU was brought online, after the boot."); \
     static const struct lab_hotplug lab_hotplug = {__VA_ARGS__};                   \
     LAB_ENTRY_(7, 0, &lab_hotplug, 0)
 
@@ -126,7 +132,7 @@ void lab_report(uint32_t oracle, uint64_t call, uint64_t seen);
 
 /* ---- Counters ---- */
 
-/* LAB_COUNTER(NAME, 0, "name", "What is counted."): a counter that each CPU has, 0 to 31. */
+/* LAB_COUNTER(NAME, 0, "name", "What is counted."): a counter that each CPU has, 0 to 29. */
 #define LAB_COUNTER(name_in_c, its_number, its_name, what_it_counts)               \
     LAB_COUNTER_OF(name_in_c, its_number, 1, its_name, what_it_counts)
 
@@ -147,6 +153,16 @@ void lab_count(uint32_t counter, uint64_t amount);
  * chosen; 0 unless the command line says otherwise. */
 #define LAB_WORD(variable, its_key, what_it_decides)                               \
     static uint32_t variable;                                                      \
+    LAB_WORD_(variable, its_key, what_it_decides)
+
+/* The same, where LAB_DEFAULTS chooses unless the command line says it: the number is LAB_UNSET_WORD until then. */
+#define LAB_UNSET_WORD UINT32_MAX
+
+#define LAB_WORD_BY_DEFAULTS(variable, its_key, what_it_decides)                   \
+    static uint32_t variable = LAB_UNSET_WORD;                                     \
+    LAB_WORD_(variable, its_key, what_it_decides)
+
+#define LAB_WORD_(variable, its_key, what_it_decides)                              \
     LAB_RECORD_(.kind = 4, .role = 1, .name = its_key, .text = what_it_decides);   \
     LAB_ENTRY_(3, 0, its_key, &variable)
 
@@ -225,8 +241,12 @@ void lab_count(uint32_t counter, uint64_t amount);
     LAB_ENTRY_(15, 0, (const void *)function, 0);                                  \
     static const char *function(uint32_t cpus __attribute__((unused)))
 
-/* Waits until all CPUs have come here, asleep. Only in a workload. */
+/* Waits until all CPUs that were started at boot have come here, asleep. Only in a workload, and only for those. */
 void lab_barrier(void);
+
+/* Whether this CPU has now gone offline, by `between` of LAB_HOTPLUG. A workload asks between two things that it does,
+ * with interrupts enabled. If so, its function returns at once, and is called again when the CPU has come back. */
+bool lab_goes_offline(void);
 
 /* Sleeps until that is true, with interrupts enabled. It is looked at behind each interrupt. */
 void lab_sleep_until(bool (*done)(void));

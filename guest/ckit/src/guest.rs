@@ -1,13 +1,13 @@
 //! The guest that C files make: its CPUs do what they are told, by the functions of the table, or
 //! what a workload of the C files has them do.
 
-#[cfg(not(feature = "explore"))]
 use alloc::boxed::Box;
 use core::fmt;
 #[cfg(not(feature = "explore"))]
 use core::sync::atomic::AtomicU64;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use kit::counters::count;
 use kit::declare;
 use kit::handler;
 use kit::lab::Lab;
@@ -22,6 +22,9 @@ use kit::sync::mask::CpuMask;
 #[cfg(not(feature = "explore"))]
 use kit::sync::waiting::report_if_long;
 
+use shared::ledger::CallId;
+
+use crate::counters::CCounters;
 use crate::ledger::Ledger;
 use crate::table::{CCommand, CHotplug, Entry, VECTORS, Work, construct, entries};
 use crate::words::{self, Words};
@@ -49,6 +52,8 @@ pub struct CGuest<P> {
     ledger: Ledger,
     /// How CPUs leave and come, if they can.
     hotplug: Option<&'static CHotplug>,
+    /// By CPU: whether it has left and not come back, or was not started at boot.
+    is_away: Box<[AtomicBool]>,
     barrier: Barrier,
     /// By CPU: since when it has waited in a loop, or since it last told the host; 0 if it does not
     /// wait.
@@ -87,6 +92,26 @@ impl<P: Platform> CGuest<P> {
         &self.ledger
     }
 
+    /// This CPU's part of the run, until it leaves.
+    fn until_it_leaves(&self) -> Part {
+        if let Some(hotplug) = self.hotplug {
+            (hotplug.starts)();
+        }
+        self.platform.irqs_enable();
+        if let Some(work) = self.work {
+            (work.part)();
+            if !self.online().contains(self.platform.this_cpu()) {
+                return Part::Left;
+            }
+            if work.ends_with_the_first {
+                return self.end_with_the_first();
+            }
+            let all = CpuMask::all(self.lab.cpus());
+            self.mailboxes.finish_with(self, &all);
+        }
+        self.mailboxes.run(self)
+    }
+
     /// The end of a bench, in which nothing that CPU 0 has sent is under way once it returns.
     fn end_with_the_first(&self) -> Part {
         if self.platform.this_cpu() != 0 {
@@ -120,9 +145,24 @@ impl<P: Platform> CGuest<P> {
         self.waits_since[self.platform.this_cpu()].store(0, Ordering::Relaxed);
     }
 
-    /// The barrier of a workload's CPUs.
+    /// The barrier of a workload's CPUs: those that start at boot.
     pub fn barrier(&self) -> &Barrier {
         &self.barrier
+    }
+
+    /// This CPU, not in a handler, has entered `call`. If it is the first one of the command that it
+    /// carries out, its mailbox says so; others are of the program of that one.
+    pub fn has_entered(&self, call: CallId) {
+        let first = &self.lab.mailbox(self.platform.this_cpu()).call;
+        if first.load(Ordering::Relaxed) == 0 {
+            // Release: whoever finds the id finds the record.
+            first.store(call.raw(), Ordering::Release);
+        }
+    }
+
+    /// Whether this CPU has gone offline, at a point where it can.
+    pub fn goes_offline(&self) -> bool {
+        self.between() == Next::Leave
     }
 }
 
@@ -147,7 +187,10 @@ impl<P: Platform> Specimen<P> for CGuest<P> {
                 Entry::Hotplug(hotplug) => Some(hotplug),
                 _ => None,
             }),
-            barrier: Barrier::new(lab.cpus()),
+            is_away: (0..lab.cpus())
+                .map(|cpu| AtomicBool::new(cpu >= at_boot as usize))
+                .collect(),
+            barrier: Barrier::new(at_boot as usize),
             #[cfg(not(feature = "explore"))]
             waits_since: (0..lab.cpus()).map(|_| AtomicU64::new(0)).collect(),
             work,
@@ -165,19 +208,18 @@ impl<P: Platform> Specimen<P> for CGuest<P> {
     }
 
     fn run_cpu(&self) -> Part {
-        if let Some(hotplug) = self.hotplug {
-            (hotplug.starts)();
+        let me = self.platform.this_cpu();
+        let is_away = &self.is_away[me];
+        let counters: &CCounters = self.lab.own_counters(me);
+        if is_away.swap(false, Ordering::Relaxed) {
+            count(&counters.brought_up, 1);
         }
-        self.platform.irqs_enable();
-        if let Some(work) = self.work {
-            (work.part)();
-            if work.ends_with_the_first {
-                return self.end_with_the_first();
-            }
-            let all = CpuMask::all(self.lab.cpus());
-            self.mailboxes.finish_with(self, &all);
+        let part = self.until_it_leaves();
+        if part == Part::Left {
+            is_away.store(true, Ordering::Relaxed);
+            count(&counters.taken_down, 1);
         }
-        self.mailboxes.run(self)
+        part
     }
 
     fn handle(&self, vector: Vector) {

@@ -12,6 +12,7 @@ extern crate alloc;
 
 #[cfg(any(test, feature = "explore"))]
 pub mod announce;
+mod counters;
 #[cfg(feature = "explore")]
 mod each;
 pub mod guest;

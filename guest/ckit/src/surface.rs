@@ -3,7 +3,7 @@
 
 use core::sync::atomic::Ordering;
 
-use kit::counters::{GUEST as FIRST_COUNTER, ROOM, Row, count};
+use kit::counters::{GUEST as FIRST_COUNTER, count};
 use kit::log;
 use kit::metal::platform::Metal;
 use kit::platform::{CpuId, Doorbell, Platform, Point, Vector};
@@ -13,17 +13,11 @@ use kit::sync::spin::SpinLock;
 use shared::ledger::{CallId, Lane};
 
 use crate::GUEST;
+use crate::counters::CCounters;
 use crate::guest::{CGuest, CPUS, CPUS_AT_BOOT};
 use crate::intended;
 use crate::ledger::FIRST_ORACLE;
 use crate::table::{VECTORS, text as text_at};
-
-/// The counters of C files on one CPU.
-#[repr(C)]
-struct CCounters([core::sync::atomic::AtomicU64; ROOM]);
-
-// SAFETY: such words are all that it has, and as many as there is room for.
-unsafe impl Row for CCounters {}
 
 const _: () = assert!(size_of::<SpinLock>() == 4, "a struct lab_lock");
 const _: () = assert!(
@@ -165,8 +159,8 @@ surface! {
     fn lab_count(counter: u32, amount: u64) {
         let at = (counter as usize).wrapping_sub(FIRST_COUNTER);
         let platform = platform();
-        let row = platform.lab.own_counters::<CCounters>(platform.this_cpu());
-        let counter = row.0.get(at);
+        let counters: &CCounters = platform.lab.own_counters(platform.this_cpu());
+        let counter = counters.of_files.get(at);
         count(counter.expect("lab_count: a counter of LAB_COUNTER"), amount);
     }
 
@@ -195,6 +189,10 @@ surface! {
 
     fn lab_barrier() {
         guest().barrier().wait(platform());
+    }
+
+    fn lab_goes_offline() -> bool {
+        guest().goes_offline()
     }
 
     fn lab_sleep_until(done: extern "C" fn() -> bool) {
@@ -249,9 +247,11 @@ unsafe extern "C" fn lab_call_made_for(cpus: *const u64, waits: bool, program: u
     // SAFETY: by the caller's promise.
     let mask = unsafe { set_at(cpus) };
     let program = u8::try_from(program).expect("lab_call_made_for: the number of a program");
-    (guest().ledger())
-        .made(platform(), &mask, waits, program)
-        .raw()
+    let call = guest().ledger().made(platform(), &mask, waits, program);
+    if !lab_in_handler() {
+        guest().has_entered(call);
+    }
+    call.raw()
 }
 
 /// See `lab.h`.

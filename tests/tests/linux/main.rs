@@ -164,6 +164,17 @@ fn the_stress_finds_a_csd_that_is_unlocked_before_its_function_has_run() {
 }
 
 #[test]
+fn a_cpu_that_a_call_to_several_leaves_out() {
+    finds(
+        "kernel/smp.c",
+        "__cpumask_clear_cpu(this_cpu, cfd->cpumask);",
+        "__cpumask_clear_cpu(this_cpu, cfd->cpumask);\n\t\t__cpumask_clear_cpu(2, cfd->cpumask);",
+        "cpus 3\n0: many 1,2 wait\n",
+        "wrong-targets",
+    );
+}
+
+#[test]
 fn a_csd_that_is_taken_for_a_call_to_one_while_it_is_locked() {
     finds(
         "kernel/smp.c",

@@ -123,6 +123,33 @@ fn its_selftest_calls_every_pair_on_machines_of_any_size() {
     }
 }
 
+/// A run whose CPUs do what the script says.
+fn told(image: &Path, vcpus: u32, script: &str) -> Run {
+    let run = Vmm::with(&format!("--vcpus {vcpus} --append workload=puppet")).script(script);
+    run.arg(image).run()
+}
+
+#[test]
+fn a_script_sees_where_its_calls_have_run() {
+    need_kvm();
+    let script = r#"
+        cpu(1).irqs_off().wait_done();
+        let made = cpu(0).call_many([1, 2], nowait);
+        made.wait_ran(2);
+        expect(!made.ran_on(1), "a CPU with its interrupts off to run nothing");
+        expect(made.targets() == [1, 2], "the call to be made to both");
+        cpu(1).irqs_on();
+        made.wait_ran();
+        cpu(0).offline(1).wait_done();
+        let made = cpu(0).call_all(nowait);
+        made.wait_ran();
+        expect(made.targets() == [2], "a CPU that is offline not to be called");
+    "#;
+    for image in images("") {
+        told(&image, 3, script).ends_with(0).says("pass");
+    }
+}
+
 #[test]
 fn its_cpus_are_held_at_points_and_at_functions_of_the_kernel() {
     need_kvm();
@@ -142,10 +169,7 @@ fn its_cpus_are_held_at_points_and_at_functions_of_the_kernel() {
         made.wait_done();
     "#;
     for image in images("") {
-        let told = |script: &str| {
-            let run = Vmm::with("--vcpus 2 --append workload=puppet").script(script);
-            run.arg(&image).run()
-        };
+        let told = |script: &str| told(&image, 2, script);
         told(at_a_point).ends_with(0).says("pass");
         let run = told(at_a_function);
         // Not every host has breakpoints that work.
@@ -178,7 +202,8 @@ fn its_stress_passes_and_equal_seeds_make_equal_calls() {
     need_kvm();
     for image in images("") {
         let drawn = |seed: u64| {
-            let report = passes(&image, 3, &format!("workload=stress calls=40 seed={seed}"));
+            let words = format!("workload=stress calls=40 seed={seed} weight_onoff=0");
+            let report = passes(&image, 3, &words);
             assert_eq!(
                 report["provenance"]["words"]["weight_single_rpc"], "6",
                 "{report:#}"
@@ -208,11 +233,31 @@ fn a_weight_of_its_stress_decides_what_is_called() {
             );
             assert_eq!(number(&report, "/calls/expected"), 36 * targets, "{weight}");
         }
+        let nothing = "workload=stress weight_single=0 weight_single_rpc=0 weight_single_wait=0 weight_many=0 \
+            weight_many_wait=0 weight_all=0 weight_all_wait=0 weight_each=0 weight_each_wait=0 weight_onoff=0";
         let run = Vmm::with("--vcpus 2")
-            .args(["--append", "workload=stress weight_single=0"])
+            .args(["--append", nothing])
             .arg(&image)
             .run();
         run.ends_with(2).says("all weight_ are 0");
+    }
+}
+
+#[test]
+fn cpus_leave_and_come_while_others_call_them() {
+    need_kvm();
+    for image in images("") {
+        for vcpus in vcpus() {
+            let words = "workload=stress calls=60 weight_onoff=1 weight_single=2 weight_many=2 weight_each_wait=1";
+            let report = passes(&image, vcpus, words);
+            assert_eq!(report["provenance"]["words"]["late-ipis"], "off");
+            let down = number(&report, "/hotplug/taken_down");
+            assert_eq!(down > 0, vcpus > 1, "{report:#}");
+            assert_eq!(number(&report, "/hotplug/brought_up"), down);
+        }
+        // Those that were not started at boot do their part too.
+        let report = passes(&image, 4, "workload=stress calls=20 maxcpus=1");
+        assert!(number(&report, "/hotplug/brought_up") >= 3, "{report:#}");
     }
 }
 
