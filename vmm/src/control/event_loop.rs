@@ -105,22 +105,24 @@ impl<'a> EventLoop<'a> {
         self.ending.get_or_insert(Ok(ending));
     }
 
-    fn vcpu_event(&mut self) {
-        match self.vcpus.take() {
-            Some(threads::Event::Ended { vcpu, end }) => self.end(match end {
-                End::GuestExit(code) => Ending::GuestExit { vcpu, code },
-                End::Dead(death) => Ending::Dead { vcpu, death },
-                End::Panicked => Ending::Panicked { vcpu },
-            }),
-            Some(threads::Event::Changed { vcpu, held_by }) => {
-                self.operator.publish();
-                if let Some(by) = held_by {
-                    self.operator.announce_hold(vcpu, by);
+    /// All there are so far: this loop can be one of a thousand threads that want the processor.
+    fn vcpu_events(&mut self) {
+        for event in self.vcpus.take_all() {
+            match event {
+                threads::Event::Ended { vcpu, end } => self.end(match end {
+                    End::GuestExit(code) => Ending::GuestExit { vcpu, code },
+                    End::Dead(death) => Ending::Dead { vcpu, death },
+                    End::Panicked => Ending::Panicked { vcpu },
+                }),
+                threads::Event::Changed { vcpu, held_by } => {
+                    self.operator.publish();
+                    if let Some(by) = held_by {
+                        self.operator.announce_hold(vcpu, by);
+                    }
+                    let wound = self.stalls.changed(vcpu);
+                    self.need(wound);
                 }
-                let wound = self.stalls.changed(vcpu);
-                self.need(wound);
             }
-            None => {}
         }
     }
 
@@ -195,7 +197,7 @@ impl MutEventSubscriber for EventLoop<'_> {
 
     fn process(&mut self, events: Events, _: &mut EventOps) {
         match events.data() {
-            VCPUS => self.vcpu_event(),
+            VCPUS => self.vcpu_events(),
             CLOCK => self.tick(),
             START => {
                 let wound = self.stalls.start();

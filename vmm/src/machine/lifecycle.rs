@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 
-/// How long a vCPU may take to leave the guest. Hundreds of vCPUs that spin on two cores take
-/// seconds.
+/// How long a vCPU may take to leave the guest, and of several that were asked, the next one.
+/// Hundreds of vCPUs that spin on two cores take seconds, and more where the host has other work.
 pub const CONFIRMATION: Duration = Duration::from_secs(30);
 
 /// Where a vCPU is in its life.

@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::lifecycle::{CONFIRMATION, HoldOutcome, Holder, StallTotals, State};
 use super::pause_error::PauseError;
 use super::pause_latency::PauseLatency;
-use super::threads::{VcpuThread, VcpuThreads};
+use super::threads::{VcpuThread, VcpuThreads, first_late};
 
 impl VcpuThreads {
     /// Number of vCPUs.
@@ -57,7 +57,10 @@ impl VcpuThreads {
         let thread = self.thread(id)?;
         let since = thread.lifecycle.state().1;
         thread.release(Holder::Operator)?;
-        thread.confirm_gone_on(since, Instant::now() + CONFIRMATION)
+        match (thread.lifecycle).wait_gone_on(since, Instant::now() + CONFIRMATION) {
+            true => Ok(()),
+            false => Err(PauseError::Stuck(id)),
+        }
     }
 
     /// Undoes every pause of vCPU `id`, and its hold at a point. It then runs, unless a planned
@@ -104,10 +107,9 @@ impl VcpuThreads {
             .iter()
             .filter(|thread| thread.hold(Holder::Operator).is_ok())
             .collect();
-        let deadline = Instant::now() + CONFIRMATION;
-        let stuck = held
-            .iter()
-            .find(|thread| !thread.lifecycle.wait_out_of_guest(deadline));
+        let stuck = first_late(&held, |it, deadline| {
+            it.lifecycle.wait_out_of_guest(deadline)
+        });
         let Some(stuck) = stuck else { return Ok(()) };
         for thread in &held {
             thread.release(Holder::Operator)?;
@@ -129,10 +131,11 @@ impl VcpuThreads {
                 Some((thread, since))
             })
             .collect();
-        let deadline = Instant::now() + CONFIRMATION;
-        released
-            .into_iter()
-            .try_for_each(|(thread, since)| thread.confirm_gone_on(since, deadline))
+        let has_gone_on = |(thread, since): &(&VcpuThread, Instant), deadline| {
+            thread.lifecycle.wait_gone_on(*since, deadline)
+        };
+        first_late(&released, has_gone_on)
+            .map_or(Ok(()), |(thread, _)| Err(PauseError::Stuck(thread.id)))
     }
 
     /// How often and for how long each vCPU was stalled so far, in order.
@@ -189,14 +192,5 @@ impl VcpuThread {
         };
         self.release(holder)?;
         Err(error)
-    }
-
-    /// Waits until the vCPU, which was released, has left the state in which it was held since
-    /// `since`.
-    fn confirm_gone_on(&self, since: Instant, deadline: Instant) -> Result<(), PauseError> {
-        match self.lifecycle.wait_gone_on(since, deadline) {
-            true => Ok(()),
-            false => Err(PauseError::Stuck(self.id)),
-        }
     }
 }

@@ -3,10 +3,10 @@
 //! Decides nothing; what happens on a vCPU goes to the controlling thread as an [`Event`].
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use shared::ports::Doorbell;
 use tracing::{debug, trace, warn};
@@ -111,17 +111,12 @@ impl Events {
         })
     }
 
-    /// The oldest event not yet taken.
-    pub fn take(&self) -> Option<Event> {
+    /// The events not yet taken, in their order.
+    pub fn take_all(&self) -> VecDeque<Event> {
         // The eventfd is read first, so that an event that is put in between makes it readable
         // again.
         let _ = self.pending.read();
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let event = queue.pop_front();
-        if !queue.is_empty() {
-            let _ = self.pending.write(1);
-        }
-        event
+        mem::take(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Readable when there is an event to take.
@@ -307,11 +302,10 @@ impl VcpuThreads {
     }
 
     fn confirm(&self) -> Result<(), ThreadsError> {
-        let deadline = Instant::now() + CONFIRMATION;
-        self.list
-            .iter()
-            .find(|thread| !thread.lifecycle.wait_out_of_guest(deadline))
-            .map_or(Ok(()), |thread| Err(ThreadsError::Stuck(thread.id)))
+        first_late(&self.list, |it, deadline| {
+            it.lifecycle.wait_out_of_guest(deadline)
+        })
+        .map_or(Ok(()), |thread| Err(ThreadsError::Stuck(thread.id)))
     }
 
     /// Stops every vCPU, ends the threads, and gives the vCPUs back. One whose thread panicked is
@@ -343,6 +337,27 @@ impl VcpuThreads {
             })
             .collect()
     }
+}
+
+/// Waits for all of `them`, each until `does` says by a deadline that it has done what it was asked.
+/// Returns one that has not, although no other one has either for [`CONFIRMATION`]: as long as they
+/// do one after the other, the host is slow and not stuck.
+pub(super) fn first_late<T>(them: &[T], does: impl Fn(&T, Instant) -> bool) -> Option<&T> {
+    let done = || {
+        let now = Instant::now();
+        them.iter().filter(|it| does(it, now)).count()
+    };
+    them.iter().find(|it| {
+        let mut before = done();
+        while !does(it, Instant::now() + CONFIRMATION) {
+            let after = done();
+            if after == before {
+                return true;
+            }
+            before = after;
+        }
+        false
+    })
 }
 
 impl Drop for VcpuThreads {

@@ -117,6 +117,8 @@ pub(in crate::control) struct StallDriver<'a> {
     /// When a track, by index, is to be looked at again.
     due: BinaryHeap<Reverse<(Instant, usize)>>,
     started: Option<Instant>,
+    /// When a vCPU has last left the guest, as far as is known here.
+    last_left: Option<Instant>,
 }
 
 impl<'a> StallDriver<'a> {
@@ -136,6 +138,7 @@ impl<'a> StallDriver<'a> {
             of_vcpu: BTreeMap::new(),
             due: BinaryHeap::new(),
             started: None,
+            last_left: None,
         };
         for stall in &stalls.once {
             driver.add(stall.cpu, StallKind::Once(*stall));
@@ -231,10 +234,17 @@ impl<'a> StallDriver<'a> {
         self.wind()
     }
 
-    /// A vCPU that does not leave the guest, if there is one.
+    /// A vCPU that does not leave the guest, if there is one, although none has left it for
+    /// [`CONFIRMATION`]. Where they leave one after the other, the host is slow and not stuck. It is
+    /// its own word that counts, since this loop can be late too.
     pub fn stuck(&self) -> Option<u32> {
         let stuck = |track: &&Track| match track.phase {
-            Phase::Leaving { asked, .. } => asked.elapsed() > CONFIRMATION,
+            Phase::Leaving { asked, .. } => {
+                let since = self.last_left.map_or(asked, |last| last.max(asked));
+                since.elapsed() > CONFIRMATION
+                    && (self.threads.state(track.cpu))
+                        .is_ok_and(|(state, _)| state == State::Running)
+            }
             _ => false,
         };
         self.tracks.iter().find(stuck).map(|track| track.cpu)
@@ -289,6 +299,7 @@ impl<'a> StallDriver<'a> {
 
     /// The vCPU, which was left alone since `present`, is out of the guest since `since`.
     fn away(&mut self, index: usize, present: Instant, since: Instant) {
+        self.last_left = self.last_left.max(Some(since));
         let track = &mut self.tracks[index];
         track.phase = Phase::Away {
             present: since.saturating_duration_since(present),

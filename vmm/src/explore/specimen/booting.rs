@@ -313,7 +313,7 @@ pub(super) fn run_to_idle(
         match is_held.recv_timeout(LOOK_EVERY) {
             Ok(vcpu) => _ = ready.insert(vcpu),
             Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {
-                while let Some(event) = threads.events().take() {
+                for event in threads.events().take_all() {
                     let Event::Ended { vcpu, end } = event else {
                         continue;
                     };
