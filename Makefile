@@ -35,7 +35,7 @@ OF_PRODUCTS := --test whole --test plants --test linux --test images --test inst
 .PHONY: help build vmm manual examples guest images explore-images c-images c-guest linux-smp linux-images linux-census whole built run run-svm have-kvm lint check
 .PHONY: test test-long test-unit test-schedules test-versus test-orderings test-local test-images test-install
 .PHONY: test-plants test-plants-core test-linux test-svm test-svm-core test-qemu test-browser test-kubernetes
-.PHONY: fuzz picture reference stories soak cases designs bench bench-linux bench-explorer bench-table bench-qemu costs trace-costs
+.PHONY: fuzz picture reference stories soak load cases designs bench bench-linux bench-explorer bench-table bench-qemu costs trace-costs
 .PHONY: install uninstall clean
 
 help: ## list these targets
@@ -245,6 +245,9 @@ soak: have-kvm build whole ## pause vCPUs a hundred thousand times at random poi
 	STALL_SOAK=100000 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) $(SOAK)
 	SVM_TIME_LIMIT=7200 tests/svm/run $(VMM) $(GUEST) $(WHOLE) -- env VMM=/lab/vmm GUEST=/lab/guest.bin \
 		STALL_SOAK=10000 whole $(SOAK)
+
+load: have-kvm build whole ## 1,000 vCPUs, 1,000 runs, a million commands, a disk full at each page, 100 kills: an hour
+	LOAD=1 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) load:: --nocapture --test-threads 1
 
 cases: have-kvm build whole ## explore every case with every queue: what breaks has to come again a thousand times
 	EXPLORE_REPLAYS=1000 EXPLORE_TIME=1200 VMM=$(VMM) GUEST=$(GUEST) $(WHOLE) case_breaks --ignored --nocapture

@@ -22,7 +22,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-pub use run::{Run, Running, Vmm};
+pub use run::{Run, Running, TIME_LIMIT, Vmm};
 
 /// The designs that lose nothing, by the guest's names. All but the last have one list for all
 /// CPUs, on which a walk passes other CPUs' elements.

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use wait_timeout::ChildExt;
 
 /// How long a run may take if the test does not say. Far above what any takes on a busy host.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+pub const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// The command, about to be run.
 #[derive(Debug)]

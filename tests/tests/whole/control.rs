@@ -27,11 +27,17 @@ pub struct Bench {
 
 impl Bench {
     pub fn boot(arguments: &str, options: &str) -> Self {
+        Self::boot_within(tests::TIME_LIMIT, arguments, options)
+    }
+
+    /// The same, for a machine that lives for `limit` at most.
+    pub fn boot_within(limit: Duration, arguments: &str, options: &str) -> Self {
         need_kvm();
         let directory = tempfile::tempdir().unwrap();
         let running = Vmm::boot(arguments)
             .args(["--append", options, "--control"])
             .arg(directory.path().join("control"))
+            .limit(limit)
             .start();
         Self { running, directory }
     }

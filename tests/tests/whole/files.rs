@@ -12,29 +12,34 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tests::{Run, Running, Vmm, need_kvm};
 
-const EARLIER: &str = "of an earlier run\n";
+pub const EARLIER: &str = "of an earlier run\n";
 
 /// A folder with the outputs of an earlier run.
-struct Outputs(TempDir);
+pub struct Outputs(TempDir);
 
 impl Outputs {
-    fn new(names: &[&str]) -> Self {
+    pub fn new(names: &[&str]) -> Self {
         let folder = Self(TempDir::new().expect("a temporary directory"));
-        for name in names {
-            fs::write(folder.at(name), EARLIER).expect("room for a line");
-        }
+        folder.put_earlier(names);
         folder
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    /// Puts what an earlier run has written there.
+    pub fn put_earlier(&self, names: &[&str]) {
+        for name in names {
+            fs::write(self.at(name), EARLIER).expect("room for a line");
+        }
+    }
+
+    pub fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         fs::read_to_string(self.at(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.0.path()).expect("a folder");
         let names = entries.map(|it| it.expect("an entry").file_name());
         let mut names: Vec<_> = names.map(|it| it.into_string().expect("text")).collect();
@@ -52,10 +57,10 @@ impl Outputs {
 }
 
 /// What a run writes, in the order of the alphabet.
-const OF_A_RUN: [&str; 3] = ["report", "stats-file", "trace"];
+pub const OF_A_RUN: [&str; 3] = ["report", "stats-file", "trace"];
 
 /// A run of the guest that writes all of these.
-fn run_to(outputs: &Outputs) -> Vmm {
+pub fn run_to(outputs: &Outputs) -> Vmm {
     let mut vmm = Vmm::boot("--stats json --vcpus 2");
     for name in OF_A_RUN {
         vmm = vmm.arg(format!("--{name}")).arg(outputs.at(name));

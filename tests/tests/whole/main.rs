@@ -33,6 +33,7 @@ mod interrupt;
 mod linux_smp;
 mod litmus;
 mod live;
+mod load;
 mod log;
 mod meddling;
 mod memory_limit;
