@@ -196,6 +196,58 @@ fn a_held_vcpu_takes_as_many_steps_as_it_is_told() {
     assert_eq!(bench.counts(), [2, 1]);
 }
 
+/// Where the vCPU has its stack once an interrupt has begun.
+const STACK: u64 = 0x9000;
+
+/// Has an interrupt begin at the vCPU, which is held: it is delivered at the next entry. Its handler
+/// counts, for ever.
+fn begin_an_interrupt(bench: &Bench) {
+    const VECTOR: u8 = 0x30;
+    const CODE: u16 = 8;
+    const IDT: u64 = 0x6000;
+    const GDT: u64 = 0x7000;
+    const HANDLER: u64 = 0x7800;
+    // An interrupt gate: the handler's address in two parts, around the code segment and its type.
+    let gate = HANDLER | u64::from(CODE) << 16 | 0x8e00 << 32;
+    let flat_code = 0x00cf_9b00_0000_ffff_u64;
+    let put = |at: u64, what: &[u8]| bench.memory.write_slice(what, GuestAddress(at)).unwrap();
+    put(IDT + 8 * u64::from(VECTOR), &gate.to_le_bytes());
+    put(GDT + u64::from(CODE), &flat_code.to_le_bytes());
+    // inc dword [COUNTS]; jmp back
+    put(HANDLER, &[0xff, 0x05, 0x00, 0x50, 0x00, 0x00, 0xeb, 0xf8]);
+    let begun = bench.threads.with_stalled(0, |vcpu| {
+        let fd = vcpu.fd();
+        let (mut regs, mut sregs) = (fd.get_regs()?, fd.get_sregs()?);
+        regs.rsp = STACK;
+        (sregs.idt.base, sregs.idt.limit) = (IDT, 0x7ff);
+        (sregs.gdt.base, sregs.gdt.limit) = (GDT, 0xf);
+        fd.set_regs(&regs)?;
+        fd.set_sregs(&sregs)?;
+        let mut events = fd.get_vcpu_events()?;
+        events.interrupt.injected = 1;
+        events.interrupt.nr = VECTOR;
+        fd.set_vcpu_events(&events)
+    });
+    begun.unwrap().unwrap();
+}
+
+#[test]
+fn an_interrupt_that_had_begun_before_a_step_saves_no_trap_flag() {
+    let Some(bench) = Bench::new(0) else { return };
+    bench.wait_held();
+    let interrupted = bench.rip();
+    begin_an_interrupt(&bench);
+    bench.threads.step(0, 1).unwrap();
+    assert_eq!(bench.wait_held(), Some(HeldBy::Steps));
+    assert_eq!(bench.counts(), [2, 0], "the handler has counted");
+    let saved = |words: u64| -> u32 {
+        let at = GuestAddress(STACK - 4 * words);
+        bench.memory.read_obj(at).unwrap()
+    };
+    assert_eq!(u64::from(saved(3)), interrupted);
+    assert_eq!(saved(1) & 0x100, 0, "RFLAGS.TF");
+}
+
 #[test]
 fn a_vcpu_is_held_before_an_instruction_once() {
     let Some(bench) = Bench::new(0) else { return };

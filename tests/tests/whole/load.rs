@@ -222,12 +222,19 @@ fn commands_at_random_are_all_answered() {
     let (begun, refused) = (Instant::now(), AtomicU64::new(0));
     let pid = bench.running.id();
     let before = kib(pid, "VmRSS");
-    thread::scope(|scope| {
-        for seed in 0..4 {
+    let all_are_answered = thread::scope(|scope| {
+        let clients = (0..4).map(|seed| {
             let (client, refused) = (bench.connect(), &refused);
-            scope.spawn(move || ask_at_random(client, each, seed, refused));
-        }
+            scope.spawn(move || ask_at_random(client, each, seed, refused))
+        });
+        let clients: Vec<_> = clients.collect();
+        let ends: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
+        ends.iter().all(Result::is_ok)
     });
+    if !all_are_answered {
+        bench.running.signal(libc::SIGTERM);
+        panic!("{}", bench.running.finish());
+    }
     let took = begun.elapsed();
     let grown = kib(pid, "VmRSS").saturating_sub(before);
     let refused = refused.into_inner();

@@ -1,5 +1,5 @@
-//! Guest memory as one vCPU addresses it, through its page tables. Reads only; a page that is not
-//! mapped ends the read.
+//! Guest memory as one vCPU addresses it, through its page tables. A page that is not mapped ends the
+//! read. Writes no more than single bytes.
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use kvm_ioctls::VcpuFd;
@@ -53,6 +53,20 @@ impl<'a> AddressSpace<'a> {
     pub fn word(&self, address: u64) -> Option<u64> {
         let bytes = self.read(address, 8).try_into();
         bytes.ok().map(u64::from_le_bytes)
+    }
+
+    /// The four bytes at `address`, if all can be read.
+    pub fn half_word(&self, address: u64) -> Option<u32> {
+        let bytes = self.read(address, 4).try_into();
+        bytes.ok().map(u32::from_le_bytes)
+    }
+
+    /// Writes one byte, if there is memory.
+    pub fn put_byte(&self, address: u64, byte: u8) {
+        if let Some(physical) = self.translate(address) {
+            // The address space can name what is no memory.
+            let _ = self.memory.write_obj(byte, GuestAddress(physical));
+        }
     }
 
     fn translate(&self, address: u64) -> Option<u64> {

@@ -64,7 +64,8 @@ impl GuestDebug {
 
     /// Stops the vCPU after `steps` instructions; 0 means never. Interrupts are blocked until then.
     /// The processor steps by the trap flag; an interrupt would save that flag with the others, and
-    /// its `iret` would restore it after the last step, which the guest would see as a #DB.
+    /// its `iret` would restore it after the last step, which the guest would see as a #DB. Of one
+    /// that cannot be blocked any more, see [`InterruptFrame`](super::interrupt_frame::InterruptFrame).
     pub fn set_steps(&mut self, steps: u64, fd: &VcpuFd) -> Result<(), errno::Error> {
         self.steps = steps;
         self.is_between = true;
@@ -74,6 +75,11 @@ impl GuestDebug {
     /// Whether the next instruction is to be stepped over and has not begun.
     pub fn is_before_a_step(&self) -> bool {
         self.steps > 0 && self.is_between
+    }
+
+    /// Whether there are steps to be taken.
+    pub fn has_steps(&self) -> bool {
+        self.steps > 0
     }
 
     /// Says whether the vCPU is between two instructions. It is not while it is in the guest, or

@@ -13,6 +13,7 @@ pub mod exit_counts;
 pub mod guest;
 pub mod image;
 pub mod inspect;
+mod interrupt_frame;
 pub mod journal;
 pub mod kick;
 pub mod layout;

@@ -466,11 +466,7 @@ impl Runner for VcpuRunner {
 
     fn step(&mut self) -> Step<End> {
         // The lock is released after the run: other threads may inspect the vCPU afterwards.
-        let exit = {
-            let mut vcpu = self.vcpu();
-            let halted = vcpu.step_over_hlt(&self.memory);
-            halted.unwrap_or_else(|| vcpu.run(&self.devices))
-        };
+        let exit = self.vcpu().run_unseen(&self.devices, &self.memory);
         match exit {
             Exit::Pio(Effect::Doorbell(doorbell)) => self.ring(doorbell),
             Exit::Pio(Effect::Dispatch(dispatch)) => {

@@ -16,6 +16,7 @@ use super::cpuid::{self, Features};
 use super::devices::{Devices, Effect};
 use super::exit::{Death, Exit};
 use super::exit_counts::ExitCounters;
+use super::interrupt_frame::InterruptFrame;
 use super::journal::{Journal, Room};
 use super::kick::ImmediateExit;
 use super::vm::{HostError, Vm};
@@ -140,10 +141,26 @@ impl Vcpu {
         exit
     }
 
+    /// As [`Vcpu::run`], so that the guest sees nothing of the steps that are set, in its `memory`
+    /// either.
+    pub fn run_unseen(&mut self, devices: &Devices, memory: &GuestMemoryMmap) -> Exit {
+        if let Some(halted) = self.step_over_hlt(memory) {
+            return halted;
+        }
+        let frame = (self.debugging.has_steps())
+            .then(|| InterruptFrame::of_injected(&self.fd, memory))
+            .flatten();
+        let exit = self.run(devices);
+        if let Some(frame) = frame {
+            frame.remove_trap_flag(&self.fd, memory);
+        }
+        exit
+    }
+
     /// Executes the next instruction in the VMM if it is a `hlt` that is to be stepped over. A KVM
     /// that emulates ring 0 remembers the halt, and halts the vCPU after the last step, wherever it
     /// is then. Returns the exit of the step.
-    pub fn step_over_hlt(&mut self, memory: &GuestMemoryMmap) -> Option<Exit> {
+    fn step_over_hlt(&mut self, memory: &GuestMemoryMmap) -> Option<Exit> {
         const HLT: u8 = 0xf4;
         if !self.debugging.is_before_a_step() {
             return None;
