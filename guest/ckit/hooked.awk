@@ -120,13 +120,18 @@ BEGIN {
         number_of["e" old[r] "x"] = number_of[old[r] "x"] = r
         number_of[old[r] "l"] = number_of[old[r] "h"] = r
     }
+    # What can be used between: the registers whose parts all have names.
+    for (r = 1; r <= 4; r++) {
+        name_of[r, 1] = old[r] "l"; name_of[r, 2] = old[r] "x"; name_of[r, 3] = "e" old[r] "x"; name_of[r, 4] = "r" old[r] "x"
+        part_of[r] = "%([er]?" old[r] "x|" old[r] "[lh])"
+    }
     split("sp bp si di", old, " ")
     for (r = 1; r <= 4; r++) number_of["e" old[r]] = number_of[old[r]] = number_of[old[r] "l"] = r + 4
 }
 
 # From here on no access is announced.
 function forget() {
-    credit = used = pending = 0
+    credit = used = pending = each_by_itself = 0
     split("", operand_of)
 }
 
@@ -368,6 +373,8 @@ function judge(n, op, operands) {
             if (!straight || !make_late()) forget()
             credit += operands ~ /(16|_range)/ ? spread_begins(n, operands) : 1
             hook_at[++pending] = n
+            hook_writes[pending] = operands ~ /write/
+            hook_bytes[pending] = match(operands, /(read|write)(1|2|4|8)$/) ? substr(operands, RSTART + RLENGTH - 1) + 0 : 0
             on_stack[pending] = has_stack("rdi")
             accesses[pending] = argument
             done[pending] = 0
@@ -386,10 +393,73 @@ function judge(n, op, operands) {
     } else if (op ~ /^(ret|ud2|hlt)/) forget()
     else if (op ~ /^(lea|nop|data16|cs)/ || (op ~ /^(push|pop)/ && operands !~ /\(/)) return
     else if (op ~ /^rep.*(movs|stos|cmps|scas|lods)/) access_to("memory")
-    else if (memory(operands) != "") access_to(memory(operands))
+    else if (memory(operands) != "") access_to(memory(operands), way_of(op, operands), bytes_of(op), n, op, operands)
 }
 
-function access_to(operand,    i) {
+# Whether an instruction reads its memory operand, writes it, or both: "r", "w" or "rw".
+function way_of(op, operands,    last, is_destination) {
+    last = operands
+    while (match(last, /^[^(,]*(\([^)]*\))?[^(,]*,/)) last = substr(last, RLENGTH + 1)
+    is_destination = memory(last) != ""
+    if (op ~ /^(cmp|test|bt[lqw]?$|push|mul|div|idiv|ucomi|comi)/ || !is_destination) return "r"
+    if (op ~ /^(v?mov|set|pop)/) return "w"
+    if (op ~ /^imul/) return "r"
+    return "rw"
+}
+
+# Bytes of the memory operand of an instruction; 0 if they are not told by its name.
+function bytes_of(op) {
+    if (op ~ /^set/) return 1
+    if (op ~ /^mov[sz][bwl][wlq]$/) op = substr(op, 5, 1)
+    else if (op ~ /^(movss|movd)$/) return 4
+    else if (op ~ /^(movsd|movabsq?)$/) return 8
+    else if (op !~ /^(mov|add|sub|and|or|xor|cmp|test|inc|dec|neg|not|adc|sbb|shl|shr|sar|sal|rol|ror|imul|mul|div|idiv|push|pop|cmov[a-z]+)[bwlq]$/) return 0
+    op = substr(op, length(op))
+    return op == "b" ? 1 : op == "w" ? 2 : op == "l" ? 4 : 8
+}
+
+# ---- Bit-fields ----
+#
+# Compilers make one announcement where a bit-field is written, and read, change and write what it is in, or write a part
+# of that. The hook goes, and each access behind it gets one of its own; an instruction that reads and writes is taken
+# apart, since another CPU can come between. A bit-field that is volatile is then announced as an ordinary one.
+
+# Whether an access is none of those that the hooks before it have announced. Of what is read a part may be enough.
+function is_another(way, bytes,    i, reads, writes) {
+    if (!pending || !way) return 0
+    for (i = 1; i <= pending; i++) {
+        if (hook_writes[i]) writes = writes || !bytes || !hook_bytes[i] || bytes == hook_bytes[i]
+        else reads = reads || !bytes || !hook_bytes[i] || bytes <= hook_bytes[i]
+    }
+    return way == "r" ? !reads : way == "w" ? !writes : !reads || !writes
+}
+
+# A hook for an access, by a function that leaves all registers and flags as they are.
+function hook_of(kind, bytes, operand) {
+    return "\tpushq\t%rdi\n\tleaq\t" operand ", %rdi\n\tcall\tlab_each_" kind bytes "\n\tpopq\t%rdi\n"
+}
+
+# Gives the access of instruction `n` a hook of its own. Says whether that can be done.
+function announce_by_itself(n, way, bytes, operand, op, operands,    r, size, scratch, source) {
+    if (!bytes || operand ~ /%rsp/) return 0
+    if (way != "rw") {
+        before[n] = before[n] hook_of(way == "r" ? "read" : "write", bytes, operand)
+        return 1
+    }
+    if (op !~ /^(add|sub|and|or|xor|inc|dec|neg|not)[bwlq]$/) return 0
+    size = bytes == 1 ? 1 : bytes == 2 ? 2 : bytes == 4 ? 3 : 4
+    for (r = 1; r <= 4; r++) if (operands !~ part_of[r]) break
+    if (r > 4) return 0
+    scratch = "%" name_of[r, size]
+    source = substr(operands, 1, length(operands) - length(operand))
+    before[n] = before[n] hook_of("read", bytes, operand) "\tpushq\t%" name_of[r, 4] "\n" \
+        "\tmov" substr(op, length(op)) "\t" operand ", " scratch "\n\t" op "\t" source scratch "\n" \
+        hook_of("write", bytes, operand) "\tmov" substr(op, length(op)) "\t" scratch ", " operand "\n\tpopq\t%" name_of[r, 4] "\n"
+    line[n] = "# " line[n]
+    return 1
+}
+
+function access_to(operand, way, bytes, n, op, operands,    i) {
     if (operand ~ /\(/ && is_stack(operand)) {
         for (i = 1; i <= pending; i++)
             if (accesses[i] == "" || accesses[i] == operand) done[i] = 1
@@ -404,6 +474,18 @@ function access_to(operand,    i) {
         fail("a thread-local variable: a guest has none; lab.h has LAB_PER_CPU")
         return
     }
+    if (is_another(way, bytes) && pending == 1 && !used) {
+        line[hook_at[1]] = "# each access has its hook"
+        pending = credit = 0
+        each_by_itself = 1
+    }
+    if (each_by_itself) {
+        if (!announce_by_itself(n, way, bytes, operand, op, operands))
+            fail("an access of a bit-field that cannot be announced (" operand "): give it bytes of its own")
+        return
+    }
+    if (is_another(way, bytes))
+        fail("an access that is not the one which the compiler has announced (" operand "), as of a bit-field: give it bytes of its own")
     if (!(operand in operand_of)) {
         operand_of[operand] = 1
         used++

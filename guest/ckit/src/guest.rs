@@ -209,6 +209,8 @@ impl<P: Platform> Specimen<P> for CGuest<P> {
 
     fn run_cpu(&self) -> Part {
         let me = self.platform.this_cpu();
+        #[cfg(feature = "image")]
+        crate::intended::starts(me);
         let is_away = &self.is_away[me];
         let counters: &CCounters = self.lab.own_counters(me);
         if is_away.swap(false, Ordering::Relaxed) {

@@ -34,6 +34,19 @@ pub fn end() {
     change(u32::MAX);
 }
 
+/// This CPU starts anew, and what it was in before is over.
+#[cfg(feature = "image")]
+pub fn starts(cpu: usize) {
+    for count in &NESTED[cpu] {
+        let were = count.load(Ordering::Relaxed);
+        ALL.store(
+            ALL.load(Ordering::Relaxed).wrapping_sub(were),
+            Ordering::Relaxed,
+        );
+        count.store(0, Ordering::Relaxed);
+    }
+}
+
 /// A load and a store: no other CPU runs meanwhile, and handlers leave everything as it was.
 fn change(by: u32) {
     for count in [here(), &ALL] {

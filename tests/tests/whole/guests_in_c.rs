@@ -342,6 +342,76 @@ fn build_in(directory: &Path, text: &str, compiler: &str) -> Option<(i32, String
     Some((output.status.code().unwrap_or(-1), said))
 }
 
+/// There are 72 places of races, and one order that breaks something.
+#[test]
+fn races_displace_no_breach_and_those_of_a_cpu_that_is_started_anew_count() {
+    need_kvm();
+    let directory = TempDir::new().expect("a temporary directory");
+    let text = include_str!("../../c/racing.c");
+    let Some((status, said)) = build_in(directory.path(), text, "cc") else {
+        return;
+    };
+    assert_eq!(status, 0, "{said}");
+    let image = directory.path().join("a-explore.bin");
+    let search = |case: &str, options: &str| {
+        let options = format!("--memory sc --shorten 0s {options}");
+        Workspace::with(case).explore_on(&image, &options).run()
+    };
+    let many = "cpus 2\n0: write\n1: read";
+    for strategy in ["races", "exhaustive"] {
+        let options = format!("--data-races report --keep-going --strategy {strategy}");
+        search(many, &options)
+            .ends_with(1)
+            .says("bad")
+            .says("; 64 data races, and more kinds than there is room for\n");
+    }
+    search(
+        &format!("{many}\nexpect data-race"),
+        "--data-races fail --keep-going",
+    )
+    .ends_with(1);
+    search("cpus 2\n0: restart\n1: add", "--data-races report")
+        .ends_with(0)
+        .says("data races\n");
+}
+
+/// Compilers announce the write of a bit-field as one access.
+#[test]
+fn a_bit_field_is_read_and_written_back_and_a_byte_of_it_is_not() {
+    need_kvm();
+    let text = r#"
+        #include "lab.h"
+        LAB_GUEST("a", "1", "Bits");
+        LAB_ORACLE(LOST, 1, "lost-bits", "lost what was written to some bits");
+        static struct { unsigned a : 3, b : 5, c : 8; } bits;
+        LAB_DEED(a, 1, "a", "Writes a.") { bits.a = 5; return 0; }
+        LAB_DEED(b, 2, "b", "Writes b.") { bits.b = 9; return 0; }
+        LAB_DEED(c, 3, "c", "Writes c, which has a byte of its own.") { bits.c = 7; return 0; }
+        LAB_DEED(set, 4, "set", "Sets one bit of b.") { bits.b |= 1; return 0; }
+        LAB_JUDGE(judge) { if (bits.a != 5 || !(bits.b || bits.c)) lab_report(LOST, 0, 0); }"#;
+    for optimised in ["-O2", "-O3"] {
+        let directory = TempDir::new().expect("a temporary directory");
+        let compiler = format!("cc {optimised}");
+        let Some((status, said)) = build_in(directory.path(), text, &compiler) else {
+            return;
+        };
+        assert_eq!(status, 0, "{said}");
+        let image = directory.path().join("a-explore.bin");
+        for memory in ["sc", "tso"] {
+            for (deeds, says) in [
+                ("0: a\n1: b\nexpect lost-bits", "as expected: lost-bits"),
+                ("0: a\n1: set\nexpect lost-bits", "as expected: lost-bits"),
+                ("0: a\n1: c", "no order of steps"),
+            ] {
+                let options = format!("--memory {memory}");
+                let case = format!("cpus 2\n{deeds}");
+                let run = Workspace::with(&case).explore_on(&image, &options).run();
+                run.ends_with(0).says(says);
+            }
+        }
+    }
+}
+
 /// What is said of such a file that cannot be built.
 fn build(text: &str, compiler: &str) -> Option<(i32, String)> {
     let directory = TempDir::new().expect("a temporary directory");

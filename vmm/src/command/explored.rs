@@ -12,6 +12,7 @@ use vmm::explore::result::{
     ConditionRecord, Destination, Document, Known, Part, Refuted, VerdictRecord, WayRecord,
 };
 use vmm::explore::schedule::Schedule;
+use vmm::explore::search::found::are_all_races;
 use vmm::explore::specimen::{Breach, SpecimenError};
 use vmm::explore::stop_reason::StopReason;
 use vmm::explore::story::{Story, tell};
@@ -389,6 +390,9 @@ fn judge_races(document: &Document) -> String {
         (_, 0) if document.verdict == VerdictRecord::Complete => "; no data race".to_owned(),
         (_, 0) => "; no data race was met".to_owned(),
         (_, 1) => "; a data race".to_owned(),
+        (_, races) if document.more_ways && !are_all_races(races) => {
+            format!("; {races} data races, and more kinds than there is room for")
+        }
         (_, races) => format!("; {races} data races"),
     }
 }

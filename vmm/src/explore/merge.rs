@@ -8,7 +8,7 @@ use super::memory::Memory;
 use super::result::{ConditionRecord, Document, Keys, Part, Search, VerdictRecord, WayRecord};
 use super::schedule::Schedule;
 use super::search::Counts;
-use super::search::found::MOST_KINDS;
+use super::search::found::has_room;
 use super::search::links::Links;
 use super::sharing::{OtherCpus, Sharing, SharingRecord};
 use super::stop_reason::StopReason;
@@ -304,12 +304,14 @@ fn kinds<'a>(shards: impl Iterator<Item = &'a Vec<WayRecord>>) -> (Vec<WayRecord
     let (mut ways, mut are_more) = (Vec::<WayRecord>::new(), false);
     for all in shards {
         for way in all {
+            let names = ways.iter().map(|it| &*it.names);
+            let has_room = has_room(&way.names, names);
             match ways.iter().position(|it| it.texts == way.texts) {
                 Some(at) if cost(&way.schedule) < cost(&ways[at].schedule) => {
                     ways[at] = way.clone();
                 }
                 Some(_) => {}
-                None if ways.len() < MOST_KINDS => ways.push(way.clone()),
+                None if has_room => ways.push(way.clone()),
                 None => are_more = true,
             }
         }

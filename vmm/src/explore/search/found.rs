@@ -10,8 +10,20 @@ use crate::explore::data_races::DataRaces;
 use crate::explore::schedule::{Turn, switches};
 use crate::explore::specimen::Breach;
 
-/// The greatest number of kinds of breaches that are kept.
-pub const MOST_KINDS: usize = 64;
+/// The greatest number of kinds of breaches that are kept of those with the same names. So none
+/// takes the place of one with other names, and whether all was to be expected does not depend on
+/// what is kept.
+const MOST_KINDS: usize = 64;
+
+/// Whether one more kind of breach with these names is to be kept, beside those that are.
+pub fn has_room<'a>(names: &[String], kept: impl Iterator<Item = &'a [String]>) -> bool {
+    kept.filter(|known| *known == names).count() < MOST_KINDS
+}
+
+/// Whether of so many kinds of data races all may have been kept.
+pub fn are_all_races(kinds: usize) -> bool {
+    kinds < MOST_KINDS
+}
 
 /// What a search is to note.
 #[derive(Debug, Clone, Default)]
@@ -199,9 +211,10 @@ impl Found {
                 What::Breach => {
                     let breach = &kept.order.breach;
                     let mut known = self.kinds.iter();
+                    let names = self.kinds.iter().map(|it| &*it.order.breach.names);
                     match known.position(|it| is_same(&it.order.breach, breach)) {
                         Some(at) => self.kinds[at] = kept,
-                        None if self.kinds.len() < MOST_KINDS => self.kinds.push(kept),
+                        None if has_room(&breach.names, names) => self.kinds.push(kept),
                         None => self.more_kinds = true,
                     }
                 }
@@ -297,6 +310,11 @@ mod tests {
             found.confirm();
         }
         assert_eq!((found.kinds.len(), found.more_kinds), (MOST_KINDS, true));
+        // One with another name is kept all the same.
+        let race = Breach::race_of(&["at once".to_owned()]).expect("one");
+        found.note_races(vec![race.clone()], &|| turns(&[0]), Vec::new);
+        found.confirm();
+        assert!(found.knows(&race));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::by_key::ByKey;
 use super::dfs::{Cut, go_on};
 use super::engine::Engine;
-use super::found::{MOST_KINDS, is_same};
+use super::found::{has_room, is_same};
 use super::links::reach;
 use super::system::Holding;
 use crate::explore::schedule::{Act, Choice, Granularity, Turn};
@@ -217,7 +217,8 @@ impl Graph {
         if self.broken.iter().any(|(_, known)| is_one_kind(known)) {
             return;
         }
-        if self.broken.len() < MOST_KINDS {
+        let names = self.broken.iter().map(|(_, known)| &*known.names);
+        if has_room(&breach.names, names) {
             self.broken.push((choices, breach));
         } else {
             self.more_kinds = true;
