@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tests::{Vmm, need_kvm};
@@ -126,4 +127,55 @@ fn limited(vmm: &mut Vmm, bytes: u64) {
     };
     // SAFETY: between fork and exec it only calls setrlimit(), which is async-signal-safe.
     unsafe { vmm.command().pre_exec(set) };
+}
+
+/// Where temporary files are, all may be written, so these are somewhere else.
+#[test]
+fn what_links_and_pipes_without_a_name_lead_to_can_be_written_and_read() {
+    need_kvm();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    for name in ["temporary", "outputs", "others", "images"] {
+        fs::create_dir(at(name)).expect("a folder");
+    }
+    let vmm = |words: &str| {
+        let mut vmm = Vmm::with(words);
+        vmm.command().env("TMPDIR", at("temporary"));
+        vmm
+    };
+    // Standard output is a pipe here.
+    let run = vmm("--stats json --stats-file /dev/stdout")
+        .arg(tests::guest())
+        .run();
+    run.ends_with(0).says("{\"schema\":\"ipi-lab/2\"");
+    std::os::unix::fs::symlink("../others/new", at("outputs/link")).expect("a link");
+    let run = vmm("--stats json --stats-file")
+        .arg(at("outputs/link"))
+        .arg(tests::guest())
+        .run();
+    run.ends_with(0);
+    assert!(at("others/new").is_file(), "{run}");
+    // A link to nothing yet, and what it leads to, are one output.
+    std::os::unix::fs::symlink("both", at("outputs/first")).expect("a link");
+    let run = vmm("--stats json --stats-file")
+        .arg(at("outputs/first"))
+        .arg("--report")
+        .arg(at("outputs/both"))
+        .arg(tests::guest())
+        .run();
+    run.ends_with(2).complains_of("named for two outputs");
+    std::os::unix::fs::symlink(tests::guest(), at("images/guest.bin")).expect("a link");
+    let mut by_path = vmm("");
+    by_path.command().env("VMM_GUEST_PATH", at("images"));
+    by_path.command().current_dir(at("others"));
+    by_path.run().ends_with(0).says("pass: ");
+    // Root keeps what it needs to see that others' files are there.
+    // SAFETY: has no preconditions and cannot fail.
+    if unsafe { libc::geteuid() } == 0 {
+        fs::copy(tests::guest(), at("images/own.bin")).expect("room for an image");
+        const NOBODY: Option<u32> = Some(65534);
+        std::os::unix::fs::chown(at("images"), NOBODY, NOBODY).expect("root may");
+        fs::set_permissions(at("images"), fs::Permissions::from_mode(0o700)).expect("root may");
+        vmm("").arg(at("images/own.bin")).run().ends_with(0);
+    }
 }

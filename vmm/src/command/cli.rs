@@ -112,7 +112,8 @@ impl Cli {
             Some(Command::Probes(arguments)) => (arguments.files(), false),
             Some(Command::Reduce(arguments)) => (arguments.files(), false),
             Some(Command::Replay(arguments)) => (arguments.files(), false),
-            Some(Command::Ctl(_) | Command::Schema(_)) => (Files::default(), false),
+            Some(Command::Ctl(arguments)) => (arguments.files(), false),
+            Some(Command::Schema(_)) => (Files::default(), false),
         };
         files.read.extend(installed::folders());
         Confinement {

@@ -30,10 +30,22 @@ struct Place {
     called: String,
 }
 
-/// The folders in which files are looked for.
+/// The folders in which files are looked for, and what links in them lead to.
 pub fn folders() -> Vec<PathBuf> {
     let places = image_places().into_iter().chain(scenario_places());
-    places.map(|place| place.folder).collect()
+    places
+        .flat_map(|place| {
+            let links = link_targets(&place.folder);
+            links.into_iter().chain([place.folder])
+        })
+        .collect()
+}
+
+/// What links in this folder lead to.
+fn link_targets(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let links = entries.filter(|entry| entry.file_type().is_ok_and(|it| it.is_symlink()));
+    (links.filter_map(|entry| entry.path().canonicalize().ok())).collect()
 }
 
 /// The folders of images.

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use vmm::whole_file::WholeFile;
+use vmm::whole_file::{WholeFile, place_of};
 
 use super::Refused;
 
@@ -96,11 +96,7 @@ fn place(name: &Path) -> Option<PathBuf> {
     if let Ok(existing) = name.canonicalize() {
         return existing.is_file().then_some(existing);
     }
-    let folder = match name.parent()? {
-        here if here.as_os_str().is_empty() => Path::new("."),
-        folder => folder,
-    };
-    Some(folder.canonicalize().ok()?.join(name.file_name()?))
+    place_of(name)
 }
 
 /// Whether the file `name` is that at `place`, if only by a hard link.

@@ -2,7 +2,7 @@
 //! is left alone: it matters only to a process that becomes another program, and none may.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
@@ -16,7 +16,7 @@ const OTHERS_FILES: [Capability; 2] = [Capability::CAP_DAC_OVERRIDE, Capability:
 pub(super) struct Kept<'a> {
     /// Whether the kernel's tracepoints are to be counted.
     pub counting: bool,
-    /// Files that are read and folders that are written. If another user owns one of them, so that
+    /// Files that are read, and those that are written, with their folders. If another user owns one of them, so that
     /// only a capability opens it, that capability is kept.
     pub read: Vec<&'a Path>,
     pub written: Vec<&'a Path>,
@@ -32,6 +32,12 @@ pub(super) fn give_up(kept: &Kept<'_>) -> Result<(), CapsError> {
     if permitted.is_empty() {
         return Ok(());
     }
+    // Only a capability may show that there is something.
+    let there = |paths: &[&Path]| -> Vec<PathBuf> {
+        let there = paths.iter().filter(|path| path.exists());
+        there.map(|path| path.to_path_buf()).collect()
+    };
+    let (read, written) = (there(&kept.read), there(&kept.written));
     let mut wanted = CapsHashSet::new();
     if kept.counting {
         let needed = [Some(Capability::CAP_PERFMON), needs_more_to_count()];
@@ -40,10 +46,8 @@ pub(super) fn give_up(kept: &Kept<'_>) -> Result<(), CapsError> {
     }
     caps::set(None, CapSet::Effective, &wanted)?;
     let is_allowed = |path: &Path, access| accessat(CWD, path, access, AtFlags::EACCESS).is_ok();
-    let exists = |path: &&&Path| path.exists();
-    let all_read = (kept.read.iter().filter(exists)).all(|path| is_allowed(path, Access::READ_OK));
-    let all_written =
-        (kept.written.iter().filter(exists)).all(|path| is_allowed(path, Access::WRITE_OK));
+    let all_read = read.iter().all(|path| is_allowed(path, Access::READ_OK));
+    let all_written = (written.iter()).all(|path| is_allowed(path, Access::WRITE_OK));
     if !all_read || !all_written {
         wanted.extend(OTHERS_FILES.into_iter().filter(|it| permitted.contains(it)));
     }

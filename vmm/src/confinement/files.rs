@@ -1,13 +1,16 @@
 //! Limits the process to the files that its work needs, by Landlock, as far as the kernel has it.
 //! See Linux, `Documentation/userspace-api/landlock.rst`.
 
-use std::fs;
+use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
     Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
+
+use crate::whole_file::place_of;
 
 /// The newest version of Landlock that is asked for. A kernel with an older one does what it can.
 const NEWEST: ABI = ABI::V6;
@@ -36,19 +39,14 @@ impl Files {
         }
     }
 
-    /// The folders in which files are made.
+    /// The folders in which files are made, of those to which links lead.
     pub(super) fn folders(&self) -> impl Iterator<Item = PathBuf> {
-        let of_written = self.written.iter().map(|path| folder(path));
+        let of_written = self.written.iter().filter_map(|path| {
+            let place = place_of(path)?;
+            let folder = place.parent().filter(|it| !it.as_os_str().is_empty());
+            Some(folder.map_or_else(|| PathBuf::from("."), Path::to_owned))
+        });
         of_written.chain(self.scratch.iter().cloned())
-    }
-}
-
-/// The folder of the file `path`, or of the one that a link there points to.
-fn folder(path: &Path) -> PathBuf {
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
     }
 }
 
@@ -126,6 +124,16 @@ pub(super) fn limit_to(files: &Files) -> Result<Limited, RulesetError> {
     })
 }
 
+/// Whether a rule was refused for a pipe or a socket without a name, as `/dev/stdout` can be: it is in
+/// no file system that Landlock limits, and needs no leave (EBADFD, landlock_add_rule(2)).
+fn is_of_no_file_system(error: &RulesetError) -> bool {
+    let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.any(|cause| {
+        let error: Option<&io::Error> = cause.downcast_ref();
+        error.and_then(io::Error::raw_os_error) == Some(libc::EBADFD)
+    })
+}
+
 struct Rules(RulesetCreated);
 
 impl Rules {
@@ -139,7 +147,9 @@ impl Rules {
             // A file is no folder, and takes no leave to be one.
             false => access & AccessFs::from_file(NEWEST),
         };
-        (&mut self.0).add_rule(PathBeneath::new(opened, access))?;
-        Ok(())
+        match (&mut self.0).add_rule(PathBeneath::new(opened, access)) {
+            Err(error) if is_of_no_file_system(&error) => Ok(()),
+            added => added.map(|_| ()),
+        }
     }
 }

@@ -90,6 +90,7 @@ static CONFINED: OnceLock<()> = OnceLock::new();
 pub fn confine(confinement: &Confinement) -> Result<(), ConfinementError> {
     no_new_privileges().map_err(ConfinementError::NoNewPrivileges)?;
     let folders: Vec<PathBuf> = confinement.files.folders().collect();
+    let files = &confinement.files.written;
     capabilities::give_up(&Kept {
         counting: confinement.counting,
         read: confinement
@@ -98,7 +99,9 @@ pub fn confine(confinement: &Confinement) -> Result<(), ConfinementError> {
             .iter()
             .map(PathBuf::as_path)
             .collect(),
-        written: folders.iter().map(PathBuf::as_path).collect(),
+        written: (folders.iter().chain(files))
+            .map(PathBuf::as_path)
+            .collect(),
     })
     .map_err(|error| ConfinementError::Capabilities(error.to_string()))?;
     if !confinement.without_landlock {

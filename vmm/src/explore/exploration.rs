@@ -286,7 +286,7 @@ fn boot(image: &Image, config: &Config, until: &Until) -> Result<Vec<Specimen>, 
     thread::scope(|scope| {
         let others: Vec<_> = (1..config.jobs)
             .map(|_| {
-                scope.spawn(|| {
+                thread::Builder::new().spawn_scoped(scope, || {
                     let mut specimen = Specimen::boot(&setup, until.clone())?;
                     specimen.detach();
                     Ok::<_, SpecimenError>(specimen)
@@ -295,7 +295,7 @@ fn boot(image: &Image, config: &Config, until: &Until) -> Result<Vec<Specimen>, 
             .collect();
         all.push(Specimen::boot(&setup, until.clone())?);
         for other in others {
-            let other = other.join();
+            let other = other.map_err(SpecimenError::Job)?.join();
             all.push(other.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
         Ok::<_, SpecimenError>(())

@@ -221,6 +221,15 @@ impl Place {
     }
 }
 
+/// Where the file is, or will be, to which `path` leads by whatever links. `None` if that is what
+/// this process has open, or no file can be there.
+pub fn place_of(path: &Path) -> Option<PathBuf> {
+    match Place::of(path) {
+        Ok(Place::Path(path)) => Some(path),
+        Ok(Place::Descriptor(_)) | Err(_) => None,
+    }
+}
+
 fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
+use vmm::confinement::Files;
 use vmm::control_characters::spell_out_values;
 use vmm::duration;
 
@@ -47,6 +48,13 @@ pub struct Arguments {
 
 /// Exit status if the VMM refused a request.
 const REFUSED: u8 = 1;
+
+impl Arguments {
+    /// The files that its work needs.
+    pub fn files(&self) -> Files {
+        Files::new([&self.socket], [])
+    }
+}
 
 /// Sends the request, and prints the answer.
 ///

@@ -22,6 +22,11 @@ pub enum SpecimenError {
          that they cannot share a search; try again, or without --jobs"
     )]
     OtherBeginning,
+    /// A machine of another job has no thread.
+    #[error(
+        "cannot start the thread of another job; raise the limit on threads (ulimit -u), or ask for fewer --jobs"
+    )]
+    Job(#[source] std::io::Error),
     /// The machine cannot be built.
     #[error(transparent)]
     Machine(#[from] MachineError),
