@@ -138,7 +138,7 @@ built: ## build what make builds, and the tests of it
 	@$(MAKE) --no-print-directory linux-images
 
 test-unit: ## tests that need no guest image
-	PROPTEST_CASES=$(or $(PROPTEST_CASES),$(if $(LONG),256,50)) $(TESTS) --no-fail-fast
+	PROPTEST_CASES=$(or $(PROPTEST_CASES),$(if $(LONG),256,20)) $(TESTS) --no-fail-fast
 	$(CARGO) test $(CARGO_FLAGS) --package guest-kit --features census --lib witness::
 
 test-schedules: ## every queue in thousands of schedules, under shuttle
@@ -170,9 +170,10 @@ test-install: build ## install into an empty folder, and use what is there from 
 
 # Marked as ignored are those that only `make test-long` runs, which sets LONG, and those of `make cases`.
 IGNORED_TOO := --include-ignored --skip case_breaks
+# One more at a time than there are processors: some of them wait most of the time.
 test-local: have-kvm build examples whole ## whole runs on this host's /dev/kvm
-	VMM=$(VMM) GUEST=$(GUEST) EXAMPLES=$(OUT)/debug/examples $(if $(LONG),WHOLE_VCPUS=$(LONG_VCPUS)) \
-		$(WHOLE) --skip qemu:: $(if $(LONG),$(IGNORED_TOO))
+	VMM=$(VMM) GUEST=$(GUEST) EXAMPLES=$(OUT)/debug/examples $(if $(LONG),LONG=1 WHOLE_VCPUS=$(LONG_VCPUS)) \
+		$(WHOLE) --skip qemu:: --test-threads $$(($$(nproc) + 1)) $(if $(LONG),$(IGNORED_TOO))
 
 PLANTS := VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) $(TESTS) --test plants --
 test-plants-core: have-kvm build ## bugs planted in the guest one at a time, one for each oracle, that vmm explore has to find
