@@ -138,13 +138,15 @@ built: ## build what make builds, and the tests of it
 	@$(MAKE) --no-print-directory linux-images
 
 test-unit: ## tests that need no guest image
-	PROPTEST_CASES=$(or $(PROPTEST_CASES),$(if $(LONG),256,20)) $(TESTS) --no-fail-fast
+	PROPTEST_CASES=$(or $(PROPTEST_CASES),$(if $(LONG),256,10)) $(TESTS) --no-fail-fast
 	$(CARGO) test $(CARGO_FLAGS) --package guest-kit --features census --lib witness::
 
 test-schedules: ## every queue in thousands of schedules, under shuttle
 	$(SHUTTLE) test $(CARGO_FLAGS) --release --package guest --lib schedules::
 
+# With what clippy says of the code for shuttle: `make lint` would compile all of it for that alone.
 test-versus: guest ## that the explorer and shuttle are compared on the same calls
+	$(SHUTTLE) clippy $(CARGO_FLAGS) --release --package guest-kit --package guest --package versus --all-targets -- -D warnings
 	GUEST=$(abspath $(GUEST)) EXPLORE=$(abspath $(EXPLORE)) \
 		$(SHUTTLE) test $(CARGO_FLAGS) --release --package versus
 
@@ -344,7 +346,6 @@ lint: ## formatting, and everything the compiler and clippy have to say
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace $(OF_PRODUCTS) -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package vmm --lib --no-default-features -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package guest-kit --package guest --features guest/census --all-targets -- -D warnings
-	$(SHUTTLE) clippy $(CARGO_FLAGS) --release --package guest-kit --package guest --package versus --all-targets -- -D warnings
 	$(CARGO) clippy $(CARGO_FLAGS) --package litmus --features command --bin litmus-case -- -D warnings
 	for image in image explore unprobed; do \
 		for guest in guest litmus sum; do \

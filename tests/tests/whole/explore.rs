@@ -819,6 +819,7 @@ fn sampled_runs_are_shared_out() {
 
 /// What is found by chance is what one machine finds, however many there are.
 #[test]
+#[ignore = "half a minute, and the model test divides every strategy: make test-long"]
 fn several_machines_find_what_one_does() {
     need_kvm();
     let workspace = Workspace::with(LOST_CALL);

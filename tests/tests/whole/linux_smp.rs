@@ -382,12 +382,14 @@ fn it_is_complete_where_a_cpu_leaves_and_comes() {
 }
 
 #[test]
-#[ignore = "minutes: make test-long"]
+#[ignore = "half a minute: make test-long"]
 fn it_is_complete_where_a_cpu_that_calls_leaves_and_no_ipi_is_late() {
-    completes(
+    for case in [
         "cpus 2\n0: offline 1\n1: single 0",
-        "--strategy races --append late-ipis=off",
-    );
+        "cpus 3\n0: offline 2\n2: many 1",
+    ] {
+        completes(case, "--strategy races --append late-ipis=off");
+    }
     completes(
         include_str!("../../../scenarios/explore/gone-and-back.case"),
         "--strategy races",
