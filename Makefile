@@ -187,7 +187,7 @@ test-plants: have-kvm build ## the same, with more bugs of each kind
 # Where the compiler and the trees of `linux-images` are.
 test-linux: have-kvm build linux-images ## bugs planted in copies of Linux's kernel/smp.c, that vmm explore has to find
 	VMM=$(abspath $(VMM)) GUEST=$(abspath $(GUEST)) $(if $(LONG),LINUX_VERSIONS="$(LINUX_VERSIONS)") \
-		$(TESTS) --test linux
+		$(TESTS) --test linux $(if $(LONG),-- --include-ignored)
 
 REFERENCE_CASES ?= 1000
 REFERENCE_SEED ?= 2

@@ -186,6 +186,7 @@ fn a_csd_that_is_taken_for_a_call_to_one_while_it_is_locked() {
 }
 
 #[test]
+#[ignore = "one more of its kind: make test-long"]
 fn a_csd_that_is_taken_for_a_call_to_many_while_it_is_locked() {
     finds(
         "kernel/smp.c",
@@ -220,6 +221,7 @@ fn a_queue_to_which_is_added_in_two_steps() {
 }
 
 #[test]
+#[ignore = "one more of its kind: make test-long"]
 fn a_queue_that_is_taken_in_two_steps() {
     finds(
         "include/linux/llist.h",
@@ -255,6 +257,7 @@ fn a_work_that_is_freed_while_another_cpu_claims_it() {
 }
 
 #[test]
+#[ignore = "one more of its kind: make test-long"]
 fn a_work_that_is_claimed_in_two_steps() {
     finds(
         "kernel/irq_work.c",
@@ -291,6 +294,7 @@ fn a_cpu_that_leaves_without_a_look_at_its_queue() {
 
 /// It can have changed meanwhile, and whoever asked it first goes on as if the call were made.
 #[test]
+#[ignore = "one more of its kind: make test-long"]
 fn a_condition_that_is_asked_twice() {
     finds(
         "kernel/smp.c",
