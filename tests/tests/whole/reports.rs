@@ -179,6 +179,11 @@ fn two_outputs_do_not_share_a_file() {
         .run()
         .ends_with(2)
         .complains_of("named for two outputs");
+    let run = Vmm::boot("").arg("--trace").arg(&both).arg("--control");
+    run.arg(&both)
+        .run()
+        .ends_with(2)
+        .complains_of("named for two outputs");
 }
 
 #[test]

@@ -283,7 +283,8 @@ pub fn run(arguments: &Arguments) -> Result<u8, Refused> {
     let outputs = Outputs::beside(guest.iter().chain(&script));
     let open = |name: &PathBuf| outputs.create(name);
     let stats_file = arguments.stats_file.as_deref();
-    stats_file.map_or(Ok(()), |name| outputs.check(name))?;
+    let mut by_others = stats_file.into_iter().chain(arguments.control.as_deref());
+    by_others.try_for_each(|name| outputs.check(name))?;
     let mut reports = Reports::new(
         arguments.stats,
         stats_file,
